@@ -1,0 +1,3 @@
+//! The doors: gRPC and HTTP. Messages become words in `grpc/convert.rs`, errors become statuses in `grpc/status.rs`.
+
+pub mod proto;

@@ -1,0 +1,26 @@
+//! The words: what a grant, a policy, a question and a decision are, and the pure functions between them.
+//!
+//! Nothing here does I/O, waits, or reads a clock: time is an argument. Every other room speaks these words.
+
+pub mod caller;
+pub mod clock;
+pub mod decision;
+pub mod event;
+pub mod explain;
+pub mod grant;
+pub mod policy;
+pub mod request;
+pub mod text;
+pub mod time;
+pub mod violation;
+
+pub use caller::Caller;
+pub use clock::Clock;
+pub use decision::{Decision, Question, Reason, decide};
+pub use event::{Event, EventKind, Revision};
+pub use grant::{AccessLevel, Grant, GrantState, Revocation, Terms};
+pub use policy::{SupportGroup, SupportPolicy, Tightening};
+pub use request::{End, ExtendRequest, GrantRequest};
+pub use text::{AgentId, GrantId, GroupId, Note, RequestId, TenantId, Ticket};
+pub use time::{Span, Time};
+pub use violation::{FieldViolation, Violations};

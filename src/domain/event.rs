@@ -1,0 +1,111 @@
+//! The history: what happened, in the order in which it was committed.
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{
+    grant::Grant,
+    policy::Tightening,
+    text::{Actor, GrantId, Note, TenantId},
+    time::Time,
+};
+
+/// The number of an event in the log: 1, 2, 3 and so on over all tenants, gap-free, in the order of commits. As the
+/// revision of a state: the last event it includes; 0 before the first.
+pub type Revision = i64;
+
+/// One line of history. Never changed, never deleted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Its place in the log.
+    pub revision: Revision,
+    /// Whose history it belongs to.
+    pub tenant_id: TenantId,
+    /// When it was committed.
+    pub time: Time,
+    /// Who did it.
+    pub actor: Actor,
+    /// Why.
+    pub reason: Note,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+/// What happened. An event of a grant carries the whole grant as it left it, so that a follower needs nothing else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum EventKind {
+    /// Access was granted.
+    Granted {
+        /// The grant as it was made.
+        grant: Grant,
+    },
+    /// The end was moved, either way.
+    Extended {
+        /// The grant with its new end.
+        grant: Grant,
+        /// The end before.
+        previous_expire_time: Option<Time>,
+    },
+    /// Somebody ended the grant.
+    Revoked {
+        /// The grant as it ended.
+        grant: Grant,
+    },
+    /// The end time came.
+    Expired {
+        /// The grant as it ended.
+        grant: Grant,
+    },
+    /// The tenant's support policy was changed.
+    PolicyUpdated {
+        /// All of the tenant's own settings from then on.
+        tightening: Tightening,
+    },
+}
+
+impl EventKind {
+    /// The kind's name, as stores and logs write it.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Granted { .. } => "granted",
+            Self::Extended { .. } => "extended",
+            Self::Revoked { .. } => "revoked",
+            Self::Expired { .. } => "expired",
+            Self::PolicyUpdated { .. } => "policy_updated",
+        }
+    }
+
+    /// The grant it is about, if it is about one, as the event left it.
+    pub const fn grant(&self) -> Option<&Grant> {
+        match self {
+            Self::Granted { grant }
+            | Self::Extended { grant, .. }
+            | Self::Revoked { grant }
+            | Self::Expired { grant } => Some(grant),
+            Self::PolicyUpdated { .. } => None,
+        }
+    }
+
+    /// [`Self::grant`], to be stamped.
+    pub const fn grant_mut(&mut self) -> Option<&mut Grant> {
+        match self {
+            Self::Granted { grant }
+            | Self::Extended { grant, .. }
+            | Self::Revoked { grant }
+            | Self::Expired { grant } => Some(grant),
+            Self::PolicyUpdated { .. } => None,
+        }
+    }
+
+    /// Whether the grant is over with this event: no later event changes it.
+    pub const fn ends_grant(&self) -> bool {
+        matches!(self, Self::Revoked { .. } | Self::Expired { .. })
+    }
+}
+
+impl Event {
+    /// The id of the grant it is about, if it is about one.
+    pub fn grant_id(&self) -> Option<GrantId> {
+        self.kind.grant().map(Grant::id)
+    }
+}

@@ -1,0 +1,235 @@
+//! Ids and texts that callers give us: checked once, where they come in, and trusted from then on.
+
+use std::{fmt, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// The longest id, in characters.
+pub const ID_LENGTH_MAX: usize = 128;
+/// The longest reason, in characters.
+pub const NOTE_LENGTH_MAX: usize = 1_000;
+
+/// Why a text was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TextError {
+    /// Nothing was given.
+    #[error("must not be empty")]
+    Empty,
+    /// More characters than the limit.
+    #[error("must be at most {limit} characters long, but has {length}")]
+    TooLong {
+        /// The most characters allowed.
+        limit: usize,
+        /// How many there were.
+        length: usize,
+    },
+    /// A control character (Unicode category Cc).
+    #[error("must not contain control characters")]
+    ControlCharacter,
+    /// An id that begins or ends with white space: most likely a mistake, and invisible in a log.
+    #[error("must not begin or end with space")]
+    SurroundingSpace,
+    /// A name that the service keeps for itself.
+    #[error("must not be a name the service keeps for itself")]
+    Reserved,
+}
+
+fn check_length(text: &str, limit: usize) -> Result<(), TextError> {
+    let length = text.chars().count();
+    if length > limit { Err(TextError::TooLong { limit, length }) } else { Ok(()) }
+}
+
+fn check_id(text: &str) -> Result<(), TextError> {
+    if text.is_empty() {
+        return Err(TextError::Empty);
+    }
+    check_length(text, ID_LENGTH_MAX)?;
+    if text.chars().any(char::is_control) {
+        return Err(TextError::ControlCharacter);
+    }
+    if text.trim().len() != text.len() {
+        return Err(TextError::SurroundingSpace);
+    }
+    Ok(())
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Checks an id: 1 to [`ID_LENGTH_MAX`] characters, no control characters, no surrounding space.
+            pub fn new(text: &str) -> Result<Self, TextError> {
+                check_id(text)?;
+                Ok(Self(text.into()))
+            }
+
+            /// The id as it was given.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+
+            /// An id that is written in the source, and so needs no check.
+            #[allow(dead_code, reason = "only some ids are written in the source")]
+            pub(crate) fn fixed(text: &'static str) -> Self {
+                debug_assert_eq!(check_id(text), Ok(()));
+                Self(text.into())
+            }
+        }
+
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = TextError;
+            fn try_from(text: String) -> Result<Self, TextError> {
+                Self::new(&text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                id.0.as_ref().into()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+    };
+}
+
+id! {
+    /// A customer of the vendor.
+    TenantId
+}
+id! {
+    /// A group of the vendor's support agents.
+    GroupId
+}
+id! {
+    /// A person on the vendor's side.
+    AgentId
+}
+id! {
+    /// Chosen by a caller to make a retry safe.
+    RequestId
+}
+id! {
+    /// Who did something, as the history names them.
+    Actor
+}
+
+/// A grant's id: a UUID version 7 (RFC 9562), so that newer grants sort after older ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct GrantId(pub Uuid);
+
+impl fmt::Display for GrantId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Free text, possibly empty: a reason, in somebody's own words. Line breaks and tabs are allowed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Note(String);
+
+impl Note {
+    /// Checks a text: at most [`NOTE_LENGTH_MAX`] characters, no control characters but line breaks and tabs.
+    pub fn new(text: impl Into<String>) -> Result<Self, TextError> {
+        let text = text.into();
+        check_length(&text, NOTE_LENGTH_MAX)?;
+        if text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
+            return Err(TextError::ControlCharacter);
+        }
+        Ok(Self(text))
+    }
+
+    /// The text as it was given.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether there is nothing to read in it.
+    pub fn is_blank(&self) -> bool {
+        self.0.trim().is_empty()
+    }
+}
+
+/// The support ticket a grant belongs to; empty if none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Ticket(String);
+
+impl Ticket {
+    /// Checks a ticket: empty, or as an id.
+    pub fn new(text: impl Into<String>) -> Result<Self, TextError> {
+        let text = text.into();
+        if !text.is_empty() {
+            check_id(&text)?;
+        }
+        Ok(Self(text))
+    }
+
+    /// The ticket as it was given.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether no ticket was given.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_checked() {
+        let too_long = "x".repeat(129);
+        let cases = [
+            ("acme", Ok(())),
+            ("Ünïcode id", Ok(())),
+            ("", Err(TextError::Empty)),
+            (" acme", Err(TextError::SurroundingSpace)),
+            ("acme\u{a0}", Err(TextError::SurroundingSpace)),
+            ("ac\u{0}me", Err(TextError::ControlCharacter)),
+            ("acme\n", Err(TextError::ControlCharacter)),
+            (&too_long, Err(TextError::TooLong { limit: 128, length: 129 })),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(TenantId::new(text).map(drop), expected, "{text:?}");
+        }
+        assert!(TenantId::new(&"é".repeat(128)).is_ok(), "characters are counted, not bytes");
+    }
+
+    #[test]
+    fn notes_may_have_lines_but_no_other_control_characters() {
+        assert!(Note::new("first\r\n\tsecond").is_ok());
+        assert!(Note::new("").is_ok());
+        assert_eq!(Note::new("a\u{1b}[31m"), Err(TextError::ControlCharacter));
+        assert_eq!(
+            Note::new("x".repeat(1_001)),
+            Err(TextError::TooLong { limit: 1_000, length: 1_001 })
+        );
+    }
+}

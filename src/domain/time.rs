@@ -1,0 +1,141 @@
+//! Moments and lengths of time, to the microsecond.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+
+/// A moment, UTC, truncated to whole microseconds: what every store can keep exactly.
+pub type Time = DateTime<Utc>;
+
+/// The first moment a `google.protobuf.Timestamp` can hold, in seconds since 1970: the year 1.
+pub const SECONDS_MIN: i64 = -62_135_596_800;
+/// The last second a `google.protobuf.Timestamp` can hold, since 1970: the end of the year 9999.
+pub const SECONDS_MAX: i64 = 253_402_300_799;
+
+/// `time` without what is finer than a microsecond.
+pub fn truncate(time: Time) -> Time {
+    time.trunc_subsecs(6)
+}
+
+/// A moment from seconds and nanoseconds since 1970, truncated; `None` outside the years 1 to 9999.
+pub fn from_parts(seconds: i64, nanos: i32) -> Option<Time> {
+    let nanos = u32::try_from(nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
+    if !(SECONDS_MIN..=SECONDS_MAX).contains(&seconds) {
+        return None;
+    }
+    DateTime::from_timestamp(seconds, nanos).map(truncate)
+}
+
+/// A moment from microseconds since 1970, as stores keep it; `None` outside the years 1 to 9999.
+pub fn from_micros(micros: i64) -> Option<Time> {
+    DateTime::from_timestamp_micros(micros)
+        .filter(|time| (SECONDS_MIN..=SECONDS_MAX).contains(&time.timestamp()))
+}
+
+/// `time` later by `span`; `None` after the year 9999.
+pub fn after(time: Time, span: Span) -> Option<Time> {
+    let delta = TimeDelta::from_std(span.0).ok()?;
+    time.checked_add_signed(delta).filter(|later| later.timestamp() <= SECONDS_MAX).map(truncate)
+}
+
+/// From `earlier` to `later`; zero if it is the other way round.
+pub fn between(earlier: Time, later: Time) -> Duration {
+    (later - earlier).to_std().unwrap_or_default()
+}
+
+/// A length of time that people choose: a duration in a policy or of a grant. Written `7d`, `8h`, `1h 30m`, `90s`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Span(pub Duration);
+
+impl Span {
+    /// A number of hours.
+    pub const fn hours(hours: u64) -> Self {
+        Self(Duration::from_secs(hours * 3_600))
+    }
+
+    /// A number of days of 24 hours.
+    pub const fn days(days: u64) -> Self {
+        Self::hours(days * 24)
+    }
+
+    /// Whether it is no time at all.
+    pub const fn is_zero(self) -> bool {
+        self.0.is_zero()
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.as_secs();
+        let whole = [
+            (seconds / 86_400, "d"),
+            (seconds / 3_600 % 24, "h"),
+            (seconds / 60 % 60, "m"),
+            (seconds % 60, "s"),
+            (u64::from(self.0.subsec_millis()), "ms"),
+            (u64::from(self.0.subsec_micros() % 1_000), "us"),
+        ];
+        let mut separator = "";
+        for (number, unit) in whole.into_iter().filter(|(number, _)| *number > 0) {
+            write!(f, "{separator}{number}{unit}")?;
+            separator = " ";
+        }
+        if separator.is_empty() { f.write_str("0s") } else { Ok(()) }
+    }
+}
+
+impl FromStr for Span {
+    type Err = humantime::DurationError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        humantime::parse_duration(text).map(Self)
+    }
+}
+
+impl TryFrom<String> for Span {
+    type Error = humantime::DurationError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Span> for String {
+    fn from(span: Span) -> Self {
+        span.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_written_as_they_are_read() {
+        let cases = [
+            (Span::days(7), "7d"),
+            (Span::hours(30), "1d 6h"),
+            (Span(Duration::from_secs(90)), "1m 30s"),
+            (Span(Duration::from_micros(1_000_002)), "1s 2us"),
+            (Span(Duration::ZERO), "0s"),
+        ];
+        for (span, text) in cases {
+            assert_eq!(span.to_string(), text);
+            assert_eq!(text.parse::<Span>().unwrap(), span);
+        }
+    }
+
+    #[test]
+    fn moments_outside_the_years_1_to_9999_are_refused() {
+        assert!(from_parts(SECONDS_MIN, 0).is_some());
+        assert!(from_parts(SECONDS_MAX, 999_999_999).is_some());
+        assert_eq!(from_parts(SECONDS_MIN - 1, 0), None);
+        assert_eq!(from_parts(SECONDS_MAX + 1, 0), None);
+        assert_eq!(from_parts(0, -1), None);
+        assert_eq!(from_parts(0, 1_000_000_000), None);
+        assert_eq!(from_parts(0, 1_999), from_micros(1), "finer digits are dropped");
+        assert_eq!(after(from_parts(SECONDS_MAX, 0).unwrap(), Span::hours(1)), None);
+    }
+}

@@ -1,0 +1,7 @@
+//! support-access: customers decide when the vendor's support staff may enter their tenant.
+//!
+//! Rooms, from the words to the assembly. A room uses only those above it; `tests/tidy.rs` holds that.
+
+pub mod api;
+pub mod domain;
+pub mod store;

@@ -1,0 +1,226 @@
+//! The state: the log of events and the grants it adds up to, behind one small trait.
+//!
+//! Three stores keep the contract: [`memory`] (the model), [`sqlite`] and [`postgres`]. `tests/store` runs one suite over
+//! all of them. Everything that speaks SQL is in this room.
+
+use std::{error::Error, fmt::Debug, sync::Arc};
+
+use async_trait::async_trait;
+
+use crate::domain::{
+    Clock, Event, EventKind, Grant, GrantId, GrantState, GroupId, Note, RequestId, Revision,
+    TenantId, Terms, Tightening, Time,
+    text::{Actor, AgentId},
+};
+
+pub mod memory;
+
+/// Why a store could not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database is away, too slow, or refuses writes for now. If it happened in [`Change::commit`], the change may have
+    /// been made, whole. The caller may try again.
+    #[error("the database is not available")]
+    Unavailable(#[source] Box<dyn Error + Send + Sync>),
+    /// The database answered what it never should. Trying again does not help; a person has to look.
+    #[error("the database holds or said what it should not")]
+    Broken(#[source] Box<dyn Error + Send + Sync>),
+}
+
+/// Why a store could not be opened. Displayed, it is one plain sentence for an operator.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct OpenError(pub String);
+
+/// What a `request_id` was used for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remembered {
+    /// SHA-256 of the request's content.
+    pub fingerprint: [u8; 32],
+    /// The grant as it was made then.
+    pub grant: Grant,
+}
+
+/// Ties a grant to the request that made it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestMark {
+    /// The caller's id.
+    pub request_id: RequestId,
+    /// SHA-256 of the request's content.
+    pub fingerprint: [u8; 32],
+}
+
+/// An event to be written: all of [`Event`] but what the store adds, its revision and time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Whose history it belongs to.
+    pub tenant_id: TenantId,
+    /// Who did it.
+    pub actor: Actor,
+    /// Why.
+    pub reason: Note,
+    /// What happened. The revisions in its grant are set by the store.
+    pub kind: EventKind,
+    /// For [`EventKind::Granted`]: the request to remember.
+    pub request: Option<RequestMark>,
+}
+
+/// Which grants of a tenant to list. Filters are combined with "and".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrantQuery {
+    /// The tenant.
+    pub tenant_id: TenantId,
+    /// In one of these states at `now`; empty: any.
+    pub states: Vec<GrantState>,
+    /// To this group.
+    pub group_id: Option<GroupId>,
+    /// Naming this agent.
+    pub agent_id: Option<AgentId>,
+    /// With an end time (of expiry or revocation) after this moment.
+    pub overlap_start: Option<Time>,
+    /// With a start time before this moment, and, if both are given, not revoked before they started.
+    pub overlap_end: Option<Time>,
+    /// The moment that states are told at.
+    pub now: Time,
+    /// Made before the event of this revision.
+    pub before: Option<Revision>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// Which events of a tenant to list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventQuery {
+    /// The tenant.
+    pub tenant_id: TenantId,
+    /// Of this grant.
+    pub grant_id: Option<GrantId>,
+    /// Before this revision.
+    pub before: Option<Revision>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// The log and the grants it adds up to.
+///
+/// # Contract
+///
+/// - The log is the truth. [`Store::load`] is always what replaying [`Store::events_after`] 0 gives.
+/// - Revisions are gap-free: 1, 2, 3 and so on, in the order of commits. Whoever sees revision `n` can see every smaller one.
+/// - What [`Change::commit`] has answered survives the death of this process and of the database's.
+/// - Nothing is ever deleted.
+/// - Reads outside a [`Change`] see committed changes only, and every change that was committed before they began.
+#[async_trait]
+pub trait Store: Debug + Send + Sync {
+    /// Begins a change. Changes are made one at a time, over all processes on one database: while this one is open, every
+    /// other `begin` waits (and is `Unavailable` after some seconds). So a change sees the latest state, conflicts with
+    /// nobody and cannot deadlock. Dropped without a commit, it leaves no trace.
+    async fn begin(&self) -> Result<Box<dyn Change>, StoreError>;
+
+    /// The revision of the last event; 0 if there is none.
+    async fn head(&self) -> Result<Revision, StoreError>;
+
+    /// Visits, as of one revision, which it returns: every grant that no event has ended, and of those that one has, the
+    /// latest of each tenant and group by (end time, level, grant id). In no particular order.
+    async fn load(
+        &self,
+        visit: &mut (dyn FnMut(TenantId, Terms) + Send),
+    ) -> Result<Revision, StoreError>;
+
+    /// The events after `revision`, oldest first, at most `limit`.
+    async fn events_after(
+        &self,
+        revision: Revision,
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError>;
+
+    /// One grant, if this tenant has it.
+    async fn grant(
+        &self,
+        tenant_id: &TenantId,
+        grant_id: GrantId,
+    ) -> Result<Option<Grant>, StoreError>;
+
+    /// A tenant's grants, newest (greatest `create_revision`) first.
+    async fn list_grants(&self, query: &GrantQuery) -> Result<Vec<Grant>, StoreError>;
+
+    /// A tenant's events, newest first.
+    async fn list_events(&self, query: &EventQuery) -> Result<Vec<Event>, StoreError>;
+
+    /// A tenant's own policy settings; the default if it never made any.
+    async fn tightening(&self, tenant_id: &TenantId) -> Result<Tightening, StoreError>;
+
+    /// The earliest end time of a grant that no event has ended yet.
+    async fn next_expiry(&self) -> Result<Option<Time>, StoreError>;
+
+    /// Closes every connection. Later calls are `Unavailable`.
+    async fn close(&self);
+}
+
+/// One change: a transaction that holds the head of the log. Reads see what it appended.
+#[async_trait]
+pub trait Change: Send {
+    /// When this change happens: by the database's clock, or the process's where the database is embedded; never before the
+    /// last event.
+    fn now(&self) -> Time;
+
+    /// As [`Store::grant`].
+    async fn grant(
+        &mut self,
+        tenant_id: &TenantId,
+        grant_id: GrantId,
+    ) -> Result<Option<Grant>, StoreError>;
+
+    /// What this tenant used `request_id` for.
+    async fn remembered(
+        &mut self,
+        tenant_id: &TenantId,
+        request_id: &RequestId,
+    ) -> Result<Option<Remembered>, StoreError>;
+
+    /// A tenant's grants that no event has ended (some may have expired since), newest first, at most `limit`.
+    async fn live_grants(
+        &mut self,
+        tenant_id: &TenantId,
+        limit: usize,
+    ) -> Result<Vec<Grant>, StoreError>;
+
+    /// How many grants of a tenant no event has ended.
+    async fn count_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError>;
+
+    /// Grants of any tenant that no event has ended and whose end time is `now` or earlier, earliest first, at most `limit`.
+    async fn due_grants(&mut self, now: Time, limit: usize) -> Result<Vec<Grant>, StoreError>;
+
+    /// As [`Store::tightening`].
+    async fn tightening(&mut self, tenant_id: &TenantId) -> Result<Tightening, StoreError>;
+
+    /// Writes one event at the next revision and at [`Change::now`], and brings the grant or policy it is about to what it
+    /// says. Sets the grant's `revision`, and `create_revision` if it is new. Returns the event as written.
+    async fn append(&mut self, entry: Entry) -> Result<Event, StoreError>;
+
+    /// Makes what was appended permanent, and returns the revision of the log then.
+    async fn commit(self: Box<Self>) -> Result<Revision, StoreError>;
+}
+
+/// Makes the event that `entry` becomes at `revision` and `time`. Shared by the stores.
+fn stamp(entry: Entry, revision: Revision, time: Time) -> (Event, Option<RequestMark>) {
+    let Entry { tenant_id, actor, reason, mut kind, request } = entry;
+    let is_new = matches!(kind, EventKind::Granted { .. });
+    if let Some(grant) = kind.grant_mut() {
+        grant.revision = revision;
+        if is_new {
+            grant.create_revision = revision;
+        }
+    }
+    (Event { revision, tenant_id, time, actor, reason, kind }, request)
+}
+
+/// Opens the store that `url` names: `sqlite://PATH`, `postgres://…` or `memory:`; creates and migrates its schema.
+pub async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, OpenError> {
+    match url.split_once(':').map(|(scheme, _)| scheme) {
+        Some("memory") => Ok(Arc::new(memory::MemoryStore::new(clock))),
+        _ => Err(OpenError(format!(
+            "database-url must begin with sqlite:, postgres: or memory:, but is {url:?}"
+        ))),
+    }
+}
