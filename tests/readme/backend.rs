@@ -9,18 +9,18 @@ use std::{
 
 use crate::postgres::Cluster;
 
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_support-access");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_support-access");
 
 /// Where the walk-through's data is kept.
 #[derive(Debug)]
-pub enum Backend {
+pub(crate) enum Backend {
     Sqlite,
     Postgres(Cluster),
 }
 
 impl Backend {
     /// An empty database.
-    pub fn database_url(&self) -> String {
+    pub(crate) fn database_url(&self) -> String {
         match self {
             // In the directory that the server is started in, as the README has it.
             Self::Sqlite => "sqlite://support-access.db".into(),
@@ -30,7 +30,7 @@ impl Backend {
 }
 
 /// Loopback addresses that were free a moment ago: for a server that the walk-through itself starts.
-pub fn free_addresses() -> [String; 2] {
+pub(crate) fn free_addresses() -> [String; 2] {
     // Both at once, or the second could be the first again.
     let listeners = [0, 0].map(|port| TcpListener::bind(("127.0.0.1", port)).expect("a free port"));
     listeners.map(|listener| listener.local_addr().expect("its address").to_string())
@@ -38,14 +38,14 @@ pub fn free_addresses() -> [String; 2] {
 
 /// A server that is ended with the test.
 #[derive(Debug)]
-pub struct Server {
+pub(crate) struct Server {
     process: Child,
     /// Where to call it.
-    pub url: String,
+    pub(crate) url: String,
 }
 
 impl Server {
-    pub fn start(directory: &Path, database_url: &str) -> Self {
+    pub(crate) fn start(directory: &Path, database_url: &str) -> Self {
         let mut process = Command::new(PROGRAM)
             .args(["serve", "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"])
             .args(["--database-url", database_url])

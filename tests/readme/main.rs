@@ -1,5 +1,7 @@
 //! The README's walk-through, played word for word: what it says is shown, is shown. On both back ends.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 mod backend;
 mod postgres;
 mod shell;

@@ -11,17 +11,17 @@ use std::{
 
 use tempfile::TempDir;
 
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// The cluster.
 #[derive(Debug)]
-pub struct Cluster {
+pub(crate) struct Cluster {
     directory: TempDir,
     process: Child,
 }
 
 impl Cluster {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let directory = tempfile::Builder::new().prefix("support-access-pg-").tempdir().unwrap();
         let path = directory.path();
         if is_root() {
@@ -47,7 +47,7 @@ impl Cluster {
     }
 
     /// The database that every cluster has.
-    pub fn database_url(&self) -> String {
+    pub(crate) fn database_url(&self) -> String {
         format!("postgres://postgres@localhost/postgres?host={}", self.directory.path().display())
     }
 

@@ -16,18 +16,18 @@ const MARK: &str = "--- that was one command ---";
 
 /// What the whole session gets.
 #[derive(Debug)]
-pub struct Session<'a> {
+pub(crate) struct Session<'a> {
     /// Where it begins.
-    pub directory: &'a Path,
+    pub(crate) directory: &'a Path,
     /// In front of `PATH`.
-    pub programs: &'a Path,
+    pub(crate) programs: &'a Path,
     /// Beside `PATH`, all of its environment.
-    pub environment: Vec<(String, String)>,
+    pub(crate) environment: Vec<(String, String)>,
 }
 
 impl Session<'_> {
     /// The lines that each command showed, on standard output and error as they came.
-    pub fn run(&self, commands: &[&str]) -> Vec<Vec<String>> {
+    pub(crate) fn run(&self, commands: &[&str]) -> Vec<Vec<String>> {
         let script = tempfile::NamedTempFile::new().expect("a place for the script");
         let output = tempfile::NamedTempFile::new().expect("a place for the output");
         fs::write(script.path(), Self::script(commands)).expect("writing the script");
@@ -131,6 +131,6 @@ mod tests {
     fn what_was_left_running_is_ended() {
         let began = Instant::now();
         run(&["sleep 600 &", "echo a"]); // a child process, not a wait
-        assert!(began.elapsed() < Duration::from_secs(60));
+        assert!(began.elapsed() < Duration::from_mins(1));
     }
 }

@@ -5,18 +5,18 @@ const ANYTHING: char = '…';
 
 /// A command that the reader is asked to type, and what it then shows.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Command {
+pub(crate) struct Command {
     /// The line of the README, from 1.
-    pub line: usize,
+    pub(crate) line: usize,
     /// What to type, word for word; several lines if the first ends with a backslash.
-    pub text: String,
+    pub(crate) text: String,
     /// The lines that follow.
-    pub output: Vec<String>,
+    pub(crate) output: Vec<String>,
 }
 
 /// Every command in the blocks tagged `console` under `## Walk-through`, in order. A line that begins with `$ ` is one;
 /// lines that begin with `> ` go on with it.
-pub fn commands(readme: &str) -> Vec<Command> {
+pub(crate) fn commands(readme: &str) -> Vec<Command> {
     let mut commands: Vec<Command> = Vec::new();
     let mut in_section = false;
     let mut fence: Option<&str> = None;
@@ -51,7 +51,7 @@ pub fn commands(readme: &str) -> Vec<Command> {
 
 /// Whether `actual` is what was expected: line by line, without spaces at the ends of lines and empty lines at the end. `…`
 /// stands for anything within a line; a line of nothing but `…` stands for any number of lines.
-pub fn matches(expected: &[String], actual: &[String]) -> bool {
+pub(crate) fn matches(expected: &[String], actual: &[String]) -> bool {
     lines_match(without_empty_end(expected), without_empty_end(actual))
 }
 

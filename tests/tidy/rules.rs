@@ -3,7 +3,7 @@
 use crate::source::Source;
 
 /// A place that breaks a rule, as `file:line: what is wrong`.
-pub type Finding = String;
+pub(crate) type Finding = String;
 
 /// The rooms, in the order of DESIGN: each may use those before it.
 const ROOMS: [&str; 9] =
@@ -12,7 +12,7 @@ const ROOMS: [&str; 9] =
 const FILE_LINES_MAX: usize = 400;
 
 /// A room uses only the rooms before it; `lib.rs` and `main.rs` stand outside.
-pub fn rooms_use_only_those_above(sources: &[Source]) -> Vec<Finding> {
+pub(crate) fn rooms_use_only_those_above(sources: &[Source]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for source in sources.iter().filter(|source| source.is_service()) {
         let Some(room) = source.room().filter(|room| !["lib", "main"].contains(room)) else {
@@ -75,12 +75,12 @@ fn names_at(code: &str, offset: usize) -> Vec<(usize, &str)> {
 }
 
 /// gRPC stays in the rooms that speak it.
-pub fn grpc_stays_at_the_doors(sources: &[Source]) -> Vec<Finding> {
+pub(crate) fn grpc_stays_at_the_doors(sources: &[Source]) -> Vec<Finding> {
     crates_only_in(sources, &["tonic", "prost"], &["api", "server", "cli"])
 }
 
 /// SQL stays in the store.
-pub fn sql_stays_in_the_store(sources: &[Source]) -> Vec<Finding> {
+pub(crate) fn sql_stays_in_the_store(sources: &[Source]) -> Vec<Finding> {
     crates_only_in(sources, &["sqlx"], &["store"])
 }
 
@@ -105,7 +105,7 @@ fn crates_only_in(sources: &[Source], crates: &[&str], rooms: &[&str]) -> Vec<Fi
 }
 
 /// Errors become `Status` in one place.
-pub fn status_is_built_in_one_place(sources: &[Source]) -> Vec<Finding> {
+pub(crate) fn status_is_built_in_one_place(sources: &[Source]) -> Vec<Finding> {
     // Every way tonic and tonic-types have to make one.
     const MAKERS: &str = "new ok cancelled unknown invalid_argument deadline_exceeded not_found already_exists \
         permission_denied resource_exhausted failed_precondition aborted out_of_range unimplemented internal \
@@ -128,19 +128,19 @@ pub fn status_is_built_in_one_place(sources: &[Source]) -> Vec<Finding> {
 }
 
 /// Time comes from the clock.
-pub fn time_comes_from_the_clock(sources: &[Source]) -> Vec<Finding> {
+pub(crate) fn time_comes_from_the_clock(sources: &[Source]) -> Vec<Finding> {
     let banned = ["Utc::now", "Local::now", "SystemTime::now"];
     containing(service_but(sources, "src/domain/clock.rs"), &banned)
 }
 
 /// Every task has an owner.
-pub fn tasks_are_spawned_in_one_place(sources: &[Source]) -> Vec<Finding> {
+pub(crate) fn tasks_are_spawned_in_one_place(sources: &[Source]) -> Vec<Finding> {
     let banned = ["tokio::spawn", "task::spawn", "tokio::{spawn", "thread::spawn"];
     containing(service_but(sources, "src/server/tasks.rs"), &banned)
 }
 
 /// What people and scripts read on standard output is written in one place.
-pub fn printing_is_done_in_one_place(sources: &[Source]) -> Vec<Finding> {
+pub(crate) fn printing_is_done_in_one_place(sources: &[Source]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for source in service_but(sources, "src/cli/output.rs") {
         for (number, line) in source.service_lines() {
@@ -159,7 +159,7 @@ pub fn printing_is_done_in_one_place(sources: &[Source]) -> Vec<Finding> {
 }
 
 /// A file can be read in one sitting.
-pub fn files_are_short(sources: &[Source]) -> Vec<Finding> {
+pub(crate) fn files_are_short(sources: &[Source]) -> Vec<Finding> {
     sources
         .iter()
         .filter(|source| source.is_rust() || has_extension(source, "py"))
@@ -172,7 +172,7 @@ pub fn files_are_short(sources: &[Source]) -> Vec<Finding> {
 }
 
 /// A test that is there is run.
-pub fn no_test_is_ignored(sources: &[Source]) -> Vec<Finding> {
+pub(crate) fn no_test_is_ignored(sources: &[Source]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for source in sources.iter().filter(|source| source.is_rust()) {
         for (number, line) in source.code_lines() {
@@ -186,7 +186,7 @@ pub fn no_test_is_ignored(sources: &[Source]) -> Vec<Finding> {
 }
 
 /// A test waits for what it waits for; where it must sleep, the same line says why.
-pub fn tests_do_not_sleep(sources: &[Source]) -> Vec<Finding> {
+pub(crate) fn tests_do_not_sleep(sources: &[Source]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for source in sources {
         let comment = if has_extension(source, "py") { "#" } else { "//" };
@@ -213,7 +213,7 @@ pub fn tests_do_not_sleep(sources: &[Source]) -> Vec<Finding> {
 }
 
 /// Nothing tells of the machine it was written on.
-pub fn no_machine_paths(sources: &[Source]) -> Vec<Finding> {
+pub(crate) fn no_machine_paths(sources: &[Source]) -> Vec<Finding> {
     // Put together here, or this file would break the rule.
     let banned = ["work", "root", "home", "Users"].map(|folder| format!("/{folder}/"));
     let mut findings = Vec::new();

@@ -4,19 +4,19 @@ use std::{fs, path::Path, process::Command};
 
 /// One tracked file.
 #[derive(Debug)]
-pub struct Source {
+pub(crate) struct Source {
     /// From the root of the repository, with `/`.
-    pub path: String,
+    pub(crate) path: String,
     /// As it is.
-    pub text: String,
+    pub(crate) text: String,
     /// Rust only: comments, and what is between quotes, blanked out. Has the same lines.
-    pub code: String,
+    pub(crate) code: String,
     /// Rust only: how many lines come before the tests at the end.
-    pub lines_before_tests: usize,
+    pub(crate) lines_before_tests: usize,
 }
 
 impl Source {
-    pub fn new(path: &str, text: &str) -> Self {
+    pub(crate) fn new(path: &str, text: &str) -> Self {
         let code = if is_rust(path) { blank(text) } else { String::new() };
         let lines = || text.lines();
         // Only at the margin: what follows is the tests' module, to the end of the file.
@@ -30,39 +30,39 @@ impl Source {
         Self { path: path.into(), text: text.into(), code, lines_before_tests }
     }
 
-    pub fn is_rust(&self) -> bool {
+    pub(crate) fn is_rust(&self) -> bool {
         is_rust(&self.path)
     }
 
     /// Whether the file belongs to the service itself.
-    pub fn is_service(&self) -> bool {
+    pub(crate) fn is_service(&self) -> bool {
         self.is_rust() && self.path.starts_with("src/")
     }
 
     /// Whether the whole file is a test.
-    pub fn is_test(&self) -> bool {
+    pub(crate) fn is_test(&self) -> bool {
         self.path.starts_with("tests/") || self.path.ends_with("/tests.rs")
     }
 
     /// The room: `store` for `src/store.rs` and everything in `src/store/`.
-    pub fn room(&self) -> Option<&str> {
+    pub(crate) fn room(&self) -> Option<&str> {
         let inside = self.path.strip_prefix("src/")?;
         let room = inside.split('/').next()?;
         Some(room.strip_suffix(".rs").unwrap_or(room))
     }
 
     /// Lines of code, numbered from 1, without the tests at the end.
-    pub fn service_lines(&self) -> impl Iterator<Item = (usize, &str)> {
+    pub(crate) fn service_lines(&self) -> impl Iterator<Item = (usize, &str)> {
         self.code_lines().take(self.lines_before_tests)
     }
 
     /// Lines of code, numbered from 1.
-    pub fn code_lines(&self) -> impl Iterator<Item = (usize, &str)> {
+    pub(crate) fn code_lines(&self) -> impl Iterator<Item = (usize, &str)> {
         self.code.lines().enumerate().map(|(index, line)| (index + 1, line))
     }
 
     /// The line that byte `offset` of the code is in.
-    pub fn line_at(&self, offset: usize) -> usize {
+    pub(crate) fn line_at(&self, offset: usize) -> usize {
         self.code[..offset].matches('\n').count() + 1
     }
 }
@@ -72,7 +72,7 @@ fn is_rust(path: &str) -> bool {
 }
 
 /// Every file of the repository that git tracks, or would.
-pub fn tracked() -> Vec<Source> {
+pub(crate) fn tracked() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let listing = Command::new("git")
         .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
@@ -89,7 +89,7 @@ pub fn tracked() -> Vec<Source> {
 }
 
 /// `text` with comments, and what is between quotes, replaced by spaces; line breaks stay.
-pub fn blank(text: &str) -> String {
+pub(crate) fn blank(text: &str) -> String {
     let mut code = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(next) = rest.chars().next() {
