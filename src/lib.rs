@@ -4,4 +4,6 @@
 
 pub mod api;
 pub mod domain;
+pub mod node;
 pub mod store;
+pub mod work;

@@ -101,6 +101,15 @@ pub struct EventQuery {
     pub limit: usize,
 }
 
+/// Why a grant is held in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// No event has ended it.
+    Live,
+    /// It is the one of its tenant and group that ended last, and can explain a denial.
+    LastEnded,
+}
+
 /// The log and the grants it adds up to.
 ///
 /// # Contract
@@ -124,7 +133,7 @@ pub trait Store: Debug + Send + Sync {
     /// latest of each tenant and group by (end time, level, grant id). In no particular order.
     async fn load(
         &self,
-        visit: &mut (dyn FnMut(TenantId, Terms) + Send),
+        visit: &mut (dyn FnMut(TenantId, Terms, Held) + Send),
     ) -> Result<Revision, StoreError>;
 
     /// The events after `revision`, oldest first, at most `limit`.

@@ -58,3 +58,5 @@ impl Display for Violations {
         Ok(())
     }
 }
+
+impl std::error::Error for Violations {}
