@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{
     grant::Grant,
-    policy::{SupportPolicy, Tightening},
+    policy::SupportPolicy,
     text::{Actor, GrantId, Note, TenantId},
+    tightening::Tightening,
     time::Time,
 };
 

@@ -36,8 +36,7 @@ impl QueryId {
     /// Of everything that decides what is on the list. `{:?}` of each filter, so that no two texts run together.
     pub(super) fn of(filters: impl std::fmt::Debug) -> Self {
         let digest: [u8; 32] = Sha256::digest(format!("{filters:?}")).into();
-        let [a, b, c, d, e, f, g, h, ..] = digest;
-        Self([a, b, c, d, e, f, g, h])
+        Self(std::array::from_fn(|index| digest[index]))
     }
 }
 

@@ -46,14 +46,14 @@ impl Work {
         if expected_etag.is_some_and(|etag| etag != self::etag(&self.catalogue.tightened(&old))) {
             return Err(WorkError::EtagMismatch);
         }
-        update.check(&self.catalogue)?;
+        update.check(&self.catalogue).map_err(|found| found.within("support_policy."))?;
         let default_duration = update.default_duration;
         let new = old.clone().updated(update);
         let policy = self.catalogue.tightened(&new);
         if default_duration.is_some_and(|span| span > policy.longest_duration) {
             let longest = policy.longest_duration;
             let description = format!("must be at most {longest}, the tenant's longest_duration");
-            return Err(Violations::of("default_duration", description).into());
+            return Err(Violations::of("support_policy.default_duration", description).into());
         }
         let mut outside = change.live_grants(tenant_id, usize::MAX).await?;
         outside.retain(|grant| !grant.state(now).is_ended() && !policy.covers(grant));
