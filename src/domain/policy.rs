@@ -324,3 +324,6 @@ pub fn join(ids: &[GroupId]) -> String {
     }
     ids.iter().map(GroupId::as_str).collect::<Vec<_>>().join(", ")
 }
+
+#[cfg(test)]
+mod tests;
