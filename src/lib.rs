@@ -3,5 +3,7 @@
 //! Rooms, from the words to the assembly. A room uses only those above it; `tests/tidy.rs` holds that.
 
 pub mod api;
+pub mod cli;
 pub mod domain;
+pub mod server;
 pub mod store;
