@@ -1,0 +1,7 @@
+//! The gRPC door: the services of `supportaccess.v1` over the use cases.
+
+pub mod access;
+pub mod admin;
+mod call;
+mod convert;
+mod status;
