@@ -238,6 +238,11 @@ def test_groups_of_a_question(client):
     says(caught, "group_ids", "100")
 
 
+def test_a_negative_revision(client):
+    with invalid("at_least_revision"):
+        client.check(at_least_revision=-1)
+
+
 def test_a_batch_names_the_question_at_fault(client):
     checks = [client.check_request() for _ in range(5)]
     checks[3].tenant_id = ""

@@ -82,6 +82,10 @@ def obstacles(explanation):
     return [item.question for item in explanation.checklist if item.answer == access.CHECKLIST_ANSWER_NO]
 
 
+def candidate_ids(explanation):
+    return [candidate.grant_id for candidate in explanation.candidates]
+
+
 def test_troubleshooting_support_cannot_access_your_organisation(client):
     nothing = client.explain()
     assert obstacles(nothing) == [GRANTED]
@@ -93,8 +97,12 @@ def test_troubleshooting_support_cannot_access_your_organisation(client):
     assert obstacles(fine) == []
     assert {item.answer for item in fine.checklist} == {access.CHECKLIST_ANSWER_YES}
     assert reason(fine.result) == "GRANT_ACTIVE"
-    assert [candidate.grant.grant_id for candidate in fine.candidates] == [grant.grant_id]
-    assert list(fine.candidates[0].reasons) == [access.DECISION_REASON_GRANT_ACTIVE]
+    assert candidate_ids(fine) == [grant.grant_id]
+    [candidate] = fine.candidates
+    assert list(candidate.reasons) == [access.DECISION_REASON_GRANT_ACTIVE]
+    for field in ("group_id", "agent_ids", "access_level", "state", "start_time", "expire_time"):
+        assert getattr(candidate, field) == getattr(grant, field), field
+    assert not candidate.HasField("revoke_time")
 
     wrong_group = client.explain(group_ids=["engineering"])
     assert obstacles(wrong_group) == [OPTION]
@@ -105,8 +113,9 @@ def test_troubleshooting_support_cannot_access_your_organisation(client):
         access.DECISION_REASON_GROUP_MISMATCH, access.DECISION_REASON_LEVEL_EXCEEDED,
     ], "everything that stands in the way"
 
-    client.revoke(grant)
+    ended = client.revoke(grant).grant
     revoked = client.explain()
+    assert revoked.candidates[0].revoke_time == ended.revoke_time
     assert obstacles(revoked) == [ACTIVE]
     assert reason(revoked.result) == "REVOKED"
     assert all(item.detail for item in revoked.checklist if item.answer == access.CHECKLIST_ANSWER_NO)
@@ -120,4 +129,4 @@ def test_an_explanation_agrees_with_the_check_and_lists_old_grants_too(client):
     assert explained.result == checked
     assert len(explained.candidates) == 3, "older ones come from the history"
     listed = [grant.grant_id for grant in client.list().grants]
-    assert [candidate.grant.grant_id for candidate in explained.candidates] == listed
+    assert candidate_ids(explained) == listed, "newest first"

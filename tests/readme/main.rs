@@ -39,6 +39,8 @@ fn play(backend: &Backend) {
     let environment = [
         ("HOME", directory.path().display().to_string()),
         ("LANG", "C.UTF-8".into()),
+        // Who acts, unless the text says so.
+        ("USER", "alice".into()),
         ("TZ", "UTC".into()),
         ("SUPPORT_ACCESS_SERVER", url),
         // For a server that the text starts.
