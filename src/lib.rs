@@ -4,4 +4,7 @@
 
 pub mod api;
 pub mod domain;
+pub mod node;
+pub mod server;
 pub mod store;
+pub mod work;
