@@ -1,0 +1,81 @@
+# shellcheck shell=bash
+# Shared by the scripts beside it: headings with times, and the installation of what is missing.
+
+fail() {
+  printf 'error: %s\n' "$1" >&2
+  exit 1
+}
+
+# step NAME COMMAND…: runs the command under a heading, and ends the script if it fails.
+step() {
+  local name=$1 began=$SECONDS
+  shift
+  printf '\n== %s\n' "$name"
+  "$@" || {
+    printf '== %s: FAILED after %d s\n' "$name" $((SECONDS - began))
+    exit 1
+  }
+  printf '== %s: ok, %d s\n' "$name" $((SECONDS - began))
+}
+
+# apt_install WHY PACKAGE…
+apt_install() {
+  local why=$1 as_root=()
+  shift
+  command -v apt-get >/dev/null ||
+    fail "$why is missing, and this is not Debian: install what Debian calls $*"
+  if ((EUID != 0)); then
+    command -v sudo >/dev/null ||
+      fail "$why is missing, and there is no sudo: as root, run: apt-get install $*"
+    as_root=(sudo)
+  fi
+  printf '\n-- Installing %s with apt-get: %s\n' "$*" "$why"
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update --quiet
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+    apt-get install --yes --quiet --no-install-recommends "$@"
+}
+
+# Python and Rust tools, at the versions and hashes of scripts/requirements.txt, in .venv.
+need_tools() {
+  # Debian's python3 comes without what makes a virtual environment.
+  python3 -c 'import ensurepip, venv' 2>/dev/null ||
+    apt_install 'Python, for tests and tools' python3 python3-venv
+  if ! cmp --silent scripts/requirements.txt .venv/installed.txt; then
+    printf '\n-- Installing scripts/requirements.txt with pip into .venv: tests and tools\n'
+    python3 -m venv --clear .venv
+    .venv/bin/pip install --quiet --disable-pip-version-check --require-hashes \
+      --requirement scripts/requirements.txt
+    cp scripts/requirements.txt .venv/installed.txt
+  fi
+  export PATH="$PWD/.venv/bin:$PATH"
+}
+
+need_cargo() {
+  command -v cargo >/dev/null || fail 'Rust is missing: install it with rustup'
+}
+
+# What the crates that bring C or assembly (SQLite, ring) and rustc itself compile and link with.
+need_compiler() {
+  command -v cc >/dev/null || apt_install 'a C compiler, for SQLite' gcc libc6-dev
+}
+
+need_rust_components() {
+  local component
+  for component in rustfmt clippy; do
+    "cargo-${component/rustfmt/fmt}" --version >/dev/null 2>&1 && continue
+    command -v rustup >/dev/null || fail "$component is missing: install it as you installed Rust"
+    printf '\n-- Installing %s with rustup: a check needs it\n' "$component"
+    rustup component add "$component"
+  done
+}
+
+# Tests start private clusters of their own. (Debian's package starts one too, which they leave alone.)
+need_postgres() {
+  if ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && ! command -v initdb >/dev/null; then
+    apt_install 'PostgreSQL, to test that back end' postgresql
+  fi
+  # PostgreSQL refuses to run as root.
+  if ((EUID == 0)) && ! id postgres >/dev/null 2>&1; then
+    fail 'as root, the tests run PostgreSQL as the user postgres, which does not exist: create it'
+  fi
+}

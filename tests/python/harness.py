@@ -1,0 +1,175 @@
+"""Real parts for the tests: the server as a process of its own, and a private PostgreSQL cluster."""
+
+import getpass
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+BINARY = ROOT / os.environ.get("SUPPORT_ACCESS_BIN", "target/debug/support-access")
+# Long, since the machine may be busy; no test waits for it unless something is broken.
+DEADLINE_S = 60
+
+
+def eventually(probe, what):
+    """Asks `probe` until it answers something true, and returns that."""
+    deadline = time.monotonic() + DEADLINE_S
+    while True:
+        found = probe()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"not within {DEADLINE_S} s: {what}"
+        time.sleep(0.02)  # between two looks at a condition
+
+
+def plain_environment():
+    """The environment without settings of ours, so that a test says all that the server is told."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("SUPPORT_ACCESS_")}
+
+
+class Server:
+    """`support-access serve` on free ports of the loopback interface."""
+
+    def __init__(self, database_url, *more_arguments):
+        assert BINARY.exists(), f"{BINARY} is not there: run `cargo build` first"
+        self.arguments = [
+            BINARY, "serve", "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0",
+            "--database-url", database_url, *more_arguments,
+        ]
+        self.lines = []
+        self.ports = {}
+        self._ready = threading.Event()
+
+    def __enter__(self):
+        self.directory = tempfile.TemporaryDirectory(prefix="support-access-")
+        self.process = subprocess.Popen(
+            self.arguments, cwd=self.directory.name, env=plain_environment(),
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        if not self._ready.wait(DEADLINE_S) or self.ports.keys() < {"grpc", "http"}:
+            self.process.kill()
+            raise AssertionError("the server does not listen:\n" + self.log())
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._reader.join()
+        self.process.stderr.close()
+        self.directory.cleanup()
+
+    def _read(self):
+        for line in self.process.stderr:
+            self.lines.append(line)
+            self.ports.update(listening_ports(line))
+            if self.ports.keys() >= {"grpc", "http"}:
+                self._ready.set()
+        self._ready.set()
+
+    @property
+    def target(self):
+        return f"127.0.0.1:{self.ports['grpc']}"
+
+    def http(self, path):
+        return f"http://127.0.0.1:{self.ports['http']}{path}"
+
+    def log(self):
+        return "".join(self.lines[-50:])
+
+    def kill(self):
+        """Ends it as a power cut would."""
+        self.process.kill()
+        self.process.wait()
+
+    def terminate(self):
+        """Asks it to stop, and returns its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(DEADLINE_S)
+
+
+def listening_ports(line):
+    """The ports that a log line of the message `listening` tells, as {"grpc": …} or {"http": …}."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return {}
+    fields = record | record.get("fields", {})
+    if fields.get("message") != "listening":
+        return {}
+    ports = {}
+    for key, value in fields.items():
+        found = re.search(r"127\.0\.0\.1:(\d+)", str(value))
+        if found:
+            kind = f"{key} {fields}".lower() if not re.search("grpc|http", key.lower()) else key.lower()
+            ports["grpc" if "grpc" in kind else "http"] = int(found[1])
+    return ports
+
+
+class Postgres:
+    """A PostgreSQL cluster of our own, reached by a Unix socket only. It never runs as root."""
+
+    def __init__(self):
+        self.directory = Path(tempfile.mkdtemp(prefix="support-access-pg-"))
+        self.identity = {}
+        if os.geteuid() == 0:
+            shutil.chown(self.directory, "postgres", "postgres")
+            self.identity = {"user": "postgres", "group": "postgres", "extra_groups": []}
+        self._databases = 0
+        self._run(
+            "initdb", "--pgdata", self.directory / "data", "--username", "postgres", "--auth", "trust",
+            "--encoding", "UTF8", "--locale", "C", "--no-sync",
+        )
+        self.start()
+
+    def start(self):
+        with open(self.directory / "log", "ab") as log:
+            self.process = subprocess.Popen(
+                [program("postgres"), "-D", self.directory / "data", "-k", self.directory,
+                 "-c", "listen_addresses=", "-c", "fsync=off"],
+                cwd=self.directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **self.identity,
+            )
+        ready = [program("pg_isready"), "--quiet", "--host", self.directory]
+        try:
+            eventually(lambda: subprocess.run(ready).returncode == 0, "PostgreSQL is ready")
+        except AssertionError as error:
+            raise AssertionError((self.directory / "log").read_text()) from error
+
+    def stop(self):
+        self.process.send_signal(signal.SIGQUIT)  # at once: open connections are cut
+        self.process.wait(DEADLINE_S)
+
+    def close(self):
+        self.stop()
+        shutil.rmtree(self.directory)
+
+    def new_database(self):
+        """The address of a new, empty database."""
+        self._databases += 1
+        name = f"support_access_{self._databases}"
+        self._run("createdb", "--host", self.directory, "--username", "postgres", name)
+        return f"postgres://postgres@localhost/{name}?host={self.directory}"
+
+    def _run(self, name, *arguments):
+        subprocess.run(
+            [program(name), *arguments], cwd=self.directory, check=True, stdout=subprocess.DEVNULL,
+            env=os.environ | {"HOME": str(self.directory), "USER": getpass.getuser()}, **self.identity,
+        )
+
+
+def program(name):
+    """One of PostgreSQL's programs. Debian keeps the server's out of the PATH."""
+    installed = Path("/usr/lib/postgresql").glob(f"*/bin/{name}")
+    newest = sorted(installed, key=lambda path: int(path.parts[-3]))
+    found = newest[-1] if newest else shutil.which(name)
+    assert found, f"PostgreSQL's {name} is not installed"
+    return found

@@ -1,0 +1,192 @@
+"""What else is served: health, reflection, metrics, HTTP health; and how the server starts and stops."""
+
+import socket
+import subprocess
+import urllib.error
+import urllib.request
+
+import grpc
+import pytest
+from client import Client, allowed, reason
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
+from harness import BINARY, DEADLINE_S, Server, eventually, plain_environment
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+
+def fetch(url):
+    """Status, content type and body, whether it is an error or not."""
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.status, answer.headers["content-type"], answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.headers["content-type"], error.read().decode()
+
+
+@pytest.mark.parametrize("service", ["", "supportaccess.v1.SupportAccess", "supportaccess.v1.SupportAccessAdmin"])
+def test_health(client, service):
+    stub = health_pb2_grpc.HealthStub(client.channel)
+    answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10)
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_health_of_an_unknown_service(client):
+    stub = health_pb2_grpc.HealthStub(client.channel)
+    with pytest.raises(grpc.RpcError) as raised:
+        stub.Check(health_pb2.HealthCheckRequest(service="nobody"), timeout=10)
+    assert raised.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+def test_reflection(client):
+    """By version 1, whose messages are those of v1alpha in another package."""
+    ask = client.channel.stream_stream(
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    listing, file = ask(iter([
+        reflection_pb2.ServerReflectionRequest(list_services=""),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol="supportaccess.v1.SupportAccess"),
+    ]), timeout=10)
+    services = {service.name for service in listing.list_services_response.service}
+    assert services >= {
+        "supportaccess.v1.SupportAccess", "supportaccess.v1.SupportAccessAdmin", "grpc.health.v1.Health",
+    }
+    described = [
+        FileDescriptorProto.FromString(one) for one in file.file_descriptor_response.file_descriptor_proto
+    ]
+    assert "supportaccess/v1/support_access.proto" in [one.name for one in described]
+
+
+def samples(server):
+    """Every sample of the metrics, as (name, labels): value."""
+    status, kind, body = fetch(server.http("/metrics"))
+    assert status == 200
+    assert kind.startswith("application/openmetrics-text"), kind
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(body)
+        for sample in family.samples
+    }
+
+
+def growth(before, after, *values):
+    """How much all counters with these label values have grown."""
+    return sum(
+        value - before.get((name, labels), 0)
+        for (name, labels), value in after.items()
+        if name.endswith("_total") and {label for _, label in labels} >= set(values)
+    )
+
+
+def test_metrics_count_checks_by_decision_and_reason(server, client):
+    client.grant()
+    before = samples(server)
+    allowed(client.check())
+    client.check(group_ids=[])
+    client.check(group_ids=[])
+    after = samples(server)
+    assert growth(before, after, "GRANT_ACTIVE") == 1
+    assert growth(before, after, "GROUP_MISMATCH") == 2
+
+
+def test_metrics_tell_of_the_state(server, client):
+    names = {name for name, _ in samples(server)}
+    for word in ("revision", "live_grants", "snapshot", "sweep"):
+        assert any(word in name for name in names), (word, names)
+    assert any(name.endswith("_bucket") for name in names), "durations"
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_http_health(server, path):
+    status, _, _ = fetch(server.http(path))
+    assert status == 200
+
+
+def test_http_knows_nothing_else(server):
+    status, _, _ = fetch(server.http("/no-such-page"))
+    assert status == 404
+
+
+@pytest.mark.parametrize("ending", ["terminate", "kill"])
+def test_what_was_acknowledged_is_there_after_a_restart(new_database, ending):
+    with Server(new_database) as first, Client(first.target, "acme") as client:
+        kept, ended = client.grant(group_id="engineering"), client.grant()
+        revoked = client.revoke(ended).grant
+        policy = client.update_policy(["reason_required"], reason_required=True).support_policy
+        history = client.events().events
+        exit_code = getattr(first, ending)()
+        assert ending == "kill" or exit_code == 0, first.log()
+
+    with Server(new_database) as second, Client(second.target, "acme") as client:
+        assert client.get(kept) == kept and client.get(ended) == revoked
+        assert client.policy() == policy
+        assert client.events().events == history
+        assert allowed(client.check(group_ids=["engineering"]))
+        assert reason(client.check()) == "REVOKED"
+        following = client.grant(reason="after the restart")
+        assert following.revision == history[0].revision + 1, "no revision is missing or doubled"
+        assert second.terminate() == 0
+
+
+def test_it_stops_as_asked_while_streams_are_open(new_database):
+    with Server(new_database) as server, Client(server.target, "acme") as client:
+        stub = health_pb2_grpc.HealthStub(client.channel)
+        watch = stub.Watch(health_pb2.HealthCheckRequest())
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        assert server.terminate() == 0, server.log()
+        watch.cancel()
+
+
+def refuses_to_start(directory, *arguments):
+    """What the server says to that. It must be short, and no crash."""
+    ended = subprocess.run(
+        [BINARY, "serve", *arguments], cwd=directory, env=plain_environment(), stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=DEADLINE_S,
+    )
+    assert ended.returncode in (1, 64), ended
+    assert ended.stderr.strip() and "panicked" not in ended.stderr, ended.stderr
+    return ended.stderr
+
+
+FREE = ("--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0")
+
+
+@pytest.mark.parametrize("taken", ["--listen", "--http-listen"])
+def test_a_port_in_use(tmp_path, taken):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        free = "--http-listen" if taken == "--listen" else "--listen"
+        said = refuses_to_start(tmp_path, taken, f"127.0.0.1:{port}", free, "127.0.0.1:0")
+        assert port in said
+
+
+def test_a_corrupt_database(tmp_path):
+    (tmp_path / "corrupt.db").write_bytes(b"this is no database" * 1000)
+    assert "corrupt.db" in refuses_to_start(tmp_path, *FREE, "--database-url", "sqlite://corrupt.db")
+
+
+def test_a_database_in_a_place_that_is_not_there(tmp_path):
+    assert "nowhere" in refuses_to_start(tmp_path, *FREE, "--database-url", "sqlite://nowhere/at-all.db")
+
+
+def test_a_database_of_a_kind_unknown(tmp_path):
+    assert "mysql" in refuses_to_start(tmp_path, *FREE, "--database-url", "mysql://localhost/x")
+
+
+def test_an_unknown_configuration_key(tmp_path):
+    (tmp_path / "config.toml").write_text("no_such_key = 1\n")
+    assert "no_such_key" in refuses_to_start(tmp_path, *FREE, "--config", "config.toml")
+
+
+def test_an_address_that_strangers_can_reach(tmp_path):
+    said = refuses_to_start(tmp_path, "--listen", "0.0.0.0:0", "--http-listen", "127.0.0.1:0")
+    assert "insecure" in said
+
+
+def test_it_becomes_ready(new_database):
+    with Server(new_database) as server:
+        eventually(lambda: fetch(server.http("/readyz"))[0] == 200, "ready")
+        assert server.terminate() == 0

@@ -1,0 +1,68 @@
+//! The README's walk-through, played word for word: what it says is shown, is shown. On both back ends.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod backend;
+mod postgres;
+mod shell;
+mod text;
+
+use std::path::Path;
+
+use backend::{Backend, PROGRAM, Server, free_addresses};
+use shell::Session;
+use text::{commands, matches};
+
+#[test]
+fn the_walk_through_on_sqlite() {
+    play(&Backend::Sqlite);
+}
+
+#[test]
+fn the_walk_through_on_postgres() {
+    play(&Backend::Postgres(postgres::Cluster::start()));
+}
+
+fn play(backend: &Backend) {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = std::fs::read_to_string(readme).expect("there is a README.md");
+    let commands = commands(&readme);
+    assert!(!commands.is_empty(), "no ```console blocks under ## Walk-through");
+
+    let directory = tempfile::tempdir().expect("a place to play");
+    let [address, http_address] = free_addresses();
+    let database_url = backend.database_url();
+    let starts_itself =
+        commands.iter().any(|command| command.text.contains("support-access serve"));
+    let server = (!starts_itself).then(|| Server::start(directory.path(), &database_url));
+    let url = server.as_ref().map_or(format!("http://{address}"), |server| server.url.clone());
+    let environment = [
+        ("HOME", directory.path().display().to_string()),
+        ("LANG", "C.UTF-8".into()),
+        ("TZ", "UTC".into()),
+        ("SUPPORT_ACCESS_SERVER", url),
+        // For a server that the text starts.
+        ("SUPPORT_ACCESS_DATABASE_URL", database_url),
+        ("SUPPORT_ACCESS_LISTEN", address),
+        ("SUPPORT_ACCESS_HTTP_LISTEN", http_address),
+    ];
+    let session = Session {
+        directory: directory.path(),
+        programs: Path::new(PROGRAM).parent().expect("it is in a folder"),
+        environment: environment.map(|(name, value)| (name.into(), value)).into(),
+    };
+    let typed: Vec<&str> = commands.iter().map(|command| command.text.as_str()).collect();
+    let shown = session.run(&typed);
+
+    let differences: Vec<String> = commands
+        .iter()
+        .zip(&shown)
+        .filter(|(command, shown)| !matches(&command.output, shown))
+        .map(|(command, shown)| {
+            let (line, text) = (command.line, &command.text);
+            let (expected, shown) = (command.output.join("\n  "), shown.join("\n  "));
+            format!("README.md:{line}: $ {text}\nexpected:\n  {expected}\nshown:\n  {shown}")
+        })
+        .collect();
+    assert!(differences.is_empty(), "\n{}\n", differences.join("\n\n"));
+}

@@ -1,0 +1,176 @@
+//! Source files as the rules read them: code without comments and texts, and without the tests at its end.
+
+use std::{fs, path::Path, process::Command};
+
+/// One tracked file.
+#[derive(Debug)]
+pub(crate) struct Source {
+    /// From the root of the repository, with `/`.
+    pub(crate) path: String,
+    /// As it is.
+    pub(crate) text: String,
+    /// Rust only: comments, and what is between quotes, blanked out. Has the same lines.
+    pub(crate) code: String,
+    /// Rust only: how many lines come before the tests at the end.
+    pub(crate) lines_before_tests: usize,
+}
+
+impl Source {
+    pub(crate) fn new(path: &str, text: &str) -> Self {
+        let code = if is_rust(path) { blank(text) } else { String::new() };
+        let lines = || text.lines();
+        // Only at the margin: what follows is the tests' module, to the end of the file.
+        let tests = lines().position(|line| line == "#[cfg(test)]").filter(|start| {
+            let rest: Vec<&str> = code.lines().skip(start + 1).collect();
+            let closing = rest.iter().position(|line| *line == "}");
+            rest.first().is_some_and(|line| line.starts_with("mod "))
+                && closing.is_none_or(|end| rest[end + 1..].iter().all(|line| line.is_empty()))
+        });
+        let lines_before_tests = tests.unwrap_or_else(|| lines().count());
+        Self { path: path.into(), text: text.into(), code, lines_before_tests }
+    }
+
+    pub(crate) fn is_rust(&self) -> bool {
+        is_rust(&self.path)
+    }
+
+    /// Whether the file belongs to the service itself.
+    pub(crate) fn is_service(&self) -> bool {
+        self.is_rust() && self.path.starts_with("src/")
+    }
+
+    /// Whether the whole file is a test.
+    pub(crate) fn is_test(&self) -> bool {
+        self.path.starts_with("tests/") || self.path.ends_with("/tests.rs")
+    }
+
+    /// The room: `store` for `src/store.rs` and everything in `src/store/`.
+    pub(crate) fn room(&self) -> Option<&str> {
+        let inside = self.path.strip_prefix("src/")?;
+        let room = inside.split('/').next()?;
+        Some(room.strip_suffix(".rs").unwrap_or(room))
+    }
+
+    /// Lines of code, numbered from 1, without the tests at the end.
+    pub(crate) fn service_lines(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.code_lines().take(self.lines_before_tests)
+    }
+
+    /// Lines of code, numbered from 1.
+    pub(crate) fn code_lines(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.code.lines().enumerate().map(|(index, line)| (index + 1, line))
+    }
+
+    /// The line that byte `offset` of the code is in.
+    pub(crate) fn line_at(&self, offset: usize) -> usize {
+        self.code[..offset].matches('\n').count() + 1
+    }
+}
+
+fn is_rust(path: &str) -> bool {
+    Path::new(path).extension().is_some_and(|extension| extension == "rs")
+}
+
+/// Every file of the repository that git tracks, or would.
+pub(crate) fn tracked() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let listing = Command::new("git")
+        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+        .current_dir(root)
+        .output()
+        .expect("git is needed to tell which files are ours");
+    assert!(listing.status.success(), "{}", String::from_utf8_lossy(&listing.stderr));
+    String::from_utf8(listing.stdout)
+        .expect("file names are UTF-8")
+        .split_terminator('\0')
+        // A file that was deleted but is still in the index, or is not text, has nothing to say.
+        .filter_map(|path| Some(Source::new(path, &fs::read_to_string(root.join(path)).ok()?)))
+        .collect()
+}
+
+/// `text` with comments, and what is between quotes, replaced by spaces; line breaks stay.
+pub(crate) fn blank(text: &str) -> String {
+    let mut code = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(next) = rest.chars().next() {
+        let skipped = skipped(rest, code.chars().last());
+        let (token, after) = rest.split_at(skipped.max(next.len_utf8()));
+        if skipped > 0 {
+            code.extend(token.chars().map(|c| if c == '\n' { '\n' } else { ' ' }));
+        } else {
+            code.push_str(token);
+        }
+        rest = after;
+    }
+    code
+}
+
+/// How many bytes at the start of `rest` are a comment or a literal; 0 if it is code.
+fn skipped(rest: &str, before: Option<char>) -> usize {
+    if rest.starts_with("//") {
+        return rest.find('\n').unwrap_or(rest.len());
+    }
+    if rest.starts_with("/*") {
+        return block_comment(rest);
+    }
+    if rest.starts_with('"') {
+        return quoted(rest, '"');
+    }
+    if rest.starts_with('\'') {
+        return character(rest);
+    }
+    let in_word = before.is_some_and(|c| c.is_alphanumeric() || c == '_');
+    if in_word { 0 } else { raw(rest) }
+}
+
+/// `r"…"`, `r#"…"#`, or these with a `b` before.
+fn raw(rest: &str) -> usize {
+    let Some(after) = rest.strip_prefix('b').unwrap_or(rest).strip_prefix('r') else { return 0 };
+    let hashes = after.len() - after.trim_start_matches('#').len();
+    let Some(content) = after[hashes..].strip_prefix('"') else { return 0 };
+    let end = format!("\"{}", "#".repeat(hashes));
+    let opening = rest.len() - content.len();
+    content.find(&end).map_or(rest.len(), |at| opening + at + end.len())
+}
+
+fn block_comment(rest: &str) -> usize {
+    let mut depth = 0_usize;
+    let mut at = 0;
+    while at < rest.len() {
+        if rest[at..].starts_with("/*") {
+            depth += 1;
+            at += 2;
+        } else if rest[at..].starts_with("*/") {
+            depth -= 1;
+            at += 2;
+            if depth == 0 {
+                return at;
+            }
+        } else {
+            at += rest[at..].chars().next().map_or(1, char::len_utf8);
+        }
+    }
+    rest.len()
+}
+
+fn quoted(rest: &str, quote: char) -> usize {
+    let mut escaped = false;
+    for (at, c) in rest.char_indices().skip(1) {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            _ if c == quote => return at + c.len_utf8(),
+            _ => {}
+        }
+    }
+    rest.len()
+}
+
+/// A character, or nothing if it is a lifetime.
+fn character(rest: &str) -> usize {
+    let mut after = rest.chars().skip(1);
+    match (after.next(), after.next()) {
+        (Some('\\'), _) | (Some(_), Some('\'')) => quoted(rest, '\''),
+        _ => 0,
+    }
+}
