@@ -54,7 +54,9 @@ impl SupportAccess for Access {
         let (questions, at_least) = questions::batch_request(message).map_err(Failure::from)?;
         let (answers, revision) =
             self.work.check_batch(&questions, at_least, deadline(&metadata)).await;
-        answers.iter().for_each(|answer| self.metrics.check(answer.reason));
+        for answer in &answers {
+            self.metrics.check(answer.reason);
+        }
         let results = answers.into_iter().map(responses::answer).collect();
         Ok(Response::new(pb::BatchCheckAccessResponse { results, revision }))
     }
