@@ -11,6 +11,7 @@ pub mod grant;
 pub mod policy;
 pub mod request;
 pub mod text;
+pub mod tightening;
 pub mod time;
 pub mod violation;
 
@@ -19,8 +20,9 @@ pub use clock::Clock;
 pub use decision::{Decision, Question, Reason, decide};
 pub use event::{Event, EventKind, Revision};
 pub use grant::{AccessLevel, Grant, GrantState, Revocation, Terms};
-pub use policy::{SupportGroup, SupportPolicy, Tightening};
+pub use policy::{SupportGroup, SupportPolicy};
 pub use request::{End, ExtendRequest, GrantRequest};
 pub use text::{AgentId, GrantId, GroupId, Note, RequestId, TenantId, Ticket};
+pub use tightening::Tightening;
 pub use time::{Span, Time};
 pub use violation::{FieldViolation, Violations};

@@ -2,9 +2,14 @@
 //!
 //! Rooms, from the words to the assembly. A room uses only those above it; `tests/tidy.rs` holds that.
 
-pub mod api;
 pub mod domain;
-pub mod node;
-pub mod server;
 pub mod store;
+
+pub mod node;
 pub mod work;
+
+pub mod api;
+
+pub mod server;
+
+pub mod cli;

@@ -1,38 +1,115 @@
-//! Stub: stands in until the check node is merged.
-#![allow(missing_docs, reason = "a stub")]
+//! A check node: what checks are answered from, and how it keeps up with the log.
+//!
+//! Checks never touch the database. A node holds an immutable [`Snapshot`] behind one atomic pointer, and replaces it as it
+//! follows the log.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use parking_lot::Mutex;
+use arc_swap::ArcSwap;
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, timeout_at},
+};
 
-use crate::store::{Store, StoreError};
+use crate::{
+    domain::{Event, Revision},
+    store::{Store, StoreError},
+};
 
 pub mod follower;
+pub mod snapshot;
 
-#[derive(Debug, Default)]
-pub struct CheckNode(Mutex<Gauges>);
+pub use snapshot::Snapshot;
 
-#[derive(Debug, Clone, Copy, Default)]
+/// How many events are applied between two snapshots.
+const BATCH: usize = 1_000;
+
+/// Owns the snapshot. Written by its follower alone, read by every check.
+#[derive(Debug)]
+pub struct CheckNode {
+    current: ArcSwap<Snapshot>,
+    /// The revision of `current`, told after it is in place: who sees the number will see the snapshot.
+    published: watch::Sender<Revision>,
+    /// Tells the follower that there is something new.
+    news: Notify,
+}
+
+/// What metrics say of a snapshot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Gauges {
-    pub revision: i64,
+    /// The last event that the snapshot includes.
+    pub revision: Revision,
+    /// Grants that no event has ended.
     pub live_grants: u64,
+    /// Tenants with a grant, live or ended.
     pub tenants: u64,
+    /// The snapshot's memory, estimated, in bytes.
     pub snapshot_bytes: u64,
 }
 
 impl CheckNode {
+    /// A node that knows nothing yet, and so denies everything.
     pub fn new() -> Arc<Self> {
-        Arc::default()
+        Arc::new(Self {
+            current: ArcSwap::default(),
+            published: watch::Sender::new(0),
+            news: Notify::new(),
+        })
     }
 
+    /// Replaces whatever the node holds by what the store holds.
     pub async fn load(&self, store: &dyn Store) -> Result<(), StoreError> {
-        let mut live_grants = 0;
-        let revision = store.load(&mut |_, _| live_grants += 1).await?;
-        *self.0.lock() = Gauges { revision, live_grants, tenants: 0, snapshot_bytes: 0 };
+        let mut loaded = Snapshot::default();
+        let mut visit = |tenant_id, terms, held| loaded.insert(&tenant_id, terms, held);
+        let revision = store.load(&mut visit).await?;
+        loaded.set_revision(revision);
+        self.publish(loaded);
         Ok(())
     }
 
+    /// What checks are answered from now: grants and revision together.
+    pub fn snapshot(&self) -> arc_swap::Guard<Arc<Snapshot>> {
+        self.current.load()
+    }
+
+    /// Tells the node that the log has grown, so that it need not wait for its next look.
+    pub fn wake(&self) {
+        self.news.notify_one();
+    }
+
+    /// Waits until checks are answered from `revision` or later. False if that has not come by `deadline`.
+    pub async fn wait_for(&self, revision: Revision, deadline: Instant) -> bool {
+        let mut published = self.published.subscribe();
+        let reached = published.wait_for(|current| *current >= revision);
+        matches!(timeout_at(deadline, reached).await, Ok(Ok(_)))
+    }
+
+    /// What metrics say.
     pub fn gauges(&self) -> Gauges {
-        *self.0.lock()
+        self.snapshot().gauges()
+    }
+
+    /// Waits for [`Self::wake`], at most for `patience`.
+    async fn news(&self, patience: Duration) {
+        let _ = tokio::time::timeout(patience, self.news.notified()).await;
+    }
+
+    /// Applies events that follow on the snapshot; false if they do not, and nothing was changed.
+    fn apply(&self, events: &[Event]) -> bool {
+        let mut next = Snapshot::clone(&self.snapshot());
+        for event in events {
+            if event.revision != next.revision() + 1 {
+                return false;
+            }
+            next.apply(event);
+        }
+        self.publish(next);
+        true
+    }
+
+    fn publish(&self, snapshot: Snapshot) {
+        let revision = snapshot.revision();
+        self.current.store(Arc::new(snapshot));
+        self.published.send_replace(revision);
     }
 }

@@ -101,6 +101,15 @@ pub struct EventQuery {
     pub limit: usize,
 }
 
+/// Why a grant is held in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// No event has ended it.
+    Live,
+    /// It is the one of its tenant and group that ended last, and can explain a denial.
+    LastEnded,
+}
+
 /// The log and the grants it adds up to.
 ///
 /// # Contract
@@ -124,7 +133,7 @@ pub trait Store: Debug + Send + Sync {
     /// latest of each tenant and group by (end time, level, grant id). In no particular order.
     async fn load(
         &self,
-        visit: &mut (dyn FnMut(TenantId, Terms) + Send),
+        visit: &mut (dyn FnMut(TenantId, Terms, Held) + Send),
     ) -> Result<Revision, StoreError>;
 
     /// The events after `revision`, oldest first, at most `limit`.
@@ -222,5 +231,14 @@ pub async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, Op
         _ => Err(OpenError(format!(
             "database-url must begin with sqlite:, postgres: or memory:, but is {url:?}"
         ))),
+    }
+}
+
+/// Creates the schema of the database that `url` names, or brings it to the latest version, and leaves.
+#[expect(clippy::unused_async, reason = "the databases to wait for are still to come")]
+pub async fn migrate(url: &str) -> Result<(), OpenError> {
+    match url.split_once(':').map(|(scheme, _)| scheme) {
+        Some("memory") => Ok(()),
+        _ => Err(OpenError("this database cannot be migrated yet".into())),
     }
 }

@@ -1,39 +1,206 @@
-//! Stub: stands in until the use cases are merged.
-#![allow(missing_docs, reason = "a stub")]
+//! The use cases: grant, extend, revoke until enforced, review, tighten, check, and what happens by itself.
+//!
+//! Each takes a [`Caller`](crate::domain::Caller) where it matters who asks, and the words of the domain; it knows nothing of
+//! protocols or SQL.
 
-use std::{sync::Arc, time::Duration};
-
-use crate::{
-    domain::{Clock, SupportPolicy},
-    node::CheckNode,
-    store::Store,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
-pub mod expiry;
+use tokio::time::Instant;
+use tracing::info;
 
-#[derive(Debug, Clone, Copy)]
+use crate::{
+    domain::{
+        Clock, Event, Grant, GrantState, Revision, SupportPolicy, TenantId, Time, policy::join,
+        violation::Violations,
+    },
+    domain::{GroupId, text::GrantId},
+    node::CheckNode,
+    store::{Change, Store, StoreError},
+};
+
+pub mod check;
+pub mod enforce;
+pub mod expiry;
+pub mod grants;
+pub mod page;
+pub mod policy;
+pub mod review;
+
+pub use enforce::{Enforcement, EnforcementState};
+
+/// The most grants listed in the answer to a change. `ListGrants` has them all.
+pub const LISTED_MAX: usize = 1_000;
+
+/// Bounds on what callers may do and what they are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
+    /// The most grants a tenant may have that have not ended.
     pub live_grants_per_tenant: usize,
-    pub max_staleness: Duration,
+    /// The longest time an `ALLOWED` may be acted upon without asking again.
+    pub max_staleness: std::time::Duration,
 }
 
+/// Everything that can be done with support access, over one store and one check node.
 #[derive(Debug)]
 pub struct Work {
-    pub(crate) store: Arc<dyn Store>,
+    store: Arc<dyn Store>,
+    node: Arc<CheckNode>,
+    clock: Arc<dyn Clock>,
+    catalogue: SupportPolicy,
+    limits: Limits,
+    /// How far the recording of expiries is behind, in microseconds.
+    sweep_lag_us: AtomicU64,
+}
+
+/// Why something could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkError {
+    /// Fields that can never be right, or that policy does not allow.
+    #[error("{0}")]
+    Invalid(#[from] Violations),
+    /// This tenant has no such grant.
+    #[error("tenant {tenant_id} has no grant {grant_id:?}")]
+    GrantNotFound {
+        /// The tenant that was named.
+        tenant_id: TenantId,
+        /// The grant that was named.
+        grant_id: String,
+    },
+    /// The grant is over, and what was asked for needs one that is not.
+    #[error("grant {grant_id} has ended, and an ended grant cannot be changed: grant access anew")]
+    GrantEnded {
+        /// The grant.
+        grant_id: GrantId,
+    },
+    /// The group is not one that the tenant may let in.
+    #[error("group {group_id} is not in the tenant's support policy, which has: {}", join(offered))]
+    GroupNotOffered {
+        /// The group that was named.
+        group_id: GroupId,
+        /// The groups there are.
+        offered: Vec<GroupId>,
+    },
+    /// The `request_id` stands for something else.
+    #[error("request_id was used before, with other content")]
+    RequestIdReused,
+    /// Somebody else changed it in between.
+    #[error("etag is not current: somebody else made a change; read again, and decide anew")]
+    EtagMismatch,
+    /// The tenant has as many live grants as it may.
+    #[error("the tenant has {limit} live grants, which is the limit: revoke some first")]
+    TooManyLiveGrants {
+        /// The limit.
+        limit: usize,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<crate::domain::policy::Refusal> for WorkError {
+    fn from(refusal: crate::domain::policy::Refusal) -> Self {
+        use crate::domain::policy::Refusal;
+        match refusal {
+            Refusal::Invalid(violations) => Self::Invalid(violations),
+            Refusal::GroupNotOffered { group_id, offered } => {
+                Self::GroupNotOffered { group_id, offered }
+            }
+        }
+    }
+}
+
+/// A grant, and its state at the time of the answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrantView {
+    /// The grant.
+    pub grant: Grant,
+    /// Its state then.
+    pub state: GrantState,
+}
+
+impl GrantView {
+    /// The grant as it is at `now`.
+    pub fn at(grant: Grant, now: Time) -> Self {
+        let state = grant.state(now);
+        Self { grant, state }
+    }
+}
+
+/// What a caller said of a grant's id: a UUID, or something that no grant has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrantRef {
+    /// Whose grant.
+    pub tenant_id: TenantId,
+    /// As the caller wrote it.
+    pub text: String,
+}
+
+impl GrantRef {
+    /// The id, if it can be one.
+    fn id(&self) -> Result<GrantId, WorkError> {
+        self.text.parse().map(GrantId).map_err(|_| self.not_found())
+    }
+
+    fn not_found(&self) -> WorkError {
+        WorkError::GrantNotFound { tenant_id: self.tenant_id.clone(), grant_id: self.text.clone() }
+    }
 }
 
 impl Work {
+    /// The use cases over `store`, with checks answered by `node`, for tenants of a vendor with this `catalogue`.
     pub fn new(
         store: Arc<dyn Store>,
-        _node: Arc<CheckNode>,
-        _clock: Arc<dyn Clock>,
-        _catalogue: SupportPolicy,
-        _limits: Limits,
+        node: Arc<CheckNode>,
+        clock: Arc<dyn Clock>,
+        catalogue: SupportPolicy,
+        limits: Limits,
     ) -> Self {
-        Self { store }
+        Self { store, node, clock, catalogue, limits, sweep_lag_us: AtomicU64::new(0) }
     }
 
-    pub fn sweep_lag(&self) -> Duration {
-        Duration::ZERO
+    /// How long the grant that has waited longest has been over without its expiry being recorded. Checks do not wait for
+    /// that; the history does.
+    pub fn sweep_lag(&self) -> std::time::Duration {
+        std::time::Duration::from_micros(self.sweep_lag_us.load(Ordering::Relaxed))
     }
+
+    /// Commits, writes the audit lines, and tells the check node.
+    async fn commit(
+        &self,
+        change: Box<dyn Change>,
+        events: &[Event],
+    ) -> Result<Committed, StoreError> {
+        change.commit().await?;
+        let committed = Committed {
+            revision: events.last().map_or(0, |event| event.revision),
+            at: Instant::now(),
+        };
+        self.node.wake();
+        events.iter().for_each(audit);
+        Ok(committed)
+    }
+}
+
+/// A change that is permanent.
+#[derive(Debug, Clone, Copy)]
+struct Committed {
+    /// Its last event.
+    revision: Revision,
+    /// When the commit was answered.
+    at: Instant,
+}
+
+fn audit(event: &Event) {
+    info!(
+        target: "support_access::audit",
+        revision = event.revision,
+        tenant_id = %event.tenant_id,
+        grant_id = event.grant_id().map(tracing::field::display),
+        actor = %event.actor,
+        event = event.kind.name(),
+        "the history has a new event"
+    );
 }

@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{
     grant::Grant,
-    policy::Tightening,
+    policy::SupportPolicy,
     text::{Actor, GrantId, Note, TenantId},
+    tightening::Tightening,
     time::Time,
 };
 
@@ -60,6 +61,8 @@ pub enum EventKind {
     PolicyUpdated {
         /// All of the tenant's own settings from then on.
         tightening: Tightening,
+        /// What it could choose from then on, with the vendor's catalogue of that day.
+        policy: SupportPolicy,
     },
 }
 
@@ -77,6 +80,17 @@ impl EventKind {
 
     /// The grant it is about, if it is about one, as the event left it.
     pub const fn grant(&self) -> Option<&Grant> {
+        match self {
+            Self::Granted { grant }
+            | Self::Extended { grant, .. }
+            | Self::Revoked { grant }
+            | Self::Expired { grant } => Some(grant),
+            Self::PolicyUpdated { .. } => None,
+        }
+    }
+
+    /// [`Self::grant`], to keep.
+    pub fn into_grant(self) -> Option<Grant> {
         match self {
             Self::Granted { grant }
             | Self::Extended { grant, .. }

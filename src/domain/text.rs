@@ -40,7 +40,8 @@ fn check_length(text: &str, limit: usize) -> Result<(), TextError> {
     if length > limit { Err(TextError::TooLong { limit, length }) } else { Ok(()) }
 }
 
-fn check_id(text: &str) -> Result<(), TextError> {
+/// Checks that a text can be an id: 1 to [`ID_LENGTH_MAX`] characters, no control characters, no surrounding space.
+pub fn check_id(text: &str) -> Result<(), TextError> {
     if text.is_empty() {
         return Err(TextError::Empty);
     }
@@ -180,12 +181,11 @@ pub struct Ticket(String);
 
 impl Ticket {
     /// Checks a ticket: empty, or as an id.
-    pub fn new(text: impl Into<String>) -> Result<Self, TextError> {
-        let text = text.into();
+    pub fn new(text: &str) -> Result<Self, TextError> {
         if !text.is_empty() {
-            check_id(&text)?;
+            check_id(text)?;
         }
-        Ok(Self(text))
+        Ok(Self(text.into()))
     }
 
     /// The ticket as it was given.

@@ -33,6 +33,15 @@ impl Violations {
         self.0.extend(others.0);
     }
 
+    /// The same of fields that lie within `prefix`, such as `checks[3].`.
+    pub fn within(self, prefix: &str) -> Self {
+        let within = |FieldViolation { field, description }| FieldViolation {
+            field: format!("{prefix}{field}"),
+            description,
+        };
+        Self(self.0.into_iter().map(within).collect())
+    }
+
     /// Unwraps `result`, noting its error against `field`.
     pub fn keep<T, E: Display>(&mut self, field: &str, result: Result<T, E>) -> Option<T> {
         result.map_err(|error| self.add(field, error)).ok()
@@ -58,3 +67,5 @@ impl Display for Violations {
         Ok(())
     }
 }
+
+impl std::error::Error for Violations {}

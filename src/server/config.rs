@@ -1,35 +1,225 @@
-//! Stub: stands in until the configuration is merged.
-#![allow(missing_docs, reason = "a stub")]
+//! The server's configuration: what can be set, where it is looked for, and what is refused.
+//!
+//! Every setting has one name. As a flag it is `--max-staleness`, in the environment `SUPPORT_ACCESS_MAX_STALENESS`, in
+//! the file `max_staleness`. All three are read as text by the same parser, so that they cannot drift apart.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
 
-use crate::domain::SupportPolicy;
+use tracing_subscriber::EnvFilter;
 
-#[derive(Debug, Clone)]
+use crate::domain::{SupportPolicy, time::Span};
+
+mod sources;
+#[cfg(test)]
+mod tests;
+
+pub use sources::{Env, Flags};
+use sources::{Parsed, Sources};
+
+/// Where gRPC is served.
+pub const LISTEN: &str = "listen";
+/// Where HTTP is served.
+pub const HTTP_LISTEN: &str = "http-listen";
+/// Where the data is.
+pub const DATABASE_URL: &str = "database-url";
+/// How old the knowledge of a check node may be.
+pub const MAX_STALENESS: &str = "max-staleness";
+/// How long the server waits for calls in progress when it is told to stop.
+pub const DRAIN_TIMEOUT: &str = "drain-timeout";
+/// Whether it may listen beyond loopback.
+pub const INSECURE: &str = "insecure";
+/// What is logged.
+pub const LOG: &str = "log";
+/// How it is logged.
+pub const LOG_FORMAT: &str = "log-format";
+/// The most live grants of a tenant.
+pub const MAX_LIVE_GRANTS_PER_TENANT: &str = "max-live-grants-per-tenant";
+
+const SETTINGS: [&str; 9] = [
+    LISTEN,
+    HTTP_LISTEN,
+    DATABASE_URL,
+    MAX_STALENESS,
+    DRAIN_TIMEOUT,
+    INSECURE,
+    LOG,
+    LOG_FORMAT,
+    MAX_LIVE_GRANTS_PER_TENANT,
+];
+
+const MAX_STALENESS_MIN: Duration = Duration::from_millis(200);
+const MAX_STALENESS_MAX: Duration = Duration::from_mins(5);
+const DRAIN_TIMEOUT_MAX: Duration = Duration::from_hours(1);
+const LIVE_GRANTS_MAX: usize = 1_000_000;
+
+/// All that can be set.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Config {
+    /// Where gRPC is served; at least one.
     pub listen: Vec<ListenAddress>,
+    /// Where metrics, health and pages are served.
     pub http_listen: SocketAddr,
+    /// Where the data is: `sqlite:`, `postgres:` or `memory:`. May hold a password: never log it.
     pub database_url: String,
+    /// How old the knowledge of a check node may be.
     pub max_staleness: Duration,
+    /// How long the server waits for calls in progress when it is told to stop.
     pub drain_timeout: Duration,
+    /// Whether it may listen beyond loopback although callers cannot be authenticated. The start logs a warning.
     pub insecure: bool,
+    /// What is logged, as directives of [`EnvFilter`].
     pub log: String,
+    /// How it is logged.
     pub log_format: LogFormat,
+    /// The most scheduled and active grants that one tenant may have.
     pub max_live_grants_per_tenant: usize,
+    /// What the vendor offers. Tenants can only tighten it.
     pub catalogue: SupportPolicy,
 }
 
+/// Where gRPC is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListenAddress {
+    /// An IP address and port; port 0 takes a free one.
     Tcp(SocketAddr),
+    /// A Unix socket at this path.
     Unix(PathBuf),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    #[default]
     Auto,
+    /// Lines for people.
     Text,
+    /// One JSON object a line.
     Json,
+}
+
+/// What is wrong with the configuration: one plain sentence that names the key, the value, and what would be right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+// === impl Config ===
+
+impl Config {
+    /// Puts the configuration together: flags before environment before file before defaults.
+    pub fn load(flags: &Flags, env: Env<'_>) -> Result<Self, ConfigError> {
+        let sources = Sources::open(flags, env)?;
+        let default = Self::default();
+        let config = Self {
+            listen: sources.read_all(LISTEN, default.listen, parse_listen)?,
+            http_listen: sources.read(HTTP_LISTEN, default.http_listen, parse_tcp)?,
+            database_url: read_database_url(&sources, default.database_url)?,
+            max_staleness: sources.read(MAX_STALENESS, default.max_staleness, |text| {
+                parse_duration(text, MAX_STALENESS_MIN, MAX_STALENESS_MAX)
+            })?,
+            drain_timeout: sources.read(DRAIN_TIMEOUT, default.drain_timeout, |text| {
+                parse_duration(text, Duration::ZERO, DRAIN_TIMEOUT_MAX)
+            })?,
+            insecure: sources.read(INSECURE, default.insecure, parse_bool)?,
+            log: sources.read(LOG, default.log, parse_log)?,
+            log_format: sources.read(LOG_FORMAT, default.log_format, parse_log_format)?,
+            max_live_grants_per_tenant: sources.read(
+                MAX_LIVE_GRANTS_PER_TENANT,
+                default.max_live_grants_per_tenant,
+                parse_live_grants,
+            )?,
+            catalogue: sources.policy()?.unwrap_or(default.catalogue),
+        };
+        config.check_exposure()?;
+        Ok(config)
+    }
+
+    /// The one setting that a migration needs, from the same places.
+    pub fn load_database_url(flags: &Flags, env: Env<'_>) -> Result<String, ConfigError> {
+        read_database_url(&Sources::open(flags, env)?, Self::default().database_url)
+    }
+
+    /// Refuses addresses that others can reach, as long as nobody can tell who is calling.
+    fn check_exposure(&self) -> Result<(), ConfigError> {
+        let grpc = self.listen.iter().filter_map(|address| match address {
+            ListenAddress::Tcp(address) => Some((LISTEN, *address)),
+            ListenAddress::Unix(_) => None,
+        });
+        let is_exposed =
+            |(_, address): &(_, SocketAddr)| !address.ip().to_canonical().is_loopback();
+        match grpc.chain([(HTTP_LISTEN, self.http_listen)]).find(is_exposed) {
+            Some((name, address)) if !self.insecure => Err(ConfigError(format!(
+                "{name} must be a loopback address such as 127.0.0.1:{}, but is {address}: callers cannot be \
+                 authenticated yet, so whoever reaches it could grant access; --insecure allows it all the same",
+                address.port()
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Self {
+            listen: vec![ListenAddress::Tcp(loopback(50_051))],
+            http_listen: loopback(8_080),
+            database_url: "sqlite://support-access.db".into(),
+            max_staleness: Duration::from_secs(2),
+            drain_timeout: Duration::from_secs(10),
+            insecure: false,
+            log: "info".into(),
+            log_format: LogFormat::Auto,
+            max_live_grants_per_tenant: 10_000,
+            catalogue: SupportPolicy::default(),
+        }
+    }
+}
+
+/// Shows all but what comes after the scheme of `database_url`, which may hold a password.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            listen,
+            http_listen,
+            database_url,
+            max_staleness,
+            drain_timeout,
+            insecure,
+            log,
+            log_format,
+            max_live_grants_per_tenant,
+            catalogue,
+        } = self;
+        f.debug_struct("Config")
+            .field("listen", listen)
+            .field("http_listen", http_listen)
+            .field("database_url", &format_args!("{}:…", scheme(database_url)))
+            .field("max_staleness", max_staleness)
+            .field("drain_timeout", drain_timeout)
+            .field("insecure", insecure)
+            .field("log", log)
+            .field("log_format", log_format)
+            .field("max_live_grants_per_tenant", max_live_grants_per_tenant)
+            .field("catalogue", catalogue)
+            .finish()
+    }
+}
+
+// === impl ListenAddress ===
+
+impl FromStr for ListenAddress {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        parse_listen(text).map_err(|found| ConfigError(format!("an address {found}")))
+    }
 }
 
 impl fmt::Display for ListenAddress {
@@ -39,4 +229,81 @@ impl fmt::Display for ListenAddress {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
+}
+
+// === parsers: an error is the rest of a sentence that begins with the setting's name ===
+
+fn read_database_url(sources: &Sources<'_>, default: String) -> Result<String, ConfigError> {
+    sources.read(DATABASE_URL, default, |text| match scheme(text) {
+        "sqlite" | "postgres" | "postgresql" | "memory" => Ok(text.to_owned()),
+        // Only the scheme is repeated, since the rest may hold a password.
+        other => Err(format!(
+            "must begin with sqlite:, postgres: or memory:, such as sqlite://support-access.db, but begins with {other:?}"
+        )),
+    })
+}
+
+/// What stands before the first colon; nothing if there is none.
+fn scheme(url: &str) -> &str {
+    url.split_once(':').map_or("", |(scheme, _)| scheme)
+}
+
+fn parse_listen(text: &str) -> Parsed<ListenAddress> {
+    match text.strip_prefix("unix:") {
+        Some("") => {
+            Err(format!("must name a path, such as unix:/run/access.sock, but is {text:?}"))
+        }
+        Some(path) => Ok(ListenAddress::Unix(path.into())),
+        None => parse_tcp(text).map(ListenAddress::Tcp).map_err(|_| {
+            format!("must be like 127.0.0.1:50051, [::1]:50051 or unix:/path, but is {text:?}")
+        }),
+    }
+}
+
+fn parse_tcp(text: &str) -> Parsed<SocketAddr> {
+    // The one name that needs no resolver.
+    if let Some(port) = text.strip_prefix("localhost:").and_then(|port| port.parse().ok()) {
+        return Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
+    }
+    text.parse().map_err(|_| {
+        format!("must be an IP address and a port, such as 127.0.0.1:8080, but is {text:?}")
+    })
+}
+
+fn parse_duration(text: &str, min: Duration, max: Duration) -> Parsed<Duration> {
+    let found = text.parse::<Span>().ok().map(|span| span.0);
+    found.filter(|duration| (min..=max).contains(duration)).ok_or_else(|| {
+        let (min, max) = (Span(min), Span(max));
+        format!("must be a duration from {min} to {max}, such as 2s, but is {text:?}")
+    })
+}
+
+fn parse_bool(text: &str) -> Parsed<bool> {
+    match text {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err(format!("must be true or false, but is {text:?}")),
+    }
+}
+
+fn parse_log(text: &str) -> Parsed<String> {
+    match EnvFilter::try_new(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err(format!("must be like info or warn,support_access=debug, but is {text:?}")),
+    }
+}
+
+fn parse_log_format(text: &str) -> Parsed<LogFormat> {
+    match text {
+        "auto" => Ok(LogFormat::Auto),
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err(format!("must be auto, text or json, but is {text:?}")),
+    }
+}
+
+fn parse_live_grants(text: &str) -> Parsed<usize> {
+    text.parse().ok().filter(|number| (1..=LIVE_GRANTS_MAX).contains(number)).ok_or_else(|| {
+        format!("must be a whole number from 1 to {LIVE_GRANTS_MAX}, but is {text:?}")
+    })
 }

@@ -13,7 +13,8 @@ use crate::{
         Tightening, Time,
     },
     store::{
-        Change, Entry, EventQuery, GrantQuery, Remembered, RequestMark, Store, StoreError, stamp,
+        Change, Entry, EventQuery, GrantQuery, Held, Remembered, RequestMark, Store, StoreError,
+        stamp,
     },
 };
 
@@ -79,14 +80,14 @@ impl Store for MemoryStore {
 
     async fn load(
         &self,
-        visit: &mut (dyn FnMut(TenantId, Terms) + Send),
+        visit: &mut (dyn FnMut(TenantId, Terms, Held) + Send),
     ) -> Result<Revision, StoreError> {
         let state = self.state.load_full();
         let mut last_ended: std::collections::HashMap<(&TenantId, &GroupId), &Terms> =
             std::collections::HashMap::new();
         for (key, grant) in &state.grants {
             if state.live.contains(key) {
-                visit(grant.tenant_id.clone(), grant.terms.clone());
+                visit(grant.tenant_id.clone(), grant.terms.clone(), Held::Live);
                 continue;
             }
             let last = last_ended.entry((&grant.tenant_id, &grant.terms.group_id));
@@ -99,7 +100,7 @@ impl Store for MemoryStore {
             .or_insert(&grant.terms);
         }
         for ((tenant_id, _), terms) in last_ended {
-            visit(tenant_id.clone(), terms.clone());
+            visit(tenant_id.clone(), terms.clone(), Held::LastEnded);
         }
         Ok(state.head())
     }
@@ -211,7 +212,7 @@ impl State {
             }
             self.grants.insert(key, grant.clone());
         }
-        if let EventKind::PolicyUpdated { tightening } = &event.kind {
+        if let EventKind::PolicyUpdated { tightening, .. } = &event.kind {
             self.tightenings.insert(event.tenant_id.clone(), tightening.clone());
         }
         if let Some(RequestMark { request_id, fingerprint }) = request {

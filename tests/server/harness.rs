@@ -25,7 +25,8 @@ use support_access::{
         config::{Config, ListenAddress, LogFormat},
     },
     store::{
-        Change, Entry, EventQuery, GrantQuery, Remembered, Store, StoreError, memory::MemoryStore,
+        Change, Entry, EventQuery, GrantQuery, Held, Remembered, Store, StoreError,
+        memory::MemoryStore,
     },
 };
 use tokio::{
@@ -216,7 +217,7 @@ impl Store for HeldStore {
 
     async fn load(
         &self,
-        visit: &mut (dyn FnMut(TenantId, Terms) + Send),
+        visit: &mut (dyn FnMut(TenantId, Terms, Held) + Send),
     ) -> Result<Revision, StoreError> {
         if self.is_broken {
             return Err(StoreError::Broken("the disk is on fire".into()));

@@ -1,53 +1,71 @@
-//! Stub: stands in until the handlers are merged. Denies everything; explains by an error.
-#![allow(missing_docs, reason = "a stub")]
+//! `SupportAccess`: for gateways.
 
 use std::sync::Arc;
 
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, async_trait};
 
 use crate::{
     api::{
-        metrics::Metrics,
-        proto::v1::{
-            BatchCheckAccessRequest, BatchCheckAccessResponse, CheckAccessRequest,
-            CheckAccessResponse, ExplainAccessRequest, ExplainAccessResponse,
-            support_access_server::SupportAccess,
+        grpc::{
+            call::deadline,
+            convert::{questions, responses},
+            status::Failure,
         },
+        metrics::Metrics,
+        proto::v1::{self as pb, support_access_server::SupportAccess},
     },
-    domain::Reason,
     work::Work,
 };
 
-#[derive(Debug)]
-pub struct Access(Arc<Metrics>);
+/// The service, over the use cases.
+#[derive(Debug, Clone)]
+pub struct Access {
+    work: Arc<Work>,
+    metrics: Arc<Metrics>,
+}
 
 impl Access {
-    pub fn new(_work: Arc<Work>, metrics: Arc<Metrics>) -> Self {
-        Self(metrics)
+    /// The service over `work`; decisions are counted in `metrics`.
+    pub fn new(work: Arc<Work>, metrics: Arc<Metrics>) -> Self {
+        Self { work, metrics }
     }
 }
 
-#[tonic::async_trait]
+type Answered<T> = Result<Response<T>, Status>;
+
+#[async_trait]
 impl SupportAccess for Access {
     async fn check_access(
         &self,
-        _request: Request<CheckAccessRequest>,
-    ) -> Result<Response<CheckAccessResponse>, Status> {
-        self.0.check(Reason::NoGrant);
-        Ok(Response::new(CheckAccessResponse::default()))
+        request: Request<pb::CheckAccessRequest>,
+    ) -> Answered<pb::CheckAccessResponse> {
+        let (metadata, _, message) = request.into_parts();
+        let (question, at_least) = questions::check_request(message).map_err(Failure::from)?;
+        let answer = self.work.check(&question, at_least, deadline(&metadata)).await;
+        self.metrics.check(answer.reason);
+        Ok(Response::new(responses::answer(answer)))
     }
 
     async fn batch_check_access(
         &self,
-        _request: Request<BatchCheckAccessRequest>,
-    ) -> Result<Response<BatchCheckAccessResponse>, Status> {
-        Ok(Response::new(BatchCheckAccessResponse::default()))
+        request: Request<pb::BatchCheckAccessRequest>,
+    ) -> Answered<pb::BatchCheckAccessResponse> {
+        let (metadata, _, message) = request.into_parts();
+        let (questions, at_least) = questions::batch_request(message).map_err(Failure::from)?;
+        let (answers, revision) =
+            self.work.check_batch(&questions, at_least, deadline(&metadata)).await;
+        answers.iter().for_each(|answer| self.metrics.check(answer.reason));
+        let results = answers.into_iter().map(responses::answer).collect();
+        Ok(Response::new(pb::BatchCheckAccessResponse { results, revision }))
     }
 
     async fn explain_access(
         &self,
-        _request: Request<ExplainAccessRequest>,
-    ) -> Result<Response<ExplainAccessResponse>, Status> {
-        Err(Status::invalid_argument("a stub"))
+        request: Request<pb::ExplainAccessRequest>,
+    ) -> Answered<pb::ExplainAccessResponse> {
+        let (metadata, _, message) = request.into_parts();
+        let (question, at_least) = questions::explain_request(message).map_err(Failure::from)?;
+        let explanation = self.work.explain(&question, at_least, deadline(&metadata)).await;
+        Ok(Response::new(responses::explanation(explanation)))
     }
 }

@@ -1,94 +1,164 @@
-//! Stub: stands in until the handlers are merged. Begins and commits an empty change, like a real one.
-#![allow(missing_docs, reason = "a stub")]
+//! `SupportAccessAdmin`: for tenant administrators, and the portals that act for them.
 
 use std::sync::Arc;
 
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, async_trait};
 
 use crate::{
-    api::proto::v1::{support_access_admin_server::SupportAccessAdmin, *},
+    api::{
+        grpc::{
+            call::{caller, deadline},
+            convert::{requests, responses},
+            status::Failure,
+        },
+        proto::v1::{self as pb, support_access_admin_server::SupportAccessAdmin},
+    },
     work::Work,
 };
 
-#[derive(Debug)]
-pub struct Admin(Arc<Work>);
+/// The service, over the use cases.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    work: Arc<Work>,
+}
 
 impl Admin {
+    /// The service over `work`.
     pub fn new(work: Arc<Work>) -> Self {
-        Self(work)
-    }
-
-    async fn change(&self) -> Result<(), Status> {
-        let unavailable = |error: crate::store::StoreError| Status::unavailable(error.to_string());
-        let change = self.0.store.begin().await.map_err(unavailable)?;
-        change.commit().await.map_err(unavailable)?;
-        Ok(())
+        Self { work }
     }
 }
 
-#[tonic::async_trait]
+type Answered<T> = Result<Response<T>, Status>;
+
+#[async_trait]
 impl SupportAccessAdmin for Admin {
     async fn grant_access(
         &self,
-        _request: Request<GrantAccessRequest>,
-    ) -> Result<Response<GrantAccessResponse>, Status> {
-        self.change().await?;
-        Ok(Response::new(GrantAccessResponse::default()))
+        request: Request<pb::GrantAccessRequest>,
+    ) -> Answered<pb::GrantAccessResponse> {
+        let (metadata, _, message) = request.into_parts();
+        let caller = caller(&metadata).map_err(Failure::from)?;
+        let request = requests::grant_request(message).map_err(Failure::from)?;
+        let granted = self.work.grant_access(&caller, request, deadline(&metadata)).await;
+        let grant = responses::grant(granted.map_err(Failure::from)?);
+        Ok(Response::new(pb::GrantAccessResponse { grant: Some(grant) }))
     }
+
     async fn extend_access(
         &self,
-        _request: Request<ExtendAccessRequest>,
-    ) -> Result<Response<ExtendAccessResponse>, Status> {
-        self.change().await?;
-        Ok(Response::new(ExtendAccessResponse::default()))
+        request: Request<pb::ExtendAccessRequest>,
+    ) -> Answered<pb::ExtendAccessResponse> {
+        let (metadata, _, message) = request.into_parts();
+        let caller = caller(&metadata).map_err(Failure::from)?;
+        let (grant, etag, request) = requests::extend_request(message).map_err(Failure::from)?;
+        let deadline = deadline(&metadata);
+        let extended =
+            self.work.extend_access(&caller, &grant, etag.as_deref(), request, deadline).await;
+        let (grant, enforcement) = extended.map_err(Failure::from)?;
+        Ok(Response::new(pb::ExtendAccessResponse {
+            grant: Some(responses::grant(grant)),
+            enforcement: Some(responses::enforcement(enforcement)),
+        }))
     }
+
     async fn revoke_access(
         &self,
-        _request: Request<RevokeAccessRequest>,
-    ) -> Result<Response<RevokeAccessResponse>, Status> {
-        self.change().await?;
-        Ok(Response::new(RevokeAccessResponse::default()))
+        request: Request<pb::RevokeAccessRequest>,
+    ) -> Answered<pb::RevokeAccessResponse> {
+        let (metadata, _, message) = request.into_parts();
+        let caller = caller(&metadata).map_err(Failure::from)?;
+        let (grant, etag, reason) = requests::revoke_request(message).map_err(Failure::from)?;
+        let deadline = deadline(&metadata);
+        let revoked =
+            self.work.revoke_access(&caller, &grant, etag.as_deref(), reason, deadline).await;
+        let revoked = revoked.map_err(Failure::from)?;
+        Ok(Response::new(pb::RevokeAccessResponse {
+            grant: Some(responses::grant(revoked.grant)),
+            enforcement: Some(responses::enforcement(revoked.enforcement)),
+            remaining_grants: responses::grants(revoked.remaining),
+        }))
     }
+
     async fn revoke_all_access(
         &self,
-        _request: Request<RevokeAllAccessRequest>,
-    ) -> Result<Response<RevokeAllAccessResponse>, Status> {
-        self.change().await?;
-        Ok(Response::new(RevokeAllAccessResponse::default()))
+        request: Request<pb::RevokeAllAccessRequest>,
+    ) -> Answered<pb::RevokeAllAccessResponse> {
+        let (metadata, _, message) = request.into_parts();
+        let caller = caller(&metadata).map_err(Failure::from)?;
+        let (tenant_id, reason) = requests::revoke_all_request(message).map_err(Failure::from)?;
+        let deadline = deadline(&metadata);
+        let revoked = self.work.revoke_all_access(&caller, &tenant_id, reason, deadline).await;
+        let revoked = revoked.map_err(Failure::from)?;
+        Ok(Response::new(pb::RevokeAllAccessResponse {
+            grants: responses::grants(revoked.grants),
+            enforcement: Some(responses::enforcement(revoked.enforcement)),
+            revoked_count: revoked.count.try_into().unwrap_or(i32::MAX),
+        }))
     }
+
     async fn get_grant(
         &self,
-        _request: Request<GetGrantRequest>,
-    ) -> Result<Response<GetGrantResponse>, Status> {
-        self.change().await?;
-        Ok(Response::new(GetGrantResponse::default()))
+        request: Request<pb::GetGrantRequest>,
+    ) -> Answered<pb::GetGrantResponse> {
+        let grant = requests::get_grant_request(request.into_inner()).map_err(Failure::from)?;
+        let grant = self.work.get_grant(&grant).await.map_err(Failure::from)?;
+        Ok(Response::new(pb::GetGrantResponse { grant: Some(responses::grant(grant)) }))
     }
+
     async fn list_grants(
         &self,
-        _request: Request<ListGrantsRequest>,
-    ) -> Result<Response<ListGrantsResponse>, Status> {
-        self.change().await?;
-        Ok(Response::new(ListGrantsResponse::default()))
+        request: Request<pb::ListGrantsRequest>,
+    ) -> Answered<pb::ListGrantsResponse> {
+        let (filter, page) =
+            requests::list_grants_request(request.into_inner()).map_err(Failure::from)?;
+        let page = self.work.list_grants(filter, &page).await.map_err(Failure::from)?;
+        Ok(Response::new(pb::ListGrantsResponse {
+            grants: responses::grants(page.items),
+            next_page_token: page.next_token,
+        }))
     }
+
     async fn list_events(
         &self,
-        _request: Request<ListEventsRequest>,
-    ) -> Result<Response<ListEventsResponse>, Status> {
-        self.change().await?;
-        Ok(Response::new(ListEventsResponse::default()))
+        request: Request<pb::ListEventsRequest>,
+    ) -> Answered<pb::ListEventsResponse> {
+        let (tenant_id, grant, page) =
+            requests::list_events_request(request.into_inner()).map_err(Failure::from)?;
+        let page = self.work.list_events(&tenant_id, grant.as_ref(), &page).await;
+        let page = page.map_err(Failure::from)?;
+        Ok(Response::new(pb::ListEventsResponse {
+            events: page.items.into_iter().map(responses::event).collect(),
+            next_page_token: page.next_token,
+        }))
     }
+
     async fn get_support_policy(
         &self,
-        _request: Request<GetSupportPolicyRequest>,
-    ) -> Result<Response<GetSupportPolicyResponse>, Status> {
-        self.change().await?;
-        Ok(Response::new(GetSupportPolicyResponse::default()))
+        request: Request<pb::GetSupportPolicyRequest>,
+    ) -> Answered<pb::GetSupportPolicyResponse> {
+        let tenant_id =
+            requests::get_support_policy_request(request.into_inner()).map_err(Failure::from)?;
+        let policy = self.work.support_policy(&tenant_id).await.map_err(Failure::from)?;
+        let support_policy = Some(responses::support_policy(&tenant_id, &policy));
+        Ok(Response::new(pb::GetSupportPolicyResponse { support_policy }))
     }
+
     async fn update_support_policy(
         &self,
-        _request: Request<UpdateSupportPolicyRequest>,
-    ) -> Result<Response<UpdateSupportPolicyResponse>, Status> {
-        self.change().await?;
-        Ok(Response::new(UpdateSupportPolicyResponse::default()))
+        request: Request<pb::UpdateSupportPolicyRequest>,
+    ) -> Answered<pb::UpdateSupportPolicyResponse> {
+        let (metadata, _, message) = request.into_parts();
+        let caller = caller(&metadata).map_err(Failure::from)?;
+        let requests::PolicyUpdate { tenant_id, etag, update, reason } =
+            requests::update_support_policy_request(message).map_err(Failure::from)?;
+        let etag = etag.as_deref();
+        let updated =
+            self.work.update_support_policy(&caller, &tenant_id, etag, update, reason).await;
+        let updated = updated.map_err(Failure::from)?;
+        Ok(Response::new(pb::UpdateSupportPolicyResponse {
+            support_policy: Some(responses::support_policy(&tenant_id, &updated.policy)),
+            grants_outside_policy: responses::grants(updated.outside),
+        }))
     }
 }

@@ -1,0 +1,73 @@
+//! What comes with a request besides its message: who calls, and until when they wait.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tonic::metadata::MetadataMap;
+
+use crate::domain::{Caller, violation::Violations};
+
+/// The metadata key by which a caller names who acts.
+const ACTOR_KEY: &str = "support-access-actor";
+/// The metadata key of the gRPC deadline.
+const TIMEOUT_KEY: &str = "grpc-timeout";
+/// How long a caller waits that does not say.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The most of a caller's patience that is kept back for the way home.
+const WAY_HOME_MAX: Duration = Duration::from_millis(50);
+
+/// Who calls.
+pub(super) fn caller(metadata: &MetadataMap) -> Result<Caller, Violations> {
+    let Some(name) = metadata.get(ACTOR_KEY) else { return Ok(Caller::anonymous()) };
+    match name.to_str() {
+        Ok(name) => Caller::named(name).map_err(|error| Violations::of(ACTOR_KEY, error)),
+        Err(_) => Err(Violations::of(ACTOR_KEY, "must be visible ASCII characters")),
+    }
+}
+
+/// When an answer must be on its way: a little before the caller's deadline, so that it arrives.
+pub(super) fn deadline(metadata: &MetadataMap) -> Instant {
+    let timeout = metadata.get(TIMEOUT_KEY).and_then(|value| parse_timeout(value.to_str().ok()?));
+    let patience = timeout.unwrap_or(PATIENCE).min(PATIENCE);
+    Instant::now() + patience.saturating_sub((patience / 10).min(WAY_HOME_MAX))
+}
+
+/// A `Timeout` of the gRPC protocol: up to eight digits and a unit.
+fn parse_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let number: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
+    match unit {
+        "H" => Some(Duration::from_secs(number * 3_600)),
+        "M" => Some(Duration::from_secs(number * 60)),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_are_read_as_the_grpc_protocol_writes_them() {
+        let cases = [
+            ("1H", Some(Duration::from_hours(1))),
+            ("2M", Some(Duration::from_mins(2))),
+            ("3S", Some(Duration::from_secs(3))),
+            ("250m", Some(Duration::from_millis(250))),
+            ("99999999u", Some(Duration::from_micros(99_999_999))),
+            ("5n", Some(Duration::from_nanos(5))),
+            ("123456789m", None),
+            ("5", None),
+            ("m", None),
+            ("", None),
+            ("5é", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(parse_timeout(text), expected, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Errors become statuses, here and nowhere else.
+
+use std::{collections::HashMap, time::Duration};
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+use tracing::error;
+
+use crate::{
+    domain::{policy::join, violation::Violations},
+    store::StoreError,
+    work::WorkError,
+};
+
+/// The domain of `ErrorInfo`.
+const DOMAIN: &str = "supportaccess.v1";
+/// When to try again while the database is away.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+/// The most violations that a status carries: it travels in a header, which has its limit.
+const VIOLATIONS_MAX: usize = 20;
+
+impl From<WorkError> for Failure {
+    fn from(error: WorkError) -> Self {
+        Self(status(&error))
+    }
+}
+
+impl From<Violations> for Failure {
+    fn from(violations: Violations) -> Self {
+        Self(status(&WorkError::Invalid(violations)))
+    }
+}
+
+/// A status on its way out of a handler: what `?` makes of an error.
+pub(super) struct Failure(pub(super) Status);
+
+impl From<Failure> for Status {
+    fn from(failure: Failure) -> Self {
+        failure.0
+    }
+}
+
+fn status(error: &WorkError) -> Status {
+    let text = error.to_string();
+    match error {
+        WorkError::Invalid(violations) => invalid(violations),
+        WorkError::GrantNotFound { .. } => {
+            failed(Code::NotFound, "GRANT_NOT_FOUND", "grant_id", &text)
+        }
+        WorkError::GrantEnded { .. } => {
+            failed(Code::FailedPrecondition, "GRANT_ENDED", "grant_id", &text)
+        }
+        WorkError::GroupNotOffered { offered, .. } => {
+            let mut details = details("GROUP_NOT_OFFERED", [("groups", join(offered))]);
+            details.add_bad_request_violation("group_id", text.clone());
+            Status::with_error_details(Code::FailedPrecondition, text, details)
+        }
+        WorkError::RequestIdReused => {
+            failed(Code::AlreadyExists, "REQUEST_ID_REUSED", "request_id", &text)
+        }
+        WorkError::EtagMismatch => failed(Code::Aborted, "ETAG_MISMATCH", "etag", &text),
+        WorkError::TooManyLiveGrants { .. } => {
+            failed(Code::ResourceExhausted, "TOO_MANY_LIVE_GRANTS", "tenant_id", &text)
+        }
+        WorkError::Store(StoreError::Unavailable(source)) => {
+            error!(error = %source, "the database is not available");
+            let mut details = details("DATABASE_UNAVAILABLE", []);
+            details.set_retry_info(Some(RETRY_DELAY));
+            let text = "the database is not available; send the same request again shortly";
+            Status::with_error_details(Code::Unavailable, text, details)
+        }
+        WorkError::Store(StoreError::Broken(source)) => {
+            // What happened is for the operator alone.
+            error!(error = %source, "the database holds or said what it should not");
+            let details = details("INTERNAL", []);
+            let text = "something is wrong inside; the server's log says what";
+            Status::with_error_details(Code::Internal, text, details)
+        }
+    }
+}
+
+fn invalid(violations: &Violations) -> Status {
+    let mut details = details("INVALID_FIELD", []);
+    for violation in violations.as_slice().iter().take(VIOLATIONS_MAX) {
+        details.add_bad_request_violation(&violation.field, &violation.description);
+    }
+    let shown: Vec<String> = violations
+        .as_slice()
+        .iter()
+        .take(VIOLATIONS_MAX)
+        .map(|violation| format!("{}: {}", violation.field, violation.description))
+        .collect();
+    Status::with_error_details(Code::InvalidArgument, shown.join("; "), details)
+}
+
+/// A failure that one field is the reason of.
+fn failed(code: Code, reason: &str, field: &str, text: &str) -> Status {
+    let mut details = details(reason, []);
+    details.add_bad_request_violation(field, text);
+    Status::with_error_details(code, text, details)
+}
+
+fn details<const N: usize>(reason: &str, metadata: [(&str, String); N]) -> ErrorDetails {
+    let metadata: HashMap<String, String> =
+        metadata.into_iter().map(|(key, value)| (key.into(), value)).collect();
+    let mut details = ErrorDetails::new();
+    details.set_error_info(reason, DOMAIN, metadata);
+    details
+}

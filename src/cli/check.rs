@@ -1,0 +1,99 @@
+//! `support-access check`
+
+use clap::Args;
+
+use super::{
+    args::parse_level,
+    client::{Call, Client},
+    failure::Failure,
+    output::{Exit, Report},
+};
+use crate::api::proto::v1;
+
+pub(crate) const CALL: Call = Call {
+    fields: &[
+        ("tenant_id", "TENANT"),
+        ("agent_id", "AGENT"),
+        ("group_ids", "--group"),
+        ("required_level", "--level"),
+        ("at_least_revision", "--at-least-revision"),
+        ("support-access-actor", "--actor"),
+    ],
+    repeatable: true,
+};
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 allowed, 1 denied, 2 could not tell (no answer from the server, or a STALE one),
+64 wrong usage. Let the agent in only on 0.";
+
+/// Ask whether a support agent may enter a tenant, now, at a level.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pub(crate) question: QuestionArgs,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct QuestionArgs {
+    /// The tenant to enter.
+    pub(crate) tenant: String,
+    /// The support agent who wants to.
+    pub(crate) agent: String,
+    /// A group the agent is in. May be repeated, up to 100 times. Default: none, which is denied.
+    #[arg(long = "group", value_name = "ID")]
+    pub(crate) groups: Vec<String>,
+    /// The level the agent needs: READ_ONLY, READ_WRITE or ADMIN, in upper or lower case.
+    #[arg(long, value_parser = parse_level)]
+    pub(crate) level: v1::AccessLevel,
+    /// Answer from this revision or a later one: what a grant or a revocation returned. 0: from what there is.
+    #[arg(
+        long,
+        value_name = "REVISION",
+        default_value_t = 0,
+        value_parser = clap::value_parser!(i64).range(0..)
+    )]
+    pub(crate) at_least_revision: i64,
+}
+
+pub(crate) async fn run(client: &Client, args: &CheckArgs) -> Result<Report, Failure> {
+    let QuestionArgs { tenant, agent, groups, level, at_least_revision } = args.question.clone();
+    let message = v1::CheckAccessRequest {
+        tenant_id: tenant,
+        agent_id: agent,
+        group_ids: groups,
+        required_level: level.into(),
+        at_least_revision,
+    };
+    let send = async |request| client.checks().check_access(request).await;
+    let answer = client.call(&CALL, message, send).await?;
+    Ok(Report { exit: exit(&answer), ..client.report(&answer)? })
+}
+
+/// A node that does not know enough has not said no; neither has one whose words are unknown here.
+fn exit(answer: &v1::CheckAccessResponse) -> Exit {
+    match (answer.decision(), answer.reason()) {
+        (v1::Decision::Allowed, _) => Exit::Done,
+        (v1::Decision::Unspecified, _) | (_, v1::DecisionReason::Stale) => Exit::Unknown,
+        (v1::Decision::Denied, _) => Exit::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_allowed_exits_with_0_and_only_a_sure_no_with_1() {
+        let exit = |decision: i32, reason: v1::DecisionReason| {
+            let reason = reason.into();
+            exit(&v1::CheckAccessResponse { decision, reason, ..Default::default() })
+        };
+        assert_eq!(exit(1, v1::DecisionReason::GrantActive), Exit::Done);
+        assert_eq!(exit(2, v1::DecisionReason::Expired), Exit::Failed);
+        assert_eq!(exit(2, v1::DecisionReason::Stale), Exit::Unknown);
+        assert_eq!(exit(0, v1::DecisionReason::GrantActive), Exit::Unknown);
+        assert_eq!(exit(9, v1::DecisionReason::GrantActive), Exit::Unknown);
+    }
+}

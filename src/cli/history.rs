@@ -1,0 +1,57 @@
+//! `support-access history`
+
+use clap::Args;
+
+use super::{
+    client::{Call, Client},
+    failure::Failure,
+    list::page_size,
+    output::Report,
+};
+use crate::api::proto::v1;
+
+const CALL: Call = Call {
+    fields: &[
+        ("tenant_id", "TENANT"),
+        ("grant_id", "--grant"),
+        ("page_size", "--limit"),
+        ("support-access-actor", "--actor"),
+    ],
+    repeatable: true,
+};
+
+/// List what happened in a tenant, newest first: who did what, when and why.
+///
+/// With --output json all pages are in one answer, and a `next_page_token` in it means that there are more.
+#[derive(Debug, Args)]
+pub(crate) struct HistoryArgs {
+    /// The tenant.
+    tenant: String,
+    /// Only what happened to this grant. Default: everything.
+    #[arg(long, value_name = "GRANT_ID", default_value = "", hide_default_value = true)]
+    grant: String,
+    /// How many events at most, from 1 to 1000000.
+    #[arg(long, value_name = "NUMBER", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    limit: u32,
+}
+
+pub(crate) async fn run(client: &Client, args: &HistoryArgs) -> Result<Report, Failure> {
+    let mut answer = v1::ListEventsResponse::default();
+    let mut left = args.limit;
+    loop {
+        let message = v1::ListEventsRequest {
+            tenant_id: args.tenant.clone(),
+            grant_id: args.grant.clone(),
+            page_size: page_size(left),
+            page_token: answer.next_page_token,
+        };
+        let send = async |request| client.admin().list_events(request).await;
+        let page = client.call(&CALL, message, send).await?;
+        left = left.saturating_sub(u32::try_from(page.events.len()).unwrap_or(u32::MAX));
+        answer.events.extend(page.events);
+        answer.next_page_token = page.next_page_token;
+        if left == 0 || answer.next_page_token.is_empty() {
+            return client.report(&answer);
+        }
+    }
+}

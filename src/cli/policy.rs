@@ -1,0 +1,157 @@
+//! `support-access policy`
+
+use clap::{ArgGroup, Args, Subcommand};
+use prost_types::FieldMask;
+
+use super::{
+    args::{parse_group, parse_span, to_duration},
+    client::{Call, Client},
+    failure::Failure,
+    output::Report,
+};
+use crate::{api::proto::v1, domain::Span};
+
+const CALL: Call = Call {
+    fields: &[
+        ("tenant_id", "TENANT"),
+        ("groups", "--group"),
+        ("preset_durations", "--preset"),
+        ("default_duration", "--default-duration"),
+        ("longest_duration", "--longest-duration"),
+        ("until_revoked_allowed", "--until-revoked-allowed"),
+        ("reason_required", "--reason-required"),
+        ("ticket_required", "--ticket-required"),
+        ("longest_schedule_ahead", "--longest-schedule-ahead"),
+        ("etag", "--etag"),
+        ("reason", "--reason"),
+        ("support-access-actor", "--actor"),
+    ],
+    repeatable: true,
+};
+/// Not repeatable: every update is a line of history.
+const UPDATE: Call = Call { repeatable: false, ..CALL };
+
+/// Show or tighten what a tenant may choose from when it grants access.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    Show(ShowArgs),
+    Set(Box<SetArgs>),
+}
+
+/// Show what a tenant may choose from: the vendor's catalogue, as far as the tenant has not tightened it.
+#[derive(Debug, Args)]
+pub(crate) struct ShowArgs {
+    /// The tenant.
+    tenant: String,
+}
+
+/// Tighten what a tenant may choose from. What is not given stays as it is.
+///
+/// It can never be looser than the vendor's catalogue. Grants that exist are not changed; the answer lists those that the
+/// new policy would not allow.
+#[derive(Debug, Args)]
+#[command(override_usage = "support-access policy set [OPTIONS] <TENANT>")]
+#[command(group = ArgGroup::new("setting").required(true).multiple(true).args([
+    "groups", "no_groups", "presets", "no_presets", "default_duration", "longest_duration",
+    "until_revoked_allowed", "reason_required", "ticket_required", "longest_schedule_ahead",
+]))]
+pub(crate) struct SetArgs {
+    /// The tenant.
+    tenant: String,
+    /// A group that may be let in, and its highest level (READ_ONLY, READ_WRITE or ADMIN), such as support:READ_WRITE. May
+    /// be repeated; groups that are not named cannot be let in any more.
+    #[arg(long = "group", value_name = "ID:LEVEL", value_parser = parse_group)]
+    groups: Vec<v1::SupportGroup>,
+    /// No group may be let in: nobody can grant access.
+    #[arg(long, conflicts_with = "groups")]
+    no_groups: bool,
+    /// A duration to offer, such as 8h or 7d: one of the vendor's. May be repeated; others are not offered any more.
+    #[arg(long = "preset", value_name = "DURATION", value_parser = parse_span)]
+    presets: Vec<Span>,
+    /// Offer no durations to choose from. Any up to the longest may still be given.
+    #[arg(long, conflicts_with = "presets")]
+    no_presets: bool,
+    /// The duration that is taken if none is given, such as 7d. At most the longest duration.
+    #[arg(long, value_name = "DURATION", value_parser = parse_span)]
+    default_duration: Option<Span>,
+    /// The longest time from a grant's start to its end, such as 30d. More than 0, at most the vendor's.
+    #[arg(long, value_name = "DURATION", value_parser = parse_span)]
+    longest_duration: Option<Span>,
+    /// Whether a grant may last until it is revoked.
+    #[arg(long, value_name = "true|false")]
+    until_revoked_allowed: Option<bool>,
+    /// Whether a grant, and an extension of one, must say why.
+    #[arg(long, value_name = "true|false")]
+    reason_required: Option<bool>,
+    /// Whether a grant must name a ticket.
+    #[arg(long, value_name = "true|false")]
+    ticket_required: Option<bool>,
+    /// How far ahead a grant may be scheduled to start, such as 14d; 0s: grants start at once. At most the vendor's.
+    #[arg(long, value_name = "DURATION", value_parser = parse_span)]
+    longest_schedule_ahead: Option<Span>,
+    /// Only if the policy is still as it was when `policy show` said this. Default: however it is now.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    etag: String,
+    /// Why, for the history: at most 1,000 characters.
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    reason: String,
+}
+
+pub(crate) async fn run(client: &Client, command: &PolicyCommand) -> Result<Report, Failure> {
+    match command {
+        PolicyCommand::Show(args) => client.report(&get(client, &args.tenant).await?),
+        PolicyCommand::Set(args) => {
+            let send = async |request| client.admin().update_support_policy(request).await;
+            client.report(&client.call(&UPDATE, args.to_request()?, send).await?)
+        }
+    }
+}
+
+pub(crate) async fn get(
+    client: &Client,
+    tenant: &str,
+) -> Result<v1::GetSupportPolicyResponse, Failure> {
+    let message = v1::GetSupportPolicyRequest { tenant_id: tenant.to_owned() };
+    client
+        .call(&CALL, message, async |request| client.admin().get_support_policy(request).await)
+        .await
+}
+
+impl SetArgs {
+    fn to_request(&self) -> Result<v1::UpdateSupportPolicyRequest, Failure> {
+        let given = [
+            ("groups", !self.groups.is_empty() || self.no_groups),
+            ("preset_durations", !self.presets.is_empty() || self.no_presets),
+            ("default_duration", self.default_duration.is_some()),
+            ("longest_duration", self.longest_duration.is_some()),
+            ("until_revoked_allowed", self.until_revoked_allowed.is_some()),
+            ("reason_required", self.reason_required.is_some()),
+            ("ticket_required", self.ticket_required.is_some()),
+            ("longest_schedule_ahead", self.longest_schedule_ahead.is_some()),
+        ];
+        let paths = given.into_iter().filter(|(_, is_given)| *is_given);
+        let mut presets = self.presets.clone();
+        presets.sort_unstable();
+        let support_policy = v1::SupportPolicy {
+            tenant_id: self.tenant.clone(),
+            groups: self.groups.clone(),
+            preset_durations: presets.into_iter().map(to_duration).collect::<Result<_, _>>()?,
+            default_duration: self.default_duration.map(to_duration).transpose()?,
+            longest_duration: self.longest_duration.map(to_duration).transpose()?,
+            until_revoked_allowed: self.until_revoked_allowed.unwrap_or_default(),
+            reason_required: self.reason_required.unwrap_or_default(),
+            ticket_required: self.ticket_required.unwrap_or_default(),
+            longest_schedule_ahead: self.longest_schedule_ahead.map(to_duration).transpose()?,
+            etag: String::new(),
+        };
+        Ok(v1::UpdateSupportPolicyRequest {
+            tenant_id: self.tenant.clone(),
+            support_policy: Some(support_policy),
+            update_mask: Some(FieldMask {
+                paths: paths.map(|(path, _)| path.to_owned()).collect(),
+            }),
+            etag: self.etag.clone(),
+            reason: self.reason.clone(),
+        })
+    }
+}

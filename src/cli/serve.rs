@@ -1,0 +1,151 @@
+//! `support-access serve`
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args};
+
+use super::{failure::Failure, output::Report};
+use crate::server::{
+    self,
+    config::{self, Config, Flags},
+};
+
+const PLACES: &str = "\
+Each setting is looked for as a flag, then in the environment (an empty variable counts as not
+set), then in the configuration file, and then has its default. The file is TOML:
+
+  listen = [\"127.0.0.1:50051\", \"unix:/run/support-access.sock\"]
+  max_staleness = \"2s\"
+
+  [policy]                          # the vendor's catalogue; tenants can only tighten it
+  longest_duration = \"90d\"          # at most 3650d
+  default_duration = \"7d\"           # at most longest_duration
+  preset_durations = [\"1h\", \"8h\", \"1d\", \"7d\", \"30d\"]   # at most 32, shortest first
+  until_revoked_allowed = true
+  reason_required = false
+  ticket_required = false
+  longest_schedule_ahead = \"90d\"    # 0s: grants start at once
+
+  [[policy.groups]]                 # at most 100; default: support and engineering
+  group_id = \"support\"
+  display_name = \"Support\"
+  description = \"Support analysts who answer your tickets.\"
+  highest_level = \"ADMIN\"           # READ_ONLY, READ_WRITE or ADMIN
+
+Exit codes: 0 stopped by a signal, 1 could not start or failed, 64 wrong usage or configuration.";
+
+/// Run the server.
+#[derive(Debug, Args)]
+#[command(after_long_help = PLACES)]
+pub(crate) struct ServeArgs {
+    /// Where to serve gRPC: IP:PORT, localhost:PORT or unix:PATH. Port 0 takes a free one. May be repeated.
+    ///
+    /// Default: 127.0.0.1:50051. Environment: SUPPORT_ACCESS_LISTEN, separated by commas. File: listen.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Vec<String>,
+    /// Where to serve HTTP (metrics and health): IP:PORT or localhost:PORT. Port 0 takes a free one.
+    ///
+    /// Default: 127.0.0.1:8080. Environment: SUPPORT_ACCESS_HTTP_LISTEN. File: http_listen.
+    #[arg(long, value_name = "ADDRESS")]
+    http_listen: Option<String>,
+    #[command(flatten)]
+    database: DatabaseArgs,
+    /// How old what a check is decided from may be: from 200ms to 5m. What cannot be proved to be younger denies with
+    /// STALE; and it is the longest time until a revocation is in force everywhere.
+    ///
+    /// Default: 2s. Environment: SUPPORT_ACCESS_MAX_STALENESS. File: max_staleness.
+    #[arg(long, value_name = "DURATION")]
+    max_staleness: Option<String>,
+    /// How long to wait for calls in progress after a signal to stop, before they are cut: from 0s to 1h.
+    ///
+    /// Default: 10s. Environment: SUPPORT_ACCESS_DRAIN_TIMEOUT. File: drain_timeout.
+    #[arg(long, value_name = "DURATION")]
+    drain_timeout: Option<String>,
+    /// Listen on addresses beyond loopback, too, although callers cannot be authenticated yet: whoever reaches them can
+    /// grant access. Logged as a warning.
+    ///
+    /// Default: false. Environment: SUPPORT_ACCESS_INSECURE, true or false. File: insecure.
+    #[arg(
+        long,
+        value_name = "true|false",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        action = ArgAction::Set
+    )]
+    insecure: Option<String>,
+    /// What to log: a level (error, warn, info, debug, trace), or directives such as warn,support_access=debug.
+    ///
+    /// Default: info. Environment: SUPPORT_ACCESS_LOG. File: log.
+    #[arg(long, value_name = "DIRECTIVES")]
+    log: Option<String>,
+    /// How to log: text, json, or auto, which is text on a terminal and json otherwise.
+    ///
+    /// Default: auto. Environment: SUPPORT_ACCESS_LOG_FORMAT. File: log_format.
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// The most scheduled and active grants that one tenant may have: from 1 to 1000000.
+    ///
+    /// Default: 10000. Environment: SUPPORT_ACCESS_MAX_LIVE_GRANTS_PER_TENANT. File: max_live_grants_per_tenant.
+    #[arg(long, value_name = "NUMBER")]
+    max_live_grants_per_tenant: Option<String>,
+}
+
+/// Where the data is.
+#[derive(Debug, Args)]
+pub(crate) struct DatabaseArgs {
+    /// The file with the configuration, in TOML. Environment: SUPPORT_ACCESS_CONFIG. Default: none.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The database: sqlite://PATH, postgres://USER:PASSWORD@HOST/NAME, or memory: to forget everything at the end.
+    ///
+    /// Default: sqlite://support-access.db. Environment: SUPPORT_ACCESS_DATABASE_URL, which other users of the machine
+    /// cannot read as they can a flag. File: database_url.
+    #[arg(long, value_name = "URL")]
+    database_url: Option<String>,
+}
+
+pub(crate) async fn run(args: &ServeArgs) -> Result<Report, Failure> {
+    let config = Config::load(&args.to_flags(), &variable)
+        .map_err(|error| Failure::usage(error.to_string()))?;
+    server::run(config).await.map_err(|error| Failure::because(&error))?;
+    Ok(Report::default())
+}
+
+/// A variable of the environment. Its value is wrong, and refused later, if it is not Unicode.
+pub(crate) fn variable(name: &str) -> Option<String> {
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+}
+
+impl ServeArgs {
+    fn to_flags(&self) -> Flags {
+        let Self {
+            listen,
+            http_listen,
+            database,
+            max_staleness,
+            drain_timeout,
+            insecure,
+            log,
+            log_format,
+            max_live_grants_per_tenant,
+        } = self;
+        database
+            .to_flags()
+            .with(config::LISTEN, listen.clone())
+            .with(config::HTTP_LISTEN, http_listen.clone())
+            .with(config::MAX_STALENESS, max_staleness.clone())
+            .with(config::DRAIN_TIMEOUT, drain_timeout.clone())
+            .with(config::INSECURE, insecure.clone())
+            .with(config::LOG, log.clone())
+            .with(config::LOG_FORMAT, log_format.clone())
+            .with(config::MAX_LIVE_GRANTS_PER_TENANT, max_live_grants_per_tenant.clone())
+    }
+}
+
+impl DatabaseArgs {
+    pub(crate) fn to_flags(&self) -> Flags {
+        let Self { config, database_url } = self;
+        Flags::default().with_file(config.clone()).with(config::DATABASE_URL, database_url.clone())
+    }
+}

@@ -1,0 +1,76 @@
+//! Answers for people.
+
+use prost_types::{Duration, Timestamp};
+
+use super::{
+    client::Answer,
+    table::{Cell, Look, Tone, details, table},
+};
+use crate::{
+    api::proto::v1,
+    domain::{Span, time},
+};
+
+mod check;
+mod event;
+mod grant;
+mod policy;
+#[cfg(test)]
+mod tests;
+
+/// A moment in UTC, to the second, for columns that say so in their head.
+fn moment(time: Option<&Timestamp>, absent: &str) -> String {
+    let Some(time) = time else { return absent.into() };
+    match time::from_parts(time.seconds, time.nanos) {
+        Some(time) => time.format("%Y-%m-%d %H:%M:%S").to_string(),
+        None => "not a time".into(),
+    }
+}
+
+/// A moment that stands alone.
+fn moment_utc(time: Option<&Timestamp>, absent: &str) -> String {
+    let text = moment(time, absent);
+    if time.is_some() { text + " UTC" } else { text }
+}
+
+fn span(duration: Option<&Duration>) -> String {
+    let Some(duration) = duration else { return "-".into() };
+    match std::time::Duration::try_from(*duration) {
+        Ok(duration) => Span(duration).to_string(),
+        Err(_) => "not a duration".into(),
+    }
+}
+
+/// The name of an enum's value without what all names of the enum begin with.
+fn short<'a>(name: &'a str, prefix: &str) -> &'a str {
+    name.strip_prefix(prefix).unwrap_or(name)
+}
+
+fn level(level: v1::AccessLevel) -> &'static str {
+    short(level.as_str_name(), "ACCESS_LEVEL_")
+}
+
+fn yes_or_no(truth: bool) -> Cell {
+    Cell::new(if truth { "yes" } else { "no" })
+}
+
+/// The line that says how far a change has reached the check nodes.
+fn enforcement(enforcement: Option<&v1::Enforcement>) -> (&'static str, Cell) {
+    let Some(found) = enforcement else {
+        return ("In force", Cell::new("the server does not say"));
+    };
+    let elapsed = span(found.elapsed.as_ref());
+    let (revision, acknowledged, lapsed) =
+        (found.revision, found.nodes_acknowledged, found.nodes_lapsed);
+    let text = match found.state() {
+        v1::EnforcementState::Complete => format!(
+            "at every check node, after {elapsed} (revision {revision}, {acknowledged} confirmed, {lapsed} lapsed)"
+        ),
+        v1::EnforcementState::Pending | v1::EnforcementState::Unspecified => format!(
+            "NOT YET known at every check node, after {elapsed} (revision {revision}, {acknowledged} confirmed, {lapsed} \
+             lapsed)"
+        ),
+    };
+    let is_complete = found.state() == v1::EnforcementState::Complete;
+    ("In force", Cell::new(text).toned(Some(if is_complete { Tone::Good } else { Tone::Notice })))
+}

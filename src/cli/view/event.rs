@@ -1,0 +1,59 @@
+//! The history.
+
+use super::{Answer, Cell, Look, grant, level, moment, moment_utc, short, table, v1};
+
+impl Answer for v1::ListEventsResponse {
+    const NAME: &'static str = "ListEventsResponse";
+
+    fn for_people(&self, look: Look) -> String {
+        if self.events.is_empty() {
+            return "No events.\n".into();
+        }
+        let header = ["REVISION", "TIME (UTC)", "EVENT", "GRANT", "BY", "WHAT", "REASON"];
+        let more = "\nThere are more; --limit shows them.\n";
+        table(look, &header, self.events.iter().map(row).collect())
+            + if self.next_page_token.is_empty() { "" } else { more }
+    }
+}
+
+fn row(event: &v1::Event) -> Vec<Cell> {
+    vec![
+        Cell::new(event.revision.to_string()),
+        Cell::new(moment(event.create_time.as_ref(), "-")),
+        Cell::new(short(event.r#type().as_str_name(), "EVENT_TYPE_")),
+        Cell::new(&event.grant_id),
+        Cell::new(&event.actor),
+        Cell::new(what(event)),
+        Cell::new(&event.reason),
+    ]
+}
+
+/// What of the event is not in the other columns.
+fn what(event: &v1::Event) -> String {
+    if let Some(policy) = &event.support_policy {
+        return super::policy::summary(policy);
+    }
+    let Some(grant) = &event.grant else { return String::new() };
+    match event.r#type() {
+        v1::EventType::Granted => {
+            let (group, level) = (&grant.group_id, level(grant.access_level()));
+            let from = match grant.start_time {
+                start if start == event.create_time => String::new(),
+                start => format!(" from {}", moment_utc(start.as_ref(), "-")),
+            };
+            format!("{group} at {level}{from} {}", until(&grant::end(grant)))
+        }
+        v1::EventType::Extended => {
+            let before = moment_utc(event.previous_expire_time.as_ref(), "until revoked");
+            format!("{}, before {before}", until(&grant::end(grant)))
+        }
+        v1::EventType::Revoked
+        | v1::EventType::Expired
+        | v1::EventType::PolicyUpdated
+        | v1::EventType::Unspecified => String::new(),
+    }
+}
+
+fn until(end: &str) -> String {
+    if end.starts_with("until") { end.to_owned() } else { format!("until {end}") }
+}

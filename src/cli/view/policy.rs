@@ -1,0 +1,74 @@
+//! Support policies.
+
+use super::{Answer, Cell, Look, details, grant, level, span, table, v1, yes_or_no};
+
+impl Answer for v1::GetSupportPolicyResponse {
+    const NAME: &'static str = "GetSupportPolicyResponse";
+
+    fn for_people(&self, look: Look) -> String {
+        policy(look, &self.support_policy.clone().unwrap_or_default())
+    }
+}
+
+impl Answer for v1::UpdateSupportPolicyResponse {
+    const NAME: &'static str = "UpdateSupportPolicyResponse";
+
+    fn for_people(&self, look: Look) -> String {
+        let text = policy(look, &self.support_policy.clone().unwrap_or_default());
+        if self.grants_outside_policy.is_empty() {
+            return text;
+        }
+        text + "\nThese grants were made before, and the policy would not allow them now. They were not changed:\n\n"
+            + &grant::grants(look, &self.grants_outside_policy)
+    }
+}
+
+fn policy(look: Look, policy: &v1::SupportPolicy) -> String {
+    let presets = policy.preset_durations.iter().map(|preset| span(Some(preset)));
+    let presets = presets.collect::<Vec<_>>().join(", ");
+    let rows = [
+        ("Tenant", Cell::new(&policy.tenant_id)),
+        ("Preset durations", Cell::new(presets)),
+        ("Default duration", Cell::new(span(policy.default_duration.as_ref()))),
+        ("Longest duration", Cell::new(span(policy.longest_duration.as_ref()))),
+        ("Until revoked allowed", yes_or_no(policy.until_revoked_allowed)),
+        ("Reason required", yes_or_no(policy.reason_required)),
+        ("Ticket required", yes_or_no(policy.ticket_required)),
+        ("Longest schedule ahead", Cell::new(span(policy.longest_schedule_ahead.as_ref()))),
+        ("Etag", Cell::new(&policy.etag)),
+    ];
+    let text = details(look, &rows);
+    if policy.groups.is_empty() {
+        return text + "\nNo group may be let in.\n";
+    }
+    let row = |group: &v1::SupportGroup| {
+        vec![
+            Cell::new(&group.group_id),
+            Cell::new(level(group.highest_level())),
+            Cell::new(&group.display_name),
+            Cell::new(&group.description),
+        ]
+    };
+    let header = ["GROUP", "HIGHEST LEVEL", "NAME", "DESCRIPTION"];
+    text + "\n" + &table(look, &header, policy.groups.iter().map(row).collect())
+}
+
+/// What the policy allows, in a line.
+pub(super) fn summary(policy: &v1::SupportPolicy) -> String {
+    let group =
+        |group: &v1::SupportGroup| format!("{}:{}", group.group_id, level(group.highest_level()));
+    let groups = policy.groups.iter().map(group).collect::<Vec<_>>().join(", ");
+    let mut text = format!(
+        "groups {}; longest {}; starts up to {} ahead",
+        if groups.is_empty() { "none" } else { &groups },
+        span(policy.longest_duration.as_ref()),
+        span(policy.longest_schedule_ahead.as_ref()),
+    );
+    let rules = [
+        (policy.until_revoked_allowed, "; until revoked allowed"),
+        (policy.reason_required, "; reason required"),
+        (policy.ticket_required, "; ticket required"),
+    ];
+    rules.into_iter().filter(|(holds, _)| *holds).for_each(|(_, rule)| text += rule);
+    text
+}

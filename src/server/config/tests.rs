@@ -1,0 +1,291 @@
+use std::{collections::BTreeMap, fs};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::domain::AccessLevel;
+
+/// What a test sets, and where.
+#[derive(Default)]
+struct Given<'a> {
+    flags: Vec<(&'static str, &'a str)>,
+    env: Vec<(&'a str, &'a str)>,
+    file: Option<&'a str>,
+}
+
+/// Loads what `given` says; the path of the file reads `FILE` in errors.
+fn load(given: &Given<'_>) -> Result<Config, String> {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("config.toml");
+    let mut flags = Flags::default();
+    if let Some(text) = given.file {
+        fs::write(&path, text).unwrap();
+        flags = flags.with_file(Some(path.clone()));
+    }
+    let mut values: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
+    for (name, value) in &given.flags {
+        values.entry(name).or_default().push((*value).into());
+    }
+    for (name, values) in values {
+        flags = flags.with(name, values);
+    }
+    let env: BTreeMap<&str, &str> = given.env.iter().copied().collect();
+    Config::load(&flags, &|name| env.get(name).map(|value| (*value).into()))
+        .map_err(|error| error.to_string().replace(&*path.to_string_lossy(), "FILE"))
+}
+
+fn load_file(text: &str) -> Result<Config, String> {
+    load(&Given { file: Some(text), ..Given::default() })
+}
+
+fn load_flag(name: &'static str, value: &str) -> Result<Config, String> {
+    load(&Given { flags: vec![(name, value)], ..Given::default() })
+}
+
+#[test]
+fn nothing_given_means_the_defaults() {
+    assert_eq!(load(&Given::default()), Ok(Config::default()));
+    assert_eq!(load_file(""), Ok(Config::default()));
+    let empty = vec![("SUPPORT_ACCESS_LISTEN", ""), ("SUPPORT_ACCESS_CONFIG", "")];
+    assert_eq!(load(&Given { env: empty, ..Given::default() }), Ok(Config::default()));
+}
+
+/// For every setting: its line in a file, its value in the environment, its value as a flag, and how to read it back.
+#[test]
+fn flags_go_before_the_environment_before_the_file_before_the_default() {
+    type Read = fn(&Config) -> String;
+    let cases: [(&'static str, &str, [&str; 4], Read); 9] = [
+        (
+            LISTEN,
+            r#"listen = ["127.0.0.1:1"]"#,
+            ["127.0.0.1:50051", "127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"],
+            |config| config.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+        ),
+        (
+            HTTP_LISTEN,
+            r#"http_listen = "127.0.0.1:1""#,
+            ["127.0.0.1:8080", "127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"],
+            |config| config.http_listen.to_string(),
+        ),
+        (
+            DATABASE_URL,
+            r#"database_url = "sqlite:file""#,
+            ["sqlite://support-access.db", "sqlite:file", "sqlite:env", "sqlite:flag"],
+            |config| config.database_url.clone(),
+        ),
+        (MAX_STALENESS, r#"max_staleness = "3s""#, ["2s", "3s", "4s", "5s"], |config| {
+            Span(config.max_staleness).to_string()
+        }),
+        (DRAIN_TIMEOUT, r#"drain_timeout = "3s""#, ["10s", "3s", "4s", "5s"], |config| {
+            Span(config.drain_timeout).to_string()
+        }),
+        (INSECURE, "insecure = true", ["false", "true", "false", "true"], |config| {
+            config.insecure.to_string()
+        }),
+        (LOG, r#"log = "warn""#, ["info", "warn", "error", "debug"], |config| config.log.clone()),
+        (LOG_FORMAT, r#"log_format = "text""#, ["auto", "text", "json", "auto"], |config| {
+            format!("{:?}", config.log_format).to_lowercase()
+        }),
+        (
+            MAX_LIVE_GRANTS_PER_TENANT,
+            "max_live_grants_per_tenant = 3",
+            ["10000", "3", "4", "5"],
+            |config| config.max_live_grants_per_tenant.to_string(),
+        ),
+    ];
+    assert_eq!(cases.map(|case| case.0), SETTINGS, "every setting has its case");
+    for (name, line, [default, from_file, from_env, from_flag], read) in cases {
+        let variable = format!("SUPPORT_ACCESS_{}", name.replace('-', "_").to_uppercase());
+        let file = Some(line);
+        let env = vec![(variable.as_str(), from_env)];
+        let flags = vec![(name, from_flag)];
+        let load = |given: Given<'_>| read(&load(&given).unwrap());
+        assert_eq!(load(Given::default()), default, "{name}");
+        assert_eq!(load(Given { file, ..Given::default() }), from_file, "{name}");
+        assert_eq!(load(Given { file, env: env.clone(), ..Given::default() }), from_env, "{name}");
+        assert_eq!(load(Given { flags, env, file }), from_flag, "{name}");
+    }
+}
+
+#[test]
+fn the_environment_can_name_the_file() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("c.toml");
+    fs::write(&path, "max_staleness = '7s'").unwrap();
+    let path = path.to_str().unwrap();
+    let env = vec![("SUPPORT_ACCESS_CONFIG", path)];
+    let config = load(&Given { env, ..Given::default() }).unwrap();
+    assert_eq!(config.max_staleness, Duration::from_secs(7));
+}
+
+#[test]
+fn several_addresses_can_be_listened_on() {
+    let expected = vec![
+        ListenAddress::Tcp("127.0.0.1:1".parse().unwrap()),
+        ListenAddress::Unix("/run/access.sock".into()),
+    ];
+    let flags = vec![(LISTEN, "127.0.0.1:1"), (LISTEN, "unix:/run/access.sock")];
+    assert_eq!(load(&Given { flags, ..Given::default() }).unwrap().listen, expected);
+    let env = vec![("SUPPORT_ACCESS_LISTEN", "127.0.0.1:1, unix:/run/access.sock")];
+    assert_eq!(load(&Given { env, ..Given::default() }).unwrap().listen, expected);
+}
+
+#[test]
+fn addresses_are_read_and_written() {
+    for text in ["127.0.0.1:50051", "[::1]:0", "0.0.0.0:80", "unix:/run/access.sock", "unix:a"] {
+        assert_eq!(text.parse::<ListenAddress>().unwrap().to_string(), text);
+    }
+    assert_eq!("localhost:5".parse::<ListenAddress>().unwrap().to_string(), "127.0.0.1:5");
+    for text in ["", "127.0.0.1", "50051", "example.com:50051", "localhost:", "unix:", "::1:50051"]
+    {
+        assert!(text.parse::<ListenAddress>().is_err(), "{text:?}");
+    }
+}
+
+#[test]
+fn only_loopback_is_listened_on_unless_insecure() {
+    for address in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1", "localhost:1"]
+    {
+        assert!(load_flag(LISTEN, address).is_ok(), "{address}");
+        assert!(load_flag(HTTP_LISTEN, address).is_ok(), "{address}");
+    }
+    for address in ["0.0.0.0:1", "[::]:1", "192.0.2.1:1", "[::ffff:192.0.2.1]:1"] {
+        for name in [LISTEN, HTTP_LISTEN] {
+            let error = load_flag(name, address).unwrap_err();
+            assert_eq!(
+                error,
+                format!(
+                    "{name} must be a loopback address such as 127.0.0.1:1, but is {address}: callers cannot be \
+                     authenticated yet, so whoever reaches it could grant access; --insecure allows it all the same"
+                )
+            );
+            let flags = vec![(name, address), (INSECURE, "true")];
+            assert!(load(&Given { flags, ..Given::default() }).unwrap().insecure);
+        }
+    }
+}
+
+#[test]
+fn wrong_values_are_refused_with_what_would_be_right() {
+    let cases = [
+        (
+            MAX_STALENESS,
+            "199ms",
+            "must be a duration from 200ms to 5m, such as 2s, but is \"199ms\"",
+        ),
+        (MAX_STALENESS, "301s", "must be a duration from 200ms to 5m, such as 2s, but is \"301s\""),
+        (MAX_STALENESS, "2", "must be a duration from 200ms to 5m, such as 2s, but is \"2\""),
+        (DRAIN_TIMEOUT, "2h", "must be a duration from 0s to 1h, such as 2s, but is \"2h\""),
+        (LISTEN, "x", "must be like 127.0.0.1:50051, [::1]:50051 or unix:/path, but is \"x\""),
+        (LISTEN, "unix:", "must name a path, such as unix:/run/access.sock, but is \"unix:\""),
+        (
+            HTTP_LISTEN,
+            "unix:/a",
+            "must be an IP address and a port, such as 127.0.0.1:8080, but is \"unix:/a\"",
+        ),
+        (INSECURE, "yes", "must be true or false, but is \"yes\""),
+        (LOG, "a=b=c", "must be like info or warn,support_access=debug, but is \"a=b=c\""),
+        (LOG_FORMAT, "xml", "must be auto, text or json, but is \"xml\""),
+        (MAX_LIVE_GRANTS_PER_TENANT, "0", "must be a whole number from 1 to 1000000, but is \"0\""),
+        (
+            DATABASE_URL,
+            "mysql://root:secret@db",
+            "must begin with sqlite:, postgres: or memory:, such as sqlite://support-access.db, but begins with \
+             \"mysql\"",
+        ),
+    ];
+    for (name, value, expected) in cases {
+        assert_eq!(load_flag(name, value), Err(format!("--{name} {expected}")));
+    }
+    let env = vec![("SUPPORT_ACCESS_LOG_FORMAT", "xml")];
+    assert_eq!(
+        load(&Given { env, ..Given::default() }).unwrap_err(),
+        "SUPPORT_ACCESS_LOG_FORMAT must be auto, text or json, but is \"xml\""
+    );
+}
+
+#[test]
+fn a_file_is_refused_with_the_key_and_the_file() {
+    let cases = [
+        (
+            "max-staleness = '2s'",
+            "the configuration file FILE has the unknown key \"max-staleness\"; known are listen, http_listen, \
+             database_url, max_staleness, drain_timeout, insecure, log, log_format, max_live_grants_per_tenant and \
+             policy",
+        ),
+        (
+            "max_staleness = 2",
+            "max_staleness in FILE must be a duration from 200ms to 5m, such as 2s, but is \"2\"",
+        ),
+        ("log = ['info', 'warn']", "log in FILE must be a single value, but is a list"),
+        ("log = 1.5", "log in FILE must be a text, a whole number, true or false"),
+        ("listen = []", "listen in FILE must have at least one value"),
+        (
+            "log = 'info'\nlog = 'warn'",
+            "the configuration file FILE is not TOML: duplicate key, in line 2",
+        ),
+        (
+            "[policy]\nlongest = '1d'",
+            "[policy] in FILE is not a support policy: unknown field `longest`, expected one of `groups`, \
+             `preset_durations`, `default_duration`, `longest_duration`, `until_revoked_allowed`, `reason_required`, \
+             `ticket_required`, `longest_schedule_ahead`",
+        ),
+        (
+            "[policy]\nlongest_duration = 5",
+            "[policy] in FILE is not a support policy: invalid type: integer `5`, expected a string in \
+             `longest_duration`",
+        ),
+        (
+            "[policy]\nlongest_duration = '1d'\npreset_durations = ['1h']",
+            "[policy] in FILE is not a support policy: default_duration must be positive and at most longest_duration",
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(load_file(text).unwrap_err(), expected);
+    }
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let flags = Flags::default().with_file(Some("no/such.toml".into()));
+    assert_eq!(
+        Config::load(&flags, &|_| None).unwrap_err().to_string(),
+        "the configuration file no/such.toml cannot be read: No such file or directory (os error 2)"
+    );
+}
+
+#[test]
+fn the_catalogue_comes_from_the_file() {
+    let text = r#"
+        [policy]
+        longest_duration = "30d"
+        preset_durations = ["1h", "7d"]
+        until_revoked_allowed = false
+
+        [[policy.groups]]
+        group_id = "tier-1"
+        highest_level = "READ_WRITE"
+    "#;
+    let catalogue = load_file(text).unwrap().catalogue;
+    let [group] = catalogue.groups.as_slice() else { panic!("{catalogue:?}") };
+    assert_eq!((group.group_id.as_str(), group.highest_level), ("tier-1", AccessLevel::ReadWrite));
+    assert_eq!(catalogue.longest_duration, Span::days(30));
+    assert_eq!(catalogue.default_duration, Span::days(7), "what is left out has its default");
+    assert!(!catalogue.until_revoked_allowed);
+}
+
+#[test]
+fn a_migration_reads_the_same_database_url() {
+    let env = |name: &str| (name == "SUPPORT_ACCESS_DATABASE_URL").then(|| "memory:".to_owned());
+    let flags = Flags::default();
+    assert_eq!(Config::load_database_url(&flags, &env), Ok("memory:".to_owned()));
+    let flags = flags.with(DATABASE_URL, ["sqlite:a".to_owned()]);
+    assert_eq!(Config::load_database_url(&flags, &env), Ok("sqlite:a".to_owned()));
+}
+
+#[test]
+fn a_password_is_not_shown() {
+    let config = load_flag(DATABASE_URL, "postgres://me:secret@db/x").unwrap();
+    let shown = format!("{config:?}");
+    assert!(shown.contains("postgres:…") && !shown.contains("secret"), "{shown}");
+}

@@ -1,0 +1,217 @@
+//! Checks: answered from the node's snapshot, without a database.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::{
+    domain::{
+        AccessLevel, Decision, GrantId, GrantState, Question, Reason, Revision, Terms, Time,
+        decide,
+        decision::message,
+        explain::{ChecklistItem, checklist, obstacles},
+        time::between,
+    },
+    node::Snapshot,
+    store::GrantQuery,
+    work::Work,
+};
+
+/// How long a check waits for the revision it is to be answered from.
+pub const REVISION_PATIENCE: Duration = Duration::from_secs(1);
+/// The most questions in one batch.
+pub const BATCH_MAX: usize = 1_000;
+/// The most grants in an explanation.
+const CANDIDATES_MAX: usize = 100;
+
+/// The answer to a question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Why. [`Reason::GrantActive`] allows, everything else denies.
+    pub reason: Reason,
+    /// The grant that decided.
+    pub grant_id: Option<GrantId>,
+    /// If allowed: its level.
+    pub access_level: Option<AccessLevel>,
+    /// If allowed: its end.
+    pub expire_time: Option<Time>,
+    /// How long the answer may be acted upon; zero for a denial.
+    pub valid_for: Duration,
+    /// What it was computed from.
+    pub revision: Revision,
+    /// For people.
+    pub message: String,
+}
+
+/// Why a question is answered as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// The answer.
+    pub answer: Answer,
+    /// What to look at, in order.
+    pub checklist: Vec<ChecklistItem>,
+    /// The tenant's grants: those that checks look at, then older ones; each newest first.
+    pub candidates: Vec<Candidate>,
+    /// Whether there are more, or may be, since the store could not be asked.
+    pub is_truncated: bool,
+}
+
+/// A grant, and what keeps it from letting the agent in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// The grant's terms.
+    pub terms: Terms,
+    /// Its state then.
+    pub state: GrantState,
+    /// [`Reason::GrantActive`] alone if nothing does.
+    pub reasons: Vec<Reason>,
+}
+
+impl Work {
+    /// May the agent enter? From `at_least` or later, or denied as stale.
+    pub async fn check(
+        &self,
+        question: &Question,
+        at_least: Revision,
+        deadline: Instant,
+    ) -> Answer {
+        match self.fresh_snapshot(at_least, deadline).await {
+            Ok(snapshot) => self.answer(&snapshot, question, self.clock.now()).0,
+            Err(stale) => stale_answer(&stale, question),
+        }
+    }
+
+    /// Many questions, answered from one snapshot at one time. Returns its revision as well.
+    pub async fn check_batch(
+        &self,
+        questions: &[Question],
+        at_least: Revision,
+        deadline: Instant,
+    ) -> (Vec<Answer>, Revision) {
+        match self.fresh_snapshot(at_least, deadline).await {
+            Ok(snapshot) => {
+                let now = self.clock.now();
+                let answers = questions.iter().map(|question| {
+                    let (answer, _) = self.answer(&snapshot, question, now);
+                    answer
+                });
+                (answers.collect(), snapshot.revision())
+            }
+            Err(stale) => {
+                let answers = questions.iter().map(|question| stale_answer(&stale, question));
+                (answers.collect(), stale.revision())
+            }
+        }
+    }
+
+    /// Why is the question answered as it is? The answer is the one that a check gets; grants that are too old to be held in
+    /// memory come from the store, if it can be reached.
+    pub async fn explain(
+        &self,
+        question: &Question,
+        at_least: Revision,
+        deadline: Instant,
+    ) -> Explanation {
+        let now = self.clock.now();
+        let fresh = self.fresh_snapshot(at_least, deadline).await;
+        let (answer, checklist) = match &fresh {
+            Ok(snapshot) => {
+                let (answer, decision) = self.answer(snapshot, question, now);
+                (answer, checklist(&decision, question))
+            }
+            Err(stale) => (stale_answer(stale, question), checklist(&Decision::STALE, question)),
+        };
+        let (Ok(snapshot) | Err(snapshot)) = &fresh;
+        let held = snapshot.grants(&question.tenant_id).cloned();
+        let (terms, is_truncated) = self.with_older(held.collect(), question, now).await;
+        let candidates = terms.into_iter().map(|terms| Candidate {
+            reasons: obstacles(&terms, question, now),
+            state: terms.state(now),
+            terms,
+        });
+        Explanation { answer, checklist, candidates: candidates.collect(), is_truncated }
+    }
+
+    /// What memory holds of a tenant, and behind it the ended grants that only the store has.
+    async fn with_older(
+        &self,
+        mut held: Vec<Terms>,
+        question: &Question,
+        now: Time,
+    ) -> (Vec<Terms>, bool) {
+        held.sort_unstable_by_key(|terms| std::cmp::Reverse(terms.grant_id));
+        let query = GrantQuery {
+            tenant_id: question.tenant_id.clone(),
+            states: vec![GrantState::Expired, GrantState::Revoked],
+            group_id: None,
+            agent_id: None,
+            overlap_start: None,
+            overlap_end: None,
+            now,
+            before: None,
+            limit: CANDIDATES_MAX + 1,
+        };
+        let older = self.store.list_grants(&query).await;
+        let is_unknown = older.is_err();
+        let held_ids: HashSet<_> = held.iter().map(|terms| terms.grant_id).collect();
+        let older = older.unwrap_or_default().into_iter().map(|grant| grant.terms);
+        held.extend(older.filter(|terms| !held_ids.contains(&terms.grant_id)));
+        let is_truncated = is_unknown || held.len() > CANDIDATES_MAX;
+        held.truncate(CANDIDATES_MAX);
+        (held, is_truncated)
+    }
+
+    /// The snapshot, once it includes `at_least`; the one there is, as an error, if that does not come in time.
+    async fn fresh_snapshot(
+        &self,
+        at_least: Revision,
+        deadline: Instant,
+    ) -> Result<Arc<Snapshot>, Arc<Snapshot>> {
+        if self.node.snapshot().revision() < at_least {
+            let patience = deadline.min(Instant::now() + REVISION_PATIENCE);
+            if !self.node.wait_for(at_least, patience).await {
+                return Err(Arc::clone(&self.node.snapshot()));
+            }
+        }
+        Ok(Arc::clone(&self.node.snapshot()))
+    }
+
+    fn answer<'a>(
+        &self,
+        snapshot: &'a Snapshot,
+        question: &Question,
+        now: Time,
+    ) -> (Answer, Decision<'a>) {
+        let decision = decide(snapshot.grants(&question.tenant_id), question, now);
+        let deciding = decision.terms.filter(|_| decision.is_allowed());
+        let expire_time = deciding.and_then(|terms| terms.expire_time);
+        let longest = self.limits.max_staleness;
+        let valid_for = match (deciding, expire_time) {
+            (Some(_), Some(expire)) => longest.min(between(now, expire)),
+            (Some(_), None) => longest,
+            (None, _) => Duration::ZERO,
+        };
+        let answer = Answer {
+            reason: decision.reason,
+            grant_id: decision.terms.map(|terms: &Terms| terms.grant_id),
+            access_level: deciding.map(|terms| terms.access_level),
+            expire_time,
+            valid_for,
+            revision: snapshot.revision(),
+            message: message(&decision, question),
+        };
+        (answer, decision)
+    }
+}
+
+fn stale_answer(snapshot: &Snapshot, question: &Question) -> Answer {
+    Answer {
+        reason: Reason::Stale,
+        grant_id: None,
+        access_level: None,
+        expire_time: None,
+        valid_for: Duration::ZERO,
+        revision: snapshot.revision(),
+        message: message(&Decision::STALE, question),
+    }
+}

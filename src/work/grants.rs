@@ -1,0 +1,241 @@
+//! Changes: grant, extend, revoke, revoke all.
+
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::{
+    domain::{
+        Caller, EventKind, ExtendRequest, Grant, GrantId, GrantRequest, GrantState, Note,
+        Revocation, TenantId, Terms, Time, policy::Period,
+    },
+    store::{Change, Entry, RequestMark, StoreError},
+    work::{Committed, Enforcement, GrantRef, GrantView, LISTED_MAX, Work, WorkError},
+};
+
+/// The answer to a revocation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revoked {
+    /// The grant as it is now.
+    pub grant: GrantView,
+    /// How far the revocation has reached.
+    pub enforcement: Enforcement,
+    /// What still lets somebody in, newest first.
+    pub remaining: Vec<GrantView>,
+}
+
+/// The answer to the revocation of everything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RevokedAll {
+    /// The grants that were ended, newest first, at most [`LISTED_MAX`].
+    pub grants: Vec<GrantView>,
+    /// How many that were.
+    pub count: usize,
+    /// How far the revocation has reached.
+    pub enforcement: Enforcement,
+}
+
+impl Work {
+    /// Lets a support group in. When this answers, the process's own checks know the grant, unless `deadline` came first.
+    pub async fn grant_access(
+        &self,
+        caller: &Caller,
+        request: GrantRequest,
+        deadline: Instant,
+    ) -> Result<GrantView, WorkError> {
+        let mark = request
+            .request_id
+            .clone()
+            .map(|request_id| RequestMark { request_id, fingerprint: fingerprint(&request) });
+        let mut change = self.store.begin().await?;
+        let now = change.now();
+        if let Some(mark) = &mark
+            && let Some(first) = change.remembered(&request.tenant_id, &mark.request_id).await?
+        {
+            let is_same = first.fingerprint == mark.fingerprint;
+            let created = first.grant.create_time;
+            let first_answer = GrantView::at(first.grant, created);
+            return if is_same { Ok(first_answer) } else { Err(WorkError::RequestIdReused) };
+        }
+        let tightening = change.tightening(&request.tenant_id).await?;
+        let period = self.catalogue.tightened(&tightening).admit(&request, now)?;
+        let limit = self.limits.live_grants_per_tenant;
+        if change.count_live_grants(&request.tenant_id).await? >= limit {
+            return Err(WorkError::TooManyLiveGrants { limit });
+        }
+        let grant = new_grant(caller, request, period, now);
+        let entry = Entry {
+            tenant_id: grant.tenant_id.clone(),
+            actor: caller.actor.clone(),
+            reason: grant.reason.clone(),
+            kind: EventKind::Granted { grant },
+            request: mark,
+        };
+        let (grant, committed) = self.append_and_commit(change, entry).await?;
+        self.node.wait_for(committed.revision, deadline).await;
+        Ok(GrantView::at(grant, now))
+    }
+
+    /// Moves the end of a grant, either way. Moving it to where it is changes nothing.
+    pub async fn extend_access(
+        &self,
+        caller: &Caller,
+        grant: &GrantRef,
+        etag: Option<&str>,
+        request: ExtendRequest,
+        deadline: Instant,
+    ) -> Result<(GrantView, Enforcement), WorkError> {
+        let mut change = self.store.begin().await?;
+        let now = change.now();
+        let mut grant = find(change.as_mut(), grant).await?;
+        check_etag(&grant, etag)?;
+        if grant.state(now).is_ended() {
+            return Err(WorkError::GrantEnded { grant_id: grant.id() });
+        }
+        let tightening = change.tightening(&grant.tenant_id).await?;
+        let policy = self.catalogue.tightened(&tightening);
+        let expire_time = policy.admit_extension(&grant, &request, now)?;
+        let previous_expire_time = grant.terms.expire_time;
+        if expire_time == previous_expire_time {
+            let enforcement = self.enforce(unchanged(&grant), deadline).await;
+            return Ok((GrantView::at(grant, now), enforcement));
+        }
+        grant.terms.expire_time = expire_time;
+        let entry = Entry {
+            tenant_id: grant.tenant_id.clone(),
+            actor: caller.actor.clone(),
+            reason: request.reason,
+            kind: EventKind::Extended { grant, previous_expire_time },
+            request: None,
+        };
+        let (grant, committed) = self.append_and_commit(change, entry).await?;
+        let enforcement = self.enforce(committed, deadline).await;
+        Ok((GrantView::at(grant, now), enforcement))
+    }
+
+    /// Ends a grant. One that has ended already stays as it is.
+    pub async fn revoke_access(
+        &self,
+        caller: &Caller,
+        grant: &GrantRef,
+        etag: Option<&str>,
+        reason: Note,
+        deadline: Instant,
+    ) -> Result<Revoked, WorkError> {
+        let mut change = self.store.begin().await?;
+        let now = change.now();
+        let grant = find(change.as_mut(), grant).await?;
+        let mut remaining = change.live_grants(&grant.tenant_id, usize::MAX).await?;
+        remaining
+            .retain(|other| other.id() != grant.id() && other.state(now) == GrantState::Active);
+        remaining.truncate(LISTED_MAX);
+        let (grant, committed) = if grant.state(now).is_ended() {
+            let committed = unchanged(&grant);
+            (grant, committed)
+        } else {
+            check_etag(&grant, etag)?;
+            self.append_and_commit(change, revocation(caller, grant, reason, now)).await?
+        };
+        let enforcement = self.enforce(committed, deadline).await;
+        let remaining = remaining.into_iter().map(|grant| GrantView::at(grant, now)).collect();
+        Ok(Revoked { grant: GrantView::at(grant, now), enforcement, remaining })
+    }
+
+    /// Ends everything that a tenant has granted, in one transaction.
+    pub async fn revoke_all_access(
+        &self,
+        caller: &Caller,
+        tenant_id: &TenantId,
+        reason: Note,
+        deadline: Instant,
+    ) -> Result<RevokedAll, WorkError> {
+        let mut change = self.store.begin().await?;
+        let now = change.now();
+        let mut events = Vec::new();
+        for grant in change.live_grants(tenant_id, usize::MAX).await? {
+            if !grant.state(now).is_ended() {
+                events.push(change.append(revocation(caller, grant, reason.clone(), now)).await?);
+            }
+        }
+        let committed = if events.is_empty() {
+            drop(change);
+            Committed { revision: self.store.head().await?, at: Instant::now() }
+        } else {
+            self.commit(change, &events).await?
+        };
+        let count = events.len();
+        let ended = events.into_iter().filter_map(|event| event.kind.into_grant());
+        let grants = ended.take(LISTED_MAX).map(|grant| GrantView::at(grant, now)).collect();
+        let enforcement = self.enforce(committed, deadline).await;
+        Ok(RevokedAll { grants, count, enforcement })
+    }
+
+    /// Writes one event about a grant, and returns the grant as it left it.
+    async fn append_and_commit(
+        &self,
+        mut change: Box<dyn Change>,
+        entry: Entry,
+    ) -> Result<(Grant, Committed), WorkError> {
+        let event = change.append(entry).await?;
+        let committed = self.commit(change, std::slice::from_ref(&event)).await?;
+        let no_grant = || StoreError::Broken("an event of a grant came back without it".into());
+        Ok((event.kind.into_grant().ok_or_else(no_grant)?, committed))
+    }
+}
+
+/// The content that a `request_id` stands for.
+fn fingerprint(request: &GrantRequest) -> [u8; 32] {
+    let content = serde_json::to_vec(request).unwrap_or_default();
+    Sha256::digest(content).into()
+}
+
+fn new_grant(caller: &Caller, request: GrantRequest, period: Period, now: Time) -> Grant {
+    Grant {
+        tenant_id: request.tenant_id,
+        terms: Terms {
+            grant_id: GrantId(Uuid::now_v7()),
+            group_id: request.group_id,
+            agent_ids: request.agent_ids,
+            access_level: request.access_level,
+            start_time: period.start_time,
+            expire_time: period.expire_time,
+            revoke_time: None,
+        },
+        reason: request.reason,
+        ticket: request.ticket,
+        create_time: now,
+        creator: caller.actor.clone(),
+        revocation: None,
+        create_revision: 0,
+        revision: 0,
+    }
+}
+
+fn revocation(caller: &Caller, mut grant: Grant, reason: Note, now: Time) -> Entry {
+    grant.terms.revoke_time = Some(now);
+    grant.revocation = Some(Revocation { revoker: caller.actor.clone(), reason: reason.clone() });
+    Entry {
+        tenant_id: grant.tenant_id.clone(),
+        actor: caller.actor.clone(),
+        reason,
+        kind: EventKind::Revoked { grant },
+        request: None,
+    }
+}
+
+/// A change that was made before, as if it had been made now.
+fn unchanged(grant: &Grant) -> Committed {
+    Committed { revision: grant.revision, at: Instant::now() }
+}
+
+async fn find(change: &mut dyn Change, grant: &GrantRef) -> Result<Grant, WorkError> {
+    let found = change.grant(&grant.tenant_id, grant.id()?).await?;
+    found.ok_or_else(|| grant.not_found())
+}
+
+fn check_etag(grant: &Grant, etag: Option<&str>) -> Result<(), WorkError> {
+    match etag {
+        Some(etag) if etag != grant.etag() => Err(WorkError::EtagMismatch),
+        Some(_) | None => Ok(()),
+    }
+}

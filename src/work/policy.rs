@@ -1,0 +1,72 @@
+//! What a tenant may choose from, and how it tightens that.
+
+use sha2::{Digest, Sha256};
+
+use crate::{
+    domain::{Caller, EventKind, Note, SupportPolicy, TenantId, Tightening, violation::Violations},
+    store::Entry,
+    work::{GrantView, LISTED_MAX, Work, WorkError},
+};
+
+/// The answer to an update.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyUpdated {
+    /// The policy as it is now.
+    pub policy: SupportPolicy,
+    /// Grants that have not ended, and that it would not allow. Newest first, at most [`LISTED_MAX`].
+    pub outside: Vec<GrantView>,
+}
+
+/// Changes whenever the policy does.
+pub fn etag(policy: &SupportPolicy) -> String {
+    let content = serde_json::to_vec(policy).unwrap_or_default();
+    let digest: [u8; 32] = Sha256::digest(content).into();
+    digest.iter().take(8).fold(String::from("p"), |etag, byte| format!("{etag}{byte:02x}"))
+}
+
+impl Work {
+    /// What the tenant may choose from now.
+    pub async fn support_policy(&self, tenant_id: &TenantId) -> Result<SupportPolicy, WorkError> {
+        let tightening = self.store.tightening(tenant_id).await?;
+        Ok(self.catalogue.tightened(&tightening))
+    }
+
+    /// Sets what `update` has. Grants that exist stay as they are.
+    pub async fn update_support_policy(
+        &self,
+        caller: &Caller,
+        tenant_id: &TenantId,
+        expected_etag: Option<&str>,
+        update: Tightening,
+        reason: Note,
+    ) -> Result<PolicyUpdated, WorkError> {
+        let mut change = self.store.begin().await?;
+        let now = change.now();
+        let old = change.tightening(tenant_id).await?;
+        if expected_etag.is_some_and(|etag| etag != self::etag(&self.catalogue.tightened(&old))) {
+            return Err(WorkError::EtagMismatch);
+        }
+        update.check(&self.catalogue).map_err(|found| found.within("support_policy."))?;
+        let default_duration = update.default_duration;
+        let new = old.clone().updated(update);
+        let policy = self.catalogue.tightened(&new);
+        if default_duration.is_some_and(|span| span > policy.longest_duration) {
+            let longest = policy.longest_duration;
+            let description = format!("must be at most {longest}, the tenant's longest_duration");
+            return Err(Violations::of("support_policy.default_duration", description).into());
+        }
+        let mut outside = change.live_grants(tenant_id, usize::MAX).await?;
+        outside.retain(|grant| !grant.state(now).is_ended() && !policy.covers(grant));
+        outside.truncate(LISTED_MAX);
+        if new != old {
+            let kind = EventKind::PolicyUpdated { tightening: new, policy: policy.clone() };
+            let actor = caller.actor.clone();
+            let tenant_id = tenant_id.clone();
+            let entry = Entry { tenant_id, actor, reason, kind, request: None };
+            let event = change.append(entry).await?;
+            self.commit(change, std::slice::from_ref(&event)).await?;
+        }
+        let outside = outside.into_iter().map(|grant| GrantView::at(grant, now)).collect();
+        Ok(PolicyUpdated { policy, outside })
+    }
+}

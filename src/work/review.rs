@@ -1,0 +1,84 @@
+//! Review: one grant, all grants, the whole history.
+
+use crate::{
+    domain::{AgentId, Event, Grant, GrantState, GroupId, TenantId, Time},
+    store::{EventQuery, GrantQuery},
+    work::{
+        GrantRef, GrantView, Work, WorkError,
+        page::{Page, PageRequest, QueryId},
+    },
+};
+
+/// Which grants to list. Filters are combined with "and".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrantFilter {
+    /// The tenant.
+    pub tenant_id: TenantId,
+    /// In one of these states; empty: any.
+    pub states: Vec<GrantState>,
+    /// To this group.
+    pub group_id: Option<GroupId>,
+    /// Naming this agent.
+    pub agent_id: Option<AgentId>,
+    /// In force at some time from then on.
+    pub overlap_start: Option<Time>,
+    /// In force at some time before then.
+    pub overlap_end: Option<Time>,
+}
+
+impl Work {
+    /// One grant.
+    pub async fn get_grant(&self, grant: &GrantRef) -> Result<GrantView, WorkError> {
+        let found = self.store.grant(&grant.tenant_id, grant.id()?).await?;
+        let found = found.ok_or_else(|| grant.not_found())?;
+        Ok(GrantView::at(found, self.clock.now()))
+    }
+
+    /// A page of a tenant's grants, newest first.
+    pub async fn list_grants(
+        &self,
+        filter: GrantFilter,
+        page: &PageRequest,
+    ) -> Result<Page<GrantView>, WorkError> {
+        let query_id = QueryId::of(("grants", &filter));
+        let now = self.clock.now();
+        let query = GrantQuery {
+            tenant_id: filter.tenant_id,
+            states: filter.states,
+            group_id: filter.group_id,
+            agent_id: filter.agent_id,
+            overlap_start: filter.overlap_start,
+            overlap_end: filter.overlap_end,
+            now,
+            before: page.before(query_id)?,
+            limit: page.limit(),
+        };
+        let grants = self.store.list_grants(&query).await?;
+        let Page { items, next_token } =
+            page.page(query_id, grants, |grant: &Grant| grant.create_revision);
+        let items = items.into_iter().map(|grant| GrantView::at(grant, now)).collect();
+        Ok(Page { items, next_token })
+    }
+
+    /// A page of the history of a tenant, or of one of its grants, newest first.
+    pub async fn list_events(
+        &self,
+        tenant_id: &TenantId,
+        grant: Option<&GrantRef>,
+        page: &PageRequest,
+    ) -> Result<Page<Event>, WorkError> {
+        let grant_id = match grant {
+            Some(grant) => Some(self.get_grant(grant).await?.grant.id()),
+            None => None,
+        };
+        let query_id = QueryId::of(("events", tenant_id, grant_id));
+        let query = EventQuery {
+            tenant_id: tenant_id.clone(),
+            grant_id,
+            before: page.before(query_id)?,
+            limit: page.limit(),
+        };
+        let events = self.store.list_events(&query).await?;
+        Ok(page.page(query_id, events, |event: &Event| event.revision))
+    }
+}

@@ -1,0 +1,219 @@
+//! Random interleavings of everything that changes a grant, and what must hold afterwards.
+
+use std::collections::HashMap;
+
+use proptest::{collection::vec, prelude::*, sample::Index};
+use support_access::{
+    domain::{
+        AccessLevel, End, EventKind, ExtendRequest, Grant, GrantId, GrantRequest, GrantState, Note,
+        Question, Span, TenantId, Terms, decide, time::after,
+    },
+    node::Snapshot,
+    work::{GrantView, WorkError},
+};
+use tokio::runtime::Builder;
+
+use crate::world::{World, admin, agent, group, mk_request, reference, soon, tenant};
+
+#[derive(Debug, Clone)]
+enum Step {
+    Grant { tenant: usize, group: usize, level: usize, named: bool, delay: i64, hours: u64 },
+    Extend { which: Index, hours: u64 },
+    Revoke { which: Index },
+    RevokeAll { tenant: usize },
+    Wait { seconds: i64 },
+    Sweep,
+}
+
+const TENANTS: [&str; 2] = ["acme", "globex"];
+const GROUPS: [&str; 2] = ["support", "engineering"];
+
+fn step() -> impl Strategy<Value = Step> {
+    let grant = (0..2_usize, 0..2_usize, 0..3_usize, any::<bool>(), 0..3_i64, 0..4_u64).prop_map(
+        |(tenant, group, level, named, delay, hours)| Step::Grant {
+            tenant,
+            group,
+            level,
+            named,
+            delay,
+            hours,
+        },
+    );
+    prop_oneof![
+        4 => grant,
+        3 => (any::<Index>(), 0..5_u64).prop_map(|(which, hours)| Step::Extend { which, hours }),
+        3 => any::<Index>().prop_map(|which| Step::Revoke { which }),
+        1 => (0..2_usize).prop_map(|tenant| Step::RevokeAll { tenant }),
+        4 => (0..5_400_i64).prop_map(|seconds| Step::Wait { seconds }),
+        2 => Just(Step::Sweep),
+    ]
+}
+
+/// What the model knows: every grant, as the last change left it.
+type Model = HashMap<GrantId, Grant>;
+
+fn pick(model: &Model, which: Index) -> Option<Grant> {
+    let mut ids: Vec<GrantId> = model.keys().copied().collect();
+    ids.sort_unstable();
+    (!ids.is_empty()).then(|| model[which.get(&ids)].clone())
+}
+
+async fn take(world: &World, model: &mut Model, step: Step) {
+    let now = world.now();
+    match step {
+        Step::Grant { tenant: owner, group: to, level, named, delay, hours } => {
+            let request = GrantRequest {
+                group_id: group(GROUPS[to]),
+                agent_ids: named.then(|| agent("ada")).into_iter().collect(),
+                access_level: AccessLevel::ALL[level],
+                start_time: after(now, Span::hours(delay.unsigned_abs())),
+                end: if hours == 0 { End::UntilRevoked } else { End::After(Span::hours(hours)) },
+                ..mk_request(&tenant(TENANTS[owner]))
+            };
+            let made = world.grant(request).await;
+            assert!(model.insert(made.grant.id(), made.grant).is_none(), "ids are unique");
+        }
+        Step::Extend { which, hours } => extend(world, model, which, hours).await,
+        Step::Revoke { which } => revoke(world, model, which).await,
+        Step::RevokeAll { tenant: owner } => {
+            revoke_all(world, model, &tenant(TENANTS[owner])).await;
+        }
+        Step::Wait { seconds } => world.advance(seconds),
+        Step::Sweep => drop(world.work.sweep().await.unwrap()),
+    }
+}
+
+async fn extend(world: &World, model: &mut Model, which: Index, hours: u64) {
+    let now = world.now();
+    let Some(grant) = pick(model, which) else { return };
+    let end = if hours == 0 { End::UntilRevoked } else { End::After(Span::hours(hours)) };
+    let request = ExtendRequest { end, reason: Note::default() };
+    let target = reference(&GrantView::at(grant.clone(), now));
+    let extended = world.work.extend_access(&admin(), &target, None, request, soon()).await;
+    if grant.state(now).is_ended() {
+        assert!(matches!(extended, Err(WorkError::GrantEnded { .. })), "{extended:?}");
+        return;
+    }
+    let (extended, _) = extended.unwrap();
+    let begin = grant.terms.start_time.max(now);
+    let expected = if hours == 0 { None } else { after(begin, Span::hours(hours)) };
+    assert_eq!(extended.grant.terms.expire_time, expected);
+    model.insert(grant.id(), extended.grant);
+}
+
+async fn revoke(world: &World, model: &mut Model, which: Index) {
+    let now = world.now();
+    let Some(grant) = pick(model, which) else { return };
+    let revoked = world.revoke(&reference(&GrantView::at(grant.clone(), now))).await;
+    let was = grant.state(now);
+    let expected = if was.is_ended() { was } else { GrantState::Revoked };
+    assert_eq!(revoked.grant.state, expected);
+    let mut still_open: Vec<GrantId> = model
+        .values()
+        .filter(|other| other.tenant_id == grant.tenant_id && other.id() != grant.id())
+        .filter(|other| other.state(now) == GrantState::Active)
+        .map(Grant::id)
+        .collect();
+    still_open.sort_unstable();
+    let mut told: Vec<GrantId> = revoked.remaining.iter().map(|view| view.grant.id()).collect();
+    told.sort_unstable();
+    assert_eq!(told, still_open, "the answer names what still lets somebody in");
+    if !was.is_ended() {
+        model.insert(grant.id(), revoked.grant.grant);
+    }
+}
+
+async fn revoke_all(world: &World, model: &mut Model, owner: &TenantId) {
+    let now = world.now();
+    let caller = admin();
+    let revoked = world.work.revoke_all_access(&caller, owner, Note::default(), soon());
+    let revoked = revoked.await.unwrap();
+    let open = |grant: &&Grant| grant.tenant_id == *owner && !grant.state(now).is_ended();
+    assert_eq!(revoked.count, model.values().filter(open).count());
+    for view in revoked.grants {
+        assert_eq!(view.state, GrantState::Revoked);
+        model.insert(view.grant.id(), view.grant);
+    }
+}
+
+/// Every check is answered by the union of all grants ever made, whether or not expiries have been recorded.
+async fn checks_agree(world: &World, model: &Model) {
+    let now = world.now();
+    for owner in TENANTS.map(tenant) {
+        let of_owner = |grant: &&Grant| grant.tenant_id == owner;
+        let terms: Vec<&Terms> =
+            model.values().filter(of_owner).map(|grant| &grant.terms).collect();
+        for groups in [vec!["support"], vec!["engineering"], vec!["support", "engineering"], vec![]]
+        {
+            for (who, level) in [("ada", AccessLevel::ReadOnly), ("bob", AccessLevel::Admin)] {
+                let question = Question {
+                    tenant_id: owner.clone(),
+                    agent_id: agent(who),
+                    group_ids: groups.iter().copied().map(group).collect(),
+                    required_level: level,
+                };
+                let expected = decide(terms.iter().copied(), &question, now);
+                let answer = world.check(&question).await;
+                assert_eq!(answer.reason, expected.reason, "{question:?}");
+                assert_eq!(answer.grant_id, expected.terms.map(|terms| terms.grant_id));
+            }
+        }
+    }
+}
+
+fn sorted<'a>(held: impl Iterator<Item = (&'a TenantId, &'a Terms)>) -> Vec<(TenantId, Terms)> {
+    let mut held: Vec<_> = held.map(|(owner, terms)| (owner.clone(), terms.clone())).collect();
+    held.sort_by_key(|(_, terms)| terms.grant_id);
+    held
+}
+
+async fn history_agrees(world: &World, model: &Model) {
+    let events = world.store.events_after(0, usize::MAX).await.unwrap();
+    let mut replayed = Snapshot::default();
+    let mut endings: HashMap<GrantId, usize> = HashMap::new();
+    let mut last: Model = HashMap::new();
+    for (index, event) in events.iter().enumerate() {
+        assert_eq!(event.revision, i64::try_from(index).unwrap() + 1, "gap-free");
+        replayed.apply(event);
+        let grant = event.kind.grant().unwrap().clone();
+        if event.kind.ends_grant() {
+            *endings.entry(grant.id()).or_default() += 1;
+        }
+        if matches!(event.kind, EventKind::Expired { .. }) {
+            assert!(grant.terms.expire_time.unwrap() <= event.time, "not before its time");
+        }
+        last.insert(grant.id(), grant);
+    }
+    assert!(endings.values().all(|count| *count == 1), "a grant ends once");
+    let now = world.now();
+    for (id, grant) in model {
+        assert_eq!(last[id].terms, grant.terms);
+        let stored = world.store.grant(&grant.tenant_id, *id).await.unwrap().unwrap();
+        assert_eq!(stored, last[id], "the log is the truth");
+        assert_eq!(endings.contains_key(id), grant.state(now).is_ended(), "after a sweep");
+    }
+    world.node.wait_for(world.store.head().await.unwrap(), soon()).await;
+    assert_eq!(sorted(world.node.snapshot().iter()), sorted(replayed.iter()));
+    assert_eq!(world.node.gauges(), replayed.gauges());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn any_interleaving_leaves_a_true_history_and_right_answers(steps in vec(step(), 1..40)) {
+        let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let world = World::new();
+            let mut model = Model::new();
+            for step in steps {
+                take(&world, &mut model, step).await;
+                checks_agree(&world, &model).await;
+            }
+            world.work.sweep().await.unwrap();
+            assert_eq!(world.work.sweep().await.unwrap(), 0, "each expiry once");
+            checks_agree(&world, &model).await;
+            history_agrees(&world, &model).await;
+        });
+    }
+}

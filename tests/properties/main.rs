@@ -1,0 +1,8 @@
+//! Properties that hold over random histories. A failing case is shrunk and kept in `proptest-regressions/`.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+
+mod decisions;
+mod histories;
+mod pages;
+mod world;

@@ -1,0 +1,59 @@
+//! A walk over pages sees each grant exactly once, whatever is written meanwhile.
+
+use std::collections::HashSet;
+
+use proptest::prelude::*;
+use support_access::{
+    domain::{GrantId, GrantState},
+    work::{page::PageRequest, review::GrantFilter},
+};
+use tokio::runtime::Builder;
+
+use crate::world::{World, mk_request, reference, tenant};
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn each_grant_is_seen_exactly_once(
+        before in 0..40_usize, page_size in 1..9_usize, writes_per_page in 0..5_usize,
+    ) {
+        let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let world = World::new();
+            let acme = tenant("acme");
+            let mut made: Vec<GrantId> = Vec::new();
+            for _ in 0..before {
+                made.push(world.grant(mk_request(&acme)).await.grant.id());
+            }
+            let filter = GrantFilter {
+                tenant_id: acme.clone(),
+                states: vec![],
+                group_id: None,
+                agent_id: None,
+                overlap_start: None,
+                overlap_end: None,
+            };
+            let mut seen: Vec<GrantId> = Vec::new();
+            let mut page = PageRequest { size: page_size, token: String::new() };
+            loop {
+                let got = world.work.list_grants(filter.clone(), &page).await.unwrap();
+                assert!(got.items.len() <= page_size);
+                seen.extend(got.items.iter().map(|view| view.grant.id()));
+                for view in got.items.iter().take(writes_per_page) {
+                    world.grant(mk_request(&acme)).await;
+                    world.grant(mk_request(&tenant("globex"))).await;
+                    let revoked = world.revoke(&reference(view)).await;
+                    assert_eq!(revoked.grant.state, GrantState::Revoked);
+                }
+                if got.next_token.is_empty() {
+                    break;
+                }
+                page.token = got.next_token;
+            }
+            made.reverse();
+            assert_eq!(seen.iter().collect::<HashSet<_>>().len(), seen.len(), "none twice");
+            assert_eq!(seen, made, "all that were there at the start, newest first");
+        });
+    }
+}
