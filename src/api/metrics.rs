@@ -325,7 +325,7 @@ mod tests {
         let bucket = |le: &str| {
             format!("support_access_rpc_duration_seconds_bucket{{le=\"{le}\",{labels}}}")
         };
-        assert_has(&text, &format!("{} 0", bucket("5e-5")));
+        assert_has(&text, &format!("{} 0", bucket("0.00005")));
         assert_has(&text, &format!("{} 1", bucket("0.0001")));
         assert_eq!(metrics.rpc(watch).in_flight.get(), 1);
         assert_eq!(metrics.rpc(check).in_flight.get(), 0);

@@ -2,28 +2,34 @@
 
 use std::{
     convert::Infallible,
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use futures::future::BoxFuture;
 use http::{Request, Response};
+use tokio::sync::Semaphore;
 use tonic::{body::Body, server::NamedService};
 use tower::Service;
 
 use crate::server::tasks::Tasks;
 
+/// The most calls under way at a time. More wait: they are not counted by their connections if callers hang up.
+const CALLS_MAX: usize = 1_024;
+
 /// A call once begun runs to its end, even if its caller hangs up or its deadline passes: a transaction is committed or
-/// rolled back because of what was asked, not because of when somebody stopped to listen.
+/// rolled back because of what was asked, not because of when somebody stopped listening.
 #[derive(Debug, Clone)]
 pub(super) struct Detached<S> {
     inner: S,
     tasks: Tasks,
+    room: Arc<Semaphore>,
 }
 
 impl<S> Detached<S> {
     /// Runs the calls of `inner` as `tasks`.
     pub(super) fn new(inner: S, tasks: Tasks) -> Self {
-        Self { inner, tasks }
+        Self { inner, tasks, room: Arc::new(Semaphore::new(CALLS_MAX)) }
     }
 }
 
@@ -42,7 +48,16 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let name = request.uri().path().to_owned();
-        self.tasks.detached(name, self.inner.call(request))
+        let call = self.inner.call(request);
+        let (tasks, room) = (self.tasks.clone(), Arc::clone(&self.room));
+        Box::pin(async move {
+            let place = room.acquire_owned().await;
+            let in_its_place = async move {
+                let _place = place;
+                call.await
+            };
+            tasks.detached(name, in_its_place).await
+        })
     }
 }
 

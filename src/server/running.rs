@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use futures::FutureExt;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -62,7 +63,9 @@ impl Running {
             error!(%failure, "cannot go on");
         }
         self.close().await;
-        failure.map_or(Ok(()), |failure| Err(ServeError::Task(failure)))
+        // A panic on the way out is a failure too.
+        let later = || [&self.doors, &self.inner].iter().find_map(|it| it.failure().now_or_never());
+        failure.or_else(later).map_or(Ok(()), |failure| Err(ServeError::Task(failure)))
     }
 
     pub(super) async fn close(&self) {
