@@ -1,5 +1,7 @@
 //! The command line: a file per command, each of which turns its arguments into a request and the answer into a report.
-//! Only [`output`] prints.
+//! Only [`output`] prints. Doc comments of arguments are their help texts.
+
+#![allow(clippy::doc_markdown, reason = "a help text has no use for backticks")]
 
 use std::ffi::OsString;
 
@@ -34,11 +36,11 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0   done; for check: allowed
   1   failed; for check: denied
-  2   for check: could not tell, because the server gave no answer or one that is not fresh enough (STALE)
+  2   for check: could not tell; the server gave no answer, or a STALE one
   64  wrong usage or configuration; nothing was tried
 
 Times are RFC 3339 with a zone, seconds optional: 2026-12-01T09:00Z, 2026-12-01T10:00:30+01:00.
-Durations are numbers with units: 90s, 30m, 8h, 7d (days of 24 hours), and their sums, such as \"1d 12h\".
+Durations are numbers with units: 90s, 30m, 8h, 7d (of 24 hours), and sums such as \"1d 12h\".
 Tables show times in UTC.";
 
 /// Customers decide when the vendor's support staff may enter their tenant.

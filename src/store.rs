@@ -1,9 +1,9 @@
 //! The state: the log of events and the grants it adds up to, behind one small trait.
 //!
-//! Three stores keep the contract: [`memory`] (the model), [`sqlite`] and [`postgres`]. `tests/store` runs one suite over
-//! all of them. Everything that speaks SQL is in this room.
+//! Three stores keep the contract: [`memory`] (the model), [`sqlite`] and [`postgres`], which share [`sql`]. `tests/store`
+//! runs one suite over all of them. Everything that speaks SQL is in this room.
 
-use std::{error::Error, fmt::Debug, sync::Arc};
+use std::{error::Error, fmt::Debug, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
@@ -14,6 +14,12 @@ use crate::domain::{
 };
 
 pub mod memory;
+mod postgres;
+mod sql;
+mod sqlite;
+
+/// How long anybody waits for a database before they are told that it is not available.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why a store could not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +76,8 @@ pub struct Entry {
 pub struct GrantQuery {
     /// The tenant.
     pub tenant_id: TenantId,
-    /// In one of these states at `now`; empty: any.
+    /// In one of these states at `now`; empty: any. A grant whose end time came, says its last event, is `EXPIRED` even
+    /// where `now` is by a clock that is behind.
     pub states: Vec<GrantState>,
     /// To this group.
     pub group_id: Option<GroupId>,
@@ -78,7 +85,8 @@ pub struct GrantQuery {
     pub agent_id: Option<AgentId>,
     /// With an end time (of expiry or revocation) after this moment.
     pub overlap_start: Option<Time>,
-    /// With a start time before this moment, and, if both are given, not revoked before they started.
+    /// With a start time before this moment. With either of the two, a grant that was revoked before it started is left out:
+    /// it was never in force.
     pub overlap_end: Option<Time>,
     /// The moment that states are told at.
     pub now: Time,
@@ -204,7 +212,9 @@ pub trait Change: Send {
     async fn tightening(&mut self, tenant_id: &TenantId) -> Result<Tightening, StoreError>;
 
     /// Writes one event at the next revision and at [`Change::now`], and brings the grant or policy it is about to what it
-    /// says. Sets the grant's `revision`, and `create_revision` if it is new. Returns the event as written.
+    /// says. Sets the grant's `revision`, and `create_revision` if it is new. Returns the event as written. Of a grant that
+    /// exists, only the end changes; one that has ended never does. After an error, or if the caller stops waiting, the change
+    /// can no longer be committed.
     async fn append(&mut self, entry: Entry) -> Result<Event, StoreError>;
 
     /// Makes what was appended permanent, and returns the revision of the log then.
@@ -224,21 +234,46 @@ fn stamp(entry: Entry, revision: Revision, time: Time) -> (Event, Option<Request
     (Event { revision, tenant_id, time, actor, reason, kind }, request)
 }
 
-/// Opens the store that `url` names: `sqlite://PATH`, `postgres://…` or `memory:`; creates and migrates its schema.
+/// Opens the store that `url` names: `sqlite://PATH`, `postgres://…` or `memory:`. Creates its schema, or migrates it, first;
+/// refuses one that it does not understand.
 pub async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, OpenError> {
-    match url.split_once(':').map(|(scheme, _)| scheme) {
-        Some("memory") => Ok(Arc::new(memory::MemoryStore::new(clock))),
-        _ => Err(OpenError(format!(
-            "database-url must begin with sqlite:, postgres: or memory:, but is {url:?}"
-        ))),
+    match Place::of(url)? {
+        Place::Memory => Ok(Arc::new(memory::MemoryStore::new(clock))),
+        Place::Sqlite => sqlite::open(url, clock).await,
+        Place::Postgres => postgres::open(url, clock).await,
     }
 }
 
-/// Creates the schema of the database that `url` names, or brings it to the latest version, and leaves.
-#[expect(clippy::unused_async, reason = "the databases to wait for are still to come")]
+/// Brings the schema of the database that `url` names to this version of the program, as [`open`] does, and no more.
 pub async fn migrate(url: &str) -> Result<(), OpenError> {
-    match url.split_once(':').map(|(scheme, _)| scheme) {
-        Some("memory") => Ok(()),
-        _ => Err(OpenError("this database cannot be migrated yet".into())),
+    match Place::of(url)? {
+        Place::Memory => {
+            Err(OpenError("database-url is memory:, where there is nothing to migrate".into()))
+        }
+        Place::Sqlite => sqlite::migrate(url).await,
+        Place::Postgres => postgres::migrate(url).await,
+    }
+}
+
+/// Where a store can be.
+enum Place {
+    Memory,
+    Sqlite,
+    Postgres,
+}
+
+impl Place {
+    fn of(url: &str) -> Result<Self, OpenError> {
+        // Only the scheme is ever shown: the rest may hold a password.
+        match url.split_once(':').unwrap_or_default() {
+            ("memory", "") => Ok(Self::Memory),
+            ("sqlite", _) => Ok(Self::Sqlite),
+            ("postgres" | "postgresql", _) => Ok(Self::Postgres),
+            _ => Err(OpenError(
+                "database-url must be sqlite://PATH, postgres://USER:PASSWORD@HOST/DATABASE, or \
+                 memory:"
+                    .into(),
+            )),
+        }
     }
 }

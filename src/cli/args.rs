@@ -69,7 +69,7 @@ pub(crate) fn parse_time(text: &str) -> Result<Timestamp, String> {
     let (local, zone) = text.split_at(zone);
     let seconds = if local.len() == "2026-12-01T09:00".len() { ":00" } else { "" };
     let time = chrono::DateTime::parse_from_rfc3339(&format!("{local}{seconds}{zone}"))
-        .map_err(|error| format!("{error}; {EXAMPLE}"))?;
+        .map_err(|_| format!("there is no such time; {EXAMPLE}"))?;
     let nanos = i32::try_from(time.timestamp_subsec_nanos()).unwrap_or_default();
     match time::from_parts(time.timestamp(), nanos) {
         Some(_) => Ok(Timestamp { seconds: time.timestamp(), nanos }),
@@ -133,10 +133,10 @@ mod tests {
             ("tomorrow", "there must be a date, a time of day and a zone"),
             ("2026-12-01T09:00", "the zone is missing"),
             ("2026-12-01T09:00:00", "the zone is missing"),
-            ("2026-13-01T09:00Z", "input is out of range"),
-            ("2026-12-01T9:00Z", "input contains invalid characters"),
+            ("2026-13-01T09:00Z", "there is no such time"),
+            ("2026-12-01T9:00Z", "there is no such time"),
             ("0000-12-01T09:00Z", "the year must be from 1 to 9999"),
-            ("2026-12-01Té:00Z", "input contains invalid characters"),
+            ("2026-12-01Té:00Z", "there is no such time"),
             ("日本日本", "there must be a date, a time of day and a zone"),
         ];
         for (text, expected) in cases {

@@ -23,8 +23,8 @@ pub(crate) const CALL: Call = Call {
 };
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 allowed, 1 denied, 2 could not tell (no answer from the server, or STALE), 64 wrong usage. Let the agent in
-only on 0.";
+Exit codes: 0 allowed, 1 denied, 2 could not tell (no answer from the server, or a STALE one),
+64 wrong usage. Let the agent in only on 0.";
 
 /// Ask whether a support agent may enter a tenant, now, at a level.
 #[derive(Debug, Args)]

@@ -39,9 +39,9 @@ const RETRY_DELAY_MIN: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Options of the commands that ask a server")]
 pub(crate) struct ClientArgs {
-    /// The server: http://HOST:PORT, or unix:PATH for a socket on this machine.
     #[arg(
         long,
+        help = "The server: http://HOST:PORT, or unix:PATH for a socket on this machine",
         global = true,
         value_name = "URL",
         env = "SUPPORT_ACCESS_SERVER",
@@ -167,7 +167,9 @@ impl Client {
             };
             let delay = status.get_details_retry_info().and_then(|retry| retry.retry_delay);
             match delay.map(|delay| delay.max(RETRY_DELAY_MIN)) {
-                Some(delay) if call.repeatable && delay < left => sleep(delay).await,
+                Some(delay) if call.repeatable && Instant::now() + delay < deadline => {
+                    sleep(delay).await;
+                }
                 _ => return Err(Failure::of_status(&status, call.fields)),
             }
         }

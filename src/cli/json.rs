@@ -1,5 +1,7 @@
 //! Answers as protobuf JSON, for scripts.
 
+use std::fmt::Write;
+
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use serde_json::Serializer;
@@ -31,7 +33,8 @@ fn escape(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {
         if c != '\n' && is_unsafe(c) {
-            text += &format!("\\u{:04x}", u32::from(c));
+            // Writing to a text cannot fail.
+            let _ = write!(text, "\\u{:04x}", u32::from(c));
         } else {
             text.push(c);
         }

@@ -87,13 +87,9 @@ fn write(stream: &mut dyn Write, text: &str) -> io::Result<()> {
 
 impl Failure {
     fn render(&self, look: Look) -> String {
-        let mut text = String::new();
-        for problem in &self.problems {
-            text += &format!("{} {problem}\n", look.paint(Tone::Bad, "error:"));
-        }
-        if let Some(hint) = &self.hint {
-            text += &format!("{} {hint}\n", look.paint(Tone::Notice, "hint:"));
-        }
-        text
+        let error = look.paint(Tone::Bad, "error:");
+        let problems = self.problems.iter().map(|problem| format!("{error} {problem}\n"));
+        let hint = look.paint(Tone::Notice, "hint:");
+        problems.chain(self.hint.iter().map(|text| format!("{hint} {text}\n"))).collect()
     }
 }

@@ -50,6 +50,7 @@ pub(crate) struct ShowArgs {
 /// It can never be looser than the vendor's catalogue. Grants that exist are not changed; the answer lists those that the
 /// new policy would not allow.
 #[derive(Debug, Args)]
+#[command(override_usage = "support-access policy set [OPTIONS] <TENANT>")]
 #[command(group = ArgGroup::new("setting").required(true).multiple(true).args([
     "groups", "no_groups", "presets", "no_presets", "default_duration", "longest_duration",
     "until_revoked_allowed", "reason_required", "ticket_required", "longest_schedule_ahead",

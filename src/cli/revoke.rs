@@ -25,6 +25,8 @@ const CALL: Call = Call {
 /// Ending what has ended changes nothing, and is no failure. The answer says whether it is in force at every check node,
 /// and which grants still let somebody in.
 #[derive(Debug, Args)]
+#[command(override_usage = "support-access revoke [OPTIONS] <TENANT> <GRANT_ID>
+       support-access revoke [OPTIONS] --all <TENANT>")]
 pub(crate) struct RevokeArgs {
     /// The tenant whose grants they are.
     tenant: String,

@@ -11,8 +11,8 @@ use crate::server::{
 };
 
 const PLACES: &str = "\
-Each setting is looked for as a flag, then in the environment (an empty variable counts as not set), then in the
-configuration file, and then has its default. In the file, which is TOML, names have underscores:
+Each setting is looked for as a flag, then in the environment (an empty variable counts as not
+set), then in the configuration file, and then has its default. The file is TOML:
 
   listen = [\"127.0.0.1:50051\", \"unix:/run/support-access.sock\"]
   max_staleness = \"2s\"
@@ -32,11 +32,11 @@ configuration file, and then has its default. In the file, which is TOML, names 
   description = \"Support analysts who answer your tickets.\"
   highest_level = \"ADMIN\"           # READ_ONLY, READ_WRITE or ADMIN
 
-Exit codes: 0 stopped by a signal, 1 could not start or stopped by itself, 64 wrong usage or configuration.";
+Exit codes: 0 stopped by a signal, 1 could not start or failed, 64 wrong usage or configuration.";
 
 /// Run the server.
 #[derive(Debug, Args)]
-#[command(after_help = PLACES)]
+#[command(after_long_help = PLACES)]
 pub(crate) struct ServeArgs {
     /// Where to serve gRPC: IP:PORT, localhost:PORT or unix:PATH. Port 0 takes a free one. May be repeated.
     ///
@@ -45,7 +45,7 @@ pub(crate) struct ServeArgs {
     listen: Vec<String>,
     /// Where to serve HTTP (metrics and health): IP:PORT or localhost:PORT. Port 0 takes a free one.
     ///
-    /// Default: 127.0.0.1:8080. Environment: SUPPORT_ACCESS_HTTP_LISTEN. File: `http_listen`.
+    /// Default: 127.0.0.1:8080. Environment: SUPPORT_ACCESS_HTTP_LISTEN. File: http_listen.
     #[arg(long, value_name = "ADDRESS")]
     http_listen: Option<String>,
     #[command(flatten)]
@@ -53,12 +53,12 @@ pub(crate) struct ServeArgs {
     /// How old what a check is decided from may be: from 200ms to 5m. What cannot be proved to be younger denies with
     /// STALE; and it is the longest time until a revocation is in force everywhere.
     ///
-    /// Default: 2s. Environment: SUPPORT_ACCESS_MAX_STALENESS. File: `max_staleness`.
+    /// Default: 2s. Environment: SUPPORT_ACCESS_MAX_STALENESS. File: max_staleness.
     #[arg(long, value_name = "DURATION")]
     max_staleness: Option<String>,
     /// How long to wait for calls in progress after a signal to stop, before they are cut: from 0s to 1h.
     ///
-    /// Default: 10s. Environment: SUPPORT_ACCESS_DRAIN_TIMEOUT. File: `drain_timeout`.
+    /// Default: 10s. Environment: SUPPORT_ACCESS_DRAIN_TIMEOUT. File: drain_timeout.
     #[arg(long, value_name = "DURATION")]
     drain_timeout: Option<String>,
     /// Listen on addresses beyond loopback, too, although callers cannot be authenticated yet: whoever reaches them can
@@ -81,12 +81,12 @@ pub(crate) struct ServeArgs {
     log: Option<String>,
     /// How to log: text, json, or auto, which is text on a terminal and json otherwise.
     ///
-    /// Default: auto. Environment: SUPPORT_ACCESS_LOG_FORMAT. File: `log_format`.
+    /// Default: auto. Environment: SUPPORT_ACCESS_LOG_FORMAT. File: log_format.
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
     /// The most scheduled and active grants that one tenant may have: from 1 to 1000000.
     ///
-    /// Default: 10000. Environment: SUPPORT_ACCESS_MAX_LIVE_GRANTS_PER_TENANT. File: `max_live_grants_per_tenant`.
+    /// Default: 10000. Environment: SUPPORT_ACCESS_MAX_LIVE_GRANTS_PER_TENANT. File: max_live_grants_per_tenant.
     #[arg(long, value_name = "NUMBER")]
     max_live_grants_per_tenant: Option<String>,
 }
@@ -99,8 +99,8 @@ pub(crate) struct DatabaseArgs {
     config: Option<PathBuf>,
     /// The database: sqlite://PATH, postgres://USER:PASSWORD@HOST/NAME, or memory: to forget everything at the end.
     ///
-    /// Default: `sqlite://support-access.db`. Environment: SUPPORT_ACCESS_DATABASE_URL, which other users of the machine
-    /// cannot read as they can a flag. File: `database_url`.
+    /// Default: sqlite://support-access.db. Environment: SUPPORT_ACCESS_DATABASE_URL, which other users of the machine
+    /// cannot read as they can a flag. File: database_url.
     #[arg(long, value_name = "URL")]
     database_url: Option<String>,
 }

@@ -2,19 +2,22 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use imbl::{HashMap, OrdMap, OrdSet, Vector};
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::{
+    sync::{Mutex, OwnedMutexGuard},
+    time::timeout,
+};
 
 use crate::{
     domain::{
-        Clock, Event, EventKind, Grant, GrantId, GroupId, RequestId, Revision, TenantId, Terms,
-        Tightening, Time,
+        Clock, Event, EventKind, Grant, GrantId, GrantState, GroupId, RequestId, Revision,
+        TenantId, Terms, Tightening, Time,
     },
     store::{
-        Change, Entry, EventQuery, GrantQuery, Held, Remembered, RequestMark, Store, StoreError,
-        stamp,
+        Change, Entry, EventQuery, GrantQuery, Held, PATIENCE, Remembered, RequestMark, Store,
+        StoreError, stamp,
     },
 };
 
@@ -22,8 +25,8 @@ use crate::{
 #[derive(Debug)]
 pub struct MemoryStore {
     clock: Arc<dyn Clock>,
-    /// What is committed.
-    state: Arc<ArcSwap<State>>,
+    /// What is committed; `None` once closed.
+    state: Arc<ArcSwapOption<State>>,
     /// Held by the one change that is being made.
     writer: Arc<Mutex<()>>,
 }
@@ -46,7 +49,7 @@ struct State {
 struct MemoryChange {
     now: Time,
     working: State,
-    target: Arc<ArcSwap<State>>,
+    target: Arc<ArcSwapOption<State>>,
     _writer: OwnedMutexGuard<()>,
 }
 
@@ -55,15 +58,21 @@ struct MemoryChange {
 impl MemoryStore {
     /// An empty store.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, state: Arc::default(), writer: Arc::default() }
+        let state = Arc::new(ArcSwapOption::from_pointee(State::default()));
+        Self { clock, state, writer: Arc::default() }
+    }
+
+    fn state(&self) -> Result<Arc<State>, StoreError> {
+        open_state(&self.state)
     }
 }
 
 #[async_trait]
 impl Store for MemoryStore {
     async fn begin(&self) -> Result<Box<dyn Change>, StoreError> {
-        let writer = Arc::clone(&self.writer).lock_owned().await;
-        let working = State::clone(&self.state.load());
+        let turn = timeout(PATIENCE, Arc::clone(&self.writer).lock_owned()).await;
+        let writer = turn.map_err(|error| StoreError::Unavailable(Box::new(error)))?;
+        let working = State::clone(&*self.state()?);
         let last = working.events.last().map(|event| event.time);
         let now = self.clock.now();
         Ok(Box::new(MemoryChange {
@@ -75,14 +84,14 @@ impl Store for MemoryStore {
     }
 
     async fn head(&self) -> Result<Revision, StoreError> {
-        Ok(self.state.load().head())
+        Ok(self.state()?.head())
     }
 
     async fn load(
         &self,
         visit: &mut (dyn FnMut(TenantId, Terms, Held) + Send),
     ) -> Result<Revision, StoreError> {
-        let state = self.state.load_full();
+        let state = self.state()?;
         let mut last_ended: std::collections::HashMap<(&TenantId, &GroupId), &Terms> =
             std::collections::HashMap::new();
         for (key, grant) in &state.grants {
@@ -110,7 +119,7 @@ impl Store for MemoryStore {
         revision: Revision,
         limit: usize,
     ) -> Result<Vec<Event>, StoreError> {
-        let state = self.state.load();
+        let state = self.state()?;
         let skipped = usize::try_from(revision).unwrap_or(0).min(state.events.len());
         Ok(state.events.iter().skip(skipped).take(limit).cloned().collect())
     }
@@ -120,14 +129,14 @@ impl Store for MemoryStore {
         tenant_id: &TenantId,
         grant_id: GrantId,
     ) -> Result<Option<Grant>, StoreError> {
-        Ok(self.state.load().grant(tenant_id, grant_id))
+        Ok(self.state()?.grant(tenant_id, grant_id))
     }
 
     async fn list_grants(&self, query: &GrantQuery) -> Result<Vec<Grant>, StoreError> {
-        let state = self.state.load();
+        let state = self.state()?;
         Ok(state
             .grants_of(&query.tenant_id, query.before)
-            .filter(|grant| matches(grant, query))
+            .filter(|grant| matches(grant, state.is_live(grant), query))
             .take(query.limit)
             .cloned()
             .collect())
@@ -135,7 +144,7 @@ impl Store for MemoryStore {
 
     async fn list_events(&self, query: &EventQuery) -> Result<Vec<Event>, StoreError> {
         let before = query.before.unwrap_or(Revision::MAX);
-        let state = self.state.load();
+        let state = self.state()?;
         Ok(state
             .events
             .iter()
@@ -149,24 +158,34 @@ impl Store for MemoryStore {
     }
 
     async fn tightening(&self, tenant_id: &TenantId) -> Result<Tightening, StoreError> {
-        Ok(self.state.load().tightenings.get(tenant_id).cloned().unwrap_or_default())
+        Ok(self.state()?.tightenings.get(tenant_id).cloned().unwrap_or_default())
     }
 
     async fn next_expiry(&self) -> Result<Option<Time>, StoreError> {
-        let state = self.state.load();
+        let state = self.state()?;
         Ok(state.live_grants().filter_map(|grant| grant.terms.expire_time).min())
     }
 
-    async fn close(&self) {}
+    async fn close(&self) {
+        self.state.store(None);
+    }
 }
 
-fn matches(grant: &Grant, query: &GrantQuery) -> bool {
+fn open_state(state: &ArcSwapOption<State>) -> Result<Arc<State>, StoreError> {
+    state.load_full().ok_or_else(|| StoreError::Unavailable("the store is closed".into()))
+}
+
+fn matches(grant: &Grant, is_live: bool, query: &GrantQuery) -> bool {
     let terms = &grant.terms;
+    let state = match grant.state(query.now) {
+        state if is_live || state.is_ended() => state,
+        _ => GrantState::Expired, // says its last event, whatever the asker's clock says
+    };
     let end = terms.end_time().unwrap_or(Time::MAX_UTC);
     // A grant that was revoked before it started was never in force.
     let was_in_force = terms.start_time < end;
     let has_overlap = query.overlap_start.is_some() || query.overlap_end.is_some();
-    (query.states.is_empty() || query.states.contains(&grant.state(query.now)))
+    (query.states.is_empty() || query.states.contains(&state))
         && query.group_id.as_ref().is_none_or(|group| *group == terms.group_id)
         && query.agent_id.as_ref().is_none_or(|agent| terms.agent_ids.contains(agent))
         && query.overlap_start.is_none_or(|start| end > start)
@@ -195,6 +214,10 @@ impl State {
         let first = (tenant_id.clone(), Revision::MIN);
         let limit = (tenant_id.clone(), before.unwrap_or(Revision::MAX));
         self.grants.range(first..limit).rev().map(|(_, grant)| grant)
+    }
+
+    fn is_live(&self, grant: &Grant) -> bool {
+        self.live.contains(&(grant.tenant_id.clone(), grant.create_revision))
     }
 
     fn live_grants(&self) -> impl Iterator<Item = &Grant> {
@@ -288,7 +311,8 @@ impl Change for MemoryChange {
 
     async fn commit(self: Box<Self>) -> Result<Revision, StoreError> {
         let revision = self.working.head();
-        self.target.store(Arc::new(self.working));
+        open_state(&self.target)?;
+        self.target.store(Some(Arc::new(self.working)));
         Ok(revision)
     }
 }

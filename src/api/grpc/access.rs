@@ -11,6 +11,7 @@ use crate::{
             convert::{questions, responses},
             status::Failure,
         },
+        metrics::Metrics,
         proto::v1::{self as pb, support_access_server::SupportAccess},
     },
     work::Work,
@@ -20,12 +21,13 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Access {
     work: Arc<Work>,
+    metrics: Arc<Metrics>,
 }
 
 impl Access {
-    /// The service over `work`.
-    pub fn new(work: Arc<Work>) -> Self {
-        Self { work }
+    /// The service over `work`; decisions are counted in `metrics`.
+    pub fn new(work: Arc<Work>, metrics: Arc<Metrics>) -> Self {
+        Self { work, metrics }
     }
 }
 
@@ -40,6 +42,7 @@ impl SupportAccess for Access {
         let (metadata, _, message) = request.into_parts();
         let (question, at_least) = questions::check_request(message).map_err(Failure::from)?;
         let answer = self.work.check(&question, at_least, deadline(&metadata)).await;
+        self.metrics.check(answer.reason);
         Ok(Response::new(responses::answer(answer)))
     }
 
@@ -51,6 +54,9 @@ impl SupportAccess for Access {
         let (questions, at_least) = questions::batch_request(message).map_err(Failure::from)?;
         let (answers, revision) =
             self.work.check_batch(&questions, at_least, deadline(&metadata)).await;
+        for answer in &answers {
+            self.metrics.check(answer.reason);
+        }
         let results = answers.into_iter().map(responses::answer).collect();
         Ok(Response::new(pb::BatchCheckAccessResponse { results, revision }))
     }

@@ -36,9 +36,12 @@ fn what(event: &v1::Event) -> String {
     let Some(grant) = &event.grant else { return String::new() };
     match event.r#type() {
         v1::EventType::Granted => {
-            let level = level(grant.access_level());
-            let (group, start) = (&grant.group_id, moment_utc(grant.start_time.as_ref(), "-"));
-            format!("{group} at {level}, from {start}, {}", until(&grant::end(grant)))
+            let (group, level) = (&grant.group_id, level(grant.access_level()));
+            let from = match grant.start_time {
+                start if start == event.create_time => String::new(),
+                start => format!(" from {}", moment_utc(start.as_ref(), "-")),
+            };
+            format!("{group} at {level}{from} {}", until(&grant::end(grant)))
         }
         v1::EventType::Extended => {
             let before = moment_utc(event.previous_expire_time.as_ref(), "until revoked");

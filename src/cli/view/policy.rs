@@ -59,7 +59,7 @@ pub(super) fn summary(policy: &v1::SupportPolicy) -> String {
         |group: &v1::SupportGroup| format!("{}:{}", group.group_id, level(group.highest_level()));
     let groups = policy.groups.iter().map(group).collect::<Vec<_>>().join(", ");
     let mut text = format!(
-        "groups {}; longest {}; at most {} ahead",
+        "groups {}; longest {}; starts up to {} ahead",
         if groups.is_empty() { "none" } else { &groups },
         span(policy.longest_duration.as_ref()),
         span(policy.longest_schedule_ahead.as_ref()),

@@ -3,8 +3,8 @@ use crate::cli::json::to_json;
 
 const START: i64 = 1_796_115_600; // 2026-12-01T09:00:00Z
 
-fn at(seconds: i64) -> Option<Timestamp> {
-    Some(Timestamp { seconds, nanos: 0 })
+fn at(seconds: i64) -> Timestamp {
+    Timestamp { seconds, nanos: 0 }
 }
 
 fn mk_grant(grant_id: &str) -> v1::Grant {
@@ -14,10 +14,10 @@ fn mk_grant(grant_id: &str) -> v1::Grant {
         group_id: "support".into(),
         access_level: v1::AccessLevel::ReadOnly.into(),
         state: v1::GrantState::Active.into(),
-        start_time: at(START),
-        expire_time: at(START + 7 * 86_400),
+        start_time: Some(at(START)),
+        expire_time: Some(at(START + 7 * 86_400)),
         reason: "Ticket 7".into(),
-        create_time: at(START),
+        create_time: Some(at(START)),
         creator: "alice".into(),
         etag: "e1".into(),
         revision: 3,
@@ -33,20 +33,20 @@ fn mk_revoked(grant_id: &str) -> v1::Grant {
         expire_time: None,
         reason: "two\nlines \u{1b}[31m".into(),
         ticket: "T-1".into(),
-        revoke_time: at(START + 60),
+        revoke_time: Some(at(START + 60)),
         revoker: "carol".into(),
         ..mk_grant(grant_id)
     }
 }
 
-fn mk_enforcement(state: v1::EnforcementState) -> Option<v1::Enforcement> {
-    Some(v1::Enforcement {
+fn mk_enforcement(state: v1::EnforcementState) -> v1::Enforcement {
+    v1::Enforcement {
         state: state.into(),
         revision: 9,
         elapsed: Some(Duration { seconds: 0, nanos: 12_000_000 }),
         nodes_acknowledged: 1,
         nodes_lapsed: 0,
-    })
+    }
 }
 
 /// Shows `answer` as it is shown where there is neither a terminal nor colour.
@@ -98,7 +98,7 @@ There are more; --limit shows them.
 fn a_revocation_says_how_far_it_got_and_what_is_still_open() {
     let mut answer = v1::RevokeAccessResponse {
         grant: Some(mk_grant("g1")),
-        enforcement: mk_enforcement(v1::EnforcementState::Complete),
+        enforcement: Some(mk_enforcement(v1::EnforcementState::Complete)),
         remaining_grants: vec![],
     };
     let text = answer.for_people(Look::default());
@@ -111,7 +111,7 @@ In force  at every check node, after 12ms (revision 9, 1 confirmed, 0 lapsed)
 No other grant of the tenant lets anybody in.
 "
     );
-    answer.enforcement = mk_enforcement(v1::EnforcementState::Pending);
+    answer.enforcement = Some(mk_enforcement(v1::EnforcementState::Pending));
     answer.remaining_grants = vec![mk_grant("g3")];
     let text = answer.for_people(Look::default());
     let (_, tail) = text.split_once("Revision  3\n").unwrap();
@@ -133,7 +133,7 @@ fn a_revocation_of_all_counts_them() {
     check(
         &v1::RevokeAllAccessResponse {
             grants: vec![],
-            enforcement: mk_enforcement(v1::EnforcementState::Complete),
+            enforcement: Some(mk_enforcement(v1::EnforcementState::Complete)),
             revoked_count: 0,
         },
         "\
@@ -263,6 +263,7 @@ fn mk_policy() -> v1::SupportPolicy {
         default_duration: Some(Duration { seconds: 604_800, nanos: 0 }),
         longest_duration: Some(Duration { seconds: 7_776_000, nanos: 0 }),
         until_revoked_allowed: true,
+        longest_schedule_ahead: Some(Duration { seconds: 1_209_600, nanos: 0 }),
         etag: "e7".into(),
         ..v1::SupportPolicy::default()
     }
@@ -280,7 +281,7 @@ Longest duration        90d
 Until revoked allowed   yes
 Reason required         no
 Ticket required         no
-Longest schedule ahead  -
+Longest schedule ahead  14d
 Etag                    e7
 
 GROUP    HIGHEST LEVEL  NAME     DESCRIPTION
@@ -296,7 +297,7 @@ fn history_says_what_happened() {
         tenant_id: "acme".into(),
         grant_id: "g1".into(),
         r#type: kind.into(),
-        create_time: at(START),
+        create_time: Some(at(START)),
         actor: "alice".into(),
         reason: "because".into(),
         grant: Some(mk_grant("g1")),
@@ -312,10 +313,10 @@ fn history_says_what_happened() {
     check(
         &v1::ListEventsResponse { events, next_page_token: String::new() },
         "\
-REVISION  TIME (UTC)           EVENT           GRANT  BY     WHAT                                                                            REASON
-3         2026-12-01 09:00:00  POLICY_UPDATED  -      alice  groups support:ADMIN; longest 90d; at most - ahead; until revoked allowed       because
-2         2026-12-01 09:00:00  EXTENDED        g1     alice  until 2026-12-08 09:00:00 UTC, before until revoked                             because
-1         2026-12-01 09:00:00  GRANTED         g1     alice  support at READ_ONLY, from 2026-12-01 09:00:00 UTC, until 2026-12-08 09:00:00 UTC  because
+REVISION  TIME (UTC)           EVENT           GRANT  BY     WHAT                                                                              REASON
+3         2026-12-01 09:00:00  POLICY_UPDATED  -      alice  groups support:ADMIN; longest 90d; starts up to 14d ahead; until revoked allowed  because
+2         2026-12-01 09:00:00  EXTENDED        g1     alice  until 2026-12-08 09:00:00 UTC, before until revoked                               because
+1         2026-12-01 09:00:00  GRANTED         g1     alice  support at READ_ONLY until 2026-12-08 09:00:00 UTC                                because
 ",
     );
 }
@@ -324,7 +325,7 @@ REVISION  TIME (UTC)           EVENT           GRANT  BY     WHAT               
 fn json_is_the_message_under_the_names_of_the_proto_files() {
     let answer = v1::RevokeAllAccessResponse {
         grants: vec![mk_grant("g1")],
-        enforcement: mk_enforcement(v1::EnforcementState::Complete),
+        enforcement: Some(mk_enforcement(v1::EnforcementState::Complete)),
         revoked_count: 1,
     };
     let expected = r#"{

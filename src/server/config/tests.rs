@@ -103,7 +103,7 @@ fn flags_go_before_the_environment_before_the_file_before_the_default() {
         assert_eq!(load(Given::default()), default, "{name}");
         assert_eq!(load(Given { file, ..Given::default() }), from_file, "{name}");
         assert_eq!(load(Given { file, env: env.clone(), ..Given::default() }), from_env, "{name}");
-        assert_eq!(load(Given { file, env, flags }), from_flag, "{name}");
+        assert_eq!(load(Given { flags, env, file }), from_flag, "{name}");
     }
 }
 

@@ -1,0 +1,356 @@
+//! What the server counts, and how Prometheus reads it.
+//!
+//! What a check counts is resolved beforehand: counting is one atomic addition. What can be looked up is not counted at
+//! all but read when somebody asks, so that it cannot drift.
+
+use std::{collections::HashMap, fmt, sync::OnceLock, time::Duration};
+
+use foldhash::fast::RandomState;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric, text},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::{ConstGauge, Gauge},
+        histogram::Histogram,
+        info::Info,
+    },
+    registry::{Registry, Unit},
+};
+use prost::Message;
+use prost_types::FileDescriptorSet;
+use tonic::Code;
+
+use crate::{api::proto, domain::Reason};
+
+/// The content type of [`Metrics::encode`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What RPCs of no known method are counted under, so that nobody can make up label values.
+const UNKNOWN: &str = "unknown";
+
+/// Every reason, in the order they are declared in.
+const REASONS: [Reason; 9] = [
+    Reason::GrantActive,
+    Reason::NoGrant,
+    Reason::NotStarted,
+    Reason::Expired,
+    Reason::Revoked,
+    Reason::GroupMismatch,
+    Reason::AgentNotNamed,
+    Reason::LevelExceeded,
+    Reason::Stale,
+];
+
+/// From 50 microseconds to 10 seconds.
+const BUCKETS: [f64; 17] = [
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+    1.0, 2.5, 5.0, 10.0,
+];
+
+/// Code names, in the order of their numbers.
+const CODES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
+type MethodLabels = [(&'static str, String); 2];
+type CodeLabels = [(&'static str, String); 3];
+
+/// Everything that is counted. Made once per server, passed to whoever counts.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// By [`Reason`].
+    checks: [Counter; REASONS.len()],
+    rpcs: Vec<Rpc>,
+    /// `/service/method` to the index in `rpcs`.
+    paths: HashMap<String, usize, RandomState>,
+    by_code: Family<CodeLabels, Counter>,
+}
+
+/// What is read when metrics are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Gauges {
+    /// Grants that no event has ended.
+    pub live_grants: u64,
+    /// The last event that checks are answered from.
+    pub revision: i64,
+    /// The memory of the snapshot, estimated.
+    pub snapshot_bytes: u64,
+    /// Tenants that have a grant, live or ended.
+    pub tenants: u64,
+    /// How far the recording of expiries is behind.
+    pub sweep_lag: Duration,
+}
+
+/// The counts of one method.
+#[derive(Debug)]
+pub(super) struct Rpc {
+    /// `service/method`.
+    pub(super) name: String,
+    labels: MethodLabels,
+    duration: Histogram,
+    in_flight: Gauge,
+    /// By code number. Made when first needed, for most never are.
+    by_code: [OnceLock<Counter>; CODES.len()],
+}
+
+struct GaugesCollector<F>(F);
+
+// === impl Metrics ===
+
+impl Metrics {
+    /// Nothing is counted yet; `gauges` is called whenever metrics are read.
+    pub fn new(gauges: impl Fn() -> Gauges + Send + Sync + 'static) -> Self {
+        let mut registry = Registry::with_prefix("support_access");
+        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "The version of this server", version);
+
+        let checks = Family::<[(&'static str, &'static str); 2], Counter>::default();
+        registry.register("checks", "Checks answered, by decision and reason", checks.clone());
+        let checks = REASONS.map(|reason| {
+            let decision = if reason == Reason::GrantActive { "ALLOWED" } else { "DENIED" };
+            checks.get_or_create_owned(&[("decision", decision), ("reason", reason.as_str())])
+        });
+
+        let by_code = Family::<CodeLabels, Counter>::default();
+        let help = "RPCs that have ended, by method and code";
+        registry.register("rpcs", help, by_code.clone());
+        let duration: Family<MethodLabels, Histogram> =
+            Family::new_with_constructor(|| Histogram::new(BUCKETS));
+        let help = "How long RPCs took, from their first header to their last";
+        registry.register_with_unit("rpc_duration", help, Unit::Seconds, duration.clone());
+        let in_flight = Family::<MethodLabels, Gauge>::default();
+        registry.register("rpcs_in_flight", "RPCs that have not ended yet", in_flight.clone());
+        registry.register_collector(Box::new(GaugesCollector(gauges)));
+
+        let mut methods = known_methods();
+        methods.insert(0, (UNKNOWN.to_owned(), UNKNOWN.to_owned()));
+        let paths = methods.iter().enumerate();
+        let paths = paths.map(|(index, (service, method))| (format!("/{service}/{method}"), index));
+        let rpc = |(service, method): &(String, String)| {
+            let labels = [("service", service.clone()), ("method", method.clone())];
+            Rpc {
+                name: format!("{service}/{method}"),
+                duration: duration.get_or_create_owned(&labels),
+                in_flight: in_flight.get_or_create_owned(&labels),
+                labels,
+                by_code: Default::default(),
+            }
+        };
+        let rpcs = methods.iter().map(rpc).collect();
+        Self { registry, checks, rpcs, paths: paths.collect(), by_code }
+    }
+
+    /// Counts a check.
+    pub fn check(&self, reason: Reason) {
+        if let Some(counter) = self.checks.get(reason as usize) {
+            counter.inc();
+        }
+    }
+
+    /// All of it, as OpenMetrics text.
+    pub fn encode(&self) -> Result<String, fmt::Error> {
+        let mut text = String::with_capacity(16 * 1_024);
+        text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+
+    /// Counts that an RPC has begun. The number returned stands for its method.
+    pub(super) fn begin(&self, path: &str) -> usize {
+        let index = self.paths.get(path).copied().unwrap_or(0);
+        self.rpc(index).in_flight.inc();
+        index
+    }
+
+    /// Counts that an RPC has ended.
+    pub(super) fn end(&self, index: usize, code: Code, took: Duration) {
+        let rpc = self.rpc(index);
+        rpc.in_flight.dec();
+        rpc.duration.observe(took.as_secs_f64());
+        let number = code as usize;
+        if let Some(counter) = rpc.by_code.get(number) {
+            counter.get_or_init(|| self.by_code.get_or_create_owned(&rpc.labels_with(code))).inc();
+        }
+    }
+
+    pub(super) fn rpc(&self, index: usize) -> &Rpc {
+        &self.rpcs[index]
+    }
+}
+
+// === impl Rpc ===
+
+impl Rpc {
+    fn labels_with(&self, code: Code) -> CodeLabels {
+        let [service, method] = self.labels.clone();
+        [service, method, ("code", code_name(code).to_owned())]
+    }
+}
+
+// === impl GaugesCollector ===
+
+impl<F> fmt::Debug for GaugesCollector<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("GaugesCollector")
+    }
+}
+
+impl<F: Fn() -> Gauges + Send + Sync + 'static> Collector for GaugesCollector<F> {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Gauges { live_grants, revision, snapshot_bytes, tenants, sweep_lag } = (self.0)();
+        let mut gauge = |name: &str, help: &str, unit: Option<&Unit>, value: f64| {
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, unit, gauge.metric_type())?)
+        };
+        #[expect(clippy::cast_precision_loss, reason = "Prometheus has no other numbers")]
+        {
+            gauge("live_grants", "Grants that no event has ended.", None, live_grants as f64)?;
+            gauge(
+                "revision",
+                "The last event that checks are answered from.",
+                None,
+                revision as f64,
+            )?;
+            let help = "The memory of the snapshot that checks are answered from, estimated.";
+            gauge("snapshot", help, Some(&Unit::Bytes), snapshot_bytes as f64)?;
+            gauge("tenants", "Tenants that have a grant, live or ended.", None, tenants as f64)?;
+        }
+        let help = "How far the recording of expiries is behind. Checks do not depend on it.";
+        gauge("sweep_lag", help, Some(&Unit::Seconds), sweep_lag.as_secs_f64())
+    }
+}
+
+/// A code as gRPC spells it.
+pub(super) fn code_name(code: Code) -> &'static str {
+    CODES.get(code as usize).copied().unwrap_or("UNKNOWN")
+}
+
+/// Service and method of everything that is served.
+fn known_methods() -> Vec<(String, String)> {
+    let sets = [
+        proto::DESCRIPTORS,
+        tonic_health::pb::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+    ];
+    // They were written by the compiler. A test holds that they can be read.
+    let sets = sets.iter().filter_map(|set| FileDescriptorSet::decode(*set).ok());
+    let mut methods = Vec::new();
+    for file in sets.flat_map(|set| set.file) {
+        for service in &file.service {
+            let name = format!("{}.{}", file.package(), service.name());
+            methods.extend(service.method.iter().map(|m| (name.clone(), m.name().to_owned())));
+        }
+    }
+    methods
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metrics() -> Metrics {
+        Metrics::new(|| Gauges {
+            live_grants: 3,
+            revision: 7,
+            snapshot_bytes: 4_096,
+            tenants: 2,
+            sweep_lag: Duration::from_millis(1_500),
+        })
+    }
+
+    #[track_caller]
+    fn assert_has(text: &str, line: &str) {
+        assert!(text.lines().any(|l| l == line), "{line:?} is not in:\n{text}");
+    }
+
+    #[test]
+    fn each_reason_has_a_counter_of_its_own() {
+        for (index, reason) in REASONS.into_iter().enumerate() {
+            assert_eq!(reason as usize, index);
+        }
+        let metrics = metrics();
+        for reason in REASONS {
+            metrics.check(reason);
+        }
+        metrics.check(Reason::Revoked);
+        let text = metrics.encode().unwrap();
+        assert_has(
+            &text,
+            r#"support_access_checks_total{decision="ALLOWED",reason="GRANT_ACTIVE"} 1"#,
+        );
+        assert_has(&text, r#"support_access_checks_total{decision="DENIED",reason="REVOKED"} 2"#);
+        assert_has(&text, r#"support_access_checks_total{decision="DENIED",reason="STALE"} 1"#);
+    }
+
+    #[test]
+    fn gauges_are_read_when_asked_for() {
+        let text = metrics().encode().unwrap();
+        assert_has(&text, "support_access_live_grants 3.0");
+        assert_has(&text, "support_access_revision 7.0");
+        assert_has(&text, "support_access_snapshot_bytes 4096.0");
+        assert_has(&text, "support_access_tenants 2.0");
+        assert_has(&text, "support_access_sweep_lag_seconds 1.5");
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn rpcs_are_counted_by_method_and_code() {
+        let metrics = metrics();
+        let check = metrics.begin("/supportaccess.v1.SupportAccess/CheckAccess");
+        metrics.end(check, Code::Ok, Duration::from_micros(70));
+        let watch = metrics.begin("/grpc.health.v1.Health/Watch");
+        let reflection = metrics.begin("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo");
+        metrics.end(reflection, Code::Cancelled, Duration::from_mins(1));
+        let text = metrics.encode().unwrap();
+        let labels = r#"service="supportaccess.v1.SupportAccess",method="CheckAccess""#;
+        assert_has(&text, &format!("support_access_rpcs_total{{{labels},code=\"OK\"}} 1"));
+        let bucket = |le: &str| {
+            format!("support_access_rpc_duration_seconds_bucket{{le=\"{le}\",{labels}}}")
+        };
+        assert_has(&text, &format!("{} 0", bucket("0.00005")));
+        assert_has(&text, &format!("{} 1", bucket("0.0001")));
+        assert_eq!(metrics.rpc(watch).in_flight.get(), 1);
+        assert_eq!(metrics.rpc(check).in_flight.get(), 0);
+        assert_ne!(reflection, 0);
+    }
+
+    #[test]
+    fn unknown_paths_share_one_label() {
+        let metrics = metrics();
+        for path in ["/made.Up/Method", "/", "", "/supportaccess.v1.SupportAccess/checkaccess"] {
+            let index = metrics.begin(path);
+            metrics.end(index, Code::Unimplemented, Duration::ZERO);
+        }
+        let text = metrics.encode().unwrap();
+        assert_has(
+            &text,
+            r#"support_access_rpcs_total{service="unknown",method="unknown",code="UNIMPLEMENTED"} 4"#,
+        );
+    }
+
+    #[test]
+    fn codes_are_named_by_their_number() {
+        for (number, name) in CODES.iter().enumerate() {
+            let code = Code::from_i32(i32::try_from(number).unwrap());
+            assert_eq!(format!("{code:?}").to_uppercase(), name.replace('_', ""));
+        }
+    }
+}

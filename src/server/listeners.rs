@@ -1,0 +1,163 @@
+//! The sockets that the server listens on, bound before anything else is begun.
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    os::unix::{
+        fs::{FileTypeExt, MetadataExt, PermissionsExt},
+        net::UnixStream as BlockingUnixStream,
+    },
+    path::{Path, PathBuf},
+};
+
+use tokio::net::{TcpListener, UnixListener};
+use tracing::warn;
+
+use crate::server::config::{Config, ListenAddress};
+
+/// Who may use a Unix socket: its owner and its group.
+const SOCKET_MODE: u32 = 0o660;
+
+/// Why the server cannot listen somewhere. Displayed, it is one plain sentence for an operator.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {cause}")]
+pub struct BindError {
+    address: ListenAddress,
+    cause: String,
+}
+
+/// Everything that the server listens on.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For gRPC.
+    pub grpc: Vec<Listener>,
+    /// For HTTP.
+    pub http: TcpListener,
+}
+
+/// A socket for gRPC.
+#[derive(Debug)]
+pub enum Listener {
+    /// On the network.
+    Tcp(TcpListener),
+    /// On this host.
+    Unix(UnixSocket),
+}
+
+/// A Unix socket and its file, which goes away with it.
+#[derive(Debug)]
+pub struct UnixSocket {
+    // Dropped first: a file without a listener would be taken for what a dead server left behind.
+    file: SocketFile,
+    pub(super) listener: UnixListener,
+}
+
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    /// So that the file of a successor is not removed.
+    inode: Option<u64>,
+}
+
+// === impl Listeners ===
+
+impl Listeners {
+    /// Binds every address of the configuration.
+    pub async fn bind(config: &Config) -> Result<Self, BindError> {
+        let mut grpc = Vec::with_capacity(config.listen.len());
+        for address in &config.listen {
+            grpc.push(Listener::bind(address).await?);
+        }
+        let http = bind_tcp(config.http_listen).await?;
+        Ok(Self { grpc, http })
+    }
+}
+
+// === impl Listener ===
+
+impl Listener {
+    /// Binds one address.
+    pub async fn bind(address: &ListenAddress) -> Result<Self, BindError> {
+        match address {
+            ListenAddress::Tcp(address) => bind_tcp(*address).await.map(Self::Tcp),
+            ListenAddress::Unix(path) => {
+                let failed = |cause| BindError { address: address.clone(), cause };
+                UnixSocket::bind(path).map(Self::Unix).map_err(failed)
+            }
+        }
+    }
+
+    /// The real address, with the port that was taken for port 0.
+    pub fn address(&self) -> io::Result<ListenAddress> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().map(ListenAddress::Tcp),
+            Self::Unix(socket) => Ok(ListenAddress::Unix(socket.file.path.clone())),
+        }
+    }
+}
+
+async fn bind_tcp(address: SocketAddr) -> Result<TcpListener, BindError> {
+    let failed =
+        |error| BindError { address: ListenAddress::Tcp(address), cause: cause_of(&error) };
+    TcpListener::bind(address).await.map_err(failed)
+}
+
+// === impl UnixSocket ===
+
+impl UnixSocket {
+    /// Binds `path`. A socket that a dead server left behind is replaced; nothing else is.
+    fn bind(path: &Path) -> Result<Self, String> {
+        remove_dead_socket(path)?;
+        let listener = UnixListener::bind(path).map_err(|error| cause_of(&error))?;
+        let mut file = SocketFile { path: path.to_owned(), inode: None };
+        let secured = fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE));
+        let metadata = secured.and_then(|()| fs::symlink_metadata(path));
+        file.inode = Some(metadata.map_err(|error| cause_of(&error))?.ino());
+        Ok(Self { file, listener })
+    }
+}
+
+fn remove_dead_socket(path: &Path) -> Result<(), String> {
+    let metadata = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(cause_of(&error)),
+    };
+    if !metadata.file_type().is_socket() {
+        return Err("there is a file of that name, and it is not a socket".to_owned());
+    }
+    match BlockingUnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).map_err(|error| cause_of(&error))
+        }
+        Ok(_) => Err(cause_of(&io::ErrorKind::AddrInUse.into())),
+        Err(error) => Err(cause_of(&error)),
+    }
+}
+
+// === impl SocketFile ===
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let is_ours = match (fs::symlink_metadata(&self.path), self.inode) {
+            (Ok(metadata), Some(inode)) => metadata.ino() == inode,
+            // It was bound, but could not be made ready.
+            (Ok(_), None) => true,
+            (Err(_), _) => false,
+        };
+        if is_ours && let Err(error) = fs::remove_file(&self.path) {
+            warn!(path = %self.path.display(), %error, "cannot remove the socket");
+        }
+    }
+}
+
+/// What went wrong, in words.
+fn cause_of(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "another process is listening there already".to_owned(),
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
+        io::ErrorKind::PermissionDenied => "this user may not".to_owned(),
+        io::ErrorKind::NotFound => "there is no such directory".to_owned(),
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,259 @@
+//! The store in a PostgreSQL database, for any number of replicas.
+//!
+//! Nothing here waits for ever: the server is told to give up on a lock, a statement or an idle transaction, and whoever
+//! waits for a server that has fallen silent gives up by itself.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::{StreamExt, TryFutureExt, future::BoxFuture, stream::BoxStream};
+use parking_lot::Mutex;
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, PgPool, Postgres,
+    error::DatabaseError,
+    migrate::Migrator,
+    postgres::{PgArguments, PgConnectOptions, PgPoolOptions},
+};
+use tokio::time::timeout;
+
+use crate::{
+    domain::Clock,
+    store::{
+        OpenError, PATIENCE, Store,
+        sql::{Answer, Backend, Dialect, SqlStore, Statement, arguments, schema},
+    },
+};
+
+static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
+
+/// The oldest release that we test the likes of.
+const VERSION_MIN: i32 = 140_000;
+/// How long to wait for a connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a connection that lay idle may take to prove that it is alive.
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
+/// Changes wait for each other anyhow. A few, so that the next one has its connection ready.
+const WRITERS: u32 = 4;
+/// Apart from the writers, so that readers need not wait behind a queue of changes.
+const READERS: u32 = 8;
+
+/// For every session. The first three are shorter than our own patience where that is useful: the server's refusal is clean,
+/// and frees what was held. Whoever set `remote_apply` meant it; anything less than `on` could lose what was acknowledged.
+const SESSION: &str = "
+    SET lock_timeout = '4s';
+    SET statement_timeout = '4500ms';
+    SET idle_in_transaction_session_timeout = '10s';
+    SELECT set_config('synchronous_commit', 'on', false)
+        WHERE current_setting('synchronous_commit') <> 'remote_apply';
+";
+/// For the session that migrates: it may take its time, but not wait for ever for a lock.
+const MIGRATION_SESSION: &str = "
+    SET lock_timeout = '60s';
+    SET statement_timeout = 0;
+    SET idle_in_transaction_session_timeout = '60s';
+    SET synchronous_commit = on;
+";
+
+impl Backend for Postgres {
+    const DIALECT: Dialect = Dialect {
+        begin_change: "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
+        begin_snapshot: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
+                         SET LOCAL statement_timeout = '10min'",
+        // The clock is read outside, when the lock is held: not before waiting for it.
+        lock_head: "SELECT revision, time, \
+                    (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS clock \
+                    FROM (SELECT revision, time FROM head WHERE id = 1 FOR UPDATE) AS head",
+        each_text: "json_array_elements_text($3::json)",
+        names_indexes: false,
+    };
+
+    fn fetch<T: Answer>(
+        connection: &mut PgConnection,
+        ask: Statement,
+    ) -> BoxStream<'_, Result<T, sqlx::Error>> {
+        match arguments(ask.values) {
+            Ok(values) => {
+                sqlx::query_as_with::<Self, T, PgArguments>(AssertSqlSafe(ask.sql), values)
+                    .fetch(connection)
+            }
+            Err(error) => futures::stream::iter([Err(sqlx::Error::Encode(error))]).boxed(),
+        }
+    }
+
+    fn execute(
+        connection: &mut PgConnection,
+        ask: Statement,
+    ) -> BoxFuture<'_, Result<u64, sqlx::Error>> {
+        Box::pin(async move {
+            let values: PgArguments = arguments(ask.values).map_err(sqlx::Error::Encode)?;
+            let done = sqlx::query_with(AssertSqlSafe(ask.sql), values).execute(connection).await?;
+            Ok(done.rows_affected())
+        })
+    }
+
+    fn command<'c>(
+        connection: &'c mut PgConnection,
+        sql: &'static str,
+    ) -> BoxFuture<'c, Result<(), sqlx::Error>> {
+        Box::pin(connection.execute(sql).map_ok(drop))
+    }
+
+    /// See <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
+    fn passes(error: &dyn DatabaseError) -> bool {
+        let code = error.code().unwrap_or_default();
+        match code.as_ref() {
+            "25006" // read_only_sql_transaction: a standby, or being one
+            | "25P03" // idle_in_transaction_session_timeout
+            | "40001" // serialization_failure
+            | "40P01" // deadlock_detected
+            | "55P03" // lock_not_available
+            => true,
+            // connection, insufficient resources, operator intervention (shutdown, cancel), system error
+            other => matches!(other.get(..2), Some("08" | "53" | "57" | "58")),
+        }
+    }
+}
+
+/// Opens the database that `url` names. Its clock is the one that counts.
+pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, OpenError> {
+    let options = parse(url)?;
+    prepare(&options).await?;
+    let writers = pool(WRITERS).connect_lazy_with(options.clone());
+    let readers = pool(READERS).connect_lazy_with(options.clone());
+    for pool in [&writers, &readers] {
+        connect(pool).await.map_err(|error| refusal(&options, &error))?;
+    }
+    Ok(Arc::new(SqlStore { writers, readers, clock, lock: Mutex::new(None) }))
+}
+
+/// Brings the schema of the database that `url` names to this version.
+pub(super) async fn migrate(url: &str) -> Result<(), OpenError> {
+    prepare(&parse(url)?).await
+}
+
+async fn connect(pool: &PgPool) -> Result<(), sqlx::Error> {
+    pool.acquire().await.map(drop)
+}
+
+fn pool(max: u32) -> PgPoolOptions {
+    PgPoolOptions::new()
+        .max_connections(max)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .after_connect(|connection, _| {
+            Box::pin(async move { connection.execute(SESSION).await.map(drop) })
+        })
+        // Instead of a ping that could hang: sqlx knows no keepalive, so a connection may be dead without a word.
+        .test_before_acquire(false)
+        .before_acquire(|connection, meta| {
+            Box::pin(async move {
+                if meta.idle_for > PING_TIMEOUT { ping(connection).await } else { Ok(true) }
+            })
+        })
+        // Sends the ROLLBACK of a change that was dropped.
+        .after_release(|connection, _| Box::pin(ping(connection)))
+}
+
+async fn ping(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    match timeout(PING_TIMEOUT, connection.ping()).await {
+        Ok(answer) => answer.map(|()| true),
+        Err(_) => Err(sqlx::Error::PoolTimedOut),
+    }
+}
+
+fn parse(url: &str) -> Result<PgConnectOptions, OpenError> {
+    let options: PgConnectOptions = url.parse().map_err(|error| {
+        let cause = schema::plain(&error); // tells what is wrong, never the URL
+        OpenError(format!(
+            "database-url is not a PostgreSQL URL ({cause}): \
+             write postgres://USER:PASSWORD@HOST/DATABASE"
+        ))
+    })?;
+    Ok(match options.get_application_name() {
+        None => options.application_name("support-access"),
+        Some(_) => options,
+    })
+}
+
+/// Checks that the database can be written and is ours, and migrates it.
+async fn prepare(options: &PgConnectOptions) -> Result<(), OpenError> {
+    let place = place(options);
+    let refuse = |error| refusal(options, &error);
+    let mut connection = match timeout(PATIENCE, options.connect()).await {
+        Ok(connected) => connected.map_err(refuse)?,
+        Err(_) => return Err(refuse(sqlx::Error::PoolTimedOut)),
+    };
+    connection.execute(MIGRATION_SESSION).await.map_err(refuse)?;
+    let (version, encoding, in_recovery, read_only, schema): Facts =
+        sqlx::query_as(FACTS).fetch_one(&mut connection).await.map_err(refuse)?;
+    let complaint = if version < VERSION_MIN {
+        Some("is older than PostgreSQL 14: upgrade it")
+    } else if in_recovery {
+        Some("is a standby, in recovery: point database-url at the primary")
+    } else if read_only {
+        Some(
+            "is read-only (default_transaction_read_only), but support-access must write: \
+             allow it, or point database-url at another",
+        )
+    } else if encoding != "UTF8" {
+        Some("does not have the encoding UTF8: create one that has")
+    } else if schema.is_none() {
+        Some("has no schema to create tables in: correct the search_path")
+    } else {
+        None
+    };
+    if let Some(complaint) = complaint {
+        return Err(OpenError(format!("{place} {complaint}")));
+    }
+    let tables: Vec<String> =
+        sqlx::query_scalar(TABLES).fetch_all(&mut connection).await.map_err(refuse)?;
+    let mut applied = Vec::new();
+    if tables.iter().any(|table| table == schema::MIGRATIONS_TABLE) {
+        let ask = sqlx::query_as(schema::SELECT_APPLIED);
+        applied = ask.fetch_all(&mut connection).await.map_err(refuse)?;
+    }
+    schema::check(&place, &tables, &applied, &MIGRATOR)?;
+    schema::run(&place, &mut connection, &MIGRATOR).await?;
+    connection.close().await.map_err(refuse)
+}
+
+/// Version, encoding, whether in recovery, whether read-only, the schema that tables are created in.
+type Facts = (i32, String, bool, bool, Option<String>);
+const FACTS: &str = "
+    SELECT current_setting('server_version_num')::int, current_setting('server_encoding'),
+        pg_is_in_recovery(), current_setting('transaction_read_only')::bool, current_schema()::text
+";
+const TABLES: &str = "
+    SELECT relname::text FROM pg_class
+    WHERE relkind IN ('r', 'p') AND relnamespace = current_schema()::regnamespace
+";
+
+fn place(options: &PgConnectOptions) -> String {
+    let database = options.get_database().unwrap_or(options.get_username());
+    format!("the database {database:?} on {}", server(options))
+}
+
+fn server(options: &PgConnectOptions) -> String {
+    match options.get_socket() {
+        Some(socket) => format!("PostgreSQL at {}", socket.display()),
+        None => format!("PostgreSQL at {}:{}", options.get_host(), options.get_port()),
+    }
+}
+
+fn refusal(options: &PgConnectOptions, error: &sqlx::Error) -> OpenError {
+    let cause = schema::plain(error);
+    let server = server(options);
+    let code =
+        error.as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap_or_default();
+    OpenError(match (code.as_ref(), error) {
+        ("28000" | "28P01", _) => {
+            format!("{server} refuses the user ({cause}): correct database-url")
+        }
+        ("3D000", _) => format!("{} does not exist: create it", place(options)),
+        (_, sqlx::Error::Io(_)) => {
+            format!("{server} cannot be reached ({cause}): start it, or correct database-url")
+        }
+        (_, sqlx::Error::PoolTimedOut) => {
+            format!("{server} does not answer: see that it runs, or correct database-url")
+        }
+        _ => format!("{} cannot be used: {cause}", place(options)),
+    })
+}

@@ -1,0 +1,232 @@
+//! The store in a database, whichever of the two: [`sqlite`](super::sqlite) and [`postgres`](super::postgres) open it and
+//! say what differs; what is asked, in what order and what it means is here, once.
+
+use std::{error::Error, fmt, fs::File, future::Future, sync::Arc};
+
+use async_trait::async_trait;
+use futures::{future::BoxFuture, stream::BoxStream};
+use parking_lot::Mutex;
+use sqlx::{Database, Pool};
+use tokio::time::timeout;
+
+use crate::{
+    domain::{Clock, Event, Grant, GrantId, Revision, TenantId, Terms, Tightening, Time},
+    store::{Change, EventQuery, GrantQuery, Held, PATIENCE, Store, StoreError},
+};
+use change::SqlChange;
+use lease::Lease;
+use rows::{EventRow, GrantRow, TermsRow};
+use statements::{Value, read};
+
+pub(super) use rows::Answer;
+pub(super) use statements::{Dialect, Statement};
+
+mod change;
+mod lease;
+mod rows;
+pub(super) mod schema;
+pub(super) mod statements;
+
+/// What the two databases differ in.
+pub(super) trait Backend: Database {
+    /// Their words.
+    const DIALECT: Dialect;
+
+    /// Asks, and hands on row after row as they come.
+    fn fetch<T: Answer>(
+        connection: &mut Self::Connection,
+        ask: Statement,
+    ) -> BoxStream<'_, Result<T, sqlx::Error>>;
+
+    /// Writes; answers how many rows.
+    fn execute(
+        connection: &mut Self::Connection,
+        ask: Statement,
+    ) -> BoxFuture<'_, Result<u64, sqlx::Error>>;
+
+    /// Sends a command that takes no values and answers no rows; to be on its way when first polled.
+    fn command<'c>(
+        connection: &'c mut Self::Connection,
+        sql: &'static str,
+    ) -> BoxFuture<'c, Result<(), sqlx::Error>>;
+
+    /// Whether an error that the database reports passes by itself: it is overloaded, restarting, read-only for now.
+    fn passes(error: &dyn sqlx::error::DatabaseError) -> bool;
+
+    /// What an error means to whoever asked.
+    fn store_error(error: sqlx::Error) -> StoreError {
+        use sqlx::Error as E;
+        let passes = match &error {
+            E::Database(error) => Self::passes(error.as_ref()),
+            E::Io(_)
+            | E::Tls(_)
+            | E::Protocol(_)
+            | E::PoolTimedOut
+            | E::PoolClosed
+            | E::WorkerCrashed
+            | E::BeginFailed => true,
+            _ => false,
+        };
+        if passes { unavailable(error) } else { StoreError::Broken(Box::new(error)) }
+    }
+}
+
+/// A store in a database.
+pub(super) struct SqlStore<DB: Backend> {
+    /// For changes.
+    pub(super) writers: Pool<DB>,
+    /// For everything else. May be the same.
+    pub(super) readers: Pool<DB>,
+    /// Tells the time where the database has no clock.
+    pub(super) clock: Arc<dyn Clock>,
+    /// What keeps other processes out, where they must be kept out. Let go once all is closed.
+    pub(super) lock: Mutex<Option<File>>,
+}
+
+pub(super) fn unavailable(error: impl Into<Box<dyn Error + Send + Sync>>) -> StoreError {
+    StoreError::Unavailable(error.into())
+}
+
+/// Waits for `work`, but not for ever: a server whose machine is gone without a word must not hang those who ask it.
+async fn within_patience<T>(
+    work: impl Future<Output = Result<T, StoreError>> + Send,
+) -> Result<T, StoreError> {
+    timeout(PATIENCE, work).await.map_err(unavailable)?
+}
+
+/// Makes a statement's values a driver's arguments.
+pub(super) fn arguments<A>(values: Vec<Value>) -> Result<A, sqlx::error::BoxDynError>
+where
+    A: sqlx::Arguments,
+    i64: sqlx::Encode<'static, A::Database> + sqlx::Type<A::Database>,
+    Option<i64>: sqlx::Encode<'static, A::Database>,
+    String: sqlx::Encode<'static, A::Database> + sqlx::Type<A::Database>,
+    Option<String>: sqlx::Encode<'static, A::Database>,
+    Vec<u8>: sqlx::Encode<'static, A::Database> + sqlx::Type<A::Database>,
+{
+    let mut arguments = A::default();
+    for value in values {
+        match value {
+            Value::Int(number) => arguments.add(number)?,
+            Value::MaybeInt(number) => arguments.add(number)?,
+            Value::Text(text) => arguments.add(text)?,
+            Value::MaybeText(text) => arguments.add(text)?,
+            Value::Bytes(bytes) => arguments.add(bytes)?,
+        }
+    }
+    Ok(arguments)
+}
+
+// === impl SqlStore ===
+
+impl<DB: Backend> SqlStore<DB> {
+    async fn read<T: Answer>(&self, ask: Statement) -> Result<Vec<T>, StoreError> {
+        within_patience(async { Lease::take(&self.readers).await?.all(ask).await }).await
+    }
+
+    async fn read_first<T: Answer>(&self, ask: Statement) -> Result<Option<T>, StoreError> {
+        Ok(self.read(ask).await?.into_iter().next())
+    }
+
+    /// All that [`Store::load`] reads, in one snapshot.
+    async fn read_load(
+        lease: &mut Lease<DB>,
+        visit: &mut (dyn FnMut(TenantId, Terms, Held) + Send),
+    ) -> Result<Revision, StoreError> {
+        let head: Option<(i64,)> = within_patience(lease.first(read::head())).await?;
+        for (ask, held) in
+            [(read::load_live(), Held::Live), (read::load_latest_ended(), Held::LastEnded)]
+        {
+            let mut visit_row = |row: TermsRow| {
+                let (tenant_id, terms) = row.into_words()?;
+                visit(tenant_id, terms, held);
+                Ok(())
+            };
+            lease.each(ask, &mut visit_row).await?;
+        }
+        Ok(head.map_or(0, |(revision,)| revision))
+    }
+}
+
+#[async_trait]
+impl<DB: Backend> Store for SqlStore<DB> {
+    async fn begin(&self) -> Result<Box<dyn Change>, StoreError> {
+        within_patience(async {
+            let lease = Lease::begin(&self.writers, DB::DIALECT.begin_change).await?;
+            let change = SqlChange::at_head(lease, self.clock.as_ref()).await?;
+            Ok(Box::new(change) as Box<dyn Change>)
+        })
+        .await
+    }
+
+    async fn head(&self) -> Result<Revision, StoreError> {
+        let row: Option<(i64,)> = self.read_first(read::head()).await?;
+        row.map(|(revision,)| revision)
+            .ok_or_else(|| StoreError::Broken("the table head is empty".into()))
+    }
+
+    async fn load(
+        &self,
+        visit: &mut (dyn FnMut(TenantId, Terms, Held) + Send),
+    ) -> Result<Revision, StoreError> {
+        let begin = Lease::begin(&self.readers, DB::DIALECT.begin_snapshot);
+        let mut lease = within_patience(begin).await?;
+        Self::read_load(&mut lease, visit).await
+    }
+
+    async fn events_after(
+        &self,
+        revision: Revision,
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError> {
+        let rows = self.read(read::events_after(revision, limit)).await?;
+        rows.into_iter().map(EventRow::into_words).collect()
+    }
+
+    async fn grant(
+        &self,
+        tenant_id: &TenantId,
+        grant_id: GrantId,
+    ) -> Result<Option<Grant>, StoreError> {
+        let row = self.read_first(read::grant(tenant_id, grant_id)).await?;
+        row.map(GrantRow::into_words).transpose()
+    }
+
+    async fn list_grants(&self, query: &GrantQuery) -> Result<Vec<Grant>, StoreError> {
+        let rows = self.read(read::list_grants(&DB::DIALECT, query)).await?;
+        rows.into_iter().map(GrantRow::into_words).collect()
+    }
+
+    async fn list_events(&self, query: &EventQuery) -> Result<Vec<Event>, StoreError> {
+        let rows = self.read(read::list_events(query)).await?;
+        rows.into_iter().map(EventRow::into_words).collect()
+    }
+
+    async fn tightening(&self, tenant_id: &TenantId) -> Result<Tightening, StoreError> {
+        let row: Option<(String,)> = self.read_first(read::tightening(tenant_id)).await?;
+        row.map_or_else(|| Ok(Tightening::default()), |(body,)| rows::tightening(&body))
+    }
+
+    async fn next_expiry(&self) -> Result<Option<Time>, StoreError> {
+        let row: Option<(i64,)> = self.read_first(read::next_expiry()).await?;
+        row.map(|(micros,)| rows::time("expire_time", micros)).transpose()
+    }
+
+    /// Waits some seconds for whoever still reads or writes.
+    async fn close(&self) {
+        let closing = async {
+            self.writers.close().await;
+            self.readers.close().await;
+        };
+        if timeout(PATIENCE, closing).await.is_ok() {
+            self.lock.lock().take();
+        }
+    }
+}
+
+impl<DB: Backend> fmt::Debug for SqlStore<DB> {
+    /// Not the pools: they would show the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqlStore").field("database", &DB::NAME).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,180 @@
+//! A change: one transaction that holds the head of the log.
+
+use async_trait::async_trait;
+
+use crate::{
+    domain::{
+        Clock, Event, EventKind, Grant, GrantId, RequestId, Revision, TenantId, Tightening, Time,
+        time::from_micros,
+    },
+    store::{
+        Change, Entry, Remembered, RequestMark, StoreError,
+        sql::{
+            Backend, Lease,
+            rows::{GrantRow, RequestRow, tightening, to_json},
+            statements::{read, write},
+            unavailable, within_patience,
+        },
+        stamp,
+    },
+};
+
+/// A change in a database.
+#[derive(Debug)]
+pub(super) struct SqlChange<DB: Backend> {
+    lease: Lease<DB>,
+    now: Time,
+    /// The revision of the last event, appended ones included.
+    revision: Revision,
+    has_events: bool,
+    /// False from the moment something is being appended until it is, all of it: a part of an event must never be committed,
+    /// not even by a caller who gave up waiting or ignored an error.
+    is_whole: bool,
+}
+
+impl<DB: Backend> SqlChange<DB> {
+    /// The transaction has begun: takes the head, and the time.
+    pub(super) async fn at_head(
+        mut lease: Lease<DB>,
+        clock: &dyn Clock,
+    ) -> Result<Self, StoreError> {
+        let head = lease.first(super::Statement::plain(DB::DIALECT.lock_head)).await?;
+        let (revision, last, database_clock): (i64, Option<i64>, Option<i64>) =
+            head.ok_or_else(|| StoreError::Broken("the table head is empty".into()))?;
+        let micros = database_clock.unwrap_or_else(|| clock.now().timestamp_micros());
+        let now = from_micros(last.map_or(micros, |last| last.max(micros)))
+            .ok_or_else(|| StoreError::Broken("the time is not in the years 1 to 9999".into()))?;
+        Ok(Self { lease, now, revision, has_events: false, is_whole: true })
+    }
+
+    async fn write(
+        &mut self,
+        event: &Event,
+        request: Option<RequestMark>,
+    ) -> Result<(), StoreError> {
+        self.lease.execute(write::insert_event(event)?).await?;
+        match &event.kind {
+            EventKind::Granted { grant } => self.write_new(grant).await?,
+            EventKind::Extended { grant, .. }
+            | EventKind::Revoked { grant }
+            | EventKind::Expired { grant } => {
+                self.write_known(grant, event.kind.ends_grant()).await?;
+            }
+            EventKind::PolicyUpdated { tightening, policy: _ } => {
+                let body = to_json(tightening)?;
+                self.lease.execute(write::upsert_tightening(event, body)).await?;
+            }
+        }
+        if let Some(mark) = request {
+            self.lease.execute(write::insert_request(event, &mark)).await?;
+        }
+        Ok(())
+    }
+
+    async fn write_new(&mut self, grant: &Grant) -> Result<(), StoreError> {
+        self.lease.execute(write::insert_grant(grant)?).await?;
+        if !grant.terms.agent_ids.is_empty() {
+            self.lease.execute(write::insert_agents(&DB::DIALECT, grant)?).await?;
+        }
+        Ok(())
+    }
+
+    async fn write_known(&mut self, grant: &Grant, is_ended: bool) -> Result<(), StoreError> {
+        if self.lease.execute(write::update_grant(grant, is_ended)).await? != 1 {
+            let id = grant.id();
+            let complaint =
+                format!("an event is about grant {id}, which does not exist or has ended");
+            return Err(StoreError::Broken(complaint.into()));
+        }
+        if is_ended && let Some(end_time) = grant.terms.end_time() {
+            self.lease.execute(write::upsert_latest_ended(grant, end_time)).await?;
+        }
+        Ok(())
+    }
+
+    async fn grants(&mut self, ask: super::Statement) -> Result<Vec<Grant>, StoreError> {
+        let rows: Vec<GrantRow> = self.lease.all(ask).await?;
+        rows.into_iter().map(GrantRow::into_words).collect()
+    }
+
+    fn check_whole(&self) -> Result<(), StoreError> {
+        if self.is_whole {
+            return Ok(());
+        }
+        Err(unavailable("an event of this change was written only in part: begin again"))
+    }
+}
+
+#[async_trait]
+impl<DB: Backend> Change for SqlChange<DB> {
+    fn now(&self) -> Time {
+        self.now
+    }
+
+    async fn grant(
+        &mut self,
+        tenant_id: &TenantId,
+        grant_id: GrantId,
+    ) -> Result<Option<Grant>, StoreError> {
+        let ask = read::grant(tenant_id, grant_id);
+        Ok(within_patience(self.grants(ask)).await?.pop())
+    }
+
+    async fn remembered(
+        &mut self,
+        tenant_id: &TenantId,
+        request_id: &RequestId,
+    ) -> Result<Option<Remembered>, StoreError> {
+        let ask = read::remembered(tenant_id, request_id.as_str());
+        let row: Option<RequestRow> = within_patience(self.lease.first(ask)).await?;
+        row.map(RequestRow::into_words).transpose()
+    }
+
+    async fn live_grants(
+        &mut self,
+        tenant_id: &TenantId,
+        limit: usize,
+    ) -> Result<Vec<Grant>, StoreError> {
+        within_patience(self.grants(read::live_grants(&DB::DIALECT, tenant_id, limit))).await
+    }
+
+    async fn count_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError> {
+        let ask = read::count_live_grants(&DB::DIALECT, tenant_id);
+        let count: Option<(i64,)> = within_patience(self.lease.first(ask)).await?;
+        Ok(count.and_then(|(count,)| usize::try_from(count).ok()).unwrap_or_default())
+    }
+
+    async fn due_grants(&mut self, now: Time, limit: usize) -> Result<Vec<Grant>, StoreError> {
+        within_patience(self.grants(read::due_grants(now, limit))).await
+    }
+
+    async fn tightening(&mut self, tenant_id: &TenantId) -> Result<Tightening, StoreError> {
+        let row: Option<(String,)> =
+            within_patience(self.lease.first(read::tightening(tenant_id))).await?;
+        row.map_or_else(|| Ok(Tightening::default()), |(body,)| tightening(&body))
+    }
+
+    async fn append(&mut self, entry: Entry) -> Result<Event, StoreError> {
+        self.check_whole()?;
+        self.is_whole = false;
+        let (event, request) = stamp(entry, self.revision + 1, self.now);
+        within_patience(self.write(&event, request)).await?;
+        self.revision = event.revision;
+        self.has_events = true;
+        self.is_whole = true;
+        Ok(event)
+    }
+
+    async fn commit(mut self: Box<Self>) -> Result<Revision, StoreError> {
+        self.check_whole()?;
+        let Self { mut lease, now, revision, has_events, .. } = *self;
+        if has_events {
+            within_patience(async move {
+                lease.execute(write::update_head(revision, now)).await?;
+                lease.commit().await
+            })
+            .await?;
+        }
+        Ok(revision)
+    }
+}

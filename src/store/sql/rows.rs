@@ -1,0 +1,231 @@
+//! Rows and words: what the databases answer, and what it means.
+
+use std::{collections::BTreeSet, error::Error, fmt::Display};
+
+use serde::{Serialize, de::DeserializeOwned};
+use sqlx::{FromRow, postgres::PgRow, sqlite::SqliteRow};
+use uuid::Uuid;
+
+use crate::{
+    domain::{
+        AccessLevel, AgentId, Event, EventKind, Grant, GrantId, GroupId, Note, Revocation,
+        TenantId, Terms, Ticket, Tightening, Time, text::Actor, time::from_micros,
+    },
+    store::{Remembered, StoreError},
+};
+
+/// What both databases can answer.
+pub(in crate::store) trait Answer:
+    for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static
+{
+}
+
+impl<T> Answer for T where
+    T: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static
+{
+}
+
+/// A row of `grants`, as far as decisions go.
+#[derive(Debug, FromRow)]
+pub(in crate::store) struct TermsRow {
+    tenant_id: String,
+    grant_id: String,
+    group_id: String,
+    agent_ids: String,
+    access_level: i64,
+    start_time: i64,
+    expire_time: Option<i64>,
+    revoke_time: Option<i64>,
+}
+
+/// A row of `grants`.
+#[derive(Debug, FromRow)]
+pub(in crate::store) struct GrantRow {
+    #[sqlx(flatten)]
+    terms: TermsRow,
+    reason: String,
+    ticket: String,
+    create_time: i64,
+    creator: String,
+    revoker: Option<String>,
+    revoke_reason: Option<String>,
+    create_revision: i64,
+    revision: i64,
+}
+
+/// A row of `events`.
+#[derive(Debug, FromRow)]
+pub(in crate::store) struct EventRow {
+    revision: i64,
+    tenant_id: String,
+    time: i64,
+    actor: String,
+    reason: String,
+    body: String,
+}
+
+/// A row of `requests`, with the body of the event it made.
+#[derive(Debug, FromRow)]
+pub(in crate::store) struct RequestRow {
+    fingerprint: Vec<u8>,
+    body: String,
+}
+
+/// A value that no version of this program has written.
+#[derive(Debug, thiserror::Error)]
+#[error("the database holds {column} = {value:?}")]
+struct Strange {
+    column: &'static str,
+    value: String,
+    #[source]
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+fn strange(
+    column: &'static str,
+    value: impl Display,
+    source: impl Into<Option<Box<dyn Error + Send + Sync>>>,
+) -> StoreError {
+    StoreError::Broken(Box::new(Strange {
+        column,
+        value: value.to_string(),
+        source: source.into(),
+    }))
+}
+
+// === Words to rows ===
+
+/// A level as a number, so that a database can tell which is higher.
+pub(in crate::store) const fn level_number(level: AccessLevel) -> i64 {
+    match level {
+        AccessLevel::ReadOnly => 1,
+        AccessLevel::ReadWrite => 2,
+        AccessLevel::Admin => 3,
+    }
+}
+
+pub(in crate::store) fn to_json<T: Serialize>(words: &T) -> Result<String, StoreError> {
+    serde_json::to_string(words).map_err(|error| StoreError::Broken(Box::new(error)))
+}
+
+// === Rows to words ===
+
+/// Makes a checked text of one that was checked when it was written.
+fn text<T, E: Error + Send + Sync + 'static>(
+    column: &'static str,
+    given: String,
+    check: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<T, StoreError> {
+    check(&given).map_err(|error| strange(column, given, Box::from(error)))
+}
+
+pub(in crate::store) fn time(column: &'static str, micros: i64) -> Result<Time, StoreError> {
+    from_micros(micros).ok_or_else(|| strange(column, micros, None))
+}
+
+fn from_json<T: DeserializeOwned>(column: &'static str, json: &str) -> Result<T, StoreError> {
+    serde_json::from_str(json).map_err(|error| strange(column, json, Box::from(error)))
+}
+
+fn level(number: i64) -> Result<AccessLevel, StoreError> {
+    AccessLevel::ALL
+        .into_iter()
+        .find(|level| level_number(*level) == number)
+        .ok_or_else(|| strange("access_level", number, None))
+}
+
+impl TermsRow {
+    pub(in crate::store) fn into_words(self) -> Result<(TenantId, Terms), StoreError> {
+        let Self {
+            tenant_id,
+            grant_id,
+            group_id,
+            agent_ids,
+            access_level,
+            start_time,
+            expire_time,
+            revoke_time,
+        } = self;
+        let terms = Terms {
+            grant_id: GrantId(text("grant_id", grant_id, Uuid::parse_str)?),
+            group_id: text("group_id", group_id, GroupId::new)?,
+            agent_ids: agents(&agent_ids)?,
+            access_level: level(access_level)?,
+            start_time: time("start_time", start_time)?,
+            expire_time: expire_time.map(|micros| time("expire_time", micros)).transpose()?,
+            revoke_time: revoke_time.map(|micros| time("revoke_time", micros)).transpose()?,
+        };
+        Ok((text("tenant_id", tenant_id, TenantId::new)?, terms))
+    }
+}
+
+/// Most grants name no agent: spare them the parser.
+fn agents(json: &str) -> Result<BTreeSet<AgentId>, StoreError> {
+    if json == "[]" { Ok(BTreeSet::new()) } else { from_json("agent_ids", json) }
+}
+
+impl GrantRow {
+    pub(in crate::store) fn into_words(self) -> Result<Grant, StoreError> {
+        let Self {
+            terms,
+            reason,
+            ticket,
+            create_time,
+            creator,
+            revoker,
+            revoke_reason,
+            create_revision,
+            revision,
+        } = self;
+        let (tenant_id, terms) = terms.into_words()?;
+        let revocation = match (revoker, revoke_reason) {
+            (Some(revoker), Some(reason)) => Some(Revocation {
+                revoker: text("revoker", revoker, Actor::new)?,
+                reason: text("revoke_reason", reason, |given| Note::new(given))?,
+            }),
+            _ => None,
+        };
+        Ok(Grant {
+            tenant_id,
+            terms,
+            reason: text("reason", reason, |given| Note::new(given))?,
+            ticket: text("ticket", ticket, Ticket::new)?,
+            create_time: time("create_time", create_time)?,
+            creator: text("creator", creator, Actor::new)?,
+            revocation,
+            create_revision,
+            revision,
+        })
+    }
+}
+
+impl EventRow {
+    pub(in crate::store) fn into_words(self) -> Result<Event, StoreError> {
+        let Self { revision, tenant_id, time: micros, actor, reason, body } = self;
+        Ok(Event {
+            revision,
+            tenant_id: text("tenant_id", tenant_id, TenantId::new)?,
+            time: time("time", micros)?,
+            actor: text("actor", actor, Actor::new)?,
+            reason: text("reason", reason, |given| Note::new(given))?,
+            kind: from_json("body", &body)?,
+        })
+    }
+}
+
+impl RequestRow {
+    pub(in crate::store) fn into_words(self) -> Result<Remembered, StoreError> {
+        let Self { fingerprint, body } = self;
+        let fingerprint = fingerprint
+            .try_into()
+            .map_err(|bytes: Vec<u8>| strange("fingerprint", format!("{bytes:02x?}"), None))?;
+        let kind: EventKind = from_json("body", &body)?;
+        let grant = kind.grant().ok_or_else(|| strange("body", &body, None))?.clone();
+        Ok(Remembered { fingerprint, grant })
+    }
+}
+
+/// The body of a row of `tightenings`.
+pub(in crate::store) fn tightening(body: &str) -> Result<Tightening, StoreError> {
+    from_json("body", body)
+}

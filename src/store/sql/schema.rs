@@ -1,0 +1,151 @@
+//! Whether a database is ours, and of which version, before we touch it; and bringing it to this version.
+
+use sqlx::{
+    FromRow,
+    migrate::{Migrate, MigrateError, Migrator},
+};
+
+use crate::store::OpenError;
+
+/// Where sqlx notes which migrations it has made.
+pub(in crate::store) const MIGRATIONS_TABLE: &str = "_sqlx_migrations";
+/// What it notes, as far as we care.
+pub(in crate::store) const SELECT_APPLIED: &str =
+    "SELECT version, description, success, checksum FROM _sqlx_migrations ORDER BY version";
+
+/// A migration that a database says it has seen.
+#[derive(Debug, Clone, FromRow)]
+pub(in crate::store) struct Applied {
+    pub(in crate::store) version: i64,
+    pub(in crate::store) description: String,
+    pub(in crate::store) success: bool,
+    pub(in crate::store) checksum: Vec<u8>,
+}
+
+/// Refuses a database that is not ours, newer than we are, or not what we left. `place` says which it is, without a password.
+pub(in crate::store) fn check(
+    place: &str,
+    tables: &[String],
+    applied: &[Applied],
+    migrator: &Migrator,
+) -> Result<(), OpenError> {
+    let is_empty = tables.iter().all(|table| table == MIGRATIONS_TABLE) && applied.is_empty();
+    if is_empty {
+        return Ok(());
+    }
+    let is_ours = migrator.iter().next().is_some_and(|first| {
+        applied
+            .first()
+            .is_some_and(|row| row.version == first.version && row.description == first.description)
+    });
+    if !is_ours {
+        return Err(OpenError(format!(
+            "{place} holds the tables of something else: give support-access a database of its own"
+        )));
+    }
+    let newest = migrator.iter().map(|migration| migration.version).max().unwrap_or_default();
+    for Applied { version, success, checksum, .. } in applied {
+        let known = migrator.iter().find(|migration| migration.version == *version);
+        let complaint = match known {
+            None => format!(
+                "has schema version {version}, but this program knows only {newest}: \
+                 run the version of support-access that wrote it, or a later one"
+            ),
+            Some(_) if !success => format!(
+                "is in the middle of migration {version}, which failed: restore it from a backup"
+            ),
+            Some(known) if *known.checksum != **checksum => format!(
+                "was brought to schema version {version} by another build of support-access than \
+                 this: run that build, or restore it from a backup"
+            ),
+            Some(_) => continue,
+        };
+        return Err(OpenError(format!("{place} {complaint}")));
+    }
+    Ok(())
+}
+
+/// Makes the migrations that are missing. Several processes may do so at once.
+pub(in crate::store) async fn run<C: Migrate>(
+    place: &str,
+    connection: &mut C,
+    migrator: &Migrator,
+) -> Result<(), OpenError> {
+    migrator.run_direct(None, connection, false).await.map_err(|error| {
+        let cause = match &error {
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => plain(error),
+            other => other.to_string(),
+        };
+        OpenError(format!(
+            "{place} could not be migrated: {cause}; mend that and start again, nothing is lost"
+        ))
+    })
+}
+
+/// What a database complained of, in its own words and on one line.
+pub(in crate::store) fn plain(error: &sqlx::Error) -> String {
+    let text = match error {
+        sqlx::Error::Database(error) => error.message().to_owned(),
+        sqlx::Error::Io(error) => error.to_string(),
+        other => other.to_string(),
+    };
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
+
+    fn applied() -> Vec<Applied> {
+        let applied = |migration: &sqlx::migrate::Migration| Applied {
+            version: migration.version,
+            description: migration.description.to_string(),
+            success: true,
+            checksum: migration.checksum.to_vec(),
+        };
+        MIGRATOR.iter().map(applied).collect()
+    }
+
+    fn verdict(tables: &[&str], applied: &[Applied]) -> String {
+        let tables: Vec<String> = tables.iter().map(|&table| table.to_owned()).collect();
+        match check("the database", &tables, applied, &MIGRATOR) {
+            Ok(()) => "ok".into(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn only_an_empty_database_or_our_own_will_do() {
+        let ours = [MIGRATIONS_TABLE, "head", "events"];
+        assert_eq!(verdict(&[], &[]), "ok");
+        assert_eq!(verdict(&[MIGRATIONS_TABLE], &[]), "ok", "a first start that was cut short");
+        assert_eq!(verdict(&ours, &applied()), "ok");
+        let mut theirs = applied();
+        theirs[0].description = "customers".into();
+        for (tables, applied) in
+            [(&["customers"][..], &[][..]), (&ours[..], &[][..]), (&ours[..], &theirs[..])]
+        {
+            assert_eq!(
+                verdict(tables, applied),
+                "the database holds the tables of something else: give support-access a database \
+                 of its own"
+            );
+        }
+    }
+
+    #[test]
+    fn a_schema_that_we_did_not_leave_is_refused() {
+        let tables = [MIGRATIONS_TABLE, "head"];
+        let mut newer = applied();
+        newer.push(Applied { version: 9_999, ..newer[0].clone() });
+        assert!(verdict(&tables, &newer).contains("has schema version 9999, but this program"));
+        let mut dirty = applied();
+        dirty[0].success = false;
+        assert!(verdict(&tables, &dirty).contains("is in the middle of migration 1"));
+        let mut changed = applied();
+        changed[0].checksum[0] ^= 1;
+        assert!(verdict(&tables, &changed).contains("by another build of support-access"));
+    }
+}

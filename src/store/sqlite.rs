@@ -1,0 +1,285 @@
+//! The store in a SQLite file, for a service that is one process on one machine.
+//!
+//! One connection writes, some others read (WAL lets them go on while a change is made). Whatever has been answered is on the
+//! disk: `synchronous = FULL` waits for it at every commit.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use futures::{StreamExt, TryFutureExt, future::BoxFuture, stream::BoxStream};
+use parking_lot::Mutex;
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection, Executor, Sqlite, SqliteConnection,
+    error::DatabaseError,
+    migrate::Migrator,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+use crate::{
+    domain::Clock,
+    store::{
+        OpenError, PATIENCE, Store,
+        sql::{Answer, Backend, Dialect, SqlStore, Statement, arguments, schema},
+    },
+};
+
+static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
+
+/// Older versions can corrupt a database in WAL mode: <https://sqlite.org/wal.html#walresetbug>.
+const VERSION_MIN: [u32; 3] = [3, 51, 3];
+/// Marks a file as ours; the first migration sets it.
+const APPLICATION_ID: i64 = 1_400_193_379;
+/// Enough to keep a few cores reading.
+const READERS: u32 = 4;
+
+impl Backend for Sqlite {
+    const DIALECT: Dialect = Dialect {
+        begin_change: "BEGIN IMMEDIATE",
+        begin_snapshot: "BEGIN",
+        lock_head: "SELECT revision, time, NULL FROM head",
+        each_text: "json_each($3)",
+        names_indexes: true,
+    };
+
+    fn fetch<T: Answer>(
+        connection: &mut SqliteConnection,
+        ask: Statement,
+    ) -> BoxStream<'_, Result<T, sqlx::Error>> {
+        match arguments(ask.values) {
+            Ok(values) => sqlx::query_as_with::<Self, T, sqlx::sqlite::SqliteArguments>(
+                AssertSqlSafe(ask.sql),
+                values,
+            )
+            .fetch(connection),
+            Err(error) => futures::stream::iter([Err(sqlx::Error::Encode(error))]).boxed(),
+        }
+    }
+
+    fn execute(
+        connection: &mut SqliteConnection,
+        ask: Statement,
+    ) -> BoxFuture<'_, Result<u64, sqlx::Error>> {
+        Box::pin(async move {
+            let values: sqlx::sqlite::SqliteArguments =
+                arguments(ask.values).map_err(sqlx::Error::Encode)?;
+            let done = sqlx::query_with(AssertSqlSafe(ask.sql), values).execute(connection).await?;
+            Ok(done.rows_affected())
+        })
+    }
+
+    fn command<'c>(
+        connection: &'c mut SqliteConnection,
+        sql: &'static str,
+    ) -> BoxFuture<'c, Result<(), sqlx::Error>> {
+        Box::pin(connection.execute(sql).map_ok(drop))
+    }
+
+    fn passes(error: &dyn DatabaseError) -> bool {
+        // BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, IOERR, FULL, CANTOPEN, PROTOCOL
+        matches!(primary_code(error), Some(5..=10 | 13..=15))
+    }
+}
+
+/// SQLite's result code without its details: <https://sqlite.org/rescode.html>.
+fn primary_code(error: &dyn DatabaseError) -> Option<u32> {
+    Some(error.code()?.parse::<u32>().ok()? & 0xff)
+}
+
+/// Opens the file that `url` names, or makes it.
+pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, OpenError> {
+    let path = parse(url)?;
+    let lock = prepare(&path).await?;
+    let refuse = |error| refusal(&path, &error);
+    let pool = SqlitePoolOptions::new().acquire_timeout(PATIENCE).test_before_acquire(false);
+    let writers = pool.clone().max_connections(1).connect_with(options(&path));
+    let writers = writers.await.map_err(refuse)?;
+    let readers = pool.max_connections(READERS).connect_with(options(&path).read_only(true));
+    let readers = readers.await.map_err(refuse)?;
+    Ok(Arc::new(SqlStore { writers, readers, clock, lock: Mutex::new(Some(lock)) }))
+}
+
+/// Brings the schema of the file that `url` names to this version.
+pub(super) async fn migrate(url: &str) -> Result<(), OpenError> {
+    prepare(&parse(url)?).await.map(drop)
+}
+
+/// Checks that the file is whole and ours, migrates it, and keeps others out while the answer is held.
+async fn prepare(path: &Path) -> Result<File, OpenError> {
+    let lock = lock(path)?;
+    let place = place(path);
+    let refuse = |error| refusal(path, &error);
+    // Until we know that it is ours, nothing is set that would stay in the file.
+    let probe = SqliteConnectOptions::new().filename(path).create_if_missing(true);
+    let mut connection = probe.connect().await.map_err(refuse)?;
+    check_version(&text(&mut connection, "SELECT sqlite_version()").await.map_err(refuse)?)?;
+    let found = text(&mut connection, "PRAGMA quick_check(1)").await.map_err(refuse)?;
+    if found != "ok" {
+        return Err(corrupt(path));
+    }
+    check_ours(&place, &mut connection).map_err(refuse).await??;
+    connection.close().await.map_err(refuse)?;
+
+    let mut connection = options(path).connect().await.map_err(refuse)?;
+    schema::run(&place, &mut connection, &MIGRATOR).await?;
+    connection.close().await.map_err(refuse)?;
+    Ok(lock)
+}
+
+/// How every connection is opened from then on.
+fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(PATIENCE)
+}
+
+async fn check_ours(
+    place: &str,
+    connection: &mut SqliteConnection,
+) -> Result<Result<(), OpenError>, sqlx::Error> {
+    // Also fails, plainly, where the file cannot be written.
+    connection.begin_with("BEGIN IMMEDIATE").await?.rollback().await?;
+    let id: i64 = sqlx::query_scalar("PRAGMA application_id").fetch_one(&mut *connection).await?;
+    let tables = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'";
+    let mut tables: Vec<String> = sqlx::query_scalar(tables).fetch_all(&mut *connection).await?;
+    let mut applied = Vec::new();
+    if tables.iter().any(|table| table == schema::MIGRATIONS_TABLE) {
+        applied = sqlx::query_as(schema::SELECT_APPLIED).fetch_all(connection).await?;
+    }
+    if id != 0 && id != APPLICATION_ID {
+        tables.push("whatever it is that has this id".into());
+        applied.clear();
+    }
+    Ok(schema::check(place, &tables, &applied, &MIGRATOR))
+}
+
+async fn text(connection: &mut SqliteConnection, sql: &'static str) -> Result<String, sqlx::Error> {
+    sqlx::query_scalar(sql).fetch_one(connection).await
+}
+
+fn check_version(version: &str) -> Result<(), OpenError> {
+    let numbers: Vec<u32> = version.split('.').filter_map(|number| number.parse().ok()).collect();
+    if *numbers >= VERSION_MIN[..] {
+        return Ok(());
+    }
+    Err(OpenError(format!(
+        "the SQLite library is version {version}, which can corrupt databases: \
+         build support-access with 3.51.3 or later"
+    )))
+}
+
+/// The file's real path, so that two names of one file have one lock.
+fn parse(url: &str) -> Result<PathBuf, OpenError> {
+    let refuse = |complaint: &str| Err(OpenError(format!("database-url {complaint}")));
+    let in_memory = "names a SQLite database in memory, which support-access cannot share between \
+                     its connections: write memory: to keep nothing, or the path of a file";
+    if url.contains(":memory:") {
+        return refuse(in_memory);
+    }
+    let (_, parameters) = url.split_once('?').unwrap_or_default();
+    for parameter in parameters.split('&').filter(|parameter| !parameter.is_empty()) {
+        match parameter {
+            "mode=rw" | "mode=rwc" => {}
+            "mode=memory" => return refuse(in_memory),
+            "mode=ro" | "immutable=1" | "immutable=true" => {
+                return refuse(
+                    "asks for a read-only database, but support-access must write: leave out mode=ro",
+                );
+            }
+            other => {
+                return refuse(&format!("has {other:?}, which is not supported: leave it out"));
+            }
+        }
+    }
+    let Ok(options) = url.parse::<SqliteConnectOptions>() else {
+        return refuse("is not a SQLite URL: write sqlite://PATH");
+    };
+    let path = options.get_filename();
+    let Some(name) = path.file_name() else {
+        return refuse("names no file: write sqlite://PATH");
+    };
+    if path.is_dir() {
+        let path = path.display();
+        return refuse(&format!("names {path}, which is a directory: name a file in it"));
+    }
+    if let Ok(path) = fs::canonicalize(path) {
+        return Ok(path);
+    }
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    match fs::canonicalize(directory.unwrap_or(Path::new("."))) {
+        Ok(directory) => Ok(directory.join(name)),
+        Err(error) => {
+            let path = path.display();
+            refuse(&format!("names {path}, but its directory cannot be used ({error}): create it"))
+        }
+    }
+}
+
+/// Keeps other processes off the file: they would not hear of each other's changes.
+fn lock(path: &Path) -> Result<File, OpenError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let options = File::options().write(true).create(true).truncate(false).open(&name);
+    let file = options.map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => read_only(path),
+        _ => OpenError(format!("{} cannot be created: {error}", Path::new(&name).display())),
+    })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError(format!(
+            "{} is in use by another process, and SQLite serves one: \
+             stop the other, or use PostgreSQL",
+            place(path)
+        ))),
+        Err(TryLockError::Error(error)) => {
+            Err(OpenError(format!("{} cannot be locked: {error}", Path::new(&name).display())))
+        }
+    }
+}
+
+fn place(path: &Path) -> String {
+    format!("the database {}", path.display())
+}
+
+fn corrupt(path: &Path) -> OpenError {
+    let place = place(path);
+    OpenError(format!("{place} is corrupt or not a SQLite database: restore it from a backup"))
+}
+
+fn read_only(path: &Path) -> OpenError {
+    OpenError(format!(
+        "{} is read-only, but support-access must write: \
+         make the file and its directory writable",
+        place(path)
+    ))
+}
+
+fn refusal(path: &Path, error: &sqlx::Error) -> OpenError {
+    let code = error.as_database_error().and_then(primary_code);
+    match code {
+        Some(8) => read_only(path),
+        Some(11 | 26) => corrupt(path),
+        _ => OpenError(format!("{} cannot be opened: {}", place(path), schema::plain(error))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_library_that_corrupts_databases_is_refused() {
+        for version in ["3.51.3", "3.51.10", "3.52.0", "4.0.0"] {
+            assert!(check_version(version).is_ok(), "{version}");
+        }
+        for version in ["3.51.2", "3.51", "3.9.9", "", "nonsense"] {
+            assert!(check_version(version).is_err(), "{version}");
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! A server that remembers what it was asked, and answers by the tenant's name.
+
+use std::{net::SocketAddr, path::Path, sync::Arc, thread, time::Duration};
+
+use parking_lot::Mutex;
+use support_access::api::proto::v1::{
+    self,
+    support_access_admin_server::{SupportAccessAdmin, SupportAccessAdminServer},
+    support_access_server::{SupportAccess, SupportAccessServer},
+};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    runtime::Builder,
+};
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tonic::{Code, Request, Response, Status, metadata::MetadataMap, transport::Server};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
+
+type Answer<T> = Result<Response<T>, Status>;
+
+/// What the server was asked, in order.
+#[derive(Debug, Default)]
+pub struct Heard {
+    pub actors: Vec<Option<String>>,
+    pub timeouts: Vec<bool>,
+    pub grants: Vec<v1::GrantAccessRequest>,
+    pub extensions: Vec<v1::ExtendAccessRequest>,
+    pub revocations: Vec<v1::RevokeAccessRequest>,
+    pub lists: Vec<v1::ListGrantsRequest>,
+    pub policies: Vec<v1::UpdateSupportPolicyRequest>,
+    pub checks: Vec<v1::CheckAccessRequest>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Fake(pub Arc<Mutex<Heard>>);
+
+impl Fake {
+    /// Serves on a free port of loopback until the test ends, and says its URL.
+    pub fn start(&self) -> String {
+        let listener = std::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (admin, checks) = self.services();
+        thread::spawn(move || {
+            Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+                let incoming = TcpListenerStream::new(TcpListener::from_std(listener).unwrap());
+                let router = Server::builder().add_service(admin).add_service(checks);
+                router.serve_with_incoming(incoming).await.unwrap();
+            });
+        });
+        url
+    }
+
+    /// Serves on a Unix socket until the test ends.
+    pub fn start_at(&self, path: &Path) {
+        let listener = std::os::unix::net::UnixListener::bind(path).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let (admin, checks) = self.services();
+        thread::spawn(move || {
+            Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+                let incoming = UnixListenerStream::new(UnixListener::from_std(listener).unwrap());
+                let router = Server::builder().add_service(admin).add_service(checks);
+                router.serve_with_incoming(incoming).await.unwrap();
+            });
+        });
+    }
+
+    fn services(&self) -> (SupportAccessAdminServer<Self>, SupportAccessServer<Self>) {
+        (SupportAccessAdminServer::new(self.clone()), SupportAccessServer::new(self.clone()))
+    }
+
+    fn note(&self, metadata: &MetadataMap, note: impl FnOnce(&mut Heard)) {
+        let mut heard = self.0.lock();
+        let actor = metadata.get("support-access-actor");
+        heard.actors.push(actor.map(|actor| actor.to_str().unwrap().to_owned()));
+        heard.timeouts.push(metadata.contains_key("grpc-timeout"));
+        note(&mut heard);
+    }
+}
+
+fn refused(field: &str, description: &str) -> Status {
+    let violation = FieldViolation::new(field, description);
+    let details = ErrorDetails::with_bad_request(vec![violation]);
+    Status::with_error_details(Code::FailedPrecondition, "refused", details)
+}
+
+/// As a server answers while its database is away.
+fn busy() -> Status {
+    let details = ErrorDetails::with_retry_info(Some(Duration::from_millis(1)));
+    Status::with_error_details(Code::Unavailable, "the database is not available", details)
+}
+
+pub fn mk_grant(grant_id: &str) -> v1::Grant {
+    v1::Grant {
+        grant_id: grant_id.into(),
+        group_id: "support".into(),
+        state: v1::GrantState::Active.into(),
+        ..v1::Grant::default()
+    }
+}
+
+#[tonic::async_trait]
+impl SupportAccessAdmin for Fake {
+    async fn grant_access(
+        &self,
+        request: Request<v1::GrantAccessRequest>,
+    ) -> Answer<v1::GrantAccessResponse> {
+        let (metadata, _, message) = request.into_parts();
+        let tenant = message.tenant_id.clone();
+        self.note(&metadata, |heard| heard.grants.push(message));
+        match tenant.as_str() {
+            "strict" => Err(refused("duration", "must be at most 30d\u{1b}[31m")),
+            "busy" => Err(busy()),
+            "busy once" if self.0.lock().grants.len() == 1 => Err(busy()),
+            _ => Ok(Response::new(v1::GrantAccessResponse { grant: Some(mk_grant("g1")) })),
+        }
+    }
+
+    async fn extend_access(
+        &self,
+        request: Request<v1::ExtendAccessRequest>,
+    ) -> Answer<v1::ExtendAccessResponse> {
+        let (metadata, _, message) = request.into_parts();
+        self.note(&metadata, |heard| heard.extensions.push(message));
+        Err(busy())
+    }
+
+    async fn revoke_access(
+        &self,
+        request: Request<v1::RevokeAccessRequest>,
+    ) -> Answer<v1::RevokeAccessResponse> {
+        let (metadata, _, message) = request.into_parts();
+        self.note(&metadata, |heard| heard.revocations.push(message));
+        Err(Status::not_found("no such grant"))
+    }
+
+    async fn revoke_all_access(
+        &self,
+        _: Request<v1::RevokeAllAccessRequest>,
+    ) -> Answer<v1::RevokeAllAccessResponse> {
+        let answer = v1::RevokeAllAccessResponse { revoked_count: 2, ..Default::default() };
+        Ok(Response::new(answer))
+    }
+
+    async fn get_grant(&self, _: Request<v1::GetGrantRequest>) -> Answer<v1::GetGrantResponse> {
+        Ok(Response::new(v1::GetGrantResponse { grant: Some(mk_grant("g1")) }))
+    }
+
+    /// A tenant with 2,500 grants.
+    async fn list_grants(
+        &self,
+        request: Request<v1::ListGrantsRequest>,
+    ) -> Answer<v1::ListGrantsResponse> {
+        let (metadata, _, message) = request.into_parts();
+        let from: usize = message.page_token.parse().unwrap_or(0);
+        let to = 2_500.min(from + usize::try_from(message.page_size).unwrap());
+        self.note(&metadata, |heard| heard.lists.push(message));
+        let grants = (from..to).map(|number| mk_grant(&format!("g{number}"))).collect();
+        let next_page_token = if to == 2_500 { String::new() } else { to.to_string() };
+        Ok(Response::new(v1::ListGrantsResponse { grants, next_page_token }))
+    }
+
+    async fn list_events(
+        &self,
+        _: Request<v1::ListEventsRequest>,
+    ) -> Answer<v1::ListEventsResponse> {
+        Ok(Response::new(v1::ListEventsResponse::default()))
+    }
+
+    async fn get_support_policy(
+        &self,
+        _: Request<v1::GetSupportPolicyRequest>,
+    ) -> Answer<v1::GetSupportPolicyResponse> {
+        let default_duration = Some(prost_types::Duration { seconds: 4_321, nanos: 0 });
+        let policy = v1::SupportPolicy { default_duration, ..Default::default() };
+        Ok(Response::new(v1::GetSupportPolicyResponse { support_policy: Some(policy) }))
+    }
+
+    async fn update_support_policy(
+        &self,
+        request: Request<v1::UpdateSupportPolicyRequest>,
+    ) -> Answer<v1::UpdateSupportPolicyResponse> {
+        let (metadata, _, message) = request.into_parts();
+        self.note(&metadata, |heard| heard.policies.push(message));
+        Ok(Response::new(v1::UpdateSupportPolicyResponse::default()))
+    }
+}
+
+#[tonic::async_trait]
+impl SupportAccess for Fake {
+    async fn check_access(
+        &self,
+        request: Request<v1::CheckAccessRequest>,
+    ) -> Answer<v1::CheckAccessResponse> {
+        let (metadata, _, message) = request.into_parts();
+        let tenant = message.tenant_id.clone();
+        self.note(&metadata, |heard| heard.checks.push(message));
+        let (decision, reason) = match tenant.as_str() {
+            "open" => (v1::Decision::Allowed, v1::DecisionReason::GrantActive),
+            "closed" => (v1::Decision::Denied, v1::DecisionReason::NoGrant),
+            "stale" => (v1::Decision::Denied, v1::DecisionReason::Stale),
+            "slow" => std::future::pending().await,
+            _ => return Err(Status::new(Code::Internal, "broken")),
+        };
+        let message = "What it \u{9b}means".into();
+        let (decision, reason) = (decision.into(), reason.into());
+        Ok(Response::new(v1::CheckAccessResponse {
+            decision,
+            reason,
+            message,
+            ..Default::default()
+        }))
+    }
+
+    async fn batch_check_access(
+        &self,
+        _: Request<v1::BatchCheckAccessRequest>,
+    ) -> Answer<v1::BatchCheckAccessResponse> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn explain_access(
+        &self,
+        _: Request<v1::ExplainAccessRequest>,
+    ) -> Answer<v1::ExplainAccessResponse> {
+        Err(Status::unimplemented("not here"))
+    }
+}

@@ -1,0 +1,201 @@
+//! How a server starts, tells how it is, and ends.
+
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use support_access::server::{Listeners, ServeError, start as start_server};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tonic::Code;
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+
+use crate::harness::{
+    HeldStore, PATIENCE, a_grant, admin, channel, config, eventually, get, in_time, start,
+    start_on, stop,
+};
+
+/// Far longer than ending takes, far shorter than [`PATIENCE`].
+const SOON: Duration = Duration::from_secs(8);
+
+#[tokio::test]
+async fn a_server_is_ready_only_once_the_grants_are_loaded() {
+    let store = HeldStore::new();
+    store.is_loading_held.send_replace(true);
+    let mut config = config();
+    let listeners = Listeners::bind(&config).await.unwrap();
+    let http = listeners.http.local_addr().unwrap();
+    config.http_listen = http;
+    let clock = std::sync::Arc::new(support_access::domain::clock::SystemClock);
+    let starting = start_server(config, listeners, std::sync::Arc::new(store.clone()), clock);
+    tokio::pin!(starting);
+
+    let observing = async {
+        let (status, _, body) = get(http, "/readyz").await;
+        assert_eq!((status, body.as_str()), (503, "starting: the grants are not loaded yet\n"));
+        assert_eq!(get(http, "/healthz").await.0, 200);
+        store.is_loading_held.send_replace(false);
+    };
+    let (running, ()) = in_time(async { tokio::join!(starting, observing) }).await;
+    let running = running.unwrap();
+    let (status, _, body) = get(http, "/readyz").await;
+    assert_eq!((status, body.as_str()), (200, "serving\n"));
+    assert_eq!(get(http, "/nowhere").await.0, 404);
+
+    let mut health = HealthClient::new(channel(&running).await);
+    for service in ["", "supportaccess.v1.SupportAccess", "supportaccess.v1.SupportAccessAdmin"] {
+        let request = HealthCheckRequest { service: service.to_owned() };
+        let status = health.check(request).await.unwrap().into_inner().status();
+        assert_eq!(status, ServingStatus::Serving, "{service:?}");
+    }
+    stop(running).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_watch_is_told_of_the_end_and_does_not_delay_it() {
+    let (running, _store) = start(config()).await;
+    let mut health = HealthClient::new(channel(&running).await);
+    let mut watch = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    let first = watch.message().await.unwrap().unwrap();
+    assert_eq!(first.status(), ServingStatus::Serving);
+
+    let begun = Instant::now();
+    stop(running).await.unwrap();
+    assert!(begun.elapsed() < SOON, "the drain timeout is {PATIENCE:?}, but was not needed");
+    let second = watch.message().await.unwrap().unwrap();
+    assert_eq!(second.status(), ServingStatus::NotServing);
+    let end = watch.message().await.unwrap_err();
+    assert_eq!((end.code(), end.message()), (Code::Unavailable, "the server is stopping"));
+}
+
+#[tokio::test]
+async fn calls_that_were_begun_are_answered_while_the_server_drains() {
+    let (running, store) = start(config()).await;
+    let mut admin = admin(&running).await;
+    store.are_changes_held.send_replace(true);
+    let (http, grpc) = (running.http, running.grpc[0].clone());
+    let stopper = running.stopper();
+
+    let observing = async {
+        eventually(async || store.waiting() == 1).await;
+        stopper.stop();
+        eventually(async || get(http, "/readyz").await.0 == 503).await;
+        let (.., body) = get(http, "/readyz").await;
+        assert_eq!(body, "stopping: ask another server\n");
+        assert_eq!(get(http, "/healthz").await.0, 200);
+        let address = grpc.to_string();
+        eventually(async || TcpStream::connect(&address).await.is_err()).await;
+        store.are_changes_held.send_replace(false);
+    };
+    let call = admin.grant_access(a_grant());
+    let (ended, answer, ()) =
+        in_time(async { tokio::join!(running.wait(), call, observing) }).await;
+    answer.unwrap();
+    ended.unwrap();
+    assert_eq!(store.commits(), 1);
+    TcpStream::connect(http).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_call_that_does_not_end_is_cut_when_the_drain_timeout_is_over() {
+    let drain_timeout = Duration::from_millis(200);
+    let config = support_access::server::config::Config { drain_timeout, ..config() };
+    let (running, store) = start(config).await;
+    let mut admin = admin(&running).await;
+    store.are_changes_held.send_replace(true);
+    let stopper = running.stopper();
+    let stopping = async {
+        eventually(async || store.waiting() == 1).await;
+        stopper.stop();
+        Instant::now()
+    };
+    let call = admin.grant_access(a_grant());
+    let ending = async { (running.wait().await, Instant::now()) };
+    let ((ended, end), answer, begin) =
+        in_time(async { tokio::join!(ending, call, stopping) }).await;
+    ended.unwrap();
+    answer.unwrap_err();
+    let took = end - begin;
+    assert!(took >= drain_timeout && took < SOON, "{took:?}");
+    assert_eq!(store.commits(), 0);
+}
+
+#[tokio::test]
+async fn told_twice_a_server_does_not_wait() {
+    let (running, store) = start(config()).await;
+    let mut admin = admin(&running).await;
+    store.are_changes_held.send_replace(true);
+    let stopper = running.stopper();
+    let begun = Instant::now();
+    let stopping = async {
+        eventually(async || store.waiting() == 1).await;
+        stopper.stop();
+        stopper.cut();
+    };
+    let call = admin.grant_access(a_grant());
+    let (ended, answer, ()) = in_time(async { tokio::join!(running.wait(), call, stopping) }).await;
+    ended.unwrap();
+    answer.unwrap_err();
+    assert!(begun.elapsed() < SOON);
+}
+
+#[tokio::test]
+async fn connections_that_never_speak_do_not_hold_up_the_end() {
+    let drain_timeout = Duration::from_millis(200);
+    let config = support_access::server::config::Config { drain_timeout, ..config() };
+    let (running, _store) = start(config).await;
+    let grpc = running.grpc[0].to_string();
+    let mut silent = TcpStream::connect(&grpc).await.unwrap();
+    let mut half = TcpStream::connect(&grpc).await.unwrap();
+    half.write_all(b"PRI * HTTP/2.0\r\n").await.unwrap();
+    let mut http = TcpStream::connect(running.http).await.unwrap();
+    http.write_all(b"GET /metrics HTTP/1.1\r\nHost:").await.unwrap();
+    // A later connection that is answered proves that the earlier ones have been accepted.
+    channel(&running).await;
+    get(running.http, "/healthz").await;
+
+    let begun = Instant::now();
+    stop(running).await.unwrap();
+    assert!(begun.elapsed() < SOON);
+    for stream in [&mut silent, &mut half, &mut http] {
+        let mut rest = Vec::new();
+        let _ = in_time(stream.read_to_end(&mut rest)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_load_does_not_start() {
+    let config = config();
+    let mut store = HeldStore::new();
+    store.is_broken = true;
+    let error = in_time(start_on(config, &store)).await.unwrap_err();
+    assert!(matches!(error, ServeError::Load(_)));
+    assert_eq!(
+        error.to_string(),
+        "cannot load the grants: the database holds or said what it should not"
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_is_dropped_lets_go_of_its_ports() {
+    let (running, _store) = start(config()).await;
+    let (http, grpc) = (running.http, running.grpc[0].to_string());
+    drop(running);
+    eventually(async || {
+        TcpStream::connect(http).await.is_err() && TcpStream::connect(&grpc).await.is_err()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_runs_until_it_is_stopped() {
+    let (running, _store) = start(config()).await;
+    let stopper = running.stopper();
+    let mut ended = Box::pin(running.wait());
+    assert!(ended.as_mut().now_or_never().is_none());
+    stopper.stop();
+    in_time(ended).await.unwrap();
+}

@@ -1,0 +1,7 @@
+//! A whole server in this process, over real sockets.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "in tests a panic is an answer")]
+
+mod harness;
+mod lifecycle;
+mod rpcs;
+mod sockets;

@@ -1,0 +1,269 @@
+//! What is counted and answered for each RPC.
+
+use std::{
+    io::{self, Write},
+    sync::Arc,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use support_access::{
+    api::proto::v1::{CheckAccessRequest, support_access_client::SupportAccessClient},
+    server::doors::MESSAGE_LENGTH_MAX,
+};
+use tokio::time::timeout;
+use tonic::{Code, Request, client::Grpc, codegen::http::uri::PathAndQuery};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use tonic_prost::ProstCodec;
+use tonic_reflection::pb::v1::{
+    ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+    server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+};
+
+use crate::harness::{
+    PATIENCE, a_check, a_grant, access, admin, channel, config, eventually, get, has_metric,
+    in_time, rpcs, start, stop, wait_for_metric,
+};
+
+const ACCESS: &str = "supportaccess.v1.SupportAccess";
+const ADMIN: &str = "supportaccess.v1.SupportAccessAdmin";
+const HEALTH: &str = "grpc.health.v1.Health";
+
+#[tokio::test]
+async fn each_rpc_is_counted_by_method_and_code() {
+    let (running, _store) = start(config()).await;
+    for _ in 0..3 {
+        access(&running).await.check_access(a_check()).await.unwrap();
+    }
+    let mut health = HealthClient::new(channel(&running).await);
+    let unknown = HealthCheckRequest { service: "made.Up".to_owned() };
+    assert_eq!(health.check(unknown).await.unwrap_err().code(), Code::NotFound);
+
+    wait_for_metric(&running, &rpcs(ACCESS, "CheckAccess", "OK", 3)).await;
+    wait_for_metric(&running, &rpcs(HEALTH, "Check", "NOT_FOUND", 1)).await;
+    let labels = format!("service=\"{ACCESS}\",method=\"CheckAccess\"");
+    let count = format!("support_access_rpc_duration_seconds_count{{{labels}}} 3");
+    assert!(has_metric(&running, &count).await);
+    let in_flight = format!("support_access_rpcs_in_flight{{{labels}}} 0");
+    assert!(has_metric(&running, &in_flight).await);
+    let check = r#"support_access_checks_total{decision="DENIED",reason="NO_GRANT"} 3"#;
+    assert!(has_metric(&running, check).await);
+
+    let (status, head, body) = get(running.http, "/metrics").await;
+    assert_eq!(status, 200);
+    assert!(head.to_lowercase().contains("content-type: application/openmetrics-text"), "{head}");
+    assert!(body.ends_with("# EOF\n"));
+    stop(running).await.unwrap();
+}
+
+#[tokio::test]
+async fn unknown_methods_share_one_label() {
+    let (running, _store) = start(config()).await;
+    for path in ["/made.Up/Method", "/supportaccess.v1.SupportAccess/MadeUp", "/x"] {
+        let mut grpc = Grpc::new(channel(&running).await);
+        grpc.ready().await.unwrap();
+        let codec = ProstCodec::<CheckAccessRequest, CheckAccessRequest>::default();
+        let path = PathAndQuery::from_static(path);
+        let answer = grpc.unary(Request::new(a_check()), path, codec).await;
+        assert_eq!(answer.unwrap_err().code(), Code::Unimplemented);
+    }
+    wait_for_metric(&running, &rpcs("unknown", "unknown", "UNIMPLEMENTED", 3)).await;
+    let (.., metrics) = get(running.http, "/metrics").await;
+    assert!(!metrics.contains("made.Up"));
+    stop(running).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_cancelled_change_counts_as_cancelled_and_is_made_whole() {
+    let (running, store) = start(config()).await;
+    let mut admin = admin(&running).await;
+    store.are_changes_held.send_replace(true);
+    {
+        let call = admin.grant_access(a_grant());
+        tokio::pin!(call);
+        eventually(async || {
+            let _ = timeout(Duration::from_millis(5), &mut call).await;
+            store.waiting() == 1
+        })
+        .await;
+    }
+    wait_for_metric(&running, &rpcs(ADMIN, "GrantAccess", "CANCELLED", 1)).await;
+    assert!(!has_metric(&running, &rpcs(ADMIN, "GrantAccess", "OK", 1)).await);
+    let labels = format!("service=\"{ADMIN}\",method=\"GrantAccess\"");
+    assert!(has_metric(&running, &format!("support_access_rpcs_in_flight{{{labels}}} 0")).await);
+
+    assert_eq!(store.commits(), 0);
+    store.are_changes_held.send_replace(false);
+    eventually(async || store.commits() == 1).await;
+    stop(running).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_call_past_its_deadline_counts_as_that() {
+    let (running, store) = start(config()).await;
+    store.are_changes_held.send_replace(true);
+    let mut request = Request::new(a_grant());
+    request.set_timeout(Duration::from_millis(100));
+    in_time(admin(&running).await.grant_access(request)).await.unwrap_err();
+    wait_for_metric(&running, &rpcs(ADMIN, "GrantAccess", "DEADLINE_EXCEEDED", 1)).await;
+    store.are_changes_held.send_replace(false);
+    stop(running).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_dropped_stream_counts_as_cancelled() {
+    let (running, _store) = start(config()).await;
+    let mut health = HealthClient::new(channel(&running).await);
+    let mut watch = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    watch.message().await.unwrap().unwrap();
+    let in_flight =
+        format!("support_access_rpcs_in_flight{{service=\"{HEALTH}\",method=\"Watch\"}}");
+    assert!(has_metric(&running, &format!("{in_flight} 1")).await);
+    drop(watch);
+    wait_for_metric(&running, &rpcs(HEALTH, "Watch", "CANCELLED", 1)).await;
+    assert!(has_metric(&running, &format!("{in_flight} 0")).await);
+    stop(running).await.unwrap();
+}
+
+#[tokio::test]
+async fn calls_are_known_by_the_caller_s_id_or_a_new_one() {
+    let (running, _store) = start(config()).await;
+    let mut access = access(&running).await;
+    let mut answered_id = async |given: Option<&str>| {
+        let mut request = Request::new(a_check());
+        if let Some(given) = given {
+            request.metadata_mut().insert("x-request-id", given.parse().unwrap());
+        }
+        let answer = access.check_access(request).await.unwrap();
+        answer.metadata().get("x-request-id").unwrap().to_str().unwrap().to_owned()
+    };
+    assert_eq!(answered_id(Some("portal-17/a")).await, "portal-17/a");
+    let longest = "x".repeat(128);
+    assert_eq!(answered_id(Some(&longest)).await, longest);
+    for insane in [None, Some(""), Some("two words"), Some("x".repeat(129).as_str())] {
+        let id = answered_id(insane).await;
+        assert!(uuid::Uuid::parse_str(&id).is_ok(), "{id}");
+    }
+    // Refusals too can be asked about.
+    let mut health = HealthClient::new(channel(&running).await);
+    let mut request = Request::new(HealthCheckRequest { service: "made.Up".to_owned() });
+    request.metadata_mut().insert("x-request-id", "why".parse().unwrap());
+    let refusal = health.check(request).await.unwrap_err();
+    assert_eq!(refusal.metadata().get("x-request-id").unwrap(), "why");
+    stop(running).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_oversized_message_is_refused_by_its_size() {
+    let (running, _store) = start(config()).await;
+    let mut access = access(&running).await;
+    let large = |length| {
+        let group_ids = vec!["g".repeat(1_024); length / 1_024];
+        CheckAccessRequest { group_ids, ..a_check() }
+    };
+    let refusal = access.check_access(large(MESSAGE_LENGTH_MAX + 1_024)).await.unwrap_err();
+    assert_eq!(refusal.code(), Code::OutOfRange);
+    assert!(refusal.message().contains("too large"), "{refusal}");
+    assert!(refusal.message().contains(&MESSAGE_LENGTH_MAX.to_string()), "{refusal}");
+    wait_for_metric(&running, &rpcs(ACCESS, "CheckAccess", "OUT_OF_RANGE", 1)).await;
+    access.check_access(a_check()).await.expect("the connection is as good as before");
+    stop(running).await.unwrap();
+}
+
+#[tokio::test]
+async fn oversized_metadata_is_refused() {
+    let (running, _store) = start(config()).await;
+    let mut access = access(&running).await;
+    let mut request = Request::new(a_check());
+    request.metadata_mut().insert("x-large", "x".repeat(17 * 1_024).parse().unwrap());
+    in_time(access.check_access(request)).await.unwrap_err();
+    SupportAccessClient::new(channel(&running).await).check_access(a_check()).await.unwrap();
+    stop(running).await.unwrap();
+}
+
+#[tokio::test]
+async fn reflection_lists_and_describes_the_services() {
+    let (running, _store) = start(config()).await;
+    let mut reflection = ServerReflectionClient::new(channel(&running).await);
+    let ask =
+        |question| ServerReflectionRequest { host: String::new(), message_request: Some(question) };
+    let questions = [
+        ask(MessageRequest::ListServices(String::new())),
+        ask(MessageRequest::FileContainingSymbol(format!("{ACCESS}.CheckAccess"))),
+    ];
+    let answers = reflection.server_reflection_info(futures::stream::iter(questions)).await;
+    let mut answers = answers.unwrap().into_inner();
+    let listed = answers.message().await.unwrap().unwrap().message_response;
+    let Some(MessageResponse::ListServicesResponse(listed)) = listed else {
+        panic!("not a list: {listed:?}")
+    };
+    let names: Vec<_> = listed.service.iter().map(|service| service.name.as_str()).collect();
+    for name in [ACCESS, ADMIN, HEALTH, "grpc.reflection.v1.ServerReflection"] {
+        assert!(names.contains(&name), "{name} is not in {names:?}");
+    }
+    let described = answers.message().await.unwrap().unwrap().message_response;
+    assert!(matches!(described, Some(MessageResponse::FileDescriptorResponse(_))));
+    drop(answers);
+    stop(running).await.unwrap();
+}
+
+#[derive(Debug, Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Lines {
+    fn containing(&self, text: &str) -> Vec<serde_json::Value> {
+        let bytes = self.0.lock().clone();
+        let lines = String::from_utf8(bytes).unwrap();
+        let lines = lines.lines().filter(|line| line.contains(text));
+        lines.map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The runtime of this test is one thread, so that a subscriber of this thread sees everything.
+#[tokio::test(flavor = "current_thread")]
+async fn each_rpc_is_one_line_of_the_log() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+
+    let (running, _store) = start(config()).await;
+    let mut request = Request::new(a_check());
+    request.metadata_mut().insert("x-request-id", "the-call".parse().unwrap());
+    access(&running).await.check_access(request).await.unwrap();
+    timeout(PATIENCE, async {
+        while lines.containing("the-call").is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+
+    let [line] = &lines.containing("support_access::rpc")[..] else { panic!("not one line") };
+    assert_eq!(line["level"], "INFO");
+    assert_eq!(line["method"], "supportaccess.v1.SupportAccess/CheckAccess");
+    assert_eq!(line["code"], "OK");
+    assert_eq!(line["request_id"], "the-call");
+    assert!(line["duration_ms"].as_f64().unwrap() > 0.0);
+
+    let listening = lines.containing("\"listening\"");
+    assert_eq!(listening.len(), 2);
+    assert_eq!(listening[0]["grpc"], running.grpc[0].to_string());
+    assert_eq!(listening[1]["http"], running.http.to_string());
+    stop(running).await.unwrap();
+}
