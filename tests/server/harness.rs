@@ -84,7 +84,7 @@ pub(crate) async fn in_time<T>(future: impl Future<Output = T>) -> T {
 pub(crate) async fn eventually(mut is_so: impl AsyncFnMut() -> bool) {
     in_time(async {
         while !is_so().await {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await; // between two questions
         }
     })
     .await;
