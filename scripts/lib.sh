@@ -23,10 +23,10 @@ apt_install() {
   local why=$1 as_root=()
   shift
   command -v apt-get >/dev/null ||
-    fail "$why is missing, and this is not Debian: install what Debian calls $*"
+    fail "missing: $why. This is not Debian: install what Debian calls $*"
   if ((EUID != 0)); then
     command -v sudo >/dev/null ||
-      fail "$why is missing, and there is no sudo: as root, run: apt-get install $*"
+      fail "missing: $why. There is no sudo: as root, run: apt-get install $*"
     as_root=(sudo)
   fi
   printf '\n-- Installing %s with apt-get: %s\n' "$*" "$why"
