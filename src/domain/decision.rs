@@ -145,26 +145,28 @@ pub fn message(decision: &Decision<'_>, question: &Question) -> String {
         (Reason::GrantActive, Some(terms)) => {
             let group = &terms.group_id;
             match terms.expire_time {
-                Some(end) => write!(text, "Access is granted to group {group} until {end}."),
+                Some(end) => {
+                    write!(text, "Access is granted to group {group} until {}.", plain(end))
+                }
                 None => write!(text, "Access is granted to group {group} until revoked."),
             }
         }
         (Reason::NotStarted, Some(terms)) => write!(
             text,
             "The access entry is not active yet: it starts at {}. Wait, or create one that starts now.",
-            terms.start_time
+            plain(terms.start_time)
         ),
         (Reason::Expired, Some(terms)) => write!(
             text,
             "The access period for group {} is over{}. Create a new entry with a suitable duration.",
             terms.group_id,
-            terms.expire_time.map(|end| format!(" since {end}")).unwrap_or_default(),
+            terms.expire_time.map(|end| format!(" since {}", plain(end))).unwrap_or_default(),
         ),
         (Reason::Revoked, Some(terms)) => write!(
             text,
             "The access entry for group {} is not active: it was revoked{}. Create a new entry.",
             terms.group_id,
-            terms.revoke_time.map(|end| format!(" at {end}")).unwrap_or_default(),
+            terms.revoke_time.map(|end| format!(" at {}", plain(end))).unwrap_or_default(),
         ),
         (Reason::GroupMismatch, Some(terms)) => write!(
             text,
@@ -198,4 +200,9 @@ pub fn message(decision: &Decision<'_>, question: &Question) -> String {
     };
     debug_assert!(written.is_ok(), "writing to a String cannot fail");
     text
+}
+
+/// A moment as people read it, to the second.
+fn plain(time: Time) -> impl std::fmt::Display {
+    time.format("%Y-%m-%d %H:%M:%S UTC")
 }

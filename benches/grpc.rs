@@ -1,0 +1,192 @@
+//! A check over gRPC at a million live grants, beside a health check of the same server, which does nothing: the difference is
+//! what a decision costs. One call after the other, and many at once over several connections.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    missing_docs,
+    reason = "a benchmark fails by panicking"
+)]
+
+#[allow(dead_code, reason = "a benchmark needs a part of it")]
+#[path = "../tests/common/server.rs"]
+mod server;
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use futures::future::join_all;
+use server::Server;
+use support_access::{
+    api::proto::v1::{
+        AccessLevel as ProtoLevel, BatchCheckAccessRequest, CheckAccessRequest, Decision,
+        support_access_client::SupportAccessClient,
+    },
+    domain::{
+        AccessLevel, EventKind, Grant, GrantId, GroupId, Note, TenantId, Terms, Ticket,
+        clock::SystemClock, text::Actor,
+    },
+    store::{self, Entry},
+};
+use tokio::runtime::Runtime;
+use tonic::transport::Channel;
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use uuid::Uuid;
+
+const LIVE_GRANTS: usize = 1_000_000;
+const GRANTS_PER_TENANT: usize = 10;
+const CONNECTIONS: usize = 4;
+const IN_FLIGHT: usize = 64;
+const BATCH: usize = 1_000;
+
+fn tenant(number: usize) -> String {
+    format!("tenant-{:06}", number % (LIVE_GRANTS / GRANTS_PER_TENANT))
+}
+
+/// A database with a million live grants.
+async fn fill(database_url: &str) {
+    let store = store::open(database_url, Arc::new(SystemClock)).await.unwrap();
+    let mut change = store.begin().await.unwrap();
+    let (actor, now) = (Actor::new("admin").unwrap(), change.now());
+    for number in 0..LIVE_GRANTS {
+        let tenant_id = TenantId::new(&tenant(number / GRANTS_PER_TENANT)).unwrap();
+        let terms = Terms {
+            grant_id: GrantId(Uuid::now_v7()),
+            group_id: GroupId::new(&format!("group-{}", number % 5)).unwrap(),
+            agent_ids: BTreeSet::new(),
+            access_level: AccessLevel::ReadWrite,
+            start_time: now,
+            expire_time: None,
+            revoke_time: None,
+        };
+        let grant = Grant {
+            tenant_id: tenant_id.clone(),
+            terms,
+            reason: Note::default(),
+            ticket: Ticket::default(),
+            create_time: now,
+            creator: actor.clone(),
+            revocation: None,
+            create_revision: 0,
+            revision: 0,
+        };
+        let kind = EventKind::Granted { grant };
+        let actor = actor.clone();
+        let entry = Entry { tenant_id, actor, reason: Note::default(), kind, request: None };
+        change.append(entry).await.unwrap();
+    }
+    change.commit().await.unwrap();
+    store.close().await;
+}
+
+fn question(number: usize, group_id: &str) -> CheckAccessRequest {
+    CheckAccessRequest {
+        // Far apart, so that a million grants do not hide in the processor's cache.
+        tenant_id: tenant(number.wrapping_mul(7_919)),
+        agent_id: "ada".into(),
+        group_ids: vec![group_id.into()],
+        required_level: ProtoLevel::ReadOnly.into(),
+        at_least_revision: 0,
+    }
+}
+
+async fn check(channel: Channel, number: usize, group_id: &str, expected: Decision) {
+    let request = question(number, group_id);
+    let answer = SupportAccessClient::new(channel).check_access(request).await.unwrap();
+    assert_eq!(answer.into_inner().decision, i32::from(expected));
+}
+
+async fn health(channel: Channel) {
+    let request = HealthCheckRequest { service: String::new() };
+    HealthClient::new(channel).check(request).await.unwrap();
+}
+
+/// The time that `calls` calls take, at most [`IN_FLIGHT`] at once, over all connections.
+async fn many<F: Future<Output = ()>>(
+    channels: &[Channel],
+    calls: u64,
+    call: impl Fn(Channel, usize) -> F,
+) -> Duration {
+    let calls = usize::try_from(calls).unwrap();
+    let start = Instant::now();
+    let lanes = (0..IN_FLIGHT).map(|lane| {
+        let call = &call;
+        async move {
+            for number in (lane..calls).step_by(IN_FLIGHT) {
+                call(channels[lane % CONNECTIONS].clone(), number).await;
+            }
+        }
+    });
+    join_all(lanes).await;
+    start.elapsed()
+}
+
+fn grpc(criterion: &mut Criterion) {
+    let runtime = Runtime::new().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}", folder.path().join("bench.db").display());
+    runtime.block_on(fill(&url));
+    let loading = Instant::now();
+    // A line for each call, written to a terminal or a file, would be measured as well.
+    let server = Server::start_with(&url, &["--log", "info,support_access::rpc=off"]);
+    println!("ready with {LIVE_GRANTS} live grants after {:?}", loading.elapsed());
+    let channels: Vec<Channel> =
+        runtime.block_on(async { join_all((0..CONNECTIONS).map(|_| server.connect())).await });
+    let (allowed, denied) = ("group-1", "group-of-others");
+
+    let mut group = criterion.benchmark_group("one_after_the_other");
+    group.throughput(Throughput::Elements(1));
+    let mut number = 0;
+    group.bench_function("health_check", |bencher| {
+        bencher.to_async(&runtime).iter(|| health(channels[0].clone()));
+    });
+    group.bench_function("check_access_allowed", |bencher| {
+        bencher.to_async(&runtime).iter(|| {
+            number += 1;
+            check(channels[0].clone(), number, allowed, Decision::Allowed)
+        });
+    });
+    group.bench_function("check_access_denied", |bencher| {
+        bencher.to_async(&runtime).iter(|| {
+            number += 1;
+            check(channels[0].clone(), number, denied, Decision::Denied)
+        });
+    });
+    group.finish();
+
+    let mut group = criterion.benchmark_group("many_at_once");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("health_check", |bencher| {
+        bencher
+            .to_async(&runtime)
+            .iter_custom(|calls| many(&channels, calls, |channel, _| health(channel)));
+    });
+    group.bench_function("check_access_allowed", |bencher| {
+        bencher.to_async(&runtime).iter_custom(|calls| {
+            many(&channels, calls, |channel, number| {
+                check(channel, number, allowed, Decision::Allowed)
+            })
+        });
+    });
+    group.throughput(Throughput::Elements(BATCH as u64));
+    group.bench_function("batch_of_1000", |bencher| {
+        let checks: Vec<_> = (0..BATCH).map(|number| question(number, allowed)).collect();
+        bencher.to_async(&runtime).iter(|| {
+            let request = BatchCheckAccessRequest { checks: checks.clone() };
+            let mut client = SupportAccessClient::new(channels[0].clone());
+            async move { client.batch_check_access(request).await.unwrap() }
+        });
+    });
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().sample_size(20).measurement_time(Duration::from_secs(5));
+    targets = grpc
+}
+criterion_main!(benches);

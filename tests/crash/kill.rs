@@ -1,0 +1,109 @@
+//! SIGKILL under concurrent grants, extensions and revocations, again and again.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use support_access::{
+    domain::{TenantId, Terms, clock::SystemClock},
+    node::{CheckNode, Snapshot},
+    store,
+};
+use tokio::{sync::watch, time::timeout};
+
+use crate::{backend::Backend, ledger::Ledger, server::Server};
+
+const ROUNDS: usize = 8;
+const ADMINISTRATORS: usize = 4;
+
+#[test]
+fn sqlite_keeps_what_was_acknowledged() {
+    kill_again_and_again(&Backend::sqlite());
+}
+
+#[test]
+fn postgres_keeps_what_was_acknowledged() {
+    kill_again_and_again(&Backend::postgres());
+}
+
+#[tokio::main]
+async fn kill_again_and_again(backend: &Backend) {
+    let seed = std::env::var("CRASH_SEED").map_or_else(|_| rand::random(), |s| s.parse().unwrap());
+    println!("CRASH_SEED={seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut ledgers: Vec<Ledger> =
+        (0..ADMINISTRATORS).map(|number| Ledger::new(&format!("tenant-{number}"))).collect();
+    for _ in 0..ROUNDS {
+        let mut server = Server::start(&backend.database_url());
+        let mut admin = server.admin().await;
+        for ledger in &mut ledgers {
+            ledger.audit(&mut admin).await;
+        }
+        ledgers = one_life(&mut server, ledgers, &mut random).await;
+    }
+    let server = Server::start(&backend.database_url());
+    let mut admin = server.admin().await;
+    for ledger in &mut ledgers {
+        ledger.audit(&mut admin).await;
+    }
+    drop(server);
+    let acknowledged: usize = ledgers.iter().map(Ledger::acknowledged).sum();
+    println!("{acknowledged} changes were acknowledged in {ROUNDS} lives");
+    assert!(acknowledged > ROUNDS * ADMINISTRATORS, "the lives were too short to prove anything");
+    the_log_is_whole(backend, &ledgers).await;
+}
+
+/// Lets every administrator work, and kills the server after a random number of changes.
+async fn one_life(server: &mut Server, ledgers: Vec<Ledger>, random: &mut StdRng) -> Vec<Ledger> {
+    let before: usize = ledgers.iter().map(Ledger::acknowledged).sum();
+    let target = random.random_range(5..60);
+    let (progress, mut made) = watch::channel(0);
+    let progress = Arc::new(progress);
+    let mut workers = Vec::new();
+    for mut ledger in ledgers {
+        let mut admin = server.admin().await;
+        let mut random = StdRng::seed_from_u64(random.random());
+        let progress = Arc::clone(&progress);
+        workers.push(tokio::spawn(async move {
+            ledger.work(&mut admin, &mut random, &progress).await;
+            ledger
+        }));
+    }
+    let enough = made.wait_for(|made| *made >= target);
+    timeout(Duration::from_mins(1), enough).await.expect("changes are being made").unwrap();
+    server.kill();
+    let mut ledgers = Vec::new();
+    for worker in workers {
+        ledgers.push(worker.await.unwrap());
+    }
+    let after: usize = ledgers.iter().map(Ledger::acknowledged).sum();
+    assert!(after >= before + target);
+    ledgers
+}
+
+/// No revision is missing or doubled, and memory holds what the history replays to.
+async fn the_log_is_whole(backend: &Backend, ledgers: &[Ledger]) {
+    let store = store::open(&backend.database_url(), Arc::new(SystemClock)).await.unwrap();
+    let events = store.events_after(0, usize::MAX >> 1).await.unwrap();
+    let revisions: Vec<i64> = events.iter().map(|event| event.revision).collect();
+    let head = store.head().await.unwrap();
+    assert_eq!(revisions, (1..=head).collect::<Vec<_>>());
+    let mut acknowledged = HashSet::new();
+    for revision in ledgers.iter().flat_map(Ledger::revisions) {
+        assert!(acknowledged.insert(revision), "revision {revision} was given twice");
+        assert!(revision <= head, "revision {revision} is lost");
+    }
+    let mut replayed = Snapshot::default();
+    events.iter().for_each(|event| replayed.apply(event));
+    let node = CheckNode::new();
+    node.load(store.as_ref()).await.unwrap();
+    assert_eq!(sorted(&node.snapshot()), sorted(&replayed));
+    assert_eq!(node.gauges(), replayed.gauges());
+    store.close().await;
+}
+
+fn sorted(snapshot: &Snapshot) -> Vec<(TenantId, Terms)> {
+    let mut held: Vec<_> =
+        snapshot.iter().map(|(owner, terms)| (owner.clone(), terms.clone())).collect();
+    held.sort_by_key(|(_, terms)| terms.grant_id);
+    held
+}

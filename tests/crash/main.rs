@@ -1,0 +1,21 @@
+//! What was acknowledged survives: the server is killed again and again, and its database taken away.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    missing_docs,
+    reason = "a test fails by panicking"
+)]
+#![allow(clippy::disallowed_methods, reason = "tasks of a test end with its runtime")]
+
+#[path = "../common/backend.rs"]
+mod backend;
+#[allow(dead_code, reason = "not every test needs all of it")]
+#[path = "../common/postgres.rs"]
+mod postgres;
+#[path = "../common/server.rs"]
+mod server;
+
+mod kill;
+mod ledger;
+mod outage;
