@@ -4,8 +4,11 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
     missing_docs,
-    reason = "a benchmark fails by panicking"
+    unreachable_pub,
+    reason = "a benchmark fails by panicking, and prints what it finds"
 )]
 
 #[allow(dead_code, reason = "a benchmark needs a part of it")]

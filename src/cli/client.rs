@@ -163,7 +163,7 @@ impl Client {
             let status = match timeout(left + GRACE, send(request)).await {
                 Ok(Ok(response)) => return Ok(response.into_inner()),
                 Ok(Err(status)) => status,
-                Err(_) => Status::deadline_exceeded("no answer in time"),
+                Err(_) => return Err(Failure::no_answer()),
             };
             let delay = status.get_details_retry_info().and_then(|retry| retry.retry_delay);
             match delay.map(|delay| delay.max(RETRY_DELAY_MIN)) {

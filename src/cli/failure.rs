@@ -7,6 +7,8 @@ use tonic_types::StatusExt;
 
 use super::table::clean;
 
+const NO_ANSWER: &str = "the server did not answer in time";
+
 /// Which argument of a command fills which field of its request.
 pub(crate) type Fields = &'static [(&'static str, &'static str)];
 
@@ -52,6 +54,12 @@ impl Failure {
         Self { hint: Some(hint.into()), ..self }
     }
 
+    /// There was no answer while one was waited for.
+    pub(crate) fn no_answer() -> Self {
+        let hint = hint(Code::DeadlineExceeded, false).map(str::to_owned);
+        Self { hint, maybe_done: true, ..Self::new(NO_ANSWER) }
+    }
+
     /// What the server, or the way to it, made of a request.
     pub(crate) fn of_status(status: &Status, fields: Fields) -> Self {
         let code = status.code();
@@ -89,7 +97,7 @@ fn argument(field: &str, fields: Fields) -> String {
 
 fn describe(status: &Status) -> String {
     if matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled) {
-        return "the server did not answer in time".into();
+        return NO_ANSWER.into();
     }
     // A connection that broke has its cause at the bottom of the chain.
     let mut cause = status.source();

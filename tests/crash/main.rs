@@ -3,8 +3,11 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
     missing_docs,
-    reason = "a test fails by panicking"
+    unreachable_pub,
+    reason = "a test fails by panicking, and prints its seed"
 )]
 #![allow(clippy::disallowed_methods, reason = "tasks of a test end with its runtime")]
 

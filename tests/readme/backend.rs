@@ -24,7 +24,7 @@ impl Backend {
         match self {
             // In the directory that the server is started in, as the README has it.
             Self::Sqlite => "sqlite://support-access.db".into(),
-            Self::Postgres(cluster) => cluster.database_url(),
+            Self::Postgres(cluster) => cluster.fresh_database(),
         }
     }
 }

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod backend;
+#[allow(dead_code, reason = "not every test needs all of it")]
+#[path = "../common/postgres.rs"]
 mod postgres;
 mod shell;
 mod text;
@@ -20,7 +22,7 @@ fn the_walk_through_on_sqlite() {
 
 #[test]
 fn the_walk_through_on_postgres() {
-    play(&Backend::Postgres(postgres::Cluster::start()));
+    play(&Backend::Postgres(postgres::Cluster::begin()));
 }
 
 fn play(backend: &Backend) {

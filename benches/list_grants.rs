@@ -1,0 +1,144 @@
+//! `ListGrants` of one tenant with ten thousand and with a million grants behind it, on both databases, in one run: the cost of
+//! a page must not grow with the history.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    missing_docs,
+    unreachable_pub,
+    reason = "a benchmark fails by panicking, and prints what it finds"
+)]
+
+#[path = "../tests/common/backend.rs"]
+mod backend;
+#[allow(dead_code, reason = "a benchmark needs a part of it")]
+#[path = "../tests/common/postgres.rs"]
+mod postgres;
+
+use std::{sync::Arc, time::Duration};
+
+use backend::Backend;
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use sqlx::{Connection, SqliteConnection};
+use support_access::{
+    domain::{AgentId, Clock, GrantState, GroupId, TenantId, clock::SystemClock},
+    store::{self, GrantQuery, Store},
+};
+use tokio::runtime::Runtime;
+
+const SIZES: [usize; 2] = [10_000, 1_000_000];
+const PAGE: usize = 50;
+
+/// Grants of `acme` that are over, but for one in a thousand; to one of three groups; one in a hundred names an agent. What
+/// `{rows}` stands for is a table of the numbers `n` from 1, `{id}` is a UUID.
+const FILL: &str = "
+    INSERT INTO events (revision, tenant_id, time, actor, reason, kind, grant_id, body)
+    SELECT n, 'acme', n, 'admin', '', 'granted', {id}, '{}' FROM {rows};
+    INSERT INTO grants (tenant_id, create_revision, revision, ended_revision, grant_id, group_id, agent_ids, access_level,
+                        start_time, expire_time, reason, ticket, create_time, creator)
+    SELECT 'acme', n, n, CASE WHEN n % 1000 = 0 THEN NULL ELSE n END, {id}, 'group-' || (n % 3),
+           CASE WHEN n % 100 = 0 THEN '[\"ada\"]' ELSE '[]' END, 1, n, CASE WHEN n % 1000 = 0 THEN NULL ELSE n + 1 END,
+           'a reason', 'T-1', n, 'admin' FROM {rows};
+    INSERT INTO grant_agents (tenant_id, agent_id, create_revision) SELECT 'acme', 'ada', n FROM {rows} WHERE n % 100 = 0;
+    UPDATE head SET revision = {count}, time = {count};
+    ANALYZE;
+";
+
+async fn fill(backend: &Backend, count: usize) -> Arc<dyn Store> {
+    let clock = Arc::new(SystemClock);
+    store::open(&backend.database_url(), clock.clone()).await.unwrap().close().await;
+    let sql = FILL.replace("{count}", &count.to_string());
+    match backend {
+        Backend::Sqlite(folder) => {
+            let numbers = format!(
+                "(WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < {count}) SELECT n FROM r) AS r"
+            );
+            let id = "printf('%08x-0000-7000-8000-%012x', n, n)";
+            let sql = sql.replace("{rows}", &numbers).replace("{id}", id);
+            let url = format!("sqlite://{}", folder.path().join("test.db").display());
+            let mut connection = SqliteConnection::connect(&url).await.unwrap();
+            sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+            connection.close().await.unwrap();
+        }
+        Backend::Postgres(cluster, url) => {
+            let id = "lpad(to_hex(n), 8, '0') || '-0000-7000-8000-' || lpad(to_hex(n), 12, '0')";
+            let sql = sql
+                .replace("{rows}", &format!("generate_series(1, {count}) AS r(n)"))
+                .replace("{id}", id);
+            let database = url.split(['/', '?']).nth(3).unwrap();
+            cluster.psql(database, &sql);
+            cluster.psql(database, "VACUUM");
+        }
+    }
+    store::open(&backend.database_url(), clock).await.unwrap()
+}
+
+fn mk_query(before: Option<i64>) -> GrantQuery {
+    GrantQuery {
+        tenant_id: TenantId::new("acme").unwrap(),
+        states: vec![],
+        group_id: None,
+        agent_id: None,
+        overlap_start: None,
+        overlap_end: None,
+        now: SystemClock.now(),
+        before,
+        limit: PAGE,
+    }
+}
+
+/// The lists that people look at.
+fn queries(count: usize) -> Vec<(&'static str, GrantQuery)> {
+    let middle = i64::try_from(count / 2).unwrap();
+    let group_id = Some(GroupId::new("group-1").unwrap());
+    let agent_id = Some(AgentId::new("ada").unwrap());
+    vec![
+        ("first_page", mk_query(None)),
+        ("middle_page", mk_query(Some(middle))),
+        ("active", GrantQuery { states: vec![GrantState::Active], ..mk_query(Some(middle)) }),
+        ("expired", GrantQuery { states: vec![GrantState::Expired], ..mk_query(Some(middle)) }),
+        ("group", GrantQuery { group_id, ..mk_query(Some(middle)) }),
+        ("agent", GrantQuery { agent_id, ..mk_query(Some(middle)) }),
+    ]
+}
+
+fn list_grants(criterion: &mut Criterion) {
+    let runtime = Runtime::new().unwrap();
+    for name in ["sqlite", "postgres"] {
+        let stores: Vec<(usize, Backend, Arc<dyn Store>)> = SIZES
+            .into_iter()
+            .map(|count| {
+                let backend =
+                    if name == "sqlite" { Backend::sqlite() } else { Backend::postgres() };
+                let store = runtime.block_on(fill(&backend, count));
+                (count, backend, store)
+            })
+            .collect();
+        let mut group = criterion.benchmark_group(format!("list_grants/{name}"));
+        for (index, (label, _)) in queries(SIZES[0]).iter().enumerate() {
+            for (count, _, store) in &stores {
+                let query = queries(*count).remove(index).1;
+                let expected = PAGE.min(count / 2 / 1_000).max(5);
+                group.bench_function(BenchmarkId::new(*label, count), |bencher| {
+                    bencher.to_async(&runtime).iter(|| async {
+                        let found = store.list_grants(&query).await.unwrap();
+                        assert!(found.len() >= expected, "{} found", found.len());
+                    });
+                });
+            }
+        }
+        group.finish();
+        for (_, _, store) in &stores {
+            runtime.block_on(store.close());
+        }
+    }
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().sample_size(20).measurement_time(Duration::from_secs(3));
+    targets = list_grants
+}
+criterion_main!(benches);
