@@ -176,7 +176,9 @@ impl Line {
 
 /// The only failure that a killed server may cause.
 fn gone(status: Status) -> Status {
-    let is_transport = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled);
+    // What the connection says has its cause behind it; what the server says does not.
+    let is_transport = std::error::Error::source(&status).is_some()
+        || matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled);
     assert!(is_transport, "an answer that is not one of a dead server: {status:?}");
     status
 }

@@ -19,6 +19,7 @@ mod postgres;
 #[path = "../common/server.rs"]
 mod server;
 
+mod administrators;
 mod kill;
 mod ledger;
 mod outage;

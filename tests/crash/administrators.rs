@@ -1,0 +1,169 @@
+//! Administrators who change the same grants at the same time: nobody waits for ever, and no change is lost.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use futures::future::join_all;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use support_access::api::proto::v1::{
+    AccessLevel, Event, EventType, ExtendAccessRequest, Grant, GrantAccessRequest,
+    ListEventsRequest, RevokeAccessRequest, extend_access_request, grant_access_request,
+};
+use tokio::time::timeout;
+use tonic::Code;
+
+use crate::{backend::Backend, ledger::Admin, server::Server};
+
+const ADMINISTRATORS: usize = 4;
+const GRANTS: usize = 6;
+const CHANGES_EACH: usize = 60;
+
+#[test]
+fn at_one_server_on_sqlite() {
+    side_by_side(&Backend::sqlite(), 1);
+}
+
+#[test]
+fn at_two_servers_on_postgres() {
+    side_by_side(&Backend::postgres(), 2);
+}
+
+/// What one administrator was told: the revision of each change, what it was, and the end of the grant after it.
+type Told = BTreeMap<i64, (EventType, String, Option<prost_types::Timestamp>)>;
+
+#[tokio::main]
+async fn side_by_side(backend: &Backend, servers: usize) {
+    let seed: u64 =
+        std::env::var("CRASH_SEED").map_or_else(|_| rand::random(), |s| s.parse().unwrap());
+    println!("CRASH_SEED={seed}");
+    let servers: Vec<Server> =
+        (0..servers).map(|_| Server::start(&backend.database_url())).collect();
+    let mut admins = Vec::new();
+    for number in 0..ADMINISTRATORS {
+        admins.push(servers[number % servers.len()].admin().await);
+    }
+    let mut grants = Vec::new();
+    for _ in 0..GRANTS {
+        grants.push(grant(&mut admins[0]).await);
+    }
+    one_etag_wins_once(&admins, &grants[0]).await;
+    let ids: Arc<Vec<String>> = Arc::new(grants.into_iter().map(|grant| grant.grant_id).collect());
+    let work = admins.iter().enumerate().map(|(number, admin)| {
+        let random = StdRng::seed_from_u64(seed + number as u64);
+        tokio::spawn(change(admin.clone(), Arc::clone(&ids), random))
+    });
+    let told =
+        timeout(Duration::from_mins(2), join_all(work)).await.expect("nobody waits for ever");
+    let mut all = Told::new();
+    for told in told {
+        for (revision, change) in told.unwrap() {
+            assert!(all.insert(revision, change).is_none(), "revision {revision} was given twice");
+        }
+    }
+    every_change_is_in_the_history(&mut admins[0], &all).await;
+}
+
+async fn grant(admin: &mut Admin) -> Grant {
+    let request = GrantAccessRequest {
+        tenant_id: "acme".into(),
+        group_id: "support".into(),
+        access_level: AccessLevel::ReadOnly.into(),
+        end: Some(grant_access_request::End::UntilRevoked(true)),
+        ..Default::default()
+    };
+    admin.grant_access(request).await.unwrap().into_inner().grant.unwrap()
+}
+
+fn extension(grant_id: &str, etag: &str, hours: i64) -> ExtendAccessRequest {
+    let duration = prost_types::Duration { seconds: hours * 3_600, nanos: 0 };
+    ExtendAccessRequest {
+        tenant_id: "acme".into(),
+        grant_id: grant_id.into(),
+        etag: etag.into(),
+        end: Some(extend_access_request::End::Duration(duration)),
+        ..Default::default()
+    }
+}
+
+/// All decide on the same state of a grant: the first is heard, the others have to look again.
+async fn one_etag_wins_once(admins: &[Admin], grant: &Grant) {
+    let extend = admins.iter().enumerate().map(|(number, admin)| {
+        let hours = i64::try_from(number).unwrap() + 1;
+        let request = extension(&grant.grant_id, &grant.etag, hours);
+        let mut admin = admin.clone();
+        async move { admin.extend_access(request).await }
+    });
+    let answers = join_all(extend).await;
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1, "{answers:?}");
+    for refused in answers.iter().filter_map(|answer| answer.as_ref().err()) {
+        assert_eq!(refused.code(), Code::Aborted, "{refused:?}");
+    }
+}
+
+/// Grants, extends and revokes at random, among grants that the others change as well.
+async fn change(mut admin: Admin, ids: Arc<Vec<String>>, mut random: StdRng) -> Told {
+    let mut told = Told::new();
+    let mut ids = ids.to_vec();
+    for _ in 0..CHANGES_EACH {
+        let index = random.random_range(0..ids.len());
+        let (kind, grant) = match random.random_range(0..4) {
+            0 => (EventType::Granted, grant(&mut admin).await),
+            1 | 2 => {
+                let request = extension(&ids[index], "", random.random_range(1..2_000));
+                match admin.extend_access(request).await {
+                    Ok(extended) => (EventType::Extended, extended.into_inner().grant.unwrap()),
+                    Err(status) => {
+                        // Somebody else has revoked it.
+                        assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
+                        continue;
+                    }
+                }
+            }
+            _ => {
+                let request = RevokeAccessRequest {
+                    tenant_id: "acme".into(),
+                    grant_id: ids[index].clone(),
+                    reason: random.random::<u64>().to_string(),
+                    ..Default::default()
+                };
+                let reason = request.reason.clone();
+                let revoked = admin.revoke_access(request).await.unwrap().into_inner();
+                let grant = revoked.grant.unwrap();
+                if grant.revoke_reason != reason {
+                    continue; // somebody else was faster, and that is the answer
+                }
+                (EventType::Revoked, grant)
+            }
+        };
+        if kind == EventType::Granted {
+            ids.push(grant.grant_id.clone());
+        }
+        told.insert(grant.revision, (kind, grant.grant_id, grant.expire_time));
+    }
+    told
+}
+
+async fn every_change_is_in_the_history(admin: &mut Admin, told: &Told) {
+    let mut events: Vec<Event> = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let tenant_id = "acme".into();
+        let request = ListEventsRequest { tenant_id, page_token, ..Default::default() };
+        let page = admin.list_events(request).await.unwrap().into_inner();
+        events.extend(page.events);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    events.reverse();
+    let count = i64::try_from(events.len()).unwrap();
+    let revisions: Vec<i64> = events.iter().map(|event| event.revision).collect();
+    assert_eq!(revisions, (1..=count).collect::<Vec<_>>(), "no gap, none twice");
+    // The grants at the start, and the extension that won.
+    assert_eq!(events.len(), told.len() + GRANTS + 1, "nothing but what somebody was told");
+    for (revision, (kind, grant_id, expire_time)) in told {
+        let event = &events[usize::try_from(revision - 1).unwrap()];
+        assert_eq!((event.r#type(), &event.grant_id), (*kind, grant_id));
+        assert_eq!(event.grant.as_ref().unwrap().expire_time, *expire_time);
+    }
+}
