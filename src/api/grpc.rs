@@ -5,3 +5,5 @@ pub mod admin;
 mod call;
 mod convert;
 mod status;
+
+pub use status::{MESSAGE_LENGTH_MAX, explain_refusal};

@@ -11,12 +11,13 @@ use hyper_util::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{service::Routes, transport::Server};
+use tower::util::MapResponseLayer;
 use tracing::{debug, error};
 
 use crate::{
     api::{
         endings::EndStreamsLayer,
-        grpc::{access::Access, admin::Admin},
+        grpc::{MESSAGE_LENGTH_MAX, access::Access, admin::Admin, explain_refusal},
         health::Health,
         metrics::Metrics,
         observe::ObserveLayer,
@@ -45,8 +46,6 @@ pub(super) const HTTP_CONNECTIONS_MAX: usize = 256;
 const STREAMS_MAX: u32 = 1_024;
 /// The most bytes of a call's metadata.
 const HEADERS_LENGTH_MAX: u32 = 16 * 1_024;
-/// The most bytes of a message from a caller.
-pub const MESSAGE_LENGTH_MAX: usize = 4 * 1_024 * 1_024;
 /// How often a silent connection is asked whether it is still there.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 /// How long it may take to say so.
@@ -112,7 +111,8 @@ impl GrpcDoor {
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .layer(self.observe)
-            .layer(EndStreamsLayer::new(stop.clone()));
+            .layer(EndStreamsLayer::new(stop.clone()))
+            .layer(MapResponseLayer::new(explain_refusal));
         let incoming = self.gate.connections(acceptor);
         let stopped = stop.cancelled_owned();
         if let Err(error) =

@@ -310,11 +310,8 @@ def test_an_actor_too_long(server, client):
 
 
 def test_a_message_over_the_size_limit(client):
-    with pytest.raises(grpc.RpcError) as raised:
-        client.grant(reason="x" * (64 << 20))
-    assert raised.value.code() in {
-        grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.OUT_OF_RANGE, grpc.StatusCode.RESOURCE_EXHAUSTED,
-    }, raised.value
+    with invalid("message"):
+        client.grant(reason="x" * (8 << 20))
     assert client.policy(), "the server is well"
 
 
@@ -322,7 +319,7 @@ def test_bytes_that_are_no_message(client):
     call = client.channel.unary_unary("/supportaccess.v1.SupportAccess/CheckAccess")
     with pytest.raises(grpc.RpcError) as raised:
         call(b"\xff\xff\xff", timeout=10)
-    assert raised.value.code() in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL}, raised.value
+    assert raised.value.code() == grpc.StatusCode.INVALID_ARGUMENT, raised.value
     assert client.policy(), "the server is well"
 
 

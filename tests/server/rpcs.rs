@@ -7,9 +7,9 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use support_access::{
-    api::proto::v1::{CheckAccessRequest, support_access_client::SupportAccessClient},
-    server::doors::MESSAGE_LENGTH_MAX,
+use support_access::api::{
+    grpc::MESSAGE_LENGTH_MAX,
+    proto::v1::{CheckAccessRequest, support_access_client::SupportAccessClient},
 };
 use tokio::time::timeout;
 use tonic::{Code, Request, client::Grpc, codegen::http::uri::PathAndQuery};
@@ -19,6 +19,8 @@ use tonic_reflection::pb::v1::{
     ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
 };
+
+use tonic_types::StatusExt;
 
 use crate::harness::{
     PATIENCE, a_check, a_grant, access, admin, channel, config, eventually, get, has_metric,
@@ -162,10 +164,11 @@ async fn an_oversized_message_is_refused_by_its_size() {
         CheckAccessRequest { group_ids, ..a_check() }
     };
     let refusal = access.check_access(large(MESSAGE_LENGTH_MAX + 1_024)).await.unwrap_err();
-    assert_eq!(refusal.code(), Code::OutOfRange);
-    assert!(refusal.message().contains("too large"), "{refusal}");
+    assert_eq!(refusal.code(), Code::InvalidArgument);
+    let details = refusal.get_details_bad_request().unwrap();
+    assert_eq!(details.field_violations[0].field, "message");
     assert!(refusal.message().contains(&MESSAGE_LENGTH_MAX.to_string()), "{refusal}");
-    wait_for_metric(&running, &rpcs(ACCESS, "CheckAccess", "OUT_OF_RANGE", 1)).await;
+    wait_for_metric(&running, &rpcs(ACCESS, "CheckAccess", "INVALID_ARGUMENT", 1)).await;
     access.check_access(a_check()).await.expect("the connection is as good as before");
     stop(running).await.unwrap();
 }

@@ -2,7 +2,8 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use tonic::{Code, Status};
+use http::Response;
+use tonic::{Code, Status, body::Body};
 use tonic_types::{ErrorDetails, StatusExt};
 use tracing::error;
 
@@ -12,6 +13,8 @@ use crate::{
     work::WorkError,
 };
 
+/// The most bytes of a message from a caller.
+pub const MESSAGE_LENGTH_MAX: usize = 4 * 1_024 * 1_024;
 /// The domain of `ErrorInfo`.
 const DOMAIN: &str = "supportaccess.v1";
 /// When to try again while the database is away.
@@ -77,6 +80,21 @@ fn status(error: &WorkError) -> Status {
             Status::with_error_details(Code::Internal, text, details)
         }
     }
+}
+
+/// Gives what tonic itself refuses, before any handler sees it, the code and details of everything else that is wrong with a
+/// request: a message that is too long ([`Code::OutOfRange`]), or is not one (a bare [`Code::Internal`]). No handler answers
+/// with either.
+pub fn explain_refusal(response: Response<Body>) -> Response<Body> {
+    let headers = response.headers();
+    let code = headers.get(Status::GRPC_STATUS).map(|code| Code::from_bytes(code.as_bytes()));
+    let is_own = headers.contains_key(Status::GRPC_STATUS_DETAILS);
+    let description = match code {
+        Some(Code::OutOfRange) => format!("must be at most {MESSAGE_LENGTH_MAX} bytes long"),
+        Some(Code::Internal) if !is_own => "must be a message of the RPC's request type".into(),
+        _ => return response,
+    };
+    invalid(&Violations::of("message", description)).into_http()
 }
 
 fn invalid(violations: &Violations) -> Status {
