@@ -3,7 +3,13 @@
 //! Checks never touch the database. A node holds an immutable [`Snapshot`] behind one atomic pointer, and replaces it as it
 //! follows the log.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use tokio::{
@@ -12,7 +18,7 @@ use tokio::{
 };
 
 use crate::{
-    domain::{Event, Revision},
+    domain::{Clock, Event, Revision, Time, time},
     store::{Store, StoreError},
 };
 
@@ -32,6 +38,8 @@ pub struct CheckNode {
     published: watch::Sender<Revision>,
     /// Tells the follower that there is something new.
     news: Notify,
+    /// The latest time that anything was decided at, in microseconds since 1970.
+    latest_us: AtomicI64,
 }
 
 /// What metrics say of a snapshot.
@@ -54,6 +62,7 @@ impl CheckNode {
             current: ArcSwap::default(),
             published: watch::Sender::new(0),
             news: Notify::new(),
+            latest_us: AtomicI64::new(i64::MIN),
         })
     }
 
@@ -62,7 +71,9 @@ impl CheckNode {
         let mut loaded = Snapshot::default();
         let mut visit = |tenant_id, terms, held| loaded.insert(&tenant_id, terms, held);
         let revision = store.load(&mut visit).await?;
-        loaded.set_revision(revision);
+        // The log grows only, so its event of that revision is still there.
+        let last = store.events_after(revision - 1, 1).await?;
+        loaded.set_head(revision, last.first().map(|event| event.time));
         self.publish(loaded);
         Ok(())
     }
@@ -70,6 +81,14 @@ impl CheckNode {
     /// What checks are answered from now: grants and revision together.
     pub fn snapshot(&self) -> arc_swap::Guard<Arc<Snapshot>> {
         self.current.load()
+    }
+
+    /// The time that checks are decided at: the clock's, but never before the last event of `snapshot`, and never before a time
+    /// that was used already. So a clock that is behind or set back cannot bring back what has ended.
+    pub fn now(&self, snapshot: &Snapshot, clock: &dyn Clock) -> Time {
+        let now = clock.now().max(snapshot.time().unwrap_or(Time::MIN_UTC));
+        let latest_us = self.latest_us.fetch_max(now.timestamp_micros(), Ordering::Relaxed);
+        time::from_micros(latest_us).map_or(now, |latest| latest.max(now))
     }
 
     /// Tells the node that the log has grown, so that it need not wait for its next look.

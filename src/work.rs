@@ -17,7 +17,7 @@ use crate::{
         violation::Violations,
     },
     domain::{GroupId, text::GrantId},
-    node::CheckNode,
+    node::{CheckNode, Snapshot},
     store::{Change, Store, StoreError},
 };
 
@@ -165,6 +165,16 @@ impl Work {
     /// that; the history does.
     pub fn sweep_lag(&self) -> std::time::Duration {
         std::time::Duration::from_micros(self.sweep_lag_us.load(Ordering::Relaxed))
+    }
+
+    /// The time at which states are told.
+    fn now(&self) -> Time {
+        self.time_of(&self.node.snapshot())
+    }
+
+    /// The time at which decisions from `snapshot` are made.
+    fn time_of(&self, snapshot: &Snapshot) -> Time {
+        self.node.now(snapshot, self.clock.as_ref())
     }
 
     /// Commits, writes the audit lines, and tells the check node.

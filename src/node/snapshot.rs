@@ -6,7 +6,7 @@ use foldhash::fast::RandomState;
 use imbl::{GenericHashMap, shared_ptr::DefaultSharedPtr};
 
 use crate::{
-    domain::{Event, GrantId, Revision, TenantId, Terms},
+    domain::{Event, GrantId, Revision, TenantId, Terms, Time},
     node::Gauges,
     store::Held,
 };
@@ -18,6 +18,8 @@ type Tenants = GenericHashMap<TenantId, Arc<TenantGrants>, RandomState, DefaultS
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     revision: Revision,
+    /// When the last event was committed.
+    time: Option<Time>,
     tenants: Tenants,
     live_grants: u64,
     bytes: u64,
@@ -36,6 +38,12 @@ impl Snapshot {
     /// The last event that is included.
     pub fn revision(&self) -> Revision {
         self.revision
+    }
+
+    /// When the last event that is included was committed: no decision from this snapshot may be for an earlier time, or what
+    /// an event has ended could come back.
+    pub fn time(&self) -> Option<Time> {
+        self.time
     }
 
     /// The grants that can matter to a check on `tenant_id`.
@@ -69,7 +77,7 @@ impl Snapshot {
     /// Takes in the event that follows on this snapshot.
     pub fn apply(&mut self, event: &Event) {
         debug_assert_eq!(event.revision, self.revision + 1);
-        self.revision = event.revision;
+        self.set_head(event.revision, Some(event.time));
         let Some(grant) = event.kind.grant() else { return };
         let terms = grant.terms.clone();
         let held = if event.kind.ends_grant() { Held::LastEnded } else { Held::Live };
@@ -77,8 +85,9 @@ impl Snapshot {
         self.insert(&event.tenant_id, terms, held);
     }
 
-    pub(super) fn set_revision(&mut self, revision: Revision) {
+    pub(super) fn set_head(&mut self, revision: Revision, time: Option<Time>) {
         self.revision = revision;
+        self.time = time;
     }
 
     pub(super) fn insert(&mut self, tenant_id: &TenantId, terms: Terms, held: Held) {

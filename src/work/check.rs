@@ -76,7 +76,7 @@ impl Work {
         deadline: Instant,
     ) -> Answer {
         match self.fresh_snapshot(at_least, deadline).await {
-            Ok(snapshot) => self.answer(&snapshot, question, self.clock.now()).0,
+            Ok(snapshot) => self.answer(&snapshot, question, self.time_of(&snapshot)).0,
             Err(stale) => stale_answer(&stale, question),
         }
     }
@@ -90,7 +90,7 @@ impl Work {
     ) -> (Vec<Answer>, Revision) {
         match self.fresh_snapshot(at_least, deadline).await {
             Ok(snapshot) => {
-                let now = self.clock.now();
+                let now = self.time_of(&snapshot);
                 let answers = questions.iter().map(|question| {
                     let (answer, _) = self.answer(&snapshot, question, now);
                     answer
@@ -112,8 +112,9 @@ impl Work {
         at_least: Revision,
         deadline: Instant,
     ) -> Explanation {
-        let now = self.clock.now();
         let fresh = self.fresh_snapshot(at_least, deadline).await;
+        let (Ok(snapshot) | Err(snapshot)) = &fresh;
+        let now = self.time_of(snapshot);
         let (answer, checklist) = match &fresh {
             Ok(snapshot) => {
                 let (answer, decision) = self.answer(snapshot, question, now);
@@ -121,7 +122,6 @@ impl Work {
             }
             Err(stale) => (stale_answer(stale, question), checklist(&Decision::STALE, question)),
         };
-        let (Ok(snapshot) | Err(snapshot)) = &fresh;
         let held = snapshot.grants(&question.tenant_id).cloned();
         let (terms, is_truncated) = self.with_older(held.collect(), question, now).await;
         let candidates = terms.into_iter().map(|terms| Candidate {

@@ -31,7 +31,7 @@ impl Work {
     pub async fn get_grant(&self, grant: &GrantRef) -> Result<GrantView, WorkError> {
         let found = self.store.grant(&grant.tenant_id, grant.id()?).await?;
         let found = found.ok_or_else(|| grant.not_found())?;
-        Ok(GrantView::at(found, self.clock.now()))
+        Ok(GrantView::at(found, self.now()))
     }
 
     /// A page of a tenant's grants, newest first.
@@ -41,7 +41,7 @@ impl Work {
         page: &PageRequest,
     ) -> Result<Page<GrantView>, WorkError> {
         let query_id = QueryId::of(("grants", &filter));
-        let now = self.clock.now();
+        let now = self.now();
         let query = GrantQuery {
             tenant_id: filter.tenant_id,
             states: filter.states,

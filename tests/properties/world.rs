@@ -28,7 +28,17 @@ impl World {
     pub(crate) fn new() -> Self {
         let clock = Arc::new(ManualClock::at(from_micros(1_700_000_000_000_000).unwrap()));
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(clock.clone()));
+        Self::over(store, clock, CheckNode::new())
+    }
+
+    /// Another process on the same store, with the same clock.
+    pub(crate) async fn restarted(&self) -> Self {
         let node = CheckNode::new();
+        node.load(self.store.as_ref()).await.unwrap();
+        Self::over(self.store.clone(), self.clock.clone(), node)
+    }
+
+    fn over(store: Arc<dyn Store>, clock: Arc<ManualClock>, node: Arc<CheckNode>) -> Self {
         let stop = CancellationToken::new();
         #[expect(clippy::disallowed_methods, reason = "ended by the token")]
         tokio::spawn(follower::run(node.clone(), store.clone(), stop.clone()));

@@ -1,0 +1,57 @@
+//! A wall clock that is set back brings nothing back.
+
+use support_access::{
+    domain::{AccessLevel, End, GrantRequest, GrantState, Question, Reason, Span},
+    work::{page::PageRequest, review::GrantFilter},
+};
+
+use crate::world::{World, agent, group, mk_request, tenant};
+
+fn question() -> Question {
+    Question {
+        tenant_id: tenant("acme"),
+        agent_id: agent("ada"),
+        group_ids: vec![group("support")],
+        required_level: AccessLevel::ReadOnly,
+    }
+}
+
+#[tokio::test]
+async fn what_has_expired_stays_expired_whether_or_not_that_is_recorded() {
+    for is_recorded in [false, true] {
+        let world = World::new();
+        let request =
+            GrantRequest { end: End::After(Span::hours(1)), ..mk_request(&tenant("acme")) };
+        world.grant(request).await;
+        assert_eq!(world.check(&question()).await.reason, Reason::GrantActive);
+        world.advance(3_600);
+        assert_eq!(world.check(&question()).await.reason, Reason::Expired);
+        if is_recorded {
+            assert_eq!(world.work.sweep().await.unwrap(), 1);
+        }
+        world.advance(-7_200);
+        assert_eq!(world.check(&question()).await.reason, Reason::Expired);
+        let filter = GrantFilter {
+            tenant_id: tenant("acme"),
+            states: vec![GrantState::Expired],
+            group_id: None,
+            agent_id: None,
+            overlap_start: None,
+            overlap_end: None,
+        };
+        let page = world.work.list_grants(filter, &PageRequest::default()).await.unwrap();
+        assert_eq!(page.items[0].state, GrantState::Expired);
+    }
+}
+
+#[tokio::test]
+async fn a_node_started_with_a_clock_that_is_behind_does_not_live_in_the_past() {
+    let world = World::new();
+    let request = GrantRequest { end: End::After(Span::hours(1)), ..mk_request(&tenant("acme")) };
+    world.grant(request).await;
+    world.advance(3_600);
+    world.work.sweep().await.unwrap();
+    world.advance(-7_200);
+    let restarted = world.restarted().await;
+    assert_eq!(restarted.check(&question()).await.reason, Reason::Expired);
+}
