@@ -1,0 +1,260 @@
+//! A private PostgreSQL for tests: Debian's own binaries, not as root, reached through a socket in a directory of its own,
+//! and ended with the process that started it, however that ends.
+//!
+//! `initdb` runs once; its result is kept as a template under `target/` and copied for each cluster.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    os::unix::{fs::MetadataExt, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio, id},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+/// The account that Debian's packages make. The server refuses to run as root.
+const ACCOUNT: &str = "postgres";
+/// How long anything here may take, on a machine that is busy with other tests.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// Small, because there are many; durable, as in production; reached by the socket alone.
+const SETTINGS: &str = "-c listen_addresses= -c shared_buffers=16MB -c fsync=on";
+
+/// A running cluster. Ends, with all it holds, when it is dropped or its process ends.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Holds `data/`, the socket and `log`.
+    directory: PathBuf,
+    /// Waits for us to be gone, then stops the server and removes the directory.
+    watchdog: Child,
+    databases: AtomicU32,
+}
+
+// === impl Cluster ===
+
+impl Cluster {
+    /// The cluster that the tests of this process share. Each should ask it for a database of its own.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Cluster> = OnceLock::new();
+        SHARED.get_or_init(Self::begin)
+    }
+
+    /// A cluster of one's own, to be stopped and started at will.
+    pub fn begin() -> Self {
+        let cluster = Self::prepare();
+        cluster.start();
+        cluster
+    }
+
+    /// A cluster that is in recovery, as the standby of a primary that is not there.
+    pub fn begin_standby() -> Self {
+        let cluster = Self::prepare();
+        check(as_account("touch").arg(cluster.data().join("standby.signal")));
+        cluster.start();
+        cluster
+    }
+
+    /// The URL of a database that exists in every cluster, as its superuser.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres:///{database}?host={}&user={ACCOUNT}", self.directory.display())
+    }
+
+    /// Makes an empty database, and answers its URL.
+    pub fn fresh_database(&self) -> String {
+        self.fresh_database_with("")
+    }
+
+    /// As [`Self::fresh_database`], with options for `CREATE DATABASE`.
+    pub fn fresh_database_with(&self, options: &str) -> String {
+        let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        self.psql("postgres", &format!("CREATE DATABASE {name} {options}"));
+        self.url(&name)
+    }
+
+    /// Runs SQL as the superuser, and answers what it prints.
+    pub fn psql(&self, database: &str, sql: &str) -> String {
+        let mut command = as_account(&binary("psql"));
+        command.args(["--no-psqlrc", "--quiet", "--no-align", "--tuples-only"]);
+        command.args(["--set=ON_ERROR_STOP=1", "--username", ACCOUNT, "--dbname", database]);
+        command.arg("--host").arg(&self.directory).args(["--file", "-"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("psql starts");
+        let mut stdin = child.stdin.take().expect("stdin is piped");
+        stdin.write_all(sql.as_bytes()).expect("psql reads");
+        drop(stdin);
+        let output = child.wait_with_output().expect("psql ends");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "psql failed on {sql:?}: {errors}");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// What the server has written to its log so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.join("log")).unwrap_or_default()
+    }
+
+    /// Starts the server, if it is not running.
+    pub fn start(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut start = as_account(&binary("pg_ctl"));
+            start.args(["start", "--wait", "--silent", "--pgdata"]).arg(self.data());
+            start.arg("--log").arg(self.directory.join("log"));
+            start.arg("--options").arg(format!("{SETTINGS} -k {}", self.directory.display()));
+            let status = start.stdout(Stdio::null()).stderr(Stdio::null()).status();
+            if status.expect("pg_ctl starts").success() {
+                return;
+            }
+            // After a kill, the old server's children may still be letting go of its memory.
+            assert!(Instant::now() < deadline, "PostgreSQL does not start:\n{}", self.log());
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Stops the server in an orderly way, cutting all connections.
+    pub fn stop(&self) {
+        let mut stop = as_account(&binary("pg_ctl"));
+        stop.args(["stop", "--wait", "--silent", "--mode=fast", "--pgdata"]).arg(self.data());
+        check(&mut stop);
+    }
+
+    /// Kills the server, `kill -9`.
+    pub fn kill(&self) {
+        signal("KILL", &[self.postmaster()]);
+    }
+
+    /// Stops every process of the server where it is: connections stay open, and nobody answers.
+    pub fn pause(&self) {
+        let postmaster = self.postmaster();
+        let mut pids = vec![postmaster];
+        pids.extend(children(postmaster));
+        signal("STOP", &pids);
+    }
+
+    /// Lets them go on after [`Self::pause`].
+    pub fn resume(&self) {
+        let postmaster = self.postmaster();
+        let mut pids = vec![postmaster];
+        pids.extend(children(postmaster));
+        signal("CONT", &pids);
+    }
+
+    fn prepare() -> Self {
+        static CLUSTERS: AtomicU32 = AtomicU32::new(0);
+        let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
+        let directory = std::env::temp_dir().join(format!("support-access-pg-{}-{number}", id()));
+        check(as_account("mkdir").args(["-m", "700"]).arg(&directory));
+        let watchdog = watch(&directory);
+        let data = directory.join("data");
+        check(Command::new("cp").args(["-a", "--reflink=auto"]).arg(template()).arg(&data));
+        Self { directory, watchdog, databases: AtomicU32::new(0) }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    fn postmaster(&self) -> u32 {
+        let path = self.data().join("postmaster.pid");
+        let text = fs::read_to_string(path).expect("the server is running");
+        text.lines().next().and_then(|line| line.parse().ok()).expect("a pid")
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        drop(self.watchdog.stdin.take());
+        let _ = self.watchdog.wait();
+    }
+}
+
+/// The pipe to its input is closed when this process ends, be it by a panic or by `kill -9`. In a process group of its own,
+/// so that what is meant for the tests (Ctrl-C, a time limit) does not end it too.
+fn watch(directory: &Path) -> Child {
+    let script = r#"
+        cat > /dev/null
+        pid=$(head -n 1 "$1/data/postmaster.pid" 2> /dev/null) && kill -CONT "$pid" 2> /dev/null
+        "$2" stop --silent --mode=immediate --pgdata "$1/data" > /dev/null 2>&1
+        rm -rf "$1"
+    "#;
+    let mut command = as_account("sh");
+    command.args(["-c", script, "watchdog"]).arg(directory).arg(binary("pg_ctl"));
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+    command.spawn().expect("sh starts")
+}
+
+/// A directory as `initdb` leaves it, made by the first test that needs it.
+fn template() -> PathBuf {
+    let shelf = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let version = PathBuf::from(binary("initdb"));
+    let version = version.iter().rev().nth(2).expect("a version").to_string_lossy().into_owned();
+    let template = shelf.join(format!("postgres-{version}-template"));
+    fs::create_dir_all(shelf).expect("target/tmp can be made");
+    let lock = File::create(shelf.join("postgres-template.lock")).expect("the lock can be made");
+    lock.lock().expect("the lock can be taken");
+    if !template.exists() {
+        let fresh = std::env::temp_dir().join(format!("support-access-pg-template-{}", id()));
+        let mut initdb = as_account(&binary("initdb"));
+        initdb.args(["--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]);
+        initdb.args(["--wal-segsize=1", "--username", ACCOUNT, "--pgdata"]).arg(&fresh);
+        check(&mut initdb);
+        let unfinished = template.with_extension("unfinished");
+        let _ = fs::remove_dir_all(&unfinished);
+        check(Command::new("cp").arg("-a").arg(&fresh).arg(&unfinished));
+        fs::rename(&unfinished, &template).expect("the template can be put in place");
+        fs::remove_dir_all(&fresh).expect("the original can be removed");
+    }
+    template
+}
+
+/// One of the newest binaries that Debian has installed.
+fn binary(name: &str) -> String {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut paths: Vec<PathBuf> =
+        versions.map(|version| version.path().join("bin").join(name)).collect();
+    paths.retain(|path| path.exists());
+    paths.sort();
+    let path = paths.pop().expect("PostgreSQL is installed: apt-get install postgresql");
+    path.to_str().expect("a plain path").to_owned()
+}
+
+/// A command that does not run as root.
+fn as_account(program: &str) -> Command {
+    let is_root = fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0);
+    let mut command = if is_root {
+        let mut setpriv = Command::new("setpriv");
+        setpriv.args(["--reuid", ACCOUNT, "--regid", ACCOUNT, "--clear-groups", "--", program]);
+        setpriv
+    } else {
+        Command::new(program)
+    };
+    command.current_dir("/"); // which any account may enter
+    command
+}
+
+fn check(command: &mut Command) {
+    let output = command.stdin(Stdio::null()).output().expect("the command starts");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?} failed: {errors}");
+}
+
+fn signal(name: &str, pids: &[u32]) {
+    let pids = pids.iter().map(u32::to_string);
+    let _ = Command::new("kill").arg(format!("-{name}")).args(pids).stderr(Stdio::null()).status();
+}
+
+fn children(parent: u32) -> Vec<u32> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| parent_of(*pid) == Some(parent)).collect()
+}
+
+fn parent_of(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let after_name = stat.rsplit_once(')')?.1;
+    after_name.split_whitespace().nth(1)?.parse().ok()
+}
