@@ -39,7 +39,7 @@ COMMENT ON COLUMN events.body IS 'What happened, whole, as JSON: the kind, and t
 
 -- A tenant's history, and a grant's.
 CREATE INDEX events_of_tenant ON events (tenant_id, revision);
-CREATE INDEX events_of_grant ON events (tenant_id, grant_id, revision) WHERE grant_id IS NOT NULL;
+CREATE INDEX events_of_grant ON events (tenant_id, grant_id, revision);
 
 CREATE TABLE grants (
     tenant_id       text COLLATE "C" NOT NULL,

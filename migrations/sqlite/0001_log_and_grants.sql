@@ -31,7 +31,7 @@ CREATE TABLE events (
 
 -- A tenant's history (the revision is part of every index), and a grant's.
 CREATE INDEX events_of_tenant ON events (tenant_id);
-CREATE INDEX events_of_grant ON events (tenant_id, grant_id) WHERE grant_id IS NOT NULL;
+CREATE INDEX events_of_grant ON events (tenant_id, grant_id);
 
 -- Every grant, as its last event left it. Kept in the order of lists.
 CREATE TABLE grants (

@@ -198,7 +198,7 @@ impl<DB: Backend> Store for SqlStore<DB> {
     }
 
     async fn list_events(&self, query: &EventQuery) -> Result<Vec<Event>, StoreError> {
-        let rows = self.read(read::list_events(query)).await?;
+        let rows = self.read(read::list_events(&DB::DIALECT, query)).await?;
         rows.into_iter().map(EventRow::into_words).collect()
     }
 
@@ -214,11 +214,10 @@ impl<DB: Backend> Store for SqlStore<DB> {
 
     /// Waits some seconds for whoever still reads or writes.
     async fn close(&self) {
-        let closing = async {
-            self.writers.close().await;
-            self.readers.close().await;
-        };
-        if timeout(PATIENCE, closing).await.is_ok() {
+        // One after the other: SQLite puts its log away when the last connection closes, alone.
+        let readers = timeout(PATIENCE, self.readers.close()).await;
+        let writers = timeout(PATIENCE, self.writers.close()).await;
+        if readers.is_ok() && writers.is_ok() {
             self.lock.lock().take();
         }
     }

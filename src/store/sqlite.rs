@@ -27,6 +27,9 @@ use crate::{
     },
 };
 
+#[cfg(test)]
+mod plans;
+
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// Older versions can corrupt a database in WAL mode: <https://sqlite.org/wal.html#walresetbug>.
@@ -97,7 +100,9 @@ pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Sto
     let pool = SqlitePoolOptions::new().acquire_timeout(PATIENCE).test_before_acquire(false);
     let writers = pool.clone().max_connections(1).connect_with(options(&path));
     let writers = writers.await.map_err(refuse)?;
-    let readers = pool.max_connections(READERS).connect_with(options(&path).read_only(true));
+    // Not read-only to SQLite, which lets such a connection neither recover the log nor put it away.
+    let readers = pool.max_connections(READERS);
+    let readers = readers.connect_with(options(&path).pragma("query_only", "ON"));
     let readers = readers.await.map_err(refuse)?;
     Ok(Arc::new(SqlStore { writers, readers, clock, lock: Mutex::new(Some(lock)) }))
 }
@@ -143,8 +148,10 @@ async fn check_ours(
     place: &str,
     connection: &mut SqliteConnection,
 ) -> Result<Result<(), OpenError>, sqlx::Error> {
-    // Also fails, plainly, where the file cannot be written.
-    connection.begin_with("BEGIN IMMEDIATE").await?.rollback().await?;
+    // Fails where the file cannot be written. (`BEGIN IMMEDIATE` alone does not: it then begins to read.) Leaves no trace.
+    let mut attempt = connection.begin_with("BEGIN IMMEDIATE").await?;
+    attempt.execute("PRAGMA user_version = 1").await?;
+    attempt.rollback().await?;
     let id: i64 = sqlx::query_scalar("PRAGMA application_id").fetch_one(&mut *connection).await?;
     let tables = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'";
     let mut tables: Vec<String> = sqlx::query_scalar(tables).fetch_all(&mut *connection).await?;

@@ -93,7 +93,9 @@ async fn the_log_is_whole(backend: &Backend, ledgers: &[Ledger]) {
         assert!(revision <= head, "revision {revision} is lost");
     }
     let mut replayed = Snapshot::default();
-    events.iter().for_each(|event| replayed.apply(event));
+    for event in &events {
+        replayed.apply(event);
+    }
     let node = CheckNode::new();
     node.load(store.as_ref()).await.unwrap();
     assert_eq!(sorted(&node.snapshot()), sorted(&replayed));

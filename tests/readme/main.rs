@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod backend;
-#[allow(dead_code, reason = "not every test needs all of it")]
+#[allow(dead_code, unreachable_pub, reason = "shared; not every test needs all of it")]
 #[path = "../common/postgres.rs"]
 mod postgres;
 mod shell;

@@ -56,11 +56,33 @@ pub(in crate::store) fn list_grants(dialect: &Dialect, query: &GrantQuery) -> St
         values.push(value);
         format!("${}", values.len())
     };
-    let mut conditions = Vec::new();
     let (index, states) = states_condition(&query.states, &mut || bind((*now).into()));
+    let is_live = index == Some(GRANTS_LIVE);
+    let group = group_id.as_ref().map(|id| bind(id.as_str().into()));
+    let agent = agent_id.as_ref().map(|id| bind(id.as_str().into()));
+    let is_group_page = group.is_some() && agent.is_none() && !is_live;
+    // Few grants are live, so that their index is the best there is; else that of the agent or the group.
+    let (tables, page) = match (&agent, &group) {
+        (Some(agent), _) if is_live => {
+            let names = format!("a.agent_id = {agent} AND {SAME_GRANT}");
+            let tables = format!("{} CROSS JOIN grant_agents AS a", grants(dialect, index));
+            (tables, Page::of(dialect, "g", &[]).and(&names))
+        }
+        (Some(agent), _) => {
+            let tables = "grant_agents AS a CROSS JOIN grants AS g".to_owned();
+            let page = Page::of(dialect, "a", &[("agent_id", agent)]).and(SAME_GRANT);
+            (tables, page)
+        }
+        (None, Some(group)) if is_group_page => {
+            let page = Page::of(dialect, "g", &[("group_id", group)]);
+            (grants(dialect, Some("grants_of_group")), page)
+        }
+        (None, _) => (grants(dialect, index), Page::of(dialect, "g", &[])),
+    };
+    let mut conditions = vec![page.condition];
     conditions.extend(states);
-    if let Some(group_id) = group_id {
-        conditions.push(format!("g.group_id = {}", bind(group_id.as_str().into())));
+    if let Some(group) = group.filter(|_| !is_group_page) {
+        conditions.push(format!("g.group_id = {group}"));
     }
     if let Some(start) = overlap_start {
         let start = bind((*start).into());
@@ -71,46 +93,69 @@ pub(in crate::store) fn list_grants(dialect: &Dialect, query: &GrantQuery) -> St
     }
     if overlap_start.is_some() || overlap_end.is_some() {
         // A grant that was revoked before it started was never in force.
-        conditions
-            .push("g.start_time < coalesce(g.revoke_time, g.expire_time, g.start_time + 1)".into());
+        let end = "coalesce(g.revoke_time, g.expire_time, g.start_time + 1)";
+        conditions.push(format!("g.start_time < {end}"));
     }
-    let index = match index {
-        Some(GRANTS_LIVE) => Some(GRANTS_LIVE), // few: the best there is
-        _ if group_id.is_some() => Some(GRANTS_OF_GROUP),
-        index => index,
-    };
-    let hint = match index {
-        Some(index) if dialect.names_indexes => format!(" INDEXED BY {index}"),
-        _ => String::new(),
-    };
-    // The order of the tables is the order in which SQLite reads them. PostgreSQL chooses for itself.
-    let (tables, order) = match agent_id {
-        None => (format!("grants AS g{hint}"), "g"),
-        Some(_) if index == Some(GRANTS_LIVE) => {
-            (format!("grants AS g{hint} CROSS JOIN grant_agents AS a"), "g")
-        }
-        Some(_) => ("grant_agents AS a CROSS JOIN grants AS g".to_owned(), "a"),
-    };
-    if let Some(agent_id) = agent_id {
-        let agent_id = bind(agent_id.as_str().into());
-        conditions.push(format!(
-            "a.tenant_id = $1 AND a.agent_id = {agent_id} AND a.create_revision = g.create_revision"
-        ));
-    }
-    if order == "a" {
-        conditions.push("a.create_revision < $2".into());
-    }
-    conditions.insert(0, "g.tenant_id = $1 AND g.create_revision < $2".into());
-    let conditions = conditions.join(" AND ");
+    let (conditions, order) = (conditions.join(" AND "), page.order);
     let sql = format!(
-        "SELECT {TERMS}, {REST} FROM {tables} WHERE {conditions} \
-         ORDER BY {order}.create_revision DESC LIMIT $3"
+        "SELECT {TERMS}, {REST} FROM {tables} WHERE {conditions} ORDER BY {order} LIMIT $3"
     );
     Statement::new(sql, values)
 }
 
+const SAME_GRANT: &str = "a.tenant_id = g.tenant_id AND a.create_revision = g.create_revision";
+
+fn grants(dialect: &Dialect, index: Option<&str>) -> String {
+    match index {
+        Some(index) if dialect.names_indexes => format!("grants AS g INDEXED BY {index}"),
+        _ => "grants AS g".to_owned(),
+    }
+}
+
+/// The rows of the tenant `$1` before the revision `$2`, newest first.
+struct Page {
+    condition: String,
+    order: String,
+}
+
+impl Page {
+    /// The page of those rows of `table` that have `equal` columns. There must be an index on the tenant, those columns, and
+    /// the revision.
+    ///
+    /// PostgreSQL is told so in a roundabout way, as a range of rows. Of a plain `tenant_id = $1 ORDER BY revision` it knows
+    /// that any index on the revision is in order, too, and takes that where it believes that the tenant's rows are
+    /// frequent: then a tenant whose rows are all old is found only at the end of everybody's.
+    fn of(dialect: &Dialect, table: &str, equal: &[(&str, &String)]) -> Self {
+        let revision =
+            if table == "e" { "e.revision" } else { &format!("{table}.create_revision") };
+        let mut columns = vec![format!("{table}.tenant_id")];
+        columns.extend(equal.iter().map(|(column, _)| format!("{table}.{column}")));
+        let mut given = vec!["$1"];
+        given.extend(equal.iter().map(|(_, value)| value.as_str()));
+        if dialect.names_indexes {
+            let pairs = columns.iter().zip(given);
+            let equal = pairs.map(|(column, value)| format!("{column} = {value} AND "));
+            return Self {
+                condition: format!("{}{revision} < $2", equal.collect::<String>()),
+                order: format!("{revision} DESC"),
+            };
+        }
+        let order = columns.join(" DESC, ");
+        let (columns, given) = (columns.join(", "), given.join(", "));
+        Self {
+            condition: format!(
+                "({columns}, {revision}) < ({given}, $2) AND ({columns}) >= ({given})"
+            ),
+            order: format!("{order} DESC, {revision} DESC"),
+        }
+    }
+
+    fn and(self, condition: &str) -> Self {
+        Self { condition: format!("{} AND {condition}", self.condition), ..self }
+    }
+}
+
 const GRANTS_LIVE: &str = "grants_live";
-const GRANTS_OF_GROUP: &str = "grants_of_group";
 const GRANTS_REVOKED: &str = "grants_revoked";
 const GRANTS_UNREVOKED: &str = "grants_unrevoked";
 
@@ -154,19 +199,19 @@ fn states_condition(
     (index, Some(format!("{only}({alternatives})")))
 }
 
-pub(in crate::store) fn list_events(query: &EventQuery) -> Statement {
+pub(in crate::store) fn list_events(dialect: &Dialect, query: &EventQuery) -> Statement {
     let EventQuery { tenant_id, grant_id, before, limit } = query;
     let mut values =
         vec![tenant_id.into(), before.unwrap_or(Revision::MAX).into(), limit_value(*limit)];
-    let mut of_grant = "";
+    let id = "$4".to_owned();
+    let mut equal = Vec::new();
     if let Some(grant_id) = grant_id {
         values.push((*grant_id).into());
-        of_grant = " AND grant_id = $4";
+        equal.push(("grant_id", &id));
     }
-    let sql = format!(
-        "SELECT {EVENT} FROM events WHERE tenant_id = $1 AND revision < $2{of_grant} \
-         ORDER BY revision DESC LIMIT $3"
-    );
+    let Page { condition, order } = Page::of(dialect, "e", &equal);
+    let sql =
+        format!("SELECT {EVENT} FROM events AS e WHERE {condition} ORDER BY {order} LIMIT $3");
     Statement::new(sql, values)
 }
 

@@ -1,0 +1,159 @@
+//! How SQLite finds the rows: by one index that is in the answer's order, whatever is asked. No sort, and no walk through a
+//! long history.
+
+use std::sync::Arc;
+
+use sqlx::{ConnectOptions, Connection, Executor, SqliteConnection};
+
+use super::*;
+use crate::{
+    domain::{
+        AgentId, Clock, GrantId, GrantState, GroupId, TenantId, clock::ManualClock,
+        time::from_parts,
+    },
+    store::{
+        EventQuery, GrantQuery,
+        sql::statements::{Statement, read},
+    },
+};
+
+/// 20,000 grants of one tenant, all ended but the last ten; every tenth of them names an agent.
+const HISTORY: &str = "
+    CREATE TABLE numbers AS
+        WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) SELECT i FROM n;
+    INSERT INTO events (revision, tenant_id, time, actor, reason, kind, grant_id, body)
+        SELECT i, 'acme', i, 'admin', '', 'granted', printf('%036d', i), '{}' FROM numbers;
+    INSERT INTO grants (tenant_id, create_revision, revision, ended_revision, grant_id, group_id, agent_ids,
+            access_level, start_time, expire_time, revoke_time, reason, ticket, create_time, creator,
+            revoker, revoke_reason)
+        SELECT 'acme', i, i, iif(i > 19990, NULL, i), printf('%036d', i), 'g' || (i % 3), '[]', 1, i, i + 9,
+            iif(i > 19990 OR i % 2, NULL, i), '', '', i, 'admin', iif(i > 19990 OR i % 2, NULL, 'x'),
+            iif(i > 19990 OR i % 2, NULL, '')
+        FROM numbers;
+    INSERT INTO grant_agents (tenant_id, agent_id, create_revision)
+        SELECT 'acme', 'ann', i FROM numbers WHERE i % 10 = 0;
+    DROP TABLE numbers;
+";
+
+async fn history() -> (tempfile::TempDir, SqliteConnection) {
+    let directory = tempfile::TempDir::new().unwrap();
+    let path = directory.path().join("plans.db");
+    let url = format!("sqlite://{}", path.display());
+    let clock = Arc::new(ManualClock::at(from_parts(1_800_000_000, 0).unwrap()));
+    open(&url, clock).await.unwrap().close().await;
+    let mut connection = options(&path).connect().await.unwrap();
+    connection.execute(HISTORY).await.unwrap();
+    (directory, connection)
+}
+
+async fn plan(connection: &mut SqliteConnection, ask: Statement) -> Vec<String> {
+    let sql = format!("EXPLAIN QUERY PLAN {}", ask.sql);
+    let values: sqlx::sqlite::SqliteArguments = arguments(ask.values).unwrap();
+    let ask = sqlx::query_as_with::<_, (i64, i64, i64, String), _>(AssertSqlSafe(sql), values);
+    let rows = ask.fetch_all(connection).await.unwrap();
+    rows.into_iter().map(|(_, _, _, detail)| detail).collect()
+}
+
+fn query() -> GrantQuery {
+    GrantQuery {
+        tenant_id: TenantId::new("acme").unwrap(),
+        states: vec![],
+        group_id: None,
+        agent_id: None,
+        overlap_start: None,
+        overlap_end: None,
+        now: from_parts(1_800_000_000, 0).unwrap(),
+        before: None,
+        limit: 50,
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_grants_is_read_off_one_index() {
+    use GrantState::{Active, Expired, Revoked, Scheduled};
+    const ALL: &str = "SEARCH g USING PRIMARY KEY (tenant_id=? AND create_revision<?)";
+    const LIVE: &str = "SEARCH g USING INDEX grants_live (tenant_id=? AND create_revision<?)";
+    const REVOKED: &str = "SEARCH g USING INDEX grants_revoked (tenant_id=? AND create_revision<?)";
+    const UNREVOKED: &str =
+        "SEARCH g USING INDEX grants_unrevoked (tenant_id=? AND create_revision<?)";
+    const GROUP: &str =
+        "SEARCH g USING INDEX grants_of_group (tenant_id=? AND group_id=? AND create_revision<?)";
+    const AGENT: &str =
+        "SEARCH a USING PRIMARY KEY (tenant_id=? AND agent_id=? AND create_revision<?)";
+    const ITS_GRANT: &str = "SEARCH g USING PRIMARY KEY (tenant_id=? AND create_revision=?)";
+    const NAMES: &str =
+        "SEARCH a USING PRIMARY KEY (tenant_id=? AND agent_id=? AND create_revision=?)";
+    let (_directory, mut connection) = history().await;
+    let cases: [(&[GrantState], bool, bool, &[&str]); 12] = [
+        (&[], false, false, &[ALL]),
+        (&GrantState::ALL, false, false, &[ALL]),
+        (&[Active], false, false, &[LIVE]),
+        (&[Scheduled, Active], true, false, &[LIVE]),
+        (&[Scheduled, Active], true, true, &[LIVE, NAMES]),
+        (&[Revoked], false, false, &[REVOKED]),
+        (&[Expired], false, false, &[UNREVOKED]),
+        (&[Expired, Revoked], false, false, &[ALL]),
+        (&[], true, false, &[GROUP]),
+        (&[Revoked], true, false, &[GROUP]),
+        (&[], false, true, &[AGENT, ITS_GRANT]),
+        (&[Expired], true, true, &[AGENT, ITS_GRANT]),
+    ];
+    for (states, by_group, by_agent, expected) in cases {
+        for has_window in [false, true] {
+            let window = has_window.then_some(query().now);
+            let query = GrantQuery {
+                states: states.to_vec(),
+                group_id: by_group.then(|| GroupId::new("g1").unwrap()),
+                agent_id: by_agent.then(|| AgentId::new("ann").unwrap()),
+                overlap_start: window,
+                overlap_end: window,
+                ..query()
+            };
+            let ask = read::list_grants(&Sqlite::DIALECT, &query);
+            assert_eq!(plan(&mut connection, ask).await, expected, "{query:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn everything_else_is_found_by_an_index_too() {
+    let (_directory, mut connection) = history().await;
+    let tenant_id = query().tenant_id;
+    let clock: &dyn Clock = &ManualClock::at(query().now);
+    let events =
+        |grant_id| EventQuery { tenant_id: tenant_id.clone(), grant_id, before: None, limit: 50 };
+    let id = GrantId(uuid::Uuid::nil());
+    let cases = [
+        (
+            read::list_events(&Sqlite::DIALECT, &events(None)),
+            "SEARCH e USING INDEX events_of_tenant (tenant_id=? AND rowid<?)",
+        ),
+        (
+            read::list_events(&Sqlite::DIALECT, &events(Some(id))),
+            "SEARCH e USING INDEX events_of_grant (tenant_id=? AND grant_id=? AND rowid<?)",
+        ),
+        (read::events_after(7, 50), "SEARCH events USING INTEGER PRIMARY KEY (rowid>?)"),
+        (
+            read::grant(&tenant_id, id),
+            "SEARCH g USING INDEX sqlite_autoindex_grants_1 (grant_id=?)",
+        ),
+        (
+            read::live_grants(&Sqlite::DIALECT, &tenant_id, 50),
+            "SEARCH g USING INDEX grants_live (tenant_id=?)",
+        ),
+        (
+            read::count_live_grants(&Sqlite::DIALECT, &tenant_id),
+            "SEARCH grants USING INDEX grants_live (tenant_id=?)",
+        ),
+        (
+            read::due_grants(clock.now(), 50),
+            "SEARCH g USING INDEX grants_due (expire_time>? AND expire_time<?)",
+        ),
+        (read::next_expiry(), "SEARCH grants USING INDEX grants_due (expire_time>?)"),
+    ];
+    for (ask, expected) in cases {
+        let sql = ask.sql.to_string();
+        assert_eq!(plan(&mut connection, ask).await, [expected], "{sql}");
+    }
+    connection.close().await.unwrap();
+}

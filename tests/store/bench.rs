@@ -1,0 +1,64 @@
+//! Where the cases run: one store of each kind, empty, and thrown away afterwards.
+
+use std::sync::Arc;
+
+use support_access::{
+    domain::{clock::ManualClock, time::from_parts},
+    store::{Store, open},
+};
+use tempfile::TempDir;
+
+use crate::postgres::Cluster;
+
+/// A place for one store.
+pub struct Bench {
+    /// What the store is opened by.
+    pub url: String,
+    /// What tells the time where the database does not.
+    pub clock: Arc<ManualClock>,
+    /// Where the file is, if it is a file.
+    directory: Option<TempDir>,
+}
+
+impl Bench {
+    pub fn memory() -> Self {
+        Self::at("memory:".into(), None)
+    }
+
+    pub fn sqlite() -> Self {
+        let directory = TempDir::new().unwrap();
+        let url = format!("sqlite://{}", directory.path().join("test.db").display());
+        Self::at(url, Some(directory))
+    }
+
+    pub fn postgres() -> Self {
+        Self::at(Cluster::shared().fresh_database(), None)
+    }
+
+    /// A database that somebody else looks after.
+    pub fn of_url(url: String) -> Self {
+        Self::at(url, None)
+    }
+
+    fn at(url: String, directory: Option<TempDir>) -> Self {
+        let clock = Arc::new(ManualClock::at(from_parts(1_800_000_000, 123_456_000).unwrap()));
+        Self { url, clock, directory }
+    }
+
+    /// Opens the store; again, after it was closed. (A memory store is another, empty one, each time.)
+    pub async fn open(&self) -> Arc<dyn Store> {
+        open(&self.url, self.clock.clone()).await.unwrap()
+    }
+
+    /// Runs SQL behind the store's back, and answers what the database complains of.
+    pub async fn sql(&self, sql: &'static str) -> Result<(), sqlx::Error> {
+        use sqlx::{ConnectOptions, Executor};
+        if self.directory.is_some() {
+            let options: sqlx::sqlite::SqliteConnectOptions = self.url.parse()?;
+            options.connect().await?.execute(sql).await.map(drop)
+        } else {
+            let options: sqlx::postgres::PgConnectOptions = self.url.parse()?;
+            options.connect().await?.execute(sql).await.map(drop)
+        }
+    }
+}

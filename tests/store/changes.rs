@@ -1,0 +1,346 @@
+//! What is promised of changes.
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::TimeDelta;
+use futures::{FutureExt, future::join_all};
+use rand::RngExt;
+use support_access::{
+    domain::{Clock, EventKind, Note, Revision, Span, SupportPolicy, Tightening},
+    store::{Change, Entry, Store, StoreError},
+};
+use tokio::time::{Instant, timeout};
+
+use crate::{
+    bench::Bench,
+    history::seeded,
+    model::Model,
+    words::{
+        agent, all_events, all_grants, begin, entry, expired, extended, grant_of, granted,
+        make_grant, mark, new_grant, revoked, tenant,
+    },
+};
+
+pub async fn events_are_read_as_they_were_written(bench: &Bench) {
+    let store = bench.open().await;
+    let mut change = begin(store.as_ref()).await;
+    let now = change.now();
+    let mut grant = new_grant("Ünïcode & 'co'", "support", now + TimeDelta::microseconds(1));
+    grant.terms.agent_ids = ["b\"ob", "ann", "支援"].into_iter().map(agent).collect();
+    let made = change.append(granted(grant)).await.unwrap();
+    let moved = change.append(extended(&grant_of(&made), None)).await.unwrap();
+    let ended = change.append(revoked(&grant_of(&moved), now)).await.unwrap();
+    let other = change.append(granted(new_grant("acme", "support", now))).await.unwrap();
+    let over = change.append(expired(&grant_of(&other))).await.unwrap();
+    let tightening = Tightening {
+        preset_durations: Some(vec![Span(Duration::from_millis(1_500)), Span::days(7)]),
+        ticket_required: Some(true),
+        ..Tightening::default()
+    };
+    let policy = EventKind::PolicyUpdated {
+        policy: SupportPolicy::default().tightened(&tightening),
+        tightening: tightening.clone(),
+    };
+    let tightened = change.append(entry(tenant("acme"), policy)).await.unwrap();
+    assert_eq!(change.commit().await.unwrap(), 6);
+
+    let events = vec![made, moved, ended, other, over, tightened];
+    for (event, revision) in events.iter().zip(1..) {
+        assert_eq!((event.revision, event.time), (revision, now));
+        assert_eq!(event.reason, Note::new("because").unwrap());
+        if let Some(grant) = event.kind.grant() {
+            assert_eq!(grant.revision, revision);
+            assert_eq!(grant.create_revision, if revision < 4 { 1 } else { 4 });
+        }
+    }
+    assert_eq!(store.events_after(0, 100).await.unwrap(), events);
+    assert_eq!(store.events_after(2, 3).await.unwrap(), events[2..5]);
+    assert_eq!(store.events_after(6, 3).await.unwrap(), []);
+    let last = grant_of(&events[2]);
+    assert_eq!(store.grant(&last.tenant_id, last.id()).await.unwrap(), Some(last));
+    assert_eq!(store.tightening(&tenant("acme")).await.unwrap(), tightening);
+}
+
+pub async fn a_change_sees_what_it_appended_and_nobody_else_does(bench: &Bench) {
+    let store = bench.open().await;
+    let mut change = begin(store.as_ref()).await;
+    let grant = new_grant("acme", "support", change.now());
+    let mut new = granted(grant.clone());
+    new.request = Some(mark("r", 1));
+    let event = change.append(new).await.unwrap();
+    let grant = grant_of(&event);
+    let id = grant.id();
+    let acme = tenant("acme");
+    assert_eq!(change.grant(&acme, id).await.unwrap(), Some(grant.clone()));
+    assert_eq!(change.live_grants(&acme, 9).await.unwrap(), std::slice::from_ref(&grant));
+    let request_id = mark("r", 1).request_id;
+    let remembered = change.remembered(&acme, &request_id).await.unwrap().unwrap();
+    assert_eq!((remembered.fingerprint, &remembered.grant), ([1; 32], &grant));
+
+    assert_eq!(store.head().await.unwrap(), 0);
+    assert_eq!(store.grant(&acme, id).await.unwrap(), None);
+    assert_eq!(store.events_after(0, 9).await.unwrap(), []);
+    assert_eq!(store.list_events(&all_events("acme")).await.unwrap(), []);
+    assert_eq!(store.next_expiry().await.unwrap(), None);
+    assert_eq!(visited(store.as_ref()).await, 0);
+
+    change.commit().await.unwrap();
+    assert_eq!(store.head().await.unwrap(), 1);
+    assert_eq!(store.grant(&acme, id).await.unwrap(), Some(grant.clone()));
+    assert_eq!(store.next_expiry().await.unwrap(), grant.terms.expire_time);
+    assert_eq!(visited(store.as_ref()).await, 1);
+}
+
+async fn visited(store: &dyn Store) -> usize {
+    let mut count = 0;
+    store.load(&mut |_, _, _| count += 1).await.unwrap();
+    count
+}
+
+pub async fn a_dropped_change_leaves_no_trace_and_blocks_nobody(bench: &Bench) {
+    let store = bench.open().await;
+    for round in 0..50 {
+        let mut change = begin(store.as_ref()).await;
+        let grant = new_grant("acme", "support", change.now());
+        let mut new = granted(grant);
+        new.request = Some(mark("r", 1));
+        change.append(new).await.unwrap();
+        drop(change);
+        let began = Instant::now();
+        let mut change = begin(store.as_ref()).await;
+        assert!(began.elapsed() < Duration::from_secs(3), "round {round} had to wait");
+        let request_id = mark("r", 1).request_id;
+        assert_eq!(change.remembered(&tenant("acme"), &request_id).await.unwrap(), None);
+        assert_eq!(change.commit().await.unwrap(), 0, "an empty change changes nothing");
+    }
+    assert_eq!(store.head().await.unwrap(), 0);
+    assert_eq!(make_grant(store.as_ref(), "acme", "support").await.revision, 1);
+}
+
+pub async fn while_a_change_is_open_others_wait_but_not_for_ever(bench: &Bench) {
+    let store = bench.open().await;
+    let open = begin(store.as_ref()).await;
+    let waiting = store.begin();
+    tokio::pin!(waiting);
+    let early = timeout(Duration::from_millis(300), &mut waiting).await;
+    assert!(early.is_err(), "two changes are open at once");
+    let refused = timeout(Duration::from_secs(10), waiting).await.expect("it waits for ever");
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))));
+    assert_eq!(store.head().await.unwrap(), 0, "readers need not wait");
+    drop(open);
+    make_grant(store.as_ref(), "acme", "support").await;
+}
+
+/// Many tasks, two stores on one database where there can be two; each change reads what it then changes.
+pub async fn concurrent_changes_are_all_kept_without_a_gap(bench: &Bench) {
+    const TASKS: usize = 8;
+    const CHANGES: usize = 12;
+    let store = bench.open().await;
+    let is_shared = bench.url.starts_with("postgres");
+    let other = if is_shared { bench.open().await } else { Arc::clone(&store) };
+    let shared = make_grant(store.as_ref(), "acme", "shared").await;
+    let work = (0..TASKS).map(|task| {
+        let store = if task % 2 == 0 { Arc::clone(&store) } else { Arc::clone(&other) };
+        let id = shared.id();
+        async move {
+            let mut written = Vec::new();
+            for _ in 0..CHANGES {
+                let mut change = begin(store.as_ref()).await;
+                let now = change.now();
+                written.push(change.append(granted(new_grant("acme", "own", now))).await.unwrap());
+                // Each adds a second to what it finds: none may be lost.
+                let found = change.grant(&tenant("acme"), id).await.unwrap().unwrap();
+                let later = found.terms.expire_time.unwrap() + TimeDelta::seconds(1);
+                written.push(change.append(extended(&found, Some(later))).await.unwrap());
+                let revision = change.commit().await.unwrap();
+                assert_eq!(revision, written.last().unwrap().revision);
+                assert!(store.head().await.unwrap() >= revision, "a commit is seen at once");
+            }
+            written
+        }
+    });
+    let mut written: Vec<_> = join_all(work).await.into_iter().flatten().collect();
+    written.sort_by_key(|event| event.revision);
+    let events = store.events_after(1, 10_000).await.unwrap();
+    assert_eq!(events, written);
+    let revisions: Vec<Revision> = events.iter().map(|event| event.revision).collect();
+    let all: Vec<Revision> = (2..).take(2 * TASKS * CHANGES).collect();
+    assert_eq!(revisions, all);
+    assert!(events.is_sorted_by_key(|event| event.time));
+    let seconds = TimeDelta::seconds((TASKS * CHANGES).try_into().unwrap());
+    let found = other.grant(&tenant("acme"), shared.id()).await.unwrap().unwrap();
+    assert_eq!(found.terms.expire_time, shared.terms.expire_time.map(|end| end + seconds));
+}
+
+/// Every change appends two events. Whoever makes it gives up at a random moment, even while it commits.
+pub async fn changes_that_are_cancelled_anywhere_are_made_whole_or_not_at_all(bench: &Bench) {
+    let store = bench.open().await;
+    let mut rng = seeded();
+    let mut committed = 0;
+    for _ in 0..300 {
+        let patience = Duration::from_micros(rng.random_range(0..6_000));
+        let change = async {
+            let mut change = store.begin().await?;
+            let event = change.append(granted(new_grant("acme", "support", change.now()))).await?;
+            change.append(revoked(&grant_of(&event), change.now())).await?;
+            change.commit().await
+        };
+        if let Ok(result) = timeout(patience, change).await {
+            result.unwrap();
+            committed += 1;
+        }
+        let patience = Duration::from_micros(rng.random_range(0..2_000));
+        let reads = async {
+            store.list_grants(&all_grants("acme", bench.clock.now())).await.unwrap();
+            store.load(&mut |_, _, _| {}).await.unwrap();
+        };
+        let _ = timeout(patience, reads).await;
+    }
+    println!("{committed} of 300 changes were answered");
+    let last = make_grant(store.as_ref(), "acme", "support").await;
+    let events = store.events_after(0, 10_000).await.unwrap();
+    assert_eq!(events.len(), usize::try_from(last.revision).unwrap());
+    assert!(events.len() > 2 * committed, "an acknowledged change is lost");
+    for (pair, revision) in events.chunks_exact(2).zip((1..).step_by(2)) {
+        assert_eq!(pair[0].revision, revision);
+        assert_eq!(pair[1].revision, revision + 1);
+        assert_eq!(pair[0].grant_id(), pair[1].grant_id(), "half a change was made");
+    }
+    let model = Model { events };
+    let grants = store.list_grants(&all_grants("acme", bench.clock.now())).await.unwrap();
+    assert_eq!(grants, model.list_grants(&all_grants("acme", bench.clock.now())));
+}
+
+pub async fn time_never_runs_backwards(bench: &Bench) {
+    let store = bench.open().await;
+    let mut last = None;
+    for step in [0, 10, -3_600, 5, -1, 7_200] {
+        bench.clock.advance(TimeDelta::seconds(step));
+        let mut change = begin(store.as_ref()).await;
+        let event =
+            change.append(granted(new_grant("acme", "support", change.now()))).await.unwrap();
+        assert_eq!(event.time, change.now());
+        assert!(Some(event.time) >= last);
+        last = Some(event.time);
+        change.commit().await.unwrap();
+    }
+}
+
+pub async fn requests_are_remembered_by_tenant(bench: &Bench) {
+    let store = bench.open().await;
+    let request_id = mark("same", 0).request_id;
+    let mut made = Vec::new();
+    for (tenant_id, byte) in [("acme", 1), ("bolt", 2)] {
+        let mut change = begin(store.as_ref()).await;
+        assert_eq!(change.remembered(&tenant(tenant_id), &request_id).await.unwrap(), None);
+        let new = granted(new_grant(tenant_id, "support", change.now()));
+        let new = Entry { request: Some(mark("same", byte)), ..new };
+        let grant = grant_of(&change.append(new).await.unwrap());
+        // What is remembered is the grant as it was made, whatever becomes of it.
+        change.append(revoked(&grant, change.now())).await.unwrap();
+        change.commit().await.unwrap();
+        made.push(grant);
+    }
+    let mut change = begin(store.as_ref()).await;
+    for (grant, byte) in made.iter().zip([1, 2]) {
+        let found = change.remembered(&grant.tenant_id, &request_id).await.unwrap().unwrap();
+        assert_eq!((found.fingerprint, &found.grant), ([byte; 32], grant));
+    }
+    assert_eq!(change.remembered(&tenant("other"), &request_id).await.unwrap(), None);
+    let other = mark("Same", 0).request_id;
+    assert_eq!(change.remembered(&tenant("acme"), &other).await.unwrap(), None);
+}
+
+pub async fn a_closed_store_is_unavailable(bench: &Bench) {
+    let store = bench.open().await;
+    let change = begin(store.as_ref()).await;
+    // Whoever is in the middle of something is waited for, but not for ever.
+    timeout(Duration::from_secs(10), store.close()).await.expect("closing ends");
+    drop(change);
+    let refusals = [
+        store.begin().await.map(drop),
+        store.head().await.map(drop),
+        store.load(&mut |_, _, _| {}).await.map(drop),
+        store.events_after(0, 1).await.map(drop),
+        store.list_grants(&all_grants("acme", bench.clock.now())).await.map(drop),
+        store.list_events(&all_events("acme")).await.map(drop),
+        store.tightening(&tenant("acme")).await.map(drop),
+        store.next_expiry().await.map(drop),
+    ];
+    for refusal in refusals {
+        assert!(matches!(refusal, Err(StoreError::Unavailable(_))), "{refusal:?}");
+    }
+}
+
+pub async fn what_was_committed_is_there_after_reopening(bench: &Bench) {
+    let store = bench.open().await;
+    let grant = make_grant(store.as_ref(), "acme", "support").await;
+    let events = store.events_after(0, 9).await.unwrap();
+    store.close().await;
+    let store = bench.open().await;
+    assert_eq!(store.events_after(0, 9).await.unwrap(), events);
+    assert_eq!(store.grant(&grant.tenant_id, grant.id()).await.unwrap(), Some(grant));
+    assert_eq!(make_grant(store.as_ref(), "acme", "support").await.revision, 2);
+}
+
+pub async fn history_can_be_neither_changed_nor_deleted(bench: &Bench) {
+    let store = bench.open().await;
+    let mut change = begin(store.as_ref()).await;
+    let mut new = granted(new_grant("acme", "support", change.now()));
+    new.request = Some(mark("r", 1));
+    change.append(new).await.unwrap();
+    change.commit().await.unwrap();
+    let events = store.events_after(0, 9).await.unwrap();
+    for sql in [
+        "UPDATE events SET reason = 'another'",
+        "DELETE FROM events",
+        "INSERT INTO events SELECT revision + 2, tenant_id, time, actor, reason, kind, grant_id, body FROM events",
+        "DELETE FROM grants",
+        "UPDATE requests SET request_id = 'another'",
+        "DELETE FROM requests",
+        "DELETE FROM head",
+        "UPDATE head SET revision = 0",
+        "UPDATE head SET epoch = replace(epoch, '-', '+')",
+    ] {
+        let complaint = bench.sql(sql).await.expect_err(sql).to_string();
+        assert!(complaint.contains("history is permanent"), "{sql}: {complaint}");
+    }
+    let only_here = if bench.url.starts_with("postgres") {
+        "TRUNCATE events CASCADE"
+    } else {
+        "INSERT OR REPLACE INTO events SELECT * FROM events"
+    };
+    let complaint = bench.sql(only_here).await.expect_err(only_here).to_string();
+    assert!(complaint.contains("history is permanent"), "{complaint}");
+    assert_eq!(store.events_after(0, 9).await.unwrap(), events);
+}
+
+/// A caller may stop waiting for an event to be written, and commit all the same: that must not make half of it permanent.
+pub async fn a_change_that_was_cut_short_cannot_be_committed(bench: &Bench) {
+    let store = bench.open().await;
+    let mut change = begin(store.as_ref()).await;
+    change.append(granted(new_grant("acme", "support", change.now()))).await.unwrap();
+    let cut_short = change.append(granted(new_grant("acme", "support", change.now())));
+    assert!(cut_short.now_or_never().is_none(), "a database takes time");
+    let again = change.append(granted(new_grant("acme", "support", change.now()))).await;
+    assert!(matches!(again, Err(StoreError::Unavailable(_))));
+    assert!(matches!(change.commit().await, Err(StoreError::Unavailable(_))));
+    assert_eq!(make_grant(store.as_ref(), "acme", "support").await.revision, 1);
+}
+
+pub async fn an_event_must_be_about_a_grant_that_has_not_ended(bench: &Bench) {
+    let store = bench.open().await;
+    let mut change = begin(store.as_ref()).await;
+    let grant = grant_of(&change.append(granted(new_grant("a", "g", change.now()))).await.unwrap());
+    let ended = grant_of(&change.append(expired(&grant)).await.unwrap());
+    change.commit().await.unwrap();
+    let unknown = new_grant("a", "g", ended.create_time);
+    for wrong in [extended(&ended, None), revoked(&unknown, ended.create_time), granted(ended)] {
+        let mut change: Box<dyn Change> = begin(store.as_ref()).await;
+        let refused = change.append(wrong).await;
+        assert!(matches!(refused, Err(StoreError::Broken(_))), "{refused:?}");
+        assert!(change.commit().await.is_err(), "the event alone was committed");
+    }
+    assert_eq!(store.head().await.unwrap(), 2);
+    assert_eq!(make_grant(store.as_ref(), "a", "g").await.revision, 3);
+}

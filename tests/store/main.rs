@@ -1,0 +1,78 @@
+//! One suite for every store: what [`Store`](support_access::store::Store) promises, held against the memory store, SQLite
+//! and PostgreSQL. Then what only databases promise: to survive, to recover, to refuse what they do not understand.
+
+#![allow(
+    unreachable_pub,
+    missing_debug_implementations,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "this is a test, though most of it is in functions that are not marked so"
+)]
+
+#[path = "../common/postgres.rs"]
+#[allow(dead_code, reason = "other test binaries use the rest")]
+mod postgres;
+
+mod bench;
+mod changes;
+mod faults;
+mod history;
+mod model;
+mod opening;
+mod plans;
+mod reads;
+mod words;
+
+/// Runs each case on each store, as a test of its own.
+macro_rules! suite {
+    ($($store:ident { $($module:ident: $($case:ident),* $(,)?;)* })*) => { $(
+        mod $store {
+            $($(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    crate::$module::$case(&crate::bench::Bench::$store()).await;
+                }
+            )*)*
+        }
+    )* };
+}
+
+/// The cases that every store must pass.
+macro_rules! contract {
+    ($($store:ident),*) => { mod contract { suite! { $(
+        $store {
+            changes:
+                events_are_read_as_they_were_written,
+                a_change_sees_what_it_appended_and_nobody_else_does,
+                a_dropped_change_leaves_no_trace_and_blocks_nobody,
+                while_a_change_is_open_others_wait_but_not_for_ever,
+                concurrent_changes_are_all_kept_without_a_gap,
+                changes_that_are_cancelled_anywhere_are_made_whole_or_not_at_all,
+                time_never_runs_backwards,
+                requests_are_remembered_by_tenant,
+                a_closed_store_is_unavailable;
+            reads:
+                reads_agree_with_a_naive_model_of_the_log,
+                pages_show_each_grant_once_while_others_are_made,
+                tenants_do_not_see_each_other;
+        }
+    )* } } };
+}
+
+contract!(memory, sqlite, postgres);
+
+/// The cases for stores that keep what they are given.
+macro_rules! durable {
+    ($($store:ident),*) => { mod durable { suite! { $(
+        $store {
+            changes:
+                what_was_committed_is_there_after_reopening,
+                history_can_be_neither_changed_nor_deleted,
+                a_change_that_was_cut_short_cannot_be_committed,
+                an_event_must_be_about_a_grant_that_has_not_ended;
+        }
+    )* } } };
+}
+
+durable!(sqlite, postgres);

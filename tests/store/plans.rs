@@ -1,0 +1,143 @@
+//! How PostgreSQL finds the rows, told by its own `auto_explain` of what the store really asked: by one index that is in the
+//! answer's order. No sort, and no walk through a long history. (SQLite's plans: `src/store/sqlite/plans.rs`.)
+
+use std::time::Duration;
+
+use support_access::{
+    domain::{GrantId, GrantState, time::from_micros},
+    store::Store,
+};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    bench::Bench,
+    postgres::Cluster,
+    words::{agent, all_events, all_grants, begin, group, tenant},
+};
+
+/// Of one tenant 20,000 grants, all ended but the last ten, and as many of ten others. One of the groups, and one of the
+/// agents, is rare: a planner that goes by averages would walk the whole history for them.
+const HISTORY: &str = r#"
+    INSERT INTO events (revision, tenant_id, time, actor, reason, kind, grant_id, body)
+        SELECT i, CASE WHEN i <= 20000 THEN 'acme' ELSE 'other' || i % 10 END, i, 'admin', '', 'granted',
+            md5(i::text)::uuid, '{"type": "policy_updated", "tightening": {}}'
+        FROM generate_series(1, 40000) AS i;
+    INSERT INTO grants (tenant_id, create_revision, revision, ended_revision, grant_id, group_id, agent_ids,
+            access_level, start_time, expire_time, revoke_time, reason, ticket, create_time, creator,
+            revoker, revoke_reason)
+        SELECT tenant_id, i, i, CASE WHEN is_ended THEN i END, grant_id,
+            CASE WHEN tenant_id = 'acme' AND i % 1000 <> 0 THEN 'common' ELSE 'rare' END, '[]', 1, i, i + 9,
+            CASE WHEN is_revoked THEN i END, '', '', i, 'admin',
+            CASE WHEN is_revoked THEN 'x' END, CASE WHEN is_revoked THEN '' END
+        FROM (SELECT *, revision AS i, revision % 20000 < 19990 AS is_ended,
+            revision % 20000 < 19990 AND revision % 2 = 0 AS is_revoked FROM events) AS events;
+    INSERT INTO grant_agents (tenant_id, agent_id, create_revision)
+        SELECT tenant_id, CASE WHEN revision % 1000 = 0 THEN 'rare' ELSE 'common' END, revision FROM events;
+    UPDATE head SET revision = 40000, time = 40000;
+"#;
+
+/// What the server noted of its plans since `seen`, once it has noted one.
+async fn next_plan(seen: &mut usize) -> String {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let log = Cluster::shared().log();
+        let news = &log[*seen..];
+        // A plan ends where the next line of the log begins; `Query Text` is its first line.
+        if news.contains("Query Text: SELECT") && news.ends_with('\n') {
+            let plan = news.rsplit_once("Query Text: ").unwrap().1.to_owned();
+            *seen = log.len();
+            return plan;
+        }
+        assert!(Instant::now() < deadline, "no plan in the log: {news}");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn check(plan: &str, index: &str) {
+    let has_index = plan.contains(&format!("using {index} on "));
+    let walks = ["Sort", "Seq Scan", "Bitmap"].iter().any(|bad| plan.contains(bad));
+    assert!(has_index && !walks, "expected only {index} in {plan}");
+}
+
+#[tokio::test]
+async fn a_page_of_grants_is_read_off_one_index() {
+    use GrantState::{Active, Expired, Revoked, Scheduled};
+    let (bench, store, database) = history().await;
+    let now = from_micros(i64::from(i32::MAX)).unwrap();
+    let cases: [(&[GrantState], Option<&str>, Option<&str>, &str); 14] = [
+        (&[], None, None, "grants_pkey"),
+        (&[Active], None, None, "grants_live"),
+        (&[Scheduled, Active], None, None, "grants_live"),
+        (&[Active], Some("rare"), None, "grants_live"),
+        (&[Active], Some("common"), None, "grants_live"),
+        (&[Active], None, Some("rare"), "grants_live"),
+        (&[Active], None, Some("common"), "grants_live"),
+        (&[Revoked], None, None, "grants_revoked"),
+        (&[Expired], None, None, "grants_unrevoked"),
+        (&[], Some("rare"), None, "grants_of_group"),
+        (&[], Some("common"), None, "grants_of_group"),
+        (&[], None, Some("rare"), "grant_agents_pkey"),
+        (&[], None, Some("common"), "grant_agents_pkey"),
+        (&[Expired], None, Some("rare"), "grant_agents_pkey"),
+    ];
+    // As long as the server knows nothing of the tables, and once it does.
+    for command in ["SELECT", "VACUUM ANALYZE"] {
+        Cluster::shared().psql(&database, command);
+        let mut seen = Cluster::shared().log().len();
+        for (states, group_id, agent_id, index) in cases {
+            // From the sixth time on, the server may use a plan that is not made for the values.
+            for _ in 0..7 {
+                let mut query = all_grants("acme", now);
+                query.states = states.to_vec();
+                query.group_id = group_id.map(group);
+                query.agent_id = agent_id.map(agent);
+                query.limit = 50;
+                store.list_grants(&query).await.unwrap();
+                let plan = next_plan(&mut seen).await;
+                println!("{command} {states:?} {group_id:?} {agent_id:?}\n{plan}");
+                check(&plan, index);
+            }
+        }
+    }
+    drop(bench);
+}
+
+#[tokio::test]
+async fn everything_else_is_found_by_an_index_too() {
+    let (_bench, store, database) = history().await;
+    Cluster::shared().psql(&database, "VACUUM ANALYZE");
+    let mut seen = Cluster::shared().log().len();
+    let id = GrantId(uuid::Uuid::nil());
+    let mut events = all_events("acme");
+    events.limit = 50;
+    store.list_events(&events).await.unwrap();
+    check(&next_plan(&mut seen).await, "events_of_tenant");
+    events.grant_id = Some(id);
+    store.list_events(&events).await.unwrap();
+    check(&next_plan(&mut seen).await, "events_of_grant");
+    store.grant(&tenant("acme"), id).await.unwrap();
+    check(&next_plan(&mut seen).await, "grants_grant_id_key");
+    store.next_expiry().await.unwrap();
+    check(&next_plan(&mut seen).await, "grants_due");
+    let mut change = begin(store.as_ref()).await;
+    next_plan(&mut seen).await;
+    change.live_grants(&tenant("acme"), 50).await.unwrap();
+    check(&next_plan(&mut seen).await, "grants_live");
+    change.count_live_grants(&tenant("acme")).await.unwrap();
+    check(&next_plan(&mut seen).await, "grants_live");
+    change.due_grants(change.now(), 50).await.unwrap();
+    check(&next_plan(&mut seen).await, "grants_due");
+}
+
+/// A store whose server explains what it is asked, with a history behind it.
+async fn history() -> (Bench, std::sync::Arc<dyn Store>, String) {
+    let mut bench = Bench::postgres();
+    bench.open().await.close().await;
+    let database = bench.url.split(['/', '?']).nth(3).unwrap().to_owned();
+    Cluster::shared().psql(&database, HISTORY);
+    bench.url += "&options[session_preload_libraries]=auto_explain\
+                  &options[auto_explain.log_min_duration]=0\
+                  &options[auto_explain.log_analyze]=on";
+    let store = bench.open().await;
+    (bench, store, database)
+}

@@ -1,0 +1,136 @@
+//! What is promised of reads.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use support_access::domain::{Clock, Event, Grant, GrantState, Revision};
+
+use crate::{
+    bench::Bench,
+    history::{TENANTS, live_on, random_event_query, random_grant_query, seeded},
+    model::Model,
+    words::{
+        all_events, all_grants, begin, grant_of, granted, make_grant, mark, new_grant, revoked,
+        tenant,
+    },
+};
+
+pub async fn reads_agree_with_a_naive_model_of_the_log(bench: &Bench) {
+    let store = bench.open().await;
+    let mut model = Model::default();
+    let mut rng = seeded();
+    for _ in 0..6 {
+        live_on(store.as_ref(), &mut model, &mut rng, 20).await;
+        assert_eq!(store.events_after(0, usize::MAX).await.unwrap(), model.events);
+        assert_eq!(store.head().await.unwrap(), model.head());
+        let mut visited = Vec::new();
+        let revision =
+            store.load(&mut |tenant, terms, held| visited.push((tenant, terms, held))).await;
+        assert_eq!(revision.unwrap(), model.head());
+        visited.sort_by_key(|(_, terms, _)| terms.grant_id);
+        assert_eq!(visited, model.load());
+        assert_eq!(store.next_expiry().await.unwrap(), model.next_expiry());
+        let now = model.events.last().map_or(bench.clock.now(), |event| event.time);
+        for _ in 0..60 {
+            let query = random_grant_query(&mut rng, &model, now);
+            assert_eq!(
+                store.list_grants(&query).await.unwrap(),
+                model.list_grants(&query),
+                "{query:?}"
+            );
+            let query = random_event_query(&mut rng, &model);
+            assert_eq!(
+                store.list_events(&query).await.unwrap(),
+                model.list_events(&query),
+                "{query:?}"
+            );
+        }
+        for id in TENANTS.map(tenant) {
+            assert_eq!(store.tightening(&id).await.unwrap(), model.tightening(&id));
+            for (grant, _) in model.grants() {
+                let expected = model.grant(&id, grant.id());
+                assert_eq!(store.grant(&id, grant.id()).await.unwrap(), expected);
+            }
+        }
+    }
+}
+
+pub async fn pages_show_each_grant_once_while_others_are_made(bench: &Bench) {
+    let store = bench.open().await;
+    let mut before = Vec::new();
+    for _ in 0..20 {
+        before.push(make_grant(store.as_ref(), "acme", "support").await.id());
+    }
+    let done = Arc::new(AtomicBool::new(false));
+    let writer = async {
+        while !done.load(Ordering::Relaxed) {
+            make_grant(store.as_ref(), "acme", "support").await;
+        }
+    };
+    let reader = async {
+        for limit in 1..=4 {
+            let pages: Vec<Grant> = page_through(bench, store.as_ref(), limit).await;
+            let revisions: Vec<Revision> =
+                pages.iter().map(|grant| grant.create_revision).collect();
+            assert!(revisions.is_sorted_by(|a, b| a > b), "newest first, none twice");
+            let oldest: Vec<_> = pages.iter().rev().map(Grant::id).take(before.len()).collect();
+            assert_eq!(oldest, before);
+        }
+        done.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(writer, reader);
+    let events: Vec<Event> = store.list_events(&all_events("acme")).await.unwrap();
+    assert!(events.is_sorted_by(|a, b| a.revision > b.revision));
+}
+
+async fn page_through(
+    bench: &Bench,
+    store: &dyn support_access::store::Store,
+    limit: usize,
+) -> Vec<Grant> {
+    let mut query = all_grants("acme", bench.clock.now());
+    query.limit = limit;
+    let mut grants = Vec::new();
+    loop {
+        let page = store.list_grants(&query).await.unwrap();
+        assert!(page.len() <= limit);
+        query.before = page.last().map(|grant| grant.create_revision);
+        grants.extend(page);
+        if query.before.is_none() {
+            return grants;
+        }
+    }
+}
+
+pub async fn tenants_do_not_see_each_other(bench: &Bench) {
+    let store = bench.open().await;
+    let acme = make_grant(store.as_ref(), "acme", "support").await;
+    let bolt = make_grant(store.as_ref(), "bolt", "support").await;
+    let mut change = begin(store.as_ref()).await;
+    let mut new = granted(new_grant("bolt", "support", change.now()));
+    new.request = Some(mark("r", 1));
+    let ended = grant_of(&change.append(new).await.unwrap());
+    change.append(revoked(&ended, change.now())).await.unwrap();
+    change.commit().await.unwrap();
+
+    for id in [bolt.id(), ended.id()] {
+        assert_eq!(store.grant(&acme.tenant_id, id).await.unwrap(), None);
+        let mut of_grant = all_events("acme");
+        of_grant.grant_id = Some(id);
+        assert_eq!(store.list_events(&of_grant).await.unwrap(), []);
+    }
+    let now = acme.create_time;
+    for states in [vec![], vec![GrantState::Active], GrantState::ALL.to_vec()] {
+        let mut query = all_grants("acme", now);
+        query.states = states;
+        assert_eq!(store.list_grants(&query).await.unwrap(), std::slice::from_ref(&acme));
+    }
+    assert_eq!(store.list_events(&all_events("acme")).await.unwrap().len(), 1);
+    let mut change = begin(store.as_ref()).await;
+    assert_eq!(change.grant(&acme.tenant_id, bolt.id()).await.unwrap(), None);
+    assert_eq!(change.remembered(&acme.tenant_id, &mark("r", 1).request_id).await.unwrap(), None);
+    assert_eq!(change.live_grants(&acme.tenant_id, 9).await.unwrap(), std::slice::from_ref(&acme));
+    assert_eq!(change.count_live_grants(&acme.tenant_id).await.unwrap(), 1);
+}

@@ -1,0 +1,119 @@
+//! Short ways to say what tests need.
+
+use std::collections::BTreeSet;
+
+use chrono::TimeDelta;
+use support_access::{
+    domain::{
+        AccessLevel, AgentId, Event, EventKind, Grant, GrantId, GroupId, Note, RequestId,
+        Revocation, TenantId, Terms, Ticket, Time, text::Actor,
+    },
+    store::{Change, Entry, EventQuery, GrantQuery, RequestMark, Store},
+};
+use uuid::Uuid;
+
+pub fn tenant(id: &str) -> TenantId {
+    TenantId::new(id).unwrap()
+}
+
+pub fn group(id: &str) -> GroupId {
+    GroupId::new(id).unwrap()
+}
+
+pub fn agent(id: &str) -> AgentId {
+    AgentId::new(id).unwrap()
+}
+
+pub fn actor(id: &str) -> Actor {
+    Actor::new(id).unwrap()
+}
+
+pub fn mark(id: &str, byte: u8) -> RequestMark {
+    RequestMark { request_id: RequestId::new(id).unwrap(), fingerprint: [byte; 32] }
+}
+
+/// A grant that was not made yet: for an hour from `now`.
+pub fn new_grant(tenant_id: &str, group_id: &str, now: Time) -> Grant {
+    Grant {
+        tenant_id: tenant(tenant_id),
+        terms: Terms {
+            grant_id: GrantId(Uuid::now_v7()),
+            group_id: group(group_id),
+            agent_ids: BTreeSet::new(),
+            access_level: AccessLevel::ReadWrite,
+            start_time: now,
+            expire_time: Some(now + TimeDelta::hours(1)),
+            revoke_time: None,
+        },
+        reason: Note::new("why\nnot").unwrap(),
+        ticket: Ticket::new("T-1").unwrap(),
+        create_time: now,
+        creator: actor("admin"),
+        revocation: None,
+        create_revision: 0,
+        revision: 0,
+    }
+}
+
+pub fn entry(tenant_id: TenantId, kind: EventKind) -> Entry {
+    let reason = Note::new("because").unwrap();
+    Entry { tenant_id, actor: actor("admin"), reason, kind, request: None }
+}
+
+pub fn granted(grant: Grant) -> Entry {
+    entry(grant.tenant_id.clone(), EventKind::Granted { grant })
+}
+
+pub fn extended(grant: &Grant, expire_time: Option<Time>) -> Entry {
+    let previous_expire_time = grant.terms.expire_time;
+    let mut grant = grant.clone();
+    grant.terms.expire_time = expire_time;
+    entry(grant.tenant_id.clone(), EventKind::Extended { grant, previous_expire_time })
+}
+
+pub fn revoked(grant: &Grant, now: Time) -> Entry {
+    let mut grant = grant.clone();
+    grant.terms.revoke_time = Some(now);
+    let reason = Note::new("enough").unwrap();
+    grant.revocation = Some(Revocation { revoker: actor("other"), reason });
+    entry(grant.tenant_id.clone(), EventKind::Revoked { grant })
+}
+
+pub fn expired(grant: &Grant) -> Entry {
+    entry(grant.tenant_id.clone(), EventKind::Expired { grant: grant.clone() })
+}
+
+pub fn grant_of(event: &Event) -> Grant {
+    event.kind.grant().unwrap().clone()
+}
+
+pub fn all_grants(tenant_id: &str, now: Time) -> GrantQuery {
+    GrantQuery {
+        tenant_id: tenant(tenant_id),
+        states: vec![],
+        group_id: None,
+        agent_id: None,
+        overlap_start: None,
+        overlap_end: None,
+        now,
+        before: None,
+        limit: 1_000_000,
+    }
+}
+
+pub fn all_events(tenant_id: &str) -> EventQuery {
+    EventQuery { tenant_id: tenant(tenant_id), grant_id: None, before: None, limit: 1_000_000 }
+}
+
+pub async fn begin(store: &dyn Store) -> Box<dyn Change> {
+    store.begin().await.unwrap()
+}
+
+/// Makes a grant in a change of its own.
+pub async fn make_grant(store: &dyn Store, tenant_id: &str, group_id: &str) -> Grant {
+    let mut change = begin(store).await;
+    let grant = new_grant(tenant_id, group_id, change.now());
+    let event = change.append(granted(grant)).await.unwrap();
+    change.commit().await.unwrap();
+    grant_of(&event)
+}
