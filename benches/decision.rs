@@ -65,7 +65,7 @@ fn question(tenant_id: TenantId, group: &str) -> Question {
     Question {
         tenant_id,
         agent_id: AgentId::new("ada").unwrap(),
-        group_ids: vec![GroupId::new(group).unwrap()],
+        group_ids: [GroupId::new(group).unwrap()].into(),
         required_level: AccessLevel::ReadOnly,
     }
 }

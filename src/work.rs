@@ -76,7 +76,7 @@ pub enum WorkError {
         grant_id: GrantId,
     },
     /// The group is not one that the tenant may let in.
-    #[error("group {group_id} is not in the tenant's support policy, which has: {}", join(offered))]
+    #[error("group {group_id} is not in the tenant's support policy, which has: {}", join(offered.iter()))]
     GroupNotOffered {
         /// The group that was named.
         group_id: GroupId,

@@ -1,6 +1,6 @@
 //! The decision: may this agent enter this tenant, now, at this level?
 
-use std::fmt::Write;
+use std::{collections::BTreeSet, fmt::Write};
 
 use crate::domain::{
     grant::{AccessLevel, GrantState, Terms},
@@ -19,7 +19,7 @@ pub struct Question {
     /// Who wants to.
     pub agent_id: AgentId,
     /// The groups the agent is in. Empty: none, and so the answer is a denial.
-    pub group_ids: Vec<GroupId>,
+    pub group_ids: BTreeSet<GroupId>,
     /// The level the agent needs.
     pub required_level: AccessLevel,
 }
@@ -108,14 +108,13 @@ pub fn decide<'a>(
         .map_or(Decision::NO_GRANT, |(_, reason, terms)| Decision { reason, terms: Some(terms) })
 }
 
-/// How near a grant comes; the greater, the nearer. Within a rank: what is preferred, in microseconds since 1970, then
-/// the higher level, then the newer grant, so that there is always exactly one answer.
-type Nearness = (u8, i64, AccessLevel, GrantId);
+/// How near a grant comes; the greater, the nearer. Within a rank: whether it is active; then what is preferred, in
+/// microseconds since 1970; then the higher level; then the newer grant, so that there is always exactly one answer.
+type Nearness = (u8, bool, i64, AccessLevel, GrantId);
 
 fn weigh(terms: &Terms, question: &Question, now: Time) -> Option<(Reason, Nearness)> {
     let state = terms.state(now);
     let last_to_end = || terms.end_time().map_or(i64::MAX, |end| end.timestamp_micros());
-    let first_to_start = || -terms.start_time.timestamp_micros();
     let (reason, rank, preferred) = if !question.group_ids.contains(&terms.group_id) {
         if state.is_ended() {
             return None;
@@ -126,15 +125,16 @@ fn weigh(terms: &Terms, question: &Question, now: Time) -> Option<(Reason, Nearn
     } else if state == GrantState::Revoked {
         (Reason::Revoked, 2, last_to_end())
     } else if !terms.names(&question.agent_id) {
-        (Reason::AgentNotNamed, 3, first_to_start())
+        (Reason::AgentNotNamed, 3, 0)
     } else if terms.access_level < question.required_level {
-        (Reason::LevelExceeded, 4, first_to_start())
+        (Reason::LevelExceeded, 4, 0)
     } else if state == GrantState::Scheduled {
-        (Reason::NotStarted, 5, first_to_start())
+        (Reason::NotStarted, 5, -terms.start_time.timestamp_micros())
     } else {
         (Reason::GrantActive, 6, last_to_end())
     };
-    Some((reason, (rank, preferred, terms.access_level, terms.grant_id)))
+    let is_active = state == GrantState::Active;
+    Some((reason, (rank, is_active, preferred, terms.access_level, terms.grant_id)))
 }
 
 /// The answer in a sentence or two, in the words of an administrator's checklist: what holds, and what would help.
@@ -170,21 +170,22 @@ pub fn message(decision: &Decision<'_>, question: &Question) -> String {
         ),
         (Reason::GroupMismatch, Some(terms)) => write!(
             text,
-            "The wrong group was selected: access is granted to {}, but agent {agent_id} is in {}. \
+            "The wrong group was selected: the access entry is for {}, but agent {agent_id} is in {}. \
              Create an entry for the agent's group.",
             terms.group_id,
-            crate::domain::policy::join(group_ids),
+            crate::domain::policy::join(group_ids.iter()),
         ),
         (Reason::AgentNotNamed, Some(terms)) => write!(
             text,
-            "Access is granted to group {}, but only to agents that it names, and {agent_id} is not \
+            "The access entry for group {} is only for the agents that it names, and {agent_id} is not \
              one of them. Create an entry that names the agent, or the whole group.",
             terms.group_id,
         ),
         (Reason::LevelExceeded, Some(terms)) => write!(
             text,
-            "Access is granted at {}, but {} is required. Create an entry with a higher level, or ask \
-             for less.",
+            "The access entry for group {} allows {}, but {} is required. Create an entry with a higher \
+             level, or ask for less.",
+            terms.group_id,
             terms.access_level.as_str(),
             required_level.as_str(),
         ),

@@ -118,6 +118,13 @@ impl EventKind {
 }
 
 impl Event {
+    /// About how many bytes it takes to tell somebody of it.
+    pub fn weight(&self) -> usize {
+        /// A catalogue of a hundred groups with their descriptions.
+        const POLICY_WEIGHT: usize = 150_000;
+        self.reason.as_str().len() + self.kind.grant().map_or(POLICY_WEIGHT, Grant::weight)
+    }
+
     /// The id of the grant it is about, if it is about one.
     pub fn grant_id(&self) -> Option<GrantId> {
         self.kind.grant().map(Grant::id)

@@ -10,6 +10,9 @@ use crate::domain::{
     time::Time,
 };
 
+/// More bytes than anything of a grant takes that is neither an agent nor a reason: ids of up to 128 characters of up to four
+/// bytes, and times.
+const FIXED_WEIGHT: usize = 2_500;
 /// The most agents one grant may name.
 pub const AGENTS_MAX: usize = 100;
 
@@ -147,6 +150,13 @@ impl Grant {
     /// The state at `now`.
     pub fn state(&self, now: Time) -> GrantState {
         self.terms.state(now)
+    }
+
+    /// About how many bytes it takes to tell somebody of it.
+    pub fn weight(&self) -> usize {
+        let agents: usize = self.terms.agent_ids.iter().map(|agent| agent.as_str().len() + 4).sum();
+        let revoke_reason = self.revocation.as_ref().map_or(0, |it| it.reason.as_str().len() + 128);
+        FIXED_WEIGHT + agents + self.reason.as_str().len() + revoke_reason
     }
 
     /// Changes whenever the grant does.

@@ -15,6 +15,8 @@ use crate::domain::{
 pub const LONGEST_DURATION_MAX: Span = Span::days(3_650);
 /// The most preset durations in a policy.
 pub const PRESETS_MAX: usize = 32;
+/// The most groups that a sentence names.
+const JOINED_MAX: usize = 10;
 /// The most groups in a policy.
 pub const GROUPS_MAX: usize = 100;
 
@@ -317,12 +319,15 @@ fn tighten_group(
     Some(SupportGroup { highest_level, ..vendors.clone() })
 }
 
-/// Ids for a sentence: `a, b, c`, or `none`.
-pub fn join(ids: &[GroupId]) -> String {
-    if ids.is_empty() {
-        return "none".into();
+/// Groups for a sentence: `a, b, c`, or `none`. The first ten, since an error has to fit in a header.
+pub fn join<'a>(ids: impl ExactSizeIterator<Item = &'a GroupId>) -> String {
+    let more = ids.len().saturating_sub(JOINED_MAX);
+    let mut names: Vec<&str> = ids.take(JOINED_MAX).map(GroupId::as_str).collect();
+    let rest = format!("and {more} more");
+    if more > 0 {
+        names.push(&rest);
     }
-    ids.iter().map(GroupId::as_str).collect::<Vec<_>>().join(", ")
+    if names.is_empty() { "none".into() } else { names.join(", ") }
 }
 
 #[cfg(test)]

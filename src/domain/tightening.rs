@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{
     grant::AccessLevel,
-    policy::{Refusal, SupportPolicy, join},
+    policy::{Refusal, SupportPolicy},
     text::GroupId,
     time::Span,
     violation::Violations,
@@ -62,12 +62,9 @@ impl Tightening {
         for group in self.groups.iter().flatten() {
             match catalogue.admit_group(&group.group_id, group.highest_level) {
                 Ok(()) => {}
-                Err(Refusal::GroupNotOffered { group_id, offered }) => {
-                    let offered = join(&offered);
-                    violations.add(
-                        "groups",
-                        format!("has {group_id}, but the vendor offers only {offered}"),
-                    );
+                Err(Refusal::GroupNotOffered { group_id, .. }) => {
+                    let description = format!("has {group_id}, which the vendor does not offer");
+                    violations.add("groups", description);
                 }
                 Err(Refusal::Invalid(_)) => {
                     let id = &group.group_id;

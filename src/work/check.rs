@@ -21,6 +21,8 @@ use crate::{
 pub const REVISION_PATIENCE: Duration = Duration::from_secs(1);
 /// The most questions in one batch.
 pub const BATCH_MAX: usize = 1_000;
+/// How many questions of a batch are answered before others get a turn.
+const BATCH_CHUNK: usize = 32;
 /// The most grants in an explanation.
 const CANDIDATES_MAX: usize = 100;
 
@@ -91,11 +93,14 @@ impl Work {
         match self.fresh_snapshot(at_least, deadline).await {
             Ok(snapshot) => {
                 let now = self.time_of(&snapshot);
-                let answers = questions.iter().map(|question| {
-                    let (answer, _) = self.answer(&snapshot, question, now);
-                    answer
-                });
-                (answers.collect(), snapshot.revision())
+                let mut answers = Vec::with_capacity(questions.len());
+                for some in questions.chunks(BATCH_CHUNK) {
+                    let answer = |question| self.answer(&snapshot, question, now).0;
+                    answers.extend(some.iter().map(answer));
+                    // Others on this thread have waited long enough.
+                    tokio::task::yield_now().await;
+                }
+                (answers, snapshot.revision())
             }
             Err(stale) => {
                 let answers = questions.iter().map(|question| stale_answer(&stale, question));

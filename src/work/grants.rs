@@ -10,7 +10,9 @@ use crate::{
         Revocation, TenantId, Terms, Time, policy::Period,
     },
     store::{Change, Entry, RequestMark, StoreError},
-    work::{Committed, Enforcement, GrantRef, GrantView, LISTED_MAX, Work, WorkError},
+    work::{
+        Committed, Enforcement, GrantRef, GrantView, LISTED_MAX, Work, WorkError, page::fitting,
+    },
 };
 
 /// The answer to a revocation.
@@ -97,6 +99,7 @@ impl Work {
         let expire_time = policy.admit_extension(&grant, &request, now)?;
         let previous_expire_time = grant.terms.expire_time;
         if expire_time == previous_expire_time {
+            drop(change);
             let enforcement = self.enforce(unchanged(&grant), deadline).await;
             return Ok((GrantView::at(grant, now), enforcement));
         }
@@ -126,15 +129,22 @@ impl Work {
         let now = change.now();
         let grant = find(change.as_mut(), grant).await?;
         let mut remaining = change.live_grants(&grant.tenant_id, usize::MAX).await?;
+        let is_live = remaining.iter().any(|other| other.id() == grant.id());
         remaining
             .retain(|other| other.id() != grant.id() && other.state(now) == GrantState::Active);
-        remaining.truncate(LISTED_MAX);
-        let (grant, committed) = if grant.state(now).is_ended() {
+        remaining.truncate(listed(&remaining));
+        let (grant, committed) = if is_live {
+            let entry = if grant.state(now).is_ended() {
+                expiry(grant)
+            } else {
+                check_etag(&grant, etag)?;
+                revocation(caller, grant, reason, now)
+            };
+            self.append_and_commit(change, entry).await?
+        } else {
+            drop(change);
             let committed = unchanged(&grant);
             (grant, committed)
-        } else {
-            check_etag(&grant, etag)?;
-            self.append_and_commit(change, revocation(caller, grant, reason, now)).await?
         };
         let enforcement = self.enforce(committed, deadline).await;
         let remaining = remaining.into_iter().map(|grant| GrantView::at(grant, now)).collect();
@@ -153,9 +163,12 @@ impl Work {
         let now = change.now();
         let mut events = Vec::new();
         for grant in change.live_grants(tenant_id, usize::MAX).await? {
-            if !grant.state(now).is_ended() {
-                events.push(change.append(revocation(caller, grant, reason.clone(), now)).await?);
-            }
+            let entry = if grant.state(now).is_ended() {
+                expiry(grant)
+            } else {
+                revocation(caller, grant, reason.clone(), now)
+            };
+            events.push(change.append(entry).await?);
         }
         let committed = if events.is_empty() {
             drop(change);
@@ -163,9 +176,12 @@ impl Work {
         } else {
             self.commit(change, &events).await?
         };
+        events.retain(|event| matches!(event.kind, EventKind::Revoked { .. }));
         let count = events.len();
-        let ended = events.into_iter().filter_map(|event| event.kind.into_grant());
-        let grants = ended.take(LISTED_MAX).map(|grant| GrantView::at(grant, now)).collect();
+        let mut ended: Vec<Grant> =
+            events.into_iter().filter_map(|event| event.kind.into_grant()).collect();
+        ended.truncate(listed(&ended));
+        let grants = ended.into_iter().map(|grant| GrantView::at(grant, now)).collect();
         let enforcement = self.enforce(committed, deadline).await;
         Ok(RevokedAll { grants, count, enforcement })
     }
@@ -187,6 +203,11 @@ impl Work {
 fn fingerprint(request: &GrantRequest) -> [u8; 32] {
     let content = serde_json::to_vec(request).unwrap_or_default();
     Sha256::digest(content).into()
+}
+
+/// How many of `grants` the answer to a change names.
+pub(super) fn listed(grants: &[Grant]) -> usize {
+    fitting(grants, Grant::weight).min(LISTED_MAX)
 }
 
 fn new_grant(caller: &Caller, request: GrantRequest, period: Period, now: Time) -> Grant {
@@ -219,6 +240,18 @@ fn revocation(caller: &Caller, mut grant: Grant, reason: Note, now: Time) -> Ent
         actor: caller.actor.clone(),
         reason,
         kind: EventKind::Revoked { grant },
+        request: None,
+    }
+}
+
+/// The end of a grant whose time has come. A revocation of such a grant records it rather than leave it to the sweep: then
+/// it is enforced like a revocation, whatever the clock of a check node says.
+pub(super) fn expiry(grant: Grant) -> Entry {
+    Entry {
+        tenant_id: grant.tenant_id.clone(),
+        actor: Caller::system().actor,
+        reason: Note::default(),
+        kind: EventKind::Expired { grant },
         request: None,
     }
 }

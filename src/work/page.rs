@@ -7,8 +7,23 @@ use crate::domain::{Revision, violation::Violations};
 
 /// The page size for a caller that names none.
 pub const SIZE_DEFAULT: usize = 50;
+/// The longest text that is looked at as a token; they have 22 characters.
+const TOKEN_LENGTH_MAX: usize = 64;
 /// The largest page.
 pub const SIZE_MAX: usize = 1_000;
+
+/// The most bytes of an answer, estimated: clients refuse one of more than 4 MiB unless they are told otherwise.
+const WEIGHT_MAX: usize = 3 * 1_024 * 1_024;
+
+/// How many of `items` fit into one answer, at least one.
+pub(super) fn fitting<T>(items: &[T], weight: impl Fn(&T) -> usize) -> usize {
+    let mut total = 0;
+    let fits = |item: &&T| {
+        total += weight(item);
+        total <= WEIGHT_MAX
+    };
+    items.iter().take_while(fits).count().max(1)
+}
 
 /// Which page of a list is asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,12 +61,14 @@ impl PageRequest {
         self.size() + 1
     }
 
-    /// Where the page begins: before this revision.
+    /// Where the page begins: before this revision. What is too long to be a token is not one.
     pub(super) fn before(&self, query: QueryId) -> Result<Option<Revision>, Violations> {
         if self.token.is_empty() {
             return Ok(None);
         }
-        let decoded = URL_SAFE_NO_PAD.decode(&self.token).unwrap_or_default();
+        let is_short = self.token.len() <= TOKEN_LENGTH_MAX;
+        let token = if is_short { self.token.as_str() } else { "" };
+        let decoded = URL_SAFE_NO_PAD.decode(token).unwrap_or_default();
         match decoded.split_first_chunk() {
             Some((id, rest)) if *id == query.0 && rest.len() == size_of::<Revision>() => {
                 let bytes = rest.try_into().unwrap_or_default();
@@ -70,9 +87,11 @@ impl PageRequest {
         query: QueryId,
         mut items: Vec<T>,
         key: impl Fn(&T) -> Revision,
+        weight: impl Fn(&T) -> usize,
     ) -> Page<T> {
-        let has_more = items.len() > self.size();
-        items.truncate(self.size());
+        let size = self.size().min(fitting(&items, weight));
+        let has_more = items.len() > size;
+        items.truncate(size);
         let last = items.last().filter(|_| has_more);
         let next_token = last.map(|item| {
             let token = [query.0, key(item).to_be_bytes()].concat();

@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     domain::{Caller, EventKind, Note, SupportPolicy, TenantId, Tightening, violation::Violations},
     store::Entry,
-    work::{GrantView, LISTED_MAX, Work, WorkError},
+    work::{GrantView, Work, WorkError, grants::listed},
 };
 
 /// The answer to an update.
@@ -13,7 +13,7 @@ use crate::{
 pub struct PolicyUpdated {
     /// The policy as it is now.
     pub policy: SupportPolicy,
-    /// Grants that have not ended, and that it would not allow. Newest first, at most [`LISTED_MAX`].
+    /// Grants that have not ended, and that it would not allow. Newest first, at most [`LISTED_MAX`](crate::work::LISTED_MAX).
     pub outside: Vec<GrantView>,
 }
 
@@ -57,7 +57,7 @@ impl Work {
         }
         let mut outside = change.live_grants(tenant_id, usize::MAX).await?;
         outside.retain(|grant| !grant.state(now).is_ended() && !policy.covers(grant));
-        outside.truncate(LISTED_MAX);
+        outside.truncate(listed(&outside));
         if new != old {
             let kind = EventKind::PolicyUpdated { tightening: new, policy: policy.clone() };
             let actor = caller.actor.clone();

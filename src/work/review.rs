@@ -55,7 +55,7 @@ impl Work {
         };
         let grants = self.store.list_grants(&query).await?;
         let Page { items, next_token } =
-            page.page(query_id, grants, |grant: &Grant| grant.create_revision);
+            page.page(query_id, grants, |grant: &Grant| grant.create_revision, Grant::weight);
         let items = items.into_iter().map(|grant| GrantView::at(grant, now)).collect();
         Ok(Page { items, next_token })
     }
@@ -79,6 +79,6 @@ impl Work {
             limit: page.limit(),
         };
         let events = self.store.list_events(&query).await?;
-        Ok(page.page(query_id, events, |event: &Event| event.revision))
+        Ok(page.page(query_id, events, |event: &Event| event.revision, Event::weight))
     }
 }

@@ -1,17 +1,17 @@
 //! A wall clock that is set back brings nothing back.
 
 use support_access::{
-    domain::{AccessLevel, End, GrantRequest, GrantState, Question, Reason, Span},
-    work::{page::PageRequest, review::GrantFilter},
+    domain::{AccessLevel, End, GrantRequest, GrantState, Note, Question, Reason, Span},
+    work::{EnforcementState, page::PageRequest, review::GrantFilter},
 };
 
-use crate::world::{World, agent, group, mk_request, tenant};
+use crate::world::{World, admin, agent, group, mk_request, reference, soon, tenant};
 
 fn question() -> Question {
     Question {
         tenant_id: tenant("acme"),
         agent_id: agent("ada"),
-        group_ids: vec![group("support")],
+        group_ids: [group("support")].into(),
         required_level: AccessLevel::ReadOnly,
     }
 }
@@ -54,4 +54,25 @@ async fn a_node_started_with_a_clock_that_is_behind_does_not_live_in_the_past() 
     world.advance(-7_200);
     let restarted = world.restarted().await;
     assert_eq!(restarted.check(&question()).await.reason, Reason::Expired);
+}
+
+#[tokio::test]
+async fn a_revocation_ends_what_is_over_by_the_databases_clock_but_not_by_the_nodes() {
+    for all_at_once in [false, true] {
+        let world = World::with_a_node_behind(3_600);
+        let acme = tenant("acme");
+        let request = GrantRequest { end: End::After(Span::hours(1)), ..mk_request(&acme) };
+        let granted = world.grant(request).await;
+        world.advance(3_600);
+        if all_at_once {
+            let caller = admin();
+            let revoked = world.work.revoke_all_access(&caller, &acme, Note::default(), soon());
+            assert_eq!(revoked.await.unwrap().count, 0, "it had ended by itself");
+        } else {
+            let revoked = world.revoke(&reference(&granted)).await;
+            assert_eq!(revoked.grant.state, GrantState::Expired);
+            assert_eq!(revoked.enforcement.state, EnforcementState::Complete);
+        }
+        assert_eq!(world.check(&question()).await.reason, Reason::Expired);
+    }
 }

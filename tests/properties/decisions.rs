@@ -190,7 +190,7 @@ fn a_revoked_grant_of_the_right_group_is_nearer_than_one_of_another_group() {
     let question = Question {
         tenant_id: tenant("acme"),
         agent_id: agent("ada"),
-        group_ids: vec![group("support")],
+        group_ids: [group("support")].into(),
         required_level: AccessLevel::ReadOnly,
     };
     let grants = [base.clone(), other.clone()];
@@ -198,6 +198,6 @@ fn a_revoked_grant_of_the_right_group_is_nearer_than_one_of_another_group() {
     assert_eq!((decision.reason, decision.terms), (Reason::Revoked, Some(&base)));
     let decision = decide(std::slice::from_ref(&other), &question, at(10));
     assert_eq!((decision.reason, decision.terms), (Reason::GroupMismatch, Some(&other)));
-    let nobody = Question { group_ids: Vec::new(), ..question };
+    let nobody = Question { group_ids: BTreeSet::new(), ..question };
     assert!(!decide(&grants, &nobody, at(10)).is_allowed(), "no groups means nobody");
 }

@@ -1,15 +1,15 @@
 //! A walk over pages sees each grant exactly once, whatever is written meanwhile.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use proptest::prelude::*;
 use support_access::{
-    domain::{GrantId, GrantState},
+    domain::{GrantId, GrantRequest, GrantState},
     work::{page::PageRequest, review::GrantFilter},
 };
 use tokio::runtime::Builder;
 
-use crate::world::{World, mk_request, reference, tenant};
+use crate::world::{World, agent, mk_request, reference, tenant};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
@@ -56,4 +56,38 @@ proptest! {
             assert_eq!(seen, made, "all that were there at the start, newest first");
         });
     }
+}
+
+/// A client refuses an answer of more than 4 MiB: pages of large grants are shorter than asked for, and nothing is lost.
+#[tokio::test]
+async fn a_page_is_never_larger_than_a_client_takes() {
+    let world = World::new();
+    let acme = tenant("acme");
+    let agent_ids: BTreeSet<_> =
+        (0..100).map(|number| agent(&format!("{number:0>127}\u{1F511}"))).collect();
+    let large = GrantRequest { agent_ids, ..mk_request(&acme) };
+    for _ in 0..400 {
+        world.grant(large.clone()).await;
+    }
+    let filter = GrantFilter {
+        tenant_id: acme,
+        states: vec![],
+        group_id: None,
+        agent_id: None,
+        overlap_start: None,
+        overlap_end: None,
+    };
+    let mut page = PageRequest { size: 1_000, token: String::new() };
+    let mut seen = HashSet::new();
+    loop {
+        let got = world.work.list_grants(filter.clone(), &page).await.unwrap();
+        let bytes: usize = got.items.iter().map(|view| format!("{:?}", view.grant).len()).sum();
+        assert!(bytes < 4 << 20, "{bytes} bytes");
+        seen.extend(got.items.iter().map(|view| view.grant.id()));
+        if got.next_token.is_empty() {
+            break;
+        }
+        page.token = got.next_token;
+    }
+    assert_eq!(seen.len(), 400);
 }

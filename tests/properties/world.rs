@@ -19,7 +19,10 @@ pub(crate) struct World {
     pub(crate) work: Arc<Work>,
     pub(crate) node: Arc<CheckNode>,
     pub(crate) store: Arc<dyn Store>,
+    /// The check node's.
     pub(crate) clock: Arc<ManualClock>,
+    /// The same one, unless the test is about their difference.
+    database_clock: Arc<ManualClock>,
     /// Ends the follower with the world.
     _stop: DropGuard,
 }
@@ -29,6 +32,15 @@ impl World {
         let clock = Arc::new(ManualClock::at(from_micros(1_700_000_000_000_000).unwrap()));
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(clock.clone()));
         Self::over(store, clock, CheckNode::new())
+    }
+
+    /// One whose check node has a clock of its own, which is `seconds` behind the database's.
+    pub(crate) fn with_a_node_behind(seconds: i64) -> Self {
+        let database = Self::new();
+        let behind = Arc::new(ManualClock::at(database.now() - TimeDelta::seconds(seconds)));
+        let mut world = Self::over(database.store.clone(), behind, CheckNode::new());
+        world.database_clock = database.clock.clone();
+        world
     }
 
     /// Another process on the same store, with the same clock.
@@ -46,7 +58,8 @@ impl World {
             Limits { live_grants_per_tenant: 10_000, max_staleness: Duration::from_secs(2) };
         let work =
             Work::new(store.clone(), node.clone(), clock.clone(), SupportPolicy::default(), limits);
-        Self { work: Arc::new(work), node, store, clock, _stop: stop.drop_guard() }
+        let (work, database_clock) = (Arc::new(work), clock.clone());
+        Self { work, node, store, clock, database_clock, _stop: stop.drop_guard() }
     }
 
     pub(crate) fn now(&self) -> Time {
@@ -55,6 +68,9 @@ impl World {
 
     pub(crate) fn advance(&self, seconds: i64) {
         self.clock.advance(TimeDelta::seconds(seconds));
+        if !Arc::ptr_eq(&self.clock, &self.database_clock) {
+            self.database_clock.advance(TimeDelta::seconds(seconds));
+        }
     }
 
     pub(crate) async fn grant(&self, request: GrantRequest) -> GrantView {

@@ -54,7 +54,7 @@ fn status(error: &WorkError) -> Status {
             failed(Code::FailedPrecondition, "GRANT_ENDED", "grant_id", &text)
         }
         WorkError::GroupNotOffered { offered, .. } => {
-            let mut details = details("GROUP_NOT_OFFERED", [("groups", join(offered))]);
+            let mut details = details("GROUP_NOT_OFFERED", [("groups", join(offered.iter()))]);
             details.add_bad_request_violation("group_id", text.clone());
             Status::with_error_details(Code::FailedPrecondition, text, details)
         }

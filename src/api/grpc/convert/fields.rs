@@ -128,6 +128,10 @@ impl Fields {
         Some(End::UntilRevoked)
     }
 
+    pub(super) fn etag(&mut self, etag: &str) -> Option<String> {
+        self.optional("etag", etag, |text| check_id(text).map(|()| text.to_owned()))
+    }
+
     pub(super) fn revision(&mut self, field: &str, revision: i64) -> Revision {
         if revision < 0 {
             self.0.add(field, "must not be negative");

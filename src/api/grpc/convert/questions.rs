@@ -79,7 +79,7 @@ fn check_fields(prefix: &str, message: pb::CheckAccessRequest) -> Parsed<(Questi
         let question = Question {
             tenant_id: tenant_id?,
             agent_id: agent_id?,
-            group_ids,
+            group_ids: group_ids.into_iter().collect(),
             required_level: required_level?,
         };
         Some((question, at_least))

@@ -85,9 +85,10 @@ pub(in crate::api::grpc) fn extend_request(
             None
         }
     };
+    let etag = fields.etag(&etag);
     let words = grant.zip(end).map(|(grant, end)| {
         let request = ExtendRequest { end, reason };
-        (grant, self::etag(etag), request)
+        (grant, etag, request)
     });
     fields.finish(words)
 }
@@ -99,8 +100,9 @@ pub(in crate::api::grpc) fn revoke_request(
     let pb::RevokeAccessRequest { tenant_id, grant_id, etag, reason } = message;
     let mut fields = Fields::default();
     let grant = fields.grant_ref(&tenant_id, grant_id);
+    let etag = fields.etag(&etag);
     let reason = fields.note("reason", reason);
-    fields.finish(grant.map(|grant| (grant, self::etag(etag), reason)))
+    fields.finish(grant.map(|grant| (grant, etag, reason)))
 }
 
 pub(in crate::api::grpc) fn revoke_all_request(
@@ -183,10 +185,6 @@ pub(in crate::api::grpc) fn get_support_policy_request(
     fields.finish(tenant_id)
 }
 
-fn etag(etag: String) -> Option<String> {
-    Some(etag).filter(|etag| !etag.is_empty())
-}
-
 /// What `UpdateSupportPolicy` asks for.
 pub(in crate::api::grpc) struct PolicyUpdate {
     pub(in crate::api::grpc) tenant_id: TenantId,
@@ -216,7 +214,7 @@ pub(in crate::api::grpc) fn update_support_policy_request(
         }
         None => fields.0.add("support_policy", "must be given"),
     }
-    let etag = self::etag(etag);
+    let etag = fields.etag(&etag);
     fields.finish(tenant_id.map(|tenant_id| PolicyUpdate { tenant_id, etag, update, reason }))
 }
 
