@@ -59,12 +59,15 @@ fn check(plan: &str, index: &str) {
     assert!(has_index && !walks, "expected only {index} in {plan}");
 }
 
+/// States, group, and agent that are asked for, and the index that must be used.
+type Case = (&'static [GrantState], Option<&'static str>, Option<&'static str>, &'static str);
+
 #[tokio::test]
 async fn a_page_of_grants_is_read_off_one_index() {
     use GrantState::{Active, Expired, Revoked, Scheduled};
     let (bench, store, database) = history().await;
     let now = from_micros(i64::from(i32::MAX)).unwrap();
-    let cases: [(&[GrantState], Option<&str>, Option<&str>, &str); 14] = [
+    let cases: [Case; 14] = [
         (&[], None, None, "grants_pkey"),
         (&[Active], None, None, "grants_live"),
         (&[Scheduled, Active], None, None, "grants_live"),
