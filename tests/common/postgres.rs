@@ -111,7 +111,7 @@ impl Cluster {
             }
             // After a kill, the old server's children may still be letting go of its memory.
             assert!(Instant::now() < deadline, "PostgreSQL does not start:\n{}", self.log());
-            thread::sleep(Duration::from_millis(50));
+            thread::sleep(Duration::from_millis(50)); // between two tries to start
         }
     }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use support_access::{
-    domain::{GrantId, GrantState, time::from_micros},
+    domain::{EventKind, GrantId, GrantState, SupportPolicy, Tightening, time::from_micros},
     store::Store,
 };
 use tokio::time::{Instant, sleep};
@@ -17,10 +17,10 @@ use crate::{
 
 /// Of one tenant 20,000 grants, all ended but the last ten, and as many of ten others. One of the groups, and one of the
 /// agents, is rare: a planner that goes by averages would walk the whole history for them.
-const HISTORY: &str = r#"
+const HISTORY: &str = "
     INSERT INTO events (revision, tenant_id, time, actor, reason, kind, grant_id, body)
         SELECT i, CASE WHEN i <= 20000 THEN 'acme' ELSE 'other' || i % 10 END, i, 'admin', '', 'granted',
-            md5(i::text)::uuid, '{"type": "policy_updated", "tightening": {}}'
+            md5(i::text)::uuid, '{body}'
         FROM generate_series(1, 40000) AS i;
     INSERT INTO grants (tenant_id, create_revision, revision, ended_revision, grant_id, group_id, agent_ids,
             access_level, start_time, expire_time, revoke_time, reason, ticket, create_time, creator,
@@ -34,7 +34,7 @@ const HISTORY: &str = r#"
     INSERT INTO grant_agents (tenant_id, agent_id, create_revision)
         SELECT tenant_id, CASE WHEN revision % 1000 = 0 THEN 'rare' ELSE 'common' END, revision FROM events;
     UPDATE head SET revision = 40000, time = 40000;
-"#;
+";
 
 /// What the server noted of its plans since `seen`, once it has noted one.
 async fn next_plan(seen: &mut usize) -> String {
@@ -49,7 +49,7 @@ async fn next_plan(seen: &mut usize) -> String {
             return plan;
         }
         assert!(Instant::now() < deadline, "no plan in the log: {news}");
-        sleep(Duration::from_millis(5)).await;
+        sleep(Duration::from_millis(5)).await; // between two looks at the log
     }
 }
 
@@ -59,12 +59,15 @@ fn check(plan: &str, index: &str) {
     assert!(has_index && !walks, "expected only {index} in {plan}");
 }
 
+/// States, group, and agent that are asked for, and the index that must be used.
+type Case = (&'static [GrantState], Option<&'static str>, Option<&'static str>, &'static str);
+
 #[tokio::test]
 async fn a_page_of_grants_is_read_off_one_index() {
     use GrantState::{Active, Expired, Revoked, Scheduled};
     let (bench, store, database) = history().await;
     let now = from_micros(i64::from(i32::MAX)).unwrap();
-    let cases: [(&[GrantState], Option<&str>, Option<&str>, &str); 14] = [
+    let cases: [Case; 14] = [
         (&[], None, None, "grants_pkey"),
         (&[Active], None, None, "grants_live"),
         (&[Scheduled, Active], None, None, "grants_live"),
@@ -134,7 +137,10 @@ async fn history() -> (Bench, std::sync::Arc<dyn Store>, String) {
     let mut bench = Bench::postgres();
     bench.open().await.close().await;
     let database = bench.url.split(['/', '?']).nth(3).unwrap().to_owned();
-    Cluster::shared().psql(&database, HISTORY);
+    let (tightening, policy) = (Tightening::default(), SupportPolicy::default());
+    let body = EventKind::PolicyUpdated { tightening, policy };
+    let body = serde_json::to_string(&body).unwrap();
+    Cluster::shared().psql(&database, &HISTORY.replace("{body}", &body));
     bench.url += "&options[session_preload_libraries]=auto_explain\
                   &options[auto_explain.log_min_duration]=0\
                   &options[auto_explain.log_analyze]=on";
