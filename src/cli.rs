@@ -3,12 +3,12 @@
 
 #![allow(clippy::doc_markdown, reason = "a help text has no use for backticks")]
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::runtime::{Builder, Runtime};
 
-use client::{Client, ClientArgs};
+use client::Asking;
 use failure::Failure;
 use output::{Exit, Report};
 
@@ -36,7 +36,8 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0   done; for check: allowed
   1   failed; for check: denied
-  2   for check: could not tell; the server gave no answer, or a STALE one
+  2   could not tell; for check: the server gave no answer, or a STALE one; for extend and
+      revoke: it is done, and permanent, but not yet known at every check node (PENDING)
   64  wrong usage or configuration; nothing was tried
 
 Times are RFC 3339 with a zone, seconds optional: 2026-12-01T09:00Z, 2026-12-01T10:00:30+01:00.
@@ -50,8 +51,6 @@ Tables show times in UTC.";
 #[derive(Debug, Parser)]
 #[command(name = "support-access", version, after_help = EXIT_CODES, max_term_width = 100)]
 pub struct Cli {
-    #[command(flatten)]
-    client: ClientArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -60,23 +59,24 @@ pub struct Cli {
 enum Command {
     Serve(serve::ServeArgs),
     Migrate(migrate::MigrateArgs),
-    Grant(grant::GrantArgs),
-    Extend(extend::ExtendArgs),
-    Revoke(revoke::RevokeArgs),
-    List(list::ListArgs),
-    Show(show::ShowArgs),
-    Check(check::CheckArgs),
-    Explain(explain::ExplainArgs),
-    History(history::HistoryArgs),
-    #[command(subcommand)]
-    Policy(policy::PolicyCommand),
+    Grant(Asking<grant::GrantArgs>),
+    Extend(Asking<extend::ExtendArgs>),
+    Revoke(Asking<revoke::RevokeArgs>),
+    List(Asking<list::ListArgs>),
+    Show(Asking<show::ShowArgs>),
+    Check(Asking<check::CheckArgs>),
+    Explain(Asking<explain::ExplainArgs>),
+    History(Asking<history::HistoryArgs>),
+    Policy(Asking<policy::PolicyArgs>),
     Completions(completions::CompletionsArgs),
 }
 
 impl Cli {
     /// Reads the command line. What is wrong with it, and a help text that was asked for, come back as the error.
     pub fn read(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        Self::try_parse_from(args)
+        let mut command = without_empty_variables(Self::command());
+        let matches = command.try_get_matches_from_mut(args)?;
+        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
     }
 
     /// What the command runs on: threads for the server, this one thread for anything else.
@@ -96,21 +96,17 @@ impl Cli {
         match &self.command {
             Command::Serve(args) => serve::run(args).await,
             Command::Migrate(args) => migrate::run(args).await,
-            Command::Grant(args) => grant::run(&self.connect().await?, args).await,
-            Command::Extend(args) => extend::run(&self.connect().await?, args).await,
-            Command::Revoke(args) => revoke::run(&self.connect().await?, args).await,
-            Command::List(args) => list::run(&self.connect().await?, args).await,
-            Command::Show(args) => show::run(&self.connect().await?, args).await,
-            Command::Check(args) => check::run(&self.connect().await?, args).await,
-            Command::Explain(args) => explain::run(&self.connect().await?, args).await,
-            Command::History(args) => history::run(&self.connect().await?, args).await,
-            Command::Policy(command) => policy::run(&self.connect().await?, command).await,
+            Command::Grant(asking) => grant::run(&asking.connect().await?, &asking.args).await,
+            Command::Extend(asking) => extend::run(&asking.connect().await?, &asking.args).await,
+            Command::Revoke(asking) => revoke::run(&asking.connect().await?, &asking.args).await,
+            Command::List(asking) => list::run(&asking.connect().await?, &asking.args).await,
+            Command::Show(asking) => show::run(&asking.connect().await?, &asking.args).await,
+            Command::Check(asking) => check::run(&asking.connect().await?, &asking.args).await,
+            Command::Explain(asking) => explain::run(&asking.connect().await?, &asking.args).await,
+            Command::History(asking) => history::run(&asking.connect().await?, &asking.args).await,
+            Command::Policy(asking) => policy::run(&asking.connect().await?, &asking.args).await,
             Command::Completions(args) => Ok(completions::run(args)),
         }
-    }
-
-    async fn connect(&self) -> Result<Client, Failure> {
-        Client::connect(&self.client).await
     }
 
     /// The exit code of a failure: a check that failed has not been denied, it could not tell.
@@ -122,10 +118,18 @@ impl Cli {
     }
 }
 
+/// An empty variable is one that is not set, as for the server's configuration: it cannot be unset everywhere.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    let command = command.mut_args(|arg| match arg.get_env() {
+        Some(name) if is_empty(name) => arg.env(None::<&str>),
+        _ => arg,
+    });
+    command.mut_subcommands(without_empty_variables)
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -139,6 +143,9 @@ mod tests {
             assert!(command.get_about().is_some(), "{}", command.get_name());
             for arg in command.get_arguments() {
                 assert!(arg.get_help().is_some(), "{} {}", command.get_name(), arg.get_id());
+                let is_of_client =
+                    ["server", "actor", "timeout", "output"].contains(&arg.get_id().as_str());
+                assert_eq!(arg.get_help_heading().is_some(), is_of_client, "{}", arg.get_id());
             }
             command.get_subcommands().for_each(visit);
         }

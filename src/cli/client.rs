@@ -1,6 +1,6 @@
 //! The way to the server.
 
-use std::{error::Error, time::Duration};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use tokio::time::{Instant, sleep, timeout};
@@ -13,14 +13,14 @@ use tonic_types::StatusExt;
 
 use super::{
     args::parse_span,
-    failure::{Failure, Fields},
+    failure::{Failure, Fields, causes},
     json::to_json,
     output::{Exit, Report, look_of_stdout},
     table::Look,
 };
 use crate::{
     api::proto::v1::{
-        support_access_admin_client::SupportAccessAdminClient,
+        self, support_access_admin_client::SupportAccessAdminClient,
         support_access_client::SupportAccessClient,
     },
     domain::{Caller, Span},
@@ -32,17 +32,40 @@ const ACTOR_KEY: &str = "support-access-actor";
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 /// What the server's own word about a deadline may take to arrive.
 const GRACE: Duration = Duration::from_millis(250);
+/// Above the arguments of [`ClientArgs`] in help texts.
+const HEADING: &str = "Options of the commands that ask a server";
+/// For the commands whose answers say how far a change has come.
+pub(crate) const CHANGE_EXIT_CODES: &str = "\
+Exit codes: 0 done, and in force at every check node; 1 failed; 2 done, and permanent, but not yet
+known at every check node (PENDING); 64 wrong usage.";
+/// What is to be known about a change that is not known to be in force.
+const PENDING: &str = "the change is permanent, but not yet known at every check node";
 /// Between two attempts, at least.
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(50);
 
+// No doc comment, since it would take the place of the command's, which is that of `A`.
+#[derive(Debug, Args)]
+pub(crate) struct Asking<A: Args> {
+    #[command(flatten)]
+    client: ClientArgs,
+    #[command(flatten)]
+    pub(crate) args: A,
+}
+
+impl<A: Args> Asking<A> {
+    pub(crate) async fn connect(&self) -> Result<Client, Failure> {
+        Client::connect(&self.client).await
+    }
+}
+
 /// How to reach the server, and how to show its answer.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Options of the commands that ask a server")]
-pub(crate) struct ClientArgs {
+struct ClientArgs {
     #[arg(
         long,
         help = "The server: http://HOST:PORT, or unix:PATH for a socket on this machine",
         global = true,
+        help_heading = HEADING,
         value_name = "URL",
         env = "SUPPORT_ACCESS_SERVER",
         hide_env_values = true,
@@ -54,6 +77,7 @@ pub(crate) struct ClientArgs {
     #[arg(
         long,
         global = true,
+        help_heading = HEADING,
         value_name = "NAME",
         env = "SUPPORT_ACCESS_ACTOR",
         hide_env_values = true,
@@ -64,6 +88,7 @@ pub(crate) struct ClientArgs {
     #[arg(
         long,
         global = true,
+        help_heading = HEADING,
         value_name = "DURATION",
         env = "SUPPORT_ACCESS_TIMEOUT",
         hide_env_values = true,
@@ -76,6 +101,7 @@ pub(crate) struct ClientArgs {
     #[arg(
         long,
         global = true,
+        help_heading = HEADING,
         value_name = "FORMAT",
         env = "SUPPORT_ACCESS_OUTPUT",
         hide_env_values = true,
@@ -118,7 +144,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) async fn connect(args: &ClientArgs) -> Result<Self, Failure> {
+    async fn connect(args: &ClientArgs) -> Result<Self, Failure> {
         let ClientArgs { server, actor, timeout: Span(limit), output } = args.clone();
         let actor = actor.map_or_else(os_user, |actor| Ok(Some(actor)))?;
         let endpoint = Endpoint::from_shared(server.clone())
@@ -130,7 +156,10 @@ impl Client {
         };
         let channel = match timeout(limit, endpoint.connect()).await {
             Ok(Ok(channel)) => channel,
-            Ok(Err(error)) => return Err(unreachable(&root_cause(&error))),
+            Ok(Err(error)) => {
+                let cause = causes(&error).last().map(ToString::to_string).unwrap_or_default();
+                return Err(unreachable(&cause));
+            }
             Err(_) => return Err(unreachable("no answer in time")),
         };
         Ok(Self { channel, actor, timeout: limit, output })
@@ -181,7 +210,21 @@ impl Client {
             Format::Table => answer.for_people(look_of_stdout()),
             Format::Json => to_json(A::NAME, answer)?,
         };
-        Ok(Report { text, exit: Exit::Done })
+        Ok(Report { text, ..Report::default() })
+    }
+
+    /// `answer` as it was asked for, and how far the change that it tells of has come.
+    pub(crate) fn report_change<A: Answer>(
+        &self,
+        answer: &A,
+        enforcement: Option<&v1::Enforcement>,
+    ) -> Result<Report, Failure> {
+        let report = self.report(answer)?;
+        match enforcement.map(v1::Enforcement::state) {
+            Some(v1::EnforcementState::Complete) => Ok(report),
+            // A state whose name is unknown here is no promise either.
+            _ => Ok(Report { exit: Exit::Unknown, warning: Some(PENDING.into()), ..report }),
+        }
     }
 }
 
@@ -220,14 +263,6 @@ fn os_user() -> Result<Option<AsciiMetadataValue>, Failure> {
             .with_hint("--actor, or SUPPORT_ACCESS_ACTOR, gives another name")
     };
     parse_actor(&user).map(Some).map_err(refuse)
-}
-
-fn root_cause(error: &(dyn Error + 'static)) -> String {
-    let mut cause = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    cause.to_string()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use clap::{ArgGroup, Args};
 
 use super::{
     args::{EndArgs, end},
-    client::{Call, Client},
+    client::{CHANGE_EXIT_CODES, Call, Client},
     failure::Failure,
     output::Report,
 };
@@ -32,6 +32,7 @@ const CALL: Call = Call {
 /// the same start could have. A grant that has ended stays ended.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("new end").required(true).args(["duration", "until", "until_revoked"]))]
+#[command(after_help = CHANGE_EXIT_CODES)]
 pub(crate) struct ExtendArgs {
     /// The tenant whose grant it is.
     tenant: String,
@@ -56,5 +57,6 @@ pub(crate) async fn run(client: &Client, args: &ExtendArgs) -> Result<Report, Fa
         end: end!(request, &args.end),
     };
     let send = async |request| client.admin().extend_access(request).await;
-    client.report(&client.call(&CALL, message, send).await?)
+    let answer = client.call(&CALL, message, send).await?;
+    client.report_change(&answer, answer.enforcement.as_ref())
 }

@@ -1,6 +1,6 @@
 //! Why a command failed, in words that help: the argument at fault, and what to do about it.
 
-use std::error::Error;
+use std::{error::Error, iter};
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -39,13 +39,10 @@ impl Failure {
     /// Something went wrong, for reasons that `error` and its sources give.
     pub(crate) fn because(error: &(dyn Error + 'static)) -> Self {
         let mut text = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            let cause_text = cause.to_string();
-            if !text.contains(&cause_text) {
-                text = format!("{text}: {cause_text}");
+        for cause in causes(error).map(ToString::to_string) {
+            if !text.contains(&cause) {
+                text = format!("{text}: {cause}");
             }
-            source = cause.source();
         }
         Self::new(text)
     }
@@ -85,6 +82,13 @@ impl Failure {
     }
 }
 
+/// An error, what caused it, what caused that, and so on.
+pub(crate) fn causes<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    iter::successors(Some(error), |&error| error.source())
+}
+
 /// The argument that fills `field`, or the field itself where there is none. Of a list's item it is the list's.
 fn argument(field: &str, fields: Fields) -> String {
     let list = field.split('[').next().unwrap_or(field);
@@ -100,10 +104,7 @@ fn describe(status: &Status) -> String {
         return NO_ANSWER.into();
     }
     // A connection that broke has its cause at the bottom of the chain.
-    let mut cause = status.source();
-    while let Some(deeper) = cause.and_then(Error::source) {
-        cause = Some(deeper);
-    }
+    let cause = status.source().and_then(|source| causes(source).last());
     match (status.message(), cause) {
         (_, Some(cause)) => {
             format!("the connection to the server failed: {}", clean(&cause.to_string()))

@@ -20,7 +20,7 @@ pub enum Exit {
     Done,
     /// Failed; denied.
     Failed,
-    /// A check that could not tell.
+    /// A check that could not tell, or a change not yet known to be in force.
     Unknown,
     /// Wrong usage or configuration.
     Usage,
@@ -31,6 +31,8 @@ pub enum Exit {
 pub struct Report {
     /// All of it, for stdout.
     pub text: String,
+    /// What to beware of, for stderr.
+    pub warning: Option<String>,
     /// How the program leaves once it is said.
     pub exit: Exit,
 }
@@ -49,8 +51,15 @@ impl From<Exit> for ExitCode {
 /// Prints what came of a command, and says how to leave; `failed` is the exit code of a failure.
 pub fn conclude(outcome: Result<Report, Failure>, failed: Exit) -> ExitCode {
     let failure = match outcome {
-        Ok(Report { text, exit }) => match write(&mut io::stdout().lock(), &text) {
-            Ok(()) => return exit.into(),
+        Ok(Report { text, warning, exit }) => match write(&mut io::stdout().lock(), &text) {
+            Ok(()) => {
+                if let Some(warning) = warning {
+                    let label = look(&io::stderr()).paint(Tone::Notice, "warning:");
+                    // The exit code says it, too.
+                    let _ = write(&mut io::stderr().lock(), &format!("{label} {warning}\n"));
+                }
+                return exit.into();
+            }
             Err(error) => Failure::new(format!("the answer cannot be written: {error}")),
         },
         Err(failure) => failure,

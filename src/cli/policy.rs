@@ -32,15 +32,21 @@ const CALL: Call = Call {
 const UPDATE: Call = Call { repeatable: false, ..CALL };
 
 /// Show or tighten what a tenant may choose from when it grants access.
+#[derive(Debug, Args)]
+pub(crate) struct PolicyArgs {
+    #[command(subcommand)]
+    command: PolicyCommand,
+}
+
 #[derive(Debug, Subcommand)]
-pub(crate) enum PolicyCommand {
+enum PolicyCommand {
     Show(ShowArgs),
     Set(Box<SetArgs>),
 }
 
 /// Show what a tenant may choose from: the vendor's catalogue, as far as the tenant has not tightened it.
 #[derive(Debug, Args)]
-pub(crate) struct ShowArgs {
+struct ShowArgs {
     /// The tenant.
     tenant: String,
 }
@@ -55,7 +61,7 @@ pub(crate) struct ShowArgs {
     "groups", "no_groups", "presets", "no_presets", "default_duration", "longest_duration",
     "until_revoked_allowed", "reason_required", "ticket_required", "longest_schedule_ahead",
 ]))]
-pub(crate) struct SetArgs {
+struct SetArgs {
     /// The tenant.
     tenant: String,
     /// A group that may be let in, and its highest level (READ_ONLY, READ_WRITE or ADMIN), such as support:READ_WRITE. May
@@ -97,8 +103,8 @@ pub(crate) struct SetArgs {
     reason: String,
 }
 
-pub(crate) async fn run(client: &Client, command: &PolicyCommand) -> Result<Report, Failure> {
-    match command {
+pub(crate) async fn run(client: &Client, args: &PolicyArgs) -> Result<Report, Failure> {
+    match &args.command {
         PolicyCommand::Show(args) => client.report(&get(client, &args.tenant).await?),
         PolicyCommand::Set(args) => {
             let send = async |request| client.admin().update_support_policy(request).await;

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{
-    client::{Call, Client},
+    client::{CHANGE_EXIT_CODES, Call, Client},
     failure::Failure,
     output::Report,
 };
@@ -27,6 +27,7 @@ const CALL: Call = Call {
 #[derive(Debug, Args)]
 #[command(override_usage = "support-access revoke [OPTIONS] <TENANT> <GRANT_ID>
        support-access revoke [OPTIONS] --all <TENANT>")]
+#[command(after_help = CHANGE_EXIT_CODES)]
 pub(crate) struct RevokeArgs {
     /// The tenant whose grants they are.
     tenant: String,
@@ -49,10 +50,12 @@ pub(crate) async fn run(client: &Client, args: &RevokeArgs) -> Result<Report, Fa
     let Some(grant_id) = args.grant_id.clone() else {
         let message = v1::RevokeAllAccessRequest { tenant_id, reason };
         let send = async |request| client.admin().revoke_all_access(request).await;
-        return client.report(&client.call(&CALL, message, send).await?);
+        let answer = client.call(&CALL, message, send).await?;
+        return client.report_change(&answer, answer.enforcement.as_ref());
     };
     let etag = args.etag.clone().unwrap_or_default();
     let message = v1::RevokeAccessRequest { tenant_id, grant_id, etag, reason };
     let send = async |request| client.admin().revoke_access(request).await;
-    client.report(&client.call(&CALL, message, send).await?)
+    let answer = client.call(&CALL, message, send).await?;
+    client.report_change(&answer, answer.enforcement.as_ref())
 }

@@ -50,8 +50,7 @@ pub(crate) struct ServeArgs {
     http_listen: Option<String>,
     #[command(flatten)]
     database: DatabaseArgs,
-    /// How old what a check is decided from may be: from 200ms to 5m. What cannot be proved to be younger denies with
-    /// STALE; and it is the longest time until a revocation is in force everywhere.
+    /// The longest valid_for of an answer to a check: from 200ms to 5m.
     ///
     /// Default: 2s. Environment: SUPPORT_ACCESS_MAX_STALENESS. File: max_staleness.
     #[arg(long, value_name = "DURATION")]
@@ -84,7 +83,7 @@ pub(crate) struct ServeArgs {
     /// Default: auto. Environment: SUPPORT_ACCESS_LOG_FORMAT. File: log_format.
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
-    /// The most scheduled and active grants that one tenant may have: from 1 to 1000000.
+    /// The most scheduled and active grants that one tenant may have: from 1 to 10000.
     ///
     /// Default: 10000. Environment: SUPPORT_ACCESS_MAX_LIVE_GRANTS_PER_TENANT. File: max_live_grants_per_tenant.
     #[arg(long, value_name = "NUMBER")]

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::{
     grant::{AccessLevel, Grant},
     request::{ExtendRequest, GrantRequest, START_LEEWAY},
-    text::{GroupId, Note},
+    text::{self, GroupId, Note},
     tightening::{GroupTightening, Tightening},
     time::{Span, Time, after, between},
     violation::Violations,
@@ -19,6 +19,10 @@ pub const PRESETS_MAX: usize = 32;
 const JOINED_MAX: usize = 10;
 /// The most groups in a policy.
 pub const GROUPS_MAX: usize = 100;
+/// The longest name of a group that people see, in characters.
+pub const DISPLAY_NAME_LENGTH_MAX: usize = 128;
+/// The longest description of a group, in characters.
+pub const DESCRIPTION_LENGTH_MAX: usize = 1_000;
 
 /// A group that a tenant may let in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -221,6 +225,13 @@ impl SupportPolicy {
         for (index, group) in self.groups.iter().enumerate() {
             if self.groups[..index].iter().any(|other| other.group_id == group.group_id) {
                 violations.add("groups", format!("names {} twice", group.group_id));
+            }
+            for (field, text, limit) in [
+                ("display_name", &group.display_name, DISPLAY_NAME_LENGTH_MAX),
+                ("description", &group.description, DESCRIPTION_LENGTH_MAX),
+            ] {
+                let field = format!("groups[{index}].{field}");
+                violations.keep(&field, text::check_line(text, limit));
             }
         }
         if self.preset_durations.len() > PRESETS_MAX {

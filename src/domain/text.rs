@@ -40,15 +40,18 @@ fn check_length(text: &str, limit: usize) -> Result<(), TextError> {
     if length > limit { Err(TextError::TooLong { limit, length }) } else { Ok(()) }
 }
 
+/// Checks that a text, possibly empty, can be shown in one line: at most `limit` characters, no control characters.
+pub fn check_line(text: &str, limit: usize) -> Result<(), TextError> {
+    check_length(text, limit)?;
+    if text.chars().any(char::is_control) { Err(TextError::ControlCharacter) } else { Ok(()) }
+}
+
 /// Checks that a text can be an id: 1 to [`ID_LENGTH_MAX`] characters, no control characters, no surrounding space.
 pub fn check_id(text: &str) -> Result<(), TextError> {
     if text.is_empty() {
         return Err(TextError::Empty);
     }
-    check_length(text, ID_LENGTH_MAX)?;
-    if text.chars().any(char::is_control) {
-        return Err(TextError::ControlCharacter);
-    }
+    check_line(text, ID_LENGTH_MAX)?;
     if text.trim().len() != text.len() {
         return Err(TextError::SurroundingSpace);
     }

@@ -28,7 +28,7 @@ pub const LISTEN: &str = "listen";
 pub const HTTP_LISTEN: &str = "http-listen";
 /// Where the data is.
 pub const DATABASE_URL: &str = "database-url";
-/// How old the knowledge of a check node may be.
+/// The longest `valid_for` of an answer to a check.
 pub const MAX_STALENESS: &str = "max-staleness";
 /// How long the server waits for calls in progress when it is told to stop.
 pub const DRAIN_TIMEOUT: &str = "drain-timeout";
@@ -56,7 +56,7 @@ const SETTINGS: [&str; 9] = [
 const MAX_STALENESS_MIN: Duration = Duration::from_millis(200);
 const MAX_STALENESS_MAX: Duration = Duration::from_mins(5);
 const DRAIN_TIMEOUT_MAX: Duration = Duration::from_hours(1);
-const LIVE_GRANTS_MAX: usize = 1_000_000;
+const LIVE_GRANTS_MAX: usize = 10_000;
 
 /// All that can be set.
 #[derive(Clone, PartialEq, Eq)]
@@ -67,7 +67,7 @@ pub struct Config {
     pub http_listen: SocketAddr,
     /// Where the data is: `sqlite:`, `postgres:` or `memory:`. May hold a password: never log it.
     pub database_url: String,
-    /// How old the knowledge of a check node may be.
+    /// The longest `valid_for` of an answer to a check.
     pub max_staleness: Duration,
     /// How long the server waits for calls in progress when it is told to stop.
     pub drain_timeout: Duration,

@@ -99,6 +99,18 @@ pub fn mk_grant(grant_id: &str) -> v1::Grant {
     }
 }
 
+/// How far a change has come, by the tenant's name; none at all for other tenants.
+fn mk_enforcement(tenant: &str) -> Option<Option<v1::Enforcement>> {
+    let state = match tenant {
+        "complete" => v1::EnforcementState::Complete.into(),
+        "pending" => v1::EnforcementState::Pending.into(),
+        "unheard-of" => 9,
+        "silent" => return Some(None),
+        _ => return None,
+    };
+    Some(Some(v1::Enforcement { state, revision: 7, ..v1::Enforcement::default() }))
+}
+
 #[tonic::async_trait]
 impl SupportAccessAdmin for Fake {
     async fn grant_access(
@@ -121,8 +133,12 @@ impl SupportAccessAdmin for Fake {
         request: Request<v1::ExtendAccessRequest>,
     ) -> Answer<v1::ExtendAccessResponse> {
         let (metadata, _, message) = request.into_parts();
+        let enforcement = mk_enforcement(&message.tenant_id);
         self.note(&metadata, |heard| heard.extensions.push(message));
-        Err(busy())
+        let grant = Some(mk_grant("g1"));
+        enforcement
+            .map(|enforcement| Response::new(v1::ExtendAccessResponse { grant, enforcement }))
+            .ok_or_else(busy)
     }
 
     async fn revoke_access(
@@ -130,16 +146,24 @@ impl SupportAccessAdmin for Fake {
         request: Request<v1::RevokeAccessRequest>,
     ) -> Answer<v1::RevokeAccessResponse> {
         let (metadata, _, message) = request.into_parts();
+        let enforcement = mk_enforcement(&message.tenant_id);
         self.note(&metadata, |heard| heard.revocations.push(message));
-        Err(Status::not_found("no such grant"))
+        let enforcement = enforcement.ok_or_else(|| Status::not_found("no such grant"))?;
+        let grant = Some(mk_grant("g1"));
+        Ok(Response::new(v1::RevokeAccessResponse { grant, enforcement, ..Default::default() }))
     }
 
     async fn revoke_all_access(
         &self,
-        _: Request<v1::RevokeAllAccessRequest>,
+        request: Request<v1::RevokeAllAccessRequest>,
     ) -> Answer<v1::RevokeAllAccessResponse> {
-        let answer = v1::RevokeAllAccessResponse { revoked_count: 2, ..Default::default() };
-        Ok(Response::new(answer))
+        let enforcement = mk_enforcement(&request.get_ref().tenant_id)
+            .ok_or_else(|| Status::not_found("no such tenant"))?;
+        Ok(Response::new(v1::RevokeAllAccessResponse {
+            revoked_count: 2,
+            enforcement,
+            ..Default::default()
+        }))
     }
 
     async fn get_grant(&self, _: Request<v1::GetGrantRequest>) -> Answer<v1::GetGrantResponse> {

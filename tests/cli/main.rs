@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, unreachable_pub, missing_docs, reason = "these are tests")]
 
+mod environment;
 mod fake;
 
 use std::{
@@ -242,7 +243,7 @@ fn revoke_takes_a_grant_or_all() {
         reason: "done".into(),
     };
     assert_eq!(fake.0.lock().revocations, [expected]);
-    let said = run_at(&server, &["revoke", "--all", "acme"]);
+    let said = run_at(&server, &["revoke", "--all", "complete"]);
     assert!(said.code == 0 && said.stdout.starts_with("Revoked   2\n"), "{said:?}");
     for args in [&["revoke", "acme"][..], &["revoke", "--all", "acme", "g1"]] {
         assert_eq!(run_at(&server, args).code, 64, "{args:?}");
@@ -303,23 +304,28 @@ fn policy_set_updates_what_was_given_and_nothing_else() {
 }
 
 #[test]
-fn the_server_is_taken_from_the_flag_then_the_environment() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("socket");
-    let fake = Fake::default();
-    fake.start_at(&path);
-    let socket = format!("unix:{}", path.display());
-    let show = ["show", "acme", "g1"];
-    let by_env = said(program(&show).env("SUPPORT_ACCESS_SERVER", &socket));
-    assert_eq!(by_env.code, 0, "{by_env:?}");
-    let other = program(&show)
-        .env("SUPPORT_ACCESS_SERVER", &socket)
-        .args(["--server", "unix:/no/such/socket"])
-        .status();
-    assert_eq!(other.unwrap().code(), Some(1));
-    let first =
-        said(&mut program(&["--server", &socket, "--output", "json", "show", "acme", "g1"]));
-    assert!(first.stdout.starts_with("{\n  \"grant\": {"), "{first:?}");
+fn a_change_that_is_not_known_to_be_in_force_exits_with_2_and_its_answer() {
+    let server = Fake::default().start();
+    let warning = "warning: the change is permanent, but not yet known at every check node\n";
+    for (tenant, code, stderr) in [
+        ("complete", 0, ""),
+        ("pending", 2, warning),
+        ("unheard-of", 2, warning),
+        ("silent", 2, warning),
+    ] {
+        for args in [
+            &["revoke", tenant, "g1"][..],
+            &["revoke", "--all", tenant],
+            &["extend", tenant, "g1", "--for", "1h"],
+        ] {
+            let said = run_at(&server, args);
+            assert_eq!((said.code, said.stderr.as_str()), (code, stderr), "{args:?}");
+            assert!(said.stdout.contains("In force "), "{args:?}: {said:?}");
+        }
+    }
+    let json = run_at(&server, &["revoke", "pending", "g1", "--output", "json"]);
+    assert!(json.stdout.contains("\"ENFORCEMENT_STATE_PENDING\""), "{json:?}");
+    assert_eq!((json.code, json.stderr.as_str()), (2, warning));
 }
 
 #[test]

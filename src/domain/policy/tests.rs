@@ -261,3 +261,28 @@ fn a_tightening_that_loosens_is_refused_by_field() {
 fn the_built_in_catalogue_is_in_order() {
     assert_eq!(SupportPolicy::default().check(), Ok(()));
 }
+
+#[test]
+fn what_a_catalogue_says_of_a_group_is_short_and_without_control_characters() {
+    let found = |display_name: String, description: String| {
+        let mut catalogue = SupportPolicy::default();
+        catalogue.groups[1] =
+            SupportGroup { display_name, description, ..catalogue.groups[1].clone() };
+        match catalogue.check() {
+            Ok(()) => String::new(),
+            Err(violations) => violations.to_string(),
+        }
+    };
+    assert_eq!(found(String::new(), String::new()), "");
+    assert_eq!(found("é".repeat(128), "é".repeat(1_000)), "", "characters are counted, not bytes");
+    assert_eq!(
+        found("x".repeat(129), "x".repeat(1_001)),
+        "groups[1].display_name: must be at most 128 characters long, but has 129; \
+         groups[1].description: must be at most 1000 characters long, but has 1001"
+    );
+    assert_eq!(
+        found("a\u{1b}b".into(), "a\nb".into()),
+        "groups[1].display_name: must not contain control characters; \
+         groups[1].description: must not contain control characters"
+    );
+}

@@ -186,7 +186,12 @@ fn wrong_values_are_refused_with_what_would_be_right() {
         (INSECURE, "yes", "must be true or false, but is \"yes\""),
         (LOG, "a=b=c", "must be like info or warn,support_access=debug, but is \"a=b=c\""),
         (LOG_FORMAT, "xml", "must be auto, text or json, but is \"xml\""),
-        (MAX_LIVE_GRANTS_PER_TENANT, "0", "must be a whole number from 1 to 1000000, but is \"0\""),
+        (MAX_LIVE_GRANTS_PER_TENANT, "0", "must be a whole number from 1 to 10000, but is \"0\""),
+        (
+            MAX_LIVE_GRANTS_PER_TENANT,
+            "10001",
+            "must be a whole number from 1 to 10000, but is \"10001\"",
+        ),
         (
             DATABASE_URL,
             "mysql://root:secret@db",
