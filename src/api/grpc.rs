@@ -6,4 +6,4 @@ mod call;
 mod convert;
 mod status;
 
-pub use status::{MESSAGE_LENGTH_MAX, explain_refusal};
+pub use status::{MESSAGE_LENGTH_MAX, Unread, explain_refusal, refuse_unread};
