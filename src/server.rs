@@ -113,6 +113,7 @@ pub async fn start(
         grpc: listeners.grpc.iter().map(listeners::Listener::address).collect::<Result<_, _>>()?,
         http: listeners.http.local_addr()?,
         doors: Tasks::new(),
+        calls: Tasks::new(),
         inner: Tasks::new(),
         gate: Gate::new(GRPC_CONNECTIONS_MAX, stopper.cut_token()),
         stopper,
@@ -135,7 +136,7 @@ pub async fn start(
     inner.spawn("follower", follower);
     inner.spawn("expiry sweep", work::expiry::run(Arc::clone(&work), inner.stop_token()));
 
-    let door = GrpcDoor::new(&work, &metrics, health, inner, running.gate.clone());
+    let door = GrpcDoor::new(&work, &metrics, health, &running.calls, running.gate.clone());
     for (listener, address) in listeners.grpc.into_iter().zip(&running.grpc) {
         let serving = door.clone().serve(listener, running.doors.stop_token());
         running.doors.spawn(format!("gRPC on {address}"), serving);

@@ -3,10 +3,7 @@
 //! Each takes a [`Caller`](crate::domain::Caller) where it matters who asks, and the words of the domain; it knows nothing of
 //! protocols or SQL.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::{Arc, atomic::AtomicI64};
 
 use tokio::time::Instant;
 use tracing::info;
@@ -51,8 +48,8 @@ pub struct Work {
     clock: Arc<dyn Clock>,
     catalogue: SupportPolicy,
     limits: Limits,
-    /// How far the recording of expiries is behind, in microseconds.
-    sweep_lag_us: AtomicU64,
+    /// When the next expiry is due that has not been recorded, as far as the sweep knows: in microseconds since 1970.
+    next_expiry_us: AtomicI64,
 }
 
 /// Why something could not be done.
@@ -158,13 +155,7 @@ impl Work {
         catalogue: SupportPolicy,
         limits: Limits,
     ) -> Self {
-        Self { store, node, clock, catalogue, limits, sweep_lag_us: AtomicU64::new(0) }
-    }
-
-    /// How long the grant that has waited longest has been over without its expiry being recorded. Checks do not wait for
-    /// that; the history does.
-    pub fn sweep_lag(&self) -> std::time::Duration {
-        std::time::Duration::from_micros(self.sweep_lag_us.load(Ordering::Relaxed))
+        Self { store, node, clock, catalogue, limits, next_expiry_us: AtomicI64::new(i64::MAX) }
     }
 
     /// The time at which states are told.

@@ -6,4 +6,5 @@ mod call;
 mod convert;
 mod status;
 
-pub use status::{MESSAGE_LENGTH_MAX, explain_refusal};
+pub(in crate::api) use call::parse_timeout;
+pub use status::{MESSAGE_LENGTH_MAX, Unread, explain_refusal, refuse_unread};

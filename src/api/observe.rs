@@ -15,10 +15,13 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tonic::Code;
 use tower::{Layer, Service};
-use tracing::{error, info, warn};
+use tracing::{Instrument, error, info, info_span, instrument::Instrumented, warn};
 use uuid::Uuid;
 
-use crate::api::metrics::{Metrics, code_name};
+use crate::api::{
+    grpc::parse_timeout,
+    metrics::{Metrics, code_name},
+};
 
 /// Where a caller may name its call, and where it learns the name.
 pub const CALL_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -30,6 +33,8 @@ const PATH_LENGTH_MAX: usize = 200;
 pub(super) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const TARGET: &str = "support_access::rpc";
+/// The span of a call is there for its audit lines, and so has their target: it is logged whenever they are.
+const SPAN_TARGET: &str = "support_access::audit";
 
 /// What a call is known by in logs: the caller's own `x-request-id`, else a new one. An extension of every request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +59,7 @@ pin_project! {
     #[derive(Debug)]
     pub struct ObserveFuture<F> {
         #[pin]
-        inner: F,
+        inner: Instrumented<F>,
         call: Option<Call>,
     }
 }
@@ -140,7 +145,9 @@ where
     fn call(&mut self, mut request: Request<Q>) -> Self::Future {
         let call = Call::begin(Arc::clone(&self.metrics), &request);
         request.extensions_mut().insert(call.id.clone());
-        ObserveFuture { inner: self.inner.call(request), call: Some(call) }
+        let span = info_span!(target: SPAN_TARGET, "rpc", request_id = %call.id);
+        let answer = span.in_scope(|| self.inner.call(request));
+        ObserveFuture { inner: answer.instrument(span), call: Some(call) }
     }
 }
 
@@ -220,7 +227,10 @@ impl Call {
             method,
             id: CallId::of(request),
             begun: Instant::now(),
-            timeout: request.headers().get(GRPC_TIMEOUT).and_then(parse_timeout),
+            timeout: request
+                .headers()
+                .get(GRPC_TIMEOUT)
+                .and_then(|it| parse_timeout(it.to_str().ok()?)),
             path: (method == 0).then(|| path.chars().take(PATH_LENGTH_MAX).collect()),
             code: None,
         }
@@ -276,21 +286,6 @@ fn internal_error<B: Default>() -> Response<B> {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert(GRPC_STATUS, HeaderValue::from(Code::Internal as i32));
     response
-}
-
-/// As `grpc-timeout` is written: up to eight digits and a unit.
-fn parse_timeout(value: &HeaderValue) -> Option<Duration> {
-    let (number, unit) = value.to_str().ok()?.split_at_checked(value.len().checked_sub(1)?)?;
-    let number = number.parse::<u32>().ok()?.into();
-    match unit {
-        "H" => Some(Duration::from_secs(number * 3_600)),
-        "M" => Some(Duration::from_secs(number * 60)),
-        "S" => Some(Duration::from_secs(number)),
-        "m" => Some(Duration::from_millis(number)),
-        "u" => Some(Duration::from_micros(number)),
-        "n" => Some(Duration::from_nanos(number)),
-        _ => None,
-    }
 }
 
 #[cfg(test)]
@@ -361,16 +356,5 @@ mod tests {
         let service = ObserveLayer::new(Arc::clone(&metrics)).layer(answers);
         drop(service.oneshot(request()).await);
         assert_counted(&metrics, "CANCELLED");
-    }
-
-    #[test]
-    fn deadlines_are_read_as_grpc_writes_them() {
-        let parse = |text: &'static str| parse_timeout(&HeaderValue::from_static(text));
-        assert_eq!(parse("100m"), Some(Duration::from_millis(100)));
-        assert_eq!(parse("3S"), Some(Duration::from_secs(3)));
-        assert_eq!(parse("99999999H"), Some(Duration::from_hours(99_999_999)));
-        for wrong in ["", "m", "10", "-1S", "1.5S", "S1"] {
-            assert_eq!(parse(wrong), None, "{wrong:?}");
-        }
     }
 }

@@ -26,8 +26,9 @@ pub struct Running {
     pub(super) stopper: Stopper,
     /// The gRPC listeners. They end first, and with them the calls.
     pub(super) doors: Tasks,
-    /// Whatever calls need while they last: the follower, the sweep, changes that were begun; and HTTP, which tells until
-    /// the end how things stand.
+    /// Calls that go on though their callers have gone.
+    pub(super) calls: Tasks,
+    /// Whatever calls need while they last: the follower, the sweep; and HTTP, which tells until the end how things stand.
     pub(super) inner: Tasks,
     /// The gRPC connections.
     pub(super) gate: Gate,
@@ -83,8 +84,12 @@ impl Running {
         let grace = Instant::now() + CUT_GRACE;
         let mut late = self.doors.wait(grace).await;
 
+        // Before the follower: they may be waiting for it.
+        self.until_ended(&self.calls, deadline.max(grace)).await;
+        late.extend(self.calls.wait(Instant::now()).await);
+
         self.inner.stop();
-        self.until_ended(&self.inner, deadline.max(grace)).await;
+        self.until_ended(&self.inner, deadline.max(Instant::now() + CUT_GRACE)).await;
         late.extend(self.inner.wait(Instant::now()).await);
 
         if timeout(CUT_GRACE, self.store.close()).await.is_err() {
@@ -110,7 +115,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.stopper.cut();
-        for tasks in [&self.doors, &self.inner] {
+        for tasks in [&self.doors, &self.calls, &self.inner] {
             tasks.stop();
             tasks.abort();
         }

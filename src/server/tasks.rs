@@ -18,6 +18,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument;
 
 /// How long an aborted task may take to be gone. It cannot take longer, unless it blocks its thread.
 const ABORT_PATIENCE: Duration = Duration::from_secs(1);
@@ -88,13 +89,15 @@ impl Tasks {
         drop(self.launch(name, watched));
     }
 
-    /// Runs a future to its end, whether or not anybody still waits for it. A panic in it is a panic in whoever waits.
+    /// Runs a future to its end, whether or not anybody still waits for it. A panic in it is a panic in whoever waits; what it
+    /// logs is in the span of whoever began it.
     pub fn detached<T: Send + 'static>(
         &self,
         name: impl Into<Arc<str>>,
         future: impl Future<Output = T> + Send + 'static,
     ) -> BoxFuture<'static, T> {
-        let handle = self.launch(name.into(), AssertUnwindSafe(future).catch_unwind());
+        let handle =
+            self.launch(name.into(), AssertUnwindSafe(future).catch_unwind().in_current_span());
         Box::pin(async move {
             match handle.await {
                 Ok(Ok(output)) => output,

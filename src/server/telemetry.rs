@@ -26,7 +26,8 @@ pub fn init(directives: &str, format: LogFormat) -> Result<(), TelemetryError> {
         EnvFilter::builder().parse(directives).map_err(|error| failed(error.to_string()))?;
     let registry = tracing_subscriber::registry().with(filter);
     if is_json(format) {
-        let lines = fmt::layer().json().flatten_event(true).with_current_span(false);
+        // The span is the call that a line belongs to.
+        let lines = fmt::layer().json().flatten_event(true).with_current_span(true);
         registry.with(lines.with_span_list(false).with_writer(stderr)).try_init()
     } else {
         let has_colours = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();

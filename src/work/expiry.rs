@@ -7,10 +7,10 @@ use std::{
 
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{debug, info, warn};
 
 use crate::{
-    domain::{Caller, EventKind, Note, time::between},
+    domain::{Caller, EventKind, Note},
     store::{Entry, StoreError},
     work::Work,
 };
@@ -24,24 +24,44 @@ const BATCH: usize = 200;
 pub async fn run(work: Arc<Work>, stop: CancellationToken) {
     let mut ticks = interval(SWEEP_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut is_failing = false;
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        if let Err(error) = work.sweep().await {
-            let source = std::error::Error::source(&error).map(ToString::to_string);
-            warn!(%error, source, "cannot record expiries, will go on trying");
+        match work.sweep().await {
+            Ok(_) if is_failing => {
+                is_failing = false;
+                info!("expiries can be recorded again");
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let source = std::error::Error::source(&error).map(ToString::to_string);
+                if is_failing {
+                    debug!(%error, source, "still cannot record expiries");
+                } else {
+                    is_failing = true;
+                    warn!(%error, source, "cannot record expiries, will go on trying");
+                }
+            }
         }
     }
 }
 
 impl Work {
+    /// How long the grant that has waited longest has been over without its expiry being recorded. Checks do not wait for
+    /// that; the history does. Goes on growing while the store is away.
+    pub fn sweep_lag(&self) -> Duration {
+        let next_us = self.next_expiry_us.load(Ordering::Relaxed);
+        let lag_us = self.clock.now().timestamp_micros().saturating_sub(next_us);
+        Duration::from_micros(lag_us.try_into().unwrap_or(0))
+    }
+
     /// Records every expiry that is due, once each, and says how many that were.
     pub async fn sweep(&self) -> Result<usize, StoreError> {
         let mut recorded = 0;
         loop {
             let now = self.clock.now();
             let next = self.store.next_expiry().await?;
-            let lag = next.map_or(Duration::ZERO, |next| between(next, now));
-            let lag_us = u64::try_from(lag.as_micros()).unwrap_or(u64::MAX);
-            self.sweep_lag_us.store(lag_us, Ordering::Relaxed);
+            let next_us = next.map_or(i64::MAX, |next| next.timestamp_micros());
+            self.next_expiry_us.store(next_us, Ordering::Relaxed);
             if next.is_none_or(|next| next > now) {
                 return Ok(recorded);
             }
@@ -72,5 +92,52 @@ impl Work {
             self.commit(change, &events).await?;
         }
         Ok(events.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use chrono::TimeDelta;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::{
+        domain::{
+            AccessLevel, End, GrantRequest, GroupId, Span, SupportPolicy, TenantId, Ticket,
+            clock::ManualClock, time::from_micros,
+        },
+        node::CheckNode,
+        store::{Store, memory::MemoryStore},
+        work::Limits,
+    };
+
+    #[tokio::test]
+    async fn the_lag_grows_though_the_sweep_does_not_run() {
+        let clock = Arc::new(ManualClock::at(from_micros(1_700_000_000_000_000).unwrap()));
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(clock.clone()));
+        let limits = Limits { live_grants_per_tenant: 1, max_staleness: Duration::from_secs(2) };
+        let node = CheckNode::new();
+        let work = Work::new(store, node, clock.clone(), SupportPolicy::default(), limits);
+        let request = GrantRequest {
+            request_id: None,
+            tenant_id: TenantId::fixed("acme"),
+            group_id: GroupId::fixed("support"),
+            agent_ids: BTreeSet::new(),
+            access_level: AccessLevel::ReadOnly,
+            start_time: None,
+            end: End::After(Span(Duration::from_hours(1))),
+            reason: Note::default(),
+            ticket: Ticket::default(),
+        };
+        work.grant_access(&Caller::anonymous(), request, Instant::now()).await.unwrap();
+        assert_eq!(work.sweep().await.unwrap(), 0);
+        assert_eq!(work.sweep_lag(), Duration::ZERO);
+
+        clock.advance(TimeDelta::seconds(3_600 + 5));
+        assert_eq!(work.sweep_lag(), Duration::from_secs(5));
+        assert_eq!(work.sweep().await.unwrap(), 1);
+        assert_eq!(work.sweep_lag(), Duration::ZERO);
     }
 }

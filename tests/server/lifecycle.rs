@@ -100,6 +100,33 @@ async fn calls_that_were_begun_are_answered_while_the_server_drains() {
 }
 
 #[tokio::test]
+async fn a_call_whose_caller_has_gone_is_followed_to_its_end() {
+    let (running, store) = start(config()).await;
+    let mut admin = admin(&running).await;
+    store.are_changes_held.send_replace(true);
+    tokio::select! {
+        _ = admin.grant_access(a_grant()) => panic!("it is held"),
+        () = eventually(async || store.waiting() == 1) => {}
+    }
+    drop(admin);
+    let (http, grpc) = (running.http, running.grpc[0].to_string());
+    let stopper = running.stopper();
+    let releasing = async {
+        stopper.stop();
+        eventually(async || TcpStream::connect(&grpc).await.is_err()).await;
+        assert_eq!(get(http, "/readyz").await.0, 503, "HTTP outlives the call");
+        store.are_changes_held.send_replace(false);
+        Instant::now()
+    };
+    let ending = async { (running.wait().await, Instant::now()) };
+    let ((ended, end), release) = in_time(async { tokio::join!(ending, releasing) }).await;
+    ended.unwrap();
+    assert_eq!(store.commits(), 1);
+    let took = end - release;
+    assert!(took < SOON, "it waited for a follower that had ended: {took:?}");
+}
+
+#[tokio::test]
 async fn a_call_that_does_not_end_is_cut_when_the_drain_timeout_is_over() {
     let drain_timeout = Duration::from_millis(200);
     let config = support_access::server::config::Config { drain_timeout, ..config() };

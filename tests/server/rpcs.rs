@@ -3,13 +3,17 @@
 use std::{
     io::{self, Write},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use futures::{StreamExt, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use support_access::api::{
     grpc::MESSAGE_LENGTH_MAX,
-    proto::v1::{CheckAccessRequest, support_access_client::SupportAccessClient},
+    proto::v1::{
+        CheckAccessRequest, GetGrantRequest, GetGrantResponse, RevokeAllAccessRequest,
+        support_access_client::SupportAccessClient,
+    },
 };
 use tokio::time::timeout;
 use tonic::{Code, Request, client::Grpc, codegen::http::uri::PathAndQuery};
@@ -174,6 +178,63 @@ async fn an_oversized_message_is_refused_by_its_size() {
 }
 
 #[tokio::test]
+async fn what_is_not_a_message_is_refused_as_that() {
+    let (running, _store) = start(config()).await;
+    for method in ["SupportAccess/CheckAccess", "SupportAccessAdmin/GetGrant"] {
+        let mut grpc = Grpc::new(channel(&running).await);
+        grpc.ready().await.unwrap();
+        // Another message, whose first field is a number where theirs is a text.
+        let codec = ProstCodec::<prost_types::Timestamp, ()>::default();
+        let path = format!("/supportaccess.v1.{method}").parse().unwrap();
+        let garbage = prost_types::Timestamp { seconds: 7, nanos: 7 };
+        let refusal = grpc.unary(Request::new(garbage), path, codec).await.unwrap_err();
+        assert_eq!(refusal.code(), Code::InvalidArgument, "{refusal}");
+        let details = refusal.get_details_bad_request().unwrap();
+        assert_eq!(details.field_violations[0].field, "message");
+    }
+    stop(running).await.unwrap();
+}
+
+#[tokio::test]
+async fn calls_that_never_send_their_message_hold_up_nobody() {
+    const CONNECTIONS: usize = 4;
+    const CALLS: usize = 1_100;
+    let (running, _store) = start(config()).await;
+    let mut calls = FuturesUnordered::new();
+    for _ in 0..CONNECTIONS {
+        let channel = channel(&running).await;
+        for _ in 0..CALLS / CONNECTIONS {
+            let mut grpc = Grpc::new(channel.clone());
+            calls.push(async move {
+                grpc.ready().await.unwrap();
+                let codec = ProstCodec::<GetGrantRequest, GetGrantResponse>::default();
+                let path =
+                    PathAndQuery::from_static("/supportaccess.v1.SupportAccessAdmin/GetGrant");
+                let nothing = Request::new(futures::stream::pending());
+                grpc.client_streaming(nothing, path, codec).await
+            });
+        }
+    }
+    let revoking = async {
+        let labels = format!("service=\"{ADMIN}\",method=\"GetGrant\"");
+        let all = format!("support_access_rpcs_in_flight{{{labels}}} {CALLS}");
+        wait_for_metric(&running, &all).await;
+        let request = RevokeAllAccessRequest { tenant_id: "acme".to_owned(), ..Default::default() };
+        let begun = Instant::now();
+        admin(&running).await.revoke_all_access(request).await.unwrap();
+        begun.elapsed()
+    };
+    let took = tokio::select! {
+        took = revoking => took,
+        answer = calls.next() => panic!("nothing was asked: {answer:?}"),
+    };
+    // They are given 10 seconds for their message.
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    drop(calls);
+    stop(running).await.unwrap();
+}
+
+#[tokio::test]
 async fn oversized_metadata_is_refused() {
     let (running, _store) = start(config()).await;
     let mut access = access(&running).await;
@@ -241,6 +302,7 @@ async fn each_rpc_is_one_line_of_the_log() {
     let subscriber = tracing_subscriber::fmt()
         .json()
         .flatten_event(true)
+        .with_span_list(false)
         .with_writer(move || writer.clone())
         .finish();
     let _guard = tracing::subscriber::set_default(subscriber);
@@ -263,6 +325,13 @@ async fn each_rpc_is_one_line_of_the_log() {
     assert_eq!(line["code"], "OK");
     assert_eq!(line["request_id"], "the-call");
     assert!(line["duration_ms"].as_f64().unwrap() > 0.0);
+
+    let mut request = Request::new(a_grant());
+    request.metadata_mut().insert("x-request-id", "the-change".parse().unwrap());
+    admin(&running).await.grant_access(request).await.unwrap();
+    let [line] = &lines.containing("support_access::audit")[..] else { panic!("not one line") };
+    assert_eq!(line["event"], "granted");
+    assert_eq!(line["span"]["request_id"], "the-change");
 
     let listening = lines.containing("\"listening\"");
     assert_eq!(listening.len(), 2);

@@ -33,9 +33,10 @@ pub(super) fn deadline(metadata: &MetadataMap) -> Instant {
 }
 
 /// A `Timeout` of the gRPC protocol: up to eight digits and a unit.
-fn parse_timeout(text: &str) -> Option<Duration> {
+pub(in crate::api) fn parse_timeout(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let number: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
+    let is_number = digits.len() <= 8 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let number: u64 = digits.parse().ok().filter(|_| is_number)?;
     match unit {
         "H" => Some(Duration::from_secs(number * 3_600)),
         "M" => Some(Duration::from_secs(number * 60)),
@@ -60,7 +61,11 @@ mod tests {
             ("250m", Some(Duration::from_millis(250))),
             ("99999999u", Some(Duration::from_micros(99_999_999))),
             ("5n", Some(Duration::from_nanos(5))),
+            ("99999999H", Some(Duration::from_hours(99_999_999))),
             ("123456789m", None),
+            ("-1S", None),
+            ("+1S", None),
+            ("1.5S", None),
             ("5", None),
             ("m", None),
             ("", None),

@@ -21,6 +21,13 @@ const DOMAIN: &str = "supportaccess.v1";
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// The most violations that a status carries: it travels in a header, which has its limit.
 const VIOLATIONS_MAX: usize = 20;
+/// How prost and tonic begin to say that a message cannot be decoded.
+const NO_MESSAGE: [&str; 4] = [
+    "failed to decode Protobuf message: ",
+    "protocol error: received message with ",
+    "Unexpected EOF decoding stream.",
+    "Missing request message.",
+];
 
 impl From<WorkError> for Failure {
     fn from(error: WorkError) -> Self {
@@ -82,19 +89,53 @@ fn status(error: &WorkError) -> Status {
     }
 }
 
+/// Why the message of a request could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unread {
+    /// It is longer than [`MESSAGE_LENGTH_MAX`].
+    TooLong,
+    /// It did not arrive whole in time.
+    Late,
+    /// Its caller or the connection broke it off.
+    BrokenOff,
+}
+
+/// What a caller is told whose message could not be read.
+pub fn refuse_unread(why: Unread) -> Response<Body> {
+    match why {
+        Unread::TooLong => too_long(),
+        Unread::Late => Status::deadline_exceeded("the message did not arrive in time"),
+        Unread::BrokenOff => Status::cancelled("the message was broken off"),
+    }
+    .into_http()
+}
+
 /// Gives what tonic itself refuses, before any handler sees it, the code and details of everything else that is wrong with a
-/// request: a message that is too long ([`Code::OutOfRange`]), or is not one (a bare [`Code::Internal`]). No handler answers
-/// with either.
+/// request: a message that is too long ([`Code::OutOfRange`], which no handler answers with), or is not one.
 pub fn explain_refusal(response: Response<Body>) -> Response<Body> {
     let headers = response.headers();
+    // Most answers have no status in their headers, and few have one of these codes.
     let code = headers.get(Status::GRPC_STATUS).map(|code| Code::from_bytes(code.as_bytes()));
-    let is_own = headers.contains_key(Status::GRPC_STATUS_DETAILS);
-    let description = match code {
-        Some(Code::OutOfRange) => format!("must be at most {MESSAGE_LENGTH_MAX} bytes long"),
-        Some(Code::Internal) if !is_own => "must be a message of the RPC's request type".into(),
-        _ => return response,
-    };
-    invalid(&Violations::of("message", description)).into_http()
+    match code {
+        Some(Code::OutOfRange) => too_long().into_http(),
+        Some(Code::Internal)
+            if Status::from_header_map(headers).is_some_and(|it| is_no_message(&it)) =>
+        {
+            let description = "must be a message of the RPC's request type";
+            invalid(&Violations::of("message", description)).into_http()
+        }
+        _ => response,
+    }
+}
+
+/// Whether tonic says by this that what it read is no message. It has one code for that and for its own faults.
+fn is_no_message(status: &Status) -> bool {
+    status.code() == Code::Internal && NO_MESSAGE.iter().any(|it| status.message().starts_with(it))
+}
+
+fn too_long() -> Status {
+    let description = format!("must be at most {MESSAGE_LENGTH_MAX} bytes long");
+    invalid(&Violations::of("message", description))
 }
 
 fn invalid(violations: &Violations) -> Status {
