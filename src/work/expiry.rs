@@ -10,9 +10,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
-    domain::{Caller, EventKind, Note},
-    store::{Entry, StoreError},
-    work::Work,
+    store::StoreError,
+    work::{Work, grants},
 };
 
 /// How often to look for grants that have ended.
@@ -79,14 +78,7 @@ impl Work {
         let due = change.due_grants(change.now(), BATCH).await?;
         let mut events = Vec::with_capacity(due.len());
         for grant in due {
-            let entry = Entry {
-                tenant_id: grant.tenant_id.clone(),
-                actor: Caller::system().actor,
-                reason: Note::default(),
-                kind: EventKind::Expired { grant },
-                request: None,
-            };
-            events.push(change.append(entry).await?);
+            events.push(change.append(grants::expiry(grant)).await?);
         }
         if !events.is_empty() {
             self.commit(change, &events).await?;
@@ -105,8 +97,8 @@ mod tests {
     use super::*;
     use crate::{
         domain::{
-            AccessLevel, End, GrantRequest, GroupId, Span, SupportPolicy, TenantId, Ticket,
-            clock::ManualClock, time::from_micros,
+            AccessLevel, Caller, End, GrantRequest, GroupId, Note, Span, SupportPolicy, TenantId,
+            Ticket, clock::ManualClock, time::from_micros,
         },
         node::CheckNode,
         store::{Store, memory::MemoryStore},
