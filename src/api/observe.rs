@@ -32,6 +32,8 @@ const PATH_LENGTH_MAX: usize = 200;
 
 pub(super) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+/// The longest that a call is thought to have been on its way.
+const WAY_HERE_MAX: Duration = Duration::from_millis(50);
 const TARGET: &str = "support_access::rpc";
 /// The span of a call is there for its audit lines, and so has their target: it is logged whenever they are.
 const SPAN_TARGET: &str = "support_access::audit";
@@ -240,7 +242,7 @@ impl Call {
     fn dropped(&self, took: Duration) -> Code {
         if thread::panicking() {
             Code::Internal
-        } else if self.timeout.is_some_and(|timeout| took >= timeout) {
+        } else if self.timeout.is_some_and(|timeout| took + way_here(timeout) >= timeout) {
             Code::DeadlineExceeded
         } else {
             Code::Cancelled
@@ -273,6 +275,11 @@ impl Drop for Call {
             _ => log!(info),
         }
     }
+}
+
+/// What a caller's clock may be ahead of ours: it has run since the call was sent.
+fn way_here(timeout: Duration) -> Duration {
+    (timeout / 10).min(WAY_HERE_MAX)
 }
 
 fn code_in(headers: &HeaderMap) -> Option<Code> {
