@@ -99,16 +99,19 @@ pub fn mk_grant(grant_id: &str) -> v1::Grant {
     }
 }
 
-/// How far a change has come, by the tenant's name; none at all for other tenants.
-fn mk_enforcement(tenant: &str) -> Option<Option<v1::Enforcement>> {
+/// A tenant that no case is about.
+struct Stranger;
+
+/// How far a change has come, by the tenant's name.
+fn mk_enforcement(tenant: &str) -> Result<Option<v1::Enforcement>, Stranger> {
     let state = match tenant {
         "complete" => v1::EnforcementState::Complete.into(),
         "pending" => v1::EnforcementState::Pending.into(),
         "unheard-of" => 9,
-        "silent" => return Some(None),
-        _ => return None,
+        "silent" => return Ok(None),
+        _ => return Err(Stranger),
     };
-    Some(Some(v1::Enforcement { state, revision: 7, ..v1::Enforcement::default() }))
+    Ok(Some(v1::Enforcement { state, revision: 7, ..v1::Enforcement::default() }))
 }
 
 #[tonic::async_trait]
@@ -138,7 +141,7 @@ impl SupportAccessAdmin for Fake {
         let grant = Some(mk_grant("g1"));
         enforcement
             .map(|enforcement| Response::new(v1::ExtendAccessResponse { grant, enforcement }))
-            .ok_or_else(busy)
+            .map_err(|Stranger| busy())
     }
 
     async fn revoke_access(
@@ -148,7 +151,7 @@ impl SupportAccessAdmin for Fake {
         let (metadata, _, message) = request.into_parts();
         let enforcement = mk_enforcement(&message.tenant_id);
         self.note(&metadata, |heard| heard.revocations.push(message));
-        let enforcement = enforcement.ok_or_else(|| Status::not_found("no such grant"))?;
+        let enforcement = enforcement.map_err(|Stranger| Status::not_found("no such grant"))?;
         let grant = Some(mk_grant("g1"));
         Ok(Response::new(v1::RevokeAccessResponse { grant, enforcement, ..Default::default() }))
     }
@@ -158,7 +161,7 @@ impl SupportAccessAdmin for Fake {
         request: Request<v1::RevokeAllAccessRequest>,
     ) -> Answer<v1::RevokeAllAccessResponse> {
         let enforcement = mk_enforcement(&request.get_ref().tenant_id)
-            .ok_or_else(|| Status::not_found("no such tenant"))?;
+            .map_err(|Stranger| Status::not_found("no such tenant"))?;
         Ok(Response::new(v1::RevokeAllAccessResponse {
             revoked_count: 2,
             enforcement,
