@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
-use uuid::Uuid;
+use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::{
     domain::{
@@ -45,10 +45,7 @@ impl Work {
         request: GrantRequest,
         deadline: Instant,
     ) -> Result<GrantView, WorkError> {
-        let mark = request
-            .request_id
-            .clone()
-            .map(|request_id| RequestMark { request_id, fingerprint: fingerprint(&request) });
+        let mark = mark(&request)?;
         let mut change = self.store.begin().await?;
         let now = change.now();
         if let Some(mark) = &mark
@@ -199,10 +196,17 @@ impl Work {
     }
 }
 
-/// The content that a `request_id` stands for.
-fn fingerprint(request: &GrantRequest) -> [u8; 32] {
-    let content = serde_json::to_vec(request).unwrap_or_default();
-    Sha256::digest(content).into()
+/// What is to be remembered of a request that has an id: its content, in short.
+fn mark(request: &GrantRequest) -> Result<Option<RequestMark>, StoreError> {
+    let Some(request_id) = request.request_id.clone() else { return Ok(None) };
+    let content = serde_json::to_vec(request).map_err(|error| StoreError::Broken(error.into()))?;
+    Ok(Some(RequestMark { request_id, fingerprint: Sha256::digest(content).into() }))
+}
+
+/// A new id, whose time is that of the change that makes the grant.
+fn new_id(now: Time) -> GrantId {
+    let (seconds, nanos) = (now.timestamp().unsigned_abs(), now.timestamp_subsec_nanos());
+    GrantId(Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, nanos)))
 }
 
 /// How many of `grants` the answer to a change names.
@@ -214,7 +218,7 @@ fn new_grant(caller: &Caller, request: GrantRequest, period: Period, now: Time) 
     Grant {
         tenant_id: request.tenant_id,
         terms: Terms {
-            grant_id: GrantId(Uuid::now_v7()),
+            grant_id: new_id(now),
             group_id: request.group_id,
             agent_ids: request.agent_ids,
             access_level: request.access_level,
