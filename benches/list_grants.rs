@@ -102,7 +102,7 @@ fn queries(count: usize) -> Vec<(&'static str, GrantQuery)> {
         ("active", GrantQuery { states: vec![GrantState::Active], ..mk_query(None) }),
         ("expired", GrantQuery { states: vec![GrantState::Expired], ..mk_query(Some(middle)) }),
         ("group", GrantQuery { group_id, ..mk_query(Some(middle)) }),
-        ("agent", GrantQuery { agent_id, ..mk_query(Some(middle)) }),
+        ("agent", GrantQuery { agent_id, ..mk_query(None) }),
     ]
 }
 
