@@ -8,8 +8,8 @@ use std::{error::Error, fmt::Debug, sync::Arc, time::Duration};
 use async_trait::async_trait;
 
 use crate::domain::{
-    Clock, Event, EventKind, Grant, GrantId, GrantState, GroupId, Note, RequestId, Revision,
-    TenantId, Terms, Tightening, Time,
+    Ack, Clock, Enforced, Event, EventKind, Grant, GrantId, GrantState, GroupId, NodeId, NodeInfo,
+    Note, Position, RequestId, Revision, TenantId, Terms, Tightening, Time,
     text::{Actor, AgentId},
 };
 
@@ -118,6 +118,72 @@ pub enum Held {
     LastEnded,
 }
 
+/// A check node that is to be in the roll.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewMember {
+    /// Its name.
+    pub node_id: NodeId,
+    /// The version of its program.
+    pub version: String,
+    /// For how long it may answer from one proof.
+    pub max_staleness: Duration,
+}
+
+/// The answer to a node that renewed its row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Renewal {
+    /// The end of the log.
+    pub head: Position,
+    /// Whether what the node holds is in this log. False if it holds nothing.
+    pub is_held: bool,
+    /// The database's clock (the process's where it is embedded), read in the same statement.
+    pub now: Time,
+}
+
+/// All nodes that talk to the database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Roll {
+    /// The longest that any node may answer from one proof.
+    pub max_staleness: Duration,
+    /// The end of the log.
+    pub head: Position,
+    /// The nodes, in no particular order.
+    pub members: Vec<Member>,
+}
+
+/// A node's row in the roll.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Its name.
+    pub node_id: NodeId,
+    /// The version of its program.
+    pub version: String,
+    /// How often it has renewed.
+    pub seq: i64,
+    /// What it has acknowledged, for itself and those it feeds.
+    pub ack: Ack,
+    /// How long ago it renewed, by the database's clock.
+    pub renewed_ago: Duration,
+    /// Those it feeds, as it last reported.
+    pub followers: Vec<NodeInfo>,
+}
+
+/// What somebody who listens may have missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hint {
+    /// There may be new events.
+    Log,
+    /// A node may have acknowledged something, or joined.
+    Roll,
+}
+
+/// Hints, as they come.
+#[async_trait]
+pub trait Hints: Send {
+    /// Waits for the next. After an error, or if the caller stops waiting, all may have been lost: listen anew.
+    async fn next(&mut self) -> Result<Hint, StoreError>;
+}
+
 /// The log and the grants it adds up to.
 ///
 /// # Contract
@@ -134,15 +200,15 @@ pub trait Store: Debug + Send + Sync {
     /// nobody and cannot deadlock. Dropped without a commit, it leaves no trace.
     async fn begin(&self) -> Result<Box<dyn Change>, StoreError>;
 
-    /// The revision of the last event; 0 if there is none.
-    async fn head(&self) -> Result<Revision, StoreError>;
+    /// The end of the log.
+    async fn head(&self) -> Result<Position, StoreError>;
 
-    /// Visits, as of one revision, which it returns: every grant that no event has ended, and of those that one has, the
+    /// Visits, as of one position in the log, which it returns: every grant that no event has ended, and of those that one has, the
     /// latest of each tenant and group by (end time, level, grant id). In no particular order.
     async fn load(
         &self,
         visit: &mut (dyn FnMut(TenantId, Terms, Held) + Send),
-    ) -> Result<Revision, StoreError>;
+    ) -> Result<Position, StoreError>;
 
     /// The events after `revision`, oldest first, at most `limit`.
     async fn events_after(
@@ -161,14 +227,65 @@ pub trait Store: Debug + Send + Sync {
     /// A tenant's grants, newest (greatest `create_revision`) first.
     async fn list_grants(&self, query: &GrantQuery) -> Result<Vec<Grant>, StoreError>;
 
-    /// A tenant's events, newest first.
-    async fn list_events(&self, query: &EventQuery) -> Result<Vec<Event>, StoreError>;
+    /// A tenant's events, newest first, each with what was proven of its enforcement.
+    async fn list_events(
+        &self,
+        query: &EventQuery,
+    ) -> Result<Vec<(Event, Option<Enforced>)>, StoreError>;
 
     /// A tenant's own policy settings; the default if it never made any.
     async fn tightening(&self, tenant_id: &TenantId) -> Result<Tightening, StoreError>;
 
     /// The earliest end time of a grant that no event has ended yet.
     async fn next_expiry(&self) -> Result<Option<Time>, StoreError>;
+
+    /// Puts a node in the roll of check nodes, with nothing acknowledged and `seq` 0. From then on no change is enforced without
+    /// it. Ordered with changes: one that begins later is told of the node's `max_staleness`.
+    async fn register(&self, member: &NewMember) -> Result<(), StoreError>;
+
+    /// In one statement, which has been committed when this returns: advances `seq` of the node's row, and reads the end of the
+    /// log and the database's clock. So when this was asked, no event after the head it tells had been committed. `None` if the
+    /// node has no row: somebody has struck it off, and it must register anew. `held` is what the node holds.
+    async fn renew(
+        &self,
+        node_id: NodeId,
+        held: Option<Position>,
+    ) -> Result<Option<Renewal>, StoreError>;
+
+    /// Writes into the node's row what it acknowledges, unless that is less than what is there, and tells whoever listens. False
+    /// if nothing was written: there is no such row, or `held`, which has the acknowledged revision, is not in this log. May
+    /// be lost when the database dies; that is safe.
+    async fn acknowledge(
+        &self,
+        node_id: NodeId,
+        held: Position,
+        ack: Ack,
+    ) -> Result<bool, StoreError>;
+
+    /// Writes into the node's row who it feeds, for people.
+    async fn report(&self, node_id: NodeId, followers: &[NodeInfo]) -> Result<(), StoreError>;
+
+    /// The roll of check nodes as it is committed, read on the primary.
+    async fn roll(&self) -> Result<Roll, StoreError>;
+
+    /// Strikes a node off the roll, if its row still has this `seq`; false if it does not. Waits for a renewal in flight. Once
+    /// this has answered true, the node cannot renew.
+    async fn strike_off(&self, node_id: NodeId, seq: i64) -> Result<bool, StoreError>;
+
+    /// Keeps with the events from `first` to `last`, which one change wrote, that they are in force everywhere. Only the first
+    /// word on a change is kept.
+    async fn record_enforced(
+        &self,
+        first: Revision,
+        last: Revision,
+        enforced: Enforced,
+    ) -> Result<(), StoreError>;
+
+    /// What was proven of the enforcement of an event.
+    async fn enforced(&self, revision: Revision) -> Result<Option<Enforced>, StoreError>;
+
+    /// Listens to what is going on in the log and in the roll. A hint may be lost; what counts is what is read afterwards.
+    async fn listen(&self) -> Result<Box<dyn Hints>, StoreError>;
 
     /// Closes every connection. Later calls are `Unavailable`.
     async fn close(&self);
@@ -180,6 +297,9 @@ pub trait Change: Send {
     /// When this change happens: by the database's clock, or the process's where the database is embedded; never before the
     /// last event.
     fn now(&self) -> Time;
+
+    /// The longest that any check node may answer from one proof, of those that registered before this change.
+    fn max_staleness(&self) -> Duration;
 
     /// As [`Store::grant`].
     async fn grant(

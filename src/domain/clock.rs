@@ -1,19 +1,58 @@
 //! Where the time comes from.
 
-use std::fmt::Debug;
+use std::{
+    fmt::Debug,
+    ops::{Add, Sub},
+    time::Duration,
+};
 
 use chrono::TimeDelta;
 use parking_lot::Mutex;
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::domain::time::{Time, truncate};
 
-/// Tells the time. The only way to the wall clock: everything else takes the time as an argument.
+/// Tells the time. The only way to the machine's clocks: everything else takes the time as an argument.
 pub trait Clock: Debug + Send + Sync {
-    /// The time now, UTC, truncated to microseconds.
+    /// The time now, UTC, truncated to microseconds. May be wrong, and may jump.
     fn now(&self) -> Time;
+
+    /// How long this machine has been up, suspend included. Never jumps, and is never compared with another machine's.
+    fn boot_time(&self) -> BootTime;
 }
 
-/// The machine's wall clock.
+/// A moment on a machine's own `CLOCK_BOOTTIME` (Linux, clock_gettime(2)), in nanoseconds. Unlike
+/// [`std::time::Instant`], this clock goes on while the machine is suspended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BootTime(pub i64);
+
+impl BootTime {
+    /// From `earlier` until now; zero if it is later.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0).try_into().unwrap_or(0))
+    }
+}
+
+impl Add<Duration> for BootTime {
+    type Output = Self;
+    fn add(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(nanos(span)))
+    }
+}
+
+impl Sub<Duration> for BootTime {
+    type Output = Self;
+    /// May be before the machine was started.
+    fn sub(self, span: Duration) -> Self {
+        Self(self.0.saturating_sub(nanos(span)))
+    }
+}
+
+fn nanos(span: Duration) -> i64 {
+    span.as_nanos().try_into().unwrap_or(i64::MAX)
+}
+
+/// The machine's clocks.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
@@ -22,26 +61,42 @@ impl Clock for SystemClock {
     fn now(&self) -> Time {
         truncate(chrono::Utc::now())
     }
+
+    fn boot_time(&self) -> BootTime {
+        let time = clock_gettime(ClockId::Boottime);
+        BootTime(time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec))
+    }
 }
 
-/// A clock that moves only when told to: for tests and simulations.
+/// Clocks that move only when told to: for tests and simulations.
 #[derive(Debug)]
-pub struct ManualClock(Mutex<Time>);
+pub struct ManualClock(Mutex<(Time, BootTime)>);
 
 impl ManualClock {
-    /// A clock that stands at `time`.
+    /// Clocks that stand at `time`.
     pub fn at(time: Time) -> Self {
-        Self(Mutex::new(truncate(time)))
+        Self(Mutex::new((truncate(time), BootTime(0))))
     }
 
-    /// Moves the clock by `delta`.
-    pub fn advance(&self, delta: TimeDelta) {
-        *self.0.lock() += delta;
+    /// Sets the wall clock on, or back, as somebody with a wrist watch would.
+    pub fn set(&self, delta: TimeDelta) {
+        self.0.lock().0 += delta;
+    }
+
+    /// Lets time pass, on both clocks.
+    pub fn pass(&self, span: Duration) {
+        let (now, boot_time) = &mut *self.0.lock();
+        *now += span;
+        *boot_time = *boot_time + span;
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Time {
-        *self.0.lock()
+        self.0.lock().0
+    }
+
+    fn boot_time(&self) -> BootTime {
+        self.0.lock().1
     }
 }

@@ -1,6 +1,9 @@
 //! The history: what happened, in the order in which it was committed.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::domain::{
     grant::Grant,
@@ -13,6 +16,29 @@ use crate::domain::{
 /// The number of an event in the log: 1, 2, 3 and so on over all tenants, gap-free, in the order of commits. As the
 /// revision of a state: the last event it includes; 0 before the first.
 pub type Revision = i64;
+
+/// Names a log for ever: a UUID made with its database. A database that is copied keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Epoch(pub Uuid);
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A place in a log: after one event. Two logs that have a position in common have everything before it in common, also
+/// after a database was restored and went on differently: then the event of the same revision has another time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// Which log.
+    pub epoch: Epoch,
+    /// The last event before it; 0: the beginning.
+    pub revision: Revision,
+    /// When that event was committed; `None` at the beginning.
+    pub time: Option<Time>,
+}
 
 /// One line of history. Never changed, never deleted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
