@@ -1,7 +1,11 @@
-//! A check node: what checks are answered from, and how it keeps up with the log.
+//! A check node: what checks are answered from, how it keeps up with the log, and how it proves that it does.
 //!
-//! Checks never touch the database. A node holds an immutable [`Snapshot`] behind one atomic pointer, and replaces it as it
-//! follows the log.
+//! Checks never touch the database. A node holds an immutable [`View`] behind one atomic pointer: the grants, the revision they
+//! are of, and the proof that nothing newer is in force. It follows the log, directly ([`replica`]) or fed by another node
+//! ([`following`]), and feeds others ([`feeding`]).
+//!
+//! The protocol is made of machines that do no I/O and take the time as an argument: [`freshness`], [`followers`],
+//! [`enforcement`], [`feeding`], [`following`]. They are simulated in `src/simulation`, with each rule of [`mutants`] broken.
 
 use std::{
     sync::{
@@ -12,38 +16,115 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use tokio::{
-    sync::{Notify, watch},
+    sync::watch,
     time::{Instant, timeout_at},
 };
 
 use crate::{
-    domain::{Clock, Event, Revision, Time, time},
-    store::{Store, StoreError},
+    domain::{
+        Ack, BootTime, Clock, NodeId, NodeInfo, NodeKind, Position, Revision, Time,
+        time::from_micros,
+    },
+    node::{
+        feed::Feed,
+        followers::Followers,
+        freshness::{ClockReading, Proof, Prover},
+        message::{Delta, Vouched},
+        mutants::{Rule, is_broken},
+    },
 };
 
-pub mod follower;
+pub mod enforcement;
+pub mod enforcer;
+pub mod feed;
+pub mod feeding;
+pub mod followers;
+pub mod following;
+pub mod freshness;
+pub mod message;
+pub mod mutants;
+pub mod replica;
 pub mod snapshot;
 
 pub use snapshot::Snapshot;
 
-/// How many events are applied between two snapshots.
-const BATCH: usize = 1_000;
-
-/// Owns the snapshot. Written by its follower alone, read by every check.
+/// Owns what checks are answered from. Written by those that follow the log, read by every check.
 #[derive(Debug)]
 pub struct CheckNode {
-    current: ArcSwap<Snapshot>,
-    /// The revision of `current`, told after it is in place: who sees the number will see the snapshot.
-    published: watch::Sender<Revision>,
-    /// Tells the follower that there is something new.
-    news: Notify,
-    /// The latest time that anything was decided at, in microseconds since 1970.
-    latest_us: AtomicI64,
+    id: NodeId,
+    kind: NodeKind,
+    clock: Arc<dyn Clock>,
+    current: ArcSwap<View>,
+    /// Held for every change of `current`.
+    ledger: Mutex<Ledger>,
+    /// Told after `current` has changed: who sees the news will see the view.
+    news: watch::Sender<News>,
 }
 
-/// What metrics say of a snapshot.
+/// What checks are answered from: one load gives all of it.
+#[derive(Debug, Clone)]
+pub struct View {
+    snapshot: Snapshot,
+    proof: Option<Proof>,
+    /// The last that was heard of the database's clock.
+    clock: Option<ClockReading>,
+    /// Whether the grants are known not to be in the database's log.
+    is_disowned: bool,
+    /// The latest time that anything of this history was decided at, in microseconds since 1970.
+    latest_us: Arc<AtomicI64>,
+}
+
+/// What has changed, for those who wait.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct News {
+    /// What checks are answered from.
+    pub revision: Revision,
+    /// Counts the snapshots that did not follow on the one before. Who has followed since another number must stop.
+    pub generation: u64,
+    /// Counts the acknowledgements of followers, and everything else that may change [`CheckNode::ack`].
+    pub acks: u64,
+    /// Counts proofs.
+    pub proofs: u64,
+}
+
+#[derive(Debug)]
+struct Ledger {
+    prover: Prover,
+    followers: Followers,
+    feed: Option<Feed>,
+    /// The nodes that feed this one, the nearest first.
+    path: Vec<NodeId>,
+}
+
+/// What a check sees at one moment.
+#[derive(Debug, Clone)]
+pub struct Sight {
+    /// The grants.
+    pub view: Arc<View>,
+    /// The time to decide at. `None`: the node has never known the time.
+    pub time: Option<Time>,
+    /// For how long the grants may be answered from; zero: not at all.
+    pub fresh_for: Duration,
+}
+
+/// All of a node at one moment.
+struct Moment<'a> {
+    followers: &'a mut Followers,
+    feed: Option<&'a Feed>,
+    view: Arc<View>,
+    now: BootTime,
+}
+
+impl Moment<'_> {
+    fn ack(&self) -> Ack {
+        self.followers.ack(self.view.snapshot.revision(), self.now)
+    }
+}
+
+/// What metrics say of a node.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Gauges {
     /// The last event that the snapshot includes.
     pub revision: Revision,
@@ -53,82 +134,298 @@ pub struct Gauges {
     pub tenants: u64,
     /// The snapshot's memory, estimated, in bytes.
     pub snapshot_bytes: u64,
+    /// How old the proof is.
+    pub proof_age: Option<Duration>,
+    /// Nodes that follow this one.
+    pub followers: usize,
+}
+
+/// Changes that do not follow on what the node holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the changes do not follow on revision {0}")]
+pub struct Gap(pub Revision);
+
+impl View {
+    /// The grants.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// The proof that nothing newer is in force.
+    pub fn proof(&self) -> Option<&Proof> {
+        self.proof.as_ref()
+    }
+
+    fn with_proof(self, proof: Option<Proof>) -> Self {
+        Self { proof, clock: proof.map(|proof| proof.clock).or(self.clock), ..self }
+    }
+}
+
+impl Sight {
+    /// Whether the grants may be answered from.
+    pub fn is_fresh(&self) -> bool {
+        !self.fresh_for.is_zero()
+    }
 }
 
 impl CheckNode {
     /// A node that knows nothing yet, and so denies everything.
-    pub fn new() -> Arc<Self> {
+    pub fn new(id: NodeId, kind: NodeKind, clock: Arc<dyn Clock>) -> Arc<Self> {
+        let view = View {
+            snapshot: Snapshot::default(),
+            proof: None,
+            clock: None,
+            is_disowned: false,
+            latest_us: latest_us(),
+        };
         Arc::new(Self {
-            current: ArcSwap::default(),
-            published: watch::Sender::new(0),
-            news: Notify::new(),
-            latest_us: AtomicI64::new(i64::MIN),
+            id,
+            kind,
+            clock,
+            current: ArcSwap::from_pointee(view),
+            ledger: Mutex::new(Ledger {
+                prover: Prover::default(),
+                followers: Followers::default(),
+                feed: None,
+                path: Vec::new(),
+            }),
+            news: watch::Sender::default(),
         })
     }
 
-    /// Replaces whatever the node holds by what the store holds.
-    pub async fn load(&self, store: &dyn Store) -> Result<(), StoreError> {
-        let mut loaded = Snapshot::default();
-        let mut visit = |tenant_id, terms, held| loaded.insert(&tenant_id, terms, held);
-        let revision = store.load(&mut visit).await?;
-        // The log grows only, so its event of that revision is still there.
-        let last = store.events_after(revision - 1, 1).await?;
-        loaded.set_head(revision, last.first().map(|event| event.time));
-        self.publish(loaded);
-        Ok(())
+    /// Its name.
+    pub fn id(&self) -> NodeId {
+        self.id
     }
 
-    /// What checks are answered from now: grants and revision together.
-    pub fn snapshot(&self) -> arc_swap::Guard<Arc<Snapshot>> {
+    /// What it is.
+    pub fn kind(&self) -> NodeKind {
+        self.kind
+    }
+
+    /// The clock that leases are measured by.
+    pub fn boot_time(&self) -> BootTime {
+        self.clock.boot_time()
+    }
+
+    /// What checks are answered from now.
+    pub fn view(&self) -> arc_swap::Guard<Arc<View>> {
         self.current.load()
     }
 
-    /// The time that checks are decided at: the clock's, but never before the last event of `snapshot`, and never before a time
-    /// that was used already. So a clock that is behind or set back cannot bring back what has ended.
-    pub fn now(&self, snapshot: &Snapshot, clock: &dyn Clock) -> Time {
-        let now = clock.now().max(snapshot.time().unwrap_or(Time::MIN_UTC));
-        let latest_us = self.latest_us.fetch_max(now.timestamp_micros(), Ordering::Relaxed);
-        time::from_micros(latest_us).map_or(now, |latest| latest.max(now))
+    /// What the node holds; `None` while that is nothing.
+    pub fn held(&self) -> Option<Position> {
+        self.view().snapshot.position()
     }
 
-    /// Tells the node that the log has grown, so that it need not wait for its next look.
-    pub fn wake(&self) {
-        self.news.notify_one();
+    /// The revision that checks are answered from.
+    pub fn revision(&self) -> Revision {
+        self.view().snapshot.revision()
+    }
+
+    /// What a check that is invoked now sees. The clock is read first: a node that is stopped half-way through a check, and goes
+    /// on much later, answers as of when the check was invoked.
+    pub fn sight(&self) -> Sight {
+        let now = self.boot_time();
+        let view = self.current.load_full();
+        let fresh_for = match &view.proof {
+            Some(proof) if proof.is_valid(now) => proof.lapses_at().since(now),
+            _ => Duration::ZERO,
+        };
+        let time = view.clock.map(|clock| self.decision_time(&view, &clock, now));
+        Sight { view, time, fresh_for }
+    }
+
+    /// The database's time or a little later: never before the last event, and never before a time that was used already. So what
+    /// has ended cannot come back.
+    fn decision_time(&self, view: &View, clock: &ClockReading, now: BootTime) -> Time {
+        if is_broken(Rule::DatabaseTime) {
+            return self.clock.now();
+        }
+        let time = clock.at(now).max(view.snapshot.time().unwrap_or(Time::MIN_UTC));
+        let latest_us = view.latest_us.fetch_max(time.timestamp_micros(), Ordering::Relaxed);
+        from_micros(latest_us).map_or(time, |latest| latest.max(time))
     }
 
     /// Waits until checks are answered from `revision` or later. False if that has not come by `deadline`.
     pub async fn wait_for(&self, revision: Revision, deadline: Instant) -> bool {
-        let mut published = self.published.subscribe();
-        let reached = published.wait_for(|current| *current >= revision);
+        let mut news = self.news.subscribe();
+        let reached = news.wait_for(|news| news.revision >= revision);
         matches!(timeout_at(deadline, reached).await, Ok(Ok(_)))
+    }
+
+    /// Tells of everything that changes.
+    pub fn news(&self) -> watch::Receiver<News> {
+        self.news.subscribe()
+    }
+
+    /// Which snapshot all that is held goes back to.
+    pub fn generation(&self) -> u64 {
+        self.news.borrow().generation
     }
 
     /// What metrics say.
     pub fn gauges(&self) -> Gauges {
-        self.snapshot().gauges()
-    }
-
-    /// Waits for [`Self::wake`], at most for `patience`.
-    async fn news(&self, patience: Duration) {
-        let _ = tokio::time::timeout(patience, self.news.notified()).await;
-    }
-
-    /// Applies events that follow on the snapshot; false if they do not, and nothing was changed.
-    fn apply(&self, events: &[Event]) -> bool {
-        let mut next = Snapshot::clone(&self.snapshot());
-        for event in events {
-            if event.revision != next.revision() + 1 {
-                return false;
-            }
-            next.apply(event);
+        let view = self.view();
+        let now = self.boot_time();
+        Gauges {
+            proof_age: view.proof.map(|proof| now.since(proof.as_of)),
+            followers: self.ledger.lock().followers.connected(),
+            ..view.snapshot.gauges()
         }
-        self.publish(next);
+    }
+
+    // === the log ===
+
+    /// Applies changes that follow on what is held, and passes them on; nothing at all if they do not.
+    pub fn apply(&self, changes: &[Arc<Delta>]) -> Result<(), Gap> {
+        let mut ledger = self.ledger.lock();
+        let mut view = View::clone(&self.view());
+        for change in changes {
+            if change.revision != view.snapshot.revision() + 1 {
+                return Err(Gap(view.snapshot.revision()));
+            }
+            view.snapshot.apply(change);
+        }
+        let Ledger { prover, feed, .. } = &mut *ledger;
+        let feed = feed.as_mut().ok_or(Gap(view.snapshot.revision()))?;
+        changes.iter().for_each(|change| feed.push(Arc::clone(change)));
+        let best = prover.best(view.snapshot.revision(), view.proof);
+        self.publish(view.with_proof(best), |news| {
+            news.acks += 1;
+            news.proofs += 1;
+        });
+        Ok(())
+    }
+
+    /// Replaces whatever is held. Nothing that was proven holds for it, and whoever follows must start anew.
+    pub fn install(&self, snapshot: Snapshot) {
+        let mut ledger = self.ledger.lock();
+        ledger.feed = snapshot.position().map(Feed::at);
+        ledger.prover.reset();
+        if !is_broken(Rule::ForgetOldAcks) {
+            ledger.followers.reset();
+        }
+        let is_same_log = snapshot.position().map(|it| it.epoch) == self.held().map(|it| it.epoch);
+        let latest_us = if is_same_log { Arc::clone(&self.view().latest_us) } else { latest_us() };
+        let clock = self.view().clock;
+        let view = View { snapshot, proof: None, clock, is_disowned: false, latest_us };
+        self.publish(view, |news| {
+            news.generation += 1;
+            news.acks += 1;
+        });
+    }
+
+    /// What is held is not in the database's log: nothing may be answered from it any more.
+    pub fn disown(&self) {
+        if is_broken(Rule::NoticeOtherHistory) {
+            return;
+        }
+        let mut ledger = self.ledger.lock();
+        ledger.prover.reset();
+        let view = View { proof: None, is_disowned: true, ..View::clone(&self.view()) };
+        self.publish(view, |news| news.proofs += 1);
+    }
+
+    /// Whether what is held was disowned.
+    pub fn is_disowned(&self) -> bool {
+        self.view().is_disowned
+    }
+
+    // === proofs ===
+
+    /// Notes that a proof is asked for. Call it before sending the question.
+    pub fn ask(&self) -> i64 {
+        let mut ledger = self.ledger.lock();
+        ledger.prover.ask(self.boot_time())
+    }
+
+    /// The answer to a question; false if it was not asked, or of another history.
+    pub fn answered(&self, seq: i64, vouched: Vouched) -> bool {
+        let mut ledger = self.ledger.lock();
+        let now = self.boot_time();
+        if !ledger.prover.answered(seq, vouched, now) {
+            return false;
+        }
+        let view = self.current.load_full();
+        let proof = ledger.prover.best(view.snapshot.revision(), view.proof);
+        if proof != view.proof
+            && !view.is_disowned
+            && proof.is_some_and(|proof| proof.is_valid(now))
+        {
+            self.publish(View::clone(&view).with_proof(proof), |news| news.proofs += 1);
+        }
         true
     }
 
-    fn publish(&self, snapshot: Snapshot) {
-        let revision = snapshot.revision();
-        self.current.store(Arc::new(snapshot));
-        self.published.send_replace(revision);
+    /// Which nodes feed this one, the nearest first.
+    pub fn set_path(&self, path: Vec<NodeId>) {
+        self.ledger.lock().path = path;
     }
+
+    /// This node and those that feed it.
+    pub fn path(&self) -> Vec<NodeId> {
+        let mut path = vec![self.id];
+        path.extend_from_slice(&self.ledger.lock().path);
+        path
+    }
+
+    // === acknowledgements ===
+
+    /// What the node can acknowledge, for itself and those that it feeds.
+    pub fn ack(&self) -> Ack {
+        self.with_followers(|moment| moment.ack())
+    }
+
+    /// [`Self::ack`], with what the node holds: a later position of the same history. `None` while it holds nothing that counts.
+    pub fn ack_in_history(&self) -> Option<(Ack, Position)> {
+        self.with_followers(|moment| {
+            let position = moment.view.snapshot.position().filter(|_| !moment.view.is_disowned);
+            Some((moment.ack(), position?))
+        })
+    }
+
+    /// For how long [`Self::ack`] stays the same, if nothing else happens.
+    pub fn ack_stands_for(&self) -> Option<Duration> {
+        let ledger = self.ledger.lock();
+        let now = self.boot_time();
+        ledger.followers.next_lapse(self.revision(), now).map(|lapse| lapse.since(now))
+    }
+
+    /// Whether nobody can answer from what this node has vouched for.
+    pub fn is_alone(&self) -> bool {
+        self.ledger.lock().followers.are_gone(self.boot_time())
+    }
+
+    /// Those that this node feeds.
+    pub fn followers(&self) -> Vec<NodeInfo> {
+        self.ledger.lock().followers.infos(self.id, self.boot_time())
+    }
+
+    /// Looks at the view and at the feed, and changes what is known of followers, all at one moment: no change of the view comes
+    /// between.
+    fn with_followers<T>(&self, work: impl FnOnce(Moment<'_>) -> T) -> T {
+        let mut ledger = self.ledger.lock();
+        let Ledger { followers, feed, .. } = &mut *ledger;
+        let view = self.current.load_full();
+        work(Moment { followers, feed: feed.as_ref(), view, now: self.boot_time() })
+    }
+
+    /// Somebody's acknowledgement has changed.
+    fn tell_acks(&self) {
+        self.news.send_modify(|news| news.acks += 1);
+    }
+
+    fn publish(&self, view: View, change: impl FnOnce(&mut News)) {
+        let revision = view.snapshot.revision();
+        self.current.store(Arc::new(view));
+        self.news.send_modify(|news| {
+            news.revision = revision;
+            change(news);
+        });
+    }
+}
+
+fn latest_us() -> Arc<AtomicI64> {
+    Arc::new(AtomicI64::new(i64::MIN))
 }

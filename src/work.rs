@@ -5,16 +5,15 @@
 
 use std::sync::{Arc, atomic::AtomicI64};
 
-use tokio::time::Instant;
 use tracing::info;
 
 use crate::{
     domain::{
-        Clock, Event, Grant, GrantState, Revision, SupportPolicy, TenantId, Time, policy::join,
+        Event, Grant, GrantState, Revision, SupportPolicy, TenantId, Time, policy::join,
         violation::Violations,
     },
     domain::{GroupId, text::GrantId},
-    node::{CheckNode, Snapshot},
+    node::{CheckNode, enforcement::Commit, enforcer::Enforcer, replica::Replica},
     store::{Change, Store, StoreError},
 };
 
@@ -36,16 +35,17 @@ pub const LISTED_MAX: usize = 1_000;
 pub struct Limits {
     /// The most grants a tenant may have that have not ended.
     pub live_grants_per_tenant: usize,
-    /// The longest time an `ALLOWED` may be acted upon without asking again.
+    /// For how long this node may answer from one proof.
     pub max_staleness: std::time::Duration,
 }
 
-/// Everything that can be done with support access, over one store and one check node.
+/// Everything that can be done with support access at a replica.
 #[derive(Debug)]
 pub struct Work {
     store: Arc<dyn Store>,
     node: Arc<CheckNode>,
-    clock: Arc<dyn Clock>,
+    replica: Arc<Replica>,
+    enforcer: Arc<Enforcer>,
     catalogue: SupportPolicy,
     limits: Limits,
     /// When the next expiry is due that has not been recorded, as far as the sweep knows: in microseconds since 1970.
@@ -86,6 +86,12 @@ pub enum WorkError {
     /// Somebody else changed it in between.
     #[error("etag is not current: somebody else made a change; read again, and decide anew")]
     EtagMismatch,
+    /// There is no event of that revision.
+    #[error("there is no revision {revision} yet")]
+    RevisionNotFound {
+        /// The revision that was named.
+        revision: Revision,
+    },
     /// The tenant has as many live grants as it may.
     #[error("the tenant has {limit} live grants, which is the limit: revoke some first")]
     TooManyLiveGrants {
@@ -147,25 +153,23 @@ impl GrantRef {
 }
 
 impl Work {
-    /// The use cases over `store`, with checks answered by `node`, for tenants of a vendor with this `catalogue`.
-    pub fn new(
-        store: Arc<dyn Store>,
-        node: Arc<CheckNode>,
-        clock: Arc<dyn Clock>,
-        catalogue: SupportPolicy,
-        limits: Limits,
-    ) -> Self {
-        Self { store, node, clock, catalogue, limits, next_expiry_us: AtomicI64::new(i64::MAX) }
+    /// The use cases over the store of `replica`, for tenants of a vendor with this `catalogue`.
+    pub fn new(replica: Arc<Replica>, catalogue: SupportPolicy, limits: Limits) -> Self {
+        Self {
+            store: Arc::clone(replica.store()),
+            node: Arc::clone(replica.node()),
+            enforcer: Arc::clone(replica.enforcer()),
+            replica,
+            catalogue,
+            limits,
+            next_expiry_us: AtomicI64::new(i64::MAX),
+        }
     }
 
-    /// The time at which states are told.
+    /// The time at which states are told: the database's. At the very start, before it is known, that of the last event.
     fn now(&self) -> Time {
-        self.time_of(&self.node.snapshot())
-    }
-
-    /// The time at which decisions from `snapshot` are made.
-    fn time_of(&self, snapshot: &Snapshot) -> Time {
-        self.node.now(snapshot, self.clock.as_ref())
+        let sight = self.node.sight();
+        sight.time.or(sight.view.snapshot().time()).unwrap_or(Time::UNIX_EPOCH)
     }
 
     /// Commits, writes the audit lines, and tells the check node.
@@ -173,25 +177,19 @@ impl Work {
         &self,
         change: Box<dyn Change>,
         events: &[Event],
-    ) -> Result<Committed, StoreError> {
-        change.commit().await?;
-        let committed = Committed {
-            revision: events.last().map_or(0, |event| event.revision),
-            at: Instant::now(),
+    ) -> Result<Commit, StoreError> {
+        let max_staleness = change.max_staleness().max(self.limits.max_staleness);
+        let last = change.commit().await?;
+        let commit = Commit {
+            first: events.first().map_or(last, |event| event.revision),
+            last,
+            at: self.node.boot_time(),
+            max_staleness,
         };
-        self.node.wake();
+        self.replica.wake();
         events.iter().for_each(audit);
-        Ok(committed)
+        Ok(commit)
     }
-}
-
-/// A change that is permanent.
-#[derive(Debug, Clone, Copy)]
-struct Committed {
-    /// Its last event.
-    revision: Revision,
-    /// When the commit was answered.
-    at: Instant,
 }
 
 fn audit(event: &Event) {

@@ -1,13 +1,13 @@
 //! The map that checks read: every live grant, and the latest ended one of each tenant and group.
 
-use std::{mem::size_of, sync::Arc};
+use std::{fmt, mem::size_of, sync::Arc};
 
 use foldhash::fast::RandomState;
 use imbl::{GenericHashMap, shared_ptr::DefaultSharedPtr};
 
 use crate::{
-    domain::{Event, GrantId, Revision, TenantId, Terms, Time},
-    node::Gauges,
+    domain::{GrantId, Position, Revision, TenantId, Terms, Time},
+    node::{Gauges, message::Delta},
     store::Held,
 };
 
@@ -17,12 +17,16 @@ type Tenants = GenericHashMap<TenantId, Arc<TenantGrants>, RandomState, DefaultS
 /// from the last one by changing only the tenants that an event is about.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
-    revision: Revision,
-    /// When the last event was committed.
-    time: Option<Time>,
+    /// The last event that is included; `None` while nothing is known.
+    position: Option<Position>,
     tenants: Tenants,
     live_grants: u64,
     bytes: u64,
+}
+
+/// The grants of a snapshot, some at a time.
+pub struct Parts {
+    grants: Box<dyn Iterator<Item = (TenantId, Held, Terms)> + Send>,
 }
 
 /// What one tenant has granted. A decision looks at all of it: the limit on live grants per tenant bounds its cost.
@@ -35,15 +39,20 @@ struct TenantGrants {
 }
 
 impl Snapshot {
+    /// The place in the log that the snapshot is of; `None` while nothing is known.
+    pub fn position(&self) -> Option<Position> {
+        self.position
+    }
+
     /// The last event that is included.
     pub fn revision(&self) -> Revision {
-        self.revision
+        self.position.map_or(0, |position| position.revision)
     }
 
     /// When the last event that is included was committed: no decision from this snapshot may be for an earlier time, or what
     /// an event has ended could come back.
     pub fn time(&self) -> Option<Time> {
-        self.time
+        self.position.and_then(|position| position.time)
     }
 
     /// The grants that can matter to a check on `tenant_id`.
@@ -55,11 +64,25 @@ impl Snapshot {
             .map(AsRef::as_ref)
     }
 
-    /// Every grant that is held, with its tenant, in no particular order.
-    pub fn iter(&self) -> impl Iterator<Item = (&TenantId, &Terms)> {
+    /// Every grant that is held, with its tenant and why, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = (&TenantId, Held, &Terms)> {
         self.tenants.iter().flat_map(|(tenant_id, grants)| {
-            grants.live.iter().chain(&grants.ended).map(move |terms| (tenant_id, terms.as_ref()))
+            let live = grants.live.iter().map(|terms| (Held::Live, terms));
+            let ended = grants.ended.iter().map(|terms| (Held::LastEnded, terms));
+            live.chain(ended).map(move |(held, terms)| (tenant_id, held, terms.as_ref()))
         })
+    }
+
+    /// All grants, to be sent: some at a time, so many as make a message.
+    pub fn into_parts(self) -> Parts {
+        let grants = self.tenants.into_iter().flat_map(|(tenant_id, grants)| {
+            let live = grants.live.iter().map(|terms| (Held::Live, terms));
+            let ended = grants.ended.iter().map(|terms| (Held::LastEnded, terms));
+            let all = live.chain(ended);
+            let all = all.map(|(held, terms)| (tenant_id.clone(), held, Terms::clone(terms)));
+            all.collect::<Vec<_>>()
+        });
+        Parts { grants: Box::new(grants) }
     }
 
     /// What metrics say.
@@ -67,30 +90,33 @@ impl Snapshot {
         let tenants = self.tenants.len() as u64;
         let per_tenant = size_of::<(TenantId, Arc<TenantGrants>)>() + size_of::<TenantGrants>();
         Gauges {
-            revision: self.revision,
+            revision: self.revision(),
             live_grants: self.live_grants,
             tenants,
             snapshot_bytes: self.bytes + tenants * per_tenant as u64,
+            ..Gauges::default()
         }
     }
 
-    /// Takes in the event that follows on this snapshot.
-    pub fn apply(&mut self, event: &Event) {
-        debug_assert_eq!(event.revision, self.revision + 1);
-        self.set_head(event.revision, Some(event.time));
-        let Some(grant) = event.kind.grant() else { return };
-        let terms = grant.terms.clone();
-        let held = if event.kind.ends_grant() { Held::LastEnded } else { Held::Live };
-        self.remove_live(&event.tenant_id, terms.grant_id);
-        self.insert(&event.tenant_id, terms, held);
+    /// Takes in the change that follows on this snapshot.
+    pub fn apply(&mut self, change: &Delta) {
+        debug_assert_eq!(change.revision, self.revision() + 1);
+        if let Some(position) = &mut self.position {
+            position.revision = change.revision;
+            position.time = Some(change.time);
+        }
+        let Some((tenant_id, held, terms)) = &change.grant else { return };
+        self.remove_live(tenant_id, terms.grant_id);
+        self.insert(tenant_id, terms.clone(), *held);
     }
 
-    pub(super) fn set_head(&mut self, revision: Revision, time: Option<Time>) {
-        self.revision = revision;
-        self.time = time;
+    /// Says which position the snapshot is of, once everything is in it.
+    pub fn set_position(&mut self, position: Position) {
+        self.position = Some(position);
     }
 
-    pub(super) fn insert(&mut self, tenant_id: &TenantId, terms: Terms, held: Held) {
+    /// Takes in a grant.
+    pub fn insert(&mut self, tenant_id: &TenantId, terms: Terms, held: Held) {
         match held {
             Held::Live => self.insert_live(tenant_id, terms),
             Held::LastEnded => self.insert_ended(tenant_id, terms),
@@ -134,6 +160,32 @@ impl Snapshot {
 
     fn tenant(&mut self, tenant_id: &TenantId) -> &mut TenantGrants {
         Arc::make_mut(self.tenants.entry(tenant_id.clone()).or_default())
+    }
+}
+
+// === impl Parts ===
+
+/// The most bytes of grants in one part, estimated.
+const PART_WEIGHT_MAX: u64 = 64 * 1_024;
+
+impl Iterator for Parts {
+    type Item = Vec<(TenantId, Held, Terms)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (mut part, mut bytes) = (Vec::new(), 0);
+        while bytes < PART_WEIGHT_MAX
+            && let Some(grant) = self.grants.next()
+        {
+            bytes += weight(&grant.2);
+            part.push(grant);
+        }
+        (!part.is_empty()).then_some(part)
+    }
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts").finish_non_exhaustive()
     }
 }
 

@@ -12,9 +12,8 @@ use crate::{
         explain::{ChecklistItem, checklist, obstacles},
         time::between,
     },
-    node::Snapshot,
-    store::GrantQuery,
-    work::Work,
+    node::{CheckNode, Sight},
+    store::{GrantQuery, Store},
 };
 
 /// How long a check waits for the revision it is to be answered from.
@@ -69,7 +68,20 @@ pub struct Candidate {
     pub reasons: Vec<Reason>,
 }
 
-impl Work {
+/// Answers checks, at a replica or a sidecar.
+#[derive(Debug)]
+pub struct Checks {
+    node: Arc<CheckNode>,
+    /// Where grants are that are too old to be held in memory; a sidecar has no such place.
+    history: Option<Arc<dyn Store>>,
+}
+
+impl Checks {
+    /// Answers from what `node` holds, and explains with what `history` has, too.
+    pub fn new(node: Arc<CheckNode>, history: Option<Arc<dyn Store>>) -> Self {
+        Self { node, history }
+    }
+
     /// May the agent enter? From `at_least` or later, or denied as stale.
     pub async fn check(
         &self,
@@ -77,10 +89,7 @@ impl Work {
         at_least: Revision,
         deadline: Instant,
     ) -> Answer {
-        match self.fresh_snapshot(at_least, deadline).await {
-            Ok(snapshot) => self.answer(&snapshot, question, self.time_of(&snapshot)).0,
-            Err(stale) => stale_answer(&stale, question),
-        }
+        self.answer(&self.sight(at_least, deadline).await, question)
     }
 
     /// Many questions, answered from one snapshot at one time. Returns its revision as well.
@@ -90,23 +99,14 @@ impl Work {
         at_least: Revision,
         deadline: Instant,
     ) -> (Vec<Answer>, Revision) {
-        match self.fresh_snapshot(at_least, deadline).await {
-            Ok(snapshot) => {
-                let now = self.time_of(&snapshot);
-                let mut answers = Vec::with_capacity(questions.len());
-                for some in questions.chunks(BATCH_CHUNK) {
-                    let answer = |question| self.answer(&snapshot, question, now).0;
-                    answers.extend(some.iter().map(answer));
-                    // Others on this thread have waited long enough.
-                    tokio::task::yield_now().await;
-                }
-                (answers, snapshot.revision())
-            }
-            Err(stale) => {
-                let answers = questions.iter().map(|question| stale_answer(&stale, question));
-                (answers.collect(), stale.revision())
-            }
+        let sight = self.sight(at_least, deadline).await;
+        let mut answers = Vec::with_capacity(questions.len());
+        for some in questions.chunks(BATCH_CHUNK) {
+            answers.extend(some.iter().map(|question| self.answer(&sight, question)));
+            // Others on this thread have waited long enough.
+            tokio::task::yield_now().await;
         }
+        (answers, sight.view.snapshot().revision())
     }
 
     /// Why is the question answered as it is? The answer is the one that a check gets; grants that are too old to be held in
@@ -117,17 +117,12 @@ impl Work {
         at_least: Revision,
         deadline: Instant,
     ) -> Explanation {
-        let fresh = self.fresh_snapshot(at_least, deadline).await;
-        let (Ok(snapshot) | Err(snapshot)) = &fresh;
-        let now = self.time_of(snapshot);
-        let (answer, checklist) = match &fresh {
-            Ok(snapshot) => {
-                let (answer, decision) = self.answer(snapshot, question, now);
-                (answer, checklist(&decision, question))
-            }
-            Err(stale) => (stale_answer(stale, question), checklist(&Decision::STALE, question)),
-        };
-        let held = snapshot.grants(&question.tenant_id).cloned();
+        let sight = self.sight(at_least, deadline).await;
+        let now = sight.time.unwrap_or(Time::UNIX_EPOCH);
+        let decision = decision(&sight, question);
+        let answer = answer(&sight, &decision, question);
+        let checklist = checklist(&decision, question);
+        let held = sight.view.snapshot().grants(&question.tenant_id).cloned();
         let (terms, is_truncated) = self.with_older(held.collect(), question, now).await;
         let candidates = terms.into_iter().map(|terms| Candidate {
             reasons: obstacles(&terms, question, now),
@@ -156,8 +151,11 @@ impl Work {
             before: None,
             limit: CANDIDATES_MAX + 1,
         };
-        let older = self.store.list_grants(&query).await;
-        let is_unknown = older.is_err();
+        let older = match &self.history {
+            Some(store) => store.list_grants(&query).await.ok(),
+            None => None,
+        };
+        let is_unknown = older.is_none();
         let held_ids: HashSet<_> = held.iter().map(|terms| terms.grant_id).collect();
         let older = older.unwrap_or_default().into_iter().map(|grant| grant.terms);
         held.extend(older.filter(|terms| !held_ids.contains(&terms.grant_id)));
@@ -166,57 +164,46 @@ impl Work {
         (held, is_truncated)
     }
 
-    /// The snapshot, once it includes `at_least`; the one there is, as an error, if that does not come in time.
-    async fn fresh_snapshot(
-        &self,
-        at_least: Revision,
-        deadline: Instant,
-    ) -> Result<Arc<Snapshot>, Arc<Snapshot>> {
-        if self.node.snapshot().revision() < at_least {
+    /// What there is to answer from, once it includes `at_least`. If that does not come in time, it may not be answered from.
+    async fn sight(&self, at_least: Revision, deadline: Instant) -> Sight {
+        if self.node.revision() < at_least {
             let patience = deadline.min(Instant::now() + REVISION_PATIENCE);
             if !self.node.wait_for(at_least, patience).await {
-                return Err(Arc::clone(&self.node.snapshot()));
+                return Sight { fresh_for: Duration::ZERO, ..self.node.sight() };
             }
         }
-        Ok(Arc::clone(&self.node.snapshot()))
+        self.node.sight()
     }
 
-    fn answer<'a>(
-        &self,
-        snapshot: &'a Snapshot,
-        question: &Question,
-        now: Time,
-    ) -> (Answer, Decision<'a>) {
-        let decision = decide(snapshot.grants(&question.tenant_id), question, now);
-        let deciding = decision.terms.filter(|_| decision.is_allowed());
-        let expire_time = deciding.and_then(|terms| terms.expire_time);
-        let longest = self.limits.max_staleness;
-        let valid_for = match (deciding, expire_time) {
-            (Some(_), Some(expire)) => longest.min(between(now, expire)),
-            (Some(_), None) => longest,
-            (None, _) => Duration::ZERO,
-        };
-        let answer = Answer {
-            reason: decision.reason,
-            grant_id: decision.terms.map(|terms: &Terms| terms.grant_id),
-            access_level: deciding.map(|terms| terms.access_level),
-            expire_time,
-            valid_for,
-            revision: snapshot.revision(),
-            message: message(&decision, question),
-        };
-        (answer, decision)
+    fn answer(&self, sight: &Sight, question: &Question) -> Answer {
+        answer(sight, &decision(sight, question), question)
     }
 }
 
-fn stale_answer(snapshot: &Snapshot, question: &Question) -> Answer {
+fn decision<'a>(sight: &'a Sight, question: &Question) -> Decision<'a> {
+    match sight.time {
+        Some(now) if sight.is_fresh() => {
+            decide(sight.view.snapshot().grants(&question.tenant_id), question, now)
+        }
+        _ => Decision::STALE,
+    }
+}
+
+fn answer(sight: &Sight, decision: &Decision<'_>, question: &Question) -> Answer {
+    let deciding = decision.terms.filter(|_| decision.is_allowed());
+    let expire_time = deciding.and_then(|terms| terms.expire_time);
+    let until_expiry = expire_time.zip(sight.time).map(|(expire, now)| between(now, expire));
+    let valid_for = match deciding {
+        Some(_) => until_expiry.map_or(sight.fresh_for, |rest| rest.min(sight.fresh_for)),
+        None => Duration::ZERO,
+    };
     Answer {
-        reason: Reason::Stale,
-        grant_id: None,
-        access_level: None,
-        expire_time: None,
-        valid_for: Duration::ZERO,
-        revision: snapshot.revision(),
-        message: message(&Decision::STALE, question),
+        reason: decision.reason,
+        grant_id: decision.terms.map(|terms: &Terms| terms.grant_id),
+        access_level: deciding.map(|terms| terms.access_level),
+        expire_time,
+        valid_for,
+        revision: sight.view.snapshot().revision(),
+        message: message(decision, question),
     }
 }

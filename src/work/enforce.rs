@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout_at},
+};
 
 use crate::{
-    domain::Revision,
-    work::{Committed, Work},
+    domain::{Enforced, Revision, time::between},
+    node::enforcement::Commit,
+    work::{Work, WorkError},
 };
 
 /// Whether a change is in force at every check node.
@@ -25,7 +29,7 @@ pub struct Enforcement {
     pub state: EnforcementState,
     /// The revision that nodes have to have.
     pub revision: Revision,
-    /// From the commit until this was known.
+    /// From the commit until this was known, or until the caller had to be answered.
     pub elapsed: Duration,
     /// Nodes that have it.
     pub nodes_acknowledged: u32,
@@ -33,17 +37,70 @@ pub struct Enforcement {
     pub nodes_lapsed: u32,
 }
 
+impl Enforcement {
+    fn complete(revision: Revision, enforced: Enforced) -> Self {
+        let Enforced { elapsed, nodes_acknowledged, nodes_lapsed } = enforced;
+        let state = EnforcementState::Complete;
+        Self { state, revision, elapsed, nodes_acknowledged, nodes_lapsed }
+    }
+
+    fn pending(revision: Revision, elapsed: Duration) -> Self {
+        let state = EnforcementState::Pending;
+        Self { state, revision, elapsed, nodes_acknowledged: 0, nodes_lapsed: 0 }
+    }
+}
+
 impl Work {
-    /// Waits until what was committed is in force: today that is at one check node, our own.
-    pub(super) async fn enforce(&self, committed: Committed, deadline: Instant) -> Enforcement {
-        let reached = self.node.wait_for(committed.revision, deadline).await;
-        let state = if reached { EnforcementState::Complete } else { EnforcementState::Pending };
-        Enforcement {
-            state,
-            revision: committed.revision,
-            elapsed: committed.at.elapsed(),
-            nodes_acknowledged: u32::from(reached),
-            nodes_lapsed: 0,
+    /// Waits until what was committed is in force everywhere. That goes on after `deadline`, and is kept with the history.
+    pub(super) async fn enforce(&self, commit: Commit, deadline: Instant) -> Enforcement {
+        let result = self.enforcer.enforce(commit);
+        self.outcome(commit, result, deadline).await
+    }
+
+    /// As [`Self::enforce`], for a change that was made before. What was found then is found again.
+    pub(super) async fn enforce_again(
+        &self,
+        revision: Revision,
+        deadline: Instant,
+    ) -> Result<Enforcement, WorkError> {
+        if let Some(enforced) = self.store.enforced(revision).await? {
+            return Ok(Enforcement::complete(revision, enforced));
+        }
+        // Every node that can answer from before the change is on this roll.
+        let max_staleness = self.store.roll().await?.max_staleness;
+        let at = self.node.boot_time();
+        let commit = Commit { first: revision, last: revision, at, max_staleness };
+        let result = self.enforcer.wait_for(commit);
+        Ok(self.outcome(commit, result, deadline).await)
+    }
+
+    /// Waits until the event of `revision`, and everything before it, is in force everywhere.
+    pub async fn wait_enforced(
+        &self,
+        revision: Revision,
+        deadline: Instant,
+    ) -> Result<Enforcement, WorkError> {
+        let events = self.store.events_after(revision - 1, 1).await?;
+        let event = events.first().ok_or(WorkError::RevisionNotFound { revision })?;
+        let is_known = self.store.enforced(revision).await?.is_some();
+        let enforcement = self.enforce_again(revision, deadline).await?;
+        // The time that counts is from the commit, not from the question.
+        let elapsed = if is_known { enforcement.elapsed } else { between(event.time, self.now()) };
+        Ok(Enforcement { elapsed, ..enforcement })
+    }
+
+    async fn outcome(
+        &self,
+        commit: Commit,
+        result: oneshot::Receiver<Enforced>,
+        deadline: Instant,
+    ) -> Enforcement {
+        match timeout_at(deadline, result).await {
+            Ok(Ok(enforced)) => Enforcement::complete(commit.last, enforced),
+            // Too late, or the server stops.
+            Ok(Err(_)) | Err(_) => {
+                Enforcement::pending(commit.last, self.node.boot_time().since(commit.at))
+            }
         }
     }
 }

@@ -49,7 +49,7 @@ impl Work {
     /// that; the history does. Goes on growing while the store is away.
     pub fn sweep_lag(&self) -> Duration {
         let next_us = self.next_expiry_us.load(Ordering::Relaxed);
-        let lag_us = self.clock.now().timestamp_micros().saturating_sub(next_us);
+        let lag_us = self.now().timestamp_micros().saturating_sub(next_us);
         Duration::from_micros(lag_us.try_into().unwrap_or(0))
     }
 
@@ -57,7 +57,7 @@ impl Work {
     pub async fn sweep(&self) -> Result<usize, StoreError> {
         let mut recorded = 0;
         loop {
-            let now = self.clock.now();
+            let now = self.now();
             let next = self.store.next_expiry().await?;
             let next_us = next.map_or(i64::MAX, |next| next.timestamp_micros());
             self.next_expiry_us.store(next_us, Ordering::Relaxed);
@@ -91,16 +91,15 @@ impl Work {
 mod tests {
     use std::collections::BTreeSet;
 
-    use chrono::TimeDelta;
     use tokio::time::Instant;
 
     use super::*;
     use crate::{
         domain::{
-            AccessLevel, Caller, End, GrantRequest, GroupId, Note, Span, SupportPolicy, TenantId,
-            Ticket, clock::ManualClock, time::from_micros,
+            AccessLevel, Caller, End, GrantRequest, GroupId, NodeId, NodeKind, Note, Span,
+            SupportPolicy, TenantId, Ticket, clock::ManualClock, time::from_micros,
         },
-        node::CheckNode,
+        node::{CheckNode, replica::Replica},
         store::{Store, memory::MemoryStore},
         work::Limits,
     };
@@ -109,9 +108,12 @@ mod tests {
     async fn the_lag_grows_though_the_sweep_does_not_run() {
         let clock = Arc::new(ManualClock::at(from_micros(1_700_000_000_000_000).unwrap()));
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(clock.clone()));
-        let limits = Limits { live_grants_per_tenant: 1, max_staleness: Duration::from_secs(2) };
-        let node = CheckNode::new();
-        let work = Work::new(store, node, clock.clone(), SupportPolicy::default(), limits);
+        let max_staleness = Duration::from_hours(10);
+        let limits = Limits { live_grants_per_tenant: 1, max_staleness };
+        let node = CheckNode::new(NodeId(uuid::Uuid::nil()), NodeKind::Replica, clock.clone());
+        let replica = Replica::new(node, store, max_staleness);
+        replica.join().await.unwrap();
+        let work = Work::new(replica.clone(), SupportPolicy::default(), limits);
         let request = GrantRequest {
             request_id: None,
             tenant_id: TenantId::fixed("acme"),
@@ -127,7 +129,8 @@ mod tests {
         assert_eq!(work.sweep().await.unwrap(), 0);
         assert_eq!(work.sweep_lag(), Duration::ZERO);
 
-        clock.advance(TimeDelta::seconds(3_600 + 5));
+        clock.pass(Duration::from_secs(3_600 + 5));
+        replica.prove_once().await.unwrap();
         assert_eq!(work.sweep_lag(), Duration::from_secs(5));
         assert_eq!(work.sweep().await.unwrap(), 1);
         assert_eq!(work.sweep_lag(), Duration::ZERO);

@@ -9,10 +9,9 @@ use crate::{
         Caller, EventKind, ExtendRequest, Grant, GrantId, GrantRequest, GrantState, Note,
         Revocation, TenantId, Terms, Time, policy::Period,
     },
+    node::enforcement::Commit,
     store::{Change, Entry, RequestMark, StoreError},
-    work::{
-        Committed, Enforcement, GrantRef, GrantView, LISTED_MAX, Work, WorkError, page::fitting,
-    },
+    work::{Enforcement, GrantRef, GrantView, LISTED_MAX, Work, WorkError, page::fitting},
 };
 
 /// The answer to a revocation.
@@ -70,8 +69,8 @@ impl Work {
             kind: EventKind::Granted { grant },
             request: mark,
         };
-        let (grant, committed) = self.append_and_commit(change, entry).await?;
-        self.node.wait_for(committed.revision, deadline).await;
+        let (grant, commit) = self.append_and_commit(change, entry).await?;
+        self.node.wait_for(commit.last, deadline).await;
         Ok(GrantView::at(grant, now))
     }
 
@@ -97,7 +96,7 @@ impl Work {
         let previous_expire_time = grant.terms.expire_time;
         if expire_time == previous_expire_time {
             drop(change);
-            let enforcement = self.enforce(unchanged(&grant), deadline).await;
+            let enforcement = self.enforce_again(grant.revision, deadline).await?;
             return Ok((GrantView::at(grant, now), enforcement));
         }
         grant.terms.expire_time = expire_time;
@@ -108,8 +107,8 @@ impl Work {
             kind: EventKind::Extended { grant, previous_expire_time },
             request: None,
         };
-        let (grant, committed) = self.append_and_commit(change, entry).await?;
-        let enforcement = self.enforce(committed, deadline).await;
+        let (grant, commit) = self.append_and_commit(change, entry).await?;
+        let enforcement = self.enforce(commit, deadline).await;
         Ok((GrantView::at(grant, now), enforcement))
     }
 
@@ -130,20 +129,20 @@ impl Work {
         remaining
             .retain(|other| other.id() != grant.id() && other.state(now) == GrantState::Active);
         remaining.truncate(listed(&remaining));
-        let (grant, committed) = if is_live {
+        let (grant, enforcement) = if is_live {
             let entry = if grant.state(now).is_ended() {
                 expiry(grant)
             } else {
                 check_etag(&grant, etag)?;
                 revocation(caller, grant, reason, now)
             };
-            self.append_and_commit(change, entry).await?
+            let (grant, commit) = self.append_and_commit(change, entry).await?;
+            (grant, self.enforce(commit, deadline).await)
         } else {
             drop(change);
-            let committed = unchanged(&grant);
-            (grant, committed)
+            let enforcement = self.enforce_again(grant.revision, deadline).await?;
+            (grant, enforcement)
         };
-        let enforcement = self.enforce(committed, deadline).await;
         let remaining = remaining.into_iter().map(|grant| GrantView::at(grant, now)).collect();
         Ok(Revoked { grant: GrantView::at(grant, now), enforcement, remaining })
     }
@@ -167,11 +166,12 @@ impl Work {
             };
             events.push(change.append(entry).await?);
         }
-        let committed = if events.is_empty() {
+        let enforcement = if events.is_empty() {
             drop(change);
-            Committed { revision: self.store.head().await?, at: Instant::now() }
+            self.enforce_again(self.store.head().await?.revision, deadline).await?
         } else {
-            self.commit(change, &events).await?
+            let commit = self.commit(change, &events).await?;
+            self.enforce(commit, deadline).await
         };
         events.retain(|event| matches!(event.kind, EventKind::Revoked { .. }));
         let count = events.len();
@@ -179,7 +179,6 @@ impl Work {
             events.into_iter().filter_map(|event| event.kind.into_grant()).collect();
         ended.truncate(listed(&ended));
         let grants = ended.into_iter().map(|grant| GrantView::at(grant, now)).collect();
-        let enforcement = self.enforce(committed, deadline).await;
         Ok(RevokedAll { grants, count, enforcement })
     }
 
@@ -188,11 +187,11 @@ impl Work {
         &self,
         mut change: Box<dyn Change>,
         entry: Entry,
-    ) -> Result<(Grant, Committed), WorkError> {
+    ) -> Result<(Grant, Commit), WorkError> {
         let event = change.append(entry).await?;
-        let committed = self.commit(change, std::slice::from_ref(&event)).await?;
+        let commit = self.commit(change, std::slice::from_ref(&event)).await?;
         let no_grant = || StoreError::Broken("an event of a grant came back without it".into());
-        Ok((event.kind.into_grant().ok_or_else(no_grant)?, committed))
+        Ok((event.kind.into_grant().ok_or_else(no_grant)?, commit))
     }
 }
 
@@ -258,11 +257,6 @@ pub(super) fn expiry(grant: Grant) -> Entry {
         kind: EventKind::Expired { grant },
         request: None,
     }
-}
-
-/// A change that was made before, as if it had been made now.
-fn unchanged(grant: &Grant) -> Committed {
-    Committed { revision: grant.revision, at: Instant::now() }
 }
 
 async fn find(change: &mut dyn Change, grant: &GrantRef) -> Result<Grant, WorkError> {

@@ -1,11 +1,12 @@
 //! What a tenant may choose from, and how it tightens that.
 
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 
 use crate::{
     domain::{Caller, EventKind, Note, SupportPolicy, TenantId, Tightening, violation::Violations},
     store::Entry,
-    work::{GrantView, Work, WorkError, grants::listed},
+    work::{Enforcement, GrantView, Work, WorkError, grants::listed},
 };
 
 /// The answer to an update.
@@ -15,6 +16,8 @@ pub struct PolicyUpdated {
     pub policy: SupportPolicy,
     /// Grants that have not ended, and that it would not allow. Newest first, at most [`LISTED_MAX`](crate::work::LISTED_MAX).
     pub outside: Vec<GrantView>,
+    /// How far the change has reached.
+    pub enforcement: Enforcement,
 }
 
 /// Changes whenever the policy does.
@@ -39,6 +42,7 @@ impl Work {
         expected_etag: Option<&str>,
         update: Tightening,
         reason: Note,
+        deadline: Instant,
     ) -> Result<PolicyUpdated, WorkError> {
         let mut change = self.store.begin().await?;
         let now = change.now();
@@ -58,15 +62,19 @@ impl Work {
         let mut outside = change.live_grants(tenant_id, usize::MAX).await?;
         outside.retain(|grant| !grant.state(now).is_ended() && !policy.covers(grant));
         outside.truncate(listed(&outside));
-        if new != old {
+        let enforcement = if new == old {
+            drop(change);
+            self.enforce_again(self.store.head().await?.revision, deadline).await?
+        } else {
             let kind = EventKind::PolicyUpdated { tightening: new, policy: policy.clone() };
             let actor = caller.actor.clone();
             let tenant_id = tenant_id.clone();
             let entry = Entry { tenant_id, actor, reason, kind, request: None };
             let event = change.append(entry).await?;
-            self.commit(change, std::slice::from_ref(&event)).await?;
-        }
+            let commit = self.commit(change, std::slice::from_ref(&event)).await?;
+            self.enforce(commit, deadline).await
+        };
         let outside = outside.into_iter().map(|grant| GrantView::at(grant, now)).collect();
-        Ok(PolicyUpdated { policy, outside })
+        Ok(PolicyUpdated { policy, outside, enforcement })
     }
 }

@@ -1,7 +1,7 @@
 //! Review: one grant, all grants, the whole history.
 
 use crate::{
-    domain::{AgentId, Event, Grant, GrantState, GroupId, TenantId, Time},
+    domain::{AgentId, Enforced, Event, Grant, GrantState, GroupId, TenantId, Time},
     store::{EventQuery, GrantQuery},
     work::{
         GrantRef, GrantView, Work, WorkError,
@@ -25,6 +25,9 @@ pub struct GrantFilter {
     /// In force at some time before then.
     pub overlap_end: Option<Time>,
 }
+
+/// A line of history, and what was proven of its enforcement.
+pub type Recorded = (Event, Option<Enforced>);
 
 impl Work {
     /// One grant.
@@ -66,7 +69,7 @@ impl Work {
         tenant_id: &TenantId,
         grant: Option<&GrantRef>,
         page: &PageRequest,
-    ) -> Result<Page<Event>, WorkError> {
+    ) -> Result<Page<Recorded>, WorkError> {
         let grant_id = match grant {
             Some(grant) => Some(self.get_grant(grant).await?.grant.id()),
             None => None,
@@ -79,6 +82,7 @@ impl Work {
             limit: page.limit(),
         };
         let events = self.store.list_events(&query).await?;
-        Ok(page.page(query_id, events, |event: &Event| event.revision, Event::weight))
+        let revision = |(event, _): &Recorded| event.revision;
+        Ok(page.page(query_id, events, revision, |(event, _): &Recorded| event.weight()))
     }
 }

@@ -1,0 +1,129 @@
+//! When a change is in force everywhere: what the roll of check nodes says of it. Pure: time is an argument.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{
+    domain::{Ack, BootTime, NodeId, Revision},
+    node::{
+        freshness::lengthened,
+        mutants::{Rule, is_broken},
+    },
+    store::Roll,
+};
+
+/// How long a node that was struck off is told of, in lengths of a lease.
+const REMEMBERED: u32 = 5;
+
+/// A change whose reach is to be known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Commit {
+    /// Its first event.
+    pub first: Revision,
+    /// Its last event: what every node has to have.
+    pub last: Revision,
+    /// When the commit had been answered, or later.
+    pub at: BootTime,
+    /// The longest that any node which was registered before the commit may answer from one proof.
+    pub max_staleness: Duration,
+}
+
+/// How far a change has reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// No node can answer from before it.
+    Everywhere {
+        /// Nodes that confirmed it.
+        acknowledged: u32,
+        /// Nodes that did not, and can no longer allow anything.
+        lapsed: u32,
+    },
+    /// Some may. The answer changes by itself at this moment at the latest.
+    Waiting {
+        /// When everything that was proven before the commit has lapsed.
+        until: BootTime,
+    },
+}
+
+/// The roll of check nodes as one replica sees it, time after time.
+#[derive(Debug, Default)]
+pub struct RollWatch {
+    /// When the last roll was asked for.
+    asked_at: Option<BootTime>,
+    members: BTreeMap<NodeId, Seen>,
+    /// Nodes that were struck off lately: when, and how many nodes that was. Only to be told of.
+    struck_off: BTreeMap<NodeId, (BootTime, u32)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    seq: i64,
+    /// When this `seq` was seen first.
+    since: BootTime,
+    ack: Ack,
+}
+
+/// A node that has not renewed for so long that none of its proofs can be valid, unless a renewal is in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Silent {
+    /// The node.
+    pub node_id: NodeId,
+    /// What its row said. It may be struck off only if it still does.
+    pub seq: i64,
+}
+
+impl RollWatch {
+    /// Takes in a roll that was asked for at `asked_at` and has been answered by `now`; names those that have fallen silent.
+    pub fn saw(&mut self, roll: &Roll, asked_at: BootTime, now: BootTime) -> Vec<Silent> {
+        let patience = lengthened(roll.max_staleness);
+        let members = roll.members.iter().map(|member| {
+            let before = self.members.get(&member.node_id).filter(|seen| seen.seq == member.seq);
+            let since = before.map_or(now, |seen| seen.since);
+            (member.node_id, Seen { seq: member.seq, since, ack: member.ack })
+        });
+        self.members = members.collect();
+        self.struck_off.retain(|_, (at, _)| now < *at + patience * REMEMBERED);
+        self.asked_at = Some(asked_at);
+        let silent = self.members.iter().filter(|(_, seen)| now >= seen.since + patience);
+        silent.map(|(&node_id, seen)| Silent { node_id, seq: seen.seq }).collect()
+    }
+
+    /// A silent node's row is gone: until it registers anew, with a row that is not this one, it can prove nothing.
+    pub fn struck_off(&mut self, silent: Silent, now: BootTime) {
+        if let Some(seen) = self.members.remove(&silent.node_id) {
+            self.struck_off.insert(silent.node_id, (now, seen.ack.nodes.max(1)));
+        }
+    }
+
+    /// Whether no other node than `own` was in the roll when it was last read.
+    pub fn is_only(&self, own: NodeId) -> bool {
+        self.asked_at.is_some() && self.members.keys().all(|node_id| *node_id == own)
+    }
+
+    /// How far `commit` has reached, where the node `own` says itself what it acknowledges.
+    pub fn reach(&self, commit: &Commit, own: NodeId, own_ack: Ack, now: BootTime) -> Reach {
+        let is_recent = self.asked_at.is_some_and(|asked_at| asked_at >= commit.at)
+            || is_broken(Rule::RollAfterCommit);
+        let (mut acknowledged, mut lapsed, mut missing) = (0, 0, 0);
+        let is_silent = |seen: &Seen| now >= seen.since + lengthened(commit.max_staleness);
+        let others = self.members.iter().filter(|(node_id, _)| **node_id != own);
+        let others = others.map(|(_, seen)| (seen.ack, is_silent(seen)));
+        for (ack, is_silent) in others.chain([(own_ack, false)]) {
+            if ack.revision >= commit.last {
+                acknowledged += ack.nodes;
+                lapsed += ack.nodes_lapsed;
+            } else if is_silent && is_broken(Rule::StrikeOffBeforeSkip) {
+                lapsed += 1;
+            } else {
+                missing += ack.nodes.max(1);
+            }
+        }
+        let since_commit = self.struck_off.values().filter(|(at, _)| *at >= commit.at);
+        lapsed += since_commit.map(|(_, nodes)| nodes).sum::<u32>();
+        let until = commit.at + lengthened(commit.max_staleness);
+        if (missing == 0 && is_recent) || now >= until {
+            Reach::Everywhere { acknowledged, lapsed: lapsed + missing }
+        } else {
+            Reach::Waiting { until }
+        }
+    }
+}

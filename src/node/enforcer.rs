@@ -1,0 +1,203 @@
+//! Finds out when changes are in force everywhere: drives [`RollWatch`] with what the store says.
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::{
+    domain::{Enforced, Revision},
+    node::{
+        CheckNode,
+        enforcement::{Commit, Reach, RollWatch},
+        replica::chain,
+    },
+    store::{Store, StoreError},
+};
+
+/// How often the roll is read while somebody waits. Acknowledgements are told of; this is for those whose telling was lost.
+const BUSY_INTERVAL: Duration = Duration::from_millis(50);
+/// How often the roll is read while nobody waits, so that the next change need not wait for the dead.
+const IDLE_INTERVAL: Duration = Duration::from_millis(500);
+/// How many results may wait to be written. Beyond that they are forgotten: the history then lacks a note.
+const RECORDS_MAX: usize = 1_024;
+/// How long to wait before a result is written again that could not be.
+const RECORD_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Waits for changes to be in force everywhere, for as many callers as there are.
+#[derive(Debug)]
+pub struct Enforcer {
+    node: Arc<CheckNode>,
+    store: Arc<dyn Store>,
+    watch: Mutex<RollWatch>,
+    pending: Mutex<Vec<Pending>>,
+    /// Asks for a look at the roll.
+    look: Notify,
+    /// Asks to see whether anybody need not wait any longer.
+    settle: Notify,
+}
+
+#[derive(Debug)]
+struct Pending {
+    commit: Commit,
+    is_recorded: bool,
+    done: oneshot::Sender<Enforced>,
+}
+
+type Record = (Revision, Revision, Enforced);
+
+impl Enforcer {
+    /// An enforcer at `node`, which reads the roll in `store`.
+    pub fn new(node: Arc<CheckNode>, store: Arc<dyn Store>) -> Arc<Self> {
+        Arc::new(Self {
+            node,
+            store,
+            watch: Mutex::default(),
+            pending: Mutex::default(),
+            look: Notify::new(),
+            settle: Notify::new(),
+        })
+    }
+
+    /// Begins to wait for a change that this process has made. What is found is kept with its events.
+    pub fn enforce(&self, commit: Commit) -> oneshot::Receiver<Enforced> {
+        self.wait(commit, true)
+    }
+
+    /// Begins to wait for a change that somebody made.
+    pub fn wait_for(&self, commit: Commit) -> oneshot::Receiver<Enforced> {
+        self.wait(commit, false)
+    }
+
+    /// Somebody may have acknowledged something.
+    pub fn wake(&self) {
+        self.look.notify_one();
+    }
+
+    /// Whether no other node was in the roll when it was last read.
+    pub fn is_only_one(&self) -> bool {
+        self.watch.lock().is_only(self.node.id())
+    }
+
+    fn wait(&self, commit: Commit, is_recorded: bool) -> oneshot::Receiver<Enforced> {
+        let (done, result) = oneshot::channel();
+        self.pending.lock().push(Pending { commit, is_recorded, done });
+        self.look.notify_one();
+        self.settle.notify_one();
+        result
+    }
+
+    /// Goes on until stopped. What has not been found out by then is forgotten: nobody waits for it any more.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let (records, to_write) = mpsc::channel(RECORDS_MAX);
+        let work = async { tokio::join!(self.look(), self.settle(records), self.record(to_write)) };
+        stop.run_until_cancelled(work).await;
+    }
+
+    /// Reads the roll, and strikes off those who have fallen silent.
+    async fn look(&self) {
+        let mut is_away = false;
+        loop {
+            let is_idle = self.pending.lock().is_empty();
+            let patience = if is_idle { IDLE_INTERVAL } else { BUSY_INTERVAL };
+            let _ = timeout(patience, self.look.notified()).await;
+            match self.look_once().await {
+                Ok(()) if is_away => {
+                    is_away = false;
+                    info!("the roll of check nodes can be read again");
+                }
+                Ok(()) => {}
+                Err(error) if is_away => {
+                    debug!(error = %chain(&error), "still cannot read the roll")
+                }
+                Err(error) => {
+                    is_away = true;
+                    warn!(error = %chain(&error), "cannot read the roll of check nodes, will go on trying");
+                }
+            }
+        }
+    }
+
+    async fn look_once(&self) -> Result<(), StoreError> {
+        let asked_at = self.node.boot_time();
+        let roll = self.store.roll().await?;
+        let silent = self.watch.lock().saw(&roll, asked_at, self.node.boot_time());
+        self.settle.notify_one();
+        for silent in silent.into_iter().filter(|silent| silent.node_id != self.node.id()) {
+            if self.store.strike_off(silent.node_id, silent.seq).await? {
+                info!(node = %silent.node_id, "a check node has fallen silent, and was struck off the roll");
+                let now = self.node.boot_time();
+                self.watch.lock().struck_off(silent, now);
+                self.settle.notify_one();
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers those whose change is in force everywhere.
+    async fn settle(&self, records: mpsc::Sender<Record>) {
+        let mut news = self.node.news();
+        loop {
+            news.mark_unchanged();
+            let next = self.settle_once(&records);
+            tokio::select! {
+                () = self.settle.notified() => {}
+                _ = news.changed() => {}
+                () = sleep(next.unwrap_or(IDLE_INTERVAL)) => {}
+            }
+        }
+    }
+
+    /// Says after how long somebody will have waited long enough, whatever happens.
+    fn settle_once(&self, records: &mpsc::Sender<Record>) -> Option<Duration> {
+        let mut next: Option<Duration> = None;
+        let own_ack = self.node.ack();
+        let watch = self.watch.lock();
+        let now = self.node.boot_time();
+        self.pending.lock().retain_mut(|pending| {
+            let commit = pending.commit;
+            match watch.reach(&commit, self.node.id(), own_ack, now) {
+                Reach::Waiting { until } => {
+                    let patience = until.since(now);
+                    next = Some(next.map_or(patience, |next| next.min(patience)));
+                    true
+                }
+                Reach::Everywhere { acknowledged, lapsed } => {
+                    let enforced = Enforced {
+                        elapsed: now.since(commit.at),
+                        nodes_acknowledged: acknowledged,
+                        nodes_lapsed: lapsed,
+                    };
+                    let (unused, _) = oneshot::channel();
+                    // Whoever asked may have gone.
+                    let _ = std::mem::replace(&mut pending.done, unused).send(enforced);
+                    if pending.is_recorded
+                        && records.try_send((commit.first, commit.last, enforced)).is_err()
+                    {
+                        warn!(revision = commit.last, "too much waits to be written: it will not be in the history when this was enforced");
+                    }
+                    false
+                }
+            }
+        });
+        next
+    }
+
+    /// Writes what was found into the history. Nobody waits for that.
+    async fn record(&self, mut records: mpsc::Receiver<Record>) {
+        while let Some((first, last, enforced)) = records.recv().await {
+            while let Err(error) = self.store.record_enforced(first, last, enforced).await {
+                if let StoreError::Broken(_) = error {
+                    warn!(error = %chain(&error), "cannot write when a change was enforced");
+                    break;
+                }
+                sleep(RECORD_INTERVAL).await;
+            }
+        }
+    }
+}

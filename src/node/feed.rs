@@ -1,0 +1,113 @@
+//! The last changes, kept for those that follow. Bounded: who falls further behind starts from a snapshot.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use crate::{
+    domain::{Position, Revision},
+    node::message::Delta,
+};
+
+/// The most bytes of changes that are kept.
+const WEIGHT_MAX: usize = 16 * 1_024 * 1_024;
+/// The most changes in one message.
+const BATCH: usize = 200;
+
+/// Changes in the order of the log, without a gap, up to what the node holds.
+#[derive(Debug)]
+pub struct Feed {
+    /// The position before the first change that is kept.
+    base: Position,
+    changes: VecDeque<Arc<Delta>>,
+    weight: usize,
+    weight_max: usize,
+}
+
+impl Feed {
+    /// A feed of a node that holds `base`, and nothing of how it came to be.
+    pub fn at(base: Position) -> Self {
+        Self { base, changes: VecDeque::new(), weight: 0, weight_max: WEIGHT_MAX }
+    }
+
+    /// Adds the next change.
+    pub fn push(&mut self, change: Arc<Delta>) {
+        self.weight += change.weight();
+        self.changes.push_back(change);
+        while self.weight > self.weight_max
+            && let Some(oldest) = self.changes.pop_front()
+        {
+            self.weight -= oldest.weight();
+            self.base.revision = oldest.revision;
+            self.base.time = Some(oldest.time);
+        }
+    }
+
+    /// Whether the feed goes on from `position`: it is in this history, and so is every change since.
+    pub fn continues(&self, position: &Position) -> bool {
+        if position.revision <= self.base.revision {
+            return *position == self.base;
+        }
+        let change = self.index(position.revision).and_then(|index| self.changes.get(index));
+        position.epoch == self.base.epoch
+            && change.is_some_and(|change| Some(change.time) == position.time)
+    }
+
+    /// The changes after `revision`, at most so many as fit in a message; `None` if some are no longer here.
+    pub fn after(&self, revision: Revision) -> Option<Vec<Arc<Delta>>> {
+        let first = self.index(revision + 1)?;
+        Some(self.changes.iter().skip(first).take(BATCH).cloned().collect())
+    }
+
+    fn index(&self, revision: Revision) -> Option<usize> {
+        usize::try_from(revision - self.base.revision - 1).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::domain::{Epoch, time::from_micros};
+
+    fn position(revision: Revision, micros: i64) -> Position {
+        Position { epoch: Epoch(Uuid::nil()), revision, time: from_micros(micros) }
+    }
+
+    fn feed(weight_max: usize) -> Feed {
+        let mut feed = Feed { weight_max, ..Feed::at(position(10, 100)) };
+        for revision in 11..=15 {
+            let time = from_micros(revision * 10).unwrap();
+            feed.push(Arc::new(Delta { revision, time, grant: None }));
+        }
+        feed
+    }
+
+    #[test]
+    fn a_follower_goes_on_from_where_it_is() {
+        let feed = feed(WEIGHT_MAX);
+        let revisions = |after| {
+            let changes = feed.after(after)?;
+            Some(changes.iter().map(|change| change.revision).collect::<Vec<_>>())
+        };
+        assert_eq!(revisions(10), Some(vec![11, 12, 13, 14, 15]));
+        assert_eq!(revisions(14), Some(vec![15]));
+        assert_eq!(revisions(15), Some(vec![]));
+        assert_eq!(revisions(9), None);
+        assert!(feed.continues(&position(10, 100)));
+        assert!(feed.continues(&position(13, 130)));
+        assert!(!feed.continues(&position(13, 131)), "another history");
+        assert!(!feed.continues(&position(9, 90)), "too old");
+        assert!(!feed.continues(&position(16, 160)), "from the future");
+        let other = Position { epoch: Epoch(Uuid::max()), ..position(13, 130) };
+        assert!(!feed.continues(&other));
+    }
+
+    #[test]
+    fn the_oldest_changes_are_dropped() {
+        let feed = feed(500);
+        assert!(feed.after(12).is_none());
+        assert_eq!(feed.after(13).unwrap().len(), 2);
+        assert!(feed.continues(&position(13, 130)));
+        assert!(!feed.continues(&position(12, 120)));
+    }
+}

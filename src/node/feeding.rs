@@ -1,0 +1,424 @@
+//! Feeds one follower: what is said to it, in which order, and what it may say. The machine is [`Feeding`]; [`serve`] drives it.
+//!
+//! The order is the point. A pong stands behind every change that the node had applied when it vouched: so whoever gets it
+//! holds what the node may have acknowledged.
+
+use std::{collections::VecDeque, pin::pin, sync::Arc};
+
+use futures::{Stream, StreamExt};
+use tokio::sync::mpsc;
+
+use crate::{
+    domain::{BootTime, NodeId, Position, Revision},
+    node::{
+        CheckNode,
+        followers::StreamId,
+        message::{Down, Hello, PROTOCOL, Pong, Up, Welcome},
+        mutants::{Rule, is_broken},
+        snapshot::Parts,
+    },
+};
+
+/// How many messages a follower may send at once, and how many a second.
+const MESSAGES_BURST: u32 = 1_000;
+const MESSAGES_PER_SECOND: u32 = 1_000;
+/// The most pings that wait for their pong. Of more, the oldest would prove the least, and is not answered.
+const PINGS_MAX: usize = 32;
+
+/// Why a stream was ended by the node that feeds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FeedEnd {
+    /// The first message was another.
+    #[error("the first message must be hello")]
+    NoHello,
+    /// There was another hello.
+    #[error("hello must be the first message, and come once")]
+    SecondHello,
+    /// The follower is too new or too old.
+    #[error(
+        "this node speaks version {PROTOCOL} of the protocol, but the follower speaks {0}: upgrade the older of the two"
+    )]
+    OtherProtocol(u32),
+    /// The follower is this node.
+    #[error("a check node must not follow itself: correct its upstream")]
+    Itself,
+    /// An acknowledgement of something that was not sent, or less than one before.
+    #[error(
+        "ack.revision must be between {least} and {most}, which this stream was sent, but is {found}"
+    )]
+    WrongAck {
+        /// What was acknowledged before.
+        least: Revision,
+        /// What was sent.
+        most: Revision,
+        /// What came.
+        found: Revision,
+    },
+    /// Pings must be numbered upwards.
+    #[error("ping.sequence must be greater than {last}, but is {found}")]
+    WrongPing {
+        /// The ping before.
+        last: i64,
+        /// What came.
+        found: i64,
+    },
+    /// The follower talks too much.
+    #[error("a follower may send {MESSAGES_PER_SECOND} messages a second")]
+    Flood,
+    /// The follower reads too slowly, and what it would need next is no longer kept.
+    #[error("the follower is too slow: it must come back, and take a snapshot")]
+    TooSlow,
+    /// This node holds another history now.
+    #[error("this node has taken a new snapshot: the follower must come back")]
+    NewSnapshot,
+    /// The follower has opened another stream.
+    #[error("the follower has opened another stream")]
+    Replaced,
+    /// This node stops.
+    #[error("this node stops: follow another")]
+    Stopping,
+}
+
+/// One follower's stream.
+#[derive(Debug)]
+pub struct Feeding {
+    node: Arc<CheckNode>,
+    stage: Stage,
+    /// Numbers of pings that wait for their pong.
+    pings: VecDeque<i64>,
+    last_ping: i64,
+    last_ack: Revision,
+    /// What may still be sent by the follower before it talks too much.
+    allowance: u32,
+    allowance_at: BootTime,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Nothing was said.
+    New,
+    /// The welcome is to be sent.
+    Greeting(Hello),
+    /// This node holds nothing yet, or the follower holds what this node does not know: that may be news, or another history. A
+    /// proof that was asked for after `since` tells.
+    Waiting { follower: Follower, held: Option<Position>, since: BootTime },
+    /// A snapshot is being sent.
+    Snapshot { follower: Follower, parts: Box<Parts>, position: Position, has_begun: bool },
+    /// Changes are being sent; `sent` is the last.
+    Changes { follower: Follower, sent: Revision },
+    /// The follower has left.
+    Left,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Follower {
+    node_id: NodeId,
+    stream: StreamId,
+    /// Of the node, when the follower came.
+    generation: u64,
+}
+
+impl Feeding {
+    /// A stream on which nothing was said.
+    pub fn new(node: Arc<CheckNode>) -> Self {
+        let allowance_at = node.boot_time();
+        Self {
+            node,
+            stage: Stage::New,
+            pings: VecDeque::new(),
+            last_ping: 0,
+            last_ack: 0,
+            allowance: MESSAGES_BURST,
+            allowance_at,
+        }
+    }
+
+    /// What the follower says.
+    pub fn receive(&mut self, up: Up) -> Result<(), FeedEnd> {
+        self.count_message()?;
+        let Some(follower) = self.follower() else { return self.receive_first(up) };
+        let Follower { node_id, stream, .. } = follower;
+        let now = self.node.boot_time();
+        self.node.with_followers(|moment| moment.followers.heard(node_id, stream, now));
+        match up {
+            Up::Hello(_) => return Err(FeedEnd::SecondHello),
+            Up::Ping { seq } if seq <= self.last_ping => {
+                return Err(FeedEnd::WrongPing { last: self.last_ping, found: seq });
+            }
+            Up::Ping { seq } => {
+                self.last_ping = seq;
+                if self.pings.len() == PINGS_MAX {
+                    self.pings.pop_front();
+                }
+                self.pings.push_back(seq);
+            }
+            Up::Ack(ack) => {
+                let most = self.sent().unwrap_or(0);
+                if !(self.last_ack..=most).contains(&ack.revision) {
+                    let (least, found) = (self.last_ack, ack.revision);
+                    return Err(FeedEnd::WrongAck { least, most, found });
+                }
+                self.last_ack = ack.revision;
+                self.node.with_followers(|moment| moment.followers.acked(node_id, stream, ack));
+                self.node.tell_acks();
+            }
+            Up::Report(infos) => {
+                self.node
+                    .with_followers(|moment| moment.followers.reported(node_id, stream, infos));
+            }
+            Up::Leave => {
+                self.node.with_followers(|moment| moment.followers.left(node_id, stream));
+                self.node.tell_acks();
+                self.stage = Stage::Left;
+            }
+        }
+        Ok(())
+    }
+
+    /// The stream has ended.
+    pub fn close(&mut self) {
+        if let Some(Follower { node_id, stream, .. }) = self.follower() {
+            self.node.with_followers(|moment| moment.followers.lost(node_id, stream));
+            self.node.tell_acks();
+        }
+        self.stage = Stage::Left;
+    }
+
+    /// What is to be said next, if there is something to say now.
+    pub fn next(&mut self) -> Result<Option<Down>, FeedEnd> {
+        if let Some(Follower { node_id, stream, generation }) = self.follower() {
+            if self.node.generation() != generation {
+                return Err(FeedEnd::NewSnapshot);
+            }
+            let is_current =
+                |followers: &mut super::Followers| followers.is_current(node_id, stream);
+            if !self.node.with_followers(|moment| is_current(moment.followers)) {
+                return Err(FeedEnd::Replaced);
+            }
+        }
+        match std::mem::replace(&mut self.stage, Stage::Left) {
+            stage @ (Stage::New | Stage::Left) => {
+                self.stage = stage;
+                Ok(None)
+            }
+            Stage::Greeting(hello) => Ok(Some(self.welcome(&hello))),
+            Stage::Waiting { follower, held, since } => {
+                self.stage = self.begin(follower, held, since);
+                match self.stage {
+                    Stage::Waiting { .. } => Ok(self.pong_without_proof()),
+                    _ => self.next(),
+                }
+            }
+            Stage::Snapshot { follower, mut parts, position, has_begun } => {
+                let (message, stage) = if !has_begun {
+                    (Down::SnapshotBegin, None)
+                } else if let Some(grants) = parts.next() {
+                    (Down::SnapshotGrants(grants), None)
+                } else {
+                    let sent = position.revision;
+                    (Down::SnapshotEnd(position), Some(Stage::Changes { follower, sent }))
+                };
+                let going_on = || Stage::Snapshot { follower, parts, position, has_begun: true };
+                self.stage = stage.unwrap_or_else(going_on);
+                Ok(Some(message))
+            }
+            Stage::Changes { follower, sent } => {
+                self.stage = Stage::Changes { follower, sent };
+                self.next_change(follower, sent)
+            }
+        }
+    }
+
+    /// Whether the next change is no longer kept.
+    pub fn is_too_slow(&self) -> bool {
+        let Some(sent) = self.sent() else { return false };
+        self.node.with_followers(|moment| moment.feed.is_none_or(|feed| feed.after(sent).is_none()))
+    }
+
+    /// Whether the follower has left.
+    pub fn has_left(&self) -> bool {
+        matches!(self.stage, Stage::Left)
+    }
+
+    fn receive_first(&mut self, up: Up) -> Result<(), FeedEnd> {
+        match (&self.stage, up) {
+            (Stage::New, Up::Hello(hello)) if hello.protocol != PROTOCOL => {
+                Err(FeedEnd::OtherProtocol(hello.protocol))
+            }
+            (Stage::New, Up::Hello(hello)) if hello.node_id == self.node.id() => {
+                Err(FeedEnd::Itself)
+            }
+            (Stage::New, Up::Hello(hello)) => {
+                self.stage = Stage::Greeting(hello);
+                Ok(())
+            }
+            (Stage::New, _) => Err(FeedEnd::NoHello),
+            (Stage::Greeting(_), Up::Hello(_)) => Err(FeedEnd::SecondHello),
+            (Stage::Greeting(_), Up::Ping { seq }) => {
+                self.pings.push_back(seq);
+                self.last_ping = seq;
+                Ok(())
+            }
+            // Nothing was sent that could be acknowledged.
+            (Stage::Greeting(_), Up::Ack(ack)) if ack.revision > 0 => {
+                Err(FeedEnd::WrongAck { least: 0, most: 0, found: ack.revision })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn welcome(&mut self, hello: &Hello) -> Down {
+        let node_id = hello.node_id;
+        let (stream, since) = self
+            .node
+            .with_followers(|moment| (moment.followers.join(hello, moment.now), moment.now));
+        let follower = Follower { node_id, stream, generation: self.node.generation() };
+        self.stage = self.begin(follower, hello.held, since);
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        Down::Welcome(Welcome { protocol: PROTOCOL, node_id: self.node.id(), version })
+    }
+
+    /// Decides where the follower goes on from.
+    fn begin(&self, follower: Follower, held: Option<Position>, since: BootTime) -> Stage {
+        self.node.with_followers(|moment| {
+            let snapshot = &moment.view.snapshot;
+            let Some((position, feed)) = snapshot.position().zip(moment.feed) else {
+                return Stage::Waiting { follower, held, since };
+            };
+            let is_unknown =
+                |held: &Position| held.epoch != position.epoch || held.revision > position.revision;
+            let is_proven = moment.view.proof.is_some_and(|proof| proof.as_of >= since);
+            match held {
+                Some(held) if feed.continues(&held) => {
+                    Stage::Changes { follower, sent: held.revision }
+                }
+                Some(unknown) if is_unknown(&unknown) && !is_proven => {
+                    Stage::Waiting { follower, held, since }
+                }
+                _ => {
+                    let parts = Box::new(snapshot.clone().into_parts());
+                    Stage::Snapshot { follower, parts, position, has_begun: false }
+                }
+            }
+        })
+    }
+
+    fn next_change(&mut self, follower: Follower, sent: Revision) -> Result<Option<Down>, FeedEnd> {
+        let Follower { node_id, stream, .. } = follower;
+        let ping = self.pings.front().copied();
+        let (down, is_pong) = self
+            .node
+            .with_followers(|moment| {
+                let revision = moment.view.snapshot.revision();
+                let is_overtaking = ping.is_some() && is_broken(Rule::PongBehindChanges);
+                if sent < revision && !is_overtaking {
+                    let feed = moment.feed.and_then(|feed| feed.after(sent));
+                    return feed.map(Down::Changes).map(|changes| (Some(changes), false));
+                }
+                let Some(seq) = ping else { return Some((None, false)) };
+                // Before anything leaves: from now on the follower counts.
+                let proof = moment.view.proof.filter(|proof| proof.is_valid(moment.now));
+                if let Some(proof) = &proof {
+                    moment.followers.vouched(node_id, stream, proof, moment.now);
+                }
+                let proof = proof.map(|proof| proof.vouch(revision, moment.now));
+                Some((Some(Down::Pong(Pong { seq, path: Vec::new(), proof })), true))
+            })
+            .ok_or(FeedEnd::TooSlow)?;
+        if let (Some(Down::Changes(changes)), Some(last)) =
+            (&down, down.as_ref().and_then(last_revision))
+        {
+            debug_assert!(!changes.is_empty());
+            self.stage = Stage::Changes { follower, sent: last };
+        }
+        if is_pong {
+            self.pings.pop_front();
+        }
+        Ok(down.map(|down| self.with_path(down)))
+    }
+
+    fn pong_without_proof(&mut self) -> Option<Down> {
+        let seq = self.pings.pop_front()?;
+        Some(self.with_path(Down::Pong(Pong { seq, path: Vec::new(), proof: None })))
+    }
+
+    fn with_path(&self, down: Down) -> Down {
+        match down {
+            Down::Pong(pong) => Down::Pong(Pong { path: self.node.path(), ..pong }),
+            other => other,
+        }
+    }
+
+    fn follower(&self) -> Option<Follower> {
+        match &self.stage {
+            Stage::Waiting { follower, .. }
+            | Stage::Snapshot { follower, .. }
+            | Stage::Changes { follower, .. } => Some(*follower),
+            Stage::New | Stage::Greeting(_) | Stage::Left => None,
+        }
+    }
+
+    fn sent(&self) -> Option<Revision> {
+        match &self.stage {
+            Stage::Changes { sent, .. } => Some(*sent),
+            _ => None,
+        }
+    }
+
+    fn count_message(&mut self) -> Result<(), FeedEnd> {
+        let now = self.node.boot_time();
+        let earned = now.since(self.allowance_at) * MESSAGES_PER_SECOND;
+        let earned = u32::try_from(earned.as_secs()).unwrap_or(u32::MAX);
+        if earned > 0 {
+            self.allowance = self.allowance.saturating_add(earned).min(MESSAGES_BURST);
+            self.allowance_at = now;
+        }
+        self.allowance = self.allowance.checked_sub(1).ok_or(FeedEnd::Flood)?;
+        Ok(())
+    }
+}
+
+fn last_revision(down: &Down) -> Option<Revision> {
+    match down {
+        Down::Changes(changes) => changes.last().map(|change| change.revision),
+        _ => None,
+    }
+}
+
+/// Feeds a follower until it goes, or must go.
+pub async fn serve<E>(
+    node: Arc<CheckNode>,
+    incoming: impl Stream<Item = Result<Up, E>>,
+    outgoing: mpsc::Sender<Down>,
+) -> Result<(), FeedEnd> {
+    let mut incoming = pin!(incoming);
+    let mut news = node.news();
+    let mut feeding = Feeding::new(node);
+    let mut next = None;
+    let ended = loop {
+        if next.is_none() {
+            news.mark_unchanged();
+            match feeding.next() {
+                Ok(message) => next = message,
+                Err(end) => break Err(end),
+            }
+        }
+        tokio::select! {
+            biased;
+            up = incoming.next() => match up {
+                Some(Ok(up)) => if let Err(end) = feeding.receive(up) { break Err(end) },
+                Some(Err(_)) | None => break Ok(()),
+            },
+            permit = outgoing.reserve(), if next.is_some() => match (permit, next.take()) {
+                (Ok(permit), Some(message)) => permit.send(message),
+                _ => break Ok(()),
+            },
+            _ = news.changed() => if feeding.is_too_slow() { break Err(FeedEnd::TooSlow) },
+        }
+        if feeding.has_left() {
+            break Ok(());
+        }
+    };
+    feeding.close();
+    ended
+}

@@ -1,0 +1,203 @@
+//! Those that a node feeds, and what it may acknowledge for them. Pure: time is an argument.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{
+    domain::{Ack, BootTime, NodeId, NodeInfo, NodeKind, Revision},
+    node::{
+        freshness::{Proof, lengthened},
+        message::{Hello, REPORT_MAX},
+        mutants::{Rule, is_broken},
+    },
+};
+
+/// How long a follower that has lapsed is told of, in lengths of a lease.
+const REMEMBERED: u32 = 5;
+
+/// Names one stream of a follower: a follower that comes back has a new one.
+pub type StreamId = u64;
+
+/// Everybody who may answer from what this node has vouched for.
+#[derive(Debug, Default)]
+pub struct Followers {
+    last_stream: StreamId,
+    followers: BTreeMap<NodeId, Follower>,
+}
+
+#[derive(Debug)]
+struct Follower {
+    version: String,
+    /// Its stream; `None` once that has ended without a word.
+    stream: Option<StreamId>,
+    acked: Ack,
+    /// By when everything that it was vouched for has lapsed; `None`: nothing was.
+    lapses_at: Option<BootTime>,
+    last_lease: Duration,
+    last_heard: BootTime,
+    /// How old its proof was when it was last vouched for.
+    proof_age: Option<Duration>,
+    report: Vec<NodeInfo>,
+}
+
+impl Follower {
+    /// Whether it may still answer from what it was vouched for.
+    fn may_answer(&self, now: BootTime) -> bool {
+        self.lapses_at.is_some_and(|lapses_at| now < lapses_at)
+    }
+
+    /// Whether it has lapsed, not long ago.
+    fn is_remembered_silent(&self, now: BootTime) -> bool {
+        self.lapses_at.is_some() && self.is_remembered(now)
+    }
+
+    /// Whether anybody still wants to know of it.
+    fn is_remembered(&self, now: BootTime) -> bool {
+        let until = |at: BootTime| at + self.last_lease * REMEMBERED;
+        self.stream.is_some() || self.lapses_at.is_some_and(|at| now < until(at))
+    }
+}
+
+impl Followers {
+    /// A follower has a new stream. If it had another, that one counts no more.
+    pub fn join(&mut self, hello: &Hello, now: BootTime) -> StreamId {
+        self.last_stream += 1;
+        self.followers.retain(|_, follower| follower.is_remembered(now));
+        let known = self.followers.remove(&hello.node_id);
+        let lapses_at = known.as_ref().and_then(|known| known.lapses_at);
+        let last_lease = known.map_or(Duration::ZERO, |known| known.last_lease);
+        self.followers.insert(
+            hello.node_id,
+            Follower {
+                version: hello.version.clone(),
+                stream: Some(self.last_stream),
+                acked: Ack { revision: 0, nodes: 1, nodes_lapsed: 0 },
+                lapses_at,
+                last_lease,
+                last_heard: now,
+                proof_age: None,
+                report: Vec::new(),
+            },
+        );
+        self.last_stream
+    }
+
+    /// Whether this is still the stream of that follower.
+    pub fn is_current(&self, node_id: NodeId, stream: StreamId) -> bool {
+        self.followers.get(&node_id).is_some_and(|follower| follower.stream == Some(stream))
+    }
+
+    /// The follower is about to be vouched for from `proof`. Call it before sending.
+    pub fn vouched(&mut self, node_id: NodeId, stream: StreamId, proof: &Proof, now: BootTime) {
+        let Some(follower) = self.current(node_id, stream) else { return };
+        let lapses_at = proof.as_of + lengthened(proof.max_staleness);
+        follower.lapses_at = follower.lapses_at.max(Some(lapses_at));
+        follower.last_lease = proof.max_staleness;
+        follower.proof_age = Some(now.since(proof.as_of));
+    }
+
+    /// The follower was heard from.
+    pub fn heard(&mut self, node_id: NodeId, stream: StreamId, now: BootTime) {
+        if let Some(follower) = self.current(node_id, stream) {
+            follower.last_heard = now;
+        }
+    }
+
+    /// The follower and its own followers answer from `ack` on.
+    pub fn acked(&mut self, node_id: NodeId, stream: StreamId, ack: Ack) {
+        if let Some(follower) = self.current(node_id, stream) {
+            follower.acked = ack;
+        }
+    }
+
+    /// Whom the follower feeds.
+    pub fn reported(&mut self, node_id: NodeId, stream: StreamId, report: Vec<NodeInfo>) {
+        if let Some(follower) = self.current(node_id, stream) {
+            follower.report = report;
+        }
+    }
+
+    /// The stream has ended without a word: the follower may go on answering for a while.
+    pub fn lost(&mut self, node_id: NodeId, stream: StreamId) {
+        if is_broken(Rule::WaitForTheGone) {
+            self.left(node_id, stream);
+        } else if let Some(follower) = self.current(node_id, stream) {
+            follower.stream = None;
+        }
+    }
+
+    /// The follower has said that it answers no more.
+    pub fn left(&mut self, node_id: NodeId, stream: StreamId) {
+        if self.is_current(node_id, stream) {
+            self.followers.remove(&node_id);
+        }
+    }
+
+    /// The node holds another history now: what was acknowledged means nothing any more.
+    pub fn reset(&mut self) {
+        for follower in self.followers.values_mut() {
+            follower.acked.revision = 0;
+            follower.stream = None;
+        }
+    }
+
+    /// What the node may acknowledge, itself at `published`.
+    pub fn ack(&self, published: Revision, now: BootTime) -> Ack {
+        let mut ack = Ack { revision: published, nodes: 1, nodes_lapsed: 0 };
+        if is_broken(Rule::AckForFollowers) {
+            return ack;
+        }
+        for follower in self.followers.values().filter(|follower| follower.may_answer(now)) {
+            ack.revision = ack.revision.min(follower.acked.revision);
+        }
+        for follower in self.followers.values() {
+            let is_there = follower.stream.is_some() || follower.may_answer(now);
+            if follower.acked.revision >= ack.revision && is_there {
+                ack.nodes += follower.acked.nodes;
+                ack.nodes_lapsed += follower.acked.nodes_lapsed;
+            } else if follower.acked.revision < ack.revision && follower.is_remembered_silent(now) {
+                ack.nodes_lapsed += 1;
+            }
+        }
+        ack
+    }
+
+    /// When [`Self::ack`] next changes by itself: the first lapse of a follower that holds it back.
+    pub fn next_lapse(&self, published: Revision, now: BootTime) -> Option<BootTime> {
+        let late =
+            |follower: &&Follower| follower.acked.revision < published && follower.may_answer(now);
+        self.followers.values().filter(late).filter_map(|follower| follower.lapses_at).min()
+    }
+
+    /// Whether nobody can answer from what this node has vouched for.
+    pub fn are_gone(&self, now: BootTime) -> bool {
+        !self.followers.values().any(|follower| follower.may_answer(now))
+    }
+
+    /// How many have a stream.
+    pub fn connected(&self) -> usize {
+        self.followers.values().filter(|follower| follower.stream.is_some()).count()
+    }
+
+    /// What is known of those that have a stream or may still answer, and of those that they feed.
+    pub fn infos(&self, upstream: NodeId, now: BootTime) -> Vec<NodeInfo> {
+        let is_there = |(_, it): &(_, &Follower)| it.stream.is_some() || it.may_answer(now);
+        let infos = self.followers.iter().filter(is_there).flat_map(|(node_id, follower)| {
+            let silent_for = now.since(follower.last_heard);
+            let info = NodeInfo {
+                node_id: *node_id,
+                kind: NodeKind::Sidecar,
+                version: follower.version.clone(),
+                upstream: Some(upstream),
+                revision: follower.acked.revision,
+                proof_age: follower.proof_age.map(|age| age + silent_for),
+                silent_for,
+            };
+            std::iter::once(info).chain(follower.report.iter().cloned())
+        });
+        infos.take(REPORT_MAX).collect()
+    }
+
+    fn current(&mut self, node_id: NodeId, stream: StreamId) -> Option<&mut Follower> {
+        self.followers.get_mut(&node_id).filter(|follower| follower.stream == Some(stream))
+    }
+}

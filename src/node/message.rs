@@ -1,0 +1,125 @@
+//! What check nodes say to each other on a `Follow` stream. Both directions are ordered; that is all that is asked of them.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    domain::{Ack, Event, NodeId, NodeInfo, Position, Revision, TenantId, Terms, Time},
+    store::Held,
+};
+
+/// The version of the protocol that this program speaks. A node that speaks another is refused.
+pub const PROTOCOL: u32 = 1;
+/// The most nodes that a node tells of at a time.
+pub const REPORT_MAX: usize = 1_000;
+
+/// From a follower to the node that feeds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Up {
+    /// First of all, and once.
+    Hello(Hello),
+    /// Asks for a proof of freshness.
+    Ping {
+        /// Comes back in the [`Pong`]. Greater than in every ping before.
+        seq: i64,
+    },
+    /// Checks are answered from this revision by the follower and all that it feeds.
+    Ack(Ack),
+    /// Whom the follower feeds, for people.
+    Report(Vec<NodeInfo>),
+    /// The follower answers no more checks, and feeds nobody who does.
+    Leave,
+}
+
+/// Who follows, and from where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hello {
+    /// The version of the protocol it speaks.
+    pub protocol: u32,
+    /// Its name.
+    pub node_id: NodeId,
+    /// The version of its program.
+    pub version: String,
+    /// What it holds, if it holds anything.
+    pub held: Option<Position>,
+}
+
+/// From a node to a follower that it feeds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Down {
+    /// The answer to [`Hello`], before anything else.
+    Welcome(Welcome),
+    /// A snapshot begins: what the follower holds is of no use. Its grants follow, then [`Down::SnapshotEnd`].
+    SnapshotBegin,
+    /// Some of the snapshot's grants.
+    SnapshotGrants(Vec<(TenantId, Held, Terms)>),
+    /// The snapshot is whole, and of this position.
+    SnapshotEnd(Position),
+    /// What happened next, without a gap.
+    Changes(Vec<Arc<Delta>>),
+    /// The answer to a ping.
+    Pong(Pong),
+}
+
+/// Who feeds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Welcome {
+    /// The version of the protocol it speaks.
+    pub protocol: u32,
+    /// Its name.
+    pub node_id: NodeId,
+    /// The version of its program.
+    pub version: String,
+}
+
+/// The answer to a ping. It stands in the stream behind every change that the node had applied when it sent it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pong {
+    /// Of the ping.
+    pub seq: i64,
+    /// The node that answers, the one that feeds it, and so on up to the replica.
+    pub path: Vec<NodeId>,
+    /// What it can vouch for; `None` while it has no valid proof itself.
+    pub proof: Option<Vouched>,
+}
+
+/// A proof of freshness, as one node hands it to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vouched {
+    /// Everything that was committed before the proof's time is at or below this revision.
+    pub revision: Revision,
+    /// How old the proof is, by the clock of the node that sends it.
+    pub age: Duration,
+    /// For how long from its time a proof may be answered from.
+    pub max_staleness: Duration,
+    /// The database's clock: it shows this time, or an earlier one.
+    pub time: Time,
+}
+
+/// An event as check nodes need it: what it does to the snapshot. The history's texts stay where the history is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delta {
+    /// The event's place in the log.
+    pub revision: Revision,
+    /// When it was committed.
+    pub time: Time,
+    /// The grant as the event left it; `None` if it was not about a grant.
+    pub grant: Option<(TenantId, Held, Terms)>,
+}
+
+impl Delta {
+    /// About how many bytes it takes.
+    pub fn weight(&self) -> usize {
+        const FIXED: usize = 200;
+        let agents = self.grant.iter().flat_map(|(_, _, terms)| &terms.agent_ids);
+        FIXED + agents.map(|agent| agent.as_str().len() + 16).sum::<usize>()
+    }
+}
+
+impl From<&Event> for Delta {
+    fn from(event: &Event) -> Self {
+        let held = if event.kind.ends_grant() { Held::LastEnded } else { Held::Live };
+        let grant = event.kind.grant();
+        let grant = grant.map(|grant| (event.tenant_id.clone(), held, grant.terms.clone()));
+        Self { revision: event.revision, time: event.time, grant }
+    }
+}

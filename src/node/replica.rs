@@ -1,0 +1,310 @@
+//! A replica: follows the log in the database, proves that it does, and acknowledges.
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::{
+    domain::{Ack, Event},
+    node::{
+        CheckNode, Snapshot,
+        enforcer::Enforcer,
+        message::{Delta, Vouched},
+        mutants::{Rule, is_broken},
+    },
+    store::{Hint, NewMember, Renewal, Store, StoreError},
+};
+
+/// How many events are read at a time.
+const BATCH: usize = 1_000;
+/// A proof is renewed so many times in the length of a lease. What it finds out of the log serves as the poll.
+const RENEWALS: u32 = 8;
+/// How long to wait before listening anew, and before loading anew.
+const RETRY_INTERVAL: Duration = Duration::from_millis(250);
+/// How often to see whether an acknowledgement is due that nothing has told of.
+const ACK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Keeps a node up with the log of a store.
+#[derive(Debug)]
+pub struct Replica {
+    node: Arc<CheckNode>,
+    store: Arc<dyn Store>,
+    enforcer: Arc<Enforcer>,
+    member: NewMember,
+    /// There may be something new in the log.
+    log: Notify,
+    /// What the node's row says.
+    last_ack: Mutex<Option<Ack>>,
+}
+
+impl Replica {
+    /// A replica at `node`, which may answer from one proof for `max_staleness`.
+    pub fn new(node: Arc<CheckNode>, store: Arc<dyn Store>, max_staleness: Duration) -> Arc<Self> {
+        let enforcer = Enforcer::new(Arc::clone(&node), Arc::clone(&store));
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let member = NewMember { node_id: node.id(), version, max_staleness };
+        Arc::new(Self {
+            node,
+            store,
+            enforcer,
+            member,
+            log: Notify::new(),
+            last_ack: Mutex::default(),
+        })
+    }
+
+    /// Where it talks to the database.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// What checks are answered from.
+    pub fn node(&self) -> &Arc<CheckNode> {
+        &self.node
+    }
+
+    /// What finds out when changes are in force everywhere.
+    pub fn enforcer(&self) -> &Arc<Enforcer> {
+        &self.enforcer
+    }
+
+    /// Joins the roll, loads what the store holds, and proves that it is current: then checks can be answered.
+    pub async fn join(&self) -> Result<(), StoreError> {
+        self.register().await?;
+        self.load().await?;
+        self.prove_once().await
+    }
+
+    /// The log has grown, or may have.
+    pub fn wake(&self) {
+        self.log.notify_one();
+    }
+
+    /// Goes on until stopped. Then leaves the roll, if nobody can answer from what this node has vouched for.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let work = async {
+            tokio::join!(self.follow(), self.prove(), self.listen(), self.acknowledge());
+        };
+        stop.run_until_cancelled(work).await;
+        if self.node.is_alone()
+            && let Err(error) = self.leave().await
+        {
+            debug!(error = %chain(&error), "cannot leave the roll, others will see that this node is silent");
+        }
+    }
+
+    // === the log ===
+
+    async fn follow(&self) {
+        let mut trouble = Trouble::new("follow the log");
+        loop {
+            self.log.notified().await;
+            while let Err(error) = trouble.note(self.catch_up().await) {
+                drop(error);
+                sleep(RETRY_INTERVAL).await;
+            }
+        }
+    }
+
+    /// Applies everything that the node does not have yet.
+    async fn catch_up(&self) -> Result<(), StoreError> {
+        loop {
+            let Some(held) = self.node.held() else { return self.load().await };
+            if self.node.is_disowned() {
+                return self.load().await;
+            }
+            // With the last one that is held: what does not begin with it is another history.
+            let before = (held.revision - 1).max(0);
+            let events = self.store.events_after(before, BATCH).await?;
+            let (known, new) = events.split_at(usize::from(held.revision > 0).min(events.len()));
+            let is_same = held.revision == 0
+                || known.first().is_some_and(|event| {
+                    event.revision == held.revision && Some(event.time) == held.time
+                });
+            if !is_same && !is_broken(Rule::NoticeOtherHistory) {
+                warn!(
+                    held = held.revision,
+                    "the log is not the one that this node holds, loading it anew"
+                );
+                self.node.disown();
+                return self.load().await;
+            }
+            if new.is_empty() {
+                return Ok(());
+            }
+            self.apply(new).await?;
+        }
+    }
+
+    async fn apply(&self, events: &[Event]) -> Result<(), StoreError> {
+        let changes: Vec<_> = events.iter().map(|event| Arc::new(Delta::from(event))).collect();
+        if let Err(gap) = self.node.apply(&changes) {
+            warn!(%gap, "loading the log anew");
+            return self.load().await;
+        }
+        Ok(())
+    }
+
+    async fn load(&self) -> Result<(), StoreError> {
+        let mut loaded = Snapshot::default();
+        let mut visit = |tenant_id, terms, held| loaded.insert(&tenant_id, terms, held);
+        let position = self.store.load(&mut visit).await?;
+        loaded.set_position(position);
+        self.node.install(loaded);
+        Ok(())
+    }
+
+    // === proofs ===
+
+    async fn prove(&self) {
+        let interval = self.member.max_staleness / RENEWALS;
+        let mut trouble = Trouble::new("prove that this node is current");
+        loop {
+            // An answer that takes longer proves nothing.
+            let renewed = timeout(self.member.max_staleness, self.prove_once()).await;
+            let renewed = renewed.unwrap_or_else(|late| Err(StoreError::Unavailable(late.into())));
+            let _ = trouble.note(renewed);
+            sleep(interval).await;
+        }
+    }
+
+    /// Asks the database for a proof.
+    pub async fn prove_once(&self) -> Result<(), StoreError> {
+        let held = self.node.held();
+        let seq = self.node.ask();
+        let Some(renewal) = self.store.renew(self.member.node_id, held).await? else {
+            info!("this node was struck off the roll of check nodes, and registers anew");
+            return self.register().await;
+        };
+        let Renewal { head, is_held, now } = renewal;
+        if held.is_some() && !is_held && !self.node.is_disowned() {
+            warn!("what this node holds is not in the database's log");
+            self.node.disown();
+        } else if is_held {
+            let vouched = Vouched {
+                revision: head.revision,
+                age: Duration::ZERO,
+                max_staleness: self.member.max_staleness,
+                time: now,
+            };
+            self.node.answered(seq, vouched);
+        }
+        if self.node.is_disowned() || self.node.revision() < head.revision {
+            self.log.notify_one();
+        }
+        Ok(())
+    }
+
+    // === hints ===
+
+    async fn listen(&self) {
+        let mut trouble = Trouble::new("listen to the database");
+        loop {
+            let _ = trouble.note(self.listen_once().await);
+            sleep(RETRY_INTERVAL).await;
+        }
+    }
+
+    async fn listen_once(&self) -> Result<(), StoreError> {
+        let mut hints = self.store.listen().await?;
+        // What was said before is lost.
+        self.log.notify_one();
+        self.enforcer.wake();
+        loop {
+            match hints.next().await? {
+                Hint::Log => self.log.notify_one(),
+                Hint::Roll => self.enforcer.wake(),
+            }
+        }
+    }
+
+    // === acknowledgements ===
+
+    async fn acknowledge(&self) {
+        let mut news = self.node.news();
+        let mut trouble = Trouble::new("acknowledge changes");
+        loop {
+            news.mark_unchanged();
+            let due = self.node.ack_in_history().filter(|(ack, _)| self.is_due(*ack));
+            let mut patience = self.node.ack_stands_for().unwrap_or(ACK_INTERVAL).min(ACK_INTERVAL);
+            if let Some((ack, held)) = due {
+                let written = self.store.acknowledge(self.member.node_id, held, ack).await;
+                match trouble.note(written) {
+                    Ok(true) => {
+                        *self.last_ack.lock() = Some(ack);
+                        continue;
+                    }
+                    // Not on the roll, or of another history: the renewal sees to it.
+                    Ok(false) | Err(_) => patience = RETRY_INTERVAL,
+                }
+            }
+            let _ = timeout(patience, news.changed()).await;
+        }
+    }
+
+    /// Whether others wait, or may, for an acknowledgement that was not written yet.
+    fn is_due(&self, ack: Ack) -> bool {
+        *self.last_ack.lock() != Some(ack) && !self.enforcer.is_only_one()
+    }
+
+    /// Puts the node in the roll. Its row then says that it has acknowledged nothing.
+    async fn register(&self) -> Result<(), StoreError> {
+        self.store.register(&self.member).await?;
+        *self.last_ack.lock() = None;
+        Ok(())
+    }
+
+    /// So that nobody need wait for this node any more. It answers no checks from now on, nor does anybody whom it fed.
+    async fn leave(&self) -> Result<(), StoreError> {
+        let roll = self.store.roll().await?;
+        let own = roll.members.iter().find(|member| member.node_id == self.member.node_id);
+        if let Some(own) = own {
+            self.store.strike_off(own.node_id, own.seq).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Says once that something does not work, and once that it works again.
+struct Trouble {
+    what: &'static str,
+    is_there: bool,
+}
+
+impl Trouble {
+    fn new(what: &'static str) -> Self {
+        Self { what, is_there: false }
+    }
+
+    fn note<T>(&mut self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        match &result {
+            Ok(_) if self.is_there => {
+                self.is_there = false;
+                info!("can {} again", self.what);
+            }
+            Ok(_) => {}
+            Err(error) if self.is_there => {
+                debug!(error = %chain(error), "still cannot {}", self.what)
+            }
+            Err(error) => {
+                self.is_there = true;
+                warn!(error = %chain(error), "cannot {}, will go on trying", self.what);
+            }
+        }
+        result
+    }
+}
+
+/// An error with all of its causes, in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source())
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
+}
