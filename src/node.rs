@@ -70,10 +70,8 @@ impl CheckNode {
     pub async fn load(&self, store: &dyn Store) -> Result<(), StoreError> {
         let mut loaded = Snapshot::default();
         let mut visit = |tenant_id, terms, held| loaded.insert(&tenant_id, terms, held);
-        let revision = store.load(&mut visit).await?;
-        // The log grows only, so its event of that revision is still there.
-        let last = store.events_after(revision - 1, 1).await?;
-        loaded.set_head(revision, last.first().map(|event| event.time));
+        let position = store.load(&mut visit).await?;
+        loaded.set_head(position.revision, position.time);
         self.publish(loaded);
         Ok(())
     }

@@ -127,7 +127,7 @@ mod tests {
         assert_eq!(work.sweep().await.unwrap(), 0);
         assert_eq!(work.sweep_lag(), Duration::ZERO);
 
-        clock.advance(TimeDelta::seconds(3_600 + 5));
+        clock.set(TimeDelta::seconds(3_600 + 5));
         assert_eq!(work.sweep_lag(), Duration::from_secs(5));
         assert_eq!(work.sweep().await.unwrap(), 1);
         assert_eq!(work.sweep_lag(), Duration::ZERO);

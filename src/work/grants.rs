@@ -169,7 +169,7 @@ impl Work {
         }
         let committed = if events.is_empty() {
             drop(change);
-            Committed { revision: self.store.head().await?, at: Instant::now() }
+            Committed { revision: self.store.head().await?.revision, at: Instant::now() }
         } else {
             self.commit(change, &events).await?
         };

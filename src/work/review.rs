@@ -79,6 +79,7 @@ impl Work {
             limit: page.limit(),
         };
         let events = self.store.list_events(&query).await?;
+        let events = events.into_iter().map(|(event, _)| event).collect();
         Ok(page.page(query_id, events, |event: &Event| event.revision, Event::weight))
     }
 }
