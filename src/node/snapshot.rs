@@ -6,7 +6,7 @@ use foldhash::fast::RandomState;
 use imbl::{GenericHashMap, shared_ptr::DefaultSharedPtr};
 
 use crate::{
-    domain::{GrantId, Position, Revision, TenantId, Terms, Time},
+    domain::{Epoch, GrantId, Position, Revision, TenantId, Terms, Time},
     node::{Gauges, message::Delta},
     store::Held,
 };
@@ -39,6 +39,12 @@ struct TenantGrants {
 }
 
 impl Snapshot {
+    /// Nothing: what a log holds at its beginning.
+    pub fn beginning(epoch: Epoch) -> Self {
+        let position = Position { epoch, revision: 0, time: None };
+        Self { position: Some(position), ..Self::default() }
+    }
+
     /// The place in the log that the snapshot is of; `None` while nothing is known.
     pub fn position(&self) -> Option<Position> {
         self.position
