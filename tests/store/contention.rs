@@ -108,7 +108,7 @@ async fn of_two_that_register_at_once_both_count() {
     other.execute(insert).await.unwrap();
     other.execute("COMMIT").await.unwrap();
     registering.await.unwrap();
-    assert_eq!(store.begin().await.unwrap().max_staleness(), Duration::from_secs(60));
+    assert_eq!(store.begin().await.unwrap().max_staleness(), Duration::from_mins(1));
     other.close().await.unwrap();
 }
 

@@ -70,13 +70,13 @@ pub async fn registering_again_never_sets_a_node_back(bench: &Bench) {
     assert!(store.acknowledge(id, held, ack(1)).await.unwrap());
     store.report(id, &[follower(id)]).await.unwrap();
     let again =
-        NewMember { node_id: id, version: "1.2.4".into(), max_staleness: Duration::from_secs(60) };
+        NewMember { node_id: id, version: "1.2.4".into(), max_staleness: Duration::from_mins(1) };
     store.register(&again).await.unwrap();
     let row = row(store.as_ref(), id).await.unwrap();
     assert_eq!(row.seq, 1, "who watches whether it moves would be misled");
     assert_eq!(row.ack, Ack { revision: 0, nodes: 0, nodes_lapsed: 0 });
     assert_eq!((row.version.as_str(), row.followers.len()), ("1.2.4", 0));
-    assert_eq!(store.roll().await.unwrap().max_staleness, Duration::from_secs(60));
+    assert_eq!(store.roll().await.unwrap().max_staleness, Duration::from_mins(1));
 }
 
 async fn make_and_head(store: &dyn Store) -> Position {
