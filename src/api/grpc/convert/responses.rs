@@ -217,7 +217,7 @@ fn candidate(candidate: Candidate) -> pb::CandidateGrant {
     }
 }
 
-fn access_level(level: AccessLevel) -> i32 {
+pub(super) fn access_level(level: AccessLevel) -> i32 {
     let level = match level {
         AccessLevel::ReadOnly => pb::AccessLevel::ReadOnly,
         AccessLevel::ReadWrite => pb::AccessLevel::ReadWrite,
@@ -259,7 +259,7 @@ fn timestamp(time: Time) -> Timestamp {
 }
 
 /// Lengths of time here are at most some years, far below what a `google.protobuf.Duration` holds.
-fn duration(duration: std::time::Duration) -> ProtoDuration {
+pub(super) fn duration(duration: std::time::Duration) -> ProtoDuration {
     ProtoDuration {
         seconds: duration.as_secs().try_into().unwrap_or(i64::MAX),
         nanos: duration.subsec_nanos().try_into().unwrap_or_default(),
