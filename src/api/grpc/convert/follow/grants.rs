@@ -118,7 +118,8 @@ impl Reader {
             let read = TenantId::new(text);
             self.tenant_id = Some(read.map_err(|error| Violations::of("tenant_id", error))?);
         }
-        let missing = || Violations::of("tenant_id", "must be given in the first grant of a message");
+        let missing =
+            || Violations::of("tenant_id", "must be given in the first grant of a message");
         self.tenant_id.clone().ok_or_else(missing)
     }
 }

@@ -4,7 +4,9 @@ use crate::{
     api::{
         grpc::convert::{
             fields::Parsed,
-            follow::{node, node_message, position, position_message, revision, uuid, version, within},
+            follow::{
+                node, node_message, position, position_message, revision, uuid, version, within,
+            },
         },
         proto::v1::{
             self as pb,
