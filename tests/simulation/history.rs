@@ -1,10 +1,6 @@
 //! What happened, by the time of the whole simulation, which no node knows.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 

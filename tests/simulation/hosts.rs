@@ -8,7 +8,8 @@ use support_access::{
         grpc::{access::Access, admin::Admin, nodes::Nodes},
         metrics::{Gauges, Metrics},
         proto::v1::{
-            check_nodes_server::CheckNodesServer, support_access_admin_server::SupportAccessAdminServer,
+            check_nodes_server::CheckNodesServer,
+            support_access_admin_server::SupportAccessAdminServer,
             support_access_server::SupportAccessServer,
         },
     },
@@ -46,7 +47,11 @@ impl Clock for HostClock {
 }
 
 /// A replica, until its host crashes.
-pub(crate) async fn replica(id: NodeId, clock: HostClock, store: Arc<dyn Store>) -> turmoil::Result {
+pub(crate) async fn replica(
+    id: NodeId,
+    clock: HostClock,
+    store: Arc<dyn Store>,
+) -> turmoil::Result {
     let node = CheckNode::new(id, NodeKind::Replica, Arc::new(clock));
     let replica = Replica::new(Arc::clone(&node), Arc::clone(&store), MAX_STALENESS);
     while replica.join().await.is_err() {

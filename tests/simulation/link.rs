@@ -11,8 +11,8 @@ use std::{
 use async_trait::async_trait;
 use support_access::{
     domain::{
-        Ack, Enforced, Event, Grant, GrantId, NodeId, NodeInfo, Position, Revision, TenantId, Terms,
-        Tightening, Time,
+        Ack, Enforced, Event, Grant, GrantId, NodeId, NodeInfo, Position, Revision, TenantId,
+        Terms, Tightening, Time,
     },
     store::{
         Change, EventQuery, GrantQuery, Held, Hints, NewMember, Renewal, Roll, Store, StoreError,

@@ -155,7 +155,12 @@ impl Channels {
     }
 
     /// Checks, and writes it down if that was allowed; says whether it was.
-    async fn check_and_tell(&mut self, host: &'static str, tenant: &str, history: &History) -> bool {
+    async fn check_and_tell(
+        &mut self,
+        host: &'static str,
+        tenant: &str,
+        history: &History,
+    ) -> bool {
         let invoked = turmoil::sim_elapsed().unwrap();
         let answer = self.check(host, tenant).await;
         let allowed = answer.filter(|it| it.decision() == Decision::Allowed);
@@ -182,7 +187,12 @@ impl Channels {
     }
 
     /// Revokes a grant; how many nodes had lapsed, if it was answered as enforced.
-    async fn revoke(&mut self, host: &'static str, tenant_id: &str, grant: &str) -> Option<(Duration, i32)> {
+    async fn revoke(
+        &mut self,
+        host: &'static str,
+        tenant_id: &str,
+        grant: &str,
+    ) -> Option<(Duration, i32)> {
         let mut request = Request::new(RevokeAccessRequest {
             tenant_id: tenant_id.into(),
             grant_id: grant.into(),

@@ -7,7 +7,11 @@ use futures::{
     stream::{BoxStream, unfold},
 };
 use tokio::{sync::mpsc, time::timeout};
-use tonic::{Code, Status, async_trait, metadata::MetadataMap, transport::Endpoint};
+use tonic::{
+    Code, Status, async_trait,
+    metadata::MetadataMap,
+    transport::{Channel, Endpoint},
+};
 
 use crate::{
     api::{
@@ -83,19 +87,27 @@ impl GrpcUpstream {
         let channel = self.endpoint.connect().await.map_err(|error| {
             FollowError::Lost(format!("it cannot be reached: {}", plain(&innermost(&error))))
         })?;
-        let mut client =
-            CheckNodesClient::new(channel).max_decoding_message_size(RESPONSE_LENGTH_MAX);
-        let requests = unfold(outgoing, async |mut outgoing| {
-            let up = outgoing.recv().await?;
-            Some((follow::request(up), outgoing))
-        });
-        let url = self.url.clone();
-        let response = client.follow(requests).await.map_err(|status| refusal(&url, &status))?;
-        if !is_grpc(response.metadata()) {
-            return Err(no_server(&url));
-        }
-        Ok(response.into_inner().map(move |said| words(&url, said)).boxed())
+        open_on(channel, &self.url, outgoing).await
     }
+}
+
+/// Opens a stream on a connection to the node at `url`.
+pub async fn open_on(
+    channel: Channel,
+    url: &str,
+    outgoing: mpsc::Receiver<Up>,
+) -> Result<BoxStream<'static, Result<Down, FollowError>>, FollowError> {
+    let mut client = CheckNodesClient::new(channel).max_decoding_message_size(RESPONSE_LENGTH_MAX);
+    let requests = unfold(outgoing, async |mut outgoing| {
+        let up = outgoing.recv().await?;
+        Some((follow::request(up), outgoing))
+    });
+    let response = client.follow(requests).await.map_err(|status| refusal(url, &status))?;
+    if !is_grpc(response.metadata()) {
+        return Err(no_server(url));
+    }
+    let url = url.to_owned();
+    Ok(response.into_inner().map(move |said| words(&url, said)).boxed())
 }
 
 impl fmt::Debug for GrpcUpstream {
