@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout};
 use crate::{
     faults::{BOUND, is_unavailable, own_cluster, recovers},
     roll::{registered, row},
-    words::{ENFORCED, ack, make_grant, member, new_node},
+    words::{ENFORCED, ack, granted, make_grant, member, new_grant, new_node},
 };
 
 /// Asks everything that a node may ask at once, and expects to be told soon that the database is not available.
@@ -114,6 +114,42 @@ async fn silence_alone_is_no_loss() {
     assert!(bored.is_err(), "{bored:?}");
     make_grant(store.as_ref(), "acme", "support").await;
     assert_eq!(timeout(BOUND, hints.next()).await.unwrap().unwrap(), Hint::Log);
+}
+
+/// With synchronous replication, a primary whose standby has gone, perhaps to take its place, commits nothing; and no time
+/// limit of the server's may cut the wait for that short, and call it a success. An acknowledgement need not wait.
+#[tokio::test]
+async fn a_primary_that_cannot_replicate_proves_nothing() {
+    let (cluster, bench) = own_cluster();
+    let store = bench.open().await;
+    let (id, other) = (registered(store.as_ref()).await, registered(store.as_ref()).await);
+    let (dead, witness) = (registered(store.as_ref()).await, registered(store.as_ref()).await);
+    let head = store.head().await.unwrap();
+    let replicate_to = |standby: &str| {
+        let set = format!("ALTER SYSTEM SET synchronous_standby_names = '{standby}'");
+        cluster.psql("postgres", &format!("{set}; SELECT pg_reload_conf()"));
+    };
+    replicate_to("nobody");
+    // The server takes its time to see the new setting.
+    let deadline = Instant::now() + BOUND;
+    while timeout(Duration::from_millis(300), store.report(witness, &[])).await.is_ok() {
+        assert!(Instant::now() < deadline, "it commits without a standby");
+    }
+    assert!(store.acknowledge(other, head, ack(0)).await.unwrap());
+    let change = async {
+        let mut change = store.begin().await?;
+        change.append(granted(new_grant("acme", "support", change.now()))).await?;
+        change.commit().await
+    };
+    tokio::join!(
+        is_unavailable(store.renew(id, Some(head))),
+        is_unavailable(store.strike_off(dead, 0)),
+        is_unavailable(change),
+    );
+    assert_eq!(store.head().await.unwrap(), head, "nobody sees what is not replicated");
+    replicate_to("");
+    recovers(store.as_ref()).await;
+    assert!(store.renew(id, Some(head)).await.unwrap().unwrap().is_held);
 }
 
 /// As behind an address that was moved: reads would answer, with what may be out of date.
