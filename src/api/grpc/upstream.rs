@@ -1,6 +1,6 @@
 //! The way to a check node that is followed.
 
-use std::{error::Error, fmt, iter::successors, time::Duration};
+use std::{error::Error, fmt, io, iter::successors, time::Duration};
 
 use futures::{
     StreamExt,
@@ -12,7 +12,11 @@ use tokio::{
     sync::mpsc,
     time::timeout,
 };
-use tonic::{Code, Status, async_trait, metadata::MetadataMap, transport::Endpoint};
+use tonic::{
+    Code, Status, async_trait,
+    metadata::MetadataMap,
+    transport::{Channel, Endpoint},
+};
 
 use crate::{
     api::{
@@ -90,29 +94,12 @@ impl GrpcUpstream {
         let channel = self.endpoint.connect().await.map_err(|error| {
             FollowError::Lost(format!("it cannot be reached: {}", plain(&innermost(&error))))
         })?;
-        let mut client =
-            CheckNodesClient::new(channel).max_decoding_message_size(RESPONSE_LENGTH_MAX);
-        let requests = unfold(outgoing, async |mut outgoing| {
-            let up = outgoing.recv().await?;
-            Some((follow::request(up), outgoing))
-        });
-        let url = self.url.clone();
-        let response = match client.follow(requests).await {
-            Ok(response) => response,
-            Err(status) => {
-                let error = refusal(&url, &status);
-                let is_other = matches!(error, FollowError::Lost(_)) && self.speaks_http1().await;
-                return Err(if is_other { no_server(&url) } else { error });
-            }
-        };
-        if !is_grpc(response.metadata()) {
-            return Err(no_server(&url));
+        match open_on(channel, &self.url, outgoing).await {
+            Err(FollowError::Lost(_)) if self.speaks_http1().await => Err(no_server(&self.url)),
+            opened => opened,
         }
-        Ok(response.into_inner().map(move |said| words(&url, said)).boxed())
     }
-}
 
-impl GrpcUpstream {
     /// Whether an HTTP/1 server is there, such as our own, on its HTTP port: it may just hang up on whoever speaks HTTP/2.
     async fn speaks_http1(&self) -> bool {
         let Some(authority) = self.endpoint.uri().authority() else { return false };
@@ -123,10 +110,29 @@ impl GrpcUpstream {
             stream.write_all(request.as_bytes()).await?;
             let mut answer = [0; HTTP1.len()];
             stream.read_exact(&mut answer).await?;
-            std::io::Result::Ok(answer == *HTTP1)
+            io::Result::Ok(answer == *HTTP1)
         };
         asking.await.unwrap_or(false)
     }
+}
+
+/// Opens a stream on a connection to the node at `url`.
+pub async fn open_on(
+    channel: Channel,
+    url: &str,
+    outgoing: mpsc::Receiver<Up>,
+) -> Result<BoxStream<'static, Result<Down, FollowError>>, FollowError> {
+    let mut client = CheckNodesClient::new(channel).max_decoding_message_size(RESPONSE_LENGTH_MAX);
+    let requests = unfold(outgoing, async |mut outgoing| {
+        let up = outgoing.recv().await?;
+        Some((follow::request(up), outgoing))
+    });
+    let response = client.follow(requests).await.map_err(|status| refusal(url, &status))?;
+    if !is_grpc(response.metadata()) {
+        return Err(no_server(url));
+    }
+    let url = url.to_owned();
+    Ok(response.into_inner().map(move |said| words(&url, said)).boxed())
 }
 
 impl fmt::Debug for GrpcUpstream {
