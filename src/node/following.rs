@@ -64,6 +64,9 @@ pub enum FollowError {
 pub struct Following {
     node: Arc<CheckNode>,
     is_welcome: bool,
+    /// Whether what the node holds is known to be of the upstream's history. What it held before is worth nothing there, and
+    /// must not be acknowledged, until the upstream goes on from it.
+    is_confirmed: bool,
     /// The snapshot that is coming in.
     incoming: Option<Snapshot>,
     max_staleness: Option<Duration>,
@@ -80,6 +83,7 @@ impl Following {
         Self {
             node,
             is_welcome: false,
+            is_confirmed: false,
             incoming: None,
             max_staleness: None,
             unproven_since: None,
@@ -105,7 +109,7 @@ impl Following {
     pub fn ack(&mut self) -> Option<Up> {
         let ack = self.node.ack();
         let is_new = self.acked.is_none_or(|acked| acked != ack && acked.revision <= ack.revision);
-        if !is_new || !self.is_welcome || self.incoming.is_some() {
+        if !is_new || !self.is_confirmed || self.incoming.is_some() {
             return None;
         }
         self.acked = Some(ack);
@@ -137,10 +141,12 @@ impl Following {
                     snapshot.set_position(position);
                     self.acked = None;
                     self.node.install(snapshot);
+                    self.is_confirmed = true;
                 }
             }
             (Down::Changes(changes), None) => {
                 self.node.apply(&changes).map_err(|gap| FollowError::Lost(gap.to_string()))?;
+                self.is_confirmed = true;
             }
             (Down::Pong(pong), _) => self.receive_pong(pong)?,
             (_, _) => return Err(out_of_order("snapshot")),
@@ -175,6 +181,8 @@ impl Following {
         let now = self.node.boot_time();
         if let Some(vouched) = pong.proof {
             self.unproven_since = None;
+            // Who can vouch has decided how to go on, and has begun with it.
+            self.is_confirmed |= self.incoming.is_none();
             self.max_staleness = Some(vouched.max_staleness);
             self.node.answered(pong.seq, vouched);
         } else if self.has_others
