@@ -70,7 +70,7 @@ pub async fn registering_again_never_sets_a_node_back(bench: &Bench) {
     assert!(store.acknowledge(id, held, ack(1)).await.unwrap());
     store.report(id, &[follower(id)]).await.unwrap();
     let again =
-        NewMember { node_id: id, version: "1.2.4".into(), max_staleness: Duration::from_mins(1) };
+        NewMember { version: "1.2.4".into(), max_staleness: Duration::from_mins(1), ..member(id) };
     store.register(&again).await.unwrap();
     let row = row(store.as_ref(), id).await.unwrap();
     assert_eq!(row.seq, 1, "who watches whether it moves would be misled");

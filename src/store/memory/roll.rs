@@ -32,12 +32,12 @@ struct Row {
 impl RollBook {
     /// A row that is there already keeps its `seq`, which never goes back: somebody may be watching whether it moves.
     pub(super) fn register(&mut self, member: &NewMember, now: Time) {
-        let NewMember { node_id, version, max_staleness } = member.clone();
+        let NewMember { node_id, version, max_staleness, first_seq } = member.clone();
         let earlier = self.rows.get(&node_id);
         let row = Row {
             version,
             max_staleness,
-            seq: earlier.map_or(0, |row| row.seq),
+            seq: earlier.map_or(first_seq, |row| row.seq),
             ack: Ack { revision: 0, nodes: 0, nodes_lapsed: 0 },
             renew_time: earlier.map_or(now, |row| row.renew_time),
             followers: Vec::new(),
