@@ -3,20 +3,24 @@
 //! Three stores keep the contract: [`memory`] (the model), [`sqlite`] and [`postgres`], which share [`sql`]. `tests/store`
 //! runs one suite over all of them. Everything that speaks SQL is in this room.
 
-use std::{error::Error, fmt::Debug, sync::Arc, time::Duration};
+use std::{error::Error, fmt::Debug, time::Duration};
 
 use async_trait::async_trait;
 
 use crate::domain::{
-    Ack, Clock, Enforced, Event, EventKind, Grant, GrantId, GrantState, GroupId, NodeId, NodeInfo,
-    Note, Position, RequestId, Revision, TenantId, Terms, Tightening, Time,
+    Ack, Enforced, Event, EventKind, Grant, GrantId, GrantState, GroupId, NodeId, NodeInfo, Note,
+    Position, RequestId, Revision, TenantId, Terms, Tightening, Time,
     text::{Actor, AgentId},
 };
 
+mod hints;
 pub mod memory;
+mod opening;
 mod postgres;
 mod sql;
 mod sqlite;
+
+pub use opening::{migrate, open};
 
 /// How long anybody waits for a database before they are told that it is not available.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -352,48 +356,4 @@ fn stamp(entry: Entry, revision: Revision, time: Time) -> (Event, Option<Request
         }
     }
     (Event { revision, tenant_id, time, actor, reason, kind }, request)
-}
-
-/// Opens the store that `url` names: `sqlite://PATH`, `postgres://…` or `memory:`. Creates its schema, or migrates it, first;
-/// refuses one that it does not understand.
-pub async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, OpenError> {
-    match Place::of(url)? {
-        Place::Memory => Ok(Arc::new(memory::MemoryStore::new(clock))),
-        Place::Sqlite => sqlite::open(url, clock).await,
-        Place::Postgres => postgres::open(url, clock).await,
-    }
-}
-
-/// Brings the schema of the database that `url` names to this version of the program, as [`open`] does, and no more.
-pub async fn migrate(url: &str) -> Result<(), OpenError> {
-    match Place::of(url)? {
-        Place::Memory => {
-            Err(OpenError("database-url is memory:, where there is nothing to migrate".into()))
-        }
-        Place::Sqlite => sqlite::migrate(url).await,
-        Place::Postgres => postgres::migrate(url).await,
-    }
-}
-
-/// Where a store can be.
-enum Place {
-    Memory,
-    Sqlite,
-    Postgres,
-}
-
-impl Place {
-    fn of(url: &str) -> Result<Self, OpenError> {
-        // Only the scheme is ever shown: the rest may hold a password.
-        match url.split_once(':').unwrap_or_default() {
-            ("memory", "") => Ok(Self::Memory),
-            ("sqlite", _) => Ok(Self::Sqlite),
-            ("postgres" | "postgresql", _) => Ok(Self::Postgres),
-            _ => Err(OpenError(
-                "database-url must be sqlite://PATH, postgres://USER:PASSWORD@HOST/DATABASE, or \
-                 memory:"
-                    .into(),
-            )),
-        }
-    }
 }

@@ -2,96 +2,116 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
-use imbl::{HashMap, OrdMap, OrdSet, Vector};
 use tokio::{
     sync::{Mutex, OwnedMutexGuard},
     time::timeout,
 };
+use uuid::Uuid;
 
 use crate::{
     domain::{
-        Clock, Event, EventKind, Grant, GrantId, GrantState, GroupId, RequestId, Revision,
-        TenantId, Terms, Tightening, Time,
+        Ack, Clock, Enforced, Epoch, Event, Grant, GrantId, GrantState, GroupId, NodeId, NodeInfo,
+        Position, Revision, TenantId, Terms, Tightening, Time,
     },
     store::{
-        Change, Entry, EventQuery, GrantQuery, Held, PATIENCE, Remembered, RequestMark, Store,
-        StoreError, stamp,
+        Change, EventQuery, GrantQuery, Held, Hint, Hints, NewMember, PATIENCE, Renewal, Roll,
+        Store, StoreError,
+        hints::{Bell, Messenger},
     },
 };
+use change::MemoryChange;
+use content::{Content, Database};
+
+mod change;
+mod content;
+mod roll;
+mod state;
 
 /// A store in memory.
 #[derive(Debug)]
 pub struct MemoryStore {
     clock: Arc<dyn Clock>,
-    /// What is committed; `None` once closed.
-    state: Arc<ArcSwapOption<State>>,
+    /// What is committed.
+    database: Arc<Database>,
     /// Held by the one change that is being made.
     writer: Arc<Mutex<()>>,
+    bell: Arc<Bell>,
 }
 
-/// Persistent collections: a change works on a copy that costs nothing, and puts it in place when it commits.
-#[derive(Debug, Clone, Default)]
-struct State {
-    /// The log; the event of revision `n` is at `n - 1`.
-    events: Vector<Event>,
-    /// Every grant, by tenant and age.
-    grants: OrdMap<(TenantId, Revision), Grant>,
-    /// Where each grant is in `grants`.
-    keys: HashMap<GrantId, (TenantId, Revision)>,
-    /// The grants that no event has ended.
-    live: OrdSet<(TenantId, Revision)>,
-    requests: HashMap<(TenantId, RequestId), ([u8; 32], Revision)>,
-    tightenings: HashMap<TenantId, Tightening>,
-}
-
-struct MemoryChange {
-    now: Time,
-    working: State,
-    target: Arc<ArcSwapOption<State>>,
-    _writer: OwnedMutexGuard<()>,
-}
+/// Everything that a store held at some time.
+#[derive(Debug, Clone)]
+pub struct Backup(Content);
 
 // === impl MemoryStore ===
 
 impl MemoryStore {
     /// An empty store.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        let state = Arc::new(ArcSwapOption::from_pointee(State::default()));
-        Self { clock, state, writer: Arc::default() }
+        Self::with_epoch(clock, Epoch(Uuid::new_v4()))
     }
 
-    fn state(&self) -> Result<Arc<State>, StoreError> {
-        open_state(&self.state)
+    /// An empty store whose log has this name.
+    pub fn with_epoch(clock: Arc<dyn Clock>, epoch: Epoch) -> Self {
+        Self {
+            clock,
+            database: Arc::new(Database::new(Content::empty(epoch))),
+            writer: Arc::default(),
+            bell: Arc::default(),
+        }
+    }
+
+    /// Everything that is committed: log, grants and roll.
+    pub fn backup(&self) -> Result<Backup, StoreError> {
+        self.database.content().map(Backup)
+    }
+
+    /// Makes everything as it was, as when a database is restored, or fails over and loses its last commits. Whoever listens or
+    /// is in the middle of a change is cut off.
+    pub fn restore(&self, backup: Backup) {
+        self.database.replace(backup.0);
+        self.bell.cut();
+    }
+
+    /// Puts another, empty database, with another log, in the place of this one. Cuts everybody off, as [`Self::restore`].
+    pub fn new_log(&self) {
+        self.restore(Backup(Content::empty(Epoch(Uuid::new_v4()))));
+    }
+
+    async fn turn(&self) -> Result<OwnedMutexGuard<()>, StoreError> {
+        let turn = timeout(PATIENCE, Arc::clone(&self.writer).lock_owned()).await;
+        turn.map_err(|error| StoreError::Unavailable(Box::new(error)))
     }
 }
 
 #[async_trait]
 impl Store for MemoryStore {
     async fn begin(&self) -> Result<Box<dyn Change>, StoreError> {
-        let turn = timeout(PATIENCE, Arc::clone(&self.writer).lock_owned()).await;
-        let writer = turn.map_err(|error| StoreError::Unavailable(Box::new(error)))?;
-        let working = State::clone(&*self.state()?);
-        let last = working.events.last().map(|event| event.time);
+        let writer = self.turn().await?;
+        let (content, incarnation) = self.database.begin()?;
+        let last = content.state.events.last().map(|event| event.time);
         let now = self.clock.now();
         Ok(Box::new(MemoryChange {
             now: last.map_or(now, |last| last.max(now)),
-            working,
-            target: Arc::clone(&self.state),
+            max_staleness: content.roll.max_staleness,
+            working: content.state,
+            incarnation,
+            database: Arc::clone(&self.database),
+            bell: Arc::clone(&self.bell),
             _writer: writer,
         }))
     }
 
-    async fn head(&self) -> Result<Revision, StoreError> {
-        Ok(self.state()?.head())
+    async fn head(&self) -> Result<Position, StoreError> {
+        Ok(self.database.content()?.head())
     }
 
     async fn load(
         &self,
         visit: &mut (dyn FnMut(TenantId, Terms, Held) + Send),
-    ) -> Result<Revision, StoreError> {
-        let state = self.state()?;
+    ) -> Result<Position, StoreError> {
+        let content = self.database.content()?;
+        let state = &content.state;
         let mut last_ended: std::collections::HashMap<(&TenantId, &GroupId), &Terms> =
             std::collections::HashMap::new();
         for (key, grant) in &state.grants {
@@ -111,7 +131,7 @@ impl Store for MemoryStore {
         for ((tenant_id, _), terms) in last_ended {
             visit(tenant_id.clone(), terms.clone(), Held::LastEnded);
         }
-        Ok(state.head())
+        Ok(content.head())
     }
 
     async fn events_after(
@@ -119,7 +139,7 @@ impl Store for MemoryStore {
         revision: Revision,
         limit: usize,
     ) -> Result<Vec<Event>, StoreError> {
-        let state = self.state()?;
+        let state = self.database.content()?.state;
         let skipped = usize::try_from(revision).unwrap_or(0).min(state.events.len());
         Ok(state.events.iter().skip(skipped).take(limit).cloned().collect())
     }
@@ -129,11 +149,11 @@ impl Store for MemoryStore {
         tenant_id: &TenantId,
         grant_id: GrantId,
     ) -> Result<Option<Grant>, StoreError> {
-        Ok(self.state()?.grant(tenant_id, grant_id))
+        Ok(self.database.content()?.state.grant(tenant_id, grant_id))
     }
 
     async fn list_grants(&self, query: &GrantQuery) -> Result<Vec<Grant>, StoreError> {
-        let state = self.state()?;
+        let state = self.database.content()?.state;
         Ok(state
             .grants_of(&query.tenant_id, query.before)
             .filter(|grant| matches(grant, state.is_live(grant), query))
@@ -142,9 +162,12 @@ impl Store for MemoryStore {
             .collect())
     }
 
-    async fn list_events(&self, query: &EventQuery) -> Result<Vec<Event>, StoreError> {
+    async fn list_events(
+        &self,
+        query: &EventQuery,
+    ) -> Result<Vec<(Event, Option<Enforced>)>, StoreError> {
         let before = query.before.unwrap_or(Revision::MAX);
-        let state = self.state()?;
+        let Content { state, roll, .. } = self.database.content()?;
         Ok(state
             .events
             .iter()
@@ -153,26 +176,83 @@ impl Store for MemoryStore {
             .filter(|event| event.tenant_id == query.tenant_id)
             .filter(|event| query.grant_id.is_none() || event.grant_id() == query.grant_id)
             .take(query.limit)
-            .cloned()
+            .map(|event| (event.clone(), roll.enforced(event.revision)))
             .collect())
     }
 
     async fn tightening(&self, tenant_id: &TenantId) -> Result<Tightening, StoreError> {
-        Ok(self.state()?.tightenings.get(tenant_id).cloned().unwrap_or_default())
+        let state = self.database.content()?.state;
+        Ok(state.tightenings.get(tenant_id).cloned().unwrap_or_default())
     }
 
     async fn next_expiry(&self) -> Result<Option<Time>, StoreError> {
-        let state = self.state()?;
+        let state = self.database.content()?.state;
         Ok(state.live_grants().filter_map(|grant| grant.terms.expire_time).min())
     }
 
-    async fn close(&self) {
-        self.state.store(None);
+    async fn register(&self, member: &NewMember) -> Result<(), StoreError> {
+        let _writer = self.turn().await?;
+        let now = self.clock.now();
+        self.database.write(|content| content.roll.register(member, now))?;
+        self.bell.tell(Hint::Roll);
+        Ok(())
     }
-}
 
-fn open_state(state: &ArcSwapOption<State>) -> Result<Arc<State>, StoreError> {
-    state.load_full().ok_or_else(|| StoreError::Unavailable("the store is closed".into()))
+    async fn renew(
+        &self,
+        node_id: NodeId,
+        held: Option<Position>,
+    ) -> Result<Option<Renewal>, StoreError> {
+        let now = self.clock.now();
+        self.database.write(|content| content.renew(node_id, held, now))
+    }
+
+    async fn acknowledge(
+        &self,
+        node_id: NodeId,
+        held: Position,
+        ack: Ack,
+    ) -> Result<bool, StoreError> {
+        let is_written = self.database.write(|content| content.acknowledge(node_id, held, ack))?;
+        if is_written {
+            self.bell.tell(Hint::Roll);
+        }
+        Ok(is_written)
+    }
+
+    async fn report(&self, node_id: NodeId, followers: &[NodeInfo]) -> Result<(), StoreError> {
+        self.database.write(|content| content.roll.report(node_id, followers))
+    }
+
+    async fn roll(&self) -> Result<Roll, StoreError> {
+        Ok(self.database.content()?.roll_at(self.clock.now()))
+    }
+
+    async fn strike_off(&self, node_id: NodeId, seq: i64) -> Result<bool, StoreError> {
+        self.database.write(|content| content.roll.strike_off(node_id, seq))
+    }
+
+    async fn record_enforced(
+        &self,
+        first: Revision,
+        last: Revision,
+        enforced: Enforced,
+    ) -> Result<(), StoreError> {
+        self.database.write(|content| content.record_enforced(first, last, enforced))
+    }
+
+    async fn enforced(&self, revision: Revision) -> Result<Option<Enforced>, StoreError> {
+        Ok(self.database.content()?.roll.enforced(revision))
+    }
+
+    async fn listen(&self) -> Result<Box<dyn Hints>, StoreError> {
+        self.bell.listen().await
+    }
+
+    async fn close(&self) {
+        self.database.close();
+        self.bell.close().await;
+    }
 }
 
 fn matches(grant: &Grant, is_live: bool, query: &GrantQuery) -> bool {
@@ -191,128 +271,4 @@ fn matches(grant: &Grant, is_live: bool, query: &GrantQuery) -> bool {
         && query.overlap_start.is_none_or(|start| end > start)
         && query.overlap_end.is_none_or(|limit| terms.start_time < limit)
         && (was_in_force || !has_overlap)
-}
-
-// === impl State ===
-
-impl State {
-    fn head(&self) -> Revision {
-        self.events.last().map_or(0, |event| event.revision)
-    }
-
-    fn grant(&self, tenant_id: &TenantId, grant_id: GrantId) -> Option<Grant> {
-        let key = self.keys.get(&grant_id).filter(|(owner, _)| owner == tenant_id)?;
-        self.grants.get(key).cloned()
-    }
-
-    /// Newest first.
-    fn grants_of(
-        &self,
-        tenant_id: &TenantId,
-        before: Option<Revision>,
-    ) -> impl Iterator<Item = &Grant> {
-        let first = (tenant_id.clone(), Revision::MIN);
-        let limit = (tenant_id.clone(), before.unwrap_or(Revision::MAX));
-        self.grants.range(first..limit).rev().map(|(_, grant)| grant)
-    }
-
-    fn is_live(&self, grant: &Grant) -> bool {
-        self.live.contains(&(grant.tenant_id.clone(), grant.create_revision))
-    }
-
-    fn live_grants(&self) -> impl Iterator<Item = &Grant> {
-        self.live.iter().filter_map(|key| self.grants.get(key))
-    }
-
-    fn apply(&mut self, event: Event, request: Option<RequestMark>) {
-        if let Some(grant) = event.kind.grant() {
-            let key = (grant.tenant_id.clone(), grant.create_revision);
-            self.keys.insert(grant.id(), key.clone());
-            if event.kind.ends_grant() {
-                self.live.remove(&key);
-            } else {
-                self.live.insert(key.clone());
-            }
-            self.grants.insert(key, grant.clone());
-        }
-        if let EventKind::PolicyUpdated { tightening, .. } = &event.kind {
-            self.tightenings.insert(event.tenant_id.clone(), tightening.clone());
-        }
-        if let Some(RequestMark { request_id, fingerprint }) = request {
-            let key = (event.tenant_id.clone(), request_id);
-            self.requests.insert(key, (fingerprint, event.revision));
-        }
-        self.events.push_back(event);
-    }
-}
-
-// === impl MemoryChange ===
-
-#[async_trait]
-impl Change for MemoryChange {
-    fn now(&self) -> Time {
-        self.now
-    }
-
-    async fn grant(
-        &mut self,
-        tenant_id: &TenantId,
-        grant_id: GrantId,
-    ) -> Result<Option<Grant>, StoreError> {
-        Ok(self.working.grant(tenant_id, grant_id))
-    }
-
-    async fn remembered(
-        &mut self,
-        tenant_id: &TenantId,
-        request_id: &RequestId,
-    ) -> Result<Option<Remembered>, StoreError> {
-        let key = (tenant_id.clone(), request_id.clone());
-        let found = self.working.requests.get(&key).and_then(|(fingerprint, revision)| {
-            let index = usize::try_from(revision - 1).ok()?;
-            let grant = self.working.events.get(index)?.kind.grant()?.clone();
-            Some(Remembered { fingerprint: *fingerprint, grant })
-        });
-        Ok(found)
-    }
-
-    async fn live_grants(
-        &mut self,
-        tenant_id: &TenantId,
-        limit: usize,
-    ) -> Result<Vec<Grant>, StoreError> {
-        let working = &self.working;
-        let is_live =
-            |grant: &&Grant| working.live.contains(&(tenant_id.clone(), grant.create_revision));
-        Ok(working.grants_of(tenant_id, None).filter(is_live).take(limit).cloned().collect())
-    }
-
-    async fn count_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError> {
-        Ok(self.live_grants(tenant_id, usize::MAX).await?.len())
-    }
-
-    async fn due_grants(&mut self, now: Time, limit: usize) -> Result<Vec<Grant>, StoreError> {
-        let is_due = |grant: &&Grant| grant.terms.expire_time.is_some_and(|end| end <= now);
-        let mut due: Vec<Grant> = self.working.live_grants().filter(is_due).cloned().collect();
-        due.sort_by_key(|grant| (grant.terms.expire_time, grant.create_revision));
-        due.truncate(limit);
-        Ok(due)
-    }
-
-    async fn tightening(&mut self, tenant_id: &TenantId) -> Result<Tightening, StoreError> {
-        Ok(self.working.tightenings.get(tenant_id).cloned().unwrap_or_default())
-    }
-
-    async fn append(&mut self, entry: Entry) -> Result<Event, StoreError> {
-        let (event, request) = stamp(entry, self.working.head() + 1, self.now);
-        self.working.apply(event.clone(), request);
-        Ok(event)
-    }
-
-    async fn commit(self: Box<Self>) -> Result<Revision, StoreError> {
-        let revision = self.working.head();
-        open_state(&self.target)?;
-        self.target.store(Some(Arc::new(self.working)));
-        Ok(revision)
-    }
 }

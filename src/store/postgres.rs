@@ -19,9 +19,28 @@ use crate::{
     domain::Clock,
     store::{
         OpenError, PATIENCE, Store,
+        postgres::listener::Listeners,
         sql::{Answer, Backend, Dialect, SqlStore, Statement, arguments, schema},
     },
 };
+
+/// What the names of channels begin with. The log's epoch follows: channels belong to the whole database, a log to a schema.
+macro_rules! channel {
+    (log) => {
+        "support_access_log_"
+    };
+    (roll) => {
+        "support_access_roll_"
+    };
+}
+
+macro_rules! tell_roll {
+    () => {
+        concat!("pg_notify('", channel!(roll), "' || (SELECT epoch FROM head), '')::text")
+    };
+}
+
+mod listener;
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
 
@@ -35,15 +54,21 @@ const PING_TIMEOUT: Duration = Duration::from_secs(1);
 const WRITERS: u32 = 4;
 /// Apart from the writers, so that readers need not wait behind a queue of changes.
 const READERS: u32 = 8;
+/// For check nodes: apart from both, so that they need not wait behind either.
+const ROLL: u32 = 3;
+/// Those who wait for news. One is enough for a process; the others are for those that hang when a server falls silent.
+const LISTENERS: u32 = 8;
 
 /// For every session. The time limits are shorter than our own patience where that is useful: the server's refusal is clean,
 /// and frees what was held. Whoever set `remote_apply` meant it; anything less than `on` could lose what was acknowledged.
+/// A statement alone must see what was committed before it got its locks, and not fail because of it.
 /// For all that we ask, there is an index in the answer's order, and what is joined is found by its key. Without statistics,
 /// or by averages that a tenant does not keep to, the planner would rather read and sort a tenant's whole history.
 const SESSION: &str = "
     SET lock_timeout = '4s';
     SET statement_timeout = '4500ms';
     SET idle_in_transaction_session_timeout = '10s';
+    SET default_transaction_isolation = 'read committed';
     SET enable_sort = off;
     SET enable_incremental_sort = off;
     SET enable_bitmapscan = off;
@@ -68,9 +93,15 @@ impl Backend for Postgres {
                          SET LOCAL statement_timeout = '10min'; SET LOCAL enable_seqscan = on; \
                          SET LOCAL enable_hashjoin = on",
         // The clock is read outside, when the lock is held: not before waiting for it.
-        lock_head: "SELECT revision, time, \
-                    (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS clock \
-                    FROM (SELECT revision, time FROM head WHERE id = 1 FOR UPDATE) AS head",
+        lock_head: "SELECT revision, time, max_staleness, \
+                    (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS clock FROM \
+                    (SELECT revision, time, max_staleness FROM head WHERE id = 1 FOR UPDATE) AS head",
+        clock: Some("(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"),
+        is_standby: "pg_is_in_recovery()",
+        tell_log: concat!("pg_notify('", channel!(log), "' || epoch, '')::text"),
+        tell_roll: tell_roll!(),
+        // The setting is this transaction's alone, and looked at when it commits.
+        tell_roll_soon: concat!(tell_roll!(), " || set_config('synchronous_commit', 'off', true)"),
         each_text: "json_array_elements_text($3::json)",
         names_indexes: false,
     };
@@ -128,10 +159,20 @@ pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Sto
     prepare(&options).await?;
     let writers = pool(WRITERS).connect_lazy_with(options.clone());
     let readers = pool(READERS).connect_lazy_with(options.clone());
-    for pool in [&writers, &readers] {
+    let roll = pool(ROLL).connect_lazy_with(options.clone());
+    for pool in [&writers, &readers, &roll] {
         connect(pool).await.map_err(|error| refusal(&options, &error))?;
     }
-    Ok(Arc::new(SqlStore { writers, readers, clock, lock: Mutex::new(None) }))
+    let messenger = Arc::new(Listeners(pool(LISTENERS).connect_lazy_with(options)));
+    Ok(Arc::new(SqlStore {
+        writers,
+        readers,
+        roll_writers: roll.clone(),
+        roll_readers: roll,
+        messenger,
+        clock,
+        lock: Mutex::new(None),
+    }))
 }
 
 /// Brings the schema of the database that `url` names to this version.

@@ -10,12 +10,18 @@ use sqlx::{Database, Pool};
 use tokio::time::timeout;
 
 use crate::{
-    domain::{Clock, Event, Grant, GrantId, Revision, TenantId, Terms, Tightening, Time},
-    store::{Change, EventQuery, GrantQuery, Held, PATIENCE, Store, StoreError},
+    domain::{
+        Ack, Clock, Enforced, Event, Grant, GrantId, NodeId, NodeInfo, Position, Revision,
+        TenantId, Terms, Tightening, Time,
+    },
+    store::{
+        Change, EventQuery, GrantQuery, Held, Hints, NewMember, PATIENCE, Renewal, Roll, Store,
+        StoreError, hints::Messenger,
+    },
 };
 use change::SqlChange;
 use lease::Lease;
-use rows::{EventRow, GrantRow, TermsRow};
+use rows::{EventRow, GrantRow, HeadRow, ListedEventRow, TermsRow};
 use statements::{Value, read};
 
 pub(super) use rows::Answer;
@@ -23,6 +29,7 @@ pub(super) use statements::{Dialect, Statement};
 
 mod change;
 mod lease;
+mod roll;
 mod rows;
 pub(super) mod schema;
 pub(super) mod statements;
@@ -77,6 +84,13 @@ pub(super) struct SqlStore<DB: Backend> {
     pub(super) writers: Pool<DB>,
     /// For everything else. May be the same.
     pub(super) readers: Pool<DB>,
+    /// For what check nodes write. Where it can be, apart: they must not queue behind changes that wait for each other, nor
+    /// behind slow readers, or else checks would be denied.
+    pub(super) roll_writers: Pool<DB>,
+    /// For reading the roll.
+    pub(super) roll_readers: Pool<DB>,
+    /// Brings hints.
+    pub(super) messenger: Arc<dyn Messenger>,
     /// Tells the time where the database has no clock.
     pub(super) clock: Arc<dyn Clock>,
     /// What keeps other processes out, where they must be kept out. Let go once all is closed.
@@ -132,8 +146,8 @@ impl<DB: Backend> SqlStore<DB> {
     async fn read_load(
         lease: &mut Lease<DB>,
         visit: &mut (dyn FnMut(TenantId, Terms, Held) + Send),
-    ) -> Result<Revision, StoreError> {
-        let head: Option<(i64,)> = within_patience(lease.first(read::head())).await?;
+    ) -> Result<Position, StoreError> {
+        let head = within_patience(lease.first(read::head())).await?;
         for (ask, held) in
             [(read::load_live(), Held::Live), (read::load_latest_ended(), Held::LastEnded)]
         {
@@ -144,8 +158,12 @@ impl<DB: Backend> SqlStore<DB> {
             };
             lease.each(ask, &mut visit_row).await?;
         }
-        Ok(head.map_or(0, |(revision,)| revision))
+        position(head)
     }
+}
+
+fn position(head: Option<HeadRow>) -> Result<Position, StoreError> {
+    head.ok_or_else(|| StoreError::Broken("the table head is empty".into()))?.into_words()
 }
 
 #[async_trait]
@@ -153,22 +171,21 @@ impl<DB: Backend> Store for SqlStore<DB> {
     async fn begin(&self) -> Result<Box<dyn Change>, StoreError> {
         within_patience(async {
             let lease = Lease::begin(&self.writers, DB::DIALECT.begin_change).await?;
-            let change = SqlChange::at_head(lease, self.clock.as_ref()).await?;
+            let messenger = Arc::clone(&self.messenger);
+            let change = SqlChange::at_head(lease, messenger, self.clock.as_ref()).await?;
             Ok(Box::new(change) as Box<dyn Change>)
         })
         .await
     }
 
-    async fn head(&self) -> Result<Revision, StoreError> {
-        let row: Option<(i64,)> = self.read_first(read::head()).await?;
-        row.map(|(revision,)| revision)
-            .ok_or_else(|| StoreError::Broken("the table head is empty".into()))
+    async fn head(&self) -> Result<Position, StoreError> {
+        position(self.read_first(read::head()).await?)
     }
 
     async fn load(
         &self,
         visit: &mut (dyn FnMut(TenantId, Terms, Held) + Send),
-    ) -> Result<Revision, StoreError> {
+    ) -> Result<Position, StoreError> {
         let begin = Lease::begin(&self.readers, DB::DIALECT.begin_snapshot);
         let mut lease = within_patience(begin).await?;
         Self::read_load(&mut lease, visit).await
@@ -197,9 +214,12 @@ impl<DB: Backend> Store for SqlStore<DB> {
         rows.into_iter().map(GrantRow::into_words).collect()
     }
 
-    async fn list_events(&self, query: &EventQuery) -> Result<Vec<Event>, StoreError> {
+    async fn list_events(
+        &self,
+        query: &EventQuery,
+    ) -> Result<Vec<(Event, Option<Enforced>)>, StoreError> {
         let rows = self.read(read::list_events(&DB::DIALECT, query)).await?;
-        rows.into_iter().map(EventRow::into_words).collect()
+        rows.into_iter().map(ListedEventRow::into_words).collect()
     }
 
     async fn tightening(&self, tenant_id: &TenantId) -> Result<Tightening, StoreError> {
@@ -212,12 +232,69 @@ impl<DB: Backend> Store for SqlStore<DB> {
         row.map(|(micros,)| rows::time("expire_time", micros)).transpose()
     }
 
-    /// Waits some seconds for whoever still reads or writes.
+    async fn register(&self, member: &NewMember) -> Result<(), StoreError> {
+        self.insert_member(member).await
+    }
+
+    async fn renew(
+        &self,
+        node_id: NodeId,
+        held: Option<Position>,
+    ) -> Result<Option<Renewal>, StoreError> {
+        self.renew_member(node_id, held).await
+    }
+
+    async fn acknowledge(
+        &self,
+        node_id: NodeId,
+        held: Position,
+        ack: Ack,
+    ) -> Result<bool, StoreError> {
+        self.write_ack(node_id, held, ack).await
+    }
+
+    async fn report(&self, node_id: NodeId, followers: &[NodeInfo]) -> Result<(), StoreError> {
+        self.write_report(node_id, followers).await
+    }
+
+    async fn roll(&self) -> Result<Roll, StoreError> {
+        self.read_roll().await
+    }
+
+    async fn strike_off(&self, node_id: NodeId, seq: i64) -> Result<bool, StoreError> {
+        self.delete_member(node_id, seq).await
+    }
+
+    async fn record_enforced(
+        &self,
+        first: Revision,
+        last: Revision,
+        enforced: Enforced,
+    ) -> Result<(), StoreError> {
+        self.insert_enforced(first, last, enforced).await
+    }
+
+    async fn enforced(&self, revision: Revision) -> Result<Option<Enforced>, StoreError> {
+        self.read_enforced(revision).await
+    }
+
+    async fn listen(&self) -> Result<Box<dyn Hints>, StoreError> {
+        self.messenger.listen().await
+    }
+
+    /// Waits some seconds for whoever still listens, reads or writes.
     async fn close(&self) {
-        // One after the other: SQLite puts its log away when the last connection closes, alone.
-        let readers = timeout(PATIENCE, self.readers.close()).await;
-        let writers = timeout(PATIENCE, self.writers.close()).await;
-        if readers.is_ok() && writers.is_ok() {
+        // The writers last: SQLite puts its log away when the last connection closes, alone.
+        let ended = tokio::join!(
+            timeout(PATIENCE, self.messenger.close()),
+            timeout(PATIENCE, self.roll_readers.close()),
+            timeout(PATIENCE, self.readers.close()),
+        );
+        let writers = tokio::join!(
+            timeout(PATIENCE, self.roll_writers.close()),
+            timeout(PATIENCE, self.writers.close()),
+        );
+        if matches!((ended, writers), ((Ok(()), Ok(()), Ok(())), (Ok(()), Ok(())))) {
             self.lock.lock().take();
         }
     }

@@ -23,6 +23,7 @@ use crate::{
     domain::Clock,
     store::{
         OpenError, PATIENCE, Store,
+        hints::Bell,
         sql::{Answer, Backend, Dialect, SqlStore, Statement, arguments, schema},
     },
 };
@@ -43,7 +44,12 @@ impl Backend for Sqlite {
     const DIALECT: Dialect = Dialect {
         begin_change: "BEGIN IMMEDIATE",
         begin_snapshot: "BEGIN",
-        lock_head: "SELECT revision, time, NULL FROM head",
+        lock_head: "SELECT revision, time, max_staleness, NULL FROM head",
+        clock: None,
+        is_standby: "FALSE",
+        tell_log: "''",
+        tell_roll: "''",
+        tell_roll_soon: "''",
         each_text: "json_each($3)",
         names_indexes: true,
     };
@@ -104,7 +110,15 @@ pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Sto
     let readers = pool.max_connections(READERS);
     let readers = readers.connect_with(options(&path).pragma("query_only", "ON"));
     let readers = readers.await.map_err(refuse)?;
-    Ok(Arc::new(SqlStore { writers, readers, clock, lock: Mutex::new(Some(lock)) }))
+    Ok(Arc::new(SqlStore {
+        roll_writers: writers.clone(),
+        roll_readers: readers.clone(),
+        writers,
+        readers,
+        messenger: Arc::new(Bell::default()),
+        clock,
+        lock: Mutex::new(Some(lock)),
+    }))
 }
 
 /// Brings the schema of the file that `url` names to this version.

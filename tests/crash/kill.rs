@@ -85,7 +85,7 @@ async fn the_log_is_whole(backend: &Backend, ledgers: &[Ledger]) {
     let store = store::open(&backend.database_url(), Arc::new(SystemClock)).await.unwrap();
     let events = store.events_after(0, usize::MAX >> 1).await.unwrap();
     let revisions: Vec<i64> = events.iter().map(|event| event.revision).collect();
-    let head = store.head().await.unwrap();
+    let head = store.head().await.unwrap().revision;
     assert_eq!(revisions, (1..=head).collect::<Vec<_>>());
     let mut acknowledged = HashSet::new();
     for revision in ledgers.iter().flat_map(Ledger::revisions) {

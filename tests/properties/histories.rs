@@ -192,7 +192,7 @@ async fn history_agrees(world: &World, model: &Model) {
         assert_eq!(stored, last[id], "the log is the truth");
         assert_eq!(endings.contains_key(id), grant.state(now).is_ended(), "after a sweep");
     }
-    world.node.wait_for(world.store.head().await.unwrap(), soon()).await;
+    world.node.wait_for(world.store.head().await.unwrap().revision, soon()).await;
     assert_eq!(sorted(world.node.snapshot().iter()), sorted(replayed.iter()));
     assert_eq!(world.node.gauges(), replayed.gauges());
 }

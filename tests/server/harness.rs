@@ -1,41 +1,27 @@
-//! Starts servers, and a store that can be held up.
+//! Starts servers, and asks them.
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use async_trait::async_trait;
 use support_access::{
     api::proto::v1::{
         AccessLevel, CheckAccessRequest, GrantAccessRequest, grant_access_request::End,
         support_access_admin_client::SupportAccessAdminClient,
         support_access_client::SupportAccessClient,
     },
-    domain::{
-        Event, Grant, GrantId, RequestId, Revision, SupportPolicy, TenantId, Terms, Tightening,
-        Time, clock::SystemClock,
-    },
+    domain::{SupportPolicy, clock::SystemClock},
     server::{
         self, Listeners, Running, ServeError,
         config::{Config, ListenAddress, LogFormat},
-    },
-    store::{
-        Change, Entry, EventQuery, GrantQuery, Held, Remembered, Store, StoreError,
-        memory::MemoryStore,
     },
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    sync::watch,
     time::timeout,
 };
 use tonic::transport::{Channel, Endpoint};
+
+use crate::held::HeldStore;
 
 /// How long anything may take that should not take long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -158,156 +144,4 @@ pub(crate) fn rpcs(service: &str, method: &str, code: &str, count: u32) -> Strin
         "support_access_rpcs_total{{service=\"{service}\",method=\"{method}\",code=\"{code}\"}} \
          {count}"
     )
-}
-
-/// A store in memory whose loading and whose changes can be held up.
-#[derive(Debug, Clone)]
-pub(crate) struct HeldStore {
-    inner: Arc<MemoryStore>,
-    pub(crate) is_loading_held: watch::Sender<bool>,
-    pub(crate) are_changes_held: watch::Sender<bool>,
-    /// Changes that are being held up.
-    pub(crate) waiting: Arc<AtomicUsize>,
-    pub(crate) commits: Arc<AtomicUsize>,
-    pub(crate) is_broken: bool,
-}
-
-struct CountedChange {
-    inner: Box<dyn Change>,
-    commits: Arc<AtomicUsize>,
-}
-
-impl HeldStore {
-    pub(crate) fn new() -> Self {
-        Self {
-            inner: Arc::new(MemoryStore::new(Arc::new(SystemClock))),
-            is_loading_held: watch::Sender::new(false),
-            are_changes_held: watch::Sender::new(false),
-            waiting: Arc::default(),
-            commits: Arc::default(),
-            is_broken: false,
-        }
-    }
-
-    pub(crate) fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::SeqCst)
-    }
-
-    pub(crate) fn commits(&self) -> usize {
-        self.commits.load(Ordering::SeqCst)
-    }
-}
-
-async fn released(held: &watch::Sender<bool>) {
-    held.subscribe().wait_for(|is_held| !is_held).await.unwrap();
-}
-
-#[async_trait]
-impl Store for HeldStore {
-    async fn begin(&self) -> Result<Box<dyn Change>, StoreError> {
-        self.waiting.fetch_add(1, Ordering::SeqCst);
-        released(&self.are_changes_held).await;
-        let inner = self.inner.begin().await?;
-        Ok(Box::new(CountedChange { inner, commits: Arc::clone(&self.commits) }))
-    }
-
-    async fn head(&self) -> Result<Revision, StoreError> {
-        self.inner.head().await
-    }
-
-    async fn load(
-        &self,
-        visit: &mut (dyn FnMut(TenantId, Terms, Held) + Send),
-    ) -> Result<Revision, StoreError> {
-        if self.is_broken {
-            return Err(StoreError::Broken("the disk is on fire".into()));
-        }
-        released(&self.is_loading_held).await;
-        self.inner.load(visit).await
-    }
-
-    async fn events_after(&self, after: Revision, limit: usize) -> Result<Vec<Event>, StoreError> {
-        self.inner.events_after(after, limit).await
-    }
-
-    async fn grant(
-        &self,
-        tenant_id: &TenantId,
-        grant_id: GrantId,
-    ) -> Result<Option<Grant>, StoreError> {
-        self.inner.grant(tenant_id, grant_id).await
-    }
-
-    async fn list_grants(&self, query: &GrantQuery) -> Result<Vec<Grant>, StoreError> {
-        self.inner.list_grants(query).await
-    }
-
-    async fn list_events(&self, query: &EventQuery) -> Result<Vec<Event>, StoreError> {
-        self.inner.list_events(query).await
-    }
-
-    async fn tightening(&self, tenant_id: &TenantId) -> Result<Tightening, StoreError> {
-        self.inner.tightening(tenant_id).await
-    }
-
-    async fn next_expiry(&self) -> Result<Option<Time>, StoreError> {
-        self.inner.next_expiry().await
-    }
-
-    async fn close(&self) {
-        self.inner.close().await;
-    }
-}
-
-#[async_trait]
-impl Change for CountedChange {
-    fn now(&self) -> Time {
-        self.inner.now()
-    }
-
-    async fn grant(
-        &mut self,
-        tenant_id: &TenantId,
-        grant_id: GrantId,
-    ) -> Result<Option<Grant>, StoreError> {
-        self.inner.grant(tenant_id, grant_id).await
-    }
-
-    async fn remembered(
-        &mut self,
-        tenant_id: &TenantId,
-        request_id: &RequestId,
-    ) -> Result<Option<Remembered>, StoreError> {
-        self.inner.remembered(tenant_id, request_id).await
-    }
-
-    async fn live_grants(
-        &mut self,
-        tenant_id: &TenantId,
-        limit: usize,
-    ) -> Result<Vec<Grant>, StoreError> {
-        self.inner.live_grants(tenant_id, limit).await
-    }
-
-    async fn count_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError> {
-        self.inner.count_live_grants(tenant_id).await
-    }
-
-    async fn due_grants(&mut self, now: Time, limit: usize) -> Result<Vec<Grant>, StoreError> {
-        self.inner.due_grants(now, limit).await
-    }
-
-    async fn tightening(&mut self, tenant_id: &TenantId) -> Result<Tightening, StoreError> {
-        self.inner.tightening(tenant_id).await
-    }
-
-    async fn append(&mut self, entry: Entry) -> Result<Event, StoreError> {
-        self.inner.append(entry).await
-    }
-
-    async fn commit(self: Box<Self>) -> Result<Revision, StoreError> {
-        let revision = self.inner.commit().await?;
-        self.commits.fetch_add(1, Ordering::SeqCst);
-        Ok(revision)
-    }
 }

@@ -14,9 +14,9 @@ use tonic_health::pb::{
 };
 
 use crate::harness::{
-    HeldStore, PATIENCE, a_grant, admin, channel, config, eventually, get, in_time, start,
-    start_on, stop,
+    PATIENCE, a_grant, admin, channel, config, eventually, get, in_time, start, start_on, stop,
 };
+use crate::held::HeldStore;
 
 /// Far longer than ending takes, far shorter than [`PATIENCE`].
 const SOON: Duration = Duration::from_secs(8);

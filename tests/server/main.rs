@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "in tests a panic is an answer")]
 
 mod harness;
+mod held;
 mod lifecycle;
 mod rpcs;
 mod sockets;

@@ -18,8 +18,8 @@ use crate::{
     history::seeded,
     model::Model,
     words::{
-        agent, all_events, all_grants, begin, entry, expired, extended, grant_of, granted,
-        make_grant, mark, new_grant, revoked, tenant,
+        ENFORCED, ack, agent, all_events, all_grants, begin, entry, expired, extended, grant_of,
+        granted, make_grant, mark, member, new_grant, new_node, revoked, tenant,
     },
 };
 
@@ -79,7 +79,7 @@ pub async fn a_change_sees_what_it_appended_and_nobody_else_does(bench: &Bench) 
     let remembered = change.remembered(&acme, &request_id).await.unwrap().unwrap();
     assert_eq!((remembered.fingerprint, &remembered.grant), ([1; 32], &grant));
 
-    assert_eq!(store.head().await.unwrap(), 0);
+    assert_eq!(store.head().await.unwrap().revision, 0);
     assert_eq!(store.grant(&acme, id).await.unwrap(), None);
     assert_eq!(store.events_after(0, 9).await.unwrap(), []);
     assert_eq!(store.list_events(&all_events("acme")).await.unwrap(), []);
@@ -87,7 +87,7 @@ pub async fn a_change_sees_what_it_appended_and_nobody_else_does(bench: &Bench) 
     assert_eq!(visited(store.as_ref()).await, 0);
 
     change.commit().await.unwrap();
-    assert_eq!(store.head().await.unwrap(), 1);
+    assert_eq!(store.head().await.unwrap().revision, 1);
     assert_eq!(store.grant(&acme, id).await.unwrap(), Some(grant.clone()));
     assert_eq!(store.next_expiry().await.unwrap(), grant.terms.expire_time);
     assert_eq!(visited(store.as_ref()).await, 1);
@@ -115,7 +115,7 @@ pub async fn a_dropped_change_leaves_no_trace_and_blocks_nobody(bench: &Bench) {
         assert_eq!(change.remembered(&tenant("acme"), &request_id).await.unwrap(), None);
         assert_eq!(change.commit().await.unwrap(), 0, "an empty change changes nothing");
     }
-    assert_eq!(store.head().await.unwrap(), 0);
+    assert_eq!(store.head().await.unwrap().revision, 0);
     assert_eq!(make_grant(store.as_ref(), "acme", "support").await.revision, 1);
 }
 
@@ -128,7 +128,7 @@ pub async fn while_a_change_is_open_others_wait_but_not_for_ever(bench: &Bench) 
     assert!(early.is_err(), "two changes are open at once");
     let refused = timeout(Duration::from_secs(10), waiting).await.expect("it waits for ever");
     assert!(matches!(refused, Err(StoreError::Unavailable(_))));
-    assert_eq!(store.head().await.unwrap(), 0, "readers need not wait");
+    assert_eq!(store.head().await.unwrap().revision, 0, "readers need not wait");
     drop(open);
     make_grant(store.as_ref(), "acme", "support").await;
 }
@@ -156,7 +156,10 @@ pub async fn concurrent_changes_are_all_kept_without_a_gap(bench: &Bench) {
                 written.push(change.append(extended(&found, Some(later))).await.unwrap());
                 let revision = change.commit().await.unwrap();
                 assert_eq!(revision, written.last().unwrap().revision);
-                assert!(store.head().await.unwrap() >= revision, "a commit is seen at once");
+                assert!(
+                    store.head().await.unwrap().revision >= revision,
+                    "a commit is seen at once"
+                );
             }
             written
         }
@@ -217,7 +220,7 @@ pub async fn time_never_runs_backwards(bench: &Bench) {
     let store = bench.open().await;
     let mut last = None;
     for step in [0, 10, -3_600, 5, -1, 7_200] {
-        bench.clock.advance(TimeDelta::seconds(step));
+        bench.clock.set(TimeDelta::seconds(step));
         let mut change = begin(store.as_ref()).await;
         let event =
             change.append(granted(new_grant("acme", "support", change.now()))).await.unwrap();
@@ -260,10 +263,12 @@ pub async fn requests_are_remembered_by_tenant(bench: &Bench) {
 
 pub async fn a_closed_store_is_unavailable(bench: &Bench) {
     let store = bench.open().await;
+    let held = store.head().await.unwrap();
     let change = begin(store.as_ref()).await;
     // Whoever is in the middle of something is waited for, but not for ever.
     timeout(Duration::from_secs(10), store.close()).await.expect("closing ends");
     drop(change);
+    let id = new_node();
     let refusals = [
         store.begin().await.map(drop),
         store.head().await.map(drop),
@@ -273,6 +278,15 @@ pub async fn a_closed_store_is_unavailable(bench: &Bench) {
         store.list_events(&all_events("acme")).await.map(drop),
         store.tightening(&tenant("acme")).await.map(drop),
         store.next_expiry().await.map(drop),
+        store.register(&member(id)).await,
+        store.renew(id, None).await.map(drop),
+        store.acknowledge(id, held, ack(0)).await.map(drop),
+        store.report(id, &[]).await,
+        store.roll().await.map(drop),
+        store.strike_off(id, 0).await.map(drop),
+        store.record_enforced(1, 1, ENFORCED).await,
+        store.enforced(1).await.map(drop),
+        store.listen().await.map(drop),
     ];
     for refusal in refusals {
         assert!(matches!(refusal, Err(StoreError::Unavailable(_))), "{refusal:?}");
@@ -353,6 +367,6 @@ pub async fn an_event_must_be_about_a_grant_that_has_not_ended(bench: &Bench) {
         assert!(matches!(refused, Err(StoreError::Broken(_))), "{refused:?}");
         assert!(change.commit().await.is_err(), "the event alone was committed");
     }
-    assert_eq!(store.head().await.unwrap(), 2);
+    assert_eq!(store.head().await.unwrap().revision, 2);
     assert_eq!(make_grant(store.as_ref(), "a", "g").await.revision, 3);
 }

@@ -101,8 +101,8 @@ async fn what_was_acknowledged_survives_a_killed_database() {
             }
         };
         let killer = async {
-            let goal = store.head().await.unwrap() + 20;
-            while store.head().await.is_ok_and(|head| head < goal) {}
+            let goal = store.head().await.unwrap().revision + 20;
+            while store.head().await.is_ok_and(|head| head.revision < goal) {}
             cluster.kill();
         };
         let (count, ()) = tokio::join!(writer, killer);
@@ -112,7 +112,10 @@ async fn what_was_acknowledged_survives_a_killed_database() {
         acknowledged += 1;
         let events = store.events_after(0, 10_000).await.unwrap();
         let revisions: Vec<Revision> = events.iter().map(|event| event.revision).collect();
-        assert!(revisions.iter().copied().eq(1..=store.head().await.unwrap()), "{revisions:?}");
+        assert!(
+            revisions.iter().copied().eq(1..=store.head().await.unwrap().revision),
+            "{revisions:?}"
+        );
         assert!(events.len() >= acknowledged, "{} of {acknowledged}", events.len());
         acknowledged = events.len(); // the last one before the kill may have been made
     }
@@ -151,7 +154,7 @@ async fn whoever_holds_the_head_without_end_makes_changes_unavailable_and_nothin
     let mut holder = options.connect().await.unwrap();
     holder.execute("BEGIN; SELECT * FROM head FOR UPDATE").await.unwrap();
     is_unavailable(store.begin().map_drop()).await;
-    assert_eq!(store.head().await.unwrap(), 0);
+    assert_eq!(store.head().await.unwrap().revision, 0);
     holder.close().await.unwrap();
     assert_eq!(recovers(store.as_ref()).await, 1);
 }

@@ -1,14 +1,14 @@
 //! Short ways to say what tests need.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use chrono::TimeDelta;
 use support_access::{
     domain::{
-        AccessLevel, AgentId, Event, EventKind, Grant, GrantId, GroupId, Note, RequestId,
-        Revocation, TenantId, Terms, Ticket, Time, text::Actor,
+        AccessLevel, Ack, AgentId, Enforced, Event, EventKind, Grant, GrantId, GroupId, NodeId,
+        Note, RequestId, Revision, Revocation, TenantId, Terms, Ticket, Time, text::Actor,
     },
-    store::{Change, Entry, EventQuery, GrantQuery, RequestMark, Store},
+    store::{Change, Entry, EventQuery, GrantQuery, NewMember, RequestMark, Store},
 };
 use uuid::Uuid;
 
@@ -104,6 +104,28 @@ pub fn all_grants(tenant_id: &str, now: Time) -> GrantQuery {
 pub fn all_events(tenant_id: &str) -> EventQuery {
     EventQuery { tenant_id: tenant(tenant_id), grant_id: None, before: None, limit: 1_000_000 }
 }
+
+/// What was listed, without what was proven of its enforcement.
+pub fn events_of(listed: Vec<(Event, Option<Enforced>)>) -> Vec<Event> {
+    listed.into_iter().map(|(event, _)| event).collect()
+}
+
+pub fn new_node() -> NodeId {
+    NodeId(Uuid::new_v4())
+}
+
+/// A node that may answer for two seconds from one proof.
+pub fn member(node_id: NodeId) -> NewMember {
+    NewMember { node_id, version: "1.2.3".into(), max_staleness: Duration::from_secs(2) }
+}
+
+/// Of a node that feeds two others, one of which has lapsed.
+pub fn ack(revision: Revision) -> Ack {
+    Ack { revision, nodes: 2, nodes_lapsed: 1 }
+}
+
+pub const ENFORCED: Enforced =
+    Enforced { elapsed: Duration::from_millis(12), nodes_acknowledged: 3, nodes_lapsed: 1 };
 
 pub async fn begin(store: &dyn Store) -> Box<dyn Change> {
     store.begin().await.unwrap()

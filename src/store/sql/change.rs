@@ -1,5 +1,7 @@
 //! A change: one transaction that holds the head of the log.
 
+use std::{sync::Arc, time::Duration};
+
 use async_trait::async_trait;
 
 use crate::{
@@ -8,10 +10,10 @@ use crate::{
         time::from_micros,
     },
     store::{
-        Change, Entry, Remembered, RequestMark, StoreError,
+        Change, Entry, Hint, Remembered, RequestMark, StoreError,
         sql::{
-            Backend, Lease,
-            rows::{GrantRow, RequestRow, tightening, to_json},
+            Backend, Lease, Messenger,
+            rows::{self, GrantRow, RequestRow, tightening, to_json},
             statements::{read, write},
             unavailable, within_patience,
         },
@@ -19,11 +21,16 @@ use crate::{
     },
 };
 
+/// What [`Dialect::lock_head`](super::Dialect::lock_head) answers.
+type LockedHead = (i64, Option<i64>, i64, Option<i64>);
+
 /// A change in a database.
 #[derive(Debug)]
 pub(super) struct SqlChange<DB: Backend> {
     lease: Lease<DB>,
+    messenger: Arc<dyn Messenger>,
     now: Time,
+    max_staleness: Duration,
     /// The revision of the last event, appended ones included.
     revision: Revision,
     has_events: bool,
@@ -36,15 +43,25 @@ impl<DB: Backend> SqlChange<DB> {
     /// The transaction has begun: takes the head, and the time.
     pub(super) async fn at_head(
         mut lease: Lease<DB>,
+        messenger: Arc<dyn Messenger>,
         clock: &dyn Clock,
     ) -> Result<Self, StoreError> {
         let head = lease.first(super::Statement::plain(DB::DIALECT.lock_head)).await?;
-        let (revision, last, database_clock): (i64, Option<i64>, Option<i64>) =
+        let (revision, last, max_staleness, database_clock): LockedHead =
             head.ok_or_else(|| StoreError::Broken("the table head is empty".into()))?;
         let micros = database_clock.unwrap_or_else(|| clock.now().timestamp_micros());
         let now = from_micros(last.map_or(micros, |last| last.max(micros)))
             .ok_or_else(|| StoreError::Broken("the time is not in the years 1 to 9999".into()))?;
-        Ok(Self { lease, now, revision, has_events: false, is_whole: true })
+        let max_staleness = rows::span("max_staleness", max_staleness)?;
+        Ok(Self {
+            lease,
+            messenger,
+            now,
+            max_staleness,
+            revision,
+            has_events: false,
+            is_whole: true,
+        })
     }
 
     async fn write(
@@ -111,6 +128,10 @@ impl<DB: Backend> Change for SqlChange<DB> {
         self.now
     }
 
+    fn max_staleness(&self) -> Duration {
+        self.max_staleness
+    }
+
     async fn grant(
         &mut self,
         tenant_id: &TenantId,
@@ -167,13 +188,15 @@ impl<DB: Backend> Change for SqlChange<DB> {
 
     async fn commit(mut self: Box<Self>) -> Result<Revision, StoreError> {
         self.check_whole()?;
-        let Self { mut lease, now, revision, has_events, .. } = *self;
+        let Self { mut lease, messenger, now, revision, has_events, .. } = *self;
         if has_events {
             within_patience(async move {
-                lease.execute(write::update_head(revision, now)).await?;
+                let _told: Vec<(String,)> =
+                    lease.all(write::update_head(&DB::DIALECT, revision, now)).await?;
                 lease.commit().await
             })
             .await?;
+            messenger.tell(Hint::Log);
         }
         Ok(revision)
     }

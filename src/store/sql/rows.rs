@@ -14,6 +14,12 @@ use crate::{
     store::{Remembered, StoreError},
 };
 
+mod roll;
+
+pub(in crate::store) use roll::{
+    EnforcedRow, HeadRow, ListedEventRow, RenewalRow, RollRow, roll, span,
+};
+
 /// What both databases can answer.
 pub(in crate::store) trait Answer:
     for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static

@@ -1,10 +1,11 @@
 //! Every statement that both databases are asked, with what is filled in. The text is the same for both wherever it can be.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
-use crate::domain::{GrantId, TenantId, Time};
+use crate::domain::{GrantId, NodeId, TenantId, Time};
 
 pub(in crate::store) mod read;
+pub(in crate::store) mod roll;
 pub(in crate::store) mod write;
 
 /// A statement, and the values for `$1`, `$2` and so on.
@@ -31,8 +32,19 @@ pub(in crate::store) struct Dialect {
     pub(in crate::store) begin_change: &'static str,
     /// Begins a transaction that reads, all of it as of one moment.
     pub(in crate::store) begin_snapshot: &'static str,
-    /// Locks the head of the log, and reads its revision, the time of the last event, and the database's clock if it has one.
+    /// Locks the head of the log, and reads its revision, the time of the last event, the longest that a check node may answer
+    /// from one proof, and the database's clock if it has one.
     pub(in crate::store) lock_head: &'static str,
+    /// The database's clock as it is when this is read, in microseconds since 1970, if it has one.
+    pub(in crate::store) clock: Option<&'static str>,
+    /// Whether this is only a copy of another database, and may be behind it.
+    pub(in crate::store) is_standby: &'static str,
+    /// Tells whoever listens that the head, which is being written, has new events, once that is committed. A text.
+    pub(in crate::store) tell_log: &'static str,
+    /// Tells whoever listens that the roll has changed, once that is committed. A text.
+    pub(in crate::store) tell_roll: &'static str,
+    /// As `tell_roll`, and the commit need not wait for the disk. A text.
+    pub(in crate::store) tell_roll_soon: &'static str,
     /// A row for each text of the JSON array `$3`.
     pub(in crate::store) each_text: &'static str,
     /// Whether a query may name the index to use. SQLite keeps no statistics, and would guess.
@@ -97,6 +109,19 @@ impl From<GrantId> for Value {
 impl From<Option<GrantId>> for Value {
     fn from(id: Option<GrantId>) -> Self {
         Self::MaybeText(id.map(|id| id.to_string()))
+    }
+}
+
+impl From<NodeId> for Value {
+    fn from(id: NodeId) -> Self {
+        Self::Text(id.to_string())
+    }
+}
+
+impl From<Duration> for Value {
+    /// In microseconds, never less than it is: whoever waits for so long has waited long enough.
+    fn from(span: Duration) -> Self {
+        Self::Int(span.as_nanos().div_ceil(1_000).try_into().unwrap_or(i64::MAX))
     }
 }
 

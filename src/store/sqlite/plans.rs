@@ -117,43 +117,49 @@ async fn a_page_of_grants_is_read_off_one_index() {
 
 #[tokio::test]
 async fn everything_else_is_found_by_an_index_too() {
+    const RECORD: &str = "SEARCH n USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN";
+    const SUBQUERY: &str = "CORRELATED SCALAR SUBQUERY 1";
+    const NEXT_RECORD: &str = "SEARCH enforcements USING INTEGER PRIMARY KEY (rowid>?)";
     let (_directory, mut connection) = history().await;
     let tenant_id = query().tenant_id;
     let clock: &dyn Clock = &ManualClock::at(query().now);
     let events =
         |grant_id| EventQuery { tenant_id: tenant_id.clone(), grant_id, before: None, limit: 50 };
     let id = GrantId(uuid::Uuid::nil());
+    let events_of = |index| vec![index, RECORD, SUBQUERY, NEXT_RECORD];
     let cases = [
         (
             read::list_events(&Sqlite::DIALECT, &events(None)),
-            "SEARCH e USING INDEX events_of_tenant (tenant_id=? AND rowid<?)",
+            events_of("SEARCH e USING INDEX events_of_tenant (tenant_id=? AND rowid<?)"),
         ),
         (
             read::list_events(&Sqlite::DIALECT, &events(Some(id))),
-            "SEARCH e USING INDEX events_of_grant (tenant_id=? AND grant_id=? AND rowid<?)",
+            events_of(
+                "SEARCH e USING INDEX events_of_grant (tenant_id=? AND grant_id=? AND rowid<?)",
+            ),
         ),
-        (read::events_after(7, 50), "SEARCH events USING INTEGER PRIMARY KEY (rowid>?)"),
+        (read::events_after(7, 50), vec!["SEARCH e USING INTEGER PRIMARY KEY (rowid>?)"]),
         (
             read::grant(&tenant_id, id),
-            "SEARCH g USING INDEX sqlite_autoindex_grants_1 (grant_id=?)",
+            vec!["SEARCH g USING INDEX sqlite_autoindex_grants_1 (grant_id=?)"],
         ),
         (
             read::live_grants(&Sqlite::DIALECT, &tenant_id, 50),
-            "SEARCH g USING INDEX grants_live (tenant_id=?)",
+            vec!["SEARCH g USING INDEX grants_live (tenant_id=?)"],
         ),
         (
             read::count_live_grants(&Sqlite::DIALECT, &tenant_id),
-            "SEARCH grants USING INDEX grants_live (tenant_id=?)",
+            vec!["SEARCH grants USING INDEX grants_live (tenant_id=?)"],
         ),
         (
             read::due_grants(clock.now(), 50),
-            "SEARCH g USING INDEX grants_due (expire_time>? AND expire_time<?)",
+            vec!["SEARCH g USING INDEX grants_due (expire_time>? AND expire_time<?)"],
         ),
-        (read::next_expiry(), "SEARCH grants USING INDEX grants_due (expire_time>?)"),
+        (read::next_expiry(), vec!["SEARCH grants USING INDEX grants_due (expire_time>?)"]),
     ];
     for (ask, expected) in cases {
         let sql = ask.sql.to_string();
-        assert_eq!(plan(&mut connection, ask).await, [expected], "{sql}");
+        assert_eq!(plan(&mut connection, ask).await, expected, "{sql}");
     }
     connection.close().await.unwrap();
 }

@@ -12,10 +12,10 @@ const TERMS: &str = "g.tenant_id, g.grant_id, g.group_id, g.agent_ids, g.access_
                      g.expire_time, g.revoke_time";
 const REST: &str = "g.reason, g.ticket, g.create_time, g.creator, g.revoker, g.revoke_reason, \
                     g.create_revision, g.revision";
-const EVENT: &str = "revision, tenant_id, time, actor, reason, body";
+const EVENT: &str = "e.revision, e.tenant_id, e.time, e.actor, e.reason, e.body";
 
 pub(in crate::store) fn head() -> Statement {
-    Statement::plain("SELECT revision FROM head")
+    Statement::plain("SELECT epoch, revision, time FROM head")
 }
 
 pub(in crate::store) fn load_live() -> Statement {
@@ -32,7 +32,9 @@ pub(in crate::store) fn load_latest_ended() -> Statement {
 }
 
 pub(in crate::store) fn events_after(revision: Revision, limit: usize) -> Statement {
-    let sql = format!("SELECT {EVENT} FROM events WHERE revision > $1 ORDER BY revision LIMIT $2");
+    let sql = format!(
+        "SELECT {EVENT} FROM events AS e WHERE e.revision > $1 ORDER BY e.revision LIMIT $2"
+    );
     Statement::new(sql, vec![revision.into(), limit_value(limit)])
 }
 
@@ -199,6 +201,8 @@ fn states_condition(
     (index, Some(format!("{only}({alternatives})")))
 }
 
+/// A page of a tenant's events, read off one index, each with the record of its change: the next one that ends at it or after
+/// it, if that one began by then. Each is found by its key.
 pub(in crate::store) fn list_events(dialect: &Dialect, query: &EventQuery) -> Statement {
     let EventQuery { tenant_id, grant_id, before, limit } = query;
     let mut values =
@@ -210,8 +214,12 @@ pub(in crate::store) fn list_events(dialect: &Dialect, query: &EventQuery) -> St
         equal.push(("grant_id", &id));
     }
     let Page { condition, order } = Page::of(dialect, "e", &equal);
-    let sql =
-        format!("SELECT {EVENT} FROM events AS e WHERE {condition} ORDER BY {order} LIMIT $3");
+    let sql = format!(
+        "SELECT {EVENT}, n.elapsed, n.nodes_acknowledged, n.nodes_lapsed FROM events AS e \
+         LEFT JOIN enforcements AS n ON n.first_revision <= e.revision AND n.last_revision = \
+         (SELECT min(last_revision) FROM enforcements WHERE last_revision >= e.revision) \
+         WHERE {condition} ORDER BY {order} LIMIT $3"
+    );
     Statement::new(sql, values)
 }
 

@@ -127,7 +127,14 @@ pub(in crate::store) fn upsert_tightening(event: &Event, body: String) -> Statem
     Statement::new(sql, vec![(&event.tenant_id).into(), event.revision.into(), body.into()])
 }
 
-pub(in crate::store) fn update_head(revision: Revision, time: Time) -> Statement {
-    let sql = "UPDATE head SET revision = $1, time = $2 WHERE id = 1";
+pub(in crate::store) fn update_head(
+    dialect: &Dialect,
+    revision: Revision,
+    time: Time,
+) -> Statement {
+    let sql = format!(
+        "UPDATE head SET revision = $1, time = $2 WHERE id = 1 RETURNING {}",
+        dialect.tell_log
+    );
     Statement::new(sql, vec![revision.into(), time.into()])
 }

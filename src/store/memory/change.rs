@@ -1,0 +1,100 @@
+//! A change in memory: a copy to work on, put in place when it commits.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use tokio::sync::OwnedMutexGuard;
+
+use crate::{
+    domain::{Event, Grant, GrantId, RequestId, Revision, TenantId, Tightening, Time},
+    store::{
+        Change, Entry, Hint, Remembered, StoreError,
+        hints::{Bell, Messenger},
+        memory::{content::Database, state::State},
+        stamp,
+    },
+};
+
+pub(super) struct MemoryChange {
+    pub(super) now: Time,
+    pub(super) max_staleness: Duration,
+    pub(super) working: State,
+    /// Which content of the database `working` was made from.
+    pub(super) incarnation: u64,
+    pub(super) database: Arc<Database>,
+    pub(super) bell: Arc<Bell>,
+    pub(super) _writer: OwnedMutexGuard<()>,
+}
+
+#[async_trait]
+impl Change for MemoryChange {
+    fn now(&self) -> Time {
+        self.now
+    }
+
+    fn max_staleness(&self) -> Duration {
+        self.max_staleness
+    }
+
+    async fn grant(
+        &mut self,
+        tenant_id: &TenantId,
+        grant_id: GrantId,
+    ) -> Result<Option<Grant>, StoreError> {
+        Ok(self.working.grant(tenant_id, grant_id))
+    }
+
+    async fn remembered(
+        &mut self,
+        tenant_id: &TenantId,
+        request_id: &RequestId,
+    ) -> Result<Option<Remembered>, StoreError> {
+        let key = (tenant_id.clone(), request_id.clone());
+        let found = self.working.requests.get(&key).and_then(|(fingerprint, revision)| {
+            let index = usize::try_from(revision - 1).ok()?;
+            let grant = self.working.events.get(index)?.kind.grant()?.clone();
+            Some(Remembered { fingerprint: *fingerprint, grant })
+        });
+        Ok(found)
+    }
+
+    async fn live_grants(
+        &mut self,
+        tenant_id: &TenantId,
+        limit: usize,
+    ) -> Result<Vec<Grant>, StoreError> {
+        let working = &self.working;
+        let is_live =
+            |grant: &&Grant| working.live.contains(&(tenant_id.clone(), grant.create_revision));
+        Ok(working.grants_of(tenant_id, None).filter(is_live).take(limit).cloned().collect())
+    }
+
+    async fn count_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError> {
+        Ok(self.live_grants(tenant_id, usize::MAX).await?.len())
+    }
+
+    async fn due_grants(&mut self, now: Time, limit: usize) -> Result<Vec<Grant>, StoreError> {
+        let is_due = |grant: &&Grant| grant.terms.expire_time.is_some_and(|end| end <= now);
+        let mut due: Vec<Grant> = self.working.live_grants().filter(is_due).cloned().collect();
+        due.sort_by_key(|grant| (grant.terms.expire_time, grant.create_revision));
+        due.truncate(limit);
+        Ok(due)
+    }
+
+    async fn tightening(&mut self, tenant_id: &TenantId) -> Result<Tightening, StoreError> {
+        Ok(self.working.tightenings.get(tenant_id).cloned().unwrap_or_default())
+    }
+
+    async fn append(&mut self, entry: Entry) -> Result<Event, StoreError> {
+        let (event, request) = stamp(entry, self.working.head() + 1, self.now);
+        self.working.apply(event.clone(), request);
+        Ok(event)
+    }
+
+    async fn commit(self: Box<Self>) -> Result<Revision, StoreError> {
+        let revision = self.working.head();
+        self.database.commit(self.working, self.incarnation)?;
+        self.bell.tell(Hint::Log);
+        Ok(revision)
+    }
+}

@@ -1,0 +1,74 @@
+//! The log of events and the grants it adds up to, in memory.
+
+use imbl::{HashMap, OrdMap, OrdSet, Vector};
+
+use crate::{
+    domain::{Event, EventKind, Grant, GrantId, RequestId, Revision, TenantId, Tightening},
+    store::RequestMark,
+};
+
+/// Persistent collections: a change works on a copy that costs nothing, and puts it in place when it commits.
+#[derive(Debug, Clone, Default)]
+pub(super) struct State {
+    /// The log; the event of revision `n` is at `n - 1`.
+    pub(super) events: Vector<Event>,
+    /// Every grant, by tenant and age.
+    pub(super) grants: OrdMap<(TenantId, Revision), Grant>,
+    /// Where each grant is in `grants`.
+    keys: HashMap<GrantId, (TenantId, Revision)>,
+    /// The grants that no event has ended.
+    pub(super) live: OrdSet<(TenantId, Revision)>,
+    pub(super) requests: HashMap<(TenantId, RequestId), ([u8; 32], Revision)>,
+    pub(super) tightenings: HashMap<TenantId, Tightening>,
+}
+
+impl State {
+    pub(super) fn head(&self) -> Revision {
+        self.events.last().map_or(0, |event| event.revision)
+    }
+
+    pub(super) fn grant(&self, tenant_id: &TenantId, grant_id: GrantId) -> Option<Grant> {
+        let key = self.keys.get(&grant_id).filter(|(owner, _)| owner == tenant_id)?;
+        self.grants.get(key).cloned()
+    }
+
+    /// Newest first.
+    pub(super) fn grants_of(
+        &self,
+        tenant_id: &TenantId,
+        before: Option<Revision>,
+    ) -> impl Iterator<Item = &Grant> {
+        let first = (tenant_id.clone(), Revision::MIN);
+        let limit = (tenant_id.clone(), before.unwrap_or(Revision::MAX));
+        self.grants.range(first..limit).rev().map(|(_, grant)| grant)
+    }
+
+    pub(super) fn is_live(&self, grant: &Grant) -> bool {
+        self.live.contains(&(grant.tenant_id.clone(), grant.create_revision))
+    }
+
+    pub(super) fn live_grants(&self) -> impl Iterator<Item = &Grant> {
+        self.live.iter().filter_map(|key| self.grants.get(key))
+    }
+
+    pub(super) fn apply(&mut self, event: Event, request: Option<RequestMark>) {
+        if let Some(grant) = event.kind.grant() {
+            let key = (grant.tenant_id.clone(), grant.create_revision);
+            self.keys.insert(grant.id(), key.clone());
+            if event.kind.ends_grant() {
+                self.live.remove(&key);
+            } else {
+                self.live.insert(key.clone());
+            }
+            self.grants.insert(key, grant.clone());
+        }
+        if let EventKind::PolicyUpdated { tightening, .. } = &event.kind {
+            self.tightenings.insert(event.tenant_id.clone(), tightening.clone());
+        }
+        if let Some(RequestMark { request_id, fingerprint }) = request {
+            let key = (event.tenant_id.clone(), request_id);
+            self.requests.insert(key, (fingerprint, event.revision));
+        }
+        self.events.push_back(event);
+    }
+}

@@ -1,0 +1,97 @@
+//! Hints from PostgreSQL, which any replica's commits send: `LISTEN` and `NOTIFY`.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::{Executor, PgPool, Postgres, postgres::PgListener};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::store::{
+    Hint, Hints, PATIENCE, StoreError,
+    hints::Messenger,
+    sql::{Backend, unavailable},
+};
+
+/// For how long a listener hears nothing before it looks whether its connection is alive. sqlx knows no keepalive, and a server
+/// whose machine is gone says nothing, for ever.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+/// How long the connection may take to show it.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Listens on connections of its own.
+#[derive(Debug)]
+pub(super) struct Listeners(pub(super) PgPool);
+
+struct PgHints {
+    listener: PgListener,
+    roll_channel: String,
+    heard: Instant,
+    /// Whether hints may have been lost.
+    is_broken: bool,
+}
+
+#[async_trait]
+impl Messenger for Listeners {
+    /// The statements that write have told the database.
+    fn tell(&self, _: Hint) {}
+
+    async fn listen(&self) -> Result<Box<dyn Hints>, StoreError> {
+        let connect = async {
+            let mut listener = PgListener::connect_with(&self.0).await?;
+            // Nobody should wait for a new connection in order to hear that the old one is gone.
+            listener.eager_reconnect(false);
+            let epoch: String =
+                sqlx::query_scalar("SELECT epoch FROM head").fetch_one(&mut listener).await?;
+            let log_channel = format!("{}{epoch}", channel!(log));
+            let roll_channel = format!("{}{epoch}", channel!(roll));
+            listener.listen_all([&*log_channel, &*roll_channel]).await?;
+            let heard = Instant::now();
+            Ok(PgHints { listener, roll_channel, heard, is_broken: false })
+        };
+        let connected = timeout(PATIENCE, connect).await.map_err(unavailable)?;
+        Ok(Box::new(connected.map_err(Postgres::store_error)?))
+    }
+
+    async fn close(&self) {
+        self.0.close().await;
+    }
+}
+
+impl PgHints {
+    /// Waits for the next, and looks at the connection whenever it has been silent.
+    async fn hear(&mut self) -> Result<Hint, StoreError> {
+        loop {
+            // By the clock, not by how long this wait has lasted: the caller may come and go.
+            let Ok(heard) = timeout_at(self.heard + SILENCE_MAX, self.listener.try_recv()).await
+            else {
+                self.probe().await?;
+                self.heard = Instant::now();
+                continue;
+            };
+            self.heard = Instant::now();
+            let Some(notification) = heard.map_err(Postgres::store_error)? else {
+                return Err(unavailable("the connection was cut"));
+            };
+            let is_roll = notification.channel() == self.roll_channel;
+            return Ok(if is_roll { Hint::Roll } else { Hint::Log });
+        }
+    }
+
+    /// What is heard meanwhile is kept for later.
+    async fn probe(&mut self) -> Result<(), StoreError> {
+        let answer = timeout(PROBE_TIMEOUT, self.listener.execute("SELECT 1")).await;
+        answer.map_err(unavailable)?.map_err(Postgres::store_error).map(drop)
+    }
+}
+
+#[async_trait]
+impl Hints for PgHints {
+    async fn next(&mut self) -> Result<Hint, StoreError> {
+        if self.is_broken {
+            return Err(unavailable("the connection was lost before"));
+        }
+        let heard = self.hear().await;
+        self.is_broken = heard.is_err();
+        heard
+    }
+}

@@ -1,0 +1,122 @@
+//! The roll of check nodes in a database.
+//!
+//! What makes it safe is in the statements and in the order in which they commit:
+//!
+//! - A node that renews, one that acknowledges and somebody who strikes it off all write the same row, so that the database
+//!   lets one of them after the other, and each sees what the one before has committed.
+//! - Whoever registers locks the head, as a change does: so a change knows of every node that registered before it, and every
+//!   node that registers after it will hear of it with its first renewal.
+
+use crate::{
+    domain::{Ack, Enforced, NodeId, NodeInfo, Position, Revision},
+    store::{
+        Hint, NewMember, Renewal, Roll, StoreError,
+        sql::{
+            Backend, Lease, SqlStore, Statement,
+            rows::{self, EnforcedRow, RenewalRow, RollRow, to_json},
+            statements::roll,
+            within_patience,
+        },
+    },
+};
+
+impl<DB: Backend> SqlStore<DB> {
+    pub(super) async fn insert_member(&self, member: &NewMember) -> Result<(), StoreError> {
+        within_patience(async {
+            let mut lease = Lease::begin(&self.writers, DB::DIALECT.begin_change).await?;
+            let _head: Vec<(i64,)> = lease.all(Statement::plain(DB::DIALECT.lock_head)).await?;
+            lease.execute(roll::insert_member(&DB::DIALECT, member, self.clock.now())).await?;
+            // Of the rows as they are now that the head is locked: of every node that registered before.
+            let _told: Vec<(String,)> = lease.all(roll::update_max_staleness(&DB::DIALECT)).await?;
+            lease.commit().await
+        })
+        .await?;
+        self.messenger.tell(Hint::Roll);
+        Ok(())
+    }
+
+    /// One statement, outside a transaction, commits by itself; and when all of its answer has been read, it has.
+    ///
+    /// PostgreSQL commits such a statement before it says `ReadyForQuery`. sqlx ends the stream of rows at that message and at
+    /// no other (`PgConnection::run`), and hands on an error that the commit meets, though rows came before it. What the
+    /// commit waits for (`synchronous_commit`) is waited for; `statement_timeout` does not cut that short, because the server
+    /// stops that clock before it commits.
+    ///
+    /// SQLite commits in the step that says that there are no more rows, and sqlx ends the stream after that step, or with its
+    /// error (`ExecuteIter::next`). It stops earlier only for `fetch_one` and `fetch_optional`, which we do not use.
+    pub(super) async fn renew_member(
+        &self,
+        node_id: NodeId,
+        held: Option<Position>,
+    ) -> Result<Option<Renewal>, StoreError> {
+        let ask = roll::renew(&DB::DIALECT, node_id, held, self.clock.now());
+        let rows: Vec<RenewalRow> = self.keep(ask).await?;
+        rows.into_iter().next().map(RenewalRow::into_words).transpose()
+    }
+
+    pub(super) async fn write_ack(
+        &self,
+        node_id: NodeId,
+        held: Position,
+        ack: Ack,
+    ) -> Result<bool, StoreError> {
+        if ack.revision > held.revision {
+            return Ok(false); // of what comes after `held`, nothing is known
+        }
+        let ask = roll::acknowledge(&DB::DIALECT, node_id, held, ack);
+        let is_written = !self.keep::<(String,)>(ask).await?.is_empty();
+        if is_written {
+            self.messenger.tell(Hint::Roll);
+        }
+        Ok(is_written)
+    }
+
+    pub(super) async fn write_report(
+        &self,
+        node_id: NodeId,
+        followers: &[NodeInfo],
+    ) -> Result<(), StoreError> {
+        self.keep_written(roll::report(node_id, to_json(&followers)?)).await.map(drop)
+    }
+
+    pub(super) async fn read_roll(&self) -> Result<Roll, StoreError> {
+        let ask = roll::roll(&DB::DIALECT, self.clock.now());
+        let read = async { Lease::take(&self.roll_readers).await?.all::<RollRow>(ask).await };
+        rows::roll(within_patience(read).await?)
+    }
+
+    pub(super) async fn delete_member(
+        &self,
+        node_id: NodeId,
+        seq: i64,
+    ) -> Result<bool, StoreError> {
+        Ok(self.keep_written(roll::delete_member(node_id, seq)).await? == 1)
+    }
+
+    pub(super) async fn insert_enforced(
+        &self,
+        first: Revision,
+        last: Revision,
+        enforced: Enforced,
+    ) -> Result<(), StoreError> {
+        self.keep_written(roll::insert_enforced(first, last, enforced)).await.map(drop)
+    }
+
+    pub(super) async fn read_enforced(
+        &self,
+        revision: Revision,
+    ) -> Result<Option<Enforced>, StoreError> {
+        let row: Option<EnforcedRow> = self.read_first(roll::enforced(revision)).await?;
+        row.map_or(Ok(None), EnforcedRow::into_words)
+    }
+
+    /// Asks a statement that writes and answers rows.
+    async fn keep<T: super::Answer>(&self, ask: Statement) -> Result<Vec<T>, StoreError> {
+        within_patience(async { Lease::take(&self.roll_writers).await?.all(ask).await }).await
+    }
+
+    /// Asks a statement that writes; answers how many rows.
+    async fn keep_written(&self, ask: Statement) -> Result<u64, StoreError> {
+        within_patience(async { Lease::take(&self.roll_writers).await?.execute(ask).await }).await
+    }
+}

@@ -1,0 +1,231 @@
+//! A store that can be held up.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use support_access::{
+    domain::{
+        Ack, Enforced, Event, Grant, GrantId, NodeId, NodeInfo, Position, RequestId, Revision,
+        TenantId, Terms, Tightening, Time, clock::SystemClock,
+    },
+    store::{
+        Change, Entry, EventQuery, GrantQuery, Held, Hints, NewMember, Remembered, Renewal, Roll,
+        Store, StoreError, memory::MemoryStore,
+    },
+};
+use tokio::sync::watch;
+
+/// A store in memory whose loading and whose changes can be held up.
+#[derive(Debug, Clone)]
+pub(crate) struct HeldStore {
+    inner: Arc<MemoryStore>,
+    pub(crate) is_loading_held: watch::Sender<bool>,
+    pub(crate) are_changes_held: watch::Sender<bool>,
+    /// Changes that are being held up.
+    pub(crate) waiting: Arc<AtomicUsize>,
+    pub(crate) commits: Arc<AtomicUsize>,
+    pub(crate) is_broken: bool,
+}
+
+struct CountedChange {
+    inner: Box<dyn Change>,
+    commits: Arc<AtomicUsize>,
+}
+
+impl HeldStore {
+    pub(crate) fn new() -> Self {
+        Self {
+            inner: Arc::new(MemoryStore::new(Arc::new(SystemClock))),
+            is_loading_held: watch::Sender::new(false),
+            are_changes_held: watch::Sender::new(false),
+            waiting: Arc::default(),
+            commits: Arc::default(),
+            is_broken: false,
+        }
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn commits(&self) -> usize {
+        self.commits.load(Ordering::SeqCst)
+    }
+}
+
+async fn released(held: &watch::Sender<bool>) {
+    held.subscribe().wait_for(|is_held| !is_held).await.unwrap();
+}
+
+#[async_trait]
+impl Store for HeldStore {
+    async fn begin(&self) -> Result<Box<dyn Change>, StoreError> {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        released(&self.are_changes_held).await;
+        let inner = self.inner.begin().await?;
+        Ok(Box::new(CountedChange { inner, commits: Arc::clone(&self.commits) }))
+    }
+
+    async fn head(&self) -> Result<Position, StoreError> {
+        self.inner.head().await
+    }
+
+    async fn load(
+        &self,
+        visit: &mut (dyn FnMut(TenantId, Terms, Held) + Send),
+    ) -> Result<Position, StoreError> {
+        if self.is_broken {
+            return Err(StoreError::Broken("the disk is on fire".into()));
+        }
+        released(&self.is_loading_held).await;
+        self.inner.load(visit).await
+    }
+
+    async fn events_after(&self, after: Revision, limit: usize) -> Result<Vec<Event>, StoreError> {
+        self.inner.events_after(after, limit).await
+    }
+
+    async fn grant(
+        &self,
+        tenant_id: &TenantId,
+        grant_id: GrantId,
+    ) -> Result<Option<Grant>, StoreError> {
+        self.inner.grant(tenant_id, grant_id).await
+    }
+
+    async fn list_grants(&self, query: &GrantQuery) -> Result<Vec<Grant>, StoreError> {
+        self.inner.list_grants(query).await
+    }
+
+    async fn list_events(
+        &self,
+        query: &EventQuery,
+    ) -> Result<Vec<(Event, Option<Enforced>)>, StoreError> {
+        self.inner.list_events(query).await
+    }
+
+    async fn tightening(&self, tenant_id: &TenantId) -> Result<Tightening, StoreError> {
+        self.inner.tightening(tenant_id).await
+    }
+
+    async fn next_expiry(&self) -> Result<Option<Time>, StoreError> {
+        self.inner.next_expiry().await
+    }
+
+    async fn register(&self, member: &NewMember) -> Result<(), StoreError> {
+        self.inner.register(member).await
+    }
+
+    async fn renew(
+        &self,
+        node_id: NodeId,
+        held: Option<Position>,
+    ) -> Result<Option<Renewal>, StoreError> {
+        self.inner.renew(node_id, held).await
+    }
+
+    async fn acknowledge(
+        &self,
+        node_id: NodeId,
+        held: Position,
+        ack: Ack,
+    ) -> Result<bool, StoreError> {
+        self.inner.acknowledge(node_id, held, ack).await
+    }
+
+    async fn report(&self, node_id: NodeId, followers: &[NodeInfo]) -> Result<(), StoreError> {
+        self.inner.report(node_id, followers).await
+    }
+
+    async fn roll(&self) -> Result<Roll, StoreError> {
+        self.inner.roll().await
+    }
+
+    async fn strike_off(&self, node_id: NodeId, seq: i64) -> Result<bool, StoreError> {
+        self.inner.strike_off(node_id, seq).await
+    }
+
+    async fn record_enforced(
+        &self,
+        first: Revision,
+        last: Revision,
+        enforced: Enforced,
+    ) -> Result<(), StoreError> {
+        self.inner.record_enforced(first, last, enforced).await
+    }
+
+    async fn enforced(&self, revision: Revision) -> Result<Option<Enforced>, StoreError> {
+        self.inner.enforced(revision).await
+    }
+
+    async fn listen(&self) -> Result<Box<dyn Hints>, StoreError> {
+        self.inner.listen().await
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}
+
+#[async_trait]
+impl Change for CountedChange {
+    fn now(&self) -> Time {
+        self.inner.now()
+    }
+
+    fn max_staleness(&self) -> Duration {
+        self.inner.max_staleness()
+    }
+
+    async fn grant(
+        &mut self,
+        tenant_id: &TenantId,
+        grant_id: GrantId,
+    ) -> Result<Option<Grant>, StoreError> {
+        self.inner.grant(tenant_id, grant_id).await
+    }
+
+    async fn remembered(
+        &mut self,
+        tenant_id: &TenantId,
+        request_id: &RequestId,
+    ) -> Result<Option<Remembered>, StoreError> {
+        self.inner.remembered(tenant_id, request_id).await
+    }
+
+    async fn live_grants(
+        &mut self,
+        tenant_id: &TenantId,
+        limit: usize,
+    ) -> Result<Vec<Grant>, StoreError> {
+        self.inner.live_grants(tenant_id, limit).await
+    }
+
+    async fn count_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError> {
+        self.inner.count_live_grants(tenant_id).await
+    }
+
+    async fn due_grants(&mut self, now: Time, limit: usize) -> Result<Vec<Grant>, StoreError> {
+        self.inner.due_grants(now, limit).await
+    }
+
+    async fn tightening(&mut self, tenant_id: &TenantId) -> Result<Tightening, StoreError> {
+        self.inner.tightening(tenant_id).await
+    }
+
+    async fn append(&mut self, entry: Entry) -> Result<Event, StoreError> {
+        self.inner.append(entry).await
+    }
+
+    async fn commit(self: Box<Self>) -> Result<Revision, StoreError> {
+        let revision = self.inner.commit().await?;
+        self.commits.fetch_add(1, Ordering::SeqCst);
+        Ok(revision)
+    }
+}
