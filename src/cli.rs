@@ -29,6 +29,7 @@ mod policy;
 mod revoke;
 mod serve;
 mod show;
+mod sidecar;
 mod table;
 mod view;
 
@@ -46,7 +47,7 @@ Tables show times in UTC.";
 
 /// Customers decide when the vendor's support staff may enter their tenant.
 ///
-/// `serve` is the server. The other commands ask a running one: a tenant administrator's grant, extend, revoke, list,
+/// `serve` is the server, and `sidecar` a part of it that only answers checks, beside a gateway. The other commands ask a running one: a tenant administrator's grant, extend, revoke, list,
 /// show, history and policy; a gateway's check, and explain for when it says no.
 #[derive(Debug, Parser)]
 #[command(name = "support-access", version, after_help = EXIT_CODES, max_term_width = 100)]
@@ -58,6 +59,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::ServeArgs),
+    Sidecar(sidecar::SidecarArgs),
     Migrate(migrate::MigrateArgs),
     Grant(Asking<grant::GrantArgs>),
     Extend(Asking<extend::ExtendArgs>),
@@ -82,7 +84,7 @@ impl Cli {
     /// What the command runs on: threads for the server, this one thread for anything else.
     pub fn runtime(&self) -> Result<Runtime, Failure> {
         let mut builder = match self.command {
-            Command::Serve(_) => Builder::new_multi_thread(),
+            Command::Serve(_) | Command::Sidecar(_) => Builder::new_multi_thread(),
             _ => Builder::new_current_thread(),
         };
         builder
@@ -95,6 +97,7 @@ impl Cli {
     pub async fn run(&self) -> Result<Report, Failure> {
         match &self.command {
             Command::Serve(args) => serve::run(args).await,
+            Command::Sidecar(args) => sidecar::run(args).await,
             Command::Migrate(args) => migrate::run(args).await,
             Command::Grant(asking) => grant::run(&asking.connect().await?, &asking.args).await,
             Command::Extend(asking) => extend::run(&asking.connect().await?, &asking.args).await,

@@ -1,28 +1,37 @@
 //! The assembly: what a server is made of, in which order it is opened, and in which order it is closed.
 
-use std::{io, pin::pin, sync::Arc};
+use std::{
+    future::{Future, pending},
+    io,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
+use tokio::{net::TcpListener, sync::watch};
 use tracing::{info, warn};
+use uuid::Uuid;
 
 use crate::{
     api::{
         self,
+        grpc::upstream::GrpcUpstream,
         health::{Health, Phase},
         metrics::{Gauges, Metrics},
     },
-    domain::{Clock, clock::SystemClock},
-    node::{self, CheckNode},
+    domain::{Clock, NodeId, NodeKind, clock::SystemClock},
+    node::{self, CheckNode, following::Upstream, replica::Replica},
     server::{
-        config::Config,
+        config::{Config, SidecarConfig},
         connections::Gate,
-        doors::{GRPC_CONNECTIONS_MAX, GrpcDoor, HTTP_CONNECTIONS_MAX},
-        listeners::BindError,
+        doors::{GRPC_CONNECTIONS_MAX, GrpcDoor, HTTP_CONNECTIONS_MAX, Services},
+        listeners::{BindError, Listener},
         signals::Signals,
         tasks::{Failure, Tasks},
         telemetry::TelemetryError,
     },
     store::{self, OpenError, Store, StoreError},
-    work::{self, Limits, Work},
+    work::{self, Limits, Work, check::Checks},
 };
 
 pub mod config;
@@ -56,6 +65,9 @@ pub enum ServeError {
     /// It cannot read the grants.
     #[error("cannot load the grants: {0}")]
     Load(#[from] StoreError),
+    /// It cannot follow anybody.
+    #[error("cannot follow an upstream: {0}")]
+    Upstream(String),
     /// One of its tasks failed.
     #[error("{0}")]
     Task(Failure),
@@ -63,10 +75,26 @@ pub enum ServeError {
 
 /// Serves until told to stop by SIGTERM or SIGINT: the first drains, a second cuts.
 pub async fn run(config: Config) -> Result<(), ServeError> {
-    telemetry::init(&config.log, config.log_format)?;
+    telemetry::init(&config.common.log, config.common.log_format)?;
+    until_signalled(open(config)).await
+}
+
+/// As [`run`], a sidecar.
+pub async fn run_sidecar(config: SidecarConfig) -> Result<(), ServeError> {
+    telemetry::init(&config.common.log, config.common.log_format)?;
+    until_signalled(async {
+        let listeners = Listeners::bind(&config.common).await?;
+        start_sidecar(config, listeners, Arc::new(SystemClock)).await
+    })
+    .await
+}
+
+async fn until_signalled(
+    opening: impl Future<Output = Result<Running, ServeError>>,
+) -> Result<(), ServeError> {
     let mut signals = Signals::new()?;
     let running = tokio::select! {
-        running = open(config) => running?,
+        running = opening => running?,
         signal = signals.next() => {
             info!(signal, "stopped before it was started");
             return Ok(());
@@ -87,13 +115,13 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
 
 /// Binds before anything else: who cannot listen should not migrate a database.
 async fn open(config: Config) -> Result<Running, ServeError> {
-    let listeners = Listeners::bind(&config).await?;
+    let listeners = Listeners::bind(&config.common).await?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let store = store::open(&config.database_url, Arc::clone(&clock)).await?;
     start(config, listeners, store, clock).await
 }
 
-/// Starts a server on sockets that are bound and a store that is open. When it returns, checks are answered.
+/// Starts a replica on sockets that are bound and a store that is open. When it returns, checks are answered.
 pub async fn start(
     config: Config,
     listeners: Listeners,
@@ -104,57 +132,121 @@ pub async fn start(
         live_grants_per_tenant: config.max_live_grants_per_tenant,
         max_staleness: config.max_staleness,
     };
-    let node = CheckNode::new();
-    let work = Work::new(Arc::clone(&store), Arc::clone(&node), clock, config.catalogue, limits);
-    let work = Arc::new(work);
-    let metrics = Arc::new(Metrics::new(gauges(Arc::clone(&node), Arc::clone(&work))));
-    let stopper = Stopper::default();
-    let running = Running {
-        grpc: listeners.grpc.iter().map(listeners::Listener::address).collect::<Result<_, _>>()?,
-        http: listeners.http.local_addr()?,
-        doors: Tasks::new(),
-        calls: Tasks::new(),
-        inner: Tasks::new(),
-        gate: Gate::new(GRPC_CONNECTIONS_MAX, stopper.cut_token()),
-        stopper,
-        health: Health::new().await,
-        store: Arc::clone(&store),
-        drain_timeout: config.drain_timeout,
-    };
-    let Running { health, inner, .. } = &running;
-
+    let node = CheckNode::new(new_node_id(), NodeKind::Replica, clock);
+    let replica = Replica::new(Arc::clone(&node), Arc::clone(&store), config.max_staleness);
+    let work = Arc::new(Work::new(Arc::clone(&replica), config.catalogue, limits));
+    let gauges = gauges(Arc::clone(&node), Some(Arc::clone(&work)));
+    let metrics = Arc::new(Metrics::new(gauges));
+    let mut running = Running::new(&listeners, config.common.drain_timeout).await?;
+    running.store = Some(Arc::clone(&store));
     // First, so that it can be asked why it is not ready.
-    let router = api::http::router(Arc::clone(&metrics), health.clone());
-    let gate = Gate::new(HTTP_CONNECTIONS_MAX, running.stopper.cut_token());
-    inner.spawn("HTTP", doors::serve_http(router, listeners.http, gate, inner.clone()));
+    running.serve_http(listeners.http, &metrics);
 
-    if let Err(error) = node.load(store.as_ref()).await {
+    if let Err(error) = replica.join().await {
         running.close().await;
         return Err(error.into());
     }
-    let follower = node::follower::run(node, store, inner.stop_token());
-    inner.spawn("follower", follower);
+    let inner = &running.inner;
+    let enforcer = Arc::clone(replica.enforcer());
+    inner.spawn("replica", replica.run(inner.stop_token()));
+    inner.spawn("enforcer", enforcer.run(inner.stop_token()));
     inner.spawn("expiry sweep", work::expiry::run(Arc::clone(&work), inner.stop_token()));
 
-    let door = GrpcDoor::new(&work, &metrics, health, &running.calls, running.gate.clone());
-    for (listener, address) in listeners.grpc.into_iter().zip(&running.grpc) {
-        let serving = door.clone().serve(listener, running.doors.stop_token());
-        running.doors.spawn(format!("gRPC on {address}"), serving);
-    }
-    health.enter(Phase::Serving).await;
-    for address in &running.grpc {
-        info!(grpc = %address, "listening");
-    }
-    info!(http = %running.http, "listening");
-    if config.insecure {
-        warn!(
-            "insecure: whoever can reach this server can do everything, since callers are not authenticated"
-        );
-    }
+    let checks = Arc::new(Checks::new(Arc::clone(&node), Some(store)));
+    let services = Services { node, checks, work: Some(work), metrics };
+    running.open_doors(&services, listeners.grpc, config.common.insecure).await;
     Ok(running)
 }
 
-fn gauges(node: Arc<CheckNode>, work: Arc<Work>) -> impl Fn() -> Gauges + Send + Sync + 'static {
+/// Starts a sidecar on sockets that are bound. When it returns, it answers, though at first only that it cannot tell.
+pub async fn start_sidecar(
+    config: SidecarConfig,
+    listeners: Listeners,
+    clock: Arc<dyn Clock>,
+) -> Result<Running, ServeError> {
+    let upstreams = config.upstreams.iter().map(|url| {
+        let upstream = GrpcUpstream::new(url).map_err(ServeError::Upstream)?;
+        Ok(Arc::new(upstream) as Arc<dyn Upstream>)
+    });
+    let upstreams = upstreams.collect::<Result<Vec<_>, ServeError>>()?;
+    let node = CheckNode::new(new_node_id(), NodeKind::Sidecar, clock);
+    let metrics = Arc::new(Metrics::new(gauges(Arc::clone(&node), None)));
+    let running = Running::new(&listeners, config.common.drain_timeout).await?;
+    running.serve_http(listeners.http, &metrics);
+
+    let following = node::following::run(Arc::clone(&node), upstreams, running.inner.stop_token());
+    let refusal = running.refusal.clone();
+    running.inner.spawn("follower", async move {
+        if let Err(error) = following.await {
+            refusal.send_replace(Some(error.to_string()));
+            // Until this is noticed, and everything is closed.
+            pending::<()>().await;
+        }
+    });
+    let checks = Arc::new(Checks::new(Arc::clone(&node), None));
+    let services = Services { node, checks, work: None, metrics };
+    running.open_doors(&services, listeners.grpc, config.common.insecure).await;
+    Ok(running)
+}
+
+impl Running {
+    async fn new(listeners: &Listeners, drain_timeout: Duration) -> Result<Self, ServeError> {
+        let stopper = Stopper::default();
+        let addresses = listeners.grpc.iter().map(listeners::Listener::address);
+        Ok(Self {
+            grpc: addresses.collect::<Result<_, _>>()?,
+            http: listeners.http.local_addr()?,
+            doors: Tasks::new(),
+            calls: Tasks::new(),
+            inner: Tasks::new(),
+            gate: Gate::new(GRPC_CONNECTIONS_MAX, stopper.cut_token()),
+            stopper,
+            health: Health::new().await,
+            store: None,
+            refusal: watch::Sender::new(None),
+            drain_timeout,
+        })
+    }
+
+    fn serve_http(&self, listener: TcpListener, metrics: &Arc<Metrics>) {
+        let router = api::http::router(Arc::clone(metrics), self.health.clone());
+        let gate = Gate::new(HTTP_CONNECTIONS_MAX, self.stopper.cut_token());
+        let serving = doors::serve_http(router, listener, gate, self.inner.clone());
+        self.inner.spawn("HTTP", serving);
+    }
+
+    async fn open_doors(&self, services: &Services, listeners: Vec<Listener>, is_insecure: bool) {
+        let door = GrpcDoor::new(services, &self.health, &self.calls, self.gate.clone());
+        for (listener, address) in listeners.into_iter().zip(&self.grpc) {
+            let serving = door.clone().serve(listener, self.doors.stop_token());
+            self.doors.spawn(format!("gRPC on {address}"), serving);
+        }
+        let node = Arc::clone(&services.node);
+        if node.sight().is_fresh() {
+            self.health.enter(Phase::Serving).await;
+        }
+        let health = self.health.clone().follow(node, self.inner.stop_token());
+        self.inner.spawn("health", health);
+        for address in &self.grpc {
+            info!(grpc = %address, "listening");
+        }
+        info!(http = %self.http, "listening");
+        if is_insecure {
+            warn!(
+                "insecure: whoever can reach this server can do everything, since callers are not authenticated"
+            );
+        }
+    }
+}
+
+fn new_node_id() -> NodeId {
+    NodeId(Uuid::new_v4())
+}
+
+fn gauges(
+    node: Arc<CheckNode>,
+    work: Option<Arc<Work>>,
+) -> impl Fn() -> Gauges + Send + Sync + 'static {
     move || {
         let node = node.gauges();
         Gauges {
@@ -162,7 +254,9 @@ fn gauges(node: Arc<CheckNode>, work: Arc<Work>) -> impl Fn() -> Gauges + Send +
             revision: node.revision,
             snapshot_bytes: node.snapshot_bytes,
             tenants: node.tenants,
-            sweep_lag: work.sweep_lag(),
+            proof_age: node.proof_age,
+            followers: node.followers as u64,
+            sweep_lag: work.as_ref().map(|work| work.sweep_lag()).unwrap_or_default(),
         }
     }
 }

@@ -1,15 +1,22 @@
 //! Whether this server can be asked, as `grpc.health.v1` and `/readyz` tell it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use parking_lot::RwLock;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tonic_health::{
     ServingStatus,
     pb::health_server::HealthServer,
     server::{HealthReporter, HealthService},
 };
 
-use crate::api::proto::v1::{support_access_admin_server, support_access_server};
+use tracing::info;
+
+use crate::{
+    api::proto::v1::{support_access_admin_server, support_access_server},
+    node::CheckNode,
+};
 
 /// What health is told of: the server as a whole, and each service.
 const NAMES: [&str; 3] =
@@ -22,6 +29,8 @@ pub enum Phase {
     Starting,
     /// It answers.
     Serving,
+    /// It cannot prove that what it knows is recent enough, and denies every check.
+    Stale,
     /// It ends what was begun, and should not be asked anew.
     Stopping,
 }
@@ -41,6 +50,7 @@ impl Phase {
         match self {
             Self::Starting => "starting: the grants are not loaded yet",
             Self::Serving => "serving",
+            Self::Stale => "stale: what is known here may be too old, so every check is denied",
             Self::Stopping => "stopping: ask another server",
         }
     }
@@ -63,15 +73,46 @@ impl Health {
         *self.phase.read()
     }
 
-    /// Begins a phase.
+    /// Begins a phase. Nothing comes after [`Phase::Stopping`].
     pub async fn enter(&self, phase: Phase) {
+        {
+            let mut current = self.phase.write();
+            if *current == Phase::Stopping {
+                return;
+            }
+            *current = phase;
+        }
         let status = match phase {
             Phase::Serving => ServingStatus::Serving,
-            Phase::Starting | Phase::Stopping => ServingStatus::NotServing,
+            Phase::Starting | Phase::Stale | Phase::Stopping => ServingStatus::NotServing,
         };
-        *self.phase.write() = phase;
         for name in NAMES {
             self.reporter.set_service_status(name, status).await;
+        }
+    }
+
+    /// Tells, until stopped, whether `node` can answer. What has never been able to is starting.
+    pub async fn follow(self, node: Arc<CheckNode>, stop: CancellationToken) {
+        let mut news = node.news();
+        loop {
+            news.mark_unchanged();
+            let fresh_for = node.sight().fresh_for;
+            let now = self.phase();
+            let next = match (now, fresh_for.is_zero()) {
+                (_, false) => Phase::Serving,
+                (Phase::Serving, true) => Phase::Stale,
+                (_, true) => now,
+            };
+            if next != now {
+                info!(phase = next.as_str(), "health has changed");
+                self.enter(next).await;
+            }
+            // With nothing to lapse, there is only news to wait for.
+            let patience = if fresh_for.is_zero() { Duration::MAX } else { fresh_for };
+            let changed = timeout(patience, news.changed());
+            if stop.run_until_cancelled(changed).await.is_none() {
+                return;
+            }
         }
     }
 

@@ -55,7 +55,7 @@ async fn is_ready(State(door): State<Door>) -> (StatusCode, String) {
     let phase = door.health.phase();
     let status = match phase {
         Phase::Serving => StatusCode::OK,
-        Phase::Starting | Phase::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        Phase::Starting | Phase::Stale | Phase::Stopping => StatusCode::SERVICE_UNAVAILABLE,
     };
     (status, format!("{}\n", phase.as_str()))
 }

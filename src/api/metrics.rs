@@ -98,6 +98,10 @@ pub struct Gauges {
     pub tenants: u64,
     /// How far the recording of expiries is behind.
     pub sweep_lag: Duration,
+    /// How old the proof is that checks are answered by.
+    pub proof_age: Option<Duration>,
+    /// Check nodes that are fed by this one.
+    pub followers: u64,
 }
 
 /// The counts of one method.
@@ -215,26 +219,42 @@ impl<F> fmt::Debug for GaugesCollector<F> {
 
 impl<F: Fn() -> Gauges + Send + Sync + 'static> Collector for GaugesCollector<F> {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Gauges { live_grants, revision, snapshot_bytes, tenants, sweep_lag } = (self.0)();
+        let gauges = (self.0)();
         let mut gauge = |name: &str, help: &str, unit: Option<&Unit>, value: f64| {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, unit, gauge.metric_type())?)
         };
         #[expect(clippy::cast_precision_loss, reason = "Prometheus has no other numbers")]
         {
-            gauge("live_grants", "Grants that no event has ended.", None, live_grants as f64)?;
+            gauge(
+                "live_grants",
+                "Grants that no event has ended.",
+                None,
+                gauges.live_grants as f64,
+            )?;
             gauge(
                 "revision",
                 "The last event that checks are answered from.",
                 None,
-                revision as f64,
+                gauges.revision as f64,
             )?;
             let help = "The memory of the snapshot that checks are answered from, estimated.";
-            gauge("snapshot", help, Some(&Unit::Bytes), snapshot_bytes as f64)?;
-            gauge("tenants", "Tenants that have a grant, live or ended.", None, tenants as f64)?;
+            gauge("snapshot", help, Some(&Unit::Bytes), gauges.snapshot_bytes as f64)?;
+            gauge(
+                "tenants",
+                "Tenants that have a grant, live or ended.",
+                None,
+                gauges.tenants as f64,
+            )?;
+            let help = "Check nodes that are fed by this one.";
+            gauge("followers", help, None, gauges.followers as f64)?;
         }
+        let help =
+            "How old the proof is that checks are answered by; infinite while there is none.";
+        let proof_age = gauges.proof_age.map_or(f64::INFINITY, |age| age.as_secs_f64());
+        gauge("proof_age", help, Some(&Unit::Seconds), proof_age)?;
         let help = "How far the recording of expiries is behind. Checks do not depend on it.";
-        gauge("sweep_lag", help, Some(&Unit::Seconds), sweep_lag.as_secs_f64())
+        gauge("sweep_lag", help, Some(&Unit::Seconds), gauges.sweep_lag.as_secs_f64())
     }
 }
 
@@ -273,6 +293,8 @@ mod tests {
             snapshot_bytes: 4_096,
             tenants: 2,
             sweep_lag: Duration::from_millis(1_500),
+            proof_age: Some(Duration::from_millis(250)),
+            followers: 3,
         })
     }
 

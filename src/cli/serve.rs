@@ -38,6 +38,27 @@ Exit codes: 0 stopped by a signal, 1 could not start or failed, 64 wrong usage o
 #[derive(Debug, Args)]
 #[command(after_long_help = PLACES)]
 pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    common: CommonArgs,
+    #[command(flatten)]
+    database: DatabaseArgs,
+    /// For how long check nodes may answer from one proof that they are current: from 200ms to 5m. A revocation is in
+    /// force everywhere after this time at the latest; a check node that is cut off denies everything after this time.
+    /// Sidecars are told by the replica.
+    ///
+    /// Default: 2s. Environment: SUPPORT_ACCESS_MAX_STALENESS. File: max_staleness.
+    #[arg(long, value_name = "DURATION")]
+    max_staleness: Option<String>,
+    /// The most scheduled and active grants that one tenant may have: from 1 to 10000.
+    ///
+    /// Default: 10000. Environment: SUPPORT_ACCESS_MAX_LIVE_GRANTS_PER_TENANT. File: max_live_grants_per_tenant.
+    #[arg(long, value_name = "NUMBER")]
+    max_live_grants_per_tenant: Option<String>,
+}
+
+/// What every process has.
+#[derive(Debug, Args)]
+pub(crate) struct CommonArgs {
     /// Where to serve gRPC: IP:PORT, localhost:PORT or unix:PATH. Port 0 takes a free one. May be repeated.
     ///
     /// Default: 127.0.0.1:50051. Environment: SUPPORT_ACCESS_LISTEN, separated by commas. File: listen.
@@ -48,13 +69,6 @@ pub(crate) struct ServeArgs {
     /// Default: 127.0.0.1:8080. Environment: SUPPORT_ACCESS_HTTP_LISTEN. File: http_listen.
     #[arg(long, value_name = "ADDRESS")]
     http_listen: Option<String>,
-    #[command(flatten)]
-    database: DatabaseArgs,
-    /// The longest valid_for of an answer to a check: from 200ms to 5m.
-    ///
-    /// Default: 2s. Environment: SUPPORT_ACCESS_MAX_STALENESS. File: max_staleness.
-    #[arg(long, value_name = "DURATION")]
-    max_staleness: Option<String>,
     /// How long to wait for calls in progress after a signal to stop, before they are cut: from 0s to 1h.
     ///
     /// Default: 10s. Environment: SUPPORT_ACCESS_DRAIN_TIMEOUT. File: drain_timeout.
@@ -83,11 +97,6 @@ pub(crate) struct ServeArgs {
     /// Default: auto. Environment: SUPPORT_ACCESS_LOG_FORMAT. File: log_format.
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
-    /// The most scheduled and active grants that one tenant may have: from 1 to 10000.
-    ///
-    /// Default: 10000. Environment: SUPPORT_ACCESS_MAX_LIVE_GRANTS_PER_TENANT. File: max_live_grants_per_tenant.
-    #[arg(long, value_name = "NUMBER")]
-    max_live_grants_per_tenant: Option<String>,
 }
 
 /// Where the data is.
@@ -118,27 +127,24 @@ pub(crate) fn variable(name: &str) -> Option<String> {
 
 impl ServeArgs {
     fn to_flags(&self) -> Flags {
-        let Self {
-            listen,
-            http_listen,
-            database,
-            max_staleness,
-            drain_timeout,
-            insecure,
-            log,
-            log_format,
-            max_live_grants_per_tenant,
-        } = self;
-        database
-            .to_flags()
+        let Self { common, database, max_staleness, max_live_grants_per_tenant } = self;
+        common
+            .add_to(database.to_flags())
+            .with(config::MAX_STALENESS, max_staleness.clone())
+            .with(config::MAX_LIVE_GRANTS_PER_TENANT, max_live_grants_per_tenant.clone())
+    }
+}
+
+impl CommonArgs {
+    pub(crate) fn add_to(&self, flags: Flags) -> Flags {
+        let Self { listen, http_listen, drain_timeout, insecure, log, log_format } = self;
+        flags
             .with(config::LISTEN, listen.clone())
             .with(config::HTTP_LISTEN, http_listen.clone())
-            .with(config::MAX_STALENESS, max_staleness.clone())
             .with(config::DRAIN_TIMEOUT, drain_timeout.clone())
             .with(config::INSECURE, insecure.clone())
             .with(config::LOG, log.clone())
             .with(config::LOG_FORMAT, log_format.clone())
-            .with(config::MAX_LIVE_GRANTS_PER_TENANT, max_live_grants_per_tenant.clone())
     }
 }
 

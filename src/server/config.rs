@@ -28,7 +28,7 @@ pub const LISTEN: &str = "listen";
 pub const HTTP_LISTEN: &str = "http-listen";
 /// Where the data is.
 pub const DATABASE_URL: &str = "database-url";
-/// The longest `valid_for` of an answer to a check.
+/// For how long check nodes may answer from one proof.
 pub const MAX_STALENESS: &str = "max-staleness";
 /// How long the server waits for calls in progress when it is told to stop.
 pub const DRAIN_TIMEOUT: &str = "drain-timeout";
@@ -38,37 +38,54 @@ pub const INSECURE: &str = "insecure";
 pub const LOG: &str = "log";
 /// How it is logged.
 pub const LOG_FORMAT: &str = "log-format";
+/// Whom a sidecar follows.
+pub const UPSTREAM: &str = "upstream";
 /// The most live grants of a tenant.
 pub const MAX_LIVE_GRANTS_PER_TENANT: &str = "max-live-grants-per-tenant";
 
-const SETTINGS: [&str; 9] = [
-    LISTEN,
-    HTTP_LISTEN,
-    DATABASE_URL,
-    MAX_STALENESS,
-    DRAIN_TIMEOUT,
-    INSECURE,
-    LOG,
-    LOG_FORMAT,
-    MAX_LIVE_GRANTS_PER_TENANT,
-];
+/// What every process has.
+const COMMON: [&str; 6] = [LISTEN, HTTP_LISTEN, DRAIN_TIMEOUT, INSECURE, LOG, LOG_FORMAT];
+/// What a replica has besides.
+const OF_REPLICA: [&str; 3] = [DATABASE_URL, MAX_STALENESS, MAX_LIVE_GRANTS_PER_TENANT];
+/// What a sidecar has besides.
+const OF_SIDECAR: [&str; 1] = [UPSTREAM];
 
 const MAX_STALENESS_MIN: Duration = Duration::from_millis(200);
 const MAX_STALENESS_MAX: Duration = Duration::from_mins(5);
 const DRAIN_TIMEOUT_MAX: Duration = Duration::from_hours(1);
 const LIVE_GRANTS_MAX: usize = 10_000;
 
-/// All that can be set.
+/// All that can be set for a replica.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Config {
+    /// What every process has.
+    pub common: Common,
+    /// Where the data is: `sqlite:`, `postgres:` or `memory:`. May hold a password: never log it.
+    pub database_url: String,
+    /// For how long check nodes may answer from one proof: a revocation takes this long at most.
+    pub max_staleness: Duration,
+    /// The most scheduled and active grants that one tenant may have.
+    pub max_live_grants_per_tenant: usize,
+    /// What the vendor offers. Tenants can only tighten it.
+    pub catalogue: SupportPolicy,
+}
+
+/// All that can be set for a sidecar.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SidecarConfig {
+    /// What every process has.
+    pub common: Common,
+    /// Whom it follows, the first that it can; at least one. Replicas or other sidecars.
+    pub upstreams: Vec<String>,
+}
+
+/// What can be set for every process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Common {
     /// Where gRPC is served; at least one.
     pub listen: Vec<ListenAddress>,
     /// Where metrics, health and pages are served.
     pub http_listen: SocketAddr,
-    /// Where the data is: `sqlite:`, `postgres:` or `memory:`. May hold a password: never log it.
-    pub database_url: String,
-    /// The longest `valid_for` of an answer to a check.
-    pub max_staleness: Duration,
     /// How long the server waits for calls in progress when it is told to stop.
     pub drain_timeout: Duration,
     /// Whether it may listen beyond loopback although callers cannot be authenticated. The start logs a warning.
@@ -77,10 +94,6 @@ pub struct Config {
     pub log: String,
     /// How it is logged.
     pub log_format: LogFormat,
-    /// The most scheduled and active grants that one tenant may have.
-    pub max_live_grants_per_tenant: usize,
-    /// What the vendor offers. Tenants can only tighten it.
-    pub catalogue: SupportPolicy,
 }
 
 /// Where gRPC is served.
@@ -116,33 +129,88 @@ impl Config {
     pub fn load(flags: &Flags, env: Env<'_>) -> Result<Self, ConfigError> {
         let sources = Sources::open(flags, env)?;
         let default = Self::default();
-        let config = Self {
-            listen: sources.read_all(LISTEN, default.listen, parse_listen)?,
-            http_listen: sources.read(HTTP_LISTEN, default.http_listen, parse_tcp)?,
+        Ok(Self {
             database_url: read_database_url(&sources, default.database_url)?,
             max_staleness: sources.read(MAX_STALENESS, default.max_staleness, |text| {
                 parse_duration(text, MAX_STALENESS_MIN, MAX_STALENESS_MAX)
             })?,
-            drain_timeout: sources.read(DRAIN_TIMEOUT, default.drain_timeout, |text| {
-                parse_duration(text, Duration::ZERO, DRAIN_TIMEOUT_MAX)
-            })?,
-            insecure: sources.read(INSECURE, default.insecure, parse_bool)?,
-            log: sources.read(LOG, default.log, parse_log)?,
-            log_format: sources.read(LOG_FORMAT, default.log_format, parse_log_format)?,
             max_live_grants_per_tenant: sources.read(
                 MAX_LIVE_GRANTS_PER_TENANT,
                 default.max_live_grants_per_tenant,
                 parse_live_grants,
             )?,
             catalogue: sources.policy()?.unwrap_or(default.catalogue),
-        };
-        config.check_exposure()?;
-        Ok(config)
+            common: Common::read(&sources)?,
+        })
     }
 
     /// The one setting that a migration needs, from the same places.
     pub fn load_database_url(flags: &Flags, env: Env<'_>) -> Result<String, ConfigError> {
-        read_database_url(&Sources::open(flags, env)?, Self::default().database_url)
+        let sources = Sources::open(flags, env)?;
+        read_database_url(&sources, Self::default().database_url)
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            common: Common::default(),
+            database_url: "sqlite://support-access.db".into(),
+            max_staleness: Duration::from_secs(2),
+            max_live_grants_per_tenant: 10_000,
+            catalogue: SupportPolicy::default(),
+        }
+    }
+}
+
+/// Shows all but what comes after the scheme of `database_url`, which may hold a password.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { common, database_url, max_staleness, max_live_grants_per_tenant, catalogue } =
+            self;
+        f.debug_struct("Config")
+            .field("common", common)
+            .field("database_url", &format_args!("{}:…", scheme(database_url)))
+            .field("max_staleness", max_staleness)
+            .field("max_live_grants_per_tenant", max_live_grants_per_tenant)
+            .field("catalogue", catalogue)
+            .finish()
+    }
+}
+
+// === impl SidecarConfig ===
+
+impl SidecarConfig {
+    /// As [`Config::load`].
+    pub fn load(flags: &Flags, env: Env<'_>) -> Result<Self, ConfigError> {
+        let sources = Sources::open(flags, env)?;
+        let upstreams = sources.read_all(UPSTREAM, Vec::new(), parse_upstream)?;
+        if upstreams.is_empty() {
+            return Err(ConfigError(
+                "--upstream must be given, such as http://replica:50051: a sidecar knows only what it is fed".into(),
+            ));
+        }
+        Ok(Self { common: Common::read(&sources)?, upstreams })
+    }
+}
+
+// === impl Common ===
+
+impl Common {
+    fn read(sources: &Sources<'_>) -> Result<Self, ConfigError> {
+        let default = Self::default();
+        let common = Self {
+            listen: sources.read_all(LISTEN, default.listen, parse_listen)?,
+            http_listen: sources.read(HTTP_LISTEN, default.http_listen, parse_tcp)?,
+            drain_timeout: sources.read(DRAIN_TIMEOUT, default.drain_timeout, |text| {
+                parse_duration(text, Duration::ZERO, DRAIN_TIMEOUT_MAX)
+            })?,
+            insecure: sources.read(INSECURE, default.insecure, parse_bool)?,
+            log: sources.read(LOG, default.log, parse_log)?,
+            log_format: sources.read(LOG_FORMAT, default.log_format, parse_log_format)?,
+        };
+        common.check_exposure()?;
+        Ok(common)
     }
 
     /// Refuses addresses that others can reach, as long as nobody can tell who is calling.
@@ -164,51 +232,17 @@ impl Config {
     }
 }
 
-impl Default for Config {
+impl Default for Common {
     fn default() -> Self {
         let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         Self {
             listen: vec![ListenAddress::Tcp(loopback(50_051))],
             http_listen: loopback(8_080),
-            database_url: "sqlite://support-access.db".into(),
-            max_staleness: Duration::from_secs(2),
             drain_timeout: Duration::from_secs(10),
             insecure: false,
             log: "info".into(),
             log_format: LogFormat::Auto,
-            max_live_grants_per_tenant: 10_000,
-            catalogue: SupportPolicy::default(),
         }
-    }
-}
-
-/// Shows all but what comes after the scheme of `database_url`, which may hold a password.
-impl fmt::Debug for Config {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            listen,
-            http_listen,
-            database_url,
-            max_staleness,
-            drain_timeout,
-            insecure,
-            log,
-            log_format,
-            max_live_grants_per_tenant,
-            catalogue,
-        } = self;
-        f.debug_struct("Config")
-            .field("listen", listen)
-            .field("http_listen", http_listen)
-            .field("database_url", &format_args!("{}:…", scheme(database_url)))
-            .field("max_staleness", max_staleness)
-            .field("drain_timeout", drain_timeout)
-            .field("insecure", insecure)
-            .field("log", log)
-            .field("log_format", log_format)
-            .field("max_live_grants_per_tenant", max_live_grants_per_tenant)
-            .field("catalogue", catalogue)
-            .finish()
     }
 }
 
@@ -257,6 +291,16 @@ fn parse_listen(text: &str) -> Parsed<ListenAddress> {
         None => parse_tcp(text).map(ListenAddress::Tcp).map_err(|_| {
             format!("must be like 127.0.0.1:50051, [::1]:50051 or unix:/path, but is {text:?}")
         }),
+    }
+}
+
+fn parse_upstream(text: &str) -> Parsed<String> {
+    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("unix:"));
+    match rest.filter(|rest| !rest.is_empty()) {
+        Some(_) => Ok(text.to_owned()),
+        None => Err(format!(
+            "must be like http://replica:50051 or unix:/run/support-access/check.sock, but is {text:?}"
+        )),
     }
 }
 

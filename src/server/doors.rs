@@ -17,25 +17,27 @@ use tracing::{debug, error};
 use crate::{
     api::{
         endings::EndStreamsLayer,
-        grpc::{MESSAGE_LENGTH_MAX, access::Access, admin::Admin, explain_refusal},
+        grpc::{MESSAGE_LENGTH_MAX, access::Access, admin::Admin, explain_refusal, nodes::Nodes},
         health::Health,
         metrics::Metrics,
         observe::ObserveLayer,
         proto::{
             self,
             v1::{
+                check_nodes_server::CheckNodesServer,
                 support_access_admin_server::SupportAccessAdminServer,
                 support_access_server::SupportAccessServer,
             },
         },
     },
+    node::CheckNode,
     server::{
         connections::{Accept, Gate},
         detached::Detached,
         listeners::Listener,
         tasks::Tasks,
     },
-    work::Work,
+    work::{Work, check::Checks},
 };
 
 /// The most gRPC connections at a time, on all listeners together.
@@ -54,6 +56,16 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const HTTP_HEAD_LENGTH_MAX: usize = 16 * 1_024;
 const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What calls are answered with.
+#[derive(Debug)]
+pub(super) struct Services {
+    pub(super) node: Arc<CheckNode>,
+    pub(super) checks: Arc<Checks>,
+    /// A sidecar has none, and takes no changes.
+    pub(super) work: Option<Arc<Work>>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
 /// What every gRPC listener serves.
 #[derive(Debug, Clone)]
 pub(super) struct GrpcDoor {
@@ -66,20 +78,18 @@ pub(super) struct GrpcDoor {
 
 impl GrpcDoor {
     /// All services. Changes run as `calls`.
-    pub(super) fn new(
-        work: &Arc<Work>,
-        metrics: &Arc<Metrics>,
-        health: &Health,
-        calls: &Tasks,
-        gate: Gate,
-    ) -> Self {
-        let admin = SupportAccessAdminServer::new(Admin::new(Arc::clone(work)))
-            .max_decoding_message_size(MESSAGE_LENGTH_MAX);
-        let access = Access::new(Arc::clone(work), Arc::clone(metrics));
+    pub(super) fn new(services: &Services, health: &Health, calls: &Tasks, gate: Gate) -> Self {
+        let Services { node, checks, work, metrics } = services;
+        let access = Access::new(Arc::clone(checks), Arc::clone(metrics));
         let access = SupportAccessServer::new(access).max_decoding_message_size(MESSAGE_LENGTH_MAX);
-        let routes = Routes::new(Detached::new(admin, calls.clone()))
-            .add_service(access)
-            .add_service(health.service());
+        let nodes = Nodes::new(Arc::clone(node), work.clone());
+        let nodes = CheckNodesServer::new(nodes).max_decoding_message_size(MESSAGE_LENGTH_MAX);
+        let mut routes = Routes::new(access).add_service(nodes).add_service(health.service());
+        if let Some(work) = work {
+            let admin = SupportAccessAdminServer::new(Admin::new(Arc::clone(work)))
+                .max_decoding_message_size(MESSAGE_LENGTH_MAX);
+            routes = routes.add_service(Detached::new(admin, calls.clone()));
+        }
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)

@@ -13,7 +13,7 @@ use std::{
 use tokio::net::{TcpListener, UnixListener};
 use tracing::warn;
 
-use crate::server::config::{Config, ListenAddress};
+use crate::server::config::{Common, ListenAddress};
 
 /// Who may use a Unix socket: its owner and its group.
 const SOCKET_MODE: u32 = 0o660;
@@ -63,7 +63,7 @@ struct SocketFile {
 
 impl Listeners {
     /// Binds every address of the configuration.
-    pub async fn bind(config: &Config) -> Result<Self, BindError> {
+    pub async fn bind(config: &Common) -> Result<Self, BindError> {
         let mut grpc = Vec::with_capacity(config.listen.len());
         for address in &config.listen {
             grpc.push(Listener::bind(address).await?);

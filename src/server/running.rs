@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::FutureExt;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -33,7 +36,10 @@ pub struct Running {
     /// The gRPC connections.
     pub(super) gate: Gate,
     pub(super) health: Health,
-    pub(super) store: Arc<dyn Store>,
+    /// A sidecar has none.
+    pub(super) store: Option<Arc<dyn Store>>,
+    /// What is to be corrected before this process can be of use.
+    pub(super) refusal: watch::Sender<Option<String>>,
     pub(super) drain_timeout: Duration,
 }
 
@@ -55,15 +61,20 @@ impl Running {
     /// Waits until the server is told to stop, or one of its tasks fails; then ends it: calls that were begun may go on
     /// until the drain timeout. Fails if it had to end because of a task.
     pub async fn wait(self) -> Result<(), ServeError> {
+        let mut refusals = self.refusal.subscribe();
         let failure = tokio::select! {
             () = self.stopper.stop.cancelled() => None,
             failure = self.doors.failure() => Some(failure),
             failure = self.inner.failure() => Some(failure),
+            _ = refusals.wait_for(Option::is_some) => None,
         };
         if let Some(failure) = &failure {
             error!(%failure, "cannot go on");
         }
         self.close().await;
+        if let Some(refusal) = self.refusal.borrow().clone() {
+            return Err(ServeError::Upstream(refusal));
+        }
         // A panic on the way out is a failure too.
         let later = || [&self.doors, &self.inner].iter().find_map(|it| it.failure().now_or_never());
         failure.or_else(later).map_or(Ok(()), |failure| Err(ServeError::Task(failure)))
@@ -92,7 +103,9 @@ impl Running {
         self.until_ended(&self.inner, deadline.max(Instant::now() + CUT_GRACE)).await;
         late.extend(self.inner.wait(Instant::now()).await);
 
-        if timeout(CUT_GRACE, self.store.close()).await.is_err() {
+        if let Some(store) = &self.store
+            && timeout(CUT_GRACE, store.close()).await.is_err()
+        {
             late.push("store".into());
         }
         if late.is_empty() {

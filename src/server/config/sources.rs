@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::{ConfigError, LISTEN, SETTINGS};
+use super::{COMMON, ConfigError, LISTEN, OF_REPLICA, OF_SIDECAR, UPSTREAM};
 use crate::domain::SupportPolicy;
 
 const POLICY: &str = "policy";
@@ -106,7 +106,7 @@ impl<'a> Sources<'a> {
         }
         if let Some(text) = get(self.env, name) {
             let values = match name {
-                LISTEN => text.split(',').map(|part| part.trim().to_owned()).collect(),
+                LISTEN | UPSTREAM => text.split(',').map(|part| part.trim().to_owned()).collect(),
                 _ => vec![text],
             };
             return Ok(Some(Found { origin: variable(name), values }));
@@ -142,9 +142,11 @@ impl File {
                 "the configuration file {shown} is not TOML: {found}, in line {line}"
             ))
         })?;
-        let is_known = |key: &str| key == POLICY || SETTINGS.iter().any(|name| to_key(name) == key);
+        // One file may serve replicas and sidecars.
+        let settings = || COMMON.iter().chain(&OF_REPLICA).chain(&OF_SIDECAR);
+        let is_known = |key: &str| key == POLICY || settings().any(|name| to_key(name) == key);
         if let Some(unknown) = table.keys().find(|key| !is_known(key)) {
-            let known = SETTINGS.map(to_key).join(", ");
+            let known = settings().map(|name| to_key(name)).collect::<Vec<_>>().join(", ");
             return Err(ConfigError(format!(
                 "the configuration file {shown} has the unknown key {unknown:?}; known are {known} and {POLICY}"
             )));

@@ -59,13 +59,15 @@ fn flags_go_before_the_environment_before_the_file_before_the_default() {
             LISTEN,
             r#"listen = ["127.0.0.1:1"]"#,
             ["127.0.0.1:50051", "127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"],
-            |config| config.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+            |config| {
+                config.common.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+            },
         ),
         (
             HTTP_LISTEN,
             r#"http_listen = "127.0.0.1:1""#,
             ["127.0.0.1:8080", "127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"],
-            |config| config.http_listen.to_string(),
+            |config| config.common.http_listen.to_string(),
         ),
         (
             DATABASE_URL,
@@ -77,14 +79,16 @@ fn flags_go_before_the_environment_before_the_file_before_the_default() {
             Span(config.max_staleness).to_string()
         }),
         (DRAIN_TIMEOUT, r#"drain_timeout = "3s""#, ["10s", "3s", "4s", "5s"], |config| {
-            Span(config.drain_timeout).to_string()
+            Span(config.common.drain_timeout).to_string()
         }),
         (INSECURE, "insecure = true", ["false", "true", "false", "true"], |config| {
-            config.insecure.to_string()
+            config.common.insecure.to_string()
         }),
-        (LOG, r#"log = "warn""#, ["info", "warn", "error", "debug"], |config| config.log.clone()),
+        (LOG, r#"log = "warn""#, ["info", "warn", "error", "debug"], |config| {
+            config.common.log.clone()
+        }),
         (LOG_FORMAT, r#"log_format = "text""#, ["auto", "text", "json", "auto"], |config| {
-            format!("{:?}", config.log_format).to_lowercase()
+            format!("{:?}", config.common.log_format).to_lowercase()
         }),
         (
             MAX_LIVE_GRANTS_PER_TENANT,
