@@ -7,12 +7,11 @@ use std::{collections::BTreeSet, hint::black_box};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use support_access::{
     domain::{
-        AccessLevel, AgentId, Event, EventKind, Grant, GrantId, GroupId, Note, Question, TenantId,
-        Terms, Ticket, decide,
-        text::Actor,
+        AccessLevel, AgentId, Epoch, GrantId, GroupId, Question, TenantId, Terms, decide,
         time::{Time, from_micros},
     },
-    node::Snapshot,
+    node::{Snapshot, message::Delta},
+    store::Held,
 };
 use uuid::Uuid;
 
@@ -27,34 +26,22 @@ fn tenant(number: usize) -> TenantId {
     TenantId::new(&format!("tenant-{number:07}")).unwrap()
 }
 
-fn granted(number: usize, tenant_id: TenantId, groups: usize) -> Event {
+fn granted(number: usize, tenant_id: TenantId, groups: usize) -> Delta {
     let revision = i64::try_from(number).unwrap() + 1;
-    let actor = Actor::new("admin").unwrap();
-    let grant = Grant {
-        tenant_id: tenant_id.clone(),
-        terms: Terms {
-            grant_id: GrantId(Uuid::from_u128(number as u128)),
-            group_id: GroupId::new(&format!("group-{}", number % groups)).unwrap(),
-            agent_ids: BTreeSet::new(),
-            access_level: AccessLevel::ReadWrite,
-            start_time: from_micros(0).unwrap(),
-            expire_time: Some(now() + chrono::TimeDelta::days(7)),
-            revoke_time: None,
-        },
-        reason: Note::default(),
-        ticket: Ticket::default(),
-        create_time: now(),
-        creator: actor.clone(),
-        revocation: None,
-        create_revision: revision,
-        revision,
+    let terms = Terms {
+        grant_id: GrantId(Uuid::from_u128(number as u128)),
+        group_id: GroupId::new(&format!("group-{}", number % groups)).unwrap(),
+        agent_ids: BTreeSet::new(),
+        access_level: AccessLevel::ReadWrite,
+        start_time: from_micros(0).unwrap(),
+        expire_time: Some(now() + chrono::TimeDelta::days(7)),
+        revoke_time: None,
     };
-    let kind = EventKind::Granted { grant };
-    Event { revision, tenant_id, time: now(), actor, reason: Note::default(), kind }
+    Delta { revision, time: now(), grant: Some((tenant_id, Held::Live, terms)) }
 }
 
 fn snapshot(live_grants: usize, per_tenant: usize) -> Snapshot {
-    let mut snapshot = Snapshot::default();
+    let mut snapshot = Snapshot::beginning(Epoch(Uuid::nil()));
     for number in 0..live_grants {
         snapshot.apply(&granted(number, tenant(number / per_tenant), per_tenant.min(5)));
     }

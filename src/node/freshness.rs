@@ -127,7 +127,8 @@ impl Prover {
         let is_usable =
             |proof: &Proof| proof.revision <= published || is_broken(Rule::ProofAfterApply);
         let usable = self.waiting.iter().copied().filter(is_usable);
-        let best = usable.chain(current).max_by_key(Proof::lapses_at);
+        // Of equals the newest, which knows the time best.
+        let best = current.into_iter().chain(usable).max_by_key(Proof::lapses_at);
         self.waiting.retain(|proof| !is_usable(proof));
         best
     }

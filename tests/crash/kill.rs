@@ -4,11 +4,12 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use support_access::{
-    domain::{TenantId, Terms, clock::SystemClock},
-    node::{CheckNode, Snapshot},
-    store,
+    domain::{NodeId, NodeKind, TenantId, Terms, clock::SystemClock},
+    node::{CheckNode, Snapshot, message::Delta, replica::Replica},
+    store::{self, Held},
 };
 use tokio::{sync::watch, time::timeout};
+use uuid::Uuid;
 
 use crate::{backend::Backend, ledger::Ledger, server::Server};
 
@@ -92,20 +93,21 @@ async fn the_log_is_whole(backend: &Backend, ledgers: &[Ledger]) {
         assert!(acknowledged.insert(revision), "revision {revision} was given twice");
         assert!(revision <= head, "revision {revision} is lost");
     }
-    let mut replayed = Snapshot::default();
+    let mut replayed = Snapshot::beginning(store.head().await.unwrap().epoch);
     for event in &events {
-        replayed.apply(event);
+        replayed.apply(&Delta::from(event));
     }
-    let node = CheckNode::new();
-    node.load(store.as_ref()).await.unwrap();
-    assert_eq!(sorted(&node.snapshot()), sorted(&replayed));
-    assert_eq!(node.gauges(), replayed.gauges());
+    let node = CheckNode::new(NodeId(Uuid::new_v4()), NodeKind::Replica, Arc::new(SystemClock));
+    Replica::new(node.clone(), store.clone(), Duration::from_secs(2)).join().await.unwrap();
+    let view = node.view();
+    assert_eq!(sorted(view.snapshot()), sorted(&replayed));
+    assert_eq!(view.snapshot().gauges(), replayed.gauges());
     store.close().await;
 }
 
-fn sorted(snapshot: &Snapshot) -> Vec<(TenantId, Terms)> {
-    let mut held: Vec<_> =
-        snapshot.iter().map(|(owner, terms)| (owner.clone(), terms.clone())).collect();
-    held.sort_by_key(|(_, terms)| terms.grant_id);
+fn sorted(snapshot: &Snapshot) -> Vec<(TenantId, Held, Terms)> {
+    let held = snapshot.iter().map(|(owner, held, terms)| (owner.clone(), held, terms.clone()));
+    let mut held: Vec<_> = held.collect();
+    held.sort_by_key(|(_, _, terms)| terms.grant_id);
     held
 }

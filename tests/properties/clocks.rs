@@ -19,17 +19,17 @@ fn question() -> Question {
 #[tokio::test]
 async fn what_has_expired_stays_expired_whether_or_not_that_is_recorded() {
     for is_recorded in [false, true] {
-        let world = World::new();
+        let world = World::new().await;
         let request =
             GrantRequest { end: End::After(Span::hours(1)), ..mk_request(&tenant("acme")) };
         world.grant(request).await;
         assert_eq!(world.check(&question()).await.reason, Reason::GrantActive);
-        world.advance(3_600);
+        world.advance(3_600).await;
         assert_eq!(world.check(&question()).await.reason, Reason::Expired);
         if is_recorded {
             assert_eq!(world.work.sweep().await.unwrap(), 1);
         }
-        world.advance(-7_200);
+        world.advance(-7_200).await;
         assert_eq!(world.check(&question()).await.reason, Reason::Expired);
         let filter = GrantFilter {
             tenant_id: tenant("acme"),
@@ -46,12 +46,12 @@ async fn what_has_expired_stays_expired_whether_or_not_that_is_recorded() {
 
 #[tokio::test]
 async fn a_node_started_with_a_clock_that_is_behind_does_not_live_in_the_past() {
-    let world = World::new();
+    let world = World::new().await;
     let request = GrantRequest { end: End::After(Span::hours(1)), ..mk_request(&tenant("acme")) };
     world.grant(request).await;
-    world.advance(3_600);
+    world.advance(3_600).await;
     world.work.sweep().await.unwrap();
-    world.advance(-7_200);
+    world.advance(-7_200).await;
     let restarted = world.restarted().await;
     assert_eq!(restarted.check(&question()).await.reason, Reason::Expired);
 }
@@ -59,11 +59,11 @@ async fn a_node_started_with_a_clock_that_is_behind_does_not_live_in_the_past() 
 #[tokio::test]
 async fn a_revocation_ends_what_is_over_by_the_databases_clock_but_not_by_the_nodes() {
     for all_at_once in [false, true] {
-        let world = World::with_a_node_behind(3_600);
+        let world = World::with_a_node_behind(3_600).await;
         let acme = tenant("acme");
         let request = GrantRequest { end: End::After(Span::hours(1)), ..mk_request(&acme) };
         let granted = world.grant(request).await;
-        world.advance(3_600);
+        world.advance(3_600).await;
         if all_at_once {
             let caller = admin();
             let revoked = world.work.revoke_all_access(&caller, &acme, Note::default(), soon());

@@ -8,7 +8,8 @@ use support_access::{
         AccessLevel, End, EventKind, ExtendRequest, Grant, GrantId, GrantRequest, GrantState, Note,
         Question, Span, TenantId, Terms, decide, time::after,
     },
-    node::Snapshot,
+    node::{Snapshot, message::Delta},
+    store::Held,
     work::{GrantView, WorkError},
 };
 use tokio::runtime::Builder;
@@ -78,7 +79,7 @@ async fn take(world: &World, model: &mut Model, step: Step) {
         Step::RevokeAll { tenant: owner } => {
             revoke_all(world, model, &tenant(TENANTS[owner])).await;
         }
-        Step::Wait { seconds } => world.advance(seconds),
+        Step::Wait { seconds } => world.advance(seconds).await,
         Step::Sweep => drop(world.work.sweep().await.unwrap()),
     }
 }
@@ -161,20 +162,22 @@ async fn checks_agree(world: &World, model: &Model) {
     }
 }
 
-fn sorted<'a>(held: impl Iterator<Item = (&'a TenantId, &'a Terms)>) -> Vec<(TenantId, Terms)> {
-    let mut held: Vec<_> = held.map(|(owner, terms)| (owner.clone(), terms.clone())).collect();
-    held.sort_by_key(|(_, terms)| terms.grant_id);
+fn sorted(snapshot: &Snapshot) -> Vec<(TenantId, Held, Terms)> {
+    let held = snapshot.iter().map(|(owner, held, terms)| (owner.clone(), held, terms.clone()));
+    let mut held: Vec<_> = held.collect();
+    held.sort_by_key(|(_, _, terms)| terms.grant_id);
     held
 }
 
 async fn history_agrees(world: &World, model: &Model) {
     let events = world.store.events_after(0, usize::MAX).await.unwrap();
-    let mut replayed = Snapshot::default();
+    let head = world.store.head().await.unwrap();
+    let mut replayed = Snapshot::beginning(head.epoch);
     let mut endings: HashMap<GrantId, usize> = HashMap::new();
     let mut last: Model = HashMap::new();
     for (index, event) in events.iter().enumerate() {
         assert_eq!(event.revision, i64::try_from(index).unwrap() + 1, "gap-free");
-        replayed.apply(event);
+        replayed.apply(&Delta::from(event));
         let grant = event.kind.grant().unwrap().clone();
         if event.kind.ends_grant() {
             *endings.entry(grant.id()).or_default() += 1;
@@ -192,9 +195,10 @@ async fn history_agrees(world: &World, model: &Model) {
         assert_eq!(stored, last[id], "the log is the truth");
         assert_eq!(endings.contains_key(id), grant.state(now).is_ended(), "after a sweep");
     }
-    world.node.wait_for(world.store.head().await.unwrap().revision, soon()).await;
-    assert_eq!(sorted(world.node.snapshot().iter()), sorted(replayed.iter()));
-    assert_eq!(world.node.gauges(), replayed.gauges());
+    world.node.wait_for(head.revision, soon()).await;
+    let view = world.node.view();
+    assert_eq!(sorted(view.snapshot()), sorted(&replayed));
+    assert_eq!(view.snapshot().gauges(), replayed.gauges());
 }
 
 proptest! {
@@ -204,7 +208,7 @@ proptest! {
     fn any_interleaving_leaves_a_true_history_and_right_answers(steps in vec(step(), 1..40)) {
         let runtime = Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
-            let world = World::new();
+            let world = World::new().await;
             let mut model = Model::new();
             for step in steps {
                 take(&world, &mut model, step).await;

@@ -5,72 +5,84 @@ use std::{sync::Arc, time::Duration};
 use chrono::TimeDelta;
 use support_access::{
     domain::{
-        AccessLevel, AgentId, Caller, Clock as _, End, GrantRequest, GroupId, Note, Question, Span,
-        SupportPolicy, TenantId, Ticket, Time, clock::ManualClock, time::from_micros,
+        AccessLevel, AgentId, Caller, Clock as _, End, GrantRequest, GroupId, NodeId, NodeKind,
+        Note, Question, Span, SupportPolicy, TenantId, Ticket, Time, clock::ManualClock,
+        time::from_micros,
     },
-    node::{CheckNode, follower},
+    node::{CheckNode, replica::Replica},
     store::{Store, memory::MemoryStore},
-    work::{GrantRef, GrantView, Limits, Work, check::Answer, grants::Revoked},
+    work::{
+        GrantRef, GrantView, Limits, Work,
+        check::{Answer, Checks},
+        grants::Revoked,
+    },
 };
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use uuid::Uuid;
+
+/// A proof holds as long as the test, whose clocks stand still unless it moves them.
+const MAX_STALENESS: Duration = Duration::from_mins(5);
 
 pub(crate) struct World {
     pub(crate) work: Arc<Work>,
     pub(crate) node: Arc<CheckNode>,
     pub(crate) store: Arc<dyn Store>,
-    /// The check node's.
-    pub(crate) clock: Arc<ManualClock>,
-    /// The same one, unless the test is about their difference.
-    database_clock: Arc<ManualClock>,
-    /// Ends the follower with the world.
+    checks: Checks,
+    replica: Arc<Replica>,
+    /// The database's.
+    clock: Arc<ManualClock>,
+    /// Ends the replica with the world.
     _stop: DropGuard,
 }
 
 impl World {
-    pub(crate) fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let clock = Arc::new(ManualClock::at(from_micros(1_700_000_000_000_000).unwrap()));
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(clock.clone()));
-        Self::over(store, clock, CheckNode::new())
+        Self::over(store, clock.clone(), clock).await
     }
 
     /// One whose check node has a clock of its own, which is `seconds` behind the database's.
-    pub(crate) fn with_a_node_behind(seconds: i64) -> Self {
-        let database = Self::new();
+    pub(crate) async fn with_a_node_behind(seconds: i64) -> Self {
+        let database = Self::new().await;
         let behind = Arc::new(ManualClock::at(database.now() - TimeDelta::seconds(seconds)));
-        let mut world = Self::over(database.store.clone(), behind, CheckNode::new());
-        world.database_clock = database.clock.clone();
-        world
+        Self::over(database.store.clone(), database.clock.clone(), behind).await
     }
 
     /// Another process on the same store, with the same clock.
     pub(crate) async fn restarted(&self) -> Self {
-        let node = CheckNode::new();
-        node.load(self.store.as_ref()).await.unwrap();
-        Self::over(self.store.clone(), self.clock.clone(), node)
+        Self::over(self.store.clone(), self.clock.clone(), self.clock.clone()).await
     }
 
-    fn over(store: Arc<dyn Store>, clock: Arc<ManualClock>, node: Arc<CheckNode>) -> Self {
+    async fn over(
+        store: Arc<dyn Store>,
+        clock: Arc<ManualClock>,
+        own_clock: Arc<ManualClock>,
+    ) -> Self {
+        let node = CheckNode::new(NodeId(Uuid::new_v4()), NodeKind::Replica, own_clock);
+        let replica = Replica::new(node.clone(), store.clone(), MAX_STALENESS);
+        replica.join().await.unwrap();
         let stop = CancellationToken::new();
         #[expect(clippy::disallowed_methods, reason = "ended by the token")]
-        tokio::spawn(follower::run(node.clone(), store.clone(), stop.clone()));
-        let limits =
-            Limits { live_grants_per_tenant: 10_000, max_staleness: Duration::from_secs(2) };
-        let work =
-            Work::new(store.clone(), node.clone(), clock.clone(), SupportPolicy::default(), limits);
-        let (work, database_clock) = (Arc::new(work), clock.clone());
-        Self { work, node, store, clock, database_clock, _stop: stop.drop_guard() }
+        {
+            tokio::spawn(replica.clone().run(stop.clone()));
+            tokio::spawn(replica.enforcer().clone().run(stop.clone()));
+        }
+        let limits = Limits { live_grants_per_tenant: 10_000, max_staleness: MAX_STALENESS };
+        let work = Arc::new(Work::new(replica.clone(), SupportPolicy::default(), limits));
+        let checks = Checks::new(node.clone(), Some(store.clone()));
+        Self { work, node, store, checks, replica, clock, _stop: stop.drop_guard() }
     }
 
     pub(crate) fn now(&self) -> Time {
         self.clock.now()
     }
 
-    pub(crate) fn advance(&self, seconds: i64) {
+    /// Sets the database's clock on, or back. The node hears of it when it next renews its proof.
+    pub(crate) async fn advance(&self, seconds: i64) {
         self.clock.set(TimeDelta::seconds(seconds));
-        if !Arc::ptr_eq(&self.clock, &self.database_clock) {
-            self.database_clock.set(TimeDelta::seconds(seconds));
-        }
+        self.replica.prove_once().await.unwrap();
     }
 
     pub(crate) async fn grant(&self, request: GrantRequest) -> GrantView {
@@ -85,7 +97,7 @@ impl World {
 
     pub(crate) async fn check(&self, question: &Question) -> Answer {
         let head = self.store.head().await.unwrap().revision;
-        self.work.check(question, head, soon()).await
+        self.checks.check(question, head, soon()).await
     }
 }
 

@@ -11,7 +11,7 @@ use support_access::{
     domain::{SupportPolicy, clock::SystemClock},
     server::{
         self, Listeners, Running, ServeError,
-        config::{Config, ListenAddress, LogFormat},
+        config::{Common, Config, ListenAddress, LogFormat},
     },
 };
 use tokio::{
@@ -29,17 +29,28 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// On loopback, on free ports.
 pub(crate) fn config() -> Config {
     Config {
-        listen: vec![ListenAddress::Tcp(loopback())],
-        http_listen: loopback(),
+        common: common(),
         database_url: "memory:".to_owned(),
         max_staleness: Duration::from_secs(2),
+        max_live_grants_per_tenant: 100,
+        catalogue: SupportPolicy::default(),
+    }
+}
+
+pub(crate) fn common() -> Common {
+    Common {
+        listen: vec![ListenAddress::Tcp(loopback())],
+        http_listen: loopback(),
         drain_timeout: PATIENCE,
         insecure: false,
         log: "info".to_owned(),
         log_format: LogFormat::Auto,
-        max_live_grants_per_tenant: 100,
-        catalogue: SupportPolicy::default(),
     }
+}
+
+/// [`config`], listening elsewhere.
+pub(crate) fn listening_on(listen: Vec<ListenAddress>) -> Config {
+    Config { common: Common { listen, ..common() }, ..config() }
 }
 
 pub(crate) fn loopback() -> SocketAddr {
@@ -52,7 +63,7 @@ pub(crate) async fn start(config: Config) -> (Running, HeldStore) {
 }
 
 pub(crate) async fn start_on(config: Config, store: &HeldStore) -> Result<Running, ServeError> {
-    let listeners = Listeners::bind(&config).await?;
+    let listeners = Listeners::bind(&config.common).await?;
     server::start(config, listeners, Arc::new(store.clone()), Arc::new(SystemClock)).await
 }
 

@@ -3,7 +3,11 @@
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
-use support_access::server::{Listeners, ServeError, start as start_server};
+use support_access::server::{
+    Listeners, ServeError,
+    config::{Common, Config},
+    start as start_server,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -14,7 +18,8 @@ use tonic_health::pb::{
 };
 
 use crate::harness::{
-    PATIENCE, a_grant, admin, channel, config, eventually, get, in_time, start, start_on, stop,
+    PATIENCE, a_grant, admin, channel, common, config, eventually, get, in_time, start, start_on,
+    stop,
 };
 use crate::held::HeldStore;
 
@@ -26,9 +31,9 @@ async fn a_server_is_ready_only_once_the_grants_are_loaded() {
     let store = HeldStore::new();
     store.is_loading_held.send_replace(true);
     let mut config = config();
-    let listeners = Listeners::bind(&config).await.unwrap();
+    let listeners = Listeners::bind(&config.common).await.unwrap();
     let http = listeners.http.local_addr().unwrap();
-    config.http_listen = http;
+    config.common.http_listen = http;
     let clock = std::sync::Arc::new(support_access::domain::clock::SystemClock);
     let starting = start_server(config, listeners, std::sync::Arc::new(store.clone()), clock);
     tokio::pin!(starting);
@@ -129,7 +134,7 @@ async fn a_call_whose_caller_has_gone_is_followed_to_its_end() {
 #[tokio::test]
 async fn a_call_that_does_not_end_is_cut_when_the_drain_timeout_is_over() {
     let drain_timeout = Duration::from_millis(200);
-    let config = support_access::server::config::Config { drain_timeout, ..config() };
+    let config = Config { common: Common { drain_timeout, ..common() }, ..config() };
     let (running, store) = start(config).await;
     let mut admin = admin(&running).await;
     store.are_changes_held.send_replace(true);
@@ -172,7 +177,7 @@ async fn told_twice_a_server_does_not_wait() {
 #[tokio::test]
 async fn connections_that_never_speak_do_not_hold_up_the_end() {
     let drain_timeout = Duration::from_millis(200);
-    let config = support_access::server::config::Config { drain_timeout, ..config() };
+    let config = Config { common: Common { drain_timeout, ..common() }, ..config() };
     let (running, _store) = start(config).await;
     let grpc = running.grpc[0].to_string();
     let mut silent = TcpStream::connect(&grpc).await.unwrap();

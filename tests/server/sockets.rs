@@ -12,12 +12,12 @@ use support_access::{
     api::proto::v1::support_access_client::SupportAccessClient,
     server::{
         Listeners,
-        config::{Config, ListenAddress},
+        config::{Common, ListenAddress},
     },
 };
 use tokio::net::TcpListener;
 
-use crate::harness::{a_check, config, connect, loopback, start, stop};
+use crate::harness::{a_check, common, connect, listening_on, loopback, start, stop};
 
 #[tokio::test]
 async fn a_port_in_use_is_said_in_a_sentence() {
@@ -25,9 +25,9 @@ async fn a_port_in_use_is_said_in_a_sentence() {
     let address = taken.local_addr().unwrap();
     let sentence =
         format!("cannot listen on {address}: another process is listening there already");
-    let grpc = Config { listen: vec![ListenAddress::Tcp(address)], ..config() };
+    let grpc = Common { listen: vec![ListenAddress::Tcp(address)], ..common() };
     assert_eq!(Listeners::bind(&grpc).await.unwrap_err().to_string(), sentence);
-    let http = Config { http_listen: address, ..config() };
+    let http = Common { http_listen: address, ..common() };
     assert_eq!(Listeners::bind(&http).await.unwrap_err().to_string(), sentence);
 }
 
@@ -40,7 +40,7 @@ async fn one_server_serves_on_every_address() {
         ListenAddress::Unix(path.clone()),
         ListenAddress::Tcp(loopback()),
     ];
-    let (running, _store) = start(Config { listen, ..config() }).await;
+    let (running, _store) = start(listening_on(listen)).await;
     for address in &running.grpc {
         let mut access = SupportAccessClient::new(connect(address).await);
         access.check_access(a_check()).await.unwrap();
@@ -59,7 +59,7 @@ async fn a_socket_that_a_dead_server_left_is_replaced() {
     drop(UnixListener::bind(&path).unwrap());
     assert!(path.exists());
     let listen = vec![ListenAddress::Unix(path.clone())];
-    let (running, _store) = start(Config { listen, ..config() }).await;
+    let (running, _store) = start(listening_on(listen)).await;
     let mut access = SupportAccessClient::new(connect(&running.grpc[0]).await);
     access.check_access(a_check()).await.unwrap();
     stop(running).await.unwrap();
@@ -71,7 +71,7 @@ async fn a_socket_in_use_and_other_files_are_left_alone() {
     let refusal = async |name: &str| {
         let path = folder.path().join(name);
         let listen = vec![ListenAddress::Unix(path.clone())];
-        let error = Listeners::bind(&Config { listen, ..config() }).await.unwrap_err().to_string();
+        let error = Listeners::bind(&Common { listen, ..common() }).await.unwrap_err().to_string();
         let prefix = format!("cannot listen on unix:{}: ", path.display());
         error.strip_prefix(&prefix).expect(&error).to_owned()
     };
@@ -89,7 +89,7 @@ async fn a_successor_s_socket_is_not_removed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("check.sock");
     let listen = vec![ListenAddress::Unix(path.clone())];
-    let (running, _store) = start(Config { listen, ..config() }).await;
+    let (running, _store) = start(listening_on(listen)).await;
     fs::remove_file(&path).unwrap();
     let _successor = UnixListener::bind(&path).unwrap();
     stop(running).await.unwrap();
