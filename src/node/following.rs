@@ -237,7 +237,7 @@ pub async fn follow(
             () = sleep_until(heard + following.silence_max()) => {
                 return FollowError::Lost("it has fallen silent".into());
             }
-            _ = news.changed() => {}
+            () = news.changed() => {}
         }
         if outgoing.capacity() > 0
             && let Some(ack) = following.ack()
