@@ -17,6 +17,7 @@ use crate::{
     node::{
         CheckNode, Snapshot,
         message::{Down, Hello, PROTOCOL, Pong, Up},
+        mutants::{Rule, is_broken},
     },
 };
 
@@ -64,6 +65,9 @@ pub enum FollowError {
 pub struct Following {
     node: Arc<CheckNode>,
     is_welcome: bool,
+    /// Whether the upstream has said that what the node holds is what it goes on from. Until then, that may be of another history,
+    /// and acknowledging it would mean something else.
+    is_in_step: bool,
     /// The snapshot that is coming in.
     incoming: Option<Snapshot>,
     max_staleness: Option<Duration>,
@@ -80,6 +84,7 @@ impl Following {
         Self {
             node,
             is_welcome: false,
+            is_in_step: false,
             incoming: None,
             max_staleness: None,
             unproven_since: None,
@@ -105,7 +110,7 @@ impl Following {
     pub fn ack(&mut self) -> Option<Up> {
         let ack = self.node.ack();
         let is_new = self.acked.is_none_or(|acked| acked != ack && acked.revision <= ack.revision);
-        if !is_new || !self.is_welcome || self.incoming.is_some() {
+        if !is_new || !self.is_in_step || self.incoming.is_some() {
             return None;
         }
         self.acked = Some(ack);
@@ -136,11 +141,13 @@ impl Following {
                 if let Some(mut snapshot) = incoming.take() {
                     snapshot.set_position(position);
                     self.acked = None;
+                    self.is_in_step = true;
                     self.node.install(snapshot);
                 }
             }
             (Down::Changes(changes), None) => {
                 self.node.apply(&changes).map_err(|gap| FollowError::Lost(gap.to_string()))?;
+                self.is_in_step = true;
             }
             (Down::Pong(pong), _) => self.receive_pong(pong)?,
             (_, _) => return Err(out_of_order("snapshot")),
@@ -175,6 +182,7 @@ impl Following {
         let now = self.node.boot_time();
         if let Some(vouched) = pong.proof {
             self.unproven_since = None;
+            self.is_in_step = true;
             self.max_staleness = Some(vouched.max_staleness);
             self.node.answered(pong.seq, vouched);
         } else if self.has_others
@@ -268,9 +276,12 @@ pub async fn run(
         };
         let mut stream = pin!(stream);
         let Some(error) = stop.run_until_cancelled(stream.as_mut()).await else {
-            let _ = leave.try_send(Up::Leave);
-            // The upstream ends the stream when it has read that.
-            let _ = timeout(LEAVE_PATIENCE, stream).await;
+            // Those that this node has fed may go on answering for a while: then the upstream must wait for that.
+            if node.is_alone() || is_broken(Rule::LeaveAlone) {
+                let _ = leave.try_send(Up::Leave);
+                // The upstream ends the stream when it has read that.
+                let _ = timeout(LEAVE_PATIENCE, stream).await;
+            }
             return Ok(());
         };
         match error {

@@ -92,7 +92,7 @@ impl Replica {
             tokio::join!(self.follow(), self.prove(), self.listen(), self.acknowledge());
         };
         stop.run_until_cancelled(work).await;
-        if self.node.is_alone()
+        if (self.node.is_alone() || is_broken(Rule::LeaveAlone))
             && let Err(error) = self.leave().await
         {
             debug!(error = %chain(&error), "cannot leave the roll, others will see that this node is silent");

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use tokio::time::Instant;
+use tokio::{task, time::Instant};
 
 use crate::{
     domain::{Epoch, Event, GrantId, Position, Revision, TenantId, Terms, Time},
@@ -27,8 +27,8 @@ pub(super) struct History {
 #[derive(Debug, Clone)]
 pub(super) struct Logged {
     pub(super) event: Event,
-    /// When the replica that had made the change knew of it.
-    pub(super) answered_at: Option<Instant>,
+    /// When whoever made the change knew that it was made, and in which task that was.
+    pub(super) answered: Option<(Instant, Option<task::Id>)>,
     pub(super) max_staleness: Duration,
 }
 
@@ -49,12 +49,12 @@ impl History {
             model.insert((event.tenant_id.clone(), grant.id()), (held, grant.terms.clone()));
         }
         self.models.push(Arc::new(model));
-        self.log.push(Logged { event, answered_at: None, max_staleness });
+        self.log.push(Logged { event, answered: None, max_staleness });
     }
 
     pub(super) fn answered(&mut self, revision: Revision) {
         if let Some(logged) = self.at_mut(revision) {
-            logged.answered_at.get_or_insert_with(Instant::now);
+            logged.answered.get_or_insert_with(|| (Instant::now(), task::try_id()));
         }
     }
 

@@ -5,6 +5,7 @@ use std::{collections::VecDeque, fmt::Write, time::Duration};
 use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, mpsc},
+    task,
     time::Instant,
 };
 
@@ -181,8 +182,13 @@ impl Judge {
         self.inner.lock().incarnation
     }
 
-    /// Somebody was told how far a change of log `incarnation` has reached, by a replica that has or has not `run` all the time.
-    pub(super) fn told(&self, enforcement: &Enforcement, incarnation: u64, ran_since: impl Fn(Instant) -> bool) {
+    /// Somebody was told how far a change of log `incarnation` has reached, by a replica that has or has not run all the time.
+    pub(super) fn told(
+        &self,
+        enforcement: &Enforcement,
+        incarnation: u64,
+        has_run_since: impl Fn(Instant) -> bool,
+    ) {
         let Enforcement { state, revision, nodes_acknowledged, nodes_lapsed, .. } = *enforcement;
         let mut inner = self.inner.lock();
         if inner.incarnation != incarnation {
@@ -197,13 +203,15 @@ impl Judge {
         inner.history.complete = inner.history.complete.max(revision);
         // Whoever answers by the earlier log now is late.
         inner.earlier = inner.earlier.take().filter(|earlier| revision <= earlier.fork);
-        let since = inner.history.at(revision).and_then(|logged| {
-            logged.answered_at.map(|at| (at, logged.max_staleness))
+        // Who asks about a change that somebody else has made has all the time from then.
+        let own = inner.history.at(revision).and_then(|logged| {
+            let (at, task) = logged.answered.filter(|(_, task)| *task == task::try_id())?;
+            task.map(|_| (at, logged.max_staleness))
         });
         drop(inner);
         self.note(&format!("r{revision} complete: {nodes_acknowledged} acknowledged, {nodes_lapsed} lapsed"));
-        if let Some((since, max_staleness)) = since
-            && ran_since(since)
+        if let Some((since, max_staleness)) = own
+            && has_run_since(since)
             && since.elapsed() > max_staleness * COMPLETE_WITHIN / 100 + SLACK
         {
             self.accuse(format!("r{revision} took {:?} to be complete", since.elapsed()));

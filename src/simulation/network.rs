@@ -132,11 +132,15 @@ impl Upstream for Address {
         world.tasks.spawn(carry(Arc::clone(&pair.up), cut.clone(), outgoing, to_upstream));
         world.tasks.spawn(carry(Arc::clone(&pair.down), cut, answers, sent));
         let (accept, accepted) = oneshot::channel();
+        let (judge, follower) = (Arc::clone(&world.judge), self.follower);
         let (node, doors) = (Arc::clone(&process.node), process.doors.clone());
         process.host.spawn(async move {
             let _ = accept.send(());
             let said = stream::poll_fn(move |context| said.poll_recv(context)).map(Ok::<_, ()>);
-            doors.run_until_cancelled(feeding::serve(node, said, to_follower)).await;
+            let fed = doors.run_until_cancelled(feeding::serve(node, said, to_follower)).await;
+            if let Some(Err(end)) = fed {
+                judge.note(&format!("{follower}'s stream was ended: {end}"));
+            }
         });
         accepted.await.map_err(|_| lost("it is gone"))?;
         pair.down.pass().await;
