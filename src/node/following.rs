@@ -65,9 +65,9 @@ pub enum FollowError {
 pub struct Following {
     node: Arc<CheckNode>,
     is_welcome: bool,
-    /// Whether the upstream has said that what the node holds is what it goes on from. Until then, that may be of another history,
-    /// and acknowledging it would mean something else.
-    is_in_step: bool,
+    /// Whether what the node holds is known to be of the upstream's history. What it held before is worth nothing there, and
+    /// must not be acknowledged, until the upstream goes on from it.
+    is_confirmed: bool,
     /// The snapshot that is coming in.
     incoming: Option<Snapshot>,
     max_staleness: Option<Duration>,
@@ -84,7 +84,7 @@ impl Following {
         Self {
             node,
             is_welcome: false,
-            is_in_step: false,
+            is_confirmed: false,
             incoming: None,
             max_staleness: None,
             unproven_since: None,
@@ -110,7 +110,7 @@ impl Following {
     pub fn ack(&mut self) -> Option<Up> {
         let ack = self.node.ack();
         let is_new = self.acked.is_none_or(|acked| acked != ack && acked.revision <= ack.revision);
-        if !is_new || !self.is_in_step || self.incoming.is_some() {
+        if !is_new || !self.is_confirmed || self.incoming.is_some() {
             return None;
         }
         self.acked = Some(ack);
@@ -141,13 +141,13 @@ impl Following {
                 if let Some(mut snapshot) = incoming.take() {
                     snapshot.set_position(position);
                     self.acked = None;
-                    self.is_in_step = true;
                     self.node.install(snapshot);
+                    self.is_confirmed = true;
                 }
             }
             (Down::Changes(changes), None) => {
                 self.node.apply(&changes).map_err(|gap| FollowError::Lost(gap.to_string()))?;
-                self.is_in_step = true;
+                self.is_confirmed = true;
             }
             (Down::Pong(pong), _) => self.receive_pong(pong)?,
             (_, _) => return Err(out_of_order("snapshot")),
@@ -182,7 +182,8 @@ impl Following {
         let now = self.node.boot_time();
         if let Some(vouched) = pong.proof {
             self.unproven_since = None;
-            self.is_in_step = true;
+            // Who can vouch has decided how to go on, and has begun with it.
+            self.is_confirmed |= self.incoming.is_none();
             self.max_staleness = Some(vouched.max_staleness);
             self.node.answered(pong.seq, vouched);
         } else if self.has_others

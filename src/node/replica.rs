@@ -29,6 +29,8 @@ const RENEWALS: u32 = 8;
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 /// How often to see whether an acknowledgement is due that nothing has told of.
 const ACK_INTERVAL: Duration = Duration::from_millis(250);
+/// How often those that this node feeds are told of.
+const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Keeps a node up with the log of a store.
 #[derive(Debug)]
@@ -48,7 +50,7 @@ impl Replica {
     pub fn new(node: Arc<CheckNode>, store: Arc<dyn Store>, max_staleness: Duration) -> Arc<Self> {
         let enforcer = Enforcer::new(Arc::clone(&node), Arc::clone(&store));
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        let member = NewMember { node_id: node.id(), version, max_staleness };
+        let member = NewMember { node_id: node.id(), version, max_staleness, first_seq: 0 };
         Arc::new(Self {
             node,
             store,
@@ -89,7 +91,13 @@ impl Replica {
     /// Goes on until stopped. Then leaves the roll, if nobody can answer from what this node has vouched for.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let work = async {
-            tokio::join!(self.follow(), self.prove(), self.listen(), self.acknowledge());
+            tokio::join!(
+                self.follow(),
+                self.prove(),
+                self.listen(),
+                self.acknowledge(),
+                self.report()
+            );
         };
         stop.run_until_cancelled(work).await;
         if (self.node.is_alone() || is_broken(Rule::LeaveAlone))
@@ -178,7 +186,9 @@ impl Replica {
     pub async fn prove_once(&self) -> Result<(), StoreError> {
         let held = self.node.held();
         let seq = self.node.ask();
-        let Some(renewal) = self.store.renew(self.member.node_id, held).await? else {
+        // Never the same again, also if the database was restored meanwhile: who watches the row sees that it has moved.
+        let row_seq = self.node.boot_time().0;
+        let Some(renewal) = self.store.renew(self.member.node_id, row_seq, held).await? else {
             info!("this node was struck off the roll of check nodes, and registers anew");
             return self.register().await;
         };
@@ -253,9 +263,28 @@ impl Replica {
         *self.last_ack.lock() != Some(ack) && !self.enforcer.is_only_one()
     }
 
+    /// Writes whom this node feeds, for people; and once that there is nobody any more.
+    async fn report(&self) {
+        let mut trouble = Trouble::new("report those that this node feeds");
+        let mut has_told_of_some = false;
+        loop {
+            sleep(REPORT_INTERVAL).await;
+            let followers = self.node.followers();
+            if followers.is_empty() && !has_told_of_some {
+                continue;
+            }
+            let written = self.store.report(self.member.node_id, &followers).await;
+            if trouble.note(written).is_ok() {
+                has_told_of_some = !followers.is_empty();
+            }
+        }
+    }
+
     /// Puts the node in the roll. Its row then says that it has acknowledged nothing.
     async fn register(&self) -> Result<(), StoreError> {
-        self.store.register(&self.member).await?;
+        // Runs much faster than a node renews.
+        let member = NewMember { first_seq: self.node.boot_time().0, ..self.member.clone() };
+        self.store.register(&member).await?;
         *self.last_ack.lock() = None;
         Ok(())
     }

@@ -157,6 +157,7 @@ impl Session {
     pub(super) async fn renew(
         &self,
         node_id: NodeId,
+        seq: i64,
         held: Option<Position>,
         gap: Duration,
     ) -> Result<Option<Renewal>, StoreError> {
@@ -171,7 +172,7 @@ impl Session {
             sleep(gap).await;
             self.check()?;
         }
-        Ok(store.renew(node_id, held).await?.map(|_| read))
+        Ok(store.renew(node_id, seq, held).await?.map(|_| read))
     }
 
     async fn holds(&self, held: Option<Position>) -> Result<bool, StoreError> {

@@ -153,10 +153,11 @@ impl Store for FaultyStore {
     async fn renew(
         &self,
         node_id: NodeId,
+        seq: i64,
         held: Option<Position>,
     ) -> Result<Option<Renewal>, StoreError> {
         let gap = self.line.gap();
-        self.ask(move |session| async move { session.renew(node_id, held, gap).await }).await
+        self.ask(move |session| async move { session.renew(node_id, seq, held, gap).await }).await
     }
 
     async fn acknowledge(
