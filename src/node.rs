@@ -230,6 +230,9 @@ impl CheckNode {
             return self.clock.now();
         }
         let time = clock.at(now).max(view.snapshot.time().unwrap_or(Time::MIN_UTC));
+        if is_broken(Rule::TimeNeverBack) {
+            return clock.at(now);
+        }
         let latest_us = view.latest_us.fetch_max(time.timestamp_micros(), Ordering::Relaxed);
         from_micros(latest_us).map_or(time, |latest| latest.max(time))
     }

@@ -1,6 +1,6 @@
 //! Sees everything, and accuses whoever breaks the promise.
 
-use std::{collections::VecDeque, fmt::Write, time::Duration};
+use std::{collections::{BTreeMap, VecDeque}, fmt::Write, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{
@@ -74,6 +74,8 @@ struct Inner {
     /// Counts the logs.
     incarnation: u64,
     suspects: VecDeque<Subject>,
+    /// The position and generation of snapshots that were compared with the log, by the names of their nodes.
+    compared: BTreeMap<String, (Position, u64)>,
     lines: Vec<String>,
     accusation: Option<String>,
     counts: Counts,
@@ -100,6 +102,7 @@ impl Judge {
                 earlier: None,
                 incarnation: 0,
                 suspects: VecDeque::new(),
+                compared: BTreeMap::new(),
                 lines: Vec::new(),
                 accusation: None,
                 counts: Counts::default(),
@@ -166,6 +169,7 @@ impl Judge {
         self.note(&format!("the log ends at r{} now: {aftermath:?}", head.revision));
         let mut inner = self.inner.lock();
         inner.incarnation += 1;
+        inner.compared.clear();
         let before = inner.history.clone();
         if before.holds(&head) {
             inner.history.truncate(head.revision);
@@ -224,7 +228,7 @@ impl Judge {
     pub(super) fn look(&self, name: &str, node: &CheckNode, clock: &dyn Clock) {
         let suspects = self.inner.lock().suspects.clone();
         let sight = node.sight();
-        self.look_at_snapshot(name, &sight);
+        self.look_at_snapshot(name, &sight, node.generation());
         for subject in &suspects {
             self.judge(name, &sight, subject, clock.now());
         }
@@ -233,7 +237,7 @@ impl Judge {
     /// Asks a node about one grant, and says why it allows or denies.
     pub(super) fn ask(&self, name: &str, node: &CheckNode, subject: &Subject, now: Time) -> Reason {
         let sight = node.sight();
-        self.look_at_snapshot(name, &sight);
+        self.look_at_snapshot(name, &sight, node.generation());
         self.judge(name, &sight, subject, now)
     }
 
@@ -264,13 +268,16 @@ impl Judge {
     }
 
     /// Whoever answers must answer by the log, and by all of it that is complete. Whoever holds a position must hold all of it.
-    fn look_at_snapshot(&self, name: &str, sight: &Sight) {
+    fn look_at_snapshot(&self, name: &str, sight: &Sight, generation: u64) {
         let snapshot = sight.view.snapshot();
         let Some(position) = snapshot.position() else { return };
-        let inner = self.inner.lock();
+        let mut inner = self.inner.lock();
         let mut fault = None;
         if inner.history.holds(&position) {
-            fault = inner.history.fault(snapshot);
+            // Comparing takes long, and what was right stays so.
+            if inner.compared.insert(name.into(), (position, generation)) != Some((position, generation)) {
+                fault = inner.history.fault(snapshot);
+            }
             if sight.is_fresh() && position.revision < inner.history.complete {
                 let (revision, complete) = (position.revision, inner.history.complete);
                 fault = Some(format!("answers by r{revision}, though r{complete} is complete"));
