@@ -28,6 +28,7 @@ use crate::{
     },
 };
 
+mod aimed;
 mod change;
 mod clocks;
 mod database;
@@ -38,6 +39,7 @@ mod line;
 mod logs;
 mod network;
 mod random;
+mod stage;
 mod storms;
 mod store;
 mod users;
@@ -168,6 +170,26 @@ mod tests {
             let (one, other) = (simulate(seed, None), simulate(seed, None));
             for (line, other) in one.lines.iter().zip(&other.lines) {
                 assert_eq!(line, other, "seed {seed}");
+            }
+        }
+    }
+
+    #[test]
+    fn aimed_scenarios() {
+        for scenario in aimed::ALL {
+            for seed in 1..=10 {
+                let outcome = scenario.play(seed, None);
+                if let Some(accusation) = outcome.accusation {
+                    println!("{}", outcome.lines.join("\n"));
+                    panic!("{}: {accusation}", scenario.name);
+                }
+            }
+            for rule in scenario.at {
+                let found = (1..=10).find_map(|seed| Some((seed, scenario.play(seed, Some(*rule)).accusation?)));
+                println!("{rule:?}: {found:?} {}", scenario.name);
+                if found.is_none() && std::env::var_os("SHOW").is_some() {
+                    println!("{}", scenario.play(1, Some(*rule)).lines.join("\n"));
+                }
             }
         }
     }

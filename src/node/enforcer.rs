@@ -15,7 +15,6 @@ use crate::{
     node::{
         CheckNode,
         enforcement::{Commit, Reach, RollWatch},
-        mutants::{Rule, is_broken},
         replica::chain,
     },
     store::{Store, StoreError},
@@ -136,12 +135,7 @@ impl Enforcer {
         let roll = self.store.roll().await?;
         let silent = self.watch.lock().saw(&roll, asked_at, self.node.boot_time());
         self.settle.notify_one();
-        for mut silent in silent.into_iter().filter(|silent| silent.node_id != self.node.id()) {
-            if is_broken(Rule::StrikeOffWhatWasSeen) {
-                let members = self.store.roll().await?.members;
-                let now = members.iter().find(|member| member.node_id == silent.node_id);
-                silent.seq = now.map_or(silent.seq, |member| member.seq);
-            }
+        for silent in silent.into_iter().filter(|silent| silent.node_id != self.node.id()) {
             if self.store.strike_off(silent.node_id, silent.seq).await? {
                 info!(node = %silent.node_id, "a check node has fallen silent, and was struck off the roll");
                 let now = self.node.boot_time();

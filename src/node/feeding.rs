@@ -188,8 +188,10 @@ impl Feeding {
 
     /// What is to be said next, if there is something to say now.
     pub fn next(&mut self) -> Result<Option<Down>, FeedEnd> {
-        if let Some(Follower { node_id, stream, generation }) = self.follower() {
-            if self.node.generation() != generation && !is_broken(Rule::OneHistoryPerStream) {
+        if let Some(Follower { node_id, stream, generation }) = self.follower()
+            && !is_broken(Rule::OneHistoryPerStream)
+        {
+            if self.node.generation() != generation {
                 return Err(FeedEnd::NewSnapshot);
             }
             let is_current =

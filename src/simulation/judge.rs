@@ -1,6 +1,6 @@
 //! Sees everything, and accuses whoever breaks the promise.
 
-use std::{collections::{BTreeMap, VecDeque}, fmt::Write, time::Duration};
+use std::{collections::{BTreeMap, BTreeSet, VecDeque}, fmt::Write, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{
@@ -11,7 +11,7 @@ use tokio::{
 
 use crate::{
     domain::{
-        AccessLevel, AgentId, Clock, GrantId, GroupId, Position, Question, Reason, Revision,
+        AccessLevel, AgentId, Clock, GrantId, GroupId, NodeId, Position, Question, Reason, Revision,
         TenantId, Terms, Time, decide,
     },
     node::{CheckNode, Sight},
@@ -74,6 +74,8 @@ struct Inner {
     /// Counts the logs.
     incarnation: u64,
     suspects: VecDeque<Subject>,
+    /// Grants that nodes have said to be over, by their end times.
+    over: BTreeSet<(NodeId, GrantId, Option<Time>)>,
     /// The position and generation of snapshots that were compared with the log, by the names of their nodes.
     compared: BTreeMap<String, (Position, u64)>,
     lines: Vec<String>,
@@ -102,6 +104,7 @@ impl Judge {
                 earlier: None,
                 incarnation: 0,
                 suspects: VecDeque::new(),
+                over: BTreeSet::new(),
                 compared: BTreeMap::new(),
                 lines: Vec::new(),
                 accusation: None,
@@ -230,7 +233,7 @@ impl Judge {
         let sight = node.sight();
         self.look_at_snapshot(name, &sight, node.generation());
         for subject in &suspects {
-            self.judge(name, &sight, subject, clock.now());
+            self.judge(name, node.id(), &sight, subject, clock.now());
         }
     }
 
@@ -238,16 +241,33 @@ impl Judge {
     pub(super) fn ask(&self, name: &str, node: &CheckNode, subject: &Subject, now: Time) -> Reason {
         let sight = node.sight();
         self.look_at_snapshot(name, &sight, node.generation());
-        self.judge(name, &sight, subject, now)
+        self.judge(name, node.id(), &sight, subject, now)
     }
 
-    fn judge(&self, name: &str, sight: &Sight, subject: &Subject, now: Time) -> Reason {
-        let (reason, grant_id) = answer(sight, subject);
+    fn judge(
+        &self,
+        name: &str,
+        node_id: NodeId,
+        sight: &Sight,
+        subject: &Subject,
+        now: Time,
+    ) -> Reason {
+        let (reason, grant) = answer(sight, subject);
         let mut inner = self.inner.lock();
+        if let Some((grant_id, end)) = grant {
+            let is_over = inner.over.contains(&(node_id, grant_id, end));
+            if reason == Reason::Expired && !is_over {
+                inner.over.insert((node_id, grant_id, end));
+            } else if reason == Reason::GrantActive && is_over {
+                drop(inner);
+                self.accuse(format!("{name} allows again what was over"));
+                return reason;
+            }
+        }
         inner.counts.checks += 1;
         inner.counts.stale += u64::from(reason == Reason::Stale);
         if reason == Reason::GrantActive
-            && let Some(grant_id) = grant_id
+            && let Some((grant_id, _)) = grant
         {
             inner.counts.allowed += 1;
             let may_allow =
@@ -325,7 +345,7 @@ impl Inner {
 }
 
 /// What a check answers that sees this, and by which grant.
-fn answer(sight: &Sight, subject: &Subject) -> (Reason, Option<GrantId>) {
+fn answer(sight: &Sight, subject: &Subject) -> (Reason, Option<(GrantId, Option<Time>)>) {
     let question = Question {
         tenant_id: subject.tenant_id.clone(),
         agent_id: AgentId::fixed("anna"),
@@ -335,5 +355,5 @@ fn answer(sight: &Sight, subject: &Subject) -> (Reason, Option<GrantId>) {
     let Some(time) = sight.time.filter(|_| sight.is_fresh()) else { return (Reason::Stale, None) };
     let grants = sight.view.snapshot().grants(&question.tenant_id);
     let decision = decide(grants, &question, time);
-    (decision.reason, decision.terms.map(|terms| terms.grant_id))
+    (decision.reason, decision.terms.map(|terms| (terms.grant_id, terms.expire_time)))
 }
