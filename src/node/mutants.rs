@@ -46,6 +46,8 @@ pub enum Rule {
     PongBehindChanges,
     /// A proof counts once its revision is held.
     ProofAfterApply,
+    /// A proof from the database counts only for a node that holds the log that it is about.
+    ProofOfThisHistory,
     /// A silent node is passed over only once its row is gone.
     StrikeOffBeforeSkip,
     /// A silent node's row is struck off only if it says what it said when it was silent.
@@ -74,7 +76,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::StampOfSending,
         Self::RowBeforeProof,
         Self::NoProofWithoutRow,
@@ -94,6 +96,7 @@ impl Rule {
         Self::StretchedSpan,
         Self::PongBehindChanges,
         Self::ProofAfterApply,
+        Self::ProofOfThisHistory,
         Self::StrikeOffBeforeSkip,
         Self::StrikeOffWhatWasSeen,
         Self::SeenWhenAnswered,

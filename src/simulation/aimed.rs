@@ -31,7 +31,7 @@ pub(super) struct Aimed {
 }
 
 /// All of them.
-pub(super) const ALL: [Aimed; 8] = [
+pub(super) const ALL: [Aimed; 9] = [
     Aimed {
         name: "the holder's clock is slow, the waiter's fast",
         at: &[Rule::RateMargin, Rule::ShorterLease, Rule::LongerWait],
@@ -56,6 +56,11 @@ pub(super) const ALL: [Aimed; 8] = [
         name: "an older roll is restored",
         at: &[Rule::RowSeqOnce],
         play: |seed| Box::pin(begin(seed, Plan::replicas(2, LEASE), restored_roll)),
+    },
+    Aimed {
+        name: "an event comes after an older log was restored",
+        at: &[Rule::ProofOfThisHistory],
+        play: |seed| Box::pin(begin(seed, Plan::replicas(2, LEASE), late_event)),
     },
     Aimed {
         name: "one node has a longer lease than the one that waits",
@@ -170,6 +175,36 @@ async fn restored_roll(stage: Stage) {
     stage.complete(stage.revoke(1, &subject)).await;
 }
 
+/// A node has asked for an event, and is answered so late that an older log has been restored meanwhile, without that event. What
+/// the node held when it asked is in both logs.
+async fn late_event(stage: Stage) {
+    stage.start(0).await;
+    stage.start(1).await;
+    let subject = stage.grant(1, End::UntilRevoked).await;
+    let database = &stage.world.database;
+    let backup = database.store.backup().expect("the database is open");
+    stage.weather(0, Weather { delay: (5, 5), ..Weather::FINE });
+    let head = stage.world.judge.head();
+    let granting = stage.grant(1, End::UntilRevoked);
+    let delaying = async {
+        while stage.world.judge.head() == head {
+            sleep(Duration::from_millis(1)).await;
+        }
+        // The hint takes 5 ms, and the question 5 more.
+        sleep(Duration::from_millis(9)).await;
+        stage.weather(0, Weather { delay: (1_900, 1_900), ..Weather::FINE });
+        sleep(Duration::from_millis(2)).await;
+        stage.weather(0, Weather::FINE);
+    };
+    tokio::join!(granting, delaying);
+    database.go_down();
+    sleep(LEASE * 12 / 10).await;
+    database.come_up_with(backup, Aftermath::Clean).await;
+    stage.until(1, |process| process.node.revision() == head).await;
+    stage.until(1, |process| process.node.sight().is_fresh()).await;
+    stage.complete(stage.revoke(1, &subject)).await;
+}
+
 /// The node that is cut off may answer for twice as long as the one that waits.
 async fn longer_lease(stage: Stage) {
     stage.start(0).await;
@@ -187,15 +222,9 @@ async fn slow_commit(stage: Stage) {
     let subject = stage.grant(1, End::UntilRevoked).await;
     stage.weather(1, Weather { delay: (150, 150), ..Weather::FINE });
     let answer = stage.revoke(1, &subject);
-    // To begin, to read twice, to append, and then to commit.
     let head = stage.world.judge.head();
-    let mut last = stage.process(0).node.view().proof().map(|proof| proof.as_of);
     while stage.world.judge.head() == head {
         sleep(Duration::from_millis(1)).await;
-        let proof = stage.process(0).node.view().proof().map(|proof| proof.as_of);
-        if proof != last && stage.world.judge.head() == head {
-            last = proof;
-        }
     }
     stage.process(0).host.pause();
     stage.complete(answer).await;
