@@ -209,7 +209,9 @@ impl Judge {
             task.map(|_| (at, logged.max_staleness))
         });
         drop(inner);
-        self.note(&format!("r{revision} complete: {nodes_acknowledged} acknowledged, {nodes_lapsed} lapsed"));
+        self.note(&format!(
+            "r{revision} complete: {nodes_acknowledged} acknowledged, {nodes_lapsed} lapsed"
+        ));
         if let Some((since, max_staleness)) = own
             && has_run_since(since)
             && since.elapsed() > max_staleness * COMPLETE_WITHIN / 100 + SLACK
@@ -325,7 +327,7 @@ fn answer(sight: &Sight, subject: &Subject) -> (Reason, Option<GrantId>) {
         group_ids: [subject.group_id.clone()].into(),
         required_level: AccessLevel::ReadOnly,
     };
-    let Some(time) = sight.time.filter(|_| sight.is_fresh()) else { return (Reason::Stale, None) };
+    let Some(time) = sight.now.filter(|_| sight.is_fresh()) else { return (Reason::Stale, None) };
     let grants = sight.view.snapshot().grants(&question.tenant_id);
     let decision = decide(grants, &question, time);
     (decision.reason, decision.terms.map(|terms| terms.grant_id))
