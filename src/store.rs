@@ -251,12 +251,15 @@ pub trait Store: Debug + Send + Sync {
     /// row keeps its `seq`, which never goes back.
     async fn register(&self, member: &NewMember) -> Result<(), StoreError>;
 
-    /// In one statement, which has been committed when this returns: advances `seq` of the node's row, and reads the end of the
-    /// log and the database's clock. So when this was asked, no event after the head it tells had been committed. `None` if the
-    /// node has no row: somebody has struck it off, and it must register anew. `held` is what the node holds.
+    /// In one statement, which has been committed when this returns: advances `seq` of the node's row, to the given one if that is
+    /// greater, and reads the end of the log and the database's clock. So when this was asked, no event after the head it tells
+    /// had been committed. `None` if the node has no row: somebody has struck it off, and it must register anew. `held` is what
+    /// the node holds. The `seq` that is given was never given before: who watched the row before an older state of the database
+    /// was restored must not take what it says now for what it said then.
     async fn renew(
         &self,
         node_id: NodeId,
+        seq: i64,
         held: Option<Position>,
     ) -> Result<Option<Renewal>, StoreError>;
 

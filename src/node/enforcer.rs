@@ -153,8 +153,9 @@ impl Enforcer {
             news.mark_unchanged();
             let next = self.settle_once(&records);
             tokio::select! {
+                biased;
                 () = self.settle.notified() => {}
-                _ = news.changed() => {}
+                () = news.changed() => {}
                 () = sleep(next.unwrap_or(IDLE_INTERVAL)) => {}
             }
         }

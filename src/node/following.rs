@@ -17,6 +17,7 @@ use crate::{
     node::{
         CheckNode, Snapshot,
         message::{Down, Hello, PROTOCOL, Pong, Up},
+        mutants::{Rule, is_broken},
     },
 };
 
@@ -245,7 +246,7 @@ pub async fn follow(
             () = sleep_until(heard + following.silence_max()) => {
                 return FollowError::Lost("it has fallen silent".into());
             }
-            _ = news.changed() => {}
+            () = news.changed() => {}
         }
         if outgoing.capacity() > 0
             && let Some(ack) = following.ack()
@@ -276,9 +277,12 @@ pub async fn run(
         };
         let mut stream = pin!(stream);
         let Some(error) = stop.run_until_cancelled(stream.as_mut()).await else {
-            let _ = leave.try_send(Up::Leave);
-            // The upstream ends the stream when it has read that.
-            let _ = timeout(LEAVE_PATIENCE, stream).await;
+            // Those that this node has fed may go on answering for a while: then the upstream must wait for that.
+            if node.is_alone() || is_broken(Rule::LeaveAlone) {
+                let _ = leave.try_send(Up::Leave);
+                // The upstream ends the stream when it has read that.
+                let _ = timeout(LEAVE_PATIENCE, stream).await;
+            }
             return Ok(());
         };
         match error {

@@ -21,7 +21,7 @@ async fn nothing_answers(store: &dyn Store) {
     let (id, new) = (new_node(), member(new_node()));
     tokio::join!(
         is_unavailable(store.register(&new)),
-        is_unavailable(store.renew(id, None)),
+        is_unavailable(store.renew(id, 0, None)),
         is_unavailable(store.acknowledge(id, held, ack(0))),
         is_unavailable(store.report(id, &[])),
         is_unavailable(store.roll()),
@@ -68,7 +68,7 @@ async fn nodes_are_told_that_the_database_is_away() {
         cluster.start();
         recovers(store.as_ref()).await;
         hears(store.as_ref()).await;
-        assert!(store.renew(id, None).await.unwrap().is_some());
+        assert!(store.renew(id, 0, None).await.unwrap().is_some());
     }
     assert_eq!(row(store.as_ref(), id).await.unwrap().seq, 2);
 }
@@ -100,7 +100,7 @@ async fn nodes_are_told_that_the_database_has_fallen_silent() {
     cluster.resume();
     recovers(store.as_ref()).await;
     hears(store.as_ref()).await;
-    assert!(store.renew(id, None).await.unwrap().is_some());
+    assert!(store.renew(id, 0, None).await.unwrap().is_some());
     timeout(BOUND, store.close()).await.expect("closing ends");
 }
 
@@ -142,14 +142,14 @@ async fn a_primary_that_cannot_replicate_proves_nothing() {
         change.commit().await
     };
     tokio::join!(
-        is_unavailable(store.renew(id, Some(head))),
+        is_unavailable(store.renew(id, 0, Some(head))),
         is_unavailable(store.strike_off(dead, 0)),
         is_unavailable(change),
     );
     assert_eq!(store.head().await.unwrap(), head, "nobody sees what is not replicated");
     replicate_to("");
     recovers(store.as_ref()).await;
-    assert!(store.renew(id, Some(head)).await.unwrap().unwrap().is_held);
+    assert!(store.renew(id, 0, Some(head)).await.unwrap().unwrap().is_held);
 }
 
 /// As behind an address that was moved: reads would answer, with what may be out of date.
@@ -162,7 +162,7 @@ async fn a_standby_proves_nothing() {
     cluster.demote();
     let new = member(new_node());
     is_refused(async || store.roll().await.map(drop)).await;
-    is_refused(async || store.renew(id, Some(head)).await.map(drop)).await;
+    is_refused(async || store.renew(id, 0, Some(head)).await.map(drop)).await;
     is_refused(async || store.acknowledge(id, head, ack(0)).await.map(drop)).await;
     is_refused(async || store.report(id, &[]).await).await;
     is_refused(async || store.strike_off(id, 0).await.map(drop)).await;

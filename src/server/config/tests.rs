@@ -223,8 +223,8 @@ fn a_file_is_refused_with_the_key_and_the_file() {
         (
             "max-staleness = '2s'",
             "the configuration file FILE has the unknown key \"max-staleness\"; known are listen, http_listen, \
-             database_url, max_staleness, drain_timeout, insecure, log, log_format, max_live_grants_per_tenant and \
-             policy",
+             drain_timeout, insecure, log, log_format, database_url, max_staleness, max_live_grants_per_tenant, upstream \
+             and policy",
         ),
         (
             "max_staleness = 2",

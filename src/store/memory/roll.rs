@@ -48,9 +48,9 @@ impl RollBook {
     }
 
     /// False if there is no such row.
-    pub(super) fn renew(&mut self, node_id: NodeId, now: Time) -> bool {
+    pub(super) fn renew(&mut self, node_id: NodeId, seq: i64, now: Time) -> bool {
         let Some(row) = self.rows.get_mut(&node_id) else { return false };
-        row.seq += 1;
+        row.seq = seq.max(row.seq + 1);
         row.renew_time = now;
         true
     }

@@ -46,14 +46,16 @@ pub(in crate::store) fn update_max_staleness(dialect: &Dialect) -> Statement {
 pub(in crate::store) fn renew(
     dialect: &Dialect,
     node_id: NodeId,
+    seq: i64,
     held: Option<Position>,
     clock: Time,
 ) -> Statement {
-    let mut values = vec![node_id.into()];
+    let mut values = vec![node_id.into(), seq.into()];
     let held = is_held(held, &mut values);
     let now = now(dialect, clock, &mut values);
     let sql = format!(
-        "UPDATE check_node SET seq = seq + 1, renew_time = {now} WHERE node_id = $1 \
+        "UPDATE check_node SET seq = CASE WHEN seq < $2 THEN $2 ELSE seq + 1 END, \
+         renew_time = {now} WHERE node_id = $1 \
          RETURNING (SELECT epoch FROM head) AS epoch, (SELECT revision FROM head) AS revision, \
          (SELECT time FROM head) AS time, {held} AS is_held, renew_time"
     );
