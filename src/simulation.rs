@@ -30,8 +30,8 @@ mod line;
 mod logs;
 mod network;
 mod random;
-mod storms;
 mod store;
+mod storms;
 mod users;
 mod wellness;
 mod world;
@@ -65,7 +65,8 @@ fn run<S: Future<Output = ()>>(
     let runtime = runtime.expect("a runtime without I/O needs nothing");
     let (accusation, lines, counts) = runtime.block_on(async {
         let (world, story) = begin.await;
-        let _logs = std::env::var_os("LOGS").map(|_| tracing::subscriber::set_default(logs::Logs(Arc::clone(&world.judge))));
+        let _logs = std::env::var_os("LOGS")
+            .map(|_| tracing::subscriber::set_default(logs::Logs(Arc::clone(&world.judge))));
         tokio::select! {
             biased;
             () = world.judge.accused() => {}
@@ -104,7 +105,8 @@ mod tests {
 
     #[test]
     fn histories() {
-        let first = std::env::var("SUPPORT_ACCESS_FIRST_SEED").ok().map_or(1, |it| it.parse().unwrap());
+        let first =
+            std::env::var("SUPPORT_ACCESS_FIRST_SEED").ok().map_or(1, |it| it.parse().unwrap());
         let count = std::env::var("SUPPORT_ACCESS_SEEDS").ok().map_or(20, |it| it.parse().unwrap());
         for seed in first..first + count {
             let began = std::time::Instant::now();
@@ -112,7 +114,9 @@ mod tests {
             let took = began.elapsed();
             println!("{seed}: {took:?} {} lines, {:?}", outcome.lines.len(), outcome.counts);
             if let Some(accusation) = outcome.accusation {
-                let from = outcome.lines.len().saturating_sub(std::env::var("LINES").ok().map_or(100, |it| it.parse().unwrap()));
+                let from = outcome.lines.len().saturating_sub(
+                    std::env::var("LINES").ok().map_or(100, |it| it.parse().unwrap()),
+                );
                 for line in &outcome.lines[from..] {
                     println!("{line}");
                 }

@@ -209,7 +209,9 @@ impl Judge {
             task.map(|_| (at, logged.max_staleness))
         });
         drop(inner);
-        self.note(&format!("r{revision} complete: {nodes_acknowledged} acknowledged, {nodes_lapsed} lapsed"));
+        self.note(&format!(
+            "r{revision} complete: {nodes_acknowledged} acknowledged, {nodes_lapsed} lapsed"
+        ));
         if let Some((since, max_staleness)) = own
             && has_run_since(since)
             && since.elapsed() > max_staleness * COMPLETE_WITHIN / 100 + SLACK

@@ -47,7 +47,11 @@ pub(super) async fn expect(world: &Arc<World>, users: &Arc<Users>, storms: &Stor
     revoke(world, users, &subject).await;
 }
 
-async fn revoke(world: &Arc<World>, users: &Arc<Users>, subject: &crate::simulation::judge::Subject) {
+async fn revoke(
+    world: &Arc<World>,
+    users: &Arc<Users>,
+    subject: &crate::simulation::judge::Subject,
+) {
     let live = world.judge.grants().into_iter().find(|(live, ..)| live == subject);
     let (Some((subject, terms, _)), Some(replica)) = (live, users.replica()) else { return };
     let before = world.judge.verdict().2;

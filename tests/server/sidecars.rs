@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use support_access::{
     api::proto::v1::{
-        Decision, ExplainAccessRequest, ListCheckNodesRequest, NodeKind, RevokeAccessRequest,
-        check_nodes_client::CheckNodesClient,
+        CheckNode, Decision, ExplainAccessRequest, ListCheckNodesRequest, NodeKind,
+        RevokeAccessRequest, check_nodes_client::CheckNodesClient,
     },
     domain::clock::SystemClock,
     server::{Listeners, Running, config::SidecarConfig, start_sidecar},
@@ -98,7 +98,7 @@ async fn any_replica_knows_whom_the_others_feed() {
     // It is written down every 5 seconds.
     eventually(async || {
         let listed = client.list_check_nodes(ListCheckNodesRequest {}).await.unwrap().into_inner();
-        let kinds: Vec<_> = listed.check_nodes.iter().map(|node| node.kind()).collect();
+        let kinds: Vec<_> = listed.check_nodes.iter().map(CheckNode::kind).collect();
         let feeds = |node: &str| listed.check_nodes.iter().any(|it| it.upstream_node_id == node);
         kinds == [NodeKind::Replica, NodeKind::Replica, NodeKind::Sidecar]
             && listed.check_nodes.iter().filter(|it| feeds(&it.node_id)).count() == 1
