@@ -284,6 +284,9 @@ fn what_a_follower_may_not_say_is_refused_by_its_field() {
     }
 }
 
+/// A change that makes a message wrong, and the field that then is.
+type Wrong = (fn(&mut follow_response::SnapshotGrants), &'static str);
+
 #[test]
 fn what_a_follower_may_not_be_told_is_refused_by_its_field() {
     use follow_response::{Changes, Message, Pong, Proof, SnapshotEnd, SnapshotGrants};
@@ -303,7 +306,7 @@ fn what_a_follower_may_not_be_told_is_refused_by_its_field() {
         down(Message::SnapshotGrants(message))
     };
     assert!(snapshot(|_| {}).is_ok());
-    let cases: [(fn(&mut SnapshotGrants), &str); 7] = [
+    let cases: [Wrong; 7] = [
         (|it| it.group_ids[0] = " ".into(), "group_ids[0]"),
         (|it| it.grants[1].group_index = 1, "grants[1].group_index"),
         (|it| it.grants[0].tenant_id.clear(), "grants[0].tenant_id"),
