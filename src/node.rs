@@ -177,6 +177,9 @@ impl CheckNode {
             return self.clock.now().into();
         }
         let now = clock.at(now);
+        if is_broken(Rule::TimeNeverBack) {
+            return now;
+        }
         let least = view.snapshot.time().unwrap_or(Time::MIN_UTC);
         view.latch.close(Now { earliest: now.earliest.max(least), latest: now.latest.max(least) })
     }

@@ -138,7 +138,9 @@ impl Feeding {
 
     /// What is to be said next, if there is something to say now.
     pub fn next(&mut self) -> Result<Option<Down>, FeedEnd> {
-        if let Some(Follower { node_id, stream, generation }) = self.follower() {
+        if let Some(Follower { node_id, stream, generation }) = self.follower()
+            && !is_broken(Rule::OneHistoryPerStream)
+        {
             if self.node.generation() != generation {
                 return Err(FeedEnd::NewSnapshot);
             }
@@ -277,7 +279,8 @@ impl Feeding {
                 if let Some(proof) = &proof {
                     moment.followers.vouched(node_id, stream, proof, moment.now);
                 }
-                let proof = proof.map(|proof| proof.vouch(revision, moment.now));
+                let held = if is_overtaking { sent } else { revision };
+                let proof = proof.map(|proof| proof.vouch(held, moment.now));
                 Some((Some(Down::Pong(Pong { seq, path: Vec::new(), proof })), true))
             })
             .ok_or(FeedEnd::TooSlow)?;

@@ -21,17 +21,19 @@ const WAITING_MAX: usize = 32;
 
 /// The longest that the holder of a lease may count on it: a clock may be slow by 1 %.
 pub fn shortened(span: Duration) -> Duration {
-    if is_broken(Rule::RateMargin) { span } else { span * 99 / 100 }
+    let is_bare = is_broken(Rule::RateMargin) || is_broken(Rule::ShorterLease);
+    if is_bare { span } else { span * 99 / 100 }
 }
 
 /// The shortest that somebody who waits for a lease to lapse must wait: a clock may be fast by 1 %.
 pub fn lengthened(span: Duration) -> Duration {
-    if is_broken(Rule::RateMargin) { span } else { span * 101 / 100 }
+    let is_bare = is_broken(Rule::RateMargin) || is_broken(Rule::LongerWait);
+    if is_bare { span } else { span * 101 / 100 }
 }
 
 /// A span that another clock measured, as this one might have: both may be wrong by 1 %, so 101/99, rounded up.
 pub fn stretched(span: Duration) -> Duration {
-    span * 103 / 100
+    if is_broken(Rule::StretchedSpan) { span } else { span * 103 / 100 }
 }
 
 /// As [`stretched`], the other way: at least so long, by this clock.
