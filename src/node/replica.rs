@@ -201,7 +201,7 @@ impl Replica {
                 revision: head.revision,
                 age: Duration::ZERO,
                 max_staleness: self.member.max_staleness,
-                time: now,
+                now: now.into(),
             };
             self.node.answered(seq, vouched);
         }

@@ -327,7 +327,7 @@ fn answer(sight: &Sight, subject: &Subject) -> (Reason, Option<GrantId>) {
         group_ids: [subject.group_id.clone()].into(),
         required_level: AccessLevel::ReadOnly,
     };
-    let Some(time) = sight.time.filter(|_| sight.is_fresh()) else { return (Reason::Stale, None) };
+    let Some(time) = sight.now.filter(|_| sight.is_fresh()) else { return (Reason::Stale, None) };
     let grants = sight.view.snapshot().grants(&question.tenant_id);
     let decision = decide(grants, &question, time);
     (decision.reason, decision.terms.map(|terms| terms.grant_id))

@@ -35,7 +35,7 @@ pub(super) async fn expect(world: &Arc<World>, users: &Arc<Users>, storms: &Stor
         let Some(process) = machine.open_process() else { continue };
         let reason = world.judge.ask(&machine.name, &process.node, &subject, world.now());
         if reason != Reason::GrantActive {
-            let time = process.node.sight().time;
+            let time = process.node.sight().now;
             world.judge.accuse(format!(
                 "{} answers {reason:?} to a grant that is active: it is {:?}, it thinks {time:?}",
                 machine.name,

@@ -13,6 +13,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 from harness import BINARY, DEADLINE_S, Server, eventually, plain_environment
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from supportaccess.v1 import event_pb2 as events
+
+ENFORCED = (events.EVENT_TYPE_REVOKED, events.EVENT_TYPE_POLICY_UPDATED)
 
 
 def fetch(url):
@@ -116,7 +119,12 @@ def test_what_was_acknowledged_is_there_after_a_restart(new_database, ending):
         kept, ended = client.grant(group_id="engineering"), client.grant()
         revoked = client.revoke(ended).grant
         policy = client.update_policy(["reason_required"], reason_required=True).support_policy
-        history = client.settled_events()
+        # Written when all is said and done, and soon after it was answered.
+        eventually(
+            lambda: all(it.HasField("enforcement") for it in client.events().events if it.type in ENFORCED),
+            "the history says when each change was in force",
+        )
+        history = client.events().events
         exit_code = getattr(first, ending)()
         assert ending == "kill" or exit_code == 0, first.log()
 
