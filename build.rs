@@ -4,8 +4,11 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost_types::FileDescriptorSet;
 
-const PROTO_FILES: [&str; 2] =
-    ["supportaccess/v1/support_access.proto", "supportaccess/v1/support_access_admin.proto"];
+const PROTO_FILES: [&str; 3] = [
+    "supportaccess/v1/check_nodes.proto",
+    "supportaccess/v1/support_access.proto",
+    "supportaccess/v1/support_access_admin.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");

@@ -21,6 +21,7 @@ pub mod check;
 pub mod enforce;
 pub mod expiry;
 pub mod grants;
+pub mod nodes;
 pub mod page;
 pub mod policy;
 pub mod review;

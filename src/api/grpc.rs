@@ -4,7 +4,9 @@ pub mod access;
 pub mod admin;
 mod call;
 mod convert;
+pub mod nodes;
 mod status;
+pub mod upstream;
 
 pub(in crate::api) use call::parse_timeout;
 pub use status::{MESSAGE_LENGTH_MAX, Unread, explain_refusal, refuse_unread};

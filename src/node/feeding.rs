@@ -13,7 +13,7 @@ use crate::{
     node::{
         CheckNode,
         followers::StreamId,
-        message::{Down, Hello, PROTOCOL, Pong, Up, Welcome},
+        message::{Delta, Down, Hello, PROTOCOL, Pong, Up, Welcome},
         mutants::{Rule, is_broken},
         snapshot::Parts,
     },
@@ -24,6 +24,8 @@ const MESSAGES_BURST: u32 = 1_000;
 const MESSAGES_PER_SECOND: u32 = 1_000;
 /// The most pings that wait for their pong. Of more, the oldest would prove the least, and is not answered.
 const PINGS_MAX: usize = 32;
+/// The most bytes of changes in one message, estimated; more only if one change alone is more.
+const CHANGES_WEIGHT_MAX: usize = 64 * 1_024;
 
 /// Why a stream was ended by the node that feeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -231,7 +233,11 @@ impl Feeding {
 
     /// Whether the next change is no longer kept.
     pub fn is_too_slow(&self) -> bool {
-        let Some(sent) = self.sent() else { return false };
+        let sent = match &self.stage {
+            Stage::Snapshot { position, .. } => position.revision,
+            Stage::Changes { sent, .. } => *sent,
+            Stage::New | Stage::Greeting(_) | Stage::Waiting { .. } | Stage::Left => return false,
+        };
         self.node.with_followers(|moment| moment.feed.is_none_or(|feed| feed.after(sent).is_none()))
     }
 
@@ -313,7 +319,7 @@ impl Feeding {
                 let is_overtaking = ping.is_some() && is_broken(Rule::PongBehindChanges);
                 if sent < revision && !is_overtaking {
                     let feed = moment.feed.and_then(|feed| feed.after(sent));
-                    return feed.map(Down::Changes).map(|changes| (Some(changes), false));
+                    return feed.map(|changes| (Some(Down::Changes(some(changes))), false));
                 }
                 let Some(seq) = ping else { return Some((None, false)) };
                 // Before anything leaves: from now on the follower counts.
@@ -378,6 +384,25 @@ impl Feeding {
     }
 }
 
+/// A stream that is dropped half-way has ended, too.
+impl Drop for Feeding {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// As many of `changes` as make a message.
+fn some(mut changes: Vec<Arc<Delta>>) -> Vec<Arc<Delta>> {
+    let mut weight = 0;
+    let mut fits = |change: &&Arc<Delta>| {
+        weight += change.weight();
+        weight <= CHANGES_WEIGHT_MAX
+    };
+    let count = changes.iter().take_while(&mut fits).count();
+    changes.truncate(count.max(1));
+    changes
+}
+
 fn last_revision(down: &Down) -> Option<Revision> {
     match down {
         Down::Changes(changes) => changes.last().map(|change| change.revision),
@@ -419,6 +444,5 @@ pub async fn serve<E>(
             break Ok(());
         }
     };
-    feeding.close();
     ended
 }

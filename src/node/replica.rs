@@ -29,6 +29,8 @@ const RENEWALS: u32 = 8;
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 /// How often to see whether an acknowledgement is due that nothing has told of.
 const ACK_INTERVAL: Duration = Duration::from_millis(250);
+/// How often those that this node feeds are told of.
+const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Keeps a node up with the log of a store.
 #[derive(Debug)]
@@ -89,7 +91,13 @@ impl Replica {
     /// Goes on until stopped. Then leaves the roll, if nobody can answer from what this node has vouched for.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let work = async {
-            tokio::join!(self.follow(), self.prove(), self.listen(), self.acknowledge());
+            tokio::join!(
+                self.follow(),
+                self.prove(),
+                self.listen(),
+                self.acknowledge(),
+                self.report()
+            );
         };
         stop.run_until_cancelled(work).await;
         if self.node.is_alone()
@@ -251,6 +259,23 @@ impl Replica {
     /// Whether others wait, or may, for an acknowledgement that was not written yet.
     fn is_due(&self, ack: Ack) -> bool {
         *self.last_ack.lock() != Some(ack) && !self.enforcer.is_only_one()
+    }
+
+    /// Writes whom this node feeds, for people; and once that there is nobody any more.
+    async fn report(&self) {
+        let mut trouble = Trouble::new("report those that this node feeds");
+        let mut has_told_of_some = false;
+        loop {
+            sleep(REPORT_INTERVAL).await;
+            let followers = self.node.followers();
+            if followers.is_empty() && !has_told_of_some {
+                continue;
+            }
+            let written = self.store.report(self.member.node_id, &followers).await;
+            if trouble.note(written).is_ok() {
+                has_told_of_some = !followers.is_empty();
+            }
+        }
     }
 
     /// Puts the node in the roll. Its row then says that it has acknowledged nothing.

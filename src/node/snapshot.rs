@@ -6,12 +6,13 @@ use foldhash::fast::RandomState;
 use imbl::{GenericHashMap, shared_ptr::DefaultSharedPtr};
 
 use crate::{
-    domain::{Epoch, GrantId, Position, Revision, TenantId, Terms, Time},
+    domain::{Epoch, GrantId, GroupId, Position, Revision, TenantId, Terms, Time},
     node::{Gauges, message::Delta},
     store::Held,
 };
 
 type Tenants = GenericHashMap<TenantId, Arc<TenantGrants>, RandomState, DefaultSharedPtr>;
+type Groups = GenericHashMap<GroupId, (), RandomState, DefaultSharedPtr>;
 
 /// Grants as of one revision. A clone shares everything with the original and costs nothing, so the next snapshot is made
 /// from the last one by changing only the tenants that an event is about.
@@ -20,6 +21,8 @@ pub struct Snapshot {
     /// The last event that is included; `None` while nothing is known.
     position: Option<Position>,
     tenants: Tenants,
+    /// Every group that was ever granted access: few, so that grants share their names.
+    groups: Groups,
     live_grants: u64,
     bytes: u64,
 }
@@ -33,9 +36,9 @@ pub struct Parts {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct TenantGrants {
     /// Grants that no event has ended; some may have expired since.
-    live: Vec<Arc<Terms>>,
+    live: Vec<Terms>,
     /// At most one for each group: the one that ended last.
-    ended: Vec<Arc<Terms>>,
+    ended: Vec<Terms>,
 }
 
 impl Snapshot {
@@ -64,10 +67,7 @@ impl Snapshot {
     /// The grants that can matter to a check on `tenant_id`.
     pub fn grants(&self, tenant_id: &TenantId) -> impl Iterator<Item = &Terms> {
         let of_tenant = self.tenants.get(tenant_id);
-        of_tenant
-            .into_iter()
-            .flat_map(|grants| grants.live.iter().chain(&grants.ended))
-            .map(AsRef::as_ref)
+        of_tenant.into_iter().flat_map(|grants| grants.live.iter().chain(&grants.ended))
     }
 
     /// Every grant that is held, with its tenant and why, in no particular order.
@@ -75,7 +75,7 @@ impl Snapshot {
         self.tenants.iter().flat_map(|(tenant_id, grants)| {
             let live = grants.live.iter().map(|terms| (Held::Live, terms));
             let ended = grants.ended.iter().map(|terms| (Held::LastEnded, terms));
-            live.chain(ended).map(move |(held, terms)| (tenant_id, held, terms.as_ref()))
+            live.chain(ended).map(move |(held, terms)| (tenant_id, held, terms))
         })
     }
 
@@ -85,7 +85,7 @@ impl Snapshot {
             let live = grants.live.iter().map(|terms| (Held::Live, terms));
             let ended = grants.ended.iter().map(|terms| (Held::LastEnded, terms));
             let all = live.chain(ended);
-            let all = all.map(|(held, terms)| (tenant_id.clone(), held, Terms::clone(terms)));
+            let all = all.map(|(held, terms)| (tenant_id.clone(), held, terms.clone()));
             all.collect::<Vec<_>>()
         });
         Parts { grants: Box::new(grants) }
@@ -122,7 +122,8 @@ impl Snapshot {
     }
 
     /// Takes in a grant.
-    pub fn insert(&mut self, tenant_id: &TenantId, terms: Terms, held: Held) {
+    pub fn insert(&mut self, tenant_id: &TenantId, mut terms: Terms, held: Held) {
+        terms.group_id = self.shared(terms.group_id);
         match held {
             Held::Live => self.insert_live(tenant_id, terms),
             Held::LastEnded => self.insert_ended(tenant_id, terms),
@@ -132,7 +133,7 @@ impl Snapshot {
     fn insert_live(&mut self, tenant_id: &TenantId, terms: Terms) {
         self.live_grants += 1;
         self.bytes += weight(&terms);
-        self.tenant(tenant_id).live.push(Arc::new(terms));
+        push(&mut self.tenant(tenant_id).live, terms);
     }
 
     /// Keeps the one that ended last, by the order in which decisions prefer them.
@@ -144,11 +145,11 @@ impl Snapshot {
             Some(other) if rank(other) >= rank(&terms) => {}
             Some(other) => {
                 let removed = weight(other);
-                *other = Arc::new(terms);
+                *other = terms;
                 self.bytes = self.bytes + added - removed;
             }
             None => {
-                ended.push(Arc::new(terms));
+                push(ended, terms);
                 self.bytes += added;
             }
         }
@@ -156,12 +157,21 @@ impl Snapshot {
 
     fn remove_live(&mut self, tenant_id: &TenantId, grant_id: GrantId) {
         let Some(grants) = self.tenants.get(tenant_id) else { return };
-        let is_it = |terms: &Arc<Terms>| terms.grant_id == grant_id;
+        let is_it = |terms: &Terms| terms.grant_id == grant_id;
         if let Some(index) = grants.live.iter().position(is_it) {
             let removed = self.tenant(tenant_id).live.swap_remove(index);
             self.live_grants -= 1;
             self.bytes -= weight(&removed);
         }
+    }
+
+    /// The name of a group, as other grants have it.
+    fn shared(&mut self, group_id: GroupId) -> GroupId {
+        if let Some((known, ())) = self.groups.get_key_value(&group_id) {
+            return known.clone();
+        }
+        self.groups.insert(group_id.clone(), ());
+        group_id
     }
 
     fn tenant(&mut self, tenant_id: &TenantId) -> &mut TenantGrants {
@@ -195,9 +205,17 @@ impl fmt::Debug for Parts {
     }
 }
 
+/// Adds one without much room for more: most tenants have few, and there are many tenants.
+fn push(grants: &mut Vec<Terms>, terms: Terms) {
+    if grants.len() == grants.capacity() {
+        grants.reserve_exact(1 + grants.len() / 8);
+    }
+    grants.push(terms);
+}
+
 /// The memory that one grant takes, in bytes, without what it shares with others.
 fn weight(terms: &Terms) -> u64 {
     let agents: usize =
         terms.agent_ids.iter().map(|agent| size_of_val(agent) + agent.as_str().len()).sum();
-    (size_of::<Terms>() + size_of::<Arc<Terms>>() + terms.group_id.as_str().len() + agents) as u64
+    (size_of::<Terms>() + agents) as u64
 }

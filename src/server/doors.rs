@@ -17,7 +17,13 @@ use tracing::{debug, error};
 use crate::{
     api::{
         endings::EndStreamsLayer,
-        grpc::{MESSAGE_LENGTH_MAX, access::Access, admin::Admin, explain_refusal, nodes::Nodes},
+        grpc::{
+            MESSAGE_LENGTH_MAX,
+            access::Access,
+            admin::Admin,
+            explain_refusal,
+            nodes::{Nodes, REQUEST_LENGTH_MAX},
+        },
         health::Health,
         metrics::Metrics,
         observe::ObserveLayer,
@@ -83,7 +89,7 @@ impl GrpcDoor {
         let access = Access::new(Arc::clone(checks), Arc::clone(metrics));
         let access = SupportAccessServer::new(access).max_decoding_message_size(MESSAGE_LENGTH_MAX);
         let nodes = Nodes::new(Arc::clone(node), work.clone());
-        let nodes = CheckNodesServer::new(nodes).max_decoding_message_size(MESSAGE_LENGTH_MAX);
+        let nodes = CheckNodesServer::new(nodes).max_decoding_message_size(REQUEST_LENGTH_MAX);
         let mut routes = Routes::new(access).add_service(nodes).add_service(health.service());
         if let Some(work) = work {
             let admin = SupportAccessAdminServer::new(Admin::new(Arc::clone(work)))

@@ -122,6 +122,13 @@ impl Cluster {
         check(&mut stop);
     }
 
+    /// Starts the server again as the standby of a primary that is not there.
+    pub fn demote(&self) {
+        self.stop();
+        check(as_account("touch").arg(self.data().join("standby.signal")));
+        self.start();
+    }
+
     /// Kills the server, `kill -9`.
     pub fn kill(&self) {
         signal("KILL", &[self.postmaster()]);

@@ -16,15 +16,15 @@ use crate::{
 };
 
 /// Longer than the store's own patience, by what a busy machine needs.
-const BOUND: Duration = Duration::from_secs(9);
+pub const BOUND: Duration = Duration::from_secs(9);
 
-async fn is_unavailable<T: Debug>(work: impl Future<Output = Result<T, StoreError>>) {
+pub async fn is_unavailable<T: Debug>(work: impl Future<Output = Result<T, StoreError>>) {
     let answer = timeout(BOUND, work).await.expect("nobody waits for ever");
     assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
 }
 
 /// Asks until the store answers again.
-async fn recovers(store: &dyn Store) -> Revision {
+pub async fn recovers(store: &dyn Store) -> Revision {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         let attempt = async {
@@ -44,7 +44,7 @@ async fn recovers(store: &dyn Store) -> Revision {
     }
 }
 
-fn own_cluster() -> (Cluster, Bench) {
+pub fn own_cluster() -> (Cluster, Bench) {
     let cluster = Cluster::begin();
     let url = cluster.fresh_database();
     (cluster, Bench::of_url(url))

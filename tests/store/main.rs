@@ -16,12 +16,18 @@ mod postgres;
 
 mod bench;
 mod changes;
+mod contention;
+mod enforced;
 mod faults;
+mod hints;
 mod history;
 mod model;
 mod opening;
+mod outages;
 mod plans;
 mod reads;
+mod restores;
+mod roll;
 mod words;
 
 /// Runs each case on each store, as a test of its own.
@@ -56,6 +62,24 @@ macro_rules! contract {
                 reads_agree_with_a_naive_model_of_the_log,
                 pages_show_each_grant_once_while_others_are_made,
                 tenants_do_not_see_each_other;
+            roll:
+                a_node_is_in_the_roll_until_it_is_struck_off,
+                registering_again_never_sets_a_node_back,
+                a_renewal_tells_the_end_of_the_log_and_whether_the_node_is_in_it,
+                acknowledgements_never_go_back_nor_come_from_another_history,
+                a_change_knows_how_long_nodes_may_answer_that_registered_before,
+                a_report_stays_until_the_next,
+                nodes_go_on_while_a_change_is_made,
+                how_long_ago_a_node_renewed_is_told_by_one_clock;
+            enforced:
+                what_was_enforced_is_told_with_every_event_of_the_change,
+                only_the_first_word_on_a_change_is_kept,
+                a_record_is_kept_with_an_event_of_a_grant;
+            hints:
+                hints_come_with_what_was_committed,
+                nobody_is_told_of_what_was_not_done,
+                whoever_stops_waiting_and_waits_again_misses_nothing,
+                those_who_listen_hear_that_the_store_is_closed;
         }
     )* } } };
 }
@@ -71,6 +95,9 @@ macro_rules! durable {
                 history_can_be_neither_changed_nor_deleted,
                 a_change_that_was_cut_short_cannot_be_committed,
                 an_event_must_be_about_a_grant_that_has_not_ended;
+            enforced:
+                records_can_be_neither_changed_nor_deleted,
+                the_roll_and_the_records_are_there_after_reopening;
         }
     )* } } };
 }

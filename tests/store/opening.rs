@@ -1,10 +1,21 @@
 //! What cannot be opened, and the one sentence that says why and what to do.
 
-use std::{fs, os::unix::fs::FileExt, sync::Arc};
+use std::{fs, os::unix::fs::FileExt, sync::Arc, time::Duration};
 
-use support_access::store::{OpenError, migrate, open};
+use sqlx::{
+    ConnectOptions, Connection, Executor,
+    migrate::{Migrate, Migrator},
+};
+use support_access::{
+    domain::{EventKind, SupportPolicy, Tightening, time::from_micros},
+    store::{OpenError, migrate, open},
+};
 
-use crate::{bench::Bench, postgres::Cluster, words::make_grant};
+use crate::{
+    bench::Bench,
+    postgres::Cluster,
+    words::{ENFORCED, all_events, make_grant, member, new_node},
+};
 
 /// The sentence, after checks of what every such sentence must be.
 async fn refusal(bench: &Bench, url: &str) -> String {
@@ -90,7 +101,7 @@ async fn a_sqlite_file_must_be_writable_whole_and_ours() {
 
 /// Runs SQL on a SQLite file that is not, or not yet, ours.
 async fn sql(path: &str, sql: &'static str) {
-    use sqlx::{ConnectOptions, Connection, Executor, sqlite::SqliteConnectOptions};
+    use sqlx::sqlite::SqliteConnectOptions;
     let options = SqliteConnectOptions::new().filename(path).create_if_missing(true);
     let mut connection = options.connect().await.unwrap();
     connection.execute(sql).await.unwrap();
@@ -259,6 +270,59 @@ async fn several_replicas_may_start_at_once_on_an_empty_database() {
     for (store, revision) in stores.iter().zip(1..) {
         assert_eq!(make_grant(store.as_ref(), "acme", "support").await.revision, revision);
     }
+}
+
+/// A database that the first version has left, with one event in it.
+async fn first_version<C: Migrate>(connection: &mut C, migrator: &Migrator)
+where
+    for<'c> &'c mut C: Executor<'c>,
+{
+    let first = migrator.iter().take(1).cloned().collect();
+    Migrator::with_migrations(first).run_direct(None, connection, false).await.unwrap();
+    let (tightening, policy) = (Tightening::default(), SupportPolicy::default());
+    let body = serde_json::to_string(&EventKind::PolicyUpdated { tightening, policy }).unwrap();
+    let history = format!(
+        "INSERT INTO events (revision, tenant_id, time, actor, reason, kind, grant_id, body) \
+         VALUES (1, 'acme', 5, 'admin', '', 'policy_updated', NULL, '{body}'); \
+         UPDATE head SET revision = 1, time = 5"
+    );
+    connection.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(history))).await.unwrap();
+}
+
+async fn is_brought_to_this_version(bench: &Bench) {
+    let store = bench.open().await;
+    let head = store.head().await.unwrap();
+    assert_eq!((head.revision, head.time), (1, from_micros(5)));
+    let listed = store.list_events(&all_events("acme")).await.unwrap();
+    assert_eq!((listed.len(), listed[0].1), (1, None));
+    assert_eq!(store.begin().await.unwrap().max_staleness(), Duration::ZERO);
+    assert_eq!(store.roll().await.unwrap().members, []);
+    store.register(&member(new_node())).await.unwrap();
+    store.record_enforced(1, 1, ENFORCED).await.unwrap();
+    assert_eq!(make_grant(store.as_ref(), "acme", "support").await.revision, 2);
+    store.close().await;
+    let again = bench.open().await;
+    assert_eq!(again.head().await.unwrap().epoch, head.epoch);
+}
+
+#[tokio::test]
+async fn a_sqlite_file_of_the_first_version_is_migrated() {
+    let bench = Bench::sqlite();
+    let options: sqlx::sqlite::SqliteConnectOptions = bench.url.parse().unwrap();
+    let mut connection = options.create_if_missing(true).connect().await.unwrap();
+    first_version(&mut connection, &sqlx::migrate!("migrations/sqlite")).await;
+    connection.close().await.unwrap();
+    is_brought_to_this_version(&bench).await;
+}
+
+#[tokio::test]
+async fn a_postgres_database_of_the_first_version_is_migrated() {
+    let bench = Bench::postgres();
+    let options: sqlx::postgres::PgConnectOptions = bench.url.parse().unwrap();
+    let mut connection = options.connect().await.unwrap();
+    first_version(&mut connection, &sqlx::migrate!("migrations/postgres")).await;
+    connection.close().await.unwrap();
+    is_brought_to_this_version(&bench).await;
 }
 
 #[tokio::test]

@@ -14,20 +14,20 @@ use crate::{
         metrics::Metrics,
         proto::v1::{self as pb, support_access_server::SupportAccess},
     },
-    work::Work,
+    work::check::Checks,
 };
 
-/// The service, over the use cases.
+/// The service, at a replica or a sidecar.
 #[derive(Debug, Clone)]
 pub struct Access {
-    work: Arc<Work>,
+    checks: Arc<Checks>,
     metrics: Arc<Metrics>,
 }
 
 impl Access {
-    /// The service over `work`; decisions are counted in `metrics`.
-    pub fn new(work: Arc<Work>, metrics: Arc<Metrics>) -> Self {
-        Self { work, metrics }
+    /// The service over `checks`; decisions are counted in `metrics`.
+    pub fn new(checks: Arc<Checks>, metrics: Arc<Metrics>) -> Self {
+        Self { checks, metrics }
     }
 }
 
@@ -41,7 +41,7 @@ impl SupportAccess for Access {
     ) -> Answered<pb::CheckAccessResponse> {
         let (metadata, _, message) = request.into_parts();
         let (question, at_least) = questions::check_request(message).map_err(Failure::from)?;
-        let answer = self.work.check(&question, at_least, deadline(&metadata)).await;
+        let answer = self.checks.check(&question, at_least, deadline(&metadata)).await;
         self.metrics.check(answer.reason);
         Ok(Response::new(responses::answer(answer)))
     }
@@ -53,7 +53,7 @@ impl SupportAccess for Access {
         let (metadata, _, message) = request.into_parts();
         let (questions, at_least) = questions::batch_request(message).map_err(Failure::from)?;
         let (answers, revision) =
-            self.work.check_batch(&questions, at_least, deadline(&metadata)).await;
+            self.checks.check_batch(&questions, at_least, deadline(&metadata)).await;
         for answer in &answers {
             self.metrics.check(answer.reason);
         }
@@ -67,7 +67,7 @@ impl SupportAccess for Access {
     ) -> Answered<pb::ExplainAccessResponse> {
         let (metadata, _, message) = request.into_parts();
         let (question, at_least) = questions::explain_request(message).map_err(Failure::from)?;
-        let explanation = self.work.explain(&question, at_least, deadline(&metadata)).await;
+        let explanation = self.checks.explain(&question, at_least, deadline(&metadata)).await;
         Ok(Response::new(responses::explanation(explanation)))
     }
 }

@@ -128,7 +128,7 @@ impl SupportAccessAdmin for Admin {
         let page = self.work.list_events(&tenant_id, grant.as_ref(), &page).await;
         let page = page.map_err(Failure::from)?;
         Ok(Response::new(pb::ListEventsResponse {
-            events: page.items.into_iter().map(responses::event).collect(),
+            events: page.items.into_iter().map(responses::recorded).collect(),
             next_page_token: page.next_token,
         }))
     }
@@ -152,13 +152,25 @@ impl SupportAccessAdmin for Admin {
         let caller = caller(&metadata).map_err(Failure::from)?;
         let requests::PolicyUpdate { tenant_id, etag, update, reason } =
             requests::update_support_policy_request(message).map_err(Failure::from)?;
-        let etag = etag.as_deref();
-        let updated =
-            self.work.update_support_policy(&caller, &tenant_id, etag, update, reason).await;
-        let updated = updated.map_err(Failure::from)?;
+        let (etag, deadline) = (etag.as_deref(), deadline(&metadata));
+        let updating =
+            self.work.update_support_policy(&caller, &tenant_id, etag, update, reason, deadline);
+        let updated = updating.await.map_err(Failure::from)?;
         Ok(Response::new(pb::UpdateSupportPolicyResponse {
             support_policy: Some(responses::support_policy(&tenant_id, &updated.policy)),
             grants_outside_policy: responses::grants(updated.outside),
+            enforcement: Some(responses::enforcement(updated.enforcement)),
         }))
+    }
+
+    async fn wait_enforced(
+        &self,
+        request: Request<pb::WaitEnforcedRequest>,
+    ) -> Answered<pb::WaitEnforcedResponse> {
+        let (metadata, _, message) = request.into_parts();
+        let revision = requests::wait_enforced_request(message).map_err(Failure::from)?;
+        let enforcement = self.work.wait_enforced(revision, deadline(&metadata)).await;
+        let enforcement = responses::enforcement(enforcement.map_err(Failure::from)?);
+        Ok(Response::new(pb::WaitEnforcedResponse { enforcement: Some(enforcement) }))
     }
 }

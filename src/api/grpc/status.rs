@@ -9,6 +9,7 @@ use tracing::error;
 
 use crate::{
     domain::{policy::join, violation::Violations},
+    node::feeding::FeedEnd,
     store::StoreError,
     work::WorkError,
 };
@@ -41,6 +42,12 @@ impl From<Violations> for Failure {
     }
 }
 
+impl From<FeedEnd> for Failure {
+    fn from(end: FeedEnd) -> Self {
+        Self(end_of_stream(&end))
+    }
+}
+
 /// A status on its way out of a handler: what `?` makes of an error.
 pub(super) struct Failure(pub(super) Status);
 
@@ -68,6 +75,9 @@ fn status(error: &WorkError) -> Status {
         WorkError::RequestIdReused => {
             failed(Code::AlreadyExists, "REQUEST_ID_REUSED", "request_id", &text)
         }
+        WorkError::RevisionNotFound { .. } => {
+            failed(Code::NotFound, "REVISION_NOT_FOUND", "revision", &text)
+        }
         WorkError::EtagMismatch => failed(Code::Aborted, "ETAG_MISMATCH", "etag", &text),
         WorkError::TooManyLiveGrants { .. } => {
             failed(Code::ResourceExhausted, "TOO_MANY_LIVE_GRANTS", "tenant_id", &text)
@@ -89,6 +99,48 @@ fn status(error: &WorkError) -> Status {
     }
 }
 
+/// Why a follower's stream was ended.
+fn end_of_stream(end: &FeedEnd) -> Status {
+    let text = end.to_string();
+    let breach = |reason, field| failed(Code::InvalidArgument, reason, field, &text);
+    let mismatch = |reason, field| failed(Code::FailedPrecondition, reason, field, &text);
+    let come_back =
+        |code, reason| Status::with_error_details(code, text.as_str(), details(reason, []));
+    match end {
+        FeedEnd::NoHello => breach("HELLO_EXPECTED", "message"),
+        FeedEnd::SecondHello => breach("HELLO_REPEATED", "hello"),
+        FeedEnd::WrongAck { .. } => breach("ACK_OUT_OF_RANGE", "ack.revision"),
+        FeedEnd::WrongPing { .. } => breach("PING_OUT_OF_ORDER", "ping.sequence"),
+        FeedEnd::OtherProtocol(_) => mismatch("PROTOCOL_MISMATCH", "hello.protocol"),
+        FeedEnd::Itself => mismatch("FOLLOWS_ITSELF", "hello.node_id"),
+        FeedEnd::Flood => come_back(Code::ResourceExhausted, "TOO_MANY_MESSAGES"),
+        FeedEnd::TooSlow => come_back(Code::ResourceExhausted, "FOLLOWER_TOO_SLOW"),
+        FeedEnd::NewSnapshot => come_back(Code::Aborted, "NEW_SNAPSHOT"),
+        FeedEnd::Replaced => come_back(Code::Aborted, "STREAM_REPLACED"),
+        FeedEnd::Stopping => come_back(Code::Unavailable, "STOPPING"),
+    }
+}
+
+/// What a sidecar says that is asked what only a replica knows.
+pub(super) fn ask_a_replica() -> Failure {
+    let text = "a sidecar does not know all check nodes: ask a replica";
+    Failure(Status::with_error_details(Code::Unimplemented, text, details("ASK_A_REPLICA", [])))
+}
+
+/// Why the next message of a stream, of at most `length_max` bytes, could not be read: what tonic says of it, better.
+pub(super) fn unread_in_stream(status: Status, length_max: usize) -> Failure {
+    Failure(match status.code() {
+        Code::OutOfRange => too_long(length_max),
+        _ if is_no_message(&status) => no_message(),
+        _ => status,
+    })
+}
+
+/// What a stream is ended with whose first message does not come.
+pub(super) fn late() -> Failure {
+    Failure(Status::deadline_exceeded("the message did not arrive in time"))
+}
+
 /// Why the message of a request could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unread {
@@ -103,8 +155,8 @@ pub enum Unread {
 /// What a caller is told whose message could not be read.
 pub fn refuse_unread(why: Unread) -> Response<Body> {
     match why {
-        Unread::TooLong => too_long(),
-        Unread::Late => Status::deadline_exceeded("the message did not arrive in time"),
+        Unread::TooLong => too_long(MESSAGE_LENGTH_MAX),
+        Unread::Late => late().0,
         Unread::BrokenOff => Status::cancelled("the message was broken off"),
     }
     .into_http()
@@ -117,12 +169,11 @@ pub fn explain_refusal(response: Response<Body>) -> Response<Body> {
     // Most answers have no status in their headers, and few have one of these codes.
     let code = headers.get(Status::GRPC_STATUS).map(|code| Code::from_bytes(code.as_bytes()));
     match code {
-        Some(Code::OutOfRange) => too_long().into_http(),
+        Some(Code::OutOfRange) => too_long(MESSAGE_LENGTH_MAX).into_http(),
         Some(Code::Internal)
             if Status::from_header_map(headers).is_some_and(|it| is_no_message(&it)) =>
         {
-            let description = "must be a message of the RPC's request type";
-            invalid(&Violations::of("message", description)).into_http()
+            no_message().into_http()
         }
         _ => response,
     }
@@ -133,8 +184,12 @@ fn is_no_message(status: &Status) -> bool {
     status.code() == Code::Internal && NO_MESSAGE.iter().any(|it| status.message().starts_with(it))
 }
 
-fn too_long() -> Status {
-    let description = format!("must be at most {MESSAGE_LENGTH_MAX} bytes long");
+fn no_message() -> Status {
+    invalid(&Violations::of("message", "must be a message of the RPC's request type"))
+}
+
+fn too_long(length_max: usize) -> Status {
+    let description = format!("must be at most {length_max} bytes long");
     invalid(&Violations::of("message", description))
 }
 

@@ -25,7 +25,10 @@ pub(super) struct Listeners(pub(super) PgPool);
 struct PgHints {
     listener: PgListener,
     roll_channel: String,
+    /// When the connection last showed that it is alive.
     heard: Instant,
+    /// When it was first asked to show it since then.
+    probed: Option<Instant>,
     /// Whether hints may have been lost.
     is_broken: bool,
 }
@@ -46,7 +49,7 @@ impl Messenger for Listeners {
             let roll_channel = format!("{}{epoch}", channel!(roll));
             listener.listen_all([&*log_channel, &*roll_channel]).await?;
             let heard = Instant::now();
-            Ok(PgHints { listener, roll_channel, heard, is_broken: false })
+            Ok(PgHints { listener, roll_channel, heard, probed: None, is_broken: false })
         };
         let connected = timeout(PATIENCE, connect).await.map_err(unavailable)?;
         Ok(Box::new(connected.map_err(Postgres::store_error)?))
@@ -65,10 +68,10 @@ impl PgHints {
             let Ok(heard) = timeout_at(self.heard + SILENCE_MAX, self.listener.try_recv()).await
             else {
                 self.probe().await?;
-                self.heard = Instant::now();
                 continue;
             };
             self.heard = Instant::now();
+            self.probed = None;
             let Some(notification) = heard.map_err(Postgres::store_error)? else {
                 return Err(unavailable("the connection was cut"));
             };
@@ -77,10 +80,14 @@ impl PgHints {
         }
     }
 
-    /// What is heard meanwhile is kept for later.
+    /// What is heard meanwhile is kept for later. May be given up and begun again, but the time to answer is the same.
     async fn probe(&mut self) -> Result<(), StoreError> {
-        let answer = timeout(PROBE_TIMEOUT, self.listener.execute("SELECT 1")).await;
-        answer.map_err(unavailable)?.map_err(Postgres::store_error).map(drop)
+        let deadline = *self.probed.get_or_insert_with(Instant::now) + PROBE_TIMEOUT;
+        let answer = timeout_at(deadline, self.listener.execute("SELECT 1")).await;
+        answer.map_err(unavailable)?.map_err(Postgres::store_error)?;
+        self.heard = Instant::now();
+        self.probed = None;
+        Ok(())
     }
 }
 

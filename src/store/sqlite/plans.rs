@@ -13,7 +13,7 @@ use crate::{
     },
     store::{
         EventQuery, GrantQuery,
-        sql::statements::{Statement, read},
+        sql::statements::{Statement, read, roll},
     },
 };
 
@@ -137,6 +137,14 @@ async fn everything_else_is_found_by_an_index_too() {
             events_of(
                 "SEARCH e USING INDEX events_of_grant (tenant_id=? AND grant_id=? AND rowid<?)",
             ),
+        ),
+        (
+            roll::enforced(7),
+            vec![
+                "CO-ROUTINE n",
+                "SEARCH enforcements USING INTEGER PRIMARY KEY (rowid>?)",
+                "SCAN n",
+            ],
         ),
         (read::events_after(7, 50), vec!["SEARCH e USING INTEGER PRIMARY KEY (rowid>?)"]),
         (

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The longest `google.protobuf.Duration`, in seconds: about 10,000 years.
-const DURATION_SECONDS_MAX: i64 = 315_576_000_000;
+pub(super) const DURATION_SECONDS_MAX: i64 = 315_576_000_000;
 const LEVELS: &str =
     "must be ACCESS_LEVEL_READ_ONLY, ACCESS_LEVEL_READ_WRITE or ACCESS_LEVEL_ADMIN";
 

@@ -8,8 +8,8 @@ use crate::{
         proto::v1 as pb,
     },
     domain::{
-        AgentId, End, ExtendRequest, GrantRequest, GrantState, GroupId, Note, RequestId, Span,
-        TenantId, Ticket, Tightening,
+        AgentId, End, ExtendRequest, GrantRequest, GrantState, GroupId, Note, RequestId, Revision,
+        Span, TenantId, Ticket, Tightening,
         grant::AGENTS_MAX,
         policy::{GROUPS_MAX, PRESETS_MAX},
         text::check_id,
@@ -183,6 +183,18 @@ pub(in crate::api::grpc) fn get_support_policy_request(
     let mut fields = Fields::default();
     let tenant_id = fields.text("tenant_id", &tenant_id, TenantId::new);
     fields.finish(tenant_id)
+}
+
+/// The words of `WaitEnforced`: the revision to wait for.
+pub(in crate::api::grpc) fn wait_enforced_request(
+    message: pb::WaitEnforcedRequest,
+) -> Parsed<Revision> {
+    let pb::WaitEnforcedRequest { revision } = message;
+    let mut fields = Fields::default();
+    if revision < 1 {
+        fields.0.add("revision", "must be at least 1");
+    }
+    fields.finish(Some(revision))
 }
 
 /// What `UpdateSupportPolicy` asks for.

@@ -5,14 +5,15 @@ use prost_types::{Duration as ProtoDuration, Timestamp};
 use crate::{
     api::proto::v1 as pb,
     domain::{
-        AccessLevel, Event, EventKind, Grant, GrantState, Reason, SupportGroup, SupportPolicy,
-        TenantId, Time,
+        AccessLevel, Enforced, Event, EventKind, Grant, GrantState, Reason, SupportGroup,
+        SupportPolicy, TenantId, Time,
         explain::{ChecklistAnswer, ChecklistItem, ChecklistQuestion},
     },
     work::{
         Enforcement, EnforcementState, GrantView,
         check::{Answer, Candidate, Explanation},
         policy::etag,
+        review::Recorded,
     },
 };
 
@@ -112,7 +113,17 @@ fn support_group(group: &SupportGroup) -> pb::SupportGroup {
     }
 }
 
-pub(in crate::api::grpc) fn event(event: Event) -> pb::Event {
+pub(in crate::api::grpc) fn recorded((event, enforced): Recorded) -> pb::Event {
+    let revision = event.revision;
+    let complete = |Enforced { elapsed, nodes_acknowledged, nodes_lapsed }| {
+        let state = EnforcementState::Complete;
+        Enforcement { state, revision, elapsed, nodes_acknowledged, nodes_lapsed }
+    };
+    let enforcement = enforced.map(complete).map(enforcement);
+    pb::Event { enforcement, ..self::event(event) }
+}
+
+fn event(event: Event) -> pb::Event {
     let grant_id = event.grant_id().map(|id| id.to_string()).unwrap_or_default();
     let Event { revision, tenant_id, time, actor, reason, kind } = event;
     let kind_type = match &kind {
@@ -147,6 +158,7 @@ pub(in crate::api::grpc) fn event(event: Event) -> pb::Event {
         grant: kind.into_grant().map(|left| grant(GrantView::at(left, time))),
         previous_expire_time: previous_expire_time.map(timestamp),
         support_policy: policy,
+        enforcement: None,
     }
 }
 
@@ -217,7 +229,7 @@ fn candidate(candidate: Candidate) -> pb::CandidateGrant {
     }
 }
 
-fn access_level(level: AccessLevel) -> i32 {
+pub(super) fn access_level(level: AccessLevel) -> i32 {
     let level = match level {
         AccessLevel::ReadOnly => pb::AccessLevel::ReadOnly,
         AccessLevel::ReadWrite => pb::AccessLevel::ReadWrite,
@@ -259,7 +271,7 @@ fn timestamp(time: Time) -> Timestamp {
 }
 
 /// Lengths of time here are at most some years, far below what a `google.protobuf.Duration` holds.
-fn duration(duration: std::time::Duration) -> ProtoDuration {
+pub(in crate::api::grpc) fn duration(duration: std::time::Duration) -> ProtoDuration {
     ProtoDuration {
         seconds: duration.as_secs().try_into().unwrap_or(i64::MAX),
         nanos: duration.subsec_nanos().try_into().unwrap_or_default(),

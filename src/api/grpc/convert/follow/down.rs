@@ -1,0 +1,180 @@
+//! What a follower is told.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    api::{
+        grpc::convert::{
+            fields::Parsed,
+            follow::{
+                grants::{Reader, Writer},
+                position, position_message, required, revision, span, time, uuid, version, within,
+            },
+            responses::duration,
+        },
+        proto::v1::{
+            self as pb,
+            follow_response::{self as fr, Message},
+        },
+    },
+    domain::{NodeId, TenantId, Terms, Time, violation::Violations},
+    node::message::{Delta, Down, Pong, Vouched, Welcome},
+    store::Held,
+};
+
+/// The longest path that is read. Which is too long to follow, the follower says itself.
+const PATH_READ_MAX: usize = 16;
+/// How long a lease may be. A lease that is no time at all would be renewed all the time.
+const LEASE_MIN: Duration = Duration::from_millis(10);
+const LEASE_MAX: Duration = Duration::from_hours(1);
+
+/// The message that says `down`.
+pub(in crate::api::grpc) fn response(down: Down) -> pb::FollowResponse {
+    let message = match down {
+        Down::Welcome(Welcome { protocol, node_id, version }) => {
+            let node_id = node_id.0.as_bytes().to_vec();
+            Message::Welcome(fr::Welcome { protocol, node_id, version })
+        }
+        Down::SnapshotBegin => Message::SnapshotBegin(fr::SnapshotBegin {}),
+        Down::SnapshotGrants(grants) => {
+            let mut writer = Writer::default();
+            let messages = grants.iter().map(|grant| writer.write(grant)).collect();
+            Message::SnapshotGrants(fr::SnapshotGrants {
+                grants: messages,
+                group_ids: writer.group_ids,
+            })
+        }
+        Down::SnapshotEnd(position) => {
+            let position = Some(position_message(position));
+            Message::SnapshotEnd(fr::SnapshotEnd { position })
+        }
+        Down::Changes(changes) => {
+            let mut writer = Writer::default();
+            let change = |change: &Arc<Delta>| fr::Change {
+                revision: change.revision,
+                time_us: change.time.timestamp_micros(),
+                grant: None,
+            };
+            let mut messages: Vec<_> = changes.iter().map(change).collect();
+            for (message, change) in messages.iter_mut().zip(&changes) {
+                message.grant = change.grant.as_ref().map(|grant| writer.write(grant));
+            }
+            Message::Changes(fr::Changes { changes: messages, group_ids: writer.group_ids })
+        }
+        Down::Pong(Pong { seq, path, proof }) => Message::Pong(fr::Pong {
+            sequence: seq,
+            path: path.iter().map(|node_id| node_id.0.as_bytes().to_vec()).collect(),
+            proof: proof.map(proof_message),
+        }),
+    };
+    pb::FollowResponse { message: Some(message) }
+}
+
+fn proof_message(vouched: Vouched) -> fr::Proof {
+    let Vouched { revision, age, max_staleness, time } = vouched;
+    fr::Proof {
+        revision,
+        age: Some(duration(age)),
+        max_staleness: Some(duration(max_staleness)),
+        time_us: micros_or_later(time),
+    }
+}
+
+/// What is said of the database's clock may be too late, never too early: it is rounded up.
+fn micros_or_later(time: Time) -> i64 {
+    let has_rest = !time.timestamp_subsec_nanos().is_multiple_of(1_000);
+    time.timestamp_micros() + i64::from(has_rest)
+}
+
+/// What a message to a follower says.
+pub(in crate::api::grpc) fn down(response: pb::FollowResponse) -> Parsed<Down> {
+    match response.message {
+        Some(Message::Welcome(message)) => within(welcome(message), "welcome.").map(Down::Welcome),
+        Some(Message::SnapshotBegin(fr::SnapshotBegin {})) => Ok(Down::SnapshotBegin),
+        Some(Message::SnapshotGrants(message)) => {
+            within(grants(message), "snapshot_grants.").map(Down::SnapshotGrants)
+        }
+        Some(Message::SnapshotEnd(fr::SnapshotEnd { position: message })) => {
+            let message = required("snapshot_end.position", message)?;
+            within(position(message), "snapshot_end.position.").map(Down::SnapshotEnd)
+        }
+        Some(Message::Changes(message)) => within(changes(message), "changes.").map(Down::Changes),
+        Some(Message::Pong(message)) => within(pong(message), "pong.").map(Down::Pong),
+        None => Err(Violations::of(
+            "message",
+            "must be welcome, snapshot_begin, snapshot_grants, snapshot_end, changes or pong",
+        )),
+    }
+}
+
+fn welcome(message: fr::Welcome) -> Parsed<Welcome> {
+    let fr::Welcome { protocol, node_id, version } = message;
+    Ok(Welcome {
+        protocol,
+        node_id: NodeId(uuid("node_id", &node_id)?),
+        version: self::version("version", version)?,
+    })
+}
+
+fn grants(message: fr::SnapshotGrants) -> Parsed<Vec<(TenantId, Held, Terms)>> {
+    let fr::SnapshotGrants { group_ids, grants } = message;
+    let mut reader = Reader::new(&group_ids)?;
+    let mut words = Vec::with_capacity(grants.len());
+    for (index, grant) in grants.into_iter().enumerate() {
+        let read = reader.read(grant);
+        words.push(read.map_err(|wrong| wrong.within(&format!("grants[{index}].")))?);
+    }
+    Ok(words)
+}
+
+fn changes(message: fr::Changes) -> Parsed<Vec<Arc<Delta>>> {
+    let fr::Changes { group_ids, changes } = message;
+    let mut reader = Reader::new(&group_ids)?;
+    let mut words = Vec::with_capacity(changes.len());
+    for (index, change) in changes.into_iter().enumerate() {
+        let read = self::change(&mut reader, change);
+        words.push(read.map_err(|wrong| wrong.within(&format!("changes[{index}].")))?);
+    }
+    Ok(words)
+}
+
+fn change(reader: &mut Reader, message: fr::Change) -> Parsed<Arc<Delta>> {
+    let fr::Change { revision, time_us, grant } = message;
+    Ok(Arc::new(Delta {
+        revision: self::revision("revision", revision)?,
+        time: time("time_us", time_us)?,
+        grant: grant.map(|grant| within(reader.read(grant), "grant.")).transpose()?,
+    }))
+}
+
+fn pong(message: fr::Pong) -> Parsed<Pong> {
+    let fr::Pong { sequence, path, proof } = message;
+    if path.len() > PATH_READ_MAX {
+        return Err(Violations::of("path", format!("must be at most {PATH_READ_MAX} long")));
+    }
+    let path = path.iter().map(|bytes| uuid("path", bytes).map(NodeId));
+    Ok(Pong {
+        seq: sequence,
+        path: path.collect::<Parsed<_>>()?,
+        proof: proof.map(|message| within(self::proof(message), "proof.")).transpose()?,
+    })
+}
+
+fn proof(message: fr::Proof) -> Parsed<Vouched> {
+    let fr::Proof { revision, age, max_staleness, time_us } = message;
+    let max_staleness = span("max_staleness", required("max_staleness", max_staleness)?)?;
+    if !(LEASE_MIN..=LEASE_MAX).contains(&max_staleness) {
+        let description = format!("must be from {LEASE_MIN:?} to {LEASE_MAX:?}");
+        return Err(Violations::of("max_staleness", description));
+    }
+    let age = span("age", required("age", age)?)?;
+    if age > max_staleness {
+        return Err(Violations::of("age", "must be at most max_staleness"));
+    }
+    Ok(Vouched {
+        revision: self::revision("revision", revision)?,
+        age,
+        max_staleness,
+        time: time("time_us", time_us)?,
+    })
+}

@@ -1,0 +1,165 @@
+//! `CheckNodes`: for check nodes that follow this one, and for whoever looks after them.
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use futures::{
+    Stream, StreamExt,
+    future::BoxFuture,
+    stream::{BoxStream, unfold},
+};
+use tokio::{sync::mpsc, time::timeout};
+use tonic::{Request, Response, Status, Streaming, async_trait};
+
+use crate::{
+    api::{
+        grpc::{
+            convert::{follow, responses::duration},
+            status::{Failure, ask_a_replica, late, unread_in_stream},
+        },
+        proto::v1::{self as pb, check_nodes_server::CheckNodes},
+    },
+    domain::NodeInfo,
+    node::{
+        CheckNode,
+        feeding::serve,
+        message::{Down, Up},
+    },
+    work::{Work, nodes::CheckNodeList},
+};
+
+/// The most bytes of a message from a follower.
+pub const REQUEST_LENGTH_MAX: usize = 256 * 1_024;
+/// The most bytes of a message to a follower: far more than one ever has.
+pub const RESPONSE_LENGTH_MAX: usize = 1_024 * 1_024;
+/// How long a follower may take to say its first word.
+const HELLO_PATIENCE: Duration = Duration::from_secs(10);
+/// Messages to one follower that wait to be sent. More are not made before there is room.
+const WAITING_MAX: usize = 2;
+
+/// The service, at a replica or a sidecar.
+#[derive(Debug, Clone)]
+pub struct Nodes {
+    node: Arc<CheckNode>,
+    work: Option<Arc<Work>>,
+}
+
+impl Nodes {
+    /// The service at `node`, which feeds. Only a replica, which has `work`, knows all check nodes.
+    pub fn new(node: Arc<CheckNode>, work: Option<Arc<Work>>) -> Self {
+        Self { node, work }
+    }
+}
+
+type Answered<T> = Result<Response<T>, Status>;
+
+#[async_trait]
+impl CheckNodes for Nodes {
+    type FollowStream = Fed;
+
+    async fn follow(&self, request: Request<Streaming<pb::FollowRequest>>) -> Answered<Fed> {
+        Ok(Response::new(Fed::new(Arc::clone(&self.node), request.into_inner().boxed())))
+    }
+
+    async fn list_check_nodes(
+        &self,
+        _: Request<pb::ListCheckNodesRequest>,
+    ) -> Answered<pb::ListCheckNodesResponse> {
+        let work = self.work.as_ref().ok_or_else(ask_a_replica)?;
+        let CheckNodeList { nodes, head, max_staleness } =
+            work.check_nodes().await.map_err(Failure::from)?;
+        let message = |info: NodeInfo| {
+            let lag = (head - info.revision).max(0);
+            follow::node_message(info, lag)
+        };
+        Ok(Response::new(pb::ListCheckNodesResponse {
+            check_nodes: nodes.into_iter().map(message).collect(),
+            head_revision: head,
+            max_staleness: Some(duration(max_staleness)),
+        }))
+    }
+}
+
+/// What one follower is told. All that is done for it is done when this is polled: for one that does not read, nothing is; and
+/// with this, all of it is dropped.
+pub struct Fed {
+    /// `None` once it has ended.
+    feeding: Option<BoxFuture<'static, Result<(), Failure>>>,
+    messages: mpsc::Receiver<Down>,
+}
+
+impl Fed {
+    fn new(node: Arc<CheckNode>, incoming: BoxStream<'static, Said>) -> Self {
+        let (outgoing, messages) = mpsc::channel(WAITING_MAX);
+        Self { feeding: Some(Box::pin(feed(node, incoming, outgoing))), messages }
+    }
+}
+
+impl Stream for Fed {
+    type Item = Result<pb::FollowResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(feeding) = &mut self.feeding
+            && let Poll::Ready(ended) = feeding.as_mut().poll(cx)
+        {
+            self.feeding = None;
+            if let Err(failure) = ended {
+                // What waits to be sent is of no use any more.
+                self.messages.close();
+                while self.messages.try_recv().is_ok() {}
+                return Poll::Ready(Some(Err(failure.into())));
+            }
+        }
+        let message = ready!(self.messages.poll_recv(cx));
+        Poll::Ready(message.map(|down| Ok(follow::response(down))))
+    }
+}
+
+impl fmt::Debug for Fed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fed").finish_non_exhaustive()
+    }
+}
+
+/// A message of a follower, or why there are no more.
+type Said = Result<pb::FollowRequest, Status>;
+
+/// Feeds a follower until it goes, or must go.
+async fn feed(
+    node: Arc<CheckNode>,
+    incoming: BoxStream<'static, Said>,
+    outgoing: mpsc::Sender<Down>,
+) -> Result<(), Failure> {
+    let mut failure = None;
+    let words = words(incoming).map(|up| up.map_err(|found| failure = Some(found)));
+    let ended = serve(node, words, outgoing).await;
+    match failure {
+        Some(failure) => Err(failure),
+        None => Ok(ended?),
+    }
+}
+
+/// What a follower says, in words. The first must come in time.
+fn words(incoming: BoxStream<'static, Said>) -> impl Stream<Item = Result<Up, Failure>> {
+    unfold((incoming, true), async |(mut incoming, is_first)| {
+        let next = incoming.next();
+        let said = if is_first {
+            match timeout(HELLO_PATIENCE, next).await {
+                Ok(said) => said?,
+                Err(_) => return Some((Err(late()), (incoming, false))),
+            }
+        } else {
+            next.await?
+        };
+        let up = match said {
+            Ok(message) => follow::up(message).map_err(Failure::from),
+            Err(status) => Err(unread_in_stream(status, REQUEST_LENGTH_MAX)),
+        };
+        Some((up, (incoming, false)))
+    })
+}

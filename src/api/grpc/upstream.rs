@@ -1,0 +1,179 @@
+//! The way to a check node that is followed.
+
+use std::{error::Error, fmt, iter::successors, time::Duration};
+
+use futures::{
+    StreamExt,
+    stream::{BoxStream, unfold},
+};
+use tokio::{sync::mpsc, time::timeout};
+use tonic::{
+    Code, Status, async_trait,
+    metadata::MetadataMap,
+    transport::{Channel, Endpoint},
+};
+
+use crate::{
+    api::{
+        grpc::{convert::follow, nodes::RESPONSE_LENGTH_MAX},
+        proto::v1::{self as pb, check_nodes_client::CheckNodesClient},
+    },
+    node::{
+        following::{FollowError, Upstream},
+        message::{Down, Up},
+    },
+};
+
+/// How long a connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long it may take, all in all, until a stream is open.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often a connection is asked whether it is still there, and how long it may take to say so. The protocol notices
+/// sooner; this is so that the system forgets a connection that leads nowhere.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How much may be on its way to this node: a snapshot should not have to wait for word that some of it has come.
+const WINDOW: u32 = 4 * 1_024 * 1_024;
+/// The most characters of what an upstream says that are passed on.
+const MESSAGE_LENGTH_MAX: usize = 300;
+/// How HTTP/2 and gRPC say that what came is neither.
+const NO_GRPC: [&str; 4] = [
+    "frame with invalid size",
+    "unspecific protocol error detected",
+    "invalid compression flag",
+    "failed to decode Protobuf message",
+];
+
+/// A check node that can be followed, by its URL. Each stream has a connection of its own.
+pub struct GrpcUpstream {
+    url: String,
+    endpoint: Endpoint,
+}
+
+impl GrpcUpstream {
+    /// The node at `url`: `http://HOST:PORT`, or `unix:PATH`. The error says what is wrong with that, in a sentence.
+    pub fn new(url: &str) -> Result<Self, String> {
+        const EXAMPLE: &str =
+            "write it like http://127.0.0.1:50051 or unix:/run/support-access/check.sock";
+        // What cannot be shown is not shown in the error either.
+        if url.contains('@') && !url.starts_with("unix:") {
+            return Err(format!(
+                "the URL of an upstream must not have credentials in it; {EXAMPLE}"
+            ));
+        }
+        if url.starts_with("https://") {
+            return Err(format!("{url}: TLS is not supported yet; {EXAMPLE}"));
+        }
+        let is_path = url.strip_prefix("unix:").is_some_and(|path| !path.is_empty());
+        let is_url = url.starts_with("http://")
+            && url.parse::<http::Uri>().is_ok_and(|uri| matches!(uri.path(), "" | "/"));
+        let endpoint = Endpoint::from_shared(url.to_owned()).ok().filter(|_| is_path || is_url);
+        let endpoint = endpoint.ok_or_else(|| format!("{url:?} is not a URL; {EXAMPLE}"))?;
+        let endpoint = endpoint
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW);
+        Ok(Self { url: url.to_owned(), endpoint })
+    }
+
+    async fn open_stream(
+        &self,
+        outgoing: mpsc::Receiver<Up>,
+    ) -> Result<BoxStream<'static, Result<Down, FollowError>>, FollowError> {
+        let channel = self.endpoint.connect().await.map_err(|error| {
+            FollowError::Lost(format!("it cannot be reached: {}", plain(&innermost(&error))))
+        })?;
+        open_on(channel, &self.url, outgoing).await
+    }
+}
+
+/// Opens a stream on a connection to the node at `url`.
+pub async fn open_on(
+    channel: Channel,
+    url: &str,
+    outgoing: mpsc::Receiver<Up>,
+) -> Result<BoxStream<'static, Result<Down, FollowError>>, FollowError> {
+    let mut client = CheckNodesClient::new(channel).max_decoding_message_size(RESPONSE_LENGTH_MAX);
+    let requests = unfold(outgoing, async |mut outgoing| {
+        let up = outgoing.recv().await?;
+        Some((follow::request(up), outgoing))
+    });
+    let response = client.follow(requests).await.map_err(|status| refusal(url, &status))?;
+    if !is_grpc(response.metadata()) {
+        return Err(no_server(url));
+    }
+    let url = url.to_owned();
+    Ok(response.into_inner().map(move |said| words(&url, said)).boxed())
+}
+
+impl fmt::Debug for GrpcUpstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.url)
+    }
+}
+
+#[async_trait]
+impl Upstream for GrpcUpstream {
+    async fn open(
+        &self,
+        outgoing: mpsc::Receiver<Up>,
+    ) -> Result<BoxStream<'static, Result<Down, FollowError>>, FollowError> {
+        let silent = |_| Err(FollowError::Lost("it does not answer".into()));
+        timeout(OPEN_TIMEOUT, self.open_stream(outgoing)).await.unwrap_or_else(silent)
+    }
+}
+
+fn words(url: &str, said: Result<pb::FollowResponse, Status>) -> Result<Down, FollowError> {
+    let message = said.map_err(|status| refusal(url, &status))?;
+    follow::down(message).map_err(|violations| {
+        FollowError::Refused(format!(
+            "{url} says what this program does not understand: {}",
+            plain(&violations.to_string())
+        ))
+    })
+}
+
+/// What a status means to a follower.
+fn refusal(url: &str, status: &Status) -> FollowError {
+    let cause = status.source().map(innermost);
+    let told = cause.clone().unwrap_or_else(|| status.message().to_owned());
+    if NO_GRPC.iter().any(|it| told.contains(it)) {
+        return no_server(url);
+    }
+    let told = plain(&told);
+    match status.code() {
+        Code::Unimplemented => no_server(url),
+        Code::FailedPrecondition | Code::InvalidArgument => {
+            FollowError::Refused(format!("{url} refuses this node: {told}"))
+        }
+        _ if cause.is_some() => FollowError::Lost(format!("the connection has failed: {told}")),
+        _ => FollowError::Lost(format!("it has ended the stream: {told}")),
+    }
+}
+
+fn no_server(url: &str) -> FollowError {
+    FollowError::Refused(format!(
+        "{url} is not a support-access server, or not one that can be followed: correct the upstream"
+    ))
+}
+
+fn is_grpc(metadata: &MetadataMap) -> bool {
+    let content_type = metadata.get("content-type").and_then(|it| it.to_str().ok());
+    content_type.is_some_and(|it| it.starts_with("application/grpc"))
+}
+
+/// What is at the bottom of an error.
+fn innermost(error: &(dyn Error + 'static)) -> String {
+    let causes = successors(Some(error), |&error| error.source());
+    causes.last().map(ToString::to_string).unwrap_or_default()
+}
+
+/// What somebody else says, short and in one line.
+fn plain(text: &str) -> String {
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().take(MESSAGE_LENGTH_MAX).map(plain).collect()
+}

@@ -1,0 +1,121 @@
+//! What is promised of the records that a change was enforced.
+
+use std::time::Duration;
+
+use support_access::{
+    domain::{Enforced, Revision},
+    store::Store,
+};
+
+use crate::{
+    bench::Bench,
+    words::{ENFORCED, all_events, begin, grant_of, granted, new_grant, revoked},
+};
+
+const OTHER: Enforced =
+    Enforced { elapsed: Duration::from_secs(2), nodes_acknowledged: 1, nodes_lapsed: 0 };
+
+/// A change of so many events, by turns of two tenants.
+async fn change(store: &dyn Store, events: usize) {
+    let mut change = begin(store).await;
+    for number in 0..events {
+        let tenant = if number % 2 == 0 { "acme" } else { "bolt" };
+        change.append(granted(new_grant(tenant, "support", change.now()))).await.unwrap();
+    }
+    change.commit().await.unwrap();
+}
+
+/// The revisions of a tenant's events, newest first, and what was recorded with them.
+async fn listed(store: &dyn Store, tenant: &str) -> Vec<(Revision, Option<Enforced>)> {
+    let events = store.list_events(&all_events(tenant)).await.unwrap();
+    events.into_iter().map(|(event, enforced)| (event.revision, enforced)).collect()
+}
+
+pub async fn what_was_enforced_is_told_with_every_event_of_the_change(bench: &Bench) {
+    let store = bench.open().await;
+    for events in [2, 1, 3, 1] {
+        change(store.as_ref(), events).await;
+    }
+    store.record_enforced(1, 2, ENFORCED).await.unwrap();
+    store.record_enforced(4, 6, OTHER).await.unwrap();
+    let expected =
+        [(1, Some(ENFORCED)), (2, Some(ENFORCED)), (3, None), (4, Some(OTHER)), (5, Some(OTHER))];
+    let expected = [&expected[..], &[(6, Some(OTHER)), (7, None)]].concat();
+    for (revision, enforced) in &expected {
+        assert_eq!(store.enforced(*revision).await.unwrap(), *enforced, "{revision}");
+    }
+    let of = |tenant: &str| {
+        let own = |revision: &Revision| [2, 5].contains(revision) == (tenant == "bolt");
+        expected.iter().rev().filter(|(revision, _)| own(revision)).copied().collect::<Vec<_>>()
+    };
+    for tenant in ["acme", "bolt"] {
+        assert_eq!(listed(store.as_ref(), tenant).await, of(tenant));
+    }
+    for revision in [0, 8, Revision::MAX] {
+        assert_eq!(store.enforced(revision).await.unwrap(), None);
+    }
+}
+
+pub async fn only_the_first_word_on_a_change_is_kept(bench: &Bench) {
+    let store = bench.open().await;
+    change(store.as_ref(), 2).await;
+    store.record_enforced(1, 2, ENFORCED).await.unwrap();
+    store.record_enforced(1, 2, OTHER).await.unwrap();
+    assert_eq!(store.enforced(1).await.unwrap(), Some(ENFORCED));
+    // Of what is not in the log nothing is kept, whatever takes that place later.
+    store.record_enforced(3, 3, OTHER).await.unwrap();
+    change(store.as_ref(), 1).await;
+    assert_eq!(store.enforced(3).await.unwrap(), None);
+}
+
+pub async fn a_record_is_kept_with_an_event_of_a_grant(bench: &Bench) {
+    let store = bench.open().await;
+    change(store.as_ref(), 1).await;
+    let mut change = begin(store.as_ref()).await;
+    let grant = grant_of(&store.events_after(0, 1).await.unwrap()[0]);
+    change.append(revoked(&grant, change.now())).await.unwrap();
+    change.commit().await.unwrap();
+    store.record_enforced(2, 2, ENFORCED).await.unwrap();
+    let mut query = all_events("acme");
+    query.grant_id = Some(grant.id());
+    query.limit = 1;
+    let events = store.list_events(&query).await.unwrap();
+    assert_eq!(events.len(), 1);
+    assert_eq!((events[0].0.revision, events[0].1), (2, Some(ENFORCED)));
+}
+
+pub async fn records_can_be_neither_changed_nor_deleted(bench: &Bench) {
+    let store = bench.open().await;
+    change(store.as_ref(), 1).await;
+    store.record_enforced(1, 1, ENFORCED).await.unwrap();
+    for sql in ["UPDATE enforcements SET elapsed = 0", "DELETE FROM enforcements"] {
+        let complaint = bench.sql(sql).await.expect_err(sql).to_string();
+        assert!(complaint.contains("history is permanent"), "{sql}: {complaint}");
+    }
+    if bench.url.starts_with("postgres") {
+        let truncate = "TRUNCATE enforcements";
+        let complaint = bench.sql(truncate).await.expect_err(truncate).to_string();
+        assert!(complaint.contains("history is permanent"), "{complaint}");
+    } else {
+        let replace = "INSERT OR REPLACE INTO enforcements VALUES (1, 1, 0, 0, 0)";
+        bench.sql(replace).await.unwrap(); // in vain
+    }
+    assert_eq!(store.enforced(1).await.unwrap(), Some(ENFORCED));
+}
+
+pub async fn the_roll_and_the_records_are_there_after_reopening(bench: &Bench) {
+    let store = bench.open().await;
+    change(store.as_ref(), 1).await;
+    store.record_enforced(1, 1, ENFORCED).await.unwrap();
+    let id = crate::roll::registered(store.as_ref()).await;
+    let head = store.head().await.unwrap();
+    store.renew(id, Some(head)).await.unwrap().unwrap();
+    assert!(store.acknowledge(id, head, crate::words::ack(1)).await.unwrap());
+    store.close().await;
+    let store = bench.open().await;
+    assert_eq!(store.head().await.unwrap(), head, "a log keeps its name");
+    assert_eq!(store.enforced(1).await.unwrap(), Some(ENFORCED));
+    let row = crate::roll::row(store.as_ref(), id).await.unwrap();
+    assert_eq!((row.seq, row.ack), (1, crate::words::ack(1)));
+    assert_eq!(begin(store.as_ref()).await.max_staleness(), Duration::from_secs(2));
+}

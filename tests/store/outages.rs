@@ -1,0 +1,137 @@
+//! Check nodes when the database is away, silent, or no longer the one that counts.
+
+use std::time::Duration;
+
+use support_access::store::{Hint, Hints, Store, StoreError};
+use tokio::time::{Instant, timeout};
+
+use crate::{
+    faults::{BOUND, is_unavailable, own_cluster, recovers},
+    roll::{registered, row},
+    words::{ENFORCED, ack, make_grant, member, new_node},
+};
+
+/// Asks everything that a node may ask at once, and expects to be told soon that the database is not available.
+async fn nothing_answers(store: &dyn Store) {
+    let held = support_access::domain::Position {
+        epoch: support_access::domain::Epoch(uuid::Uuid::nil()),
+        revision: 0,
+        time: None,
+    };
+    let (id, new) = (new_node(), member(new_node()));
+    tokio::join!(
+        is_unavailable(store.register(&new)),
+        is_unavailable(store.renew(id, None)),
+        is_unavailable(store.acknowledge(id, held, ack(0))),
+        is_unavailable(store.report(id, &[])),
+        is_unavailable(store.roll()),
+        is_unavailable(store.strike_off(id, 0)),
+        is_unavailable(store.record_enforced(1, 1, ENFORCED)),
+        is_unavailable(store.enforced(1)),
+        is_unavailable(async { store.listen().await.map(drop) }),
+    );
+}
+
+/// What a listener hears next, if it is not hints of what came before.
+async fn is_lost(hints: &mut dyn Hints) {
+    let deadline = Instant::now() + BOUND;
+    loop {
+        match timeout(deadline - Instant::now(), hints.next()).await.expect("it notices") {
+            Ok(_) => {}
+            Err(StoreError::Unavailable(_)) => break,
+            Err(broken) => panic!("{broken:?}"),
+        }
+    }
+    is_unavailable(hints.next()).await;
+}
+
+async fn hears(store: &dyn Store) {
+    let mut hints = store.listen().await.unwrap();
+    make_grant(store, "acme", "support").await;
+    assert_eq!(timeout(BOUND, hints.next()).await.unwrap().unwrap(), Hint::Log);
+}
+
+#[tokio::test]
+async fn nodes_are_told_that_the_database_is_away() {
+    let (cluster, bench) = own_cluster();
+    let store = bench.open().await;
+    let id = registered(store.as_ref()).await;
+    for is_killed in [true, false] {
+        let mut hints = store.listen().await.unwrap();
+        if is_killed {
+            cluster.kill();
+        } else {
+            cluster.stop();
+        }
+        is_lost(hints.as_mut()).await;
+        nothing_answers(store.as_ref()).await;
+        cluster.start();
+        recovers(store.as_ref()).await;
+        hears(store.as_ref()).await;
+        assert!(store.renew(id, None).await.unwrap().is_some());
+    }
+    assert_eq!(row(store.as_ref(), id).await.unwrap().seq, 2);
+}
+
+#[tokio::test]
+async fn nodes_are_told_that_the_database_has_fallen_silent() {
+    let (cluster, bench) = own_cluster();
+    let store = bench.open().await;
+    let id = registered(store.as_ref()).await;
+    let mut hints = store.listen().await.unwrap();
+    let mut restless = store.listen().await.unwrap();
+    cluster.pause();
+    // A caller who looks in between, and never waits as long as the listener would, hears it too.
+    let in_short_waits = async {
+        let deadline = Instant::now() + BOUND;
+        loop {
+            assert!(Instant::now() < deadline, "it does not notice");
+            match timeout(Duration::from_millis(100), restless.next()).await {
+                Err(_) => {}
+                Ok(heard) => {
+                    assert!(matches!(heard, Err(StoreError::Unavailable(_))), "{heard:?}");
+                    break;
+                }
+            }
+        }
+    };
+    tokio::join!(is_lost(hints.as_mut()), in_short_waits, nothing_answers(store.as_ref()));
+    drop((hints, restless));
+    cluster.resume();
+    recovers(store.as_ref()).await;
+    hears(store.as_ref()).await;
+    assert!(store.renew(id, None).await.unwrap().is_some());
+    timeout(BOUND, store.close()).await.expect("closing ends");
+}
+
+/// A listener that is merely bored goes on, and hears what comes.
+#[tokio::test]
+async fn silence_alone_is_no_loss() {
+    let (_cluster, bench) = own_cluster();
+    let store = bench.open().await;
+    let mut hints = store.listen().await.unwrap();
+    let bored = timeout(Duration::from_secs(12), hints.next()).await;
+    assert!(bored.is_err(), "{bored:?}");
+    make_grant(store.as_ref(), "acme", "support").await;
+    assert_eq!(timeout(BOUND, hints.next()).await.unwrap().unwrap(), Hint::Log);
+}
+
+/// As behind an address that was moved: reads would answer, with what may be out of date.
+#[tokio::test]
+async fn a_standby_proves_nothing() {
+    let (cluster, bench) = own_cluster();
+    let store = bench.open().await;
+    let id = registered(store.as_ref()).await;
+    let head = store.head().await.unwrap();
+    cluster.demote();
+    let deadline = Instant::now() + BOUND;
+    while store.head().await.is_err() {
+        assert!(Instant::now() < deadline, "a standby can be read");
+    }
+    is_unavailable(store.roll()).await;
+    is_unavailable(store.renew(id, Some(head))).await;
+    is_unavailable(store.acknowledge(id, head, ack(0))).await;
+    is_unavailable(store.strike_off(id, 0)).await;
+    is_unavailable(store.register(&member(new_node()))).await;
+    is_unavailable(async { store.listen().await.map(drop) }).await;
+}
