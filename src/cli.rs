@@ -24,6 +24,7 @@ mod history;
 mod json;
 mod list;
 mod migrate;
+mod nodes;
 pub mod output;
 mod policy;
 mod revoke;
@@ -32,13 +33,15 @@ mod show;
 mod sidecar;
 mod table;
 mod view;
+mod wait;
 
 const EXIT_CODES: &str = "\
 Exit codes:
   0   done; for check: allowed
   1   failed; for check: denied
-  2   could not tell; for check: the server gave no answer, or a STALE one; for extend and
-      revoke: it is done, and permanent, but not yet known at every check node (PENDING)
+  2   could not tell; for check: the server gave no answer, or a STALE one; for extend, revoke,
+      policy set and wait: it is done, and permanent, but not yet known at every check node
+      (PENDING)
   64  wrong usage or configuration; nothing was tried
 
 Times are RFC 3339 with a zone, seconds optional: 2026-12-01T09:00Z, 2026-12-01T10:00:30+01:00.
@@ -47,8 +50,9 @@ Tables show times in UTC.";
 
 /// Customers decide when the vendor's support staff may enter their tenant.
 ///
-/// `serve` is the server, and `sidecar` a part of it that only answers checks, beside a gateway. The other commands ask a running one: a tenant administrator's grant, extend, revoke, list,
-/// show, history and policy; a gateway's check, and explain for when it says no.
+/// `serve` is the server, and `sidecar` a part of it that only answers checks, beside a gateway. The other commands ask a
+/// running one: a tenant administrator's grant, extend, revoke, wait, list, show, history and policy; a gateway's check,
+/// and explain for when it says no; an operator's nodes.
 #[derive(Debug, Parser)]
 #[command(name = "support-access", version, after_help = EXIT_CODES, max_term_width = 100)]
 pub struct Cli {
@@ -70,6 +74,8 @@ enum Command {
     Explain(Asking<explain::ExplainArgs>),
     History(Asking<history::HistoryArgs>),
     Policy(Asking<policy::PolicyArgs>),
+    Wait(Asking<wait::WaitArgs>),
+    Nodes(Asking<nodes::NodesArgs>),
     Completions(completions::CompletionsArgs),
 }
 
@@ -108,6 +114,8 @@ impl Cli {
             Command::Explain(asking) => explain::run(&asking.connect().await?, &asking.args).await,
             Command::History(asking) => history::run(&asking.connect().await?, &asking.args).await,
             Command::Policy(asking) => policy::run(&asking.connect().await?, &asking.args).await,
+            Command::Wait(asking) => wait::run(&asking.connect().await?, &asking.args).await,
+            Command::Nodes(asking) => nodes::run(&asking.connect().await?, &asking.args).await,
             Command::Completions(args) => Ok(completions::run(args)),
         }
     }

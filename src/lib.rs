@@ -13,3 +13,6 @@ pub mod api;
 pub mod server;
 
 pub mod cli;
+
+#[cfg(test)]
+mod simulation;

@@ -17,10 +17,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use tokio::{
-    sync::watch,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     domain::{
@@ -33,6 +30,7 @@ use crate::{
         freshness::{ClockReading, Proof, Prover},
         message::{Delta, Vouched},
         mutants::{Rule, is_broken},
+        news::{Board, Reader},
     },
 };
 
@@ -45,9 +43,11 @@ pub mod following;
 pub mod freshness;
 pub mod message;
 pub mod mutants;
+pub mod news;
 pub mod replica;
 pub mod snapshot;
 
+pub use news::News;
 pub use snapshot::Snapshot;
 
 /// Owns what checks are answered from. Written by those that follow the log, read by every check.
@@ -60,7 +60,7 @@ pub struct CheckNode {
     /// Held for every change of `current`.
     ledger: Mutex<Ledger>,
     /// Told after `current` has changed: who sees the news will see the view.
-    news: watch::Sender<News>,
+    news: Board,
 }
 
 /// What checks are answered from: one load gives all of it.
@@ -74,19 +74,6 @@ pub struct View {
     is_disowned: bool,
     /// The latest time that anything of this history was decided at, in microseconds since 1970.
     latest_us: Arc<AtomicI64>,
-}
-
-/// What has changed, for those who wait.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct News {
-    /// What checks are answered from.
-    pub revision: Revision,
-    /// Counts the snapshots that did not follow on the one before. Who has followed since another number must stop.
-    pub generation: u64,
-    /// Counts the acknowledgements of followers, and everything else that may change [`CheckNode::ack`].
-    pub acks: u64,
-    /// Counts proofs.
-    pub proofs: u64,
 }
 
 #[derive(Debug)]
@@ -189,7 +176,7 @@ impl CheckNode {
                 feed: None,
                 path: Vec::new(),
             }),
-            news: watch::Sender::default(),
+            news: Board::default(),
         })
     }
 
@@ -249,19 +236,23 @@ impl CheckNode {
 
     /// Waits until checks are answered from `revision` or later. False if that has not come by `deadline`.
     pub async fn wait_for(&self, revision: Revision, deadline: Instant) -> bool {
-        let mut news = self.news.subscribe();
-        let reached = news.wait_for(|news| news.revision >= revision);
-        matches!(timeout_at(deadline, reached).await, Ok(Ok(_)))
+        let mut news = self.news();
+        let reached = async {
+            while news.read().revision < revision {
+                news.changed().await;
+            }
+        };
+        timeout_at(deadline, reached).await.is_ok()
     }
 
     /// Tells of everything that changes.
-    pub fn news(&self) -> watch::Receiver<News> {
-        self.news.subscribe()
+    pub fn news(&self) -> Reader {
+        self.news.reader()
     }
 
     /// Which snapshot all that is held goes back to.
     pub fn generation(&self) -> u64 {
-        self.news.borrow().generation
+        self.news.read().generation
     }
 
     /// What metrics say.
@@ -413,13 +404,13 @@ impl CheckNode {
 
     /// Somebody's acknowledgement has changed.
     fn tell_acks(&self) {
-        self.news.send_modify(|news| news.acks += 1);
+        self.news.change(|news| news.acks += 1);
     }
 
     fn publish(&self, view: View, change: impl FnOnce(&mut News)) {
         let revision = view.snapshot.revision();
         self.current.store(Arc::new(view));
-        self.news.send_modify(|news| {
+        self.news.change(|news| {
             news.revision = revision;
             change(news);
         });

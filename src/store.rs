@@ -131,6 +131,9 @@ pub struct NewMember {
     pub version: String,
     /// For how long it may answer from one proof.
     pub max_staleness: Duration,
+    /// What `seq` begins with in a new row. Greater than in any row that this node had before: who has been watching that one
+    /// must not take the new one for it.
+    pub first_seq: i64,
 }
 
 /// The answer to a node that renewed its row.
@@ -243,16 +246,20 @@ pub trait Store: Debug + Send + Sync {
     /// The earliest end time of a grant that no event has ended yet.
     async fn next_expiry(&self) -> Result<Option<Time>, StoreError>;
 
-    /// Puts a node in the roll of check nodes, with nothing acknowledged and `seq` 0. From then on no change is enforced without
-    /// it. Ordered with changes: one that begins later is told of the node's `max_staleness`.
+    /// Puts a node in the roll of check nodes, with nothing acknowledged. From then on no change is enforced without
+    /// it. Ordered with changes: one that begins later is told of the node's `max_staleness`. If the node has a row already, that
+    /// row keeps its `seq`, which never goes back.
     async fn register(&self, member: &NewMember) -> Result<(), StoreError>;
 
-    /// In one statement, which has been committed when this returns: advances `seq` of the node's row, and reads the end of the
-    /// log and the database's clock. So when this was asked, no event after the head it tells had been committed. `None` if the
-    /// node has no row: somebody has struck it off, and it must register anew. `held` is what the node holds.
+    /// In one statement, which has been committed when this returns: advances `seq` of the node's row, to the given one if that is
+    /// greater, and reads the end of the log and the database's clock. So when this was asked, no event after the head it tells
+    /// had been committed. `None` if the node has no row: somebody has struck it off, and it must register anew. `held` is what
+    /// the node holds. The `seq` that is given was never given before: who watched the row before an older state of the database
+    /// was restored must not take what it says now for what it said then.
     async fn renew(
         &self,
         node_id: NodeId,
+        seq: i64,
         held: Option<Position>,
     ) -> Result<Option<Renewal>, StoreError>;
 
@@ -277,7 +284,7 @@ pub trait Store: Debug + Send + Sync {
     async fn strike_off(&self, node_id: NodeId, seq: i64) -> Result<bool, StoreError>;
 
     /// Keeps with the events from `first` to `last`, which one change wrote, that they are in force everywhere. Only the first
-    /// word on a change is kept.
+    /// word on a change is kept, and none on what is not in the log.
     async fn record_enforced(
         &self,
         first: Revision,

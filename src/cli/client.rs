@@ -20,7 +20,8 @@ use super::{
 };
 use crate::{
     api::proto::v1::{
-        self, support_access_admin_client::SupportAccessAdminClient,
+        self, check_nodes_client::CheckNodesClient,
+        support_access_admin_client::SupportAccessAdminClient,
         support_access_client::SupportAccessClient,
     },
     domain::{Caller, Span},
@@ -172,6 +173,20 @@ impl Client {
 
     pub(crate) fn checks(&self) -> SupportAccessClient<Channel> {
         SupportAccessClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    pub(crate) fn nodes(&self) -> CheckNodesClient<Channel> {
+        CheckNodesClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// How long answers may take.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// The same, with less patience.
+    pub(crate) fn with_timeout(&self, timeout: Duration) -> Self {
+        Self { timeout, ..self.clone() }
     }
 
     /// Sends `message`; again, if that does no harm and the server says when. All of it within the time there is.

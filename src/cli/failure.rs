@@ -53,7 +53,7 @@ impl Failure {
 
     /// There was no answer while one was waited for.
     pub(crate) fn no_answer() -> Self {
-        let hint = hint(Code::DeadlineExceeded, false).map(str::to_owned);
+        let hint = hint(Code::DeadlineExceeded, Subject::Other).map(str::to_owned);
         Self { hint, maybe_done: true, ..Self::new(NO_ANSWER) }
     }
 
@@ -72,12 +72,17 @@ impl Failure {
             };
             violations.iter().map(|found| show(&found.field, &found.description)).collect()
         };
-        let is_about_grant = violations.iter().any(|found| found.field == "grant_id");
+        let is_about = |field: &str| violations.iter().any(|found| found.field == field);
+        let subject = match () {
+            () if is_about("grant_id") => Subject::Grant,
+            () if is_about("revision") => Subject::Revision,
+            () => Subject::Other,
+        };
         let maybe_done = matches!(
             code,
             Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown
         );
-        let hint = hint(code, is_about_grant).map(str::to_owned);
+        let hint = hint(code, subject).map(str::to_owned);
         Self { is_usage: false, problems, hint, maybe_done }
     }
 }
@@ -114,13 +119,24 @@ fn describe(status: &Status) -> String {
     }
 }
 
-fn hint(code: Code, is_about_grant: bool) -> Option<&'static str> {
+/// What a refusal is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Subject {
+    Grant,
+    Revision,
+    Other,
+}
+
+fn hint(code: Code, subject: Subject) -> Option<&'static str> {
     Some(match code {
         Code::InvalidArgument => "--help says what each argument may be",
-        Code::FailedPrecondition if is_about_grant => {
+        Code::FailedPrecondition if subject == Subject::Grant => {
             "an ended grant stays ended; `support-access grant` makes a new one"
         }
         Code::FailedPrecondition => "`support-access policy show TENANT` shows what may be chosen",
+        Code::NotFound if subject == Subject::Revision => {
+            "`support-access history TENANT` shows the revisions there are"
+        }
         Code::NotFound => "`support-access list TENANT` shows the grants that the tenant has",
         Code::Aborted => {
             "somebody else changed it since; look again, and repeat the command with the etag of now, or without"
@@ -132,7 +148,7 @@ fn hint(code: Code, is_about_grant: bool) -> Option<&'static str> {
             "it may have been done all the same; --timeout allows more time"
         }
         Code::Unimplemented => {
-            "the server may be of another version; see `support-access --version`"
+            "the server may be a sidecar, which only answers checks, or of another version; --server names another"
         }
         Code::Ok
         | Code::Unknown

@@ -5,7 +5,7 @@ use prost_types::FieldMask;
 
 use super::{
     args::{parse_group, parse_span, to_duration},
-    client::{Call, Client},
+    client::{CHANGE_EXIT_CODES, Call, Client},
     failure::Failure,
     output::Report,
 };
@@ -57,6 +57,7 @@ struct ShowArgs {
 /// new policy would not allow.
 #[derive(Debug, Args)]
 #[command(override_usage = "support-access policy set [OPTIONS] <TENANT>")]
+#[command(after_help = CHANGE_EXIT_CODES)]
 #[command(group = ArgGroup::new("setting").required(true).multiple(true).args([
     "groups", "no_groups", "presets", "no_presets", "default_duration", "longest_duration",
     "until_revoked_allowed", "reason_required", "ticket_required", "longest_schedule_ahead",
@@ -108,7 +109,8 @@ pub(crate) async fn run(client: &Client, args: &PolicyArgs) -> Result<Report, Fa
         PolicyCommand::Show(args) => client.report(&get(client, &args.tenant).await?),
         PolicyCommand::Set(args) => {
             let send = async |request| client.admin().update_support_policy(request).await;
-            client.report(&client.call(&UPDATE, args.to_request()?, send).await?)
+            let answer = client.call(&UPDATE, args.to_request()?, send).await?;
+            client.report_change(&answer, answer.enforcement.as_ref())
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::{
 mod check;
 mod event;
 mod grant;
+mod node;
 mod policy;
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,19 @@ fn span(duration: Option<&Duration>) -> String {
     }
 }
 
+/// A duration that was measured, short; a little less rather than more.
+fn about(duration: Option<&Duration>) -> String {
+    let measured = duration.and_then(|it| std::time::Duration::try_from(*it).ok());
+    let Some(measured) = measured else { return span(duration) };
+    let (seconds, tenths) = (measured.as_secs(), measured.subsec_millis() / 100);
+    match measured.as_millis() {
+        0 => format!("{}us", measured.as_micros()),
+        1..1_000 => format!("{}ms", measured.as_millis()),
+        1_000..60_000 if tenths > 0 => format!("{seconds}.{tenths}s"),
+        _ => Span(std::time::Duration::from_secs(seconds)).to_string(),
+    }
+}
+
 /// The name of an enum's value without what all names of the enum begin with.
 fn short<'a>(name: &'a str, prefix: &str) -> &'a str {
     name.strip_prefix(prefix).unwrap_or(name)
@@ -59,7 +73,7 @@ fn enforcement(enforcement: Option<&v1::Enforcement>) -> (&'static str, Cell) {
     let Some(found) = enforcement else {
         return ("In force", Cell::new("the server does not say"));
     };
-    let elapsed = span(found.elapsed.as_ref());
+    let elapsed = about(found.elapsed.as_ref());
     let (revision, acknowledged, lapsed) =
         (found.revision, found.nodes_acknowledged, found.nodes_lapsed);
     let text = match found.state() {

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// How long a node that was struck off is told of, in lengths of a lease.
-const REMEMBERED: u32 = 5;
+const REMEMBERED: u32 = 1;
 
 /// A change whose reach is to be known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -46,6 +46,8 @@ pub struct Enforcer {
 struct Pending {
     commit: Commit,
     is_recorded: bool,
+    /// Of the node, when the wait began. If that changes, so may what the revision stands for.
+    generation: u64,
     done: oneshot::Sender<Enforced>,
 }
 
@@ -86,7 +88,12 @@ impl Enforcer {
 
     fn wait(&self, commit: Commit, is_recorded: bool) -> oneshot::Receiver<Enforced> {
         let (done, result) = oneshot::channel();
-        self.pending.lock().push(Pending { commit, is_recorded, done });
+        self.pending.lock().push(Pending {
+            commit,
+            is_recorded,
+            generation: self.node.generation(),
+            done,
+        });
         self.look.notify_one();
         self.settle.notify_one();
         result
@@ -146,8 +153,9 @@ impl Enforcer {
             news.mark_unchanged();
             let next = self.settle_once(&records);
             tokio::select! {
+                biased;
                 () = self.settle.notified() => {}
-                _ = news.changed() => {}
+                () = news.changed() => {}
                 () = sleep(next.unwrap_or(IDLE_INTERVAL)) => {}
             }
         }
@@ -177,6 +185,7 @@ impl Enforcer {
                     // Whoever asked may have gone.
                     let _ = std::mem::replace(&mut pending.done, unused).send(enforced);
                     if pending.is_recorded
+                        && pending.generation == self.node.generation()
                         && records.try_send((commit.first, commit.last, enforced)).is_err()
                     {
                         warn!(revision = commit.last, "too much waits to be written: it will not be in the history when this was enforced");

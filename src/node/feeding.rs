@@ -438,7 +438,7 @@ pub async fn serve<E>(
                 (Ok(permit), Some(message)) => permit.send(message),
                 _ => break Ok(()),
             },
-            _ = news.changed() => if feeding.is_too_slow() { break Err(FeedEnd::TooSlow) },
+            () = news.changed() => if feeding.is_too_slow() { break Err(FeedEnd::TooSlow) },
         }
         if feeding.has_left() {
             break Ok(());

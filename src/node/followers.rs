@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// How long a follower that has lapsed is told of, in lengths of a lease.
-const REMEMBERED: u32 = 5;
+const REMEMBERED: u32 = 1;
 
 /// Names one stream of a follower: a follower that comes back has a new one.
 pub type StreamId = u64;

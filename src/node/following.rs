@@ -17,6 +17,7 @@ use crate::{
     node::{
         CheckNode, Snapshot,
         message::{Down, Hello, PROTOCOL, Pong, Up},
+        mutants::{Rule, is_broken},
     },
 };
 
@@ -64,6 +65,9 @@ pub enum FollowError {
 pub struct Following {
     node: Arc<CheckNode>,
     is_welcome: bool,
+    /// Whether what the node holds is known to be of the upstream's history. What it held before is worth nothing there, and
+    /// must not be acknowledged, until the upstream goes on from it.
+    is_confirmed: bool,
     /// The snapshot that is coming in.
     incoming: Option<Snapshot>,
     max_staleness: Option<Duration>,
@@ -80,6 +84,7 @@ impl Following {
         Self {
             node,
             is_welcome: false,
+            is_confirmed: false,
             incoming: None,
             max_staleness: None,
             unproven_since: None,
@@ -105,7 +110,7 @@ impl Following {
     pub fn ack(&mut self) -> Option<Up> {
         let ack = self.node.ack();
         let is_new = self.acked.is_none_or(|acked| acked != ack && acked.revision <= ack.revision);
-        if !is_new || !self.is_welcome || self.incoming.is_some() {
+        if !is_new || !self.is_confirmed || self.incoming.is_some() {
             return None;
         }
         self.acked = Some(ack);
@@ -137,10 +142,12 @@ impl Following {
                     snapshot.set_position(position);
                     self.acked = None;
                     self.node.install(snapshot);
+                    self.is_confirmed = true;
                 }
             }
             (Down::Changes(changes), None) => {
                 self.node.apply(&changes).map_err(|gap| FollowError::Lost(gap.to_string()))?;
+                self.is_confirmed = true;
             }
             (Down::Pong(pong), _) => self.receive_pong(pong)?,
             (_, _) => return Err(out_of_order("snapshot")),
@@ -175,6 +182,8 @@ impl Following {
         let now = self.node.boot_time();
         if let Some(vouched) = pong.proof {
             self.unproven_since = None;
+            // Who can vouch has decided how to go on, and has begun with it.
+            self.is_confirmed |= self.incoming.is_none();
             self.max_staleness = Some(vouched.max_staleness);
             self.node.answered(pong.seq, vouched);
         } else if self.has_others
@@ -237,7 +246,7 @@ pub async fn follow(
             () = sleep_until(heard + following.silence_max()) => {
                 return FollowError::Lost("it has fallen silent".into());
             }
-            _ = news.changed() => {}
+            () = news.changed() => {}
         }
         if outgoing.capacity() > 0
             && let Some(ack) = following.ack()
@@ -268,9 +277,12 @@ pub async fn run(
         };
         let mut stream = pin!(stream);
         let Some(error) = stop.run_until_cancelled(stream.as_mut()).await else {
-            let _ = leave.try_send(Up::Leave);
-            // The upstream ends the stream when it has read that.
-            let _ = timeout(LEAVE_PATIENCE, stream).await;
+            // Those that this node has fed may go on answering for a while: then the upstream must wait for that.
+            if node.is_alone() || is_broken(Rule::LeaveAlone) {
+                let _ = leave.try_send(Up::Leave);
+                // The upstream ends the stream when it has read that.
+                let _ = timeout(LEAVE_PATIENCE, stream).await;
+            }
             return Ok(());
         };
         match error {

@@ -27,6 +27,8 @@ pub enum Rule {
     RollAfterCommit,
     /// A follower that has gone without a word is waited for until its proof has lapsed.
     WaitForTheGone,
+    /// A node leaves only when nobody can answer from what it has vouched for.
+    LeaveAlone,
     /// A node whose row is gone registers anew, and starts from its revision then.
     NoProofWithoutRow,
     /// A node that holds another history than its database's drops it.

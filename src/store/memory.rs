@@ -201,10 +201,11 @@ impl Store for MemoryStore {
     async fn renew(
         &self,
         node_id: NodeId,
+        seq: i64,
         held: Option<Position>,
     ) -> Result<Option<Renewal>, StoreError> {
         let now = self.clock.now();
-        self.database.write(|content| content.renew(node_id, held, now))
+        self.database.write(|content| content.renew(node_id, seq, held, now))
     }
 
     async fn acknowledge(

@@ -91,7 +91,8 @@ const MIGRATION_SESSION: &str = "
 
 impl Backend for Postgres {
     const DIALECT: Dialect = Dialect {
-        begin_change: "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
+        // Not READ WRITE: of that, a standby says that it is not supported, not that it is read-only.
+        begin_change: "BEGIN ISOLATION LEVEL READ COMMITTED",
         begin_snapshot: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
                          SET LOCAL statement_timeout = '10min'; SET LOCAL enable_seqscan = on; \
                          SET LOCAL enable_hashjoin = on",

@@ -239,9 +239,10 @@ impl<DB: Backend> Store for SqlStore<DB> {
     async fn renew(
         &self,
         node_id: NodeId,
+        seq: i64,
         held: Option<Position>,
     ) -> Result<Option<Renewal>, StoreError> {
-        self.renew_member(node_id, held).await
+        self.renew_member(node_id, seq, held).await
     }
 
     async fn acknowledge(

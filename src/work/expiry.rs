@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(work.sweep_lag(), Duration::ZERO);
 
         clock.pass(Duration::from_secs(3_600 + 5));
-        replica.prove_once().await.unwrap();
+        replica.join().await.unwrap();
         assert_eq!(work.sweep_lag(), Duration::from_secs(5));
         assert_eq!(work.sweep().await.unwrap(), 1);
         assert_eq!(work.sweep_lag(), Duration::ZERO);

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::Path, sync::Arc, thread, time::Duration};
 use parking_lot::Mutex;
 use support_access::api::proto::v1::{
     self,
+    check_nodes_server::{CheckNodes, CheckNodesServer},
     support_access_admin_server::{SupportAccessAdmin, SupportAccessAdminServer},
     support_access_server::{SupportAccess, SupportAccessServer},
 };
@@ -13,9 +14,10 @@ use tokio::{
     runtime::Builder,
 };
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
-use tonic::{Code, Request, Response, Status, metadata::MetadataMap, transport::Server};
+use tonic::{Code, Request, Response, Status, Streaming, metadata::MetadataMap, transport::Server};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
+type Services = (SupportAccessAdminServer<Fake>, SupportAccessServer<Fake>, CheckNodesServer<Fake>);
 type Answer<T> = Result<Response<T>, Status>;
 
 /// What the server was asked, in order.
@@ -28,6 +30,7 @@ pub struct Heard {
     pub revocations: Vec<v1::RevokeAccessRequest>,
     pub lists: Vec<v1::ListGrantsRequest>,
     pub policies: Vec<v1::UpdateSupportPolicyRequest>,
+    pub waits: Vec<i64>,
     pub checks: Vec<v1::CheckAccessRequest>,
 }
 
@@ -40,11 +43,12 @@ impl Fake {
         let listener = std::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         listener.set_nonblocking(true).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let (admin, checks) = self.services();
+        let (admin, checks, nodes) = self.services();
         thread::spawn(move || {
             Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
                 let incoming = TcpListenerStream::new(TcpListener::from_std(listener).unwrap());
-                let router = Server::builder().add_service(admin).add_service(checks);
+                let server = Server::builder().add_service(admin);
+                let router = server.add_service(checks).add_service(nodes);
                 router.serve_with_incoming(incoming).await.unwrap();
             });
         });
@@ -55,18 +59,20 @@ impl Fake {
     pub fn start_at(&self, path: &Path) {
         let listener = std::os::unix::net::UnixListener::bind(path).unwrap();
         listener.set_nonblocking(true).unwrap();
-        let (admin, checks) = self.services();
+        let (admin, checks, nodes) = self.services();
         thread::spawn(move || {
             Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
                 let incoming = UnixListenerStream::new(UnixListener::from_std(listener).unwrap());
-                let router = Server::builder().add_service(admin).add_service(checks);
+                let server = Server::builder().add_service(admin);
+                let router = server.add_service(checks).add_service(nodes);
                 router.serve_with_incoming(incoming).await.unwrap();
             });
         });
     }
 
-    fn services(&self) -> (SupportAccessAdminServer<Self>, SupportAccessServer<Self>) {
-        (SupportAccessAdminServer::new(self.clone()), SupportAccessServer::new(self.clone()))
+    fn services(&self) -> Services {
+        let admin = SupportAccessAdminServer::new(self.clone());
+        (admin, SupportAccessServer::new(self.clone()), CheckNodesServer::new(self.clone()))
     }
 
     fn note(&self, metadata: &MetadataMap, note: impl FnOnce(&mut Heard)) {
@@ -208,8 +214,56 @@ impl SupportAccessAdmin for Fake {
         request: Request<v1::UpdateSupportPolicyRequest>,
     ) -> Answer<v1::UpdateSupportPolicyResponse> {
         let (metadata, _, message) = request.into_parts();
+        let enforcement = mk_enforcement(&message.tenant_id);
         self.note(&metadata, |heard| heard.policies.push(message));
-        Ok(Response::new(v1::UpdateSupportPolicyResponse::default()))
+        let enforcement = enforcement.map_err(|Stranger| busy())?;
+        Ok(Response::new(v1::UpdateSupportPolicyResponse { enforcement, ..Default::default() }))
+    }
+
+    /// Revision 7 is in force when it is asked for a second time, revision 8 never, and revision 9 is not there.
+    async fn wait_enforced(
+        &self,
+        request: Request<v1::WaitEnforcedRequest>,
+    ) -> Answer<v1::WaitEnforcedResponse> {
+        let (metadata, _, message) = request.into_parts();
+        self.note(&metadata, |heard| heard.waits.push(message.revision));
+        let state = match message.revision {
+            7 if self.0.lock().waits.len() > 1 => v1::EnforcementState::Complete,
+            7 | 8 => v1::EnforcementState::Pending,
+            _ => {
+                let violation = FieldViolation::new("revision", "there is no revision 9 yet");
+                let details = ErrorDetails::with_bad_request(vec![violation]);
+                return Err(Status::with_error_details(Code::NotFound, "not there", details));
+            }
+        };
+        let state = state.into();
+        let enforcement =
+            Some(v1::Enforcement { state, revision: message.revision, ..Default::default() });
+        Ok(Response::new(v1::WaitEnforcedResponse { enforcement }))
+    }
+}
+
+#[tonic::async_trait]
+impl CheckNodes for Fake {
+    type FollowStream = tokio_stream::Empty<Result<v1::FollowResponse, Status>>;
+
+    async fn follow(&self, _: Request<Streaming<v1::FollowRequest>>) -> Answer<Self::FollowStream> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn list_check_nodes(
+        &self,
+        _: Request<v1::ListCheckNodesRequest>,
+    ) -> Answer<v1::ListCheckNodesResponse> {
+        let node = v1::CheckNode {
+            node_id: "n1".into(),
+            kind: v1::NodeKind::Replica.into(),
+            version: "0.1.0".into(),
+            revision: 7,
+            ..v1::CheckNode::default()
+        };
+        let check_nodes = vec![node];
+        Ok(Response::new(v1::ListCheckNodesResponse { check_nodes, ..Default::default() }))
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod environment;
 mod fake;
+mod operator;
 
 use std::{
     io::pipe,
@@ -256,7 +257,7 @@ fn policy_set_updates_what_was_given_and_nothing_else() {
     let server = fake.start();
     let set = |args: &str| {
         let args = args.split_whitespace();
-        let args: Vec<_> = ["policy", "set", "acme"].into_iter().chain(args).collect();
+        let args: Vec<_> = ["policy", "set", "complete"].into_iter().chain(args).collect();
         run_at(&server, &args).code
     };
     assert_eq!(set("--etag e"), 64, "nothing to set");
@@ -269,9 +270,9 @@ fn policy_set_updates_what_was_given_and_nothing_else() {
         Some(prost_types::FieldMask { paths: paths.iter().copied().map(str::to_owned).collect() })
     };
     let first = v1::UpdateSupportPolicyRequest {
-        tenant_id: "acme".into(),
+        tenant_id: "complete".into(),
         support_policy: Some(v1::SupportPolicy {
-            tenant_id: "acme".into(),
+            tenant_id: "complete".into(),
             groups: vec![v1::SupportGroup {
                 group_id: "support".into(),
                 highest_level: v1::AccessLevel::ReadWrite.into(),
@@ -291,9 +292,9 @@ fn policy_set_updates_what_was_given_and_nothing_else() {
         reason: "why".into(),
     };
     let second = v1::UpdateSupportPolicyRequest {
-        tenant_id: "acme".into(),
+        tenant_id: "complete".into(),
         support_policy: Some(v1::SupportPolicy {
-            tenant_id: "acme".into(),
+            tenant_id: "complete".into(),
             ticket_required: true,
             ..Default::default()
         }),
@@ -317,6 +318,7 @@ fn a_change_that_is_not_known_to_be_in_force_exits_with_2_and_its_answer() {
             &["revoke", tenant, "g1"][..],
             &["revoke", "--all", tenant],
             &["extend", tenant, "g1", "--for", "1h"],
+            &["policy", "set", tenant, "--reason-required", "true"],
         ] {
             let said = run_at(&server, args);
             assert_eq!((said.code, said.stderr.as_str()), (code, stderr), "{args:?}");

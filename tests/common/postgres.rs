@@ -137,9 +137,9 @@ impl Cluster {
     /// Stops every process of the server where it is: connections stay open, and nobody answers.
     pub fn pause(&self) {
         let postmaster = self.postmaster();
-        let mut pids = vec![postmaster];
-        pids.extend(children(postmaster));
-        signal("STOP", &pids);
+        // First, so that it makes no more children.
+        signal("STOP", &[postmaster]);
+        signal("STOP", &children(postmaster));
     }
 
     /// Lets them go on after [`Self::pause`].

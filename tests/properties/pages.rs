@@ -20,7 +20,7 @@ proptest! {
     ) {
         let runtime = Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
-            let world = World::new();
+            let world = World::new().await;
             let acme = tenant("acme");
             let mut made: Vec<GrantId> = Vec::new();
             for _ in 0..before {
@@ -61,7 +61,7 @@ proptest! {
 /// A client refuses an answer of more than 4 MiB: pages of large grants are shorter than asked for, and nothing is lost.
 #[tokio::test]
 async fn a_page_is_never_larger_than_a_client_takes() {
-    let world = World::new();
+    let world = World::new().await;
     let acme = tenant("acme");
     let agent_ids: BTreeSet<_> =
         (0..100).map(|number| agent(&format!("{number:0>127}\u{1F511}"))).collect();

@@ -4,7 +4,7 @@ import uuid
 
 import grpc
 import pytest
-from client import Client, allowed, refused
+from client import Client, allowed, reason, refused
 from google.rpc import error_details_pb2
 from harness import Postgres, Server, eventually
 
@@ -20,6 +20,7 @@ def cluster():
 def test_postgres_goes_away_and_comes_back(cluster):
     with Server(cluster.new_database()) as server, Client(server.target, "acme") as client:
         kept = client.grant()
+        assert allowed(client.check())
         request = client.grant_request(request_id=str(uuid.uuid4()))
 
         cluster.stop()
@@ -32,7 +33,11 @@ def test_postgres_goes_away_and_comes_back(cluster):
                 change()
             retry = caught.refusal.detail(error_details_pb2.RetryInfo)
             assert retry.retry_delay.ToNanoseconds() > 0, "it says when to try again"
-        assert allowed(client.check()), "checks do not need the database"
+        stale = eventually(
+            lambda: (lambda it: it if reason(it) == "STALE" else None)(client.check()),
+            "without proof that it is current, the server denies",
+        )
+        assert not allowed(stale) and stale.valid_for.ToNanoseconds() == 0
 
         cluster.start()
 
@@ -44,6 +49,7 @@ def test_postgres_goes_away_and_comes_back(cluster):
                 return None
 
         made = eventually(granted, "a change works again")
+        eventually(lambda: allowed(client.check()), "checks are allowed again")
         assert {grant.grant_id for grant in client.list().grants} == {made.grant_id, kept.grant_id}
         revisions = [event.revision for event in client.events().events]
         assert revisions == [2, 1], "nothing half-written, nothing twice"

@@ -125,9 +125,10 @@ impl Store for HeldStore {
     async fn renew(
         &self,
         node_id: NodeId,
+        seq: i64,
         held: Option<Position>,
     ) -> Result<Option<Renewal>, StoreError> {
-        self.inner.renew(node_id, held).await
+        self.inner.renew(node_id, seq, held).await
     }
 
     async fn acknowledge(

@@ -1,8 +1,10 @@
 //! A whole server in this process, over real sockets.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "in tests a panic is an answer")]
 
+mod follow;
 mod harness;
 mod held;
 mod lifecycle;
 mod rpcs;
 mod sockets;
+mod upstreams;

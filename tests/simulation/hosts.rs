@@ -36,14 +36,18 @@ pub(crate) struct HostClock {
 
 impl Clock for HostClock {
     fn now(&self) -> Time {
-        let elapsed = turmoil::sim_elapsed().unwrap();
-        from_micros(1_700_000_000_000_000).unwrap() + elapsed + self.ahead
+        from_micros(1_700_000_000_000_000).unwrap() + elapsed() + self.ahead
     }
 
     fn boot_time(&self) -> BootTime {
-        let elapsed = i64::try_from(turmoil::sim_elapsed().unwrap().as_nanos()).unwrap();
+        let elapsed = i64::try_from(elapsed().as_nanos()).unwrap();
         BootTime(elapsed + elapsed / 1_000_000 * self.rate_ppm)
     }
+}
+
+/// The simulation's time. It has none while a host that has crashed is cleared away.
+fn elapsed() -> Duration {
+    turmoil::sim_elapsed().unwrap_or_default()
 }
 
 /// A replica, until its host crashes.

@@ -119,9 +119,10 @@ impl Store for Link {
     async fn renew(
         &self,
         node_id: NodeId,
+        seq: i64,
         held: Option<Position>,
     ) -> Result<Option<Renewal>, StoreError> {
-        self.there_and_back(self.inner.renew(node_id, held)).await
+        self.there_and_back(self.inner.renew(node_id, seq, held)).await
     }
 
     async fn acknowledge(

@@ -14,7 +14,7 @@ mod world;
 use std::env;
 
 /// Histories in an ordinary run of the tests.
-const SEEDS: u64 = 40;
+const SEEDS: u64 = 20;
 
 #[test]
 fn random_histories_keep_the_promise() {

@@ -279,7 +279,7 @@ pub async fn a_closed_store_is_unavailable(bench: &Bench) {
         store.tightening(&tenant("acme")).await.map(drop),
         store.next_expiry().await.map(drop),
         store.register(&member(id)).await,
-        store.renew(id, None).await.map(drop),
+        store.renew(id, 0, None).await.map(drop),
         store.acknowledge(id, held, ack(0)).await.map(drop),
         store.report(id, &[]).await,
         store.roll().await.map(drop),

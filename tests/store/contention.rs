@@ -49,7 +49,7 @@ async fn a_strike_off_waits_for_a_renewal_in_flight() {
         renewing.execute(if is_committed { "COMMIT" } else { "ROLLBACK" }).await.unwrap();
         assert_eq!(striking.await.unwrap(), !is_committed);
         assert_eq!(row(store.as_ref(), id).await.is_some(), is_committed);
-        assert_eq!(store.renew(id, None).await.unwrap().is_some(), is_committed);
+        assert_eq!(store.renew(id, 0, None).await.unwrap().is_some(), is_committed);
         renewing.close().await.unwrap();
     }
 }
@@ -63,7 +63,7 @@ async fn a_renewal_waits_for_a_strike_off_in_flight() {
         let head = store.head().await.unwrap();
         let mut striking = session(&bench).await;
         striking.execute("BEGIN; DELETE FROM check_node WHERE seq = 0").await.unwrap();
-        let renewing = store.renew(id, Some(head));
+        let renewing = store.renew(id, 0, Some(head));
         tokio::pin!(renewing);
         assert!(timeout(A_WHILE, &mut renewing).await.is_err(), "it did not wait");
         striking.execute(if is_committed { "COMMIT" } else { "ROLLBACK" }).await.unwrap();
@@ -84,7 +84,7 @@ async fn a_renewal_and_an_acknowledgement_at_once_are_both_kept() {
     let mut other = session(&bench).await;
     other.execute(RENEWAL_IN_FLIGHT).await.unwrap();
     let (renewed, acknowledged, ()) =
-        tokio::join!(store.renew(id, Some(head)), store.acknowledge(id, head, ack(1)), async {
+        tokio::join!(store.renew(id, 0, Some(head)), store.acknowledge(id, head, ack(1)), async {
             other.execute("SELECT pg_sleep(0.3); COMMIT").await.unwrap();
         });
     assert!(renewed.unwrap().unwrap().is_held && acknowledged.unwrap());
@@ -129,7 +129,7 @@ async fn nodes_wait_neither_for_changes_nor_for_readers() {
     let readers = join_all((0..16).map(|_| store.tightening(&tenant)));
     let nodes = async {
         tokio::task::yield_now().await;
-        assert!(store.renew(id, Some(head)).await.unwrap().unwrap().is_held);
+        assert!(store.renew(id, 0, Some(head)).await.unwrap().unwrap().is_held);
         assert!(store.acknowledge(id, head, ack(1)).await.unwrap());
         store.report(id, &[]).await.unwrap();
         assert_eq!(store.roll().await.unwrap().members.len(), 2);
@@ -162,11 +162,11 @@ async fn a_renewal_is_durable_and_an_acknowledgement_need_not_be() {
     let id = registered(store.as_ref()).await;
     let head = store.head().await.unwrap();
     Cluster::shared().psql(&database, SPY);
-    store.renew(id, None).await.unwrap().unwrap();
+    store.renew(id, 0, None).await.unwrap().unwrap();
     for _ in 0..8 {
         // More often than there are connections, so that every one has done both.
         assert!(store.acknowledge(id, head, ack(0)).await.unwrap());
-        store.renew(id, None).await.unwrap().unwrap();
+        store.renew(id, 0, None).await.unwrap().unwrap();
     }
     assert!(store.strike_off(id, 9).await.unwrap());
     let seen = Cluster::shared()

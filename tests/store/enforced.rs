@@ -109,7 +109,7 @@ pub async fn the_roll_and_the_records_are_there_after_reopening(bench: &Bench) {
     store.record_enforced(1, 1, ENFORCED).await.unwrap();
     let id = crate::roll::registered(store.as_ref()).await;
     let head = store.head().await.unwrap();
-    store.renew(id, Some(head)).await.unwrap().unwrap();
+    store.renew(id, 0, Some(head)).await.unwrap().unwrap();
     assert!(store.acknowledge(id, head, crate::words::ack(1)).await.unwrap());
     store.close().await;
     let store = bench.open().await;

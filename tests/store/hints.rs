@@ -51,7 +51,7 @@ pub async fn nobody_is_told_of_what_was_not_done(bench: &Bench) {
     change.append(granted(new_grant("acme", "support", change.now()))).await.unwrap();
     drop(change);
     // Of no interest to others.
-    store.renew(id, None).await.unwrap().unwrap();
+    store.renew(id, 0, None).await.unwrap().unwrap();
     store.report(id, &[]).await.unwrap();
     // Refused.
     assert!(!store.acknowledge(id, head, ack(1)).await.unwrap());

@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout};
 use crate::{
     faults::{BOUND, is_unavailable, own_cluster, recovers},
     roll::{registered, row},
-    words::{ENFORCED, ack, make_grant, member, new_node},
+    words::{ENFORCED, ack, granted, make_grant, member, new_grant, new_node},
 };
 
 /// Asks everything that a node may ask at once, and expects to be told soon that the database is not available.
@@ -21,7 +21,7 @@ async fn nothing_answers(store: &dyn Store) {
     let (id, new) = (new_node(), member(new_node()));
     tokio::join!(
         is_unavailable(store.register(&new)),
-        is_unavailable(store.renew(id, None)),
+        is_unavailable(store.renew(id, 0, None)),
         is_unavailable(store.acknowledge(id, held, ack(0))),
         is_unavailable(store.report(id, &[])),
         is_unavailable(store.roll()),
@@ -68,7 +68,7 @@ async fn nodes_are_told_that_the_database_is_away() {
         cluster.start();
         recovers(store.as_ref()).await;
         hears(store.as_ref()).await;
-        assert!(store.renew(id, None).await.unwrap().is_some());
+        assert!(store.renew(id, 0, None).await.unwrap().is_some());
     }
     assert_eq!(row(store.as_ref(), id).await.unwrap().seq, 2);
 }
@@ -100,7 +100,7 @@ async fn nodes_are_told_that_the_database_has_fallen_silent() {
     cluster.resume();
     recovers(store.as_ref()).await;
     hears(store.as_ref()).await;
-    assert!(store.renew(id, None).await.unwrap().is_some());
+    assert!(store.renew(id, 0, None).await.unwrap().is_some());
     timeout(BOUND, store.close()).await.expect("closing ends");
 }
 
@@ -116,6 +116,42 @@ async fn silence_alone_is_no_loss() {
     assert_eq!(timeout(BOUND, hints.next()).await.unwrap().unwrap(), Hint::Log);
 }
 
+/// With synchronous replication, a primary whose standby has gone, perhaps to take its place, commits nothing; and no time
+/// limit of the server's may cut the wait for that short, and call it a success. An acknowledgement need not wait.
+#[tokio::test]
+async fn a_primary_that_cannot_replicate_proves_nothing() {
+    let (cluster, bench) = own_cluster();
+    let store = bench.open().await;
+    let (id, other) = (registered(store.as_ref()).await, registered(store.as_ref()).await);
+    let (dead, witness) = (registered(store.as_ref()).await, registered(store.as_ref()).await);
+    let head = store.head().await.unwrap();
+    let replicate_to = |standby: &str| {
+        let set = format!("ALTER SYSTEM SET synchronous_standby_names = '{standby}'");
+        cluster.psql("postgres", &format!("{set}; SELECT pg_reload_conf()"));
+    };
+    replicate_to("nobody");
+    // The server takes its time to see the new setting.
+    let deadline = Instant::now() + BOUND;
+    while timeout(Duration::from_millis(300), store.report(witness, &[])).await.is_ok() {
+        assert!(Instant::now() < deadline, "it commits without a standby");
+    }
+    assert!(store.acknowledge(other, head, ack(0)).await.unwrap());
+    let change = async {
+        let mut change = store.begin().await?;
+        change.append(granted(new_grant("acme", "support", change.now()))).await?;
+        change.commit().await
+    };
+    tokio::join!(
+        is_unavailable(store.renew(id, 0, Some(head))),
+        is_unavailable(store.strike_off(dead, 0)),
+        is_unavailable(change),
+    );
+    assert_eq!(store.head().await.unwrap(), head, "nobody sees what is not replicated");
+    replicate_to("");
+    recovers(store.as_ref()).await;
+    assert!(store.renew(id, 0, Some(head)).await.unwrap().unwrap().is_held);
+}
+
 /// As behind an address that was moved: reads would answer, with what may be out of date.
 #[tokio::test]
 async fn a_standby_proves_nothing() {
@@ -124,14 +160,29 @@ async fn a_standby_proves_nothing() {
     let id = registered(store.as_ref()).await;
     let head = store.head().await.unwrap();
     cluster.demote();
+    let new = member(new_node());
+    is_refused(async || store.roll().await.map(drop)).await;
+    is_refused(async || store.renew(id, 0, Some(head)).await.map(drop)).await;
+    is_refused(async || store.acknowledge(id, head, ack(0)).await.map(drop)).await;
+    is_refused(async || store.report(id, &[]).await).await;
+    is_refused(async || store.strike_off(id, 0).await.map(drop)).await;
+    is_refused(async || store.register(&new).await).await;
+    is_refused(async || store.listen().await.map(drop)).await;
+    is_refused(async || store.begin().await.map(drop)).await;
+    assert_eq!(store.head().await.unwrap(), head, "it can be read");
+}
+
+/// Asks until it is the standby that refuses, and not a connection that was lost with the primary.
+async fn is_refused(ask: impl AsyncFn() -> Result<(), StoreError>) {
     let deadline = Instant::now() + BOUND;
-    while store.head().await.is_err() {
-        assert!(Instant::now() < deadline, "a standby can be read");
+    loop {
+        let refusal = match ask().await {
+            Err(StoreError::Unavailable(error)) => error.to_string(),
+            other => panic!("{other:?}"),
+        };
+        if ["recovery", "read-only", "standby"].iter().any(|word| refusal.contains(word)) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{refusal}");
     }
-    is_unavailable(store.roll()).await;
-    is_unavailable(store.renew(id, Some(head))).await;
-    is_unavailable(store.acknowledge(id, head, ack(0))).await;
-    is_unavailable(store.strike_off(id, 0)).await;
-    is_unavailable(store.register(&member(new_node()))).await;
-    is_unavailable(async { store.listen().await.map(drop) }).await;
 }

@@ -29,7 +29,7 @@ pub async fn row(store: &dyn Store, id: NodeId) -> Option<Member> {
 }
 
 async fn renewed(store: &dyn Store, id: NodeId, held: Option<Position>) -> Renewal {
-    store.renew(id, held).await.unwrap().expect("the node has a row")
+    store.renew(id, 0, held).await.unwrap().expect("the node has a row")
 }
 
 pub async fn a_node_is_in_the_roll_until_it_is_struck_off(bench: &Bench) {
@@ -52,7 +52,7 @@ pub async fn a_node_is_in_the_roll_until_it_is_struck_off(bench: &Bench) {
 
     // From then on it can prove nothing, until it is in the roll again.
     let held = store.head().await.unwrap();
-    assert_eq!(store.renew(id, Some(held)).await.unwrap(), None);
+    assert_eq!(store.renew(id, 0, Some(held)).await.unwrap(), None);
     assert!(!store.acknowledge(id, held, ack(0)).await.unwrap());
     store.report(id, &[]).await.unwrap();
     assert_eq!(row(store.as_ref(), id).await, None, "only registering makes a row");
@@ -70,7 +70,7 @@ pub async fn registering_again_never_sets_a_node_back(bench: &Bench) {
     assert!(store.acknowledge(id, held, ack(1)).await.unwrap());
     store.report(id, &[follower(id)]).await.unwrap();
     let again =
-        NewMember { node_id: id, version: "1.2.4".into(), max_staleness: Duration::from_mins(1) };
+        NewMember { version: "1.2.4".into(), max_staleness: Duration::from_mins(1), ..member(id) };
     store.register(&again).await.unwrap();
     let row = row(store.as_ref(), id).await.unwrap();
     assert_eq!(row.seq, 1, "who watches whether it moves would be misled");

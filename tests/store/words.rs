@@ -116,7 +116,12 @@ pub fn new_node() -> NodeId {
 
 /// A node that may answer for two seconds from one proof.
 pub fn member(node_id: NodeId) -> NewMember {
-    NewMember { node_id, version: "1.2.3".into(), max_staleness: Duration::from_secs(2) }
+    NewMember {
+        node_id,
+        version: "1.2.3".into(),
+        max_staleness: Duration::from_secs(2),
+        first_seq: 0,
+    }
 }
 
 /// Of a node that feeds two others, one of which has lapsed.

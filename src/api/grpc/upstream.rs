@@ -1,12 +1,17 @@
 //! The way to a check node that is followed.
 
-use std::{error::Error, fmt, iter::successors, time::Duration};
+use std::{error::Error, fmt, io, iter::successors, time::Duration};
 
 use futures::{
     StreamExt,
     stream::{BoxStream, unfold},
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::mpsc,
+    time::timeout,
+};
 use tonic::{
     Code, Status, async_trait,
     metadata::MetadataMap,
@@ -36,6 +41,8 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 const WINDOW: u32 = 4 * 1_024 * 1_024;
 /// The most characters of what an upstream says that are passed on.
 const MESSAGE_LENGTH_MAX: usize = 300;
+/// How every answer of an HTTP/1 server begins.
+const HTTP1: &[u8; 7] = b"HTTP/1.";
 /// How HTTP/2 and gRPC say that what came is neither.
 const NO_GRPC: [&str; 4] = [
     "frame with invalid size",
@@ -87,7 +94,25 @@ impl GrpcUpstream {
         let channel = self.endpoint.connect().await.map_err(|error| {
             FollowError::Lost(format!("it cannot be reached: {}", plain(&innermost(&error))))
         })?;
-        open_on(channel, &self.url, outgoing).await
+        match open_on(channel, &self.url, outgoing).await {
+            Err(FollowError::Lost(_)) if self.speaks_http1().await => Err(no_server(&self.url)),
+            opened => opened,
+        }
+    }
+
+    /// Whether an HTTP/1 server is there, such as our own, on its HTTP port: it may just hang up on whoever speaks HTTP/2.
+    async fn speaks_http1(&self) -> bool {
+        let Some(authority) = self.endpoint.uri().authority() else { return false };
+        let port = authority.port_u16().unwrap_or(80);
+        let request = format!("GET / HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
+        let asking = async {
+            let mut stream = TcpStream::connect(format!("{}:{port}", authority.host())).await?;
+            stream.write_all(request.as_bytes()).await?;
+            let mut answer = [0; HTTP1.len()];
+            stream.read_exact(&mut answer).await?;
+            io::Result::Ok(answer == *HTTP1)
+        };
+        asking.await.unwrap_or(false)
     }
 }
 

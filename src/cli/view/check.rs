@@ -1,6 +1,6 @@
 //! Decisions, and why.
 
-use super::{Answer, Cell, Look, Tone, details, grant, level, moment_utc, short, span, table, v1};
+use super::{Answer, Cell, Look, Tone, about, details, grant, level, moment_utc, short, table, v1};
 
 impl Answer for v1::CheckAccessResponse {
     const NAME: &'static str = "CheckAccessResponse";
@@ -19,7 +19,7 @@ impl Answer for v1::CheckAccessResponse {
             let end = moment_utc(self.expire_time.as_ref(), "until revoked");
             rows.push(("Level", Cell::new(level(self.access_level()))));
             rows.push(("End", Cell::new(end)));
-            rows.push(("Valid for", Cell::new(span(self.valid_for.as_ref()))));
+            rows.push(("Valid for", Cell::new(about(self.valid_for.as_ref()))));
         }
         rows.push(("Revision", Cell::new(self.revision.to_string())));
         details(look, &rows)
@@ -43,7 +43,8 @@ impl Answer for v1::ExplainAccessResponse {
         text += "\n";
         text += &grant::candidates(look, &self.candidates);
         if self.candidates_truncated {
-            text += "\nThere are more grants; `support-access list` shows them.\n";
+            text +=
+                "\nThere may be more grants; `support-access list`, at a server, shows them all.\n";
         }
         text
     }

@@ -1,6 +1,6 @@
 //! The history.
 
-use super::{Answer, Cell, Look, grant, level, moment, moment_utc, short, table, v1};
+use super::{Answer, Cell, Look, about, grant, level, moment, moment_utc, short, table, v1};
 
 impl Answer for v1::ListEventsResponse {
     const NAME: &'static str = "ListEventsResponse";
@@ -30,6 +30,18 @@ fn row(event: &v1::Event) -> Vec<Cell> {
 
 /// What of the event is not in the other columns.
 fn what(event: &v1::Event) -> String {
+    let enforced = event.enforcement.as_ref().map(enforced);
+    let parts = [Some(content(event)).filter(|text| !text.is_empty()), enforced];
+    parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
+fn enforced(enforcement: &v1::Enforcement) -> String {
+    let elapsed = about(enforcement.elapsed.as_ref());
+    let (confirmed, lapsed) = (enforcement.nodes_acknowledged, enforcement.nodes_lapsed);
+    format!("in force everywhere after {elapsed} ({confirmed} confirmed, {lapsed} lapsed)")
+}
+
+fn content(event: &v1::Event) -> String {
     if let Some(policy) = &event.support_policy {
         return super::policy::summary(policy);
     }

@@ -1,12 +1,12 @@
 //! Support policies.
 
-use super::{Answer, Cell, Look, details, grant, level, span, table, v1, yes_or_no};
+use super::{Answer, Cell, Look, details, enforcement, grant, level, span, table, v1, yes_or_no};
 
 impl Answer for v1::GetSupportPolicyResponse {
     const NAME: &'static str = "GetSupportPolicyResponse";
 
     fn for_people(&self, look: Look) -> String {
-        policy(look, &self.support_policy.clone().unwrap_or_default())
+        policy(look, &self.support_policy.clone().unwrap_or_default(), None)
     }
 }
 
@@ -14,7 +14,8 @@ impl Answer for v1::UpdateSupportPolicyResponse {
     const NAME: &'static str = "UpdateSupportPolicyResponse";
 
     fn for_people(&self, look: Look) -> String {
-        let text = policy(look, &self.support_policy.clone().unwrap_or_default());
+        let in_force = enforcement(self.enforcement.as_ref());
+        let text = policy(look, &self.support_policy.clone().unwrap_or_default(), Some(in_force));
         if self.grants_outside_policy.is_empty() {
             return text;
         }
@@ -23,10 +24,10 @@ impl Answer for v1::UpdateSupportPolicyResponse {
     }
 }
 
-fn policy(look: Look, policy: &v1::SupportPolicy) -> String {
+fn policy(look: Look, policy: &v1::SupportPolicy, more: Option<(&str, Cell)>) -> String {
     let presets = policy.preset_durations.iter().map(|preset| span(Some(preset)));
     let presets = presets.collect::<Vec<_>>().join(", ");
-    let rows = [
+    let mut rows = vec![
         ("Tenant", Cell::new(&policy.tenant_id)),
         ("Preset durations", Cell::new(presets)),
         ("Default duration", Cell::new(span(policy.default_duration.as_ref()))),
@@ -37,6 +38,7 @@ fn policy(look: Look, policy: &v1::SupportPolicy) -> String {
         ("Longest schedule ahead", Cell::new(span(policy.longest_schedule_ahead.as_ref()))),
         ("Etag", Cell::new(&policy.etag)),
     ];
+    rows.extend(more);
     let text = details(look, &rows);
     if policy.groups.is_empty() {
         return text + "\nNo group may be let in.\n";
@@ -71,4 +73,21 @@ pub(super) fn summary(policy: &v1::SupportPolicy) -> String {
     ];
     rules.into_iter().filter(|(holds, _)| *holds).for_each(|(_, rule)| text += rule);
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_that_was_tightened_says_how_far_that_got() {
+        let state = v1::EnforcementState::Complete.into();
+        let enforcement =
+            Some(v1::Enforcement { state, revision: 9, ..v1::Enforcement::default() });
+        let answer = v1::UpdateSupportPolicyResponse { enforcement, ..Default::default() };
+        let text = answer.for_people(Look::default());
+        let (_, tail) = text.split_once("Etag                    -\n").unwrap();
+        let line = "In force                at every check node, after - (revision 9, 0 confirmed, 0 lapsed)\n\n";
+        assert!(tail.starts_with(line), "{text}");
+    }
 }

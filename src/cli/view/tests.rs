@@ -43,7 +43,7 @@ fn mk_enforcement(state: v1::EnforcementState) -> v1::Enforcement {
     v1::Enforcement {
         state: state.into(),
         revision: 9,
-        elapsed: Some(Duration { seconds: 0, nanos: 12_000_000 }),
+        elapsed: Some(Duration { seconds: 0, nanos: 12_345_678 }),
         nodes_acknowledged: 1,
         nodes_lapsed: 0,
     }
@@ -242,7 +242,7 @@ The entry is active         does not arise  -
 GRANT  STATE   GROUP    LEVEL      START (UTC)          END (UTC)            FINDING
 g1     ACTIVE  support  READ_ONLY  2026-12-01 09:00:00  2026-12-08 09:00:00  EXPIRED, LEVEL_EXCEEDED
 
-There are more grants; `support-access list` shows them.
+There may be more grants; `support-access list`, at a server, shows them all.
 ",
     );
 }
@@ -309,14 +309,26 @@ fn history_says_what_happened() {
         support_policy: Some(mk_policy()),
         ..event(3, v1::EventType::PolicyUpdated)
     };
-    let events = vec![update, event(2, v1::EventType::Extended), event(1, v1::EventType::Granted)];
+    let enforcement = Some(v1::Enforcement {
+        elapsed: Some(Duration { seconds: 0, nanos: 4_999_999 }),
+        nodes_acknowledged: 3,
+        ..mk_enforcement(v1::EnforcementState::Complete)
+    });
+    let enforced = |event| v1::Event { enforcement, ..event };
+    let events = vec![
+        enforced(event(4, v1::EventType::Revoked)),
+        update,
+        enforced(event(2, v1::EventType::Extended)),
+        event(1, v1::EventType::Granted),
+    ];
     check(
         &v1::ListEventsResponse { events, next_page_token: String::new() },
         "\
-REVISION  TIME (UTC)           EVENT           GRANT  BY     WHAT                                                                              REASON
-3         2026-12-01 09:00:00  POLICY_UPDATED  -      alice  groups support:ADMIN; longest 90d; starts up to 14d ahead; until revoked allowed  because
-2         2026-12-01 09:00:00  EXTENDED        g1     alice  until 2026-12-08 09:00:00 UTC, before until revoked                               because
-1         2026-12-01 09:00:00  GRANTED         g1     alice  support at READ_ONLY until 2026-12-08 09:00:00 UTC                                because
+REVISION  TIME (UTC)           EVENT           GRANT  BY     WHAT                                                                                                        REASON
+4         2026-12-01 09:00:00  REVOKED         g1     alice  in force everywhere after 4ms (3 confirmed, 0 lapsed)                                                       because
+3         2026-12-01 09:00:00  POLICY_UPDATED  -      alice  groups support:ADMIN; longest 90d; starts up to 14d ahead; until revoked allowed                            because
+2         2026-12-01 09:00:00  EXTENDED        g1     alice  until 2026-12-08 09:00:00 UTC, before until revoked; in force everywhere after 4ms (3 confirmed, 0 lapsed)  because
+1         2026-12-01 09:00:00  GRANTED         g1     alice  support at READ_ONLY until 2026-12-08 09:00:00 UTC                                                          because
 ",
     );
 }
@@ -352,7 +364,7 @@ fn json_is_the_message_under_the_names_of_the_proto_files() {
   "enforcement": {
     "state": "ENFORCEMENT_STATE_COMPLETE",
     "revision": "9",
-    "elapsed": "0.012s",
+    "elapsed": "0.012345678s",
     "nodes_acknowledged": 1,
     "nodes_lapsed": 0
   },
@@ -376,6 +388,8 @@ fn every_answer_can_be_json() {
     check::<v1::ListEventsResponse>();
     check::<v1::GetSupportPolicyResponse>();
     check::<v1::UpdateSupportPolicyResponse>();
+    check::<v1::WaitEnforcedResponse>();
+    check::<v1::ListCheckNodesResponse>();
     check::<v1::CheckAccessResponse>();
     check::<v1::ExplainAccessResponse>();
 }

@@ -97,7 +97,11 @@ fn flags_go_before_the_environment_before_the_file_before_the_default() {
             |config| config.max_live_grants_per_tenant.to_string(),
         ),
     ];
-    assert_eq!(cases.map(|case| case.0), SETTINGS, "every setting has its case");
+    let mut covered = cases.map(|case| case.0);
+    covered.sort_unstable();
+    let mut settings = [&COMMON[..], &OF_REPLICA[..]].concat();
+    settings.sort_unstable();
+    assert_eq!(covered[..], settings, "every setting has its case");
     for (name, line, [default, from_file, from_env, from_flag], read) in cases {
         let variable = format!("SUPPORT_ACCESS_{}", name.replace('-', "_").to_uppercase());
         let file = Some(line);
@@ -129,9 +133,9 @@ fn several_addresses_can_be_listened_on() {
         ListenAddress::Unix("/run/access.sock".into()),
     ];
     let flags = vec![(LISTEN, "127.0.0.1:1"), (LISTEN, "unix:/run/access.sock")];
-    assert_eq!(load(&Given { flags, ..Given::default() }).unwrap().listen, expected);
+    assert_eq!(load(&Given { flags, ..Given::default() }).unwrap().common.listen, expected);
     let env = vec![("SUPPORT_ACCESS_LISTEN", "127.0.0.1:1, unix:/run/access.sock")];
-    assert_eq!(load(&Given { env, ..Given::default() }).unwrap().listen, expected);
+    assert_eq!(load(&Given { env, ..Given::default() }).unwrap().common.listen, expected);
 }
 
 #[test]
@@ -164,7 +168,7 @@ fn only_loopback_is_listened_on_unless_insecure() {
                 )
             );
             let flags = vec![(name, address), (INSECURE, "true")];
-            assert!(load(&Given { flags, ..Given::default() }).unwrap().insecure);
+            assert!(load(&Given { flags, ..Given::default() }).unwrap().common.insecure);
         }
     }
 }
@@ -219,8 +223,8 @@ fn a_file_is_refused_with_the_key_and_the_file() {
         (
             "max-staleness = '2s'",
             "the configuration file FILE has the unknown key \"max-staleness\"; known are listen, http_listen, \
-             database_url, max_staleness, drain_timeout, insecure, log, log_format, max_live_grants_per_tenant and \
-             policy",
+             drain_timeout, insecure, log, log_format, database_url, max_staleness, max_live_grants_per_tenant, upstream \
+             and policy",
         ),
         (
             "max_staleness = 2",
@@ -297,4 +301,36 @@ fn a_password_is_not_shown() {
     let config = load_flag(DATABASE_URL, "postgres://me:secret@db/x").unwrap();
     let shown = format!("{config:?}");
     assert!(shown.contains("postgres:…") && !shown.contains("secret"), "{shown}");
+}
+
+fn load_sidecar(flags: &[(&'static str, &str)]) -> Result<SidecarConfig, String> {
+    let mut given = Flags::default();
+    for (name, value) in flags {
+        given = given.with(name, [(*value).to_owned()]);
+    }
+    SidecarConfig::load(&given, &|_| None).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_sidecar_must_have_somebody_to_follow() {
+    let upstreams = load_sidecar(&[(UPSTREAM, "http://replica:50051")]).unwrap().upstreams;
+    assert_eq!(upstreams, ["http://replica:50051"]);
+    assert!(load_sidecar(&[]).unwrap_err().starts_with("--upstream must be given, such as"));
+    for wrong in ["replica:50051", "https://replica", "unix:", "http://"] {
+        let error = load_sidecar(&[(UPSTREAM, wrong)]).unwrap_err();
+        assert!(error.starts_with("--upstream must be like http://replica:50051"), "{error}");
+    }
+}
+
+#[test]
+fn a_sidecar_may_share_the_file_of_a_replica() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("config.toml");
+    fs::write(&path, "max_staleness = \"3s\"\nupstream = [\"http://a:1\", \"unix:/b\"]").unwrap();
+    let flags = Flags::default().with_file(Some(path));
+    assert_eq!(
+        SidecarConfig::load(&flags, &|_| None).unwrap().upstreams,
+        ["http://a:1", "unix:/b"]
+    );
+    assert_eq!(Config::load(&flags, &|_| None).unwrap().max_staleness, Duration::from_secs(3));
 }

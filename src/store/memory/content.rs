@@ -106,10 +106,11 @@ impl Content {
     pub(super) fn renew(
         &mut self,
         node_id: NodeId,
+        seq: i64,
         held: Option<Position>,
         now: Time,
     ) -> Option<Renewal> {
-        self.roll.renew(node_id, now).then(|| Renewal {
+        self.roll.renew(node_id, seq, now).then(|| Renewal {
             head: self.head(),
             is_held: held.is_some_and(|held| self.holds(held)),
             now,

@@ -32,12 +32,12 @@ struct Row {
 impl RollBook {
     /// A row that is there already keeps its `seq`, which never goes back: somebody may be watching whether it moves.
     pub(super) fn register(&mut self, member: &NewMember, now: Time) {
-        let NewMember { node_id, version, max_staleness } = member.clone();
+        let NewMember { node_id, version, max_staleness, first_seq } = member.clone();
         let earlier = self.rows.get(&node_id);
         let row = Row {
             version,
             max_staleness,
-            seq: earlier.map_or(0, |row| row.seq),
+            seq: earlier.map_or(first_seq, |row| row.seq),
             ack: Ack { revision: 0, nodes: 0, nodes_lapsed: 0 },
             renew_time: earlier.map_or(now, |row| row.renew_time),
             followers: Vec::new(),
@@ -48,9 +48,9 @@ impl RollBook {
     }
 
     /// False if there is no such row.
-    pub(super) fn renew(&mut self, node_id: NodeId, now: Time) -> bool {
+    pub(super) fn renew(&mut self, node_id: NodeId, seq: i64, now: Time) -> bool {
         let Some(row) = self.rows.get_mut(&node_id) else { return false };
-        row.seq += 1;
+        row.seq = seq.max(row.seq + 1);
         row.renew_time = now;
         true
     }

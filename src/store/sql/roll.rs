@@ -47,9 +47,10 @@ impl<DB: Backend> SqlStore<DB> {
     pub(super) async fn renew_member(
         &self,
         node_id: NodeId,
+        seq: i64,
         held: Option<Position>,
     ) -> Result<Option<Renewal>, StoreError> {
-        let ask = roll::renew(&DB::DIALECT, node_id, held, self.clock.now());
+        let ask = roll::renew(&DB::DIALECT, node_id, seq, held, self.clock.now());
         let rows: Vec<RenewalRow> = self.keep(ask).await?;
         rows.into_iter().next().map(RenewalRow::into_words).transpose()
     }

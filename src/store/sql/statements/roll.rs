@@ -15,12 +15,17 @@ pub(in crate::store) fn insert_member(
     member: &NewMember,
     clock: Time,
 ) -> Statement {
-    let NewMember { node_id, version, max_staleness } = member;
-    let mut values = vec![(*node_id).into(), version.as_str().into(), (*max_staleness).into()];
+    let NewMember { node_id, version, max_staleness, first_seq } = member;
+    let mut values = vec![
+        (*node_id).into(),
+        version.as_str().into(),
+        (*max_staleness).into(),
+        (*first_seq).into(),
+    ];
     let now = now(dialect, clock, &mut values);
     let sql = format!(
         "INSERT INTO check_node (node_id, seq, acked_revision, nodes, nodes_lapsed, max_staleness, \
-         version, renew_time, report) VALUES ($1, 0, 0, 0, 0, $3, $2, {now}, '[]') \
+         version, renew_time, report) VALUES ($1, $4, 0, 0, 0, $3, $2, {now}, '[]') \
          ON CONFLICT (node_id) DO UPDATE SET acked_revision = 0, nodes = 0, nodes_lapsed = 0, \
          max_staleness = excluded.max_staleness, version = excluded.version, report = '[]'"
     );
@@ -41,14 +46,16 @@ pub(in crate::store) fn update_max_staleness(dialect: &Dialect) -> Statement {
 pub(in crate::store) fn renew(
     dialect: &Dialect,
     node_id: NodeId,
+    seq: i64,
     held: Option<Position>,
     clock: Time,
 ) -> Statement {
-    let mut values = vec![node_id.into()];
+    let mut values = vec![node_id.into(), seq.into()];
     let held = is_held(held, &mut values);
     let now = now(dialect, clock, &mut values);
     let sql = format!(
-        "UPDATE check_node SET seq = seq + 1, renew_time = {now} WHERE node_id = $1 \
+        "UPDATE check_node SET seq = CASE WHEN seq < $2 THEN $2 ELSE seq + 1 END, \
+         renew_time = {now} WHERE node_id = $1 \
          RETURNING (SELECT epoch FROM head) AS epoch, (SELECT revision FROM head) AS revision, \
          (SELECT time FROM head) AS time, {held} AS is_held, renew_time"
     );

@@ -1,0 +1,222 @@
+//! The one database: the memory store, with row locks that take time, and with failures of the whole.
+//!
+//! What a client asks for runs here to its end, whether the client still waits or not, as it does in PostgreSQL.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::{
+    sync::{OwnedMutexGuard, mpsc},
+    time::sleep,
+};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    domain::{Ack, NodeId, NodeInfo, Position},
+    simulation::{
+        clocks::DatabaseClock,
+        judge::{Aftermath, Judge},
+    },
+    store::{
+        Hint, NewMember, Renewal, Store, StoreError,
+        memory::{Backup, MemoryStore},
+    },
+};
+
+type RowLock = Arc<tokio::sync::Mutex<()>>;
+
+#[derive(Debug)]
+pub(super) struct Database {
+    pub(super) store: MemoryStore,
+    pub(super) clock: Arc<DatabaseClock>,
+    pub(super) judge: Arc<Judge>,
+    pub(super) tasks: TaskTracker,
+    rows: Mutex<BTreeMap<NodeId, RowLock>>,
+    listeners: Mutex<Vec<mpsc::UnboundedSender<Hint>>>,
+    status: Mutex<Status>,
+}
+
+#[derive(Debug, Default)]
+struct Status {
+    is_down: bool,
+    /// Counts failures: what was under way before one is gone.
+    incarnation: u64,
+    /// Counts changes of who is in the roll.
+    roll_version: u64,
+}
+
+/// What one client is connected to.
+#[derive(Debug, Clone)]
+pub(super) struct Session {
+    pub(super) database: Arc<Database>,
+    incarnation: u64,
+}
+
+pub(super) fn away() -> StoreError {
+    StoreError::Unavailable("the database is away".into())
+}
+
+impl Database {
+    pub(super) fn new(clock: DatabaseClock, judge: Arc<Judge>) -> Arc<Self> {
+        let clock = Arc::new(clock);
+        Arc::new(Self {
+            store: MemoryStore::new(clock.clone()),
+            clock,
+            judge,
+            tasks: TaskTracker::new(),
+            rows: Mutex::default(),
+            listeners: Mutex::default(),
+            status: Mutex::default(),
+        })
+    }
+
+    pub(super) fn session(self: &Arc<Self>) -> Session {
+        Session { database: Arc::clone(self), incarnation: self.status.lock().incarnation }
+    }
+
+    pub(super) fn tell(&self, hint: Hint) {
+        self.listeners.lock().retain(|listener| listener.send(hint).is_ok());
+    }
+
+    pub(super) fn listen(&self) -> mpsc::UnboundedReceiver<Hint> {
+        let (listener, hints) = mpsc::unbounded_channel();
+        self.listeners.lock().push(listener);
+        hints
+    }
+
+    /// Whose row may be gone, or new, since then has another number.
+    pub(super) fn roll_version(&self) -> u64 {
+        self.status.lock().roll_version
+    }
+
+    fn touch_roll(&self) {
+        self.status.lock().roll_version += 1;
+    }
+
+    // === failures ===
+
+    /// Everybody is cut off, and everything that was not committed is lost.
+    pub(super) fn go_down(&self) {
+        {
+            let mut status = self.status.lock();
+            status.is_down = true;
+            status.incarnation += 1;
+        }
+        self.rows.lock().clear();
+        self.listeners.lock().clear();
+    }
+
+    pub(super) fn come_up(&self) {
+        self.status.lock().is_down = false;
+    }
+
+    /// Comes up with what it held earlier.
+    pub(super) async fn come_up_with(&self, backup: Backup, aftermath: Aftermath) {
+        self.store.restore(backup);
+        if let Ok(head) = self.store.head().await {
+            self.judge.restored(head, aftermath);
+        }
+        self.come_up();
+    }
+
+    /// Another, empty database has the address.
+    pub(super) async fn come_up_empty(&self) {
+        self.store.new_log();
+        if let Ok(head) = self.store.head().await {
+            self.judge.restored(head, Aftermath::Clean);
+        }
+        self.come_up();
+    }
+}
+
+// === what clients ask for ===
+
+impl Session {
+    /// Whether the database is still the one that the client has connected to.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        let status = self.database.status.lock();
+        if status.is_down || status.incarnation != self.incarnation { Err(away()) } else { Ok(()) }
+    }
+
+    async fn lock_row(&self, node_id: NodeId) -> Result<OwnedMutexGuard<()>, StoreError> {
+        let row = self.database.rows.lock().entry(node_id).or_default().clone();
+        let guard = row.lock_owned().await;
+        self.check()?;
+        Ok(guard)
+    }
+
+    pub(super) async fn register(&self, member: &NewMember) -> Result<(), StoreError> {
+        let _row = self.lock_row(member.node_id).await?;
+        self.database.store.register(member).await?;
+        self.database.touch_roll();
+        self.database.tell(Hint::Roll);
+        Ok(())
+    }
+
+    /// In two phases: the row is locked and the head read at one time, and the commit comes `gap` later.
+    pub(super) async fn renew(
+        &self,
+        node_id: NodeId,
+        seq: i64,
+        held: Option<Position>,
+        gap: Duration,
+    ) -> Result<Option<Renewal>, StoreError> {
+        let store = &self.database.store;
+        let read = Renewal {
+            head: store.head().await?,
+            is_held: self.holds(held).await?,
+            now: crate::domain::Clock::now(self.database.clock.as_ref()),
+        };
+        let _row = self.lock_row(node_id).await?;
+        if !gap.is_zero() {
+            sleep(gap).await;
+            self.check()?;
+        }
+        Ok(store.renew(node_id, seq, held).await?.map(|_| read))
+    }
+
+    async fn holds(&self, held: Option<Position>) -> Result<bool, StoreError> {
+        let Some(held) = held else { return Ok(false) };
+        let store = &self.database.store;
+        if store.head().await?.epoch != held.epoch {
+            return Ok(false);
+        }
+        let event = store.events_after((held.revision - 1).max(0), 1).await?.into_iter().next();
+        let is_event = |event: &crate::domain::Event| {
+            event.revision == held.revision && Some(event.time) == held.time
+        };
+        Ok(held.revision == 0 || event.as_ref().is_some_and(is_event))
+    }
+
+    pub(super) async fn acknowledge(
+        &self,
+        node_id: NodeId,
+        held: Position,
+        ack: Ack,
+    ) -> Result<bool, StoreError> {
+        let _row = self.lock_row(node_id).await?;
+        let is_written = self.database.store.acknowledge(node_id, held, ack).await?;
+        if is_written {
+            self.database.tell(Hint::Roll);
+        }
+        Ok(is_written)
+    }
+
+    pub(super) async fn report(
+        &self,
+        node_id: NodeId,
+        followers: &[NodeInfo],
+    ) -> Result<(), StoreError> {
+        let _row = self.lock_row(node_id).await?;
+        self.database.store.report(node_id, followers).await
+    }
+
+    pub(super) async fn strike_off(&self, node_id: NodeId, seq: i64) -> Result<bool, StoreError> {
+        let _row = self.lock_row(node_id).await?;
+        let is_gone = self.database.store.strike_off(node_id, seq).await?;
+        if is_gone {
+            self.database.touch_roll();
+        }
+        Ok(is_gone)
+    }
+}

@@ -1,0 +1,130 @@
+//! What has truly happened in one log, and what that allows.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::{task, time::Instant};
+
+use crate::{
+    domain::{Epoch, Event, GrantId, Position, Revision, TenantId, Terms, Time},
+    node::Snapshot,
+    store::Held,
+};
+
+/// What a snapshot has to hold.
+pub(super) type Model = BTreeMap<(TenantId, GrantId), (Held, Terms)>;
+
+/// One log, from its beginning.
+#[derive(Debug, Clone)]
+pub(super) struct History {
+    epoch: Epoch,
+    log: Vec<Logged>,
+    /// By revision.
+    models: Vec<Arc<Model>>,
+    /// Everything up to this is in force everywhere, somebody was told.
+    pub(super) complete: Revision,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Logged {
+    pub(super) event: Event,
+    /// When whoever made the change knew that it was made, and in which task that was.
+    pub(super) answered: Option<(Instant, Option<task::Id>)>,
+    pub(super) max_staleness: Duration,
+}
+
+impl History {
+    pub(super) fn new(epoch: Epoch) -> Self {
+        Self { epoch, log: Vec::new(), models: vec![Arc::default()], complete: 0 }
+    }
+
+    pub(super) fn head(&self) -> Revision {
+        self.log.last().map_or(0, |logged| logged.event.revision)
+    }
+
+    pub(super) fn push(&mut self, event: Event, max_staleness: Duration) {
+        let mut model = self.models.last().map(|model| Model::clone(model)).unwrap_or_default();
+        if let Some(grant) = event.kind.grant() {
+            let held = if event.kind.ends_grant() { Held::LastEnded } else { Held::Live };
+            // Each tenant grants access to a group once only, so that every grant is held.
+            model.insert((event.tenant_id.clone(), grant.id()), (held, grant.terms.clone()));
+        }
+        self.models.push(Arc::new(model));
+        self.log.push(Logged { event, answered: None, max_staleness });
+    }
+
+    pub(super) fn answered(&mut self, revision: Revision) {
+        if let Some(logged) = self.at_mut(revision) {
+            logged.answered.get_or_insert_with(|| (Instant::now(), task::try_id()));
+        }
+    }
+
+    /// As it was at `head`.
+    pub(super) fn truncate(&mut self, head: Revision) {
+        let length = usize::try_from(head).unwrap_or(0);
+        self.log.truncate(length);
+        self.models.truncate(length + 1);
+        self.complete = self.complete.min(head);
+    }
+
+    pub(super) fn at(&self, revision: Revision) -> Option<&Logged> {
+        self.log.get(usize::try_from(revision - 1).ok()?)
+    }
+
+    fn at_mut(&mut self, revision: Revision) -> Option<&mut Logged> {
+        self.log.get_mut(usize::try_from(revision - 1).ok()?)
+    }
+
+    /// Whether the position is in this log.
+    pub(super) fn holds(&self, position: &Position) -> bool {
+        let time = self.at(position.revision).map(|logged| logged.event.time);
+        position.epoch == self.epoch
+            && (position.revision == 0 || (time.is_some() && time == position.time))
+    }
+
+    /// What is wrong with a snapshot of a position in this log.
+    pub(super) fn fault(&self, snapshot: &Snapshot) -> Option<String> {
+        let held: Model = snapshot
+            .iter()
+            .map(|(tenant_id, held, terms)| {
+                ((tenant_id.clone(), terms.grant_id), (held, terms.clone()))
+            })
+            .collect();
+        let model = self.models.get(usize::try_from(snapshot.revision()).ok()?)?;
+        let is_same = held == **model && snapshot.iter().count() == held.len();
+        (!is_same).then(|| {
+            format!(
+                "holds {} grants at revision {}, which are not the {} of the log",
+                held.len(),
+                snapshot.revision(),
+                model.len()
+            )
+        })
+    }
+
+    /// Whether somebody may still be let in by a grant, at `now` by the database's clock: by what is known to be in force
+    /// everywhere, or by something later. It may start a little early.
+    pub(super) fn may_allow(&self, grant_id: GrantId, now: Time, early: Duration) -> bool {
+        let versions: Vec<_> = self
+            .log
+            .iter()
+            .filter(|logged| logged.event.grant_id() == Some(grant_id))
+            .filter_map(|logged| Some((logged.event.revision, logged.event.kind.grant()?)))
+            .collect();
+        let complete = versions.iter().rposition(|(revision, _)| *revision <= self.complete);
+        versions.iter().skip(complete.unwrap_or(0)).any(|(_, grant)| {
+            let terms = &grant.terms;
+            terms.revoke_time.is_none()
+                && terms.start_time <= now + early
+                && terms.expire_time.is_none_or(|end| now < end)
+        })
+    }
+
+    /// The grants as they are.
+    pub(super) fn grants(&self) -> impl Iterator<Item = (&TenantId, Held, &Terms)> {
+        let model = self.models.last();
+        model
+            .into_iter()
+            .flat_map(|model| model.iter())
+            .map(|((tenant_id, _), (held, terms))| (tenant_id, *held, terms))
+    }
+}

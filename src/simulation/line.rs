@@ -1,0 +1,88 @@
+//! The line between a replica and the database: what the weather does to it.
+
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::{sync::Notify, time::sleep};
+
+use crate::simulation::random::Random;
+
+/// How things are on a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Weather {
+    /// How long a question or an answer is on its way, in milliseconds.
+    pub(super) delay: (u64, u64),
+    /// How long a renewal takes from reading to committing, in milliseconds.
+    pub(super) gap: (u64, u64),
+    /// How many answers in a hundred are lost.
+    pub(super) lost_answers: u64,
+    /// How many hints in a hundred are lost.
+    pub(super) lost_hints: u64,
+    /// Nothing passes, and nobody is told.
+    pub(super) is_cut: bool,
+    /// Nothing passes, and whoever asks is told at once.
+    pub(super) is_refused: bool,
+}
+
+impl Weather {
+    pub(super) const FINE: Self = Self {
+        delay: (0, 2),
+        gap: (0, 0),
+        lost_answers: 0,
+        lost_hints: 0,
+        is_cut: false,
+        is_refused: false,
+    };
+}
+
+#[derive(Debug)]
+pub(super) struct Line {
+    weather: Mutex<Weather>,
+    changed: Notify,
+    pub(super) random: Arc<Random>,
+}
+
+impl Line {
+    pub(super) fn new(random: Arc<Random>) -> Arc<Self> {
+        Arc::new(Self { weather: Mutex::new(Weather::FINE), changed: Notify::new(), random })
+    }
+
+    pub(super) fn weather(&self) -> Weather {
+        *self.weather.lock()
+    }
+
+    pub(super) fn change(&self, change: impl FnOnce(&mut Weather)) {
+        change(&mut self.weather.lock());
+        self.changed.notify_waiters();
+    }
+
+    /// One way, after however long that takes.
+    pub(super) async fn pass(&self) {
+        let (least, most) = self.weather().delay;
+        let delay = self.random.millis(least, most);
+        if !delay.is_zero() {
+            sleep(delay).await;
+        }
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if !self.weather().is_cut {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    pub(super) fn gap(&self) -> Duration {
+        let (least, most) = self.weather().gap;
+        self.random.millis(least, most)
+    }
+
+    pub(super) fn loses_answer(&self) -> bool {
+        self.random.chance(self.weather().lost_answers)
+    }
+
+    pub(super) fn loses_hint(&self) -> bool {
+        self.weather().is_cut || self.random.chance(self.weather().lost_hints)
+    }
+}

@@ -1,0 +1,231 @@
+//! A replica's store: the one database, at the end of a line that may fail.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{sleep, timeout},
+};
+
+use crate::{
+    domain::{
+        Ack, Enforced, Event, Grant, GrantId, NodeId, NodeInfo, Position, Revision, TenantId,
+        Terms, Tightening, Time,
+    },
+    simulation::{
+        change::FaultyChange,
+        database::{Database, Session, away},
+        line::Line,
+    },
+    store::{
+        Change, EventQuery, GrantQuery, Held, Hint, Hints, NewMember, Renewal, Roll, Store,
+        StoreError,
+    },
+};
+
+/// How long a client waits for the database.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+pub(super) struct FaultyStore {
+    database: Arc<Database>,
+    line: Arc<Line>,
+}
+
+struct FaultyHints {
+    hints: mpsc::UnboundedReceiver<Hint>,
+    line: Arc<Line>,
+}
+
+impl FaultyStore {
+    pub(super) fn new(database: Arc<Database>, line: Arc<Line>) -> Self {
+        Self { database, line }
+    }
+
+    /// Has something done at the database, however long the way is. It is done even if nobody waits for the answer any more.
+    async fn ask<T, F>(&self, work: impl FnOnce(Session) -> F + Send + 'static) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let (session, line) = (self.database.session(), Arc::clone(&self.line));
+        self.database.tasks.spawn(async move {
+            line.pass().await;
+            let is_there = !line.weather().is_refused && session.check().is_ok();
+            let done = if is_there { work(session).await } else { Err(away()) };
+            line.pass().await;
+            if !line.loses_answer() {
+                let _ = answer.send(done);
+            }
+        });
+        match timeout(PATIENCE, answered).await {
+            Ok(Ok(done)) => done,
+            _ => Err(away()),
+        }
+    }
+}
+
+#[async_trait]
+impl Store for FaultyStore {
+    async fn begin(&self) -> Result<Box<dyn Change>, StoreError> {
+        let begin = |session: Session| async move {
+            let change = session.database.store.begin().await?;
+            session.check()?;
+            Ok((change, session))
+        };
+        let (change, session) = self.ask(begin).await?;
+        Ok(Box::new(FaultyChange::new(change, session, Arc::clone(&self.line))))
+    }
+
+    async fn head(&self) -> Result<Position, StoreError> {
+        self.ask(|session| async move { session.database.store.head().await }).await
+    }
+
+    async fn load(
+        &self,
+        visit: &mut (dyn FnMut(TenantId, Terms, Held) + Send),
+    ) -> Result<Position, StoreError> {
+        let load = |session: Session| async move {
+            let mut grants = Vec::new();
+            let mut visit = |tenant_id, terms, held| grants.push((tenant_id, terms, held));
+            let position = session.database.store.load(&mut visit).await?;
+            Ok((grants, position))
+        };
+        let (grants, position) = self.ask(load).await?;
+        grants.into_iter().for_each(|(tenant_id, terms, held)| visit(tenant_id, terms, held));
+        Ok(position)
+    }
+
+    async fn events_after(
+        &self,
+        revision: Revision,
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError> {
+        // Few at a time, so that it matters how many are read.
+        let limit = limit.min(usize::try_from(self.line.random.between(2, 20)).unwrap_or(2));
+        let read = move |session: Session| async move {
+            session.database.store.events_after(revision, limit).await
+        };
+        self.ask(read).await
+    }
+
+    async fn grant(
+        &self,
+        tenant_id: &TenantId,
+        grant_id: GrantId,
+    ) -> Result<Option<Grant>, StoreError> {
+        let tenant_id = tenant_id.clone();
+        let read = move |session: Session| async move {
+            session.database.store.grant(&tenant_id, grant_id).await
+        };
+        self.ask(read).await
+    }
+
+    async fn list_grants(&self, query: &GrantQuery) -> Result<Vec<Grant>, StoreError> {
+        let query = query.clone();
+        self.ask(|session| async move { session.database.store.list_grants(&query).await }).await
+    }
+
+    async fn list_events(
+        &self,
+        query: &EventQuery,
+    ) -> Result<Vec<(Event, Option<Enforced>)>, StoreError> {
+        let query = query.clone();
+        self.ask(|session| async move { session.database.store.list_events(&query).await }).await
+    }
+
+    async fn tightening(&self, tenant_id: &TenantId) -> Result<Tightening, StoreError> {
+        let tenant_id = tenant_id.clone();
+        self.ask(|session| async move { session.database.store.tightening(&tenant_id).await }).await
+    }
+
+    async fn next_expiry(&self) -> Result<Option<Time>, StoreError> {
+        self.ask(|session| async move { session.database.store.next_expiry().await }).await
+    }
+
+    async fn register(&self, member: &NewMember) -> Result<(), StoreError> {
+        let member = member.clone();
+        self.ask(|session| async move { session.register(&member).await }).await
+    }
+
+    async fn renew(
+        &self,
+        node_id: NodeId,
+        seq: i64,
+        held: Option<Position>,
+    ) -> Result<Option<Renewal>, StoreError> {
+        let gap = self.line.gap();
+        self.ask(move |session| async move { session.renew(node_id, seq, held, gap).await }).await
+    }
+
+    async fn acknowledge(
+        &self,
+        node_id: NodeId,
+        held: Position,
+        ack: Ack,
+    ) -> Result<bool, StoreError> {
+        self.ask(move |session| async move { session.acknowledge(node_id, held, ack).await }).await
+    }
+
+    async fn report(&self, node_id: NodeId, followers: &[NodeInfo]) -> Result<(), StoreError> {
+        let followers = followers.to_vec();
+        self.ask(move |session| async move { session.report(node_id, &followers).await }).await
+    }
+
+    async fn roll(&self) -> Result<Roll, StoreError> {
+        self.ask(|session| async move { session.database.store.roll().await }).await
+    }
+
+    async fn strike_off(&self, node_id: NodeId, seq: i64) -> Result<bool, StoreError> {
+        self.ask(move |session| async move { session.strike_off(node_id, seq).await }).await
+    }
+
+    async fn record_enforced(
+        &self,
+        first: Revision,
+        last: Revision,
+        enforced: Enforced,
+    ) -> Result<(), StoreError> {
+        let record = move |session: Session| async move {
+            session.database.store.record_enforced(first, last, enforced).await
+        };
+        self.ask(record).await
+    }
+
+    async fn enforced(&self, revision: Revision) -> Result<Option<Enforced>, StoreError> {
+        let read = move |session: Session| async move {
+            session.database.store.enforced(revision).await
+        };
+        self.ask(read).await
+    }
+
+    async fn listen(&self) -> Result<Box<dyn Hints>, StoreError> {
+        let hints = self.ask(|session| async move { Ok(session.database.listen()) }).await?;
+        Ok(Box::new(FaultyHints { hints, line: Arc::clone(&self.line) }))
+    }
+
+    async fn close(&self) {}
+}
+
+#[async_trait]
+impl Hints for FaultyHints {
+    async fn next(&mut self) -> Result<Hint, StoreError> {
+        loop {
+            let hint = self.hints.recv().await.ok_or_else(away)?;
+            if self.line.weather().is_refused {
+                return Err(away());
+            }
+            if self.line.loses_hint() {
+                continue;
+            }
+            let (least, most) = self.line.weather().delay;
+            let delay = self.line.random.millis(least, most);
+            if !delay.is_zero() {
+                sleep(delay).await;
+            }
+            return Ok(hint);
+        }
+    }
+}

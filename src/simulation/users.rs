@@ -1,0 +1,196 @@
+//! Administrators: they grant, extend and revoke at any replica, and wait until that is in force.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use chrono::TimeDelta;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    domain::{
+        AccessLevel, Caller, End, ExtendRequest, GrantRequest, Note, Revision, Span, TenantId,
+        Terms, Ticket,
+    },
+    simulation::{
+        judge::Subject,
+        world::{GROUPS, Process, World, group_id},
+    },
+    work::{Enforcement, GrantRef, Work},
+};
+
+/// Everything that administrators do.
+#[derive(Debug)]
+pub(super) struct Users {
+    world: Arc<World>,
+    /// How many grants there were.
+    grants: AtomicUsize,
+}
+
+impl Users {
+    pub(super) fn new(world: Arc<World>) -> Arc<Self> {
+        Arc::new(Self { world, grants: AtomicUsize::new(0) })
+    }
+
+    /// Does one thing after the other, until all is calm.
+    pub(super) async fn work(self: Arc<Self>, calm: CancellationToken) {
+        let random = Arc::clone(&self.world.random);
+        while calm.run_until_cancelled(sleep(random.millis(5, 250))).await.is_some() {
+            let Some(process) = self.replica() else { continue };
+            match random.between(0, 99) {
+                0..35 => drop(self.grant(&process, self.end(), self.delay())),
+                35..50 => self.extend(&process),
+                50..90 => self.revoke_any(&process),
+                90..94 => self.revoke_all(&process),
+                _ => self.wait(&process),
+            }
+        }
+    }
+
+    /// Any replica that answers.
+    pub(super) fn replica(&self) -> Option<Arc<Process>> {
+        let machines = self.world.machines.iter();
+        let processes = machines.filter_map(|machine| machine.open_process());
+        let replicas: Vec<_> = processes.filter(|process| process.replica.is_some()).collect();
+        self.world.random.pick(&replicas).cloned()
+    }
+
+    fn end(&self) -> End {
+        let random = &self.world.random;
+        match random.between(0, 9) {
+            0..4 => End::UntilRevoked,
+            4..8 => End::After(Span(random.millis(50, 3_000))),
+            _ => End::After(Span(random.millis(3_000, 10_000))),
+        }
+    }
+
+    /// How long before a grant starts; mostly none.
+    fn delay(&self) -> Option<Duration> {
+        let random = &self.world.random;
+        random.chance(20).then(|| random.millis(50, 2_000))
+    }
+
+    fn deadline(&self) -> Instant {
+        let random = &self.world.random;
+        let most = if random.chance(30) { 300 } else { 20_000 };
+        Instant::now() + random.millis(most / 300, most)
+    }
+
+    /// A grant that is still in force, as far as the log says.
+    pub(super) fn any_live(&self) -> Option<(Subject, Terms)> {
+        let live: Vec<_> = self.world.judge.grants().into_iter().filter(|it| it.2).collect();
+        self.world.random.pick(&live).map(|(subject, terms, _)| (subject.clone(), terms.clone()))
+    }
+
+    /// Somebody is let in, for the first time by that tenant and to that group. Returns who.
+    pub(super) fn grant(&self, process: &Process, end: End, delay: Option<Duration>) -> Subject {
+        let number = self.grants.fetch_add(1, Ordering::Relaxed);
+        let tenant_id = tenant(number / GROUPS);
+        let subject = Subject { tenant_id, group_id: group_id(number % GROUPS) };
+        let start_time = delay.and_then(|delay| Some(self.world.now() + TimeDelta::from_std(delay).ok()?));
+        let request = GrantRequest {
+            request_id: None,
+            tenant_id: subject.tenant_id.clone(),
+            group_id: subject.group_id.clone(),
+            agent_ids: BTreeSet::new(),
+            access_level: AccessLevel::Admin,
+            start_time,
+            end,
+            reason: Note::default(),
+            ticket: Ticket::default(),
+        };
+        let deadline = self.deadline();
+        self.ask(process, subject.clone(), move |work| async move {
+            let _ = work.grant_access(&Caller::anonymous(), request, deadline).await;
+            None
+        });
+        subject
+    }
+
+    fn extend(&self, process: &Process) {
+        let Some((subject, terms)) = self.any_live() else { return };
+        let (grant, deadline) = (reference(&subject, &terms), self.deadline());
+        let request = ExtendRequest { end: self.end(), reason: Note::default() };
+        self.ask(process, subject, move |work| async move {
+            let caller = Caller::anonymous();
+            let extended = work.extend_access(&caller, &grant, None, request, deadline).await;
+            extended.ok().map(|(_, enforcement)| enforcement)
+        });
+    }
+
+    fn revoke_any(&self, process: &Process) {
+        if let Some((subject, terms)) = self.any_live() {
+            self.revoke(process, subject, &terms, self.deadline());
+        }
+    }
+
+    pub(super) fn revoke(
+        &self,
+        process: &Process,
+        subject: Subject,
+        terms: &Terms,
+        deadline: Instant,
+    ) {
+        let grant = reference(&subject, terms);
+        self.ask(process, subject, move |work| async move {
+            let caller = Caller::anonymous();
+            let revoked = work.revoke_access(&caller, &grant, None, Note::default(), deadline).await;
+            revoked.ok().map(|revoked| revoked.enforcement)
+        });
+    }
+
+    fn revoke_all(&self, process: &Process) {
+        let Some((subject, _)) = self.any_live() else { return };
+        let (tenant_id, deadline) = (subject.tenant_id.clone(), self.deadline());
+        self.ask(process, subject, move |work| async move {
+            let caller = Caller::anonymous();
+            let revoked =
+                work.revoke_all_access(&caller, &tenant_id, Note::default(), deadline).await;
+            revoked.ok().map(|revoked| revoked.enforcement)
+        });
+    }
+
+    fn wait(&self, process: &Process) {
+        let (head, random) = (self.world.judge.head(), &self.world.random);
+        let Some((subject, _)) = self.any_live() else { return };
+        let back = Revision::try_from(random.between(0, 3)).unwrap_or(0);
+        let deadline = self.deadline();
+        self.ask(process, subject, move |work| async move {
+            work.wait_enforced((head - back).max(1), deadline).await.ok()
+        });
+    }
+
+    /// Asks a replica for something, and asks all nodes about the subject as soon as that is in force.
+    fn ask<F>(
+        &self,
+        process: &Process,
+        subject: Subject,
+        work: impl FnOnce(Arc<Work>) -> F + Send + 'static,
+    ) where
+        F: Future<Output = Option<Enforcement>> + Send + 'static,
+    {
+        let Some((_, at)) = process.replica.clone() else { return };
+        let (world, host) = (Arc::clone(&self.world), process.host.clone());
+        let incarnation = world.judge.incarnation();
+        process.host.spawn(async move {
+            if let Some(enforcement) = work(at).await {
+                world.judge.told(&enforcement, incarnation, |then| host.has_run_since(then));
+                world.ask_all(&subject);
+            }
+        });
+    }
+}
+
+fn tenant(number: usize) -> TenantId {
+    TenantId::new(&format!("t{number}")).unwrap_or_else(|_| TenantId::fixed("t"))
+}
+
+fn reference(subject: &Subject, terms: &Terms) -> GrantRef {
+    GrantRef { tenant_id: subject.tenant_id.clone(), text: terms.grant_id.to_string() }
+}

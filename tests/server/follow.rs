@@ -1,0 +1,433 @@
+//! What a follower may say, and what becomes of it. One that does wrong harms nobody else.
+
+use support_access::{
+    api::proto::v1::{
+        CheckNode, EnforcementState, FollowRequest, FollowResponse, GrantAccessRequest,
+        ListCheckNodesRequest, LogPosition, NodeKind, RevokeAccessRequest, WaitEnforcedRequest,
+        check_nodes_client::CheckNodesClient,
+        follow_request::{Ack, Hello, Leave, Message, Ping, Report},
+        follow_response::{Message as Told, Pong},
+    },
+    server::Running,
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{
+    Code, Request, Status, Streaming,
+    client::Grpc,
+    codegen::http::uri::PathAndQuery,
+    transport::{Channel, Endpoint},
+};
+use tonic_prost::ProstCodec;
+use tonic_types::StatusExt;
+use uuid::Uuid;
+
+use crate::harness::{
+    a_grant, admin, channel, config, has_metric, in_time, start, stop, wait_for_metric,
+};
+
+/// A check node that says and hears what a test wants.
+struct Follower {
+    node_id: Uuid,
+    says: mpsc::Sender<FollowRequest>,
+    hears: Streaming<FollowResponse>,
+}
+
+impl Follower {
+    /// Follows from the beginning.
+    async fn new(channel: Channel) -> Self {
+        let mut follower = Self::silent(channel).await;
+        follower.say(follower.hello()).await;
+        follower
+    }
+
+    /// Has not said anything.
+    async fn silent(channel: Channel) -> Self {
+        let (says, said) = mpsc::channel(10_000);
+        let mut client = CheckNodesClient::new(channel);
+        let hears = client.follow(ReceiverStream::new(said)).await.unwrap().into_inner();
+        Self { node_id: Uuid::new_v4(), says, hears }
+    }
+
+    fn hello(&self) -> Message {
+        Message::Hello(Hello {
+            protocol: 1,
+            node_id: self.node_id.as_bytes().to_vec(),
+            version: "9.9".to_owned(),
+            held: None,
+        })
+    }
+
+    async fn say(&mut self, message: Message) {
+        // A stream that has ended takes no more.
+        let _ = self.says.send(FollowRequest { message: Some(message) }).await;
+    }
+
+    async fn hear(&mut self) -> Option<Told> {
+        in_time(self.hears.message()).await.unwrap().map(|it| it.message.unwrap())
+    }
+
+    /// Hears until there is an answer to a ping.
+    async fn pong(&mut self, sequence: i64) -> Pong {
+        self.say(Message::Ping(Ping { sequence })).await;
+        loop {
+            if let Told::Pong(pong) = self.hear().await.unwrap() {
+                return pong;
+            }
+        }
+    }
+
+    /// Hears until changes have come up to `revision`, and acknowledges them.
+    async fn keep_up(&mut self, revision: i64) {
+        loop {
+            if let Told::Changes(changes) = self.hear().await.unwrap()
+                && changes.changes.last().is_some_and(|it| it.revision >= revision)
+            {
+                return self.say(ack(revision)).await;
+            }
+        }
+    }
+
+    /// Hears until the stream ends, and says with which code and reason.
+    async fn end(&mut self) -> (Code, String) {
+        loop {
+            match in_time(self.hears.message()).await {
+                Ok(Some(_)) => {}
+                Ok(None) => return (Code::Ok, String::new()),
+                Err(status) => return (status.code(), reason(&status)),
+            }
+        }
+    }
+}
+
+fn reason(status: &Status) -> String {
+    status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
+}
+
+fn ack(revision: i64) -> Message {
+    Message::Ack(Ack { revision, nodes: 1, nodes_lapsed: 0 })
+}
+
+fn ping(sequence: i64) -> Message {
+    Message::Ping(Ping { sequence })
+}
+
+fn followers(count: u32) -> String {
+    format!("support_access_followers {count}.0")
+}
+
+async fn grant(running: &Running, request: GrantAccessRequest) -> (String, i64) {
+    let answer = admin(running).await.grant_access(request).await.unwrap();
+    let grant = answer.into_inner().grant.unwrap();
+    (grant.grant_id, grant.revision)
+}
+
+#[tokio::test]
+async fn a_follower_is_fed_a_snapshot_then_changes_then_proofs() {
+    let (running, _store) = start(config()).await;
+    let (grant_id, _) = grant(&running, a_grant()).await;
+    let mut follower = Follower::new(channel(&running).await).await;
+    let Some(Told::Welcome(welcome)) = follower.hear().await else { panic!("no welcome") };
+    assert_eq!(welcome.protocol, 1);
+    assert_eq!(follower.hear().await, Some(Told::SnapshotBegin(Default::default())));
+    let Some(Told::SnapshotGrants(grants)) = follower.hear().await else { panic!("no grants") };
+    assert_eq!(grants.group_ids, ["support"]);
+    let fed = &grants.grants[0];
+    let id = Uuid::from_slice(&fed.grant_id).unwrap().to_string();
+    assert_eq!((fed.tenant_id.as_str(), id.as_str()), ("acme", grant_id.as_str()));
+    let Some(Told::SnapshotEnd(end)) = follower.hear().await else { panic!("no end") };
+    let held = end.position.unwrap();
+    assert_eq!(held.revision, 1);
+    follower.say(ack(1)).await;
+
+    let pong = follower.pong(1).await;
+    assert_eq!((pong.sequence, pong.path.as_slice()), (1, [welcome.node_id.clone()].as_slice()));
+    let proof = pong.proof.unwrap();
+    assert_eq!((proof.revision, proof.max_staleness.unwrap().seconds), (1, 2));
+
+    let (_, revision) = grant(&running, a_grant()).await;
+    follower.keep_up(revision).await;
+    assert_eq!(follower.pong(2).await.proof.unwrap().revision, revision);
+
+    // Who comes back goes on from where it was, and ends the stream that it had.
+    let mut again = Follower::silent(channel(&running).await).await;
+    again.node_id = follower.node_id;
+    let Message::Hello(hello) = again.hello() else { unreachable!() };
+    again.say(Message::Hello(Hello { held: Some(held), ..hello })).await;
+    assert!(matches!(again.hear().await, Some(Told::Welcome(_))));
+    let Some(Told::Changes(changes)) = again.hear().await else { panic!("no changes") };
+    assert_eq!(changes.changes[0].revision, revision);
+    assert_eq!(follower.end().await, (Code::Aborted, "STREAM_REPLACED".to_owned()));
+    stop(running).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_breach_ends_that_stream_and_no_other() {
+    let (running, _store) = start(config()).await;
+    let mut good = Follower::new(channel(&running).await).await;
+    good.pong(1).await;
+    let (_, revision) = grant(&running, a_grant()).await;
+    good.keep_up(revision).await;
+
+    let hello = |change: fn(&mut Hello)| {
+        let mut hello = Hello { protocol: 1, node_id: vec![7; 16], ..Hello::default() };
+        change(&mut hello);
+        Message::Hello(hello)
+    };
+    let unknown = Some(LogPosition { epoch: vec![7; 3], ..LogPosition::default() });
+    let nodes = vec![CheckNode::default(); 2];
+    let malformed = (Code::InvalidArgument, "INVALID_FIELD");
+    let cases: Vec<(Vec<Message>, (Code, &str))> = vec![
+        (vec![ping(1)], (Code::InvalidArgument, "HELLO_EXPECTED")),
+        (vec![Message::Leave(Leave {})], (Code::InvalidArgument, "HELLO_EXPECTED")),
+        (vec![hello(|_| {}), hello(|_| {})], (Code::InvalidArgument, "HELLO_REPEATED")),
+        (vec![hello(|it| it.protocol = 2)], (Code::FailedPrecondition, "PROTOCOL_MISMATCH")),
+        (vec![hello(|_| {}), ack(9)], (Code::InvalidArgument, "ACK_OUT_OF_RANGE")),
+        (vec![hello(|_| {}), ping(2), ping(1)], (Code::InvalidArgument, "PING_OUT_OF_ORDER")),
+        (vec![hello(|_| {}), ping(0)], (Code::InvalidArgument, "PING_OUT_OF_ORDER")),
+        (vec![hello(|it| it.node_id = vec![7; 15])], malformed),
+        (vec![hello(|it| it.version = "v".repeat(65))], malformed),
+        (
+            vec![Message::Hello(Hello {
+                held: unknown,
+                node_id: vec![7; 16],
+                ..Default::default()
+            })],
+            malformed,
+        ),
+        (vec![hello(|_| {}), ack(-1)], malformed),
+        (vec![hello(|_| {}), Message::Report(Report { nodes })], malformed),
+        // Longer than a message may be.
+        (vec![hello(|it| it.version = "v".repeat(300_000))], malformed),
+    ];
+    for (messages, expected) in cases {
+        let mut bad = Follower::silent(channel(&running).await).await;
+        let shown = format!("{messages:?}").chars().take(200).collect::<String>();
+        for message in messages {
+            bad.say(message).await;
+        }
+        let (code, reason) = bad.end().await;
+        assert_eq!((code, reason.as_str()), expected, "{shown}");
+    }
+    let mut empty = Follower::silent(channel(&running).await).await;
+    empty.says.send(FollowRequest { message: None }).await.unwrap();
+    assert_eq!(empty.end().await, (malformed.0, malformed.1.to_owned()));
+
+    // The bad ones came and went; the good one is still fed.
+    wait_for_metric(&running, &followers(1)).await;
+    let (_, revision) = grant(&running, a_grant()).await;
+    good.keep_up(revision).await;
+    assert!(good.pong(2).await.proof.is_some());
+    stop(running).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_ack_may_neither_go_back_nor_ahead() {
+    let (running, _store) = start(config()).await;
+    grant(&running, a_grant()).await;
+    for (first, second) in [(1, 0), (1, 2)] {
+        let mut bad = Follower::new(channel(&running).await).await;
+        bad.pong(1).await;
+        bad.say(ack(first)).await;
+        bad.say(ack(second)).await;
+        assert_eq!(bad.end().await, (Code::InvalidArgument, "ACK_OUT_OF_RANGE".to_owned()));
+    }
+    stop(running).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_flood_of_pings_ends_that_stream_and_no_other() {
+    let (running, _store) = start(config()).await;
+    let mut good = Follower::new(channel(&running).await).await;
+    good.pong(1).await;
+    let mut bad = Follower::new(channel(&running).await).await;
+    for sequence in 1..=5_000 {
+        bad.say(ping(sequence)).await;
+    }
+    assert_eq!(bad.end().await, (Code::ResourceExhausted, "TOO_MANY_MESSAGES".to_owned()));
+    assert!(good.pong(2).await.proof.is_some());
+    stop(running).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_no_message_ends_that_stream() {
+    let (running, _store) = start(config()).await;
+    let mut grpc = Grpc::new(channel(&running).await);
+    grpc.ready().await.unwrap();
+    // Another message, whose first field is a number where theirs is a message.
+    let codec = ProstCodec::<prost_types::Timestamp, FollowResponse>::default();
+    let garbage = futures::stream::iter([prost_types::Timestamp { seconds: 7, nanos: 7 }]);
+    let path = PathAndQuery::from_static("/supportaccess.v1.CheckNodes/Follow");
+    let answer = grpc.streaming(Request::new(garbage), path, codec).await.unwrap();
+    let refusal = in_time(answer.into_inner().message()).await.unwrap_err();
+    assert_eq!(refusal.code(), Code::InvalidArgument, "{refusal}");
+    assert_eq!(refusal.get_details_bad_request().unwrap().field_violations[0].field, "message");
+    stop(running).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_leaves_is_not_waited_for_and_who_is_gone_is() {
+    let (running, _store) = start(config()).await;
+    let mut revoke = async |follower: &mut Follower, leaves: bool| {
+        let (grant_id, revision) = grant(&running, a_grant()).await;
+        follower.keep_up(revision).await;
+        assert!(follower.pong(revision).await.proof.is_some());
+        wait_for_metric(&running, &followers(1)).await;
+        if leaves {
+            follower.say(Message::Leave(Leave {})).await;
+            assert_eq!(follower.end().await, (Code::Ok, String::new()));
+        } else {
+            // As a client that has crashed: the stream is broken off.
+            let (says, _) = mpsc::channel(1);
+            let gone = Follower::silent(channel(&running).await).await;
+            *follower = Follower { says, ..gone };
+        }
+        wait_for_metric(&running, &followers(0)).await;
+        let tenant_id = "acme".to_owned();
+        let request = RevokeAccessRequest { tenant_id, grant_id, ..Default::default() };
+        let answer = admin(&running).await.revoke_access(request).await.unwrap().into_inner();
+        let enforcement = answer.enforcement.unwrap();
+        assert_eq!(enforcement.state(), EnforcementState::Complete);
+        let request = WaitEnforcedRequest { revision: enforcement.revision };
+        let again = admin(&running).await.wait_enforced(request).await.unwrap().into_inner();
+        assert_eq!(again.enforcement.unwrap().state(), EnforcementState::Complete);
+        (enforcement.nodes_acknowledged, enforcement.nodes_lapsed, enforcement.elapsed.unwrap())
+    };
+    let mut leaving = Follower::new(channel(&running).await).await;
+    let (acknowledged, lapsed, elapsed) = revoke(&mut leaving, true).await;
+    assert_eq!((acknowledged, lapsed), (1, 0));
+    assert!(elapsed.seconds == 0, "{elapsed:?}");
+
+    let mut going = Follower::new(channel(&running).await).await;
+    let (acknowledged, lapsed, elapsed) = revoke(&mut going, false).await;
+    assert_eq!((acknowledged, lapsed), (1, 1));
+    assert!(elapsed.seconds >= 1, "what it was vouched for had to lapse: {elapsed:?}");
+
+    let request = WaitEnforcedRequest { revision: 1_000 };
+    let unknown = admin(&running).await.wait_enforced(request).await.unwrap_err();
+    assert_eq!((unknown.code(), reason(&unknown).as_str()), (Code::NotFound, "REVISION_NOT_FOUND"));
+    let none = admin(&running).await.wait_enforced(WaitEnforcedRequest { revision: 0 }).await;
+    assert_eq!(none.unwrap_err().code(), Code::InvalidArgument);
+    stop(running).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_revocation_waits_for_the_follower_s_word() {
+    let (running, _store) = start(config()).await;
+    let (grant_id, revision) = grant(&running, a_grant()).await;
+    let mut follower = Follower::new(channel(&running).await).await;
+    follower.pong(1).await;
+    follower.say(ack(revision)).await;
+    let mut admin = admin(&running).await;
+    let request = RevokeAccessRequest {
+        tenant_id: "acme".to_owned(),
+        grant_id: grant_id.clone(),
+        ..Default::default()
+    };
+    let mut impatient = Request::new(request.clone());
+    impatient.set_timeout(std::time::Duration::from_millis(200));
+    let pending = admin.revoke_access(impatient).await.unwrap().into_inner().enforcement.unwrap();
+    assert_eq!(pending.state(), EnforcementState::Pending);
+    follower.keep_up(pending.revision).await;
+    let wait = WaitEnforcedRequest { revision: pending.revision };
+    let complete = admin.wait_enforced(wait).await.unwrap().into_inner().enforcement.unwrap();
+    assert_eq!(complete.state(), EnforcementState::Complete);
+    assert_eq!((complete.nodes_acknowledged, complete.nodes_lapsed), (2, 0));
+
+    let request = support_access::api::proto::v1::ListEventsRequest {
+        tenant_id: "acme".to_owned(),
+        ..Default::default()
+    };
+    crate::harness::eventually(async || {
+        let events = admin.list_events(request.clone()).await.unwrap().into_inner().events;
+        let Some(enforcement) = &events[0].enforcement else { return false };
+        assert_eq!((enforcement.revision, enforcement.nodes_acknowledged), (pending.revision, 2));
+        true
+    })
+    .await;
+    stop(running).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_does_not_read_costs_nothing_and_is_ended_when_it_reads_again() {
+    let (running, _store) = start(config()).await;
+    let endpoint = Endpoint::try_from(format!("http://{}", running.grpc[0])).unwrap();
+    let narrow = endpoint.initial_stream_window_size(65_535).initial_connection_window_size(65_535);
+    let mut slow = Follower::new(narrow.connect().await.unwrap()).await;
+    slow.pong(1).await;
+    let mut good = Follower::new(channel(&running).await).await;
+    good.pong(1).await;
+
+    // Each takes more than 50,000 bytes; the node keeps 16 MiB of them.
+    const GRANTS: usize = 350;
+    let agent = |number: usize| format!("{number:03}{}", "\u{1f600}".repeat(125));
+    let mut last = 0;
+    for number in 0..GRANTS {
+        let request = GrantAccessRequest {
+            tenant_id: format!("tenant {number}"),
+            agent_ids: (0..100).map(agent).collect(),
+            ..a_grant()
+        };
+        (_, last) = grant(&running, request).await;
+        good.keep_up(last).await;
+    }
+    assert_eq!(last, i64::try_from(GRANTS).unwrap());
+    assert!(has_metric(&running, &followers(2)).await, "it has not said anything wrong");
+
+    let mut heard = 0;
+    let end = loop {
+        match in_time(slow.hears.message()).await {
+            Ok(Some(told)) => {
+                let Some(Told::Changes(changes)) = told.message else { panic!("{told:?}") };
+                heard += changes.changes.len();
+            }
+            Ok(None) => panic!("it has missed something"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!((end.code(), reason(&end).as_str()), (Code::ResourceExhausted, "FOLLOWER_TOO_SLOW"));
+    assert!(heard < 10, "so many were kept for it: {heard}");
+    assert!(good.pong(2).await.proof.is_some());
+
+    // It may come back, and is fed.
+    let mut again = Follower::new(channel(&running).await).await;
+    assert_eq!(again.pong(1).await.proof.unwrap().revision, last);
+    stop(running).await.unwrap();
+}
+
+#[tokio::test]
+async fn check_nodes_are_listed_with_those_that_they_feed() {
+    let (running, _store) = start(config()).await;
+    let (_, revision) = grant(&running, a_grant()).await;
+    let mut follower = Follower::new(channel(&running).await).await;
+    follower.pong(1).await;
+    let below = Uuid::new_v4();
+    let report = CheckNode {
+        node_id: below.to_string(),
+        kind: NodeKind::Sidecar.into(),
+        version: "8.8".to_owned(),
+        upstream_node_id: follower.node_id.to_string(),
+        revision,
+        ..CheckNode::default()
+    };
+    follower.say(Message::Report(Report { nodes: vec![report] })).await;
+    follower.pong(2).await;
+    let mut client = CheckNodesClient::new(channel(&running).await);
+    let listed = client.list_check_nodes(ListCheckNodesRequest {}).await.unwrap().into_inner();
+    assert_eq!((listed.head_revision, listed.max_staleness.unwrap().seconds), (revision, 2));
+    let named = |id: Uuid| {
+        let mut nodes = listed.check_nodes.iter();
+        nodes.find(|node| node.node_id == id.to_string()).unwrap()
+    };
+    assert_eq!(listed.check_nodes.len(), 3);
+    let (sidecar, lower) = (named(follower.node_id), named(below));
+    let replica = &listed.check_nodes[0];
+    assert_eq!((replica.kind(), replica.upstream_node_id.as_str()), (NodeKind::Replica, ""));
+    assert_eq!(replica.version, env!("CARGO_PKG_VERSION"));
+    assert!(replica.proof_age.unwrap().seconds < 2);
+    assert_eq!((sidecar.kind(), sidecar.version.as_str()), (NodeKind::Sidecar, "9.9"));
+    assert_eq!(sidecar.upstream_node_id, replica.node_id);
+    assert_eq!((sidecar.revision, sidecar.lag), (0, revision), "it has acknowledged nothing");
+    assert_eq!((lower.upstream_node_id.as_str(), lower.lag), (sidecar.node_id.as_str(), 0));
+    stop(running).await.unwrap();
+}
