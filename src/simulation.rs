@@ -4,8 +4,16 @@
 //! promise: a check that is allowed after somebody was told that it cannot be, or at the end of a grant or later; an event that is lost or
 //! counted twice; a revocation that takes too long; a node that goes on denying when everything is well.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    num::NonZero,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
+use parking_lot::Mutex;
 use tokio::{runtime::Builder, time::sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +28,7 @@ use crate::{
     },
 };
 
+mod aimed;
 mod change;
 mod clocks;
 mod database;
@@ -30,8 +39,9 @@ mod line;
 mod logs;
 mod network;
 mod random;
-mod storms;
+mod stage;
 mod store;
+mod storms;
 mod users;
 mod wellness;
 mod world;
@@ -65,7 +75,8 @@ fn run<S: Future<Output = ()>>(
     let runtime = runtime.expect("a runtime without I/O needs nothing");
     let (accusation, lines, counts) = runtime.block_on(async {
         let (world, story) = begin.await;
-        let _logs = std::env::var_os("LOGS").map(|_| tracing::subscriber::set_default(logs::Logs(Arc::clone(&world.judge))));
+        let _logs = std::env::var_os("LOGS")
+            .map(|_| tracing::subscriber::set_default(logs::Logs(Arc::clone(&world.judge))));
         tokio::select! {
             biased;
             () = world.judge.accused() => {}
@@ -98,26 +109,111 @@ async fn story(world: Arc<World>) {
     wellness::expect(&world, &users, &storms).await;
 }
 
+/// The first seed, of so many, whose history shows that a rule is broken.
+fn first_seed_that_shows(rule: Rule, seeds: u64) -> Option<(u64, String)> {
+    (1..=seeds).find_map(|seed| Some((seed, simulate(seed, Some(rule)).accusation?)))
+}
+
+/// Does all jobs, on as many threads as there are processors.
+fn in_parallel<J: Copy + Sync, T: Send>(jobs: &[J], work: impl Fn(J) -> T + Sync) -> Vec<(J, T)>
+where
+    J: Send,
+{
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new(Vec::new());
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(&job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let result = work(job);
+                    done.lock().push((job, result));
+                }
+            });
+        }
+    });
+    done.into_inner()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn number(name: &str, default: u64) -> u64 {
+        std::env::var(name).ok().map_or(default, |text| text.parse().unwrap())
+    }
+
     #[test]
     fn histories() {
-        let first = std::env::var("SUPPORT_ACCESS_FIRST_SEED").ok().map_or(1, |it| it.parse().unwrap());
-        let count = std::env::var("SUPPORT_ACCESS_SEEDS").ok().map_or(20, |it| it.parse().unwrap());
-        for seed in first..first + count {
-            let began = std::time::Instant::now();
-            let outcome = simulate(seed, None);
-            let took = began.elapsed();
-            println!("{seed}: {took:?} {} lines, {:?}", outcome.lines.len(), outcome.counts);
-            if let Some(accusation) = outcome.accusation {
-                let from = outcome.lines.len().saturating_sub(std::env::var("LINES").ok().map_or(100, |it| it.parse().unwrap()));
+        let first = number("SUPPORT_ACCESS_FIRST_SEED", 1);
+        let seeds: Vec<_> = (first..first + number("SUPPORT_ACCESS_SEEDS", 20)).collect();
+        let began = std::time::Instant::now();
+        let mut outcomes = in_parallel(&seeds, |seed| simulate(seed, None));
+        println!("took {:?}", began.elapsed());
+        outcomes.sort_by_key(|(seed, _)| *seed);
+        let failed = outcomes
+            .iter()
+            .filter_map(|(seed, outcome)| Some((seed, outcome, outcome.accusation.as_ref()?)));
+        let mut failures = 0;
+        for (seed, outcome, accusation) in failed {
+            failures += 1;
+            let from =
+                outcome.lines.len().saturating_sub(usize::try_from(number("LINES", 100)).unwrap());
+            if failures == 1 {
                 for line in &outcome.lines[from..] {
                     println!("{line}");
                 }
-                panic!("seed {seed}: {accusation}");
+            }
+            println!("seed {seed}: {accusation}");
+        }
+        assert_eq!(failures, 0);
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_history() {
+        for seed in 1..6 {
+            let (one, other) = (simulate(seed, None), simulate(seed, None));
+            for (line, other) in one.lines.iter().zip(&other.lines) {
+                assert_eq!(line, other, "seed {seed}");
             }
         }
+    }
+
+    #[test]
+    fn aimed_scenarios() {
+        for scenario in aimed::ALL {
+            for seed in 1..=10 {
+                let outcome = scenario.play(seed, None);
+                if let Some(accusation) = outcome.accusation {
+                    println!("{}", outcome.lines.join("\n"));
+                    panic!("{}: {accusation}", scenario.name);
+                }
+            }
+            for rule in scenario.at {
+                let found = (1..=10)
+                    .find_map(|seed| Some((seed, scenario.play(seed, Some(*rule)).accusation?)));
+                println!("{rule:?}: {found:?} {}", scenario.name);
+                if found.is_none() && std::env::var_os("SHOW").is_some() {
+                    println!("{}", scenario.play(1, Some(*rule)).lines.join("\n"));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_broken_rule_is_noticed() {
+        let only = std::env::var("RULE").ok();
+        let rules: Vec<_> = Rule::ALL
+            .into_iter()
+            .filter(|rule| only.as_ref().is_none_or(|only| format!("{rule:?}") == *only))
+            .collect();
+        let seeds = number("SUPPORT_ACCESS_SEEDS", 40);
+        let shown = in_parallel(&rules, |rule| {
+            let began = std::time::Instant::now();
+            let found = first_seed_that_shows(rule, seeds);
+            println!("{rule:?}: {found:?} {:?}", began.elapsed());
+            found
+        });
+        drop(shown);
     }
 }

@@ -13,7 +13,13 @@ use crate::{
         violation::Violations,
     },
     domain::{GroupId, text::GrantId},
-    node::{CheckNode, enforcement::Commit, enforcer::Enforcer, replica::Replica},
+    node::{
+        CheckNode,
+        enforcement::Commit,
+        enforcer::Enforcer,
+        mutants::{Rule, is_broken},
+        replica::Replica,
+    },
     store::{Change, Store, StoreError},
 };
 
@@ -170,7 +176,8 @@ impl Work {
     /// The time at which states are told: the database's. At the very start, before it is known, that of the last event.
     fn now(&self) -> Time {
         let sight = self.node.sight();
-        sight.time.or(sight.view.snapshot().time()).unwrap_or(Time::UNIX_EPOCH)
+        let now = sight.now.map(|now| now.latest);
+        now.or(sight.view.snapshot().time()).unwrap_or(Time::UNIX_EPOCH)
     }
 
     /// Commits, writes the audit lines, and tells the check node.
@@ -179,12 +186,16 @@ impl Work {
         change: Box<dyn Change>,
         events: &[Event],
     ) -> Result<Commit, StoreError> {
-        let max_staleness = change.max_staleness().max(self.limits.max_staleness);
+        let own = self.limits.max_staleness;
+        let max_staleness =
+            if is_broken(Rule::LongestLease) { own } else { change.max_staleness().max(own) };
+        let asked_at = self.node.boot_time();
         let last = change.commit().await?;
+        let answered_at = self.node.boot_time();
         let commit = Commit {
             first: events.first().map_or(last, |event| event.revision),
             last,
-            at: self.node.boot_time(),
+            at: if is_broken(Rule::WaitFromAnswer) { asked_at } else { answered_at },
             max_staleness,
         };
         self.replica.wake();

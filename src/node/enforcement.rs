@@ -77,7 +77,8 @@ impl RollWatch {
         let patience = lengthened(roll.max_staleness);
         let members = roll.members.iter().map(|member| {
             let before = self.members.get(&member.node_id).filter(|seen| seen.seq == member.seq);
-            let since = before.map_or(now, |seen| seen.since);
+            let first_seen = if is_broken(Rule::SeenWhenAnswered) { asked_at } else { now };
+            let since = before.map_or(first_seen, |seen| seen.since);
             (member.node_id, Seen { seq: member.seq, since, ack: member.ack })
         });
         self.members = members.collect();

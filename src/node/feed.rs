@@ -4,7 +4,10 @@ use std::{collections::VecDeque, sync::Arc};
 
 use crate::{
     domain::{Position, Revision},
-    node::message::Delta,
+    node::{
+        message::Delta,
+        mutants::{Rule, is_broken},
+    },
 };
 
 /// The most bytes of changes that are kept.
@@ -43,6 +46,9 @@ impl Feed {
 
     /// Whether the feed goes on from `position`: it is in this history, and so is every change since.
     pub fn continues(&self, position: &Position) -> bool {
+        if is_broken(Rule::SameEvent) {
+            return self.after(position.revision).is_some();
+        }
         if position.revision <= self.base.revision {
             return *position == self.base;
         }

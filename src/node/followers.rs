@@ -64,6 +64,7 @@ impl Followers {
         self.followers.retain(|_, follower| follower.is_remembered(now));
         let known = self.followers.remove(&hello.node_id);
         let lapses_at = known.as_ref().and_then(|known| known.lapses_at);
+        let lapses_at = lapses_at.filter(|_| !is_broken(Rule::KeepLeaseOnReturn));
         let last_lease = known.map_or(Duration::ZERO, |known| known.last_lease);
         self.followers.insert(
             hello.node_id,
@@ -89,6 +90,9 @@ impl Followers {
     /// The follower is about to be vouched for from `proof`. Call it before sending.
     pub fn vouched(&mut self, node_id: NodeId, stream: StreamId, proof: &Proof, now: BootTime) {
         let Some(follower) = self.current(node_id, stream) else { return };
+        if is_broken(Rule::CountWhomIsVouched) {
+            return;
+        }
         let lapses_at = proof.as_of + lengthened(proof.max_staleness);
         follower.lapses_at = follower.lapses_at.max(Some(lapses_at));
         follower.last_lease = proof.max_staleness;

@@ -110,7 +110,8 @@ impl Following {
     pub fn ack(&mut self) -> Option<Up> {
         let ack = self.node.ack();
         let is_new = self.acked.is_none_or(|acked| acked != ack && acked.revision <= ack.revision);
-        if !is_new || !self.is_confirmed || self.incoming.is_some() {
+        let is_confirmed = self.is_confirmed || is_broken(Rule::AckOfThisHistory);
+        if !is_new || !is_confirmed || !self.is_welcome || self.incoming.is_some() {
             return None;
         }
         self.acked = Some(ack);

@@ -1,5 +1,10 @@
 //! The rules of the protocol, each of which tests break on purpose to see that the simulation notices.
 
+use crate::{
+    domain::Position,
+    store::{Renewal, Store, StoreError},
+};
+
 /// A rule that keeps the promise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
@@ -7,36 +12,101 @@ pub enum Rule {
     StampOfSending,
     /// A node has a row in the roll before it has a proof.
     RowBeforeProof,
+    /// A node whose row is gone registers anew, and has no proof from before it has.
+    NoProofWithoutRow,
+    /// A row never says the same `seq` again, also when it is made anew, or an older one was restored.
+    RowSeqOnce,
     /// A node acknowledges what checks are answered from, not what it was sent.
     PublishBeforeAck,
     /// A node acknowledges for those that it feeds, too.
     AckForFollowers,
+    /// A follower acknowledges what is known to be of its upstream's history.
+    AckOfThisHistory,
+    /// Who is vouched for counts from then on.
+    CountWhomIsVouched,
+    /// A follower that comes back counts for what it was vouched for before.
+    KeepLeaseOnReturn,
+    /// A follower that has gone without a word is waited for until its proof has lapsed.
+    WaitForTheGone,
+    /// A node leaves with a word only when nobody can answer from what it has vouched for.
+    LeaveAlone,
     /// Who hands on a proof says how old it is.
     Age,
     /// Leases are measured by a clock that goes on through suspend.
     BootTime,
     /// Holders count shorter, and waiters longer, than the lease.
     RateMargin,
+    /// Holders count shorter than the lease.
+    ShorterLease,
+    /// Waiters wait longer than the lease.
+    LongerWait,
+    /// Ages, and the time that has passed, count a little longer.
+    StretchedSpan,
     /// A pong stands behind the changes that were applied before it.
     PongBehindChanges,
     /// A proof counts once its revision is held.
     ProofAfterApply,
     /// A silent node is passed over only once its row is gone.
     StrikeOffBeforeSkip,
+    /// A silent node's row is struck off only if it says what it said when it was silent.
+    StrikeOffWhatWasSeen,
+    /// A row is silent from when it was seen, not from when it was looked for.
+    SeenWhenAnswered,
     /// The roll is read after the commit.
     RollAfterCommit,
-    /// A follower that has gone without a word is waited for until its proof has lapsed.
-    WaitForTheGone,
-    /// A node leaves only when nobody can answer from what it has vouched for.
-    LeaveAlone,
-    /// A node whose row is gone registers anew, and starts from its revision then.
-    NoProofWithoutRow,
+    /// The wait for a lapse begins when the commit is answered.
+    WaitFromAnswer,
+    /// The wait is for the longest lease that any node has.
+    LongestLease,
     /// A node that holds another history than its database's drops it.
     NoticeOtherHistory,
+    /// A stream ends when what feeds it holds another history.
+    OneHistoryPerStream,
+    /// A follower goes on only from an event that the node that feeds it has, too.
+    SameEvent,
     /// Acknowledgements of another history are forgotten.
     ForgetOldAcks,
     /// Checks are decided at the database's time, not the node's own.
     DatabaseTime,
+    /// The time of decisions never goes back.
+    TimeNeverBack,
+}
+
+impl Rule {
+    /// Every rule.
+    pub const ALL: [Self; 31] = [
+        Self::StampOfSending,
+        Self::RowBeforeProof,
+        Self::NoProofWithoutRow,
+        Self::RowSeqOnce,
+        Self::PublishBeforeAck,
+        Self::AckForFollowers,
+        Self::AckOfThisHistory,
+        Self::CountWhomIsVouched,
+        Self::KeepLeaseOnReturn,
+        Self::WaitForTheGone,
+        Self::LeaveAlone,
+        Self::Age,
+        Self::BootTime,
+        Self::RateMargin,
+        Self::ShorterLease,
+        Self::LongerWait,
+        Self::StretchedSpan,
+        Self::PongBehindChanges,
+        Self::ProofAfterApply,
+        Self::StrikeOffBeforeSkip,
+        Self::StrikeOffWhatWasSeen,
+        Self::SeenWhenAnswered,
+        Self::RollAfterCommit,
+        Self::WaitFromAnswer,
+        Self::LongestLease,
+        Self::NoticeOtherHistory,
+        Self::OneHistoryPerStream,
+        Self::SameEvent,
+        Self::ForgetOldAcks,
+        Self::DatabaseTime,
+        Self::TimeNeverBack,
+    ];
 }
 
 /// Whether a test has broken the rule.
@@ -44,6 +114,17 @@ pub enum Rule {
 #[inline]
 pub(crate) const fn is_broken(_: Rule) -> bool {
     false
+}
+
+/// Reads what a renewal reads, for a node that has no row. Only for nodes whose rules are broken.
+pub(crate) async fn renew_without_row(
+    store: &dyn Store,
+    held: Option<Position>,
+) -> Result<Option<Renewal>, StoreError> {
+    let now = store.begin().await?.now();
+    let head = store.head().await?;
+    let is_held = held.is_some_and(|held| held.epoch == head.epoch);
+    Ok(Some(Renewal { head, is_held, now }))
 }
 
 #[cfg(test)]

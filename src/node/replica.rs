@@ -11,12 +11,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
-    domain::{Ack, Event},
+    domain::{Ack, Event, Position},
     node::{
         CheckNode, Snapshot,
         enforcer::Enforcer,
         message::{Delta, Vouched},
-        mutants::{Rule, is_broken},
+        mutants::{self, Rule, is_broken},
     },
     store::{Hint, NewMember, Renewal, Store, StoreError},
 };
@@ -78,6 +78,13 @@ impl Replica {
 
     /// Joins the roll, loads what the store holds, and proves that it is current: then checks can be answered.
     pub async fn join(&self) -> Result<(), StoreError> {
+        if is_broken(Rule::RowBeforeProof) {
+            self.load().await?;
+            let (seq, held) = (self.node.ask(), self.node.held());
+            let read = mutants::renew_without_row(self.store.as_ref(), held).await?;
+            read.into_iter().for_each(|read| self.take(seq, held, read));
+            return Ok(());
+        }
         self.register().await?;
         self.load().await?;
         self.prove_once().await
@@ -151,12 +158,24 @@ impl Replica {
     }
 
     async fn apply(&self, events: &[Event]) -> Result<(), StoreError> {
+        if is_broken(Rule::PublishBeforeAck) {
+            self.acknowledge_unpublished(events).await?;
+        }
         let changes: Vec<_> = events.iter().map(|event| Arc::new(Delta::from(event))).collect();
         if let Err(gap) = self.node.apply(&changes) {
             warn!(%gap, "loading the log anew");
             return self.load().await;
         }
         Ok(())
+    }
+
+    /// What must never be done.
+    async fn acknowledge_unpublished(&self, events: &[Event]) -> Result<(), StoreError> {
+        let Some((last, held)) = events.last().zip(self.node.held()) else { return Ok(()) };
+        let (revision, time) = (last.revision, Some(last.time));
+        let ack = Ack { revision, ..self.node.ack() };
+        let held = Position { revision, time, ..held };
+        self.store.acknowledge(self.member.node_id, held, ack).await.map(drop)
     }
 
     async fn load(&self) -> Result<(), StoreError> {
@@ -187,11 +206,21 @@ impl Replica {
         let held = self.node.held();
         let seq = self.node.ask();
         // Never the same again, also if the database was restored meanwhile: who watches the row sees that it has moved.
-        let row_seq = self.node.boot_time().0;
-        let Some(renewal) = self.store.renew(self.member.node_id, row_seq, held).await? else {
+        let row_seq = if is_broken(Rule::RowSeqOnce) { 0 } else { self.node.boot_time().0 };
+        let mut renewal = self.store.renew(self.member.node_id, row_seq, held).await?;
+        if renewal.is_none() && is_broken(Rule::NoProofWithoutRow) {
+            renewal = mutants::renew_without_row(self.store.as_ref(), held).await?;
+        }
+        let Some(renewal) = renewal else {
             info!("this node was struck off the roll of check nodes, and registers anew");
             return self.register().await;
         };
+        self.take(seq, held, renewal);
+        Ok(())
+    }
+
+    /// What the database has said to a node that held this when it asked.
+    fn take(&self, seq: i64, held: Option<Position>, renewal: Renewal) {
         let Renewal { head, is_held, now } = renewal;
         if held.is_some() && !is_held && !self.node.is_disowned() {
             warn!("what this node holds is not in the database's log");
@@ -201,14 +230,13 @@ impl Replica {
                 revision: head.revision,
                 age: Duration::ZERO,
                 max_staleness: self.member.max_staleness,
-                time: now,
+                now: now.into(),
             };
             self.node.answered(seq, vouched);
         }
         if self.node.is_disowned() || self.node.revision() < head.revision {
             self.log.notify_one();
         }
-        Ok(())
     }
 
     // === hints ===
@@ -283,7 +311,8 @@ impl Replica {
     /// Puts the node in the roll. Its row then says that it has acknowledged nothing.
     async fn register(&self) -> Result<(), StoreError> {
         // Runs much faster than a node renews.
-        let member = NewMember { first_seq: self.node.boot_time().0, ..self.member.clone() };
+        let first_seq = if is_broken(Rule::RowSeqOnce) { 0 } else { self.node.boot_time().0 };
+        let member = NewMember { first_seq, ..self.member.clone() };
         self.store.register(&member).await?;
         *self.last_ack.lock() = None;
         Ok(())

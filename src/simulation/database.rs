@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     domain::{Ack, NodeId, NodeInfo, Position},
+    node::mutants::{Rule, is_broken},
     simulation::{
         clocks::DatabaseClock,
         judge::{Aftermath, Judge},
@@ -213,7 +214,13 @@ impl Session {
 
     pub(super) async fn strike_off(&self, node_id: NodeId, seq: i64) -> Result<bool, StoreError> {
         let _row = self.lock_row(node_id).await?;
-        let is_gone = self.database.store.strike_off(node_id, seq).await?;
+        let store = &self.database.store;
+        let mut is_gone = store.strike_off(node_id, seq).await?;
+        if is_broken(Rule::StrikeOffWhatWasSeen)
+            && let Some(row) = store.roll().await?.members.iter().find(|it| it.node_id == node_id)
+        {
+            is_gone = store.strike_off(node_id, row.seq).await?;
+        }
         if is_gone {
             self.database.touch_roll();
         }

@@ -1,6 +1,10 @@
 //! Sees everything, and accuses whoever breaks the promise.
 
-use std::{collections::VecDeque, fmt::Write, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt::Write,
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use tokio::{
@@ -11,8 +15,8 @@ use tokio::{
 
 use crate::{
     domain::{
-        AccessLevel, AgentId, Clock, GrantId, GroupId, Position, Question, Reason, Revision,
-        TenantId, Terms, Time, decide,
+        AccessLevel, AgentId, Clock, GrantId, GroupId, NodeId, Position, Question, Reason,
+        Revision, TenantId, Terms, Time, decide,
     },
     node::{CheckNode, Sight},
     simulation::history::History,
@@ -74,6 +78,10 @@ struct Inner {
     /// Counts the logs.
     incarnation: u64,
     suspects: VecDeque<Subject>,
+    /// Grants that nodes have said to be over, by their end times.
+    over: BTreeSet<(NodeId, GrantId, Option<Time>)>,
+    /// The position and generation of snapshots that were compared with the log, by the names of their nodes.
+    compared: BTreeMap<String, (Position, u64)>,
     lines: Vec<String>,
     accusation: Option<String>,
     counts: Counts,
@@ -100,6 +108,8 @@ impl Judge {
                 earlier: None,
                 incarnation: 0,
                 suspects: VecDeque::new(),
+                over: BTreeSet::new(),
+                compared: BTreeMap::new(),
                 lines: Vec::new(),
                 accusation: None,
                 counts: Counts::default(),
@@ -166,6 +176,7 @@ impl Judge {
         self.note(&format!("the log ends at r{} now: {aftermath:?}", head.revision));
         let mut inner = self.inner.lock();
         inner.incarnation += 1;
+        inner.compared.clear();
         let before = inner.history.clone();
         if before.holds(&head) {
             inner.history.truncate(head.revision);
@@ -209,7 +220,9 @@ impl Judge {
             task.map(|_| (at, logged.max_staleness))
         });
         drop(inner);
-        self.note(&format!("r{revision} complete: {nodes_acknowledged} acknowledged, {nodes_lapsed} lapsed"));
+        self.note(&format!(
+            "r{revision} complete: {nodes_acknowledged} acknowledged, {nodes_lapsed} lapsed"
+        ));
         if let Some((since, max_staleness)) = own
             && has_run_since(since)
             && since.elapsed() > max_staleness * COMPLETE_WITHIN / 100 + SLACK
@@ -224,26 +237,43 @@ impl Judge {
     pub(super) fn look(&self, name: &str, node: &CheckNode, clock: &dyn Clock) {
         let suspects = self.inner.lock().suspects.clone();
         let sight = node.sight();
-        self.look_at_snapshot(name, &sight);
+        self.look_at_snapshot(name, &sight, node.generation());
         for subject in &suspects {
-            self.judge(name, &sight, subject, clock.now());
+            self.judge(name, node.id(), &sight, subject, clock.now());
         }
     }
 
     /// Asks a node about one grant, and says why it allows or denies.
     pub(super) fn ask(&self, name: &str, node: &CheckNode, subject: &Subject, now: Time) -> Reason {
         let sight = node.sight();
-        self.look_at_snapshot(name, &sight);
-        self.judge(name, &sight, subject, now)
+        self.look_at_snapshot(name, &sight, node.generation());
+        self.judge(name, node.id(), &sight, subject, now)
     }
 
-    fn judge(&self, name: &str, sight: &Sight, subject: &Subject, now: Time) -> Reason {
-        let (reason, grant_id) = answer(sight, subject);
+    fn judge(
+        &self,
+        name: &str,
+        node_id: NodeId,
+        sight: &Sight,
+        subject: &Subject,
+        now: Time,
+    ) -> Reason {
+        let (reason, grant) = answer(sight, subject);
         let mut inner = self.inner.lock();
+        if let Some((grant_id, end)) = grant {
+            let is_over = inner.over.contains(&(node_id, grant_id, end));
+            if reason == Reason::Expired && !is_over {
+                inner.over.insert((node_id, grant_id, end));
+            } else if reason == Reason::GrantActive && is_over {
+                drop(inner);
+                self.accuse(format!("{name} allows again what was over"));
+                return reason;
+            }
+        }
         inner.counts.checks += 1;
         inner.counts.stale += u64::from(reason == Reason::Stale);
         if reason == Reason::GrantActive
-            && let Some(grant_id) = grant_id
+            && let Some((grant_id, _)) = grant
         {
             inner.counts.allowed += 1;
             let may_allow =
@@ -264,13 +294,18 @@ impl Judge {
     }
 
     /// Whoever answers must answer by the log, and by all of it that is complete. Whoever holds a position must hold all of it.
-    fn look_at_snapshot(&self, name: &str, sight: &Sight) {
+    fn look_at_snapshot(&self, name: &str, sight: &Sight, generation: u64) {
         let snapshot = sight.view.snapshot();
         let Some(position) = snapshot.position() else { return };
-        let inner = self.inner.lock();
+        let mut inner = self.inner.lock();
         let mut fault = None;
         if inner.history.holds(&position) {
-            fault = inner.history.fault(snapshot);
+            // Comparing takes long, and what was right stays so.
+            if inner.compared.insert(name.into(), (position, generation))
+                != Some((position, generation))
+            {
+                fault = inner.history.fault(snapshot);
+            }
             if sight.is_fresh() && position.revision < inner.history.complete {
                 let (revision, complete) = (position.revision, inner.history.complete);
                 fault = Some(format!("answers by r{revision}, though r{complete} is complete"));
@@ -318,15 +353,15 @@ impl Inner {
 }
 
 /// What a check answers that sees this, and by which grant.
-fn answer(sight: &Sight, subject: &Subject) -> (Reason, Option<GrantId>) {
+fn answer(sight: &Sight, subject: &Subject) -> (Reason, Option<(GrantId, Option<Time>)>) {
     let question = Question {
         tenant_id: subject.tenant_id.clone(),
         agent_id: AgentId::fixed("anna"),
         group_ids: [subject.group_id.clone()].into(),
         required_level: AccessLevel::ReadOnly,
     };
-    let Some(time) = sight.time.filter(|_| sight.is_fresh()) else { return (Reason::Stale, None) };
+    let Some(time) = sight.now.filter(|_| sight.is_fresh()) else { return (Reason::Stale, None) };
     let grants = sight.view.snapshot().grants(&question.tenant_id);
     let decision = decide(grants, &question, time);
-    (decision.reason, decision.terms.map(|terms| terms.grant_id))
+    (decision.reason, decision.terms.map(|terms| (terms.grant_id, terms.expire_time)))
 }

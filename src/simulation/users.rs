@@ -10,7 +10,10 @@ use std::{
 };
 
 use chrono::TimeDelta;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -24,6 +27,9 @@ use crate::{
     },
     work::{Enforcement, GrantRef, Work},
 };
+
+/// How far a change has come, once that was said.
+pub(super) type Answer = oneshot::Receiver<Option<Enforcement>>;
 
 /// Everything that administrators do.
 #[derive(Debug)]
@@ -93,7 +99,8 @@ impl Users {
         let number = self.grants.fetch_add(1, Ordering::Relaxed);
         let tenant_id = tenant(number / GROUPS);
         let subject = Subject { tenant_id, group_id: group_id(number % GROUPS) };
-        let start_time = delay.and_then(|delay| Some(self.world.now() + TimeDelta::from_std(delay).ok()?));
+        let start_time =
+            delay.and_then(|delay| Some(self.world.now() + TimeDelta::from_std(delay).ok()?));
         let request = GrantRequest {
             request_id: None,
             tenant_id: subject.tenant_id.clone(),
@@ -136,13 +143,14 @@ impl Users {
         subject: Subject,
         terms: &Terms,
         deadline: Instant,
-    ) {
+    ) -> Answer {
         let grant = reference(&subject, terms);
         self.ask(process, subject, move |work| async move {
             let caller = Caller::anonymous();
-            let revoked = work.revoke_access(&caller, &grant, None, Note::default(), deadline).await;
+            let revoked =
+                work.revoke_access(&caller, &grant, None, Note::default(), deadline).await;
             revoked.ok().map(|revoked| revoked.enforcement)
-        });
+        })
     }
 
     fn revoke_all(&self, process: &Process) {
@@ -166,24 +174,30 @@ impl Users {
         });
     }
 
-    /// Asks a replica for something, and asks all nodes about the subject as soon as that is in force.
+    /// Asks a replica for something, and asks all nodes about the subject as soon as that is in force. Whoever waits gets the answer
+    /// then.
     fn ask<F>(
         &self,
         process: &Process,
         subject: Subject,
         work: impl FnOnce(Arc<Work>) -> F + Send + 'static,
-    ) where
+    ) -> Answer
+    where
         F: Future<Output = Option<Enforcement>> + Send + 'static,
     {
-        let Some((_, at)) = process.replica.clone() else { return };
+        let (answer, answered) = oneshot::channel();
+        let Some((_, at)) = process.replica.clone() else { return answered };
         let (world, host) = (Arc::clone(&self.world), process.host.clone());
         let incarnation = world.judge.incarnation();
         process.host.spawn(async move {
-            if let Some(enforcement) = work(at).await {
-                world.judge.told(&enforcement, incarnation, |then| host.has_run_since(then));
+            let done = work(at).await;
+            if let Some(enforcement) = &done {
+                world.judge.told(enforcement, incarnation, |then| host.has_run_since(then));
                 world.ask_all(&subject);
             }
+            let _ = answer.send(done);
         });
+        answered
     }
 }
 
