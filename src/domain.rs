@@ -26,5 +26,5 @@ pub use policy::{SupportGroup, SupportPolicy};
 pub use request::{End, ExtendRequest, GrantRequest};
 pub use text::{AgentId, GrantId, GroupId, Note, RequestId, TenantId, Ticket};
 pub use tightening::Tightening;
-pub use time::{Span, Time};
+pub use time::{Now, Span, Time};
 pub use violation::{FieldViolation, Violations};

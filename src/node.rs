@@ -7,27 +7,18 @@
 //! The protocol is made of machines that do no I/O and take the time as an argument: [`freshness`], [`followers`],
 //! [`enforcement`], [`feeding`], [`following`]. They are simulated in `src/simulation`, with each rule of [`mutants`] broken.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    domain::{
-        Ack, BootTime, Clock, NodeId, NodeInfo, NodeKind, Position, Revision, Time,
-        time::from_micros,
-    },
+    domain::{Ack, BootTime, Clock, NodeId, NodeInfo, NodeKind, Now, Position, Revision, Time},
     node::{
         feed::Feed,
         followers::Followers,
-        freshness::{ClockReading, Proof, Prover},
+        freshness::{ClockReading, Prover},
         message::{Delta, Vouched},
         mutants::{Rule, is_broken},
         news::{Board, Reader},
@@ -48,7 +39,10 @@ pub mod replica;
 pub mod snapshot;
 
 pub use news::News;
+mod view;
+
 pub use snapshot::Snapshot;
+pub use view::{Sight, View};
 
 /// Owns what checks are answered from. Written by those that follow the log, read by every check.
 #[derive(Debug)]
@@ -63,19 +57,6 @@ pub struct CheckNode {
     news: Board,
 }
 
-/// What checks are answered from: one load gives all of it.
-#[derive(Debug, Clone)]
-pub struct View {
-    snapshot: Snapshot,
-    proof: Option<Proof>,
-    /// The last that was heard of the database's clock.
-    clock: Option<ClockReading>,
-    /// Whether the grants are known not to be in the database's log.
-    is_disowned: bool,
-    /// The latest time that anything of this history was decided at, in microseconds since 1970.
-    latest_us: Arc<AtomicI64>,
-}
-
 #[derive(Debug)]
 struct Ledger {
     prover: Prover,
@@ -83,17 +64,6 @@ struct Ledger {
     feed: Option<Feed>,
     /// The nodes that feed this one, the nearest first.
     path: Vec<NodeId>,
-}
-
-/// What a check sees at one moment.
-#[derive(Debug, Clone)]
-pub struct Sight {
-    /// The grants.
-    pub view: Arc<View>,
-    /// The time to decide at. `None`: the node has never known the time.
-    pub time: Option<Time>,
-    /// For how long the grants may be answered from; zero: not at all.
-    pub fresh_for: Duration,
 }
 
 /// All of a node at one moment.
@@ -132,29 +102,6 @@ pub struct Gauges {
 #[error("the changes do not follow on revision {0}")]
 pub struct Gap(pub Revision);
 
-impl View {
-    /// The grants.
-    pub fn snapshot(&self) -> &Snapshot {
-        &self.snapshot
-    }
-
-    /// The proof that nothing newer is in force.
-    pub fn proof(&self) -> Option<&Proof> {
-        self.proof.as_ref()
-    }
-
-    fn with_proof(self, proof: Option<Proof>) -> Self {
-        Self { proof, clock: proof.map(|proof| proof.clock).or(self.clock), ..self }
-    }
-}
-
-impl Sight {
-    /// Whether the grants may be answered from.
-    pub fn is_fresh(&self) -> bool {
-        !self.fresh_for.is_zero()
-    }
-}
-
 impl CheckNode {
     /// A node that knows nothing yet, and so denies everything.
     pub fn new(id: NodeId, kind: NodeKind, clock: Arc<dyn Clock>) -> Arc<Self> {
@@ -163,7 +110,7 @@ impl CheckNode {
             proof: None,
             clock: None,
             is_disowned: false,
-            latest_us: latest_us(),
+            latch: Arc::default(),
         };
         Arc::new(Self {
             id,
@@ -219,22 +166,22 @@ impl CheckNode {
             Some(proof) if proof.is_valid(now) => proof.lapses_at().since(now),
             _ => Duration::ZERO,
         };
-        let time = view.clock.map(|clock| self.decision_time(&view, &clock, now));
-        Sight { view, time, fresh_for }
+        let now = view.clock.map(|clock| self.decision_time(&view, &clock, now));
+        Sight { view, now, fresh_for }
     }
 
-    /// The database's time or a little later: never before the last event, and never before a time that was used already. So what
-    /// has ended cannot come back.
-    fn decision_time(&self, view: &View, clock: &ClockReading, now: BootTime) -> Time {
+    /// The database's time: never before the last event, and never before a time that was used already. So what has ended cannot
+    /// come back.
+    fn decision_time(&self, view: &View, clock: &ClockReading, now: BootTime) -> Now {
         if is_broken(Rule::DatabaseTime) {
-            return self.clock.now();
+            return self.clock.now().into();
         }
-        let time = clock.at(now).max(view.snapshot.time().unwrap_or(Time::MIN_UTC));
+        let now = clock.at(now);
         if is_broken(Rule::TimeNeverBack) {
-            return clock.at(now);
+            return now;
         }
-        let latest_us = view.latest_us.fetch_max(time.timestamp_micros(), Ordering::Relaxed);
-        from_micros(latest_us).map_or(time, |latest| latest.max(time))
+        let least = view.snapshot.time().unwrap_or(Time::MIN_UTC);
+        view.latch.close(Now { earliest: now.earliest.max(least), latest: now.latest.max(least) })
     }
 
     /// Waits until checks are answered from `revision` or later. False if that has not come by `deadline`.
@@ -308,9 +255,9 @@ impl CheckNode {
             ledger.followers.reset();
         }
         let is_same_log = snapshot.position().map(|it| it.epoch) == self.held().map(|it| it.epoch);
-        let latest_us = if is_same_log { Arc::clone(&self.view().latest_us) } else { latest_us() };
+        let latch = if is_same_log { Arc::clone(&self.view().latch) } else { Arc::default() };
         let clock = self.view().clock;
-        let view = View { snapshot, proof: None, clock, is_disowned: false, latest_us };
+        let view = View { snapshot, proof: None, clock, is_disowned: false, latch };
         self.publish(view, |news| {
             news.generation += 1;
             news.acks += 1;
@@ -433,8 +380,4 @@ impl CheckNode {
             change(news);
         });
     }
-}
-
-fn latest_us() -> Arc<AtomicI64> {
-    Arc::new(AtomicI64::new(i64::MIN))
 }

@@ -1,12 +1,6 @@
 //! The assembly: what a server is made of, in which order it is opened, and in which order it is closed.
 
-use std::{
-    future::{Future, pending},
-    io,
-    pin::pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{future::Future, io, pin::pin, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, sync::watch};
 use tracing::{info, warn};
@@ -174,13 +168,14 @@ pub async fn start_sidecar(
     let running = Running::new(&listeners, config.common.drain_timeout).await?;
     running.serve_http(listeners.http, &metrics);
 
-    let following = node::following::run(Arc::clone(&node), upstreams, running.inner.stop_token());
+    let stop = running.inner.stop_token();
+    let following = node::following::run(Arc::clone(&node), upstreams, stop.clone());
     let refusal = running.refusal.clone();
     running.inner.spawn("follower", async move {
         if let Err(error) = following.await {
             refusal.send_replace(Some(error.to_string()));
-            // Until this is noticed, and everything is closed.
-            pending::<()>().await;
+            // That is noticed, and then everything is closed.
+            stop.cancelled().await;
         }
     });
     let checks = Arc::new(Checks::new(Arc::clone(&node), None));

@@ -40,8 +40,8 @@ mod logs;
 mod network;
 mod random;
 mod stage;
-mod storms;
 mod store;
+mod storms;
 mod users;
 mod wellness;
 mod world;
@@ -75,7 +75,8 @@ fn run<S: Future<Output = ()>>(
     let runtime = runtime.expect("a runtime without I/O needs nothing");
     let (accusation, lines, counts) = runtime.block_on(async {
         let (world, story) = begin.await;
-        let _logs = std::env::var_os("LOGS").map(|_| tracing::subscriber::set_default(logs::Logs(Arc::clone(&world.judge))));
+        let _logs = std::env::var_os("LOGS")
+            .map(|_| tracing::subscriber::set_default(logs::Logs(Arc::clone(&world.judge))));
         tokio::select! {
             biased;
             () = world.judge.accused() => {}
@@ -150,15 +151,19 @@ mod tests {
         let mut outcomes = in_parallel(&seeds, |seed| simulate(seed, None));
         println!("took {:?}", began.elapsed());
         outcomes.sort_by_key(|(seed, _)| *seed);
-        let failed = outcomes.iter().filter_map(|(seed, outcome)| Some((seed, outcome, outcome.accusation.as_ref()?)));
+        let failed = outcomes
+            .iter()
+            .filter_map(|(seed, outcome)| Some((seed, outcome, outcome.accusation.as_ref()?)));
         let mut failures = 0;
         for (seed, outcome, accusation) in failed {
             failures += 1;
-            let from = outcome.lines.len().saturating_sub(usize::try_from(number("LINES", 100)).unwrap());
+            let from =
+                outcome.lines.len().saturating_sub(usize::try_from(number("LINES", 100)).unwrap());
             if failures == 1 {
-            for line in &outcome.lines[from..] {
-                println!("{line}");
-            } }
+                for line in &outcome.lines[from..] {
+                    println!("{line}");
+                }
+            }
             println!("seed {seed}: {accusation}");
         }
         assert_eq!(failures, 0);
@@ -186,7 +191,8 @@ mod tests {
                 }
             }
             for rule in scenario.at {
-                let found = (1..=10).find_map(|seed| Some((seed, scenario.play(seed, Some(*rule)).accusation?)));
+                let found = (1..=10)
+                    .find_map(|seed| Some((seed, scenario.play(seed, Some(*rule)).accusation?)));
                 println!("{rule:?}: {found:?} {}", scenario.name);
                 if found.is_none() && std::env::var_os("SHOW").is_some() {
                     println!("{}", scenario.play(1, Some(*rule)).lines.join("\n"));
@@ -198,7 +204,10 @@ mod tests {
     #[test]
     fn every_broken_rule_is_noticed() {
         let only = std::env::var("RULE").ok();
-        let rules: Vec<_> = Rule::ALL.into_iter().filter(|rule| only.as_ref().is_none_or(|only| format!("{rule:?}") == *only)).collect();
+        let rules: Vec<_> = Rule::ALL
+            .into_iter()
+            .filter(|rule| only.as_ref().is_none_or(|only| format!("{rule:?}") == *only))
+            .collect();
         let seeds = number("SUPPORT_ACCESS_SEEDS", 40);
         let shown = in_parallel(&rules, |rule| {
             let began = std::time::Instant::now();

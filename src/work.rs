@@ -176,7 +176,8 @@ impl Work {
     /// The time at which states are told: the database's. At the very start, before it is known, that of the last event.
     fn now(&self) -> Time {
         let sight = self.node.sight();
-        sight.time.or(sight.view.snapshot().time()).unwrap_or(Time::UNIX_EPOCH)
+        let now = sight.now.map(|now| now.latest);
+        now.or(sight.view.snapshot().time()).unwrap_or(Time::UNIX_EPOCH)
     }
 
     /// Commits, writes the audit lines, and tells the check node.

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt::Write};
 use crate::domain::{
     grant::{AccessLevel, GrantState, Terms},
     text::{AgentId, GrantId, GroupId, TenantId},
-    time::Time,
+    time::{Now, Time},
 };
 
 /// The most groups one question may name.
@@ -99,8 +99,9 @@ impl Decision<'_> {
 pub fn decide<'a>(
     grants: impl IntoIterator<Item = &'a Terms>,
     question: &Question,
-    now: Time,
+    now: impl Into<Now>,
 ) -> Decision<'a> {
+    let now = now.into();
     grants
         .into_iter()
         .filter_map(|terms| weigh(terms, question, now).map(|(reason, rank)| (rank, reason, terms)))
@@ -112,7 +113,7 @@ pub fn decide<'a>(
 /// microseconds since 1970; then the higher level; then the newer grant, so that there is always exactly one answer.
 type Nearness = (u8, bool, i64, AccessLevel, GrantId);
 
-fn weigh(terms: &Terms, question: &Question, now: Time) -> Option<(Reason, Nearness)> {
+fn weigh(terms: &Terms, question: &Question, now: Now) -> Option<(Reason, Nearness)> {
     let state = terms.state(now);
     let last_to_end = || terms.end_time().map_or(i64::MAX, |end| end.timestamp_micros());
     let (reason, rank, preferred) = if !question.group_ids.contains(&terms.group_id) {

@@ -3,7 +3,7 @@
 use crate::domain::{
     decision::{Decision, Question, Reason, message},
     grant::{GrantState, Terms},
-    time::Time,
+    time::Now,
 };
 
 /// The lines of the checklist, in the order in which an administrator goes through them.
@@ -80,7 +80,7 @@ const fn obstacle_line(reason: Reason) -> Option<ChecklistQuestion> {
 }
 
 /// Everything that keeps one grant from letting the agent in; [`Reason::GrantActive`] alone if nothing does.
-pub fn obstacles(terms: &Terms, question: &Question, now: Time) -> Vec<Reason> {
+pub fn obstacles(terms: &Terms, question: &Question, now: Now) -> Vec<Reason> {
     let state = match terms.state(now) {
         GrantState::Active => None,
         GrantState::Scheduled => Some(Reason::NotStarted),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::{
     event::Revision,
     text::{Actor, AgentId, GrantId, GroupId, Note, TenantId, Ticket},
-    time::Time,
+    time::{Now, Time},
 };
 
 /// More bytes than anything of a grant takes that is neither an agent nor a reason: ids of up to 128 characters of up to four
@@ -85,13 +85,15 @@ pub struct Terms {
 }
 
 impl Terms {
-    /// The state at `now`. The start is inclusive, the end exclusive.
-    pub fn state(&self, now: Time) -> GrantState {
+    /// The state at `now`. The start is inclusive, the end exclusive; where the time is not known exactly, a grant is not active
+    /// unless it is so at all of the times that it may be.
+    pub fn state(&self, now: impl Into<Now>) -> GrantState {
+        let Now { earliest, latest } = now.into();
         if self.revoke_time.is_some() {
             GrantState::Revoked
-        } else if self.expire_time.is_some_and(|expire| expire <= now) {
+        } else if self.expire_time.is_some_and(|expire| expire <= latest) {
             GrantState::Expired
-        } else if now < self.start_time {
+        } else if earliest < self.start_time {
             GrantState::Scheduled
         } else {
             GrantState::Active
@@ -188,6 +190,10 @@ mod tests {
         assert_eq!(terms.state(at(20)), GrantState::Expired);
         let until_revoked = Terms { expire_time: None, ..terms.clone() };
         assert_eq!(until_revoked.state(at(i64::from(u32::MAX))), GrantState::Active);
+        let between = |earliest, latest| Now { earliest: at(earliest), latest: at(latest) };
+        assert_eq!(terms.state(between(9, 11)), GrantState::Scheduled, "may not have begun");
+        assert_eq!(terms.state(between(19, 21)), GrantState::Expired, "may be over");
+        assert_eq!(terms.state(between(10, 19)), GrantState::Active);
         let revoked = Terms { revoke_time: Some(at(15)), ..terms };
         for now in [5, 12, 15, 25] {
             assert_eq!(revoked.state(at(now)), GrantState::Revoked);

@@ -44,6 +44,23 @@ pub fn between(earlier: Time, later: Time) -> Duration {
     (later - earlier).to_std().unwrap_or_default()
 }
 
+/// The time now, as far as it is known. What ends, ends at the latest time that it may be, and what starts, starts at the
+/// earliest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// It is not earlier.
+    pub earliest: Time,
+    /// It is not later.
+    pub latest: Time,
+}
+
+impl From<Time> for Now {
+    /// The time is known exactly.
+    fn from(time: Time) -> Self {
+        Self { earliest: time, latest: time }
+    }
+}
+
 /// A length of time that people choose: a duration in a policy or of a grant. Written `7d`, `8h`, `1h 30m`, `90s`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -19,6 +19,10 @@ use crate::{
     },
 };
 
+mod end;
+
+pub use end::FeedEnd;
+
 /// How many messages a follower may send at once, and how many a second.
 const MESSAGES_BURST: u32 = 1_000;
 const MESSAGES_PER_SECOND: u32 = 1_000;
@@ -26,60 +30,6 @@ const MESSAGES_PER_SECOND: u32 = 1_000;
 const PINGS_MAX: usize = 32;
 /// The most bytes of changes in one message, estimated; more only if one change alone is more.
 const CHANGES_WEIGHT_MAX: usize = 64 * 1_024;
-
-/// Why a stream was ended by the node that feeds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum FeedEnd {
-    /// The first message was another.
-    #[error("the first message must be hello")]
-    NoHello,
-    /// There was another hello.
-    #[error("hello must be the first message, and come once")]
-    SecondHello,
-    /// The follower is too new or too old.
-    #[error(
-        "this node speaks version {PROTOCOL} of the protocol, but the follower speaks {0}: upgrade the older of the two"
-    )]
-    OtherProtocol(u32),
-    /// The follower is this node.
-    #[error("a check node must not follow itself: correct its upstream")]
-    Itself,
-    /// An acknowledgement of something that was not sent, or less than one before.
-    #[error(
-        "ack.revision must be between {least} and {most}, which this stream was sent, but is {found}"
-    )]
-    WrongAck {
-        /// What was acknowledged before.
-        least: Revision,
-        /// What was sent.
-        most: Revision,
-        /// What came.
-        found: Revision,
-    },
-    /// Pings must be numbered upwards.
-    #[error("ping.sequence must be greater than {last}, but is {found}")]
-    WrongPing {
-        /// The ping before.
-        last: i64,
-        /// What came.
-        found: i64,
-    },
-    /// The follower talks too much.
-    #[error("a follower may send {MESSAGES_PER_SECOND} messages a second")]
-    Flood,
-    /// The follower reads too slowly, and what it would need next is no longer kept.
-    #[error("the follower is too slow: it must come back, and take a snapshot")]
-    TooSlow,
-    /// This node holds another history now.
-    #[error("this node has taken a new snapshot: the follower must come back")]
-    NewSnapshot,
-    /// The follower has opened another stream.
-    #[error("the follower has opened another stream")]
-    Replaced,
-    /// This node stops.
-    #[error("this node stops: follow another")]
-    Stopping,
-}
 
 /// One follower's stream.
 #[derive(Debug)]
@@ -423,7 +373,7 @@ pub async fn serve<E>(
     let mut news = node.news();
     let mut feeding = Feeding::new(node);
     let mut next = None;
-    let ended = loop {
+    loop {
         if next.is_none() {
             news.mark_unchanged();
             match feeding.next() {
@@ -446,6 +396,5 @@ pub async fn serve<E>(
         if feeding.has_left() {
             break Ok(());
         }
-    };
-    ended
+    }
 }

@@ -7,7 +7,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use crate::{
-    domain::{BootTime, Position, Revision, Time},
+    domain::{BootTime, Now, Position, Revision},
     node::{
         message::Vouched,
         mutants::{Rule, is_broken},
@@ -36,6 +36,11 @@ pub fn stretched(span: Duration) -> Duration {
     if is_broken(Rule::StretchedSpan) { span } else { span * 103 / 100 }
 }
 
+/// As [`stretched`], the other way: at least so long, by this clock.
+fn shrunk(span: Duration) -> Duration {
+    span * 97 / 100
+}
+
 /// Why a node may answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Proof {
@@ -54,14 +59,19 @@ pub struct Proof {
 pub struct ClockReading {
     /// When it was asked for. It was read later.
     pub asked_at: BootTime,
-    /// What it showed when it was read, or later.
-    pub time: Time,
+    /// When the answer came. It was read earlier.
+    pub answered_at: BootTime,
+    /// What it showed when it was read.
+    pub now: Now,
 }
 
 impl ClockReading {
-    /// The database's clock now, or a little later, never earlier.
-    pub fn at(&self, now: BootTime) -> Time {
-        self.time + stretched(now.since(self.asked_at))
+    /// What the database's clock shows now.
+    pub fn at(&self, now: BootTime) -> Now {
+        Now {
+            earliest: self.now.earliest + shrunk(now.since(self.answered_at)),
+            latest: self.now.latest + stretched(now.since(self.asked_at)),
+        }
     }
 }
 
@@ -79,7 +89,7 @@ impl Proof {
     /// What this node can tell those that it feeds, which hold `revision` by the time they hear of it.
     pub fn vouch(&self, revision: Revision, now: BootTime) -> Vouched {
         let age = if is_broken(Rule::Age) { Duration::ZERO } else { now.since(self.as_of) };
-        Vouched { revision, age, max_staleness: self.max_staleness, time: self.clock.at(now) }
+        Vouched { revision, age, max_staleness: self.max_staleness, now: self.clock.at(now) }
     }
 }
 
@@ -127,7 +137,7 @@ impl Prover {
             as_of: asked_at - stretched(vouched.age),
             revision: vouched.revision,
             max_staleness: vouched.max_staleness,
-            clock: ClockReading { asked_at, time: vouched.time },
+            clock: ClockReading { asked_at, answered_at: now, now: vouched.now },
         };
         self.waiting.push_back((proof, head));
         true
@@ -171,8 +181,8 @@ mod tests {
     }
 
     fn vouched(revision: Revision, age_ms: u64) -> Vouched {
-        let time = from_micros(1_000_000).unwrap();
-        Vouched { revision, age: Duration::from_millis(age_ms), max_staleness: MAX, time }
+        let now = from_micros(1_000_000).unwrap().into();
+        Vouched { revision, age: Duration::from_millis(age_ms), max_staleness: MAX, now }
     }
 
     #[test]
@@ -184,7 +194,9 @@ mod tests {
         assert_eq!(proof.as_of, at(897), "the age is stretched by 3 %");
         assert_eq!(proof.lapses_at(), at(897 + 1_980));
         assert!(proof.is_valid(at(2_876)) && !proof.is_valid(at(2_877)));
-        assert_eq!(proof.clock.at(at(2_000)), from_micros(1_000_000 + 1_030_000).unwrap());
+        let now = proof.clock.at(at(2_000));
+        assert_eq!(now.latest, from_micros(1_000_000 + 1_030_000).unwrap(), "since it was asked");
+        assert_eq!(now.earliest, from_micros(1_000_000 + 485_000).unwrap(), "since it answered");
     }
 
     #[test]

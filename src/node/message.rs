@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    domain::{Ack, Event, NodeId, NodeInfo, Position, Revision, TenantId, Terms, Time},
+    domain::{Ack, Event, NodeId, NodeInfo, Now, Position, Revision, TenantId, Terms, Time},
     store::Held,
 };
 
@@ -91,8 +91,8 @@ pub struct Vouched {
     pub age: Duration,
     /// For how long from its time a proof may be answered from.
     pub max_staleness: Duration,
-    /// The database's clock: it shows this time, or an earlier one.
-    pub time: Time,
+    /// What the database's clock shows.
+    pub now: Now,
 }
 
 /// An event as check nodes need it: what it does to the snapshot. The history's texts stay where the history is.

@@ -230,7 +230,7 @@ impl Replica {
                 revision: head.revision,
                 age: Duration::ZERO,
                 max_staleness: self.member.max_staleness,
-                time: now,
+                now: now.into(),
             };
             self.node.answered(seq, vouched, Some(head));
         }
@@ -320,12 +320,15 @@ impl Replica {
 
     /// So that nobody need wait for this node any more. It answers no checks from now on, nor does anybody whom it fed.
     async fn leave(&self) -> Result<(), StoreError> {
-        let roll = self.store.roll().await?;
-        let own = roll.members.iter().find(|member| member.node_id == self.member.node_id);
-        if let Some(own) = own {
-            self.store.strike_off(own.node_id, own.seq).await?;
+        loop {
+            let roll = self.store.roll().await?;
+            let own = roll.members.iter().find(|member| member.node_id == self.member.node_id);
+            let Some(own) = own else { return Ok(()) };
+            if self.store.strike_off(own.node_id, own.seq).await? {
+                return Ok(());
+            }
+            // A renewal that was under way when this node was stopped has moved the row.
         }
-        Ok(())
     }
 }
 

@@ -13,7 +13,10 @@ use std::{
 
 use tracing_subscriber::EnvFilter;
 
-use crate::domain::{SupportPolicy, time::Span};
+use crate::{
+    api::grpc::upstream::GrpcUpstream,
+    domain::{SupportPolicy, time::Span},
+};
 
 mod sources;
 #[cfg(test)]
@@ -296,12 +299,12 @@ fn parse_listen(text: &str) -> Parsed<ListenAddress> {
 
 fn parse_upstream(text: &str) -> Parsed<String> {
     let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("unix:"));
-    match rest.filter(|rest| !rest.is_empty()) {
-        Some(_) => Ok(text.to_owned()),
-        None => Err(format!(
+    if rest.is_none_or(str::is_empty) {
+        return Err(format!(
             "must be like http://replica:50051 or unix:/run/support-access/check.sock, but is {text:?}"
-        )),
+        ));
     }
+    GrpcUpstream::new(text).map(|_| text.to_owned()).map_err(|cause| format!("is wrong: {cause}"))
 }
 
 fn parse_tcp(text: &str) -> Parsed<SocketAddr> {

@@ -1,6 +1,10 @@
 //! Sees everything, and accuses whoever breaks the promise.
 
-use std::{collections::{BTreeMap, BTreeSet, VecDeque}, fmt::Write, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt::Write,
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use tokio::{
@@ -11,8 +15,8 @@ use tokio::{
 
 use crate::{
     domain::{
-        AccessLevel, AgentId, Clock, GrantId, GroupId, NodeId, Position, Question, Reason, Revision,
-        TenantId, Terms, Time, decide,
+        AccessLevel, AgentId, Clock, GrantId, GroupId, NodeId, Position, Question, Reason,
+        Revision, TenantId, Terms, Time, decide,
     },
     node::{CheckNode, Sight},
     simulation::history::History,
@@ -216,7 +220,9 @@ impl Judge {
             task.map(|_| (at, logged.max_staleness))
         });
         drop(inner);
-        self.note(&format!("r{revision} complete: {nodes_acknowledged} acknowledged, {nodes_lapsed} lapsed"));
+        self.note(&format!(
+            "r{revision} complete: {nodes_acknowledged} acknowledged, {nodes_lapsed} lapsed"
+        ));
         if let Some((since, max_staleness)) = own
             && has_run_since(since)
             && since.elapsed() > max_staleness * COMPLETE_WITHIN / 100 + SLACK
@@ -295,7 +301,9 @@ impl Judge {
         let mut fault = None;
         if inner.history.holds(&position) {
             // Comparing takes long, and what was right stays so.
-            if inner.compared.insert(name.into(), (position, generation)) != Some((position, generation)) {
+            if inner.compared.insert(name.into(), (position, generation))
+                != Some((position, generation))
+            {
                 fault = inner.history.fault(snapshot);
             }
             if sight.is_fresh() && position.revision < inner.history.complete {
@@ -352,7 +360,7 @@ fn answer(sight: &Sight, subject: &Subject) -> (Reason, Option<(GrantId, Option<
         group_ids: [subject.group_id.clone()].into(),
         required_level: AccessLevel::ReadOnly,
     };
-    let Some(time) = sight.time.filter(|_| sight.is_fresh()) else { return (Reason::Stale, None) };
+    let Some(time) = sight.now.filter(|_| sight.is_fresh()) else { return (Reason::Stale, None) };
     let grants = sight.view.snapshot().grants(&question.tenant_id);
     let decision = decide(grants, &question, time);
     (decision.reason, decision.terms.map(|terms| (terms.grant_id, terms.expire_time)))

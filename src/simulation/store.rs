@@ -44,7 +44,10 @@ impl FaultyStore {
     }
 
     /// Has something done at the database, however long the way is. It is done even if nobody waits for the answer any more.
-    async fn ask<T, F>(&self, work: impl FnOnce(Session) -> F + Send + 'static) -> Result<T, StoreError>
+    async fn ask<T, F>(
+        &self,
+        work: impl FnOnce(Session) -> F + Send + 'static,
+    ) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
@@ -195,9 +198,8 @@ impl Store for FaultyStore {
     }
 
     async fn enforced(&self, revision: Revision) -> Result<Option<Enforced>, StoreError> {
-        let read = move |session: Session| async move {
-            session.database.store.enforced(revision).await
-        };
+        let read =
+            move |session: Session| async move { session.database.store.enforced(revision).await };
         self.ask(read).await
     }
 

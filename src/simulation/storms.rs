@@ -9,14 +9,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    simulation::{
-        judge::Aftermath,
-        line::Weather,
-        network::Pair,
-        users::Users,
-        world::{World, wall_offset},
-    },
+use crate::simulation::{
+    judge::Aftermath,
+    line::Weather,
+    network::Pair,
+    users::Users,
+    world::{World, wall_offset},
 };
 
 /// Lets things go wrong until all is calm.
@@ -259,7 +257,8 @@ impl Storms {
         if proven.await.is_err() {
             return;
         }
-        if let (Some(replica), Some((subject, terms))) = (self.users.replica(), self.users.any_live())
+        if let (Some(replica), Some((subject, terms))) =
+            (self.users.replica(), self.users.any_live())
         {
             self.world.judge.note(&format!("ambush of {}", victim.name));
             self.users.revoke(&replica, subject, &terms, Instant::now() + patience * 4);

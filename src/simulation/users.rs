@@ -99,7 +99,8 @@ impl Users {
         let number = self.grants.fetch_add(1, Ordering::Relaxed);
         let tenant_id = tenant(number / GROUPS);
         let subject = Subject { tenant_id, group_id: group_id(number % GROUPS) };
-        let start_time = delay.and_then(|delay| Some(self.world.now() + TimeDelta::from_std(delay).ok()?));
+        let start_time =
+            delay.and_then(|delay| Some(self.world.now() + TimeDelta::from_std(delay).ok()?));
         let request = GrantRequest {
             request_id: None,
             tenant_id: subject.tenant_id.clone(),
@@ -146,7 +147,8 @@ impl Users {
         let grant = reference(&subject, terms);
         self.ask(process, subject, move |work| async move {
             let caller = Caller::anonymous();
-            let revoked = work.revoke_access(&caller, &grant, None, Note::default(), deadline).await;
+            let revoked =
+                work.revoke_access(&caller, &grant, None, Note::default(), deadline).await;
             revoked.ok().map(|revoked| revoked.enforcement)
         })
     }

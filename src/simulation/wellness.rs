@@ -35,7 +35,7 @@ pub(super) async fn expect(world: &Arc<World>, users: &Arc<Users>, storms: &Stor
         let Some(process) = machine.open_process() else { continue };
         let reason = world.judge.ask(&machine.name, &process.node, &subject, world.now());
         if reason != Reason::GrantActive {
-            let time = process.node.sight().time;
+            let time = process.node.sight().now;
             world.judge.accuse(format!(
                 "{} answers {reason:?} to a grant that is active: it is {:?}, it thinks {time:?}",
                 machine.name,
@@ -47,7 +47,11 @@ pub(super) async fn expect(world: &Arc<World>, users: &Arc<Users>, storms: &Stor
     revoke(world, users, &subject).await;
 }
 
-async fn revoke(world: &Arc<World>, users: &Arc<Users>, subject: &crate::simulation::judge::Subject) {
+async fn revoke(
+    world: &Arc<World>,
+    users: &Arc<Users>,
+    subject: &crate::simulation::judge::Subject,
+) {
     let live = world.judge.grants().into_iter().find(|(live, ..)| live == subject);
     let (Some((subject, terms, _)), Some(replica)) = (live, users.replica()) else { return };
     let before = world.judge.verdict().2;

@@ -118,12 +118,12 @@ impl Checks {
         deadline: Instant,
     ) -> Explanation {
         let sight = self.sight(at_least, deadline).await;
-        let now = sight.time.unwrap_or(Time::UNIX_EPOCH);
+        let now = sight.now.unwrap_or(Time::UNIX_EPOCH.into());
         let decision = decision(&sight, question);
         let answer = answer(&sight, &decision, question);
         let checklist = checklist(&decision, question);
         let held = sight.view.snapshot().grants(&question.tenant_id).cloned();
-        let (terms, is_truncated) = self.with_older(held.collect(), question, now).await;
+        let (terms, is_truncated) = self.with_older(held.collect(), question, now.latest).await;
         let candidates = terms.into_iter().map(|terms| Candidate {
             reasons: obstacles(&terms, question, now),
             state: terms.state(now),
@@ -181,7 +181,7 @@ impl Checks {
 }
 
 fn decision<'a>(sight: &'a Sight, question: &Question) -> Decision<'a> {
-    match sight.time {
+    match sight.now {
         Some(now) if sight.is_fresh() => {
             decide(sight.view.snapshot().grants(&question.tenant_id), question, now)
         }
@@ -192,7 +192,7 @@ fn decision<'a>(sight: &'a Sight, question: &Question) -> Decision<'a> {
 fn answer(sight: &Sight, decision: &Decision<'_>, question: &Question) -> Answer {
     let deciding = decision.terms.filter(|_| decision.is_allowed());
     let expire_time = deciding.and_then(|terms| terms.expire_time);
-    let until_expiry = expire_time.zip(sight.time).map(|(expire, now)| between(now, expire));
+    let until_expiry = expire_time.zip(sight.now).map(|(expire, now)| between(now.latest, expire));
     let valid_for = match deciding {
         Some(_) => until_expiry.map_or(sight.fresh_for, |rest| rest.min(sight.fresh_for)),
         None => Duration::ZERO,

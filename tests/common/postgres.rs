@@ -150,6 +150,24 @@ impl Cluster {
         signal("CONT", &pids);
     }
 
+    /// Where its server listens.
+    pub fn socket(&self) -> PathBuf {
+        self.directory.join(".s.PGSQL.5432")
+    }
+
+    /// Copies what the server has on disk, which must be stopped.
+    pub fn copy_aside(&self) -> PathBuf {
+        let copy = self.directory.join("data-aside");
+        check(Command::new("cp").args(["-a", "--reflink=auto"]).arg(self.data()).arg(&copy));
+        copy
+    }
+
+    /// Moves `data` to the place of what the server has on disk, which must be stopped. `data` may be another cluster's.
+    pub fn replace_data(&self, data: &Path) {
+        fs::rename(self.data(), self.directory.join("data-before")).expect("it can be moved");
+        fs::rename(data, self.data()).expect("it is on the same disk");
+    }
+
     fn prepare() -> Self {
         static CLUSTERS: AtomicU32 = AtomicU32::new(0);
         let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
@@ -161,7 +179,8 @@ impl Cluster {
         Self { directory, watchdog, databases: AtomicU32::new(0) }
     }
 
-    fn data(&self) -> PathBuf {
+    /// Where it keeps what is on disk.
+    pub fn data(&self) -> PathBuf {
         self.directory.join("data")
     }
 

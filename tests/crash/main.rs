@@ -16,6 +16,7 @@ mod backend;
 #[allow(dead_code, reason = "not every test needs all of it")]
 #[path = "../common/postgres.rs"]
 mod postgres;
+#[allow(dead_code, reason = "not every test needs all of it")]
 #[path = "../common/server.rs"]
 mod server;
 

@@ -159,10 +159,10 @@ proptest! {
     ) {
         let now = at(now);
         let decision = decide(&grants, &question, now);
-        let lets_in = |terms: &Terms| obstacles(terms, &question, now) == [Reason::GrantActive];
+        let lets_in = |terms: &Terms| obstacles(terms, &question, now.into()) == [Reason::GrantActive];
         prop_assert_eq!(grants.iter().any(lets_in), decision.is_allowed());
         if let Some(terms) = decision.terms {
-            prop_assert!(obstacles(terms, &question, now).contains(&decision.reason));
+            prop_assert!(obstacles(terms, &question, now.into()).contains(&decision.reason));
         }
         let lines = checklist(&decision, &question);
         let in_the_way = lines.iter().filter(|line| line.answer == ChecklistAnswer::No);

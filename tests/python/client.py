@@ -9,6 +9,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+from harness import eventually
+from supportaccess.v1 import event_pb2 as event
 from supportaccess.v1 import grant_pb2 as grants
 from supportaccess.v1 import support_access_admin_pb2 as admin
 from supportaccess.v1 import support_access_admin_pb2_grpc as admin_grpc
@@ -92,6 +94,16 @@ class Client:
 
     def events(self, **fields):
         return self.admin("ListEvents", admin.ListEventsRequest(**{"tenant_id": self.tenant_id} | fields))
+
+    def settled_events(self):
+        """The whole history, once there is in it when each change was in force."""
+        never_said = (event.EVENT_TYPE_GRANTED, event.EVENT_TYPE_EXPIRED)
+
+        def settled():
+            found = self.events().events
+            return all(it.HasField("enforcement") or it.type in never_said for it in found) and found
+
+        return eventually(settled, "what was proven is in the history")
 
     def policy(self):
         request = admin.GetSupportPolicyRequest(tenant_id=self.tenant_id)

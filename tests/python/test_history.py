@@ -20,6 +20,12 @@ def test_every_change_is_one_event_with_what_it_left(server, client):
         (events.EVENT_TYPE_EXTENDED, "bob@example.com", "why extended"),
         (events.EVENT_TYPE_GRANTED, "alice@example.com", "why granted"),
     ]
+    third, second, first = client.settled_events()
+    assert not first.HasField("enforcement"), "nobody waits for a new grant"
+    for event in (second, third):
+        assert event.enforcement.state == grants.ENFORCEMENT_STATE_COMPLETE
+        assert event.enforcement.revision == event.revision
+        assert (event.enforcement.nodes_acknowledged, event.enforcement.nodes_lapsed) == (1, 0)
     assert [first.grant, second.grant, third.grant] == [grant, extended, revoked]
     assert second.previous_expire_time == grant.expire_time
     for event, left in ((first, grant), (second, extended), (third, revoked)):
@@ -62,7 +68,7 @@ def test_the_history_of_one_grant(client):
 def test_pages_of_history_fit_together(client):
     for _ in range(3):
         client.revoke(client.grant())
-    whole = list(client.events().events)
+    whole = list(client.settled_events())
     seen, token = [], ""
     while True:
         page = client.events(page_size=4, page_token=token)

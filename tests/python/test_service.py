@@ -116,7 +116,7 @@ def test_what_was_acknowledged_is_there_after_a_restart(new_database, ending):
         kept, ended = client.grant(group_id="engineering"), client.grant()
         revoked = client.revoke(ended).grant
         policy = client.update_policy(["reason_required"], reason_required=True).support_policy
-        history = client.events().events
+        history = client.settled_events()
         exit_code = getattr(first, ending)()
         assert ending == "kill" or exit_code == 0, first.log()
 

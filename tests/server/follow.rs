@@ -1,126 +1,26 @@
 //! What a follower may say, and what becomes of it. One that does wrong harms nobody else.
 
-use support_access::{
-    api::proto::v1::{
-        CheckNode, EnforcementState, FollowRequest, FollowResponse, GrantAccessRequest,
-        ListCheckNodesRequest, LogPosition, NodeKind, RevokeAccessRequest, WaitEnforcedRequest,
-        check_nodes_client::CheckNodesClient,
-        follow_request::{Ack, Hello, Leave, Message, Ping, Report},
-        follow_response::{Message as Told, Pong},
-    },
-    server::Running,
+use support_access::api::proto::v1::{
+    CheckNode, EnforcementState, FollowRequest, FollowResponse, GrantAccessRequest,
+    ListCheckNodesRequest, ListEventsRequest, LogPosition, NodeKind, RevokeAccessRequest,
+    WaitEnforcedRequest,
+    check_nodes_client::CheckNodesClient,
+    follow_request::{Hello, Leave, Message, Report},
+    follow_response::{Message as Told, SnapshotBegin},
 };
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{
-    Code, Request, Status, Streaming,
-    client::Grpc,
-    codegen::http::uri::PathAndQuery,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Code, Request, client::Grpc, codegen::http::uri::PathAndQuery, transport::Endpoint};
 use tonic_prost::ProstCodec;
 use tonic_types::StatusExt;
 use uuid::Uuid;
 
-use crate::harness::{
-    a_grant, admin, channel, config, has_metric, in_time, start, stop, wait_for_metric,
+use crate::{
+    follower::{Follower, ack, followers, grant, ping, reason},
+    harness::{
+        a_grant, admin, channel, config, eventually, has_metric, in_time, start, stop,
+        wait_for_metric,
+    },
 };
-
-/// A check node that says and hears what a test wants.
-struct Follower {
-    node_id: Uuid,
-    says: mpsc::Sender<FollowRequest>,
-    hears: Streaming<FollowResponse>,
-}
-
-impl Follower {
-    /// Follows from the beginning.
-    async fn new(channel: Channel) -> Self {
-        let mut follower = Self::silent(channel).await;
-        follower.say(follower.hello()).await;
-        follower
-    }
-
-    /// Has not said anything.
-    async fn silent(channel: Channel) -> Self {
-        let (says, said) = mpsc::channel(10_000);
-        let mut client = CheckNodesClient::new(channel);
-        let hears = client.follow(ReceiverStream::new(said)).await.unwrap().into_inner();
-        Self { node_id: Uuid::new_v4(), says, hears }
-    }
-
-    fn hello(&self) -> Message {
-        Message::Hello(Hello {
-            protocol: 1,
-            node_id: self.node_id.as_bytes().to_vec(),
-            version: "9.9".to_owned(),
-            held: None,
-        })
-    }
-
-    async fn say(&mut self, message: Message) {
-        // A stream that has ended takes no more.
-        let _ = self.says.send(FollowRequest { message: Some(message) }).await;
-    }
-
-    async fn hear(&mut self) -> Option<Told> {
-        in_time(self.hears.message()).await.unwrap().map(|it| it.message.unwrap())
-    }
-
-    /// Hears until there is an answer to a ping.
-    async fn pong(&mut self, sequence: i64) -> Pong {
-        self.say(Message::Ping(Ping { sequence })).await;
-        loop {
-            if let Told::Pong(pong) = self.hear().await.unwrap() {
-                return pong;
-            }
-        }
-    }
-
-    /// Hears until changes have come up to `revision`, and acknowledges them.
-    async fn keep_up(&mut self, revision: i64) {
-        loop {
-            if let Told::Changes(changes) = self.hear().await.unwrap()
-                && changes.changes.last().is_some_and(|it| it.revision >= revision)
-            {
-                return self.say(ack(revision)).await;
-            }
-        }
-    }
-
-    /// Hears until the stream ends, and says with which code and reason.
-    async fn end(&mut self) -> (Code, String) {
-        loop {
-            match in_time(self.hears.message()).await {
-                Ok(Some(_)) => {}
-                Ok(None) => return (Code::Ok, String::new()),
-                Err(status) => return (status.code(), reason(&status)),
-            }
-        }
-    }
-}
-
-fn reason(status: &Status) -> String {
-    status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
-}
-
-fn ack(revision: i64) -> Message {
-    Message::Ack(Ack { revision, nodes: 1, nodes_lapsed: 0 })
-}
-
-fn ping(sequence: i64) -> Message {
-    Message::Ping(Ping { sequence })
-}
-
-fn followers(count: u32) -> String {
-    format!("support_access_followers {count}.0")
-}
-
-async fn grant(running: &Running, request: GrantAccessRequest) -> (String, i64) {
-    let answer = admin(running).await.grant_access(request).await.unwrap();
-    let grant = answer.into_inner().grant.unwrap();
-    (grant.grant_id, grant.revision)
-}
 
 #[tokio::test]
 async fn a_follower_is_fed_a_snapshot_then_changes_then_proofs() {
@@ -129,7 +29,7 @@ async fn a_follower_is_fed_a_snapshot_then_changes_then_proofs() {
     let mut follower = Follower::new(channel(&running).await).await;
     let Some(Told::Welcome(welcome)) = follower.hear().await else { panic!("no welcome") };
     assert_eq!(welcome.protocol, 1);
-    assert_eq!(follower.hear().await, Some(Told::SnapshotBegin(Default::default())));
+    assert_eq!(follower.hear().await, Some(Told::SnapshotBegin(SnapshotBegin {})));
     let Some(Told::SnapshotGrants(grants)) = follower.hear().await else { panic!("no grants") };
     assert_eq!(grants.group_ids, ["support"]);
     let fed = &grants.grants[0];
@@ -268,7 +168,7 @@ async fn what_is_no_message_ends_that_stream() {
 #[tokio::test]
 async fn who_leaves_is_not_waited_for_and_who_is_gone_is() {
     let (running, _store) = start(config()).await;
-    let mut revoke = async |follower: &mut Follower, leaves: bool| {
+    let revoke = async |follower: &mut Follower, leaves: bool| {
         let (grant_id, revision) = grant(&running, a_grant()).await;
         follower.keep_up(revision).await;
         assert!(follower.pong(revision).await.proof.is_some());
@@ -334,11 +234,8 @@ async fn a_revocation_waits_for_the_follower_s_word() {
     assert_eq!(complete.state(), EnforcementState::Complete);
     assert_eq!((complete.nodes_acknowledged, complete.nodes_lapsed), (2, 0));
 
-    let request = support_access::api::proto::v1::ListEventsRequest {
-        tenant_id: "acme".to_owned(),
-        ..Default::default()
-    };
-    crate::harness::eventually(async || {
+    let request = ListEventsRequest { tenant_id: "acme".to_owned(), ..Default::default() };
+    eventually(async || {
         let events = admin.list_events(request.clone()).await.unwrap().into_inner().events;
         let Some(enforcement) = &events[0].enforcement else { return false };
         assert_eq!((enforcement.revision, enforcement.nodes_acknowledged), (pending.revision, 2));
@@ -347,6 +244,9 @@ async fn a_revocation_waits_for_the_follower_s_word() {
     .await;
     stop(running).await.unwrap();
 }
+
+/// Each takes more than 50,000 bytes, and a node keeps 16 MiB of them.
+const GRANTS: usize = 350;
 
 #[tokio::test]
 async fn who_does_not_read_costs_nothing_and_is_ended_when_it_reads_again() {
@@ -358,8 +258,6 @@ async fn who_does_not_read_costs_nothing_and_is_ended_when_it_reads_again() {
     let mut good = Follower::new(channel(&running).await).await;
     good.pong(1).await;
 
-    // Each takes more than 50,000 bytes; the node keeps 16 MiB of them.
-    const GRANTS: usize = 350;
     let agent = |number: usize| format!("{number:03}{}", "\u{1f600}".repeat(125));
     let mut last = 0;
     for number in 0..GRANTS {

@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "in tests a panic is an answer")]
 
 mod follow;
+mod follower;
 mod harness;
 mod held;
 mod lifecycle;
 mod rpcs;
+mod sidecars;
 mod sockets;
 mod upstreams;

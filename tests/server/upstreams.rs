@@ -36,7 +36,7 @@ fn url(running: &Running) -> String {
 async fn follow_until(node: &Arc<CheckNode>, url: &str, done: impl Future<Output = ()>) {
     let upstream: Arc<dyn Upstream> = Arc::new(GrpcUpstream::new(url).unwrap());
     let stop = CancellationToken::new();
-    let following = run(Arc::clone(node), vec![upstream], stop.clone());
+    let following = Box::pin(run(Arc::clone(node), vec![upstream], stop.clone()));
     let done = async {
         done.await;
         stop.cancel();
@@ -64,7 +64,7 @@ async fn a_node_is_fed_and_its_word_is_waited_for() {
     let granted = admin(&running).await.grant_access(a_grant()).await.unwrap().into_inner();
     let grant = granted.grant.unwrap();
     let node = node();
-    follow_until(&node, &url(&running), async {
+    Box::pin(follow_until(&node, &url(&running), async {
         eventually(async || node.sight().is_fresh()).await;
         assert_eq!(node.revision(), grant.revision);
         let request = RevokeAccessRequest {
@@ -77,7 +77,7 @@ async fn a_node_is_fed_and_its_word_is_waited_for() {
         assert_eq!((enforcement.nodes_acknowledged, enforcement.nodes_lapsed), (2, 0));
         assert!(enforcement.elapsed.unwrap().seconds == 0, "nobody had to lapse");
         assert_eq!(node.revision(), enforcement.revision);
-    })
+    }))
     .await;
     stop(running).await.unwrap();
 }

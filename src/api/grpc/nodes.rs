@@ -136,7 +136,7 @@ async fn feed(
     outgoing: mpsc::Sender<Down>,
 ) -> Result<(), Failure> {
     let mut failure = None;
-    let words = words(incoming).map(|up| up.map_err(|found| failure = Some(found)));
+    let words = words(incoming, HELLO_PATIENCE).map(|up| up.map_err(|found| failure = Some(found)));
     let ended = serve(node, words, outgoing).await;
     match failure {
         Some(failure) => Err(failure),
@@ -144,22 +144,47 @@ async fn feed(
     }
 }
 
-/// What a follower says, in words. The first must come in time.
-fn words(incoming: BoxStream<'static, Said>) -> impl Stream<Item = Result<Up, Failure>> {
-    unfold((incoming, true), async |(mut incoming, is_first)| {
+/// What a follower says, in words. The first must come within `patience`.
+fn words(
+    incoming: BoxStream<'static, Said>,
+    patience: Duration,
+) -> impl Stream<Item = Result<Up, Failure>> {
+    unfold((incoming, Some(patience)), async |(mut incoming, patience)| {
         let next = incoming.next();
-        let said = if is_first {
-            match timeout(HELLO_PATIENCE, next).await {
+        let said = match patience {
+            Some(patience) => match timeout(patience, next).await {
                 Ok(said) => said?,
-                Err(_) => return Some((Err(late()), (incoming, false))),
-            }
-        } else {
-            next.await?
+                Err(_) => return Some((Err(late()), (incoming, None))),
+            },
+            None => next.await?,
         };
         let up = match said {
             Ok(message) => follow::up(message).map_err(Failure::from),
             Err(status) => Err(unread_in_stream(status, REQUEST_LENGTH_MAX)),
         };
-        Some((up, (incoming, false)))
+        Some((up, (incoming, None)))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures::stream::{iter, pending};
+    use tonic::Code;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_the_first_word_must_come_soon() {
+        let patience = Duration::from_millis(1);
+        let mut silent = pin!(words(pending().boxed(), patience));
+        let late = silent.next().await.unwrap().unwrap_err();
+        assert_eq!(Status::from(late).code(), Code::DeadlineExceeded);
+
+        let said = iter([Ok(follow::request(Up::Leave))]).chain(pending());
+        let mut slow = pin!(words(said.boxed(), patience));
+        assert!(matches!(slow.next().await, Some(Ok(Up::Leave))));
+        assert!(timeout(10 * patience, slow.next()).await.is_err(), "it may think about the next");
+    }
 }

@@ -320,6 +320,11 @@ fn a_sidecar_must_have_somebody_to_follow() {
         let error = load_sidecar(&[(UPSTREAM, wrong)]).unwrap_err();
         assert!(error.starts_with("--upstream must be like http://replica:50051"), "{error}");
     }
+    for wrong in ["http://ada:secret@replica", "http://replica:50051/path", "http://a b"] {
+        let error = load_sidecar(&[(UPSTREAM, wrong)]).unwrap_err();
+        assert!(error.starts_with("--upstream is wrong: "), "{error}");
+        assert!(!error.contains("secret"), "{error}");
+    }
 }
 
 #[test]

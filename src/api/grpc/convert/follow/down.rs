@@ -17,7 +17,7 @@ use crate::{
             follow_response::{self as fr, Message},
         },
     },
-    domain::{NodeId, TenantId, Terms, Time, violation::Violations},
+    domain::{NodeId, Now, TenantId, Terms, Time, violation::Violations},
     node::message::{Delta, Down, Pong, Vouched, Welcome},
     store::Held,
 };
@@ -71,16 +71,17 @@ pub(in crate::api::grpc) fn response(down: Down) -> pb::FollowResponse {
 }
 
 fn proof_message(vouched: Vouched) -> fr::Proof {
-    let Vouched { revision, age, max_staleness, time } = vouched;
+    let Vouched { revision, age, max_staleness, now } = vouched;
     fr::Proof {
         revision,
         age: Some(duration(age)),
         max_staleness: Some(duration(max_staleness)),
-        time_us: micros_or_later(time),
+        time_us: micros_or_later(now.latest),
+        earliest_time_us: now.earliest.timestamp_micros(),
     }
 }
 
-/// What is said of the database's clock may be too late, never too early: it is rounded up.
+/// The latest that the database's clock may show is rounded up, as the earliest is rounded down.
 fn micros_or_later(time: Time) -> i64 {
     let has_rest = !time.timestamp_subsec_nanos().is_multiple_of(1_000);
     time.timestamp_micros() + i64::from(has_rest)
@@ -161,7 +162,7 @@ fn pong(message: fr::Pong) -> Parsed<Pong> {
 }
 
 fn proof(message: fr::Proof) -> Parsed<Vouched> {
-    let fr::Proof { revision, age, max_staleness, time_us } = message;
+    let fr::Proof { revision, age, max_staleness, time_us, earliest_time_us } = message;
     let max_staleness = span("max_staleness", required("max_staleness", max_staleness)?)?;
     if !(LEASE_MIN..=LEASE_MAX).contains(&max_staleness) {
         let description = format!("must be from {LEASE_MIN:?} to {LEASE_MAX:?}");
@@ -171,10 +172,15 @@ fn proof(message: fr::Proof) -> Parsed<Vouched> {
     if age > max_staleness {
         return Err(Violations::of("age", "must be at most max_staleness"));
     }
+    let latest = time("time_us", time_us)?;
+    let earliest = time("earliest_time_us", earliest_time_us)?;
+    if earliest > latest {
+        return Err(Violations::of("earliest_time_us", "must not be after time_us"));
+    }
     Ok(Vouched {
         revision: self::revision("revision", revision)?,
         age,
         max_staleness,
-        time: time("time_us", time_us)?,
+        now: Now { earliest, latest },
     })
 }

@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     api::{grpc::nodes::RESPONSE_LENGTH_MAX, proto::v1::follow_response},
     domain::{
-        AccessLevel, Ack, AgentId, GrantId, GroupId, TenantId, Terms,
+        AccessLevel, Ack, AgentId, GrantId, GroupId, Now, TenantId, Terms,
         time::{SECONDS_MAX, SECONDS_MIN},
     },
     node::message::{Delta, Down, Hello, Pong, Up, Vouched, Welcome},
@@ -108,8 +108,11 @@ fn downs() -> impl Strategy<Value = Down> {
         .prop_map(|(revision, time, grant)| Arc::new(Delta { revision, time, grant }));
     let nanos = |range: std::ops::RangeInclusive<u64>| range.prop_map(Duration::from_nanos);
     let leases = nanos(10_000_000..=3_600_000_000_000);
-    let proof = (revisions(), nanos(0..=10_000_000), leases, times()).prop_map(
-        |(revision, age, max_staleness, time)| Vouched { revision, age, max_staleness, time },
+    let proof = (revisions(), nanos(0..=10_000_000), leases, times(), times()).prop_map(
+        |(revision, age, max_staleness, one, other)| {
+            let now = Now { earliest: one.min(other), latest: one.max(other) };
+            Vouched { revision, age, max_staleness, now }
+        },
     );
     let pong = (any::<i64>(), vec(node_ids(), 0..16), option::of(proof))
         .prop_map(|(seq, path, proof)| Pong { seq, path, proof });
@@ -216,10 +219,11 @@ fn the_largest_changes_make_a_message_that_is_read() {
 fn the_database_s_clock_is_never_told_too_early() {
     let time = from_micros(7).unwrap() + Duration::from_nanos(1);
     let max_staleness = Duration::from_secs(2);
-    let vouched = Vouched { revision: 1, age: Duration::ZERO, max_staleness, time };
+    let vouched = Vouched { revision: 1, age: Duration::ZERO, max_staleness, now: time.into() };
     let told = Down::Pong(Pong { seq: 1, path: Vec::new(), proof: Some(vouched) });
     let Ok(Down::Pong(pong)) = down(response(told)) else { panic!("it was refused") };
-    assert_eq!(pong.proof.unwrap().time, from_micros(8).unwrap());
+    let now = Now { earliest: from_micros(7).unwrap(), latest: from_micros(8).unwrap() };
+    assert_eq!(pong.proof.unwrap().now, now);
 }
 
 #[track_caller]
@@ -280,6 +284,9 @@ fn what_a_follower_may_not_say_is_refused_by_its_field() {
     }
 }
 
+/// A change that makes a message wrong, and the field that then is.
+type Wrong = (fn(&mut follow_response::SnapshotGrants), &'static str);
+
 #[test]
 fn what_a_follower_may_not_be_told_is_refused_by_its_field() {
     use follow_response::{Changes, Message, Pong, Proof, SnapshotEnd, SnapshotGrants};
@@ -299,7 +306,7 @@ fn what_a_follower_may_not_be_told_is_refused_by_its_field() {
         down(Message::SnapshotGrants(message))
     };
     assert!(snapshot(|_| {}).is_ok());
-    let cases: [(fn(&mut SnapshotGrants), &str); 7] = [
+    let cases: [Wrong; 7] = [
         (|it| it.group_ids[0] = " ".into(), "group_ids[0]"),
         (|it| it.grants[1].group_index = 1, "grants[1].group_index"),
         (|it| it.grants[0].tenant_id.clear(), "grants[0].tenant_id"),
@@ -316,7 +323,13 @@ fn what_a_follower_may_not_be_told_is_refused_by_its_field() {
     refused(down(Message::Changes(changes)), "changes.changes[0].revision");
 
     let span = |millis| Some(responses::duration(Duration::from_millis(millis)));
-    let proof = Proof { revision: 1, age: span(1), max_staleness: span(2_000), time_us: 0 };
+    let proof = Proof {
+        revision: 1,
+        age: span(1),
+        max_staleness: span(2_000),
+        time_us: 0,
+        earliest_time_us: 0,
+    };
     let pong = |proof| down(Message::Pong(Pong { proof: Some(proof), ..Pong::default() }));
     assert!(pong(proof).is_ok());
     for (wrong, field) in [

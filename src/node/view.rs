@@ -1,0 +1,91 @@
+//! What checks are answered from.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::{
+    domain::{Now, Time, time::from_micros},
+    node::{
+        Snapshot,
+        freshness::{ClockReading, Proof},
+    },
+};
+
+/// What checks are answered from: one load gives all of it.
+#[derive(Debug, Clone)]
+pub struct View {
+    pub(super) snapshot: Snapshot,
+    pub(super) proof: Option<Proof>,
+    /// The last that was heard of the database's clock.
+    pub(super) clock: Option<ClockReading>,
+    /// Whether the grants are known not to be in the database's log.
+    pub(super) is_disowned: bool,
+    /// The latest that was ever taken for the time in this history.
+    pub(super) latch: Arc<Latch>,
+}
+
+/// What a check sees at one moment.
+#[derive(Debug, Clone)]
+pub struct Sight {
+    /// The grants.
+    pub view: Arc<View>,
+    /// The time to decide at. `None`: the node has never known the time.
+    pub now: Option<Now>,
+    /// For how long the grants may be answered from; zero: not at all.
+    pub fresh_for: Duration,
+}
+
+/// The times that were taken for now, in microseconds since 1970: neither bound ever goes back.
+#[derive(Debug)]
+pub(super) struct Latch {
+    earliest_us: AtomicI64,
+    latest_us: AtomicI64,
+}
+
+impl View {
+    /// The grants.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// The proof that nothing newer is in force.
+    pub fn proof(&self) -> Option<&Proof> {
+        self.proof.as_ref()
+    }
+
+    pub(super) fn with_proof(self, proof: Option<Proof>) -> Self {
+        Self { proof, clock: proof.map(|proof| proof.clock).or(self.clock), ..self }
+    }
+}
+
+impl Sight {
+    /// Whether the grants may be answered from.
+    pub fn is_fresh(&self) -> bool {
+        !self.fresh_for.is_zero()
+    }
+}
+
+impl Latch {
+    /// `now`, or what was taken for it before, if that was later.
+    pub(super) fn close(&self, now: Now) -> Now {
+        let later = |latch: &AtomicI64, time: Time| {
+            let before = latch.fetch_max(time.timestamp_micros(), Ordering::Relaxed);
+            from_micros(before).map_or(time, |before| before.max(time))
+        };
+        Now {
+            earliest: later(&self.earliest_us, now.earliest),
+            latest: later(&self.latest_us, now.latest),
+        }
+    }
+}
+
+impl Default for Latch {
+    fn default() -> Self {
+        Self { earliest_us: AtomicI64::new(i64::MIN), latest_us: AtomicI64::new(i64::MIN) }
+    }
+}

@@ -1,0 +1,163 @@
+//! An administrator who does not give up, and the books that they keep.
+
+use std::{sync::Arc, time::Duration};
+
+use rand::{RngExt, rngs::StdRng};
+use support_access::api::proto::v1::{
+    AccessLevel, Event, EventType, ExtendAccessRequest, Grant, GrantAccessRequest,
+    extend_access_request, grant_access_request::End,
+    support_access_admin_client::SupportAccessAdminClient,
+};
+use tokio::time::{sleep, timeout};
+use tonic::{Code, Status, transport::Endpoint};
+
+use crate::{fleet::Admin, history::History};
+
+/// How long an answer may take before another server is asked.
+const CALL_TIMEOUT: Duration = Duration::from_secs(4);
+/// The most grants that the tenant has at a time.
+const LIVE_MAX: usize = 3;
+
+/// The only one who makes changes for their tenant, one after the other. Whatever is not answered is asked again, anywhere.
+#[derive(Debug)]
+pub struct Administrator {
+    tenant_id: String,
+    admins: Vec<Admin>,
+    history: Arc<History>,
+    random: StdRng,
+    live: Vec<Grant>,
+    requests: usize,
+    /// What was acknowledged.
+    told: Vec<(EventType, Grant)>,
+}
+
+impl Administrator {
+    /// One who can reach the servers at those URLs.
+    pub fn new(tenant_id: &str, urls: Vec<String>, history: Arc<History>, random: StdRng) -> Self {
+        let channel = |url| Endpoint::from_shared(url).unwrap().connect_lazy();
+        let admins = urls.into_iter().map(|url| SupportAccessAdminClient::new(channel(url)));
+        Self {
+            tenant_id: tenant_id.into(),
+            admins: admins.collect(),
+            history,
+            random,
+            live: vec![],
+            requests: 0,
+            told: vec![],
+        }
+    }
+
+    pub fn tenant_id(&self) -> &str {
+        &self.tenant_id
+    }
+
+    /// Makes changes until it is over, and sees the last one through.
+    pub async fn work<W>(mut self, world: Arc<W>, is_over: impl Fn(&W) -> bool) -> Self {
+        while !is_over(&world) {
+            if self.live.is_empty() || self.live.len() < LIVE_MAX && self.random.random() {
+                self.grant().await;
+            } else if self.random.random_ratio(1, 4) {
+                self.extend().await;
+            } else {
+                self.revoke().await;
+            }
+        }
+        self
+    }
+
+    async fn grant(&mut self) {
+        self.requests += 1;
+        let request_id = format!("{}-{}", self.tenant_id, self.requests);
+        let request = GrantAccessRequest {
+            request_id: request_id.clone(),
+            reason: request_id,
+            tenant_id: self.tenant_id.clone(),
+            group_id: "support".into(),
+            access_level: AccessLevel::ReadOnly.into(),
+            end: Some(End::UntilRevoked(true)),
+            ..Default::default()
+        };
+        let granted = self
+            .insist(|mut admin| {
+                let request = request.clone();
+                async move { Ok(admin.grant_access(request).await?.into_inner()) }
+            })
+            .await;
+        let grant = granted.grant.unwrap();
+        self.live.push(grant.clone());
+        self.told.push((EventType::Granted, grant));
+    }
+
+    async fn extend(&mut self) {
+        let index = self.random.random_range(0..self.live.len());
+        let seconds = 3_600 * self.random.random_range(1..1_000);
+        let duration = prost_types::Duration { seconds, nanos: 0 };
+        let request = ExtendAccessRequest {
+            tenant_id: self.tenant_id.clone(),
+            grant_id: self.live[index].grant_id.clone(),
+            end: Some(extend_access_request::End::Duration(duration)),
+            ..Default::default()
+        };
+        let extended = self
+            .insist(|mut admin| {
+                let request = request.clone();
+                async move { Ok(admin.extend_access(request).await?.into_inner()) }
+            })
+            .await;
+        self.told.push((EventType::Extended, extended.grant.unwrap()));
+    }
+
+    async fn revoke(&mut self) {
+        let index = self.random.random_range(0..self.live.len());
+        let grant = self.live.swap_remove(index);
+        let history = Arc::clone(&self.history);
+        let revoked = self
+            .insist(|mut admin| {
+                let (grant, history) = (grant.clone(), Arc::clone(&history));
+                async move { history.revoke(&mut admin, &grant).await }
+            })
+            .await;
+        let revision = revoked.enforcement.revision;
+        self.told.push((EventType::Revoked, Grant { revision, ..grant }));
+    }
+
+    /// Asks one server after the other until one answers.
+    async fn insist<T, F: Future<Output = Result<T, Status>>>(
+        &mut self,
+        ask: impl Fn(Admin) -> F,
+    ) -> T {
+        loop {
+            let admin = self.admins[self.random.random_range(0..self.admins.len())].clone();
+            match timeout(CALL_TIMEOUT, ask(admin)).await {
+                Ok(Ok(answer)) => return answer,
+                Ok(Err(status)) => assert_passing(&status),
+                Err(_) => {}
+            }
+            sleep(Duration::from_millis(20)).await; // so that nobody is overrun
+        }
+    }
+
+    /// Everything that was acknowledged is in the history, and nothing was made twice. Returns how much that was.
+    pub fn audit(&self, events: &[Event]) -> usize {
+        for (kind, grant) in &self.told {
+            let event = events.iter().find(|event| event.revision == grant.revision);
+            let event = event.unwrap_or_else(|| panic!("{kind:?} is lost: {grant:?}"));
+            assert_eq!((event.r#type(), &event.grant_id), (*kind, &grant.grant_id));
+        }
+        let granted = events.iter().filter(|event| event.r#type() == EventType::Granted);
+        let ours = granted.filter(|event| event.reason.starts_with(&self.tenant_id)).count();
+        assert_eq!(ours, self.requests, "each request was granted, and once");
+        self.told.len()
+    }
+}
+
+/// The only failures that may be caused by what fails.
+fn assert_passing(status: &Status) {
+    // What the connection says has its cause behind it; what the server says does not.
+    let is_transport = std::error::Error::source(status).is_some();
+    let is_passing = matches!(
+        status.code(),
+        Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded
+    );
+    assert!(is_transport || is_passing, "not a failure that passes: {status:?}");
+}

@@ -1,0 +1,260 @@
+//! What sidecars are for, one thing at a time.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use support_access::{
+    api::proto::v1::{
+        BatchCheckAccessRequest, Decision, EnforcementState, ExplainAccessRequest,
+        ListCheckNodesRequest, NodeKind, RevokeAccessRequest, WaitEnforcedRequest,
+        check_nodes_client::CheckNodesClient,
+        support_access_admin_client::SupportAccessAdminClient,
+    },
+    domain::{
+        AccessLevel, EventKind, Grant, GrantId, GroupId, Note, TenantId, Terms, Ticket,
+        clock::SystemClock, text::Actor,
+    },
+    store::{self, Entry},
+};
+use tempfile::TempDir;
+use tonic::{Code, Request};
+use uuid::Uuid;
+
+use crate::{
+    fleet::{FAST, Fleet, IN_TIME, grant, question, sidecar},
+    history::Verdict,
+    load::Load,
+    postgres::Cluster,
+    proxy::{Proxy, Target},
+    server::{connect, eventually, is_serving},
+};
+
+fn sqlite(folder: &TempDir) -> String {
+    format!("sqlite://{}", folder.path().join("test.db").display())
+}
+
+/// When its replica is killed, a sidecar goes on with another one, and nobody notices.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sidecar_changes_to_another_replica_without_a_stale_answer() {
+    let cluster = Cluster::begin();
+    let mut fleet = Fleet::replicas(&cluster.fresh_database(), 3).await;
+    let urls: Vec<String> = fleet.replicas.iter().map(|it| it.server.url().to_owned()).collect();
+    let upstreams: Vec<&str> = urls.iter().map(String::as_str).collect();
+    let number = fleet.add_sidecar(&upstreams).await.number;
+    fleet.serving().await;
+    let kept = fleet.granted(2, "kept").await;
+    let mut load = Load::new(&fleet.history, &["kept".into()], Duration::from_millis(2));
+    load.add(&fleet.sidecars[0]);
+    for replica in [0, 1] {
+        fleet.replicas[replica].server.kill();
+        fleet.revoke_until_fast(2).await;
+        eventually("the sidecar confirms revocations again", async || {
+            let grant = grant(&mut fleet.admin(2), "in between").await.unwrap();
+            let enforcement = fleet.revoke_in_time(2, &grant).await.enforcement;
+            enforcement.nodes_acknowledged == 2 - i32::try_from(replica).unwrap() + 1
+        })
+        .await;
+    }
+    assert_eq!(load.failures(), 0);
+    drop(load);
+    let answers = fleet.history.answers(|it| it.node == number && it.tenant_id == "kept");
+    let denied = answers.iter().filter(|it| !it.verdict.is_allowed_by(&kept)).count();
+    println!("{} checks, {denied} of them denied", answers.len());
+    assert_eq!(denied, 0, "what was granted all the time");
+}
+
+const MANY: usize = 2_000;
+
+/// A database with many grants.
+async fn fill(database_url: &str) {
+    let store = store::open(database_url, Arc::new(SystemClock)).await.unwrap();
+    let mut change = store.begin().await.unwrap();
+    let (actor, now) = (Actor::new("admin").unwrap(), change.now());
+    for number in 0..MANY {
+        let terms = Terms {
+            grant_id: GrantId(Uuid::now_v7()),
+            group_id: GroupId::new("support").unwrap(),
+            agent_ids: BTreeSet::new(),
+            access_level: AccessLevel::ReadWrite,
+            start_time: now,
+            expire_time: None,
+            revoke_time: None,
+        };
+        let tenant_id = TenantId::new(&format!("tenant-{number}")).unwrap();
+        let grant = Grant {
+            tenant_id: tenant_id.clone(),
+            terms,
+            reason: Note::default(),
+            ticket: Ticket::default(),
+            create_time: now,
+            creator: actor.clone(),
+            revocation: None,
+            create_revision: 0,
+            revision: 0,
+        };
+        let (kind, actor) = (EventKind::Granted { grant }, actor.clone());
+        let entry = Entry { tenant_id, actor, reason: Note::default(), kind, request: None };
+        change.append(entry).await.unwrap();
+    }
+    change.commit().await.unwrap();
+    store.close().await;
+}
+
+/// A sidecar that comes back goes on from what it has, at the same replica or at another one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sidecar_that_comes_back_takes_no_snapshot() {
+    let cluster = Cluster::begin();
+    let url = cluster.fresh_database();
+    fill(&url).await;
+    let mut fleet = Fleet::replicas(&url, 2).await;
+    let first = Proxy::start(Target::Tcp(fleet.replicas[0].server.address())).await;
+    let second = Proxy::start(Target::Tcp(fleet.replicas[1].server.address())).await;
+    fleet.add_sidecar(&[&first.url(), &second.url()]).await;
+    fleet.serving().await;
+    let snapshot = first.bytes_down();
+    assert!(snapshot > 20 * MANY as u64, "{snapshot} bytes are no snapshot");
+    for (lost, other) in [(&first, &second), (&second, &first)] {
+        let before = other.bytes_down();
+        lost.cut();
+        let missed = grant(&mut fleet.admin(1), "missed").await.unwrap();
+        fleet.lets_in(&fleet.sidecars[0], &missed).await;
+        fleet.revoke(1, &missed).await.unwrap();
+        lost.heal();
+        let resumed = other.bytes_down() - before;
+        println!("a snapshot took {snapshot} bytes, coming back {resumed}");
+        assert!(resumed < snapshot / 4, "{resumed} bytes look like a snapshot of {snapshot}");
+    }
+}
+
+/// SQLite has one replica, which feeds sidecars all the same, and they others, and all of that on Unix sockets.
+#[tokio::test(flavor = "multi_thread")]
+async fn sidecars_of_a_replica_on_sqlite() {
+    let folder = TempDir::with_prefix("support-access-").unwrap();
+    let mut fleet = Fleet::replicas(&sqlite(&folder), 1).await;
+    let mut upstream = fleet.replicas[0].server.url().to_owned();
+    for number in 0..4 {
+        let launch = sidecar(&[&upstream], number).on_socket(&fleet.socket(&number.to_string()));
+        fleet.add_sidecars(vec![launch]).await;
+        upstream = fleet.sidecars[number].server.url().to_owned();
+        fleet.serving().await;
+    }
+    let tenants = ["acme".to_owned()];
+    let load = Load::on(&fleet, &tenants, Duration::from_millis(10));
+    for _ in 0..20 {
+        let grant = fleet.granted(0, "acme").await;
+        let revoked = fleet.revoke_in_time(0, &grant).await;
+        assert_eq!(revoked.enforcement.nodes_acknowledged, 5, "{revoked:?}");
+    }
+    drop(load);
+    fleet.history.verify(&crate::history::log(&mut fleet.admin(0), &tenants).await);
+
+    // A fifth would be too far away, and says so.
+    fleet.add_sidecar(&[&upstream]).await;
+    let fifth = &fleet.sidecars[4];
+    fifth.server.says("5 steps from the replica, and at most 4 are allowed");
+    assert!(!is_serving(&fifth.channel).await);
+    assert_eq!(fleet.ask(fifth, "acme", 0).await, Verdict::Stale);
+}
+
+/// Health is told on every address, and everything that a gateway needs is there; the rest is at a replica.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sidecar_answers_what_gateways_ask() {
+    let folder = TempDir::with_prefix("support-access-").unwrap();
+    let mut fleet = Fleet::replicas(&sqlite(&folder), 1).await;
+    let upstream = fleet.replicas[0].server.url().to_owned();
+    let launch = sidecar(&[&upstream], 0).on_port().on_socket(&fleet.socket("check"));
+    fleet.add_sidecars(vec![launch]).await;
+    fleet.serving().await;
+    let sidecar = &fleet.sidecars[0];
+    let revoked = fleet.granted(0, "acme").await;
+    fleet.revoke_in_time(0, &revoked).await;
+    let kept = fleet.granted(0, "acme").await;
+
+    assert_eq!(sidecar.server.urls.len(), 2);
+    for url in &sidecar.server.urls {
+        assert!(is_serving(&connect(url).await).await, "{url}");
+    }
+    let checks = vec![question("acme", kept.revision), question("other", 0)];
+    let request = BatchCheckAccessRequest { checks };
+    let batch = sidecar.client.clone().batch_check_access(request).await.unwrap().into_inner();
+    let decisions: Vec<_> = batch.results.iter().map(|answer| answer.decision()).collect();
+    assert_eq!(decisions, [Decision::Allowed, Decision::Denied]);
+
+    for (node, is_truncated) in [(&fleet.replicas[0], false), (sidecar, true)] {
+        let check = question("acme", kept.revision);
+        let request = ExplainAccessRequest {
+            tenant_id: check.tenant_id,
+            agent_id: check.agent_id,
+            group_ids: check.group_ids,
+            required_level: check.required_level,
+            at_least_revision: check.at_least_revision,
+        };
+        let explained = node.client.clone().explain_access(request).await.unwrap().into_inner();
+        assert_eq!(explained.candidates_truncated, is_truncated, "{}", node.server.name);
+        let candidates: Vec<_> = explained.candidates.iter().map(|it| &it.grant_id).collect();
+        assert_eq!(candidates, [&kept.grant_id, &revoked.grant_id], "{}", node.server.name);
+        assert_eq!(explained.result.unwrap().grant_id, kept.grant_id);
+    }
+    let mut admin = SupportAccessAdminClient::new(sidecar.channel.clone());
+    let refused = grant(&mut admin, "acme").await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unimplemented, "{refused:?}");
+}
+
+/// A replica knows all nodes, those of other replicas too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_lists_all_nodes() {
+    let cluster = Cluster::begin();
+    let mut fleet = Fleet::replicas(&cluster.fresh_database(), 2).await;
+    let upstream = fleet.replicas[0].server.url().to_owned();
+    let upstream = fleet.add_sidecar(&[&upstream]).await.server.url().to_owned();
+    fleet.add_sidecar(&[&upstream]).await;
+    fleet.serving().await;
+    let last = fleet.granted(0, "acme").await.revision;
+    for replica in &fleet.replicas {
+        eventually("all nodes are listed, and have everything", async || {
+            let mut client = CheckNodesClient::new(replica.channel.clone());
+            let listed = client.list_check_nodes(ListCheckNodesRequest {}).await.unwrap();
+            let nodes = listed.into_inner().check_nodes;
+            let count = |kind| nodes.iter().filter(|node| node.kind() == kind).count();
+            (count(NodeKind::Replica), count(NodeKind::Sidecar)) == (2, 2)
+                && nodes.iter().all(|node| node.revision >= last && node.proof_age.is_some())
+        })
+        .await;
+    }
+    let mut client = CheckNodesClient::new(fleet.sidecars[0].channel.clone());
+    let refused = client.list_check_nodes(ListCheckNodesRequest {}).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unimplemented, "{refused:?}");
+}
+
+/// Whoever cannot wait is told so, and can ask again, anywhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_that_is_pending_can_be_asked_for_again() {
+    let cluster = Cluster::begin();
+    let mut fleet = Fleet::replicas(&cluster.fresh_database(), 2).await;
+    let upstream = fleet.replicas[0].server.url().to_owned();
+    fleet.add_sidecar(&[&upstream]).await;
+    fleet.serving().await;
+    let doomed = fleet.granted(0, "doomed").await;
+    fleet.sidecars[0].server.pause();
+    let mut request = Request::new(RevokeAccessRequest {
+        tenant_id: doomed.tenant_id.clone(),
+        grant_id: doomed.grant_id.clone(),
+        ..Default::default()
+    });
+    request.set_timeout(Duration::from_millis(500));
+    let pending = fleet.admin(0).revoke_access(request).await.unwrap().into_inner();
+    let pending = pending.enforcement.unwrap();
+    assert_eq!(pending.state(), EnforcementState::Pending, "{pending:?}");
+    for replica in [1, 0] {
+        let request = WaitEnforcedRequest { revision: pending.revision };
+        let waited = fleet.admin(replica).wait_enforced(request).await.unwrap().into_inner();
+        let waited = waited.enforcement.unwrap();
+        println!("{waited:?}");
+        assert_eq!(waited.state(), EnforcementState::Complete, "{waited:?}");
+        let elapsed: Duration = waited.elapsed.unwrap().try_into().unwrap();
+        // Asked after the commit, a server knows no better than that it must wait from now on.
+        assert!(elapsed > FAST && elapsed < IN_TIME + FAST, "{waited:?}");
+        fleet.nobody_is_let_in(&doomed).await;
+    }
+    fleet.sidecars[0].server.resume();
+    assert!(!fleet.ask(&fleet.sidecars[0], "doomed", 0).await.is_allowed_by(&doomed));
+}
