@@ -166,7 +166,11 @@ impl CheckNode {
             Some(proof) if proof.is_valid(now) => proof.lapses_at().since(now),
             _ => Duration::ZERO,
         };
-        let now = view.clock.map(|clock| self.decision_time(&view, &clock, now));
+        let now = view.clock.map(|clock| match fresh_for {
+            // Nothing is decided by it. It may be far from the truth after so long, and must not be remembered.
+            Duration::ZERO if !is_broken(Rule::RememberNoOldTime) => clock.at(now),
+            _ => self.decision_time(&view, &clock, now),
+        });
         Sight { view, now, fresh_for }
     }
 

@@ -184,7 +184,9 @@ mod tests {
         for scenario in aimed::ALL {
             for seed in 1..=number("SEEDS", 3) {
                 let outcome = scenario.play(seed, None);
-                if std::env::var("PLAY").is_ok_and(|name| scenario.name.contains(&name)) { println!("{}", outcome.lines.join("\n")); }
+                if std::env::var("PLAY").is_ok_and(|name| scenario.name.contains(&name)) {
+                    println!("{}", outcome.lines.join("\n"));
+                }
                 if let Some(accusation) = outcome.accusation {
                     println!("{}", outcome.lines.join("\n"));
                     panic!("{}: {accusation}", scenario.name);

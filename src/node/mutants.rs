@@ -70,13 +70,15 @@ pub enum Rule {
     ForgetOldAcks,
     /// Checks are decided at the database's time, not the node's own.
     DatabaseTime,
+    /// A time that nothing was decided at does not count.
+    RememberNoOldTime,
     /// The time of decisions never goes back.
     TimeNeverBack,
 }
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::StampOfSending,
         Self::RowBeforeProof,
         Self::NoProofWithoutRow,
@@ -108,6 +110,7 @@ impl Rule {
         Self::SameEvent,
         Self::ForgetOldAcks,
         Self::DatabaseTime,
+        Self::RememberNoOldTime,
         Self::TimeNeverBack,
     ];
 }
