@@ -236,7 +236,8 @@ impl CheckNode {
         let feed = feed.as_mut().ok_or(Gap(view.snapshot.revision()))?;
         changes.iter().for_each(|change| feed.push(Arc::clone(change)));
         let revision = view.snapshot.revision();
-        let best = if prover.is_contradicted(revision, |head| feed.continues(head)) {
+        let now = self.boot_time();
+        let best = if prover.is_contradicted(revision, now, |head| feed.continues(head)) {
             view.is_disowned = true;
             prover.reset();
             None
@@ -303,7 +304,7 @@ impl CheckNode {
         let view = self.current.load_full();
         let revision = view.snapshot.revision();
         let holds = |head: &Position| feed.as_ref().is_some_and(|feed| feed.continues(head));
-        if prover.is_contradicted(revision, holds) {
+        if prover.is_contradicted(revision, now, holds) {
             drop(ledger);
             self.disown();
             return false;
