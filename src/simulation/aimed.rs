@@ -10,7 +10,7 @@ use crate::{
     domain::{End, Span},
     node::mutants::Rule,
     simulation::{
-        Outcome,
+        Outcome, Settings,
         clocks::DRIFT_MAX,
         judge::Aftermath,
         line::Weather,
@@ -31,7 +31,7 @@ pub(super) struct Aimed {
 }
 
 /// All of them.
-pub(super) const ALL: [Aimed; 16] = [
+pub(super) const ALL: [Aimed; 17] = [
     Aimed {
         name: "the holder's clock is slow, the waiter's fast",
         at: &[Rule::RateMargin, Rule::ShorterLease, Rule::LongerWait],
@@ -41,6 +41,11 @@ pub(super) const ALL: [Aimed; 16] = [
         name: "a renewal is in flight while its node seems silent",
         at: &[Rule::StrikeOffBeforeSkip, Rule::StrikeOffWhatWasSeen],
         play: |seed| Box::pin(begin(seed, Plan::replicas(2, LEASE), renewal_in_flight)),
+    },
+    Aimed {
+        name: "the roll is read late",
+        at: &[Rule::SeenWhenAnswered],
+        play: |seed| Box::pin(begin(seed, Plan::replicas(2, LEASE), late_roll)),
     },
     Aimed {
         name: "a node joins right before a commit",
@@ -115,9 +120,9 @@ pub(super) const ALL: [Aimed; 16] = [
 ];
 
 impl Aimed {
-    pub(super) fn play(&self, seed: u64, rule: Option<Rule>) -> Outcome {
+    pub(super) fn play(&self, seed: u64, settings: Settings) -> Outcome {
         let play = self.play;
-        run(rule, async move { play(seed).await })
+        run(settings, async move { play(seed).await })
     }
 }
 
@@ -130,6 +135,7 @@ async fn begin<F: Future<Output = ()> + Send + 'static>(
     (Arc::clone(&stage.world), Box::pin(scenario(stage)))
 }
 
+const QUICK: Weather = Weather { delay: (0, 0), ..Weather::FINE };
 const CUT: Weather = Weather { is_cut: true, ..Weather::FINE };
 
 fn rates() -> Plan {
@@ -157,6 +163,9 @@ async fn margin(stage: Stage) {
     stage.start(0).await;
     stage.start(1).await;
     let subject = stage.grant(1, End::UntilRevoked).await;
+    // So that only the rates of the clocks matter.
+    stage.weather(0, QUICK);
+    stage.weather(1, QUICK);
     stage.until_proven(0).await;
     stage.weather(0, CUT);
     stage.complete(stage.revoke(1, &subject)).await;
@@ -174,6 +183,21 @@ async fn renewal_in_flight(stage: Stage) {
     sleep(LEASE * 63 / 100).await;
     stage.complete(stage.revoke(1, &subject)).await;
     sleep(LEASE).await;
+}
+
+/// The question for the roll takes long to arrive, and meanwhile a node renews. Then it is cut off.
+async fn late_roll(stage: Stage) {
+    stage.start(0).await;
+    stage.start(1).await;
+    let subject = stage.grant(1, End::UntilRevoked).await;
+    stage.weather(1, Weather { delay: (300, 300), ..Weather::FINE });
+    stage.look_at_roll(1);
+    sleep(Duration::from_millis(295)).await;
+    stage.weather(1, QUICK);
+    sleep(Duration::from_millis(6)).await;
+    stage.weather(0, CUT);
+    sleep(LEASE * 65 / 100).await;
+    stage.complete(stage.revoke(1, &subject)).await;
 }
 
 /// A node joins; the one that makes the change has not heard of it.
@@ -205,7 +229,7 @@ async fn restored_roll(stage: Stage) {
     // The one that watches sees the next renewal, and then nothing until the row says the same again.
     stage.until_proven(0).await;
     sleep(Duration::from_millis(10)).await;
-    stage.process(1).replica.iter().for_each(|(replica, _)| replica.enforcer().wake());
+    stage.look_at_roll(1);
     sleep(Duration::from_millis(20)).await;
     stage.weather(1, CUT);
     database.go_down();
@@ -307,9 +331,13 @@ async fn narrow_way(stage: Stage) {
     let pair = stage.world.network.pair(1, 0);
     pair.down.change(|it| it.delay = (100, 100));
     stage.until(0, |process| process.node.gauges().followers == 1).await;
-    sleep(Duration::from_millis(20)).await;
-    stage.grant_many(0, 1).await;
-    sleep(Duration::from_millis(100)).await;
+    // The welcome is on its way, with the changes so far behind it. These two wait, in a row, ...
+    for _ in 0..2 {
+        sleep(Duration::from_millis(30)).await;
+        stage.grant_many(0, 1).await;
+    }
+    // ... until the welcome has come, and the follower has asked.
+    sleep(Duration::from_millis(40)).await;
     stage.complete(stage.revoke(0, &subject)).await;
     sleep(LEASE * 2).await;
     stage.expect_fresh(1);
@@ -321,10 +349,10 @@ async fn new_stream(stage: Stage) {
     stage.start(1).await;
     let subject = stage.grant(0, End::UntilRevoked).await;
     let pair = stage.world.network.pair(1, 0);
+    pair.down.change(|it| it.delay = (100, 100));
     pair.cut();
     stage.until(0, |process| process.node.gauges().followers == 0).await;
     stage.until(0, |process| process.node.gauges().followers == 1).await;
-    pair.down.change(|it| it.delay = (200, 200));
     stage.complete(stage.revoke(0, &subject)).await;
 }
 

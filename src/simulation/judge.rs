@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     fmt::Write,
+    ops::Add,
     sync::Arc,
     time::Duration,
 };
@@ -58,6 +59,22 @@ pub(super) struct Counts {
     pub(super) checks: u64,
     pub(super) allowed: u64,
     pub(super) stale: u64,
+}
+
+impl Add for Counts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            commits: self.commits + other.commits,
+            complete: self.complete + other.complete,
+            acknowledged: self.acknowledged + other.acknowledged,
+            pending: self.pending + other.pending,
+            checks: self.checks + other.checks,
+            allowed: self.allowed + other.allowed,
+            stale: self.stale + other.stale,
+        }
+    }
 }
 
 #[derive(Debug)]

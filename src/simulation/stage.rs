@@ -74,6 +74,13 @@ impl Stage {
         subject
     }
 
+    /// Has a replica look at the roll now.
+    pub(super) fn look_at_roll(&self, number: usize) {
+        if let Some((replica, _)) = &self.process(number).replica {
+            replica.enforcer().wake();
+        }
+    }
+
     /// Lets many in.
     pub(super) async fn grant_many(&self, by: usize, count: i64) {
         let head = self.world.judge.head();
