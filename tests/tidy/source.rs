@@ -34,9 +34,10 @@ impl Source {
         is_rust(&self.path)
     }
 
-    /// Whether the file belongs to the service itself.
+    /// Whether the file belongs to the service itself. The simulation is a test, though it is among the sources, from where it can
+    /// use what only rooms can.
     pub(crate) fn is_service(&self) -> bool {
-        self.is_rust() && self.path.starts_with("src/")
+        self.is_rust() && self.path.starts_with("src/") && self.room() != Some("simulation")
     }
 
     /// Whether the whole file is a test.

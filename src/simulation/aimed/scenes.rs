@@ -1,0 +1,298 @@
+//! What happens in each aimed scenario.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use tokio::time::sleep;
+
+use crate::{
+    domain::{End, Span},
+    simulation::{
+        aimed::LEASE, clocks::DRIFT_MAX, judge::Aftermath, line::Weather, stage::Stage, world::Plan,
+    },
+};
+
+const QUICK: Weather = Weather { delay: (0, 0), ..Weather::FINE };
+const CUT: Weather = Weather { is_cut: true, ..Weather::FINE };
+
+pub(super) fn rates() -> Plan {
+    let mut plan = Plan::replicas(2, LEASE);
+    (plan.machines[0].drift, plan.machines[1].drift) = (-DRIFT_MAX, DRIFT_MAX);
+    plan
+}
+
+pub(super) fn leases() -> Plan {
+    let mut plan = Plan::replicas(2, LEASE);
+    plan.machines[0].lease = LEASE * 2;
+    plan
+}
+
+pub(super) fn one_upstream() -> Plan {
+    Plan::replicas(1, LEASE).with_sidecar(vec![0])
+}
+
+pub(super) fn two_upstreams() -> Plan {
+    Plan::replicas(2, LEASE).with_sidecar(vec![0, 1])
+}
+
+/// A node is cut off right after it has proven that it is current, and right before somebody is revoked.
+pub(super) async fn margin(stage: Stage) {
+    stage.start(0).await;
+    stage.start(1).await;
+    let subject = stage.grant(1, End::UntilRevoked).await;
+    // So that only the rates of the clocks matter.
+    stage.weather(0, QUICK);
+    stage.weather(1, QUICK);
+    stage.until_proven(0).await;
+    stage.weather(0, CUT);
+    stage.complete(stage.revoke(1, &subject)).await;
+}
+
+/// A node has not renewed for so long that it seems silent, while the renewal that it has sent at last is not committed yet.
+pub(super) async fn renewal_in_flight(stage: Stage) {
+    stage.start(0).await;
+    stage.start(1).await;
+    let subject = stage.grant(1, End::UntilRevoked).await;
+    stage.until_proven(0).await;
+    stage.weather(0, Weather { is_refused: true, ..Weather::FINE });
+    sleep(LEASE * 9 / 10).await;
+    stage.weather(0, Weather { gap: (650, 650), lost_hints: 100, ..Weather::FINE });
+    sleep(LEASE * 63 / 100).await;
+    stage.complete(stage.revoke(1, &subject)).await;
+    sleep(LEASE).await;
+}
+
+/// The question for the roll takes long to arrive, and meanwhile a node renews. Then it is cut off.
+pub(super) async fn late_roll(stage: Stage) {
+    stage.start(0).await;
+    stage.start(1).await;
+    let subject = stage.grant(1, End::UntilRevoked).await;
+    stage.weather(1, Weather { delay: (300, 300), ..Weather::FINE });
+    stage.look_at_roll(1);
+    sleep(Duration::from_millis(295)).await;
+    stage.weather(1, QUICK);
+    sleep(Duration::from_millis(6)).await;
+    stage.weather(0, CUT);
+    sleep(LEASE * 65 / 100).await;
+    stage.complete(stage.revoke(1, &subject)).await;
+}
+
+/// A node joins; the one that makes the change has not heard of it.
+pub(super) async fn join_before_commit(stage: Stage) {
+    stage.weather(0, Weather { lost_hints: 100, delay: (0, 4), ..Weather::FINE });
+    stage.weather(1, Weather { lost_hints: 100, ..Weather::FINE });
+    stage.start(0).await;
+    let subject = stage.grant(0, End::UntilRevoked).await;
+    stage.start(1).await;
+    stage.complete(stage.revoke(0, &subject)).await;
+}
+
+/// A node joins, over a line that is so slow that everything it does takes long.
+pub(super) async fn join_slowly(stage: Stage) {
+    stage.start(0).await;
+    let subject = stage.grant(0, End::UntilRevoked).await;
+    stage.weather(1, Weather { lost_hints: 100, delay: (50, 60), ..Weather::FINE });
+    stage.start(1).await;
+    stage.complete(stage.revoke(0, &subject)).await;
+}
+
+/// A backup is restored, and a node's row comes to say again what it said before, just when somebody looks.
+pub(super) async fn restored_roll(stage: Stage) {
+    stage.start(0).await;
+    stage.start(1).await;
+    let subject = stage.grant(0, End::UntilRevoked).await;
+    let database = &stage.world.database;
+    let backup = database.store.backup().expect("the database is open");
+    // The one that watches sees the next renewal, and then nothing until the row says the same again.
+    stage.until_proven(0).await;
+    sleep(Duration::from_millis(10)).await;
+    stage.look_at_roll(1);
+    sleep(Duration::from_millis(20)).await;
+    stage.weather(1, CUT);
+    database.go_down();
+    sleep(LEASE * 12 / 10).await;
+    database.come_up_with(backup, Aftermath::Clean).await;
+    stage.until_proven(0).await;
+    stage.weather(1, Weather::FINE);
+    stage.process(0).host.pause();
+    stage.until(1, |process| process.node.sight().is_fresh()).await;
+    stage.complete(stage.revoke(1, &subject)).await;
+}
+
+/// A node has asked for an event, and is answered so late that an older log has been restored meanwhile, without that event. What
+/// the node held when it asked is in both logs.
+pub(super) async fn late_event(stage: Stage) {
+    stage.start(0).await;
+    stage.start(1).await;
+    let subject = stage.grant(1, End::UntilRevoked).await;
+    let database = &stage.world.database;
+    let backup = database.store.backup().expect("the database is open");
+    stage.weather(0, Weather { delay: (5, 5), ..Weather::FINE });
+    let head = stage.world.judge.head();
+    let granting = stage.grant(1, End::UntilRevoked);
+    let delaying = async {
+        while stage.world.judge.head() == head {
+            sleep(Duration::from_millis(1)).await;
+        }
+        // The hint takes 5 ms, and the question 5 more.
+        sleep(Duration::from_millis(9)).await;
+        stage.weather(0, Weather { delay: (1_900, 1_900), ..Weather::FINE });
+        sleep(Duration::from_millis(2)).await;
+        stage.weather(0, Weather::FINE);
+    };
+    tokio::join!(granting, delaying);
+    database.go_down();
+    sleep(LEASE * 12 / 10).await;
+    database.come_up_with(backup, Aftermath::Clean).await;
+    stage.until(1, |process| process.node.revision() == head).await;
+    stage.until(1, |process| process.node.sight().is_fresh()).await;
+    stage.complete(stage.revoke(1, &subject)).await;
+}
+
+/// The node that is cut off may answer for twice as long as the one that waits.
+pub(super) async fn longer_lease(stage: Stage) {
+    stage.start(0).await;
+    stage.start(1).await;
+    let subject = stage.grant(1, End::UntilRevoked).await;
+    stage.until_proven(0).await;
+    stage.process(0).host.pause();
+    stage.complete(stage.revoke(1, &subject)).await;
+}
+
+/// The node that is cut off proves that it is current while the commit is on its way.
+pub(super) async fn slow_commit(stage: Stage) {
+    stage.start(0).await;
+    stage.start(1).await;
+    let subject = stage.grant(1, End::UntilRevoked).await;
+    stage.weather(1, Weather { delay: (150, 150), ..Weather::FINE });
+    let answer = stage.revoke(1, &subject);
+    let head = stage.world.judge.head();
+    while stage.world.judge.head() == head {
+        sleep(Duration::from_millis(1)).await;
+    }
+    stage.process(0).host.pause();
+    stage.complete(answer).await;
+}
+
+/// A grant ends, and then the database's clock is set back to before its end.
+pub(super) async fn clock_set_back(stage: Stage) {
+    stage.start(0).await;
+    let subject = stage.grant(0, End::After(Span(Duration::from_millis(700)))).await;
+    sleep(Duration::from_millis(420)).await;
+    stage.world.ask_all(&subject);
+    stage.weather(0, Weather { delay: (0, 0), ..Weather::FINE });
+    stage.world.database.clock.set_back(TimeDelta::milliseconds(300));
+    stage.until_proven(0).await;
+    stage.world.ask_all(&subject);
+}
+
+/// A node reads the log so slowly that others wait for its lease to lapse; but it goes on asking for proofs.
+pub(super) async fn slow_reading(stage: Stage) {
+    stage.start(0).await;
+    stage.start(1).await;
+    let subject = stage.grant(1, End::UntilRevoked).await;
+    stage.weather(0, Weather { reading: (1_500, 1_500), ..Weather::FINE });
+    stage.complete(stage.revoke(1, &subject)).await;
+}
+
+/// A follower that has lapsed comes back, and while it is told what it has missed, somebody is revoked. What it asks is answered
+/// while changes wait to be sent.
+pub(super) async fn narrow_way(stage: Stage) {
+    stage.start(0).await;
+    stage.start(1).await;
+    let subject = stage.grant(0, End::UntilRevoked).await;
+    stage.weather_between(1, 0, CUT);
+    sleep(LEASE).await;
+    stage.grant(0, End::UntilRevoked).await;
+    stage.weather_between(1, 0, Weather { room: 1, ..Weather::FINE });
+    let pair = stage.world.network.pair(1, 0);
+    pair.down.change(|it| it.delay = (100, 100));
+    stage.until(0, |process| process.node.gauges().followers == 1).await;
+    // The welcome is on its way, with the changes so far behind it. These two wait, in a row, ...
+    for _ in 0..2 {
+        sleep(Duration::from_millis(30)).await;
+        stage.grant_many(0, 1).await;
+    }
+    // ... until the welcome has come, and the follower has asked.
+    sleep(Duration::from_millis(40)).await;
+    stage.complete(stage.revoke(0, &subject)).await;
+    sleep(LEASE * 2).await;
+    stage.expect_fresh(1);
+}
+
+/// A follower loses its stream and comes back, and somebody is revoked before it is told anything.
+pub(super) async fn new_stream(stage: Stage) {
+    stage.start(0).await;
+    stage.start(1).await;
+    let subject = stage.grant(0, End::UntilRevoked).await;
+    let pair = stage.world.network.pair(1, 0);
+    pair.down.change(|it| it.delay = (100, 100));
+    pair.cut();
+    stage.until(0, |process| process.node.gauges().followers == 0).await;
+    stage.until(0, |process| process.node.gauges().followers == 1).await;
+    stage.complete(stage.revoke(0, &subject)).await;
+}
+
+/// A database fails over and has lost what was committed last, but no registration and no renewal. A sidecar that has acknowledged
+/// what was lost goes on answering for a while.
+pub(super) async fn lost_commits(stage: Stage) {
+    for number in 0..3 {
+        stage.start(number).await;
+    }
+    let subject = stage.grant(1, End::UntilRevoked).await;
+    let database = &stage.world.database;
+    stage.until_proven(0).await;
+    let backup = database.store.backup().expect("the database is open");
+    stage.grant_many(1, 3).await;
+    sleep(Duration::from_millis(15)).await;
+    stage.weather_between(2, 0, CUT);
+    stage.weather_between(2, 1, CUT);
+    database.go_down();
+    database.come_up_with(backup, Aftermath::Sudden).await;
+    stage.until(1, |process| process.node.revision() == 1).await;
+    stage.complete(stage.revoke(1, &subject)).await;
+}
+
+/// A machine is suspended for hours. When it is awake again, a grant for another minute is in force.
+pub(super) async fn long_sleep(stage: Stage) {
+    let process = stage.start(0).await;
+    let hours = Duration::from_hours(2);
+    let end = End::After(Span(hours + Duration::from_mins(1)));
+    let subject = stage.grant(0, end).await;
+    let clock = &stage.world.machines[0].clock;
+    process.host.pause();
+    clock.fall_asleep();
+    sleep(hours).await;
+    stage.world.ask_all(&subject);
+    clock.wake_up();
+    process.host.resume();
+    sleep(LEASE).await;
+    stage.expect_allowed(0, &subject);
+}
+
+/// A sidecar's first upstream never answers, and later the second.
+pub(super) async fn hanging_upstream(stage: Stage) {
+    stage.start(0).await;
+    stage.start(1).await;
+    stage.weather_between(2, 0, CUT);
+    stage.start(2).await;
+    stage.weather_between(2, 0, Weather::FINE);
+    stage.weather_between(2, 1, CUT);
+    sleep(LEASE * 3).await;
+    let subject = stage.grant(0, End::UntilRevoked).await;
+    stage.expect_allowed(2, &subject);
+    stage.prompt(0, &subject).await;
+}
+
+/// A replica and a sidecar die. The first revocation waits for them, the next does not.
+pub(super) async fn dead_node(stage: Stage) {
+    for number in 0..3 {
+        stage.start(number).await;
+    }
+    let first = stage.grant(0, End::UntilRevoked).await;
+    let second = stage.grant(0, End::UntilRevoked).await;
+    stage.world.crash(1);
+    stage.world.crash(2);
+    stage.complete(stage.revoke(0, &first)).await;
+    stage.prompt(0, &second).await;
+}
