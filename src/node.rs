@@ -55,6 +55,9 @@ pub struct CheckNode {
     ledger: Mutex<Ledger>,
     /// Told after `current` has changed: who sees the news will see the view.
     news: Board,
+    /// Told when [`CheckNode::ack`] may have changed. Apart from `news`, because with every change each follower acknowledges: that
+    /// must not wake all the others.
+    acks: Board,
 }
 
 #[derive(Debug)]
@@ -124,6 +127,7 @@ impl CheckNode {
                 path: Vec::new(),
             }),
             news: Board::default(),
+            acks: Board::default(),
         })
     }
 
@@ -200,6 +204,11 @@ impl CheckNode {
         self.news.reader()
     }
 
+    /// Tells when [`Self::ack`] may have changed.
+    pub fn acks(&self) -> Reader {
+        self.acks.reader()
+    }
+
     /// Which snapshot all that is held goes back to.
     pub fn generation(&self) -> u64 {
         self.news.read().generation
@@ -233,7 +242,6 @@ impl CheckNode {
         changes.iter().for_each(|change| feed.push(Arc::clone(change)));
         let best = prover.best(view.snapshot.revision(), view.proof);
         self.publish(view.with_proof(best), |news| {
-            news.acks += 1;
             news.proofs += 1;
         });
         Ok(())
@@ -253,7 +261,6 @@ impl CheckNode {
         let view = View { snapshot, proof: None, clock, is_disowned: false, latch };
         self.publish(view, |news| {
             news.generation += 1;
-            news.acks += 1;
         });
     }
 
@@ -354,7 +361,7 @@ impl CheckNode {
 
     /// Somebody's acknowledgement has changed.
     fn tell_acks(&self) {
-        self.news.change(|news| news.acks += 1);
+        self.acks.change(|_| {});
     }
 
     fn publish(&self, view: View, change: impl FnOnce(&mut News)) {
@@ -364,5 +371,6 @@ impl CheckNode {
             news.revision = revision;
             change(news);
         });
+        self.tell_acks();
     }
 }

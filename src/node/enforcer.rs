@@ -148,14 +148,14 @@ impl Enforcer {
 
     /// Answers those whose change is in force everywhere.
     async fn settle(&self, records: mpsc::Sender<Record>) {
-        let mut news = self.node.news();
+        let mut acks = self.node.acks();
         loop {
-            news.mark_unchanged();
+            acks.mark_unchanged();
             let next = self.settle_once(&records);
             tokio::select! {
                 biased;
                 () = self.settle.notified() => {}
-                () = news.changed() => {}
+                () = acks.changed() => {}
                 () = sleep(next.unwrap_or(IDLE_INTERVAL)) => {}
             }
         }

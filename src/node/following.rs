@@ -209,7 +209,7 @@ pub async fn follow(
 ) -> FollowError {
     let mut incoming = pin!(incoming);
     let mut following = Following::new(Arc::clone(node), has_others);
-    let mut news = node.news();
+    let mut acks = node.acks();
     let (mut heard, mut report_at) = (Instant::now(), Instant::now() + REPORT_INTERVAL);
     let mut ping_at = Instant::now();
     let gone = |_| FollowError::Lost("it takes no messages any more".into());
@@ -247,7 +247,7 @@ pub async fn follow(
             () = sleep_until(heard + following.silence_max()) => {
                 return FollowError::Lost("it has fallen silent".into());
             }
-            () = news.changed() => {}
+            () = acks.changed() => {}
         }
         if outgoing.capacity() > 0
             && let Some(ack) = following.ack()

@@ -265,10 +265,10 @@ impl Replica {
     // === acknowledgements ===
 
     async fn acknowledge(&self) {
-        let mut news = self.node.news();
+        let mut acks = self.node.acks();
         let mut trouble = Trouble::new("acknowledge changes");
         loop {
-            news.mark_unchanged();
+            acks.mark_unchanged();
             let due = self.node.ack_in_history().filter(|(ack, _)| self.is_due(*ack));
             let mut patience = self.node.ack_stands_for().unwrap_or(ACK_INTERVAL).min(ACK_INTERVAL);
             if let Some((ack, held)) = due {
@@ -282,7 +282,7 @@ impl Replica {
                     Ok(false) | Err(_) => patience = RETRY_INTERVAL,
                 }
             }
-            let _ = timeout(patience, news.changed()).await;
+            let _ = timeout(patience, acks.changed()).await;
         }
     }
 
