@@ -186,7 +186,7 @@ impl Following {
             // Who can vouch has decided how to go on, and has begun with it.
             self.is_confirmed |= self.incoming.is_none();
             self.max_staleness = Some(vouched.max_staleness);
-            self.node.answered(pong.seq, vouched);
+            self.node.answered(pong.seq, vouched, None);
         } else if self.has_others
             && now.since(*self.unproven_since.get_or_insert(now)) > self.silence_max()
         {

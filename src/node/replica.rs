@@ -232,7 +232,7 @@ impl Replica {
                 max_staleness: self.member.max_staleness,
                 now: now.into(),
             };
-            self.node.answered(seq, vouched);
+            self.node.answered(seq, vouched, Some(head));
         }
         if self.node.is_disowned() || self.node.revision() < head.revision {
             self.log.notify_one();
