@@ -352,6 +352,16 @@ impl CheckNode {
         })
     }
 
+    /// [`Self::ack`], for a log in which the event of `revision` was committed at `time`. What the node holds of another history
+    /// acknowledges nothing.
+    pub fn ack_of(&self, revision: Revision, time: Time) -> Ack {
+        self.with_followers(|moment| {
+            let ack = moment.ack();
+            let is_held = moment.feed.is_some_and(|feed| feed.has(revision, time));
+            if is_held { ack } else { Ack { revision: 0, ..ack } }
+        })
+    }
+
     /// For how long [`Self::ack`] stays the same, if nothing else happens.
     pub fn ack_stands_for(&self) -> Option<Duration> {
         let ledger = self.ledger.lock();

@@ -164,11 +164,11 @@ impl Enforcer {
     /// Says after how long somebody will have waited long enough, whatever happens.
     fn settle_once(&self, records: &mpsc::Sender<Record>) -> Option<Duration> {
         let mut next: Option<Duration> = None;
-        let own_ack = self.node.ack();
         let watch = self.watch.lock();
         let now = self.node.boot_time();
         self.pending.lock().retain_mut(|pending| {
             let commit = pending.commit;
+            let own_ack = self.node.ack_of(commit.last, commit.time);
             match watch.reach(&commit, self.node.id(), own_ack, now) {
                 Reach::Waiting { until } => {
                     let patience = until.since(now);
