@@ -243,7 +243,9 @@ impl CheckNode {
         }
         let Ledger { prover, feed, .. } = &mut *ledger;
         let feed = feed.as_mut().ok_or(Gap(view.snapshot.revision()))?;
-        changes.iter().for_each(|change| feed.push(Arc::clone(change)));
+        for change in changes {
+            feed.push(Arc::clone(change));
+        }
         let revision = view.snapshot.revision();
         let best = if prover.is_contradicted(revision, |head| feed.continues(head)) {
             view.is_disowned = true;

@@ -120,7 +120,7 @@ impl Enforcer {
                 }
                 Ok(()) => {}
                 Err(error) if is_away => {
-                    debug!(error = %chain(&error), "still cannot read the roll")
+                    debug!(error = %chain(&error), "still cannot read the roll");
                 }
                 Err(error) => {
                     is_away = true;

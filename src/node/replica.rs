@@ -82,7 +82,9 @@ impl Replica {
             self.load().await?;
             let (seq, held) = (self.node.ask(), self.node.held());
             let read = mutants::renew_without_row(self.store.as_ref(), held).await?;
-            read.into_iter().for_each(|read| self.take(seq, held, read));
+            if let Some(read) = read {
+                self.take(seq, held, read);
+            }
             return Ok(());
         }
         self.register().await?;
@@ -351,7 +353,7 @@ impl Trouble {
             }
             Ok(_) => {}
             Err(error) if self.is_there => {
-                debug!(error = %chain(error), "still cannot {}", self.what)
+                debug!(error = %chain(error), "still cannot {}", self.what);
             }
             Err(error) => {
                 self.is_there = true;
