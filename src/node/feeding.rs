@@ -264,26 +264,29 @@ impl Feeding {
     fn next_change(&mut self, follower: Follower, sent: Revision) -> Result<Option<Down>, FeedEnd> {
         let Follower { node_id, stream, .. } = follower;
         let ping = self.pings.front().copied();
-        let (down, is_pong) = self
-            .node
-            .with_followers(|moment| {
-                let revision = moment.view.snapshot.revision();
-                let is_overtaking = ping.is_some() && is_broken(Rule::PongBehindChanges);
-                if sent < revision && !is_overtaking {
-                    let feed = moment.feed.and_then(|feed| feed.after(sent));
-                    return feed.map(|changes| (Some(Down::Changes(some(changes))), false));
-                }
-                let Some(seq) = ping else { return Some((None, false)) };
-                // Before anything leaves: from now on the follower counts.
-                let proof = moment.view.proof.filter(|proof| proof.is_valid(moment.now));
-                if let Some(proof) = &proof {
-                    moment.followers.vouched(node_id, stream, proof, moment.now);
-                }
-                let held = if is_overtaking { sent } else { revision };
-                let proof = proof.map(|proof| proof.vouch(held, moment.now));
-                Some((Some(Down::Pong(Pong { seq, path: Vec::new(), proof })), true))
-            })
-            .ok_or(FeedEnd::TooSlow)?;
+        let (down, is_pong) = self.node.with_followers(|moment| {
+            // Between the checks before and this one, the node may have taken a new snapshot, and forgotten this stream: what
+            // it would be vouched for, nobody would count.
+            if !moment.followers.is_current(node_id, stream) {
+                return Ok((None, false));
+            }
+            let revision = moment.view.snapshot.revision();
+            let is_overtaking = ping.is_some() && is_broken(Rule::PongBehindChanges);
+            if sent < revision && !is_overtaking {
+                let feed = moment.feed.and_then(|feed| feed.after(sent));
+                let changes = feed.ok_or(FeedEnd::TooSlow)?;
+                return Ok((Some(Down::Changes(some(changes))), false));
+            }
+            let Some(seq) = ping else { return Ok((None, false)) };
+            // Before anything leaves: from now on the follower counts.
+            let proof = moment.view.proof.filter(|proof| proof.is_valid(moment.now));
+            if let Some(proof) = &proof {
+                moment.followers.vouched(node_id, stream, proof, moment.now);
+            }
+            let held = if is_overtaking { sent } else { revision };
+            let proof = proof.map(|proof| proof.vouch(held, moment.now));
+            Ok((Some(Down::Pong(Pong { seq, path: Vec::new(), proof })), true))
+        })?;
         if let (Some(Down::Changes(changes)), Some(last)) =
             (&down, down.as_ref().and_then(last_revision))
         {
