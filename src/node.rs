@@ -55,6 +55,9 @@ pub struct CheckNode {
     ledger: Mutex<Ledger>,
     /// Told after `current` has changed: who sees the news will see the view.
     news: Board,
+    /// Told when [`CheckNode::ack`] may have changed. Apart from `news`, because with every change each follower acknowledges: that
+    /// must not wake all the others.
+    acks: Board,
 }
 
 #[derive(Debug)]
@@ -124,6 +127,7 @@ impl CheckNode {
                 path: Vec::new(),
             }),
             news: Board::default(),
+            acks: Board::default(),
         })
     }
 
@@ -166,7 +170,11 @@ impl CheckNode {
             Some(proof) if proof.is_valid(now) => proof.lapses_at().since(now),
             _ => Duration::ZERO,
         };
-        let now = view.clock.map(|clock| self.decision_time(&view, &clock, now));
+        let now = view.clock.map(|clock| match fresh_for {
+            // Nothing is decided by it. It may be far from the truth after so long, and must not be remembered.
+            Duration::ZERO if !is_broken(Rule::RememberNoOldTime) => clock.at(now),
+            _ => self.decision_time(&view, &clock, now),
+        });
         Sight { view, now, fresh_for }
     }
 
@@ -200,6 +208,11 @@ impl CheckNode {
         self.news.reader()
     }
 
+    /// Tells when [`Self::ack`] may have changed.
+    pub fn acks(&self) -> Reader {
+        self.acks.reader()
+    }
+
     /// Which snapshot all that is held goes back to.
     pub fn generation(&self) -> u64 {
         self.news.read().generation
@@ -230,10 +243,18 @@ impl CheckNode {
         }
         let Ledger { prover, feed, .. } = &mut *ledger;
         let feed = feed.as_mut().ok_or(Gap(view.snapshot.revision()))?;
-        changes.iter().for_each(|change| feed.push(Arc::clone(change)));
-        let best = prover.best(view.snapshot.revision(), view.proof);
+        for change in changes {
+            feed.push(Arc::clone(change));
+        }
+        let revision = view.snapshot.revision();
+        let best = if prover.is_contradicted(revision, |head| feed.continues(head)) {
+            view.is_disowned = true;
+            prover.reset();
+            None
+        } else {
+            prover.best(revision, view.proof)
+        };
         self.publish(view.with_proof(best), |news| {
-            news.acks += 1;
             news.proofs += 1;
         });
         Ok(())
@@ -253,7 +274,6 @@ impl CheckNode {
         let view = View { snapshot, proof: None, clock, is_disowned: false, latch };
         self.publish(view, |news| {
             news.generation += 1;
-            news.acks += 1;
         });
     }
 
@@ -281,15 +301,23 @@ impl CheckNode {
         ledger.prover.ask(self.boot_time())
     }
 
-    /// The answer to a question; false if it was not asked, or of another history.
-    pub fn answered(&self, seq: i64, vouched: Vouched) -> bool {
+    /// The answer to a question, if from the database with the end of its log; false if it was not asked, or of another history.
+    pub fn answered(&self, seq: i64, vouched: Vouched, head: Option<Position>) -> bool {
         let mut ledger = self.ledger.lock();
+        let Ledger { prover, feed, .. } = &mut *ledger;
         let now = self.boot_time();
-        if !ledger.prover.answered(seq, vouched, now) {
+        if !prover.answered(seq, vouched, head, now) {
             return false;
         }
         let view = self.current.load_full();
-        let proof = ledger.prover.best(view.snapshot.revision(), view.proof);
+        let revision = view.snapshot.revision();
+        let holds = |head: &Position| feed.as_ref().is_some_and(|feed| feed.continues(head));
+        if prover.is_contradicted(revision, holds) {
+            drop(ledger);
+            self.disown();
+            return false;
+        }
+        let proof = prover.best(revision, view.proof);
         if proof != view.proof
             && !view.is_disowned
             && proof.is_some_and(|proof| proof.is_valid(now))
@@ -364,7 +392,7 @@ impl CheckNode {
 
     /// Somebody's acknowledgement has changed.
     fn tell_acks(&self) {
-        self.news.change(|news| news.acks += 1);
+        self.acks.change(|_| {});
     }
 
     fn publish(&self, view: View, change: impl FnOnce(&mut News)) {
@@ -374,5 +402,6 @@ impl CheckNode {
             news.revision = revision;
             change(news);
         });
+        self.tell_acks();
     }
 }

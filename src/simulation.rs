@@ -182,8 +182,11 @@ mod tests {
     #[test]
     fn aimed_scenarios() {
         for scenario in aimed::ALL {
-            for seed in 1..=10 {
+            for seed in 1..=number("SEEDS", 3) {
                 let outcome = scenario.play(seed, None);
+                if std::env::var("PLAY").is_ok_and(|name| scenario.name.contains(&name)) {
+                    println!("{}", outcome.lines.join("\n"));
+                }
                 if let Some(accusation) = outcome.accusation {
                     println!("{}", outcome.lines.join("\n"));
                     panic!("{}: {accusation}", scenario.name);

@@ -120,7 +120,7 @@ impl Enforcer {
                 }
                 Ok(()) => {}
                 Err(error) if is_away => {
-                    debug!(error = %chain(&error), "still cannot read the roll")
+                    debug!(error = %chain(&error), "still cannot read the roll");
                 }
                 Err(error) => {
                     is_away = true;
@@ -148,14 +148,14 @@ impl Enforcer {
 
     /// Answers those whose change is in force everywhere.
     async fn settle(&self, records: mpsc::Sender<Record>) {
-        let mut news = self.node.news();
+        let mut acks = self.node.acks();
         loop {
-            news.mark_unchanged();
+            acks.mark_unchanged();
             let next = self.settle_once(&records);
             tokio::select! {
                 biased;
                 () = self.settle.notified() => {}
-                () = news.changed() => {}
+                () = acks.changed() => {}
                 () = sleep(next.unwrap_or(IDLE_INTERVAL)) => {}
             }
         }

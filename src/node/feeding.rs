@@ -137,7 +137,7 @@ impl Feeding {
     }
 
     /// What is to be said next, if there is something to say now.
-    pub fn next(&mut self) -> Result<Option<Down>, FeedEnd> {
+    pub fn say(&mut self) -> Result<Option<Down>, FeedEnd> {
         if let Some(Follower { node_id, stream, generation }) = self.follower()
             && !is_broken(Rule::OneHistoryPerStream)
         {
@@ -160,7 +160,7 @@ impl Feeding {
                 self.stage = self.begin(follower, held, since);
                 match self.stage {
                     Stage::Waiting { .. } => Ok(self.pong_without_proof()),
-                    _ => self.next(),
+                    _ => self.say(),
                 }
             }
             Stage::Snapshot { follower, mut parts, position, has_begun } => {
@@ -376,7 +376,7 @@ pub async fn serve<E>(
     loop {
         if next.is_none() {
             news.mark_unchanged();
-            match feeding.next() {
+            match feeding.say() {
                 Ok(message) => next = message,
                 Err(end) => break Err(end),
             }

@@ -186,7 +186,7 @@ impl Following {
             // Who can vouch has decided how to go on, and has begun with it.
             self.is_confirmed |= self.incoming.is_none();
             self.max_staleness = Some(vouched.max_staleness);
-            self.node.answered(pong.seq, vouched);
+            self.node.answered(pong.seq, vouched, None);
         } else if self.has_others
             && now.since(*self.unproven_since.get_or_insert(now)) > self.silence_max()
         {
@@ -209,7 +209,7 @@ pub async fn follow(
 ) -> FollowError {
     let mut incoming = pin!(incoming);
     let mut following = Following::new(Arc::clone(node), has_others);
-    let mut news = node.news();
+    let mut acks = node.acks();
     let (mut heard, mut report_at) = (Instant::now(), Instant::now() + REPORT_INTERVAL);
     let mut ping_at = Instant::now();
     let gone = |_| FollowError::Lost("it takes no messages any more".into());
@@ -247,7 +247,7 @@ pub async fn follow(
             () = sleep_until(heard + following.silence_max()) => {
                 return FollowError::Lost("it has fallen silent".into());
             }
-            () = news.changed() => {}
+            () = acks.changed() => {}
         }
         if outgoing.capacity() > 0
             && let Some(ack) = following.ack()

@@ -7,7 +7,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use crate::{
-    domain::{BootTime, Now, Revision},
+    domain::{BootTime, Now, Position, Revision},
     node::{
         message::Vouched,
         mutants::{Rule, is_broken},
@@ -98,7 +98,8 @@ impl Proof {
 pub struct Prover {
     last_seq: i64,
     asked: VecDeque<(i64, BootTime)>,
-    waiting: VecDeque<Proof>,
+    /// With the end of the log that the proof is about, where that is known.
+    waiting: VecDeque<(Proof, Option<Position>)>,
 }
 
 impl Prover {
@@ -112,8 +113,15 @@ impl Prover {
         self.last_seq
     }
 
-    /// The answer to a question. Answers that nobody asked for, or that come in a wrong order, prove nothing: false.
-    pub fn answered(&mut self, seq: i64, vouched: Vouched, now: BootTime) -> bool {
+    /// The answer to a question: from the database about a log that ends at `head`, or from another node on a stream that is all
+    /// of one log. Answers that nobody asked for, or that come in a wrong order, prove nothing: false.
+    pub fn answered(
+        &mut self,
+        seq: i64,
+        vouched: Vouched,
+        head: Option<Position>,
+        now: BootTime,
+    ) -> bool {
         while self.asked.front().is_some_and(|(asked, _)| *asked < seq) {
             self.asked.pop_front();
         }
@@ -125,12 +133,13 @@ impl Prover {
             // Keep the oldest, which will be usable first, and the newest, which will be usable longest.
             self.waiting.pop_back();
         }
-        self.waiting.push_back(Proof {
+        let proof = Proof {
             as_of: asked_at - stretched(vouched.age),
             revision: vouched.revision,
             max_staleness: vouched.max_staleness,
             clock: ClockReading { asked_at, answered_at: now, now: vouched.now },
-        });
+        };
+        self.waiting.push_back((proof, head));
         true
     }
 
@@ -138,11 +147,19 @@ impl Prover {
     pub fn best(&mut self, published: Revision, current: Option<Proof>) -> Option<Proof> {
         let is_usable =
             |proof: &Proof| proof.revision <= published || is_broken(Rule::ProofAfterApply);
-        let usable = self.waiting.iter().copied().filter(is_usable);
+        let usable = self.waiting.iter().map(|(proof, _)| *proof).filter(is_usable);
         // Of equals the newest, which knows the time best.
         let best = current.into_iter().chain(usable).max_by_key(Proof::lapses_at);
-        self.waiting.retain(|proof| !is_usable(proof));
+        self.waiting.retain(|(proof, _)| !is_usable(proof));
         best
+    }
+
+    /// Whether some proof is about another log than the one that the node holds up to `published`. That can be, though it held
+    /// a part of both when it asked: events may come that it was sent before an older log was restored.
+    pub fn is_contradicted(&self, published: Revision, holds: impl Fn(&Position) -> bool) -> bool {
+        let heads = self.waiting.iter().filter_map(|(_, head)| head.as_ref());
+        let mut reached = heads.filter(|head| head.revision <= published);
+        reached.any(|head| !holds(head)) && !is_broken(Rule::ProofOfThisHistory)
     }
 
     /// Forgets everything: what was asked was asked of another history.
@@ -172,7 +189,7 @@ mod tests {
     fn a_proof_counts_from_when_it_was_asked_for() {
         let mut prover = Prover::default();
         let seq = prover.ask(at(1_000));
-        assert!(prover.answered(seq, vouched(7, 100), at(1_500)));
+        assert!(prover.answered(seq, vouched(7, 100), None, at(1_500)));
         let proof = prover.best(7, None).unwrap();
         assert_eq!(proof.as_of, at(897), "the age is stretched by 3 %");
         assert_eq!(proof.lapses_at(), at(897 + 1_980));
@@ -187,7 +204,7 @@ mod tests {
         let mut prover = Prover::default();
         for (revision, now) in [(7, 1_000), (9, 1_500), (11, 2_000)] {
             let seq = prover.ask(at(now));
-            assert!(prover.answered(seq, vouched(revision, 0), at(now + 1)));
+            assert!(prover.answered(seq, vouched(revision, 0), None, at(now + 1)));
         }
         assert_eq!(prover.best(6, None), None);
         let first = prover.best(9, None).unwrap();
@@ -200,14 +217,14 @@ mod tests {
     #[test]
     fn answers_that_were_not_asked_for_prove_nothing() {
         let mut prover = Prover::default();
-        assert!(!prover.answered(1, vouched(0, 0), at(1)));
+        assert!(!prover.answered(1, vouched(0, 0), None, at(1)));
         let (first, second) = (prover.ask(at(1)), prover.ask(at(2)));
-        assert!(prover.answered(second, vouched(0, 0), at(3)));
-        assert!(!prover.answered(second, vouched(0, 0), at(3)), "not twice");
-        assert!(!prover.answered(first, vouched(0, 0), at(3)), "not in another order");
+        assert!(prover.answered(second, vouched(0, 0), None, at(3)));
+        assert!(!prover.answered(second, vouched(0, 0), None, at(3)), "not twice");
+        assert!(!prover.answered(first, vouched(0, 0), None, at(3)), "not in another order");
         let third = prover.ask(at(4));
         prover.reset();
-        assert!(!prover.answered(third, vouched(0, 0), at(5)));
+        assert!(!prover.answered(third, vouched(0, 0), None, at(5)));
         assert!(
             prover.ask(at(6)) > third,
             "no answer to an old question can be taken for a new one's"

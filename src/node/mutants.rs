@@ -46,6 +46,8 @@ pub enum Rule {
     PongBehindChanges,
     /// A proof counts once its revision is held.
     ProofAfterApply,
+    /// A proof from the database counts only for a node that holds the log that it is about.
+    ProofOfThisHistory,
     /// A silent node is passed over only once its row is gone.
     StrikeOffBeforeSkip,
     /// A silent node's row is struck off only if it says what it said when it was silent.
@@ -68,13 +70,15 @@ pub enum Rule {
     ForgetOldAcks,
     /// Checks are decided at the database's time, not the node's own.
     DatabaseTime,
+    /// A time that nothing was decided at does not count.
+    RememberNoOldTime,
     /// The time of decisions never goes back.
     TimeNeverBack,
 }
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 33] = [
         Self::StampOfSending,
         Self::RowBeforeProof,
         Self::NoProofWithoutRow,
@@ -94,6 +98,7 @@ impl Rule {
         Self::StretchedSpan,
         Self::PongBehindChanges,
         Self::ProofAfterApply,
+        Self::ProofOfThisHistory,
         Self::StrikeOffBeforeSkip,
         Self::StrikeOffWhatWasSeen,
         Self::SeenWhenAnswered,
@@ -105,6 +110,7 @@ impl Rule {
         Self::SameEvent,
         Self::ForgetOldAcks,
         Self::DatabaseTime,
+        Self::RememberNoOldTime,
         Self::TimeNeverBack,
     ];
 }
@@ -122,9 +128,9 @@ pub(crate) async fn renew_without_row(
     held: Option<Position>,
 ) -> Result<Option<Renewal>, StoreError> {
     let now = store.begin().await?.now();
-    let head = store.head().await?;
-    let is_held = held.is_some_and(|held| held.epoch == head.epoch);
-    Ok(Some(Renewal { head, is_held, now }))
+    let end = store.head().await?;
+    let is_held = held.is_some_and(|held| held.epoch == end.epoch);
+    Ok(Some(Renewal { head: end, is_held, now }))
 }
 
 #[cfg(test)]

@@ -82,7 +82,9 @@ impl Replica {
             self.load().await?;
             let (seq, held) = (self.node.ask(), self.node.held());
             let read = mutants::renew_without_row(self.store.as_ref(), held).await?;
-            read.into_iter().for_each(|read| self.take(seq, held, read));
+            if let Some(read) = read {
+                self.take(seq, held, read);
+            }
             return Ok(());
         }
         self.register().await?;
@@ -232,7 +234,7 @@ impl Replica {
                 max_staleness: self.member.max_staleness,
                 now: now.into(),
             };
-            self.node.answered(seq, vouched);
+            self.node.answered(seq, vouched, Some(head));
         }
         if self.node.is_disowned() || self.node.revision() < head.revision {
             self.log.notify_one();
@@ -265,10 +267,10 @@ impl Replica {
     // === acknowledgements ===
 
     async fn acknowledge(&self) {
-        let mut news = self.node.news();
+        let mut acks = self.node.acks();
         let mut trouble = Trouble::new("acknowledge changes");
         loop {
-            news.mark_unchanged();
+            acks.mark_unchanged();
             let due = self.node.ack_in_history().filter(|(ack, _)| self.is_due(*ack));
             let mut patience = self.node.ack_stands_for().unwrap_or(ACK_INTERVAL).min(ACK_INTERVAL);
             if let Some((ack, held)) = due {
@@ -282,7 +284,7 @@ impl Replica {
                     Ok(false) | Err(_) => patience = RETRY_INTERVAL,
                 }
             }
-            let _ = timeout(patience, news.changed()).await;
+            let _ = timeout(patience, acks.changed()).await;
         }
     }
 
@@ -351,7 +353,7 @@ impl Trouble {
             }
             Ok(_) => {}
             Err(error) if self.is_there => {
-                debug!(error = %chain(error), "still cannot {}", self.what)
+                debug!(error = %chain(error), "still cannot {}", self.what);
             }
             Err(error) => {
                 self.is_there = true;

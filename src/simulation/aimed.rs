@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use tokio::time::sleep;
 
 use crate::{
-    domain::End,
+    domain::{End, Span},
     node::mutants::Rule,
     simulation::{
         Outcome,
@@ -31,7 +31,7 @@ pub(super) struct Aimed {
 }
 
 /// All of them.
-pub(super) const ALL: [Aimed; 8] = [
+pub(super) const ALL: [Aimed; 12] = [
     Aimed {
         name: "the holder's clock is slow, the waiter's fast",
         at: &[Rule::RateMargin, Rule::ShorterLease, Rule::LongerWait],
@@ -58,6 +58,11 @@ pub(super) const ALL: [Aimed; 8] = [
         play: |seed| Box::pin(begin(seed, Plan::replicas(2, LEASE), restored_roll)),
     },
     Aimed {
+        name: "an event comes after an older log was restored",
+        at: &[Rule::ProofOfThisHistory],
+        play: |seed| Box::pin(begin(seed, Plan::replicas(2, LEASE), late_event)),
+    },
+    Aimed {
         name: "one node has a longer lease than the one that waits",
         at: &[Rule::LongestLease],
         play: |seed| Box::pin(begin(seed, leases(), longer_lease)),
@@ -66,6 +71,21 @@ pub(super) const ALL: [Aimed; 8] = [
         name: "the answer to a commit takes long",
         at: &[Rule::WaitFromAnswer],
         play: |seed| Box::pin(begin(seed, Plan::replicas(2, LEASE), slow_commit)),
+    },
+    Aimed {
+        name: "a machine sleeps for hours",
+        at: &[Rule::RememberNoOldTime, Rule::BootTime],
+        play: |seed| Box::pin(begin(seed, Plan::replicas(1, LEASE), long_sleep)),
+    },
+    Aimed {
+        name: "one of two upstreams hangs",
+        at: &[],
+        play: |seed| Box::pin(begin(seed, two_upstreams(), hanging_upstream)),
+    },
+    Aimed {
+        name: "a dead node is waited for once",
+        at: &[],
+        play: |seed| Box::pin(begin(seed, two_upstreams(), dead_node)),
     },
     Aimed {
         name: "the database's clock is set back when a grant has ended",
@@ -102,6 +122,10 @@ fn leases() -> Plan {
     let mut plan = Plan::replicas(2, LEASE);
     plan.machines[0].lease = LEASE * 2;
     plan
+}
+
+fn two_upstreams() -> Plan {
+    Plan::replicas(2, LEASE).with_sidecar(vec![0, 1])
 }
 
 /// A node is cut off right after it has proven that it is current, and right before somebody is revoked.
@@ -170,6 +194,36 @@ async fn restored_roll(stage: Stage) {
     stage.complete(stage.revoke(1, &subject)).await;
 }
 
+/// A node has asked for an event, and is answered so late that an older log has been restored meanwhile, without that event. What
+/// the node held when it asked is in both logs.
+async fn late_event(stage: Stage) {
+    stage.start(0).await;
+    stage.start(1).await;
+    let subject = stage.grant(1, End::UntilRevoked).await;
+    let database = &stage.world.database;
+    let backup = database.store.backup().expect("the database is open");
+    stage.weather(0, Weather { delay: (5, 5), ..Weather::FINE });
+    let head = stage.world.judge.head();
+    let granting = stage.grant(1, End::UntilRevoked);
+    let delaying = async {
+        while stage.world.judge.head() == head {
+            sleep(Duration::from_millis(1)).await;
+        }
+        // The hint takes 5 ms, and the question 5 more.
+        sleep(Duration::from_millis(9)).await;
+        stage.weather(0, Weather { delay: (1_900, 1_900), ..Weather::FINE });
+        sleep(Duration::from_millis(2)).await;
+        stage.weather(0, Weather::FINE);
+    };
+    tokio::join!(granting, delaying);
+    database.go_down();
+    sleep(LEASE * 12 / 10).await;
+    database.come_up_with(backup, Aftermath::Clean).await;
+    stage.until(1, |process| process.node.revision() == head).await;
+    stage.until(1, |process| process.node.sight().is_fresh()).await;
+    stage.complete(stage.revoke(1, &subject)).await;
+}
+
 /// The node that is cut off may answer for twice as long as the one that waits.
 async fn longer_lease(stage: Stage) {
     stage.start(0).await;
@@ -187,15 +241,9 @@ async fn slow_commit(stage: Stage) {
     let subject = stage.grant(1, End::UntilRevoked).await;
     stage.weather(1, Weather { delay: (150, 150), ..Weather::FINE });
     let answer = stage.revoke(1, &subject);
-    // To begin, to read twice, to append, and then to commit.
     let head = stage.world.judge.head();
-    let mut last = stage.process(0).node.view().proof().map(|proof| proof.as_of);
     while stage.world.judge.head() == head {
         sleep(Duration::from_millis(1)).await;
-        let proof = stage.process(0).node.view().proof().map(|proof| proof.as_of);
-        if proof != last && stage.world.judge.head() == head {
-            last = proof;
-        }
     }
     stage.process(0).host.pause();
     stage.complete(answer).await;
@@ -204,11 +252,55 @@ async fn slow_commit(stage: Stage) {
 /// A grant ends, and then the database's clock is set back to before its end.
 async fn clock_set_back(stage: Stage) {
     stage.start(0).await;
-    let subject = stage.grant(0, End::After(crate::domain::Span(Duration::from_millis(700)))).await;
+    let subject = stage.grant(0, End::After(Span(Duration::from_millis(700)))).await;
     sleep(Duration::from_millis(420)).await;
     stage.world.ask_all(&subject);
     stage.weather(0, Weather { delay: (0, 0), ..Weather::FINE });
     stage.world.database.clock.set_back(chrono::TimeDelta::milliseconds(300));
     stage.until_proven(0).await;
     stage.world.ask_all(&subject);
+}
+
+/// A machine is suspended for hours. When it is awake again, a grant for another minute is in force.
+async fn long_sleep(stage: Stage) {
+    let process = stage.start(0).await;
+    let hours = Duration::from_hours(2);
+    let end = End::After(Span(hours + Duration::from_mins(1)));
+    let subject = stage.grant(0, end).await;
+    let clock = &stage.world.machines[0].clock;
+    process.host.pause();
+    clock.fall_asleep();
+    sleep(hours).await;
+    stage.world.ask_all(&subject);
+    clock.wake_up();
+    process.host.resume();
+    sleep(LEASE).await;
+    stage.expect_allowed(0, &subject);
+}
+
+/// A sidecar's first upstream never answers, and later the second.
+async fn hanging_upstream(stage: Stage) {
+    stage.start(0).await;
+    stage.start(1).await;
+    stage.weather_between(2, 0, CUT);
+    stage.start(2).await;
+    stage.weather_between(2, 0, Weather::FINE);
+    stage.weather_between(2, 1, CUT);
+    sleep(LEASE * 3).await;
+    let subject = stage.grant(0, End::UntilRevoked).await;
+    stage.expect_allowed(2, &subject);
+    stage.prompt(0, &subject).await;
+}
+
+/// A replica and a sidecar die. The first revocation waits for them, the next does not.
+async fn dead_node(stage: Stage) {
+    for number in 0..3 {
+        stage.start(number).await;
+    }
+    let first = stage.grant(0, End::UntilRevoked).await;
+    let second = stage.grant(0, End::UntilRevoked).await;
+    stage.world.crash(1);
+    stage.world.crash(2);
+    stage.complete(stage.revoke(0, &first)).await;
+    stage.prompt(0, &second).await;
 }

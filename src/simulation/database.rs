@@ -58,8 +58,7 @@ pub(super) fn away() -> StoreError {
 }
 
 impl Database {
-    pub(super) fn new(clock: DatabaseClock, judge: Arc<Judge>) -> Arc<Self> {
-        let clock = Arc::new(clock);
+    pub(super) fn new(clock: Arc<DatabaseClock>, judge: Arc<Judge>) -> Arc<Self> {
         Arc::new(Self {
             store: MemoryStore::new(clock.clone()),
             clock,

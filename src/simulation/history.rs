@@ -102,8 +102,8 @@ impl History {
     }
 
     /// Whether somebody may still be let in by a grant, at `now` by the database's clock: by what is known to be in force
-    /// everywhere, or by something later. It may start a little early.
-    pub(super) fn may_allow(&self, grant_id: GrantId, now: Time, early: Duration) -> bool {
+    /// everywhere, or by something later. What was over or had begun stays so if that clock is set back from `latest`.
+    pub(super) fn may_allow(&self, grant_id: GrantId, now: Time, latest: Time) -> bool {
         let versions: Vec<_> = self
             .log
             .iter()
@@ -114,7 +114,7 @@ impl History {
         versions.iter().skip(complete.unwrap_or(0)).any(|(_, grant)| {
             let terms = &grant.terms;
             terms.revoke_time.is_none()
-                && terms.start_time <= now + early
+                && terms.start_time <= latest
                 && terms.expire_time.is_none_or(|end| now < end)
         })
     }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     fmt::Write,
+    sync::Arc,
     time::Duration,
 };
 
@@ -19,7 +20,7 @@ use crate::{
         Revision, TenantId, Terms, Time, decide,
     },
     node::{CheckNode, Sight},
-    simulation::history::History,
+    simulation::{clocks::DatabaseClock, history::History},
     work::{Enforcement, EnforcementState},
 };
 
@@ -64,6 +65,7 @@ pub(super) struct Judge {
     start: Instant,
     /// The longest lease that any node has.
     longest_lease: Duration,
+    clock: Arc<DatabaseClock>,
     inner: Mutex<Inner>,
     accused: Notify,
     /// Grants with an end time, for whoever watches these.
@@ -98,11 +100,13 @@ struct Earlier {
 impl Judge {
     pub(super) fn new(
         longest_lease: Duration,
+        clock: Arc<DatabaseClock>,
         ends: mpsc::UnboundedSender<(Subject, Time)>,
     ) -> Self {
         Self {
             start: Instant::now(),
             longest_lease,
+            clock,
             inner: Mutex::new(Inner {
                 history: History::new(crate::domain::Epoch(uuid::Uuid::nil())),
                 earlier: None,
@@ -234,30 +238,23 @@ impl Judge {
     // === checks ===
 
     /// Looks at a node as a gateway does that asks it now, about every grant that is suspect.
-    pub(super) fn look(&self, name: &str, node: &CheckNode, clock: &dyn Clock) {
+    pub(super) fn look(&self, name: &str, node: &CheckNode) {
         let suspects = self.inner.lock().suspects.clone();
         let sight = node.sight();
         self.look_at_snapshot(name, &sight, node.generation());
         for subject in &suspects {
-            self.judge(name, node.id(), &sight, subject, clock.now());
+            self.judge(name, node.id(), &sight, subject);
         }
     }
 
     /// Asks a node about one grant, and says why it allows or denies.
-    pub(super) fn ask(&self, name: &str, node: &CheckNode, subject: &Subject, now: Time) -> Reason {
+    pub(super) fn ask(&self, name: &str, node: &CheckNode, subject: &Subject) -> Reason {
         let sight = node.sight();
         self.look_at_snapshot(name, &sight, node.generation());
-        self.judge(name, node.id(), &sight, subject, now)
+        self.judge(name, node.id(), &sight, subject)
     }
 
-    fn judge(
-        &self,
-        name: &str,
-        node_id: NodeId,
-        sight: &Sight,
-        subject: &Subject,
-        now: Time,
-    ) -> Reason {
+    fn judge(&self, name: &str, node_id: NodeId, sight: &Sight, subject: &Subject) -> Reason {
         let (reason, grant) = answer(sight, subject);
         let mut inner = self.inner.lock();
         if let Some((grant_id, end)) = grant {
@@ -276,8 +273,8 @@ impl Judge {
             && let Some((grant_id, _)) = grant
         {
             inner.counts.allowed += 1;
-            let may_allow =
-                |history: &History| history.may_allow(grant_id, now, self.longest_lease * 11 / 10);
+            let (now, latest) = (self.clock.now(), self.clock.latest());
+            let may_allow = |history: &History| history.may_allow(grant_id, now, latest);
             if !may_allow(&inner.history) && !inner.earlier().is_some_and(may_allow) {
                 let complete = inner.history.complete;
                 let revision = sight.view.snapshot().revision();

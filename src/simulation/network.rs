@@ -7,7 +7,7 @@ use futures::{StreamExt, stream, stream::BoxStream};
 use parking_lot::Mutex;
 use tokio::{
     sync::{mpsc, oneshot},
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +22,9 @@ use crate::{
 
 /// How long the end of a stream that nobody tells of is not noticed.
 const UNNOTICED: Duration = Duration::from_secs(3);
+
+/// How long somebody who wants to follow waits for the one that is to feed it.
+const OPEN_PATIENCE: Duration = Duration::from_secs(2);
 
 /// All ways between a follower and a node that feeds it, by their numbers.
 #[derive(Debug)]
@@ -114,6 +117,17 @@ fn lost(why: &str) -> FollowError {
 #[async_trait]
 impl Upstream for Address {
     async fn open(
+        &self,
+        outgoing: mpsc::Receiver<Up>,
+    ) -> Result<BoxStream<'static, Result<Down, FollowError>>, FollowError> {
+        // As the real one, it does not wait for ever.
+        let opening = timeout(OPEN_PATIENCE, self.open_stream(outgoing));
+        opening.await.unwrap_or_else(|_| Err(lost("it does not answer")))
+    }
+}
+
+impl Address {
+    async fn open_stream(
         &self,
         outgoing: mpsc::Receiver<Up>,
     ) -> Result<BoxStream<'static, Result<Down, FollowError>>, FollowError> {

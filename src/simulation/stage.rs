@@ -5,12 +5,13 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
-    domain::{BootTime, End},
+    domain::{BootTime, End, Reason},
     simulation::{
         judge::Subject,
         line::Weather,
         random::Random,
         users::{Answer, Users},
+        wellness,
         world::{Plan, Process, World},
     },
 };
@@ -88,12 +89,29 @@ impl Stage {
         }
     }
 
+    /// Revokes, which must not take long.
+    pub(super) async fn prompt(&self, by: usize, subject: &Subject) {
+        if timeout(wellness::PROMPT, self.revoke(by, subject)).await.is_err() {
+            self.world.judge.accuse("a revocation takes long, though all is well".into());
+        }
+    }
+
+    /// Asks a node about a grant that is active.
+    pub(super) fn expect_allowed(&self, number: usize, subject: &Subject) {
+        let reason = self.world.judge.ask(self.name(number), &self.process(number).node, subject);
+        if reason != Reason::GrantActive {
+            let name = self.name(number);
+            self.world.judge.accuse(format!("{name} answers {reason:?} to a grant that is active"));
+        }
+    }
+
     pub(super) fn weather(&self, number: usize, weather: Weather) {
         self.world.machines[number].line.change(|it| *it = weather);
     }
 
     pub(super) fn weather_between(&self, follower: usize, upstream: usize, weather: Weather) {
         let pair = self.world.network.pair(follower, upstream);
+        pair.cut();
         pair.up.change(|it| *it = weather);
         pair.down.change(|it| *it = weather);
     }

@@ -14,7 +14,7 @@ const RECOVERY: Duration = Duration::from_secs(6);
 /// How long those who have gone are remembered, in leases, and a little longer.
 const REMEMBERED: u32 = 7;
 /// How long a revocation may take.
-const PROMPT: Duration = Duration::from_millis(200);
+pub(super) const PROMPT: Duration = Duration::from_millis(200);
 
 /// Heals everything, and expects that it then works.
 pub(super) async fn expect(world: &Arc<World>, users: &Arc<Users>, storms: &Storms) {
@@ -33,7 +33,7 @@ pub(super) async fn expect(world: &Arc<World>, users: &Arc<Users>, storms: &Stor
     sleep(PROMPT).await;
     for machine in &world.machines {
         let Some(process) = machine.open_process() else { continue };
-        let reason = world.judge.ask(&machine.name, &process.node, &subject, world.now());
+        let reason = world.judge.ask(&machine.name, &process.node, &subject);
         if reason != Reason::GrantActive {
             let time = process.node.sight().now;
             world.judge.accuse(format!(

@@ -174,8 +174,9 @@ impl World {
     pub(super) async fn new(plan: Plan, random: Arc<Random>) -> Arc<Self> {
         let lease = plan.machines.iter().map(|machine| machine.lease).max().unwrap_or_default();
         let (to_watch, ends) = mpsc::unbounded_channel();
-        let judge = Arc::new(Judge::new(lease, to_watch));
-        let database = Database::new(DatabaseClock::new(plan.database_drift), Arc::clone(&judge));
+        let clock = Arc::new(DatabaseClock::new(plan.database_drift));
+        let judge = Arc::new(Judge::new(lease, Arc::clone(&clock), to_watch));
+        let database = Database::new(clock, Arc::clone(&judge));
         if let Ok(head) = database.store.head().await {
             judge.restored(head, Aftermath::Clean);
         }
@@ -280,7 +281,7 @@ impl World {
                 self.judge.note(&format!("{name} is at r{}, {what}", now.0));
             }
             if !process.doors.is_cancelled() {
-                self.judge.look(name, &process.node, self.database.clock.as_ref());
+                self.judge.look(name, &process.node);
             }
         }
     }
@@ -312,7 +313,7 @@ impl World {
     pub(super) fn ask_all(&self, subject: &Subject) {
         for machine in &self.machines {
             if let Some(process) = machine.open_process() {
-                self.judge.ask(&machine.name, &process.node, subject, self.now());
+                self.judge.ask(&machine.name, &process.node, subject);
             }
         }
     }
