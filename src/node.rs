@@ -42,7 +42,7 @@ pub use news::News;
 mod view;
 
 pub use snapshot::Snapshot;
-pub use view::{Sight, View};
+pub use view::{Gauges, Sight, View};
 
 /// Owns what checks are answered from. Written by those that follow the log, read by every check.
 #[derive(Debug)]
@@ -81,23 +81,6 @@ impl Moment<'_> {
     fn ack(&self) -> Ack {
         self.followers.ack(self.view.snapshot.revision(), self.now)
     }
-}
-
-/// What metrics say of a node.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Gauges {
-    /// The last event that the snapshot includes.
-    pub revision: Revision,
-    /// Grants that no event has ended.
-    pub live_grants: u64,
-    /// Tenants with a grant, live or ended.
-    pub tenants: u64,
-    /// The snapshot's memory, estimated, in bytes.
-    pub snapshot_bytes: u64,
-    /// How old the proof is.
-    pub proof_age: Option<Duration>,
-    /// Nodes that follow this one.
-    pub followers: usize,
 }
 
 /// Changes that do not follow on what the node holds.

@@ -20,7 +20,6 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     node::mutants::{Rule, break_rule},
     simulation::{
-        judge::Counts,
         random::Random,
         storms::Storms,
         users::Users,
@@ -52,7 +51,6 @@ struct Outcome {
     /// Who has broken the promise first, and how.
     accusation: Option<String>,
     lines: Vec<String>,
-    counts: Counts,
 }
 
 /// Simulates the history of one seed, with a rule broken or not.
@@ -73,7 +71,7 @@ fn run<S: Future<Output = ()>>(
     break_rule(rule);
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = runtime.expect("a runtime without I/O needs nothing");
-    let (accusation, lines, counts) = runtime.block_on(async {
+    let (accusation, lines, _) = runtime.block_on(async {
         let (world, story) = begin.await;
         let _logs = std::env::var_os("LOGS")
             .map(|_| tracing::subscriber::set_default(logs::Logs(Arc::clone(&world.judge))));
@@ -86,7 +84,7 @@ fn run<S: Future<Output = ()>>(
     });
     drop(runtime);
     break_rule(None);
-    Outcome { accusation, lines, counts }
+    Outcome { accusation, lines }
 }
 
 /// Everything goes wrong for a while, and then nothing any more.
@@ -115,10 +113,10 @@ fn first_seed_that_shows(rule: Rule, seeds: u64) -> Option<(u64, String)> {
 }
 
 /// Does all jobs, on as many threads as there are processors.
-fn in_parallel<J: Copy + Sync, T: Send>(jobs: &[J], work: impl Fn(J) -> T + Sync) -> Vec<(J, T)>
-where
-    J: Send,
-{
+fn in_parallel<J: Copy + Send + Sync, T: Send>(
+    jobs: &[J],
+    work: impl Fn(J) -> T + Sync,
+) -> Vec<(J, T)> {
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Vec::new());
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);

@@ -287,11 +287,10 @@ impl Feeding {
             let proof = proof.map(|proof| proof.vouch(held, moment.now));
             Ok((Some(Down::Pong(Pong { seq, path: Vec::new(), proof })), true))
         })?;
-        if let (Some(Down::Changes(changes)), Some(last)) =
-            (&down, down.as_ref().and_then(last_revision))
+        if let Some(Down::Changes(changes)) = &down
+            && let Some(last) = changes.last()
         {
-            debug_assert!(!changes.is_empty());
-            self.stage = Stage::Changes { follower, sent: last };
+            self.stage = Stage::Changes { follower, sent: last.revision };
         }
         if is_pong {
             self.pings.pop_front();
@@ -357,13 +356,6 @@ fn some(mut changes: Vec<Arc<Delta>>) -> Vec<Arc<Delta>> {
     let count = changes.iter().take_while(&mut fits).count();
     changes.truncate(count.max(1));
     changes
-}
-
-fn last_revision(down: &Down) -> Option<Revision> {
-    match down {
-        Down::Changes(changes) => changes.last().map(|change| change.revision),
-        _ => None,
-    }
 }
 
 /// Feeds a follower until it goes, or must go.

@@ -151,9 +151,10 @@ async fn trouble_with_nodes(world: Arc<World>, mut random: StdRng, are_replicas:
             life.gateway.abort();
             drop(life);
             a_while(&mut random).await;
-            match are_replicas {
-                true => world.start_replica(number).await,
-                false => world.start_sidecar(number).await,
+            if are_replicas {
+                world.start_replica(number).await;
+            } else {
+                world.start_sidecar(number).await;
             }
         } else {
             let slot = slots[number].lock().await;
