@@ -230,7 +230,8 @@ impl CheckNode {
             feed.push(Arc::clone(change));
         }
         let revision = view.snapshot.revision();
-        let best = if prover.is_contradicted(revision, |head| feed.continues(head)) {
+        let now = self.boot_time();
+        let best = if prover.is_contradicted(revision, now, |head| feed.continues(head)) {
             view.is_disowned = true;
             prover.reset();
             None
@@ -295,7 +296,7 @@ impl CheckNode {
         let view = self.current.load_full();
         let revision = view.snapshot.revision();
         let holds = |head: &Position| feed.as_ref().is_some_and(|feed| feed.continues(head));
-        if prover.is_contradicted(revision, holds) {
+        if prover.is_contradicted(revision, now, holds) {
             drop(ledger);
             self.disown();
             return false;

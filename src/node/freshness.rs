@@ -155,11 +155,18 @@ impl Prover {
     }
 
     /// Whether some proof is about another log than the one that the node holds up to `published`. That can be, though it held
-    /// a part of both when it asked: events may come that it was sent before an older log was restored.
-    pub fn is_contradicted(&self, published: Revision, holds: impl Fn(&Position) -> bool) -> bool {
-        let heads = self.waiting.iter().filter_map(|(_, head)| head.as_ref());
-        let mut reached = heads.filter(|head| head.revision <= published);
-        reached.any(|head| !holds(head)) && !is_broken(Rule::ProofOfThisHistory)
+    /// a part of both when it asked: events may come that it was sent before an older log was restored. A proof that has lapsed
+    /// says nothing of the log that there is now.
+    pub fn is_contradicted(
+        &self,
+        published: Revision,
+        now: BootTime,
+        holds: impl Fn(&Position) -> bool,
+    ) -> bool {
+        let valid = self.waiting.iter().filter(|(proof, _)| proof.is_valid(now));
+        let mut heads = valid.filter_map(|(_, head)| head.as_ref());
+        heads.any(|head| head.revision <= published && !holds(head))
+            && !is_broken(Rule::ProofOfThisHistory)
     }
 
     /// Forgets everything: what was asked was asked of another history.

@@ -34,7 +34,7 @@ pub(super) struct Aimed {
 type Played = (Arc<World>, BoxFuture<'static, ()>);
 
 /// All of them.
-pub(super) const ALL: [Aimed; 12] = [
+pub(super) const ALL: [Aimed; 16] = [
     Aimed {
         name: "the holder's clock is slow, the waiter's fast",
         at: &[Rule::RateMargin, Rule::ShorterLease, Rule::LongerWait],
@@ -76,8 +76,28 @@ pub(super) const ALL: [Aimed; 12] = [
         play: |seed| Box::pin(begin(seed, Plan::replicas(2, LEASE), slow_commit)),
     },
     Aimed {
+        name: "a node knows of a change long before it has read it",
+        at: &[Rule::ProofAfterApply],
+        play: |seed| Box::pin(begin(seed, Plan::replicas(2, LEASE), slow_reading)),
+    },
+    Aimed {
+        name: "a follower comes back when much has happened",
+        at: &[Rule::PongBehindChanges],
+        play: |seed| Box::pin(begin(seed, one_upstream(), narrow_way)),
+    },
+    Aimed {
+        name: "the last commits are lost all of a sudden",
+        at: &[Rule::ForgetOldAcks],
+        play: |seed| Box::pin(begin(seed, two_upstreams(), lost_commits)),
+    },
+    Aimed {
+        name: "a follower has a new stream",
+        at: &[Rule::KeepLeaseOnReturn],
+        play: |seed| Box::pin(begin(seed, one_upstream(), new_stream)),
+    },
+    Aimed {
         name: "a machine sleeps for hours",
-        at: &[Rule::RememberNoOldTime, Rule::BootTime],
+        at: &[Rule::RememberNoOldTime],
         play: |seed| Box::pin(begin(seed, Plan::replicas(1, LEASE), long_sleep)),
     },
     Aimed {
@@ -125,6 +145,10 @@ fn leases() -> Plan {
     let mut plan = Plan::replicas(2, LEASE);
     plan.machines[0].lease = LEASE * 2;
     plan
+}
+
+fn one_upstream() -> Plan {
+    Plan::replicas(1, LEASE).with_sidecar(vec![0])
 }
 
 fn two_upstreams() -> Plan {
@@ -262,6 +286,69 @@ async fn clock_set_back(stage: Stage) {
     stage.world.database.clock.set_back(chrono::TimeDelta::milliseconds(300));
     stage.until_proven(0).await;
     stage.world.ask_all(&subject);
+}
+
+/// A node reads the log so slowly that others wait for its lease to lapse; but it goes on asking for proofs.
+async fn slow_reading(stage: Stage) {
+    stage.start(0).await;
+    stage.start(1).await;
+    let subject = stage.grant(1, End::UntilRevoked).await;
+    stage.weather(0, Weather { reading: (1_500, 1_500), ..Weather::FINE });
+    stage.complete(stage.revoke(1, &subject)).await;
+}
+
+/// A follower that has lapsed comes back, and while it is told what it has missed, somebody is revoked. What it asks is answered
+/// while changes wait to be sent.
+async fn narrow_way(stage: Stage) {
+    stage.start(0).await;
+    stage.start(1).await;
+    let subject = stage.grant(0, End::UntilRevoked).await;
+    stage.weather_between(1, 0, CUT);
+    sleep(LEASE).await;
+    stage.grant(0, End::UntilRevoked).await;
+    stage.weather_between(1, 0, Weather { room: 1, ..Weather::FINE });
+    let pair = stage.world.network.pair(1, 0);
+    pair.down.change(|it| it.delay = (100, 100));
+    stage.until(0, |process| process.node.gauges().followers == 1).await;
+    sleep(Duration::from_millis(20)).await;
+    stage.grant_many(0, 1).await;
+    sleep(Duration::from_millis(100)).await;
+    stage.complete(stage.revoke(0, &subject)).await;
+    sleep(LEASE * 2).await;
+    stage.expect_fresh(1);
+}
+
+/// A follower loses its stream and comes back, and somebody is revoked before it is told anything.
+async fn new_stream(stage: Stage) {
+    stage.start(0).await;
+    stage.start(1).await;
+    let subject = stage.grant(0, End::UntilRevoked).await;
+    let pair = stage.world.network.pair(1, 0);
+    pair.cut();
+    stage.until(0, |process| process.node.gauges().followers == 0).await;
+    stage.until(0, |process| process.node.gauges().followers == 1).await;
+    pair.down.change(|it| it.delay = (200, 200));
+    stage.complete(stage.revoke(0, &subject)).await;
+}
+
+/// A database fails over and has lost what was committed last, but no registration and no renewal. A sidecar that has acknowledged
+/// what was lost goes on answering for a while.
+async fn lost_commits(stage: Stage) {
+    for number in 0..3 {
+        stage.start(number).await;
+    }
+    let subject = stage.grant(1, End::UntilRevoked).await;
+    let database = &stage.world.database;
+    stage.until_proven(0).await;
+    let backup = database.store.backup().expect("the database is open");
+    stage.grant_many(1, 3).await;
+    sleep(Duration::from_millis(15)).await;
+    stage.weather_between(2, 0, CUT);
+    stage.weather_between(2, 1, CUT);
+    database.go_down();
+    database.come_up_with(backup, Aftermath::Sudden).await;
+    stage.until(1, |process| process.node.revision() == 1).await;
+    stage.complete(stage.revoke(1, &subject)).await;
 }
 
 /// A machine is suspended for hours. When it is awake again, a grant for another minute is in force.

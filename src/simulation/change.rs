@@ -113,14 +113,14 @@ impl Change for FaultyChange {
     async fn commit(mut self: Box<Self>) -> Result<Revision, StoreError> {
         let change = self.change.take().ok_or_else(away)?;
         let (session, line) = (self.session.clone(), Arc::clone(&self.line));
-        let (events, max_staleness) = (std::mem::take(&mut self.events), self.max_staleness);
+        let events = std::mem::take(&mut self.events);
         let (answer, answered) = oneshot::channel();
         self.session.database.tasks.spawn(async move {
             line.pass().await;
             let is_there = !line.weather().is_refused && session.check().is_ok();
             let committed = if is_there { change.commit().await } else { Err(away()) };
             if committed.is_ok() {
-                session.database.judge.committed(events, max_staleness);
+                session.database.judge.committed(events);
                 session.database.tell(Hint::Log);
             }
             line.pass().await;

@@ -90,24 +90,20 @@ pub(super) struct DatabaseClock {
     start: Instant,
     drift: i64,
     set_back: Mutex<TimeDelta>,
-    /// What it showed when it was last set back.
-    shown: Mutex<Option<Time>>,
 }
 
 impl DatabaseClock {
     pub(super) fn new(drift: i64) -> Self {
-        Self { start: Instant::now(), drift, set_back: Mutex::default(), shown: Mutex::default() }
+        Self { start: Instant::now(), drift, set_back: Mutex::default() }
     }
 
     pub(super) fn set_back(&self, span: TimeDelta) {
-        let mut shown = self.shown.lock();
-        *shown = (*shown).max(Some(self.now()));
         *self.set_back.lock() += span;
     }
 
-    /// The latest time that it ever showed.
+    /// What it would show if it had never been set back. Who has read it before does not know that it was.
     pub(super) fn latest(&self) -> Time {
-        self.shown.lock().map_or(self.now(), |shown| shown.max(self.now()))
+        self.now() + *self.set_back.lock()
     }
 }
 

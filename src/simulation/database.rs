@@ -42,8 +42,6 @@ struct Status {
     is_down: bool,
     /// Counts failures: what was under way before one is gone.
     incarnation: u64,
-    /// Counts changes of who is in the roll.
-    roll_version: u64,
 }
 
 /// What one client is connected to.
@@ -82,15 +80,6 @@ impl Database {
         let (listener, hints) = mpsc::unbounded_channel();
         self.listeners.lock().push(listener);
         hints
-    }
-
-    /// Whose row may be gone, or new, since then has another number.
-    pub(super) fn roll_version(&self) -> u64 {
-        self.status.lock().roll_version
-    }
-
-    fn touch_roll(&self) {
-        self.status.lock().roll_version += 1;
     }
 
     // === failures ===
@@ -148,7 +137,6 @@ impl Session {
     pub(super) async fn register(&self, member: &NewMember) -> Result<(), StoreError> {
         let _row = self.lock_row(member.node_id).await?;
         self.database.store.register(member).await?;
-        self.database.touch_roll();
         self.database.tell(Hint::Roll);
         Ok(())
     }
@@ -220,9 +208,7 @@ impl Session {
         {
             is_gone = store.strike_off(node_id, row.seq).await?;
         }
-        if is_gone {
-            self.database.touch_roll();
-        }
+        if is_gone {}
         Ok(is_gone)
     }
 }

@@ -1,6 +1,6 @@
 //! What has truly happened in one log, and what that allows.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::{task, time::Instant};
 
@@ -29,7 +29,6 @@ pub(super) struct Logged {
     pub(super) event: Event,
     /// When whoever made the change knew that it was made, and in which task that was.
     pub(super) answered: Option<(Instant, Option<task::Id>)>,
-    pub(super) max_staleness: Duration,
 }
 
 impl History {
@@ -41,7 +40,7 @@ impl History {
         self.log.last().map_or(0, |logged| logged.event.revision)
     }
 
-    pub(super) fn push(&mut self, event: Event, max_staleness: Duration) {
+    pub(super) fn push(&mut self, event: Event) {
         let mut model = self.models.last().map(|model| Model::clone(model)).unwrap_or_default();
         if let Some(grant) = event.kind.grant() {
             let held = if event.kind.ends_grant() { Held::LastEnded } else { Held::Live };
@@ -49,7 +48,7 @@ impl History {
             model.insert((event.tenant_id.clone(), grant.id()), (held, grant.terms.clone()));
         }
         self.models.push(Arc::new(model));
-        self.log.push(Logged { event, answered: None, max_staleness });
+        self.log.push(Logged { event, answered: None });
     }
 
     pub(super) fn answered(&mut self, revision: Revision) {

@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     domain::{
-        AccessLevel, AgentId, Clock, GrantId, GroupId, NodeId, Position, Question, Reason,
+        AccessLevel, AgentId, Clock, Event, GrantId, GroupId, NodeId, Position, Question, Reason,
         Revision, TenantId, Terms, Time, decide,
     },
     node::{CheckNode, Sight},
@@ -150,7 +150,7 @@ impl Judge {
 
     // === what happens ===
 
-    pub(super) fn committed(&self, events: Vec<crate::domain::Event>, max_staleness: Duration) {
+    pub(super) fn committed(&self, events: Vec<Event>) {
         for event in events {
             let mut line = format!("r{} {} {}", event.revision, event.kind.name(), event.tenant_id);
             let mut inner = self.inner.lock();
@@ -165,7 +165,7 @@ impl Judge {
                 inner.suspect(subject);
             }
             inner.counts.commits += 1;
-            inner.history.push(event, max_staleness);
+            inner.history.push(event);
             drop(inner);
             self.note(&line);
         }
@@ -221,15 +221,15 @@ impl Judge {
         // Who asks about a change that somebody else has made has all the time from then.
         let own = inner.history.at(revision).and_then(|logged| {
             let (at, task) = logged.answered.filter(|(_, task)| *task == task::try_id())?;
-            task.map(|_| (at, logged.max_staleness))
+            task.map(|_| at)
         });
         drop(inner);
         self.note(&format!(
             "r{revision} complete: {nodes_acknowledged} acknowledged, {nodes_lapsed} lapsed"
         ));
-        if let Some((since, max_staleness)) = own
+        if let Some(since) = own
             && has_run_since(since)
-            && since.elapsed() > max_staleness * COMPLETE_WITHIN / 100 + SLACK
+            && since.elapsed() > self.longest_lease * COMPLETE_WITHIN / 100 + SLACK
         {
             self.accuse(format!("r{revision} took {:?} to be complete", since.elapsed()));
         }

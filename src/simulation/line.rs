@@ -14,6 +14,10 @@ pub(super) struct Weather {
     pub(super) delay: (u64, u64),
     /// How long a renewal takes from reading to committing, in milliseconds.
     pub(super) gap: (u64, u64),
+    /// How much longer reading the log takes, in milliseconds.
+    pub(super) reading: (u64, u64),
+    /// How many messages of a stream are under way at most.
+    pub(super) room: u64,
     /// How many answers in a hundred are lost.
     pub(super) lost_answers: u64,
     /// How many hints in a hundred are lost.
@@ -28,6 +32,8 @@ impl Weather {
     pub(super) const FINE: Self = Self {
         delay: (0, 2),
         gap: (0, 0),
+        reading: (0, 0),
+        room: 8,
         lost_answers: 0,
         lost_hints: 0,
         is_cut: false,
@@ -75,6 +81,11 @@ impl Line {
 
     pub(super) fn gap(&self) -> Duration {
         let (least, most) = self.weather().gap;
+        self.random.millis(least, most)
+    }
+
+    pub(super) fn reading(&self) -> Duration {
+        let (least, most) = self.weather().reading;
         self.random.millis(least, most)
     }
 

@@ -136,10 +136,12 @@ impl Address {
             pair.down.pass().await;
             return Err(lost("nobody is there"));
         };
-        let room = |most| usize::try_from(world.random.between(1, most)).unwrap_or(1);
-        let (to_upstream, mut said) = mpsc::channel(room(16));
-        let (to_follower, answers) = mpsc::channel(room(8));
-        let (sent, mut heard) = mpsc::channel(room(8));
+        let room = |line: &Line| {
+            usize::try_from(world.random.between(1, line.weather().room)).unwrap_or(1)
+        };
+        let (to_upstream, mut said) = mpsc::channel(room(&pair.up));
+        let (to_follower, answers) = mpsc::channel(room(&pair.down));
+        let (sent, mut heard) = mpsc::channel(room(&pair.down));
         let cut = pair.cut.lock().clone();
         world.tasks.spawn(carry(Arc::clone(&pair.up), cut.clone(), outgoing, to_upstream));
         world.tasks.spawn(carry(Arc::clone(&pair.down), cut, answers, sent));

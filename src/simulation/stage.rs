@@ -43,9 +43,8 @@ impl Stage {
     pub(super) async fn until(&self, number: usize, holds: impl Fn(&Process) -> bool) {
         let waiting = async {
             let process = self.process(number);
-            let mut news = process.node.news();
             while !holds(&process) {
-                news.changed().await;
+                sleep(Duration::from_millis(1)).await;
             }
         };
         if timeout(PATIENCE, waiting).await.is_err() {
@@ -75,6 +74,15 @@ impl Stage {
         subject
     }
 
+    /// Lets many in.
+    pub(super) async fn grant_many(&self, by: usize, count: i64) {
+        let head = self.world.judge.head();
+        for _ in 0..count {
+            self.users.grant(&self.process(by), End::UntilRevoked, None);
+        }
+        self.until(by, |process| process.node.revision() >= head + count).await;
+    }
+
     pub(super) fn revoke(&self, by: usize, subject: &Subject) -> Answer {
         let grants = self.world.judge.grants();
         let live = grants.into_iter().find(|(live, ..)| live == subject);
@@ -102,6 +110,12 @@ impl Stage {
         if reason != Reason::GrantActive {
             let name = self.name(number);
             self.world.judge.accuse(format!("{name} answers {reason:?} to a grant that is active"));
+        }
+    }
+
+    pub(super) fn expect_fresh(&self, number: usize) {
+        if !self.process(number).node.sight().is_fresh() {
+            self.world.judge.accuse(format!("{} is still stale", self.name(number)));
         }
     }
 

@@ -110,8 +110,13 @@ impl Store for FaultyStore {
     ) -> Result<Vec<Event>, StoreError> {
         // Few at a time, so that it matters how many are read.
         let limit = limit.min(usize::try_from(self.line.random.between(2, 20)).unwrap_or(2));
+        let reading = self.line.reading();
         let read = move |session: Session| async move {
-            session.database.store.events_after(revision, limit).await
+            let events = session.database.store.events_after(revision, limit).await;
+            if !reading.is_zero() {
+                sleep(reading).await;
+            }
+            events
         };
         self.ask(read).await
     }

@@ -7,7 +7,7 @@ use tokio::{
     sync::Mutex,
     time::{Instant, sleep, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::simulation::{
     judge::Aftermath,
@@ -27,12 +27,21 @@ pub(super) struct Storms {
     lease: u64,
     /// Held while the database fails.
     failure: Mutex<()>,
+    /// What has not been put right yet.
+    raging: TaskTracker,
 }
 
 impl Storms {
     pub(super) fn new(world: Arc<World>, users: Arc<Users>, calm: CancellationToken) -> Arc<Self> {
         let lease = u64::try_from(world.lease.as_millis()).unwrap_or(1);
-        Arc::new(Self { world, users, calm, lease, failure: Mutex::default() })
+        Arc::new(Self {
+            world,
+            users,
+            calm,
+            lease,
+            failure: Mutex::default(),
+            raging: TaskTracker::new(),
+        })
     }
 
     /// One thing after the other; each may go on for a while.
@@ -44,7 +53,7 @@ impl Storms {
                 return;
             }
             let storm = Arc::clone(&self);
-            self.world.tasks.spawn(async move {
+            self.raging.spawn(async move {
                 storm.any().await;
             });
         }
@@ -59,8 +68,7 @@ impl Storms {
             48..68 => self.pair().await,
             68..71 => self.clocks(),
             71..74 => self.outage().await,
-            74..77 => self.lose_commits().await,
-            77..78 => self.restore().await,
+            74..77 => self.restore().await,
             _ => self.ambush().await,
         }
     }
@@ -112,14 +120,42 @@ impl Storms {
         let number = self.machine();
         self.world.crash(number);
         self.last(self.span()).await;
-        self.world.start(number);
+        self.come_back(number).await;
     }
 
     async fn leave(&self) {
         let number = self.machine();
         self.world.stop(number).await;
         self.last(self.span()).await;
-        self.world.start(number);
+        self.come_back(number).await;
+    }
+
+    /// Often slowly, and somebody is revoked as soon as it can answer.
+    async fn come_back(&self, number: usize) {
+        let Some(process) = self.world.start(number) else { return };
+        let line = &self.world.machines[number].line;
+        if self.world.random.chance(50) {
+            line.change(|it| it.delay = (0, self.lease / 4));
+        }
+        let ready = timeout(self.world.lease * 2, async {
+            let mut news = process.node.news();
+            while !process.node.sight().is_fresh() {
+                news.changed().await;
+            }
+        });
+        if let Some(Ok(())) = self.calm.run_until_cancelled(ready).await {
+            self.revoke_any();
+        }
+        line.change(|it| it.delay = Weather::FINE.delay);
+    }
+
+    /// Somebody is revoked, whoever it is.
+    fn revoke_any(&self) {
+        let (replica, live) = (self.users.replica(), self.users.any_live());
+        if let (Some(replica), Some((subject, terms))) = (replica, live) {
+            let deadline = Instant::now() + self.world.lease * 4;
+            self.users.revoke(&replica, subject, &terms, deadline);
+        }
     }
 
     fn clocks(&self) {
@@ -139,13 +175,14 @@ impl Storms {
     async fn line(&self) {
         let (random, lease) = (&self.world.random, self.lease);
         let machine = &self.world.machines[self.replica()];
-        let weather = match random.between(0, 6) {
+        let weather = match random.between(0, 7) {
             0 => Weather { is_cut: true, ..Weather::FINE },
             1 => Weather { is_refused: true, ..Weather::FINE },
             2 => Weather { delay: (0, lease / 2), ..Weather::FINE },
             3 => Weather { gap: (0, lease * 11 / 10), ..Weather::FINE },
             4 => Weather { gap: (lease * 5 / 10, lease * 9 / 10), ..Weather::FINE },
             5 => Weather { lost_answers: 30, ..Weather::FINE },
+            6 => Weather { reading: (0, lease * 12 / 10), ..Weather::FINE },
             _ => Weather { lost_hints: 100, delay: (0, 20), ..Weather::FINE },
         };
         self.world.judge.note(&format!("{} to the database: {weather:?}", machine.name));
@@ -205,33 +242,18 @@ impl Storms {
         self.world.database.come_up();
     }
 
-    /// Fails over to a machine that has everything but the last.
-    async fn lose_commits(&self) {
-        let Ok(_failure) = self.failure.try_lock() else { return };
-        let database = &self.world.database;
-        let roll_version = database.roll_version();
-        let Ok(backup) = database.store.backup() else { return };
-        self.last(self.world.random.millis(0, 400)).await;
-        database.go_down();
-        self.last(self.span() / 2).await;
-        if database.roll_version() == roll_version {
-            database.come_up_with(backup, Aftermath::Sudden).await;
-        } else {
-            // A node whose row is lost could answer though nobody waits for it.
-            database.come_up();
-        }
-    }
-
-    /// An older backup is restored, or another database takes the place, once nobody can answer any more.
+    /// Fails over to a machine that lacks the last commits, or an older backup is restored, or another database takes the place:
+    /// once nobody can answer any more, as the documentation demands.
     async fn restore(&self) {
         let Ok(_failure) = self.failure.try_lock() else { return };
-        let database = &self.world.database;
+        let (database, random) = (&self.world.database, &self.world.random);
         let Ok(backup) = database.store.backup() else { return };
-        self.last(self.world.random.millis(100, 3_000)).await;
+        let most = if random.chance(60) { 400 } else { 3_000 };
+        self.last(random.millis(0, most)).await;
         self.world.judge.note("the database is down, to be restored");
         database.go_down();
-        sleep(self.world.lease * 102 / 100).await;
-        if self.world.random.chance(60) {
+        sleep(self.world.lease).await;
+        if random.chance(80) {
             database.come_up_with(backup, Aftermath::Clean).await;
         } else {
             database.come_up_empty().await;
@@ -247,8 +269,7 @@ impl Storms {
         let victim = &self.world.machines[number];
         let Some(process) = victim.open_process() else { return };
         let mut news = process.node.news();
-        let patience = self.world.lease;
-        let proven = timeout(patience, async {
+        let proven = timeout(self.world.lease, async {
             let proofs = news.read().proofs;
             while news.read().proofs == proofs {
                 news.changed().await;
@@ -257,12 +278,8 @@ impl Storms {
         if proven.await.is_err() {
             return;
         }
-        if let (Some(replica), Some((subject, terms))) =
-            (self.users.replica(), self.users.any_live())
-        {
-            self.world.judge.note(&format!("ambush of {}", victim.name));
-            self.users.revoke(&replica, subject, &terms, Instant::now() + patience * 4);
-        }
+        self.world.judge.note(&format!("ambush of {}", victim.name));
+        self.revoke_any();
         match random.between(0, 5) {
             0 => self.hold_up(number, false).await,
             1 => self.hold_up(number, true).await,
@@ -297,7 +314,8 @@ impl Storms {
     /// Everything works again, and everybody is there.
     pub(super) async fn heal(&self) {
         let world = &self.world;
-        let _failure = self.failure.lock().await;
+        self.raging.close();
+        self.raging.wait().await;
         world.judge.note("everything is healed");
         for pair in world.network.all() {
             pair.up.change(|it| *it = Weather::FINE);

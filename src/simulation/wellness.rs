@@ -19,8 +19,6 @@ pub(super) const PROMPT: Duration = Duration::from_millis(200);
 /// Heals everything, and expects that it then works.
 pub(super) async fn expect(world: &Arc<World>, users: &Arc<Users>, storms: &Storms) {
     storms.heal().await;
-    sleep(Duration::from_millis(10)).await;
-    storms.heal().await;
     sleep(RECOVERY).await;
     for machine in &world.machines {
         if !machine.open_process().is_some_and(|process| process.node.sight().is_fresh()) {

@@ -118,7 +118,7 @@ impl Plan {
     pub(super) fn random(random: &Random) -> Self {
         let lease =
             Duration::from_millis(*random.pick(&[400, 600, 1_000, 1_000, 2_000]).unwrap_or(&400));
-        let is_mixed = random.chance(20);
+        let is_mixed = random.chance(30);
         let machine = |upstreams: Vec<usize>| MachinePlan {
             upstreams,
             drift: drift(random),
