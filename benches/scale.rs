@@ -5,7 +5,9 @@
     clippy::unwrap_used,
     clippy::print_stdout,
     clippy::disallowed_methods,
+    clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
+    clippy::unchecked_time_subtraction,
     missing_docs,
     unreachable_pub,
     reason = "a benchmark fails by panicking, and prints what it finds"

@@ -69,6 +69,12 @@ need_rust_components() {
   done
 }
 
+# So that a test can set the clock of one process.
+need_faketime() {
+  compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null ||
+    apt_install 'libfaketime, to set the clock of a process' libfaketime
+}
+
 # Tests start private clusters of their own. (Debian's package starts one too, which they leave alone.)
 need_postgres() {
   if ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && ! command -v initdb >/dev/null; then

@@ -42,7 +42,7 @@ pub use news::News;
 mod view;
 
 pub use snapshot::Snapshot;
-pub use view::{Sight, View};
+pub use view::{Gauges, Sight, View};
 
 /// Owns what checks are answered from. Written by those that follow the log, read by every check.
 #[derive(Debug)]
@@ -55,6 +55,9 @@ pub struct CheckNode {
     ledger: Mutex<Ledger>,
     /// Told after `current` has changed: who sees the news will see the view.
     news: Board,
+    /// Told when [`CheckNode::ack`] may have changed. Apart from `news`, because with every change each follower acknowledges: that
+    /// must not wake all the others.
+    acks: Board,
 }
 
 #[derive(Debug)]
@@ -78,23 +81,6 @@ impl Moment<'_> {
     fn ack(&self) -> Ack {
         self.followers.ack(self.view.snapshot.revision(), self.now)
     }
-}
-
-/// What metrics say of a node.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Gauges {
-    /// The last event that the snapshot includes.
-    pub revision: Revision,
-    /// Grants that no event has ended.
-    pub live_grants: u64,
-    /// Tenants with a grant, live or ended.
-    pub tenants: u64,
-    /// The snapshot's memory, estimated, in bytes.
-    pub snapshot_bytes: u64,
-    /// How old the proof is.
-    pub proof_age: Option<Duration>,
-    /// Nodes that follow this one.
-    pub followers: usize,
 }
 
 /// Changes that do not follow on what the node holds.
@@ -124,6 +110,7 @@ impl CheckNode {
                 path: Vec::new(),
             }),
             news: Board::default(),
+            acks: Board::default(),
         })
     }
 
@@ -204,6 +191,11 @@ impl CheckNode {
         self.news.reader()
     }
 
+    /// Tells when [`Self::ack`] may have changed.
+    pub fn acks(&self) -> Reader {
+        self.acks.reader()
+    }
+
     /// Which snapshot all that is held goes back to.
     pub fn generation(&self) -> u64 {
         self.news.read().generation
@@ -234,7 +226,9 @@ impl CheckNode {
         }
         let Ledger { prover, feed, .. } = &mut *ledger;
         let feed = feed.as_mut().ok_or(Gap(view.snapshot.revision()))?;
-        changes.iter().for_each(|change| feed.push(Arc::clone(change)));
+        for change in changes {
+            feed.push(Arc::clone(change));
+        }
         let revision = view.snapshot.revision();
         let now = self.boot_time();
         let best = if prover.is_contradicted(revision, now, |head| feed.continues(head)) {
@@ -245,7 +239,6 @@ impl CheckNode {
             prover.best(revision, view.proof)
         };
         self.publish(view.with_proof(best), |news| {
-            news.acks += 1;
             news.proofs += 1;
         });
         Ok(())
@@ -265,7 +258,6 @@ impl CheckNode {
         let view = View { snapshot, proof: None, clock, is_disowned: false, latch };
         self.publish(view, |news| {
             news.generation += 1;
-            news.acks += 1;
         });
     }
 
@@ -346,6 +338,16 @@ impl CheckNode {
         })
     }
 
+    /// [`Self::ack`], for a log in which the event of `revision` was committed at `time`. What the node holds of another history
+    /// acknowledges nothing.
+    pub fn ack_of(&self, revision: Revision, time: Time) -> Ack {
+        self.with_followers(|moment| {
+            let ack = moment.ack();
+            let is_held = moment.feed.is_some_and(|feed| feed.has(revision, time));
+            if is_held { ack } else { Ack { revision: 0, ..ack } }
+        })
+    }
+
     /// For how long [`Self::ack`] stays the same, if nothing else happens.
     pub fn ack_stands_for(&self) -> Option<Duration> {
         let ledger = self.ledger.lock();
@@ -374,7 +376,7 @@ impl CheckNode {
 
     /// Somebody's acknowledgement has changed.
     fn tell_acks(&self) {
-        self.news.change(|news| news.acks += 1);
+        self.acks.change(|_| {});
     }
 
     fn publish(&self, view: View, change: impl FnOnce(&mut News)) {
@@ -384,5 +386,6 @@ impl CheckNode {
             news.revision = revision;
             change(news);
         });
+        self.tell_acks();
     }
 }

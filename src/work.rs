@@ -195,6 +195,7 @@ impl Work {
         let commit = Commit {
             first: events.first().map_or(last, |event| event.revision),
             last,
+            time: events.last().map_or(Time::UNIX_EPOCH, |event| event.time),
             at: if is_broken(Rule::WaitFromAnswer) { asked_at } else { answered_at },
             max_staleness,
         };

@@ -21,7 +21,7 @@ pub trait Clock: Debug + Send + Sync {
     fn boot_time(&self) -> BootTime;
 }
 
-/// A moment on a machine's own `CLOCK_BOOTTIME` (Linux, clock_gettime(2)), in nanoseconds. Unlike
+/// A moment on a machine's own `CLOCK_BOOTTIME` (Linux, `clock_gettime(2)`), in nanoseconds. Unlike
 /// [`std::time::Instant`], this clock goes on while the machine is suspended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BootTime(pub i64);

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
-    domain::{Ack, BootTime, NodeId, Revision},
+    domain::{Ack, BootTime, NodeId, Revision, Time},
     node::{
         freshness::lengthened,
         mutants::{Rule, is_broken},
@@ -19,8 +19,10 @@ const REMEMBERED: u32 = 1;
 pub struct Commit {
     /// Its first event.
     pub first: Revision,
-    /// Its last event: what every node has to have.
+    /// Its last event, or a later one: what every node has to have.
     pub last: Revision,
+    /// When that event was committed, by the database's clock: in another history it was not.
+    pub time: Time,
     /// When the commit had been answered, or later.
     pub at: BootTime,
     /// The longest that any node which was registered before the commit may answer from one proof.

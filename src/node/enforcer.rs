@@ -1,6 +1,6 @@
 //! Finds out when changes are in force everywhere: drives [`RollWatch`] with what the store says.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
-    domain::{Enforced, Revision},
+    domain::{BootTime, Enforced, Revision},
     node::{
         CheckNode,
         enforcement::{Commit, Reach, RollWatch},
@@ -24,10 +24,11 @@ use crate::{
 const BUSY_INTERVAL: Duration = Duration::from_millis(50);
 /// How often the roll is read while nobody waits, so that the next change need not wait for the dead.
 const IDLE_INTERVAL: Duration = Duration::from_millis(500);
+/// How long, and how many at a time, it is remembered since when changes were asked for: longer than the longest lease.
+const ASKED_REMEMBERED: Duration = Duration::from_mins(15);
+const ASKED_MAX: usize = 1_024;
 /// How many results may wait to be written. Beyond that they are forgotten: the history then lacks a note.
 const RECORDS_MAX: usize = 1_024;
-/// How long to wait before a result is written again that could not be.
-const RECORD_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Waits for changes to be in force everywhere, for as many callers as there are.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub struct Enforcer {
     store: Arc<dyn Store>,
     watch: Mutex<RollWatch>,
     pending: Mutex<Vec<Pending>>,
+    /// Since when somebody has been asking for a change that was made elsewhere, or long ago.
+    asked: Mutex<BTreeMap<Revision, (BootTime, u64)>>,
     /// Asks for a look at the roll.
     look: Notify,
     /// Asks to see whether anybody need not wait any longer.
@@ -61,6 +64,7 @@ impl Enforcer {
             store,
             watch: Mutex::default(),
             pending: Mutex::default(),
+            asked: Mutex::default(),
             look: Notify::new(),
             settle: Notify::new(),
         })
@@ -71,9 +75,22 @@ impl Enforcer {
         self.wait(commit, true)
     }
 
-    /// Begins to wait for a change that somebody made.
+    /// Begins, or goes on, to wait for a change that somebody made.
     pub fn wait_for(&self, commit: Commit) -> oneshot::Receiver<Enforced> {
-        self.wait(commit, false)
+        let at = self.asked_since(commit.first, commit.at);
+        self.wait(Commit { at, ..commit }, false)
+    }
+
+    /// When it was first asked for the change of `revision`, at most so long ago as anybody may have to wait: who asks again and
+    /// again does not begin anew each time. It had been committed by then.
+    fn asked_since(&self, revision: Revision, now: BootTime) -> BootTime {
+        let generation = self.node.generation();
+        let mut asked = self.asked.lock();
+        asked.retain(|_, (at, of)| *of == generation && now.since(*at) < ASKED_REMEMBERED);
+        if asked.len() == ASKED_MAX {
+            asked.pop_first();
+        }
+        asked.entry(revision).or_insert((now, generation)).0
     }
 
     /// Somebody may have acknowledged something.
@@ -120,7 +137,7 @@ impl Enforcer {
                 }
                 Ok(()) => {}
                 Err(error) if is_away => {
-                    debug!(error = %chain(&error), "still cannot read the roll")
+                    debug!(error = %chain(&error), "still cannot read the roll");
                 }
                 Err(error) => {
                     is_away = true;
@@ -148,14 +165,14 @@ impl Enforcer {
 
     /// Answers those whose change is in force everywhere.
     async fn settle(&self, records: mpsc::Sender<Record>) {
-        let mut news = self.node.news();
+        let mut acks = self.node.acks();
         loop {
-            news.mark_unchanged();
+            acks.mark_unchanged();
             let next = self.settle_once(&records);
             tokio::select! {
                 biased;
                 () = self.settle.notified() => {}
-                () = news.changed() => {}
+                () = acks.changed() => {}
                 () = sleep(next.unwrap_or(IDLE_INTERVAL)) => {}
             }
         }
@@ -164,11 +181,14 @@ impl Enforcer {
     /// Says after how long somebody will have waited long enough, whatever happens.
     fn settle_once(&self, records: &mpsc::Sender<Record>) -> Option<Duration> {
         let mut next: Option<Duration> = None;
-        let own_ack = self.node.ack();
         let watch = self.watch.lock();
         let now = self.node.boot_time();
         self.pending.lock().retain_mut(|pending| {
+            if !pending.is_recorded && pending.done.is_closed() {
+                return false;
+            }
             let commit = pending.commit;
+            let own_ack = self.node.ack_of(commit.last, commit.time);
             match watch.reach(&commit, self.node.id(), own_ack, now) {
                 Reach::Waiting { until } => {
                     let patience = until.since(now);
@@ -200,12 +220,9 @@ impl Enforcer {
     /// Writes what was found into the history. Nobody waits for that.
     async fn record(&self, mut records: mpsc::Receiver<Record>) {
         while let Some((first, last, enforced)) = records.recv().await {
-            while let Err(error) = self.store.record_enforced(first, last, enforced).await {
-                if let StoreError::Broken(_) = error {
-                    warn!(error = %chain(&error), "cannot write when a change was enforced");
-                    break;
-                }
-                sleep(RECORD_INTERVAL).await;
+            // Not tried again: after a while, the revision could be another event's, of a database that was restored.
+            if let Err(error) = self.store.record_enforced(first, last, enforced).await {
+                warn!(error = %chain(&error), "it will not be in the history when a change was enforced");
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use crate::{
-    domain::{Position, Revision},
+    domain::{Position, Revision, Time},
     node::{
         message::Delta,
         mutants::{Rule, is_broken},
@@ -49,12 +49,19 @@ impl Feed {
         if is_broken(Rule::SameEvent) {
             return self.after(position.revision).is_some();
         }
-        if position.revision <= self.base.revision {
-            return *position == self.base;
+        let has = |time| self.has(position.revision, time);
+        *position == self.base
+            || (position.epoch == self.base.epoch && position.time.is_some_and(has))
+    }
+
+    /// Whether the event of `revision` was committed at `time` in this history, as far as that is still known: then everything up
+    /// to there is the same.
+    pub fn has(&self, revision: Revision, time: Time) -> bool {
+        if revision <= self.base.revision {
+            return revision == self.base.revision && self.base.time == Some(time);
         }
-        let change = self.index(position.revision).and_then(|index| self.changes.get(index));
-        position.epoch == self.base.epoch
-            && change.is_some_and(|change| Some(change.time) == position.time)
+        let change = self.index(revision).and_then(|index| self.changes.get(index));
+        change.is_some_and(|change| change.time == time)
     }
 
     /// The changes after `revision`, at most so many as fit in a message; `None` if some are no longer here.
@@ -102,6 +109,11 @@ mod tests {
         assert!(feed.continues(&position(10, 100)));
         assert!(feed.continues(&position(13, 130)));
         assert!(!feed.continues(&position(13, 131)), "another history");
+        for (revision, micros, has) in
+            [(10, 100, true), (10, 101, false), (9, 90, false), (15, 150, true), (16, 160, false)]
+        {
+            assert_eq!(feed.has(revision, from_micros(micros).unwrap()), has, "{revision}");
+        }
         assert!(!feed.continues(&position(9, 90)), "too old");
         assert!(!feed.continues(&position(16, 160)), "from the future");
         let other = Position { epoch: Epoch(Uuid::max()), ..position(13, 130) };

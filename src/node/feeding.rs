@@ -137,7 +137,7 @@ impl Feeding {
     }
 
     /// What is to be said next, if there is something to say now.
-    pub fn next(&mut self) -> Result<Option<Down>, FeedEnd> {
+    pub fn say(&mut self) -> Result<Option<Down>, FeedEnd> {
         if let Some(Follower { node_id, stream, generation }) = self.follower()
             && !is_broken(Rule::OneHistoryPerStream)
         {
@@ -160,7 +160,7 @@ impl Feeding {
                 self.stage = self.begin(follower, held, since);
                 match self.stage {
                     Stage::Waiting { .. } => Ok(self.pong_without_proof()),
-                    _ => self.next(),
+                    _ => self.say(),
                 }
             }
             Stage::Snapshot { follower, mut parts, position, has_begun } => {
@@ -264,31 +264,33 @@ impl Feeding {
     fn next_change(&mut self, follower: Follower, sent: Revision) -> Result<Option<Down>, FeedEnd> {
         let Follower { node_id, stream, .. } = follower;
         let ping = self.pings.front().copied();
-        let (down, is_pong) = self
-            .node
-            .with_followers(|moment| {
-                let revision = moment.view.snapshot.revision();
-                let is_overtaking = ping.is_some() && is_broken(Rule::PongBehindChanges);
-                if sent < revision && !is_overtaking {
-                    let feed = moment.feed.and_then(|feed| feed.after(sent));
-                    return feed.map(|changes| (Some(Down::Changes(some(changes))), false));
-                }
-                let Some(seq) = ping else { return Some((None, false)) };
-                // Before anything leaves: from now on the follower counts.
-                let proof = moment.view.proof.filter(|proof| proof.is_valid(moment.now));
-                if let Some(proof) = &proof {
-                    moment.followers.vouched(node_id, stream, proof, moment.now);
-                }
-                let held = if is_overtaking { sent } else { revision };
-                let proof = proof.map(|proof| proof.vouch(held, moment.now));
-                Some((Some(Down::Pong(Pong { seq, path: Vec::new(), proof })), true))
-            })
-            .ok_or(FeedEnd::TooSlow)?;
-        if let (Some(Down::Changes(changes)), Some(last)) =
-            (&down, down.as_ref().and_then(last_revision))
+        let (down, is_pong) = self.node.with_followers(|moment| {
+            // Between the checks before and this one, the node may have taken a new snapshot, and forgotten this stream: what
+            // it would be vouched for, nobody would count.
+            if !moment.followers.is_current(node_id, stream) {
+                return Ok((None, false));
+            }
+            let revision = moment.view.snapshot.revision();
+            let is_overtaking = ping.is_some() && is_broken(Rule::PongBehindChanges);
+            if sent < revision && !is_overtaking {
+                let feed = moment.feed.and_then(|feed| feed.after(sent));
+                let changes = feed.ok_or(FeedEnd::TooSlow)?;
+                return Ok((Some(Down::Changes(some(changes))), false));
+            }
+            let Some(seq) = ping else { return Ok((None, false)) };
+            // Before anything leaves: from now on the follower counts.
+            let proof = moment.view.proof.filter(|proof| proof.is_valid(moment.now));
+            if let Some(proof) = &proof {
+                moment.followers.vouched(node_id, stream, proof, moment.now);
+            }
+            let held = if is_overtaking { sent } else { revision };
+            let proof = proof.map(|proof| proof.vouch(held, moment.now));
+            Ok((Some(Down::Pong(Pong { seq, path: Vec::new(), proof })), true))
+        })?;
+        if let Some(Down::Changes(changes)) = &down
+            && let Some(last) = changes.last()
         {
-            debug_assert!(!changes.is_empty());
-            self.stage = Stage::Changes { follower, sent: last };
+            self.stage = Stage::Changes { follower, sent: last.revision };
         }
         if is_pong {
             self.pings.pop_front();
@@ -356,13 +358,6 @@ fn some(mut changes: Vec<Arc<Delta>>) -> Vec<Arc<Delta>> {
     changes
 }
 
-fn last_revision(down: &Down) -> Option<Revision> {
-    match down {
-        Down::Changes(changes) => changes.last().map(|change| change.revision),
-        _ => None,
-    }
-}
-
 /// Feeds a follower until it goes, or must go.
 pub async fn serve<E>(
     node: Arc<CheckNode>,
@@ -376,7 +371,7 @@ pub async fn serve<E>(
     loop {
         if next.is_none() {
             news.mark_unchanged();
-            match feeding.next() {
+            match feeding.say() {
                 Ok(message) => next = message,
                 Err(end) => break Err(end),
             }

@@ -156,10 +156,10 @@ impl Followers {
         for follower in self.followers.values() {
             let is_there = follower.stream.is_some() || follower.may_answer(now);
             if follower.acked.revision >= ack.revision && is_there {
-                ack.nodes += follower.acked.nodes;
-                ack.nodes_lapsed += follower.acked.nodes_lapsed;
+                ack.nodes = ack.nodes.saturating_add(follower.acked.nodes);
+                ack.nodes_lapsed = ack.nodes_lapsed.saturating_add(follower.acked.nodes_lapsed);
             } else if follower.acked.revision < ack.revision && follower.is_remembered_silent(now) {
-                ack.nodes_lapsed += 1;
+                ack.nodes_lapsed = ack.nodes_lapsed.saturating_add(1);
             }
         }
         ack

@@ -24,7 +24,7 @@ use crate::{
 /// The longest way from a replica to a sidecar. Each step makes proofs older.
 const PATH_MAX: usize = 4;
 /// A proof is asked for so many times in the length of a lease.
-const PINGS: u32 = 5;
+const PINGS: u32 = 10;
 /// How often a proof is asked for while the length of a lease is not known.
 const FIRST_PING_INTERVAL: Duration = Duration::from_millis(100);
 /// How long an upstream may take to answer at all.
@@ -209,7 +209,7 @@ pub async fn follow(
 ) -> FollowError {
     let mut incoming = pin!(incoming);
     let mut following = Following::new(Arc::clone(node), has_others);
-    let mut news = node.news();
+    let mut acks = node.acks();
     let (mut heard, mut report_at) = (Instant::now(), Instant::now() + REPORT_INTERVAL);
     let mut ping_at = Instant::now();
     let gone = |_| FollowError::Lost("it takes no messages any more".into());
@@ -247,7 +247,7 @@ pub async fn follow(
             () = sleep_until(heard + following.silence_max()) => {
                 return FollowError::Lost("it has fallen silent".into());
             }
-            () = news.changed() => {}
+            () = acks.changed() => {}
         }
         if outgoing.capacity() > 0
             && let Some(ack) = following.ack()
@@ -258,14 +258,16 @@ pub async fn follow(
     }
 }
 
-/// Follows one of `upstreams` after the other, until stopped. Ends early only if one refuses before anything was ever taken
-/// from any of them: then somebody has to correct something.
+/// Follows one of `upstreams` after the other, until stopped. Ends early only if all of them refuse, before anything was ever
+/// taken from any: then somebody has to correct something.
 pub async fn run(
     node: Arc<CheckNode>,
     upstreams: Vec<Arc<dyn Upstream>>,
     stop: CancellationToken,
 ) -> Result<(), FollowError> {
     let mut back_off = BACK_OFF_MIN;
+    // How many have refused this node, one after the other.
+    let mut refusals = 0;
     for upstream in upstreams.iter().cycle() {
         let began = Instant::now();
         let (outgoing, to_send) = mpsc::channel(OUTGOING);
@@ -286,10 +288,12 @@ pub async fn run(
             }
             return Ok(());
         };
-        match error {
-            FollowError::Refused(_) if node.held().is_none() => return Err(error),
-            error => warn!(?upstream, %error, "cannot follow, trying the next"),
+        let is_refused = matches!(error, FollowError::Refused(_)) && node.held().is_none();
+        refusals = if is_refused { refusals + 1 } else { 0 };
+        if refusals == upstreams.len() {
+            return Err(error);
         }
+        warn!(?upstream, %error, "cannot follow, trying the next");
         if began.elapsed() > BACK_OFF_MAX {
             back_off = BACK_OFF_MIN;
         }

@@ -128,9 +128,9 @@ pub(crate) async fn renew_without_row(
     held: Option<Position>,
 ) -> Result<Option<Renewal>, StoreError> {
     let now = store.begin().await?.now();
-    let head = store.head().await?;
-    let is_held = held.is_some_and(|held| held.epoch == head.epoch);
-    Ok(Some(Renewal { head, is_held, now }))
+    let end = store.head().await?;
+    let is_held = held.is_some_and(|held| held.epoch == end.epoch);
+    Ok(Some(Renewal { head: end, is_held, now }))
 }
 
 #[cfg(test)]

@@ -15,8 +15,6 @@ pub struct News {
     pub revision: Revision,
     /// Counts the snapshots that did not follow on the one before. Who has followed since another number must stop.
     pub generation: u64,
-    /// Counts the acknowledgements of followers, and everything else that may change what the node acknowledges.
-    pub acks: u64,
     /// Counts proofs.
     pub proofs: u64,
 }

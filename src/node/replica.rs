@@ -25,6 +25,8 @@ use crate::{
 const BATCH: usize = 1_000;
 /// A proof is renewed so many times in the length of a lease. What it finds out of the log serves as the poll.
 const RENEWALS: u32 = 8;
+/// The least time that a database is given to answer a renewal.
+const PROOF_PATIENCE_MIN: Duration = Duration::from_millis(150);
 /// How long to wait before listening anew, and before loading anew.
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 /// How often to see whether an acknowledgement is due that nothing has told of.
@@ -82,11 +84,14 @@ impl Replica {
             self.load().await?;
             let (seq, held) = (self.node.ask(), self.node.held());
             let read = mutants::renew_without_row(self.store.as_ref(), held).await?;
-            read.into_iter().for_each(|read| self.take(seq, held, read));
+            if let Some(read) = read {
+                self.take(seq, held, read);
+            }
             return Ok(());
         }
-        self.register().await?;
+        // While it loads, nobody need wait for this node.
         self.load().await?;
+        self.register().await?;
         self.prove_once().await
     }
 
@@ -193,8 +198,9 @@ impl Replica {
         let interval = self.member.max_staleness / RENEWALS;
         let mut trouble = Trouble::new("prove that this node is current");
         loop {
-            // An answer that takes longer proves nothing.
-            let renewed = timeout(self.member.max_staleness, self.prove_once()).await;
+            // If the answer does not come soon, the connection may be dead: there is time to try another.
+            let patience = (self.member.max_staleness / 3).max(PROOF_PATIENCE_MIN);
+            let renewed = timeout(patience, self.prove_once()).await;
             let renewed = renewed.unwrap_or_else(|late| Err(StoreError::Unavailable(late.into())));
             let _ = trouble.note(renewed);
             sleep(interval).await;
@@ -265,10 +271,10 @@ impl Replica {
     // === acknowledgements ===
 
     async fn acknowledge(&self) {
-        let mut news = self.node.news();
+        let mut acks = self.node.acks();
         let mut trouble = Trouble::new("acknowledge changes");
         loop {
-            news.mark_unchanged();
+            acks.mark_unchanged();
             let due = self.node.ack_in_history().filter(|(ack, _)| self.is_due(*ack));
             let mut patience = self.node.ack_stands_for().unwrap_or(ACK_INTERVAL).min(ACK_INTERVAL);
             if let Some((ack, held)) = due {
@@ -282,7 +288,7 @@ impl Replica {
                     Ok(false) | Err(_) => patience = RETRY_INTERVAL,
                 }
             }
-            let _ = timeout(patience, news.changed()).await;
+            let _ = timeout(patience, acks.changed()).await;
         }
     }
 
@@ -310,11 +316,12 @@ impl Replica {
 
     /// Puts the node in the roll. Its row then says that it has acknowledged nothing.
     async fn register(&self) -> Result<(), StoreError> {
+        // Before it is asked: the row may be written though no answer comes.
+        *self.last_ack.lock() = None;
         // Runs much faster than a node renews.
         let first_seq = if is_broken(Rule::RowSeqOnce) { 0 } else { self.node.boot_time().0 };
         let member = NewMember { first_seq, ..self.member.clone() };
         self.store.register(&member).await?;
-        *self.last_ack.lock() = None;
         Ok(())
     }
 
@@ -351,7 +358,7 @@ impl Trouble {
             }
             Ok(_) => {}
             Err(error) if self.is_there => {
-                debug!(error = %chain(error), "still cannot {}", self.what)
+                debug!(error = %chain(error), "still cannot {}", self.what);
             }
             Err(error) => {
                 self.is_there = true;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    domain::{Now, Time, time::from_micros},
+    domain::{Now, Revision, Time, time::from_micros},
     node::{
         Snapshot,
         freshness::{ClockReading, Proof},
@@ -38,6 +38,23 @@ pub struct Sight {
     pub now: Option<Now>,
     /// For how long the grants may be answered from; zero: not at all.
     pub fresh_for: Duration,
+}
+
+/// What metrics say of a node.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Gauges {
+    /// The last event that the snapshot includes.
+    pub revision: Revision,
+    /// Grants that no event has ended.
+    pub live_grants: u64,
+    /// Tenants with a grant, live or ended.
+    pub tenants: u64,
+    /// The snapshot's memory, estimated, in bytes.
+    pub snapshot_bytes: u64,
+    /// How old the proof is.
+    pub proof_age: Option<Duration>,
+    /// Nodes that follow this one.
+    pub followers: usize,
 }
 
 /// The times that were taken for now, in microseconds since 1970: neither bound ever goes back.

@@ -23,8 +23,11 @@ pub(super) const LEASE: Duration = Duration::from_secs(1);
 pub(super) struct Aimed {
     pub(super) name: &'static str,
     pub(super) at: &'static [Rule],
-    play: fn(u64) -> BoxFuture<'static, (Arc<World>, BoxFuture<'static, ()>)>,
+    play: fn(u64) -> BoxFuture<'static, Played>,
 }
+
+/// The world that it happens in, and what happens.
+type Played = (Arc<World>, BoxFuture<'static, ()>);
 
 /// All of them.
 pub(super) const ALL: [Aimed; 17] = [

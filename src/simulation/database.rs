@@ -208,7 +208,6 @@ impl Session {
         {
             is_gone = store.strike_off(node_id, row.seq).await?;
         }
-        if is_gone {}
         Ok(is_gone)
     }
 }

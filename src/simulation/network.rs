@@ -88,11 +88,9 @@ async fn carry<T>(
     };
     cut.run_until_cancelled(carrying).await;
     // Sometimes one of the two ends does not hear of it.
-    if line.loses_answer() {
-        drop(from);
-        sleep(UNNOTICED).await;
-    } else if line.loses_answer() {
-        drop(to);
+    let (upper, lower) = (line.loses_answer(), line.loses_answer());
+    if upper || lower {
+        let _kept = if upper { (None, Some(to)) } else { (Some(from), None) };
         sleep(UNNOTICED).await;
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-/// SplitMix64: small, and good enough to throw dice.
+/// `SplitMix64`: small, and good enough to throw dice.
 #[derive(Debug)]
 pub(super) struct Random(Mutex<u64>);
 

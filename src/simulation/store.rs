@@ -97,7 +97,9 @@ impl Store for FaultyStore {
             Ok((grants, position))
         };
         let (grants, position) = self.ask(load).await?;
-        grants.into_iter().for_each(|(tenant_id, terms, held)| visit(tenant_id, terms, held));
+        for (tenant_id, terms, held) in grants {
+            visit(tenant_id, terms, held);
+        }
         Ok(position)
     }
 

@@ -23,7 +23,7 @@ use crate::{
     },
     simulation::{
         judge::Subject,
-        world::{GROUPS, Process, World, group_id},
+        world::{GROUPS, Machine, Process, World, group_id},
     },
     work::{Enforcement, GrantRef, Work},
 };
@@ -62,7 +62,7 @@ impl Users {
     /// Any replica that answers.
     pub(super) fn replica(&self) -> Option<Arc<Process>> {
         let machines = self.world.machines.iter();
-        let processes = machines.filter_map(|machine| machine.open_process());
+        let processes = machines.filter_map(Machine::open_process);
         let replicas: Vec<_> = processes.filter(|process| process.replica.is_some()).collect();
         self.world.random.pick(&replicas).cloned()
     }

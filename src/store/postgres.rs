@@ -56,6 +56,8 @@ const WRITERS: u32 = 4;
 const READERS: u32 = 8;
 /// For check nodes: apart from both, so that they need not wait behind either.
 const ROLL: u32 = 3;
+/// For what a node must read to go on answering: the log and the roll. Apart from callers' reads, however many those are.
+const WATCHERS: u32 = 3;
 /// Those who wait for news. One is enough for a process; the others are for those that hang when a server falls silent.
 const LISTENERS: u32 = 8;
 
@@ -164,7 +166,8 @@ pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Sto
     let writers = pool(WRITERS).connect_lazy_with(options.clone());
     let readers = pool(READERS).connect_lazy_with(options.clone());
     let roll = pool(ROLL).connect_lazy_with(options.clone());
-    for pool in [&writers, &readers, &roll] {
+    let watchers = pool(WATCHERS).connect_lazy_with(options.clone());
+    for pool in [&writers, &readers, &roll, &watchers] {
         connect(pool).await.map_err(|error| refusal(&options, &error))?;
     }
     let messenger = Arc::new(Listeners(pool(LISTENERS).connect_lazy_with(options)));
@@ -172,7 +175,7 @@ pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Sto
         writers,
         readers,
         roll_writers: roll.clone(),
-        roll_readers: roll,
+        roll_readers: watchers,
         messenger,
         clock,
         lock: Mutex::new(None),

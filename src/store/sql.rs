@@ -87,7 +87,7 @@ pub(super) struct SqlStore<DB: Backend> {
     /// For what check nodes write. Where it can be, apart: they must not queue behind changes that wait for each other, nor
     /// behind slow readers, or else checks would be denied.
     pub(super) roll_writers: Pool<DB>,
-    /// For reading the roll.
+    /// For reading the roll, and the log as it grows. Where it can be, apart from what callers read.
     pub(super) roll_readers: Pool<DB>,
     /// Brings hints.
     pub(super) messenger: Arc<dyn Messenger>,
@@ -196,8 +196,9 @@ impl<DB: Backend> Store for SqlStore<DB> {
         revision: Revision,
         limit: usize,
     ) -> Result<Vec<Event>, StoreError> {
-        let rows = self.read(read::events_after(revision, limit)).await?;
-        rows.into_iter().map(EventRow::into_words).collect()
+        let ask = read::events_after(revision, limit);
+        let rows = async { Lease::take(&self.roll_readers).await?.all::<EventRow>(ask).await };
+        within_patience(rows).await?.into_iter().map(EventRow::into_words).collect()
     }
 
     async fn grant(

@@ -89,7 +89,8 @@ impl Checks {
         at_least: Revision,
         deadline: Instant,
     ) -> Answer {
-        self.answer(&self.sight(at_least, deadline).await, question)
+        let sight = self.sight(at_least, deadline).await;
+        answer(&sight, &decision(&sight, question), question)
     }
 
     /// Many questions, answered from one snapshot at one time. Returns its revision as well.
@@ -102,7 +103,8 @@ impl Checks {
         let sight = self.sight(at_least, deadline).await;
         let mut answers = Vec::with_capacity(questions.len());
         for some in questions.chunks(BATCH_CHUNK) {
-            answers.extend(some.iter().map(|question| self.answer(&sight, question)));
+            let one = |question| answer(&sight, &decision(&sight, question), question);
+            answers.extend(some.iter().map(one));
             // Others on this thread have waited long enough.
             tokio::task::yield_now().await;
         }
@@ -173,10 +175,6 @@ impl Checks {
             }
         }
         self.node.sight()
-    }
-
-    fn answer(&self, sight: &Sight, question: &Question) -> Answer {
-        answer(sight, &decision(sight, question), question)
     }
 }
 

@@ -8,8 +8,9 @@ use tokio::{
 };
 
 use crate::{
-    domain::{Enforced, Revision, time::between},
+    domain::{Enforced, Revision, Time, time::between},
     node::enforcement::Commit,
+    store::Roll,
     work::{Work, WorkError},
 };
 
@@ -54,7 +55,7 @@ impl Work {
     /// Waits until what was committed is in force everywhere. That goes on after `deadline`, and is kept with the history.
     pub(super) async fn enforce(&self, commit: Commit, deadline: Instant) -> Enforcement {
         let result = self.enforcer.enforce(commit);
-        self.outcome(commit, result, deadline).await
+        self.outcome(commit.last, commit, result, deadline).await
     }
 
     /// As [`Self::enforce`], for a change that was made before. What was found then is found again.
@@ -66,12 +67,13 @@ impl Work {
         if let Some(enforced) = self.store.enforced(revision).await? {
             return Ok(Enforcement::complete(revision, enforced));
         }
-        // Every node that can answer from before the change is on this roll.
-        let max_staleness = self.store.roll().await?.max_staleness;
+        // Every node that can answer from before the change is on this roll. Who has its head has the change.
+        let Roll { max_staleness, head, .. } = self.store.roll().await?;
+        let time = head.time.unwrap_or(Time::UNIX_EPOCH);
         let at = self.node.boot_time();
-        let commit = Commit { first: revision, last: revision, at, max_staleness };
+        let commit = Commit { first: revision, last: head.revision, time, at, max_staleness };
         let result = self.enforcer.wait_for(commit);
-        Ok(self.outcome(commit, result, deadline).await)
+        Ok(self.outcome(revision, commit, result, deadline).await)
     }
 
     /// Waits until the event of `revision`, and everything before it, is in force everywhere.
@@ -91,15 +93,16 @@ impl Work {
 
     async fn outcome(
         &self,
+        revision: Revision,
         commit: Commit,
         result: oneshot::Receiver<Enforced>,
         deadline: Instant,
     ) -> Enforcement {
         match timeout_at(deadline, result).await {
-            Ok(Ok(enforced)) => Enforcement::complete(commit.last, enforced),
+            Ok(Ok(enforced)) => Enforcement::complete(revision, enforced),
             // Too late, or the server stops.
             Ok(Err(_)) | Err(_) => {
-                Enforcement::pending(commit.last, self.node.boot_time().since(commit.at))
+                Enforcement::pending(revision, self.node.boot_time().since(commit.at))
             }
         }
     }

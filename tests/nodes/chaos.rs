@@ -13,7 +13,7 @@ use futures::future::join_all;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::{
     sync::Mutex,
-    task::{JoinSet, block_in_place},
+    task::{AbortHandle, JoinSet, block_in_place},
     time::sleep,
 };
 
@@ -33,7 +33,7 @@ const PACE: Duration = Duration::from_millis(20);
 const SECONDS: u64 = 25;
 const REPLICAS: usize = 3;
 const SIDECARS: usize = 5;
-const ADMINISTRATORS: usize = 4;
+const ADMINISTRATORS: usize = 8;
 
 /// What fails, and what it takes to start it again.
 struct World {
@@ -46,12 +46,18 @@ struct World {
     database: Proxy,
     /// Where sidecars 0 and 1 listen.
     sockets: [PathBuf; 2],
-    replicas: Vec<Mutex<Option<Node>>>,
-    sidecars: Vec<Mutex<Option<Node>>>,
+    replicas: Vec<Mutex<Option<Life>>>,
+    sidecars: Vec<Mutex<Option<Life>>>,
     fleet: Mutex<Fleet>,
     load: Mutex<Load>,
     history: Arc<History>,
     is_over: AtomicBool,
+}
+
+/// One life of a node, and the gateway beside it.
+struct Life {
+    node: Node,
+    gateway: AbortHandle,
 }
 
 impl World {
@@ -92,10 +98,10 @@ impl World {
             0 => format!("postgres://postgres@{}/test_0", self.database.address),
             _ => self.cluster.url("test_0"),
         };
-        let node = self.start(|| replica(&url, number)).await;
-        self.ways[number].lead_to(Target::Tcp(node.server.address()));
-        self.doors[number].lead_to(Target::Tcp(node.server.address()));
-        *slot = Some(node);
+        let life = self.start(|| replica(&url, number)).await;
+        self.ways[number].lead_to(Target::Tcp(life.node.server.address()));
+        self.doors[number].lead_to(Target::Tcp(life.node.server.address()));
+        *slot = Some(life);
     }
 
     /// Sidecars 0 to 2 follow replicas, each another one first; 3 and 4 follow sidecars 0 and 1, which are on Unix sockets.
@@ -111,15 +117,16 @@ impl World {
         *slot = Some(self.start(launch).await);
     }
 
-    async fn start(&self, launch: impl Fn() -> Launch) -> Node {
+    async fn start(&self, launch: impl Fn() -> Launch) -> Life {
         let server = loop {
             if let Some(server) = block_in_place(|| launch().try_start()) {
                 break server;
             }
+            sleep(Duration::from_millis(200)).await; // as those do who look after servers
         };
         let node = self.fleet.lock().await.node(server).await;
-        self.load.lock().await.add(&node);
-        node
+        let gateway = self.load.lock().await.add(&node);
+        Life { node, gateway }
     }
 
     fn is_over(&self) -> bool {
@@ -140,18 +147,21 @@ async fn trouble_with_nodes(world: Arc<World>, mut random: StdRng, are_replicas:
         a_while(&mut random).await;
         let number = random.random_range(0..slots.len());
         if random.random_ratio(1, 2) {
-            drop(slots[number].lock().await.take());
+            let life = slots[number].lock().await.take().unwrap();
+            life.gateway.abort();
+            drop(life);
             a_while(&mut random).await;
-            match are_replicas {
-                true => world.start_replica(number).await,
-                false => world.start_sidecar(number).await,
+            if are_replicas {
+                world.start_replica(number).await;
+            } else {
+                world.start_sidecar(number).await;
             }
         } else {
             let slot = slots[number].lock().await;
-            let node = slot.as_ref().unwrap();
-            node.server.pause();
+            let server = &slot.as_ref().unwrap().node.server;
+            server.pause();
             a_while(&mut random).await;
-            node.server.resume();
+            server.resume();
         }
         troubles += 1;
     }
@@ -238,7 +248,7 @@ async fn nothing_is_lost_and_nobody_is_let_in_after_the_end() {
         [(&world.replicas, &mut fleet.replicas), (&world.sidecars, &mut fleet.sidecars)]
     {
         for slot in slots {
-            nodes.push(slot.lock().await.take().unwrap());
+            nodes.push(slot.lock().await.take().unwrap().node);
         }
     }
     all_is_well(&fleet, &tenants).await;

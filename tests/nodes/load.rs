@@ -9,7 +9,7 @@ use std::{
 };
 
 use tokio::{
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
     time::{Instant, timeout_at},
 };
 
@@ -44,12 +44,14 @@ impl Load {
     /// Asks all of them.
     pub fn on(fleet: &Fleet, tenants: &[String], pace: Duration) -> Self {
         let mut load = Self::new(&fleet.history, tenants, pace);
-        fleet.nodes().for_each(|node| load.add(node));
+        for node in fleet.nodes() {
+            load.add(node);
+        }
         load
     }
 
-    /// Asks this node from now on. Should it be killed, the questions fail from then on.
-    pub fn add(&mut self, node: &Node) {
+    /// Asks this node from now on. To be aborted before it is killed: another one may come to the same place.
+    pub fn add(&mut self, node: &Node) -> AbortHandle {
         let (history, tenants) = (Arc::clone(&self.history), self.tenants.clone());
         let (number, client, pace) = (node.number, node.client.clone(), self.pace);
         let failures = Arc::clone(&self.failures);
@@ -62,7 +64,7 @@ impl Load {
                 }
                 let _ = timeout_at(next, ends.changed()).await;
             }
-        });
+        })
     }
 
     /// How many checks were not answered.

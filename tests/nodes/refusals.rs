@@ -111,7 +111,7 @@ impl CheckNodes for Stranger {
         &self,
         _: Request<Streaming<FollowRequest>>,
     ) -> Result<Response<Self::FollowStream>, Status> {
-        let node_id = vec![7; 16].into();
+        let node_id = vec![7; 16];
         let welcome = Welcome { protocol: 2, node_id, version: "9.9.9".into() };
         let welcome = FollowResponse { message: Some(Message::Welcome(welcome)) };
         Ok(Response::new(stream::iter([Ok(welcome)]).chain(stream::pending()).boxed()))

@@ -4,9 +4,9 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use support_access::{
     api::proto::v1::{
-        BatchCheckAccessRequest, Decision, EnforcementState, ExplainAccessRequest,
-        ListCheckNodesRequest, NodeKind, RevokeAccessRequest, WaitEnforcedRequest,
-        check_nodes_client::CheckNodesClient,
+        BatchCheckAccessRequest, CheckAccessResponse, Decision, EnforcementState,
+        ExplainAccessRequest, ListCheckNodesRequest, NodeKind, RevokeAccessRequest,
+        WaitEnforcedRequest, check_nodes_client::CheckNodesClient,
         support_access_admin_client::SupportAccessAdminClient,
     },
     domain::{
@@ -176,7 +176,7 @@ async fn a_sidecar_answers_what_gateways_ask() {
     let checks = vec![question("acme", kept.revision), question("other", 0)];
     let request = BatchCheckAccessRequest { checks };
     let batch = sidecar.client.clone().batch_check_access(request).await.unwrap().into_inner();
-    let decisions: Vec<_> = batch.results.iter().map(|answer| answer.decision()).collect();
+    let decisions: Vec<_> = batch.results.iter().map(CheckAccessResponse::decision).collect();
     assert_eq!(decisions, [Decision::Allowed, Decision::Denied]);
 
     for (node, is_truncated) in [(&fleet.replicas[0], false), (sidecar, true)] {

@@ -145,7 +145,9 @@ async fn a_replica_that_is_paused() {
 async fn everything_that_replica_0_feeds_is_paused_with_it() {
     let scene = Scene::begin().await;
     let paused = [&scene.fleet.replicas[0], &scene.fleet.sidecars[0], &scene.fleet.sidecars[1]];
-    paused.iter().for_each(|node| node.server.pause());
+    for node in &paused {
+        node.server.pause();
+    }
     scene.revoke().await;
     scene.wake(&paused, |_| paused.iter().for_each(|node| node.server.resume())).await;
     scene.end().await;

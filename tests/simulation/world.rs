@@ -103,7 +103,7 @@ fn break_something(sim: &mut Sim<'_>, links: &[Link], hosts: &[&str], random: &m
     match random.random_range(0..10) {
         0 => sim.bounce(one),
         1 => links.choose(random).unwrap().cut(true),
-        2 | 3 => links.iter().for_each(|link| link.cut(false)),
+        2 | 3 => heal_links(links),
         4 if one != other => sim.partition(one, other),
         5 if one != other => sim.partition_oneway(one, other),
         6 if one != other => sim.hold(one, other),
@@ -113,8 +113,14 @@ fn break_something(sim: &mut Sim<'_>, links: &[Link], hosts: &[&str], random: &m
     }
 }
 
+fn heal_links(links: &[Link]) {
+    for link in links {
+        link.cut(false);
+    }
+}
+
 fn heal(sim: &mut Sim<'_>, links: &[Link], hosts: &[&str]) {
-    links.iter().for_each(|link| link.cut(false));
+    heal_links(links);
     for (index, one) in hosts.iter().enumerate() {
         for other in &hosts[index + 1..] {
             sim.release(*one, *other);

@@ -117,7 +117,6 @@ fn end_of_stream(end: &FeedEnd) -> Status {
         FeedEnd::TooSlow => come_back(Code::ResourceExhausted, "FOLLOWER_TOO_SLOW"),
         FeedEnd::NewSnapshot => come_back(Code::Aborted, "NEW_SNAPSHOT"),
         FeedEnd::Replaced => come_back(Code::Aborted, "STREAM_REPLACED"),
-        FeedEnd::Stopping => come_back(Code::Unavailable, "STOPPING"),
     }
 }
 

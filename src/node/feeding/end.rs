@@ -54,7 +54,4 @@ pub enum FeedEnd {
     /// The follower has opened another stream.
     #[error("the follower has opened another stream")]
     Replaced,
-    /// This node stops.
-    #[error("this node stops: follow another")]
-    Stopping,
 }

@@ -10,7 +10,7 @@ use crate::{
     store::{
         Member, Renewal, Roll, StoreError,
         sql::{
-            rows::{EventRow, from_json, strange, text, time},
+            rows::{EventRow, strange, text, time},
             unavailable,
         },
     },
@@ -128,7 +128,8 @@ impl MemberRow {
                 nodes_lapsed: count("nodes_lapsed", present("nodes_lapsed", nodes_lapsed)?)?,
             },
             renewed_ago: ago(now, present("renew_time", renew_time)?),
-            followers: from_json("report", &present("report", report)?)?,
+            // For people: what another version has written must not stop anything.
+            followers: serde_json::from_str(&present("report", report)?).unwrap_or_default(),
         })
     }
 }
