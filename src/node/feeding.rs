@@ -267,7 +267,8 @@ impl Feeding {
         let (down, is_pong) = self.node.with_followers(|moment| {
             // Between the checks before and this one, the node may have taken a new snapshot, and forgotten this stream: what
             // it would be vouched for, nobody would count.
-            if !moment.followers.is_current(node_id, stream) {
+            let is_current = moment.followers.is_current(node_id, stream);
+            if !is_current && !is_broken(Rule::OneHistoryPerStream) {
                 return Ok((None, false));
             }
             let revision = moment.view.snapshot.revision();

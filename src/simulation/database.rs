@@ -2,7 +2,7 @@
 //!
 //! What a client asks for runs here to its end, whether the client still waits or not, as it does in PostgreSQL.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::{
@@ -17,6 +17,7 @@ use crate::{
     simulation::{
         clocks::DatabaseClock,
         judge::{Aftermath, Judge},
+        line::Line,
     },
     store::{
         Hint, NewMember, Renewal, Store, StoreError,
@@ -141,13 +142,13 @@ impl Session {
         Ok(())
     }
 
-    /// In two phases: the row is locked and the head read at one time, and the commit comes `gap` later.
+    /// In two phases: the row is locked and the head read at one time, and the commit comes later.
     pub(super) async fn renew(
         &self,
         node_id: NodeId,
         seq: i64,
         held: Option<Position>,
-        gap: Duration,
+        line: &Line,
     ) -> Result<Option<Renewal>, StoreError> {
         let store = &self.database.store;
         let read = Renewal {
@@ -156,6 +157,7 @@ impl Session {
             now: crate::domain::Clock::now(self.database.clock.as_ref()),
         };
         let _row = self.lock_row(node_id).await?;
+        let gap = line.gap();
         if !gap.is_zero() {
             sleep(gap).await;
             self.check()?;

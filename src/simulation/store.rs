@@ -166,8 +166,8 @@ impl Store for FaultyStore {
         seq: i64,
         held: Option<Position>,
     ) -> Result<Option<Renewal>, StoreError> {
-        let gap = self.line.gap();
-        self.ask(move |session| async move { session.renew(node_id, seq, held, gap).await }).await
+        let line = Arc::clone(&self.line);
+        self.ask(move |session| async move { session.renew(node_id, seq, held, &line).await }).await
     }
 
     async fn acknowledge(

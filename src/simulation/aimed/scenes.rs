@@ -54,10 +54,11 @@ pub(super) async fn renewal_in_flight(stage: Stage) {
     stage.start(1).await;
     let subject = stage.grant(1, End::UntilRevoked).await;
     stage.until_proven(0).await;
+    stage.look_at_roll(1);
     stage.weather(0, Weather { is_refused: true, ..Weather::FINE });
-    sleep(LEASE * 9 / 10).await;
-    stage.weather(0, Weather { gap: (650, 650), lost_hints: 100, ..Weather::FINE });
-    sleep(LEASE * 63 / 100).await;
+    sleep(LEASE * 80 / 100).await;
+    stage.weather(0, Weather { gap: (300, 300), lost_hints: 100, ..Weather::FINE });
+    sleep(LEASE * 23 / 100).await;
     stage.complete(stage.revoke(1, &subject)).await;
     sleep(LEASE).await;
 }
