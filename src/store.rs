@@ -284,11 +284,13 @@ pub trait Store: Debug + Send + Sync {
     async fn strike_off(&self, node_id: NodeId, seq: i64) -> Result<bool, StoreError>;
 
     /// Keeps with the events from `first` to `last`, which one change wrote, that they are in force everywhere. Only the first
-    /// word on a change is kept, and none on what is not in the log.
+    /// word on a change is kept, and none on what is not in the log: `time` is that of the last event, since in a log that was
+    /// restored, another event may have its place.
     async fn record_enforced(
         &self,
         first: Revision,
         last: Revision,
+        time: Time,
         enforced: Enforced,
     ) -> Result<(), StoreError>;
 

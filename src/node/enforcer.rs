@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
-    domain::{BootTime, Enforced, Revision},
+    domain::{BootTime, Enforced, Revision, Time},
     node::{
         CheckNode,
         enforcement::{Commit, Reach, RollWatch},
@@ -38,7 +38,7 @@ pub struct Enforcer {
     watch: Mutex<RollWatch>,
     pending: Mutex<Vec<Pending>>,
     /// Since when somebody has been asking for a change that was made elsewhere, or long ago.
-    asked: Mutex<BTreeMap<Revision, (BootTime, u64)>>,
+    asked: Mutex<BTreeMap<Made, BootTime>>,
     /// Asks for a look at the roll.
     look: Notify,
     /// Asks to see whether anybody need not wait any longer.
@@ -54,7 +54,9 @@ struct Pending {
     done: oneshot::Sender<Enforced>,
 }
 
-type Record = (Revision, Revision, Enforced);
+type Record = (Commit, Enforced);
+/// Names a change: in a log that was restored, another has its revision.
+type Made = (Revision, Option<Time>);
 
 impl Enforcer {
     /// An enforcer at `node`, which reads the roll in `store`.
@@ -75,22 +77,21 @@ impl Enforcer {
         self.wait(commit, true)
     }
 
-    /// Begins, or goes on, to wait for a change that somebody made.
-    pub fn wait_for(&self, commit: Commit) -> oneshot::Receiver<Enforced> {
-        let at = self.asked_since(commit.first, commit.at);
+    /// Begins, or goes on, to wait for a change that somebody has made, then by the database's clock.
+    pub fn wait_for(&self, commit: Commit, made: Option<Time>) -> oneshot::Receiver<Enforced> {
+        let at = self.asked_since((commit.first, made), commit.at);
         self.wait(Commit { at, ..commit }, false)
     }
 
-    /// When it was first asked for the change of `revision`, at most so long ago as anybody may have to wait: who asks again and
-    /// again does not begin anew each time. It had been committed by then.
-    fn asked_since(&self, revision: Revision, now: BootTime) -> BootTime {
-        let generation = self.node.generation();
+    /// When it was first asked for a change, at most so long ago as anybody may have to wait: who asks again and again does not
+    /// begin anew each time. It had been committed by then.
+    fn asked_since(&self, change: Made, now: BootTime) -> BootTime {
         let mut asked = self.asked.lock();
-        asked.retain(|_, (at, of)| *of == generation && now.since(*at) < ASKED_REMEMBERED);
+        asked.retain(|_, at| now.since(*at) < ASKED_REMEMBERED);
         if asked.len() == ASKED_MAX {
             asked.pop_first();
         }
-        asked.entry(revision).or_insert((now, generation)).0
+        *asked.entry(change).or_insert(now)
     }
 
     /// Somebody may have acknowledged something.
@@ -206,7 +207,7 @@ impl Enforcer {
                     let _ = std::mem::replace(&mut pending.done, unused).send(enforced);
                     if pending.is_recorded
                         && pending.generation == self.node.generation()
-                        && records.try_send((commit.first, commit.last, enforced)).is_err()
+                        && records.try_send((commit, enforced)).is_err()
                     {
                         warn!(revision = commit.last, "too much waits to be written: it will not be in the history when this was enforced");
                     }
@@ -219,9 +220,8 @@ impl Enforcer {
 
     /// Writes what was found into the history. Nobody waits for that.
     async fn record(&self, mut records: mpsc::Receiver<Record>) {
-        while let Some((first, last, enforced)) = records.recv().await {
-            // Not tried again: after a while, the revision could be another event's, of a database that was restored.
-            if let Err(error) = self.store.record_enforced(first, last, enforced).await {
+        while let Some((Commit { first, last, time, .. }, enforced)) = records.recv().await {
+            if let Err(error) = self.store.record_enforced(first, last, time, enforced).await {
                 warn!(error = %chain(&error), "it will not be in the history when a change was enforced");
             }
         }

@@ -22,6 +22,8 @@ pub(super) struct Weather {
     pub(super) lost_answers: u64,
     /// How many hints in a hundred are lost.
     pub(super) lost_hints: u64,
+    /// An answer that is under way arrives, though the database has failed meanwhile.
+    pub(super) outlives: bool,
     /// Nothing passes, and nobody is told.
     pub(super) is_cut: bool,
     /// Nothing passes, and whoever asks is told at once.
@@ -36,6 +38,7 @@ impl Weather {
         room: 8,
         lost_answers: 0,
         lost_hints: 0,
+        outlives: false,
         is_cut: false,
         is_refused: false,
     };

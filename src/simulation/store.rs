@@ -57,8 +57,13 @@ impl FaultyStore {
         self.database.tasks.spawn(async move {
             line.pass().await;
             let is_there = !line.weather().is_refused && session.check().is_ok();
-            let done = if is_there { work(session).await } else { Err(away()) };
+            let failure = session.clone();
+            let mut done = if is_there { work(session).await } else { Err(away()) };
+            let outlives = line.weather().outlives;
             line.pass().await;
+            if failure.check().is_err() && !outlives {
+                done = Err(away());
+            }
             if !line.loses_answer() {
                 let _ = answer.send(done);
             }
@@ -196,10 +201,11 @@ impl Store for FaultyStore {
         &self,
         first: Revision,
         last: Revision,
+        time: Time,
         enforced: Enforced,
     ) -> Result<(), StoreError> {
         let record = move |session: Session| async move {
-            session.database.store.record_enforced(first, last, enforced).await
+            session.database.store.record_enforced(first, last, time, enforced).await
         };
         self.ask(record).await
     }

@@ -204,7 +204,9 @@ impl World {
         } else {
             self.start_sidecar(machine)
         };
-        self.judge.note(&format!("{} starts", machine.name));
+        let MachinePlan { upstreams, drift, lease, .. } = &machine.plan;
+        let name = &machine.name;
+        self.judge.note(&format!("{name} starts: {lease:?}, drift {drift}, follows {upstreams:?}"));
         *machine.process.lock() = Some(Arc::clone(&process));
         self.tasks.spawn(Arc::clone(self).observe(number, Arc::clone(&process)));
         Some(process)

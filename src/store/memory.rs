@@ -237,9 +237,10 @@ impl Store for MemoryStore {
         &self,
         first: Revision,
         last: Revision,
+        time: Time,
         enforced: Enforced,
     ) -> Result<(), StoreError> {
-        self.database.write(|content| content.record_enforced(first, last, enforced))
+        self.database.write(|content| content.record_enforced(first, last, time, enforced))
     }
 
     async fn enforced(&self, revision: Revision) -> Result<Option<Enforced>, StoreError> {

@@ -271,9 +271,10 @@ impl<DB: Backend> Store for SqlStore<DB> {
         &self,
         first: Revision,
         last: Revision,
+        time: Time,
         enforced: Enforced,
     ) -> Result<(), StoreError> {
-        self.insert_enforced(first, last, enforced).await
+        self.insert_enforced(first, last, time, enforced).await
     }
 
     async fn enforced(&self, revision: Revision) -> Result<Option<Enforced>, StoreError> {

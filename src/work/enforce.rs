@@ -67,12 +67,13 @@ impl Work {
         if let Some(enforced) = self.store.enforced(revision).await? {
             return Ok(Enforcement::complete(revision, enforced));
         }
+        let made = self.store.events_after(revision - 1, 1).await?.first().map(|event| event.time);
         // Every node that can answer from before the change is on this roll. Who has its head has the change.
         let Roll { max_staleness, head, .. } = self.store.roll().await?;
         let time = head.time.unwrap_or(Time::UNIX_EPOCH);
         let at = self.node.boot_time();
         let commit = Commit { first: revision, last: head.revision, time, at, max_staleness };
-        let result = self.enforcer.wait_for(commit);
+        let result = self.enforcer.wait_for(commit, made);
         Ok(self.outcome(revision, commit, result, deadline).await)
     }
 

@@ -156,9 +156,10 @@ impl Store for HeldStore {
         &self,
         first: Revision,
         last: Revision,
+        time: Time,
         enforced: Enforced,
     ) -> Result<(), StoreError> {
-        self.inner.record_enforced(first, last, enforced).await
+        self.inner.record_enforced(first, last, time, enforced).await
     }
 
     async fn enforced(&self, revision: Revision) -> Result<Option<Enforced>, StoreError> {

@@ -150,9 +150,10 @@ impl Store for Link {
         &self,
         first: Revision,
         last: Revision,
+        time: Time,
         enforced: Enforced,
     ) -> Result<(), StoreError> {
-        self.there_and_back(self.inner.record_enforced(first, last, enforced)).await
+        self.there_and_back(self.inner.record_enforced(first, last, time, enforced)).await
     }
 
     async fn enforced(&self, revision: Revision) -> Result<Option<Enforced>, StoreError> {

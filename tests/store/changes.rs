@@ -7,7 +7,7 @@ use futures::{FutureExt, future::join_all};
 use rand::RngExt;
 use support_access::{
     domain::{
-        Clock, EventKind, Note, Revision, Span, SupportPolicy, Tightening, time::from_micros,
+        Clock, EventKind, Note, Revision, Span, SupportPolicy, Tightening, Time, time::from_micros,
     },
     store::{Change, Entry, Store, StoreError},
 };
@@ -284,7 +284,7 @@ pub async fn a_closed_store_is_unavailable(bench: &Bench) {
         store.report(id, &[]).await,
         store.roll().await.map(drop),
         store.strike_off(id, 0).await.map(drop),
-        store.record_enforced(1, 1, ENFORCED).await,
+        store.record_enforced(1, 1, Time::UNIX_EPOCH, ENFORCED).await,
         store.enforced(1).await.map(drop),
         store.listen().await.map(drop),
     ];

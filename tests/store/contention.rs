@@ -11,7 +11,7 @@ use crate::{
     bench::Bench,
     postgres::Cluster,
     roll::{registered, row},
-    words::{ENFORCED, ack, make_grant, member, new_node, tenant},
+    words::{ENFORCED, ack, make_grant, member, new_node, record, tenant},
 };
 
 /// Long enough to see that somebody waits.
@@ -134,7 +134,7 @@ async fn nodes_wait_neither_for_changes_nor_for_readers() {
         store.report(id, &[]).await.unwrap();
         assert_eq!(store.roll().await.unwrap().members.len(), 2);
         assert!(store.strike_off(dead, 0).await.unwrap());
-        store.record_enforced(1, 1, ENFORCED).await.unwrap();
+        record(store.as_ref(), 1, 1, ENFORCED).await;
     };
     let held_up = async { tokio::join!(changes, readers) };
     tokio::pin!(held_up);

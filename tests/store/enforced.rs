@@ -9,7 +9,7 @@ use support_access::{
 
 use crate::{
     bench::Bench,
-    words::{ENFORCED, all_events, begin, grant_of, granted, new_grant, revoked},
+    words::{ENFORCED, all_events, begin, grant_of, granted, new_grant, record, revoked},
 };
 
 const OTHER: Enforced =
@@ -36,8 +36,8 @@ pub async fn what_was_enforced_is_told_with_every_event_of_the_change(bench: &Be
     for events in [2, 1, 3, 1] {
         change(store.as_ref(), events).await;
     }
-    store.record_enforced(1, 2, ENFORCED).await.unwrap();
-    store.record_enforced(4, 6, OTHER).await.unwrap();
+    record(store.as_ref(), 1, 2, ENFORCED).await;
+    record(store.as_ref(), 4, 6, OTHER).await;
     let expected =
         [(1, Some(ENFORCED)), (2, Some(ENFORCED)), (3, None), (4, Some(OTHER)), (5, Some(OTHER))];
     let expected = [&expected[..], &[(6, Some(OTHER)), (7, None)]].concat();
@@ -59,11 +59,11 @@ pub async fn what_was_enforced_is_told_with_every_event_of_the_change(bench: &Be
 pub async fn only_the_first_word_on_a_change_is_kept(bench: &Bench) {
     let store = bench.open().await;
     change(store.as_ref(), 2).await;
-    store.record_enforced(1, 2, ENFORCED).await.unwrap();
-    store.record_enforced(1, 2, OTHER).await.unwrap();
+    record(store.as_ref(), 1, 2, ENFORCED).await;
+    record(store.as_ref(), 1, 2, OTHER).await;
     assert_eq!(store.enforced(1).await.unwrap(), Some(ENFORCED));
     // Of what is not in the log nothing is kept, whatever takes that place later.
-    store.record_enforced(3, 3, OTHER).await.unwrap();
+    record(store.as_ref(), 3, 3, OTHER).await;
     change(store.as_ref(), 1).await;
     assert_eq!(store.enforced(3).await.unwrap(), None);
 }
@@ -75,7 +75,7 @@ pub async fn a_record_is_kept_with_an_event_of_a_grant(bench: &Bench) {
     let grant = grant_of(&store.events_after(0, 1).await.unwrap()[0]);
     change.append(revoked(&grant, change.now())).await.unwrap();
     change.commit().await.unwrap();
-    store.record_enforced(2, 2, ENFORCED).await.unwrap();
+    record(store.as_ref(), 2, 2, ENFORCED).await;
     let mut query = all_events("acme");
     query.grant_id = Some(grant.id());
     query.limit = 1;
@@ -87,7 +87,7 @@ pub async fn a_record_is_kept_with_an_event_of_a_grant(bench: &Bench) {
 pub async fn records_can_be_neither_changed_nor_deleted(bench: &Bench) {
     let store = bench.open().await;
     change(store.as_ref(), 1).await;
-    store.record_enforced(1, 1, ENFORCED).await.unwrap();
+    record(store.as_ref(), 1, 1, ENFORCED).await;
     for sql in ["UPDATE enforcements SET elapsed = 0", "DELETE FROM enforcements"] {
         let complaint = bench.sql(sql).await.expect_err(sql).to_string();
         assert!(complaint.contains("history is permanent"), "{sql}: {complaint}");
@@ -106,7 +106,7 @@ pub async fn records_can_be_neither_changed_nor_deleted(bench: &Bench) {
 pub async fn the_roll_and_the_records_are_there_after_reopening(bench: &Bench) {
     let store = bench.open().await;
     change(store.as_ref(), 1).await;
-    store.record_enforced(1, 1, ENFORCED).await.unwrap();
+    record(store.as_ref(), 1, 1, ENFORCED).await;
     let id = crate::roll::registered(store.as_ref()).await;
     let head = store.head().await.unwrap();
     store.renew(id, 0, Some(head)).await.unwrap().unwrap();

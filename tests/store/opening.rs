@@ -14,7 +14,7 @@ use support_access::{
 use crate::{
     bench::Bench,
     postgres::Cluster,
-    words::{ENFORCED, all_events, make_grant, member, new_node},
+    words::{ENFORCED, all_events, make_grant, member, new_node, record},
 };
 
 /// The sentence, after checks of what every such sentence must be.
@@ -298,7 +298,7 @@ async fn is_brought_to_this_version(bench: &Bench) {
     assert_eq!(store.begin().await.unwrap().max_staleness(), Duration::ZERO);
     assert_eq!(store.roll().await.unwrap().members, []);
     store.register(&member(new_node())).await.unwrap();
-    store.record_enforced(1, 1, ENFORCED).await.unwrap();
+    record(store.as_ref(), 1, 1, ENFORCED).await;
     assert_eq!(make_grant(store.as_ref(), "acme", "support").await.revision, 2);
     store.close().await;
     let again = bench.open().await;

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use support_access::store::{Hint, Hints, Store, StoreError};
+use support_access::{
+    domain::Time,
+    store::{Hint, Hints, Store, StoreError},
+};
 use tokio::time::{Instant, timeout};
 
 use crate::{
@@ -26,7 +29,7 @@ async fn nothing_answers(store: &dyn Store) {
         is_unavailable(store.report(id, &[])),
         is_unavailable(store.roll()),
         is_unavailable(store.strike_off(id, 0)),
-        is_unavailable(store.record_enforced(1, 1, ENFORCED)),
+        is_unavailable(store.record_enforced(1, 1, Time::UNIX_EPOCH, ENFORCED)),
         is_unavailable(store.enforced(1)),
         is_unavailable(async { store.listen().await.map(drop) }),
     );

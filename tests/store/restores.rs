@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::{
     roll::{registered, row},
-    words::{ENFORCED, ack, begin, make_grant},
+    words::{ENFORCED, ack, begin, make_grant, record},
 };
 
 fn store() -> (Arc<ManualClock>, MemoryStore) {
@@ -35,7 +35,7 @@ async fn what_was_lost_is_no_longer_held_though_its_place_is_taken() {
     let late = registered(&store).await;
     store.renew(id, 0, Some(lost)).await.unwrap().unwrap();
     assert!(store.acknowledge(id, lost, ack(2)).await.unwrap());
-    store.record_enforced(2, 2, ENFORCED).await.unwrap();
+    record(&store, 2, 2, ENFORCED).await;
 
     store.restore(backup);
     assert_eq!(store.head().await.unwrap(), kept);
@@ -47,7 +47,8 @@ async fn what_was_lost_is_no_longer_held_though_its_place_is_taken() {
     assert!(!store.acknowledge(id, lost, ack(2)).await.unwrap(), "that is another event 2");
     let renewal = store.renew(id, 0, Some(lost)).await.unwrap().unwrap();
     assert_eq!((renewal.head, renewal.is_held), (other, false));
-    assert_eq!(store.enforced(2).await.unwrap(), None);
+    store.record_enforced(2, 2, lost.time.unwrap(), ENFORCED).await.unwrap();
+    assert_eq!(store.enforced(2).await.unwrap(), None, "that is of another event 2");
     for (held, revision) in [(kept, 1), (other, 2)] {
         assert!(store.renew(id, 0, Some(held)).await.unwrap().unwrap().is_held);
         assert!(store.acknowledge(id, held, ack(revision)).await.unwrap());

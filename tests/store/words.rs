@@ -144,3 +144,10 @@ pub async fn make_grant(store: &dyn Store, tenant_id: &str, group_id: &str) -> G
     change.commit().await.unwrap();
     grant_of(&event)
 }
+
+/// Records that a change is enforced which is in the log now.
+pub async fn record(store: &dyn Store, first: Revision, last: Revision, enforced: Enforced) {
+    let event = store.events_after(last - 1, 1).await.unwrap().into_iter().next();
+    let time = event.map_or(Time::UNIX_EPOCH, |event| event.time);
+    store.record_enforced(first, last, time, enforced).await.unwrap();
+}

@@ -137,7 +137,7 @@ pub(super) async fn late_event(stage: Stage) {
         }
         // The hint takes 5 ms, and the question 5 more.
         sleep(Duration::from_millis(9)).await;
-        stage.weather(0, Weather { delay: (1_900, 1_900), ..Weather::FINE });
+        stage.weather(0, Weather { delay: (1_900, 1_900), outlives: true, ..Weather::FINE });
         sleep(Duration::from_millis(2)).await;
         stage.weather(0, Weather::FINE);
     };

@@ -121,8 +121,14 @@ impl Content {
         ack.revision <= held.revision && self.holds(held) && self.roll.acknowledge(node_id, ack)
     }
 
-    pub(super) fn record_enforced(&mut self, first: Revision, last: Revision, enforced: Enforced) {
-        if last <= self.state.head() {
+    pub(super) fn record_enforced(
+        &mut self,
+        first: Revision,
+        last: Revision,
+        time: Time,
+        enforced: Enforced,
+    ) {
+        if self.holds(Position { epoch: self.epoch, revision: last, time: Some(time) }) {
             self.roll.record_enforced(first, last, enforced);
         }
     }

@@ -8,7 +8,7 @@
 //!   node that registers after it will hear of it with its first renewal.
 
 use crate::{
-    domain::{Ack, Enforced, NodeId, NodeInfo, Position, Revision},
+    domain::{Ack, Enforced, NodeId, NodeInfo, Position, Revision, Time},
     store::{
         Hint, NewMember, Renewal, Roll, StoreError,
         sql::{
@@ -98,9 +98,10 @@ impl<DB: Backend> SqlStore<DB> {
         &self,
         first: Revision,
         last: Revision,
+        time: Time,
         enforced: Enforced,
     ) -> Result<(), StoreError> {
-        self.keep_written(roll::insert_enforced(first, last, enforced)).await.map(drop)
+        self.keep_written(roll::insert_enforced(first, last, time, enforced)).await.map(drop)
     }
 
     pub(super) async fn read_enforced(

@@ -128,11 +128,12 @@ pub(in crate::store) fn delete_member(node_id: NodeId, seq: i64) -> Statement {
 pub(in crate::store) fn insert_enforced(
     first: Revision,
     last: Revision,
+    time: Time,
     enforced: Enforced,
 ) -> Statement {
     let sql = "INSERT INTO enforcements \
                (last_revision, first_revision, elapsed, nodes_acknowledged, nodes_lapsed) \
-               SELECT revision, $2, $3, $4, $5 FROM events WHERE revision = $1 \
+               SELECT revision, $2, $3, $4, $5 FROM events WHERE revision = $1 AND time = $6 \
                ON CONFLICT (last_revision) DO NOTHING";
     let values = vec![
         last.into(),
@@ -140,6 +141,7 @@ pub(in crate::store) fn insert_enforced(
         enforced.elapsed.into(),
         i64::from(enforced.nodes_acknowledged).into(),
         i64::from(enforced.nodes_lapsed).into(),
+        time.into(),
     ];
     Statement::new(sql, values)
 }
