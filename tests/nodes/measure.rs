@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use sqlx::{Connection, PgConnection};
+use support_access::api::proto::v1::EnforcementState;
 
 use crate::{
-    fleet::{Fleet, IN_TIME, sidecar},
+    fleet::{Fleet, sidecar},
     history::log,
     load::Load,
     postgres::Cluster,
@@ -53,8 +54,8 @@ pub async fn measure(plan: Plan) -> Figures {
         let grant = fleet.granted(replica, &tenants[replica]).await;
         figures.commit.push(commit(&mut bare, "UPDATE bare SET number = number + 1").await);
         let revoked = fleet.revoke(replica, &grant).await.unwrap();
-        revoked.assert_in_time();
         let enforcement = revoked.enforcement;
+        assert_eq!(enforcement.state(), EnforcementState::Complete, "{revoked:?}");
         assert_eq!(enforcement.nodes_acknowledged, fleet.count(), "{revoked:?}");
         assert_eq!(enforcement.nodes_lapsed, 0, "{revoked:?}");
         figures.elapsed.push(revoked.elapsed());
@@ -129,6 +130,5 @@ impl Figures {
             });
             println!("{name:32}{p50:>10.2}{p99:>10.2}{most:>10.2}");
         }
-        assert!(self.elapsed.iter().all(|elapsed| *elapsed <= IN_TIME));
     }
 }

@@ -1,13 +1,20 @@
 //! Nodes that fall silent: paused, cut off or killed. A revocation waits for them no longer than the product promises, does not
 //! wait for them again, and they let nobody in by it when they come back.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::future::join_all;
-use support_access::api::proto::v1::Grant;
+use prost_types::FieldMask;
+use support_access::api::proto::v1::{
+    ExtendAccessRequest, Grant, RevokeAllAccessRequest, SupportPolicy, UpdateSupportPolicyRequest,
+    extend_access_request::End,
+};
 
 use crate::{
-    fleet::{FAST, Fleet, Node, grant, replica, sidecar},
+    fleet::{FAST, Fleet, Node, Revoked, grant, replica, sidecar},
     history::{Verdict, log},
     load::Load,
     postgres::Cluster,
@@ -232,6 +239,52 @@ async fn a_database_that_is_paused_while_a_revocation_waits() {
             scene.cluster.resume();
         })
         .await;
+    scene.end().await;
+}
+
+/// Whatever else ends or narrows access waits in the same way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sidecar_that_is_paused_while_access_is_narrowed() {
+    let scene = Scene::begin().await;
+    let sidecar = &scene.fleet.sidecars[0];
+    let (tenant_id, grant_id) = (TENANTS[1].to_owned(), scene.doomed.grant_id.clone());
+    let mut admin = scene.fleet.admin(1);
+    let hour = prost_types::Duration { seconds: 3_600, nanos: 0 };
+    for change in 0..3 {
+        sidecar.server.pause();
+        let (began, tenant_id) = (Instant::now(), tenant_id.clone());
+        let enforcement = match change {
+            0 => {
+                let (grant_id, end) = (grant_id.clone(), Some(End::Duration(hour)));
+                let request =
+                    ExtendAccessRequest { tenant_id, grant_id, end, ..Default::default() };
+                admin.extend_access(request).await.unwrap().into_inner().enforcement
+            }
+            1 => {
+                let support_policy =
+                    Some(SupportPolicy { ticket_required: true, ..Default::default() });
+                let update_mask = Some(FieldMask { paths: vec!["ticket_required".into()] });
+                let request = UpdateSupportPolicyRequest {
+                    tenant_id,
+                    support_policy,
+                    update_mask,
+                    ..Default::default()
+                };
+                admin.update_support_policy(request).await.unwrap().into_inner().enforcement
+            }
+            _ => {
+                let request = RevokeAllAccessRequest { tenant_id, ..Default::default() };
+                admin.revoke_all_access(request).await.unwrap().into_inner().enforcement
+            }
+        };
+        let narrowed = Revoked { enforcement: enforcement.unwrap(), took: began.elapsed() };
+        println!("change {change}: {narrowed:?}");
+        narrowed.assert_in_time();
+        assert!(narrowed.enforcement.nodes_lapsed > 0, "somebody was waited for: {narrowed:?}");
+        sidecar.server.resume();
+        scene.all_is_well().await;
+    }
+    scene.fleet.nobody_is_let_in(&scene.doomed).await;
     scene.end().await;
 }
 
