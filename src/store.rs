@@ -171,8 +171,6 @@ pub struct Member {
     pub ack: Ack,
     /// How long ago it renewed, by the database's clock.
     pub renewed_ago: Duration,
-    /// Those it feeds, as it last reported.
-    pub followers: Vec<NodeInfo>,
 }
 
 /// What somebody who listens may have missed.
@@ -275,6 +273,9 @@ pub trait Store: Debug + Send + Sync {
 
     /// Writes into the node's row who it feeds, for people.
     async fn report(&self, node_id: NodeId, followers: &[NodeInfo]) -> Result<(), StoreError>;
+
+    /// Whom each node feeds, as it last reported: all that are on the roll.
+    async fn reports(&self) -> Result<Vec<(NodeId, Vec<NodeInfo>)>, StoreError>;
 
     /// The roll of check nodes as it is committed, read on the primary.
     async fn roll(&self) -> Result<Roll, StoreError>;

@@ -49,8 +49,8 @@ pub enum Reach {
 /// The roll of check nodes as one replica sees it, time after time.
 #[derive(Debug, Default)]
 pub struct RollWatch {
-    /// When the last roll was asked for.
-    asked_at: Option<BootTime>,
+    /// When the last roll was asked for, and the end of the log that came with it.
+    read: Option<(BootTime, Revision)>,
     members: BTreeMap<NodeId, Seen>,
     /// Nodes that were struck off lately: when, and how many nodes that was. Only to be told of.
     struck_off: BTreeMap<NodeId, (BootTime, u32)>,
@@ -85,7 +85,7 @@ impl RollWatch {
         });
         self.members = members.collect();
         self.struck_off.retain(|_, (at, _)| now < *at + patience * REMEMBERED);
-        self.asked_at = Some(asked_at);
+        self.read = Some((asked_at, roll.head.revision));
         let silent = self.members.iter().filter(|(_, seen)| now >= seen.since + patience);
         silent.map(|(&node_id, seen)| Silent { node_id, seq: seen.seq }).collect()
     }
@@ -99,12 +99,13 @@ impl RollWatch {
 
     /// Whether no other node than `own` was in the roll when it was last read.
     pub fn is_only(&self, own: NodeId) -> bool {
-        self.asked_at.is_some() && self.members.keys().all(|node_id| *node_id == own)
+        self.read.is_some() && self.members.keys().all(|node_id| *node_id == own)
     }
 
     /// How far `commit` has reached, where the node `own` says itself what it acknowledges.
     pub fn reach(&self, commit: &Commit, own: NodeId, own_ack: Ack, now: BootTime) -> Reach {
-        let is_recent = self.asked_at.is_some_and(|asked_at| asked_at >= commit.at)
+        // A roll without the commit is another database's: an old primary's, that nobody has told.
+        let is_recent = self.read.is_some_and(|(at, head)| at >= commit.at && head >= commit.last)
             || is_broken(Rule::RollAfterCommit);
         let (mut acknowledged, mut lapsed, mut missing) = (0, 0, 0);
         let is_silent = |seen: &Seen| now >= seen.since + lengthened(commit.max_staleness);

@@ -19,13 +19,12 @@ use crate::{
     },
 };
 
+mod allowance;
 mod end;
 
+use allowance::Allowance;
 pub use end::FeedEnd;
 
-/// How many messages a follower may send at once, and how many a second.
-const MESSAGES_BURST: u32 = 1_000;
-const MESSAGES_PER_SECOND: u32 = 1_000;
 /// The most pings that wait for their pong. Of more, the oldest would prove the least, and is not answered.
 const PINGS_MAX: usize = 32;
 /// The most bytes of changes in one message, estimated; more only if one change alone is more.
@@ -40,9 +39,7 @@ pub struct Feeding {
     pings: VecDeque<i64>,
     last_ping: i64,
     last_ack: Revision,
-    /// What may still be sent by the follower before it talks too much.
-    allowance: u32,
-    allowance_at: BootTime,
+    allowance: Allowance,
 }
 
 #[derive(Debug)]
@@ -51,8 +48,8 @@ enum Stage {
     New,
     /// The welcome is to be sent.
     Greeting(Hello),
-    /// This node holds nothing yet, or the follower holds what this node does not know: that may be news, or another history. A
-    /// proof that was asked for after `since` tells.
+    /// This node holds nothing yet; or the follower holds something, and it is not known which of the two is behind, or holds what
+    /// is not in the log any more. A proof that was asked for after `since` tells.
     Waiting { follower: Follower, held: Option<Position>, since: BootTime },
     /// A snapshot is being sent.
     Snapshot { follower: Follower, parts: Box<Parts>, position: Position, has_begun: bool },
@@ -73,21 +70,20 @@ struct Follower {
 impl Feeding {
     /// A stream on which nothing was said.
     pub fn new(node: Arc<CheckNode>) -> Self {
-        let allowance_at = node.boot_time();
+        let allowance = Allowance::begin(node.boot_time());
         Self {
             node,
             stage: Stage::New,
             pings: VecDeque::new(),
             last_ping: 0,
             last_ack: 0,
-            allowance: MESSAGES_BURST,
-            allowance_at,
+            allowance,
         }
     }
 
     /// What the follower says.
     pub fn receive(&mut self, up: Up) -> Result<(), FeedEnd> {
-        self.count_message()?;
+        self.allowance.take_one(self.node.boot_time())?;
         let Some(follower) = self.follower() else { return self.receive_first(up) };
         let Follower { node_id, stream, .. } = follower;
         let now = self.node.boot_time();
@@ -243,15 +239,20 @@ impl Feeding {
             let Some((position, feed)) = snapshot.position().zip(moment.feed) else {
                 return Stage::Waiting { follower, held, since };
             };
-            let is_unknown =
-                |held: &Position| held.epoch != position.epoch || held.revision > position.revision;
+            // What this node holds beyond what the follower does may have been lost since, and the follower may have a proof of
+            // the log that there is now: it must not be told until this node has one, too.
             let is_proven = moment.view.proof.is_some_and(|proof| proof.as_of >= since);
+            let is_early = |held: &Position| {
+                let is_known = held.epoch == position.epoch && held.revision <= position.revision;
+                let is_trusted = is_known && is_broken(Rule::GoOnWhenProven);
+                !is_proven && !is_trusted
+            };
             match held {
+                Some(held) if is_early(&held) => {
+                    Stage::Waiting { follower, held: Some(held), since }
+                }
                 Some(held) if feed.continues(&held) => {
                     Stage::Changes { follower, sent: held.revision }
-                }
-                Some(unknown) if is_unknown(&unknown) && !is_proven => {
-                    Stage::Waiting { follower, held, since }
                 }
                 _ => {
                     let parts = Box::new(snapshot.clone().into_parts());
@@ -325,18 +326,6 @@ impl Feeding {
             Stage::Changes { sent, .. } => Some(*sent),
             _ => None,
         }
-    }
-
-    fn count_message(&mut self) -> Result<(), FeedEnd> {
-        let now = self.node.boot_time();
-        let earned = now.since(self.allowance_at) * MESSAGES_PER_SECOND;
-        let earned = u32::try_from(earned.as_secs()).unwrap_or(u32::MAX);
-        if earned > 0 {
-            self.allowance = self.allowance.saturating_add(earned).min(MESSAGES_BURST);
-            self.allowance_at = now;
-        }
-        self.allowance = self.allowance.checked_sub(1).ok_or(FeedEnd::Flood)?;
-        Ok(())
     }
 }
 

@@ -66,6 +66,8 @@ pub enum Rule {
     OneHistoryPerStream,
     /// A follower goes on only from an event that the node that feeds it has, too.
     SameEvent,
+    /// A follower goes on when the node that feeds it has proven, since the follower came, that it holds the log that there is.
+    GoOnWhenProven,
     /// Acknowledgements of another history are forgotten.
     ForgetOldAcks,
     /// Checks are decided at the database's time, not the node's own.
@@ -78,7 +80,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::StampOfSending,
         Self::RowBeforeProof,
         Self::NoProofWithoutRow,
@@ -108,6 +110,7 @@ impl Rule {
         Self::NoticeOtherHistory,
         Self::OneHistoryPerStream,
         Self::SameEvent,
+        Self::GoOnWhenProven,
         Self::ForgetOldAcks,
         Self::DatabaseTime,
         Self::RememberNoOldTime,

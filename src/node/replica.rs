@@ -82,10 +82,10 @@ impl Replica {
     pub async fn join(&self) -> Result<(), StoreError> {
         if is_broken(Rule::RowBeforeProof) {
             self.load().await?;
-            let (seq, held) = (self.node.ask(), self.node.held());
-            let read = mutants::renew_without_row(self.store.as_ref(), held).await?;
+            let question = self.question();
+            let read = mutants::renew_without_row(self.store.as_ref(), question.held).await?;
             if let Some(read) = read {
-                self.take(seq, held, read);
+                self.take(question, read);
             }
             return Ok(());
         }
@@ -209,26 +209,33 @@ impl Replica {
 
     /// Asks the database for a proof.
     pub async fn prove_once(&self) -> Result<(), StoreError> {
-        let held = self.node.held();
-        let seq = self.node.ask();
+        let question = self.question();
         // Never the same again, also if the database was restored meanwhile: who watches the row sees that it has moved.
         let row_seq = if is_broken(Rule::RowSeqOnce) { 0 } else { self.node.boot_time().0 };
-        let mut renewal = self.store.renew(self.member.node_id, row_seq, held).await?;
+        let mut renewal = self.store.renew(self.member.node_id, row_seq, question.held).await?;
         if renewal.is_none() && is_broken(Rule::NoProofWithoutRow) {
-            renewal = mutants::renew_without_row(self.store.as_ref(), held).await?;
+            renewal = mutants::renew_without_row(self.store.as_ref(), question.held).await?;
         }
         let Some(renewal) = renewal else {
             info!("this node was struck off the roll of check nodes, and registers anew");
             return self.register().await;
         };
-        self.take(seq, held, renewal);
+        self.take(question, renewal);
         Ok(())
     }
 
-    /// What the database has said to a node that held this when it asked.
-    fn take(&self, seq: i64, held: Option<Position>, renewal: Renewal) {
+    fn question(&self) -> Question {
+        let (generation, held) = (self.node.generation(), self.node.held());
+        Question { seq: self.node.ask(), generation, held }
+    }
+
+    /// What the database has answered.
+    fn take(&self, question: Question, renewal: Renewal) {
+        let Question { seq, generation, held } = question;
         let Renewal { head, is_held, now } = renewal;
-        if held.is_some() && !is_held && !self.node.is_disowned() {
+        // What has been loaded meanwhile is not what it speaks of.
+        let is_meant = held.is_some() && generation == self.node.generation();
+        if is_meant && !is_held && !self.node.is_disowned() {
             warn!("what this node holds is not in the database's log");
             self.node.disown();
         } else if is_held {
@@ -337,6 +344,14 @@ impl Replica {
             // A renewal that was under way when this node was stopped has moved the row.
         }
     }
+}
+
+/// What the database is asked, by a node that holds this.
+#[derive(Debug, Clone, Copy)]
+struct Question {
+    seq: i64,
+    generation: u64,
+    held: Option<Position>,
 }
 
 /// Says once that something does not work, and once that it works again.

@@ -30,7 +30,7 @@ pub(super) struct Aimed {
 type Played = (Arc<World>, BoxFuture<'static, ()>);
 
 /// All of them.
-pub(super) const ALL: [Aimed; 17] = [
+pub(super) const ALL: [Aimed; 18] = [
     Aimed {
         name: "the holder's clock is slow, the waiter's fast",
         at: &[Rule::RateMargin, Rule::ShorterLease, Rule::LongerWait],
@@ -90,6 +90,11 @@ pub(super) const ALL: [Aimed; 17] = [
         name: "the last commits are lost all of a sudden",
         at: &[Rule::ForgetOldAcks],
         play: |seed| Box::pin(begin(seed, scenes::two_upstreams(), scenes::lost_commits)),
+    },
+    Aimed {
+        name: "a follower comes to a node that has not heard of the older log",
+        at: &[Rule::GoOnWhenProven],
+        play: |seed| Box::pin(begin(seed, scenes::two_upstreams(), scenes::late_upstream)),
     },
     Aimed {
         name: "a follower has a new stream",

@@ -34,6 +34,8 @@ pub(super) struct Database {
     pub(super) judge: Arc<Judge>,
     pub(super) tasks: TaskTracker,
     rows: Mutex<BTreeMap<NodeId, RowLock>>,
+    /// How often each node's row was made.
+    births: Mutex<BTreeMap<NodeId, u64>>,
     listeners: Mutex<Vec<mpsc::UnboundedSender<Hint>>>,
     status: Mutex<Status>,
 }
@@ -64,6 +66,7 @@ impl Database {
             judge,
             tasks: TaskTracker::new(),
             rows: Mutex::default(),
+            births: Mutex::default(),
             listeners: Mutex::default(),
             status: Mutex::default(),
         })
@@ -137,12 +140,16 @@ impl Session {
 
     pub(super) async fn register(&self, member: &NewMember) -> Result<(), StoreError> {
         let _row = self.lock_row(member.node_id).await?;
+        if self.row(member.node_id).await?.is_none() {
+            *self.database.births.lock().entry(member.node_id).or_default() += 1;
+        }
         self.database.store.register(member).await?;
         self.database.tell(Hint::Roll);
         Ok(())
     }
 
-    /// In two phases: the row is locked and the head read at one time, and the commit comes later.
+    /// In two phases: the row and the head are read at one time, and the commit comes later. It is for that very row: one that was
+    /// made meanwhile is not seen.
     pub(super) async fn renew(
         &self,
         node_id: NodeId,
@@ -151,6 +158,7 @@ impl Session {
         line: &Line,
     ) -> Result<Option<Renewal>, StoreError> {
         let store = &self.database.store;
+        let row = self.row(node_id).await?;
         let read = Renewal {
             head: store.head().await?,
             is_held: self.holds(held).await?,
@@ -162,7 +170,17 @@ impl Session {
             sleep(gap).await;
             self.check()?;
         }
+        if row.is_none() || row != self.row(node_id).await? {
+            return Ok(None);
+        }
         Ok(store.renew(node_id, seq, held).await?.map(|_| read))
+    }
+
+    /// Which row a node has, if it has one.
+    async fn row(&self, node_id: NodeId) -> Result<Option<u64>, StoreError> {
+        let members = self.database.store.roll().await?.members;
+        let is_there = members.iter().any(|member| member.node_id == node_id);
+        Ok(is_there.then(|| self.database.births.lock().get(&node_id).copied().unwrap_or(0)))
     }
 
     async fn holds(&self, held: Option<Position>) -> Result<bool, StoreError> {

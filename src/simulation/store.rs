@@ -189,6 +189,10 @@ impl Store for FaultyStore {
         self.ask(move |session| async move { session.report(node_id, &followers).await }).await
     }
 
+    async fn reports(&self) -> Result<Vec<(NodeId, Vec<NodeInfo>)>, StoreError> {
+        self.ask(|session| async move { session.database.store.reports().await }).await
+    }
+
     async fn roll(&self) -> Result<Roll, StoreError> {
         self.ask(|session| async move { session.database.store.roll().await }).await
     }

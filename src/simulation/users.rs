@@ -90,7 +90,10 @@ impl Users {
 
     /// A grant that is still in force, as far as the log says.
     pub(super) fn any_live(&self) -> Option<(Subject, Terms)> {
-        let live: Vec<_> = self.world.judge.grants().into_iter().filter(|it| it.2).collect();
+        let grants = self.world.judge.grants().into_iter();
+        let mut live: Vec<_> = grants.filter(|(.., is_live)| *is_live).collect();
+        // Their ids are random, and not from the seed.
+        live.sort_by(|(one, ..), (other, ..)| one.cmp(other));
         self.world.random.pick(&live).map(|(subject, terms, _)| (subject.clone(), terms.clone()))
     }
 

@@ -225,6 +225,10 @@ impl Store for MemoryStore {
         self.database.write(|content| content.roll.report(node_id, followers))
     }
 
+    async fn reports(&self) -> Result<Vec<(NodeId, Vec<NodeInfo>)>, StoreError> {
+        Ok(self.database.content()?.roll.reports())
+    }
+
     async fn roll(&self) -> Result<Roll, StoreError> {
         Ok(self.database.content()?.roll_at(self.clock.now()))
     }

@@ -3,7 +3,10 @@
 //! Nothing here waits for ever: the server is told to give up on a lock, a statement or an idle transaction, and whoever
 //! waits for a server that has fallen silent gives up by itself.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicI64},
+    time::Duration,
+};
 
 use futures::{StreamExt, TryFutureExt, future::BoxFuture, stream::BoxStream};
 use parking_lot::Mutex;
@@ -165,8 +168,8 @@ pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Sto
     prepare(&options).await?;
     let writers = pool(WRITERS).connect_lazy_with(options.clone());
     let readers = pool(READERS).connect_lazy_with(options.clone());
-    let roll = pool(ROLL).connect_lazy_with(options.clone());
-    let watchers = pool(WATCHERS).connect_lazy_with(options.clone());
+    let roll = plain_pool(ROLL).connect_lazy_with(options.clone());
+    let watchers = plain_pool(WATCHERS).connect_lazy_with(options.clone());
     for pool in [&writers, &readers, &roll, &watchers] {
         connect(pool).await.map_err(|error| refusal(&options, &error))?;
     }
@@ -176,6 +179,7 @@ pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Sto
         readers,
         roll_writers: roll.clone(),
         roll_readers: watchers,
+        told_head: AtomicI64::new(0),
         messenger,
         clock,
         lock: Mutex::new(None),
@@ -191,7 +195,14 @@ async fn connect(pool: &PgPool) -> Result<(), sqlx::Error> {
     pool.acquire().await.map(drop)
 }
 
+/// For transactions.
 fn pool(max: u32) -> PgPoolOptions {
+    // Sends the ROLLBACK of a change that was dropped.
+    plain_pool(max).after_release(|connection, _| Box::pin(ping(connection)))
+}
+
+/// For statements that are transactions of their own.
+fn plain_pool(max: u32) -> PgPoolOptions {
     PgPoolOptions::new()
         .max_connections(max)
         .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -205,8 +216,6 @@ fn pool(max: u32) -> PgPoolOptions {
                 if meta.idle_for > PING_TIMEOUT { ping(connection).await } else { Ok(true) }
             })
         })
-        // Sends the ROLLBACK of a change that was dropped.
-        .after_release(|connection, _| Box::pin(ping(connection)))
 }
 
 async fn ping(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {

@@ -1,7 +1,16 @@
 //! The store in a database, whichever of the two: [`sqlite`](super::sqlite) and [`postgres`](super::postgres) open it and
 //! say what differs; what is asked, in what order and what it means is here, once.
 
-use std::{error::Error, fmt, fs::File, future::Future, sync::Arc};
+use std::{
+    error::Error,
+    fmt,
+    fs::File,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+};
 
 use async_trait::async_trait;
 use futures::{future::BoxFuture, stream::BoxStream};
@@ -89,6 +98,9 @@ pub(super) struct SqlStore<DB: Backend> {
     pub(super) roll_writers: Pool<DB>,
     /// For reading the roll, and the log as it grows. Where it can be, apart from what callers read.
     pub(super) roll_readers: Pool<DB>,
+    /// The end of the log, as the last renewal told. Who reads of less is connected to a database that is not the one that counts
+    /// any more, as after a failover that has left the old one running.
+    pub(super) told_head: AtomicI64,
     /// Brings hints.
     pub(super) messenger: Arc<dyn Messenger>,
     /// Tells the time where the database has no clock.
@@ -187,8 +199,11 @@ impl<DB: Backend> Store for SqlStore<DB> {
         visit: &mut (dyn FnMut(TenantId, Terms, Held) + Send),
     ) -> Result<Position, StoreError> {
         let begin = Lease::begin(&self.readers, DB::DIALECT.begin_snapshot);
+        let told = self.told_head.load(Ordering::Relaxed);
         let mut lease = within_patience(begin).await?;
-        Self::read_load(&mut lease, visit).await
+        let position = Self::read_load(&mut lease, visit).await?;
+        lease.must_know(told, position.revision)?;
+        Ok(position)
     }
 
     async fn events_after(
@@ -197,8 +212,19 @@ impl<DB: Backend> Store for SqlStore<DB> {
         limit: usize,
     ) -> Result<Vec<Event>, StoreError> {
         let ask = read::events_after(revision, limit);
-        let rows = async { Lease::take(&self.roll_readers).await?.all::<EventRow>(ask).await };
-        within_patience(rows).await?.into_iter().map(EventRow::into_words).collect()
+        let told = self.told_head.load(Ordering::Relaxed);
+        within_patience(async {
+            let mut lease = Lease::take(&self.roll_readers).await?;
+            let rows: Vec<EventRow> = lease.all(ask).await?;
+            let events = rows.into_iter().map(EventRow::into_words);
+            let events: Vec<_> = events.collect::<Result<_, _>>()?;
+            if events.len() < limit {
+                let read = events.last().map_or(revision, |event: &Event| event.revision);
+                lease.must_know(told, read)?;
+            }
+            Ok(events)
+        })
+        .await
     }
 
     async fn grant(
@@ -257,6 +283,10 @@ impl<DB: Backend> Store for SqlStore<DB> {
 
     async fn report(&self, node_id: NodeId, followers: &[NodeInfo]) -> Result<(), StoreError> {
         self.write_report(node_id, followers).await
+    }
+
+    async fn reports(&self) -> Result<Vec<(NodeId, Vec<NodeInfo>)>, StoreError> {
+        self.read_reports().await
     }
 
     async fn roll(&self) -> Result<Roll, StoreError> {

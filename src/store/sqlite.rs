@@ -7,7 +7,7 @@ use std::{
     fs::{self, File, TryLockError},
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicI64},
 };
 
 use futures::{StreamExt, TryFutureExt, future::BoxFuture, stream::BoxStream};
@@ -115,6 +115,7 @@ pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Sto
         roll_readers: readers.clone(),
         writers,
         readers,
+        told_head: AtomicI64::new(0),
         messenger: Arc::new(Bell::default()),
         clock,
         lock: Mutex::new(Some(lock)),

@@ -23,13 +23,12 @@ impl Work {
     /// Every node on the roll, and those that they feed: this node's from memory, others' as they last reported.
     pub async fn check_nodes(&self) -> Result<CheckNodeList, WorkError> {
         let roll = self.store.roll().await?;
+        let reports = self.store.reports().await?;
         let own = self.own_info();
         let own_id = own.node_id;
         let others = roll.members.into_iter().filter(|member| member.node_id != own_id);
-        let others = others.flat_map(|member| {
-            let (info, followers) = info(member);
-            std::iter::once(info).chain(followers)
-        });
+        let reports = reports.into_iter().filter(|(node_id, _)| *node_id != own_id);
+        let others = others.map(info).chain(reports.flat_map(|(_, followers)| followers));
         let head = roll.head.revision.max(self.node.revision());
         let mut nodes = BTreeMap::new();
         // A sidecar that has moved is told of twice: whoever heard of it last knows best.
@@ -58,9 +57,9 @@ impl Work {
 }
 
 /// What the roll says of another replica. It renews its row and its proof at once.
-fn info(member: Member) -> (NodeInfo, Vec<NodeInfo>) {
-    let Member { node_id, version, seq: _, ack, renewed_ago, followers } = member;
-    let info = NodeInfo {
+fn info(member: Member) -> NodeInfo {
+    let Member { node_id, version, seq: _, ack, renewed_ago } = member;
+    NodeInfo {
         node_id,
         kind: NodeKind::Replica,
         version,
@@ -68,6 +67,5 @@ fn info(member: Member) -> (NodeInfo, Vec<NodeInfo>) {
         revision: ack.revision,
         proof_age: Some(renewed_ago),
         silent_for: renewed_ago,
-    };
-    (info, followers)
+    }
 }

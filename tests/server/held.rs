@@ -144,6 +144,10 @@ impl Store for HeldStore {
         self.inner.report(node_id, followers).await
     }
 
+    async fn reports(&self) -> Result<Vec<(NodeId, Vec<NodeInfo>)>, StoreError> {
+        self.inner.reports().await
+    }
+
     async fn roll(&self) -> Result<Roll, StoreError> {
         self.inner.roll().await
     }

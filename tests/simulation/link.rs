@@ -138,6 +138,10 @@ impl Store for Link {
         self.there_and_back(self.inner.report(node_id, followers)).await
     }
 
+    async fn reports(&self) -> Result<Vec<(NodeId, Vec<NodeInfo>)>, StoreError> {
+        self.there_and_back(self.inner.reports()).await
+    }
+
     async fn roll(&self) -> Result<Roll, StoreError> {
         self.there_and_back(self.inner.roll()).await
     }

@@ -282,6 +282,7 @@ pub async fn a_closed_store_is_unavailable(bench: &Bench) {
         store.renew(id, 0, None).await.map(drop),
         store.acknowledge(id, held, ack(0)).await.map(drop),
         store.report(id, &[]).await,
+        store.reports().await.map(drop),
         store.roll().await.map(drop),
         store.strike_off(id, 0).await.map(drop),
         store.record_enforced(1, 1, Time::UNIX_EPOCH, ENFORCED).await,

@@ -9,10 +9,14 @@
     clippy::print_stdout,
     reason = "this is a test, though most of it is in functions that are not marked so"
 )]
+#![allow(clippy::disallowed_methods, reason = "tasks of a test end with its runtime")]
 
 #[path = "../common/postgres.rs"]
 #[allow(dead_code, reason = "other test binaries use the rest")]
 mod postgres;
+#[path = "../common/proxy.rs"]
+#[allow(dead_code, reason = "other test binaries use the rest")]
+mod proxy;
 
 mod bench;
 mod changes;

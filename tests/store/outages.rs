@@ -9,7 +9,10 @@ use support_access::{
 use tokio::time::{Instant, timeout};
 
 use crate::{
+    bench::Bench,
     faults::{BOUND, is_unavailable, own_cluster, recovers},
+    postgres::Cluster,
+    proxy::{Proxy, Target},
     roll::{registered, row},
     words::{ENFORCED, ack, granted, make_grant, member, new_grant, new_node},
 };
@@ -27,6 +30,7 @@ async fn nothing_answers(store: &dyn Store) {
         is_unavailable(store.renew(id, 0, None)),
         is_unavailable(store.acknowledge(id, held, ack(0))),
         is_unavailable(store.report(id, &[])),
+        is_unavailable(store.reports()),
         is_unavailable(store.roll()),
         is_unavailable(store.strike_off(id, 0)),
         is_unavailable(store.record_enforced(1, 1, Time::UNIX_EPOCH, ENFORCED)),
@@ -128,12 +132,7 @@ async fn a_primary_that_cannot_replicate_proves_nothing() {
     let (id, other) = (registered(store.as_ref()).await, registered(store.as_ref()).await);
     let (dead, witness) = (registered(store.as_ref()).await, registered(store.as_ref()).await);
     let head = store.head().await.unwrap();
-    let replicate_to = |standby: &str| {
-        let set = format!("ALTER SYSTEM SET synchronous_standby_names = '{standby}'");
-        cluster.psql("postgres", &format!("{set}; SELECT pg_reload_conf()"));
-    };
-    replicate_to("nobody");
-    // The server takes its time to see the new setting.
+    replicate_to(&cluster, "nobody");
     let deadline = Instant::now() + BOUND;
     while timeout(Duration::from_millis(300), store.report(witness, &[])).await.is_ok() {
         assert!(Instant::now() < deadline, "it commits without a standby");
@@ -150,7 +149,7 @@ async fn a_primary_that_cannot_replicate_proves_nothing() {
         is_unavailable(change),
     );
     assert_eq!(store.head().await.unwrap(), head, "nobody sees what is not replicated");
-    replicate_to("");
+    replicate_to(&cluster, "");
     recovers(store.as_ref()).await;
     assert!(store.renew(id, 0, Some(head)).await.unwrap().unwrap().is_held);
 }
@@ -173,6 +172,69 @@ async fn a_standby_proves_nothing() {
     is_refused(async || store.listen().await.map(drop)).await;
     is_refused(async || store.begin().await.map(drop)).await;
     assert_eq!(store.head().await.unwrap(), head, "it can be read");
+}
+
+/// After a failover that has left the old primary running, connections that were opened before lead there. It can commit nothing,
+/// but it answers who only reads: with what is out of date.
+#[tokio::test]
+async fn a_primary_that_was_left_behind_is_not_read() {
+    let (old, bench) = own_cluster();
+    let before = bench.open().await;
+    let id = registered(before.as_ref()).await;
+    make_grant(before.as_ref(), "acme", "support").await;
+    let new = Cluster::begin();
+    old.stop();
+    new.stop();
+    new.replace_data(&old.copy_aside());
+    old.start();
+    new.start();
+    let proxy = Proxy::start(Target::Unix(old.socket())).await;
+    let through = format!("postgres://postgres@{}/test_0", proxy.address);
+    let store = Bench::of_url(through).open().await;
+    let renewed = store.renew(id, 0, None).await.unwrap().unwrap();
+    assert_eq!(renewed.head.revision, 1);
+    assert_eq!(store.events_after(1, 9).await.unwrap(), []);
+
+    proxy.lead_to(Target::Unix(new.socket()));
+    replicate_to(&old, "nobody");
+    let elsewhere = Bench::of_url(new.url("test_0")).open().await;
+    make_grant(elsewhere.as_ref(), "acme", "support").await;
+    let other = registered(elsewhere.as_ref()).await;
+    let deadline = Instant::now() + BOUND;
+    let head = loop {
+        assert!(Instant::now() < deadline, "it goes on to renew at the old primary");
+        let renewal = timeout(Duration::from_millis(300), store.renew(id, 0, None)).await;
+        if let Ok(Ok(Some(renewal))) = renewal
+            && renewal.head.revision == 2
+        {
+            break renewal.head;
+        }
+    };
+    // Of what can be read at the old primary, nobody is told.
+    let events = until_available(async || store.events_after(1, 9).await).await;
+    assert_eq!(events.iter().map(|event| event.revision).collect::<Vec<_>>(), [2]);
+    let roll = until_available(async || store.roll().await).await;
+    assert!(roll.members.iter().any(|member| member.node_id == other), "{roll:?}");
+    let loaded = until_available(async || store.load(&mut |_, _, _| {}).await).await;
+    assert_eq!(loaded, head);
+}
+
+/// Asks again as long as the store is not available: as many times as it may have connections.
+async fn until_available<T>(ask: impl AsyncFn() -> Result<T, StoreError>) -> T {
+    for _ in 0..16 {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(StoreError::Unavailable(_)) => {}
+            Err(broken) => panic!("{broken:?}"),
+        }
+    }
+    panic!("it does not recover")
+}
+
+/// The server takes its time to see the new setting.
+fn replicate_to(cluster: &Cluster, standby: &str) {
+    let set = format!("ALTER SYSTEM SET synchronous_standby_names = '{standby}'");
+    cluster.psql("postgres", &format!("{set}; SELECT pg_reload_conf()"));
 }
 
 /// Asks until it is the standby that refuses, and not a connection that was lost with the primary.

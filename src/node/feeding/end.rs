@@ -2,7 +2,7 @@
 
 use crate::{
     domain::Revision,
-    node::{feeding::MESSAGES_PER_SECOND, message::PROTOCOL},
+    node::{feeding::allowance::MESSAGES_PER_SECOND, message::PROTOCOL},
 };
 
 /// Why a stream was ended by the node that feeds.

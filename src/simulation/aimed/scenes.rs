@@ -209,12 +209,15 @@ pub(super) async fn narrow_way(stage: Stage) {
     let pair = stage.world.network.pair(1, 0);
     pair.down.change(|it| it.delay = (100, 100));
     stage.until(0, |process| process.node.gauges().followers == 1).await;
-    // The welcome is on its way, with the changes so far behind it. These two wait, in a row, ...
+    // So that it is told of changes.
+    stage.until_proven(0).await;
+    stage.until_proven(0).await;
+    // The way is taken. These two wait, in a row, ...
     for _ in 0..2 {
         sleep(Duration::from_millis(30)).await;
         stage.grant_many(0, 1).await;
     }
-    // ... until the welcome has come, and the follower has asked.
+    // ... while the follower asks.
     sleep(Duration::from_millis(40)).await;
     stage.complete(stage.revoke(0, &subject)).await;
     sleep(LEASE * 2).await;
@@ -252,6 +255,32 @@ pub(super) async fn lost_commits(stage: Stage) {
     database.come_up_with(backup, Aftermath::Sudden).await;
     stage.until(1, |process| process.node.revision() == 1).await;
     stage.complete(stage.revoke(1, &subject)).await;
+}
+
+/// An older log is restored, and a replica that is cut off does not know. A sidecar that follows the older log already, and has a
+/// proof, comes to it, and is told what was lost.
+pub(super) async fn late_upstream(stage: Stage) {
+    for number in 0..3 {
+        stage.start(number).await;
+    }
+    stage.grant(0, End::UntilRevoked).await;
+    let database = &stage.world.database;
+    let backup = database.store.backup().expect("the database is open");
+    let head = stage.world.judge.head();
+    stage.grant_many(0, 2).await;
+    stage.until(1, |process| process.node.revision() > head + 1).await;
+    stage.weather(1, CUT);
+    database.go_down();
+    sleep(LEASE * 12 / 10).await;
+    database.come_up_with(backup, Aftermath::Clean).await;
+    stage.until(2, |process| process.node.revision() == head).await;
+    stage.until(2, |process| process.node.sight().is_fresh()).await;
+    stage.weather_between(2, 0, CUT);
+    sleep(LEASE).await;
+    stage.weather(1, Weather::FINE);
+    stage.weather_between(2, 0, Weather::FINE);
+    sleep(LEASE * 3).await;
+    stage.expect_fresh(2);
 }
 
 /// A machine is suspended for hours. When it is awake again, a grant for another minute is in force.

@@ -83,9 +83,12 @@ impl RollBook {
             seq: row.seq,
             ack: row.ack,
             renewed_ago: between(row.renew_time, now),
-            followers: row.followers.clone(),
         };
         self.rows.iter().map(member).collect()
+    }
+
+    pub(super) fn reports(&self) -> Vec<(NodeId, Vec<NodeInfo>)> {
+        self.rows.iter().map(|(node_id, row)| (*node_id, row.followers.clone())).collect()
     }
 
     pub(super) fn record_enforced(&mut self, first: Revision, last: Revision, enforced: Enforced) {

@@ -6,9 +6,12 @@ use futures::{FutureExt, TryStreamExt};
 use sqlx::{Pool, pool::PoolConnection};
 use tokio::time::timeout;
 
-use crate::store::{
-    StoreError,
-    sql::{Answer, Backend, Statement, unavailable},
+use crate::{
+    domain::Revision,
+    store::{
+        StoreError,
+        sql::{Answer, Backend, Statement, unavailable},
+    },
 };
 
 /// How long a database that answers row by row may be silent.
@@ -93,6 +96,17 @@ impl<DB: Backend> Lease<DB> {
         let count = DB::execute(self.ask()?, ask).await.map_err(DB::store_error)?;
         self.is_sound = true;
         Ok(count)
+    }
+
+    /// If it does not know of the event that it is `told` of, nobody shall use this connection again: it had been committed before.
+    pub(super) fn must_know(&mut self, told: Revision, read: Revision) -> Result<(), StoreError> {
+        if read >= told {
+            return Ok(());
+        }
+        self.is_sound = false;
+        Err(unavailable(format!(
+            "this connection knows the log up to {read}, but it has grown to {told}: it leads to another database"
+        )))
     }
 
     pub(super) async fn commit(mut self) -> Result<(), StoreError> {

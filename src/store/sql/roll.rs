@@ -7,13 +7,15 @@
 //! - Whoever registers locks the head, as a change does: so a change knows of every node that registered before it, and every
 //!   node that registers after it will hear of it with its first renewal.
 
+use std::sync::atomic::Ordering;
+
 use crate::{
     domain::{Ack, Enforced, NodeId, NodeInfo, Position, Revision, Time},
     store::{
         Hint, NewMember, Renewal, Roll, StoreError,
         sql::{
             Backend, Lease, SqlStore, Statement,
-            rows::{self, EnforcedRow, RenewalRow, RollRow, to_json},
+            rows::{self, EnforcedRow, RenewalRow, ReportRow, RollRow, to_json},
             statements::roll,
             within_patience,
         },
@@ -52,7 +54,12 @@ impl<DB: Backend> SqlStore<DB> {
     ) -> Result<Option<Renewal>, StoreError> {
         let ask = roll::renew(&DB::DIALECT, node_id, seq, held, self.clock.now());
         let rows: Vec<RenewalRow> = self.keep(ask).await?;
-        rows.into_iter().next().map(RenewalRow::into_words).transpose()
+        let renewal = rows.into_iter().next().map(RenewalRow::into_words).transpose()?;
+        if let Some(renewal) = &renewal {
+            // Not the most that was ever told: a database may be restored.
+            self.told_head.store(renewal.head.revision, Ordering::Relaxed);
+        }
+        Ok(renewal)
     }
 
     pub(super) async fn write_ack(
@@ -80,10 +87,21 @@ impl<DB: Backend> SqlStore<DB> {
         self.keep_written(roll::report(node_id, to_json(&followers)?)).await.map(drop)
     }
 
+    pub(super) async fn read_reports(&self) -> Result<Vec<(NodeId, Vec<NodeInfo>)>, StoreError> {
+        let rows: Vec<ReportRow> = self.read(roll::reports()).await?;
+        rows.into_iter().map(ReportRow::into_words).collect()
+    }
+
     pub(super) async fn read_roll(&self) -> Result<Roll, StoreError> {
         let ask = roll::roll(&DB::DIALECT, self.clock.now());
-        let read = async { Lease::take(&self.roll_readers).await?.all::<RollRow>(ask).await };
-        rows::roll(within_patience(read).await?)
+        let told = self.told_head.load(Ordering::Relaxed);
+        within_patience(async {
+            let mut lease = Lease::take(&self.roll_readers).await?;
+            let roll = rows::roll(lease.all::<RollRow>(ask).await?)?;
+            lease.must_know(told, roll.head.revision)?;
+            Ok(roll)
+        })
+        .await
     }
 
     pub(super) async fn delete_member(

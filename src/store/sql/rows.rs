@@ -17,7 +17,7 @@ use crate::{
 mod roll;
 
 pub(in crate::store) use roll::{
-    EnforcedRow, HeadRow, ListedEventRow, RenewalRow, RollRow, roll, span,
+    EnforcedRow, HeadRow, ListedEventRow, RenewalRow, ReportRow, RollRow, roll, span,
 };
 
 /// What both databases can answer.

@@ -6,7 +6,7 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use crate::{
-    domain::{Ack, Enforced, Epoch, Event, NodeId, Position, Time},
+    domain::{Ack, Enforced, Epoch, Event, NodeId, NodeInfo, Position, Time},
     store::{
         Member, Renewal, Roll, StoreError,
         sql::{
@@ -56,7 +56,13 @@ struct MemberRow {
     nodes_lapsed: Option<i64>,
     max_staleness: Option<i64>,
     renew_time: Option<i64>,
-    report: Option<String>,
+}
+
+/// What a row of `check_node` says of others.
+#[derive(Debug, FromRow)]
+pub(in crate::store) struct ReportRow {
+    node_id: String,
+    report: String,
 }
 
 /// A row of `enforcements`; all of it is NULL if there is none.
@@ -80,6 +86,10 @@ pub(in crate::store) struct ListedEventRow {
 pub(in crate::store) fn span(column: &'static str, micros: i64) -> Result<Duration, StoreError> {
     let micros = micros.try_into().map_err(|_| strange(column, micros, None))?;
     Ok(Duration::from_micros(micros))
+}
+
+fn node_name(value: String) -> Result<NodeId, StoreError> {
+    Ok(NodeId(text("node_id", value, Uuid::parse_str)?))
 }
 
 fn count(column: &'static str, number: i64) -> Result<u32, StoreError> {
@@ -116,10 +126,9 @@ impl RenewalRow {
 
 impl MemberRow {
     fn into_words(self, node_id: String, now: i64) -> Result<Member, StoreError> {
-        let Self { version, seq, acked_revision, nodes, nodes_lapsed, renew_time, report, .. } =
-            self;
+        let Self { version, seq, acked_revision, nodes, nodes_lapsed, renew_time, .. } = self;
         Ok(Member {
-            node_id: NodeId(text("node_id", node_id, Uuid::parse_str)?),
+            node_id: node_name(node_id)?,
             version: present("version", version)?,
             seq: present("seq", seq)?,
             ack: Ack {
@@ -128,9 +137,15 @@ impl MemberRow {
                 nodes_lapsed: count("nodes_lapsed", present("nodes_lapsed", nodes_lapsed)?)?,
             },
             renewed_ago: ago(now, present("renew_time", renew_time)?),
-            // For people: what another version has written must not stop anything.
-            followers: serde_json::from_str(&present("report", report)?).unwrap_or_default(),
         })
+    }
+}
+
+impl ReportRow {
+    pub(in crate::store) fn into_words(self) -> Result<(NodeId, Vec<NodeInfo>), StoreError> {
+        // For people: what another version has written must not stop anything.
+        let followers = serde_json::from_str(&self.report).unwrap_or_default();
+        Ok((node_name(self.node_id)?, followers))
     }
 }
 

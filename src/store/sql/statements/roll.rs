@@ -104,6 +104,10 @@ pub(in crate::store) fn report(node_id: NodeId, report: String) -> Statement {
     Statement::new(sql, vec![node_id.into(), report.into()])
 }
 
+pub(in crate::store) fn reports() -> Statement {
+    Statement::new("SELECT node_id, report FROM check_node", vec![])
+}
+
 /// A row for each node, each with the head; one row, with the head alone, if there are no nodes.
 pub(in crate::store) fn roll(dialect: &Dialect, clock: Time) -> Statement {
     let mut values = Vec::new();
@@ -111,7 +115,7 @@ pub(in crate::store) fn roll(dialect: &Dialect, clock: Time) -> Statement {
     let sql = format!(
         "SELECT h.epoch, h.revision, h.time, h.max_staleness AS max_staleness_known, \
          {} AS is_standby, {now} AS clock, m.node_id, m.version, m.seq, m.acked_revision, m.nodes, \
-         m.nodes_lapsed, m.max_staleness, m.renew_time, m.report \
+         m.nodes_lapsed, m.max_staleness, m.renew_time \
          FROM head AS h LEFT JOIN check_node AS m ON TRUE",
         dialect.is_standby
     );

@@ -1,0 +1,33 @@
+//! How much a follower may say.
+
+use crate::{domain::BootTime, node::feeding::FeedEnd};
+
+/// How many messages a follower may send at once, and how many a second.
+const MESSAGES_BURST: u32 = 1_000;
+pub(super) const MESSAGES_PER_SECOND: u32 = 1_000;
+
+/// What may still be sent by a follower before it talks too much.
+#[derive(Debug)]
+pub(super) struct Allowance {
+    messages: u32,
+    /// When it last grew.
+    at: BootTime,
+}
+
+impl Allowance {
+    pub(super) fn begin(now: BootTime) -> Self {
+        Self { messages: MESSAGES_BURST, at: now }
+    }
+
+    /// Counts a message.
+    pub(super) fn take_one(&mut self, now: BootTime) -> Result<(), FeedEnd> {
+        let earned = now.since(self.at) * MESSAGES_PER_SECOND;
+        let earned = u32::try_from(earned.as_secs()).unwrap_or(u32::MAX);
+        if earned > 0 {
+            self.messages = self.messages.saturating_add(earned).min(MESSAGES_BURST);
+            self.at = now;
+        }
+        self.messages = self.messages.checked_sub(1).ok_or(FeedEnd::Flood)?;
+        Ok(())
+    }
+}
