@@ -266,7 +266,10 @@ impl CheckNode {
         if is_broken(Rule::NoticeOtherHistory) {
             return;
         }
-        let mut ledger = self.ledger.lock();
+        self.disown_all(&mut self.ledger.lock());
+    }
+
+    fn disown_all(&self, ledger: &mut Ledger) {
         ledger.prover.reset();
         let view = View { proof: None, is_disowned: true, ..View::clone(&self.view()) };
         self.publish(view, |news| news.proofs += 1);
@@ -355,9 +358,15 @@ impl CheckNode {
         ledger.followers.next_lapse(self.revision(), now).map(|lapse| lapse.since(now))
     }
 
-    /// Whether nobody can answer from what this node has vouched for.
-    pub fn is_alone(&self) -> bool {
-        self.ledger.lock().followers.are_gone(self.boot_time())
+    /// Answers nothing and vouches for nobody from now on; false, and nothing, if somebody may still answer from what it has vouched
+    /// for. Whoever is about to leave calls it first: nobody may be vouched for in between.
+    pub fn retire(&self) -> bool {
+        let mut ledger = self.ledger.lock();
+        let is_alone = ledger.followers.are_gone(self.boot_time()) || is_broken(Rule::LeaveAlone);
+        if is_alone && !is_broken(Rule::SilentOnceLeaving) {
+            self.disown_all(&mut ledger);
+        }
+        is_alone
     }
 
     /// Those that this node feeds.

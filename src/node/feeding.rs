@@ -3,7 +3,7 @@
 //! The order is the point. A pong stands behind every change that the node had applied when it vouched: so whoever gets it
 //! holds what the node may have acknowledged.
 
-use std::{collections::VecDeque, pin::pin, sync::Arc};
+use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
@@ -13,15 +13,18 @@ use crate::{
     node::{
         CheckNode,
         followers::StreamId,
+        following::PATH_MAX,
         message::{Delta, Down, Hello, PROTOCOL, Pong, Up, Welcome},
         mutants::{Rule, is_broken},
         snapshot::Parts,
     },
 };
 
+mod acks;
 mod allowance;
 mod end;
 
+use acks::Acks;
 use allowance::Allowance;
 pub use end::FeedEnd;
 
@@ -38,7 +41,7 @@ pub struct Feeding {
     /// Numbers of pings that wait for their pong.
     pings: VecDeque<i64>,
     last_ping: i64,
-    last_ack: Revision,
+    acks: Acks,
     allowance: Allowance,
 }
 
@@ -76,7 +79,7 @@ impl Feeding {
             stage: Stage::New,
             pings: VecDeque::new(),
             last_ping: 0,
-            last_ack: 0,
+            acks: Acks::default(),
             allowance,
         }
     }
@@ -94,6 +97,7 @@ impl Feeding {
                 return Err(FeedEnd::WrongPing { last: self.last_ping, found: seq });
             }
             Up::Ping { seq } => {
+                self.acks.check(self.sent(), self.patience(), now)?;
                 self.last_ping = seq;
                 if self.pings.len() == PINGS_MAX {
                     self.pings.pop_front();
@@ -101,12 +105,7 @@ impl Feeding {
                 self.pings.push_back(seq);
             }
             Up::Ack(ack) => {
-                let most = self.sent().unwrap_or(0);
-                if !(self.last_ack..=most).contains(&ack.revision) {
-                    let (least, found) = (self.last_ack, ack.revision);
-                    return Err(FeedEnd::WrongAck { least, most, found });
-                }
-                self.last_ack = ack.revision;
+                self.acks.take(ack.revision, self.sent())?;
                 self.node.with_followers(|moment| moment.followers.acked(node_id, stream, ack));
                 self.node.tell_acks();
             }
@@ -151,7 +150,7 @@ impl Feeding {
                 self.stage = stage;
                 Ok(None)
             }
-            Stage::Greeting(hello) => Ok(Some(self.welcome(&hello))),
+            Stage::Greeting(hello) => self.welcome(&hello).map(Some),
             Stage::Waiting { follower, held, since } => {
                 self.stage = self.begin(follower, held, since);
                 match self.stage {
@@ -221,15 +220,16 @@ impl Feeding {
         }
     }
 
-    fn welcome(&mut self, hello: &Hello) -> Down {
+    fn welcome(&mut self, hello: &Hello) -> Result<Down, FeedEnd> {
         let node_id = hello.node_id;
         let (stream, since) = self
             .node
             .with_followers(|moment| (moment.followers.join(hello, moment.now), moment.now));
+        let stream = stream.ok_or(FeedEnd::TooMany)?;
         let follower = Follower { node_id, stream, generation: self.node.generation() };
         self.stage = self.begin(follower, hello.held, since);
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        Down::Welcome(Welcome { protocol: PROTOCOL, node_id: self.node.id(), version })
+        Ok(Down::Welcome(Welcome { protocol: PROTOCOL, node_id: self.node.id(), version }))
     }
 
     /// Decides where the follower goes on from.
@@ -321,11 +321,20 @@ impl Feeding {
         }
     }
 
-    fn sent(&self) -> Option<Revision> {
+    /// What the follower has been sent, and may acknowledge.
+    fn sent(&self) -> Revision {
         match &self.stage {
-            Stage::Changes { sent, .. } => Some(*sent),
-            _ => None,
+            Stage::Changes { sent, .. } => *sent,
+            _ => 0,
         }
+    }
+
+    /// How long the follower may take to acknowledge. A node that waits for its own followers must have sent these away before
+    /// it is sent away itself: so the nearer to the database, the longer.
+    fn patience(&self) -> Duration {
+        let lease = self.node.view().proof.map_or(Duration::MAX, |proof| proof.max_staleness);
+        let steps = (PATH_MAX + 2).saturating_sub(self.node.path().len());
+        lease.saturating_mul(2 * u32::try_from(steps).unwrap_or(u32::MAX / 2))
     }
 }
 

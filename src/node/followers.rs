@@ -14,6 +14,9 @@ use crate::{
 /// How long a follower that has lapsed is told of, in lengths of a lease.
 const REMEMBERED: u32 = 1;
 
+/// How many a node feeds at most.
+pub const FOLLOWERS_MAX: usize = 4_096;
+
 /// Names one stream of a follower: a follower that comes back has a new one.
 pub type StreamId = u64;
 
@@ -58,10 +61,13 @@ impl Follower {
 }
 
 impl Followers {
-    /// A follower has a new stream. If it had another, that one counts no more.
-    pub fn join(&mut self, hello: &Hello, now: BootTime) -> StreamId {
-        self.last_stream += 1;
+    /// A follower has a new stream. If it had another, that one counts no more. `None`: there are as many as there may be.
+    pub fn join(&mut self, hello: &Hello, now: BootTime) -> Option<StreamId> {
         self.followers.retain(|_, follower| follower.is_remembered(now));
+        if self.followers.len() >= FOLLOWERS_MAX && !self.followers.contains_key(&hello.node_id) {
+            return None;
+        }
+        self.last_stream += 1;
         let known = self.followers.remove(&hello.node_id);
         let lapses_at = known.as_ref().and_then(|known| known.lapses_at);
         let lapses_at = lapses_at.filter(|_| !is_broken(Rule::KeepLeaseOnReturn));
@@ -79,7 +85,7 @@ impl Followers {
                 report: Vec::new(),
             },
         );
-        self.last_stream
+        Some(self.last_stream)
     }
 
     /// Whether this is still the stream of that follower.
@@ -203,5 +209,31 @@ impl Followers {
 
     fn current(&mut self, node_id: NodeId, stream: StreamId) -> Option<&mut Follower> {
         self.followers.get_mut(&node_id).filter(|follower| follower.stream == Some(stream))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::node::message::PROTOCOL;
+
+    #[test]
+    fn nobody_can_make_a_node_feed_without_end() {
+        let hello = |number: usize| Hello {
+            protocol: PROTOCOL,
+            node_id: NodeId(Uuid::from_u128(number as u128)),
+            version: String::new(),
+            held: None,
+        };
+        let (mut followers, now) = (Followers::default(), BootTime(0));
+        let streams: Vec<_> =
+            (0..FOLLOWERS_MAX).map(|number| followers.join(&hello(number), now)).collect();
+        assert!(streams.iter().all(Option::is_some));
+        assert_eq!(followers.join(&hello(FOLLOWERS_MAX), now), None, "that is one too many");
+        assert!(followers.join(&hello(0), now).is_some(), "it has come back");
+        followers.lost(hello(1).node_id, streams[1].unwrap());
+        assert!(followers.join(&hello(FOLLOWERS_MAX), now).is_some(), "another one has gone");
     }
 }

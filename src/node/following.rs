@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// The longest way from a replica to a sidecar. Each step makes proofs older.
-const PATH_MAX: usize = 4;
+pub(super) const PATH_MAX: usize = 4;
 /// A proof is asked for so many times in the length of a lease.
 const PINGS: u32 = 10;
 /// How often a proof is asked for while the length of a lease is not known.
@@ -281,7 +281,7 @@ pub async fn run(
         let mut stream = pin!(stream);
         let Some(error) = stop.run_until_cancelled(stream.as_mut()).await else {
             // Those that this node has fed may go on answering for a while: then the upstream must wait for that.
-            if node.is_alone() || is_broken(Rule::LeaveAlone) {
+            if node.retire() {
                 let _ = leave.try_send(Up::Leave);
                 // The upstream ends the stream when it has read that.
                 let _ = timeout(LEAVE_PATIENCE, stream).await;

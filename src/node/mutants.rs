@@ -30,6 +30,8 @@ pub enum Rule {
     WaitForTheGone,
     /// A node leaves with a word only when nobody can answer from what it has vouched for.
     LeaveAlone,
+    /// A node that is about to leave vouches for nobody any more.
+    SilentOnceLeaving,
     /// Who hands on a proof says how old it is.
     Age,
     /// Leases are measured by a clock that goes on through suspend.
@@ -80,7 +82,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::StampOfSending,
         Self::RowBeforeProof,
         Self::NoProofWithoutRow,
@@ -92,6 +94,7 @@ impl Rule {
         Self::KeepLeaseOnReturn,
         Self::WaitForTheGone,
         Self::LeaveAlone,
+        Self::SilentOnceLeaving,
         Self::Age,
         Self::BootTime,
         Self::RateMargin,

@@ -112,7 +112,7 @@ impl Replica {
             );
         };
         stop.run_until_cancelled(work).await;
-        if (self.node.is_alone() || is_broken(Rule::LeaveAlone))
+        if self.node.retire()
             && let Err(error) = self.leave().await
         {
             debug!(error = %chain(&error), "cannot leave the roll, others will see that this node is silent");

@@ -30,7 +30,7 @@ pub(super) struct Aimed {
 type Played = (Arc<World>, BoxFuture<'static, ()>);
 
 /// All of them.
-pub(super) const ALL: [Aimed; 18] = [
+pub(super) const ALL: [Aimed; 19] = [
     Aimed {
         name: "the holder's clock is slow, the waiter's fast",
         at: &[Rule::RateMargin, Rule::ShorterLease, Rule::LongerWait],
@@ -95,6 +95,11 @@ pub(super) const ALL: [Aimed; 18] = [
         name: "a follower comes to a node that has not heard of the older log",
         at: &[Rule::GoOnWhenProven],
         play: |seed| Box::pin(begin(seed, scenes::two_upstreams(), scenes::late_upstream)),
+    },
+    Aimed {
+        name: "a node is told to stop while a follower asks",
+        at: &[Rule::SilentOnceLeaving],
+        play: |seed| Box::pin(begin(seed, scenes::second_upstream(), scenes::late_proof)),
     },
     Aimed {
         name: "a follower has a new stream",

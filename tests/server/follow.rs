@@ -1,12 +1,17 @@
 //! What a follower may say, and what becomes of it. One that does wrong harms nobody else.
 
-use support_access::api::proto::v1::{
-    CheckNode, EnforcementState, FollowRequest, FollowResponse, GrantAccessRequest,
-    ListCheckNodesRequest, ListEventsRequest, LogPosition, NodeKind, RevokeAccessRequest,
-    WaitEnforcedRequest,
-    check_nodes_client::CheckNodesClient,
-    follow_request::{Hello, Leave, Message, Report},
-    follow_response::{Message as Told, SnapshotBegin},
+use std::time::Duration;
+
+use support_access::{
+    api::proto::v1::{
+        CheckNode, EnforcementState, FollowRequest, FollowResponse, GrantAccessRequest,
+        ListCheckNodesRequest, ListEventsRequest, LogPosition, NodeKind, RevokeAccessRequest,
+        WaitEnforcedRequest,
+        check_nodes_client::CheckNodesClient,
+        follow_request::{Hello, Leave, Message, Report},
+        follow_response::{Message as Told, SnapshotBegin},
+    },
+    server::config::Config,
 };
 use tokio::sync::mpsc;
 use tonic::{Code, Request, client::Grpc, codegen::http::uri::PathAndQuery, transport::Endpoint};
@@ -118,6 +123,35 @@ async fn a_breach_ends_that_stream_and_no_other() {
     let (_, revision) = grant(&running, a_grant()).await;
     good.keep_up(revision).await;
     assert!(good.pong(2).await.proof.is_some());
+    stop(running).await.unwrap();
+}
+
+/// Every change would wait for it.
+#[tokio::test]
+async fn a_follower_that_asks_and_never_acknowledges_is_sent_away() {
+    let max_staleness = Duration::from_millis(200);
+    let (running, _store) = start(Config { max_staleness, ..config() }).await;
+    let mut mute = Follower::new(channel(&running).await).await;
+    let mut good = Follower::new(channel(&running).await).await;
+    mute.pong(1).await;
+    good.pong(1).await;
+    let (_, revision) = grant(&running, a_grant()).await;
+    good.keep_up(revision).await;
+    // As often as followers do: a tenth of a lease.
+    let mut pace = tokio::time::interval(max_staleness / 10);
+    let (mut answers, mut last) = (0, 1);
+    let end = loop {
+        pace.tick().await;
+        last += 1;
+        mute.say(ping(last)).await;
+        match in_time(mute.hears.message()).await {
+            Ok(answer) => answers += usize::from(answer.is_some()),
+            Err(end) => break end,
+        }
+    };
+    assert_eq!((end.code(), reason(&end).as_str()), (Code::Aborted, "CHANGES_NOT_ACKNOWLEDGED"));
+    assert!(answers > 1, "it was fed until then");
+    assert!(good.pong(2).await.proof.is_some(), "the other one is fed still");
     stop(running).await.unwrap();
 }
 

@@ -115,6 +115,8 @@ fn end_of_stream(end: &FeedEnd) -> Status {
         FeedEnd::Itself => mismatch("FOLLOWS_ITSELF", "hello.node_id"),
         FeedEnd::Flood => come_back(Code::ResourceExhausted, "TOO_MANY_MESSAGES"),
         FeedEnd::TooSlow => come_back(Code::ResourceExhausted, "FOLLOWER_TOO_SLOW"),
+        FeedEnd::Unacknowledged(_) => come_back(Code::Aborted, "CHANGES_NOT_ACKNOWLEDGED"),
+        FeedEnd::TooMany => come_back(Code::ResourceExhausted, "TOO_MANY_FOLLOWERS"),
         FeedEnd::NewSnapshot => come_back(Code::Aborted, "NEW_SNAPSHOT"),
         FeedEnd::Replaced => come_back(Code::Aborted, "STREAM_REPLACED"),
     }

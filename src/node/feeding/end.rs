@@ -2,7 +2,7 @@
 
 use crate::{
     domain::Revision,
-    node::{feeding::allowance::MESSAGES_PER_SECOND, message::PROTOCOL},
+    node::{feeding::allowance::MESSAGES_PER_SECOND, followers::FOLLOWERS_MAX, message::PROTOCOL},
 };
 
 /// Why a stream was ended by the node that feeds.
@@ -48,6 +48,12 @@ pub enum FeedEnd {
     /// The follower reads too slowly, and what it would need next is no longer kept.
     #[error("the follower is too slow: it must come back, and take a snapshot")]
     TooSlow,
+    /// The follower asks for proofs, but does not acknowledge what it was sent: every change waits for it.
+    #[error("the follower has not acknowledged revision {0} for too long: it must come back")]
+    Unacknowledged(Revision),
+    /// No more can be fed.
+    #[error("this node feeds {FOLLOWERS_MAX} others already: follow another")]
+    TooMany,
     /// This node holds another history now.
     #[error("this node has taken a new snapshot: the follower must come back")]
     NewSnapshot,

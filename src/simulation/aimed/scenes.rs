@@ -35,6 +35,10 @@ pub(super) fn two_upstreams() -> Plan {
     Plan::replicas(2, LEASE).with_sidecar(vec![0, 1])
 }
 
+pub(super) fn second_upstream() -> Plan {
+    Plan::replicas(2, LEASE).with_sidecar(vec![1])
+}
+
 /// A node is cut off right after it has proven that it is current, and right before somebody is revoked.
 pub(super) async fn margin(stage: Stage) {
     stage.start(0).await;
@@ -281,6 +285,29 @@ pub(super) async fn late_upstream(stage: Stage) {
     stage.weather_between(2, 0, Weather::FINE);
     sleep(LEASE * 3).await;
     stage.expect_fresh(2);
+}
+
+/// A node could prove nothing for so long that whoever it feeds has lapsed. It stops running for a moment, and is told to stop; and
+/// when it goes on, it finds a proof, and a follower that asks for one.
+pub(super) async fn late_proof(stage: Stage) {
+    for number in 0..3 {
+        stage.start(number).await;
+    }
+    let subject = stage.grant(0, End::UntilRevoked).await;
+    stage.weather(1, Weather { is_refused: true, ..Weather::FINE });
+    sleep(LEASE * 11 / 10).await;
+    // So slow that it mostly waits for an answer.
+    stage.weather(1, Weather { delay: (150, 150), ..Weather::FINE });
+    sleep(LEASE / 4).await;
+    let process = stage.process(1);
+    process.host.pause();
+    stage.weather(1, Weather::FINE);
+    let answer = stage.revoke(0, &subject);
+    let resuming = async {
+        sleep(LEASE / 5).await;
+        process.host.resume();
+    };
+    tokio::join!(stage.world.stop(1), resuming, stage.complete(answer));
 }
 
 /// A machine is suspended for hours. When it is awake again, a grant for another minute is in force.
