@@ -11,14 +11,18 @@ use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
 
 use crate::{
-    domain::{Ack, BootTime, Clock, NodeId, NodeInfo, NodeKind, Now, Position, Revision, Time},
+    domain::{BootTime, Clock, NodeId, NodeKind, Now, Position, Revision, Time},
     node::{
         feed::Feed,
         followers::Followers,
         freshness::{ClockReading, Prover},
+        ledger::Ledger,
         message::{Delta, Vouched},
         mutants::{Rule, is_broken},
         news::{Board, Reader},
@@ -32,11 +36,13 @@ pub mod feeding;
 pub mod followers;
 pub mod following;
 pub mod freshness;
+mod ledger;
 pub mod message;
 pub mod mutants;
 pub mod news;
 pub mod replica;
 pub mod snapshot;
+mod trouble;
 
 pub use news::News;
 mod view;
@@ -58,29 +64,8 @@ pub struct CheckNode {
     /// Told when [`CheckNode::ack`] may have changed. Apart from `news`, because with every change each follower acknowledges: that
     /// must not wake all the others.
     acks: Board,
-}
-
-#[derive(Debug)]
-struct Ledger {
-    prover: Prover,
-    followers: Followers,
-    feed: Option<Feed>,
-    /// The nodes that feed this one, the nearest first.
-    path: Vec<NodeId>,
-}
-
-/// All of a node at one moment.
-struct Moment<'a> {
-    followers: &'a mut Followers,
-    feed: Option<&'a Feed>,
-    view: Arc<View>,
-    now: BootTime,
-}
-
-impl Moment<'_> {
-    fn ack(&self) -> Ack {
-        self.followers.ack(self.view.snapshot.revision(), self.now)
-    }
+    /// Told when somebody waits for this node to have a newer proof.
+    proof_wanted: Notify,
 }
 
 /// Changes that do not follow on what the node holds.
@@ -111,6 +96,7 @@ impl CheckNode {
             }),
             news: Board::default(),
             acks: Board::default(),
+            proof_wanted: Notify::new(),
         })
     }
 
@@ -224,6 +210,7 @@ impl CheckNode {
             }
             view.snapshot.apply(change);
         }
+        ledger.followers.drop_stalled(self.boot_time());
         let Ledger { prover, feed, .. } = &mut *ledger;
         let feed = feed.as_mut().ok_or(Gap(view.snapshot.revision()))?;
         for change in changes {
@@ -259,6 +246,7 @@ impl CheckNode {
         self.publish(view, |news| {
             news.generation += 1;
         });
+        self.want_proof();
     }
 
     /// What is held is not in the database's log: nothing may be answered from it any more.
@@ -288,11 +276,22 @@ impl CheckNode {
         ledger.prover.ask(self.boot_time())
     }
 
+    /// Somebody waits for a newer proof: it should be asked for soon.
+    pub fn want_proof(&self) {
+        self.proof_wanted.notify_one();
+    }
+
+    /// Waits until somebody wants a newer proof.
+    pub async fn proof_wanted(&self) {
+        self.proof_wanted.notified().await;
+    }
+
     /// The answer to a question, if from the database with the end of its log; false if it was not asked, or of another history.
     pub fn answered(&self, seq: i64, vouched: Vouched, head: Option<Position>) -> bool {
         let mut ledger = self.ledger.lock();
-        let Ledger { prover, feed, .. } = &mut *ledger;
         let now = self.boot_time();
+        ledger.followers.drop_stalled(now);
+        let Ledger { prover, feed, .. } = &mut *ledger;
         if !prover.answered(seq, vouched, head, now) {
             return false;
         }
@@ -324,63 +323,6 @@ impl CheckNode {
         let mut path = vec![self.id];
         path.extend_from_slice(&self.ledger.lock().path);
         path
-    }
-
-    // === acknowledgements ===
-
-    /// What the node can acknowledge, for itself and those that it feeds.
-    pub fn ack(&self) -> Ack {
-        self.with_followers(|moment| moment.ack())
-    }
-
-    /// [`Self::ack`], with what the node holds: a later position of the same history. `None` while it holds nothing that counts.
-    pub fn ack_in_history(&self) -> Option<(Ack, Position)> {
-        self.with_followers(|moment| {
-            let position = moment.view.snapshot.position().filter(|_| !moment.view.is_disowned);
-            Some((moment.ack(), position?))
-        })
-    }
-
-    /// [`Self::ack`], for a log in which the event of `revision` was committed at `time`. What the node holds of another history
-    /// acknowledges nothing.
-    pub fn ack_of(&self, revision: Revision, time: Time) -> Ack {
-        self.with_followers(|moment| {
-            let ack = moment.ack();
-            let is_held = moment.feed.is_some_and(|feed| feed.has(revision, time));
-            if is_held { ack } else { Ack { revision: 0, ..ack } }
-        })
-    }
-
-    /// For how long [`Self::ack`] stays the same, if nothing else happens.
-    pub fn ack_stands_for(&self) -> Option<Duration> {
-        let ledger = self.ledger.lock();
-        let now = self.boot_time();
-        ledger.followers.next_lapse(self.revision(), now).map(|lapse| lapse.since(now))
-    }
-
-    /// Answers nothing and vouches for nobody from now on; false, and nothing, if somebody may still answer from what it has vouched
-    /// for. Whoever is about to leave calls it first: nobody may be vouched for in between.
-    pub fn retire(&self) -> bool {
-        let mut ledger = self.ledger.lock();
-        let is_alone = ledger.followers.are_gone(self.boot_time()) || is_broken(Rule::LeaveAlone);
-        if is_alone && !is_broken(Rule::SilentOnceLeaving) {
-            self.disown_all(&mut ledger);
-        }
-        is_alone
-    }
-
-    /// Those that this node feeds.
-    pub fn followers(&self) -> Vec<NodeInfo> {
-        self.ledger.lock().followers.infos(self.id, self.boot_time())
-    }
-
-    /// Looks at the view and at the feed, and changes what is known of followers, all at one moment: no change of the view comes
-    /// between.
-    fn with_followers<T>(&self, work: impl FnOnce(Moment<'_>) -> T) -> T {
-        let mut ledger = self.ledger.lock();
-        let Ledger { followers, feed, .. } = &mut *ledger;
-        let view = self.current.load_full();
-        work(Moment { followers, feed: feed.as_ref(), view, now: self.boot_time() })
     }
 
     /// Somebody's acknowledgement has changed.

@@ -281,7 +281,7 @@ pub trait Store: Debug + Send + Sync {
     async fn roll(&self) -> Result<Roll, StoreError>;
 
     /// Strikes a node off the roll, if its row still has this `seq`; false if it does not. Waits for a renewal in flight. Once
-    /// this has answered true, the node cannot renew.
+    /// this has answered true, the node cannot renew, and later changes do not wait for the length of its lease.
     async fn strike_off(&self, node_id: NodeId, seq: i64) -> Result<bool, StoreError>;
 
     /// Keeps with the events from `first` to `last`, which one change wrote, that they are in force everywhere. Only the first

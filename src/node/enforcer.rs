@@ -15,7 +15,7 @@ use crate::{
     node::{
         CheckNode,
         enforcement::{Commit, Reach, RollWatch},
-        replica::chain,
+        trouble::{chain, in_time},
     },
     store::{Store, StoreError},
 };
@@ -150,7 +150,7 @@ impl Enforcer {
 
     async fn look_once(&self) -> Result<(), StoreError> {
         let asked_at = self.node.boot_time();
-        let roll = self.store.roll().await?;
+        let roll = in_time(self.store.roll()).await?;
         let silent = self.watch.lock().saw(&roll, asked_at, self.node.boot_time());
         self.settle.notify_one();
         for silent in silent.into_iter().filter(|silent| silent.node_id != self.node.id()) {

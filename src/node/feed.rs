@@ -12,8 +12,9 @@ use crate::{
 
 /// The most bytes of changes that are kept.
 const WEIGHT_MAX: usize = 16 * 1_024 * 1_024;
-/// The most changes in one message.
+/// The most changes in one message, and about how many bytes of them; more only if one change alone is more.
 const BATCH: usize = 200;
+const BATCH_WEIGHT: usize = 64 * 1_024;
 
 /// Changes in the order of the log, without a gap, up to what the node holds.
 #[derive(Debug)]
@@ -67,7 +68,13 @@ impl Feed {
     /// The changes after `revision`, at most so many as fit in a message; `None` if some are no longer here.
     pub fn after(&self, revision: Revision) -> Option<Vec<Arc<Delta>>> {
         let first = self.index(revision + 1)?;
-        Some(self.changes.iter().skip(first).take(BATCH).cloned().collect())
+        let mut weight = 0;
+        let fits = |change: &&Arc<Delta>| {
+            let is_first = weight == 0;
+            weight += change.weight();
+            is_first || weight <= BATCH_WEIGHT
+        };
+        Some(self.changes.iter().skip(first).take(BATCH).take_while(fits).cloned().collect())
     }
 
     fn index(&self, revision: Revision) -> Option<usize> {

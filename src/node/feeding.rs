@@ -14,9 +14,11 @@ use crate::{
         CheckNode,
         followers::StreamId,
         following::PATH_MAX,
-        message::{Delta, Down, Hello, PROTOCOL, Pong, Up, Welcome},
+        freshness::shrunk,
+        ledger::Moment,
+        message::{Down, Hello, PROTOCOL, Pong, Up, Welcome},
         mutants::{Rule, is_broken},
-        snapshot::Parts,
+        snapshot::Part,
     },
 };
 
@@ -30,8 +32,6 @@ pub use end::FeedEnd;
 
 /// The most pings that wait for their pong. Of more, the oldest would prove the least, and is not answered.
 const PINGS_MAX: usize = 32;
-/// The most bytes of changes in one message, estimated; more only if one change alone is more.
-const CHANGES_WEIGHT_MAX: usize = 64 * 1_024;
 
 /// One follower's stream.
 #[derive(Debug)]
@@ -51,15 +51,23 @@ enum Stage {
     New,
     /// The welcome is to be sent.
     Greeting(Hello),
-    /// This node holds nothing yet; or the follower holds something, and it is not known which of the two is behind, or holds what
-    /// is not in the log any more. A proof that was asked for after `since` tells.
-    Waiting { follower: Follower, held: Option<Position>, since: BootTime },
+    /// This node holds nothing yet, or it has to know more before it can tell where the follower goes on from.
+    Waiting(Follower, Arrival),
     /// A snapshot is being sent.
-    Snapshot { follower: Follower, parts: Box<Parts>, position: Position, has_begun: bool },
+    Snapshot { follower: Follower, position: Position, has_begun: bool },
     /// Changes are being sent; `sent` is the last.
     Changes { follower: Follower, sent: Revision },
     /// The follower has left.
     Left,
+}
+
+/// How a follower came.
+#[derive(Debug, Clone, Copy)]
+struct Arrival {
+    held: Option<Position>,
+    at: BootTime,
+    /// The latest that its proof is of, if it had one.
+    proven_at: Option<BootTime>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -110,6 +118,7 @@ impl Feeding {
                 self.node.tell_acks();
             }
             Up::Report(infos) => {
+                self.allowance.take_report(now)?;
                 self.node
                     .with_followers(|moment| moment.followers.reported(node_id, stream, infos));
             }
@@ -151,24 +160,24 @@ impl Feeding {
                 Ok(None)
             }
             Stage::Greeting(hello) => self.welcome(&hello).map(Some),
-            Stage::Waiting { follower, held, since } => {
-                self.stage = self.begin(follower, held, since);
+            Stage::Waiting(follower, arrival) => {
+                self.stage = self.begin(follower, arrival);
                 match self.stage {
-                    Stage::Waiting { .. } => Ok(self.pong_without_proof()),
+                    Stage::Waiting(..) => Ok(self.pong_without_proof()),
                     _ => self.say(),
                 }
             }
-            Stage::Snapshot { follower, mut parts, position, has_begun } => {
+            Stage::Snapshot { follower, position, has_begun } => {
                 let (message, stage) = if !has_begun {
                     (Down::SnapshotBegin, None)
-                } else if let Some(grants) = parts.next() {
+                } else if let Some(grants) = self.next_part(follower)? {
                     (Down::SnapshotGrants(grants), None)
                 } else {
                     let sent = position.revision;
                     (Down::SnapshotEnd(position), Some(Stage::Changes { follower, sent }))
                 };
-                let going_on = || Stage::Snapshot { follower, parts, position, has_begun: true };
-                self.stage = stage.unwrap_or_else(going_on);
+                let going_on = Stage::Snapshot { follower, position, has_begun: true };
+                self.stage = stage.unwrap_or(going_on);
                 Ok(Some(message))
             }
             Stage::Changes { follower, sent } => {
@@ -183,7 +192,7 @@ impl Feeding {
         let sent = match &self.stage {
             Stage::Snapshot { position, .. } => position.revision,
             Stage::Changes { sent, .. } => *sent,
-            Stage::New | Stage::Greeting(_) | Stage::Waiting { .. } | Stage::Left => return false,
+            Stage::New | Stage::Greeting(_) | Stage::Waiting(..) | Stage::Left => return false,
         };
         self.node.with_followers(|moment| moment.feed.is_none_or(|feed| feed.after(sent).is_none()))
     }
@@ -222,44 +231,53 @@ impl Feeding {
 
     fn welcome(&mut self, hello: &Hello) -> Result<Down, FeedEnd> {
         let node_id = hello.node_id;
-        let (stream, since) = self
+        let (stream, at) = self
             .node
             .with_followers(|moment| (moment.followers.join(hello, moment.now), moment.now));
         let stream = stream.ok_or(FeedEnd::TooMany)?;
         let follower = Follower { node_id, stream, generation: self.node.generation() };
-        self.stage = self.begin(follower, hello.held, since);
+        let proven_at = hello.proof_age.map(|age| at - shrunk(age));
+        self.stage = self.begin(follower, Arrival { held: hello.held, at, proven_at });
         let version = env!("CARGO_PKG_VERSION").to_owned();
         Ok(Down::Welcome(Welcome { protocol: PROTOCOL, node_id: self.node.id(), version }))
     }
 
     /// Decides where the follower goes on from.
-    fn begin(&self, follower: Follower, held: Option<Position>, since: BootTime) -> Stage {
+    fn begin(&self, follower: Follower, arrival: Arrival) -> Stage {
+        let Arrival { held, at, proven_at } = arrival;
         self.node.with_followers(|moment| {
             let snapshot = &moment.view.snapshot;
             let Some((position, feed)) = snapshot.position().zip(moment.feed) else {
-                return Stage::Waiting { follower, held, since };
+                return Stage::Waiting(follower, arrival);
             };
-            // What this node holds beyond what the follower does may have been lost since, and the follower may have a proof of
-            // the log that there is now: it must not be told until this node has one, too.
-            let is_proven = moment.view.proof.is_some_and(|proof| proof.as_of >= since);
             let is_early = |held: &Position| {
                 let is_known = held.epoch == position.epoch && held.revision <= position.revision;
+                // What this node does not know may be news, or of another log: what has been proven since tells.
+                // What it holds beyond the follower may have been lost: it must not be told to somebody who knows a newer log.
+                let needed = if is_known { proven_at } else { Some(at) };
                 let is_trusted = is_known && is_broken(Rule::GoOnWhenProven);
-                !is_proven && !is_trusted
+                !is_trusted && needed.is_some_and(|at| moment.proven_at().is_none_or(|it| it < at))
             };
             match held {
                 Some(held) if is_early(&held) => {
-                    Stage::Waiting { follower, held: Some(held), since }
+                    self.node.want_proof();
+                    Stage::Waiting(follower, arrival)
                 }
                 Some(held) if feed.continues(&held) => {
                     Stage::Changes { follower, sent: held.revision }
                 }
                 _ => {
-                    let parts = Box::new(snapshot.clone().into_parts());
-                    Stage::Snapshot { follower, parts, position, has_begun: false }
+                    let parts = snapshot.clone().into_parts();
+                    moment.followers.begin_snapshot(follower.stream, parts, moment.now);
+                    Stage::Snapshot { follower, position, has_begun: false }
                 }
             }
         })
+    }
+
+    fn next_part(&self, follower: Follower) -> Result<Option<Part>, FeedEnd> {
+        let next = |moment: Moment<'_>| moment.followers.next_part(follower.stream, moment.now);
+        self.node.with_followers(next).ok_or(FeedEnd::TooSlow)
     }
 
     fn next_change(&mut self, follower: Follower, sent: Revision) -> Result<Option<Down>, FeedEnd> {
@@ -277,7 +295,7 @@ impl Feeding {
             if sent < revision && !is_overtaking {
                 let feed = moment.feed.and_then(|feed| feed.after(sent));
                 let changes = feed.ok_or(FeedEnd::TooSlow)?;
-                return Ok((Some(Down::Changes(some(changes))), false));
+                return Ok((Some(Down::Changes(changes)), false));
             }
             let Some(seq) = ping else { return Ok((None, false)) };
             // Before anything leaves: from now on the follower counts.
@@ -314,7 +332,7 @@ impl Feeding {
 
     fn follower(&self) -> Option<Follower> {
         match &self.stage {
-            Stage::Waiting { follower, .. }
+            Stage::Waiting(follower, _)
             | Stage::Snapshot { follower, .. }
             | Stage::Changes { follower, .. } => Some(*follower),
             Stage::New | Stage::Greeting(_) | Stage::Left => None,
@@ -343,18 +361,6 @@ impl Drop for Feeding {
     fn drop(&mut self) {
         self.close();
     }
-}
-
-/// As many of `changes` as make a message.
-fn some(mut changes: Vec<Arc<Delta>>) -> Vec<Arc<Delta>> {
-    let mut weight = 0;
-    let mut fits = |change: &&Arc<Delta>| {
-        weight += change.weight();
-        weight <= CHANGES_WEIGHT_MAX
-    };
-    let count = changes.iter().take_while(&mut fits).count();
-    changes.truncate(count.max(1));
-    changes
 }
 
 /// Feeds a follower until it goes, or must go.

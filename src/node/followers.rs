@@ -8,12 +8,15 @@ use crate::{
         freshness::{Proof, lengthened},
         message::{Hello, REPORT_MAX},
         mutants::{Rule, is_broken},
+        snapshot::{Part, Parts},
     },
 };
 
 /// How long a follower that has lapsed is told of, in lengths of a lease.
 const REMEMBERED: u32 = 1;
 
+/// How long a follower may take for one part of a snapshot.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(10);
 /// How many a node feeds at most.
 pub const FOLLOWERS_MAX: usize = 4_096;
 
@@ -24,7 +27,16 @@ pub type StreamId = u64;
 #[derive(Debug, Default)]
 pub struct Followers {
     last_stream: StreamId,
-    followers: BTreeMap<NodeId, Follower>,
+    known: BTreeMap<NodeId, Follower>,
+    /// Snapshots that are being sent. Kept here, and not by the streams: one that takes no more would keep its own for ever.
+    snapshots: BTreeMap<StreamId, Outgoing>,
+}
+
+#[derive(Debug)]
+struct Outgoing {
+    parts: Parts,
+    /// When the last part was taken.
+    at: BootTime,
 }
 
 #[derive(Debug)]
@@ -63,16 +75,16 @@ impl Follower {
 impl Followers {
     /// A follower has a new stream. If it had another, that one counts no more. `None`: there are as many as there may be.
     pub fn join(&mut self, hello: &Hello, now: BootTime) -> Option<StreamId> {
-        self.followers.retain(|_, follower| follower.is_remembered(now));
-        if self.followers.len() >= FOLLOWERS_MAX && !self.followers.contains_key(&hello.node_id) {
+        self.known.retain(|_, follower| follower.is_remembered(now));
+        if self.known.len() >= FOLLOWERS_MAX && !self.known.contains_key(&hello.node_id) {
             return None;
         }
         self.last_stream += 1;
-        let known = self.followers.remove(&hello.node_id);
+        let known = self.known.remove(&hello.node_id);
         let lapses_at = known.as_ref().and_then(|known| known.lapses_at);
         let lapses_at = lapses_at.filter(|_| !is_broken(Rule::KeepLeaseOnReturn));
         let last_lease = known.map_or(Duration::ZERO, |known| known.last_lease);
-        self.followers.insert(
+        self.known.insert(
             hello.node_id,
             Follower {
                 version: hello.version.clone(),
@@ -88,9 +100,30 @@ impl Followers {
         Some(self.last_stream)
     }
 
+    /// A snapshot is about to be sent on a stream.
+    pub fn begin_snapshot(&mut self, stream: StreamId, parts: Parts, now: BootTime) {
+        self.snapshots.insert(stream, Outgoing { parts, at: now });
+    }
+
+    /// The next part of the snapshot that is sent on a stream, if there is one; `None` if it was not asked for in time.
+    pub fn next_part(&mut self, stream: StreamId, now: BootTime) -> Option<Option<Part>> {
+        let outgoing = self.snapshots.get_mut(&stream)?;
+        outgoing.at = now;
+        let part = outgoing.parts.next();
+        if part.is_none() {
+            self.snapshots.remove(&stream);
+        }
+        Some(part)
+    }
+
+    /// Lets go of snapshots that nobody takes.
+    pub fn drop_stalled(&mut self, now: BootTime) {
+        self.snapshots.retain(|_, outgoing| now.since(outgoing.at) < SNAPSHOT_PATIENCE);
+    }
+
     /// Whether this is still the stream of that follower.
     pub fn is_current(&self, node_id: NodeId, stream: StreamId) -> bool {
-        self.followers.get(&node_id).is_some_and(|follower| follower.stream == Some(stream))
+        self.known.get(&node_id).is_some_and(|follower| follower.stream == Some(stream))
     }
 
     /// The follower is about to be vouched for from `proof`. Call it before sending.
@@ -128,6 +161,7 @@ impl Followers {
 
     /// The stream has ended without a word: the follower may go on answering for a while.
     pub fn lost(&mut self, node_id: NodeId, stream: StreamId) {
+        self.snapshots.remove(&stream);
         if is_broken(Rule::WaitForTheGone) {
             self.left(node_id, stream);
         } else if let Some(follower) = self.current(node_id, stream) {
@@ -137,14 +171,16 @@ impl Followers {
 
     /// The follower has said that it answers no more.
     pub fn left(&mut self, node_id: NodeId, stream: StreamId) {
+        self.snapshots.remove(&stream);
         if self.is_current(node_id, stream) {
-            self.followers.remove(&node_id);
+            self.known.remove(&node_id);
         }
     }
 
     /// The node holds another history now: what was acknowledged means nothing any more.
     pub fn reset(&mut self) {
-        for follower in self.followers.values_mut() {
+        self.snapshots.clear();
+        for follower in self.known.values_mut() {
             follower.acked.revision = 0;
             follower.stream = None;
         }
@@ -156,10 +192,10 @@ impl Followers {
         if is_broken(Rule::AckForFollowers) {
             return ack;
         }
-        for follower in self.followers.values().filter(|follower| follower.may_answer(now)) {
+        for follower in self.known.values().filter(|follower| follower.may_answer(now)) {
             ack.revision = ack.revision.min(follower.acked.revision);
         }
-        for follower in self.followers.values() {
+        for follower in self.known.values() {
             let is_there = follower.stream.is_some() || follower.may_answer(now);
             if follower.acked.revision >= ack.revision && is_there {
                 ack.nodes = ack.nodes.saturating_add(follower.acked.nodes);
@@ -175,23 +211,23 @@ impl Followers {
     pub fn next_lapse(&self, published: Revision, now: BootTime) -> Option<BootTime> {
         let late =
             |follower: &&Follower| follower.acked.revision < published && follower.may_answer(now);
-        self.followers.values().filter(late).filter_map(|follower| follower.lapses_at).min()
+        self.known.values().filter(late).filter_map(|follower| follower.lapses_at).min()
     }
 
     /// Whether nobody can answer from what this node has vouched for.
     pub fn are_gone(&self, now: BootTime) -> bool {
-        !self.followers.values().any(|follower| follower.may_answer(now))
+        !self.known.values().any(|follower| follower.may_answer(now))
     }
 
     /// How many have a stream.
     pub fn connected(&self) -> usize {
-        self.followers.values().filter(|follower| follower.stream.is_some()).count()
+        self.known.values().filter(|follower| follower.stream.is_some()).count()
     }
 
     /// What is known of those that have a stream or may still answer, and of those that they feed.
     pub fn infos(&self, upstream: NodeId, now: BootTime) -> Vec<NodeInfo> {
         let is_there = |(_, it): &(_, &Follower)| it.stream.is_some() || it.may_answer(now);
-        let infos = self.followers.iter().filter(is_there).flat_map(|(node_id, follower)| {
+        let infos = self.known.iter().filter(is_there).flat_map(|(node_id, follower)| {
             let silent_for = now.since(follower.last_heard);
             let info = NodeInfo {
                 node_id: *node_id,
@@ -208,7 +244,7 @@ impl Followers {
     }
 
     fn current(&mut self, node_id: NodeId, stream: StreamId) -> Option<&mut Follower> {
-        self.followers.get_mut(&node_id).filter(|follower| follower.stream == Some(stream))
+        self.known.get_mut(&node_id).filter(|follower| follower.stream == Some(stream))
     }
 }
 
@@ -226,6 +262,7 @@ mod tests {
             node_id: NodeId(Uuid::from_u128(number as u128)),
             version: String::new(),
             held: None,
+            proof_age: None,
         };
         let (mut followers, now) = (Followers::default(), BootTime(0));
         let streams: Vec<_> =

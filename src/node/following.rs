@@ -16,6 +16,7 @@ use crate::{
     domain::{Ack, BootTime, NodeInfo},
     node::{
         CheckNode, Snapshot,
+        freshness::WANTED_PAUSE,
         message::{Down, Hello, PROTOCOL, Pong, Up},
         mutants::{Rule, is_broken},
     },
@@ -98,7 +99,10 @@ impl Following {
         let version = env!("CARGO_PKG_VERSION").to_owned();
         // What was disowned is of no use.
         let held = self.node.held().filter(|_| !self.node.is_disowned());
-        Up::Hello(Hello { protocol: PROTOCOL, node_id: self.node.id(), version, held })
+        let sight = self.node.sight();
+        let proof = sight.view.proof().filter(|_| sight.is_fresh());
+        let proof_age = proof.map(|proof| self.node.boot_time().since(proof.as_of));
+        Up::Hello(Hello { protocol: PROTOCOL, node_id: self.node.id(), version, held, proof_age })
     }
 
     /// Asks for a proof. Call it right before sending.
@@ -211,7 +215,7 @@ pub async fn follow(
     let mut following = Following::new(Arc::clone(node), has_others);
     let mut acks = node.acks();
     let (mut heard, mut report_at) = (Instant::now(), Instant::now() + REPORT_INTERVAL);
-    let mut ping_at = Instant::now();
+    let (mut ping_at, mut pinged_at) = (Instant::now(), Instant::now());
     let gone = |_| FollowError::Lost("it takes no messages any more".into());
     if let Err(error) = outgoing.try_send(following.hello()).map_err(gone) {
         return error;
@@ -231,7 +235,8 @@ pub async fn follow(
                 heard = Instant::now();
             }
             () = sleep_until(ping_at), if following.is_welcome => {
-                ping_at = Instant::now() + following.ping_interval();
+                pinged_at = Instant::now();
+                ping_at = pinged_at + following.ping_interval();
                 // If there is no room, the pings before are still on their way.
                 if let Ok(permit) = outgoing.try_reserve() {
                     permit.send(following.ping());
@@ -247,6 +252,7 @@ pub async fn follow(
             () = sleep_until(heard + following.silence_max()) => {
                 return FollowError::Lost("it has fallen silent".into());
             }
+            () = node.proof_wanted() => ping_at = ping_at.min(pinged_at + WANTED_PAUSE),
             () = acks.changed() => {}
         }
         if outgoing.capacity() > 0

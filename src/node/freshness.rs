@@ -19,6 +19,9 @@ const ASKED_MAX: usize = 32;
 /// The most proofs that wait for their revision.
 const WAITING_MAX: usize = 32;
 
+/// How long to wait at least before a proof is asked for again because somebody wants one.
+pub const WANTED_PAUSE: Duration = Duration::from_millis(20);
+
 /// The longest that the holder of a lease may count on it: a clock may be slow by 1 %.
 pub fn shortened(span: Duration) -> Duration {
     let is_bare = is_broken(Rule::RateMargin) || is_broken(Rule::ShorterLease);
@@ -37,7 +40,7 @@ pub fn stretched(span: Duration) -> Duration {
 }
 
 /// As [`stretched`], the other way: at least so long, by this clock.
-fn shrunk(span: Duration) -> Duration {
+pub fn shrunk(span: Duration) -> Duration {
     span * 97 / 100
 }
 
@@ -148,8 +151,8 @@ impl Prover {
         let is_usable =
             |proof: &Proof| proof.revision <= published || is_broken(Rule::ProofAfterApply);
         let usable = self.waiting.iter().map(|(proof, _)| *proof).filter(is_usable);
-        // Of equals the newest, which knows the time best.
-        let best = current.into_iter().chain(usable).max_by_key(Proof::lapses_at);
+        // The newest, though one from before may lapse later, if leases were longer then.
+        let best = current.into_iter().chain(usable).max_by_key(|proof| proof.as_of);
         self.waiting.retain(|(proof, _)| !is_usable(proof));
         best
     }

@@ -41,6 +41,8 @@ pub struct Hello {
     pub version: String,
     /// What it holds, if it holds anything.
     pub held: Option<Position>,
+    /// How old its proof is, if it has one that is valid.
+    pub proof_age: Option<Duration>,
 }
 
 /// From a node to a follower that it feeds.

@@ -50,6 +50,8 @@ pub enum Rule {
     ProofAfterApply,
     /// A proof from the database counts only for a node that holds the log that it is about.
     ProofOfThisHistory,
+    /// What is held beyond the log that a proof is about was read after that proof was given.
+    ReadAfterProof,
     /// A silent node is passed over only once its row is gone.
     StrikeOffBeforeSkip,
     /// A silent node's row is struck off only if it says what it said when it was silent.
@@ -82,7 +84,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::StampOfSending,
         Self::RowBeforeProof,
         Self::NoProofWithoutRow,
@@ -104,6 +106,7 @@ impl Rule {
         Self::PongBehindChanges,
         Self::ProofAfterApply,
         Self::ProofOfThisHistory,
+        Self::ReadAfterProof,
         Self::StrikeOffBeforeSkip,
         Self::StrikeOffWhatWasSeen,
         Self::SeenWhenAnswered,

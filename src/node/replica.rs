@@ -5,18 +5,20 @@ use std::{sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use tokio::{
     sync::Notify,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
-    domain::{Ack, Event, Position},
+    domain::{Ack, Event, Position, Revision},
     node::{
         CheckNode, Snapshot,
         enforcer::Enforcer,
+        freshness::WANTED_PAUSE,
         message::{Delta, Vouched},
         mutants::{self, Rule, is_broken},
+        trouble::{Trouble, chain, in_time},
     },
     store::{Hint, NewMember, Renewal, Store, StoreError},
 };
@@ -27,8 +29,8 @@ const BATCH: usize = 1_000;
 const RENEWALS: u32 = 8;
 /// The least time that a database is given to answer a renewal.
 const PROOF_PATIENCE_MIN: Duration = Duration::from_millis(150);
-/// How long to wait before listening anew, and before loading anew.
-const RETRY_INTERVAL: Duration = Duration::from_millis(250);
+/// How long to wait before listening anew, and before reading anew.
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// How often to see whether an acknowledgement is due that nothing has told of.
 const ACK_INTERVAL: Duration = Duration::from_millis(250);
 /// How often those that this node feeds are told of.
@@ -43,8 +45,12 @@ pub struct Replica {
     member: NewMember,
     /// There may be something new in the log.
     log: Notify,
+    /// Held by whoever reads the log.
+    reading: tokio::sync::Mutex<()>,
+    /// The last renewal that was answered, and the head that it told of.
+    answers: Mutex<(i64, Revision)>,
     /// What the node's row says.
-    last_ack: Mutex<Option<Ack>>,
+    last_ack: Mutex<Option<(Ack, Instant)>>,
 }
 
 impl Replica {
@@ -59,6 +65,8 @@ impl Replica {
             enforcer,
             member,
             log: Notify::new(),
+            reading: tokio::sync::Mutex::default(),
+            answers: Mutex::default(),
             last_ack: Mutex::default(),
         })
     }
@@ -134,6 +142,7 @@ impl Replica {
 
     /// Applies everything that the node does not have yet.
     async fn catch_up(&self) -> Result<(), StoreError> {
+        let _reading = self.reading.lock().await;
         loop {
             let Some(held) = self.node.held() else { return self.load().await };
             if self.node.is_disowned() {
@@ -141,7 +150,8 @@ impl Replica {
             }
             // With the last one that is held: what does not begin with it is another history.
             let before = (held.revision - 1).max(0);
-            let events = self.store.events_after(before, BATCH).await?;
+            let answers = self.answers.lock().0;
+            let events = in_time(self.store.events_after(before, BATCH)).await?;
             let (known, new) = events.split_at(usize::from(held.revision > 0).min(events.len()));
             let is_same = held.revision == 0
                 || known.first().is_some_and(|event| {
@@ -155,8 +165,11 @@ impl Replica {
                 self.node.disown();
                 return self.load().await;
             }
-            if new.is_empty() {
-                return Ok(());
+            let Some(last) = new.last() else { return Ok(()) };
+            let (answered, told) = *self.answers.lock();
+            if answered != answers && told < last.revision && !is_broken(Rule::ReadAfterProof) {
+                // They may have been lost since, for all that is known of the log as it was when a proof was given.
+                continue;
             }
             self.apply(new).await?;
         }
@@ -189,6 +202,7 @@ impl Replica {
         let position = self.store.load(&mut visit).await?;
         loaded.set_position(position);
         self.node.install(loaded);
+        *self.last_ack.lock() = None;
         Ok(())
     }
 
@@ -203,7 +217,8 @@ impl Replica {
             let renewed = timeout(patience, self.prove_once()).await;
             let renewed = renewed.unwrap_or_else(|late| Err(StoreError::Unavailable(late.into())));
             let _ = trouble.note(renewed);
-            sleep(interval).await;
+            sleep(WANTED_PAUSE.min(interval)).await;
+            let _ = timeout(interval.saturating_sub(WANTED_PAUSE), self.node.proof_wanted()).await;
         }
     }
 
@@ -220,6 +235,11 @@ impl Replica {
             info!("this node was struck off the roll of check nodes, and registers anew");
             return self.register().await;
         };
+        *self.answers.lock() = (question.seq, renewal.head.revision);
+        if self.node.revision() > renewal.head.revision && !is_broken(Rule::ReadAfterProof) {
+            // What is held beyond may be new, or have been lost before the proof was given.
+            self.catch_up().await?;
+        }
         self.take(question, renewal);
         Ok(())
     }
@@ -258,6 +278,8 @@ impl Replica {
         let mut trouble = Trouble::new("listen to the database");
         loop {
             let _ = trouble.note(self.listen_once().await);
+            // An acknowledgement may be lost when the database dies.
+            *self.last_ack.lock() = None;
             sleep(RETRY_INTERVAL).await;
         }
     }
@@ -285,10 +307,10 @@ impl Replica {
             let due = self.node.ack_in_history().filter(|(ack, _)| self.is_due(*ack));
             let mut patience = self.node.ack_stands_for().unwrap_or(ACK_INTERVAL).min(ACK_INTERVAL);
             if let Some((ack, held)) = due {
-                let written = self.store.acknowledge(self.member.node_id, held, ack).await;
-                match trouble.note(written) {
+                let written = in_time(self.store.acknowledge(self.member.node_id, held, ack));
+                match trouble.note(written.await) {
                     Ok(true) => {
-                        *self.last_ack.lock() = Some(ack);
+                        *self.last_ack.lock() = Some((ack, Instant::now()));
                         continue;
                     }
                     // Not on the roll, or of another history: the renewal sees to it.
@@ -301,7 +323,14 @@ impl Replica {
 
     /// Whether others wait, or may, for an acknowledgement that was not written yet.
     fn is_due(&self, ack: Ack) -> bool {
-        *self.last_ack.lock() != Some(ack) && !self.enforcer.is_only_one()
+        let is_new = match *self.last_ack.lock() {
+            // Only the numbers of nodes differ, which are for people.
+            Some((last, at)) if last.revision == ack.revision => {
+                last != ack && at.elapsed() >= ACK_INTERVAL
+            }
+            _ => true,
+        };
+        is_new && !self.enforcer.is_only_one()
     }
 
     /// Writes whom this node feeds, for people; and once that there is nobody any more.
@@ -329,6 +358,7 @@ impl Replica {
         let first_seq = if is_broken(Rule::RowSeqOnce) { 0 } else { self.node.boot_time().0 };
         let member = NewMember { first_seq, ..self.member.clone() };
         self.store.register(&member).await?;
+        self.node.want_proof();
         Ok(())
     }
 
@@ -352,42 +382,4 @@ struct Question {
     seq: i64,
     generation: u64,
     held: Option<Position>,
-}
-
-/// Says once that something does not work, and once that it works again.
-struct Trouble {
-    what: &'static str,
-    is_there: bool,
-}
-
-impl Trouble {
-    fn new(what: &'static str) -> Self {
-        Self { what, is_there: false }
-    }
-
-    fn note<T>(&mut self, result: Result<T, StoreError>) -> Result<T, StoreError> {
-        match &result {
-            Ok(_) if self.is_there => {
-                self.is_there = false;
-                info!("can {} again", self.what);
-            }
-            Ok(_) => {}
-            Err(error) if self.is_there => {
-                debug!(error = %chain(error), "still cannot {}", self.what);
-            }
-            Err(error) => {
-                self.is_there = true;
-                warn!(error = %chain(error), "cannot {}, will go on trying", self.what);
-            }
-        }
-        result
-    }
-}
-
-/// An error with all of its causes, in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    std::iter::successors(Some(error), |error| error.source())
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
 }

@@ -184,8 +184,11 @@ impl Snapshot {
 /// The most bytes of grants in one part, estimated.
 const PART_WEIGHT_MAX: u64 = 64 * 1_024;
 
+/// Some grants of a snapshot.
+pub type Part = Vec<(TenantId, Held, Terms)>;
+
 impl Iterator for Parts {
-    type Item = Vec<(TenantId, Held, Terms)>;
+    type Item = Part;
 
     fn next(&mut self) -> Option<Self::Item> {
         let (mut part, mut bytes) = (Vec::new(), 0);

@@ -30,7 +30,7 @@ pub(super) struct Aimed {
 type Played = (Arc<World>, BoxFuture<'static, ()>);
 
 /// All of them.
-pub(super) const ALL: [Aimed; 19] = [
+pub(super) const ALL: [Aimed; 20] = [
     Aimed {
         name: "the holder's clock is slow, the waiter's fast",
         at: &[Rule::RateMargin, Rule::ShorterLease, Rule::LongerWait],
@@ -64,7 +64,12 @@ pub(super) const ALL: [Aimed; 19] = [
     Aimed {
         name: "an event comes after an older log was restored",
         at: &[Rule::ProofOfThisHistory],
-        play: |seed| Box::pin(begin(seed, Plan::replicas(2, LEASE), scenes::late_event)),
+        play: |seed| Box::pin(begin(seed, scenes::short_leases(), scenes::late_event)),
+    },
+    Aimed {
+        name: "an event that was lost comes when there is a proof already",
+        at: &[Rule::ReadAfterProof],
+        play: |seed| Box::pin(begin(seed, scenes::short_leases(), scenes::lost_event)),
     },
     Aimed {
         name: "one node has a longer lease than the one that waits",

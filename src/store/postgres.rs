@@ -16,7 +16,7 @@ use sqlx::{
     migrate::Migrator,
     postgres::{PgArguments, PgConnectOptions, PgPoolOptions},
 };
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 
 use crate::{
     domain::Clock,
@@ -179,6 +179,7 @@ pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Sto
         readers,
         roll_writers: roll.clone(),
         roll_readers: watchers,
+        turns: Arc::new(Semaphore::new(WRITERS as usize)),
         told_head: AtomicI64::new(0),
         messenger,
         clock,

@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use futures::{future::BoxFuture, stream::BoxStream};
 use parking_lot::Mutex;
 use sqlx::{Database, Pool};
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 
 use crate::{
     domain::{
@@ -91,6 +91,9 @@ pub(super) trait Backend: Database {
 pub(super) struct SqlStore<DB: Backend> {
     /// For changes.
     pub(super) writers: Pool<DB>,
+    /// Whoever begins a change waits here first. So where the writers are also those of the roll, a renewal waits for one change,
+    /// and not behind all that are to come.
+    pub(super) turns: Arc<Semaphore>,
     /// For everything else. May be the same.
     pub(super) readers: Pool<DB>,
     /// For what check nodes write. Where it can be, apart: they must not queue behind changes that wait for each other, nor
@@ -182,9 +185,10 @@ fn position(head: Option<HeadRow>) -> Result<Position, StoreError> {
 impl<DB: Backend> Store for SqlStore<DB> {
     async fn begin(&self) -> Result<Box<dyn Change>, StoreError> {
         within_patience(async {
+            let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(unavailable)?;
             let lease = Lease::begin(&self.writers, DB::DIALECT.begin_change).await?;
             let messenger = Arc::clone(&self.messenger);
-            let change = SqlChange::at_head(lease, messenger, self.clock.as_ref()).await?;
+            let change = SqlChange::at_head(lease, turn, messenger, self.clock.as_ref()).await?;
             Ok(Box::new(change) as Box<dyn Change>)
         })
         .await

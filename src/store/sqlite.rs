@@ -18,6 +18,7 @@ use sqlx::{
     migrate::Migrator,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
+use tokio::sync::Semaphore;
 
 use crate::{
     domain::Clock,
@@ -115,6 +116,7 @@ pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Sto
         roll_readers: readers.clone(),
         writers,
         readers,
+        turns: Arc::new(Semaphore::new(1)),
         told_head: AtomicI64::new(0),
         messenger: Arc::new(Bell::default()),
         clock,

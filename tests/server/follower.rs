@@ -46,6 +46,7 @@ impl Follower {
             node_id: self.node_id.as_bytes().to_vec(),
             version: "9.9".to_owned(),
             held: None,
+            proof_age: None,
         })
     }
 

@@ -55,7 +55,7 @@ async fn answer(url: &str, hello: Hello) -> Result<Down, FollowError> {
 }
 
 fn hello(node_id: NodeId) -> Hello {
-    Hello { protocol: PROTOCOL, node_id, version: "1".to_owned(), held: None }
+    Hello { protocol: PROTOCOL, node_id, version: "1".to_owned(), held: None, proof_age: None }
 }
 
 #[tokio::test]

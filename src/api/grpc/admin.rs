@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status, async_trait};
 use crate::{
     api::{
         grpc::{
-            call::{caller, deadline},
+            call::{caller, deadline, enforcement_deadline},
             convert::{requests, responses},
             status::Failure,
         },
@@ -52,7 +52,7 @@ impl SupportAccessAdmin for Admin {
         let (metadata, _, message) = request.into_parts();
         let caller = caller(&metadata).map_err(Failure::from)?;
         let (grant, etag, request) = requests::extend_request(message).map_err(Failure::from)?;
-        let deadline = deadline(&metadata);
+        let deadline = enforcement_deadline(&metadata);
         let extended =
             self.work.extend_access(&caller, &grant, etag.as_deref(), request, deadline).await;
         let (grant, enforcement) = extended.map_err(Failure::from)?;
@@ -69,7 +69,7 @@ impl SupportAccessAdmin for Admin {
         let (metadata, _, message) = request.into_parts();
         let caller = caller(&metadata).map_err(Failure::from)?;
         let (grant, etag, reason) = requests::revoke_request(message).map_err(Failure::from)?;
-        let deadline = deadline(&metadata);
+        let deadline = enforcement_deadline(&metadata);
         let revoked =
             self.work.revoke_access(&caller, &grant, etag.as_deref(), reason, deadline).await;
         let revoked = revoked.map_err(Failure::from)?;
@@ -87,7 +87,7 @@ impl SupportAccessAdmin for Admin {
         let (metadata, _, message) = request.into_parts();
         let caller = caller(&metadata).map_err(Failure::from)?;
         let (tenant_id, reason) = requests::revoke_all_request(message).map_err(Failure::from)?;
-        let deadline = deadline(&metadata);
+        let deadline = enforcement_deadline(&metadata);
         let revoked = self.work.revoke_all_access(&caller, &tenant_id, reason, deadline).await;
         let revoked = revoked.map_err(Failure::from)?;
         Ok(Response::new(pb::RevokeAllAccessResponse {
@@ -152,7 +152,7 @@ impl SupportAccessAdmin for Admin {
         let caller = caller(&metadata).map_err(Failure::from)?;
         let requests::PolicyUpdate { tenant_id, etag, update, reason } =
             requests::update_support_policy_request(message).map_err(Failure::from)?;
-        let (etag, deadline) = (etag.as_deref(), deadline(&metadata));
+        let (etag, deadline) = (etag.as_deref(), enforcement_deadline(&metadata));
         let updating =
             self.work.update_support_policy(&caller, &tenant_id, etag, update, reason, deadline);
         let updated = updating.await.map_err(Failure::from)?;
@@ -169,7 +169,7 @@ impl SupportAccessAdmin for Admin {
     ) -> Answered<pb::WaitEnforcedResponse> {
         let (metadata, _, message) = request.into_parts();
         let revision = requests::wait_enforced_request(message).map_err(Failure::from)?;
-        let enforcement = self.work.wait_enforced(revision, deadline(&metadata)).await;
+        let enforcement = self.work.wait_enforced(revision, enforcement_deadline(&metadata)).await;
         let enforcement = responses::enforcement(enforcement.map_err(Failure::from)?);
         Ok(Response::new(pb::WaitEnforcedResponse { enforcement: Some(enforcement) }))
     }

@@ -11,8 +11,10 @@ use crate::domain::{Caller, violation::Violations};
 const ACTOR_KEY: &str = "support-access-actor";
 /// The metadata key of the gRPC deadline.
 const TIMEOUT_KEY: &str = "grpc-timeout";
-/// How long a caller waits that does not say.
+/// How long a caller waits that does not say, and at most.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// As much, for a change to be in force everywhere: longer than the longest `max_staleness`.
+const ENFORCEMENT_PATIENCE: Duration = Duration::from_mins(6);
 /// The most of a caller's patience that is kept back for the way home.
 const WAY_HOME_MAX: Duration = Duration::from_millis(50);
 
@@ -27,8 +29,17 @@ pub(super) fn caller(metadata: &MetadataMap) -> Result<Caller, Violations> {
 
 /// When an answer must be on its way: a little before the caller's deadline, so that it arrives.
 pub(super) fn deadline(metadata: &MetadataMap) -> Instant {
+    deadline_within(metadata, PATIENCE)
+}
+
+/// As [`deadline`], of somebody who waits for a change to be in force everywhere.
+pub(super) fn enforcement_deadline(metadata: &MetadataMap) -> Instant {
+    deadline_within(metadata, ENFORCEMENT_PATIENCE)
+}
+
+fn deadline_within(metadata: &MetadataMap, most: Duration) -> Instant {
     let timeout = metadata.get(TIMEOUT_KEY).and_then(|value| parse_timeout(value.to_str().ok()?));
-    let patience = timeout.unwrap_or(PATIENCE).min(PATIENCE);
+    let patience = timeout.unwrap_or(most).min(most);
     Instant::now() + patience.saturating_sub((patience / 10).min(WAY_HOME_MAX))
 }
 

@@ -43,7 +43,7 @@ pub enum FeedEnd {
         found: i64,
     },
     /// The follower talks too much.
-    #[error("a follower may send {MESSAGES_PER_SECOND} messages a second")]
+    #[error("a follower may send {MESSAGES_PER_SECOND} messages and one report a second")]
     Flood,
     /// The follower reads too slowly, and what it would need next is no longer kept.
     #[error("the follower is too slow: it must come back, and take a snapshot")]

@@ -6,14 +6,27 @@ use chrono::TimeDelta;
 use tokio::time::sleep;
 
 use crate::{
-    domain::{End, Span},
+    domain::{End, Revision, Span},
     simulation::{
-        aimed::LEASE, clocks::DRIFT_MAX, judge::Aftermath, line::Weather, stage::Stage, world::Plan,
+        aimed::LEASE,
+        clocks::DRIFT_MAX,
+        judge::{Aftermath, Subject},
+        line::Weather,
+        stage::Stage,
+        world::Plan,
     },
+    store::memory::Backup,
 };
 
 const QUICK: Weather = Weather { delay: (0, 0), ..Weather::FINE };
 const CUT: Weather = Weather { is_cut: true, ..Weather::FINE };
+
+/// So short that a node still waits for an answer when all leases have lapsed.
+const SHORT_LEASE: Duration = Duration::from_millis(400);
+
+pub(super) fn short_leases() -> Plan {
+    Plan::replicas(2, SHORT_LEASE)
+}
 
 pub(super) fn rates() -> Plan {
     let mut plan = Plan::replicas(2, LEASE);
@@ -127,6 +140,30 @@ pub(super) async fn restored_roll(stage: Stage) {
 /// A node has asked for an event, and is answered so late that an older log has been restored meanwhile, without that event. What
 /// the node held when it asked is in both logs.
 pub(super) async fn late_event(stage: Stage) {
+    let (subject, backup, head) = event_under_way(&stage).await;
+    let database = &stage.world.database;
+    database.go_down();
+    sleep(SHORT_LEASE * 12 / 10).await;
+    database.come_up_with(backup, Aftermath::Clean).await;
+    stage.until(1, |process| process.node.revision() == head).await;
+    stage.until(1, |process| process.node.sight().is_fresh()).await;
+    stage.complete(stage.revoke(1, &subject)).await;
+    sleep(SHORT_LEASE).await;
+}
+
+/// As [`late_event`], and nothing happens until the event comes.
+pub(super) async fn lost_event(stage: Stage) {
+    let (_, backup, _) = event_under_way(&stage).await;
+    let database = &stage.world.database;
+    database.go_down();
+    sleep(SHORT_LEASE * 12 / 10).await;
+    database.come_up_with(backup, Aftermath::Clean).await;
+    sleep(SHORT_LEASE * 2).await;
+    stage.expect_fresh(0);
+}
+
+/// A node has asked for an event that was just committed, and waits for the answer. There is a backup from before.
+async fn event_under_way(stage: &Stage) -> (Subject, Backup, Revision) {
     stage.start(0).await;
     stage.start(1).await;
     let subject = stage.grant(1, End::UntilRevoked).await;
@@ -141,17 +178,16 @@ pub(super) async fn late_event(stage: Stage) {
         }
         // The hint takes 5 ms, and the question 5 more.
         sleep(Duration::from_millis(9)).await;
-        stage.weather(0, Weather { delay: (1_900, 1_900), outlives: true, ..Weather::FINE });
+        stage.weather(0, Weather { delay: (680, 680), outlives: true, ..Weather::FINE });
         sleep(Duration::from_millis(2)).await;
         stage.weather(0, Weather::FINE);
     };
-    tokio::join!(granting, delaying);
-    database.go_down();
-    sleep(LEASE * 12 / 10).await;
-    database.come_up_with(backup, Aftermath::Clean).await;
-    stage.until(1, |process| process.node.revision() == head).await;
-    stage.until(1, |process| process.node.sight().is_fresh()).await;
-    stage.complete(stage.revoke(1, &subject)).await;
+    tokio::select! {
+        biased;
+        _ = granting => {}
+        () = delaying => {}
+    }
+    (subject, backup, head)
 }
 
 /// The node that is cut off may answer for twice as long as the one that waits.

@@ -43,8 +43,7 @@ impl RollBook {
             followers: Vec::new(),
         };
         self.rows.insert(node_id, row);
-        self.max_staleness =
-            self.rows.values().map(|row| row.max_staleness).max().unwrap_or_default();
+        self.tell_longest_staleness();
     }
 
     /// False if there is no such row.
@@ -69,7 +68,16 @@ impl RollBook {
 
     pub(super) fn strike_off(&mut self, node_id: NodeId, seq: i64) -> bool {
         let is_there = self.rows.get(&node_id).is_some_and(|row| row.seq == seq);
-        is_there && self.rows.remove(&node_id).is_some()
+        let is_gone = is_there && self.rows.remove(&node_id).is_some();
+        if is_gone {
+            self.tell_longest_staleness();
+        }
+        is_gone
+    }
+
+    fn tell_longest_staleness(&mut self) {
+        self.max_staleness =
+            self.rows.values().map(|row| row.max_staleness).max().unwrap_or_default();
     }
 
     pub(super) fn longest_staleness(&self) -> Duration {

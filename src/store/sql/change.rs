@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     domain::{
@@ -28,6 +29,8 @@ type LockedHead = (i64, Option<i64>, i64, Option<i64>);
 #[derive(Debug)]
 pub(super) struct SqlChange<DB: Backend> {
     lease: Lease<DB>,
+    /// Given back when the lease is.
+    _turn: OwnedSemaphorePermit,
     messenger: Arc<dyn Messenger>,
     now: Time,
     max_staleness: Duration,
@@ -43,6 +46,7 @@ impl<DB: Backend> SqlChange<DB> {
     /// The transaction has begun: takes the head, and the time.
     pub(super) async fn at_head(
         mut lease: Lease<DB>,
+        turn: OwnedSemaphorePermit,
         messenger: Arc<dyn Messenger>,
         clock: &dyn Clock,
     ) -> Result<Self, StoreError> {
@@ -55,6 +59,7 @@ impl<DB: Backend> SqlChange<DB> {
         let max_staleness = rows::span("max_staleness", max_staleness)?;
         Ok(Self {
             lease,
+            _turn: turn,
             messenger,
             now,
             max_staleness,

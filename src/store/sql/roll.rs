@@ -109,7 +109,26 @@ impl<DB: Backend> SqlStore<DB> {
         node_id: NodeId,
         seq: i64,
     ) -> Result<bool, StoreError> {
-        Ok(self.keep_written(roll::delete_member(node_id, seq)).await? == 1)
+        if self.keep_written(roll::delete_member(node_id, seq)).await? == 0 {
+            return Ok(false);
+        }
+        // The node is gone, whatever comes of this: then changes wait longer than they must for whoever is silent.
+        let _ = self.tell_longest_staleness().await;
+        Ok(true)
+    }
+
+    /// Brings the head to what the roll says, if a node is gone that might answer longer than those that are left.
+    async fn tell_longest_staleness(&self) -> Result<(), StoreError> {
+        if self.read_first::<(i64,)>(roll::longer_staleness()).await?.is_none() {
+            return Ok(());
+        }
+        within_patience(async {
+            let mut lease = Lease::begin(&self.writers, DB::DIALECT.begin_change).await?;
+            let _head: Vec<(i64,)> = lease.all(Statement::plain(DB::DIALECT.lock_head)).await?;
+            let _told: Vec<(String,)> = lease.all(roll::update_max_staleness(&DB::DIALECT)).await?;
+            lease.commit().await
+        })
+        .await
     }
 
     pub(super) async fn insert_enforced(

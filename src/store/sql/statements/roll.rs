@@ -42,6 +42,13 @@ pub(in crate::store) fn update_max_staleness(dialect: &Dialect) -> Statement {
     Statement::new(sql, vec![])
 }
 
+/// A row if the head knows of a longer lease than the roll does.
+pub(in crate::store) fn longer_staleness() -> Statement {
+    let sql = "SELECT max_staleness FROM head \
+               WHERE max_staleness > (SELECT coalesce(max(max_staleness), 0) FROM check_node)";
+    Statement::new(sql, vec![])
+}
+
 /// In one statement, and so in one transaction and as of one moment. The clock is read when the row is written.
 pub(in crate::store) fn renew(
     dialect: &Dialect,

@@ -65,8 +65,15 @@ fn infos() -> impl Strategy<Value = NodeInfo> {
 }
 
 fn ups() -> impl Strategy<Value = Up> {
-    let hello = (any::<u32>(), node_ids(), versions(), option::of(positions()))
-        .prop_map(|(protocol, node_id, version, held)| Hello { protocol, node_id, version, held });
+    let hello =
+        (any::<u32>(), node_ids(), versions(), option::of(positions()), option::of(spans()))
+            .prop_map(|(protocol, node_id, version, held, proof_age)| Hello {
+                protocol,
+                node_id,
+                version,
+                held,
+                proof_age,
+            });
     let ack = (revisions(), 1..=100_000_u32, 0..=100_000_u32)
         .prop_map(|(revision, nodes, nodes_lapsed)| Ack { revision, nodes, nodes_lapsed });
     prop_oneof![

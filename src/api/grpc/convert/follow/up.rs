@@ -5,8 +5,10 @@ use crate::{
         grpc::convert::{
             fields::Parsed,
             follow::{
-                node, node_message, position, position_message, revision, uuid, version, within,
+                node, node_message, position, position_message, revision, span, uuid, version,
+                within,
             },
+            responses::duration,
         },
         proto::v1::{
             self as pb,
@@ -23,12 +25,15 @@ const NODES_MAX: u32 = 100_000;
 /// The message that says `up`.
 pub(in crate::api::grpc) fn request(up: Up) -> pb::FollowRequest {
     let message = match up {
-        Up::Hello(Hello { protocol, node_id, version, held }) => Message::Hello(fr::Hello {
-            protocol,
-            node_id: node_id.0.as_bytes().to_vec(),
-            version,
-            held: held.map(position_message),
-        }),
+        Up::Hello(Hello { protocol, node_id, version, held, proof_age }) => {
+            Message::Hello(fr::Hello {
+                protocol,
+                node_id: node_id.0.as_bytes().to_vec(),
+                version,
+                held: held.map(position_message),
+                proof_age: proof_age.map(duration),
+            })
+        }
         Up::Ping { seq } => Message::Ping(fr::Ping { sequence: seq }),
         Up::Ack(Ack { revision, nodes, nodes_lapsed }) => {
             // The word of more than there may be is taken for as many as there may be: the numbers are for people.
@@ -57,12 +62,13 @@ pub(in crate::api::grpc) fn up(request: pb::FollowRequest) -> Parsed<Up> {
 }
 
 fn hello(message: fr::Hello) -> Parsed<Hello> {
-    let fr::Hello { protocol, node_id, version, held } = message;
+    let fr::Hello { protocol, node_id, version, held, proof_age } = message;
     Ok(Hello {
         protocol,
         node_id: NodeId(uuid("node_id", &node_id)?),
         version: self::version("version", version)?,
         held: held.map(|held| within(position(held), "held.")).transpose()?,
+        proof_age: proof_age.map(|age| span("proof_age", age)).transpose()?,
     })
 }
 
