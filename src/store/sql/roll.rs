@@ -109,19 +109,16 @@ impl<DB: Backend> SqlStore<DB> {
         node_id: NodeId,
         seq: i64,
     ) -> Result<bool, StoreError> {
-        if self.keep_written(roll::delete_member(node_id, seq)).await? == 0 {
-            return Ok(false);
+        let gone: Vec<(i64,)> = self.keep(roll::delete_member(node_id, seq)).await?;
+        if gone.iter().any(|(was_longest,)| *was_longest > 0) {
+            // It is gone, whatever comes of this: if it fails, changes wait longer than they must for whoever is silent.
+            let _ = self.tell_longest_staleness().await;
         }
-        // The node is gone, whatever comes of this: then changes wait longer than they must for whoever is silent.
-        let _ = self.tell_longest_staleness().await;
-        Ok(true)
+        Ok(!gone.is_empty())
     }
 
-    /// Brings the head to what the roll says, if a node is gone that might answer longer than those that are left.
+    /// Brings the head to what the roll says: a node is gone that might answer longer than those that are left.
     async fn tell_longest_staleness(&self) -> Result<(), StoreError> {
-        if self.read_first::<(i64,)>(roll::longer_staleness()).await?.is_none() {
-            return Ok(());
-        }
         within_patience(async {
             let mut lease = Lease::begin(&self.writers, DB::DIALECT.begin_change).await?;
             let _head: Vec<(i64,)> = lease.all(Statement::plain(DB::DIALECT.lock_head)).await?;

@@ -42,13 +42,6 @@ pub(in crate::store) fn update_max_staleness(dialect: &Dialect) -> Statement {
     Statement::new(sql, vec![])
 }
 
-/// A row if the head knows of a longer lease than the roll does.
-pub(in crate::store) fn longer_staleness() -> Statement {
-    let sql = "SELECT max_staleness FROM head \
-               WHERE max_staleness > (SELECT coalesce(max(max_staleness), 0) FROM check_node)";
-    Statement::new(sql, vec![])
-}
-
 /// In one statement, and so in one transaction and as of one moment. The clock is read when the row is written.
 pub(in crate::store) fn renew(
     dialect: &Dialect,
@@ -129,9 +122,12 @@ pub(in crate::store) fn roll(dialect: &Dialect, clock: Time) -> Statement {
     Statement::new(sql, values)
 }
 
-/// Waits for whoever has written the row and not committed yet, and then looks at it again.
+/// Waits for whoever has written the row and not committed yet, and then looks at it again. Answers a row if it deleted one: the
+/// node's lease, if no other has one as long.
 pub(in crate::store) fn delete_member(node_id: NodeId, seq: i64) -> Statement {
-    let sql = "DELETE FROM check_node WHERE node_id = $1 AND seq = $2";
+    let sql = "DELETE FROM check_node WHERE node_id = $1 AND seq = $2 \
+               RETURNING CASE WHEN max_staleness > (SELECT coalesce(max(max_staleness), 0) \
+               FROM check_node AS other WHERE other.node_id <> $1) THEN max_staleness ELSE 0 END";
     Statement::new(sql, vec![node_id.into(), seq.into()])
 }
 
