@@ -27,8 +27,13 @@ use support_access::{
     api::{
         grpc::upstream::GrpcUpstream,
         proto::v1::{
-            AccessLevel as Level, GrantAccessRequest, RevokeAccessRequest,
-            grant_access_request::End, support_access_admin_client::SupportAccessAdminClient,
+            AccessLevel as Level, FollowRequest, FollowResponse, GrantAccessRequest,
+            RevokeAccessRequest,
+            check_nodes_client::CheckNodesClient,
+            follow_request::{Hello, Message, Ping},
+            follow_response::Message as Told,
+            grant_access_request::End,
+            support_access_admin_client::SupportAccessAdminClient,
         },
     },
     domain::{
@@ -38,8 +43,14 @@ use support_access::{
     node::{CheckNode, following},
     store::{self, Entry},
 };
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Endpoint;
+use tonic::{
+    Streaming,
+    transport::{Channel, Endpoint},
+};
+use tonic_types::StatusExt;
 use uuid::Uuid;
 
 const LIVE_GRANTS: usize = 1_000_000;
@@ -47,6 +58,8 @@ const GRANTS_PER_TENANT: usize = 10;
 const FOLLOWERS: usize = 1_000;
 const IDLE: Duration = Duration::from_secs(10);
 const REVOCATIONS: u32 = 50;
+const STALLED: usize = 100;
+const CHURN: usize = 2_000;
 
 /// A process of ours, and where it listens.
 struct Process {
@@ -210,14 +223,8 @@ async fn feeding(url: &str) {
     let mut elapsed = Vec::new();
     let (mut used, mut nodes) = (Duration::ZERO, 0);
     for _ in 0..REVOCATIONS {
-        let request = GrantAccessRequest {
-            tenant_id: "acme".into(),
-            group_id: "support".into(),
-            access_level: Level::ReadOnly.into(),
-            end: Some(End::UntilRevoked(true)),
-            ..GrantAccessRequest::default()
-        };
-        let grant = admin.grant_access(request).await.unwrap().into_inner().grant.unwrap();
+        let grant =
+            admin.grant_access(for_support("acme")).await.unwrap().into_inner().grant.unwrap();
         let last = followers.last().unwrap();
         while last.revision() < grant.revision {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -243,6 +250,102 @@ async fn feeding(url: &str) {
     );
 }
 
+/// A server with followers that stop reading, half of them in the middle of the snapshot, while far more changes come than it keeps.
+async fn stalling(url: &str) {
+    let server = Process::start(&["serve", "--database-url", url]);
+    let mut admin = SupportAccessAdminClient::connect(server.url.clone()).await.unwrap();
+    let churn = async |admin: &mut SupportAccessAdminClient<Channel>| {
+        for number in 0..CHURN {
+            let agent_ids = (0..100).map(|agent| format!("{agent:03}-{number:060}")).collect();
+            let request = GrantAccessRequest { agent_ids, ..for_support("acme") };
+            let grant = admin.grant_access(request).await.unwrap().into_inner().grant.unwrap();
+            let (tenant_id, grant_id) = (grant.tenant_id, grant.grant_id);
+            let request = RevokeAccessRequest { tenant_id, grant_id, ..Default::default() };
+            // Nobody who has stalled is to be waited for here.
+            let mut request = tonic::Request::new(request);
+            request.set_timeout(Duration::from_millis(200));
+            let _ = admin.revoke_access(request).await;
+        }
+    };
+    for number in 0..5_000 {
+        admin.grant_access(for_support(&format!("tenant-{number}"))).await.unwrap();
+    }
+    churn(&mut admin).await;
+    let before = server.resident();
+    let mut stalled = Vec::new();
+    for number in 0..STALLED {
+        stalled.push(Stalled::begin(&server.url, number % 2 == 0).await);
+    }
+    let joined = server.resident();
+    churn(&mut admin).await;
+    let after = server.resident();
+    println!(
+        "{STALLED} followers that stop reading: {} kB before, {} kB with them, {} kB after {} changes of 8 kB",
+        before / 1_024,
+        joined / 1_024,
+        after / 1_024,
+        2 * CHURN
+    );
+    let mut reasons = std::collections::BTreeMap::new();
+    for stalled in stalled {
+        *reasons.entry(stalled.end().await).or_insert(0) += 1;
+    }
+    println!("when they read on, they are told: {reasons:?}");
+    let node = follow(&server.url);
+    until_fresh(&node).await;
+    println!("and who comes back is at revision {}", node.revision());
+}
+
+/// A follower that asks for proofs, and stops reading: in the middle of the snapshot, or when it has one.
+struct Stalled {
+    _says: mpsc::Sender<FollowRequest>,
+    hears: Streaming<FollowResponse>,
+}
+
+impl Stalled {
+    async fn begin(url: &str, is_early: bool) -> Self {
+        let (says, said) = mpsc::channel(16);
+        let node_id = Uuid::new_v4().as_bytes().to_vec();
+        let hello = Hello { protocol: 1, node_id, ..Default::default() };
+        for message in [Message::Hello(hello), Message::Ping(Ping { sequence: 1 })] {
+            says.send(FollowRequest { message: Some(message) }).await.unwrap();
+        }
+        let mut client = CheckNodesClient::connect(url.to_owned()).await.unwrap();
+        let mut hears = client.follow(ReceiverStream::new(said)).await.unwrap().into_inner();
+        while let Some(told) = hears.message().await.unwrap() {
+            let is_far = matches!(told.message, Some(Told::Pong(_)));
+            if is_early || is_far {
+                break;
+            }
+        }
+        Self { _says: says, hears }
+    }
+
+    /// Reads on, until it is told why that is the end.
+    async fn end(mut self) -> String {
+        loop {
+            match self.hears.message().await {
+                Ok(Some(_)) => {}
+                Ok(None) => return "nothing".into(),
+                Err(status) => {
+                    let info = status.get_details_error_info().clone();
+                    return info.map(|info| info.reason).unwrap_or_default();
+                }
+            }
+        }
+    }
+}
+
+fn for_support(tenant_id: &str) -> GrantAccessRequest {
+    GrantAccessRequest {
+        tenant_id: tenant_id.into(),
+        group_id: "support".into(),
+        access_level: Level::ReadOnly.into(),
+        end: Some(End::UntilRevoked(true)),
+        ..GrantAccessRequest::default()
+    }
+}
+
 fn percent(used: Duration, of: Duration) -> f64 {
     100.0 * used.as_secs_f64() / of.as_secs_f64()
 }
@@ -251,6 +354,7 @@ fn percent(used: Duration, of: Duration) -> f64 {
 async fn main() {
     let folder = tempfile::tempdir().unwrap();
     let url = |name: &str| format!("sqlite://{}", folder.path().join(name).display());
+    stalling(&url("stalling.db")).await;
     feeding(&url("small.db")).await;
     fill(&url("large.db")).await;
     joining(&url("large.db")).await;

@@ -253,7 +253,26 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::node::message::PROTOCOL;
+    use crate::node::{Snapshot, message::PROTOCOL};
+
+    #[test]
+    fn a_snapshot_that_nobody_takes_is_let_go_of() {
+        let (mut followers, begin) = (Followers::default(), BootTime(0));
+        let parts = || Snapshot::default().into_parts();
+        for stream in [1, 2] {
+            followers.begin_snapshot(stream, parts(), begin);
+        }
+        let later = begin + SNAPSHOT_PATIENCE;
+        assert_eq!(
+            followers.next_part(1, later - Duration::from_secs(1)),
+            Some(None),
+            "it is empty"
+        );
+        followers.begin_snapshot(3, parts(), later);
+        followers.drop_stalled(later);
+        assert_eq!(followers.next_part(2, later), None, "that was too slow");
+        assert_eq!(followers.next_part(3, later), Some(None));
+    }
 
     #[test]
     fn nobody_can_make_a_node_feed_without_end() {
