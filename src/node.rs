@@ -223,7 +223,7 @@ impl CheckNode {
             prover.reset();
             None
         } else {
-            prover.best(revision, view.proof)
+            prover.best(revision, view.proof, now)
         };
         self.publish(view.with_proof(best), |news| {
             news.proofs += 1;
@@ -303,7 +303,7 @@ impl CheckNode {
             self.disown();
             return false;
         }
-        let proof = prover.best(revision, view.proof);
+        let proof = prover.best(revision, view.proof, now);
         if proof != view.proof
             && !view.is_disowned
             && proof.is_some_and(|proof| proof.is_valid(now))

@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, atomic::AtomicI64};
 
+use tokio::sync::Semaphore;
 use tracing::info;
 
 use crate::{
@@ -55,6 +56,8 @@ pub struct Work {
     enforcer: Arc<Enforcer>,
     catalogue: SupportPolicy,
     limits: Limits,
+    /// Places for those who wait long for a change to be in force.
+    long_waits: Semaphore,
     /// When the next expiry is due that has not been recorded, as far as the sweep knows: in microseconds since 1970.
     next_expiry_us: AtomicI64,
 }
@@ -169,6 +172,7 @@ impl Work {
             replica,
             catalogue,
             limits,
+            long_waits: Semaphore::new(enforce::LONG_WAITS),
             next_expiry_us: AtomicI64::new(i64::MAX),
         }
     }

@@ -83,7 +83,13 @@ impl RollWatch {
             let since = before.map_or(first_seen, |seen| seen.since);
             (member.node_id, Seen { seq: member.seq, since, ack: member.ack })
         });
-        self.members = members.collect();
+        let members = members.collect();
+        let before = std::mem::replace(&mut self.members, members);
+        // Another has struck off who had been silent for long; who left has not been.
+        let gone = before.into_iter().filter(|(node_id, _)| !self.members.contains_key(node_id));
+        for (node_id, seen) in gone.filter(|(_, seen)| now >= seen.since + patience / 2) {
+            self.struck_off.insert(node_id, (now, seen.ack.nodes.max(1)));
+        }
         self.struck_off.retain(|_, (at, _)| now < *at + patience * REMEMBERED);
         self.read = Some((asked_at, roll.head.revision));
         let silent = self.members.iter().filter(|(_, seen)| now >= seen.since + patience);

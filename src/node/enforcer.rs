@@ -22,6 +22,8 @@ use crate::{
 
 /// How often the roll is read while somebody waits. Acknowledgements are told of; this is for those whose telling was lost.
 const BUSY_INTERVAL: Duration = Duration::from_millis(50);
+/// How long the roll may take to be read, before another connection is tried.
+const ROLL_PATIENCE: Duration = Duration::from_secs(2);
 /// How often the roll is read while nobody waits, so that the next change need not wait for the dead.
 const IDLE_INTERVAL: Duration = Duration::from_millis(500);
 /// How long, and how many at a time, it is remembered since when changes were asked for: longer than the longest lease.
@@ -150,7 +152,7 @@ impl Enforcer {
 
     async fn look_once(&self) -> Result<(), StoreError> {
         let asked_at = self.node.boot_time();
-        let roll = in_time(self.store.roll()).await?;
+        let roll = in_time(ROLL_PATIENCE, self.store.roll()).await?;
         let silent = self.watch.lock().saw(&roll, asked_at, self.node.boot_time());
         self.settle.notify_one();
         for silent in silent.into_iter().filter(|silent| silent.node_id != self.node.id()) {

@@ -66,7 +66,7 @@ enum Stage {
 struct Arrival {
     held: Option<Position>,
     at: BootTime,
-    /// The latest that its proof is of, if it had one.
+    /// The latest that it was given its proof, if it had one.
     proven_at: Option<BootTime>,
 }
 
@@ -105,7 +105,7 @@ impl Feeding {
                 return Err(FeedEnd::WrongPing { last: self.last_ping, found: seq });
             }
             Up::Ping { seq } => {
-                self.acks.check(self.sent(), self.patience(), now)?;
+                self.acks.check(self.sent(), self.patience(now), now)?;
                 self.last_ping = seq;
                 if self.pings.len() == PINGS_MAX {
                     self.pings.pop_front();
@@ -347,12 +347,12 @@ impl Feeding {
         }
     }
 
-    /// How long the follower may take to acknowledge. A node that waits for its own followers must have sent these away before
+    /// How long the follower may take to acknowledge; `None` while this node cannot vouch, so that nobody can. A node that waits for its own followers must have sent these away before
     /// it is sent away itself: so the nearer to the database, the longer.
-    fn patience(&self) -> Duration {
-        let lease = self.node.view().proof.map_or(Duration::MAX, |proof| proof.max_staleness);
+    fn patience(&self, now: BootTime) -> Option<Duration> {
+        let lease = self.node.view().proof.filter(|proof| proof.is_valid(now))?.max_staleness;
         let steps = (PATH_MAX + 2).saturating_sub(self.node.path().len());
-        lease.saturating_mul(2 * u32::try_from(steps).unwrap_or(u32::MAX / 2))
+        Some(lease.saturating_mul(2 * u32::try_from(steps).unwrap_or(u32::MAX / 2)))
     }
 }
 

@@ -61,6 +61,16 @@ pub enum FollowError {
     Lost(String),
 }
 
+impl FollowError {
+    /// Names who has refused.
+    fn at(self, upstream: &dyn Upstream) -> Self {
+        match self {
+            Self::Refused(why) => Self::Refused(format!("{upstream:?}: {why}")),
+            lost @ Self::Lost(_) => lost,
+        }
+    }
+}
+
 /// A stream from an upstream, as the follower sees it.
 #[derive(Debug)]
 pub struct Following {
@@ -101,7 +111,7 @@ impl Following {
         let held = self.node.held().filter(|_| !self.node.is_disowned());
         let sight = self.node.sight();
         let proof = sight.view.proof().filter(|_| sight.is_fresh());
-        let proof_age = proof.map(|proof| self.node.boot_time().since(proof.as_of));
+        let proof_age = proof.map(|it| self.node.boot_time().since(it.clock.answered_at));
         Up::Hello(Hello { protocol: PROTOCOL, node_id: self.node.id(), version, held, proof_age })
     }
 
@@ -280,7 +290,10 @@ pub async fn run(
         let leave = outgoing.clone();
         let stream = async {
             match upstream.open(to_send).await {
-                Ok(incoming) => follow(&node, incoming, outgoing, upstreams.len() > 1).await,
+                Ok(incoming) => {
+                    let has_others = upstreams.len() > 1;
+                    follow(&node, incoming, outgoing, has_others).await.at(upstream.as_ref())
+                }
                 Err(error) => error,
             }
         };

@@ -147,12 +147,18 @@ impl Prover {
     }
 
     /// The best proof for a node that holds `published` and has `current`.
-    pub fn best(&mut self, published: Revision, current: Option<Proof>) -> Option<Proof> {
+    pub fn best(
+        &mut self,
+        published: Revision,
+        current: Option<Proof>,
+        now: BootTime,
+    ) -> Option<Proof> {
         let is_usable =
             |proof: &Proof| proof.revision <= published || is_broken(Rule::ProofAfterApply);
         let usable = self.waiting.iter().map(|(proof, _)| *proof).filter(is_usable);
-        // The newest, though one from before may lapse later, if leases were longer then.
-        let best = current.into_iter().chain(usable).max_by_key(|proof| proof.as_of);
+        // The newest that is valid, though one from before may lapse later, if leases were longer then.
+        let rank = |proof: &Proof| (proof.is_valid(now), proof.as_of);
+        let best = current.into_iter().chain(usable).max_by_key(rank);
         self.waiting.retain(|(proof, _)| !is_usable(proof));
         best
     }
@@ -200,7 +206,7 @@ mod tests {
         let mut prover = Prover::default();
         let seq = prover.ask(at(1_000));
         assert!(prover.answered(seq, vouched(7, 100), None, at(1_500)));
-        let proof = prover.best(7, None).unwrap();
+        let proof = prover.best(7, None, at(1_500)).unwrap();
         assert_eq!(proof.as_of, at(897), "the age is stretched by 3 %");
         assert_eq!(proof.lapses_at(), at(897 + 1_980));
         assert!(proof.is_valid(at(2_876)) && !proof.is_valid(at(2_877)));
@@ -216,12 +222,33 @@ mod tests {
             let seq = prover.ask(at(now));
             assert!(prover.answered(seq, vouched(revision, 0), None, at(now + 1)));
         }
-        assert_eq!(prover.best(6, None), None);
-        let first = prover.best(9, None).unwrap();
+        assert_eq!(prover.best(6, None, at(2_001)), None);
+        let first = prover.best(9, None, at(2_001)).unwrap();
         assert_eq!((first.revision, first.as_of), (9, at(1_500)));
-        assert_eq!(prover.best(10, Some(first)), Some(first));
-        assert_eq!(prover.best(11, Some(first)).unwrap().as_of, at(2_000));
-        assert_eq!(prover.best(99, None), None, "each is handed out once");
+        assert_eq!(prover.best(10, Some(first), at(2_001)), Some(first));
+        assert_eq!(prover.best(11, Some(first), at(2_001)).unwrap().as_of, at(2_000));
+        assert_eq!(prover.best(99, None, at(2_001)), None, "each is handed out once");
+    }
+
+    #[test]
+    fn the_newest_valid_proof_counts() {
+        let proof = |as_of, lease| {
+            let clock = ClockReading {
+                asked_at: at(as_of),
+                answered_at: at(as_of),
+                now: from_micros(0).unwrap().into(),
+            };
+            let max_staleness = Duration::from_millis(lease);
+            Proof { as_of: at(as_of), revision: 1, max_staleness, clock }
+        };
+        let best = |one: Proof, other: Proof, now| {
+            let mut prover = Prover::default();
+            prover.waiting.push_back((other, None));
+            prover.best(1, Some(one), at(now)).unwrap().as_of
+        };
+        let (long, short) = (proof(1_000, 60_000), proof(2_000, 1_000));
+        assert_eq!(best(long, short, 2_500), at(2_000), "though the other would last longer");
+        assert_eq!(best(short, long, 5_000), at(1_000), "the newer one has lapsed");
     }
 
     #[test]

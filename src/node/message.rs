@@ -41,7 +41,7 @@ pub struct Hello {
     pub version: String,
     /// What it holds, if it holds anything.
     pub held: Option<Position>,
-    /// How old its proof is, if it has one that is valid.
+    /// How long ago it was given its proof, if that is valid.
     pub proof_age: Option<Duration>,
 }
 

@@ -1,7 +1,8 @@
 //! The rules of the protocol, each of which tests break on purpose to see that the simulation notices.
 
 use crate::{
-    domain::Position,
+    domain::{Ack, Event, Position},
+    node::CheckNode,
     store::{Renewal, Store, StoreError},
 };
 
@@ -140,6 +141,18 @@ pub(crate) async fn renew_without_row(
     let end = store.head().await?;
     let is_held = held.is_some_and(|held| held.epoch == end.epoch);
     Ok(Some(Renewal { head: end, is_held, now }))
+}
+
+/// Acknowledges what checks are not answered from yet. Only for nodes whose rules are broken.
+pub(crate) async fn acknowledge_unpublished(
+    store: &dyn Store,
+    node: &CheckNode,
+    events: &[Event],
+) -> Result<(), StoreError> {
+    let Some((last, held)) = events.last().zip(node.held()) else { return Ok(()) };
+    let (revision, time) = (last.revision, Some(last.time));
+    let ack = Ack { revision, ..node.ack() };
+    store.acknowledge(node.id(), Position { revision, time, ..held }, ack).await.map(drop)
 }
 
 #[cfg(test)]

@@ -5,36 +5,37 @@ use std::{sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use tokio::{
     sync::Notify,
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
-    domain::{Ack, Event, Position, Revision},
+    domain::{Event, Position, Revision},
     node::{
         CheckNode, Snapshot,
         enforcer::Enforcer,
         freshness::WANTED_PAUSE,
         message::{Delta, Vouched},
         mutants::{self, Rule, is_broken},
-        trouble::{Trouble, chain, in_time},
+        trouble::{READ_PATIENCE, READ_PATIENCE_MAX, Trouble, chain, in_time},
     },
     store::{Hint, NewMember, Renewal, Store, StoreError},
 };
 
-/// How many events are read at a time.
+mod acknowledging;
+
+use acknowledging::LastAck;
+
+/// How many events are read at a time, and at least, where the database does not answer in time.
 const BATCH: usize = 1_000;
+const BATCH_MIN: usize = 16;
 /// A proof is renewed so many times in the length of a lease. What it finds out of the log serves as the poll.
 const RENEWALS: u32 = 8;
 /// The least time that a database is given to answer a renewal.
 const PROOF_PATIENCE_MIN: Duration = Duration::from_millis(150);
 /// How long to wait before listening anew, and before reading anew.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
-/// How often to see whether an acknowledgement is due that nothing has told of.
-const ACK_INTERVAL: Duration = Duration::from_millis(250);
-/// How often those that this node feeds are told of.
-const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Keeps a node up with the log of a store.
 #[derive(Debug)]
@@ -45,12 +46,9 @@ pub struct Replica {
     member: NewMember,
     /// There may be something new in the log.
     log: Notify,
-    /// Held by whoever reads the log.
-    reading: tokio::sync::Mutex<()>,
     /// The last renewal that was answered, and the head that it told of.
     answers: Mutex<(i64, Revision)>,
-    /// What the node's row says.
-    last_ack: Mutex<Option<(Ack, Instant)>>,
+    last_ack: Mutex<LastAck>,
 }
 
 impl Replica {
@@ -65,7 +63,6 @@ impl Replica {
             enforcer,
             member,
             log: Notify::new(),
-            reading: tokio::sync::Mutex::default(),
             answers: Mutex::default(),
             last_ack: Mutex::default(),
         })
@@ -133,16 +130,19 @@ impl Replica {
         let mut trouble = Trouble::new("follow the log");
         loop {
             self.log.notified().await;
-            while let Err(error) = trouble.note(self.catch_up().await) {
+            let (mut batch, mut patience) = (BATCH, READ_PATIENCE);
+            while let Err(error) = trouble.note(self.catch_up(batch, patience).await) {
                 drop(error);
+                // It may be slow.
+                batch = (batch / 4).max(BATCH_MIN);
+                patience = (patience * 2).min(READ_PATIENCE_MAX);
                 sleep(RETRY_INTERVAL).await;
             }
         }
     }
 
     /// Applies everything that the node does not have yet.
-    async fn catch_up(&self) -> Result<(), StoreError> {
-        let _reading = self.reading.lock().await;
+    async fn catch_up(&self, batch: usize, patience: Duration) -> Result<(), StoreError> {
         loop {
             let Some(held) = self.node.held() else { return self.load().await };
             if self.node.is_disowned() {
@@ -151,12 +151,10 @@ impl Replica {
             // With the last one that is held: what does not begin with it is another history.
             let before = (held.revision - 1).max(0);
             let answers = self.answers.lock().0;
-            let events = in_time(self.store.events_after(before, BATCH)).await?;
+            let events = in_time(patience, self.store.events_after(before, batch)).await?;
             let (known, new) = events.split_at(usize::from(held.revision > 0).min(events.len()));
-            let is_same = held.revision == 0
-                || known.first().is_some_and(|event| {
-                    event.revision == held.revision && Some(event.time) == held.time
-                });
+            let is_same =
+                held.revision == 0 || known.first().is_some_and(|event| is_at(event, &held));
             if !is_same && !is_broken(Rule::NoticeOtherHistory) {
                 warn!(
                     held = held.revision,
@@ -177,7 +175,7 @@ impl Replica {
 
     async fn apply(&self, events: &[Event]) -> Result<(), StoreError> {
         if is_broken(Rule::PublishBeforeAck) {
-            self.acknowledge_unpublished(events).await?;
+            mutants::acknowledge_unpublished(self.store.as_ref(), &self.node, events).await?;
         }
         let changes: Vec<_> = events.iter().map(|event| Arc::new(Delta::from(event))).collect();
         if let Err(gap) = self.node.apply(&changes) {
@@ -187,22 +185,13 @@ impl Replica {
         Ok(())
     }
 
-    /// What must never be done.
-    async fn acknowledge_unpublished(&self, events: &[Event]) -> Result<(), StoreError> {
-        let Some((last, held)) = events.last().zip(self.node.held()) else { return Ok(()) };
-        let (revision, time) = (last.revision, Some(last.time));
-        let ack = Ack { revision, ..self.node.ack() };
-        let held = Position { revision, time, ..held };
-        self.store.acknowledge(self.member.node_id, held, ack).await.map(drop)
-    }
-
     async fn load(&self) -> Result<(), StoreError> {
         let mut loaded = Snapshot::default();
         let mut visit = |tenant_id, terms, held| loaded.insert(&tenant_id, terms, held);
         let position = self.store.load(&mut visit).await?;
         loaded.set_position(position);
         self.node.install(loaded);
-        *self.last_ack.lock() = None;
+        self.last_ack.lock().forget();
         Ok(())
     }
 
@@ -236,12 +225,29 @@ impl Replica {
             return self.register().await;
         };
         *self.answers.lock() = (question.seq, renewal.head.revision);
-        if self.node.revision() > renewal.head.revision && !is_broken(Rule::ReadAfterProof) {
-            // What is held beyond may be new, or have been lost before the proof was given.
-            self.catch_up().await?;
+        // What is held beyond the head may be new, or have been lost before the proof was given.
+        let is_beyond = renewal.is_held && self.node.revision() > renewal.head.revision;
+        if is_beyond && !is_broken(Rule::ReadAfterProof) && !self.still_holds(question).await? {
+            return Ok(());
         }
         self.take(question, renewal);
         Ok(())
+    }
+
+    /// Whether all that the node holds is in the log now. What is read later is held against the proof when it comes.
+    async fn still_holds(&self, question: Question) -> Result<bool, StoreError> {
+        let Some(held) = self.node.held() else { return Ok(false) };
+        let events = in_time(READ_PATIENCE, self.store.events_after(held.revision - 1, 1)).await?;
+        if question.generation != self.node.generation() {
+            return Ok(false);
+        }
+        let is_held = events.first().is_some_and(|event| is_at(event, &held));
+        if !is_held {
+            warn!("what this node holds is not in the database's log");
+            self.node.disown();
+            self.log.notify_one();
+        }
+        Ok(is_held)
     }
 
     fn question(&self) -> Question {
@@ -279,7 +285,7 @@ impl Replica {
         loop {
             let _ = trouble.note(self.listen_once().await);
             // An acknowledgement may be lost when the database dies.
-            *self.last_ack.lock() = None;
+            self.last_ack.lock().forget();
             sleep(RETRY_INTERVAL).await;
         }
     }
@@ -297,63 +303,12 @@ impl Replica {
         }
     }
 
-    // === acknowledgements ===
-
-    async fn acknowledge(&self) {
-        let mut acks = self.node.acks();
-        let mut trouble = Trouble::new("acknowledge changes");
-        loop {
-            acks.mark_unchanged();
-            let due = self.node.ack_in_history().filter(|(ack, _)| self.is_due(*ack));
-            let mut patience = self.node.ack_stands_for().unwrap_or(ACK_INTERVAL).min(ACK_INTERVAL);
-            if let Some((ack, held)) = due {
-                let written = in_time(self.store.acknowledge(self.member.node_id, held, ack));
-                match trouble.note(written.await) {
-                    Ok(true) => {
-                        *self.last_ack.lock() = Some((ack, Instant::now()));
-                        continue;
-                    }
-                    // Not on the roll, or of another history: the renewal sees to it.
-                    Ok(false) | Err(_) => patience = RETRY_INTERVAL,
-                }
-            }
-            let _ = timeout(patience, acks.changed()).await;
-        }
-    }
-
-    /// Whether others wait, or may, for an acknowledgement that was not written yet.
-    fn is_due(&self, ack: Ack) -> bool {
-        let is_new = match *self.last_ack.lock() {
-            // Only the numbers of nodes differ, which are for people.
-            Some((last, at)) if last.revision == ack.revision => {
-                last != ack && at.elapsed() >= ACK_INTERVAL
-            }
-            _ => true,
-        };
-        is_new && !self.enforcer.is_only_one()
-    }
-
-    /// Writes whom this node feeds, for people; and once that there is nobody any more.
-    async fn report(&self) {
-        let mut trouble = Trouble::new("report those that this node feeds");
-        let mut has_told_of_some = false;
-        loop {
-            sleep(REPORT_INTERVAL).await;
-            let followers = self.node.followers();
-            if followers.is_empty() && !has_told_of_some {
-                continue;
-            }
-            let written = self.store.report(self.member.node_id, &followers).await;
-            if trouble.note(written).is_ok() {
-                has_told_of_some = !followers.is_empty();
-            }
-        }
-    }
+    // === the roll ===
 
     /// Puts the node in the roll. Its row then says that it has acknowledged nothing.
     async fn register(&self) -> Result<(), StoreError> {
         // Before it is asked: the row may be written though no answer comes.
-        *self.last_ack.lock() = None;
+        self.last_ack.lock().forget();
         // Runs much faster than a node renews.
         let first_seq = if is_broken(Rule::RowSeqOnce) { 0 } else { self.node.boot_time().0 };
         let member = NewMember { first_seq, ..self.member.clone() };
@@ -374,6 +329,10 @@ impl Replica {
             // A renewal that was under way when this node was stopped has moved the row.
         }
     }
+}
+
+fn is_at(event: &Event, position: &Position) -> bool {
+    event.revision == position.revision && Some(event.time) == position.time
 }
 
 /// What the database is asked, by a node that holds this.

@@ -7,14 +7,16 @@ use tracing::{debug, info, warn};
 
 use crate::store::StoreError;
 
-/// How long a database may take to answer what a node must know to go on answering.
-const READ_PATIENCE: Duration = Duration::from_millis(750);
+/// How long a database may take to answer what a node must know to go on answering; and at most, if it has not done so in time.
+pub(super) const READ_PATIENCE: Duration = Duration::from_millis(750);
+pub(super) const READ_PATIENCE_MAX: Duration = Duration::from_secs(6);
 
 /// If the answer does not come in time, the connection may be dead: another is to be tried while the proof is valid.
 pub(super) async fn in_time<T>(
+    patience: Duration,
     asking: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
-    let answered = timeout(READ_PATIENCE, asking).await;
+    let answered = timeout(patience, asking).await;
     answered.unwrap_or_else(|late| Err(StoreError::Unavailable(late.into())))
 }
 

@@ -14,6 +14,11 @@ use crate::{
     work::{Work, WorkError},
 };
 
+/// How long anybody may wait for a change to be in force. Longer, only so many: where leases are long, those who wait for a dead
+/// node must not take the place of those who revoke.
+const SHORT_WAIT: Duration = Duration::from_secs(10);
+pub(super) const LONG_WAITS: usize = 512;
+
 /// Whether a change is in force at every check node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EnforcementState {
@@ -99,9 +104,18 @@ impl Work {
         result: oneshot::Receiver<Enforced>,
         deadline: Instant,
     ) -> Enforcement {
-        match timeout_at(deadline, result).await {
+        let mut result = result;
+        let soon = deadline.min(Instant::now() + SHORT_WAIT);
+        let mut outcome = timeout_at(soon, &mut result).await;
+        if outcome.is_err()
+            && soon < deadline
+            && let Ok(_place) = self.long_waits.try_acquire()
+        {
+            outcome = timeout_at(deadline, &mut result).await;
+        }
+        match outcome {
             Ok(Ok(enforced)) => Enforcement::complete(revision, enforced),
-            // Too late, or the server stops.
+            // Too late, too many wait, or the server stops.
             Ok(Err(_)) | Err(_) => {
                 Enforcement::pending(revision, self.node.boot_time().since(commit.at))
             }

@@ -29,11 +29,13 @@ impl Acks {
     pub(super) fn check(
         &mut self,
         sent: Revision,
-        patience: Duration,
+        patience: Option<Duration>,
         now: BootTime,
     ) -> Result<(), FeedEnd> {
-        self.due = self.due.filter(|(revision, _)| *revision > self.last);
-        if sent > self.last {
+        self.due = self.due.filter(|(revision, _)| *revision > self.last && patience.is_some());
+        if let Some(patience) = patience
+            && sent > self.last
+        {
             let (revision, since) = *self.due.get_or_insert((sent, now));
             if now.since(since) > patience {
                 return Err(FeedEnd::Unacknowledged(revision));
