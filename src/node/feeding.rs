@@ -347,8 +347,8 @@ impl Feeding {
         }
     }
 
-    /// How long the follower may take to acknowledge; `None` while this node cannot vouch, so that nobody can. A node that waits for its own followers must have sent these away before
-    /// it is sent away itself: so the nearer to the database, the longer.
+    /// How long the follower may take to acknowledge; `None` while this node cannot vouch, so that nobody can. A node that waits for
+    /// its own followers must have sent these away before it is sent away itself: so the nearer to the database, the longer.
     fn patience(&self, now: BootTime) -> Option<Duration> {
         let lease = self.node.view().proof.filter(|proof| proof.is_valid(now))?.max_staleness;
         let steps = (PATH_MAX + 2).saturating_sub(self.node.path().len());

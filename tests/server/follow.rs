@@ -170,13 +170,20 @@ async fn an_ack_may_neither_go_back_nor_ahead() {
 }
 
 #[tokio::test]
-async fn a_flood_of_pings_ends_that_stream_and_no_other() {
+async fn a_flood_ends_that_stream_and_no_other() {
     let (running, _store) = start(config()).await;
     let mut good = Follower::new(channel(&running).await).await;
     good.pong(1).await;
     let mut bad = Follower::new(channel(&running).await).await;
     for sequence in 1..=5_000 {
         bad.say(ping(sequence)).await;
+    }
+    assert_eq!(bad.end().await, (Code::ResourceExhausted, "TOO_MANY_MESSAGES".to_owned()));
+    // Reports are long: of these, fewer are too many.
+    let mut bad = Follower::new(channel(&running).await).await;
+    bad.pong(1).await;
+    for _ in 0..11 {
+        bad.say(Message::Report(Report { nodes: Vec::new() })).await;
     }
     assert_eq!(bad.end().await, (Code::ResourceExhausted, "TOO_MANY_MESSAGES".to_owned()));
     assert!(good.pong(2).await.proof.is_some());
