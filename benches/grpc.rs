@@ -30,7 +30,7 @@ use support_access::{
         support_access_client::SupportAccessClient,
     },
     domain::{
-        AccessLevel, EventKind, Grant, GrantId, GroupId, Note, TenantId, Terms, Ticket,
+        AccessLevel, Author, EventKind, Grant, GrantId, GroupId, Note, TenantId, Terms, Ticket,
         clock::SystemClock, text::Actor,
     },
     store::{self, Entry},
@@ -78,8 +78,9 @@ async fn fill(database_url: &str) {
             revision: 0,
         };
         let kind = EventKind::Granted { grant };
-        let actor = actor.clone();
-        let entry = Entry { tenant_id, actor, reason: Note::default(), kind, request: None };
+        let author = Author::direct(actor.clone());
+        let tenant_id = Some(tenant_id);
+        let entry = Entry { tenant_id, author, reason: Note::default(), kind, request: None };
         change.append(entry).await.unwrap();
     }
     change.commit().await.unwrap();

@@ -8,9 +8,8 @@ use std::{error::Error, fmt::Debug, time::Duration};
 use async_trait::async_trait;
 
 use crate::domain::{
-    Ack, Enforced, Event, EventKind, Grant, GrantId, GrantState, GroupId, NodeId, NodeInfo, Note,
-    Position, RequestId, Revision, TenantId, Terms, Tightening, Time,
-    text::{Actor, AgentId},
+    Ack, Author, Enforced, Event, EventKind, Grant, GrantId, GrantState, GroupId, NodeId, NodeInfo,
+    Note, Position, RequestId, Revision, TenantId, Terms, Tightening, Time, text::AgentId,
 };
 
 mod hints;
@@ -63,10 +62,10 @@ pub struct RequestMark {
 /// An event to be written: all of [`Event`] but what the store adds, its revision and time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Whose history it belongs to.
-    pub tenant_id: TenantId,
+    /// Whose history it belongs to; `None`: the vendor's own.
+    pub tenant_id: Option<TenantId>,
     /// Who did it.
-    pub actor: Actor,
+    pub author: Author,
     /// Why.
     pub reason: Note,
     /// What happened. The revisions in its grant are set by the store.
@@ -100,11 +99,11 @@ pub struct GrantQuery {
     pub limit: usize,
 }
 
-/// Which events of a tenant to list.
+/// Which events to list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventQuery {
-    /// The tenant.
-    pub tenant_id: TenantId,
+    /// Of this tenant; `None`: of the vendor's own history.
+    pub tenant_id: Option<TenantId>,
     /// Of this grant.
     pub grant_id: Option<GrantId>,
     /// Before this revision.
@@ -232,7 +231,7 @@ pub trait Store: Debug + Send + Sync {
     /// A tenant's grants, newest (greatest `create_revision`) first.
     async fn list_grants(&self, query: &GrantQuery) -> Result<Vec<Grant>, StoreError>;
 
-    /// A tenant's events, newest first, each with what was proven of its enforcement.
+    /// A history's events, newest first, each with what was proven of its enforcement.
     async fn list_events(
         &self,
         query: &EventQuery,
@@ -357,7 +356,7 @@ pub trait Change: Send {
 
 /// Makes the event that `entry` becomes at `revision` and `time`. Shared by the stores.
 fn stamp(entry: Entry, revision: Revision, time: Time) -> (Event, Option<RequestMark>) {
-    let Entry { tenant_id, actor, reason, mut kind, request } = entry;
+    let Entry { tenant_id, author, reason, mut kind, request } = entry;
     let is_new = matches!(kind, EventKind::Granted { .. });
     if let Some(grant) = kind.grant_mut() {
         grant.revision = revision;
@@ -365,5 +364,5 @@ fn stamp(entry: Entry, revision: Revision, time: Time) -> (Event, Option<Request
             grant.create_revision = revision;
         }
     }
-    (Event { revision, tenant_id, time, actor, reason, kind }, request)
+    (Event { revision, tenant_id, time, author, reason, kind }, request)
 }

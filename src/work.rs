@@ -213,9 +213,10 @@ fn audit(event: &Event) {
     info!(
         target: "support_access::audit",
         revision = event.revision,
-        tenant_id = %event.tenant_id,
+        tenant_id = event.tenant_id.as_ref().map(tracing::field::display),
         grant_id = event.grant_id().map(tracing::field::display),
-        actor = %event.actor,
+        actor = %event.author.actor,
+        via = event.author.via.as_ref().map(tracing::field::display),
         event = event.kind.name(),
         "the history has a new event"
     );

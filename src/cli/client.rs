@@ -262,7 +262,7 @@ fn parse_timeout(text: &str) -> Result<Span, String> {
 }
 
 fn parse_actor(text: &str) -> Result<AsciiMetadataValue, String> {
-    Caller::named(text).map_err(|error| format!("the name {error}"))?;
+    Caller::local(Some(text)).map_err(|error| format!("the name {error}"))?;
     if !text.is_ascii() {
         return Err("the name must be ASCII".into());
     }

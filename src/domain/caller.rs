@@ -1,28 +1,200 @@
-//! Who is asking.
+//! Who is asking, what proves it, and what they may do.
 
-use crate::domain::text::{Actor, TextError};
+use std::{collections::BTreeSet, fmt};
 
-/// Who sent a request, as far as we know.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Caller {
-    /// The name that the history keeps.
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{
+    permission::{Action, Cell, Denied},
+    text::{Actor, TenantId, TextError},
+};
+
+/// Who did something, as the history keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Author {
+    /// Who acted.
     pub actor: Actor,
+    /// The service through which they did, by the name in its own certificate.
+    pub via: Option<Actor>,
+    /// Whether that service has only *named* the actor, and shown no proof of it.
+    pub is_asserted: bool,
 }
 
-impl Caller {
-    /// A caller that gives itself a name.
-    pub fn named(name: &str) -> Result<Self, TextError> {
-        let caller = Self { actor: Actor::new(name)? };
-        if caller == Self::system() { Err(TextError::Reserved) } else { Ok(caller) }
+/// What a caller is to this service. Bound in the configuration to names in certificates, claims of tokens, and users of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Decides for the tenants in its token.
+    TenantAdmin,
+    /// Reviews what happened in the tenants in its token.
+    TenantAuditor,
+    /// Acts for the tenant administrator whose own token it forwards.
+    Portal,
+    /// Asks before a support agent enters a tenant.
+    Gateway,
+    /// A check node that follows another.
+    Node,
+    /// Looks after the service, and locks in an emergency.
+    Operator,
+    /// Reads and verifies everything.
+    Auditor,
+}
+
+/// Who sets and lifts locks: the customer, or the vendor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    /// The tenant.
+    Tenant,
+    /// The vendor.
+    Vendor,
+}
+
+/// Which tenants a caller's own ones are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tenants {
+    /// All of them.
+    All,
+    /// Only these; none: nobody's.
+    These(BTreeSet<TenantId>),
+}
+
+/// Who sent a request, and what they may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// What the history keeps of them.
+    pub author: Author,
+    /// What they are to this service. Empty: nobody.
+    pub roles: BTreeSet<Role>,
+    /// Whose tenants' roles they have.
+    pub tenants: Tenants,
+}
+
+// === impl Author ===
+
+impl Author {
+    /// Somebody who acts by themselves.
+    pub fn direct(actor: Actor) -> Self {
+        Self { actor, via: None, is_asserted: false }
     }
 
-    /// A caller that gave no name.
-    pub fn anonymous() -> Self {
-        Self { actor: Actor::fixed("anonymous") }
-    }
-
-    /// The service itself, when a grant ends by its own time.
+    /// The service itself, when something ends by its own time.
     pub fn system() -> Self {
-        Self { actor: Actor::fixed("system") }
+        Self::direct(Actor::fixed("system"))
+    }
+}
+
+// === impl Role ===
+
+impl Role {
+    /// Every role, in the order of the permission table.
+    pub const ALL: [Self; 7] = [
+        Self::TenantAdmin,
+        Self::TenantAuditor,
+        Self::Portal,
+        Self::Gateway,
+        Self::Node,
+        Self::Operator,
+        Self::Auditor,
+    ];
+
+    /// As configuration files, logs and the permission table write it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::TenantAdmin => "tenant_admin",
+            Self::TenantAuditor => "tenant_auditor",
+            Self::Portal => "portal",
+            Self::Gateway => "gateway",
+            Self::Node => "node",
+            Self::Operator => "operator",
+            Self::Auditor => "auditor",
+        }
+    }
+
+    /// Whose side it is on. A portal is the vendor's, but acts for tenants.
+    pub const fn side(self) -> Side {
+        match self {
+            Self::TenantAdmin | Self::TenantAuditor => Side::Tenant,
+            Self::Portal | Self::Gateway | Self::Node | Self::Operator | Self::Auditor => {
+                Side::Vendor
+            }
+        }
+    }
+
+    /// Why nobody may have both roles, if nobody may: separation of duties.
+    pub fn conflict(self, other: Self) -> Option<&'static str> {
+        let has = |role| self == role || other == role;
+        if self.side() != other.side() {
+            Some(
+                "a customer's role and a vendor's in one hand would let the vendor grant access to itself",
+            )
+        } else if has(Self::Portal) && (has(Self::Operator) || has(Self::Gateway)) {
+            Some("who carries the customers' decisions must not also be the one who is let in")
+        } else {
+            None
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+// === impl Side ===
+
+impl Side {
+    /// As the history writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tenant => "tenant",
+            Self::Vendor => "vendor",
+        }
+    }
+}
+
+// === impl Caller ===
+
+impl Caller {
+    /// Somebody on this host, where no way to tell callers apart is configured: may do everything, under the name that they give
+    /// themselves.
+    pub fn local(name: Option<&str>) -> Result<Self, TextError> {
+        let actor = name.map_or(Ok(Actor::fixed("anonymous")), Actor::new)?;
+        if actor == Author::system().actor {
+            return Err(TextError::Reserved);
+        }
+        let roles = BTreeSet::from(Role::ALL);
+        Ok(Self { author: Author::direct(actor), roles, tenants: Tenants::All })
+    }
+
+    /// Whether this caller may do something, in the tenant that the request names, if it names one.
+    pub fn may(&self, action: Action, tenant_id: Option<&TenantId>) -> Result<(), Denied> {
+        let is_own = self.owns(tenant_id);
+        let mut nearest = Denied::NoRole;
+        for role in &self.roles {
+            match action.cell(*role) {
+                Cell::All => return Ok(()),
+                Cell::Own if is_own => return Ok(()),
+                Cell::Own if tenant_id.is_none() => nearest = Denied::NoTenant,
+                Cell::Own => nearest = Denied::OtherTenant,
+                Cell::No => {}
+            }
+        }
+        Err(nearest)
+    }
+
+    /// On which side this caller may do something: a tenant's wherever one is named that it decides for.
+    pub fn side(&self, action: Action, tenant_id: Option<&TenantId>) -> Side {
+        let mut of_tenant = self.roles.iter().filter(|role| role.side() == Side::Tenant);
+        let decides = of_tenant.any(|role| action.cell(*role) != Cell::No);
+        if decides && self.owns(tenant_id) { Side::Tenant } else { Side::Vendor }
+    }
+
+    fn owns(&self, tenant_id: Option<&TenantId>) -> bool {
+        tenant_id.is_some_and(|tenant_id| match &self.tenants {
+            Tenants::All => true,
+            Tenants::These(own) => own.contains(tenant_id),
+        })
     }
 }

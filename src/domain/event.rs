@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::domain::{
+    caller::Author,
     grant::Grant,
     policy::SupportPolicy,
-    text::{Actor, GrantId, Note, TenantId},
+    text::{GrantId, Note, TenantId},
     tightening::Tightening,
     time::Time,
 };
@@ -45,12 +46,12 @@ pub struct Position {
 pub struct Event {
     /// Its place in the log.
     pub revision: Revision,
-    /// Whose history it belongs to.
-    pub tenant_id: TenantId,
+    /// Whose history it belongs to; `None`: the vendor's own, of what is no tenant's.
+    pub tenant_id: Option<TenantId>,
     /// When it was committed.
     pub time: Time,
     /// Who did it.
-    pub actor: Actor,
+    pub author: Author,
     /// Why.
     pub reason: Note,
     /// What happened.

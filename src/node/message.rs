@@ -121,7 +121,7 @@ impl From<&Event> for Delta {
     fn from(event: &Event) -> Self {
         let held = if event.kind.ends_grant() { Held::LastEnded } else { Held::Live };
         let grant = event.kind.grant();
-        let grant = grant.map(|grant| (event.tenant_id.clone(), held, grant.terms.clone()));
+        let grant = grant.map(|grant| (grant.tenant_id.clone(), held, grant.terms.clone()));
         Self { revision: event.revision, time: event.time, grant }
     }
 }

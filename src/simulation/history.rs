@@ -45,7 +45,7 @@ impl History {
         if let Some(grant) = event.kind.grant() {
             let held = if event.kind.ends_grant() { Held::LastEnded } else { Held::Live };
             // Each tenant grants access to a group once only, so that every grant is held.
-            model.insert((event.tenant_id.clone(), grant.id()), (held, grant.terms.clone()));
+            model.insert((grant.tenant_id.clone(), grant.id()), (held, grant.terms.clone()));
         }
         self.models.push(Arc::new(model));
         self.log.push(Logged { event, answered: None });

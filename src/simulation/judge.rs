@@ -169,12 +169,13 @@ impl Judge {
 
     pub(super) fn committed(&self, events: Vec<Event>) {
         for event in events {
-            let mut line = format!("r{} {} {}", event.revision, event.kind.name(), event.tenant_id);
+            let owner = event.tenant_id.as_ref().map_or("vendor", TenantId::as_str);
+            let mut line = format!("r{} {} {owner}", event.revision, event.kind.name());
             let mut inner = self.inner.lock();
             if let Some(grant) = event.kind.grant() {
                 let Terms { group_id, expire_time, .. } = &grant.terms;
                 let _ = write!(line, " {group_id}");
-                let tenant_id = event.tenant_id.clone();
+                let tenant_id = grant.tenant_id.clone();
                 let subject = Subject { tenant_id, group_id: group_id.clone() };
                 if let Some(end) = expire_time.filter(|_| !event.kind.ends_grant()) {
                     let _ = self.ends.send((subject.clone(), end));

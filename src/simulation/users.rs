@@ -117,7 +117,7 @@ impl Users {
         };
         let deadline = self.deadline();
         self.ask(process, subject.clone(), move |work| async move {
-            let _ = work.grant_access(&Caller::anonymous(), request, deadline).await;
+            let _ = work.grant_access(&Caller::local(None).unwrap(), request, deadline).await;
             None
         });
         subject
@@ -128,7 +128,7 @@ impl Users {
         let (grant, deadline) = (reference(&subject, &terms), self.deadline());
         let request = ExtendRequest { end: self.end(), reason: Note::default() };
         self.ask(process, subject, move |work| async move {
-            let caller = Caller::anonymous();
+            let caller = Caller::local(None).unwrap();
             let extended = work.extend_access(&caller, &grant, None, request, deadline).await;
             extended.ok().map(|(_, enforcement)| enforcement)
         });
@@ -149,7 +149,7 @@ impl Users {
     ) -> Answer {
         let grant = reference(&subject, terms);
         self.ask(process, subject, move |work| async move {
-            let caller = Caller::anonymous();
+            let caller = Caller::local(None).unwrap();
             let revoked =
                 work.revoke_access(&caller, &grant, None, Note::default(), deadline).await;
             revoked.ok().map(|revoked| revoked.enforcement)
@@ -160,7 +160,7 @@ impl Users {
         let Some((subject, _)) = self.any_live() else { return };
         let (tenant_id, deadline) = (subject.tenant_id.clone(), self.deadline());
         self.ask(process, subject, move |work| async move {
-            let caller = Caller::anonymous();
+            let caller = Caller::local(None).unwrap();
             let revoked =
                 work.revoke_all_access(&caller, &tenant_id, Note::default(), deadline).await;
             revoked.ok().map(|revoked| revoked.enforcement)

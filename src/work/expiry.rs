@@ -125,7 +125,7 @@ mod tests {
             reason: Note::default(),
             ticket: Ticket::default(),
         };
-        work.grant_access(&Caller::anonymous(), request, Instant::now()).await.unwrap();
+        work.grant_access(&Caller::local(None).unwrap(), request, Instant::now()).await.unwrap();
         assert_eq!(work.sweep().await.unwrap(), 0);
         assert_eq!(work.sweep_lag(), Duration::ZERO);
 

@@ -6,7 +6,7 @@ use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::{
     domain::{
-        Caller, EventKind, ExtendRequest, Grant, GrantId, GrantRequest, GrantState, Note,
+        Author, Caller, EventKind, ExtendRequest, Grant, GrantId, GrantRequest, GrantState, Note,
         Revocation, TenantId, Terms, Time, policy::Period,
     },
     node::enforcement::Commit,
@@ -63,8 +63,8 @@ impl Work {
         }
         let grant = new_grant(caller, request, period, now);
         let entry = Entry {
-            tenant_id: grant.tenant_id.clone(),
-            actor: caller.actor.clone(),
+            tenant_id: Some(grant.tenant_id.clone()),
+            author: caller.author.clone(),
             reason: grant.reason.clone(),
             kind: EventKind::Granted { grant },
             request: mark,
@@ -101,8 +101,8 @@ impl Work {
         }
         grant.terms.expire_time = expire_time;
         let entry = Entry {
-            tenant_id: grant.tenant_id.clone(),
-            actor: caller.actor.clone(),
+            tenant_id: Some(grant.tenant_id.clone()),
+            author: caller.author.clone(),
             reason: request.reason,
             kind: EventKind::Extended { grant, previous_expire_time },
             request: None,
@@ -228,7 +228,7 @@ fn new_grant(caller: &Caller, request: GrantRequest, period: Period, now: Time) 
         reason: request.reason,
         ticket: request.ticket,
         create_time: now,
-        creator: caller.actor.clone(),
+        creator: caller.author.actor.clone(),
         revocation: None,
         create_revision: 0,
         revision: 0,
@@ -237,10 +237,11 @@ fn new_grant(caller: &Caller, request: GrantRequest, period: Period, now: Time) 
 
 fn revocation(caller: &Caller, mut grant: Grant, reason: Note, now: Time) -> Entry {
     grant.terms.revoke_time = Some(now);
-    grant.revocation = Some(Revocation { revoker: caller.actor.clone(), reason: reason.clone() });
+    grant.revocation =
+        Some(Revocation { revoker: caller.author.actor.clone(), reason: reason.clone() });
     Entry {
-        tenant_id: grant.tenant_id.clone(),
-        actor: caller.actor.clone(),
+        tenant_id: Some(grant.tenant_id.clone()),
+        author: caller.author.clone(),
         reason,
         kind: EventKind::Revoked { grant },
         request: None,
@@ -251,8 +252,8 @@ fn revocation(caller: &Caller, mut grant: Grant, reason: Note, now: Time) -> Ent
 /// it is enforced like a revocation, whatever the clock of a check node says.
 pub(super) fn expiry(grant: Grant) -> Entry {
     Entry {
-        tenant_id: grant.tenant_id.clone(),
-        actor: Caller::system().actor,
+        tenant_id: Some(grant.tenant_id.clone()),
+        author: Author::system(),
         reason: Note::default(),
         kind: EventKind::Expired { grant },
         request: None,

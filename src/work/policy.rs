@@ -67,9 +67,9 @@ impl Work {
             self.enforce_again(self.store.head().await?.revision, deadline).await?
         } else {
             let kind = EventKind::PolicyUpdated { tightening: new, policy: policy.clone() };
-            let actor = caller.actor.clone();
-            let tenant_id = tenant_id.clone();
-            let entry = Entry { tenant_id, actor, reason, kind, request: None };
+            let author = caller.author.clone();
+            let tenant_id = Some(tenant_id.clone());
+            let entry = Entry { tenant_id, author, reason, kind, request: None };
             let event = change.append(entry).await?;
             let commit = self.commit(change, std::slice::from_ref(&event)).await?;
             self.enforce(commit, deadline).await

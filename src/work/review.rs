@@ -76,7 +76,7 @@ impl Work {
         };
         let query_id = QueryId::of(("events", tenant_id, grant_id));
         let query = EventQuery {
-            tenant_id: tenant_id.clone(),
+            tenant_id: Some(tenant_id.clone()),
             grant_id,
             before: page.before(query_id)?,
             limit: page.limit(),

@@ -10,7 +10,7 @@ use support_access::{
         support_access_admin_client::SupportAccessAdminClient,
     },
     domain::{
-        AccessLevel, EventKind, Grant, GrantId, GroupId, Note, TenantId, Terms, Ticket,
+        AccessLevel, Author, EventKind, Grant, GrantId, GroupId, Note, TenantId, Terms, Ticket,
         clock::SystemClock, text::Actor,
     },
     store::{self, Entry},
@@ -91,8 +91,9 @@ async fn fill(database_url: &str) {
             create_revision: 0,
             revision: 0,
         };
-        let (kind, actor) = (EventKind::Granted { grant }, actor.clone());
-        let entry = Entry { tenant_id, actor, reason: Note::default(), kind, request: None };
+        let (kind, author) = (EventKind::Granted { grant }, Author::direct(actor.clone()));
+        let tenant_id = Some(tenant_id);
+        let entry = Entry { tenant_id, author, reason: Note::default(), kind, request: None };
         change.append(entry).await.unwrap();
     }
     change.commit().await.unwrap();

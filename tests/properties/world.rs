@@ -106,7 +106,7 @@ pub(crate) fn soon() -> Instant {
 }
 
 pub(crate) fn admin() -> Caller {
-    Caller::named("admin@acme").unwrap()
+    Caller::local(Some("admin@acme")).unwrap()
 }
 
 pub(crate) fn tenant(name: &str) -> TenantId {

@@ -4,8 +4,8 @@ use chrono::TimeDelta;
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use support_access::{
     domain::{
-        AccessLevel, EventKind, Grant, GrantState, Note, Span, SupportPolicy, Tightening, Time,
-        text::Actor,
+        AccessLevel, Author, EventKind, Grant, GrantState, Note, Span, SupportPolicy, Tightening,
+        Time,
     },
     store::{Change, Entry, EventQuery, GrantQuery, Store},
 };
@@ -13,8 +13,8 @@ use support_access::{
 use crate::{
     model::Model,
     words::{
-        agent, all_events, all_grants, begin, entry, expired, extended, granted, group, new_grant,
-        revoked, tenant,
+        actor, agent, all_events, all_grants, begin, entry, expired, extended, granted, group,
+        new_grant, revoked, tenant,
     },
 };
 
@@ -83,7 +83,10 @@ fn random_entry(rng: &mut StdRng, model: &Model, now: Time) -> Entry {
         (Some(grant), 5 | 6) if grant.terms.expire_time.is_some() => expired(grant),
         _ => granted(random_grant(rng, now)),
     };
-    made.actor = Actor::new(["admin", "system", "O'Neill; --"].choose(rng).unwrap()).unwrap();
+    let name = ["admin", "system", "O'Neill; --"].choose(rng).unwrap();
+    let via = rng.random_bool(0.3).then(|| actor("spiffe://vendor.example/portal"));
+    let is_asserted = via.is_some() && rng.random_bool(0.5);
+    made.author = Author { actor: actor(name), via, is_asserted };
     made.reason =
         Note::new(*["", "one\r\n\ttwo", "\"quoted\" \\ 'so'"].choose(rng).unwrap()).unwrap();
     made

@@ -90,7 +90,8 @@ impl Model {
     }
 
     pub fn tightening(&self, tenant_id: &TenantId) -> Tightening {
-        let own = self.events.iter().rev().filter(|event| event.tenant_id == *tenant_id);
+        let own =
+            self.events.iter().rev().filter(|event| event.tenant_id.as_ref() == Some(tenant_id));
         let mut updates = own.filter_map(|event| match &event.kind {
             EventKind::PolicyUpdated { tightening, .. } => Some(tightening.clone()),
             _ => None,

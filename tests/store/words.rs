@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, time::Duration};
 use chrono::TimeDelta;
 use support_access::{
     domain::{
-        AccessLevel, Ack, AgentId, Enforced, Event, EventKind, Grant, GrantId, GroupId, NodeId,
-        Note, RequestId, Revision, Revocation, TenantId, Terms, Ticket, Time, text::Actor,
+        AccessLevel, Ack, AgentId, Author, Enforced, Event, EventKind, Grant, GrantId, GroupId,
+        NodeId, Note, RequestId, Revision, Revocation, TenantId, Terms, Ticket, Time, text::Actor,
     },
     store::{Change, Entry, EventQuery, GrantQuery, NewMember, RequestMark, Store},
 };
@@ -57,7 +57,8 @@ pub fn new_grant(tenant_id: &str, group_id: &str, now: Time) -> Grant {
 
 pub fn entry(tenant_id: TenantId, kind: EventKind) -> Entry {
     let reason = Note::new("because").unwrap();
-    Entry { tenant_id, actor: actor("admin"), reason, kind, request: None }
+    let author = Author::direct(actor("admin"));
+    Entry { tenant_id: Some(tenant_id), author, reason, kind, request: None }
 }
 
 pub fn granted(grant: Grant) -> Entry {
@@ -102,7 +103,12 @@ pub fn all_grants(tenant_id: &str, now: Time) -> GrantQuery {
 }
 
 pub fn all_events(tenant_id: &str) -> EventQuery {
-    EventQuery { tenant_id: tenant(tenant_id), grant_id: None, before: None, limit: 1_000_000 }
+    EventQuery {
+        tenant_id: Some(tenant(tenant_id)),
+        grant_id: None,
+        before: None,
+        limit: 1_000_000,
+    }
 }
 
 /// What was listed, without what was proven of its enforcement.

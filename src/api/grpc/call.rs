@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tonic::metadata::MetadataMap;
+use tonic::metadata::{MetadataMap, MetadataValue};
 
 use crate::domain::{Caller, violation::Violations};
 
@@ -20,11 +20,9 @@ const WAY_HOME_MAX: Duration = Duration::from_millis(50);
 
 /// Who calls.
 pub(super) fn caller(metadata: &MetadataMap) -> Result<Caller, Violations> {
-    let Some(name) = metadata.get(ACTOR_KEY) else { return Ok(Caller::anonymous()) };
-    match name.to_str() {
-        Ok(name) => Caller::named(name).map_err(|error| Violations::of(ACTOR_KEY, error)),
-        Err(_) => Err(Violations::of(ACTOR_KEY, "must be visible ASCII characters")),
-    }
+    let name = metadata.get(ACTOR_KEY).map(MetadataValue::to_str).transpose();
+    let name = name.map_err(|_| Violations::of(ACTOR_KEY, "must be visible ASCII characters"))?;
+    Caller::local(name).map_err(|error| Violations::of(ACTOR_KEY, error))
 }
 
 /// When an answer must be on its way: a little before the caller's deadline, so that it arrives.

@@ -63,10 +63,12 @@ impl State {
             self.grants.insert(key, grant.clone());
         }
         if let EventKind::PolicyUpdated { tightening, .. } = &event.kind {
-            self.tightenings.insert(event.tenant_id.clone(), tightening.clone());
+            self.tightenings.extend(event.tenant_id.clone().map(|id| (id, tightening.clone())));
         }
-        if let Some(RequestMark { request_id, fingerprint }) = request {
-            let key = (event.tenant_id.clone(), request_id);
+        if let Some(RequestMark { request_id, fingerprint }) = request
+            && let Some(tenant_id) = event.tenant_id.clone()
+        {
+            let key = (tenant_id, request_id);
             self.requests.insert(key, (fingerprint, event.revision));
         }
         self.events.push_back(event);

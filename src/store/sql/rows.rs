@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        AccessLevel, AgentId, Event, EventKind, Grant, GrantId, GroupId, Note, Revocation,
+        AccessLevel, AgentId, Author, Event, EventKind, Grant, GrantId, GroupId, Note, Revocation,
         TenantId, Terms, Ticket, Tightening, Time, text::Actor, time::from_micros,
     },
     store::{Remembered, StoreError},
@@ -66,6 +66,8 @@ pub(in crate::store) struct EventRow {
     tenant_id: String,
     time: i64,
     actor: String,
+    via: Option<String>,
+    is_asserted: i64,
     reason: String,
     body: String,
 }
@@ -207,12 +209,19 @@ impl GrantRow {
 
 impl EventRow {
     pub(in crate::store) fn into_words(self) -> Result<Event, StoreError> {
-        let Self { revision, tenant_id, time: micros, actor, reason, body } = self;
+        let Self { revision, tenant_id, time: micros, actor, via, is_asserted, reason, body } =
+            self;
+        let tenant_id = (!tenant_id.is_empty()).then_some(tenant_id);
+        let author = Author {
+            actor: text("actor", actor, Actor::new)?,
+            via: via.map(|via| text("via", via, Actor::new)).transpose()?,
+            is_asserted: is_asserted != 0,
+        };
         Ok(Event {
             revision,
-            tenant_id: text("tenant_id", tenant_id, TenantId::new)?,
+            tenant_id: tenant_id.map(|id| text("tenant_id", id, TenantId::new)).transpose()?,
             time: time("time", micros)?,
-            actor: text("actor", actor, Actor::new)?,
+            author,
             reason: text("reason", reason, |given| Note::new(given))?,
             kind: from_json("body", &body)?,
         })

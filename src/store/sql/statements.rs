@@ -51,6 +51,11 @@ pub(in crate::store) struct Dialect {
     pub(in crate::store) names_indexes: bool,
 }
 
+/// How the owner of a history is written: no tenant has an empty id, and the vendor's own history has no tenant.
+pub(in crate::store) fn history(tenant_id: Option<&TenantId>) -> &str {
+    tenant_id.map_or("", TenantId::as_str)
+}
+
 // === impl Statement ===
 
 impl Statement {

@@ -123,8 +123,12 @@ async fn everything_else_is_found_by_an_index_too() {
     let (_directory, mut connection) = history().await;
     let tenant_id = query().tenant_id;
     let clock: &dyn Clock = &ManualClock::at(query().now);
-    let events =
-        |grant_id| EventQuery { tenant_id: tenant_id.clone(), grant_id, before: None, limit: 50 };
+    let events = |grant_id| EventQuery {
+        tenant_id: Some(tenant_id.clone()),
+        grant_id,
+        before: None,
+        limit: 50,
+    };
     let id = GrantId(uuid::Uuid::nil());
     let events_of = |index| vec![index, RECORD, SUBQUERY, NEXT_RECORD];
     let cases = [

@@ -125,7 +125,7 @@ pub(in crate::api::grpc) fn recorded((event, enforced): Recorded) -> pb::Event {
 
 fn event(event: Event) -> pb::Event {
     let grant_id = event.grant_id().map(|id| id.to_string()).unwrap_or_default();
-    let Event { revision, tenant_id, time, actor, reason, kind } = event;
+    let Event { revision, tenant_id, time, author, reason, kind } = event;
     let kind_type = match &kind {
         EventKind::Granted { .. } => pb::EventType::Granted,
         EventKind::Extended { .. } => pb::EventType::Extended,
@@ -141,7 +141,9 @@ fn event(event: Event) -> pb::Event {
         | EventKind::PolicyUpdated { .. } => None,
     };
     let policy = match &kind {
-        EventKind::PolicyUpdated { policy, .. } => Some(support_policy(&tenant_id, policy)),
+        EventKind::PolicyUpdated { policy, .. } => {
+            tenant_id.as_ref().map(|tenant_id| support_policy(tenant_id, policy))
+        }
         EventKind::Granted { .. }
         | EventKind::Extended { .. }
         | EventKind::Revoked { .. }
@@ -149,11 +151,13 @@ fn event(event: Event) -> pb::Event {
     };
     pb::Event {
         revision,
-        tenant_id: tenant_id.to_string(),
+        tenant_id: tenant_id.map(String::from).unwrap_or_default(),
         grant_id,
         r#type: kind_type.into(),
         create_time: Some(timestamp(time)),
-        actor: actor.to_string(),
+        actor: author.actor.into(),
+        via: author.via.map(String::from).unwrap_or_default(),
+        is_asserted: author.is_asserted,
         reason: reason.as_str().to_owned(),
         grant: kind.into_grant().map(|left| grant(GrantView::at(left, time))),
         previous_expire_time: previous_expire_time.map(timestamp),

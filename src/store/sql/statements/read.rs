@@ -4,7 +4,7 @@ use crate::{
     domain::{GrantId, GrantState, Revision, TenantId, Time},
     store::{
         EventQuery, GrantQuery,
-        sql::statements::{Dialect, Statement, Value, limit_value},
+        sql::statements::{Dialect, Statement, Value, history, limit_value},
     },
 };
 
@@ -12,7 +12,8 @@ const TERMS: &str = "g.tenant_id, g.grant_id, g.group_id, g.agent_ids, g.access_
                      g.expire_time, g.revoke_time";
 const REST: &str = "g.reason, g.ticket, g.create_time, g.creator, g.revoker, g.revoke_reason, \
                     g.create_revision, g.revision";
-const EVENT: &str = "e.revision, e.tenant_id, e.time, e.actor, e.reason, e.body";
+const EVENT: &str =
+    "e.revision, e.tenant_id, e.time, e.actor, e.via, e.is_asserted, e.reason, e.body";
 
 pub(in crate::store) fn head() -> Statement {
     Statement::plain("SELECT epoch, revision, time FROM head")
@@ -205,8 +206,11 @@ fn states_condition(
 /// it, if that one began by then. Each is found by its key.
 pub(in crate::store) fn list_events(dialect: &Dialect, query: &EventQuery) -> Statement {
     let EventQuery { tenant_id, grant_id, before, limit } = query;
-    let mut values =
-        vec![tenant_id.into(), before.unwrap_or(Revision::MAX).into(), limit_value(*limit)];
+    let mut values = vec![
+        history(tenant_id.as_ref()).into(),
+        before.unwrap_or(Revision::MAX).into(),
+        limit_value(*limit),
+    ];
     let id = "$4".to_owned();
     let mut equal = Vec::new();
     if let Some(grant_id) = grant_id {

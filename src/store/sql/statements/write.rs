@@ -6,20 +6,22 @@ use crate::{
         RequestMark, StoreError,
         sql::{
             rows::{level_number, to_json},
-            statements::{Dialect, Statement, Value},
+            statements::{Dialect, Statement, Value, history},
         },
     },
 };
 
 pub(in crate::store) fn insert_event(event: &Event) -> Result<Statement, StoreError> {
-    let Event { revision, tenant_id, time, actor, reason, kind } = event;
-    let sql = "INSERT INTO events (revision, tenant_id, time, actor, reason, kind, grant_id, body) \
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+    let Event { revision, tenant_id, time, author, reason, kind } = event;
+    let sql = "INSERT INTO events (revision, tenant_id, time, actor, via, is_asserted, reason, kind, \
+               grant_id, body) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
     let values = vec![
         (*revision).into(),
-        tenant_id.into(),
+        history(tenant_id.as_ref()).into(),
         (*time).into(),
-        actor.as_str().into(),
+        author.actor.as_str().into(),
+        Value::MaybeText(author.via.as_ref().map(|via| via.as_str().to_owned())),
+        i64::from(author.is_asserted).into(),
         reason.as_str().into(),
         kind.name().into(),
         event.grant_id().into(),
@@ -112,7 +114,7 @@ pub(in crate::store) fn insert_request(event: &Event, mark: &RequestMark) -> Sta
     let sql = "INSERT INTO requests (tenant_id, request_id, fingerprint, revision) \
                VALUES ($1, $2, $3, $4)";
     let values = vec![
-        (&event.tenant_id).into(),
+        history(event.tenant_id.as_ref()).into(),
         mark.request_id.as_str().into(),
         Value::Bytes(mark.fingerprint.to_vec()),
         event.revision.into(),
@@ -124,7 +126,10 @@ pub(in crate::store) fn upsert_tightening(event: &Event, body: String) -> Statem
     let sql = "INSERT INTO tightenings (tenant_id, revision, body) VALUES ($1, $2, $3) \
                ON CONFLICT (tenant_id) DO UPDATE SET revision = excluded.revision, \
                body = excluded.body";
-    Statement::new(sql, vec![(&event.tenant_id).into(), event.revision.into(), body.into()])
+    Statement::new(
+        sql,
+        vec![history(event.tenant_id.as_ref()).into(), event.revision.into(), body.into()],
+    )
 }
 
 pub(in crate::store) fn update_head(
