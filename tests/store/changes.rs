@@ -316,7 +316,8 @@ pub async fn history_can_be_neither_changed_nor_deleted(bench: &Bench) {
     for sql in [
         "UPDATE events SET reason = 'another'",
         "DELETE FROM events",
-        "INSERT INTO events SELECT revision + 2, tenant_id, time, actor, reason, kind, grant_id, body FROM events",
+        "INSERT INTO events (revision, tenant_id, time, actor, reason, kind, grant_id, body) \
+         SELECT revision + 2, tenant_id, time, actor, reason, kind, grant_id, body FROM events",
         "DELETE FROM grants",
         "UPDATE requests SET request_id = 'another'",
         "DELETE FROM requests",
