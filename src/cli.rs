@@ -154,8 +154,17 @@ mod tests {
             assert!(command.get_about().is_some(), "{}", command.get_name());
             for arg in command.get_arguments() {
                 assert!(arg.get_help().is_some(), "{} {}", command.get_name(), arg.get_id());
-                let is_of_client =
-                    ["server", "actor", "timeout", "output"].contains(&arg.get_id().as_str());
+                let is_of_client = [
+                    "server",
+                    "ca",
+                    "certificate",
+                    "key",
+                    "token_file",
+                    "actor",
+                    "timeout",
+                    "output",
+                ]
+                .contains(&arg.get_id().as_str());
                 assert_eq!(arg.get_help_heading().is_some(), is_of_client, "{}", arg.get_id());
             }
             command.get_subcommands().for_each(visit);

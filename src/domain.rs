@@ -17,7 +17,7 @@ pub mod tightening;
 pub mod time;
 pub mod violation;
 
-pub use caller::{Author, Caller, Role, Side, Tenants};
+pub use caller::{Author, Caller, Role, Side, Tenants, Whose};
 pub use clock::{BootTime, Clock};
 pub use decision::{Decision, Question, Reason, decide};
 pub use event::{Epoch, Event, EventKind, Position, Revision};

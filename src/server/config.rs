@@ -14,14 +14,18 @@ use std::{
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    api::grpc::upstream::GrpcUpstream,
+    api::{credentials::ClientCredentials, grpc::upstream::GrpcUpstream},
     domain::{SupportPolicy, time::Span},
 };
 
+mod limits;
+mod security;
 mod sources;
 #[cfg(test)]
 mod tests;
 
+pub use limits::CallLimits;
+pub use security::{Security, TlsFiles};
 pub use sources::{Env, Flags};
 use sources::{Parsed, Sources};
 
@@ -35,23 +39,54 @@ pub const DATABASE_URL: &str = "database-url";
 pub const MAX_STALENESS: &str = "max-staleness";
 /// How long the server waits for calls in progress when it is told to stop.
 pub const DRAIN_TIMEOUT: &str = "drain-timeout";
-/// Whether it may listen beyond loopback.
+/// The server's certificate.
+pub const TLS_CERTIFICATE: &str = "tls-certificate";
+/// Its private key.
+pub const TLS_KEY: &str = "tls-key";
+/// Whose client certificates are taken.
+pub const TLS_CLIENT_CA: &str = "tls-client-ca";
+/// The permission bits of Unix sockets.
+pub const SOCKET_MODE: &str = "socket-mode";
+/// Whether tokens may come in without TLS.
 pub const INSECURE: &str = "insecure";
+/// Whether callers may ask which services there are.
+pub const REFLECTION: &str = "reflection";
 /// What is logged.
 pub const LOG: &str = "log";
 /// How it is logged.
 pub const LOG_FORMAT: &str = "log-format";
 /// Whom a sidecar follows.
 pub const UPSTREAM: &str = "upstream";
+/// Whose certificates a sidecar takes.
+pub const UPSTREAM_CA: &str = "upstream-ca";
+/// A sidecar's own certificate, for those that it follows.
+pub const UPSTREAM_CERTIFICATE: &str = "upstream-certificate";
+/// Its private key.
+pub const UPSTREAM_KEY: &str = "upstream-key";
+/// A sidecar's token, for those that it follows.
+pub const UPSTREAM_TOKEN_FILE: &str = "upstream-token-file";
 /// The most live grants of a tenant.
 pub const MAX_LIVE_GRANTS_PER_TENANT: &str = "max-live-grants-per-tenant";
 
 /// What every process has.
-const COMMON: [&str; 6] = [LISTEN, HTTP_LISTEN, DRAIN_TIMEOUT, INSECURE, LOG, LOG_FORMAT];
+const COMMON: [&str; 11] = [
+    LISTEN,
+    HTTP_LISTEN,
+    DRAIN_TIMEOUT,
+    TLS_CERTIFICATE,
+    TLS_KEY,
+    TLS_CLIENT_CA,
+    SOCKET_MODE,
+    INSECURE,
+    REFLECTION,
+    LOG,
+    LOG_FORMAT,
+];
 /// What a replica has besides.
 const OF_REPLICA: [&str; 3] = [DATABASE_URL, MAX_STALENESS, MAX_LIVE_GRANTS_PER_TENANT];
 /// What a sidecar has besides.
-const OF_SIDECAR: [&str; 1] = [UPSTREAM];
+const OF_SIDECAR: [&str; 5] =
+    [UPSTREAM, UPSTREAM_CA, UPSTREAM_CERTIFICATE, UPSTREAM_KEY, UPSTREAM_TOKEN_FILE];
 
 const MAX_STALENESS_MIN: Duration = Duration::from_millis(200);
 const MAX_STALENESS_MAX: Duration = Duration::from_mins(5);
@@ -80,6 +115,8 @@ pub struct SidecarConfig {
     pub common: Common,
     /// Whom it follows, the first that it can; at least one. Replicas or other sidecars.
     pub upstreams: Vec<String>,
+    /// How it proves who it is to them, and knows them.
+    pub upstream_credentials: ClientCredentials,
 }
 
 /// What can be set for every process.
@@ -91,8 +128,10 @@ pub struct Common {
     pub http_listen: SocketAddr,
     /// How long the server waits for calls in progress when it is told to stop.
     pub drain_timeout: Duration,
-    /// Whether it may listen beyond loopback although callers cannot be authenticated. The start logs a warning.
-    pub insecure: bool,
+    /// How much callers may use of it.
+    pub limits: CallLimits,
+    /// Who can reach it, and how they prove who they are.
+    pub security: Security,
     /// What is logged, as directives of [`EnvFilter`].
     pub log: String,
     /// How it is logged.
@@ -190,10 +229,19 @@ impl SidecarConfig {
         let upstreams = sources.read_all(UPSTREAM, Vec::new(), parse_upstream)?;
         if upstreams.is_empty() {
             return Err(ConfigError(
-                "--upstream must be given, such as http://replica:50051: a sidecar knows only what it is fed".into(),
+                "--upstream must be given, such as https://replica:50051: a sidecar knows only what it is fed".into(),
             ));
         }
-        Ok(Self { common: Common::read(&sources)?, upstreams })
+        let upstream_credentials = security::read_upstream_credentials(&sources)?;
+        if upstream_credentials != ClientCredentials::default()
+            && let Some(plain) = upstreams.iter().find(|url| !url.starts_with("https://"))
+            && upstream_credentials.token_file.is_none()
+        {
+            return Err(ConfigError(format!(
+                "--upstream {plain} has no use for certificates: write it with https://"
+            )));
+        }
+        Ok(Self { common: Common::read(&sources)?, upstreams, upstream_credentials })
     }
 }
 
@@ -208,30 +256,13 @@ impl Common {
             drain_timeout: sources.read(DRAIN_TIMEOUT, default.drain_timeout, |text| {
                 parse_duration(text, Duration::ZERO, DRAIN_TIMEOUT_MAX)
             })?,
-            insecure: sources.read(INSECURE, default.insecure, parse_bool)?,
+            limits: sources.limits()?,
+            security: Security::read(sources)?,
             log: sources.read(LOG, default.log, parse_log)?,
             log_format: sources.read(LOG_FORMAT, default.log_format, parse_log_format)?,
         };
-        common.check_exposure()?;
+        common.security.check_exposure(&common.listen, common.http_listen)?;
         Ok(common)
-    }
-
-    /// Refuses addresses that others can reach, as long as nobody can tell who is calling.
-    fn check_exposure(&self) -> Result<(), ConfigError> {
-        let grpc = self.listen.iter().filter_map(|address| match address {
-            ListenAddress::Tcp(address) => Some((LISTEN, *address)),
-            ListenAddress::Unix(_) => None,
-        });
-        let is_exposed =
-            |(_, address): &(_, SocketAddr)| !address.ip().to_canonical().is_loopback();
-        match grpc.chain([(HTTP_LISTEN, self.http_listen)]).find(is_exposed) {
-            Some((name, address)) if !self.insecure => Err(ConfigError(format!(
-                "{name} must be a loopback address such as 127.0.0.1:{}, but is {address}: callers cannot be \
-                 authenticated yet, so whoever reaches it could grant access; --insecure allows it all the same",
-                address.port()
-            ))),
-            _ => Ok(()),
-        }
     }
 }
 
@@ -242,7 +273,8 @@ impl Default for Common {
             listen: vec![ListenAddress::Tcp(loopback(50_051))],
             http_listen: loopback(8_080),
             drain_timeout: Duration::from_secs(10),
-            insecure: false,
+            limits: CallLimits::default(),
+            security: Security::default(),
             log: "info".into(),
             log_format: LogFormat::Auto,
         }
@@ -298,13 +330,16 @@ fn parse_listen(text: &str) -> Parsed<ListenAddress> {
 }
 
 fn parse_upstream(text: &str) -> Parsed<String> {
-    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("unix:"));
+    let schemes = ["http://", "https://", "unix:"];
+    let rest = schemes.into_iter().find_map(|scheme| text.strip_prefix(scheme));
     if rest.is_none_or(str::is_empty) {
         return Err(format!(
-            "must be like http://replica:50051 or unix:/run/support-access/check.sock, but is {text:?}"
+            "must be like https://replica:50051 or unix:/run/support-access/check.sock, but is {text:?}"
         ));
     }
-    GrpcUpstream::new(text).map(|_| text.to_owned()).map_err(|cause| format!("is wrong: {cause}"))
+    GrpcUpstream::new(text, &ClientCredentials::default())
+        .map(|_| text.to_owned())
+        .map_err(|cause| format!("is wrong: {cause}"))
 }
 
 fn parse_tcp(text: &str) -> Parsed<SocketAddr> {
