@@ -4,7 +4,7 @@
 //! the file `max_staleness`. All three are read as text by the same parser, so that they cannot drift apart.
 
 use std::{
-    fmt,
+    fmt, fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     str::FromStr,
@@ -15,7 +15,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     api::grpc::upstream::GrpcUpstream,
-    domain::{SupportPolicy, time::Span},
+    domain::{SupportPolicy, chain::CheckpointKey, time::Span},
 };
 
 mod sources;
@@ -46,10 +46,14 @@ pub const UPSTREAM: &str = "upstream";
 /// The most live grants of a tenant.
 pub const MAX_LIVE_GRANTS_PER_TENANT: &str = "max-live-grants-per-tenant";
 
+/// What checkpoints of histories are signed with.
+pub const CHECKPOINT_KEY: &str = "checkpoint-key";
+
 /// What every process has.
 const COMMON: [&str; 6] = [LISTEN, HTTP_LISTEN, DRAIN_TIMEOUT, INSECURE, LOG, LOG_FORMAT];
 /// What a replica has besides.
-const OF_REPLICA: [&str; 3] = [DATABASE_URL, MAX_STALENESS, MAX_LIVE_GRANTS_PER_TENANT];
+const OF_REPLICA: [&str; 4] =
+    [DATABASE_URL, MAX_STALENESS, MAX_LIVE_GRANTS_PER_TENANT, CHECKPOINT_KEY];
 /// What a sidecar has besides.
 const OF_SIDECAR: [&str; 1] = [UPSTREAM];
 
@@ -71,6 +75,8 @@ pub struct Config {
     pub max_live_grants_per_tenant: usize,
     /// What the vendor offers. Tenants can only tighten it.
     pub catalogue: SupportPolicy,
+    /// What checkpoints of histories are signed with, if they are.
+    pub checkpoint_key: Option<CheckpointKey>,
 }
 
 /// All that can be set for a sidecar.
@@ -143,6 +149,7 @@ impl Config {
                 parse_live_grants,
             )?,
             catalogue: sources.policy()?.unwrap_or(default.catalogue),
+            checkpoint_key: sources.read(CHECKPOINT_KEY, None, |path| read_key(path).map(Some))?,
             common: Common::read(&sources)?,
         })
     }
@@ -162,6 +169,7 @@ impl Default for Config {
             max_staleness: Duration::from_secs(2),
             max_live_grants_per_tenant: 10_000,
             catalogue: SupportPolicy::default(),
+            checkpoint_key: None,
         }
     }
 }
@@ -169,14 +177,21 @@ impl Default for Config {
 /// Shows all but what comes after the scheme of `database_url`, which may hold a password.
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { common, database_url, max_staleness, max_live_grants_per_tenant, catalogue } =
-            self;
+        let Self {
+            common,
+            database_url,
+            max_staleness,
+            max_live_grants_per_tenant,
+            catalogue,
+            checkpoint_key,
+        } = self;
         f.debug_struct("Config")
             .field("common", common)
             .field("database_url", &format_args!("{}:…", scheme(database_url)))
             .field("max_staleness", max_staleness)
             .field("max_live_grants_per_tenant", max_live_grants_per_tenant)
             .field("catalogue", catalogue)
+            .field("checkpoint_key", checkpoint_key)
             .finish()
     }
 }
@@ -353,4 +368,12 @@ fn parse_live_grants(text: &str) -> Parsed<usize> {
     text.parse().ok().filter(|number| (1..=LIVE_GRANTS_MAX).contains(number)).ok_or_else(|| {
         format!("must be a whole number from 1 to {LIVE_GRANTS_MAX}, but is {text:?}")
     })
+}
+
+/// The key in a file. What is in the file is never repeated.
+fn read_key(path: &str) -> Parsed<CheckpointKey> {
+    let pem = fs::read(path).map_err(|error| {
+        format!("must name a file with a key, but {path} cannot be read: {error}")
+    })?;
+    CheckpointKey::from_pem(&pem).map_err(|error| format!("{error}, but {path} does not"))
 }

@@ -241,6 +241,19 @@ impl SupportAccessAdmin for Fake {
             Some(v1::Enforcement { state, revision: message.revision, ..Default::default() });
         Ok(Response::new(v1::WaitEnforcedResponse { enforcement }))
     }
+    async fn export_history(
+        &self,
+        _: Request<v1::ExportHistoryRequest>,
+    ) -> Answer<v1::ExportHistoryResponse> {
+        Ok(Response::new(v1::ExportHistoryResponse::default()))
+    }
+
+    async fn get_checkpoint(
+        &self,
+        _: Request<v1::GetCheckpointRequest>,
+    ) -> Answer<v1::GetCheckpointResponse> {
+        Ok(Response::new(v1::GetCheckpointResponse::default()))
+    }
 }
 
 #[tonic::async_trait]
