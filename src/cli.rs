@@ -112,7 +112,7 @@ impl Cli {
             Command::Show(asking) => show::run(&asking.connect().await?, &asking.args).await,
             Command::Check(asking) => check::run(&asking.connect().await?, &asking.args).await,
             Command::Explain(asking) => explain::run(&asking.connect().await?, &asking.args).await,
-            Command::History(asking) => history::run(&asking.connect().await?, &asking.args).await,
+            Command::History(asking) => history::run(asking).await,
             Command::Policy(asking) => policy::run(&asking.connect().await?, &asking.args).await,
             Command::Wait(asking) => wait::run(&asking.connect().await?, &asking.args).await,
             Command::Nodes(asking) => nodes::run(&asking.connect().await?, &asking.args).await,

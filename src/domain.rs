@@ -3,6 +3,7 @@
 //! Nothing here does I/O, waits, or reads a clock: time is an argument. Every other room speaks these words.
 
 pub mod caller;
+pub mod chain;
 pub mod clock;
 pub mod decision;
 pub mod event;

@@ -140,7 +140,8 @@ pub async fn start(
     let prepared = Prepared::new(security, &clock)?;
     let node = CheckNode::new(new_node_id(), NodeKind::Replica, clock);
     let replica = Replica::new(Arc::clone(&node), Arc::clone(&store), config.max_staleness);
-    let work = Arc::new(Work::new(Arc::clone(&replica), config.catalogue, limits));
+    let work = Work::new(Arc::clone(&replica), config.catalogue, limits);
+    let work = Arc::new(work.with_checkpoint_key(config.checkpoint_key));
     let gauges = gauges(Arc::clone(&node), Some(Arc::clone(&work)));
     let metrics = Arc::new(Metrics::new(gauges));
     let mut running = Running::new(&listeners, &config.common).await?;

@@ -9,16 +9,20 @@ use async_trait::async_trait;
 
 use crate::domain::{
     Ack, Author, Enforced, Event, EventKind, Grant, GrantId, GrantState, GroupId, NodeId, NodeInfo,
-    Note, Position, RequestId, Revision, TenantId, Terms, Tightening, Time, text::AgentId,
+    Note, Position, RequestId, Revision, TenantId, Terms, Tightening, Time,
+    chain::{ChainHead, Content, Link, Record, Sequence},
+    text::{Actor, AgentId},
 };
 
 mod hints;
+mod member;
 pub mod memory;
 mod opening;
 mod postgres;
 mod sql;
 mod sqlite;
 
+pub use member::{Member, NewMember, Renewal, Roll};
 pub use opening::{migrate, open};
 
 /// How long anybody waits for a database before they are told that it is not available.
@@ -112,6 +116,17 @@ pub struct EventQuery {
     pub limit: usize,
 }
 
+/// An event, as it is listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The event.
+    pub event: Event,
+    /// What was proven of its enforcement.
+    pub enforced: Option<Enforced>,
+    /// Its place in its chain. `None`: an older version of this program has written it, and no change was made since.
+    pub link: Option<Link>,
+}
+
 /// Why a grant is held in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Held {
@@ -119,57 +134,6 @@ pub enum Held {
     Live,
     /// It is the one of its tenant and group that ended last, and can explain a denial.
     LastEnded,
-}
-
-/// A check node that is to be in the roll.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewMember {
-    /// Its name.
-    pub node_id: NodeId,
-    /// The version of its program.
-    pub version: String,
-    /// For how long it may answer from one proof.
-    pub max_staleness: Duration,
-    /// What `seq` begins with in a new row. Greater than in any row that this node had before: who has been watching that one
-    /// must not take the new one for it.
-    pub first_seq: i64,
-}
-
-/// The answer to a node that renewed its row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Renewal {
-    /// The end of the log.
-    pub head: Position,
-    /// Whether what the node holds is in this log. False if it holds nothing.
-    pub is_held: bool,
-    /// The database's clock (the process's where it is embedded), read in the same statement.
-    pub now: Time,
-}
-
-/// All nodes that talk to the database.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Roll {
-    /// The longest that any node may answer from one proof.
-    pub max_staleness: Duration,
-    /// The end of the log.
-    pub head: Position,
-    /// The nodes, in no particular order.
-    pub members: Vec<Member>,
-}
-
-/// A node's row in the roll.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Member {
-    /// Its name.
-    pub node_id: NodeId,
-    /// The version of its program.
-    pub version: String,
-    /// How often it has renewed.
-    pub seq: i64,
-    /// What it has acknowledged, for itself and those it feeds.
-    pub ack: Ack,
-    /// How long ago it renewed, by the database's clock.
-    pub renewed_ago: Duration,
 }
 
 /// What somebody who listens may have missed.
@@ -196,6 +160,10 @@ pub trait Hints: Send {
 /// - Revisions are gap-free: 1, 2, 3 and so on, in the order of commits. Whoever sees revision `n` can see every smaller one.
 /// - What [`Change::commit`] has answered survives the death of this process and of the database's.
 /// - Nothing is ever deleted.
+/// - Every event is in the chain of its tenant, or of the vendor: at the next sequence, 1, 2, 3 and so on, with the hash that
+///   follows from its content and the link before. Both are given to it once. Where an older version of this program has written
+///   events meanwhile, which knows of no chains, they are linked before the next change, before a chain is read, and when a store
+///   is opened.
 /// - Reads outside a [`Change`] see committed changes only, and every change that was committed before they began.
 #[async_trait]
 pub trait Store: Debug + Send + Sync {
@@ -232,10 +200,7 @@ pub trait Store: Debug + Send + Sync {
     async fn list_grants(&self, query: &GrantQuery) -> Result<Vec<Grant>, StoreError>;
 
     /// A history's events, newest first, each with what was proven of its enforcement.
-    async fn list_events(
-        &self,
-        query: &EventQuery,
-    ) -> Result<Vec<(Event, Option<Enforced>)>, StoreError>;
+    async fn list_events(&self, query: &EventQuery) -> Result<Vec<Listed>, StoreError>;
 
     /// A tenant's own policy settings; the default if it never made any.
     async fn tightening(&self, tenant_id: &TenantId) -> Result<Tightening, StoreError>;
@@ -296,6 +261,18 @@ pub trait Store: Debug + Send + Sync {
 
     /// What was proven of the enforcement of an event.
     async fn enforced(&self, revision: Revision) -> Result<Option<Enforced>, StoreError>;
+
+    /// The records of a chain after `sequence`, oldest first, at most `limit`: each with the link that was given to it, right or
+    /// wrong. `None`: of the vendor's own history.
+    async fn records(
+        &self,
+        tenant_id: Option<&TenantId>,
+        sequence: Sequence,
+        limit: usize,
+    ) -> Result<Vec<Record>, StoreError>;
+
+    /// How far a chain goes. `None`: that of the vendor's own history.
+    async fn chain_head(&self, tenant_id: Option<&TenantId>) -> Result<ChainHead, StoreError>;
 
     /// Listens to what is going on in the log and in the roll. A hint may be lost; what counts is what is read afterwards.
     async fn listen(&self) -> Result<Box<dyn Hints>, StoreError>;
@@ -365,4 +342,19 @@ fn stamp(entry: Entry, revision: Revision, time: Time) -> (Event, Option<Request
         }
     }
     (Event { revision, tenant_id, time, author, reason, kind }, request)
+}
+
+/// What of an event goes into its hash; `body` is the JSON that is stored of its kind. Shared by the stores.
+fn recorded<'a>(event: &'a Event, body: &'a str) -> Content<'a> {
+    let Event { revision, tenant_id, time, author, reason, kind: _ } = event;
+    Content {
+        tenant_id: tenant_id.as_ref().map_or("", TenantId::as_str),
+        revision: *revision,
+        time: *time,
+        actor: author.actor.as_str(),
+        via: author.via.as_ref().map(Actor::as_str),
+        is_asserted: author.is_asserted,
+        reason: reason.as_str(),
+        body,
+    }
 }

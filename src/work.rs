@@ -10,7 +10,9 @@ use tracing::info;
 
 use crate::{
     domain::{
-        Event, Grant, GrantState, Revision, SupportPolicy, TenantId, Time, policy::join,
+        Event, Grant, GrantState, Revision, SupportPolicy, TenantId, Time,
+        chain::{CheckpointKey, key::NotSigned},
+        policy::join,
         violation::Violations,
     },
     domain::{GroupId, text::GrantId},
@@ -28,6 +30,7 @@ pub mod check;
 pub mod enforce;
 pub mod expiry;
 pub mod grants;
+pub mod history;
 pub mod nodes;
 pub mod page;
 pub mod policy;
@@ -56,6 +59,8 @@ pub struct Work {
     enforcer: Arc<Enforcer>,
     catalogue: SupportPolicy,
     limits: Limits,
+    /// What checkpoints are signed with, if they are.
+    checkpoint_key: Option<CheckpointKey>,
     /// Places for those who wait long for a change to be in force.
     long_waits: Semaphore,
     /// When the next expiry is due that has not been recorded, as far as the sweep knows: in microseconds since 1970.
@@ -111,6 +116,9 @@ pub enum WorkError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A checkpoint cannot be signed.
+    #[error(transparent)]
+    NotSigned(#[from] NotSigned),
 }
 
 impl From<crate::domain::policy::Refusal> for WorkError {
@@ -172,9 +180,16 @@ impl Work {
             replica,
             catalogue,
             limits,
+            checkpoint_key: None,
             long_waits: Semaphore::new(enforce::LONG_WAITS),
             next_expiry_us: AtomicI64::new(i64::MAX),
         }
+    }
+
+    /// The same, with checkpoints signed.
+    #[must_use]
+    pub fn with_checkpoint_key(self, checkpoint_key: Option<CheckpointKey>) -> Self {
+        Self { checkpoint_key, ..self }
     }
 
     /// The time at which states are told: the database's. At the very start, before it is known, that of the last event.

@@ -1,14 +1,17 @@
 //! `support-access history`
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use super::{
-    client::{Call, Client},
+    client::{Asking, Call, Client},
     failure::Failure,
     list::page_size,
     output::Report,
 };
 use crate::api::proto::v1;
+
+mod export;
+mod verify;
 
 const CALL: Call = Call {
     fields: &[
@@ -23,10 +26,20 @@ const CALL: Call = Call {
 /// List what happened in a tenant, newest first: who did what, when and why.
 ///
 /// With --output json all pages are in one answer, and a `next_page_token` in it means that there are more.
+///
+/// The commands are for a history that can be verified: export it, verify what was exported, and keep checkpoints of it.
 #[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    disable_help_subcommand = true
+)]
 pub(crate) struct HistoryArgs {
-    /// The tenant.
-    tenant: String,
+    #[command(subcommand)]
+    command: Option<HistoryCommand>,
+    /// The tenant. One that is called like a command is named after two dashes, as in `history -- export`.
+    #[arg(required = true)]
+    tenant: Option<String>,
     /// Only what happened to this grant. Default: everything.
     #[arg(long, value_name = "GRANT_ID", default_value = "", hide_default_value = true)]
     grant: String,
@@ -35,12 +48,30 @@ pub(crate) struct HistoryArgs {
     limit: u32,
 }
 
-pub(crate) async fn run(client: &Client, args: &HistoryArgs) -> Result<Report, Failure> {
+#[derive(Debug, Subcommand)]
+enum HistoryCommand {
+    Export(export::ExportArgs),
+    Verify(verify::VerifyArgs),
+    Checkpoint(export::CheckpointArgs),
+}
+
+pub(crate) async fn run(asking: &Asking<HistoryArgs>) -> Result<Report, Failure> {
+    match &asking.args.command {
+        None => list(&asking.connect().await?, &asking.args).await,
+        Some(HistoryCommand::Export(args)) => export::run(&asking.connect().await?, args).await,
+        Some(HistoryCommand::Verify(args)) => verify::run(args),
+        Some(HistoryCommand::Checkpoint(args)) => {
+            export::checkpoint(&asking.connect().await?, args).await
+        }
+    }
+}
+
+async fn list(client: &Client, args: &HistoryArgs) -> Result<Report, Failure> {
     let mut answer = v1::ListEventsResponse::default();
     let mut left = args.limit;
     loop {
         let message = v1::ListEventsRequest {
-            tenant_id: args.tenant.clone(),
+            tenant_id: args.tenant.clone().unwrap_or_default(),
             grant_id: args.grant.clone(),
             page_size: page_size(left),
             page_token: answer.next_page_token,

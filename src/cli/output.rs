@@ -69,6 +69,16 @@ pub fn conclude(outcome: Result<Report, Failure>, failed: Exit) -> ExitCode {
     if failure.is_usage { Exit::Usage.into() } else { failed.into() }
 }
 
+/// Prints a part of an answer that is too long to be held. False: its reader has gone away, and had what it wanted.
+pub(crate) fn part(text: &str) -> Result<bool, Failure> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::new(format!("the answer cannot be written: {error}"))),
+    }
+}
+
 /// Prints a help text to stdout, or what is wrong with the command line to stderr.
 pub fn usage(error: &clap::Error) -> ExitCode {
     // Nobody is left to tell if this does not work.

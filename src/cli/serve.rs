@@ -54,6 +54,12 @@ pub(crate) struct ServeArgs {
     /// Default: 10000. Environment: SUPPORT_ACCESS_MAX_LIVE_GRANTS_PER_TENANT. File: max_live_grants_per_tenant.
     #[arg(long, value_name = "NUMBER")]
     max_live_grants_per_tenant: Option<String>,
+    /// The file with the key that checkpoints of histories are signed with: Ed25519 in PKCS#8 PEM, as `openssl genpkey
+    /// -algorithm ed25519` writes it.
+    ///
+    /// Default: none, and checkpoints are not signed. Environment: SUPPORT_ACCESS_CHECKPOINT_KEY. File: checkpoint_key.
+    #[arg(long, value_name = "FILE")]
+    checkpoint_key: Option<String>,
 }
 
 /// What every process has.
@@ -154,11 +160,13 @@ pub(crate) fn variable(name: &str) -> Option<String> {
 
 impl ServeArgs {
     fn to_flags(&self) -> Flags {
-        let Self { common, database, max_staleness, max_live_grants_per_tenant } = self;
+        let Self { common, database, max_staleness, max_live_grants_per_tenant, checkpoint_key } =
+            self;
         common
             .add_to(database.to_flags())
             .with(config::MAX_STALENESS, max_staleness.clone())
             .with(config::MAX_LIVE_GRANTS_PER_TENANT, max_live_grants_per_tenant.clone())
+            .with(config::CHECKPOINT_KEY, checkpoint_key.clone())
     }
 }
 

@@ -5,29 +5,32 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     str::FromStr,
     time::Duration,
 };
 
-use tracing_subscriber::EnvFilter;
-
 use crate::{
-    api::{credentials::ClientCredentials, grpc::upstream::GrpcUpstream},
-    domain::{SupportPolicy, time::Span},
+    api::credentials::ClientCredentials,
+    domain::{SupportPolicy, chain::CheckpointKey},
 };
 
 mod limits;
+mod parsers;
 mod security;
 mod sources;
 #[cfg(test)]
 mod tests;
 
 pub use limits::CallLimits;
+use parsers::{
+    parse_duration, parse_listen, parse_live_grants, parse_log, parse_log_format,
+    parse_tcp, parse_upstream, read_key, scheme,
+};
 pub use security::{Security, TlsFiles};
+use sources::Sources;
 pub use sources::{Env, Flags};
-use sources::{Parsed, Sources};
 
 /// Where gRPC is served.
 pub const LISTEN: &str = "listen";
@@ -68,6 +71,9 @@ pub const UPSTREAM_TOKEN_FILE: &str = "upstream-token-file";
 /// The most live grants of a tenant.
 pub const MAX_LIVE_GRANTS_PER_TENANT: &str = "max-live-grants-per-tenant";
 
+/// What checkpoints of histories are signed with.
+pub const CHECKPOINT_KEY: &str = "checkpoint-key";
+
 /// What every process has.
 const COMMON: [&str; 11] = [
     LISTEN,
@@ -83,7 +89,8 @@ const COMMON: [&str; 11] = [
     LOG_FORMAT,
 ];
 /// What a replica has besides.
-const OF_REPLICA: [&str; 3] = [DATABASE_URL, MAX_STALENESS, MAX_LIVE_GRANTS_PER_TENANT];
+const OF_REPLICA: [&str; 4] =
+    [DATABASE_URL, MAX_STALENESS, MAX_LIVE_GRANTS_PER_TENANT, CHECKPOINT_KEY];
 /// What a sidecar has besides.
 const OF_SIDECAR: [&str; 5] =
     [UPSTREAM, UPSTREAM_CA, UPSTREAM_CERTIFICATE, UPSTREAM_KEY, UPSTREAM_TOKEN_FILE];
@@ -106,6 +113,8 @@ pub struct Config {
     pub max_live_grants_per_tenant: usize,
     /// What the vendor offers. Tenants can only tighten it.
     pub catalogue: SupportPolicy,
+    /// What checkpoints of histories are signed with, if they are.
+    pub checkpoint_key: Option<CheckpointKey>,
 }
 
 /// All that can be set for a sidecar.
@@ -182,6 +191,7 @@ impl Config {
                 parse_live_grants,
             )?,
             catalogue: sources.policy()?.unwrap_or(default.catalogue),
+            checkpoint_key: sources.read(CHECKPOINT_KEY, None, |path| read_key(path).map(Some))?,
             common: Common::read(&sources)?,
         })
     }
@@ -201,6 +211,7 @@ impl Default for Config {
             max_staleness: Duration::from_secs(2),
             max_live_grants_per_tenant: 10_000,
             catalogue: SupportPolicy::default(),
+            checkpoint_key: None,
         }
     }
 }
@@ -208,14 +219,21 @@ impl Default for Config {
 /// Shows all but what comes after the scheme of `database_url`, which may hold a password.
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { common, database_url, max_staleness, max_live_grants_per_tenant, catalogue } =
-            self;
+        let Self {
+            common,
+            database_url,
+            max_staleness,
+            max_live_grants_per_tenant,
+            catalogue,
+            checkpoint_key,
+        } = self;
         f.debug_struct("Config")
             .field("common", common)
             .field("database_url", &format_args!("{}:…", scheme(database_url)))
             .field("max_staleness", max_staleness)
             .field("max_live_grants_per_tenant", max_live_grants_per_tenant)
             .field("catalogue", catalogue)
+            .field("checkpoint_key", checkpoint_key)
             .finish()
     }
 }
@@ -300,8 +318,6 @@ impl fmt::Display for ListenAddress {
     }
 }
 
-// === parsers: an error is the rest of a sentence that begins with the setting's name ===
-
 fn read_database_url(sources: &Sources<'_>, default: String) -> Result<String, ConfigError> {
     sources.read(DATABASE_URL, default, |text| match scheme(text) {
         "sqlite" | "postgres" | "postgresql" | "memory" => Ok(text.to_owned()),
@@ -309,83 +325,5 @@ fn read_database_url(sources: &Sources<'_>, default: String) -> Result<String, C
         other => Err(format!(
             "must begin with sqlite:, postgres: or memory:, such as sqlite://support-access.db, but begins with {other:?}"
         )),
-    })
-}
-
-/// What stands before the first colon; nothing if there is none.
-fn scheme(url: &str) -> &str {
-    url.split_once(':').map_or("", |(scheme, _)| scheme)
-}
-
-fn parse_listen(text: &str) -> Parsed<ListenAddress> {
-    match text.strip_prefix("unix:") {
-        Some("") => {
-            Err(format!("must name a path, such as unix:/run/access.sock, but is {text:?}"))
-        }
-        Some(path) => Ok(ListenAddress::Unix(path.into())),
-        None => parse_tcp(text).map(ListenAddress::Tcp).map_err(|_| {
-            format!("must be like 127.0.0.1:50051, [::1]:50051 or unix:/path, but is {text:?}")
-        }),
-    }
-}
-
-fn parse_upstream(text: &str) -> Parsed<String> {
-    let schemes = ["http://", "https://", "unix:"];
-    let rest = schemes.into_iter().find_map(|scheme| text.strip_prefix(scheme));
-    if rest.is_none_or(str::is_empty) {
-        return Err(format!(
-            "must be like https://replica:50051 or unix:/run/support-access/check.sock, but is {text:?}"
-        ));
-    }
-    GrpcUpstream::new(text, &ClientCredentials::default())
-        .map(|_| text.to_owned())
-        .map_err(|cause| format!("is wrong: {cause}"))
-}
-
-fn parse_tcp(text: &str) -> Parsed<SocketAddr> {
-    // The one name that needs no resolver.
-    if let Some(port) = text.strip_prefix("localhost:").and_then(|port| port.parse().ok()) {
-        return Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
-    }
-    text.parse().map_err(|_| {
-        format!("must be an IP address and a port, such as 127.0.0.1:8080, but is {text:?}")
-    })
-}
-
-fn parse_duration(text: &str, min: Duration, max: Duration) -> Parsed<Duration> {
-    let found = text.parse::<Span>().ok().map(|span| span.0);
-    found.filter(|duration| (min..=max).contains(duration)).ok_or_else(|| {
-        let (min, max) = (Span(min), Span(max));
-        format!("must be a duration from {min} to {max}, such as 2s, but is {text:?}")
-    })
-}
-
-fn parse_bool(text: &str) -> Parsed<bool> {
-    match text {
-        "true" | "1" => Ok(true),
-        "false" | "0" => Ok(false),
-        _ => Err(format!("must be true or false, but is {text:?}")),
-    }
-}
-
-fn parse_log(text: &str) -> Parsed<String> {
-    match EnvFilter::try_new(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(_) => Err(format!("must be like info or warn,support_access=debug, but is {text:?}")),
-    }
-}
-
-fn parse_log_format(text: &str) -> Parsed<LogFormat> {
-    match text {
-        "auto" => Ok(LogFormat::Auto),
-        "text" => Ok(LogFormat::Text),
-        "json" => Ok(LogFormat::Json),
-        _ => Err(format!("must be auto, text or json, but is {text:?}")),
-    }
-}
-
-fn parse_live_grants(text: &str) -> Parsed<usize> {
-    text.parse().ok().filter(|number| (1..=LIVE_GRANTS_MAX).contains(number)).ok_or_else(|| {
-        format!("must be a whole number from 1 to {LIVE_GRANTS_MAX}, but is {text:?}")
     })
 }

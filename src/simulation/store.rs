@@ -12,6 +12,7 @@ use crate::{
     domain::{
         Ack, Enforced, Event, Grant, GrantId, NodeId, NodeInfo, Position, Revision, TenantId,
         Terms, Tightening, Time,
+        chain::{ChainHead, Record, Sequence},
     },
     simulation::{
         change::FaultyChange,
@@ -19,7 +20,7 @@ use crate::{
         line::Line,
     },
     store::{
-        Change, EventQuery, GrantQuery, Held, Hint, Hints, NewMember, Renewal, Roll, Store,
+        Change, EventQuery, GrantQuery, Held, Hint, Hints, Listed, NewMember, Renewal, Roll, Store,
         StoreError,
     },
 };
@@ -143,10 +144,7 @@ impl Store for FaultyStore {
         self.ask(|session| async move { session.database.store.list_grants(&query).await }).await
     }
 
-    async fn list_events(
-        &self,
-        query: &EventQuery,
-    ) -> Result<Vec<(Event, Option<Enforced>)>, StoreError> {
+    async fn list_events(&self, query: &EventQuery) -> Result<Vec<Listed>, StoreError> {
         let query = query.clone();
         self.ask(|session| async move { session.database.store.list_events(&query).await }).await
     }
@@ -217,6 +215,27 @@ impl Store for FaultyStore {
     async fn enforced(&self, revision: Revision) -> Result<Option<Enforced>, StoreError> {
         let read =
             move |session: Session| async move { session.database.store.enforced(revision).await };
+        self.ask(read).await
+    }
+
+    async fn records(
+        &self,
+        tenant_id: Option<&TenantId>,
+        sequence: Sequence,
+        limit: usize,
+    ) -> Result<Vec<Record>, StoreError> {
+        let tenant_id = tenant_id.cloned();
+        let read = move |session: Session| async move {
+            session.database.store.records(tenant_id.as_ref(), sequence, limit).await
+        };
+        self.ask(read).await
+    }
+
+    async fn chain_head(&self, tenant_id: Option<&TenantId>) -> Result<ChainHead, StoreError> {
+        let tenant_id = tenant_id.cloned();
+        let read = |session: Session| async move {
+            session.database.store.chain_head(tenant_id.as_ref()).await
+        };
         self.ask(read).await
     }
 

@@ -13,16 +13,18 @@ use crate::{
     domain::{
         Ack, Clock, Enforced, Epoch, Event, Grant, GrantId, GrantState, GroupId, NodeId, NodeInfo,
         Position, Revision, TenantId, Terms, Tightening, Time,
+        chain::{ChainHead, Record, Sequence},
     },
     store::{
-        Change, EventQuery, GrantQuery, Held, Hint, Hints, NewMember, PATIENCE, Renewal, Roll,
-        Store, StoreError,
+        Change, EventQuery, GrantQuery, Held, Hint, Hints, Listed, NewMember, PATIENCE, Renewal,
+        Roll, Store, StoreError,
         hints::{Bell, Messenger},
     },
 };
 use change::MemoryChange;
 use content::{Content, Database};
 
+mod chain;
 mod change;
 mod content;
 mod roll;
@@ -94,6 +96,7 @@ impl Store for MemoryStore {
         Ok(Box::new(MemoryChange {
             now: last.map_or(now, |last| last.max(now)),
             max_staleness: content.roll.max_staleness,
+            log: content.epoch,
             working: content.state,
             incarnation,
             database: Arc::clone(&self.database),
@@ -162,10 +165,7 @@ impl Store for MemoryStore {
             .collect())
     }
 
-    async fn list_events(
-        &self,
-        query: &EventQuery,
-    ) -> Result<Vec<(Event, Option<Enforced>)>, StoreError> {
+    async fn list_events(&self, query: &EventQuery) -> Result<Vec<Listed>, StoreError> {
         let before = query.before.unwrap_or(Revision::MAX);
         let Content { state, roll, .. } = self.database.content()?;
         Ok(state
@@ -176,7 +176,11 @@ impl Store for MemoryStore {
             .filter(|event| event.tenant_id == query.tenant_id)
             .filter(|event| query.grant_id.is_none() || event.grant_id() == query.grant_id)
             .take(query.limit)
-            .map(|event| (event.clone(), roll.enforced(event.revision)))
+            .map(|event| Listed {
+                event: event.clone(),
+                enforced: roll.enforced(event.revision),
+                link: state.chains.link(event.revision),
+            })
             .collect())
     }
 
@@ -249,6 +253,21 @@ impl Store for MemoryStore {
 
     async fn enforced(&self, revision: Revision) -> Result<Option<Enforced>, StoreError> {
         Ok(self.database.content()?.roll.enforced(revision))
+    }
+
+    async fn records(
+        &self,
+        tenant_id: Option<&TenantId>,
+        sequence: Sequence,
+        limit: usize,
+    ) -> Result<Vec<Record>, StoreError> {
+        let state = self.database.content()?.state;
+        Ok(state.chains.after(tenant_id, sequence).take(limit).cloned().collect())
+    }
+
+    async fn chain_head(&self, tenant_id: Option<&TenantId>) -> Result<ChainHead, StoreError> {
+        let content = self.database.content()?;
+        Ok(ChainHead { log: content.epoch, link: content.state.chains.last(tenant_id) })
     }
 
     async fn listen(&self) -> Result<Box<dyn Hints>, StoreError> {

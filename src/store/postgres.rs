@@ -102,9 +102,11 @@ impl Backend for Postgres {
                          SET LOCAL statement_timeout = '10min'; SET LOCAL enable_seqscan = on; \
                          SET LOCAL enable_hashjoin = on",
         // The clock is read outside, when the lock is held: not before waiting for it.
+        // The end of the chains may be from before the wait: then it is too little, never too much.
         lock_head: "SELECT revision, time, max_staleness, \
-                    (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS clock FROM \
-                    (SELECT revision, time, max_staleness FROM head WHERE id = 1 FOR UPDATE) AS head",
+                    (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS clock, epoch, \
+                    (SELECT coalesce(max(revision), 0) FROM chain) AS linked FROM \
+                    (SELECT revision, time, max_staleness, epoch FROM head WHERE id = 1 FOR UPDATE) AS head",
         clock: Some("(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"),
         is_standby: "pg_is_in_recovery()",
         tell_log: concat!("pg_notify('", channel!(log), "' || epoch, '')::text"),
@@ -173,8 +175,9 @@ pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Sto
     for pool in [&writers, &readers, &roll, &watchers] {
         connect(pool).await.map_err(|error| refusal(&options, &error))?;
     }
+    let place = place(&options);
     let messenger = Arc::new(Listeners(pool(LISTENERS).connect_lazy_with(options)));
-    Ok(Arc::new(SqlStore {
+    let store = SqlStore {
         writers,
         readers,
         roll_writers: roll.clone(),
@@ -184,7 +187,9 @@ pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Sto
         messenger,
         clock,
         lock: Mutex::new(None),
-    }))
+    };
+    store.link_all().await.map_err(|error| schema::unlinked(&place, &error))?;
+    Ok(Arc::new(store))
 }
 
 /// Brings the schema of the database that `url` names to this version.

@@ -22,10 +22,11 @@ use crate::{
     domain::{
         Ack, Clock, Enforced, Event, Grant, GrantId, NodeId, NodeInfo, Position, Revision,
         TenantId, Terms, Tightening, Time,
+        chain::{ChainHead, Record, Sequence},
     },
     store::{
-        Change, EventQuery, GrantQuery, Held, Hints, NewMember, PATIENCE, Renewal, Roll, Store,
-        StoreError, hints::Messenger,
+        Change, EventQuery, GrantQuery, Held, Hints, Listed, NewMember, PATIENCE, Renewal, Roll,
+        Store, StoreError, hints::Messenger,
     },
 };
 use change::SqlChange;
@@ -36,6 +37,7 @@ use statements::{Value, read};
 pub(super) use rows::Answer;
 pub(super) use statements::{Dialect, Statement};
 
+mod chain;
 mod change;
 mod lease;
 mod roll;
@@ -149,6 +151,13 @@ where
 // === impl SqlStore ===
 
 impl<DB: Backend> SqlStore<DB> {
+    async fn begin_at_head(&self) -> Result<SqlChange<DB>, StoreError> {
+        let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(unavailable)?;
+        let lease = Lease::begin(&self.writers, DB::DIALECT.begin_change).await?;
+        let messenger = Arc::clone(&self.messenger);
+        SqlChange::at_head(lease, turn, messenger, self.clock.as_ref()).await
+    }
+
     async fn read<T: Answer>(&self, ask: Statement) -> Result<Vec<T>, StoreError> {
         within_patience(async { Lease::take(&self.readers).await?.all(ask).await }).await
     }
@@ -184,14 +193,8 @@ fn position(head: Option<HeadRow>) -> Result<Position, StoreError> {
 #[async_trait]
 impl<DB: Backend> Store for SqlStore<DB> {
     async fn begin(&self) -> Result<Box<dyn Change>, StoreError> {
-        within_patience(async {
-            let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(unavailable)?;
-            let lease = Lease::begin(&self.writers, DB::DIALECT.begin_change).await?;
-            let messenger = Arc::clone(&self.messenger);
-            let change = SqlChange::at_head(lease, turn, messenger, self.clock.as_ref()).await?;
-            Ok(Box::new(change) as Box<dyn Change>)
-        })
-        .await
+        let change = within_patience(self.begin_linked()).await?;
+        Ok(Box::new(change))
     }
 
     async fn head(&self) -> Result<Position, StoreError> {
@@ -245,10 +248,7 @@ impl<DB: Backend> Store for SqlStore<DB> {
         rows.into_iter().map(GrantRow::into_words).collect()
     }
 
-    async fn list_events(
-        &self,
-        query: &EventQuery,
-    ) -> Result<Vec<(Event, Option<Enforced>)>, StoreError> {
+    async fn list_events(&self, query: &EventQuery) -> Result<Vec<Listed>, StoreError> {
         let rows = self.read(read::list_events(&DB::DIALECT, query)).await?;
         rows.into_iter().map(ListedEventRow::into_words).collect()
     }
@@ -313,6 +313,19 @@ impl<DB: Backend> Store for SqlStore<DB> {
 
     async fn enforced(&self, revision: Revision) -> Result<Option<Enforced>, StoreError> {
         self.read_enforced(revision).await
+    }
+
+    async fn records(
+        &self,
+        tenant_id: Option<&TenantId>,
+        sequence: Sequence,
+        limit: usize,
+    ) -> Result<Vec<Record>, StoreError> {
+        self.read_records(tenant_id, sequence, limit).await
+    }
+
+    async fn chain_head(&self, tenant_id: Option<&TenantId>) -> Result<ChainHead, StoreError> {
+        self.read_chain_head(tenant_id).await
     }
 
     async fn listen(&self) -> Result<Box<dyn Hints>, StoreError> {

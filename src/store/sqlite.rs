@@ -45,7 +45,8 @@ impl Backend for Sqlite {
     const DIALECT: Dialect = Dialect {
         begin_change: "BEGIN IMMEDIATE",
         begin_snapshot: "BEGIN",
-        lock_head: "SELECT revision, time, max_staleness, NULL FROM head",
+        lock_head: "SELECT revision, time, max_staleness, NULL, epoch, \
+                    (SELECT coalesce(max(revision), 0) FROM chain) FROM head",
         clock: None,
         is_standby: "FALSE",
         tell_log: "''",
@@ -111,7 +112,7 @@ pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Sto
     let readers = pool.max_connections(READERS);
     let readers = readers.connect_with(options(&path).pragma("query_only", "ON"));
     let readers = readers.await.map_err(refuse)?;
-    Ok(Arc::new(SqlStore {
+    let store = SqlStore {
         roll_writers: writers.clone(),
         roll_readers: readers.clone(),
         writers,
@@ -121,7 +122,9 @@ pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Sto
         messenger: Arc::new(Bell::default()),
         clock,
         lock: Mutex::new(Some(lock)),
-    }))
+    };
+    store.link_all().await.map_err(|error| schema::unlinked(&place(&path), &error))?;
+    Ok(Arc::new(store))
 }
 
 /// Brings the schema of the file that `url` names to this version.

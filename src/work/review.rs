@@ -1,8 +1,8 @@
 //! Review: one grant, all grants, the whole history.
 
 use crate::{
-    domain::{AgentId, Enforced, Event, Grant, GrantState, GroupId, TenantId, Time},
-    store::{EventQuery, GrantQuery},
+    domain::{AgentId, Grant, GrantState, GroupId, TenantId, Time},
+    store::{EventQuery, GrantQuery, Listed},
     work::{
         GrantRef, GrantView, Work, WorkError,
         page::{Page, PageRequest, QueryId},
@@ -26,8 +26,8 @@ pub struct GrantFilter {
     pub overlap_end: Option<Time>,
 }
 
-/// A line of history, and what was proven of its enforcement.
-pub type Recorded = (Event, Option<Enforced>);
+/// A line of history, what was proven of its enforcement, and its place in its chain.
+pub type Recorded = Listed;
 
 impl Work {
     /// One grant.
@@ -82,7 +82,7 @@ impl Work {
             limit: page.limit(),
         };
         let events = self.store.list_events(&query).await?;
-        let revision = |(event, _): &Recorded| event.revision;
-        Ok(page.page(query_id, events, revision, |(event, _): &Recorded| event.weight()))
+        let revision = |listed: &Recorded| listed.event.revision;
+        Ok(page.page(query_id, events, revision, |listed: &Recorded| listed.event.weight()))
     }
 }

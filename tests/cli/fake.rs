@@ -3,11 +3,18 @@
 use std::{net::SocketAddr, path::Path, sync::Arc, thread, time::Duration};
 
 use parking_lot::Mutex;
-use support_access::api::proto::v1::{
-    self,
-    check_nodes_server::{CheckNodes, CheckNodesServer},
-    support_access_admin_server::{SupportAccessAdmin, SupportAccessAdminServer},
-    support_access_server::{SupportAccess, SupportAccessServer},
+use support_access::{
+    api::proto::v1::{
+        self,
+        check_nodes_server::{CheckNodes, CheckNodesServer},
+        support_access_admin_server::{SupportAccessAdmin, SupportAccessAdminServer},
+        support_access_server::{SupportAccess, SupportAccessServer},
+    },
+    domain::{
+        Epoch, TenantId,
+        chain::{ChainHead, Checkpoint, Content, Link},
+        time::from_micros,
+    },
 };
 use tokio::{
     net::{TcpListener, UnixListener},
@@ -16,6 +23,7 @@ use tokio::{
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tonic::{Code, Request, Response, Status, Streaming, metadata::MetadataMap, transport::Server};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
+use uuid::Uuid;
 
 type Services = (SupportAccessAdminServer<Fake>, SupportAccessServer<Fake>, CheckNodesServer<Fake>);
 type Answer<T> = Result<Response<T>, Status>;
@@ -29,6 +37,8 @@ pub struct Heard {
     pub extensions: Vec<v1::ExtendAccessRequest>,
     pub revocations: Vec<v1::RevokeAccessRequest>,
     pub lists: Vec<v1::ListGrantsRequest>,
+    pub events: Vec<v1::ListEventsRequest>,
+    pub exports: Vec<v1::ExportHistoryRequest>,
     pub policies: Vec<v1::UpdateSupportPolicyRequest>,
     pub waits: Vec<i64>,
     pub checks: Vec<v1::CheckAccessRequest>,
@@ -103,6 +113,36 @@ pub fn mk_grant(grant_id: &str) -> v1::Grant {
         state: v1::GrantState::Active.into(),
         ..v1::Grant::default()
     }
+}
+
+/// How many events the checkpoint of every history knows.
+pub const HISTORY: usize = 2_500;
+
+/// The records of so many events, and a checkpoint of them.
+fn history(tenant_id: &str, events: usize) -> (Vec<String>, String) {
+    let log = Epoch(Uuid::nil());
+    let time = from_micros(1_800_000_000_000_000).unwrap();
+    let mut link = Link::START;
+    let mut records = Vec::new();
+    for revision in 1..=i64::try_from(events).unwrap() {
+        let (actor, body) = ("admin", "{}");
+        let content = Content {
+            tenant_id,
+            revision,
+            time,
+            actor,
+            via: None,
+            is_asserted: false,
+            reason: "",
+            body,
+        };
+        let next = content.link(log, link).unwrap();
+        records.push(content.record(log, link.hash, next).unwrap().line);
+        link = next;
+    }
+    let tenant_id = TenantId::new(tenant_id).ok();
+    let head = ChainHead { log, link };
+    (records, Checkpoint::new(tenant_id.as_ref(), head, time, None).unwrap().line())
 }
 
 /// A tenant that no case is about.
@@ -195,8 +235,10 @@ impl SupportAccessAdmin for Fake {
 
     async fn list_events(
         &self,
-        _: Request<v1::ListEventsRequest>,
+        request: Request<v1::ListEventsRequest>,
     ) -> Answer<v1::ListEventsResponse> {
+        let (metadata, _, message) = request.into_parts();
+        self.note(&metadata, |heard| heard.events.push(message));
         Ok(Response::new(v1::ListEventsResponse::default()))
     }
 
@@ -240,6 +282,36 @@ impl SupportAccessAdmin for Fake {
         let enforcement =
             Some(v1::Enforcement { state, revision: message.revision, ..Default::default() });
         Ok(Response::new(v1::WaitEnforcedResponse { enforcement }))
+    }
+    /// There are always more than are asked for: the history grows.
+    async fn export_history(
+        &self,
+        request: Request<v1::ExportHistoryRequest>,
+    ) -> Answer<v1::ExportHistoryResponse> {
+        let (metadata, _, message) = request.into_parts();
+        let (tenant, after) = (message.tenant_id.clone(), message.after_sequence);
+        let (records, _) = history(&tenant, if tenant == "lost" { 0 } else { HISTORY + 500 });
+        let from = usize::try_from(after).unwrap();
+        let to = records.len().min(from + usize::try_from(message.page_size).unwrap());
+        self.note(&metadata, |heard| heard.exports.push(message));
+        Ok(Response::new(v1::ExportHistoryResponse {
+            next_after_sequence: i64::try_from(to).unwrap(),
+            has_more: to < records.len(),
+            records: records[from..to].to_vec(),
+        }))
+    }
+
+    async fn get_checkpoint(
+        &self,
+        request: Request<v1::GetCheckpointRequest>,
+    ) -> Answer<v1::GetCheckpointResponse> {
+        let tenant_id = request.into_inner().tenant_id;
+        let checkpoint = match tenant_id.as_str() {
+            "strange" => "{}".to_owned(),
+            "other" => history("acme", HISTORY).1,
+            tenant_id => history(tenant_id, HISTORY).1,
+        };
+        Ok(Response::new(v1::GetCheckpointResponse { checkpoint }))
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod environment;
 mod fake;
+mod history;
 mod operator;
 
 use std::{

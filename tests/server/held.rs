@@ -12,11 +12,13 @@ use async_trait::async_trait;
 use support_access::{
     domain::{
         Ack, Enforced, Event, Grant, GrantId, NodeId, NodeInfo, Position, RequestId, Revision,
-        TenantId, Terms, Tightening, Time, clock::SystemClock,
+        TenantId, Terms, Tightening, Time,
+        chain::{ChainHead, Record, Sequence},
+        clock::SystemClock,
     },
     store::{
-        Change, Entry, EventQuery, GrantQuery, Held, Hints, NewMember, Remembered, Renewal, Roll,
-        Store, StoreError, memory::MemoryStore,
+        Change, Entry, EventQuery, GrantQuery, Held, Hints, Listed, NewMember, Remembered, Renewal,
+        Roll, Store, StoreError, memory::MemoryStore,
     },
 };
 use tokio::sync::watch;
@@ -103,10 +105,7 @@ impl Store for HeldStore {
         self.inner.list_grants(query).await
     }
 
-    async fn list_events(
-        &self,
-        query: &EventQuery,
-    ) -> Result<Vec<(Event, Option<Enforced>)>, StoreError> {
+    async fn list_events(&self, query: &EventQuery) -> Result<Vec<Listed>, StoreError> {
         self.inner.list_events(query).await
     }
 
@@ -168,6 +167,19 @@ impl Store for HeldStore {
 
     async fn enforced(&self, revision: Revision) -> Result<Option<Enforced>, StoreError> {
         self.inner.enforced(revision).await
+    }
+
+    async fn records(
+        &self,
+        tenant_id: Option<&TenantId>,
+        sequence: Sequence,
+        limit: usize,
+    ) -> Result<Vec<Record>, StoreError> {
+        self.inner.records(tenant_id, sequence, limit).await
+    }
+
+    async fn chain_head(&self, tenant_id: Option<&TenantId>) -> Result<ChainHead, StoreError> {
+        self.inner.chain_head(tenant_id).await
     }
 
     async fn listen(&self) -> Result<Box<dyn Hints>, StoreError> {

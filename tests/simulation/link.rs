@@ -13,9 +13,11 @@ use support_access::{
     domain::{
         Ack, Enforced, Event, Grant, GrantId, NodeId, NodeInfo, Position, Revision, TenantId,
         Terms, Tightening, Time,
+        chain::{ChainHead, Record, Sequence},
     },
     store::{
-        Change, EventQuery, GrantQuery, Held, Hints, NewMember, Renewal, Roll, Store, StoreError,
+        Change, EventQuery, GrantQuery, Held, Hints, Listed, NewMember, Renewal, Roll, Store,
+        StoreError,
     },
 };
 
@@ -97,10 +99,7 @@ impl Store for Link {
         self.there_and_back(self.inner.list_grants(query)).await
     }
 
-    async fn list_events(
-        &self,
-        query: &EventQuery,
-    ) -> Result<Vec<(Event, Option<Enforced>)>, StoreError> {
+    async fn list_events(&self, query: &EventQuery) -> Result<Vec<Listed>, StoreError> {
         self.there_and_back(self.inner.list_events(query)).await
     }
 
@@ -162,6 +161,19 @@ impl Store for Link {
 
     async fn enforced(&self, revision: Revision) -> Result<Option<Enforced>, StoreError> {
         self.there_and_back(self.inner.enforced(revision)).await
+    }
+
+    async fn records(
+        &self,
+        tenant_id: Option<&TenantId>,
+        sequence: Sequence,
+        limit: usize,
+    ) -> Result<Vec<Record>, StoreError> {
+        self.there_and_back(self.inner.records(tenant_id, sequence, limit)).await
+    }
+
+    async fn chain_head(&self, tenant_id: Option<&TenantId>) -> Result<ChainHead, StoreError> {
+        self.there_and_back(self.inner.chain_head(tenant_id)).await
     }
 
     async fn listen(&self) -> Result<Box<dyn Hints>, StoreError> {

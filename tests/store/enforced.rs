@@ -28,7 +28,7 @@ async fn change(store: &dyn Store, events: usize) {
 /// The revisions of a tenant's events, newest first, and what was recorded with them.
 async fn listed(store: &dyn Store, tenant: &str) -> Vec<(Revision, Option<Enforced>)> {
     let events = store.list_events(&all_events(tenant)).await.unwrap();
-    events.into_iter().map(|(event, enforced)| (event.revision, enforced)).collect()
+    events.into_iter().map(|listed| (listed.event.revision, listed.enforced)).collect()
 }
 
 pub async fn what_was_enforced_is_told_with_every_event_of_the_change(bench: &Bench) {
@@ -81,7 +81,7 @@ pub async fn a_record_is_kept_with_an_event_of_a_grant(bench: &Bench) {
     query.limit = 1;
     let events = store.list_events(&query).await.unwrap();
     assert_eq!(events.len(), 1);
-    assert_eq!((events[0].0.revision, events[0].1), (2, Some(ENFORCED)));
+    assert_eq!((events[0].event.revision, events[0].enforced), (2, Some(ENFORCED)));
 }
 
 pub async fn records_can_be_neither_changed_nor_deleted(bench: &Bench) {

@@ -19,6 +19,7 @@ mod postgres;
 mod proxy;
 
 mod bench;
+mod chains;
 mod changes;
 mod contention;
 mod enforced;
@@ -84,6 +85,10 @@ macro_rules! contract {
                 nobody_is_told_of_what_was_not_done,
                 whoever_stops_waiting_and_waits_again_misses_nothing,
                 those_who_listen_hear_that_the_store_is_closed;
+            chains:
+                every_history_is_a_chain_of_its_own,
+                histories_that_grow_at_once_are_chained_without_a_gap,
+                a_record_never_changes;
         }
     )* } } };
 }
@@ -102,6 +107,10 @@ macro_rules! durable {
             enforced:
                 records_can_be_neither_changed_nor_deleted,
                 the_roll_and_the_records_are_there_after_reopening;
+            chains:
+                links_can_be_neither_changed_nor_deleted,
+                what_an_older_server_writes_is_chained_by_the_next_who_comes,
+                what_was_changed_in_the_database_is_named;
         }
     )* } } };
 }

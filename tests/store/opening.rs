@@ -177,7 +177,7 @@ async fn a_newer_schema_is_refused(bench: &Bench, place: &str) {
     let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
                  VALUES (9999, 'later', TRUE, 'x', 0)";
     bench.sql(newer).await.unwrap();
-    let expected = "has schema version 9999, but this program knows only 3: run the version of \
+    let expected = "has schema version 9999, but this program knows only 4: run the version of \
                     support-access that wrote it, or a later one";
     assert_eq!(refusal(bench, &bench.url).await, format!("{place} {expected}"));
 }
@@ -294,7 +294,7 @@ async fn is_brought_to_this_version(bench: &Bench) {
     let head = store.head().await.unwrap();
     assert_eq!((head.revision, head.time), (1, from_micros(5)));
     let listed = store.list_events(&all_events("acme")).await.unwrap();
-    assert_eq!((listed.len(), listed[0].1), (1, None));
+    assert_eq!((listed.len(), listed[0].enforced), (1, None));
     assert_eq!(store.begin().await.unwrap().max_staleness(), Duration::ZERO);
     assert_eq!(store.roll().await.unwrap().members, []);
     store.register(&member(new_node())).await.unwrap();

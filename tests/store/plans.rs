@@ -123,7 +123,17 @@ async fn everything_else_is_found_by_an_index_too() {
             let plan = next_plan(&mut seen).await;
             check(&plan, index);
             check(&plan, "enforcements_pkey");
+            check(&plan, "chain_pkey");
         }
+    }
+    let acme = tenant("acme");
+    for _ in 0..7 {
+        store.records(Some(&acme), 7, 50).await.unwrap();
+        let plan = next_plan(&mut seen).await;
+        check(&plan, "chain_tenant_id_sequence_key");
+        check(&plan, "events_pkey");
+        store.chain_head(Some(&acme)).await.unwrap();
+        check(&next_plan(&mut seen).await, "chain_tenant_id_sequence_key");
     }
     store.enforced(20_000).await.unwrap();
     check(&next_plan(&mut seen).await, "enforcements_pkey");
@@ -150,6 +160,8 @@ async fn history() -> (Bench, std::sync::Arc<dyn Store>, String) {
     let body = EventKind::PolicyUpdated { tightening, policy };
     let body = serde_json::to_string(&body).unwrap();
     Cluster::shared().psql(&database, &HISTORY.replace("{body}", &body));
+    // Before anything is explained: here all of it is put into its chain.
+    bench.open().await.close().await;
     bench.url += "&options[session_preload_libraries]=auto_explain\
                   &options[auto_explain.log_min_duration]=0\
                   &options[auto_explain.log_analyze]=on";

@@ -8,7 +8,7 @@ use support_access::{
         AccessLevel, Ack, AgentId, Author, Enforced, Event, EventKind, Grant, GrantId, GroupId,
         NodeId, Note, RequestId, Revision, Revocation, TenantId, Terms, Ticket, Time, text::Actor,
     },
-    store::{Change, Entry, EventQuery, GrantQuery, NewMember, RequestMark, Store},
+    store::{Change, Entry, EventQuery, GrantQuery, Listed, NewMember, RequestMark, Store},
 };
 use uuid::Uuid;
 
@@ -111,9 +111,9 @@ pub fn all_events(tenant_id: &str) -> EventQuery {
     }
 }
 
-/// What was listed, without what was proven of its enforcement.
-pub fn events_of(listed: Vec<(Event, Option<Enforced>)>) -> Vec<Event> {
-    listed.into_iter().map(|(event, _)| event).collect()
+/// What was listed, without what was proven of it.
+pub fn events_of(listed: Vec<Listed>) -> Vec<Event> {
+    listed.into_iter().map(|listed| listed.event).collect()
 }
 
 pub fn new_node() -> NodeId {

@@ -177,4 +177,28 @@ impl SupportAccessAdmin for Admin {
         let enforcement = responses::enforcement(enforcement.map_err(Failure::from)?);
         Ok(Response::new(pb::WaitEnforcedResponse { enforcement: Some(enforcement) }))
     }
+    async fn export_history(
+        &self,
+        request: Request<pb::ExportHistoryRequest>,
+    ) -> Answered<pb::ExportHistoryResponse> {
+        let (tenant_id, after, page) =
+            requests::export_history_request(request.into_inner()).map_err(Failure::from)?;
+        let export = self.work.export_history(tenant_id.as_ref(), after, &page).await;
+        let export = export.map_err(Failure::from)?;
+        Ok(Response::new(pb::ExportHistoryResponse {
+            records: export.records.into_iter().map(|record| record.line).collect(),
+            next_after_sequence: export.next,
+            has_more: export.has_more,
+        }))
+    }
+
+    async fn get_checkpoint(
+        &self,
+        request: Request<pb::GetCheckpointRequest>,
+    ) -> Answered<pb::GetCheckpointResponse> {
+        let tenant_id =
+            requests::get_checkpoint_request(request.into_inner()).map_err(Failure::from)?;
+        let checkpoint = self.work.checkpoint(tenant_id.as_ref()).await.map_err(Failure::from)?;
+        Ok(Response::new(pb::GetCheckpointResponse { checkpoint: checkpoint.line() }))
+    }
 }

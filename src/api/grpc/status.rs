@@ -148,11 +148,18 @@ fn status(error: &WorkError) -> Status {
         WorkError::Store(StoreError::Broken(source)) => {
             // What happened is for the operator alone.
             error!(error = %source, "the database holds or said what it should not");
-            let details = details("INTERNAL", []);
-            let text = "something is wrong inside; the server's log says what";
-            Status::with_error_details(Code::Internal, text, details)
+            inside()
+        }
+        WorkError::NotSigned(cause) => {
+            error!(error = %cause, "the checkpoint key does not work");
+            inside()
         }
     }
+}
+
+fn inside() -> Status {
+    let text = "something is wrong inside; the server's log says what";
+    Status::with_error_details(Code::Internal, text, details("INTERNAL", []))
 }
 
 /// Why a follower's stream was ended.

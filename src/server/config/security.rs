@@ -3,9 +3,11 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use super::{
-    ConfigError, HTTP_LISTEN, INSECURE, LISTEN, ListenAddress, Parsed, REFLECTION, SOCKET_MODE,
+    ConfigError, HTTP_LISTEN, INSECURE, LISTEN, ListenAddress, REFLECTION, SOCKET_MODE,
     TLS_CERTIFICATE, TLS_CLIENT_CA, TLS_KEY, UPSTREAM_CA, UPSTREAM_CERTIFICATE, UPSTREAM_KEY,
-    UPSTREAM_TOKEN_FILE, parse_bool, sources::Sources,
+    UPSTREAM_TOKEN_FILE,
+    parsers::parse_bool,
+    sources::{Parsed, Sources},
 };
 use crate::{api::credentials::ClientCredentials, auth::bindings::AuthConfig};
 

@@ -103,7 +103,8 @@ fn flags_go_before_the_environment_before_the_file_before_the_default() {
             |config| config.max_live_grants_per_tenant.to_string(),
         ),
     ];
-    let mut covered = cases.map(|case| case.0);
+    let mut covered = cases.map(|case| case.0).to_vec();
+    covered.push(CHECKPOINT_KEY); // has a test of its own, since it names a file
     covered.sort_unstable();
     let mut settings = [&COMMON[..], &OF_REPLICA[..]].concat();
     // These are given together: see the tests of `security`.
@@ -120,6 +121,56 @@ fn flags_go_before_the_environment_before_the_file_before_the_default() {
         assert_eq!(load(Given { file, ..Given::default() }), from_file, "{name}");
         assert_eq!(load(Given { file, env: env.clone(), ..Given::default() }), from_env, "{name}");
         assert_eq!(load(Given { flags, env, file }), from_flag, "{name}");
+    }
+}
+
+#[test]
+fn the_checkpoint_key_is_read_at_once_and_never_shown() {
+    let dir = TempDir::new().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let write = |name: &str| {
+        let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        fs::write(path(name), pair.serialize_pem()).unwrap();
+        CheckpointKey::from_pem(pair.serialize_pem().as_bytes()).unwrap()
+    };
+    let keys = ["file", "env", "flag"].map(write);
+    let line = format!("checkpoint_key = {:?}", path("file"));
+    let (in_env, in_flag) = (path("env"), path("flag"));
+    let file = Some(line.as_str());
+    let env = vec![("SUPPORT_ACCESS_CHECKPOINT_KEY", in_env.as_str())];
+    let flags = vec![(CHECKPOINT_KEY, in_flag.as_str())];
+    let load_key = |given: Given<'_>| load(&given).unwrap().checkpoint_key;
+    assert_eq!(load_key(Given::default()), None);
+    assert_eq!(load_key(Given { file, ..Given::default() }), Some(keys[0].clone()));
+    assert_eq!(
+        load_key(Given { file, env: env.clone(), ..Given::default() }),
+        Some(keys[1].clone())
+    );
+    assert_eq!(load_key(Given { flags, env, file }), Some(keys[2].clone()));
+
+    let shown = format!("{:?}", load_flag(CHECKPOINT_KEY, &in_flag).unwrap());
+    let secret = fs::read_to_string(&in_flag).unwrap();
+    assert!(secret.lines().all(|line| !shown.contains(line)), "{shown}");
+
+    let missing = load_flag(CHECKPOINT_KEY, "no-such-file").unwrap_err();
+    let expected =
+        "--checkpoint-key must name a file with a key, but no-such-file cannot be read: ";
+    assert!(missing.starts_with(expected), "{missing}");
+    let other = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    for text in [
+        other.serialize_pem(),
+        secret.replace("PRIVATE", "PUBLIC"),
+        secret[..70].to_owned(),
+        "s3cret".into(),
+    ] {
+        fs::write(path("other"), &text).unwrap();
+        let refused = load_flag(CHECKPOINT_KEY, &path("other")).unwrap_err();
+        let expected = format!(
+            "--checkpoint-key must hold an Ed25519 key in PKCS#8 PEM without a password, as `openssl genpkey \
+             -algorithm ed25519` writes it, but {} does not",
+            path("other")
+        );
+        assert_eq!(refused, expected);
     }
 }
 

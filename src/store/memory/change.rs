@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::{
-    domain::{Event, Grant, GrantId, RequestId, Revision, TenantId, Tightening, Time},
+    domain::{Epoch, Event, Grant, GrantId, RequestId, Revision, TenantId, Tightening, Time},
     store::{
         Change, Entry, Hint, Remembered, StoreError,
         hints::{Bell, Messenger},
@@ -18,6 +18,7 @@ use crate::{
 pub(super) struct MemoryChange {
     pub(super) now: Time,
     pub(super) max_staleness: Duration,
+    pub(super) log: Epoch,
     pub(super) working: State,
     /// Which content of the database `working` was made from.
     pub(super) incarnation: u64,
@@ -87,6 +88,7 @@ impl Change for MemoryChange {
 
     async fn append(&mut self, entry: Entry) -> Result<Event, StoreError> {
         let (event, request) = stamp(entry, self.working.head() + 1, self.now);
+        self.working.chains.push(self.log, &event)?;
         self.working.apply(event.clone(), request);
         Ok(event)
     }

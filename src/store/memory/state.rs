@@ -4,7 +4,7 @@ use imbl::{HashMap, OrdMap, OrdSet, Vector};
 
 use crate::{
     domain::{Event, EventKind, Grant, GrantId, RequestId, Revision, TenantId, Tightening},
-    store::RequestMark,
+    store::{RequestMark, memory::chain::Chains},
 };
 
 /// Persistent collections: a change works on a copy that costs nothing, and puts it in place when it commits.
@@ -20,6 +20,7 @@ pub(super) struct State {
     pub(super) live: OrdSet<(TenantId, Revision)>,
     pub(super) requests: HashMap<(TenantId, RequestId), ([u8; 32], Revision)>,
     pub(super) tightenings: HashMap<TenantId, Tightening>,
+    pub(super) chains: Chains,
 }
 
 impl State {

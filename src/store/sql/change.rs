@@ -14,6 +14,7 @@ use crate::{
         Change, Entry, Hint, Remembered, RequestMark, StoreError,
         sql::{
             Backend, Lease, Messenger,
+            chain::Chains,
             rows::{self, GrantRow, RequestRow, tightening, to_json},
             statements::{read, write},
             unavailable, within_patience,
@@ -23,7 +24,7 @@ use crate::{
 };
 
 /// What [`Dialect::lock_head`](super::Dialect::lock_head) answers.
-type LockedHead = (i64, Option<i64>, i64, Option<i64>);
+type LockedHead = (i64, Option<i64>, i64, Option<i64>, String, i64);
 
 /// A change in a database.
 #[derive(Debug)]
@@ -37,6 +38,9 @@ pub(super) struct SqlChange<DB: Backend> {
     /// The revision of the last event, appended ones included.
     revision: Revision,
     has_events: bool,
+    chains: Chains,
+    /// Whether there may be events in no chain.
+    is_behind: bool,
     /// False from the moment something is being appended until it is, all of it: a part of an event must never be committed,
     /// not even by a caller who gave up waiting or ignored an error.
     is_whole: bool,
@@ -51,7 +55,7 @@ impl<DB: Backend> SqlChange<DB> {
         clock: &dyn Clock,
     ) -> Result<Self, StoreError> {
         let head = lease.first(super::Statement::plain(DB::DIALECT.lock_head)).await?;
-        let (revision, last, max_staleness, database_clock): LockedHead =
+        let (revision, last, max_staleness, database_clock, log, linked): LockedHead =
             head.ok_or_else(|| StoreError::Broken("the table head is empty".into()))?;
         let micros = database_clock.unwrap_or_else(|| clock.now().timestamp_micros());
         let now = from_micros(last.map_or(micros, |last| last.max(micros)))
@@ -65,8 +69,19 @@ impl<DB: Backend> SqlChange<DB> {
             max_staleness,
             revision,
             has_events: false,
+            chains: Chains::new(rows::epoch(log)?),
+            is_behind: linked < revision,
             is_whole: true,
         })
+    }
+
+    /// This change, if it finds every event in its chain; else it becomes one that only links some of them, and is committed.
+    pub(super) async fn unless_behind(mut self) -> Result<Option<Self>, StoreError> {
+        if self.is_behind && self.chains.catch_up(&mut self.lease).await? {
+            self.lease.commit().await?;
+            return Ok(None);
+        }
+        Ok(Some(self))
     }
 
     async fn write(
@@ -74,7 +89,9 @@ impl<DB: Backend> SqlChange<DB> {
         event: &Event,
         request: Option<RequestMark>,
     ) -> Result<(), StoreError> {
-        self.lease.execute(write::insert_event(event)?).await?;
+        let body = to_json(&event.kind)?;
+        self.lease.execute(write::insert_event(event, body.clone())).await?;
+        self.chains.push(&mut self.lease, event, &body).await?;
         match &event.kind {
             EventKind::Granted { grant } => self.write_new(grant).await?,
             EventKind::Extended { grant, .. }

@@ -14,8 +14,10 @@ use crate::{
     store::{Remembered, StoreError},
 };
 
+mod chain;
 mod roll;
 
+pub(in crate::store) use chain::{ChainHeadRow, LinkRow, RecordRow, epoch};
 pub(in crate::store) use roll::{
     EnforcedRow, HeadRow, ListedEventRow, RenewalRow, ReportRow, RollRow, roll, span,
 };

@@ -5,7 +5,7 @@ use sqlx::{
     migrate::{Migrate, MigrateError, Migrator},
 };
 
-use crate::store::OpenError;
+use crate::store::{OpenError, StoreError};
 
 /// Where sqlx notes which migrations it has made.
 pub(in crate::store) const MIGRATIONS_TABLE: &str = "_sqlx_migrations";
@@ -80,6 +80,15 @@ pub(in crate::store) async fn run<C: Migrate>(
             "{place} could not be migrated: {cause}; mend that and start again, nothing is lost"
         ))
     })
+}
+
+/// What an operator is told whose events of earlier versions could not be put into their chains.
+pub(in crate::store) fn unlinked(place: &str, error: &StoreError) -> OpenError {
+    let (StoreError::Unavailable(cause) | StoreError::Broken(cause)) = error;
+    OpenError(format!(
+        "{place}: the events of earlier versions could not be put into their chains: {cause}; mend that and start \
+         again, nothing is lost"
+    ))
 }
 
 /// What a database complained of, in its own words and on one line.

@@ -13,7 +13,7 @@ use crate::{
     },
     store::{
         EventQuery, GrantQuery,
-        sql::statements::{Statement, read, roll},
+        sql::statements::{Statement, chain, read, roll},
     },
 };
 
@@ -118,6 +118,7 @@ async fn a_page_of_grants_is_read_off_one_index() {
 #[tokio::test]
 async fn everything_else_is_found_by_an_index_too() {
     const RECORD: &str = "SEARCH n USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN";
+    const LINK: &str = "SEARCH c USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN";
     const SUBQUERY: &str = "CORRELATED SCALAR SUBQUERY 1";
     const NEXT_RECORD: &str = "SEARCH enforcements USING INTEGER PRIMARY KEY (rowid>?)";
     let (_directory, mut connection) = history().await;
@@ -130,7 +131,7 @@ async fn everything_else_is_found_by_an_index_too() {
         limit: 50,
     };
     let id = GrantId(uuid::Uuid::nil());
-    let events_of = |index| vec![index, RECORD, SUBQUERY, NEXT_RECORD];
+    let events_of = |index| vec![index, LINK, RECORD, SUBQUERY, NEXT_RECORD];
     let cases = [
         (
             read::list_events(&Sqlite::DIALECT, &events(None)),
@@ -166,6 +167,44 @@ async fn everything_else_is_found_by_an_index_too() {
         (
             read::due_grants(clock.now(), 50),
             vec!["SEARCH g USING INDEX grants_due (expire_time>? AND expire_time<?)"],
+        ),
+        (
+            chain::records(Some(&tenant_id), 7, 50),
+            vec![
+                "SEARCH c USING INDEX sqlite_autoindex_chain_1 (tenant_id=? AND sequence>?)",
+                "SEARCH h USING INTEGER PRIMARY KEY (rowid=?)",
+                "SEARCH e USING INTEGER PRIMARY KEY (rowid=?)",
+                "SEARCH p USING INDEX sqlite_autoindex_chain_1 (tenant_id=? AND sequence=?) LEFT-JOIN",
+            ],
+        ),
+        (
+            chain::head(Some(&tenant_id)),
+            vec![
+                "SEARCH h USING INTEGER PRIMARY KEY (rowid=?)",
+                "SEARCH c USING INDEX sqlite_autoindex_chain_1 (tenant_id=? AND sequence=?) LEFT-JOIN",
+                "SCALAR SUBQUERY 1",
+                "SEARCH chain USING COVERING INDEX sqlite_autoindex_chain_1 (tenant_id=?)",
+            ],
+        ),
+        (
+            chain::last("acme"),
+            vec!["SEARCH chain USING INDEX sqlite_autoindex_chain_1 (tenant_id=?)"],
+        ),
+        (
+            chain::unlinked(50),
+            vec![
+                "SEARCH e USING INTEGER PRIMARY KEY (rowid>?)",
+                "SCALAR SUBQUERY 1",
+                "SEARCH chain",
+            ],
+        ),
+        (
+            chain::is_behind(),
+            vec![
+                "SEARCH head USING INTEGER PRIMARY KEY (rowid=?)",
+                "SCALAR SUBQUERY 1",
+                "SEARCH chain",
+            ],
         ),
         (read::next_expiry(), vec!["SEARCH grants USING INDEX grants_due (expire_time>?)"]),
     ];

@@ -10,6 +10,7 @@ use crate::{
     domain::{
         AgentId, End, ExtendRequest, GrantRequest, GrantState, GroupId, Note, RequestId, Revision,
         Span, TenantId, Ticket, Tightening,
+        chain::Sequence,
         grant::AGENTS_MAX,
         policy::{GROUPS_MAX, PRESETS_MAX},
         text::check_id,
@@ -195,6 +196,28 @@ pub(in crate::api::grpc) fn wait_enforced_request(
         fields.0.add("revision", "must be at least 1");
     }
     fields.finish(Some(revision))
+}
+
+/// The words of `ExportHistory`: of which tenant (`None`: of the vendor), after which sequence, and how many.
+pub(in crate::api::grpc) fn export_history_request(
+    message: pb::ExportHistoryRequest,
+) -> Parsed<(Option<TenantId>, Sequence, PageRequest)> {
+    let pb::ExportHistoryRequest { tenant_id, after_sequence, page_size } = message;
+    let mut fields = Fields::default();
+    let tenant_id = fields.optional("tenant_id", &tenant_id, TenantId::new);
+    let after = fields.revision("after_sequence", after_sequence);
+    let page = fields.page(page_size, String::new());
+    fields.finish(Some((tenant_id, after, page)))
+}
+
+/// The words of `GetCheckpoint`: of which tenant; `None`: of the vendor.
+pub(in crate::api::grpc) fn get_checkpoint_request(
+    message: pb::GetCheckpointRequest,
+) -> Parsed<Option<TenantId>> {
+    let pb::GetCheckpointRequest { tenant_id } = message;
+    let mut fields = Fields::default();
+    let tenant_id = fields.optional("tenant_id", &tenant_id, TenantId::new);
+    fields.finish(Some(tenant_id))
 }
 
 /// What `UpdateSupportPolicy` asks for.

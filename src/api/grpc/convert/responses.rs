@@ -113,14 +113,17 @@ fn support_group(group: &SupportGroup) -> pb::SupportGroup {
     }
 }
 
-pub(in crate::api::grpc) fn recorded((event, enforced): Recorded) -> pb::Event {
+pub(in crate::api::grpc) fn recorded(recorded: Recorded) -> pb::Event {
+    let Recorded { event, enforced, link } = recorded;
     let revision = event.revision;
     let complete = |Enforced { elapsed, nodes_acknowledged, nodes_lapsed }| {
         let state = EnforcementState::Complete;
         Enforcement { state, revision, elapsed, nodes_acknowledged, nodes_lapsed }
     };
     let enforcement = enforced.map(complete).map(enforcement);
-    pb::Event { enforcement, ..self::event(event) }
+    let (sequence, hash) =
+        link.map_or_else(Default::default, |link| (link.sequence, link.hash.0.into()));
+    pb::Event { enforcement, sequence, hash, ..self::event(event) }
 }
 
 fn event(event: Event) -> pb::Event {
@@ -163,6 +166,8 @@ fn event(event: Event) -> pb::Event {
         previous_expire_time: previous_expire_time.map(timestamp),
         support_policy: policy,
         enforcement: None,
+        sequence: 0,
+        hash: Vec::new(),
     }
 }
 

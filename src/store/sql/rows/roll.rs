@@ -6,11 +6,11 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use crate::{
-    domain::{Ack, Enforced, Epoch, Event, NodeId, NodeInfo, Position, Time},
+    domain::{Ack, Enforced, Epoch, NodeId, NodeInfo, Position, Time},
     store::{
-        Member, Renewal, Roll, StoreError,
+        Listed, Member, Renewal, Roll, StoreError,
         sql::{
-            rows::{EventRow, strange, text, time},
+            rows::{EventRow, LinkRow, strange, text, time},
             unavailable,
         },
     },
@@ -73,13 +73,15 @@ pub(in crate::store) struct EnforcedRow {
     nodes_lapsed: Option<i64>,
 }
 
-/// A row of `events`, and what was recorded of its enforcement.
+/// A row of `events`, what was recorded of its enforcement, and its place in its chain.
 #[derive(Debug, FromRow)]
 pub(in crate::store) struct ListedEventRow {
     #[sqlx(flatten)]
     event: EventRow,
     #[sqlx(flatten)]
     enforced: EnforcedRow,
+    #[sqlx(flatten)]
+    link: LinkRow,
 }
 
 /// A length of time that a column holds in microseconds.
@@ -184,7 +186,11 @@ impl EnforcedRow {
 }
 
 impl ListedEventRow {
-    pub(in crate::store) fn into_words(self) -> Result<(Event, Option<Enforced>), StoreError> {
-        Ok((self.event.into_words()?, self.enforced.into_words()?))
+    pub(in crate::store) fn into_words(self) -> Result<Listed, StoreError> {
+        Ok(Listed {
+            event: self.event.into_words()?,
+            enforced: self.enforced.into_words()?,
+            link: self.link.into_words()?,
+        })
     }
 }

@@ -12,7 +12,7 @@ const TERMS: &str = "g.tenant_id, g.grant_id, g.group_id, g.agent_ids, g.access_
                      g.expire_time, g.revoke_time";
 const REST: &str = "g.reason, g.ticket, g.create_time, g.creator, g.revoker, g.revoke_reason, \
                     g.create_revision, g.revision";
-const EVENT: &str =
+pub(super) const EVENT: &str =
     "e.revision, e.tenant_id, e.time, e.actor, e.via, e.is_asserted, e.reason, e.body";
 
 pub(in crate::store) fn head() -> Statement {
@@ -202,7 +202,7 @@ fn states_condition(
     (index, Some(format!("{only}({alternatives})")))
 }
 
-/// A page of a tenant's events, read off one index, each with the record of its change: the next one that ends at it or after
+/// A page of a tenant's events, read off one index, each with its link and the record of its change: the next one that ends at it or after
 /// it, if that one began by then. Each is found by its key.
 pub(in crate::store) fn list_events(dialect: &Dialect, query: &EventQuery) -> Statement {
     let EventQuery { tenant_id, grant_id, before, limit } = query;
@@ -219,7 +219,8 @@ pub(in crate::store) fn list_events(dialect: &Dialect, query: &EventQuery) -> St
     }
     let Page { condition, order } = Page::of(dialect, "e", &equal);
     let sql = format!(
-        "SELECT {EVENT}, n.elapsed, n.nodes_acknowledged, n.nodes_lapsed FROM events AS e \
+        "SELECT {EVENT}, n.elapsed, n.nodes_acknowledged, n.nodes_lapsed, c.sequence, c.hash \
+         FROM events AS e LEFT JOIN chain AS c ON c.revision = e.revision \
          LEFT JOIN enforcements AS n ON n.first_revision <= e.revision AND n.last_revision = \
          (SELECT min(last_revision) FROM enforcements WHERE last_revision >= e.revision) \
          WHERE {condition} ORDER BY {order} LIMIT $3"

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-pub(in crate::store) fn insert_event(event: &Event) -> Result<Statement, StoreError> {
+pub(in crate::store) fn insert_event(event: &Event, body: String) -> Statement {
     let Event { revision, tenant_id, time, author, reason, kind } = event;
     let sql = "INSERT INTO events (revision, tenant_id, time, actor, via, is_asserted, reason, kind, \
                grant_id, body) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
@@ -25,9 +25,9 @@ pub(in crate::store) fn insert_event(event: &Event) -> Result<Statement, StoreEr
         reason.as_str().into(),
         kind.name().into(),
         event.grant_id().into(),
-        to_json(kind)?.into(),
+        body.into(),
     ];
-    Ok(Statement::new(sql, values))
+    Statement::new(sql, values)
 }
 
 pub(in crate::store) fn insert_grant(grant: &Grant) -> Result<Statement, StoreError> {

@@ -1,0 +1,178 @@
+//! Canonical JSON (RFC 8785, JCS): of equal values, there is one text, byte for byte.
+//!
+//! Of numbers, only whole ones are let in that every JSON reader takes alike: so nobody needs the RFC's rules on floats.
+
+use std::fmt::Write;
+
+use serde_json::Value;
+
+/// The greatest number that survives a reader which takes all numbers as floats.
+const WHOLE_MAX: i64 = (1 << 53) - 1;
+
+/// Why there is no canonical text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it has a number that is not whole, or greater than 2^53 - 1")]
+pub struct NotCanonical;
+
+/// The canonical text of `value`.
+pub fn to_canonical(value: &Value) -> Result<String, NotCanonical> {
+    let mut text = String::new();
+    write(&mut text, value)?;
+    Ok(text)
+}
+
+fn write(out: &mut String, value: &Value) -> Result<(), NotCanonical> {
+    match value {
+        Value::Null => out.push_str("null"),
+        Value::Bool(true) => out.push_str("true"),
+        Value::Bool(false) => out.push_str("false"),
+        Value::Number(number) => {
+            let whole = number.as_i64().filter(|number| number.abs() <= WHOLE_MAX);
+            // Writing to a text cannot fail.
+            let _ = write!(out, "{}", whole.ok_or(NotCanonical)?);
+        }
+        Value::String(text) => write_text(out, text),
+        Value::Array(items) => {
+            write_list(out, ('[', ']'), items, write)?;
+        }
+        Value::Object(members) => {
+            let mut members: Vec<_> = members.iter().collect();
+            members.sort_by(|(a, _), (b, _)| a.encode_utf16().cmp(b.encode_utf16()));
+            write_list(out, ('{', '}'), members, |out, (name, value)| {
+                write_text(out, name);
+                out.push(':');
+                write(out, value)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn write_list<T>(
+    out: &mut String,
+    (open, close): (char, char),
+    items: impl IntoIterator<Item = T>,
+    mut write: impl FnMut(&mut String, T) -> Result<(), NotCanonical>,
+) -> Result<(), NotCanonical> {
+    out.push(open);
+    for (index, item) in items.into_iter().enumerate() {
+        if index > 0 {
+            out.push(',');
+        }
+        write(out, item)?;
+    }
+    out.push(close);
+    Ok(())
+}
+
+fn write_text(out: &mut String, text: &str) {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\u{8}' => out.push_str("\\b"),
+            '\t' => out.push_str("\\t"),
+            '\n' => out.push_str("\\n"),
+            '\u{c}' => out.push_str("\\f"),
+            '\r' => out.push_str("\\r"),
+            c if c < ' ' => {
+                // Writing to a text cannot fail.
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn canonical(json: &str) -> Result<String, NotCanonical> {
+        to_canonical(&serde_json::from_str(json).unwrap())
+    }
+
+    #[test]
+    fn texts_are_escaped_as_rfc_8785_says() {
+        // The example of section 3.2.2, without its floats.
+        let given = r#"{
+            "string": "\u20ac$\u000F\u000aA'\u0042\u0022\u005c\\\"\/",
+            "literals": [null, true, false]
+        }"#;
+        let expected =
+            "{\"literals\":[null,true,false],\"string\":\"€$\\u000f\\nA'B\\\"\\\\\\\\\\\"/\"}";
+        assert_eq!(canonical(given).unwrap(), expected);
+        let all: String = (0..0x20).map(|code| char::from_u32(code).unwrap()).collect();
+        let expected = "\"\\u0000\\u0001\\u0002\\u0003\\u0004\\u0005\\u0006\\u0007\\b\\t\\n\\u000b\\f\\r\\u000e\\u000f\
+                        \\u0010\\u0011\\u0012\\u0013\\u0014\\u0015\\u0016\\u0017\\u0018\\u0019\\u001a\\u001b\\u001c\\u001d\
+                        \\u001e\\u001f\"";
+        assert_eq!(to_canonical(&Value::from(all)).unwrap(), expected);
+        let plain = "\u{7f}\u{80}\u{2028}é支援👩‍🚒\u{fffd}";
+        assert_eq!(to_canonical(&Value::from(plain)).unwrap(), format!("\"{plain}\""));
+    }
+
+    #[test]
+    fn names_are_sorted_as_rfc_8785_says() {
+        // The example of section 3.2.3: by UTF-16 code units, in which an emoji comes before U+FB33.
+        let given = r#"{"\u20ac": 1, "\r": 2, "\ufb33": 3, "1": 4, "\ud83d\ude00": 5, "\u0080": 6, "\u00f6": 7}"#;
+        let expected = "{\"\\r\":2,\"1\":4,\"\u{80}\":6,\"ö\":7,\"€\":1,\"😀\":5,\"\u{fb33}\":3}";
+        assert_eq!(canonical(given).unwrap(), expected);
+        assert_eq!(
+            canonical(r#"{"b": {"d": 1, "c": []}, "a": {}}"#).unwrap(),
+            r#"{"a":{},"b":{"c":[],"d":1}}"#
+        );
+    }
+
+    #[test]
+    fn only_whole_numbers_are_let_in_that_every_reader_takes_alike() {
+        for number in ["0", "-1", "9007199254740991", "-9007199254740991"] {
+            assert_eq!(canonical(number).unwrap(), number);
+        }
+        let others = [
+            "1.0",
+            "0.5",
+            "1e2",
+            "-0",
+            "9007199254740992",
+            "-9007199254740992",
+            "18446744073709551615",
+            "1e400",
+        ];
+        for number in others {
+            let parsed = serde_json::from_str::<Value>(number);
+            assert!(parsed.is_err() || canonical(number).is_err(), "{number}");
+        }
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            (-WHOLE_MAX..=WHOLE_MAX).prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 32, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                prop::collection::btree_map("[ -~]{0,6}", inner, 0..6)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_back_is_the_same_and_has_the_same_text(value in value()) {
+            let text = to_canonical(&value).unwrap();
+            let back: Value = serde_json::from_str(&text).unwrap();
+            prop_assert_eq!(&back, &value);
+            prop_assert_eq!(to_canonical(&back).unwrap(), text.clone());
+            // With names of ASCII alone, it is what serde_json writes.
+            prop_assert_eq!(serde_json::to_string(&value).unwrap(), text);
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Keys for checkpoints: Ed25519 (RFC 8032), in the files that OpenSSL writes.
+
+use std::{fmt, sync::Arc};
+
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+use sha2::{Digest, Sha256};
+use tokio_rustls::rustls::pki_types::{
+    PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer, pem::PemObject,
+};
+
+/// What stands before the key's 32 bytes in a `SubjectPublicKeyInfo` of Ed25519 (RFC 8410): there is no other way to write one.
+const PUBLIC_KEY_HEAD: [u8; 12] =
+    [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+
+/// Why a key cannot be used: the rest of a sentence that begins with the name of its file. Tells nothing of what is in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// For signing.
+    #[error(
+        "must hold an Ed25519 key in PKCS#8 PEM without a password, as `openssl genpkey -algorithm ed25519` writes it"
+    )]
+    NotPrivate,
+    /// For verifying.
+    #[error("must hold an Ed25519 public key in PEM, as `openssl pkey -pubout` writes it")]
+    NotPublic,
+}
+
+/// The key that checkpoints are signed with.
+#[derive(Clone)]
+pub struct CheckpointKey {
+    pair: Arc<Ed25519KeyPair>,
+    public: PublicKey,
+}
+
+/// The key that checkpoints are verified with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PublicKey([u8; 32]);
+
+/// A signature could not be made: the machine has no memory, or worse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the checkpoint cannot be signed")]
+pub struct NotSigned;
+
+// === impl CheckpointKey ===
+
+impl CheckpointKey {
+    /// Reads a key: PKCS#8 in PEM.
+    pub fn from_pem(pem: &[u8]) -> Result<Self, KeyError> {
+        let document = PrivatePkcs8KeyDer::from_pem_slice(pem).map_err(|_| KeyError::NotPrivate)?;
+        let pair = Ed25519KeyPair::from_pkcs8(document.secret_pkcs8_der())
+            .map_err(|_| KeyError::NotPrivate)?;
+        let public = pair.public_key().as_ref().try_into().map_err(|_| KeyError::NotPrivate)?;
+        Ok(Self { pair: Arc::new(pair), public: PublicKey(public) })
+    }
+
+    /// The other half of it.
+    pub fn public(&self) -> PublicKey {
+        self.public
+    }
+
+    pub(super) fn sign(&self, text: &str) -> Result<[u8; 64], NotSigned> {
+        let signature = self.pair.try_sign(text.as_bytes()).map_err(|_| NotSigned)?;
+        signature.as_ref().try_into().map_err(|_| NotSigned)
+    }
+}
+
+/// By its name alone.
+impl fmt::Debug for CheckpointKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CheckpointKey").field(&self.public.id()).finish()
+    }
+}
+
+impl PartialEq for CheckpointKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.public == other.public
+    }
+}
+
+impl Eq for CheckpointKey {}
+
+// === impl PublicKey ===
+
+impl PublicKey {
+    /// Reads a key: `SubjectPublicKeyInfo` in PEM.
+    pub fn from_pem(pem: &[u8]) -> Result<Self, KeyError> {
+        let document =
+            SubjectPublicKeyInfoDer::from_pem_slice(pem).map_err(|_| KeyError::NotPublic)?;
+        let key = document.strip_prefix(&PUBLIC_KEY_HEAD).ok_or(KeyError::NotPublic)?;
+        key.try_into().map(Self).map_err(|_| KeyError::NotPublic)
+    }
+
+    /// What checkpoints call it: the first 8 bytes of the SHA-256 of its 32, in hex.
+    pub fn id(&self) -> String {
+        let digest: [u8; 32] = Sha256::digest(self.0).into();
+        digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    pub(super) fn has_signed(&self, text: &str, signature: &[u8; 64]) -> bool {
+        UnparsedPublicKey::new(&ED25519, self.0).verify(text.as_bytes(), signature).is_ok()
+    }
+}

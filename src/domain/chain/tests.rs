@@ -1,0 +1,251 @@
+//! The format as it was published, keys and signatures, and lines that are none.
+
+use aws_lc_rs::signature::Ed25519KeyPair;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use uuid::Uuid;
+
+use super::{verifier::read_checkpoint, *};
+use crate::domain::{TenantId, time::from_micros};
+
+mod properties;
+
+/// Written once by OpenSSL; its public half is `PUBLIC`.
+const PRIVATE: &str = "-----BEGIN PRIVATE KEY-----
+MC4CAQAwBQYDK2VwBCIEIADdu1QeYWxjDvFu3l7INeD7eyF5jNZCC+qClsWXYW+s
+-----END PRIVATE KEY-----
+";
+const PUBLIC: &str = "-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VwAyEAc/IHbQ0KR0OkIkJT1+ymLSk+XeEeC5cmokkQaykgBhk=
+-----END PUBLIC KEY-----
+";
+
+fn log(number: u128) -> Epoch {
+    Epoch(Uuid::from_u128(number))
+}
+
+/// What an event may say.
+#[derive(Debug, Clone)]
+struct Said {
+    actor: String,
+    via: Option<String>,
+    is_asserted: bool,
+    reason: String,
+    body: String,
+}
+
+/// An export, as lines, and how far it goes.
+fn export(log: Epoch, tenant_id: &str, events: &[Said]) -> (Vec<String>, Link) {
+    let mut last = Link::START;
+    let mut lines = Vec::new();
+    for (said, number) in events.iter().zip(1..) {
+        let content = Content {
+            tenant_id,
+            revision: number * 3,
+            time: from_micros(1_800_000_000_000_000 + number).unwrap(),
+            actor: &said.actor,
+            via: said.via.as_deref(),
+            is_asserted: said.is_asserted,
+            reason: &said.reason,
+            body: &said.body,
+        };
+        let link = content.link(log, last).unwrap();
+        lines.push(content.record(log, last.hash, link).unwrap().line);
+        last = link;
+    }
+    (lines, last)
+}
+
+fn checkpoint(log: Epoch, tenant_id: &str, link: Link, key: Option<&CheckpointKey>) -> Checkpoint {
+    let tenant_id = TenantId::new(tenant_id).ok();
+    let time = from_micros(1_900_000_000_000_000).unwrap();
+    Checkpoint::new(tenant_id.as_ref(), ChainHead { log, link }, time, key).unwrap()
+}
+
+fn key() -> CheckpointKey {
+    CheckpointKey::from_pem(PRIVATE.as_bytes()).unwrap()
+}
+
+fn verify<L: AsRef<[u8]>>(
+    lines: &[L],
+    key: Option<PublicKey>,
+    kept: Option<&Checkpoint>,
+) -> Result<Verdict, Fault> {
+    let mut verifier = Verifier::new(key, kept.cloned()).unwrap();
+    for line in lines {
+        verifier.line(line.as_ref())?;
+    }
+    verifier.finish()
+}
+
+fn fault(line: usize, misfit: Misfit) -> Result<Verdict, Fault> {
+    Err(Fault { line: line as u64, misfit })
+}
+
+#[test]
+fn the_format_is_what_it_was() {
+    let body = r#"{"type":"granted","grant":{"grant_id":"0","revision":7}}"#;
+    let said = Said {
+        actor: "maria@acme".into(),
+        via: Some("portal".into()),
+        is_asserted: true,
+        reason: "why\n\u{1f692}".into(),
+        body: body.into(),
+    };
+    let (lines, last) = export(log(7), "acme", &[said]);
+    let expected = "{\"actor\":\"maria@acme\",\"event\":{\"grant\":{\"grant_id\":\"0\",\"revision\":7},\"type\":\"granted\"},\
+        \"format\":\"support-access.history.record.v1\",\
+        \"hash\":\"HASH\",\"is_asserted\":true,\"log\":\"00000000-0000-0000-0000-000000000007\",\
+        \"previous_hash\":\"0000000000000000000000000000000000000000000000000000000000000000\",\
+        \"reason\":\"why\\n\u{1f692}\",\"revision\":3,\"sequence\":1,\"tenant_id\":\"acme\",\
+        \"time\":\"2027-01-15T08:00:00.000001Z\",\"via\":\"portal\"}";
+    // By `sha256sum` of the line without its hash.
+    let hash = "8f29a512cc54c08a084460eca8df199bee698c7e68e0ae01771a033905e0728f";
+    assert_eq!(last.hash.to_string(), hash);
+    assert_eq!(lines, [expected.replace("HASH", hash)]);
+    let without = expected.replace("\"hash\":\"HASH\",", "");
+    assert_eq!(Hash::of(&without), last.hash);
+    let line = checkpoint(log(7), "acme", last, Some(&key())).line();
+    let start = format!(
+        "{{\"format\":\"support-access.history.checkpoint.v1\",\"hash\":\"{}\",\"key_id\":\"{}\",\
+         \"log\":\"00000000-0000-0000-0000-000000000007\",\"sequence\":1,\"signature\":\"",
+        last.hash,
+        key().public().id(),
+    );
+    assert!(line.starts_with(&start), "{line}");
+    assert!(
+        line.ends_with("\",\"tenant_id\":\"acme\",\"time\":\"2030-03-17T17:46:40.000000Z\"}"),
+        "{line}"
+    );
+    assert_eq!(read_checkpoint(line.as_bytes()).unwrap().line(), line);
+}
+
+#[test]
+fn keys_are_those_of_openssl_and_show_nothing_of_themselves() {
+    let public = PublicKey::from_pem(PUBLIC.as_bytes()).unwrap();
+    assert_eq!(key().public(), public);
+    assert_eq!(format!("{:?}", key()), format!("CheckpointKey({:?})", public.id()));
+    let swapped =
+        (PublicKey::from_pem(PRIVATE.as_bytes()), CheckpointKey::from_pem(PUBLIC.as_bytes()));
+    assert_eq!(swapped, (Err(KeyError::NotPublic), Err(KeyError::NotPrivate)));
+    for text in [
+        "",
+        "nonsense",
+        &PRIVATE[..60],
+        "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+    ] {
+        assert_eq!(
+            CheckpointKey::from_pem(text.as_bytes()).unwrap_err(),
+            KeyError::NotPrivate,
+            "{text:?}"
+        );
+        assert_eq!(
+            PublicKey::from_pem(text.as_bytes()).unwrap_err(),
+            KeyError::NotPublic,
+            "{text:?}"
+        );
+    }
+    let other = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    assert!(CheckpointKey::from_pem(other.serialize_pem().as_bytes()).is_err(), "not Ed25519");
+    assert!(PublicKey::from_pem(other.public_key_pem().as_bytes()).is_err(), "not Ed25519");
+}
+
+fn other_key() -> CheckpointKey {
+    let pair = Ed25519KeyPair::generate().unwrap();
+    let der = STANDARD.encode(pair.to_pkcs8v1().unwrap().as_ref());
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{der}\n-----END PRIVATE KEY-----\n");
+    CheckpointKey::from_pem(pem.as_bytes()).unwrap()
+}
+
+#[test]
+fn signatures_are_asked_for_once_a_public_key_is_given() {
+    let (lines, last) = export(log(1), "acme", &[]);
+    assert!(lines.is_empty());
+    let public = Some(key().public());
+    let line = |key: Option<&CheckpointKey>| checkpoint(log(1), "acme", last, key).line();
+    let other = other_key();
+    assert!(verify(&[line(Some(&key()))], public, None).unwrap().is_signed);
+    assert_eq!(verify(&[line(None)], public, None), fault(1, Misfit::NotSigned));
+    let misfit = Misfit::OtherKey { expected: key().public().id(), found: other.public().id() };
+    assert_eq!(verify(&[line(Some(&other))], public, None), fault(1, misfit));
+    let posing = line(Some(&other)).replace(&other.public().id(), &key().public().id());
+    assert_eq!(verify(&[posing], public, None), fault(1, Misfit::WrongSignature));
+    let later = line(Some(&key())).replace("2030-", "2031-");
+    assert_eq!(verify(&[&later], public, None), fault(1, Misfit::WrongSignature));
+    assert!(verify(&[&later], None, None).is_ok(), "nobody asked");
+    let kept = checkpoint(log(1), "acme", last, None);
+    assert_eq!(Verifier::new(public, Some(kept)).unwrap_err(), Misfit::NotSigned);
+    let none: [&str; 0] = [];
+    assert_eq!(verify(&none, None, None), fault(1, Misfit::Empty));
+}
+
+#[test]
+fn what_is_no_line_of_an_export_is_refused() {
+    let said = Said {
+        actor: "a".into(),
+        via: None,
+        is_asserted: false,
+        reason: String::new(),
+        body: "{}".into(),
+    };
+    let (lines, last) = export(log(1), "acme", &[said]);
+    let line = &lines[0];
+    let point = checkpoint(log(1), "acme", last, None).line();
+    let unknown = [
+        "{}",
+        "[]",
+        "1",
+        "\"\"",
+        "null",
+        "{\"format\":\"support-access.history.record.v2\"}",
+        &line.replace("\"sequence\":1", "\"sequence\":0"),
+        &line.replace("\"sequence\":1", "\"sequence\":\"1\""),
+        &line.replace("\"event\":{}", "\"event\":[]"),
+        &line.replace("\"event\":{}", "\"event\":{},\"extra\":1"),
+        &line.replace("\"format\"", "\"event2\":1,\"format\""),
+        &line.replace("\"log\"", "\"is_asserted\":false,\"log\""),
+        &line.replace(&last.hash.to_string(), &last.hash.to_string().to_uppercase()),
+        &line.replace(&last.hash.to_string(), ""),
+        &point.replace("\"log\"", "\"key_id\":\"0011223344556677\",\"log\""),
+        &point.replace("\"sequence\":1", "\"sequence\":-1"),
+        &point.replace("\"sequence\":1", "\"sequence\":0"),
+        &point.replace("\"format\"", "\"extra\":1,\"format\""),
+    ];
+    for text in unknown {
+        assert_eq!(verify(&[text], None, None), fault(1, Misfit::Unknown), "{text}");
+    }
+    let long = "x".repeat(verifier::LINE_LENGTH_MAX + 1);
+    let broken: [(&[u8], Misfit); 11] = [
+        (b"", Misfit::NotJson),
+        (b"{", Misfit::NotJson),
+        (b"\xff", Misfit::NotJson),
+        (b"\"\\ud800\"", Misfit::NotJson),
+        (b"\xef\xbb\xbf{}", Misfit::NotJson),
+        (b"{} {}", Misfit::NotJson),
+        (b"{ }", Misfit::NotCanonical),
+        (b"{\"a\":1,\"a\":1}", Misfit::NotCanonical),
+        (b"[1.0]", Misfit::NotCanonical),
+        (b"{}\r", Misfit::NotCanonical),
+        (long.as_bytes(), Misfit::TooLong),
+    ];
+    for (text, misfit) in broken {
+        assert_eq!(
+            verify(&[text], None, None),
+            fault(1, misfit),
+            "{}",
+            String::from_utf8_lossy(&text[..text.len().min(40)])
+        );
+    }
+    let doubled = line.replacen("{\"actor\":\"a\"", "{\"actor\":\"b\",\"actor\":\"a\"", 1);
+    assert_eq!(
+        verify(&[doubled], None, None),
+        fault(1, Misfit::NotCanonical),
+        "a reader might be shown b"
+    );
+    let after = [line.as_str(), &point, line];
+    assert_eq!(verify(&after, None, None), fault(3, Misfit::AfterCheckpoint));
+    let other = checkpoint(log(1), "bolt", last, None).line();
+    let misfit = Misfit::OtherTenant { expected: "acme".into(), found: "bolt".into() };
+    assert_eq!(verify(&[line, &other], None, None), fault(2, misfit));
+    let other = checkpoint(log(2), "acme", last, None).line();
+    assert_eq!(verify(&[line, &other], None, None), fault(2, Misfit::OtherLog));
+}

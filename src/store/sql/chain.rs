@@ -1,0 +1,134 @@
+//! The chains in a database: every event is linked by the change that writes it. What an older version of this program has
+//! written, which knows of no chains, is linked afterwards, by whoever comes next.
+
+use std::collections::HashMap;
+
+use crate::{
+    domain::{
+        Epoch, Event, TenantId,
+        chain::{ChainHead, Link, Record, Sequence},
+    },
+    store::{
+        StoreError, recorded,
+        sql::{
+            Backend, Lease, SqlStore,
+            change::SqlChange,
+            rows::{ChainHeadRow, EventRow, LinkRow, RecordRow},
+            statements::{chain, history},
+            within_patience,
+        },
+    },
+};
+
+/// How many events are linked in one transaction.
+const BATCH: usize = 500;
+
+/// The ends of the chains, as far as a change has looked.
+#[derive(Debug)]
+pub(super) struct Chains {
+    log: Epoch,
+    last: HashMap<String, Link>,
+}
+
+impl Chains {
+    /// The chains of the log of this name.
+    pub(super) fn new(log: Epoch) -> Self {
+        Self { log, last: HashMap::new() }
+    }
+
+    /// Links an event that was just written.
+    pub(super) async fn push<DB: Backend>(
+        &mut self,
+        lease: &mut Lease<DB>,
+        event: &Event,
+        body: &str,
+    ) -> Result<(), StoreError> {
+        let tenant_id = history(event.tenant_id.as_ref());
+        let last = self.last(lease, tenant_id).await?;
+        let link = recorded(event, body).link(self.log, last);
+        let link = link.map_err(|error| StoreError::Broken(Box::new(error)))?;
+        lease.execute(chain::insert(&[(event.revision, tenant_id.to_owned(), link)])).await?;
+        self.last.insert(tenant_id.to_owned(), link);
+        Ok(())
+    }
+
+    /// Links the oldest events that are in no chain. False if there were none.
+    pub(super) async fn catch_up<DB: Backend>(
+        &mut self,
+        lease: &mut Lease<DB>,
+    ) -> Result<bool, StoreError> {
+        let rows: Vec<EventRow> = lease.all(chain::unlinked(BATCH)).await?;
+        let mut links = Vec::with_capacity(rows.len());
+        for row in rows {
+            let last = self.last(lease, row.tenant_id()).await?;
+            let link = row.link(self.log, last)?;
+            self.last.insert(row.tenant_id().to_owned(), link);
+            links.push((row.revision(), row.tenant_id().to_owned(), link));
+        }
+        if links.is_empty() {
+            return Ok(false);
+        }
+        lease.execute(chain::insert(&links)).await?;
+        Ok(true)
+    }
+
+    async fn last<DB: Backend>(
+        &self,
+        lease: &mut Lease<DB>,
+        tenant_id: &str,
+    ) -> Result<Link, StoreError> {
+        if let Some(last) = self.last.get(tenant_id) {
+            return Ok(*last);
+        }
+        let row: Option<LinkRow> = lease.first(chain::last(tenant_id)).await?;
+        let last = row.map(LinkRow::into_words).transpose()?.flatten();
+        Ok(last.unwrap_or(Link::START))
+    }
+}
+
+impl<DB: Backend> SqlStore<DB> {
+    /// Begins a change, all earlier events being in their chains.
+    pub(super) async fn begin_linked(&self) -> Result<SqlChange<DB>, StoreError> {
+        loop {
+            if let Some(change) = self.begin_or_link().await? {
+                return Ok(change);
+            }
+        }
+    }
+
+    /// Links all that is in no chain, however long that takes.
+    pub(in crate::store) async fn link_all(&self) -> Result<(), StoreError> {
+        while within_patience(self.begin_or_link()).await?.is_none() {}
+        Ok(())
+    }
+
+    /// Begins a change; or if there are events in no chain, links some of them instead, and commits that.
+    async fn begin_or_link(&self) -> Result<Option<SqlChange<DB>>, StoreError> {
+        self.begin_at_head().await?.unless_behind().await
+    }
+
+    pub(super) async fn read_records(
+        &self,
+        tenant_id: Option<&TenantId>,
+        sequence: Sequence,
+        limit: usize,
+    ) -> Result<Vec<Record>, StoreError> {
+        self.link_what_is_behind().await?;
+        let rows: Vec<RecordRow> = self.read(chain::records(tenant_id, sequence, limit)).await?;
+        rows.into_iter().map(RecordRow::into_words).collect()
+    }
+
+    pub(super) async fn read_chain_head(
+        &self,
+        tenant_id: Option<&TenantId>,
+    ) -> Result<ChainHead, StoreError> {
+        self.link_what_is_behind().await?;
+        let row: Option<ChainHeadRow> = self.read_first(chain::head(tenant_id)).await?;
+        row.ok_or_else(|| StoreError::Broken("the table head is empty".into()))?.into_words()
+    }
+
+    async fn link_what_is_behind(&self) -> Result<(), StoreError> {
+        let row: Option<(bool,)> = self.read_first(chain::is_behind()).await?;
+        if row.is_some_and(|(is_behind,)| is_behind) { self.link_all().await } else { Ok(()) }
+    }
+}

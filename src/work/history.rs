@@ -1,0 +1,48 @@
+//! A history that can be verified: its records, and checkpoints of it.
+
+use crate::{
+    domain::{
+        TenantId,
+        chain::{Checkpoint, Record, Sequence},
+    },
+    work::{
+        Work, WorkError,
+        page::{PageRequest, fitting},
+    },
+};
+
+/// Some records of a history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Export {
+    /// The records, oldest first.
+    pub records: Vec<Record>,
+    /// The sequence that the next ones come after.
+    pub next: Sequence,
+    /// Whether there are more.
+    pub has_more: bool,
+}
+
+impl Work {
+    /// The records of a tenant's history, or of the vendor's own, that come after `sequence`.
+    pub async fn export_history(
+        &self,
+        tenant_id: Option<&TenantId>,
+        sequence: Sequence,
+        page: &PageRequest,
+    ) -> Result<Export, WorkError> {
+        let mut records = self.store.records(tenant_id, sequence, page.limit()).await?;
+        let fitting = fitting(&records, |record| record.line.len());
+        let size = fitting.min(page.limit() - 1);
+        let has_more = records.len() > size;
+        records.truncate(size);
+        let next = records.last().map_or(sequence, |record| record.link.sequence);
+        Ok(Export { records, next, has_more })
+    }
+
+    /// How far a tenant's history goes, or the vendor's own; signed, if there is a key.
+    pub async fn checkpoint(&self, tenant_id: Option<&TenantId>) -> Result<Checkpoint, WorkError> {
+        let head = self.store.chain_head(tenant_id).await?;
+        let key = self.checkpoint_key.as_ref();
+        Ok(Checkpoint::new(tenant_id, head, self.now(), key)?)
+    }
+}
