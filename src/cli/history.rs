@@ -20,13 +20,17 @@ const CALL: Call = Call {
     repeatable: true,
 };
 
-/// List what happened in a tenant, newest first: who did what, when and why.
+/// List what happened in a tenant, or on the vendor's own side, newest first: who did what, when and why.
 ///
 /// With --output json all pages are in one answer, and a `next_page_token` in it means that there are more.
 #[derive(Debug, Args)]
 pub(crate) struct HistoryArgs {
     /// The tenant.
-    tenant: String,
+    #[arg(required_unless_present = "vendor", conflicts_with = "vendor")]
+    tenant: Option<String>,
+    /// The vendor's own history, of what is no tenant's: locks on agents, groups and everything.
+    #[arg(long, conflicts_with = "grant")]
+    vendor: bool,
     /// Only what happened to this grant. Default: everything.
     #[arg(long, value_name = "GRANT_ID", default_value = "", hide_default_value = true)]
     grant: String,
@@ -40,7 +44,7 @@ pub(crate) async fn run(client: &Client, args: &HistoryArgs) -> Result<Report, F
     let mut left = args.limit;
     loop {
         let message = v1::ListEventsRequest {
-            tenant_id: args.tenant.clone(),
+            tenant_id: args.tenant.clone().unwrap_or_default(),
             grant_id: args.grant.clone(),
             page_size: page_size(left),
             page_token: answer.next_page_token,

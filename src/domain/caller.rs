@@ -191,6 +191,16 @@ impl Caller {
         if decides && self.owns(tenant_id) { Side::Tenant } else { Side::Vendor }
     }
 
+    /// Whether this caller may do something as one of that side: of a tenant, in its own tenants only.
+    pub fn is_on(&self, side: Side, action: Action, tenant_id: Option<&TenantId>) -> bool {
+        let of_side = self.roles.iter().filter(|role| role.side() == side);
+        of_side.map(|role| action.cell(*role)).any(|cell| match cell {
+            Cell::All => true,
+            Cell::Own => self.owns(tenant_id),
+            Cell::No => false,
+        })
+    }
+
     fn owns(&self, tenant_id: Option<&TenantId>) -> bool {
         tenant_id.is_some_and(|tenant_id| match &self.tenants {
             Tenants::All => true,

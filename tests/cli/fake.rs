@@ -32,6 +32,10 @@ pub struct Heard {
     pub policies: Vec<v1::UpdateSupportPolicyRequest>,
     pub waits: Vec<i64>,
     pub checks: Vec<v1::CheckAccessRequest>,
+    pub locks: Vec<v1::LockAccessRequest>,
+    pub unlocks: Vec<v1::UnlockAccessRequest>,
+    pub lock_lists: Vec<v1::ListLocksRequest>,
+    pub events: Vec<v1::ListEventsRequest>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -102,6 +106,16 @@ pub fn mk_grant(grant_id: &str) -> v1::Grant {
         group_id: "support".into(),
         state: v1::GrantState::Active.into(),
         ..v1::Grant::default()
+    }
+}
+
+pub fn mk_lock(lock_id: &str) -> v1::Lock {
+    v1::Lock {
+        lock_id: lock_id.into(),
+        target: Some(v1::lock::Target::AgentId("bob".into())),
+        side: v1::LockSide::Vendor.into(),
+        state: v1::LockState::Held.into(),
+        ..v1::Lock::default()
     }
 }
 
@@ -195,8 +209,10 @@ impl SupportAccessAdmin for Fake {
 
     async fn list_events(
         &self,
-        _: Request<v1::ListEventsRequest>,
+        request: Request<v1::ListEventsRequest>,
     ) -> Answer<v1::ListEventsResponse> {
+        let (metadata, _, message) = request.into_parts();
+        self.note(&metadata, |heard| heard.events.push(message));
         Ok(Response::new(v1::ListEventsResponse::default()))
     }
 
@@ -240,6 +256,50 @@ impl SupportAccessAdmin for Fake {
         let enforcement =
             Some(v1::Enforcement { state, revision: message.revision, ..Default::default() });
         Ok(Response::new(v1::WaitEnforcedResponse { enforcement }))
+    }
+    /// How far it has come is said of a tenant by its name; everything else is in force.
+    async fn lock_access(
+        &self,
+        request: Request<v1::LockAccessRequest>,
+    ) -> Answer<v1::LockAccessResponse> {
+        let (metadata, _, message) = request.into_parts();
+        let tenant = match &message.target {
+            Some(v1::lock_access_request::Target::TenantId(tenant)) => tenant.clone(),
+            _ => "complete".into(),
+        };
+        self.note(&metadata, |heard| heard.locks.push(message));
+        let enforcement = mk_enforcement(&tenant).map_err(|Stranger| busy())?;
+        Ok(Response::new(v1::LockAccessResponse { lock: Some(mk_lock("l1")), enforcement }))
+    }
+
+    /// The tenant "other" has a lock that only the vendor may lift.
+    async fn unlock_access(
+        &self,
+        request: Request<v1::UnlockAccessRequest>,
+    ) -> Answer<v1::UnlockAccessResponse> {
+        let (metadata, _, message) = request.into_parts();
+        let is_other = message.tenant_id == "other";
+        self.note(&metadata, |heard| heard.unlocks.push(message));
+        if is_other {
+            let violation = FieldViolation::new("lock_id", "only the vendor may lift it");
+            let details = ErrorDetails::with_bad_request(vec![violation]);
+            return Err(Status::with_error_details(Code::PermissionDenied, "no", details));
+        }
+        Ok(Response::new(v1::UnlockAccessResponse { lock: Some(mk_lock("l1")) }))
+    }
+
+    /// There are 1,200 locks.
+    async fn list_locks(
+        &self,
+        request: Request<v1::ListLocksRequest>,
+    ) -> Answer<v1::ListLocksResponse> {
+        let (metadata, _, message) = request.into_parts();
+        let from: usize = message.page_token.parse().unwrap_or(0);
+        let to = 1_200.min(from + usize::try_from(message.page_size).unwrap());
+        self.note(&metadata, |heard| heard.lock_lists.push(message));
+        let locks = (from..to).map(|number| mk_lock(&format!("l{number}"))).collect();
+        let next_page_token = if to == 1_200 { String::new() } else { to.to_string() };
+        Ok(Response::new(v1::ListLocksResponse { locks, next_page_token }))
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod environment;
 mod fake;
+mod locks;
 mod operator;
 
 use std::{

@@ -11,11 +11,12 @@ use std::{
 use async_trait::async_trait;
 use support_access::{
     domain::{
-        Ack, Enforced, Event, Grant, GrantId, NodeId, NodeInfo, Position, Revision, TenantId,
+        Ack, Enforced, Event, Grant, GrantId, Lock, NodeId, NodeInfo, Position, Revision, TenantId,
         Terms, Tightening, Time,
     },
     store::{
-        Change, EventQuery, GrantQuery, Held, Hints, NewMember, Renewal, Roll, Store, StoreError,
+        Change, EventQuery, GrantQuery, Held, Hints, Loaded, LockQuery, NewMember, Renewal, Roll,
+        Store, StoreError,
     },
 };
 
@@ -77,7 +78,7 @@ impl Store for Link {
     async fn load(
         &self,
         visit: &mut (dyn FnMut(TenantId, Terms, Held) + Send),
-    ) -> Result<Position, StoreError> {
+    ) -> Result<Loaded, StoreError> {
         self.there_and_back(self.inner.load(visit)).await
     }
 
@@ -106,6 +107,10 @@ impl Store for Link {
 
     async fn tightening(&self, tenant_id: &TenantId) -> Result<Tightening, StoreError> {
         self.there_and_back(self.inner.tightening(tenant_id)).await
+    }
+
+    async fn list_locks(&self, query: &LockQuery) -> Result<Vec<Lock>, StoreError> {
+        self.there_and_back(self.inner.list_locks(query)).await
     }
 
     async fn next_expiry(&self) -> Result<Option<Time>, StoreError> {

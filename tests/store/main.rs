@@ -25,6 +25,7 @@ mod enforced;
 mod faults;
 mod hints;
 mod history;
+mod locks;
 mod model;
 mod opening;
 mod outages;
@@ -84,6 +85,9 @@ macro_rules! contract {
                 nobody_is_told_of_what_was_not_done,
                 whoever_stops_waiting_and_waits_again_misses_nothing,
                 those_who_listen_hear_that_the_store_is_closed;
+            locks:
+                locks_are_read_as_they_were_written,
+                pages_show_each_lock_once_while_others_are_set;
         }
     )* } } };
 }
@@ -102,6 +106,9 @@ macro_rules! durable {
             enforced:
                 records_can_be_neither_changed_nor_deleted,
                 the_roll_and_the_records_are_there_after_reopening;
+            locks:
+                a_lock_must_be_one_that_has_not_ended,
+                locks_only_end_and_are_never_deleted;
         }
     )* } } };
 }

@@ -8,7 +8,7 @@ use crate::{
     api::{
         grpc::{
             call::{caller, deadline, enforcement_deadline},
-            convert::{requests, responses},
+            convert::{locks, requests, responses},
             status::Failure,
         },
         proto::v1::{self as pb, support_access_admin_server::SupportAccessAdmin},
@@ -125,7 +125,7 @@ impl SupportAccessAdmin for Admin {
     ) -> Answered<pb::ListEventsResponse> {
         let (tenant_id, grant, page) =
             requests::list_events_request(request.into_inner()).map_err(Failure::from)?;
-        let page = self.work.list_events(&tenant_id, grant.as_ref(), &page).await;
+        let page = self.work.list_events(tenant_id.as_ref(), grant.as_ref(), &page).await;
         let page = page.map_err(Failure::from)?;
         Ok(Response::new(pb::ListEventsResponse {
             events: page.items.into_iter().map(responses::recorded).collect(),
@@ -172,5 +172,46 @@ impl SupportAccessAdmin for Admin {
         let enforcement = self.work.wait_enforced(revision, enforcement_deadline(&metadata)).await;
         let enforcement = responses::enforcement(enforcement.map_err(Failure::from)?);
         Ok(Response::new(pb::WaitEnforcedResponse { enforcement: Some(enforcement) }))
+    }
+
+    async fn lock_access(
+        &self,
+        request: Request<pb::LockAccessRequest>,
+    ) -> Answered<pb::LockAccessResponse> {
+        let (metadata, _, message) = request.into_parts();
+        let caller = caller(&metadata).map_err(Failure::from)?;
+        let request = locks::lock_request(message).map_err(Failure::from)?;
+        let deadline = enforcement_deadline(&metadata);
+        let locked = self.work.lock_access(&caller, request, deadline).await;
+        let (lock, enforcement) = locked.map_err(Failure::from)?;
+        Ok(Response::new(pb::LockAccessResponse {
+            lock: Some(locks::lock(lock)),
+            enforcement: Some(responses::enforcement(enforcement)),
+        }))
+    }
+
+    async fn unlock_access(
+        &self,
+        request: Request<pb::UnlockAccessRequest>,
+    ) -> Answered<pb::UnlockAccessResponse> {
+        let (metadata, _, message) = request.into_parts();
+        let caller = caller(&metadata).map_err(Failure::from)?;
+        let (lock, reason) = locks::unlock_request(message).map_err(Failure::from)?;
+        let unlocked = self.work.unlock_access(&caller, &lock, reason, deadline(&metadata)).await;
+        let lock = locks::lock(unlocked.map_err(Failure::from)?);
+        Ok(Response::new(pb::UnlockAccessResponse { lock: Some(lock) }))
+    }
+
+    async fn list_locks(
+        &self,
+        request: Request<pb::ListLocksRequest>,
+    ) -> Answered<pb::ListLocksResponse> {
+        let (filter, page) =
+            locks::list_locks_request(request.into_inner()).map_err(Failure::from)?;
+        let page = self.work.list_locks(filter, &page).await.map_err(Failure::from)?;
+        Ok(Response::new(pb::ListLocksResponse {
+            locks: locks::locks(page.items),
+            next_page_token: page.next_token,
+        }))
     }
 }
