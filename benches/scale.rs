@@ -308,7 +308,7 @@ impl Stalled {
     async fn begin(url: &str, is_early: bool) -> Self {
         let (says, said) = mpsc::channel(16);
         let node_id = Uuid::new_v4().as_bytes().to_vec();
-        let hello = Hello { protocol: 1, node_id, ..Default::default() };
+        let hello = Hello { protocol: 2, node_id, ..Default::default() };
         for message in [Message::Hello(hello), Message::Ping(Ping { sequence: 1 })] {
             says.send(FollowRequest { message: Some(message) }).await.unwrap();
         }

@@ -215,4 +215,14 @@ impl Caller {
         let is_own = tenant_id.is_some_and(|id| self.tenants.include(id.as_str()));
         if decides && is_own { Side::Tenant } else { Side::Vendor }
     }
+
+    /// Whether this caller may do something as one of that side: of a tenant, in its own tenants only.
+    pub fn is_on(&self, side: Side, action: Action, tenant_id: Option<&TenantId>) -> bool {
+        let of_side = self.roles.iter().filter(|role| role.side() == side);
+        of_side.map(|role| action.cell(*role)).any(|cell| match cell {
+            Cell::All => true,
+            Cell::Own => tenant_id.is_some_and(|id| self.tenants.include(id.as_str())),
+            Cell::No => false,
+        })
+    }
 }

@@ -25,8 +25,8 @@ mod tests;
 
 pub use limits::CallLimits;
 use parsers::{
-    parse_duration, parse_listen, parse_live_grants, parse_log, parse_log_format,
-    parse_tcp, parse_upstream, read_key, scheme,
+    parse_duration, parse_listen, parse_live_grants, parse_log, parse_log_format, parse_tcp,
+    parse_upstream, read_key, scheme,
 };
 pub use security::{Security, TlsFiles};
 use sources::Sources;

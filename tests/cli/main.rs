@@ -5,6 +5,7 @@
 mod environment;
 mod fake;
 mod history;
+mod locks;
 mod operator;
 
 use std::{

@@ -8,7 +8,7 @@ use crate::{
     api::{
         grpc::{
             call::{Call, admit},
-            convert::{requests, responses},
+            convert::{locks, requests, responses},
             status::Failure,
         },
         proto::v1::{self as pb, support_access_admin_server::SupportAccessAdmin},
@@ -126,7 +126,7 @@ impl SupportAccessAdmin for Admin {
     ) -> Answered<pb::ListEventsResponse> {
         let (tenant_id, grant, page) =
             requests::list_events_request(admit(request)?.message).map_err(Failure::from)?;
-        let page = self.work.list_events(&tenant_id, grant.as_ref(), &page).await;
+        let page = self.work.list_events(tenant_id.as_ref(), grant.as_ref(), &page).await;
         let page = page.map_err(Failure::from)?;
         Ok(Response::new(pb::ListEventsResponse {
             events: page.items.into_iter().map(responses::recorded).collect(),
@@ -182,7 +182,7 @@ impl SupportAccessAdmin for Admin {
         request: Request<pb::ExportHistoryRequest>,
     ) -> Answered<pb::ExportHistoryResponse> {
         let (tenant_id, after, page) =
-            requests::export_history_request(request.into_inner()).map_err(Failure::from)?;
+            requests::export_history_request(admit(request)?.message).map_err(Failure::from)?;
         let export = self.work.export_history(tenant_id.as_ref(), after, &page).await;
         let export = export.map_err(Failure::from)?;
         Ok(Response::new(pb::ExportHistoryResponse {
@@ -197,8 +197,50 @@ impl SupportAccessAdmin for Admin {
         request: Request<pb::GetCheckpointRequest>,
     ) -> Answered<pb::GetCheckpointResponse> {
         let tenant_id =
-            requests::get_checkpoint_request(request.into_inner()).map_err(Failure::from)?;
+            requests::get_checkpoint_request(admit(request)?.message).map_err(Failure::from)?;
         let checkpoint = self.work.checkpoint(tenant_id.as_ref()).await.map_err(Failure::from)?;
         Ok(Response::new(pb::GetCheckpointResponse { checkpoint: checkpoint.line() }))
+    }
+
+    async fn lock_access(
+        &self,
+        request: Request<pb::LockAccessRequest>,
+    ) -> Answered<pb::LockAccessResponse> {
+        let call = admit(request)?;
+        let deadline = call.enforcement_deadline();
+        let Call { caller, message, .. } = call;
+        let request = locks::lock_request(message).map_err(Failure::from)?;
+        let locked = self.work.lock_access(&caller, request, deadline).await;
+        let (lock, enforcement) = locked.map_err(Failure::from)?;
+        Ok(Response::new(pb::LockAccessResponse {
+            lock: Some(locks::lock(lock)),
+            enforcement: Some(responses::enforcement(enforcement)),
+        }))
+    }
+
+    async fn unlock_access(
+        &self,
+        request: Request<pb::UnlockAccessRequest>,
+    ) -> Answered<pb::UnlockAccessResponse> {
+        let call = admit(request)?;
+        let deadline = call.deadline();
+        let Call { caller, message, .. } = call;
+        let (lock, reason) = locks::unlock_request(message).map_err(Failure::from)?;
+        let unlocked = self.work.unlock_access(&caller, &lock, reason, deadline).await;
+        let lock = locks::lock(unlocked.map_err(Failure::from)?);
+        Ok(Response::new(pb::UnlockAccessResponse { lock: Some(lock) }))
+    }
+
+    async fn list_locks(
+        &self,
+        request: Request<pb::ListLocksRequest>,
+    ) -> Answered<pb::ListLocksResponse> {
+        let (filter, page) =
+            locks::list_locks_request(admit(request)?.message).map_err(Failure::from)?;
+        let page = self.work.list_locks(filter, &page).await.map_err(Failure::from)?;
+        Ok(Response::new(pb::ListLocksResponse {
+            locks: locks::locks(page.items),
+            next_page_token: page.next_token,
+        }))
     }
 }

@@ -2,7 +2,7 @@
 //! [admitted](super::call::admit).
 
 use crate::{
-    api::proto::v1 as pb,
+    api::proto::v1::{self as pb, lock_access_request},
     domain::{Action, Whose},
 };
 
@@ -40,6 +40,14 @@ guarded! {
     ListEventsRequest: ListEvents, |it| tenant_or_vendor(&it.tenant_id);
     GetSupportPolicyRequest: GetSupportPolicy, |it| Whose::Tenant(&it.tenant_id);
     UpdateSupportPolicyRequest: UpdateSupportPolicy, |it| Whose::Tenant(&it.tenant_id);
+    ExportHistoryRequest: ExportHistory, |it| tenant_or_vendor(&it.tenant_id);
+    GetCheckpointRequest: GetCheckpoint, |it| tenant_or_vendor(&it.tenant_id);
+    LockAccessRequest: LockAccess, |it| match &it.target {
+        Some(lock_access_request::Target::TenantId(tenant_id)) => Whose::Tenant(tenant_id),
+        _ => Whose::Vendor,
+    };
+    UnlockAccessRequest: UnlockAccess, |it| tenant_or_vendor(&it.tenant_id);
+    ListLocksRequest: ListLocks, |it| tenant_or_vendor(&it.tenant_id);
     WaitEnforcedRequest: WaitEnforced, |_| Whose::Nobody;
     CheckAccessRequest: CheckAccess, |_| Whose::Nobody;
     BatchCheckAccessRequest: BatchCheckAccess, |_| Whose::Nobody;

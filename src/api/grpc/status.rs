@@ -138,6 +138,15 @@ fn status(error: &WorkError) -> Status {
         WorkError::TooManyLiveGrants { .. } => {
             failed(Code::ResourceExhausted, "TOO_MANY_LIVE_GRANTS", "tenant_id", &text)
         }
+        WorkError::LockNotFound { .. } => {
+            failed(Code::NotFound, "LOCK_NOT_FOUND", "lock_id", &text)
+        }
+        WorkError::LockOfOtherSide { .. } => {
+            failed(Code::PermissionDenied, "LOCK_OF_OTHER_SIDE", "lock_id", &text)
+        }
+        WorkError::TooManyLocks { field, .. } => {
+            failed(Code::ResourceExhausted, "TOO_MANY_LOCKS", field, &text)
+        }
         WorkError::Store(StoreError::Unavailable(source)) => {
             error!(error = %source, "the database is not available");
             let mut details = details("DATABASE_UNAVAILABLE", []);

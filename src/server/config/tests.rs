@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, fs};
 use tempfile::TempDir;
 
 use super::*;
-use crate::domain::AccessLevel;
+use crate::domain::{AccessLevel, Span};
 
 /// What a test sets, and where.
 #[derive(Default)]
