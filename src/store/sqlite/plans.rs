@@ -208,7 +208,16 @@ async fn everything_else_is_found_by_an_index_too() {
                 "SEARCH chain",
             ],
         ),
-        (read::next_expiry(), vec!["SEARCH grants USING INDEX grants_due (expire_time>?)"]),
+        (
+            read::next_expiry(),
+            vec![
+                "SCAN CONSTANT ROW",
+                "SCALAR SUBQUERY 1",
+                "SEARCH grants USING INDEX grants_due (expire_time>?)",
+                "SCALAR SUBQUERY 2",
+                "SEARCH locks USING INDEX locks_due (expire_time>?)",
+            ],
+        ),
     ];
     for (ask, expected) in cases {
         let sql = ask.sql.to_string();
@@ -243,17 +252,16 @@ async fn locks_are_found_by_an_index_too() {
         ),
         (
             locks::count_live(&Sqlite::DIALECT, Side::Vendor, None),
-            "SEARCH locks USING COVERING INDEX locks_live_of_side (side=?)",
+            "SEARCH locks USING INDEX locks_live_of_side (side=?)",
         ),
         (
             locks::count_live(&Sqlite::DIALECT, Side::Tenant, Some(&tenant_id)),
-            "SEARCH locks USING COVERING INDEX locks_live_of_side (side=? AND tenant_id=?)",
+            "SEARCH locks USING INDEX locks_live_of_side (side=? AND tenant_id=?)",
         ),
         (
             locks::due(now, 50),
             "SEARCH locks USING INDEX locks_due (expire_time>? AND expire_time<?)",
         ),
-        (locks::next_expiry(), "SEARCH locks USING COVERING INDEX locks_due (expire_time>?)"),
     ];
     for (ask, expected) in cases {
         let sql = ask.sql.to_string();
