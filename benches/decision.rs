@@ -37,7 +37,7 @@ fn granted(number: usize, tenant_id: TenantId, groups: usize) -> Delta {
         expire_time: Some(now() + chrono::TimeDelta::days(7)),
         revoke_time: None,
     };
-    Delta { revision, time: now(), grant: Some((tenant_id, Held::Live, terms)) }
+    Delta { revision, time: now(), grant: Some((tenant_id, Held::Live, terms)), lock: None }
 }
 
 fn snapshot(live_grants: usize, per_tenant: usize) -> Snapshot {

@@ -25,6 +25,7 @@ use std::{
 use serde_json::Value;
 use support_access::{
     api::{
+        credentials::ClientCredentials,
         grpc::upstream::GrpcUpstream,
         proto::v1::{
             AccessLevel as Level, FollowRequest, FollowResponse, GrantAccessRequest,
@@ -151,7 +152,7 @@ async fn fill(database_url: &str) {
 fn follow(url: &str) -> Arc<CheckNode> {
     let id = NodeId(Uuid::new_v4());
     let node = CheckNode::new(id, NodeKind::Sidecar, Arc::new(SystemClock));
-    let upstream = Arc::new(GrpcUpstream::new(url).unwrap());
+    let upstream = Arc::new(GrpcUpstream::new(url, &ClientCredentials::default()).unwrap());
     let following = following::run(node.clone(), vec![upstream], CancellationToken::new());
     tokio::spawn(async move { following.await.unwrap() });
     node
@@ -307,7 +308,7 @@ impl Stalled {
     async fn begin(url: &str, is_early: bool) -> Self {
         let (says, said) = mpsc::channel(16);
         let node_id = Uuid::new_v4().as_bytes().to_vec();
-        let hello = Hello { protocol: 1, node_id, ..Default::default() };
+        let hello = Hello { protocol: 2, node_id, ..Default::default() };
         for message in [Message::Hello(hello), Message::Ping(Ping { sequence: 1 })] {
             says.send(FollowRequest { message: Some(message) }).await.unwrap();
         }

@@ -1,12 +1,16 @@
 //! The doors: gRPC and HTTP. Messages become words in `grpc/convert.rs`, errors become statuses in `grpc/status.rs`.
 //!
-//! Layers of the gRPC door, from the outside in: [`observe`], [`endings`], [`grpc::explain_refusal`], then the
+//! Layers of the gRPC door, from the outside in: [`observe`], [`endings`], [`grpc::explain_refusal`], [`authenticate`], [`limit`], then the
 //! services.
 
+pub mod authenticate;
+pub mod credentials;
 pub mod endings;
 pub mod grpc;
 pub mod health;
 pub mod http;
+pub mod limit;
 pub mod metrics;
 pub mod observe;
 pub mod proto;
+pub mod slots;

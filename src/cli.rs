@@ -23,6 +23,8 @@ mod grant;
 mod history;
 mod json;
 mod list;
+mod lock;
+mod locks;
 mod migrate;
 mod nodes;
 pub mod output;
@@ -32,6 +34,7 @@ mod serve;
 mod show;
 mod sidecar;
 mod table;
+mod unlock;
 mod view;
 mod wait;
 
@@ -40,7 +43,7 @@ Exit codes:
   0   done; for check: allowed
   1   failed; for check: denied
   2   could not tell; for check: the server gave no answer, or a STALE one; for extend, revoke,
-      policy set and wait: it is done, and permanent, but not yet known at every check node
+      lock, policy set and wait: it is done, and permanent, but not yet known at every check node
       (PENDING)
   64  wrong usage or configuration; nothing was tried
 
@@ -51,8 +54,8 @@ Tables show times in UTC.";
 /// Customers decide when the vendor's support staff may enter their tenant.
 ///
 /// `serve` is the server, and `sidecar` a part of it that only answers checks, beside a gateway. The other commands ask a
-/// running one: a tenant administrator's grant, extend, revoke, wait, list, show, history and policy; a gateway's check,
-/// and explain for when it says no; an operator's nodes.
+/// running one: a tenant administrator's grant, extend, revoke, wait, list, show, history, policy, lock, unlock and locks; a
+/// gateway's check, and explain for when it says no; an operator's nodes, and lock, unlock and locks for emergencies.
 #[derive(Debug, Parser)]
 #[command(name = "support-access", version, after_help = EXIT_CODES, max_term_width = 100)]
 pub struct Cli {
@@ -76,6 +79,9 @@ enum Command {
     Policy(Asking<policy::PolicyArgs>),
     Wait(Asking<wait::WaitArgs>),
     Nodes(Asking<nodes::NodesArgs>),
+    Lock(Asking<lock::LockArgs>),
+    Unlock(Asking<unlock::UnlockArgs>),
+    Locks(Asking<locks::LocksArgs>),
     Completions(completions::CompletionsArgs),
 }
 
@@ -116,6 +122,9 @@ impl Cli {
             Command::Policy(asking) => policy::run(&asking.connect().await?, &asking.args).await,
             Command::Wait(asking) => wait::run(&asking.connect().await?, &asking.args).await,
             Command::Nodes(asking) => nodes::run(&asking.connect().await?, &asking.args).await,
+            Command::Lock(asking) => lock::run(&asking.connect().await?, &asking.args).await,
+            Command::Unlock(asking) => unlock::run(&asking.connect().await?, &asking.args).await,
+            Command::Locks(asking) => locks::run(&asking.connect().await?, &asking.args).await,
             Command::Completions(args) => Ok(completions::run(args)),
         }
     }
@@ -154,8 +163,17 @@ mod tests {
             assert!(command.get_about().is_some(), "{}", command.get_name());
             for arg in command.get_arguments() {
                 assert!(arg.get_help().is_some(), "{} {}", command.get_name(), arg.get_id());
-                let is_of_client =
-                    ["server", "actor", "timeout", "output"].contains(&arg.get_id().as_str());
+                let is_of_client = [
+                    "server",
+                    "ca",
+                    "certificate",
+                    "key",
+                    "token_file",
+                    "actor",
+                    "timeout",
+                    "output",
+                ]
+                .contains(&arg.get_id().as_str());
                 assert_eq!(arg.get_help_heading().is_some(), is_of_client, "{}", arg.get_id());
             }
             command.get_subcommands().for_each(visit);

@@ -8,6 +8,8 @@ pub mod store;
 pub mod node;
 pub mod work;
 
+pub mod auth;
+
 pub mod api;
 
 pub mod server;

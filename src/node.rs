@@ -37,6 +37,7 @@ pub mod followers;
 pub mod following;
 pub mod freshness;
 mod ledger;
+mod locks;
 pub mod message;
 pub mod mutants;
 pub mod news;

@@ -1,9 +1,9 @@
 //! The assembly: what a server is made of, in which order it is opened, and in which order it is closed.
 
-use std::{future::Future, io, pin::pin, sync::Arc, time::Duration};
+use std::{future::Future, io, pin::pin, sync::Arc};
 
 use tokio::{net::TcpListener, sync::watch};
-use tracing::{info, warn};
+use tracing::info;
 use uuid::Uuid;
 
 use crate::{
@@ -16,13 +16,15 @@ use crate::{
     domain::{Clock, NodeId, NodeKind, clock::SystemClock},
     node::{self, CheckNode, following::Upstream, replica::Replica},
     server::{
-        config::{Config, SidecarConfig},
+        config::{CallLimits, Common, Config, SidecarConfig},
         connections::Gate,
-        doors::{GRPC_CONNECTIONS_MAX, GrpcDoor, HTTP_CONNECTIONS_MAX, Services},
+        doors::{GrpcDoor, HTTP_CONNECTIONS_MAX, Services},
+        identity::Prepared,
         listeners::{BindError, Listener},
         signals::Signals,
         tasks::{Failure, Tasks},
         telemetry::TelemetryError,
+        tls::TlsError,
     },
     store::{self, OpenError, Store, StoreError},
     work::{self, Limits, Work, check::Checks},
@@ -32,11 +34,13 @@ pub mod config;
 mod connections;
 mod detached;
 pub mod doors;
+mod identity;
 pub mod listeners;
 pub mod running;
 mod signals;
 pub mod tasks;
 pub mod telemetry;
+mod tls;
 
 pub use listeners::Listeners;
 pub use running::{Running, Stopper};
@@ -53,6 +57,12 @@ pub enum ServeError {
     /// It cannot say where it listens, or be told by signals to stop.
     #[error("the operating system refuses what every server needs: {0}")]
     System(#[from] io::Error),
+    /// It cannot serve TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// It cannot tell callers apart.
+    #[error("callers cannot be told apart: {0}")]
+    Auth(String),
     /// It cannot open the database.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -126,13 +136,15 @@ pub async fn start(
         live_grants_per_tenant: config.max_live_grants_per_tenant,
         max_staleness: config.max_staleness,
     };
+    let security = &config.common.security;
+    let prepared = Prepared::new(security, &clock)?;
     let node = CheckNode::new(new_node_id(), NodeKind::Replica, clock);
     let replica = Replica::new(Arc::clone(&node), Arc::clone(&store), config.max_staleness);
     let work = Work::new(Arc::clone(&replica), config.catalogue, limits);
     let work = Arc::new(work.with_checkpoint_key(config.checkpoint_key));
     let gauges = gauges(Arc::clone(&node), Some(Arc::clone(&work)));
     let metrics = Arc::new(Metrics::new(gauges));
-    let mut running = Running::new(&listeners, config.common.drain_timeout).await?;
+    let mut running = Running::new(&listeners, &config.common).await?;
     running.store = Some(Arc::clone(&store));
     // First, so that it can be asked why it is not ready.
     running.serve_http(listeners.http, &metrics);
@@ -148,8 +160,16 @@ pub async fn start(
     inner.spawn("expiry sweep", work::expiry::run(Arc::clone(&work), inner.stop_token()));
 
     let checks = Arc::new(Checks::new(Arc::clone(&node), Some(store)));
-    let services = Services { node, checks, work: Some(work), metrics };
-    running.open_doors(&services, listeners.grpc, config.common.insecure).await;
+    let services = Services {
+        node,
+        checks,
+        work: Some(work),
+        metrics,
+        limits: config.common.limits,
+        reflection: security.reflection,
+        identity: prepared.keep(inner),
+    };
+    running.open_doors(&services, listeners.grpc).await;
     Ok(running)
 }
 
@@ -160,13 +180,16 @@ pub async fn start_sidecar(
     clock: Arc<dyn Clock>,
 ) -> Result<Running, ServeError> {
     let upstreams = config.upstreams.iter().map(|url| {
-        let upstream = GrpcUpstream::new(url).map_err(ServeError::Upstream)?;
+        let upstream =
+            GrpcUpstream::new(url, &config.upstream_credentials).map_err(ServeError::Upstream)?;
         Ok(Arc::new(upstream) as Arc<dyn Upstream>)
     });
     let upstreams = upstreams.collect::<Result<Vec<_>, ServeError>>()?;
+    let security = &config.common.security;
+    let prepared = Prepared::new(security, &clock)?;
     let node = CheckNode::new(new_node_id(), NodeKind::Sidecar, clock);
     let metrics = Arc::new(Metrics::new(gauges(Arc::clone(&node), None)));
-    let running = Running::new(&listeners, config.common.drain_timeout).await?;
+    let running = Running::new(&listeners, &config.common).await?;
     running.serve_http(listeners.http, &metrics);
 
     let stop = running.inner.stop_token();
@@ -180,13 +203,22 @@ pub async fn start_sidecar(
         }
     });
     let checks = Arc::new(Checks::new(Arc::clone(&node), None));
-    let services = Services { node, checks, work: None, metrics };
-    running.open_doors(&services, listeners.grpc, config.common.insecure).await;
+    let services = Services {
+        node,
+        checks,
+        work: None,
+        metrics,
+        limits: config.common.limits,
+        reflection: security.reflection,
+        identity: prepared.keep(&running.inner),
+    };
+    running.open_doors(&services, listeners.grpc).await;
     Ok(running)
 }
 
 impl Running {
-    async fn new(listeners: &Listeners, drain_timeout: Duration) -> Result<Self, ServeError> {
+    async fn new(listeners: &Listeners, config: &Common) -> Result<Self, ServeError> {
+        let CallLimits { connections, connections_per_address, .. } = config.limits;
         let stopper = Stopper::default();
         let addresses = listeners.grpc.iter().map(listeners::Listener::address);
         Ok(Self {
@@ -195,23 +227,23 @@ impl Running {
             doors: Tasks::new(),
             calls: Tasks::new(),
             inner: Tasks::new(),
-            gate: Gate::new(GRPC_CONNECTIONS_MAX, stopper.cut_token()),
+            gate: Gate::new(connections, connections_per_address, stopper.cut_token()),
             stopper,
             health: Health::new().await,
             store: None,
             refusal: watch::Sender::new(None),
-            drain_timeout,
+            drain_timeout: config.drain_timeout,
         })
     }
 
     fn serve_http(&self, listener: TcpListener, metrics: &Arc<Metrics>) {
         let router = api::http::router(Arc::clone(metrics), self.health.clone());
-        let gate = Gate::new(HTTP_CONNECTIONS_MAX, self.stopper.cut_token());
+        let gate = Gate::new(HTTP_CONNECTIONS_MAX, HTTP_CONNECTIONS_MAX, self.stopper.cut_token());
         let serving = doors::serve_http(router, listener, gate, self.inner.clone());
         self.inner.spawn("HTTP", serving);
     }
 
-    async fn open_doors(&self, services: &Services, listeners: Vec<Listener>, is_insecure: bool) {
+    async fn open_doors(&self, services: &Services, listeners: Vec<Listener>) {
         let door = GrpcDoor::new(services, &self.health, &self.calls, self.gate.clone());
         for (listener, address) in listeners.into_iter().zip(&self.grpc) {
             let serving = door.clone().serve(listener, self.doors.stop_token());
@@ -227,11 +259,6 @@ impl Running {
             info!(grpc = %address, "listening");
         }
         info!(http = %self.http, "listening");
-        if is_insecure {
-            warn!(
-                "insecure: whoever can reach this server can do everything, since callers are not authenticated"
-            );
-        }
     }
 }
 

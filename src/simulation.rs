@@ -1,7 +1,7 @@
 //! The protocol of check nodes, simulated: the real drivers of `node` and `work`, in a world where everything fails.
 //!
 //! One seed makes one history, in virtual time, always the same. [`judge`] sees all of it, and accuses whoever breaks the
-//! promise: a check that is allowed after somebody was told that it cannot be, or at the end of a grant or later; an event that is lost or
+//! promise: a check that is allowed after somebody was told that it cannot be, or that is locked out, or at the end of a grant or later; an event that is lost or
 //! counted twice; a revocation that takes too long; a node that goes on denying when everything is well.
 
 use std::{
@@ -203,7 +203,8 @@ fn histories() {
         failed.len(),
         outcomes.len()
     );
-    assert!(counts.allowed > 0 && counts.stale > 0, "nothing was proven by checks");
+    let has_all = counts.allowed > 0 && counts.stale > 0 && counts.locked > 0;
+    assert!(has_all, "nothing was proven by checks");
     assert!(counts.complete > counts.acknowledged && counts.acknowledged > 0, "nor by changes");
 }
 

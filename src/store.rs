@@ -8,13 +8,14 @@ use std::{error::Error, fmt::Debug, time::Duration};
 use async_trait::async_trait;
 
 use crate::domain::{
-    Ack, Author, Enforced, Event, EventKind, Grant, GrantId, GrantState, GroupId, NodeId, NodeInfo,
-    Note, Position, RequestId, Revision, TenantId, Terms, Tightening, Time,
+    Ack, Author, Enforced, Event, EventKind, Grant, GrantId, GrantState, GroupId, Lock, LockId,
+    NodeId, NodeInfo, Note, Position, RequestId, Revision, Side, TenantId, Terms, Tightening, Time,
     chain::{ChainHead, Content, Link, Record, Sequence},
     text::{Actor, AgentId},
 };
 
 mod hints;
+mod locks;
 mod member;
 pub mod memory;
 mod opening;
@@ -22,6 +23,7 @@ mod postgres;
 mod sql;
 mod sqlite;
 
+pub use locks::{Loaded, LockQuery};
 pub use member::{Member, NewMember, Renewal, Roll};
 pub use opening::{migrate, open};
 
@@ -72,7 +74,7 @@ pub struct Entry {
     pub author: Author,
     /// Why.
     pub reason: Note,
-    /// What happened. The revisions in its grant are set by the store.
+    /// What happened. The revisions in its grant or lock are set by the store.
     pub kind: EventKind,
     /// For [`EventKind::Granted`]: the request to remember.
     pub request: Option<RequestMark>,
@@ -175,12 +177,12 @@ pub trait Store: Debug + Send + Sync {
     /// The end of the log.
     async fn head(&self) -> Result<Position, StoreError>;
 
-    /// Visits, as of one position in the log, which it returns: every grant that no event has ended, and of those that one has, the
-    /// latest of each tenant and group by (end time, level, grant id). In no particular order.
+    /// Visits, as of one position in the log, which it returns with the locks that hold there: every grant that no event has ended,
+    /// and of those that one has, the latest of each tenant and group by (end time, level, grant id). In no particular order.
     async fn load(
         &self,
         visit: &mut (dyn FnMut(TenantId, Terms, Held) + Send),
-    ) -> Result<Position, StoreError>;
+    ) -> Result<Loaded, StoreError>;
 
     /// The events after `revision`, oldest first, at most `limit`.
     async fn events_after(
@@ -205,7 +207,10 @@ pub trait Store: Debug + Send + Sync {
     /// A tenant's own policy settings; the default if it never made any.
     async fn tightening(&self, tenant_id: &TenantId) -> Result<Tightening, StoreError>;
 
-    /// The earliest end time of a grant that no event has ended yet.
+    /// Locks, newest (greatest `create_revision`) first.
+    async fn list_locks(&self, query: &LockQuery) -> Result<Vec<Lock>, StoreError>;
+
+    /// The earliest end time of a grant or a lock that no event has ended yet.
     async fn next_expiry(&self) -> Result<Option<Time>, StoreError>;
 
     /// Puts a node in the roll of check nodes, with nothing acknowledged. From then on no change is enforced without
@@ -321,9 +326,22 @@ pub trait Change: Send {
     /// As [`Store::tightening`].
     async fn tightening(&mut self, tenant_id: &TenantId) -> Result<Tightening, StoreError>;
 
-    /// Writes one event at the next revision and at [`Change::now`], and brings the grant or policy it is about to what it
-    /// says. Sets the grant's `revision`, and `create_revision` if it is new. Returns the event as written. Of a grant that
-    /// exists, only the end changes; one that has ended never does. After an error, or if the caller stops waiting, the change
+    /// One lock.
+    async fn lock(&mut self, lock_id: LockId) -> Result<Option<Lock>, StoreError>;
+
+    /// How many locks of one side no event has ended: on this tenant, or all of that side's.
+    async fn count_live_locks(
+        &mut self,
+        side: Side,
+        tenant_id: Option<&TenantId>,
+    ) -> Result<usize, StoreError>;
+
+    /// Locks that no event has ended and whose end time is `now` or earlier, earliest first, at most `limit`.
+    async fn due_locks(&mut self, now: Time, limit: usize) -> Result<Vec<Lock>, StoreError>;
+
+    /// Writes one event at the next revision and at [`Change::now`], and brings the grant, lock or policy it is about to what it
+    /// says. Sets the `revision` of the grant or lock, and `create_revision` if it is new. Returns the event as written. Of a grant that
+    /// or lock that exists, only the end changes; one that has ended never does. After an error, or if the caller stops waiting, the change
     /// can no longer be committed.
     async fn append(&mut self, entry: Entry) -> Result<Event, StoreError>;
 
@@ -339,6 +357,13 @@ fn stamp(entry: Entry, revision: Revision, time: Time) -> (Event, Option<Request
         grant.revision = revision;
         if is_new {
             grant.create_revision = revision;
+        }
+    }
+    let is_new = matches!(kind, EventKind::Locked { .. });
+    if let Some(lock) = kind.lock_mut() {
+        lock.revision = revision;
+        if is_new {
+            lock.create_revision = revision;
         }
     }
     (Event { revision, tenant_id, time, author, reason, kind }, request)

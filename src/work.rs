@@ -1,4 +1,4 @@
-//! The use cases: grant, extend, revoke until enforced, review, tighten, check, and what happens by itself.
+//! The use cases: grant, extend, revoke until enforced, lock, review, tighten, check, and what happens by itself.
 //!
 //! Each takes a [`Caller`](crate::domain::Caller) where it matters who asks, and the words of the domain; it knows nothing of
 //! protocols or SQL.
@@ -10,7 +10,7 @@ use tracing::info;
 
 use crate::{
     domain::{
-        Event, Grant, GrantState, Revision, SupportPolicy, TenantId, Time,
+        Event, Grant, GrantState, Revision, Side, SupportPolicy, TenantId, Time,
         chain::{CheckpointKey, key::NotSigned},
         policy::join,
         violation::Violations,
@@ -31,6 +31,7 @@ pub mod enforce;
 pub mod expiry;
 pub mod grants;
 pub mod history;
+pub mod locks;
 pub mod nodes;
 pub mod page;
 pub mod policy;
@@ -113,12 +114,40 @@ pub enum WorkError {
         /// The limit.
         limit: usize,
     },
+    /// There is no such lock, on that tenant or on what is no tenant's.
+    #[error("{} no lock {lock_id:?}", on_what(tenant_id.as_ref()))]
+    LockNotFound {
+        /// The tenant that was named, if one was.
+        tenant_id: Option<TenantId>,
+        /// The lock that was named.
+        lock_id: String,
+    },
+    /// Only those who set a lock lift it.
+    #[error("the lock was set by the {}, and only the {} may lift it", side.as_str(), side.as_str())]
+    LockOfOtherSide {
+        /// Whose lock it is.
+        side: Side,
+    },
+    /// As many locks hold as may.
+    #[error("the {} has {limit} locks that have not ended, which is the limit: lift some first", side.as_str())]
+    TooManyLocks {
+        /// Whose locks they are.
+        side: Side,
+        /// The limit.
+        limit: usize,
+        /// What was to be locked, as the API names it.
+        field: &'static str,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A checkpoint cannot be signed.
     #[error(transparent)]
     NotSigned(#[from] NotSigned),
+}
+
+fn on_what(tenant_id: Option<&TenantId>) -> String {
+    tenant_id.map_or("the vendor has".into(), |tenant_id| format!("tenant {tenant_id} has"))
 }
 
 impl From<crate::domain::policy::Refusal> for WorkError {

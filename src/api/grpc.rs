@@ -4,9 +4,13 @@ pub mod access;
 pub mod admin;
 mod call;
 mod convert;
+mod guard;
 pub mod nodes;
 mod status;
 pub mod upstream;
 
 pub(in crate::api) use call::parse_timeout;
-pub use status::{MESSAGE_LENGTH_MAX, Unread, explain_refusal, refuse_unread};
+pub use status::{
+    MESSAGE_LENGTH_MAX, Unread, explain_refusal, refuse_excess, refuse_name, refuse_stranger,
+    refuse_unread,
+};

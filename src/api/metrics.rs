@@ -31,7 +31,7 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 const UNKNOWN: &str = "unknown";
 
 /// Every reason, in the order they are declared in.
-const REASONS: [Reason; 9] = [
+const REASONS: [Reason; 10] = [
     Reason::GrantActive,
     Reason::NoGrant,
     Reason::NotStarted,
@@ -41,6 +41,7 @@ const REASONS: [Reason; 9] = [
     Reason::AgentNotNamed,
     Reason::LevelExceeded,
     Reason::Stale,
+    Reason::Locked,
 ];
 
 /// From 50 microseconds to 10 seconds.

@@ -31,7 +31,7 @@ const CALL_ID_LENGTH_MAX: usize = 128;
 const PATH_LENGTH_MAX: usize = 200;
 
 pub(super) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+pub(super) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 /// The longest that a call is thought to have been on its way.
 const WAY_HERE_MAX: Duration = Duration::from_millis(50);
 const TARGET: &str = "support_access::rpc";

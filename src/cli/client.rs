@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{
     Request, Response, Status,
@@ -12,20 +12,26 @@ use tonic::{
 use tonic_types::StatusExt;
 
 use super::{
-    args::parse_span,
     failure::{Failure, Fields, causes},
     json::to_json,
     output::{Exit, Report, look_of_stdout},
     table::Look,
 };
 use crate::{
-    api::proto::v1::{
-        self, check_nodes_client::CheckNodesClient,
-        support_access_admin_client::SupportAccessAdminClient,
-        support_access_client::SupportAccessClient,
+    api::{
+        credentials::AUTHORIZATION,
+        proto::v1::{
+            self, check_nodes_client::CheckNodesClient,
+            support_access_admin_client::SupportAccessAdminClient,
+            support_access_client::SupportAccessClient,
+        },
     },
-    domain::{Caller, Span},
+    domain::Span,
 };
+
+use args::{ClientArgs, Format, os_user};
+
+mod args;
 
 /// The metadata key that says who acts.
 const ACTOR_KEY: &str = "support-access-actor";
@@ -33,8 +39,6 @@ const ACTOR_KEY: &str = "support-access-actor";
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 /// What the server's own word about a deadline may take to arrive.
 const GRACE: Duration = Duration::from_millis(250);
-/// Above the arguments of [`ClientArgs`] in help texts.
-const HEADING: &str = "Options of the commands that ask a server";
 /// For the commands whose answers say how far a change has come.
 pub(crate) const CHANGE_EXIT_CODES: &str = "\
 Exit codes: 0 done, and in force at every check node; 1 failed; 2 done, and permanent, but not yet
@@ -57,64 +61,6 @@ impl<A: Args> Asking<A> {
     pub(crate) async fn connect(&self) -> Result<Client, Failure> {
         Client::connect(&self.client).await
     }
-}
-
-/// How to reach the server, and how to show its answer.
-#[derive(Debug, Clone, Args)]
-struct ClientArgs {
-    #[arg(
-        long,
-        help = "The server: http://HOST:PORT, or unix:PATH for a socket on this machine",
-        global = true,
-        help_heading = HEADING,
-        value_name = "URL",
-        env = "SUPPORT_ACCESS_SERVER",
-        hide_env_values = true,
-        default_value = "http://127.0.0.1:50051",
-        value_parser = parse_server
-    )]
-    server: String,
-    /// Who acts, for the history: 1 to 128 ASCII characters. Default: the user of this machine ($USER, or $LOGNAME).
-    #[arg(
-        long,
-        global = true,
-        help_heading = HEADING,
-        value_name = "NAME",
-        env = "SUPPORT_ACCESS_ACTOR",
-        hide_env_values = true,
-        value_parser = parse_actor
-    )]
-    actor: Option<AsciiMetadataValue>,
-    /// How long to wait for an answer, such as 500ms, 10s or 1m. The server is told, and gives up then too.
-    #[arg(
-        long,
-        global = true,
-        help_heading = HEADING,
-        value_name = "DURATION",
-        env = "SUPPORT_ACCESS_TIMEOUT",
-        hide_env_values = true,
-        default_value = "10s",
-        value_parser = parse_timeout
-    )]
-    timeout: Span,
-    /// How to show the answer: a table for people, or JSON for scripts. JSON is the answer's message in protobuf's JSON
-    /// mapping, under the field names of the .proto files; 64-bit numbers are strings there.
-    #[arg(
-        long,
-        global = true,
-        help_heading = HEADING,
-        value_name = "FORMAT",
-        env = "SUPPORT_ACCESS_OUTPUT",
-        hide_env_values = true,
-        default_value = "table"
-    )]
-    output: Format,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Table,
-    Json,
 }
 
 /// An answer of the server that can be shown.
@@ -140,16 +86,28 @@ pub(crate) struct Call {
 pub(crate) struct Client {
     channel: Channel,
     actor: Option<AsciiMetadataValue>,
+    token: Option<AsciiMetadataValue>,
     timeout: Duration,
     output: Format,
 }
 
 impl Client {
     async fn connect(args: &ClientArgs) -> Result<Self, Failure> {
-        let ClientArgs { server, actor, timeout: Span(limit), output } = args.clone();
+        let ClientArgs { server, actor, timeout: Span(limit), output, .. } = args.clone();
+        let credentials = args.credentials();
+        let token = credentials.token().map_err(Failure::usage)?;
         let actor = actor.map_or_else(os_user, |actor| Ok(Some(actor)))?;
         let endpoint = Endpoint::from_shared(server.clone())
             .map_err(|_| Failure::usage(format!("--server: {server:?} is not an address")))?;
+        let endpoint = if server.starts_with("https://") {
+            let secured = endpoint.tls_config(credentials.tls().map_err(Failure::usage)?);
+            secured.map_err(|error| {
+                let cause = causes(&error).last().map(ToString::to_string).unwrap_or_default();
+                Failure::usage(format!("the certificates cannot be used: {cause}"))
+            })?
+        } else {
+            endpoint
+        };
         let unreachable = |cause: &str| {
             Failure::new(format!("the server at {server} cannot be reached: {cause}")).with_hint(
                 "`support-access serve` starts one on this machine; --server, or SUPPORT_ACCESS_SERVER, names another",
@@ -163,7 +121,7 @@ impl Client {
             }
             Err(_) => return Err(unreachable("no answer in time")),
         };
-        Ok(Self { channel, actor, timeout: limit, output })
+        Ok(Self { channel, actor, token, timeout: limit, output })
     }
 
     pub(crate) fn admin(&self) -> SupportAccessAdminClient<Channel> {
@@ -204,6 +162,9 @@ impl Client {
             if let Some(actor) = &self.actor {
                 request.metadata_mut().insert(ACTOR_KEY, actor.clone());
             }
+            if let Some(token) = &self.token {
+                request.metadata_mut().insert(AUTHORIZATION, token.clone());
+            }
             let status = match timeout(left + GRACE, send(request)).await {
                 Ok(Ok(response)) => return Ok(response.into_inner()),
                 Ok(Err(status)) => status,
@@ -239,70 +200,6 @@ impl Client {
             Some(v1::EnforcementState::Complete) => Ok(report),
             // A state whose name is unknown here is no promise either.
             _ => Ok(Report { exit: Exit::Unknown, warning: Some(PENDING.into()), ..report }),
-        }
-    }
-}
-
-fn parse_server(text: &str) -> Result<String, String> {
-    const EXAMPLE: &str = "write it like http://127.0.0.1:50051 or unix:/run/support-access.sock";
-    let is_path = text.strip_prefix("unix:").is_some_and(|path| !path.is_empty());
-    let is_url = text.starts_with("http://")
-        && text.parse::<http::Uri>().is_ok_and(|uri| matches!(uri.path(), "" | "/"));
-    if text.starts_with("https://") {
-        return Err(format!("TLS is not supported yet; {EXAMPLE}"));
-    }
-    if is_path || is_url { Ok(text.to_owned()) } else { Err(EXAMPLE.into()) }
-}
-
-fn parse_timeout(text: &str) -> Result<Span, String> {
-    parse_span(text).and_then(|span| {
-        let is_sensible = !span.is_zero() && span <= Span::hours(24);
-        is_sensible.then_some(span).ok_or_else(|| "it must be more than 0, and at most 24h".into())
-    })
-}
-
-fn parse_actor(text: &str) -> Result<AsciiMetadataValue, String> {
-    Caller::local(Some(text)).map_err(|error| format!("the name {error}"))?;
-    if !text.is_ascii() {
-        return Err("the name must be ASCII".into());
-    }
-    text.parse().map_err(|_| "the name cannot be sent".into())
-}
-
-/// The user of this machine; `None` if it does not say, and then the server calls the caller anonymous.
-fn os_user() -> Result<Option<AsciiMetadataValue>, Failure> {
-    let get = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let Some(user) = get("USER").or_else(|| get("LOGNAME")) else { return Ok(None) };
-    let refuse = |found| {
-        Failure::usage(format!("this machine's user {user:?} cannot be the actor: {found}"))
-            .with_hint("--actor, or SUPPORT_ACCESS_ACTOR, gives another name")
-    };
-    parse_actor(&user).map(Some).map_err(refuse)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn servers_are_urls_or_sockets() {
-        for text in
-            ["http://127.0.0.1:50051", "http://[::1]:1/", "http://host", "unix:/a", "unix:a"]
-        {
-            assert_eq!(parse_server(text), Ok(text.to_owned()));
-        }
-        for text in
-            ["", "unix:", "127.0.0.1:50051", "http://", "http://a/b", "https://a", "ftp://a"]
-        {
-            assert!(parse_server(text).is_err(), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn actors_are_ascii_and_not_the_system() {
-        assert!(parse_actor("alice@acme.example").is_ok());
-        for text in ["", " a", "é", "system", "a\nb", &"x".repeat(129)] {
-            assert!(parse_actor(text).is_err(), "{text:?}");
         }
     }
 }

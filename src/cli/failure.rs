@@ -76,6 +76,7 @@ impl Failure {
         let subject = match () {
             () if is_about("grant_id") => Subject::Grant,
             () if is_about("revision") => Subject::Revision,
+            () if is_about("lock_id") => Subject::Lock,
             () => Subject::Other,
         };
         let maybe_done = matches!(
@@ -124,6 +125,7 @@ fn describe(status: &Status) -> String {
 enum Subject {
     Grant,
     Revision,
+    Lock,
     Other,
 }
 
@@ -136,6 +138,9 @@ fn hint(code: Code, subject: Subject) -> Option<&'static str> {
         Code::FailedPrecondition => "`support-access policy show TENANT` shows what may be chosen",
         Code::NotFound if subject == Subject::Revision => {
             "`support-access history TENANT` shows the revisions there are"
+        }
+        Code::NotFound if subject == Subject::Lock => {
+            "`support-access locks --all` shows the locks there are, and --tenant names the tenant of one"
         }
         Code::NotFound => "`support-access list TENANT` shows the grants that the tenant has",
         Code::Aborted => {

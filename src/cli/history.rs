@@ -23,7 +23,7 @@ const CALL: Call = Call {
     repeatable: true,
 };
 
-/// List what happened in a tenant, newest first: who did what, when and why.
+/// List what happened in a tenant, or on the vendor's own side, newest first: who did what, when and why.
 ///
 /// With --output json all pages are in one answer, and a `next_page_token` in it means that there are more.
 ///
@@ -38,8 +38,11 @@ pub(crate) struct HistoryArgs {
     #[command(subcommand)]
     command: Option<HistoryCommand>,
     /// The tenant. One that is called like a command is named after two dashes, as in `history -- export`.
-    #[arg(required = true)]
+    #[arg(required_unless_present = "vendor", conflicts_with = "vendor")]
     tenant: Option<String>,
+    /// The vendor's own history, of what is no tenant's: locks on agents, groups and everything.
+    #[arg(long, conflicts_with = "grant")]
+    vendor: bool,
     /// Only what happened to this grant. Default: everything.
     #[arg(long, value_name = "GRANT_ID", default_value = "", hide_default_value = true)]
     grant: String,

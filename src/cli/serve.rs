@@ -80,8 +80,30 @@ pub(crate) struct CommonArgs {
     /// Default: 10s. Environment: SUPPORT_ACCESS_DRAIN_TIMEOUT. File: drain_timeout.
     #[arg(long, value_name = "DURATION")]
     drain_timeout: Option<String>,
-    /// Listen on addresses beyond loopback, too, although callers cannot be authenticated yet: whoever reaches them can
-    /// grant access. Logged as a warning.
+    /// The server's certificate for gRPC, a PEM file with those that lead from it to the authority; read again when it
+    /// changes. Unix sockets have no TLS.
+    ///
+    /// Default: none. Environment: SUPPORT_ACCESS_TLS_CERTIFICATE. File: tls_certificate.
+    #[arg(long, value_name = "FILE")]
+    tls_certificate: Option<String>,
+    /// The private key of --tls-certificate, a PEM file; read again when it changes.
+    ///
+    /// Default: none. Environment: SUPPORT_ACCESS_TLS_KEY. File: tls_key.
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<String>,
+    /// The authorities whose client certificates are taken, a PEM file; read again when it changes. Clients must show a
+    /// certificate then, unless [[issuers]] are configured.
+    ///
+    /// Default: none. Environment: SUPPORT_ACCESS_TLS_CLIENT_CA. File: tls_client_ca.
+    #[arg(long, value_name = "FILE")]
+    tls_client_ca: Option<String>,
+    /// Who may use Unix sockets: their permission bits, in octal.
+    ///
+    /// Default: 0660. Environment: SUPPORT_ACCESS_SOCKET_MODE. File: socket_mode.
+    #[arg(long, value_name = "BITS")]
+    socket_mode: Option<String>,
+    /// Take tokens beyond loopback without TLS, as behind a mesh that encrypts: whoever reads them on the way can use them.
+    /// Logged as a warning.
     ///
     /// Default: false. Environment: SUPPORT_ACCESS_INSECURE, true or false. File: insecure.
     #[arg(
@@ -93,6 +115,11 @@ pub(crate) struct CommonArgs {
         action = ArgAction::Set
     )]
     insecure: Option<String>,
+    /// Whether callers may ask by gRPC reflection which services there are.
+    ///
+    /// Default: true. Environment: SUPPORT_ACCESS_REFLECTION, true or false. File: reflection.
+    #[arg(long, value_name = "true|false")]
+    reflection: Option<String>,
     /// What to log: a level (error, warn, info, debug, trace), or directives such as warn,support_access=debug.
     ///
     /// Default: info. Environment: SUPPORT_ACCESS_LOG. File: log.
@@ -145,12 +172,29 @@ impl ServeArgs {
 
 impl CommonArgs {
     pub(crate) fn add_to(&self, flags: Flags) -> Flags {
-        let Self { listen, http_listen, drain_timeout, insecure, log, log_format } = self;
+        let Self {
+            listen,
+            http_listen,
+            drain_timeout,
+            tls_certificate,
+            tls_key,
+            tls_client_ca,
+            socket_mode,
+            insecure,
+            reflection,
+            log,
+            log_format,
+        } = self;
         flags
             .with(config::LISTEN, listen.clone())
             .with(config::HTTP_LISTEN, http_listen.clone())
             .with(config::DRAIN_TIMEOUT, drain_timeout.clone())
+            .with(config::TLS_CERTIFICATE, tls_certificate.clone())
+            .with(config::TLS_KEY, tls_key.clone())
+            .with(config::TLS_CLIENT_CA, tls_client_ca.clone())
+            .with(config::SOCKET_MODE, socket_mode.clone())
             .with(config::INSECURE, insecure.clone())
+            .with(config::REFLECTION, reflection.clone())
             .with(config::LOG, log.clone())
             .with(config::LOG_FORMAT, log_format.clone())
     }

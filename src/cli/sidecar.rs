@@ -29,12 +29,32 @@ usage or configuration.";
 #[derive(Debug, Args)]
 #[command(after_long_help = PLACES)]
 pub(crate) struct SidecarArgs {
-    /// Whom to follow: the URL of a server or of another sidecar, http://HOST:PORT or unix:PATH. May be repeated, or
-    /// separated by commas.
+    /// Whom to follow: the URL of a server or of another sidecar, https://HOST:PORT, http://HOST:PORT or
+    /// unix:PATH. May be repeated, or separated by commas.
     ///
     /// Required. Environment: SUPPORT_ACCESS_UPSTREAM, separated by commas. File: upstream.
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     upstream: Vec<String>,
+    /// The authorities that vouch for upstreams, a PEM file.
+    ///
+    /// Default: those that this machine trusts. Environment: SUPPORT_ACCESS_UPSTREAM_CA. File: upstream_ca.
+    #[arg(long, value_name = "FILE")]
+    upstream_ca: Option<String>,
+    /// The sidecar's own certificate, to show to upstreams, a PEM file; read anew for each connection.
+    ///
+    /// Default: none. Environment: SUPPORT_ACCESS_UPSTREAM_CERTIFICATE. File: upstream_certificate.
+    #[arg(long, value_name = "FILE")]
+    upstream_certificate: Option<String>,
+    /// The private key of --upstream-certificate, a PEM file; read anew for each connection.
+    ///
+    /// Default: none. Environment: SUPPORT_ACCESS_UPSTREAM_KEY. File: upstream_key.
+    #[arg(long, value_name = "FILE")]
+    upstream_key: Option<String>,
+    /// A file with the sidecar's bearer token for upstreams; read anew for each connection.
+    ///
+    /// Default: none. Environment: SUPPORT_ACCESS_UPSTREAM_TOKEN_FILE. File: upstream_token_file.
+    #[arg(long, value_name = "FILE")]
+    upstream_token_file: Option<String>,
     #[command(flatten)]
     common: CommonArgs,
     /// The file with the configuration, in TOML. Environment: SUPPORT_ACCESS_CONFIG. Default: none.
@@ -43,11 +63,29 @@ pub(crate) struct SidecarArgs {
 }
 
 pub(crate) async fn run(args: &SidecarArgs) -> Result<Report, Failure> {
-    let SidecarArgs { upstream, common, config } = args;
-    let flags = common.add_to(Flags::default().with_file(config.clone()));
-    let flags = flags.with(config::UPSTREAM, upstream.clone());
-    let config = SidecarConfig::load(&flags, &variable)
+    let config = SidecarConfig::load(&args.to_flags(), &variable)
         .map_err(|error| Failure::usage(error.to_string()))?;
     server::run_sidecar(config).await.map_err(|error| Failure::because(&error))?;
     Ok(Report::default())
+}
+
+impl SidecarArgs {
+    fn to_flags(&self) -> Flags {
+        let Self {
+            upstream,
+            upstream_ca,
+            upstream_certificate,
+            upstream_key,
+            upstream_token_file,
+            common,
+            config,
+        } = self;
+        common
+            .add_to(Flags::default().with_file(config.clone()))
+            .with(config::UPSTREAM, upstream.clone())
+            .with(config::UPSTREAM_CA, upstream_ca.clone())
+            .with(config::UPSTREAM_CERTIFICATE, upstream_certificate.clone())
+            .with(config::UPSTREAM_KEY, upstream_key.clone())
+            .with(config::UPSTREAM_TOKEN_FILE, upstream_token_file.clone())
+    }
 }

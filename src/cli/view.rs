@@ -14,6 +14,7 @@ use crate::{
 mod check;
 mod event;
 mod grant;
+mod lock;
 mod node;
 mod policy;
 #[cfg(test)]

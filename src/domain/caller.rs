@@ -59,6 +59,17 @@ pub enum Tenants {
     These(BTreeSet<TenantId>),
 }
 
+/// Whose something is that a request is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose<'a> {
+    /// The tenant's that the request names, whether or not it can be one.
+    Tenant(&'a str),
+    /// The vendor's own.
+    Vendor,
+    /// Nobody's in particular.
+    Nobody,
+}
+
 /// Who sent a request, and what they may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
@@ -142,6 +153,17 @@ impl fmt::Display for Role {
     }
 }
 
+// === impl Tenants ===
+
+impl Tenants {
+    fn include(&self, tenant_id: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::These(own) => own.contains(tenant_id),
+        }
+    }
+}
+
 // === impl Side ===
 
 impl Side {
@@ -168,15 +190,17 @@ impl Caller {
         Ok(Self { author: Author::direct(actor), roles, tenants: Tenants::All })
     }
 
-    /// Whether this caller may do something, in the tenant that the request names, if it names one.
-    pub fn may(&self, action: Action, tenant_id: Option<&TenantId>) -> Result<(), Denied> {
-        let is_own = self.owns(tenant_id);
+    /// Whether this caller may do something with what is somebody's.
+    pub fn may(&self, action: Action, whose: Whose<'_>) -> Result<(), Denied> {
+        let is_own = match whose {
+            Whose::Tenant(tenant_id) => self.tenants.include(tenant_id),
+            Whose::Vendor | Whose::Nobody => false,
+        };
         let mut nearest = Denied::NoRole;
         for role in &self.roles {
             match action.cell(*role) {
                 Cell::All => return Ok(()),
                 Cell::Own if is_own => return Ok(()),
-                Cell::Own if tenant_id.is_none() => nearest = Denied::NoTenant,
                 Cell::Own => nearest = Denied::OtherTenant,
                 Cell::No => {}
             }
@@ -188,13 +212,17 @@ impl Caller {
     pub fn side(&self, action: Action, tenant_id: Option<&TenantId>) -> Side {
         let mut of_tenant = self.roles.iter().filter(|role| role.side() == Side::Tenant);
         let decides = of_tenant.any(|role| action.cell(*role) != Cell::No);
-        if decides && self.owns(tenant_id) { Side::Tenant } else { Side::Vendor }
+        let is_own = tenant_id.is_some_and(|id| self.tenants.include(id.as_str()));
+        if decides && is_own { Side::Tenant } else { Side::Vendor }
     }
 
-    fn owns(&self, tenant_id: Option<&TenantId>) -> bool {
-        tenant_id.is_some_and(|tenant_id| match &self.tenants {
-            Tenants::All => true,
-            Tenants::These(own) => own.contains(tenant_id),
+    /// Whether this caller may do something as one of that side: of a tenant, in its own tenants only.
+    pub fn is_on(&self, side: Side, action: Action, tenant_id: Option<&TenantId>) -> bool {
+        let of_side = self.roles.iter().filter(|role| role.side() == side);
+        of_side.map(|role| action.cell(*role)).any(|cell| match cell {
+            Cell::All => true,
+            Cell::Own => tenant_id.is_some_and(|id| self.tenants.include(id.as_str())),
+            Cell::No => false,
         })
     }
 }

@@ -3,7 +3,9 @@
 use std::{collections::BTreeSet, fmt::Write};
 
 use crate::domain::{
+    caller::Side,
     grant::{AccessLevel, GrantState, Terms},
+    lock::{LockTarget, LockTerms, barring},
     text::{AgentId, GrantId, GroupId, TenantId},
     time::{Now, Time},
 };
@@ -45,6 +47,8 @@ pub enum Reason {
     LevelExceeded,
     /// What is known may be too old to answer from.
     Stale,
+    /// The tenant, the agent, one of its groups or everything is locked. Beats every grant.
+    Locked,
 }
 
 impl Reason {
@@ -60,27 +64,44 @@ impl Reason {
             Self::AgentNotNamed => "AGENT_NOT_NAMED",
             Self::LevelExceeded => "LEVEL_EXCEEDED",
             Self::Stale => "STALE",
+            Self::Locked => "LOCKED",
         }
     }
 }
 
-/// The answer to a [`Question`], by the grants of its tenant.
+/// The answer to a [`Question`], by the locks there are and the grants of its tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decision<'a> {
     /// Why.
     pub reason: Reason,
     /// The grant that decided: the one that allows, or the one that came nearest.
     pub terms: Option<&'a Terms>,
+    /// The lock that keeps the agent out, whatever is granted.
+    pub lock: Option<&'a LockTerms>,
 }
 
 impl Decision<'_> {
     /// What cannot be answered is denied.
-    pub const STALE: Self = Self { reason: Reason::Stale, terms: None };
-    const NO_GRANT: Self = Self { reason: Reason::NoGrant, terms: None };
+    pub const STALE: Self = Self { reason: Reason::Stale, terms: None, lock: None };
+    const NO_GRANT: Self = Self { reason: Reason::NoGrant, terms: None, lock: None };
 
     /// Whether the agent may enter.
     pub fn is_allowed(&self) -> bool {
         self.reason == Reason::GrantActive
+    }
+}
+
+/// Decides by `locks`, any that may matter, and then as [`decide`]: what is locked stays out, whatever is granted.
+pub fn decide_under<'a>(
+    locks: impl IntoIterator<Item = &'a LockTerms>,
+    grants: impl IntoIterator<Item = &'a Terms>,
+    question: &Question,
+    now: impl Into<Now>,
+) -> Decision<'a> {
+    let now = now.into();
+    match barring(locks, question, now) {
+        Some(lock) => Decision { reason: Reason::Locked, terms: None, lock: Some(lock) },
+        None => decide(grants, question, now),
     }
 }
 
@@ -106,7 +127,11 @@ pub fn decide<'a>(
         .into_iter()
         .filter_map(|terms| weigh(terms, question, now).map(|(reason, rank)| (rank, reason, terms)))
         .max_by_key(|(rank, ..)| *rank)
-        .map_or(Decision::NO_GRANT, |(_, reason, terms)| Decision { reason, terms: Some(terms) })
+        .map_or(Decision::NO_GRANT, |(_, reason, terms)| Decision {
+            reason,
+            terms: Some(terms),
+            lock: None,
+        })
 }
 
 /// How near a grant comes; the greater, the nearer. Within a rank: whether it is active; then what is preferred, in
@@ -141,6 +166,9 @@ fn weigh(terms: &Terms, question: &Question, now: Now) -> Option<(Reason, Nearne
 /// The answer in a sentence or two, in the words of an administrator's checklist: what holds, and what would help.
 pub fn message(decision: &Decision<'_>, question: &Question) -> String {
     let Question { tenant_id, agent_id, group_ids, required_level } = question;
+    if let Some(lock) = decision.lock {
+        return locked(lock);
+    }
     let mut text = String::with_capacity(160);
     let written = match (decision.reason, decision.terms) {
         (Reason::GrantActive, Some(terms)) => {
@@ -194,7 +222,7 @@ pub fn message(decision: &Decision<'_>, question: &Question) -> String {
             text,
             "This check node cannot prove that it is up to date, so it denies. Ask again shortly."
         ),
-        (Reason::NoGrant, _) | (_, None) => write!(
+        (Reason::NoGrant | Reason::Locked, _) | (_, None) => write!(
             text,
             "Nothing is granted: tenant {tenant_id} has no support access entry for this agent's \
              groups. Ask the tenant's administrator to create one."
@@ -202,6 +230,25 @@ pub fn message(decision: &Decision<'_>, question: &Question) -> String {
     };
     debug_assert!(written.is_ok(), "writing to a String cannot fail");
     text
+}
+
+/// What a gateway needs to know of a lock. Why it was set is for those who look after it.
+fn locked(lock: &LockTerms) -> String {
+    let what = match &lock.target {
+        LockTarget::Everything => "All support access".to_owned(),
+        LockTarget::Tenant(tenant_id) => format!("Support access to tenant {tenant_id}"),
+        LockTarget::Agent(agent_id) => format!("Support access of agent {agent_id}"),
+        LockTarget::Group(group_id) => format!("Support access of group {group_id}"),
+    };
+    let by = match lock.side {
+        Side::Tenant => "the tenant",
+        Side::Vendor => "the vendor",
+    };
+    let until = match lock.expire_time {
+        Some(end) => format!("until {}", plain(end)),
+        None => "until they unlock it".to_owned(),
+    };
+    format!("{what} is locked by {by}, {until}. No entry lets anybody in before that.")
 }
 
 /// A moment as people read it, to the second.

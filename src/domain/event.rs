@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::domain::{
     caller::Author,
     grant::Grant,
+    lock::Lock,
     policy::SupportPolicy,
     text::{GrantId, Note, TenantId},
     tightening::Tightening,
@@ -91,6 +92,21 @@ pub enum EventKind {
         /// What it could choose from then on, with the vendor's catalogue of that day.
         policy: SupportPolicy,
     },
+    /// Something was locked.
+    Locked {
+        /// The lock as it was made.
+        lock: Lock,
+    },
+    /// Somebody lifted the lock.
+    Unlocked {
+        /// The lock as it ended.
+        lock: Lock,
+    },
+    /// The lock's end time came.
+    LockExpired {
+        /// The lock as it ended.
+        lock: Lock,
+    },
 }
 
 impl EventKind {
@@ -102,6 +118,9 @@ impl EventKind {
             Self::Revoked { .. } => "revoked",
             Self::Expired { .. } => "expired",
             Self::PolicyUpdated { .. } => "policy_updated",
+            Self::Locked { .. } => "locked",
+            Self::Unlocked { .. } => "unlocked",
+            Self::LockExpired { .. } => "lock_expired",
         }
     }
 
@@ -112,7 +131,10 @@ impl EventKind {
             | Self::Extended { grant, .. }
             | Self::Revoked { grant }
             | Self::Expired { grant } => Some(grant),
-            Self::PolicyUpdated { .. } => None,
+            Self::PolicyUpdated { .. }
+            | Self::Locked { .. }
+            | Self::Unlocked { .. }
+            | Self::LockExpired { .. } => None,
         }
     }
 
@@ -123,7 +145,10 @@ impl EventKind {
             | Self::Extended { grant, .. }
             | Self::Revoked { grant }
             | Self::Expired { grant } => Some(grant),
-            Self::PolicyUpdated { .. } => None,
+            Self::PolicyUpdated { .. }
+            | Self::Locked { .. }
+            | Self::Unlocked { .. }
+            | Self::LockExpired { .. } => None,
         }
     }
 
@@ -134,13 +159,49 @@ impl EventKind {
             | Self::Extended { grant, .. }
             | Self::Revoked { grant }
             | Self::Expired { grant } => Some(grant),
-            Self::PolicyUpdated { .. } => None,
+            Self::PolicyUpdated { .. }
+            | Self::Locked { .. }
+            | Self::Unlocked { .. }
+            | Self::LockExpired { .. } => None,
         }
     }
 
     /// Whether the grant is over with this event: no later event changes it.
     pub const fn ends_grant(&self) -> bool {
         matches!(self, Self::Revoked { .. } | Self::Expired { .. })
+    }
+
+    /// The lock it is about, if it is about one, as the event left it.
+    pub const fn lock(&self) -> Option<&Lock> {
+        match self {
+            Self::Locked { lock } | Self::Unlocked { lock } | Self::LockExpired { lock } => {
+                Some(lock)
+            }
+            Self::Granted { .. }
+            | Self::Extended { .. }
+            | Self::Revoked { .. }
+            | Self::Expired { .. }
+            | Self::PolicyUpdated { .. } => None,
+        }
+    }
+
+    /// [`Self::lock`], to be stamped.
+    pub const fn lock_mut(&mut self) -> Option<&mut Lock> {
+        match self {
+            Self::Locked { lock } | Self::Unlocked { lock } | Self::LockExpired { lock } => {
+                Some(lock)
+            }
+            Self::Granted { .. }
+            | Self::Extended { .. }
+            | Self::Revoked { .. }
+            | Self::Expired { .. }
+            | Self::PolicyUpdated { .. } => None,
+        }
+    }
+
+    /// Whether the lock is over with this event: no later event changes it.
+    pub const fn ends_lock(&self) -> bool {
+        matches!(self, Self::Unlocked { .. } | Self::LockExpired { .. })
     }
 }
 
@@ -149,7 +210,9 @@ impl Event {
     pub fn weight(&self) -> usize {
         /// A catalogue of a hundred groups with their descriptions.
         const POLICY_WEIGHT: usize = 150_000;
-        self.reason.as_str().len() + self.kind.grant().map_or(POLICY_WEIGHT, Grant::weight)
+        let grant = self.kind.grant().map(Grant::weight);
+        let content = grant.or_else(|| self.kind.lock().map(Lock::weight));
+        self.reason.as_str().len() + content.unwrap_or(POLICY_WEIGHT)
     }
 
     /// The id of the grant it is about, if it is about one.

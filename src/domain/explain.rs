@@ -17,6 +17,8 @@ pub enum ChecklistQuestion {
     EntryActive,
     /// Was the right option selected: group, agents, level?
     CorrectOption,
+    /// Is nothing locked? Asked first, and only where something is.
+    NotLocked,
 }
 
 /// The answer to one line.
@@ -42,7 +44,8 @@ pub struct ChecklistItem {
 }
 
 /// The checklist for a decision. Exactly one line is [`ChecklistAnswer::No`] if the decision is a denial by grants; none if
-/// it allows, or if nothing can be said ([`Reason::Stale`]).
+/// it allows, or if nothing can be said ([`Reason::Stale`]). Before the four lines of an administrator's own stands one for a
+/// lock, if that is what is in the way.
 pub fn checklist(decision: &Decision<'_>, question: &Question) -> Vec<ChecklistItem> {
     let obstacle = obstacle_line(decision.reason);
     let lines = [
@@ -52,12 +55,16 @@ pub fn checklist(decision: &Decision<'_>, question: &Question) -> Vec<ChecklistI
         (ChecklistQuestion::CorrectOption, "The correct group, agents and level were selected."),
     ];
     let allowed = decision.is_allowed();
-    lines
-        .into_iter()
+    // Of what is granted, a lock says nothing.
+    let is_granted = obstacle.is_some_and(|line| line != ChecklistQuestion::NotLocked);
+    let lock = (obstacle == Some(ChecklistQuestion::NotLocked))
+        .then_some((ChecklistQuestion::NotLocked, ""));
+    lock.into_iter()
+        .chain(lines)
         .map(|(line, in_order)| {
             let (answer, detail) = if obstacle == Some(line) {
                 (ChecklistAnswer::No, message(decision, question))
-            } else if allowed || (line == ChecklistQuestion::AccessGranted && obstacle.is_some()) {
+            } else if allowed || (line == ChecklistQuestion::AccessGranted && is_granted) {
                 (ChecklistAnswer::Yes, in_order.into())
             } else {
                 (ChecklistAnswer::NotApplicable, String::new())
@@ -76,6 +83,7 @@ const fn obstacle_line(reason: Reason) -> Option<ChecklistQuestion> {
         Reason::GroupMismatch | Reason::AgentNotNamed | Reason::LevelExceeded => {
             Some(ChecklistQuestion::CorrectOption)
         }
+        Reason::Locked => Some(ChecklistQuestion::NotLocked),
     }
 }
 

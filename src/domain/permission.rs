@@ -22,9 +22,6 @@ pub enum Denied {
     /// The caller may do it in its own tenants, and has named another. Says nothing of whether there is such a tenant.
     #[error("the caller may do this only in its own tenants")]
     OtherTenant,
-    /// The caller may do it in its own tenants, and has named none.
-    #[error("the caller may do this only in its own tenants, and has named none")]
-    NoTenant,
 }
 
 macro_rules! cell {

@@ -97,7 +97,7 @@ mod tests {
         let mut feed = Feed { weight_max, ..Feed::at(position(10, 100)) };
         for revision in 11..=15 {
             let time = from_micros(revision * 10).unwrap();
-            feed.push(Arc::new(Delta { revision, time, grant: None }));
+            feed.push(Arc::new(Delta { revision, time, grant: None, lock: None }));
         }
         feed
     }

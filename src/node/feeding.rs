@@ -170,8 +170,8 @@ impl Feeding {
             Stage::Snapshot { follower, position, has_begun } => {
                 let (message, stage) = if !has_begun {
                     (Down::SnapshotBegin, None)
-                } else if let Some(grants) = self.next_part(follower)? {
-                    (Down::SnapshotGrants(grants), None)
+                } else if let Some(part) = self.next_part(follower)? {
+                    (Down::SnapshotPart(part), None)
                 } else {
                     let sent = position.revision;
                     (Down::SnapshotEnd(position), Some(Stage::Changes { follower, sent }))

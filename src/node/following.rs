@@ -19,6 +19,7 @@ use crate::{
         freshness::WANTED_PAUSE,
         message::{Down, Hello, PROTOCOL, Pong, Up},
         mutants::{Rule, is_broken},
+        snapshot::Part,
     },
 };
 
@@ -147,7 +148,10 @@ impl Following {
             }
             (Down::Welcome(_), _) => self.is_welcome = true,
             (Down::SnapshotBegin, None) => self.incoming = Some(Snapshot::default()),
-            (Down::SnapshotGrants(grants), Some(snapshot)) => {
+            (Down::SnapshotPart(Part::Locks(locks)), Some(snapshot)) => {
+                locks.into_iter().for_each(|terms| snapshot.insert_lock(terms));
+            }
+            (Down::SnapshotPart(Part::Grants(grants)), Some(snapshot)) => {
                 for (tenant_id, held, terms) in grants {
                     snapshot.insert(&tenant_id, terms, held);
                 }

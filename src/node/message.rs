@@ -3,12 +3,16 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    domain::{Ack, Event, NodeId, NodeInfo, Now, Position, Revision, TenantId, Terms, Time},
+    domain::{
+        Ack, Event, LockTerms, NodeId, NodeInfo, Now, Position, Revision, TenantId, Terms, Time,
+    },
+    node::snapshot::Part,
     store::Held,
 };
 
-/// The version of the protocol that this program speaks. A node that speaks another is refused.
-pub const PROTOCOL: u32 = 1;
+/// The version of the protocol that this program speaks. A node that speaks another is refused: one that knows nothing of locks
+/// (version 1) would let in whom they keep out.
+pub const PROTOCOL: u32 = 2;
 /// The most nodes that a node tells of at a time.
 pub const REPORT_MAX: usize = 1_000;
 
@@ -50,10 +54,10 @@ pub struct Hello {
 pub enum Down {
     /// The answer to [`Hello`], before anything else.
     Welcome(Welcome),
-    /// A snapshot begins: what the follower holds is of no use. Its grants follow, then [`Down::SnapshotEnd`].
+    /// A snapshot begins: what the follower holds is of no use. Its locks and grants follow, then [`Down::SnapshotEnd`].
     SnapshotBegin,
-    /// Some of the snapshot's grants.
-    SnapshotGrants(Vec<(TenantId, Held, Terms)>),
+    /// Some of the snapshot.
+    SnapshotPart(Part),
     /// The snapshot is whole, and of this position.
     SnapshotEnd(Position),
     /// What happened next, without a gap.
@@ -106,6 +110,17 @@ pub struct Delta {
     pub time: Time,
     /// The grant as the event left it; `None` if it was not about a grant.
     pub grant: Option<(TenantId, Held, Terms)>,
+    /// The lock as the event left it; `None` if it was not about a lock.
+    pub lock: Option<LockChange>,
+}
+
+/// What an event did to a lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockChange {
+    /// The lock.
+    pub terms: LockTerms,
+    /// Whether the event has ended it.
+    pub is_ended: bool,
 }
 
 impl Delta {
@@ -113,7 +128,8 @@ impl Delta {
     pub fn weight(&self) -> usize {
         const FIXED: usize = 200;
         let agents = self.grant.iter().flat_map(|(_, _, terms)| &terms.agent_ids);
-        FIXED + agents.map(|agent| agent.as_str().len() + 16).sum::<usize>()
+        let lock = self.lock.as_ref().map_or(0, |lock| lock.terms.weight());
+        FIXED + lock + agents.map(|agent| agent.as_str().len() + 16).sum::<usize>()
     }
 }
 
@@ -122,6 +138,8 @@ impl From<&Event> for Delta {
         let held = if event.kind.ends_grant() { Held::LastEnded } else { Held::Live };
         let grant = event.kind.grant();
         let grant = grant.map(|grant| (grant.tenant_id.clone(), held, grant.terms.clone()));
-        Self { revision: event.revision, time: event.time, grant }
+        let is_ended = event.kind.ends_lock();
+        let lock = event.kind.lock().map(|lock| LockChange { terms: lock.terms.clone(), is_ended });
+        Self { revision: event.revision, time: event.time, grant, lock }
     }
 }

@@ -20,7 +20,7 @@ use crate::{
         mutants::{self, Rule, is_broken},
         trouble::{READ_PATIENCE, READ_PATIENCE_MAX, Trouble, chain, in_time},
     },
-    store::{Hint, NewMember, Renewal, Store, StoreError},
+    store::{Hint, Loaded, NewMember, Renewal, Store, StoreError},
 };
 
 mod acknowledging;
@@ -188,7 +188,8 @@ impl Replica {
     async fn load(&self) -> Result<(), StoreError> {
         let mut loaded = Snapshot::default();
         let mut visit = |tenant_id, terms, held| loaded.insert(&tenant_id, terms, held);
-        let position = self.store.load(&mut visit).await?;
+        let Loaded { position, locks } = self.store.load(&mut visit).await?;
+        locks.into_iter().for_each(|terms| loaded.insert_lock(terms));
         loaded.set_position(position);
         self.node.install(loaded);
         self.last_ack.lock().forget();

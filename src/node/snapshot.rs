@@ -1,4 +1,4 @@
-//! The map that checks read: every live grant, and the latest ended one of each tenant and group.
+//! The map that checks read: every live grant, and the latest ended one of each tenant and group; and every live lock.
 
 use std::{fmt, mem::size_of, sync::Arc};
 
@@ -6,15 +6,17 @@ use foldhash::fast::RandomState;
 use imbl::{GenericHashMap, shared_ptr::DefaultSharedPtr};
 
 use crate::{
-    domain::{Epoch, GrantId, GroupId, Position, Revision, TenantId, Terms, Time},
-    node::{Gauges, message::Delta},
+    domain::{
+        Epoch, GrantId, GroupId, LockTerms, Position, Question, Revision, TenantId, Terms, Time,
+    },
+    node::{Gauges, locks::Locks, message::Delta},
     store::Held,
 };
 
 type Tenants = GenericHashMap<TenantId, Arc<TenantGrants>, RandomState, DefaultSharedPtr>;
 type Groups = GenericHashMap<GroupId, (), RandomState, DefaultSharedPtr>;
 
-/// Grants as of one revision. A clone shares everything with the original and costs nothing, so the next snapshot is made
+/// Grants and locks as of one revision. A clone shares everything with the original and costs nothing, so the next snapshot is made
 /// from the last one by changing only the tenants that an event is about.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
@@ -23,12 +25,14 @@ pub struct Snapshot {
     tenants: Tenants,
     /// Every group that was ever granted access: few, so that grants share their names.
     groups: Groups,
+    locks: Locks,
     live_grants: u64,
     bytes: u64,
 }
 
-/// The grants of a snapshot, some at a time.
+/// The locks and grants of a snapshot, some at a time.
 pub struct Parts {
+    locks: std::vec::IntoIter<LockTerms>,
     grants: Box<dyn Iterator<Item = (TenantId, Held, Terms)> + Send>,
 }
 
@@ -70,6 +74,16 @@ impl Snapshot {
         of_tenant.into_iter().flat_map(|grants| grants.live.iter().chain(&grants.ended))
     }
 
+    /// The locks that can matter to a check.
+    pub fn locks_on(&self, question: &Question) -> Vec<&LockTerms> {
+        self.locks.on(question)
+    }
+
+    /// Every lock that is held, in no particular order.
+    pub fn locks(&self) -> impl Iterator<Item = &LockTerms> {
+        self.locks.iter()
+    }
+
     /// Every grant that is held, with its tenant and why, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = (&TenantId, Held, &Terms)> {
         self.tenants.iter().flat_map(|(tenant_id, grants)| {
@@ -79,8 +93,9 @@ impl Snapshot {
         })
     }
 
-    /// All grants, to be sent: some at a time, so many as make a message.
+    /// All locks, then all grants, to be sent: some at a time, so many as make a message.
     pub fn into_parts(self) -> Parts {
+        let locks: Vec<_> = self.locks.iter().cloned().collect();
         let grants = self.tenants.into_iter().flat_map(|(tenant_id, grants)| {
             let live = grants.live.iter().map(|terms| (Held::Live, terms));
             let ended = grants.ended.iter().map(|terms| (Held::LastEnded, terms));
@@ -88,7 +103,7 @@ impl Snapshot {
             let all = all.map(|(held, terms)| (tenant_id.clone(), held, terms.clone()));
             all.collect::<Vec<_>>()
         });
-        Parts { grants: Box::new(grants) }
+        Parts { locks: locks.into_iter(), grants: Box::new(grants) }
     }
 
     /// What metrics say.
@@ -111,6 +126,11 @@ impl Snapshot {
             position.revision = change.revision;
             position.time = Some(change.time);
         }
+        match &change.lock {
+            Some(lock) if lock.is_ended => self.locks.remove(&lock.terms),
+            Some(lock) => self.locks.insert(lock.terms.clone()),
+            None => {}
+        }
         let Some((tenant_id, held, terms)) = &change.grant else { return };
         self.remove_live(tenant_id, terms.grant_id);
         self.insert(tenant_id, terms.clone(), *held);
@@ -128,6 +148,11 @@ impl Snapshot {
             Held::Live => self.insert_live(tenant_id, terms),
             Held::LastEnded => self.insert_ended(tenant_id, terms),
         }
+    }
+
+    /// Takes in a lock.
+    pub fn insert_lock(&mut self, terms: LockTerms) {
+        self.locks.insert(terms);
     }
 
     fn insert_live(&mut self, tenant_id: &TenantId, terms: Terms) {
@@ -181,24 +206,40 @@ impl Snapshot {
 
 // === impl Parts ===
 
-/// The most bytes of grants in one part, estimated.
+/// The most bytes of one part, estimated.
 const PART_WEIGHT_MAX: u64 = 64 * 1_024;
 
-/// Some grants of a snapshot.
-pub type Part = Vec<(TenantId, Held, Terms)>;
+/// Some of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// Some locks.
+    Locks(Vec<LockTerms>),
+    /// Some grants.
+    Grants(Vec<(TenantId, Held, Terms)>),
+}
 
 impl Iterator for Parts {
     type Item = Part;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (mut part, mut bytes) = (Vec::new(), 0);
+        let (mut locks, mut bytes) = (Vec::new(), 0);
+        while bytes < PART_WEIGHT_MAX
+            && let Some(lock) = self.locks.next()
+        {
+            bytes += lock.weight() as u64;
+            locks.push(lock);
+        }
+        if !locks.is_empty() {
+            return Some(Part::Locks(locks));
+        }
+        let mut grants = Vec::new();
         while bytes < PART_WEIGHT_MAX
             && let Some(grant) = self.grants.next()
         {
             bytes += weight(&grant.2);
-            part.push(grant);
+            grants.push(grant);
         }
-        (!part.is_empty()).then_some(part)
+        (!grants.is_empty()).then_some(Part::Grants(grants))
     }
 }
 

@@ -4,26 +4,33 @@
 //! the file `max_staleness`. All three are read as text by the same parser, so that they cannot drift apart.
 
 use std::{
-    fmt, fs,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     str::FromStr,
     time::Duration,
 };
 
-use tracing_subscriber::EnvFilter;
-
 use crate::{
-    api::grpc::upstream::GrpcUpstream,
-    domain::{SupportPolicy, chain::CheckpointKey, time::Span},
+    api::credentials::ClientCredentials,
+    domain::{SupportPolicy, chain::CheckpointKey},
 };
 
+mod limits;
+mod parsers;
+mod security;
 mod sources;
 #[cfg(test)]
 mod tests;
 
+pub use limits::CallLimits;
+use parsers::{
+    parse_duration, parse_listen, parse_live_grants, parse_log, parse_log_format, parse_tcp,
+    parse_upstream, read_key, scheme,
+};
+pub use security::{Security, TlsFiles};
+use sources::Sources;
 pub use sources::{Env, Flags};
-use sources::{Parsed, Sources};
 
 /// Where gRPC is served.
 pub const LISTEN: &str = "listen";
@@ -35,14 +42,32 @@ pub const DATABASE_URL: &str = "database-url";
 pub const MAX_STALENESS: &str = "max-staleness";
 /// How long the server waits for calls in progress when it is told to stop.
 pub const DRAIN_TIMEOUT: &str = "drain-timeout";
-/// Whether it may listen beyond loopback.
+/// The server's certificate.
+pub const TLS_CERTIFICATE: &str = "tls-certificate";
+/// Its private key.
+pub const TLS_KEY: &str = "tls-key";
+/// Whose client certificates are taken.
+pub const TLS_CLIENT_CA: &str = "tls-client-ca";
+/// The permission bits of Unix sockets.
+pub const SOCKET_MODE: &str = "socket-mode";
+/// Whether tokens may come in without TLS.
 pub const INSECURE: &str = "insecure";
+/// Whether callers may ask which services there are.
+pub const REFLECTION: &str = "reflection";
 /// What is logged.
 pub const LOG: &str = "log";
 /// How it is logged.
 pub const LOG_FORMAT: &str = "log-format";
 /// Whom a sidecar follows.
 pub const UPSTREAM: &str = "upstream";
+/// Whose certificates a sidecar takes.
+pub const UPSTREAM_CA: &str = "upstream-ca";
+/// A sidecar's own certificate, for those that it follows.
+pub const UPSTREAM_CERTIFICATE: &str = "upstream-certificate";
+/// Its private key.
+pub const UPSTREAM_KEY: &str = "upstream-key";
+/// A sidecar's token, for those that it follows.
+pub const UPSTREAM_TOKEN_FILE: &str = "upstream-token-file";
 /// The most live grants of a tenant.
 pub const MAX_LIVE_GRANTS_PER_TENANT: &str = "max-live-grants-per-tenant";
 
@@ -50,12 +75,25 @@ pub const MAX_LIVE_GRANTS_PER_TENANT: &str = "max-live-grants-per-tenant";
 pub const CHECKPOINT_KEY: &str = "checkpoint-key";
 
 /// What every process has.
-const COMMON: [&str; 6] = [LISTEN, HTTP_LISTEN, DRAIN_TIMEOUT, INSECURE, LOG, LOG_FORMAT];
+const COMMON: [&str; 11] = [
+    LISTEN,
+    HTTP_LISTEN,
+    DRAIN_TIMEOUT,
+    TLS_CERTIFICATE,
+    TLS_KEY,
+    TLS_CLIENT_CA,
+    SOCKET_MODE,
+    INSECURE,
+    REFLECTION,
+    LOG,
+    LOG_FORMAT,
+];
 /// What a replica has besides.
 const OF_REPLICA: [&str; 4] =
     [DATABASE_URL, MAX_STALENESS, MAX_LIVE_GRANTS_PER_TENANT, CHECKPOINT_KEY];
 /// What a sidecar has besides.
-const OF_SIDECAR: [&str; 1] = [UPSTREAM];
+const OF_SIDECAR: [&str; 5] =
+    [UPSTREAM, UPSTREAM_CA, UPSTREAM_CERTIFICATE, UPSTREAM_KEY, UPSTREAM_TOKEN_FILE];
 
 const MAX_STALENESS_MIN: Duration = Duration::from_millis(200);
 const MAX_STALENESS_MAX: Duration = Duration::from_mins(5);
@@ -86,6 +124,8 @@ pub struct SidecarConfig {
     pub common: Common,
     /// Whom it follows, the first that it can; at least one. Replicas or other sidecars.
     pub upstreams: Vec<String>,
+    /// How it proves who it is to them, and knows them.
+    pub upstream_credentials: ClientCredentials,
 }
 
 /// What can be set for every process.
@@ -97,8 +137,10 @@ pub struct Common {
     pub http_listen: SocketAddr,
     /// How long the server waits for calls in progress when it is told to stop.
     pub drain_timeout: Duration,
-    /// Whether it may listen beyond loopback although callers cannot be authenticated. The start logs a warning.
-    pub insecure: bool,
+    /// How much callers may use of it.
+    pub limits: CallLimits,
+    /// Who can reach it, and how they prove who they are.
+    pub security: Security,
     /// What is logged, as directives of [`EnvFilter`].
     pub log: String,
     /// How it is logged.
@@ -205,10 +247,19 @@ impl SidecarConfig {
         let upstreams = sources.read_all(UPSTREAM, Vec::new(), parse_upstream)?;
         if upstreams.is_empty() {
             return Err(ConfigError(
-                "--upstream must be given, such as http://replica:50051: a sidecar knows only what it is fed".into(),
+                "--upstream must be given, such as https://replica:50051: a sidecar knows only what it is fed".into(),
             ));
         }
-        Ok(Self { common: Common::read(&sources)?, upstreams })
+        let upstream_credentials = security::read_upstream_credentials(&sources)?;
+        if upstream_credentials != ClientCredentials::default()
+            && let Some(plain) = upstreams.iter().find(|url| !url.starts_with("https://"))
+            && upstream_credentials.token_file.is_none()
+        {
+            return Err(ConfigError(format!(
+                "--upstream {plain} has no use for certificates: write it with https://"
+            )));
+        }
+        Ok(Self { common: Common::read(&sources)?, upstreams, upstream_credentials })
     }
 }
 
@@ -223,30 +274,13 @@ impl Common {
             drain_timeout: sources.read(DRAIN_TIMEOUT, default.drain_timeout, |text| {
                 parse_duration(text, Duration::ZERO, DRAIN_TIMEOUT_MAX)
             })?,
-            insecure: sources.read(INSECURE, default.insecure, parse_bool)?,
+            limits: sources.limits()?,
+            security: Security::read(sources)?,
             log: sources.read(LOG, default.log, parse_log)?,
             log_format: sources.read(LOG_FORMAT, default.log_format, parse_log_format)?,
         };
-        common.check_exposure()?;
+        common.security.check_exposure(&common.listen, common.http_listen)?;
         Ok(common)
-    }
-
-    /// Refuses addresses that others can reach, as long as nobody can tell who is calling.
-    fn check_exposure(&self) -> Result<(), ConfigError> {
-        let grpc = self.listen.iter().filter_map(|address| match address {
-            ListenAddress::Tcp(address) => Some((LISTEN, *address)),
-            ListenAddress::Unix(_) => None,
-        });
-        let is_exposed =
-            |(_, address): &(_, SocketAddr)| !address.ip().to_canonical().is_loopback();
-        match grpc.chain([(HTTP_LISTEN, self.http_listen)]).find(is_exposed) {
-            Some((name, address)) if !self.insecure => Err(ConfigError(format!(
-                "{name} must be a loopback address such as 127.0.0.1:{}, but is {address}: callers cannot be \
-                 authenticated yet, so whoever reaches it could grant access; --insecure allows it all the same",
-                address.port()
-            ))),
-            _ => Ok(()),
-        }
     }
 }
 
@@ -257,7 +291,8 @@ impl Default for Common {
             listen: vec![ListenAddress::Tcp(loopback(50_051))],
             http_listen: loopback(8_080),
             drain_timeout: Duration::from_secs(10),
-            insecure: false,
+            limits: CallLimits::default(),
+            security: Security::default(),
             log: "info".into(),
             log_format: LogFormat::Auto,
         }
@@ -283,8 +318,6 @@ impl fmt::Display for ListenAddress {
     }
 }
 
-// === parsers: an error is the rest of a sentence that begins with the setting's name ===
-
 fn read_database_url(sources: &Sources<'_>, default: String) -> Result<String, ConfigError> {
     sources.read(DATABASE_URL, default, |text| match scheme(text) {
         "sqlite" | "postgres" | "postgresql" | "memory" => Ok(text.to_owned()),
@@ -293,87 +326,4 @@ fn read_database_url(sources: &Sources<'_>, default: String) -> Result<String, C
             "must begin with sqlite:, postgres: or memory:, such as sqlite://support-access.db, but begins with {other:?}"
         )),
     })
-}
-
-/// What stands before the first colon; nothing if there is none.
-fn scheme(url: &str) -> &str {
-    url.split_once(':').map_or("", |(scheme, _)| scheme)
-}
-
-fn parse_listen(text: &str) -> Parsed<ListenAddress> {
-    match text.strip_prefix("unix:") {
-        Some("") => {
-            Err(format!("must name a path, such as unix:/run/access.sock, but is {text:?}"))
-        }
-        Some(path) => Ok(ListenAddress::Unix(path.into())),
-        None => parse_tcp(text).map(ListenAddress::Tcp).map_err(|_| {
-            format!("must be like 127.0.0.1:50051, [::1]:50051 or unix:/path, but is {text:?}")
-        }),
-    }
-}
-
-fn parse_upstream(text: &str) -> Parsed<String> {
-    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("unix:"));
-    if rest.is_none_or(str::is_empty) {
-        return Err(format!(
-            "must be like http://replica:50051 or unix:/run/support-access/check.sock, but is {text:?}"
-        ));
-    }
-    GrpcUpstream::new(text).map(|_| text.to_owned()).map_err(|cause| format!("is wrong: {cause}"))
-}
-
-fn parse_tcp(text: &str) -> Parsed<SocketAddr> {
-    // The one name that needs no resolver.
-    if let Some(port) = text.strip_prefix("localhost:").and_then(|port| port.parse().ok()) {
-        return Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
-    }
-    text.parse().map_err(|_| {
-        format!("must be an IP address and a port, such as 127.0.0.1:8080, but is {text:?}")
-    })
-}
-
-fn parse_duration(text: &str, min: Duration, max: Duration) -> Parsed<Duration> {
-    let found = text.parse::<Span>().ok().map(|span| span.0);
-    found.filter(|duration| (min..=max).contains(duration)).ok_or_else(|| {
-        let (min, max) = (Span(min), Span(max));
-        format!("must be a duration from {min} to {max}, such as 2s, but is {text:?}")
-    })
-}
-
-fn parse_bool(text: &str) -> Parsed<bool> {
-    match text {
-        "true" | "1" => Ok(true),
-        "false" | "0" => Ok(false),
-        _ => Err(format!("must be true or false, but is {text:?}")),
-    }
-}
-
-fn parse_log(text: &str) -> Parsed<String> {
-    match EnvFilter::try_new(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(_) => Err(format!("must be like info or warn,support_access=debug, but is {text:?}")),
-    }
-}
-
-fn parse_log_format(text: &str) -> Parsed<LogFormat> {
-    match text {
-        "auto" => Ok(LogFormat::Auto),
-        "text" => Ok(LogFormat::Text),
-        "json" => Ok(LogFormat::Json),
-        _ => Err(format!("must be auto, text or json, but is {text:?}")),
-    }
-}
-
-fn parse_live_grants(text: &str) -> Parsed<usize> {
-    text.parse().ok().filter(|number| (1..=LIVE_GRANTS_MAX).contains(number)).ok_or_else(|| {
-        format!("must be a whole number from 1 to {LIVE_GRANTS_MAX}, but is {text:?}")
-    })
-}
-
-/// The key in a file. What is in the file is never repeated.
-fn read_key(path: &str) -> Parsed<CheckpointKey> {
-    let pem = fs::read(path).map_err(|error| {
-        format!("must name a file with a key, but {path} cannot be read: {error}")
-    })?;
-    CheckpointKey::from_pem(&pem).map_err(|error| format!("{error}, but {path} does not"))
 }

@@ -3,13 +3,17 @@
 use std::{
     future::Future,
     io,
+    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
-use futures::{Stream, stream};
+use futures::{
+    Stream, StreamExt,
+    stream::{self, FuturesUnordered},
+};
 use pin_project_lite::pin_project;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -17,30 +21,55 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Sleep, sleep},
 };
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
-use tracing::warn;
+use tracing::{debug, warn};
 
-use crate::server::listeners::UnixSocket;
+use crate::{
+    api::slots::{Slot, Slots},
+    auth::{Authenticator, Peer},
+    server::{listeners::UnixSocket, tasks::Tasks, tls::Tls},
+};
 
-/// How long a connection may stay silent before its first byte.
-const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection may take to begin: with the preface of HTTP/2 (RFC 9113, 3.4), or as many bytes of HTTP/1.
+const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
+const PREFACE_LENGTH: usize = 24;
 /// How long to wait when connections cannot be accepted, for example for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
-/// What holds for the connections of one door. Its clones share the limit.
+/// What holds for the connections of one door. Its clones share the limits.
 #[derive(Debug, Clone)]
 pub(super) struct Gate {
     room: Arc<Semaphore>,
     connections_max: usize,
+    /// For each address on the network.
+    per_address: Arc<Slots<IpAddr>>,
     cut: CancellationToken,
 }
 
 /// Where connections come from.
 pub(super) trait Accept: Send + Sync + 'static {
-    type Io: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static;
+    type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    fn accept(&self) -> impl Future<Output = io::Result<Self::Io>> + Send;
+    /// The next, and where it is from.
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Io, Origin)>> + Send;
+}
+
+/// Where a connection is from.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Origin {
+    /// The network.
+    Address(IpAddr),
+    /// A user of this host.
+    User(u32),
+}
+
+/// A connection's place among all.
+#[derive(Debug)]
+pub(super) struct Place {
+    _room: OwnedSemaphorePermit,
+    _of_address: Option<Slot<IpAddr>>,
 }
 
 pin_project! {
@@ -49,19 +78,28 @@ pin_project! {
     pub(super) struct Connection<IO> {
         #[pin]
         io: IO,
+        peer: Arc<Peer>,
         cut: Pin<Box<WaitForCancellationFutureOwned>>,
-        // Until it has said something.
-        silence: Option<Pin<Box<Sleep>>>,
-        _place: OwnedSemaphorePermit,
+        // Until it has said enough to be taken seriously.
+        silence: Option<Silence>,
+        place: Place,
     }
+}
+
+/// How much is still to be heard, and until when.
+#[derive(Debug)]
+struct Silence {
+    bytes_left: usize,
+    limit: Pin<Box<Sleep>>,
 }
 
 // === impl Gate ===
 
 impl Gate {
-    /// Room for so many connections, until `cut` is cancelled.
-    pub(super) fn new(connections_max: usize, cut: CancellationToken) -> Self {
-        Self { room: Arc::new(Semaphore::new(connections_max)), connections_max, cut }
+    /// Room for so many connections, and so many from each address, until `cut` is cancelled.
+    pub(super) fn new(connections_max: usize, per_address: usize, cut: CancellationToken) -> Self {
+        let room = Arc::new(Semaphore::new(connections_max));
+        Self { room, connections_max, per_address: Arc::new(Slots::new(per_address)), cut }
     }
 
     /// How many connections there are.
@@ -80,20 +118,82 @@ impl Gate {
         acceptor: A,
     ) -> impl Stream<Item = io::Result<Connection<A::Io>>> + Send {
         stream::unfold((self, acceptor), async |(gate, acceptor)| {
-            let io = accept_one(&acceptor).await;
-            let place = Arc::clone(&gate.room).acquire_owned().await.ok()?;
-            // A token of its own: a shared one would be a lock that all connections meet at.
-            let cut = Box::pin(gate.cut.child_token().cancelled_owned());
-            let silence = Some(Box::pin(sleep(FIRST_BYTE_TIMEOUT)));
-            Some((Ok(Connection { io, cut, silence, _place: place }), (gate, acceptor)))
+            let (io, origin, place) = gate.next(&acceptor).await?;
+            let peer = match origin {
+                Origin::Address(_) => Peer::Unknown,
+                Origin::User(uid) => Peer::User(uid),
+            };
+            Some((Ok(gate.connection(io, peer, place)), (gate, acceptor)))
         })
+    }
+
+    /// As [`Self::connections`], of those that have shaken hands, which they do as `tasks`: who takes long keeps nobody waiting.
+    pub(super) fn secured(
+        self,
+        listener: TcpListener,
+        tls: Arc<Tls>,
+        tasks: Tasks,
+    ) -> impl Stream<Item = io::Result<Connection<TlsStream<TcpStream>>>> + Send {
+        let handshakes = FuturesUnordered::new();
+        stream::unfold((self, listener, handshakes), move |state| {
+            let (tls, tasks) = (Arc::clone(&tls), tasks.clone());
+            async move {
+                let (gate, listener, mut handshakes) = state;
+                loop {
+                    tokio::select! {
+                        Some(done) = handshakes.next() => {
+                            if let Some((io, peer, place)) = done {
+                                let connection = gate.connection(io, peer, place);
+                                return Some((Ok(connection), (gate, listener, handshakes)));
+                            }
+                        }
+                        accepted = gate.next(&listener) => {
+                            let (io, _, place) = accepted?;
+                            let (tls, cut) = (Arc::clone(&tls), gate.cut.child_token());
+                            handshakes.push(tasks.detached("TLS handshake", async move {
+                                let shaken = cut.run_until_cancelled(tls.accept(io)).await?;
+                                let shaken = shaken.inspect_err(|error| {
+                                    debug!(%error, "a TLS handshake has failed");
+                                });
+                                shaken.ok().map(|(io, peer)| (io, peer, place))
+                            }));
+                        }
+                    }
+                }
+            }
+        })
+    }
+
+    /// The next connection, in a place of its own. `None` if there will be none.
+    async fn next<A: Accept>(&self, acceptor: &A) -> Option<(A::Io, Origin, Place)> {
+        loop {
+            let room = Arc::clone(&self.room).acquire_owned().await.ok()?;
+            let (io, origin) = accept_one(acceptor).await;
+            let of_address = match origin {
+                // Who has enough already is hung up on.
+                Origin::Address(address) => match self.per_address.take(&address) {
+                    Some(slot) => Some(slot),
+                    None => continue,
+                },
+                Origin::User(_) => None,
+            };
+            return Some((io, origin, Place { _room: room, _of_address: of_address }));
+        }
+    }
+
+    fn connection<IO>(&self, io: IO, peer: Peer, place: Place) -> Connection<IO> {
+        // A token of its own: a shared one would be a lock that all connections meet at.
+        let cut = Box::pin(self.cut.child_token().cancelled_owned());
+        let limit = Box::pin(sleep(PREFACE_TIMEOUT));
+        let silence = Some(Silence { bytes_left: PREFACE_LENGTH, limit });
+        Connection { io, peer: Arc::new(peer), cut, silence, place }
     }
 }
 
-async fn accept_one<A: Accept>(acceptor: &A) -> A::Io {
+async fn accept_one<A: Accept>(acceptor: &A) -> (A::Io, Origin) {
     loop {
         match acceptor.accept().await {
-            Ok(io) => return io,
+            Ok(accepted) => return accepted,
             Err(error) if is_the_caller_s(&error) => {}
             Err(error) => {
                 warn!(%error, "cannot accept connections, will go on trying");
@@ -109,6 +209,7 @@ fn is_the_caller_s(error: &io::Error) -> bool {
         io::ErrorKind::ConnectionRefused
             | io::ErrorKind::ConnectionAborted
             | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::PermissionDenied
     )
 }
 
@@ -117,19 +218,29 @@ fn is_the_caller_s(error: &io::Error) -> bool {
 impl Accept for TcpListener {
     type Io = TcpStream;
 
-    async fn accept(&self) -> io::Result<TcpStream> {
-        let (stream, _) = TcpListener::accept(self).await?;
+    async fn accept(&self) -> io::Result<(TcpStream, Origin)> {
+        let (stream, address) = TcpListener::accept(self).await?;
         // An answer is a few small writes: none of them should wait for the acknowledgement of another.
         stream.set_nodelay(true)?;
-        Ok(stream)
+        Ok((stream, Origin::Address(address.ip().to_canonical())))
     }
 }
 
-impl Accept for UnixSocket {
+/// A Unix socket for those users of the host who may use it.
+pub(super) struct Admitting(pub(super) UnixSocket, pub(super) Arc<Authenticator>);
+
+impl Accept for Admitting {
     type Io = UnixStream;
 
-    async fn accept(&self) -> io::Result<UnixStream> {
-        self.listener.accept().await.map(|(stream, _)| stream)
+    async fn accept(&self) -> io::Result<(UnixStream, Origin)> {
+        let Self(socket, authenticator) = self;
+        let (stream, _) = socket.listener.accept().await?;
+        let uid = stream.peer_cred()?.uid();
+        if !authenticator.admits_user(uid) {
+            warn!(target: "support_access::audit", uid, "a user of this host was refused");
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        Ok((stream, Origin::User(uid)))
     }
 }
 
@@ -149,12 +260,20 @@ impl<IO: AsyncRead> AsyncRead for Connection<IO> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.as_mut().project();
-        if let ready @ Poll::Ready(_) = this.io.poll_read(cx, buffer) {
+        let filled = buffer.filled().len();
+        let polled = this.io.poll_read(cx, buffer);
+        if let Some(silence) = this.silence {
+            let read = buffer.filled().len() - filled;
+            silence.bytes_left = silence.bytes_left.saturating_sub(read);
+        }
+        if this.silence.as_ref().is_some_and(|silence| silence.bytes_left == 0) {
             *this.silence = None;
-            return ready;
+        }
+        if polled.is_ready() {
+            return polled;
         }
         if let Some(silence) = this.silence
-            && silence.as_mut().poll(cx).is_ready()
+            && silence.limit.as_mut().poll(cx).is_ready()
         {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
@@ -204,10 +323,10 @@ impl<IO: AsyncWrite> AsyncWrite for Connection<IO> {
     }
 }
 
-impl<IO: Connected> Connected for Connection<IO> {
-    type ConnectInfo = IO::ConnectInfo;
+impl<IO> Connected for Connection<IO> {
+    type ConnectInfo = Arc<Peer>;
 
-    fn connect_info(&self) -> Self::ConnectInfo {
-        self.io.connect_info()
+    fn connect_info(&self) -> Arc<Peer> {
+        Arc::clone(&self.peer)
     }
 }

@@ -1,14 +1,17 @@
 //! The doors, opened: which services are behind them, within which limits.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{io, num::NonZeroU32, pin::pin, sync::Arc, time::Duration};
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
     service::TowerToHyperService,
 };
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{service::Routes, transport::Server};
 use tower::util::MapResponseLayer;
@@ -16,6 +19,7 @@ use tracing::{debug, error};
 
 use crate::{
     api::{
+        authenticate::AuthenticateLayer,
         endings::EndStreamsLayer,
         grpc::{
             MESSAGE_LENGTH_MAX,
@@ -25,6 +29,7 @@ use crate::{
             nodes::{Nodes, REQUEST_LENGTH_MAX},
         },
         health::Health,
+        limit::{CallerLimits, LimitLayer},
         metrics::Metrics,
         observe::ObserveLayer,
         proto::{
@@ -36,22 +41,21 @@ use crate::{
             },
         },
     },
+    auth::Authenticator,
     node::CheckNode,
     server::{
-        connections::{Accept, Gate},
+        config::CallLimits,
+        connections::{Admitting, Connection, Gate},
         detached::Detached,
         listeners::Listener,
         tasks::Tasks,
+        tls::Tls,
     },
     work::{Work, check::Checks},
 };
 
-/// The most gRPC connections at a time, on all listeners together.
-pub(super) const GRPC_CONNECTIONS_MAX: usize = 4_096;
 /// The most HTTP connections at a time.
 pub(super) const HTTP_CONNECTIONS_MAX: usize = 256;
-/// The most calls at a time on one connection.
-const STREAMS_MAX: u32 = 1_024;
 /// The most bytes of a call's metadata.
 const HEADERS_LENGTH_MAX: u32 = 16 * 1_024;
 /// How often a silent connection is asked whether it is still there.
@@ -70,6 +74,18 @@ pub(super) struct Services {
     /// A sidecar has none, and takes no changes.
     pub(super) work: Option<Arc<Work>>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) limits: CallLimits,
+    /// Whether callers may ask which services there are.
+    pub(super) reflection: bool,
+    pub(super) identity: Identity,
+}
+
+/// How callers prove who they are.
+#[derive(Debug, Clone)]
+pub(super) struct Identity {
+    pub(super) authenticator: Arc<Authenticator>,
+    /// On listeners on the network.
+    pub(super) tls: Option<Arc<Tls>>,
 }
 
 /// What every gRPC listener serves.
@@ -77,7 +93,12 @@ pub(super) struct Services {
 pub(super) struct GrpcDoor {
     routes: Routes,
     observe: ObserveLayer,
+    limit: LimitLayer,
+    calls_per_connection: u32,
+    identity: Identity,
     gate: Gate,
+    /// Handshakes run as these.
+    calls: Tasks,
 }
 
 // === impl GrpcDoor ===
@@ -85,10 +106,10 @@ pub(super) struct GrpcDoor {
 impl GrpcDoor {
     /// All services. Changes run as `calls`.
     pub(super) fn new(services: &Services, health: &Health, calls: &Tasks, gate: Gate) -> Self {
-        let Services { node, checks, work, metrics } = services;
+        let Services { node, checks, work, metrics, limits, reflection, identity } = services;
         let access = Access::new(Arc::clone(checks), Arc::clone(metrics));
         let access = SupportAccessServer::new(access).max_decoding_message_size(MESSAGE_LENGTH_MAX);
-        let nodes = Nodes::new(Arc::clone(node), work.clone());
+        let nodes = Nodes::new(Arc::clone(node), work.clone(), limits.followers_per_caller);
         let nodes = CheckNodesServer::new(nodes).max_decoding_message_size(REQUEST_LENGTH_MAX);
         let mut routes = Routes::new(access).add_service(nodes).add_service(health.service());
         if let Some(work) = work {
@@ -96,40 +117,60 @@ impl GrpcDoor {
                 .max_decoding_message_size(MESSAGE_LENGTH_MAX);
             routes = routes.add_service(Detached::new(admin, calls.clone()));
         }
-        let reflection = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .build_v1();
-        let routes = match reflection {
-            Ok(reflection) => routes.add_service(reflection),
-            Err(error) => {
-                error!(%error, "cannot serve reflection");
-                routes
-            }
-        };
-        let observe = ObserveLayer::new(Arc::clone(metrics));
-        // Prepared once, not per listener and call.
-        Self { routes: routes.prepare(), observe, gate }
+        if *reflection {
+            routes = with_reflection(routes);
+        }
+        Self {
+            // Prepared once, not per listener and call.
+            routes: routes.prepare(),
+            observe: ObserveLayer::new(Arc::clone(metrics)),
+            limit: LimitLayer::new(CallerLimits {
+                calls: limits.calls_per_caller,
+                checks_per_second: at_least_one(limits.checks_per_second),
+                requests_per_second: at_least_one(limits.requests_per_second),
+            }),
+            calls_per_connection: limits.calls_per_connection,
+            identity: identity.clone(),
+            gate,
+            calls: calls.clone(),
+        }
     }
 
     /// Serves what `listener` accepts until stopped, and then until every connection has ended.
     pub(super) async fn serve(self, listener: Listener, stop: CancellationToken) {
-        match listener {
-            Listener::Tcp(listener) => self.serve_from(listener, stop).await,
-            Listener::Unix(socket) => self.serve_from(socket, stop).await,
+        let gate = self.gate.clone();
+        match (listener, &self.identity.tls) {
+            (Listener::Tcp(listener), Some(tls)) => {
+                let incoming = gate.secured(listener, Arc::clone(tls), self.calls.clone());
+                self.serve_from(incoming, stop).await;
+            }
+            (Listener::Tcp(listener), None) => {
+                self.serve_from(gate.connections(listener), stop).await;
+            }
+            (Listener::Unix(socket), _) => {
+                let admitting = Admitting(socket, Arc::clone(&self.identity.authenticator));
+                self.serve_from(gate.connections(admitting), stop).await;
+            }
         }
     }
 
-    async fn serve_from(self, acceptor: impl Accept, stop: CancellationToken) {
+    async fn serve_from<IO>(
+        self,
+        incoming: impl Stream<Item = io::Result<Connection<IO>>>,
+        stop: CancellationToken,
+    ) where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let server = Server::builder()
-            .max_concurrent_streams(STREAMS_MAX)
+            .max_concurrent_streams(self.calls_per_connection)
             .http2_max_header_list_size(HEADERS_LENGTH_MAX)
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .layer(self.observe)
             .layer(EndStreamsLayer::new(stop.clone()))
-            .layer(MapResponseLayer::new(explain_refusal));
-        let incoming = self.gate.connections(acceptor);
+            .layer(MapResponseLayer::new(explain_refusal))
+            .layer(AuthenticateLayer::new(self.identity.authenticator))
+            .layer(self.limit);
         let stopped = stop.cancelled_owned();
         if let Err(error) =
             server.serve_with_incoming_shutdown(self.routes, incoming, stopped).await
@@ -137,6 +178,25 @@ impl GrpcDoor {
             error!(%error, "cannot serve");
         }
     }
+}
+
+fn with_reflection(routes: Routes) -> Routes {
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1();
+    match reflection {
+        Ok(reflection) => routes.add_service(reflection),
+        Err(error) => {
+            error!(%error, "cannot serve reflection");
+            routes
+        }
+    }
+}
+
+/// The configuration has been checked.
+fn at_least_one(number: u32) -> NonZeroU32 {
+    NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN)
 }
 
 /// Serves HTTP/1 until stopped. Connections run as `tasks`.

@@ -15,9 +15,6 @@ use tracing::warn;
 
 use crate::server::config::{Common, ListenAddress};
 
-/// Who may use a Unix socket: its owner and its group.
-const SOCKET_MODE: u32 = 0o660;
-
 /// Why the server cannot listen somewhere. Displayed, it is one plain sentence for an operator.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}: {cause}")]
@@ -66,7 +63,7 @@ impl Listeners {
     pub async fn bind(config: &Common) -> Result<Self, BindError> {
         let mut grpc = Vec::with_capacity(config.listen.len());
         for address in &config.listen {
-            grpc.push(Listener::bind(address).await?);
+            grpc.push(Listener::bind(address, config.security.socket_mode).await?);
         }
         let http = bind_tcp(config.http_listen).await?;
         Ok(Self { grpc, http })
@@ -76,13 +73,13 @@ impl Listeners {
 // === impl Listener ===
 
 impl Listener {
-    /// Binds one address.
-    pub async fn bind(address: &ListenAddress) -> Result<Self, BindError> {
+    /// Binds one address; a Unix socket gets these permission bits.
+    pub async fn bind(address: &ListenAddress, socket_mode: u32) -> Result<Self, BindError> {
         match address {
             ListenAddress::Tcp(address) => bind_tcp(*address).await.map(Self::Tcp),
             ListenAddress::Unix(path) => {
                 let failed = |cause| BindError { address: address.clone(), cause };
-                UnixSocket::bind(path).map(Self::Unix).map_err(failed)
+                UnixSocket::bind(path, socket_mode).map(Self::Unix).map_err(failed)
             }
         }
     }
@@ -106,11 +103,11 @@ async fn bind_tcp(address: SocketAddr) -> Result<TcpListener, BindError> {
 
 impl UnixSocket {
     /// Binds `path`. A socket that a dead server left behind is replaced; nothing else is.
-    fn bind(path: &Path) -> Result<Self, String> {
+    fn bind(path: &Path, mode: u32) -> Result<Self, String> {
         remove_dead_socket(path)?;
         let listener = UnixListener::bind(path).map_err(|error| cause_of(&error))?;
         let mut file = SocketFile { path: path.to_owned(), inode: None };
-        let secured = fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE));
+        let secured = fs::set_permissions(path, fs::Permissions::from_mode(mode));
         let metadata = secured.and_then(|()| fs::symlink_metadata(path));
         file.inode = Some(metadata.map_err(|error| cause_of(&error))?.ino());
         Ok(Self { file, listener })

@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use tokio::{runtime::Handle, sync::oneshot, time::timeout};
 
 use crate::{
-    domain::{Event, Grant, GrantId, RequestId, Revision, TenantId, Tightening, Time},
+    domain::{
+        Event, Grant, GrantId, Lock, LockId, RequestId, Revision, Side, TenantId, Tightening, Time,
+    },
     simulation::{
         database::{Session, away},
         line::Line,
@@ -102,6 +104,22 @@ impl Change for FaultyChange {
 
     async fn tightening(&mut self, tenant_id: &TenantId) -> Result<Tightening, StoreError> {
         self.open().await?.tightening(tenant_id).await
+    }
+
+    async fn lock(&mut self, lock_id: LockId) -> Result<Option<Lock>, StoreError> {
+        self.open().await?.lock(lock_id).await
+    }
+
+    async fn count_live_locks(
+        &mut self,
+        side: Side,
+        tenant_id: Option<&TenantId>,
+    ) -> Result<usize, StoreError> {
+        self.open().await?.count_live_locks(side, tenant_id).await
+    }
+
+    async fn due_locks(&mut self, now: Time, limit: usize) -> Result<Vec<Lock>, StoreError> {
+        self.open().await?.due_locks(now, limit).await
     }
 
     async fn append(&mut self, entry: Entry) -> Result<Event, StoreError> {

@@ -5,13 +5,20 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio::{task, time::Instant};
 
 use crate::{
-    domain::{Epoch, Event, GrantId, Position, Revision, TenantId, Terms, Time},
+    domain::{
+        Epoch, Event, GrantId, LockTerms, Position, Question, Revision, TenantId, Terms, Time,
+    },
     node::Snapshot,
     store::Held,
 };
 
 /// What a snapshot has to hold.
-pub(super) type Model = BTreeMap<(TenantId, GrantId), (Held, Terms)>;
+#[derive(Debug, Clone, Default)]
+pub(super) struct Model {
+    grants: BTreeMap<(TenantId, GrantId), (Held, Terms)>,
+    /// By the revisions that made them, so that they are in an order that the seed decides.
+    locks: BTreeMap<Revision, LockTerms>,
+}
 
 /// One log, from its beginning.
 #[derive(Debug, Clone)]
@@ -45,7 +52,15 @@ impl History {
         if let Some(grant) = event.kind.grant() {
             let held = if event.kind.ends_grant() { Held::LastEnded } else { Held::Live };
             // Each tenant grants access to a group once only, so that every grant is held.
-            model.insert((grant.tenant_id.clone(), grant.id()), (held, grant.terms.clone()));
+            let key = (grant.tenant_id.clone(), grant.id());
+            model.grants.insert(key, (held, grant.terms.clone()));
+        }
+        if let Some(lock) = event.kind.lock() {
+            if event.kind.ends_lock() {
+                model.locks.remove(&lock.create_revision);
+            } else {
+                model.locks.insert(lock.create_revision, lock.terms.clone());
+            }
         }
         self.models.push(Arc::new(model));
         self.log.push(Logged { event, answered: None });
@@ -82,40 +97,60 @@ impl History {
 
     /// What is wrong with a snapshot of a position in this log.
     pub(super) fn fault(&self, snapshot: &Snapshot) -> Option<String> {
-        let held: Model = snapshot
+        let held: BTreeMap<_, _> = snapshot
             .iter()
             .map(|(tenant_id, held, terms)| {
                 ((tenant_id.clone(), terms.grant_id), (held, terms.clone()))
             })
             .collect();
         let model = self.models.get(usize::try_from(snapshot.revision()).ok()?)?;
-        let is_same = held == **model && snapshot.iter().count() == held.len();
+        let mut locks: Vec<_> = snapshot.locks().collect();
+        let mut expected: Vec<_> = model.locks.values().collect();
+        locks.sort_by_key(|lock| lock.lock_id);
+        expected.sort_by_key(|lock| lock.lock_id);
+        if locks != expected {
+            let (revision, count) = (snapshot.revision(), locks.len());
+            return Some(format!(
+                "holds {count} locks at revision {revision}, which are not those of the log"
+            ));
+        }
+        let is_same = held == model.grants && snapshot.iter().count() == held.len();
         (!is_same).then(|| {
             format!(
                 "holds {} grants at revision {}, which are not the {} of the log",
                 held.len(),
                 snapshot.revision(),
-                model.len()
+                model.grants.len()
             )
         })
     }
 
     /// Whether somebody may still be let in by a grant, at `now` by the database's clock: by what is known to be in force
     /// everywhere, or by something later. What was over or had begun stays so if that clock is set back from `latest`.
-    pub(super) fn may_allow(&self, grant_id: GrantId, now: Time, latest: Time) -> bool {
-        let versions: Vec<_> = self
-            .log
-            .iter()
-            .filter(|logged| logged.event.grant_id() == Some(grant_id))
-            .filter_map(|logged| Some((logged.event.revision, logged.event.kind.grant()?)))
-            .collect();
-        let complete = versions.iter().rposition(|(revision, _)| *revision <= self.complete);
-        versions.iter().skip(complete.unwrap_or(0)).any(|(_, grant)| {
-            let terms = &grant.terms;
+    pub(super) fn may_allow(
+        &self,
+        question: &Question,
+        grant_id: GrantId,
+        now: Time,
+        latest: Time,
+    ) -> bool {
+        let key = (question.tenant_id.clone(), grant_id);
+        let lets_in = |terms: &Terms| {
             terms.revoke_time.is_none()
                 && terms.start_time <= latest
                 && terms.expire_time.is_none_or(|end| now < end)
+        };
+        let locks_out = |lock: &LockTerms| lock.target.meets(question) && lock.holds(latest);
+        let complete = usize::try_from(self.complete).unwrap_or(0);
+        self.models.iter().skip(complete).any(|model| {
+            model.grants.get(&key).is_some_and(|(_, terms)| lets_in(terms))
+                && !model.locks.values().any(locks_out)
         })
+    }
+
+    /// The locks that no event has ended, the oldest first.
+    pub(super) fn locks(&self) -> impl Iterator<Item = &LockTerms> {
+        self.models.last().into_iter().flat_map(|model| model.locks.values())
     }
 
     /// The grants as they are.
@@ -123,7 +158,7 @@ impl History {
         let model = self.models.last();
         model
             .into_iter()
-            .flat_map(|model| model.iter())
+            .flat_map(|model| model.grants.iter())
             .map(|((tenant_id, _), (held, terms))| (tenant_id, *held, terms))
     }
 }

@@ -17,11 +17,12 @@ use tokio::{
 
 use crate::{
     domain::{
-        AccessLevel, AgentId, Clock, Event, GrantId, GroupId, NodeId, Position, Question, Reason,
-        Revision, TenantId, Terms, Time, decide,
+        AccessLevel, AgentId, Clock, Event, GrantId, GroupId, LockTerms, NodeId, Position,
+        Question, Reason, Revision, TenantId, Terms, Time, decision::decide_under,
     },
     node::{CheckNode, Sight},
     simulation::{clocks::DatabaseClock, history::History},
+    store::Held,
     work::{Enforcement, EnforcementState},
 };
 
@@ -59,6 +60,7 @@ pub(super) struct Counts {
     pub(super) checks: u64,
     pub(super) allowed: u64,
     pub(super) stale: u64,
+    pub(super) locked: u64,
 }
 
 impl Add for Counts {
@@ -73,6 +75,7 @@ impl Add for Counts {
             checks: self.checks + other.checks,
             allowed: self.allowed + other.allowed,
             stale: self.stale + other.stale,
+            locked: self.locked + other.locked,
         }
     }
 }
@@ -182,6 +185,10 @@ impl Judge {
                 }
                 inner.suspect(subject);
             }
+            if let Some(lock) = event.kind.lock() {
+                let _ = write!(line, " {} until {:?}", lock.terms.target, lock.terms.expire_time);
+                inner.suspect_locked(&lock.terms);
+            }
             inner.counts.commits += 1;
             inner.history.push(event);
             drop(inner);
@@ -287,12 +294,14 @@ impl Judge {
         }
         inner.counts.checks += 1;
         inner.counts.stale += u64::from(reason == Reason::Stale);
+        inner.counts.locked += u64::from(reason == Reason::Locked);
         if reason == Reason::GrantActive
             && let Some((grant_id, _)) = grant
         {
             inner.counts.allowed += 1;
             let (now, latest) = (self.clock.now(), self.clock.latest());
-            let may_allow = |history: &History| history.may_allow(grant_id, now, latest);
+            let question = question(subject);
+            let may_allow = |history: &History| history.may_allow(&question, grant_id, now, latest);
             if !may_allow(&inner.history) && !inner.earlier().is_some_and(may_allow) {
                 let complete = inner.history.complete;
                 let revision = sight.view.snapshot().revision();
@@ -342,9 +351,14 @@ impl Judge {
         let all = inner.history.grants().map(|(tenant_id, held, terms)| {
             let group_id = terms.group_id.clone();
             let subject = Subject { tenant_id: tenant_id.clone(), group_id };
-            (subject, terms.clone(), held == crate::store::Held::Live)
+            (subject, terms.clone(), held == Held::Live)
         });
         all.collect()
+    }
+
+    /// Locks as they are now, by the log.
+    pub(super) fn locks(&self) -> Vec<LockTerms> {
+        self.inner.lock().history.locks().cloned().collect()
     }
 
     pub(super) fn head(&self) -> Revision {
@@ -361,22 +375,38 @@ impl Inner {
         }
     }
 
+    /// One of those whom a lock keeps out, or lets in again.
+    fn suspect_locked(&mut self, lock: &LockTerms) {
+        let subject = |(tenant_id, held, terms): (&TenantId, Held, &Terms)| {
+            let (tenant_id, group_id) = (tenant_id.clone(), terms.group_id.clone());
+            (held == Held::Live).then_some(Subject { tenant_id, group_id })
+        };
+        let live = self.history.grants().filter_map(subject);
+        let met = live.filter(|subject| lock.target.meets(&question(subject))).max();
+        met.into_iter().for_each(|subject| self.suspect(subject));
+    }
+
     fn earlier(&self) -> Option<&History> {
         let earlier = self.earlier.as_ref().filter(|earlier| Instant::now() < earlier.until);
         earlier.map(|earlier| &earlier.history)
     }
 }
 
-/// What a check answers that sees this, and by which grant.
-fn answer(sight: &Sight, subject: &Subject) -> (Reason, Option<(GrantId, Option<Time>)>) {
-    let question = Question {
+fn question(subject: &Subject) -> Question {
+    Question {
         tenant_id: subject.tenant_id.clone(),
         agent_id: AgentId::fixed("anna"),
         group_ids: [subject.group_id.clone()].into(),
         required_level: AccessLevel::ReadOnly,
-    };
+    }
+}
+
+/// What a check answers that sees this, and by which grant.
+fn answer(sight: &Sight, subject: &Subject) -> (Reason, Option<(GrantId, Option<Time>)>) {
+    let question = question(subject);
     let Some(time) = sight.now.filter(|_| sight.is_fresh()) else { return (Reason::Stale, None) };
-    let grants = sight.view.snapshot().grants(&question.tenant_id);
-    let decision = decide(grants, &question, time);
+    let snapshot = sight.view.snapshot();
+    let (locks, grants) = (snapshot.locks_on(&question), snapshot.grants(&question.tenant_id));
+    let decision = decide_under(locks, grants, &question, time);
     (decision.reason, decision.terms.map(|terms| (terms.grant_id, terms.expire_time)))
 }

@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::{
     domain::{
-        Ack, Enforced, Event, Grant, GrantId, NodeId, NodeInfo, Position, Revision, TenantId,
+        Ack, Enforced, Event, Grant, GrantId, Lock, NodeId, NodeInfo, Position, Revision, TenantId,
         Terms, Tightening, Time,
         chain::{ChainHead, Record, Sequence},
     },
@@ -20,8 +20,8 @@ use crate::{
         line::Line,
     },
     store::{
-        Change, EventQuery, GrantQuery, Held, Hint, Hints, Listed, NewMember, Renewal, Roll, Store,
-        StoreError,
+        Change, EventQuery, GrantQuery, Held, Hint, Hints, Listed, Loaded, LockQuery, NewMember,
+        Renewal, Roll, Store, StoreError,
     },
 };
 
@@ -95,18 +95,18 @@ impl Store for FaultyStore {
     async fn load(
         &self,
         visit: &mut (dyn FnMut(TenantId, Terms, Held) + Send),
-    ) -> Result<Position, StoreError> {
+    ) -> Result<Loaded, StoreError> {
         let load = |session: Session| async move {
             let mut grants = Vec::new();
             let mut visit = |tenant_id, terms, held| grants.push((tenant_id, terms, held));
-            let position = session.database.store.load(&mut visit).await?;
-            Ok((grants, position))
+            let loaded = session.database.store.load(&mut visit).await?;
+            Ok((grants, loaded))
         };
-        let (grants, position) = self.ask(load).await?;
+        let (grants, loaded) = self.ask(load).await?;
         for (tenant_id, terms, held) in grants {
             visit(tenant_id, terms, held);
         }
-        Ok(position)
+        Ok(loaded)
     }
 
     async fn events_after(
@@ -152,6 +152,11 @@ impl Store for FaultyStore {
     async fn tightening(&self, tenant_id: &TenantId) -> Result<Tightening, StoreError> {
         let tenant_id = tenant_id.clone();
         self.ask(|session| async move { session.database.store.tightening(&tenant_id).await }).await
+    }
+
+    async fn list_locks(&self, query: &LockQuery) -> Result<Vec<Lock>, StoreError> {
+        let query = query.clone();
+        self.ask(|session| async move { session.database.store.list_locks(&query).await }).await
     }
 
     async fn next_expiry(&self) -> Result<Option<Time>, StoreError> {

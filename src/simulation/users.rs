@@ -1,4 +1,4 @@
-//! Administrators: they grant, extend and revoke at any replica, and wait until that is in force.
+//! Administrators: they grant, extend, revoke, lock and unlock at any replica, and wait until that is in force.
 
 use std::{
     collections::BTreeSet,
@@ -18,14 +18,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     domain::{
-        AccessLevel, Caller, End, ExtendRequest, GrantRequest, Note, Revision, Span, TenantId,
-        Terms, Ticket,
+        AccessLevel, AgentId, Caller, End, ExtendRequest, GrantRequest, LockRequest, LockTarget,
+        LockTerms, Note, Revision, Span, TenantId, Terms, Ticket,
     },
     simulation::{
         judge::Subject,
         world::{GROUPS, Machine, Process, World, group_id},
     },
-    work::{Enforcement, GrantRef, Work},
+    work::{Enforcement, GrantRef, Work, locks::LockRef},
 };
 
 /// How far a change has come, once that was said.
@@ -50,10 +50,12 @@ impl Users {
         while calm.run_until_cancelled(sleep(random.millis(5, 250))).await.is_some() {
             let Some(process) = self.replica() else { continue };
             match random.between(0, 99) {
-                0..35 => drop(self.grant(&process, self.end(), self.delay())),
-                35..50 => self.extend(&process),
-                50..90 => self.revoke_any(&process),
-                90..94 => self.revoke_all(&process),
+                0..33 => drop(self.grant(&process, self.end(), self.delay())),
+                33..46 => self.extend(&process),
+                46..80 => self.revoke_any(&process),
+                80..84 => self.revoke_all(&process),
+                84..91 => self.lock(&process),
+                91..95 => self.unlock_any(&process),
                 _ => self.wait(&process),
             }
         }
@@ -164,6 +166,54 @@ impl Users {
             let revoked =
                 work.revoke_all_access(&caller, &tenant_id, Note::default(), deadline).await;
             revoked.ok().map(|revoked| revoked.enforcement)
+        });
+    }
+
+    /// Mostly a tenant. What is locked for more, is so for a short time: else nothing would be allowed any more.
+    fn lock(&self, process: &Process) {
+        let Some((subject, _)) = self.any_live() else { return };
+        let random = &self.world.random;
+        let target = match random.between(0, 19) {
+            0 => LockTarget::Everything,
+            1 => LockTarget::Agent(AgentId::fixed("anna")),
+            2 | 3 => LockTarget::Group(subject.group_id.clone()),
+            _ => LockTarget::Tenant(subject.tenant_id.clone()),
+        };
+        let is_wide = target.tenant_id().is_none();
+        let end = (is_wide || random.chance(70)).then(|| {
+            let most = if is_wide { 300 } else { 2_000 };
+            End::After(Span(random.millis(20, most)))
+        });
+        let deadline = self.deadline();
+        let reason = Note::new("why").unwrap_or_default();
+        self.ask(process, subject, move |work| async move {
+            let request = LockRequest { target, reason, end };
+            let locked = work.lock_access(&Caller::local(None).unwrap(), request, deadline).await;
+            locked.ok().map(|(_, enforcement)| enforcement)
+        });
+    }
+
+    fn unlock_any(&self, process: &Process) {
+        if let Some(lock) = self.world.random.pick(&self.world.judge.locks()) {
+            self.unlock(process, lock);
+        }
+    }
+
+    /// Lifts all that is locked.
+    pub(super) fn unlock_all(&self, process: &Process) {
+        self.world.judge.locks().iter().for_each(|lock| self.unlock(process, lock));
+    }
+
+    fn unlock(&self, process: &Process, lock: &LockTerms) {
+        // Nobody is told of its enforcement, and so nobody is asked about then.
+        let subject = Subject { tenant_id: tenant(0), group_id: group_id(0) };
+        let tenant_id = lock.target.tenant_id().cloned();
+        let lock = LockRef { tenant_id, text: lock.lock_id.to_string() };
+        let deadline = self.deadline();
+        self.ask(process, subject, move |work| async move {
+            let (caller, reason) = (Caller::local(None).unwrap(), Note::default());
+            let _ = work.unlock_access(&caller, &lock, reason, deadline).await;
+            None
         });
     }
 

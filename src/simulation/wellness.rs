@@ -27,6 +27,8 @@ pub(super) async fn expect(world: &Arc<World>, users: &Arc<Users>, storms: &Stor
         }
     }
     let Some(replica) = users.replica() else { return };
+    users.unlock_all(&replica);
+    sleep(PROMPT).await;
     let subject = users.grant(&replica, End::UntilRevoked, None);
     sleep(PROMPT).await;
     for machine in &world.machines {

@@ -11,13 +11,13 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        Ack, Clock, Enforced, Epoch, Event, Grant, GrantId, GrantState, GroupId, NodeId, NodeInfo,
-        Position, Revision, TenantId, Terms, Tightening, Time,
+        Ack, Clock, Enforced, Epoch, Event, Grant, GrantId, GrantState, GroupId, Lock, LockState,
+        NodeId, NodeInfo, Position, Revision, TenantId, Terms, Tightening, Time,
         chain::{ChainHead, Record, Sequence},
     },
     store::{
-        Change, EventQuery, GrantQuery, Held, Hint, Hints, Listed, NewMember, PATIENCE, Renewal,
-        Roll, Store, StoreError,
+        Change, EventQuery, GrantQuery, Held, Hint, Hints, Listed, Loaded, LockQuery, NewMember,
+        PATIENCE, Renewal, Roll, Store, StoreError,
         hints::{Bell, Messenger},
     },
 };
@@ -112,7 +112,7 @@ impl Store for MemoryStore {
     async fn load(
         &self,
         visit: &mut (dyn FnMut(TenantId, Terms, Held) + Send),
-    ) -> Result<Position, StoreError> {
+    ) -> Result<Loaded, StoreError> {
         let content = self.database.content()?;
         let state = &content.state;
         let mut last_ended: std::collections::HashMap<(&TenantId, &GroupId), &Terms> =
@@ -134,7 +134,8 @@ impl Store for MemoryStore {
         for ((tenant_id, _), terms) in last_ended {
             visit(tenant_id.clone(), terms.clone(), Held::LastEnded);
         }
-        Ok(content.head())
+        let locks = state.live_locks().map(|lock| lock.terms.clone()).collect();
+        Ok(Loaded { position: content.head(), locks })
     }
 
     async fn events_after(
@@ -189,9 +190,27 @@ impl Store for MemoryStore {
         Ok(state.tightenings.get(tenant_id).cloned().unwrap_or_default())
     }
 
+    async fn list_locks(&self, query: &LockQuery) -> Result<Vec<Lock>, StoreError> {
+        let LockQuery { tenant_id, include_ended, now, before, limit } = query;
+        let state = self.database.content()?.state;
+        let is_held = |lock: &Lock| state.is_lock_live(lock) && lock.state(*now) == LockState::Held;
+        Ok(state
+            .locks
+            .range(..before.unwrap_or(Revision::MAX))
+            .rev()
+            .map(|(_, lock)| lock)
+            .filter(|lock| tenant_id.is_none() || lock.tenant_id() == tenant_id.as_ref())
+            .filter(|lock| *include_ended || is_held(lock))
+            .take(*limit)
+            .cloned()
+            .collect())
+    }
+
     async fn next_expiry(&self) -> Result<Option<Time>, StoreError> {
         let state = self.database.content()?.state;
-        Ok(state.live_grants().filter_map(|grant| grant.terms.expire_time).min())
+        let of_grants = state.live_grants().filter_map(|grant| grant.terms.expire_time);
+        let of_locks = state.live_locks().filter_map(|lock| lock.terms.expire_time);
+        Ok(of_grants.chain(of_locks).min())
     }
 
     async fn register(&self, member: &NewMember) -> Result<(), StoreError> {

@@ -20,19 +20,19 @@ use tokio::{sync::Semaphore, time::timeout};
 
 use crate::{
     domain::{
-        Ack, Clock, Enforced, Event, Grant, GrantId, NodeId, NodeInfo, Position, Revision,
+        Ack, Clock, Enforced, Event, Grant, GrantId, Lock, NodeId, NodeInfo, Position, Revision,
         TenantId, Terms, Tightening, Time,
         chain::{ChainHead, Record, Sequence},
     },
     store::{
-        Change, EventQuery, GrantQuery, Held, Hints, Listed, NewMember, PATIENCE, Renewal, Roll,
-        Store, StoreError, hints::Messenger,
+        Change, EventQuery, GrantQuery, Held, Hints, Listed, Loaded, LockQuery, NewMember,
+        PATIENCE, Renewal, Roll, Store, StoreError, hints::Messenger,
     },
 };
 use change::SqlChange;
 use lease::Lease;
 use rows::{EventRow, GrantRow, HeadRow, ListedEventRow, TermsRow};
-use statements::{Value, read};
+use statements::{Value, locks, read};
 
 pub(super) use rows::Answer;
 pub(super) use statements::{Dialect, Statement};
@@ -170,7 +170,7 @@ impl<DB: Backend> SqlStore<DB> {
     async fn read_load(
         lease: &mut Lease<DB>,
         visit: &mut (dyn FnMut(TenantId, Terms, Held) + Send),
-    ) -> Result<Position, StoreError> {
+    ) -> Result<Loaded, StoreError> {
         let head = within_patience(lease.first(read::head())).await?;
         for (ask, held) in
             [(read::load_live(), Held::Live), (read::load_latest_ended(), Held::LastEnded)]
@@ -182,7 +182,10 @@ impl<DB: Backend> SqlStore<DB> {
             };
             lease.each(ask, &mut visit_row).await?;
         }
-        position(head)
+        let rows: Vec<(String,)> = lease.all(locks::load()).await?;
+        let terms = |row| rows::lock(row).map(|lock| lock.terms);
+        let locks = rows.into_iter().map(terms).collect::<Result<_, _>>()?;
+        Ok(Loaded { position: position(head)?, locks })
     }
 }
 
@@ -204,13 +207,13 @@ impl<DB: Backend> Store for SqlStore<DB> {
     async fn load(
         &self,
         visit: &mut (dyn FnMut(TenantId, Terms, Held) + Send),
-    ) -> Result<Position, StoreError> {
+    ) -> Result<Loaded, StoreError> {
         let begin = Lease::begin(&self.readers, DB::DIALECT.begin_snapshot);
         let told = self.told_head.load(Ordering::Relaxed);
         let mut lease = within_patience(begin).await?;
-        let position = Self::read_load(&mut lease, visit).await?;
-        lease.must_know(told, position.revision)?;
-        Ok(position)
+        let loaded = Self::read_load(&mut lease, visit).await?;
+        lease.must_know(told, loaded.position.revision)?;
+        Ok(loaded)
     }
 
     async fn events_after(
@@ -258,9 +261,16 @@ impl<DB: Backend> Store for SqlStore<DB> {
         row.map_or_else(|| Ok(Tightening::default()), |(body,)| rows::tightening(&body))
     }
 
+    async fn list_locks(&self, query: &LockQuery) -> Result<Vec<Lock>, StoreError> {
+        let rows = self.read(locks::list(&DB::DIALECT, query)).await?;
+        rows.into_iter().map(rows::lock).collect()
+    }
+
     async fn next_expiry(&self) -> Result<Option<Time>, StoreError> {
-        let row: Option<(i64,)> = self.read_first(read::next_expiry()).await?;
-        row.map(|(micros,)| rows::time("expire_time", micros)).transpose()
+        let of_grants: Option<(i64,)> = self.read_first(read::next_expiry()).await?;
+        let of_locks: Option<(i64,)> = self.read_first(locks::next_expiry()).await?;
+        let next = of_grants.into_iter().chain(of_locks).min();
+        next.map(|(micros,)| rows::time("expire_time", micros)).transpose()
     }
 
     async fn register(&self, member: &NewMember) -> Result<(), StoreError> {

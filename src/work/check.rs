@@ -7,8 +7,7 @@ use tokio::time::Instant;
 use crate::{
     domain::{
         AccessLevel, Decision, GrantId, GrantState, Question, Reason, Revision, Terms, Time,
-        decide,
-        decision::message,
+        decision::{decide_under, message},
         explain::{ChecklistItem, checklist, obstacles},
         time::between,
     },
@@ -127,7 +126,7 @@ impl Checks {
         let held = sight.view.snapshot().grants(&question.tenant_id).cloned();
         let (terms, is_truncated) = self.with_older(held.collect(), question, now.latest).await;
         let candidates = terms.into_iter().map(|terms| Candidate {
-            reasons: obstacles(&terms, question, now),
+            reasons: reasons(&decision, obstacles(&terms, question, now)),
             state: terms.state(now),
             terms,
         });
@@ -178,10 +177,22 @@ impl Checks {
     }
 }
 
+/// What keeps a grant from letting the agent in: a lock first, if there is one, and what of the grant does.
+fn reasons(decision: &Decision<'_>, mut obstacles: Vec<Reason>) -> Vec<Reason> {
+    if decision.lock.is_some() {
+        obstacles.retain(|reason| *reason != Reason::GrantActive);
+        obstacles.insert(0, Reason::Locked);
+    }
+    obstacles
+}
+
 fn decision<'a>(sight: &'a Sight, question: &Question) -> Decision<'a> {
     match sight.now {
         Some(now) if sight.is_fresh() => {
-            decide(sight.view.snapshot().grants(&question.tenant_id), question, now)
+            let snapshot = sight.view.snapshot();
+            let (locks, grants) =
+                (snapshot.locks_on(question), snapshot.grants(&question.tenant_id));
+            decide_under(locks, grants, question, now)
         }
         _ => Decision::STALE,
     }

@@ -1,4 +1,4 @@
-//! Records that grants have ended by themselves. Nobody waits for it: a check looks at the end time itself.
+//! Records that grants and locks have ended by themselves. Nobody waits for it: a check looks at the end time itself.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -11,10 +11,10 @@ use tracing::{debug, info, warn};
 
 use crate::{
     store::StoreError,
-    work::{Work, grants},
+    work::{Work, grants, locks},
 };
 
-/// How often to look for grants that have ended.
+/// How often to look for what has ended.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 /// How many expiries are recorded in one transaction, so that others need not wait long.
 const BATCH: usize = 200;
@@ -45,7 +45,7 @@ pub async fn run(work: Arc<Work>, stop: CancellationToken) {
 }
 
 impl Work {
-    /// How long the grant that has waited longest has been over without its expiry being recorded. Checks do not wait for
+    /// How long the grant or lock that has waited longest has been over without its expiry being recorded. Checks do not wait for
     /// that; the history does. Goes on growing while the store is away.
     pub fn sweep_lag(&self) -> Duration {
         let next_us = self.next_expiry_us.load(Ordering::Relaxed);
@@ -79,6 +79,9 @@ impl Work {
         let mut events = Vec::with_capacity(due.len());
         for grant in due {
             events.push(change.append(grants::expiry(grant)).await?);
+        }
+        for lock in change.due_locks(change.now(), BATCH).await? {
+            events.push(change.append(locks::expiry(&lock)).await?);
         }
         if !events.is_empty() {
             self.commit(change, &events).await?;

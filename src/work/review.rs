@@ -63,10 +63,10 @@ impl Work {
         Ok(Page { items, next_token })
     }
 
-    /// A page of the history of a tenant, or of one of its grants, newest first.
+    /// A page of the history of a tenant, of one of its grants, or of the vendor's own, newest first.
     pub async fn list_events(
         &self,
-        tenant_id: &TenantId,
+        tenant_id: Option<&TenantId>,
         grant: Option<&GrantRef>,
         page: &PageRequest,
     ) -> Result<Page<Recorded>, WorkError> {
@@ -76,7 +76,7 @@ impl Work {
         };
         let query_id = QueryId::of(("events", tenant_id, grant_id));
         let query = EventQuery {
-            tenant_id: Some(tenant_id.clone()),
+            tenant_id: tenant_id.cloned(),
             grant_id,
             before: page.before(query_id)?,
             limit: page.limit(),

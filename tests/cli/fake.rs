@@ -42,6 +42,9 @@ pub struct Heard {
     pub policies: Vec<v1::UpdateSupportPolicyRequest>,
     pub waits: Vec<i64>,
     pub checks: Vec<v1::CheckAccessRequest>,
+    pub locks: Vec<v1::LockAccessRequest>,
+    pub unlocks: Vec<v1::UnlockAccessRequest>,
+    pub lock_lists: Vec<v1::ListLocksRequest>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -143,6 +146,16 @@ fn history(tenant_id: &str, events: usize) -> (Vec<String>, String) {
     let tenant_id = TenantId::new(tenant_id).ok();
     let head = ChainHead { log, link };
     (records, Checkpoint::new(tenant_id.as_ref(), head, time, None).unwrap().line())
+}
+
+pub fn mk_lock(lock_id: &str) -> v1::Lock {
+    v1::Lock {
+        lock_id: lock_id.into(),
+        target: Some(v1::lock::Target::AgentId("bob".into())),
+        side: v1::LockSide::Vendor.into(),
+        state: v1::LockState::Held.into(),
+        ..v1::Lock::default()
+    }
 }
 
 /// A tenant that no case is about.
@@ -312,6 +325,51 @@ impl SupportAccessAdmin for Fake {
             tenant_id => history(tenant_id, HISTORY).1,
         };
         Ok(Response::new(v1::GetCheckpointResponse { checkpoint }))
+    }
+
+    /// How far it has come is said of a tenant by its name; everything else is in force.
+    async fn lock_access(
+        &self,
+        request: Request<v1::LockAccessRequest>,
+    ) -> Answer<v1::LockAccessResponse> {
+        let (metadata, _, message) = request.into_parts();
+        let tenant = match &message.target {
+            Some(v1::lock_access_request::Target::TenantId(tenant)) => tenant.clone(),
+            _ => "complete".into(),
+        };
+        self.note(&metadata, |heard| heard.locks.push(message));
+        let enforcement = mk_enforcement(&tenant).map_err(|Stranger| busy())?;
+        Ok(Response::new(v1::LockAccessResponse { lock: Some(mk_lock("l1")), enforcement }))
+    }
+
+    /// The tenant "other" has a lock that only the vendor may lift.
+    async fn unlock_access(
+        &self,
+        request: Request<v1::UnlockAccessRequest>,
+    ) -> Answer<v1::UnlockAccessResponse> {
+        let (metadata, _, message) = request.into_parts();
+        let is_other = message.tenant_id == "other";
+        self.note(&metadata, |heard| heard.unlocks.push(message));
+        if is_other {
+            let violation = FieldViolation::new("lock_id", "only the vendor may lift it");
+            let details = ErrorDetails::with_bad_request(vec![violation]);
+            return Err(Status::with_error_details(Code::PermissionDenied, "no", details));
+        }
+        Ok(Response::new(v1::UnlockAccessResponse { lock: Some(mk_lock("l1")) }))
+    }
+
+    /// There are 1,200 locks.
+    async fn list_locks(
+        &self,
+        request: Request<v1::ListLocksRequest>,
+    ) -> Answer<v1::ListLocksResponse> {
+        let (metadata, _, message) = request.into_parts();
+        let from: usize = message.page_token.parse().unwrap_or(0);
+        let to = 1_200.min(from + usize::try_from(message.page_size).unwrap());
+        self.note(&metadata, |heard| heard.lock_lists.push(message));
+        let locks = (from..to).map(|number| mk_lock(&format!("l{number}"))).collect();
+        let next_page_token = if to == 1_200 { String::new() } else { to.to_string() };
+        Ok(Response::new(v1::ListLocksResponse { locks, next_page_token }))
     }
 }
 

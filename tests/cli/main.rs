@@ -5,6 +5,7 @@
 mod environment;
 mod fake;
 mod history;
+mod locks;
 mod operator;
 
 use std::{
@@ -345,7 +346,7 @@ fn wrong_usage_exits_with_64_and_help_with_0() {
         (&["grant", "acme", "support", "--level", "ADMIN", "--for", "1h", "--until-revoked"], 64),
         (&["grant", "acme", "support", "--level", "ADMIN", "--until", "2026-12-01T09:00"], 64),
         (&["extend", "acme", "g1"], 64),
-        (&["list", "acme", "--server", "https://example.com"], 64),
+        (&["list", "acme", "--server", "https://example.com/path"], 64),
     ];
     for (args, code) in cases {
         let said = run(args);
@@ -368,8 +369,8 @@ fn a_wrong_configuration_exits_with_64_and_a_sentence() {
     assert_eq!(
         said(program(&["serve"]).env("SUPPORT_ACCESS_LISTEN", "127.0.0.1:0,0.0.0.0:50051")),
         refused(
-            "error: listen must be a loopback address such as 127.0.0.1:50051, but is 0.0.0.0:50051: callers cannot be \
-             authenticated yet, so whoever reaches it could grant access; --insecure allows it all the same\n"
+            "error: listen must be a loopback address such as 127.0.0.1:50051, but is 0.0.0.0:50051: nothing is \
+             configured to tell who is calling (client certificates, or issuers of tokens), so whoever reaches it could grant access\n"
         )
     );
     assert_eq!(

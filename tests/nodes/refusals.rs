@@ -221,7 +221,7 @@ fn wrong_usage_is_said_in_a_sentence() {
         (Launch::sidecar(&[]).outcome(), "--upstream must be given"),
         (sidecar(&[""]).outcome(), "--upstream must be like http://"),
         (sidecar(&["ftp://replica"]).outcome(), "--upstream must be like http://"),
-        (sidecar(&["https://replica:50051"]).outcome(), "--upstream must be like http://"),
+        (sidecar(&["replica:50051"]).outcome(), "--upstream must be like https://"),
         (sidecar(&["http://ada:secret@replica:50051"]).outcome(), "credentials"),
         (sidecar(&["http://replica:50051/path"]).outcome(), "is not a URL"),
     ];

@@ -183,7 +183,7 @@ def test_an_unknown_configuration_key(tmp_path):
 
 def test_an_address_that_strangers_can_reach(tmp_path):
     said = refuses_to_start(tmp_path, "--listen", "0.0.0.0:0", "--http-listen", "127.0.0.1:0")
-    assert "insecure" in said
+    assert "who is calling" in said
 
 
 def test_it_becomes_ready(new_database):

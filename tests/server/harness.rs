@@ -11,7 +11,7 @@ use support_access::{
     domain::{SupportPolicy, clock::SystemClock},
     server::{
         self, Listeners, Running, ServeError,
-        config::{Common, Config, ListenAddress, LogFormat},
+        config::{CallLimits, Common, Config, ListenAddress, LogFormat, Security},
     },
 };
 use tokio::{
@@ -42,7 +42,8 @@ pub(crate) fn common() -> Common {
         listen: vec![ListenAddress::Tcp(loopback())],
         http_listen: loopback(),
         drain_timeout: PATIENCE,
-        insecure: false,
+        limits: CallLimits::default(),
+        security: Security::default(),
         log: "info".to_owned(),
         log_format: LogFormat::Auto,
     }

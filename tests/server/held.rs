@@ -11,14 +11,14 @@ use std::{
 use async_trait::async_trait;
 use support_access::{
     domain::{
-        Ack, Enforced, Event, Grant, GrantId, NodeId, NodeInfo, Position, RequestId, Revision,
-        TenantId, Terms, Tightening, Time,
+        Ack, Enforced, Event, Grant, GrantId, Lock, LockId, NodeId, NodeInfo, Position, RequestId,
+        Revision, Side, TenantId, Terms, Tightening, Time,
         chain::{ChainHead, Record, Sequence},
         clock::SystemClock,
     },
     store::{
-        Change, Entry, EventQuery, GrantQuery, Held, Hints, Listed, NewMember, Remembered, Renewal,
-        Roll, Store, StoreError, memory::MemoryStore,
+        Change, Entry, EventQuery, GrantQuery, Held, Hints, Listed, Loaded, LockQuery, NewMember,
+        Remembered, Renewal, Roll, Store, StoreError, memory::MemoryStore,
     },
 };
 use tokio::sync::watch;
@@ -81,7 +81,7 @@ impl Store for HeldStore {
     async fn load(
         &self,
         visit: &mut (dyn FnMut(TenantId, Terms, Held) + Send),
-    ) -> Result<Position, StoreError> {
+    ) -> Result<Loaded, StoreError> {
         if self.is_broken {
             return Err(StoreError::Broken("the disk is on fire".into()));
         }
@@ -111,6 +111,10 @@ impl Store for HeldStore {
 
     async fn tightening(&self, tenant_id: &TenantId) -> Result<Tightening, StoreError> {
         self.inner.tightening(tenant_id).await
+    }
+
+    async fn list_locks(&self, query: &LockQuery) -> Result<Vec<Lock>, StoreError> {
+        self.inner.list_locks(query).await
     }
 
     async fn next_expiry(&self) -> Result<Option<Time>, StoreError> {
@@ -235,6 +239,22 @@ impl Change for CountedChange {
 
     async fn tightening(&mut self, tenant_id: &TenantId) -> Result<Tightening, StoreError> {
         self.inner.tightening(tenant_id).await
+    }
+
+    async fn lock(&mut self, lock_id: LockId) -> Result<Option<Lock>, StoreError> {
+        self.inner.lock(lock_id).await
+    }
+
+    async fn count_live_locks(
+        &mut self,
+        side: Side,
+        tenant_id: Option<&TenantId>,
+    ) -> Result<usize, StoreError> {
+        self.inner.count_live_locks(side, tenant_id).await
+    }
+
+    async fn due_locks(&mut self, now: Time, limit: usize) -> Result<Vec<Lock>, StoreError> {
+        self.inner.due_locks(now, limit).await
     }
 
     async fn append(&mut self, entry: Entry) -> Result<Event, StoreError> {

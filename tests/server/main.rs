@@ -5,6 +5,7 @@ mod follow;
 mod follower;
 mod harness;
 mod held;
+mod identity;
 mod lifecycle;
 mod rpcs;
 mod sidecars;

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use support_access::{
-    api::proto::v1::{
-        CheckNode, Decision, ExplainAccessRequest, ListCheckNodesRequest, NodeKind,
-        RevokeAccessRequest, check_nodes_client::CheckNodesClient,
+    api::{
+        credentials::ClientCredentials,
+        proto::v1::{
+            CheckNode, Decision, ExplainAccessRequest, ListCheckNodesRequest, NodeKind,
+            RevokeAccessRequest, check_nodes_client::CheckNodesClient,
+        },
     },
     domain::clock::SystemClock,
     server::{Listeners, Running, config::SidecarConfig, start_sidecar},
@@ -22,7 +25,11 @@ use crate::{
 
 async fn sidecar(upstream: &Running) -> Running {
     let upstreams = vec![format!("http://{}", upstream.grpc[0])];
-    let config = SidecarConfig { common: common(), upstreams };
+    let config = SidecarConfig {
+        common: common(),
+        upstreams,
+        upstream_credentials: ClientCredentials::default(),
+    };
     let listeners = Listeners::bind(&config.common).await.unwrap();
     start_sidecar(config, listeners, Arc::new(SystemClock)).await.unwrap()
 }

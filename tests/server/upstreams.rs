@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use support_access::{
-    api::{grpc::upstream::GrpcUpstream, proto::v1::RevokeAccessRequest},
+    api::{
+        credentials::ClientCredentials, grpc::upstream::GrpcUpstream,
+        proto::v1::RevokeAccessRequest,
+    },
     domain::{NodeId, NodeKind, clock::SystemClock},
     node::{
         CheckNode,
@@ -34,7 +37,8 @@ fn url(running: &Running) -> String {
 
 /// Follows until `done`.
 async fn follow_until(node: &Arc<CheckNode>, url: &str, done: impl Future<Output = ()>) {
-    let upstream: Arc<dyn Upstream> = Arc::new(GrpcUpstream::new(url).unwrap());
+    let upstream: Arc<dyn Upstream> =
+        Arc::new(GrpcUpstream::new(url, &ClientCredentials::default()).unwrap());
     let stop = CancellationToken::new();
     let following = Box::pin(run(Arc::clone(node), vec![upstream], stop.clone()));
     let done = async {
@@ -47,7 +51,7 @@ async fn follow_until(node: &Arc<CheckNode>, url: &str, done: impl Future<Output
 
 /// Says hello, and what came of it.
 async fn answer(url: &str, hello: Hello) -> Result<Down, FollowError> {
-    let upstream = GrpcUpstream::new(url).unwrap();
+    let upstream = GrpcUpstream::new(url, &ClientCredentials::default()).unwrap();
     let (says, said) = mpsc::channel(1);
     says.send(Up::Hello(hello)).await.unwrap();
     let mut stream = in_time(upstream.open(said)).await?;
@@ -165,7 +169,7 @@ async fn who_does_not_answer_may_do_so_later() {
 #[tokio::test]
 async fn a_stream_ends_when_its_server_stops() {
     let (running, _store) = start(config()).await;
-    let upstream = GrpcUpstream::new(&url(&running)).unwrap();
+    let upstream = GrpcUpstream::new(&url(&running), &ClientCredentials::default()).unwrap();
     let (says, said) = mpsc::channel(1);
     let mut stream = in_time(upstream.open(said)).await.unwrap();
     says.send(Up::Hello(hello(node().id()))).await.unwrap();
@@ -188,13 +192,18 @@ async fn a_stream_ends_when_its_server_stops() {
 
 #[test]
 fn upstreams_are_urls_or_sockets_and_tell_no_secrets() {
-    for url in ["http://127.0.0.1:50051", "http://[::1]:1/", "http://host", "unix:/a@b", "unix:a"] {
-        assert_eq!(format!("{:?}", GrpcUpstream::new(url).unwrap()), url);
+    for url in ["http://127.0.0.1:50051", "http://[::1]:1/", "https://host", "unix:/a@b", "unix:a"]
+    {
+        assert_eq!(
+            format!("{:?}", GrpcUpstream::new(url, &ClientCredentials::default()).unwrap()),
+            url
+        );
     }
-    for url in ["", "unix:", "127.0.0.1:50051", "http://", "http://a/b", "https://a", "ftp://a"] {
-        let error = GrpcUpstream::new(url).unwrap_err();
-        assert!(error.contains("write it like http://127.0.0.1:50051 or unix:"), "{error}");
+    for url in ["", "unix:", "127.0.0.1:50051", "http://", "http://a/b", "https://a/b", "ftp://a"] {
+        let error = GrpcUpstream::new(url, &ClientCredentials::default()).unwrap_err();
+        assert!(error.contains("write it like https://replica:50051 or unix:"), "{error}");
     }
-    let error = GrpcUpstream::new("http://user:secret@host:1").unwrap_err();
+    let error =
+        GrpcUpstream::new("http://user:secret@host:1", &ClientCredentials::default()).unwrap_err();
     assert!(!error.contains("secret"), "{error}");
 }

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use chrono::TimeDelta;
 use support_access::{
     api::{
+        authenticate::AuthenticateLayer,
         grpc::{access::Access, admin::Admin, nodes::Nodes},
         metrics::{Gauges, Metrics},
         proto::v1::{
@@ -13,13 +14,18 @@ use support_access::{
             support_access_server::SupportAccessServer,
         },
     },
-    domain::{BootTime, Clock, NodeId, NodeKind, SupportPolicy, Time, time::from_micros},
+    auth::Authenticator,
+    domain::{
+        BootTime, Clock, NodeId, NodeKind, SupportPolicy, Time, clock::SystemClock,
+        time::from_micros,
+    },
     node::{CheckNode, following, replica::Replica},
     store::Store,
     work::{Limits, Work, check::Checks},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
+use tonic::transport::{Server, server::Router};
+use tower::layer::util::{Identity, Stack};
 
 use crate::net;
 
@@ -94,9 +100,12 @@ fn router(
     node: Arc<CheckNode>,
     checks: Checks,
     work: Option<Arc<Work>>,
-) -> tonic::transport::server::Router {
+) -> Router<Stack<AuthenticateLayer, Identity>> {
     let metrics = Arc::new(Metrics::new(Gauges::default));
+    // Everybody on this network is a local caller.
+    let authenticator = Arc::new(Authenticator::new(None, Arc::new(SystemClock)));
     Server::builder()
-        .add_service(CheckNodesServer::new(Nodes::new(node, work)))
+        .layer(AuthenticateLayer::new(authenticator))
+        .add_service(CheckNodesServer::new(Nodes::new(node, work, usize::MAX)))
         .add_service(SupportAccessServer::new(Access::new(Arc::new(checks), metrics)))
 }

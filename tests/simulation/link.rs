@@ -11,13 +11,13 @@ use std::{
 use async_trait::async_trait;
 use support_access::{
     domain::{
-        Ack, Enforced, Event, Grant, GrantId, NodeId, NodeInfo, Position, Revision, TenantId,
+        Ack, Enforced, Event, Grant, GrantId, Lock, NodeId, NodeInfo, Position, Revision, TenantId,
         Terms, Tightening, Time,
         chain::{ChainHead, Record, Sequence},
     },
     store::{
-        Change, EventQuery, GrantQuery, Held, Hints, Listed, NewMember, Renewal, Roll, Store,
-        StoreError,
+        Change, EventQuery, GrantQuery, Held, Hints, Listed, Loaded, LockQuery, NewMember, Renewal,
+        Roll, Store, StoreError,
     },
 };
 
@@ -79,7 +79,7 @@ impl Store for Link {
     async fn load(
         &self,
         visit: &mut (dyn FnMut(TenantId, Terms, Held) + Send),
-    ) -> Result<Position, StoreError> {
+    ) -> Result<Loaded, StoreError> {
         self.there_and_back(self.inner.load(visit)).await
     }
 
@@ -105,6 +105,10 @@ impl Store for Link {
 
     async fn tightening(&self, tenant_id: &TenantId) -> Result<Tightening, StoreError> {
         self.there_and_back(self.inner.tightening(tenant_id)).await
+    }
+
+    async fn list_locks(&self, query: &LockQuery) -> Result<Vec<Lock>, StoreError> {
+        self.there_and_back(self.inner.list_locks(query)).await
     }
 
     async fn next_expiry(&self) -> Result<Option<Time>, StoreError> {

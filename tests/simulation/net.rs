@@ -109,7 +109,7 @@ impl Upstream for Host {
     ) -> Result<BoxStream<'static, Result<Down, FollowError>>, FollowError> {
         let lost = || FollowError::Lost("it cannot be reached".into());
         let channel = connect(&self.0).await.ok_or_else(lost)?;
-        let opening = timeout(CONNECT_TIMEOUT, open_on(channel, &self.0, outgoing));
+        let opening = timeout(CONNECT_TIMEOUT, open_on(channel, &self.0, None, outgoing));
         opening.await.map_err(|_| lost())?
     }
 }

@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 use crate::{
     bench::Bench,
     history::seeded,
+    locks::all_locks,
     model::Model,
     words::{
         ENFORCED, ack, agent, all_events, all_grants, begin, entry, expired, extended, grant_of,
@@ -278,6 +279,7 @@ pub async fn a_closed_store_is_unavailable(bench: &Bench) {
         store.list_events(&all_events("acme")).await.map(drop),
         store.tightening(&tenant("acme")).await.map(drop),
         store.next_expiry().await.map(drop),
+        store.list_locks(&all_locks(bench.clock.now())).await.map(drop),
         store.register(&member(id)).await,
         store.renew(id, 0, None).await.map(drop),
         store.acknowledge(id, held, ack(0)).await.map(drop),

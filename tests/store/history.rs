@@ -11,6 +11,7 @@ use support_access::{
 };
 
 use crate::{
+    locks,
     model::Model,
     words::{
         actor, agent, all_events, all_grants, begin, entry, expired, extended, granted, group,
@@ -19,8 +20,8 @@ use crate::{
 };
 
 pub const TENANTS: [&str; 3] = ["acme", "Zoë & söhne", "_"];
-const GROUPS: [&str; 3] = ["support", "engineering", "支援"];
-const AGENTS: [&str; 4] = ["ann", "bob", "cem", "d'arcy"];
+pub const GROUPS: [&str; 3] = ["support", "engineering", "支援"];
+pub const AGENTS: [&str; 4] = ["ann", "bob", "cem", "d'arcy"];
 
 /// Random, and the same again with the same `SEED` in the environment.
 pub fn seeded() -> StdRng {
@@ -64,6 +65,7 @@ async fn check_change(change: &mut dyn Change, model: &Model, rng: &mut StdRng) 
     let now = around(rng, change.now());
     assert_eq!(change.due_grants(now, limit).await.unwrap(), model.due(now, limit));
     assert_eq!(change.tightening(&tenant_id).await.unwrap(), model.tightening(&tenant_id));
+    locks::check_change(change, model, rng).await;
     if let Some((grant, _)) = model.grants().choose(rng) {
         let expected = model.grant(&tenant_id, grant.id());
         assert_eq!(change.grant(&tenant_id, grant.id()).await.unwrap(), expected);
@@ -72,7 +74,8 @@ async fn check_change(change: &mut dyn Change, model: &Model, rng: &mut StdRng) 
 
 fn random_entry(rng: &mut StdRng, model: &Model, now: Time) -> Entry {
     let live = model.live();
-    let mut made = match (live.choose(rng), rng.random_range(0..10)) {
+    let mut made = match (live.choose(rng), rng.random_range(0..14)) {
+        (_, 10..) => locks::random_entry(rng, model, now),
         (_, 0) => random_policy(rng),
         (Some(grant), 1 | 2) => {
             let end = rng.random_bool(0.7).then(|| around(rng, now));
@@ -115,7 +118,7 @@ fn random_policy(rng: &mut StdRng) -> Entry {
 }
 
 /// A time near `now`, on so coarse a grid that many are equal.
-fn around(rng: &mut StdRng, now: Time) -> Time {
+pub fn around(rng: &mut StdRng, now: Time) -> Time {
     let hour =
         support_access::domain::time::from_parts(now.timestamp() / 3_600 * 3_600, 0).unwrap();
     hour + TimeDelta::hours(rng.random_range(-6..=6))
@@ -135,6 +138,9 @@ pub fn random_grant_query(rng: &mut StdRng, model: &Model, now: Time) -> GrantQu
 
 pub fn random_event_query(rng: &mut StdRng, model: &Model) -> EventQuery {
     let mut query = all_events(TENANTS.choose(rng).unwrap());
+    if rng.random_bool(0.2) {
+        query.tenant_id = None;
+    }
     let grants = model.grants();
     query.grant_id =
         grants.choose(rng).filter(|_| rng.random_bool(0.5)).map(|(grant, _)| grant.id());

@@ -26,6 +26,7 @@ mod enforced;
 mod faults;
 mod hints;
 mod history;
+mod locks;
 mod model;
 mod opening;
 mod outages;
@@ -89,6 +90,9 @@ macro_rules! contract {
                 every_history_is_a_chain_of_its_own,
                 histories_that_grow_at_once_are_chained_without_a_gap,
                 a_record_never_changes;
+            locks:
+                locks_are_read_as_they_were_written,
+                pages_show_each_lock_once_while_others_are_set;
         }
     )* } } };
 }
@@ -111,6 +115,9 @@ macro_rules! durable {
                 links_can_be_neither_changed_nor_deleted,
                 what_an_older_server_writes_is_chained_by_the_next_who_comes,
                 what_was_changed_in_the_database_is_named;
+            locks:
+                a_lock_must_be_one_that_has_not_ended,
+                locks_only_end_and_are_never_deleted;
         }
     )* } } };
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use support_access::{
     domain::{
-        Event, EventKind, Grant, GrantId, GrantState, Revision, TenantId, Terms, Tightening, Time,
+        Event, EventKind, Grant, GrantId, GrantState, Lock, LockId, LockState, LockTerms, Revision,
+        TenantId, Terms, Tightening, Time,
     },
-    store::{EventQuery, GrantQuery, Held},
+    store::{EventQuery, GrantQuery, Held, LockQuery},
 };
 
 /// All that ever happened.
@@ -86,7 +87,52 @@ impl Model {
     }
 
     pub fn next_expiry(&self) -> Option<Time> {
-        self.live().iter().filter_map(|grant| grant.terms.expire_time).min()
+        let (grants, locks) = (self.live(), self.live_locks());
+        let of_grants = grants.iter().filter_map(|grant| grant.terms.expire_time);
+        of_grants.chain(locks.iter().filter_map(|lock| lock.terms.expire_time)).min()
+    }
+
+    /// Every lock as its last event left it, with whether that has ended it. Newest first.
+    pub fn locks(&self) -> Vec<(Lock, bool)> {
+        let mut locks: BTreeMap<LockId, (Lock, bool)> = BTreeMap::new();
+        for event in &self.events {
+            if let Some(lock) = event.kind.lock() {
+                locks.insert(lock.id(), (lock.clone(), event.kind.ends_lock()));
+            }
+        }
+        let mut locks: Vec<_> = locks.into_values().collect();
+        locks.sort_by_key(|(lock, _)| -lock.create_revision);
+        locks
+    }
+
+    pub fn live_locks(&self) -> Vec<Lock> {
+        self.locks().into_iter().filter(|(_, ended)| !ended).map(|(lock, _)| lock).collect()
+    }
+
+    /// What [`support_access::store::Store::load`] must answer, sorted.
+    pub fn load_locks(&self) -> Vec<LockTerms> {
+        let mut terms: Vec<_> = self.live_locks().into_iter().map(|lock| lock.terms).collect();
+        terms.sort_by_key(|terms| terms.lock_id);
+        terms
+    }
+
+    pub fn due_locks(&self, now: Time, limit: usize) -> Vec<Lock> {
+        let mut due = self.live_locks();
+        due.retain(|lock| lock.terms.expire_time.is_some_and(|end| end <= now));
+        due.sort_by_key(|lock| (lock.terms.expire_time, lock.create_revision));
+        due.truncate(limit);
+        due
+    }
+
+    pub fn list_locks(&self, query: &LockQuery) -> Vec<Lock> {
+        let mut locks = self.locks();
+        locks.retain(|(lock, ended)| {
+            let is_held = !ended && lock.state(query.now) == LockState::Held;
+            (query.tenant_id.is_none() || lock.tenant_id() == query.tenant_id.as_ref())
+                && (query.include_ended || is_held)
+                && query.before.is_none_or(|before| lock.create_revision < before)
+        });
+        locks.into_iter().map(|(lock, _)| lock).take(query.limit).collect()
     }
 
     pub fn tightening(&self, tenant_id: &TenantId) -> Tightening {

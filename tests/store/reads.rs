@@ -10,6 +10,7 @@ use support_access::domain::{Clock, Event, Grant, GrantState, Revision};
 use crate::{
     bench::Bench,
     history::{TENANTS, live_on, random_event_query, random_grant_query, seeded},
+    locks::random_lock_query,
     model::Model,
     words::{
         all_events, all_grants, begin, events_of, grant_of, granted, make_grant, mark, new_grant,
@@ -26,9 +27,12 @@ pub async fn reads_agree_with_a_naive_model_of_the_log(bench: &Bench) {
         assert_eq!(store.events_after(0, usize::MAX).await.unwrap(), model.events);
         assert_eq!(store.head().await.unwrap().revision, model.head());
         let mut visited = Vec::new();
-        let revision =
+        let loaded =
             store.load(&mut |tenant, terms, held| visited.push((tenant, terms, held))).await;
-        assert_eq!(revision.unwrap().revision, model.head());
+        let mut loaded = loaded.unwrap();
+        assert_eq!(loaded.position.revision, model.head());
+        loaded.locks.sort_by_key(|terms| terms.lock_id);
+        assert_eq!(loaded.locks, model.load_locks());
         visited.sort_by_key(|(_, terms, _)| terms.grant_id);
         assert_eq!(visited, model.load());
         assert_eq!(store.next_expiry().await.unwrap(), model.next_expiry());
@@ -38,6 +42,12 @@ pub async fn reads_agree_with_a_naive_model_of_the_log(bench: &Bench) {
             assert_eq!(
                 store.list_grants(&query).await.unwrap(),
                 model.list_grants(&query),
+                "{query:?}"
+            );
+            let query = random_lock_query(&mut rng, &model, now);
+            assert_eq!(
+                store.list_locks(&query).await.unwrap(),
+                model.list_locks(&query),
                 "{query:?}"
             );
             let query = random_event_query(&mut rng, &model);

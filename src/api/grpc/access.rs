@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status, async_trait};
 use crate::{
     api::{
         grpc::{
-            call::deadline,
+            call::admit,
             convert::{questions, responses},
             status::Failure,
         },
@@ -39,9 +39,10 @@ impl SupportAccess for Access {
         &self,
         request: Request<pb::CheckAccessRequest>,
     ) -> Answered<pb::CheckAccessResponse> {
-        let (metadata, _, message) = request.into_parts();
-        let (question, at_least) = questions::check_request(message).map_err(Failure::from)?;
-        let answer = self.checks.check(&question, at_least, deadline(&metadata)).await;
+        let call = admit(request)?;
+        let deadline = call.deadline();
+        let (question, at_least) = questions::check_request(call.message).map_err(Failure::from)?;
+        let answer = self.checks.check(&question, at_least, deadline).await;
         self.metrics.check(answer.reason);
         Ok(Response::new(responses::answer(answer)))
     }
@@ -50,10 +51,11 @@ impl SupportAccess for Access {
         &self,
         request: Request<pb::BatchCheckAccessRequest>,
     ) -> Answered<pb::BatchCheckAccessResponse> {
-        let (metadata, _, message) = request.into_parts();
-        let (questions, at_least) = questions::batch_request(message).map_err(Failure::from)?;
-        let (answers, revision) =
-            self.checks.check_batch(&questions, at_least, deadline(&metadata)).await;
+        let call = admit(request)?;
+        let deadline = call.deadline();
+        let (questions, at_least) =
+            questions::batch_request(call.message).map_err(Failure::from)?;
+        let (answers, revision) = self.checks.check_batch(&questions, at_least, deadline).await;
         for answer in &answers {
             self.metrics.check(answer.reason);
         }
@@ -65,9 +67,11 @@ impl SupportAccess for Access {
         &self,
         request: Request<pb::ExplainAccessRequest>,
     ) -> Answered<pb::ExplainAccessResponse> {
-        let (metadata, _, message) = request.into_parts();
-        let (question, at_least) = questions::explain_request(message).map_err(Failure::from)?;
-        let explanation = self.checks.explain(&question, at_least, deadline(&metadata)).await;
+        let call = admit(request)?;
+        let deadline = call.deadline();
+        let (question, at_least) =
+            questions::explain_request(call.message).map_err(Failure::from)?;
+        let explanation = self.checks.explain(&question, at_least, deadline).await;
         Ok(Response::new(responses::explanation(explanation)))
     }
 }

@@ -7,8 +7,8 @@ use tonic::{Request, Response, Status, async_trait};
 use crate::{
     api::{
         grpc::{
-            call::{caller, deadline, enforcement_deadline},
-            convert::{requests, responses},
+            call::{Call, admit},
+            convert::{locks, requests, responses},
             status::Failure,
         },
         proto::v1::{self as pb, support_access_admin_server::SupportAccessAdmin},
@@ -37,10 +37,11 @@ impl SupportAccessAdmin for Admin {
         &self,
         request: Request<pb::GrantAccessRequest>,
     ) -> Answered<pb::GrantAccessResponse> {
-        let (metadata, _, message) = request.into_parts();
-        let caller = caller(&metadata).map_err(Failure::from)?;
+        let call = admit(request)?;
+        let deadline = call.deadline();
+        let Call { caller, message, .. } = call;
         let request = requests::grant_request(message).map_err(Failure::from)?;
-        let granted = self.work.grant_access(&caller, request, deadline(&metadata)).await;
+        let granted = self.work.grant_access(&caller, request, deadline).await;
         let grant = responses::grant(granted.map_err(Failure::from)?);
         Ok(Response::new(pb::GrantAccessResponse { grant: Some(grant) }))
     }
@@ -49,10 +50,10 @@ impl SupportAccessAdmin for Admin {
         &self,
         request: Request<pb::ExtendAccessRequest>,
     ) -> Answered<pb::ExtendAccessResponse> {
-        let (metadata, _, message) = request.into_parts();
-        let caller = caller(&metadata).map_err(Failure::from)?;
+        let call = admit(request)?;
+        let deadline = call.enforcement_deadline();
+        let Call { caller, message, .. } = call;
         let (grant, etag, request) = requests::extend_request(message).map_err(Failure::from)?;
-        let deadline = enforcement_deadline(&metadata);
         let extended =
             self.work.extend_access(&caller, &grant, etag.as_deref(), request, deadline).await;
         let (grant, enforcement) = extended.map_err(Failure::from)?;
@@ -66,10 +67,10 @@ impl SupportAccessAdmin for Admin {
         &self,
         request: Request<pb::RevokeAccessRequest>,
     ) -> Answered<pb::RevokeAccessResponse> {
-        let (metadata, _, message) = request.into_parts();
-        let caller = caller(&metadata).map_err(Failure::from)?;
+        let call = admit(request)?;
+        let deadline = call.enforcement_deadline();
+        let Call { caller, message, .. } = call;
         let (grant, etag, reason) = requests::revoke_request(message).map_err(Failure::from)?;
-        let deadline = enforcement_deadline(&metadata);
         let revoked =
             self.work.revoke_access(&caller, &grant, etag.as_deref(), reason, deadline).await;
         let revoked = revoked.map_err(Failure::from)?;
@@ -84,10 +85,10 @@ impl SupportAccessAdmin for Admin {
         &self,
         request: Request<pb::RevokeAllAccessRequest>,
     ) -> Answered<pb::RevokeAllAccessResponse> {
-        let (metadata, _, message) = request.into_parts();
-        let caller = caller(&metadata).map_err(Failure::from)?;
+        let call = admit(request)?;
+        let deadline = call.enforcement_deadline();
+        let Call { caller, message, .. } = call;
         let (tenant_id, reason) = requests::revoke_all_request(message).map_err(Failure::from)?;
-        let deadline = enforcement_deadline(&metadata);
         let revoked = self.work.revoke_all_access(&caller, &tenant_id, reason, deadline).await;
         let revoked = revoked.map_err(Failure::from)?;
         Ok(Response::new(pb::RevokeAllAccessResponse {
@@ -101,7 +102,7 @@ impl SupportAccessAdmin for Admin {
         &self,
         request: Request<pb::GetGrantRequest>,
     ) -> Answered<pb::GetGrantResponse> {
-        let grant = requests::get_grant_request(request.into_inner()).map_err(Failure::from)?;
+        let grant = requests::get_grant_request(admit(request)?.message).map_err(Failure::from)?;
         let grant = self.work.get_grant(&grant).await.map_err(Failure::from)?;
         Ok(Response::new(pb::GetGrantResponse { grant: Some(responses::grant(grant)) }))
     }
@@ -111,7 +112,7 @@ impl SupportAccessAdmin for Admin {
         request: Request<pb::ListGrantsRequest>,
     ) -> Answered<pb::ListGrantsResponse> {
         let (filter, page) =
-            requests::list_grants_request(request.into_inner()).map_err(Failure::from)?;
+            requests::list_grants_request(admit(request)?.message).map_err(Failure::from)?;
         let page = self.work.list_grants(filter, &page).await.map_err(Failure::from)?;
         Ok(Response::new(pb::ListGrantsResponse {
             grants: responses::grants(page.items),
@@ -124,8 +125,8 @@ impl SupportAccessAdmin for Admin {
         request: Request<pb::ListEventsRequest>,
     ) -> Answered<pb::ListEventsResponse> {
         let (tenant_id, grant, page) =
-            requests::list_events_request(request.into_inner()).map_err(Failure::from)?;
-        let page = self.work.list_events(&tenant_id, grant.as_ref(), &page).await;
+            requests::list_events_request(admit(request)?.message).map_err(Failure::from)?;
+        let page = self.work.list_events(tenant_id.as_ref(), grant.as_ref(), &page).await;
         let page = page.map_err(Failure::from)?;
         Ok(Response::new(pb::ListEventsResponse {
             events: page.items.into_iter().map(responses::recorded).collect(),
@@ -138,7 +139,7 @@ impl SupportAccessAdmin for Admin {
         request: Request<pb::GetSupportPolicyRequest>,
     ) -> Answered<pb::GetSupportPolicyResponse> {
         let tenant_id =
-            requests::get_support_policy_request(request.into_inner()).map_err(Failure::from)?;
+            requests::get_support_policy_request(admit(request)?.message).map_err(Failure::from)?;
         let policy = self.work.support_policy(&tenant_id).await.map_err(Failure::from)?;
         let support_policy = Some(responses::support_policy(&tenant_id, &policy));
         Ok(Response::new(pb::GetSupportPolicyResponse { support_policy }))
@@ -148,11 +149,12 @@ impl SupportAccessAdmin for Admin {
         &self,
         request: Request<pb::UpdateSupportPolicyRequest>,
     ) -> Answered<pb::UpdateSupportPolicyResponse> {
-        let (metadata, _, message) = request.into_parts();
-        let caller = caller(&metadata).map_err(Failure::from)?;
+        let call = admit(request)?;
+        let deadline = call.enforcement_deadline();
+        let Call { caller, message, .. } = call;
         let requests::PolicyUpdate { tenant_id, etag, update, reason } =
             requests::update_support_policy_request(message).map_err(Failure::from)?;
-        let (etag, deadline) = (etag.as_deref(), enforcement_deadline(&metadata));
+        let etag = etag.as_deref();
         let updating =
             self.work.update_support_policy(&caller, &tenant_id, etag, update, reason, deadline);
         let updated = updating.await.map_err(Failure::from)?;
@@ -167,9 +169,11 @@ impl SupportAccessAdmin for Admin {
         &self,
         request: Request<pb::WaitEnforcedRequest>,
     ) -> Answered<pb::WaitEnforcedResponse> {
-        let (metadata, _, message) = request.into_parts();
+        let call = admit(request)?;
+        let deadline = call.enforcement_deadline();
+        let message = call.message;
         let revision = requests::wait_enforced_request(message).map_err(Failure::from)?;
-        let enforcement = self.work.wait_enforced(revision, enforcement_deadline(&metadata)).await;
+        let enforcement = self.work.wait_enforced(revision, deadline).await;
         let enforcement = responses::enforcement(enforcement.map_err(Failure::from)?);
         Ok(Response::new(pb::WaitEnforcedResponse { enforcement: Some(enforcement) }))
     }
@@ -178,7 +182,7 @@ impl SupportAccessAdmin for Admin {
         request: Request<pb::ExportHistoryRequest>,
     ) -> Answered<pb::ExportHistoryResponse> {
         let (tenant_id, after, page) =
-            requests::export_history_request(request.into_inner()).map_err(Failure::from)?;
+            requests::export_history_request(admit(request)?.message).map_err(Failure::from)?;
         let export = self.work.export_history(tenant_id.as_ref(), after, &page).await;
         let export = export.map_err(Failure::from)?;
         Ok(Response::new(pb::ExportHistoryResponse {
@@ -193,8 +197,50 @@ impl SupportAccessAdmin for Admin {
         request: Request<pb::GetCheckpointRequest>,
     ) -> Answered<pb::GetCheckpointResponse> {
         let tenant_id =
-            requests::get_checkpoint_request(request.into_inner()).map_err(Failure::from)?;
+            requests::get_checkpoint_request(admit(request)?.message).map_err(Failure::from)?;
         let checkpoint = self.work.checkpoint(tenant_id.as_ref()).await.map_err(Failure::from)?;
         Ok(Response::new(pb::GetCheckpointResponse { checkpoint: checkpoint.line() }))
+    }
+
+    async fn lock_access(
+        &self,
+        request: Request<pb::LockAccessRequest>,
+    ) -> Answered<pb::LockAccessResponse> {
+        let call = admit(request)?;
+        let deadline = call.enforcement_deadline();
+        let Call { caller, message, .. } = call;
+        let request = locks::lock_request(message).map_err(Failure::from)?;
+        let locked = self.work.lock_access(&caller, request, deadline).await;
+        let (lock, enforcement) = locked.map_err(Failure::from)?;
+        Ok(Response::new(pb::LockAccessResponse {
+            lock: Some(locks::lock(lock)),
+            enforcement: Some(responses::enforcement(enforcement)),
+        }))
+    }
+
+    async fn unlock_access(
+        &self,
+        request: Request<pb::UnlockAccessRequest>,
+    ) -> Answered<pb::UnlockAccessResponse> {
+        let call = admit(request)?;
+        let deadline = call.deadline();
+        let Call { caller, message, .. } = call;
+        let (lock, reason) = locks::unlock_request(message).map_err(Failure::from)?;
+        let unlocked = self.work.unlock_access(&caller, &lock, reason, deadline).await;
+        let lock = locks::lock(unlocked.map_err(Failure::from)?);
+        Ok(Response::new(pb::UnlockAccessResponse { lock: Some(lock) }))
+    }
+
+    async fn list_locks(
+        &self,
+        request: Request<pb::ListLocksRequest>,
+    ) -> Answered<pb::ListLocksResponse> {
+        let (filter, page) =
+            locks::list_locks_request(admit(request)?.message).map_err(Failure::from)?;
+        let page = self.work.list_locks(filter, &page).await.map_err(Failure::from)?;
+        Ok(Response::new(pb::ListLocksResponse {
+            locks: locks::locks(page.items),
+            next_page_token: page.next_token,
+        }))
     }
 }

@@ -1,14 +1,19 @@
-//! What comes with a request besides its message: who calls, and until when they wait.
+//! What comes with a request: who calls and whether they may, and until when they wait.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
-use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::{Extensions, Request, metadata::MetadataMap};
+use tracing::warn;
 
-use crate::domain::{Caller, violation::Violations};
+use crate::{
+    api::grpc::{
+        guard::Guarded,
+        status::{Failure, unknown_caller},
+    },
+    domain::{Action, Author, Caller, Whose},
+};
 
-/// The metadata key by which a caller names who acts.
-const ACTOR_KEY: &str = "support-access-actor";
 /// The metadata key of the gRPC deadline.
 const TIMEOUT_KEY: &str = "grpc-timeout";
 /// How long a caller waits that does not say, and at most.
@@ -18,21 +23,61 @@ const ENFORCEMENT_PATIENCE: Duration = Duration::from_mins(6);
 /// The most of a caller's patience that is kept back for the way home.
 const WAY_HOME_MAX: Duration = Duration::from_millis(50);
 
-/// Who calls.
-pub(super) fn caller(metadata: &MetadataMap) -> Result<Caller, Violations> {
-    let name = metadata.get(ACTOR_KEY).map(MetadataValue::to_str).transpose();
-    let name = name.map_err(|_| Violations::of(ACTOR_KEY, "must be visible ASCII characters"))?;
-    Caller::local(name).map_err(|error| Violations::of(ACTOR_KEY, error))
+/// A call that its caller may make.
+#[derive(Debug)]
+pub(super) struct Call<M> {
+    /// Who calls.
+    pub(super) caller: Arc<Caller>,
+    /// What they ask for.
+    pub(super) message: M,
+    metadata: MetadataMap,
 }
 
-/// When an answer must be on its way: a little before the caller's deadline, so that it arrives.
-pub(super) fn deadline(metadata: &MetadataMap) -> Instant {
-    deadline_within(metadata, PATIENCE)
+/// Lets a call in whose caller is permitted to make it. The one way to a request's message; a refusal is an audit line.
+pub(super) fn admit<M: Guarded>(request: Request<M>) -> Result<Call<M>, Failure> {
+    let (metadata, extensions, message) = request.into_parts();
+    let caller = admit_to(M::ACTION, message.whose(), &extensions)?;
+    Ok(Call { caller, message, metadata })
 }
 
-/// As [`deadline`], of somebody who waits for a change to be in force everywhere.
-pub(super) fn enforcement_deadline(metadata: &MetadataMap) -> Instant {
-    deadline_within(metadata, ENFORCEMENT_PATIENCE)
+/// As [`admit`], for what is asked for without a message.
+pub(super) fn admit_to(
+    action: Action,
+    whose: Whose<'_>,
+    extensions: &Extensions,
+) -> Result<Arc<Caller>, Failure> {
+    let Some(caller) = extensions.get::<Arc<Caller>>() else { return Err(unknown_caller()) };
+    if let Err(denied) = caller.may(action, whose) {
+        let Author { actor, via, is_asserted } = &caller.author;
+        let tenant_id = match whose {
+            Whose::Tenant(tenant_id) => Some(tenant_id),
+            Whose::Vendor | Whose::Nobody => None,
+        };
+        warn!(
+            target: "support_access::audit",
+            action = action.name(),
+            tenant_id,
+            %actor,
+            via = via.as_ref().map(display),
+            is_asserted,
+            reason = %denied,
+            "a call was refused"
+        );
+        return Err(denied.into());
+    }
+    Ok(Arc::clone(caller))
+}
+
+impl<M> Call<M> {
+    /// When an answer must be on its way: a little before the caller's deadline, so that it arrives.
+    pub(super) fn deadline(&self) -> Instant {
+        deadline_within(&self.metadata, PATIENCE)
+    }
+
+    /// As [`Self::deadline`], of somebody who waits for a change to be in force everywhere.
+    pub(super) fn enforcement_deadline(&self) -> Instant {
+        deadline_within(&self.metadata, ENFORCEMENT_PATIENCE)
+    }
 }
 
 fn deadline_within(metadata: &MetadataMap, most: Duration) -> Instant {

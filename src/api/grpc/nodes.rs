@@ -19,15 +19,17 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 use crate::{
     api::{
         grpc::{
+            call::{admit, admit_to},
             convert::{follow, responses::duration},
             status::{Failure, ask_a_replica, late, unread_in_stream},
         },
         proto::v1::{self as pb, check_nodes_server::CheckNodes},
+        slots::{Slot, Slots},
     },
-    domain::NodeInfo,
+    domain::{Action, NodeInfo, Whose, text::Actor},
     node::{
         CheckNode,
-        feeding::serve,
+        feeding::{FeedEnd, serve},
         message::{Down, Up},
     },
     work::{Work, nodes::CheckNodeList},
@@ -47,12 +49,14 @@ const WAITING_MAX: usize = 2;
 pub struct Nodes {
     node: Arc<CheckNode>,
     work: Option<Arc<Work>>,
+    /// By the caller's name.
+    followers: Arc<Slots<Actor>>,
 }
 
 impl Nodes {
-    /// The service at `node`, which feeds. Only a replica, which has `work`, knows all check nodes.
-    pub fn new(node: Arc<CheckNode>, work: Option<Arc<Work>>) -> Self {
-        Self { node, work }
+    /// The service at `node`, which feeds at most so many for each caller. Only a replica, which has `work`, knows all check nodes.
+    pub fn new(node: Arc<CheckNode>, work: Option<Arc<Work>>, followers_per_caller: usize) -> Self {
+        Self { node, work, followers: Arc::new(Slots::new(followers_per_caller)) }
     }
 }
 
@@ -63,13 +67,17 @@ impl CheckNodes for Nodes {
     type FollowStream = Fed;
 
     async fn follow(&self, request: Request<Streaming<pb::FollowRequest>>) -> Answered<Fed> {
-        Ok(Response::new(Fed::new(Arc::clone(&self.node), request.into_inner().boxed())))
+        let caller = admit_to(Action::Follow, Whose::Nobody, request.extensions())?;
+        let place = self.followers.take(&caller.author.actor).ok_or(FeedEnd::TooMany);
+        let place = place.map_err(Failure::from)?;
+        Ok(Response::new(Fed::new(Arc::clone(&self.node), request.into_inner().boxed(), place)))
     }
 
     async fn list_check_nodes(
         &self,
-        _: Request<pb::ListCheckNodesRequest>,
+        request: Request<pb::ListCheckNodesRequest>,
     ) -> Answered<pb::ListCheckNodesResponse> {
+        admit(request)?;
         let work = self.work.as_ref().ok_or_else(ask_a_replica)?;
         let CheckNodeList { nodes, head, max_staleness } =
             work.check_nodes().await.map_err(Failure::from)?;
@@ -91,12 +99,13 @@ pub struct Fed {
     /// `None` once it has ended.
     feeding: Option<BoxFuture<'static, Result<(), Failure>>>,
     messages: mpsc::Receiver<Down>,
+    _place: Slot<Actor>,
 }
 
 impl Fed {
-    fn new(node: Arc<CheckNode>, incoming: BoxStream<'static, Said>) -> Self {
+    fn new(node: Arc<CheckNode>, incoming: BoxStream<'static, Said>, place: Slot<Actor>) -> Self {
         let (outgoing, messages) = mpsc::channel(WAITING_MAX);
-        Self { feeding: Some(Box::pin(feed(node, incoming, outgoing))), messages }
+        Self { feeding: Some(Box::pin(feed(node, incoming, outgoing))), messages, _place: place }
     }
 }
 

@@ -5,10 +5,12 @@ use std::{collections::HashMap, time::Duration};
 use http::Response;
 use tonic::{Code, Status, body::Body};
 use tonic_types::{ErrorDetails, StatusExt};
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::{
-    domain::{policy::join, violation::Violations},
+    api::authenticate::ACTOR,
+    auth::{AuthError, Peer, token::TokenError},
+    domain::{Denied, policy::join, violation::Violations},
     node::feeding::FeedEnd,
     store::StoreError,
     work::WorkError,
@@ -48,6 +50,60 @@ impl From<FeedEnd> for Failure {
     }
 }
 
+impl From<Denied> for Failure {
+    fn from(denied: Denied) -> Self {
+        let reason = match denied {
+            Denied::NoRole => "ROLE_MISSING",
+            Denied::OtherTenant => "NOT_OWN_TENANT",
+        };
+        let text = denied.to_string();
+        Self(Status::with_error_details(Code::PermissionDenied, text, details(reason, [])))
+    }
+}
+
+/// What a caller is told of whom nobody has said who it is.
+pub(super) fn unknown_caller() -> Failure {
+    Failure(stranger(&AuthError::Missing))
+}
+
+/// Refuses a call whose caller could not be told, and leaves an audit line.
+pub fn refuse_stranger(error: &AuthError, peer: &Peer) -> Response<Body> {
+    warn!(target: "support_access::audit", reason = %error, ?peer, "a caller was refused");
+    stranger(error).into_http()
+}
+
+fn stranger(error: &AuthError) -> Status {
+    let (code, reason) = match error {
+        AuthError::Missing => (Code::Unauthenticated, "CREDENTIALS_MISSING"),
+        AuthError::CertificateExpired | AuthError::CertificateNameless => {
+            (Code::Unauthenticated, "CERTIFICATE_REFUSED")
+        }
+        // That is not the bearer's fault, and passes.
+        AuthError::Token(TokenError::NoKeys) => (Code::Unavailable, "KEYS_UNAVAILABLE"),
+        AuthError::Token(_) => (Code::Unauthenticated, "TOKEN_REFUSED"),
+        AuthError::Name(_) => (Code::InvalidArgument, "INVALID_FIELD"),
+        AuthError::Conflict { .. } => (Code::PermissionDenied, "SEPARATION_OF_DUTIES"),
+    };
+    let mut details = details(reason, []);
+    if code == Code::Unavailable {
+        details.set_retry_info(Some(RETRY_DELAY));
+    }
+    Status::with_error_details(code, error.to_string(), details)
+}
+
+/// Refuses what is more than its caller may ask for.
+pub fn refuse_excess(reason: &str, wait: Duration) -> Response<Body> {
+    let mut details = details(reason, []);
+    details.set_retry_info(Some(wait));
+    let text = "the caller asks for more than it may at a time: wait a little, and try again";
+    Status::with_error_details(Code::ResourceExhausted, text, details).into_http()
+}
+
+/// Refuses the name that a caller gives itself.
+pub fn refuse_name(description: &str) -> Response<Body> {
+    invalid(&Violations::of(ACTOR.as_str(), description)).into_http()
+}
+
 /// A status on its way out of a handler: what `?` makes of an error.
 pub(super) struct Failure(pub(super) Status);
 
@@ -81,6 +137,15 @@ fn status(error: &WorkError) -> Status {
         WorkError::EtagMismatch => failed(Code::Aborted, "ETAG_MISMATCH", "etag", &text),
         WorkError::TooManyLiveGrants { .. } => {
             failed(Code::ResourceExhausted, "TOO_MANY_LIVE_GRANTS", "tenant_id", &text)
+        }
+        WorkError::LockNotFound { .. } => {
+            failed(Code::NotFound, "LOCK_NOT_FOUND", "lock_id", &text)
+        }
+        WorkError::LockOfOtherSide { .. } => {
+            failed(Code::PermissionDenied, "LOCK_OF_OTHER_SIDE", "lock_id", &text)
+        }
+        WorkError::TooManyLocks { field, .. } => {
+            failed(Code::ResourceExhausted, "TOO_MANY_LOCKS", field, &text)
         }
         WorkError::Store(StoreError::Unavailable(source)) => {
             error!(error = %source, "the database is not available");

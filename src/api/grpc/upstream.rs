@@ -13,13 +13,14 @@ use tokio::{
     time::timeout,
 };
 use tonic::{
-    Code, Status, async_trait,
-    metadata::MetadataMap,
+    Code, Request, Status, async_trait,
+    metadata::{AsciiMetadataValue, MetadataMap},
     transport::{Channel, Endpoint},
 };
 
 use crate::{
     api::{
+        credentials::{AUTHORIZATION, ClientCredentials},
         grpc::{convert::follow, nodes::RESPONSE_LENGTH_MAX},
         proto::v1::{self as pb, check_nodes_client::CheckNodesClient},
     },
@@ -55,24 +56,23 @@ const NO_GRPC: [&str; 4] = [
 pub struct GrpcUpstream {
     url: String,
     endpoint: Endpoint,
+    credentials: ClientCredentials,
 }
 
 impl GrpcUpstream {
-    /// The node at `url`: `http://HOST:PORT`, or `unix:PATH`. The error says what is wrong with that, in a sentence.
-    pub fn new(url: &str) -> Result<Self, String> {
+    /// The node at `url`: `https://HOST:PORT`, `http://HOST:PORT`, or `unix:PATH`. The error says what is wrong with that, in a
+    /// sentence.
+    pub fn new(url: &str, credentials: &ClientCredentials) -> Result<Self, String> {
         const EXAMPLE: &str =
-            "write it like http://127.0.0.1:50051 or unix:/run/support-access/check.sock";
+            "write it like https://replica:50051 or unix:/run/support-access/check.sock";
         // What cannot be shown is not shown in the error either.
         if url.contains('@') && !url.starts_with("unix:") {
             return Err(format!(
                 "the URL of an upstream must not have credentials in it; {EXAMPLE}"
             ));
         }
-        if url.starts_with("https://") {
-            return Err(format!("{url}: TLS is not supported yet; {EXAMPLE}"));
-        }
         let is_path = url.strip_prefix("unix:").is_some_and(|path| !path.is_empty());
-        let is_url = url.starts_with("http://")
+        let is_url = (url.starts_with("http://") || url.starts_with("https://"))
             && url.parse::<http::Uri>().is_ok_and(|uri| matches!(uri.path(), "" | "/"));
         let endpoint = Endpoint::from_shared(url.to_owned()).ok().filter(|_| is_path || is_url);
         let endpoint = endpoint.ok_or_else(|| format!("{url:?} is not a URL; {EXAMPLE}"))?;
@@ -84,20 +84,31 @@ impl GrpcUpstream {
             .keep_alive_while_idle(true)
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW);
-        Ok(Self { url: url.to_owned(), endpoint })
+        Ok(Self { url: url.to_owned(), endpoint, credentials: credentials.clone() })
     }
 
     async fn open_stream(
         &self,
         outgoing: mpsc::Receiver<Up>,
     ) -> Result<BoxStream<'static, Result<Down, FollowError>>, FollowError> {
-        let channel = self.endpoint.connect().await.map_err(|error| {
+        let endpoint = self.secured().map_err(FollowError::Lost)?;
+        let token = self.credentials.token().map_err(FollowError::Lost)?;
+        let channel = endpoint.connect().await.map_err(|error| {
             FollowError::Lost(format!("it cannot be reached: {}", plain(&innermost(&error))))
         })?;
-        match open_on(channel, &self.url, outgoing).await {
+        match open_on(channel, &self.url, token, outgoing).await {
             Err(FollowError::Lost(_)) if self.speaks_http1().await => Err(no_server(&self.url)),
             opened => opened,
         }
+    }
+
+    /// The endpoint, with TLS by the files as they are now.
+    fn secured(&self) -> Result<Endpoint, String> {
+        if !self.url.starts_with("https://") {
+            return Ok(self.endpoint.clone());
+        }
+        let config = self.credentials.tls()?;
+        self.endpoint.clone().tls_config(config).map_err(|error| innermost(&error))
     }
 
     /// Whether an HTTP/1 server is there, such as our own, on its HTTP port: it may just hang up on whoever speaks HTTP/2.
@@ -120,6 +131,7 @@ impl GrpcUpstream {
 pub async fn open_on(
     channel: Channel,
     url: &str,
+    token: Option<AsciiMetadataValue>,
     outgoing: mpsc::Receiver<Up>,
 ) -> Result<BoxStream<'static, Result<Down, FollowError>>, FollowError> {
     let mut client = CheckNodesClient::new(channel).max_decoding_message_size(RESPONSE_LENGTH_MAX);
@@ -127,7 +139,11 @@ pub async fn open_on(
         let up = outgoing.recv().await?;
         Some((follow::request(up), outgoing))
     });
-    let response = client.follow(requests).await.map_err(|status| refusal(url, &status))?;
+    let mut request = Request::new(requests);
+    if let Some(token) = token {
+        request.metadata_mut().insert(AUTHORIZATION, token);
+    }
+    let response = client.follow(request).await.map_err(|status| refusal(url, &status))?;
     if !is_grpc(response.metadata()) {
         return Err(no_server(url));
     }

@@ -60,6 +60,7 @@ fn checklist_row(item: &v1::ChecklistItem) -> Vec<Cell> {
         v1::ChecklistQuestion::PeriodNotExpired => "The period has not expired",
         v1::ChecklistQuestion::EntryActive => "The entry is active",
         v1::ChecklistQuestion::CorrectOption => "The correct option was selected",
+        v1::ChecklistQuestion::NotLocked => "Nothing is locked",
         v1::ChecklistQuestion::Unspecified => "-",
     };
     let (answer, tone) = match item.answer() {

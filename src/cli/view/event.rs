@@ -1,6 +1,8 @@
 //! The history.
 
-use super::{Answer, Cell, Look, about, grant, level, moment, moment_utc, short, table, v1};
+use super::{
+    Answer, Cell, Look, about, grant, level, lock as locks, moment, moment_utc, short, table, v1,
+};
 
 impl Answer for v1::ListEventsResponse {
     const NAME: &'static str = "ListEventsResponse";
@@ -45,6 +47,9 @@ fn content(event: &v1::Event) -> String {
     if let Some(policy) = &event.support_policy {
         return super::policy::summary(policy);
     }
+    if let Some(found) = &event.lock {
+        return lock(event.r#type(), found);
+    }
     let Some(grant) = &event.grant else { return String::new() };
     match event.r#type() {
         v1::EventType::Granted => {
@@ -62,7 +67,18 @@ fn content(event: &v1::Event) -> String {
         v1::EventType::Revoked
         | v1::EventType::Expired
         | v1::EventType::PolicyUpdated
+        | v1::EventType::Locked
+        | v1::EventType::Unlocked
+        | v1::EventType::LockExpired
         | v1::EventType::Unspecified => String::new(),
+    }
+}
+
+fn lock(kind: v1::EventType, lock: &v1::Lock) -> String {
+    let target = locks::target(lock);
+    match kind {
+        v1::EventType::Locked => format!("{target} {}", until(&locks::end(lock))),
+        _ => target,
     }
 }
 

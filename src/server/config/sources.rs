@@ -5,10 +5,13 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::{COMMON, ConfigError, LISTEN, OF_REPLICA, OF_SIDECAR, UPSTREAM};
-use crate::domain::SupportPolicy;
+use super::{COMMON, CallLimits, ConfigError, LISTEN, OF_REPLICA, OF_SIDECAR, UPSTREAM};
+use crate::{auth::bindings::AuthConfig, domain::SupportPolicy};
 
 const POLICY: &str = "policy";
+const LIMITS: &str = "limits";
+/// What makes up [`AuthConfig`].
+const AUTH: [&str; 4] = ["certificates", "users", "issuers", "trust_portal_assertion"];
 
 /// Looks up a variable of the environment.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -100,6 +103,16 @@ impl<'a> Sources<'a> {
         self.file.as_ref().map_or(Ok(None), File::policy)
     }
 
+    /// Who may call, as what, which only a file can hold.
+    pub(super) fn auth(&self) -> Result<AuthConfig, ConfigError> {
+        self.file.as_ref().map_or(Ok(AuthConfig::default()), File::auth)
+    }
+
+    /// How much callers may use, which only a file can hold.
+    pub(super) fn limits(&self) -> Result<CallLimits, ConfigError> {
+        self.file.as_ref().map_or(Ok(CallLimits::default()), File::limits)
+    }
+
     fn find(&self, name: &'static str) -> Result<Option<Found>, ConfigError> {
         if let Some(values) = self.flags.values.get(name).filter(|values| !values.is_empty()) {
             return Ok(Some(Found { origin: format!("--{name}"), values: values.clone() }));
@@ -144,11 +157,16 @@ impl File {
         })?;
         // One file may serve replicas and sidecars.
         let settings = || COMMON.iter().chain(&OF_REPLICA).chain(&OF_SIDECAR);
-        let is_known = |key: &str| key == POLICY || settings().any(|name| to_key(name) == key);
+        let is_known = |key: &str| {
+            [POLICY, LIMITS].contains(&key)
+                || AUTH.contains(&key)
+                || settings().any(|name| to_key(name) == key)
+        };
         if let Some(unknown) = table.keys().find(|key| !is_known(key)) {
             let known = settings().map(|name| to_key(name)).collect::<Vec<_>>().join(", ");
+            let tables = AUTH.join(", ");
             return Err(ConfigError(format!(
-                "the configuration file {shown} has the unknown key {unknown:?}; known are {known} and {POLICY}"
+                "the configuration file {shown} has the unknown key {unknown:?}; known are {known}, {tables}, {LIMITS} and {POLICY}"
             )));
         }
         Ok(Self { path, table })
@@ -168,6 +186,32 @@ impl File {
                 Err(ConfigError(format!("{origin} must be a text, a whole number, true or false")))
             }
         }
+    }
+
+    fn auth(&self) -> Result<AuthConfig, ConfigError> {
+        let own = |(key, value): (&String, &Value)| {
+            AUTH.contains(&key.as_str()).then(|| (key.clone(), value.clone()))
+        };
+        let table: Table = self.table.iter().filter_map(own).collect();
+        let refuse = |found: String| {
+            let found = found.trim().replace('\n', " ");
+            ConfigError(format!("{} says of callers what cannot be: {found}", self.path.display()))
+        };
+        let auth = AuthConfig::deserialize(table).map_err(|error| refuse(error.to_string()))?;
+        auth.check().map_err(refuse)?;
+        Ok(auth)
+    }
+
+    fn limits(&self) -> Result<CallLimits, ConfigError> {
+        let Some(value) = self.table.get(LIMITS) else { return Ok(CallLimits::default()) };
+        let refuse = |found: String| {
+            let found = found.trim().replace('\n', " ");
+            ConfigError(format!("[{LIMITS}] in {} is not right: {found}", self.path.display()))
+        };
+        let limits = CallLimits::deserialize(value.clone());
+        let limits = limits.map_err(|error| refuse(error.to_string()))?;
+        limits.check().map_err(refuse)?;
+        Ok(limits)
     }
 
     fn policy(&self) -> Result<Option<SupportPolicy>, ConfigError> {

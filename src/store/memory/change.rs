@@ -6,7 +6,10 @@ use async_trait::async_trait;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::{
-    domain::{Epoch, Event, Grant, GrantId, RequestId, Revision, TenantId, Tightening, Time},
+    domain::{
+        Epoch, Event, Grant, GrantId, Lock, LockId, RequestId, Revision, Side, TenantId,
+        Tightening, Time,
+    },
     store::{
         Change, Entry, Hint, Remembered, StoreError,
         hints::{Bell, Messenger},
@@ -84,6 +87,29 @@ impl Change for MemoryChange {
 
     async fn tightening(&mut self, tenant_id: &TenantId) -> Result<Tightening, StoreError> {
         Ok(self.working.tightenings.get(tenant_id).cloned().unwrap_or_default())
+    }
+
+    async fn lock(&mut self, lock_id: LockId) -> Result<Option<Lock>, StoreError> {
+        Ok(self.working.lock(lock_id))
+    }
+
+    async fn count_live_locks(
+        &mut self,
+        side: Side,
+        tenant_id: Option<&TenantId>,
+    ) -> Result<usize, StoreError> {
+        let is_counted = |lock: &&Lock| {
+            lock.terms.side == side && (tenant_id.is_none() || lock.tenant_id() == tenant_id)
+        };
+        Ok(self.working.live_locks().filter(is_counted).count())
+    }
+
+    async fn due_locks(&mut self, now: Time, limit: usize) -> Result<Vec<Lock>, StoreError> {
+        let is_due = |lock: &&Lock| lock.terms.expire_time.is_some_and(|end| end <= now);
+        let mut due: Vec<Lock> = self.working.live_locks().filter(is_due).cloned().collect();
+        due.sort_by_key(|lock| (lock.terms.expire_time, lock.create_revision));
+        due.truncate(limit);
+        Ok(due)
     }
 
     async fn append(&mut self, entry: Entry) -> Result<Event, StoreError> {

@@ -3,7 +3,9 @@
 use imbl::{HashMap, OrdMap, OrdSet, Vector};
 
 use crate::{
-    domain::{Event, EventKind, Grant, GrantId, RequestId, Revision, TenantId, Tightening},
+    domain::{
+        Event, EventKind, Grant, GrantId, Lock, LockId, RequestId, Revision, TenantId, Tightening,
+    },
     store::{RequestMark, memory::chain::Chains},
 };
 
@@ -21,6 +23,12 @@ pub(super) struct State {
     pub(super) requests: HashMap<(TenantId, RequestId), ([u8; 32], Revision)>,
     pub(super) tightenings: HashMap<TenantId, Tightening>,
     pub(super) chains: Chains,
+    /// Every lock, by age.
+    pub(super) locks: OrdMap<Revision, Lock>,
+    /// The locks that no event has ended.
+    live_locks: OrdSet<Revision>,
+    /// Where each lock is in `locks`.
+    lock_keys: HashMap<LockId, Revision>,
 }
 
 impl State {
@@ -52,6 +60,18 @@ impl State {
         self.live.iter().filter_map(|key| self.grants.get(key))
     }
 
+    pub(super) fn lock(&self, lock_id: LockId) -> Option<Lock> {
+        self.locks.get(self.lock_keys.get(&lock_id)?).cloned()
+    }
+
+    pub(super) fn is_lock_live(&self, lock: &Lock) -> bool {
+        self.live_locks.contains(&lock.create_revision)
+    }
+
+    pub(super) fn live_locks(&self) -> impl Iterator<Item = &Lock> {
+        self.live_locks.iter().filter_map(|key| self.locks.get(key))
+    }
+
     pub(super) fn apply(&mut self, event: Event, request: Option<RequestMark>) {
         if let Some(grant) = event.kind.grant() {
             let key = (grant.tenant_id.clone(), grant.create_revision);
@@ -62,6 +82,15 @@ impl State {
                 self.live.insert(key.clone());
             }
             self.grants.insert(key, grant.clone());
+        }
+        if let Some(lock) = event.kind.lock() {
+            self.lock_keys.insert(lock.id(), lock.create_revision);
+            if event.kind.ends_lock() {
+                self.live_locks.remove(&lock.create_revision);
+            } else {
+                self.live_locks.insert(lock.create_revision);
+            }
+            self.locks.insert(lock.create_revision, lock.clone());
         }
         if let EventKind::PolicyUpdated { tightening, .. } = &event.kind {
             self.tightenings.extend(event.tenant_id.clone().map(|id| (id, tightening.clone())));

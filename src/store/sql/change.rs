@@ -7,8 +7,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     domain::{
-        Clock, Event, EventKind, Grant, GrantId, RequestId, Revision, TenantId, Tightening, Time,
-        time::from_micros,
+        Clock, Event, EventKind, Grant, GrantId, Lock, LockId, RequestId, Revision, Side, TenantId,
+        Tightening, Time, time::from_micros,
     },
     store::{
         Change, Entry, Hint, Remembered, RequestMark, StoreError,
@@ -16,7 +16,7 @@ use crate::{
             Backend, Lease, Messenger,
             chain::Chains,
             rows::{self, GrantRow, RequestRow, tightening, to_json},
-            statements::{read, write},
+            statements::{locks, read, write},
             unavailable, within_patience,
         },
         stamp,
@@ -103,6 +103,12 @@ impl<DB: Backend> SqlChange<DB> {
                 let body = to_json(tightening)?;
                 self.lease.execute(write::upsert_tightening(event, body)).await?;
             }
+            EventKind::Locked { lock } => {
+                self.lease.execute(locks::insert(lock)?).await?;
+            }
+            EventKind::Unlocked { lock } | EventKind::LockExpired { lock } => {
+                self.write_end(lock).await?;
+            }
         }
         if let Some(mark) = request {
             self.lease.execute(write::insert_request(event, &mark)).await?;
@@ -129,6 +135,20 @@ impl<DB: Backend> SqlChange<DB> {
             self.lease.execute(write::upsert_latest_ended(grant, end_time)).await?;
         }
         Ok(())
+    }
+
+    async fn write_end(&mut self, lock: &Lock) -> Result<(), StoreError> {
+        if self.lease.execute(locks::end(lock)?).await? == 1 {
+            return Ok(());
+        }
+        let id = lock.id();
+        let complaint = format!("an event is about lock {id}, which does not exist or has ended");
+        Err(StoreError::Broken(complaint.into()))
+    }
+
+    async fn locks(&mut self, ask: super::Statement) -> Result<Vec<Lock>, StoreError> {
+        let rows: Vec<(String,)> = self.lease.all(ask).await?;
+        rows.into_iter().map(rows::lock).collect()
     }
 
     async fn grants(&mut self, ask: super::Statement) -> Result<Vec<Grant>, StoreError> {
@@ -195,6 +215,24 @@ impl<DB: Backend> Change for SqlChange<DB> {
         let row: Option<(String,)> =
             within_patience(self.lease.first(read::tightening(tenant_id))).await?;
         row.map_or_else(|| Ok(Tightening::default()), |(body,)| tightening(&body))
+    }
+
+    async fn lock(&mut self, lock_id: LockId) -> Result<Option<Lock>, StoreError> {
+        Ok(within_patience(self.locks(locks::lock(lock_id))).await?.pop())
+    }
+
+    async fn count_live_locks(
+        &mut self,
+        side: Side,
+        tenant_id: Option<&TenantId>,
+    ) -> Result<usize, StoreError> {
+        let ask = locks::count_live(&DB::DIALECT, side, tenant_id);
+        let count: Option<(i64,)> = within_patience(self.lease.first(ask)).await?;
+        Ok(count.and_then(|(count,)| usize::try_from(count).ok()).unwrap_or_default())
+    }
+
+    async fn due_locks(&mut self, now: Time, limit: usize) -> Result<Vec<Lock>, StoreError> {
+        within_patience(self.locks(locks::due(now, limit))).await
     }
 
     async fn append(&mut self, entry: Entry) -> Result<Event, StoreError> {

@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        AccessLevel, AgentId, Author, Event, EventKind, Grant, GrantId, GroupId, Note, Revocation,
-        TenantId, Terms, Ticket, Tightening, Time, text::Actor, time::from_micros,
+        AccessLevel, AgentId, Author, Event, EventKind, Grant, GrantId, GroupId, Lock, Note,
+        Revocation, TenantId, Terms, Ticket, Tightening, Time, text::Actor, time::from_micros,
     },
     store::{Remembered, StoreError},
 };
@@ -240,6 +240,11 @@ impl RequestRow {
         let grant = kind.grant().ok_or_else(|| strange("body", &body, None))?.clone();
         Ok(Remembered { fingerprint, grant })
     }
+}
+
+/// The body of a row of `locks`.
+pub(in crate::store) fn lock((body,): (String,)) -> Result<Lock, StoreError> {
+    from_json("body", &body)
 }
 
 /// The body of a row of `tightenings`.

@@ -5,6 +5,7 @@ use std::{borrow::Cow, time::Duration};
 use crate::domain::{GrantId, NodeId, TenantId, Time};
 
 pub(in crate::store) mod chain;
+pub(in crate::store) mod locks;
 pub(in crate::store) mod read;
 pub(in crate::store) mod roll;
 pub(in crate::store) mod write;

@@ -8,12 +8,12 @@ use sqlx::{ConnectOptions, Connection, Executor, SqliteConnection};
 use super::*;
 use crate::{
     domain::{
-        AgentId, Clock, GrantId, GrantState, GroupId, TenantId, clock::ManualClock,
+        AgentId, Clock, GrantId, GrantState, GroupId, LockId, Side, TenantId, clock::ManualClock,
         time::from_parts,
     },
     store::{
-        EventQuery, GrantQuery,
-        sql::statements::{Statement, chain, read, roll},
+        EventQuery, GrantQuery, LockQuery,
+        sql::statements::{Statement, chain, locks, read, roll},
     },
 };
 
@@ -32,6 +32,8 @@ const HISTORY: &str = "
         FROM numbers;
     INSERT INTO grant_agents (tenant_id, agent_id, create_revision)
         SELECT 'acme', 'ann', i FROM numbers WHERE i % 10 = 0;
+    INSERT INTO locks (create_revision, ended_revision, lock_id, tenant_id, side, expire_time, body)
+        SELECT i, iif(i > 19990, NULL, i + 1), printf('%036d', i), iif(i % 2, 'acme', ''), 'vendor', i + 9, '{}' FROM numbers;
     DROP TABLE numbers;
 ";
 
@@ -211,6 +213,51 @@ async fn everything_else_is_found_by_an_index_too() {
     for (ask, expected) in cases {
         let sql = ask.sql.to_string();
         assert_eq!(plan(&mut connection, ask).await, expected, "{sql}");
+    }
+    connection.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn locks_are_found_by_an_index_too() {
+    let (_directory, mut connection) = history().await;
+    let GrantQuery { tenant_id, now, .. } = query();
+    let list = |tenant_id, include_ended| {
+        let query = LockQuery { tenant_id, include_ended, now, before: None, limit: 50 };
+        locks::list(&Sqlite::DIALECT, &query)
+    };
+    let acme = Some(tenant_id.clone());
+    let cases = [
+        (list(None, true), "SEARCH l USING INTEGER PRIMARY KEY (rowid<?)"),
+        (list(None, false), "SEARCH l USING INDEX locks_live (create_revision<?)"),
+        (
+            list(acme.clone(), true),
+            "SEARCH l USING INDEX locks_of_tenant (tenant_id=? AND create_revision<?)",
+        ),
+        (
+            list(acme, false),
+            "SEARCH l USING INDEX locks_live_of_tenant (tenant_id=? AND create_revision<?)",
+        ),
+        (
+            locks::lock(LockId(uuid::Uuid::nil())),
+            "SEARCH locks USING INDEX sqlite_autoindex_locks_1 (lock_id=?)",
+        ),
+        (
+            locks::count_live(&Sqlite::DIALECT, Side::Vendor, None),
+            "SEARCH locks USING COVERING INDEX locks_live_of_side (side=?)",
+        ),
+        (
+            locks::count_live(&Sqlite::DIALECT, Side::Tenant, Some(&tenant_id)),
+            "SEARCH locks USING COVERING INDEX locks_live_of_side (side=? AND tenant_id=?)",
+        ),
+        (
+            locks::due(now, 50),
+            "SEARCH locks USING INDEX locks_due (expire_time>? AND expire_time<?)",
+        ),
+        (locks::next_expiry(), "SEARCH locks USING COVERING INDEX locks_due (expire_time>?)"),
+    ];
+    for (ask, expected) in cases {
+        let sql = ask.sql.to_string();
+        assert_eq!(plan(&mut connection, ask).await, [expected], "{sql}");
     }
     connection.close().await.unwrap();
 }

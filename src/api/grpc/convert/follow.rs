@@ -23,6 +23,7 @@ use crate::{
 
 mod down;
 mod grants;
+mod locks;
 #[cfg(test)]
 mod tests;
 mod up;

@@ -160,21 +160,25 @@ pub(in crate::api::grpc) fn list_grants_request(
     fields.finish(words)
 }
 
-/// The words of `ListEvents`: of which tenant, of which grant alone, which page.
+/// The words of `ListEvents`: of which tenant, or of the vendor's own history, of which grant alone, which page.
 pub(in crate::api::grpc) fn list_events_request(
     message: pb::ListEventsRequest,
-) -> Parsed<(TenantId, Option<GrantRef>, PageRequest)> {
+) -> Parsed<(Option<TenantId>, Option<GrantRef>, PageRequest)> {
     let pb::ListEventsRequest { tenant_id, grant_id, page_size, page_token } = message;
     let mut fields = Fields::default();
-    let tenant = fields.text("tenant_id", &tenant_id, TenantId::new);
+    let tenant_id = fields.optional("tenant_id", &tenant_id, TenantId::new);
     let grant_id =
         fields.optional("grant_id", &grant_id, |text| check_id(text).map(|()| text.to_owned()));
     let page = fields.page(page_size, page_token);
-    let words = tenant.map(|tenant_id| {
-        let grant = grant_id.map(|text| GrantRef { tenant_id: tenant_id.clone(), text });
-        (tenant_id, grant, page)
-    });
-    fields.finish(words)
+    let grant = match (grant_id, tenant_id.clone()) {
+        (Some(text), Some(tenant_id)) => Some(GrantRef { tenant_id, text }),
+        (Some(_), None) => {
+            fields.0.add("tenant_id", "must be given with grant_id");
+            None
+        }
+        (None, _) => None,
+    };
+    fields.finish(Some((tenant_id, grant, page)))
 }
 
 pub(in crate::api::grpc) fn get_support_policy_request(

@@ -3,7 +3,7 @@
 use prost_types::{Duration as ProtoDuration, Timestamp};
 
 use crate::{
-    api::proto::v1 as pb,
+    api::{grpc::convert::locks, proto::v1 as pb},
     domain::{
         AccessLevel, Enforced, Event, EventKind, Grant, GrantState, Reason, SupportGroup,
         SupportPolicy, TenantId, Time,
@@ -12,6 +12,7 @@ use crate::{
     work::{
         Enforcement, EnforcementState, GrantView,
         check::{Answer, Candidate, Explanation},
+        locks::LockView,
         policy::etag,
         review::Recorded,
     },
@@ -135,23 +136,21 @@ fn event(event: Event) -> pb::Event {
         EventKind::Revoked { .. } => pb::EventType::Revoked,
         EventKind::Expired { .. } => pb::EventType::Expired,
         EventKind::PolicyUpdated { .. } => pb::EventType::PolicyUpdated,
+        EventKind::Locked { .. } => pb::EventType::Locked,
+        EventKind::Unlocked { .. } => pb::EventType::Unlocked,
+        EventKind::LockExpired { .. } => pb::EventType::LockExpired,
     };
     let previous_expire_time = match &kind {
         EventKind::Extended { previous_expire_time, .. } => *previous_expire_time,
-        EventKind::Granted { .. }
-        | EventKind::Revoked { .. }
-        | EventKind::Expired { .. }
-        | EventKind::PolicyUpdated { .. } => None,
+        _ => None,
     };
     let policy = match &kind {
         EventKind::PolicyUpdated { policy, .. } => {
             tenant_id.as_ref().map(|tenant_id| support_policy(tenant_id, policy))
         }
-        EventKind::Granted { .. }
-        | EventKind::Extended { .. }
-        | EventKind::Revoked { .. }
-        | EventKind::Expired { .. } => None,
+        _ => None,
     };
+    let lock = kind.lock().map(|left| locks::lock(LockView::at(left.clone(), time)));
     pb::Event {
         revision,
         tenant_id: tenant_id.map(String::from).unwrap_or_default(),
@@ -165,6 +164,7 @@ fn event(event: Event) -> pb::Event {
         grant: kind.into_grant().map(|left| grant(GrantView::at(left, time))),
         previous_expire_time: previous_expire_time.map(timestamp),
         support_policy: policy,
+        lock,
         enforcement: None,
         sequence: 0,
         hash: Vec::new(),
@@ -183,7 +183,8 @@ pub(in crate::api::grpc) fn answer(answer: Answer) -> pb::CheckAccessResponse {
         | Reason::GroupMismatch
         | Reason::AgentNotNamed
         | Reason::LevelExceeded
-        | Reason::Stale => pb::Decision::Denied,
+        | Reason::Stale
+        | Reason::Locked => pb::Decision::Denied,
     };
     pb::CheckAccessResponse {
         decision: decision.into(),
@@ -214,6 +215,7 @@ fn checklist_item(item: ChecklistItem) -> pb::ChecklistItem {
         ChecklistQuestion::PeriodNotExpired => pb::ChecklistQuestion::PeriodNotExpired,
         ChecklistQuestion::EntryActive => pb::ChecklistQuestion::EntryActive,
         ChecklistQuestion::CorrectOption => pb::ChecklistQuestion::CorrectOption,
+        ChecklistQuestion::NotLocked => pb::ChecklistQuestion::NotLocked,
     };
     let answer = match answer {
         ChecklistAnswer::Yes => pb::ChecklistAnswer::Yes,
@@ -268,11 +270,12 @@ fn decision_reason(reason: Reason) -> i32 {
         Reason::AgentNotNamed => pb::DecisionReason::AgentNotNamed,
         Reason::LevelExceeded => pb::DecisionReason::LevelExceeded,
         Reason::Stale => pb::DecisionReason::Stale,
+        Reason::Locked => pb::DecisionReason::Locked,
     };
     reason.into()
 }
 
-fn timestamp(time: Time) -> Timestamp {
+pub(super) fn timestamp(time: Time) -> Timestamp {
     Timestamp {
         seconds: time.timestamp(),
         nanos: time.timestamp_subsec_nanos().try_into().unwrap_or_default(),

@@ -116,9 +116,9 @@ fn grants(dialect: &Dialect, index: Option<&str>) -> String {
 }
 
 /// The rows of the tenant `$1` before the revision `$2`, newest first.
-struct Page {
-    condition: String,
-    order: String,
+pub(super) struct Page {
+    pub(super) condition: String,
+    pub(super) order: String,
 }
 
 impl Page {
@@ -128,7 +128,7 @@ impl Page {
     /// PostgreSQL is told so in a roundabout way, as a range of rows. Of a plain `tenant_id = $1 ORDER BY revision` it knows
     /// that any index on the revision is in order, too, and takes that where it believes that the tenant's rows are
     /// frequent: then a tenant whose rows are all old is found only at the end of everybody's.
-    fn of(dialect: &Dialect, table: &str, equal: &[(&str, &String)]) -> Self {
+    pub(super) fn of(dialect: &Dialect, table: &str, equal: &[(&str, &String)]) -> Self {
         let revision =
             if table == "e" { "e.revision" } else { &format!("{table}.create_revision") };
         let mut columns = vec![format!("{table}.tenant_id")];

@@ -8,7 +8,8 @@ use crate::{
             fields::Parsed,
             follow::{
                 grants::{Reader, Writer},
-                position, position_message, required, revision, span, time, uuid, version, within,
+                locks, position, position_message, required, revision, span, time, uuid, version,
+                within,
             },
             responses::duration,
         },
@@ -17,8 +18,11 @@ use crate::{
             follow_response::{self as fr, Message},
         },
     },
-    domain::{NodeId, Now, TenantId, Terms, Time, violation::Violations},
-    node::message::{Delta, Down, Pong, Vouched, Welcome},
+    domain::{LockTerms, NodeId, Now, TenantId, Terms, Time, violation::Violations},
+    node::{
+        message::{Delta, Down, Pong, Vouched, Welcome},
+        snapshot::Part,
+    },
     store::Held,
 };
 
@@ -36,7 +40,11 @@ pub(in crate::api::grpc) fn response(down: Down) -> pb::FollowResponse {
             Message::Welcome(fr::Welcome { protocol, node_id, version })
         }
         Down::SnapshotBegin => Message::SnapshotBegin(fr::SnapshotBegin {}),
-        Down::SnapshotGrants(grants) => {
+        Down::SnapshotPart(Part::Locks(held)) => {
+            let locks = held.iter().map(|terms| locks::write(terms, false)).collect();
+            Message::SnapshotLocks(fr::SnapshotLocks { locks })
+        }
+        Down::SnapshotPart(Part::Grants(grants)) => {
             let mut writer = Writer::default();
             let messages = grants.iter().map(|grant| writer.write(grant)).collect();
             Message::SnapshotGrants(fr::SnapshotGrants {
@@ -54,6 +62,7 @@ pub(in crate::api::grpc) fn response(down: Down) -> pb::FollowResponse {
                 revision: change.revision,
                 time_us: change.time.timestamp_micros(),
                 grant: None,
+                lock: change.lock.as_ref().map(|it| locks::write(&it.terms, it.is_ended)),
             };
             let mut messages: Vec<_> = changes.iter().map(change).collect();
             for (message, change) in messages.iter_mut().zip(&changes) {
@@ -93,7 +102,12 @@ pub(in crate::api::grpc) fn down(response: pb::FollowResponse) -> Parsed<Down> {
         Some(Message::Welcome(message)) => within(welcome(message), "welcome.").map(Down::Welcome),
         Some(Message::SnapshotBegin(fr::SnapshotBegin {})) => Ok(Down::SnapshotBegin),
         Some(Message::SnapshotGrants(message)) => {
-            within(grants(message), "snapshot_grants.").map(Down::SnapshotGrants)
+            let grants = within(grants(message), "snapshot_grants.")?;
+            Ok(Down::SnapshotPart(Part::Grants(grants)))
+        }
+        Some(Message::SnapshotLocks(message)) => {
+            let locks = within(held_locks(message), "snapshot_locks.")?;
+            Ok(Down::SnapshotPart(Part::Locks(locks)))
         }
         Some(Message::SnapshotEnd(fr::SnapshotEnd { position: message })) => {
             let message = required("snapshot_end.position", message)?;
@@ -103,7 +117,7 @@ pub(in crate::api::grpc) fn down(response: pb::FollowResponse) -> Parsed<Down> {
         Some(Message::Pong(message)) => within(pong(message), "pong.").map(Down::Pong),
         None => Err(Violations::of(
             "message",
-            "must be welcome, snapshot_begin, snapshot_grants, snapshot_end, changes or pong",
+            "must be welcome, snapshot_begin, snapshot_locks, snapshot_grants, snapshot_end, changes or pong",
         )),
     }
 }
@@ -128,6 +142,12 @@ fn grants(message: fr::SnapshotGrants) -> Parsed<Vec<(TenantId, Held, Terms)>> {
     Ok(words)
 }
 
+fn held_locks(message: fr::SnapshotLocks) -> Parsed<Vec<LockTerms>> {
+    let numbered = message.locks.into_iter().enumerate();
+    let read = |(index, lock)| within(locks::read_held(lock), &format!("locks[{index}]."));
+    numbered.map(read).collect()
+}
+
 fn changes(message: fr::Changes) -> Parsed<Vec<Arc<Delta>>> {
     let fr::Changes { group_ids, changes } = message;
     let mut reader = Reader::new(&group_ids)?;
@@ -140,11 +160,12 @@ fn changes(message: fr::Changes) -> Parsed<Vec<Arc<Delta>>> {
 }
 
 fn change(reader: &mut Reader, message: fr::Change) -> Parsed<Arc<Delta>> {
-    let fr::Change { revision, time_us, grant } = message;
+    let fr::Change { revision, time_us, grant, lock } = message;
     Ok(Arc::new(Delta {
         revision: self::revision("revision", revision)?,
         time: time("time_us", time_us)?,
         grant: grant.map(|grant| within(reader.read(grant), "grant.")).transpose()?,
+        lock: lock.map(|lock| within(locks::read(lock), "lock.")).transpose()?,
     }))
 }
 

@@ -10,9 +10,14 @@ use crate::{
         AccessLevel, Ack, AgentId, GrantId, GroupId, Now, TenantId, Terms,
         time::{SECONDS_MAX, SECONDS_MIN},
     },
-    node::message::{Delta, Down, Hello, Pong, Up, Vouched, Welcome},
+    node::{
+        message::{Delta, Down, Hello, LockChange, Pong, Up, Vouched, Welcome},
+        snapshot::Part,
+    },
     store::Held,
 };
+
+mod locks;
 
 fn uuids() -> impl Strategy<Value = Uuid> {
     any::<[u8; 16]>().prop_map(Uuid::from_bytes)
@@ -111,8 +116,10 @@ fn grants() -> impl Strategy<Value = (TenantId, Held, Terms)> {
 fn downs() -> impl Strategy<Value = Down> {
     let welcome = (any::<u32>(), node_ids(), versions())
         .prop_map(|(protocol, node_id, version)| Welcome { protocol, node_id, version });
-    let change = (revisions(), times(), option::of(grants()))
-        .prop_map(|(revision, time, grant)| Arc::new(Delta { revision, time, grant }));
+    let lock = (locks::terms(), any::<bool>())
+        .prop_map(|(terms, is_ended)| LockChange { terms, is_ended });
+    let change = (revisions(), times(), option::of(grants()), option::of(lock))
+        .prop_map(|(revision, time, grant, lock)| Arc::new(Delta { revision, time, grant, lock }));
     let nanos = |range: std::ops::RangeInclusive<u64>| range.prop_map(Duration::from_nanos);
     let leases = nanos(10_000_000..=3_600_000_000_000);
     let proof = (revisions(), nanos(0..=10_000_000), leases, times(), times()).prop_map(
@@ -126,7 +133,8 @@ fn downs() -> impl Strategy<Value = Down> {
     prop_oneof![
         welcome.prop_map(Down::Welcome),
         Just(Down::SnapshotBegin),
-        vec(grants(), 0..20).prop_map(Down::SnapshotGrants),
+        vec(grants(), 0..20).prop_map(|grants| Down::SnapshotPart(Part::Grants(grants))),
+        vec(locks::terms(), 0..20).prop_map(|locks| Down::SnapshotPart(Part::Locks(locks))),
         positions().prop_map(Down::SnapshotEnd),
         vec(change, 0..20).prop_map(Down::Changes),
         pong.prop_map(Down::Pong),
@@ -189,19 +197,21 @@ fn grant(tenant: &str, group: &str) -> (TenantId, Held, Terms) {
 fn grants_share_the_names_of_groups_and_tenants() {
     let long = "g".repeat(128);
     let grants = vec![grant("acme", &long), grant("acme", "other"), grant("beta", &long)];
-    let message = response(Down::SnapshotGrants(grants));
+    let message = response(Down::SnapshotPart(Part::Grants(grants)));
     let Some(follow_response::Message::SnapshotGrants(grants)) = &message.message else {
         panic!("{message:?}")
     };
     assert_eq!(grants.group_ids, [long.as_str(), "other"]);
     let tenants: Vec<_> = grants.grants.iter().map(|it| it.tenant_id.as_str()).collect();
     assert_eq!(tenants, ["acme", "", "beta"]);
-    let Ok(Down::SnapshotGrants(words)) = down(message) else { panic!("it was refused") };
+    let Ok(Down::SnapshotPart(Part::Grants(words))) = down(message) else {
+        panic!("it was refused")
+    };
     let shared = [&words[0], &words[2]].map(|(.., terms)| terms.group_id.as_str().as_ptr());
     assert_eq!(shared[0], shared[1], "in memory, too");
 
     let thousand = vec![grant("acme", "support"); 1_000];
-    let bytes = response(Down::SnapshotGrants(thousand)).encoded_len();
+    let bytes = response(Down::SnapshotPart(Part::Grants(thousand))).encoded_len();
     assert!(bytes <= 42 * 1_000, "{bytes}");
 }
 
@@ -212,11 +222,12 @@ fn the_largest_changes_make_a_message_that_is_read() {
     let (tenant_id, held, terms) = grant(&long, &long);
     let terms = Terms { agent_ids: (0..100).map(agent).collect(), ..terms };
     let time = terms.start_time;
-    let mut deltas = vec![Delta { revision: 1, time, grant: Some((tenant_id, held, terms)) }];
+    let grant_of = |grant| Delta { revision: 1, time, grant: Some(grant), lock: None };
+    let mut deltas = vec![grant_of((tenant_id, held, terms))];
     // As many as one message has, if they are small, and each of another tenant and group.
     for number in 0..500 {
         let name = format!("{number:03}{}", "é".repeat(125));
-        deltas.push(Delta { revision: 1, time, grant: Some(grant(&name, &name)) });
+        deltas.push(grant_of(grant(&name, &name)));
     }
     let bytes = response(Down::Changes(deltas.into_iter().map(Arc::new).collect())).encoded_len();
     assert!(bytes < RESPONSE_LENGTH_MAX / 2, "{bytes}");
@@ -246,7 +257,7 @@ fn what_a_follower_may_not_say_is_refused_by_its_field() {
     let up = |message| up(pb::FollowRequest { message: Some(message) });
     refused(super::up(pb::FollowRequest::default()), "message");
 
-    let hello = Hello { protocol: 1, node_id: vec![7; 16], ..Hello::default() };
+    let hello = Hello { protocol: 2, node_id: vec![7; 16], ..Hello::default() };
     assert!(up(Message::Hello(hello.clone())).is_ok());
     let node_id = vec![7; 17];
     refused(up(Message::Hello(Hello { node_id, ..hello.clone() })), "hello.node_id");
@@ -303,7 +314,7 @@ fn what_a_follower_may_not_be_told_is_refused_by_its_field() {
     refused(down(Message::SnapshotEnd(end)), "snapshot_end.position");
 
     let Some(Message::SnapshotGrants(good)) =
-        response(Down::SnapshotGrants(vec![grant("acme", "support"); 2])).message
+        response(Down::SnapshotPart(Part::Grants(vec![grant("acme", "support"); 2]))).message
     else {
         panic!("something else")
     };

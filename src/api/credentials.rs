@@ -1,0 +1,54 @@
+//! How a client proves who it is, and knows the server.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use tonic::{
+    metadata::AsciiMetadataValue,
+    transport::{Certificate, ClientTlsConfig, Identity},
+};
+
+/// The metadata key of a bearer token (RFC 6750).
+pub const AUTHORIZATION: &str = "authorization";
+
+/// The files with what a client knows servers by, and proves itself with. They are read for each connection anew.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClientCredentials {
+    /// The authorities that vouch for servers. `None`: those that this host trusts.
+    pub ca: Option<PathBuf>,
+    /// The client's own certificate and private key.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// A file with its bearer token.
+    pub token_file: Option<PathBuf>,
+}
+
+impl ClientCredentials {
+    /// TLS as these files say.
+    pub fn tls(&self) -> Result<ClientTlsConfig, String> {
+        let read = |path: &Path| {
+            fs::read(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))
+        };
+        let mut config = match &self.ca {
+            Some(ca) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(ca)?)),
+            None => ClientTlsConfig::new().with_native_roots(),
+        };
+        if let Some((certificate, key)) = &self.identity {
+            config = config.identity(Identity::from_pem(read(certificate)?, read(key)?));
+        }
+        Ok(config)
+    }
+
+    /// The header with the token of the file.
+    pub fn token(&self) -> Result<Option<AsciiMetadataValue>, String> {
+        let Some(path) = &self.token_file else { return Ok(None) };
+        let shown = path.display();
+        let text =
+            fs::read_to_string(path).map_err(|error| format!("{shown} cannot be read: {error}"))?;
+        let mut value = AsciiMetadataValue::try_from(format!("Bearer {}", text.trim()))
+            .map_err(|_| format!("{shown} does not hold a token"))?;
+        value.set_sensitive(true);
+        Ok(Some(value))
+    }
+}

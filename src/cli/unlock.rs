@@ -1,0 +1,46 @@
+//! `support-access unlock`
+
+use clap::Args;
+
+use super::{
+    client::{Call, Client},
+    failure::Failure,
+    output::Report,
+};
+use crate::api::proto::v1;
+
+const CALL: Call = Call {
+    fields: &[
+        ("lock_id", "LOCK_ID"),
+        ("tenant_id", "--tenant"),
+        ("reason", "--reason"),
+        ("support-access-actor", "--actor"),
+    ],
+    repeatable: true,
+};
+
+/// Lift a lock before its time.
+///
+/// Only the side that set it may: a tenant's own lock an administrator of that tenant, the vendor's an operator. Lifting what
+/// does not hold any more changes nothing, and is no failure.
+#[derive(Debug, Args)]
+pub(crate) struct UnlockArgs {
+    /// The lock, as `locks` shows it.
+    lock_id: String,
+    /// The tenant that is locked. Needed for a lock on a tenant, and for no other.
+    #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
+    tenant: String,
+    /// Why: at most 1,000 characters. Must not be empty.
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+}
+
+pub(crate) async fn run(client: &Client, args: &UnlockArgs) -> Result<Report, Failure> {
+    let message = v1::UnlockAccessRequest {
+        tenant_id: args.tenant.clone(),
+        lock_id: args.lock_id.clone(),
+        reason: args.reason.clone(),
+    };
+    let send = async |request| client.admin().unlock_access(request).await;
+    client.report(&client.call(&CALL, message, send).await?)
+}

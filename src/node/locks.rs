@@ -1,0 +1,50 @@
+//! The locks that a snapshot holds, by what is locked.
+
+use foldhash::fast::RandomState;
+use imbl::{GenericHashMap, shared_ptr::DefaultSharedPtr};
+
+use crate::domain::{LockTarget, LockTerms, Question};
+
+/// Locks that no event has ended; some may have expired since. A clone shares everything with the original. A check looks at no
+/// more of them than there are on what it asks about, and where there are none, only whether there are.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Locks {
+    by_target: GenericHashMap<LockTarget, Vec<LockTerms>, RandomState, DefaultSharedPtr>,
+}
+
+impl Locks {
+    /// Takes in a lock.
+    pub(super) fn insert(&mut self, terms: LockTerms) {
+        self.remove(&terms);
+        self.by_target.entry(terms.target.clone()).or_default().push(terms);
+    }
+
+    /// Forgets a lock that has ended.
+    pub(super) fn remove(&mut self, terms: &LockTerms) {
+        let Some(locks) = self.by_target.get_mut(&terms.target) else { return };
+        locks.retain(|lock| lock.lock_id != terms.lock_id);
+        if locks.is_empty() {
+            self.by_target.remove(&terms.target);
+        }
+    }
+
+    /// The locks on what a question asks about.
+    pub(super) fn on(&self, question: &Question) -> Vec<&LockTerms> {
+        // Nearly always.
+        if self.by_target.is_empty() {
+            return Vec::new();
+        }
+        let mut targets = vec![
+            LockTarget::Everything,
+            LockTarget::Tenant(question.tenant_id.clone()),
+            LockTarget::Agent(question.agent_id.clone()),
+        ];
+        targets.extend(question.group_ids.iter().cloned().map(LockTarget::Group));
+        targets.iter().filter_map(|target| self.by_target.get(target)).flatten().collect()
+    }
+
+    /// All of them, in no particular order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &LockTerms> {
+        self.by_target.values().flatten()
+    }
+}

@@ -1,0 +1,79 @@
+//! A sidecar proves who it is to those that it follows, and knows them.
+
+use std::fs;
+
+use support_access::{
+    api::credentials::ClientCredentials,
+    domain::clock::SystemClock,
+    server::{Listeners, Running, config::SidecarConfig, start_sidecar},
+};
+use tempfile::TempDir;
+
+use super::{GATEWAY, NODE, OPERATOR, World, bearing};
+use crate::harness::{a_check, a_grant, access, common, eventually};
+
+struct Sidecar {
+    running: Running,
+    _dir: TempDir,
+}
+
+async fn sidecar(world: &World, name: Option<&str>, token: Option<&str>) -> Sidecar {
+    let dir = TempDir::new().unwrap();
+    let at = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    };
+    let shown = name.map(|name| world.authority.client(name));
+    let upstream_credentials = ClientCredentials {
+        ca: Some(at("ca.pem", world.authority.pem())),
+        identity: shown
+            .map(|(certificate, key)| (at("own.pem", &certificate), at("own.key", &key))),
+        token_file: token.map(|token| at("token", token)),
+    };
+    let config =
+        SidecarConfig { common: common(), upstreams: vec![world.url()], upstream_credentials };
+    let listeners = Listeners::bind(&config.common).await.unwrap();
+    let running = start_sidecar(config, listeners, std::sync::Arc::new(SystemClock)).await.unwrap();
+    Sidecar { running, _dir: dir }
+}
+
+async fn is_allowed(sidecar: &Sidecar) -> bool {
+    let answer = access(&sidecar.running).await.check_access(a_check()).await.unwrap();
+    answer.into_inner().decision() == support_access::api::proto::v1::Decision::Allowed
+}
+
+#[tokio::test]
+async fn a_sidecar_follows_with_a_certificate_or_with_a_token() {
+    let world = World::new().await;
+    let token = world.issuer.token("alice@acme.example", "access-admin", &["acme"]);
+    world.admin(None).await.grant_access(bearing(a_grant(), &token)).await.unwrap();
+    let certified = sidecar(&world, Some(NODE), None).await;
+    eventually(async || is_allowed(&certified).await).await;
+    let node = world.issuer.token("sidecar-7", "vendor-node", &[]);
+    let bearer = sidecar(&world, None, Some(&node)).await;
+    eventually(async || is_allowed(&bearer).await).await;
+}
+
+#[tokio::test]
+async fn nobody_else_is_fed() {
+    let world = World::new().await;
+    let gateway = world.issuer.token("gw", "vendor-gateway", &[]);
+    let refused = [
+        sidecar(&world, Some(GATEWAY), None).await,
+        sidecar(&world, Some(OPERATOR), None).await,
+        sidecar(&world, None, None).await,
+        sidecar(&world, None, Some(&gateway)).await,
+    ];
+    // Once a node is fed that came after them, they would have been fed, too.
+    let node = sidecar(&world, Some(NODE), None).await;
+    eventually(async || !is_stale(&node).await).await;
+    for sidecar in refused {
+        assert!(is_stale(&sidecar).await);
+    }
+}
+
+async fn is_stale(sidecar: &Sidecar) -> bool {
+    let answer = access(&sidecar.running).await.check_access(a_check()).await.unwrap();
+    answer.into_inner().reason() == support_access::api::proto::v1::DecisionReason::Stale
+}

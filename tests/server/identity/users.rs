@@ -1,0 +1,70 @@
+//! Unix sockets: who may use them, and as what.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+use support_access::{
+    api::proto::v1::{
+        support_access_admin_client::SupportAccessAdminClient,
+        support_access_client::SupportAccessClient,
+    },
+    auth::bindings::AuthConfig,
+    domain::Role,
+    server::config::{Common, ListenAddress, Security},
+};
+use tempfile::TempDir;
+use tonic::Code;
+
+use super::reason;
+use crate::harness::{a_check, a_grant, common, config, connect, start};
+
+/// The user that this test runs as.
+fn own_uid(dir: &TempDir) -> u32 {
+    std::fs::metadata(dir.path()).unwrap().uid()
+}
+
+fn bound(role: Role, uid: u32) -> AuthConfig {
+    AuthConfig { users: [(role, vec![uid])].into(), ..AuthConfig::default() }
+}
+
+async fn server(dir: &TempDir, auth: AuthConfig) -> support_access::server::Running {
+    let listen = vec![ListenAddress::Unix(dir.path().join("access.sock"))];
+    let security = Security { auth, socket_mode: 0o600, ..Security::default() };
+    let config = support_access::server::config::Config {
+        common: Common { listen, security, ..common() },
+        ..config()
+    };
+    start(config).await.0
+}
+
+#[tokio::test]
+async fn the_kernel_says_who_is_at_a_socket() {
+    let dir = TempDir::new().unwrap();
+    let running = server(&dir, bound(Role::Gateway, own_uid(&dir))).await;
+    let channel = connect(&running.grpc[0]).await;
+    let mut checks = SupportAccessClient::new(channel.clone());
+    checks.check_access(a_check()).await.unwrap();
+    let mut admin = SupportAccessAdminClient::new(channel);
+    let refused = admin.grant_access(a_grant()).await.unwrap_err();
+    assert_eq!((refused.code(), &*reason(&refused)), (Code::PermissionDenied, "ROLE_MISSING"));
+}
+
+#[tokio::test]
+async fn users_that_are_not_listed_are_hung_up_on() {
+    let dir = TempDir::new().unwrap();
+    let running = server(&dir, bound(Role::Gateway, own_uid(&dir) + 1)).await;
+    let ListenAddress::Unix(path) = &running.grpc[0] else { panic!("not a socket") };
+    let uri = format!("unix:{}", path.display());
+    let connected = tonic::transport::Endpoint::try_from(uri).unwrap().connect().await;
+    if let Ok(channel) = connected {
+        let mut checks = SupportAccessClient::new(channel);
+        assert!(checks.check_access(a_check()).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_socket_has_the_permissions_that_are_configured() {
+    let dir = TempDir::new().unwrap();
+    let running = server(&dir, AuthConfig::default()).await;
+    let ListenAddress::Unix(path) = &running.grpc[0] else { panic!("not a socket") };
+    assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+}
