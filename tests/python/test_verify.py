@@ -288,8 +288,7 @@ def test_random_bytes_are_found_by_both_alike(exported, tmp_path):
         assert found and found[0] == line, (seed, at, found)
 
 
-def test_a_history_goes_on_where_an_export_ended(exported, tmp_path):
-    """A later export has the earlier one as its beginning, byte for byte."""
+def test_an_early_checkpoint_is_a_place_in_the_later_history(exported):
     early = json.loads(exported.early)
     assert (early["sequence"], early["hash"]) == (10, json.loads(exported.lines[9])["hash"])
     assert json.loads(exported.late)["sequence"] == 20
