@@ -54,7 +54,7 @@ need_cargo() {
   command -v cargo >/dev/null || fail 'Rust is missing: install it with rustup'
 }
 
-# What the crates that bring C or assembly (SQLite, ring) and rustc itself compile and link with.
+# What the crates that bring C or assembly (SQLite, AWS-LC) and rustc itself compile and link with.
 need_compiler() {
   command -v cc >/dev/null || apt_install 'a C compiler, for SQLite' gcc libc6-dev
 }
@@ -73,6 +73,11 @@ need_rust_components() {
 need_faketime() {
   compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null ||
     apt_install 'libfaketime, to set the clock of a process' libfaketime
+}
+
+# The README makes certificates with it, and a test plays the README.
+need_openssl() {
+  command -v openssl >/dev/null || apt_install 'openssl, to make certificates as the README does' openssl
 }
 
 # Tests start private clusters of their own. (Debian's package starts one too, which they leave alone.)

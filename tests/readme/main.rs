@@ -1,4 +1,4 @@
-//! The README's walk-through, played word for word: what it says is shown, is shown. On both back ends.
+//! The README, played word for word: what it says is shown, is shown. The walk-through on both back ends.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -25,17 +25,34 @@ fn the_walk_through_on_postgres() {
     play(&Backend::Postgres(postgres::Cluster::begin()));
 }
 
+#[test]
+fn what_serves_it_to_others() {
+    play_section(&Backend::Sqlite, "## In production");
+}
+
 fn play(backend: &Backend) {
+    play_section(backend, "## Walk-through");
+}
+
+fn play_section(backend: &Backend, section: &str) {
     let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
     let readme = std::fs::read_to_string(readme).expect("there is a README.md");
-    let commands = commands(&readme);
-    assert!(!commands.is_empty(), "no ```console blocks under ## Walk-through");
+    let mut commands = commands(&readme, section);
+    assert!(!commands.is_empty(), "no ```console blocks under {section}");
 
     let directory = tempfile::tempdir().expect("a place to play");
     let [address, http_address] = free_addresses();
     let database_url = backend.database_url();
     let starts_itself =
         commands.iter().any(|command| command.text.contains("support-access serve"));
+    // Ports that are free here: all else is word for word.
+    if starts_itself {
+        let port = |address: &str| address.rsplit(':').next().unwrap_or_default().to_owned();
+        for command in &mut commands {
+            let text = command.text.replace("50051", &port(&address));
+            command.text = text.replace("8080", &port(&http_address));
+        }
+    }
     let server = (!starts_itself).then(|| Server::start(directory.path(), &database_url));
     let url = server.as_ref().map_or(format!("http://{address}"), |server| server.url.clone());
     let environment = [
@@ -45,10 +62,6 @@ fn play(backend: &Backend) {
         ("USER", "alice".into()),
         ("TZ", "UTC".into()),
         ("SUPPORT_ACCESS_SERVER", url),
-        // For a server that the text starts.
-        ("SUPPORT_ACCESS_DATABASE_URL", database_url),
-        ("SUPPORT_ACCESS_LISTEN", address),
-        ("SUPPORT_ACCESS_HTTP_LISTEN", http_address),
     ];
     let session = Session {
         directory: directory.path(),

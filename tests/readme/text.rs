@@ -14,9 +14,9 @@ pub(crate) struct Command {
     pub(crate) output: Vec<String>,
 }
 
-/// Every command in the blocks tagged `console` under `## Walk-through`, in order. A line that begins with `$ ` is one;
+/// Every command in the blocks tagged `console` under the heading `section`, in order. A line that begins with `$ ` is one;
 /// lines that begin with `> ` go on with it.
-pub(crate) fn commands(readme: &str) -> Vec<Command> {
+pub(crate) fn commands(readme: &str, section: &str) -> Vec<Command> {
     let mut commands: Vec<Command> = Vec::new();
     let mut in_section = false;
     let mut fence: Option<&str> = None;
@@ -25,14 +25,15 @@ pub(crate) fn commands(readme: &str) -> Vec<Command> {
             (Some(tag), None) => fence = Some(tag.trim()),
             (Some(_), Some(_)) => fence = None,
             (None, None) if line.starts_with("# ") || line.starts_with("## ") => {
-                in_section = line == "## Walk-through";
+                in_section = line == section;
             }
             (None, Some("console")) if in_section => {
                 if let Some(text) = line.strip_prefix("$ ") {
                     let text = text.to_owned();
                     commands.push(Command { line: index + 1, text, output: Vec::new() });
                 } else if let Some(command) = commands.last_mut() {
-                    match line.strip_prefix("> ") {
+                    // A line of a document may be empty.
+                    match line.strip_prefix("> ").or((line == ">").then_some("")) {
                         Some(more) if command.output.is_empty() => {
                             command.text.push('\n');
                             command.text.push_str(more);
@@ -156,7 +157,7 @@ mod tests {
             output: output.iter().map(|line| (*line).into()).collect(),
         };
         assert_eq!(
-            commands(readme),
+            commands(readme, "## Walk-through"),
             [command(8, "one \\\n  two", &["out", ""]), command(12, "three", &["# no heading"]),]
         );
     }

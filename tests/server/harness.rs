@@ -33,6 +33,7 @@ pub(crate) fn config() -> Config {
         database_url: "memory:".to_owned(),
         max_staleness: Duration::from_secs(2),
         max_live_grants_per_tenant: 100,
+        checkpoint_key: None,
         catalogue: SupportPolicy::default(),
     }
 }
