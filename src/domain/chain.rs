@@ -4,7 +4,10 @@
 //! on, and a hash over all that the event says and over the hash before it. `docs/history.md` is the manual of the format,
 //! from which anybody can write a verifier; what is here must do what it says, for ever.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt::{self, Write},
+    str::FromStr,
+};
 
 use chrono::SecondsFormat;
 use serde_json::{Map, Value};
@@ -118,7 +121,7 @@ impl Hash {
 
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&to_hex(&self.0))
     }
 }
 
@@ -134,6 +137,15 @@ impl FromStr for Hash {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("it is not lower-case hex of the right length")]
 pub struct NotHex;
+
+fn to_hex(bytes: &[u8]) -> String {
+    let mut hex = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        // Writing to a text cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+    }
+    hex
+}
 
 fn from_hex<const N: usize>(text: &str) -> Result<[u8; N], NotHex> {
     let digit = |c: u8| match c {

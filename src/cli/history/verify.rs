@@ -1,6 +1,7 @@
 //! `support-access history verify`
 
 use std::{
+    fmt::Write,
     fs::{self, File},
     io::{self, BufRead, BufReader, Read},
     path::{Path, PathBuf},
@@ -107,7 +108,8 @@ fn report(verdict: &Verdict) -> Report {
         many => format!("{many} events, the last of {last_time}"),
     };
     let mut text = format!("The history of {whose} fits together: {count}.\n");
-    text += &format!("Log         {}\nHash        {}\n", clean(log), last.hash);
+    // Writing to a text cannot fail.
+    let _ = write!(text, "Log         {}\nHash        {}\n", clean(log), last.hash);
     for (name, checkpoint) in [("Checkpoint", own), ("Kept", kept)] {
         let Some(checkpoint) = checkpoint else { continue };
         let (sequence, time) = (checkpoint.link.sequence, clean(&checkpoint.time));
@@ -116,7 +118,7 @@ fn report(verdict: &Verdict) -> Report {
             Some(signature) => format!("says to be signed by key {}", signature.key_id),
             None => "not signed".to_owned(),
         };
-        text += &format!("{name:<12}of {time}, after event {sequence}, {by}\n");
+        let _ = writeln!(text, "{name:<12}of {time}, after event {sequence}, {by}");
     }
     Report { text, warning: warning(verdict), ..Report::default() }
 }

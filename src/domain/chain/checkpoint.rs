@@ -1,8 +1,6 @@
 //! A checkpoint: how far a chain goes, said at a time, by the service. Kept somewhere else, it proves of a history that is
 //! shown later that nothing up to there was changed or cut off.
 
-use std::fmt::Write;
-
 use serde_json::{Map, Value};
 
 use crate::domain::{
@@ -11,7 +9,7 @@ use crate::domain::{
         canonical::to_canonical,
         from_hex,
         key::{CheckpointKey, NotSigned, PublicKey},
-        time_text,
+        time_text, to_hex,
     },
     text::TenantId,
     time::Time,
@@ -143,12 +141,7 @@ impl Checkpoint {
             add("key_id", key_id.into());
         }
         if let Some(signature) = signature {
-            let mut hex = String::with_capacity(128);
-            for byte in signature {
-                // Writing to a text cannot fail.
-                let _ = write!(hex, "{byte:02x}");
-            }
-            add(SIGNATURE, hex.into());
+            add(SIGNATURE, to_hex(signature).into());
         }
         // Only a number can fail to be canonical, and a sequence is a count of events.
         to_canonical(&Value::Object(members)).unwrap_or_default()

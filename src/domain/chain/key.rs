@@ -8,6 +8,8 @@ use tokio_rustls::rustls::pki_types::{
     PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer, pem::PemObject,
 };
 
+use crate::domain::chain::to_hex;
+
 /// What stands before the key's 32 bytes in a `SubjectPublicKeyInfo` of Ed25519 (RFC 8410): there is no other way to write one.
 const PUBLIC_KEY_HEAD: [u8; 12] =
     [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
@@ -93,7 +95,7 @@ impl PublicKey {
     /// What checkpoints call it: the first 8 bytes of the SHA-256 of its 32, in hex.
     pub fn id(&self) -> String {
         let digest: [u8; 32] = Sha256::digest(self.0).into();
-        digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+        to_hex(&digest[..8])
     }
 
     pub(super) fn has_signed(&self, text: &str, signature: &[u8; 64]) -> bool {

@@ -269,3 +269,54 @@ async fn locks_are_found_by_an_index_too() {
     }
     connection.close().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_chain_is_read_off_its_index() {
+    let (_directory, mut connection) = history().await;
+    let tenant_id = query().tenant_id;
+    let cases = [
+        (
+            chain::records(Some(&tenant_id), 7, 50),
+            vec![
+                "SEARCH c USING INDEX sqlite_autoindex_chain_1 (tenant_id=? AND sequence>?)",
+                "SEARCH h USING INTEGER PRIMARY KEY (rowid=?)",
+                "SEARCH e USING INTEGER PRIMARY KEY (rowid=?)",
+                "SEARCH p USING INDEX sqlite_autoindex_chain_1 (tenant_id=? AND sequence=?) LEFT-JOIN",
+            ],
+        ),
+        (
+            chain::head(Some(&tenant_id)),
+            vec![
+                "SEARCH h USING INTEGER PRIMARY KEY (rowid=?)",
+                "SEARCH c USING INDEX sqlite_autoindex_chain_1 (tenant_id=? AND sequence=?) LEFT-JOIN",
+                "SCALAR SUBQUERY 1",
+                "SEARCH chain USING COVERING INDEX sqlite_autoindex_chain_1 (tenant_id=?)",
+            ],
+        ),
+        (
+            chain::last("acme"),
+            vec!["SEARCH chain USING INDEX sqlite_autoindex_chain_1 (tenant_id=?)"],
+        ),
+        (
+            chain::unlinked(50),
+            vec![
+                "SEARCH e USING INTEGER PRIMARY KEY (rowid>?)",
+                "SCALAR SUBQUERY 1",
+                "SEARCH chain",
+            ],
+        ),
+        (
+            chain::is_behind(),
+            vec![
+                "SEARCH head USING INTEGER PRIMARY KEY (rowid=?)",
+                "SCALAR SUBQUERY 1",
+                "SEARCH chain",
+            ],
+        ),
+    ];
+    for (ask, expected) in cases {
+        let sql = ask.sql.to_string();
+        assert_eq!(plan(&mut connection, ask).await, expected, "{sql}");
+    }
+    connection.close().await.unwrap();
+}

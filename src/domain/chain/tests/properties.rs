@@ -76,7 +76,7 @@ proptest! {
         let kept = checkpoint(log(1), "acme", last, None);
         let mut file = lines.join("\n").into_bytes();
         let at = place.index(file.len());
-        let line = file[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
+        let line = file[..at].split(|byte| *byte == b'\n').count();
         file[at] ^= flip;
         let found = verify(&file.split(|byte| *byte == b'\n').collect::<Vec<_>>(), None, Some(&kept));
         let found = found.unwrap_err().line;
@@ -95,13 +95,14 @@ proptest! {
         let count = lines.len();
         let at = place.index(count);
         let to = other.index(count);
-        let not_next = |at: usize, found: usize| Misfit::NotNext { expected: at as i64 + 1, found: found as i64 + 1 };
+        let number = |count: usize| Sequence::try_from(count).unwrap();
+        let not_next = |at: usize, found: usize| Misfit::NotNext { expected: number(at + 1), found: number(found + 1) };
         let mut told = lines.clone();
         let expected = match what {
             0 => {
                 told.remove(at);
                 match at {
-                    at if at + 1 == count => fault(count, Misfit::CutShort { expected: count as i64, found: at as i64 }),
+                    at if at + 1 == count => fault(count, Misfit::CutShort { expected: number(count), found: number(at) }),
                     at => fault(at + 1, not_next(at, at + 1)),
                 }
             }
@@ -118,7 +119,7 @@ proptest! {
                 told.truncate(at.max(1));
                 prop_assume!(told.len() < count);
                 let found = told.len();
-                fault(found + 1, Misfit::CutShort { expected: count as i64, found: found as i64 })
+                fault(found + 1, Misfit::CutShort { expected: number(count), found: number(found) })
             }
             4 => {
                 told[at] = export(log(1), "bolt", &events).0.swap_remove(at);

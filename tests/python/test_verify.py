@@ -1,0 +1,320 @@
+"""A real history, exported from a real server, and everything that somebody could do to it: the service's own verifier and the
+one that was written from docs/history.md say the same of it, and name the same line."""
+
+import json
+import random
+import re
+import subprocess
+from hashlib import sha256
+
+import pytest
+from client import DAY, Client, admin, duration, invalid
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from harness import BINARY, DEADLINE_S, Server, plain_environment
+from history_verifier import ZERO, canonical, lines_of, read_key, verify
+
+TENANT = "Zoë & söhne"
+# How `history verify` begins to say what docs/history.md has a word for.
+SENTENCES = {
+    "too_long": "it is longer than",
+    "not_json": "it is not JSON",
+    "not_canonical": "it is not canonical JSON",
+    "unknown": "it is neither a record nor a checkpoint",
+    "after_checkpoint": "it comes after the checkpoint",
+    "not_signed": "the checkpoint is not signed",
+    "other_key": "the checkpoint is signed by the key",
+    "wrong_signature": "the signature of the checkpoint is wrong",
+    "other_log": "it is of another log",
+    "other_tenant": "it is of another history",
+    "cut_short": "the history was cut short",
+    "not_vouched_for": "it is not what the checkpoint vouches for",
+    "changed": "it was changed",
+    "not_next": "it is event",
+    "not_following": "it does not follow the line before",
+    "empty": "there is nothing",
+    "no_checkpoint": "there is no checkpoint",
+}
+
+
+def command(*arguments, **options):
+    return subprocess.run(
+        [BINARY, *arguments], env=plain_environment() | {"USER": "alice"}, capture_output=True, timeout=DEADLINE_S,
+        **options,
+    )
+
+
+def history(server, *arguments):
+    done = command("history", *arguments, "--server", f"http://{server.target}")
+    assert (done.returncode, done.stderr) == (0, b""), done
+    return done.stdout
+
+
+def write_key(path):
+    """A key as OpenSSL writes it, and its public half beside it."""
+    key = Ed25519PrivateKey.generate()
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    public = path.with_suffix(".pub")
+    public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    return public
+
+
+def live(server, tenant_id):
+    """Ten events of every kind that a caller can make, in words that are not easily written."""
+    with Client(server.target, tenant_id, actor="maria@acme") as client:
+        for reason in ("tabs\tand\nlines", 'quotes " and \\ and /', "支援 👩‍🚒 \u2028 ﬀ"):
+            grant = client.grant(duration=duration(DAY), reason=reason)
+            client.extend(grant, duration=duration(2 * DAY), reason=reason)
+            client.revoke(grant, reason=reason)
+        client.grant(until_revoked=True, agent_ids=["d'arcy", "支援"])
+
+
+class Exported:
+    """A history, exported from a server that signs."""
+
+    def __init__(self, directory, database_url):
+        self.public = write_key(directory / "signing.key")
+        self.stranger = write_key(directory / "stranger.key")
+        with Server(database_url, "--checkpoint-key", directory / "signing.key") as server:
+            live(server, TENANT)
+            self.early = history(server, "checkpoint", TENANT).rstrip(b"\n")
+            live(server, TENANT)
+            live(server, "bolt")
+            self.lines = lines_of(history(server, "export", TENANT))
+            self.other = lines_of(history(server, "export", "bolt"))
+            self.late = history(server, "checkpoint", TENANT).rstrip(b"\n")
+            self.vendor = lines_of(history(server, "export", "--vendor"))
+            with Client(server.target, TENANT) as client:
+                self.listed = list(client.settled_events())
+            assert server.terminate() == 0
+            assert b"PRIVATE" not in server.log().encode()
+        self.records, self.checkpoint = self.lines[:-1], self.lines[-1]
+
+
+@pytest.fixture(scope="session")
+def exported(backend, request, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("history")
+    if backend == "sqlite":
+        return Exported(directory, f"sqlite://{directory}/history.db")
+    return Exported(directory, request.getfixturevalue("postgres").new_database())
+
+
+def both(tmp_path, lines, public=None, kept=None):
+    """What both verifiers say of these lines; the same, or the test fails."""
+    file = tmp_path / "told.jsonl"
+    file.write_bytes(b"".join(line + b"\n" for line in lines))
+    arguments = ["history", "verify", file]
+    if public:
+        arguments += ["--public-key", public]
+    if kept:
+        (tmp_path / "kept").write_bytes(kept + b"\n")
+        arguments += ["--checkpoint", tmp_path / "kept"]
+    said = command(*arguments)
+    found = verify(lines, read_key(public.read_bytes()) if public else None, kept)
+    if found is None:
+        assert said.returncode == 0, said
+        return None
+    line, kind = found
+    place = f"line {line}" if line else "--checkpoint"
+    assert said.returncode == 1, (found, said)
+    assert said.stderr.decode().startswith(f"error: {place}: {SENTENCES[kind]}"), (found, said)
+    assert said.stdout == b""
+    return found
+
+
+def changed(line, **members):
+    """A line with other members, as somebody would write it who knows the format but not the hash."""
+    value = json.loads(line)
+    for name, member in members.items():
+        if member is None:
+            value.pop(name, None)
+        else:
+            value[name] = member
+    return canonical(value).encode()
+
+
+def rehashed(line, **members):
+    """As `changed`, with the hash that goes with it."""
+    bare = changed(line, hash=None, **members)
+    return changed(bare, hash=sha256(bare).hexdigest())
+
+
+def rewritten(lines, at, **members):
+    """All records from one on with new hashes, the first of them changed."""
+    told, previous = list(lines[:at]), json.loads(lines[at - 1])["hash"] if at else ZERO
+    for line in lines[at:]:
+        told.append(rehashed(line, previous_hash=previous, **members))
+        previous, members = json.loads(told[-1])["hash"], {}
+    return told
+
+
+def test_what_was_exported_verifies(exported, tmp_path):
+    assert len(exported.records) == 20
+    for lines in (exported.lines, exported.records, exported.other, exported.vendor):
+        assert both(tmp_path, lines) is None
+    assert both(tmp_path, exported.lines, public=exported.public) is None
+    assert both(tmp_path, exported.vendor, public=exported.public) is None
+    for kept in (exported.early, exported.late, exported.checkpoint):
+        assert both(tmp_path, exported.lines, kept=kept) is None
+        assert both(tmp_path, exported.records, public=exported.public, kept=kept) is None
+
+
+def test_records_are_those_of_the_list(exported):
+    for line, event in zip(exported.records, reversed(exported.listed), strict=True):
+        record = json.loads(line)
+        assert (record["sequence"], bytes.fromhex(record["hash"])) == (event.sequence, event.hash)
+        assert (record["revision"], record["actor"], record["reason"]) == (event.revision, event.actor, event.reason)
+        assert record["time"] == event.create_time.ToDatetime().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        assert record["tenant_id"] == record["event"]["grant"]["tenant_id"] == TENANT
+        assert record["event"]["type"] == type(event).DESCRIPTOR.fields_by_name["type"].enum_type.values_by_number[
+            event.type].name.removeprefix("EVENT_TYPE_").lower()
+        assert re.fullmatch("[0-9a-f-]{36}", record["log"])
+
+
+def test_tampering_is_found_in_the_line_where_it_begins(exported, tmp_path):
+    lines, checkpoint = exported.lines, exported.checkpoint
+    count = len(exported.records)
+    foreign = exported.other[4]
+    cases = {
+        "the reason was changed": (lines[:4] + [changed(lines[4], reason="x")] + lines[5:], (5, "changed")),
+        "the actor was changed": (lines[:1] + [changed(lines[1], actor="x")] + lines[2:], (2, "changed")),
+        "a member was added": (lines[:4] + [changed(lines[4], via="portal")] + lines[5:], (5, "changed")),
+        "a member was taken": (lines[:4] + [changed(lines[4], actor=None)] + lines[5:], (5, "unknown")),
+        "a line was removed": (lines[:4] + lines[5:], (5, "not_next")),
+        "the first line was removed": (lines[1:], (1, "not_next")),
+        "the last record was removed": (lines[:-2] + lines[-1:], (count, "cut_short")),
+        "the end was cut off": (lines[:7] + lines[-1:], (8, "cut_short")),
+        "a line was doubled": (lines[:5] + lines[4:], (6, "not_next")),
+        "two lines were swapped": (lines[:4] + [lines[5], lines[4]] + lines[6:], (5, "not_next")),
+        "a line was moved to the end": (lines[:4] + lines[5:-1] + [lines[4]] + lines[-1:], (5, "not_next")),
+        "a line of another tenant": (lines[:4] + [foreign] + lines[5:], (5, "other_tenant")),
+        "another tenant's name": (lines[:4] + [changed(lines[4], tenant_id="bolt")] + lines[5:], (5, "changed")),
+        "another log's name": (lines[:4] + [rehashed(lines[4], log="x")] + lines[5:], (5, "other_log")),
+        "another tenant's checkpoint": (lines[:-1] + exported.other[-1:], (count + 1, "other_tenant")),
+        "a line that was made up": (
+            lines[:4] + [rehashed(lines[4], reason="made up")] + lines[4:], (6, "not_next")),
+        "a line that was replaced, with its hash": (
+            lines[:4] + [rehashed(lines[4], reason="made up")] + lines[5:], (6, "not_following")),
+        "the last record replaced, with its hash": (
+            lines[:-2] + [rehashed(lines[-2], reason="made up"), checkpoint], (count + 1, "not_vouched_for")),
+        "a line after the checkpoint": (lines + lines[:1], (count + 2, "after_checkpoint")),
+        "two checkpoints": (lines + lines[-1:], (count + 2, "after_checkpoint")),
+        "white space": (lines[:4] + [lines[4].replace(b",", b", ", 1)] + lines[5:], (5, "not_canonical")),
+        "a carriage return": (lines[:4] + [lines[4] + b"\r"] + lines[5:], (5, "not_canonical")),
+        "a name twice": (
+            lines[:4] + [lines[4].replace(b"{", b'{"actor":"somebody else",', 1)] + lines[5:], (5, "not_canonical")),
+        "an escape too many": (lines[:4] + [lines[4].replace(b"maria", b"\\u006daria", 1)] + lines[5:], (5, "not_canonical")),
+        "a fraction": (lines[:4] + [lines[4].replace(b'"sequence":5', b'"sequence":5.0')] + lines[5:], (5, "not_canonical")),
+        "minus nothing": (lines[:4] + [lines[4].replace(b'"sequence":5', b'"sequence":-0')] + lines[5:], (5, "not_canonical")),
+        "a number too great": (
+            lines[:4] + [lines[4].replace(b'"sequence":5', b'"sequence":9007199254740993')] + lines[5:],
+            (5, "not_canonical")),
+        "not a number": (lines[:4] + [lines[4].replace(b'"sequence":5', b'"sequence":NaN')] + lines[5:], (5, "not_json")),
+        "a truth for a number": (
+            lines[:4] + [lines[4].replace(b'"sequence":5', b'"sequence":true')] + lines[5:], (5, "unknown")),
+        "an empty line": (lines[:4] + [b""] + lines[4:], (5, "not_json")),
+        "half a line": (lines[:4] + [lines[4][:99]], (5, "not_json")),
+        "half a character": (lines[:4] + ["é".encode()[:1]] + lines[5:], (5, "not_json")),
+        "half a surrogate pair": (lines[:4] + [b'["\\ud800"]'] + lines[5:], (5, "not_json")),
+        "a byte order mark": ([b"\xef\xbb\xbf" + lines[0]] + lines[1:], (1, "not_json")),
+        "nested as deeply as can be": ([b"[" * 127 + b"]" * 127], (1, "unknown")),
+        "nested too deeply": ([b"[" * 128 + b"]" * 128], (1, "not_json")),
+        "a line too long": (lines[:4] + [b"x" * 5_000_000], (5, "too_long")),
+        "something else": ([b"{}"], (1, "unknown")),
+        "nothing": ([], (1, "empty")),
+        "a later format": ([lines[0].replace(b"record.v1", b"record.v2")], (1, "unknown")),
+    }
+    for name, (told, expected) in cases.items():
+        assert told != lines, name
+        assert both(tmp_path, told) == expected, name
+
+
+def test_a_rewritten_end_is_found_by_checkpoints_alone(exported, tmp_path):
+    """Whoever knows the format and can write the whole file can make one that fits together."""
+    count = len(exported.records)
+    told = rewritten(exported.records, 12, reason="rewritten")
+    last = json.loads(told[-1])
+    assert both(tmp_path, told) is None, "the lines alone prove nothing against that"
+    assert both(tmp_path, told + [exported.checkpoint]) == (count + 1, "not_vouched_for")
+    assert both(tmp_path, told, kept=exported.late) == (count, "not_vouched_for")
+    assert both(tmp_path, told, kept=exported.early) is None, "it is from before that"
+    unsigned = changed(exported.checkpoint, hash=last["hash"], key_id=None, signature=None)
+    assert both(tmp_path, told + [unsigned]) is None, "an unsigned checkpoint in the same file proves nothing, either"
+    assert both(tmp_path, told + [unsigned], public=exported.public) == (count + 1, "not_signed")
+    forged = changed(exported.checkpoint, hash=last["hash"])
+    assert both(tmp_path, told + [forged]) is None, "nobody looks at the signature without a key"
+    assert both(tmp_path, told + [forged], public=exported.public) == (count + 1, "wrong_signature")
+    assert both(tmp_path, told, public=exported.public) == (count + 1, "no_checkpoint")
+
+
+def test_a_cut_end_is_found_by_checkpoints_alone(exported, tmp_path):
+    told = exported.records[:13]
+    assert both(tmp_path, told) is None, "the lines alone prove nothing against that"
+    assert both(tmp_path, told, public=exported.public) == (14, "no_checkpoint")
+    assert both(tmp_path, told, kept=exported.late) == (14, "cut_short")
+    assert both(tmp_path, told, public=exported.public, kept=exported.early) is None, "all that it has seen is there"
+    assert both(tmp_path, told[:9], kept=exported.early) == (10, "cut_short")
+    end = json.loads(told[-1])
+    shorter = changed(exported.checkpoint, sequence=end["sequence"], hash=end["hash"])
+    assert both(tmp_path, told + [shorter]) is None
+    assert both(tmp_path, told + [shorter], public=exported.public) == (14, "wrong_signature")
+    assert both(tmp_path, told + [shorter], kept=exported.late) == (14, "cut_short")
+    assert both(tmp_path, [], kept=exported.late) == (1, "empty")
+
+
+def test_checkpoints_must_be_signed_by_the_key_that_was_given(exported, tmp_path):
+    count = len(exported.records)
+    assert both(tmp_path, exported.lines, public=exported.stranger) == (count + 1, "other_key")
+    later = changed(exported.late, time="2999-01-01T00:00:00.000000Z")
+    assert both(tmp_path, exported.records, public=exported.public, kept=later) == (0, "wrong_signature")
+    unsigned = changed(exported.late, key_id=None, signature=None)
+    assert both(tmp_path, exported.records, public=exported.public, kept=unsigned) == (0, "not_signed")
+    assert both(tmp_path, exported.lines, public=exported.stranger, kept=exported.late) == (0, "other_key")
+    for strange in ({"signature": None}, {"key_id": None}, {"signature": "00"}, {"sequence": 0}, {"extra": 1}):
+        told = exported.records + [changed(exported.checkpoint, **strange)]
+        assert both(tmp_path, told) == (count + 1, "unknown"), strange
+
+
+def test_random_bytes_are_found_by_both_alike(exported, tmp_path):
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    for _ in range(100):
+        data = bytearray(b"\n".join(exported.lines))
+        at = dice.randrange(len(data))
+        data[at] ^= dice.randrange(1, 256)
+        line = bytes(data[:at]).count(b"\n") + 1
+        found = both(tmp_path, bytes(data).split(b"\n"), public=exported.public)
+        assert found and found[0] == line, (seed, at, found)
+
+
+def test_an_early_checkpoint_is_a_place_in_the_later_history(exported):
+    early = json.loads(exported.early)
+    assert (early["sequence"], early["hash"]) == (10, json.loads(exported.lines[9])["hash"])
+    assert json.loads(exported.late)["sequence"] == 20
+
+
+def test_pages_of_records_fit_together(server, client):
+    for _ in range(3):
+        client.revoke(client.grant())
+    after, records = 0, []
+    while True:
+        request = admin.ExportHistoryRequest(tenant_id=client.tenant_id, after_sequence=after, page_size=4)
+        page = client.admin("ExportHistory", request)
+        records += page.records
+        assert page.next_after_sequence == len(records)
+        after = page.next_after_sequence
+        if not page.has_more:
+            break
+    assert len(records) == 6
+    assert verify([record.encode() for record in records]) is None
+    request = admin.ExportHistoryRequest(tenant_id=client.tenant_id, after_sequence=6)
+    page = client.admin("ExportHistory", request)
+    assert (list(page.records), page.next_after_sequence, page.has_more) == ([], 6, False)
+    checkpoint = client.admin("GetCheckpoint", admin.GetCheckpointRequest(tenant_id=client.tenant_id)).checkpoint
+    assert verify([record.encode() for record in records] + [checkpoint.encode()]) is None
+    assert "signature" not in json.loads(checkpoint), "this server has no key"
+    with invalid("tenant_id", "after_sequence", "page_size"):
+        client.admin("ExportHistory", admin.ExportHistoryRequest(tenant_id=" ", after_sequence=-1, page_size=-1))
+    with invalid("tenant_id"):
+        client.admin("GetCheckpoint", admin.GetCheckpointRequest(tenant_id="\n"))
