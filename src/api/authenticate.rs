@@ -22,8 +22,8 @@ use crate::{
 pub const ACTOR: HeaderName = HeaderName::from_static("support-access-actor");
 /// The scheme of bearer tokens (RFC 6750, 2.1); schemes have no case.
 const BEARER: &str = "bearer ";
-/// What anybody may ask who can reach the server: whether it serves.
-const HEALTH: &str = "/grpc.health.v1.Health/";
+/// What anybody may ask who can reach the server: whether it serves. Who wants to go on being told must say who it is.
+const HEALTH: &str = "/grpc.health.v1.Health/Check";
 
 /// Makes [`Authenticate`]s.
 #[derive(Debug, Clone)]
@@ -74,7 +74,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<Q>) -> Self::Future {
-        if request.uri().path().starts_with(HEALTH) {
+        if request.uri().path() == HEALTH {
             return Either::Left(Either::Left(self.inner.call(request)));
         }
         let peer = request.extensions().get::<Arc<Peer>>().cloned();

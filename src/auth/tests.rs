@@ -1,1 +1,151 @@
+use std::{fs, time::Duration};
 
+use jsonwebtoken::{Algorithm, EncodingKey, jwk::Jwk};
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+
+use super::{bindings::AuthConfig, keys::Keys, *};
+use crate::domain::{Action, Whose, clock::ManualClock, time::from_micros};
+
+fn clock() -> Arc<ManualClock> {
+    Arc::new(ManualClock::at(from_micros(1_800_000_000_000_000).unwrap()))
+}
+
+fn bound(role: Role, name: &str) -> Bindings {
+    let certificates = [(role, vec![name.to_owned()])].into();
+    AuthConfig { certificates, ..AuthConfig::default() }.bindings()
+}
+
+#[test]
+fn a_certificate_that_expires_while_it_is_connected_is_refused_from_then_on() {
+    let clock = clock();
+    let not_after = clock.now() + chrono::TimeDelta::seconds(10);
+    let names = vec!["gateway.example".to_owned()];
+    let peer = Peer::Certificate(Certificate { names, not_after });
+    let bindings = bound(Role::Gateway, "gateway.example");
+    let authenticator = Authenticator::new(Some((bindings, Verifier::default())), clock.clone());
+    let caller = authenticator.by_connection(&peer, None).unwrap();
+    assert_eq!(caller.may(Action::CheckAccess, Whose::Nobody), Ok(()));
+    clock.pass(Duration::from_secs(9));
+    assert!(authenticator.by_connection(&peer, None).is_ok());
+    clock.pass(Duration::from_secs(1));
+    let refused = authenticator.by_connection(&peer, None).unwrap_err();
+    assert_eq!(refused, AuthError::CertificateExpired);
+}
+
+#[test]
+fn without_any_way_to_tell_callers_apart_everybody_is_local() {
+    let authenticator = Authenticator::new(None, clock());
+    let caller = authenticator.by_connection(&Peer::Unknown, Some("maria")).unwrap();
+    assert_eq!(caller.author.actor.as_str(), "maria");
+    for action in Action::ALL {
+        assert_eq!(caller.may(*action, Whose::Tenant("acme")), Ok(()), "{}", action.name());
+    }
+    for name in ["system", "", " maria"] {
+        assert!(authenticator.by_connection(&Peer::Unknown, Some(name)).is_err(), "{name:?}");
+    }
+}
+
+#[test]
+fn no_configuration_means_nobody() {
+    let methods = (AuthConfig::default().bindings(), Verifier::default());
+    let authenticator = Authenticator::new(Some(methods), clock());
+    assert_eq!(authenticator.by_connection(&Peer::Unknown, None), Err(AuthError::Missing));
+    assert_eq!(authenticator.by_connection(&Peer::User(0), None), Err(AuthError::Missing));
+}
+
+#[test]
+fn no_two_roles_of_both_sides_go_together() {
+    for first in Role::ALL {
+        for second in Role::ALL {
+            let is_refused = first.conflict(second).is_some();
+            assert_eq!(is_refused, second.conflict(first).is_some(), "{first} {second}");
+            let widens = |a: Role, b: Role| {
+                matches!(a, Role::TenantAdmin | Role::TenantAuditor)
+                    && !matches!(b, Role::TenantAdmin | Role::TenantAuditor)
+                    || a == Role::Portal && matches!(b, Role::Gateway | Role::Operator)
+            };
+            assert_eq!(
+                is_refused,
+                widens(first, second) || widens(second, first),
+                "{first} {second}"
+            );
+        }
+    }
+}
+
+/// A JWK set with one key.
+fn set(id: &str) -> String {
+    let pair = aws_lc_rs::signature::Ed25519KeyPair::generate().unwrap();
+    let key = EncodingKey::from_ed_der(pair.to_pkcs8v1().unwrap().as_ref());
+    let mut jwk =
+        serde_json::to_value(Jwk::from_encoding_key(&key, Algorithm::EdDSA).unwrap()).unwrap();
+    jwk["kid"] = json!(id);
+    json!({ "keys": [jwk, { "kty": "oct", "k": "c2VjcmV0", "kid": "secret" }] }).to_string()
+}
+
+#[tokio::test]
+async fn keys_that_cannot_be_fetched_again_are_used_for_a_day() {
+    let clock = clock();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let body = set("1");
+    let route = axum::routing::get(async move || body);
+    let serving = axum::serve(listener, axum::Router::new().route("/", route));
+    let keys = Keys::new(&url, clock.clone()).unwrap();
+    tokio::select! {
+        _ = serving.into_future() => panic!("the server has ended"),
+        found = keys.find(Some("1"), Algorithm::EdDSA) => assert!(found.is_ok()),
+    }
+    // Now nobody is there.
+    clock.pass(Duration::from_hours(23));
+    assert!(keys.find(Some("1"), Algorithm::EdDSA).await.is_ok());
+    clock.pass(Duration::from_hours(1));
+    let gone = keys.find(Some("1"), Algorithm::EdDSA).await.err();
+    assert_eq!(gone, Some(keys::KeyError::Unavailable));
+}
+
+#[tokio::test]
+async fn only_keys_for_signatures_are_found_and_only_by_their_own_algorithm() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("keys.json");
+    fs::write(&path, set("1")).unwrap();
+    let keys = Keys::new(path.to_str().unwrap(), clock()).unwrap();
+    assert!(keys.find(Some("1"), Algorithm::EdDSA).await.is_ok());
+    assert!(keys.find(None, Algorithm::EdDSA).await.is_ok());
+    for (id, algorithm) in [
+        ("1", Algorithm::ES256),
+        ("1", Algorithm::RS256),
+        ("1", Algorithm::HS256),
+        ("secret", Algorithm::HS256),
+        ("2", Algorithm::EdDSA),
+    ] {
+        let unknown = keys.find(Some(id), algorithm).await.err();
+        assert_eq!(unknown, Some(keys::KeyError::Unknown), "{id} {algorithm:?}");
+    }
+}
+
+#[test]
+fn places_that_keys_cannot_come_from_are_refused() {
+    let refusal = |source: &str| Keys::new(source, clock()).unwrap_err();
+    for url in [
+        "http://id.example/keys",
+        "http://127.0.0.1.example/keys",
+        "ftp://id.example",
+        "file:///etc/passwd",
+    ] {
+        assert!(refusal(url).contains("must begin with https://"), "{url}");
+    }
+    assert!(refusal("/no/such/file").contains("/no/such/file cannot be read"));
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("keys.json");
+    for (text, expected) in
+        [("", "is not a JWK set"), ("{}", "is not a JWK set"), (r#"{"keys":[]}"#, "has no key")]
+    {
+        fs::write(&path, text).unwrap();
+        assert!(refusal(path.to_str().unwrap()).contains(expected), "{text}");
+    }
+    assert!(Keys::new("https://id.example/keys", clock()).is_ok());
+    assert!(Keys::new("http://localhost:1/keys", clock()).is_ok());
+}

@@ -16,6 +16,10 @@ set), then in the configuration file, and then has its default. The file is TOML
 
   listen = [\"127.0.0.1:50051\", \"unix:/run/support-access.sock\"]
   max_staleness = \"2s\"
+  tls_certificate = \"server.pem\"
+  tls_key = \"server.key\"
+  tls_client_ca = \"ca.pem\"          # needed for [certificates]
+  trust_portal_assertion = false    # true: a portal may name the administrator without a token
 
   [policy]                          # the vendor's catalogue; tenants can only tighten it
   longest_duration = \"90d\"          # at most 3650d
@@ -31,6 +35,30 @@ set), then in the configuration file, and then has its default. The file is TOML
   display_name = \"Support\"
   description = \"Support analysts who answer your tickets.\"
   highest_level = \"ADMIN\"           # READ_ONLY, READ_WRITE or ADMIN
+
+  [certificates]                    # names in client certificates, by role: gateway, node,
+  gateway = [\"spiffe://vendor.example/gateway\"]      # portal, operator, auditor
+  [users]                           # users of this machine at Unix sockets, by role: their uids.
+  gateway = [1000]                  # Nobody else may use the sockets then
+  [[issuers]]                       # whose bearer tokens are taken
+  issuer = \"https://id.example\"   # the claim iss
+  audience = \"support-access\"     # in the claim aud
+  keys = \"https://id.example/jwks.json\"   # a JWK set: https, or a file
+  name_claim = \"sub\"              # for the history; /a/b is a path within a claim
+  role_claim = \"roles\"
+  tenant_claim = \"tenants\"
+  leeway = \"30s\"                  # by how much clocks may differ: at most 5m
+  [issuers.roles]                   # what is in the role claim, by role
+  tenant_admin = [\"access-admin\"]
+
+  [limits]                          # each at least 1
+  connections = 4096                # on all gRPC listeners together
+  connections_per_address = 2048
+  calls_per_connection = 1024
+  calls_per_caller = 2048           # at a time
+  checks_per_second = 100000        # of one caller; twice as many at once
+  requests_per_second = 2000        # all others
+  followers_per_caller = 4096
 
 Exit codes: 0 stopped by a signal, 1 could not start or failed, 64 wrong usage or configuration.";
 
@@ -204,5 +232,23 @@ impl DatabaseArgs {
     pub(crate) fn to_flags(&self) -> Flags {
         let Self { config, database_url } = self;
         Flags::default().with_file(config.clone()).with(config::DATABASE_URL, database_url.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_in_the_help_text_is_one() {
+        let lines = PLACES.lines().filter_map(|line| line.strip_prefix("  "));
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("config.toml");
+        std::fs::write(&path, lines.collect::<Vec<_>>().join("\n")).unwrap();
+        let config = Config::load(&Flags::default().with_file(Some(path)), &|_| None).unwrap();
+        // What it shows are the defaults, where there are any.
+        assert_eq!(config.common.limits, config::CallLimits::default());
+        assert_eq!(config.common.security.auth.issuers.len(), 1);
+        assert_eq!(config.max_staleness, Config::default().max_staleness);
     }
 }

@@ -24,10 +24,20 @@ fn row(event: &v1::Event) -> Vec<Cell> {
         Cell::new(moment(event.create_time.as_ref(), "-")),
         Cell::new(short(event.r#type().as_str_name(), "EVENT_TYPE_")),
         Cell::new(&event.grant_id),
-        Cell::new(&event.actor),
+        Cell::new(author(event)),
         Cell::new(what(event)),
         Cell::new(&event.reason),
     ]
+}
+
+/// Who did it, through whom, and whether that was proven.
+fn author(event: &v1::Event) -> String {
+    let v1::Event { actor, via, is_asserted, .. } = event;
+    match (via.as_str(), is_asserted) {
+        ("", _) => actor.clone(),
+        (via, false) => format!("{actor} via {via}"),
+        (via, true) => format!("{actor}, says {via}"),
+    }
 }
 
 /// What of the event is not in the other columns.

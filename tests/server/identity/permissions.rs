@@ -229,7 +229,9 @@ async fn who_shows_nothing_may_ask_only_whether_the_server_serves() {
     }
     let mut health = tonic_health::pb::health_client::HealthClient::new(channel.clone());
     let request = tonic_health::pb::HealthCheckRequest::default();
-    health.check(request).await.unwrap();
+    health.check(request.clone()).await.unwrap();
+    let watched = health.watch(request).await;
+    assert_eq!(watched.unwrap_err().code(), Code::Unauthenticated);
     let mut reflection = ServerReflectionClient::new(channel);
     let asked = reflection.server_reflection_info(futures::stream::empty()).await;
     assert_eq!(asked.unwrap_err().code(), Code::Unauthenticated);
