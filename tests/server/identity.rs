@@ -4,6 +4,7 @@ pub(crate) mod authority;
 mod certificates;
 mod credentials;
 pub(crate) mod issuer;
+mod methods;
 mod permissions;
 mod portal;
 mod reload;

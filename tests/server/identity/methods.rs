@@ -1,0 +1,153 @@
+//! Either way to say who is calling, or both; and what becomes of calls that are refused.
+
+use std::{
+    fs,
+    io::{self, Write},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+use support_access::{
+    api::proto::v1::{ListGrantsRequest, support_access_client::SupportAccessClient},
+    auth::bindings::AuthConfig,
+    server::config::{Common, Config, Security, TlsFiles},
+};
+use tempfile::TempDir;
+use tonic::{
+    Code,
+    transport::{Certificate, ClientTlsConfig, Endpoint, Identity},
+};
+
+use super::{GATEWAY, World, auth, authority::Authority, bearing, issuer::Issuer, reason};
+use crate::harness::{a_check, common, config, has_metric, rpcs, start};
+
+/// A server with TLS and these ways to tell callers apart.
+async fn server(
+    dir: &TempDir,
+    authority: &Authority,
+    client_ca: bool,
+    auth: AuthConfig,
+) -> (support_access::server::Running, String) {
+    let at = |name: &str| dir.path().join(name);
+    let (certificate, key) = authority.server();
+    fs::write(at("server.pem"), certificate).unwrap();
+    fs::write(at("server.key"), key).unwrap();
+    fs::write(at("ca.pem"), authority.pem()).unwrap();
+    let tls = TlsFiles {
+        certificate: at("server.pem"),
+        key: at("server.key"),
+        client_ca: client_ca.then(|| at("ca.pem")),
+    };
+    let security = Security { tls: Some(tls), auth, ..Security::default() };
+    let (running, _) = start(Config { common: Common { security, ..common() }, ..config() }).await;
+    let url = running.grpc[0].to_string().replace("127.0.0.1", "https://localhost");
+    (running, url)
+}
+
+async fn connect(
+    url: &str,
+    authority: &Authority,
+    shown: Option<(String, String)>,
+) -> Option<SupportAccessClient<tonic::transport::Channel>> {
+    let ca = Certificate::from_pem(authority.pem());
+    let mut tls = ClientTlsConfig::new().ca_certificate(ca);
+    if let Some((certificate, key)) = shown {
+        tls = tls.identity(Identity::from_pem(certificate, key));
+    }
+    let endpoint = Endpoint::from_shared(url.to_owned()).unwrap().tls_config(tls).unwrap();
+    endpoint.connect().await.ok().map(SupportAccessClient::new)
+}
+
+#[tokio::test]
+async fn certificates_alone_are_required_of_everybody() {
+    let (dir, authority) = (TempDir::new().unwrap(), Authority::new("all"));
+    let certificates = [(support_access::domain::Role::Gateway, vec![GATEWAY.to_owned()])].into();
+    let only = AuthConfig { certificates, ..AuthConfig::default() };
+    let (_running, url) = server(&dir, &authority, true, only).await;
+    let gateway = connect(&url, &authority, Some(authority.client(GATEWAY))).await;
+    gateway.unwrap().check_access(a_check()).await.unwrap();
+    if let Some(mut nobody) = connect(&url, &authority, None).await {
+        // The handshake is over for the client before the server has refused it.
+        let refused = nobody.check_access(a_check()).await.unwrap_err();
+        assert_ne!(refused.code(), Code::Unauthenticated, "it was let in to be told: {refused}");
+    }
+}
+
+#[tokio::test]
+async fn tokens_alone_need_no_client_certificates() {
+    let (dir, authority, issuer) = (TempDir::new().unwrap(), Authority::new("all"), Issuer::new());
+    let keys = dir.path().join("keys.json");
+    fs::write(&keys, issuer.jwks()).unwrap();
+    let both = auth(&keys.display().to_string(), "");
+    let only = AuthConfig { certificates: [].into(), ..both };
+    let (_running, url) = server(&dir, &authority, false, only).await;
+    let mut client = connect(&url, &authority, None).await.unwrap();
+    let token = issuer.token("gw", "vendor-gateway", &[]);
+    client.check_access(bearing(a_check(), &token)).await.unwrap();
+    // A certificate is not asked for, and so says nothing.
+    let mut shown = connect(&url, &authority, Some(authority.client(GATEWAY))).await.unwrap();
+    let refused = shown.check_access(a_check()).await.unwrap_err();
+    assert_eq!(
+        (refused.code(), &*reason(&refused)),
+        (Code::Unauthenticated, "CREDENTIALS_MISSING")
+    );
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// On one thread, which is that of the subscriber.
+#[tokio::test]
+async fn calls_that_are_refused_are_counted_and_audited() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .json()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+
+    let world = World::new().await;
+    let request =
+        || ListGrantsRequest { tenant_id: "acme".to_owned(), ..ListGrantsRequest::default() };
+    let mut gateway = world.admin(Some(GATEWAY)).await;
+    assert_eq!(gateway.list_grants(request()).await.unwrap_err().code(), Code::PermissionDenied);
+    let token = world.issuer.token("alice\u{202e}", "access-admin", &["other"]);
+    let refused = world.admin(None).await.list_grants(bearing(request(), &token)).await;
+    assert_eq!(refused.unwrap_err().code(), Code::PermissionDenied);
+    let refused = world.admin(None).await.list_grants(bearing(request(), "secret.to.ken")).await;
+    assert_eq!(refused.unwrap_err().code(), Code::Unauthenticated);
+
+    let (service, method) = ("supportaccess.v1.SupportAccessAdmin", "ListGrants");
+    assert!(has_metric(&world.running, &rpcs(service, method, "PERMISSION_DENIED", 2)).await);
+    assert!(has_metric(&world.running, &rpcs(service, method, "UNAUTHENTICATED", 1)).await);
+
+    let text = String::from_utf8(log.0.lock().clone()).unwrap();
+    let audit = text.lines().filter(|line| line.contains("\"target\":\"support_access::audit\""));
+    let audit: Vec<serde_json::Value> =
+        audit.map(|line| serde_json::from_str(line).unwrap()).collect();
+    let fields: Vec<_> = audit.iter().map(|line| &line["fields"]).collect();
+    let by_gateway = fields.iter().find(|it| it["actor"] == GATEWAY).unwrap();
+    assert_eq!(by_gateway["action"], "ListGrants");
+    assert_eq!(by_gateway["tenant_id"], "acme");
+    assert!(
+        fields
+            .iter()
+            .any(|it| it["actor"] == "alice\u{202e}" && it["message"] == "a call was refused")
+    );
+    assert!(fields.iter().any(|it| it["message"] == "a caller was refused"), "{fields:?}");
+    assert!(!text.contains("secret.to.ken"), "a token is in the log");
+    assert!(!text.contains(&token), "a token is in the log");
+}
