@@ -149,7 +149,9 @@ impl Following {
             (Down::Welcome(_), _) => self.is_welcome = true,
             (Down::SnapshotBegin, None) => self.incoming = Some(Snapshot::default()),
             (Down::SnapshotPart(Part::Locks(locks)), Some(snapshot)) => {
-                locks.into_iter().for_each(|terms| snapshot.insert_lock(terms));
+                for terms in locks {
+                    snapshot.insert_lock(terms);
+                }
             }
             (Down::SnapshotPart(Part::Grants(grants)), Some(snapshot)) => {
                 for (tenant_id, held, terms) in grants {

@@ -189,7 +189,9 @@ impl Replica {
         let mut loaded = Snapshot::default();
         let mut visit = |tenant_id, terms, held| loaded.insert(&tenant_id, terms, held);
         let Loaded { position, locks } = self.store.load(&mut visit).await?;
-        locks.into_iter().for_each(|terms| loaded.insert_lock(terms));
+        for terms in locks {
+            loaded.insert_lock(terms);
+        }
         loaded.set_position(position);
         self.node.install(loaded);
         self.last_ack.lock().forget();

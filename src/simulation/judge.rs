@@ -351,7 +351,9 @@ impl Inner {
         };
         let live = self.history.grants().filter_map(subject);
         let met = live.filter(|subject| lock.target.meets(&question(subject))).max();
-        met.into_iter().for_each(|subject| self.suspect(subject));
+        if let Some(subject) = met {
+            self.suspect(subject);
+        }
     }
 
     fn earlier(&self) -> Option<&History> {

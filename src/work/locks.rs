@@ -91,7 +91,7 @@ impl Work {
         let event = change.append(entry).await?;
         let commit = self.commit(change, std::slice::from_ref(&event)).await?;
         let enforcement = self.enforce(commit, deadline).await;
-        Ok((LockView::at(lock_of(event)?, now), enforcement))
+        Ok((LockView::at(lock_of(&event)?, now), enforcement))
     }
 
     /// Lifts a lock. One that does not hold any more stays as it is. When this answers, the process's own checks know of it, unless
@@ -120,7 +120,7 @@ impl Work {
         let event = change.append(entry).await?;
         let commit = self.commit(change, std::slice::from_ref(&event)).await?;
         self.node.wait_for(commit.last, deadline).await;
-        Ok(LockView::at(lock_of(event)?, now))
+        Ok(LockView::at(lock_of(&event)?, now))
     }
 
     /// A page of locks, newest first.
@@ -152,7 +152,7 @@ fn entry(lock: &Lock, author: Author, reason: Note, kind: fn(Lock) -> EventKind)
     Entry { tenant_id, author, reason, kind: kind(lock.clone()), request: None }
 }
 
-fn lock_of(event: Event) -> Result<Lock, StoreError> {
+fn lock_of(event: &Event) -> Result<Lock, StoreError> {
     let lock = event.kind.lock().cloned();
     lock.ok_or_else(|| StoreError::Broken("an event of a lock came back without it".into()))
 }

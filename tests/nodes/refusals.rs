@@ -115,7 +115,7 @@ impl CheckNodes for Stranger {
         _: Request<Streaming<FollowRequest>>,
     ) -> Result<Response<Self::FollowStream>, Status> {
         let node_id = vec![7; 16];
-        let welcome = Welcome { protocol: 2, node_id, version: "9.9.9".into() };
+        let welcome = Welcome { protocol: 1, node_id, version: "9.9.9".into() };
         let welcome = FollowResponse { message: Some(Message::Welcome(welcome)) };
         Ok(Response::new(stream::iter([Ok(welcome)]).chain(stream::pending()).boxed()))
     }
@@ -134,7 +134,7 @@ async fn another_version_of_the_protocol_is_refused() {
     let url = serve(tonic::transport::Server::builder().add_service(service)).await;
     let said = refused(&url).await;
     assert!(said.starts_with(&url), "{said}");
-    assert!(said.contains("version 2 of the protocol"), "{said}");
+    assert!(said.contains("version 1 of the protocol"), "{said}");
     assert!(said.contains("upgrade the older of the two"), "{said}");
 }
 

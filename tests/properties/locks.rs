@@ -130,7 +130,9 @@ proptest! {
         let mut copy = Snapshot::default();
         for part in snapshot.into_parts() {
             let support_access::node::snapshot::Part::Locks(locks) = part else { unreachable!() };
-            locks.into_iter().for_each(|lock| copy.insert_lock(lock));
+            for lock in locks {
+                copy.insert_lock(lock);
+            }
         }
         prop_assert_eq!(decide_under(copy.locks_on(&question), [], &question, at(now)), all);
     }

@@ -143,9 +143,10 @@ async fn what_cannot_be_followed_is_refused_in_a_sentence() {
     let sentence = "refuses this node: a check node must not follow itself: correct its upstream";
     let refusal = answer(&url, hello(welcome.node_id)).await.unwrap_err();
     assert_eq!(refusal, FollowError::Refused(format!("{url} {sentence}")));
-    let newer = Hello { protocol: 2, ..hello(node().id()) };
-    let refusal = answer(&url, newer).await.unwrap_err().to_string();
-    let sentence = "this node speaks version 1 of the protocol, but the follower speaks 2: upgrade the older of the two";
+    // The one before knew nothing of locks.
+    let older = Hello { protocol: 1, ..hello(node().id()) };
+    let refusal = answer(&url, older).await.unwrap_err().to_string();
+    let sentence = "this node speaks version 2 of the protocol, but the follower speaks 1: upgrade the older of the two";
     assert_eq!(refusal, format!("{url} refuses this node: {sentence}"));
     stop(running).await.unwrap();
 }

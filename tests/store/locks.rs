@@ -152,8 +152,8 @@ pub async fn locks_are_read_as_they_were_written(bench: &Bench) {
     assert_eq!(store.list_locks(&all_locks(now)).await.unwrap(), [], "not committed yet");
     change.commit().await.unwrap();
 
-    let listed = store.list_locks(&all_locks(now)).await.unwrap();
-    assert_eq!(listed, [set[3].clone(), set[2].clone(), over.clone(), lifted.clone()]);
+    let all = store.list_locks(&all_locks(now)).await.unwrap();
+    assert_eq!(all, [set[3].clone(), set[2].clone(), over.clone(), lifted.clone()]);
     let mut loaded = store.load(&mut |_, _, _| panic!("a grant")).await.unwrap();
     loaded.locks.sort_by_key(|terms| terms.lock_id);
     assert_eq!(loaded.locks, [set[2].terms.clone(), set[3].terms.clone()]);

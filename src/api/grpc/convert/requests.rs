@@ -166,18 +166,16 @@ pub(in crate::api::grpc) fn list_events_request(
 ) -> Parsed<(Option<TenantId>, Option<GrantRef>, PageRequest)> {
     let pb::ListEventsRequest { tenant_id, grant_id, page_size, page_token } = message;
     let mut fields = Fields::default();
+    let is_vendors = tenant_id.is_empty();
     let tenant_id = fields.optional("tenant_id", &tenant_id, TenantId::new);
     let grant_id =
         fields.optional("grant_id", &grant_id, |text| check_id(text).map(|()| text.to_owned()));
     let page = fields.page(page_size, page_token);
-    let grant = match (grant_id, tenant_id.clone()) {
-        (Some(text), Some(tenant_id)) => Some(GrantRef { tenant_id, text }),
-        (Some(_), None) => {
-            fields.0.add("tenant_id", "must be given with grant_id");
-            None
-        }
-        (None, _) => None,
-    };
+    if is_vendors && grant_id.is_some() {
+        fields.0.add("tenant_id", "must not be empty with grant_id: a grant is a tenant's");
+    }
+    let grant = grant_id.zip(tenant_id.clone());
+    let grant = grant.map(|(text, tenant_id)| GrantRef { tenant_id, text });
     fields.finish(Some((tenant_id, grant, page)))
 }
 

@@ -55,22 +55,21 @@ pub(in crate::store) fn list(dialect: &Dialect, query: &LockQuery) -> Statement 
         values.push(value);
         format!("${}", values.len())
     };
-    let (mut condition, order, index) = match tenant_id {
-        Some(tenant_id) => {
-            bind(tenant_id.into());
-            bind(before.into());
-            let Page { condition, order } = Page::of(dialect, "l", &[]);
-            (condition, order, ["locks_live_of_tenant", "locks_of_tenant"])
-        }
-        None => {
-            let condition = format!("l.create_revision < {}", bind(before.into()));
-            (condition, "l.create_revision DESC".to_owned(), ["locks_live", ""])
-        }
+    let (Page { mut condition, order }, index) = if let Some(tenant_id) = tenant_id {
+        bind(tenant_id.into());
+        bind(before.into());
+        (Page::of(dialect, "l", &[]), ["locks_live_of_tenant", "locks_of_tenant"])
+    } else {
+        let condition = format!("l.create_revision < {}", bind(before.into()));
+        let order = "l.create_revision DESC".to_owned();
+        (Page { condition, order }, ["locks_live", ""])
     };
     if !include_ended {
         let now = bind((*now).into());
-        condition += " AND l.ended_revision IS NULL";
-        condition += &format!(" AND (l.expire_time IS NULL OR l.expire_time > {now})");
+        condition = format!(
+            "{condition} AND l.ended_revision IS NULL \
+             AND (l.expire_time IS NULL OR l.expire_time > {now})"
+        );
     }
     let limit = bind(limit_value(*limit));
     let hint = hint(dialect, index[usize::from(*include_ended)]);
