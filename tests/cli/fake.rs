@@ -3,18 +3,11 @@
 use std::{net::SocketAddr, path::Path, sync::Arc, thread, time::Duration};
 
 use parking_lot::Mutex;
-use support_access::{
-    api::proto::v1::{
-        self,
-        check_nodes_server::{CheckNodes, CheckNodesServer},
-        support_access_admin_server::{SupportAccessAdmin, SupportAccessAdminServer},
-        support_access_server::{SupportAccess, SupportAccessServer},
-    },
-    domain::{
-        Epoch, TenantId,
-        chain::{ChainHead, Checkpoint, Content, Link},
-        time::from_micros,
-    },
+use support_access::api::proto::v1::{
+    self,
+    check_nodes_server::{CheckNodes, CheckNodesServer},
+    support_access_admin_server::{SupportAccessAdmin, SupportAccessAdminServer},
+    support_access_server::{SupportAccess, SupportAccessServer},
 };
 use tokio::{
     net::{TcpListener, UnixListener},
@@ -23,7 +16,8 @@ use tokio::{
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tonic::{Code, Request, Response, Status, Streaming, metadata::MetadataMap, transport::Server};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
-use uuid::Uuid;
+
+pub mod history;
 
 type Services = (SupportAccessAdminServer<Fake>, SupportAccessServer<Fake>, CheckNodesServer<Fake>);
 type Answer<T> = Result<Response<T>, Status>;
@@ -116,36 +110,6 @@ pub fn mk_grant(grant_id: &str) -> v1::Grant {
         state: v1::GrantState::Active.into(),
         ..v1::Grant::default()
     }
-}
-
-/// How many events the checkpoint of every history knows.
-pub const HISTORY: usize = 2_500;
-
-/// The records of so many events, and a checkpoint of them.
-fn history(tenant_id: &str, events: usize) -> (Vec<String>, String) {
-    let log = Epoch(Uuid::nil());
-    let time = from_micros(1_800_000_000_000_000).unwrap();
-    let mut link = Link::START;
-    let mut records = Vec::new();
-    for revision in 1..=i64::try_from(events).unwrap() {
-        let (actor, body) = ("admin", "{}");
-        let content = Content {
-            tenant_id,
-            revision,
-            time,
-            actor,
-            via: None,
-            is_asserted: false,
-            reason: "",
-            body,
-        };
-        let next = content.link(log, link).unwrap();
-        records.push(content.record(log, link.hash, next).unwrap().line);
-        link = next;
-    }
-    let tenant_id = TenantId::new(tenant_id).ok();
-    let head = ChainHead { log, link };
-    (records, Checkpoint::new(tenant_id.as_ref(), head, time, None).unwrap().line())
 }
 
 pub fn mk_lock(lock_id: &str) -> v1::Lock {
@@ -296,34 +260,21 @@ impl SupportAccessAdmin for Fake {
             Some(v1::Enforcement { state, revision: message.revision, ..Default::default() });
         Ok(Response::new(v1::WaitEnforcedResponse { enforcement }))
     }
-    /// There are always more than are asked for: the history grows.
     async fn export_history(
         &self,
         request: Request<v1::ExportHistoryRequest>,
     ) -> Answer<v1::ExportHistoryResponse> {
         let (metadata, _, message) = request.into_parts();
-        let (tenant, after) = (message.tenant_id.clone(), message.after_sequence);
-        let (records, _) = history(&tenant, if tenant == "lost" { 0 } else { HISTORY + 500 });
-        let from = usize::try_from(after).unwrap();
-        let to = records.len().min(from + usize::try_from(message.page_size).unwrap());
+        let answer = history::export(&message);
         self.note(&metadata, |heard| heard.exports.push(message));
-        Ok(Response::new(v1::ExportHistoryResponse {
-            next_after_sequence: i64::try_from(to).unwrap(),
-            has_more: to < records.len(),
-            records: records[from..to].to_vec(),
-        }))
+        Ok(Response::new(answer))
     }
 
     async fn get_checkpoint(
         &self,
         request: Request<v1::GetCheckpointRequest>,
     ) -> Answer<v1::GetCheckpointResponse> {
-        let tenant_id = request.into_inner().tenant_id;
-        let checkpoint = match tenant_id.as_str() {
-            "strange" => "{}".to_owned(),
-            "other" => history("acme", HISTORY).1,
-            tenant_id => history(tenant_id, HISTORY).1,
-        };
+        let checkpoint = history::checkpoint(&request.get_ref().tenant_id);
         Ok(Response::new(v1::GetCheckpointResponse { checkpoint }))
     }
 
