@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     node::mutants::{Rule, break_rule},
     simulation::{
-        judge::Counts,
+        counts::Counts,
         logs::Logs,
         random::Random,
         storms::Storms,
@@ -33,6 +33,7 @@ use crate::{
 mod aimed;
 mod change;
 mod clocks;
+mod counts;
 mod database;
 mod history;
 mod host;

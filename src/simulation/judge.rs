@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     fmt::Write,
-    ops::Add,
     sync::Arc,
     time::Duration,
 };
@@ -21,7 +20,7 @@ use crate::{
         Question, Reason, Revision, TenantId, Terms, Time, decision::decide_under,
     },
     node::{CheckNode, Sight},
-    simulation::{clocks::DatabaseClock, history::History},
+    simulation::{clocks::DatabaseClock, counts::Counts, history::History},
     store::Held,
     work::{Enforcement, EnforcementState},
 };
@@ -47,37 +46,6 @@ pub(super) enum Aftermath {
     Clean,
     /// The last commits were lost all of a sudden. All nodes are still in the roll, and may answer for a while.
     Sudden,
-}
-
-/// How much has happened.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Counts {
-    pub(super) commits: u64,
-    pub(super) complete: u64,
-    /// Of these: without waiting for anybody to lapse.
-    pub(super) acknowledged: u64,
-    pub(super) pending: u64,
-    pub(super) checks: u64,
-    pub(super) allowed: u64,
-    pub(super) stale: u64,
-    pub(super) locked: u64,
-}
-
-impl Add for Counts {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self {
-            commits: self.commits + other.commits,
-            complete: self.complete + other.complete,
-            acknowledged: self.acknowledged + other.acknowledged,
-            pending: self.pending + other.pending,
-            checks: self.checks + other.checks,
-            allowed: self.allowed + other.allowed,
-            stale: self.stale + other.stale,
-            locked: self.locked + other.locked,
-        }
-    }
 }
 
 #[derive(Debug)]

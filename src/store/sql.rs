@@ -267,10 +267,10 @@ impl<DB: Backend> Store for SqlStore<DB> {
     }
 
     async fn next_expiry(&self) -> Result<Option<Time>, StoreError> {
-        let of_grants: Option<(i64,)> = self.read_first(read::next_expiry()).await?;
-        let of_locks: Option<(i64,)> = self.read_first(locks::next_expiry()).await?;
-        let next = of_grants.into_iter().chain(of_locks).min();
-        next.map(|(micros,)| rows::time("expire_time", micros)).transpose()
+        let next: Option<(Option<i64>, Option<i64>)> = self.read_first(read::next_expiry()).await?;
+        let next =
+            next.and_then(|(of_grants, of_locks)| of_grants.into_iter().chain(of_locks).min());
+        next.map(|micros| rows::time("expire_time", micros)).transpose()
     }
 
     async fn register(&self, member: &NewMember) -> Result<(), StoreError> {

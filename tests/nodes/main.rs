@@ -31,6 +31,7 @@ mod chaos;
 mod clocks;
 mod database;
 mod enforcement;
+mod locks;
 mod refusals;
 mod sidecars;
 mod silence;

@@ -12,16 +12,16 @@ use uuid::Uuid;
 
 use crate::world::{agent, group, tenant};
 
-const GROUPS: [&str; 3] = ["support", "engineering", "billing"];
-const AGENTS: [&str; 3] = ["ada", "bob", "cyd"];
+pub(crate) const GROUPS: [&str; 3] = ["support", "engineering", "billing"];
+pub(crate) const AGENTS: [&str; 3] = ["ada", "bob", "cyd"];
 
-fn at(micros: i64) -> Time {
+pub(crate) fn at(micros: i64) -> Time {
     from_micros(micros).unwrap()
 }
 
 prop_compose! {
     /// Times from a small range, so that boundaries meet.
-    fn terms()(
+    pub(crate) fn terms()(
         id in any::<u128>(),
         group_index in 0..3_usize,
         agents in proptest::sample::subsequence(AGENTS.to_vec(), 0..=2),
@@ -46,7 +46,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn question()(
+    pub(crate) fn question()(
         agent_index in 0..3_usize,
         groups in proptest::sample::subsequence(GROUPS.to_vec(), 0..=3),
         level in 0..3_usize,

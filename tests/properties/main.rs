@@ -5,5 +5,6 @@
 mod clocks;
 mod decisions;
 mod histories;
+mod locks;
 mod pages;
 mod world;

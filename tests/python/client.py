@@ -97,7 +97,8 @@ class Client:
 
     def settled_events(self):
         """The whole history, once there is in it when each change was in force."""
-        never_said = (event.EVENT_TYPE_GRANTED, event.EVENT_TYPE_EXPIRED)
+        never_said = (
+            event.EVENT_TYPE_GRANTED, event.EVENT_TYPE_EXPIRED, event.EVENT_TYPE_UNLOCKED, event.EVENT_TYPE_LOCK_EXPIRED)
 
         def settled():
             found = self.events().events

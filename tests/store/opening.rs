@@ -177,7 +177,7 @@ async fn a_newer_schema_is_refused(bench: &Bench, place: &str) {
     let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
                  VALUES (9999, 'later', TRUE, 'x', 0)";
     bench.sql(newer).await.unwrap();
-    let expected = "has schema version 9999, but this program knows only 4: run the version of \
+    let expected = "has schema version 9999, but this program knows only 5: run the version of \
                     support-access that wrote it, or a later one";
     assert_eq!(refusal(bench, &bench.url).await, format!("{place} {expected}"));
 }

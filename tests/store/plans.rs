@@ -4,13 +4,17 @@
 use std::time::Duration;
 
 use support_access::{
-    domain::{EventKind, GrantId, GrantState, SupportPolicy, Tightening, time::from_micros},
-    store::Store,
+    domain::{
+        EventKind, GrantId, GrantState, LockTarget, Side, SupportPolicy, Tightening,
+        time::from_micros,
+    },
+    store::{LockQuery, Store},
 };
 use tokio::time::{Instant, sleep};
 
 use crate::{
     bench::Bench,
+    locks::new_lock,
     postgres::Cluster,
     words::{agent, all_events, all_grants, begin, group, tenant},
 };
@@ -35,6 +39,9 @@ const HISTORY: &str = "
         SELECT tenant_id, CASE WHEN revision % 1000 = 0 THEN 'rare' ELSE 'common' END, revision FROM events;
     INSERT INTO enforcements (last_revision, first_revision, elapsed, nodes_acknowledged, nodes_lapsed)
         SELECT i, i - 1, 1, 1, 0 FROM generate_series(2, 40000, 2) AS i;
+    INSERT INTO locks (create_revision, ended_revision, lock_id, tenant_id, side, expire_time, body)
+        SELECT revision, CASE WHEN revision % 20000 < 19990 THEN revision + 1 END, grant_id, tenant_id,
+            CASE WHEN revision % 1000 = 0 THEN 'tenant' ELSE 'vendor' END, revision, '{lock}' FROM events;
     UPDATE head SET revision = 40000, time = 40000;
 ";
 
@@ -140,7 +147,9 @@ async fn everything_else_is_found_by_an_index_too() {
     store.grant(&tenant("acme"), id).await.unwrap();
     check(&next_plan(&mut seen).await, "grants_grant_id_key");
     store.next_expiry().await.unwrap();
-    check(&next_plan(&mut seen).await, "grants_due");
+    let plan = next_plan(&mut seen).await;
+    check(&plan, "grants_due");
+    check(&plan, "locks_due");
     let mut change = begin(store.as_ref()).await;
     next_plan(&mut seen).await;
     change.live_grants(&tenant("acme"), 50).await.unwrap();
@@ -151,6 +160,40 @@ async fn everything_else_is_found_by_an_index_too() {
     check(&next_plan(&mut seen).await, "grants_due");
 }
 
+#[tokio::test]
+async fn locks_are_found_by_an_index_too() {
+    let (_bench, store, database) = history().await;
+    Cluster::shared().psql(&database, "VACUUM ANALYZE");
+    let mut seen = Cluster::shared().log().len();
+    let now = from_micros(0).unwrap();
+    let cases = [
+        (None, true, "locks_pkey"),
+        (None, false, "locks_live"),
+        (Some("acme"), true, "locks_of_tenant"),
+        (Some("acme"), false, "locks_live_of_tenant"),
+    ];
+    for (tenant_id, include_ended, index) in cases {
+        // From the sixth time on, the server may use a plan that is not made for the values.
+        for _ in 0..7 {
+            let tenant_id = tenant_id.map(tenant);
+            let query = LockQuery { tenant_id, include_ended, now, before: None, limit: 50 };
+            assert!(!store.list_locks(&query).await.unwrap().is_empty());
+            check(&next_plan(&mut seen).await, index);
+        }
+    }
+    let mut change = begin(store.as_ref()).await;
+    next_plan(&mut seen).await;
+    let lock = new_lock(LockTarget::Everything, Side::Vendor, now);
+    change.lock(lock.id()).await.unwrap();
+    check(&next_plan(&mut seen).await, "locks_lock_id_key");
+    change.count_live_locks(Side::Vendor, None).await.unwrap();
+    check(&next_plan(&mut seen).await, "locks_live_of_side");
+    change.count_live_locks(Side::Tenant, Some(&tenant("acme"))).await.unwrap();
+    check(&next_plan(&mut seen).await, "locks_live_of_side");
+    change.due_locks(change.now(), 50).await.unwrap();
+    check(&next_plan(&mut seen).await, "locks_due");
+}
+
 /// A store whose server explains what it is asked, with a history behind it.
 async fn history() -> (Bench, std::sync::Arc<dyn Store>, String) {
     let mut bench = Bench::postgres();
@@ -159,7 +202,9 @@ async fn history() -> (Bench, std::sync::Arc<dyn Store>, String) {
     let (tightening, policy) = (Tightening::default(), SupportPolicy::default());
     let body = EventKind::PolicyUpdated { tightening, policy };
     let body = serde_json::to_string(&body).unwrap();
-    Cluster::shared().psql(&database, &HISTORY.replace("{body}", &body));
+    let lock = new_lock(LockTarget::Everything, Side::Vendor, from_micros(0).unwrap());
+    let lock = serde_json::to_string(&lock).unwrap();
+    Cluster::shared().psql(&database, &HISTORY.replace("{body}", &body).replace("{lock}", &lock));
     // Before anything is explained: here all of it is put into its chain.
     bench.open().await.close().await;
     bench.url += "&options[session_preload_libraries]=auto_explain\

@@ -46,13 +46,6 @@ pub(in crate::store) fn due(now: Time, limit: usize) -> Statement {
     Statement::new(sql, vec![now.into(), limit_value(limit)])
 }
 
-pub(in crate::store) fn next_expiry() -> Statement {
-    Statement::plain(
-        "SELECT expire_time FROM locks WHERE ended_revision IS NULL AND expire_time IS NOT NULL \
-         ORDER BY expire_time LIMIT 1",
-    )
-}
-
 /// A page of locks, read off one index that is in its order.
 pub(in crate::store) fn list(dialect: &Dialect, query: &LockQuery) -> Statement {
     let LockQuery { tenant_id, include_ended, now, before, limit } = query;

@@ -232,10 +232,15 @@ pub(in crate::store) fn tightening(tenant_id: &TenantId) -> Statement {
     Statement::new("SELECT body FROM tightenings WHERE tenant_id = $1", vec![tenant_id.into()])
 }
 
+/// The earliest end of a grant, and that of a lock; NULL if there is none.
 pub(in crate::store) fn next_expiry() -> Statement {
     Statement::plain(
-        "SELECT expire_time FROM grants WHERE ended_revision IS NULL AND expire_time IS NOT NULL \
-         ORDER BY expire_time LIMIT 1",
+        "SELECT (SELECT expire_time FROM grants \
+         WHERE ended_revision IS NULL AND expire_time IS NOT NULL \
+         ORDER BY expire_time LIMIT 1) AS of_grants, \
+         (SELECT expire_time FROM locks \
+         WHERE ended_revision IS NULL AND expire_time IS NOT NULL \
+         ORDER BY expire_time LIMIT 1) AS of_locks",
     )
 }
 

@@ -1,0 +1,283 @@
+//! Decisions under locks, against a model that is as naive as can be; and who may lift which lock.
+
+use std::collections::BTreeSet;
+
+use chrono::TimeDelta;
+use proptest::{collection::vec, option, prelude::*};
+use support_access::{
+    domain::{
+        AccessLevel, Author, Caller, Epoch, LockId, LockRequest, LockState, LockTarget, LockTerms,
+        Note, Now, Question, Reason, Role, Side, Tenants,
+        decision::{decide, decide_under},
+        explain::{ChecklistAnswer, ChecklistQuestion, checklist},
+        text::Actor,
+    },
+    node::{
+        Snapshot,
+        message::{Delta, LockChange},
+    },
+    work::{
+        WorkError,
+        locks::{LockFilter, LockRef},
+        page::PageRequest,
+    },
+};
+use uuid::Uuid;
+
+use crate::{
+    decisions::{AGENTS, GROUPS, at, question, terms},
+    world::{World, agent, group, mk_request, soon, tenant},
+};
+
+const TENANTS: [&str; 2] = ["acme", "globex"];
+
+fn target() -> impl Strategy<Value = LockTarget> {
+    prop_oneof![
+        1 => Just(LockTarget::Everything),
+        3 => (0..2_usize).prop_map(|index| LockTarget::Tenant(tenant(TENANTS[index]))),
+        3 => (0..3_usize).prop_map(|index| LockTarget::Agent(agent(AGENTS[index]))),
+        3 => (0..3_usize).prop_map(|index| LockTarget::Group(group(GROUPS[index]))),
+    ]
+}
+
+prop_compose! {
+    fn lock()(
+        id in any::<u128>(),
+        target in target(),
+        is_tenants in any::<bool>(),
+        expire in option::of(0..40_i64),
+    ) -> LockTerms {
+        let side = if is_tenants { Side::Tenant } else { Side::Vendor };
+        let lock_id = LockId(Uuid::from_u128(id));
+        LockTerms { lock_id, target, side, expire_time: expire.map(at) }
+    }
+}
+
+fn is_locked(locks: &[LockTerms], question: &Question, now: Now) -> bool {
+    locks.iter().any(|lock| {
+        let is_over = lock.expire_time.is_some_and(|end| end <= now.earliest);
+        let is_meant = match &lock.target {
+            LockTarget::Everything => true,
+            LockTarget::Tenant(it) => *it == question.tenant_id,
+            LockTarget::Agent(it) => *it == question.agent_id,
+            LockTarget::Group(it) => question.group_ids.iter().any(|group| group == it),
+        };
+        is_meant && !is_over
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+    #[test]
+    fn what_is_locked_stays_out_and_everything_else_is_as_without_locks(
+        locks in vec(lock(), 0..5), grants in vec(terms(), 0..6), question in question(),
+        earliest in 0..40_i64, doubt in 0..10_i64,
+    ) {
+        let now = Now { earliest: at(earliest), latest: at(earliest + doubt) };
+        let decision = decide_under(&locks, &grants, &question, now);
+        if is_locked(&locks, &question, now) {
+            prop_assert_eq!(decision.reason, Reason::Locked);
+            prop_assert!(!decision.is_allowed() && decision.terms.is_none());
+            let lock = decision.lock.unwrap();
+            prop_assert!(is_locked(std::slice::from_ref(lock), &question, now));
+            let longest = |lock: &LockTerms| (lock.expire_time.is_none(), lock.expire_time);
+            let met = locks.iter().filter(|it| is_locked(std::slice::from_ref(*it), &question, now));
+            prop_assert_eq!(Some(longest(lock)), met.map(longest).max(), "the longest is named");
+            let lines = checklist(&decision, &question);
+            let no: Vec<_> = lines.iter().filter(|it| it.answer == ChecklistAnswer::No).collect();
+            prop_assert_eq!((lines.len(), no.len()), (5, 1));
+            prop_assert_eq!(no[0].question, ChecklistQuestion::NotLocked);
+        } else {
+            prop_assert_eq!(decision, decide(&grants, &question, now));
+            prop_assert_eq!(checklist(&decision, &question).len(), 4);
+        }
+    }
+
+    #[test]
+    fn the_order_of_locks_changes_nothing(
+        locks in vec(lock(), 0..5), question in question(), now in 0..40_i64,
+    ) {
+        let forwards = decide_under(&locks, [], &question, at(now));
+        prop_assert_eq!(decide_under(locks.iter().rev(), [], &question, at(now)), forwards);
+    }
+
+    /// A snapshot finds the locks that matter, whatever was set and lifted before.
+    #[test]
+    fn a_snapshot_decides_as_all_live_locks_do(
+        steps in vec((lock(), option::of(any::<prop::sample::Index>())), 0..12),
+        question in question(), now in 0..40_i64,
+    ) {
+        let mut snapshot = Snapshot::beginning(Epoch(Uuid::nil()));
+        let mut live: Vec<LockTerms> = Vec::new();
+        for (revision, (lock, ended)) in (1..).zip(steps) {
+            let ended = ended.filter(|_| !live.is_empty());
+            let (terms, is_ended) = match ended {
+                Some(which) => (live.remove(which.index(live.len())), true),
+                None => (lock, false),
+            };
+            if !is_ended {
+                live.push(terms.clone());
+            }
+            let lock = Some(LockChange { terms, is_ended });
+            snapshot.apply(&Delta { revision, time: at(revision), grant: None, lock });
+        }
+        let all = decide_under(&live, [], &question, at(now));
+        let found = decide_under(snapshot.locks_on(&question), [], &question, at(now));
+        prop_assert_eq!(found, all);
+        prop_assert_eq!(snapshot.locks().count(), live.len());
+        // So does one that was made of its parts.
+        let mut copy = Snapshot::default();
+        for part in snapshot.into_parts() {
+            let support_access::node::snapshot::Part::Locks(locks) = part else { unreachable!() };
+            locks.into_iter().for_each(|lock| copy.insert_lock(lock));
+        }
+        prop_assert_eq!(decide_under(copy.locks_on(&question), [], &question, at(now)), all);
+    }
+}
+
+fn caller(name: &str, role: Role, tenants: Tenants) -> Caller {
+    let author = Author::direct(Actor::new(name).unwrap());
+    Caller { author, roles: BTreeSet::from([role]), tenants }
+}
+
+fn admin_of(name: &str, own: &str) -> Caller {
+    caller(name, Role::TenantAdmin, Tenants::These([tenant(own)].into()))
+}
+
+fn operator(name: &str) -> Caller {
+    caller(name, Role::Operator, Tenants::These(BTreeSet::new()))
+}
+
+fn why() -> Note {
+    Note::new("why").unwrap()
+}
+
+async fn lock_as(world: &World, caller: &Caller, target: LockTarget) -> LockRef {
+    let tenant_id = target.tenant_id().cloned();
+    let request = LockRequest { target, reason: why(), end: None };
+    let (view, _) = world.work.lock_access(caller, request, soon()).await.unwrap();
+    LockRef { tenant_id, text: view.lock.id().to_string() }
+}
+
+async fn unlock_as(world: &World, caller: &Caller, lock: &LockRef) -> Result<LockState, WorkError> {
+    let unlocked = world.work.unlock_access(caller, lock, why(), soon()).await;
+    unlocked.map(|view| view.state)
+}
+
+/// Each lock is lifted by its own side alone, whoever of that side set it.
+#[tokio::test]
+async fn a_lock_is_lifted_by_those_who_set_it_only() {
+    let world = World::new().await;
+    let acme = || LockTarget::Tenant(tenant("acme"));
+    let (ann, bob, eve) =
+        (admin_of("ann", "acme"), admin_of("bob", "acme"), admin_of("eve", "globex"));
+    let (ops, dev) = (operator("ops"), operator("dev"));
+    let local = Caller::local(Some("root")).unwrap();
+    let denied = |result: Result<LockState, WorkError>, side| {
+        let Err(WorkError::LockOfOtherSide { side: found }) = result else { panic!("{result:?}") };
+        assert_eq!(found, side);
+    };
+
+    let own = lock_as(&world, &ann, acme()).await;
+    denied(unlock_as(&world, &ops, &own).await, Side::Tenant);
+    denied(unlock_as(&world, &eve, &own).await, Side::Tenant);
+    assert_eq!(unlock_as(&world, &bob, &own).await.unwrap(), LockState::Lifted);
+    denied(unlock_as(&world, &ops, &own).await, Side::Tenant);
+
+    let emergency = lock_as(&world, &ops, acme()).await;
+    denied(unlock_as(&world, &ann, &emergency).await, Side::Vendor);
+    assert_eq!(unlock_as(&world, &dev, &emergency).await.unwrap(), LockState::Lifted);
+    let revision = world.store.head().await.unwrap().revision;
+    assert_eq!(unlock_as(&world, &dev, &emergency).await.unwrap(), LockState::Lifted);
+    assert_eq!(world.store.head().await.unwrap().revision, revision, "nothing happened");
+
+    for target in [LockTarget::Everything, LockTarget::Agent(agent("ada")), acme()] {
+        for setter in [&ops, &local] {
+            let lock = lock_as(&world, setter, target.clone()).await;
+            assert_eq!(unlock_as(&world, &local, &lock).await.unwrap(), LockState::Lifted);
+        }
+    }
+    // Of another tenant, and of nobody.
+    let lock = lock_as(&world, &ann, acme()).await;
+    for tenant_id in [None, Some(tenant("globex"))] {
+        let wrong = LockRef { tenant_id, ..lock.clone() };
+        let found = unlock_as(&world, &local, &wrong).await;
+        assert!(matches!(found, Err(WorkError::LockNotFound { .. })), "{found:?}");
+    }
+}
+
+/// As many locks as may be, on each side; what has ended does not count.
+#[tokio::test]
+async fn locks_are_limited_on_each_side() {
+    let world = World::new().await;
+    let ann = admin_of("ann", "acme");
+    let lock = |caller: Caller, target: LockTarget| {
+        let request = LockRequest { target, reason: why(), end: None };
+        let work = world.work.clone();
+        async move { work.lock_access(&caller, request, soon()).await }
+    };
+    let acme = || LockTarget::Tenant(tenant("acme"));
+    let mut first = None;
+    for _ in 0..100 {
+        let (view, _) = lock(ann.clone(), acme()).await.unwrap();
+        first.get_or_insert(view.lock.id());
+    }
+    let refused = lock(ann.clone(), acme()).await;
+    assert!(matches!(
+        refused,
+        Err(WorkError::TooManyLocks { side: Side::Tenant, limit: 100, field: "tenant_id" })
+    ));
+    // Neither another tenant nor the vendor is in the way of that.
+    lock(admin_of("eve", "globex"), LockTarget::Tenant(tenant("globex"))).await.unwrap();
+    lock(operator("ops"), acme()).await.unwrap();
+    let text = first.unwrap().to_string();
+    let first = LockRef { tenant_id: Some(tenant("acme")), text };
+    unlock_as(&world, &ann, &first).await.unwrap();
+    lock(ann.clone(), acme()).await.unwrap();
+    for _ in 1..1_000 {
+        lock(operator("ops"), LockTarget::Agent(agent("ada"))).await.unwrap();
+    }
+    let refused = lock(operator("ops"), LockTarget::Everything).await;
+    assert!(matches!(
+        refused,
+        Err(WorkError::TooManyLocks { side: Side::Vendor, limit: 1_000, field: "everything" })
+    ));
+}
+
+/// A lock with an end holds until then, and not a moment less; the sweep writes it down, once.
+#[tokio::test]
+async fn a_lock_ends_by_itself() {
+    let world = World::new().await;
+    let acme = tenant("acme");
+    world.grant(mk_request(&acme)).await;
+    let question = Question {
+        tenant_id: acme.clone(),
+        agent_id: agent("ada"),
+        group_ids: [group("support")].into(),
+        required_level: AccessLevel::ReadOnly,
+    };
+    let end = support_access::domain::End::At(world.now() + TimeDelta::seconds(60));
+    let target = LockTarget::Tenant(acme.clone());
+    let request = LockRequest { target, reason: why(), end: Some(end) };
+    let local = Caller::local(None).unwrap();
+    let (view, _) = world.work.lock_access(&local, request, soon()).await.unwrap();
+    assert_eq!(world.check(&question).await.reason, Reason::Locked);
+    world.advance(59).await;
+    assert_eq!(world.check(&question).await.reason, Reason::Locked);
+    assert_eq!(world.work.sweep().await.unwrap(), 0);
+    world.advance(1).await;
+    assert_eq!(world.check(&question).await.reason, Reason::GrantActive, "no sweep is needed");
+    assert_eq!(world.work.sweep().await.unwrap(), 1);
+    assert_eq!(world.work.sweep().await.unwrap(), 0);
+    let reference = LockRef { tenant_id: Some(acme.clone()), text: view.lock.id().to_string() };
+    assert_eq!(unlock_as(&world, &local, &reference).await.unwrap(), LockState::Expired);
+    let filter = |include_ended| LockFilter { tenant_id: Some(acme.clone()), include_ended };
+    let page = PageRequest::default();
+    assert_eq!(world.work.list_locks(filter(false), &page).await.unwrap().items, []);
+    let [listed] = &world.work.list_locks(filter(true), &page).await.unwrap().items[..] else {
+        panic!("one lock")
+    };
+    assert_eq!(listed.state, LockState::Expired);
+    assert_eq!(world.restarted().await.check(&question).await.reason, Reason::GrantActive);
+}
