@@ -17,10 +17,7 @@ use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tonic::{Code, Request, Response, Status, Streaming, metadata::MetadataMap, transport::Server};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
-mod answers;
-
-pub use answers::{HISTORY, mk_grant, mk_lock};
-use answers::{Stranger, busy, history, mk_enforcement, refused};
+pub mod history;
 
 type Services = (SupportAccessAdminServer<Fake>, SupportAccessServer<Fake>, CheckNodesServer<Fake>);
 type Answer<T> = Result<Response<T>, Status>;
@@ -92,6 +89,52 @@ impl Fake {
         heard.timeouts.push(metadata.contains_key("grpc-timeout"));
         note(&mut heard);
     }
+}
+
+fn refused(field: &str, description: &str) -> Status {
+    let violation = FieldViolation::new(field, description);
+    let details = ErrorDetails::with_bad_request(vec![violation]);
+    Status::with_error_details(Code::FailedPrecondition, "refused", details)
+}
+
+/// As a server answers while its database is away.
+fn busy() -> Status {
+    let details = ErrorDetails::with_retry_info(Some(Duration::from_millis(1)));
+    Status::with_error_details(Code::Unavailable, "the database is not available", details)
+}
+
+pub fn mk_grant(grant_id: &str) -> v1::Grant {
+    v1::Grant {
+        grant_id: grant_id.into(),
+        group_id: "support".into(),
+        state: v1::GrantState::Active.into(),
+        ..v1::Grant::default()
+    }
+}
+
+pub fn mk_lock(lock_id: &str) -> v1::Lock {
+    v1::Lock {
+        lock_id: lock_id.into(),
+        target: Some(v1::lock::Target::AgentId("bob".into())),
+        side: v1::LockSide::Vendor.into(),
+        state: v1::LockState::Held.into(),
+        ..v1::Lock::default()
+    }
+}
+
+/// A tenant that no case is about.
+struct Stranger;
+
+/// How far a change has come, by the tenant's name.
+fn mk_enforcement(tenant: &str) -> Result<Option<v1::Enforcement>, Stranger> {
+    let state = match tenant {
+        "complete" => v1::EnforcementState::Complete.into(),
+        "pending" => v1::EnforcementState::Pending.into(),
+        "unheard-of" => 9,
+        "silent" => return Ok(None),
+        _ => return Err(Stranger),
+    };
+    Ok(Some(v1::Enforcement { state, revision: 7, ..v1::Enforcement::default() }))
 }
 
 #[tonic::async_trait]
@@ -217,34 +260,21 @@ impl SupportAccessAdmin for Fake {
             Some(v1::Enforcement { state, revision: message.revision, ..Default::default() });
         Ok(Response::new(v1::WaitEnforcedResponse { enforcement }))
     }
-    /// There are always more than are asked for: the history grows.
     async fn export_history(
         &self,
         request: Request<v1::ExportHistoryRequest>,
     ) -> Answer<v1::ExportHistoryResponse> {
         let (metadata, _, message) = request.into_parts();
-        let (tenant, after) = (message.tenant_id.clone(), message.after_sequence);
-        let (records, _) = history(&tenant, if tenant == "lost" { 0 } else { HISTORY + 500 });
-        let from = usize::try_from(after).unwrap();
-        let to = records.len().min(from + usize::try_from(message.page_size).unwrap());
+        let answer = history::export(&message);
         self.note(&metadata, |heard| heard.exports.push(message));
-        Ok(Response::new(v1::ExportHistoryResponse {
-            next_after_sequence: i64::try_from(to).unwrap(),
-            has_more: to < records.len(),
-            records: records[from..to].to_vec(),
-        }))
+        Ok(Response::new(answer))
     }
 
     async fn get_checkpoint(
         &self,
         request: Request<v1::GetCheckpointRequest>,
     ) -> Answer<v1::GetCheckpointResponse> {
-        let tenant_id = request.into_inner().tenant_id;
-        let checkpoint = match tenant_id.as_str() {
-            "strange" => "{}".to_owned(),
-            "other" => history("acme", HISTORY).1,
-            tenant_id => history(tenant_id, HISTORY).1,
-        };
+        let checkpoint = history::checkpoint(&request.get_ref().tenant_id);
         Ok(Response::new(v1::GetCheckpointResponse { checkpoint }))
     }
 

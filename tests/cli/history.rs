@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::Stdio};
 
 use crate::{
     Said,
-    fake::{Fake, HISTORY},
+    fake::{Fake, history::HISTORY},
     program, run, run_at,
 };
 

@@ -260,7 +260,7 @@ fn a_file_is_refused_with_the_key_and_the_file() {
             "max-staleness = '2s'",
             "the configuration file FILE has the unknown key \"max-staleness\"; known are listen, http_listen, \
              drain_timeout, tls_certificate, tls_key, tls_client_ca, socket_mode, insecure, reflection, log, log_format, \
-             database_url, max_staleness, max_live_grants_per_tenant, upstream, upstream_ca, upstream_certificate, \
+             database_url, max_staleness, max_live_grants_per_tenant, checkpoint_key, upstream, upstream_ca, upstream_certificate, \
              upstream_key, upstream_token_file, certificates, users, issuers, trust_portal_assertion, limits and policy",
         ),
         (

@@ -1,0 +1,62 @@
+//! The histories of the fake server, which fit together.
+
+use support_access::{
+    api::proto::v1,
+    domain::{
+        Epoch, TenantId,
+        chain::{ChainHead, Checkpoint, Content, Link},
+        time::from_micros,
+    },
+};
+use uuid::Uuid;
+
+/// How many events the checkpoint of every history knows.
+pub const HISTORY: usize = 2_500;
+
+/// The records of so many events, and a checkpoint of them.
+fn history(tenant_id: &str, events: usize) -> (Vec<String>, String) {
+    let log = Epoch(Uuid::nil());
+    let time = from_micros(1_800_000_000_000_000).unwrap();
+    let mut link = Link::START;
+    let mut records = Vec::new();
+    for revision in 1..=i64::try_from(events).unwrap() {
+        let (actor, body) = ("admin", "{}");
+        let content = Content {
+            tenant_id,
+            revision,
+            time,
+            actor,
+            via: None,
+            is_asserted: false,
+            reason: "",
+            body,
+        };
+        let next = content.link(log, link).unwrap();
+        records.push(content.record(log, link.hash, next).unwrap().line);
+        link = next;
+    }
+    let tenant_id = TenantId::new(tenant_id).ok();
+    let head = ChainHead { log, link };
+    (records, Checkpoint::new(tenant_id.as_ref(), head, time, None).unwrap().line())
+}
+
+/// There are always more than the checkpoint knows: the history grows.
+pub(super) fn export(message: &v1::ExportHistoryRequest) -> v1::ExportHistoryResponse {
+    let tenant = message.tenant_id.as_str();
+    let (records, _) = history(tenant, if tenant == "lost" { 0 } else { HISTORY + 500 });
+    let from = usize::try_from(message.after_sequence).unwrap();
+    let to = records.len().min(from + usize::try_from(message.page_size).unwrap());
+    v1::ExportHistoryResponse {
+        next_after_sequence: i64::try_from(to).unwrap(),
+        has_more: to < records.len(),
+        records: records[from..to].to_vec(),
+    }
+}
+
+pub(super) fn checkpoint(tenant_id: &str) -> String {
+    match tenant_id {
+        "strange" => "{}".to_owned(),
+        "other" => history("acme", HISTORY).1,
+        tenant_id => history(tenant_id, HISTORY).1,
+    }
+}
