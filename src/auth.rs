@@ -128,7 +128,9 @@ impl Methods {
                 if certificate.not_after <= now {
                     return Err(AuthError::CertificateExpired);
                 }
-                let name = certificate.names.first().and_then(|name| Actor::new(name).ok());
+                let name = self.bindings.name_of_certificate(&certificate.names);
+                let name = name.and_then(|name| Actor::new(name).ok());
+                let name = name.filter(|name| *name != Author::system().actor);
                 let name = name.ok_or(AuthError::CertificateNameless)?;
                 (name, self.bindings.of_certificate(&certificate.names))
             }

@@ -261,6 +261,7 @@ fn audit(event: &Event) {
         grant_id = event.grant_id().map(tracing::field::display),
         actor = %event.author.actor,
         via = event.author.via.as_ref().map(tracing::field::display),
+        is_asserted = event.author.is_asserted,
         event = event.kind.name(),
         "the history has a new event"
     );

@@ -2,9 +2,11 @@
 
 use std::{
     fs,
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
+use http::Uri;
 use tonic::{
     metadata::AsciiMetadataValue,
     transport::{Certificate, ClientTlsConfig, Identity},
@@ -12,6 +14,16 @@ use tonic::{
 
 /// The metadata key of a bearer token (RFC 6750).
 pub const AUTHORIZATION: &str = "authorization";
+
+/// Whether what is sent to `url` leaves this host, and can be read and changed on its way: `http://` to any other.
+pub fn is_exposed(url: &str) -> bool {
+    let Some(uri) = url.strip_prefix("http://").and_then(|_| url.parse::<Uri>().ok()) else {
+        return false;
+    };
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    let is_loopback = |address: IpAddr| address.to_canonical().is_loopback();
+    host != "localhost" && !host.parse().is_ok_and(is_loopback)
+}
 
 /// The files with what a client knows servers by, and proves itself with. They are read for each connection anew.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -50,5 +62,27 @@ impl ClientCredentials {
             .map_err(|_| format!("{shown} does not hold a token"))?;
         value.set_sensitive(true);
         Ok(Some(value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_stays_on_this_host_needs_no_encryption() {
+        for url in
+            ["http://localhost:1", "http://127.0.0.1:1", "http://[::1]:1/", "unix:/a", "https://a"]
+        {
+            assert!(!is_exposed(url), "{url}");
+        }
+        for url in [
+            "http://replica:50051",
+            "http://10.0.0.1:1",
+            "http://[2001:db8::1]:1",
+            "http://localhost.example",
+        ] {
+            assert!(is_exposed(url), "{url}");
+        }
     }
 }

@@ -8,18 +8,20 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::domain::{Role, Span, text::ID_LENGTH_MAX};
+use crate::domain::{Role, Span, TenantId, text::ID_LENGTH_MAX};
 
-/// What the configuration file says of callers.
+/// What the configuration file says of callers. A table that is there but empty means nobody; what is not there at all is not a
+/// way to tell callers apart.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AuthConfig {
     /// Names in client certificates, by role: SPIFFE URIs or DNS names, as they stand there.
-    pub certificates: BTreeMap<Role, Vec<String>>,
-    /// Users of this host, by role: their numeric ids, as the kernel tells them of who is at a Unix socket.
-    pub users: BTreeMap<Role, Vec<u32>>,
+    pub certificates: Option<BTreeMap<Role, Vec<String>>>,
+    /// Users of this host, by role: their numeric ids, as the kernel tells them of who is at a Unix socket. Nobody
+    /// else may use the sockets then.
+    pub users: Option<BTreeMap<Role, Vec<u32>>>,
     /// Whose tokens are taken.
-    pub issuers: Vec<IssuerConfig>,
+    pub issuers: Option<Vec<IssuerConfig>>,
     /// Whether a portal may name the administrator that it acts for, without the administrator's own token.
     pub trust_portal_assertion: bool,
 }
@@ -47,6 +49,10 @@ pub struct IssuerConfig {
     /// By how much the issuer's clock may differ from this host's.
     #[serde(default)]
     pub leeway: Leeway,
+    /// The tenants that it may speak for; those that are not here count for nothing in its tokens. `None`: all, which only the one
+    /// issuer of tenants' roles may.
+    #[serde(default)]
+    pub tenants: Option<BTreeSet<TenantId>>,
     /// What is in the claim, by role.
     pub roles: BTreeMap<Role, Vec<String>>,
 }
@@ -60,10 +66,13 @@ pub struct Leeway(pub Span);
 #[derive(Debug, Default)]
 pub struct Bindings {
     certificates: BTreeMap<String, BTreeSet<Role>>,
-    users: BTreeMap<u32, BTreeSet<Role>>,
+    /// `None`: the sockets' permissions alone say who may use them.
+    users: Option<BTreeMap<u32, BTreeSet<Role>>>,
     pub(super) trust_portal_assertion: bool,
 }
 
+/// The roles of customers.
+const TENANT_ROLES: [Role; 2] = [Role::TenantAdmin, Role::TenantAuditor];
 /// The most that clocks may differ.
 const LEEWAY_MAX: Span = Span(Duration::from_mins(5));
 
@@ -97,15 +106,16 @@ pub(super) fn conflict(roles: &BTreeSet<Role>) -> Option<(Role, Role, &'static s
 impl AuthConfig {
     /// Whether anything is configured to tell callers apart.
     pub fn is_empty(&self) -> bool {
-        self.certificates.is_empty() && self.users.is_empty() && self.issuers.is_empty()
+        self.certificates.is_none() && self.users.is_none() && self.issuers.is_none()
     }
 
     /// What is wrong with it, in a sentence for an operator.
     pub fn check(&self) -> Result<(), String> {
-        for role in [Role::TenantAdmin, Role::TenantAuditor] {
+        let (certificates, users) = (self.certificates(), self.users());
+        for role in TENANT_ROLES {
             for (table, has) in [
-                ("certificates", self.certificates.contains_key(&role)),
-                ("users", self.users.contains_key(&role)),
+                ("certificates", certificates.contains_key(&role)),
+                ("users", users.contains_key(&role)),
             ] {
                 if has {
                     return Err(format!(
@@ -114,35 +124,57 @@ impl AuthConfig {
                 }
             }
         }
-        if self.users.contains_key(&Role::Portal) {
+        if users.contains_key(&Role::Portal) {
             return Err("users.portal is not possible: a portal shows a certificate".into());
         }
-        check_names("certificates", &inverted(&self.certificates))?;
-        check_names("users", &inverted(&self.users))?;
-        if let Some(name) = self.certificates.values().flatten().find(|name| !is_name(name)) {
+        check_names("certificates", &inverted(&certificates))?;
+        check_names("users", &inverted(&users))?;
+        if let Some(name) = certificates.values().flatten().find(|name| !is_name(name)) {
             return Err(format!(
                 "certificates has {name:?}, which is neither a SPIFFE URI such as spiffe://vendor.example/gateway \
                  nor a DNS name such as gateway.vendor.example"
             ));
         }
         let mut seen = BTreeSet::new();
-        for issuer in &self.issuers {
+        let speak =
+            |issuer: &&IssuerConfig| issuer.roles.keys().any(|role| TENANT_ROLES.contains(role));
+        let are_several = self.issuers().filter(speak).count() > 1;
+        for issuer in self.issuers() {
             issuer.check()?;
+            if are_several && speak(&issuer) && issuer.tenants.is_none() {
+                return Err(format!(
+                    "issuers needs tenants for {:?}: of several that speak for tenants, each must be told for which",
+                    issuer.issuer
+                ));
+            }
             if !seen.insert(&issuer.issuer) {
                 return Err(format!("issuers has {:?} twice", issuer.issuer));
             }
         }
-        if self.trust_portal_assertion && !self.certificates.contains_key(&Role::Portal) {
+        if self.trust_portal_assertion && !certificates.contains_key(&Role::Portal) {
             return Err("trust_portal_assertion is of no use without certificates.portal".into());
         }
         Ok(())
     }
 
+    /// All issuers.
+    pub fn issuers(&self) -> impl Iterator<Item = &IssuerConfig> {
+        self.issuers.iter().flatten()
+    }
+
+    fn certificates(&self) -> BTreeMap<Role, Vec<String>> {
+        self.certificates.clone().unwrap_or_default()
+    }
+
+    fn users(&self) -> BTreeMap<Role, Vec<u32>> {
+        self.users.clone().unwrap_or_default()
+    }
+
     /// As it is looked up.
     pub fn bindings(&self) -> Bindings {
         Bindings {
-            certificates: inverted(&self.certificates),
-            users: inverted(&self.users),
+            certificates: inverted(&self.certificates()),
+            users: self.users.as_ref().map(inverted),
             trust_portal_assertion: self.trust_portal_assertion,
         }
     }
@@ -225,11 +257,17 @@ impl Bindings {
     }
 
     pub(super) fn of_user(&self, uid: u32) -> BTreeSet<Role> {
-        self.users.get(&uid).cloned().unwrap_or_default()
+        self.users.as_ref().and_then(|users| users.get(&uid)).cloned().unwrap_or_default()
     }
 
-    /// Who is listed may connect; if nobody is, the socket's permissions decide alone, and a token says who calls.
+    /// The name of a certificate that makes it somebody: the first that is bound, or else the first.
+    pub(super) fn name_of_certificate<'a>(&self, names: &'a [String]) -> Option<&'a str> {
+        let bound = names.iter().find(|name| self.certificates.contains_key(*name));
+        bound.or(names.first()).map(String::as_str)
+    }
+
+    /// Whether a user may use the sockets at all.
     pub(super) fn admits_user(&self, uid: u32) -> bool {
-        self.users.is_empty() || self.users.contains_key(&uid)
+        self.users.as_ref().is_none_or(|users| users.contains_key(&uid))
     }
 }

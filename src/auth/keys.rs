@@ -11,7 +11,10 @@ use jsonwebtoken::{
 use reqwest::{Client, Url, redirect};
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{
+    sync::{Notify, watch},
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -21,13 +24,16 @@ use crate::domain::{BootTime, Clock};
 const FETCH_INTERVAL: Duration = Duration::from_mins(5);
 /// How often a file is looked at.
 const FILE_INTERVAL: Duration = Duration::from_secs(2);
-/// How soon keys may be fetched again because of a token with a key that is not known: anybody can make up such tokens.
+/// How soon keys may be fetched again because of a token with a key that is not known, since anybody can make up such tokens; and
+/// after they could not be fetched.
 const UNKNOWN_INTERVAL: Duration = Duration::from_secs(5);
 /// For how long keys are used that could not be fetched again. An issuer that is down should keep nobody from revoking.
 const AGE_MAX: Duration = Duration::from_hours(24);
 /// How long fetching may take, and how much it may bring.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 const LENGTH_MAX: usize = 1_024 * 1_024;
+/// What is wrong with a set of which nothing is of use.
+const NO_KEY: &str = "has no key for RS256, ES256 or EdDSA signatures";
 /// The most keys that are kept of a set.
 const KEYS_MAX: usize = 100;
 
@@ -45,8 +51,10 @@ pub struct Keys {
     source: Source,
     clock: Arc<dyn Clock>,
     current: ArcSwap<Set>,
-    /// When they were last asked for. Held while they are: everybody else waits for the same answer.
-    asked: Mutex<Option<BootTime>>,
+    /// Asks for them to be fetched.
+    wanted: Notify,
+    /// When that was last tried, to the end. Whoever waits is told of the next.
+    tried: watch::Sender<Option<BootTime>>,
 }
 
 enum Source {
@@ -79,33 +87,37 @@ impl Keys {
             Some(_) => Source::url(source)?,
             None => Source::File(source.into()),
         };
-        let keys = Self { source, clock, current: ArcSwap::default(), asked: Mutex::default() };
+        let (wanted, tried) = (Notify::new(), watch::Sender::new(None));
+        let keys = Self { source, clock, current: ArcSwap::default(), wanted, tried };
         if let Source::File(path) = &keys.source {
             keys.take(read_file(path)?)?;
+            if keys.current.load().keys.is_empty() {
+                return Err(format!("{} {NO_KEY}", keys.source));
+            }
         }
         Ok(keys)
     }
 
-    /// Keeps the keys up to date until stopped.
+    /// Fetches the keys, now and then and when they are wanted, until stopped. Nobody else fetches them: so it is not given up because
+    /// somebody stopped waiting, and not done twice at a time.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let interval = match self.source {
             Source::File(_) => FILE_INTERVAL,
             Source::Url { .. } => FETCH_INTERVAL,
         };
         loop {
-            if stop.run_until_cancelled(self.refresh(interval)).await.is_none() {
-                return;
-            }
-            // Soon again, if it could not be fetched.
-            let is_current = self.age().is_some_and(|age| age < interval);
-            let pause = if is_current { interval } else { UNKNOWN_INTERVAL };
-            if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
-                return;
+            let Some(is_fetched) = stop.run_until_cancelled(self.fetch()).await else { return };
+            self.tried.send_replace(Some(self.clock.boot_time()));
+            let pause = sleep(if is_fetched { interval } else { UNKNOWN_INTERVAL.min(interval) });
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = pause => {}
+                () = self.wanted.notified() => {}
             }
         }
     }
 
-    /// The key for a token, fetched if it is not known yet.
+    /// The key for a token. One that is not known is waited for until the keys have been fetched again, if that may be.
     pub(super) async fn find(
         &self,
         id: Option<&str>,
@@ -114,7 +126,14 @@ impl Keys {
         if let Some(key) = self.known(id, algorithm) {
             return Ok(key);
         }
-        self.refresh(UNKNOWN_INTERVAL).await;
+        let mut tried = self.tried.subscribe();
+        let last = *tried.borrow_and_update();
+        let now = self.clock.boot_time();
+        if last.is_none_or(|last| now.since(last) >= UNKNOWN_INTERVAL) {
+            self.wanted.notify_one();
+            // Longer than that, nobody fetches.
+            let _ = timeout(FETCH_TIMEOUT, tried.changed()).await;
+        }
         let is_usable = self.age().is_some_and(|age| age < AGE_MAX);
         self.known(id, algorithm).ok_or(if is_usable {
             KeyError::Unknown
@@ -139,14 +158,8 @@ impl Keys {
         Some(self.clock.boot_time().since(fetched))
     }
 
-    /// Fetches the keys, unless that was tried less than `interval` ago. Who comes while they are being fetched waits.
-    async fn refresh(&self, interval: Duration) {
-        let mut asked = self.asked.lock().await;
-        let now = self.clock.boot_time();
-        if asked.is_some_and(|asked| now.since(asked) < interval) {
-            return;
-        }
-        *asked = Some(now);
+    /// Whether the keys could be had.
+    async fn fetch(&self) -> bool {
         let fetched = match &self.source {
             Source::File(path) => read_file(path),
             Source::Url { url, client } => {
@@ -154,9 +167,11 @@ impl Keys {
                 fetching.await.unwrap_or_else(|_| Err(format!("{url} does not answer in time")))
             }
         };
-        if let Err(error) = fetched.and_then(|text| self.take(text)) {
+        let taken = fetched.and_then(|text| self.take(text));
+        if let Err(error) = &taken {
             warn!(%error, "an issuer's keys could not be brought up to date, will go on trying");
         }
+        taken.is_ok()
     }
 
     fn take(&self, text: String) -> Result<(), String> {
@@ -164,6 +179,10 @@ impl Keys {
         let keys = parse(&text).map_err(|found| format!("{} {found}", self.source))?;
         if self.current.load().text != text {
             info!(source = %self.source, keys = keys.len(), "an issuer's keys were read");
+            if keys.is_empty() {
+                // It has withdrawn them all, and is believed.
+                warn!(source = %self.source, "the issuer {NO_KEY}: its tokens are refused");
+            }
         }
         self.current.store(Arc::new(Set { fetched, text, keys }));
         Ok(())
@@ -181,6 +200,9 @@ impl fmt::Debug for Keys {
 impl Source {
     fn url(text: &str) -> Result<Self, String> {
         let url = Url::parse(text).map_err(|error| format!("{text:?} is not a URL: {error}"))?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err("the URL of an issuer's keys must not have credentials in it".into());
+        }
         let is_local = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
         if url.scheme() != "https" && !(url.scheme() == "http" && is_local) {
             return Err(format!(
@@ -236,8 +258,7 @@ fn parse(text: &str) -> Result<Vec<Key>, &'static str> {
     }
     let set: Any = serde_json::from_str(text).map_err(|_| "is not a JWK set")?;
     let keys = set.keys.into_iter().take(KEYS_MAX);
-    let keys: Vec<Key> = keys.filter_map(|value| usable(&value)).collect();
-    if keys.is_empty() { Err("has no key for RS256, ES256 or EdDSA signatures") } else { Ok(keys) }
+    Ok(keys.filter_map(|value| usable(&value)).collect())
 }
 
 fn usable(value: &Value) -> Option<Key> {

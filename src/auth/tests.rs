@@ -4,6 +4,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, jwk::Jwk};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use super::{bindings::AuthConfig, keys::Keys, *};
 use crate::domain::{Action, Whose, clock::ManualClock, time::from_micros};
@@ -13,7 +14,7 @@ fn clock() -> Arc<ManualClock> {
 }
 
 fn bound(role: Role, name: &str) -> Bindings {
-    let certificates = [(role, vec![name.to_owned()])].into();
+    let certificates = Some([(role, vec![name.to_owned()])].into());
     AuthConfig { certificates, ..AuthConfig::default() }.bindings()
 }
 
@@ -93,12 +94,14 @@ async fn keys_that_cannot_be_fetched_again_are_used_for_a_day() {
     let body = set("1");
     let route = axum::routing::get(async move || body);
     let serving = axum::serve(listener, axum::Router::new().route("/", route));
-    let keys = Keys::new(&url, clock.clone()).unwrap();
+    let keys = Arc::new(Keys::new(&url, clock.clone()).unwrap());
+    let running = Arc::clone(&keys).run(CancellationToken::new());
     tokio::select! {
         _ = serving.into_future() => panic!("the server has ended"),
+        () = running => panic!("nobody fetches keys"),
         found = keys.find(Some("1"), Algorithm::EdDSA) => assert!(found.is_ok()),
     }
-    // Now nobody is there.
+    // Now nobody is there, and nobody asks.
     clock.pass(Duration::from_hours(23));
     assert!(keys.find(Some("1"), Algorithm::EdDSA).await.is_ok());
     clock.pass(Duration::from_hours(1));
@@ -140,12 +143,19 @@ fn places_that_keys_cannot_come_from_are_refused() {
     assert!(refusal("/no/such/file").contains("/no/such/file cannot be read"));
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("keys.json");
-    for (text, expected) in
-        [("", "is not a JWK set"), ("{}", "is not a JWK set"), (r#"{"keys":[]}"#, "has no key")]
-    {
+    for (text, expected) in [
+        ("", "is not a JWK set"),
+        ("{}", "is not a JWK set"),
+        (r#"{"keys":[]}"#, "has no key"),
+        (r#"{"keys":[{"kty":"oct","k":"eA"}]}"#, "has no key"),
+    ] {
         fs::write(&path, text).unwrap();
         assert!(refusal(path.to_str().unwrap()).contains(expected), "{text}");
     }
+    assert_eq!(
+        refusal("https://ada:secret@id.example"),
+        "the URL of an issuer's keys must not have credentials in it"
+    );
     assert!(Keys::new("https://id.example/keys", clock()).is_ok());
     assert!(Keys::new("http://localhost:1/keys", clock()).is_ok());
 }

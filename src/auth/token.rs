@@ -1,4 +1,5 @@
-//! Bearer tokens: JSON Web Tokens (RFC 7519), signed by an issuer that is configured, verified as RFC 8725 advises.
+//! Bearer tokens: JSON Web Tokens (RFC 7519), signed by an issuer that is configured; with RFC 8725 in mind. What a token says of
+//! who may bear it (`cnf`) or what it is (`typ`) is not looked at.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -165,10 +166,8 @@ impl Issuer {
     fn claims(&self, claims: &Value) -> Result<Claims, TokenError> {
         let Self { config, claimed_roles, .. } = self;
         let name = claim(claims, &config.name_claim).and_then(Value::as_str);
-        let name = name.and_then(|name| Actor::new(name).ok()).ok_or(TokenError::Incomplete)?;
-        if name == crate::domain::Author::system().actor {
-            return Err(TokenError::Incomplete);
-        }
+        let name = name.filter(|name| is_persons(name)).and_then(|name| Actor::new(name).ok());
+        let name = name.ok_or(TokenError::Incomplete)?;
         let claimed = claim(claims, &config.role_claim);
         let words = match claimed {
             Some(Value::String(text)) => text.split_whitespace().collect(),
@@ -183,9 +182,24 @@ impl Issuer {
         Ok(Claims {
             name,
             roles: roles.copied().collect(),
-            tenants: tenants.filter_map(|id| TenantId::new(id).ok()).collect(),
+            tenants: tenants
+                .filter_map(|id| TenantId::new(id).ok())
+                .filter(|id| config.tenants.as_ref().is_none_or(|own| own.contains(id)))
+                .collect(),
         })
     }
+}
+
+/// Whether a name in a token is none of those by which others are known here, and shows all that is in it.
+fn is_persons(name: &str) -> bool {
+    let is_taken = ["system", "anonymous"].contains(&name)
+        || ["spiffe:", "uid:"].iter().any(|scheme| name.starts_with(scheme));
+    // Of Unicode's format characters (Cf), those that hide or turn around what stands beside them.
+    let is_hidden = |c: char| {
+        matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+    };
+    !is_taken && !name.contains(is_hidden)
 }
 
 /// A claim by its name, or by a JSON Pointer.

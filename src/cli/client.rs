@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     api::{
-        credentials::AUTHORIZATION,
+        credentials::{AUTHORIZATION, is_exposed},
         proto::v1::{
             self, check_nodes_client::CheckNodesClient,
             support_access_admin_client::SupportAccessAdminClient,
@@ -96,6 +96,11 @@ impl Client {
         let ClientArgs { server, actor, timeout: Span(limit), output, .. } = args.clone();
         let credentials = args.credentials();
         let token = credentials.token().map_err(Failure::usage)?;
+        if token.is_some() && is_exposed(&server) {
+            return Err(Failure::usage(format!(
+                "the token would be sent to {server} for everybody on the way to read: write the server with https://"
+            )));
+        }
         let actor = actor.map_or_else(os_user, |actor| Ok(Some(actor)))?;
         let endpoint = Endpoint::from_shared(server.clone())
             .map_err(|_| Failure::usage(format!("--server: {server:?} is not an address")))?;

@@ -130,7 +130,8 @@ pub(crate) struct CommonArgs {
     /// Default: 0660. Environment: SUPPORT_ACCESS_SOCKET_MODE. File: socket_mode.
     #[arg(long, value_name = "BITS")]
     socket_mode: Option<String>,
-    /// Take tokens beyond loopback without TLS, as behind a mesh that encrypts: whoever reads them on the way can use them.
+    /// Do without TLS beyond loopback, as behind a mesh that encrypts: take tokens that others can read on the way, and follow
+    /// upstreams whose answers others can change.
     /// Logged as a warning.
     ///
     /// Default: false. Environment: SUPPORT_ACCESS_INSECURE, true or false. File: insecure.
@@ -248,7 +249,7 @@ mod tests {
         let config = Config::load(&Flags::default().with_file(Some(path)), &|_| None).unwrap();
         // What it shows are the defaults, where there are any.
         assert_eq!(config.common.limits, config::CallLimits::default());
-        assert_eq!(config.common.security.auth.issuers.len(), 1);
+        assert_eq!(config.common.security.auth.issuers().count(), 1);
         assert_eq!(config.max_staleness, Config::default().max_staleness);
     }
 }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    api::credentials::ClientCredentials,
+    api::credentials::{ClientCredentials, is_exposed},
     domain::{SupportPolicy, chain::CheckpointKey},
 };
 
@@ -251,15 +251,16 @@ impl SidecarConfig {
             ));
         }
         let upstream_credentials = security::read_upstream_credentials(&sources)?;
-        if upstream_credentials != ClientCredentials::default()
-            && let Some(plain) = upstreams.iter().find(|url| !url.starts_with("https://"))
-            && upstream_credentials.token_file.is_none()
+        let common = Common::read(&sources)?;
+        if !common.security.insecure
+            && let Some(plain) = upstreams.iter().find(|url| is_exposed(url))
         {
             return Err(ConfigError(format!(
-                "--upstream {plain} has no use for certificates: write it with https://"
+                "--upstream {plain} must begin with https://: whoever is on the way could feed grants of their own; --insecure \
+                 allows it all the same, as behind a mesh that encrypts"
             )));
         }
-        Ok(Self { common: Common::read(&sources)?, upstreams, upstream_credentials })
+        Ok(Self { common, upstreams, upstream_credentials })
     }
 }
 

@@ -29,17 +29,17 @@ impl Prepared {
         let Security { tls, auth, insecure, .. } = security;
         let (tls, watch) = match tls {
             Some(files) => {
-                let (tls, watch) = Tls::load(files.clone(), !auth.issuers.is_empty())?;
+                let (tls, watch) = Tls::load(files.clone(), auth.issuers.is_some())?;
                 (Some(Arc::new(tls)), Some(watch))
             }
             None => (None, None),
         };
         let mut keys = Vec::new();
-        for issuer in &auth.issuers {
+        for issuer in auth.issuers() {
             let own = Keys::new(&issuer.keys, Arc::clone(clock));
             keys.push(Arc::new(own.map_err(ServeError::Auth)?));
         }
-        let verifier = Verifier::new(auth.issuers.iter().cloned().zip(keys.iter().cloned()));
+        let verifier = Verifier::new(auth.issuers().cloned().zip(keys.iter().cloned()));
         let methods = security.is_authenticated().then(|| (auth.bindings(), verifier));
         let authenticator = Arc::new(Authenticator::new(methods, Arc::clone(clock)));
         if authenticator.is_open() {

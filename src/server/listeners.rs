@@ -10,10 +10,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
+};
 use tokio::net::{TcpListener, UnixListener};
 use tracing::warn;
 
 use crate::server::config::{Common, ListenAddress};
+
+/// How many connections may wait to be accepted at a Unix socket: as many as the standard library allows.
+const BACKLOG: i32 = 128;
 
 /// Why the server cannot listen somewhere. Displayed, it is one plain sentence for an operator.
 #[derive(Debug, thiserror::Error)]
@@ -105,11 +111,19 @@ impl UnixSocket {
     /// Binds `path`. A socket that a dead server left behind is replaced; nothing else is.
     fn bind(path: &Path, mode: u32) -> Result<Self, String> {
         remove_dead_socket(path)?;
-        let listener = UnixListener::bind(path).map_err(|error| cause_of(&error))?;
+        let failed = |error: rustix::io::Errno| cause_of(&error.into());
+        let address = SocketAddrUnix::new(path).map_err(failed)?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None);
+        let socket = socket.map_err(failed)?;
+        bind(&socket, &address).map_err(failed)?;
         let mut file = SocketFile { path: path.to_owned(), inode: None };
         let secured = fs::set_permissions(path, fs::Permissions::from_mode(mode));
         let metadata = secured.and_then(|()| fs::symlink_metadata(path));
         file.inode = Some(metadata.map_err(|error| cause_of(&error))?.ino());
+        // Only now can anybody connect.
+        listen(&socket, BACKLOG).map_err(failed)?;
+        let listener = UnixListener::from_std(socket.into()).map_err(|error| cause_of(&error))?;
         Ok(Self { file, listener })
     }
 }

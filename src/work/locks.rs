@@ -1,6 +1,7 @@
 //! Locks: whom nobody lets in, whatever is granted. Who sets one may lift it, and everybody else on the same side.
 
 use tokio::time::Instant;
+use tracing::warn;
 use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::{
@@ -108,6 +109,13 @@ impl Work {
         let mut found = find(change.as_mut(), lock).await?;
         let side = found.terms.side;
         if !caller.is_on(side, Action::UnlockAccess, found.tenant_id()) {
+            warn!(
+                target: "support_access::audit",
+                lock_id = %found.id(),
+                actor = %caller.author.actor,
+                side = side.as_str(),
+                "a lock of the other side was not lifted"
+            );
             return Err(WorkError::LockOfOtherSide { side });
         }
         if found.state(now) != LockState::Held {

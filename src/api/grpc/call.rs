@@ -11,7 +11,7 @@ use crate::{
         guard::Guarded,
         status::{Failure, unknown_caller},
     },
-    domain::{Action, Author, Caller, Whose},
+    domain::{Action, Author, Caller, Whose, text::ID_LENGTH_MAX},
 };
 
 /// The metadata key of the gRPC deadline.
@@ -50,7 +50,10 @@ pub(super) fn admit_to(
     if let Err(denied) = caller.may(action, whose) {
         let Author { actor, via, is_asserted } = &caller.author;
         let tenant_id = match whose {
-            Whose::Tenant(tenant_id) => Some(tenant_id),
+            // As long as an id may be: nobody has looked at it yet.
+            Whose::Tenant(tenant_id) => {
+                Some(tenant_id.chars().take(ID_LENGTH_MAX).collect::<String>())
+            }
             Whose::Vendor | Whose::Nobody => None,
         };
         warn!(

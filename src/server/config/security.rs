@@ -60,7 +60,7 @@ impl Security {
             reflection: sources.read(REFLECTION, default.reflection, parse_bool)?,
         };
         let has_client_ca = security.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-        if !security.auth.certificates.is_empty() && !has_client_ca {
+        if security.auth.certificates.is_some() && !has_client_ca {
             return Err(ConfigError(format!(
                 "[certificates] needs {TLS_CLIENT_CA}, the authorities whose client certificates are taken"
             )));

@@ -350,8 +350,15 @@ fn load_sidecar(flags: &[(&'static str, &str)]) -> Result<SidecarConfig, String>
 
 #[test]
 fn a_sidecar_must_have_somebody_to_follow() {
-    let upstreams = load_sidecar(&[(UPSTREAM, "http://replica:50051")]).unwrap().upstreams;
-    assert_eq!(upstreams, ["http://replica:50051"]);
+    let upstreams = load_sidecar(&[(UPSTREAM, "https://replica:50051")]).unwrap().upstreams;
+    assert_eq!(upstreams, ["https://replica:50051"]);
+    let plain = (UPSTREAM, "http://replica:50051");
+    let error = load_sidecar(&[plain]).unwrap_err();
+    assert!(
+        error.starts_with("--upstream http://replica:50051 must begin with https://"),
+        "{error}"
+    );
+    assert!(load_sidecar(&[plain, (INSECURE, "true")]).is_ok());
     assert!(load_sidecar(&[]).unwrap_err().starts_with("--upstream must be given, such as"));
     for wrong in ["replica:50051", "unix:", "http://", "https://"] {
         let error = load_sidecar(&[(UPSTREAM, wrong)]).unwrap_err();
@@ -368,11 +375,11 @@ fn a_sidecar_must_have_somebody_to_follow() {
 fn a_sidecar_may_share_the_file_of_a_replica() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("config.toml");
-    fs::write(&path, "max_staleness = \"3s\"\nupstream = [\"http://a:1\", \"unix:/b\"]").unwrap();
+    fs::write(&path, "max_staleness = \"3s\"\nupstream = [\"https://a:1\", \"unix:/b\"]").unwrap();
     let flags = Flags::default().with_file(Some(path));
     assert_eq!(
         SidecarConfig::load(&flags, &|_| None).unwrap().upstreams,
-        ["http://a:1", "unix:/b"]
+        ["https://a:1", "unix:/b"]
     );
     assert_eq!(Config::load(&flags, &|_| None).unwrap().max_staleness, Duration::from_secs(3));
 }

@@ -119,10 +119,20 @@ async fn tokens_that_are_wrong_are_refused() {
         ("HMAC with the set", confused(world.issuer.jwks().as_bytes())),
         ("HMAC with the JWK", confused(jwk.to_string().as_bytes())),
         ("HMAC with nothing", confused(b"")),
+        (
+            "EdDSA said and signed, by a key that is called alike",
+            Signer::ed25519("first").sign(&good()),
+        ),
         ("ES256 said, EdDSA signed", {
-            let header = Header { kid: Some("first".into()), ..Header::new(Algorithm::EdDSA) };
-            Signer::ed25519("first").sign_with(&header, &good())
+            let other = Signer::ed25519("first").sign(&good());
+            let signature = other.rsplit('.').next().unwrap();
+            raw(&json!({ "alg": "ES256", "kid": "first" }), &good(), signature)
         }),
+        ("a certificate's name", sign(&with("sub", json!("spiffe://vendor.example/gateway")))),
+        ("a user's name", sign(&with("sub", json!("uid:0")))),
+        ("nobody's name", sign(&with("sub", json!("anonymous")))),
+        ("a name with what is hidden", sign(&with("sub", json!("alice\u{202e}")))),
+        ("a name of no width", sign(&with("sub", json!("ali\u{200b}ce")))),
         ("a key that is not known", Signer::es256("second").sign(&good())),
         ("a key that is called alike", stranger.sign(&good())),
         ("a key that it brings along", embedded),

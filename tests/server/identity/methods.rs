@@ -61,7 +61,8 @@ async fn connect(
 #[tokio::test]
 async fn certificates_alone_are_required_of_everybody() {
     let (dir, authority) = (TempDir::new().unwrap(), Authority::new("all"));
-    let certificates = [(support_access::domain::Role::Gateway, vec![GATEWAY.to_owned()])].into();
+    let certificates =
+        Some([(support_access::domain::Role::Gateway, vec![GATEWAY.to_owned()])].into());
     let only = AuthConfig { certificates, ..AuthConfig::default() };
     let (_running, url) = server(&dir, &authority, true, only).await;
     let gateway = connect(&url, &authority, Some(authority.client(GATEWAY))).await;
@@ -79,7 +80,7 @@ async fn tokens_alone_need_no_client_certificates() {
     let keys = dir.path().join("keys.json");
     fs::write(&keys, issuer.jwks()).unwrap();
     let both = auth(&keys.display().to_string(), "");
-    let only = AuthConfig { certificates: [].into(), ..both };
+    let only = AuthConfig { certificates: None, ..both };
     let (_running, url) = server(&dir, &authority, false, only).await;
     let mut client = connect(&url, &authority, None).await.unwrap();
     let token = issuer.token("gw", "vendor-gateway", &[]);
@@ -124,7 +125,7 @@ async fn calls_that_are_refused_are_counted_and_audited() {
         || ListGrantsRequest { tenant_id: "acme".to_owned(), ..ListGrantsRequest::default() };
     let mut gateway = world.admin(Some(GATEWAY)).await;
     assert_eq!(gateway.list_grants(request()).await.unwrap_err().code(), Code::PermissionDenied);
-    let token = world.issuer.token("alice\u{202e}", "access-admin", &["other"]);
+    let token = world.issuer.token("alice", "access-admin", &["other"]);
     let refused = world.admin(None).await.list_grants(bearing(request(), &token)).await;
     assert_eq!(refused.unwrap_err().code(), Code::PermissionDenied);
     let refused = world.admin(None).await.list_grants(bearing(request(), "secret.to.ken")).await;
@@ -143,9 +144,7 @@ async fn calls_that_are_refused_are_counted_and_audited() {
     assert_eq!(by_gateway["action"], "ListGrants");
     assert_eq!(by_gateway["tenant_id"], "acme");
     assert!(
-        fields
-            .iter()
-            .any(|it| it["actor"] == "alice\u{202e}" && it["message"] == "a call was refused")
+        fields.iter().any(|it| it["actor"] == "alice" && it["message"] == "a call was refused")
     );
     assert!(fields.iter().any(|it| it["message"] == "a caller was refused"), "{fields:?}");
     assert!(!text.contains("secret.to.ken"), "a token is in the log");
