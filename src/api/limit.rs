@@ -22,18 +22,14 @@ use tonic::body::Body;
 use tower::{Layer, Service};
 
 use crate::{
-    api::{
-        grpc::refuse_excess,
-        observe::GRPC_TIMEOUT,
-        slots::Slots,
-    },
+    api::{grpc::refuse_excess, observe::GRPC_TIMEOUT, slots::Slots},
     domain::{Action, Caller},
 };
 
 mod place;
 
-pub use place::{LimitedFuture, Place};
 use place::Received;
+pub use place::{LimitedFuture, Place};
 
 /// More callers than there ever are at a time: from then on, those that have not called lately are forgotten.
 const CALLERS_MAX: usize = 10_000;

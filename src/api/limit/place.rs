@@ -62,7 +62,11 @@ struct Answer {
 // === impl Place ===
 
 impl Place {
-    pub(super) fn new(call: Slot<Arc<str>>, received: Arc<Slots<Arc<str>>>, name: Arc<str>) -> Self {
+    pub(super) fn new(
+        call: Slot<Arc<str>>,
+        received: Arc<Slots<Arc<str>>>,
+        name: Arc<str>,
+    ) -> Self {
         Self { _call: call, received, name, bytes: Mutex::default() }
     }
 
