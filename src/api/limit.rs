@@ -137,7 +137,7 @@ where
         }
         // Nobody is known who asks only whether the server serves.
         let Some(caller) = request.extensions().get::<Arc<Caller>>() else {
-            let inner = self.inner.call(request);
+            let inner = self.inner.call(request.map(|body| Body::new(Received::new(body, None))));
             return Either::Left(LimitedFuture::new(inner, patience, None, false));
         };
         let name: Arc<str> = caller.author.actor.as_str().into();
@@ -157,8 +157,9 @@ where
         let is_counted_to_its_end = action != Some(Action::Follow);
         if is_counted_to_its_end {
             request.extensions_mut().insert(Arc::clone(&place));
-            request = request.map(|body| Body::new(Received::new(body, Arc::clone(&place))));
         }
+        let counted = is_counted_to_its_end.then(|| Arc::clone(&place));
+        let request = request.map(|body| Body::new(Received::new(body, counted)));
         let inner = self.inner.call(request);
         Either::Left(LimitedFuture::new(inner, patience, Some(place), is_counted_to_its_end))
     }
@@ -216,8 +217,11 @@ impl Rate {
                 self.limiter.shrink_to_fit();
             }
         }
-        self.limiter.check_key(name).map_err(|until| until.wait_time_from(self.clock.now()))
+        let checked = self.limiter.check_key(name);
+        // Time has gone on: but who is refused is to wait.
+        checked.map_err(|until| until.wait_time_from(self.clock.now()).max(WAIT_MIN))
     }
 }
 
+const WAIT_MIN: Duration = Duration::from_millis(1);
 const TWICE: NonZeroU32 = NonZeroU32::MIN.saturating_add(1);

@@ -356,7 +356,32 @@ impl<IO> Connected for Connection<IO> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, duplex},
+        time::Instant,
+    };
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_reads_nothing_is_hung_up_on() {
+        let gate = Gate::new(1, 1, CancellationToken::new());
+        let permit = Arc::clone(&gate.room).try_acquire_owned().unwrap();
+        let place = Place { _room: permit, _of_address: None };
+        let (near, mut far) = duplex(1_000);
+        let mut connection = gate.connection(near, Peer::Unknown, place);
+        let began = Instant::now();
+        // A little at a time is enough.
+        for _ in 0..3 {
+            connection.write_all(&[0; 1_000]).await.unwrap();
+            sleep(READING_TIMEOUT / 2).await; // paused: the clock jumps
+            far.read_exact(&mut [0; 1_000]).await.unwrap();
+        }
+        connection.write_all(&[0; 1_000]).await.unwrap();
+        let error = connection.write_all(&[0]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(began.elapsed().as_secs(), 5 * READING_TIMEOUT.as_secs() / 2);
+    }
 
     #[test]
     fn addresses_of_one_network_of_ipv6_are_counted_together() {

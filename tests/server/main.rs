@@ -1,5 +1,10 @@
 //! A whole server in this process, over real sockets.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "in tests a panic is an answer")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "in tests a panic is an answer, and what is found is printed"
+)]
 
 #[allow(
     dead_code,
@@ -28,6 +33,7 @@ mod process;
 #[path = "../common/proxy.rs"]
 mod proxy;
 
+#[allow(clippy::disallowed_methods, reason = "tasks of a test end with its runtime")]
 mod attacks;
 mod follow;
 mod follower;

@@ -225,13 +225,18 @@ pub enum Unread {
     BrokenOff,
 }
 
+/// What a message ends with whose caller is gone.
+pub fn broken_off() -> Status {
+    Status::cancelled("the message was broken off")
+}
+
 /// What a caller is told whose message could not be read.
 pub fn refuse_unread(why: Unread) -> Response<Body> {
     match why {
         Unread::TooLong => too_long(MESSAGE_LENGTH_MAX),
         Unread::Late => late().0,
         Unread::Excess => excess(),
-        Unread::BrokenOff => Status::cancelled("the message was broken off"),
+        Unread::BrokenOff => broken_off(),
     }
     .into_http()
 }

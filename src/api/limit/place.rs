@@ -17,7 +17,7 @@ use tokio_util::bytes::Bytes;
 use tonic::{Status, body::Body};
 
 use crate::api::{
-    grpc::{excess, refuse_late},
+    grpc::{broken_off, excess, refuse_late},
     slots::{Slot, Slots},
 };
 
@@ -46,11 +46,11 @@ pin_project! {
     }
 }
 
-/// A message that is counted while it comes in.
+/// A message that is counted while it comes in, if it has a place.
 pub(super) struct Received {
     inner: Body,
     length: usize,
-    place: Arc<Place>,
+    place: Option<Arc<Place>>,
 }
 
 /// An answer that keeps its place until it was taken, or dropped.
@@ -134,7 +134,7 @@ impl<F> fmt::Debug for LimitedFuture<F> {
 // === impl Received ===
 
 impl Received {
-    pub(super) fn new(inner: Body, place: Arc<Place>) -> Self {
+    pub(super) fn new(inner: Body, place: Option<Arc<Place>>) -> Self {
         Self { inner, length: 0, place }
     }
 }
@@ -150,12 +150,14 @@ impl http_body::Body for Received {
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
         let more = match &frame {
             Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len),
-            _ => 0,
+            // However a caller or its connection goes, nothing is wrong here.
+            Some(Err(_)) => return Poll::Ready(Some(Err(broken_off()))),
+            None => 0,
         };
         let before = self.length.max(BYTES_FREE);
         self.length += more;
         let counted = self.length.saturating_sub(before);
-        if counted > 0 && !self.place.has_room_for(counted) {
+        if counted > 0 && !self.place.as_ref().is_none_or(|place| place.has_room_for(counted)) {
             return Poll::Ready(Some(Err(excess())));
         }
         Poll::Ready(frame)

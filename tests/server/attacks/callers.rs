@@ -52,13 +52,17 @@ async fn more_requests_a_second_than_agreed_are_refused_to_whoever_makes_them() 
     let lists = join_all((0..100).map(|_| list(&channel, "mallory"))).await;
     let refused: Vec<&Status> = lists.iter().filter_map(|it| it.as_ref().err()).collect();
     assert!((70..=80).contains(&refused.len()), "{} of 100", refused.len());
-    refused.iter().for_each(|status| assert_excess(status, "TOO_MANY_REQUESTS"));
+    for status in refused {
+        assert_excess(status, "TOO_MANY_REQUESTS");
+    }
     list(&channel, "trudy").await.unwrap();
     check(&channel, "mallory").await.unwrap();
     let checks = join_all((0..5_000).map(|_| check(&channel, "mallory"))).await;
     let refused: Vec<&Status> = checks.iter().filter_map(|it| it.as_ref().err()).collect();
     assert!(refused.len() > 100, "{} of 5000", refused.len());
-    refused.iter().for_each(|status| assert_excess(status, "TOO_MANY_REQUESTS"));
+    for status in refused {
+        assert_excess(status, "TOO_MANY_REQUESTS");
+    }
     eventually(async || list(&channel, "mallory").await.is_ok()).await;
     gateway.end().await;
     assert_well(&running, channel).await;
@@ -70,7 +74,8 @@ async fn more_calls_at_a_time_than_agreed_are_refused_to_whoever_makes_them() {
     let gateway = Bystander::at(&running).await;
     let channel = connect(tcp(&running)).await;
     let path = "/supportaccess.v1.SupportAccess/CheckAccess";
-    let waiting: Vec<_> = (0..20)
+    // Some are refused: the check below may be in one of the places.
+    let waiting: Vec<_> = (0..40)
         .map(|_| {
             let body = raw::unfinished(super::frames::message(100, &[]).into());
             let (channel, request) = (channel.clone(), raw::request(path, "mallory", body));

@@ -46,12 +46,12 @@ fn good() -> Vec<Vec<u8>> {
             ..RevokeAccessRequest::default()
         }
         .encode_to_vec(),
-        RevokeAllAccessRequest { tenant_id: tenant_id.clone(), reason, ..Default::default() }
+        RevokeAllAccessRequest { tenant_id: tenant_id.clone(), reason }
             .encode_to_vec(),
         ListGrantsRequest { tenant_id: tenant_id.clone(), page_size: 3, ..Default::default() }
             .encode_to_vec(),
         ListEventsRequest { tenant_id, page_size: 3, ..Default::default() }.encode_to_vec(),
-        WaitEnforcedRequest { revision: 1, ..Default::default() }.encode_to_vec(),
+        WaitEnforcedRequest { revision: 1 }.encode_to_vec(),
     ]
 }
 

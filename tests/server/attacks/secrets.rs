@@ -48,7 +48,7 @@ fn file(folder: &Path, keys: &Path) -> String {
     format!(
         "tls_certificate = '{certificate}'\ntls_key = '{key}'\ntls_client_ca = '{ca}'\n\
          [certificates]\ngateway = ['{GATEWAY}']\n\
-         [[issuers]]\nissuer = '{}'\naudience = '{}'\nkeys = '{}'\nroles = {{ tenant_admin = ['access-admin'] }}\n",
+         [[issuers]]\nissuer = '{}'\naudience = '{}'\nkeys = '{}'\nroles = {{ tenant_admin = ['access-admin'], node = ['vendor-node'] }}\n",
         crate::identity::issuer::NAME,
         crate::identity::issuer::AUDIENCE,
         keys.display()
@@ -57,8 +57,7 @@ fn file(folder: &Path, keys: &Path) -> String {
 
 /// The database of a test, with a password that it does not ask for.
 fn with_password(url: &str) -> String {
-    let (before, after) = url.split_once('@').expect("a URL with a user");
-    format!("{before}:{PASSWORD}@{after}")
+    format!("{url}&password={PASSWORD}")
 }
 
 #[tokio::test]
@@ -102,9 +101,26 @@ async fn no_secret_is_logged_by_a_server_on_postgres() {
     // The signature is what makes it one: header and claims alone are of no use.
     secrets.extend([good].iter().chain(&bad).map(|it| it.rsplit('.').next().unwrap().to_owned()));
 
-    let ended = server.stop();
-    assert!(ended.success());
-    let log = server.ended().stderr;
+    // A sidecar that follows with a token.
+    let token = issuer.token("sidecar-1", "vendor-node", &[]);
+    fs::write(at("token"), &token).unwrap();
+    secrets.push(token.rsplit('.').next().unwrap().to_owned());
+    let [ca, file] = [&files.client_ca, &at("token")].map(|path| path.display().to_string());
+    let upstream = format!("https://localhost:{}", server.address().port());
+    let flags = ["--upstream-ca", &ca, "--upstream-token-file", &file, "--log", "trace"];
+    let mut sidecar = Launch::sidecar(&[&upstream]).flags(&flags).start();
+    sidecar.serving().await;
+
+    // One that opens the database, and then cannot go on: all that is said at the start.
+    let unusable = fs::read_to_string(at("config.toml")).unwrap().replace("jwks.json", "none.json");
+    fs::write(at("unusable.toml"), unusable).unwrap();
+    let config = at("unusable.toml").display().to_string();
+    let flags = ["--config", &config, "--log", "trace"];
+    let unusable = Launch::replica(&database).flags(&flags).outcome();
+    assert!(unusable.stderr.contains("none.json"), "{unusable:?}");
+
+    assert!(sidecar.stop().success() && server.stop().success());
+    let log = [unusable.stderr, sidecar.ended().stderr, server.ended().stderr].join("\n");
     assert!(log.lines().count() > 100, "it was to log all there is");
     for secret in secrets {
         let line = log.lines().find(|line| line.contains(&secret));
