@@ -46,8 +46,7 @@ fn good() -> Vec<Vec<u8>> {
             ..RevokeAccessRequest::default()
         }
         .encode_to_vec(),
-        RevokeAllAccessRequest { tenant_id: tenant_id.clone(), reason }
-            .encode_to_vec(),
+        RevokeAllAccessRequest { tenant_id: tenant_id.clone(), reason }.encode_to_vec(),
         ListGrantsRequest { tenant_id: tenant_id.clone(), page_size: 3, ..Default::default() }
             .encode_to_vec(),
         ListEventsRequest { tenant_id, page_size: 3, ..Default::default() }.encode_to_vec(),

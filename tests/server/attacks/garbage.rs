@@ -93,10 +93,10 @@ async fn say_all(what: &str, bytes: Vec<Vec<u8>>, at: Target) {
             async move {
                 match at {
                     Target::Tcp(address) => {
-                        say(TcpStream::connect(address).await.unwrap(), &bytes).await
+                        say(TcpStream::connect(address).await.unwrap(), &bytes).await;
                     }
                     Target::Unix(path) => {
-                        say(UnixStream::connect(path).await.unwrap(), &bytes).await
+                        say(UnixStream::connect(path).await.unwrap(), &bytes).await;
                     }
                 }
             }
