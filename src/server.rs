@@ -18,7 +18,7 @@ use crate::{
     server::{
         config::{CallLimits, Common, Config, SidecarConfig},
         connections::Gate,
-        doors::{GrpcDoor, HTTP_CONNECTIONS_MAX, Services},
+        doors::{GrpcDoor, HTTP_CONNECTIONS_MAX, HTTP_CONNECTIONS_PER_ADDRESS_MAX, Services},
         identity::Prepared,
         listeners::{BindError, Listener},
         signals::Signals,
@@ -238,7 +238,8 @@ impl Running {
 
     fn serve_http(&self, listener: TcpListener, metrics: &Arc<Metrics>) {
         let router = api::http::router(Arc::clone(metrics), self.health.clone());
-        let gate = Gate::new(HTTP_CONNECTIONS_MAX, HTTP_CONNECTIONS_MAX, self.stopper.cut_token());
+        let cut = self.stopper.cut_token();
+        let gate = Gate::new(HTTP_CONNECTIONS_MAX, HTTP_CONNECTIONS_PER_ADDRESS_MAX, cut);
         let serving = doors::serve_http(router, listener, gate, self.inner.clone());
         self.inner.spawn("HTTP", serving);
     }

@@ -22,6 +22,9 @@ use crate::{
 const NAMES: [&str; 3] =
     ["", support_access_server::SERVICE_NAME, support_access_admin_server::SERVICE_NAME];
 
+/// The most bytes of a question: the name of a service. Anybody may ask, so there must not be much to keep.
+const REQUEST_LENGTH_MAX: usize = 1_024;
+
 /// Where a server is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
@@ -119,5 +122,6 @@ impl Health {
     /// The service `grpc.health.v1.Health`.
     pub fn service(&self) -> HealthServer<HealthService> {
         HealthServer::new(HealthService::from_health_reporter(self.reporter.clone()))
+            .max_decoding_message_size(REQUEST_LENGTH_MAX)
     }
 }

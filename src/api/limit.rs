@@ -4,7 +4,10 @@ use std::{
     convert::Infallible,
     fmt,
     num::NonZeroU32,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -15,25 +18,30 @@ use governor::{
     clock::{Clock as _, DefaultClock},
 };
 use http::{HeaderValue, Request, Response};
-use pin_project_lite::pin_project;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
 use crate::{
-    api::{
-        grpc::refuse_excess,
-        observe::GRPC_TIMEOUT,
-        slots::{Slot, Slots},
-    },
+    api::{grpc::refuse_excess, observe::GRPC_TIMEOUT, slots::Slots},
     domain::{Action, Caller},
 };
 
+mod place;
+
+use place::Received;
+pub use place::{LimitedFuture, Place};
+
 /// More callers than there ever are at a time: from then on, those that have not called lately are forgotten.
 const CALLERS_MAX: usize = 10_000;
-/// The deadline of a call whose caller gives none: so no call goes on for ever. For what waits until a change is in force, long
-/// enough for that; for a stream that is to go on, none.
+/// The longest until a call's answer begins, and the deadline of a call whose caller gives none: so no call goes on for ever,
+/// be it that its message never comes. For what waits until a change is in force, long enough for that.
+const PATIENCE: Duration = Duration::from_secs(10);
+const ENFORCEMENT_PATIENCE: Duration = Duration::from_mins(6);
+/// The same, as callers write it.
 const DEADLINE: HeaderValue = HeaderValue::from_static("10S");
 const ENFORCEMENT_DEADLINE: HeaderValue = HeaderValue::from_static("6M");
+/// The most bytes of long messages that one caller's calls may hold at a time.
+const BYTES_MAX: usize = 32 * 1_024 * 1_024;
 
 /// How much one caller may ask for.
 #[derive(Debug, Clone, Copy)]
@@ -52,8 +60,8 @@ pub struct LimitLayer {
     shared: Arc<Shared>,
 }
 
-/// Refuses what is more than its caller may ask for, with `RESOURCE_EXHAUSTED` and when to try again; gives calls without a
-/// deadline one.
+/// Refuses what is more than its caller may ask for, with `RESOURCE_EXHAUSTED` and when to try again; ends calls that take too
+/// long, and tells those that are without a deadline.
 #[derive(Clone)]
 pub struct Limit<S> {
     inner: S,
@@ -63,6 +71,7 @@ pub struct Limit<S> {
 struct Shared {
     /// By the caller's name.
     calls: Arc<Slots<Arc<str>>>,
+    bytes: Arc<Slots<Arc<str>>>,
     checks: Rate,
     requests: Rate,
 }
@@ -70,15 +79,8 @@ struct Shared {
 struct Rate {
     limiter: DefaultKeyedRateLimiter<Arc<str>>,
     clock: DefaultClock,
-}
-
-pin_project! {
-    /// The answer to come, in one of its caller's places.
-    pub struct LimitedFuture<F> {
-        #[pin]
-        inner: F,
-        place: Slot<Arc<str>>,
-    }
+    /// With how many callers those are forgotten that have not called lately.
+    crowd: AtomicUsize,
 }
 
 // === impl LimitLayer ===
@@ -89,6 +91,7 @@ impl LimitLayer {
         let CallerLimits { calls, checks_per_second, requests_per_second } = limits;
         let shared = Shared {
             calls: Arc::new(Slots::new(calls)),
+            bytes: Arc::new(Slots::new(BYTES_MAX)),
             checks: Rate::new(checks_per_second),
             requests: Rate::new(requests_per_second),
         };
@@ -112,48 +115,53 @@ impl fmt::Debug for LimitLayer {
 
 // === impl Limit ===
 
-impl<S, Q> Service<Request<Q>> for Limit<S>
+impl<S> Service<Request<Body>> for Limit<S>
 where
-    S: Service<Request<Q>, Response = Response<Body>, Error = Infallible>,
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Either<
-        Either<LimitedFuture<S::Future>, S::Future>,
-        Ready<Result<Response<Body>, Infallible>>,
-    >;
+    type Future = Either<LimitedFuture<S::Future>, Ready<Result<Response<Body>, Infallible>>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<Q>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let action = action(request.uri().path());
-        let deadline = deadline(action).filter(|_| !request.headers().contains_key(GRPC_TIMEOUT));
-        if let Some(deadline) = deadline {
+        let (patience, deadline) = patience(action);
+        if let Some(deadline) = deadline
+            && !request.headers().contains_key(GRPC_TIMEOUT)
+        {
             request.headers_mut().insert(GRPC_TIMEOUT, deadline);
         }
         // Nobody is known who asks only whether the server serves.
         let Some(caller) = request.extensions().get::<Arc<Caller>>() else {
-            return Either::Left(Either::Right(self.inner.call(request)));
+            let inner = self.inner.call(request.map(|body| Body::new(Received::new(body, None))));
+            return Either::Left(LimitedFuture::new(inner, patience, None, false));
         };
         let name: Arc<str> = caller.author.actor.as_str().into();
+        let Shared { calls, bytes, checks, requests } = &*self.shared;
         let rate = match action {
-            Some(Action::CheckAccess | Action::BatchCheckAccess | Action::ExplainAccess) => {
-                &self.shared.checks
-            }
-            _ => &self.shared.requests,
+            Some(Action::CheckAccess | Action::BatchCheckAccess | Action::ExplainAccess) => checks,
+            _ => requests,
         };
         if let Err(wait) = rate.check(&name) {
             return Either::Right(ready(Ok(refuse_excess("TOO_MANY_REQUESTS", wait))));
         }
-        match self.shared.calls.take(&name) {
-            Some(place) => {
-                let inner = self.inner.call(request);
-                Either::Left(Either::Left(LimitedFuture { inner, place }))
-            }
-            None => Either::Right(ready(Ok(refuse_excess("TOO_MANY_CALLS", RETRY_DELAY)))),
+        let Some(call) = calls.take(&name) else {
+            return Either::Right(ready(Ok(refuse_excess("TOO_MANY_CALLS", RETRY_DELAY))));
+        };
+        let place = Arc::new(Place::new(call, Arc::clone(bytes), name));
+        // What goes on for ever has limits of its own.
+        let is_counted_to_its_end = action != Some(Action::Follow);
+        if is_counted_to_its_end {
+            request.extensions_mut().insert(Arc::clone(&place));
         }
+        let counted = is_counted_to_its_end.then(|| Arc::clone(&place));
+        let request = request.map(|body| Body::new(Received::new(body, counted)));
+        let inner = self.inner.call(request);
+        Either::Left(LimitedFuture::new(inner, patience, Some(place), is_counted_to_its_end))
     }
 }
 
@@ -172,16 +180,19 @@ fn action(path: &str) -> Option<Action> {
     Action::ALL.iter().find(|action| action.name() == method).copied()
 }
 
-fn deadline(action: Option<Action>) -> Option<HeaderValue> {
-    match action? {
-        Action::Follow => None,
-        Action::ExtendAccess
-        | Action::RevokeAccess
-        | Action::RevokeAllAccess
-        | Action::UpdateSupportPolicy
-        | Action::LockAccess
-        | Action::WaitEnforced => Some(ENFORCEMENT_DEADLINE),
-        _ => Some(DEADLINE),
+/// Until when an answer must begin, and what its handler is told of that. A stream is told nothing: it goes on.
+fn patience(action: Option<Action>) -> (Duration, Option<HeaderValue>) {
+    match action {
+        None | Some(Action::Follow) => (PATIENCE, None),
+        Some(
+            Action::ExtendAccess
+            | Action::RevokeAccess
+            | Action::RevokeAllAccess
+            | Action::UpdateSupportPolicy
+            | Action::LockAccess
+            | Action::WaitEnforced,
+        ) => (ENFORCEMENT_PATIENCE, Some(ENFORCEMENT_DEADLINE)),
+        Some(_) => (PATIENCE, Some(DEADLINE)),
     }
 }
 
@@ -190,32 +201,27 @@ fn deadline(action: Option<Action>) -> Option<HeaderValue> {
 impl Rate {
     fn new(per_second: NonZeroU32) -> Self {
         let quota = Quota::per_second(per_second).allow_burst(per_second.saturating_mul(TWICE));
-        Self { limiter: RateLimiter::keyed(quota), clock: DefaultClock::default() }
+        let crowd = AtomicUsize::new(CALLERS_MAX);
+        Self { limiter: RateLimiter::keyed(quota), clock: DefaultClock::default(), crowd }
     }
 
     /// Counts one more; or says when there is room for it.
     fn check(&self, name: &Arc<str>) -> Result<(), Duration> {
-        if self.limiter.len() > CALLERS_MAX {
+        let callers = self.limiter.len();
+        if callers > self.crowd.load(Ordering::Relaxed) {
             self.limiter.retain_recent();
+            // All of them are looked at: not again before there are twice as many.
+            let left = self.limiter.len();
+            self.crowd.store(CALLERS_MAX.max(2 * left), Ordering::Relaxed);
+            if left < CALLERS_MAX {
+                self.limiter.shrink_to_fit();
+            }
         }
-        self.limiter.check_key(name).map_err(|until| until.wait_time_from(self.clock.now()))
+        let checked = self.limiter.check_key(name);
+        // Time has gone on: but who is refused is to wait.
+        checked.map_err(|until| until.wait_time_from(self.clock.now()).max(WAIT_MIN))
     }
 }
 
+const WAIT_MIN: Duration = Duration::from_millis(1);
 const TWICE: NonZeroU32 = NonZeroU32::MIN.saturating_add(1);
-
-// === impl LimitedFuture ===
-
-impl<F: Future> Future for LimitedFuture<F> {
-    type Output = F::Output;
-
-    fn poll(self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.project().inner.poll(cx)
-    }
-}
-
-impl<F> fmt::Debug for LimitedFuture<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LimitedFuture").field("place", &self.place).finish_non_exhaustive()
-    }
-}

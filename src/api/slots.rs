@@ -12,10 +12,11 @@ pub struct Slots<K> {
     held: Mutex<HashMap<K, usize, RandomState>>,
 }
 
-/// One that is held, until dropped.
+/// What is held, until dropped.
 pub struct Slot<K: Eq + Hash> {
     slots: Arc<Slots<K>>,
     key: K,
+    count: usize,
 }
 
 impl<K: Eq + Hash + Clone> Slots<K> {
@@ -26,13 +27,33 @@ impl<K: Eq + Hash + Clone> Slots<K> {
 
     /// One more for `key`; `None` if it has as many as it may.
     pub fn take(self: &Arc<Self>, key: &K) -> Option<Slot<K>> {
+        self.take_many(key, 1)
+    }
+
+    /// So many more for `key`, at least one; `None` if it would have more than it may.
+    pub fn take_many(self: &Arc<Self>, key: &K, count: usize) -> Option<Slot<K>> {
         let mut held = self.held.lock();
-        let count = held.entry(key.clone()).or_insert(0);
-        if *count >= self.max {
+        let before = held.get(key).copied().unwrap_or(0);
+        if count == 0 || count > self.max.saturating_sub(before) {
             return None;
         }
-        *count += 1;
-        Some(Slot { slots: Arc::clone(self), key: key.clone() })
+        held.insert(key.clone(), before + count);
+        Some(Slot { slots: Arc::clone(self), key: key.clone(), count })
+    }
+}
+
+impl<K: Eq + Hash> Slot<K> {
+    /// So many more of the same; whether its holder may have them.
+    pub fn grow(&mut self, more: usize) -> bool {
+        let mut held = self.slots.held.lock();
+        match held.get_mut(&self.key) {
+            Some(count) if more <= self.slots.max.saturating_sub(*count) => {
+                *count += more;
+                self.count += more;
+                true
+            }
+            _ => false,
+        }
     }
 }
 
@@ -40,7 +61,7 @@ impl<K: Eq + Hash> Drop for Slot<K> {
     fn drop(&mut self) {
         let mut held = self.slots.held.lock();
         if let Some(count) = held.get_mut(&self.key) {
-            *count -= 1;
+            *count = count.saturating_sub(self.count);
             if *count == 0 {
                 held.remove(&self.key);
             }
@@ -75,5 +96,17 @@ mod tests {
     fn none_at_all_is_a_limit_too() {
         let slots = Arc::new(Slots::new(0));
         assert!(slots.take(&1).is_none());
+        assert!(slots.held.lock().is_empty(), "who got nothing is not remembered");
+    }
+
+    #[test]
+    fn many_are_taken_and_given_back_together() {
+        let slots = Arc::new(Slots::new(10));
+        let mut held = slots.take_many(&"a", 6).unwrap();
+        assert!(slots.take_many(&"a", 5).is_none());
+        assert!(held.grow(4) && !held.grow(1));
+        assert!(slots.take_many(&"b", 10).is_some());
+        drop(held);
+        assert!(slots.held.lock().is_empty());
     }
 }

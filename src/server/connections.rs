@@ -35,6 +35,8 @@ use crate::{
 /// How long a connection may take to begin: with the preface of HTTP/2 (RFC 9113, 3.4), or as many bytes of HTTP/1.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 const PREFACE_LENGTH: usize = 24;
+/// How long a caller may take to read what is sent to it, when nothing more can be on its way.
+const READING_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long to wait when connections cannot be accepted, for example for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
@@ -82,6 +84,8 @@ pin_project! {
         cut: Pin<Box<WaitForCancellationFutureOwned>>,
         // Until it has said enough to be taken seriously.
         silence: Option<Silence>,
+        // While what is sent is not read.
+        unread: Option<Pin<Box<Sleep>>>,
         place: Place,
     }
 }
@@ -171,7 +175,7 @@ impl Gate {
             let (io, origin) = accept_one(acceptor).await;
             let of_address = match origin {
                 // Who has enough already is hung up on.
-                Origin::Address(address) => match self.per_address.take(&address) {
+                Origin::Address(address) => match self.per_address.take(&neighbourhood(address)) {
                     Some(slot) => Some(slot),
                     None => continue,
                 },
@@ -186,7 +190,16 @@ impl Gate {
         let cut = Box::pin(self.cut.child_token().cancelled_owned());
         let limit = Box::pin(sleep(PREFACE_TIMEOUT));
         let silence = Some(Silence { bytes_left: PREFACE_LENGTH, limit });
-        Connection { io, peer: Arc::new(peer), cut, silence, place }
+        Connection { io, peer: Arc::new(peer), cut, silence, unread: None, place }
+    }
+}
+
+/// Whom connections are counted for: an address, or with IPv6 a network (RFC 4291, 2.5.4), all of whose addresses are one host's to
+/// choose from.
+fn neighbourhood(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(address) => IpAddr::V6((address.to_bits() & (u128::MAX << 64)).into()),
+        address @ IpAddr::V4(_) => address,
     }
 }
 
@@ -251,6 +264,24 @@ impl<IO> Connection<IO> {
     fn poll_cut<T>(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         self.project().cut.as_mut().poll(cx).map(|()| Err(io::ErrorKind::ConnectionAborted.into()))
     }
+
+    /// What has become of sending something: an error if it is cut, or nobody has read for too long.
+    fn sent<T>(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        polled: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let unread = self.as_mut().project().unread;
+        if polled.is_ready() {
+            *unread = None;
+            return polled;
+        }
+        let limit = unread.get_or_insert_with(|| Box::pin(sleep(READING_TIMEOUT)));
+        if limit.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        self.poll_cut(cx)
+    }
 }
 
 impl<IO: AsyncRead> AsyncRead for Connection<IO> {
@@ -287,24 +318,18 @@ impl<IO: AsyncWrite> AsyncWrite for Connection<IO> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self.as_mut().project().io.poll_write(cx, bytes) {
-            Poll::Pending => self.poll_cut(cx),
-            ready @ Poll::Ready(_) => ready,
-        }
+        let polled = self.as_mut().project().io.poll_write(cx, bytes);
+        self.sent(cx, polled)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.as_mut().project().io.poll_flush(cx) {
-            Poll::Pending => self.poll_cut(cx),
-            ready @ Poll::Ready(_) => ready,
-        }
+        let polled = self.as_mut().project().io.poll_flush(cx);
+        self.sent(cx, polled)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.as_mut().project().io.poll_shutdown(cx) {
-            Poll::Pending => self.poll_cut(cx),
-            ready @ Poll::Ready(_) => ready,
-        }
+        let polled = self.as_mut().project().io.poll_shutdown(cx);
+        self.sent(cx, polled)
     }
 
     fn poll_write_vectored(
@@ -312,10 +337,8 @@ impl<IO: AsyncWrite> AsyncWrite for Connection<IO> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.as_mut().project().io.poll_write_vectored(cx, slices) {
-            Poll::Pending => self.poll_cut(cx),
-            ready @ Poll::Ready(_) => ready,
-        }
+        let polled = self.as_mut().project().io.poll_write_vectored(cx, slices);
+        self.sent(cx, polled)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -328,5 +351,43 @@ impl<IO> Connected for Connection<IO> {
 
     fn connect_info(&self) -> Arc<Peer> {
         Arc::clone(&self.peer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, duplex},
+        time::Instant,
+    };
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_reads_nothing_is_hung_up_on() {
+        let gate = Gate::new(1, 1, CancellationToken::new());
+        let permit = Arc::clone(&gate.room).try_acquire_owned().unwrap();
+        let place = Place { _room: permit, _of_address: None };
+        let (near, mut far) = duplex(1_000);
+        let mut connection = gate.connection(near, Peer::Unknown, place);
+        let began = Instant::now();
+        // A little at a time is enough.
+        for _ in 0..3 {
+            connection.write_all(&[0; 1_000]).await.unwrap();
+            sleep(READING_TIMEOUT / 2).await; // paused: the clock jumps
+            far.read_exact(&mut [0; 1_000]).await.unwrap();
+        }
+        connection.write_all(&[0; 1_000]).await.unwrap();
+        let error = connection.write_all(&[0]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(began.elapsed().as_secs(), 5 * READING_TIMEOUT.as_secs() / 2);
+    }
+
+    #[test]
+    fn addresses_of_one_network_of_ipv6_are_counted_together() {
+        let of = |text: &str| neighbourhood(text.parse().unwrap());
+        assert_eq!(of("2001:db8:1:2:3:4:5:6"), of("2001:db8:1:2::1"));
+        assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
+        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
     }
 }

@@ -12,11 +12,14 @@ use futures::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::{sync::Semaphore, time::timeout};
-use tonic::{body::Body, server::NamedService};
+use tonic::{Code, Status, body::Body, server::NamedService};
 use tower::Service;
 
 use crate::{
-    api::grpc::{MESSAGE_LENGTH_MAX, Unread, refuse_unread},
+    api::{
+        grpc::{MESSAGE_LENGTH_MAX, Unread, refuse_unread},
+        limit::Place,
+    },
     server::tasks::Tasks,
 };
 
@@ -65,6 +68,8 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let name = request.uri().path().to_owned();
+        // As long as the call goes on, whoever hung up has one more.
+        let of_caller = request.extensions().get::<Arc<Place>>().cloned();
         // The one that is ready.
         let next = self.inner.clone();
         let mut inner = mem::replace(&mut self.inner, next);
@@ -77,7 +82,7 @@ where
             };
             let place = room.acquire_owned().await;
             let in_its_place = async move {
-                let _place = place;
+                let _places = (place, of_caller);
                 inner.call(request).await
             };
             tasks.detached(name, in_its_place).await
@@ -95,7 +100,10 @@ async fn read_whole(request: Request<Body>) -> Result<Request<Body>, Unread> {
     match Limited::new(body, MESSAGE_LENGTH_MAX + PREFIX_LENGTH).collect().await {
         Ok(body) => Ok(Request::from_parts(parts, Body::new(body))),
         Err(error) if error.is::<LengthLimitError>() => Err(Unread::TooLong),
-        Err(_) => Err(Unread::BrokenOff),
+        Err(error) => Err(match error.downcast_ref::<Status>().map(Status::code) {
+            Some(Code::ResourceExhausted) => Unread::Excess,
+            _ => Unread::BrokenOff,
+        }),
     }
 }
 
@@ -110,7 +118,6 @@ mod tests {
     use http_body::Frame;
     use http_body_util::{Full, StreamBody};
     use tokio_util::bytes::Bytes;
-    use tonic::{Code, Status};
     use tower::{ServiceExt, service_fn};
 
     use super::*;

@@ -56,12 +56,10 @@ use crate::{
 
 /// The most HTTP connections at a time.
 pub(super) const HTTP_CONNECTIONS_MAX: usize = 256;
+/// Of these, from one address: nobody keeps others from asking how the server is.
+pub(super) const HTTP_CONNECTIONS_PER_ADDRESS_MAX: usize = 64;
 /// The most bytes of a call's metadata.
 const HEADERS_LENGTH_MAX: u32 = 16 * 1_024;
-/// How often a silent connection is asked whether it is still there.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
-/// How long it may take to say so.
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most bytes of an HTTP request's head, and the longest it may take to send them.
 const HTTP_HEAD_LENGTH_MAX: usize = 16 * 1_024;
 const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -95,6 +93,7 @@ pub(super) struct GrpcDoor {
     observe: ObserveLayer,
     limit: LimitLayer,
     calls_per_connection: u32,
+    keepalive: (Duration, Duration),
     identity: Identity,
     gate: Gate,
     /// Handshakes run as these.
@@ -130,6 +129,7 @@ impl GrpcDoor {
                 requests_per_second: at_least_one(limits.requests_per_second),
             }),
             calls_per_connection: limits.calls_per_connection,
+            keepalive: (limits.keepalive_interval.0, limits.keepalive_timeout.0),
             identity: identity.clone(),
             gate,
             calls: calls.clone(),
@@ -161,11 +161,12 @@ impl GrpcDoor {
     ) where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let (keepalive_interval, keepalive_timeout) = self.keepalive;
         let server = Server::builder()
             .max_concurrent_streams(self.calls_per_connection)
             .http2_max_header_list_size(HEADERS_LENGTH_MAX)
-            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .http2_keepalive_interval(Some(keepalive_interval))
+            .http2_keepalive_timeout(Some(keepalive_timeout))
             .layer(self.observe)
             .layer(EndStreamsLayer::new(stop.clone()))
             .layer(MapResponseLayer::new(explain_refusal))
@@ -186,7 +187,9 @@ fn with_reflection(routes: Routes) -> Routes {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1();
     match reflection {
-        Ok(reflection) => routes.add_service(reflection),
+        Ok(reflection) => {
+            routes.add_service(reflection.max_decoding_message_size(REQUEST_LENGTH_MAX))
+        }
         Err(error) => {
             error!(%error, "cannot serve reflection");
             routes

@@ -23,12 +23,13 @@ use support_access::{
 };
 use tokio::sync::watch;
 
-/// A store in memory whose loading and whose changes can be held up.
+/// A store in memory whose loading, changes and lists can be held up.
 #[derive(Debug, Clone)]
 pub(crate) struct HeldStore {
     inner: Arc<MemoryStore>,
     pub(crate) is_loading_held: watch::Sender<bool>,
     pub(crate) are_changes_held: watch::Sender<bool>,
+    pub(crate) are_reads_held: watch::Sender<bool>,
     /// Changes that are being held up.
     pub(crate) waiting: Arc<AtomicUsize>,
     pub(crate) commits: Arc<AtomicUsize>,
@@ -46,6 +47,7 @@ impl HeldStore {
             inner: Arc::new(MemoryStore::new(Arc::new(SystemClock))),
             is_loading_held: watch::Sender::new(false),
             are_changes_held: watch::Sender::new(false),
+            are_reads_held: watch::Sender::new(false),
             waiting: Arc::default(),
             commits: Arc::default(),
             is_broken: false,
@@ -102,6 +104,7 @@ impl Store for HeldStore {
     }
 
     async fn list_grants(&self, query: &GrantQuery) -> Result<Vec<Grant>, StoreError> {
+        released(&self.are_reads_held).await;
         self.inner.list_grants(query).await
     }
 

@@ -21,7 +21,7 @@ use support_access::{
     auth::bindings::AuthConfig,
     server::{
         Running,
-        config::{Common, Config, ListenAddress, Security, TlsFiles},
+        config::{CallLimits, Common, Config, ListenAddress, Security, TlsFiles},
     },
 };
 use tempfile::TempDir;
@@ -65,15 +65,20 @@ impl World {
 
     /// With more lines in the configuration.
     pub(crate) async fn with(more: &str) -> Self {
-        Self::build(None, more).await
+        Self::build(None, more, CallLimits::default()).await
+    }
+
+    /// With other limits.
+    pub(crate) async fn limited(limits: CallLimits) -> Self {
+        Self::build(None, "", limits).await
     }
 
     /// With the issuer's keys at a URL.
     pub(crate) async fn with_keys_at(url: &str) -> Self {
-        Self::build(Some(url), "").await
+        Self::build(Some(url), "", CallLimits::default()).await
     }
 
-    async fn build(keys: Option<&str>, more: &str) -> Self {
+    async fn build(keys: Option<&str>, more: &str, limits: CallLimits) -> Self {
         let dir = TempDir::new().unwrap();
         let (authority, issuer) = (Authority::new("clients and servers"), Issuer::new());
         let at = |name: &str| dir.path().join(name);
@@ -87,7 +92,8 @@ impl World {
         fs::write(&files.jwks, issuer.jwks()).unwrap();
         let file = files.jwks.display().to_string();
         let auth = auth(keys.unwrap_or(&file), more);
-        let config = secured(&files, auth);
+        let mut config = secured(&files, auth);
+        config.common.limits = limits;
         let (running, _) = start(config).await;
         Self { running, authority, issuer, files, _dir: dir }
     }

@@ -93,10 +93,24 @@ fn stranger(error: &AuthError) -> Status {
 
 /// Refuses what is more than its caller may ask for.
 pub fn refuse_excess(reason: &str, wait: Duration) -> Response<Body> {
+    exhausted(reason, wait).into_http()
+}
+
+/// What a message ends with of which there is no room for the rest.
+pub fn excess() -> Status {
+    exhausted("TOO_MANY_BYTES", RETRY_DELAY)
+}
+
+fn exhausted(reason: &str, wait: Duration) -> Status {
     let mut details = details(reason, []);
     details.set_retry_info(Some(wait));
     let text = "the caller asks for more than it may at a time: wait a little, and try again";
-    Status::with_error_details(Code::ResourceExhausted, text, details).into_http()
+    Status::with_error_details(Code::ResourceExhausted, text, details)
+}
+
+/// What a caller is told whose answer does not come.
+pub fn refuse_late() -> Response<Body> {
+    Status::deadline_exceeded("the call takes longer than any may").into_http()
 }
 
 /// Refuses the name that a caller gives itself.
@@ -221,8 +235,15 @@ pub enum Unread {
     TooLong,
     /// It did not arrive whole in time.
     Late,
+    /// Its caller has too much under way already.
+    Excess,
     /// Its caller or the connection broke it off.
     BrokenOff,
+}
+
+/// What a message ends with whose caller is gone.
+pub fn broken_off() -> Status {
+    Status::cancelled("the message was broken off")
 }
 
 /// What a caller is told whose message could not be read.
@@ -230,7 +251,8 @@ pub fn refuse_unread(why: Unread) -> Response<Body> {
     match why {
         Unread::TooLong => too_long(MESSAGE_LENGTH_MAX),
         Unread::Late => late().0,
-        Unread::BrokenOff => Status::cancelled("the message was broken off"),
+        Unread::Excess => excess(),
+        Unread::BrokenOff => broken_off(),
     }
     .into_http()
 }

@@ -1,0 +1,118 @@
+//! What is too long, too many, or too deep.
+
+use prost::Message;
+use support_access::{
+    api::proto::v1::{BatchCheckAccessRequest, GrantAccessRequest},
+    server::config::CallLimits,
+};
+use tonic::Code;
+
+use super::{
+    Bystander, MEGABYTE, assert_well, connect,
+    frames::{
+        Attacker, CHECK, CONTINUATION, END_HEADERS, HEADERS, RST_STREAM, call, frame, header,
+    },
+    limited, raw, resident, tcp,
+};
+use crate::harness::{a_check, a_grant, get};
+
+const BATCH: &str = "/supportaccess.v1.SupportAccess/BatchCheckAccess";
+const GRANT: &str = "/supportaccess.v1.SupportAccessAdmin/GrantAccess";
+const HEALTH: &str = "/grpc.health.v1.Health/Check";
+
+/// The field `number`, of this wire type.
+fn tag(number: u32, wire_type: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    prost::encoding::encode_varint(u64::from(number << 3 | wire_type), &mut bytes);
+    bytes
+}
+
+/// A million empty ones of a repeated field.
+fn a_million(number: u32) -> Vec<u8> {
+    [tag(number, 2), vec![0]].concat().repeat(1_000_000)
+}
+
+/// Groups (wire types 3 and 4) that nobody knows, inside of each other.
+fn nested(depth: usize) -> Vec<u8> {
+    [tag(99, 3).repeat(depth), tag(99, 4).repeat(depth)].concat()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_that_are_too_much_are_refused() {
+    let running = limited(CallLimits::default()).await;
+    let address = tcp(&running);
+    let gateway = Bystander::at(&running).await;
+    let channel = connect(address).await;
+    let batch = |count| BatchCheckAccessRequest { checks: vec![a_check(); count] };
+    let long = GrantAccessRequest { reason: "x".repeat(1_000_000), ..a_grant() };
+    let agents = GrantAccessRequest { agent_ids: vec!["ada".to_owned(); 100_000], ..a_grant() };
+    let cases = [
+        (BATCH, batch(1_000).encode_to_vec(), Code::Ok),
+        (BATCH, batch(1_001).encode_to_vec(), Code::InvalidArgument),
+        (BATCH, vec![0; 4 * MEGABYTE + 1], Code::InvalidArgument),
+        (GRANT, vec![0; 4 * MEGABYTE + 1], Code::InvalidArgument),
+        (GRANT, long.encode_to_vec(), Code::InvalidArgument),
+        (GRANT, agents.encode_to_vec(), Code::InvalidArgument),
+        (BATCH, a_million(1), Code::InvalidArgument),
+        (CHECK, a_million(3), Code::InvalidArgument),
+        (GRANT, a_million(3), Code::InvalidArgument),
+        (CHECK, nested(50), Code::InvalidArgument),
+        (CHECK, nested(1_000_000), Code::InvalidArgument),
+        (GRANT, nested(1_000_000), Code::InvalidArgument),
+        (HEALTH, vec![0; 1_025], Code::InvalidArgument),
+    ];
+    for (path, message, expected) in cases {
+        let before = resident();
+        let request = raw::request(path, "mallory", raw::whole(raw::framed(&message)));
+        let status = raw::outcome(&channel, request).await.expect("an answer");
+        let shown = format!("{path} with {} bytes: {status:?}", message.len());
+        assert_eq!(status.code(), expected, "{shown}");
+        println!("{path}, {} bytes: {} more", message.len(), resident().saturating_sub(before));
+    }
+    // Compression is off: what says that it is compressed is not looked at.
+    let bomb = [vec![1, 0, 0, 0, 20], vec![7; 20]].concat();
+    let status = raw::outcome(&channel, raw::request(CHECK, "mallory", raw::whole(bomb))).await;
+    let status = status.expect("an answer");
+    assert!(!raw::is_our_fault(&status), "{status:?}");
+    println!("meanwhile {} checks were answered", gateway.end().await);
+    assert_well(&running, channel).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn headers_that_are_too_much_are_refused() {
+    let running = limited(CallLimits::default()).await;
+    let address = tcp(&running);
+    let gateway = Bystander::at(&running).await;
+    let before = resident();
+    for length in [17_000, 60_000, 1 << 20] {
+        for name in ["authorization", "x-anything", "grpc-timeout", "support-access-actor"] {
+            let mut attacker = Attacker::connect(address).await.unwrap();
+            let mut block = call(CHECK, "mallory");
+            header(&mut block, name, &format!("Bearer {}", "x".repeat(length)));
+            let chunks: Vec<&[u8]> = block.chunks(16_000).collect();
+            let mut bytes = Vec::new();
+            for (index, chunk) in chunks.iter().enumerate() {
+                let kind = if index == 0 { HEADERS } else { CONTINUATION };
+                let flags = if index + 1 == chunks.len() { END_HEADERS } else { 0 };
+                bytes.extend(frame(kind, flags, 1, chunk));
+            }
+            let _ = attacker.send(&bytes).await;
+            let refused = attacker
+                .until(std::time::Duration::from_secs(5), |it| {
+                    it.kind == RST_STREAM || it.kind == super::frames::GO_AWAY || it.kind == HEADERS
+                })
+                .await;
+            println!("{name} of {length}: {:?}", refused.map(|it| (it.kind, it.flags)));
+        }
+    }
+    let mut attacker = Attacker::silent(running.http).await.unwrap();
+    let head =
+        format!("GET /healthz HTTP/1.1\r\nHost: a\r\nX-Long: {}\r\n\r\n", "x".repeat(100_000));
+    let _ = attacker.send(head.as_bytes()).await;
+    assert!(attacker.until_closed(std::time::Duration::from_secs(5)).await.is_some());
+    assert_eq!(get(running.http, "/readyz").await.0, 200);
+    assert!(resident().saturating_sub(before) < 16 * MEGABYTE);
+    println!("meanwhile {} checks were answered", gateway.end().await);
+    // None of those was taken for a call that could be made.
+    assert_well(&running, connect(address).await).await;
+}

@@ -1,0 +1,166 @@
+//! Any bytes, to each parser that reads what others wrote: tokens, certificates, key sets, the configuration.
+
+use std::{fs, sync::Arc};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use proptest::{collection::vec, prelude::*};
+use support_access::{
+    auth::{bindings::AuthConfig, certificate::Certificate, keys::Keys, token::Verifier},
+    domain::{Clock, clock::SystemClock},
+    server::config::{Config, Flags},
+};
+use tempfile::TempDir;
+use tokio::runtime::{Builder, Runtime};
+use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
+
+use super::fuzz::mutated;
+use crate::identity::{
+    GATEWAY, auth,
+    authority::Authority,
+    issuer::{Issuer, claims},
+};
+
+/// What verifies tokens, and one that it takes.
+struct Tokens {
+    verifier: Verifier,
+    good: String,
+    runtime: Runtime,
+    _folder: TempDir,
+}
+
+impl Tokens {
+    fn new() -> Self {
+        let (folder, issuer) = (TempDir::new().unwrap(), Issuer::new());
+        let path = folder.path().join("jwks.json");
+        fs::write(&path, issuer.jwks()).unwrap();
+        let path = path.display().to_string();
+        let AuthConfig { issuers, .. } = auth(&path, "");
+        let keys = Arc::new(Keys::new(&path, Arc::new(SystemClock)).unwrap());
+        let verifier = Verifier::new(issuers.into_iter().map(|it| (it, Arc::clone(&keys))));
+        let good = issuer.signer.sign(&claims("alice@acme.example", "access-admin", &["acme"]));
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let tokens = Self { verifier, good, runtime, _folder: folder };
+        assert!(tokens.is_taken(&tokens.good));
+        tokens
+    }
+
+    fn is_taken(&self, token: &str) -> bool {
+        self.runtime.block_on(self.verifier.verify(token, SystemClock.now())).is_ok()
+    }
+}
+
+/// What a token says, however it is written: padding bits of the last letter of base64 say nothing.
+fn meaning(token: &str) -> Vec<Vec<u8>> {
+    token
+        .split('.')
+        .map(|part| URL_SAFE_NO_PAD.decode(part).unwrap_or_else(|_| part.into()))
+        .collect()
+}
+
+/// Three parts, each of JSON or not.
+fn three_parts() -> impl Strategy<Value = String> {
+    let part = prop_oneof![
+        vec(any::<u8>(), 0..60).prop_map(|bytes| URL_SAFE_NO_PAD.encode(bytes)),
+        Just(URL_SAFE_NO_PAD.encode(r#"{"alg":"ES256","kid":"first","typ":"JWT"}"#)),
+        Just(URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#)),
+        Just(URL_SAFE_NO_PAD.encode(r#"{"alg":"EdDSA"}"#)),
+        Just(URL_SAFE_NO_PAD.encode(r#"{"iss":"https://id.vendor.example","exp":9999999999}"#)),
+        "[A-Za-z0-9_=-]{0,40}",
+    ];
+    vec(part, 1..5).prop_map(|parts| parts.join("."))
+}
+
+#[test]
+fn no_token_is_taken_that_was_not_issued() {
+    let tokens = Tokens::new();
+    let good = meaning(&tokens.good);
+    let mutants = mutated(vec![tokens.good.clone().into_bytes()]);
+    let texts = prop_oneof![
+        3 => mutants.prop_map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
+        1 => three_parts(),
+        1 => any::<String>(),
+    ];
+    proptest!(ProptestConfig::with_cases(20_000), |(token in texts)| {
+        prop_assert!(!tokens.is_taken(&token) || meaning(&token) == good, "{token}");
+    });
+}
+
+#[test]
+fn no_certificate_is_too_odd_to_be_read_or_refused() {
+    let (pem, _) = Authority::new("fuzz").client(GATEWAY);
+    let good = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap().to_vec();
+    assert_eq!(Certificate::from_der(&good).unwrap().names, [GATEWAY]);
+    let bytes = prop_oneof![1 => vec(any::<u8>(), 0..600), 4 => mutated(vec![good])];
+    proptest!(ProptestConfig::with_cases(20_000), |(der in bytes)| {
+        drop(Certificate::from_der(&der));
+    });
+}
+
+#[test]
+fn no_key_set_is_too_odd_to_be_read_or_refused() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("jwks.json");
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let good = Issuer::new().jwks();
+    let random = prop_oneof![any::<String>(), json()].prop_map(String::into_bytes);
+    let bytes = prop_oneof![1 => random, 4 => mutated(vec![good.into_bytes()])];
+    proptest!(ProptestConfig::with_cases(5_000), |(set in bytes)| {
+        fs::write(&path, set).unwrap();
+        drop(Keys::new(&path.display().to_string(), Arc::clone(&clock)));
+    });
+}
+
+/// JSON that is like a key set, or not.
+fn json() -> impl Strategy<Value = String> {
+    let name = prop_oneof![
+        Just("kty"),
+        Just("keys"),
+        Just("n"),
+        Just("e"),
+        Just("crv"),
+        Just("x"),
+        Just("alg")
+    ];
+    let text = prop_oneof![
+        Just("RSA"),
+        Just("EC"),
+        Just("OKP"),
+        Just("P-256"),
+        Just("Ed25519"),
+        Just("AQAB")
+    ];
+    let leaf = prop_oneof![
+        text.prop_map(|it| format!("{it:?}")),
+        any::<i64>().prop_map(|it| it.to_string()),
+        Just("null".to_owned()),
+    ];
+    leaf.prop_recursive(4, 30, 5, move |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..4).prop_map(|items| format!("[{}]", items.join(","))),
+            vec((name.clone(), inner), 0..5).prop_map(|fields| {
+                let fields: Vec<_> =
+                    fields.iter().map(|(name, it)| format!("{name:?}:{it}")).collect();
+                format!("{{{}}}", fields.join(","))
+            }),
+        ]
+    })
+}
+
+#[test]
+fn no_configuration_is_too_odd_to_be_read_or_refused() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("config.toml");
+    let good = "trust_portal_assertion = true\nlisten = ['127.0.0.1:0']\n[limits]\nconnections = 10\n\
+        checks_per_second = 5\nkeepalive_interval = '3s'\n[certificates]\nportal = ['spiffe://a.example/p']\n\
+        [users]\ngateway = [7]\n[[issuers]]\nissuer = 'https://a.example'\naudience = 'b'\nkeys = 'c'\n\
+        leeway = '30s'\nroles = { tenant_admin = ['d'], operator = ['e'] }\n";
+    let random = any::<String>().prop_map(String::into_bytes);
+    let bytes = prop_oneof![1 => random, 4 => mutated(vec![good.into()])];
+    let flags = Flags::default().with_file(Some(path.clone()));
+    proptest!(ProptestConfig::with_cases(20_000), |(text in bytes)| {
+        fs::write(&path, text).unwrap();
+        if let Ok(config) = Config::load(&flags, &|_| None) {
+            prop_assert!(config.common.security.auth.check().is_ok());
+        }
+    });
+}
