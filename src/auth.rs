@@ -4,11 +4,12 @@
 //! Only where no way to tell callers apart is configured does everybody on this host count as a local caller, who may do
 //! everything; such a server cannot be reached from elsewhere (`server/config.rs`).
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use crate::domain::{
     Author, Caller, Clock, Role, TenantId, Tenants, Time,
     text::{Actor, TextError},
+    time::between,
 };
 
 pub mod bindings;
@@ -80,6 +81,8 @@ struct Proven {
     name: Actor,
     roles: BTreeSet<Role>,
     tenants: BTreeSet<TenantId>,
+    identity: String,
+    valid_for: Option<Duration>,
 }
 
 // === impl Authenticator ===
@@ -113,8 +116,11 @@ impl Authenticator {
         let Some(methods) = &self.methods else { return Ok(Caller::local(None)?) };
         let now = self.clock.now();
         let peer = methods.of_peer(peer, now)?;
-        let Claims { name, roles, tenants } = methods.verifier.verify(token, now).await?;
-        forwarded(peer, Proven { name, roles, tenants })
+        let claims = methods.verifier.verify(token, now).await?;
+        let Claims { issuer, name, roles, tenants, expires } = claims;
+        let identity = format!("token of {issuer} {name}");
+        let valid_for = Some(between(now, expires));
+        forwarded(peer, Proven { name, roles, tenants, identity, valid_for })
     }
 }
 
@@ -122,7 +128,7 @@ impl Authenticator {
 
 impl Methods {
     fn of_peer(&self, peer: &Peer, now: Time) -> Result<Option<Proven>, AuthError> {
-        let (name, roles) = match peer {
+        let (name, roles, kind, valid_for) = match peer {
             Peer::Unknown => return Ok(None),
             Peer::Certificate(certificate) => {
                 if certificate.not_after <= now {
@@ -132,23 +138,26 @@ impl Methods {
                 let name = name.and_then(|name| Actor::new(name).ok());
                 let name = name.filter(|name| *name != Author::system().actor);
                 let name = name.ok_or(AuthError::CertificateNameless)?;
-                (name, self.bindings.of_certificate(&certificate.names))
+                let roles = self.bindings.of_certificate(&certificate.names);
+                (name, roles, "certificate", Some(between(now, certificate.not_after)))
             }
             Peer::User(uid) => {
                 let roles = self.bindings.of_user(*uid);
                 if roles.is_empty() {
                     return Ok(None);
                 }
-                (Actor::new(&format!("uid:{uid}"))?, roles)
+                (Actor::new(&format!("uid:{uid}"))?, roles, "user", None)
             }
         };
         without_conflict(&roles)?;
-        Ok(Some(Proven { name, roles, tenants: BTreeSet::new() }))
+        let identity = format!("{kind} {name}");
+        Ok(Some(Proven { name, roles, tenants: BTreeSet::new(), identity, valid_for }))
     }
 
     /// Somebody without a token. A portal that is trusted may name the administrator that it acts for.
     fn by_peer_alone(&self, peer: Proven, named: Option<&str>) -> Result<Caller, AuthError> {
-        let Proven { name, roles, .. } = peer;
+        let Proven { name, roles, identity, valid_for, .. } = peer;
+        let identity = identity.into();
         if let Some(named) = named
             && roles.contains(&Role::Portal)
             && self.bindings.trust_portal_assertion
@@ -156,10 +165,10 @@ impl Methods {
             let local = Caller::local(Some(named))?;
             let author = Author { actor: local.author.actor, via: Some(name), is_asserted: true };
             let roles = BTreeSet::from([Role::TenantAdmin]);
-            return Ok(Caller { author, roles, tenants: Tenants::All });
+            return Ok(Caller { author, roles, tenants: Tenants::All, identity, valid_for });
         }
         let tenants = Tenants::These(BTreeSet::new());
-        Ok(Caller { author: Author::direct(name), roles, tenants })
+        Ok(Caller { author: Author::direct(name), roles, tenants, identity, valid_for })
     }
 }
 
@@ -179,10 +188,11 @@ fn forwarded(peer: Option<Proven>, bearer: Proven) -> Result<Caller, AuthError> 
             return Err(AuthError::Conflict { first: Role::Portal, second: *second, why });
         }
     }
-    let Proven { name, roles, tenants } = bearer;
+    let Proven { name, roles, tenants, identity, valid_for } = bearer;
     without_conflict(&roles)?;
     let author = Author { actor: name, via: peer.map(|peer| peer.name), is_asserted: false };
-    Ok(Caller { author, roles, tenants: Tenants::These(tenants) })
+    let tenants = Tenants::These(tenants);
+    Ok(Caller { author, roles, tenants, identity: identity.into(), valid_for })
 }
 
 /// Separation of duties: what the configuration refuses of one name is refused of several names of one caller, too.

@@ -140,7 +140,7 @@ where
             let inner = self.inner.call(request.map(|body| Body::new(Received::new(body, None))));
             return Either::Left(LimitedFuture::new(inner, patience, None, false));
         };
-        let name: Arc<str> = caller.author.actor.as_str().into();
+        let name = Arc::clone(&caller.identity);
         let Shared { calls, bytes, checks, requests } = &*self.shared;
         let rate = match action {
             Some(Action::CheckAccess | Action::BatchCheckAccess | Action::ExplainAccess) => checks,
@@ -176,8 +176,10 @@ const RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// What an RPC of ours asks for.
 fn action(path: &str) -> Option<Action> {
-    let method = path.strip_prefix("/supportaccess.v1.")?.split_once('/')?.1;
-    Action::ALL.iter().find(|action| action.name() == method).copied()
+    let (service, method) = path.strip_prefix("/supportaccess.v1.")?.split_once('/')?;
+    let action = Action::ALL.iter().find(|action| action.name() == method).copied()?;
+    // What goes on for ever is of one service. Of another, there is no such method.
+    (action != Action::Follow || service == "CheckNodes").then_some(action)
 }
 
 /// Until when an answer must begin, and what its handler is told of that. A stream is told nothing: it goes on.

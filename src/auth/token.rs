@@ -63,12 +63,16 @@ pub enum TokenError {
 /// What a token proves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claims {
+    /// Who has issued it.
+    pub issuer: String,
     /// Who bears it.
     pub name: Actor,
     /// What they are.
     pub roles: BTreeSet<Role>,
     /// Whose.
     pub tenants: BTreeSet<TenantId>,
+    /// The first moment at which it holds no more, the leeway included.
+    pub expires: Time,
 }
 
 /// Verifies tokens of all issuers that are configured.
@@ -114,8 +118,8 @@ impl Verifier {
         let issuer = issuer.ok_or(TokenError::UnknownIssuer)?;
         let key = issuer.keys.find(header.kid.as_deref(), header.alg).await?;
         let claims = issuer.verified(token, header.alg, &key)?;
-        issuer.check_times(&claims, now)?;
-        issuer.claims(&claims)
+        let expires = issuer.check_times(&claims, now)?;
+        issuer.claims(&claims, expires)
     }
 }
 
@@ -146,24 +150,23 @@ impl Issuer {
     }
 
     /// A token holds from `nbf`, if it says so, up to `exp` (RFC 7519, 4.1.4 and 4.1.5), give or take the leeway.
-    fn check_times(&self, claims: &Value, now: Time) -> Result<(), TokenError> {
+    fn check_times(&self, claims: &Value, now: Time) -> Result<Time, TokenError> {
         let leeway = self.config.leeway.0;
         let at = |name: &str| match claims.get(name) {
             None => Ok(None),
             Some(value) => numeric_date(value).map(Some).ok_or(TokenError::Incomplete),
         };
         let expires = at("exp")?.ok_or(TokenError::Incomplete)?;
-        if time::after(expires, leeway).is_none_or(|end| end <= now) {
-            return Err(TokenError::Expired);
-        }
+        let end = time::after(expires, leeway).filter(|end| *end > now);
+        let end = end.ok_or(TokenError::Expired)?;
         let latest_start = time::after(now, leeway).ok_or(TokenError::NotYetValid)?;
         if at("nbf")?.is_some_and(|start| start > latest_start) {
             return Err(TokenError::NotYetValid);
         }
-        Ok(())
+        Ok(end)
     }
 
-    fn claims(&self, claims: &Value) -> Result<Claims, TokenError> {
+    fn claims(&self, claims: &Value, expires: Time) -> Result<Claims, TokenError> {
         let Self { config, claimed_roles, .. } = self;
         let name = claim(claims, &config.name_claim).and_then(Value::as_str);
         let name = name.filter(|name| is_persons(name)).and_then(|name| Actor::new(name).ok());
@@ -180,6 +183,8 @@ impl Issuer {
         };
         let tenants = tenants.into_iter().take(TENANTS_MAX);
         Ok(Claims {
+            issuer: config.issuer.clone(),
+            expires,
             name,
             roles: roles.copied().collect(),
             tenants: tenants

@@ -55,7 +55,7 @@ set), then in the configuration file, and then has its default. The file is TOML
   connections = 4096                # on all gRPC listeners together
   connections_per_address = 2048
   calls_per_connection = 1024
-  calls_per_caller = 2048           # at a time
+  calls_per_caller = 512            # at a time
   checks_per_second = 100000        # of one caller; twice as many at once
   requests_per_second = 2000        # all others
   followers_per_caller = 4096

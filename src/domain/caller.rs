@@ -1,6 +1,6 @@
 //! Who is asking, what proves it, and what they may do.
 
-use std::{collections::BTreeSet, fmt};
+use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -79,6 +79,10 @@ pub struct Caller {
     pub roles: BTreeSet<Role>,
     /// Whose tenants' roles they have.
     pub tenants: Tenants,
+    /// What limits count them by: how they have proven who they are, and their name there. Two of one name are two.
+    pub identity: Arc<str>,
+    /// For how long what they have shown still holds; `None`: as long as they are there.
+    pub valid_for: Option<Duration>,
 }
 
 // === impl Author ===
@@ -186,8 +190,13 @@ impl Caller {
         if actor == Author::system().actor {
             return Err(TextError::Reserved);
         }
-        let roles = BTreeSet::from(Role::ALL);
-        Ok(Self { author: Author::direct(actor), roles, tenants: Tenants::All })
+        Ok(Self {
+            roles: BTreeSet::from(Role::ALL),
+            tenants: Tenants::All,
+            identity: format!("local {actor}").into(),
+            valid_for: None,
+            author: Author::direct(actor),
+        })
     }
 
     /// Whether this caller may do something with what is somebody's.

@@ -29,7 +29,11 @@ use tracing::{debug, warn};
 use crate::{
     api::slots::{Slot, Slots},
     auth::{Authenticator, Peer},
-    server::{listeners::UnixSocket, tasks::Tasks, tls::Tls},
+    server::{
+        listeners::UnixSocket,
+        tasks::Tasks,
+        tls::{Shaken, Tls},
+    },
 };
 
 /// How long a connection may take to begin: with the preface of HTTP/2 (RFC 9113, 3.4), or as many bytes of HTTP/1.
@@ -82,6 +86,8 @@ pin_project! {
         io: IO,
         peer: Arc<Peer>,
         cut: Pin<Box<WaitForCancellationFutureOwned>>,
+        // When what its client has shown is not trusted any more.
+        distrust: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
         // Until it has said enough to be taken seriously.
         silence: Option<Silence>,
         // While what is sent is not read.
@@ -146,8 +152,9 @@ impl Gate {
                 loop {
                     tokio::select! {
                         Some(done) = handshakes.next() => {
-                            if let Some((io, peer, place)) = done {
-                                let connection = gate.connection(io, peer, place);
+                            if let Some((Shaken { stream, peer, distrust }, place)) = done {
+                                let mut connection = gate.connection(stream, peer, place);
+                                connection.distrust = distrust.map(|it| Box::pin(it.cancelled_owned()));
                                 return Some((Ok(connection), (gate, listener, handshakes)));
                             }
                         }
@@ -159,7 +166,7 @@ impl Gate {
                                 let shaken = shaken.inspect_err(|error| {
                                     debug!(%error, "a TLS handshake has failed");
                                 });
-                                shaken.ok().map(|(io, peer)| (io, peer, place))
+                                shaken.ok().map(|shaken| (shaken, place))
                             }));
                         }
                     }
@@ -190,7 +197,7 @@ impl Gate {
         let cut = Box::pin(self.cut.child_token().cancelled_owned());
         let limit = Box::pin(sleep(PREFACE_TIMEOUT));
         let silence = Some(Silence { bytes_left: PREFACE_LENGTH, limit });
-        Connection { io, peer: Arc::new(peer), cut, silence, unread: None, place }
+        Connection { io, peer: Arc::new(peer), cut, distrust: None, silence, unread: None, place }
     }
 }
 
@@ -262,7 +269,16 @@ impl Accept for Admitting {
 impl<IO> Connection<IO> {
     /// An error if it is cut. Asked only when there is nothing else to do: a busy connection soon has nothing to do.
     fn poll_cut<T>(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
-        self.project().cut.as_mut().poll(cx).map(|()| Err(io::ErrorKind::ConnectionAborted.into()))
+        let this = self.project();
+        let mut is_over = this.cut.as_mut().poll(cx).is_ready();
+        if let Some(distrust) = this.distrust {
+            is_over |= distrust.as_mut().poll(cx).is_ready();
+        }
+        if is_over {
+            Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()))
+        } else {
+            Poll::Pending
+        }
     }
 
     /// What has become of sending something: an error if it is cut, or nobody has read for too long.

@@ -41,7 +41,14 @@ pub(super) struct Tls {
     files: TlsFiles,
     /// Whether clients may come without a certificate, since they may have a token.
     is_certificate_optional: bool,
-    current: ArcSwap<ServerConfig>,
+    current: ArcSwap<Current>,
+}
+
+/// What holds for new connections.
+struct Current {
+    config: Arc<ServerConfig>,
+    /// Cancelled once an authority is trusted no more that may have vouched for a client.
+    distrust: CancellationToken,
 }
 
 /// What is in the files.
@@ -60,16 +67,15 @@ impl Tls {
     ) -> Result<(Self, Watch), TlsError> {
         let contents = Contents::read(&files).map_err(TlsError)?;
         let config = contents.config(&files, is_certificate_optional).map_err(TlsError)?;
-        let current = ArcSwap::from_pointee(config);
+        let config = Arc::new(config);
+        let current = ArcSwap::from_pointee(Current { config, distrust: CancellationToken::new() });
         Ok((Self { files, is_certificate_optional, current }, Watch(contents)))
     }
 
-    /// Shakes hands with a client, in good time, and learns who it is.
-    pub(super) async fn accept(
-        &self,
-        stream: TcpStream,
-    ) -> io::Result<(TlsStream<TcpStream>, Peer)> {
-        let acceptor = TlsAcceptor::from(self.current.load_full());
+    /// Shakes hands with a client, in good time, and learns who it is. What it has shown may come to be distrusted later.
+    pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<Shaken> {
+        let Current { config, distrust } = &*self.current.load_full();
+        let acceptor = TlsAcceptor::from(Arc::clone(config));
         let stream = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream))
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
@@ -80,7 +86,19 @@ impl Tls {
                 io::Error::new(io::ErrorKind::InvalidData, "the client certificate cannot be read")
             })?,
         };
-        Ok((stream, peer))
+        let distrust = matches!(peer, Peer::Certificate(_)).then(|| distrust.child_token());
+        Ok(Shaken { stream, peer, distrust })
+    }
+
+    fn take(&self, config: ServerConfig, keeps_authorities: bool) {
+        let old = self.current.load_full();
+        let distrust =
+            if keeps_authorities { old.distrust.clone() } else { CancellationToken::new() };
+        self.current.store(Arc::new(Current { config: Arc::new(config), distrust }));
+        if !keeps_authorities {
+            info!("an authority is trusted no more: who has shown a certificate must do so again");
+            old.distrust.cancel();
+        }
     }
 
     /// Looks at the files until stopped, and takes what is new. A new configuration has sessions of its own: nobody resumes one
@@ -99,7 +117,7 @@ impl Tls {
             match renewed {
                 Ok(None) => complaint = None,
                 Ok(Some((contents, config))) => {
-                    self.current.store(Arc::new(config));
+                    self.take(config, contents.keeps_authorities_of(&known));
                     known = contents;
                     complaint = None;
                     info!("the certificates were read anew");
@@ -121,10 +139,31 @@ impl fmt::Debug for Tls {
     }
 }
 
+/// A connection after the handshake.
+pub(super) struct Shaken {
+    pub(super) stream: TlsStream<TcpStream>,
+    pub(super) peer: Peer,
+    /// Is cancelled when what the client has shown may not be trusted any more.
+    pub(super) distrust: Option<CancellationToken>,
+}
+
 /// What was in the files.
 pub(super) struct Watch(Contents);
 
 impl Contents {
+    /// Whether all authorities are trusted that were in `old`.
+    fn keeps_authorities_of(&self, old: &Self) -> bool {
+        let all = |contents: &Self| -> Option<Vec<CertificateDer<'static>>> {
+            CertificateDer::pem_slice_iter(contents.client_ca.as_deref()?)
+                .collect::<Result<_, _>>()
+                .ok()
+        };
+        match (all(old), all(self)) {
+            (Some(old), Some(new)) => old.iter().all(|one| new.contains(one)),
+            (old, _) => old.is_none(),
+        }
+    }
+
     fn read(files: &TlsFiles) -> Result<Self, String> {
         let read = |path: &Path| {
             fs::read(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))

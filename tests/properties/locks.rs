@@ -140,7 +140,8 @@ proptest! {
 
 fn caller(name: &str, role: Role, tenants: Tenants) -> Caller {
     let author = Author::direct(Actor::new(name).unwrap());
-    Caller { author, roles: BTreeSet::from([role]), tenants }
+    let (roles, identity) = (BTreeSet::from([role]), role.as_str().into());
+    Caller { author, roles, tenants, identity, valid_for: None }
 }
 
 fn admin_of(name: &str, own: &str) -> Caller {

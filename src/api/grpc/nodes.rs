@@ -21,12 +21,12 @@ use crate::{
         grpc::{
             call::{admit, admit_to},
             convert::{follow, responses::duration},
-            status::{Failure, ask_a_replica, late, unread_in_stream},
+            status::{Failure, ask_a_replica, credentials_expired, late, unread_in_stream},
         },
         proto::v1::{self as pb, check_nodes_server::CheckNodes},
         slots::{Slot, Slots},
     },
-    domain::{Action, NodeInfo, Whose, text::Actor},
+    domain::{Action, NodeInfo, Whose},
     node::{
         CheckNode,
         feeding::{FeedEnd, serve},
@@ -49,8 +49,8 @@ const WAITING_MAX: usize = 2;
 pub struct Nodes {
     node: Arc<CheckNode>,
     work: Option<Arc<Work>>,
-    /// By the caller's name.
-    followers: Arc<Slots<Actor>>,
+    /// By what limits count callers by.
+    followers: Arc<Slots<Arc<str>>>,
 }
 
 impl Nodes {
@@ -68,9 +68,10 @@ impl CheckNodes for Nodes {
 
     async fn follow(&self, request: Request<Streaming<pb::FollowRequest>>) -> Answered<Fed> {
         let caller = admit_to(Action::Follow, Whose::Nobody, request.extensions())?;
-        let place = self.followers.take(&caller.author.actor).ok_or(FeedEnd::TooMany);
+        let place = self.followers.take(&caller.identity).ok_or(FeedEnd::TooMany);
         let place = place.map_err(Failure::from)?;
-        Ok(Response::new(Fed::new(Arc::clone(&self.node), request.into_inner().boxed(), place)))
+        let (node, incoming) = (Arc::clone(&self.node), request.into_inner().boxed());
+        Ok(Response::new(Fed::new(node, incoming, place, caller.valid_for)))
     }
 
     async fn list_check_nodes(
@@ -99,13 +100,25 @@ pub struct Fed {
     /// `None` once it has ended.
     feeding: Option<BoxFuture<'static, Result<(), Failure>>>,
     messages: mpsc::Receiver<Down>,
-    _place: Slot<Actor>,
+    _place: Slot<Arc<str>>,
 }
 
 impl Fed {
-    fn new(node: Arc<CheckNode>, incoming: BoxStream<'static, Said>, place: Slot<Actor>) -> Self {
+    fn new(
+        node: Arc<CheckNode>,
+        incoming: BoxStream<'static, Said>,
+        place: Slot<Arc<str>>,
+        valid_for: Option<Duration>,
+    ) -> Self {
         let (outgoing, messages) = mpsc::channel(WAITING_MAX);
-        Self { feeding: Some(Box::pin(feed(node, incoming, outgoing))), messages, _place: place }
+        let feeding = feed(node, incoming, outgoing);
+        let feeding = async move {
+            match valid_for {
+                Some(limit) => timeout(limit, feeding).await.unwrap_or(Err(credentials_expired())),
+                None => feeding.await,
+            }
+        };
+        Self { feeding: Some(Box::pin(feeding)), messages, _place: place }
     }
 }
 

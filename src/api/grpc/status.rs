@@ -223,6 +223,16 @@ pub(super) fn unread_in_stream(status: Status, length_max: usize) -> Failure {
     })
 }
 
+/// What a stream is ended with whose caller's credentials hold no more.
+pub(super) fn credentials_expired() -> Failure {
+    let text = "the caller's certificate or token has expired: come back with a new one";
+    Failure(Status::with_error_details(
+        Code::Unauthenticated,
+        text,
+        details("CREDENTIALS_EXPIRED", []),
+    ))
+}
+
 /// What a stream is ended with whose first message does not come.
 pub(super) fn late() -> Failure {
     Failure(Status::deadline_exceeded("the message did not arrive in time"))

@@ -37,7 +37,7 @@ impl Default for CallLimits {
             connections: 4_096,
             connections_per_address: 2_048,
             calls_per_connection: 1_024,
-            calls_per_caller: 2_048,
+            calls_per_caller: 512,
             checks_per_second: 100_000,
             requests_per_second: 2_000,
             followers_per_caller: 4_096,

@@ -276,12 +276,25 @@ roles = { tenant_admin = ['admin'] }
                 "issuers.leeway must be at most 5m",
             ),
             (&ISSUER.replace("keys =", "key ="), "unknown field `key`"),
+            (
+                &format!("{ISSUER}{}", ISSUER.replace("id.vendor", "id.customer")),
+                "issuers needs tenants for \"https://id.vendor.example\"",
+            ),
         ];
         for (file, expected) in cases {
             let error = load(file, &WITH_CA).unwrap_err();
             assert!(error.starts_with("FILE says of callers what cannot be: "), "{error}");
             assert!(error.contains(expected), "{file}: {error}");
         }
+    }
+
+    #[test]
+    fn a_table_that_is_empty_means_nobody_and_not_everybody() {
+        for file in ["[users]", "[certificates]", "issuers = []", "users = { gateway = [] }"] {
+            let security = load(file, &WITH_CA).unwrap();
+            assert!(security.is_authenticated() && !security.auth.is_empty(), "{file}");
+        }
+        assert!(load("[limits]", &[]).unwrap().auth.is_empty());
     }
 
     #[test]

@@ -36,7 +36,8 @@ impl Tokens {
         let path = path.display().to_string();
         let AuthConfig { issuers, .. } = auth(&path, "");
         let keys = Arc::new(Keys::new(&path, Arc::new(SystemClock)).unwrap());
-        let verifier = Verifier::new(issuers.into_iter().map(|it| (it, Arc::clone(&keys))));
+        let verifier =
+            Verifier::new(issuers.into_iter().flatten().map(|it| (it, Arc::clone(&keys))));
         let good = issuer.signer.sign(&claims("alice@acme.example", "access-admin", &["acme"]));
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let tokens = Self { verifier, good, runtime, _folder: folder };

@@ -8,7 +8,10 @@ use std::{
 
 use parking_lot::Mutex;
 use support_access::{
-    api::proto::v1::{ListGrantsRequest, support_access_client::SupportAccessClient},
+    api::proto::v1::{
+        ListGrantsRequest, support_access_admin_client::SupportAccessAdminClient,
+        support_access_client::SupportAccessClient,
+    },
     auth::bindings::AuthConfig,
     server::config::{Common, Config, Security, TlsFiles},
 };
@@ -92,6 +95,46 @@ async fn tokens_alone_need_no_client_certificates() {
         (refused.code(), &*reason(&refused)),
         (Code::Unauthenticated, "CREDENTIALS_MISSING")
     );
+}
+
+#[tokio::test]
+async fn an_issuer_speaks_for_its_own_tenants_only() {
+    let (dir, authority) = (TempDir::new().unwrap(), Authority::new("all"));
+    let (ours, theirs) = (Issuer::new(), Issuer::new());
+    let write = |name: &str, issuer: &Issuer| {
+        let path = dir.path().join(name);
+        fs::write(&path, issuer.jwks()).unwrap();
+        path.display().to_string()
+    };
+    let mut auth = auth(&write("ours.json", &ours), "");
+    let mut issuers = auth.issuers.take().unwrap();
+    let mut customer = issuers[0].clone();
+    customer.issuer = "https://id.acme.example".to_owned();
+    customer.keys = write("theirs.json", &theirs);
+    customer.tenants = Some([support_access::domain::TenantId::new("acme").unwrap()].into());
+    issuers[0].tenants = Some([support_access::domain::TenantId::new("globex").unwrap()].into());
+    issuers.push(customer);
+    auth.issuers = Some(issuers);
+    auth.check().unwrap();
+    let (_running, url) = server(&dir, &authority, true, auth).await;
+    let lists = async |issuer: &Issuer, name: &str, tenant_id: &str| {
+        let mut claims = super::issuer::claims("alice", "access-admin", &["acme", "globex"]);
+        claims["iss"] = name.into();
+        let token = issuer.signer.sign(&claims);
+        let ca = Certificate::from_pem(authority.pem());
+        let tls = ClientTlsConfig::new().ca_certificate(ca);
+        let endpoint = Endpoint::from_shared(url.clone()).unwrap().tls_config(tls).unwrap();
+        let mut admin = SupportAccessAdminClient::new(endpoint.connect().await.unwrap());
+        let request =
+            ListGrantsRequest { tenant_id: tenant_id.to_owned(), ..ListGrantsRequest::default() };
+        admin.list_grants(bearing(request, &token)).await.map_or_else(|it| it.code(), |_| Code::Ok)
+    };
+    let customer = "https://id.acme.example";
+    assert_eq!(lists(&theirs, customer, "acme").await, Code::Ok);
+    assert_eq!(lists(&theirs, customer, "globex").await, Code::PermissionDenied);
+    assert_eq!(lists(&ours, super::issuer::NAME, "globex").await, Code::Ok);
+    assert_eq!(lists(&ours, super::issuer::NAME, "acme").await, Code::PermissionDenied);
+    assert_eq!(lists(&theirs, super::issuer::NAME, "globex").await, Code::Unauthenticated);
 }
 
 #[derive(Clone, Default)]

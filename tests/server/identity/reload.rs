@@ -117,13 +117,18 @@ async fn an_authority_that_is_dropped_certifies_nobody_any_more() {
         Err(_) => false,
     };
     assert!(connects(old.clone()).await);
+    let channel = world.connect(Some(old.clone())).await.unwrap();
+    let mut kept = SupportAccessClient::new(channel);
     let new = Authority::new("the next");
     fs::write(&world.files.client_ca, format!("{}{}", world.authority.pem(), new.pem())).unwrap();
     eventually(async || connects(new.client(GATEWAY)).await).await;
     assert!(connects(old.clone()).await, "both hold meanwhile");
+    kept.check_access(a_check()).await.unwrap();
     fs::write(&world.files.client_ca, new.pem()).unwrap();
     eventually(async || !connects(old.clone()).await).await;
     assert!(connects(new.client(GATEWAY)).await);
+    let refused = kept.check_access(a_check()).await;
+    assert!(refused.is_err(), "a connection that was there before");
 }
 
 #[tokio::test]

@@ -3,14 +3,22 @@
 use std::fs;
 
 use support_access::{
-    api::credentials::ClientCredentials,
+    api::{
+        credentials::ClientCredentials,
+        proto::v1::{
+            FollowRequest,
+            check_nodes_client::CheckNodesClient,
+            follow_request::{Hello, Message},
+        },
+    },
     domain::clock::SystemClock,
     server::{Listeners, Running, config::SidecarConfig, start_sidecar},
 };
 use tempfile::TempDir;
+use tonic::Code;
 
 use super::{GATEWAY, NODE, OPERATOR, World, bearing};
-use crate::harness::{a_check, a_grant, access, common, eventually};
+use crate::harness::{a_check, a_grant, access, common, eventually, in_time};
 
 struct Sidecar {
     running: Running,
@@ -71,6 +79,41 @@ async fn nobody_else_is_fed() {
     for sidecar in refused {
         assert!(is_stale(&sidecar).await);
     }
+}
+
+#[tokio::test]
+async fn who_follows_with_a_token_is_fed_until_it_expires() {
+    let world = World::new().await;
+    let mut claims = super::issuer::claims("sidecar-7", "vendor-node", &[]);
+    // Thirty seconds of leeway, and two more.
+    claims["exp"] = (chrono::Utc::now().timestamp() - 28).into();
+    let token = world.issuer.signer.sign(&claims);
+    let mut nodes = CheckNodesClient::new(world.channel(None).await);
+    let (words, said) = tokio::sync::mpsc::channel(1);
+    let hello = FollowRequest {
+        message: Some(Message::Hello(Hello {
+            protocol: support_access::node::message::PROTOCOL,
+            node_id: vec![7; 16],
+            version: "1".to_owned(),
+            ..Hello::default()
+        })),
+    };
+    words.send(hello).await.unwrap();
+    let said = tokio_stream::wrappers::ReceiverStream::new(said);
+    let mut fed = nodes.follow(bearing(said, &token)).await.unwrap().into_inner();
+    let ended = in_time(async {
+        loop {
+            match fed.message().await {
+                Ok(message) => assert!(message.is_some(), "it ended without a word"),
+                Err(status) => break status,
+            }
+        }
+    })
+    .await;
+    let expected = (Code::Unauthenticated, "CREDENTIALS_EXPIRED");
+    assert_eq!((ended.code(), &*super::reason(&ended)), expected);
+    let again = nodes.follow(bearing(futures::stream::empty(), &token)).await.unwrap_err();
+    assert_eq!((again.code(), &*super::reason(&again)), (Code::Unauthenticated, "TOKEN_REFUSED"));
 }
 
 async fn is_stale(sidecar: &Sidecar) -> bool {
