@@ -1,4 +1,4 @@
-//! Any bytes as any request's message, through the real doors. A failing case is shrunk and kept in `proptest-regressions/`.
+//! Any bytes as any request's message, through the real doors. A message that fails is printed whole; it is not shrunk.
 
 use proptest::{
     collection::vec,
