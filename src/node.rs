@@ -148,8 +148,8 @@ impl CheckNode {
         Sight { view, now, fresh_for }
     }
 
-    /// The database's time: never before the last event, and never before a time that was used already. So what has ended cannot
-    /// come back.
+    /// The database's time: never before the last event, and at the latest never before a time that was used already. So a grant that
+    /// has ended cannot come back; and a lock that is set by a clock that was set back holds by that clock.
     fn decision_time(&self, view: &View, clock: &ClockReading, now: BootTime) -> Now {
         if is_broken(Rule::DatabaseTime) {
             return self.clock.now().into();

@@ -259,6 +259,8 @@ fn audit(event: &Event) {
         revision = event.revision,
         tenant_id = event.tenant_id.as_ref().map(tracing::field::display),
         grant_id = event.grant_id().map(tracing::field::display),
+        lock_id = event.kind.lock().map(|lock| tracing::field::display(lock.id())),
+        target = event.kind.lock().map(|lock| tracing::field::debug(&lock.terms.target)),
         actor = %event.author.actor,
         via = event.author.via.as_ref().map(tracing::field::display),
         is_asserted = event.author.is_asserted,

@@ -2,7 +2,7 @@
 
 CREATE TABLE locks (
     create_revision bigint PRIMARY KEY REFERENCES events (revision),
-    ended_revision  bigint CHECK (ended_revision > create_revision),
+    ended_revision  bigint REFERENCES events (revision) CHECK (ended_revision > create_revision),
     lock_id         text COLLATE "C" NOT NULL UNIQUE CHECK (length(lock_id) = 36),
     tenant_id       text COLLATE "C" NOT NULL,
     side            text COLLATE "C" NOT NULL CHECK (side IN ('tenant', 'vendor')),

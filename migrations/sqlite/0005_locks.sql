@@ -3,7 +3,7 @@
 -- Every lock, as its last event left it. The newest come first in lists.
 CREATE TABLE locks (
     create_revision INTEGER NOT NULL PRIMARY KEY REFERENCES events (revision), -- the event that made it: its place in lists
-    ended_revision  INTEGER CHECK (ended_revision > create_revision),          -- the event that ended it; NULL while none has
+    ended_revision  INTEGER REFERENCES events (revision) CHECK (ended_revision > create_revision),          -- the event that ended it; NULL while none has
     lock_id         TEXT NOT NULL UNIQUE CHECK (length(lock_id) = 36),         -- its UUID
     tenant_id       TEXT NOT NULL,                                             -- the tenant that is locked; empty: something else is
     side            TEXT NOT NULL CHECK (side IN ('tenant', 'vendor')),        -- whose lock it is

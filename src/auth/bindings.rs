@@ -141,14 +141,14 @@ impl AuthConfig {
         let are_several = self.issuers().filter(speak).count() > 1;
         for issuer in self.issuers() {
             issuer.check()?;
+            if !seen.insert(&issuer.issuer) {
+                return Err(format!("issuers has {:?} twice", issuer.issuer));
+            }
             if are_several && speak(&issuer) && issuer.tenants.is_none() {
                 return Err(format!(
                     "issuers needs tenants for {:?}: of several that speak for tenants, each must be told for which",
                     issuer.issuer
                 ));
-            }
-            if !seen.insert(&issuer.issuer) {
-                return Err(format!("issuers has {:?} twice", issuer.issuer));
             }
         }
         if self.trust_portal_assertion && !certificates.contains_key(&Role::Portal) {

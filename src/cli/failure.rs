@@ -73,7 +73,10 @@ impl Failure {
             violations.iter().map(|found| show(&found.field, &found.description)).collect()
         };
         let is_about = |field: &str| violations.iter().any(|found| found.field == field);
+        let info = status.get_details_error_info();
+        let is_too_many_locks = info.is_some_and(|info| info.reason == "TOO_MANY_LOCKS");
         let subject = match () {
+            () if is_too_many_locks => Subject::Lock,
             () if is_about("grant_id") => Subject::Grant,
             () if is_about("revision") => Subject::Revision,
             () if is_about("lock_id") => Subject::Lock,
@@ -147,6 +150,9 @@ fn hint(code: Code, subject: Subject) -> Option<&'static str> {
             "somebody else changed it since; look again, and repeat the command with the etag of now, or without"
         }
         Code::AlreadyExists => "leave --request-id out: every call is given a new one",
+        Code::ResourceExhausted if subject == Subject::Lock => {
+            "lift locks that are no longer needed: `support-access locks` shows them"
+        }
         Code::ResourceExhausted => "revoke grants that are no longer needed",
         Code::Unavailable => "nothing was half done; the same command may be given again",
         Code::DeadlineExceeded | Code::Cancelled => {

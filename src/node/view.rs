@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    domain::{Now, Revision, Time, time::from_micros},
+    domain::{Now, Revision, time::from_micros},
     node::{
         Snapshot,
         freshness::{ClockReading, Proof},
@@ -57,10 +57,9 @@ pub struct Gauges {
     pub followers: usize,
 }
 
-/// The times that were taken for now, in microseconds since 1970: neither bound ever goes back.
+/// The latest that was taken for now, in microseconds since 1970: it never goes back.
 #[derive(Debug)]
 pub(super) struct Latch {
-    earliest_us: AtomicI64,
     latest_us: AtomicI64,
 }
 
@@ -88,21 +87,17 @@ impl Sight {
 }
 
 impl Latch {
-    /// `now`, or what was taken for it before, if that was later.
+    /// `now`, but its latest not before what was taken for the latest before. A clock that is set back makes the bounds stand apart: what lets
+    /// in ends by the one, and what keeps out by the other.
     pub(super) fn close(&self, now: Now) -> Now {
-        let later = |latch: &AtomicI64, time: Time| {
-            let before = latch.fetch_max(time.timestamp_micros(), Ordering::Relaxed);
-            from_micros(before).map_or(time, |before| before.max(time))
-        };
-        Now {
-            earliest: later(&self.earliest_us, now.earliest),
-            latest: later(&self.latest_us, now.latest),
-        }
+        let before = self.latest_us.fetch_max(now.latest.timestamp_micros(), Ordering::Relaxed);
+        let latest = from_micros(before).map_or(now.latest, |before| before.max(now.latest));
+        Now { earliest: now.earliest, latest }
     }
 }
 
 impl Default for Latch {
     fn default() -> Self {
-        Self { earliest_us: AtomicI64::new(i64::MIN), latest_us: AtomicI64::new(i64::MIN) }
+        Self { latest_us: AtomicI64::new(i64::MIN) }
     }
 }

@@ -182,9 +182,12 @@ impl<DB: Backend> SqlStore<DB> {
             };
             lease.each(ask, &mut visit_row).await?;
         }
-        let rows: Vec<(String,)> = lease.all(locks::load()).await?;
-        let terms = |row| rows::lock(row).map(|lock| lock.terms);
-        let locks = rows.into_iter().map(terms).collect::<Result<_, _>>()?;
+        let mut locks = Vec::new();
+        let mut add_row = |row: (String,)| {
+            locks.push(rows::lock(row)?.terms);
+            Ok(())
+        };
+        lease.each(locks::load(), &mut add_row).await?;
         Ok(Loaded { position: position(head)?, locks })
     }
 }

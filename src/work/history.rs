@@ -11,6 +11,9 @@ use crate::{
     },
 };
 
+/// The most records that are read at a time: one may be a whole catalogue.
+const EXPORTED_MAX: usize = 200;
+
 /// Some records of a history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Export {
@@ -30,9 +33,10 @@ impl Work {
         sequence: Sequence,
         page: &PageRequest,
     ) -> Result<Export, WorkError> {
-        let mut records = self.store.records(tenant_id, sequence, page.limit()).await?;
+        let limit = page.limit().min(EXPORTED_MAX + 1);
+        let mut records = self.store.records(tenant_id, sequence, limit).await?;
         let fitting = fitting(&records, |record| record.line.len());
-        let size = fitting.min(page.limit() - 1);
+        let size = fitting.min(limit - 1);
         let has_more = records.len() > size;
         records.truncate(size);
         let next = records.last().map_or(sequence, |record| record.link.sequence);
@@ -41,8 +45,10 @@ impl Work {
 
     /// How far a tenant's history goes, or the vendor's own; signed, if there is a key.
     pub async fn checkpoint(&self, tenant_id: Option<&TenantId>) -> Result<Checkpoint, WorkError> {
+        // Before the head is read: everything up to this time is in it.
+        let earliest = self.node.sight().now.map(|now| now.earliest);
+        let time = earliest.unwrap_or_else(|| self.now());
         let head = self.store.chain_head(tenant_id).await?;
-        let key = self.checkpoint_key.as_ref();
-        Ok(Checkpoint::new(tenant_id, head, self.now(), key)?)
+        Ok(Checkpoint::new(tenant_id, head, time, self.checkpoint_key.as_ref())?)
     }
 }

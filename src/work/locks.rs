@@ -6,8 +6,8 @@ use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::{
     domain::{
-        Action, Author, Caller, Event, EventKind, Lock, LockId, LockRequest, LockState, LockTerms,
-        Note, Side, TenantId, Time,
+        Action, Author, Caller, Event, EventKind, Lock, LockId, LockRequest, LockState, LockTarget,
+        LockTerms, Note, Side, TenantId, Time,
         lock::{Lifting, TENANT_LOCKS_MAX, VENDOR_LOCKS_MAX},
     },
     store::{Change, Entry, LockQuery, StoreError},
@@ -76,7 +76,9 @@ impl Work {
             Side::Tenant => (target.tenant_id(), TENANT_LOCKS_MAX),
             Side::Vendor => (None, VENDOR_LOCKS_MAX),
         };
-        if change.count_live_locks(side, of_tenant).await? >= limit {
+        // Whatever there is already: the emergency brake is always to be had.
+        let is_limited = target != LockTarget::Everything;
+        if is_limited && change.count_live_locks(side, of_tenant).await? >= limit {
             return Err(WorkError::TooManyLocks { side, limit, field: target.field() });
         }
         let lock = Lock {
@@ -112,7 +114,9 @@ impl Work {
             warn!(
                 target: "support_access::audit",
                 lock_id = %found.id(),
+                tenant_id = found.tenant_id().map(tracing::field::display),
                 actor = %caller.author.actor,
+                via = caller.author.via.as_ref().map(tracing::field::display),
                 side = side.as_str(),
                 "a lock of the other side was not lifted"
             );

@@ -8,12 +8,15 @@ use std::{
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use parking_lot::Mutex;
-use support_access::api::{
-    grpc::MESSAGE_LENGTH_MAX,
-    proto::v1::{
-        CheckAccessRequest, GetGrantRequest, GetGrantResponse, RevokeAllAccessRequest,
-        support_access_client::SupportAccessClient,
+use support_access::{
+    api::{
+        grpc::MESSAGE_LENGTH_MAX,
+        proto::v1::{
+            CheckAccessRequest, GetGrantRequest, GetGrantResponse, RevokeAllAccessRequest,
+            support_access_client::SupportAccessClient,
+        },
     },
+    server::config::{CallLimits, Common, Config},
 };
 use tokio::time::timeout;
 use tonic::{Code, Request, client::Grpc, codegen::http::uri::PathAndQuery};
@@ -27,8 +30,8 @@ use tonic_reflection::pb::v1::{
 use tonic_types::StatusExt;
 
 use crate::harness::{
-    PATIENCE, a_check, a_grant, access, admin, channel, config, eventually, get, has_metric,
-    in_time, rpcs, start, stop, wait_for_metric,
+    PATIENCE, a_check, a_grant, access, admin, channel, common, config, eventually, get,
+    has_metric, in_time, rpcs, start, stop, wait_for_metric,
 };
 
 const ACCESS: &str = "supportaccess.v1.SupportAccess";
@@ -199,7 +202,9 @@ async fn what_is_not_a_message_is_refused_as_that() {
 async fn calls_that_never_send_their_message_hold_up_nobody() {
     const CONNECTIONS: usize = 4;
     const CALLS: usize = 1_100;
-    let (running, _store) = start(config()).await;
+    let limits = CallLimits { calls_per_caller: 2 * CALLS, ..CallLimits::default() };
+    let (running, _store) =
+        start(Config { common: Common { limits, ..common() }, ..config() }).await;
     let mut calls = FuturesUnordered::new();
     for _ in 0..CONNECTIONS {
         let channel = channel(&running).await;

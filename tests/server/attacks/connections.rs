@@ -30,7 +30,7 @@ async fn from(source: [u8; 4], to: SocketAddr) -> TcpStream {
 
 /// Whether the server hangs up on it at once.
 async fn is_turned_away(stream: &mut TcpStream) -> bool {
-    let read = tokio::time::timeout(Duration::from_millis(500), stream.read(&mut [0; 64])).await;
+    let read = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut [0; 64])).await;
     matches!(read, Ok(Ok(0) | Err(_)))
 }
 
