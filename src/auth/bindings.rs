@@ -144,12 +144,13 @@ impl AuthConfig {
             if !seen.insert(&issuer.issuer) {
                 return Err(format!("issuers has {:?} twice", issuer.issuer));
             }
-            if are_several && speak(&issuer) && issuer.tenants.is_none() {
-                return Err(format!(
-                    "issuers needs tenants for {:?}: of several that speak for tenants, each must be told for which",
-                    issuer.issuer
-                ));
-            }
+        }
+        let mut speakers = self.issuers().filter(speak).filter(|_| are_several);
+        if let Some(issuer) = speakers.find(|issuer| issuer.tenants.is_none()) {
+            return Err(format!(
+                "issuers needs tenants for {:?}: of several that speak for tenants, each must be told for which",
+                issuer.issuer
+            ));
         }
         if self.trust_portal_assertion && !certificates.contains_key(&Role::Portal) {
             return Err("trust_portal_assertion is of no use without certificates.portal".into());

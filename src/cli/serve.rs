@@ -48,10 +48,11 @@ set), then in the configuration file, and then has its default. The file is TOML
   role_claim = \"roles\"
   tenant_claim = \"tenants\"
   leeway = \"30s\"                  # by how much clocks may differ: at most 5m
+  tenants = [\"acme\"]              # for whom it may speak; left out: for all, if it alone does
   [issuers.roles]                   # what is in the role claim, by role
   tenant_admin = [\"access-admin\"]
 
-  [limits]                          # each at least 1
+  [limits]                          # numbers at least 1
   connections = 4096                # on all gRPC listeners together
   connections_per_address = 2048
   calls_per_connection = 1024
@@ -59,6 +60,8 @@ set), then in the configuration file, and then has its default. The file is TOML
   checks_per_second = 100000        # of one caller; twice as many at once
   requests_per_second = 2000        # all others
   followers_per_caller = 4096
+  keepalive_interval = \"20s\"      # how often a silent connection is asked whether it is there
+  keepalive_timeout = \"10s\"       # how long it may take to say so
 
 Exit codes: 0 stopped by a signal, 1 could not start or failed, 64 wrong usage or configuration.";
 

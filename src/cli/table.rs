@@ -3,6 +3,8 @@
 use anstyle::{AnsiColor, Style};
 use comfy_table::{Attribute, ColumnConstraint, ContentArrangement, Table, presets};
 
+use crate::domain::text::is_hidden;
+
 /// What the place can show that an answer is printed to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Look {
@@ -43,10 +45,9 @@ pub(crate) fn clean(text: &str) -> String {
     text.chars().map(replace).collect()
 }
 
-/// Whether `c` is a control character, or one of those that turn the direction of reading.
+/// Whether `c` is a control character, or does not show.
 pub(crate) fn is_unsafe(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    c.is_control() || is_hidden(c)
 }
 
 /// Keys and values, a line each, the values below one another.

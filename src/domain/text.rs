@@ -27,6 +27,9 @@ pub enum TextError {
     /// A control character (Unicode category Cc).
     #[error("must not contain control characters")]
     ControlCharacter,
+    /// A character that does not show, or turns around what stands beside it: two ids would look alike.
+    #[error("must not contain characters that do not show")]
+    HiddenCharacter,
     /// An id that begins or ends with white space: most likely a mistake, and invisible in a log.
     #[error("must not begin or end with space")]
     SurroundingSpace,
@@ -46,7 +49,8 @@ pub fn check_line(text: &str, limit: usize) -> Result<(), TextError> {
     if text.chars().any(char::is_control) { Err(TextError::ControlCharacter) } else { Ok(()) }
 }
 
-/// Checks that a text can be an id: 1 to [`ID_LENGTH_MAX`] characters, no control characters, no surrounding space.
+/// Checks that a text can be an id: 1 to [`ID_LENGTH_MAX`] characters, no control or hidden characters, no
+/// surrounding space.
 pub fn check_id(text: &str) -> Result<(), TextError> {
     if text.is_empty() {
         return Err(TextError::Empty);
@@ -55,7 +59,18 @@ pub fn check_id(text: &str) -> Result<(), TextError> {
     if text.trim().len() != text.len() {
         return Err(TextError::SurroundingSpace);
     }
+    if text.contains(is_hidden) {
+        return Err(TextError::HiddenCharacter);
+    }
     Ok(())
+}
+
+/// Whether `c` does not show, or turns around what stands beside it: line and paragraph separators, and Unicode's format
+/// characters (Cf) of that kind.
+pub const fn is_hidden(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 macro_rules! id {
@@ -66,7 +81,7 @@ macro_rules! id {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Checks an id: 1 to [`ID_LENGTH_MAX`] characters, no control characters, no surrounding space.
+            /// Checks an id: see [`check_id`].
             pub fn new(text: &str) -> Result<Self, TextError> {
                 check_id(text)?;
                 Ok(Self(text.into()))
@@ -217,6 +232,8 @@ mod tests {
             ("acme\u{a0}", Err(TextError::SurroundingSpace)),
             ("ac\u{0}me", Err(TextError::ControlCharacter)),
             ("acme\n", Err(TextError::ControlCharacter)),
+            ("ac\u{200b}me", Err(TextError::HiddenCharacter)),
+            ("acme\u{202e}", Err(TextError::HiddenCharacter)),
             (&too_long, Err(TextError::TooLong { limit: 128, length: 129 })),
         ];
         for (text, expected) in cases {

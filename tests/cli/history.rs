@@ -63,6 +63,9 @@ fn an_export_has_all_pages_up_to_its_checkpoint() {
         verified.stdout.starts_with("The history of the vendor fits together: 2500"),
         "{verified:?}"
     );
+    let other = verify(&file, &["--tenant", "acme"]);
+    let stderr = "error: it is another history than that of --tenant: the vendor's\n";
+    assert_eq!(other, Said { code: 1, stdout: String::new(), stderr: stderr.into() });
     let mixed = verify(&file, &["--checkpoint", kept.to_str().unwrap()]);
     let stderr = "error: line 1: it is of another history: tenant \"\", and not \"acme\"\n";
     assert_eq!(mixed, Said { code: 1, stdout: String::new(), stderr: stderr.into() });

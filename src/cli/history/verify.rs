@@ -35,6 +35,9 @@ pub(crate) struct VerifyArgs {
     /// A checkpoint that was kept, as `history checkpoint` has printed it.
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
+    /// Whose history it must be. Default: whoever's the file says.
+    #[arg(long, value_name = "TENANT")]
+    tenant: Option<String>,
 }
 
 pub(crate) fn run(args: &VerifyArgs) -> Result<Report, Failure> {
@@ -51,6 +54,10 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<Report, Failure> {
     let verdict =
         verify(verifier, input).map_err(|error| unreadable("FILE", &args.file, &error))?;
     match verdict {
+        Ok(Verdict { tenant_id, .. }) if args.tenant.as_ref().is_some_and(|it| *it != tenant_id) => {
+            let found = if tenant_id.is_empty() { "the vendor's".into() } else { clean(&tenant_id) };
+            Err(Failure::new(format!("it is another history than that of --tenant: {found}")))
+        }
         Ok(verdict) => Ok(report(&verdict)),
         Err(fault) => Err(Failure::new(clean(&fault.to_string()))),
     }
