@@ -4,7 +4,15 @@
 //! Only where no way to tell callers apart is configured does everybody on this host count as a local caller, who may do
 //! everything; such a server cannot be reached from elsewhere (`server/config.rs`).
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use crate::domain::{
     Author, Caller, Clock, Role, TenantId, Tenants, Time,
@@ -30,6 +38,17 @@ pub enum Peer {
     Certificate(Certificate),
     /// A user of this host, as its kernel says.
     User(u32),
+}
+
+/// Who is at the other end of a connection.
+#[derive(Debug)]
+pub struct Visitor {
+    /// What the connection shows.
+    pub peer: Peer,
+    /// Where it is from; `None`: this host.
+    pub address: Option<IpAddr>,
+    /// Whether anybody has called on it that could be told.
+    is_known: AtomicBool,
 }
 
 /// Why a caller is refused before anybody looks at what it asks for. Displayed, it tells the caller what to mend, and nothing else.
@@ -83,6 +102,28 @@ struct Proven {
     tenants: BTreeSet<TenantId>,
     identity: String,
     valid_for: Option<Duration>,
+}
+
+// === impl Visitor ===
+
+impl Visitor {
+    /// Nobody has called yet.
+    pub fn new(peer: Peer, address: Option<IpAddr>) -> Self {
+        Self { peer, address, is_known: AtomicBool::new(false) }
+    }
+
+    /// Notes that somebody has called who could be told.
+    pub fn introduce(&self) {
+        // Read first: a line of memory that nobody writes is in every cache.
+        if !self.is_known() {
+            self.is_known.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether anybody has.
+    pub fn is_known(&self) -> bool {
+        self.is_known.load(Ordering::Relaxed)
+    }
 }
 
 // === impl Authenticator ===

@@ -227,7 +227,8 @@ impl Running {
             doors: Tasks::new(),
             calls: Tasks::new(),
             inner: Tasks::new(),
-            gate: Gate::new(connections, connections_per_address, stopper.cut_token()),
+            gate: Gate::new(connections, connections_per_address, stopper.cut_token())
+                .without_strangers(),
             stopper,
             health: Health::new().await,
             store: None,

@@ -14,7 +14,7 @@ use tower::{Layer, Service};
 
 use crate::{
     api::grpc::{refuse_name, refuse_stranger},
-    auth::{AuthError, Authenticator, Peer},
+    auth::{AuthError, Authenticator, Peer, Visitor},
     domain::Caller,
 };
 
@@ -77,11 +77,12 @@ where
         if request.uri().path() == HEALTH {
             return Either::Left(Either::Left(self.inner.call(request)));
         }
-        let peer = request.extensions().get::<Arc<Peer>>().cloned();
-        let peer = peer.unwrap_or_else(|| Arc::new(Peer::Unknown));
+        let visitor = request.extensions().get::<Arc<Visitor>>().cloned();
+        let visitor = visitor.unwrap_or_else(|| Arc::new(Visitor::new(Peer::Unknown, None)));
         let Some(token) = bearer(request.headers()).map(str::to_owned) else {
-            return Either::Left(match self.by_connection(&peer, request.headers()) {
+            return Either::Left(match self.by_connection(&visitor, request.headers()) {
                 Ok(caller) => {
+                    visitor.introduce();
                     request.extensions_mut().insert(Arc::new(caller));
                     Either::Left(self.inner.call(request))
                 }
@@ -95,24 +96,29 @@ where
         let mut inner = mem::replace(&mut self.inner, next);
         let authenticator = Arc::clone(&self.authenticator);
         Either::Right(Box::pin(async move {
-            match authenticator.by_token(&peer, &token).await {
+            match authenticator.by_token(&visitor.peer, &token).await {
                 Ok(caller) => {
+                    visitor.introduce();
                     request.extensions_mut().insert(Arc::new(caller));
                     inner.call(request).await
                 }
-                Err(error) => Ok(refuse_stranger(&error, &peer)),
+                Err(error) => Ok(refuse_stranger(&error, &visitor)),
             }
         }))
     }
 }
 
 impl<S> Authenticate<S> {
-    fn by_connection(&self, peer: &Peer, headers: &HeaderMap) -> Result<Caller, Response<Body>> {
+    fn by_connection(
+        &self,
+        visitor: &Visitor,
+        headers: &HeaderMap,
+    ) -> Result<Caller, Response<Body>> {
         let name = headers.get(ACTOR).map(|name| name.to_str()).transpose();
         let name = name.map_err(|_| refuse_name("must be visible ASCII characters"))?;
-        self.authenticator.by_connection(peer, name).map_err(|error| match error {
+        self.authenticator.by_connection(&visitor.peer, name).map_err(|error| match error {
             AuthError::Name(found) => refuse_name(&found.to_string()),
-            other => refuse_stranger(&other, peer),
+            other => refuse_stranger(&other, visitor),
         })
     }
 }

@@ -1,7 +1,6 @@
 //! Connections, limited in number and patience, and cut when the server must end.
 
 use std::{
-    future::Future,
     io,
     net::IpAddr,
     pin::Pin,
@@ -17,32 +16,36 @@ use futures::{
 use pin_project_lite::pin_project;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream, UnixStream},
+    net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Sleep, sleep},
 };
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::{
     api::slots::{Slot, Slots},
-    auth::{Authenticator, Peer},
+    auth::{Peer, Visitor},
     server::{
-        listeners::UnixSocket,
         tasks::Tasks,
         tls::{Shaken, Tls},
     },
 };
 
+mod accept;
+
+pub(super) use accept::{Accept, Admitting};
+use accept::{Origin, accept_one};
+
 /// How long a connection may take to begin: with the preface of HTTP/2 (RFC 9113, 3.4), or as many bytes of HTTP/1.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 const PREFACE_LENGTH: usize = 24;
+/// How long a connection may last on which nobody has called who could be told.
+const STRANGER_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long a caller may take to read what is sent to it, when nothing more can be on its way.
 const READING_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long to wait when connections cannot be accepted, for example for want of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
 /// What holds for the connections of one door. Its clones share the limits.
 #[derive(Debug, Clone)]
@@ -51,24 +54,9 @@ pub(super) struct Gate {
     connections_max: usize,
     /// For each address on the network.
     per_address: Arc<Slots<IpAddr>>,
+    /// How long a connection may last on which nobody has called who could be told.
+    stranger_timeout: Option<Duration>,
     cut: CancellationToken,
-}
-
-/// Where connections come from.
-pub(super) trait Accept: Send + Sync + 'static {
-    type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
-
-    /// The next, and where it is from.
-    fn accept(&self) -> impl Future<Output = io::Result<(Self::Io, Origin)>> + Send;
-}
-
-/// Where a connection is from.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Origin {
-    /// The network.
-    Address(IpAddr),
-    /// A user of this host.
-    User(u32),
 }
 
 /// A connection's place among all.
@@ -84,7 +72,9 @@ pin_project! {
     pub(super) struct Connection<IO> {
         #[pin]
         io: IO,
-        peer: Arc<Peer>,
+        visitor: Arc<Visitor>,
+        // Until somebody has called who could be told.
+        stranger: Option<Pin<Box<Sleep>>>,
         cut: Pin<Box<WaitForCancellationFutureOwned>>,
         // When what its client has shown is not trusted any more.
         distrust: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
@@ -109,7 +99,13 @@ impl Gate {
     /// Room for so many connections, and so many from each address, until `cut` is cancelled.
     pub(super) fn new(connections_max: usize, per_address: usize, cut: CancellationToken) -> Self {
         let room = Arc::new(Semaphore::new(connections_max));
-        Self { room, connections_max, per_address: Arc::new(Slots::new(per_address)), cut }
+        let per_address = Arc::new(Slots::new(per_address));
+        Self { room, connections_max, per_address, stranger_timeout: None, cut }
+    }
+
+    /// Hangs up on who has not called, in good time, as somebody who could be told: places are for callers.
+    pub(super) fn without_strangers(self) -> Self {
+        Self { stranger_timeout: Some(STRANGER_TIMEOUT), ..self }
     }
 
     /// How many connections there are.
@@ -129,11 +125,11 @@ impl Gate {
     ) -> impl Stream<Item = io::Result<Connection<A::Io>>> + Send {
         stream::unfold((self, acceptor), async |(gate, acceptor)| {
             let (io, origin, place) = gate.next(&acceptor).await?;
-            let peer = match origin {
-                Origin::Address(_) => Peer::Unknown,
-                Origin::User(uid) => Peer::User(uid),
+            let visitor = match origin {
+                Origin::Address(address) => Visitor::new(Peer::Unknown, Some(address)),
+                Origin::User(uid) => Visitor::new(Peer::User(uid), None),
             };
-            Some((Ok(gate.connection(io, peer, place)), (gate, acceptor)))
+            Some((Ok(gate.connection(io, visitor, place)), (gate, acceptor)))
         })
     }
 
@@ -152,8 +148,8 @@ impl Gate {
                 loop {
                     tokio::select! {
                         Some(done) = handshakes.next() => {
-                            if let Some((Shaken { stream, peer, distrust }, place)) = done {
-                                let mut connection = gate.connection(stream, peer, place);
+                            if let Some((Shaken { stream, visitor, distrust }, place)) = done {
+                                let mut connection = gate.connection(stream, visitor, place);
                                 connection.distrust = distrust.map(|it| Box::pin(it.cancelled_owned()));
                                 return Some((Ok(connection), (gate, listener, handshakes)));
                             }
@@ -192,12 +188,19 @@ impl Gate {
         }
     }
 
-    fn connection<IO>(&self, io: IO, peer: Peer, place: Place) -> Connection<IO> {
-        // A token of its own: a shared one would be a lock that all connections meet at.
-        let cut = Box::pin(self.cut.child_token().cancelled_owned());
+    fn connection<IO>(&self, io: IO, visitor: Visitor, place: Place) -> Connection<IO> {
         let limit = Box::pin(sleep(PREFACE_TIMEOUT));
-        let silence = Some(Silence { bytes_left: PREFACE_LENGTH, limit });
-        Connection { io, peer: Arc::new(peer), cut, distrust: None, silence, unread: None, place }
+        Connection {
+            io,
+            visitor: Arc::new(visitor),
+            stranger: self.stranger_timeout.map(|timeout| Box::pin(sleep(timeout))),
+            // A token of its own: a shared one would be a lock that all connections meet at.
+            cut: Box::pin(self.cut.child_token().cancelled_owned()),
+            distrust: None,
+            silence: Some(Silence { bytes_left: PREFACE_LENGTH, limit }),
+            unread: None,
+            place,
+        }
     }
 }
 
@@ -207,60 +210,6 @@ fn neighbourhood(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V6(address) => IpAddr::V6((address.to_bits() & (u128::MAX << 64)).into()),
         address @ IpAddr::V4(_) => address,
-    }
-}
-
-async fn accept_one<A: Accept>(acceptor: &A) -> (A::Io, Origin) {
-    loop {
-        match acceptor.accept().await {
-            Ok(accepted) => return accepted,
-            Err(error) if is_the_caller_s(&error) => {}
-            Err(error) => {
-                warn!(%error, "cannot accept connections, will go on trying");
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-fn is_the_caller_s(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::PermissionDenied
-    )
-}
-
-// === impl Accept ===
-
-impl Accept for TcpListener {
-    type Io = TcpStream;
-
-    async fn accept(&self) -> io::Result<(TcpStream, Origin)> {
-        let (stream, address) = TcpListener::accept(self).await?;
-        // An answer is a few small writes: none of them should wait for the acknowledgement of another.
-        stream.set_nodelay(true)?;
-        Ok((stream, Origin::Address(address.ip().to_canonical())))
-    }
-}
-
-/// A Unix socket for those users of the host who may use it.
-pub(super) struct Admitting(pub(super) UnixSocket, pub(super) Arc<Authenticator>);
-
-impl Accept for Admitting {
-    type Io = UnixStream;
-
-    async fn accept(&self) -> io::Result<(UnixStream, Origin)> {
-        let Self(socket, authenticator) = self;
-        let (stream, _) = socket.listener.accept().await?;
-        let uid = stream.peer_cred()?.uid();
-        if !authenticator.admits_user(uid) {
-            warn!(target: "support_access::audit", uid, "a user of this host was refused");
-            return Err(io::ErrorKind::PermissionDenied.into());
-        }
-        Ok((stream, Origin::User(uid)))
     }
 }
 
@@ -324,6 +273,14 @@ impl<IO: AsyncRead> AsyncRead for Connection<IO> {
         {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
+        if this.visitor.is_known() {
+            *this.stranger = None;
+        }
+        if let Some(stranger) = this.stranger
+            && stranger.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         self.poll_cut(cx)
     }
 }
@@ -363,10 +320,10 @@ impl<IO: AsyncWrite> AsyncWrite for Connection<IO> {
 }
 
 impl<IO> Connected for Connection<IO> {
-    type ConnectInfo = Arc<Peer>;
+    type ConnectInfo = Arc<Visitor>;
 
-    fn connect_info(&self) -> Arc<Peer> {
-        Arc::clone(&self.peer)
+    fn connect_info(&self) -> Arc<Visitor> {
+        Arc::clone(&self.visitor)
     }
 }
 
@@ -380,12 +337,31 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
+    async fn who_does_not_call_as_anybody_is_hung_up_on() {
+        for (is_known, expected) in [(false, Some(io::ErrorKind::TimedOut)), (true, None)] {
+            let gate = Gate::new(1, 1, CancellationToken::new()).without_strangers();
+            let permit = Arc::clone(&gate.room).try_acquire_owned().unwrap();
+            let place = Place { _room: permit, _of_address: None };
+            let (near, mut far) = duplex(1_000);
+            let mut connection = gate.connection(near, Visitor::new(Peer::Unknown, None), place);
+            far.write_all(&[0; PREFACE_LENGTH]).await.unwrap();
+            connection.read_exact(&mut [0; PREFACE_LENGTH]).await.unwrap();
+            if is_known {
+                connection.visitor.introduce();
+            }
+            let patience = STRANGER_TIMEOUT + Duration::from_secs(1);
+            let read = tokio::time::timeout(patience, connection.read(&mut [0])).await;
+            assert_eq!(read.ok().map(|read| read.unwrap_err().kind()), expected);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn who_reads_nothing_is_hung_up_on() {
         let gate = Gate::new(1, 1, CancellationToken::new());
         let permit = Arc::clone(&gate.room).try_acquire_owned().unwrap();
         let place = Place { _room: permit, _of_address: None };
         let (near, mut far) = duplex(1_000);
-        let mut connection = gate.connection(near, Peer::Unknown, place);
+        let mut connection = gate.connection(near, Visitor::new(Peer::Unknown, None), place);
         let began = Instant::now();
         // A little at a time is enough.
         for _ in 0..3 {

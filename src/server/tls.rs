@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    auth::{Peer, certificate::Certificate},
+    auth::{Peer, Visitor, certificate::Certificate},
     server::config::TlsFiles,
 };
 
@@ -87,7 +87,8 @@ impl Tls {
             })?,
         };
         let distrust = matches!(peer, Peer::Certificate(_)).then(|| distrust.child_token());
-        Ok(Shaken { stream, peer, distrust })
+        let address = stream.get_ref().0.peer_addr().ok().map(|it| it.ip().to_canonical());
+        Ok(Shaken { stream, visitor: Visitor::new(peer, address), distrust })
     }
 
     fn take(&self, config: ServerConfig, keeps_authorities: bool) {
@@ -142,7 +143,7 @@ impl fmt::Debug for Tls {
 /// A connection after the handshake.
 pub(super) struct Shaken {
     pub(super) stream: TlsStream<TcpStream>,
-    pub(super) peer: Peer,
+    pub(super) visitor: Visitor,
     /// Is cancelled when what the client has shown may not be trusted any more.
     pub(super) distrust: Option<CancellationToken>,
 }

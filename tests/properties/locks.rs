@@ -6,8 +6,8 @@ use chrono::TimeDelta;
 use proptest::{collection::vec, option, prelude::*};
 use support_access::{
     domain::{
-        AccessLevel, Author, Caller, Epoch, LockId, LockRequest, LockState, LockTarget, LockTerms,
-        Note, Now, Question, Reason, Role, Side, Tenants,
+        AccessLevel, Author, Caller, End, Epoch, GrantRequest, LockId, LockRequest, LockState,
+        LockTarget, LockTerms, Note, Now, Question, Reason, Role, Side, Span, Tenants,
         decision::{decide, decide_under},
         explain::{ChecklistAnswer, ChecklistQuestion, checklist},
         text::Actor,
@@ -241,11 +241,40 @@ async fn locks_are_limited_on_each_side() {
     for _ in 1..1_000 {
         lock(operator("ops"), LockTarget::Agent(agent("ada"))).await.unwrap();
     }
-    let refused = lock(operator("ops"), LockTarget::Everything).await;
+    let refused = lock(operator("ops"), LockTarget::Agent(agent("ada"))).await;
     assert!(matches!(
         refused,
-        Err(WorkError::TooManyLocks { side: Side::Vendor, limit: 1_000, field: "everything" })
+        Err(WorkError::TooManyLocks { side: Side::Vendor, limit: 1_000, field: "agent_id" })
     ));
+    // Nobody has to be let in before everybody can be kept out.
+    lock(operator("ops"), LockTarget::Everything).await.unwrap();
+}
+
+/// A lock is as long as it says by the clock that it was set by, whatever that clock has shown before.
+#[tokio::test]
+async fn a_lock_holds_by_a_clock_that_was_set_back() {
+    let world = World::new().await;
+    let acme = tenant("acme");
+    let end = End::UntilRevoked;
+    world.grant(GrantRequest { end, ..mk_request(&acme) }).await;
+    let question = Question {
+        tenant_id: acme.clone(),
+        agent_id: agent("ada"),
+        group_ids: [group("support")].into(),
+        required_level: AccessLevel::ReadOnly,
+    };
+    world.advance(3_600).await;
+    assert_eq!(world.check(&question).await.reason, Reason::GrantActive);
+    world.advance(-3_600).await;
+    let end = End::After(Span::hours(1));
+    let request = LockRequest { target: LockTarget::Tenant(acme), reason: why(), end: Some(end) };
+    let local = Caller::local(None).unwrap();
+    world.work.lock_access(&local, request, soon()).await.unwrap();
+    assert_eq!(world.check(&question).await.reason, Reason::Locked);
+    world.advance(3_599).await;
+    assert_eq!(world.check(&question).await.reason, Reason::Locked);
+    world.advance(1).await;
+    assert_eq!(world.check(&question).await.reason, Reason::GrantActive);
 }
 
 /// A lock with an end holds until then, and not a moment less; the sweep writes it down, once.
@@ -260,7 +289,7 @@ async fn a_lock_ends_by_itself() {
         group_ids: [group("support")].into(),
         required_level: AccessLevel::ReadOnly,
     };
-    let end = support_access::domain::End::At(world.now() + TimeDelta::seconds(60));
+    let end = End::At(world.now() + TimeDelta::seconds(60));
     let target = LockTarget::Tenant(acme.clone());
     let request = LockRequest { target, reason: why(), end: Some(end) };
     let local = Caller::local(None).unwrap();

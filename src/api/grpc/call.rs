@@ -11,6 +11,7 @@ use crate::{
         guard::Guarded,
         status::{Failure, unknown_caller},
     },
+    auth::Visitor,
     domain::{Action, Author, Caller, Whose, text::ID_LENGTH_MAX},
 };
 
@@ -63,6 +64,7 @@ pub(super) fn admit_to(
             %actor,
             via = via.as_ref().map(display),
             is_asserted,
+            address = extensions.get::<Arc<Visitor>>().and_then(|it| it.address).map(display),
             reason = %denied,
             "a call was refused"
         );

@@ -9,7 +9,7 @@ use tracing::{error, warn};
 
 use crate::{
     api::authenticate::ACTOR,
-    auth::{AuthError, Peer, token::TokenError},
+    auth::{AuthError, Visitor, token::TokenError},
     domain::{Denied, policy::join, violation::Violations},
     node::feeding::FeedEnd,
     store::StoreError,
@@ -67,8 +67,10 @@ pub(super) fn unknown_caller() -> Failure {
 }
 
 /// Refuses a call whose caller could not be told, and leaves an audit line.
-pub fn refuse_stranger(error: &AuthError, peer: &Peer) -> Response<Body> {
-    warn!(target: "support_access::audit", reason = %error, ?peer, "a caller was refused");
+pub fn refuse_stranger(error: &AuthError, visitor: &Visitor) -> Response<Body> {
+    let Visitor { peer, address, .. } = visitor;
+    let address = address.map(tracing::field::display);
+    warn!(target: "support_access::audit", reason = %error, ?peer, address, "a caller was refused");
     stranger(error).into_http()
 }
 

@@ -54,8 +54,11 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<Report, Failure> {
     let verdict =
         verify(verifier, input).map_err(|error| unreadable("FILE", &args.file, &error))?;
     match verdict {
-        Ok(Verdict { tenant_id, .. }) if args.tenant.as_ref().is_some_and(|it| *it != tenant_id) => {
-            let found = if tenant_id.is_empty() { "the vendor's".into() } else { clean(&tenant_id) };
+        Ok(Verdict { tenant_id, .. })
+            if args.tenant.as_ref().is_some_and(|it| *it != tenant_id) =>
+        {
+            let found =
+                if tenant_id.is_empty() { "the vendor's".into() } else { clean(&tenant_id) };
             Err(Failure::new(format!("it is another history than that of --tenant: {found}")))
         }
         Ok(verdict) => Ok(report(&verdict)),

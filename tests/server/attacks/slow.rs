@@ -30,7 +30,7 @@ use crate::{
 /// What is said of handshakes, prefaces, heads and messages.
 const TEN: Duration = Duration::from_secs(10);
 /// A machine that is busy.
-const SLACK: Duration = Duration::from_secs(5);
+const SLACK: Duration = Duration::from_secs(20);
 const KEEPALIVE: Duration = Duration::from_millis(1_500);
 
 fn limits() -> CallLimits {
