@@ -80,7 +80,7 @@ pub enum ServeError {
 /// Serves until told to stop by SIGTERM or SIGINT: the first drains, a second cuts.
 pub async fn run(config: Config) -> Result<(), ServeError> {
     telemetry::init(&config.common.log, config.common.log_format)?;
-    until_signalled(open(config)).await
+    until_signalled(Box::pin(open(config))).await
 }
 
 /// As [`run`], a sidecar.

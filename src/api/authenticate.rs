@@ -86,7 +86,7 @@ where
                     request.extensions_mut().insert(Arc::new(caller));
                     Either::Left(self.inner.call(request))
                 }
-                Err(refusal) => Either::Right(ready(Ok(refusal))),
+                Err(refusal) => Either::Right(ready(Ok(*refusal))),
             });
         };
         // Nobody further inside has a use for it, and so nobody can let it slip.
@@ -113,12 +113,14 @@ impl<S> Authenticate<S> {
         &self,
         visitor: &Visitor,
         headers: &HeaderMap,
-    ) -> Result<Caller, Response<Body>> {
+    ) -> Result<Caller, Box<Response<Body>>> {
         let name = headers.get(ACTOR).map(|name| name.to_str()).transpose();
-        let name = name.map_err(|_| refuse_name("must be visible ASCII characters"))?;
-        self.authenticator.by_connection(&visitor.peer, name).map_err(|error| match error {
-            AuthError::Name(found) => refuse_name(&found.to_string()),
-            other => refuse_stranger(&other, visitor),
+        let name = name.map_err(|_| Box::new(refuse_name("must be visible ASCII characters")))?;
+        self.authenticator.by_connection(&visitor.peer, name).map_err(|error| {
+            Box::new(match error {
+                AuthError::Name(found) => refuse_name(&found.to_string()),
+                other => refuse_stranger(&other, visitor),
+            })
         })
     }
 }

@@ -74,7 +74,7 @@ struct Set {
 struct Key {
     id: Option<String>,
     algorithm: Algorithm,
-    key: DecodingKey,
+    decoding: DecodingKey,
 }
 
 // === impl Keys ===
@@ -148,7 +148,7 @@ impl Keys {
         let mut fitting = set.keys.iter().filter(|key| {
             key.algorithm == algorithm && id.is_none_or(|id| key.id.as_deref() == Some(id))
         });
-        let key = fitting.next()?.key.clone();
+        let key = fitting.next()?.decoding.clone();
         // Without an id, there must be no choice.
         (id.is_some() || fitting.next().is_none()).then_some(key)
     }
@@ -281,6 +281,6 @@ fn usable(value: &Value) -> Option<Key> {
         debug!(kid = jwk.common.key_id, "a key is for something else");
         return None;
     }
-    let key = DecodingKey::from_jwk(&jwk).ok()?;
-    Some(Key { id: jwk.common.key_id, algorithm, key })
+    let decoding = DecodingKey::from_jwk(&jwk).ok()?;
+    Some(Key { id: jwk.common.key_id, algorithm, decoding })
 }

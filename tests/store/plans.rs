@@ -40,7 +40,7 @@ const HISTORY: &str = "
     INSERT INTO enforcements (last_revision, first_revision, elapsed, nodes_acknowledged, nodes_lapsed)
         SELECT i, i - 1, 1, 1, 0 FROM generate_series(2, 40000, 2) AS i;
     INSERT INTO locks (create_revision, ended_revision, lock_id, tenant_id, side, expire_time, body)
-        SELECT revision, CASE WHEN revision % 20000 < 19990 THEN revision + 1 END, grant_id, tenant_id,
+        SELECT revision, CASE WHEN revision % 20000 BETWEEN 1 AND 19990 THEN revision + 1 END, grant_id, tenant_id,
             CASE WHEN revision % 1000 = 0 THEN 'tenant' ELSE 'vendor' END, revision, '{lock}' FROM events;
     UPDATE head SET revision = 40000, time = 40000;
 ";

@@ -171,44 +171,6 @@ async fn everything_else_is_found_by_an_index_too() {
             vec!["SEARCH g USING INDEX grants_due (expire_time>? AND expire_time<?)"],
         ),
         (
-            chain::records(Some(&tenant_id), 7, 50),
-            vec![
-                "SEARCH c USING INDEX sqlite_autoindex_chain_1 (tenant_id=? AND sequence>?)",
-                "SEARCH h USING INTEGER PRIMARY KEY (rowid=?)",
-                "SEARCH e USING INTEGER PRIMARY KEY (rowid=?)",
-                "SEARCH p USING INDEX sqlite_autoindex_chain_1 (tenant_id=? AND sequence=?) LEFT-JOIN",
-            ],
-        ),
-        (
-            chain::head(Some(&tenant_id)),
-            vec![
-                "SEARCH h USING INTEGER PRIMARY KEY (rowid=?)",
-                "SEARCH c USING INDEX sqlite_autoindex_chain_1 (tenant_id=? AND sequence=?) LEFT-JOIN",
-                "SCALAR SUBQUERY 1",
-                "SEARCH chain USING COVERING INDEX sqlite_autoindex_chain_1 (tenant_id=?)",
-            ],
-        ),
-        (
-            chain::last("acme"),
-            vec!["SEARCH chain USING INDEX sqlite_autoindex_chain_1 (tenant_id=?)"],
-        ),
-        (
-            chain::unlinked(50),
-            vec![
-                "SEARCH e USING INTEGER PRIMARY KEY (rowid>?)",
-                "SCALAR SUBQUERY 1",
-                "SEARCH chain",
-            ],
-        ),
-        (
-            chain::is_behind(),
-            vec![
-                "SEARCH head USING INTEGER PRIMARY KEY (rowid=?)",
-                "SCALAR SUBQUERY 1",
-                "SEARCH chain",
-            ],
-        ),
-        (
             read::next_expiry(),
             vec![
                 "SCAN CONSTANT ROW",

@@ -12,6 +12,7 @@ use support_access::{
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
+use tokio_util::sync::CancellationToken;
 
 use super::fuzz::mutated;
 use crate::identity::{
@@ -40,6 +41,8 @@ impl Tokens {
             Verifier::new(issuers.into_iter().flatten().map(|it| (it, Arc::clone(&keys))));
         let good = issuer.signer.sign(&claims("alice@acme.example", "access-admin", &["acme"]));
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        // Ends with the runtime.
+        runtime.spawn(keys.run(CancellationToken::new()));
         let tokens = Self { verifier, good, runtime, _folder: folder };
         assert!(tokens.is_taken(&tokens.good));
         tokens

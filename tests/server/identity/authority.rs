@@ -28,7 +28,7 @@ impl Authority {
     /// Certificate and key of a server on this host.
     pub(crate) fn server(&self) -> (String, String) {
         let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
-        self.certify(CertificateParams::new(names).unwrap())
+        self.certify(&CertificateParams::new(names).unwrap())
     }
 
     /// Certificate and key of a client of this name.
@@ -50,10 +50,10 @@ impl Authority {
         }
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         change(&mut params);
-        self.certify(params)
+        self.certify(&params)
     }
 
-    fn certify(&self, params: CertificateParams) -> (String, String) {
+    fn certify(&self, params: &CertificateParams) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         (certificate.pem(), key.serialize_pem())

@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use chrono::Utc;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
-use support_access::api::proto::v1::{
-    ListGrantsRequest, support_access_admin_client::SupportAccessAdminClient,
+use support_access::{
+    api::proto::v1::{ListGrantsRequest, support_access_admin_client::SupportAccessAdminClient},
+    domain::{Clock, clock::SystemClock},
 };
 use tonic::{Code, Request, Status, transport::Channel};
 use tonic_types::StatusExt;
 
 use super::{
     World, bearing,
-    issuer::{KeyServer, NAME, Signer, claims, set},
+    issuer::{Issuer, KeyServer, NAME, Signer, claims, set},
     reason,
 };
 use crate::harness::eventually;
@@ -70,13 +70,9 @@ async fn each_algorithm_is_taken_from_a_key_that_is_for_it() {
     assert_eq!(list(&client, &anonymous).await.unwrap_err().code(), Code::Unauthenticated);
 }
 
-#[tokio::test]
-async fn tokens_that_are_wrong_are_refused() {
-    let world = World::new().await;
-    let client = world.admin(None).await;
-    let signer = &world.issuer.signer;
-    list(&client, &signer.sign(&good())).await.unwrap();
-    let now = Utc::now().timestamp();
+/// Tokens that the issuer has not made, or with a key that is not its own.
+fn forged(issuer: &Issuer) -> Vec<(&'static str, String)> {
+    let signer = &issuer.signer;
     let header = |change: fn(&mut Header)| {
         let mut header = Header { kid: Some(signer.id.clone()), ..Header::new(Algorithm::ES256) };
         change(&mut header);
@@ -100,7 +96,7 @@ async fn tokens_that_are_wrong_are_refused() {
             Header { jwk: Some(key), kid: Some("first".into()), ..Header::new(Algorithm::ES256) };
         stranger.sign_with(&header, &good())
     };
-    let cases = [
+    vec![
         ("nothing", String::new()),
         ("no token", "x".into()),
         ("two parts", "a.b".into()),
@@ -116,7 +112,7 @@ async fn tokens_that_are_wrong_are_refused() {
             raw(&json!({ "alg": "ES256", "kid": "first" }), &good(), &signature),
         ),
         ("HMAC with the public key", confused(&x)),
-        ("HMAC with the set", confused(world.issuer.jwks().as_bytes())),
+        ("HMAC with the set", confused(issuer.jwks().as_bytes())),
         ("HMAC with the JWK", confused(jwk.to_string().as_bytes())),
         ("HMAC with nothing", confused(b"")),
         (
@@ -138,6 +134,15 @@ async fn tokens_that_are_wrong_are_refused() {
         ("a key that it brings along", embedded),
         ("a key that is a path", header(|it| it.kid = Some("../../etc/passwd".into()))),
         ("what is critical", header(|it| it.crit = Some(vec!["exp".into()]))),
+    ]
+}
+
+/// Tokens that the issuer has made, and that are not fit for this.
+fn unfit(issuer: &Issuer) -> Vec<(&'static str, String)> {
+    let signature = "c2lnbmF0dXJl";
+    let sign = |claims: &Value| issuer.signer.sign(claims);
+    let now = SystemClock.now().timestamp();
+    vec![
         ("expired", sign(&with("exp", json!(now - 31)))),
         ("expired in 1970", sign(&with("exp", json!(0)))),
         ("expired before", sign(&with("exp", json!(-1)))),
@@ -165,9 +170,17 @@ async fn tokens_that_are_wrong_are_refused() {
         ("the service's own name", sign(&with("sub", json!("system")))),
         ("a name of two lines", sign(&with("sub", json!("a\nb")))),
         ("a long name", sign(&with("sub", json!("x".repeat(129))))),
-        ("claims that are a list", raw(&json!({ "alg": "ES256" }), &json!([1]), &signature)),
+        ("claims that are a list", raw(&json!({ "alg": "ES256" }), &json!([1]), signature)),
         ("too long", sign(&with("more", json!("x".repeat(8_192))))),
-    ];
+    ]
+}
+
+#[tokio::test]
+async fn tokens_that_are_wrong_are_refused() {
+    let world = World::new().await;
+    let client = world.admin(None).await;
+    list(&client, &world.issuer.signer.sign(&good())).await.unwrap();
+    let cases = [forged(&world.issuer), unfit(&world.issuer)].concat();
     let count = cases.len();
     for (what, token) in cases {
         let refused = list(&client, &token).await.unwrap_err();
@@ -186,7 +199,7 @@ async fn tokens_that_are_wrong_are_refused() {
 async fn clocks_may_differ_by_the_leeway() {
     let world = World::new().await;
     let client = world.admin(None).await;
-    let now = Utc::now().timestamp();
+    let now = SystemClock.now().timestamp();
     for claims in [
         with("exp", json!(now - 20)),
         with("nbf", json!(now + 20)),

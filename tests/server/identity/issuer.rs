@@ -10,10 +10,10 @@ use aws_lc_rs::{
     rsa::{KeyPair as RsaKeyPair, KeySize},
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair},
 };
-use chrono::Utc;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, jwk::Jwk};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use support_access::domain::{Clock, clock::SystemClock};
 use tokio::net::TcpListener;
 
 pub(crate) const NAME: &str = "https://id.vendor.example";
@@ -97,7 +97,7 @@ pub(crate) fn claims(name: &str, role: &str, tenants: &[&str]) -> Value {
         "iss": NAME,
         "aud": AUDIENCE,
         "sub": name,
-        "exp": Utc::now().timestamp() + 600,
+        "exp": SystemClock.now().timestamp() + 600,
         "roles": [role],
         "tenants": tenants,
     })
@@ -123,7 +123,8 @@ impl KeyServer {
             (axum::http::StatusCode::from_u16(code).unwrap(), text)
         });
         let router = axum::Router::new().route("/jwks.json", route);
-        tokio::spawn(async move { axum::serve(listener, router).await }); // ends with the test's runtime
+        #[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]
+        tokio::spawn(async move { axum::serve(listener, router).await });
         server
     }
 

@@ -11,7 +11,7 @@ use support_access::{
             follow_request::{Hello, Message},
         },
     },
-    domain::clock::SystemClock,
+    domain::{Clock, clock::SystemClock},
     server::{Listeners, Running, config::SidecarConfig, start_sidecar},
 };
 use tempfile::TempDir;
@@ -86,7 +86,7 @@ async fn who_follows_with_a_token_is_fed_until_it_expires() {
     let world = World::new().await;
     let mut claims = super::issuer::claims("sidecar-7", "vendor-node", &[]);
     // Thirty seconds of leeway, and two more.
-    claims["exp"] = (chrono::Utc::now().timestamp() - 28).into();
+    claims["exp"] = (SystemClock.now().timestamp() - 28).into();
     let token = world.issuer.signer.sign(&claims);
     let mut nodes = CheckNodesClient::new(world.channel(None).await);
     let (words, said) = tokio::sync::mpsc::channel(1);
