@@ -123,7 +123,7 @@ pub(crate) struct CommonArgs {
     #[arg(long, value_name = "FILE")]
     tls_key: Option<String>,
     /// The authorities whose client certificates are taken, a PEM file; read again when it changes. Clients must show a
-    /// certificate then, unless [[issuers]] are configured.
+    /// certificate then, unless issuers of tokens are configured.
     ///
     /// Default: none. Environment: SUPPORT_ACCESS_TLS_CLIENT_CA. File: tls_client_ca.
     #[arg(long, value_name = "FILE")]

@@ -141,7 +141,7 @@ pub struct Common {
     pub limits: CallLimits,
     /// Who can reach it, and how they prove who they are.
     pub security: Security,
-    /// What is logged, as directives of [`EnvFilter`].
+    /// What is logged, as directives of [`tracing_subscriber::EnvFilter`].
     pub log: String,
     /// How it is logged.
     pub log_format: LogFormat,
