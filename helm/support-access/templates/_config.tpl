@@ -1,0 +1,74 @@
+{{- /* A text, a whole number, true or false, or a list of texts, as TOML writes it. (toToml would make 1.0 of 1.) */ -}}
+{{- define "support-access.toml" -}}
+{{- if or (kindIs "float64" .) (kindIs "int" .) (kindIs "int64" .) -}}
+{{- int64 . -}}
+{{- else -}}
+{{- mustToRawJson . -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "support-access.tomlLines" -}}
+{{- range $key, $value := . }}
+{{ $key }} = {{ include "support-access.toml" $value }}
+{{- end }}
+{{- end -}}
+
+{{- /* access.toml */ -}}
+{{- define "support-access.config" -}}
+{{- $config := .Values.config -}}
+{{- $address := ternary "[::]" $config.bindAddress (eq $config.bindAddress "::") -}}
+listen = ["{{ $address }}:50051"]
+http_listen = "{{ $address }}:8080"
+max_staleness = {{ include "support-access.toml" $config.maxStaleness }}
+drain_timeout = "{{ int64 $config.drainTimeoutSeconds }}s"
+max_live_grants_per_tenant = {{ int64 $config.maxLiveGrantsPerTenant }}
+log = {{ include "support-access.toml" $config.log }}
+log_format = {{ include "support-access.toml" $config.logFormat }}
+reflection = {{ $config.reflection }}
+insecure = {{ $config.insecure }}
+{{- if eq .Values.database.type "sqlite" }}
+database_url = "sqlite:///var/lib/support-access/support-access.db"
+{{- end }}
+{{- if ne .Values.tls.source "none" }}
+tls_certificate = "/etc/support-access/tls/tls.crt"
+tls_key = "/etc/support-access/tls/tls.key"
+{{- end }}
+{{- if .Values.tls.clientCa.name }}
+tls_client_ca = "/etc/support-access/client-ca/ca.crt"
+{{- end }}
+{{- if .Values.checkpointKey.secretName }}
+checkpoint_key = "/etc/support-access/checkpoint/checkpoint.key"
+{{- end }}
+trust_portal_assertion = {{ .Values.auth.trustPortalAssertion }}
+{{- with $config.limits }}
+
+[limits]
+{{- include "support-access.tomlLines" . }}
+{{- end }}
+{{- with $config.policy }}
+
+[policy]
+{{- include "support-access.tomlLines" (omit . "groups") }}
+{{- if and (hasKey . "groups") (not .groups) }}
+groups = []
+{{- end }}
+{{- range .groups }}
+
+[[policy.groups]]
+{{- include "support-access.tomlLines" . }}
+{{- end }}
+{{- end }}
+{{- with .Values.auth.certificates }}
+
+[certificates]
+{{- include "support-access.tomlLines" . }}
+{{- end }}
+{{- range .Values.auth.issuers }}
+
+[[issuers]]
+{{- include "support-access.tomlLines" (omit . "roles") }}
+
+[issuers.roles]
+{{- include "support-access.tomlLines" .roles }}
+{{- end }}
+{{- end -}}

@@ -1,0 +1,170 @@
+{{- define "support-access.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "support-access.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- $name := include "support-access.name" . -}}
+{{- if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* What tells the objects of a component from all others: never changed, since Deployments cannot. */ -}}
+{{- define "support-access.selector" -}}
+app.kubernetes.io/name: {{ include "support-access.name" .context }}
+app.kubernetes.io/instance: {{ .context.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{- define "support-access.labels" -}}
+{{- $own := dict "helm.sh/chart" (printf "%s-%s" .context.Chart.Name .context.Chart.Version | replace "+" "_")
+  "app.kubernetes.io/version" .context.Chart.AppVersion
+  "app.kubernetes.io/managed-by" .context.Release.Service
+  "app.kubernetes.io/part-of" "support-access" -}}
+{{- $selector := include "support-access.selector" . | fromYaml -}}
+{{- toYaml (mergeOverwrite (dict) .context.Values.commonLabels $own $selector) -}}
+{{- end -}}
+
+{{- define "support-access.server" -}}
+{{- include "support-access.labels" (dict "context" . "component" "server") -}}
+{{- end -}}
+
+{{- define "support-access.image" -}}
+{{- with .Values.image -}}
+{{- if .digest -}}
+{{ .repository }}@{{ .digest }}
+{{- else -}}
+{{ .repository }}:{{ default $.Chart.AppVersion .tag }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "support-access.serviceAccount" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "support-access.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "support-access.tlsSecret" -}}
+{{- if eq .Values.tls.source "certManager" -}}
+{{- printf "%s-tls" (include "support-access.fullname" .) -}}
+{{- else -}}
+{{- .Values.tls.secret.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Of pods: what the level "restricted" of the Pod Security Standards asks. */ -}}
+{{- define "support-access.podSecurity" -}}
+runAsNonRoot: true
+{{- with .Values.securityContext.runAsUser }}
+runAsUser: {{ . | int64 }}
+{{- end }}
+{{- with .Values.securityContext.runAsGroup }}
+runAsGroup: {{ . | int64 }}
+{{- end }}
+{{- with .Values.securityContext.fsGroup }}
+fsGroup: {{ . | int64 }}
+fsGroupChangePolicy: OnRootMismatch
+{{- end }}
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{- /* Of containers, and more: nothing can be written but volumes. */ -}}
+{{- define "support-access.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+runAsNonRoot: true
+capabilities:
+  drop: [ALL]
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{- define "support-access.databaseEnv" -}}
+- name: SUPPORT_ACCESS_DATABASE_URL
+  valueFrom:
+    secretKeyRef:
+      name: {{ .secret.name }}
+      key: {{ .secret.key }}
+{{- with .context.Values.database.tls }}
+{{- if .mode }}
+- name: PGSSLMODE
+  value: {{ .mode }}
+{{- end }}
+{{- if .caSecretName }}
+- name: PGSSLROOTCERT
+  value: /etc/support-access/database-ca/{{ .caKey }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "support-access.databaseVolume" -}}
+{{- with .Values.database.tls }}
+{{- if .caSecretName }}
+- name: database-ca
+  secret:
+    secretName: {{ .caSecretName }}
+    defaultMode: 0440
+    items: [{key: {{ .caKey | quote }}, path: {{ .caKey | quote }}}]
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "support-access.databaseMount" -}}
+{{- if .Values.database.tls.caSecretName }}
+- name: database-ca
+  mountPath: /etc/support-access/database-ca
+  readOnly: true
+{{- end }}
+{{- end -}}
+
+{{- /* A volume of one file from a Secret or a ConfigMap: name, kind, source, key, path, and perhaps mode. */ -}}
+{{- define "support-access.fileVolume" -}}
+- name: {{ .name }}
+{{- if eq .kind "ConfigMap" }}
+  configMap:
+    name: {{ .source }}
+{{- else }}
+  secret:
+    secretName: {{ .source }}
+{{- end }}
+    defaultMode: {{ printf "%#o" (default 0440 .mode) }}
+    items: [{key: {{ .key | quote }}, path: {{ .path | quote }}}]
+{{- end -}}
+
+{{- define "support-access.stalenessSeconds" -}}
+{{- $text := .Values.config.maxStaleness -}}
+{{- if hasSuffix "ms" $text -}}
+{{- divf (trimSuffix "ms" $text) 1000 -}}
+{{- else if hasSuffix "m" $text -}}
+{{- mul (trimSuffix "m" $text) 60 -}}
+{{- else -}}
+{{- trimSuffix "s" $text -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* What the schema cannot say. */ -}}
+{{- define "support-access.validate" -}}
+{{- $certificates := .Values.auth.certificates -}}
+{{- range $role := list "operator" "gateway" -}}
+{{- range $name := index $certificates $role -}}
+{{- if has $name (default (list) $certificates.portal) -}}
+{{- fail (printf "auth.certificates binds %s to both portal and %s, but who carries the customers' decisions must not also be the one who is let in" $name $role) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.autoscaling -}}
+{{- if and .enabled (gt (int .minReplicas) (int .maxReplicas)) -}}
+{{- fail (printf "autoscaling.minReplicas is %d, but autoscaling.maxReplicas is %d" (int .minReplicas) (int .maxReplicas)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,147 @@
+{{- /*
+The sidecar in somebody else's pod. All of these take this chart's own scope, which a chart that depends on it has as
+`index .Subcharts "support-access"`:
+
+  support-access.sidecar              the container, for initContainers: it starts before the others and ends after them
+  support-access.sidecar.volumes      what it needs, for volumes
+  support-access.sidecar.mount        the socket, for volumeMounts of the container that asks
+  support-access.sidecar.configMap    its configuration, once in the namespace
+  support-access.sidecar.config       the same, to make a checksum of
+*/ -}}
+{{- define "support-access.sidecar" -}}
+{{- $sidecar := .Values.sidecar -}}
+- name: {{ $sidecar.name }}
+  image: {{ include "support-access.image" . }}
+  imagePullPolicy: {{ .Values.image.pullPolicy }}
+  # This is what makes it a native sidecar.
+  restartPolicy: Always
+  args: [sidecar, --config, /etc/support-access/sidecar/sidecar.toml]
+  ports:
+    - {name: access-http, containerPort: {{ $sidecar.httpPort }}, protocol: TCP}
+  # The containers beside it start when this has succeeded.
+  startupProbe:
+    httpGet: {path: {{ ternary "/readyz" "/healthz" $sidecar.waitUntilServing }}, port: access-http}
+    periodSeconds: 1
+    timeoutSeconds: 2
+    failureThreshold: 300
+  {{- if $sidecar.gateReadiness }}
+  readinessProbe:
+    httpGet: {path: /readyz, port: access-http}
+    periodSeconds: 2
+    timeoutSeconds: 2
+    failureThreshold: 2
+  {{- end }}
+  livenessProbe:
+    httpGet: {path: /healthz, port: access-http}
+    periodSeconds: 10
+    timeoutSeconds: 5
+    failureThreshold: 3
+  securityContext:
+    {{- include "support-access.containerSecurity" . | nindent 4 }}
+    {{- with .Values.securityContext.runAsUser }}
+    runAsUser: {{ . | int64 }}
+    {{- end }}
+    {{- with .Values.securityContext.runAsGroup }}
+    runAsGroup: {{ . | int64 }}
+    {{- end }}
+  resources:
+    {{- toYaml $sidecar.resources | nindent 4 }}
+  volumeMounts:
+    {{- include "support-access.sidecar.mount" . | nindent 4 }}
+    - name: {{ $sidecar.name }}-config
+      mountPath: /etc/support-access/sidecar
+      readOnly: true
+    {{- if $sidecar.upstreamCa.name }}
+    - name: {{ $sidecar.name }}-ca
+      mountPath: /etc/support-access/upstream-ca
+      readOnly: true
+    {{- end }}
+    {{- if $sidecar.certificateSecretName }}
+    - name: {{ $sidecar.name }}-certificate
+      mountPath: /etc/support-access/certificate
+      readOnly: true
+    {{- end }}
+    {{- if $sidecar.tokenAudience }}
+    - name: {{ $sidecar.name }}-token
+      mountPath: /etc/support-access/token
+      readOnly: true
+    {{- end }}
+{{- end -}}
+
+{{- define "support-access.sidecar.mount" -}}
+- name: {{ .Values.sidecar.volumeName }}
+  mountPath: {{ .Values.sidecar.socketDirectory }}
+{{- end -}}
+
+{{- define "support-access.sidecar.volumes" -}}
+{{- $sidecar := .Values.sidecar -}}
+- name: {{ $sidecar.volumeName }}
+  emptyDir: {}
+- name: {{ $sidecar.name }}-config
+  configMap:
+    name: {{ $sidecar.configMap.name }}
+{{- with $sidecar.upstreamCa }}
+{{- if .name }}
+{{ include "support-access.fileVolume" (dict "name" (printf "%s-ca" $sidecar.name) "kind" .kind "source" .name "key" .key "path" "ca.crt" "mode" 0444) }}
+{{- end }}
+{{- end }}
+{{- with $sidecar.certificateSecretName }}
+- name: {{ $sidecar.name }}-certificate
+  secret:
+    secretName: {{ . }}
+    # The pod is another's, and may have no fsGroup: whoever mounts it may read it.
+    defaultMode: 0444
+{{- end }}
+{{- with $sidecar.tokenAudience }}
+- name: {{ $sidecar.name }}-token
+  projected:
+    # As above.
+    defaultMode: 0444
+    sources:
+      - serviceAccountToken: {audience: {{ . | quote }}, expirationSeconds: 3600, path: token}
+{{- end }}
+{{- end -}}
+
+{{- define "support-access.sidecar.config" -}}
+{{- $sidecar := .Values.sidecar -}}
+{{- if not $sidecar.upstreams -}}
+{{- fail "sidecar.upstreams must name whom the sidecar follows, such as https://support-access.support-access.svc:50051" -}}
+{{- end -}}
+{{- if not $sidecar.gatewayUsers -}}
+{{- fail "sidecar.gatewayUsers must have the uids of those that may ask the sidecar" -}}
+{{- end -}}
+upstream = {{ mustToRawJson $sidecar.upstreams }}
+listen = ["unix:{{ $sidecar.socketDirectory }}/check.sock"]
+socket_mode = {{ $sidecar.socketMode | quote }}
+http_listen = "{{ ternary "[::]" .Values.config.bindAddress (eq .Values.config.bindAddress "::") }}:{{ int64 $sidecar.httpPort }}"
+drain_timeout = "{{ int64 $sidecar.drainTimeoutSeconds }}s"
+log = {{ mustToRawJson .Values.config.log }}
+log_format = {{ mustToRawJson .Values.config.logFormat }}
+insecure = {{ $sidecar.insecure }}
+{{- if $sidecar.upstreamCa.name }}
+upstream_ca = "/etc/support-access/upstream-ca/ca.crt"
+{{- end }}
+{{- if $sidecar.certificateSecretName }}
+upstream_certificate = "/etc/support-access/certificate/tls.crt"
+upstream_key = "/etc/support-access/certificate/tls.key"
+{{- end }}
+{{- if $sidecar.tokenAudience }}
+upstream_token_file = "/etc/support-access/token/token"
+{{- end }}
+
+[users]
+gateway = [{{ range $index, $uid := $sidecar.gatewayUsers }}{{ if $index }}, {{ end }}{{ int64 $uid }}{{ end }}]
+{{- end -}}
+
+{{- define "support-access.sidecar.configMap" -}}
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: {{ .Values.sidecar.configMap.name }}
+  namespace: {{ .Release.Namespace }}
+  labels:
+    {{- include "support-access.labels" (dict "context" . "component" "sidecar") | nindent 4 }}
+data:
+  sidecar.toml: |
+    {{- include "support-access.sidecar.config" . | nindent 4 }}
+{{- end -}}
