@@ -31,6 +31,12 @@ app.kubernetes.io/component: {{ .component }}
 {{- toYaml (mergeOverwrite (dict) .context.Values.commonLabels $own $selector) -}}
 {{- end -}}
 
+{{- /* Of pods: nothing that changes with the chart alone, which would roll them. */ -}}
+{{- define "support-access.podLabels" -}}
+{{- $labels := include "support-access.labels" . | fromYaml -}}
+{{- toYaml (mergeOverwrite (dict) (default (dict) .more) (omit $labels "helm.sh/chart" "app.kubernetes.io/managed-by")) -}}
+{{- end -}}
+
 {{- define "support-access.server" -}}
 {{- include "support-access.labels" (dict "context" . "component" "server") -}}
 {{- end -}}
@@ -108,8 +114,8 @@ seccompProfile:
 {{- end -}}
 
 {{- define "support-access.databaseVolume" -}}
-{{- with .Values.database.tls }}
-{{- if .caSecretName }}
+{{- with .Values.database.tls -}}
+{{- if .caSecretName -}}
 - name: database-ca
   secret:
     secretName: {{ .caSecretName }}
@@ -120,7 +126,7 @@ seccompProfile:
 {{- end -}}
 
 {{- define "support-access.databaseMount" -}}
-{{- if .Values.database.tls.caSecretName }}
+{{- if .Values.database.tls.caSecretName -}}
 - name: database-ca
   mountPath: /etc/support-access/database-ca
   readOnly: true
@@ -160,6 +166,17 @@ seccompProfile:
 {{- if has $name (default (list) $certificates.portal) -}}
 {{- fail (printf "auth.certificates binds %s to both portal and %s, but who carries the customers' decisions must not also be the one who is let in" $name $role) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $speakers := list -}}
+{{- range .Values.auth.issuers -}}
+{{- if or (hasKey .roles "tenant_admin") (hasKey .roles "tenant_auditor") -}}
+{{- $speakers = append $speakers . -}}
+{{- end -}}
+{{- end -}}
+{{- range $speakers -}}
+{{- if and (gt (len $speakers) 1) (not (hasKey . "tenants")) -}}
+{{- fail (printf "auth.issuers needs tenants for %s: of several that speak for tenants, each must be told for which" .issuer) -}}
 {{- end -}}
 {{- end -}}
 {{- with .Values.autoscaling -}}

@@ -3,7 +3,7 @@
 {{- $isSqlite := eq .Values.database.type "sqlite" -}}
 metadata:
   labels:
-    {{- toYaml (mergeOverwrite (dict) .Values.podLabels (include "support-access.server" . | fromYaml)) | nindent 4 }}
+    {{- include "support-access.podLabels" (dict "context" . "component" "server" "more" .Values.podLabels) | nindent 4 }}
   annotations:
     checksum/config: {{ include "support-access.config" . | sha256sum }}
     {{- with .Values.podAnnotations }}
@@ -78,7 +78,9 @@ spec:
           mountPath: /etc/support-access/checkpoint
           readOnly: true
         {{- end }}
-        {{- include "support-access.databaseMount" . | nindent 8 }}
+        {{- with include "support-access.databaseMount" . }}
+        {{- . | nindent 8 }}
+        {{- end }}
         {{- if $isSqlite }}
         - name: data
           mountPath: /var/lib/support-access
@@ -110,7 +112,9 @@ spec:
     {{- include "support-access.fileVolume" (dict "name" "checkpoint" "kind" "Secret" "source" .secretName "key" .key "path" "checkpoint.key") | nindent 4 }}
     {{- end }}
     {{- end }}
-    {{- include "support-access.databaseVolume" . | nindent 4 }}
+    {{- with include "support-access.databaseVolume" . }}
+    {{- . | nindent 4 }}
+    {{- end }}
     {{- if $isSqlite }}
     - name: data
       persistentVolumeClaim:
@@ -119,7 +123,9 @@ spec:
     {{- with .Values.extraVolumes }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
-  {{- include "support-access.placement" . | nindent 2 }}
+  {{- with include "support-access.placement" . | trim }}
+  {{- . | nindent 2 }}
+  {{- end }}
 {{- end -}}
 
 {{- /* On which nodes replicas run. */ -}}
