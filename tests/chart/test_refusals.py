@@ -1,0 +1,92 @@
+"""Values that cannot work are refused before anything is installed, with a message that says where."""
+
+import helm_python as helm
+import pytest
+from chart import CHART, render, values
+
+GIVEN = {"name": "something"}
+ISSUER = {"issuer": "https://a.example", "audience": "x", "keys": "https://a.example/keys", "roles": {"tenant_admin": ["a"]}}
+SCHEMA = [
+    # What is changed, on what, and what the message must say.
+    ("sqlite", {"replicaCount": 2}, "/replicaCount"),
+    ("sqlite", {"autoscaling__enabled": True}, "/autoscaling/enabled"),
+    ("sqlite", {"migrations__mode": "job"}, "/migrations/mode"),
+    ("sqlite", {"database__existingSecret": GIVEN}, "/database/existingSecret/name"),
+    ("minimal", {"replicaCount": 0}, "/replicaCount"),
+    ("minimal", {"replicaCount": "3"}, "/replicaCount"),
+    ("minimal", {"image__repository": ""}, "/image/repository"),
+    ("minimal", {"image__digest": "latest"}, "/image/digest"),
+    ("minimal", {"database__existingSecret": {"name": ""}}, "/database/existingSecret/name"),
+    ("minimal", {"database__type": "mysql"}, "/database/type"),
+    ("minimal", {"database__url": "postgres://u:p@h/d"}, "additional properties 'url' not allowed"),
+    ("minimal", {"database__tls": {"mode": "verify-full"}}, "/database/tls/caSecretName"),
+    ("minimal", {"tls__secret": {"name": ""}}, "/tls/secret/name"),
+    ("minimal", {"tls__clientCa": {"name": ""}}, "/tls/clientCa/name"),
+    ("minimal", {"tls__source": "certManager"}, "/tls/certManager/issuerRef/name"),
+    ("cloudnativepg", {"tls__secret": GIVEN}, "/tls/secret/name"),
+    ("minimal", {"tls__source": "none"}, "/config/insecure"),
+    ("minimal", {"config": {"insecure": True}}, "/config/insecure"),
+    ("mesh", {"tls": {"source": "none", "clientCa": GIVEN}}, "/tls/clientCa/name"),
+    ("mesh", {"config": {"insecure": False}}, "/config/insecure"),
+    ("mesh", {"tests": {"enabled": True, "secretName": "a", "caName": "b"}}, "/tests/enabled"),
+    ("minimal", {"auth": {}}, "/auth"),
+    ("minimal", {"auth": {"certificates": {}, "issuers": []}}, "/auth"),
+    ("minimal", {"auth__certificates": {"tenant_admin": ["a.example"]}}, "additional properties 'tenant_admin' not allowed"),
+    ("minimal", {"auth__certificates": {"gateway": ["*.example"]}}, "/auth/certificates/gateway/0"),
+    ("minimal", {"auth__issuers": [{**ISSUER, "key": "x"}]}, "additional properties 'key' not allowed"),
+    ("minimal", {"auth__issuers": [{**ISSUER, "keys": "http://a.example/keys"}]}, "/auth/issuers/0/keys"),
+    ("minimal", {"auth__issuers": [{**ISSUER, "roles": {"portal": ["a"]}}]}, "additional properties 'portal' not allowed"),
+    ("minimal", {"auth__trustPortalAssertion": True}, "'portal'"),
+    ("minimal", {"config": {"maxStaleness": "100ms"}}, "/config/maxStaleness"),
+    ("minimal", {"config": {"maxStaleness": "6m"}}, "/config/maxStaleness"),
+    ("minimal", {"config": {"maxStaleness": 2}}, "/config/maxStaleness"),
+    ("minimal", {"config": {"drainTimeoutSeconds": 3601}}, "/config/drainTimeoutSeconds"),
+    ("minimal", {"config": {"limits": {"calls": 1}}}, "additional properties 'calls' not allowed"),
+    ("minimal", {"config": {"limits": {"connections": 0}}}, "/config/limits/connections"),
+    ("minimal", {"config": {"policy": {"groups": [{"group_id": "a", "highest_level": "ROOT"}]}}}, "/config/policy/groups/0"),
+    ("minimal", {"securityContext": {"runAsUser": 0}}, "/securityContext/runAsUser"),
+    ("minimal", {"securityContext": {"privileged": True}}, "additional properties 'privileged' not allowed"),
+    ("minimal", {"service": {"grpc": {"port": 443}}}, "/service/grpc/port"),
+    ("minimal", {"podDisruptionBudget": {"maxUnavailable": 0}}, "/podDisruptionBudget/maxUnavailable"),
+    ("minimal", {"extraEnv": [{"name": "SUPPORT_ACCESS_LISTEN", "value": "0.0.0.0:1"}]}, "/extraEnv/0/name"),
+    ("minimal", {"extraVolumes": [{"name": "tls", "emptyDir": {}}]}, "/extraVolumes/0/name"),
+    ("minimal", {"tests": {"enabled": True}}, "/tests/secretName"),
+    ("minimal", {"replicas": 3}, "additional properties 'replicas' not allowed"),
+    ("sidecar", {"sidecar__gatewayUsers": []}, "/sidecar/gatewayUsers"),
+    ("sidecar", {"sidecar__upstreams": []}, "/sidecar/upstreams"),
+    ("sidecar", {"sidecar__upstreams": ["http://access.vendor.svc:50051"]}, "/sidecar/upstreams/0"),
+]
+TEMPLATES = [
+    ("configuration", {"auth__certificates": {"portal": ["a.example"], "gateway": ["a.example"]}},
+     "auth.certificates binds a.example to both portal and gateway"),
+    ("minimal", {"auth__issuers": [ISSUER, {**ISSUER, "issuer": "https://b.example"}]},
+     "auth.issuers needs tenants for https://a.example"),
+    ("autoscaling", {"autoscaling": {"enabled": True, "minReplicas": 5, "maxReplicas": 2}},
+     "autoscaling.minReplicas is 5, but autoscaling.maxReplicas is 2"),
+]
+
+
+@pytest.mark.parametrize(("base", "changes", "message"), SCHEMA, ids=str)
+def test_the_schema_refuses(base, changes, message):
+    given = values(base, **changes)
+    with helm.Chart.load(CHART) as chart, pytest.raises(helm.HelmValuesError) as refusal:
+        chart.validate_schema(given)
+    assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize(("base", "changes", "message"), TEMPLATES, ids=str)
+def test_templates_refuse_what_a_schema_cannot(base, changes, message):
+    with pytest.raises(helm.HelmRenderError) as refusal:
+        render(values(base, **changes))
+    assert message in str(refusal.value)
+
+
+def test_defaults_alone_say_what_is_missing():
+    with helm.Chart.load(CHART) as chart, pytest.raises(helm.HelmValuesError) as refusal:
+        chart.validate_schema({})
+    for path in ("/image/repository", "/auth", "/tls/secret/name", "/database/existingSecret/name"):
+        assert path in str(refusal.value)
+
+
+def test_whoever_wants_only_the_sidecar_must_say_nothing_else():
+    assert render({"enabled": False}) == {}

@@ -1,0 +1,115 @@
+"""What is rendered: as it was, valid in Kubernetes, and with no failed check of checkov but those with a reason."""
+
+import json
+import os
+import shutil
+import subprocess
+
+import helm_python as helm
+import kubernetes_validate
+import pytest
+import yaml
+from chart import CHART, FOREIGN, HERE, NAMESPACE, ROOT, VALUES, objects, one, read, render
+from kubernetes_validate.utils import all_versions
+
+# Chart.yaml's kubeVersion.
+OLDEST = "1.30"
+
+# Checks of checkov that fail, and why they may.
+ACCEPTED = {
+    "CKV_K8S_11": "no limit of CPU: throttling makes proofs late, and late proofs deny",
+    "CKV_K8S_15": "the image is named by its digest, or by the tag of a release: there is nothing to pull anew",
+    "CKV_K8S_35": "the database's URL is read from the environment, or from a file that is no secret",
+    "CKV_K8S_43": "one of the values files names the image by a tag, since that is possible",
+    "CKV_K8S_8": "the pods of jobs and tests end by themselves, and serve nobody",
+    "CKV_K8S_9": "as CKV_K8S_8",
+}
+
+
+@pytest.mark.parametrize("path", VALUES, ids=lambda path: path.stem)
+def test_it_is_what_it_was(path):
+    texts = render(read(path)).items()
+    found = "".join(f"# {name}\n{text}" for name, text in texts)
+    golden = HERE / "golden" / path.name
+    if os.environ.get("UPDATE_GOLDEN"):
+        golden.parent.mkdir(exist_ok=True)
+        golden.write_text(found)
+    assert found == golden.read_text(), "if that is meant: UPDATE_GOLDEN=1 pytest tests/chart, and read the difference"
+
+
+def test_nothing_golden_is_left_over():
+    assert {path.name for path in (HERE / "golden").iterdir()} == {path.name for path in VALUES}
+    assert len(VALUES) >= 12
+
+
+@pytest.mark.parametrize("path", VALUES, ids=lambda path: path.stem)
+def test_helm_has_nothing_against_it(path):
+    report = helm.lint(CHART, read(path), strict=True, namespace=NAMESPACE, kube_version=f"v{OLDEST}.0")
+    messages = [it for it in report["messages"] if "icon is recommended" not in it["error"]]
+    assert not messages and not report["errors"], report
+
+
+def test_the_oldest_version_is_that_of_the_chart():
+    metadata = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert metadata["kubeVersion"] == f">={OLDEST}.0-0"
+    assert f"{OLDEST}.0" in all_versions()
+
+
+@pytest.mark.parametrize("version", [OLDEST, ".".join(kubernetes_validate.latest_version().split(".")[:2])])
+@pytest.mark.parametrize("path", VALUES, ids=lambda path: path.stem)
+def test_kubernetes_knows_every_field(path, version):
+    found = objects(read(path))
+    assert found
+    for made in found:
+        if made["apiVersion"] not in FOREIGN:
+            kubernetes_validate.validate(made, version, strict=True)
+
+
+@pytest.mark.parametrize("path", VALUES, ids=lambda path: path.stem)
+def test_what_belongs_together_is_named_alike(path):
+    found = objects(read(path))
+    names = [(made["kind"], made["metadata"]["name"]) for made in found]
+    assert len(names) == len(set(names))
+    assert all(made["metadata"]["namespace"] == NAMESPACE for made in found)
+    deployments = [made for made in found if made["kind"] == "Deployment"]
+    for deployment in deployments:
+        labels = deployment["spec"]["template"]["metadata"]["labels"].items()
+        selectors = [deployment["spec"]["selector"]["matchLabels"]]
+        selectors += [made["spec"]["selector"] for made in found if made["kind"] == "Service"]
+        selectors += [made["spec"]["selector"]["matchLabels"] for made in found if made["kind"] == "PodDisruptionBudget"]
+        assert all(selector.items() <= labels for selector in selectors)
+        pod = deployment["spec"]["template"]["spec"]
+        volumes = {volume["name"] for volume in pod["volumes"]}
+        assert {mount["name"] for mount in pod["containers"][0]["volumeMounts"]} == volumes
+    monitors = [made for made in found if made["kind"] == "ServiceMonitor"]
+    for monitor in monitors:
+        wanted = monitor["spec"]["selector"]["matchLabels"].items()
+        matching = [made for made in found if made["kind"] == "Service" and wanted <= made["metadata"]["labels"].items()]
+        assert [service["metadata"]["name"] for service in matching] == ["access-support-access-http"]
+        rules = one(found, "PrometheusRule")["spec"]["groups"][0]["rules"]
+        assert all('namespace="vendor",job="access-support-access-http"' in rule["expr"] for rule in rules)
+
+
+def checkov():
+    """The program. It is in an environment of its own, since it wants older libraries than the other tools."""
+    named = os.environ.get("CHECKOV", ROOT / ".venv/checkov/bin/checkov")
+    found = shutil.which(named)
+    assert found, f"{named} is not there: install scripts/requirements-checkov.txt into a virtual environment at .venv/checkov"
+    return found
+
+
+def test_checkov_finds_nothing_without_a_reason(tmp_path):
+    for path in VALUES:
+        made = yaml.safe_dump_all(it for it in objects(read(path)) if it["apiVersion"] not in FOREIGN)
+        (tmp_path / path.name).write_text(made)
+    asked = [checkov(), "--directory", tmp_path, "--framework", "kubernetes", "--output", "json", "--compact", "--quiet",
+             "--skip-download", "--soft-fail"]
+    done = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, check=True)
+    report = json.loads(done.stdout)
+    assert report["summary"]["passed"] > 500 and not report["summary"]["parsing_errors"], report["summary"]
+    failed = {}
+    for check in report["results"]["failed_checks"]:
+        failed.setdefault(check["check_id"], []).append(f"{check['check_name']}: {check['file_path']} {check['resource']}")
+    unknown = {check: where for check, where in failed.items() if check not in ACCEPTED}
+    assert not unknown, json.dumps(unknown, indent=2)
+    assert failed.keys() == ACCEPTED.keys(), "what fails no more needs no reason"
