@@ -44,6 +44,8 @@ SCHEMA = [
     ("minimal", {"config": {"limits": {"calls": 1}}}, "additional properties 'calls' not allowed"),
     ("minimal", {"config": {"limits": {"connections": 0}}}, "/config/limits/connections"),
     ("minimal", {"config": {"policy": {"groups": [{"group_id": "a", "highest_level": "ROOT"}]}}}, "/config/policy/groups/0"),
+    ("minimal", {"config": {"policy": {"groups": [{"group_id": "a", "highest_level": "ADMIN", "description": "two\nlines"}]}}},
+     "/config/policy/groups/0/description"),
     ("minimal", {"securityContext": {"runAsUser": 0}}, "/securityContext/runAsUser"),
     ("minimal", {"securityContext": {"privileged": True}}, "additional properties 'privileged' not allowed"),
     ("minimal", {"service": {"grpc": {"port": 443}}}, "/service/grpc/port"),

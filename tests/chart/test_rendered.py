@@ -18,9 +18,9 @@ OLDEST = "1.30"
 # Checks of checkov that fail, and why they may.
 ACCEPTED = {
     "CKV_K8S_11": "no limit of CPU: throttling makes proofs late, and late proofs deny",
-    "CKV_K8S_15": "the image is named by its digest, or by the tag of a release: there is nothing to pull anew",
     "CKV_K8S_35": "the database's URL is read from the environment, or from a file that is no secret",
     "CKV_K8S_43": "one of the values files names the image by a tag, since that is possible",
+    "CKV_K8S_40": "one of the values files lets the platform choose the user, as OpenShift does",
     "CKV_K8S_8": "the pods of jobs and tests end by themselves, and serve nobody",
     "CKV_K8S_9": "as CKV_K8S_8",
 }
@@ -100,8 +100,11 @@ def checkov():
 
 def test_checkov_finds_nothing_without_a_reason(tmp_path):
     for path in VALUES:
-        made = yaml.safe_dump_all(it for it in objects(read(path)) if it["apiVersion"] not in FOREIGN)
-        (tmp_path / path.name).write_text(made)
+        made = [it for it in objects(read(path)) if it["apiVersion"] not in FOREIGN]
+        for it in made:
+            # Else what is in one file would make up for what is missing in another.
+            it["metadata"]["namespace"] = path.stem
+        (tmp_path / path.name).write_text(yaml.safe_dump_all(made))
     asked = [checkov(), "--directory", tmp_path, "--framework", "kubernetes", "--output", "json", "--compact", "--quiet",
              "--skip-download", "--soft-fail"]
     done = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, check=True)
