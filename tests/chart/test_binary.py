@@ -1,14 +1,15 @@
 """The real binary takes what the chart renders: files, arguments and environment. Alerts ask for metrics that it has."""
 
 import re
+import socket
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
 from chart import CHART, VALUES, configuration, objects, one, read, values
-from harness import BINARY, DEADLINE_S, Process, Secrets, run
+from harness import DEADLINE_S, Process, Secrets, run
 
-pytestmark = pytest.mark.skipif(not BINARY.exists(), reason=f"{BINARY} is not there: run `cargo build` first")
 SERVERS = [path for path in VALUES if read(path).get("enabled", True)]
 
 
@@ -77,6 +78,33 @@ def test_migrations_are_a_command_of_the_binary(place):
     for _ in range(2):
         done = run(container["args"], {"SUPPORT_ACCESS_DATABASE_URL": f"sqlite://{place}/access.db"})
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("name", "is_told_more"), [("migration-job", False), ("minimal", True)])
+def test_how_the_database_is_verified_is_heeded(place, secrets, name, is_told_more):
+    found = objects(values(name))
+    container = one(found, "Deployment")["spec"]["template"]["spec"]["containers"][0]
+    more = {it["name"]: moved(it["value"], place) for it in container["env"] if "value" in it}
+    received = []
+
+    def refuse_tls(listener):
+        """A PostgreSQL that has no TLS, as far as anybody gets with it."""
+        connection, _ = listener.accept()
+        with connection:
+            received.append(connection.recv(8))
+            connection.sendall(b"N")
+            received.append(connection.recv(1024))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(DEADLINE_S)
+        thread = threading.Thread(target=refuse_tls, args=[listener])
+        thread.start()
+        more["SUPPORT_ACCESS_DATABASE_URL"] = f"postgres://somebody:secret@127.0.0.1:{listener.getsockname()[1]}/access"
+        done = run(["migrate"], more)
+        thread.join()
+    assert done.returncode == 1
+    assert received[0] == bytes.fromhex("0000000804d2162f"), "it asks for TLS"
+    assert bool(received[1]) == is_told_more, "who must verify the server tells it nothing without TLS"
 
 
 def test_every_metric_that_an_alert_asks_for_is_there(place, secrets):

@@ -9,7 +9,7 @@ import helm_python as helm
 import kubernetes_validate
 import pytest
 import yaml
-from chart import CHART, FOREIGN, HERE, NAMESPACE, ROOT, VALUES, objects, one, read, render
+from chart import CHART, FOREIGN, HERE, NAMESPACE, ROOT, VALUES, containers, objects, one, pods, read, render, values
 from kubernetes_validate.utils import all_versions
 
 # Chart.yaml's kubeVersion.
@@ -88,6 +88,40 @@ def test_what_belongs_together_is_named_alike(path):
         assert [service["metadata"]["name"] for service in matching] == ["access-support-access-http"]
         rules = one(found, "PrometheusRule")["spec"]["groups"][0]["rules"]
         assert all('namespace="vendor",job="access-support-access-http"' in rule["expr"] for rule in rules)
+
+
+@pytest.mark.parametrize("path", VALUES, ids=lambda path: path.stem)
+def test_pods_are_restricted(path):
+    """The level of the Pod Security Standards that namespaces enforce, and more."""
+    made = objects(read(path))
+    for metadata, pod in pods(made):
+        assert pod["automountServiceAccountToken"] is False and pod["enableServiceLinks"] is False, metadata
+        assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"].get("runAsUser") != 0
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+        kinds = {kind for volume in pod.get("volumes", []) for kind in volume.keys() - {"name"}}
+        assert kinds <= {"configMap", "secret", "persistentVolumeClaim", "projected", "emptyDir"}
+        for container in containers(pod):
+            security = container["securityContext"]
+            assert security["readOnlyRootFilesystem"] and not security["allowPrivilegeEscalation"]
+            assert security["capabilities"] == {"drop": ["ALL"]}
+            assert container["resources"]["requests"].keys() == {"cpu", "memory"} and "memory" in container["resources"]["limits"]
+    secret = [it for it in made if it["kind"] == "Secret"]
+    assert not secret, "the chart takes secrets by their names only"
+
+
+def test_a_changed_configuration_rolls_the_pods_and_nothing_else_does():
+    def template(**changes):
+        return one(objects(values("minimal", **changes)), "Deployment")["spec"]["template"]
+    assert template() == template(replicaCount=5, annotations={"a": "b"}, serviceMonitor={"enabled": True})
+    before, after = (it["metadata"]["annotations"]["checksum/config"] for it in (template(), template(config={"log": "debug"})))
+    assert before != after
+
+
+def test_the_chart_is_for_this_version():
+    version = next(line for line in (ROOT / "Cargo.toml").read_text().splitlines() if line.startswith("version"))
+    metadata = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert version == f'version = "{metadata["appVersion"]}"'
 
 
 def checkov():
