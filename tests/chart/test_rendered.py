@@ -150,3 +150,8 @@ def test_checkov_finds_nothing_without_a_reason(tmp_path):
     unknown = {check: where for check, where in failed.items() if check not in ACCEPTED}
     assert not unknown, json.dumps(unknown, indent=2)
     assert failed.keys() == ACCEPTED.keys(), "what fails no more needs no reason"
+
+
+def test_the_packaged_chart_renders_the_same(tmp_path):
+    archive = helm.package(CHART, destination=tmp_path)
+    assert render(values("monitoring"), archive) == render(values("monitoring"))
