@@ -50,6 +50,16 @@ need_tools() {
   export PATH="$PWD/.venv/bin:$PATH"
 }
 
+# checkov, in an environment of its own: it wants older libraries than the other tools.
+need_checkov() {
+  cmp --silent scripts/requirements-checkov.txt .venv/checkov/installed.txt && return
+  printf '\n-- Installing scripts/requirements-checkov.txt with pip into .venv/checkov: to check the chart\n'
+  python3 -m venv --clear .venv/checkov
+  .venv/checkov/bin/pip install --quiet --disable-pip-version-check --require-hashes \
+    --requirement scripts/requirements-checkov.txt
+  cp scripts/requirements-checkov.txt .venv/checkov/installed.txt
+}
+
 need_cargo() {
   command -v cargo >/dev/null || fail 'Rust is missing: install it with rustup'
 }

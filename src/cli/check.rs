@@ -1,6 +1,6 @@
 //! `support-access check`
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::{
     args::parse_level,
@@ -24,7 +24,7 @@ pub(crate) const CALL: Call = Call {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 allowed, 1 denied, 2 could not tell (no answer from the server, or a STALE one),
-64 wrong usage. Let the agent in only on 0.";
+64 wrong usage. Let the agent in only on 0. With --expect denied, 0 and 1 change places: for tests.";
 
 /// Ask whether a support agent may enter a tenant, now, at a level.
 #[derive(Debug, Args)]
@@ -32,6 +32,16 @@ Exit codes: 0 allowed, 1 denied, 2 could not tell (no answer from the server, or
 pub(crate) struct CheckArgs {
     #[command(flatten)]
     pub(crate) question: QuestionArgs,
+    /// The decision that exits with 0; the other then exits with 1. For tests, where no shell can turn an exit code around.
+    #[arg(long, value_name = "DECISION", default_value = "allowed")]
+    expect: Expected,
+}
+
+/// A decision that is expected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Expected {
+    Allowed,
+    Denied,
 }
 
 /// What is asked.
@@ -68,16 +78,17 @@ pub(crate) async fn run(client: &Client, args: &CheckArgs) -> Result<Report, Fai
     };
     let send = async |request| client.checks().check_access(request).await;
     let answer = client.call(&CALL, message, send).await?;
-    Ok(Report { exit: exit(&answer), ..client.report(&answer)? })
+    Ok(Report { exit: exit(&answer, args.expect), ..client.report(&answer)? })
 }
 
 /// A node that does not know enough has not said no; neither has one whose words are unknown here.
-fn exit(answer: &v1::CheckAccessResponse) -> Exit {
-    match (answer.decision(), answer.reason()) {
-        (v1::Decision::Allowed, _) => Exit::Done,
-        (v1::Decision::Unspecified, _) | (_, v1::DecisionReason::Stale) => Exit::Unknown,
-        (v1::Decision::Denied, _) => Exit::Failed,
-    }
+fn exit(answer: &v1::CheckAccessResponse, expected: Expected) -> Exit {
+    let found = match (answer.decision(), answer.reason()) {
+        (v1::Decision::Allowed, _) => Expected::Allowed,
+        (v1::Decision::Unspecified, _) | (_, v1::DecisionReason::Stale) => return Exit::Unknown,
+        (v1::Decision::Denied, _) => Expected::Denied,
+    };
+    if found == expected { Exit::Done } else { Exit::Failed }
 }
 
 #[cfg(test)]
@@ -86,14 +97,21 @@ mod tests {
 
     #[test]
     fn only_allowed_exits_with_0_and_only_a_sure_no_with_1() {
-        let exit = |decision: i32, reason: v1::DecisionReason| {
-            let reason = reason.into();
-            exit(&v1::CheckAccessResponse { decision, reason, ..Default::default() })
+        let answer = |decision: i32, reason: v1::DecisionReason| v1::CheckAccessResponse {
+            decision,
+            reason: reason.into(),
+            ..Default::default()
         };
+        let exit = |decision, reason| super::exit(&answer(decision, reason), Expected::Allowed);
         assert_eq!(exit(1, v1::DecisionReason::GrantActive), Exit::Done);
         assert_eq!(exit(2, v1::DecisionReason::Expired), Exit::Failed);
         assert_eq!(exit(2, v1::DecisionReason::Stale), Exit::Unknown);
         assert_eq!(exit(0, v1::DecisionReason::GrantActive), Exit::Unknown);
         assert_eq!(exit(9, v1::DecisionReason::GrantActive), Exit::Unknown);
+        let exit = |decision, reason| super::exit(&answer(decision, reason), Expected::Denied);
+        assert_eq!(exit(1, v1::DecisionReason::GrantActive), Exit::Failed);
+        assert_eq!(exit(2, v1::DecisionReason::Locked), Exit::Done);
+        assert_eq!(exit(2, v1::DecisionReason::Stale), Exit::Unknown);
+        assert_eq!(exit(0, v1::DecisionReason::NoGrant), Exit::Unknown);
     }
 }
