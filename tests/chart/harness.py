@@ -71,7 +71,7 @@ class Process:
         def found():
             assert self.process.poll() is None, "".join(self.lines)
             listening = [line for line in self.lines if re.search(r"\blistening\b", line)]
-            matches = [re.search(rf"{kind}\W+[^\n]*?:(\d+)\b", line.lower()) for line in listening]
+            matches = [re.search(rf"{kind}\W+[^\n]*?[\d\]]:(\d+)\b", line.lower()) for line in listening]
             return next((int(match[1]) for match in matches if match), None)
         return eventually(found, f"{kind} is listened on")
 

@@ -33,10 +33,11 @@ def make_secrets(place):
 
 
 def moved(text, place):
-    """Where the pod's files are, in here; and ports that are free. Which addresses are listened on stays as it is."""
+    """Where the pod's files are, in here; and ports that are free. On loopback, where the pod listens for all."""
     text = text.replace("/etc/support-access/config", str(place)).replace("/etc/support-access", str(place))
     text = text.replace("/run/support-access", str(place)).replace("/var/lib/support-access", str(place))
-    text = re.sub(r'(listen = \[?"(?:0\.0\.0\.0|\[::\])):\d+"', r'\1:0"', text)
+    text = re.sub(r'(listen = \[?")0\.0\.0\.0:\d+"', r'\g<1>127.0.0.1:0"', text)
+    text = re.sub(r'(listen = \[?")\[::\]:\d+"', r'\g<1>[::ffff:127.0.0.1]:0"', text)
     return text.replace('"https://id.example/jwks.json"', f'"{place}/keys.json"')
 
 
