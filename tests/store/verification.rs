@@ -58,8 +58,8 @@ pub async fn a_changed_history_is_noticed_and_a_mended_one_too(bench: &Bench) {
             "UPDATE events SET reason = substr(reason, 2) WHERE revision = 3",
         ),
         (
-            "UPDATE events SET body = 'x' || body WHERE revision = 2",
-            "UPDATE events SET body = substr(body, 2) WHERE revision = 2",
+            "UPDATE events SET body = replace(body, 'support', 'others') WHERE revision = 2",
+            "UPDATE events SET body = replace(body, 'others', 'support') WHERE revision = 2",
         ),
         (
             "UPDATE chain SET sequence = 9 WHERE revision = 5",
