@@ -14,3 +14,4 @@ pub mod metrics;
 pub mod observe;
 pub mod proto;
 pub mod slots;
+pub mod trace;

@@ -81,18 +81,22 @@ pub enum ServeError {
 
 /// Serves until told to stop by SIGTERM or SIGINT: the first drains, a second cuts.
 pub async fn run(config: Config) -> Result<(), ServeError> {
-    telemetry::init(&config.common.log, config.common.log_format)?;
-    until_signalled(Box::pin(open(config))).await
+    let telemetry = telemetry::init(&config.common)?;
+    let ended = until_signalled(Box::pin(open(config))).await;
+    telemetry.end();
+    ended
 }
 
 /// As [`run`], a sidecar.
 pub async fn run_sidecar(config: SidecarConfig) -> Result<(), ServeError> {
-    telemetry::init(&config.common.log, config.common.log_format)?;
-    until_signalled(async {
+    let telemetry = telemetry::init(&config.common)?;
+    let ended = until_signalled(async {
         let listeners = Listeners::bind(&config.common).await?;
         start_sidecar(config, listeners, Arc::new(SystemClock)).await
     })
-    .await
+    .await;
+    telemetry.end();
+    ended
 }
 
 async fn until_signalled(

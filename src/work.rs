@@ -7,7 +7,7 @@ use std::sync::{Arc, atomic::AtomicI64};
 
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
-use tracing::info;
+use tracing::{Instrument, info, info_span};
 
 use crate::{
     domain::{
@@ -244,7 +244,8 @@ impl Work {
         let max_staleness =
             if is_broken(Rule::LongestLease) { own } else { change.max_staleness().max(own) };
         let asked_at = self.node.boot_time();
-        let last = change.commit().await?;
+        let span = info_span!(target: "support_access::trace", "commit");
+        let last = change.commit().instrument(span).await?;
         let answered_at = self.node.boot_time();
         let commit = Commit {
             first: events.first().map_or(last, |event| event.revision),

@@ -15,12 +15,13 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tonic::Code;
 use tower::{Layer, Service};
-use tracing::{Instrument, error, info, info_span, instrument::Instrumented, warn};
+use tracing::{Instrument, Span, error, info, instrument::Instrumented, warn};
 use uuid::Uuid;
 
 use crate::api::{
     grpc::parse_timeout,
     metrics::{Metrics, code_name},
+    trace,
 };
 
 /// Where a caller may name its call, and where it learns the name.
@@ -35,8 +36,6 @@ pub(super) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeou
 /// The longest that a call is thought to have been on its way.
 const WAY_HERE_MAX: Duration = Duration::from_millis(50);
 const TARGET: &str = "support_access::rpc";
-/// The span of a call is there for its audit lines, and so has their target: it is logged whenever they are.
-const SPAN_TARGET: &str = "support_access::audit";
 
 /// What a call is known by in logs: the caller's own `x-request-id`, else a new one. An extension of every request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,6 +87,8 @@ struct Call {
     path: Option<String>,
     /// Known once it has been answered whole.
     code: Option<Code>,
+    /// Of its audit lines, and of its trace.
+    span: Span,
 }
 
 // === impl CallId ===
@@ -147,7 +148,7 @@ where
     fn call(&mut self, mut request: Request<Q>) -> Self::Future {
         let call = Call::begin(Arc::clone(&self.metrics), &request);
         request.extensions_mut().insert(call.id.clone());
-        let span = info_span!(target: SPAN_TARGET, "rpc", request_id = %call.id);
+        let span = call.span.clone();
         let answer = span.in_scope(|| self.inner.call(request));
         ObserveFuture { inner: answer.instrument(span), call: Some(call) }
     }
@@ -224,10 +225,12 @@ impl Call {
     fn begin<B>(metrics: Arc<Metrics>, request: &Request<B>) -> Self {
         let path = request.uri().path();
         let method = metrics.begin(path);
+        let id = CallId::of(request);
+        let span = trace::begin(&metrics.rpc(method).name, &id, request.headers());
         Self {
             metrics,
             method,
-            id: CallId::of(request),
+            id,
             begun: Instant::now(),
             timeout: request
                 .headers()
@@ -235,6 +238,7 @@ impl Call {
                 .and_then(|it| parse_timeout(it.to_str().ok()?)),
             path: (method == 0).then(|| path.chars().take(PATH_LENGTH_MAX).collect()),
             code: None,
+            span,
         }
     }
 
@@ -259,12 +263,14 @@ impl Drop for Call {
         let method = self.metrics.rpc(self.method).name.as_str();
         let path = self.path.as_deref();
         let request_id = &self.id;
+        let trace_id = trace::trace_id(&self.span);
+        trace::end(&self.span, code);
         let duration_ms = took.as_secs_f64() * 1_000.0;
         // The level of an event is part of its call site.
         macro_rules! log {
             ($level:ident) => {
                 $level!(
-                    target: TARGET, method, path, code = code_name(code), duration_ms, %request_id,
+                    target: TARGET, method, path, code = code_name(code), duration_ms, %request_id, trace_id,
                     "RPC ended"
                 )
             };

@@ -168,6 +168,16 @@ pub(crate) struct CommonArgs {
     /// Default: auto. Environment: SUPPORT_ACCESS_LOG_FORMAT. File: log_format.
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
+    /// The collector that traces are sent to, by OTLP over gRPC. Calls that come with a traceparent (W3C) go on in that trace.
+    ///
+    /// Default: none, and nothing is traced. Environment: SUPPORT_ACCESS_OTLP_ENDPOINT. File: otlp_endpoint.
+    #[arg(long, value_name = "URL")]
+    otlp_endpoint: Option<String>,
+    /// How many of the calls to trace that come without a traceparent: from 0, none, to 1, all. With one, the caller decides.
+    ///
+    /// Default: 0.01. Environment: SUPPORT_ACCESS_TRACE_RATIO. File: trace_ratio, as a text.
+    #[arg(long, value_name = "RATIO")]
+    trace_ratio: Option<String>,
 }
 
 /// Where the data is.
@@ -229,6 +239,8 @@ impl CommonArgs {
             reflection,
             log,
             log_format,
+            otlp_endpoint,
+            trace_ratio,
         } = self;
         flags
             .with(config::LISTEN, listen.clone())
@@ -242,6 +254,8 @@ impl CommonArgs {
             .with(config::REFLECTION, reflection.clone())
             .with(config::LOG, log.clone())
             .with(config::LOG_FORMAT, log_format.clone())
+            .with(config::OTLP_ENDPOINT, otlp_endpoint.clone())
+            .with(config::TRACE_RATIO, trace_ratio.clone())
     }
 }
 

@@ -25,8 +25,8 @@ mod tests;
 
 pub use limits::CallLimits;
 use parsers::{
-    parse_duration, parse_listen, parse_live_grants, parse_log, parse_log_format, parse_tcp,
-    parse_upstream, read_key, scheme,
+    parse_collector, parse_duration, parse_listen, parse_live_grants, parse_log, parse_log_format,
+    parse_ratio, parse_tcp, parse_upstream, read_key, scheme,
 };
 pub use security::{Security, TlsFiles};
 use sources::Sources;
@@ -58,6 +58,10 @@ pub const REFLECTION: &str = "reflection";
 pub const LOG: &str = "log";
 /// How it is logged.
 pub const LOG_FORMAT: &str = "log-format";
+/// Where traces are sent.
+pub const OTLP_ENDPOINT: &str = "otlp-endpoint";
+/// How many of the calls are traced that nobody has decided about.
+pub const TRACE_RATIO: &str = "trace-ratio";
 /// Whom a sidecar follows.
 pub const UPSTREAM: &str = "upstream";
 /// Whose certificates a sidecar takes.
@@ -76,7 +80,7 @@ pub const CHECKPOINT_KEY: &str = "checkpoint-key";
 pub const VERIFY_INTERVAL: &str = "verify-interval";
 
 /// What every process has.
-const COMMON: [&str; 11] = [
+const COMMON: [&str; 13] = [
     LISTEN,
     HTTP_LISTEN,
     DRAIN_TIMEOUT,
@@ -88,6 +92,8 @@ const COMMON: [&str; 11] = [
     REFLECTION,
     LOG,
     LOG_FORMAT,
+    OTLP_ENDPOINT,
+    TRACE_RATIO,
 ];
 /// What a replica has besides.
 const OF_REPLICA: [&str; 5] =
@@ -150,7 +156,15 @@ pub struct Common {
     pub log: String,
     /// How it is logged.
     pub log_format: LogFormat,
+    /// Where traces are sent, if anywhere: the URL of a collector that takes OTLP over gRPC.
+    pub otlp_endpoint: Option<String>,
+    /// How many of the calls are traced whose callers have not decided that.
+    pub trace_ratio: TraceRatio,
 }
+
+/// A part of all calls, in millionths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TraceRatio(pub u32);
 
 /// Where gRPC is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -290,6 +304,9 @@ impl Common {
             security: Security::read(sources)?,
             log: sources.read(LOG, default.log, parse_log)?,
             log_format: sources.read(LOG_FORMAT, default.log_format, parse_log_format)?,
+            otlp_endpoint: sources
+                .read(OTLP_ENDPOINT, None, |url| parse_collector(url).map(Some))?,
+            trace_ratio: sources.read(TRACE_RATIO, default.trace_ratio, parse_ratio)?,
         };
         common.security.check_exposure(&common.listen, common.http_listen)?;
         Ok(common)
@@ -307,6 +324,8 @@ impl Default for Common {
             security: Security::default(),
             log: "info".into(),
             log_format: LogFormat::Auto,
+            otlp_endpoint: None,
+            trace_ratio: TraceRatio(10_000),
         }
     }
 }

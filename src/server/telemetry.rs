@@ -1,46 +1,140 @@
-//! Logs: text for people on a terminal, JSON for machines, always on stderr.
+//! Logs: text for people on a terminal, JSON for machines, always on stderr. And traces, to a collector, if one is configured.
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
     io::{IsTerminal, stderr},
     panic,
+    time::Duration,
 };
 
-use tracing::{error, info};
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithTonicConfig};
+use opentelemetry_sdk::{
+    Resource,
+    trace::{Sampler, SdkTracerProvider},
+};
+use tonic::transport::ClientTlsConfig;
+use tracing::{Metadata, Subscriber, error, info, warn};
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    filter::{FilterExt, filter_fn},
+    fmt,
+    layer::SubscriberExt,
+    registry::LookupSpan,
+    util::SubscriberInitExt,
+};
 
-use crate::server::config::LogFormat;
+use crate::{
+    api::trace,
+    server::config::{Common, LogFormat, TraceRatio},
+};
+
+/// What traces say who made them.
+const SERVICE: &str = "support-access";
+/// How long the last spans may take to be sent.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why logging could not be set up. Displayed, it is one plain sentence for an operator.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot log by the directives {directives:?}: {cause}")]
-pub struct TelemetryError {
-    directives: String,
-    cause: String,
+pub enum TelemetryError {
+    /// Nothing can be logged.
+    #[error("cannot log by the directives {directives:?}: {cause}")]
+    Logs {
+        /// What was to be logged.
+        directives: String,
+        /// Why not.
+        cause: String,
+    },
+    /// Nothing can be traced.
+    #[error("cannot send traces to {endpoint}: {cause}")]
+    Traces {
+        /// The collector.
+        endpoint: String,
+        /// Why not.
+        cause: String,
+    },
 }
 
-/// Sets up logging for the whole process, by `directives` such as `info,support_access::rpc=warn`, and says what starts.
-pub fn init(directives: &str, format: LogFormat) -> Result<(), TelemetryError> {
-    let failed = |cause: String| TelemetryError { directives: directives.to_owned(), cause };
+/// What has to be ended when the process does.
+#[derive(Debug)]
+#[must_use]
+pub struct Telemetry {
+    traces: Option<SdkTracerProvider>,
+}
+
+/// Sets up logging for the whole process, by directives such as `info,support_access::rpc=warn`, and traces, and says what starts.
+pub fn init(config: &Common) -> Result<Telemetry, TelemetryError> {
+    let directives = &config.log;
+    let failed = |cause: String| TelemetryError::Logs { directives: directives.clone(), cause };
     let filter =
         EnvFilter::builder().parse(directives).map_err(|error| failed(error.to_string()))?;
-    let registry = tracing_subscriber::registry().with(filter);
-    if is_json(format) {
-        // The span is the call that a line belongs to.
-        let lines = fmt::layer().json().flatten_event(true).with_current_span(true);
-        registry.with(lines.with_span_list(false).with_writer(stderr)).try_init()
-    } else {
-        let has_colours = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        registry.with(fmt::layer().with_ansi(has_colours).with_writer(stderr)).try_init()
+    let traces = config.otlp_endpoint.as_deref();
+    let traces = traces.map(|endpoint| exporter(endpoint, config.trace_ratio)).transpose()?;
+    tracing_subscriber::registry()
+        .with(lines(config.log_format).with_filter(filter.and(filter_fn(|it| !is_trace(it)))))
+        .with(traces.as_ref().map(spans))
+        .try_init()
+        .map_err(|error| failed(error.to_string()))?;
+    if traces.is_some() {
+        trace::collect();
     }
-    .map_err(|error| failed(error.to_string()))?;
     log_panics();
     info!(
         version = env!("CARGO_PKG_VERSION"),
         profile = if cfg!(debug_assertions) { "debug" } else { "release" },
+        traces = config.otlp_endpoint,
         "support-access starts"
     );
-    Ok(())
+    Ok(Telemetry { traces })
+}
+
+/// Log lines.
+fn lines<S: Subscriber + for<'a> LookupSpan<'a>>(
+    format: LogFormat,
+) -> Box<dyn Layer<S> + Send + Sync> {
+    if is_json(format) {
+        // The span is the call that a line belongs to.
+        let lines = fmt::layer().json().flatten_event(true).with_current_span(true);
+        lines.with_span_list(false).with_writer(stderr).boxed()
+    } else {
+        let has_colours = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        fmt::layer().with_ansi(has_colours).with_writer(stderr).boxed()
+    }
+}
+
+/// Spans of traces, as they end.
+fn spans<S: Subscriber + for<'a> LookupSpan<'a>>(
+    provider: &SdkTracerProvider,
+) -> impl Layer<S> + use<S> {
+    let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer(SERVICE));
+    let layer = layer.with_location(false).with_threads(false).with_tracked_inactivity(false);
+    let is_collected =
+        |it: &Metadata<'_>| is_trace(it) || it.is_span() && it.target() == trace::CALL_TARGET;
+    layer.with_level(false).with_target(false).with_filter(filter_fn(is_collected))
+}
+
+fn is_trace(metadata: &Metadata<'_>) -> bool {
+    metadata.target() == trace::TARGET
+}
+
+/// Sends spans to a collector, some at a time, on a thread of its own. What it cannot send in time is dropped.
+fn exporter(endpoint: &str, ratio: TraceRatio) -> Result<SdkTracerProvider, TelemetryError> {
+    let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint);
+    let exporter = if endpoint.starts_with("https:") {
+        exporter.with_tls_config(ClientTlsConfig::new().with_native_roots())
+    } else {
+        exporter
+    };
+    let exporter = exporter.build().map_err(|error| {
+        let (endpoint, cause) = (endpoint.to_owned(), error.to_string());
+        TelemetryError::Traces { endpoint, cause }
+    })?;
+    let ratio = Sampler::TraceIdRatioBased(f64::from(ratio.0) / 1_000_000.0);
+    let version = opentelemetry::KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
+    let resource = Resource::builder().with_service_name(SERVICE).with_attribute(version).build();
+    let provider = SdkTracerProvider::builder().with_batch_exporter(exporter);
+    let provider = provider.with_sampler(Sampler::ParentBased(Box::new(ratio)));
+    Ok(provider.with_resource(resource).build())
 }
 
 fn is_json(format: LogFormat) -> bool {
@@ -48,6 +142,19 @@ fn is_json(format: LogFormat) -> bool {
         LogFormat::Auto => !stderr().is_terminal(),
         LogFormat::Text => false,
         LogFormat::Json => true,
+    }
+}
+
+impl Telemetry {
+    /// Sends the last spans.
+    pub fn end(self) {
+        // The sending is a task of this runtime, and needs one of its threads.
+        let flush = |traces: SdkTracerProvider| traces.shutdown_with_timeout(FLUSH_TIMEOUT);
+        if let Some(traces) = self.traces
+            && let Err(error) = tokio::task::block_in_place(|| flush(traces))
+        {
+            warn!(%error, "the last traces could not be sent");
+        }
     }
 }
 

@@ -7,6 +7,8 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+use tracing::{Instrument, info_span};
+
 use crate::{
     domain::{Enforced, Revision, Time, time::between},
     node::enforcement::Commit,
@@ -70,7 +72,9 @@ impl Work {
     /// Waits until what was committed is in force everywhere. That goes on after `deadline`, and is kept with the history.
     pub(super) async fn enforce(&self, commit: Commit, deadline: Instant) -> Enforcement {
         let result = self.enforcer.enforce(commit);
-        let enforcement = self.outcome(commit.last, commit, result, deadline).await;
+        let span = info_span!(target: "support_access::trace", "enforce", revision = commit.last);
+        let outcome = self.outcome(commit.last, commit, result, deadline);
+        let enforcement = outcome.instrument(span).await;
         let told = &self.enforcer.tally().told;
         told.get_or_create(&[("state", enforcement.state.as_str())]).inc();
         enforcement

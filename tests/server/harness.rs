@@ -46,6 +46,7 @@ pub(crate) fn common() -> Common {
         security: Security::default(),
         log: "info".to_owned(),
         log_format: LogFormat::Auto,
+        ..Common::default()
     }
 }
 

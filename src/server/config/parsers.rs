@@ -6,9 +6,10 @@ use std::{
     time::Duration,
 };
 
+use http::{Uri, uri::PathAndQuery};
 use tracing_subscriber::EnvFilter;
 
-use super::{LIVE_GRANTS_MAX, ListenAddress, LogFormat, sources::Parsed};
+use super::{LIVE_GRANTS_MAX, ListenAddress, LogFormat, TraceRatio, sources::Parsed};
 use crate::{
     api::{credentials::ClientCredentials, grpc::upstream::GrpcUpstream},
     domain::{chain::CheckpointKey, time::Span},
@@ -84,6 +85,32 @@ pub(super) fn parse_log_format(text: &str) -> Parsed<LogFormat> {
         "json" => Ok(LogFormat::Json),
         _ => Err(format!("must be auto, text or json, but is {text:?}")),
     }
+}
+
+/// The URL of a collector: of what it may hold besides, nothing is repeated.
+pub(super) fn parse_collector(text: &str) -> Parsed<String> {
+    let uri = text.parse::<Uri>().ok().filter(|uri| {
+        let is_known = matches!(uri.scheme_str(), Some("http" | "https"));
+        let is_bare = uri.authority().is_some_and(|it| !it.as_str().contains('@'));
+        is_known
+            && is_bare
+            && matches!(uri.path_and_query().map(PathAndQuery::as_str), None | Some("/"))
+    });
+    uri.map(|_| text.to_owned()).ok_or_else(|| {
+        "must be the URL of a collector that takes OTLP over gRPC, such as http://127.0.0.1:4317, without a path or a password"
+            .into()
+    })
+}
+
+pub(super) fn parse_ratio(text: &str) -> Parsed<TraceRatio> {
+    let ratio = text.parse::<f64>().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "it is from 0 to 1"
+    )]
+    let millionths = ratio.map(|ratio| TraceRatio((ratio * 1_000_000.0).round() as u32));
+    millionths.ok_or_else(|| format!("must be a number from 0 to 1, such as 0.01, but is {text:?}"))
 }
 
 pub(super) fn parse_live_grants(text: &str) -> Parsed<usize> {

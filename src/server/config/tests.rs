@@ -1,3 +1,5 @@
+mod cases;
+
 use std::{collections::BTreeMap, fs};
 
 use tempfile::TempDir;
@@ -50,63 +52,10 @@ fn nothing_given_means_the_defaults() {
     assert_eq!(load(&Given { env: empty, ..Given::default() }), Ok(Config::default()));
 }
 
-/// For every setting: its line in a file, its value in the environment, its value as a flag, and how to read it back.
 #[test]
 fn flags_go_before_the_environment_before_the_file_before_the_default() {
-    type Read = fn(&Config) -> String;
-    let cases: [(&'static str, &str, [&str; 4], Read); 12] = [
-        (
-            LISTEN,
-            r#"listen = ["127.0.0.1:1"]"#,
-            ["127.0.0.1:50051", "127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"],
-            |config| {
-                config.common.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
-            },
-        ),
-        (
-            HTTP_LISTEN,
-            r#"http_listen = "127.0.0.1:1""#,
-            ["127.0.0.1:8080", "127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"],
-            |config| config.common.http_listen.to_string(),
-        ),
-        (
-            DATABASE_URL,
-            r#"database_url = "sqlite:file""#,
-            ["sqlite://support-access.db", "sqlite:file", "sqlite:env", "sqlite:flag"],
-            |config| config.database_url.clone(),
-        ),
-        (MAX_STALENESS, r#"max_staleness = "3s""#, ["2s", "3s", "4s", "5s"], |config| {
-            Span(config.max_staleness).to_string()
-        }),
-        (DRAIN_TIMEOUT, r#"drain_timeout = "3s""#, ["10s", "3s", "4s", "5s"], |config| {
-            Span(config.common.drain_timeout).to_string()
-        }),
-        (INSECURE, "insecure = true", ["false", "true", "false", "true"], |config| {
-            config.common.security.insecure.to_string()
-        }),
-        (REFLECTION, "reflection = false", ["true", "false", "true", "false"], |config| {
-            config.common.security.reflection.to_string()
-        }),
-        (SOCKET_MODE, r#"socket_mode = "0600""#, ["660", "600", "666", "770"], |config| {
-            format!("{:o}", config.common.security.socket_mode)
-        }),
-        (LOG, r#"log = "warn""#, ["info", "warn", "error", "debug"], |config| {
-            config.common.log.clone()
-        }),
-        (LOG_FORMAT, r#"log_format = "text""#, ["auto", "text", "json", "auto"], |config| {
-            format!("{:?}", config.common.log_format).to_lowercase()
-        }),
-        (
-            MAX_LIVE_GRANTS_PER_TENANT,
-            "max_live_grants_per_tenant = 3",
-            ["10000", "3", "4", "5"],
-            |config| config.max_live_grants_per_tenant.to_string(),
-        ),
-        (VERIFY_INTERVAL, r#"verify_interval = "3s""#, ["1h", "3s", "4s", "5s"], |config| {
-            Span(config.verify_interval).to_string()
-        }),
-    ];
-    let mut covered = cases.map(|case| case.0).to_vec();
+    let cases = cases::all();
+    let mut covered: Vec<&str> = cases.iter().map(|case| case.0).collect();
     covered.push(CHECKPOINT_KEY); // has a test of its own, since it names a file
     covered.sort_unstable();
     let mut settings = [&COMMON[..], &OF_REPLICA[..]].concat();
@@ -232,6 +181,13 @@ fn wrong_values_are_refused_with_what_would_be_right() {
         ),
         (INSECURE, "yes", "must be true or false, but is \"yes\""),
         (LOG, "a=b=c", "must be like info or warn,support_access=debug, but is \"a=b=c\""),
+        (TRACE_RATIO, "1.1", "must be a number from 0 to 1, such as 0.01, but is \"1.1\""),
+        (
+            OTLP_ENDPOINT,
+            "http://me:secret@collector:4317",
+            "must be the URL of a collector that takes OTLP over gRPC, such as http://127.0.0.1:4317, without a path or a \
+             password",
+        ),
         (LOG_FORMAT, "xml", "must be auto, text or json, but is \"xml\""),
         (MAX_LIVE_GRANTS_PER_TENANT, "0", "must be a whole number from 1 to 10000, but is \"0\""),
         (
@@ -262,8 +218,8 @@ fn a_file_is_refused_with_the_key_and_the_file() {
         (
             "max-staleness = '2s'",
             "the configuration file FILE has the unknown key \"max-staleness\"; known are listen, http_listen, \
-             drain_timeout, tls_certificate, tls_key, tls_client_ca, socket_mode, insecure, reflection, log, log_format, \
-             database_url, max_staleness, max_live_grants_per_tenant, checkpoint_key, verify_interval, upstream, upstream_ca, upstream_certificate, \
+             drain_timeout, tls_certificate, tls_key, tls_client_ca, socket_mode, insecure, reflection, log, log_format, otlp_endpoint, \
+             trace_ratio, database_url, max_staleness, max_live_grants_per_tenant, checkpoint_key, verify_interval, upstream, upstream_ca, upstream_certificate, \
              upstream_key, upstream_token_file, certificates, users, issuers, trust_portal_assertion, limits and policy",
         ),
         (
