@@ -54,9 +54,10 @@ Tables show times in UTC.";
 
 /// Customers decide when the vendor's support staff may enter their tenant.
 ///
-/// `serve` is the server, and `sidecar` a part of it that only answers checks, beside a gateway; `health` asks either whether
-/// it serves. The other commands ask a running one: a tenant administrator's grant, extend, revoke, wait, list, show, history, policy, lock, unlock and locks; a
-/// gateway's check, and explain for when it says no; an operator's nodes, and lock, unlock and locks for emergencies.
+/// `serve` is the server, and `sidecar` a part of it that only answers checks, beside a gateway; `health` asks either
+/// whether it serves. The other commands ask a running one: a tenant administrator's grant, extend, revoke, wait, list, show,
+/// history, policy, lock, unlock and locks; a gateway's check, and explain for when it says no; an operator's nodes, and
+/// lock, unlock and locks for emergencies.
 #[derive(Debug, Parser)]
 #[command(name = "support-access", version, after_help = EXIT_CODES, max_term_width = 100)]
 pub struct Cli {

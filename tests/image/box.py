@@ -26,7 +26,7 @@ LIBRARIES = {
 # Files of the same image, as far as anything here may read them.
 FILES = {
     "etc/passwd": "root:x:0:0:root:/root:/sbin/nologin\nnobody:x:65534:65534:nobody:/nonexistent:/sbin/nologin\n"
-                  "nonroot:x:65532:65532:nonroot:/home/nonroot:/sbin/nologin\n",
+                  "nonroot:x:65532:65532:nonroot:/nonexistent:/sbin/nologin\n",
     "etc/group": "root:x:0:\nnobody:x:65534:\ntty:x:5:\nstaff:x:50:\nnonroot:x:65532:\n",
     "etc/nsswitch.conf": "hosts: files dns\n",
 }
@@ -120,7 +120,7 @@ class Box:
             process.communicate()
         self.holder.communicate()
 
-    def _entering(self, command):
+    def _entering(self, command, *more):
         """Into the namespaces, the root and the working directory, as the image's user, without a capability."""
         user, group = IMAGE.user
         into, become = ["--mount", "--net"], [f"--setgid={group}", f"--setuid={user}"]
@@ -128,12 +128,14 @@ class Box:
             into = ["--user", "--preserve-credentials", *into]
             become = ["--user", f"--map-user={user}", f"--map-group={group}"]
         place = [f"--root={self.root}", f"--wd={IMAGE.one('WORKDIR')}"]
-        return [shutil.which("nsenter"), f"--target={self.holder.pid}", *into, "--", shutil.which("unshare"), *become, *place, "--",
+        return [shutil.which("nsenter"), f"--target={self.holder.pid}", *into, "--", shutil.which("unshare"), *become, *more, *place, "--",
                 *command]
 
     def start(self, command, **more):
-        """A process, whose environment is that of a container."""
-        process = subprocess.Popen(self._entering(command), env={"PATH": PATH} | more, stdin=subprocess.DEVNULL,
+        """A process, whose environment is that of a container. It has the number 1, for which the kernel does nothing by itself
+        when a signal comes."""
+        entering = self._entering(command, "--pid", "--fork", "--kill-child")
+        process = subprocess.Popen(entering, env={"PATH": PATH} | more, stdin=subprocess.DEVNULL,
                                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         self.processes.append(process)
         return process
@@ -157,13 +159,21 @@ class Box:
         eventually(is_healthy, "it is healthy")
 
 
+def first(process):
+    """The process that has the number 1 in there, by its number out here."""
+    number, = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return int(number)
+
+
 def identity(process):
     """Where its root is, its user and group, and what it may do that others may not, as the kernel tells."""
-    told = dict(line.split(":\t", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
-    return os.readlink(f"/proc/{process.pid}/root"), told["Uid"].split(), told["Gid"].split(), int(told["CapEff"], 16)
+    number = first(process)
+    told = dict(line.split(":\t", 1) for line in Path(f"/proc/{number}/status").read_text().splitlines())
+    assert told["NSpid"].split()[-1] == "1"
+    return os.readlink(f"/proc/{number}/root"), told["Uid"].split(), told["Gid"].split(), int(told["CapEff"], 16)
 
 
 def end(process):
     """SIGTERM, and what comes of it."""
-    process.send_signal(signal.SIGTERM)
+    os.kill(first(process), signal.SIGTERM)
     return process.wait(DEADLINE_S)
