@@ -68,8 +68,8 @@ async fn only_a_server_that_serves_is_healthy() {
         store.are_changes_held.send_replace(false);
     };
     let call = admin.grant_access(a_grant());
-    let (ended, answer, ()) =
-        in_time(async { tokio::join!(running.wait(), call, observing) }).await;
+    let everything = Box::pin(async { tokio::join!(running.wait(), call, observing) });
+    let (ended, answer, ()) = in_time(everything).await;
     answer.unwrap();
     ended.unwrap();
     let unreachable =
