@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import tomllib
 
@@ -12,12 +13,17 @@ CARGO = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]
 CHART = ROOT / "helm/support-access"
 
 
-def test_the_context_has_all_that_the_build_needs_and_no_more(tmp_path):
-    names = copy_context(tmp_path)
+def test_the_context_has_all_that_the_build_needs_and_no_more():
+    # Always at the same place, or else each run would leave much behind.
+    target = ROOT / os.environ.get("CARGO_TARGET_DIR", "target")
+    context = target / "image-context"
+    shutil.rmtree(context, ignore_errors=True)
+    context.mkdir()
+    names = copy_context(context)
     command = re.search(r"\bcargo build --release (--locked --bin support-access)", BUILD.one("RUN"))
     # The same with less work: what is missing is missed by this, too.
-    done = subprocess.run(["cargo", "check", "--offline", *command[1].split()], cwd=tmp_path, capture_output=True, text=True,
-                          env=os.environ | {"CARGO_TARGET_DIR": os.environ.get("CARGO_TARGET_DIR", str(ROOT / "target"))}, check=False)
+    done = subprocess.run(["cargo", "check", "--offline", *command[1].split()], cwd=context, capture_output=True, text=True,
+                          env=os.environ | {"CARGO_TARGET_DIR": str(target), "CARGO_INCREMENTAL": "0"}, check=False)
     assert done.returncode == 0, done.stderr
     ignored = {path.name for path in ROOT.iterdir()} - set(names)
     assert {"tests", "docs", "helm", "scripts"} <= ignored and not {".git", "target", ".venv"} & set(names)
