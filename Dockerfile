@@ -1,8 +1,8 @@
 # The image of support-access: servers and sidecars, and the commands that ask them. README.md says how to build and run it;
 # tests/image takes from here what it runs, and proves it without a container engine.
 
-# Debian 12 in both stages, so that the binary finds the C library that it was linked with. tests/image holds this to
-# rust-version in Cargo.toml.
+# The builder's Debian is no newer than the image's, so that the binary asks for nothing that the image's C library has not.
+# tests/image holds this, and rust-version in Cargo.toml, to it.
 FROM rust:1.95.0-slim-bookworm AS build
 WORKDIR /build
 # Without debug information; the names of functions stay, for the log of a panic.
@@ -17,8 +17,9 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     && cp target/release/support-access /usr/local/bin/support-access \
     && mkdir /var/lib/support-access
 
-# The C library, libgcc_s, certificates of authorities, and the user nonroot: no shell, no package manager.
-FROM gcr.io/distroless/cc-debian12:nonroot
+# The C library, libgcc_s, certificates of authorities, and the user nonroot: no shell, no package manager. Of Debian 13, since
+# the images of Debian 12 are no longer mended a year after Debian 13 came out.
+FROM gcr.io/distroless/cc-debian13:nonroot
 LABEL org.opencontainers.image.title="support-access" \
       org.opencontainers.image.description="Customers decide when the vendor's support staff may enter their tenant" \
       org.opencontainers.image.version="0.1.0" \

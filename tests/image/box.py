@@ -17,12 +17,13 @@ from dockerfile import IMAGE, ROOT
 BINARY = ROOT / os.environ.get("SUPPORT_ACCESS_BIN", "target/debug/support-access")
 # Long, since the machine may be busy; no test waits for it unless something is broken.
 DEADLINE_S = 60
-# What gcr.io/distroless/cc-debian12 has: Debian 12's libc6, libgcc-s1, libstdc++6, libgomp1 and libssl3. Of libc6 only what a Rust
-# program may ask for.
+# What gcr.io/distroless/cc-debian13 has, as far as a Rust program may ask for it: of Debian's libc6, libgcc-s1 and libstdc++6.
 LIBRARIES = {
     "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1", "libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1",
-    "libresolv.so.2", "libutil.so.1", "libgcc_s.so.1", "libstdc++.so.6", "libgomp.so.1", "libssl.so.3", "libcrypto.so.3",
+    "libresolv.so.2", "libutil.so.1", "libgcc_s.so.1", "libstdc++.so.6",
 }
+# Debian's glibc, which takes programs that were linked with an older one.
+GLIBC = {12: (2, 36), 13: (2, 41)}
 # Files of the same image, as far as anything here may read them.
 FILES = {
     "etc/passwd": "root:x:0:0:root:/root:/sbin/nologin\nnobody:x:65534:65534:nobody:/nonexistent:/sbin/nologin\n"
