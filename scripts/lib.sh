@@ -50,14 +50,14 @@ need_tools() {
   export PATH="$PWD/.venv/bin:$PATH"
 }
 
-# checkov, in an environment of its own: it wants older libraries than the other tools.
-need_checkov() {
-  cmp --silent scripts/requirements-checkov.txt .venv/checkov/installed.txt && return
-  printf '\n-- Installing scripts/requirements-checkov.txt with pip into .venv/checkov: to check the chart\n'
-  python3 -m venv --clear .venv/checkov
-  .venv/checkov/bin/pip install --quiet --disable-pip-version-check --require-hashes \
-    --requirement scripts/requirements-checkov.txt
-  cp scripts/requirements-checkov.txt .venv/checkov/installed.txt
+# need_apart NAME WHY: what scripts/requirements-NAME.txt says, in an environment of its own, since it would change the others.
+need_apart() {
+  local place=.venv/$1 listed=scripts/requirements-$1.txt
+  cmp --silent "$listed" "$place/installed.txt" && return
+  printf '\n-- Installing %s with pip into %s: %s\n' "$listed" "$place" "$2"
+  python3 -m venv --clear "$place"
+  "$place/bin/pip" install --quiet --disable-pip-version-check --require-hashes --requirement "$listed"
+  cp "$listed" "$place/installed.txt"
 }
 
 need_cargo() {

@@ -20,6 +20,7 @@ mod explain;
 mod extend;
 mod failure;
 mod grant;
+mod health;
 mod history;
 mod json;
 mod list;
@@ -41,7 +42,7 @@ mod wait;
 const EXIT_CODES: &str = "\
 Exit codes:
   0   done; for check: allowed
-  1   failed; for check: denied
+  1   failed; for check: denied; for health: it does not serve
   2   could not tell; for check: the server gave no answer, or a STALE one; for extend, revoke,
       lock, policy set and wait: it is done, and permanent, but not yet known at every check node
       (PENDING)
@@ -53,9 +54,10 @@ Tables show times in UTC.";
 
 /// Customers decide when the vendor's support staff may enter their tenant.
 ///
-/// `serve` is the server, and `sidecar` a part of it that only answers checks, beside a gateway. The other commands ask a
-/// running one: a tenant administrator's grant, extend, revoke, wait, list, show, history, policy, lock, unlock and locks; a
-/// gateway's check, and explain for when it says no; an operator's nodes, and lock, unlock and locks for emergencies.
+/// `serve` is the server, and `sidecar` a part of it that only answers checks, beside a gateway; `health` asks either
+/// whether it serves. The other commands ask a running one: a tenant administrator's grant, extend, revoke, wait, list, show,
+/// history, policy, lock, unlock and locks; a gateway's check, and explain for when it says no; an operator's nodes, and
+/// lock, unlock and locks for emergencies.
 #[derive(Debug, Parser)]
 #[command(name = "support-access", version, after_help = EXIT_CODES, max_term_width = 100)]
 pub struct Cli {
@@ -68,6 +70,7 @@ enum Command {
     Serve(serve::ServeArgs),
     Sidecar(sidecar::SidecarArgs),
     Migrate(migrate::MigrateArgs),
+    Health(health::HealthArgs),
     Grant(Asking<grant::GrantArgs>),
     Extend(Asking<extend::ExtendArgs>),
     Revoke(Asking<revoke::RevokeArgs>),
@@ -111,6 +114,7 @@ impl Cli {
             Command::Serve(args) => serve::run(args).await,
             Command::Sidecar(args) => sidecar::run(args).await,
             Command::Migrate(args) => migrate::run(args).await,
+            Command::Health(args) => health::run(args).await,
             Command::Grant(asking) => grant::run(&asking.connect().await?, &asking.args).await,
             Command::Extend(asking) => extend::run(&asking.connect().await?, &asking.args).await,
             Command::Revoke(asking) => revoke::run(&asking.connect().await?, &asking.args).await,

@@ -223,6 +223,11 @@ impl Config {
         let sources = Sources::open(flags, env)?;
         read_database_url(&sources, Self::default().database_url)
     }
+
+    /// The one setting that tells where health can be asked, of a server or of a sidecar, from the same places.
+    pub fn load_http_listen(flags: &Flags, env: Env<'_>) -> Result<SocketAddr, ConfigError> {
+        read_http_listen(&Sources::open(flags, env)?, Common::default().http_listen)
+    }
 }
 
 impl Default for Config {
@@ -296,7 +301,7 @@ impl Common {
         let default = Self::default();
         let common = Self {
             listen: sources.read_all(LISTEN, default.listen, parse_listen)?,
-            http_listen: sources.read(HTTP_LISTEN, default.http_listen, parse_tcp)?,
+            http_listen: read_http_listen(sources, default.http_listen)?,
             drain_timeout: sources.read(DRAIN_TIMEOUT, default.drain_timeout, |text| {
                 parse_duration(text, Duration::ZERO, DRAIN_TIMEOUT_MAX)
             })?,
@@ -347,6 +352,10 @@ impl fmt::Display for ListenAddress {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
+}
+
+fn read_http_listen(sources: &Sources<'_>, default: SocketAddr) -> Result<SocketAddr, ConfigError> {
+    sources.read(HTTP_LISTEN, default, parse_tcp)
 }
 
 fn read_database_url(sources: &Sources<'_>, default: String) -> Result<String, ConfigError> {

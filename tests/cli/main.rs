@@ -4,6 +4,7 @@
 
 mod environment;
 mod fake;
+mod health;
 mod history;
 mod locks;
 mod operator;

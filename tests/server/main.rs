@@ -38,6 +38,7 @@ mod attacks;
 mod follow;
 mod follower;
 mod harness;
+mod health;
 mod held;
 mod identity;
 mod lifecycle;

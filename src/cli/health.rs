@@ -1,0 +1,128 @@
+//! `support-access health`
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use clap::Args;
+use futures::StreamExt;
+use reqwest::{Client, StatusCode, redirect};
+
+use super::{
+    failure::{Failure, causes},
+    output::{Exit, Report},
+    serve::variable,
+    table::clean,
+};
+use crate::{
+    api::health::Phase,
+    server::config::{self, Config, Flags},
+};
+
+/// How long an answer may take. It is at hand, so whoever takes longer does not serve.
+const TIME_LIMIT: Duration = Duration::from_secs(3);
+/// The most bytes of an answer that are looked at; each phase takes fewer.
+const LENGTH_MAX: usize = 1_024;
+
+const NOTES: &str = "\
+The setting is the server's own, and looked for in the same places, so that in the same container
+this command finds the server. No credentials are needed. 0.0.0.0 and [::] are asked at loopback.
+
+Exit codes: 0 it serves; 1 it is starting, stale or stopping, or cannot be reached; 64 wrong usage
+or configuration.";
+
+/// Ask a server or sidecar on this machine whether it serves, as the health check of a container.
+#[derive(Debug, Args)]
+#[command(after_help = NOTES)]
+pub(crate) struct HealthArgs {
+    /// Where it serves HTTP: IP:PORT or localhost:PORT.
+    ///
+    /// Default: 127.0.0.1:8080. Environment: SUPPORT_ACCESS_HTTP_LISTEN. File: http_listen.
+    #[arg(long, value_name = "ADDRESS")]
+    http_listen: Option<String>,
+    /// The file with its configuration, in TOML. Environment: SUPPORT_ACCESS_CONFIG. Default: none.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+pub(crate) async fn run(args: &HealthArgs) -> Result<Report, Failure> {
+    let HealthArgs { http_listen, config } = args;
+    let flags =
+        Flags::default().with_file(config.clone()).with(config::HTTP_LISTEN, http_listen.clone());
+    let listen = Config::load_http_listen(&flags, &variable)
+        .map_err(|error| Failure::usage(error.to_string()))?;
+    if listen.port() == 0 {
+        return Err(Failure::usage(format!(
+            "{listen} takes a free port, which only the server knows: its log says where it listens"
+        )));
+    }
+    let url = format!("http://{}/readyz", reachable(listen));
+    let (status, text) = ask(&url).await?;
+    let exit = match status {
+        StatusCode::OK if text.trim_end() == Phase::Serving.as_str() => Exit::Done,
+        StatusCode::SERVICE_UNAVAILABLE => Exit::Failed,
+        other => {
+            return Err(Failure::new(format!("{url} answers {other}, as support-access does not"))
+                .with_hint("another program may be listening there"));
+        }
+    };
+    Ok(Report { text: format!("{}\n", clean(text.trim_end())), exit, ..Report::default() })
+}
+
+/// Where who listens at `address` is reached from the same machine.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+async fn ask(url: &str) -> Result<(StatusCode, String), Failure> {
+    let told = |error: reqwest::Error| {
+        let cause = causes(&error).last().map(ToString::to_string).unwrap_or_default();
+        let cause = if error.is_timeout() { "no answer in time" } else { &cause };
+        Failure::new(format!("{url} cannot be read: {cause}"))
+    };
+    // Nothing here is for TLS: whose certificates this machine trusts need not even be known.
+    let client = Client::builder()
+        .tls_certs_only([])
+        .redirect(redirect::Policy::none())
+        .no_proxy()
+        .timeout(TIME_LIMIT)
+        .build()
+        .map_err(told)?;
+    let answer = client.get(url).send().await.map_err(told)?;
+    let status = answer.status();
+    let mut text = Vec::new();
+    let mut chunks = answer.bytes_stream();
+    while let Some(chunk) = chunks.next().await {
+        text.extend_from_slice(&chunk.map_err(told)?);
+        if text.len() > LENGTH_MAX {
+            text.truncate(LENGTH_MAX);
+            break;
+        }
+    }
+    Ok((status, String::from_utf8_lossy(&text).into_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_listens_everywhere_is_asked_at_loopback() {
+        let cases = [
+            ("0.0.0.0:1", "127.0.0.1:1"),
+            ("[::]:2", "[::1]:2"),
+            ("10.0.0.1:3", "10.0.0.1:3"),
+            ("[::1]:4", "[::1]:4"),
+        ];
+        for (address, expected) in cases {
+            assert_eq!(reachable(address.parse().unwrap()).to_string(), expected);
+        }
+    }
+}
