@@ -11,7 +11,7 @@ use crate::{
         self,
         grpc::upstream::GrpcUpstream,
         health::{Health, Phase},
-        metrics::{Gauges, Metrics},
+        metrics::Metrics,
     },
     domain::{Clock, NodeId, NodeKind, clock::SystemClock},
     node::{self, CheckNode, following::Upstream, replica::Replica},
@@ -21,6 +21,7 @@ use crate::{
         doors::{GrpcDoor, HTTP_CONNECTIONS_MAX, HTTP_CONNECTIONS_PER_ADDRESS_MAX, Services},
         identity::Prepared,
         listeners::{BindError, Listener},
+        readings::Sources,
         signals::Signals,
         tasks::{Failure, Tasks},
         telemetry::TelemetryError,
@@ -36,6 +37,7 @@ mod detached;
 pub mod doors;
 mod identity;
 pub mod listeners;
+mod readings;
 pub mod running;
 mod signals;
 pub mod tasks;
@@ -142,10 +144,11 @@ pub async fn start(
     let replica = Replica::new(Arc::clone(&node), Arc::clone(&store), config.max_staleness);
     let work = Work::new(Arc::clone(&replica), config.catalogue, limits);
     let work = Arc::new(work.with_checkpoint_key(config.checkpoint_key));
-    let gauges = gauges(Arc::clone(&node), Some(Arc::clone(&work)));
-    let metrics = Arc::new(Metrics::new(gauges));
     let mut running = Running::new(&listeners, &config.common).await?;
     running.store = Some(Arc::clone(&store));
+    let sources = Sources::new(&node, &running.gate, &prepared).with_work(&work);
+    let metrics = Metrics::new(move || sources.read(), Some(replica.enforcer().tally()));
+    let metrics = Arc::new(metrics);
     // First, so that it can be asked why it is not ready.
     running.serve_http(listeners.http, &metrics);
 
@@ -158,6 +161,9 @@ pub async fn start(
     inner.spawn("replica", replica.run(inner.stop_token()));
     inner.spawn("enforcer", enforcer.run(inner.stop_token()));
     inner.spawn("expiry sweep", work::expiry::run(Arc::clone(&work), inner.stop_token()));
+    let verification =
+        work::verification::run(Arc::clone(&work), config.verify_interval, inner.stop_token());
+    inner.spawn("verification of the history", verification);
 
     let checks = Arc::new(Checks::new(Arc::clone(&node), Some(store)));
     let services = Services {
@@ -188,8 +194,10 @@ pub async fn start_sidecar(
     let security = &config.common.security;
     let prepared = Prepared::new(security, &clock)?;
     let node = CheckNode::new(new_node_id(), NodeKind::Sidecar, clock);
-    let metrics = Arc::new(Metrics::new(gauges(Arc::clone(&node), None)));
     let running = Running::new(&listeners, &config.common).await?;
+    let sources = Sources::new(&node, &running.gate, &prepared);
+    let sources = sources.with_credentials(config.upstream_credentials);
+    let metrics = Arc::new(Metrics::new(move || sources.read(), None));
     running.serve_http(listeners.http, &metrics);
 
     let stop = running.inner.stop_token();
@@ -266,22 +274,4 @@ impl Running {
 
 fn new_node_id() -> NodeId {
     NodeId(Uuid::new_v4())
-}
-
-fn gauges(
-    node: Arc<CheckNode>,
-    work: Option<Arc<Work>>,
-) -> impl Fn() -> Gauges + Send + Sync + 'static {
-    move || {
-        let node = node.gauges();
-        Gauges {
-            live_grants: node.live_grants,
-            revision: node.revision,
-            snapshot_bytes: node.snapshot_bytes,
-            tenants: node.tenants,
-            proof_age: node.proof_age,
-            followers: node.followers as u64,
-            sweep_lag: work.as_ref().map(|work| work.sweep_lag()).unwrap_or_default(),
-        }
-    }
 }

@@ -276,6 +276,12 @@ pub trait Store: Debug + Send + Sync {
         limit: usize,
     ) -> Result<Vec<Record>, StoreError>;
 
+    /// The first tenant after this one, in the order of their ids, that has a history.
+    async fn tenant_after(
+        &self,
+        tenant_id: Option<&TenantId>,
+    ) -> Result<Option<TenantId>, StoreError>;
+
     /// How far a chain goes. `None`: that of the vendor's own history.
     async fn chain_head(&self, tenant_id: Option<&TenantId>) -> Result<ChainHead, StoreError>;
 

@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, atomic::AtomicI64};
 
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tracing::info;
 
@@ -36,8 +37,10 @@ pub mod nodes;
 pub mod page;
 pub mod policy;
 pub mod review;
+pub mod verification;
 
 pub use enforce::{Enforcement, EnforcementState};
+use verification::Verified;
 
 /// The most grants listed in the answer to a change. `ListGrants` has them all.
 pub const LISTED_MAX: usize = 1_000;
@@ -66,6 +69,8 @@ pub struct Work {
     long_waits: Semaphore,
     /// When the next expiry is due that has not been recorded, as far as the sweep knows: in microseconds since 1970.
     next_expiry_us: AtomicI64,
+    /// What is known of the chains.
+    verified: Mutex<Verified>,
 }
 
 /// Why something could not be done.
@@ -212,6 +217,7 @@ impl Work {
             checkpoint_key: None,
             long_waits: Semaphore::new(enforce::LONG_WAITS),
             next_expiry_us: AtomicI64::new(i64::MAX),
+            verified: Mutex::default(),
         }
     }
 

@@ -7,22 +7,20 @@ use std::{collections::HashMap, fmt, sync::OnceLock, time::Duration};
 
 use foldhash::fast::RandomState;
 use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric, text},
-    metrics::{
-        counter::Counter,
-        family::Family,
-        gauge::{ConstGauge, Gauge},
-        histogram::Histogram,
-        info::Info,
-    },
+    encoding::text,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
     registry::{Registry, Unit},
 };
 use prost::Message;
 use prost_types::FileDescriptorSet;
 use tonic::Code;
 
-use crate::{api::proto, domain::Reason};
+use crate::{api::proto, domain::Reason, node::enforcer::Tally};
+
+mod readings;
+
+use readings::ReadingsCollector;
+pub use readings::{Readings, ReplicaReadings};
 
 /// The content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -86,25 +84,6 @@ pub struct Metrics {
     by_code: Family<CodeLabels, Counter>,
 }
 
-/// What is read when metrics are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Gauges {
-    /// Grants that no event has ended.
-    pub live_grants: u64,
-    /// The last event that checks are answered from.
-    pub revision: i64,
-    /// The memory of the snapshot, estimated.
-    pub snapshot_bytes: u64,
-    /// Tenants that have a grant, live or ended.
-    pub tenants: u64,
-    /// How far the recording of expiries is behind.
-    pub sweep_lag: Duration,
-    /// How old the proof is that checks are answered by.
-    pub proof_age: Option<Duration>,
-    /// Check nodes that are fed by this one.
-    pub followers: u64,
-}
-
 /// The counts of one method.
 #[derive(Debug)]
 pub(super) struct Rpc {
@@ -117,13 +96,14 @@ pub(super) struct Rpc {
     by_code: [OnceLock<Counter>; CODES.len()],
 }
 
-struct GaugesCollector<F>(F);
-
 // === impl Metrics ===
 
 impl Metrics {
-    /// Nothing is counted yet; `gauges` is called whenever metrics are read.
-    pub fn new(gauges: impl Fn() -> Gauges + Send + Sync + 'static) -> Self {
+    /// Nothing is counted yet; `readings` is called whenever metrics are read. What a replica's enforcer counts is in its `tally`.
+    pub fn new(
+        readings: impl Fn() -> Readings + Send + Sync + 'static,
+        tally: Option<&Tally>,
+    ) -> Self {
         let mut registry = Registry::with_prefix("support_access");
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The version of this server", version);
@@ -144,7 +124,10 @@ impl Metrics {
         registry.register_with_unit("rpc_duration", help, Unit::Seconds, duration.clone());
         let in_flight = Family::<MethodLabels, Gauge>::default();
         registry.register("rpcs_in_flight", "RPCs that have not ended yet", in_flight.clone());
-        registry.register_collector(Box::new(GaugesCollector(gauges)));
+        registry.register_collector(Box::new(ReadingsCollector(readings)));
+        if let Some(tally) = tally {
+            register_tally(&mut registry, tally);
+        }
 
         let mut methods = known_methods();
         methods.insert(0, (UNKNOWN.to_owned(), UNKNOWN.to_owned()));
@@ -210,53 +193,15 @@ impl Rpc {
     }
 }
 
-// === impl GaugesCollector ===
-
-impl<F> fmt::Debug for GaugesCollector<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("GaugesCollector")
-    }
-}
-
-impl<F: Fn() -> Gauges + Send + Sync + 'static> Collector for GaugesCollector<F> {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let gauges = (self.0)();
-        let mut gauge = |name: &str, help: &str, unit: Option<&Unit>, value: f64| {
-            let gauge = ConstGauge::new(value);
-            gauge.encode(encoder.encode_descriptor(name, help, unit, gauge.metric_type())?)
-        };
-        #[expect(clippy::cast_precision_loss, reason = "Prometheus has no other numbers")]
-        {
-            gauge(
-                "live_grants",
-                "Grants that no event has ended.",
-                None,
-                gauges.live_grants as f64,
-            )?;
-            gauge(
-                "revision",
-                "The last event that checks are answered from.",
-                None,
-                gauges.revision as f64,
-            )?;
-            let help = "The memory of the snapshot that checks are answered from, estimated.";
-            gauge("snapshot", help, Some(&Unit::Bytes), gauges.snapshot_bytes as f64)?;
-            gauge(
-                "tenants",
-                "Tenants that have a grant, live or ended.",
-                None,
-                gauges.tenants as f64,
-            )?;
-            let help = "Check nodes that are fed by this one.";
-            gauge("followers", help, None, gauges.followers as f64)?;
-        }
-        let help =
-            "How old the proof is that checks are answered by; infinite while there is none.";
-        let proof_age = gauges.proof_age.map_or(f64::INFINITY, |age| age.as_secs_f64());
-        gauge("proof_age", help, Some(&Unit::Seconds), proof_age)?;
-        let help = "How far the recording of expiries is behind. Checks do not depend on it.";
-        gauge("sweep_lag", help, Some(&Unit::Seconds), gauges.sweep_lag.as_secs_f64())
-    }
+fn register_tally(registry: &mut Registry, tally: &Tally) {
+    let help = "From the commit of a change that ends or shortens access until no check node could allow by what was before";
+    let duration = tally.duration.clone();
+    registry.register_with_unit("enforcement_duration", help, Unit::Seconds, duration);
+    let help = "Changes that end or shorten access, by whether their callers were told that they are in force everywhere \
+                (COMPLETE), or that this was not known at the end of their patience (PENDING)";
+    registry.register("enforcements", help, tally.told.clone());
+    let help = "Check nodes that had not confirmed a change, and were waited for until they could allow nothing";
+    registry.register("nodes_lapsed", help, tally.nodes_lapsed.clone());
 }
 
 /// A code as gRPC spells it.
@@ -286,17 +231,29 @@ fn known_methods() -> Vec<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{domain::Time, node::Gauges};
 
     fn metrics() -> Metrics {
-        Metrics::new(|| Gauges {
+        let replica = ReplicaReadings {
+            sweep_lag: Duration::from_millis(1_500),
+            ..ReplicaReadings::default()
+        };
+        let node = Gauges {
             live_grants: 3,
+            locks: 1,
             revision: 7,
             snapshot_bytes: 4_096,
             tenants: 2,
-            sweep_lag: Duration::from_millis(1_500),
             proof_age: Some(Duration::from_millis(250)),
             followers: 3,
-        })
+        };
+        let readings = move || Readings {
+            node,
+            certificates: vec![("tls_certificate", Time::UNIX_EPOCH + Duration::from_secs(9))],
+            replica: Some(replica),
+            ..Readings::default()
+        };
+        Metrics::new(readings, None)
     }
 
     #[track_caller]
@@ -324,13 +281,15 @@ mod tests {
     }
 
     #[test]
-    fn gauges_are_read_when_asked_for() {
+    fn what_can_be_looked_up_is_read_when_asked_for() {
         let text = metrics().encode().unwrap();
-        assert_has(&text, "support_access_live_grants 3.0");
-        assert_has(&text, "support_access_revision 7.0");
-        assert_has(&text, "support_access_snapshot_bytes 4096.0");
-        assert_has(&text, "support_access_tenants 2.0");
+        assert_has(&text, "support_access_live_grants 3");
+        assert_has(&text, "support_access_revision 7");
+        assert_has(&text, "support_access_snapshot_bytes 4096");
+        assert_has(&text, "support_access_tenants 2");
         assert_has(&text, "support_access_sweep_lag_seconds 1.5");
+        let end = r#"support_access_certificate_expiration_timestamp_seconds{certificate="tls_certificate"} 9.0"#;
+        assert_has(&text, end);
         assert!(text.ends_with("# EOF\n"));
     }
 

@@ -303,12 +303,12 @@ mod tests {
     use tower::{ServiceExt, service_fn};
 
     use super::*;
-    use crate::api::metrics::Gauges;
+    use crate::api::metrics::Readings;
 
     const PATH: &str = "/supportaccess.v1.SupportAccess/CheckAccess";
 
     fn metrics() -> Arc<Metrics> {
-        Arc::new(Metrics::new(Gauges::default))
+        Arc::new(Metrics::new(Readings::default, None))
     }
 
     fn request() -> Request<()> {

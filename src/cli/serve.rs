@@ -91,6 +91,12 @@ pub(crate) struct ServeArgs {
     /// Default: none, and checkpoints are not signed. Environment: SUPPORT_ACCESS_CHECKPOINT_KEY. File: checkpoint_key.
     #[arg(long, value_name = "FILE")]
     checkpoint_key: Option<String>,
+    /// How long after the chains of the history were verified that begins anew: from 1s to 30d. What does not verify is logged, and
+    /// counted among the metrics.
+    ///
+    /// Default: 1h. Environment: SUPPORT_ACCESS_VERIFY_INTERVAL. File: verify_interval.
+    #[arg(long, value_name = "DURATION")]
+    verify_interval: Option<String>,
 }
 
 /// What every process has.
@@ -192,13 +198,20 @@ pub(crate) fn variable(name: &str) -> Option<String> {
 
 impl ServeArgs {
     fn to_flags(&self) -> Flags {
-        let Self { common, database, max_staleness, max_live_grants_per_tenant, checkpoint_key } =
-            self;
+        let Self {
+            common,
+            database,
+            max_staleness,
+            max_live_grants_per_tenant,
+            checkpoint_key,
+            verify_interval,
+        } = self;
         common
             .add_to(database.to_flags())
             .with(config::MAX_STALENESS, max_staleness.clone())
             .with(config::MAX_LIVE_GRANTS_PER_TENANT, max_live_grants_per_tenant.clone())
             .with(config::CHECKPOINT_KEY, checkpoint_key.clone())
+            .with(config::VERIFY_INTERVAL, verify_interval.clone())
     }
 }
 

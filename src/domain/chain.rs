@@ -65,6 +65,8 @@ pub struct ChainHead {
 pub struct Record {
     /// Where.
     pub link: Link,
+    /// Its place in the log.
+    pub revision: Revision,
     /// The record as canonical JSON, its hash included. One line, without the line's end.
     pub line: String,
 }
@@ -186,7 +188,7 @@ impl Content<'_> {
     pub fn record(&self, log: Epoch, previous: Hash, link: Link) -> Result<Record, Unrecordable> {
         let mut members = self.members(log, link.sequence, previous)?;
         members.insert(HASH.into(), link.hash.to_string().into());
-        Ok(Record { link, line: to_canonical(&Value::Object(members))? })
+        Ok(Record { link, revision: self.revision, line: to_canonical(&Value::Object(members))? })
     }
 
     fn members(

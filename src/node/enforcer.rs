@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
+use prometheus_client::metrics::{counter::Counter, family::Family, histogram::Histogram};
 use tokio::{
     sync::{Notify, mpsc, oneshot},
     time::{sleep, timeout},
@@ -32,6 +33,21 @@ const ASKED_MAX: usize = 1_024;
 /// How many results may wait to be written. Beyond that they are forgotten: the history then lacks a note.
 const RECORDS_MAX: usize = 1_024;
 
+/// From 1 millisecond to 5 minutes, the longest that `max_staleness` can be.
+const BUCKETS: [f64; 15] =
+    [0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0, 300.0];
+
+/// What is counted of the changes that this process has made. Its clones count together.
+#[derive(Debug, Clone)]
+pub struct Tally {
+    /// How long it took until they were in force everywhere, in seconds.
+    pub duration: Histogram,
+    /// What callers were told, by the `state` of the enforcement.
+    pub told: Family<[(&'static str, &'static str); 1], Counter>,
+    /// Nodes that had to be waited out.
+    pub nodes_lapsed: Counter,
+}
+
 /// Waits for changes to be in force everywhere, for as many callers as there are.
 #[derive(Debug)]
 pub struct Enforcer {
@@ -45,6 +61,7 @@ pub struct Enforcer {
     look: Notify,
     /// Asks to see whether anybody need not wait any longer.
     settle: Notify,
+    tally: Tally,
 }
 
 #[derive(Debug)]
@@ -60,6 +77,20 @@ type Record = (Commit, Enforced);
 /// Names a change: in a log that was restored, another has its revision.
 type Made = (Revision, Option<Time>);
 
+// === impl Tally ===
+
+impl Default for Tally {
+    fn default() -> Self {
+        let told: Family<_, _> = Family::default();
+        for state in ["COMPLETE", "PENDING"] {
+            drop(told.get_or_create(&[("state", state)]));
+        }
+        Self { duration: Histogram::new(BUCKETS), told, nodes_lapsed: Counter::default() }
+    }
+}
+
+// === impl Enforcer ===
+
 impl Enforcer {
     /// An enforcer at `node`, which reads the roll in `store`.
     pub fn new(node: Arc<CheckNode>, store: Arc<dyn Store>) -> Arc<Self> {
@@ -71,7 +102,13 @@ impl Enforcer {
             asked: Mutex::default(),
             look: Notify::new(),
             settle: Notify::new(),
+            tally: Tally::default(),
         })
+    }
+
+    /// What is counted here.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// Begins to wait for a change that this process has made. What is found is kept with its events.
@@ -204,6 +241,10 @@ impl Enforcer {
                         nodes_acknowledged: acknowledged,
                         nodes_lapsed: lapsed,
                     };
+                    if pending.is_recorded {
+                        self.tally.duration.observe(enforced.elapsed.as_secs_f64());
+                        self.tally.nodes_lapsed.inc_by(lapsed.into());
+                    }
                     let (unused, _) = oneshot::channel();
                     // Whoever asked may have gone.
                     let _ = std::mem::replace(&mut pending.done, unused).send(enforced);

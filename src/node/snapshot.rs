@@ -113,6 +113,7 @@ impl Snapshot {
         Gauges {
             revision: self.revision(),
             live_grants: self.live_grants,
+            locks: self.locks.iter().count() as u64,
             tenants,
             snapshot_bytes: self.bytes + tenants * per_tenant as u64,
             ..Gauges::default()

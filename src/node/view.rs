@@ -47,6 +47,8 @@ pub struct Gauges {
     pub revision: Revision,
     /// Grants that no event has ended.
     pub live_grants: u64,
+    /// Locks that no event has ended.
+    pub locks: u64,
     /// Tenants with a grant, live or ended.
     pub tenants: u64,
     /// The snapshot's memory, estimated, in bytes.

@@ -70,9 +70,10 @@ pub const UPSTREAM_KEY: &str = "upstream-key";
 pub const UPSTREAM_TOKEN_FILE: &str = "upstream-token-file";
 /// The most live grants of a tenant.
 pub const MAX_LIVE_GRANTS_PER_TENANT: &str = "max-live-grants-per-tenant";
-
 /// What checkpoints of histories are signed with.
 pub const CHECKPOINT_KEY: &str = "checkpoint-key";
+/// How often the history is verified.
+pub const VERIFY_INTERVAL: &str = "verify-interval";
 
 /// What every process has.
 const COMMON: [&str; 11] = [
@@ -89,8 +90,8 @@ const COMMON: [&str; 11] = [
     LOG_FORMAT,
 ];
 /// What a replica has besides.
-const OF_REPLICA: [&str; 4] =
-    [DATABASE_URL, MAX_STALENESS, MAX_LIVE_GRANTS_PER_TENANT, CHECKPOINT_KEY];
+const OF_REPLICA: [&str; 5] =
+    [DATABASE_URL, MAX_STALENESS, MAX_LIVE_GRANTS_PER_TENANT, CHECKPOINT_KEY, VERIFY_INTERVAL];
 /// What a sidecar has besides.
 const OF_SIDECAR: [&str; 5] =
     [UPSTREAM, UPSTREAM_CA, UPSTREAM_CERTIFICATE, UPSTREAM_KEY, UPSTREAM_TOKEN_FILE];
@@ -99,6 +100,8 @@ const MAX_STALENESS_MIN: Duration = Duration::from_millis(200);
 const MAX_STALENESS_MAX: Duration = Duration::from_mins(5);
 const DRAIN_TIMEOUT_MAX: Duration = Duration::from_hours(1);
 const LIVE_GRANTS_MAX: usize = 10_000;
+const VERIFY_INTERVAL_MIN: Duration = Duration::from_secs(1);
+const VERIFY_INTERVAL_MAX: Duration = Duration::from_hours(30 * 24);
 
 /// All that can be set for a replica.
 #[derive(Clone, PartialEq, Eq)]
@@ -115,6 +118,8 @@ pub struct Config {
     pub catalogue: SupportPolicy,
     /// What checkpoints of histories are signed with, if they are.
     pub checkpoint_key: Option<CheckpointKey>,
+    /// How long after the history was verified that begins anew.
+    pub verify_interval: Duration,
 }
 
 /// All that can be set for a sidecar.
@@ -192,6 +197,9 @@ impl Config {
             )?,
             catalogue: sources.policy()?.unwrap_or(default.catalogue),
             checkpoint_key: sources.read(CHECKPOINT_KEY, None, |path| read_key(path).map(Some))?,
+            verify_interval: sources.read(VERIFY_INTERVAL, default.verify_interval, |text| {
+                parse_duration(text, VERIFY_INTERVAL_MIN, VERIFY_INTERVAL_MAX)
+            })?,
             common: Common::read(&sources)?,
         })
     }
@@ -212,6 +220,7 @@ impl Default for Config {
             max_live_grants_per_tenant: 10_000,
             catalogue: SupportPolicy::default(),
             checkpoint_key: None,
+            verify_interval: Duration::from_hours(1),
         }
     }
 }
@@ -226,6 +235,7 @@ impl fmt::Debug for Config {
             max_live_grants_per_tenant,
             catalogue,
             checkpoint_key,
+            verify_interval,
         } = self;
         f.debug_struct("Config")
             .field("common", common)
@@ -234,6 +244,7 @@ impl fmt::Debug for Config {
             .field("max_live_grants_per_tenant", max_live_grants_per_tenant)
             .field("catalogue", catalogue)
             .field("checkpoint_key", checkpoint_key)
+            .field("verify_interval", verify_interval)
             .finish()
     }
 }

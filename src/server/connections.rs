@@ -113,6 +113,11 @@ impl Gate {
         self.connections_max - self.room.available_permits()
     }
 
+    /// How many there may be.
+    pub(super) fn connections_max(&self) -> usize {
+        self.connections_max
+    }
+
     /// Cuts every connection.
     pub(super) fn cut(&self) {
         self.cut.cancel();

@@ -21,7 +21,11 @@ use tracing::{info, warn};
 
 use crate::{
     auth::{Peer, Visitor, certificate::Certificate},
-    server::config::TlsFiles,
+    domain::Time,
+    server::{
+        config::{TLS_CERTIFICATE, TLS_CLIENT_CA, TlsFiles},
+        readings::end,
+    },
 };
 
 /// How often the files are looked at.
@@ -47,6 +51,8 @@ pub(super) struct Tls {
 /// What holds for new connections.
 struct Current {
     config: Arc<ServerConfig>,
+    /// When its certificates end, by their setting.
+    ends: Vec<(&'static str, Time)>,
     /// Cancelled once an authority is trusted no more that may have vouched for a client.
     distrust: CancellationToken,
 }
@@ -67,14 +73,15 @@ impl Tls {
     ) -> Result<(Self, Watch), TlsError> {
         let contents = Contents::read(&files).map_err(TlsError)?;
         let config = contents.config(&files, is_certificate_optional).map_err(TlsError)?;
-        let config = Arc::new(config);
-        let current = ArcSwap::from_pointee(Current { config, distrust: CancellationToken::new() });
+        let (config, ends) = (Arc::new(config), contents.ends());
+        let distrust = CancellationToken::new();
+        let current = ArcSwap::from_pointee(Current { config, ends, distrust });
         Ok((Self { files, is_certificate_optional, current }, Watch(contents)))
     }
 
     /// Shakes hands with a client, in good time, and learns who it is. What it has shown may come to be distrusted later.
     pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<Shaken> {
-        let Current { config, distrust } = &*self.current.load_full();
+        let Current { config, distrust, .. } = &*self.current.load_full();
         let acceptor = TlsAcceptor::from(Arc::clone(config));
         let stream = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream))
             .await
@@ -91,11 +98,17 @@ impl Tls {
         Ok(Shaken { stream, visitor: Visitor::new(peer, address), distrust })
     }
 
-    fn take(&self, config: ServerConfig, keeps_authorities: bool) {
+    /// When the certificates in use end, by their setting: of several in a file, the one that ends first.
+    pub(super) fn ends(&self) -> Vec<(&'static str, Time)> {
+        self.current.load().ends.clone()
+    }
+
+    fn take(&self, config: ServerConfig, contents: &Contents, keeps_authorities: bool) {
         let old = self.current.load_full();
         let distrust =
             if keeps_authorities { old.distrust.clone() } else { CancellationToken::new() };
-        self.current.store(Arc::new(Current { config: Arc::new(config), distrust }));
+        let (config, ends) = (Arc::new(config), contents.ends());
+        self.current.store(Arc::new(Current { config, ends, distrust }));
         if !keeps_authorities {
             info!("an authority is trusted no more: who has shown a certificate must do so again");
             old.distrust.cancel();
@@ -118,7 +131,7 @@ impl Tls {
             match renewed {
                 Ok(None) => complaint = None,
                 Ok(Some((contents, config))) => {
-                    self.take(config, contents.keeps_authorities_of(&known));
+                    self.take(config, &contents, contents.keeps_authorities_of(&known));
                     known = contents;
                     complaint = None;
                     info!("the certificates were read anew");
@@ -152,14 +165,17 @@ pub(super) struct Shaken {
 pub(super) struct Watch(Contents);
 
 impl Contents {
+    /// When the certificates end, by their setting.
+    fn ends(&self) -> Vec<(&'static str, Time)> {
+        let own = (TLS_CERTIFICATE, all_in(Some(&self.certificate)));
+        let authorities = (TLS_CLIENT_CA, all_in(self.client_ca.as_deref()));
+        let ends = [own, authorities].into_iter();
+        ends.filter_map(|(setting, found)| Some((setting, end(&found?)?))).collect()
+    }
+
     /// Whether all authorities are trusted that were in `old`.
     fn keeps_authorities_of(&self, old: &Self) -> bool {
-        let all = |contents: &Self| -> Option<Vec<CertificateDer<'static>>> {
-            CertificateDer::pem_slice_iter(contents.client_ca.as_deref()?)
-                .collect::<Result<_, _>>()
-                .ok()
-        };
-        match (all(old), all(self)) {
+        match (all_in(old.client_ca.as_deref()), all_in(self.client_ca.as_deref())) {
             (Some(old), Some(new)) => old.iter().all(|one| new.contains(one)),
             (old, _) => old.is_none(),
         }
@@ -213,6 +229,10 @@ impl Contents {
         config.alpn_protocols = vec![PROTOCOL.to_vec()];
         Ok(config)
     }
+}
+
+fn all_in(pem: Option<&[u8]>) -> Option<Vec<CertificateDer<'static>>> {
+    CertificateDer::pem_slice_iter(pem?).collect::<Result<_, _>>().ok()
 }
 
 fn certificates(pem: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {

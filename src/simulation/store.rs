@@ -236,6 +236,17 @@ impl Store for FaultyStore {
         self.ask(read).await
     }
 
+    async fn tenant_after(
+        &self,
+        tenant_id: Option<&TenantId>,
+    ) -> Result<Option<TenantId>, StoreError> {
+        let tenant_id = tenant_id.cloned();
+        let read = |session: Session| async move {
+            session.database.store.tenant_after(tenant_id.as_ref()).await
+        };
+        self.ask(read).await
+    }
+
     async fn chain_head(&self, tenant_id: Option<&TenantId>) -> Result<ChainHead, StoreError> {
         let tenant_id = tenant_id.cloned();
         let read = |session: Session| async move {

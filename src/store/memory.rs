@@ -284,6 +284,13 @@ impl Store for MemoryStore {
         Ok(state.chains.after(tenant_id, sequence).take(limit).cloned().collect())
     }
 
+    async fn tenant_after(
+        &self,
+        tenant_id: Option<&TenantId>,
+    ) -> Result<Option<TenantId>, StoreError> {
+        Ok(self.database.content()?.state.chains.tenant_after(tenant_id))
+    }
+
     async fn chain_head(&self, tenant_id: Option<&TenantId>) -> Result<ChainHead, StoreError> {
         let content = self.database.content()?;
         Ok(ChainHead { log: content.epoch, link: content.state.chains.last(tenant_id) })

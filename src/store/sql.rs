@@ -337,6 +337,13 @@ impl<DB: Backend> Store for SqlStore<DB> {
         self.read_records(tenant_id, sequence, limit).await
     }
 
+    async fn tenant_after(
+        &self,
+        tenant_id: Option<&TenantId>,
+    ) -> Result<Option<TenantId>, StoreError> {
+        self.read_tenant_after(tenant_id).await
+    }
+
     async fn chain_head(&self, tenant_id: Option<&TenantId>) -> Result<ChainHead, StoreError> {
         self.read_chain_head(tenant_id).await
     }

@@ -43,6 +43,16 @@ pub struct Enforcement {
     pub nodes_lapsed: u32,
 }
 
+impl EnforcementState {
+    /// As the API names it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "COMPLETE",
+            Self::Pending => "PENDING",
+        }
+    }
+}
+
 impl Enforcement {
     fn complete(revision: Revision, enforced: Enforced) -> Self {
         let Enforced { elapsed, nodes_acknowledged, nodes_lapsed } = enforced;
@@ -60,7 +70,10 @@ impl Work {
     /// Waits until what was committed is in force everywhere. That goes on after `deadline`, and is kept with the history.
     pub(super) async fn enforce(&self, commit: Commit, deadline: Instant) -> Enforcement {
         let result = self.enforcer.enforce(commit);
-        self.outcome(commit.last, commit, result, deadline).await
+        let enforcement = self.outcome(commit.last, commit, result, deadline).await;
+        let told = &self.enforcer.tally().told;
+        told.get_or_create(&[("state", enforcement.state.as_str())]).inc();
+        enforcement
     }
 
     /// As [`Self::enforce`], for a change that was made before. What was found then is found again.

@@ -105,7 +105,7 @@ pub(crate) fn ping(sequence: i64) -> Message {
 }
 
 pub(crate) fn followers(count: u32) -> String {
-    format!("support_access_followers {count}.0")
+    format!("support_access_followers {count}")
 }
 
 pub(crate) async fn grant(running: &Running, request: GrantAccessRequest) -> (String, i64) {

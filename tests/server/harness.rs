@@ -8,7 +8,7 @@ use support_access::{
         support_access_admin_client::SupportAccessAdminClient,
         support_access_client::SupportAccessClient,
     },
-    domain::{SupportPolicy, clock::SystemClock},
+    domain::clock::SystemClock,
     server::{
         self, Listeners, Running, ServeError,
         config::{CallLimits, Common, Config, ListenAddress, LogFormat, Security},
@@ -33,8 +33,7 @@ pub(crate) fn config() -> Config {
         database_url: "memory:".to_owned(),
         max_staleness: Duration::from_secs(2),
         max_live_grants_per_tenant: 100,
-        checkpoint_key: None,
-        catalogue: SupportPolicy::default(),
+        ..Config::default()
     }
 }
 

@@ -185,6 +185,13 @@ impl Store for HeldStore {
         self.inner.records(tenant_id, sequence, limit).await
     }
 
+    async fn tenant_after(
+        &self,
+        tenant_id: Option<&TenantId>,
+    ) -> Result<Option<TenantId>, StoreError> {
+        self.inner.tenant_after(tenant_id).await
+    }
+
     async fn chain_head(&self, tenant_id: Option<&TenantId>) -> Result<ChainHead, StoreError> {
         self.inner.chain_head(tenant_id).await
     }

@@ -5,6 +5,7 @@ mod certificates;
 mod credentials;
 pub(crate) mod issuer;
 mod methods;
+mod metrics;
 mod permissions;
 mod portal;
 mod reload;

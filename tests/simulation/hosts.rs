@@ -7,7 +7,7 @@ use support_access::{
     api::{
         authenticate::AuthenticateLayer,
         grpc::{access::Access, admin::Admin, nodes::Nodes},
-        metrics::{Gauges, Metrics},
+        metrics::{Metrics, Readings},
         proto::v1::{
             check_nodes_server::CheckNodesServer,
             support_access_admin_server::SupportAccessAdminServer,
@@ -101,7 +101,7 @@ fn router(
     checks: Checks,
     work: Option<Arc<Work>>,
 ) -> Router<Stack<AuthenticateLayer, Identity>> {
-    let metrics = Arc::new(Metrics::new(Gauges::default));
+    let metrics = Arc::new(Metrics::new(Readings::default, None));
     // Everybody on this network is a local caller.
     let authenticator = Arc::new(Authenticator::new(None, Arc::new(SystemClock)));
     Server::builder()

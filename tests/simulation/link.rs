@@ -176,6 +176,13 @@ impl Store for Link {
         self.there_and_back(self.inner.records(tenant_id, sequence, limit)).await
     }
 
+    async fn tenant_after(
+        &self,
+        tenant_id: Option<&TenantId>,
+    ) -> Result<Option<TenantId>, StoreError> {
+        self.there_and_back(self.inner.tenant_after(tenant_id)).await
+    }
+
     async fn chain_head(&self, tenant_id: Option<&TenantId>) -> Result<ChainHead, StoreError> {
         self.there_and_back(self.inner.chain_head(tenant_id)).await
     }

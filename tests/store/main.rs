@@ -34,6 +34,7 @@ mod plans;
 mod reads;
 mod restores;
 mod roll;
+mod verification;
 mod words;
 
 /// Runs each case on each store, as a test of its own.
@@ -93,6 +94,8 @@ macro_rules! contract {
             locks:
                 locks_are_read_as_they_were_written,
                 pages_show_each_lock_once_while_others_are_set;
+            verification:
+                tenants_with_a_history_are_told_in_order;
         }
     )* } } };
 }
@@ -118,6 +121,9 @@ macro_rules! durable {
             locks:
                 a_lock_must_be_one_that_has_not_ended,
                 locks_only_end_and_are_never_deleted;
+            verification:
+                a_changed_history_is_noticed_and_a_mended_one_too,
+                a_history_that_was_cut_short_is_noticed;
         }
     )* } } };
 }

@@ -54,7 +54,7 @@ fn nothing_given_means_the_defaults() {
 #[test]
 fn flags_go_before_the_environment_before_the_file_before_the_default() {
     type Read = fn(&Config) -> String;
-    let cases: [(&'static str, &str, [&str; 4], Read); 11] = [
+    let cases: [(&'static str, &str, [&str; 4], Read); 12] = [
         (
             LISTEN,
             r#"listen = ["127.0.0.1:1"]"#,
@@ -102,6 +102,9 @@ fn flags_go_before_the_environment_before_the_file_before_the_default() {
             ["10000", "3", "4", "5"],
             |config| config.max_live_grants_per_tenant.to_string(),
         ),
+        (VERIFY_INTERVAL, r#"verify_interval = "3s""#, ["1h", "3s", "4s", "5s"], |config| {
+            Span(config.verify_interval).to_string()
+        }),
     ];
     let mut covered = cases.map(|case| case.0).to_vec();
     covered.push(CHECKPOINT_KEY); // has a test of its own, since it names a file
@@ -115,12 +118,11 @@ fn flags_go_before_the_environment_before_the_file_before_the_default() {
         let variable = format!("SUPPORT_ACCESS_{}", name.replace('-', "_").to_uppercase());
         let file = Some(line);
         let env = vec![(variable.as_str(), from_env)];
-        let flags = vec![(name, from_flag)];
         let load = |given: Given<'_>| read(&load(&given).unwrap());
         assert_eq!(load(Given::default()), default, "{name}");
         assert_eq!(load(Given { file, ..Given::default() }), from_file, "{name}");
         assert_eq!(load(Given { file, env: env.clone(), ..Given::default() }), from_env, "{name}");
-        assert_eq!(load(Given { flags, env, file }), from_flag, "{name}");
+        assert_eq!(load(Given { flags: vec![(name, from_flag)], env, file }), from_flag, "{name}");
     }
 }
 
@@ -219,6 +221,7 @@ fn wrong_values_are_refused_with_what_would_be_right() {
         ),
         (MAX_STALENESS, "301s", "must be a duration from 200ms to 5m, such as 2s, but is \"301s\""),
         (MAX_STALENESS, "2", "must be a duration from 200ms to 5m, such as 2s, but is \"2\""),
+        (VERIFY_INTERVAL, "0s", "must be a duration from 1s to 30d, such as 2s, but is \"0s\""),
         (DRAIN_TIMEOUT, "2h", "must be a duration from 0s to 1h, such as 2s, but is \"2h\""),
         (LISTEN, "x", "must be like 127.0.0.1:50051, [::1]:50051 or unix:/path, but is \"x\""),
         (LISTEN, "unix:", "must name a path, such as unix:/run/access.sock, but is \"unix:\""),
@@ -260,7 +263,7 @@ fn a_file_is_refused_with_the_key_and_the_file() {
             "max-staleness = '2s'",
             "the configuration file FILE has the unknown key \"max-staleness\"; known are listen, http_listen, \
              drain_timeout, tls_certificate, tls_key, tls_client_ca, socket_mode, insecure, reflection, log, log_format, \
-             database_url, max_staleness, max_live_grants_per_tenant, checkpoint_key, upstream, upstream_ca, upstream_certificate, \
+             database_url, max_staleness, max_live_grants_per_tenant, checkpoint_key, verify_interval, upstream, upstream_ca, upstream_certificate, \
              upstream_key, upstream_token_file, certificates, users, issuers, trust_portal_assertion, limits and policy",
         ),
         (

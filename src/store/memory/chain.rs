@@ -1,5 +1,7 @@
 //! The chains of a log in memory.
 
+use std::ops::Bound;
+
 use imbl::{OrdMap, Vector};
 
 use crate::{
@@ -41,6 +43,11 @@ impl Chains {
     pub(super) fn last(&self, tenant_id: Option<&TenantId>) -> Link {
         let last = self.after(tenant_id, 0).next_back();
         last.map_or(Link::START, |record| record.link)
+    }
+
+    pub(super) fn tenant_after(&self, tenant_id: Option<&TenantId>) -> Option<TenantId> {
+        let from = (Bound::Excluded((tenant_id.cloned(), Sequence::MAX)), Bound::Unbounded);
+        self.records.range(from).next().and_then(|((next, _), _)| next.clone())
     }
 
     pub(super) fn after(

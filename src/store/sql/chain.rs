@@ -13,7 +13,7 @@ use crate::{
         sql::{
             Backend, Lease, SqlStore,
             change::SqlChange,
-            rows::{ChainHeadRow, EventRow, LinkRow, RecordRow},
+            rows::{ChainHeadRow, EventRow, LinkRow, RecordRow, TenantRow},
             statements::{chain, history},
             within_patience,
         },
@@ -116,6 +116,14 @@ impl<DB: Backend> SqlStore<DB> {
         self.link_what_is_behind().await?;
         let rows: Vec<RecordRow> = self.read(chain::records(tenant_id, sequence, limit)).await?;
         rows.into_iter().map(RecordRow::into_words).collect()
+    }
+
+    pub(super) async fn read_tenant_after(
+        &self,
+        tenant_id: Option<&TenantId>,
+    ) -> Result<Option<TenantId>, StoreError> {
+        let row: Option<TenantRow> = self.read_first(chain::tenant_after(tenant_id)).await?;
+        row.map(TenantRow::into_words).transpose()
     }
 
     pub(super) async fn read_chain_head(

@@ -20,12 +20,12 @@ use tonic::Code;
 use super::{GATEWAY, NODE, OPERATOR, World, bearing};
 use crate::harness::{a_check, a_grant, access, common, eventually, in_time};
 
-struct Sidecar {
-    running: Running,
+pub(super) struct Sidecar {
+    pub(super) running: Running,
     _dir: TempDir,
 }
 
-async fn sidecar(world: &World, name: Option<&str>, token: Option<&str>) -> Sidecar {
+pub(super) async fn sidecar(world: &World, name: Option<&str>, token: Option<&str>) -> Sidecar {
     let dir = TempDir::new().unwrap();
     let at = |name: &str, text: &str| {
         let path = dir.path().join(name);

@@ -56,6 +56,12 @@ pub(in crate::store) fn records(
     Statement::new(sql, vec![history(tenant_id).into(), sequence.into(), limit_value(limit)])
 }
 
+/// The first tenant after this one, in the order of the index.
+pub(in crate::store) fn tenant_after(tenant_id: Option<&TenantId>) -> Statement {
+    let sql = "SELECT tenant_id FROM chain WHERE tenant_id > $1 ORDER BY tenant_id LIMIT 1";
+    Statement::new(sql, vec![history(tenant_id).into()])
+}
+
 /// Puts events into their chains, in the order of the log.
 pub(in crate::store) fn insert(links: &[(Revision, String, Link)]) -> Statement {
     let mut values = Vec::with_capacity(links.len() * 4);

@@ -1,0 +1,183 @@
+//! Verifies the chains of the history, again and again: what is permanent may have been changed all the same, by whoever has the
+//! database, and somebody should be told.
+
+use std::{fmt::Display, sync::Arc, time::Duration};
+
+use futures::future::BoxFuture;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info};
+
+use crate::{
+    domain::{
+        Position, Revision, TenantId, Time,
+        chain::{Misfit, Verifier},
+    },
+    store::StoreError,
+    work::Work,
+};
+
+/// How many records are read at a time.
+const PAGE: usize = 200;
+/// How many records are verified in a second at most, so that nobody else has to wait for the database; and as how many of them a
+/// question counts.
+const RECORDS_PER_SECOND: f64 = 2_000.0;
+const RECORDS_A_QUESTION: usize = 10;
+/// How long to wait for a database that is away.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How many breaks are logged of one pass.
+const LOGGED_MAX: u64 = 20;
+
+/// What is known of the chains.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// How many do not verify, as of the last pass, or so far in this one if that is more. If all do, but events of the log
+    /// are in none, that counts as one.
+    pub breaks: u64,
+    /// When the last pass ended.
+    pub at: Option<Time>,
+    /// Events verified, since the start.
+    pub events: u64,
+}
+
+/// What is logged of a chain that cannot even be read.
+const UNREADABLE: &str = "it cannot be read";
+
+/// One pass over all chains.
+#[derive(Debug, Default)]
+struct Pass {
+    /// The end of the log at its beginning.
+    head: Revision,
+    breaks: u64,
+    /// Events up to `head` that were in a chain.
+    found: Revision,
+}
+
+/// Verifies all chains, and anew `interval` after that, until stopped.
+pub async fn run(work: Arc<Work>, interval: Duration, stop: CancellationToken) {
+    let passes = async {
+        loop {
+            work.verify_history().await;
+            sleep(interval).await;
+        }
+    };
+    stop.run_until_cancelled(passes).await;
+}
+
+impl Work {
+    /// What is known of the chains.
+    pub fn verified(&self) -> Verified {
+        *self.verified.lock()
+    }
+
+    /// Verifies every chain once. Waits for a database that is away.
+    pub async fn verify_history(&self) {
+        let Some(head) = insist(|| self.store.head()).await else {
+            return self.note_break(&mut Pass::default(), None, &UNREADABLE);
+        };
+        let mut pass = Pass { head: head.revision, ..Pass::default() };
+        let mut tenant_id = None;
+        loop {
+            self.verify_chain(&mut pass, tenant_id.as_ref()).await;
+            let next = insist(|| self.store.tenant_after(tenant_id.as_ref())).await;
+            match next {
+                Some(Some(next)) => {
+                    pause(0).await;
+                    tenant_id = Some(next);
+                }
+                Some(None) => break,
+                None => return self.note_break(&mut pass, None, &UNREADABLE),
+            }
+        }
+        // Of a chain that does not verify, not all was read.
+        if pass.breaks == 0 && pass.found != head.revision && self.is_of_the_log(head).await {
+            let missing = format!("{} events of the log are in none", head.revision - pass.found);
+            self.note_break(&mut pass, None, &missing);
+        }
+        let mut verified = self.verified.lock();
+        if verified.breaks > 0 && pass.breaks == 0 {
+            info!("all chains of the history verify again");
+        }
+        verified.breaks = pass.breaks;
+        verified.at = Some(self.now());
+    }
+
+    async fn verify_chain(&self, pass: &mut Pass, tenant_id: Option<&TenantId>) {
+        // Without a key and a checkpoint there is nothing that it could refuse.
+        let Ok(mut verifier) = Verifier::new(None, None) else { return };
+        let mut after = 0;
+        loop {
+            let read = insist(|| self.store.records(tenant_id, after, PAGE));
+            let Some(records) = read.await else {
+                return self.note_break(pass, tenant_id, &UNREADABLE);
+            };
+            pause(records.len()).await;
+            for record in &records {
+                if let Err(fault) = verifier.line(record.line.as_bytes()) {
+                    return self.note_break(pass, tenant_id, &fault.misfit);
+                }
+                pass.found += i64::from(record.revision <= pass.head);
+            }
+            self.verified.lock().events += records.len() as u64;
+            match records.last() {
+                Some(last) if records.len() == PAGE => after = last.link.sequence,
+                _ => break,
+            }
+        }
+        let whose = tenant_id.map_or("", TenantId::as_str);
+        match verifier.finish() {
+            Ok(verdict) if verdict.tenant_id != whose => {
+                let expected = whose.to_owned();
+                let misfit = Misfit::OtherTenant { expected, found: verdict.tenant_id };
+                self.note_break(pass, tenant_id, &misfit);
+            }
+            // Without a record there is nothing to verify.
+            Ok(_) | Err(_) => {}
+        }
+    }
+
+    /// Whether the log still has a position that it had: an older state of the database may have been restored meanwhile.
+    async fn is_of_the_log(&self, position: Position) -> bool {
+        let last = insist(|| self.store.events_after(position.revision - 1, 1)).await;
+        let time = last.and_then(|events| Some(events.first()?.time));
+        let head = insist(|| self.store.head()).await;
+        time == position.time && head.is_some_and(|head| head.epoch == position.epoch)
+    }
+
+    fn note_break(&self, pass: &mut Pass, tenant_id: Option<&TenantId>, misfit: &dyn Display) {
+        pass.breaks += 1;
+        if pass.breaks <= LOGGED_MAX {
+            let tenant_id = tenant_id.map(tracing::field::display);
+            error!(tenant_id, %misfit, "the history does not verify: somebody or something has changed what is permanent");
+        }
+        let mut verified = self.verified.lock();
+        verified.breaks = verified.breaks.max(pass.breaks);
+    }
+}
+
+/// Asks until the database is there. `None`: what it holds is not to be understood.
+async fn insist<'a, T>(ask: impl Fn() -> BoxFuture<'a, Result<T, StoreError>> + Send) -> Option<T> {
+    loop {
+        match ask().await {
+            Ok(answer) => return Some(answer),
+            Err(error @ StoreError::Broken(_)) => {
+                error!(%error, source = cause(&error), "the history cannot be read");
+                return None;
+            }
+            Err(error @ StoreError::Unavailable(_)) => {
+                debug!(%error, source = cause(&error), "the history cannot be verified for now");
+            }
+        }
+        sleep(PATIENCE).await;
+    }
+}
+
+fn cause(error: &StoreError) -> Option<String> {
+    std::error::Error::source(error).map(ToString::to_string)
+}
+
+async fn pause(records: usize) {
+    #[expect(clippy::cast_precision_loss, reason = "no more than a page")]
+    let records = (records + RECORDS_A_QUESTION) as f64;
+    sleep(Duration::from_secs_f64(records / RECORDS_PER_SECOND)).await;
+}

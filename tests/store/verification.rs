@@ -1,0 +1,108 @@
+//! That a server finds out by itself that its history was changed.
+
+use std::{sync::Arc, time::Duration};
+
+use support_access::{
+    domain::{NodeId, NodeKind, SupportPolicy, TenantId},
+    node::{CheckNode, replica::Replica},
+    store::Store,
+    work::{Limits, Work, verification::Verified},
+};
+
+use crate::{bench::Bench, words::make_grant};
+
+/// What a server with this store does. It takes part in nothing else.
+async fn work(bench: &Bench, store: &Arc<dyn Store>) -> Arc<Work> {
+    let max_staleness = Duration::from_mins(5);
+    let node = CheckNode::new(
+        NodeId(uuid::Uuid::new_v4()),
+        NodeKind::Replica,
+        Arc::clone(&bench.clock) as _,
+    );
+    let replica = Replica::new(node, Arc::clone(store), max_staleness);
+    replica.join().await.unwrap();
+    let limits = Limits { live_grants_per_tenant: 10, max_staleness };
+    Arc::new(Work::new(replica, SupportPolicy::default(), limits))
+}
+
+async fn breaks(work: &Work) -> u64 {
+    work.verify_history().await;
+    work.verified().breaks
+}
+
+fn disarm(bench: &Bench) -> &'static str {
+    if bench.url.starts_with("postgres") {
+        "ALTER TABLE events DISABLE TRIGGER ALL; ALTER TABLE chain DISABLE TRIGGER ALL"
+    } else {
+        "DROP TRIGGER events_are_never_updated; DROP TRIGGER chain_is_never_updated; \
+         DROP TRIGGER chain_is_never_deleted; DROP TRIGGER events_are_never_deleted"
+    }
+}
+
+pub async fn a_changed_history_is_noticed_and_a_mended_one_too(bench: &Bench) {
+    let store = bench.open().await;
+    let work = work(bench, &store).await;
+    assert_eq!(work.verified(), Verified::default());
+    assert_eq!(breaks(&work).await, 0, "nothing has happened yet");
+    assert!(work.verified().at.is_some());
+    for tenant_id in ["acme", "bolt", "acme", "Zoë & söhne", "acme"] {
+        make_grant(store.as_ref(), tenant_id, "support").await;
+    }
+    assert_eq!(breaks(&work).await, 0);
+    assert_eq!(work.verified().events, 5);
+
+    bench.sql(disarm(bench)).await.unwrap();
+    for (change, undo) in [
+        (
+            "UPDATE events SET reason = 'x' || reason WHERE revision = 3",
+            "UPDATE events SET reason = substr(reason, 2) WHERE revision = 3",
+        ),
+        (
+            "UPDATE events SET body = replace(body, 'support', 'others') WHERE revision = 2",
+            "UPDATE events SET body = replace(body, 'others', 'support') WHERE revision = 2",
+        ),
+        (
+            "UPDATE chain SET sequence = 9 WHERE revision = 5",
+            "UPDATE chain SET sequence = 3 WHERE revision = 5",
+        ),
+        (
+            "UPDATE chain SET tenant_id = 'cask' WHERE revision = 2",
+            "UPDATE chain SET tenant_id = 'bolt' WHERE revision = 2",
+        ),
+    ] {
+        bench.sql(change).await.unwrap();
+        assert_eq!(breaks(&work).await, 1, "{change}");
+        bench.sql(undo).await.unwrap();
+        assert_eq!(breaks(&work).await, 0, "{undo}");
+    }
+    bench.sql("UPDATE events SET actor = 'nobody' WHERE revision < 3").await.unwrap();
+    assert_eq!(breaks(&work).await, 2, "two chains");
+}
+
+/// What is left fits together: only the log lacks something.
+pub async fn a_history_that_was_cut_short_is_noticed(bench: &Bench) {
+    let store = bench.open().await;
+    let work = work(bench, &store).await;
+    for tenant_id in ["acme", "bolt", "acme", "bolt"] {
+        make_grant(store.as_ref(), tenant_id, "support").await;
+    }
+    bench.sql(disarm(bench)).await.unwrap();
+    bench.sql("DELETE FROM chain WHERE revision = 3").await.unwrap();
+    assert_eq!(breaks(&work).await, 1, "the end of a chain");
+    bench.sql("DELETE FROM chain WHERE revision = 1").await.unwrap();
+    assert_eq!(breaks(&work).await, 1, "a whole chain");
+}
+
+pub async fn tenants_with_a_history_are_told_in_order(bench: &Bench) {
+    let store = bench.open().await;
+    assert_eq!(store.tenant_after(None).await.unwrap(), None);
+    for tenant_id in ["bolt", "acme", "Zoë & söhne", "bolt", "_"] {
+        make_grant(store.as_ref(), tenant_id, "support").await;
+    }
+    let mut told = Vec::new();
+    while let Some(next) = store.tenant_after(told.last()).await.unwrap() {
+        told.push(next);
+    }
+    let told: Vec<&str> = told.iter().map(TenantId::as_str).collect();
+    assert_eq!(told, ["Zoë & söhne", "_", "acme", "bolt"]);
+}
