@@ -12,6 +12,7 @@ import urllib.parse
 import urllib.request
 from contextlib import contextmanager
 
+import grpc
 import yaml
 from chart import ROOT
 from harness import DEADLINE_S, Process, Secrets, eventually, run
@@ -24,11 +25,12 @@ _specification.loader.exec_module(_harness)
 Postgres, program = _harness.Postgres, _harness.program
 
 TENANT = "acme"
-MAX_STALENESS = "1s"
+MAX_STALENESS = "2s"
 SETTINGS = """
 listen = ["127.0.0.1:0"]
 http_listen = "127.0.0.1:0"
 max_staleness = "{max_staleness}"
+verify_interval = "1s"
 tls_certificate = "server.crt"
 tls_key = "server.key"
 tls_client_ca = "ca.crt"
@@ -49,12 +51,13 @@ CONNECTIONS = 40
 
 
 def shortened(rules):
-    """The rules for tests that cannot wait: in `for` and in ranges a minute or an hour counts as a second, in the limit of the
-    sweep's lag a minute does. Everything else is as it was."""
+    """The rules for tests that cannot wait: in `for` and in ranges a minute or an hour counts as a second. So does, in the limit of
+    the sweep's lag, a minute; and that a history was not verified is told after ten seconds, not a day. All else is as it was."""
     text = re.sub(r"\[(\d+)[mh]\]", r"[\1s]", yaml.safe_dump(rules, width=10_000))
     text = re.sub(r"\bfor: (\d+)[mh]$", r"for: \1s", text, flags=re.MULTILINE)
     text, found = re.subn(r"(sweep_lag_seconds\{[^}]*\}\)) > 300", r"\1 > 5", text)
-    assert found == 1 and not re.search(r"for: \d+[mh]|\[\d+[mh]\]", text)
+    text, also_found = re.subn(r"(verified_timestamp_seconds\{[^}]*\}\)) > 86400", r"\1 > 10", text)
+    assert found == also_found == 1 and not re.search(r"for: \d+[mh]|\[\d+[mh]\]", text)
     return text
 
 
@@ -76,7 +79,11 @@ class Prometheus:
             ["prometheus", "--config.file=prometheus.yaml", f"--storage.tsdb.path={directory / 'data'}", "--log.level=warn",
              f"--web.listen-address=127.0.0.1:{self.port}"],
             cwd=directory, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
-        eventually(self._is_ready, "Prometheus is ready")
+        try:
+            eventually(self._is_ready, "Prometheus is ready")
+        except AssertionError:
+            self.close()
+            raise
 
     def close(self):
         self.process.kill()
@@ -184,8 +191,10 @@ class Link:
             self.is_cut = True
             ended = set(self.open)
         self._end(ended)
-        yield
-        self.is_cut = False
+        try:
+            yield
+        finally:
+            self.is_cut = False
 
     def close(self):
         self.listener.shutdown(socket.SHUT_RDWR)
@@ -200,9 +209,11 @@ def stopped(*processes):
     """Paused, as by a debugger or a machine that swaps."""
     for it in processes:
         it.process.send_signal(signal.SIGSTOP)
-    yield
-    for it in processes:
-        it.process.send_signal(signal.SIGCONT)
+    try:
+        yield
+    finally:
+        for it in processes:
+            it.process.send_signal(signal.SIGCONT)
 
 
 class Service:
@@ -217,12 +228,19 @@ class Service:
         (directory / "token").write_text(self.secrets.token(roles=["access-admin"], tenants=[TENANT, "bolt"]))
         (directory / "wrong.token").write_text(self.secrets.token(roles=["access-admin"], tenants=[TENANT], aud="somebody else"))
         self.parts = []
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self):
         self.postgres = self._add(Postgres())
         self.database = self.postgres.new_database()
         self.database_link = self._database_link()
-        (directory / "access.toml").write_text(SETTINGS.format(max_staleness=MAX_STALENESS, connections=CONNECTIONS))
+        (self.directory / "access.toml").write_text(SETTINGS.format(max_staleness=MAX_STALENESS, connections=CONNECTIONS))
         self.first = self._replica(self.database)
-        self.second = self._replica(self.database.replace(str(self.postgres.directory), str(directory)))
+        self.second = self._replica(self.database.replace(str(self.postgres.directory), str(self.directory)))
         port = self.first.port("grpc")
         self.sidecar_link = self._add(Link(socket.create_server(("127.0.0.1", 0)),
                                            lambda: socket.create_connection(("127.0.0.1", port))))
@@ -238,12 +256,15 @@ class Service:
         for part in reversed(self.parts):
             part.close() if hasattr(part, "close") else part.__exit__()
 
-    def renew(self, days):
-        """Gives the replicas a new certificate, which they read by themselves."""
-        subprocess.run(["openssl", "req", "-x509", "-key", "server.key", "-CA", "ca.crt", "-CAkey", "ca.key", "-subj", "/CN=server",
-                        "-days", str(days), "-addext", "basicConstraints=CA:FALSE", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
-                        "-out", "server.new"], cwd=self.directory, check=True, capture_output=True)
-        (self.directory / "server.new").replace(self.directory / "server.crt")
+    def renew(self, days, name="server", alternative="DNS:localhost,IP:127.0.0.1"):
+        """A new certificate, which whoever uses it reads by itself."""
+        subprocess.run(["openssl", "req", "-x509", "-key", f"{name}.key", "-CA", "ca.crt", "-CAkey", "ca.key", "-subj", f"/CN={name}",
+                        "-days", str(days), "-addext", "basicConstraints=CA:FALSE", "-addext", f"subjectAltName={alternative}",
+                        "-out", "renewed.crt"], cwd=self.directory, check=True, capture_output=True)
+        (self.directory / "renewed.crt").replace(self.directory / f"{name}.crt")
+
+    def renew_sidecar(self, days):
+        self.renew(days, "sidecar", "URI:spiffe://vendor.example/sidecar")
 
     def _database_link(self):
         listener = socket.socket(socket.AF_UNIX)
@@ -300,6 +321,20 @@ gateway = [{uid}]
         return run(["check", TENANT, "dana", "--group", "support", "--level", "read-only", "--server", "unix:check.sock"],
                    directory=self.directory)
 
+    @contextmanager
+    def connections(self, node, count):
+        """Open connections of somebody who asks nothing."""
+        credentials = grpc.ssl_channel_credentials((self.directory / "ca.crt").read_bytes())
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        made = [grpc.secure_channel(f"localhost:{node.port('grpc')}", credentials, options) for _ in range(count)]
+        try:
+            for channel in made:
+                grpc.channel_ready_future(channel).result(DEADLINE_S)
+            yield
+        finally:
+            for channel in made:
+                channel.close()
+
     def sql(self, statement):
         done = subprocess.run([program("psql"), "--quiet", "--no-align", "--tuples-only", "--set", "ON_ERROR_STOP=1", self.database,
                                "--command", statement], capture_output=True, text=True, timeout=DEADLINE_S, check=False)
@@ -311,14 +346,16 @@ gateway = [{uid}]
         """A transaction that somebody has forgotten in a terminal."""
         terminal = subprocess.Popen([program("psql"), "--quiet", "--no-align", "--tuples-only", self.database],
                                     stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        terminal.stdin.write(f"BEGIN;\n{statement}\nSELECT 'there';\n")
-        terminal.stdin.flush()
-        while "there" not in terminal.stdout.readline():
-            assert terminal.poll() is None
-        yield
-        terminal.stdin.close()
-        terminal.wait(DEADLINE_S)
-        terminal.stdout.close()
+        try:
+            terminal.stdin.write(f"BEGIN;\n{statement}\nSELECT 'there';\n")
+            terminal.stdin.flush()
+            while "there" not in terminal.stdout.readline():
+                assert terminal.poll() is None
+            yield
+        finally:
+            terminal.stdin.close()
+            terminal.wait(DEADLINE_S)
+            terminal.stdout.close()
 
     def use(self, times=1):
         """What happens every day."""
