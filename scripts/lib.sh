@@ -100,3 +100,16 @@ need_postgres() {
     fail 'as root, the tests run PostgreSQL as the user postgres, which does not exist: create it'
   fi
 }
+
+# promtool reads the alerts, and a Prometheus that the tests start fires them. Debian's package starts one, too: nobody wants that here.
+need_prometheus() {
+  command -v prometheus >/dev/null && command -v promtool >/dev/null && return
+  apt_install 'Prometheus, to test the alerts and the dashboard' prometheus
+  local as_root=()
+  ((EUID == 0)) || as_root=(sudo)
+  if [[ -d /run/systemd/system ]]; then
+    "${as_root[@]}" systemctl disable --quiet --now prometheus
+  else
+    "${as_root[@]}" service prometheus stop
+  fi
+}

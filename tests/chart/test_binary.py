@@ -1,4 +1,4 @@
-"""The real binary takes what the chart renders: files, arguments and environment. Alerts ask for metrics that it has."""
+"""The real binary takes what the chart renders: files, arguments and environment."""
 
 import re
 import socket
@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from chart import CHART, VALUES, configuration, objects, one, read, values
+from chart import VALUES, configuration, objects, one, read, values
 from harness import DEADLINE_S, Process, Secrets, run
 
 SERVERS = [path for path in VALUES if read(path).get("enabled", True)]
@@ -106,27 +106,6 @@ def test_how_the_database_is_verified_is_heeded(place, secrets, name, is_told_mo
     assert done.returncode == 1
     assert received[0] == bytes.fromhex("0000000804d2162f"), "it asks for TLS"
     assert bool(received[1]) == is_told_more, "who must verify the server tells it nothing without TLS"
-
-
-def test_every_metric_that_an_alert_asks_for_is_there(place, secrets):
-    rules = one(objects(values("monitoring")), "PrometheusRule")["spec"]["groups"][0]["rules"]
-    assert len(rules) == (CHART / "alerts.yaml").read_text().count("- alert:")
-    with start(objects(values("minimal")), place) as server:
-        server.until_ready()
-        # RPCs are not counted by code before there are some.
-        asked = ["nodes", "--server", f"https://localhost:{server.port('grpc')}", "--ca", str(place / "ca.crt")]
-        assert "required" in run(asked).stderr
-        _, text = server.get("/metrics")
-    for rule in rules:
-        for name in re.findall(r"support_access_\w+", rule["expr"]):
-            # The type is that of the family.
-            family = re.sub(r"_(total|bucket)$", "", name)
-            assert f"# TYPE {family} " in text, f"{rule['alert']}: {name}"
-        for label in re.findall(r"(\w+)=~?\"", rule["expr"]):
-            assert label in ("namespace", "job", "reason", "service", "method", "code")
-    assert 'support_access_checks_total{decision="DENIED",reason="STALE"}' in text
-    stale = next(rule for rule in rules if rule["alert"] == "SupportAccessNodeStale")
-    assert stale["expr"].endswith("> 0.5"), "that is max_staleness of the values"
 
 
 def test_a_sidecar_follows_and_answers_at_its_socket(place, secrets):

@@ -118,6 +118,31 @@ def test_a_changed_configuration_rolls_the_pods_and_nothing_else_does():
     assert before != after
 
 
+def rules(**changes):
+    return one(objects(values("monitoring", **changes)), "PrometheusRule")["spec"]["groups"][0]["rules"]
+
+
+def test_alerts_are_about_this_installation():
+    written = yaml.safe_load((CHART / "alerts.yaml").read_text())["groups"][0]["rules"]
+    for rule, made in zip(written, rules(), strict=True):
+        assert made["annotations"]["runbook_url"] == f"https://runbooks.example/support-access/{rule['annotations']['runbook_url']}"
+        expression = rule["expr"].replace('job="support-access-http"', 'namespace="vendor",job="access-support-access-http"')
+        expression = expression.replace('job="support-access-sidecar"', 'job=~"gateways/.+"').replace("(2)", "(0.5)")
+        assert made["expr"] == expression.replace("< 14 * ", "< 10 * ").replace(" 2 * ", " 0.5 * "), rule["alert"]
+    text = "".join(rule["expr"] for rule in rules())
+    assert text.count(" (0.5)") == 7 and "< 10 * 86400 >= 0.5 * 86400" in text and "< 0.5 * 86400" in text
+    plain = rules(prometheusRule={"enabled": True})
+    assert not any("runbook_url" in rule["annotations"] for rule in plain)
+    assert not any("support-access-sidecar" in rule["expr"] or " or support_access" in rule["expr"] for rule in plain)
+
+
+def test_the_dashboard_is_the_file():
+    found = one(objects(values("monitoring")), "ConfigMap", "access-support-access-dashboard")
+    assert found["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert found["metadata"]["annotations"] == {"grafana_folder": "Access"}
+    assert json.loads(found["data"]["support-access.json"]) == json.loads((CHART / "dashboard.json").read_text())
+
+
 def test_the_chart_is_for_this_version():
     version = next(line for line in (ROOT / "Cargo.toml").read_text().splitlines() if line.startswith("version"))
     metadata = yaml.safe_load((CHART / "Chart.yaml").read_text())
