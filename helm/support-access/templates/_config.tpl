@@ -13,6 +13,14 @@
 {{- end }}
 {{- end -}}
 
+{{- /* Where traces go, in the configuration of a server or of a sidecar. */ -}}
+{{- define "support-access.traces" -}}
+{{- with .otlpEndpoint }}
+otlp_endpoint = {{ include "support-access.toml" . }}
+trace_ratio = {{ include "support-access.toml" $.traceRatio }}
+{{- end }}
+{{- end -}}
+
 {{- /* access.toml */ -}}
 {{- define "support-access.config" -}}
 {{- $config := .Values.config -}}
@@ -22,6 +30,8 @@ http_listen = "{{ $address }}:8080"
 max_staleness = {{ include "support-access.toml" $config.maxStaleness }}
 drain_timeout = "{{ int64 $config.drainTimeoutSeconds }}s"
 max_live_grants_per_tenant = {{ int64 $config.maxLiveGrantsPerTenant }}
+verify_interval = {{ include "support-access.toml" $config.verifyInterval }}
+{{- include "support-access.traces" $config }}
 log = {{ include "support-access.toml" $config.log }}
 log_format = {{ include "support-access.toml" $config.logFormat }}
 reflection = {{ $config.reflection }}

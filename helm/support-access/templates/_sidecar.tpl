@@ -118,6 +118,7 @@ drain_timeout = "{{ int64 $sidecar.drainTimeoutSeconds }}s"
 log = {{ mustToRawJson .Values.config.log }}
 log_format = {{ mustToRawJson .Values.config.logFormat }}
 insecure = {{ $sidecar.insecure }}
+{{- include "support-access.traces" .Values.config }}
 {{- if $sidecar.upstreamCa.name }}
 upstream_ca = "/etc/support-access/upstream-ca/ca.crt"
 {{- end }}
