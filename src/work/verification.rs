@@ -10,7 +10,7 @@ use tracing::{debug, error, info};
 
 use crate::{
     domain::{
-        Position, Revision, TenantId, Time,
+        Revision, TenantId, Time,
         chain::{Misfit, Verifier},
     },
     store::StoreError,
@@ -46,12 +46,16 @@ const UNREADABLE: &str = "it cannot be read";
 /// One pass over all chains.
 #[derive(Debug, Default)]
 struct Pass {
-    /// The end of the log at its beginning.
+    /// The end of the log at its beginning, and the time of the event there.
     head: Revision,
+    time: Option<Time>,
     breaks: u64,
     /// Events up to `head` that were in a chain.
     found: Revision,
 }
+
+/// An older state of the database was restored during a pass, which has seen a part of either.
+struct Restored;
 
 /// Verifies all chains, and anew `interval` after that, until stopped.
 pub async fn run(work: Arc<Work>, interval: Duration, stop: CancellationToken) {
@@ -70,15 +74,24 @@ impl Work {
         *self.verified.lock()
     }
 
-    /// Verifies every chain once. Waits for a database that is away.
+    /// Verifies every chain once. Waits for a database that is away, and begins anew if an older state of it was restored.
     pub async fn verify_history(&self) {
+        while let Err(Restored) = self.verify_all().await {
+            info!("an older state of the database was restored: verifying the history anew");
+            sleep(PATIENCE).await;
+        }
+    }
+
+    async fn verify_all(&self) -> Result<(), Restored> {
+        let mut pass = Pass::default();
         let Some(head) = insist(|| self.store.head()).await else {
-            return self.note_break(&mut Pass::default(), None, &UNREADABLE);
+            return self.note_break(&mut pass, None, &UNREADABLE).await;
         };
-        let mut pass = Pass { head: head.revision, ..Pass::default() };
+        pass.time = self.time_of(head.revision).await;
+        pass.head = head.revision;
         let mut tenant_id = None;
         loop {
-            self.verify_chain(&mut pass, tenant_id.as_ref()).await;
+            self.verify_chain(&mut pass, tenant_id.as_ref()).await?;
             let next = insist(|| self.store.tenant_after(tenant_id.as_ref())).await;
             match next {
                 Some(Some(next)) => {
@@ -86,13 +99,13 @@ impl Work {
                     tenant_id = Some(next);
                 }
                 Some(None) => break,
-                None => return self.note_break(&mut pass, None, &UNREADABLE),
+                None => return self.note_break(&mut pass, None, &UNREADABLE).await,
             }
         }
         // Of a chain that does not verify, not all was read.
-        if pass.breaks == 0 && pass.found != head.revision && self.is_of_the_log(head).await {
-            let missing = format!("{} events of the log are in none", head.revision - pass.found);
-            self.note_break(&mut pass, None, &missing);
+        if pass.breaks == 0 && pass.found != pass.head {
+            let missing = format!("{} events of the log are in none", pass.head - pass.found);
+            self.note_break(&mut pass, None, &missing).await?;
         }
         let mut verified = self.verified.lock();
         if verified.breaks > 0 && pass.breaks == 0 {
@@ -100,21 +113,26 @@ impl Work {
         }
         verified.breaks = pass.breaks;
         verified.at = Some(self.now());
+        Ok(())
     }
 
-    async fn verify_chain(&self, pass: &mut Pass, tenant_id: Option<&TenantId>) {
+    async fn verify_chain(
+        &self,
+        pass: &mut Pass,
+        tenant_id: Option<&TenantId>,
+    ) -> Result<(), Restored> {
         // Without a key and a checkpoint there is nothing that it could refuse.
-        let Ok(mut verifier) = Verifier::new(None, None) else { return };
+        let Ok(mut verifier) = Verifier::new(None, None) else { return Ok(()) };
         let mut after = 0;
         loop {
             let read = insist(|| self.store.records(tenant_id, after, PAGE));
             let Some(records) = read.await else {
-                return self.note_break(pass, tenant_id, &UNREADABLE);
+                return self.note_break(pass, tenant_id, &UNREADABLE).await;
             };
             pause(records.len()).await;
             for record in &records {
                 if let Err(fault) = verifier.line(record.line.as_bytes()) {
-                    return self.note_break(pass, tenant_id, &fault.misfit);
+                    return self.note_break(pass, tenant_id, &fault.misfit).await;
                 }
                 pass.found += i64::from(record.revision <= pass.head);
             }
@@ -129,22 +147,32 @@ impl Work {
             Ok(verdict) if verdict.tenant_id != whose => {
                 let expected = whose.to_owned();
                 let misfit = Misfit::OtherTenant { expected, found: verdict.tenant_id };
-                self.note_break(pass, tenant_id, &misfit);
+                self.note_break(pass, tenant_id, &misfit).await
             }
             // Without a record there is nothing to verify.
-            Ok(_) | Err(_) => {}
+            Ok(_) | Err(_) => Ok(()),
         }
     }
 
-    /// Whether the log still has a position that it had: an older state of the database may have been restored meanwhile.
-    async fn is_of_the_log(&self, position: Position) -> bool {
-        let last = insist(|| self.store.events_after(position.revision - 1, 1)).await;
-        let time = last.and_then(|events| Some(events.first()?.time));
-        let head = insist(|| self.store.head()).await;
-        time == position.time && head.is_some_and(|head| head.epoch == position.epoch)
+    /// When the event of a revision was committed, if there is one that can be read.
+    async fn time_of(&self, revision: Revision) -> Option<Time> {
+        if revision == 0 {
+            return None;
+        }
+        let events = insist(|| self.store.events_after(revision - 1, 1)).await?;
+        events.first().filter(|event| event.revision == revision).map(|event| event.time)
     }
 
-    fn note_break(&self, pass: &mut Pass, tenant_id: Option<&TenantId>, misfit: &dyn Display) {
+    async fn note_break(
+        &self,
+        pass: &mut Pass,
+        tenant_id: Option<&TenantId>,
+        misfit: &(dyn Display + Sync),
+    ) -> Result<(), Restored> {
+        // What does not fit together may be of two states of the database.
+        if self.time_of(pass.head).await != pass.time {
+            return Err(Restored);
+        }
         pass.breaks += 1;
         if pass.breaks <= LOGGED_MAX {
             let tenant_id = tenant_id.map(tracing::field::display);
@@ -152,6 +180,7 @@ impl Work {
         }
         let mut verified = self.verified.lock();
         verified.breaks = verified.breaks.max(pass.breaks);
+        Ok(())
     }
 }
 

@@ -3,22 +3,19 @@
 use std::{sync::Arc, time::Duration};
 
 use support_access::{
-    domain::{NodeId, NodeKind, SupportPolicy, TenantId},
+    domain::{NodeId, NodeKind, SupportPolicy, TenantId, clock::ManualClock, time::from_parts},
     node::{CheckNode, replica::Replica},
-    store::Store,
+    store::{Store, memory::MemoryStore},
     work::{Limits, Work, verification::Verified},
 };
 
 use crate::{bench::Bench, words::make_grant};
 
 /// What a server with this store does. It takes part in nothing else.
-async fn work(bench: &Bench, store: &Arc<dyn Store>) -> Arc<Work> {
+async fn work(clock: &Arc<ManualClock>, store: &Arc<dyn Store>) -> Arc<Work> {
     let max_staleness = Duration::from_mins(5);
-    let node = CheckNode::new(
-        NodeId(uuid::Uuid::new_v4()),
-        NodeKind::Replica,
-        Arc::clone(&bench.clock) as _,
-    );
+    let node =
+        CheckNode::new(NodeId(uuid::Uuid::new_v4()), NodeKind::Replica, Arc::clone(clock) as _);
     let replica = Replica::new(node, Arc::clone(store), max_staleness);
     replica.join().await.unwrap();
     let limits = Limits { live_grants_per_tenant: 10, max_staleness };
@@ -41,7 +38,7 @@ fn disarm(bench: &Bench) -> &'static str {
 
 pub async fn a_changed_history_is_noticed_and_a_mended_one_too(bench: &Bench) {
     let store = bench.open().await;
-    let work = work(bench, &store).await;
+    let work = work(&bench.clock, &store).await;
     assert_eq!(work.verified(), Verified::default());
     assert_eq!(breaks(&work).await, 0, "nothing has happened yet");
     assert!(work.verified().at.is_some());
@@ -82,7 +79,7 @@ pub async fn a_changed_history_is_noticed_and_a_mended_one_too(bench: &Bench) {
 /// What is left fits together: only the log lacks something.
 pub async fn a_history_that_was_cut_short_is_noticed(bench: &Bench) {
     let store = bench.open().await;
-    let work = work(bench, &store).await;
+    let work = work(&bench.clock, &store).await;
     for tenant_id in ["acme", "bolt", "acme", "bolt"] {
         make_grant(store.as_ref(), tenant_id, "support").await;
     }
@@ -105,4 +102,40 @@ pub async fn tenants_with_a_history_are_told_in_order(bench: &Bench) {
     }
     let told: Vec<&str> = told.iter().map(TenantId::as_str).collect();
     assert_eq!(told, ["Zoë & söhne", "_", "acme", "bolt"]);
+}
+
+/// What was read before and after does not fit together, and nobody has changed anything.
+#[tokio::test(start_paused = true)]
+async fn a_restore_in_the_middle_is_not_taken_for_a_change() {
+    let clock = Arc::new(ManualClock::at(from_parts(1_800_000_000, 0).unwrap()));
+    let memory = Arc::new(MemoryStore::new(clock.clone()));
+    let store: Arc<dyn Store> = memory.clone();
+    let work = work(&clock, &store).await;
+    let grants = async |count: usize| {
+        for _ in 0..count {
+            clock.pass(Duration::from_millis(1));
+            make_grant(store.as_ref(), "acme", "support").await;
+        }
+    };
+    grants(100).await;
+    let backup = memory.backup().unwrap();
+    grants(350).await;
+    let restore = async {
+        while work.verified().events == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await; // virtual, between two looks
+        }
+        assert!(work.verified().at.is_none(), "it is in the middle");
+        memory.restore(backup);
+        // Others take the places of those that were lost.
+        clock.pass(Duration::from_hours(1));
+        grants(200).await;
+    };
+    tokio::join!(work.verify_history(), restore);
+    let verified = work.verified();
+    assert!(verified.at.is_some());
+    assert_eq!(
+        (verified.breaks, verified.events),
+        (0, 400 + 300),
+        "two pages of what is lost, and all that there is"
+    );
 }
