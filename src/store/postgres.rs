@@ -278,12 +278,14 @@ async fn prepare(options: &PgConnectOptions) -> Result<(), OpenError> {
     let tables: Vec<String> =
         sqlx::query_scalar(TABLES).fetch_all(&mut connection).await.map_err(refuse)?;
     let mut applied = Vec::new();
+    let ask = || sqlx::query_as(schema::SELECT_APPLIED);
     if tables.iter().any(|table| table == schema::MIGRATIONS_TABLE) {
-        let ask = sqlx::query_as(schema::SELECT_APPLIED);
-        applied = ask.fetch_all(&mut connection).await.map_err(refuse)?;
+        applied = ask().fetch_all(&mut connection).await.map_err(refuse)?;
     }
     schema::check(&place, &tables, &applied, &MIGRATOR)?;
     schema::run(&place, &mut connection, &MIGRATOR).await?;
+    applied = ask().fetch_all(&mut connection).await.map_err(refuse)?;
+    schema::confirm(&place, &applied, &MIGRATOR)?;
     connection.close().await.map_err(refuse)
 }
 

@@ -150,6 +150,9 @@ async fn prepare(path: &Path) -> Result<File, OpenError> {
 
     let mut connection = options(path).connect().await.map_err(refuse)?;
     schema::run(&place, &mut connection, &MIGRATOR).await?;
+    let ask = sqlx::query_as(schema::SELECT_APPLIED);
+    let applied: Vec<schema::Applied> = ask.fetch_all(&mut connection).await.map_err(refuse)?;
+    schema::confirm(&place, &applied, &MIGRATOR)?;
     connection.close().await.map_err(refuse)?;
     Ok(lock)
 }
