@@ -6,7 +6,7 @@ use support_access::api::proto::v1::{DecisionReason, EnforcementState, Grant};
 use tonic::Code;
 
 use crate::{
-    fleet::{FAST, Fleet, MAX_STALENESS, grant, replica, sidecar},
+    fleet::{Fleet, MAX_STALENESS, grant, replica, sidecar},
     history::{Log, Verdict, live_at, log, replay},
     load::Load,
     postgres::Cluster,
@@ -64,7 +64,7 @@ async fn outage(take_away: impl Fn(&Cluster), bring_back: impl Fn(&Cluster)) {
         fleet.lets_in(node, &kept).await;
     }
     for replica in 0..2 {
-        all_confirm(&fleet, replica).await;
+        fleet.all_confirm(replica).await;
     }
     let revoked = fleet.revoke_in_time(1, &kept).await;
     println!("when all is well again: {revoked:?}");
@@ -83,16 +83,6 @@ async fn changes_are_refused(fleet: &Fleet, kept: &Grant) {
             assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
         }
     }
-}
-
-/// Waits until every node confirms a revocation, and at once.
-async fn all_confirm(fleet: &Fleet, replica: usize) {
-    eventually("every node confirms a revocation", async || {
-        let Ok(grant) = grant(&mut fleet.admin(replica), "in between").await else { return false };
-        let revoked = fleet.revoke_in_time(replica, &grant).await;
-        revoked.enforcement.nodes_acknowledged == fleet.count() && revoked.elapsed() < FAST
-    })
-    .await;
 }
 
 /// Revokes as soon as the database takes changes. Returns when that was in force everywhere.
@@ -195,7 +185,7 @@ async fn a_database_that_is_put_back_to_an_older_state() {
         let verdict = fleet.ask(node, "lost", 0).await;
         assert_eq!(verdict, Verdict::Denied(DecisionReason::NoGrant));
     }
-    all_confirm(&fleet, 0).await;
+    fleet.all_confirm(0).await;
     drop(load);
     fleet.history.nobody_was_let_in_after_the_end();
     Histories { before, after: histories(&fleet).await }.verify(&fleet, in_force);
@@ -218,7 +208,7 @@ async fn a_database_that_is_put_back_while_a_sidecar_is_cut_off() {
     cluster.start();
     fleet.serving().await;
     for _ in 0..10 {
-        all_confirm(&fleet, 0).await;
+        fleet.all_confirm(0).await;
     }
 
     let cut_off = Instant::now();
@@ -233,7 +223,7 @@ async fn a_database_that_is_put_back_while_a_sidecar_is_cut_off() {
     println!("{:?} after the sidecar was cut off", in_force - cut_off);
     fleet.nobody_is_let_in(&kept).await;
     uplink.heal();
-    all_confirm(&fleet, 0).await;
+    fleet.all_confirm(0).await;
     fleet.history.nobody_was_let_in_after_the_end();
 }
 
@@ -269,7 +259,7 @@ async fn replaced_by_another(events: usize) {
         })
         .await;
     }
-    all_confirm(&fleet, 1).await;
+    fleet.all_confirm(1).await;
     drop(load);
     fleet.history.nobody_was_let_in_after_the_end();
     Histories { before, after: histories(&fleet).await }.verify(&fleet, in_force);
@@ -296,5 +286,5 @@ async fn a_replica_that_comes_later_joins_the_history_that_is_there() {
     fleet.serving().await;
     let verdict = fleet.ask(&fleet.replicas[2], "kept", 0).await;
     assert!(verdict.is_allowed_by(&kept), "from the first answer: {verdict:?}");
-    all_confirm(&fleet, 2).await;
+    fleet.all_confirm(2).await;
 }

@@ -161,6 +161,17 @@ impl Fleet {
         .await;
     }
 
+    /// Waits until every node confirms a revocation, and at once.
+    pub async fn all_confirm(&self, replica: usize) {
+        eventually("every node confirms a revocation", async || {
+            let mut admin = self.admin(replica);
+            let Ok(grant) = grant(&mut admin, "in between").await else { return false };
+            let revoked = self.revoke_in_time(replica, &grant).await;
+            revoked.enforcement.nodes_acknowledged == self.count() && revoked.elapsed() < FAST
+        })
+        .await;
+    }
+
     /// Asks every node that can be asked, at the same time.
     pub async fn nobody_is_let_in(&self, grant: &Grant) {
         let asking = self.nodes().map(|node| async {
