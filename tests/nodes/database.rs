@@ -17,11 +17,17 @@ use crate::{
 /// How often each node is asked.
 const PACE: Duration = Duration::from_millis(20);
 /// So soon after the last renewal every proof is still good.
-const SOON: Duration = Duration::from_millis(1_200);
+pub const SOON: Duration = Duration::from_millis(1_200);
 
 /// Two replicas, a sidecar on a Unix socket, and one that follows that.
-async fn fleet(database_url: &str) -> Fleet {
-    let mut fleet = Fleet::replicas(database_url, 2).await;
+pub async fn fleet(database_url: &str) -> Fleet {
+    fleet_with(database_url, &[]).await
+}
+
+/// As [`fleet`], with more flags for the replicas.
+pub async fn fleet_with(database_url: &str, flags: &[&str]) -> Fleet {
+    let mut fleet = Fleet::new();
+    fleet.add_replicas((0..2).map(|it| replica(database_url, it).flags(flags)).collect()).await;
     let socket = fleet.socket("sidecar-0");
     let upstreams = [0, 1].map(|it| fleet.replicas[it].server.url().to_owned());
     let launches = vec![
@@ -74,7 +80,7 @@ async fn outage(take_away: impl Fn(&Cluster), bring_back: impl Fn(&Cluster)) {
 }
 
 /// For want of a database, which may come back.
-async fn changes_are_refused(fleet: &Fleet, kept: &Grant) {
+pub async fn changes_are_refused(fleet: &Fleet, kept: &Grant) {
     for replica in 0..2 {
         let mut admin = fleet.admin(replica);
         let (granted, revoked) =

@@ -225,14 +225,18 @@ impl Revoked {
 
 /// A grant until revoked.
 pub async fn grant(admin: &mut Admin, tenant_id: &str) -> Result<Grant, Status> {
-    let request = GrantAccessRequest {
+    Ok(admin.grant_access(request(tenant_id)).await?.into_inner().grant.unwrap())
+}
+
+/// What is asked for such a grant.
+pub fn request(tenant_id: &str) -> GrantAccessRequest {
+    GrantAccessRequest {
         tenant_id: tenant_id.into(),
         group_id: "support".into(),
         access_level: AccessLevel::ReadOnly.into(),
         end: Some(End::UntilRevoked(true)),
         ..Default::default()
-    };
-    Ok(admin.grant_access(request).await?.into_inner().grant.unwrap())
+    }
 }
 
 /// May Ada enter?

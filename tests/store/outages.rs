@@ -140,7 +140,7 @@ async fn a_primary_that_cannot_replicate_proves_nothing() {
     let (id, other) = (registered(store.as_ref()).await, registered(store.as_ref()).await);
     let (dead, witness) = (registered(store.as_ref()).await, registered(store.as_ref()).await);
     let head = store.head().await.unwrap();
-    replicate_to(&cluster, "nobody");
+    cluster.replicate_to("nobody");
     let deadline = Instant::now() + BOUND;
     while timeout(Duration::from_millis(300), store.report(witness, &[])).await.is_ok() {
         assert!(Instant::now() < deadline, "it commits without a standby");
@@ -157,7 +157,7 @@ async fn a_primary_that_cannot_replicate_proves_nothing() {
         is_unavailable(change),
     );
     assert_eq!(store.head().await.unwrap(), head, "nobody sees what is not replicated");
-    replicate_to(&cluster, "");
+    cluster.replicate_to("");
     recovers(store.as_ref()).await;
     assert!(store.renew(id, 0, Some(head)).await.unwrap().unwrap().is_held);
 }
@@ -204,7 +204,7 @@ async fn a_primary_that_was_left_behind_is_not_read() {
     assert_eq!(store.events_after(1, 9).await.unwrap(), []);
 
     proxy.lead_to(Target::Unix(new.socket()));
-    replicate_to(&old, "nobody");
+    old.replicate_to("nobody");
     let elsewhere = Bench::of_url(new.url("test_0")).open().await;
     make_grant(elsewhere.as_ref(), "acme", "support").await;
     let other = registered(elsewhere.as_ref()).await;
@@ -237,12 +237,6 @@ async fn until_available<T>(ask: impl AsyncFn() -> Result<T, StoreError>) -> T {
         }
     }
     panic!("it does not recover")
-}
-
-/// The server takes its time to see the new setting.
-fn replicate_to(cluster: &Cluster, standby: &str) {
-    let set = format!("ALTER SYSTEM SET synchronous_standby_names = '{standby}'");
-    cluster.psql("postgres", &format!("{set}; SELECT pg_reload_conf()"));
 }
 
 /// Asks until it is the standby that refuses, and not a connection that was lost with the primary.
