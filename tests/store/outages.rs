@@ -162,6 +162,26 @@ async fn a_primary_that_cannot_replicate_proves_nothing() {
     assert!(store.renew(id, 0, Some(head)).await.unwrap().unwrap().is_held);
 }
 
+/// It does not even confirm what is there: if that was never replicated, it may be lost.
+#[tokio::test]
+async fn a_primary_that_cannot_replicate_confirms_nothing() {
+    let (cluster, bench) = own_cluster();
+    let store = bench.open().await;
+    let grant = make_grant(store.as_ref(), "acme", "support").await;
+    let witness = registered(store.as_ref()).await;
+    cluster.replicate_to("nobody");
+    let deadline = Instant::now() + BOUND;
+    while timeout(Duration::from_millis(300), store.report(witness, &[])).await.is_ok() {
+        assert!(Instant::now() < deadline, "it commits without a standby");
+    }
+    let mut change = store.begin().await.unwrap();
+    assert!(change.grant(&grant.tenant_id, grant.id()).await.unwrap().is_some());
+    is_unavailable(change.commit()).await;
+    cluster.replicate_to("");
+    recovers(store.as_ref()).await;
+    assert!(store.begin().await.unwrap().commit().await.unwrap() >= grant.revision);
+}
+
 /// As behind an address that was moved: reads would answer, with what may be out of date.
 #[tokio::test]
 async fn a_standby_proves_nothing() {
