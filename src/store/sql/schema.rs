@@ -120,22 +120,24 @@ impl Applied {
 
 /// Makes the migrations that are missing. Several processes may do so at once.
 pub(in crate::store) async fn run<C: Migrate>(
-    place: &str,
     connection: &mut C,
     migrator: &Migrator,
-) -> Result<(), OpenError> {
+) -> Result<(), MigrateError> {
     // Which migrations we need not know, is judged before and after, not by sqlx.
     let mut ours = Migrator::with_migrations(migrator.iter().cloned().collect());
     ours.set_ignore_missing(true);
-    ours.run_direct(None, connection, false).await.map_err(|error| {
-        let cause = match &error {
-            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => plain(error),
-            other => other.to_string(),
-        };
-        OpenError(format!(
-            "{place} could not be migrated: {cause}; mend that and start again, nothing is lost"
-        ))
-    })
+    ours.run_direct(None, connection, false).await
+}
+
+/// What an operator is told whose database could not be migrated.
+pub(in crate::store) fn failed(place: &str, error: &MigrateError) -> OpenError {
+    let cause = match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => plain(error),
+        other => other.to_string(),
+    };
+    OpenError(format!(
+        "{place} could not be migrated: {cause}; mend that and start again, nothing is lost"
+    ))
 }
 
 /// What an operator is told whose events of earlier versions could not be put into their chains.
