@@ -64,6 +64,8 @@ async fn urls_are_checked_and_their_passwords_kept() {
             ),
         "{port}"
     );
+    let several = refusal(&bench, "postgres://me:s3cret@one:5432,two:5432/x").await;
+    assert!(several.starts_with("database-url is not a PostgreSQL URL ("), "{several}");
     let OpenError(memory) = migrate("memory:").await.unwrap_err();
     assert_eq!(memory, "database-url is memory:, where there is nothing to migrate");
 }
