@@ -174,11 +174,6 @@ fn stale(fleet: &Fleet, since: Instant) -> Option<(Duration, Duration, usize)> {
     Some((first - since, last - since, stale.len()))
 }
 
-fn all_are_running(fleet: &mut Fleet) {
-    let nodes = fleet.replicas.iter_mut().chain(&mut fleet.sidecars);
-    assert!(nodes.map(|node| node.server.is_running()).all(|it| it), "nobody was started again");
-}
-
 async fn all_are_stale(fleet: &Fleet, tenant_id: &str) {
     for node in fleet.nodes() {
         eventually("it cannot tell", async || {
@@ -208,13 +203,13 @@ async fn a_synchronous_standby_takes_over_and_nothing_is_lost() {
     sleep(STEADY).await; // while changes are made
     let told = work.end(&fleet).await;
     assert!(told > 20, "too little happened to prove anything");
-    let (first, last, count) = stale(&fleet, lost).unwrap();
-    println!("{count} checks were STALE, from {first:?} to {last:?} after the primary was killed");
+    let (first, end, count) = stale(&fleet, lost).unwrap();
+    println!("{count} checks were STALE, from {first:?} to {end:?} after the primary was killed");
     assert!(first >= SOON && first <= MAX_STALENESS, "{first:?}");
     fleet.all_confirm(1).await;
 
     the_old_primary_proves_nothing(&pair, &fleet, &kept).await;
-    all_are_running(&mut fleet);
+    fleet.assert_running();
 }
 
 /// The address leads back to it, as it may when it was cut off and not fenced.
@@ -273,7 +268,7 @@ async fn a_failover_within_max_staleness_is_not_noticed_by_checks() {
     assert!(told > 20, "too little happened to prove anything");
     assert_eq!(stale(&fleet, lost), None, "checks were STALE");
     fleet.lets_in(&fleet.sidecars[1], &kept).await;
-    all_are_running(&mut fleet);
+    fleet.assert_running();
 }
 
 /// The standby has not got the last changes. What was acknowledged is lost, as by a restore, and every node notices.
@@ -308,7 +303,7 @@ async fn an_asynchronous_standby_loses_what_it_did_not_get() {
     assert_eq!(fleet.history.answers(wrong).len(), 0);
     fleet.revoke_in_time(1, &reopened).await;
     fleet.all_confirm(0).await;
-    all_are_running(&mut fleet);
+    fleet.assert_running();
 }
 
 /// The standby is gone, and the primary alone. A commit that no standby has is not answered; but who kills the server, and starts
@@ -335,7 +330,7 @@ async fn a_revocation_that_only_a_lost_primary_has_is_never_complete() {
         fleet.lets_in(node, &kept).await;
     }
     fleet.revoke_in_time(0, &kept).await;
-    all_are_running(&mut fleet);
+    fleet.assert_running();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -358,5 +353,5 @@ async fn a_grant_that_only_a_lost_primary_has_is_never_confirmed() {
     for node in fleet.nodes() {
         fleet.lets_in(node, &granted).await;
     }
-    all_are_running(&mut fleet);
+    fleet.assert_running();
 }

@@ -117,6 +117,13 @@ impl Fleet {
         i32::try_from(self.replicas.len() + self.sidecars.len()).unwrap()
     }
 
+    /// Whether all of them are the processes that they were.
+    pub fn assert_running(&mut self) {
+        for node in self.replicas.iter_mut().chain(&mut self.sidecars) {
+            assert!(node.server.is_running(), "{} has ended", node.server.name);
+        }
+    }
+
     /// Waits until every node can answer.
     pub async fn serving(&self) {
         join_all(self.nodes().map(|node| node.server.serving())).await;

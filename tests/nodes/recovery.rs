@@ -187,8 +187,7 @@ async fn a_server_is_restored_to_a_point_in_time_behind_a_lock() {
         stale += usize::from(is_uncertain);
     }
     println!("{} checks, of which {stale} were stale", answers.len());
-    let nodes = fleet.replicas.iter_mut().chain(&mut fleet.sidecars);
-    assert!(nodes.map(|node| node.server.is_running()).all(|it| it), "nobody was started again");
+    fleet.assert_running();
 }
 
 /// What an operator finds, while everything is locked.
