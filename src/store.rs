@@ -351,7 +351,10 @@ pub trait Change: Send {
     /// can no longer be committed.
     async fn append(&mut self, entry: Entry) -> Result<Event, StoreError>;
 
-    /// Makes what was appended permanent, and returns the revision of the log then.
+    /// Makes what was appended permanent, and returns the revision of the log then. Whatever this change has read is permanent, too,
+    /// once this has answered, though nothing was appended. That cannot be taken for granted: a primary that is killed while a
+    /// standby keeps it waiting, and starts again, shows what it has not answered, and may lose it yet. So whoever confirms to
+    /// somebody what was there already commits first.
     async fn commit(self: Box<Self>) -> Result<Revision, StoreError>;
 }
 

@@ -13,10 +13,13 @@ use parking_lot::Mutex;
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, PgPool, Postgres,
     error::DatabaseError,
-    migrate::Migrator,
+    migrate::{MigrateError, Migrator},
     postgres::{PgArguments, PgConnectOptions, PgPoolOptions},
 };
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep, timeout},
+};
 
 use crate::{
     domain::Clock,
@@ -86,13 +89,18 @@ const SESSION: &str = "
     SELECT set_config('synchronous_commit', 'on', false)
         WHERE current_setting('synchronous_commit') <> 'remote_apply';
 ";
-/// For the session that migrates: it may take its time, but not wait for ever for a lock.
+/// For the session that migrates: what it does may take its time. But while it waits for a lock, all who come after it wait behind it,
+/// nodes that renew their proofs among them: so it gives up soon, and asks again later.
 const MIGRATION_SESSION: &str = "
-    SET lock_timeout = '60s';
+    SET lock_timeout = '500ms';
     SET statement_timeout = 0;
     SET idle_in_transaction_session_timeout = '60s';
     SET synchronous_commit = on;
 ";
+
+/// For how long a migration asks again for its locks, and how long others are let in between.
+const MIGRATION_PATIENCE: Duration = Duration::from_mins(1);
+const MIGRATION_PAUSE: Duration = Duration::from_secs(1);
 
 impl Backend for Postgres {
     const DIALECT: Dialect = Dialect {
@@ -278,13 +286,34 @@ async fn prepare(options: &PgConnectOptions) -> Result<(), OpenError> {
     let tables: Vec<String> =
         sqlx::query_scalar(TABLES).fetch_all(&mut connection).await.map_err(refuse)?;
     let mut applied = Vec::new();
+    let ask = || sqlx::query_as(schema::SELECT_APPLIED);
     if tables.iter().any(|table| table == schema::MIGRATIONS_TABLE) {
-        let ask = sqlx::query_as(schema::SELECT_APPLIED);
-        applied = ask.fetch_all(&mut connection).await.map_err(refuse)?;
+        applied = ask().fetch_all(&mut connection).await.map_err(refuse)?;
     }
     schema::check(&place, &tables, &applied, &MIGRATOR)?;
-    schema::run(&place, &mut connection, &MIGRATOR).await?;
+    run_migrations(&mut connection).await.map_err(|error| schema::failed(&place, &error))?;
+    applied = ask().fetch_all(&mut connection).await.map_err(refuse)?;
+    schema::confirm(&place, &applied, &MIGRATOR)?;
     connection.close().await.map_err(refuse)
+}
+
+/// Migrates as soon as nobody holds what has to be locked, such as a backup that reads the tables.
+async fn run_migrations(connection: &mut PgConnection) -> Result<(), MigrateError> {
+    let deadline = Instant::now() + MIGRATION_PATIENCE;
+    loop {
+        let result = schema::run(connection, &MIGRATOR).await;
+        let is_locked = match &result {
+            Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
+                let code = error.as_database_error().and_then(DatabaseError::code);
+                code.as_deref() == Some("55P03") // lock_not_available
+            }
+            _ => false,
+        };
+        if !is_locked || Instant::now() >= deadline {
+            return result;
+        }
+        sleep(MIGRATION_PAUSE).await;
+    }
 }
 
 /// Version, encoding, whether in recovery, whether read-only, the schema that tables are created in.

@@ -149,7 +149,11 @@ async fn prepare(path: &Path) -> Result<File, OpenError> {
     connection.close().await.map_err(refuse)?;
 
     let mut connection = options(path).connect().await.map_err(refuse)?;
-    schema::run(&place, &mut connection, &MIGRATOR).await?;
+    let migrated = schema::run(&mut connection, &MIGRATOR).await;
+    migrated.map_err(|error| schema::failed(&place, &error))?;
+    let ask = sqlx::query_as(schema::SELECT_APPLIED);
+    let applied: Vec<schema::Applied> = ask.fetch_all(&mut connection).await.map_err(refuse)?;
+    schema::confirm(&place, &applied, &MIGRATOR)?;
     connection.close().await.map_err(refuse)?;
     Ok(lock)
 }

@@ -80,7 +80,7 @@ impl Work {
         enforcement
     }
 
-    /// As [`Self::enforce`], for a change that was made before. What was found then is found again.
+    /// As [`Self::enforce`], for a change that was made before, and is known to be permanent. What was found then is found again.
     pub(super) async fn enforce_again(
         &self,
         revision: Revision,
@@ -107,6 +107,10 @@ impl Work {
     ) -> Result<Enforcement, WorkError> {
         let events = self.store.events_after(revision - 1, 1).await?;
         let event = events.first().ok_or(WorkError::RevisionNotFound { revision })?;
+        // An event that can be read need not be permanent.
+        if self.store.begin().await?.commit().await? < revision {
+            return Err(WorkError::RevisionNotFound { revision });
+        }
         let is_known = self.store.enforced(revision).await?.is_some();
         let enforcement = self.enforce_again(revision, deadline).await?;
         // The time that counts is from the commit, not from the question.

@@ -50,10 +50,12 @@ impl Work {
         if let Some(mark) = &mark
             && let Some(first) = change.remembered(&request.tenant_id, &mark.request_id).await?
         {
-            let is_same = first.fingerprint == mark.fingerprint;
+            if first.fingerprint != mark.fingerprint {
+                return Err(WorkError::RequestIdReused);
+            }
+            change.commit().await?;
             let created = first.grant.create_time;
-            let first_answer = GrantView::at(first.grant, created);
-            return if is_same { Ok(first_answer) } else { Err(WorkError::RequestIdReused) };
+            return Ok(GrantView::at(first.grant, created));
         }
         let tightening = change.tightening(&request.tenant_id).await?;
         let period = self.catalogue.tightened(&tightening).admit(&request, now)?;
@@ -95,7 +97,7 @@ impl Work {
         let expire_time = policy.admit_extension(&grant, &request, now)?;
         let previous_expire_time = grant.terms.expire_time;
         if expire_time == previous_expire_time {
-            drop(change);
+            change.commit().await?;
             let enforcement = self.enforce_again(grant.revision, deadline).await?;
             return Ok((GrantView::at(grant, now), enforcement));
         }
@@ -139,7 +141,7 @@ impl Work {
             let (grant, commit) = self.append_and_commit(change, entry).await?;
             (grant, self.enforce(commit, deadline).await)
         } else {
-            drop(change);
+            change.commit().await?;
             let enforcement = self.enforce_again(grant.revision, deadline).await?;
             (grant, enforcement)
         };
@@ -167,8 +169,8 @@ impl Work {
             events.push(change.append(entry).await?);
         }
         let enforcement = if events.is_empty() {
-            drop(change);
-            self.enforce_again(self.store.head().await?.revision, deadline).await?
+            let head = change.commit().await?;
+            self.enforce_again(head, deadline).await?
         } else {
             let commit = self.commit(change, &events).await?;
             self.enforce(commit, deadline).await

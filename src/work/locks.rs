@@ -123,6 +123,7 @@ impl Work {
             return Err(WorkError::LockOfOtherSide { side });
         }
         if found.state(now) != LockState::Held {
+            change.commit().await?;
             return Ok(LockView::at(found, now));
         }
         let actor = caller.author.actor.clone();

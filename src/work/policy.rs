@@ -63,8 +63,8 @@ impl Work {
         outside.retain(|grant| !grant.state(now).is_ended() && !policy.covers(grant));
         outside.truncate(listed(&outside));
         let enforcement = if new == old {
-            drop(change);
-            self.enforce_again(self.store.head().await?.revision, deadline).await?
+            let head = change.commit().await?;
+            self.enforce_again(head, deadline).await?
         } else {
             let kind = EventKind::PolicyUpdated { tightening: new, policy: policy.clone() };
             let author = caller.author.clone();

@@ -17,6 +17,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[path = "standby.rs"]
+mod standby;
+
 /// The account that Debian's packages make. The server refuses to run as root.
 const ACCOUNT: &str = "postgres";
 /// How long anything here may take, on a machine that is busy with other tests.
@@ -169,13 +172,18 @@ impl Cluster {
     }
 
     fn prepare() -> Self {
+        Self::prepare_from(&template())
+    }
+
+    /// A cluster that is not running yet, with a copy of what another has on disk.
+    fn prepare_from(data: &Path) -> Self {
         static CLUSTERS: AtomicU32 = AtomicU32::new(0);
         let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
         let directory = std::env::temp_dir().join(format!("support-access-pg-{}-{number}", id()));
         check(as_account("mkdir").args(["-m", "700"]).arg(&directory));
         let watchdog = watch(&directory);
-        let data = directory.join("data");
-        check(Command::new("cp").args(["-a", "--reflink=auto"]).arg(template()).arg(&data));
+        let copy = directory.join("data");
+        check(Command::new("cp").args(["-a", "--reflink=auto"]).arg(data).arg(copy));
         Self { directory, watchdog, databases: AtomicU32::new(0) }
     }
 

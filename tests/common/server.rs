@@ -17,6 +17,10 @@ use support_access::api::proto::v1::{
     support_access_admin_client::SupportAccessAdminClient,
     support_access_client::SupportAccessClient,
 };
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
@@ -60,6 +64,8 @@ pub struct Server {
     pub http: SocketAddr,
     /// When it said that it listens, by its own clock.
     pub started_at: String,
+    /// What it said before.
+    pub said_first: Vec<String>,
     /// What it said since, and nobody has looked at.
     logs: Mutex<Receiver<String>>,
 }
@@ -164,10 +170,12 @@ impl Starting {
     /// Waits for the lines that say where gRPC and, after it, HTTP are served.
     fn listening(self) -> Option<Server> {
         let mut urls = Vec::new();
+        let mut said_first = Vec::new();
         loop {
-            let line = self.logs.recv_timeout(PATIENCE).ok()?;
-            let Ok(line) = serde_json::from_str::<Value>(&line) else { continue };
+            let text = self.logs.recv_timeout(PATIENCE).ok()?;
+            let Ok(line) = serde_json::from_str::<Value>(&text) else { continue };
             if line["message"] != "listening" {
+                said_first.push(text);
                 continue;
             }
             match (line["grpc"].as_str(), line["http"].as_str()) {
@@ -178,7 +186,15 @@ impl Starting {
                     let logs = Mutex::new(logs);
                     let http = http.parse().unwrap();
                     let started_at = line["timestamp"].as_str().unwrap().to_owned();
-                    return Some(Server { process, name, urls, http, started_at, logs });
+                    return Some(Server {
+                        process,
+                        name,
+                        urls,
+                        http,
+                        started_at,
+                        said_first,
+                        logs,
+                    });
                 }
                 (None, None) => {}
             }
@@ -233,6 +249,18 @@ impl Server {
     pub async fn serving(&self) {
         let channel = self.connect().await;
         eventually(&format!("{} is SERVING", self.name), async || is_serving(&channel).await).await;
+    }
+
+    /// Waits until `/readyz` says that it can be asked, as what starts servers does.
+    pub async fn ready(&self) {
+        eventually(&format!("{} is ready", self.name), async || {
+            let mut stream = TcpStream::connect(self.http).await.unwrap();
+            stream.write_all(b"GET /readyz HTTP/1.0\r\n\r\n").await.unwrap();
+            let mut answer = String::new();
+            let read = stream.read_to_string(&mut answer).await;
+            read.is_ok() && answer.starts_with("HTTP/1.0 200 ")
+        })
+        .await;
     }
 
     /// Waits until it has ended, though it was not told to.

@@ -1,6 +1,6 @@
 //! An administrator who does not give up, and the books that they keep.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use rand::{RngExt, rngs::StdRng};
 use support_access::api::proto::v1::{
@@ -29,6 +29,10 @@ pub struct Administrator {
     requests: usize,
     /// What was acknowledged.
     told: Vec<(EventType, Grant)>,
+    /// What was not, and was asked again.
+    refused: BTreeMap<String, usize>,
+    /// The longest that a revocation has waited until it was in force everywhere.
+    slowest: Duration,
 }
 
 impl Administrator {
@@ -44,6 +48,8 @@ impl Administrator {
             live: vec![],
             requests: 0,
             told: vec![],
+            refused: BTreeMap::new(),
+            slowest: Duration::ZERO,
         }
     }
 
@@ -117,6 +123,7 @@ impl Administrator {
                 async move { history.revoke(&mut admin, &grant).await }
             })
             .await;
+        self.slowest = self.slowest.max(revoked.elapsed());
         let revision = revoked.enforcement.revision;
         self.told.push((EventType::Revoked, Grant { revision, ..grant }));
     }
@@ -128,13 +135,27 @@ impl Administrator {
     ) -> T {
         loop {
             let admin = self.admins[self.random.random_range(0..self.admins.len())].clone();
-            match timeout(CALL_TIMEOUT, ask(admin)).await {
+            let why = match timeout(CALL_TIMEOUT, ask(admin)).await {
                 Ok(Ok(answer)) => return answer,
-                Ok(Err(status)) => assert_passing(&status),
-                Err(_) => {}
-            }
+                Ok(Err(status)) => {
+                    assert_passing(&status);
+                    format!("{:?}: {}", status.code(), status.message())
+                }
+                Err(_) => "no answer".into(),
+            };
+            *self.refused.entry(why).or_default() += 1;
             sleep(Duration::from_millis(20)).await; // so that nobody is overrun
         }
+    }
+
+    /// How often each refusal was met.
+    pub const fn refused(&self) -> &BTreeMap<String, usize> {
+        &self.refused
+    }
+
+    /// The longest that a revocation has waited until it was in force everywhere.
+    pub const fn slowest(&self) -> Duration {
+        self.slowest
     }
 
     /// Everything that was acknowledged is in the history, and nothing was made twice. Returns how much that was.

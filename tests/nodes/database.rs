@@ -6,7 +6,7 @@ use support_access::api::proto::v1::{DecisionReason, EnforcementState, Grant};
 use tonic::Code;
 
 use crate::{
-    fleet::{FAST, Fleet, MAX_STALENESS, grant, replica, sidecar},
+    fleet::{Fleet, MAX_STALENESS, grant, replica, sidecar},
     history::{Log, Verdict, live_at, log, replay},
     load::Load,
     postgres::Cluster,
@@ -17,11 +17,17 @@ use crate::{
 /// How often each node is asked.
 const PACE: Duration = Duration::from_millis(20);
 /// So soon after the last renewal every proof is still good.
-const SOON: Duration = Duration::from_millis(1_200);
+pub const SOON: Duration = Duration::from_millis(1_200);
 
 /// Two replicas, a sidecar on a Unix socket, and one that follows that.
-async fn fleet(database_url: &str) -> Fleet {
-    let mut fleet = Fleet::replicas(database_url, 2).await;
+pub async fn fleet(database_url: &str) -> Fleet {
+    fleet_with(database_url, &[]).await
+}
+
+/// As [`fleet`], with more flags for the replicas.
+pub async fn fleet_with(database_url: &str, flags: &[&str]) -> Fleet {
+    let mut fleet = Fleet::new();
+    fleet.add_replicas((0..2).map(|it| replica(database_url, it).flags(flags)).collect()).await;
     let socket = fleet.socket("sidecar-0");
     let upstreams = [0, 1].map(|it| fleet.replicas[it].server.url().to_owned());
     let launches = vec![
@@ -64,7 +70,7 @@ async fn outage(take_away: impl Fn(&Cluster), bring_back: impl Fn(&Cluster)) {
         fleet.lets_in(node, &kept).await;
     }
     for replica in 0..2 {
-        all_confirm(&fleet, replica).await;
+        fleet.all_confirm(replica).await;
     }
     let revoked = fleet.revoke_in_time(1, &kept).await;
     println!("when all is well again: {revoked:?}");
@@ -74,7 +80,7 @@ async fn outage(take_away: impl Fn(&Cluster), bring_back: impl Fn(&Cluster)) {
 }
 
 /// For want of a database, which may come back.
-async fn changes_are_refused(fleet: &Fleet, kept: &Grant) {
+pub async fn changes_are_refused(fleet: &Fleet, kept: &Grant) {
     for replica in 0..2 {
         let mut admin = fleet.admin(replica);
         let (granted, revoked) =
@@ -83,16 +89,6 @@ async fn changes_are_refused(fleet: &Fleet, kept: &Grant) {
             assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
         }
     }
-}
-
-/// Waits until every node confirms a revocation, and at once.
-async fn all_confirm(fleet: &Fleet, replica: usize) {
-    eventually("every node confirms a revocation", async || {
-        let Ok(grant) = grant(&mut fleet.admin(replica), "in between").await else { return false };
-        let revoked = fleet.revoke_in_time(replica, &grant).await;
-        revoked.enforcement.nodes_acknowledged == fleet.count() && revoked.elapsed() < FAST
-    })
-    .await;
 }
 
 /// Revokes as soon as the database takes changes. Returns when that was in force everywhere.
@@ -195,7 +191,7 @@ async fn a_database_that_is_put_back_to_an_older_state() {
         let verdict = fleet.ask(node, "lost", 0).await;
         assert_eq!(verdict, Verdict::Denied(DecisionReason::NoGrant));
     }
-    all_confirm(&fleet, 0).await;
+    fleet.all_confirm(0).await;
     drop(load);
     fleet.history.nobody_was_let_in_after_the_end();
     Histories { before, after: histories(&fleet).await }.verify(&fleet, in_force);
@@ -218,7 +214,7 @@ async fn a_database_that_is_put_back_while_a_sidecar_is_cut_off() {
     cluster.start();
     fleet.serving().await;
     for _ in 0..10 {
-        all_confirm(&fleet, 0).await;
+        fleet.all_confirm(0).await;
     }
 
     let cut_off = Instant::now();
@@ -233,7 +229,7 @@ async fn a_database_that_is_put_back_while_a_sidecar_is_cut_off() {
     println!("{:?} after the sidecar was cut off", in_force - cut_off);
     fleet.nobody_is_let_in(&kept).await;
     uplink.heal();
-    all_confirm(&fleet, 0).await;
+    fleet.all_confirm(0).await;
     fleet.history.nobody_was_let_in_after_the_end();
 }
 
@@ -269,7 +265,7 @@ async fn replaced_by_another(events: usize) {
         })
         .await;
     }
-    all_confirm(&fleet, 1).await;
+    fleet.all_confirm(1).await;
     drop(load);
     fleet.history.nobody_was_let_in_after_the_end();
     Histories { before, after: histories(&fleet).await }.verify(&fleet, in_force);
@@ -296,5 +292,5 @@ async fn a_replica_that_comes_later_joins_the_history_that_is_there() {
     fleet.serving().await;
     let verdict = fleet.ask(&fleet.replicas[2], "kept", 0).await;
     assert!(verdict.is_allowed_by(&kept), "from the first answer: {verdict:?}");
-    all_confirm(&fleet, 2).await;
+    fleet.all_confirm(2).await;
 }

@@ -117,6 +117,13 @@ impl Fleet {
         i32::try_from(self.replicas.len() + self.sidecars.len()).unwrap()
     }
 
+    /// Whether all of them are the processes that they were.
+    pub fn assert_running(&mut self) {
+        for node in self.replicas.iter_mut().chain(&mut self.sidecars) {
+            assert!(node.server.is_running(), "{} has ended", node.server.name);
+        }
+    }
+
     /// Waits until every node can answer.
     pub async fn serving(&self) {
         join_all(self.nodes().map(|node| node.server.serving())).await;
@@ -157,6 +164,17 @@ impl Fleet {
         eventually("revocations are fast again", async || {
             let grant = grant(&mut self.admin(replica), "in between").await.unwrap();
             self.revoke_in_time(replica, &grant).await.elapsed() < FAST
+        })
+        .await;
+    }
+
+    /// Waits until every node confirms a revocation, and at once.
+    pub async fn all_confirm(&self, replica: usize) {
+        eventually("every node confirms a revocation", async || {
+            let mut admin = self.admin(replica);
+            let Ok(grant) = grant(&mut admin, "in between").await else { return false };
+            let revoked = self.revoke_in_time(replica, &grant).await;
+            revoked.enforcement.nodes_acknowledged == self.count() && revoked.elapsed() < FAST
         })
         .await;
     }
@@ -214,14 +232,18 @@ impl Revoked {
 
 /// A grant until revoked.
 pub async fn grant(admin: &mut Admin, tenant_id: &str) -> Result<Grant, Status> {
-    let request = GrantAccessRequest {
+    Ok(admin.grant_access(request(tenant_id)).await?.into_inner().grant.unwrap())
+}
+
+/// What is asked for such a grant.
+pub fn request(tenant_id: &str) -> GrantAccessRequest {
+    GrantAccessRequest {
         tenant_id: tenant_id.into(),
         group_id: "support".into(),
         access_level: AccessLevel::ReadOnly.into(),
         end: Some(End::UntilRevoked(true)),
         ..Default::default()
-    };
-    Ok(admin.grant_access(request).await?.into_inner().grant.unwrap())
+    }
 }
 
 /// May Ada enter?

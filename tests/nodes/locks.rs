@@ -34,7 +34,12 @@ async fn scene(cluster: &Cluster) -> (Fleet, String) {
     (fleet, url)
 }
 
-async fn lock(fleet: &Fleet, by: usize, target: Target, end: Option<End>) -> LockAccessResponse {
+pub async fn lock(
+    fleet: &Fleet,
+    by: usize,
+    target: Target,
+    end: Option<End>,
+) -> LockAccessResponse {
     let request = LockAccessRequest { target: Some(target), reason: "why".into(), end };
     let began = Instant::now();
     let answer = fleet.admin(by).lock_access(request).await.unwrap().into_inner();
@@ -44,7 +49,7 @@ async fn lock(fleet: &Fleet, by: usize, target: Target, end: Option<End>) -> Loc
     answer
 }
 
-async fn unlock(fleet: &Fleet, by: usize, lock: &Lock, tenant_id: &str) -> Lock {
+pub async fn unlock(fleet: &Fleet, by: usize, lock: &Lock, tenant_id: &str) -> Lock {
     let request = UnlockAccessRequest {
         tenant_id: tenant_id.into(),
         lock_id: lock.lock_id.clone(),

@@ -13,6 +13,9 @@
 #![allow(clippy::disallowed_methods, reason = "tasks of a test end with its runtime")]
 
 #[allow(dead_code, reason = "not every test needs all of it")]
+#[path = "../common/later.rs"]
+mod later;
+#[allow(dead_code, reason = "not every test needs all of it")]
 #[path = "../common/postgres.rs"]
 mod postgres;
 #[path = "../common/proxy.rs"]
@@ -31,7 +34,10 @@ mod chaos;
 mod clocks;
 mod database;
 mod enforcement;
+mod failover;
 mod locks;
+mod recovery;
 mod refusals;
 mod sidecars;
 mod silence;
+mod upgrade;

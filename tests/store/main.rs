@@ -11,6 +11,8 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "tasks of a test end with its runtime")]
 
+#[path = "../common/later.rs"]
+mod later;
 #[path = "../common/postgres.rs"]
 #[allow(dead_code, reason = "other test binaries use the rest")]
 mod postgres;
@@ -23,6 +25,7 @@ mod chains;
 mod changes;
 mod contention;
 mod enforced;
+mod expanded;
 mod faults;
 mod hints;
 mod history;

@@ -1,6 +1,11 @@
 //! What cannot be opened, and the one sentence that says why and what to do.
 
-use std::{fs, os::unix::fs::FileExt, sync::Arc, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::FileExt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use sqlx::{
     ConnectOptions, Connection, Executor,
@@ -59,6 +64,8 @@ async fn urls_are_checked_and_their_passwords_kept() {
             ),
         "{port}"
     );
+    let several = refusal(&bench, "postgres://me:s3cret@one:5432,two:5432/x").await;
+    assert!(several.starts_with("database-url is not a PostgreSQL URL ("), "{several}");
     let OpenError(memory) = migrate("memory:").await.unwrap_err();
     assert_eq!(memory, "database-url is memory:, where there is nothing to migrate");
 }
@@ -322,6 +329,38 @@ async fn a_postgres_database_of_the_first_version_is_migrated() {
     let mut connection = options.connect().await.unwrap();
     first_version(&mut connection, &sqlx::migrate!("migrations/postgres")).await;
     connection.close().await.unwrap();
+    is_brought_to_this_version(&bench).await;
+}
+
+/// A backup reads the tables, a migration has to change one, and everybody else goes on.
+#[tokio::test]
+async fn a_postgres_migration_that_has_to_wait_lets_others_in() {
+    let bench = Bench::postgres();
+    let options: sqlx::postgres::PgConnectOptions = bench.url.parse().unwrap();
+    let mut connection = options.connect().await.unwrap();
+    first_version(&mut connection, &sqlx::migrate!("migrations/postgres")).await;
+    connection.execute("BEGIN; SELECT FROM events").await.unwrap();
+    let url = bench.url.clone();
+    let migrating = tokio::spawn(async move { migrate(&url).await });
+
+    let mut reader = options.connect().await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        assert!(Instant::now() < deadline, "it does not try to lock the table");
+        let asked = Instant::now();
+        reader.execute("SELECT FROM events").await.unwrap();
+        let waited = asked.elapsed();
+        assert!(
+            waited < Duration::from_millis(1_500),
+            "it waited behind the migration for {waited:?}"
+        );
+        if waited > Duration::from_millis(100) {
+            break;
+        }
+    }
+    assert!(!migrating.is_finished());
+    connection.execute("COMMIT").await.unwrap();
+    migrating.await.unwrap().unwrap();
     is_brought_to_this_version(&bench).await;
 }
 

@@ -140,7 +140,7 @@ async fn a_primary_that_cannot_replicate_proves_nothing() {
     let (id, other) = (registered(store.as_ref()).await, registered(store.as_ref()).await);
     let (dead, witness) = (registered(store.as_ref()).await, registered(store.as_ref()).await);
     let head = store.head().await.unwrap();
-    replicate_to(&cluster, "nobody");
+    cluster.replicate_to("nobody");
     let deadline = Instant::now() + BOUND;
     while timeout(Duration::from_millis(300), store.report(witness, &[])).await.is_ok() {
         assert!(Instant::now() < deadline, "it commits without a standby");
@@ -157,9 +157,29 @@ async fn a_primary_that_cannot_replicate_proves_nothing() {
         is_unavailable(change),
     );
     assert_eq!(store.head().await.unwrap(), head, "nobody sees what is not replicated");
-    replicate_to(&cluster, "");
+    cluster.replicate_to("");
     recovers(store.as_ref()).await;
     assert!(store.renew(id, 0, Some(head)).await.unwrap().unwrap().is_held);
+}
+
+/// It does not even confirm what is there: if that was never replicated, it may be lost.
+#[tokio::test]
+async fn a_primary_that_cannot_replicate_confirms_nothing() {
+    let (cluster, bench) = own_cluster();
+    let store = bench.open().await;
+    let grant = make_grant(store.as_ref(), "acme", "support").await;
+    let witness = registered(store.as_ref()).await;
+    cluster.replicate_to("nobody");
+    let deadline = Instant::now() + BOUND;
+    while timeout(Duration::from_millis(300), store.report(witness, &[])).await.is_ok() {
+        assert!(Instant::now() < deadline, "it commits without a standby");
+    }
+    let mut change = store.begin().await.unwrap();
+    assert!(change.grant(&grant.tenant_id, grant.id()).await.unwrap().is_some());
+    is_unavailable(change.commit()).await;
+    cluster.replicate_to("");
+    recovers(store.as_ref()).await;
+    assert!(store.begin().await.unwrap().commit().await.unwrap() >= grant.revision);
 }
 
 /// As behind an address that was moved: reads would answer, with what may be out of date.
@@ -204,7 +224,7 @@ async fn a_primary_that_was_left_behind_is_not_read() {
     assert_eq!(store.events_after(1, 9).await.unwrap(), []);
 
     proxy.lead_to(Target::Unix(new.socket()));
-    replicate_to(&old, "nobody");
+    old.replicate_to("nobody");
     let elsewhere = Bench::of_url(new.url("test_0")).open().await;
     make_grant(elsewhere.as_ref(), "acme", "support").await;
     let other = registered(elsewhere.as_ref()).await;
@@ -237,12 +257,6 @@ async fn until_available<T>(ask: impl AsyncFn() -> Result<T, StoreError>) -> T {
         }
     }
     panic!("it does not recover")
-}
-
-/// The server takes its time to see the new setting.
-fn replicate_to(cluster: &Cluster, standby: &str) {
-    let set = format!("ALTER SYSTEM SET synchronous_standby_names = '{standby}'");
-    cluster.psql("postgres", &format!("{set}; SELECT pg_reload_conf()"));
 }
 
 /// Asks until it is the standby that refuses, and not a connection that was lost with the primary.

@@ -249,13 +249,16 @@ impl<DB: Backend> Change for SqlChange<DB> {
     async fn commit(mut self: Box<Self>) -> Result<Revision, StoreError> {
         self.check_whole()?;
         let Self { mut lease, messenger, now, revision, has_events, .. } = *self;
-        if has_events {
-            within_patience(async move {
+        within_patience(async move {
+            if has_events {
                 let _told: Vec<(String,)> =
                     lease.all(write::update_head(&DB::DIALECT, revision, now)).await?;
-                lease.commit().await
-            })
-            .await?;
+            }
+            // The lock on the head was a write: so PostgreSQL waits for its standbys even if there is nothing else.
+            lease.commit().await
+        })
+        .await?;
+        if has_events {
             messenger.tell(Hint::Log);
         }
         Ok(revision)

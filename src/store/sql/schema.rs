@@ -4,6 +4,7 @@ use sqlx::{
     FromRow,
     migrate::{Migrate, MigrateError, Migrator},
 };
+use tracing::info;
 
 use crate::store::{OpenError, StoreError};
 
@@ -12,6 +13,9 @@ pub(in crate::store) const MIGRATIONS_TABLE: &str = "_sqlx_migrations";
 /// What it notes, as far as we care.
 pub(in crate::store) const SELECT_APPLIED: &str =
     "SELECT version, description, success, checksum FROM _sqlx_migrations ORDER BY version";
+
+/// What the description of a migration begins with that only adds, and does no harm to programs of earlier versions.
+const EXPAND: &str = "expand";
 
 /// A migration that a database says it has seen.
 #[derive(Debug, Clone, FromRow)]
@@ -22,7 +26,8 @@ pub(in crate::store) struct Applied {
     pub(in crate::store) checksum: Vec<u8>,
 }
 
-/// Refuses a database that is not ours, newer than we are, or not what we left. `place` says which it is, without a password.
+/// Refuses a database that is not ours, not what we left, or further than we can go along with. `place` says which it is, without
+/// a password.
 pub(in crate::store) fn check(
     place: &str,
     tables: &[String],
@@ -43,16 +48,45 @@ pub(in crate::store) fn check(
             "{place} holds the tables of something else: give support-access a database of its own"
         )));
     }
-    let newest = migrator.iter().map(|migration| migration.version).max().unwrap_or_default();
-    for Applied { version, success, checksum, .. } in applied {
+    judge(place, applied, migrator).map(drop)
+}
+
+/// Judges once more, after [`run`]: a process of another version may have migrated at the same time.
+pub(in crate::store) fn confirm(
+    place: &str,
+    applied: &[Applied],
+    migrator: &Migrator,
+) -> Result<(), OpenError> {
+    if let Some(ahead) = judge(place, applied, migrator)? {
+        info!(
+            database = place,
+            schema_version = ahead,
+            known = newest(migrator),
+            "the schema is of a later version, which has only added to it"
+        );
+    }
+    Ok(())
+}
+
+/// The version of the schema, if it is ahead of ours, and we can go along with that.
+fn judge(place: &str, applied: &[Applied], migrator: &Migrator) -> Result<Option<i64>, OpenError> {
+    let refuse = |complaint| Err(OpenError(format!("{place} {complaint}")));
+    let newest = newest(migrator);
+    let mut ahead = None;
+    for row in applied {
+        let Applied { version, success, checksum, .. } = row;
         let known = migrator.iter().find(|migration| migration.version == *version);
         let complaint = match known {
+            _ if !success => format!(
+                "is in the middle of migration {version}, which failed: restore it from a backup"
+            ),
+            None if *version > newest && row.only_adds() => {
+                ahead = Some(*version);
+                continue;
+            }
             None => format!(
                 "has schema version {version}, but this program knows only {newest}: \
                  run the version of support-access that wrote it, or a later one"
-            ),
-            Some(_) if !success => format!(
-                "is in the middle of migration {version}, which failed: restore it from a backup"
             ),
             Some(known) if *known.checksum != **checksum => format!(
                 "was brought to schema version {version} by another build of support-access than \
@@ -60,26 +94,50 @@ pub(in crate::store) fn check(
             ),
             Some(_) => continue,
         };
-        return Err(OpenError(format!("{place} {complaint}")));
+        return refuse(complaint);
     }
-    Ok(())
+    let is_missing = |version| applied.iter().all(|row| row.version != version);
+    let missing = migrator.iter().map(|migration| migration.version).find(|it| is_missing(*it));
+    match (ahead, missing) {
+        (Some(version), Some(missing)) => refuse(format!(
+            "was brought to schema version {version}, without version {missing}, by another build of \
+             support-access than this: run that build, or restore it from a backup"
+        )),
+        _ => Ok(ahead),
+    }
+}
+
+fn newest(migrator: &Migrator) -> i64 {
+    migrator.iter().map(|migration| migration.version).max().unwrap_or_default()
+}
+
+impl Applied {
+    /// Whether a program that does not know this migration may go on as if it were not there.
+    fn only_adds(&self) -> bool {
+        self.description.split_whitespace().next() == Some(EXPAND)
+    }
 }
 
 /// Makes the migrations that are missing. Several processes may do so at once.
 pub(in crate::store) async fn run<C: Migrate>(
-    place: &str,
     connection: &mut C,
     migrator: &Migrator,
-) -> Result<(), OpenError> {
-    migrator.run_direct(None, connection, false).await.map_err(|error| {
-        let cause = match &error {
-            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => plain(error),
-            other => other.to_string(),
-        };
-        OpenError(format!(
-            "{place} could not be migrated: {cause}; mend that and start again, nothing is lost"
-        ))
-    })
+) -> Result<(), MigrateError> {
+    // Which migrations we need not know, is judged before and after, not by sqlx.
+    let mut ours = Migrator::with_migrations(migrator.iter().cloned().collect());
+    ours.set_ignore_missing(true);
+    ours.run_direct(None, connection, false).await
+}
+
+/// What an operator is told whose database could not be migrated.
+pub(in crate::store) fn failed(place: &str, error: &MigrateError) -> OpenError {
+    let cause = match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => plain(error),
+        other => other.to_string(),
+    };
+    OpenError(format!(
+        "{place} could not be migrated: {cause}; mend that and start again, nothing is lost"
+    ))
 }
 
 /// What an operator is told whose events of earlier versions could not be put into their chains.
@@ -142,6 +200,56 @@ mod tests {
                  of its own"
             );
         }
+    }
+
+    /// Ours, and then what a later version has made of it.
+    fn later(migrations: &[(i64, &str)]) -> Vec<Applied> {
+        let mut all = applied();
+        for (version, description) in migrations {
+            let description = (*description).to_owned();
+            all.push(Applied { version: *version, description, ..all[0].clone() });
+        }
+        all
+    }
+
+    #[test]
+    fn a_later_schema_will_do_if_it_has_only_added() {
+        let tables = [MIGRATIONS_TABLE, "head"];
+        let verdict = |migrations: &[(i64, &str)]| verdict(&tables, &later(migrations));
+        assert_eq!(verdict(&[(8_000, "expand notes"), (9_000, "expand")]), "ok");
+        for description in ["contract notes", "expanded notes", "notes expand", "Expand notes", ""]
+        {
+            let refused = verdict(&[(8_000, "expand notes"), (9_000, description)]);
+            assert!(refused.contains("has schema version 9000, but this program"), "{refused}");
+        }
+        // One after it adds again: that makes no difference to what was taken away.
+        let refused = verdict(&[(8_000, "contract notes"), (9_000, "expand notes")]);
+        assert!(refused.contains("has schema version 8000, but this program"), "{refused}");
+        // No later version can have left it out.
+        let refused = verdict(&[(0, "expand notes")]);
+        assert!(refused.contains("has schema version 0, but this program"), "{refused}");
+    }
+
+    #[test]
+    fn a_later_schema_has_all_that_we_know_and_is_whole() {
+        let tables = [MIGRATIONS_TABLE, "head"];
+        let mut holed = later(&[(9_000, "expand notes")]);
+        holed.remove(1);
+        let refused = verdict(&tables, &holed);
+        assert!(
+            refused.contains(
+                "was brought to schema version 9000, without version 2, by another build"
+            ),
+            "{refused}"
+        );
+        let mut dirty = later(&[(9_000, "expand notes")]);
+        dirty.last_mut().unwrap().success = false;
+        assert!(verdict(&tables, &dirty).contains("is in the middle of migration 9000"));
+        assert_eq!(
+            judge("the database", &later(&[(9_000, "expand")]), &MIGRATOR).unwrap(),
+            Some(9_000)
+        );
+        assert_eq!(judge("the database", &applied()[..2], &MIGRATOR).unwrap(), None);
     }
 
     #[test]

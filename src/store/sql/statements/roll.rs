@@ -156,7 +156,8 @@ pub(in crate::store) fn insert_enforced(
 /// Changes do not overlap, so the record of an event, if there is one, is the next one that ends at it or after it.
 pub(in crate::store) fn enforced(revision: Revision) -> Statement {
     let sql = "SELECT n.elapsed, n.nodes_acknowledged, n.nodes_lapsed FROM \
-               (SELECT * FROM enforcements WHERE last_revision >= $1 ORDER BY last_revision LIMIT 1) AS n \
+               (SELECT first_revision, elapsed, nodes_acknowledged, nodes_lapsed FROM enforcements \
+               WHERE last_revision >= $1 ORDER BY last_revision LIMIT 1) AS n \
                WHERE n.first_revision <= $1";
     Statement::new(sql, vec![revision.into()])
 }
