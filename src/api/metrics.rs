@@ -69,6 +69,19 @@ const CODES: [&str; 17] = [
     "UNAUTHENTICATED",
 ];
 
+/// What is there before it happens, so that the first can be told from none: Prometheus sees no growth in what was not there.
+const COUNTED_FROM_0: [Code; 9] = [
+    Code::Ok,
+    Code::Unknown,
+    Code::DeadlineExceeded,
+    Code::PermissionDenied,
+    Code::ResourceExhausted,
+    Code::Internal,
+    Code::Unavailable,
+    Code::DataLoss,
+    Code::Unauthenticated,
+];
+
 type MethodLabels = [(&'static str, String); 2];
 type CodeLabels = [(&'static str, String); 3];
 
@@ -143,7 +156,12 @@ impl Metrics {
                 by_code: Default::default(),
             }
         };
-        let rpcs = methods.iter().map(rpc).collect();
+        let rpcs: Vec<Rpc> = methods.iter().map(rpc).collect();
+        for rpc in &rpcs {
+            for code in COUNTED_FROM_0 {
+                drop(by_code.get_or_create(&rpc.labels_with(code)));
+            }
+        }
         Self { registry, checks, rpcs, paths: paths.collect(), by_code }
     }
 

@@ -23,7 +23,6 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
-use tracing::debug;
 
 use crate::{
     api::slots::{Slot, Slots},
@@ -164,9 +163,6 @@ impl Gate {
                             let (tls, cut) = (Arc::clone(&tls), gate.cut.child_token());
                             handshakes.push(tasks.detached("TLS handshake", async move {
                                 let shaken = cut.run_until_cancelled(tls.accept(io)).await?;
-                                let shaken = shaken.inspect_err(|error| {
-                                    debug!(%error, "a TLS handshake has failed");
-                                });
                                 shaken.ok().map(|shaken| (shaken, place))
                             }));
                         }

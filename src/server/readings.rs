@@ -67,6 +67,7 @@ impl Sources {
             workers: workers as u64,
             worker_busy: busy.sum::<Duration>(),
             certificates: self.certificates(),
+            handshakes_failed: self.tls.as_ref().map_or(0, |tls| tls.handshakes_failed()),
             replica: self.work.as_deref().map(of_replica),
         }
     }

@@ -1,11 +1,21 @@
 //! TLS of the gRPC doors: certificates and keys read from files, and read again when these change.
 
-use std::{fmt, fs, io, path::Path, sync::Arc, time::Duration};
+use std::{
+    fmt, fs, io,
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use tokio::{
     net::TcpStream,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_rustls::{
     TlsAcceptor,
@@ -17,7 +27,7 @@ use tokio_rustls::{
     server::TlsStream,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     auth::{Peer, Visitor, certificate::Certificate},
@@ -30,6 +40,8 @@ use crate::{
 
 /// How often the files are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it is logged that handshakes fail.
+const TELL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// What is spoken after the handshake (RFC 7301): HTTP/2, as gRPC needs.
@@ -46,6 +58,9 @@ pub(super) struct Tls {
     /// Whether clients may come without a certificate, since they may have a token.
     is_certificate_optional: bool,
     current: ArcSwap<Current>,
+    handshakes_failed: AtomicU64,
+    /// When that was last logged.
+    failure_told: Mutex<Option<Instant>>,
 }
 
 /// What holds for new connections.
@@ -76,11 +91,43 @@ impl Tls {
         let (config, ends) = (Arc::new(config), contents.ends());
         let distrust = CancellationToken::new();
         let current = ArcSwap::from_pointee(Current { config, ends, distrust });
-        Ok((Self { files, is_certificate_optional, current }, Watch(contents)))
+        let tls = Self {
+            files,
+            is_certificate_optional,
+            current,
+            handshakes_failed: AtomicU64::new(0),
+            failure_told: Mutex::new(None),
+        };
+        Ok((tls, Watch(contents)))
     }
 
     /// Shakes hands with a client, in good time, and learns who it is. What it has shown may come to be distrusted later.
     pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<Shaken> {
+        let address = stream.peer_addr().ok();
+        self.shake(stream).await.inspect_err(|error| self.note_failure(error, address))
+    }
+
+    /// How many handshakes have failed because either side would not have the other: not those that just ended.
+    pub(super) fn handshakes_failed(&self) -> u64 {
+        self.handshakes_failed.load(Ordering::Relaxed)
+    }
+
+    fn note_failure(&self, error: &io::Error, address: Option<SocketAddr>) {
+        if error.kind() != io::ErrorKind::InvalidData {
+            debug!(%error, "a TLS handshake has ended");
+            return;
+        }
+        self.handshakes_failed.fetch_add(1, Ordering::Relaxed);
+        let mut told = self.failure_told.lock();
+        // Strangers must not fill the log.
+        if told.is_none_or(|told| told.elapsed() >= TELL_INTERVAL) {
+            *told = Some(Instant::now());
+            let address = address.map(tracing::field::display);
+            warn!(target: "support_access::audit", address, %error, "a TLS handshake has failed");
+        }
+    }
+
+    async fn shake(&self, stream: TcpStream) -> io::Result<Shaken> {
         let Current { config, distrust, .. } = &*self.current.load_full();
         let acceptor = TlsAcceptor::from(Arc::clone(config));
         let stream = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream))

@@ -31,9 +31,9 @@ const LOGGED_MAX: u64 = 20;
 /// What is known of the chains.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Verified {
-    /// How many do not verify, as of the last pass, or so far in this one if that is more. If all do, but events of the log
+    /// How many do not verify (`None`: nobody knows yet), as of the last pass, or so far in this one if that is more. If all do, but events of the log
     /// are in none, that counts as one.
-    pub breaks: u64,
+    pub breaks: Option<u64>,
     /// When the last pass ended.
     pub at: Option<Time>,
     /// Events verified, since the start.
@@ -108,10 +108,10 @@ impl Work {
             self.note_break(&mut pass, None, &missing).await?;
         }
         let mut verified = self.verified.lock();
-        if verified.breaks > 0 && pass.breaks == 0 {
+        if verified.breaks.is_some_and(|breaks| breaks > 0) && pass.breaks == 0 {
             info!("all chains of the history verify again");
         }
-        verified.breaks = pass.breaks;
+        verified.breaks = Some(pass.breaks);
         verified.at = Some(self.now());
         Ok(())
     }
@@ -179,7 +179,7 @@ impl Work {
             error!(tenant_id, %misfit, "the history does not verify: somebody or something has changed what is permanent");
         }
         let mut verified = self.verified.lock();
-        verified.breaks = verified.breaks.max(pass.breaks);
+        verified.breaks = verified.breaks.max(Some(pass.breaks));
         Ok(())
     }
 }

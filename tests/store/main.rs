@@ -36,6 +36,7 @@ mod outages;
 mod plans;
 mod reads;
 mod restores;
+mod roles;
 mod roll;
 mod verification;
 mod words;

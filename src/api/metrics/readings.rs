@@ -26,6 +26,8 @@ pub struct Readings {
     pub worker_busy: Duration,
     /// By the setting that names its file: when a certificate ends.
     pub certificates: Vec<(&'static str, Time)>,
+    /// TLS handshakes that failed because either side would not have the other.
+    pub handshakes_failed: u64,
     /// What only a replica has.
     pub replica: Option<ReplicaReadings>,
 }
@@ -35,8 +37,8 @@ pub struct Readings {
 pub struct ReplicaReadings {
     /// How far the recording of expiries is behind.
     pub sweep_lag: Duration,
-    /// Chains of the history that do not verify.
-    pub history_breaks: u64,
+    /// Chains of the history that do not verify; `None` while nobody knows.
+    pub history_breaks: Option<u64>,
     /// When all chains had been verified last.
     pub history_verified_at: Option<Time>,
     /// Events verified.
@@ -90,6 +92,10 @@ impl Lines<'_> {
         let help = "How long all threads that do the work were at it.";
         let busy = ConstCounter::new(readings.worker_busy.as_secs_f64());
         self.write("worker_busy", help, Some(&Unit::Seconds), &busy)?;
+        let help =
+            "TLS handshakes with callers that failed because either side would not have the other.";
+        let failed = ConstCounter::new(readings.handshakes_failed);
+        self.write("handshakes_failed", help, None, &failed)?;
         if readings.certificates.is_empty() {
             return Ok(());
         }
@@ -103,8 +109,10 @@ impl Lines<'_> {
         let help = "How far the recording of expiries is behind. Checks do not depend on it.";
         let lag = ConstGauge::new(replica.sweep_lag.as_secs_f64());
         self.write("sweep_lag", help, Some(&Unit::Seconds), &lag)?;
-        let help = "Chains of the history that do not verify.";
-        self.number("history_breaks", help, replica.history_breaks)?;
+        if let Some(breaks) = replica.history_breaks {
+            let help = "Chains of the history that do not verify; not there before this process has looked at all, or found one.";
+            self.number("history_breaks", help, breaks)?;
+        }
         let help = "When all chains of the history had been verified last, in seconds since 1970; 0: not yet.";
         let at = ConstGauge::new(replica.history_verified_at.map_or(0.0, |at| seconds(&at)));
         self.write("history_verified_timestamp", help, Some(&Unit::Seconds), &at)?;

@@ -96,15 +96,24 @@ fn judge(place: &str, applied: &[Applied], migrator: &Migrator) -> Result<Option
         };
         return refuse(complaint);
     }
-    let is_missing = |version| applied.iter().all(|row| row.version != version);
-    let missing = migrator.iter().map(|migration| migration.version).find(|it| is_missing(*it));
-    match (ahead, missing) {
+    match (ahead, missing(applied, migrator)) {
         (Some(version), Some(missing)) => refuse(format!(
             "was brought to schema version {version}, without version {missing}, by another build of \
              support-access than this: run that build, or restore it from a backup"
         )),
         _ => Ok(ahead),
     }
+}
+
+/// Whether there are migrations to be made.
+pub(in crate::store) fn is_behind(applied: &[Applied], migrator: &Migrator) -> bool {
+    missing(applied, migrator).is_some()
+}
+
+/// The first version of ours that has not been applied.
+fn missing(applied: &[Applied], migrator: &Migrator) -> Option<i64> {
+    let is_missing = |version| applied.iter().all(|row| row.version != version);
+    migrator.iter().map(|migration| migration.version).find(|it| is_missing(*it))
 }
 
 fn newest(migrator: &Migrator) -> i64 {

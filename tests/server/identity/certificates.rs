@@ -10,7 +10,7 @@ use super::{
     authority::{Authority, expired, not_yet_valid},
     reason,
 };
-use crate::harness::a_check;
+use crate::harness::{a_check, wait_for_metric};
 
 fn list() -> ListGrantsRequest {
     ListGrantsRequest { tenant_id: "acme".to_owned(), ..ListGrantsRequest::default() }
@@ -79,6 +79,8 @@ async fn certificates_that_do_not_hold_are_refused_in_the_handshake() {
         params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
     });
     assert!(!is_let_in(&world, for_servers).await, "for servers only");
+    // Who is locked out so has no call that could be counted.
+    wait_for_metric(&world.running, "support_access_handshakes_failed_total 5").await;
 }
 
 #[tokio::test]
