@@ -276,11 +276,9 @@ pub trait Store: Debug + Send + Sync {
         limit: usize,
     ) -> Result<Vec<Record>, StoreError>;
 
-    /// The first tenant after this one, in the order of their ids, that has a history.
-    async fn tenant_after(
-        &self,
-        tenant_id: Option<&TenantId>,
-    ) -> Result<Option<TenantId>, StoreError>;
+    /// The first tenant after this one, in the order of their ids, that has a history: as it is written there, though that may be
+    /// no tenant's id. Before all others comes the vendor's own history, which is an empty text.
+    async fn tenant_after(&self, tenant_id: &str) -> Result<Option<String>, StoreError>;
 
     /// How far a chain goes. `None`: that of the vendor's own history.
     async fn chain_head(&self, tenant_id: Option<&TenantId>) -> Result<ChainHead, StoreError>;

@@ -6,13 +6,19 @@
 
 use std::{
     fmt::Display,
-    sync::atomic::{AtomicBool, Ordering},
+    num::NonZeroU32,
+    sync::{
+        LazyLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use http::HeaderMap;
 use opentelemetry::{
+    Context,
     propagation::{Extractor, TextMapPropagator},
-    trace::{Status, TraceContextExt},
+    trace::{SpanContext, Status, TraceContextExt, TraceState},
 };
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tonic::Code;
@@ -33,6 +39,14 @@ static IS_COLLECTED: AtomicBool = AtomicBool::new(false);
 pub fn collect() {
     IS_COLLECTED.store(true, Ordering::Relaxed);
 }
+
+/// How many calls in a second may be traced because their callers want it.
+const SAMPLED_MAX: NonZeroU32 = NonZeroU32::new(200).unwrap();
+/// How many bytes of a `tracestate` are taken.
+const STATE_LENGTH_MAX: usize = 512;
+
+static SAMPLED_BY_CALLERS: LazyLock<DefaultDirectRateLimiter> =
+    LazyLock::new(|| RateLimiter::direct(Quota::per_second(SAMPLED_MAX)));
 
 struct Headers<'a>(&'a HeaderMap);
 
@@ -55,13 +69,29 @@ pub(super) fn begin(method: &str, request_id: &dyn Display, headers: &HeaderMap)
         target: CALL_TARGET, "rpc", otel.name = method, otel.kind = "server", %request_id, trace_id = Empty
     );
     // Each of these fails where there is no layer for traces: then there is nothing to tell.
-    let _ = span.set_parent(TraceContextPropagator::new().extract(&Headers(headers)));
+    let _ = span.set_parent(parent(headers));
     span.set_attribute("rpc.system.name", "grpc");
     span.set_attribute("rpc.method", method.to_owned());
     if let Some(trace_id) = trace_id(&span) {
         span.record("trace_id", trace_id);
     }
     span
+}
+
+/// The trace that the caller has begun. Anybody can say so, and that it is sampled: so that is believed so many times a second, and
+/// of what else comes with it, as much is passed on as everybody must (W3C Trace Context, 3.3.1.5).
+fn parent(headers: &HeaderMap) -> Context {
+    let parent = TraceContextPropagator::new().extract(&Headers(headers));
+    let given = parent.span().span_context().clone();
+    let is_sampled = given.is_sampled() && SAMPLED_BY_CALLERS.check().is_ok();
+    let is_short = given.trace_state().header().len() <= STATE_LENGTH_MAX;
+    if is_sampled == given.is_sampled() && is_short {
+        return parent;
+    }
+    let state = if is_short { given.trace_state().clone() } else { TraceState::NONE };
+    let flags = given.trace_flags().with_sampled(is_sampled);
+    let taken = SpanContext::new(given.trace_id(), given.span_id(), flags, true, state);
+    Context::new().with_remote_span_context(taken)
 }
 
 /// What came of the call. Only what is a fault of the server's is an error.

@@ -1,6 +1,12 @@
 //! What metrics say of a process, looked up in all that it is made of.
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs::{self, File},
+    io::Read,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::runtime::Handle;
 use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
@@ -21,6 +27,9 @@ use crate::{
     },
     work::Work,
 };
+
+/// The most bytes of a file with certificates that are read.
+const LENGTH_MAX: u64 = 1 << 20;
 
 /// Where it is looked up.
 pub(super) struct Sources {
@@ -96,7 +105,10 @@ fn of_replica(work: &Work) -> ReplicaReadings {
 }
 
 fn end_of_file(path: &Path) -> Option<Time> {
-    let pem = fs::read(path).ok()?;
+    // Nothing that could keep whoever opens it waiting, such as a pipe.
+    fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+    let mut pem = Vec::new();
+    File::open(path).ok()?.take(LENGTH_MAX).read_to_end(&mut pem).ok()?;
     end(&CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok).collect::<Vec<_>>())
 }
 

@@ -17,7 +17,7 @@ use tonic::transport::ClientTlsConfig;
 use tracing::{Metadata, Subscriber, error, info, warn};
 use tracing_subscriber::{
     EnvFilter, Layer,
-    filter::{FilterExt, filter_fn},
+    filter::{FilterExt, LevelFilter, filter_fn},
     fmt,
     layer::SubscriberExt,
     registry::LookupSpan,
@@ -70,9 +70,12 @@ pub fn init(config: &Common) -> Result<Telemetry, TelemetryError> {
         EnvFilter::builder().parse(directives).map_err(|error| failed(error.to_string()))?;
     let traces = config.otlp_endpoint.as_deref();
     let traces = traces.map(|endpoint| exporter(endpoint, config.trace_ratio)).transpose()?;
+    // Each has a hint of what it never wants, so that this costs nothing: a layer that is an `Option` would have none.
+    let is_line = filter_fn(|it| !is_trace(it)).with_max_level_hint(LevelFilter::TRACE);
+    let mut layers = vec![lines(config.log_format).with_filter(filter.and(is_line)).boxed()];
+    layers.extend(traces.as_ref().map(|provider| spans(provider).boxed()));
     tracing_subscriber::registry()
-        .with(lines(config.log_format).with_filter(filter.and(filter_fn(|it| !is_trace(it)))))
-        .with(traces.as_ref().map(spans))
+        .with(layers)
         .try_init()
         .map_err(|error| failed(error.to_string()))?;
     if traces.is_some() {
@@ -109,8 +112,9 @@ fn spans<S: Subscriber + for<'a> LookupSpan<'a>>(
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer(SERVICE));
     let layer = layer.with_location(false).with_threads(false).with_tracked_inactivity(false);
     let is_collected =
-        |it: &Metadata<'_>| is_trace(it) || it.is_span() && it.target() == trace::CALL_TARGET;
-    layer.with_level(false).with_target(false).with_filter(filter_fn(is_collected))
+        filter_fn(|it| is_trace(it) || it.is_span() && it.target() == trace::CALL_TARGET);
+    let layer = layer.with_level(false).with_target(false);
+    layer.with_filter(is_collected.with_max_level_hint(LevelFilter::INFO))
 }
 
 fn is_trace(metadata: &Metadata<'_>) -> bool {
@@ -166,4 +170,23 @@ fn log_panics() {
         let backtrace = has_backtrace.then(|| tracing::field::display(&backtrace));
         error!(%panic, backtrace, "panicked");
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lest each line that is not logged costs something in every library.
+    #[tokio::test]
+    async fn what_is_not_logged_is_not_even_looked_at() {
+        init(&Common::default()).unwrap().end();
+        assert_eq!(LevelFilter::current(), LevelFilter::INFO);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn nor_is_it_with_traces() {
+        let otlp_endpoint = Some("http://127.0.0.1:1".into());
+        init(&Common { otlp_endpoint, ..Common::default() }).unwrap().end();
+        assert_eq!(LevelFilter::current(), LevelFilter::INFO);
+    }
 }

@@ -236,14 +236,10 @@ impl Store for FaultyStore {
         self.ask(read).await
     }
 
-    async fn tenant_after(
-        &self,
-        tenant_id: Option<&TenantId>,
-    ) -> Result<Option<TenantId>, StoreError> {
-        let tenant_id = tenant_id.cloned();
-        let read = |session: Session| async move {
-            session.database.store.tenant_after(tenant_id.as_ref()).await
-        };
+    async fn tenant_after(&self, tenant_id: &str) -> Result<Option<String>, StoreError> {
+        let tenant_id = tenant_id.to_owned();
+        let read =
+            |session: Session| async move { session.database.store.tenant_after(&tenant_id).await };
         self.ask(read).await
     }
 

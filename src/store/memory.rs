@@ -284,10 +284,7 @@ impl Store for MemoryStore {
         Ok(state.chains.after(tenant_id, sequence).take(limit).cloned().collect())
     }
 
-    async fn tenant_after(
-        &self,
-        tenant_id: Option<&TenantId>,
-    ) -> Result<Option<TenantId>, StoreError> {
+    async fn tenant_after(&self, tenant_id: &str) -> Result<Option<String>, StoreError> {
         Ok(self.database.content()?.state.chains.tenant_after(tenant_id))
     }
 

@@ -204,7 +204,13 @@ impl<DB: Backend> Store for SqlStore<DB> {
     }
 
     async fn head(&self) -> Result<Position, StoreError> {
-        position(self.read_first(read::head()).await?)
+        within_patience(async {
+            let mut lease = Lease::take(&self.readers).await?;
+            let head = position(lease.first(read::head()).await?)?;
+            lease.must_know(self.told_head.load(Ordering::Relaxed), head.revision)?;
+            Ok(head)
+        })
+        .await
     }
 
     async fn load(
@@ -337,10 +343,7 @@ impl<DB: Backend> Store for SqlStore<DB> {
         self.read_records(tenant_id, sequence, limit).await
     }
 
-    async fn tenant_after(
-        &self,
-        tenant_id: Option<&TenantId>,
-    ) -> Result<Option<TenantId>, StoreError> {
+    async fn tenant_after(&self, tenant_id: &str) -> Result<Option<String>, StoreError> {
         self.read_tenant_after(tenant_id).await
     }
 

@@ -90,7 +90,9 @@ impl Work {
         let mut grant = find(change.as_mut(), grant).await?;
         check_etag(&grant, etag)?;
         if grant.state(now).is_ended() {
-            return Err(WorkError::GrantEnded { grant_id: grant.id() });
+            let grant_id = grant.id();
+            change.commit().await?;
+            return Err(WorkError::GrantEnded { grant_id });
         }
         let tightening = change.tightening(&grant.tenant_id).await?;
         let policy = self.catalogue.tightened(&tightening);

@@ -49,6 +49,8 @@ impl Work {
         let earliest = self.node.sight().now.map(|now| now.earliest);
         let time = earliest.unwrap_or_else(|| self.now());
         let head = self.store.chain_head(tenant_id).await?;
+        // What can be read need not be permanent, and what is signed must be.
+        self.store.begin().await?.commit().await?;
         Ok(Checkpoint::new(tenant_id, head, time, self.checkpoint_key.as_ref())?)
     }
 }

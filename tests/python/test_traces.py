@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import time
 from concurrent import futures
 
 import grpc
@@ -119,6 +120,28 @@ def test_what_comes_without_a_trace_is_traced_by_ratio(collector):
     assert not any(span.parent_span_id for span in collector.spans())
     assert not any(span.status.code for span in collector.spans()), "neither is a fault of the server's"
     assert len({span.trace_id for span in collector.spans()}) == 2
+
+
+def test_callers_cannot_have_all_traced_nor_write_what_they_like(collector):
+    """Anybody can say that a trace is sampled, and put a state beside it."""
+    with traced(collector, "0") as server, Client(server.target, "acme") as client:
+        state = ",".join(f"key{number}=some-value-of-{number}" for number in range(30))
+        assert len(state) > 512
+        trace_id, _, header = new_parent()
+        ask(client, ("traceparent", header), ("tracestate", state))
+        begun = time.monotonic()
+        calls = [
+            client.access_stub.CheckAccess.future(
+                client.check_request(), timeout=DEADLINE_S, metadata=[("traceparent", new_parent()[2])])
+            for _ in range(1_000)
+        ]
+        for call in calls:
+            call.result()
+        elapsed = time.monotonic() - begun
+        assert server.terminate() == 0, server.log()
+    (span,) = collector.of_trace(trace_id)
+    assert span.trace_state == ""
+    assert 200 <= len(collector.spans()) <= 201 + 200 * elapsed
 
 
 def test_a_collector_that_is_away_is_in_nobody_s_way(collector):

@@ -176,10 +176,7 @@ impl Store for Link {
         self.there_and_back(self.inner.records(tenant_id, sequence, limit)).await
     }
 
-    async fn tenant_after(
-        &self,
-        tenant_id: Option<&TenantId>,
-    ) -> Result<Option<TenantId>, StoreError> {
+    async fn tenant_after(&self, tenant_id: &str) -> Result<Option<String>, StoreError> {
         self.there_and_back(self.inner.tenant_after(tenant_id)).await
     }
 

@@ -127,7 +127,9 @@ macro_rules! durable {
                 locks_only_end_and_are_never_deleted;
             verification:
                 a_changed_history_is_noticed_and_a_mended_one_too,
-                a_history_that_was_cut_short_is_noticed;
+                a_history_that_was_cut_short_is_noticed,
+                a_history_that_was_written_anew_is_noticed_by_who_has_seen_it,
+                a_chain_of_nobody_is_one_break_and_no_more;
         }
     )* } } };
 }

@@ -45,9 +45,10 @@ impl Chains {
         last.map_or(Link::START, |record| record.link)
     }
 
-    pub(super) fn tenant_after(&self, tenant_id: Option<&TenantId>) -> Option<TenantId> {
-        let from = (Bound::Excluded((tenant_id.cloned(), Sequence::MAX)), Bound::Unbounded);
-        self.records.range(from).next().and_then(|((next, _), _)| next.clone())
+    pub(super) fn tenant_after(&self, tenant_id: &str) -> Option<String> {
+        let last = (TenantId::new(tenant_id).ok(), Sequence::MAX);
+        let mut later = self.records.range((Bound::Excluded(last), Bound::Unbounded));
+        later.next().and_then(|((next, _), _)| Some(next.as_ref()?.to_string()))
     }
 
     pub(super) fn after(

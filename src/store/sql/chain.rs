@@ -1,11 +1,11 @@
 //! The chains in a database: every event is linked by the change that writes it. What an older version of this program has
 //! written, which knows of no chains, is linked afterwards, by whoever comes next.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::atomic::Ordering};
 
 use crate::{
     domain::{
-        Epoch, Event, TenantId,
+        Epoch, Event, Revision, TenantId,
         chain::{ChainHead, Link, Record, Sequence},
     },
     store::{
@@ -13,7 +13,7 @@ use crate::{
         sql::{
             Backend, Lease, SqlStore,
             change::SqlChange,
-            rows::{ChainHeadRow, EventRow, LinkRow, RecordRow, TenantRow},
+            rows::{ChainHeadRow, EventRow, LinkRow, RecordRow},
             statements::{chain, history},
             within_patience,
         },
@@ -113,30 +113,51 @@ impl<DB: Backend> SqlStore<DB> {
         sequence: Sequence,
         limit: usize,
     ) -> Result<Vec<Record>, StoreError> {
-        self.link_what_is_behind().await?;
-        let rows: Vec<RecordRow> = self.read(chain::records(tenant_id, sequence, limit)).await?;
+        let rows: Vec<RecordRow> = within_patience(async {
+            let mut lease = self.lease_on_whole_chains().await?;
+            lease.all(chain::records(tenant_id, sequence, limit)).await
+        })
+        .await?;
         rows.into_iter().map(RecordRow::into_words).collect()
     }
 
     pub(super) async fn read_tenant_after(
         &self,
-        tenant_id: Option<&TenantId>,
-    ) -> Result<Option<TenantId>, StoreError> {
-        let row: Option<TenantRow> = self.read_first(chain::tenant_after(tenant_id)).await?;
-        row.map(TenantRow::into_words).transpose()
+        tenant_id: &str,
+    ) -> Result<Option<String>, StoreError> {
+        let row: Option<(String,)> = within_patience(async {
+            let mut lease = self.lease_on_whole_chains().await?;
+            lease.first(chain::tenant_after(tenant_id)).await
+        })
+        .await?;
+        Ok(row.map(|(next,)| next))
     }
 
     pub(super) async fn read_chain_head(
         &self,
         tenant_id: Option<&TenantId>,
     ) -> Result<ChainHead, StoreError> {
-        self.link_what_is_behind().await?;
-        let row: Option<ChainHeadRow> = self.read_first(chain::head(tenant_id)).await?;
+        let row: Option<ChainHeadRow> = within_patience(async {
+            let mut lease = self.lease_on_whole_chains().await?;
+            lease.first(chain::head(tenant_id)).await
+        })
+        .await?;
         row.ok_or_else(|| StoreError::Broken("the table head is empty".into()))?.into_words()
     }
 
-    async fn link_what_is_behind(&self) -> Result<(), StoreError> {
-        let row: Option<(bool,)> = self.read_first(chain::is_behind()).await?;
-        if row.is_some_and(|(is_behind,)| is_behind) { self.link_all().await } else { Ok(()) }
+    /// A connection to a database that knows as much of the log as this process was told of, once all events are in their chains.
+    async fn lease_on_whole_chains(&self) -> Result<Lease<DB>, StoreError> {
+        loop {
+            let mut lease = Lease::take(&self.readers).await?;
+            let row: Option<(bool, Revision)> = lease.first(chain::is_behind()).await?;
+            let (is_behind, revision) =
+                row.ok_or_else(|| StoreError::Broken("the table head is empty".into()))?;
+            lease.must_know(self.told_head.load(Ordering::Relaxed), revision)?;
+            if !is_behind {
+                return Ok(lease);
+            }
+            drop(lease);
+            self.link_all().await?;
+        }
     }
 }

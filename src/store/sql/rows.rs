@@ -17,7 +17,7 @@ use crate::{
 mod chain;
 mod roll;
 
-pub(in crate::store) use chain::{ChainHeadRow, LinkRow, RecordRow, TenantRow, epoch};
+pub(in crate::store) use chain::{ChainHeadRow, LinkRow, RecordRow, epoch};
 pub(in crate::store) use roll::{
     EnforcedRow, HeadRow, ListedEventRow, RenewalRow, ReportRow, RollRow, roll, span,
 };

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        Epoch, Revision, TenantId,
+        Epoch, Revision,
         chain::{ChainHead, Content, Hash, Link, Record, Unrecordable},
     },
     store::{
@@ -27,12 +27,6 @@ pub(in crate::store) struct ChainHeadRow {
     epoch: String,
     #[sqlx(flatten)]
     link: LinkRow,
-}
-
-/// A tenant with a history.
-#[derive(Debug, FromRow)]
-pub(in crate::store) struct TenantRow {
-    tenant_id: String,
 }
 
 /// An event in its chain.
@@ -72,12 +66,6 @@ impl ChainHeadRow {
     pub(in crate::store) fn into_words(self) -> Result<ChainHead, StoreError> {
         let link = self.link.into_words()?.unwrap_or(Link::START);
         Ok(ChainHead { log: epoch(self.epoch)?, link })
-    }
-}
-
-impl TenantRow {
-    pub(in crate::store) fn into_words(self) -> Result<TenantId, StoreError> {
-        text("tenant_id", self.tenant_id, TenantId::new)
     }
 }
 

@@ -17,11 +17,11 @@ pub(in crate::store) fn unlinked(limit: usize) -> Statement {
     Statement::new(sql, vec![limit_value(limit)])
 }
 
-/// Whether an event is in no chain.
+/// Whether an event is in no chain, and the end of the log.
 pub(in crate::store) fn is_behind() -> Statement {
     Statement::plain(
-        "SELECT (SELECT coalesce(max(revision), 0) FROM chain) < revision AS is_behind FROM head \
-         WHERE id = 1",
+        "SELECT (SELECT coalesce(max(revision), 0) FROM chain) < revision AS is_behind, revision \
+         FROM head WHERE id = 1",
     )
 }
 
@@ -57,9 +57,9 @@ pub(in crate::store) fn records(
 }
 
 /// The first tenant after this one, in the order of the index.
-pub(in crate::store) fn tenant_after(tenant_id: Option<&TenantId>) -> Statement {
+pub(in crate::store) fn tenant_after(tenant_id: &str) -> Statement {
     let sql = "SELECT tenant_id FROM chain WHERE tenant_id > $1 ORDER BY tenant_id LIMIT 1";
-    Statement::new(sql, vec![history(tenant_id).into()])
+    Statement::new(sql, vec![tenant_id.into()])
 }
 
 /// Puts events into their chains, in the order of the log.
