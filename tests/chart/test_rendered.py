@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 
@@ -116,6 +117,20 @@ def test_a_changed_configuration_rolls_the_pods_and_nothing_else_does():
     assert template() == template(replicaCount=5, annotations={"a": "b"}, serviceMonitor={"enabled": True})
     before, after = (it["metadata"]["annotations"]["checksum/config"] for it in (template(), template(config={"log": "debug"})))
     assert before != after
+
+
+def test_autoscaling_begins_with_the_replicas_that_run(tmp_path):
+    """Helm removes a field that is not rendered any more, and a Deployment without a number has one replica."""
+    assert one(objects(values("autoscaling")), "Deployment")["spec"]["replicas"] == 2, "the fewest, where none is known"
+    shutil.copytree(CHART, tmp_path / "chart")
+    path = tmp_path / "chart/templates/deployment.yaml"
+    # No cluster is asked here: this is what it would say.
+    text, asked = re.subn(r'lookup "apps/v1" "Deployment" \.Release\.Namespace \(include "support-access\.fullname" \.\)',
+                          'dict "spec" (dict "replicas" 5)', path.read_text())
+    path.write_text(text)
+    assert asked == 1
+    assert one(objects(values("autoscaling"), tmp_path / "chart"), "Deployment")["spec"]["replicas"] == 5
+    assert one(objects(values("minimal"), tmp_path / "chart"), "Deployment")["spec"]["replicas"] == 3
 
 
 def rules(**changes):
