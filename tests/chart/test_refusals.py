@@ -59,6 +59,8 @@ SCHEMA = [
     ("minimal", {"prometheusRule": {"sidecarJob": 'a"b'}}, "/prometheusRule/sidecarJob"),
     ("minimal", {"prometheusRule": {"certificateDays": {"critical": 0}}}, "/prometheusRule/certificateDays/critical"),
     ("minimal", {"dashboard": {"labels": {"grafana_dashboard": 1}}}, "/dashboard/labels/grafana_dashboard"),
+    ("minimal", {"networkPolicy": {"collectorPort": 4317}}, "additional properties 'collectorPort' not allowed"),
+    ("minimal", {"networkPolicy": {"dnsPorts": []}}, "/networkPolicy/dnsPorts"),
     ("minimal", {"replicas": 3}, "additional properties 'replicas' not allowed"),
     ("sidecar", {"sidecar__gatewayUsers": []}, "/sidecar/gatewayUsers"),
     ("sidecar", {"sidecar__upstreams": []}, "/sidecar/upstreams"),

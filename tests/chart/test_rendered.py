@@ -133,6 +133,70 @@ def test_autoscaling_begins_with_the_replicas_that_run(tmp_path):
     assert one(objects(values("minimal"), tmp_path / "chart"), "Deployment")["spec"]["replicas"] == 3
 
 
+def policy(found, name):
+    return one(found, "NetworkPolicy", name)["spec"]["egress"]
+
+
+def test_every_pod_may_reach_what_is_given():
+    extra = {"ports": [{"port": 15012, "protocol": "TCP"}]}
+    network = {"dnsPorts": [53, 5353], "extraEgress": [extra]}
+    job = objects(values("migration-job", networkPolicy=network))
+    test = objects(values("monitoring", networkPolicy=network))
+    ports = {(port, protocol) for port in (53, 5353) for protocol in ("UDP", "TCP")}
+    for found, name in ((job, "access-support-access"), (job, "access-support-access-migrate"), (test, "access-support-access-test")):
+        names, *others = policy(found, name)
+        assert {(it["port"], it["protocol"]) for it in names["ports"]} == ports
+        assert extra in others, name
+
+
+@pytest.mark.parametrize(("url", "port"), [
+    ("http://collector.monitoring:14317", 14317), ("https://collector.example", 443), ("http://collector.example/", 80),
+    ("http://[2001:db8::1]:4317", 4317), ("http://[2001:db8::1]", 80),
+])
+def test_the_collector_is_reached_at_its_port(url, port):
+    found = objects(values("minimal", config={"otlpEndpoint": url}))
+    assert policy(found, "access-support-access")[-1]["ports"] == [{"port": port, "protocol": "TCP"}]
+
+
+def test_issuers_are_reached_at_their_ports():
+    issuers = values("configuration")["auth"]["issuers"]
+    def ports(*keys):
+        auth = {"issuers": [{**issuer, "keys": it} for issuer, it in zip(issuers, keys, strict=False)]}
+        egress = policy(objects(values("minimal", auth=auth)), "access-support-access")
+        return [[it["port"] for it in rule["ports"]] for rule in egress[2:]]
+    assert ports("https://a.example:8443/keys", "https://b.example/keys?x=:1") == [[8443, 443]]
+    assert ports("https://a.example/keys", "https://b.example/keys") == [[443]]
+    assert ports("/etc/keys/a.json") == [], "a file is not reached by the network"
+
+
+def test_hooks_leave_nothing_behind():
+    """They are no part of the release: `helm uninstall` knows nothing of them."""
+    for path in VALUES:
+        for made in objects(read(path)):
+            annotations = made["metadata"].get("annotations", {})
+            if "helm.sh/hook" in annotations:
+                policies = annotations["helm.sh/hook-delete-policy"].split(",")
+                assert policies == ["before-hook-creation", "hook-succeeded"], made["metadata"]["name"]
+
+
+def test_a_mesh_is_told_the_protocol_and_can_be_kept_from_pods_that_end():
+    def protocol(name):
+        return one(objects(values(name)), "Service", "access-support-access")["spec"]["ports"][0]["appProtocol"]
+    assert protocol("mesh") == "kubernetes.io/h2c"
+    assert protocol("minimal") == protocol("cloudnativepg") == "https"
+
+    off, on = {"sidecar.istio.io/inject": "false"}, {"sidecar.istio.io/inject": "true", "team": "access"}
+    own = {"podLabels": off, "podAnnotations": off}
+    job = objects(values("migration-job", podLabels=on, podAnnotations=on, migrations={"mode": "job", "job": own}))
+    given = values("monitoring", podLabels=on, podAnnotations=on)
+    given["tests"] |= own
+    for metadata in (one(job, "Job")["spec"]["template"]["metadata"], one(objects(given), "Pod")["metadata"]):
+        for found in (metadata["labels"], metadata["annotations"]):
+            assert found.items() >= {"sidecar.istio.io/inject": "false", "team": "access"}.items()
+    replicas = one(job, "Deployment")["spec"]["template"]["metadata"]
+    assert replicas["labels"].items() >= on.items() and replicas["annotations"].items() >= on.items()
+
+
 def rules(**changes):
     return one(objects(values("monitoring", **changes)), "PrometheusRule")["spec"]["groups"][0]["rules"]
 
