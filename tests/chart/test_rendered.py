@@ -133,6 +133,17 @@ def test_autoscaling_begins_with_the_replicas_that_run(tmp_path):
     assert one(objects(values("minimal"), tmp_path / "chart"), "Deployment")["spec"]["replicas"] == 3
 
 
+def test_clients_hear_of_a_pod_that_leaves_before_it_stops():
+    def paused(name, **changes):
+        pod = one(objects(values(name, **changes)), "Deployment")["spec"]["template"]["spec"]
+        lifecycle = pod["containers"][0].get("lifecycle")
+        return lifecycle and lifecycle["preStop"]["sleep"]["seconds"], pod["terminationGracePeriodSeconds"]
+    # Answers of DNS are kept for 30 seconds.
+    assert paused("minimal") == (35, 35 + 10 + 10)
+    assert paused("minimal", preStopSeconds=5) == (5, 5 + 10 + 10)
+    assert paused("sqlite") == (None, 10 + 10), "nobody else could serve meanwhile"
+
+
 def policy(found, name):
     return one(found, "NetworkPolicy", name)["spec"]["egress"]
 
