@@ -10,10 +10,12 @@ ENV CARGO_PROFILE_RELEASE_DEBUG=none \
     CARGO_PROFILE_RELEASE_STRIP=debuginfo
 # .dockerignore lets in what the build needs, and nothing else.
 COPY . .
-# What cargo has downloaded and compiled stays with the builder: after a change of ours, no dependency is compiled again.
+# What cargo has downloaded and compiled stays with the builder: after a change of ours, no dependency is compiled again. Cargo
+# goes by the times of files, and those of a checkout may be older than what another one has left there: so all of ours are new.
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,target=/build/target,sharing=locked \
-    cargo build --release --locked --bin support-access \
+    find build.rs migrations proto src -type f -exec touch {} + \
+    && cargo build --release --locked --bin support-access \
     && cp target/release/support-access /usr/local/bin/support-access \
     && mkdir /var/lib/support-access
 

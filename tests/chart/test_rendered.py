@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 
@@ -116,6 +117,95 @@ def test_a_changed_configuration_rolls_the_pods_and_nothing_else_does():
     assert template() == template(replicaCount=5, annotations={"a": "b"}, serviceMonitor={"enabled": True})
     before, after = (it["metadata"]["annotations"]["checksum/config"] for it in (template(), template(config={"log": "debug"})))
     assert before != after
+
+
+def test_autoscaling_begins_with_the_replicas_that_run(tmp_path):
+    """Helm removes a field that is not rendered any more, and a Deployment without a number has one replica."""
+    assert one(objects(values("autoscaling")), "Deployment")["spec"]["replicas"] == 2, "the fewest, where none is known"
+    shutil.copytree(CHART, tmp_path / "chart")
+    path = tmp_path / "chart/templates/deployment.yaml"
+    # No cluster is asked here: this is what it would say.
+    text, asked = re.subn(r'lookup "apps/v1" "Deployment" \.Release\.Namespace \(include "support-access\.fullname" \.\)',
+                          'dict "spec" (dict "replicas" 5)', path.read_text())
+    path.write_text(text)
+    assert asked == 1
+    assert one(objects(values("autoscaling"), tmp_path / "chart"), "Deployment")["spec"]["replicas"] == 5
+    assert one(objects(values("minimal"), tmp_path / "chart"), "Deployment")["spec"]["replicas"] == 3
+
+
+def test_clients_hear_of_a_pod_that_leaves_before_it_stops():
+    def paused(name, **changes):
+        pod = one(objects(values(name, **changes)), "Deployment")["spec"]["template"]["spec"]
+        lifecycle = pod["containers"][0].get("lifecycle")
+        return lifecycle and lifecycle["preStop"]["sleep"]["seconds"], pod["terminationGracePeriodSeconds"]
+    # Answers of DNS are kept for 30 seconds.
+    assert paused("minimal") == (35, 35 + 10 + 10)
+    assert paused("minimal", preStopSeconds=5) == (5, 5 + 10 + 10)
+    assert paused("sqlite") == (None, 10 + 10), "nobody else could serve meanwhile"
+
+
+def policy(found, name):
+    return one(found, "NetworkPolicy", name)["spec"]["egress"]
+
+
+def test_every_pod_may_reach_what_is_given():
+    extra = {"ports": [{"port": 15012, "protocol": "TCP"}]}
+    network = {"dnsPorts": [53, 5353], "extraEgress": [extra]}
+    job = objects(values("migration-job", networkPolicy=network))
+    test = objects(values("monitoring", networkPolicy=network))
+    ports = {(port, protocol) for port in (53, 5353) for protocol in ("UDP", "TCP")}
+    for found, name in ((job, "access-support-access"), (job, "access-support-access-migrate"), (test, "access-support-access-test")):
+        names, *others = policy(found, name)
+        assert {(it["port"], it["protocol"]) for it in names["ports"]} == ports
+        assert extra in others, name
+
+
+@pytest.mark.parametrize(("url", "port"), [
+    ("http://collector.monitoring:14317", 14317), ("https://collector.example", 443), ("http://collector.example/", 80),
+    ("http://[2001:db8::1]:4317", 4317), ("http://[2001:db8::1]", 80),
+])
+def test_the_collector_is_reached_at_its_port(url, port):
+    found = objects(values("minimal", config={"otlpEndpoint": url}))
+    assert policy(found, "access-support-access")[-1]["ports"] == [{"port": port, "protocol": "TCP"}]
+
+
+def test_issuers_are_reached_at_their_ports():
+    issuers = values("configuration")["auth"]["issuers"]
+    def ports(*keys):
+        auth = {"issuers": [{**issuer, "keys": it} for issuer, it in zip(issuers, keys, strict=False)]}
+        egress = policy(objects(values("minimal", auth=auth)), "access-support-access")
+        return [[it["port"] for it in rule["ports"]] for rule in egress[2:]]
+    assert ports("https://a.example:8443/keys", "https://b.example/keys?x=:1") == [[8443, 443]]
+    assert ports("https://a.example/keys", "https://b.example/keys") == [[443]]
+    assert ports("/etc/keys/a.json") == [], "a file is not reached by the network"
+
+
+def test_hooks_leave_nothing_behind():
+    """They are no part of the release: `helm uninstall` knows nothing of them."""
+    for path in VALUES:
+        for made in objects(read(path)):
+            annotations = made["metadata"].get("annotations", {})
+            if "helm.sh/hook" in annotations:
+                policies = annotations["helm.sh/hook-delete-policy"].split(",")
+                assert policies == ["before-hook-creation", "hook-succeeded"], made["metadata"]["name"]
+
+
+def test_a_mesh_is_told_the_protocol_and_can_be_kept_from_pods_that_end():
+    def protocol(name):
+        return one(objects(values(name)), "Service", "access-support-access")["spec"]["ports"][0]["appProtocol"]
+    assert protocol("mesh") == "kubernetes.io/h2c"
+    assert protocol("minimal") == protocol("cloudnativepg") == "https"
+
+    off, on = {"sidecar.istio.io/inject": "false"}, {"sidecar.istio.io/inject": "true", "team": "access"}
+    own = {"podLabels": off, "podAnnotations": off}
+    job = objects(values("migration-job", podLabels=on, podAnnotations=on, migrations={"mode": "job", "job": own}))
+    given = values("monitoring", podLabels=on, podAnnotations=on)
+    given["tests"] |= own
+    for metadata in (one(job, "Job")["spec"]["template"]["metadata"], one(objects(given), "Pod")["metadata"]):
+        for found in (metadata["labels"], metadata["annotations"]):
+            assert found.items() >= {"sidecar.istio.io/inject": "false", "team": "access"}.items()
+    replicas = one(job, "Deployment")["spec"]["template"]["metadata"]
+    assert replicas["labels"].items() >= on.items() and replicas["annotations"].items() >= on.items()
 
 
 def rules(**changes):

@@ -29,6 +29,24 @@ def test_the_context_has_all_that_the_build_needs_and_no_more():
     assert {"tests", "docs", "helm", "scripts"} <= ignored and not {".git", "target", ".venv"} & set(names)
 
 
+def test_what_another_checkout_has_left_is_never_taken_for_ours(tmp_path):
+    """Cargo compiles a file again if it is newer than what was made of it; the directory for that is the builder's, and stays."""
+    names = copy_context(tmp_path)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    for path in files:
+        os.utime(path, (0, 0))
+    run = re.sub(r"--mount=\S+", "", BUILD.one("RUN"))
+    assert "--mount=type=cache,target=/build/target" in BUILD.one("RUN")
+    before, *_ = run.split("&& cargo build")
+    assert before != run
+    subprocess.run(["sh", "-ec", before], cwd=tmp_path, check=True)
+    # Cargo reads its own files each time; licence and benchmarks are no part of the program.
+    others = {"Cargo.toml", "Cargo.lock", "LICENSE", "benches"}
+    assert others < set(names)
+    old = {path.relative_to(tmp_path).parts[0] for path in files if path.stat().st_mtime == 0}
+    assert old == others
+
+
 def test_the_builder_is_new_enough_and_its_debian_no_newer_than_that_of_the_image():
     version, name = re.fullmatch(r"rust:(\d+\.\d+)\.\d+-slim-(\w+)", BUILD.base).groups()
     assert tuple(map(int, version.split("."))) >= tuple(map(int, CARGO["rust-version"].split(".")))

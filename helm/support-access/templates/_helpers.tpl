@@ -157,31 +157,3 @@ seccompProfile:
 {{- trimSuffix "s" $text -}}
 {{- end -}}
 {{- end -}}
-
-{{- /* What the schema cannot say. */ -}}
-{{- define "support-access.validate" -}}
-{{- $certificates := .Values.auth.certificates -}}
-{{- range $role := list "operator" "gateway" -}}
-{{- range $name := index $certificates $role -}}
-{{- if has $name (default (list) $certificates.portal) -}}
-{{- fail (printf "auth.certificates binds %s to both portal and %s, but who carries the customers' decisions must not also be the one who is let in" $name $role) -}}
-{{- end -}}
-{{- end -}}
-{{- end -}}
-{{- $speakers := list -}}
-{{- range .Values.auth.issuers -}}
-{{- if or (hasKey .roles "tenant_admin") (hasKey .roles "tenant_auditor") -}}
-{{- $speakers = append $speakers . -}}
-{{- end -}}
-{{- end -}}
-{{- range $speakers -}}
-{{- if and (gt (len $speakers) 1) (not (hasKey . "tenants")) -}}
-{{- fail (printf "auth.issuers needs tenants for %s: of several that speak for tenants, each must be told for which" .issuer) -}}
-{{- end -}}
-{{- end -}}
-{{- with .Values.autoscaling -}}
-{{- if and .enabled (gt (int .minReplicas) (int .maxReplicas)) -}}
-{{- fail (printf "autoscaling.minReplicas is %d, but autoscaling.maxReplicas is %d" (int .minReplicas) (int .maxReplicas)) -}}
-{{- end -}}
-{{- end -}}
-{{- end -}}

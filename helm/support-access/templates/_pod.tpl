@@ -1,6 +1,8 @@
 {{- /* The pod of a replica. */ -}}
 {{- define "support-access.pod" -}}
 {{- $isSqlite := eq .Values.database.type "sqlite" -}}
+{{- /* With SQLite the next pod waits for the end of this one: nobody would serve meanwhile. */ -}}
+{{- $preStopSeconds := ternary 0 .Values.preStopSeconds $isSqlite -}}
 metadata:
   labels:
     {{- include "support-access.podLabels" (dict "context" . "component" "server" "more" .Values.podLabels) | nindent 4 }}
@@ -15,7 +17,7 @@ spec:
   # Variables for each service of the namespace would only be in the way.
   enableServiceLinks: false
   # What drain_timeout allows, after the pause before the signal, and what closing takes at most.
-  terminationGracePeriodSeconds: {{ add .Values.preStopSeconds .Values.config.drainTimeoutSeconds 10 }}
+  terminationGracePeriodSeconds: {{ add $preStopSeconds .Values.config.drainTimeoutSeconds 10 }}
   {{- with .Values.image.pullSecrets }}
   imagePullSecrets:
     {{- toYaml . | nindent 4 }}
@@ -50,10 +52,10 @@ spec:
         timeoutSeconds: {{ $probe.timeoutSeconds }}
         failureThreshold: {{ $probe.failureThreshold }}
       {{- end }}
-      {{- if .Values.preStopSeconds }}
+      {{- if $preStopSeconds }}
       lifecycle:
         preStop:
-          sleep: {seconds: {{ .Values.preStopSeconds }}}
+          sleep: {seconds: {{ $preStopSeconds }}}
       {{- end }}
       securityContext:
         {{- include "support-access.containerSecurity" . | nindent 8 }}

@@ -10,6 +10,7 @@ The sidecar in somebody else's pod. All of these take this chart's own scope, wh
 */ -}}
 {{- define "support-access.sidecar" -}}
 {{- $sidecar := .Values.sidecar -}}
+{{- include "support-access.validateResources" (dict "path" "sidecar.resources" "resources" $sidecar.resources) -}}
 - name: {{ $sidecar.name }}
   image: {{ include "support-access.image" . }}
   imagePullPolicy: {{ .Values.image.pullPolicy }}
