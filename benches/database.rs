@@ -31,7 +31,7 @@ use sqlx::{Connection, PgConnection};
 use support_access::{
     domain::{
         AccessLevel, Ack, Author, EventKind, Grant, GrantId, GroupId, NodeId, NodeInfo, NodeKind,
-        Note, Position, Revocation, TenantId, Terms, Ticket, clock::SystemClock, text::Actor,
+        Note, Position, Revocation, TenantId, Terms, Ticket, Time, clock::SystemClock, text::Actor,
     },
     store::{self, Entry, NewMember, Store},
 };
@@ -130,14 +130,14 @@ async fn register(store: &dyn Store, numbers: std::ops::Range<u128>) {
     }
 }
 
-fn grant(number: u32, store_now: support_access::domain::Time) -> Grant {
+fn grant(number: u32, now: Time) -> Grant {
     let terms = Terms {
         grant_id: GrantId(Uuid::now_v7()),
         group_id: GroupId::new("support").unwrap(),
         agent_ids: BTreeSet::new(),
         access_level: AccessLevel::ReadWrite,
-        start_time: store_now,
-        expire_time: Some(store_now + Duration::from_hours(24)),
+        start_time: now,
+        expire_time: Some(now + Duration::from_hours(24)),
         revoke_time: None,
     };
     Grant {
@@ -145,7 +145,7 @@ fn grant(number: u32, store_now: support_access::domain::Time) -> Grant {
         terms,
         reason: Note::new("cannot log in since the last upgrade").unwrap(),
         ticket: Ticket::default(),
-        create_time: store_now,
+        create_time: now,
         creator: Actor::new("admin@example.com").unwrap(),
         revocation: None,
         create_revision: 0,
@@ -207,6 +207,17 @@ async fn statements(server: &mut Server) {
         store.events_after(head.revision - 1, 1_000).await.unwrap();
     };
     server.cost("a read of the log, nothing new", ROUNDS, read).await;
+    for number in 0..100 {
+        grant_and_revoke(server.store.as_ref(), number * 1_000).await; // one tenant
+    }
+    let tenant_id = grant(0, Time::UNIX_EPOCH).tenant_id;
+    let page = |store: Arc<dyn Store>, _| {
+        let tenant_id = tenant_id.clone();
+        async move {
+            assert_eq!(store.records(Some(&tenant_id), 0, 200).await.unwrap().len(), 200);
+        }
+    };
+    server.cost("a page of 200 records, for verification", ROUNDS / 10, page).await;
     let infos: Vec<_> = (0..100).map(|number| info(number, head)).collect();
     let report = |store: Arc<dyn Store>, _| {
         let infos = infos.clone();
@@ -233,7 +244,7 @@ async fn listeners(server: &mut Server, head: Position, ack: Ack) {
             let one = |number: u128| store.acknowledge(node(number % 10), head, ack);
             let number = u128::from(round) * 3;
             let (a, b, c) = tokio::join!(one(number), one(number + 1), one(number + 2));
-            (a.unwrap(), b.unwrap(), c.unwrap());
+            assert!([a, b, c].into_iter().all(|written| written.unwrap()));
         };
         let name = format!("three acknowledgements, {count} listen");
         server.cost(&name, ROUNDS / 2, acknowledge).await;

@@ -25,11 +25,10 @@ const ROLL_ROW: Duration = Duration::from_nanos(1_650);
 /// The processor time of a statement of this kind, without its rows.
 const fn cost(kind: Kind) -> Duration {
     Duration::from_micros(match kind {
-        Kind::Renewal => 180,
+        Kind::Renewal | Kind::Strike => 180,
         Kind::Acknowledgement | Kind::Other => 80,
         Kind::LogRead => 30,
         Kind::Change | Kind::RollRead => 65,
-        Kind::Strike => 180,
         Kind::Report => 310,
         // Counted by itself.
         Kind::Hint => 0,

@@ -34,6 +34,7 @@ pub(super) fn print(all: &[(Plan, Figures)]) {
             rows[number].1.push(value);
         }
     }
+    rows.retain(|(_, values)| values.iter().any(|value| value != "-"));
     for (number, (name, values)) in rows.iter().enumerate() {
         println!("| {name} | {} |", values.join(" | "));
         if number == 0 {
@@ -49,7 +50,7 @@ fn lines(plan: &Plan, figures: &Figures) -> Vec<(String, String)> {
     let sum = |kind: Kind| figures.sum(kind);
     let cores = |busy: Duration| format!("{:.2}", busy.as_secs_f64() / seconds);
     let mut lines = vec![
-        ("".into(), plan.name()),
+        (String::new(), plan.name()),
         ("check nodes".into(), plan.nodes().to_string()),
         ("changes a second".into(), format!("{:.1}", figures.commits as f64 / seconds)),
         ("renewals a second".into(), rate(sum(Kind::Renewal).count)),
@@ -64,9 +65,9 @@ fn lines(plan: &Plan, figures: &Figures) -> Vec<(String, String)> {
             rate(kinds.iter().map(|kind| sum(*kind).count).sum())
         }),
         ("processors of the database: renewals".into(), cores(sum(Kind::Renewal).busy)),
-        ("reads of the roll".into(), cores(sum(Kind::RollRead).busy)),
-        ("hints".into(), cores(sum(Kind::Hint).busy)),
-        ("all".into(), cores(figures.busy())),
+        ("processors of the database: reads of the roll".into(), cores(sum(Kind::RollRead).busy)),
+        ("processors of the database: hints".into(), cores(sum(Kind::Hint).busy)),
+        ("processors of the database: all".into(), cores(figures.busy())),
         ("longest wait in the database, ms".into(), format!("{:.0}", millis(figures.queue_max))),
     ];
     lines.extend(streams(plan, figures));
