@@ -42,6 +42,7 @@ mod line;
 mod logs;
 mod network;
 mod random;
+mod scale;
 mod stage;
 mod store;
 mod storms;

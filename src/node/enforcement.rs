@@ -108,6 +108,11 @@ impl RollWatch {
         self.read.is_some() && self.members.keys().all(|node_id| *node_id == own)
     }
 
+    /// Whether, for all that was read, there may be no other node than `own`.
+    pub fn may_be_only(&self, own: NodeId) -> bool {
+        self.read.is_none() || self.is_only(own)
+    }
+
     /// How far `commit` has reached, where the node `own` says itself what it acknowledges.
     pub fn reach(&self, commit: &Commit, own: NodeId, own_ack: Ack, now: BootTime) -> Reach {
         // A roll without the commit is another database's: an old primary's, that nobody has told.

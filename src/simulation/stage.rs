@@ -77,7 +77,7 @@ impl Stage {
     /// Has a replica look at the roll now.
     pub(super) fn look_at_roll(&self, number: usize) {
         if let Some((replica, _)) = &self.process(number).replica {
-            replica.enforcer().wake();
+            replica.enforcer().look_now();
         }
     }
 

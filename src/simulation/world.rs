@@ -368,7 +368,7 @@ impl Machine {
     }
 }
 
-fn catalogue() -> SupportPolicy {
+pub(super) fn catalogue() -> SupportPolicy {
     let mut policy = SupportPolicy::default();
     let template = policy.groups[0].clone();
     policy.groups = (0..GROUPS)

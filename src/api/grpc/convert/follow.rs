@@ -7,6 +7,8 @@ use std::time::Duration;
 use prost_types::Duration as ProtoDuration;
 use uuid::Uuid;
 
+#[cfg(test)]
+use crate::node::message::{Down, Up};
 use crate::{
     api::{
         grpc::convert::{
@@ -35,6 +37,18 @@ pub(in crate::api::grpc) use up::{request, up};
 const VERSION_LENGTH_MAX: usize = 64;
 /// Far above every revision there will be, and far below where arithmetic ends.
 const REVISION_MAX: Revision = 1 << 62;
+
+/// How many bytes a follower's message is.
+#[cfg(test)]
+pub(crate) fn length_up(up: &Up) -> usize {
+    prost::Message::encoded_len(&request(up.clone()))
+}
+
+/// How many bytes a message to a follower is.
+#[cfg(test)]
+pub(crate) fn length_down(down: &Down) -> usize {
+    prost::Message::encoded_len(&response(down.clone()))
+}
 
 /// What is known of a check node. How far it lags is for whoever knows the head.
 pub(in crate::api::grpc) fn node_message(info: NodeInfo, lag: Revision) -> pb::CheckNode {

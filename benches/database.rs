@@ -1,0 +1,314 @@
+//! What check nodes and changes cost a PostgreSQL: processor time of the server, log (WAL) and time for each statement, through the real
+//! store; and what a history takes on disk. `src/simulation/scale` multiplies it, docs/sizing.md tells it. Not a loop of criterion's:
+//! what counts is spent in another process.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    reason = "a benchmark fails by panicking, prints what it finds, and needs a part of what tests share"
+)]
+
+#[path = "../tests/common/postgres.rs"]
+mod postgres;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use postgres::Cluster;
+use sqlx::{Connection, PgConnection};
+use support_access::{
+    domain::{
+        AccessLevel, Ack, Author, EventKind, Grant, GrantId, GroupId, NodeId, NodeInfo, NodeKind,
+        Note, Position, Revocation, TenantId, Terms, Ticket, Time, clock::SystemClock, text::Actor,
+    },
+    store::{self, Entry, NewMember, Store},
+};
+use uuid::Uuid;
+
+const ROUNDS: u32 = 2_000;
+const LEASE: Duration = Duration::from_secs(2);
+/// Grants that are made and revoked, to see what they take on disk.
+const GRANTS: u32 = 5_000;
+
+/// A database on a server of its own, and what the server has spent.
+struct Server {
+    cluster: Cluster,
+    store: Arc<dyn Store>,
+    url: String,
+    own: PgConnection,
+    postmaster: u32,
+}
+
+/// Nanoseconds on a processor, by process.
+type Spent = BTreeMap<u32, u64>;
+
+impl Server {
+    async fn begin() -> Self {
+        let cluster = Cluster::begin();
+        let url = cluster.fresh_database();
+        let store = store::open(&url, Arc::new(SystemClock)).await.unwrap();
+        let mut own = PgConnection::connect(&url).await.unwrap();
+        let (pid,): (i32,) =
+            sqlx::query_as("SELECT pg_backend_pid()").fetch_one(&mut own).await.unwrap();
+        let postmaster = parent(pid.unsigned_abs()).unwrap();
+        Self { cluster, store, url, own, postmaster }
+    }
+
+    fn spent(&self) -> Spent {
+        let pids = fs::read_dir("/proc").unwrap().flatten();
+        let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let of_server = pids.filter(|pid| parent(*pid) == Some(self.postmaster));
+        let time = |pid: u32| {
+            let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
+            Some((pid, text.split_whitespace().next()?.parse().ok()?))
+        };
+        of_server.filter_map(time).collect()
+    }
+
+    async fn wal(&mut self) -> i64 {
+        let ask = "SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint";
+        sqlx::query_scalar(ask).fetch_one(&mut self.own).await.unwrap()
+    }
+
+    /// Does something again and again; prints what each took, and answers the server's processor time for each.
+    async fn cost<F: Future<Output = ()>>(
+        &mut self,
+        name: &str,
+        rounds: u32,
+        work: impl Fn(Arc<dyn Store>, u32) -> F,
+    ) -> Duration {
+        for round in 0..100 {
+            work(Arc::clone(&self.store), round).await; // plans and caches
+        }
+        let (before, wal, began) = (self.spent(), self.wal().await, Instant::now());
+        for round in 100..100 + rounds {
+            work(Arc::clone(&self.store), round).await;
+        }
+        let took = began.elapsed() / rounds;
+        let wal = (self.wal().await - wal) / i64::from(rounds);
+        let grown = self
+            .spent()
+            .into_iter()
+            .map(|(pid, spent)| spent.saturating_sub(before.get(&pid).copied().unwrap_or(0)));
+        let busy = Duration::from_nanos(grown.sum::<u64>()) / rounds;
+        println!("{name:<44} {:>9.0} {:>9.0} {wal:>9}", micros(busy), micros(took));
+        busy
+    }
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+fn micros(span: Duration) -> f64 {
+    span.as_secs_f64() * 1e6
+}
+
+fn node(number: u128) -> NodeId {
+    NodeId(Uuid::from_u128(number + 1))
+}
+
+async fn register(store: &dyn Store, numbers: std::ops::Range<u128>) {
+    for number in numbers {
+        let node_id = node(number);
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let member = NewMember { node_id, version, max_staleness: LEASE, first_seq: 0 };
+        store.register(&member).await.unwrap();
+    }
+}
+
+fn grant(number: u32, now: Time) -> Grant {
+    let terms = Terms {
+        grant_id: GrantId(Uuid::now_v7()),
+        group_id: GroupId::new("support").unwrap(),
+        agent_ids: BTreeSet::new(),
+        access_level: AccessLevel::ReadWrite,
+        start_time: now,
+        expire_time: Some(now + Duration::from_hours(24)),
+        revoke_time: None,
+    };
+    Grant {
+        tenant_id: TenantId::new(&format!("tenant-{:06}", number % 1_000)).unwrap(),
+        terms,
+        reason: Note::new("cannot log in since the last upgrade").unwrap(),
+        ticket: Ticket::default(),
+        create_time: now,
+        creator: Actor::new("admin@example.com").unwrap(),
+        revocation: None,
+        create_revision: 0,
+        revision: 0,
+    }
+}
+
+fn entry(kind: EventKind, grant: &Grant) -> Entry {
+    let author = Author::direct(grant.creator.clone());
+    let tenant_id = Some(grant.tenant_id.clone());
+    Entry { tenant_id, author, reason: grant.reason.clone(), kind, request: None }
+}
+
+/// Lets somebody in, and ends it: two changes.
+async fn grant_and_revoke(store: &dyn Store, number: u32) {
+    let mut change = store.begin().await.unwrap();
+    let mut grant = grant(number, change.now());
+    let kind = EventKind::Granted { grant: grant.clone() };
+    let event = change.append(entry(kind, &grant)).await.unwrap();
+    change.commit().await.unwrap();
+    let mut change = store.begin().await.unwrap();
+    grant = event.kind.into_grant().unwrap();
+    grant.terms.revoke_time = Some(change.now());
+    let revoker = grant.creator.clone();
+    grant.revocation = Some(Revocation { revoker, reason: Note::default() });
+    let kind = EventKind::Revoked { grant: grant.clone() };
+    change.append(entry(kind, &grant)).await.unwrap();
+    change.commit().await.unwrap();
+}
+
+async fn statements(server: &mut Server) {
+    println!("{:<44} {:>9} {:>9} {:>9}", "each, of a PostgreSQL", "µs of CPU", "µs", "WAL bytes");
+    server
+        .cost("a grant and a revocation (two changes)", 1_000, |store, round| async move {
+            grant_and_revoke(store.as_ref(), round).await;
+        })
+        .await;
+    let head = server.store.head().await.unwrap();
+    let ack = Ack { revision: head.revision, nodes: 101, nodes_lapsed: 0 };
+    let acknowledge = move |store: Arc<dyn Store>, round: u32| async move {
+        store.acknowledge(node(u128::from(round) % 10), head, ack).await.unwrap();
+    };
+    let mut rows = 0;
+    for count in [10, 100, 1_000] {
+        register(server.store.as_ref(), rows..count).await;
+        rows = count;
+        let renew = move |store: Arc<dyn Store>, round: u32| async move {
+            let node_id = node(u128::from(round) % count);
+            store.renew(node_id, i64::from(round), Some(head)).await.unwrap().unwrap();
+        };
+        server.cost(&format!("a renewal, {count} rows on the roll"), ROUNDS, renew).await;
+        let read = |store: Arc<dyn Store>, _| async move {
+            store.roll().await.unwrap();
+        };
+        server.cost(&format!("a read of the roll, {count} rows"), ROUNDS / 2, read).await;
+    }
+    server.cost("an acknowledgement, nobody listens", ROUNDS, acknowledge).await;
+    let read = move |store: Arc<dyn Store>, _| async move {
+        store.events_after(head.revision - 1, 1_000).await.unwrap();
+    };
+    server.cost("a read of the log, nothing new", ROUNDS, read).await;
+    for number in 0..100 {
+        grant_and_revoke(server.store.as_ref(), number * 1_000).await; // one tenant
+    }
+    let tenant_id = grant(0, Time::UNIX_EPOCH).tenant_id;
+    let page = |store: Arc<dyn Store>, _| {
+        let tenant_id = tenant_id.clone();
+        async move {
+            assert_eq!(store.records(Some(&tenant_id), 0, 200).await.unwrap().len(), 200);
+        }
+    };
+    server.cost("a page of 200 records, for verification", ROUNDS / 10, page).await;
+    let infos: Vec<_> = (0..100).map(|number| info(number, head)).collect();
+    let report = |store: Arc<dyn Store>, _| {
+        let infos = infos.clone();
+        async move { store.report(node(0), &infos).await.unwrap() }
+    };
+    server.cost("a report of 100 followers", ROUNDS / 10, report).await;
+    listeners(server, head, ack).await;
+}
+
+/// What a notification costs for each who listens.
+async fn listeners(server: &mut Server, head: Position, ack: Ack) {
+    let mut hints = Vec::new();
+    for count in [8, 32] {
+        while hints.len() < count {
+            // Eight of one store, as many as it has connections for.
+            let other = store::open(&server.url, Arc::new(SystemClock)).await.unwrap();
+            for _ in 0..8 {
+                let mut listener = other.listen().await.unwrap();
+                hints.push(tokio::spawn(async move { while listener.next().await.is_ok() {} }));
+            }
+        }
+        let acknowledge = move |store: Arc<dyn Store>, round: u32| async move {
+            // As many at the same time as a store has connections for.
+            let one = |number: u128| store.acknowledge(node(number % 10), head, ack);
+            let number = u128::from(round) * 3;
+            let (a, b, c) = tokio::join!(one(number), one(number + 1), one(number + 2));
+            assert!([a, b, c].into_iter().all(|written| written.unwrap()));
+        };
+        let name = format!("three acknowledgements, {count} listen");
+        server.cost(&name, ROUNDS / 2, acknowledge).await;
+    }
+    for hint in hints {
+        hint.abort();
+    }
+}
+
+fn info(number: u128, head: Position) -> NodeInfo {
+    NodeInfo {
+        node_id: node(number),
+        kind: NodeKind::Sidecar,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        upstream: Some(node(1_000)),
+        revision: head.revision,
+        proof_age: Some(Duration::from_millis(120)),
+        silent_for: Duration::from_millis(80),
+    }
+}
+
+/// What grants that were revoked take on disk.
+async fn disk() {
+    let server = Server::begin().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("history.db");
+    let url = format!("sqlite://{}", file.display());
+    let sqlite = store::open(&url, Arc::new(SystemClock)).await.unwrap();
+    let database =
+        server.url.trim_start_matches("postgres:///").split('?').next().unwrap().to_owned();
+    let size = || -> i64 {
+        let sql = "SELECT pg_database_size(current_database())";
+        server.cluster.psql(&database, sql).parse().unwrap()
+    };
+    let before = size();
+    for number in 0..GRANTS {
+        grant_and_revoke(server.store.as_ref(), number).await;
+        grant_and_revoke(sqlite.as_ref(), number).await;
+    }
+    server.cluster.psql(&database, "VACUUM");
+    let events = i64::from(2 * GRANTS);
+    println!("{events} events: {} bytes each in PostgreSQL", (size() - before) / events);
+    let tables = "SELECT string_agg(relname || ' ' || pg_total_relation_size(oid) / 1024 || ' kB', ', ') FROM \
+                  (SELECT * FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace \
+                  ORDER BY pg_total_relation_size(oid) DESC LIMIT 6) AS c";
+    println!("  {}", server.cluster.psql(&database, tables));
+    sqlite.close().await;
+    println!(
+        "{events} events: {} bytes each in SQLite",
+        fs::metadata(&file).unwrap().len() / events.unsigned_abs()
+    );
+}
+
+#[tokio::main]
+async fn main() {
+    let mut server = Server::begin().await;
+    let sessions =
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'support-access'";
+    println!(
+        "connections of a store that was opened: {}",
+        server.cluster.psql("postgres", sessions)
+    );
+    statements(&mut server).await;
+    println!("connections after that: {}", server.cluster.psql("postgres", sessions));
+    drop(server);
+    disk().await;
+}
