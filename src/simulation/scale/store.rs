@@ -254,10 +254,7 @@ impl Store for MeteredStore {
         self.store().records(tenant_id, sequence, limit).await
     }
 
-    async fn tenant_after(
-        &self,
-        tenant_id: Option<&TenantId>,
-    ) -> Result<Option<TenantId>, StoreError> {
+    async fn tenant_after(&self, tenant_id: &str) -> Result<Option<String>, StoreError> {
         self.store().tenant_after(tenant_id).await
     }
 
