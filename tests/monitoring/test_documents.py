@@ -39,7 +39,7 @@ def test_the_labels_that_somebody_asks_for_are_there(service):
     text = service.first.get("/metrics")[1]
     for expression in [rule["expr"] for rule in rendered_rules()["groups"][0]["rules"]] + [it["expr"] for _, it in QUERIES]:
         for label in re.findall(r"(\w+)[=!]~?\"", expression):
-            assert label in ("namespace", "job", "instance") or re.search(rf'[{{,]{label}="', text), (label, expression)
+            assert label in ("namespace", "job", "instance", "alertname", "alertstate", "severity") or re.search(rf'[{{,]{label}="', text), (label, expression)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -109,7 +109,7 @@ def test_panels_have_a_place_of_their_own_and_say_what_they_show():
 
 
 def test_the_dashboards_variables_have_values(prometheus):
-    eventually(lambda: len(prometheus.query("support_access_revision")) == 3, "Prometheus has read everybody")
+    eventually(lambda: len(prometheus.query("support_access_revision")) == 5, "Prometheus has read everybody")
     variables = {it["name"]: it for it in dashboard()["templating"]["list"]}
     assert list(variables) == ["datasource", "namespace", "job", "instance"]
     chosen = {"$namespace": "vendor|shop", "$job": ".*"}
@@ -119,7 +119,7 @@ def test_the_dashboards_variables_have_values(prometheus):
         for variable, value in chosen.items():
             metric = metric.replace(variable, value)
         values[name] = {found[label] for found in prometheus.get("series", **{"match[]": metric})}
-    assert values["namespace"] == {"vendor", "shop"} and JOB in values["job"] and len(values["instance"]) == 3
+    assert values["namespace"] == {"vendor", "shop"} and JOB in values["job"] and len(values["instance"]) == 5
 
 
 @pytest.fixture(name="busy", scope="session")
