@@ -11,8 +11,8 @@ from monitoring import HERE, RUNBOOKS, rendered_rules
 
 TESTS = sorted((HERE / "rules").glob("*.yaml"))
 RULES = rendered_rules()["groups"][0]["rules"]
-# What a file of tests has in its name, after the alert's: an installation that is not like the others.
-INSTALLATIONS = {"": {}, "30s": {"max_staleness": "30s"}, "5m": {"max_staleness": "5m"}, "three": {"replicas": 3}}
+# What a file of tests has in its name, after the alert's: an installation that is not like the others, or a time that is.
+INSTALLATIONS = {"": {}, "day": {}, "30s": {"max_staleness": "30s"}, "5m": {"max_staleness": "5m"}, "three": {"replicas": 3}}
 
 
 def promtool(*arguments):
