@@ -217,10 +217,17 @@ def test_alerts_are_about_this_installation():
     for rule, made in zip(written, rules(), strict=True):
         assert made["annotations"]["runbook_url"] == f"https://runbooks.example/support-access/{rule['annotations']['runbook_url']}"
         expression = rule["expr"].replace('job="support-access-http"', 'namespace="vendor",job="access-support-access-http"')
-        expression = expression.replace('job="support-access-sidecar"', 'job=~"gateways/.+"').replace("(2)", "(0.5)")
+        expression = expression.replace('job="support-access-sidecar"', 'job=~"gateways/.+"')
+        expression = expression.replace("(2.0)", "(0.5)").replace("(2)", "(0.5)")
         assert made["expr"] == expression.replace("< 14 * ", "< 10 * ").replace(" 2 * ", " 0.5 * "), rule["alert"]
     text = "".join(rule["expr"] for rule in rules())
-    assert text.count(" (0.5)") == 7 and "< 10 * 86400 >= 0.5 * 86400" in text and "< 0.5 * 86400" in text
+    assert text.count(" (0.5)") == 8 and text.count(", (3))") == 1 and "< 10 * 86400 >= 0.5 * 86400" in text and "< 0.5 * 86400" in text
+    for staleness, late in (("2s", "2"), ("45s", "30"), ("5m", "75")):
+        [unreachable] = [rule for rule in rules(config={"maxStaleness": staleness}) if rule["alert"] == "SupportAccessDatabaseUnreachable"]
+        assert unreachable["expr"].endswith(f" > ({late})")
+    for changes, expected in (({"replicaCount": 2}, 2), ({"autoscaling": {"enabled": True, "minReplicas": 4}}, 4)):
+        [missing] = [rule for rule in rules(**changes) if rule["alert"] == "SupportAccessReplicaDown"]
+        assert f", ({expected}))" in missing["expr"]
     plain = rules(prometheusRule={"enabled": True})
     assert not any("runbook_url" in rule["annotations"] for rule in plain)
     assert not any("support-access-sidecar" in rule["expr"] or " or support_access" in rule["expr"] for rule in plain)

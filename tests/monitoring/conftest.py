@@ -24,6 +24,6 @@ def start_service(place):
 
 @pytest.fixture(scope="session", name="prometheus")
 def start_prometheus(place, service):
-    prometheus = Prometheus(place, shortened(rendered_rules(max_staleness=MAX_STALENESS)), service.targets())
+    prometheus = Prometheus(place, shortened(rendered_rules(max_staleness=MAX_STALENESS, replicas=2)), service.targets())
     yield prometheus
     prometheus.close()

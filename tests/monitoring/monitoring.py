@@ -12,10 +12,10 @@ SIDECARS = "gateways/sidecar"
 JOB = "access-support-access-http"
 
 
-def rendered_rules(given=None, max_staleness="2s"):
+def rendered_rules(given=None, max_staleness="2s", replicas=1):
     """The content of a file of rules; None if these values ask for none. Without values: those of the tests here."""
     if given is None:
-        given = values("monitoring", config={"maxStaleness": max_staleness}, prometheusRule={
+        given = values("monitoring", replicaCount=replicas, config={"maxStaleness": max_staleness}, prometheusRule={
             "enabled": True, "sidecarJob": "gateways/.+", "runbookUrl": "https://runbooks.example/"})
     found = [made for made in objects(given) if made["kind"] == "PrometheusRule"]
     return found[0]["spec"] if found else None

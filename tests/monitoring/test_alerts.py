@@ -14,7 +14,7 @@ def test_nothing_fires_while_all_is_well(service, prometheus):
     def everybody_was_read_for_long_enough():
         service.use()
         # Longer than anything in `for` or a range. (Before the first look nobody is up, and that is an alert.)
-        return len(prometheus.query("up offset 18s == 1")) == 3
+        return len(prometheus.query("up offset 18s == 1")) == 5
     eventually(everybody_was_read_for_long_enough, "Prometheus has read everybody for a while")
     rules = prometheus.get("rules")["groups"][0]["rules"]
     assert all(rule["health"] == "ok" for rule in rules), rules
@@ -37,7 +37,7 @@ def test_the_sidecars_do_not_reach_their_replica(service, prometheus):
         alert = prometheus.until_firing("SupportAccessNodeStale", severity="critical")
         assert alert["annotations"]["summary"].startswith("Most check nodes of gateways/sidecar")
         assert "100% of the nodes" in alert["annotations"]["description"]
-        prometheus.until_firing("SupportAccessNodeStale", severity="warning", pod="sidecar", namespace="shop")
+        assert not prometheus.firing("SupportAccessNodeStale", severity="warning"), "once is enough"
     prometheus.until_over("SupportAccessNodeStale")
 
 
@@ -56,7 +56,7 @@ def test_the_database_is_away(service, prometheus):
 def test_replicas_do_not_answer(service, prometheus):
     with stopped(service.second):
         alert = prometheus.until_firing("SupportAccessReplicaDown")
-        assert (alert["labels"]["pod"], alert["labels"]["severity"]) == ("second", "warning")
+        assert alert["labels"].items() >= {"severity": "warning", "namespace": "vendor", "job": JOB}.items()
         assert not prometheus.firing("SupportAccessDown")
         with stopped(service.first):
             alert = prometheus.until_firing("SupportAccessDown")
@@ -101,6 +101,18 @@ def test_a_forgotten_transaction_stops_all_changes(service, prometheus):
     prometheus.until_over("SupportAccessHistoryUnverified")
 
 
+def test_callers_have_no_patience_while_all_changes_wait(service, prometheus):
+    """They end before the server would, and others read: that goes on."""
+    def read():
+        assert service.run("history", TENANT).returncode == 0
+    with service.sql_in_the_way("SELECT FROM head FOR UPDATE;"), others(lambda: service.grant(timeout="1s"), 2):
+        prometheus.until_firing("SupportAccessChangesFailing", read)
+        methods = 'namespace="vendor",method="GrantAccess"'
+        assert prometheus.query(f'rate(support_access_rpcs_total{{{methods},code="DEADLINE_EXCEEDED"}}[5s]) > 0')
+        assert not prometheus.query(f'rate(support_access_rpcs_total{{{methods},code="UNAVAILABLE"}}[5s]) > 0')
+    prometheus.until_over("SupportAccessChangesFailing", service.use)
+
+
 def test_a_certificate_ends(service, prometheus):
     service.renew(days=10)
     alert = prometheus.until_firing("SupportAccessCertificateEnding", severity="warning", pod="first", certificate="tls-certificate")
@@ -114,7 +126,7 @@ def test_a_certificate_ends(service, prometheus):
     service.renew(days=30)
     prometheus.until_over("SupportAccessCertificateEnding")
     service.renew_sidecar(days=1)
-    prometheus.until_firing("SupportAccessCertificateEnding", severity="critical", pod="sidecar", certificate="upstream-certificate")
+    prometheus.until_firing("SupportAccessCertificateEnding", severity="critical", pod="sidecar-0", certificate="upstream-certificate")
     service.renew_sidecar(days=30)
     prometheus.until_over("SupportAccessCertificateEnding")
 
@@ -142,6 +154,16 @@ def test_callers_are_rejected(service, prometheus):
         assert "error: " in service.grant(who="wrong.token").stderr
     alert = prometheus.until_firing("SupportAccessCallersRejected", ask)
     assert (alert["labels"]["code"], alert["labels"]["severity"]) == ("UNAUTHENTICATED", "warning")
+
+
+def test_callers_have_certificates_of_a_foreign_authority(service, prometheus):
+    """They get no further than the handshake."""
+    def ask():
+        assert "error: " in service.check(who="foreign/gateway").stderr
+    alert = prometheus.until_firing("SupportAccessCallersRejected", ask, code="TLS")
+    assert alert["labels"].items() >= {"severity": "warning", "namespace": "vendor", "job": JOB}.items()
+    told = [line for line in service.first.lines if "a TLS handshake has failed" in line]
+    assert told and all("support_access::audit" in line and "address" in line and "error" in line for line in told), told
 
 
 def test_somebody_has_changed_the_history(service, prometheus):

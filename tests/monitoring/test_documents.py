@@ -6,6 +6,7 @@ import subprocess
 import time
 
 import pytest
+from chart import objects, one, values
 from harness import BINARY, DEADLINE_S, eventually
 from monitoring import JOB, RUNBOOKS, dashboard, metrics_in, rendered_rules
 
@@ -39,7 +40,7 @@ def test_the_labels_that_somebody_asks_for_are_there(service):
     text = service.first.get("/metrics")[1]
     for expression in [rule["expr"] for rule in rendered_rules()["groups"][0]["rules"]] + [it["expr"] for _, it in QUERIES]:
         for label in re.findall(r"(\w+)[=!]~?\"", expression):
-            assert label in ("namespace", "job", "instance") or re.search(rf'[{{,]{label}="', text), (label, expression)
+            assert label in ("namespace", "job", "instance", "alertname", "alertstate", "severity") or re.search(rf'[{{,]{label}="', text), (label, expression)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -78,6 +79,27 @@ def test_what_runbooks_quote_of_the_log_is_logged():
             assert quoted in sources or quoted.replace("cannot ", "", 1) in sources, (page.name, quoted)
 
 
+def test_logs_are_read_of_all_replicas_or_of_a_pod_that_is_named():
+    pod = one(objects(values("minimal")), "Deployment")["spec"]["template"]
+    labels = pod["metadata"]["labels"] | {"app.kubernetes.io/instance": "$RELEASE"}
+    found = [(page.name, line) for page in PAGES for block in blocks(page, "sh") for line in block.splitlines() if " logs " in line]
+    assert len(found) > 8 and labels["app.kubernetes.io/instance"] in str(found)
+    for name, line in found:
+        if " logs $POD " in line:
+            continue
+        selector = re.search(r" logs --selector (\S+) --prefix --tail=-1 --since \w+( \\)?$", line)
+        assert selector and "--previous" not in line, (name, line)
+        assert dict(it.split("=") for it in selector[1].split(",")).items() <= labels.items()
+
+
+def test_no_rollback_leaves_the_configuration_behind():
+    """The ConfigMap has one name, so the Deployment alone cannot go back."""
+    for page in [*PAGES, RUNBOOKS.parent / "operations.md"]:
+        for place in re.finditer("rollout undo", page.read_text()):
+            near = page.read_text()[max(0, place.start() - 300):place.end() + 150]
+            assert "helm rollback" in near and "ConfigMap" in near, page.name
+
+
 def test_links_lead_somewhere():
     for page in PAGES:
         for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
@@ -102,16 +124,20 @@ def test_panels_have_a_place_of_their_own_and_say_what_they_show():
         references = [target["refId"] for target in panel["targets"]]
         assert len(references) == len(set(references))
         for target in panel["targets"]:
-            ours = re.findall(r"support_access_\w+(\{[^}]*\})?", target["expr"])
-            assert ours and all('namespace=~"$namespace",job=~"$job",instance=~"$instance"' in selector for selector in ours), panel["title"]
+            ours = set(re.findall(r"support_access_\w+(\{[^}]*\})?", target["expr"]))
+            assert all(it.startswith('{namespace=~"$namespace",job=~"$job"') for it in ours), panel["title"]
+            # What holds for a whole installation does not depend on the chosen instances.
+            whole = [it for it in ours if 'instance=~"$instance"' not in it]
+            assert not whole or re.search(r"max( by \(namespace, job\) )?\(support_access_", target["expr"]), panel["title"]
     assert len({panel["title"] for panel in PANELS}) == len(PANELS)
     assert dashboard()["schemaVersion"] >= 38, "Grafana 10"
 
 
 def test_the_dashboards_variables_have_values(prometheus):
-    eventually(lambda: len(prometheus.query("support_access_revision")) == 3, "Prometheus has read everybody")
+    eventually(lambda: len(prometheus.query("support_access_revision")) == 5, "Prometheus has read everybody")
     variables = {it["name"]: it for it in dashboard()["templating"]["list"]}
     assert list(variables) == ["datasource", "namespace", "job", "instance"]
+    assert not any(variables[name]["includeAll"] for name in ("namespace", "job")), "the logs of two installations have nothing in common"
     chosen = {"$namespace": "vendor|shop", "$job": ".*"}
     values = {}
     for name in ("namespace", "job", "instance"):
@@ -119,7 +145,7 @@ def test_the_dashboards_variables_have_values(prometheus):
         for variable, value in chosen.items():
             metric = metric.replace(variable, value)
         values[name] = {found[label] for found in prometheus.get("series", **{"match[]": metric})}
-    assert values["namespace"] == {"vendor", "shop"} and JOB in values["job"] and len(values["instance"]) == 3
+    assert values["namespace"] == {"vendor", "shop"} and JOB in values["job"] and len(values["instance"]) == 5
 
 
 @pytest.fixture(name="busy", scope="session")
