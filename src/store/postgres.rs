@@ -20,6 +20,7 @@ use tokio::{
     sync::Semaphore,
     time::{Instant, sleep, timeout},
 };
+use tracing::info;
 
 use crate::{
     domain::Clock,
@@ -315,6 +316,7 @@ async fn run_migrations(connection: &mut PgConnection) -> Result<(), MigrateErro
         if !is_locked || Instant::now() >= deadline {
             return result;
         }
+        info!("somebody holds a table that has to be changed, or is changing it: asking again");
         sleep(MIGRATION_PAUSE).await;
     }
 }
