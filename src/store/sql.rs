@@ -158,8 +158,18 @@ impl<DB: Backend> SqlStore<DB> {
         SqlChange::at_head(lease, turn, messenger, self.clock.as_ref()).await
     }
 
+    /// Reads; and anew on another connection, if this one was cut off when the database went away, and nobody has used it since.
     async fn read<T: Answer>(&self, ask: Statement) -> Result<Vec<T>, StoreError> {
-        within_patience(async { Lease::take(&self.readers).await?.all(ask).await }).await
+        within_patience(async {
+            for _ in 0..self.readers.options().get_max_connections() {
+                match Lease::take(&self.readers).await?.all(ask.clone()).await {
+                    Err(error) if lease::was_cut_off(&error) => {}
+                    other => return other,
+                }
+            }
+            Lease::take(&self.readers).await?.all(ask).await
+        })
+        .await
     }
 
     async fn read_first<T: Answer>(&self, ask: Statement) -> Result<Option<T>, StoreError> {

@@ -14,7 +14,7 @@ use crate::{
     postgres::Cluster,
     proxy::{Proxy, Target},
     roll::{registered, row},
-    words::{ENFORCED, ack, granted, make_grant, member, new_grant, new_node},
+    words::{ENFORCED, ack, all_events, granted, make_grant, member, new_grant, new_node},
 };
 
 /// Asks everything that a node may ask at once, and expects to be told soon that the database is not available.
@@ -56,6 +56,30 @@ async fn hears(store: &dyn Store) {
     let mut hints = store.listen().await.unwrap();
     make_grant(store, "acme", "support").await;
     assert_eq!(timeout(BOUND, hints.next()).await.unwrap().unwrap(), Hint::Log);
+}
+
+/// However many connections were there before: nobody who reads is told of one that is gone.
+#[tokio::test]
+async fn who_reads_after_an_outage_does_not_notice_it() {
+    let (cluster, bench) = own_cluster();
+    let store = bench.open().await;
+    make_grant(store.as_ref(), "acme", "support").await;
+    let query = all_events("acme");
+    for is_killed in [true, false] {
+        let reads = (0..8).map(|_| store.list_events(&query));
+        for read in futures::future::join_all(reads).await {
+            read.unwrap();
+        }
+        if is_killed {
+            cluster.kill();
+        } else {
+            cluster.stop();
+        }
+        cluster.start();
+        for _ in 0..8 {
+            assert_eq!(store.list_events(&query).await.unwrap().len(), 1);
+        }
+    }
 }
 
 #[tokio::test]

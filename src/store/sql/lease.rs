@@ -1,6 +1,6 @@
 //! A connection on loan, and the promise that nobody gets it back in the middle of something.
 
-use std::time::Duration;
+use std::{io::ErrorKind, time::Duration};
 
 use futures::{FutureExt, TryStreamExt};
 use sqlx::{Pool, pool::PoolConnection};
@@ -136,5 +136,24 @@ impl<DB: Backend> Drop for Lease<DB> {
         if !self.is_sound {
             drop(connection.detach());
         }
+    }
+}
+
+/// Whether it was the connection that failed, which somebody else may have better.
+pub(super) fn was_cut_off(error: &StoreError) -> bool {
+    let StoreError::Unavailable(cause) = error else { return false };
+    match cause.downcast_ref() {
+        Some(sqlx::Error::Io(error)) => matches!(
+            error.kind(),
+            ErrorKind::BrokenPipe
+                | ErrorKind::ConnectionAborted
+                | ErrorKind::ConnectionReset
+                | ErrorKind::UnexpectedEof
+        ),
+        // What PostgreSQL says when it stops, and is read when the connection is next used.
+        Some(sqlx::Error::Database(error)) => {
+            matches!(error.code().as_deref(), Some("57P01" | "57P02"))
+        }
+        _ => false,
     }
 }

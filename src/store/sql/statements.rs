@@ -11,14 +11,14 @@ pub(in crate::store) mod roll;
 pub(in crate::store) mod write;
 
 /// A statement, and the values for `$1`, `$2` and so on.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(in crate::store) struct Statement {
     pub(in crate::store) sql: Cow<'static, str>,
     pub(in crate::store) values: Vec<Value>,
 }
 
 /// A value for a statement.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(in crate::store) enum Value {
     Int(i64),
     MaybeInt(Option<i64>),
