@@ -41,7 +41,7 @@ pub fn collect() {
 }
 
 /// How many calls in a second may be traced because their callers want it.
-const SAMPLED_MAX: NonZeroU32 = NonZeroU32::new(200).unwrap();
+const SAMPLED_MAX: NonZeroU32 = NonZeroU32::MIN.saturating_add(199);
 /// How many bytes of a `tracestate` are taken.
 const STATE_LENGTH_MAX: usize = 512;
 

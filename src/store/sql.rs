@@ -161,13 +161,13 @@ impl<DB: Backend> SqlStore<DB> {
     /// Reads; and anew on another connection, if this one was cut off when the database went away, and nobody has used it since.
     async fn read<T: Answer>(&self, ask: Statement) -> Result<Vec<T>, StoreError> {
         within_patience(async {
-            for _ in 0..self.readers.options().get_max_connections() {
+            let mut others = self.readers.options().get_max_connections();
+            loop {
                 match Lease::take(&self.readers).await?.all(ask.clone()).await {
-                    Err(error) if lease::was_cut_off(&error) => {}
+                    Err(error) if others > 0 && lease::was_cut_off(&error) => others -= 1,
                     other => return other,
                 }
             }
-            Lease::take(&self.readers).await?.all(ask).await
         })
         .await
     }

@@ -13,10 +13,7 @@ use std::{
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use support_access::api::proto::v1::{DecisionReason, EnforcementState, Grant, GrantAccessRequest};
-use tokio::{
-    task::JoinSet,
-    time::{sleep, timeout},
-};
+use tokio::{task::JoinSet, time::timeout};
 use tonic::{Code, Status};
 
 use crate::{
@@ -32,8 +29,8 @@ use crate::{
 
 /// How often each node is asked.
 const PACE: Duration = Duration::from_millis(10);
-/// How long changes are made before the failover, and after it.
-const STEADY: Duration = Duration::from_secs(1);
+/// How many events are made before the failover, and after it.
+const STEADY: i64 = 15;
 const ADMINISTRATORS: usize = 4;
 const DATABASE: &str = "test_0";
 
@@ -191,7 +188,7 @@ async fn a_synchronous_standby_takes_over_and_nothing_is_lost() {
     let mut fleet = fleet(&pair.url()).await;
     let kept = fleet.granted(0, "kept").await;
     let work = Work::begin(&fleet, &["kept"]);
-    sleep(STEADY).await; // while changes are made
+    fleet.history.goes_on(STEADY).await;
     let lost = pair.lose();
     all_are_stale(&fleet, "kept").await;
     let led = pair.fail_over();
@@ -200,7 +197,7 @@ async fn a_synchronous_standby_takes_over_and_nothing_is_lost() {
         fleet.lets_in(node, &kept).await;
     }
     println!("all nodes answer again {:?} after the standby was in its place", led.elapsed());
-    sleep(STEADY).await; // while changes are made
+    fleet.history.goes_on(STEADY).await;
     let told = work.end(&fleet).await;
     assert!(told > 20, "too little happened to prove anything");
     let (first, end, count) = stale(&fleet, lost).unwrap();
@@ -252,7 +249,7 @@ async fn a_failover_within_max_staleness_is_not_noticed_by_checks() {
     let mut fleet = fleet_with(&pair.url(), &["--max-staleness", "15s"]).await;
     let kept = fleet.granted(0, "kept").await;
     let work = Work::begin(&fleet, &["kept"]);
-    sleep(STEADY).await; // while changes are made
+    fleet.history.goes_on(STEADY).await;
     let lost = pair.lose();
     let led = pair.fail_over();
     println!("the standby was in its place {:?} after the primary was killed", led - lost);
@@ -263,7 +260,7 @@ async fn a_failover_within_max_staleness_is_not_noticed_by_checks() {
     })
     .await;
     println!("changes are made again {:?} after the primary was killed", lost.elapsed());
-    sleep(STEADY).await; // while changes are made
+    fleet.history.goes_on(STEADY).await;
     let told = work.end(&fleet).await;
     assert!(told > 20, "too little happened to prove anything");
     assert_eq!(stale(&fleet, lost), None, "checks were STALE");

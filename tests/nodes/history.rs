@@ -13,7 +13,10 @@ use support_access::api::proto::v1::{
 use tokio::sync::watch;
 use tonic::{Status, transport::Channel};
 
-use crate::fleet::{Admin, Revoked, question};
+use crate::{
+    fleet::{Admin, Revoked, question},
+    server::eventually,
+};
 
 /// What a check came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,6 +115,17 @@ impl History {
     /// All answers so far that fit.
     pub fn answers(&self, fits: impl Fn(&Answer) -> bool) -> Vec<Answer> {
         self.answers.lock().iter().filter(|answer| fits(answer)).cloned().collect()
+    }
+
+    /// Waits until so many more events have been made, and a node has answered from the last of them.
+    pub async fn goes_on(&self, events: i64) {
+        let latest = || {
+            let answers = self.answers.lock();
+            let known = answers.iter().filter(|answer| answer.verdict != Verdict::Stale);
+            known.map(|answer| answer.revision).max().unwrap_or_default()
+        };
+        let goal = latest() + events;
+        eventually("changes are made", async || latest() >= goal).await;
     }
 
     /// How many answers there are, and how many of them allow.

@@ -16,10 +16,7 @@ use std::{
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use sqlx::{ConnectOptions, Connection, postgres::PgConnectOptions};
 use support_access::api::proto::v1::{DecisionReason, Grant};
-use tokio::{
-    task::{AbortHandle, JoinSet, block_in_place},
-    time::sleep,
-};
+use tokio::task::{AbortHandle, JoinSet, block_in_place};
 
 use crate::{
     administrator::Administrator,
@@ -34,8 +31,8 @@ use crate::{
 
 /// How often each sidecar is asked.
 const PACE: Duration = Duration::from_millis(10);
-/// As long as all is steady before anything begins, and between two replacements.
-const STEADY: Duration = Duration::from_millis(300);
+/// How many events are made before anything begins, and between two replacements.
+const STEADY: i64 = 5;
 const REPLICAS: usize = 3;
 const SIDECARS: usize = 5;
 const ADMINISTRATORS: usize = 8;
@@ -125,7 +122,7 @@ impl Roll {
         let said = node.server.said_first.clone();
         let old = mem::replace(&mut self.fleet.replicas[number], node);
         self.end(old);
-        sleep(STEADY).await; // as long as it is to be well before the next
+        self.fleet.history.goes_on(STEADY).await;
         said
     }
 
@@ -214,7 +211,7 @@ async fn an_upgrade_and_its_way_back_are_not_noticed_by_checks() {
 
     let mut roll = Roll::begin(&url, &tenants).await;
     let (work, is_over) = administrators(&roll, &own, &mut random);
-    sleep(STEADY).await; // as long as it is to be well before anything changes
+    roll.fleet.history.goes_on(STEADY).await;
     let began = Instant::now();
     roll.migrate().await;
     let migrated = began.elapsed();

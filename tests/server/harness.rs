@@ -69,6 +69,24 @@ pub(crate) async fn start_on(config: Config, store: &HeldStore) -> Result<Runnin
     server::start(config, listeners, Arc::new(store.clone()), Arc::new(SystemClock)).await
 }
 
+/// Starts a server whose grants are not loaded before it has been looked at, on its HTTP port.
+pub(crate) async fn start_looked_at(
+    store: &HeldStore,
+    look: impl AsyncFnOnce(SocketAddr),
+) -> Running {
+    store.is_loading_held.send_replace(true);
+    let config = config();
+    let listeners = Listeners::bind(&config.common).await.unwrap();
+    let http = listeners.http.local_addr().unwrap();
+    let starting = server::start(config, listeners, Arc::new(store.clone()), Arc::new(SystemClock));
+    let looking = async {
+        look(http).await;
+        store.is_loading_held.send_replace(false);
+    };
+    let (running, ()) = in_time(Box::pin(async { tokio::join!(starting, looking) })).await;
+    running.unwrap()
+}
+
 /// Stops the server and waits until it has ended.
 pub(crate) async fn stop(running: Running) -> Result<(), ServeError> {
     running.stopper().stop();

@@ -4,16 +4,10 @@ use std::{
     io::Read,
     net::SocketAddr,
     process::{Command, Stdio},
-    sync::Arc,
-};
-
-use support_access::{
-    domain::clock::SystemClock,
-    server::{Listeners, start as start_server},
 };
 
 use crate::{
-    harness::{a_grant, admin, config, eventually, in_time},
+    harness::{a_grant, admin, eventually, in_time, start_looked_at},
     held::HeldStore,
     process::Launch,
 };
@@ -44,18 +38,11 @@ fn says(code: i32, text: &str) -> (i32, String) {
 #[tokio::test]
 async fn only_a_server_that_serves_is_healthy() {
     let store = HeldStore::new();
-    store.is_loading_held.send_replace(true);
-    let mut config = config();
-    let listeners = Listeners::bind(&config.common).await.unwrap();
-    let http = listeners.http.local_addr().unwrap();
-    config.common.http_listen = http;
-    let starting = start_server(config, listeners, Arc::new(store.clone()), Arc::new(SystemClock));
-    let observing = async {
+    let running = start_looked_at(&store, async |http| {
         assert_eq!(health(http).await, says(1, "starting: the grants are not loaded yet"));
-        store.is_loading_held.send_replace(false);
-    };
-    let (running, ()) = in_time(async { tokio::join!(starting, observing) }).await;
-    let running = running.unwrap();
+    })
+    .await;
+    let http = running.http;
     assert_eq!(health(http).await, says(0, "serving"));
 
     let mut admin = admin(&running).await;

@@ -4,9 +4,8 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use support_access::server::{
-    Listeners, ServeError,
+    ServeError,
     config::{Common, Config},
-    start as start_server,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -18,8 +17,8 @@ use tonic_health::pb::{
 };
 
 use crate::harness::{
-    PATIENCE, a_grant, admin, channel, common, config, eventually, get, in_time, start, start_on,
-    stop,
+    PATIENCE, a_grant, admin, channel, common, config, eventually, get, in_time, start,
+    start_looked_at, start_on, stop,
 };
 use crate::held::HeldStore;
 
@@ -29,23 +28,13 @@ const SOON: Duration = Duration::from_secs(8);
 #[tokio::test]
 async fn a_server_is_ready_only_once_the_grants_are_loaded() {
     let store = HeldStore::new();
-    store.is_loading_held.send_replace(true);
-    let mut config = config();
-    let listeners = Listeners::bind(&config.common).await.unwrap();
-    let http = listeners.http.local_addr().unwrap();
-    config.common.http_listen = http;
-    let clock = std::sync::Arc::new(support_access::domain::clock::SystemClock);
-    let starting = start_server(config, listeners, std::sync::Arc::new(store.clone()), clock);
-    tokio::pin!(starting);
-
-    let observing = async {
+    let running = start_looked_at(&store, async |http| {
         let (status, _, body) = get(http, "/readyz").await;
         assert_eq!((status, body.as_str()), (503, "starting: the grants are not loaded yet\n"));
         assert_eq!(get(http, "/healthz").await.0, 200);
-        store.is_loading_held.send_replace(false);
-    };
-    let (running, ()) = in_time(async { tokio::join!(starting, observing) }).await;
-    let running = running.unwrap();
+    })
+    .await;
+    let http = running.http;
     let (status, _, body) = get(http, "/readyz").await;
     assert_eq!((status, body.as_str()), (200, "serving\n"));
     assert_eq!(get(http, "/nowhere").await.0, 404);

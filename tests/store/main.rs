@@ -36,7 +36,6 @@ mod outages;
 mod plans;
 mod reads;
 mod restores;
-mod roles;
 mod roll;
 mod verification;
 mod words;

@@ -113,11 +113,9 @@ impl<DB: Backend> SqlStore<DB> {
         sequence: Sequence,
         limit: usize,
     ) -> Result<Vec<Record>, StoreError> {
-        let rows: Vec<RecordRow> = within_patience(async {
-            let mut lease = self.lease_on_whole_chains().await?;
-            lease.all(chain::records(tenant_id, sequence, limit)).await
-        })
-        .await?;
+        let mut lease = self.lease_on_whole_chains().await?;
+        let rows: Vec<RecordRow> =
+            within_patience(lease.all(chain::records(tenant_id, sequence, limit))).await?;
         rows.into_iter().map(RecordRow::into_words).collect()
     }
 
@@ -125,11 +123,9 @@ impl<DB: Backend> SqlStore<DB> {
         &self,
         tenant_id: &str,
     ) -> Result<Option<String>, StoreError> {
-        let row: Option<(String,)> = within_patience(async {
-            let mut lease = self.lease_on_whole_chains().await?;
-            lease.first(chain::tenant_after(tenant_id)).await
-        })
-        .await?;
+        let mut lease = self.lease_on_whole_chains().await?;
+        let row: Option<(String,)> =
+            within_patience(lease.first(chain::tenant_after(tenant_id))).await?;
         Ok(row.map(|(next,)| next))
     }
 
@@ -137,26 +133,29 @@ impl<DB: Backend> SqlStore<DB> {
         &self,
         tenant_id: Option<&TenantId>,
     ) -> Result<ChainHead, StoreError> {
-        let row: Option<ChainHeadRow> = within_patience(async {
-            let mut lease = self.lease_on_whole_chains().await?;
-            lease.first(chain::head(tenant_id)).await
-        })
-        .await?;
+        let mut lease = self.lease_on_whole_chains().await?;
+        let row: Option<ChainHeadRow> =
+            within_patience(lease.first(chain::head(tenant_id))).await?;
         row.ok_or_else(|| StoreError::Broken("the table head is empty".into()))?.into_words()
     }
 
     /// A connection to a database that knows as much of the log as this process was told of, once all events are in their chains.
     async fn lease_on_whole_chains(&self) -> Result<Lease<DB>, StoreError> {
         loop {
-            let mut lease = Lease::take(&self.readers).await?;
-            let row: Option<(bool, Revision)> = lease.first(chain::is_behind()).await?;
-            let (is_behind, revision) =
-                row.ok_or_else(|| StoreError::Broken("the table head is empty".into()))?;
-            lease.must_know(self.told_head.load(Ordering::Relaxed), revision)?;
+            let look = async {
+                let mut lease = Lease::take(&self.readers).await?;
+                let row: Option<(bool, Revision)> = lease.first(chain::is_behind()).await?;
+                let (is_behind, revision) =
+                    row.ok_or_else(|| StoreError::Broken("the table head is empty".into()))?;
+                lease.must_know(self.told_head.load(Ordering::Relaxed), revision)?;
+                Ok((lease, is_behind))
+            };
+            let (lease, is_behind) = within_patience(look).await?;
             if !is_behind {
                 return Ok(lease);
             }
             drop(lease);
+            // However long that takes.
             self.link_all().await?;
         }
     }
