@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from chart import VALUES, configuration, objects, one, read, values
-from harness import DEADLINE_S, Process, Secrets, run
+from harness import DEADLINE_S
+from processes import Process, Secrets, run
 
 SERVERS = [path for path in VALUES if read(path).get("enabled", True)]
 

@@ -9,14 +9,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-from dockerfile import IMAGE, ROOT
+from dockerfile import IMAGE
+from harness import BINARY, DEADLINE_S, eventually
 
-BINARY = ROOT / os.environ.get("SUPPORT_ACCESS_BIN", "target/debug/support-access")
-# Long, since the machine may be busy; no test waits for it unless something is broken.
-DEADLINE_S = 60
 # What gcr.io/distroless/cc-debian13 has, as far as a Rust program may ask for it: of Debian's libc6, libgcc-s1 and libstdc++6.
 LIBRARIES = {
     "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1", "libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1",
@@ -35,15 +32,6 @@ FILES = {
 OF_ENGINES = {"etc/hosts": "127.0.0.1 localhost\n::1 localhost\n", "etc/resolv.conf": "", "etc/hostname": "box\n"}
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 AUTHORITIES = "etc/ssl/certs/ca-certificates.crt"
-
-
-def eventually(probe, what):
-    """Asks `probe` until it answers something true, and returns that."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not (found := probe()):
-        assert time.monotonic() < deadline, f"not within {DEADLINE_S} s: {what}"
-        time.sleep(0.05)  # between two looks at a condition
-    return found
 
 
 def output(*command):

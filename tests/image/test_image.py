@@ -7,8 +7,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from box import BINARY, GLIBC, LIBRARIES, Box, end, eventually, fill, identity, libraries, needed, output, snapshot
+from box import GLIBC, LIBRARIES, Box, end, fill, identity, libraries, needed, output, snapshot
 from dockerfile import IMAGE
+from harness import BINARY, eventually
 
 QUESTION = ["check", "acme", "dana", "--group", "support", "--level", "read-only"]
 GRANT = ["grant", "acme", "support", "--level", "read-only", "--for", "1h", "--actor", "maria"]

@@ -1,6 +1,5 @@
 """Real parts: a Prometheus of our own, connections that can be cut, and the service as its operators run it."""
 
-import importlib.util
 import json
 import re
 import signal
@@ -15,14 +14,9 @@ from contextlib import contextmanager
 import grpc
 import yaml
 from chart import ROOT
-from harness import DEADLINE_S, Process, Secrets, eventually, run
+from harness import DEADLINE_S, Postgres, eventually, program
 from monitoring import JOB, SIDECARS
-
-# Both have a module of this name.
-_specification = importlib.util.spec_from_file_location("python_harness", ROOT / "tests/python/harness.py")
-_harness = importlib.util.module_from_spec(_specification)
-_specification.loader.exec_module(_harness)
-Postgres, program = _harness.Postgres, _harness.program
+from processes import Process, Secrets, run
 
 TENANT = "acme"
 MAX_STALENESS = "2s"

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import os
 import re
 import signal
 import subprocess
@@ -12,27 +11,13 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from chart import ROOT
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
-
-BINARY = ROOT / os.environ.get("SUPPORT_ACCESS_BIN", "target/debug/support-access")
-# Long, since the machine may be busy; no test waits for it unless something is broken.
-DEADLINE_S = 60
-
-
-def eventually(probe, what):
-    """Asks `probe` until it answers something true, and returns that."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not (found := probe()):
-        assert time.monotonic() < deadline, f"not within {DEADLINE_S} s: {what}"
-        time.sleep(0.02)  # between two looks at a condition
-    return found
+from harness import BINARY, DEADLINE_S, eventually, plain_environment
 
 
 def environment(more=()):
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("SUPPORT_ACCESS_")}
-    return plain | dict(more)
+    return plain_environment() | dict(more)
 
 
 def run(arguments, more=(), directory=None):
@@ -123,7 +108,6 @@ class Secrets:
         signed = ".".join(base64url(json.dumps(part).encode()) for part in parts)
         signature = self.key.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256())
         return f"{signed}.{base64url(signature)}"
-
 
 
 def base64url(data):
