@@ -33,7 +33,7 @@ COPY --from=build --chown=65532:65532 /var/lib/support-access /var/lib/support-a
 WORKDIR /var/lib/support-access
 # As a number, so that Kubernetes can see that it is not root.
 USER 65532:65532
-EXPOSE 50051 8080
+EXPOSE 50051 9464
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
     CMD ["/usr/local/bin/support-access", "health"]
 ENTRYPOINT ["/usr/local/bin/support-access"]

@@ -30,10 +30,11 @@ use postgres::Cluster;
 use sqlx::{Connection, PgConnection};
 use support_access::{
     domain::{
-        AccessLevel, Ack, Author, EventKind, Grant, GrantId, GroupId, NodeId, NodeInfo, NodeKind,
-        Note, Position, Revocation, TenantId, Terms, Ticket, Time, clock::SystemClock, text::Actor,
+        AccessLevel, Ack, Attribution, EventKind, FreeText, Grant, GrantId, GrantTerms, GroupId,
+        NodeId, NodeInfo, NodeKind, Position, Revocation, TenantId, Ticket, Time,
+        clock::SystemClock, text::Actor,
     },
-    store::{self, Entry, NewMember, Store},
+    store::{self, NewEvent, Registration, Store},
 };
 use uuid::Uuid;
 
@@ -125,13 +126,13 @@ async fn register(store: &dyn Store, numbers: std::ops::Range<u128>) {
     for number in numbers {
         let node_id = node(number);
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        let member = NewMember { node_id, version, max_staleness: LEASE, first_seq: 0 };
+        let member = Registration { node_id, version, max_staleness: LEASE, first_heartbeat: 0 };
         store.register(&member).await.unwrap();
     }
 }
 
 fn grant(number: u32, now: Time) -> Grant {
-    let terms = Terms {
+    let terms = GrantTerms {
         grant_id: GrantId(Uuid::now_v7()),
         group_id: GroupId::new("support").unwrap(),
         agent_ids: BTreeSet::new(),
@@ -143,7 +144,7 @@ fn grant(number: u32, now: Time) -> Grant {
     Grant {
         tenant_id: TenantId::new(&format!("tenant-{:06}", number % 1_000)).unwrap(),
         terms,
-        reason: Note::new("cannot log in since the last upgrade").unwrap(),
+        reason: FreeText::new("cannot log in since the last upgrade").unwrap(),
         ticket: Ticket::default(),
         create_time: now,
         creator: Actor::new("admin@example.com").unwrap(),
@@ -153,10 +154,10 @@ fn grant(number: u32, now: Time) -> Grant {
     }
 }
 
-fn entry(kind: EventKind, grant: &Grant) -> Entry {
-    let author = Author::direct(grant.creator.clone());
+fn entry(kind: EventKind, grant: &Grant) -> NewEvent {
+    let author = Attribution::direct(grant.creator.clone());
     let tenant_id = Some(grant.tenant_id.clone());
-    Entry { tenant_id, author, reason: grant.reason.clone(), kind, request: None }
+    NewEvent { tenant_id, author, reason: grant.reason.clone(), kind, request: None }
 }
 
 /// Lets somebody in, and ends it: two changes.
@@ -170,7 +171,7 @@ async fn grant_and_revoke(store: &dyn Store, number: u32) {
     grant = event.kind.into_grant().unwrap();
     grant.terms.revoke_time = Some(change.now());
     let revoker = grant.creator.clone();
-    grant.revocation = Some(Revocation { revoker, reason: Note::default() });
+    grant.revocation = Some(Revocation { revoker, reason: FreeText::default() });
     let kind = EventKind::Revoked { grant: grant.clone() };
     change.append(entry(kind, &grant)).await.unwrap();
     change.commit().await.unwrap();
@@ -194,11 +195,11 @@ async fn statements(server: &mut Server) {
         rows = count;
         let renew = move |store: Arc<dyn Store>, round: u32| async move {
             let node_id = node(u128::from(round) % count);
-            store.renew(node_id, i64::from(round), Some(head)).await.unwrap().unwrap();
+            store.heartbeat(node_id, i64::from(round), Some(head)).await.unwrap().unwrap();
         };
         server.cost(&format!("a renewal, {count} rows on the roll"), ROUNDS, renew).await;
         let read = |store: Arc<dyn Store>, _| async move {
-            store.roll().await.unwrap();
+            store.membership().await.unwrap();
         };
         server.cost(&format!("a read of the roll, {count} rows"), ROUNDS / 2, read).await;
     }
@@ -221,7 +222,7 @@ async fn statements(server: &mut Server) {
     let infos: Vec<_> = (0..100).map(|number| info(number, head)).collect();
     let report = |store: Arc<dyn Store>, _| {
         let infos = infos.clone();
-        async move { store.report(node(0), &infos).await.unwrap() }
+        async move { store.write_followers(node(0), &infos).await.unwrap() }
     };
     server.cost("a report of 100 followers", ROUNDS / 10, report).await;
     listeners(server, head, ack).await;
@@ -261,7 +262,7 @@ fn info(number: u128, head: Position) -> NodeInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         upstream: Some(node(1_000)),
         revision: head.revision,
-        proof_age: Some(Duration::from_millis(120)),
+        lease_age: Some(Duration::from_millis(120)),
         silent_for: Duration::from_millis(80),
     }
 }

@@ -7,11 +7,11 @@ use std::{collections::BTreeSet, hint::black_box};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use support_access::{
     domain::{
-        AccessLevel, AgentId, Epoch, GrantId, GroupId, Question, TenantId, Terms, decide,
+        AccessLevel, AgentId, Epoch, GrantId, GrantTerms, GroupId, Question, TenantId, decide,
         time::{Time, from_micros},
     },
-    node::{Snapshot, message::Delta},
-    store::Held,
+    node::{Snapshot, message::Change},
+    store::Retained,
 };
 use uuid::Uuid;
 
@@ -26,9 +26,9 @@ fn tenant(number: usize) -> TenantId {
     TenantId::new(&format!("tenant-{number:07}")).unwrap()
 }
 
-fn granted(number: usize, tenant_id: TenantId, groups: usize) -> Delta {
+fn granted(number: usize, tenant_id: TenantId, groups: usize) -> Change {
     let revision = i64::try_from(number).unwrap() + 1;
-    let terms = Terms {
+    let terms = GrantTerms {
         grant_id: GrantId(Uuid::from_u128(number as u128)),
         group_id: GroupId::new(&format!("group-{}", number % groups)).unwrap(),
         agent_ids: BTreeSet::new(),
@@ -37,7 +37,7 @@ fn granted(number: usize, tenant_id: TenantId, groups: usize) -> Delta {
         expire_time: Some(now() + chrono::TimeDelta::days(7)),
         revoke_time: None,
     };
-    Delta { revision, time: now(), grant: Some((tenant_id, Held::Live, terms)), lock: None }
+    Change { revision, time: now(), grant: Some((tenant_id, Retained::Live, terms)), lock: None }
 }
 
 fn snapshot(live_grants: usize, per_tenant: usize) -> Snapshot {
@@ -76,7 +76,8 @@ fn decisions(criterion: &mut Criterion) {
             group.bench_function(BenchmarkId::new(answer, live_grants), |bencher| {
                 bencher.iter(|| {
                     let question = next.next().unwrap();
-                    decide(snapshot.grants(&question.tenant_id), black_box(question), now()).reason
+                    decide([], snapshot.grants(&question.tenant_id), black_box(question), now())
+                        .reason
                 });
             });
         }

@@ -30,10 +30,10 @@ use support_access::{
         support_access_client::SupportAccessClient,
     },
     domain::{
-        AccessLevel, Author, EventKind, Grant, GrantId, GroupId, Note, TenantId, Terms, Ticket,
-        clock::SystemClock, text::Actor,
+        AccessLevel, Attribution, EventKind, FreeText, Grant, GrantId, GrantTerms, GroupId,
+        TenantId, Ticket, clock::SystemClock, text::Actor,
     },
-    store::{self, Entry},
+    store::{self, NewEvent},
 };
 use tokio::runtime::Runtime;
 use tonic::transport::Channel;
@@ -57,7 +57,7 @@ async fn fill(database_url: &str) {
     let (actor, now) = (Actor::new("admin").unwrap(), change.now());
     for number in 0..LIVE_GRANTS {
         let tenant_id = TenantId::new(&tenant(number / GRANTS_PER_TENANT)).unwrap();
-        let terms = Terms {
+        let terms = GrantTerms {
             grant_id: GrantId(Uuid::now_v7()),
             group_id: GroupId::new(&format!("group-{}", number % 5)).unwrap(),
             agent_ids: BTreeSet::new(),
@@ -69,7 +69,7 @@ async fn fill(database_url: &str) {
         let grant = Grant {
             tenant_id: tenant_id.clone(),
             terms,
-            reason: Note::default(),
+            reason: FreeText::default(),
             ticket: Ticket::default(),
             create_time: now,
             creator: actor.clone(),
@@ -78,9 +78,10 @@ async fn fill(database_url: &str) {
             revision: 0,
         };
         let kind = EventKind::Granted { grant };
-        let author = Author::direct(actor.clone());
+        let author = Attribution::direct(actor.clone());
         let tenant_id = Some(tenant_id);
-        let entry = Entry { tenant_id, author, reason: Note::default(), kind, request: None };
+        let entry =
+            NewEvent { tenant_id, author, reason: FreeText::default(), kind, request: None };
         change.append(entry).await.unwrap();
     }
     change.commit().await.unwrap();

@@ -38,11 +38,11 @@ use support_access::{
         },
     },
     domain::{
-        AccessLevel, Author, EventKind, Grant, GrantId, GroupId, NodeId, NodeKind, Note, TenantId,
-        Terms, Ticket, clock::SystemClock, text::Actor,
+        AccessLevel, Attribution, EventKind, FreeText, Grant, GrantId, GrantTerms, GroupId, NodeId,
+        NodeKind, TenantId, Ticket, clock::SystemClock, text::Actor,
     },
-    node::{CheckNode, following},
-    store::{self, Entry},
+    node::{CheckNode, upstream_session},
+    store::{self, NewEvent},
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -72,7 +72,7 @@ impl Process {
     fn start(args: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_support-access"))
             .args(args)
-            .args(["--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"])
+            .args(["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"])
             .args(["--log-format", "json", "--log", "info,support_access::rpc=off"])
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
@@ -119,7 +119,7 @@ async fn fill(database_url: &str) {
     for number in 0..LIVE_GRANTS {
         let tenant = format!("tenant-{:06}", number / GRANTS_PER_TENANT);
         let tenant_id = TenantId::new(&tenant).unwrap();
-        let terms = Terms {
+        let terms = GrantTerms {
             grant_id: GrantId(Uuid::now_v7()),
             group_id: GroupId::new(&format!("group-{}", number % 5)).unwrap(),
             agent_ids: BTreeSet::new(),
@@ -131,7 +131,7 @@ async fn fill(database_url: &str) {
         let grant = Grant {
             tenant_id: tenant_id.clone(),
             terms,
-            reason: Note::default(),
+            reason: FreeText::default(),
             ticket: Ticket::default(),
             create_time: now,
             creator: actor.clone(),
@@ -139,9 +139,10 @@ async fn fill(database_url: &str) {
             create_revision: 0,
             revision: 0,
         };
-        let (kind, author) = (EventKind::Granted { grant }, Author::direct(actor.clone()));
+        let (kind, author) = (EventKind::Granted { grant }, Attribution::direct(actor.clone()));
         let tenant_id = Some(tenant_id);
-        let entry = Entry { tenant_id, author, reason: Note::default(), kind, request: None };
+        let entry =
+            NewEvent { tenant_id, author, reason: FreeText::default(), kind, request: None };
         change.append(entry).await.unwrap();
     }
     change.commit().await.unwrap();
@@ -153,13 +154,14 @@ fn follow(url: &str) -> Arc<CheckNode> {
     let id = NodeId(Uuid::new_v4());
     let node = CheckNode::new(id, NodeKind::Sidecar, Arc::new(SystemClock));
     let upstream = Arc::new(GrpcUpstream::new(url, &ClientCredentials::default()).unwrap());
-    let following = following::run(node.clone(), vec![upstream], CancellationToken::new());
-    tokio::spawn(async move { following.await.unwrap() });
+    let upstream_session =
+        upstream_session::run(node.clone(), vec![upstream], CancellationToken::new());
+    tokio::spawn(async move { upstream_session.await.unwrap() });
     node
 }
 
 async fn until_fresh(node: &CheckNode) {
-    while !node.sight().is_fresh() {
+    while !node.read_view().is_fresh() {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
@@ -298,7 +300,7 @@ async fn stalling(url: &str) {
     println!("and who comes back is at revision {}", node.revision());
 }
 
-/// A follower that asks for proofs, and stops reading: in the middle of the snapshot, or when it has one.
+/// A follower that asks for leases, and stops reading: in the middle of the snapshot, or when it has one.
 struct Stalled {
     _says: mpsc::Sender<FollowRequest>,
     hears: Streaming<FollowResponse>,

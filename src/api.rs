@@ -5,13 +5,13 @@
 
 pub mod authenticate;
 pub mod credentials;
-pub mod endings;
 pub mod grpc;
 pub mod health;
 pub mod http;
+pub mod keyed_semaphore;
 pub mod limit;
 pub mod metrics;
 pub mod observe;
 pub mod proto;
-pub mod slots;
+pub mod shutdown;
 pub mod trace;

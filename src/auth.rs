@@ -15,7 +15,7 @@ use std::{
 };
 
 use crate::domain::{
-    Author, Caller, Clock, Role, TenantId, Tenants, Time,
+    Attribution, Caller, Clock, Role, TenantId, Tenants, Time,
     text::{Actor, TextError},
     time::between,
 };
@@ -42,7 +42,7 @@ pub enum Peer {
 
 /// Who is at the other end of a connection.
 #[derive(Debug)]
-pub struct Visitor {
+pub struct ConnectionInfo {
     /// What the connection shows.
     pub peer: Peer,
     /// Where it is from; `None`: this host.
@@ -104,9 +104,9 @@ struct Proven {
     valid_for: Option<Duration>,
 }
 
-// === impl Visitor ===
+// === impl ConnectionInfo ===
 
-impl Visitor {
+impl ConnectionInfo {
     /// Nobody has called yet.
     pub fn new(peer: Peer, address: Option<IpAddr>) -> Self {
         Self { peer, address, is_known: AtomicBool::new(false) }
@@ -177,7 +177,7 @@ impl Methods {
                 }
                 let name = self.bindings.name_of_certificate(&certificate.names);
                 let name = name.and_then(|name| Actor::new(name).ok());
-                let name = name.filter(|name| *name != Author::system().actor);
+                let name = name.filter(|name| *name != Attribution::system().actor);
                 let name = name.ok_or(AuthError::CertificateNameless)?;
                 let roles = self.bindings.of_certificate(&certificate.names);
                 (name, roles, "certificate", Some(between(now, certificate.not_after)))
@@ -204,12 +204,13 @@ impl Methods {
             && self.bindings.trust_portal_assertion
         {
             let local = Caller::local(Some(named))?;
-            let author = Author { actor: local.author.actor, via: Some(name), is_asserted: true };
+            let author =
+                Attribution { actor: local.author.actor, via: Some(name), is_asserted: true };
             let roles = BTreeSet::from([Role::TenantAdmin]);
             return Ok(Caller { author, roles, tenants: Tenants::All, identity, valid_for });
         }
         let tenants = Tenants::These(BTreeSet::new());
-        Ok(Caller { author: Author::direct(name), roles, tenants, identity, valid_for })
+        Ok(Caller { author: Attribution::direct(name), roles, tenants, identity, valid_for })
     }
 }
 
@@ -231,7 +232,7 @@ fn forwarded(peer: Option<Proven>, bearer: Proven) -> Result<Caller, AuthError> 
     }
     let Proven { name, roles, tenants, identity, valid_for } = bearer;
     without_conflict(&roles)?;
-    let author = Author { actor: name, via: peer.map(|peer| peer.name), is_asserted: false };
+    let author = Attribution { actor: name, via: peer.map(|peer| peer.name), is_asserted: false };
     let tenants = Tenants::These(tenants);
     Ok(Caller { author, roles, tenants, identity: identity.into(), valid_for })
 }

@@ -6,7 +6,7 @@ pub mod domain;
 pub mod store;
 
 pub mod node;
-pub mod work;
+pub mod service;
 
 pub mod auth;
 

@@ -1,7 +1,7 @@
 //! A check node: what checks are answered from, how it keeps up with the log, and how it proves that it does.
 //!
 //! Checks never touch the database. A node holds an immutable [`View`] behind one atomic pointer: the grants, the revision they
-//! are of, and the proof that nothing newer is in force. It follows the log, directly ([`replica`]) or fed by another node
+//! are of, and the lease that nothing newer is in force. It follows the log, directly ([`replica`]) or fed by another node
 //! ([`following`]), and feeds others ([`feeding`]).
 //!
 //! The protocol is made of machines that do no I/O and take the time as an argument: [`freshness`], [`followers`],
@@ -19,37 +19,37 @@ use tokio::{
 use crate::{
     domain::{BootTime, Clock, NodeId, NodeKind, Now, Position, Revision, Time},
     node::{
-        feed::Feed,
+        change_buffer::ChangeBuffer,
         followers::Followers,
-        freshness::{ClockReading, Prover},
-        ledger::Ledger,
-        message::{Delta, Vouched},
+        lease::{ClockReading, LeaseTracker},
+        message::{Change, LeaseGrant},
         mutants::{Rule, is_broken},
-        news::{Board, Reader},
+        state::NodeState,
+        watch::{Reader, WatchSender},
     },
 };
 
+pub mod change_buffer;
 pub mod enforcement;
 pub mod enforcer;
-pub mod feed;
-pub mod feeding;
+mod failure_log;
+pub mod follower_session;
 pub mod followers;
-pub mod following;
-pub mod freshness;
-mod ledger;
+pub mod lease;
 mod locks;
 pub mod message;
 pub mod mutants;
-pub mod news;
 pub mod replica;
 pub mod snapshot;
-mod trouble;
+mod state;
+pub mod upstream_session;
+pub mod watch;
 
-pub use news::News;
+pub use watch::NodeProgress;
 mod view;
 
 pub use snapshot::Snapshot;
-pub use view::{Gauges, Sight, View};
+pub use view::{Gauges, ReadView, View};
 
 /// Owns what checks are answered from. Written by those that follow the log, read by every check.
 #[derive(Debug)]
@@ -59,14 +59,14 @@ pub struct CheckNode {
     clock: Arc<dyn Clock>,
     current: ArcSwap<View>,
     /// Held for every change of `current`.
-    ledger: Mutex<Ledger>,
-    /// Told after `current` has changed: who sees the news will see the view.
-    news: Board,
-    /// Told when [`CheckNode::ack`] may have changed. Apart from `news`, because with every change each follower acknowledges: that
+    ledger: Mutex<NodeState>,
+    /// Told after `current` has changed: who sees the progress will see the view.
+    watch: WatchSender,
+    /// Told when [`CheckNode::ack`] may have changed. Apart from `progress`, because with every change each follower acknowledges: that
     /// must not wake all the others.
-    acks: Board,
-    /// Told when somebody waits for this node to have a newer proof.
-    proof_wanted: Notify,
+    acks: WatchSender,
+    /// Told when somebody waits for this node to have a newer lease.
+    lease_requested: Notify,
 }
 
 /// Changes that do not follow on what the node holds.
@@ -79,25 +79,25 @@ impl CheckNode {
     pub fn new(id: NodeId, kind: NodeKind, clock: Arc<dyn Clock>) -> Arc<Self> {
         let view = View {
             snapshot: Snapshot::default(),
-            proof: None,
+            lease: None,
             clock: None,
-            is_disowned: false,
-            latch: Arc::default(),
+            is_invalidated: false,
+            monotonic_time: Arc::default(),
         };
         Arc::new(Self {
             id,
             kind,
             clock,
             current: ArcSwap::from_pointee(view),
-            ledger: Mutex::new(Ledger {
-                prover: Prover::default(),
+            ledger: Mutex::new(NodeState {
+                lease_tracker: LeaseTracker::default(),
                 followers: Followers::default(),
                 feed: None,
                 path: Vec::new(),
             }),
-            news: Board::default(),
-            acks: Board::default(),
-            proof_wanted: Notify::new(),
+            watch: WatchSender::default(),
+            acks: WatchSender::default(),
+            lease_requested: Notify::new(),
         })
     }
 
@@ -133,19 +133,19 @@ impl CheckNode {
 
     /// What a check that is invoked now sees. The clock is read first: a node that is stopped half-way through a check, and goes
     /// on much later, answers as of when the check was invoked.
-    pub fn sight(&self) -> Sight {
+    pub fn read_view(&self) -> ReadView {
         let now = self.boot_time();
         let view = self.current.load_full();
-        let fresh_for = match &view.proof {
-            Some(proof) if proof.is_valid(now) => proof.lapses_at().since(now),
+        let valid_for = match &view.lease {
+            Some(lease) if lease.is_valid(now) => lease.expires_at().since(now),
             _ => Duration::ZERO,
         };
-        let now = view.clock.map(|clock| match fresh_for {
+        let now = view.clock.map(|clock| match valid_for {
             // Nothing is decided by it. It may be far from the truth after so long, and must not be remembered.
             Duration::ZERO if !is_broken(Rule::RememberNoOldTime) => clock.at(now),
             _ => self.decision_time(&view, &clock, now),
         });
-        Sight { view, now, fresh_for }
+        ReadView { view, now, valid_for }
     }
 
     /// The database's time: never before the last event, and at the latest never before a time that was used already. So a grant that
@@ -159,33 +159,34 @@ impl CheckNode {
             return now;
         }
         let least = view.snapshot.time().unwrap_or(Time::MIN_UTC);
-        view.latch.close(Now { earliest: now.earliest.max(least), latest: now.latest.max(least) })
+        view.monotonic_time
+            .advance(Now { earliest: now.earliest.max(least), latest: now.latest.max(least) })
     }
 
     /// Waits until checks are answered from `revision` or later. False if that has not come by `deadline`.
     pub async fn wait_for(&self, revision: Revision, deadline: Instant) -> bool {
-        let mut news = self.news();
+        let mut progress = self.watch();
         let reached = async {
-            while news.read().revision < revision {
-                news.changed().await;
+            while progress.read().revision < revision {
+                progress.changed().await;
             }
         };
         timeout_at(deadline, reached).await.is_ok()
     }
 
     /// Tells of everything that changes.
-    pub fn news(&self) -> Reader {
-        self.news.reader()
+    pub fn watch(&self) -> Reader {
+        self.watch.reader()
     }
 
     /// Tells when [`Self::ack`] may have changed.
-    pub fn acks(&self) -> Reader {
+    pub fn watch_acks(&self) -> Reader {
         self.acks.reader()
     }
 
     /// Which snapshot all that is held goes back to.
     pub fn generation(&self) -> u64 {
-        self.news.read().generation
+        self.watch.read().generation
     }
 
     /// What metrics say.
@@ -193,7 +194,7 @@ impl CheckNode {
         let view = self.view();
         let now = self.boot_time();
         Gauges {
-            proof_age: view.proof.map(|proof| now.since(proof.as_of)),
+            lease_age: view.lease.map(|lease| now.since(lease.valid_from)),
             followers: self.ledger.lock().followers.connected(),
             ..view.snapshot.gauges()
         }
@@ -202,7 +203,7 @@ impl CheckNode {
     // === the log ===
 
     /// Applies changes that follow on what is held, and passes them on; nothing at all if they do not.
-    pub fn apply(&self, changes: &[Arc<Delta>]) -> Result<(), Gap> {
+    pub fn apply(&self, changes: &[Arc<Change>]) -> Result<(), Gap> {
         let mut ledger = self.ledger.lock();
         let mut view = View::clone(&self.view());
         for change in changes {
@@ -212,104 +213,110 @@ impl CheckNode {
             view.snapshot.apply(change);
         }
         ledger.followers.drop_stalled(self.boot_time());
-        let Ledger { prover, feed, .. } = &mut *ledger;
+        let NodeState { lease_tracker, feed, .. } = &mut *ledger;
         let feed = feed.as_mut().ok_or(Gap(view.snapshot.revision()))?;
         for change in changes {
             feed.push(Arc::clone(change));
         }
         let revision = view.snapshot.revision();
         let now = self.boot_time();
-        let best = if prover.is_contradicted(revision, now, |head| feed.continues(head)) {
-            view.is_disowned = true;
-            prover.reset();
+        let best = if lease_tracker.conflicts_with(revision, now, |head| feed.continues(head)) {
+            view.is_invalidated = true;
+            lease_tracker.reset();
             None
         } else {
-            prover.best(revision, view.proof, now)
+            lease_tracker.best(revision, view.lease, now)
         };
-        self.publish(view.with_proof(best), |news| {
-            news.proofs += 1;
+        self.publish(view.with_lease(best), |progress| {
+            progress.leases += 1;
         });
         Ok(())
     }
 
     /// Replaces whatever is held. Nothing that was proven holds for it, and whoever follows must start anew.
-    pub fn install(&self, snapshot: Snapshot) {
+    pub fn replace_snapshot(&self, snapshot: Snapshot) {
         let mut ledger = self.ledger.lock();
-        ledger.feed = snapshot.position().map(Feed::at);
-        ledger.prover.reset();
+        ledger.feed = snapshot.position().map(ChangeBuffer::at);
+        ledger.lease_tracker.reset();
         if !is_broken(Rule::ForgetOldAcks) {
             ledger.followers.reset();
         }
         let is_same_log = snapshot.position().map(|it| it.epoch) == self.held().map(|it| it.epoch);
-        let latch = if is_same_log { Arc::clone(&self.view().latch) } else { Arc::default() };
+        let monotonic_time =
+            if is_same_log { Arc::clone(&self.view().monotonic_time) } else { Arc::default() };
         let clock = self.view().clock;
-        let view = View { snapshot, proof: None, clock, is_disowned: false, latch };
-        self.publish(view, |news| {
-            news.generation += 1;
+        let view = View { snapshot, lease: None, clock, is_invalidated: false, monotonic_time };
+        self.publish(view, |progress| {
+            progress.generation += 1;
         });
-        self.want_proof();
+        self.request_lease();
     }
 
     /// What is held is not in the database's log: nothing may be answered from it any more.
-    pub fn disown(&self) {
+    pub fn invalidate(&self) {
         if is_broken(Rule::NoticeOtherHistory) {
             return;
         }
-        self.disown_all(&mut self.ledger.lock());
+        self.invalidate_all(&mut self.ledger.lock());
     }
 
-    fn disown_all(&self, ledger: &mut Ledger) {
-        ledger.prover.reset();
-        let view = View { proof: None, is_disowned: true, ..View::clone(&self.view()) };
-        self.publish(view, |news| news.proofs += 1);
+    fn invalidate_all(&self, ledger: &mut NodeState) {
+        ledger.lease_tracker.reset();
+        let view = View { lease: None, is_invalidated: true, ..View::clone(&self.view()) };
+        self.publish(view, |progress| progress.leases += 1);
     }
 
     /// Whether what is held was disowned.
-    pub fn is_disowned(&self) -> bool {
-        self.view().is_disowned
+    pub fn is_invalidated(&self) -> bool {
+        self.view().is_invalidated
     }
 
-    // === proofs ===
+    // === leases ===
 
-    /// Notes that a proof is asked for. Call it before sending the question.
-    pub fn ask(&self) -> i64 {
+    /// Notes that a lease is asked for. Call it before sending the question.
+    pub fn start_renewal(&self) -> i64 {
         let mut ledger = self.ledger.lock();
-        ledger.prover.ask(self.boot_time())
+        ledger.lease_tracker.start_renewal(self.boot_time())
     }
 
-    /// Somebody waits for a newer proof: it should be asked for soon.
-    pub fn want_proof(&self) {
-        self.proof_wanted.notify_one();
+    /// Somebody waits for a newer lease: it should be asked for soon.
+    pub fn request_lease(&self) {
+        self.lease_requested.notify_one();
     }
 
-    /// Waits until somebody wants a newer proof.
-    pub async fn proof_wanted(&self) {
-        self.proof_wanted.notified().await;
+    /// Waits until somebody wants a newer lease.
+    pub async fn lease_requested(&self) {
+        self.lease_requested.notified().await;
     }
 
     /// The answer to a question, if from the database with the end of its log; false if it was not asked, or of another history.
-    pub fn answered(&self, seq: i64, vouched: Vouched, head: Option<Position>) -> bool {
+    pub fn record_response(
+        &self,
+        seq: i64,
+        lease_grant: LeaseGrant,
+        head: Option<Position>,
+    ) -> bool {
         let mut ledger = self.ledger.lock();
         let now = self.boot_time();
         ledger.followers.drop_stalled(now);
-        let Ledger { prover, feed, .. } = &mut *ledger;
-        if !prover.answered(seq, vouched, head, now) {
+        let NodeState { lease_tracker, feed, .. } = &mut *ledger;
+        if !lease_tracker.record_response(seq, lease_grant, head, now) {
             return false;
         }
         let view = self.current.load_full();
         let revision = view.snapshot.revision();
         let holds = |head: &Position| feed.as_ref().is_some_and(|feed| feed.continues(head));
-        if prover.is_contradicted(revision, now, holds) {
+        if lease_tracker.conflicts_with(revision, now, holds) {
             drop(ledger);
-            self.disown();
+            self.invalidate();
             return false;
         }
-        let proof = prover.best(revision, view.proof, now);
-        if proof != view.proof
-            && !view.is_disowned
-            && proof.is_some_and(|proof| proof.is_valid(now))
+        let lease = lease_tracker.best(revision, view.lease, now);
+        if lease != view.lease
+            && !view.is_invalidated
+            && lease.is_some_and(|lease| lease.is_valid(now))
         {
-            self.publish(View::clone(&view).with_proof(proof), |news| news.proofs += 1);
+            self.publish(View::clone(&view).with_lease(lease), |progress| progress.leases += 1);
         }
         true
     }
@@ -327,17 +334,17 @@ impl CheckNode {
     }
 
     /// Somebody's acknowledgement has changed.
-    fn tell_acks(&self) {
+    fn notify_acks(&self) {
         self.acks.change(|_| {});
     }
 
-    fn publish(&self, view: View, change: impl FnOnce(&mut News)) {
+    fn publish(&self, view: View, change: impl FnOnce(&mut NodeProgress)) {
         let revision = view.snapshot.revision();
         self.current.store(Arc::new(view));
-        self.news.change(|news| {
-            news.revision = revision;
-            change(news);
+        self.watch.change(|progress| {
+            progress.revision = revision;
+            change(progress);
         });
-        self.tell_acks();
+        self.notify_acks();
     }
 }

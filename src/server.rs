@@ -14,11 +14,11 @@ use crate::{
         metrics::Metrics,
     },
     domain::{Clock, NodeId, NodeKind, clock::SystemClock},
-    node::{self, CheckNode, following::Upstream, replica::Replica},
+    node::{self, CheckNode, replica::Replica, upstream_session::Upstream},
     server::{
         config::{CallLimits, Common, Config, SidecarConfig},
-        connections::Gate,
-        doors::{GrpcDoor, HTTP_CONNECTIONS_MAX, HTTP_CONNECTIONS_PER_ADDRESS_MAX, Services},
+        connections::ConnectionLimiter,
+        doors::{GrpcServer, HTTP_CONNECTIONS_MAX, HTTP_CONNECTIONS_PER_ADDRESS_MAX, Services},
         identity::Prepared,
         listeners::{BindError, Listener},
         readings::Sources,
@@ -27,8 +27,8 @@ use crate::{
         telemetry::TelemetryError,
         tls::TlsError,
     },
+    service::{self, Limits, Service, check::Checks},
     store::{self, OpenError, Store, StoreError},
-    work::{self, Limits, Work, check::Checks},
 };
 
 pub mod config;
@@ -146,12 +146,12 @@ pub async fn start(
     let prepared = Prepared::new(security, &clock)?;
     let node = CheckNode::new(new_node_id(), NodeKind::Replica, clock);
     let replica = Replica::new(Arc::clone(&node), Arc::clone(&store), config.max_staleness);
-    let work = Work::new(Arc::clone(&replica), config.catalogue, limits);
+    let work = Service::new(Arc::clone(&replica), config.catalogue, limits);
     let work = Arc::new(work.with_checkpoint_key(config.checkpoint_key));
     let mut running = Running::new(&listeners, &config.common).await?;
     running.store = Some(Arc::clone(&store));
     let sources = Sources::new(&node, &running.gate, &prepared).with_work(&work);
-    let metrics = Metrics::new(move || sources.read(), Some(replica.enforcer().tally()));
+    let metrics = Metrics::new(move || sources.read(), Some(replica.enforcer().counts()));
     let metrics = Arc::new(metrics);
     // First, so that it can be asked why it is not ready.
     running.serve_http(listeners.http, &metrics);
@@ -164,9 +164,9 @@ pub async fn start(
     let enforcer = Arc::clone(replica.enforcer());
     inner.spawn("replica", replica.run(inner.stop_token()));
     inner.spawn("enforcer", enforcer.run(inner.stop_token()));
-    inner.spawn("expiry sweep", work::expiry::run(Arc::clone(&work), inner.stop_token()));
+    inner.spawn("expiry sweep", service::expiry::run(Arc::clone(&work), inner.stop_token()));
     let verification =
-        work::verification::run(Arc::clone(&work), config.verify_interval, inner.stop_token());
+        service::verification::run(Arc::clone(&work), config.verify_interval, inner.stop_token());
     inner.spawn("verification of the history", verification);
 
     let checks = Arc::new(Checks::new(Arc::clone(&node), Some(store)));
@@ -205,7 +205,7 @@ pub async fn start_sidecar(
     running.serve_http(listeners.http, &metrics);
 
     let stop = running.inner.stop_token();
-    let following = node::following::run(Arc::clone(&node), upstreams, stop.clone());
+    let following = node::upstream_session::run(Arc::clone(&node), upstreams, stop.clone());
     let refusal = running.refusal.clone();
     running.inner.spawn("follower", async move {
         if let Err(error) = following.await {
@@ -239,7 +239,7 @@ impl Running {
             doors: Tasks::new(),
             calls: Tasks::new(),
             inner: Tasks::new(),
-            gate: Gate::new(connections, connections_per_address, stopper.cut_token())
+            gate: ConnectionLimiter::new(connections, connections_per_address, stopper.cut_token())
                 .without_strangers(),
             stopper,
             health: Health::new().await,
@@ -252,19 +252,20 @@ impl Running {
     fn serve_http(&self, listener: TcpListener, metrics: &Arc<Metrics>) {
         let router = api::http::router(Arc::clone(metrics), self.health.clone());
         let cut = self.stopper.cut_token();
-        let gate = Gate::new(HTTP_CONNECTIONS_MAX, HTTP_CONNECTIONS_PER_ADDRESS_MAX, cut);
+        let gate =
+            ConnectionLimiter::new(HTTP_CONNECTIONS_MAX, HTTP_CONNECTIONS_PER_ADDRESS_MAX, cut);
         let serving = doors::serve_http(router, listener, gate, self.inner.clone());
         self.inner.spawn("HTTP", serving);
     }
 
     async fn open_doors(&self, services: &Services, listeners: Vec<Listener>) {
-        let door = GrpcDoor::new(services, &self.health, &self.calls, self.gate.clone());
+        let door = GrpcServer::new(services, &self.health, &self.calls, self.gate.clone());
         for (listener, address) in listeners.into_iter().zip(&self.grpc) {
             let serving = door.clone().serve(listener, self.doors.stop_token());
             self.doors.spawn(format!("gRPC on {address}"), serving);
         }
         let node = Arc::clone(&services.node);
-        if node.sight().is_fresh() {
+        if node.read_view().is_fresh() {
             self.health.enter(Phase::Serving).await;
         }
         let health = self.health.clone().follow(node, self.inner.stop_token());

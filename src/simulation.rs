@@ -31,7 +31,6 @@ use crate::{
 };
 
 mod aimed;
-mod change;
 mod clocks;
 mod counts;
 mod database;
@@ -42,10 +41,10 @@ mod line;
 mod logs;
 mod network;
 mod random;
-mod scale;
 mod stage;
 mod store;
 mod storms;
+mod transaction;
 mod users;
 mod wellness;
 mod world;

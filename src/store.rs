@@ -8,32 +8,33 @@ use std::{error::Error, fmt::Debug, time::Duration};
 use async_trait::async_trait;
 
 use crate::domain::{
-    Ack, Author, Enforced, Event, EventKind, Grant, GrantId, GrantState, GroupId, Lock, LockId,
-    NodeId, NodeInfo, Note, Position, RequestId, Revision, Side, TenantId, Terms, Tightening, Time,
+    Ack, Attribution, Enforced, Event, EventKind, FreeText, Grant, GrantId, GrantState, GrantTerms,
+    GroupId, Lock, LockId, NodeId, NodeInfo, Party, PolicyOverrides, Position, RequestId, Revision,
+    TenantId, Time,
     chain::{ChainHead, Content, Link, Record, Sequence},
     text::{Actor, AgentId},
 };
 
-mod hints;
 mod locks;
-mod member;
+mod membership;
 pub mod memory;
+mod notify;
 mod opening;
 mod postgres;
 mod sql;
 mod sqlite;
 
 pub use locks::{Loaded, LockQuery};
-pub use member::{Member, NewMember, Renewal, Roll};
+pub use membership::{HeartbeatResponse, Member, Membership, Registration};
 pub use opening::{migrate, open};
 
 /// How long anybody waits for a database before they are told that it is not available.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a store could not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The database is away, too slow, or refuses writes for now. If it happened in [`Change::commit`], the change may have
+    /// The database is away, too slow, or refuses writes for now. If it happened in [`Transaction::commit`], the change may have
     /// been made, whole. The caller may try again.
     #[error("the database is not available")]
     Unavailable(#[source] Box<dyn Error + Send + Sync>),
@@ -49,7 +50,7 @@ pub struct OpenError(pub String);
 
 /// What a `request_id` was used for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Remembered {
+pub struct IdempotentResult {
     /// SHA-256 of the request's content.
     pub fingerprint: [u8; 32],
     /// The grant as it was made then.
@@ -58,7 +59,7 @@ pub struct Remembered {
 
 /// Ties a grant to the request that made it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RequestMark {
+pub struct IdempotencyKey {
     /// The caller's id.
     pub request_id: RequestId,
     /// SHA-256 of the request's content.
@@ -67,17 +68,17 @@ pub struct RequestMark {
 
 /// An event to be written: all of [`Event`] but what the store adds, its revision and time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// Whose history it belongs to; `None`: the vendor's own.
+pub struct NewEvent {
+    /// Scope history it belongs to; `None`: the vendor's own.
     pub tenant_id: Option<TenantId>,
     /// Who did it.
-    pub author: Author,
+    pub author: Attribution,
     /// Why.
-    pub reason: Note,
+    pub reason: FreeText,
     /// What happened. The revisions in its grant or lock are set by the store.
     pub kind: EventKind,
     /// For [`EventKind::Granted`]: the request to remember.
-    pub request: Option<RequestMark>,
+    pub request: Option<IdempotencyKey>,
 }
 
 /// Which grants of a tenant to list. Filters are combined with "and".
@@ -120,7 +121,7 @@ pub struct EventQuery {
 
 /// An event, as it is listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed {
+pub struct HistoryEvent {
     /// The event.
     pub event: Event,
     /// What was proven of its enforcement.
@@ -131,7 +132,7 @@ pub struct Listed {
 
 /// Why a grant is held in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Held {
+pub enum Retained {
     /// No event has ended it.
     Live,
     /// It is the one of its tenant and group that ended last, and can explain a denial.
@@ -140,18 +141,18 @@ pub enum Held {
 
 /// What somebody who listens may have missed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hint {
+pub enum Notification {
     /// There may be new events.
     Log,
     /// A node may have acknowledged something, or joined.
-    Roll,
+    Membership,
 }
 
-/// Hints, as they come.
+/// Notifications, as they come.
 #[async_trait]
-pub trait Hints: Send {
+pub trait Notifications: Send {
     /// Waits for the next. After an error, or if the caller stops waiting, all may have been lost: listen anew.
-    async fn next(&mut self) -> Result<Hint, StoreError>;
+    async fn next(&mut self) -> Result<Notification, StoreError>;
 }
 
 /// The log and the grants it adds up to.
@@ -160,19 +161,19 @@ pub trait Hints: Send {
 ///
 /// - The log is the truth. [`Store::load`] is always what replaying [`Store::events_after`] 0 gives.
 /// - Revisions are gap-free: 1, 2, 3 and so on, in the order of commits. Whoever sees revision `n` can see every smaller one.
-/// - What [`Change::commit`] has answered survives the death of this process and of the database's.
+/// - What [`Transaction::commit`] has answered survives the death of this process and of the database's.
 /// - Nothing is ever deleted.
 /// - Every event is in the chain of its tenant, or of the vendor: at the next sequence, 1, 2, 3 and so on, with the hash that
 ///   follows from its content and the link before. Both are given to it once. Where an older version of this program has written
 ///   events meanwhile, which knows of no chains, they are linked before the next change, before a chain is read, and when a store
 ///   is opened.
-/// - Reads outside a [`Change`] see committed changes only, and every change that was committed before they began.
+/// - Reads outside a [`Transaction`] see committed changes only, and every change that was committed before they began.
 #[async_trait]
 pub trait Store: Debug + Send + Sync {
     /// Begins a change. Changes are made one at a time, over all processes on one database: while this one is open, every
     /// other `begin` waits (and is `Unavailable` after some seconds). So a change sees the latest state, conflicts with
     /// nobody and cannot deadlock. Dropped without a commit, it leaves no trace.
-    async fn begin(&self) -> Result<Box<dyn Change>, StoreError>;
+    async fn begin(&self) -> Result<Box<dyn Transaction>, StoreError>;
 
     /// The end of the log.
     async fn head(&self) -> Result<Position, StoreError>;
@@ -181,7 +182,7 @@ pub trait Store: Debug + Send + Sync {
     /// and of those that one has, the latest of each tenant and group by (end time, level, grant id). In no particular order.
     async fn load(
         &self,
-        visit: &mut (dyn FnMut(TenantId, Terms, Held) + Send),
+        visit: &mut (dyn FnMut(TenantId, GrantTerms, Retained) + Send),
     ) -> Result<Loaded, StoreError>;
 
     /// The events after `revision`, oldest first, at most `limit`.
@@ -202,10 +203,10 @@ pub trait Store: Debug + Send + Sync {
     async fn list_grants(&self, query: &GrantQuery) -> Result<Vec<Grant>, StoreError>;
 
     /// A history's events, newest first, each with what was proven of its enforcement.
-    async fn list_events(&self, query: &EventQuery) -> Result<Vec<Listed>, StoreError>;
+    async fn list_events(&self, query: &EventQuery) -> Result<Vec<HistoryEvent>, StoreError>;
 
     /// A tenant's own policy settings; the default if it never made any.
-    async fn tightening(&self, tenant_id: &TenantId) -> Result<Tightening, StoreError>;
+    async fn overrides(&self, tenant_id: &TenantId) -> Result<PolicyOverrides, StoreError>;
 
     /// Locks, newest (greatest `create_revision`) first.
     async fn list_locks(&self, query: &LockQuery) -> Result<Vec<Lock>, StoreError>;
@@ -216,19 +217,19 @@ pub trait Store: Debug + Send + Sync {
     /// Puts a node in the roll of check nodes, with nothing acknowledged. From then on no change is enforced without
     /// it. Ordered with changes: one that begins later is told of the node's `max_staleness`. If the node has a row already, that
     /// row keeps its `seq`, which never goes back.
-    async fn register(&self, member: &NewMember) -> Result<(), StoreError>;
+    async fn register(&self, member: &Registration) -> Result<(), StoreError>;
 
     /// In one statement, which has been committed when this returns: advances `seq` of the node's row, to the given one if that is
     /// greater, and reads the end of the log and the database's clock. So when this was asked, no event after the head it tells
     /// had been committed. `None` if the node has no row: somebody has struck it off, and it must register anew. `held` is what
     /// the node holds. The `seq` that is given was never given before: who watched the row before an older state of the database
     /// was restored must not take what it says now for what it said then.
-    async fn renew(
+    async fn heartbeat(
         &self,
         node_id: NodeId,
         seq: i64,
         held: Option<Position>,
-    ) -> Result<Option<Renewal>, StoreError>;
+    ) -> Result<Option<HeartbeatResponse>, StoreError>;
 
     /// Writes into the node's row what it acknowledges, unless that is less than what is there, and tells whoever listens. False
     /// if nothing was written: there is no such row, or `held`, which has the acknowledged revision, is not in this log. May
@@ -241,17 +242,21 @@ pub trait Store: Debug + Send + Sync {
     ) -> Result<bool, StoreError>;
 
     /// Writes into the node's row who it feeds, for people.
-    async fn report(&self, node_id: NodeId, followers: &[NodeInfo]) -> Result<(), StoreError>;
+    async fn write_followers(
+        &self,
+        node_id: NodeId,
+        followers: &[NodeInfo],
+    ) -> Result<(), StoreError>;
 
     /// Whom each node feeds, as it last reported: all that are on the roll.
-    async fn reports(&self) -> Result<Vec<(NodeId, Vec<NodeInfo>)>, StoreError>;
+    async fn read_followers(&self) -> Result<Vec<(NodeId, Vec<NodeInfo>)>, StoreError>;
 
     /// The roll of check nodes as it is committed, read on the primary.
-    async fn roll(&self) -> Result<Roll, StoreError>;
+    async fn membership(&self) -> Result<Membership, StoreError>;
 
     /// Strikes a node off the roll, if its row still has this `seq`; false if it does not. Waits for a renewal in flight. Once
     /// this has answered true, the node cannot renew, and later changes do not wait for the length of its lease.
-    async fn strike_off(&self, node_id: NodeId, seq: i64) -> Result<bool, StoreError>;
+    async fn evict(&self, node_id: NodeId, seq: i64) -> Result<bool, StoreError>;
 
     /// Keeps with the events from `first` to `last`, which one change wrote, that they are in force everywhere. Only the first
     /// word on a change is kept, and none on what is not in the log: `time` is that of the last event, since in a log that was
@@ -284,7 +289,7 @@ pub trait Store: Debug + Send + Sync {
     async fn chain_head(&self, tenant_id: Option<&TenantId>) -> Result<ChainHead, StoreError>;
 
     /// Listens to what is going on in the log and in the roll. A hint may be lost; what counts is what is read afterwards.
-    async fn listen(&self) -> Result<Box<dyn Hints>, StoreError>;
+    async fn listen(&self) -> Result<Box<dyn Notifications>, StoreError>;
 
     /// Closes every connection. Later calls are `Unavailable`.
     async fn close(&self);
@@ -292,12 +297,12 @@ pub trait Store: Debug + Send + Sync {
 
 /// One change: a transaction that holds the head of the log. Reads see what it appended.
 #[async_trait]
-pub trait Change: Send {
+pub trait Transaction: Send {
     /// When this change happens: by the database's clock, or the process's where the database is embedded; never before the
     /// last event.
     fn now(&self) -> Time;
 
-    /// The longest that any check node may answer from one proof, of those that registered before this change.
+    /// The longest that any check node may answer from one lease, of those that registered before this change.
     fn max_staleness(&self) -> Duration;
 
     /// As [`Store::grant`].
@@ -312,7 +317,7 @@ pub trait Change: Send {
         &mut self,
         tenant_id: &TenantId,
         request_id: &RequestId,
-    ) -> Result<Option<Remembered>, StoreError>;
+    ) -> Result<Option<IdempotentResult>, StoreError>;
 
     /// A tenant's grants that no event has ended (some may have expired since), newest first, at most `limit`.
     async fn live_grants(
@@ -327,8 +332,8 @@ pub trait Change: Send {
     /// Grants of any tenant that no event has ended and whose end time is `now` or earlier, earliest first, at most `limit`.
     async fn due_grants(&mut self, now: Time, limit: usize) -> Result<Vec<Grant>, StoreError>;
 
-    /// As [`Store::tightening`].
-    async fn tightening(&mut self, tenant_id: &TenantId) -> Result<Tightening, StoreError>;
+    /// As [`Store::overrides`].
+    async fn overrides(&mut self, tenant_id: &TenantId) -> Result<PolicyOverrides, StoreError>;
 
     /// One lock.
     async fn lock(&mut self, lock_id: LockId) -> Result<Option<Lock>, StoreError>;
@@ -336,18 +341,18 @@ pub trait Change: Send {
     /// How many locks of one side no event has ended: on this tenant, or all of that side's.
     async fn count_live_locks(
         &mut self,
-        side: Side,
+        side: Party,
         tenant_id: Option<&TenantId>,
     ) -> Result<usize, StoreError>;
 
     /// Locks that no event has ended and whose end time is `now` or earlier, earliest first, at most `limit`.
     async fn due_locks(&mut self, now: Time, limit: usize) -> Result<Vec<Lock>, StoreError>;
 
-    /// Writes one event at the next revision and at [`Change::now`], and brings the grant, lock or policy it is about to what it
+    /// Writes one event at the next revision and at [`Transaction::now`], and brings the grant, lock or policy it is about to what it
     /// says. Sets the `revision` of the grant or lock, and `create_revision` if it is new. Returns the event as written. Of a grant that
     /// or lock that exists, only the end changes; one that has ended never does. After an error, or if the caller stops waiting, the change
     /// can no longer be committed.
-    async fn append(&mut self, entry: Entry) -> Result<Event, StoreError>;
+    async fn append(&mut self, entry: NewEvent) -> Result<Event, StoreError>;
 
     /// Makes what was appended permanent, and returns the revision of the log then. Whatever this change has read is permanent, too,
     /// once this has answered, though nothing was appended. That cannot be taken for granted: a primary that is killed while a
@@ -357,8 +362,8 @@ pub trait Change: Send {
 }
 
 /// Makes the event that `entry` becomes at `revision` and `time`. Shared by the stores.
-fn stamp(entry: Entry, revision: Revision, time: Time) -> (Event, Option<RequestMark>) {
-    let Entry { tenant_id, author, reason, mut kind, request } = entry;
+fn stamp(entry: NewEvent, revision: Revision, time: Time) -> (Event, Option<IdempotencyKey>) {
+    let NewEvent { tenant_id, author, reason, mut kind, request } = entry;
     let is_new = matches!(kind, EventKind::Granted { .. });
     if let Some(grant) = kind.grant_mut() {
         grant.revision = revision;

@@ -138,16 +138,16 @@ COMMENT ON COLUMN requests.request_id IS 'As the caller chose it.';
 COMMENT ON COLUMN requests.fingerprint IS 'SHA-256 of the request''s content.';
 COMMENT ON COLUMN requests.revision IS 'The event it made.';
 
-CREATE TABLE tightenings (
+CREATE TABLE policy_overrides (
     tenant_id text COLLATE "C" PRIMARY KEY,
     revision  bigint NOT NULL REFERENCES events (revision),
     body      text COLLATE "C" NOT NULL CHECK (body::json IS NOT NULL)
 );
 
-COMMENT ON TABLE tightenings IS 'Each tenant''s own policy settings, as its last policy event left them.';
-COMMENT ON COLUMN tightenings.tenant_id IS 'Whose policy it is.';
-COMMENT ON COLUMN tightenings.revision IS 'The event that made it so.';
-COMMENT ON COLUMN tightenings.body IS 'The settings, as JSON.';
+COMMENT ON TABLE policy_overrides IS 'Each tenant''s own policy settings, as its last policy event left them.';
+COMMENT ON COLUMN policy_overrides.tenant_id IS 'Whose policy it is.';
+COMMENT ON COLUMN policy_overrides.revision IS 'The event that made it so.';
+COMMENT ON COLUMN policy_overrides.body IS 'The settings, as JSON.';
 
 -- History is permanent, whoever asks.
 CREATE FUNCTION history_is_permanent() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -97,7 +97,7 @@ CREATE TABLE requests (
 ) STRICT, WITHOUT ROWID;
 
 -- Each tenant's own policy settings, as its last policy event left them.
-CREATE TABLE tightenings (
+CREATE TABLE policy_overrides (
     tenant_id TEXT NOT NULL PRIMARY KEY,                     -- whose policy it is
     revision  INTEGER NOT NULL REFERENCES events (revision), -- the event that made it so
     body      TEXT NOT NULL CHECK (json_valid(body))         -- the settings

@@ -14,7 +14,7 @@ use tower::{Layer, Service};
 
 use crate::{
     api::grpc::{refuse_name, refuse_stranger},
-    auth::{AuthError, Authenticator, Peer, Visitor},
+    auth::{AuthError, Authenticator, ConnectionInfo, Peer},
     domain::Caller,
 };
 
@@ -77,8 +77,8 @@ where
         if request.uri().path() == HEALTH {
             return Either::Left(Either::Left(self.inner.call(request)));
         }
-        let visitor = request.extensions().get::<Arc<Visitor>>().cloned();
-        let visitor = visitor.unwrap_or_else(|| Arc::new(Visitor::new(Peer::Unknown, None)));
+        let visitor = request.extensions().get::<Arc<ConnectionInfo>>().cloned();
+        let visitor = visitor.unwrap_or_else(|| Arc::new(ConnectionInfo::new(Peer::Unknown, None)));
         let Some(token) = bearer(request.headers()).map(str::to_owned) else {
             return Either::Left(match self.by_connection(&visitor, request.headers()) {
                 Ok(caller) => {
@@ -111,7 +111,7 @@ where
 impl<S> Authenticate<S> {
     fn by_connection(
         &self,
-        visitor: &Visitor,
+        visitor: &ConnectionInfo,
         headers: &HeaderMap,
     ) -> Result<Caller, Box<Response<Body>>> {
         let name = headers.get(ACTOR).map(|name| name.to_str()).transpose();

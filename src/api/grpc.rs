@@ -10,8 +10,6 @@ mod status;
 pub mod upstream;
 
 pub(in crate::api) use call::parse_timeout;
-#[cfg(test)]
-pub(crate) use convert::follow::{length_down, length_up};
 pub use status::{
     MESSAGE_LENGTH_MAX, Unread, broken_off, excess, explain_refusal, refuse_excess, refuse_late,
     refuse_name, refuse_stranger, refuse_unread,

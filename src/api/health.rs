@@ -96,12 +96,12 @@ impl Health {
 
     /// Tells, until stopped, whether `node` can answer. What has never been able to is starting.
     pub async fn follow(self, node: Arc<CheckNode>, stop: CancellationToken) {
-        let mut news = node.news();
+        let mut news = node.watch();
         loop {
             news.mark_unchanged();
-            let fresh_for = node.sight().fresh_for;
+            let valid_for = node.read_view().valid_for;
             let now = self.phase();
-            let next = match (now, fresh_for.is_zero()) {
+            let next = match (now, valid_for.is_zero()) {
                 (_, false) => Phase::Serving,
                 (Phase::Serving, true) => Phase::Stale,
                 (_, true) => now,
@@ -111,7 +111,7 @@ impl Health {
                 self.enter(next).await;
             }
             // With nothing to lapse, there is only news to wait for.
-            let patience = if fresh_for.is_zero() { Duration::MAX } else { fresh_for };
+            let patience = if valid_for.is_zero() { Duration::MAX } else { valid_for };
             let changed = timeout(patience, news.changed());
             if stop.run_until_cancelled(changed).await.is_none() {
                 return;

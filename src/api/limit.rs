@@ -22,7 +22,7 @@ use tonic::body::Body;
 use tower::{Layer, Service};
 
 use crate::{
-    api::{grpc::refuse_excess, observe::GRPC_TIMEOUT, slots::Slots},
+    api::{grpc::refuse_excess, keyed_semaphore::KeyedSemaphore, observe::GRPC_TIMEOUT},
     domain::{Action, Caller},
 };
 
@@ -35,8 +35,8 @@ pub use place::{LimitedFuture, Place};
 const CALLERS_MAX: usize = 10_000;
 /// The longest until a call's answer begins, and the deadline of a call whose caller gives none: so no call goes on for ever,
 /// be it that its message never comes. For what waits until a change is in force, long enough for that.
-const PATIENCE: Duration = Duration::from_secs(10);
-const ENFORCEMENT_PATIENCE: Duration = Duration::from_mins(6);
+const TIMEOUT: Duration = Duration::from_secs(10);
+const ENFORCEMENT_TIMEOUT: Duration = Duration::from_mins(6);
 /// The same, as callers write it.
 const DEADLINE: HeaderValue = HeaderValue::from_static("10S");
 const ENFORCEMENT_DEADLINE: HeaderValue = HeaderValue::from_static("6M");
@@ -70,8 +70,8 @@ pub struct Limit<S> {
 
 struct Shared {
     /// By the caller's name.
-    calls: Arc<Slots<Arc<str>>>,
-    bytes: Arc<Slots<Arc<str>>>,
+    calls: Arc<KeyedSemaphore<Arc<str>>>,
+    bytes: Arc<KeyedSemaphore<Arc<str>>>,
     checks: Rate,
     requests: Rate,
 }
@@ -90,8 +90,8 @@ impl LimitLayer {
     pub fn new(limits: CallerLimits) -> Self {
         let CallerLimits { calls, checks_per_second, requests_per_second } = limits;
         let shared = Shared {
-            calls: Arc::new(Slots::new(calls)),
-            bytes: Arc::new(Slots::new(BYTES_MAX)),
+            calls: Arc::new(KeyedSemaphore::new(calls)),
+            bytes: Arc::new(KeyedSemaphore::new(BYTES_MAX)),
             checks: Rate::new(checks_per_second),
             requests: Rate::new(requests_per_second),
         };
@@ -185,7 +185,7 @@ fn action(path: &str) -> Option<Action> {
 /// Until when an answer must begin, and what its handler is told of that. A stream is told nothing: it goes on.
 fn patience(action: Option<Action>) -> (Duration, Option<HeaderValue>) {
     match action {
-        None | Some(Action::Follow) => (PATIENCE, None),
+        None | Some(Action::Follow) => (TIMEOUT, None),
         Some(
             Action::ExtendAccess
             | Action::RevokeAccess
@@ -193,8 +193,8 @@ fn patience(action: Option<Action>) -> (Duration, Option<HeaderValue>) {
             | Action::UpdateSupportPolicy
             | Action::LockAccess
             | Action::WaitEnforced,
-        ) => (ENFORCEMENT_PATIENCE, Some(ENFORCEMENT_DEADLINE)),
-        Some(_) => (PATIENCE, Some(DEADLINE)),
+        ) => (ENFORCEMENT_TIMEOUT, Some(ENFORCEMENT_DEADLINE)),
+        Some(_) => (TIMEOUT, Some(DEADLINE)),
     }
 }
 

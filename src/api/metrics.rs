@@ -15,7 +15,7 @@ use prost::Message;
 use prost_types::FileDescriptorSet;
 use tonic::Code;
 
-use crate::{api::proto, domain::Reason, node::enforcer::Tally};
+use crate::{api::proto, domain::Reason, node::enforcer::EnforcementCounts};
 
 mod readings;
 
@@ -112,10 +112,10 @@ pub(super) struct Rpc {
 // === impl Metrics ===
 
 impl Metrics {
-    /// Nothing is counted yet; `readings` is called whenever metrics are read. What a replica's enforcer counts is in its `tally`.
+    /// Nothing is counted yet; `readings` is called whenever metrics are read. What a replica's enforcer counts is in its `counts`.
     pub fn new(
         readings: impl Fn() -> Readings + Send + Sync + 'static,
-        tally: Option<&Tally>,
+        counts: Option<&EnforcementCounts>,
     ) -> Self {
         let mut registry = Registry::with_prefix("support_access");
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
@@ -138,8 +138,8 @@ impl Metrics {
         let in_flight = Family::<MethodLabels, Gauge>::default();
         registry.register("rpcs_in_flight", "RPCs that have not ended yet", in_flight.clone());
         registry.register_collector(Box::new(ReadingsCollector(readings)));
-        if let Some(tally) = tally {
-            register_tally(&mut registry, tally);
+        if let Some(counts) = counts {
+            register_tally(&mut registry, counts);
         }
 
         let mut methods = known_methods();
@@ -211,15 +211,15 @@ impl Rpc {
     }
 }
 
-fn register_tally(registry: &mut Registry, tally: &Tally) {
+fn register_tally(registry: &mut Registry, counts: &EnforcementCounts) {
     let help = "From the commit of a change that ends or shortens access until no check node could allow by what was before";
-    let duration = tally.duration.clone();
+    let duration = counts.duration.clone();
     registry.register_with_unit("enforcement_duration", help, Unit::Seconds, duration);
     let help = "Changes that end or shorten access, by whether their callers were told that they are in force everywhere \
                 (COMPLETE), or that this was not known at the end of their patience (PENDING)";
-    registry.register("enforcements", help, tally.told.clone());
+    registry.register("enforcements", help, counts.told.clone());
     let help = "Check nodes that had not confirmed a change, and were waited for until they could allow nothing";
-    registry.register("nodes_lapsed", help, tally.nodes_lapsed.clone());
+    registry.register("nodes_lapsed", help, counts.nodes_lapsed.clone());
 }
 
 /// A code as gRPC spells it.
@@ -262,7 +262,7 @@ mod tests {
             revision: 7,
             snapshot_bytes: 4_096,
             tenants: 2,
-            proof_age: Some(Duration::from_millis(250)),
+            lease_age: Some(Duration::from_millis(250)),
             followers: 3,
         };
         let readings = move || Readings {
@@ -335,7 +335,9 @@ mod tests {
     #[test]
     fn unknown_paths_share_one_label() {
         let metrics = metrics();
-        for path in ["/made.Up/Method", "/", "", "/supportaccess.v1.SupportAccess/checkaccess"] {
+        for path in
+            ["/made.ToUpstream/Method", "/", "", "/supportaccess.v1.SupportAccess/checkaccess"]
+        {
             let index = metrics.begin(path);
             metrics.end(index, Code::Unimplemented, Duration::ZERO);
         }

@@ -20,7 +20,7 @@ pub struct AuthConfig {
     /// Users of this host, by role: their numeric ids, as the kernel tells them of who is at a Unix socket. Nobody
     /// else may use the sockets then.
     pub users: Option<BTreeMap<Role, Vec<u32>>>,
-    /// Whose tokens are taken.
+    /// Scope tokens are taken.
     pub issuers: Option<Vec<IssuerConfig>>,
     /// Whether a portal may name the administrator that it acts for, without the administrator's own token.
     pub trust_portal_assertion: bool,

@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::{bindings::AuthConfig, keys::Keys, *};
-use crate::domain::{Action, Whose, clock::ManualClock, time::from_micros};
+use crate::domain::{Action, Scope, clock::ManualClock, time::from_micros};
 
 fn clock() -> Arc<ManualClock> {
     Arc::new(ManualClock::at(from_micros(1_800_000_000_000_000).unwrap()))
@@ -27,7 +27,7 @@ fn a_certificate_that_expires_while_it_is_connected_is_refused_from_then_on() {
     let bindings = bound(Role::Gateway, "gateway.example");
     let authenticator = Authenticator::new(Some((bindings, Verifier::default())), clock.clone());
     let caller = authenticator.by_connection(&peer, None).unwrap();
-    assert_eq!(caller.may(Action::CheckAccess, Whose::Nobody), Ok(()));
+    assert_eq!(caller.may(Action::CheckAccess, Scope::Nobody), Ok(()));
     clock.pass(Duration::from_secs(9));
     assert!(authenticator.by_connection(&peer, None).is_ok());
     clock.pass(Duration::from_secs(1));
@@ -41,7 +41,7 @@ fn without_any_way_to_tell_callers_apart_everybody_is_local() {
     let caller = authenticator.by_connection(&Peer::Unknown, Some("maria")).unwrap();
     assert_eq!(caller.author.actor.as_str(), "maria");
     for action in Action::ALL {
-        assert_eq!(caller.may(*action, Whose::Tenant("acme")), Ok(()), "{}", action.name());
+        assert_eq!(caller.may(*action, Scope::Tenant("acme")), Ok(()), "{}", action.name());
     }
     for name in ["system", "", " maria"] {
         assert!(authenticator.by_connection(&Peer::Unknown, Some(name)).is_err(), "{name:?}");

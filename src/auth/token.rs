@@ -69,7 +69,7 @@ pub struct Claims {
     pub name: Actor,
     /// What they are.
     pub roles: BTreeSet<Role>,
-    /// Whose.
+    /// Scope.
     pub tenants: BTreeSet<TenantId>,
     /// The first moment at which it holds no more, the leeway included.
     pub expires: Time,
@@ -110,7 +110,7 @@ impl Verifier {
         if !ALGORITHMS.contains(&header.alg) || header.crit.is_some() {
             return Err(TokenError::Malformed);
         }
-        // Whose keys to try is all that is taken from the token before it is verified.
+        // Scope keys to try is all that is taken from the token before it is verified.
         let unproven: Map<String, Value> =
             dangerous::insecure_decode_claims(token).map_err(|_| TokenError::Malformed)?;
         let issuer = unproven.get("iss").and_then(Value::as_str);

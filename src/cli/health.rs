@@ -39,19 +39,20 @@ or configuration.";
 pub(crate) struct HealthArgs {
     /// Where it serves HTTP: IP:PORT or localhost:PORT.
     ///
-    /// Default: 127.0.0.1:8080. Environment: SUPPORT_ACCESS_HTTP_LISTEN. File: http_listen.
+    /// Default: 127.0.0.1:9464. Environment: SUPPORT_ACCESS_METRICS_LISTEN. File: metrics_listen.
     #[arg(long, value_name = "ADDRESS")]
-    http_listen: Option<String>,
+    metrics_listen: Option<String>,
     /// The file with its configuration, in TOML. Environment: SUPPORT_ACCESS_CONFIG. Default: none.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
 pub(crate) async fn run(args: &HealthArgs) -> Result<Report, Failure> {
-    let HealthArgs { http_listen, config } = args;
-    let flags =
-        Flags::default().with_file(config.clone()).with(config::HTTP_LISTEN, http_listen.clone());
-    let listen = Config::load_http_listen(&flags, &variable)
+    let HealthArgs { metrics_listen, config } = args;
+    let flags = Flags::default()
+        .with_file(config.clone())
+        .with(config::METRICS_LISTEN, metrics_listen.clone());
+    let listen = Config::load_metrics_listen(&flags, &variable)
         .map_err(|error| Failure::usage(error.to_string()))?;
     if listen.port() == 0 {
         return Err(Failure::usage(format!(

@@ -109,9 +109,9 @@ pub(crate) struct CommonArgs {
     listen: Vec<String>,
     /// Where to serve HTTP (metrics and health): IP:PORT or localhost:PORT. Port 0 takes a free one.
     ///
-    /// Default: 127.0.0.1:8080. Environment: SUPPORT_ACCESS_HTTP_LISTEN. File: http_listen.
+    /// Default: 127.0.0.1:9464. Environment: SUPPORT_ACCESS_METRICS_LISTEN. File: metrics_listen.
     #[arg(long, value_name = "ADDRESS")]
-    http_listen: Option<String>,
+    metrics_listen: Option<String>,
     /// How long to wait for calls in progress after a signal to stop, before they are cut: from 0s to 1h.
     ///
     /// Default: 10s. Environment: SUPPORT_ACCESS_DRAIN_TIMEOUT. File: drain_timeout.
@@ -229,7 +229,7 @@ impl CommonArgs {
     pub(crate) fn add_to(&self, flags: Flags) -> Flags {
         let Self {
             listen,
-            http_listen,
+            metrics_listen,
             drain_timeout,
             tls_certificate,
             tls_key,
@@ -244,7 +244,7 @@ impl CommonArgs {
         } = self;
         flags
             .with(config::LISTEN, listen.clone())
-            .with(config::HTTP_LISTEN, http_listen.clone())
+            .with(config::METRICS_LISTEN, metrics_listen.clone())
             .with(config::DRAIN_TIMEOUT, drain_timeout.clone())
             .with(config::TLS_CERTIFICATE, tls_certificate.clone())
             .with(config::TLS_KEY, tls_key.clone())

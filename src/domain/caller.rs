@@ -11,7 +11,7 @@ use crate::domain::{
 
 /// Who did something, as the history keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Author {
+pub struct Attribution {
     /// Who acted.
     pub actor: Actor,
     /// The service through which they did, by the name in its own certificate.
@@ -43,7 +43,7 @@ pub enum Role {
 /// Who sets and lifts locks: the customer, or the vendor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Side {
+pub enum Party {
     /// The tenant.
     Tenant,
     /// The vendor.
@@ -59,9 +59,9 @@ pub enum Tenants {
     These(BTreeSet<TenantId>),
 }
 
-/// Whose something is that a request is about.
+/// Scope something is that a request is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Whose<'a> {
+pub enum Scope<'a> {
     /// The tenant's that the request names, whether or not it can be one.
     Tenant(&'a str),
     /// The vendor's own.
@@ -74,10 +74,10 @@ pub enum Whose<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// What the history keeps of them.
-    pub author: Author,
+    pub author: Attribution,
     /// What they are to this service. Empty: nobody.
     pub roles: BTreeSet<Role>,
-    /// Whose tenants' roles they have.
+    /// Scope tenants' roles they have.
     pub tenants: Tenants,
     /// What limits count them by: how they have proven who they are, and their name there. Two of one name are two.
     pub identity: Arc<str>,
@@ -85,9 +85,9 @@ pub struct Caller {
     pub valid_for: Option<Duration>,
 }
 
-// === impl Author ===
+// === impl Attribution ===
 
-impl Author {
+impl Attribution {
     /// Somebody who acts by themselves.
     pub fn direct(actor: Actor) -> Self {
         Self { actor, via: None, is_asserted: false }
@@ -126,12 +126,12 @@ impl Role {
         }
     }
 
-    /// Whose side it is on. A portal is the vendor's, but acts for tenants.
-    pub const fn side(self) -> Side {
+    /// Scope side it is on. A portal is the vendor's, but acts for tenants.
+    pub const fn side(self) -> Party {
         match self {
-            Self::TenantAdmin | Self::TenantAuditor => Side::Tenant,
+            Self::TenantAdmin | Self::TenantAuditor => Party::Tenant,
             Self::Portal | Self::Gateway | Self::Node | Self::Operator | Self::Auditor => {
-                Side::Vendor
+                Party::Vendor
             }
         }
     }
@@ -168,9 +168,9 @@ impl Tenants {
     }
 }
 
-// === impl Side ===
+// === impl Party ===
 
-impl Side {
+impl Party {
     /// As the history writes it.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -187,7 +187,7 @@ impl Caller {
     /// themselves.
     pub fn local(name: Option<&str>) -> Result<Self, TextError> {
         let actor = name.map_or(Ok(Actor::fixed("anonymous")), Actor::new)?;
-        if actor == Author::system().actor {
+        if actor == Attribution::system().actor {
             return Err(TextError::Reserved);
         }
         Ok(Self {
@@ -195,15 +195,15 @@ impl Caller {
             tenants: Tenants::All,
             identity: format!("local {actor}").into(),
             valid_for: None,
-            author: Author::direct(actor),
+            author: Attribution::direct(actor),
         })
     }
 
     /// Whether this caller may do something with what is somebody's.
-    pub fn may(&self, action: Action, whose: Whose<'_>) -> Result<(), Denied> {
+    pub fn may(&self, action: Action, whose: Scope<'_>) -> Result<(), Denied> {
         let is_own = match whose {
-            Whose::Tenant(tenant_id) => self.tenants.include(tenant_id),
-            Whose::Vendor | Whose::Nobody => false,
+            Scope::Tenant(tenant_id) => self.tenants.include(tenant_id),
+            Scope::Vendor | Scope::Nobody => false,
         };
         let mut nearest = Denied::NoRole;
         for role in &self.roles {
@@ -218,15 +218,15 @@ impl Caller {
     }
 
     /// On which side this caller may do something: a tenant's wherever one is named that it decides for.
-    pub fn side(&self, action: Action, tenant_id: Option<&TenantId>) -> Side {
-        let mut of_tenant = self.roles.iter().filter(|role| role.side() == Side::Tenant);
+    pub fn side(&self, action: Action, tenant_id: Option<&TenantId>) -> Party {
+        let mut of_tenant = self.roles.iter().filter(|role| role.side() == Party::Tenant);
         let decides = of_tenant.any(|role| action.cell(*role) != Cell::No);
         let is_own = tenant_id.is_some_and(|id| self.tenants.include(id.as_str()));
-        if decides && is_own { Side::Tenant } else { Side::Vendor }
+        if decides && is_own { Party::Tenant } else { Party::Vendor }
     }
 
     /// Whether this caller may do something as one of that side: of a tenant, in its own tenants only.
-    pub fn is_on(&self, side: Side, action: Action, tenant_id: Option<&TenantId>) -> bool {
+    pub fn is_on(&self, side: Party, action: Action, tenant_id: Option<&TenantId>) -> bool {
         let of_side = self.roles.iter().filter(|role| role.side() == side);
         of_side.map(|role| action.cell(*role)).any(|cell| match cell {
             Cell::All => true,

@@ -28,7 +28,7 @@ pub mod verifier;
 pub use canonical::{NotCanonical, to_canonical};
 pub use checkpoint::Checkpoint;
 pub use key::{CheckpointKey, KeyError, PublicKey};
-pub use verifier::{Fault, Misfit, Verdict, Verifier};
+pub use verifier::{ChainError, Verifier, VerifyError, VerifyReport};
 
 /// The place of an event in its chain: 1, 2, 3 and so on. 0 is before the first.
 pub type Sequence = i64;
@@ -95,7 +95,7 @@ pub struct Content<'a> {
 
 /// Why there is no record of an event.
 #[derive(Debug, thiserror::Error)]
-pub enum Unrecordable {
+pub enum EncodeError {
     /// What happened is not written as JSON.
     #[error("the event's body is not JSON: {0}")]
     NotJson(#[from] serde_json::Error),
@@ -128,9 +128,9 @@ impl fmt::Display for Hash {
 }
 
 impl FromStr for Hash {
-    type Err = NotHex;
+    type Err = HexError;
 
-    fn from_str(text: &str) -> Result<Self, NotHex> {
+    fn from_str(text: &str) -> Result<Self, HexError> {
         from_hex(text).map(Self)
     }
 }
@@ -138,7 +138,7 @@ impl FromStr for Hash {
 /// A text that is not so many bytes in lower-case hex.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("it is not lower-case hex of the right length")]
-pub struct NotHex;
+pub struct HexError;
 
 fn to_hex(bytes: &[u8]) -> String {
     let mut hex = String::with_capacity(2 * bytes.len());
@@ -149,15 +149,15 @@ fn to_hex(bytes: &[u8]) -> String {
     hex
 }
 
-fn from_hex<const N: usize>(text: &str) -> Result<[u8; N], NotHex> {
+fn from_hex<const N: usize>(text: &str) -> Result<[u8; N], HexError> {
     let digit = |c: u8| match c {
         b'0'..=b'9' => Ok(c - b'0'),
         b'a'..=b'f' => Ok(c - b'a' + 10),
-        _ => Err(NotHex),
+        _ => Err(HexError),
     };
     let digits = text.as_bytes();
     if digits.len() != 2 * N {
-        return Err(NotHex);
+        return Err(HexError);
     }
     let mut bytes = [0; N];
     for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
@@ -177,7 +177,7 @@ impl Link {
 
 impl Content<'_> {
     /// The link that follows `previous` with this event, in the log of this name.
-    pub fn link(&self, log: Epoch, previous: Link) -> Result<Link, Unrecordable> {
+    pub fn link(&self, log: Epoch, previous: Link) -> Result<Link, EncodeError> {
         let sequence = previous.sequence + 1;
         let unhashed = Value::Object(self.members(log, sequence, previous.hash)?);
         Ok(Link { sequence, hash: Hash::of(&to_canonical(&unhashed)?) })
@@ -185,7 +185,7 @@ impl Content<'_> {
 
     /// The record of this event, at a place in its chain that was given to it before. Nothing is proven by that: whoever reads
     /// the record finds out whether the hash is right.
-    pub fn record(&self, log: Epoch, previous: Hash, link: Link) -> Result<Record, Unrecordable> {
+    pub fn record(&self, log: Epoch, previous: Hash, link: Link) -> Result<Record, EncodeError> {
         let mut members = self.members(log, link.sequence, previous)?;
         members.insert(HASH.into(), link.hash.to_string().into());
         Ok(Record { link, revision: self.revision, line: to_canonical(&Value::Object(members))? })
@@ -196,7 +196,7 @@ impl Content<'_> {
         log: Epoch,
         sequence: Sequence,
         previous: Hash,
-    ) -> Result<Map<String, Value>, Unrecordable> {
+    ) -> Result<Map<String, Value>, EncodeError> {
         let mut members = Map::new();
         let mut add = |name: &str, value: Value| members.insert(name.into(), value);
         add("format", RECORD_FORMAT.into());

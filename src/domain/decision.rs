@@ -3,9 +3,9 @@
 use std::{collections::BTreeSet, fmt::Write};
 
 use crate::domain::{
-    caller::Side,
-    grant::{AccessLevel, GrantState, Terms},
-    lock::{LockTarget, LockTerms, barring},
+    caller::Party,
+    grant::{AccessLevel, GrantState, GrantTerms},
+    lock::{LockTarget, LockTerms, matching_lock},
     text::{AgentId, GrantId, GroupId, TenantId},
     time::{Now, Time},
 };
@@ -75,7 +75,7 @@ pub struct Decision<'a> {
     /// Why.
     pub reason: Reason,
     /// The grant that decided: the one that allows, or the one that came nearest.
-    pub terms: Option<&'a Terms>,
+    pub terms: Option<&'a GrantTerms>,
     /// The lock that keeps the agent out, whatever is granted.
     pub lock: Option<&'a LockTerms>,
 }
@@ -91,17 +91,17 @@ impl Decision<'_> {
     }
 }
 
-/// Decides by `locks`, any that may matter, and then as [`decide`]: what is locked stays out, whatever is granted.
-pub fn decide_under<'a>(
+/// Decides by `locks`, any that may matter, and then by `grants`, all of the question's tenant: what is locked stays out, whatever is granted.
+pub fn decide<'a>(
     locks: impl IntoIterator<Item = &'a LockTerms>,
-    grants: impl IntoIterator<Item = &'a Terms>,
+    grants: impl IntoIterator<Item = &'a GrantTerms>,
     question: &Question,
     now: impl Into<Now>,
 ) -> Decision<'a> {
     let now = now.into();
-    match barring(locks, question, now) {
+    match matching_lock(locks, question, now) {
         Some(lock) => Decision { reason: Reason::Locked, terms: None, lock: Some(lock) },
-        None => decide(grants, question, now),
+        None => decide_by_grants(grants, question, now),
     }
 }
 
@@ -117,8 +117,8 @@ pub fn decide_under<'a>(
 ///
 /// Of ended grants only the latest to each group can matter. So the answer is the same whether or not older ones are
 /// still among `grants`, and whether or not an expiry has been recorded yet.
-pub fn decide<'a>(
-    grants: impl IntoIterator<Item = &'a Terms>,
+fn decide_by_grants<'a>(
+    grants: impl IntoIterator<Item = &'a GrantTerms>,
     question: &Question,
     now: impl Into<Now>,
 ) -> Decision<'a> {
@@ -138,7 +138,7 @@ pub fn decide<'a>(
 /// microseconds since 1970; then the higher level; then the newer grant, so that there is always exactly one answer.
 type Nearness = (u8, bool, i64, AccessLevel, GrantId);
 
-fn weigh(terms: &Terms, question: &Question, now: Now) -> Option<(Reason, Nearness)> {
+fn weigh(terms: &GrantTerms, question: &Question, now: Now) -> Option<(Reason, Nearness)> {
     let state = terms.state(now);
     let last_to_end = || terms.end_time().map_or(i64::MAX, |end| end.timestamp_micros());
     let (reason, rank, preferred) = if !question.group_ids.contains(&terms.group_id) {
@@ -241,8 +241,8 @@ fn locked(lock: &LockTerms) -> String {
         LockTarget::Group(group_id) => format!("Support access of group {group_id}"),
     };
     let by = match lock.side {
-        Side::Tenant => "the tenant",
-        Side::Vendor => "the vendor",
+        Party::Tenant => "the tenant",
+        Party::Vendor => "the vendor",
     };
     let until = match lock.expire_time {
         Some(end) => format!("until {}", plain(end)),

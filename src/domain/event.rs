@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::domain::{
-    caller::Author,
+    caller::Attribution,
     grant::Grant,
     lock::Lock,
+    overrides::PolicyOverrides,
     policy::SupportPolicy,
-    text::{GrantId, Note, TenantId},
-    tightening::Tightening,
+    text::{FreeText, GrantId, TenantId},
     time::Time,
 };
 
@@ -47,14 +47,14 @@ pub struct Position {
 pub struct Event {
     /// Its place in the log.
     pub revision: Revision,
-    /// Whose history it belongs to; `None`: the vendor's own, of what is no tenant's.
+    /// Scope history it belongs to; `None`: the vendor's own, of what is no tenant's.
     pub tenant_id: Option<TenantId>,
     /// When it was committed.
     pub time: Time,
     /// Who did it.
-    pub author: Author,
+    pub author: Attribution,
     /// Why.
-    pub reason: Note,
+    pub reason: FreeText,
     /// What happened.
     pub kind: EventKind,
 }
@@ -88,7 +88,7 @@ pub enum EventKind {
     /// The tenant's support policy was changed.
     PolicyUpdated {
         /// All of the tenant's own settings from then on.
-        tightening: Tightening,
+        overrides: PolicyOverrides,
         /// What it could choose from then on, with the vendor's catalogue of that day.
         policy: SupportPolicy,
     },

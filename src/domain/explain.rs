@@ -2,7 +2,7 @@
 
 use crate::domain::{
     decision::{Decision, Question, Reason, message},
-    grant::{GrantState, Terms},
+    grant::{GrantState, GrantTerms},
     time::Now,
 };
 
@@ -88,7 +88,7 @@ const fn obstacle_line(reason: Reason) -> Option<ChecklistQuestion> {
 }
 
 /// Everything that keeps one grant from letting the agent in; [`Reason::GrantActive`] alone if nothing does.
-pub fn obstacles(terms: &Terms, question: &Question, now: Now) -> Vec<Reason> {
+pub fn obstacles(terms: &GrantTerms, question: &Question, now: Now) -> Vec<Reason> {
     let state = match terms.state(now) {
         GrantState::Active => None,
         GrantState::Scheduled => Some(Reason::NotStarted),

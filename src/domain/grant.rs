@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{
     event::Revision,
-    text::{Actor, AgentId, GrantId, GroupId, Note, TenantId, Ticket},
+    text::{Actor, AgentId, FreeText, GrantId, GroupId, TenantId, Ticket},
     time::{Now, Time},
 };
 
@@ -42,7 +42,7 @@ impl AccessLevel {
     }
 }
 
-/// Where a grant is in its life. Derived from its [`Terms`] and the time, never stored.
+/// Where a grant is in its life. Derived from its [`GrantTerms`] and the time, never stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum GrantState {
     /// Starts later.
@@ -67,7 +67,7 @@ impl GrantState {
 
 /// Whom a grant lets in, at which level, and when: all that a decision depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Terms {
+pub struct GrantTerms {
     /// The grant these are the terms of.
     pub grant_id: GrantId,
     /// The group that is let in.
@@ -84,7 +84,7 @@ pub struct Terms {
     pub revoke_time: Option<Time>,
 }
 
-impl Terms {
+impl GrantTerms {
     /// The state at `now`. The start is inclusive, the end exclusive; where the time is not known exactly, a grant is not active
     /// unless it is so at all of the times that it may be.
     pub fn state(&self, now: impl Into<Now>) -> GrantState {
@@ -117,7 +117,7 @@ pub struct Revocation {
     /// Who ended it.
     pub revoker: Actor,
     /// Why.
-    pub reason: Note,
+    pub reason: FreeText,
 }
 
 /// One tenant lets one support group in.
@@ -126,9 +126,9 @@ pub struct Grant {
     /// Who lets in.
     pub tenant_id: TenantId,
     /// Whom, at which level, when.
-    pub terms: Terms,
+    pub terms: GrantTerms,
     /// Why.
-    pub reason: Note,
+    pub reason: FreeText,
     /// The ticket it belongs to.
     pub ticket: Ticket,
     /// When it was made.
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn the_start_is_inclusive_and_the_end_exclusive() {
         let at = |micros| from_micros(micros).unwrap();
-        let terms = Terms {
+        let terms = GrantTerms {
             grant_id: GrantId(uuid::Uuid::nil()),
             group_id: GroupId::new("support").unwrap(),
             agent_ids: BTreeSet::new(),
@@ -188,13 +188,13 @@ mod tests {
         assert_eq!(terms.state(at(10)), GrantState::Active);
         assert_eq!(terms.state(at(19)), GrantState::Active);
         assert_eq!(terms.state(at(20)), GrantState::Expired);
-        let until_revoked = Terms { expire_time: None, ..terms.clone() };
+        let until_revoked = GrantTerms { expire_time: None, ..terms.clone() };
         assert_eq!(until_revoked.state(at(i64::from(u32::MAX))), GrantState::Active);
         let between = |earliest, latest| Now { earliest: at(earliest), latest: at(latest) };
         assert_eq!(terms.state(between(9, 11)), GrantState::Scheduled, "may not have begun");
         assert_eq!(terms.state(between(19, 21)), GrantState::Expired, "may be over");
         assert_eq!(terms.state(between(10, 19)), GrantState::Active);
-        let revoked = Terms { revoke_time: Some(at(15)), ..terms };
+        let revoked = GrantTerms { revoke_time: Some(at(15)), ..terms };
         for now in [5, 12, 15, 25] {
             assert_eq!(revoked.state(at(now)), GrantState::Revoked);
         }

@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::domain::{
-    caller::Side,
+    caller::Party,
     decision::Question,
     event::Revision,
     request::End,
-    text::{Actor, AgentId, GroupId, Note, TenantId},
+    text::{Actor, AgentId, FreeText, GroupId, TenantId},
     time::{Now, Time},
 };
 
@@ -105,8 +105,8 @@ pub struct LockTerms {
     pub lock_id: LockId,
     /// What is locked.
     pub target: LockTarget,
-    /// Whose lock it is, and so who may lift it.
-    pub side: Side,
+    /// Scope lock it is, and so who may lift it.
+    pub side: Party,
     /// The first moment without; `None`: until it is lifted.
     pub expire_time: Option<Time>,
 }
@@ -139,7 +139,7 @@ pub struct Lifting {
     /// By whom.
     pub actor: Actor,
     /// Why.
-    pub reason: Note,
+    pub reason: FreeText,
 }
 
 /// Somebody has locked something.
@@ -148,7 +148,7 @@ pub struct Lock {
     /// What, on whose side, until when.
     pub terms: LockTerms,
     /// Why; never blank.
-    pub reason: Note,
+    pub reason: FreeText,
     /// When it was set. It holds from then.
     pub create_time: Time,
     /// By whom.
@@ -196,13 +196,13 @@ pub struct LockRequest {
     /// What to lock.
     pub target: LockTarget,
     /// Why.
-    pub reason: Note,
+    pub reason: FreeText,
     /// Until when; `None`: until it is lifted.
     pub end: Option<End>,
 }
 
 /// Of the locks that keep the question out, the one to name: the one that holds longest, then that on the most. `None`: nothing does.
-pub fn barring<'a>(
+pub fn matching_lock<'a>(
     locks: impl IntoIterator<Item = &'a LockTerms>,
     question: &Question,
     now: Now,
@@ -233,7 +233,7 @@ mod tests {
         let terms = LockTerms {
             lock_id: LockId(Uuid::nil()),
             target: LockTarget::Everything,
-            side: Side::Vendor,
+            side: Party::Vendor,
             expire_time: Some(at(20)),
         };
         assert!(terms.holds(at(0)));

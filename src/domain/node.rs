@@ -53,7 +53,7 @@ pub struct NodeInfo {
     /// What it has confirmed to answer checks from.
     pub revision: Revision,
     /// How old its proof of freshness was when it was last heard from; `None` if it had none.
-    pub proof_age: Option<Duration>,
+    pub lease_age: Option<Duration>,
     /// For how long it has not been heard from.
     pub silent_for: Duration,
 }

@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{
     grant::{AccessLevel, Grant},
+    overrides::{GroupOverrides, PolicyOverrides},
     request::{ExtendRequest, GrantRequest, START_LEEWAY},
-    text::{self, GroupId, Note},
-    tightening::{GroupTightening, Tightening},
+    text::{self, FreeText, GroupId},
     time::{Span, Time, after, between},
     violation::Violations,
 };
@@ -185,9 +185,9 @@ impl SupportPolicy {
             && self.check_length(terms.start_time, terms.expire_time).is_ok()
     }
 
-    /// This catalogue as far as `tightening` lets it be: the tighter of the two in everything.
-    pub fn tightened(&self, tightening: &Tightening) -> Self {
-        let Tightening {
+    /// This catalogue as far as `overrides` lets it be: the tighter of the two in everything.
+    pub fn tightened(&self, overrides: &PolicyOverrides) -> Self {
+        let PolicyOverrides {
             groups,
             preset_durations,
             default_duration,
@@ -196,7 +196,7 @@ impl SupportPolicy {
             reason_required,
             ticket_required,
             longest_schedule_ahead,
-        } = tightening;
+        } = overrides;
         let longest = longest_duration.unwrap_or(self.longest_duration).min(self.longest_duration);
         let is_preset = |span: &Span| {
             *span <= longest && preset_durations.as_ref().is_none_or(|own| own.contains(span))
@@ -276,7 +276,7 @@ impl SupportPolicy {
         Ok(())
     }
 
-    fn check_reason(&self, reason: &Note) -> Result<(), &'static str> {
+    fn check_reason(&self, reason: &FreeText) -> Result<(), &'static str> {
         if self.reason_required && reason.is_blank() {
             return Err("must not be empty: the support policy requires a reason");
         }
@@ -322,7 +322,7 @@ fn is_later(new: Option<Time>, old: Option<Time>) -> bool {
 
 fn tighten_group(
     vendors: &SupportGroup,
-    own: &Option<Vec<GroupTightening>>,
+    own: &Option<Vec<GroupOverrides>>,
 ) -> Option<SupportGroup> {
     let Some(own) = own else { return Some(vendors.clone()) };
     let group = own.iter().find(|group| group.group_id == vendors.group_id)?;

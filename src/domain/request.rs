@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::domain::{
     grant::AccessLevel,
-    text::{AgentId, GroupId, Note, RequestId, TenantId, Ticket},
+    text::{AgentId, FreeText, GroupId, RequestId, TenantId, Ticket},
     time::{Span, Time, after},
     violation::Violations,
 };
@@ -72,7 +72,7 @@ pub struct GrantRequest {
     /// Until when.
     pub end: End,
     /// Why.
-    pub reason: Note,
+    pub reason: FreeText,
     /// For which ticket.
     pub ticket: Ticket,
 }
@@ -83,5 +83,5 @@ pub struct ExtendRequest {
     /// The new end. A duration counts from now, or from a start that is still to come.
     pub end: End,
     /// Why.
-    pub reason: Note,
+    pub reason: FreeText,
 }

@@ -168,9 +168,9 @@ impl fmt::Display for GrantId {
 /// Free text, possibly empty: a reason, in somebody's own words. Line breaks and tabs are allowed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Note(String);
+pub struct FreeText(String);
 
-impl Note {
+impl FreeText {
     /// Checks a text: at most [`NOTE_LENGTH_MAX`] characters, no control characters but line breaks and tabs.
     pub fn new(text: impl Into<String>) -> Result<Self, TextError> {
         let text = text.into();
@@ -244,11 +244,11 @@ mod tests {
 
     #[test]
     fn notes_may_have_lines_but_no_other_control_characters() {
-        assert!(Note::new("first\r\n\tsecond").is_ok());
-        assert!(Note::new("").is_ok());
-        assert_eq!(Note::new("a\u{1b}[31m"), Err(TextError::ControlCharacter));
+        assert!(FreeText::new("first\r\n\tsecond").is_ok());
+        assert!(FreeText::new("").is_ok());
+        assert_eq!(FreeText::new("a\u{1b}[31m"), Err(TextError::ControlCharacter));
         assert_eq!(
-            Note::new("x".repeat(1_001)),
+            FreeText::new("x".repeat(1_001)),
             Err(TextError::TooLong { limit: 1_000, length: 1_001 })
         );
     }

@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use crate::{
     domain::{Ack, BootTime, NodeId, Revision, Time},
     node::{
-        freshness::lengthened,
+        lease::grantor_bound,
         mutants::{Rule, is_broken},
     },
-    store::Roll,
+    store::Membership,
 };
 
 /// How long a node that was struck off is told of, in lengths of a lease.
@@ -25,13 +25,13 @@ pub struct Commit {
     pub time: Time,
     /// When the commit had been answered, or later.
     pub at: BootTime,
-    /// The longest that any node which was registered before the commit may answer from one proof.
+    /// The longest that any node which was registered before the commit may answer from one lease.
     pub max_staleness: Duration,
 }
 
 /// How far a change has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
+pub enum Coverage {
     /// No node can answer from before it.
     Everywhere {
         /// Nodes that confirmed it.
@@ -48,12 +48,12 @@ pub enum Reach {
 
 /// The roll of check nodes as one replica sees it, time after time.
 #[derive(Debug, Default)]
-pub struct RollWatch {
+pub struct MembershipView {
     /// When the last roll was asked for, and the end of the log that came with it.
     read: Option<(BootTime, Revision)>,
     members: BTreeMap<NodeId, Seen>,
     /// Nodes that were struck off lately: when, and how many nodes that was. Only to be told of.
-    struck_off: BTreeMap<NodeId, (BootTime, u32)>,
+    evicted: BTreeMap<NodeId, (BootTime, u32)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +64,7 @@ struct Seen {
     ack: Ack,
 }
 
-/// A node that has not renewed for so long that none of its proofs can be valid, unless a renewal is in flight.
+/// A node that has not renewed for so long that none of its leases can be valid, unless a renewal is in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Silent {
     /// The node.
@@ -73,10 +73,10 @@ pub struct Silent {
     pub seq: i64,
 }
 
-impl RollWatch {
+impl MembershipView {
     /// Takes in a roll that was asked for at `asked_at` and has been answered by `now`; names those that have fallen silent.
-    pub fn saw(&mut self, roll: &Roll, asked_at: BootTime, now: BootTime) -> Vec<Silent> {
-        let patience = lengthened(roll.max_staleness);
+    pub fn observe(&mut self, roll: &Membership, asked_at: BootTime, now: BootTime) -> Vec<Silent> {
+        let patience = grantor_bound(roll.max_staleness);
         let members = roll.members.iter().map(|member| {
             let before = self.members.get(&member.node_id).filter(|seen| seen.seq == member.seq);
             let first_seen = if is_broken(Rule::SeenWhenAnswered) { asked_at } else { now };
@@ -88,18 +88,18 @@ impl RollWatch {
         // Another has struck off who had been silent for long; who left has not been.
         let gone = before.into_iter().filter(|(node_id, _)| !self.members.contains_key(node_id));
         for (node_id, seen) in gone.filter(|(_, seen)| now >= seen.since + patience / 2) {
-            self.struck_off.insert(node_id, (now, seen.ack.nodes.max(1)));
+            self.evicted.insert(node_id, (now, seen.ack.nodes.max(1)));
         }
-        self.struck_off.retain(|_, (at, _)| now < *at + patience * REMEMBERED);
+        self.evicted.retain(|_, (at, _)| now < *at + patience * REMEMBERED);
         self.read = Some((asked_at, roll.head.revision));
         let silent = self.members.iter().filter(|(_, seen)| now >= seen.since + patience);
         silent.map(|(&node_id, seen)| Silent { node_id, seq: seen.seq }).collect()
     }
 
     /// A silent node's row is gone: until it registers anew, with a row that is not this one, it can prove nothing.
-    pub fn struck_off(&mut self, silent: Silent, now: BootTime) {
+    pub fn evicted(&mut self, silent: Silent, now: BootTime) {
         if let Some(seen) = self.members.remove(&silent.node_id) {
-            self.struck_off.insert(silent.node_id, (now, seen.ack.nodes.max(1)));
+            self.evicted.insert(silent.node_id, (now, seen.ack.nodes.max(1)));
         }
     }
 
@@ -114,12 +114,12 @@ impl RollWatch {
     }
 
     /// How far `commit` has reached, where the node `own` says itself what it acknowledges.
-    pub fn reach(&self, commit: &Commit, own: NodeId, own_ack: Ack, now: BootTime) -> Reach {
+    pub fn reach(&self, commit: &Commit, own: NodeId, own_ack: Ack, now: BootTime) -> Coverage {
         // A roll without the commit is another database's: an old primary's, that nobody has told.
         let is_recent = self.read.is_some_and(|(at, head)| at >= commit.at && head >= commit.last)
             || is_broken(Rule::RollAfterCommit);
         let (mut acknowledged, mut lapsed, mut missing) = (0, 0, 0);
-        let is_silent = |seen: &Seen| now >= seen.since + lengthened(commit.max_staleness);
+        let is_silent = |seen: &Seen| now >= seen.since + grantor_bound(commit.max_staleness);
         let others = self.members.iter().filter(|(node_id, _)| **node_id != own);
         let others = others.map(|(_, seen)| (seen.ack, is_silent(seen)));
         for (ack, is_silent) in others.chain([(own_ack, false)]) {
@@ -132,13 +132,13 @@ impl RollWatch {
                 missing += ack.nodes.max(1);
             }
         }
-        let since_commit = self.struck_off.values().filter(|(at, _)| *at >= commit.at);
+        let since_commit = self.evicted.values().filter(|(at, _)| *at >= commit.at);
         lapsed += since_commit.map(|(_, nodes)| nodes).sum::<u32>();
-        let until = commit.at + lengthened(commit.max_staleness);
+        let until = commit.at + grantor_bound(commit.max_staleness);
         if (missing == 0 && is_recent) || now >= until {
-            Reach::Everywhere { acknowledged, lapsed: lapsed + missing }
+            Coverage::Everywhere { acknowledged, lapsed: lapsed + missing }
         } else {
-            Reach::Waiting { until }
+            Coverage::Waiting { until }
         }
     }
 }

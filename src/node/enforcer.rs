@@ -1,4 +1,4 @@
-//! Finds out when changes are in force everywhere: drives [`RollWatch`] with what the store says.
+//! Finds out when changes are in force everywhere: drives [`MembershipView`] with what the store says.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -15,8 +15,8 @@ use crate::{
     domain::{BootTime, Enforced, Revision, Time},
     node::{
         CheckNode,
-        enforcement::{Commit, Reach, RollWatch},
-        trouble::{chain, in_time},
+        enforcement::{Commit, Coverage, MembershipView},
+        failure_log::{chain, with_timeout},
     },
     store::{Store, StoreError},
 };
@@ -24,7 +24,7 @@ use crate::{
 /// How often the roll is read while somebody waits. Acknowledgements are told of; this is for those whose telling was lost.
 const BUSY_INTERVAL: Duration = Duration::from_millis(50);
 /// How long the roll may take to be read, before another connection is tried.
-const ROLL_PATIENCE: Duration = Duration::from_secs(2);
+const ROLL_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often the roll is read while nobody waits, so that the next change need not wait for the dead.
 const IDLE_INTERVAL: Duration = Duration::from_millis(500);
 /// How long, and how many at a time, it is remembered since when changes were asked for: longer than the longest lease.
@@ -39,7 +39,7 @@ const BUCKETS: [f64; 15] =
 
 /// What is counted of the changes that this process has made. Its clones count together.
 #[derive(Debug, Clone)]
-pub struct Tally {
+pub struct EnforcementCounts {
     /// How long it took until they were in force everywhere, in seconds.
     pub duration: Histogram,
     /// What callers were told, by the `state` of the enforcement.
@@ -53,7 +53,7 @@ pub struct Tally {
 pub struct Enforcer {
     node: Arc<CheckNode>,
     store: Arc<dyn Store>,
-    watch: Mutex<RollWatch>,
+    watch: Mutex<MembershipView>,
     pending: Mutex<Vec<Pending>>,
     /// Since when somebody has been asking for a change that was made elsewhere, or long ago.
     asked: Mutex<BTreeMap<Made, BootTime>>,
@@ -61,7 +61,7 @@ pub struct Enforcer {
     look: Notify,
     /// Asks to see whether anybody need not wait any longer.
     settle: Notify,
-    tally: Tally,
+    counts: EnforcementCounts,
 }
 
 #[derive(Debug)]
@@ -77,9 +77,9 @@ type Record = (Commit, Enforced);
 /// Names a change: in a log that was restored, another has its revision.
 type Made = (Revision, Option<Time>);
 
-// === impl Tally ===
+// === impl EnforcementCounts ===
 
-impl Default for Tally {
+impl Default for EnforcementCounts {
     fn default() -> Self {
         let told: Family<_, _> = Family::default();
         for state in ["COMPLETE", "PENDING"] {
@@ -102,13 +102,13 @@ impl Enforcer {
             asked: Mutex::default(),
             look: Notify::new(),
             settle: Notify::new(),
-            tally: Tally::default(),
+            counts: EnforcementCounts::default(),
         })
     }
 
     /// What is counted here.
-    pub fn tally(&self) -> &Tally {
-        &self.tally
+    pub fn counts(&self) -> &EnforcementCounts {
+        &self.counts
     }
 
     /// Begins to wait for a change that this process has made. What is found is kept with its events.
@@ -200,14 +200,14 @@ impl Enforcer {
 
     async fn look_once(&self) -> Result<(), StoreError> {
         let asked_at = self.node.boot_time();
-        let roll = in_time(ROLL_PATIENCE, self.store.roll()).await?;
-        let silent = self.watch.lock().saw(&roll, asked_at, self.node.boot_time());
+        let roll = with_timeout(ROLL_TIMEOUT, self.store.membership()).await?;
+        let silent = self.watch.lock().observe(&roll, asked_at, self.node.boot_time());
         self.settle.notify_one();
         for silent in silent.into_iter().filter(|silent| silent.node_id != self.node.id()) {
-            if self.store.strike_off(silent.node_id, silent.seq).await? {
+            if self.store.evict(silent.node_id, silent.seq).await? {
                 info!(node = %silent.node_id, "a check node has fallen silent, and was struck off the roll");
                 let now = self.node.boot_time();
-                self.watch.lock().struck_off(silent, now);
+                self.watch.lock().evicted(silent, now);
                 self.settle.notify_one();
             }
         }
@@ -216,7 +216,7 @@ impl Enforcer {
 
     /// Answers those whose change is in force everywhere.
     async fn settle(&self, records: mpsc::Sender<Record>) {
-        let mut acks = self.node.acks();
+        let mut acks = self.node.watch_acks();
         loop {
             acks.mark_unchanged();
             let next = self.settle_once(&records);
@@ -241,20 +241,20 @@ impl Enforcer {
             let commit = pending.commit;
             let own_ack = self.node.ack_of(commit.last, commit.time);
             match watch.reach(&commit, self.node.id(), own_ack, now) {
-                Reach::Waiting { until } => {
+                Coverage::Waiting { until } => {
                     let patience = until.since(now);
                     next = Some(next.map_or(patience, |next| next.min(patience)));
                     true
                 }
-                Reach::Everywhere { acknowledged, lapsed } => {
+                Coverage::Everywhere { acknowledged, lapsed } => {
                     let enforced = Enforced {
                         elapsed: now.since(commit.at),
                         nodes_acknowledged: acknowledged,
                         nodes_lapsed: lapsed,
                     };
                     if pending.is_recorded {
-                        self.tally.duration.observe(enforced.elapsed.as_secs_f64());
-                        self.tally.nodes_lapsed.inc_by(lapsed.into());
+                        self.counts.duration.observe(enforced.elapsed.as_secs_f64());
+                        self.counts.nodes_lapsed.inc_by(lapsed.into());
                     }
                     let (unused, _) = oneshot::channel();
                     // Whoever asked may have gone.

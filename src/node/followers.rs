@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use crate::{
     domain::{Ack, BootTime, NodeId, NodeInfo, NodeKind, Revision},
     node::{
-        freshness::{Proof, lengthened},
+        lease::{Lease, grantor_bound},
         message::{Hello, REPORT_MAX},
         mutants::{Rule, is_broken},
-        snapshot::{Part, Parts},
+        snapshot::{Parts, SnapshotPart},
     },
 };
 
@@ -16,14 +16,14 @@ use crate::{
 const REMEMBERED: u32 = 1;
 
 /// How long a follower may take for one part of a snapshot.
-const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(10);
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many a node feeds at most.
 pub const FOLLOWERS_MAX: usize = 4_096;
 
 /// Names one stream of a follower: a follower that comes back has a new one.
 pub type StreamId = u64;
 
-/// Everybody who may answer from what this node has vouched for.
+/// Everybody who may answer from what this node has lease_grant for.
 #[derive(Debug, Default)]
 pub struct Followers {
     last_stream: StreamId,
@@ -45,30 +45,30 @@ struct Follower {
     /// Its stream; `None` once that has ended without a word.
     stream: Option<StreamId>,
     acked: Ack,
-    /// By when everything that it was vouched for has lapsed; `None`: nothing was.
-    lapses_at: Option<BootTime>,
+    /// By when everything that it was lease_grant for has lapsed; `None`: nothing was.
+    expires_at: Option<BootTime>,
     last_lease: Duration,
     last_heard: BootTime,
-    /// How old its proof was when it was last vouched for.
-    proof_age: Option<Duration>,
+    /// How old its lease was when it was last lease_grant for.
+    lease_age: Option<Duration>,
     report: Vec<NodeInfo>,
 }
 
 impl Follower {
-    /// Whether it may still answer from what it was vouched for.
+    /// Whether it may still answer from what it was lease_grant for.
     fn may_answer(&self, now: BootTime) -> bool {
-        self.lapses_at.is_some_and(|lapses_at| now < lapses_at)
+        self.expires_at.is_some_and(|expires_at| now < expires_at)
     }
 
     /// Whether it has lapsed, not long ago.
     fn is_remembered_silent(&self, now: BootTime) -> bool {
-        self.lapses_at.is_some() && self.is_remembered(now)
+        self.expires_at.is_some() && self.is_remembered(now)
     }
 
     /// Whether anybody still wants to know of it.
     fn is_remembered(&self, now: BootTime) -> bool {
         let until = |at: BootTime| at + self.last_lease * REMEMBERED;
-        self.stream.is_some() || self.lapses_at.is_some_and(|at| now < until(at))
+        self.stream.is_some() || self.expires_at.is_some_and(|at| now < until(at))
     }
 }
 
@@ -81,8 +81,8 @@ impl Followers {
         }
         self.last_stream += 1;
         let known = self.known.remove(&hello.node_id);
-        let lapses_at = known.as_ref().and_then(|known| known.lapses_at);
-        let lapses_at = lapses_at.filter(|_| !is_broken(Rule::KeepLeaseOnReturn));
+        let expires_at = known.as_ref().and_then(|known| known.expires_at);
+        let expires_at = expires_at.filter(|_| !is_broken(Rule::KeepLeaseOnReturn));
         let last_lease = known.map_or(Duration::ZERO, |known| known.last_lease);
         self.known.insert(
             hello.node_id,
@@ -90,10 +90,10 @@ impl Followers {
                 version: hello.version.clone(),
                 stream: Some(self.last_stream),
                 acked: Ack { revision: 0, nodes: 1, nodes_lapsed: 0 },
-                lapses_at,
+                expires_at,
                 last_lease,
                 last_heard: now,
-                proof_age: None,
+                lease_age: None,
                 report: Vec::new(),
             },
         );
@@ -106,7 +106,7 @@ impl Followers {
     }
 
     /// The next part of the snapshot that is sent on a stream, if there is one; `None` if it was not asked for in time.
-    pub fn next_part(&mut self, stream: StreamId, now: BootTime) -> Option<Option<Part>> {
+    pub fn next_part(&mut self, stream: StreamId, now: BootTime) -> Option<Option<SnapshotPart>> {
         let outgoing = self.snapshots.get_mut(&stream)?;
         outgoing.at = now;
         let part = outgoing.parts.next();
@@ -118,7 +118,7 @@ impl Followers {
 
     /// Lets go of snapshots that nobody takes.
     pub fn drop_stalled(&mut self, now: BootTime) {
-        self.snapshots.retain(|_, outgoing| now.since(outgoing.at) < SNAPSHOT_PATIENCE);
+        self.snapshots.retain(|_, outgoing| now.since(outgoing.at) < SNAPSHOT_TIMEOUT);
     }
 
     /// Whether this is still the stream of that follower.
@@ -126,16 +126,22 @@ impl Followers {
         self.known.get(&node_id).is_some_and(|follower| follower.stream == Some(stream))
     }
 
-    /// The follower is about to be vouched for from `proof`. Call it before sending.
-    pub fn vouched(&mut self, node_id: NodeId, stream: StreamId, proof: &Proof, now: BootTime) {
+    /// The follower is about to be lease_grant for from `lease`. Call it before sending.
+    pub fn lease_granted(
+        &mut self,
+        node_id: NodeId,
+        stream: StreamId,
+        lease: &Lease,
+        now: BootTime,
+    ) {
         let Some(follower) = self.current(node_id, stream) else { return };
         if is_broken(Rule::CountWhomIsVouched) {
             return;
         }
-        let lapses_at = proof.as_of + lengthened(proof.max_staleness);
-        follower.lapses_at = follower.lapses_at.max(Some(lapses_at));
-        follower.last_lease = proof.max_staleness;
-        follower.proof_age = Some(now.since(proof.as_of));
+        let expires_at = lease.valid_from + grantor_bound(lease.max_staleness);
+        follower.expires_at = follower.expires_at.max(Some(expires_at));
+        follower.last_lease = lease.max_staleness;
+        follower.lease_age = Some(now.since(lease.valid_from));
     }
 
     /// The follower was heard from.
@@ -211,10 +217,10 @@ impl Followers {
     pub fn next_lapse(&self, published: Revision, now: BootTime) -> Option<BootTime> {
         let late =
             |follower: &&Follower| follower.acked.revision < published && follower.may_answer(now);
-        self.known.values().filter(late).filter_map(|follower| follower.lapses_at).min()
+        self.known.values().filter(late).filter_map(|follower| follower.expires_at).min()
     }
 
-    /// Whether nobody can answer from what this node has vouched for.
+    /// Whether nobody can answer from what this node has lease_grant for.
     pub fn are_gone(&self, now: BootTime) -> bool {
         !self.known.values().any(|follower| follower.may_answer(now))
     }
@@ -235,7 +241,7 @@ impl Followers {
                 version: follower.version.clone(),
                 upstream: Some(upstream),
                 revision: follower.acked.revision,
-                proof_age: follower.proof_age.map(|age| age + silent_for),
+                lease_age: follower.lease_age.map(|age| age + silent_for),
                 silent_for,
             };
             std::iter::once(info).chain(follower.report.iter().cloned())
@@ -262,7 +268,7 @@ mod tests {
         for stream in [1, 2] {
             followers.begin_snapshot(stream, parts(), begin);
         }
-        let later = begin + SNAPSHOT_PATIENCE;
+        let later = begin + SNAPSHOT_TIMEOUT;
         assert_eq!(
             followers.next_part(1, later - Duration::from_secs(1)),
             Some(None),
@@ -281,7 +287,7 @@ mod tests {
             node_id: NodeId(Uuid::from_u128(number as u128)),
             version: String::new(),
             held: None,
-            proof_age: None,
+            lease_age: None,
         };
         let (mut followers, now) = (Followers::default(), BootTime(0));
         let streams: Vec<_> =

@@ -4,10 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     domain::{
-        Ack, Event, LockTerms, NodeId, NodeInfo, Now, Position, Revision, TenantId, Terms, Time,
+        Ack, Event, GrantTerms, LockTerms, NodeId, NodeInfo, Now, Position, Revision, TenantId,
+        Time,
     },
-    node::snapshot::Part,
-    store::Held,
+    node::snapshot::SnapshotPart,
+    store::Retained,
 };
 
 /// The version of the protocol that this program speaks. A node that speaks another is refused: one that knows nothing of locks
@@ -18,10 +19,10 @@ pub const REPORT_MAX: usize = 1_000;
 
 /// From a follower to the node that feeds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Up {
+pub enum ToUpstream {
     /// First of all, and once.
     Hello(Hello),
-    /// Asks for a proof of freshness.
+    /// Asks for a lease of freshness.
     Ping {
         /// Comes back in the [`Pong`]. Greater than in every ping before.
         seq: i64,
@@ -45,23 +46,23 @@ pub struct Hello {
     pub version: String,
     /// What it holds, if it holds anything.
     pub held: Option<Position>,
-    /// How long ago it was given its proof, if that is valid.
-    pub proof_age: Option<Duration>,
+    /// How long ago it was given its lease, if that is valid.
+    pub lease_age: Option<Duration>,
 }
 
 /// From a node to a follower that it feeds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Down {
+pub enum ToFollower {
     /// The answer to [`Hello`], before anything else.
     Welcome(Welcome),
-    /// A snapshot begins: what the follower holds is of no use. Its locks and grants follow, then [`Down::SnapshotEnd`].
+    /// A snapshot begins: what the follower holds is of no use. Its locks and grants follow, then [`ToFollower::SnapshotEnd`].
     SnapshotBegin,
     /// Some of the snapshot.
-    SnapshotPart(Part),
+    SnapshotPart(SnapshotPart),
     /// The snapshot is whole, and of this position.
     SnapshotEnd(Position),
     /// What happened next, without a gap.
-    Changes(Vec<Arc<Delta>>),
+    Changes(Vec<Arc<Change>>),
     /// The answer to a ping.
     Pong(Pong),
 }
@@ -84,18 +85,18 @@ pub struct Pong {
     pub seq: i64,
     /// The node that answers, the one that feeds it, and so on up to the replica.
     pub path: Vec<NodeId>,
-    /// What it can vouch for; `None` while it has no valid proof itself.
-    pub proof: Option<Vouched>,
+    /// What it can grant_lease for; `None` while it has no valid lease itself.
+    pub lease: Option<LeaseGrant>,
 }
 
-/// A proof of freshness, as one node hands it to the next.
+/// A lease of freshness, as one node hands it to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Vouched {
-    /// Everything that was committed before the proof's time is at or below this revision.
+pub struct LeaseGrant {
+    /// Everything that was committed before the lease's time is at or below this revision.
     pub revision: Revision,
-    /// How old the proof is, by the clock of the node that sends it.
+    /// How old the lease is, by the clock of the node that sends it.
     pub age: Duration,
-    /// For how long from its time a proof may be answered from.
+    /// For how long from its time a lease may be answered from.
     pub max_staleness: Duration,
     /// What the database's clock shows.
     pub now: Now,
@@ -103,13 +104,13 @@ pub struct Vouched {
 
 /// An event as check nodes need it: what it does to the snapshot. The history's texts stay where the history is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Delta {
+pub struct Change {
     /// The event's place in the log.
     pub revision: Revision,
     /// When it was committed.
     pub time: Time,
     /// The grant as the event left it; `None` if it was not about a grant.
-    pub grant: Option<(TenantId, Held, Terms)>,
+    pub grant: Option<(TenantId, Retained, GrantTerms)>,
     /// The lock as the event left it; `None` if it was not about a lock.
     pub lock: Option<LockChange>,
 }
@@ -123,7 +124,7 @@ pub struct LockChange {
     pub is_ended: bool,
 }
 
-impl Delta {
+impl Change {
     /// About how many bytes it takes.
     pub fn weight(&self) -> usize {
         const FIXED: usize = 200;
@@ -133,9 +134,9 @@ impl Delta {
     }
 }
 
-impl From<&Event> for Delta {
+impl From<&Event> for Change {
     fn from(event: &Event) -> Self {
-        let held = if event.kind.ends_grant() { Held::LastEnded } else { Held::Live };
+        let held = if event.kind.ends_grant() { Retained::LastEnded } else { Retained::Live };
         let grant = event.kind.grant();
         let grant = grant.map(|grant| (grant.tenant_id.clone(), held, grant.terms.clone()));
         let is_ended = event.kind.ends_lock();

@@ -3,17 +3,17 @@
 use crate::{
     domain::{Ack, Event, Position},
     node::CheckNode,
-    store::{Renewal, Store, StoreError},
+    store::{HeartbeatResponse, Store, StoreError},
 };
 
 /// A rule that keeps the promise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
-    /// A proof counts from when it was asked for.
+    /// A lease counts from when it was asked for.
     StampOfSending,
-    /// A node has a row in the roll before it has a proof.
+    /// A node has a row in the roll before it has a lease.
     RowBeforeProof,
-    /// A node whose row is gone registers anew, and has no proof from before it has.
+    /// A node whose row is gone registers anew, and has no lease from before it has.
     NoProofWithoutRow,
     /// A row never says the same `seq` again, also when it is made anew, or an older one was restored.
     RowSeqOnce,
@@ -23,17 +23,17 @@ pub enum Rule {
     AckForFollowers,
     /// A follower acknowledges what is known to be of its upstream's history.
     AckOfThisHistory,
-    /// Who is vouched for counts from then on.
+    /// Who is lease_grant for counts from then on.
     CountWhomIsVouched,
-    /// A follower that comes back counts for what it was vouched for before.
+    /// A follower that comes back counts for what it was lease_grant for before.
     KeepLeaseOnReturn,
-    /// A follower that has gone without a word is waited for until its proof has lapsed.
+    /// A follower that has gone without a word is waited for until its lease has lapsed.
     WaitForTheGone,
-    /// A node leaves with a word only when nobody can answer from what it has vouched for.
+    /// A node leaves with a word only when nobody can answer from what it has lease_grant for.
     LeaveAlone,
-    /// A node that is about to leave vouches for nobody any more.
+    /// A node that is about to leave grants leases for nobody any more.
     SilentOnceLeaving,
-    /// Who hands on a proof says how old it is.
+    /// Who hands on a lease says how old it is.
     Age,
     /// Leases are measured by a clock that goes on through suspend.
     BootTime,
@@ -47,11 +47,11 @@ pub enum Rule {
     StretchedSpan,
     /// A pong stands behind the changes that were applied before it.
     PongBehindChanges,
-    /// A proof counts once its revision is held.
+    /// A lease counts once its revision is held.
     ProofAfterApply,
-    /// A proof from the database counts only for a node that holds the log that it is about.
+    /// A lease from the database counts only for a node that holds the log that it is about.
     ProofOfThisHistory,
-    /// What is held beyond the log that a proof is about was read after that proof was given.
+    /// What is held beyond the log that a lease is about was read after that lease was given.
     ReadAfterProof,
     /// A silent node is passed over only once its row is gone.
     StrikeOffBeforeSkip,
@@ -133,14 +133,14 @@ pub(crate) const fn is_broken(_: Rule) -> bool {
 }
 
 /// Reads what a renewal reads, for a node that has no row. Only for nodes whose rules are broken.
-pub(crate) async fn renew_without_row(
+pub(crate) async fn heartbeat_without_row(
     store: &dyn Store,
     held: Option<Position>,
-) -> Result<Option<Renewal>, StoreError> {
+) -> Result<Option<HeartbeatResponse>, StoreError> {
     let now = store.begin().await?.now();
     let end = store.head().await?;
     let is_held = held.is_some_and(|held| held.epoch == end.epoch);
-    Ok(Some(Renewal { head: end, is_held, now }))
+    Ok(Some(HeartbeatResponse { head: end, is_held, now }))
 }
 
 /// Acknowledges what checks are not answered from yet. Only for nodes whose rules are broken.

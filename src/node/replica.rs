@@ -15,12 +15,12 @@ use crate::{
     node::{
         CheckNode, Snapshot,
         enforcer::Enforcer,
-        freshness::WANTED_PAUSE,
-        message::{Delta, Vouched},
+        failure_log::{FailureLogger, READ_TIMEOUT, READ_TIMEOUT_MAX, chain, with_timeout},
+        lease::EARLY_RENEWAL_PAUSE,
+        message::{Change, LeaseGrant},
         mutants::{self, Rule, is_broken},
-        trouble::{READ_PATIENCE, READ_PATIENCE_MAX, Trouble, chain, in_time},
     },
-    store::{Hint, Loaded, NewMember, Renewal, Store, StoreError},
+    store::{HeartbeatResponse, Loaded, Notification, Registration, Store, StoreError},
 };
 
 mod acknowledging;
@@ -30,10 +30,10 @@ use acknowledging::LastAck;
 /// How many events are read at a time, and at least, where the database does not answer in time.
 const BATCH: usize = 1_000;
 const BATCH_MIN: usize = 16;
-/// A proof is renewed so many times in the length of a lease. What it finds out of the log serves as the poll.
+/// A lease is renewed so many times in the length of a lease. What it finds out of the log serves as the poll.
 const RENEWALS: u32 = 8;
 /// The least time that a database is given to answer a renewal.
-const PROOF_PATIENCE_MIN: Duration = Duration::from_millis(150);
+const HEARTBEAT_TIMEOUT_MIN: Duration = Duration::from_millis(150);
 /// How long to wait before listening anew, and before reading anew.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -43,7 +43,7 @@ pub struct Replica {
     node: Arc<CheckNode>,
     store: Arc<dyn Store>,
     enforcer: Arc<Enforcer>,
-    member: NewMember,
+    member: Registration,
     /// There may be something new in the log.
     log: Notify,
     /// The last renewal that was answered, and the head that it told of.
@@ -52,11 +52,12 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// A replica at `node`, which may answer from one proof for `max_staleness`.
+    /// A replica at `node`, which may answer from one lease for `max_staleness`.
     pub fn new(node: Arc<CheckNode>, store: Arc<dyn Store>, max_staleness: Duration) -> Arc<Self> {
         let enforcer = Enforcer::new(Arc::clone(&node), Arc::clone(&store));
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        let member = NewMember { node_id: node.id(), version, max_staleness, first_seq: 0 };
+        let member =
+            Registration { node_id: node.id(), version, max_staleness, first_heartbeat: 0 };
         Arc::new(Self {
             node,
             store,
@@ -88,7 +89,7 @@ impl Replica {
         if is_broken(Rule::RowBeforeProof) {
             self.load().await?;
             let question = self.question();
-            let read = mutants::renew_without_row(self.store.as_ref(), question.held).await?;
+            let read = mutants::heartbeat_without_row(self.store.as_ref(), question.held).await?;
             if let Some(read) = read {
                 self.take(question, read);
             }
@@ -97,7 +98,7 @@ impl Replica {
         // While it loads, nobody need wait for this node.
         self.load().await?;
         self.register().await?;
-        self.prove_once().await
+        self.renew_lease().await
     }
 
     /// The log has grown, or may have.
@@ -105,7 +106,7 @@ impl Replica {
         self.log.notify_one();
     }
 
-    /// Goes on until stopped. Then leaves the roll, if nobody can answer from what this node has vouched for.
+    /// Goes on until stopped. Then leaves the roll, if nobody can answer from what this node has lease_grant for.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let work = async {
             tokio::join!(
@@ -117,7 +118,7 @@ impl Replica {
             );
         };
         stop.run_until_cancelled(work).await;
-        if self.node.retire()
+        if self.node.step_down()
             && let Err(error) = self.leave().await
         {
             debug!(error = %chain(&error), "cannot leave the roll, others will see that this node is silent");
@@ -127,15 +128,15 @@ impl Replica {
     // === the log ===
 
     async fn follow(&self) {
-        let mut trouble = Trouble::new("follow the log");
+        let mut trouble = FailureLogger::new("follow the log");
         loop {
             self.log.notified().await;
-            let (mut batch, mut patience) = (BATCH, READ_PATIENCE);
+            let (mut batch, mut patience) = (BATCH, READ_TIMEOUT);
             while let Err(error) = trouble.note(self.catch_up(batch, patience).await) {
                 drop(error);
                 // It may be slow.
                 batch = (batch / 4).max(BATCH_MIN);
-                patience = (patience * 2).min(READ_PATIENCE_MAX);
+                patience = (patience * 2).min(READ_TIMEOUT_MAX);
                 sleep(RETRY_INTERVAL).await;
             }
         }
@@ -145,13 +146,13 @@ impl Replica {
     async fn catch_up(&self, batch: usize, patience: Duration) -> Result<(), StoreError> {
         loop {
             let Some(held) = self.node.held() else { return self.load().await };
-            if self.node.is_disowned() {
+            if self.node.is_invalidated() {
                 return self.load().await;
             }
             // With the last one that is held: what does not begin with it is another history.
             let before = (held.revision - 1).max(0);
             let answers = self.answers.lock().0;
-            let events = in_time(patience, self.store.events_after(before, batch)).await?;
+            let events = with_timeout(patience, self.store.events_after(before, batch)).await?;
             let (known, new) = events.split_at(usize::from(held.revision > 0).min(events.len()));
             let is_same =
                 held.revision == 0 || known.first().is_some_and(|event| is_at(event, &held));
@@ -160,13 +161,13 @@ impl Replica {
                     held = held.revision,
                     "the log is not the one that this node holds, loading it anew"
                 );
-                self.node.disown();
+                self.node.invalidate();
                 return self.load().await;
             }
             let Some(last) = new.last() else { return Ok(()) };
             let (answered, told) = *self.answers.lock();
             if answered != answers && told < last.revision && !is_broken(Rule::ReadAfterProof) {
-                // They may have been lost since, for all that is known of the log as it was when a proof was given.
+                // They may have been lost since, for all that is known of the log as it was when a lease was given.
                 continue;
             }
             self.apply(new).await?;
@@ -177,7 +178,7 @@ impl Replica {
         if is_broken(Rule::PublishBeforeAck) {
             mutants::acknowledge_unpublished(self.store.as_ref(), &self.node, events).await?;
         }
-        let changes: Vec<_> = events.iter().map(|event| Arc::new(Delta::from(event))).collect();
+        let changes: Vec<_> = events.iter().map(|event| Arc::new(Change::from(event))).collect();
         if let Err(gap) = self.node.apply(&changes) {
             warn!(%gap, "loading the log anew");
             return self.load().await;
@@ -193,42 +194,44 @@ impl Replica {
             loaded.insert_lock(terms);
         }
         loaded.set_position(position);
-        self.node.install(loaded);
+        self.node.replace_snapshot(loaded);
         self.last_ack.lock().forget();
         Ok(())
     }
 
-    // === proofs ===
+    // === leases ===
 
     async fn prove(&self) {
         let interval = self.member.max_staleness / RENEWALS;
-        let mut trouble = Trouble::new("prove that this node is current");
+        let mut trouble = FailureLogger::new("prove that this node is current");
         loop {
             // If the answer does not come soon, the connection may be dead: there is time to try another.
-            let patience = (self.member.max_staleness / 3).max(PROOF_PATIENCE_MIN);
-            let renewed = timeout(patience, self.prove_once()).await;
+            let patience = (self.member.max_staleness / 3).max(HEARTBEAT_TIMEOUT_MIN);
+            let renewed = timeout(patience, self.renew_lease()).await;
             let renewed = renewed.unwrap_or_else(|late| Err(StoreError::Unavailable(late.into())));
             let _ = trouble.note(renewed);
-            sleep(WANTED_PAUSE.min(interval)).await;
-            let _ = timeout(interval.saturating_sub(WANTED_PAUSE), self.node.proof_wanted()).await;
+            sleep(EARLY_RENEWAL_PAUSE.min(interval)).await;
+            let _ =
+                timeout(interval.saturating_sub(EARLY_RENEWAL_PAUSE), self.node.lease_requested())
+                    .await;
         }
     }
 
-    /// Asks the database for a proof.
-    pub async fn prove_once(&self) -> Result<(), StoreError> {
+    /// Asks the database for a lease.
+    pub async fn renew_lease(&self) -> Result<(), StoreError> {
         let question = self.question();
         // Never the same again, also if the database was restored meanwhile: who watches the row sees that it has moved.
         let row_seq = if is_broken(Rule::RowSeqOnce) { 0 } else { self.node.boot_time().0 };
-        let mut renewal = self.store.renew(self.member.node_id, row_seq, question.held).await?;
+        let mut renewal = self.store.heartbeat(self.member.node_id, row_seq, question.held).await?;
         if renewal.is_none() && is_broken(Rule::NoProofWithoutRow) {
-            renewal = mutants::renew_without_row(self.store.as_ref(), question.held).await?;
+            renewal = mutants::heartbeat_without_row(self.store.as_ref(), question.held).await?;
         }
         let Some(renewal) = renewal else {
             info!("this node was struck off the roll of check nodes, and registers anew");
             return self.register().await;
         };
         *self.answers.lock() = (question.seq, renewal.head.revision);
-        // What is held beyond the head may be new, or have been lost before the proof was given.
+        // What is held beyond the head may be new, or have been lost before the lease was given.
         let is_beyond = renewal.is_held && self.node.revision() > renewal.head.revision;
         if is_beyond && !is_broken(Rule::ReadAfterProof) && !self.still_holds(question).await? {
             return Ok(());
@@ -237,17 +240,18 @@ impl Replica {
         Ok(())
     }
 
-    /// Whether all that the node holds is in the log now. What is read later is held against the proof when it comes.
+    /// Whether all that the node holds is in the log now. What is read later is held against the lease when it comes.
     async fn still_holds(&self, question: Question) -> Result<bool, StoreError> {
         let Some(held) = self.node.held() else { return Ok(false) };
-        let events = in_time(READ_PATIENCE, self.store.events_after(held.revision - 1, 1)).await?;
+        let events =
+            with_timeout(READ_TIMEOUT, self.store.events_after(held.revision - 1, 1)).await?;
         if question.generation != self.node.generation() {
             return Ok(false);
         }
         let is_held = events.first().is_some_and(|event| is_at(event, &held));
         if !is_held {
             warn!("what this node holds is not in the database's log");
-            self.node.disown();
+            self.node.invalidate();
             self.log.notify_one();
         }
         Ok(is_held)
@@ -255,28 +259,28 @@ impl Replica {
 
     fn question(&self) -> Question {
         let (generation, held) = (self.node.generation(), self.node.held());
-        Question { seq: self.node.ask(), generation, held }
+        Question { seq: self.node.start_renewal(), generation, held }
     }
 
     /// What the database has answered.
-    fn take(&self, question: Question, renewal: Renewal) {
+    fn take(&self, question: Question, renewal: HeartbeatResponse) {
         let Question { seq, generation, held } = question;
-        let Renewal { head, is_held, now } = renewal;
+        let HeartbeatResponse { head, is_held, now } = renewal;
         // What has been loaded meanwhile is not what it speaks of.
         let is_meant = held.is_some() && generation == self.node.generation();
-        if is_meant && !is_held && !self.node.is_disowned() {
+        if is_meant && !is_held && !self.node.is_invalidated() {
             warn!("what this node holds is not in the database's log");
-            self.node.disown();
+            self.node.invalidate();
         } else if is_held {
-            let vouched = Vouched {
+            let lease_grant = LeaseGrant {
                 revision: head.revision,
                 age: Duration::ZERO,
                 max_staleness: self.member.max_staleness,
                 now: now.into(),
             };
-            self.node.answered(seq, vouched, Some(head));
+            self.node.record_response(seq, lease_grant, Some(head));
         }
-        if self.node.is_disowned() || self.node.revision() < head.revision {
+        if self.node.is_invalidated() || self.node.revision() < head.revision {
             self.log.notify_one();
         }
     }
@@ -284,7 +288,7 @@ impl Replica {
     // === hints ===
 
     async fn listen(&self) {
-        let mut trouble = Trouble::new("listen to the database");
+        let mut trouble = FailureLogger::new("listen to the database");
         loop {
             let _ = trouble.note(self.listen_once().await);
             // An acknowledgement may be lost when the database dies.
@@ -300,8 +304,8 @@ impl Replica {
         self.enforcer.wake();
         loop {
             match hints.next().await? {
-                Hint::Log => self.log.notify_one(),
-                Hint::Roll => self.enforcer.wake(),
+                Notification::Log => self.log.notify_one(),
+                Notification::Membership => self.enforcer.wake(),
             }
         }
     }
@@ -313,20 +317,20 @@ impl Replica {
         // Before it is asked: the row may be written though no answer comes.
         self.last_ack.lock().forget();
         // Runs much faster than a node renews.
-        let first_seq = if is_broken(Rule::RowSeqOnce) { 0 } else { self.node.boot_time().0 };
-        let member = NewMember { first_seq, ..self.member.clone() };
+        let first_heartbeat = if is_broken(Rule::RowSeqOnce) { 0 } else { self.node.boot_time().0 };
+        let member = Registration { first_heartbeat, ..self.member.clone() };
         self.store.register(&member).await?;
-        self.node.want_proof();
+        self.node.request_lease();
         Ok(())
     }
 
     /// So that nobody need wait for this node any more. It answers no checks from now on, nor does anybody whom it fed.
     async fn leave(&self) -> Result<(), StoreError> {
         loop {
-            let roll = self.store.roll().await?;
+            let roll = self.store.membership().await?;
             let own = roll.members.iter().find(|member| member.node_id == self.member.node_id);
             let Some(own) = own else { return Ok(()) };
-            if self.store.strike_off(own.node_id, own.seq).await? {
+            if self.store.evict(own.node_id, own.seq).await? {
                 return Ok(());
             }
             // A renewal that was under way when this node was stopped has moved the row.

@@ -7,10 +7,11 @@ use imbl::{GenericHashMap, shared_ptr::DefaultSharedPtr};
 
 use crate::{
     domain::{
-        Epoch, GrantId, GroupId, LockTerms, Position, Question, Revision, TenantId, Terms, Time,
+        Epoch, GrantId, GrantTerms, GroupId, LockTerms, Position, Question, Revision, TenantId,
+        Time,
     },
-    node::{Gauges, locks::Locks, message::Delta},
-    store::Held,
+    node::{Gauges, locks::Locks, message::Change},
+    store::Retained,
 };
 
 type Tenants = GenericHashMap<TenantId, Arc<TenantGrants>, RandomState, DefaultSharedPtr>;
@@ -33,16 +34,16 @@ pub struct Snapshot {
 /// The locks and grants of a snapshot, some at a time.
 pub struct Parts {
     locks: std::vec::IntoIter<LockTerms>,
-    grants: Box<dyn Iterator<Item = (TenantId, Held, Terms)> + Send>,
+    grants: Box<dyn Iterator<Item = (TenantId, Retained, GrantTerms)> + Send>,
 }
 
 /// What one tenant has granted. A decision looks at all of it: the limit on live grants per tenant bounds its cost.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct TenantGrants {
     /// Grants that no event has ended; some may have expired since.
-    live: Vec<Terms>,
+    live: Vec<GrantTerms>,
     /// At most one for each group: the one that ended last.
-    ended: Vec<Terms>,
+    ended: Vec<GrantTerms>,
 }
 
 impl Snapshot {
@@ -69,7 +70,7 @@ impl Snapshot {
     }
 
     /// The grants that can matter to a check on `tenant_id`.
-    pub fn grants(&self, tenant_id: &TenantId) -> impl Iterator<Item = &Terms> {
+    pub fn grants(&self, tenant_id: &TenantId) -> impl Iterator<Item = &GrantTerms> {
         let of_tenant = self.tenants.get(tenant_id);
         of_tenant.into_iter().flat_map(|grants| grants.live.iter().chain(&grants.ended))
     }
@@ -85,10 +86,10 @@ impl Snapshot {
     }
 
     /// Every grant that is held, with its tenant and why, in no particular order.
-    pub fn iter(&self) -> impl Iterator<Item = (&TenantId, Held, &Terms)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&TenantId, Retained, &GrantTerms)> {
         self.tenants.iter().flat_map(|(tenant_id, grants)| {
-            let live = grants.live.iter().map(|terms| (Held::Live, terms));
-            let ended = grants.ended.iter().map(|terms| (Held::LastEnded, terms));
+            let live = grants.live.iter().map(|terms| (Retained::Live, terms));
+            let ended = grants.ended.iter().map(|terms| (Retained::LastEnded, terms));
             live.chain(ended).map(move |(held, terms)| (tenant_id, held, terms))
         })
     }
@@ -97,8 +98,8 @@ impl Snapshot {
     pub fn into_parts(self) -> Parts {
         let locks: Vec<_> = self.locks.iter().cloned().collect();
         let grants = self.tenants.into_iter().flat_map(|(tenant_id, grants)| {
-            let live = grants.live.iter().map(|terms| (Held::Live, terms));
-            let ended = grants.ended.iter().map(|terms| (Held::LastEnded, terms));
+            let live = grants.live.iter().map(|terms| (Retained::Live, terms));
+            let ended = grants.ended.iter().map(|terms| (Retained::LastEnded, terms));
             let all = live.chain(ended);
             let all = all.map(|(held, terms)| (tenant_id.clone(), held, terms.clone()));
             all.collect::<Vec<_>>()
@@ -121,7 +122,7 @@ impl Snapshot {
     }
 
     /// Takes in the change that follows on this snapshot.
-    pub fn apply(&mut self, change: &Delta) {
+    pub fn apply(&mut self, change: &Change) {
         debug_assert_eq!(change.revision, self.revision() + 1);
         if let Some(position) = &mut self.position {
             position.revision = change.revision;
@@ -143,11 +144,11 @@ impl Snapshot {
     }
 
     /// Takes in a grant.
-    pub fn insert(&mut self, tenant_id: &TenantId, mut terms: Terms, held: Held) {
+    pub fn insert(&mut self, tenant_id: &TenantId, mut terms: GrantTerms, held: Retained) {
         terms.group_id = self.shared(terms.group_id);
         match held {
-            Held::Live => self.insert_live(tenant_id, terms),
-            Held::LastEnded => self.insert_ended(tenant_id, terms),
+            Retained::Live => self.insert_live(tenant_id, terms),
+            Retained::LastEnded => self.insert_ended(tenant_id, terms),
         }
     }
 
@@ -156,15 +157,15 @@ impl Snapshot {
         self.locks.insert(terms);
     }
 
-    fn insert_live(&mut self, tenant_id: &TenantId, terms: Terms) {
+    fn insert_live(&mut self, tenant_id: &TenantId, terms: GrantTerms) {
         self.live_grants += 1;
         self.bytes += weight(&terms);
         push(&mut self.tenant(tenant_id).live, terms);
     }
 
     /// Keeps the one that ended last, by the order in which decisions prefer them.
-    fn insert_ended(&mut self, tenant_id: &TenantId, terms: Terms) {
-        let rank = |terms: &Terms| (terms.end_time(), terms.access_level, terms.grant_id);
+    fn insert_ended(&mut self, tenant_id: &TenantId, terms: GrantTerms) {
+        let rank = |terms: &GrantTerms| (terms.end_time(), terms.access_level, terms.grant_id);
         let added = weight(&terms);
         let ended = &mut self.tenant(tenant_id).ended;
         match ended.iter_mut().find(|other| other.group_id == terms.group_id) {
@@ -183,7 +184,7 @@ impl Snapshot {
 
     fn remove_live(&mut self, tenant_id: &TenantId, grant_id: GrantId) {
         let Some(grants) = self.tenants.get(tenant_id) else { return };
-        let is_it = |terms: &Terms| terms.grant_id == grant_id;
+        let is_it = |terms: &GrantTerms| terms.grant_id == grant_id;
         if let Some(index) = grants.live.iter().position(is_it) {
             let removed = self.tenant(tenant_id).live.swap_remove(index);
             self.live_grants -= 1;
@@ -212,15 +213,15 @@ const PART_WEIGHT_MAX: u64 = 64 * 1_024;
 
 /// Some of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Part {
+pub enum SnapshotPart {
     /// Some locks.
     Locks(Vec<LockTerms>),
     /// Some grants.
-    Grants(Vec<(TenantId, Held, Terms)>),
+    Grants(Vec<(TenantId, Retained, GrantTerms)>),
 }
 
 impl Iterator for Parts {
-    type Item = Part;
+    type Item = SnapshotPart;
 
     fn next(&mut self) -> Option<Self::Item> {
         let (mut locks, mut bytes) = (Vec::new(), 0);
@@ -231,7 +232,7 @@ impl Iterator for Parts {
             locks.push(lock);
         }
         if !locks.is_empty() {
-            return Some(Part::Locks(locks));
+            return Some(SnapshotPart::Locks(locks));
         }
         let mut grants = Vec::new();
         while bytes < PART_WEIGHT_MAX
@@ -240,7 +241,7 @@ impl Iterator for Parts {
             bytes += weight(&grant.2);
             grants.push(grant);
         }
-        (!grants.is_empty()).then_some(Part::Grants(grants))
+        (!grants.is_empty()).then_some(SnapshotPart::Grants(grants))
     }
 }
 
@@ -251,7 +252,7 @@ impl fmt::Debug for Parts {
 }
 
 /// Adds one without much room for more: most tenants have few, and there are many tenants.
-fn push(grants: &mut Vec<Terms>, terms: Terms) {
+fn push(grants: &mut Vec<GrantTerms>, terms: GrantTerms) {
     if grants.len() == grants.capacity() {
         grants.reserve_exact(1 + grants.len() / 8);
     }
@@ -259,8 +260,8 @@ fn push(grants: &mut Vec<Terms>, terms: Terms) {
 }
 
 /// The memory that one grant takes, in bytes, without what it shares with others.
-fn weight(terms: &Terms) -> u64 {
+fn weight(terms: &GrantTerms) -> u64 {
     let agents: usize =
         terms.agent_ids.iter().map(|agent| size_of_val(agent) + agent.as_str().len()).sum();
-    (size_of::<Terms>() + agents) as u64
+    (size_of::<GrantTerms>() + agents) as u64
 }

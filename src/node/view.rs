@@ -12,7 +12,7 @@ use crate::{
     domain::{Now, Revision, time::from_micros},
     node::{
         Snapshot,
-        freshness::{ClockReading, Proof},
+        lease::{ClockReading, Lease},
     },
 };
 
@@ -20,24 +20,24 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct View {
     pub(super) snapshot: Snapshot,
-    pub(super) proof: Option<Proof>,
+    pub(super) lease: Option<Lease>,
     /// The last that was heard of the database's clock.
     pub(super) clock: Option<ClockReading>,
     /// Whether the grants are known not to be in the database's log.
-    pub(super) is_disowned: bool,
+    pub(super) is_invalidated: bool,
     /// The latest that was ever taken for the time in this history.
-    pub(super) latch: Arc<Latch>,
+    pub(super) monotonic_time: Arc<MonotonicTime>,
 }
 
 /// What a check sees at one moment.
 #[derive(Debug, Clone)]
-pub struct Sight {
+pub struct ReadView {
     /// The grants.
     pub view: Arc<View>,
     /// The time to decide at. `None`: the node has never known the time.
     pub now: Option<Now>,
     /// For how long the grants may be answered from; zero: not at all.
-    pub fresh_for: Duration,
+    pub valid_for: Duration,
 }
 
 /// What metrics say of a node.
@@ -53,15 +53,15 @@ pub struct Gauges {
     pub tenants: u64,
     /// The snapshot's memory, estimated, in bytes.
     pub snapshot_bytes: u64,
-    /// How old the proof is.
-    pub proof_age: Option<Duration>,
+    /// How old the lease is.
+    pub lease_age: Option<Duration>,
     /// Nodes that follow this one.
     pub followers: usize,
 }
 
 /// The latest that was taken for now, in microseconds since 1970: it never goes back.
 #[derive(Debug)]
-pub(super) struct Latch {
+pub(super) struct MonotonicTime {
     latest_us: AtomicI64,
 }
 
@@ -71,34 +71,34 @@ impl View {
         &self.snapshot
     }
 
-    /// The proof that nothing newer is in force.
-    pub fn proof(&self) -> Option<&Proof> {
-        self.proof.as_ref()
+    /// The lease that nothing newer is in force.
+    pub fn lease(&self) -> Option<&Lease> {
+        self.lease.as_ref()
     }
 
-    pub(super) fn with_proof(self, proof: Option<Proof>) -> Self {
-        Self { proof, clock: proof.map(|proof| proof.clock).or(self.clock), ..self }
+    pub(super) fn with_lease(self, lease: Option<Lease>) -> Self {
+        Self { lease, clock: lease.map(|lease| lease.clock).or(self.clock), ..self }
     }
 }
 
-impl Sight {
+impl ReadView {
     /// Whether the grants may be answered from.
     pub fn is_fresh(&self) -> bool {
-        !self.fresh_for.is_zero()
+        !self.valid_for.is_zero()
     }
 }
 
-impl Latch {
+impl MonotonicTime {
     /// `now`, but its latest not before what was taken for the latest before. A clock that is set back makes the bounds stand apart: what lets
     /// in ends by the one, and what keeps out by the other.
-    pub(super) fn close(&self, now: Now) -> Now {
+    pub(super) fn advance(&self, now: Now) -> Now {
         let before = self.latest_us.fetch_max(now.latest.timestamp_micros(), Ordering::Relaxed);
         let latest = from_micros(before).map_or(now.latest, |before| before.max(now.latest));
         Now { earliest: now.earliest, latest }
     }
 }
 
-impl Default for Latch {
+impl Default for MonotonicTime {
     fn default() -> Self {
         Self { latest_us: AtomicI64::new(i64::MIN) }
     }

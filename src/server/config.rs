@@ -35,7 +35,7 @@ pub use sources::{Env, Flags};
 /// Where gRPC is served.
 pub const LISTEN: &str = "listen";
 /// Where HTTP is served.
-pub const HTTP_LISTEN: &str = "http-listen";
+pub const METRICS_LISTEN: &str = "metrics-listen";
 /// Where the data is.
 pub const DATABASE_URL: &str = "database-url";
 /// For how long check nodes may answer from one proof.
@@ -46,7 +46,7 @@ pub const DRAIN_TIMEOUT: &str = "drain-timeout";
 pub const TLS_CERTIFICATE: &str = "tls-certificate";
 /// Its private key.
 pub const TLS_KEY: &str = "tls-key";
-/// Whose client certificates are taken.
+/// Scope client certificates are taken.
 pub const TLS_CLIENT_CA: &str = "tls-client-ca";
 /// The permission bits of Unix sockets.
 pub const SOCKET_MODE: &str = "socket-mode";
@@ -64,7 +64,7 @@ pub const OTLP_ENDPOINT: &str = "otlp-endpoint";
 pub const TRACE_RATIO: &str = "trace-ratio";
 /// Whom a sidecar follows.
 pub const UPSTREAM: &str = "upstream";
-/// Whose certificates a sidecar takes.
+/// Scope certificates a sidecar takes.
 pub const UPSTREAM_CA: &str = "upstream-ca";
 /// A sidecar's own certificate, for those that it follows.
 pub const UPSTREAM_CERTIFICATE: &str = "upstream-certificate";
@@ -82,7 +82,7 @@ pub const VERIFY_INTERVAL: &str = "verify-interval";
 /// What every process has.
 const COMMON: [&str; 13] = [
     LISTEN,
-    HTTP_LISTEN,
+    METRICS_LISTEN,
     DRAIN_TIMEOUT,
     TLS_CERTIFICATE,
     TLS_KEY,
@@ -145,7 +145,7 @@ pub struct Common {
     /// Where gRPC is served; at least one.
     pub listen: Vec<ListenAddress>,
     /// Where metrics, health and pages are served.
-    pub http_listen: SocketAddr,
+    pub metrics_listen: SocketAddr,
     /// How long the server waits for calls in progress when it is told to stop.
     pub drain_timeout: Duration,
     /// How much callers may use of it.
@@ -225,8 +225,8 @@ impl Config {
     }
 
     /// The one setting that tells where health can be asked, of a server or of a sidecar, from the same places.
-    pub fn load_http_listen(flags: &Flags, env: Env<'_>) -> Result<SocketAddr, ConfigError> {
-        read_http_listen(&Sources::open(flags, env)?, Common::default().http_listen)
+    pub fn load_metrics_listen(flags: &Flags, env: Env<'_>) -> Result<SocketAddr, ConfigError> {
+        read_metrics_listen(&Sources::open(flags, env)?, Common::default().metrics_listen)
     }
 }
 
@@ -301,7 +301,7 @@ impl Common {
         let default = Self::default();
         let common = Self {
             listen: sources.read_all(LISTEN, default.listen, parse_listen)?,
-            http_listen: read_http_listen(sources, default.http_listen)?,
+            metrics_listen: read_metrics_listen(sources, default.metrics_listen)?,
             drain_timeout: sources.read(DRAIN_TIMEOUT, default.drain_timeout, |text| {
                 parse_duration(text, Duration::ZERO, DRAIN_TIMEOUT_MAX)
             })?,
@@ -313,7 +313,7 @@ impl Common {
                 .read(OTLP_ENDPOINT, None, |url| parse_collector(url).map(Some))?,
             trace_ratio: sources.read(TRACE_RATIO, default.trace_ratio, parse_ratio)?,
         };
-        common.security.check_exposure(&common.listen, common.http_listen)?;
+        common.security.check_exposure(&common.listen, common.metrics_listen)?;
         Ok(common)
     }
 }
@@ -323,7 +323,7 @@ impl Default for Common {
         let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         Self {
             listen: vec![ListenAddress::Tcp(loopback(50_051))],
-            http_listen: loopback(8_080),
+            metrics_listen: loopback(9_464),
             drain_timeout: Duration::from_secs(10),
             limits: CallLimits::default(),
             security: Security::default(),
@@ -354,8 +354,11 @@ impl fmt::Display for ListenAddress {
     }
 }
 
-fn read_http_listen(sources: &Sources<'_>, default: SocketAddr) -> Result<SocketAddr, ConfigError> {
-    sources.read(HTTP_LISTEN, default, parse_tcp)
+fn read_metrics_listen(
+    sources: &Sources<'_>,
+    default: SocketAddr,
+) -> Result<SocketAddr, ConfigError> {
+    sources.read(METRICS_LISTEN, default, parse_tcp)
 }
 
 fn read_database_url(sources: &Sources<'_>, default: String) -> Result<String, ConfigError> {

@@ -25,8 +25,8 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
 use crate::{
-    api::slots::{Slot, Slots},
-    auth::{Peer, Visitor},
+    api::keyed_semaphore::{KeyedPermit, KeyedSemaphore},
+    auth::{ConnectionInfo, Peer},
     server::{
         tasks::Tasks,
         tls::{Shaken, Tls},
@@ -48,11 +48,11 @@ const READING_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What holds for the connections of one door. Its clones share the limits.
 #[derive(Debug, Clone)]
-pub(super) struct Gate {
+pub(super) struct ConnectionLimiter {
     room: Arc<Semaphore>,
     connections_max: usize,
     /// For each address on the network.
-    per_address: Arc<Slots<IpAddr>>,
+    per_address: Arc<KeyedSemaphore<IpAddr>>,
     /// How long a connection may last on which nobody has called who could be told.
     stranger_timeout: Option<Duration>,
     cut: CancellationToken,
@@ -62,7 +62,7 @@ pub(super) struct Gate {
 #[derive(Debug)]
 pub(super) struct Place {
     _room: OwnedSemaphorePermit,
-    _of_address: Option<Slot<IpAddr>>,
+    _of_address: Option<KeyedPermit<IpAddr>>,
 }
 
 pin_project! {
@@ -71,7 +71,7 @@ pin_project! {
     pub(super) struct Connection<IO> {
         #[pin]
         io: IO,
-        visitor: Arc<Visitor>,
+        visitor: Arc<ConnectionInfo>,
         // Until somebody has called who could be told.
         stranger: Option<Pin<Box<Sleep>>>,
         cut: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -92,13 +92,13 @@ struct Silence {
     limit: Pin<Box<Sleep>>,
 }
 
-// === impl Gate ===
+// === impl ConnectionLimiter ===
 
-impl Gate {
+impl ConnectionLimiter {
     /// Room for so many connections, and so many from each address, until `cut` is cancelled.
     pub(super) fn new(connections_max: usize, per_address: usize, cut: CancellationToken) -> Self {
         let room = Arc::new(Semaphore::new(connections_max));
-        let per_address = Arc::new(Slots::new(per_address));
+        let per_address = Arc::new(KeyedSemaphore::new(per_address));
         Self { room, connections_max, per_address, stranger_timeout: None, cut }
     }
 
@@ -130,8 +130,8 @@ impl Gate {
         stream::unfold((self, acceptor), async |(gate, acceptor)| {
             let (io, origin, place) = gate.next(&acceptor).await?;
             let visitor = match origin {
-                Origin::Address(address) => Visitor::new(Peer::Unknown, Some(address)),
-                Origin::User(uid) => Visitor::new(Peer::User(uid), None),
+                Origin::Address(address) => ConnectionInfo::new(Peer::Unknown, Some(address)),
+                Origin::User(uid) => ConnectionInfo::new(Peer::User(uid), None),
             };
             Some((Ok(gate.connection(io, visitor, place)), (gate, acceptor)))
         })
@@ -189,7 +189,7 @@ impl Gate {
         }
     }
 
-    fn connection<IO>(&self, io: IO, visitor: Visitor, place: Place) -> Connection<IO> {
+    fn connection<IO>(&self, io: IO, visitor: ConnectionInfo, place: Place) -> Connection<IO> {
         let limit = Box::pin(sleep(PREFACE_TIMEOUT));
         Connection {
             io,
@@ -321,9 +321,9 @@ impl<IO: AsyncWrite> AsyncWrite for Connection<IO> {
 }
 
 impl<IO> Connected for Connection<IO> {
-    type ConnectInfo = Arc<Visitor>;
+    type ConnectInfo = Arc<ConnectionInfo>;
 
-    fn connect_info(&self) -> Arc<Visitor> {
+    fn connect_info(&self) -> Arc<ConnectionInfo> {
         Arc::clone(&self.visitor)
     }
 }
@@ -340,11 +340,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_does_not_call_as_anybody_is_hung_up_on() {
         for (is_known, expected) in [(false, Some(io::ErrorKind::TimedOut)), (true, None)] {
-            let gate = Gate::new(1, 1, CancellationToken::new()).without_strangers();
+            let gate = ConnectionLimiter::new(1, 1, CancellationToken::new()).without_strangers();
             let permit = Arc::clone(&gate.room).try_acquire_owned().unwrap();
             let place = Place { _room: permit, _of_address: None };
             let (near, mut far) = duplex(1_000);
-            let mut connection = gate.connection(near, Visitor::new(Peer::Unknown, None), place);
+            let mut connection =
+                gate.connection(near, ConnectionInfo::new(Peer::Unknown, None), place);
             far.write_all(&[0; PREFACE_LENGTH]).await.unwrap();
             connection.read_exact(&mut [0; PREFACE_LENGTH]).await.unwrap();
             if is_known {
@@ -358,11 +359,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_reads_nothing_is_hung_up_on() {
-        let gate = Gate::new(1, 1, CancellationToken::new());
+        let gate = ConnectionLimiter::new(1, 1, CancellationToken::new());
         let permit = Arc::clone(&gate.room).try_acquire_owned().unwrap();
         let place = Place { _room: permit, _of_address: None };
         let (near, mut far) = duplex(1_000);
-        let mut connection = gate.connection(near, Visitor::new(Peer::Unknown, None), place);
+        let mut connection = gate.connection(near, ConnectionInfo::new(Peer::Unknown, None), place);
         let began = Instant::now();
         // A little at a time is enough.
         for _ in 0..3 {

@@ -26,7 +26,7 @@ use crate::{
 /// The most calls under way at a time. More wait: they are not counted by their connections if callers hang up.
 const CALLS_MAX: usize = 1_024;
 /// The longest that a caller may take to send its message.
-const MESSAGE_PATIENCE: Duration = Duration::from_secs(10);
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// What gRPC puts before a message: whether it is compressed, and its length.
 const PREFIX_LENGTH: usize = 5;
 
@@ -46,7 +46,7 @@ impl<S> Detached<S> {
     /// Runs the calls of `inner` as `tasks`.
     pub(super) fn new(inner: S, tasks: Tasks) -> Self {
         let room = Arc::new(Semaphore::new(CALLS_MAX));
-        Self { inner, tasks, room, patience: MESSAGE_PATIENCE }
+        Self { inner, tasks, room, patience: MESSAGE_TIMEOUT }
     }
 }
 
@@ -143,7 +143,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_calls_with_a_whole_message_are_made() {
-        let patience = MESSAGE_PATIENCE;
+        let patience = MESSAGE_TIMEOUT;
         let longest = MESSAGE_LENGTH_MAX + PREFIX_LENGTH;
         let sent = |length| Body::new(Full::from(vec![0; length]));
         assert_eq!(answer(sent(longest), patience).await, (Some(Code::Ok), 1));

@@ -20,7 +20,6 @@ use tracing::{debug, error};
 use crate::{
     api::{
         authenticate::AuthenticateLayer,
-        endings::EndStreamsLayer,
         grpc::{
             MESSAGE_LENGTH_MAX,
             access::Access,
@@ -40,18 +39,19 @@ use crate::{
                 support_access_server::SupportAccessServer,
             },
         },
+        shutdown::ShutdownLayer,
     },
     auth::Authenticator,
     node::CheckNode,
     server::{
         config::CallLimits,
-        connections::{Admitting, Connection, Gate},
+        connections::{Admitting, Connection, ConnectionLimiter},
         detached::Detached,
         listeners::Listener,
         tasks::Tasks,
         tls::Tls,
     },
-    work::{Work, check::Checks},
+    service::{Service, check::Checks},
 };
 
 /// The most HTTP connections at a time.
@@ -70,7 +70,7 @@ pub(super) struct Services {
     pub(super) node: Arc<CheckNode>,
     pub(super) checks: Arc<Checks>,
     /// A sidecar has none, and takes no changes.
-    pub(super) work: Option<Arc<Work>>,
+    pub(super) work: Option<Arc<Service>>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) limits: CallLimits,
     /// Whether callers may ask which services there are.
@@ -88,23 +88,28 @@ pub(super) struct Identity {
 
 /// What every gRPC listener serves.
 #[derive(Debug, Clone)]
-pub(super) struct GrpcDoor {
+pub(super) struct GrpcServer {
     routes: Routes,
     observe: ObserveLayer,
     limit: LimitLayer,
     calls_per_connection: u32,
     keepalive: (Duration, Duration),
     identity: Identity,
-    gate: Gate,
+    gate: ConnectionLimiter,
     /// Handshakes run as these.
     calls: Tasks,
 }
 
-// === impl GrpcDoor ===
+// === impl GrpcServer ===
 
-impl GrpcDoor {
+impl GrpcServer {
     /// All services. Changes run as `calls`.
-    pub(super) fn new(services: &Services, health: &Health, calls: &Tasks, gate: Gate) -> Self {
+    pub(super) fn new(
+        services: &Services,
+        health: &Health,
+        calls: &Tasks,
+        gate: ConnectionLimiter,
+    ) -> Self {
         let Services { node, checks, work, metrics, limits, reflection, identity } = services;
         let access = Access::new(Arc::clone(checks), Arc::clone(metrics));
         let access = SupportAccessServer::new(access).max_decoding_message_size(MESSAGE_LENGTH_MAX);
@@ -168,7 +173,7 @@ impl GrpcDoor {
             .http2_keepalive_interval(Some(keepalive_interval))
             .http2_keepalive_timeout(Some(keepalive_timeout))
             .layer(self.observe)
-            .layer(EndStreamsLayer::new(stop.clone()))
+            .layer(ShutdownLayer::new(stop.clone()))
             .layer(MapResponseLayer::new(explain_refusal))
             .layer(AuthenticateLayer::new(self.identity.authenticator))
             .layer(self.limit);
@@ -206,7 +211,7 @@ fn at_least_one(number: u32) -> NonZeroU32 {
 pub(super) async fn serve_http(
     router: axum::Router,
     listener: TcpListener,
-    gate: Gate,
+    gate: ConnectionLimiter,
     tasks: Tasks,
 ) {
     let stop = tasks.stop_token();

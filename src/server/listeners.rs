@@ -71,7 +71,7 @@ impl Listeners {
         for address in &config.listen {
             grpc.push(Listener::bind(address, config.security.socket_mode).await?);
         }
-        let http = bind_tcp(config.http_listen).await?;
+        let http = bind_tcp(config.metrics_listen).await?;
         Ok(Self { grpc, http })
     }
 }

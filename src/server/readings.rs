@@ -21,11 +21,11 @@ use crate::{
     node::CheckNode,
     server::{
         config::{UPSTREAM_CA, UPSTREAM_CERTIFICATE},
-        connections::Gate,
+        connections::ConnectionLimiter,
         identity::Prepared,
         tls::Tls,
     },
-    work::Work,
+    service::Service,
 };
 
 /// The most bytes of a file with certificates that are read.
@@ -34,16 +34,20 @@ const LENGTH_MAX: u64 = 1 << 20;
 /// Where it is looked up.
 pub(super) struct Sources {
     node: Arc<CheckNode>,
-    gate: Gate,
+    gate: ConnectionLimiter,
     tls: Option<Arc<Tls>>,
     credentials: ClientCredentials,
-    work: Option<Arc<Work>>,
+    work: Option<Arc<Service>>,
     runtime: Handle,
 }
 
 impl Sources {
     /// Of every process.
-    pub(super) fn new(node: &Arc<CheckNode>, gate: &Gate, prepared: &Prepared) -> Self {
+    pub(super) fn new(
+        node: &Arc<CheckNode>,
+        gate: &ConnectionLimiter,
+        prepared: &Prepared,
+    ) -> Self {
         Self {
             node: Arc::clone(node),
             gate: gate.clone(),
@@ -55,7 +59,7 @@ impl Sources {
     }
 
     /// And of a replica.
-    pub(super) fn with_work(self, work: &Arc<Work>) -> Self {
+    pub(super) fn with_work(self, work: &Arc<Service>) -> Self {
         Self { work: Some(Arc::clone(work)), ..self }
     }
 
@@ -94,7 +98,7 @@ impl Sources {
     }
 }
 
-fn of_replica(work: &Work) -> ReplicaReadings {
+fn of_replica(work: &Service) -> ReplicaReadings {
     let verified = work.verified();
     ReplicaReadings {
         sweep_lag: work.sweep_lag(),

@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     api::health::{Health, Phase},
-    server::{ServeError, config::ListenAddress, connections::Gate, tasks::Tasks},
+    server::{ServeError, config::ListenAddress, connections::ConnectionLimiter, tasks::Tasks},
     store::Store,
 };
 
@@ -34,7 +34,7 @@ pub struct Running {
     /// Whatever calls need while they last: the follower, the sweep; and HTTP, which tells until the end how things stand.
     pub(super) inner: Tasks,
     /// The gRPC connections.
-    pub(super) gate: Gate,
+    pub(super) gate: ConnectionLimiter,
     pub(super) health: Health,
     /// A sidecar has none.
     pub(super) store: Option<Arc<dyn Store>>,

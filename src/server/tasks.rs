@@ -21,7 +21,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
 /// How long an aborted task may take to be gone. It cannot take longer, unless it blocks its thread.
-const ABORT_PATIENCE: Duration = Duration::from_secs(1);
+const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A group of tasks that are stopped together. Its clones are the same group.
 #[derive(Debug, Clone, Default)]
@@ -131,7 +131,7 @@ impl Tasks {
         }
         let late = self.abort();
         // What is aborted still has to let go of its sockets and transactions.
-        let _ = timeout(ABORT_PATIENCE, self.0.tracker.wait()).await;
+        let _ = timeout(ABORT_TIMEOUT, self.0.tracker.wait()).await;
         late
     }
 

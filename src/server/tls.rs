@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
-    auth::{Peer, Visitor, certificate::Certificate},
+    auth::{ConnectionInfo, Peer, certificate::Certificate},
     domain::Time,
     server::{
         config::{TLS_CERTIFICATE, TLS_CLIENT_CA, TlsFiles},
@@ -142,7 +142,7 @@ impl Tls {
         };
         let distrust = matches!(peer, Peer::Certificate(_)).then(|| distrust.child_token());
         let address = stream.get_ref().0.peer_addr().ok().map(|it| it.ip().to_canonical());
-        Ok(Shaken { stream, visitor: Visitor::new(peer, address), distrust })
+        Ok(Shaken { stream, visitor: ConnectionInfo::new(peer, address), distrust })
     }
 
     /// When the certificates in use end, by their setting: of several in a file, the one that ends first.
@@ -203,7 +203,7 @@ impl fmt::Debug for Tls {
 /// A connection after the handshake.
 pub(super) struct Shaken {
     pub(super) stream: TlsStream<TcpStream>,
-    pub(super) visitor: Visitor,
+    pub(super) visitor: ConnectionInfo,
     /// Is cancelled when what the client has shown may not be trusted any more.
     pub(super) distrust: Option<CancellationToken>,
 }

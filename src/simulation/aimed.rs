@@ -67,7 +67,7 @@ pub(super) const ALL: [Aimed; 20] = [
         play: |seed| Box::pin(begin(seed, scenes::short_leases(), scenes::late_event)),
     },
     Aimed {
-        name: "an event that was lost comes when there is a proof already",
+        name: "an event that was lost comes when there is a lease already",
         at: &[Rule::ReadAfterProof],
         play: |seed| Box::pin(begin(seed, scenes::short_leases(), scenes::lost_event)),
     },

@@ -20,7 +20,7 @@ use crate::{
         line::Line,
     },
     store::{
-        Hint, NewMember, Renewal, Store, StoreError,
+        HeartbeatResponse, Notification, Registration, Store, StoreError,
         memory::{Backup, MemoryStore},
     },
 };
@@ -36,7 +36,7 @@ pub(super) struct Database {
     rows: Mutex<BTreeMap<NodeId, RowLock>>,
     /// How often each node's row was made.
     births: Mutex<BTreeMap<NodeId, u64>>,
-    listeners: Mutex<Vec<mpsc::UnboundedSender<Hint>>>,
+    listeners: Mutex<Vec<mpsc::UnboundedSender<Notification>>>,
     status: Mutex<Status>,
 }
 
@@ -76,11 +76,11 @@ impl Database {
         Session { database: Arc::clone(self), incarnation: self.status.lock().incarnation }
     }
 
-    pub(super) fn tell(&self, hint: Hint) {
+    pub(super) fn tell(&self, hint: Notification) {
         self.listeners.lock().retain(|listener| listener.send(hint).is_ok());
     }
 
-    pub(super) fn listen(&self) -> mpsc::UnboundedReceiver<Hint> {
+    pub(super) fn listen(&self) -> mpsc::UnboundedReceiver<Notification> {
         let (listener, hints) = mpsc::unbounded_channel();
         self.listeners.lock().push(listener);
         hints
@@ -138,28 +138,28 @@ impl Session {
         Ok(guard)
     }
 
-    pub(super) async fn register(&self, member: &NewMember) -> Result<(), StoreError> {
+    pub(super) async fn register(&self, member: &Registration) -> Result<(), StoreError> {
         let _row = self.lock_row(member.node_id).await?;
         if self.row(member.node_id).await?.is_none() {
             *self.database.births.lock().entry(member.node_id).or_default() += 1;
         }
         self.database.store.register(member).await?;
-        self.database.tell(Hint::Roll);
+        self.database.tell(Notification::Membership);
         Ok(())
     }
 
     /// In two phases: the row and the head are read at one time, and the commit comes later. It is for that very row: one that was
     /// made meanwhile is not seen.
-    pub(super) async fn renew(
+    pub(super) async fn heartbeat(
         &self,
         node_id: NodeId,
         seq: i64,
         held: Option<Position>,
         line: &Line,
-    ) -> Result<Option<Renewal>, StoreError> {
+    ) -> Result<Option<HeartbeatResponse>, StoreError> {
         let store = &self.database.store;
         let row = self.row(node_id).await?;
-        let read = Renewal {
+        let read = HeartbeatResponse {
             head: store.head().await?,
             is_held: self.holds(held).await?,
             now: crate::domain::Clock::now(self.database.clock.as_ref()),
@@ -173,12 +173,12 @@ impl Session {
         if row.is_none() || row != self.row(node_id).await? {
             return Ok(None);
         }
-        Ok(store.renew(node_id, seq, held).await?.map(|_| read))
+        Ok(store.heartbeat(node_id, seq, held).await?.map(|_| read))
     }
 
     /// Which row a node has, if it has one.
     async fn row(&self, node_id: NodeId) -> Result<Option<u64>, StoreError> {
-        let members = self.database.store.roll().await?.members;
+        let members = self.database.store.membership().await?.members;
         let is_there = members.iter().any(|member| member.node_id == node_id);
         Ok(is_there.then(|| self.database.births.lock().get(&node_id).copied().unwrap_or(0)))
     }
@@ -205,28 +205,29 @@ impl Session {
         let _row = self.lock_row(node_id).await?;
         let is_written = self.database.store.acknowledge(node_id, held, ack).await?;
         if is_written {
-            self.database.tell(Hint::Roll);
+            self.database.tell(Notification::Membership);
         }
         Ok(is_written)
     }
 
-    pub(super) async fn report(
+    pub(super) async fn write_followers(
         &self,
         node_id: NodeId,
         followers: &[NodeInfo],
     ) -> Result<(), StoreError> {
         let _row = self.lock_row(node_id).await?;
-        self.database.store.report(node_id, followers).await
+        self.database.store.write_followers(node_id, followers).await
     }
 
-    pub(super) async fn strike_off(&self, node_id: NodeId, seq: i64) -> Result<bool, StoreError> {
+    pub(super) async fn evict(&self, node_id: NodeId, seq: i64) -> Result<bool, StoreError> {
         let _row = self.lock_row(node_id).await?;
         let store = &self.database.store;
-        let mut is_gone = store.strike_off(node_id, seq).await?;
+        let mut is_gone = store.evict(node_id, seq).await?;
         if is_broken(Rule::StrikeOffWhatWasSeen)
-            && let Some(row) = store.roll().await?.members.iter().find(|it| it.node_id == node_id)
+            && let Some(row) =
+                store.membership().await?.members.iter().find(|it| it.node_id == node_id)
         {
-            is_gone = store.strike_off(node_id, row.seq).await?;
+            is_gone = store.evict(node_id, row.seq).await?;
         }
         Ok(is_gone)
     }

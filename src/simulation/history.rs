@@ -6,16 +6,16 @@ use tokio::{task, time::Instant};
 
 use crate::{
     domain::{
-        Epoch, Event, GrantId, LockTerms, Position, Question, Revision, TenantId, Terms, Time,
+        Epoch, Event, GrantId, GrantTerms, LockTerms, Position, Question, Revision, TenantId, Time,
     },
     node::Snapshot,
-    store::Held,
+    store::Retained,
 };
 
 /// What a snapshot has to hold.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Model {
-    grants: BTreeMap<(TenantId, GrantId), (Held, Terms)>,
+    grants: BTreeMap<(TenantId, GrantId), (Retained, GrantTerms)>,
     /// By the revisions that made them, so that they are in an order that the seed decides.
     locks: BTreeMap<Revision, LockTerms>,
 }
@@ -50,7 +50,7 @@ impl History {
     pub(super) fn push(&mut self, event: Event) {
         let mut model = self.models.last().map(|model| Model::clone(model)).unwrap_or_default();
         if let Some(grant) = event.kind.grant() {
-            let held = if event.kind.ends_grant() { Held::LastEnded } else { Held::Live };
+            let held = if event.kind.ends_grant() { Retained::LastEnded } else { Retained::Live };
             // Each tenant grants access to a group once only, so that every grant is held.
             let key = (grant.tenant_id.clone(), grant.id());
             model.grants.insert(key, (held, grant.terms.clone()));
@@ -135,7 +135,7 @@ impl History {
         latest: Time,
     ) -> bool {
         let key = (question.tenant_id.clone(), grant_id);
-        let lets_in = |terms: &Terms| {
+        let lets_in = |terms: &GrantTerms| {
             terms.revoke_time.is_none()
                 && terms.start_time <= latest
                 && terms.expire_time.is_none_or(|end| now < end)
@@ -154,7 +154,7 @@ impl History {
     }
 
     /// The grants as they are.
-    pub(super) fn grants(&self) -> impl Iterator<Item = (&TenantId, Held, &Terms)> {
+    pub(super) fn grants(&self) -> impl Iterator<Item = (&TenantId, Retained, &GrantTerms)> {
         let model = self.models.last();
         model
             .into_iter()

@@ -16,13 +16,13 @@ use tokio::{
 
 use crate::{
     domain::{
-        AccessLevel, AgentId, Clock, Event, GrantId, GroupId, LockTerms, NodeId, Position,
-        Question, Reason, Revision, TenantId, Terms, Time, decision::decide_under,
+        AccessLevel, AgentId, Clock, Event, GrantId, GrantTerms, GroupId, LockTerms, NodeId,
+        Position, Question, Reason, Revision, TenantId, Time, decision::decide,
     },
-    node::{CheckNode, Sight},
+    node::{CheckNode, ReadView},
+    service::{Enforcement, EnforcementState},
     simulation::{clocks::DatabaseClock, counts::Counts, history::History},
-    store::Held,
-    work::{Enforcement, EnforcementState},
+    store::Retained,
 };
 
 /// How many grants that have ended or may have are asked about all the time.
@@ -144,7 +144,7 @@ impl Judge {
             let mut line = format!("r{} {} {owner}", event.revision, event.kind.name());
             let mut inner = self.inner.lock();
             if let Some(grant) = event.kind.grant() {
-                let Terms { group_id, expire_time, .. } = &grant.terms;
+                let GrantTerms { group_id, expire_time, .. } = &grant.terms;
                 let _ = write!(line, " {group_id}");
                 let tenant_id = grant.tenant_id.clone();
                 let subject = Subject { tenant_id, group_id: group_id.clone() };
@@ -233,22 +233,28 @@ impl Judge {
     /// Looks at a node as a gateway does that asks it now, about every grant that is suspect.
     pub(super) fn look(&self, name: &str, node: &CheckNode) {
         let suspects = self.inner.lock().suspects.clone();
-        let sight = node.sight();
-        self.look_at_snapshot(name, &sight, node.generation());
+        let read_view = node.read_view();
+        self.look_at_snapshot(name, &read_view, node.generation());
         for subject in &suspects {
-            self.judge(name, node.id(), &sight, subject);
+            self.judge(name, node.id(), &read_view, subject);
         }
     }
 
     /// Asks a node about one grant, and says why it allows or denies.
     pub(super) fn ask(&self, name: &str, node: &CheckNode, subject: &Subject) -> Reason {
-        let sight = node.sight();
-        self.look_at_snapshot(name, &sight, node.generation());
-        self.judge(name, node.id(), &sight, subject)
+        let read_view = node.read_view();
+        self.look_at_snapshot(name, &read_view, node.generation());
+        self.judge(name, node.id(), &read_view, subject)
     }
 
-    fn judge(&self, name: &str, node_id: NodeId, sight: &Sight, subject: &Subject) -> Reason {
-        let (reason, grant) = answer(sight, subject);
+    fn judge(
+        &self,
+        name: &str,
+        node_id: NodeId,
+        read_view: &ReadView,
+        subject: &Subject,
+    ) -> Reason {
+        let (reason, grant) = answer(read_view, subject);
         let mut inner = self.inner.lock();
         if let Some((grant_id, end)) = grant {
             let is_over = inner.over.contains(&(node_id, grant_id, end));
@@ -272,7 +278,7 @@ impl Judge {
             let may_allow = |history: &History| history.may_allow(&question, grant_id, now, latest);
             if !may_allow(&inner.history) && !inner.earlier().is_some_and(may_allow) {
                 let complete = inner.history.complete;
-                let revision = sight.view.snapshot().revision();
+                let revision = read_view.view.snapshot().revision();
                 drop(inner);
                 self.accuse(format!(
                     "{name} allows {} {} at r{revision}, though r{complete} is complete and it is {}",
@@ -286,8 +292,8 @@ impl Judge {
     }
 
     /// Whoever answers must answer by the log, and by all of it that is complete. Whoever holds a position must hold all of it.
-    fn look_at_snapshot(&self, name: &str, sight: &Sight, generation: u64) {
-        let snapshot = sight.view.snapshot();
+    fn look_at_snapshot(&self, name: &str, read_view: &ReadView, generation: u64) {
+        let snapshot = read_view.view.snapshot();
         let Some(position) = snapshot.position() else { return };
         let mut inner = self.inner.lock();
         let mut fault = None;
@@ -298,11 +304,11 @@ impl Judge {
             {
                 fault = inner.history.fault(snapshot);
             }
-            if sight.is_fresh() && position.revision < inner.history.complete {
+            if read_view.is_fresh() && position.revision < inner.history.complete {
                 let (revision, complete) = (position.revision, inner.history.complete);
                 fault = Some(format!("answers by r{revision}, though r{complete} is complete"));
             }
-        } else if sight.is_fresh() && !inner.earlier().is_some_and(|it| it.holds(&position)) {
+        } else if read_view.is_fresh() && !inner.earlier().is_some_and(|it| it.holds(&position)) {
             fault = Some(format!("answers by r{} of another log", position.revision));
         }
         drop(inner);
@@ -314,12 +320,12 @@ impl Judge {
     // === for users ===
 
     /// Grants as they are now, by the log.
-    pub(super) fn grants(&self) -> Vec<(Subject, Terms, bool)> {
+    pub(super) fn grants(&self) -> Vec<(Subject, GrantTerms, bool)> {
         let inner = self.inner.lock();
         let all = inner.history.grants().map(|(tenant_id, held, terms)| {
             let group_id = terms.group_id.clone();
             let subject = Subject { tenant_id: tenant_id.clone(), group_id };
-            (subject, terms.clone(), held == Held::Live)
+            (subject, terms.clone(), held == Retained::Live)
         });
         all.collect()
     }
@@ -345,9 +351,9 @@ impl Inner {
 
     /// One of those whom a lock keeps out, or lets in again.
     fn suspect_locked(&mut self, lock: &LockTerms) {
-        let subject = |(tenant_id, held, terms): (&TenantId, Held, &Terms)| {
+        let subject = |(tenant_id, held, terms): (&TenantId, Retained, &GrantTerms)| {
             let (tenant_id, group_id) = (tenant_id.clone(), terms.group_id.clone());
-            (held == Held::Live).then_some(Subject { tenant_id, group_id })
+            (held == Retained::Live).then_some(Subject { tenant_id, group_id })
         };
         let live = self.history.grants().filter_map(subject);
         let met = live.filter(|subject| lock.target.meets(&question(subject))).max();
@@ -372,11 +378,13 @@ fn question(subject: &Subject) -> Question {
 }
 
 /// What a check answers that sees this, and by which grant.
-fn answer(sight: &Sight, subject: &Subject) -> (Reason, Option<(GrantId, Option<Time>)>) {
+fn answer(read_view: &ReadView, subject: &Subject) -> (Reason, Option<(GrantId, Option<Time>)>) {
     let question = question(subject);
-    let Some(time) = sight.now.filter(|_| sight.is_fresh()) else { return (Reason::Stale, None) };
-    let snapshot = sight.view.snapshot();
+    let Some(time) = read_view.now.filter(|_| read_view.is_fresh()) else {
+        return (Reason::Stale, None);
+    };
+    let snapshot = read_view.view.snapshot();
     let (locks, grants) = (snapshot.locks_on(&question), snapshot.grants(&question.tenant_id));
-    let decision = decide_under(locks, grants, &question, time);
+    let decision = decide(locks, grants, &question, time);
     (decision.reason, decision.terms.map(|terms| (terms.grant_id, terms.expire_time)))
 }

@@ -11,7 +11,7 @@ use tracing::{
 use crate::simulation::judge::Judge;
 
 thread_local! {
-    /// Whose turn it is.
+    /// Scope turn it is.
     static TURN: RefCell<Arc<str>> = RefCell::new("".into());
 }
 

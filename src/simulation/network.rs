@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     node::{
-        feeding,
-        following::{FollowError, Upstream},
-        message::{Down, Up},
+        follower_session,
+        message::{ToFollower, ToUpstream},
+        upstream_session::{FollowError, Upstream},
     },
     simulation::{line::Line, random::Random, world::World},
 };
@@ -24,7 +24,7 @@ use crate::{
 const UNNOTICED: Duration = Duration::from_secs(3);
 
 /// How long somebody who wants to follow waits for the one that is to feed it.
-const OPEN_PATIENCE: Duration = Duration::from_secs(2);
+const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// All ways between a follower and a node that feeds it, by their numbers.
 #[derive(Debug)]
@@ -116,10 +116,10 @@ fn lost(why: &str) -> FollowError {
 impl Upstream for Address {
     async fn open(
         &self,
-        outgoing: mpsc::Receiver<Up>,
-    ) -> Result<BoxStream<'static, Result<Down, FollowError>>, FollowError> {
+        outgoing: mpsc::Receiver<ToUpstream>,
+    ) -> Result<BoxStream<'static, Result<ToFollower, FollowError>>, FollowError> {
         // As the real one, it does not wait for ever.
-        let opening = timeout(OPEN_PATIENCE, self.open_stream(outgoing));
+        let opening = timeout(OPEN_TIMEOUT, self.open_stream(outgoing));
         opening.await.unwrap_or_else(|_| Err(lost("it does not answer")))
     }
 }
@@ -127,8 +127,8 @@ impl Upstream for Address {
 impl Address {
     async fn open_stream(
         &self,
-        outgoing: mpsc::Receiver<Up>,
-    ) -> Result<BoxStream<'static, Result<Down, FollowError>>, FollowError> {
+        outgoing: mpsc::Receiver<ToUpstream>,
+    ) -> Result<BoxStream<'static, Result<ToFollower, FollowError>>, FollowError> {
         let world = &self.world;
         let pair = world.network.pair(self.follower, self.upstream);
         pair.up.pass().await;
@@ -151,7 +151,8 @@ impl Address {
         process.host.spawn(async move {
             let _ = accept.send(());
             let said = stream::poll_fn(move |context| said.poll_recv(context)).map(Ok::<_, ()>);
-            let fed = doors.run_until_cancelled(feeding::serve(node, said, to_follower)).await;
+            let fed =
+                doors.run_until_cancelled(follower_session::serve(node, said, to_follower)).await;
             if let Some(Err(end)) = fed {
                 judge.note(&format!("{follower}'s stream was ended: {end}"));
             }

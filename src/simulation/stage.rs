@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// How long anything may take that is not meant to fail.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) struct Stage {
     pub(super) world: Arc<World>,
@@ -35,7 +35,7 @@ impl Stage {
     /// Starts a process, and waits until it answers.
     pub(super) async fn start(&self, number: usize) -> Arc<Process> {
         let process = self.world.start(number).expect("nothing runs there yet");
-        self.until(number, |process| process.node.sight().is_fresh()).await;
+        self.until(number, |process| process.node.read_view().is_fresh()).await;
         process
     }
 
@@ -47,7 +47,7 @@ impl Stage {
                 sleep(Duration::from_millis(1)).await;
             }
         };
-        if timeout(PATIENCE, waiting).await.is_err() {
+        if timeout(TIMEOUT, waiting).await.is_err() {
             self.world.judge.accuse(format!("{} did not do what it should", self.name(number)));
         }
     }
@@ -62,9 +62,10 @@ impl Stage {
 
     /// Waits until a node has proven that it is current anew.
     pub(super) async fn until_proven(&self, number: usize) {
-        let as_of = |process: &Process| process.node.view().proof().map(|proof| proof.as_of);
-        let before = as_of(&self.process(number)).unwrap_or(BootTime(i64::MIN));
-        self.until(number, |process| as_of(process) > Some(before)).await;
+        let valid_from =
+            |process: &Process| process.node.view().lease().map(|lease| lease.valid_from);
+        let before = valid_from(&self.process(number)).unwrap_or(BootTime(i64::MIN));
+        self.until(number, |process| valid_from(process) > Some(before)).await;
     }
 
     /// Lets somebody in, and waits until that is known everywhere.
@@ -94,12 +95,12 @@ impl Stage {
         let grants = self.world.judge.grants();
         let live = grants.into_iter().find(|(live, ..)| live == subject);
         let (subject, terms, _) = live.expect("the scenario has granted it");
-        self.users.revoke(&self.process(by), subject, &terms, Instant::now() + PATIENCE)
+        self.users.revoke(&self.process(by), subject, &terms, Instant::now() + TIMEOUT)
     }
 
     /// Waits until a revocation is in force everywhere.
     pub(super) async fn complete(&self, answer: Answer) {
-        if !matches!(timeout(PATIENCE, answer).await, Ok(Ok(Some(_)))) {
+        if !matches!(timeout(TIMEOUT, answer).await, Ok(Ok(Some(_)))) {
             self.world.judge.accuse("a revocation was not answered".into());
         }
     }
@@ -121,7 +122,7 @@ impl Stage {
     }
 
     pub(super) fn expect_fresh(&self, number: usize) {
-        if !self.process(number).node.sight().is_fresh() {
+        if !self.process(number).node.read_view().is_fresh() {
             self.world.judge.accuse(format!("{} is still stale", self.name(number)));
         }
     }

@@ -10,23 +10,23 @@ use tokio::{
 
 use crate::{
     domain::{
-        Ack, Enforced, Event, Grant, GrantId, Lock, NodeId, NodeInfo, Position, Revision, TenantId,
-        Terms, Tightening, Time,
+        Ack, Enforced, Event, Grant, GrantId, GrantTerms, Lock, NodeId, NodeInfo, PolicyOverrides,
+        Position, Revision, TenantId, Time,
         chain::{ChainHead, Record, Sequence},
     },
     simulation::{
-        change::FaultyChange,
         database::{Database, Session, away},
         line::Line,
+        transaction::FaultyChange,
     },
     store::{
-        Change, EventQuery, GrantQuery, Held, Hint, Hints, Listed, Loaded, LockQuery, NewMember,
-        Renewal, Roll, Store, StoreError,
+        EventQuery, GrantQuery, HeartbeatResponse, HistoryEvent, Loaded, LockQuery, Membership,
+        Notification, Notifications, Registration, Retained, Store, StoreError, Transaction,
     },
 };
 
 /// How long a client waits for the database.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(super) struct FaultyStore {
@@ -35,7 +35,7 @@ pub(super) struct FaultyStore {
 }
 
 struct FaultyHints {
-    hints: mpsc::UnboundedReceiver<Hint>,
+    hints: mpsc::UnboundedReceiver<Notification>,
     line: Arc<Line>,
 }
 
@@ -69,7 +69,7 @@ impl FaultyStore {
                 let _ = answer.send(done);
             }
         });
-        match timeout(PATIENCE, answered).await {
+        match timeout(TIMEOUT, answered).await {
             Ok(Ok(done)) => done,
             _ => Err(away()),
         }
@@ -78,7 +78,7 @@ impl FaultyStore {
 
 #[async_trait]
 impl Store for FaultyStore {
-    async fn begin(&self) -> Result<Box<dyn Change>, StoreError> {
+    async fn begin(&self) -> Result<Box<dyn Transaction>, StoreError> {
         let begin = |session: Session| async move {
             let change = session.database.store.begin().await?;
             session.check()?;
@@ -94,7 +94,7 @@ impl Store for FaultyStore {
 
     async fn load(
         &self,
-        visit: &mut (dyn FnMut(TenantId, Terms, Held) + Send),
+        visit: &mut (dyn FnMut(TenantId, GrantTerms, Retained) + Send),
     ) -> Result<Loaded, StoreError> {
         let load = |session: Session| async move {
             let mut grants = Vec::new();
@@ -144,14 +144,14 @@ impl Store for FaultyStore {
         self.ask(|session| async move { session.database.store.list_grants(&query).await }).await
     }
 
-    async fn list_events(&self, query: &EventQuery) -> Result<Vec<Listed>, StoreError> {
+    async fn list_events(&self, query: &EventQuery) -> Result<Vec<HistoryEvent>, StoreError> {
         let query = query.clone();
         self.ask(|session| async move { session.database.store.list_events(&query).await }).await
     }
 
-    async fn tightening(&self, tenant_id: &TenantId) -> Result<Tightening, StoreError> {
+    async fn overrides(&self, tenant_id: &TenantId) -> Result<PolicyOverrides, StoreError> {
         let tenant_id = tenant_id.clone();
-        self.ask(|session| async move { session.database.store.tightening(&tenant_id).await }).await
+        self.ask(|session| async move { session.database.store.overrides(&tenant_id).await }).await
     }
 
     async fn list_locks(&self, query: &LockQuery) -> Result<Vec<Lock>, StoreError> {
@@ -163,19 +163,20 @@ impl Store for FaultyStore {
         self.ask(|session| async move { session.database.store.next_expiry().await }).await
     }
 
-    async fn register(&self, member: &NewMember) -> Result<(), StoreError> {
+    async fn register(&self, member: &Registration) -> Result<(), StoreError> {
         let member = member.clone();
         self.ask(|session| async move { session.register(&member).await }).await
     }
 
-    async fn renew(
+    async fn heartbeat(
         &self,
         node_id: NodeId,
         seq: i64,
         held: Option<Position>,
-    ) -> Result<Option<Renewal>, StoreError> {
+    ) -> Result<Option<HeartbeatResponse>, StoreError> {
         let line = Arc::clone(&self.line);
-        self.ask(move |session| async move { session.renew(node_id, seq, held, &line).await }).await
+        self.ask(move |session| async move { session.heartbeat(node_id, seq, held, &line).await })
+            .await
     }
 
     async fn acknowledge(
@@ -187,21 +188,26 @@ impl Store for FaultyStore {
         self.ask(move |session| async move { session.acknowledge(node_id, held, ack).await }).await
     }
 
-    async fn report(&self, node_id: NodeId, followers: &[NodeInfo]) -> Result<(), StoreError> {
+    async fn write_followers(
+        &self,
+        node_id: NodeId,
+        followers: &[NodeInfo],
+    ) -> Result<(), StoreError> {
         let followers = followers.to_vec();
-        self.ask(move |session| async move { session.report(node_id, &followers).await }).await
+        self.ask(move |session| async move { session.write_followers(node_id, &followers).await })
+            .await
     }
 
-    async fn reports(&self) -> Result<Vec<(NodeId, Vec<NodeInfo>)>, StoreError> {
-        self.ask(|session| async move { session.database.store.reports().await }).await
+    async fn read_followers(&self) -> Result<Vec<(NodeId, Vec<NodeInfo>)>, StoreError> {
+        self.ask(|session| async move { session.database.store.read_followers().await }).await
     }
 
-    async fn roll(&self) -> Result<Roll, StoreError> {
-        self.ask(|session| async move { session.database.store.roll().await }).await
+    async fn membership(&self) -> Result<Membership, StoreError> {
+        self.ask(|session| async move { session.database.store.membership().await }).await
     }
 
-    async fn strike_off(&self, node_id: NodeId, seq: i64) -> Result<bool, StoreError> {
-        self.ask(move |session| async move { session.strike_off(node_id, seq).await }).await
+    async fn evict(&self, node_id: NodeId, seq: i64) -> Result<bool, StoreError> {
+        self.ask(move |session| async move { session.evict(node_id, seq).await }).await
     }
 
     async fn record_enforced(
@@ -251,7 +257,7 @@ impl Store for FaultyStore {
         self.ask(read).await
     }
 
-    async fn listen(&self) -> Result<Box<dyn Hints>, StoreError> {
+    async fn listen(&self) -> Result<Box<dyn Notifications>, StoreError> {
         let hints = self.ask(|session| async move { Ok(session.database.listen()) }).await?;
         Ok(Box::new(FaultyHints { hints, line: Arc::clone(&self.line) }))
     }
@@ -260,8 +266,8 @@ impl Store for FaultyStore {
 }
 
 #[async_trait]
-impl Hints for FaultyHints {
-    async fn next(&mut self) -> Result<Hint, StoreError> {
+impl Notifications for FaultyHints {
+    async fn next(&mut self) -> Result<Notification, StoreError> {
         loop {
             let hint = self.hints.recv().await.ok_or_else(away)?;
             if self.line.weather().is_refused {

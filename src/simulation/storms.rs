@@ -138,8 +138,8 @@ impl Storms {
             line.change(|it| it.delay = (0, self.lease / 4));
         }
         let ready = timeout(self.world.lease * 2, async {
-            let mut news = process.node.news();
-            while !process.node.sight().is_fresh() {
+            let mut news = process.node.watch();
+            while !process.node.read_view().is_fresh() {
                 news.changed().await;
             }
         });
@@ -232,7 +232,7 @@ impl Storms {
 
     // === the database ===
 
-    /// Down for a while, or fails over to a machine that has everything.
+    /// ToFollower for a while, or fails over to a machine that has everything.
     async fn outage(&self) {
         let Ok(_failure) = self.failure.try_lock() else { return };
         self.world.judge.note("the database is down");
@@ -268,10 +268,10 @@ impl Storms {
         let number = self.machine();
         let victim = &self.world.machines[number];
         let Some(process) = victim.open_process() else { return };
-        let mut news = process.node.news();
+        let mut news = process.node.watch();
         let proven = timeout(self.world.lease, async {
-            let proofs = news.read().proofs;
-            while news.read().proofs == proofs {
+            let leases = news.read().leases;
+            while news.read().leases == leases {
                 news.changed().await;
             }
         });

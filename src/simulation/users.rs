@@ -18,14 +18,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     domain::{
-        AccessLevel, AgentId, Caller, End, ExtendRequest, GrantRequest, LockRequest, LockTarget,
-        LockTerms, Note, Revision, Span, TenantId, Terms, Ticket,
+        AccessLevel, AgentId, Caller, End, ExtendRequest, FreeText, GrantRequest, GrantTerms,
+        LockRequest, LockTarget, LockTerms, Revision, Span, TenantId, Ticket,
     },
+    service::{Enforcement, GrantRef, Service, locks::LockRef},
     simulation::{
         judge::Subject,
         world::{GROUPS, Machine, Process, World, group_id},
     },
-    work::{Enforcement, GrantRef, Work, locks::LockRef},
 };
 
 /// How far a change has come, once that was said.
@@ -91,7 +91,7 @@ impl Users {
     }
 
     /// A grant that is still in force, as far as the log says.
-    pub(super) fn any_live(&self) -> Option<(Subject, Terms)> {
+    pub(super) fn any_live(&self) -> Option<(Subject, GrantTerms)> {
         let grants = self.world.judge.grants().into_iter();
         let mut live: Vec<_> = grants.filter(|(.., is_live)| *is_live).collect();
         // Their ids are random, and not from the seed.
@@ -114,7 +114,7 @@ impl Users {
             access_level: AccessLevel::Admin,
             start_time,
             end,
-            reason: Note::default(),
+            reason: FreeText::default(),
             ticket: Ticket::default(),
         };
         let deadline = self.deadline();
@@ -128,7 +128,7 @@ impl Users {
     fn extend(&self, process: &Process) {
         let Some((subject, terms)) = self.any_live() else { return };
         let (grant, deadline) = (reference(&subject, &terms), self.deadline());
-        let request = ExtendRequest { end: self.end(), reason: Note::default() };
+        let request = ExtendRequest { end: self.end(), reason: FreeText::default() };
         self.ask(process, subject, move |work| async move {
             let caller = Caller::local(None).unwrap();
             let extended = work.extend_access(&caller, &grant, None, request, deadline).await;
@@ -146,14 +146,14 @@ impl Users {
         &self,
         process: &Process,
         subject: Subject,
-        terms: &Terms,
+        terms: &GrantTerms,
         deadline: Instant,
     ) -> Answer {
         let grant = reference(&subject, terms);
         self.ask(process, subject, move |work| async move {
             let caller = Caller::local(None).unwrap();
             let revoked =
-                work.revoke_access(&caller, &grant, None, Note::default(), deadline).await;
+                work.revoke_access(&caller, &grant, None, FreeText::default(), deadline).await;
             revoked.ok().map(|revoked| revoked.enforcement)
         })
     }
@@ -164,7 +164,7 @@ impl Users {
         self.ask(process, subject, move |work| async move {
             let caller = Caller::local(None).unwrap();
             let revoked =
-                work.revoke_all_access(&caller, &tenant_id, Note::default(), deadline).await;
+                work.revoke_all_access(&caller, &tenant_id, FreeText::default(), deadline).await;
             revoked.ok().map(|revoked| revoked.enforcement)
         });
     }
@@ -185,7 +185,7 @@ impl Users {
             End::After(Span(random.millis(20, most)))
         });
         let deadline = self.deadline();
-        let reason = Note::new("why").unwrap_or_default();
+        let reason = FreeText::new("why").unwrap_or_default();
         self.ask(process, subject, move |work| async move {
             let request = LockRequest { target, reason, end };
             let locked = work.lock_access(&Caller::local(None).unwrap(), request, deadline).await;
@@ -211,7 +211,7 @@ impl Users {
         let lock = LockRef { tenant_id, text: lock.lock_id.to_string() };
         let deadline = self.deadline();
         self.ask(process, subject, move |work| async move {
-            let (caller, reason) = (Caller::local(None).unwrap(), Note::default());
+            let (caller, reason) = (Caller::local(None).unwrap(), FreeText::default());
             let _ = work.unlock_access(&caller, &lock, reason, deadline).await;
             None
         });
@@ -233,7 +233,7 @@ impl Users {
         &self,
         process: &Process,
         subject: Subject,
-        work: impl FnOnce(Arc<Work>) -> F + Send + 'static,
+        work: impl FnOnce(Arc<Service>) -> F + Send + 'static,
     ) -> Answer
     where
         F: Future<Output = Option<Enforcement>> + Send + 'static,
@@ -258,6 +258,6 @@ fn tenant(number: usize) -> TenantId {
     TenantId::new(&format!("t{number}")).unwrap_or_else(|_| TenantId::fixed("t"))
 }
 
-fn reference(subject: &Subject, terms: &Terms) -> GrantRef {
+fn reference(subject: &Subject, terms: &GrantTerms) -> GrantRef {
     GrantRef { tenant_id: subject.tenant_id.clone(), text: terms.grant_id.to_string() }
 }

@@ -21,7 +21,7 @@ pub(super) async fn expect(world: &Arc<World>, users: &Arc<Users>, storms: &Stor
     storms.heal().await;
     sleep(RECOVERY).await;
     for machine in &world.machines {
-        if !machine.open_process().is_some_and(|process| process.node.sight().is_fresh()) {
+        if !machine.open_process().is_some_and(|process| process.node.read_view().is_fresh()) {
             world.judge.accuse(format!("{} is still stale", machine.name));
             return;
         }
@@ -35,7 +35,7 @@ pub(super) async fn expect(world: &Arc<World>, users: &Arc<Users>, storms: &Stor
         let Some(process) = machine.open_process() else { continue };
         let reason = world.judge.ask(&machine.name, &process.node, &subject);
         if reason != Reason::GrantActive {
-            let time = process.node.sight().now;
+            let time = process.node.read_view().now;
             world.judge.accuse(format!(
                 "{} answers {reason:?} to a grant that is active: it is {:?}, it thinks {time:?}",
                 machine.name,

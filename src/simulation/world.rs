@@ -20,9 +20,10 @@ use crate::{
     domain::{AccessLevel, Clock, GroupId, NodeId, NodeKind, SupportPolicy, Time, time::between},
     node::{
         CheckNode,
-        following::{self, Upstream},
         replica::Replica,
+        upstream_session::{self, Upstream},
     },
+    service::{Limits, Service, expiry},
     simulation::{
         clocks::{DRIFT_MAX, DatabaseClock, MachineClock},
         database::Database,
@@ -34,13 +35,12 @@ use crate::{
         store::FaultyStore,
     },
     store::Store,
-    work::{Limits, Work, expiry},
 };
 
 /// How many groups each tenant lets in.
 pub(super) const GROUPS: usize = 3;
 /// How long a process may take to end when it is told to.
-const STOP_PATIENCE: Duration = Duration::from_secs(3);
+const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 /// Ends that are further away than this are not watched.
 const WATCHED: Duration = Duration::from_secs(30);
 
@@ -60,7 +60,7 @@ pub(super) struct MachinePlan {
     pub(super) drift: i64,
     /// By how much its wall clock is wrong.
     pub(super) wall_offset: TimeDelta,
-    /// For how long it may answer from one proof, if it is a replica.
+    /// For how long it may answer from one lease, if it is a replica.
     pub(super) lease: Duration,
 }
 
@@ -97,7 +97,7 @@ pub(super) struct Process {
     is_ready: Arc<AtomicBool>,
     /// Cancelled when it answers nobody any more.
     pub(super) doors: CancellationToken,
-    pub(super) replica: Option<(Arc<Replica>, Arc<Work>)>,
+    pub(super) replica: Option<(Arc<Replica>, Arc<Service>)>,
 }
 
 impl Plan {
@@ -220,7 +220,7 @@ impl World {
         let lease = machine.plan.lease;
         let replica = Replica::new(Arc::clone(&node), store, lease);
         let limits = Limits { live_grants_per_tenant: 100, max_staleness: lease };
-        let work = Arc::new(Work::new(Arc::clone(&replica), catalogue(), limits));
+        let work = Arc::new(Service::new(Arc::clone(&replica), catalogue(), limits));
         let process = Arc::new(Process {
             node,
             host: Host::new(&machine.name, Arc::clone(&self.judge)),
@@ -263,7 +263,7 @@ impl World {
         });
         let (stop, judge) = (process.stop.clone(), Arc::clone(&self.judge));
         process.host.spawn(async move {
-            if let Err(error) = following::run(node, upstreams, stop).await {
+            if let Err(error) = upstream_session::run(node, upstreams, stop).await {
                 judge.accuse(format!("a sidecar was refused: {error}"));
             }
         });
@@ -272,11 +272,11 @@ impl World {
 
     /// Looks at a node whenever it has changed.
     async fn observe(self: Arc<Self>, number: usize, process: Arc<Process>) {
-        let mut news = process.node.news();
+        let mut news = process.node.watch();
         let name = &self.machines[number].name;
         let mut before = None;
         while process.host.lives_until(news.changed()).await {
-            let now = (process.node.revision(), process.node.sight().is_fresh());
+            let now = (process.node.revision(), process.node.read_view().is_fresh());
             if before != Some(now) {
                 before = Some(now);
                 let what = if now.1 { "fresh" } else { "stale" };
@@ -306,7 +306,7 @@ impl World {
             self.judge.note(&format!("{} is told to stop", machine.name));
             process.doors.cancel();
             process.stop.cancel();
-            let _ = timeout(STOP_PATIENCE, process.host.ended()).await;
+            let _ = timeout(STOP_TIMEOUT, process.host.ended()).await;
             self.crash(number);
         }
     }

@@ -11,24 +11,25 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        Ack, Clock, Enforced, Epoch, Event, Grant, GrantId, GrantState, GroupId, Lock, LockState,
-        NodeId, NodeInfo, Position, Revision, TenantId, Terms, Tightening, Time,
+        Ack, Clock, Enforced, Epoch, Event, Grant, GrantId, GrantState, GrantTerms, GroupId, Lock,
+        LockState, NodeId, NodeInfo, PolicyOverrides, Position, Revision, TenantId, Time,
         chain::{ChainHead, Record, Sequence},
     },
     store::{
-        Change, EventQuery, GrantQuery, Held, Hint, Hints, Listed, Loaded, LockQuery, NewMember,
-        PATIENCE, Renewal, Roll, Store, StoreError,
-        hints::{Bell, Messenger},
+        EventQuery, GrantQuery, HeartbeatResponse, HistoryEvent, Loaded, LockQuery, Membership,
+        Notification, Notifications, Registration, Retained, Store, StoreError, TIMEOUT,
+        Transaction,
+        notify::{LocalNotifier, Notifier},
     },
 };
-use change::MemoryChange;
 use content::{Content, Database};
+use transaction::MemoryTransaction;
 
 mod chain;
-mod change;
 mod content;
-mod roll;
+mod membership;
 mod state;
+mod transaction;
 
 /// A store in memory.
 #[derive(Debug)]
@@ -38,7 +39,7 @@ pub struct MemoryStore {
     database: Arc<Database>,
     /// Held by the one change that is being made.
     writer: Arc<Mutex<()>>,
-    bell: Arc<Bell>,
+    bell: Arc<LocalNotifier>,
 }
 
 /// Everything that a store held at some time.
@@ -81,19 +82,19 @@ impl MemoryStore {
     }
 
     async fn turn(&self) -> Result<OwnedMutexGuard<()>, StoreError> {
-        let turn = timeout(PATIENCE, Arc::clone(&self.writer).lock_owned()).await;
+        let turn = timeout(TIMEOUT, Arc::clone(&self.writer).lock_owned()).await;
         turn.map_err(|error| StoreError::Unavailable(Box::new(error)))
     }
 }
 
 #[async_trait]
 impl Store for MemoryStore {
-    async fn begin(&self) -> Result<Box<dyn Change>, StoreError> {
+    async fn begin(&self) -> Result<Box<dyn Transaction>, StoreError> {
         let writer = self.turn().await?;
         let (content, incarnation) = self.database.begin()?;
         let last = content.state.events.last().map(|event| event.time);
         let now = self.clock.now();
-        Ok(Box::new(MemoryChange {
+        Ok(Box::new(MemoryTransaction {
             now: last.map_or(now, |last| last.max(now)),
             max_staleness: content.roll.max_staleness,
             log: content.epoch,
@@ -111,19 +112,19 @@ impl Store for MemoryStore {
 
     async fn load(
         &self,
-        visit: &mut (dyn FnMut(TenantId, Terms, Held) + Send),
+        visit: &mut (dyn FnMut(TenantId, GrantTerms, Retained) + Send),
     ) -> Result<Loaded, StoreError> {
         let content = self.database.content()?;
         let state = &content.state;
-        let mut last_ended: std::collections::HashMap<(&TenantId, &GroupId), &Terms> =
+        let mut last_ended: std::collections::HashMap<(&TenantId, &GroupId), &GrantTerms> =
             std::collections::HashMap::new();
         for (key, grant) in &state.grants {
             if state.live.contains(key) {
-                visit(grant.tenant_id.clone(), grant.terms.clone(), Held::Live);
+                visit(grant.tenant_id.clone(), grant.terms.clone(), Retained::Live);
                 continue;
             }
             let last = last_ended.entry((&grant.tenant_id, &grant.terms.group_id));
-            let rank = |terms: &Terms| (terms.end_time(), terms.access_level, terms.grant_id);
+            let rank = |terms: &GrantTerms| (terms.end_time(), terms.access_level, terms.grant_id);
             last.and_modify(|last| {
                 if rank(&grant.terms) > rank(last) {
                     *last = &grant.terms;
@@ -132,7 +133,7 @@ impl Store for MemoryStore {
             .or_insert(&grant.terms);
         }
         for ((tenant_id, _), terms) in last_ended {
-            visit(tenant_id.clone(), terms.clone(), Held::LastEnded);
+            visit(tenant_id.clone(), terms.clone(), Retained::LastEnded);
         }
         let locks = state.live_locks().map(|lock| lock.terms.clone()).collect();
         Ok(Loaded { position: content.head(), locks })
@@ -166,7 +167,7 @@ impl Store for MemoryStore {
             .collect())
     }
 
-    async fn list_events(&self, query: &EventQuery) -> Result<Vec<Listed>, StoreError> {
+    async fn list_events(&self, query: &EventQuery) -> Result<Vec<HistoryEvent>, StoreError> {
         let before = query.before.unwrap_or(Revision::MAX);
         let Content { state, roll, .. } = self.database.content()?;
         Ok(state
@@ -177,7 +178,7 @@ impl Store for MemoryStore {
             .filter(|event| event.tenant_id == query.tenant_id)
             .filter(|event| query.grant_id.is_none() || event.grant_id() == query.grant_id)
             .take(query.limit)
-            .map(|event| Listed {
+            .map(|event| HistoryEvent {
                 event: event.clone(),
                 enforced: roll.enforced(event.revision),
                 link: state.chains.link(event.revision),
@@ -185,9 +186,9 @@ impl Store for MemoryStore {
             .collect())
     }
 
-    async fn tightening(&self, tenant_id: &TenantId) -> Result<Tightening, StoreError> {
+    async fn overrides(&self, tenant_id: &TenantId) -> Result<PolicyOverrides, StoreError> {
         let state = self.database.content()?.state;
-        Ok(state.tightenings.get(tenant_id).cloned().unwrap_or_default())
+        Ok(state.policy_overrides.get(tenant_id).cloned().unwrap_or_default())
     }
 
     async fn list_locks(&self, query: &LockQuery) -> Result<Vec<Lock>, StoreError> {
@@ -213,22 +214,22 @@ impl Store for MemoryStore {
         Ok(of_grants.chain(of_locks).min())
     }
 
-    async fn register(&self, member: &NewMember) -> Result<(), StoreError> {
+    async fn register(&self, member: &Registration) -> Result<(), StoreError> {
         let _writer = self.turn().await?;
         let now = self.clock.now();
         self.database.write(|content| content.roll.register(member, now))?;
-        self.bell.tell(Hint::Roll);
+        self.bell.tell(Notification::Membership);
         Ok(())
     }
 
-    async fn renew(
+    async fn heartbeat(
         &self,
         node_id: NodeId,
         seq: i64,
         held: Option<Position>,
-    ) -> Result<Option<Renewal>, StoreError> {
+    ) -> Result<Option<HeartbeatResponse>, StoreError> {
         let now = self.clock.now();
-        self.database.write(|content| content.renew(node_id, seq, held, now))
+        self.database.write(|content| content.heartbeat(node_id, seq, held, now))
     }
 
     async fn acknowledge(
@@ -239,25 +240,29 @@ impl Store for MemoryStore {
     ) -> Result<bool, StoreError> {
         let is_written = self.database.write(|content| content.acknowledge(node_id, held, ack))?;
         if is_written {
-            self.bell.tell(Hint::Roll);
+            self.bell.tell(Notification::Membership);
         }
         Ok(is_written)
     }
 
-    async fn report(&self, node_id: NodeId, followers: &[NodeInfo]) -> Result<(), StoreError> {
-        self.database.write(|content| content.roll.report(node_id, followers))
+    async fn write_followers(
+        &self,
+        node_id: NodeId,
+        followers: &[NodeInfo],
+    ) -> Result<(), StoreError> {
+        self.database.write(|content| content.roll.write_followers(node_id, followers))
     }
 
-    async fn reports(&self) -> Result<Vec<(NodeId, Vec<NodeInfo>)>, StoreError> {
-        Ok(self.database.content()?.roll.reports())
+    async fn read_followers(&self) -> Result<Vec<(NodeId, Vec<NodeInfo>)>, StoreError> {
+        Ok(self.database.content()?.roll.read_followers())
     }
 
-    async fn roll(&self) -> Result<Roll, StoreError> {
+    async fn membership(&self) -> Result<Membership, StoreError> {
         Ok(self.database.content()?.roll_at(self.clock.now()))
     }
 
-    async fn strike_off(&self, node_id: NodeId, seq: i64) -> Result<bool, StoreError> {
-        self.database.write(|content| content.roll.strike_off(node_id, seq))
+    async fn evict(&self, node_id: NodeId, seq: i64) -> Result<bool, StoreError> {
+        self.database.write(|content| content.roll.evict(node_id, seq))
     }
 
     async fn record_enforced(
@@ -293,7 +298,7 @@ impl Store for MemoryStore {
         Ok(ChainHead { log: content.epoch, link: content.state.chains.last(tenant_id) })
     }
 
-    async fn listen(&self) -> Result<Box<dyn Hints>, StoreError> {
+    async fn listen(&self) -> Result<Box<dyn Notifications>, StoreError> {
         self.bell.listen().await
     }
 

@@ -25,7 +25,7 @@ use tracing::info;
 use crate::{
     domain::Clock,
     store::{
-        OpenError, PATIENCE, Store,
+        OpenError, Store, TIMEOUT,
         postgres::listener::Listeners,
         sql::{Answer, Backend, Dialect, SqlStore, Statement, arguments, schema},
     },
@@ -91,7 +91,7 @@ const SESSION: &str = "
         WHERE current_setting('synchronous_commit') <> 'remote_apply';
 ";
 /// For the session that migrates: what it does may take its time. But while it waits for a lock, all who come after it wait behind it,
-/// nodes that renew their proofs among them: so it gives up soon, and asks again later.
+/// nodes that renew their leases among them: so it gives up soon, and asks again later.
 const MIGRATION_SESSION: &str = "
     SET lock_timeout = '500ms';
     SET statement_timeout = 0;
@@ -100,7 +100,7 @@ const MIGRATION_SESSION: &str = "
 ";
 
 /// For how long a migration asks again for its locks, and how long others are let in between.
-const MIGRATION_PATIENCE: Duration = Duration::from_mins(1);
+const MIGRATION_TIMEOUT: Duration = Duration::from_mins(1);
 const MIGRATION_PAUSE: Duration = Duration::from_secs(1);
 
 impl Backend for Postgres {
@@ -185,15 +185,15 @@ pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Sto
         connect(pool).await.map_err(|error| refusal(&options, &error))?;
     }
     let place = place(&options);
-    let messenger = Arc::new(Listeners(pool(LISTENERS).connect_lazy_with(options)));
+    let notifier = Arc::new(Listeners(pool(LISTENERS).connect_lazy_with(options)));
     let store = SqlStore {
         writers,
         readers,
         roll_writers: roll.clone(),
         roll_readers: watchers,
         turns: Arc::new(Semaphore::new(WRITERS as usize)),
-        told_head: AtomicI64::new(0),
-        messenger,
+        known_head: AtomicI64::new(0),
+        notifier,
         clock,
         lock: Mutex::new(None),
     };
@@ -258,7 +258,7 @@ fn parse(url: &str) -> Result<PgConnectOptions, OpenError> {
 async fn prepare(options: &PgConnectOptions) -> Result<(), OpenError> {
     let place = place(options);
     let refuse = |error| refusal(options, &error);
-    let mut connection = match timeout(PATIENCE, options.connect()).await {
+    let mut connection = match timeout(TIMEOUT, options.connect()).await {
         Ok(connected) => connected.map_err(refuse)?,
         Err(_) => return Err(refuse(sqlx::Error::PoolTimedOut)),
     };
@@ -303,7 +303,7 @@ async fn prepare(options: &PgConnectOptions) -> Result<(), OpenError> {
 
 /// Migrates as soon as nobody holds what has to be locked, such as a backup that reads the tables.
 async fn run_migrations(connection: &mut PgConnection) -> Result<(), MigrateError> {
-    let deadline = Instant::now() + MIGRATION_PATIENCE;
+    let deadline = Instant::now() + MIGRATION_TIMEOUT;
     loop {
         let result = schema::run(connection, &MIGRATOR).await;
         let is_locked = match &result {

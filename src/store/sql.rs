@@ -20,30 +20,31 @@ use tokio::{sync::Semaphore, time::timeout};
 
 use crate::{
     domain::{
-        Ack, Clock, Enforced, Event, Grant, GrantId, Lock, NodeId, NodeInfo, Position, Revision,
-        TenantId, Terms, Tightening, Time,
+        Ack, Clock, Enforced, Event, Grant, GrantId, GrantTerms, Lock, NodeId, NodeInfo,
+        PolicyOverrides, Position, Revision, TenantId, Time,
         chain::{ChainHead, Record, Sequence},
     },
     store::{
-        Change, EventQuery, GrantQuery, Held, Hints, Listed, Loaded, LockQuery, NewMember,
-        PATIENCE, Renewal, Roll, Store, StoreError, hints::Messenger,
+        EventQuery, GrantQuery, HeartbeatResponse, HistoryEvent, Loaded, LockQuery, Membership,
+        Notifications, Registration, Retained, Store, StoreError, TIMEOUT, Transaction,
+        notify::Notifier,
     },
 };
-use change::SqlChange;
-use lease::Lease;
-use rows::{EventRow, GrantRow, HeadRow, ListedEventRow, TermsRow};
+use connection::Connection;
+use rows::{EventRow, GrantRow, GrantTermsRow, HeadRow, ListedEventRow};
 use statements::{Value, locks, read};
+use transaction::SqlTransaction;
 
 pub(super) use rows::Answer;
 pub(super) use statements::{Dialect, Statement};
 
 mod chain;
-mod change;
-mod lease;
-mod roll;
+mod connection;
+mod membership;
 mod rows;
 pub(super) mod schema;
 pub(super) mod statements;
+mod transaction;
 
 /// What the two databases differ in.
 pub(super) trait Backend: Database {
@@ -105,9 +106,9 @@ pub(super) struct SqlStore<DB: Backend> {
     pub(super) roll_readers: Pool<DB>,
     /// The end of the log, as the last renewal told. Who reads of less is connected to a database that is not the one that counts
     /// any more, as after a failover that has left the old one running.
-    pub(super) told_head: AtomicI64,
+    pub(super) known_head: AtomicI64,
     /// Brings hints.
-    pub(super) messenger: Arc<dyn Messenger>,
+    pub(super) notifier: Arc<dyn Notifier>,
     /// Tells the time where the database has no clock.
     pub(super) clock: Arc<dyn Clock>,
     /// What keeps other processes out, where they must be kept out. Let go once all is closed.
@@ -119,10 +120,10 @@ pub(super) fn unavailable(error: impl Into<Box<dyn Error + Send + Sync>>) -> Sto
 }
 
 /// Waits for `work`, but not for ever: a server whose machine is gone without a word must not hang those who ask it.
-async fn within_patience<T>(
+async fn with_timeout<T>(
     work: impl Future<Output = Result<T, StoreError>> + Send,
 ) -> Result<T, StoreError> {
-    timeout(PATIENCE, work).await.map_err(unavailable)?
+    timeout(TIMEOUT, work).await.map_err(unavailable)?
 }
 
 /// Makes a statement's values a driver's arguments.
@@ -151,20 +152,20 @@ where
 // === impl SqlStore ===
 
 impl<DB: Backend> SqlStore<DB> {
-    async fn begin_at_head(&self) -> Result<SqlChange<DB>, StoreError> {
+    async fn begin_at_head(&self) -> Result<SqlTransaction<DB>, StoreError> {
         let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(unavailable)?;
-        let lease = Lease::begin(&self.writers, DB::DIALECT.begin_change).await?;
-        let messenger = Arc::clone(&self.messenger);
-        SqlChange::at_head(lease, turn, messenger, self.clock.as_ref()).await
+        let connection = Connection::begin(&self.writers, DB::DIALECT.begin_change).await?;
+        let notifier = Arc::clone(&self.notifier);
+        SqlTransaction::at_head(connection, turn, notifier, self.clock.as_ref()).await
     }
 
     /// Reads; and anew on another connection, if this one was cut off when the database went away, and nobody has used it since.
     async fn read<T: Answer>(&self, ask: Statement) -> Result<Vec<T>, StoreError> {
-        within_patience(async {
+        with_timeout(async {
             let mut others = self.readers.options().get_max_connections();
             loop {
-                match Lease::take(&self.readers).await?.all(ask.clone()).await {
-                    Err(error) if others > 0 && lease::was_cut_off(&error) => others -= 1,
+                match Connection::take(&self.readers).await?.all(ask.clone()).await {
+                    Err(error) if others > 0 && connection::was_cut_off(&error) => others -= 1,
                     other => return other,
                 }
             }
@@ -178,46 +179,46 @@ impl<DB: Backend> SqlStore<DB> {
 
     /// All that [`Store::load`] reads, in one snapshot.
     async fn read_load(
-        lease: &mut Lease<DB>,
-        visit: &mut (dyn FnMut(TenantId, Terms, Held) + Send),
+        connection: &mut Connection<DB>,
+        visit: &mut (dyn FnMut(TenantId, GrantTerms, Retained) + Send),
     ) -> Result<Loaded, StoreError> {
-        let head = within_patience(lease.first(read::head())).await?;
+        let head = with_timeout(connection.first(read::head())).await?;
         for (ask, held) in
-            [(read::load_live(), Held::Live), (read::load_latest_ended(), Held::LastEnded)]
+            [(read::load_live(), Retained::Live), (read::load_latest_ended(), Retained::LastEnded)]
         {
-            let mut visit_row = |row: TermsRow| {
-                let (tenant_id, terms) = row.into_words()?;
+            let mut visit_row = |row: GrantTermsRow| {
+                let (tenant_id, terms) = row.into_domain()?;
                 visit(tenant_id, terms, held);
                 Ok(())
             };
-            lease.each(ask, &mut visit_row).await?;
+            connection.each(ask, &mut visit_row).await?;
         }
         let mut locks = Vec::new();
         let mut add_row = |row: (String,)| {
             locks.push(rows::lock(row)?.terms);
             Ok(())
         };
-        lease.each(locks::load(), &mut add_row).await?;
+        connection.each(locks::load(), &mut add_row).await?;
         Ok(Loaded { position: position(head)?, locks })
     }
 }
 
 fn position(head: Option<HeadRow>) -> Result<Position, StoreError> {
-    head.ok_or_else(|| StoreError::Broken("the table head is empty".into()))?.into_words()
+    head.ok_or_else(|| StoreError::Broken("the table head is empty".into()))?.into_domain()
 }
 
 #[async_trait]
 impl<DB: Backend> Store for SqlStore<DB> {
-    async fn begin(&self) -> Result<Box<dyn Change>, StoreError> {
-        let change = within_patience(self.begin_linked()).await?;
+    async fn begin(&self) -> Result<Box<dyn Transaction>, StoreError> {
+        let change = with_timeout(self.begin_linked()).await?;
         Ok(Box::new(change))
     }
 
     async fn head(&self) -> Result<Position, StoreError> {
-        within_patience(async {
-            let mut lease = Lease::take(&self.readers).await?;
-            let head = position(lease.first(read::head()).await?)?;
-            lease.must_know(self.told_head.load(Ordering::Relaxed), head.revision)?;
+        with_timeout(async {
+            let mut connection = Connection::take(&self.readers).await?;
+            let head = position(connection.first(read::head()).await?)?;
+            connection.ensure_current(self.known_head.load(Ordering::Relaxed), head.revision)?;
             Ok(head)
         })
         .await
@@ -225,13 +226,13 @@ impl<DB: Backend> Store for SqlStore<DB> {
 
     async fn load(
         &self,
-        visit: &mut (dyn FnMut(TenantId, Terms, Held) + Send),
+        visit: &mut (dyn FnMut(TenantId, GrantTerms, Retained) + Send),
     ) -> Result<Loaded, StoreError> {
-        let begin = Lease::begin(&self.readers, DB::DIALECT.begin_snapshot);
-        let told = self.told_head.load(Ordering::Relaxed);
-        let mut lease = within_patience(begin).await?;
-        let loaded = Self::read_load(&mut lease, visit).await?;
-        lease.must_know(told, loaded.position.revision)?;
+        let begin = Connection::begin(&self.readers, DB::DIALECT.begin_snapshot);
+        let told = self.known_head.load(Ordering::Relaxed);
+        let mut connection = with_timeout(begin).await?;
+        let loaded = Self::read_load(&mut connection, visit).await?;
+        connection.ensure_current(told, loaded.position.revision)?;
         Ok(loaded)
     }
 
@@ -241,15 +242,15 @@ impl<DB: Backend> Store for SqlStore<DB> {
         limit: usize,
     ) -> Result<Vec<Event>, StoreError> {
         let ask = read::events_after(revision, limit);
-        let told = self.told_head.load(Ordering::Relaxed);
-        within_patience(async {
-            let mut lease = Lease::take(&self.roll_readers).await?;
-            let rows: Vec<EventRow> = lease.all(ask).await?;
-            let events = rows.into_iter().map(EventRow::into_words);
+        let told = self.known_head.load(Ordering::Relaxed);
+        with_timeout(async {
+            let mut connection = Connection::take(&self.roll_readers).await?;
+            let rows: Vec<EventRow> = connection.all(ask).await?;
+            let events = rows.into_iter().map(EventRow::into_domain);
             let events: Vec<_> = events.collect::<Result<_, _>>()?;
             if events.len() < limit {
                 let read = events.last().map_or(revision, |event: &Event| event.revision);
-                lease.must_know(told, read)?;
+                connection.ensure_current(told, read)?;
             }
             Ok(events)
         })
@@ -262,22 +263,22 @@ impl<DB: Backend> Store for SqlStore<DB> {
         grant_id: GrantId,
     ) -> Result<Option<Grant>, StoreError> {
         let row = self.read_first(read::grant(tenant_id, grant_id)).await?;
-        row.map(GrantRow::into_words).transpose()
+        row.map(GrantRow::into_domain).transpose()
     }
 
     async fn list_grants(&self, query: &GrantQuery) -> Result<Vec<Grant>, StoreError> {
         let rows = self.read(read::list_grants(&DB::DIALECT, query)).await?;
-        rows.into_iter().map(GrantRow::into_words).collect()
+        rows.into_iter().map(GrantRow::into_domain).collect()
     }
 
-    async fn list_events(&self, query: &EventQuery) -> Result<Vec<Listed>, StoreError> {
+    async fn list_events(&self, query: &EventQuery) -> Result<Vec<HistoryEvent>, StoreError> {
         let rows = self.read(read::list_events(&DB::DIALECT, query)).await?;
-        rows.into_iter().map(ListedEventRow::into_words).collect()
+        rows.into_iter().map(ListedEventRow::into_domain).collect()
     }
 
-    async fn tightening(&self, tenant_id: &TenantId) -> Result<Tightening, StoreError> {
-        let row: Option<(String,)> = self.read_first(read::tightening(tenant_id)).await?;
-        row.map_or_else(|| Ok(Tightening::default()), |(body,)| rows::tightening(&body))
+    async fn overrides(&self, tenant_id: &TenantId) -> Result<PolicyOverrides, StoreError> {
+        let row: Option<(String,)> = self.read_first(read::overrides(tenant_id)).await?;
+        row.map_or_else(|| Ok(PolicyOverrides::default()), |(body,)| rows::overrides(&body))
     }
 
     async fn list_locks(&self, query: &LockQuery) -> Result<Vec<Lock>, StoreError> {
@@ -292,16 +293,16 @@ impl<DB: Backend> Store for SqlStore<DB> {
         next.map(|micros| rows::time("expire_time", micros)).transpose()
     }
 
-    async fn register(&self, member: &NewMember) -> Result<(), StoreError> {
+    async fn register(&self, member: &Registration) -> Result<(), StoreError> {
         self.insert_member(member).await
     }
 
-    async fn renew(
+    async fn heartbeat(
         &self,
         node_id: NodeId,
         seq: i64,
         held: Option<Position>,
-    ) -> Result<Option<Renewal>, StoreError> {
+    ) -> Result<Option<HeartbeatResponse>, StoreError> {
         self.renew_member(node_id, seq, held).await
     }
 
@@ -314,19 +315,23 @@ impl<DB: Backend> Store for SqlStore<DB> {
         self.write_ack(node_id, held, ack).await
     }
 
-    async fn report(&self, node_id: NodeId, followers: &[NodeInfo]) -> Result<(), StoreError> {
+    async fn write_followers(
+        &self,
+        node_id: NodeId,
+        followers: &[NodeInfo],
+    ) -> Result<(), StoreError> {
         self.write_report(node_id, followers).await
     }
 
-    async fn reports(&self) -> Result<Vec<(NodeId, Vec<NodeInfo>)>, StoreError> {
+    async fn read_followers(&self) -> Result<Vec<(NodeId, Vec<NodeInfo>)>, StoreError> {
         self.read_reports().await
     }
 
-    async fn roll(&self) -> Result<Roll, StoreError> {
+    async fn membership(&self) -> Result<Membership, StoreError> {
         self.read_roll().await
     }
 
-    async fn strike_off(&self, node_id: NodeId, seq: i64) -> Result<bool, StoreError> {
+    async fn evict(&self, node_id: NodeId, seq: i64) -> Result<bool, StoreError> {
         self.delete_member(node_id, seq).await
     }
 
@@ -361,21 +366,21 @@ impl<DB: Backend> Store for SqlStore<DB> {
         self.read_chain_head(tenant_id).await
     }
 
-    async fn listen(&self) -> Result<Box<dyn Hints>, StoreError> {
-        self.messenger.listen().await
+    async fn listen(&self) -> Result<Box<dyn Notifications>, StoreError> {
+        self.notifier.listen().await
     }
 
     /// Waits some seconds for whoever still listens, reads or writes.
     async fn close(&self) {
         // The writers last: SQLite puts its log away when the last connection closes, alone.
         let ended = tokio::join!(
-            timeout(PATIENCE, self.messenger.close()),
-            timeout(PATIENCE, self.roll_readers.close()),
-            timeout(PATIENCE, self.readers.close()),
+            timeout(TIMEOUT, self.notifier.close()),
+            timeout(TIMEOUT, self.roll_readers.close()),
+            timeout(TIMEOUT, self.readers.close()),
         );
         let writers = tokio::join!(
-            timeout(PATIENCE, self.roll_writers.close()),
-            timeout(PATIENCE, self.writers.close()),
+            timeout(TIMEOUT, self.roll_writers.close()),
+            timeout(TIMEOUT, self.writers.close()),
         );
         if matches!((ended, writers), ((Ok(()), Ok(()), Ok(())), (Ok(()), Ok(())))) {
             self.lock.lock().take();

@@ -23,8 +23,8 @@ use tokio::sync::Semaphore;
 use crate::{
     domain::Clock,
     store::{
-        OpenError, PATIENCE, Store,
-        hints::Bell,
+        OpenError, Store, TIMEOUT,
+        notify::LocalNotifier,
         sql::{Answer, Backend, Dialect, SqlStore, Statement, arguments, schema},
     },
 };
@@ -105,7 +105,7 @@ pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Sto
     let path = parse(url)?;
     let lock = prepare(&path).await?;
     let refuse = |error| refusal(&path, &error);
-    let pool = SqlitePoolOptions::new().acquire_timeout(PATIENCE).test_before_acquire(false);
+    let pool = SqlitePoolOptions::new().acquire_timeout(TIMEOUT).test_before_acquire(false);
     let writers = pool.clone().max_connections(1).connect_with(options(&path));
     let writers = writers.await.map_err(refuse)?;
     // Not read-only to SQLite, which lets such a connection neither recover the log nor put it away.
@@ -118,8 +118,8 @@ pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Sto
         writers,
         readers,
         turns: Arc::new(Semaphore::new(1)),
-        told_head: AtomicI64::new(0),
-        messenger: Arc::new(Bell::default()),
+        known_head: AtomicI64::new(0),
+        notifier: Arc::new(LocalNotifier::default()),
         clock,
         lock: Mutex::new(Some(lock)),
     };
@@ -165,7 +165,7 @@ fn options(path: &Path) -> SqliteConnectOptions {
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
-        .busy_timeout(PATIENCE)
+        .busy_timeout(TIMEOUT)
 }
 
 async fn check_ours(

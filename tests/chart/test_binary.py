@@ -61,7 +61,7 @@ def test_it_starts_answers_its_probes_and_ends_in_time(path, place, secrets):
     with start(found, place) as server:
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
             asked = container[probe]["httpGet"]
-            assert asked["port"] == "http"
+            assert asked["port"] == "metrics"
             if probe == "readinessProbe":
                 server.until_ready()
             assert server.get(asked["path"])[0] == 200

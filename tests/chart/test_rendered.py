@@ -86,9 +86,9 @@ def test_what_belongs_together_is_named_alike(path):
     for monitor in monitors:
         wanted = monitor["spec"]["selector"]["matchLabels"].items()
         matching = [made for made in found if made["kind"] == "Service" and wanted <= made["metadata"]["labels"].items()]
-        assert [service["metadata"]["name"] for service in matching] == ["access-support-access-http"]
+        assert [service["metadata"]["name"] for service in matching] == ["access-support-access-metrics"]
         rules = one(found, "PrometheusRule")["spec"]["groups"][0]["rules"]
-        assert all('namespace="vendor",job="access-support-access-http"' in rule["expr"] for rule in rules)
+        assert all('namespace="vendor",job="access-support-access-metrics"' in rule["expr"] for rule in rules)
 
 
 @pytest.mark.parametrize("path", VALUES, ids=lambda path: path.stem)
@@ -216,7 +216,7 @@ def test_alerts_are_about_this_installation():
     written = yaml.safe_load((CHART / "alerts.yaml").read_text())["groups"][0]["rules"]
     for rule, made in zip(written, rules(), strict=True):
         assert made["annotations"]["runbook_url"] == f"https://runbooks.example/support-access/{rule['annotations']['runbook_url']}"
-        expression = rule["expr"].replace('job="support-access-http"', 'namespace="vendor",job="access-support-access-http"')
+        expression = rule["expr"].replace('job="support-access-metrics"', 'namespace="vendor",job="access-support-access-metrics"')
         expression = expression.replace('job="support-access-sidecar"', 'job=~"gateways/.+"')
         expression = expression.replace("(2.0)", "(0.5)").replace("(2)", "(0.5)")
         assert made["expr"] == expression.replace("< 14 * ", "< 10 * ").replace(" 2 * ", " 0.5 * "), rule["alert"]

@@ -40,14 +40,14 @@ fn the_flag_goes_before_the_environment_before_the_file() {
     // Nobody listens there: port 1 needs root, and is taken by nobody.
     let nobody = "127.0.0.1:1";
     let write = |address: &str| {
-        fs::write(&file, format!("http_listen = \"{address}\"\ntls_key = \"/no/such/file\"\n"))
+        fs::write(&file, format!("metrics_listen = \"{address}\"\ntls_key = \"/no/such/file\"\n"))
             .unwrap();
     };
 
     let (address, asked) = serving();
     write(nobody);
-    let mut command = program(&["health", "--http-listen", &address.to_string()]);
-    command.env("SUPPORT_ACCESS_HTTP_LISTEN", nobody).env("SUPPORT_ACCESS_CONFIG", &file);
+    let mut command = program(&["health", "--metrics-listen", &address.to_string()]);
+    command.env("SUPPORT_ACCESS_METRICS_LISTEN", nobody).env("SUPPORT_ACCESS_CONFIG", &file);
     assert_eq!(said(&mut command), healthy());
     let asked = asked.join().unwrap();
     assert!(asked.starts_with("GET /readyz HTTP/1.1\r\n"), "{asked}");
@@ -56,7 +56,7 @@ fn the_flag_goes_before_the_environment_before_the_file() {
     let (address, asked) = serving();
     let mut command = program(&["health"]);
     command
-        .env("SUPPORT_ACCESS_HTTP_LISTEN", address.to_string())
+        .env("SUPPORT_ACCESS_METRICS_LISTEN", address.to_string())
         .env("SUPPORT_ACCESS_CONFIG", &file);
     assert_eq!(said(&mut command), healthy());
     asked.join().unwrap();
@@ -65,7 +65,7 @@ fn the_flag_goes_before_the_environment_before_the_file() {
     let (address, asked) = serving();
     write(&address.to_string());
     let mut command = program(&["health"]);
-    command.env("SUPPORT_ACCESS_HTTP_LISTEN", "").env("SUPPORT_ACCESS_CONFIG", &file);
+    command.env("SUPPORT_ACCESS_METRICS_LISTEN", "").env("SUPPORT_ACCESS_CONFIG", &file);
     assert_eq!(said(&mut command), healthy());
     asked.join().unwrap();
     let (address, asked) = serving();
@@ -78,7 +78,7 @@ fn the_flag_goes_before_the_environment_before_the_file() {
 fn who_listens_everywhere_is_asked_here() {
     let (address, asked) = serving();
     let everywhere = format!("0.0.0.0:{}", address.port());
-    assert_eq!(run(&["health", "--http-listen", &everywhere]), healthy());
+    assert_eq!(run(&["health", "--metrics-listen", &everywhere]), healthy());
     assert!(asked.join().unwrap().contains(&format!("host: {address}\r\n")));
 }
 
@@ -89,7 +89,7 @@ fn the_default_is_that_of_the_server() {
     assert_ne!(answered.code, 64, "{answered:?}");
     if answered.code == 1 && answered.stdout.is_empty() {
         assert!(
-            answered.stderr.starts_with("error: http://127.0.0.1:8080/readyz "),
+            answered.stderr.starts_with("error: http://127.0.0.1:9464/readyz "),
             "{answered:?}"
         );
     }
@@ -98,7 +98,7 @@ fn the_default_is_that_of_the_server() {
 #[test]
 fn who_does_not_serve_is_not_healthy() {
     let (address, asked) = answer_once("503 Service Unavailable", "stopping: \u{1b}[31m\n".into());
-    let said = run(&["health", "--http-listen", &address.to_string()]);
+    let said = run(&["health", "--metrics-listen", &address.to_string()]);
     assert_eq!(
         said,
         Said { code: 1, stdout: "stopping: \u{fffd}[31m\n".into(), stderr: String::new() }
@@ -117,7 +117,7 @@ fn who_is_not_support_access_is_not_healthy() {
     ];
     for (status, body) in answers {
         let (address, asked) = answer_once(status, body.to_owned());
-        let said = run(&["health", "--http-listen", &address.to_string()]);
+        let said = run(&["health", "--metrics-listen", &address.to_string()]);
         let stderr = format!(
             "error: http://{address}/readyz answers {status}, as support-access does not\n\
              hint: another program may be listening there\n"
@@ -131,11 +131,11 @@ fn who_is_not_support_access_is_not_healthy() {
 fn who_says_nothing_is_not_healthy_and_not_waited_for() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let silent = run(&["health", "--http-listen", &address]);
+    let silent = run(&["health", "--metrics-listen", &address]);
     let stderr = format!("error: http://{address}/readyz cannot be read: no answer in time\n");
     assert_eq!(silent, Said { code: 1, stdout: String::new(), stderr });
     drop(listener);
-    let nobody = run(&["health", "--http-listen", &address]);
+    let nobody = run(&["health", "--metrics-listen", &address]);
     let stderr = format!(
         "error: http://{address}/readyz cannot be read: Connection refused (os error 111)\n"
     );
@@ -147,14 +147,14 @@ fn an_address_that_cannot_be_asked_is_wrong_usage() {
     for (address, stderr) in [
         (
             "somewhere",
-            "error: --http-listen must be an IP address and a port, such as 127.0.0.1:8080, but is \"somewhere\"\n",
+            "error: --metrics-listen must be an IP address and a port, such as 127.0.0.1:9464, but is \"somewhere\"\n",
         ),
         (
             "localhost:0",
             "error: 127.0.0.1:0 takes a free port, which only the server knows: its log says where it listens\n",
         ),
     ] {
-        let said = run(&["health", "--http-listen", address]);
+        let said = run(&["health", "--metrics-listen", address]);
         assert_eq!(said, Said { code: 64, stdout: String::new(), stderr: stderr.into() });
     }
 }

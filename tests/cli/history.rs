@@ -80,7 +80,7 @@ fn a_server_that_does_not_keep_its_word_is_noticed() {
     let server = Fake::default().start();
     for (tenant, stderr) in [
         (
-            "strange",
+            "corrupt",
             "error: the server answered with something that is no checkpoint of this history\n",
         ),
         (

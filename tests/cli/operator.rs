@@ -7,10 +7,10 @@ fn nodes_are_listed() {
     let server = Fake::default().start();
     let said = run_at(&server, &["nodes"]);
     let stdout = "\
-NODE  KIND     VERSION  REVISION  LAG  PROOF AGE  UPSTREAM  SILENT FOR
+NODE  KIND     VERSION  REVISION  LAG  LEASE AGE  UPSTREAM  SILENT FOR
 n1    REPLICA  0.1.0    7         0    none       -         -
 
-The log ends at revision 0. A node whose proof is - old denies every check.
+The log ends at revision 0. A node whose lease is - old denies every check.
 ";
     assert_eq!(said, Said { code: 0, stdout: stdout.into(), stderr: String::new() });
     let json = run_at(&server, &["nodes", "--output", "json"]);

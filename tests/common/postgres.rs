@@ -23,7 +23,7 @@ mod standby;
 /// The account that Debian's packages make. The server refuses to run as root.
 const ACCOUNT: &str = "postgres";
 /// How long anything here may take, on a machine that is busy with other tests.
-const PATIENCE: Duration = Duration::from_mins(1);
+const TIMEOUT: Duration = Duration::from_mins(1);
 /// Small, because there are many; durable, as in production; reached by the socket alone.
 const SETTINGS: &str = "-c listen_addresses= -c shared_buffers=16MB -c fsync=on";
 
@@ -102,7 +102,7 @@ impl Cluster {
 
     /// Starts the server, if it is not running.
     pub fn start(&self) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             let mut start = as_account(&binary("pg_ctl"));
             start.args(["start", "--wait", "--silent", "--pgdata"]).arg(self.data());

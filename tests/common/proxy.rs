@@ -63,8 +63,8 @@ struct Bytes {
 
 #[derive(Debug, Clone, Copy)]
 enum Direction {
-    Up,
-    Down,
+    ToUpstream,
+    ToFollower,
 }
 
 impl Proxy {
@@ -149,7 +149,7 @@ async fn pass(client: TcpStream, way: watch::Receiver<Way>, bytes: Arc<Bytes>) {
     let mut cut = way.clone();
     let passing = async {
         let (from_client, to_client) = client.into_split();
-        open(&way, Direction::Up).await;
+        open(&way, Direction::ToUpstream).await;
         let target = way.borrow().target.clone();
         match target {
             Target::Tcp(address) => {
@@ -157,16 +157,16 @@ async fn pass(client: TcpStream, way: watch::Receiver<Way>, bytes: Arc<Bytes>) {
                 server.set_nodelay(true).unwrap();
                 let (from_server, to_server) = server.into_split();
                 tokio::join!(
-                    pump(from_client, to_server, &way, Direction::Up, &bytes.up),
-                    pump(from_server, to_client, &way, Direction::Down, &bytes.down),
+                    pump(from_client, to_server, &way, Direction::ToUpstream, &bytes.up),
+                    pump(from_server, to_client, &way, Direction::ToFollower, &bytes.down),
                 );
             }
             Target::Unix(path) => {
                 let Ok(server) = UnixStream::connect(path).await else { return };
                 let (from_server, to_server) = server.into_split();
                 tokio::join!(
-                    pump(from_client, to_server, &way, Direction::Up, &bytes.up),
-                    pump(from_server, to_client, &way, Direction::Down, &bytes.down),
+                    pump(from_client, to_server, &way, Direction::ToUpstream, &bytes.up),
+                    pump(from_server, to_client, &way, Direction::ToFollower, &bytes.down),
                 );
             }
         }
@@ -204,8 +204,8 @@ async fn pump(
 /// Waits until a direction is open.
 async fn open(way: &watch::Receiver<Way>, direction: Direction) {
     let is_open = |way: &Way| match direction {
-        Direction::Up => way.is_open_up,
-        Direction::Down => way.is_open_down,
+        Direction::ToUpstream => way.is_open_up,
+        Direction::ToFollower => way.is_open_down,
     };
     // It fails if the proxy is gone: then nothing will be stopped any more.
     let _ = way.clone().wait_for(is_open).await;

@@ -30,7 +30,7 @@ use tonic_health::pb::{
 mod watchdog;
 
 /// How long a server may take to come up, to end, or to be what a test waits for, on a machine that is busy.
-pub const PATIENCE: Duration = Duration::from_mins(1);
+pub const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A server that is about to be started.
 #[derive(Debug)]
@@ -93,7 +93,7 @@ impl Launch {
 
     fn new(subcommand: &str, name: &str) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_support-access"));
-        command.args([subcommand, "--http-listen", "127.0.0.1:0", "--log-format", "json"]);
+        command.args([subcommand, "--metrics-listen", "127.0.0.1:0", "--log-format", "json"]);
         Self { command, name: name.into(), listens: false }
     }
 
@@ -172,7 +172,7 @@ impl Starting {
         let mut urls = Vec::new();
         let mut said_first = Vec::new();
         loop {
-            let text = self.logs.recv_timeout(PATIENCE).ok()?;
+            let text = self.logs.recv_timeout(TIMEOUT).ok()?;
             let Ok(line) = serde_json::from_str::<Value>(&text) else { continue };
             if line["message"] != "listening" {
                 said_first.push(text);
@@ -278,7 +278,7 @@ impl Server {
     /// Waits until it says something.
     pub fn says(&self, what: &str) {
         let logs = self.logs.lock();
-        while !logs.recv_timeout(PATIENCE).expect("it says it").contains(what) {}
+        while !logs.recv_timeout(TIMEOUT).expect("it says it").contains(what) {}
     }
 
     /// SIGKILL: no goodbye. Returns once the process is gone.
@@ -321,7 +321,7 @@ impl Drop for Process {
 
 /// Waits for a process to end by itself, but not for ever.
 pub fn wait(process: &mut Child) -> Option<ExitStatus> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while Instant::now() < deadline {
         if let Some(status) = process.try_wait().unwrap() {
             return Some(status);
@@ -345,9 +345,9 @@ pub async fn is_serving(channel: &Channel) -> bool {
 
 /// Asks again until the answer is yes.
 pub async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !is_so().await {
-        assert!(Instant::now() < deadline, "not in {PATIENCE:?}: {what}");
+        assert!(Instant::now() < deadline, "not in {TIMEOUT:?}: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await; // between two questions
     }
 }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{ACCOUNT, Cluster, PATIENCE, as_account, binary, check};
+use super::{ACCOUNT, Cluster, TIMEOUT, as_account, binary, check};
 
 /// What a standby is called by its primary.
 pub const STANDBY: &str = "standby";
@@ -107,9 +107,9 @@ impl Cluster {
 }
 
 fn poll(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !is_so() {
-        assert!(Instant::now() < deadline, "not in {PATIENCE:?}: {what}");
+        assert!(Instant::now() < deadline, "not in {TIMEOUT:?}: {what}");
         thread::sleep(Duration::from_millis(20)); // between two looks
     }
 }

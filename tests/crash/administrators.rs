@@ -11,7 +11,7 @@ use support_access::api::proto::v1::{
 use tokio::time::timeout;
 use tonic::Code;
 
-use crate::{backend::Backend, ledger::Admin, server::Server};
+use crate::{backend::Backend, expected_state::Admin, server::Server};
 
 const ADMINISTRATORS: usize = 4;
 const GRANTS: usize = 6;

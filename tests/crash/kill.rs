@@ -4,14 +4,14 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use support_access::{
-    domain::{NodeId, NodeKind, TenantId, Terms, clock::SystemClock},
-    node::{CheckNode, Snapshot, message::Delta, replica::Replica},
-    store::{self, Held},
+    domain::{GrantTerms, NodeId, NodeKind, TenantId, clock::SystemClock},
+    node::{CheckNode, Snapshot, message::Change, replica::Replica},
+    store::{self, Retained},
 };
 use tokio::{sync::watch, time::timeout};
 use uuid::Uuid;
 
-use crate::{backend::Backend, ledger::Ledger, server::Server};
+use crate::{backend::Backend, expected_state::ExpectedState, server::Server};
 
 const ROUNDS: usize = 8;
 const ADMINISTRATORS: usize = 4;
@@ -31,8 +31,8 @@ async fn kill_again_and_again(backend: &Backend) {
     let seed = std::env::var("CRASH_SEED").map_or_else(|_| rand::random(), |s| s.parse().unwrap());
     println!("CRASH_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
-    let mut ledgers: Vec<Ledger> =
-        (0..ADMINISTRATORS).map(|number| Ledger::new(&format!("tenant-{number}"))).collect();
+    let mut ledgers: Vec<ExpectedState> =
+        (0..ADMINISTRATORS).map(|number| ExpectedState::new(&format!("tenant-{number}"))).collect();
     for _ in 0..ROUNDS {
         let mut server = Server::start(&backend.database_url());
         let mut admin = server.admin().await;
@@ -47,15 +47,19 @@ async fn kill_again_and_again(backend: &Backend) {
         ledger.audit(&mut admin).await;
     }
     drop(server);
-    let acknowledged: usize = ledgers.iter().map(Ledger::acknowledged).sum();
+    let acknowledged: usize = ledgers.iter().map(ExpectedState::acknowledged).sum();
     println!("{acknowledged} changes were acknowledged in {ROUNDS} lives");
     assert!(acknowledged > ROUNDS * ADMINISTRATORS, "the lives were too short to prove anything");
     the_log_is_whole(backend, &ledgers).await;
 }
 
 /// Lets every administrator work, and kills the server after a random number of changes.
-async fn one_life(server: &mut Server, ledgers: Vec<Ledger>, random: &mut StdRng) -> Vec<Ledger> {
-    let before: usize = ledgers.iter().map(Ledger::acknowledged).sum();
+async fn one_life(
+    server: &mut Server,
+    ledgers: Vec<ExpectedState>,
+    random: &mut StdRng,
+) -> Vec<ExpectedState> {
+    let before: usize = ledgers.iter().map(ExpectedState::acknowledged).sum();
     let target = random.random_range(5..60);
     let (progress, mut made) = watch::channel(0);
     let progress = Arc::new(progress);
@@ -76,26 +80,26 @@ async fn one_life(server: &mut Server, ledgers: Vec<Ledger>, random: &mut StdRng
     for worker in workers {
         ledgers.push(worker.await.unwrap());
     }
-    let after: usize = ledgers.iter().map(Ledger::acknowledged).sum();
+    let after: usize = ledgers.iter().map(ExpectedState::acknowledged).sum();
     assert!(after >= before + target);
     ledgers
 }
 
 /// No revision is missing or doubled, and memory holds what the history replays to.
-async fn the_log_is_whole(backend: &Backend, ledgers: &[Ledger]) {
+async fn the_log_is_whole(backend: &Backend, ledgers: &[ExpectedState]) {
     let store = store::open(&backend.database_url(), Arc::new(SystemClock)).await.unwrap();
     let events = store.events_after(0, usize::MAX >> 1).await.unwrap();
     let revisions: Vec<i64> = events.iter().map(|event| event.revision).collect();
     let head = store.head().await.unwrap().revision;
     assert_eq!(revisions, (1..=head).collect::<Vec<_>>());
     let mut acknowledged = HashSet::new();
-    for revision in ledgers.iter().flat_map(Ledger::revisions) {
+    for revision in ledgers.iter().flat_map(ExpectedState::revisions) {
         assert!(acknowledged.insert(revision), "revision {revision} was given twice");
         assert!(revision <= head, "revision {revision} is lost");
     }
     let mut replayed = Snapshot::beginning(store.head().await.unwrap().epoch);
     for event in &events {
-        replayed.apply(&Delta::from(event));
+        replayed.apply(&Change::from(event));
     }
     let node = CheckNode::new(NodeId(Uuid::new_v4()), NodeKind::Replica, Arc::new(SystemClock));
     Replica::new(node.clone(), store.clone(), Duration::from_secs(2)).join().await.unwrap();
@@ -105,7 +109,7 @@ async fn the_log_is_whole(backend: &Backend, ledgers: &[Ledger]) {
     store.close().await;
 }
 
-fn sorted(snapshot: &Snapshot) -> Vec<(TenantId, Held, Terms)> {
+fn sorted(snapshot: &Snapshot) -> Vec<(TenantId, Retained, GrantTerms)> {
     let held = snapshot.iter().map(|(owner, held, terms)| (owner.clone(), held, terms.clone()));
     let mut held: Vec<_> = held.collect();
     held.sort_by_key(|(_, _, terms)| terms.grant_id);

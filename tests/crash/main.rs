@@ -21,6 +21,6 @@ mod postgres;
 mod server;
 
 mod administrators;
+mod expected_state;
 mod kill;
-mod ledger;
 mod outage;

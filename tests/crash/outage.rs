@@ -9,7 +9,7 @@ use support_access::api::proto::v1::{
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use crate::{backend::Backend, ledger::Admin, postgres::Cluster, server::Server};
+use crate::{backend::Backend, expected_state::Admin, postgres::Cluster, server::Server};
 
 fn request(request_id: &str) -> GrantAccessRequest {
     GrantAccessRequest {

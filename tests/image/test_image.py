@@ -127,7 +127,7 @@ def test_what_it_does_by_itself_is_written_to_the_volume_and_nowhere_else(place)
 
 CONFIG = """
 listen = ["0.0.0.0:50051"]
-http_listen = "0.0.0.0:8080"
+metrics_listen = "0.0.0.0:9464"
 database_url = "memory:"
 tls_certificate = "/etc/support-access/server.pem"
 tls_key = "/etc/support-access/server.key"
@@ -153,7 +153,7 @@ upstream = ["https://localhost:50051"]
 upstream_certificate = "/etc/support-access/node.pem"
 upstream_key = "/etc/support-access/node.key"
 listen = ["unix:/run/support-access/check.sock"]
-http_listen = "127.0.0.1:8081"
+metrics_listen = "127.0.0.1:8081"
 [users]
 gateway = [65532]
 """

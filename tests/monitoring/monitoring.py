@@ -9,7 +9,7 @@ from chart import CHART, ROOT, one, objects, values
 HERE = Path(__file__).resolve().parent
 RUNBOOKS = ROOT / "docs/runbooks"
 SIDECARS = "gateways/sidecar"
-JOB = "access-support-access-http"
+JOB = "access-support-access-metrics"
 
 
 def rendered_rules(given=None, max_staleness="2s", replicas=1):
@@ -23,7 +23,7 @@ def rendered_rules(given=None, max_staleness="2s", replicas=1):
 
 def dashboard():
     """As the chart renders it."""
-    found = one(objects(values("monitoring")), "ConfigMap", f"{JOB.removesuffix('-http')}-dashboard")
+    found = one(objects(values("monitoring")), "ConfigMap", f"{JOB.removesuffix('-metrics')}-dashboard")
     return yaml.safe_load(found["data"]["support-access.json"])
 
 

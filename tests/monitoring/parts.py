@@ -22,7 +22,7 @@ TENANT = "acme"
 MAX_STALENESS = "2s"
 SETTINGS = """
 listen = ["127.0.0.1:0"]
-http_listen = "127.0.0.1:0"
+metrics_listen = "127.0.0.1:0"
 max_staleness = "{max_staleness}"
 verify_interval = "1s"
 tls_certificate = "server.crt"
@@ -293,7 +293,7 @@ upstream_ca = "ca.crt"
 upstream_certificate = "sidecar.crt"
 upstream_key = "sidecar.key"
 listen = ["unix:{pod}.sock"]
-http_listen = "127.0.0.1:0"
+metrics_listen = "127.0.0.1:0"
 [users]
 gateway = [{uid}]
 """)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from harness import eventually
 from parts import CONNECTIONS, TENANT, stopped
 
-JOB = "access-support-access-http"
+JOB = "access-support-access-metrics"
 
 
 def test_nothing_fires_while_all_is_well(service, prometheus):

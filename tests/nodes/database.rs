@@ -16,7 +16,7 @@ use crate::{
 
 /// How often each node is asked.
 const PACE: Duration = Duration::from_millis(20);
-/// So soon after the last renewal every proof is still good.
+/// So soon after the last renewal every lease is still good.
 pub const SOON: Duration = Duration::from_millis(1_200);
 
 /// Two replicas, a sidecar on a Unix socket, and one that follows that.
@@ -60,7 +60,7 @@ async fn outage(take_away: impl Fn(&Cluster), bring_back: impl Fn(&Cluster)) {
         assert_eq!(fleet.ask(node, "kept", 0).await, Verdict::Stale);
     }
     let late = || fleet.history.answers(|answer| answer.invoked >= gone + MAX_STALENESS);
-    eventually("no proof can be good any more", async || late().len() > 10).await;
+    eventually("no lease can be good any more", async || late().len() > 10).await;
     let late = late();
     assert!(late.iter().all(|answer| answer.verdict == Verdict::Stale), "{late:?}");
 

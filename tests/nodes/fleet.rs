@@ -18,7 +18,7 @@ use crate::{
 
 pub type Admin = SupportAccessAdminClient<Channel>;
 
-/// For how long nodes answer from one proof: the default.
+/// For how long nodes answer from one lease: the default.
 pub const MAX_STALENESS: Duration = Duration::from_secs(2);
 /// No revocation takes longer: a promise of the product.
 pub const IN_TIME: Duration = Duration::from_millis(2_200);

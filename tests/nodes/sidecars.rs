@@ -10,10 +10,10 @@ use support_access::{
         support_access_admin_client::SupportAccessAdminClient,
     },
     domain::{
-        AccessLevel, Author, EventKind, Grant, GrantId, GroupId, Note, TenantId, Terms, Ticket,
-        clock::SystemClock, text::Actor,
+        AccessLevel, Attribution, EventKind, FreeText, Grant, GrantId, GrantTerms, GroupId,
+        TenantId, Ticket, clock::SystemClock, text::Actor,
     },
-    store::{self, Entry},
+    store::{self, NewEvent},
 };
 use tempfile::TempDir;
 use tonic::{Code, Request};
@@ -70,7 +70,7 @@ async fn fill(database_url: &str) {
     let mut change = store.begin().await.unwrap();
     let (actor, now) = (Actor::new("admin").unwrap(), change.now());
     for number in 0..MANY {
-        let terms = Terms {
+        let terms = GrantTerms {
             grant_id: GrantId(Uuid::now_v7()),
             group_id: GroupId::new("support").unwrap(),
             agent_ids: BTreeSet::new(),
@@ -83,7 +83,7 @@ async fn fill(database_url: &str) {
         let grant = Grant {
             tenant_id: tenant_id.clone(),
             terms,
-            reason: Note::default(),
+            reason: FreeText::default(),
             ticket: Ticket::default(),
             create_time: now,
             creator: actor.clone(),
@@ -91,9 +91,10 @@ async fn fill(database_url: &str) {
             create_revision: 0,
             revision: 0,
         };
-        let (kind, author) = (EventKind::Granted { grant }, Author::direct(actor.clone()));
+        let (kind, author) = (EventKind::Granted { grant }, Attribution::direct(actor.clone()));
         let tenant_id = Some(tenant_id);
-        let entry = Entry { tenant_id, author, reason: Note::default(), kind, request: None };
+        let entry =
+            NewEvent { tenant_id, author, reason: FreeText::default(), kind, request: None };
         change.append(entry).await.unwrap();
     }
     change.commit().await.unwrap();
@@ -217,7 +218,7 @@ async fn a_replica_lists_all_nodes() {
             let nodes = listed.into_inner().check_nodes;
             let count = |kind| nodes.iter().filter(|node| node.kind() == kind).count();
             (count(NodeKind::Replica), count(NodeKind::Sidecar)) == (2, 2)
-                && nodes.iter().all(|node| node.revision >= last && node.proof_age.is_some())
+                && nodes.iter().all(|node| node.revision >= last && node.lease_age.is_some())
         })
         .await;
     }

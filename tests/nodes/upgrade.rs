@@ -40,7 +40,7 @@ const ADMINISTRATORS: usize = 8;
 const TENANTS: [&str; 4] = ["granted", "never", "revoked midway", "granted midway"];
 
 /// What is rolled.
-struct Roll {
+struct Membership {
     url: String,
     fleet: Fleet,
     /// Asks the sidecars.
@@ -57,7 +57,7 @@ struct Roll {
     slowest_end: Duration,
 }
 
-impl Roll {
+impl Membership {
     async fn begin(url: &str, tenants: &[String]) -> Self {
         let fleet = Fleet::replicas(url, REPLICAS).await;
         let mut names = vec![];
@@ -174,7 +174,7 @@ impl Roll {
 
 /// Makes changes at all replicas, by their names, until told to end.
 fn administrators(
-    roll: &Roll,
+    roll: &Membership,
     tenants: &[String],
     random: &mut StdRng,
 ) -> (JoinSet<Administrator>, Arc<AtomicBool>) {
@@ -209,7 +209,7 @@ async fn an_upgrade_and_its_way_back_are_not_noticed_by_checks() {
     let midway = events.remove("revoked midway").unwrap()[0].clone();
     drop(before);
 
-    let mut roll = Roll::begin(&url, &tenants).await;
+    let mut roll = Membership::begin(&url, &tenants).await;
     let (work, is_over) = administrators(&roll, &own, &mut random);
     roll.fleet.history.goes_on(STEADY).await;
     let began = Instant::now();
@@ -261,7 +261,7 @@ async fn an_upgrade_and_its_way_back_are_not_noticed_by_checks() {
 }
 
 /// What administrators and those who look after servers have noticed.
-fn report(roll: &Roll, administrators: &[Administrator]) {
+fn report(roll: &Membership, administrators: &[Administrator]) {
     let mut refused = BTreeMap::<&String, usize>::new();
     for (why, count) in administrators.iter().flat_map(Administrator::refused) {
         *refused.entry(why).or_default() += count;

@@ -1,8 +1,8 @@
 //! A wall clock that is set back brings nothing back.
 
 use support_access::{
-    domain::{AccessLevel, End, GrantRequest, GrantState, Note, Question, Reason, Span},
-    work::{EnforcementState, page::PageRequest, review::GrantFilter},
+    domain::{AccessLevel, End, FreeText, GrantRequest, GrantState, Question, Reason, Span},
+    service::{EnforcementState, page::PageRequest, review::GrantFilter},
 };
 
 use crate::world::{World, admin, agent, group, mk_request, reference, soon, tenant};
@@ -66,7 +66,7 @@ async fn a_revocation_ends_what_is_over_by_the_databases_clock_but_not_by_the_no
         world.advance(3_600).await;
         if all_at_once {
             let caller = admin();
-            let revoked = world.work.revoke_all_access(&caller, &acme, Note::default(), soon());
+            let revoked = world.work.revoke_all_access(&caller, &acme, FreeText::default(), soon());
             assert_eq!(revoked.await.unwrap().count, 0, "it had ended by itself");
         } else {
             let revoked = world.revoke(&reference(&granted)).await;

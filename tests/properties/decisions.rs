@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use proptest::{collection::vec, prelude::*};
 use support_access::domain::{
-    AccessLevel, GrantId, GrantState, GroupId, Question, Reason, Terms, Time, decide,
+    AccessLevel, GrantId, GrantState, GrantTerms, GroupId, Question, Reason, Time, decide,
     explain::{ChecklistAnswer, checklist, obstacles},
     time::from_micros,
 };
@@ -29,11 +29,11 @@ prop_compose! {
         start in 0..20_i64,
         length in proptest::option::of(1..15_i64),
         revoked_after in proptest::option::of(0..20_i64),
-    ) -> Terms {
+    ) -> GrantTerms {
         let expire = length.map(|length| start + length);
         // A grant is never revoked after its end.
         let revoke = revoked_after.filter(|revoke| expire.is_none_or(|expire| *revoke < expire));
-        Terms {
+        GrantTerms {
             grant_id: GrantId(Uuid::from_u128(id)),
             group_id: group(GROUPS[group_index]),
             agent_ids: agents.into_iter().map(agent).collect(),
@@ -61,15 +61,16 @@ prop_compose! {
 }
 
 /// What the words say, in the order in which they say it.
-fn naive(grants: &[Terms], question: &Question, now: Time) -> Reason {
+fn naive(grants: &[GrantTerms], question: &Question, now: Time) -> Reason {
     let of = |state: GrantState| grants.iter().filter(move |terms| terms.state(now) == state);
-    let my_group = |terms: &&Terms| question.group_ids.contains(&terms.group_id);
-    let other_group = |terms: &&Terms| !my_group(terms);
-    let me =
-        |terms: &&Terms| terms.agent_ids.is_empty() || terms.agent_ids.contains(&question.agent_id);
-    let high = |terms: &&Terms| terms.access_level >= question.required_level;
-    let low = |terms: &&Terms| !high(terms);
-    let not_me = |terms: &&Terms| !me(terms);
+    let my_group = |terms: &&GrantTerms| question.group_ids.contains(&terms.group_id);
+    let other_group = |terms: &&GrantTerms| !my_group(terms);
+    let me = |terms: &&GrantTerms| {
+        terms.agent_ids.is_empty() || terms.agent_ids.contains(&question.agent_id)
+    };
+    let high = |terms: &&GrantTerms| terms.access_level >= question.required_level;
+    let low = |terms: &&GrantTerms| !high(terms);
+    let not_me = |terms: &&GrantTerms| !me(terms);
     let live = || of(GrantState::Active).chain(of(GrantState::Scheduled));
     if of(GrantState::Active).filter(my_group).filter(me).any(|terms| high(&terms)) {
         return Reason::GrantActive;
@@ -97,7 +98,7 @@ fn naive(grants: &[Terms], question: &Question, now: Time) -> Reason {
 }
 
 /// The grants that a check node keeps: all that have not ended, and the last of each group that has.
-fn held(grants: &[Terms], now: Time) -> Vec<Terms> {
+fn held(grants: &[GrantTerms], now: Time) -> Vec<GrantTerms> {
     let groups: BTreeSet<GroupId> = grants.iter().map(|terms| terms.group_id.clone()).collect();
     let live = grants.iter().filter(|terms| !terms.state(now).is_ended());
     let last_ended = groups.iter().filter_map(|group_id| {
@@ -117,19 +118,19 @@ proptest! {
         grants in vec(terms(), 0..8), question in question(), now in 0..40_i64,
     ) {
         let now = at(now);
-        let decision = decide(&grants, &question, now);
+        let decision = decide([], &grants, &question, now);
         prop_assert_eq!(decision.reason, naive(&grants, &question, now));
         prop_assert_eq!(decision.terms.is_some(), decision.reason != Reason::NoGrant);
         if decision.is_allowed() {
             let terms = decision.terms.unwrap();
-            let lets_in = |terms: &&Terms| {
+            let lets_in = |terms: &&GrantTerms| {
                 terms.state(now) == GrantState::Active
                     && question.group_ids.contains(&terms.group_id)
                     && terms.names(&question.agent_id)
                     && terms.access_level >= question.required_level
             };
             prop_assert!(lets_in(&terms));
-            let longest = |terms: &Terms| terms.expire_time.unwrap_or(Time::MAX_UTC);
+            let longest = |terms: &GrantTerms| terms.expire_time.unwrap_or(Time::MAX_UTC);
             let best = grants.iter().filter(lets_in).map(longest).max();
             prop_assert_eq!(Some(longest(terms)), best, "the one that lets in longest answers");
         }
@@ -141,7 +142,7 @@ proptest! {
     ) {
         let now = at(now);
         let kept = held(&grants, now);
-        prop_assert_eq!(decide(&kept, &question, now), decide(&grants, &question, now));
+        prop_assert_eq!(decide([], &kept, &question, now), decide([], &grants, &question, now));
     }
 
     #[test]
@@ -149,8 +150,8 @@ proptest! {
         grants in vec(terms(), 0..8), question in question(), now in 0..40_i64,
     ) {
         let now = at(now);
-        let forwards = decide(&grants, &question, now);
-        prop_assert_eq!(decide(grants.iter().rev(), &question, now), forwards);
+        let forwards = decide([], &grants, &question, now);
+        prop_assert_eq!(decide([], grants.iter().rev(), &question, now), forwards);
     }
 
     #[test]
@@ -158,8 +159,8 @@ proptest! {
         grants in vec(terms(), 0..8), question in question(), now in 0..40_i64,
     ) {
         let now = at(now);
-        let decision = decide(&grants, &question, now);
-        let lets_in = |terms: &Terms| obstacles(terms, &question, now.into()) == [Reason::GrantActive];
+        let decision = decide([], &grants, &question, now);
+        let lets_in = |terms: &GrantTerms| obstacles(terms, &question, now.into()) == [Reason::GrantActive];
         prop_assert_eq!(grants.iter().any(lets_in), decision.is_allowed());
         if let Some(terms) = decision.terms {
             prop_assert!(obstacles(terms, &question, now.into()).contains(&decision.reason));
@@ -172,7 +173,7 @@ proptest! {
 
 #[test]
 fn a_revoked_grant_of_the_right_group_is_nearer_than_one_of_another_group() {
-    let base = Terms {
+    let base = GrantTerms {
         grant_id: GrantId(Uuid::from_u128(1)),
         group_id: group("support"),
         agent_ids: BTreeSet::new(),
@@ -181,7 +182,7 @@ fn a_revoked_grant_of_the_right_group_is_nearer_than_one_of_another_group() {
         expire_time: None,
         revoke_time: Some(at(5)),
     };
-    let other = Terms {
+    let other = GrantTerms {
         grant_id: GrantId(Uuid::from_u128(2)),
         group_id: group("engineering"),
         revoke_time: None,
@@ -194,10 +195,10 @@ fn a_revoked_grant_of_the_right_group_is_nearer_than_one_of_another_group() {
         required_level: AccessLevel::ReadOnly,
     };
     let grants = [base.clone(), other.clone()];
-    let decision = decide(&grants, &question, at(10));
+    let decision = decide([], &grants, &question, at(10));
     assert_eq!((decision.reason, decision.terms), (Reason::Revoked, Some(&base)));
-    let decision = decide(std::slice::from_ref(&other), &question, at(10));
+    let decision = decide([], std::slice::from_ref(&other), &question, at(10));
     assert_eq!((decision.reason, decision.terms), (Reason::GroupMismatch, Some(&other)));
     let nobody = Question { group_ids: BTreeSet::new(), ..question };
-    assert!(!decide(&grants, &nobody, at(10)).is_allowed(), "no groups means nobody");
+    assert!(!decide([], &grants, &nobody, at(10)).is_allowed(), "no groups means nobody");
 }

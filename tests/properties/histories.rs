@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use proptest::{collection::vec, prelude::*, sample::Index};
 use support_access::{
     domain::{
-        AccessLevel, End, EventKind, ExtendRequest, Grant, GrantId, GrantRequest, GrantState, Note,
-        Question, Span, TenantId, Terms, decide, time::after,
+        AccessLevel, End, EventKind, ExtendRequest, FreeText, Grant, GrantId, GrantRequest,
+        GrantState, GrantTerms, Question, Span, TenantId, decide, time::after,
     },
-    node::{Snapshot, message::Delta},
-    store::Held,
-    work::{GrantView, WorkError},
+    node::{Snapshot, message::Change},
+    service::{GrantView, ServiceError},
+    store::Retained,
 };
 use tokio::runtime::Builder;
 
@@ -88,11 +88,11 @@ async fn extend(world: &World, model: &mut Model, which: Index, hours: u64) {
     let now = world.now();
     let Some(grant) = pick(model, which) else { return };
     let end = if hours == 0 { End::UntilRevoked } else { End::After(Span::hours(hours)) };
-    let request = ExtendRequest { end, reason: Note::default() };
+    let request = ExtendRequest { end, reason: FreeText::default() };
     let target = reference(&GrantView::at(grant.clone(), now));
     let extended = world.work.extend_access(&admin(), &target, None, request, soon()).await;
     if grant.state(now).is_ended() {
-        assert!(matches!(extended, Err(WorkError::GrantEnded { .. })), "{extended:?}");
+        assert!(matches!(extended, Err(ServiceError::GrantEnded { .. })), "{extended:?}");
         return;
     }
     let (extended, _) = extended.unwrap();
@@ -127,7 +127,7 @@ async fn revoke(world: &World, model: &mut Model, which: Index) {
 async fn revoke_all(world: &World, model: &mut Model, owner: &TenantId) {
     let now = world.now();
     let caller = admin();
-    let revoked = world.work.revoke_all_access(&caller, owner, Note::default(), soon());
+    let revoked = world.work.revoke_all_access(&caller, owner, FreeText::default(), soon());
     let revoked = revoked.await.unwrap();
     let open = |grant: &&Grant| grant.tenant_id == *owner && !grant.state(now).is_ended();
     assert_eq!(revoked.count, model.values().filter(open).count());
@@ -142,7 +142,7 @@ async fn checks_agree(world: &World, model: &Model) {
     let now = world.now();
     for owner in TENANTS.map(tenant) {
         let of_owner = |grant: &&Grant| grant.tenant_id == owner;
-        let terms: Vec<&Terms> =
+        let terms: Vec<&GrantTerms> =
             model.values().filter(of_owner).map(|grant| &grant.terms).collect();
         for groups in [vec!["support"], vec!["engineering"], vec!["support", "engineering"], vec![]]
         {
@@ -153,7 +153,7 @@ async fn checks_agree(world: &World, model: &Model) {
                     group_ids: groups.iter().copied().map(group).collect(),
                     required_level: level,
                 };
-                let expected = decide(terms.iter().copied(), &question, now);
+                let expected = decide([], terms.iter().copied(), &question, now);
                 let answer = world.check(&question).await;
                 assert_eq!(answer.reason, expected.reason, "{question:?}");
                 assert_eq!(answer.grant_id, expected.terms.map(|terms| terms.grant_id));
@@ -162,7 +162,7 @@ async fn checks_agree(world: &World, model: &Model) {
     }
 }
 
-fn sorted(snapshot: &Snapshot) -> Vec<(TenantId, Held, Terms)> {
+fn sorted(snapshot: &Snapshot) -> Vec<(TenantId, Retained, GrantTerms)> {
     let held = snapshot.iter().map(|(owner, held, terms)| (owner.clone(), held, terms.clone()));
     let mut held: Vec<_> = held.collect();
     held.sort_by_key(|(_, _, terms)| terms.grant_id);
@@ -177,7 +177,7 @@ async fn history_agrees(world: &World, model: &Model) {
     let mut last: Model = HashMap::new();
     for (index, event) in events.iter().enumerate() {
         assert_eq!(event.revision, i64::try_from(index).unwrap() + 1, "gap-free");
-        replayed.apply(&Delta::from(event));
+        replayed.apply(&Change::from(event));
         let grant = event.kind.grant().unwrap().clone();
         if event.kind.ends_grant() {
             *endings.entry(grant.id()).or_default() += 1;

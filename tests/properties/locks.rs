@@ -6,18 +6,18 @@ use chrono::TimeDelta;
 use proptest::{collection::vec, option, prelude::*};
 use support_access::{
     domain::{
-        AccessLevel, Author, Caller, End, Epoch, GrantRequest, LockId, LockRequest, LockState,
-        LockTarget, LockTerms, Note, Now, Question, Reason, Role, Side, Span, Tenants,
-        decision::{decide, decide_under},
+        AccessLevel, Attribution, Caller, End, Epoch, FreeText, GrantRequest, LockId, LockRequest,
+        LockState, LockTarget, LockTerms, Now, Party, Question, Reason, Role, Span, Tenants,
+        decision::decide,
         explain::{ChecklistAnswer, ChecklistQuestion, checklist},
         text::Actor,
     },
     node::{
         Snapshot,
-        message::{Delta, LockChange},
+        message::{Change, LockChange},
     },
-    work::{
-        WorkError,
+    service::{
+        ServiceError,
         locks::{LockFilter, LockRef},
         page::PageRequest,
     },
@@ -47,7 +47,7 @@ prop_compose! {
         is_tenants in any::<bool>(),
         expire in option::of(0..40_i64),
     ) -> LockTerms {
-        let side = if is_tenants { Side::Tenant } else { Side::Vendor };
+        let side = if is_tenants { Party::Tenant } else { Party::Vendor };
         let lock_id = LockId(Uuid::from_u128(id));
         LockTerms { lock_id, target, side, expire_time: expire.map(at) }
     }
@@ -75,7 +75,7 @@ proptest! {
         earliest in 0..40_i64, doubt in 0..10_i64,
     ) {
         let now = Now { earliest: at(earliest), latest: at(earliest + doubt) };
-        let decision = decide_under(&locks, &grants, &question, now);
+        let decision = decide(&locks, &grants, &question, now);
         if is_locked(&locks, &question, now) {
             prop_assert_eq!(decision.reason, Reason::Locked);
             prop_assert!(!decision.is_allowed() && decision.terms.is_none());
@@ -89,7 +89,7 @@ proptest! {
             prop_assert_eq!((lines.len(), no.len()), (5, 1));
             prop_assert_eq!(no[0].question, ChecklistQuestion::NotLocked);
         } else {
-            prop_assert_eq!(decision, decide(&grants, &question, now));
+            prop_assert_eq!(decision, decide([], &grants, &question, now));
             prop_assert_eq!(checklist(&decision, &question).len(), 4);
         }
     }
@@ -98,8 +98,8 @@ proptest! {
     fn the_order_of_locks_changes_nothing(
         locks in vec(lock(), 0..5), question in question(), now in 0..40_i64,
     ) {
-        let forwards = decide_under(&locks, [], &question, at(now));
-        prop_assert_eq!(decide_under(locks.iter().rev(), [], &question, at(now)), forwards);
+        let forwards = decide(&locks, [], &question, at(now));
+        prop_assert_eq!(decide(locks.iter().rev(), [], &question, at(now)), forwards);
     }
 
     /// A snapshot finds the locks that matter, whatever was set and lifted before.
@@ -120,26 +120,26 @@ proptest! {
                 live.push(terms.clone());
             }
             let lock = Some(LockChange { terms, is_ended });
-            snapshot.apply(&Delta { revision, time: at(revision), grant: None, lock });
+            snapshot.apply(&Change { revision, time: at(revision), grant: None, lock });
         }
-        let all = decide_under(&live, [], &question, at(now));
-        let found = decide_under(snapshot.locks_on(&question), [], &question, at(now));
+        let all = decide(&live, [], &question, at(now));
+        let found = decide(snapshot.locks_on(&question), [], &question, at(now));
         prop_assert_eq!(found, all);
         prop_assert_eq!(snapshot.locks().count(), live.len());
         // So does one that was made of its parts.
         let mut copy = Snapshot::default();
         for part in snapshot.into_parts() {
-            let support_access::node::snapshot::Part::Locks(locks) = part else { unreachable!() };
+            let support_access::node::snapshot::SnapshotPart::Locks(locks) = part else { unreachable!() };
             for lock in locks {
                 copy.insert_lock(lock);
             }
         }
-        prop_assert_eq!(decide_under(copy.locks_on(&question), [], &question, at(now)), all);
+        prop_assert_eq!(decide(copy.locks_on(&question), [], &question, at(now)), all);
     }
 }
 
 fn caller(name: &str, role: Role, tenants: Tenants) -> Caller {
-    let author = Author::direct(Actor::new(name).unwrap());
+    let author = Attribution::direct(Actor::new(name).unwrap());
     let (roles, identity) = (BTreeSet::from([role]), role.as_str().into());
     Caller { author, roles, tenants, identity, valid_for: None }
 }
@@ -152,8 +152,8 @@ fn operator(name: &str) -> Caller {
     caller(name, Role::Operator, Tenants::These(BTreeSet::new()))
 }
 
-fn why() -> Note {
-    Note::new("why").unwrap()
+fn why() -> FreeText {
+    FreeText::new("why").unwrap()
 }
 
 async fn lock_as(world: &World, caller: &Caller, target: LockTarget) -> LockRef {
@@ -163,7 +163,11 @@ async fn lock_as(world: &World, caller: &Caller, target: LockTarget) -> LockRef 
     LockRef { tenant_id, text: view.lock.id().to_string() }
 }
 
-async fn unlock_as(world: &World, caller: &Caller, lock: &LockRef) -> Result<LockState, WorkError> {
+async fn unlock_as(
+    world: &World,
+    caller: &Caller,
+    lock: &LockRef,
+) -> Result<LockState, ServiceError> {
     let unlocked = world.work.unlock_access(caller, lock, why(), soon()).await;
     unlocked.map(|view| view.state)
 }
@@ -177,19 +181,21 @@ async fn a_lock_is_lifted_by_those_who_set_it_only() {
         (admin_of("ann", "acme"), admin_of("bob", "acme"), admin_of("eve", "globex"));
     let (ops, dev) = (operator("ops"), operator("dev"));
     let local = Caller::local(Some("root")).unwrap();
-    let denied = |result: Result<LockState, WorkError>, side| {
-        let Err(WorkError::LockOfOtherSide { side: found }) = result else { panic!("{result:?}") };
+    let denied = |result: Result<LockState, ServiceError>, side| {
+        let Err(ServiceError::LockOfOtherSide { side: found }) = result else {
+            panic!("{result:?}")
+        };
         assert_eq!(found, side);
     };
 
     let own = lock_as(&world, &ann, acme()).await;
-    denied(unlock_as(&world, &ops, &own).await, Side::Tenant);
-    denied(unlock_as(&world, &eve, &own).await, Side::Tenant);
+    denied(unlock_as(&world, &ops, &own).await, Party::Tenant);
+    denied(unlock_as(&world, &eve, &own).await, Party::Tenant);
     assert_eq!(unlock_as(&world, &bob, &own).await.unwrap(), LockState::Lifted);
-    denied(unlock_as(&world, &ops, &own).await, Side::Tenant);
+    denied(unlock_as(&world, &ops, &own).await, Party::Tenant);
 
     let emergency = lock_as(&world, &ops, acme()).await;
-    denied(unlock_as(&world, &ann, &emergency).await, Side::Vendor);
+    denied(unlock_as(&world, &ann, &emergency).await, Party::Vendor);
     assert_eq!(unlock_as(&world, &dev, &emergency).await.unwrap(), LockState::Lifted);
     let revision = world.store.head().await.unwrap().revision;
     assert_eq!(unlock_as(&world, &dev, &emergency).await.unwrap(), LockState::Lifted);
@@ -206,7 +212,7 @@ async fn a_lock_is_lifted_by_those_who_set_it_only() {
     for tenant_id in [None, Some(tenant("globex"))] {
         let wrong = LockRef { tenant_id, ..lock.clone() };
         let found = unlock_as(&world, &local, &wrong).await;
-        assert!(matches!(found, Err(WorkError::LockNotFound { .. })), "{found:?}");
+        assert!(matches!(found, Err(ServiceError::LockNotFound { .. })), "{found:?}");
     }
 }
 
@@ -229,7 +235,7 @@ async fn locks_are_limited_on_each_side() {
     let refused = lock(ann.clone(), acme()).await;
     assert!(matches!(
         refused,
-        Err(WorkError::TooManyLocks { side: Side::Tenant, limit: 100, field: "tenant_id" })
+        Err(ServiceError::TooManyLocks { side: Party::Tenant, limit: 100, field: "tenant_id" })
     ));
     // Neither another tenant nor the vendor is in the way of that.
     lock(admin_of("eve", "globex"), LockTarget::Tenant(tenant("globex"))).await.unwrap();
@@ -244,7 +250,7 @@ async fn locks_are_limited_on_each_side() {
     let refused = lock(operator("ops"), LockTarget::Agent(agent("ada"))).await;
     assert!(matches!(
         refused,
-        Err(WorkError::TooManyLocks { side: Side::Vendor, limit: 1_000, field: "agent_id" })
+        Err(ServiceError::TooManyLocks { side: Party::Vendor, limit: 1_000, field: "agent_id" })
     ));
     // Nobody has to be let in before everybody can be kept out.
     lock(operator("ops"), LockTarget::Everything).await.unwrap();

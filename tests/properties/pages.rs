@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use proptest::prelude::*;
 use support_access::{
     domain::{GrantId, GrantRequest, GrantState},
-    work::{page::PageRequest, review::GrantFilter},
+    service::{page::PageRequest, review::GrantFilter},
 };
 use tokio::runtime::Builder;
 

@@ -5,27 +5,27 @@ use std::{sync::Arc, time::Duration};
 use chrono::TimeDelta;
 use support_access::{
     domain::{
-        AccessLevel, AgentId, Caller, Clock as _, End, GrantRequest, GroupId, NodeId, NodeKind,
-        Note, Question, Span, SupportPolicy, TenantId, Ticket, Time, clock::ManualClock,
+        AccessLevel, AgentId, Caller, Clock as _, End, FreeText, GrantRequest, GroupId, NodeId,
+        NodeKind, Question, Span, SupportPolicy, TenantId, Ticket, Time, clock::ManualClock,
         time::from_micros,
     },
     node::{CheckNode, replica::Replica},
-    store::{Store, memory::MemoryStore},
-    work::{
-        GrantRef, GrantView, Limits, Work,
+    service::{
+        GrantRef, GrantView, Limits, Service,
         check::{Answer, Checks},
         grants::Revoked,
     },
+    store::{Store, memory::MemoryStore},
 };
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
-/// A proof holds as long as the test, whose clocks stand still unless it moves them.
+/// A lease holds as long as the test, whose clocks stand still unless it moves them.
 const MAX_STALENESS: Duration = Duration::from_mins(5);
 
 pub(crate) struct World {
-    pub(crate) work: Arc<Work>,
+    pub(crate) work: Arc<Service>,
     pub(crate) node: Arc<CheckNode>,
     pub(crate) store: Arc<dyn Store>,
     checks: Checks,
@@ -70,7 +70,7 @@ impl World {
             tokio::spawn(replica.enforcer().clone().run(stop.clone()));
         }
         let limits = Limits { live_grants_per_tenant: 10_000, max_staleness: MAX_STALENESS };
-        let work = Arc::new(Work::new(replica.clone(), SupportPolicy::default(), limits));
+        let work = Arc::new(Service::new(replica.clone(), SupportPolicy::default(), limits));
         let checks = Checks::new(node.clone(), Some(store.clone()));
         Self { work, node, store, checks, replica, clock, _stop: stop.drop_guard() }
     }
@@ -79,10 +79,10 @@ impl World {
         self.clock.now()
     }
 
-    /// Sets the database's clock on, or back. The node hears of it when it next renews its proof.
+    /// Sets the database's clock on, or back. The node hears of it when it next renews its lease.
     pub(crate) async fn advance(&self, seconds: i64) {
         self.clock.set(TimeDelta::seconds(seconds));
-        self.replica.prove_once().await.unwrap();
+        self.replica.renew_lease().await.unwrap();
     }
 
     pub(crate) async fn grant(&self, request: GrantRequest) -> GrantView {
@@ -91,7 +91,7 @@ impl World {
 
     pub(crate) async fn revoke(&self, grant: &GrantRef) -> Revoked {
         let caller = admin();
-        let revoked = self.work.revoke_access(&caller, grant, None, Note::default(), soon());
+        let revoked = self.work.revoke_access(&caller, grant, None, FreeText::default(), soon());
         revoked.await.unwrap()
     }
 
@@ -135,7 +135,7 @@ pub(crate) fn mk_request(tenant_id: &TenantId) -> GrantRequest {
         access_level: AccessLevel::ReadWrite,
         start_time: None,
         end: End::After(Span::hours(1)),
-        reason: Note::default(),
+        reason: FreeText::default(),
         ticket: Ticket::default(),
     }
 }

@@ -40,7 +40,7 @@ class Server:
     def __init__(self, database_url, *more_arguments):
         assert BINARY.exists(), f"{BINARY} is not there: run `cargo build` first"
         self.arguments = [
-            BINARY, "serve", "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0",
+            BINARY, "serve", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0",
             "--database-url", database_url, *more_arguments,
         ]
         self.lines = []

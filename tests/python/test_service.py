@@ -151,14 +151,14 @@ def refuses_to_start(directory, *arguments):
     return ended.stderr
 
 
-FREE = ("--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0")
+FREE = ("--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0")
 
 
-@pytest.mark.parametrize("taken", ["--listen", "--http-listen"])
+@pytest.mark.parametrize("taken", ["--listen", "--metrics-listen"])
 def test_a_port_in_use(tmp_path, taken):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
-        free = "--http-listen" if taken == "--listen" else "--listen"
+        free = "--metrics-listen" if taken == "--listen" else "--listen"
         said = refuses_to_start(tmp_path, taken, f"127.0.0.1:{port}", free, "127.0.0.1:0")
         assert port in said
 
@@ -182,7 +182,7 @@ def test_an_unknown_configuration_key(tmp_path):
 
 
 def test_an_address_that_strangers_can_reach(tmp_path):
-    said = refuses_to_start(tmp_path, "--listen", "0.0.0.0:0", "--http-listen", "127.0.0.1:0")
+    said = refuses_to_start(tmp_path, "--listen", "0.0.0.0:0", "--metrics-listen", "127.0.0.1:0")
     assert "who is calling" in said
 
 

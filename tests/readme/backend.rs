@@ -47,7 +47,7 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn start(directory: &Path, database_url: &str) -> Self {
         let mut process = Command::new(PROGRAM)
-            .args(["serve", "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"])
+            .args(["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"])
             .args(["--database-url", database_url])
             .current_dir(directory)
             .stdin(Stdio::null())

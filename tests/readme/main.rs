@@ -50,7 +50,7 @@ fn play_section(backend: &Backend, section: &str) {
         let port = |address: &str| address.rsplit(':').next().unwrap_or_default().to_owned();
         for command in &mut commands {
             let text = command.text.replace("50051", &port(&address));
-            command.text = text.replace("8080", &port(&http_address));
+            command.text = text.replace("9464", &port(&http_address));
         }
     }
     let server = (!starts_itself).then(|| Server::start(directory.path(), &database_url));

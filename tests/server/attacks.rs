@@ -41,7 +41,7 @@ use tonic_health::pb::{
 use crate::harness::{a_check, common, config, eventually, get, start};
 
 /// How long the gateway waits for any one answer.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A gateway that asks again and again, on one connection.
 struct Bystander {
@@ -62,7 +62,7 @@ impl Bystander {
         let mut client = SupportAccessClient::new(channel);
         let asking = tokio::spawn(async move {
             while !stopped.is_cancelled() {
-                let answer = timeout(ANSWER_PATIENCE, client.check_access(a_check())).await;
+                let answer = timeout(ANSWER_TIMEOUT, client.check_access(a_check())).await;
                 answer.expect("an answer in time").expect("an answer");
                 counted.fetch_add(1, Ordering::SeqCst);
                 sleep(Duration::from_millis(2)).await; // between two questions
@@ -100,7 +100,7 @@ async fn has_places(address: SocketAddr, count: usize) -> bool {
     let asked = (0..count).map(|_| async move {
         let endpoint = Endpoint::try_from(format!("http://{address}")).unwrap();
         let mut client = SupportAccessClient::new(endpoint.connect().await.ok()?);
-        let answer = timeout(ANSWER_PATIENCE, client.check_access(a_check())).await.ok()?;
+        let answer = timeout(ANSWER_TIMEOUT, client.check_access(a_check())).await.ok()?;
         answer.ok().map(|_| client)
     });
     join_all(asked).await.iter().all(Option::is_some)

@@ -22,8 +22,8 @@ use uuid::Uuid;
 use crate::{
     follower::{Follower, ack, followers, grant, ping, reason},
     harness::{
-        a_grant, admin, channel, config, eventually, has_metric, in_time, start, stop,
-        wait_for_metric,
+        a_grant, admin, channel, config, eventually, has_metric, start, stop, wait_for_metric,
+        with_timeout,
     },
 };
 
@@ -47,12 +47,12 @@ async fn a_follower_is_fed_a_snapshot_then_changes_then_proofs() {
 
     let pong = follower.pong(1).await;
     assert_eq!((pong.sequence, pong.path.as_slice()), (1, [welcome.node_id.clone()].as_slice()));
-    let proof = pong.proof.unwrap();
-    assert_eq!((proof.revision, proof.max_staleness.unwrap().seconds), (1, 2));
+    let lease = pong.lease.unwrap();
+    assert_eq!((lease.revision, lease.max_staleness.unwrap().seconds), (1, 2));
 
     let (_, revision) = grant(&running, a_grant()).await;
     follower.keep_up(revision).await;
-    assert_eq!(follower.pong(2).await.proof.unwrap().revision, revision);
+    assert_eq!(follower.pong(2).await.lease.unwrap().revision, revision);
 
     // Who comes back goes on from where it was, and ends the stream that it had.
     let mut again = Follower::silent(channel(&running).await).await;
@@ -123,7 +123,7 @@ async fn a_breach_ends_that_stream_and_no_other() {
     wait_for_metric(&running, &followers(1)).await;
     let (_, revision) = grant(&running, a_grant()).await;
     good.keep_up(revision).await;
-    assert!(good.pong(2).await.proof.is_some());
+    assert!(good.pong(2).await.lease.is_some());
     stop(running).await.unwrap();
 }
 
@@ -145,14 +145,14 @@ async fn a_follower_that_asks_and_never_acknowledges_is_sent_away() {
         pace.tick().await;
         last += 1;
         mute.say(ping(last)).await;
-        match in_time(mute.hears.message()).await {
+        match with_timeout(mute.hears.message()).await {
             Ok(answer) => answers += usize::from(answer.is_some()),
             Err(end) => break end,
         }
     };
     assert_eq!((end.code(), reason(&end).as_str()), (Code::Aborted, "CHANGES_NOT_ACKNOWLEDGED"));
     assert!(answers > 1, "it was fed until then");
-    assert!(good.pong(2).await.proof.is_some(), "the other one is fed still");
+    assert!(good.pong(2).await.lease.is_some(), "the other one is fed still");
     stop(running).await.unwrap();
 }
 
@@ -187,7 +187,7 @@ async fn a_flood_ends_that_stream_and_no_other() {
         bad.say(Message::Report(Report { nodes: Vec::new() })).await;
     }
     assert_eq!(bad.end().await, (Code::ResourceExhausted, "TOO_MANY_MESSAGES".to_owned()));
-    assert!(good.pong(2).await.proof.is_some());
+    assert!(good.pong(2).await.lease.is_some());
     stop(running).await.unwrap();
 }
 
@@ -201,7 +201,7 @@ async fn what_is_no_message_ends_that_stream() {
     let garbage = futures::stream::iter([prost_types::Timestamp { seconds: 7, nanos: 7 }]);
     let path = PathAndQuery::from_static("/supportaccess.v1.CheckNodes/Follow");
     let answer = grpc.streaming(Request::new(garbage), path, codec).await.unwrap();
-    let refusal = in_time(answer.into_inner().message()).await.unwrap_err();
+    let refusal = with_timeout(answer.into_inner().message()).await.unwrap_err();
     assert_eq!(refusal.code(), Code::InvalidArgument, "{refusal}");
     assert_eq!(refusal.get_details_bad_request().unwrap().field_violations[0].field, "message");
     stop(running).await.unwrap();
@@ -213,7 +213,7 @@ async fn who_leaves_is_not_waited_for_and_who_is_gone_is() {
     let revoke = async |follower: &mut Follower, leaves: bool| {
         let (grant_id, revision) = grant(&running, a_grant()).await;
         follower.keep_up(revision).await;
-        assert!(follower.pong(revision).await.proof.is_some());
+        assert!(follower.pong(revision).await.lease.is_some());
         wait_for_metric(&running, &followers(1)).await;
         if leaves {
             follower.say(Message::Leave(Leave {})).await;
@@ -243,7 +243,7 @@ async fn who_leaves_is_not_waited_for_and_who_is_gone_is() {
     let mut going = Follower::new(channel(&running).await).await;
     let (acknowledged, lapsed, elapsed) = revoke(&mut going, false).await;
     assert_eq!((acknowledged, lapsed), (1, 1));
-    assert!(elapsed.seconds >= 1, "what it was vouched for had to lapse: {elapsed:?}");
+    assert!(elapsed.seconds >= 1, "what it was lease_grant for had to lapse: {elapsed:?}");
 
     let request = WaitEnforcedRequest { revision: 1_000 };
     let unknown = admin(&running).await.wait_enforced(request).await.unwrap_err();
@@ -316,7 +316,7 @@ async fn who_does_not_read_costs_nothing_and_is_ended_when_it_reads_again() {
 
     let mut heard = 0;
     let end = loop {
-        match in_time(slow.hears.message()).await {
+        match with_timeout(slow.hears.message()).await {
             Ok(Some(told)) => {
                 let Some(Told::Changes(changes)) = told.message else { panic!("{told:?}") };
                 heard += changes.changes.len();
@@ -327,11 +327,11 @@ async fn who_does_not_read_costs_nothing_and_is_ended_when_it_reads_again() {
     };
     assert_eq!((end.code(), reason(&end).as_str()), (Code::ResourceExhausted, "FOLLOWER_TOO_SLOW"));
     assert!(heard < 10, "so many were kept for it: {heard}");
-    assert!(good.pong(2).await.proof.is_some());
+    assert!(good.pong(2).await.lease.is_some());
 
     // It may come back, and is fed.
     let mut again = Follower::new(channel(&running).await).await;
-    assert_eq!(again.pong(1).await.proof.unwrap().revision, last);
+    assert_eq!(again.pong(1).await.lease.unwrap().revision, last);
     stop(running).await.unwrap();
 }
 
@@ -364,7 +364,7 @@ async fn check_nodes_are_listed_with_those_that_they_feed() {
     let replica = &listed.check_nodes[0];
     assert_eq!((replica.kind(), replica.upstream_node_id.as_str()), (NodeKind::Replica, ""));
     assert_eq!(replica.version, env!("CARGO_PKG_VERSION"));
-    assert!(replica.proof_age.unwrap().seconds < 2);
+    assert!(replica.lease_age.unwrap().seconds < 2);
     assert_eq!((sidecar.kind(), sidecar.version.as_str()), (NodeKind::Sidecar, "9.9"));
     assert_eq!(sidecar.upstream_node_id, replica.node_id);
     assert_eq!((sidecar.revision, sidecar.lag), (0, revision), "it has acknowledged nothing");

@@ -15,7 +15,7 @@ use tonic::{Code, Status, Streaming, transport::Channel};
 use tonic_types::StatusExt;
 use uuid::Uuid;
 
-use crate::harness::{admin, in_time};
+use crate::harness::{admin, with_timeout};
 
 /// A check node that says and hears what a test wants.
 pub(crate) struct Follower {
@@ -46,7 +46,7 @@ impl Follower {
             node_id: self.node_id.as_bytes().to_vec(),
             version: "9.9".to_owned(),
             held: None,
-            proof_age: None,
+            lease_age: None,
         })
     }
 
@@ -56,7 +56,7 @@ impl Follower {
     }
 
     pub(crate) async fn hear(&mut self) -> Option<Told> {
-        in_time(self.hears.message()).await.unwrap().map(|it| it.message.unwrap())
+        with_timeout(self.hears.message()).await.unwrap().map(|it| it.message.unwrap())
     }
 
     /// Hears until there is an answer to a ping.
@@ -83,7 +83,7 @@ impl Follower {
     /// Hears until the stream ends, and says with which code and reason.
     pub(crate) async fn end(&mut self) -> (Code, String) {
         loop {
-            match in_time(self.hears.message()).await {
+            match with_timeout(self.hears.message()).await {
                 Ok(Some(_)) => {}
                 Ok(None) => return (Code::Ok, String::new()),
                 Err(status) => return (status.code(), reason(&status)),

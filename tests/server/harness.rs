@@ -21,10 +21,10 @@ use tokio::{
 };
 use tonic::transport::{Channel, Endpoint};
 
-use crate::held::HeldStore;
+use crate::slow_store::SlowStore;
 
 /// How long anything may take that should not take long.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// On loopback, on free ports.
 pub(crate) fn config() -> Config {
@@ -40,8 +40,8 @@ pub(crate) fn config() -> Config {
 pub(crate) fn common() -> Common {
     Common {
         listen: vec![ListenAddress::Tcp(loopback())],
-        http_listen: loopback(),
-        drain_timeout: PATIENCE,
+        metrics_listen: loopback(),
+        drain_timeout: TIMEOUT,
         limits: CallLimits::default(),
         security: Security::default(),
         log: "info".to_owned(),
@@ -59,19 +59,19 @@ pub(crate) fn loopback() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
-pub(crate) async fn start(config: Config) -> (Running, HeldStore) {
-    let store = HeldStore::new();
+pub(crate) async fn start(config: Config) -> (Running, SlowStore) {
+    let store = SlowStore::new();
     (start_on(config, &store).await.unwrap(), store)
 }
 
-pub(crate) async fn start_on(config: Config, store: &HeldStore) -> Result<Running, ServeError> {
+pub(crate) async fn start_on(config: Config, store: &SlowStore) -> Result<Running, ServeError> {
     let listeners = Listeners::bind(&config.common).await?;
     server::start(config, listeners, Arc::new(store.clone()), Arc::new(SystemClock)).await
 }
 
 /// Starts a server whose grants are not loaded before it has been looked at, on its HTTP port.
 pub(crate) async fn start_looked_at(
-    store: &HeldStore,
+    store: &SlowStore,
     look: impl AsyncFnOnce(SocketAddr),
 ) -> Running {
     store.is_loading_held.send_replace(true);
@@ -83,23 +83,23 @@ pub(crate) async fn start_looked_at(
         look(http).await;
         store.is_loading_held.send_replace(false);
     };
-    let (running, ()) = in_time(Box::pin(async { tokio::join!(starting, looking) })).await;
+    let (running, ()) = with_timeout(Box::pin(async { tokio::join!(starting, looking) })).await;
     running.unwrap()
 }
 
 /// Stops the server and waits until it has ended.
 pub(crate) async fn stop(running: Running) -> Result<(), ServeError> {
     running.stopper().stop();
-    in_time(running.wait()).await
+    with_timeout(running.wait()).await
 }
 
-pub(crate) async fn in_time<T>(future: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, future).await.expect("takes too long")
+pub(crate) async fn with_timeout<T>(future: impl Future<Output = T>) -> T {
+    timeout(TIMEOUT, future).await.expect("takes too long")
 }
 
 /// Asks again until the answer is yes.
 pub(crate) async fn eventually(mut is_so: impl AsyncFnMut() -> bool) {
-    in_time(async {
+    with_timeout(async {
         while !is_so().await {
             tokio::time::sleep(Duration::from_millis(5)).await; // between two questions
         }
@@ -154,7 +154,7 @@ pub(crate) async fn get(address: SocketAddr, path: &str) -> (u16, String, String
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
-    in_time(stream.read_to_string(&mut answer)).await.unwrap();
+    with_timeout(stream.read_to_string(&mut answer)).await.unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     (status, head.to_owned(), body.to_owned())

@@ -7,15 +7,15 @@ use std::{
 };
 
 use crate::{
-    harness::{a_grant, admin, eventually, in_time, start_looked_at},
-    held::HeldStore,
+    harness::{a_grant, admin, eventually, start_looked_at, with_timeout},
     process::Launch,
+    slow_store::SlowStore,
 };
 
 /// Exit code, and what is printed, wherever it is.
 async fn health(http: SocketAddr) -> (i32, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_support-access"));
-    command.env_clear().env("SUPPORT_ACCESS_HTTP_LISTEN", http.to_string()).arg("health");
+    command.env_clear().env("SUPPORT_ACCESS_METRICS_LISTEN", http.to_string()).arg("health");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut process = command.spawn().unwrap();
     let mut ended = None;
@@ -37,7 +37,7 @@ fn says(code: i32, text: &str) -> (i32, String) {
 
 #[tokio::test]
 async fn only_a_server_that_serves_is_healthy() {
-    let store = HeldStore::new();
+    let store = SlowStore::new();
     let running = start_looked_at(&store, async |http| {
         assert_eq!(health(http).await, says(1, "starting: the grants are not loaded yet"));
     })
@@ -56,7 +56,7 @@ async fn only_a_server_that_serves_is_healthy() {
     };
     let call = admin.grant_access(a_grant());
     let everything = Box::pin(async { tokio::join!(running.wait(), call, observing) });
-    let (ended, answer, ()) = in_time(everything).await;
+    let (ended, answer, ()) = with_timeout(everything).await;
     answer.unwrap();
     ended.unwrap();
     let unreachable =

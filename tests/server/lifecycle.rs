@@ -17,17 +17,17 @@ use tonic_health::pb::{
 };
 
 use crate::harness::{
-    PATIENCE, a_grant, admin, channel, common, config, eventually, get, in_time, start,
-    start_looked_at, start_on, stop,
+    TIMEOUT, a_grant, admin, channel, common, config, eventually, get, start, start_looked_at,
+    start_on, stop, with_timeout,
 };
-use crate::held::HeldStore;
+use crate::slow_store::SlowStore;
 
-/// Far longer than ending takes, far shorter than [`PATIENCE`].
+/// Far longer than ending takes, far shorter than [`TIMEOUT`].
 const SOON: Duration = Duration::from_secs(8);
 
 #[tokio::test]
 async fn a_server_is_ready_only_once_the_grants_are_loaded() {
-    let store = HeldStore::new();
+    let store = SlowStore::new();
     let running = start_looked_at(&store, async |http| {
         let (status, _, body) = get(http, "/readyz").await;
         assert_eq!((status, body.as_str()), (503, "starting: the grants are not loaded yet\n"));
@@ -58,7 +58,7 @@ async fn a_watch_is_told_of_the_end_and_does_not_delay_it() {
 
     let begun = Instant::now();
     stop(running).await.unwrap();
-    assert!(begun.elapsed() < SOON, "the drain timeout is {PATIENCE:?}, but was not needed");
+    assert!(begun.elapsed() < SOON, "the drain timeout is {TIMEOUT:?}, but was not needed");
     let second = watch.message().await.unwrap().unwrap();
     assert_eq!(second.status(), ServingStatus::NotServing);
     let end = watch.message().await.unwrap_err();
@@ -86,7 +86,7 @@ async fn calls_that_were_begun_are_answered_while_the_server_drains() {
     };
     let call = admin.grant_access(a_grant());
     let (ended, answer, ()) =
-        in_time(async { tokio::join!(running.wait(), call, observing) }).await;
+        with_timeout(async { tokio::join!(running.wait(), call, observing) }).await;
     answer.unwrap();
     ended.unwrap();
     assert_eq!(store.commits(), 1);
@@ -113,7 +113,7 @@ async fn a_call_whose_caller_has_gone_is_followed_to_its_end() {
         Instant::now()
     };
     let ending = async { (running.wait().await, Instant::now()) };
-    let ((ended, end), release) = in_time(async { tokio::join!(ending, releasing) }).await;
+    let ((ended, end), release) = with_timeout(async { tokio::join!(ending, releasing) }).await;
     ended.unwrap();
     assert_eq!(store.commits(), 1);
     let took = end - release;
@@ -136,7 +136,7 @@ async fn a_call_that_does_not_end_is_cut_when_the_drain_timeout_is_over() {
     let call = admin.grant_access(a_grant());
     let ending = async { (running.wait().await, Instant::now()) };
     let ((ended, end), answer, begin) =
-        in_time(async { tokio::join!(ending, call, stopping) }).await;
+        with_timeout(async { tokio::join!(ending, call, stopping) }).await;
     ended.unwrap();
     answer.unwrap_err();
     let took = end - begin;
@@ -157,7 +157,8 @@ async fn told_twice_a_server_does_not_wait() {
         stopper.cut();
     };
     let call = admin.grant_access(a_grant());
-    let (ended, answer, ()) = in_time(async { tokio::join!(running.wait(), call, stopping) }).await;
+    let (ended, answer, ()) =
+        with_timeout(async { tokio::join!(running.wait(), call, stopping) }).await;
     ended.unwrap();
     answer.unwrap_err();
     assert!(begun.elapsed() < SOON);
@@ -183,16 +184,16 @@ async fn connections_that_never_speak_do_not_hold_up_the_end() {
     assert!(begun.elapsed() < SOON);
     for stream in [&mut silent, &mut half, &mut http] {
         let mut rest = Vec::new();
-        let _ = in_time(stream.read_to_end(&mut rest)).await;
+        let _ = with_timeout(stream.read_to_end(&mut rest)).await;
     }
 }
 
 #[tokio::test]
 async fn a_server_that_cannot_load_does_not_start() {
     let config = config();
-    let mut store = HeldStore::new();
+    let mut store = SlowStore::new();
     store.is_broken = true;
-    let error = in_time(start_on(config, &store)).await.unwrap_err();
+    let error = with_timeout(start_on(config, &store)).await.unwrap_err();
     assert!(matches!(error, ServeError::Load(_)));
     assert_eq!(
         error.to_string(),
@@ -218,5 +219,5 @@ async fn a_server_runs_until_it_is_stopped() {
     let mut ended = Box::pin(running.wait());
     assert!(ended.as_mut().now_or_never().is_none());
     stopper.stop();
-    in_time(ended).await.unwrap();
+    with_timeout(ended).await.unwrap();
 }

@@ -30,8 +30,8 @@ use tonic_reflection::pb::v1::{
 use tonic_types::StatusExt;
 
 use crate::harness::{
-    PATIENCE, a_check, a_grant, access, admin, channel, common, config, eventually, get,
-    has_metric, in_time, rpcs, start, stop, wait_for_metric,
+    TIMEOUT, a_check, a_grant, access, admin, channel, common, config, eventually, get, has_metric,
+    rpcs, start, stop, wait_for_metric, with_timeout,
 };
 
 const ACCESS: &str = "supportaccess.v1.SupportAccess";
@@ -45,7 +45,7 @@ async fn each_rpc_is_counted_by_method_and_code() {
         access(&running).await.check_access(a_check()).await.unwrap();
     }
     let mut health = HealthClient::new(channel(&running).await);
-    let unknown = HealthCheckRequest { service: "made.Up".to_owned() };
+    let unknown = HealthCheckRequest { service: "made.ToUpstream".to_owned() };
     assert_eq!(health.check(unknown).await.unwrap_err().code(), Code::NotFound);
 
     wait_for_metric(&running, &rpcs(ACCESS, "CheckAccess", "OK", 3)).await;
@@ -68,7 +68,7 @@ async fn each_rpc_is_counted_by_method_and_code() {
 #[tokio::test]
 async fn unknown_methods_share_one_label() {
     let (running, _store) = start(config()).await;
-    for path in ["/made.Up/Method", "/supportaccess.v1.SupportAccess/MadeUp", "/x"] {
+    for path in ["/made.ToUpstream/Method", "/supportaccess.v1.SupportAccess/MadeUp", "/x"] {
         let mut grpc = Grpc::new(channel(&running).await);
         grpc.ready().await.unwrap();
         let codec = ProstCodec::<CheckAccessRequest, CheckAccessRequest>::default();
@@ -78,7 +78,7 @@ async fn unknown_methods_share_one_label() {
     }
     wait_for_metric(&running, &rpcs("unknown", "unknown", "UNIMPLEMENTED", 3)).await;
     let (.., metrics) = get(running.http, "/metrics").await;
-    assert!(!metrics.contains("made.Up"));
+    assert!(!metrics.contains("made.ToUpstream"));
     stop(running).await.unwrap();
 }
 
@@ -113,7 +113,7 @@ async fn a_call_past_its_deadline_counts_as_that() {
     store.are_changes_held.send_replace(true);
     let mut request = Request::new(a_grant());
     request.set_timeout(Duration::from_millis(100));
-    in_time(admin(&running).await.grant_access(request)).await.unwrap_err();
+    with_timeout(admin(&running).await.grant_access(request)).await.unwrap_err();
     wait_for_metric(&running, &rpcs(ADMIN, "GrantAccess", "DEADLINE_EXCEEDED", 1)).await;
     store.are_changes_held.send_replace(false);
     stop(running).await.unwrap();
@@ -155,7 +155,7 @@ async fn calls_are_known_by_the_caller_s_id_or_a_new_one() {
     }
     // Refusals too can be asked about.
     let mut health = HealthClient::new(channel(&running).await);
-    let mut request = Request::new(HealthCheckRequest { service: "made.Up".to_owned() });
+    let mut request = Request::new(HealthCheckRequest { service: "made.ToUpstream".to_owned() });
     request.metadata_mut().insert("x-request-id", "why".parse().unwrap());
     let refusal = health.check(request).await.unwrap_err();
     assert_eq!(refusal.metadata().get("x-request-id").unwrap(), "why");
@@ -226,7 +226,7 @@ async fn calls_that_never_send_their_message_hold_up_nobody() {
         wait_for_metric(&running, &all).await;
         let request = RevokeAllAccessRequest { tenant_id: "acme".to_owned(), ..Default::default() };
         let begun = Instant::now();
-        in_time(admin(&running).await.revoke_all_access(request)).await.unwrap();
+        with_timeout(admin(&running).await.revoke_all_access(request)).await.unwrap();
         begun.elapsed()
     };
     let took = tokio::select! {
@@ -245,7 +245,7 @@ async fn oversized_metadata_is_refused() {
     let mut access = access(&running).await;
     let mut request = Request::new(a_check());
     request.metadata_mut().insert("x-large", "x".repeat(17 * 1_024).parse().unwrap());
-    in_time(access.check_access(request)).await.unwrap_err();
+    with_timeout(access.check_access(request)).await.unwrap_err();
     SupportAccessClient::new(channel(&running).await).check_access(a_check()).await.unwrap();
     stop(running).await.unwrap();
 }
@@ -316,7 +316,7 @@ async fn each_rpc_is_one_line_of_the_log() {
     let mut request = Request::new(a_check());
     request.metadata_mut().insert("x-request-id", "the-call".parse().unwrap());
     access(&running).await.check_access(request).await.unwrap();
-    timeout(PATIENCE, async {
+    timeout(TIMEOUT, async {
         while lines.containing("the-call").is_empty() {
             tokio::task::yield_now().await;
         }

@@ -20,7 +20,7 @@ use crate::{
     harness::{
         a_check, a_grant, access, admin, channel, common, config, eventually, start, start_on, stop,
     },
-    held::HeldStore,
+    slow_store::SlowStore,
 };
 
 async fn sidecar(upstream: &Running) -> Running {
@@ -66,7 +66,7 @@ async fn a_sidecar_answers_checks_and_feeds_others() {
     let mut below = Follower::new(channel(&sidecar).await).await;
     let pong = below.pong(1).await;
     assert_eq!(pong.path.len(), 2, "the sidecar, and the replica");
-    assert_eq!(pong.proof.unwrap().revision, revision);
+    assert_eq!(pong.lease.unwrap().revision, revision);
     below.say(ack(revision)).await;
 
     let revoking = async {
@@ -97,7 +97,7 @@ async fn a_sidecar_says_what_only_a_replica_knows() {
 
 #[tokio::test]
 async fn any_replica_knows_whom_the_others_feed() {
-    let store = HeldStore::new();
+    let store = SlowStore::new();
     let first = start_on(config(), &store).await.unwrap();
     let second = start_on(config(), &store).await.unwrap();
     let sidecar = sidecar(&first).await;

@@ -27,7 +27,7 @@ async fn a_port_in_use_is_said_in_a_sentence() {
         format!("cannot listen on {address}: another process is listening there already");
     let grpc = Common { listen: vec![ListenAddress::Tcp(address)], ..common() };
     assert_eq!(Listeners::bind(&grpc).await.unwrap_err().to_string(), sentence);
-    let http = Common { http_listen: address, ..common() };
+    let http = Common { metrics_listen: address, ..common() };
     assert_eq!(Listeners::bind(&http).await.unwrap_err().to_string(), sentence);
 }
 

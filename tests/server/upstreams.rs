@@ -10,8 +10,8 @@ use support_access::{
     domain::{NodeId, NodeKind, clock::SystemClock},
     node::{
         CheckNode,
-        following::{FollowError, Upstream, run},
-        message::{Down, Hello, PROTOCOL, Up},
+        message::{Hello, PROTOCOL, ToFollower, ToUpstream},
+        upstream_session::{FollowError, Upstream, run},
     },
     server::Running,
 };
@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use uuid::Uuid;
 
-use crate::harness::{a_grant, admin, config, eventually, in_time, loopback, start, stop};
+use crate::harness::{a_grant, admin, config, eventually, loopback, start, stop, with_timeout};
 
 fn node() -> Arc<CheckNode> {
     CheckNode::new(NodeId(Uuid::new_v4()), NodeKind::Sidecar, Arc::new(SystemClock))
@@ -45,21 +45,21 @@ async fn follow_until(node: &Arc<CheckNode>, url: &str, done: impl Future<Output
         done.await;
         stop.cancel();
     };
-    let (followed, ()) = in_time(async { tokio::join!(following, done) }).await;
+    let (followed, ()) = with_timeout(async { tokio::join!(following, done) }).await;
     followed.unwrap();
 }
 
 /// Says hello, and what came of it.
-async fn answer(url: &str, hello: Hello) -> Result<Down, FollowError> {
+async fn answer(url: &str, hello: Hello) -> Result<ToFollower, FollowError> {
     let upstream = GrpcUpstream::new(url, &ClientCredentials::default()).unwrap();
     let (says, said) = mpsc::channel(1);
-    says.send(Up::Hello(hello)).await.unwrap();
-    let mut stream = in_time(upstream.open(said)).await?;
-    in_time(stream.next()).await.unwrap()
+    says.send(ToUpstream::Hello(hello)).await.unwrap();
+    let mut stream = with_timeout(upstream.open(said)).await?;
+    with_timeout(stream.next()).await.unwrap()
 }
 
 fn hello(node_id: NodeId) -> Hello {
-    Hello { protocol: PROTOCOL, node_id, version: "1".to_owned(), held: None, proof_age: None }
+    Hello { protocol: PROTOCOL, node_id, version: "1".to_owned(), held: None, lease_age: None }
 }
 
 #[tokio::test]
@@ -69,7 +69,7 @@ async fn a_node_is_fed_and_its_word_is_waited_for() {
     let grant = granted.grant.unwrap();
     let node = node();
     Box::pin(follow_until(&node, &url(&running), async {
-        eventually(async || node.sight().is_fresh()).await;
+        eventually(async || node.read_view().is_fresh()).await;
         assert_eq!(node.revision(), grant.revision);
         let request = RevokeAccessRequest {
             tenant_id: grant.tenant_id,
@@ -95,7 +95,7 @@ async fn a_node_that_holds_another_history_takes_a_snapshot() {
         grants.grant_access(a_grant()).await.unwrap();
     }
     let node = node();
-    follow_until(&node, &url(&first), eventually(async || node.sight().is_fresh())).await;
+    follow_until(&node, &url(&first), eventually(async || node.read_view().is_fresh())).await;
     let held = node.held().unwrap();
     assert_eq!(held.revision, 3);
     // Less far, and further.
@@ -105,7 +105,7 @@ async fn a_node_that_holds_another_history_takes_a_snapshot() {
         }
         let is_of_second = async || {
             let now = node.held().unwrap();
-            now.epoch != held.epoch && now.revision == revision && node.sight().is_fresh()
+            now.epoch != held.epoch && now.revision == revision && node.read_view().is_fresh()
         };
         follow_until(&node, &url(&second), eventually(is_of_second)).await;
     }
@@ -137,7 +137,7 @@ async fn what_cannot_be_followed_is_refused_in_a_sentence() {
     }
 
     let url = url(&running);
-    let Ok(Down::Welcome(welcome)) = answer(&url, hello(node().id())).await else {
+    let Ok(ToFollower::Welcome(welcome)) = answer(&url, hello(node().id())).await else {
         panic!("no welcome")
     };
     let sentence = "refuses this node: a check node must not follow itself: correct its upstream";
@@ -172,12 +172,12 @@ async fn a_stream_ends_when_its_server_stops() {
     let (running, _store) = start(config()).await;
     let upstream = GrpcUpstream::new(&url(&running), &ClientCredentials::default()).unwrap();
     let (says, said) = mpsc::channel(1);
-    let mut stream = in_time(upstream.open(said)).await.unwrap();
-    says.send(Up::Hello(hello(node().id()))).await.unwrap();
-    assert!(matches!(in_time(stream.next()).await, Some(Ok(Down::Welcome(_)))));
+    let mut stream = with_timeout(upstream.open(said)).await.unwrap();
+    says.send(ToUpstream::Hello(hello(node().id()))).await.unwrap();
+    assert!(matches!(with_timeout(stream.next()).await, Some(Ok(ToFollower::Welcome(_)))));
     let ending = async {
         loop {
-            if let Err(error) = in_time(stream.next()).await.unwrap() {
+            if let Err(error) = with_timeout(stream.next()).await.unwrap() {
                 return error;
             }
         }

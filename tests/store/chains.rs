@@ -10,32 +10,32 @@ use sqlx::{
 };
 use support_access::{
     domain::{
-        Author, Event, EventKind, Note, SupportPolicy, TenantId, Tightening,
-        chain::{Fault, Link, Misfit, Record, Verdict, Verifier, time_text},
+        Attribution, Event, EventKind, FreeText, PolicyOverrides, SupportPolicy, TenantId,
+        chain::{ChainError, Link, Record, Verifier, VerifyError, VerifyReport, time_text},
     },
-    store::{Entry, EventQuery, Listed, Store},
+    store::{EventQuery, HistoryEvent, NewEvent, Store},
 };
 
 use crate::{
     bench::Bench,
     history::{TENANTS, live_on, seeded},
     model::Model,
-    words::{actor, begin, granted, make_grant, new_grant, tenant},
+    samples::{actor, begin, granted, make_grant, new_grant, tenant},
 };
 
 /// A change of the vendor's own history.
-fn of_vendor() -> Entry {
-    let (tightening, policy) = (Tightening::default(), SupportPolicy::default());
-    let author = Author::direct(actor("operator"));
-    let kind = EventKind::PolicyUpdated { tightening, policy };
-    Entry { tenant_id: None, author, reason: Note::default(), kind, request: None }
+fn of_vendor() -> NewEvent {
+    let (overrides, policy) = (PolicyOverrides::default(), SupportPolicy::default());
+    let author = Attribution::direct(actor("operator"));
+    let kind = EventKind::PolicyUpdated { overrides, policy };
+    NewEvent { tenant_id: None, author, reason: FreeText::default(), kind, request: None }
 }
 
 async fn records(store: &dyn Store, tenant_id: Option<&TenantId>) -> Vec<Record> {
     store.records(tenant_id, 0, usize::MAX).await.unwrap()
 }
 
-fn verify(records: &[Record]) -> Result<Verdict, Fault> {
+fn verify(records: &[Record]) -> Result<VerifyReport, VerifyError> {
     let mut verifier = Verifier::new(None, None).unwrap();
     for record in records {
         verifier.line(record.line.as_bytes())?;
@@ -189,7 +189,7 @@ pub async fn links_can_be_neither_changed_nor_deleted(bench: &Bench) {
 const OLDER_WRITER: &str = "
     INSERT INTO events (revision, tenant_id, time, actor, reason, kind, grant_id, body)
     SELECT revision + 1, 'acme', coalesce(time, 0), 'admin', 'by an older server', 'policy_updated', NULL,
-        '{\"type\": \"policy_updated\", \"tightening\": {}, \"policy\": {}}' FROM head;
+        '{\"type\": \"policy_updated\", \"overrides\": {}, \"policy\": {}}' FROM head;
     UPDATE head SET revision = revision + 1
 ";
 
@@ -200,7 +200,7 @@ pub async fn what_an_older_server_writes_is_chained_by_the_next_who_comes(bench:
         let query =
             EventQuery { tenant_id: Some(tenant("acme")), grant_id: None, before: None, limit: 1 };
         let listed = store.list_events(&query).await.unwrap();
-        listed.into_iter().next().map(|Listed { link, .. }| link.map(|link| link.sequence))
+        listed.into_iter().next().map(|HistoryEvent { link, .. }| link.map(|link| link.sequence))
     };
     make_grant(store.as_ref(), "acme", "support").await;
     bench.sql(OLDER_WRITER).await.unwrap();
@@ -243,14 +243,17 @@ pub async fn what_was_changed_in_the_database_is_named(bench: &Bench) {
          DROP TRIGGER chain_is_never_deleted"
     };
     bench.sql(disarm).await.unwrap();
-    let fault = |line, misfit| Fault { line, misfit };
+    let fault = |line, misfit| VerifyError { line, misfit };
     for (sql, expected) in [
-        ("UPDATE events SET reason = 'never mind' WHERE revision = 3", fault(3, Misfit::Changed)),
+        (
+            "UPDATE events SET reason = 'never mind' WHERE revision = 3",
+            fault(3, ChainError::Changed),
+        ),
         (
             "UPDATE events SET body = replace(body, 'support', 'others') WHERE revision = 2",
-            fault(2, Misfit::Changed),
+            fault(2, ChainError::Changed),
         ),
-        ("UPDATE events SET time = time + 1 WHERE revision = 1", fault(1, Misfit::Changed)),
+        ("UPDATE events SET time = time + 1 WHERE revision = 1", fault(1, ChainError::Changed)),
     ] {
         bench.sql(sql).await.unwrap();
         assert_eq!(verify(&records(store.as_ref(), Some(&acme)).await), Err(expected), "{sql}");

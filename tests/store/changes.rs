@@ -7,9 +7,10 @@ use futures::{FutureExt, future::join_all};
 use rand::RngExt;
 use support_access::{
     domain::{
-        Clock, EventKind, Note, Revision, Span, SupportPolicy, Tightening, Time, time::from_micros,
+        Clock, EventKind, FreeText, PolicyOverrides, Revision, Span, SupportPolicy, Time,
+        time::from_micros,
     },
-    store::{Change, Entry, Store, StoreError},
+    store::{NewEvent, Store, StoreError, Transaction},
 };
 use tokio::time::{Instant, timeout};
 
@@ -18,7 +19,7 @@ use crate::{
     history::seeded,
     locks::all_locks,
     model::Model,
-    words::{
+    samples::{
         ENFORCED, ack, agent, all_events, all_grants, begin, entry, expired, extended, grant_of,
         granted, make_grant, mark, member, new_grant, new_node, revoked, tenant,
     },
@@ -35,14 +36,14 @@ pub async fn events_are_read_as_they_were_written(bench: &Bench) {
     let ended = change.append(revoked(&grant_of(&moved), now)).await.unwrap();
     let other = change.append(granted(new_grant("acme", "support", now))).await.unwrap();
     let over = change.append(expired(&grant_of(&other))).await.unwrap();
-    let tightening = Tightening {
+    let overrides = PolicyOverrides {
         preset_durations: Some(vec![Span(Duration::from_millis(1_500)), Span::days(7)]),
         ticket_required: Some(true),
-        ..Tightening::default()
+        ..PolicyOverrides::default()
     };
     let policy = EventKind::PolicyUpdated {
-        policy: SupportPolicy::default().tightened(&tightening),
-        tightening: tightening.clone(),
+        policy: SupportPolicy::default().tightened(&overrides),
+        overrides: overrides.clone(),
     };
     let tightened = change.append(entry(tenant("acme"), policy)).await.unwrap();
     assert_eq!(change.commit().await.unwrap(), 6);
@@ -50,7 +51,7 @@ pub async fn events_are_read_as_they_were_written(bench: &Bench) {
     let events = vec![made, moved, ended, other, over, tightened];
     for (event, revision) in events.iter().zip(1..) {
         assert_eq!((event.revision, event.time), (revision, now));
-        assert_eq!(event.reason, Note::new("because").unwrap());
+        assert_eq!(event.reason, FreeText::new("because").unwrap());
         if let Some(grant) = event.kind.grant() {
             assert_eq!(grant.revision, revision);
             assert_eq!(grant.create_revision, if revision < 4 { 1 } else { 4 });
@@ -61,7 +62,7 @@ pub async fn events_are_read_as_they_were_written(bench: &Bench) {
     assert_eq!(store.events_after(6, 3).await.unwrap(), []);
     let last = grant_of(&events[2]);
     assert_eq!(store.grant(&last.tenant_id, last.id()).await.unwrap(), Some(last));
-    assert_eq!(store.tightening(&tenant("acme")).await.unwrap(), tightening);
+    assert_eq!(store.overrides(&tenant("acme")).await.unwrap(), overrides);
 }
 
 pub async fn a_change_sees_what_it_appended_and_nobody_else_does(bench: &Bench) {
@@ -245,7 +246,7 @@ pub async fn requests_are_remembered_by_tenant(bench: &Bench) {
         let mut change = begin(store.as_ref()).await;
         assert_eq!(change.remembered(&tenant(tenant_id), &request_id).await.unwrap(), None);
         let new = granted(new_grant(tenant_id, "support", change.now()));
-        let new = Entry { request: Some(mark("same", byte)), ..new };
+        let new = NewEvent { request: Some(mark("same", byte)), ..new };
         let grant = grant_of(&change.append(new).await.unwrap());
         // What is remembered is the grant as it was made, whatever becomes of it.
         change.append(revoked(&grant, change.now())).await.unwrap();
@@ -277,16 +278,16 @@ pub async fn a_closed_store_is_unavailable(bench: &Bench) {
         store.events_after(0, 1).await.map(drop),
         store.list_grants(&all_grants("acme", bench.clock.now())).await.map(drop),
         store.list_events(&all_events("acme")).await.map(drop),
-        store.tightening(&tenant("acme")).await.map(drop),
+        store.overrides(&tenant("acme")).await.map(drop),
         store.next_expiry().await.map(drop),
         store.list_locks(&all_locks(bench.clock.now())).await.map(drop),
         store.register(&member(id)).await,
-        store.renew(id, 0, None).await.map(drop),
+        store.heartbeat(id, 0, None).await.map(drop),
         store.acknowledge(id, held, ack(0)).await.map(drop),
-        store.report(id, &[]).await,
-        store.reports().await.map(drop),
-        store.roll().await.map(drop),
-        store.strike_off(id, 0).await.map(drop),
+        store.write_followers(id, &[]).await,
+        store.read_followers().await.map(drop),
+        store.membership().await.map(drop),
+        store.evict(id, 0).await.map(drop),
         store.record_enforced(1, 1, Time::UNIX_EPOCH, ENFORCED).await,
         store.enforced(1).await.map(drop),
         store.listen().await.map(drop),
@@ -366,7 +367,7 @@ pub async fn an_event_must_be_about_a_grant_that_has_not_ended(bench: &Bench) {
     change.commit().await.unwrap();
     let unknown = new_grant("a", "g", ended.create_time);
     for wrong in [extended(&ended, None), revoked(&unknown, ended.create_time), granted(ended)] {
-        let mut change: Box<dyn Change> = begin(store.as_ref()).await;
+        let mut change: Box<dyn Transaction> = begin(store.as_ref()).await;
         let refused = change.append(wrong).await;
         assert!(matches!(refused, Err(StoreError::Broken(_))), "{refused:?}");
         assert!(change.commit().await.is_err(), "the event alone was committed");

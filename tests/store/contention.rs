@@ -9,9 +9,9 @@ use tokio::time::timeout;
 
 use crate::{
     bench::Bench,
+    membership::{registered, row},
     postgres::Cluster,
-    roll::{registered, row},
-    words::{ENFORCED, ack, make_grant, member, new_node, record, tenant},
+    samples::{ENFORCED, ack, make_grant, member, new_node, record, tenant},
 };
 
 /// Long enough to see that somebody waits.
@@ -43,13 +43,13 @@ async fn a_strike_off_waits_for_a_renewal_in_flight() {
         let id = registered(store.as_ref()).await;
         let mut renewing = session(&bench).await;
         renewing.execute(RENEWAL_IN_FLIGHT).await.unwrap();
-        let striking = store.strike_off(id, 0);
+        let striking = store.evict(id, 0);
         tokio::pin!(striking);
         assert!(timeout(A_WHILE, &mut striking).await.is_err(), "it did not wait");
         renewing.execute(if is_committed { "COMMIT" } else { "ROLLBACK" }).await.unwrap();
         assert_eq!(striking.await.unwrap(), !is_committed);
         assert_eq!(row(store.as_ref(), id).await.is_some(), is_committed);
-        assert_eq!(store.renew(id, 0, None).await.unwrap().is_some(), is_committed);
+        assert_eq!(store.heartbeat(id, 0, None).await.unwrap().is_some(), is_committed);
         renewing.close().await.unwrap();
     }
 }
@@ -63,7 +63,7 @@ async fn a_renewal_waits_for_a_strike_off_in_flight() {
         let head = store.head().await.unwrap();
         let mut striking = session(&bench).await;
         striking.execute("BEGIN; DELETE FROM check_node WHERE seq = 0").await.unwrap();
-        let renewing = store.renew(id, 0, Some(head));
+        let renewing = store.heartbeat(id, 0, Some(head));
         tokio::pin!(renewing);
         assert!(timeout(A_WHILE, &mut renewing).await.is_err(), "it did not wait");
         striking.execute(if is_committed { "COMMIT" } else { "ROLLBACK" }).await.unwrap();
@@ -83,10 +83,13 @@ async fn a_renewal_and_an_acknowledgement_at_once_are_both_kept() {
     let head = store.head().await.unwrap();
     let mut other = session(&bench).await;
     other.execute(RENEWAL_IN_FLIGHT).await.unwrap();
-    let (renewed, acknowledged, ()) =
-        tokio::join!(store.renew(id, 0, Some(head)), store.acknowledge(id, head, ack(1)), async {
+    let (renewed, acknowledged, ()) = tokio::join!(
+        store.heartbeat(id, 0, Some(head)),
+        store.acknowledge(id, head, ack(1)),
+        async {
             other.execute("SELECT pg_sleep(0.3); COMMIT").await.unwrap();
-        });
+        }
+    );
     assert!(renewed.unwrap().unwrap().is_held && acknowledged.unwrap());
     let row = row(store.as_ref(), id).await.unwrap();
     assert_eq!((row.seq, row.ack), (2, ack(1)));
@@ -120,20 +123,19 @@ async fn nodes_wait_neither_for_changes_nor_for_readers() {
     let (id, dead) = (registered(store.as_ref()).await, registered(store.as_ref()).await);
     let head = store.head().await.unwrap();
     let mut holder = session(&bench).await;
-    let hold =
-        "BEGIN; SELECT * FROM head FOR UPDATE; LOCK TABLE tightenings IN ACCESS EXCLUSIVE MODE";
+    let hold = "BEGIN; SELECT * FROM head FOR UPDATE; LOCK TABLE policy_overrides IN ACCESS EXCLUSIVE MODE";
     holder.execute(hold).await.unwrap();
     let tenant = tenant("acme");
     // More than there are connections for either.
     let changes = join_all((0..8).map(|_| async { store.begin().await.map(drop) }));
-    let readers = join_all((0..16).map(|_| store.tightening(&tenant)));
+    let readers = join_all((0..16).map(|_| store.overrides(&tenant)));
     let nodes = async {
         tokio::task::yield_now().await;
-        assert!(store.renew(id, 0, Some(head)).await.unwrap().unwrap().is_held);
+        assert!(store.heartbeat(id, 0, Some(head)).await.unwrap().unwrap().is_held);
         assert!(store.acknowledge(id, head, ack(1)).await.unwrap());
-        store.report(id, &[]).await.unwrap();
-        assert_eq!(store.roll().await.unwrap().members.len(), 2);
-        assert!(store.strike_off(dead, 0).await.unwrap());
+        store.write_followers(id, &[]).await.unwrap();
+        assert_eq!(store.membership().await.unwrap().members.len(), 2);
+        assert!(store.evict(dead, 0).await.unwrap());
         record(store.as_ref(), 1, 1, ENFORCED).await;
     };
     let held_up = async { tokio::join!(changes, readers) };
@@ -149,7 +151,7 @@ async fn nodes_wait_neither_for_changes_nor_for_readers() {
     let (changes, readers) = held_up.await;
     assert!(changes.iter().all(|change| matches!(change, Err(StoreError::Unavailable(_)))));
     assert!(readers.iter().all(|read| matches!(read, Err(StoreError::Unavailable(_)))));
-    assert_eq!(store.roll().await.unwrap().members.len(), 1, "it is not in the roll");
+    assert_eq!(store.membership().await.unwrap().members.len(), 1, "it is not in the roll");
     holder.close().await.unwrap();
 }
 
@@ -162,13 +164,13 @@ async fn a_renewal_is_durable_and_an_acknowledgement_need_not_be() {
     let id = registered(store.as_ref()).await;
     let head = store.head().await.unwrap();
     Cluster::shared().psql(&database, SPY);
-    store.renew(id, 0, None).await.unwrap().unwrap();
+    store.heartbeat(id, 0, None).await.unwrap().unwrap();
     for _ in 0..8 {
         // More often than there are connections, so that every one has done both.
         assert!(store.acknowledge(id, head, ack(0)).await.unwrap());
-        store.renew(id, 0, None).await.unwrap().unwrap();
+        store.heartbeat(id, 0, None).await.unwrap().unwrap();
     }
-    assert!(store.strike_off(id, 9).await.unwrap());
+    assert!(store.evict(id, 9).await.unwrap());
     let seen = Cluster::shared()
         .psql(&database, "SELECT DISTINCT what || ' ' || setting FROM settings_seen ORDER BY 1");
     assert_eq!(seen, "acknowledgement off\nrenewal on\nstrike-off on");

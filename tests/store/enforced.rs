@@ -9,7 +9,7 @@ use support_access::{
 
 use crate::{
     bench::Bench,
-    words::{ENFORCED, all_events, begin, grant_of, granted, new_grant, record, revoked},
+    samples::{ENFORCED, all_events, begin, grant_of, granted, new_grant, record, revoked},
 };
 
 const OTHER: Enforced =
@@ -107,15 +107,15 @@ pub async fn the_roll_and_the_records_are_there_after_reopening(bench: &Bench) {
     let store = bench.open().await;
     change(store.as_ref(), 1).await;
     record(store.as_ref(), 1, 1, ENFORCED).await;
-    let id = crate::roll::registered(store.as_ref()).await;
+    let id = crate::membership::registered(store.as_ref()).await;
     let head = store.head().await.unwrap();
-    store.renew(id, 0, Some(head)).await.unwrap().unwrap();
-    assert!(store.acknowledge(id, head, crate::words::ack(1)).await.unwrap());
+    store.heartbeat(id, 0, Some(head)).await.unwrap().unwrap();
+    assert!(store.acknowledge(id, head, crate::samples::ack(1)).await.unwrap());
     store.close().await;
     let store = bench.open().await;
     assert_eq!(store.head().await.unwrap(), head, "a log keeps its name");
     assert_eq!(store.enforced(1).await.unwrap(), Some(ENFORCED));
-    let row = crate::roll::row(store.as_ref(), id).await.unwrap();
-    assert_eq!((row.seq, row.ack), (1, crate::words::ack(1)));
+    let row = crate::membership::row(store.as_ref(), id).await.unwrap();
+    assert_eq!((row.seq, row.ack), (1, crate::samples::ack(1)));
     assert_eq!(begin(store.as_ref()).await.max_staleness(), Duration::from_secs(2));
 }

@@ -7,8 +7,8 @@ use crate::{
     bench::Bench,
     chains, changes, enforced,
     later::{self, CONTRACT, EXPAND},
-    locks, reads, roll,
-    words::make_grant,
+    locks, membership, reads,
+    samples::make_grant,
 };
 
 /// Does what a later version would.
@@ -67,7 +67,7 @@ async fn the_contract_is_kept(fresh: fn() -> Bench) {
     enforced::what_was_enforced_is_told_with_every_event_of_the_change(&ahead().await).await;
     chains::every_history_is_a_chain_of_its_own(&ahead().await).await;
     locks::locks_are_read_as_they_were_written(&ahead().await).await;
-    roll::a_node_is_in_the_roll_until_it_is_struck_off(&ahead().await).await;
+    membership::a_node_is_in_the_roll_until_it_is_struck_off(&ahead().await).await;
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 use crate::{
     bench::Bench,
     postgres::Cluster,
-    words::{all_grants, begin, granted, make_grant, new_grant},
+    samples::{all_grants, begin, granted, make_grant, new_grant},
 };
 
 /// Longer than the store's own patience, by what a busy machine needs.
@@ -128,14 +128,14 @@ async fn a_server_that_falls_silent_hangs_nobody() {
     make_grant(store.as_ref(), "acme", "support").await;
     let mut in_flight = begin(store.as_ref()).await;
     cluster.pause();
-    let (now, tenant) = (in_flight.now(), crate::words::tenant("acme"));
+    let (now, tenant) = (in_flight.now(), crate::samples::tenant("acme"));
     let mut ignore = |_, _, _| {};
     tokio::join!(
         is_unavailable(in_flight.append(granted(new_grant("acme", "support", now)))),
         is_unavailable(store.begin().map_drop()),
         is_unavailable(store.head()),
         is_unavailable(store.load(&mut ignore)),
-        is_unavailable(store.tightening(&tenant)),
+        is_unavailable(store.overrides(&tenant)),
         is_unavailable(store.next_expiry()),
     );
     // Dropped with an answer outstanding, and (a new one) dropped between answers: neither may keep a place in the pool.

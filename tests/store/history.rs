@@ -4,16 +4,16 @@ use chrono::TimeDelta;
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use support_access::{
     domain::{
-        AccessLevel, Author, EventKind, Grant, GrantState, Note, Span, SupportPolicy, Tightening,
-        Time,
+        AccessLevel, Attribution, EventKind, FreeText, Grant, GrantState, PolicyOverrides, Span,
+        SupportPolicy, Time,
     },
-    store::{Change, Entry, EventQuery, GrantQuery, Store},
+    store::{EventQuery, GrantQuery, NewEvent, Store, Transaction},
 };
 
 use crate::{
     locks,
     model::Model,
-    words::{
+    samples::{
         actor, agent, all_events, all_grants, begin, entry, expired, extended, granted, group,
         new_grant, revoked, tenant,
     },
@@ -54,7 +54,7 @@ pub async fn live_on(store: &dyn Store, model: &mut Model, rng: &mut StdRng, cha
 }
 
 /// What a change reads must include what it appended.
-async fn check_change(change: &mut dyn Change, model: &Model, rng: &mut StdRng) {
+async fn check_change(change: &mut dyn Transaction, model: &Model, rng: &mut StdRng) {
     let tenant_id = tenant(TENANTS.choose(rng).unwrap());
     let limit = rng.random_range(0..20);
     let mut live = model.live();
@@ -64,7 +64,7 @@ async fn check_change(change: &mut dyn Change, model: &Model, rng: &mut StdRng) 
     assert_eq!(change.live_grants(&tenant_id, limit).await.unwrap(), live);
     let now = around(rng, change.now());
     assert_eq!(change.due_grants(now, limit).await.unwrap(), model.due(now, limit));
-    assert_eq!(change.tightening(&tenant_id).await.unwrap(), model.tightening(&tenant_id));
+    assert_eq!(change.overrides(&tenant_id).await.unwrap(), model.overrides(&tenant_id));
     locks::check_change(change, model, rng).await;
     if let Some((grant, _)) = model.grants().choose(rng) {
         let expected = model.grant(&tenant_id, grant.id());
@@ -72,7 +72,7 @@ async fn check_change(change: &mut dyn Change, model: &Model, rng: &mut StdRng) 
     }
 }
 
-fn random_entry(rng: &mut StdRng, model: &Model, now: Time) -> Entry {
+fn random_entry(rng: &mut StdRng, model: &Model, now: Time) -> NewEvent {
     let live = model.live();
     let mut made = match (live.choose(rng), rng.random_range(0..14)) {
         (_, 10..) => locks::random_entry(rng, model, now),
@@ -89,9 +89,9 @@ fn random_entry(rng: &mut StdRng, model: &Model, now: Time) -> Entry {
     let name = ["admin", "system", "O'Neill; --"].choose(rng).unwrap();
     let via = rng.random_bool(0.3).then(|| actor("spiffe://vendor.example/portal"));
     let is_asserted = via.is_some() && rng.random_bool(0.5);
-    made.author = Author { actor: actor(name), via, is_asserted };
+    made.author = Attribution { actor: actor(name), via, is_asserted };
     made.reason =
-        Note::new(*["", "one\r\n\ttwo", "\"quoted\" \\ 'so'"].choose(rng).unwrap()).unwrap();
+        FreeText::new(*["", "one\r\n\ttwo", "\"quoted\" \\ 'so'"].choose(rng).unwrap()).unwrap();
     made
 }
 
@@ -107,14 +107,14 @@ fn random_grant(rng: &mut StdRng, now: Time) -> Grant {
     grant
 }
 
-fn random_policy(rng: &mut StdRng) -> Entry {
-    let tightening = Tightening {
+fn random_policy(rng: &mut StdRng) -> NewEvent {
+    let overrides = PolicyOverrides {
         reason_required: rng.random_bool(0.5).then(|| rng.random_bool(0.5)),
         longest_duration: rng.random_bool(0.5).then(|| Span::hours(rng.random_range(1..99))),
-        ..Tightening::default()
+        ..PolicyOverrides::default()
     };
-    let policy = SupportPolicy::default().tightened(&tightening);
-    entry(tenant(TENANTS.choose(rng).unwrap()), EventKind::PolicyUpdated { tightening, policy })
+    let policy = SupportPolicy::default().tightened(&overrides);
+    entry(tenant(TENANTS.choose(rng).unwrap()), EventKind::PolicyUpdated { overrides, policy })
 }
 
 /// A time near `now`, on so coarse a grid that many are equal.

@@ -4,9 +4,10 @@ use chrono::TimeDelta;
 use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
 use support_access::{
     domain::{
-        Author, EventKind, Lock, LockId, LockTarget, LockTerms, Note, Side, Time, lock::Lifting,
+        Attribution, EventKind, FreeText, Lock, LockId, LockTarget, LockTerms, Party, Time,
+        lock::Lifting,
     },
-    store::{Change, Entry, EventQuery, LockQuery, Store},
+    store::{EventQuery, LockQuery, NewEvent, Store, Transaction},
 };
 use uuid::Uuid;
 
@@ -14,14 +15,14 @@ use crate::{
     bench::Bench,
     history::{AGENTS, GROUPS, TENANTS, around},
     model::Model,
-    words::{actor, agent, begin, events_of, group, make_grant, tenant},
+    samples::{actor, agent, begin, events_of, group, make_grant, tenant},
 };
 
 /// A lock that was not made yet: until it is lifted.
-pub fn new_lock(target: LockTarget, side: Side, now: Time) -> Lock {
+pub fn new_lock(target: LockTarget, side: Party, now: Time) -> Lock {
     Lock {
         terms: LockTerms { lock_id: LockId(Uuid::now_v7()), target, side, expire_time: None },
-        reason: Note::new("stolen\nlaptop").unwrap(),
+        reason: FreeText::new("stolen\nlaptop").unwrap(),
         create_time: now,
         creator: actor("operator"),
         lifting: None,
@@ -34,27 +35,27 @@ fn on(tenant_id: &str) -> LockTarget {
     LockTarget::Tenant(tenant(tenant_id))
 }
 
-fn entry(lock: Lock, kind: fn(Lock) -> EventKind) -> Entry {
-    Entry {
+fn entry(lock: Lock, kind: fn(Lock) -> EventKind) -> NewEvent {
+    NewEvent {
         tenant_id: lock.tenant_id().cloned(),
-        author: Author::direct(actor("operator")),
-        reason: Note::new("because").unwrap(),
+        author: Attribution::direct(actor("operator")),
+        reason: FreeText::new("because").unwrap(),
         kind: kind(lock),
         request: None,
     }
 }
 
-pub fn locked(lock: Lock) -> Entry {
+pub fn locked(lock: Lock) -> NewEvent {
     entry(lock, |lock| EventKind::Locked { lock })
 }
 
-pub fn unlocked(lock: &Lock, now: Time) -> Entry {
-    let reason = Note::new("found again").unwrap();
+pub fn unlocked(lock: &Lock, now: Time) -> NewEvent {
+    let reason = FreeText::new("found again").unwrap();
     let lifting = Some(Lifting { time: now, actor: actor("other"), reason });
     entry(Lock { lifting, ..lock.clone() }, |lock| EventKind::Unlocked { lock })
 }
 
-pub fn lock_expired(lock: &Lock) -> Entry {
+pub fn lock_expired(lock: &Lock) -> NewEvent {
     entry(lock.clone(), |lock| EventKind::LockExpired { lock })
 }
 
@@ -62,12 +63,12 @@ pub fn all_locks(now: Time) -> LockQuery {
     LockQuery { tenant_id: None, include_ended: true, now, before: None, limit: 1_000_000 }
 }
 
-async fn append(change: &mut dyn Change, entry: Entry) -> Lock {
+async fn append(change: &mut dyn Transaction, entry: NewEvent) -> Lock {
     change.append(entry).await.unwrap().kind.lock().unwrap().clone()
 }
 
 /// Sets a lock in a change of its own.
-async fn set(store: &dyn Store, target: LockTarget, side: Side) -> Lock {
+async fn set(store: &dyn Store, target: LockTarget, side: Party) -> Lock {
     let mut change = begin(store).await;
     let lock = new_lock(target, side, change.now());
     let lock = append(change.as_mut(), locked(lock)).await;
@@ -77,7 +78,7 @@ async fn set(store: &dyn Store, target: LockTarget, side: Side) -> Lock {
 
 // === random histories ===
 
-pub fn random_entry(rng: &mut StdRng, model: &Model, now: Time) -> Entry {
+pub fn random_entry(rng: &mut StdRng, model: &Model, now: Time) -> NewEvent {
     let live = model.live_locks();
     match (live.choose(rng), rng.random_range(0..10)) {
         (Some(lock), 0 | 1) => unlocked(lock, now),
@@ -91,7 +92,7 @@ pub fn random_entry(rng: &mut StdRng, model: &Model, now: Time) -> Entry {
                 _ => on(TENANTS.choose(rng).unwrap()),
             };
             let is_tenants = target.tenant_id().is_some() && rng.random_bool(0.5);
-            let side = if is_tenants { Side::Tenant } else { Side::Vendor };
+            let side = if is_tenants { Party::Tenant } else { Party::Vendor };
             let mut lock = new_lock(target, side, now);
             lock.terms.expire_time = rng.random_bool(0.7).then(|| around(rng, now));
             locked(lock)
@@ -100,9 +101,9 @@ pub fn random_entry(rng: &mut StdRng, model: &Model, now: Time) -> Entry {
 }
 
 /// What a change reads must include what it appended.
-pub async fn check_change(change: &mut dyn Change, model: &Model, rng: &mut StdRng) {
+pub async fn check_change(change: &mut dyn Transaction, model: &Model, rng: &mut StdRng) {
     let tenant_id = rng.random_bool(0.5).then(|| tenant(TENANTS.choose(rng).unwrap()));
-    for side in [Side::Tenant, Side::Vendor] {
+    for side in [Party::Tenant, Party::Vendor] {
         let mut live = model.live_locks();
         live.retain(|lock| lock.terms.side == side);
         live.retain(|lock| tenant_id.is_none() || lock.tenant_id() == tenant_id.as_ref());
@@ -140,7 +141,7 @@ pub async fn locks_are_read_as_they_were_written(bench: &Bench) {
     ];
     let mut set = Vec::new();
     for target in targets {
-        let mut lock = new_lock(target, Side::Vendor, now);
+        let mut lock = new_lock(target, Party::Vendor, now);
         lock.terms.expire_time = Some(now + TimeDelta::microseconds(1));
         let lock = append(change.as_mut(), locked(lock)).await;
         assert_eq!((lock.create_revision, lock.revision), (lock.revision, change_len(&set) + 1));
@@ -179,7 +180,7 @@ pub async fn pages_show_each_lock_once_while_others_are_set(bench: &Bench) {
     let mut expected = Vec::new();
     for number in 0..7 {
         let target = if number % 2 == 0 { on("acme") } else { LockTarget::Everything };
-        expected.insert(0, set(store.as_ref(), target, Side::Vendor).await);
+        expected.insert(0, set(store.as_ref(), target, Party::Vendor).await);
     }
     for tenant_id in [None, Some(tenant("acme"))] {
         let mut query = LockQuery { limit: 2, tenant_id, ..all_locks(expected[0].create_time) };
@@ -189,13 +190,13 @@ pub async fn pages_show_each_lock_once_while_others_are_set(bench: &Bench) {
             let Some(last) = page.last() else { break };
             query.before = Some(last.create_revision);
             pages.extend(page);
-            set(store.as_ref(), on("acme"), Side::Tenant).await;
+            set(store.as_ref(), on("acme"), Party::Tenant).await;
         }
         let mut expected = expected.clone();
         expected.retain(|lock| {
             query.tenant_id.is_none() || lock.tenant_id() == query.tenant_id.as_ref()
         });
-        pages.retain(|lock| lock.terms.side == Side::Vendor);
+        pages.retain(|lock| lock.terms.side == Party::Vendor);
         assert_eq!(pages, expected);
     }
 }
@@ -203,8 +204,8 @@ pub async fn pages_show_each_lock_once_while_others_are_set(bench: &Bench) {
 pub async fn a_lock_must_be_one_that_has_not_ended(bench: &Bench) {
     let store = bench.open().await;
     make_grant(store.as_ref(), "acme", "support").await;
-    let lock = set(store.as_ref(), on("acme"), Side::Tenant).await;
-    let unknown = new_lock(on("acme"), Side::Tenant, lock.create_time);
+    let lock = set(store.as_ref(), on("acme"), Party::Tenant).await;
+    let unknown = new_lock(on("acme"), Party::Tenant, lock.create_time);
     let mut change = begin(store.as_ref()).await;
     assert!(change.append(unlocked(&unknown, lock.create_time)).await.is_err());
     assert!(change.commit().await.is_err(), "a part of an event is never committed");
@@ -219,8 +220,8 @@ pub async fn a_lock_must_be_one_that_has_not_ended(bench: &Bench) {
 
 pub async fn locks_only_end_and_are_never_deleted(bench: &Bench) {
     let store = bench.open().await;
-    let held = set(store.as_ref(), LockTarget::Everything, Side::Vendor).await;
-    let lock = set(store.as_ref(), on("acme"), Side::Tenant).await;
+    let held = set(store.as_ref(), LockTarget::Everything, Party::Vendor).await;
+    let lock = set(store.as_ref(), on("acme"), Party::Tenant).await;
     let mut change = begin(store.as_ref()).await;
     let now = change.now();
     let ended = append(change.as_mut(), unlocked(&lock, now)).await;

@@ -27,18 +27,18 @@ mod contention;
 mod enforced;
 mod expanded;
 mod faults;
-mod hints;
 mod history;
 mod locks;
+mod membership;
 mod model;
+mod notifications;
 mod opening;
 mod outages;
 mod plans;
 mod reads;
 mod restores;
-mod roll;
+mod samples;
 mod verification;
-mod words;
 
 /// Runs each case on each store, as a test of its own.
 macro_rules! suite {
@@ -72,7 +72,7 @@ macro_rules! contract {
                 reads_agree_with_a_naive_model_of_the_log,
                 pages_show_each_grant_once_while_others_are_made,
                 tenants_do_not_see_each_other;
-            roll:
+            membership:
                 a_node_is_in_the_roll_until_it_is_struck_off,
                 registering_again_never_sets_a_node_back,
                 a_renewal_tells_the_end_of_the_log_and_whether_the_node_is_in_it,
@@ -85,7 +85,7 @@ macro_rules! contract {
                 what_was_enforced_is_told_with_every_event_of_the_change,
                 only_the_first_word_on_a_change_is_kept,
                 a_record_is_kept_with_an_event_of_a_grant;
-            hints:
+            notifications:
                 hints_come_with_what_was_committed,
                 nobody_is_told_of_what_was_not_done,
                 whoever_stops_waiting_and_waits_again_misses_nothing,

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use support_access::{
     domain::{
-        Event, EventKind, Grant, GrantId, GrantState, Lock, LockId, LockState, LockTerms, Revision,
-        TenantId, Terms, Tightening, Time,
+        Event, EventKind, Grant, GrantId, GrantState, GrantTerms, Lock, LockId, LockState,
+        LockTerms, PolicyOverrides, Revision, TenantId, Time,
     },
-    store::{EventQuery, GrantQuery, Held, LockQuery},
+    store::{EventQuery, GrantQuery, LockQuery, Retained},
 };
 
 /// All that ever happened.
@@ -58,7 +58,7 @@ impl Model {
     }
 
     /// What [`support_access::store::Store::load`] must visit, sorted.
-    pub fn load(&self) -> Vec<(TenantId, Terms, Held)> {
+    pub fn load(&self) -> Vec<(TenantId, GrantTerms, Retained)> {
         let rank = |grant: &Grant| {
             (grant.terms.end_time(), grant.terms.access_level, grant.terms.grant_id)
         };
@@ -67,12 +67,12 @@ impl Model {
         for (grant, ended) in self.grants() {
             let key = (grant.tenant_id.clone(), grant.terms.group_id.clone());
             if !ended {
-                visited.push((grant.tenant_id.clone(), grant.terms.clone(), Held::Live));
+                visited.push((grant.tenant_id.clone(), grant.terms.clone(), Retained::Live));
             } else if latest.get(&key).is_none_or(|other| rank(&grant) > rank(other)) {
                 latest.insert(key, grant);
             }
         }
-        let ended = |grant: Grant| (grant.tenant_id, grant.terms, Held::LastEnded);
+        let ended = |grant: Grant| (grant.tenant_id, grant.terms, Retained::LastEnded);
         visited.extend(latest.into_values().map(ended));
         visited.sort_by_key(|(_, terms, _)| terms.grant_id);
         visited
@@ -135,11 +135,11 @@ impl Model {
         locks.into_iter().map(|(lock, _)| lock).take(query.limit).collect()
     }
 
-    pub fn tightening(&self, tenant_id: &TenantId) -> Tightening {
+    pub fn overrides(&self, tenant_id: &TenantId) -> PolicyOverrides {
         let own =
             self.events.iter().rev().filter(|event| event.tenant_id.as_ref() == Some(tenant_id));
         let mut updates = own.filter_map(|event| match &event.kind {
-            EventKind::PolicyUpdated { tightening, .. } => Some(tightening.clone()),
+            EventKind::PolicyUpdated { overrides, .. } => Some(overrides.clone()),
             _ => None,
         });
         updates.next().unwrap_or_default()

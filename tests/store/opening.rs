@@ -12,14 +12,14 @@ use sqlx::{
     migrate::{Migrate, Migrator},
 };
 use support_access::{
-    domain::{EventKind, SupportPolicy, Tightening, time::from_micros},
+    domain::{EventKind, PolicyOverrides, SupportPolicy, time::from_micros},
     store::{OpenError, migrate, open},
 };
 
 use crate::{
     bench::Bench,
     postgres::Cluster,
-    words::{ENFORCED, all_events, make_grant, member, new_node, record},
+    samples::{ENFORCED, all_events, make_grant, member, new_node, record},
 };
 
 /// The sentence, after checks of what every such sentence must be.
@@ -286,8 +286,8 @@ where
 {
     let first = migrator.iter().take(1).cloned().collect();
     Migrator::with_migrations(first).run_direct(None, connection, false).await.unwrap();
-    let (tightening, policy) = (Tightening::default(), SupportPolicy::default());
-    let body = serde_json::to_string(&EventKind::PolicyUpdated { tightening, policy }).unwrap();
+    let (overrides, policy) = (PolicyOverrides::default(), SupportPolicy::default());
+    let body = serde_json::to_string(&EventKind::PolicyUpdated { overrides, policy }).unwrap();
     let history = format!(
         "INSERT INTO events (revision, tenant_id, time, actor, reason, kind, grant_id, body) \
          VALUES (1, 'acme', 5, 'admin', '', 'policy_updated', NULL, '{body}'); \
@@ -303,7 +303,7 @@ async fn is_brought_to_this_version(bench: &Bench) {
     let listed = store.list_events(&all_events("acme")).await.unwrap();
     assert_eq!((listed.len(), listed[0].enforced), (1, None));
     assert_eq!(store.begin().await.unwrap().max_staleness(), Duration::ZERO);
-    assert_eq!(store.roll().await.unwrap().members, []);
+    assert_eq!(store.membership().await.unwrap().members, []);
     store.register(&member(new_node())).await.unwrap();
     record(store.as_ref(), 1, 1, ENFORCED).await;
     assert_eq!(make_grant(store.as_ref(), "acme", "support").await.revision, 2);

@@ -4,17 +4,17 @@ use std::time::Duration;
 
 use support_access::{
     domain::Time,
-    store::{Hint, Hints, Store, StoreError},
+    store::{Notification, Notifications, Store, StoreError},
 };
 use tokio::time::{Instant, timeout};
 
 use crate::{
     bench::Bench,
     faults::{BOUND, is_unavailable, own_cluster, recovers},
+    membership::{registered, row},
     postgres::Cluster,
     proxy::{Proxy, Target},
-    roll::{registered, row},
-    words::{ENFORCED, ack, all_events, granted, make_grant, member, new_grant, new_node},
+    samples::{ENFORCED, ack, all_events, granted, make_grant, member, new_grant, new_node},
 };
 
 /// Asks everything that a node may ask at once, and expects to be told soon that the database is not available.
@@ -27,12 +27,12 @@ async fn nothing_answers(store: &dyn Store) {
     let (id, new) = (new_node(), member(new_node()));
     tokio::join!(
         is_unavailable(store.register(&new)),
-        is_unavailable(store.renew(id, 0, None)),
+        is_unavailable(store.heartbeat(id, 0, None)),
         is_unavailable(store.acknowledge(id, held, ack(0))),
-        is_unavailable(store.report(id, &[])),
-        is_unavailable(store.reports()),
-        is_unavailable(store.roll()),
-        is_unavailable(store.strike_off(id, 0)),
+        is_unavailable(store.write_followers(id, &[])),
+        is_unavailable(store.read_followers()),
+        is_unavailable(store.membership()),
+        is_unavailable(store.evict(id, 0)),
         is_unavailable(store.record_enforced(1, 1, Time::UNIX_EPOCH, ENFORCED)),
         is_unavailable(store.enforced(1)),
         is_unavailable(async { store.listen().await.map(drop) }),
@@ -40,7 +40,7 @@ async fn nothing_answers(store: &dyn Store) {
 }
 
 /// What a listener hears next, if it is not hints of what came before.
-async fn is_lost(hints: &mut dyn Hints) {
+async fn is_lost(hints: &mut dyn Notifications) {
     let deadline = Instant::now() + BOUND;
     loop {
         match timeout(deadline - Instant::now(), hints.next()).await.expect("it notices") {
@@ -55,7 +55,7 @@ async fn is_lost(hints: &mut dyn Hints) {
 async fn hears(store: &dyn Store) {
     let mut hints = store.listen().await.unwrap();
     make_grant(store, "acme", "support").await;
-    assert_eq!(timeout(BOUND, hints.next()).await.unwrap().unwrap(), Hint::Log);
+    assert_eq!(timeout(BOUND, hints.next()).await.unwrap().unwrap(), Notification::Log);
 }
 
 /// However many connections were there before: nobody who reads is told of one that is gone.
@@ -102,7 +102,7 @@ async fn nodes_are_told_that_the_database_is_away() {
         // A connection from before may come first, and tell so: a node goes on asking.
         let renewed = timeout(BOUND, async {
             loop {
-                if let Ok(renewed) = store.renew(id, 0, None).await {
+                if let Ok(renewed) = store.heartbeat(id, 0, None).await {
                     break renewed;
                 }
             }
@@ -139,7 +139,7 @@ async fn nodes_are_told_that_the_database_has_fallen_silent() {
     cluster.resume();
     recovers(store.as_ref()).await;
     hears(store.as_ref()).await;
-    assert!(store.renew(id, 0, None).await.unwrap().is_some());
+    assert!(store.heartbeat(id, 0, None).await.unwrap().is_some());
     timeout(BOUND, store.close()).await.expect("closing ends");
 }
 
@@ -152,7 +152,7 @@ async fn silence_alone_is_no_loss() {
     let bored = timeout(Duration::from_secs(12), hints.next()).await;
     assert!(bored.is_err(), "{bored:?}");
     make_grant(store.as_ref(), "acme", "support").await;
-    assert_eq!(timeout(BOUND, hints.next()).await.unwrap().unwrap(), Hint::Log);
+    assert_eq!(timeout(BOUND, hints.next()).await.unwrap().unwrap(), Notification::Log);
 }
 
 /// With synchronous replication, a primary whose standby has gone, perhaps to take its place, commits nothing; and no time
@@ -166,7 +166,7 @@ async fn a_primary_that_cannot_replicate_proves_nothing() {
     let head = store.head().await.unwrap();
     cluster.replicate_to("nobody");
     let deadline = Instant::now() + BOUND;
-    while timeout(Duration::from_millis(300), store.report(witness, &[])).await.is_ok() {
+    while timeout(Duration::from_millis(300), store.write_followers(witness, &[])).await.is_ok() {
         assert!(Instant::now() < deadline, "it commits without a standby");
     }
     assert!(store.acknowledge(other, head, ack(0)).await.unwrap());
@@ -176,14 +176,14 @@ async fn a_primary_that_cannot_replicate_proves_nothing() {
         change.commit().await
     };
     tokio::join!(
-        is_unavailable(store.renew(id, 0, Some(head))),
-        is_unavailable(store.strike_off(dead, 0)),
+        is_unavailable(store.heartbeat(id, 0, Some(head))),
+        is_unavailable(store.evict(dead, 0)),
         is_unavailable(change),
     );
     assert_eq!(store.head().await.unwrap(), head, "nobody sees what is not replicated");
     cluster.replicate_to("");
     recovers(store.as_ref()).await;
-    assert!(store.renew(id, 0, Some(head)).await.unwrap().unwrap().is_held);
+    assert!(store.heartbeat(id, 0, Some(head)).await.unwrap().unwrap().is_held);
 }
 
 /// It does not even confirm what is there: if that was never replicated, it may be lost.
@@ -195,7 +195,7 @@ async fn a_primary_that_cannot_replicate_confirms_nothing() {
     let witness = registered(store.as_ref()).await;
     cluster.replicate_to("nobody");
     let deadline = Instant::now() + BOUND;
-    while timeout(Duration::from_millis(300), store.report(witness, &[])).await.is_ok() {
+    while timeout(Duration::from_millis(300), store.write_followers(witness, &[])).await.is_ok() {
         assert!(Instant::now() < deadline, "it commits without a standby");
     }
     let mut change = store.begin().await.unwrap();
@@ -215,11 +215,11 @@ async fn a_standby_proves_nothing() {
     let head = store.head().await.unwrap();
     cluster.demote();
     let new = member(new_node());
-    is_refused(async || store.roll().await.map(drop)).await;
-    is_refused(async || store.renew(id, 0, Some(head)).await.map(drop)).await;
+    is_refused(async || store.membership().await.map(drop)).await;
+    is_refused(async || store.heartbeat(id, 0, Some(head)).await.map(drop)).await;
     is_refused(async || store.acknowledge(id, head, ack(0)).await.map(drop)).await;
-    is_refused(async || store.report(id, &[]).await).await;
-    is_refused(async || store.strike_off(id, 0).await.map(drop)).await;
+    is_refused(async || store.write_followers(id, &[]).await).await;
+    is_refused(async || store.evict(id, 0).await.map(drop)).await;
     is_refused(async || store.register(&new).await).await;
     is_refused(async || store.listen().await.map(drop)).await;
     is_refused(async || store.begin().await.map(drop)).await;
@@ -243,7 +243,7 @@ async fn a_primary_that_was_left_behind_is_not_read() {
     let proxy = Proxy::start(Target::Unix(old.socket())).await;
     let through = format!("postgres://postgres@{}/test_0", proxy.address);
     let store = Bench::of_url(through).open().await;
-    let renewed = store.renew(id, 0, None).await.unwrap().unwrap();
+    let renewed = store.heartbeat(id, 0, None).await.unwrap().unwrap();
     assert_eq!(renewed.head.revision, 1);
     assert_eq!(store.events_after(1, 9).await.unwrap(), []);
 
@@ -255,7 +255,7 @@ async fn a_primary_that_was_left_behind_is_not_read() {
     let deadline = Instant::now() + BOUND;
     let head = loop {
         assert!(Instant::now() < deadline, "it goes on to renew at the old primary");
-        let renewal = timeout(Duration::from_millis(300), store.renew(id, 0, None)).await;
+        let renewal = timeout(Duration::from_millis(300), store.heartbeat(id, 0, None)).await;
         if let Ok(Ok(Some(renewal))) = renewal
             && renewal.head.revision == 2
         {
@@ -265,7 +265,7 @@ async fn a_primary_that_was_left_behind_is_not_read() {
     // Of what can be read at the old primary, nobody is told.
     let events = until_available(async || store.events_after(1, 9).await).await;
     assert_eq!(events.iter().map(|event| event.revision).collect::<Vec<_>>(), [2]);
-    let roll = until_available(async || store.roll().await).await;
+    let roll = until_available(async || store.membership().await).await;
     assert!(roll.members.iter().any(|member| member.node_id == other), "{roll:?}");
     let loaded = until_available(async || store.load(&mut |_, _, _| {}).await).await;
     assert_eq!(loaded.position, head);

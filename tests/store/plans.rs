@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use support_access::{
     domain::{
-        EventKind, GrantId, GrantState, LockTarget, Side, SupportPolicy, Tightening,
+        EventKind, GrantId, GrantState, LockTarget, Party, PolicyOverrides, SupportPolicy,
         time::from_micros,
     },
     store::{LockQuery, Store},
@@ -16,7 +16,7 @@ use crate::{
     bench::Bench,
     locks::new_lock,
     postgres::Cluster,
-    words::{agent, all_events, all_grants, begin, group, tenant},
+    samples::{agent, all_events, all_grants, begin, group, tenant},
 };
 
 /// Of one tenant 20,000 grants, all ended but the last ten, and as many of ten others. One of the groups, and one of the
@@ -185,12 +185,12 @@ async fn locks_are_found_by_an_index_too() {
     }
     let mut change = begin(store.as_ref()).await;
     next_plan(&mut seen).await;
-    let lock = new_lock(LockTarget::Everything, Side::Vendor, now);
+    let lock = new_lock(LockTarget::Everything, Party::Vendor, now);
     change.lock(lock.id()).await.unwrap();
     check(&next_plan(&mut seen).await, "locks_lock_id_key");
-    change.count_live_locks(Side::Vendor, None).await.unwrap();
+    change.count_live_locks(Party::Vendor, None).await.unwrap();
     check(&next_plan(&mut seen).await, "locks_live_of_side");
-    change.count_live_locks(Side::Tenant, Some(&tenant("acme"))).await.unwrap();
+    change.count_live_locks(Party::Tenant, Some(&tenant("acme"))).await.unwrap();
     check(&next_plan(&mut seen).await, "locks_live_of_side");
     change.due_locks(change.now(), 50).await.unwrap();
     check(&next_plan(&mut seen).await, "locks_due");
@@ -201,10 +201,10 @@ async fn history() -> (Bench, std::sync::Arc<dyn Store>, String) {
     let mut bench = Bench::postgres();
     bench.open().await.close().await;
     let database = bench.url.split(['/', '?']).nth(3).unwrap().to_owned();
-    let (tightening, policy) = (Tightening::default(), SupportPolicy::default());
-    let body = EventKind::PolicyUpdated { tightening, policy };
+    let (overrides, policy) = (PolicyOverrides::default(), SupportPolicy::default());
+    let body = EventKind::PolicyUpdated { overrides, policy };
     let body = serde_json::to_string(&body).unwrap();
-    let lock = new_lock(LockTarget::Everything, Side::Vendor, from_micros(0).unwrap());
+    let lock = new_lock(LockTarget::Everything, Party::Vendor, from_micros(0).unwrap());
     let lock = serde_json::to_string(&lock).unwrap();
     Cluster::shared().psql(&database, &HISTORY.replace("{body}", &body).replace("{lock}", &lock));
     // Before anything is explained: here all of it is put into its chain.

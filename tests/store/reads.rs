@@ -12,7 +12,7 @@ use crate::{
     history::{TENANTS, live_on, random_event_query, random_grant_query, seeded},
     locks::random_lock_query,
     model::Model,
-    words::{
+    samples::{
         all_events, all_grants, begin, events_of, grant_of, granted, make_grant, mark, new_grant,
         revoked, tenant,
     },
@@ -58,7 +58,7 @@ pub async fn reads_agree_with_a_naive_model_of_the_log(bench: &Bench) {
             );
         }
         for id in TENANTS.map(tenant) {
-            assert_eq!(store.tightening(&id).await.unwrap(), model.tightening(&id));
+            assert_eq!(store.overrides(&id).await.unwrap(), model.overrides(&id));
             for (grant, _) in model.grants() {
                 let expected = model.grant(&id, grant.id());
                 assert_eq!(store.grant(&id, grant.id()).await.unwrap(), expected);

@@ -9,8 +9,8 @@ use support_access::{
 use tokio::time::timeout;
 
 use crate::{
-    roll::{registered, row},
-    words::{ENFORCED, ack, begin, make_grant, record},
+    membership::{registered, row},
+    samples::{ENFORCED, ack, begin, make_grant, record},
 };
 
 fn store() -> (Arc<ManualClock>, MemoryStore) {
@@ -33,24 +33,24 @@ async fn what_was_lost_is_no_longer_held_though_its_place_is_taken() {
     let backup = store.backup().unwrap();
     let lost = made(&clock, &store).await;
     let late = registered(&store).await;
-    store.renew(id, 0, Some(lost)).await.unwrap().unwrap();
+    store.heartbeat(id, 0, Some(lost)).await.unwrap().unwrap();
     assert!(store.acknowledge(id, lost, ack(2)).await.unwrap());
     record(&store, 2, 2, ENFORCED).await;
 
     store.restore(backup);
     assert_eq!(store.head().await.unwrap(), kept);
-    assert_eq!(store.renew(late, 0, Some(kept)).await.unwrap(), None, "it has no row any more");
+    assert_eq!(store.heartbeat(late, 0, Some(kept)).await.unwrap(), None, "it has no row any more");
     let restored = row(&store, id).await.unwrap();
     assert_eq!((restored.seq, restored.ack), (0, ack(1)));
     let other = made(&clock, &store).await;
     assert_eq!((other.epoch, other.revision), (lost.epoch, lost.revision));
     assert!(!store.acknowledge(id, lost, ack(2)).await.unwrap(), "that is another event 2");
-    let renewal = store.renew(id, 0, Some(lost)).await.unwrap().unwrap();
+    let renewal = store.heartbeat(id, 0, Some(lost)).await.unwrap().unwrap();
     assert_eq!((renewal.head, renewal.is_held), (other, false));
     store.record_enforced(2, 2, lost.time.unwrap(), ENFORCED).await.unwrap();
     assert_eq!(store.enforced(2).await.unwrap(), None, "that is of another event 2");
     for (held, revision) in [(kept, 1), (other, 2)] {
-        assert!(store.renew(id, 0, Some(held)).await.unwrap().unwrap().is_held);
+        assert!(store.heartbeat(id, 0, Some(held)).await.unwrap().unwrap().is_held);
         assert!(store.acknowledge(id, held, ack(revision)).await.unwrap());
     }
 }
@@ -82,10 +82,10 @@ async fn another_database_in_its_place_has_another_log() {
     let new = store.head().await.unwrap();
     assert_eq!((new.revision, new.time), (0, None));
     assert_ne!(new.epoch, old.epoch);
-    assert_eq!(store.renew(id, 0, Some(old)).await.unwrap(), None);
-    store.register(&crate::words::member(id)).await.unwrap();
+    assert_eq!(store.heartbeat(id, 0, Some(old)).await.unwrap(), None);
+    store.register(&crate::samples::member(id)).await.unwrap();
     for held in [beginning, old] {
-        assert!(!store.renew(id, 0, Some(held)).await.unwrap().unwrap().is_held);
+        assert!(!store.heartbeat(id, 0, Some(held)).await.unwrap().unwrap().is_held);
         assert!(!store.acknowledge(id, held, ack(held.revision)).await.unwrap());
     }
 }

@@ -5,28 +5,28 @@ use std::{sync::Arc, time::Duration};
 use support_access::{
     domain::{NodeId, NodeKind, SupportPolicy, clock::ManualClock, time::from_parts},
     node::{CheckNode, replica::Replica},
-    store::{Store, memory::MemoryStore},
-    work::{
-        Limits, Work,
+    service::{
+        Limits, Service,
         verification::{History, Verified},
     },
+    store::{Store, memory::MemoryStore},
 };
 
-use crate::{bench::Bench, words::make_grant};
+use crate::{bench::Bench, samples::make_grant};
 
 /// What a server with this store does. It takes part in nothing else.
-async fn work(clock: &Arc<ManualClock>, store: &Arc<dyn Store>) -> Arc<Work> {
+async fn work(clock: &Arc<ManualClock>, store: &Arc<dyn Store>) -> Arc<Service> {
     let max_staleness = Duration::from_mins(5);
     let node =
         CheckNode::new(NodeId(uuid::Uuid::new_v4()), NodeKind::Replica, Arc::clone(clock) as _);
     let replica = Replica::new(node, Arc::clone(store), max_staleness);
     replica.join().await.unwrap();
     let limits = Limits { live_grants_per_tenant: 10, max_staleness };
-    Arc::new(Work::new(replica, SupportPolicy::default(), limits))
+    Arc::new(Service::new(replica, SupportPolicy::default(), limits))
 }
 
 /// As a process sees it that has just begun, or has seen the history before.
-async fn breaks(history: &mut History, work: &Work) -> u64 {
+async fn breaks(history: &mut History, work: &Service) -> u64 {
     history.verify().await;
     work.verified().breaks.expect("it has looked at all")
 }

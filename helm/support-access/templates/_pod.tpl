@@ -43,11 +43,11 @@ spec:
       {{- end }}
       ports:
         - {name: grpc, containerPort: 50051, protocol: TCP}
-        - {name: http, containerPort: 8080, protocol: TCP}
+        - {name: metrics, containerPort: 9464, protocol: TCP}
       {{- range $name, $path := dict "startupProbe" "/healthz" "readinessProbe" "/readyz" "livenessProbe" "/healthz" }}
       {{- $probe := index $.Values.probes (trimSuffix "Probe" $name) }}
       {{ $name }}:
-        httpGet: {path: {{ $path }}, port: http}
+        httpGet: {path: {{ $path }}, port: metrics}
         periodSeconds: {{ $probe.periodSeconds }}
         timeoutSeconds: {{ $probe.timeoutSeconds }}
         failureThreshold: {{ $probe.failureThreshold }}

@@ -18,22 +18,22 @@ The sidecar in somebody else's pod. All of these take this chart's own scope, wh
   restartPolicy: Always
   args: [sidecar, --config, /etc/support-access/sidecar/sidecar.toml]
   ports:
-    - {name: access-http, containerPort: {{ $sidecar.httpPort }}, protocol: TCP}
+    - {name: access-metrics, containerPort: {{ $sidecar.metricsPort }}, protocol: TCP}
   # The containers beside it start when this has succeeded.
   startupProbe:
-    httpGet: {path: {{ ternary "/readyz" "/healthz" $sidecar.waitUntilServing }}, port: access-http}
+    httpGet: {path: {{ ternary "/readyz" "/healthz" $sidecar.waitUntilServing }}, port: access-metrics}
     periodSeconds: 1
     timeoutSeconds: 2
     failureThreshold: 300
   {{- if $sidecar.gateReadiness }}
   readinessProbe:
-    httpGet: {path: /readyz, port: access-http}
+    httpGet: {path: /readyz, port: access-metrics}
     periodSeconds: 2
     timeoutSeconds: 2
     failureThreshold: 2
   {{- end }}
   livenessProbe:
-    httpGet: {path: /healthz, port: access-http}
+    httpGet: {path: /healthz, port: access-metrics}
     periodSeconds: 10
     timeoutSeconds: 5
     failureThreshold: 3
@@ -114,7 +114,7 @@ The sidecar in somebody else's pod. All of these take this chart's own scope, wh
 upstream = {{ mustToRawJson $sidecar.upstreams }}
 listen = ["unix:{{ $sidecar.socketDirectory }}/check.sock"]
 socket_mode = {{ $sidecar.socketMode | quote }}
-http_listen = "{{ ternary "[::]" .Values.config.bindAddress (eq .Values.config.bindAddress "::") }}:{{ int64 $sidecar.httpPort }}"
+metrics_listen = "{{ ternary "[::]" .Values.config.bindAddress (eq .Values.config.bindAddress "::") }}:{{ int64 $sidecar.metricsPort }}"
 drain_timeout = "{{ int64 $sidecar.drainTimeoutSeconds }}s"
 log = {{ mustToRawJson .Values.config.log }}
 log_format = {{ mustToRawJson .Values.config.logFormat }}

@@ -14,7 +14,7 @@ use crate::{
         metrics::Metrics,
         proto::v1::{self as pb, support_access_server::SupportAccess},
     },
-    work::check::Checks,
+    service::check::Checks,
 };
 
 /// The service, at a replica or a sidecar.

@@ -13,18 +13,18 @@ use crate::{
         },
         proto::v1::{self as pb, support_access_admin_server::SupportAccessAdmin},
     },
-    work::Work,
+    service::Service,
 };
 
 /// The service, over the use cases.
 #[derive(Debug, Clone)]
 pub struct Admin {
-    work: Arc<Work>,
+    work: Arc<Service>,
 }
 
 impl Admin {
     /// The service over `work`.
-    pub fn new(work: Arc<Work>) -> Self {
+    pub fn new(work: Arc<Service>) -> Self {
         Self { work }
     }
 }

@@ -11,16 +11,16 @@ use crate::{
         guard::Guarded,
         status::{Failure, unknown_caller},
     },
-    auth::Visitor,
-    domain::{Action, Author, Caller, Whose, text::ID_LENGTH_MAX},
+    auth::ConnectionInfo,
+    domain::{Action, Attribution, Caller, Scope, text::ID_LENGTH_MAX},
 };
 
 /// The metadata key of the gRPC deadline.
 const TIMEOUT_KEY: &str = "grpc-timeout";
 /// How long a caller waits that does not say, and at most.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// As much, for a change to be in force everywhere: longer than the longest `max_staleness`.
-const ENFORCEMENT_PATIENCE: Duration = Duration::from_mins(6);
+const ENFORCEMENT_TIMEOUT: Duration = Duration::from_mins(6);
 /// The most of a caller's patience that is kept back for the way home.
 const WAY_HOME_MAX: Duration = Duration::from_millis(50);
 
@@ -44,18 +44,18 @@ pub(super) fn admit<M: Guarded>(request: Request<M>) -> Result<Call<M>, Failure>
 /// As [`admit`], for what is asked for without a message.
 pub(super) fn admit_to(
     action: Action,
-    whose: Whose<'_>,
+    whose: Scope<'_>,
     extensions: &Extensions,
 ) -> Result<Arc<Caller>, Failure> {
     let Some(caller) = extensions.get::<Arc<Caller>>() else { return Err(unknown_caller()) };
     if let Err(denied) = caller.may(action, whose) {
-        let Author { actor, via, is_asserted } = &caller.author;
+        let Attribution { actor, via, is_asserted } = &caller.author;
         let tenant_id = match whose {
             // As long as an id may be: nobody has looked at it yet.
-            Whose::Tenant(tenant_id) => {
+            Scope::Tenant(tenant_id) => {
                 Some(tenant_id.chars().take(ID_LENGTH_MAX).collect::<String>())
             }
-            Whose::Vendor | Whose::Nobody => None,
+            Scope::Vendor | Scope::Nobody => None,
         };
         warn!(
             target: "support_access::audit",
@@ -64,7 +64,7 @@ pub(super) fn admit_to(
             %actor,
             via = via.as_ref().map(display),
             is_asserted,
-            address = extensions.get::<Arc<Visitor>>().and_then(|it| it.address).map(display),
+            address = extensions.get::<Arc<ConnectionInfo>>().and_then(|it| it.address).map(display),
             reason = %denied,
             "a call was refused"
         );
@@ -76,12 +76,12 @@ pub(super) fn admit_to(
 impl<M> Call<M> {
     /// When an answer must be on its way: a little before the caller's deadline, so that it arrives.
     pub(super) fn deadline(&self) -> Instant {
-        deadline_within(&self.metadata, PATIENCE)
+        deadline_within(&self.metadata, TIMEOUT)
     }
 
     /// As [`Self::deadline`], of somebody who waits for a change to be in force everywhere.
     pub(super) fn enforcement_deadline(&self) -> Instant {
-        deadline_within(&self.metadata, ENFORCEMENT_PATIENCE)
+        deadline_within(&self.metadata, ENFORCEMENT_TIMEOUT)
     }
 }
 

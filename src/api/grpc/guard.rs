@@ -3,7 +3,7 @@
 
 use crate::{
     api::proto::v1::{self as pb, lock_access_request},
-    domain::{Action, Whose},
+    domain::{Action, Scope},
 };
 
 /// A request's message.
@@ -11,8 +11,8 @@ pub(super) trait Guarded {
     /// What it asks for.
     const ACTION: Action;
 
-    /// Whose it is about.
-    fn whose(&self) -> Whose<'_>;
+    /// Scope it is about.
+    fn whose(&self) -> Scope<'_>;
 }
 
 macro_rules! guarded {
@@ -21,8 +21,8 @@ macro_rules! guarded {
             impl Guarded for pb::$message {
                 const ACTION: Action = Action::$action;
 
-                fn whose(&self) -> Whose<'_> {
-                    let whose: fn(&Self) -> Whose<'_> = $whose;
+                fn whose(&self) -> Scope<'_> {
+                    let whose: fn(&Self) -> Scope<'_> = $whose;
                     whose(self)
                 }
             }
@@ -31,31 +31,31 @@ macro_rules! guarded {
 }
 
 guarded! {
-    GrantAccessRequest: GrantAccess, |it| Whose::Tenant(&it.tenant_id);
-    ExtendAccessRequest: ExtendAccess, |it| Whose::Tenant(&it.tenant_id);
-    RevokeAccessRequest: RevokeAccess, |it| Whose::Tenant(&it.tenant_id);
-    RevokeAllAccessRequest: RevokeAllAccess, |it| Whose::Tenant(&it.tenant_id);
-    GetGrantRequest: GetGrant, |it| Whose::Tenant(&it.tenant_id);
-    ListGrantsRequest: ListGrants, |it| Whose::Tenant(&it.tenant_id);
+    GrantAccessRequest: GrantAccess, |it| Scope::Tenant(&it.tenant_id);
+    ExtendAccessRequest: ExtendAccess, |it| Scope::Tenant(&it.tenant_id);
+    RevokeAccessRequest: RevokeAccess, |it| Scope::Tenant(&it.tenant_id);
+    RevokeAllAccessRequest: RevokeAllAccess, |it| Scope::Tenant(&it.tenant_id);
+    GetGrantRequest: GetGrant, |it| Scope::Tenant(&it.tenant_id);
+    ListGrantsRequest: ListGrants, |it| Scope::Tenant(&it.tenant_id);
     ListEventsRequest: ListEvents, |it| tenant_or_vendor(&it.tenant_id);
-    GetSupportPolicyRequest: GetSupportPolicy, |it| Whose::Tenant(&it.tenant_id);
-    UpdateSupportPolicyRequest: UpdateSupportPolicy, |it| Whose::Tenant(&it.tenant_id);
+    GetSupportPolicyRequest: GetSupportPolicy, |it| Scope::Tenant(&it.tenant_id);
+    UpdateSupportPolicyRequest: UpdateSupportPolicy, |it| Scope::Tenant(&it.tenant_id);
     ExportHistoryRequest: ExportHistory, |it| tenant_or_vendor(&it.tenant_id);
     GetCheckpointRequest: GetCheckpoint, |it| tenant_or_vendor(&it.tenant_id);
     LockAccessRequest: LockAccess, |it| match &it.target {
-        Some(lock_access_request::Target::TenantId(tenant_id)) => Whose::Tenant(tenant_id),
-        _ => Whose::Vendor,
+        Some(lock_access_request::Target::TenantId(tenant_id)) => Scope::Tenant(tenant_id),
+        _ => Scope::Vendor,
     };
     UnlockAccessRequest: UnlockAccess, |it| tenant_or_vendor(&it.tenant_id);
     ListLocksRequest: ListLocks, |it| tenant_or_vendor(&it.tenant_id);
-    WaitEnforcedRequest: WaitEnforced, |_| Whose::Nobody;
-    CheckAccessRequest: CheckAccess, |_| Whose::Nobody;
-    BatchCheckAccessRequest: BatchCheckAccess, |_| Whose::Nobody;
-    ExplainAccessRequest: ExplainAccess, |_| Whose::Nobody;
-    ListCheckNodesRequest: ListCheckNodes, |_| Whose::Nobody;
+    WaitEnforcedRequest: WaitEnforced, |_| Scope::Nobody;
+    CheckAccessRequest: CheckAccess, |_| Scope::Nobody;
+    BatchCheckAccessRequest: BatchCheckAccess, |_| Scope::Nobody;
+    ExplainAccessRequest: ExplainAccess, |_| Scope::Nobody;
+    ListCheckNodesRequest: ListCheckNodes, |_| Scope::Nobody;
 }
 
 /// Where no tenant is named, the vendor's own is meant.
-fn tenant_or_vendor(tenant_id: &str) -> Whose<'_> {
-    if tenant_id.is_empty() { Whose::Vendor } else { Whose::Tenant(tenant_id) }
+fn tenant_or_vendor(tenant_id: &str) -> Scope<'_> {
+    if tenant_id.is_empty() { Scope::Vendor } else { Scope::Tenant(tenant_id) }
 }

@@ -23,16 +23,16 @@ use crate::{
             convert::{follow, responses::duration},
             status::{Failure, ask_a_replica, credentials_expired, late, unread_in_stream},
         },
+        keyed_semaphore::{KeyedPermit, KeyedSemaphore},
         proto::v1::{self as pb, check_nodes_server::CheckNodes},
-        slots::{Slot, Slots},
     },
-    domain::{Action, NodeInfo, Whose},
+    domain::{Action, NodeInfo, Scope},
     node::{
         CheckNode,
-        feeding::{FeedEnd, serve},
-        message::{Down, Up},
+        follower_session::{SessionEnd, serve},
+        message::{ToFollower, ToUpstream},
     },
-    work::{Work, nodes::CheckNodeList},
+    service::{Service, nodes::CheckNodeList},
 };
 
 /// The most bytes of a message from a follower.
@@ -40,7 +40,7 @@ pub const REQUEST_LENGTH_MAX: usize = 256 * 1_024;
 /// The most bytes of a message to a follower: far more than one ever has.
 pub const RESPONSE_LENGTH_MAX: usize = 1_024 * 1_024;
 /// How long a follower may take to say its first word.
-const HELLO_PATIENCE: Duration = Duration::from_secs(10);
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Messages to one follower that wait to be sent. More are not made before there is room.
 const WAITING_MAX: usize = 2;
 
@@ -48,15 +48,19 @@ const WAITING_MAX: usize = 2;
 #[derive(Debug, Clone)]
 pub struct Nodes {
     node: Arc<CheckNode>,
-    work: Option<Arc<Work>>,
+    work: Option<Arc<Service>>,
     /// By what limits count callers by.
-    followers: Arc<Slots<Arc<str>>>,
+    followers: Arc<KeyedSemaphore<Arc<str>>>,
 }
 
 impl Nodes {
     /// The service at `node`, which feeds at most so many for each caller. Only a replica, which has `work`, knows all check nodes.
-    pub fn new(node: Arc<CheckNode>, work: Option<Arc<Work>>, followers_per_caller: usize) -> Self {
-        Self { node, work, followers: Arc::new(Slots::new(followers_per_caller)) }
+    pub fn new(
+        node: Arc<CheckNode>,
+        work: Option<Arc<Service>>,
+        followers_per_caller: usize,
+    ) -> Self {
+        Self { node, work, followers: Arc::new(KeyedSemaphore::new(followers_per_caller)) }
     }
 }
 
@@ -67,8 +71,8 @@ impl CheckNodes for Nodes {
     type FollowStream = Fed;
 
     async fn follow(&self, request: Request<Streaming<pb::FollowRequest>>) -> Answered<Fed> {
-        let caller = admit_to(Action::Follow, Whose::Nobody, request.extensions())?;
-        let place = self.followers.take(&caller.identity).ok_or(FeedEnd::TooMany);
+        let caller = admit_to(Action::Follow, Scope::Nobody, request.extensions())?;
+        let place = self.followers.take(&caller.identity).ok_or(SessionEnd::TooMany);
         let place = place.map_err(Failure::from)?;
         let (node, incoming) = (Arc::clone(&self.node), request.into_inner().boxed());
         Ok(Response::new(Fed::new(node, incoming, place, caller.valid_for)))
@@ -99,15 +103,15 @@ impl CheckNodes for Nodes {
 pub struct Fed {
     /// `None` once it has ended.
     feeding: Option<BoxFuture<'static, Result<(), Failure>>>,
-    messages: mpsc::Receiver<Down>,
-    _place: Slot<Arc<str>>,
+    messages: mpsc::Receiver<ToFollower>,
+    _place: KeyedPermit<Arc<str>>,
 }
 
 impl Fed {
     fn new(
         node: Arc<CheckNode>,
         incoming: BoxStream<'static, Said>,
-        place: Slot<Arc<str>>,
+        place: KeyedPermit<Arc<str>>,
         valid_for: Option<Duration>,
     ) -> Self {
         let (outgoing, messages) = mpsc::channel(WAITING_MAX);
@@ -155,10 +159,10 @@ type Said = Result<pb::FollowRequest, Status>;
 async fn feed(
     node: Arc<CheckNode>,
     incoming: BoxStream<'static, Said>,
-    outgoing: mpsc::Sender<Down>,
+    outgoing: mpsc::Sender<ToFollower>,
 ) -> Result<(), Failure> {
     let mut failure = None;
-    let words = words(incoming, HELLO_PATIENCE).map(|up| up.map_err(|found| failure = Some(found)));
+    let words = words(incoming, HELLO_TIMEOUT).map(|up| up.map_err(|found| failure = Some(found)));
     let ended = serve(node, words, outgoing).await;
     match failure {
         Some(failure) => Err(failure),
@@ -170,7 +174,7 @@ async fn feed(
 fn words(
     incoming: BoxStream<'static, Said>,
     patience: Duration,
-) -> impl Stream<Item = Result<Up, Failure>> {
+) -> impl Stream<Item = Result<ToUpstream, Failure>> {
     unfold((incoming, Some(patience)), async |(mut incoming, patience)| {
         let next = incoming.next();
         let said = match patience {
@@ -204,9 +208,9 @@ mod tests {
         let late = silent.next().await.unwrap().unwrap_err();
         assert_eq!(Status::from(late).code(), Code::DeadlineExceeded);
 
-        let said = iter([Ok(follow::request(Up::Leave))]).chain(pending());
+        let said = iter([Ok(follow::request(ToUpstream::Leave))]).chain(pending());
         let mut slow = pin!(words(said.boxed(), patience));
-        assert!(matches!(slow.next().await, Some(Ok(Up::Leave))));
+        assert!(matches!(slow.next().await, Some(Ok(ToUpstream::Leave))));
         assert!(timeout(10 * patience, slow.next()).await.is_err(), "it may think about the next");
     }
 }

@@ -9,11 +9,11 @@ use tracing::{error, warn};
 
 use crate::{
     api::authenticate::ACTOR,
-    auth::{AuthError, Visitor, token::TokenError},
+    auth::{AuthError, ConnectionInfo, token::TokenError},
     domain::{Denied, policy::join, violation::Violations},
-    node::feeding::FeedEnd,
+    node::follower_session::SessionEnd,
+    service::ServiceError,
     store::StoreError,
-    work::WorkError,
 };
 
 /// The most bytes of a message from a caller.
@@ -32,20 +32,20 @@ const NO_MESSAGE: [&str; 4] = [
     "Missing request message.",
 ];
 
-impl From<WorkError> for Failure {
-    fn from(error: WorkError) -> Self {
+impl From<ServiceError> for Failure {
+    fn from(error: ServiceError) -> Self {
         Self(status(&error))
     }
 }
 
 impl From<Violations> for Failure {
     fn from(violations: Violations) -> Self {
-        Self(status(&WorkError::Invalid(violations)))
+        Self(status(&ServiceError::Invalid(violations)))
     }
 }
 
-impl From<FeedEnd> for Failure {
-    fn from(end: FeedEnd) -> Self {
+impl From<SessionEnd> for Failure {
+    fn from(end: SessionEnd) -> Self {
         Self(end_of_stream(&end))
     }
 }
@@ -67,8 +67,8 @@ pub(super) fn unknown_caller() -> Failure {
 }
 
 /// Refuses a call whose caller could not be told, and leaves an audit line.
-pub fn refuse_stranger(error: &AuthError, visitor: &Visitor) -> Response<Body> {
-    let Visitor { peer, address, .. } = visitor;
+pub fn refuse_stranger(error: &AuthError, visitor: &ConnectionInfo) -> Response<Body> {
+    let ConnectionInfo { peer, address, .. } = visitor;
     let address = address.map(tracing::field::display);
     warn!(target: "support_access::audit", reason = %error, ?peer, address, "a caller was refused");
     stranger(error).into_http()
@@ -129,53 +129,53 @@ impl From<Failure> for Status {
     }
 }
 
-fn status(error: &WorkError) -> Status {
+fn status(error: &ServiceError) -> Status {
     let text = error.to_string();
     match error {
-        WorkError::Invalid(violations) => invalid(violations),
-        WorkError::GrantNotFound { .. } => {
+        ServiceError::Invalid(violations) => invalid(violations),
+        ServiceError::GrantNotFound { .. } => {
             failed(Code::NotFound, "GRANT_NOT_FOUND", "grant_id", &text)
         }
-        WorkError::GrantEnded { .. } => {
+        ServiceError::GrantEnded { .. } => {
             failed(Code::FailedPrecondition, "GRANT_ENDED", "grant_id", &text)
         }
-        WorkError::GroupNotOffered { offered, .. } => {
+        ServiceError::GroupNotOffered { offered, .. } => {
             let mut details = details("GROUP_NOT_OFFERED", [("groups", join(offered.iter()))]);
             details.add_bad_request_violation("group_id", text.clone());
             Status::with_error_details(Code::FailedPrecondition, text, details)
         }
-        WorkError::RequestIdReused => {
+        ServiceError::RequestIdReused => {
             failed(Code::AlreadyExists, "REQUEST_ID_REUSED", "request_id", &text)
         }
-        WorkError::RevisionNotFound { .. } => {
+        ServiceError::RevisionNotFound { .. } => {
             failed(Code::NotFound, "REVISION_NOT_FOUND", "revision", &text)
         }
-        WorkError::EtagMismatch => failed(Code::Aborted, "ETAG_MISMATCH", "etag", &text),
-        WorkError::TooManyLiveGrants { .. } => {
+        ServiceError::EtagMismatch => failed(Code::Aborted, "ETAG_MISMATCH", "etag", &text),
+        ServiceError::TooManyLiveGrants { .. } => {
             failed(Code::ResourceExhausted, "TOO_MANY_LIVE_GRANTS", "tenant_id", &text)
         }
-        WorkError::LockNotFound { .. } => {
+        ServiceError::LockNotFound { .. } => {
             failed(Code::NotFound, "LOCK_NOT_FOUND", "lock_id", &text)
         }
-        WorkError::LockOfOtherSide { .. } => {
+        ServiceError::LockOfOtherSide { .. } => {
             failed(Code::PermissionDenied, "LOCK_OF_OTHER_SIDE", "lock_id", &text)
         }
-        WorkError::TooManyLocks { field, .. } => {
+        ServiceError::TooManyLocks { field, .. } => {
             failed(Code::ResourceExhausted, "TOO_MANY_LOCKS", field, &text)
         }
-        WorkError::Store(StoreError::Unavailable(source)) => {
+        ServiceError::Store(StoreError::Unavailable(source)) => {
             error!(error = %source, "the database is not available");
             let mut details = details("DATABASE_UNAVAILABLE", []);
             details.set_retry_info(Some(RETRY_DELAY));
             let text = "the database is not available; send the same request again shortly";
             Status::with_error_details(Code::Unavailable, text, details)
         }
-        WorkError::Store(StoreError::Broken(source)) => {
+        ServiceError::Store(StoreError::Broken(source)) => {
             // What happened is for the operator alone.
             error!(error = %source, "the database holds or said what it should not");
             inside()
         }
-        WorkError::NotSigned(cause) => {
+        ServiceError::NotSigned(cause) => {
             error!(error = %cause, "the checkpoint key does not work");
             inside()
         }
@@ -188,25 +188,25 @@ fn inside() -> Status {
 }
 
 /// Why a follower's stream was ended.
-fn end_of_stream(end: &FeedEnd) -> Status {
+fn end_of_stream(end: &SessionEnd) -> Status {
     let text = end.to_string();
     let breach = |reason, field| failed(Code::InvalidArgument, reason, field, &text);
     let mismatch = |reason, field| failed(Code::FailedPrecondition, reason, field, &text);
     let come_back =
         |code, reason| Status::with_error_details(code, text.as_str(), details(reason, []));
     match end {
-        FeedEnd::NoHello => breach("HELLO_EXPECTED", "message"),
-        FeedEnd::SecondHello => breach("HELLO_REPEATED", "hello"),
-        FeedEnd::WrongAck { .. } => breach("ACK_OUT_OF_RANGE", "ack.revision"),
-        FeedEnd::WrongPing { .. } => breach("PING_OUT_OF_ORDER", "ping.sequence"),
-        FeedEnd::OtherProtocol(_) => mismatch("PROTOCOL_MISMATCH", "hello.protocol"),
-        FeedEnd::Itself => mismatch("FOLLOWS_ITSELF", "hello.node_id"),
-        FeedEnd::Flood => come_back(Code::ResourceExhausted, "TOO_MANY_MESSAGES"),
-        FeedEnd::TooSlow => come_back(Code::ResourceExhausted, "FOLLOWER_TOO_SLOW"),
-        FeedEnd::Unacknowledged(_) => come_back(Code::Aborted, "CHANGES_NOT_ACKNOWLEDGED"),
-        FeedEnd::TooMany => come_back(Code::ResourceExhausted, "TOO_MANY_FOLLOWERS"),
-        FeedEnd::NewSnapshot => come_back(Code::Aborted, "NEW_SNAPSHOT"),
-        FeedEnd::Replaced => come_back(Code::Aborted, "STREAM_REPLACED"),
+        SessionEnd::NoHello => breach("HELLO_EXPECTED", "message"),
+        SessionEnd::SecondHello => breach("HELLO_REPEATED", "hello"),
+        SessionEnd::WrongAck { .. } => breach("ACK_OUT_OF_RANGE", "ack.revision"),
+        SessionEnd::WrongPing { .. } => breach("PING_OUT_OF_ORDER", "ping.sequence"),
+        SessionEnd::OtherProtocol(_) => mismatch("PROTOCOL_MISMATCH", "hello.protocol"),
+        SessionEnd::Itself => mismatch("FOLLOWS_ITSELF", "hello.node_id"),
+        SessionEnd::Flood => come_back(Code::ResourceExhausted, "TOO_MANY_MESSAGES"),
+        SessionEnd::TooSlow => come_back(Code::ResourceExhausted, "FOLLOWER_TOO_SLOW"),
+        SessionEnd::Unacknowledged(_) => come_back(Code::Aborted, "CHANGES_NOT_ACKNOWLEDGED"),
+        SessionEnd::TooMany => come_back(Code::ResourceExhausted, "TOO_MANY_FOLLOWERS"),
+        SessionEnd::NewSnapshot => come_back(Code::Aborted, "NEW_SNAPSHOT"),
+        SessionEnd::Replaced => come_back(Code::Aborted, "STREAM_REPLACED"),
     }
 }
 

@@ -25,8 +25,8 @@ use crate::{
         proto::v1::{self as pb, check_nodes_client::CheckNodesClient},
     },
     node::{
-        following::{FollowError, Upstream},
-        message::{Down, Up},
+        message::{ToFollower, ToUpstream},
+        upstream_session::{FollowError, Upstream},
     },
 };
 
@@ -89,8 +89,8 @@ impl GrpcUpstream {
 
     async fn open_stream(
         &self,
-        outgoing: mpsc::Receiver<Up>,
-    ) -> Result<BoxStream<'static, Result<Down, FollowError>>, FollowError> {
+        outgoing: mpsc::Receiver<ToUpstream>,
+    ) -> Result<BoxStream<'static, Result<ToFollower, FollowError>>, FollowError> {
         let endpoint = self.secured().map_err(FollowError::Lost)?;
         let token = self.credentials.token().map_err(FollowError::Lost)?;
         let channel = endpoint.connect().await.map_err(|error| {
@@ -132,8 +132,8 @@ pub async fn open_on(
     channel: Channel,
     url: &str,
     token: Option<AsciiMetadataValue>,
-    outgoing: mpsc::Receiver<Up>,
-) -> Result<BoxStream<'static, Result<Down, FollowError>>, FollowError> {
+    outgoing: mpsc::Receiver<ToUpstream>,
+) -> Result<BoxStream<'static, Result<ToFollower, FollowError>>, FollowError> {
     let mut client = CheckNodesClient::new(channel).max_decoding_message_size(RESPONSE_LENGTH_MAX);
     let requests = unfold(outgoing, async |mut outgoing| {
         let up = outgoing.recv().await?;
@@ -161,14 +161,14 @@ impl fmt::Debug for GrpcUpstream {
 impl Upstream for GrpcUpstream {
     async fn open(
         &self,
-        outgoing: mpsc::Receiver<Up>,
-    ) -> Result<BoxStream<'static, Result<Down, FollowError>>, FollowError> {
+        outgoing: mpsc::Receiver<ToUpstream>,
+    ) -> Result<BoxStream<'static, Result<ToFollower, FollowError>>, FollowError> {
         let silent = |_| Err(FollowError::Lost("it does not answer".into()));
         timeout(OPEN_TIMEOUT, self.open_stream(outgoing)).await.unwrap_or_else(silent)
     }
 }
 
-fn words(url: &str, said: Result<pb::FollowResponse, Status>) -> Result<Down, FollowError> {
+fn words(url: &str, said: Result<pb::FollowResponse, Status>) -> Result<ToFollower, FollowError> {
     let message = said.map_err(|status| refusal(url, &status))?;
     follow::down(message).map_err(|violations| {
         FollowError::Refused(format!(

@@ -18,7 +18,7 @@ use tonic::{Status, body::Body};
 
 use crate::api::{
     grpc::{broken_off, excess, refuse_late},
-    slots::{Slot, Slots},
+    keyed_semaphore::{KeyedPermit, KeyedSemaphore},
 };
 
 /// So many bytes of a message count for nothing: most have far less.
@@ -26,11 +26,11 @@ const BYTES_FREE: usize = 64 * 1_024;
 
 /// A call's place. Whatever of the call goes on shares it: what is left of its message, those who work on it, its answer.
 pub struct Place {
-    _call: Slot<Arc<str>>,
+    _call: KeyedPermit<Arc<str>>,
     /// Of its caller, by name.
-    received: Arc<Slots<Arc<str>>>,
+    received: Arc<KeyedSemaphore<Arc<str>>>,
     name: Arc<str>,
-    bytes: Mutex<Option<Slot<Arc<str>>>>,
+    bytes: Mutex<Option<KeyedPermit<Arc<str>>>>,
 }
 
 pin_project! {
@@ -63,8 +63,8 @@ struct Answer {
 
 impl Place {
     pub(super) fn new(
-        call: Slot<Arc<str>>,
-        received: Arc<Slots<Arc<str>>>,
+        call: KeyedPermit<Arc<str>>,
+        received: Arc<KeyedSemaphore<Arc<str>>>,
         name: Arc<str>,
     ) -> Self {
         Self { _call: call, received, name, bytes: Mutex::default() }

@@ -79,9 +79,9 @@ impl Lines<'_> {
         self.number("tenants", "Tenants that have a grant, live or ended.", node.tenants)?;
         self.number("followers", "Check nodes that are fed by this one.", node.followers as u64)?;
         let help =
-            "How old the proof is that checks are answered by; infinite while there is none.";
-        let age = node.proof_age.map_or(f64::INFINITY, |age| age.as_secs_f64());
-        self.write("proof_age", help, Some(&Unit::Seconds), &ConstGauge::new(age))
+            "How old the lease is that checks are answered by; infinite while there is none.";
+        let age = node.lease_age.map_or(f64::INFINITY, |age| age.as_secs_f64());
+        self.write("lease_age", help, Some(&Unit::Seconds), &ConstGauge::new(age))
     }
 
     fn of_process(&mut self, readings: &Readings) -> fmt::Result {

@@ -26,7 +26,7 @@ const PAGE_SIZE: i32 = 1_000;
 #[derive(Debug, Args)]
 pub(crate) struct ExportArgs {
     #[command(flatten)]
-    whose: Whose,
+    whose: Scope,
 }
 
 /// Print how far a history goes: the last event, its hash and the time, signed if the server has a key for that.
@@ -36,13 +36,13 @@ pub(crate) struct ExportArgs {
 #[derive(Debug, Args)]
 pub(crate) struct CheckpointArgs {
     #[command(flatten)]
-    whose: Whose,
+    whose: Scope,
 }
 
 // No doc comment, since it would take the place of the command's.
 #[derive(Debug, Args)]
 #[group(id = "whose", required = true, multiple = false)]
-struct Whose {
+struct Scope {
     /// The tenant.
     tenant: Option<String>,
     /// Not of a tenant: the vendor's own history, of what is no tenant's.
@@ -88,7 +88,7 @@ pub(crate) async fn checkpoint(client: &Client, args: &CheckpointArgs) -> Result
     Ok(Report { text: line + "\n", ..Report::default() })
 }
 
-async fn ask(client: &Client, whose: &Whose) -> Result<(String, Checkpoint), Failure> {
+async fn ask(client: &Client, whose: &Scope) -> Result<(String, Checkpoint), Failure> {
     // Without a tenant, there is --vendor.
     let tenant_id = whose.tenant.clone().unwrap_or_default();
     if tenant_id.is_empty() && !whose.vendor {

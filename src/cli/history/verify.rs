@@ -12,7 +12,7 @@ use clap::Args;
 use crate::{
     cli::{failure::Failure, output::Report, table::clean},
     domain::chain::{
-        Checkpoint, Fault, PublicKey, Verdict, Verifier,
+        Checkpoint, PublicKey, Verifier, VerifyError, VerifyReport,
         verifier::{LINE_LENGTH_MAX, read_checkpoint},
     },
 };
@@ -35,7 +35,7 @@ pub(crate) struct VerifyArgs {
     /// A checkpoint that was kept, as `history checkpoint` has printed it.
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
-    /// Whose history it must be. Default: whoever's the file says.
+    /// Scope history it must be. Default: whoever's the file says.
     #[arg(long, value_name = "TENANT")]
     tenant: Option<String>,
 }
@@ -54,7 +54,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<Report, Failure> {
     let verdict =
         verify(verifier, input).map_err(|error| unreadable("FILE", &args.file, &error))?;
     match verdict {
-        Ok(Verdict { tenant_id, .. })
+        Ok(VerifyReport { tenant_id, .. })
             if args.tenant.as_ref().is_some_and(|it| *it != tenant_id) =>
         {
             let found =
@@ -66,7 +66,10 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<Report, Failure> {
     }
 }
 
-fn verify(mut verifier: Verifier, input: impl Read) -> io::Result<Result<Verdict, Fault>> {
+fn verify(
+    mut verifier: Verifier,
+    input: impl Read,
+) -> io::Result<Result<VerifyReport, VerifyError>> {
     let mut input = BufReader::new(input);
     // One byte more than a line may have, so that a longer one is noticed, and the line's end.
     let most = LINE_LENGTH_MAX as u64 + 2;
@@ -105,8 +108,8 @@ fn read_kept(path: &Path) -> Result<Checkpoint, Failure> {
     })
 }
 
-fn report(verdict: &Verdict) -> Report {
-    let Verdict { log, tenant_id, last, last_time, own, kept, is_signed } = verdict;
+fn report(verdict: &VerifyReport) -> Report {
+    let VerifyReport { log, tenant_id, last, last_time, own, kept, is_signed } = verdict;
     let whose = match tenant_id.as_str() {
         "" => "the vendor".to_owned(),
         tenant_id => format!("tenant {}", clean(tenant_id)),
@@ -134,8 +137,8 @@ fn report(verdict: &Verdict) -> Report {
 }
 
 /// What was not proven.
-fn warning(verdict: &Verdict) -> Option<String> {
-    let Verdict { last, own, kept, is_signed, .. } = verdict;
+fn warning(verdict: &VerifyReport) -> Option<String> {
+    let VerifyReport { last, own, kept, is_signed, .. } = verdict;
     let vouched = kept.as_ref().map(|kept| kept.link.sequence);
     match (own, vouched) {
         (Some(_), _) if *is_signed => None,

@@ -73,7 +73,7 @@ fn rows(lock: &v1::Lock) -> Vec<(&'static str, Cell)> {
         ("Lock", Cell::new(&lock.lock_id)),
         ("State", state(lock)),
         ("Locked", Cell::new(target(lock))),
-        ("Side", Cell::new(side(lock))),
+        ("Party", Cell::new(side(lock))),
         ("Until", Cell::new(end(lock))),
         ("Reason", Cell::new(&lock.reason)),
         ("Set", Cell::new(created)),
@@ -134,7 +134,7 @@ mod tests {
 Lock      l1
 State     LIFTED
 Locked    group support
-Side      VENDOR
+Party     VENDOR
 Until     until lifted
 Reason    two lines \u{fffd}[31m
 Set       2026-12-01 09:00:00 UTC by alice

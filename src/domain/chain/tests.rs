@@ -69,7 +69,7 @@ fn verify<L: AsRef<[u8]>>(
     lines: &[L],
     key: Option<PublicKey>,
     kept: Option<&Checkpoint>,
-) -> Result<Verdict, Fault> {
+) -> Result<VerifyReport, VerifyError> {
     let mut verifier = Verifier::new(key, kept.cloned()).unwrap();
     for line in lines {
         verifier.line(line.as_ref())?;
@@ -77,8 +77,8 @@ fn verify<L: AsRef<[u8]>>(
     verifier.finish()
 }
 
-fn fault(line: usize, misfit: Misfit) -> Result<Verdict, Fault> {
-    Err(Fault { line: line as u64, misfit })
+fn fault(line: usize, misfit: ChainError) -> Result<VerifyReport, VerifyError> {
+    Err(VerifyError { line: line as u64, misfit })
 }
 
 #[test]
@@ -164,18 +164,18 @@ fn signatures_are_asked_for_once_a_public_key_is_given() {
     let line = |key: Option<&CheckpointKey>| checkpoint(log(1), "acme", last, key).line();
     let other = other_key();
     assert!(verify(&[line(Some(&key()))], public, None).unwrap().is_signed);
-    assert_eq!(verify(&[line(None)], public, None), fault(1, Misfit::NotSigned));
-    let misfit = Misfit::OtherKey { expected: key().public().id(), found: other.public().id() };
+    assert_eq!(verify(&[line(None)], public, None), fault(1, ChainError::NotSigned));
+    let misfit = ChainError::OtherKey { expected: key().public().id(), found: other.public().id() };
     assert_eq!(verify(&[line(Some(&other))], public, None), fault(1, misfit));
     let posing = line(Some(&other)).replace(&other.public().id(), &key().public().id());
-    assert_eq!(verify(&[posing], public, None), fault(1, Misfit::WrongSignature));
+    assert_eq!(verify(&[posing], public, None), fault(1, ChainError::WrongSignature));
     let later = line(Some(&key())).replace("2030-", "2031-");
-    assert_eq!(verify(&[&later], public, None), fault(1, Misfit::WrongSignature));
+    assert_eq!(verify(&[&later], public, None), fault(1, ChainError::WrongSignature));
     assert!(verify(&[&later], None, None).is_ok(), "nobody asked");
     let kept = checkpoint(log(1), "acme", last, None);
-    assert_eq!(Verifier::new(public, Some(kept)).unwrap_err(), Misfit::NotSigned);
+    assert_eq!(Verifier::new(public, Some(kept)).unwrap_err(), ChainError::NotSigned);
     let none: [&str; 0] = [];
-    assert_eq!(verify(&none, None, None), fault(1, Misfit::Empty));
+    assert_eq!(verify(&none, None, None), fault(1, ChainError::Empty));
 }
 
 #[test]
@@ -211,21 +211,21 @@ fn what_is_no_line_of_an_export_is_refused() {
         &point.replace("\"format\"", "\"extra\":1,\"format\""),
     ];
     for text in unknown {
-        assert_eq!(verify(&[text], None, None), fault(1, Misfit::Unknown), "{text}");
+        assert_eq!(verify(&[text], None, None), fault(1, ChainError::Unknown), "{text}");
     }
     let long = "x".repeat(verifier::LINE_LENGTH_MAX + 1);
-    let broken: [(&[u8], Misfit); 11] = [
-        (b"", Misfit::NotJson),
-        (b"{", Misfit::NotJson),
-        (b"\xff", Misfit::NotJson),
-        (b"\"\\ud800\"", Misfit::NotJson),
-        (b"\xef\xbb\xbf{}", Misfit::NotJson),
-        (b"{} {}", Misfit::NotJson),
-        (b"{ }", Misfit::NotCanonical),
-        (b"{\"a\":1,\"a\":1}", Misfit::NotCanonical),
-        (b"[1.0]", Misfit::NotCanonical),
-        (b"{}\r", Misfit::NotCanonical),
-        (long.as_bytes(), Misfit::TooLong),
+    let broken: [(&[u8], ChainError); 11] = [
+        (b"", ChainError::NotJson),
+        (b"{", ChainError::NotJson),
+        (b"\xff", ChainError::NotJson),
+        (b"\"\\ud800\"", ChainError::NotJson),
+        (b"\xef\xbb\xbf{}", ChainError::NotJson),
+        (b"{} {}", ChainError::NotJson),
+        (b"{ }", ChainError::NotCanonical),
+        (b"{\"a\":1,\"a\":1}", ChainError::NotCanonical),
+        (b"[1.0]", ChainError::NotCanonical),
+        (b"{}\r", ChainError::NotCanonical),
+        (long.as_bytes(), ChainError::TooLong),
     ];
     for (text, misfit) in broken {
         assert_eq!(
@@ -238,14 +238,14 @@ fn what_is_no_line_of_an_export_is_refused() {
     let doubled = line.replacen("{\"actor\":\"a\"", "{\"actor\":\"b\",\"actor\":\"a\"", 1);
     assert_eq!(
         verify(&[doubled], None, None),
-        fault(1, Misfit::NotCanonical),
+        fault(1, ChainError::NotCanonical),
         "a reader might be shown b"
     );
     let after = [line.as_str(), &point, line];
-    assert_eq!(verify(&after, None, None), fault(3, Misfit::AfterCheckpoint));
+    assert_eq!(verify(&after, None, None), fault(3, ChainError::AfterCheckpoint));
     let other = checkpoint(log(1), "bolt", last, None).line();
-    let misfit = Misfit::OtherTenant { expected: "acme".into(), found: "bolt".into() };
+    let misfit = ChainError::OtherTenant { expected: "acme".into(), found: "bolt".into() };
     assert_eq!(verify(&[line, &other], None, None), fault(2, misfit));
     let other = checkpoint(log(2), "acme", last, None).line();
-    assert_eq!(verify(&[line, &other], None, None), fault(2, Misfit::OtherLog));
+    assert_eq!(verify(&[line, &other], None, None), fault(2, ChainError::OtherLog));
 }

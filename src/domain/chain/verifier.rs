@@ -19,16 +19,16 @@ pub const LINE_LENGTH_MAX: usize = 4 << 20;
 /// A line that does not fit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {misfit}")]
-pub struct Fault {
+pub struct VerifyError {
     /// Which: 1, 2, 3 and so on. What is missing at the end would be on the line after the last record.
     pub line: u64,
     /// How.
-    pub misfit: Misfit,
+    pub misfit: ChainError,
 }
 
 /// How something does not fit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Misfit {
+pub enum ChainError {
     /// There is no line at all.
     #[error("there is nothing: even an empty history has a checkpoint")]
     Empty,
@@ -108,7 +108,7 @@ pub enum Misfit {
 
 /// What was found of a history that fits.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
+pub struct VerifyReport {
     /// The name of its log.
     pub log: String,
     /// Whose history; empty: the vendor's own.
@@ -145,10 +145,10 @@ enum Line {
 }
 
 /// Reads a checkpoint that was kept in a file of its own.
-pub fn read_checkpoint(line: &[u8]) -> Result<Checkpoint, Misfit> {
+pub fn read_checkpoint(line: &[u8]) -> Result<Checkpoint, ChainError> {
     match read(line)? {
         Line::Checkpoint(checkpoint) => Ok(checkpoint),
-        Line::Record { .. } => Err(Misfit::Unknown),
+        Line::Record { .. } => Err(ChainError::Unknown),
     }
 }
 
@@ -157,7 +157,7 @@ pub fn read_checkpoint(line: &[u8]) -> Result<Checkpoint, Misfit> {
 impl Verifier {
     /// Verifies a history against a public key, and against a checkpoint that was kept elsewhere, as far as they are given. If the
     /// key has not signed that checkpoint, this says so.
-    pub fn new(key: Option<PublicKey>, kept: Option<Checkpoint>) -> Result<Self, Misfit> {
+    pub fn new(key: Option<PublicKey>, kept: Option<Checkpoint>) -> Result<Self, ChainError> {
         if let Some(kept) = &kept {
             check_signature(kept, key.as_ref())?;
         }
@@ -166,43 +166,43 @@ impl Verifier {
     }
 
     /// Takes the next line, without its end.
-    pub fn line(&mut self, line: &[u8]) -> Result<(), Fault> {
+    pub fn line(&mut self, line: &[u8]) -> Result<(), VerifyError> {
         self.lines += 1;
-        self.take(line).map_err(|misfit| Fault { line: self.lines, misfit })
+        self.take(line).map_err(|misfit| VerifyError { line: self.lines, misfit })
     }
 
     /// There are no more lines.
-    pub fn finish(self) -> Result<Verdict, Fault> {
+    pub fn finish(self) -> Result<VerifyReport, VerifyError> {
         self.check_end().map_err(|misfit| {
             let records = self.lines - u64::from(self.own.is_some());
-            Fault { line: records + 1, misfit }
+            VerifyError { line: records + 1, misfit }
         })?;
         let Self { key, kept, subject, last, last_time, own, .. } = self;
         let (log, tenant_id) = subject.unwrap_or_default();
-        Ok(Verdict { log, tenant_id, last, last_time, own, kept, is_signed: key.is_some() })
+        Ok(VerifyReport { log, tenant_id, last, last_time, own, kept, is_signed: key.is_some() })
     }
 
-    fn check_end(&self) -> Result<(), Misfit> {
+    fn check_end(&self) -> Result<(), ChainError> {
         let seen = self.kept.as_ref().map_or(0, |kept| kept.link.sequence);
         if self.lines == 0 {
-            return Err(Misfit::Empty);
+            return Err(ChainError::Empty);
         }
         if self.last.sequence < seen {
-            return Err(Misfit::CutShort { expected: seen, found: self.last.sequence });
+            return Err(ChainError::CutShort { expected: seen, found: self.last.sequence });
         }
         if self.key.is_some() && self.kept.is_none() && self.own.is_none() {
-            return Err(Misfit::NoCheckpoint);
+            return Err(ChainError::NoCheckpoint);
         }
         Ok(())
     }
 
-    fn take(&mut self, line: &[u8]) -> Result<(), Misfit> {
+    fn take(&mut self, line: &[u8]) -> Result<(), ChainError> {
         let read = read(line)?;
         if self.own.is_some() {
-            return Err(Misfit::AfterCheckpoint);
+            return Err(ChainError::AfterCheckpoint);
         }
         match read {
-            Line::Record { is_right: false, .. } => Err(Misfit::Changed),
+            Line::Record { is_right: false, .. } => Err(ChainError::Changed),
             Line::Record { link, previous, subject, time, is_right: true } => {
                 self.check_subject(subject)?;
                 self.check_next(link, previous)?;
@@ -215,10 +215,10 @@ impl Verifier {
                 self.check_subject((checkpoint.log.clone(), checkpoint.tenant_id.clone()))?;
                 let (expected, found) = (checkpoint.link.sequence, self.last.sequence);
                 if expected > found {
-                    return Err(Misfit::CutShort { expected, found });
+                    return Err(ChainError::CutShort { expected, found });
                 }
                 if checkpoint.link != self.last {
-                    return Err(Misfit::NotVouchedFor);
+                    return Err(ChainError::NotVouchedFor);
                 }
                 self.own = Some(checkpoint);
                 Ok(())
@@ -227,62 +227,62 @@ impl Verifier {
     }
 
     /// The first line says which history it is, unless a checkpoint has.
-    fn check_subject(&mut self, found: (String, String)) -> Result<(), Misfit> {
+    fn check_subject(&mut self, found: (String, String)) -> Result<(), ChainError> {
         let expected = self.subject.get_or_insert_with(|| found.clone());
         if expected.0 != found.0 {
-            return Err(Misfit::OtherLog);
+            return Err(ChainError::OtherLog);
         }
         if expected.1 != found.1 {
-            return Err(Misfit::OtherTenant { expected: expected.1.clone(), found: found.1 });
+            return Err(ChainError::OtherTenant { expected: expected.1.clone(), found: found.1 });
         }
         Ok(())
     }
 
-    fn check_next(&self, link: Link, previous: Hash) -> Result<(), Misfit> {
+    fn check_next(&self, link: Link, previous: Hash) -> Result<(), ChainError> {
         let (expected, found) = (self.last.sequence + 1, link.sequence);
         if found != expected {
-            return Err(Misfit::NotNext { expected, found });
+            return Err(ChainError::NotNext { expected, found });
         }
         if previous != self.last.hash {
-            return Err(Misfit::NotFollowing);
+            return Err(ChainError::NotFollowing);
         }
         let kept = self.kept.as_ref().map(|kept| kept.link);
         match kept.filter(|kept| kept.sequence == link.sequence) {
-            Some(kept) if kept.hash != link.hash => Err(Misfit::NotVouchedFor),
+            Some(kept) if kept.hash != link.hash => Err(ChainError::NotVouchedFor),
             _ => Ok(()),
         }
     }
 }
 
-fn check_signature(checkpoint: &Checkpoint, key: Option<&PublicKey>) -> Result<(), Misfit> {
+fn check_signature(checkpoint: &Checkpoint, key: Option<&PublicKey>) -> Result<(), ChainError> {
     let Some(key) = key else { return Ok(()) };
     match checkpoint.proof(key) {
         Proof::Signed => Ok(()),
-        Proof::Unsigned => Err(Misfit::NotSigned),
-        Proof::Wrong => Err(Misfit::WrongSignature),
+        Proof::Unsigned => Err(ChainError::NotSigned),
+        Proof::Wrong => Err(ChainError::WrongSignature),
         Proof::OtherKey => {
             let found = checkpoint.signature.as_ref().map(|signature| signature.key_id.clone());
-            Err(Misfit::OtherKey { expected: key.id(), found: found.unwrap_or_default() })
+            Err(ChainError::OtherKey { expected: key.id(), found: found.unwrap_or_default() })
         }
     }
 }
 
-fn read(line: &[u8]) -> Result<Line, Misfit> {
+fn read(line: &[u8]) -> Result<Line, ChainError> {
     if line.len() > LINE_LENGTH_MAX {
-        return Err(Misfit::TooLong);
+        return Err(ChainError::TooLong);
     }
-    let text = str::from_utf8(line).map_err(|_| Misfit::NotJson)?;
-    let value: Value = serde_json::from_str(text).map_err(|_| Misfit::NotJson)?;
+    let text = str::from_utf8(line).map_err(|_| ChainError::NotJson)?;
+    let value: Value = serde_json::from_str(text).map_err(|_| ChainError::NotJson)?;
     if to_canonical(&value).ok().as_deref() != Some(text) {
-        return Err(Misfit::NotCanonical);
+        return Err(ChainError::NotCanonical);
     }
-    let Value::Object(members) = value else { return Err(Misfit::Unknown) };
+    let Value::Object(members) = value else { return Err(ChainError::Unknown) };
     let read = match members.get("format").and_then(Value::as_str) {
         Some(RECORD_FORMAT) => read_record(members),
         Some(CHECKPOINT_FORMAT) => Checkpoint::read(&members).map(Line::Checkpoint),
         _ => None,
     };
-    read.ok_or(Misfit::Unknown)
+    read.ok_or(ChainError::Unknown)
 }
 
 fn read_record(mut members: Map<String, Value>) -> Option<Line> {

@@ -1,7 +1,7 @@
 use chrono::TimeDelta;
 
 use super::*;
-use crate::domain::{End, GrantId, TenantId, Terms, Ticket, text::Actor, time::from_micros};
+use crate::domain::{End, GrantId, GrantTerms, TenantId, Ticket, text::Actor, time::from_micros};
 
 fn now() -> Time {
     from_micros(1_700_000_000_000_000).unwrap()
@@ -21,7 +21,7 @@ fn mk_request() -> GrantRequest {
         access_level: AccessLevel::ReadOnly,
         start_time: None,
         end: End::After(Span::days(7)),
-        reason: Note::default(),
+        reason: FreeText::default(),
         ticket: Ticket::default(),
     }
 }
@@ -30,7 +30,7 @@ fn mk_grant(start_time: Time, expire_time: Option<Time>) -> Grant {
     let request = mk_request();
     Grant {
         tenant_id: request.tenant_id,
-        terms: Terms {
+        terms: GrantTerms {
             grant_id: GrantId(uuid::Uuid::nil()),
             group_id: request.group_id,
             agent_ids: request.agent_ids,
@@ -39,7 +39,7 @@ fn mk_grant(start_time: Time, expire_time: Option<Time>) -> Grant {
             expire_time,
             revoke_time: None,
         },
-        reason: Note::default(),
+        reason: FreeText::default(),
         ticket: Ticket::default(),
         create_time: start_time,
         creator: Actor::new("admin").unwrap(),
@@ -99,7 +99,7 @@ fn what_policy_forbids_is_refused_by_field() {
         ..SupportPolicy::default()
     };
     let base = GrantRequest {
-        reason: Note::new("broken").unwrap(),
+        reason: FreeText::new("broken").unwrap(),
         ticket: Ticket::new("T-1").unwrap(),
         ..mk_request()
     };
@@ -129,11 +129,11 @@ fn what_policy_forbids_is_refused_by_field() {
             },
             &["expire_time"],
         ),
-        (GrantRequest { reason: Note::new(" \n").unwrap(), ..base.clone() }, &["reason"]),
+        (GrantRequest { reason: FreeText::new(" \n").unwrap(), ..base.clone() }, &["reason"]),
         (GrantRequest { ticket: Ticket::default(), ..base.clone() }, &["ticket"]),
         (
             GrantRequest {
-                reason: Note::default(),
+                reason: FreeText::default(),
                 ticket: Ticket::default(),
                 start_time: Some(late),
                 end: End::UntilRevoked,
@@ -153,7 +153,7 @@ fn an_end_can_always_be_moved_closer_and_further_within_policy() {
     let started = now() - TimeDelta::days(80);
     let grant = mk_grant(started, Some(now() + TimeDelta::days(5)));
     let extend = |policy: &SupportPolicy, end| {
-        policy.admit_extension(&grant, &ExtendRequest { end, reason: Note::default() }, now())
+        policy.admit_extension(&grant, &ExtendRequest { end, reason: FreeText::default() }, now())
     };
     let sooner = now() + TimeDelta::days(1);
     assert_eq!(extend(&policy, End::At(sooner)), Ok(Some(sooner)), "shortening needs no policy");
@@ -175,15 +175,15 @@ fn an_end_can_always_be_moved_closer_and_further_within_policy() {
 fn a_duration_counts_from_a_start_that_is_still_to_come() {
     let start = now() + TimeDelta::days(3);
     let grant = mk_grant(start, None);
-    let request = ExtendRequest { end: End::After(Span::hours(2)), reason: Note::default() };
+    let request = ExtendRequest { end: End::After(Span::hours(2)), reason: FreeText::default() };
     let extended = SupportPolicy::default().admit_extension(&grant, &request, now());
     assert_eq!(extended, Ok(Some(start + TimeDelta::hours(2))));
 }
 
 #[test]
 fn a_tenant_is_never_looser_than_the_vendor() {
-    let own = Tightening {
-        groups: Some(vec![GroupTightening {
+    let own = PolicyOverrides {
+        groups: Some(vec![GroupOverrides {
             group_id: group("support"),
             highest_level: AccessLevel::Admin,
         }]),
@@ -218,7 +218,7 @@ fn a_tenant_is_never_looser_than_the_vendor() {
         ..vendors.clone()
     };
     assert_eq!(effective, expected);
-    assert_eq!(vendors.tightened(&Tightening::default()), vendors);
+    assert_eq!(vendors.tightened(&PolicyOverrides::default()), vendors);
 }
 
 #[test]
@@ -229,8 +229,8 @@ fn a_tightening_that_loosens_is_refused_by_field() {
         ticket_required: true,
         ..SupportPolicy::default()
     };
-    let own = Tightening {
-        groups: Some(vec![GroupTightening {
+    let own = PolicyOverrides {
+        groups: Some(vec![GroupOverrides {
             group_id: group("billing"),
             highest_level: AccessLevel::ReadOnly,
         }]),

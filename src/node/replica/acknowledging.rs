@@ -7,15 +7,15 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::{
     domain::Ack,
     node::{
+        failure_log::{FailureLogger, with_timeout},
         replica::{RETRY_INTERVAL, Replica},
-        trouble::{Trouble, in_time},
     },
 };
 
 /// How often to see whether an acknowledgement is due that nothing has told of.
 const ACK_INTERVAL: Duration = Duration::from_millis(250);
 /// How long the database may take to write an acknowledgement, before another connection is tried.
-const ACK_PATIENCE: Duration = Duration::from_secs(2);
+const ACK_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often those that this node feeds are told of.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -36,16 +36,18 @@ impl LastAck {
 
 impl Replica {
     pub(super) async fn acknowledge(&self) {
-        let mut acks = self.node.acks();
-        let mut trouble = Trouble::new("acknowledge changes");
+        let mut acks = self.node.watch_acks();
+        let mut trouble = FailureLogger::new("acknowledge changes");
         loop {
             acks.mark_unchanged();
             let due = self.node.ack_in_history().filter(|(ack, _)| self.is_due(*ack));
             let mut patience = self.node.ack_stands_for().unwrap_or(ACK_INTERVAL).min(ACK_INTERVAL);
             if let Some((ack, held)) = due {
                 let forgotten = self.last_ack.lock().forgotten;
-                let written =
-                    in_time(ACK_PATIENCE, self.store.acknowledge(self.member.node_id, held, ack));
+                let written = with_timeout(
+                    ACK_TIMEOUT,
+                    self.store.acknowledge(self.member.node_id, held, ack),
+                );
                 match trouble.note(written.await) {
                     Ok(true) => {
                         let mut last = self.last_ack.lock();
@@ -76,7 +78,7 @@ impl Replica {
 
     /// Writes whom this node feeds, for people; and once that there is nobody any more.
     pub(super) async fn report(&self) {
-        let mut trouble = Trouble::new("report those that this node feeds");
+        let mut trouble = FailureLogger::new("report those that this node feeds");
         let mut has_told_of_some = false;
         loop {
             sleep(REPORT_INTERVAL).await;
@@ -84,7 +86,7 @@ impl Replica {
             if followers.is_empty() && !has_told_of_some {
                 continue;
             }
-            let written = self.store.report(self.member.node_id, &followers).await;
+            let written = self.store.write_followers(self.member.node_id, &followers).await;
             if trouble.note(written).is_ok() {
                 has_told_of_some = !followers.is_empty();
             }

@@ -51,7 +51,7 @@ pub(super) fn parse_tcp(text: &str) -> Parsed<SocketAddr> {
         return Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
     }
     text.parse().map_err(|_| {
-        format!("must be an IP address and a port, such as 127.0.0.1:8080, but is {text:?}")
+        format!("must be an IP address and a port, such as 127.0.0.1:9464, but is {text:?}")
     })
 }
 

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use super::{
-    ConfigError, HTTP_LISTEN, INSECURE, LISTEN, ListenAddress, REFLECTION, SOCKET_MODE,
+    ConfigError, INSECURE, LISTEN, ListenAddress, METRICS_LISTEN, REFLECTION, SOCKET_MODE,
     TLS_CERTIFICATE, TLS_CLIENT_CA, TLS_KEY, UPSTREAM_CA, UPSTREAM_CERTIFICATE, UPSTREAM_KEY,
     UPSTREAM_TOKEN_FILE,
     parsers::parse_bool,
@@ -78,7 +78,7 @@ impl Security {
     pub(super) fn check_exposure(
         &self,
         listen: &[ListenAddress],
-        http_listen: SocketAddr,
+        metrics_listen: SocketAddr,
     ) -> Result<(), ConfigError> {
         let is_exposed = |address: &SocketAddr| !address.ip().to_canonical().is_loopback();
         let mut grpc = listen.iter().filter_map(|address| match address {
@@ -86,7 +86,8 @@ impl Security {
             ListenAddress::Unix(_) => None,
         });
         let grpc = grpc.find(is_exposed).map(|address| (LISTEN, address));
-        let http = Some((HTTP_LISTEN, http_listen)).filter(|(_, address)| is_exposed(address));
+        let http =
+            Some((METRICS_LISTEN, metrics_listen)).filter(|(_, address)| is_exposed(address));
         if let Some((name, address)) = grpc.or(http).filter(|_| !self.is_authenticated()) {
             return Err(ConfigError(format!(
                 "{name} must be a loopback address such as 127.0.0.1:{}, but is {address}: nothing is configured to tell \
@@ -178,7 +179,7 @@ roles = { tenant_admin = ['admin'] }
 
     #[test]
     fn only_loopback_is_listened_on_unless_callers_are_told_apart() {
-        for name in [LISTEN, HTTP_LISTEN] {
+        for name in [LISTEN, METRICS_LISTEN] {
             for address in
                 ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1", "localhost:1"]
             {
@@ -204,7 +205,7 @@ roles = { tenant_admin = ['admin'] }
         let error = load(ISSUER, &[address]).unwrap_err();
         assert!(error.contains("tokens could be read on the way"), "{error}");
         assert!(load(ISSUER, &[address, (INSECURE, "true")]).unwrap().insecure);
-        assert!(load(ISSUER, &[(HTTP_LISTEN, "0.0.0.0:1")]).is_ok(), "it takes no tokens");
+        assert!(load(ISSUER, &[(METRICS_LISTEN, "0.0.0.0:1")]).is_ok(), "it takes no tokens");
     }
 
     #[test]

@@ -175,9 +175,9 @@ fn wrong_values_are_refused_with_what_would_be_right() {
         (LISTEN, "x", "must be like 127.0.0.1:50051, [::1]:50051 or unix:/path, but is \"x\""),
         (LISTEN, "unix:", "must name a path, such as unix:/run/access.sock, but is \"unix:\""),
         (
-            HTTP_LISTEN,
+            METRICS_LISTEN,
             "unix:/a",
-            "must be an IP address and a port, such as 127.0.0.1:8080, but is \"unix:/a\"",
+            "must be an IP address and a port, such as 127.0.0.1:9464, but is \"unix:/a\"",
         ),
         (INSECURE, "yes", "must be true or false, but is \"yes\""),
         (LOG, "a=b=c", "must be like info or warn,support_access=debug, but is \"a=b=c\""),
@@ -217,7 +217,7 @@ fn a_file_is_refused_with_the_key_and_the_file() {
     let cases = [
         (
             "max-staleness = '2s'",
-            "the configuration file FILE has the unknown key \"max-staleness\"; known are listen, http_listen, \
+            "the configuration file FILE has the unknown key \"max-staleness\"; known are listen, metrics_listen, \
              drain_timeout, tls_certificate, tls_key, tls_client_ca, socket_mode, insecure, reflection, log, log_format, otlp_endpoint, \
              trace_ratio, database_url, max_staleness, max_live_grants_per_tenant, checkpoint_key, verify_interval, upstream, upstream_ca, upstream_certificate, \
              upstream_key, upstream_token_file, certificates, users, issuers, trust_portal_assertion, limits and policy",

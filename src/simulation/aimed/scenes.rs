@@ -133,7 +133,7 @@ pub(super) async fn restored_roll(stage: Stage) {
     stage.until_proven(0).await;
     stage.weather(1, Weather::FINE);
     stage.process(0).host.pause();
-    stage.until(1, |process| process.node.sight().is_fresh()).await;
+    stage.until(1, |process| process.node.read_view().is_fresh()).await;
     stage.complete(stage.revoke(1, &subject)).await;
 }
 
@@ -146,7 +146,7 @@ pub(super) async fn late_event(stage: Stage) {
     sleep(SHORT_LEASE * 12 / 10).await;
     database.come_up_with(backup, Aftermath::Clean).await;
     stage.until(1, |process| process.node.revision() == head).await;
-    stage.until(1, |process| process.node.sight().is_fresh()).await;
+    stage.until(1, |process| process.node.read_view().is_fresh()).await;
     stage.complete(stage.revoke(1, &subject)).await;
     sleep(SHORT_LEASE).await;
 }
@@ -227,7 +227,7 @@ pub(super) async fn clock_set_back(stage: Stage) {
     stage.world.ask_all(&subject);
 }
 
-/// A node reads the log so slowly that others wait for its lease to lapse; but it goes on asking for proofs.
+/// A node reads the log so slowly that others wait for its lease to lapse; but it goes on asking for leases.
 pub(super) async fn slow_reading(stage: Stage) {
     stage.start(0).await;
     stage.start(1).await;
@@ -298,7 +298,7 @@ pub(super) async fn lost_commits(stage: Stage) {
 }
 
 /// An older log is restored, and a replica that is cut off does not know. A sidecar that follows the older log already, and has a
-/// proof, comes to it, and is told what was lost.
+/// lease, comes to it, and is told what was lost.
 pub(super) async fn late_upstream(stage: Stage) {
     for number in 0..3 {
         stage.start(number).await;
@@ -314,7 +314,7 @@ pub(super) async fn late_upstream(stage: Stage) {
     sleep(LEASE * 12 / 10).await;
     database.come_up_with(backup, Aftermath::Clean).await;
     stage.until(2, |process| process.node.revision() == head).await;
-    stage.until(2, |process| process.node.sight().is_fresh()).await;
+    stage.until(2, |process| process.node.read_view().is_fresh()).await;
     stage.weather_between(2, 0, CUT);
     sleep(LEASE).await;
     stage.weather(1, Weather::FINE);
@@ -324,7 +324,7 @@ pub(super) async fn late_upstream(stage: Stage) {
 }
 
 /// A node could prove nothing for so long that whoever it feeds has lapsed. It stops running for a moment, and is told to stop; and
-/// when it goes on, it finds a proof, and a follower that asks for one.
+/// when it goes on, it finds a lease, and a follower that asks for one.
 pub(super) async fn late_proof(stage: Stage) {
     for number in 0..3 {
         stage.start(number).await;

@@ -5,8 +5,8 @@ use parking_lot::Mutex;
 use crate::{
     domain::{Ack, Enforced, Epoch, NodeId, Position, Revision, Time},
     store::{
-        Renewal, Roll, StoreError,
-        memory::{roll::RollBook, state::State},
+        HeartbeatResponse, Membership, StoreError,
+        memory::{membership::MembershipTable, state::State},
     },
 };
 
@@ -16,7 +16,7 @@ pub(super) struct Content {
     pub(super) epoch: Epoch,
     pub(super) state: State,
     /// Beside the state, which a change works on a copy of: nodes go on meanwhile.
-    pub(super) roll: RollBook,
+    pub(super) roll: MembershipTable,
 }
 
 /// What readers and writers share.
@@ -82,7 +82,7 @@ impl Database {
 
 impl Content {
     pub(super) fn empty(epoch: Epoch) -> Self {
-        Self { epoch, state: State::default(), roll: RollBook::default() }
+        Self { epoch, state: State::default(), roll: MembershipTable::default() }
     }
 
     pub(super) fn head(&self) -> Position {
@@ -103,14 +103,14 @@ impl Content {
                 || event.is_some_and(|event| Some(event.time) == position.time))
     }
 
-    pub(super) fn renew(
+    pub(super) fn heartbeat(
         &mut self,
         node_id: NodeId,
         seq: i64,
         held: Option<Position>,
         now: Time,
-    ) -> Option<Renewal> {
-        self.roll.renew(node_id, seq, now).then(|| Renewal {
+    ) -> Option<HeartbeatResponse> {
+        self.roll.heartbeat(node_id, seq, now).then(|| HeartbeatResponse {
             head: self.head(),
             is_held: held.is_some_and(|held| self.holds(held)),
             now,
@@ -133,8 +133,8 @@ impl Content {
         }
     }
 
-    pub(super) fn roll_at(&self, now: Time) -> Roll {
-        Roll {
+    pub(super) fn roll_at(&self, now: Time) -> Membership {
+        Membership {
             max_staleness: self.roll.longest_staleness(),
             head: self.head(),
             members: self.roll.members(now),

@@ -4,9 +4,10 @@ use imbl::{HashMap, OrdMap, OrdSet, Vector};
 
 use crate::{
     domain::{
-        Event, EventKind, Grant, GrantId, Lock, LockId, RequestId, Revision, TenantId, Tightening,
+        Event, EventKind, Grant, GrantId, Lock, LockId, PolicyOverrides, RequestId, Revision,
+        TenantId,
     },
-    store::{RequestMark, memory::chain::Chains},
+    store::{IdempotencyKey, memory::chain::Chains},
 };
 
 /// Persistent collections: a change works on a copy that costs nothing, and puts it in place when it commits.
@@ -21,7 +22,7 @@ pub(super) struct State {
     /// The grants that no event has ended.
     pub(super) live: OrdSet<(TenantId, Revision)>,
     pub(super) requests: HashMap<(TenantId, RequestId), ([u8; 32], Revision)>,
-    pub(super) tightenings: HashMap<TenantId, Tightening>,
+    pub(super) policy_overrides: HashMap<TenantId, PolicyOverrides>,
     pub(super) chains: Chains,
     /// Every lock, by age.
     pub(super) locks: OrdMap<Revision, Lock>,
@@ -72,7 +73,7 @@ impl State {
         self.live_locks.iter().filter_map(|key| self.locks.get(key))
     }
 
-    pub(super) fn apply(&mut self, event: Event, request: Option<RequestMark>) {
+    pub(super) fn apply(&mut self, event: Event, request: Option<IdempotencyKey>) {
         if let Some(grant) = event.kind.grant() {
             let key = (grant.tenant_id.clone(), grant.create_revision);
             self.keys.insert(grant.id(), key.clone());
@@ -92,10 +93,10 @@ impl State {
             }
             self.locks.insert(lock.create_revision, lock.clone());
         }
-        if let EventKind::PolicyUpdated { tightening, .. } = &event.kind {
-            self.tightenings.extend(event.tenant_id.clone().map(|id| (id, tightening.clone())));
+        if let EventKind::PolicyUpdated { overrides, .. } = &event.kind {
+            self.policy_overrides.extend(event.tenant_id.clone().map(|id| (id, overrides.clone())));
         }
-        if let Some(RequestMark { request_id, fingerprint }) = request
+        if let Some(IdempotencyKey { request_id, fingerprint }) = request
             && let Some(tenant_id) = event.tenant_id.clone()
         {
             let key = (tenant_id, request_id);

@@ -1,4 +1,4 @@
-//! Hints from PostgreSQL, which any replica's commits send: `LISTEN` and `NOTIFY`.
+//! Notifications from PostgreSQL, which any replica's commits send: `LISTEN` and `NOTIFY`.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use sqlx::{Executor, PgPool, Postgres, postgres::PgListener};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::store::{
-    Hint, Hints, PATIENCE, StoreError,
-    hints::Messenger,
+    Notification, Notifications, StoreError, TIMEOUT,
+    notify::Notifier,
     sql::{Backend, unavailable},
 };
 
@@ -22,7 +22,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Listeners(pub(super) PgPool);
 
-struct PgHints {
+struct PgNotifications {
     listener: PgListener,
     roll_channel: String,
     /// When the connection last showed that it is alive.
@@ -34,11 +34,11 @@ struct PgHints {
 }
 
 #[async_trait]
-impl Messenger for Listeners {
+impl Notifier for Listeners {
     /// The statements that write have told the database.
-    fn tell(&self, _: Hint) {}
+    fn tell(&self, _: Notification) {}
 
-    async fn listen(&self) -> Result<Box<dyn Hints>, StoreError> {
+    async fn listen(&self) -> Result<Box<dyn Notifications>, StoreError> {
         let connect = async {
             let mut listener = PgListener::connect_with(&self.0).await?;
             // Nobody should wait for a new connection in order to hear that the old one is gone.
@@ -49,9 +49,9 @@ impl Messenger for Listeners {
             let roll_channel = format!("{}{epoch}", channel!(roll));
             listener.listen_all([&*log_channel, &*roll_channel]).await?;
             let heard = Instant::now();
-            Ok(PgHints { listener, roll_channel, heard, probed: None, is_broken: false })
+            Ok(PgNotifications { listener, roll_channel, heard, probed: None, is_broken: false })
         };
-        let connected = timeout(PATIENCE, connect).await.map_err(unavailable)?;
+        let connected = timeout(TIMEOUT, connect).await.map_err(unavailable)?;
         Ok(Box::new(connected.map_err(Postgres::store_error)?))
     }
 
@@ -60,9 +60,9 @@ impl Messenger for Listeners {
     }
 }
 
-impl PgHints {
+impl PgNotifications {
     /// Waits for the next, and looks at the connection whenever it has been silent.
-    async fn hear(&mut self) -> Result<Hint, StoreError> {
+    async fn hear(&mut self) -> Result<Notification, StoreError> {
         loop {
             // By the clock, not by how long this wait has lasted: the caller may come and go.
             let Ok(heard) = timeout_at(self.heard + SILENCE_MAX, self.listener.try_recv()).await
@@ -76,7 +76,7 @@ impl PgHints {
                 return Err(unavailable("the connection was cut"));
             };
             let is_roll = notification.channel() == self.roll_channel;
-            return Ok(if is_roll { Hint::Roll } else { Hint::Log });
+            return Ok(if is_roll { Notification::Membership } else { Notification::Log });
         }
     }
 
@@ -92,8 +92,8 @@ impl PgHints {
 }
 
 #[async_trait]
-impl Hints for PgHints {
-    async fn next(&mut self) -> Result<Hint, StoreError> {
+impl Notifications for PgNotifications {
+    async fn next(&mut self) -> Result<Notification, StoreError> {
         if self.is_broken {
             return Err(unavailable("the connection was lost before"));
         }

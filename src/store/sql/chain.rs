@@ -11,11 +11,11 @@ use crate::{
     store::{
         StoreError, recorded,
         sql::{
-            Backend, Lease, SqlStore,
-            change::SqlChange,
+            Backend, Connection, SqlStore,
             rows::{ChainHeadRow, EventRow, LinkRow, RecordRow},
             statements::{chain, history},
-            within_patience,
+            transaction::SqlTransaction,
+            with_timeout,
         },
     },
 };
@@ -39,15 +39,15 @@ impl Chains {
     /// Links an event that was just written.
     pub(super) async fn push<DB: Backend>(
         &mut self,
-        lease: &mut Lease<DB>,
+        connection: &mut Connection<DB>,
         event: &Event,
         body: &str,
     ) -> Result<(), StoreError> {
         let tenant_id = history(event.tenant_id.as_ref());
-        let last = self.last(lease, tenant_id).await?;
+        let last = self.last(connection, tenant_id).await?;
         let link = recorded(event, body).link(self.log, last);
         let link = link.map_err(|error| StoreError::Broken(Box::new(error)))?;
-        lease.execute(chain::insert(&[(event.revision, tenant_id.to_owned(), link)])).await?;
+        connection.execute(chain::insert(&[(event.revision, tenant_id.to_owned(), link)])).await?;
         self.last.insert(tenant_id.to_owned(), link);
         Ok(())
     }
@@ -55,12 +55,12 @@ impl Chains {
     /// Links the oldest events that are in no chain. False if there were none.
     pub(super) async fn catch_up<DB: Backend>(
         &mut self,
-        lease: &mut Lease<DB>,
+        connection: &mut Connection<DB>,
     ) -> Result<bool, StoreError> {
-        let rows: Vec<EventRow> = lease.all(chain::unlinked(BATCH)).await?;
+        let rows: Vec<EventRow> = connection.all(chain::unlinked(BATCH)).await?;
         let mut links = Vec::with_capacity(rows.len());
         for row in rows {
-            let last = self.last(lease, row.tenant_id()).await?;
+            let last = self.last(connection, row.tenant_id()).await?;
             let link = row.link(self.log, last)?;
             self.last.insert(row.tenant_id().to_owned(), link);
             links.push((row.revision(), row.tenant_id().to_owned(), link));
@@ -68,27 +68,27 @@ impl Chains {
         if links.is_empty() {
             return Ok(false);
         }
-        lease.execute(chain::insert(&links)).await?;
+        connection.execute(chain::insert(&links)).await?;
         Ok(true)
     }
 
     async fn last<DB: Backend>(
         &self,
-        lease: &mut Lease<DB>,
+        connection: &mut Connection<DB>,
         tenant_id: &str,
     ) -> Result<Link, StoreError> {
         if let Some(last) = self.last.get(tenant_id) {
             return Ok(*last);
         }
-        let row: Option<LinkRow> = lease.first(chain::last(tenant_id)).await?;
-        let last = row.map(LinkRow::into_words).transpose()?.flatten();
+        let row: Option<LinkRow> = connection.first(chain::last(tenant_id)).await?;
+        let last = row.map(LinkRow::into_domain).transpose()?.flatten();
         Ok(last.unwrap_or(Link::START))
     }
 }
 
 impl<DB: Backend> SqlStore<DB> {
     /// Begins a change, all earlier events being in their chains.
-    pub(super) async fn begin_linked(&self) -> Result<SqlChange<DB>, StoreError> {
+    pub(super) async fn begin_linked(&self) -> Result<SqlTransaction<DB>, StoreError> {
         loop {
             if let Some(change) = self.begin_or_link().await? {
                 return Ok(change);
@@ -98,12 +98,12 @@ impl<DB: Backend> SqlStore<DB> {
 
     /// Links all that is in no chain, however long that takes.
     pub(in crate::store) async fn link_all(&self) -> Result<(), StoreError> {
-        while within_patience(self.begin_or_link()).await?.is_none() {}
+        while with_timeout(self.begin_or_link()).await?.is_none() {}
         Ok(())
     }
 
     /// Begins a change; or if there are events in no chain, links some of them instead, and commits that.
-    async fn begin_or_link(&self) -> Result<Option<SqlChange<DB>>, StoreError> {
+    async fn begin_or_link(&self) -> Result<Option<SqlTransaction<DB>>, StoreError> {
         self.begin_at_head().await?.unless_behind().await
     }
 
@@ -113,19 +113,19 @@ impl<DB: Backend> SqlStore<DB> {
         sequence: Sequence,
         limit: usize,
     ) -> Result<Vec<Record>, StoreError> {
-        let mut lease = self.lease_on_whole_chains().await?;
+        let mut connection = self.connection_on_whole_chains().await?;
         let rows: Vec<RecordRow> =
-            within_patience(lease.all(chain::records(tenant_id, sequence, limit))).await?;
-        rows.into_iter().map(RecordRow::into_words).collect()
+            with_timeout(connection.all(chain::records(tenant_id, sequence, limit))).await?;
+        rows.into_iter().map(RecordRow::into_domain).collect()
     }
 
     pub(super) async fn read_tenant_after(
         &self,
         tenant_id: &str,
     ) -> Result<Option<String>, StoreError> {
-        let mut lease = self.lease_on_whole_chains().await?;
+        let mut connection = self.connection_on_whole_chains().await?;
         let row: Option<(String,)> =
-            within_patience(lease.first(chain::tenant_after(tenant_id))).await?;
+            with_timeout(connection.first(chain::tenant_after(tenant_id))).await?;
         Ok(row.map(|(next,)| next))
     }
 
@@ -133,28 +133,28 @@ impl<DB: Backend> SqlStore<DB> {
         &self,
         tenant_id: Option<&TenantId>,
     ) -> Result<ChainHead, StoreError> {
-        let mut lease = self.lease_on_whole_chains().await?;
+        let mut connection = self.connection_on_whole_chains().await?;
         let row: Option<ChainHeadRow> =
-            within_patience(lease.first(chain::head(tenant_id))).await?;
-        row.ok_or_else(|| StoreError::Broken("the table head is empty".into()))?.into_words()
+            with_timeout(connection.first(chain::head(tenant_id))).await?;
+        row.ok_or_else(|| StoreError::Broken("the table head is empty".into()))?.into_domain()
     }
 
     /// A connection to a database that knows as much of the log as this process was told of, once all events are in their chains.
-    async fn lease_on_whole_chains(&self) -> Result<Lease<DB>, StoreError> {
+    async fn connection_on_whole_chains(&self) -> Result<Connection<DB>, StoreError> {
         loop {
             let look = async {
-                let mut lease = Lease::take(&self.readers).await?;
-                let row: Option<(bool, Revision)> = lease.first(chain::is_behind()).await?;
+                let mut connection = Connection::take(&self.readers).await?;
+                let row: Option<(bool, Revision)> = connection.first(chain::is_behind()).await?;
                 let (is_behind, revision) =
                     row.ok_or_else(|| StoreError::Broken("the table head is empty".into()))?;
-                lease.must_know(self.told_head.load(Ordering::Relaxed), revision)?;
-                Ok((lease, is_behind))
+                connection.ensure_current(self.known_head.load(Ordering::Relaxed), revision)?;
+                Ok((connection, is_behind))
             };
-            let (lease, is_behind) = within_patience(look).await?;
+            let (connection, is_behind) = with_timeout(look).await?;
             if !is_behind {
-                return Ok(lease);
+                return Ok(connection);
             }
-            drop(lease);
+            drop(connection);
             // However long that takes.
             self.link_all().await?;
         }

@@ -8,18 +8,19 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        AccessLevel, AgentId, Author, Event, EventKind, Grant, GrantId, GroupId, Lock, Note,
-        Revocation, TenantId, Terms, Ticket, Tightening, Time, text::Actor, time::from_micros,
+        AccessLevel, AgentId, Attribution, Event, EventKind, FreeText, Grant, GrantId, GrantTerms,
+        GroupId, Lock, PolicyOverrides, Revocation, TenantId, Ticket, Time, text::Actor,
+        time::from_micros,
     },
-    store::{Remembered, StoreError},
+    store::{IdempotentResult, StoreError},
 };
 
 mod chain;
-mod roll;
+mod membership;
 
 pub(in crate::store) use chain::{ChainHeadRow, LinkRow, RecordRow, epoch};
-pub(in crate::store) use roll::{
-    EnforcedRow, HeadRow, ListedEventRow, RenewalRow, ReportRow, RollRow, roll, span,
+pub(in crate::store) use membership::{
+    EnforcedRow, HeadRow, ListedEventRow, RenewalRow, ReportRow, RollRow, membership_of, span,
 };
 
 /// What both databases can answer.
@@ -35,7 +36,7 @@ impl<T> Answer for T where
 
 /// A row of `grants`, as far as decisions go.
 #[derive(Debug, FromRow)]
-pub(in crate::store) struct TermsRow {
+pub(in crate::store) struct GrantTermsRow {
     tenant_id: String,
     grant_id: String,
     group_id: String,
@@ -50,7 +51,7 @@ pub(in crate::store) struct TermsRow {
 #[derive(Debug, FromRow)]
 pub(in crate::store) struct GrantRow {
     #[sqlx(flatten)]
-    terms: TermsRow,
+    terms: GrantTermsRow,
     reason: String,
     ticket: String,
     create_time: i64,
@@ -84,19 +85,19 @@ pub(in crate::store) struct RequestRow {
 /// A value that no version of this program has written.
 #[derive(Debug, thiserror::Error)]
 #[error("the database holds {column} = {value:?}")]
-struct Strange {
+struct CorruptRow {
     column: &'static str,
     value: String,
     #[source]
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
-fn strange(
+fn corrupt(
     column: &'static str,
     value: impl Display,
     source: impl Into<Option<Box<dyn Error + Send + Sync>>>,
 ) -> StoreError {
-    StoreError::Broken(Box::new(Strange {
+    StoreError::Broken(Box::new(CorruptRow {
         column,
         value: value.to_string(),
         source: source.into(),
@@ -126,26 +127,26 @@ fn text<T, E: Error + Send + Sync + 'static>(
     given: String,
     check: impl FnOnce(&str) -> Result<T, E>,
 ) -> Result<T, StoreError> {
-    check(&given).map_err(|error| strange(column, given, Box::from(error)))
+    check(&given).map_err(|error| corrupt(column, given, Box::from(error)))
 }
 
 pub(in crate::store) fn time(column: &'static str, micros: i64) -> Result<Time, StoreError> {
-    from_micros(micros).ok_or_else(|| strange(column, micros, None))
+    from_micros(micros).ok_or_else(|| corrupt(column, micros, None))
 }
 
 fn from_json<T: DeserializeOwned>(column: &'static str, json: &str) -> Result<T, StoreError> {
-    serde_json::from_str(json).map_err(|error| strange(column, json, Box::from(error)))
+    serde_json::from_str(json).map_err(|error| corrupt(column, json, Box::from(error)))
 }
 
 fn level(number: i64) -> Result<AccessLevel, StoreError> {
     AccessLevel::ALL
         .into_iter()
         .find(|level| level_number(*level) == number)
-        .ok_or_else(|| strange("access_level", number, None))
+        .ok_or_else(|| corrupt("access_level", number, None))
 }
 
-impl TermsRow {
-    pub(in crate::store) fn into_words(self) -> Result<(TenantId, Terms), StoreError> {
+impl GrantTermsRow {
+    pub(in crate::store) fn into_domain(self) -> Result<(TenantId, GrantTerms), StoreError> {
         let Self {
             tenant_id,
             grant_id,
@@ -156,7 +157,7 @@ impl TermsRow {
             expire_time,
             revoke_time,
         } = self;
-        let terms = Terms {
+        let terms = GrantTerms {
             grant_id: GrantId(text("grant_id", grant_id, Uuid::parse_str)?),
             group_id: text("group_id", group_id, GroupId::new)?,
             agent_ids: agents(&agent_ids)?,
@@ -175,7 +176,7 @@ fn agents(json: &str) -> Result<BTreeSet<AgentId>, StoreError> {
 }
 
 impl GrantRow {
-    pub(in crate::store) fn into_words(self) -> Result<Grant, StoreError> {
+    pub(in crate::store) fn into_domain(self) -> Result<Grant, StoreError> {
         let Self {
             terms,
             reason,
@@ -187,18 +188,18 @@ impl GrantRow {
             create_revision,
             revision,
         } = self;
-        let (tenant_id, terms) = terms.into_words()?;
+        let (tenant_id, terms) = terms.into_domain()?;
         let revocation = match (revoker, revoke_reason) {
             (Some(revoker), Some(reason)) => Some(Revocation {
                 revoker: text("revoker", revoker, Actor::new)?,
-                reason: text("revoke_reason", reason, |given| Note::new(given))?,
+                reason: text("revoke_reason", reason, |given| FreeText::new(given))?,
             }),
             _ => None,
         };
         Ok(Grant {
             tenant_id,
             terms,
-            reason: text("reason", reason, |given| Note::new(given))?,
+            reason: text("reason", reason, |given| FreeText::new(given))?,
             ticket: text("ticket", ticket, Ticket::new)?,
             create_time: time("create_time", create_time)?,
             creator: text("creator", creator, Actor::new)?,
@@ -210,11 +211,11 @@ impl GrantRow {
 }
 
 impl EventRow {
-    pub(in crate::store) fn into_words(self) -> Result<Event, StoreError> {
+    pub(in crate::store) fn into_domain(self) -> Result<Event, StoreError> {
         let Self { revision, tenant_id, time: micros, actor, via, is_asserted, reason, body } =
             self;
         let tenant_id = (!tenant_id.is_empty()).then_some(tenant_id);
-        let author = Author {
+        let author = Attribution {
             actor: text("actor", actor, Actor::new)?,
             via: via.map(|via| text("via", via, Actor::new)).transpose()?,
             is_asserted: is_asserted != 0,
@@ -224,21 +225,21 @@ impl EventRow {
             tenant_id: tenant_id.map(|id| text("tenant_id", id, TenantId::new)).transpose()?,
             time: time("time", micros)?,
             author,
-            reason: text("reason", reason, |given| Note::new(given))?,
+            reason: text("reason", reason, |given| FreeText::new(given))?,
             kind: from_json("body", &body)?,
         })
     }
 }
 
 impl RequestRow {
-    pub(in crate::store) fn into_words(self) -> Result<Remembered, StoreError> {
+    pub(in crate::store) fn into_domain(self) -> Result<IdempotentResult, StoreError> {
         let Self { fingerprint, body } = self;
         let fingerprint = fingerprint
             .try_into()
-            .map_err(|bytes: Vec<u8>| strange("fingerprint", format!("{bytes:02x?}"), None))?;
+            .map_err(|bytes: Vec<u8>| corrupt("fingerprint", format!("{bytes:02x?}"), None))?;
         let kind: EventKind = from_json("body", &body)?;
-        let grant = kind.grant().ok_or_else(|| strange("body", &body, None))?.clone();
-        Ok(Remembered { fingerprint, grant })
+        let grant = kind.grant().ok_or_else(|| corrupt("body", &body, None))?.clone();
+        Ok(IdempotentResult { fingerprint, grant })
     }
 }
 
@@ -247,7 +248,7 @@ pub(in crate::store) fn lock((body,): (String,)) -> Result<Lock, StoreError> {
     from_json("body", &body)
 }
 
-/// The body of a row of `tightenings`.
-pub(in crate::store) fn tightening(body: &str) -> Result<Tightening, StoreError> {
+/// The body of a row of `policy_overrides`.
+pub(in crate::store) fn overrides(body: &str) -> Result<PolicyOverrides, StoreError> {
     from_json("body", body)
 }

@@ -6,8 +6,8 @@ use crate::domain::{GrantId, NodeId, TenantId, Time};
 
 pub(in crate::store) mod chain;
 pub(in crate::store) mod locks;
+pub(in crate::store) mod membership;
 pub(in crate::store) mod read;
-pub(in crate::store) mod roll;
 pub(in crate::store) mod write;
 
 /// A statement, and the values for `$1`, `$2` and so on.
@@ -35,7 +35,7 @@ pub(in crate::store) struct Dialect {
     /// Begins a transaction that reads, all of it as of one moment.
     pub(in crate::store) begin_snapshot: &'static str,
     /// Locks the head of the log, and reads its revision, the time of the last event, the longest that a check node may answer
-    /// from one proof, the database's clock if it has one, the name of the log, and the last event that is in a chain.
+    /// from one lease, the database's clock if it has one, the name of the log, and the last event that is in a chain.
     pub(in crate::store) lock_head: &'static str,
     /// The database's clock as it is when this is read, in microseconds since 1970, if it has one.
     pub(in crate::store) clock: Option<&'static str>,

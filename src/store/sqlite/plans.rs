@@ -8,12 +8,12 @@ use sqlx::{ConnectOptions, Connection, Executor, SqliteConnection};
 use super::*;
 use crate::{
     domain::{
-        AgentId, Clock, GrantId, GrantState, GroupId, LockId, Side, TenantId, clock::ManualClock,
+        AgentId, Clock, GrantId, GrantState, GroupId, LockId, Party, TenantId, clock::ManualClock,
         time::from_parts,
     },
     store::{
         EventQuery, GrantQuery, LockQuery,
-        sql::statements::{Statement, chain, locks, read, roll},
+        sql::statements::{Statement, chain, locks, membership, read},
     },
 };
 
@@ -146,7 +146,7 @@ async fn everything_else_is_found_by_an_index_too() {
             ),
         ),
         (
-            roll::enforced(7),
+            membership::enforced(7),
             vec![
                 "CO-ROUTINE n",
                 "SEARCH enforcements USING INTEGER PRIMARY KEY (rowid>?)",
@@ -213,11 +213,11 @@ async fn locks_are_found_by_an_index_too() {
             "SEARCH locks USING INDEX sqlite_autoindex_locks_1 (lock_id=?)",
         ),
         (
-            locks::count_live(&Sqlite::DIALECT, Side::Vendor, None),
+            locks::count_live(&Sqlite::DIALECT, Party::Vendor, None),
             "SEARCH locks USING INDEX locks_live_of_side (side=?)",
         ),
         (
-            locks::count_live(&Sqlite::DIALECT, Side::Tenant, Some(&tenant_id)),
+            locks::count_live(&Sqlite::DIALECT, Party::Tenant, Some(&tenant_id)),
             "SEARCH locks USING INDEX locks_live_of_side (side=? AND tenant_id=?)",
         ),
         (

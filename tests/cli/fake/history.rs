@@ -55,7 +55,7 @@ pub(super) fn export(message: &v1::ExportHistoryRequest) -> v1::ExportHistoryRes
 
 pub(super) fn checkpoint(tenant_id: &str) -> String {
     match tenant_id {
-        "strange" => "{}".to_owned(),
+        "corrupt" => "{}".to_owned(),
         "other" => history("acme", HISTORY).1,
         tenant_id => history(tenant_id, HISTORY).1,
     }

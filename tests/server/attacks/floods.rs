@@ -15,7 +15,7 @@ use super::{
 };
 
 /// For how long one flood goes on.
-const PATIENCE: Duration = Duration::from_secs(6);
+const TIMEOUT: Duration = Duration::from_secs(6);
 /// How many frames are tried of each.
 const FRAMES: u32 = 50_000;
 /// How many connections an attacker makes at most.
@@ -25,7 +25,7 @@ const MEMORY: usize = 64 * MEGABYTE;
 
 /// Sends what `frames` makes of numbers, on new connections whenever the server has ended one. How many frames, connections.
 async fn flood(address: SocketAddr, reads: bool, frames: impl Fn(u32) -> Vec<u8>) -> (u32, u32) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let (mut sent, mut connections) = (0, 0);
     while sent < FRAMES && connections < CONNECTIONS && Instant::now() < deadline {
         connections += 1;
@@ -122,7 +122,7 @@ async fn floods_of_frames_harm_nobody_else() {
 async fn verdict(address: SocketAddr, bytes: &[u8]) -> Option<u32> {
     let mut attacker = Attacker::connect(address).await.unwrap();
     attacker.send(bytes).await.unwrap();
-    let found = attacker.until(PATIENCE, |it| it.kind == GO_AWAY).await?;
+    let found = attacker.until(TIMEOUT, |it| it.kind == GO_AWAY).await?;
     Some(u32::from_be_bytes(found.payload[4..8].try_into().unwrap()))
 }
 
@@ -163,7 +163,7 @@ async fn one_connection_has_so_many_calls_at_a_time() {
     let mut attacker = Attacker::connect(address).await.unwrap();
     let open = |number| frame(HEADERS, END_HEADERS, stream(number), &call(FOLLOW, "mallory"));
     attacker.send(&(0..11).flat_map(open).collect::<Vec<u8>>()).await.unwrap();
-    let refused = attacker.until(PATIENCE, |it| it.kind == RST_STREAM).await.unwrap();
+    let refused = attacker.until(TIMEOUT, |it| it.kind == RST_STREAM).await.unwrap();
     assert_eq!((refused.stream, refused.payload), (stream(10), 7_u32.to_be_bytes().to_vec()));
     gateway.end().await;
     assert_well(&running, connect(address).await).await;

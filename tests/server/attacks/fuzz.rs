@@ -1,4 +1,4 @@
-//! Any bytes as any request's message, through the real doors. A message that fails is printed whole; it is not shrunk.
+//! Any bytes as any request's message, through the real doors. A message that fails is printed whole; it is not lower_bound.
 
 use proptest::{
     collection::vec,

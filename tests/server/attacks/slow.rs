@@ -23,7 +23,7 @@ use super::{
     limited, tcp,
 };
 use crate::{
-    harness::{access, channel, in_time, rpcs, wait_for_metric},
+    harness::{access, channel, rpcs, wait_for_metric, with_timeout},
     identity::{GATEWAY, World},
 };
 
@@ -149,7 +149,7 @@ async fn a_read_of_a_database_that_hangs_has_a_deadline_though_nobody_gave_one()
     let mut admin = crate::harness::admin(&running).await;
     let request = ListGrantsRequest { tenant_id: "acme".to_owned(), ..Default::default() };
     let began = Instant::now();
-    let ended = in_time(admin.list_grants(request)).await.unwrap_err();
+    let ended = with_timeout(admin.list_grants(request)).await.unwrap_err();
     assert_eq!(ended.code(), Code::DeadlineExceeded);
     assert!(began.elapsed() < TEN + SLACK);
     assert!(access(&running).await.check_access(crate::harness::a_check()).await.is_ok());

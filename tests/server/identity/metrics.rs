@@ -9,7 +9,7 @@ use std::{
 use support_access::server::Running;
 
 use super::{NODE, World, bearing, sidecars::sidecar};
-use crate::harness::{a_check, a_grant, access, eventually, get, in_time};
+use crate::harness::{a_check, a_grant, access, eventually, get, with_timeout};
 
 /// Where they are written down for people.
 const DOCUMENT: &str = "docs/metrics.md";
@@ -61,7 +61,7 @@ async fn every_metric_is_in_the_document() {
     world.admin(None).await.grant_access(bearing(a_grant(), &token)).await.unwrap();
     let sidecar = sidecar(&world, Some(NODE), None).await;
     let mut checks = access(&sidecar.running).await;
-    in_time(checks.check_access(a_check())).await.unwrap();
+    with_timeout(checks.check_access(a_check())).await.unwrap();
     // It is there once the history was verified.
     eventually(async || told(&world.running).await.contains_key("support_access_history_breaks"))
         .await;

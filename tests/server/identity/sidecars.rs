@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use tonic::Code;
 
 use super::{GATEWAY, NODE, OPERATOR, World, bearing};
-use crate::harness::{a_check, a_grant, access, common, eventually, in_time};
+use crate::harness::{a_check, a_grant, access, common, eventually, with_timeout};
 
 pub(super) struct Sidecar {
     pub(super) running: Running,
@@ -101,7 +101,7 @@ async fn who_follows_with_a_token_is_fed_until_it_expires() {
     words.send(hello).await.unwrap();
     let said = tokio_stream::wrappers::ReceiverStream::new(said);
     let mut fed = nodes.follow(bearing(said, &token)).await.unwrap().into_inner();
-    let ended = in_time(async {
+    let ended = with_timeout(async {
         loop {
             match fed.message().await {
                 Ok(message) => assert!(message.is_some(), "it ended without a word"),

@@ -5,12 +5,12 @@ use prost_types::{Duration as ProtoDuration, Timestamp};
 use crate::{
     api::proto::v1 as pb,
     domain::{
-        AccessLevel, End, GrantState, Note, Revision, Span, TenantId, Time,
+        AccessLevel, End, FreeText, GrantState, Revision, Span, TenantId, Time,
         text::{TextError, check_id},
         time,
         violation::Violations,
     },
-    work::{GrantRef, page::PageRequest},
+    service::{GrantRef, page::PageRequest},
 };
 
 /// The longest `google.protobuf.Duration`, in seconds: about 10,000 years.
@@ -51,8 +51,8 @@ impl Fields {
         if text.is_empty() { None } else { self.text(field, text, new) }
     }
 
-    pub(super) fn note(&mut self, field: &str, text: String) -> Note {
-        self.0.keep(field, Note::new(text)).unwrap_or_default()
+    pub(super) fn note(&mut self, field: &str, text: String) -> FreeText {
+        self.0.keep(field, FreeText::new(text)).unwrap_or_default()
     }
 
     pub(super) fn list<T>(

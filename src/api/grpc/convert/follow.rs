@@ -7,8 +7,6 @@ use std::time::Duration;
 use prost_types::Duration as ProtoDuration;
 use uuid::Uuid;
 
-#[cfg(test)]
-use crate::node::message::{Down, Up};
 use crate::{
     api::{
         grpc::convert::{
@@ -38,21 +36,9 @@ const VERSION_LENGTH_MAX: usize = 64;
 /// Far above every revision there will be, and far below where arithmetic ends.
 const REVISION_MAX: Revision = 1 << 62;
 
-/// How many bytes a follower's message is.
-#[cfg(test)]
-pub(crate) fn length_up(up: &Up) -> usize {
-    prost::Message::encoded_len(&request(up.clone()))
-}
-
-/// How many bytes a message to a follower is.
-#[cfg(test)]
-pub(crate) fn length_down(down: &Down) -> usize {
-    prost::Message::encoded_len(&response(down.clone()))
-}
-
 /// What is known of a check node. How far it lags is for whoever knows the head.
 pub(in crate::api::grpc) fn node_message(info: NodeInfo, lag: Revision) -> pb::CheckNode {
-    let NodeInfo { node_id, kind, version, upstream, revision, proof_age, silent_for } = info;
+    let NodeInfo { node_id, kind, version, upstream, revision, lease_age, silent_for } = info;
     let kind = match kind {
         NodeKind::Replica => pb::NodeKind::Replica,
         NodeKind::Sidecar => pb::NodeKind::Sidecar,
@@ -64,7 +50,7 @@ pub(in crate::api::grpc) fn node_message(info: NodeInfo, lag: Revision) -> pb::C
         upstream_node_id: upstream.map(|node_id| node_id.to_string()).unwrap_or_default(),
         revision,
         lag,
-        proof_age: proof_age.map(responses::duration),
+        lease_age: lease_age.map(responses::duration),
         silent_for: Some(responses::duration(silent_for)),
     }
 }
@@ -77,7 +63,7 @@ fn node(message: pb::CheckNode) -> Parsed<NodeInfo> {
         upstream_node_id,
         revision,
         lag: _,
-        proof_age,
+        lease_age,
         silent_for,
     } = message;
     let id = |field: &str, text: &str| {
@@ -98,7 +84,7 @@ fn node(message: pb::CheckNode) -> Parsed<NodeInfo> {
         version: self::version("version", version)?,
         upstream,
         revision: self::revision("revision", revision)?,
-        proof_age: proof_age.map(|age| span("proof_age", age)).transpose()?,
+        lease_age: lease_age.map(|age| span("lease_age", age)).transpose()?,
         silent_for: span("silent_for", silent_for.unwrap_or_default())?,
     })
 }

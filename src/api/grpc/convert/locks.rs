@@ -9,11 +9,11 @@ use crate::{
         proto::v1 as pb,
     },
     domain::{
-        AgentId, End, GroupId, Lock, LockRequest, LockState, LockTarget, LockTerms, Note, Side,
-        TenantId,
+        AgentId, End, FreeText, GroupId, Lock, LockRequest, LockState, LockTarget, LockTerms,
+        Party, TenantId,
         text::{TextError, check_id},
     },
-    work::{
+    service::{
         locks::{LockFilter, LockRef, LockView},
         page::PageRequest,
     },
@@ -57,7 +57,7 @@ pub(in crate::api::grpc) fn lock_request(message: pb::LockAccessRequest) -> Pars
 /// The words of `UnlockAccess`: which lock, and why.
 pub(in crate::api::grpc) fn unlock_request(
     message: pb::UnlockAccessRequest,
-) -> Parsed<(LockRef, Note)> {
+) -> Parsed<(LockRef, FreeText)> {
     let pb::UnlockAccessRequest { tenant_id, lock_id, reason } = message;
     let mut fields = Fields::default();
     let tenant_id = fields.optional("tenant_id", &tenant_id, TenantId::new);
@@ -78,7 +78,7 @@ pub(in crate::api::grpc) fn list_locks_request(
 }
 
 /// Whoever locks somebody out, or lets them in again, says why.
-fn required_note(fields: &mut Fields, text: String) -> Note {
+fn required_note(fields: &mut Fields, text: String) -> FreeText {
     let is_blank = text.trim().is_empty();
     let note = fields.note("reason", text);
     if is_blank {
@@ -127,10 +127,10 @@ pub(in crate::api::grpc) fn lock(view: LockView) -> pb::Lock {
     }
 }
 
-pub(super) fn lock_side(side: Side) -> i32 {
+pub(super) fn lock_side(side: Party) -> i32 {
     let side = match side {
-        Side::Tenant => pb::LockSide::Tenant,
-        Side::Vendor => pb::LockSide::Vendor,
+        Party::Tenant => pb::LockSide::Tenant,
+        Party::Vendor => pb::LockSide::Vendor,
     };
     side.into()
 }

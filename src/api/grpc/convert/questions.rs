@@ -6,7 +6,7 @@ use crate::{
         proto::v1 as pb,
     },
     domain::{AgentId, GroupId, Question, Revision, TenantId, decision, violation::Violations},
-    work::check::BATCH_MAX,
+    service::check::BATCH_MAX,
 };
 
 /// The words of `CheckAccess`: the question, and the revision that the answer must be from or after.

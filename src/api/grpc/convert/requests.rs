@@ -8,15 +8,15 @@ use crate::{
         proto::v1 as pb,
     },
     domain::{
-        AgentId, End, ExtendRequest, GrantRequest, GrantState, GroupId, Note, RequestId, Revision,
-        Span, TenantId, Ticket, Tightening,
+        AgentId, End, ExtendRequest, FreeText, GrantRequest, GrantState, GroupId, PolicyOverrides,
+        RequestId, Revision, Span, TenantId, Ticket,
         chain::Sequence,
         grant::AGENTS_MAX,
+        overrides::GroupOverrides,
         policy::{GROUPS_MAX, PRESETS_MAX},
         text::check_id,
-        tightening::GroupTightening,
     },
-    work::{GrantRef, page::PageRequest, review::GrantFilter},
+    service::{GrantRef, page::PageRequest, review::GrantFilter},
 };
 
 const ENDS: &str = "must be given: exactly one of expire_time, duration, until_revoked";
@@ -97,7 +97,7 @@ pub(in crate::api::grpc) fn extend_request(
 /// The words of `RevokeAccess`: which grant, its etag, and why.
 pub(in crate::api::grpc) fn revoke_request(
     message: pb::RevokeAccessRequest,
-) -> Parsed<(GrantRef, Option<String>, Note)> {
+) -> Parsed<(GrantRef, Option<String>, FreeText)> {
     let pb::RevokeAccessRequest { tenant_id, grant_id, etag, reason } = message;
     let mut fields = Fields::default();
     let grant = fields.grant_ref(&tenant_id, grant_id);
@@ -108,7 +108,7 @@ pub(in crate::api::grpc) fn revoke_request(
 
 pub(in crate::api::grpc) fn revoke_all_request(
     message: pb::RevokeAllAccessRequest,
-) -> Parsed<(TenantId, Note)> {
+) -> Parsed<(TenantId, FreeText)> {
     let pb::RevokeAllAccessRequest { tenant_id, reason } = message;
     let mut fields = Fields::default();
     let tenant_id = fields.text("tenant_id", &tenant_id, TenantId::new);
@@ -226,8 +226,8 @@ pub(in crate::api::grpc) fn get_checkpoint_request(
 pub(in crate::api::grpc) struct PolicyUpdate {
     pub(in crate::api::grpc) tenant_id: TenantId,
     pub(in crate::api::grpc) etag: Option<String>,
-    pub(in crate::api::grpc) update: Tightening,
-    pub(in crate::api::grpc) reason: Note,
+    pub(in crate::api::grpc) update: PolicyOverrides,
+    pub(in crate::api::grpc) reason: FreeText,
 }
 
 pub(in crate::api::grpc) fn update_support_policy_request(
@@ -242,7 +242,7 @@ pub(in crate::api::grpc) fn update_support_policy_request(
     if paths.is_empty() {
         fields.0.add("update_mask", "must name at least one field of support_policy");
     }
-    let mut update = Tightening::default();
+    let mut update = PolicyOverrides::default();
     match support_policy {
         Some(policy) => {
             for path in &paths {
@@ -257,7 +257,7 @@ pub(in crate::api::grpc) fn update_support_policy_request(
 
 fn set_policy_field(
     fields: &mut Fields,
-    update: &mut Tightening,
+    update: &mut PolicyOverrides,
     path: &str,
     policy: &pb::SupportPolicy,
 ) {
@@ -297,12 +297,12 @@ fn policy_groups(
     fields: &mut Fields,
     field: &str,
     groups: &[pb::SupportGroup],
-) -> Vec<GroupTightening> {
+) -> Vec<GroupOverrides> {
     if groups.len() > GROUPS_MAX {
         fields.0.add(field, format!("must be at most {GROUPS_MAX}"));
         return Vec::new();
     }
-    let mut parsed: Vec<GroupTightening> = Vec::with_capacity(groups.len());
+    let mut parsed: Vec<GroupOverrides> = Vec::with_capacity(groups.len());
     for (index, group) in groups.iter().enumerate() {
         let field = format!("{field}[{index}]");
         let group_id = fields.text(&format!("{field}.group_id"), &group.group_id, GroupId::new);
@@ -311,7 +311,7 @@ fn policy_groups(
         if parsed.iter().any(|other| other.group_id == group_id) {
             fields.0.add(format!("{field}.group_id"), "must be named only once");
         }
-        parsed.push(GroupTightening { group_id, highest_level });
+        parsed.push(GroupOverrides { group_id, highest_level });
     }
     parsed
 }

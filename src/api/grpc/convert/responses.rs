@@ -9,13 +9,13 @@ use crate::{
         SupportPolicy, TenantId, Time,
         explain::{ChecklistAnswer, ChecklistItem, ChecklistQuestion},
     },
-    work::{
+    service::{
         Enforcement, EnforcementState, GrantView,
         check::{Answer, Candidate, Explanation},
         locks::LockView,
         policy::etag,
-        review::Recorded,
     },
+    store::HistoryEvent,
 };
 
 pub(in crate::api::grpc) fn grant(view: GrantView) -> pb::Grant {
@@ -114,8 +114,8 @@ fn support_group(group: &SupportGroup) -> pb::SupportGroup {
     }
 }
 
-pub(in crate::api::grpc) fn recorded(recorded: Recorded) -> pb::Event {
-    let Recorded { event, enforced, link } = recorded;
+pub(in crate::api::grpc) fn recorded(recorded: HistoryEvent) -> pb::Event {
+    let HistoryEvent { event, enforced, link } = recorded;
     let revision = event.revision;
     let complete = |Enforced { elapsed, nodes_acknowledged, nodes_lapsed }| {
         let state = EnforcementState::Complete;

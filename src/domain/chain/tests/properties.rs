@@ -96,13 +96,13 @@ proptest! {
         let at = place.index(count);
         let to = other.index(count);
         let number = |count: usize| Sequence::try_from(count).unwrap();
-        let not_next = |at: usize, found: usize| Misfit::NotNext { expected: number(at + 1), found: number(found + 1) };
+        let not_next = |at: usize, found: usize| ChainError::NotNext { expected: number(at + 1), found: number(found + 1) };
         let mut told = lines.clone();
         let expected = match what {
             0 => {
                 told.remove(at);
                 match at {
-                    at if at + 1 == count => fault(count, Misfit::CutShort { expected: number(count), found: number(at) }),
+                    at if at + 1 == count => fault(count, ChainError::CutShort { expected: number(count), found: number(at) }),
                     at => fault(at + 1, not_next(at, at + 1)),
                 }
             }
@@ -119,22 +119,22 @@ proptest! {
                 told.truncate(at.max(1));
                 prop_assume!(told.len() < count);
                 let found = told.len();
-                fault(found + 1, Misfit::CutShort { expected: number(count), found: number(found) })
+                fault(found + 1, ChainError::CutShort { expected: number(count), found: number(found) })
             }
             4 => {
                 told[at] = export(log(1), "bolt", &events).0.swap_remove(at);
-                let misfit = Misfit::OtherTenant { expected: "acme".into(), found: "bolt".into() };
+                let misfit = ChainError::OtherTenant { expected: "acme".into(), found: "bolt".into() };
                 fault(at + 1, misfit)
             }
             5 => {
                 told[at] = export(log(2), "acme", &events).0.swap_remove(at);
-                fault(at + 1, Misfit::OtherLog)
+                fault(at + 1, ChainError::OtherLog)
             }
             _ => {
                 // One record made anew, hash and all: it fits, and what follows does not. The last can only be told by a checkpoint.
                 told[at] = forged(&lines, at).swap_remove(at);
                 prop_assume!(told[at] != lines[at]);
-                if at + 1 == count { fault(count, Misfit::NotVouchedFor) } else { fault(at + 2, Misfit::NotFollowing) }
+                if at + 1 == count { fault(count, ChainError::NotVouchedFor) } else { fault(at + 2, ChainError::NotFollowing) }
             }
         };
         prop_assert_eq!(verify(&told, None, Some(&kept)), expected);
@@ -155,16 +155,16 @@ proptest! {
         prop_assert!(verify(&told, None, None).is_ok(), "it fits together");
         let kept = checkpoint(log(1), "acme", last, None);
         let count = lines.len();
-        prop_assert_eq!(verify(&told, None, Some(&kept)), fault(count, Misfit::NotVouchedFor));
+        prop_assert_eq!(verify(&told, None, Some(&kept)), fault(count, ChainError::NotVouchedFor));
         let real = checkpoint(log(1), "acme", last, Some(&key()));
         told.push(real.line());
-        prop_assert_eq!(verify(&told, Some(key().public()), None), fault(count + 1, Misfit::NotVouchedFor));
+        prop_assert_eq!(verify(&told, Some(key().public()), None), fault(count + 1, ChainError::NotVouchedFor));
         // Who forges the checkpoint as well, but has not the key:
         told[count] = checkpoint(log(1), "acme", end, None).line();
         prop_assert!(verify(&told, None, None).is_ok(), "nothing in the file contradicts it");
-        prop_assert_eq!(verify(&told, Some(key().public()), None), fault(count + 1, Misfit::NotSigned));
+        prop_assert_eq!(verify(&told, Some(key().public()), None), fault(count + 1, ChainError::NotSigned));
         let stolen = Checkpoint { signature: real.signature, ..checkpoint(log(1), "acme", end, None) };
         told[count] = stolen.line();
-        prop_assert_eq!(verify(&told, Some(key().public()), None), fault(count + 1, Misfit::WrongSignature));
+        prop_assert_eq!(verify(&told, Some(key().public()), None), fault(count + 1, ChainError::WrongSignature));
     }
 }

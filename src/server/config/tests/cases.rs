@@ -16,10 +16,10 @@ fn of_addresses() -> Vec<Case> {
             },
         ),
         (
-            HTTP_LISTEN,
-            r#"http_listen = "127.0.0.1:1""#,
-            ["127.0.0.1:8080", "127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"],
-            |config| config.common.http_listen.to_string(),
+            METRICS_LISTEN,
+            r#"metrics_listen = "127.0.0.1:1""#,
+            ["127.0.0.1:9464", "127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"],
+            |config| config.common.metrics_listen.to_string(),
         ),
         (
             DATABASE_URL,

@@ -6,11 +6,11 @@ use uuid::Uuid;
 use crate::{
     domain::{
         Epoch, Revision,
-        chain::{ChainHead, Content, Hash, Link, Record, Unrecordable},
+        chain::{ChainHead, Content, EncodeError, Hash, Link, Record},
     },
     store::{
         StoreError,
-        sql::rows::{EventRow, strange, text, time},
+        sql::rows::{EventRow, corrupt, text, time},
     },
 };
 
@@ -42,7 +42,7 @@ pub(in crate::store) struct RecordRow {
 
 fn hash(bytes: Vec<u8>) -> Result<Hash, StoreError> {
     let hash = bytes.try_into().map(Hash);
-    hash.map_err(|bytes: Vec<u8>| strange("hash", format!("{bytes:02x?}"), None))
+    hash.map_err(|bytes: Vec<u8>| corrupt("hash", format!("{bytes:02x?}"), None))
 }
 
 /// The name of a log.
@@ -50,12 +50,12 @@ pub(in crate::store) fn epoch(value: String) -> Result<Epoch, StoreError> {
     Ok(Epoch(text("epoch", value, Uuid::parse_str)?))
 }
 
-fn unrecordable(error: Unrecordable) -> StoreError {
+fn unrecordable(error: EncodeError) -> StoreError {
     StoreError::Broken(Box::new(error))
 }
 
 impl LinkRow {
-    pub(in crate::store) fn into_words(self) -> Result<Option<Link>, StoreError> {
+    pub(in crate::store) fn into_domain(self) -> Result<Option<Link>, StoreError> {
         let Self { sequence, hash: bytes } = self;
         let link = |(sequence, bytes)| Ok(Link { sequence, hash: hash(bytes)? });
         sequence.zip(bytes).map(link).transpose()
@@ -63,16 +63,16 @@ impl LinkRow {
 }
 
 impl ChainHeadRow {
-    pub(in crate::store) fn into_words(self) -> Result<ChainHead, StoreError> {
-        let link = self.link.into_words()?.unwrap_or(Link::START);
+    pub(in crate::store) fn into_domain(self) -> Result<ChainHead, StoreError> {
+        let link = self.link.into_domain()?.unwrap_or(Link::START);
         Ok(ChainHead { log: epoch(self.epoch)?, link })
     }
 }
 
 impl RecordRow {
-    pub(in crate::store) fn into_words(self) -> Result<Record, StoreError> {
+    pub(in crate::store) fn into_domain(self) -> Result<Record, StoreError> {
         let Self { epoch: log, event, link, previous_hash } = self;
-        let link = link.into_words()?.unwrap_or(Link::START);
+        let link = link.into_domain()?.unwrap_or(Link::START);
         let previous = previous_hash.map(hash).transpose()?.unwrap_or(Hash::ZERO);
         event.content()?.record(epoch(log)?, previous, link).map_err(unrecordable)
     }
@@ -97,7 +97,7 @@ impl EventRow {
         self.revision
     }
 
-    /// Whose history; empty: the vendor's own.
+    /// Scope history; empty: the vendor's own.
     pub(in crate::store) fn tenant_id(&self) -> &str {
         &self.tenant_id
     }

@@ -1,7 +1,7 @@
 //! What is read and written of locks.
 
 use crate::{
-    domain::{Lock, LockId, Revision, Side, TenantId, Time},
+    domain::{Lock, LockId, Party, Revision, TenantId, Time},
     store::{
         LockQuery, StoreError,
         sql::{
@@ -23,7 +23,7 @@ pub(in crate::store) fn lock(lock_id: LockId) -> Statement {
 /// How many locks of a side no event has ended: on one tenant, or all.
 pub(in crate::store) fn count_live(
     dialect: &Dialect,
-    side: Side,
+    side: Party,
     tenant_id: Option<&TenantId>,
 ) -> Statement {
     let mut values = vec![side.as_str().into()];

@@ -228,8 +228,8 @@ pub(in crate::store) fn list_events(dialect: &Dialect, query: &EventQuery) -> St
     Statement::new(sql, values)
 }
 
-pub(in crate::store) fn tightening(tenant_id: &TenantId) -> Statement {
-    Statement::new("SELECT body FROM tightenings WHERE tenant_id = $1", vec![tenant_id.into()])
+pub(in crate::store) fn overrides(tenant_id: &TenantId) -> Statement {
+    Statement::new("SELECT body FROM policy_overrides WHERE tenant_id = $1", vec![tenant_id.into()])
 }
 
 /// The earliest end of a grant, and that of a lock; NULL if there is none.

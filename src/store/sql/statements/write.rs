@@ -3,7 +3,7 @@
 use crate::{
     domain::{Event, Grant, Revision, Time},
     store::{
-        RequestMark, StoreError,
+        IdempotencyKey, StoreError,
         sql::{
             rows::{level_number, to_json},
             statements::{Dialect, Statement, Value, history},
@@ -110,7 +110,7 @@ pub(in crate::store) fn upsert_latest_ended(grant: &Grant, end_time: Time) -> St
     Statement::new(sql, values)
 }
 
-pub(in crate::store) fn insert_request(event: &Event, mark: &RequestMark) -> Statement {
+pub(in crate::store) fn insert_request(event: &Event, mark: &IdempotencyKey) -> Statement {
     let sql = "INSERT INTO requests (tenant_id, request_id, fingerprint, revision) \
                VALUES ($1, $2, $3, $4)";
     let values = vec![
@@ -122,8 +122,8 @@ pub(in crate::store) fn insert_request(event: &Event, mark: &RequestMark) -> Sta
     Statement::new(sql, values)
 }
 
-pub(in crate::store) fn upsert_tightening(event: &Event, body: String) -> Statement {
-    let sql = "INSERT INTO tightenings (tenant_id, revision, body) VALUES ($1, $2, $3) \
+pub(in crate::store) fn upsert_overrides(event: &Event, body: String) -> Statement {
+    let sql = "INSERT INTO policy_overrides (tenant_id, revision, body) VALUES ($1, $2, $3) \
                ON CONFLICT (tenant_id) DO UPDATE SET revision = excluded.revision, \
                body = excluded.body";
     Statement::new(

@@ -18,12 +18,12 @@ use crate::{
             follow_response::{self as fr, Message},
         },
     },
-    domain::{LockTerms, NodeId, Now, TenantId, Terms, Time, violation::Violations},
+    domain::{GrantTerms, LockTerms, NodeId, Now, TenantId, Time, violation::Violations},
     node::{
-        message::{Delta, Down, Pong, Vouched, Welcome},
-        snapshot::Part,
+        message::{Change, LeaseGrant, Pong, ToFollower, Welcome},
+        snapshot::SnapshotPart,
     },
-    store::Held,
+    store::Retained,
 };
 
 /// The longest path that is read. Which is too long to follow, the follower says itself.
@@ -33,18 +33,18 @@ const LEASE_MIN: Duration = Duration::from_millis(10);
 const LEASE_MAX: Duration = Duration::from_hours(1);
 
 /// The message that says `down`.
-pub(in crate::api::grpc) fn response(down: Down) -> pb::FollowResponse {
+pub(in crate::api::grpc) fn response(down: ToFollower) -> pb::FollowResponse {
     let message = match down {
-        Down::Welcome(Welcome { protocol, node_id, version }) => {
+        ToFollower::Welcome(Welcome { protocol, node_id, version }) => {
             let node_id = node_id.0.as_bytes().to_vec();
             Message::Welcome(fr::Welcome { protocol, node_id, version })
         }
-        Down::SnapshotBegin => Message::SnapshotBegin(fr::SnapshotBegin {}),
-        Down::SnapshotPart(Part::Locks(held)) => {
+        ToFollower::SnapshotBegin => Message::SnapshotBegin(fr::SnapshotBegin {}),
+        ToFollower::SnapshotPart(SnapshotPart::Locks(held)) => {
             let locks = held.iter().map(|terms| locks::write(terms, false)).collect();
             Message::SnapshotLocks(fr::SnapshotLocks { locks })
         }
-        Down::SnapshotPart(Part::Grants(grants)) => {
+        ToFollower::SnapshotPart(SnapshotPart::Grants(grants)) => {
             let mut writer = Writer::default();
             let messages = grants.iter().map(|grant| writer.write(grant)).collect();
             Message::SnapshotGrants(fr::SnapshotGrants {
@@ -52,13 +52,13 @@ pub(in crate::api::grpc) fn response(down: Down) -> pb::FollowResponse {
                 group_ids: writer.group_ids,
             })
         }
-        Down::SnapshotEnd(position) => {
+        ToFollower::SnapshotEnd(position) => {
             let position = Some(position_message(position));
             Message::SnapshotEnd(fr::SnapshotEnd { position })
         }
-        Down::Changes(changes) => {
+        ToFollower::Changes(changes) => {
             let mut writer = Writer::default();
-            let change = |change: &Arc<Delta>| fr::Change {
+            let change = |change: &Arc<Change>| fr::Change {
                 revision: change.revision,
                 time_us: change.time.timestamp_micros(),
                 grant: None,
@@ -70,18 +70,18 @@ pub(in crate::api::grpc) fn response(down: Down) -> pb::FollowResponse {
             }
             Message::Changes(fr::Changes { changes: messages, group_ids: writer.group_ids })
         }
-        Down::Pong(Pong { seq, path, proof }) => Message::Pong(fr::Pong {
+        ToFollower::Pong(Pong { seq, path, lease }) => Message::Pong(fr::Pong {
             sequence: seq,
             path: path.iter().map(|node_id| node_id.0.as_bytes().to_vec()).collect(),
-            proof: proof.map(proof_message),
+            lease: lease.map(lease_message),
         }),
     };
     pb::FollowResponse { message: Some(message) }
 }
 
-fn proof_message(vouched: Vouched) -> fr::Proof {
-    let Vouched { revision, age, max_staleness, now } = vouched;
-    fr::Proof {
+fn lease_message(lease_grant: LeaseGrant) -> fr::Lease {
+    let LeaseGrant { revision, age, max_staleness, now } = lease_grant;
+    fr::Lease {
         revision,
         age: Some(duration(age)),
         max_staleness: Some(duration(max_staleness)),
@@ -97,24 +97,28 @@ fn micros_or_later(time: Time) -> i64 {
 }
 
 /// What a message to a follower says.
-pub(in crate::api::grpc) fn down(response: pb::FollowResponse) -> Parsed<Down> {
+pub(in crate::api::grpc) fn down(response: pb::FollowResponse) -> Parsed<ToFollower> {
     match response.message {
-        Some(Message::Welcome(message)) => within(welcome(message), "welcome.").map(Down::Welcome),
-        Some(Message::SnapshotBegin(fr::SnapshotBegin {})) => Ok(Down::SnapshotBegin),
+        Some(Message::Welcome(message)) => {
+            within(welcome(message), "welcome.").map(ToFollower::Welcome)
+        }
+        Some(Message::SnapshotBegin(fr::SnapshotBegin {})) => Ok(ToFollower::SnapshotBegin),
         Some(Message::SnapshotGrants(message)) => {
             let grants = within(grants(message), "snapshot_grants.")?;
-            Ok(Down::SnapshotPart(Part::Grants(grants)))
+            Ok(ToFollower::SnapshotPart(SnapshotPart::Grants(grants)))
         }
         Some(Message::SnapshotLocks(message)) => {
             let locks = within(held_locks(message), "snapshot_locks.")?;
-            Ok(Down::SnapshotPart(Part::Locks(locks)))
+            Ok(ToFollower::SnapshotPart(SnapshotPart::Locks(locks)))
         }
         Some(Message::SnapshotEnd(fr::SnapshotEnd { position: message })) => {
             let message = required("snapshot_end.position", message)?;
-            within(position(message), "snapshot_end.position.").map(Down::SnapshotEnd)
+            within(position(message), "snapshot_end.position.").map(ToFollower::SnapshotEnd)
         }
-        Some(Message::Changes(message)) => within(changes(message), "changes.").map(Down::Changes),
-        Some(Message::Pong(message)) => within(pong(message), "pong.").map(Down::Pong),
+        Some(Message::Changes(message)) => {
+            within(changes(message), "changes.").map(ToFollower::Changes)
+        }
+        Some(Message::Pong(message)) => within(pong(message), "pong.").map(ToFollower::Pong),
         None => Err(Violations::of(
             "message",
             "must be welcome, snapshot_begin, snapshot_locks, snapshot_grants, snapshot_end, changes or pong",
@@ -131,7 +135,7 @@ fn welcome(message: fr::Welcome) -> Parsed<Welcome> {
     })
 }
 
-fn grants(message: fr::SnapshotGrants) -> Parsed<Vec<(TenantId, Held, Terms)>> {
+fn grants(message: fr::SnapshotGrants) -> Parsed<Vec<(TenantId, Retained, GrantTerms)>> {
     let fr::SnapshotGrants { group_ids, grants } = message;
     let mut reader = Reader::new(&group_ids)?;
     let mut words = Vec::with_capacity(grants.len());
@@ -148,7 +152,7 @@ fn held_locks(message: fr::SnapshotLocks) -> Parsed<Vec<LockTerms>> {
     numbered.map(read).collect()
 }
 
-fn changes(message: fr::Changes) -> Parsed<Vec<Arc<Delta>>> {
+fn changes(message: fr::Changes) -> Parsed<Vec<Arc<Change>>> {
     let fr::Changes { group_ids, changes } = message;
     let mut reader = Reader::new(&group_ids)?;
     let mut words = Vec::with_capacity(changes.len());
@@ -159,9 +163,9 @@ fn changes(message: fr::Changes) -> Parsed<Vec<Arc<Delta>>> {
     Ok(words)
 }
 
-fn change(reader: &mut Reader, message: fr::Change) -> Parsed<Arc<Delta>> {
+fn change(reader: &mut Reader, message: fr::Change) -> Parsed<Arc<Change>> {
     let fr::Change { revision, time_us, grant, lock } = message;
-    Ok(Arc::new(Delta {
+    Ok(Arc::new(Change {
         revision: self::revision("revision", revision)?,
         time: time("time_us", time_us)?,
         grant: grant.map(|grant| within(reader.read(grant), "grant.")).transpose()?,
@@ -170,7 +174,7 @@ fn change(reader: &mut Reader, message: fr::Change) -> Parsed<Arc<Delta>> {
 }
 
 fn pong(message: fr::Pong) -> Parsed<Pong> {
-    let fr::Pong { sequence, path, proof } = message;
+    let fr::Pong { sequence, path, lease } = message;
     if path.len() > PATH_READ_MAX {
         return Err(Violations::of("path", format!("must be at most {PATH_READ_MAX} long")));
     }
@@ -178,12 +182,12 @@ fn pong(message: fr::Pong) -> Parsed<Pong> {
     Ok(Pong {
         seq: sequence,
         path: path.collect::<Parsed<_>>()?,
-        proof: proof.map(|message| within(self::proof(message), "proof.")).transpose()?,
+        lease: lease.map(|message| within(self::lease(message), "lease.")).transpose()?,
     })
 }
 
-fn proof(message: fr::Proof) -> Parsed<Vouched> {
-    let fr::Proof { revision, age, max_staleness, time_us, earliest_time_us } = message;
+fn lease(message: fr::Lease) -> Parsed<LeaseGrant> {
+    let fr::Lease { revision, age, max_staleness, time_us, earliest_time_us } = message;
     let max_staleness = span("max_staleness", required("max_staleness", max_staleness)?)?;
     if !(LEASE_MIN..=LEASE_MAX).contains(&max_staleness) {
         let description = format!("must be from {LEASE_MIN:?} to {LEASE_MAX:?}");
@@ -198,7 +202,7 @@ fn proof(message: fr::Proof) -> Parsed<Vouched> {
     if earliest > latest {
         return Err(Violations::of("earliest_time_us", "must not be after time_us"));
     }
-    Ok(Vouched {
+    Ok(LeaseGrant {
         revision: self::revision("revision", revision)?,
         age,
         max_staleness,

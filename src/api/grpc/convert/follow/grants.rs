@@ -12,9 +12,9 @@ use crate::{
         proto::v1 as pb,
     },
     domain::{
-        AgentId, GrantId, GroupId, TenantId, Terms, grant::AGENTS_MAX, violation::Violations,
+        AgentId, GrantId, GrantTerms, GroupId, TenantId, grant::AGENTS_MAX, violation::Violations,
     },
-    store::Held,
+    store::Retained,
 };
 
 /// Writes the grants of one message.
@@ -29,11 +29,11 @@ pub(super) struct Writer<'a> {
 impl<'a> Writer<'a> {
     pub(super) fn write(
         &mut self,
-        (tenant_id, held, terms): &'a (TenantId, Held, Terms),
+        (tenant_id, held, terms): &'a (TenantId, Retained, GrantTerms),
     ) -> pb::FedGrant {
         let is_same = self.tenant_id == Some(tenant_id);
         self.tenant_id = Some(tenant_id);
-        let Terms {
+        let GrantTerms {
             grant_id,
             group_id,
             agent_ids,
@@ -51,7 +51,7 @@ impl<'a> Writer<'a> {
             start_time_us: start_time.timestamp_micros(),
             expire_time_us: expire_time.map(|time| time.timestamp_micros()),
             revoke_time_us: revoke_time.map(|time| time.timestamp_micros()),
-            ended: *held == Held::LastEnded,
+            ended: *held == Retained::LastEnded,
         }
     }
 
@@ -80,7 +80,10 @@ impl Reader {
         Ok(Self { group_ids, tenant_id: None })
     }
 
-    pub(super) fn read(&mut self, message: pb::FedGrant) -> Parsed<(TenantId, Held, Terms)> {
+    pub(super) fn read(
+        &mut self,
+        message: pb::FedGrant,
+    ) -> Parsed<(TenantId, Retained, GrantTerms)> {
         let pb::FedGrant {
             tenant_id,
             grant_id,
@@ -100,7 +103,7 @@ impl Reader {
         let agent_ids = fields.list("agent_ids", &agent_ids, AGENTS_MAX, AgentId::new);
         let access_level = fields.level("access_level", access_level);
         let (group_id, access_level) = fields.finish(group_id.cloned().zip(access_level))?;
-        let terms = Terms {
+        let terms = GrantTerms {
             grant_id: GrantId(uuid("grant_id", &grant_id)?),
             group_id,
             agent_ids: agent_ids.into_iter().collect(),
@@ -109,7 +112,7 @@ impl Reader {
             expire_time: expire_time_us.map(|it| time("expire_time_us", it)).transpose()?,
             revoke_time: revoke_time_us.map(|it| time("revoke_time_us", it)).transpose()?,
         };
-        let held = if ended { Held::LastEnded } else { Held::Live };
+        let held = if ended { Retained::LastEnded } else { Retained::Live };
         Ok((self.tenant(&tenant_id)?, held, terms))
     }
 

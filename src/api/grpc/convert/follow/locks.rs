@@ -10,7 +10,7 @@ use crate::{
         proto::v1 as pb,
     },
     domain::{
-        AgentId, GroupId, LockId, LockTarget, LockTerms, Side, TenantId, text::TextError,
+        AgentId, GroupId, LockId, LockTarget, LockTerms, Party, TenantId, text::TextError,
         violation::Violations,
     },
     node::message::LockChange,
@@ -59,8 +59,8 @@ pub(super) fn read(message: pb::FedLock) -> Parsed<LockChange> {
         }
     };
     let side = match pb::LockSide::try_from(side) {
-        Ok(pb::LockSide::Tenant) => Side::Tenant,
-        Ok(pb::LockSide::Vendor) => Side::Vendor,
+        Ok(pb::LockSide::Tenant) => Party::Tenant,
+        Ok(pb::LockSide::Vendor) => Party::Vendor,
         Ok(pb::LockSide::Unspecified) | Err(_) => {
             return Err(Violations::of("side", "must be LOCK_SIDE_TENANT or LOCK_SIDE_VENDOR"));
         }

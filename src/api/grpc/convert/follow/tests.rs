@@ -7,14 +7,14 @@ use super::*;
 use crate::{
     api::{grpc::nodes::RESPONSE_LENGTH_MAX, proto::v1::follow_response},
     domain::{
-        AccessLevel, Ack, AgentId, GrantId, GroupId, Now, TenantId, Terms,
+        AccessLevel, Ack, AgentId, GrantId, GrantTerms, GroupId, Now, TenantId,
         time::{SECONDS_MAX, SECONDS_MIN},
     },
     node::{
-        message::{Delta, Down, Hello, LockChange, Pong, Up, Vouched, Welcome},
-        snapshot::Part,
+        message::{Change, Hello, LeaseGrant, LockChange, Pong, ToFollower, ToUpstream, Welcome},
+        snapshot::SnapshotPart,
     },
-    store::Held,
+    store::Retained,
 };
 
 mod locks;
@@ -57,49 +57,49 @@ fn infos() -> impl Strategy<Value = NodeInfo> {
     let kinds = prop_oneof![Just(NodeKind::Replica), Just(NodeKind::Sidecar)];
     let ids = (node_ids(), option::of(node_ids()));
     (ids, kinds, versions(), revisions(), option::of(spans()), spans()).prop_map(
-        |((node_id, upstream), kind, version, revision, proof_age, silent_for)| NodeInfo {
+        |((node_id, upstream), kind, version, revision, lease_age, silent_for)| NodeInfo {
             node_id,
             kind,
             version,
             upstream,
             revision,
-            proof_age,
+            lease_age,
             silent_for,
         },
     )
 }
 
-fn ups() -> impl Strategy<Value = Up> {
+fn ups() -> impl Strategy<Value = ToUpstream> {
     let hello =
         (any::<u32>(), node_ids(), versions(), option::of(positions()), option::of(spans()))
-            .prop_map(|(protocol, node_id, version, held, proof_age)| Hello {
+            .prop_map(|(protocol, node_id, version, held, lease_age)| Hello {
                 protocol,
                 node_id,
                 version,
                 held,
-                proof_age,
+                lease_age,
             });
     let ack = (revisions(), 1..=100_000_u32, 0..=100_000_u32)
         .prop_map(|(revision, nodes, nodes_lapsed)| Ack { revision, nodes, nodes_lapsed });
     prop_oneof![
-        hello.prop_map(Up::Hello),
-        any::<i64>().prop_map(|seq| Up::Ping { seq }),
-        ack.prop_map(Up::Ack),
-        vec(infos(), 0..20).prop_map(Up::Report),
-        Just(Up::Leave),
+        hello.prop_map(ToUpstream::Hello),
+        any::<i64>().prop_map(|seq| ToUpstream::Ping { seq }),
+        ack.prop_map(ToUpstream::Ack),
+        vec(infos(), 0..20).prop_map(ToUpstream::Report),
+        Just(ToUpstream::Leave),
     ]
 }
 
-fn grants() -> impl Strategy<Value = (TenantId, Held, Terms)> {
+fn grants() -> impl Strategy<Value = (TenantId, Retained, GrantTerms)> {
     // Few tenants and groups, so that some stand together.
     let names = ("[abc]", "[xyz]|[!-~]{1,128}", vec("[!-~]{1,20}", 0..5));
     let levels = prop::sample::select(AccessLevel::ALL.to_vec());
-    let helds = prop_oneof![Just(Held::Live), Just(Held::LastEnded)];
+    let helds = prop_oneof![Just(Retained::Live), Just(Retained::LastEnded)];
     let ends = (times(), option::of(times()), option::of(times()));
     (names, uuids(), levels, helds, ends).prop_map(
         |((tenant, group, agents), grant_id, access_level, held, ends)| {
             let agents = agents.iter().map(|agent| AgentId::new(agent).unwrap());
-            let terms = Terms {
+            let terms = GrantTerms {
                 grant_id: GrantId(grant_id),
                 group_id: GroupId::new(&group).unwrap(),
                 agent_ids: agents.collect::<BTreeSet<_>>(),
@@ -113,31 +113,33 @@ fn grants() -> impl Strategy<Value = (TenantId, Held, Terms)> {
     )
 }
 
-fn downs() -> impl Strategy<Value = Down> {
+fn downs() -> impl Strategy<Value = ToFollower> {
     let welcome = (any::<u32>(), node_ids(), versions())
         .prop_map(|(protocol, node_id, version)| Welcome { protocol, node_id, version });
     let lock = (locks::terms(), any::<bool>())
         .prop_map(|(terms, is_ended)| LockChange { terms, is_ended });
     let change = (revisions(), times(), option::of(grants()), option::of(lock))
-        .prop_map(|(revision, time, grant, lock)| Arc::new(Delta { revision, time, grant, lock }));
+        .prop_map(|(revision, time, grant, lock)| Arc::new(Change { revision, time, grant, lock }));
     let nanos = |range: std::ops::RangeInclusive<u64>| range.prop_map(Duration::from_nanos);
     let leases = nanos(10_000_000..=3_600_000_000_000);
-    let proof = (revisions(), nanos(0..=10_000_000), leases, times(), times()).prop_map(
+    let lease = (revisions(), nanos(0..=10_000_000), leases, times(), times()).prop_map(
         |(revision, age, max_staleness, one, other)| {
             let now = Now { earliest: one.min(other), latest: one.max(other) };
-            Vouched { revision, age, max_staleness, now }
+            LeaseGrant { revision, age, max_staleness, now }
         },
     );
-    let pong = (any::<i64>(), vec(node_ids(), 0..16), option::of(proof))
-        .prop_map(|(seq, path, proof)| Pong { seq, path, proof });
+    let pong = (any::<i64>(), vec(node_ids(), 0..16), option::of(lease))
+        .prop_map(|(seq, path, lease)| Pong { seq, path, lease });
     prop_oneof![
-        welcome.prop_map(Down::Welcome),
-        Just(Down::SnapshotBegin),
-        vec(grants(), 0..20).prop_map(|grants| Down::SnapshotPart(Part::Grants(grants))),
-        vec(locks::terms(), 0..20).prop_map(|locks| Down::SnapshotPart(Part::Locks(locks))),
-        positions().prop_map(Down::SnapshotEnd),
-        vec(change, 0..20).prop_map(Down::Changes),
-        pong.prop_map(Down::Pong),
+        welcome.prop_map(ToFollower::Welcome),
+        Just(ToFollower::SnapshotBegin),
+        vec(grants(), 0..20)
+            .prop_map(|grants| ToFollower::SnapshotPart(SnapshotPart::Grants(grants))),
+        vec(locks::terms(), 0..20)
+            .prop_map(|locks| ToFollower::SnapshotPart(SnapshotPart::Locks(locks))),
+        positions().prop_map(ToFollower::SnapshotEnd),
+        vec(change, 0..20).prop_map(ToFollower::Changes),
+        pong.prop_map(ToFollower::Pong),
     ]
 }
 
@@ -179,9 +181,9 @@ proptest! {
     }
 }
 
-fn grant(tenant: &str, group: &str) -> (TenantId, Held, Terms) {
+fn grant(tenant: &str, group: &str) -> (TenantId, Retained, GrantTerms) {
     let time = from_micros(1_800_000_000_000_000).unwrap();
-    let terms = Terms {
+    let terms = GrantTerms {
         grant_id: GrantId(Uuid::max()),
         group_id: GroupId::new(group).unwrap(),
         agent_ids: BTreeSet::new(),
@@ -190,28 +192,28 @@ fn grant(tenant: &str, group: &str) -> (TenantId, Held, Terms) {
         expire_time: Some(time),
         revoke_time: None,
     };
-    (TenantId::new(tenant).unwrap(), Held::Live, terms)
+    (TenantId::new(tenant).unwrap(), Retained::Live, terms)
 }
 
 #[test]
 fn grants_share_the_names_of_groups_and_tenants() {
     let long = "g".repeat(128);
     let grants = vec![grant("acme", &long), grant("acme", "other"), grant("beta", &long)];
-    let message = response(Down::SnapshotPart(Part::Grants(grants)));
+    let message = response(ToFollower::SnapshotPart(SnapshotPart::Grants(grants)));
     let Some(follow_response::Message::SnapshotGrants(grants)) = &message.message else {
         panic!("{message:?}")
     };
     assert_eq!(grants.group_ids, [long.as_str(), "other"]);
     let tenants: Vec<_> = grants.grants.iter().map(|it| it.tenant_id.as_str()).collect();
     assert_eq!(tenants, ["acme", "", "beta"]);
-    let Ok(Down::SnapshotPart(Part::Grants(words))) = down(message) else {
+    let Ok(ToFollower::SnapshotPart(SnapshotPart::Grants(words))) = down(message) else {
         panic!("it was refused")
     };
     let shared = [&words[0], &words[2]].map(|(.., terms)| terms.group_id.as_str().as_ptr());
     assert_eq!(shared[0], shared[1], "in memory, too");
 
     let thousand = vec![grant("acme", "support"); 1_000];
-    let bytes = response(Down::SnapshotPart(Part::Grants(thousand))).encoded_len();
+    let bytes = response(ToFollower::SnapshotPart(SnapshotPart::Grants(thousand))).encoded_len();
     assert!(bytes <= 42 * 1_000, "{bytes}");
 }
 
@@ -220,16 +222,17 @@ fn the_largest_changes_make_a_message_that_is_read() {
     let agent = |number: usize| AgentId::new(&format!("{number:03}{}", "é".repeat(125))).unwrap();
     let long = "é".repeat(128);
     let (tenant_id, held, terms) = grant(&long, &long);
-    let terms = Terms { agent_ids: (0..100).map(agent).collect(), ..terms };
+    let terms = GrantTerms { agent_ids: (0..100).map(agent).collect(), ..terms };
     let time = terms.start_time;
-    let grant_of = |grant| Delta { revision: 1, time, grant: Some(grant), lock: None };
+    let grant_of = |grant| Change { revision: 1, time, grant: Some(grant), lock: None };
     let mut deltas = vec![grant_of((tenant_id, held, terms))];
     // As many as one message has, if they are small, and each of another tenant and group.
     for number in 0..500 {
         let name = format!("{number:03}{}", "é".repeat(125));
         deltas.push(grant_of(grant(&name, &name)));
     }
-    let bytes = response(Down::Changes(deltas.into_iter().map(Arc::new).collect())).encoded_len();
+    let bytes =
+        response(ToFollower::Changes(deltas.into_iter().map(Arc::new).collect())).encoded_len();
     assert!(bytes < RESPONSE_LENGTH_MAX / 2, "{bytes}");
 }
 
@@ -237,11 +240,12 @@ fn the_largest_changes_make_a_message_that_is_read() {
 fn the_database_s_clock_is_never_told_too_early() {
     let time = from_micros(7).unwrap() + Duration::from_nanos(1);
     let max_staleness = Duration::from_secs(2);
-    let vouched = Vouched { revision: 1, age: Duration::ZERO, max_staleness, now: time.into() };
-    let told = Down::Pong(Pong { seq: 1, path: Vec::new(), proof: Some(vouched) });
-    let Ok(Down::Pong(pong)) = down(response(told)) else { panic!("it was refused") };
+    let lease_grant =
+        LeaseGrant { revision: 1, age: Duration::ZERO, max_staleness, now: time.into() };
+    let told = ToFollower::Pong(Pong { seq: 1, path: Vec::new(), lease: Some(lease_grant) });
+    let Ok(ToFollower::Pong(pong)) = down(response(told)) else { panic!("it was refused") };
     let now = Now { earliest: from_micros(7).unwrap(), latest: from_micros(8).unwrap() };
-    assert_eq!(pong.proof.unwrap().now, now);
+    assert_eq!(pong.lease.unwrap().now, now);
 }
 
 #[track_caller]
@@ -296,7 +300,7 @@ fn what_a_follower_may_not_say_is_refused_by_its_field() {
             pb::CheckNode { upstream_node_id: "x".into(), ..node.clone() },
             "report.nodes[1].upstream_node_id",
         ),
-        (pb::CheckNode { proof_age: Some(negative), ..node.clone() }, "report.nodes[1].proof_age"),
+        (pb::CheckNode { lease_age: Some(negative), ..node.clone() }, "report.nodes[1].lease_age"),
     ] {
         refused(report(vec![node.clone(), wrong]), field);
     }
@@ -307,14 +311,15 @@ type Wrong = (fn(&mut follow_response::SnapshotGrants), &'static str);
 
 #[test]
 fn what_a_follower_may_not_be_told_is_refused_by_its_field() {
-    use follow_response::{Changes, Message, Pong, Proof, SnapshotEnd, SnapshotGrants};
+    use follow_response::{Changes, Lease, Message, Pong, SnapshotEnd, SnapshotGrants};
     let down = |message| super::down(pb::FollowResponse { message: Some(message) });
     refused(super::down(pb::FollowResponse::default()), "message");
     let end = SnapshotEnd { position: None };
     refused(down(Message::SnapshotEnd(end)), "snapshot_end.position");
 
     let Some(Message::SnapshotGrants(good)) =
-        response(Down::SnapshotPart(Part::Grants(vec![grant("acme", "support"); 2]))).message
+        response(ToFollower::SnapshotPart(SnapshotPart::Grants(vec![grant("acme", "support"); 2])))
+            .message
     else {
         panic!("something else")
     };
@@ -341,23 +346,23 @@ fn what_a_follower_may_not_be_told_is_refused_by_its_field() {
     refused(down(Message::Changes(changes)), "changes.changes[0].revision");
 
     let span = |millis| Some(responses::duration(Duration::from_millis(millis)));
-    let proof = Proof {
+    let lease = Lease {
         revision: 1,
         age: span(1),
         max_staleness: span(2_000),
         time_us: 0,
         earliest_time_us: 0,
     };
-    let pong = |proof| down(Message::Pong(Pong { proof: Some(proof), ..Pong::default() }));
-    assert!(pong(proof).is_ok());
+    let pong = |lease| down(Message::Pong(Pong { lease: Some(lease), ..Pong::default() }));
+    assert!(pong(lease).is_ok());
     for (wrong, field) in [
-        (Proof { age: None, ..proof }, "age"),
-        (Proof { age: span(2_001), ..proof }, "age"),
-        (Proof { max_staleness: span(0), ..proof }, "max_staleness"),
-        (Proof { max_staleness: span(3_600_001), ..proof }, "max_staleness"),
-        (Proof { time_us: i64::MIN, ..proof }, "time_us"),
+        (Lease { age: None, ..lease }, "age"),
+        (Lease { age: span(2_001), ..lease }, "age"),
+        (Lease { max_staleness: span(0), ..lease }, "max_staleness"),
+        (Lease { max_staleness: span(3_600_001), ..lease }, "max_staleness"),
+        (Lease { time_us: i64::MIN, ..lease }, "time_us"),
     ] {
-        refused(pong(wrong), &format!("pong.proof.{field}"));
+        refused(pong(wrong), &format!("pong.lease.{field}"));
     }
     let path = vec![vec![7; 16]; 17];
     refused(down(Message::Pong(Pong { path, ..Pong::default() })), "pong.path");

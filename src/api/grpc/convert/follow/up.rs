@@ -16,59 +16,61 @@ use crate::{
         },
     },
     domain::{Ack, NodeId, NodeInfo, violation::Violations},
-    node::message::{Hello, REPORT_MAX, Up},
+    node::message::{Hello, REPORT_MAX, ToUpstream},
 };
 
 /// The most nodes that one acknowledgement may speak for: sums of many stay far below where arithmetic ends.
 const NODES_MAX: u32 = 100_000;
 
 /// The message that says `up`.
-pub(in crate::api::grpc) fn request(up: Up) -> pb::FollowRequest {
+pub(in crate::api::grpc) fn request(up: ToUpstream) -> pb::FollowRequest {
     let message = match up {
-        Up::Hello(Hello { protocol, node_id, version, held, proof_age }) => {
+        ToUpstream::Hello(Hello { protocol, node_id, version, held, lease_age }) => {
             Message::Hello(fr::Hello {
                 protocol,
                 node_id: node_id.0.as_bytes().to_vec(),
                 version,
                 held: held.map(position_message),
-                proof_age: proof_age.map(duration),
+                lease_age: lease_age.map(duration),
             })
         }
-        Up::Ping { seq } => Message::Ping(fr::Ping { sequence: seq }),
-        Up::Ack(Ack { revision, nodes, nodes_lapsed }) => {
+        ToUpstream::Ping { seq } => Message::Ping(fr::Ping { sequence: seq }),
+        ToUpstream::Ack(Ack { revision, nodes, nodes_lapsed }) => {
             // The word of more than there may be is taken for as many as there may be: the numbers are for people.
             let [nodes, nodes_lapsed] = [nodes, nodes_lapsed].map(|number| number.min(NODES_MAX));
             Message::Ack(fr::Ack { revision, nodes, nodes_lapsed })
         }
-        Up::Report(nodes) => {
+        ToUpstream::Report(nodes) => {
             let nodes = nodes.into_iter().map(|node| node_message(node, 0)).collect();
             Message::Report(fr::Report { nodes })
         }
-        Up::Leave => Message::Leave(fr::Leave {}),
+        ToUpstream::Leave => Message::Leave(fr::Leave {}),
     };
     pb::FollowRequest { message: Some(message) }
 }
 
 /// What a follower's message says.
-pub(in crate::api::grpc) fn up(request: pb::FollowRequest) -> Parsed<Up> {
+pub(in crate::api::grpc) fn up(request: pb::FollowRequest) -> Parsed<ToUpstream> {
     match request.message {
-        Some(Message::Hello(message)) => within(hello(message), "hello.").map(Up::Hello),
-        Some(Message::Ping(fr::Ping { sequence })) => Ok(Up::Ping { seq: sequence }),
-        Some(Message::Ack(message)) => within(ack(message), "ack.").map(Up::Ack),
-        Some(Message::Report(message)) => within(report(message), "report.").map(Up::Report),
-        Some(Message::Leave(fr::Leave {})) => Ok(Up::Leave),
+        Some(Message::Hello(message)) => within(hello(message), "hello.").map(ToUpstream::Hello),
+        Some(Message::Ping(fr::Ping { sequence })) => Ok(ToUpstream::Ping { seq: sequence }),
+        Some(Message::Ack(message)) => within(ack(message), "ack.").map(ToUpstream::Ack),
+        Some(Message::Report(message)) => {
+            within(report(message), "report.").map(ToUpstream::Report)
+        }
+        Some(Message::Leave(fr::Leave {})) => Ok(ToUpstream::Leave),
         None => Err(Violations::of("message", "must be hello, ping, ack, report or leave")),
     }
 }
 
 fn hello(message: fr::Hello) -> Parsed<Hello> {
-    let fr::Hello { protocol, node_id, version, held, proof_age } = message;
+    let fr::Hello { protocol, node_id, version, held, lease_age } = message;
     Ok(Hello {
         protocol,
         node_id: NodeId(uuid("node_id", &node_id)?),
         version: self::version("version", version)?,
         held: held.map(|held| within(position(held), "held.")).transpose()?,
-        proof_age: proof_age.map(|age| span("proof_age", age)).transpose()?,
+        lease_age: lease_age.map(|age| span("lease_age", age)).transpose()?,
     })
 }
 

@@ -1,10 +1,10 @@
 //! Locks on their way, and what is not one.
 
-use follow_response::{Change, Changes, Message as Told};
+use follow_response::{Change as ChangeMessage, Changes, Message as Told};
 use proptest::{option, prelude::*};
 
 use super::*;
-use crate::domain::{LockId, LockTarget, LockTerms, Side};
+use crate::domain::{LockId, LockTarget, LockTerms, Party};
 
 pub(super) fn terms() -> impl Strategy<Value = LockTerms> {
     let name = "[!-~é]{1,128}";
@@ -14,7 +14,7 @@ pub(super) fn terms() -> impl Strategy<Value = LockTerms> {
         name.prop_map(|name| LockTarget::Agent(AgentId::new(&name).unwrap())),
         name.prop_map(|name| LockTarget::Group(GroupId::new(&name).unwrap())),
     ];
-    let sides = prop_oneof![Just(Side::Tenant), Just(Side::Vendor)];
+    let sides = prop_oneof![Just(Party::Tenant), Just(Party::Vendor)];
     (uuids(), targets, sides, option::of(times())).prop_map(
         |(lock_id, target, side, expire_time)| LockTerms {
             lock_id: LockId(lock_id),
@@ -27,7 +27,7 @@ pub(super) fn terms() -> impl Strategy<Value = LockTerms> {
 
 fn lock(target: LockTarget) -> LockTerms {
     let expire_time = from_micros(1_800_000_000_000_000);
-    LockTerms { lock_id: LockId(Uuid::max()), target, side: Side::Vendor, expire_time }
+    LockTerms { lock_id: LockId(Uuid::max()), target, side: Party::Vendor, expire_time }
 }
 
 /// A change that makes a lock wrong, and the field that then is.
@@ -37,7 +37,7 @@ type Wrong = (fn(&mut pb::FedLock), &'static str);
 fn what_is_no_lock_is_refused_by_its_field() {
     use pb::fed_lock::Target;
     let acme = LockTarget::Tenant(TenantId::new("acme").unwrap());
-    let told = response(Down::SnapshotPart(Part::Locks(vec![lock(acme); 2])));
+    let told = response(ToFollower::SnapshotPart(SnapshotPart::Locks(vec![lock(acme); 2])));
     let Some(Told::SnapshotLocks(good)) = told.message else { panic!("something else") };
     let long = "é".repeat(129);
     let cases: [Wrong; 12] = [
@@ -59,7 +59,7 @@ fn what_is_no_lock_is_refused_by_its_field() {
         change(&mut message.locks[1]);
         let wrong = message.locks[1].clone();
         refused(told_by(Told::SnapshotLocks(message)), &format!("snapshot_locks.locks[1].{field}"));
-        let changes = vec![Change { lock: Some(wrong), ..Change::default() }];
+        let changes = vec![ChangeMessage { lock: Some(wrong), ..ChangeMessage::default() }];
         let changes = Told::Changes(Changes { changes, ..Changes::default() });
         refused(told_by(changes), &format!("changes.changes[0].lock.{field}"));
     }
@@ -71,7 +71,7 @@ fn what_is_no_lock_is_refused_by_its_field() {
     refused(told_by(Told::SnapshotLocks(too_long)), "snapshot_locks.locks[0].agent_id");
 }
 
-fn told_by(message: Told) -> Parsed<Down> {
+fn told_by(message: Told) -> Parsed<ToFollower> {
     down(pb::FollowResponse { message: Some(message) })
 }
 
@@ -87,9 +87,9 @@ fn a_part_of_the_largest_locks_makes_a_message_that_is_read() {
     let parts: Vec<_> = snapshot.into_parts().collect();
     let mut count = 0;
     for part in parts {
-        let Part::Locks(locks) = &part else { panic!("something else") };
+        let SnapshotPart::Locks(locks) = &part else { panic!("something else") };
         count += locks.len();
-        let bytes = response(Down::SnapshotPart(part)).encoded_len();
+        let bytes = response(ToFollower::SnapshotPart(part)).encoded_len();
         assert!(bytes < RESPONSE_LENGTH_MAX / 2, "{bytes}");
     }
     assert_eq!(count, 3_000);
@@ -99,13 +99,13 @@ fn a_part_of_the_largest_locks_makes_a_message_that_is_read() {
 fn two_hundred_changes_of_the_largest_locks_make_a_message_that_is_read() {
     let long = "\u{1f512}".repeat(128);
     let terms = lock(LockTarget::Agent(AgentId::new(&long).unwrap()));
-    let change = |revision| Delta {
+    let change = |revision| Change {
         revision,
         time: from_micros(7).unwrap(),
         grant: None,
         lock: Some(LockChange { terms: terms.clone(), is_ended: false }),
     };
     let deltas = (0..200).map(|revision| Arc::new(change(revision))).collect();
-    let bytes = response(Down::Changes(deltas)).encoded_len();
+    let bytes = response(ToFollower::Changes(deltas)).encoded_len();
     assert!(bytes < RESPONSE_LENGTH_MAX / 2, "{bytes}");
 }

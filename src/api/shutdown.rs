@@ -1,0 +1,170 @@
+//! A layer of the gRPC door: streams that would go on for ever end when the server does.
+
+use std::{
+    fmt,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::Code;
+use tower::{Layer, Service};
+
+use crate::api::observe::GRPC_STATUS;
+
+/// Makes [`ShutdownService`].
+#[derive(Debug, Clone)]
+pub struct ShutdownLayer {
+    stop: CancellationToken,
+}
+
+/// Once `stop` is cancelled, a stream that has nothing to say at the moment ends with `UNAVAILABLE`: its caller goes to
+/// another server. An answer that is being written is written to its end.
+#[derive(Debug, Clone)]
+pub struct ShutdownService<S> {
+    inner: S,
+    stop: CancellationToken,
+}
+
+pin_project! {
+    /// The answer to come.
+    #[derive(Debug)]
+    pub struct ShutdownFuture<F> {
+        #[pin]
+        inner: F,
+        stop: CancellationToken,
+    }
+}
+
+pin_project! {
+    /// A body that may be ended.
+    pub struct EndingBody<B> {
+        #[pin]
+        inner: B,
+        stop: CancellationToken,
+        // Only of bodies that once had nothing to say: those of unary calls never need it.
+        stopped: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+        has_ended: bool,
+    }
+}
+
+// === impl ShutdownLayer ===
+
+impl ShutdownLayer {
+    /// Ends streams once `stop` is cancelled.
+    pub fn new(stop: CancellationToken) -> Self {
+        Self { stop }
+    }
+}
+
+impl<S> Layer<S> for ShutdownLayer {
+    type Service = ShutdownService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        ShutdownService { inner, stop: self.stop.clone() }
+    }
+}
+
+// === impl ShutdownService ===
+
+impl<S, Q, R> Service<Request<Q>> for ShutdownService<S>
+where
+    S: Service<Request<Q>, Response = Response<R>>,
+{
+    type Response = Response<EndingBody<R>>;
+    type Error = S::Error;
+    type Future = ShutdownFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Q>) -> Self::Future {
+        ShutdownFuture { inner: self.inner.call(request), stop: self.stop.clone() }
+    }
+}
+
+// === impl ShutdownFuture ===
+
+impl<F, R, E> Future for ShutdownFuture<F>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+{
+    type Output = Result<Response<EndingBody<R>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let stop = &*this.stop;
+        this.inner.poll(cx).map_ok(|response| {
+            response.map(|inner| EndingBody {
+                inner,
+                stop: stop.clone(),
+                stopped: None,
+                has_ended: false,
+            })
+        })
+    }
+}
+
+// === impl EndingBody ===
+
+impl<B> fmt::Debug for EndingBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EndingBody").finish_non_exhaustive()
+    }
+}
+
+impl<B: Default> Default for EndingBody<B> {
+    fn default() -> Self {
+        let stop = CancellationToken::new();
+        Self { inner: B::default(), stop, stopped: None, has_ended: false }
+    }
+}
+
+impl<B: Body> Body for EndingBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let mut this = self.project();
+        if *this.has_ended {
+            return Poll::Ready(None);
+        }
+        if let ready @ Poll::Ready(_) = this.inner.as_mut().poll_frame(cx) {
+            return ready;
+        }
+        let stop = &*this.stop;
+        let stopped = this.stopped.get_or_insert_with(|| Box::pin(stop.clone().cancelled_owned()));
+        if stopped.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        // What was to be said before the stop, such as NOT_SERVING, is said.
+        if let ready @ Poll::Ready(_) = this.inner.poll_frame(cx) {
+            return ready;
+        }
+        *this.has_ended = true;
+        Poll::Ready(Some(Ok(Frame::trailers(farewell()))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.has_ended || self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+fn farewell() -> HeaderMap {
+    let message = HeaderValue::from_static("the server is stopping");
+    HeaderMap::from_iter([
+        (GRPC_STATUS, HeaderValue::from(Code::Unavailable as i32)),
+        (HeaderName::from_static("grpc-message"), message),
+    ])
+}

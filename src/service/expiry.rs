@@ -1,0 +1,141 @@
+//! Records that grants and locks have ended by themselves. Nobody waits for it: a check looks at the end time itself.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::{
+    service::{Service, grants, locks},
+    store::StoreError,
+};
+
+/// How often to look for what has ended.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
+/// How many expiries are recorded in one transaction, so that others need not wait long.
+const BATCH: usize = 200;
+
+/// Records expiries until stopped.
+pub async fn run(work: Arc<Service>, stop: CancellationToken) {
+    let mut ticks = interval(SWEEP_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut is_failing = false;
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        match work.sweep().await {
+            Ok(_) if is_failing => {
+                is_failing = false;
+                info!("expiries can be recorded again");
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let source = std::error::Error::source(&error).map(ToString::to_string);
+                if is_failing {
+                    debug!(%error, source, "still cannot record expiries");
+                } else {
+                    is_failing = true;
+                    warn!(%error, source, "cannot record expiries, will go on trying");
+                }
+            }
+        }
+    }
+}
+
+impl Service {
+    /// How long the grant or lock that has waited longest has been over without its expiry being recorded. Checks do not wait for
+    /// that; the history does. Goes on growing while the store is away.
+    pub fn sweep_lag(&self) -> Duration {
+        let next_us = self.next_expiry_us.load(Ordering::Relaxed);
+        let lag_us = self.now().timestamp_micros().saturating_sub(next_us);
+        Duration::from_micros(lag_us.try_into().unwrap_or(0))
+    }
+
+    /// Records every expiry that is due, once each, and says how many that were.
+    pub async fn sweep(&self) -> Result<usize, StoreError> {
+        let mut recorded = 0;
+        loop {
+            let now = self.now();
+            let next = self.store.next_expiry().await?;
+            let next_us = next.map_or(i64::MAX, |next| next.timestamp_micros());
+            self.next_expiry_us.store(next_us, Ordering::Relaxed);
+            if next.is_none_or(|next| next > now) {
+                return Ok(recorded);
+            }
+            let swept = self.sweep_batch().await?;
+            recorded += swept;
+            if swept == 0 {
+                // The database's clock is behind ours, and it is the one that counts.
+                return Ok(recorded);
+            }
+        }
+    }
+
+    async fn sweep_batch(&self) -> Result<usize, StoreError> {
+        let mut change = self.store.begin().await?;
+        let due = change.due_grants(change.now(), BATCH).await?;
+        let mut events = Vec::with_capacity(due.len());
+        for grant in due {
+            events.push(change.append(grants::expiry(grant)).await?);
+        }
+        for lock in change.due_locks(change.now(), BATCH).await? {
+            events.push(change.append(locks::expiry(&lock)).await?);
+        }
+        if !events.is_empty() {
+            self.commit(change, &events).await?;
+        }
+        Ok(events.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::{
+        domain::{
+            AccessLevel, Caller, End, FreeText, GrantRequest, GroupId, NodeId, NodeKind, Span,
+            SupportPolicy, TenantId, Ticket, clock::ManualClock, time::from_micros,
+        },
+        node::{CheckNode, replica::Replica},
+        service::Limits,
+        store::{Store, memory::MemoryStore},
+    };
+
+    #[tokio::test]
+    async fn the_lag_grows_though_the_sweep_does_not_run() {
+        let clock = Arc::new(ManualClock::at(from_micros(1_700_000_000_000_000).unwrap()));
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(clock.clone()));
+        let max_staleness = Duration::from_hours(10);
+        let limits = Limits { live_grants_per_tenant: 1, max_staleness };
+        let node = CheckNode::new(NodeId(uuid::Uuid::nil()), NodeKind::Replica, clock.clone());
+        let replica = Replica::new(node, store, max_staleness);
+        replica.join().await.unwrap();
+        let work = Service::new(replica.clone(), SupportPolicy::default(), limits);
+        let request = GrantRequest {
+            request_id: None,
+            tenant_id: TenantId::fixed("acme"),
+            group_id: GroupId::fixed("support"),
+            agent_ids: BTreeSet::new(),
+            access_level: AccessLevel::ReadOnly,
+            start_time: None,
+            end: End::After(Span(Duration::from_hours(1))),
+            reason: FreeText::default(),
+            ticket: Ticket::default(),
+        };
+        work.grant_access(&Caller::local(None).unwrap(), request, Instant::now()).await.unwrap();
+        assert_eq!(work.sweep().await.unwrap(), 0);
+        assert_eq!(work.sweep_lag(), Duration::ZERO);
+
+        clock.pass(Duration::from_secs(3_600 + 5));
+        replica.join().await.unwrap();
+        assert_eq!(work.sweep_lag(), Duration::from_secs(5));
+        assert_eq!(work.sweep().await.unwrap(), 1);
+        assert_eq!(work.sweep_lag(), Duration::ZERO);
+    }
+}

@@ -1,0 +1,71 @@
+//! Who answers checks: for whoever looks after them.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{
+    domain::{NodeInfo, NodeKind, Revision},
+    service::{Service, ServiceError},
+    store::Member,
+};
+
+/// All check nodes, as far as is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckNodeList {
+    /// Each once: replicas first, then sidecars by the node that feeds them.
+    pub nodes: Vec<NodeInfo>,
+    /// The last revision in the log.
+    pub head: Revision,
+    /// The longest that any of them answers from one lease.
+    pub max_staleness: Duration,
+}
+
+impl Service {
+    /// Every node on the roll, and those that they feed: this node's from memory, others' as they last reported.
+    pub async fn check_nodes(&self) -> Result<CheckNodeList, ServiceError> {
+        let roll = self.store.membership().await?;
+        let reports = self.store.read_followers().await?;
+        let own = self.own_info();
+        let own_id = own.node_id;
+        let others = roll.members.into_iter().filter(|member| member.node_id != own_id);
+        let reports = reports.into_iter().filter(|(node_id, _)| *node_id != own_id);
+        let others = others.map(info).chain(reports.flat_map(|(_, followers)| followers));
+        let head = roll.head.revision.max(self.node.revision());
+        let mut nodes = BTreeMap::new();
+        // A sidecar that has moved is told of twice: whoever heard of it last knows best.
+        for info in std::iter::once(own).chain(self.node.followers()).chain(others) {
+            let known = nodes.entry(info.node_id).or_insert_with(|| info.clone());
+            if info.silent_for < known.silent_for {
+                *known = info;
+            }
+        }
+        let mut nodes: Vec<_> = nodes.into_values().collect();
+        nodes.sort_by_key(|info| (info.kind != NodeKind::Replica, info.upstream));
+        Ok(CheckNodeList { nodes, head, max_staleness: roll.max_staleness })
+    }
+
+    fn own_info(&self) -> NodeInfo {
+        NodeInfo {
+            node_id: self.node.id(),
+            kind: self.node.kind(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            upstream: None,
+            revision: self.node.ack().revision,
+            lease_age: self.node.gauges().lease_age,
+            silent_for: Duration::ZERO,
+        }
+    }
+}
+
+/// What the roll says of another replica. It renews its row and its lease at once.
+fn info(member: Member) -> NodeInfo {
+    let Member { node_id, version, seq: _, ack, renewed_ago } = member;
+    NodeInfo {
+        node_id,
+        kind: NodeKind::Replica,
+        version,
+        upstream: None,
+        revision: ack.revision,
+        lease_age: Some(renewed_ago),
+        silent_for: renewed_ago,
+    }
+}

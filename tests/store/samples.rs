@@ -1,0 +1,163 @@
+//! Short ways to say what tests need.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use chrono::TimeDelta;
+use support_access::{
+    domain::{
+        AccessLevel, Ack, AgentId, Attribution, Enforced, Event, EventKind, FreeText, Grant,
+        GrantId, GrantTerms, GroupId, NodeId, RequestId, Revision, Revocation, TenantId, Ticket,
+        Time, text::Actor,
+    },
+    store::{
+        EventQuery, GrantQuery, HistoryEvent, IdempotencyKey, NewEvent, Registration, Store,
+        Transaction,
+    },
+};
+use uuid::Uuid;
+
+pub fn tenant(id: &str) -> TenantId {
+    TenantId::new(id).unwrap()
+}
+
+pub fn group(id: &str) -> GroupId {
+    GroupId::new(id).unwrap()
+}
+
+pub fn agent(id: &str) -> AgentId {
+    AgentId::new(id).unwrap()
+}
+
+pub fn actor(id: &str) -> Actor {
+    Actor::new(id).unwrap()
+}
+
+pub fn mark(id: &str, byte: u8) -> IdempotencyKey {
+    IdempotencyKey { request_id: RequestId::new(id).unwrap(), fingerprint: [byte; 32] }
+}
+
+/// A grant that was not made yet: for an hour from `now`.
+pub fn new_grant(tenant_id: &str, group_id: &str, now: Time) -> Grant {
+    Grant {
+        tenant_id: tenant(tenant_id),
+        terms: GrantTerms {
+            grant_id: GrantId(Uuid::now_v7()),
+            group_id: group(group_id),
+            agent_ids: BTreeSet::new(),
+            access_level: AccessLevel::ReadWrite,
+            start_time: now,
+            expire_time: Some(now + TimeDelta::hours(1)),
+            revoke_time: None,
+        },
+        reason: FreeText::new("why\nnot").unwrap(),
+        ticket: Ticket::new("T-1").unwrap(),
+        create_time: now,
+        creator: actor("admin"),
+        revocation: None,
+        create_revision: 0,
+        revision: 0,
+    }
+}
+
+pub fn entry(tenant_id: TenantId, kind: EventKind) -> NewEvent {
+    let reason = FreeText::new("because").unwrap();
+    let author = Attribution::direct(actor("admin"));
+    NewEvent { tenant_id: Some(tenant_id), author, reason, kind, request: None }
+}
+
+pub fn granted(grant: Grant) -> NewEvent {
+    entry(grant.tenant_id.clone(), EventKind::Granted { grant })
+}
+
+pub fn extended(grant: &Grant, expire_time: Option<Time>) -> NewEvent {
+    let previous_expire_time = grant.terms.expire_time;
+    let mut grant = grant.clone();
+    grant.terms.expire_time = expire_time;
+    entry(grant.tenant_id.clone(), EventKind::Extended { grant, previous_expire_time })
+}
+
+pub fn revoked(grant: &Grant, now: Time) -> NewEvent {
+    let mut grant = grant.clone();
+    grant.terms.revoke_time = Some(now);
+    let reason = FreeText::new("enough").unwrap();
+    grant.revocation = Some(Revocation { revoker: actor("other"), reason });
+    entry(grant.tenant_id.clone(), EventKind::Revoked { grant })
+}
+
+pub fn expired(grant: &Grant) -> NewEvent {
+    entry(grant.tenant_id.clone(), EventKind::Expired { grant: grant.clone() })
+}
+
+pub fn grant_of(event: &Event) -> Grant {
+    event.kind.grant().unwrap().clone()
+}
+
+pub fn all_grants(tenant_id: &str, now: Time) -> GrantQuery {
+    GrantQuery {
+        tenant_id: tenant(tenant_id),
+        states: vec![],
+        group_id: None,
+        agent_id: None,
+        overlap_start: None,
+        overlap_end: None,
+        now,
+        before: None,
+        limit: 1_000_000,
+    }
+}
+
+pub fn all_events(tenant_id: &str) -> EventQuery {
+    EventQuery {
+        tenant_id: Some(tenant(tenant_id)),
+        grant_id: None,
+        before: None,
+        limit: 1_000_000,
+    }
+}
+
+/// What was listed, without what was proven of it.
+pub fn events_of(listed: Vec<HistoryEvent>) -> Vec<Event> {
+    listed.into_iter().map(|listed| listed.event).collect()
+}
+
+pub fn new_node() -> NodeId {
+    NodeId(Uuid::new_v4())
+}
+
+/// A node that may answer for two seconds from one lease.
+pub fn member(node_id: NodeId) -> Registration {
+    Registration {
+        node_id,
+        version: "1.2.3".into(),
+        max_staleness: Duration::from_secs(2),
+        first_heartbeat: 0,
+    }
+}
+
+/// Of a node that feeds two others, one of which has lapsed.
+pub fn ack(revision: Revision) -> Ack {
+    Ack { revision, nodes: 2, nodes_lapsed: 1 }
+}
+
+pub const ENFORCED: Enforced =
+    Enforced { elapsed: Duration::from_millis(12), nodes_acknowledged: 3, nodes_lapsed: 1 };
+
+pub async fn begin(store: &dyn Store) -> Box<dyn Transaction> {
+    store.begin().await.unwrap()
+}
+
+/// Makes a grant in a change of its own.
+pub async fn make_grant(store: &dyn Store, tenant_id: &str, group_id: &str) -> Grant {
+    let mut change = begin(store).await;
+    let grant = new_grant(tenant_id, group_id, change.now());
+    let event = change.append(granted(grant)).await.unwrap();
+    change.commit().await.unwrap();
+    grant_of(&event)
+}
+
+/// Records that a change is enforced which is in the log now.
+pub async fn record(store: &dyn Store, first: Revision, last: Revision, enforced: Enforced) {
+    let event = store.events_after(last - 1, 1).await.unwrap().into_iter().next();
+    let time = event.map_or(Time::UNIX_EPOCH, |event| event.time);
+    store.record_enforced(first, last, time, enforced).await.unwrap();
+}
