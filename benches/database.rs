@@ -127,7 +127,7 @@ async fn register(store: &dyn Store, numbers: std::ops::Range<u128>) {
         let node_id = node(number);
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let member = Registration { node_id, version, max_staleness: LEASE, first_heartbeat: 0 };
-        store.register(&member).await.unwrap();
+        store.membership().register(&member).await.unwrap();
     }
 }
 
@@ -162,12 +162,12 @@ fn entry(kind: EventKind, grant: &Grant) -> NewEvent {
 
 /// Lets somebody in, and ends it: two changes.
 async fn grant_and_revoke(store: &dyn Store, number: u32) {
-    let mut change = store.begin().await.unwrap();
+    let mut change = store.log().begin().await.unwrap();
     let mut grant = grant(number, change.now());
     let kind = EventKind::Granted { grant: grant.clone() };
     let event = change.append(entry(kind, &grant)).await.unwrap();
     change.commit().await.unwrap();
-    let mut change = store.begin().await.unwrap();
+    let mut change = store.log().begin().await.unwrap();
     grant = event.kind.into_grant().unwrap();
     grant.terms.revoke_time = Some(change.now());
     let revoker = grant.creator.clone();
@@ -184,10 +184,10 @@ async fn statements(server: &mut Server) {
             grant_and_revoke(store.as_ref(), round).await;
         })
         .await;
-    let head = server.store.head().await.unwrap();
+    let head = server.store.log().head().await.unwrap();
     let ack = Ack { revision: head.revision, nodes: 101, nodes_lapsed: 0 };
     let acknowledge = move |store: Arc<dyn Store>, round: u32| async move {
-        store.acknowledge(node(u128::from(round) % 10), head, ack).await.unwrap();
+        store.membership().acknowledge(node(u128::from(round) % 10), head, ack).await.unwrap();
     };
     let mut rows = 0;
     for count in [10, 100, 1_000] {
@@ -195,17 +195,22 @@ async fn statements(server: &mut Server) {
         rows = count;
         let renew = move |store: Arc<dyn Store>, round: u32| async move {
             let node_id = node(u128::from(round) % count);
-            store.heartbeat(node_id, i64::from(round), Some(head)).await.unwrap().unwrap();
+            store
+                .membership()
+                .heartbeat(node_id, i64::from(round), Some(head))
+                .await
+                .unwrap()
+                .unwrap();
         };
         server.cost(&format!("a renewal, {count} rows on the roll"), ROUNDS, renew).await;
         let read = |store: Arc<dyn Store>, _| async move {
-            store.membership().await.unwrap();
+            store.membership().members().await.unwrap();
         };
         server.cost(&format!("a read of the roll, {count} rows"), ROUNDS / 2, read).await;
     }
     server.cost("an acknowledgement, nobody listens", ROUNDS, acknowledge).await;
     let read = move |store: Arc<dyn Store>, _| async move {
-        store.events_after(head.revision - 1, 1_000).await.unwrap();
+        store.log().events_after(head.revision - 1, 1_000).await.unwrap();
     };
     server.cost("a read of the log, nothing new", ROUNDS, read).await;
     for number in 0..100 {
@@ -215,14 +220,14 @@ async fn statements(server: &mut Server) {
     let page = |store: Arc<dyn Store>, _| {
         let tenant_id = tenant_id.clone();
         async move {
-            assert_eq!(store.records(Some(&tenant_id), 0, 200).await.unwrap().len(), 200);
+            assert_eq!(store.history().records(Some(&tenant_id), 0, 200).await.unwrap().len(), 200);
         }
     };
     server.cost("a page of 200 records, for verification", ROUNDS / 10, page).await;
     let infos: Vec<_> = (0..100).map(|number| info(number, head)).collect();
     let report = |store: Arc<dyn Store>, _| {
         let infos = infos.clone();
-        async move { store.write_followers(node(0), &infos).await.unwrap() }
+        async move { store.membership().write_followers(node(0), &infos).await.unwrap() }
     };
     server.cost("a report of 100 followers", ROUNDS / 10, report).await;
     listeners(server, head, ack).await;
@@ -236,13 +241,13 @@ async fn listeners(server: &mut Server, head: Position, ack: Ack) {
             // Eight of one store, as many as it has connections for.
             let other = store::open(&server.url, Arc::new(SystemClock)).await.unwrap();
             for _ in 0..8 {
-                let mut listener = other.listen().await.unwrap();
+                let mut listener = other.notifications().listen().await.unwrap();
                 hints.push(tokio::spawn(async move { while listener.next().await.is_ok() {} }));
             }
         }
         let acknowledge = move |store: Arc<dyn Store>, round: u32| async move {
             // As many at the same time as a store has connections for.
-            let one = |number: u128| store.acknowledge(node(number % 10), head, ack);
+            let one = |number: u128| store.membership().acknowledge(node(number % 10), head, ack);
             let number = u128::from(round) * 3;
             let (a, b, c) = tokio::join!(one(number), one(number + 1), one(number + 2));
             assert!([a, b, c].into_iter().all(|written| written.unwrap()));

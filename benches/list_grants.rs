@@ -124,7 +124,7 @@ fn list_grants(criterion: &mut Criterion) {
                 let query = queries(*count).remove(index).1;
                 group.bench_function(BenchmarkId::new(*label, count), |bencher| {
                     bencher.to_async(&runtime).iter(|| async {
-                        let found = store.list_grants(&query).await.unwrap();
+                        let found = store.queries().grants(&query).await.unwrap();
                         assert_eq!(found.len(), PAGE);
                     });
                 });

@@ -25,7 +25,7 @@ mod sql;
 mod sqlite;
 
 pub use locks::{Loaded, LockQuery};
-pub use membership::{HeartbeatResponse, Member, Membership, Registration};
+pub use membership::{HeartbeatResponse, Member, MemberList, Registration};
 pub use opening::{migrate, open};
 
 /// How long anybody waits for a database before they are told that it is not available.
@@ -139,37 +139,54 @@ pub enum Retained {
     LastEnded,
 }
 
-/// What somebody who listens may have missed.
+/// An event that listeners are notified of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notification {
-    /// There may be new events.
+    /// The log may have new events.
     Log,
-    /// A node may have acknowledged something, or joined.
+    /// A node may have registered or acknowledged a revision.
     Membership,
 }
 
-/// Notifications, as they come.
+/// A stream of notifications.
 #[async_trait]
-pub trait Notifications: Send {
-    /// Waits for the next. After an error, or if the caller stops waiting, all may have been lost: listen anew.
+pub trait Listener: Send {
+    /// Waits for the next notification. After an error, or if the caller drops the future, notifications may have been
+    /// lost: listen again.
     async fn next(&mut self) -> Result<Notification, StoreError>;
 }
 
-/// The log and the grants it adds up to.
+/// The log of events, and the grants, locks and overrides that follow from it.
 ///
 /// # Contract
 ///
-/// - The log is the truth. [`Store::load`] is always what replaying [`Store::events_after`] 0 gives.
-/// - Revisions are gap-free: 1, 2, 3 and so on, in the order of commits. Whoever sees revision `n` can see every smaller one.
-/// - What [`Transaction::commit`] has answered survives the death of this process and of the database's.
+/// - The log is the truth. [`Log::load`] returns what replaying [`Log::events_after`] 0 gives.
+/// - Revisions are gap-free: 1, 2, 3 and so on, in the order of commits. A reader that sees revision `n` sees every smaller one.
+/// - A change that [`Transaction::commit`] has confirmed survives a crash of this process and of the database.
 /// - Nothing is ever deleted.
-/// - Every event is in the chain of its tenant, or of the vendor: at the next sequence, 1, 2, 3 and so on, with the hash that
-///   follows from its content and the link before. Both are given to it once. Where an older version of this program has written
-///   events meanwhile, which knows of no chains, they are linked before the next change, before a chain is read, and when a store
-///   is opened.
+/// - Every event is in the hash chain of its tenant, or of the vendor: at the next sequence, 1, 2, 3 and so on, with the hash
+///   that follows from its content and the previous link.
 /// - Reads outside a [`Transaction`] see committed changes only, and every change that was committed before they began.
 #[async_trait]
 pub trait Store: Debug + Send + Sync {
+    /// The log and its transactions.
+    fn log(&self) -> &dyn Log;
+    /// Reads of single objects and lists.
+    fn queries(&self) -> &dyn Queries;
+    /// The hash chains, and the record of enforcement.
+    fn history(&self) -> &dyn History;
+    /// The table of check nodes.
+    fn membership(&self) -> &dyn Membership;
+    /// Notifications of changes.
+    fn notifications(&self) -> &dyn Notifications;
+
+    /// Closes every connection. Later calls are `Unavailable`.
+    async fn close(&self);
+}
+
+/// The log and its transactions.
+#[async_trait]
+pub trait Log: Send + Sync {
     /// Begins a change. Changes are made one at a time, over all processes on one database: while this one is open, every
     /// other `begin` waits (and is `Unavailable` after some seconds). So a change sees the latest state, conflicts with
     /// nobody and cannot deadlock. Dropped without a commit, it leaves no trace.
@@ -191,7 +208,11 @@ pub trait Store: Debug + Send + Sync {
         revision: Revision,
         limit: usize,
     ) -> Result<Vec<Event>, StoreError>;
+}
 
+/// Reads of single objects and lists.
+#[async_trait]
+pub trait Queries: Send + Sync {
     /// One grant, if this tenant has it.
     async fn grant(
         &self,
@@ -200,20 +221,58 @@ pub trait Store: Debug + Send + Sync {
     ) -> Result<Option<Grant>, StoreError>;
 
     /// A tenant's grants, newest (greatest `create_revision`) first.
-    async fn list_grants(&self, query: &GrantQuery) -> Result<Vec<Grant>, StoreError>;
+    async fn grants(&self, query: &GrantQuery) -> Result<Vec<Grant>, StoreError>;
 
     /// A history's events, newest first, each with what was proven of its enforcement.
-    async fn list_events(&self, query: &EventQuery) -> Result<Vec<HistoryEvent>, StoreError>;
+    async fn events(&self, query: &EventQuery) -> Result<Vec<HistoryEvent>, StoreError>;
 
     /// A tenant's own policy settings; the default if it never made any.
     async fn overrides(&self, tenant_id: &TenantId) -> Result<PolicyOverrides, StoreError>;
 
     /// Locks, newest (greatest `create_revision`) first.
-    async fn list_locks(&self, query: &LockQuery) -> Result<Vec<Lock>, StoreError>;
+    async fn locks(&self, query: &LockQuery) -> Result<Vec<Lock>, StoreError>;
 
     /// The earliest end time of a grant or a lock that no event has ended yet.
     async fn next_expiry(&self) -> Result<Option<Time>, StoreError>;
+}
 
+/// The hash chains, and the record of enforcement.
+#[async_trait]
+pub trait History: Send + Sync {
+    /// Keeps with the events from `first` to `last`, which one change wrote, that they are in force everywhere. Only the first
+    /// word on a change is kept, and none on what is not in the log: `time` is that of the last event, since in a log that was
+    /// restored, another event may have its place.
+    async fn record_enforced(
+        &self,
+        first: Revision,
+        last: Revision,
+        time: Time,
+        enforced: Enforced,
+    ) -> Result<(), StoreError>;
+
+    /// What was proven of the enforcement of an event.
+    async fn enforced(&self, revision: Revision) -> Result<Option<Enforced>, StoreError>;
+
+    /// The records of a chain after `sequence`, oldest first, at most `limit`: each with the link that was given to it, right or
+    /// wrong. `None`: of the vendor's own history.
+    async fn records(
+        &self,
+        tenant_id: Option<&TenantId>,
+        sequence: Sequence,
+        limit: usize,
+    ) -> Result<Vec<Record>, StoreError>;
+
+    /// The first tenant after this one, in the order of their ids, that has a history: as it is written there, though that may be
+    /// no tenant's id. Before all others comes the vendor's own history, which is an empty text.
+    async fn tenant_after(&self, tenant_id: &str) -> Result<Option<String>, StoreError>;
+
+    /// How far a chain goes. `None`: that of the vendor's own history.
+    async fn chain_head(&self, tenant_id: Option<&TenantId>) -> Result<ChainHead, StoreError>;
+}
+
+/// The table of check nodes.
+#[async_trait]
+pub trait Membership: Send + Sync {
     /// Puts a node in the roll of check nodes, with nothing acknowledged. From then on no change is enforced without
     /// it. Ordered with changes: one that begins later is told of the node's `max_staleness`. If the node has a row already, that
     /// row keeps its `seq`, which never goes back.
@@ -252,47 +311,18 @@ pub trait Store: Debug + Send + Sync {
     async fn read_followers(&self) -> Result<Vec<(NodeId, Vec<NodeInfo>)>, StoreError>;
 
     /// The roll of check nodes as it is committed, read on the primary.
-    async fn membership(&self) -> Result<Membership, StoreError>;
+    async fn members(&self) -> Result<MemberList, StoreError>;
 
     /// Strikes a node off the roll, if its row still has this `seq`; false if it does not. Waits for a renewal in flight. Once
     /// this has answered true, the node cannot renew, and later changes do not wait for the length of its lease.
     async fn evict(&self, node_id: NodeId, seq: i64) -> Result<bool, StoreError>;
+}
 
-    /// Keeps with the events from `first` to `last`, which one change wrote, that they are in force everywhere. Only the first
-    /// word on a change is kept, and none on what is not in the log: `time` is that of the last event, since in a log that was
-    /// restored, another event may have its place.
-    async fn record_enforced(
-        &self,
-        first: Revision,
-        last: Revision,
-        time: Time,
-        enforced: Enforced,
-    ) -> Result<(), StoreError>;
-
-    /// What was proven of the enforcement of an event.
-    async fn enforced(&self, revision: Revision) -> Result<Option<Enforced>, StoreError>;
-
-    /// The records of a chain after `sequence`, oldest first, at most `limit`: each with the link that was given to it, right or
-    /// wrong. `None`: of the vendor's own history.
-    async fn records(
-        &self,
-        tenant_id: Option<&TenantId>,
-        sequence: Sequence,
-        limit: usize,
-    ) -> Result<Vec<Record>, StoreError>;
-
-    /// The first tenant after this one, in the order of their ids, that has a history: as it is written there, though that may be
-    /// no tenant's id. Before all others comes the vendor's own history, which is an empty text.
-    async fn tenant_after(&self, tenant_id: &str) -> Result<Option<String>, StoreError>;
-
-    /// How far a chain goes. `None`: that of the vendor's own history.
-    async fn chain_head(&self, tenant_id: Option<&TenantId>) -> Result<ChainHead, StoreError>;
-
+/// Notifications of changes.
+#[async_trait]
+pub trait Notifications: Send + Sync {
     /// Listens to what is going on in the log and in the roll. A hint may be lost; what counts is what is read afterwards.
-    async fn listen(&self) -> Result<Box<dyn Notifications>, StoreError>;
-
-    /// Closes every connection. Later calls are `Unavailable`.
-    async fn close(&self);
+    async fn listen(&self) -> Result<Box<dyn Listener>, StoreError>;
 }
 
 /// One change: a transaction that holds the head of the log. Reads see what it appended.

@@ -8,7 +8,7 @@ use crate::{
         lease::grantor_bound,
         mutants::{Rule, is_broken},
     },
-    store::Membership,
+    store::MemberList,
 };
 
 /// How long a node that was struck off is told of, in lengths of a lease.
@@ -75,7 +75,7 @@ pub struct Silent {
 
 impl MembershipView {
     /// Takes in a roll that was asked for at `asked_at` and has been answered by `now`; names those that have fallen silent.
-    pub fn observe(&mut self, roll: &Membership, asked_at: BootTime, now: BootTime) -> Vec<Silent> {
+    pub fn observe(&mut self, roll: &MemberList, asked_at: BootTime, now: BootTime) -> Vec<Silent> {
         let patience = grantor_bound(roll.max_staleness);
         let members = roll.members.iter().map(|member| {
             let before = self.members.get(&member.node_id).filter(|seen| seen.seq == member.seq);

@@ -200,11 +200,11 @@ impl Enforcer {
 
     async fn look_once(&self) -> Result<(), StoreError> {
         let asked_at = self.node.boot_time();
-        let roll = with_timeout(ROLL_TIMEOUT, self.store.membership()).await?;
+        let roll = with_timeout(ROLL_TIMEOUT, self.store.membership().members()).await?;
         let silent = self.watch.lock().observe(&roll, asked_at, self.node.boot_time());
         self.settle.notify_one();
         for silent in silent.into_iter().filter(|silent| silent.node_id != self.node.id()) {
-            if self.store.evict(silent.node_id, silent.seq).await? {
+            if self.store.membership().evict(silent.node_id, silent.seq).await? {
                 info!(node = %silent.node_id, "a check node has fallen silent, and was struck off the roll");
                 let now = self.node.boot_time();
                 self.watch.lock().evicted(silent, now);
@@ -275,7 +275,9 @@ impl Enforcer {
     /// Writes what was found into the history. Nobody waits for that.
     async fn record(&self, mut records: mpsc::Receiver<Record>) {
         while let Some((Commit { first, last, time, .. }, enforced)) = records.recv().await {
-            if let Err(error) = self.store.record_enforced(first, last, time, enforced).await {
+            if let Err(error) =
+                self.store.history().record_enforced(first, last, time, enforced).await
+            {
                 warn!(error = %chain(&error), "it will not be in the history when a change was enforced");
             }
         }

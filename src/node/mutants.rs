@@ -137,8 +137,8 @@ pub(crate) async fn heartbeat_without_row(
     store: &dyn Store,
     held: Option<Position>,
 ) -> Result<Option<HeartbeatResponse>, StoreError> {
-    let now = store.begin().await?.now();
-    let end = store.head().await?;
+    let now = store.log().begin().await?.now();
+    let end = store.log().head().await?;
     let is_held = held.is_some_and(|held| held.epoch == end.epoch);
     Ok(Some(HeartbeatResponse { head: end, is_held, now }))
 }
@@ -152,7 +152,11 @@ pub(crate) async fn acknowledge_unpublished(
     let Some((last, held)) = events.last().zip(node.held()) else { return Ok(()) };
     let (revision, time) = (last.revision, Some(last.time));
     let ack = Ack { revision, ..node.ack() };
-    store.acknowledge(node.id(), Position { revision, time, ..held }, ack).await.map(drop)
+    store
+        .membership()
+        .acknowledge(node.id(), Position { revision, time, ..held }, ack)
+        .await
+        .map(drop)
 }
 
 #[cfg(test)]

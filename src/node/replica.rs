@@ -152,7 +152,8 @@ impl Replica {
             // With the last one that is held: what does not begin with it is another history.
             let before = (held.revision - 1).max(0);
             let answers = self.answers.lock().0;
-            let events = with_timeout(patience, self.store.events_after(before, batch)).await?;
+            let events =
+                with_timeout(patience, self.store.log().events_after(before, batch)).await?;
             let (known, new) = events.split_at(usize::from(held.revision > 0).min(events.len()));
             let is_same =
                 held.revision == 0 || known.first().is_some_and(|event| is_at(event, &held));
@@ -189,7 +190,7 @@ impl Replica {
     async fn load(&self) -> Result<(), StoreError> {
         let mut loaded = Snapshot::default();
         let mut visit = |tenant_id, terms, held| loaded.insert(&tenant_id, terms, held);
-        let Loaded { position, locks } = self.store.load(&mut visit).await?;
+        let Loaded { position, locks } = self.store.log().load(&mut visit).await?;
         for terms in locks {
             loaded.insert_lock(terms);
         }
@@ -222,7 +223,8 @@ impl Replica {
         let question = self.question();
         // Never the same again, also if the database was restored meanwhile: who watches the row sees that it has moved.
         let row_seq = if is_broken(Rule::RowSeqOnce) { 0 } else { self.node.boot_time().0 };
-        let mut renewal = self.store.heartbeat(self.member.node_id, row_seq, question.held).await?;
+        let mut renewal =
+            self.store.membership().heartbeat(self.member.node_id, row_seq, question.held).await?;
         if renewal.is_none() && is_broken(Rule::NoProofWithoutRow) {
             renewal = mutants::heartbeat_without_row(self.store.as_ref(), question.held).await?;
         }
@@ -244,7 +246,7 @@ impl Replica {
     async fn still_holds(&self, question: Question) -> Result<bool, StoreError> {
         let Some(held) = self.node.held() else { return Ok(false) };
         let events =
-            with_timeout(READ_TIMEOUT, self.store.events_after(held.revision - 1, 1)).await?;
+            with_timeout(READ_TIMEOUT, self.store.log().events_after(held.revision - 1, 1)).await?;
         if question.generation != self.node.generation() {
             return Ok(false);
         }
@@ -298,7 +300,7 @@ impl Replica {
     }
 
     async fn listen_once(&self) -> Result<(), StoreError> {
-        let mut hints = self.store.listen().await?;
+        let mut hints = self.store.notifications().listen().await?;
         // What was said before is lost.
         self.log.notify_one();
         self.enforcer.wake();
@@ -319,7 +321,7 @@ impl Replica {
         // Runs much faster than a node renews.
         let first_heartbeat = if is_broken(Rule::RowSeqOnce) { 0 } else { self.node.boot_time().0 };
         let member = Registration { first_heartbeat, ..self.member.clone() };
-        self.store.register(&member).await?;
+        self.store.membership().register(&member).await?;
         self.node.request_lease();
         Ok(())
     }
@@ -327,10 +329,10 @@ impl Replica {
     /// So that nobody need wait for this node any more. It answers no checks from now on, nor does anybody whom it fed.
     async fn leave(&self) -> Result<(), StoreError> {
         loop {
-            let roll = self.store.membership().await?;
+            let roll = self.store.membership().members().await?;
             let own = roll.members.iter().find(|member| member.node_id == self.member.node_id);
             let Some(own) = own else { return Ok(()) };
-            if self.store.evict(own.node_id, own.seq).await? {
+            if self.store.membership().evict(own.node_id, own.seq).await? {
                 return Ok(());
             }
             // A renewal that was under way when this node was stopped has moved the row.

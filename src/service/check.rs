@@ -153,7 +153,7 @@ impl Checks {
             limit: CANDIDATES_MAX + 1,
         };
         let older = match &self.history {
-            Some(store) => store.list_grants(&query).await.ok(),
+            Some(store) => store.queries().grants(&query).await.ok(),
             None => None,
         };
         let is_unknown = older.is_none();

@@ -13,7 +13,7 @@ use crate::{
     domain::{Enforced, Revision, Time, time::between},
     node::enforcement::Commit,
     service::{Service, ServiceError},
-    store::Membership,
+    store::MemberList,
 };
 
 /// How long anybody may wait for a change to be in force. Longer, only so many: where leases are long, those who wait for a dead
@@ -86,12 +86,13 @@ impl Service {
         revision: Revision,
         deadline: Instant,
     ) -> Result<Enforcement, ServiceError> {
-        if let Some(enforced) = self.store.enforced(revision).await? {
+        if let Some(enforced) = self.store.history().enforced(revision).await? {
             return Ok(Enforcement::complete(revision, enforced));
         }
-        let made = self.store.events_after(revision - 1, 1).await?.first().map(|event| event.time);
+        let made =
+            self.store.log().events_after(revision - 1, 1).await?.first().map(|event| event.time);
         // Every node that can answer from before the change is on this roll. Who has its head has the change.
-        let Membership { max_staleness, head, .. } = self.store.membership().await?;
+        let MemberList { max_staleness, head, .. } = self.store.membership().members().await?;
         let time = head.time.unwrap_or(Time::UNIX_EPOCH);
         let at = self.node.boot_time();
         let commit = Commit { first: revision, last: head.revision, time, at, max_staleness };
@@ -105,13 +106,13 @@ impl Service {
         revision: Revision,
         deadline: Instant,
     ) -> Result<Enforcement, ServiceError> {
-        let events = self.store.events_after(revision - 1, 1).await?;
+        let events = self.store.log().events_after(revision - 1, 1).await?;
         let event = events.first().ok_or(ServiceError::RevisionNotFound { revision })?;
         // An event that can be read need not be permanent.
-        if self.store.begin().await?.commit().await? < revision {
+        if self.store.log().begin().await?.commit().await? < revision {
             return Err(ServiceError::RevisionNotFound { revision });
         }
-        let is_known = self.store.enforced(revision).await?.is_some();
+        let is_known = self.store.history().enforced(revision).await?.is_some();
         let enforcement = self.enforce_again(revision, deadline).await?;
         // The time that counts is from the commit, not from the question.
         let elapsed = if is_known { enforcement.elapsed } else { between(event.time, self.now()) };

@@ -58,7 +58,7 @@ impl Service {
         let mut recorded = 0;
         loop {
             let now = self.now();
-            let next = self.store.next_expiry().await?;
+            let next = self.store.queries().next_expiry().await?;
             let next_us = next.map_or(i64::MAX, |next| next.timestamp_micros());
             self.next_expiry_us.store(next_us, Ordering::Relaxed);
             if next.is_none_or(|next| next > now) {
@@ -74,7 +74,7 @@ impl Service {
     }
 
     async fn sweep_batch(&self) -> Result<usize, StoreError> {
-        let mut change = self.store.begin().await?;
+        let mut change = self.store.log().begin().await?;
         let due = change.due_grants(change.now(), BATCH).await?;
         let mut events = Vec::with_capacity(due.len());
         for grant in due {

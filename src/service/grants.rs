@@ -45,7 +45,7 @@ impl Service {
         deadline: Instant,
     ) -> Result<GrantView, ServiceError> {
         let mark = mark(&request)?;
-        let mut change = self.store.begin().await?;
+        let mut change = self.store.log().begin().await?;
         let now = change.now();
         if let Some(mark) = &mark
             && let Some(first) = change.remembered(&request.tenant_id, &mark.request_id).await?
@@ -85,7 +85,7 @@ impl Service {
         request: ExtendRequest,
         deadline: Instant,
     ) -> Result<(GrantView, Enforcement), ServiceError> {
-        let mut change = self.store.begin().await?;
+        let mut change = self.store.log().begin().await?;
         let now = change.now();
         let mut grant = find(change.as_mut(), grant).await?;
         check_etag(&grant, etag)?;
@@ -125,7 +125,7 @@ impl Service {
         reason: FreeText,
         deadline: Instant,
     ) -> Result<Revoked, ServiceError> {
-        let mut change = self.store.begin().await?;
+        let mut change = self.store.log().begin().await?;
         let now = change.now();
         let grant = find(change.as_mut(), grant).await?;
         let mut remaining = change.live_grants(&grant.tenant_id, usize::MAX).await?;
@@ -159,7 +159,7 @@ impl Service {
         reason: FreeText,
         deadline: Instant,
     ) -> Result<RevokedAll, ServiceError> {
-        let mut change = self.store.begin().await?;
+        let mut change = self.store.log().begin().await?;
         let now = change.now();
         let mut events = Vec::new();
         for grant in change.live_grants(tenant_id, usize::MAX).await? {

@@ -34,7 +34,7 @@ impl Service {
         page: &PageRequest,
     ) -> Result<Export, ServiceError> {
         let limit = page.limit().min(EXPORTED_MAX + 1);
-        let mut records = self.store.records(tenant_id, sequence, limit).await?;
+        let mut records = self.store.history().records(tenant_id, sequence, limit).await?;
         let fitting = fitting(&records, |record| record.line.len());
         let size = fitting.min(limit - 1);
         let has_more = records.len() > size;
@@ -51,9 +51,9 @@ impl Service {
         // Before the head is read: everything up to this time is in it.
         let earliest = self.node.read_view().now.map(|now| now.earliest);
         let time = earliest.unwrap_or_else(|| self.now());
-        let head = self.store.chain_head(tenant_id).await?;
+        let head = self.store.history().chain_head(tenant_id).await?;
         // What can be read need not be permanent, and what is signed must be.
-        self.store.begin().await?.commit().await?;
+        self.store.log().begin().await?.commit().await?;
         Ok(Checkpoint::new(tenant_id, head, time, self.checkpoint_key.as_ref())?)
     }
 }

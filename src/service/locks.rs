@@ -68,7 +68,7 @@ impl Service {
         deadline: Instant,
     ) -> Result<(LockView, Enforcement), ServiceError> {
         let LockRequest { target, reason, end } = request;
-        let mut change = self.store.begin().await?;
+        let mut change = self.store.log().begin().await?;
         let now = change.now();
         let expire_time = end.map(|end| end.resolve(now, now)).transpose()?.flatten();
         let side = caller.side(Action::LockAccess, target.tenant_id());
@@ -106,7 +106,7 @@ impl Service {
         reason: FreeText,
         deadline: Instant,
     ) -> Result<LockView, ServiceError> {
-        let mut change = self.store.begin().await?;
+        let mut change = self.store.log().begin().await?;
         let now = change.now();
         let mut found = find(change.as_mut(), lock).await?;
         let side = found.terms.side;
@@ -147,7 +147,7 @@ impl Service {
         let LockFilter { tenant_id, include_ended } = filter;
         let before = page.before(query_id)?;
         let query = LockQuery { tenant_id, include_ended, now, before, limit: page.limit() };
-        let locks = self.store.list_locks(&query).await?;
+        let locks = self.store.queries().locks(&query).await?;
         let Page { items, next_token } =
             page.page(query_id, locks, |lock: &Lock| lock.create_revision, Lock::weight);
         let items = items.into_iter().map(|lock| LockView::at(lock, now)).collect();

@@ -22,8 +22,8 @@ pub struct CheckNodeList {
 impl Service {
     /// Every node on the roll, and those that they feed: this node's from memory, others' as they last reported.
     pub async fn check_nodes(&self) -> Result<CheckNodeList, ServiceError> {
-        let roll = self.store.membership().await?;
-        let reports = self.store.read_followers().await?;
+        let roll = self.store.membership().members().await?;
+        let reports = self.store.membership().read_followers().await?;
         let own = self.own_info();
         let own_id = own.node_id;
         let others = roll.members.into_iter().filter(|member| member.node_id != own_id);

@@ -36,7 +36,7 @@ impl Service {
         &self,
         tenant_id: &TenantId,
     ) -> Result<SupportPolicy, ServiceError> {
-        let overrides = self.store.overrides(tenant_id).await?;
+        let overrides = self.store.queries().overrides(tenant_id).await?;
         Ok(self.catalogue.tightened(&overrides))
     }
 
@@ -50,7 +50,7 @@ impl Service {
         reason: FreeText,
         deadline: Instant,
     ) -> Result<PolicyUpdated, ServiceError> {
-        let mut change = self.store.begin().await?;
+        let mut change = self.store.log().begin().await?;
         let now = change.now();
         let old = change.overrides(tenant_id).await?;
         if expected_etag.is_some_and(|etag| etag != self::etag(&self.catalogue.tightened(&old))) {

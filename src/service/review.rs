@@ -29,7 +29,7 @@ pub struct GrantFilter {
 impl Service {
     /// One grant.
     pub async fn get_grant(&self, grant: &GrantRef) -> Result<GrantView, ServiceError> {
-        let found = self.store.grant(&grant.tenant_id, grant.id()?).await?;
+        let found = self.store.queries().grant(&grant.tenant_id, grant.id()?).await?;
         let found = found.ok_or_else(|| grant.not_found())?;
         Ok(GrantView::at(found, self.now()))
     }
@@ -53,7 +53,7 @@ impl Service {
             before: page.before(query_id)?,
             limit: page.limit(),
         };
-        let grants = self.store.list_grants(&query).await?;
+        let grants = self.store.queries().grants(&query).await?;
         let Page { items, next_token } =
             page.page(query_id, grants, |grant: &Grant| grant.create_revision, Grant::weight);
         let items = items.into_iter().map(|grant| GrantView::at(grant, now)).collect();
@@ -78,7 +78,7 @@ impl Service {
             before: page.before(query_id)?,
             limit: page.limit(),
         };
-        let events = self.store.list_events(&query).await?;
+        let events = self.store.queries().events(&query).await?;
         let revision = |listed: &HistoryEvent| listed.event.revision;
         Ok(page.page(query_id, events, revision, |listed: &HistoryEvent| listed.event.weight()))
     }

@@ -119,7 +119,7 @@ impl History {
 
     async fn verify_all(&mut self) -> Result<(), Restored> {
         let store = &self.work.store;
-        let Some(head) = insist(|| store.head()).await else {
+        let Some(head) = insist(|| store.log().head()).await else {
             self.count_break(&mut Pass::new(Seen::default(), 0, None), "", &UNREADABLE);
             return Ok(());
         };
@@ -128,7 +128,7 @@ impl History {
         let mut whose = String::new();
         loop {
             self.verify_chain(&mut pass, &whose).await?;
-            match insist(|| store.tenant_after(&whose)).await {
+            match insist(|| store.history().tenant_after(&whose)).await {
                 Some(Some(next)) => whose = next,
                 Some(None) => break,
                 None => return self.note_break(&mut pass, "", &UNREADABLE).await,
@@ -179,8 +179,10 @@ impl History {
         let Ok(mut verifier) = Verifier::new(None, None) else { return Ok(()) };
         let (mut last, mut last_before) = (Link::START, Link::START);
         'pages: loop {
-            let records =
-                insist(|| self.work.store.records(tenant_id.as_ref(), last.sequence, PAGE)).await;
+            let records = insist(|| {
+                self.work.store.history().records(tenant_id.as_ref(), last.sequence, PAGE)
+            })
+            .await;
             let Some(records) = records else {
                 return self.note_break(pass, whose, &UNREADABLE).await;
             };
@@ -224,7 +226,7 @@ impl History {
         if revision == 0 {
             return None;
         }
-        let events = insist(|| self.work.store.events_after(revision - 1, 1)).await?;
+        let events = insist(|| self.work.store.log().events_after(revision - 1, 1)).await?;
         events.first().filter(|event| event.revision == revision).map(|event| event.time)
     }
 

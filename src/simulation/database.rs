@@ -106,7 +106,7 @@ impl Database {
     /// Comes up with what it held earlier.
     pub(super) async fn come_up_with(&self, backup: Backup, aftermath: Aftermath) {
         self.store.restore(backup);
-        if let Ok(head) = self.store.head().await {
+        if let Ok(head) = self.store.log().head().await {
             self.judge.restored(head, aftermath);
         }
         self.come_up();
@@ -115,7 +115,7 @@ impl Database {
     /// Another, empty database has the address.
     pub(super) async fn come_up_empty(&self) {
         self.store.new_log();
-        if let Ok(head) = self.store.head().await {
+        if let Ok(head) = self.store.log().head().await {
             self.judge.restored(head, Aftermath::Clean);
         }
         self.come_up();
@@ -143,7 +143,7 @@ impl Session {
         if self.row(member.node_id).await?.is_none() {
             *self.database.births.lock().entry(member.node_id).or_default() += 1;
         }
-        self.database.store.register(member).await?;
+        self.database.store.membership().register(member).await?;
         self.database.tell(Notification::Membership);
         Ok(())
     }
@@ -160,7 +160,7 @@ impl Session {
         let store = &self.database.store;
         let row = self.row(node_id).await?;
         let read = HeartbeatResponse {
-            head: store.head().await?,
+            head: store.log().head().await?,
             is_held: self.holds(held).await?,
             now: crate::domain::Clock::now(self.database.clock.as_ref()),
         };
@@ -173,12 +173,12 @@ impl Session {
         if row.is_none() || row != self.row(node_id).await? {
             return Ok(None);
         }
-        Ok(store.heartbeat(node_id, seq, held).await?.map(|_| read))
+        Ok(store.membership().heartbeat(node_id, seq, held).await?.map(|_| read))
     }
 
     /// Which row a node has, if it has one.
     async fn row(&self, node_id: NodeId) -> Result<Option<u64>, StoreError> {
-        let members = self.database.store.membership().await?.members;
+        let members = self.database.store.membership().members().await?.members;
         let is_there = members.iter().any(|member| member.node_id == node_id);
         Ok(is_there.then(|| self.database.births.lock().get(&node_id).copied().unwrap_or(0)))
     }
@@ -186,10 +186,11 @@ impl Session {
     async fn holds(&self, held: Option<Position>) -> Result<bool, StoreError> {
         let Some(held) = held else { return Ok(false) };
         let store = &self.database.store;
-        if store.head().await?.epoch != held.epoch {
+        if store.log().head().await?.epoch != held.epoch {
             return Ok(false);
         }
-        let event = store.events_after((held.revision - 1).max(0), 1).await?.into_iter().next();
+        let event =
+            store.log().events_after((held.revision - 1).max(0), 1).await?.into_iter().next();
         let is_event = |event: &crate::domain::Event| {
             event.revision == held.revision && Some(event.time) == held.time
         };
@@ -203,7 +204,7 @@ impl Session {
         ack: Ack,
     ) -> Result<bool, StoreError> {
         let _row = self.lock_row(node_id).await?;
-        let is_written = self.database.store.acknowledge(node_id, held, ack).await?;
+        let is_written = self.database.store.membership().acknowledge(node_id, held, ack).await?;
         if is_written {
             self.database.tell(Notification::Membership);
         }
@@ -216,18 +217,18 @@ impl Session {
         followers: &[NodeInfo],
     ) -> Result<(), StoreError> {
         let _row = self.lock_row(node_id).await?;
-        self.database.store.write_followers(node_id, followers).await
+        self.database.store.membership().write_followers(node_id, followers).await
     }
 
     pub(super) async fn evict(&self, node_id: NodeId, seq: i64) -> Result<bool, StoreError> {
         let _row = self.lock_row(node_id).await?;
         let store = &self.database.store;
-        let mut is_gone = store.evict(node_id, seq).await?;
+        let mut is_gone = store.membership().evict(node_id, seq).await?;
         if is_broken(Rule::StrikeOffWhatWasSeen)
             && let Some(row) =
-                store.membership().await?.members.iter().find(|it| it.node_id == node_id)
+                store.membership().members().await?.members.iter().find(|it| it.node_id == node_id)
         {
-            is_gone = store.evict(node_id, row.seq).await?;
+            is_gone = store.membership().evict(node_id, row.seq).await?;
         }
         Ok(is_gone)
     }

@@ -20,8 +20,9 @@ use crate::{
         transaction::FaultyChange,
     },
     store::{
-        EventQuery, GrantQuery, HeartbeatResponse, HistoryEvent, Loaded, LockQuery, Membership,
-        Notification, Notifications, Registration, Retained, Store, StoreError, Transaction,
+        EventQuery, GrantQuery, HeartbeatResponse, History, HistoryEvent, Listener, Loaded,
+        LockQuery, Log, MemberList, Membership, Notification, Notifications, Queries, Registration,
+        Retained, Store, StoreError, Transaction,
     },
 };
 
@@ -78,9 +79,34 @@ impl FaultyStore {
 
 #[async_trait]
 impl Store for FaultyStore {
+    fn log(&self) -> &dyn Log {
+        self
+    }
+
+    fn queries(&self) -> &dyn Queries {
+        self
+    }
+
+    fn history(&self) -> &dyn History {
+        self
+    }
+
+    fn membership(&self) -> &dyn Membership {
+        self
+    }
+
+    fn notifications(&self) -> &dyn Notifications {
+        self
+    }
+
+    async fn close(&self) {}
+}
+
+#[async_trait]
+impl Log for FaultyStore {
     async fn begin(&self) -> Result<Box<dyn Transaction>, StoreError> {
         let begin = |session: Session| async move {
-            let change = session.database.store.begin().await?;
+            let change = session.database.store.log().begin().await?;
             session.check()?;
             Ok((change, session))
         };
@@ -89,7 +115,7 @@ impl Store for FaultyStore {
     }
 
     async fn head(&self) -> Result<Position, StoreError> {
-        self.ask(|session| async move { session.database.store.head().await }).await
+        self.ask(|session| async move { session.database.store.log().head().await }).await
     }
 
     async fn load(
@@ -99,7 +125,7 @@ impl Store for FaultyStore {
         let load = |session: Session| async move {
             let mut grants = Vec::new();
             let mut visit = |tenant_id, terms, held| grants.push((tenant_id, terms, held));
-            let loaded = session.database.store.load(&mut visit).await?;
+            let loaded = session.database.store.log().load(&mut visit).await?;
             Ok((grants, loaded))
         };
         let (grants, loaded) = self.ask(load).await?;
@@ -118,7 +144,7 @@ impl Store for FaultyStore {
         let limit = limit.min(usize::try_from(self.line.random.between(2, 20)).unwrap_or(2));
         let reading = self.line.reading();
         let read = move |session: Session| async move {
-            let events = session.database.store.events_after(revision, limit).await;
+            let events = session.database.store.log().events_after(revision, limit).await;
             if !reading.is_zero() {
                 sleep(reading).await;
             }
@@ -126,7 +152,10 @@ impl Store for FaultyStore {
         };
         self.ask(read).await
     }
+}
 
+#[async_trait]
+impl Queries for FaultyStore {
     async fn grant(
         &self,
         tenant_id: &TenantId,
@@ -134,35 +163,97 @@ impl Store for FaultyStore {
     ) -> Result<Option<Grant>, StoreError> {
         let tenant_id = tenant_id.clone();
         let read = move |session: Session| async move {
-            session.database.store.grant(&tenant_id, grant_id).await
+            session.database.store.queries().grant(&tenant_id, grant_id).await
         };
         self.ask(read).await
     }
 
-    async fn list_grants(&self, query: &GrantQuery) -> Result<Vec<Grant>, StoreError> {
+    async fn grants(&self, query: &GrantQuery) -> Result<Vec<Grant>, StoreError> {
         let query = query.clone();
-        self.ask(|session| async move { session.database.store.list_grants(&query).await }).await
+        self.ask(|session| async move { session.database.store.queries().grants(&query).await })
+            .await
     }
 
-    async fn list_events(&self, query: &EventQuery) -> Result<Vec<HistoryEvent>, StoreError> {
+    async fn events(&self, query: &EventQuery) -> Result<Vec<HistoryEvent>, StoreError> {
         let query = query.clone();
-        self.ask(|session| async move { session.database.store.list_events(&query).await }).await
+        self.ask(|session| async move { session.database.store.queries().events(&query).await })
+            .await
     }
 
     async fn overrides(&self, tenant_id: &TenantId) -> Result<PolicyOverrides, StoreError> {
         let tenant_id = tenant_id.clone();
-        self.ask(|session| async move { session.database.store.overrides(&tenant_id).await }).await
+        self.ask(
+            |session| async move { session.database.store.queries().overrides(&tenant_id).await },
+        )
+        .await
     }
 
-    async fn list_locks(&self, query: &LockQuery) -> Result<Vec<Lock>, StoreError> {
+    async fn locks(&self, query: &LockQuery) -> Result<Vec<Lock>, StoreError> {
         let query = query.clone();
-        self.ask(|session| async move { session.database.store.list_locks(&query).await }).await
+        self.ask(|session| async move { session.database.store.queries().locks(&query).await })
+            .await
     }
 
     async fn next_expiry(&self) -> Result<Option<Time>, StoreError> {
-        self.ask(|session| async move { session.database.store.next_expiry().await }).await
+        self.ask(|session| async move { session.database.store.queries().next_expiry().await })
+            .await
+    }
+}
+
+#[async_trait]
+impl History for FaultyStore {
+    async fn record_enforced(
+        &self,
+        first: Revision,
+        last: Revision,
+        time: Time,
+        enforced: Enforced,
+    ) -> Result<(), StoreError> {
+        let record = move |session: Session| async move {
+            session.database.store.history().record_enforced(first, last, time, enforced).await
+        };
+        self.ask(record).await
     }
 
+    async fn enforced(&self, revision: Revision) -> Result<Option<Enforced>, StoreError> {
+        let read = move |session: Session| async move {
+            session.database.store.history().enforced(revision).await
+        };
+        self.ask(read).await
+    }
+
+    async fn records(
+        &self,
+        tenant_id: Option<&TenantId>,
+        sequence: Sequence,
+        limit: usize,
+    ) -> Result<Vec<Record>, StoreError> {
+        let tenant_id = tenant_id.cloned();
+        let read = move |session: Session| async move {
+            session.database.store.history().records(tenant_id.as_ref(), sequence, limit).await
+        };
+        self.ask(read).await
+    }
+
+    async fn tenant_after(&self, tenant_id: &str) -> Result<Option<String>, StoreError> {
+        let tenant_id = tenant_id.to_owned();
+        let read = |session: Session| async move {
+            session.database.store.history().tenant_after(&tenant_id).await
+        };
+        self.ask(read).await
+    }
+
+    async fn chain_head(&self, tenant_id: Option<&TenantId>) -> Result<ChainHead, StoreError> {
+        let tenant_id = tenant_id.cloned();
+        let read = |session: Session| async move {
+            session.database.store.history().chain_head(tenant_id.as_ref()).await
+        };
+        self.ask(read).await
+    }
+}
+
+#[async_trait]
+impl Membership for FaultyStore {
     async fn register(&self, member: &Registration) -> Result<(), StoreError> {
         let member = member.clone();
         self.ask(|session| async move { session.register(&member).await }).await
@@ -199,74 +290,31 @@ impl Store for FaultyStore {
     }
 
     async fn read_followers(&self) -> Result<Vec<(NodeId, Vec<NodeInfo>)>, StoreError> {
-        self.ask(|session| async move { session.database.store.read_followers().await }).await
+        self.ask(
+            |session| async move { session.database.store.membership().read_followers().await },
+        )
+        .await
     }
 
-    async fn membership(&self) -> Result<Membership, StoreError> {
-        self.ask(|session| async move { session.database.store.membership().await }).await
+    async fn members(&self) -> Result<MemberList, StoreError> {
+        self.ask(|session| async move { session.database.store.membership().members().await }).await
     }
 
     async fn evict(&self, node_id: NodeId, seq: i64) -> Result<bool, StoreError> {
         self.ask(move |session| async move { session.evict(node_id, seq).await }).await
     }
-
-    async fn record_enforced(
-        &self,
-        first: Revision,
-        last: Revision,
-        time: Time,
-        enforced: Enforced,
-    ) -> Result<(), StoreError> {
-        let record = move |session: Session| async move {
-            session.database.store.record_enforced(first, last, time, enforced).await
-        };
-        self.ask(record).await
-    }
-
-    async fn enforced(&self, revision: Revision) -> Result<Option<Enforced>, StoreError> {
-        let read =
-            move |session: Session| async move { session.database.store.enforced(revision).await };
-        self.ask(read).await
-    }
-
-    async fn records(
-        &self,
-        tenant_id: Option<&TenantId>,
-        sequence: Sequence,
-        limit: usize,
-    ) -> Result<Vec<Record>, StoreError> {
-        let tenant_id = tenant_id.cloned();
-        let read = move |session: Session| async move {
-            session.database.store.records(tenant_id.as_ref(), sequence, limit).await
-        };
-        self.ask(read).await
-    }
-
-    async fn tenant_after(&self, tenant_id: &str) -> Result<Option<String>, StoreError> {
-        let tenant_id = tenant_id.to_owned();
-        let read =
-            |session: Session| async move { session.database.store.tenant_after(&tenant_id).await };
-        self.ask(read).await
-    }
-
-    async fn chain_head(&self, tenant_id: Option<&TenantId>) -> Result<ChainHead, StoreError> {
-        let tenant_id = tenant_id.cloned();
-        let read = |session: Session| async move {
-            session.database.store.chain_head(tenant_id.as_ref()).await
-        };
-        self.ask(read).await
-    }
-
-    async fn listen(&self) -> Result<Box<dyn Notifications>, StoreError> {
-        let hints = self.ask(|session| async move { Ok(session.database.listen()) }).await?;
-        Ok(Box::new(FaultyHints { hints, line: Arc::clone(&self.line) }))
-    }
-
-    async fn close(&self) {}
 }
 
 #[async_trait]
-impl Notifications for FaultyHints {
+impl Notifications for FaultyStore {
+    async fn listen(&self) -> Result<Box<dyn Listener>, StoreError> {
+        let hints = self.ask(|session| async move { Ok(session.database.listen()) }).await?;
+        Ok(Box::new(FaultyHints { hints, line: Arc::clone(&self.line) }))
+    }
+}
+
+#[async_trait]
+impl Listener for FaultyHints {
     async fn next(&mut self) -> Result<Notification, StoreError> {
         loop {
             let hint = self.hints.recv().await.ok_or_else(away)?;

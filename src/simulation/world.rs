@@ -177,7 +177,7 @@ impl World {
         let clock = Arc::new(DatabaseClock::new(plan.database_drift));
         let judge = Arc::new(Judge::new(lease, Arc::clone(&clock), to_watch));
         let database = Database::new(clock, Arc::clone(&judge));
-        if let Ok(head) = database.store.head().await {
+        if let Ok(head) = database.store.log().head().await {
             judge.restored(head, Aftermath::Clean);
         }
         let network = Network::new(Arc::clone(&random));

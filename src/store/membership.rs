@@ -31,7 +31,7 @@ pub struct HeartbeatResponse {
 
 /// All nodes that talk to the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Membership {
+pub struct MemberList {
     /// The longest that any node may answer from one lease.
     pub max_staleness: Duration,
     /// The end of the log.

@@ -16,9 +16,9 @@ use crate::{
         chain::{ChainHead, Record, Sequence},
     },
     store::{
-        EventQuery, GrantQuery, HeartbeatResponse, HistoryEvent, Loaded, LockQuery, Membership,
-        Notification, Notifications, Registration, Retained, Store, StoreError, TIMEOUT,
-        Transaction,
+        EventQuery, GrantQuery, HeartbeatResponse, History, HistoryEvent, Listener, Loaded,
+        LockQuery, Log, MemberList, Membership, Notification, Notifications, Queries, Registration,
+        Retained, Store, StoreError, TIMEOUT, Transaction,
         notify::{LocalNotifier, Notifier},
     },
 };
@@ -89,6 +89,34 @@ impl MemoryStore {
 
 #[async_trait]
 impl Store for MemoryStore {
+    fn log(&self) -> &dyn Log {
+        self
+    }
+
+    fn queries(&self) -> &dyn Queries {
+        self
+    }
+
+    fn history(&self) -> &dyn History {
+        self
+    }
+
+    fn membership(&self) -> &dyn Membership {
+        self
+    }
+
+    fn notifications(&self) -> &dyn Notifications {
+        self
+    }
+
+    async fn close(&self) {
+        self.database.close();
+        self.bell.close().await;
+    }
+}
+
+#[async_trait]
+impl Log for MemoryStore {
     async fn begin(&self) -> Result<Box<dyn Transaction>, StoreError> {
         let writer = self.turn().await?;
         let (content, incarnation) = self.database.begin()?;
@@ -148,7 +176,10 @@ impl Store for MemoryStore {
         let skipped = usize::try_from(revision).unwrap_or(0).min(state.events.len());
         Ok(state.events.iter().skip(skipped).take(limit).cloned().collect())
     }
+}
 
+#[async_trait]
+impl Queries for MemoryStore {
     async fn grant(
         &self,
         tenant_id: &TenantId,
@@ -157,7 +188,7 @@ impl Store for MemoryStore {
         Ok(self.database.content()?.state.grant(tenant_id, grant_id))
     }
 
-    async fn list_grants(&self, query: &GrantQuery) -> Result<Vec<Grant>, StoreError> {
+    async fn grants(&self, query: &GrantQuery) -> Result<Vec<Grant>, StoreError> {
         let state = self.database.content()?.state;
         Ok(state
             .grants_of(&query.tenant_id, query.before)
@@ -167,7 +198,7 @@ impl Store for MemoryStore {
             .collect())
     }
 
-    async fn list_events(&self, query: &EventQuery) -> Result<Vec<HistoryEvent>, StoreError> {
+    async fn events(&self, query: &EventQuery) -> Result<Vec<HistoryEvent>, StoreError> {
         let before = query.before.unwrap_or(Revision::MAX);
         let Content { state, roll, .. } = self.database.content()?;
         Ok(state
@@ -191,7 +222,7 @@ impl Store for MemoryStore {
         Ok(state.policy_overrides.get(tenant_id).cloned().unwrap_or_default())
     }
 
-    async fn list_locks(&self, query: &LockQuery) -> Result<Vec<Lock>, StoreError> {
+    async fn locks(&self, query: &LockQuery) -> Result<Vec<Lock>, StoreError> {
         let LockQuery { tenant_id, include_ended, now, before, limit } = query;
         let state = self.database.content()?.state;
         let is_held = |lock: &Lock| state.is_lock_live(lock) && lock.state(*now) == LockState::Held;
@@ -213,7 +244,46 @@ impl Store for MemoryStore {
         let of_locks = state.live_locks().filter_map(|lock| lock.terms.expire_time);
         Ok(of_grants.chain(of_locks).min())
     }
+}
 
+#[async_trait]
+impl History for MemoryStore {
+    async fn record_enforced(
+        &self,
+        first: Revision,
+        last: Revision,
+        time: Time,
+        enforced: Enforced,
+    ) -> Result<(), StoreError> {
+        self.database.write(|content| content.record_enforced(first, last, time, enforced))
+    }
+
+    async fn enforced(&self, revision: Revision) -> Result<Option<Enforced>, StoreError> {
+        Ok(self.database.content()?.roll.enforced(revision))
+    }
+
+    async fn records(
+        &self,
+        tenant_id: Option<&TenantId>,
+        sequence: Sequence,
+        limit: usize,
+    ) -> Result<Vec<Record>, StoreError> {
+        let state = self.database.content()?.state;
+        Ok(state.chains.after(tenant_id, sequence).take(limit).cloned().collect())
+    }
+
+    async fn tenant_after(&self, tenant_id: &str) -> Result<Option<String>, StoreError> {
+        Ok(self.database.content()?.state.chains.tenant_after(tenant_id))
+    }
+
+    async fn chain_head(&self, tenant_id: Option<&TenantId>) -> Result<ChainHead, StoreError> {
+        let content = self.database.content()?;
+        Ok(ChainHead { log: content.epoch, link: content.state.chains.last(tenant_id) })
+    }
+}
+
+#[async_trait]
+impl Membership for MemoryStore {
     async fn register(&self, member: &Registration) -> Result<(), StoreError> {
         let _writer = self.turn().await?;
         let now = self.clock.now();
@@ -257,54 +327,19 @@ impl Store for MemoryStore {
         Ok(self.database.content()?.roll.read_followers())
     }
 
-    async fn membership(&self) -> Result<Membership, StoreError> {
+    async fn members(&self) -> Result<MemberList, StoreError> {
         Ok(self.database.content()?.roll_at(self.clock.now()))
     }
 
     async fn evict(&self, node_id: NodeId, seq: i64) -> Result<bool, StoreError> {
         self.database.write(|content| content.roll.evict(node_id, seq))
     }
+}
 
-    async fn record_enforced(
-        &self,
-        first: Revision,
-        last: Revision,
-        time: Time,
-        enforced: Enforced,
-    ) -> Result<(), StoreError> {
-        self.database.write(|content| content.record_enforced(first, last, time, enforced))
-    }
-
-    async fn enforced(&self, revision: Revision) -> Result<Option<Enforced>, StoreError> {
-        Ok(self.database.content()?.roll.enforced(revision))
-    }
-
-    async fn records(
-        &self,
-        tenant_id: Option<&TenantId>,
-        sequence: Sequence,
-        limit: usize,
-    ) -> Result<Vec<Record>, StoreError> {
-        let state = self.database.content()?.state;
-        Ok(state.chains.after(tenant_id, sequence).take(limit).cloned().collect())
-    }
-
-    async fn tenant_after(&self, tenant_id: &str) -> Result<Option<String>, StoreError> {
-        Ok(self.database.content()?.state.chains.tenant_after(tenant_id))
-    }
-
-    async fn chain_head(&self, tenant_id: Option<&TenantId>) -> Result<ChainHead, StoreError> {
-        let content = self.database.content()?;
-        Ok(ChainHead { log: content.epoch, link: content.state.chains.last(tenant_id) })
-    }
-
-    async fn listen(&self) -> Result<Box<dyn Notifications>, StoreError> {
+#[async_trait]
+impl Notifications for MemoryStore {
+    async fn listen(&self) -> Result<Box<dyn Listener>, StoreError> {
         self.bell.listen().await
-    }
-
-    async fn close(&self) {
-        self.database.close();
-        self.bell.close().await;
     }
 }
 

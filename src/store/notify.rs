@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use crate::store::{Notification, Notifications, StoreError};
+use crate::store::{Listener, Notification, StoreError};
 
 /// How hints reach those who listen.
 #[async_trait]
@@ -14,7 +14,7 @@ pub(super) trait Notifier: Debug + Send + Sync {
     fn tell(&self, hint: Notification);
 
     /// As [`Store::listen`](crate::store::Store::listen).
-    async fn listen(&self) -> Result<Box<dyn Notifications>, StoreError>;
+    async fn listen(&self) -> Result<Box<dyn Listener>, StoreError>;
 
     /// Whoever listens then hears so, and nobody can listen any more.
     async fn close(&self);
@@ -60,7 +60,7 @@ impl Notifier for LocalNotifier {
         });
     }
 
-    async fn listen(&self) -> Result<Box<dyn Notifications>, StoreError> {
+    async fn listen(&self) -> Result<Box<dyn Listener>, StoreError> {
         let rung = self.0.subscribe();
         let told = *rung.borrow();
         if told.is_closed { Err(closed()) } else { Ok(Box::new(LocalNotifications { rung, told })) }
@@ -72,7 +72,7 @@ impl Notifier for LocalNotifier {
 }
 
 #[async_trait]
-impl Notifications for LocalNotifications {
+impl Listener for LocalNotifications {
     async fn next(&mut self) -> Result<Notification, StoreError> {
         loop {
             let rung = *self.rung.borrow_and_update();

@@ -25,9 +25,9 @@ use crate::{
         chain::{ChainHead, Record, Sequence},
     },
     store::{
-        EventQuery, GrantQuery, HeartbeatResponse, HistoryEvent, Loaded, LockQuery, Membership,
-        Notifications, Registration, Retained, Store, StoreError, TIMEOUT, Transaction,
-        notify::Notifier,
+        EventQuery, GrantQuery, HeartbeatResponse, History, HistoryEvent, Listener, Loaded,
+        LockQuery, Log, MemberList, Membership, Notifications, Queries, Registration, Retained,
+        Store, StoreError, TIMEOUT, Transaction, notify::Notifier,
     },
 };
 use connection::Connection;
@@ -209,6 +209,46 @@ fn position(head: Option<HeadRow>) -> Result<Position, StoreError> {
 
 #[async_trait]
 impl<DB: Backend> Store for SqlStore<DB> {
+    fn log(&self) -> &dyn Log {
+        self
+    }
+
+    fn queries(&self) -> &dyn Queries {
+        self
+    }
+
+    fn history(&self) -> &dyn History {
+        self
+    }
+
+    fn membership(&self) -> &dyn Membership {
+        self
+    }
+
+    fn notifications(&self) -> &dyn Notifications {
+        self
+    }
+
+    /// Waits some seconds for whoever still listens, reads or writes.
+    async fn close(&self) {
+        // The writers last: SQLite puts its log away when the last connection closes, alone.
+        let ended = tokio::join!(
+            timeout(TIMEOUT, self.notifier.close()),
+            timeout(TIMEOUT, self.roll_readers.close()),
+            timeout(TIMEOUT, self.readers.close()),
+        );
+        let writers = tokio::join!(
+            timeout(TIMEOUT, self.roll_writers.close()),
+            timeout(TIMEOUT, self.writers.close()),
+        );
+        if matches!((ended, writers), ((Ok(()), Ok(()), Ok(())), (Ok(()), Ok(())))) {
+            self.lock.lock().take();
+        }
+    }
+}
+
+#[async_trait]
+impl<DB: Backend> Log for SqlStore<DB> {
     async fn begin(&self) -> Result<Box<dyn Transaction>, StoreError> {
         let change = with_timeout(self.begin_linked()).await?;
         Ok(Box::new(change))
@@ -256,7 +296,10 @@ impl<DB: Backend> Store for SqlStore<DB> {
         })
         .await
     }
+}
 
+#[async_trait]
+impl<DB: Backend> Queries for SqlStore<DB> {
     async fn grant(
         &self,
         tenant_id: &TenantId,
@@ -266,12 +309,12 @@ impl<DB: Backend> Store for SqlStore<DB> {
         row.map(GrantRow::into_domain).transpose()
     }
 
-    async fn list_grants(&self, query: &GrantQuery) -> Result<Vec<Grant>, StoreError> {
+    async fn grants(&self, query: &GrantQuery) -> Result<Vec<Grant>, StoreError> {
         let rows = self.read(read::list_grants(&DB::DIALECT, query)).await?;
         rows.into_iter().map(GrantRow::into_domain).collect()
     }
 
-    async fn list_events(&self, query: &EventQuery) -> Result<Vec<HistoryEvent>, StoreError> {
+    async fn events(&self, query: &EventQuery) -> Result<Vec<HistoryEvent>, StoreError> {
         let rows = self.read(read::list_events(&DB::DIALECT, query)).await?;
         rows.into_iter().map(ListedEventRow::into_domain).collect()
     }
@@ -281,7 +324,7 @@ impl<DB: Backend> Store for SqlStore<DB> {
         row.map_or_else(|| Ok(PolicyOverrides::default()), |(body,)| rows::overrides(&body))
     }
 
-    async fn list_locks(&self, query: &LockQuery) -> Result<Vec<Lock>, StoreError> {
+    async fn locks(&self, query: &LockQuery) -> Result<Vec<Lock>, StoreError> {
         let rows = self.read(locks::list(&DB::DIALECT, query)).await?;
         rows.into_iter().map(rows::lock).collect()
     }
@@ -292,7 +335,44 @@ impl<DB: Backend> Store for SqlStore<DB> {
             next.and_then(|(of_grants, of_locks)| of_grants.into_iter().chain(of_locks).min());
         next.map(|micros| rows::time("expire_time", micros)).transpose()
     }
+}
 
+#[async_trait]
+impl<DB: Backend> History for SqlStore<DB> {
+    async fn record_enforced(
+        &self,
+        first: Revision,
+        last: Revision,
+        time: Time,
+        enforced: Enforced,
+    ) -> Result<(), StoreError> {
+        self.insert_enforced(first, last, time, enforced).await
+    }
+
+    async fn enforced(&self, revision: Revision) -> Result<Option<Enforced>, StoreError> {
+        self.read_enforced(revision).await
+    }
+
+    async fn records(
+        &self,
+        tenant_id: Option<&TenantId>,
+        sequence: Sequence,
+        limit: usize,
+    ) -> Result<Vec<Record>, StoreError> {
+        self.read_records(tenant_id, sequence, limit).await
+    }
+
+    async fn tenant_after(&self, tenant_id: &str) -> Result<Option<String>, StoreError> {
+        self.read_tenant_after(tenant_id).await
+    }
+
+    async fn chain_head(&self, tenant_id: Option<&TenantId>) -> Result<ChainHead, StoreError> {
+        self.read_chain_head(tenant_id).await
+    }
+}
+
+#[async_trait]
+impl<DB: Backend> Membership for SqlStore<DB> {
     async fn register(&self, member: &Registration) -> Result<(), StoreError> {
         self.insert_member(member).await
     }
@@ -327,64 +407,19 @@ impl<DB: Backend> Store for SqlStore<DB> {
         self.read_reports().await
     }
 
-    async fn membership(&self) -> Result<Membership, StoreError> {
+    async fn members(&self) -> Result<MemberList, StoreError> {
         self.read_roll().await
     }
 
     async fn evict(&self, node_id: NodeId, seq: i64) -> Result<bool, StoreError> {
         self.delete_member(node_id, seq).await
     }
+}
 
-    async fn record_enforced(
-        &self,
-        first: Revision,
-        last: Revision,
-        time: Time,
-        enforced: Enforced,
-    ) -> Result<(), StoreError> {
-        self.insert_enforced(first, last, time, enforced).await
-    }
-
-    async fn enforced(&self, revision: Revision) -> Result<Option<Enforced>, StoreError> {
-        self.read_enforced(revision).await
-    }
-
-    async fn records(
-        &self,
-        tenant_id: Option<&TenantId>,
-        sequence: Sequence,
-        limit: usize,
-    ) -> Result<Vec<Record>, StoreError> {
-        self.read_records(tenant_id, sequence, limit).await
-    }
-
-    async fn tenant_after(&self, tenant_id: &str) -> Result<Option<String>, StoreError> {
-        self.read_tenant_after(tenant_id).await
-    }
-
-    async fn chain_head(&self, tenant_id: Option<&TenantId>) -> Result<ChainHead, StoreError> {
-        self.read_chain_head(tenant_id).await
-    }
-
-    async fn listen(&self) -> Result<Box<dyn Notifications>, StoreError> {
+#[async_trait]
+impl<DB: Backend> Notifications for SqlStore<DB> {
+    async fn listen(&self) -> Result<Box<dyn Listener>, StoreError> {
         self.notifier.listen().await
-    }
-
-    /// Waits some seconds for whoever still listens, reads or writes.
-    async fn close(&self) {
-        // The writers last: SQLite puts its log away when the last connection closes, alone.
-        let ended = tokio::join!(
-            timeout(TIMEOUT, self.notifier.close()),
-            timeout(TIMEOUT, self.roll_readers.close()),
-            timeout(TIMEOUT, self.readers.close()),
-        );
-        let writers = tokio::join!(
-            timeout(TIMEOUT, self.roll_writers.close()),
-            timeout(TIMEOUT, self.writers.close()),
-        );
-        if matches!((ended, writers), ((Ok(()), Ok(()), Ok(())), (Ok(()), Ok(())))) {
-            self.lock.lock().take();
-        }
     }
 }
 

@@ -88,16 +88,16 @@ async fn one_life(
 /// No revision is missing or doubled, and memory holds what the history replays to.
 async fn the_log_is_whole(backend: &Backend, ledgers: &[ExpectedState]) {
     let store = store::open(&backend.database_url(), Arc::new(SystemClock)).await.unwrap();
-    let events = store.events_after(0, usize::MAX >> 1).await.unwrap();
+    let events = store.log().events_after(0, usize::MAX >> 1).await.unwrap();
     let revisions: Vec<i64> = events.iter().map(|event| event.revision).collect();
-    let head = store.head().await.unwrap().revision;
+    let head = store.log().head().await.unwrap().revision;
     assert_eq!(revisions, (1..=head).collect::<Vec<_>>());
     let mut acknowledged = HashSet::new();
     for revision in ledgers.iter().flat_map(ExpectedState::revisions) {
         assert!(acknowledged.insert(revision), "revision {revision} was given twice");
         assert!(revision <= head, "revision {revision} is lost");
     }
-    let mut replayed = Snapshot::beginning(store.head().await.unwrap().epoch);
+    let mut replayed = Snapshot::beginning(store.log().head().await.unwrap().epoch);
     for event in &events {
         replayed.apply(&Change::from(event));
     }

@@ -67,7 +67,7 @@ const MANY: usize = 2_000;
 /// A database with many grants.
 async fn fill(database_url: &str) {
     let store = store::open(database_url, Arc::new(SystemClock)).await.unwrap();
-    let mut change = store.begin().await.unwrap();
+    let mut change = store.log().begin().await.unwrap();
     let (actor, now) = (Actor::new("admin").unwrap(), change.now());
     for number in 0..MANY {
         let terms = GrantTerms {

@@ -170,8 +170,8 @@ fn sorted(snapshot: &Snapshot) -> Vec<(TenantId, Retained, GrantTerms)> {
 }
 
 async fn history_agrees(world: &World, model: &Model) {
-    let events = world.store.events_after(0, usize::MAX).await.unwrap();
-    let head = world.store.head().await.unwrap();
+    let events = world.store.log().events_after(0, usize::MAX).await.unwrap();
+    let head = world.store.log().head().await.unwrap();
     let mut replayed = Snapshot::beginning(head.epoch);
     let mut endings: HashMap<GrantId, usize> = HashMap::new();
     let mut last: Model = HashMap::new();
@@ -191,7 +191,7 @@ async fn history_agrees(world: &World, model: &Model) {
     let now = world.now();
     for (id, grant) in model {
         assert_eq!(last[id].terms, grant.terms);
-        let stored = world.store.grant(&grant.tenant_id, *id).await.unwrap().unwrap();
+        let stored = world.store.queries().grant(&grant.tenant_id, *id).await.unwrap().unwrap();
         assert_eq!(stored, last[id], "the log is the truth");
         assert_eq!(endings.contains_key(id), grant.state(now).is_ended(), "after a sweep");
     }

@@ -197,9 +197,9 @@ async fn a_lock_is_lifted_by_those_who_set_it_only() {
     let emergency = lock_as(&world, &ops, acme()).await;
     denied(unlock_as(&world, &ann, &emergency).await, Party::Vendor);
     assert_eq!(unlock_as(&world, &dev, &emergency).await.unwrap(), LockState::Lifted);
-    let revision = world.store.head().await.unwrap().revision;
+    let revision = world.store.log().head().await.unwrap().revision;
     assert_eq!(unlock_as(&world, &dev, &emergency).await.unwrap(), LockState::Lifted);
-    assert_eq!(world.store.head().await.unwrap().revision, revision, "nothing happened");
+    assert_eq!(world.store.log().head().await.unwrap().revision, revision, "nothing happened");
 
     for target in [LockTarget::Everything, LockTarget::Agent(agent("ada")), acme()] {
         for setter in [&ops, &local] {

@@ -96,7 +96,7 @@ impl World {
     }
 
     pub(crate) async fn check(&self, question: &Question) -> Answer {
-        let head = self.store.head().await.unwrap().revision;
+        let head = self.store.log().head().await.unwrap().revision;
         self.checks.check(question, head, soon()).await
     }
 }

@@ -11,15 +11,13 @@ use std::{
 use async_trait::async_trait;
 use support_access::{
     domain::{
-        Ack, Enforced, Event, Grant, GrantId, GrantTerms, Lock, LockId, NodeId, NodeInfo, Party,
-        PolicyOverrides, Position, RequestId, Revision, TenantId, Time,
-        chain::{ChainHead, Record, Sequence},
-        clock::SystemClock,
+        Event, Grant, GrantId, GrantTerms, Lock, LockId, Party, PolicyOverrides, Position,
+        RequestId, Revision, TenantId, Time, clock::SystemClock,
     },
     store::{
-        EventQuery, GrantQuery, HeartbeatResponse, HistoryEvent, IdempotentResult, Loaded,
-        LockQuery, Membership, NewEvent, Notifications, Registration, Retained, Store, StoreError,
-        Transaction, memory::MemoryStore,
+        EventQuery, GrantQuery, History, HistoryEvent, IdempotentResult, Loaded, LockQuery, Log,
+        Membership, NewEvent, Notifications, Queries, Retained, Store, StoreError, Transaction,
+        memory::MemoryStore,
     },
 };
 use tokio::sync::watch;
@@ -70,15 +68,42 @@ async fn released(held: &watch::Sender<bool>) {
 
 #[async_trait]
 impl Store for SlowStore {
+    fn log(&self) -> &dyn Log {
+        self
+    }
+
+    fn queries(&self) -> &dyn Queries {
+        self
+    }
+
+    fn history(&self) -> &dyn History {
+        self.inner.history()
+    }
+
+    fn membership(&self) -> &dyn Membership {
+        self.inner.membership()
+    }
+
+    fn notifications(&self) -> &dyn Notifications {
+        self.inner.notifications()
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}
+
+#[async_trait]
+impl Log for SlowStore {
     async fn begin(&self) -> Result<Box<dyn Transaction>, StoreError> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
         released(&self.are_changes_held).await;
-        let inner = self.inner.begin().await?;
+        let inner = self.inner.log().begin().await?;
         Ok(Box::new(CountedTransaction { inner, commits: Arc::clone(&self.commits) }))
     }
 
     async fn head(&self) -> Result<Position, StoreError> {
-        self.inner.head().await
+        self.inner.log().head().await
     }
 
     async fn load(
@@ -89,121 +114,43 @@ impl Store for SlowStore {
             return Err(StoreError::Broken("the disk is on fire".into()));
         }
         released(&self.is_loading_held).await;
-        self.inner.load(visit).await
+        self.inner.log().load(visit).await
     }
 
     async fn events_after(&self, after: Revision, limit: usize) -> Result<Vec<Event>, StoreError> {
-        self.inner.events_after(after, limit).await
+        self.inner.log().events_after(after, limit).await
     }
+}
 
+#[async_trait]
+impl Queries for SlowStore {
     async fn grant(
         &self,
         tenant_id: &TenantId,
         grant_id: GrantId,
     ) -> Result<Option<Grant>, StoreError> {
-        self.inner.grant(tenant_id, grant_id).await
+        self.inner.queries().grant(tenant_id, grant_id).await
     }
 
-    async fn list_grants(&self, query: &GrantQuery) -> Result<Vec<Grant>, StoreError> {
+    async fn grants(&self, query: &GrantQuery) -> Result<Vec<Grant>, StoreError> {
         released(&self.are_reads_held).await;
-        self.inner.list_grants(query).await
+        self.inner.queries().grants(query).await
     }
 
-    async fn list_events(&self, query: &EventQuery) -> Result<Vec<HistoryEvent>, StoreError> {
-        self.inner.list_events(query).await
+    async fn events(&self, query: &EventQuery) -> Result<Vec<HistoryEvent>, StoreError> {
+        self.inner.queries().events(query).await
     }
 
     async fn overrides(&self, tenant_id: &TenantId) -> Result<PolicyOverrides, StoreError> {
-        self.inner.overrides(tenant_id).await
+        self.inner.queries().overrides(tenant_id).await
     }
 
-    async fn list_locks(&self, query: &LockQuery) -> Result<Vec<Lock>, StoreError> {
-        self.inner.list_locks(query).await
+    async fn locks(&self, query: &LockQuery) -> Result<Vec<Lock>, StoreError> {
+        self.inner.queries().locks(query).await
     }
 
     async fn next_expiry(&self) -> Result<Option<Time>, StoreError> {
-        self.inner.next_expiry().await
-    }
-
-    async fn register(&self, member: &Registration) -> Result<(), StoreError> {
-        self.inner.register(member).await
-    }
-
-    async fn heartbeat(
-        &self,
-        node_id: NodeId,
-        seq: i64,
-        held: Option<Position>,
-    ) -> Result<Option<HeartbeatResponse>, StoreError> {
-        self.inner.heartbeat(node_id, seq, held).await
-    }
-
-    async fn acknowledge(
-        &self,
-        node_id: NodeId,
-        held: Position,
-        ack: Ack,
-    ) -> Result<bool, StoreError> {
-        self.inner.acknowledge(node_id, held, ack).await
-    }
-
-    async fn write_followers(
-        &self,
-        node_id: NodeId,
-        followers: &[NodeInfo],
-    ) -> Result<(), StoreError> {
-        self.inner.write_followers(node_id, followers).await
-    }
-
-    async fn read_followers(&self) -> Result<Vec<(NodeId, Vec<NodeInfo>)>, StoreError> {
-        self.inner.read_followers().await
-    }
-
-    async fn membership(&self) -> Result<Membership, StoreError> {
-        self.inner.membership().await
-    }
-
-    async fn evict(&self, node_id: NodeId, seq: i64) -> Result<bool, StoreError> {
-        self.inner.evict(node_id, seq).await
-    }
-
-    async fn record_enforced(
-        &self,
-        first: Revision,
-        last: Revision,
-        time: Time,
-        enforced: Enforced,
-    ) -> Result<(), StoreError> {
-        self.inner.record_enforced(first, last, time, enforced).await
-    }
-
-    async fn enforced(&self, revision: Revision) -> Result<Option<Enforced>, StoreError> {
-        self.inner.enforced(revision).await
-    }
-
-    async fn records(
-        &self,
-        tenant_id: Option<&TenantId>,
-        sequence: Sequence,
-        limit: usize,
-    ) -> Result<Vec<Record>, StoreError> {
-        self.inner.records(tenant_id, sequence, limit).await
-    }
-
-    async fn tenant_after(&self, tenant_id: &str) -> Result<Option<String>, StoreError> {
-        self.inner.tenant_after(tenant_id).await
-    }
-
-    async fn chain_head(&self, tenant_id: Option<&TenantId>) -> Result<ChainHead, StoreError> {
-        self.inner.chain_head(tenant_id).await
-    }
-
-    async fn listen(&self) -> Result<Box<dyn Notifications>, StoreError> {
-        self.inner.listen().await
-    }
-
-    async fn close(&self) {
-        self.inner.close().await;
+        self.inner.queries().next_expiry().await
     }
 }
 

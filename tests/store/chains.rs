@@ -32,7 +32,7 @@ fn of_vendor() -> NewEvent {
 }
 
 async fn records(store: &dyn Store, tenant_id: Option<&TenantId>) -> Vec<Record> {
-    store.records(tenant_id, 0, usize::MAX).await.unwrap()
+    store.history().records(tenant_id, 0, usize::MAX).await.unwrap()
 }
 
 fn verify(records: &[Record]) -> Result<VerifyReport, VerifyError> {
@@ -46,8 +46,8 @@ fn verify(records: &[Record]) -> Result<VerifyReport, VerifyError> {
 /// The chain of one history, verified, and compared with all else that tells of it.
 async fn check(store: &dyn Store, tenant_id: Option<&TenantId>, events: &[Event]) {
     let records = records(store, tenant_id).await;
-    let head = store.chain_head(tenant_id).await.unwrap();
-    assert_eq!(head.log, store.head().await.unwrap().epoch);
+    let head = store.history().chain_head(tenant_id).await.unwrap();
+    assert_eq!(head.log, store.log().head().await.unwrap().epoch);
     assert_eq!(head.link, records.last().map_or(Link::START, |record| record.link));
     assert_eq!(records.len(), events.len());
     if let Some(first) = records.first() {
@@ -58,14 +58,15 @@ async fn check(store: &dyn Store, tenant_id: Option<&TenantId>, events: &[Event]
     }
     let query =
         EventQuery { tenant_id: tenant_id.cloned(), grant_id: None, before: None, limit: 9_999 };
-    let mut listed = store.list_events(&query).await.unwrap();
+    let mut listed = store.queries().events(&query).await.unwrap();
     listed.reverse();
     for ((record, event), listed) in records.iter().zip(events).zip(&listed) {
         assert_eq!((&listed.event, listed.link), (event, Some(record.link)));
         assert_eq!(serde_json::from_str::<Value>(&record.line).unwrap(), told(event, record));
     }
     for (after, limit) in [(0, 1), (1, 2), (records.len(), 1), (usize::MAX >> 1, 1), (0, 0)] {
-        let page = store.records(tenant_id, i64::try_from(after).unwrap(), limit).await.unwrap();
+        let page =
+            store.history().records(tenant_id, i64::try_from(after).unwrap(), limit).await.unwrap();
         let expected: Vec<Record> = records.iter().skip(after).take(limit).cloned().collect();
         assert_eq!(page, expected, "{limit} after {after}");
     }
@@ -199,14 +200,14 @@ pub async fn what_an_older_server_writes_is_chained_by_the_next_who_comes(bench:
     let newest = || async {
         let query =
             EventQuery { tenant_id: Some(tenant("acme")), grant_id: None, before: None, limit: 1 };
-        let listed = store.list_events(&query).await.unwrap();
+        let listed = store.queries().events(&query).await.unwrap();
         listed.into_iter().next().map(|HistoryEvent { link, .. }| link.map(|link| link.sequence))
     };
     make_grant(store.as_ref(), "acme", "support").await;
     bench.sql(OLDER_WRITER).await.unwrap();
     assert_eq!(newest().await, Some(None), "nobody has linked it yet");
     // Whoever asks how far the chain goes is told of all that was committed.
-    assert_eq!(store.chain_head(Some(&acme)).await.unwrap().link.sequence, 2);
+    assert_eq!(store.history().chain_head(Some(&acme)).await.unwrap().link.sequence, 2);
     assert_eq!(newest().await, Some(Some(2)));
     bench.sql(OLDER_WRITER).await.unwrap();
     assert_eq!(records(store.as_ref(), Some(&acme)).await.len(), 3);
@@ -220,7 +221,7 @@ pub async fn what_an_older_server_writes_is_chained_by_the_next_who_comes(bench:
     let store = bench.open().await;
     let query =
         EventQuery { tenant_id: Some(acme.clone()), grant_id: None, before: None, limit: 1 };
-    let listed = store.list_events(&query).await.unwrap();
+    let listed = store.queries().events(&query).await.unwrap();
     assert_eq!(listed[0].link.unwrap().sequence, 7, "so has the start");
     let all = records(store.as_ref(), Some(&acme)).await;
     assert_eq!((all.len(), verify(&all).unwrap().last.sequence), (7, 7));

@@ -57,12 +57,12 @@ pub async fn events_are_read_as_they_were_written(bench: &Bench) {
             assert_eq!(grant.create_revision, if revision < 4 { 1 } else { 4 });
         }
     }
-    assert_eq!(store.events_after(0, 100).await.unwrap(), events);
-    assert_eq!(store.events_after(2, 3).await.unwrap(), events[2..5]);
-    assert_eq!(store.events_after(6, 3).await.unwrap(), []);
+    assert_eq!(store.log().events_after(0, 100).await.unwrap(), events);
+    assert_eq!(store.log().events_after(2, 3).await.unwrap(), events[2..5]);
+    assert_eq!(store.log().events_after(6, 3).await.unwrap(), []);
     let last = grant_of(&events[2]);
-    assert_eq!(store.grant(&last.tenant_id, last.id()).await.unwrap(), Some(last));
-    assert_eq!(store.overrides(&tenant("acme")).await.unwrap(), overrides);
+    assert_eq!(store.queries().grant(&last.tenant_id, last.id()).await.unwrap(), Some(last));
+    assert_eq!(store.queries().overrides(&tenant("acme")).await.unwrap(), overrides);
 }
 
 pub async fn a_change_sees_what_it_appended_and_nobody_else_does(bench: &Bench) {
@@ -81,23 +81,23 @@ pub async fn a_change_sees_what_it_appended_and_nobody_else_does(bench: &Bench) 
     let remembered = change.remembered(&acme, &request_id).await.unwrap().unwrap();
     assert_eq!((remembered.fingerprint, &remembered.grant), ([1; 32], &grant));
 
-    assert_eq!(store.head().await.unwrap().revision, 0);
-    assert_eq!(store.grant(&acme, id).await.unwrap(), None);
-    assert_eq!(store.events_after(0, 9).await.unwrap(), []);
-    assert_eq!(store.list_events(&all_events("acme")).await.unwrap(), []);
-    assert_eq!(store.next_expiry().await.unwrap(), None);
+    assert_eq!(store.log().head().await.unwrap().revision, 0);
+    assert_eq!(store.queries().grant(&acme, id).await.unwrap(), None);
+    assert_eq!(store.log().events_after(0, 9).await.unwrap(), []);
+    assert_eq!(store.queries().events(&all_events("acme")).await.unwrap(), []);
+    assert_eq!(store.queries().next_expiry().await.unwrap(), None);
     assert_eq!(visited(store.as_ref()).await, 0);
 
     change.commit().await.unwrap();
-    assert_eq!(store.head().await.unwrap().revision, 1);
-    assert_eq!(store.grant(&acme, id).await.unwrap(), Some(grant.clone()));
-    assert_eq!(store.next_expiry().await.unwrap(), grant.terms.expire_time);
+    assert_eq!(store.log().head().await.unwrap().revision, 1);
+    assert_eq!(store.queries().grant(&acme, id).await.unwrap(), Some(grant.clone()));
+    assert_eq!(store.queries().next_expiry().await.unwrap(), grant.terms.expire_time);
     assert_eq!(visited(store.as_ref()).await, 1);
 }
 
 async fn visited(store: &dyn Store) -> usize {
     let mut count = 0;
-    store.load(&mut |_, _, _| count += 1).await.unwrap();
+    store.log().load(&mut |_, _, _| count += 1).await.unwrap();
     count
 }
 
@@ -117,20 +117,20 @@ pub async fn a_dropped_change_leaves_no_trace_and_blocks_nobody(bench: &Bench) {
         assert_eq!(change.remembered(&tenant("acme"), &request_id).await.unwrap(), None);
         assert_eq!(change.commit().await.unwrap(), 0, "an empty change changes nothing");
     }
-    assert_eq!(store.head().await.unwrap().revision, 0);
+    assert_eq!(store.log().head().await.unwrap().revision, 0);
     assert_eq!(make_grant(store.as_ref(), "acme", "support").await.revision, 1);
 }
 
 pub async fn while_a_change_is_open_others_wait_but_not_for_ever(bench: &Bench) {
     let store = bench.open().await;
     let open = begin(store.as_ref()).await;
-    let waiting = store.begin();
+    let waiting = store.log().begin();
     tokio::pin!(waiting);
     let early = timeout(Duration::from_millis(300), &mut waiting).await;
     assert!(early.is_err(), "two changes are open at once");
     let refused = timeout(Duration::from_secs(10), waiting).await.expect("it waits for ever");
     assert!(matches!(refused, Err(StoreError::Unavailable(_))));
-    assert_eq!(store.head().await.unwrap().revision, 0, "readers need not wait");
+    assert_eq!(store.log().head().await.unwrap().revision, 0, "readers need not wait");
     drop(open);
     make_grant(store.as_ref(), "acme", "support").await;
 }
@@ -159,7 +159,7 @@ pub async fn concurrent_changes_are_all_kept_without_a_gap(bench: &Bench) {
                 let revision = change.commit().await.unwrap();
                 assert_eq!(revision, written.last().unwrap().revision);
                 assert!(
-                    store.head().await.unwrap().revision >= revision,
+                    store.log().head().await.unwrap().revision >= revision,
                     "a commit is seen at once"
                 );
             }
@@ -168,14 +168,14 @@ pub async fn concurrent_changes_are_all_kept_without_a_gap(bench: &Bench) {
     });
     let mut written: Vec<_> = join_all(work).await.into_iter().flatten().collect();
     written.sort_by_key(|event| event.revision);
-    let events = store.events_after(1, 10_000).await.unwrap();
+    let events = store.log().events_after(1, 10_000).await.unwrap();
     assert_eq!(events, written);
     let revisions: Vec<Revision> = events.iter().map(|event| event.revision).collect();
     let all: Vec<Revision> = (2..).take(2 * TASKS * CHANGES).collect();
     assert_eq!(revisions, all);
     assert!(events.is_sorted_by_key(|event| event.time));
     let seconds = TimeDelta::seconds((TASKS * CHANGES).try_into().unwrap());
-    let found = other.grant(&tenant("acme"), shared.id()).await.unwrap().unwrap();
+    let found = other.queries().grant(&tenant("acme"), shared.id()).await.unwrap().unwrap();
     assert_eq!(found.terms.expire_time, shared.terms.expire_time.map(|end| end + seconds));
 }
 
@@ -187,7 +187,7 @@ pub async fn changes_that_are_cancelled_anywhere_are_made_whole_or_not_at_all(be
     for _ in 0..300 {
         let patience = Duration::from_micros(rng.random_range(0..6_000));
         let change = async {
-            let mut change = store.begin().await?;
+            let mut change = store.log().begin().await?;
             let event = change.append(granted(new_grant("acme", "support", change.now()))).await?;
             change.append(revoked(&grant_of(&event), change.now())).await?;
             change.commit().await
@@ -198,14 +198,14 @@ pub async fn changes_that_are_cancelled_anywhere_are_made_whole_or_not_at_all(be
         }
         let patience = Duration::from_micros(rng.random_range(0..2_000));
         let reads = async {
-            store.list_grants(&all_grants("acme", bench.clock.now())).await.unwrap();
-            store.load(&mut |_, _, _| {}).await.unwrap();
+            store.queries().grants(&all_grants("acme", bench.clock.now())).await.unwrap();
+            store.log().load(&mut |_, _, _| {}).await.unwrap();
         };
         let _ = timeout(patience, reads).await;
     }
     println!("{committed} of 300 changes were answered");
     let last = make_grant(store.as_ref(), "acme", "support").await;
-    let events = store.events_after(0, 10_000).await.unwrap();
+    let events = store.log().events_after(0, 10_000).await.unwrap();
     assert_eq!(events.len(), usize::try_from(last.revision).unwrap());
     assert!(events.len() > 2 * committed, "an acknowledged change is lost");
     for (pair, revision) in events.chunks_exact(2).zip((1..).step_by(2)) {
@@ -214,7 +214,7 @@ pub async fn changes_that_are_cancelled_anywhere_are_made_whole_or_not_at_all(be
         assert_eq!(pair[0].grant_id(), pair[1].grant_id(), "half a change was made");
     }
     let model = Model { events };
-    let grants = store.list_grants(&all_grants("acme", bench.clock.now())).await.unwrap();
+    let grants = store.queries().grants(&all_grants("acme", bench.clock.now())).await.unwrap();
     assert_eq!(grants, model.list_grants(&all_grants("acme", bench.clock.now())));
 }
 
@@ -265,32 +265,32 @@ pub async fn requests_are_remembered_by_tenant(bench: &Bench) {
 
 pub async fn a_closed_store_is_unavailable(bench: &Bench) {
     let store = bench.open().await;
-    let held = store.head().await.unwrap();
+    let held = store.log().head().await.unwrap();
     let change = begin(store.as_ref()).await;
     // Whoever is in the middle of something is waited for, but not for ever.
     timeout(Duration::from_secs(10), store.close()).await.expect("closing ends");
     drop(change);
     let id = new_node();
     let refusals = [
-        store.begin().await.map(drop),
-        store.head().await.map(drop),
-        store.load(&mut |_, _, _| {}).await.map(drop),
-        store.events_after(0, 1).await.map(drop),
-        store.list_grants(&all_grants("acme", bench.clock.now())).await.map(drop),
-        store.list_events(&all_events("acme")).await.map(drop),
-        store.overrides(&tenant("acme")).await.map(drop),
-        store.next_expiry().await.map(drop),
-        store.list_locks(&all_locks(bench.clock.now())).await.map(drop),
-        store.register(&member(id)).await,
-        store.heartbeat(id, 0, None).await.map(drop),
-        store.acknowledge(id, held, ack(0)).await.map(drop),
-        store.write_followers(id, &[]).await,
-        store.read_followers().await.map(drop),
-        store.membership().await.map(drop),
-        store.evict(id, 0).await.map(drop),
-        store.record_enforced(1, 1, Time::UNIX_EPOCH, ENFORCED).await,
-        store.enforced(1).await.map(drop),
-        store.listen().await.map(drop),
+        store.log().begin().await.map(drop),
+        store.log().head().await.map(drop),
+        store.log().load(&mut |_, _, _| {}).await.map(drop),
+        store.log().events_after(0, 1).await.map(drop),
+        store.queries().grants(&all_grants("acme", bench.clock.now())).await.map(drop),
+        store.queries().events(&all_events("acme")).await.map(drop),
+        store.queries().overrides(&tenant("acme")).await.map(drop),
+        store.queries().next_expiry().await.map(drop),
+        store.queries().locks(&all_locks(bench.clock.now())).await.map(drop),
+        store.membership().register(&member(id)).await,
+        store.membership().heartbeat(id, 0, None).await.map(drop),
+        store.membership().acknowledge(id, held, ack(0)).await.map(drop),
+        store.membership().write_followers(id, &[]).await,
+        store.membership().read_followers().await.map(drop),
+        store.membership().members().await.map(drop),
+        store.membership().evict(id, 0).await.map(drop),
+        store.history().record_enforced(1, 1, Time::UNIX_EPOCH, ENFORCED).await,
+        store.history().enforced(1).await.map(drop),
+        store.notifications().listen().await.map(drop),
     ];
     for refusal in refusals {
         assert!(matches!(refusal, Err(StoreError::Unavailable(_))), "{refusal:?}");
@@ -300,11 +300,11 @@ pub async fn a_closed_store_is_unavailable(bench: &Bench) {
 pub async fn what_was_committed_is_there_after_reopening(bench: &Bench) {
     let store = bench.open().await;
     let grant = make_grant(store.as_ref(), "acme", "support").await;
-    let events = store.events_after(0, 9).await.unwrap();
+    let events = store.log().events_after(0, 9).await.unwrap();
     store.close().await;
     let store = bench.open().await;
-    assert_eq!(store.events_after(0, 9).await.unwrap(), events);
-    assert_eq!(store.grant(&grant.tenant_id, grant.id()).await.unwrap(), Some(grant));
+    assert_eq!(store.log().events_after(0, 9).await.unwrap(), events);
+    assert_eq!(store.queries().grant(&grant.tenant_id, grant.id()).await.unwrap(), Some(grant));
     assert_eq!(make_grant(store.as_ref(), "acme", "support").await.revision, 2);
 }
 
@@ -315,7 +315,7 @@ pub async fn history_can_be_neither_changed_nor_deleted(bench: &Bench) {
     new.request = Some(mark("r", 1));
     change.append(new).await.unwrap();
     change.commit().await.unwrap();
-    let events = store.events_after(0, 9).await.unwrap();
+    let events = store.log().events_after(0, 9).await.unwrap();
     for sql in [
         "UPDATE events SET reason = 'another'",
         "DELETE FROM events",
@@ -338,7 +338,7 @@ pub async fn history_can_be_neither_changed_nor_deleted(bench: &Bench) {
     };
     let complaint = bench.sql(only_here).await.expect_err(only_here).to_string();
     assert!(complaint.contains("history is permanent"), "{complaint}");
-    assert_eq!(store.events_after(0, 9).await.unwrap(), events);
+    assert_eq!(store.log().events_after(0, 9).await.unwrap(), events);
 }
 
 /// A caller may stop waiting for an event to be written, and commit all the same: that must not make half of it permanent.
@@ -372,6 +372,6 @@ pub async fn an_event_must_be_about_a_grant_that_has_not_ended(bench: &Bench) {
         assert!(matches!(refused, Err(StoreError::Broken(_))), "{refused:?}");
         assert!(change.commit().await.is_err(), "the event alone was committed");
     }
-    assert_eq!(store.head().await.unwrap().revision, 2);
+    assert_eq!(store.log().head().await.unwrap().revision, 2);
     assert_eq!(make_grant(store.as_ref(), "a", "g").await.revision, 3);
 }

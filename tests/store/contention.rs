@@ -43,13 +43,16 @@ async fn a_strike_off_waits_for_a_renewal_in_flight() {
         let id = registered(store.as_ref()).await;
         let mut renewing = session(&bench).await;
         renewing.execute(RENEWAL_IN_FLIGHT).await.unwrap();
-        let striking = store.evict(id, 0);
+        let striking = store.membership().evict(id, 0);
         tokio::pin!(striking);
         assert!(timeout(A_WHILE, &mut striking).await.is_err(), "it did not wait");
         renewing.execute(if is_committed { "COMMIT" } else { "ROLLBACK" }).await.unwrap();
         assert_eq!(striking.await.unwrap(), !is_committed);
         assert_eq!(row(store.as_ref(), id).await.is_some(), is_committed);
-        assert_eq!(store.heartbeat(id, 0, None).await.unwrap().is_some(), is_committed);
+        assert_eq!(
+            store.membership().heartbeat(id, 0, None).await.unwrap().is_some(),
+            is_committed
+        );
         renewing.close().await.unwrap();
     }
 }
@@ -60,10 +63,10 @@ async fn a_renewal_waits_for_a_strike_off_in_flight() {
         let bench = bench();
         let store = bench.open().await;
         let id = registered(store.as_ref()).await;
-        let head = store.head().await.unwrap();
+        let head = store.log().head().await.unwrap();
         let mut striking = session(&bench).await;
         striking.execute("BEGIN; DELETE FROM check_node WHERE seq = 0").await.unwrap();
-        let renewing = store.heartbeat(id, 0, Some(head));
+        let renewing = store.membership().heartbeat(id, 0, Some(head));
         tokio::pin!(renewing);
         assert!(timeout(A_WHILE, &mut renewing).await.is_err(), "it did not wait");
         striking.execute(if is_committed { "COMMIT" } else { "ROLLBACK" }).await.unwrap();
@@ -80,12 +83,12 @@ async fn a_renewal_and_an_acknowledgement_at_once_are_both_kept() {
     let store = bench.open().await;
     let id = registered(store.as_ref()).await;
     make_grant(store.as_ref(), "acme", "support").await;
-    let head = store.head().await.unwrap();
+    let head = store.log().head().await.unwrap();
     let mut other = session(&bench).await;
     other.execute(RENEWAL_IN_FLIGHT).await.unwrap();
     let (renewed, acknowledged, ()) = tokio::join!(
-        store.heartbeat(id, 0, Some(head)),
-        store.acknowledge(id, head, ack(1)),
+        store.membership().heartbeat(id, 0, Some(head)),
+        store.membership().acknowledge(id, head, ack(1)),
         async {
             other.execute("SELECT pg_sleep(0.3); COMMIT").await.unwrap();
         }
@@ -104,14 +107,14 @@ async fn of_two_that_register_at_once_both_count() {
     let mut other = session(&bench).await;
     other.execute("BEGIN; SELECT * FROM head FOR UPDATE").await.unwrap();
     let new = member(new_node());
-    let registering = store.register(&new);
+    let registering = store.membership().register(&new);
     tokio::pin!(registering);
     assert!(timeout(A_WHILE, &mut registering).await.is_err(), "it did not wait");
     let insert = "INSERT INTO check_node VALUES (gen_random_uuid()::text, 0, 0, 0, 0, 60000000, '', 0, '[]')";
     other.execute(insert).await.unwrap();
     other.execute("COMMIT").await.unwrap();
     registering.await.unwrap();
-    assert_eq!(store.begin().await.unwrap().max_staleness(), Duration::from_mins(1));
+    assert_eq!(store.log().begin().await.unwrap().max_staleness(), Duration::from_mins(1));
     other.close().await.unwrap();
 }
 
@@ -121,21 +124,21 @@ async fn nodes_wait_neither_for_changes_nor_for_readers() {
     let store = bench.open().await;
     make_grant(store.as_ref(), "acme", "support").await;
     let (id, dead) = (registered(store.as_ref()).await, registered(store.as_ref()).await);
-    let head = store.head().await.unwrap();
+    let head = store.log().head().await.unwrap();
     let mut holder = session(&bench).await;
     let hold = "BEGIN; SELECT * FROM head FOR UPDATE; LOCK TABLE policy_overrides IN ACCESS EXCLUSIVE MODE";
     holder.execute(hold).await.unwrap();
     let tenant = tenant("acme");
     // More than there are connections for either.
-    let changes = join_all((0..8).map(|_| async { store.begin().await.map(drop) }));
-    let readers = join_all((0..16).map(|_| store.overrides(&tenant)));
+    let changes = join_all((0..8).map(|_| async { store.log().begin().await.map(drop) }));
+    let readers = join_all((0..16).map(|_| store.queries().overrides(&tenant)));
     let nodes = async {
         tokio::task::yield_now().await;
-        assert!(store.heartbeat(id, 0, Some(head)).await.unwrap().unwrap().is_held);
-        assert!(store.acknowledge(id, head, ack(1)).await.unwrap());
-        store.write_followers(id, &[]).await.unwrap();
-        assert_eq!(store.membership().await.unwrap().members.len(), 2);
-        assert!(store.evict(dead, 0).await.unwrap());
+        assert!(store.membership().heartbeat(id, 0, Some(head)).await.unwrap().unwrap().is_held);
+        assert!(store.membership().acknowledge(id, head, ack(1)).await.unwrap());
+        store.membership().write_followers(id, &[]).await.unwrap();
+        assert_eq!(store.membership().members().await.unwrap().members.len(), 2);
+        assert!(store.membership().evict(dead, 0).await.unwrap());
         record(store.as_ref(), 1, 1, ENFORCED).await;
     };
     let held_up = async { tokio::join!(changes, readers) };
@@ -146,12 +149,16 @@ async fn nodes_wait_neither_for_changes_nor_for_readers() {
         done = timeout(AT_ONCE, nodes) => done.expect("nodes wait behind others"),
     }
     // Whoever registers is a change.
-    let registering = store.register(&member(new_node())).await;
+    let registering = store.membership().register(&member(new_node())).await;
     assert!(matches!(registering, Err(StoreError::Unavailable(_))));
     let (changes, readers) = held_up.await;
     assert!(changes.iter().all(|change| matches!(change, Err(StoreError::Unavailable(_)))));
     assert!(readers.iter().all(|read| matches!(read, Err(StoreError::Unavailable(_)))));
-    assert_eq!(store.membership().await.unwrap().members.len(), 1, "it is not in the roll");
+    assert_eq!(
+        store.membership().members().await.unwrap().members.len(),
+        1,
+        "it is not in the roll"
+    );
     holder.close().await.unwrap();
 }
 
@@ -162,15 +169,15 @@ async fn a_renewal_is_durable_and_an_acknowledgement_need_not_be() {
     let database = bench.url.split(['/', '?']).nth(3).unwrap().to_owned();
     let store = bench.open().await;
     let id = registered(store.as_ref()).await;
-    let head = store.head().await.unwrap();
+    let head = store.log().head().await.unwrap();
     Cluster::shared().psql(&database, SPY);
-    store.heartbeat(id, 0, None).await.unwrap().unwrap();
+    store.membership().heartbeat(id, 0, None).await.unwrap().unwrap();
     for _ in 0..8 {
         // More often than there are connections, so that every one has done both.
-        assert!(store.acknowledge(id, head, ack(0)).await.unwrap());
-        store.heartbeat(id, 0, None).await.unwrap().unwrap();
+        assert!(store.membership().acknowledge(id, head, ack(0)).await.unwrap());
+        store.membership().heartbeat(id, 0, None).await.unwrap().unwrap();
     }
-    assert!(store.evict(id, 9).await.unwrap());
+    assert!(store.membership().evict(id, 9).await.unwrap());
     let seen = Cluster::shared()
         .psql(&database, "SELECT DISTINCT what || ' ' || setting FROM settings_seen ORDER BY 1");
     assert_eq!(seen, "acknowledgement off\nrenewal on\nstrike-off on");

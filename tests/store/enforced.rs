@@ -27,7 +27,7 @@ async fn change(store: &dyn Store, events: usize) {
 
 /// The revisions of a tenant's events, newest first, and what was recorded with them.
 async fn listed(store: &dyn Store, tenant: &str) -> Vec<(Revision, Option<Enforced>)> {
-    let events = store.list_events(&all_events(tenant)).await.unwrap();
+    let events = store.queries().events(&all_events(tenant)).await.unwrap();
     events.into_iter().map(|listed| (listed.event.revision, listed.enforced)).collect()
 }
 
@@ -42,7 +42,7 @@ pub async fn what_was_enforced_is_told_with_every_event_of_the_change(bench: &Be
         [(1, Some(ENFORCED)), (2, Some(ENFORCED)), (3, None), (4, Some(OTHER)), (5, Some(OTHER))];
     let expected = [&expected[..], &[(6, Some(OTHER)), (7, None)]].concat();
     for (revision, enforced) in &expected {
-        assert_eq!(store.enforced(*revision).await.unwrap(), *enforced, "{revision}");
+        assert_eq!(store.history().enforced(*revision).await.unwrap(), *enforced, "{revision}");
     }
     let of = |tenant: &str| {
         let own = |revision: &Revision| [2, 5].contains(revision) == (tenant == "bolt");
@@ -52,7 +52,7 @@ pub async fn what_was_enforced_is_told_with_every_event_of_the_change(bench: &Be
         assert_eq!(listed(store.as_ref(), tenant).await, of(tenant));
     }
     for revision in [0, 8, Revision::MAX] {
-        assert_eq!(store.enforced(revision).await.unwrap(), None);
+        assert_eq!(store.history().enforced(revision).await.unwrap(), None);
     }
 }
 
@@ -61,25 +61,25 @@ pub async fn only_the_first_word_on_a_change_is_kept(bench: &Bench) {
     change(store.as_ref(), 2).await;
     record(store.as_ref(), 1, 2, ENFORCED).await;
     record(store.as_ref(), 1, 2, OTHER).await;
-    assert_eq!(store.enforced(1).await.unwrap(), Some(ENFORCED));
+    assert_eq!(store.history().enforced(1).await.unwrap(), Some(ENFORCED));
     // Of what is not in the log nothing is kept, whatever takes that place later.
     record(store.as_ref(), 3, 3, OTHER).await;
     change(store.as_ref(), 1).await;
-    assert_eq!(store.enforced(3).await.unwrap(), None);
+    assert_eq!(store.history().enforced(3).await.unwrap(), None);
 }
 
 pub async fn a_record_is_kept_with_an_event_of_a_grant(bench: &Bench) {
     let store = bench.open().await;
     change(store.as_ref(), 1).await;
     let mut change = begin(store.as_ref()).await;
-    let grant = grant_of(&store.events_after(0, 1).await.unwrap()[0]);
+    let grant = grant_of(&store.log().events_after(0, 1).await.unwrap()[0]);
     change.append(revoked(&grant, change.now())).await.unwrap();
     change.commit().await.unwrap();
     record(store.as_ref(), 2, 2, ENFORCED).await;
     let mut query = all_events("acme");
     query.grant_id = Some(grant.id());
     query.limit = 1;
-    let events = store.list_events(&query).await.unwrap();
+    let events = store.queries().events(&query).await.unwrap();
     assert_eq!(events.len(), 1);
     assert_eq!((events[0].event.revision, events[0].enforced), (2, Some(ENFORCED)));
 }
@@ -100,7 +100,7 @@ pub async fn records_can_be_neither_changed_nor_deleted(bench: &Bench) {
         let replace = "INSERT OR REPLACE INTO enforcements VALUES (1, 1, 0, 0, 0)";
         bench.sql(replace).await.unwrap(); // in vain
     }
-    assert_eq!(store.enforced(1).await.unwrap(), Some(ENFORCED));
+    assert_eq!(store.history().enforced(1).await.unwrap(), Some(ENFORCED));
 }
 
 pub async fn the_roll_and_the_records_are_there_after_reopening(bench: &Bench) {
@@ -108,13 +108,13 @@ pub async fn the_roll_and_the_records_are_there_after_reopening(bench: &Bench) {
     change(store.as_ref(), 1).await;
     record(store.as_ref(), 1, 1, ENFORCED).await;
     let id = crate::membership::registered(store.as_ref()).await;
-    let head = store.head().await.unwrap();
-    store.heartbeat(id, 0, Some(head)).await.unwrap().unwrap();
-    assert!(store.acknowledge(id, head, crate::samples::ack(1)).await.unwrap());
+    let head = store.log().head().await.unwrap();
+    store.membership().heartbeat(id, 0, Some(head)).await.unwrap().unwrap();
+    assert!(store.membership().acknowledge(id, head, crate::samples::ack(1)).await.unwrap());
     store.close().await;
     let store = bench.open().await;
-    assert_eq!(store.head().await.unwrap(), head, "a log keeps its name");
-    assert_eq!(store.enforced(1).await.unwrap(), Some(ENFORCED));
+    assert_eq!(store.log().head().await.unwrap(), head, "a log keeps its name");
+    assert_eq!(store.history().enforced(1).await.unwrap(), Some(ENFORCED));
     let row = crate::membership::row(store.as_ref(), id).await.unwrap();
     assert_eq!((row.seq, row.ack), (1, crate::samples::ack(1)));
     assert_eq!(begin(store.as_ref()).await.max_staleness(), Duration::from_secs(2));

@@ -28,10 +28,10 @@ pub async fn recovers(store: &dyn Store) -> Revision {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         let attempt = async {
-            let mut change = store.begin().await?;
+            let mut change = store.log().begin().await?;
             change.append(granted(new_grant("acme", "support", change.now()))).await?;
             let revision = change.commit().await?;
-            store.list_grants(&all_grants("acme", chrono::DateTime::UNIX_EPOCH)).await?;
+            store.queries().grants(&all_grants("acme", chrono::DateTime::UNIX_EPOCH)).await?;
             Ok::<_, StoreError>(revision)
         };
         match attempt.await {
@@ -61,9 +61,9 @@ async fn a_database_that_is_stopped_and_started_is_used_again() {
     cluster.stop();
     is_unavailable(cut_off.append(granted(new_grant("acme", "support", now)))).await;
     is_unavailable(cut_off.commit()).await;
-    is_unavailable(store.begin().map_drop()).await;
-    is_unavailable(store.head()).await;
-    is_unavailable(store.load(&mut |_, _, _| {})).await;
+    is_unavailable(store.log().begin().map_drop()).await;
+    is_unavailable(store.log().head()).await;
+    is_unavailable(store.log().load(&mut |_, _, _| {})).await;
     cluster.start();
     assert_eq!(recovers(store.as_ref()).await, 2, "nothing half-written");
 }
@@ -89,7 +89,7 @@ async fn what_was_acknowledged_survives_a_killed_database() {
             let mut count = 0;
             loop {
                 let work = async {
-                    let mut change = store.begin().await?;
+                    let mut change = store.log().begin().await?;
                     change.append(granted(new_grant("acme", "support", change.now()))).await?;
                     change.commit().await
                 };
@@ -101,8 +101,8 @@ async fn what_was_acknowledged_survives_a_killed_database() {
             }
         };
         let killer = async {
-            let goal = store.head().await.unwrap().revision + 20;
-            while store.head().await.is_ok_and(|head| head.revision < goal) {}
+            let goal = store.log().head().await.unwrap().revision + 20;
+            while store.log().head().await.is_ok_and(|head| head.revision < goal) {}
             cluster.kill();
         };
         let (count, ()) = tokio::join!(writer, killer);
@@ -110,10 +110,10 @@ async fn what_was_acknowledged_survives_a_killed_database() {
         cluster.start();
         recovers(store.as_ref()).await;
         acknowledged += 1;
-        let events = store.events_after(0, 10_000).await.unwrap();
+        let events = store.log().events_after(0, 10_000).await.unwrap();
         let revisions: Vec<Revision> = events.iter().map(|event| event.revision).collect();
         assert!(
-            revisions.iter().copied().eq(1..=store.head().await.unwrap().revision),
+            revisions.iter().copied().eq(1..=store.log().head().await.unwrap().revision),
             "{revisions:?}"
         );
         assert!(events.len() >= acknowledged, "{} of {acknowledged}", events.len());
@@ -132,15 +132,15 @@ async fn a_server_that_falls_silent_hangs_nobody() {
     let mut ignore = |_, _, _| {};
     tokio::join!(
         is_unavailable(in_flight.append(granted(new_grant("acme", "support", now)))),
-        is_unavailable(store.begin().map_drop()),
-        is_unavailable(store.head()),
-        is_unavailable(store.load(&mut ignore)),
-        is_unavailable(store.overrides(&tenant)),
-        is_unavailable(store.next_expiry()),
+        is_unavailable(store.log().begin().map_drop()),
+        is_unavailable(store.log().head()),
+        is_unavailable(store.log().load(&mut ignore)),
+        is_unavailable(store.queries().overrides(&tenant)),
+        is_unavailable(store.queries().next_expiry()),
     );
     // Dropped with an answer outstanding, and (a new one) dropped between answers: neither may keep a place in the pool.
     drop(in_flight);
-    is_unavailable(store.begin().map_drop()).await;
+    is_unavailable(store.log().begin().map_drop()).await;
     cluster.resume();
     assert_eq!(recovers(store.as_ref()).await, 2);
     timeout(BOUND, store.close()).await.expect("closing ends");
@@ -153,8 +153,8 @@ async fn whoever_holds_the_head_without_end_makes_changes_unavailable_and_nothin
     let options: PgConnectOptions = bench.url.parse().unwrap();
     let mut holder = options.connect().await.unwrap();
     holder.execute("BEGIN; SELECT * FROM head FOR UPDATE").await.unwrap();
-    is_unavailable(store.begin().map_drop()).await;
-    assert_eq!(store.head().await.unwrap().revision, 0);
+    is_unavailable(store.log().begin().map_drop()).await;
+    assert_eq!(store.log().head().await.unwrap().revision, 0);
     holder.close().await.unwrap();
     assert_eq!(recovers(store.as_ref()).await, 1);
 }

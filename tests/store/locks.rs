@@ -150,21 +150,21 @@ pub async fn locks_are_read_as_they_were_written(bench: &Bench) {
     let lifted = append(change.as_mut(), unlocked(&set[0], now)).await;
     assert_eq!((lifted.create_revision, lifted.revision), (1, 5));
     let over = append(change.as_mut(), lock_expired(&set[1])).await;
-    assert_eq!(store.list_locks(&all_locks(now)).await.unwrap(), [], "not committed yet");
+    assert_eq!(store.queries().locks(&all_locks(now)).await.unwrap(), [], "not committed yet");
     change.commit().await.unwrap();
 
-    let all = store.list_locks(&all_locks(now)).await.unwrap();
+    let all = store.queries().locks(&all_locks(now)).await.unwrap();
     assert_eq!(all, [set[3].clone(), set[2].clone(), over.clone(), lifted.clone()]);
-    let mut loaded = store.load(&mut |_, _, _| panic!("a grant")).await.unwrap();
+    let mut loaded = store.log().load(&mut |_, _, _| panic!("a grant")).await.unwrap();
     loaded.locks.sort_by_key(|terms| terms.lock_id);
     assert_eq!(loaded.locks, [set[2].terms.clone(), set[3].terms.clone()]);
     assert_eq!(loaded.position.revision, 6);
-    assert_eq!(store.next_expiry().await.unwrap(), set[2].terms.expire_time);
+    assert_eq!(store.queries().next_expiry().await.unwrap(), set[2].terms.expire_time);
 
     // Locks on a tenant are in its history, all others in the vendor's own.
     let of = |tenant_id| EventQuery { tenant_id, grant_id: None, before: None, limit: 99 };
     let revisions = async |query: EventQuery| -> Vec<_> {
-        let events = events_of(store.list_events(&query).await.unwrap());
+        let events = events_of(store.queries().events(&query).await.unwrap());
         events.into_iter().map(|event| event.revision).collect()
     };
     assert_eq!(revisions(of(None)).await, [6, 4, 3, 2]);
@@ -186,7 +186,7 @@ pub async fn pages_show_each_lock_once_while_others_are_set(bench: &Bench) {
         let mut query = LockQuery { limit: 2, tenant_id, ..all_locks(expected[0].create_time) };
         let mut pages = Vec::new();
         loop {
-            let page = store.list_locks(&query).await.unwrap();
+            let page = store.queries().locks(&query).await.unwrap();
             let Some(last) = page.last() else { break };
             query.before = Some(last.create_revision);
             pages.extend(page);
@@ -215,7 +215,7 @@ pub async fn a_lock_must_be_one_that_has_not_ended(bench: &Bench) {
     let lock = append(change.as_mut(), unlocked(&lock, now)).await;
     assert!(change.append(lock_expired(&lock)).await.is_err(), "it has ended");
     drop(change);
-    assert_eq!(store.head().await.unwrap().revision, 2);
+    assert_eq!(store.log().head().await.unwrap().revision, 2);
 }
 
 pub async fn locks_only_end_and_are_never_deleted(bench: &Bench) {
@@ -246,5 +246,5 @@ pub async fn locks_only_end_and_are_never_deleted(bench: &Bench) {
     assert!(complaint.contains("history is permanent"), "{complaint}");
     store.close().await;
     let store = bench.open().await;
-    assert_eq!(store.list_locks(&all_locks(now)).await.unwrap(), [ended, held]);
+    assert_eq!(store.queries().locks(&all_locks(now)).await.unwrap(), [ended, held]);
 }

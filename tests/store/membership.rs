@@ -18,28 +18,28 @@ use crate::{
 /// Registers a node, and answers its name.
 pub async fn registered(store: &dyn Store) -> NodeId {
     let id = new_node();
-    store.register(&member(id)).await.unwrap();
+    store.membership().register(&member(id)).await.unwrap();
     id
 }
 
 /// The row of a node.
 pub async fn row(store: &dyn Store, id: NodeId) -> Option<Member> {
-    let members = store.membership().await.unwrap().members;
+    let members = store.membership().members().await.unwrap().members;
     members.into_iter().find(|member| member.node_id == id)
 }
 
 async fn report_of(store: &dyn Store, id: NodeId) -> Vec<NodeInfo> {
-    let reports = store.read_followers().await.unwrap();
+    let reports = store.membership().read_followers().await.unwrap();
     reports.into_iter().find(|(node_id, _)| *node_id == id).expect("it is on the roll").1
 }
 
 async fn renewed(store: &dyn Store, id: NodeId, held: Option<Position>) -> HeartbeatResponse {
-    store.heartbeat(id, 0, held).await.unwrap().expect("the node has a row")
+    store.membership().heartbeat(id, 0, held).await.unwrap().expect("the node has a row")
 }
 
 pub async fn a_node_is_in_the_roll_until_it_is_struck_off(bench: &Bench) {
     let store = bench.open().await;
-    assert_eq!(store.membership().await.unwrap().members, []);
+    assert_eq!(store.membership().members().await.unwrap().members, []);
     let id = registered(store.as_ref()).await;
     let other = registered(store.as_ref()).await;
     let new = row(store.as_ref(), id).await.unwrap();
@@ -49,19 +49,19 @@ pub async fn a_node_is_in_the_roll_until_it_is_struck_off(bench: &Bench) {
     assert!(new.renewed_ago < Duration::from_secs(10), "{new:?}");
 
     renewed(store.as_ref(), id, None).await;
-    assert!(!store.evict(id, 0).await.unwrap(), "it has renewed since");
+    assert!(!store.membership().evict(id, 0).await.unwrap(), "it has renewed since");
     assert_eq!(row(store.as_ref(), id).await.unwrap().seq, 1);
-    assert!(store.evict(id, 1).await.unwrap());
-    assert!(!store.evict(id, 1).await.unwrap(), "it is gone already");
+    assert!(store.membership().evict(id, 1).await.unwrap());
+    assert!(!store.membership().evict(id, 1).await.unwrap(), "it is gone already");
     assert_eq!(row(store.as_ref(), id).await, None);
 
     // From then on it can prove nothing, until it is in the roll again.
-    let held = store.head().await.unwrap();
-    assert_eq!(store.heartbeat(id, 0, Some(held)).await.unwrap(), None);
-    assert!(!store.acknowledge(id, held, ack(0)).await.unwrap());
-    store.write_followers(id, &[]).await.unwrap();
+    let held = store.log().head().await.unwrap();
+    assert_eq!(store.membership().heartbeat(id, 0, Some(held)).await.unwrap(), None);
+    assert!(!store.membership().acknowledge(id, held, ack(0)).await.unwrap());
+    store.membership().write_followers(id, &[]).await.unwrap();
     assert_eq!(row(store.as_ref(), id).await, None, "only registering makes a row");
-    store.register(&member(id)).await.unwrap();
+    store.membership().register(&member(id)).await.unwrap();
     assert_eq!(row(store.as_ref(), id).await.unwrap().seq, 0);
     assert_eq!(row(store.as_ref(), other).await.unwrap().seq, 0, "that was another's business");
 }
@@ -72,25 +72,25 @@ pub async fn registering_again_never_sets_a_node_back(bench: &Bench) {
     let id = registered(store.as_ref()).await;
     let held = make_and_head(store.as_ref()).await;
     renewed(store.as_ref(), id, None).await;
-    assert!(store.acknowledge(id, held, ack(1)).await.unwrap());
-    store.write_followers(id, &[follower(id)]).await.unwrap();
+    assert!(store.membership().acknowledge(id, held, ack(1)).await.unwrap());
+    store.membership().write_followers(id, &[follower(id)]).await.unwrap();
     let again = Registration {
         version: "1.2.4".into(),
         max_staleness: Duration::from_mins(1),
         ..member(id)
     };
-    store.register(&again).await.unwrap();
+    store.membership().register(&again).await.unwrap();
     let row = row(store.as_ref(), id).await.unwrap();
     assert_eq!(row.seq, 1, "who watches whether it moves would be misled");
     assert_eq!(row.ack, Ack { revision: 0, nodes: 0, nodes_lapsed: 0 });
     assert_eq!(row.version, "1.2.4");
     assert_eq!(report_of(store.as_ref(), id).await, []);
-    assert_eq!(store.membership().await.unwrap().max_staleness, Duration::from_mins(1));
+    assert_eq!(store.membership().members().await.unwrap().max_staleness, Duration::from_mins(1));
 }
 
 async fn make_and_head(store: &dyn Store) -> Position {
     make_grant(store, "acme", "support").await;
-    store.head().await.unwrap()
+    store.log().head().await.unwrap()
 }
 
 /// Positions that are not in the log, whose last position is `head`, each with what is wrong with it.
@@ -109,17 +109,17 @@ pub fn corrupt(head: Position) -> [(Position, &'static str); 5] {
 pub async fn a_renewal_tells_the_end_of_the_log_and_whether_the_node_is_in_it(bench: &Bench) {
     let store = bench.open().await;
     let id = registered(store.as_ref()).await;
-    let beginning = store.head().await.unwrap();
+    let beginning = store.log().head().await.unwrap();
     assert_eq!((beginning.revision, beginning.time), (0, None));
     let first = renewed(store.as_ref(), id, None).await;
     assert_eq!((first.head, first.is_held), (beginning, false));
     assert!(renewed(store.as_ref(), id, Some(beginning)).await.is_held);
 
     let position = make_and_head(store.as_ref()).await;
-    let events = store.events_after(0, 9).await.unwrap();
+    let events = store.log().events_after(0, 9).await.unwrap();
     assert_eq!((position.revision, position.time), (1, Some(events[0].time)));
     assert_eq!(position.epoch, beginning.epoch, "a log keeps its name");
-    assert_eq!(store.load(&mut |_, _, _| {}).await.unwrap().position, position);
+    assert_eq!(store.log().load(&mut |_, _, _| {}).await.unwrap().position, position);
     let last = make_and_head(store.as_ref()).await;
     for held in [beginning, position, last] {
         let renewal = renewed(store.as_ref(), id, Some(held)).await;
@@ -131,30 +131,45 @@ pub async fn a_renewal_tells_the_end_of_the_log_and_whether_the_node_is_in_it(be
         assert_eq!((renewal.head, renewal.is_held), (last, false), "{wrong}");
     }
     assert_eq!(row(store.as_ref(), id).await.unwrap().seq, 10, "each of these was a renewal");
-    assert_eq!(store.membership().await.unwrap().head, last);
+    assert_eq!(store.membership().members().await.unwrap().head, last);
 }
 
 pub async fn acknowledgements_never_go_back_nor_come_from_another_history(bench: &Bench) {
     let store = bench.open().await;
     let id = registered(store.as_ref()).await;
-    let beginning = store.head().await.unwrap();
+    let beginning = store.log().head().await.unwrap();
     let first = make_and_head(store.as_ref()).await;
     let last = make_and_head(store.as_ref()).await;
-    assert!(store.acknowledge(id, beginning, ack(0)).await.unwrap());
-    assert!(store.acknowledge(id, first, ack(1)).await.unwrap());
+    assert!(store.membership().acknowledge(id, beginning, ack(0)).await.unwrap());
+    assert!(store.membership().acknowledge(id, first, ack(1)).await.unwrap());
     for (held, wrong) in corrupt(last) {
-        assert!(!store.acknowledge(id, held, ack(held.revision)).await.unwrap(), "{wrong}");
+        assert!(
+            !store.membership().acknowledge(id, held, ack(held.revision)).await.unwrap(),
+            "{wrong}"
+        );
     }
-    assert!(!store.acknowledge(id, first, ack(2)).await.unwrap(), "more than what it holds");
+    assert!(
+        !store.membership().acknowledge(id, first, ack(2)).await.unwrap(),
+        "more than what it holds"
+    );
     assert_eq!(row(store.as_ref(), id).await.unwrap().ack, ack(1));
-    assert!(store.acknowledge(id, last, ack(2)).await.unwrap());
-    assert!(!store.acknowledge(id, first, ack(1)).await.unwrap(), "less than what it has said");
-    assert!(!store.acknowledge(id, beginning, ack(0)).await.unwrap());
+    assert!(store.membership().acknowledge(id, last, ack(2)).await.unwrap());
+    assert!(
+        !store.membership().acknowledge(id, first, ack(1)).await.unwrap(),
+        "less than what it has said"
+    );
+    assert!(!store.membership().acknowledge(id, beginning, ack(0)).await.unwrap());
     let fewer = Ack { nodes: 1, ..ack(2) };
-    assert!(store.acknowledge(id, last, fewer).await.unwrap(), "the same, of fewer nodes");
+    assert!(
+        store.membership().acknowledge(id, last, fewer).await.unwrap(),
+        "the same, of fewer nodes"
+    );
     let row = row(store.as_ref(), id).await.unwrap();
     assert_eq!((row.ack, row.seq), (fewer, 0), "an acknowledgement is not a renewal");
-    assert!(!store.acknowledge(new_node(), last, ack(2)).await.unwrap(), "who is that?");
+    assert!(
+        !store.membership().acknowledge(new_node(), last, ack(2)).await.unwrap(),
+        "who is that?"
+    );
 }
 
 /// What the next change is told.
@@ -165,7 +180,7 @@ async fn told(store: &dyn Store) -> u64 {
 async fn register_for(store: &dyn Store, seconds: u64) -> NodeId {
     let id = new_node();
     let max_staleness = Duration::from_secs(seconds);
-    store.register(&Registration { max_staleness, ..member(id) }).await.unwrap();
+    store.membership().register(&Registration { max_staleness, ..member(id) }).await.unwrap();
     id
 }
 
@@ -191,12 +206,12 @@ pub async fn a_change_knows_how_long_nodes_may_answer_that_registered_before(ben
     register_for(store.as_ref(), 3).await;
     assert_eq!(told(store.as_ref()).await, 30);
     for id in [short, long] {
-        assert!(store.evict(id, 0).await.unwrap());
+        assert!(store.membership().evict(id, 0).await.unwrap());
     }
     assert_eq!(told(store.as_ref()).await, 3, "of those that are left");
     register_for(store.as_ref(), 1).await;
     assert_eq!(told(store.as_ref()).await, 3);
-    assert_eq!(store.membership().await.unwrap().max_staleness, Duration::from_secs(3));
+    assert_eq!(store.membership().members().await.unwrap().max_staleness, Duration::from_secs(3));
     make_grant(store.as_ref(), "acme", "support").await;
     assert_eq!(told(store.as_ref()).await, 3, "a change does not touch it");
 }
@@ -218,11 +233,11 @@ pub async fn a_report_stays_until_the_next(bench: &Bench) {
     let id = registered(store.as_ref()).await;
     let other = registered(store.as_ref()).await;
     let followers = [follower(id), NodeInfo { lease_age: None, ..follower(id) }];
-    store.write_followers(id, &followers).await.unwrap();
+    store.membership().write_followers(id, &followers).await.unwrap();
     renewed(store.as_ref(), id, None).await;
     assert_eq!(report_of(store.as_ref(), id).await, followers);
     assert_eq!(row(store.as_ref(), id).await.unwrap().seq, 1, "a report is not a renewal");
-    store.write_followers(id, &followers[1..]).await.unwrap();
+    store.membership().write_followers(id, &followers[1..]).await.unwrap();
     assert_eq!(report_of(store.as_ref(), id).await, followers[1..]);
     assert_eq!(report_of(store.as_ref(), other).await, []);
 }
@@ -231,13 +246,13 @@ pub async fn a_report_stays_until_the_next(bench: &Bench) {
 pub async fn nodes_go_on_while_a_change_is_made(bench: &Bench) {
     let store = bench.open().await;
     let id = registered(store.as_ref()).await;
-    let held = store.head().await.unwrap();
+    let held = store.log().head().await.unwrap();
     if bench.url.starts_with("sqlite") {
         return; // has one writer: nodes wait for the change to be made
     }
     let change = begin(store.as_ref()).await;
     assert!(renewed(store.as_ref(), id, Some(held)).await.is_held);
-    assert!(store.acknowledge(id, held, ack(0)).await.unwrap());
+    assert!(store.membership().acknowledge(id, held, ack(0)).await.unwrap());
     change.commit().await.unwrap();
     let row = row(store.as_ref(), id).await.unwrap();
     assert_eq!((row.seq, row.ack), (1, ack(0)), "what the change did not know of is still there");

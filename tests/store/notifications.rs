@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use support_access::store::{Notification, Notifications, Store, StoreError};
+use support_access::store::{Listener, Notification, Store, StoreError};
 use tokio::time::timeout;
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
 /// How long a hint may take on a machine that is busy with other tests. Much longer than it takes to look unasked.
 const SOON: Duration = Duration::from_secs(10);
 
-async fn next(hints: &mut dyn Notifications) -> Notification {
+async fn next(hints: &mut dyn Listener) -> Notification {
     timeout(SOON, hints.next()).await.expect("a hint comes").unwrap()
 }
 
@@ -26,8 +26,8 @@ async fn another(bench: &Bench, store: &Arc<dyn Store>) -> Arc<dyn Store> {
 pub async fn hints_come_with_what_was_committed(bench: &Bench) {
     let store = bench.open().await;
     let other = another(bench, &store).await;
-    let mut hints = store.listen().await.unwrap();
-    let mut twice = other.listen().await.unwrap();
+    let mut hints = store.notifications().listen().await.unwrap();
+    let mut twice = other.notifications().listen().await.unwrap();
     for _ in 0..3 {
         make_grant(other.as_ref(), "acme", "support").await;
         assert_eq!(next(hints.as_mut()).await, Notification::Log);
@@ -35,27 +35,27 @@ pub async fn hints_come_with_what_was_committed(bench: &Bench) {
     }
     let id = registered(other.as_ref()).await;
     assert_eq!(next(hints.as_mut()).await, Notification::Membership);
-    let head = store.head().await.unwrap();
-    assert!(other.acknowledge(id, head, ack(3)).await.unwrap());
+    let head = store.log().head().await.unwrap();
+    assert!(other.membership().acknowledge(id, head, ack(3)).await.unwrap());
     assert_eq!(next(hints.as_mut()).await, Notification::Membership);
 }
 
-/// Notifications come in the order of commits, so that what comes first shows what did not come before it.
+/// Listener come in the order of commits, so that what comes first shows what did not come before it.
 pub async fn nobody_is_told_of_what_was_not_done(bench: &Bench) {
     let store = bench.open().await;
     let id = registered(store.as_ref()).await;
-    let head = store.head().await.unwrap();
-    let mut hints = store.listen().await.unwrap();
+    let head = store.log().head().await.unwrap();
+    let mut hints = store.notifications().listen().await.unwrap();
     // Given up.
     let mut change = begin(store.as_ref()).await;
     change.append(granted(new_grant("acme", "support", change.now()))).await.unwrap();
     drop(change);
     // Of no interest to others.
-    store.heartbeat(id, 0, None).await.unwrap().unwrap();
-    store.write_followers(id, &[]).await.unwrap();
+    store.membership().heartbeat(id, 0, None).await.unwrap().unwrap();
+    store.membership().write_followers(id, &[]).await.unwrap();
     // Refused.
-    assert!(!store.acknowledge(id, head, ack(1)).await.unwrap());
-    assert!(store.acknowledge(id, head, ack(0)).await.unwrap());
+    assert!(!store.membership().acknowledge(id, head, ack(1)).await.unwrap());
+    assert!(store.membership().acknowledge(id, head, ack(0)).await.unwrap());
     assert_eq!(next(hints.as_mut()).await, Notification::Membership);
     make_grant(store.as_ref(), "acme", "support").await;
     assert_eq!(next(hints.as_mut()).await, Notification::Log);
@@ -63,7 +63,7 @@ pub async fn nobody_is_told_of_what_was_not_done(bench: &Bench) {
 
 pub async fn whoever_stops_waiting_and_waits_again_misses_nothing(bench: &Bench) {
     let store = bench.open().await;
-    let mut hints = store.listen().await.unwrap();
+    let mut hints = store.notifications().listen().await.unwrap();
     for _ in 0..20 {
         assert!(timeout(Duration::from_millis(3), hints.next()).await.is_err());
     }
@@ -73,7 +73,7 @@ pub async fn whoever_stops_waiting_and_waits_again_misses_nothing(bench: &Bench)
 
 pub async fn those_who_listen_hear_that_the_store_is_closed(bench: &Bench) {
     let store = bench.open().await;
-    let mut hints = store.listen().await.unwrap();
+    let mut hints = store.notifications().listen().await.unwrap();
     let listening = async {
         let heard = timeout(SOON, hints.next()).await.expect("closing is heard");
         assert!(matches!(heard, Err(StoreError::Unavailable(_))), "{heard:?}");
@@ -82,5 +82,8 @@ pub async fn those_who_listen_hear_that_the_store_is_closed(bench: &Bench) {
         drop(hints);
     };
     tokio::join!(listening, store.close());
-    assert!(matches!(store.listen().await.map(drop), Err(StoreError::Unavailable(_))));
+    assert!(matches!(
+        store.notifications().listen().await.map(drop),
+        Err(StoreError::Unavailable(_))
+    ));
 }

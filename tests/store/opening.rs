@@ -143,7 +143,7 @@ async fn damage_to_a_sqlite_file_is_found_when_it_is_opened() {
 
     fs::write(&path, &whole).unwrap();
     let store = bench.open().await;
-    assert_eq!(store.head().await.unwrap().revision, 50);
+    assert_eq!(store.log().head().await.unwrap().revision, 50);
 }
 
 #[tokio::test]
@@ -298,18 +298,18 @@ where
 
 async fn is_brought_to_this_version(bench: &Bench) {
     let store = bench.open().await;
-    let head = store.head().await.unwrap();
+    let head = store.log().head().await.unwrap();
     assert_eq!((head.revision, head.time), (1, from_micros(5)));
-    let listed = store.list_events(&all_events("acme")).await.unwrap();
+    let listed = store.queries().events(&all_events("acme")).await.unwrap();
     assert_eq!((listed.len(), listed[0].enforced), (1, None));
-    assert_eq!(store.begin().await.unwrap().max_staleness(), Duration::ZERO);
-    assert_eq!(store.membership().await.unwrap().members, []);
-    store.register(&member(new_node())).await.unwrap();
+    assert_eq!(store.log().begin().await.unwrap().max_staleness(), Duration::ZERO);
+    assert_eq!(store.membership().members().await.unwrap().members, []);
+    store.membership().register(&member(new_node())).await.unwrap();
     record(store.as_ref(), 1, 1, ENFORCED).await;
     assert_eq!(make_grant(store.as_ref(), "acme", "support").await.revision, 2);
     store.close().await;
     let again = bench.open().await;
-    assert_eq!(again.head().await.unwrap().epoch, head.epoch);
+    assert_eq!(again.log().head().await.unwrap().epoch, head.epoch);
 }
 
 #[tokio::test]

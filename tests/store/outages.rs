@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use support_access::{
     domain::Time,
-    store::{Notification, Notifications, Store, StoreError},
+    store::{Listener, Notification, Store, StoreError},
 };
 use tokio::time::{Instant, timeout};
 
@@ -26,21 +26,21 @@ async fn nothing_answers(store: &dyn Store) {
     };
     let (id, new) = (new_node(), member(new_node()));
     tokio::join!(
-        is_unavailable(store.register(&new)),
-        is_unavailable(store.heartbeat(id, 0, None)),
-        is_unavailable(store.acknowledge(id, held, ack(0))),
-        is_unavailable(store.write_followers(id, &[])),
-        is_unavailable(store.read_followers()),
-        is_unavailable(store.membership()),
-        is_unavailable(store.evict(id, 0)),
-        is_unavailable(store.record_enforced(1, 1, Time::UNIX_EPOCH, ENFORCED)),
-        is_unavailable(store.enforced(1)),
-        is_unavailable(async { store.listen().await.map(drop) }),
+        is_unavailable(store.membership().register(&new)),
+        is_unavailable(store.membership().heartbeat(id, 0, None)),
+        is_unavailable(store.membership().acknowledge(id, held, ack(0))),
+        is_unavailable(store.membership().write_followers(id, &[])),
+        is_unavailable(store.membership().read_followers()),
+        is_unavailable(store.membership().members()),
+        is_unavailable(store.membership().evict(id, 0)),
+        is_unavailable(store.history().record_enforced(1, 1, Time::UNIX_EPOCH, ENFORCED)),
+        is_unavailable(store.history().enforced(1)),
+        is_unavailable(async { store.notifications().listen().await.map(drop) }),
     );
 }
 
 /// What a listener hears next, if it is not hints of what came before.
-async fn is_lost(hints: &mut dyn Notifications) {
+async fn is_lost(hints: &mut dyn Listener) {
     let deadline = Instant::now() + BOUND;
     loop {
         match timeout(deadline - Instant::now(), hints.next()).await.expect("it notices") {
@@ -53,7 +53,7 @@ async fn is_lost(hints: &mut dyn Notifications) {
 }
 
 async fn hears(store: &dyn Store) {
-    let mut hints = store.listen().await.unwrap();
+    let mut hints = store.notifications().listen().await.unwrap();
     make_grant(store, "acme", "support").await;
     assert_eq!(timeout(BOUND, hints.next()).await.unwrap().unwrap(), Notification::Log);
 }
@@ -66,7 +66,7 @@ async fn who_reads_after_an_outage_does_not_notice_it() {
     make_grant(store.as_ref(), "acme", "support").await;
     let query = all_events("acme");
     for is_killed in [true, false] {
-        let reads = (0..8).map(|_| store.list_events(&query));
+        let reads = (0..8).map(|_| store.queries().events(&query));
         for read in futures::future::join_all(reads).await {
             read.unwrap();
         }
@@ -77,7 +77,7 @@ async fn who_reads_after_an_outage_does_not_notice_it() {
         }
         cluster.start();
         for _ in 0..8 {
-            assert_eq!(store.list_events(&query).await.unwrap().len(), 1);
+            assert_eq!(store.queries().events(&query).await.unwrap().len(), 1);
         }
     }
 }
@@ -88,7 +88,7 @@ async fn nodes_are_told_that_the_database_is_away() {
     let store = bench.open().await;
     let id = registered(store.as_ref()).await;
     for is_killed in [true, false] {
-        let mut hints = store.listen().await.unwrap();
+        let mut hints = store.notifications().listen().await.unwrap();
         if is_killed {
             cluster.kill();
         } else {
@@ -102,7 +102,7 @@ async fn nodes_are_told_that_the_database_is_away() {
         // A connection from before may come first, and tell so: a node goes on asking.
         let renewed = timeout(BOUND, async {
             loop {
-                if let Ok(renewed) = store.heartbeat(id, 0, None).await {
+                if let Ok(renewed) = store.membership().heartbeat(id, 0, None).await {
                     break renewed;
                 }
             }
@@ -117,8 +117,8 @@ async fn nodes_are_told_that_the_database_has_fallen_silent() {
     let (cluster, bench) = own_cluster();
     let store = bench.open().await;
     let id = registered(store.as_ref()).await;
-    let mut hints = store.listen().await.unwrap();
-    let mut restless = store.listen().await.unwrap();
+    let mut hints = store.notifications().listen().await.unwrap();
+    let mut restless = store.notifications().listen().await.unwrap();
     cluster.pause();
     // A caller who looks in between, and never waits as long as the listener would, hears it too.
     let in_short_waits = async {
@@ -139,7 +139,7 @@ async fn nodes_are_told_that_the_database_has_fallen_silent() {
     cluster.resume();
     recovers(store.as_ref()).await;
     hears(store.as_ref()).await;
-    assert!(store.heartbeat(id, 0, None).await.unwrap().is_some());
+    assert!(store.membership().heartbeat(id, 0, None).await.unwrap().is_some());
     timeout(BOUND, store.close()).await.expect("closing ends");
 }
 
@@ -148,7 +148,7 @@ async fn nodes_are_told_that_the_database_has_fallen_silent() {
 async fn silence_alone_is_no_loss() {
     let (_cluster, bench) = own_cluster();
     let store = bench.open().await;
-    let mut hints = store.listen().await.unwrap();
+    let mut hints = store.notifications().listen().await.unwrap();
     let bored = timeout(Duration::from_secs(12), hints.next()).await;
     assert!(bored.is_err(), "{bored:?}");
     make_grant(store.as_ref(), "acme", "support").await;
@@ -163,27 +163,30 @@ async fn a_primary_that_cannot_replicate_proves_nothing() {
     let store = bench.open().await;
     let (id, other) = (registered(store.as_ref()).await, registered(store.as_ref()).await);
     let (dead, witness) = (registered(store.as_ref()).await, registered(store.as_ref()).await);
-    let head = store.head().await.unwrap();
+    let head = store.log().head().await.unwrap();
     cluster.replicate_to("nobody");
     let deadline = Instant::now() + BOUND;
-    while timeout(Duration::from_millis(300), store.write_followers(witness, &[])).await.is_ok() {
+    while timeout(Duration::from_millis(300), store.membership().write_followers(witness, &[]))
+        .await
+        .is_ok()
+    {
         assert!(Instant::now() < deadline, "it commits without a standby");
     }
-    assert!(store.acknowledge(other, head, ack(0)).await.unwrap());
+    assert!(store.membership().acknowledge(other, head, ack(0)).await.unwrap());
     let change = async {
-        let mut change = store.begin().await?;
+        let mut change = store.log().begin().await?;
         change.append(granted(new_grant("acme", "support", change.now()))).await?;
         change.commit().await
     };
     tokio::join!(
-        is_unavailable(store.heartbeat(id, 0, Some(head))),
-        is_unavailable(store.evict(dead, 0)),
+        is_unavailable(store.membership().heartbeat(id, 0, Some(head))),
+        is_unavailable(store.membership().evict(dead, 0)),
         is_unavailable(change),
     );
-    assert_eq!(store.head().await.unwrap(), head, "nobody sees what is not replicated");
+    assert_eq!(store.log().head().await.unwrap(), head, "nobody sees what is not replicated");
     cluster.replicate_to("");
     recovers(store.as_ref()).await;
-    assert!(store.heartbeat(id, 0, Some(head)).await.unwrap().unwrap().is_held);
+    assert!(store.membership().heartbeat(id, 0, Some(head)).await.unwrap().unwrap().is_held);
 }
 
 /// It does not even confirm what is there: if that was never replicated, it may be lost.
@@ -195,15 +198,18 @@ async fn a_primary_that_cannot_replicate_confirms_nothing() {
     let witness = registered(store.as_ref()).await;
     cluster.replicate_to("nobody");
     let deadline = Instant::now() + BOUND;
-    while timeout(Duration::from_millis(300), store.write_followers(witness, &[])).await.is_ok() {
+    while timeout(Duration::from_millis(300), store.membership().write_followers(witness, &[]))
+        .await
+        .is_ok()
+    {
         assert!(Instant::now() < deadline, "it commits without a standby");
     }
-    let mut change = store.begin().await.unwrap();
+    let mut change = store.log().begin().await.unwrap();
     assert!(change.grant(&grant.tenant_id, grant.id()).await.unwrap().is_some());
     is_unavailable(change.commit()).await;
     cluster.replicate_to("");
     recovers(store.as_ref()).await;
-    assert!(store.begin().await.unwrap().commit().await.unwrap() >= grant.revision);
+    assert!(store.log().begin().await.unwrap().commit().await.unwrap() >= grant.revision);
 }
 
 /// As behind an address that was moved: reads would answer, with what may be out of date.
@@ -212,18 +218,18 @@ async fn a_standby_proves_nothing() {
     let (cluster, bench) = own_cluster();
     let store = bench.open().await;
     let id = registered(store.as_ref()).await;
-    let head = store.head().await.unwrap();
+    let head = store.log().head().await.unwrap();
     cluster.demote();
     let new = member(new_node());
-    is_refused(async || store.membership().await.map(drop)).await;
-    is_refused(async || store.heartbeat(id, 0, Some(head)).await.map(drop)).await;
-    is_refused(async || store.acknowledge(id, head, ack(0)).await.map(drop)).await;
-    is_refused(async || store.write_followers(id, &[]).await).await;
-    is_refused(async || store.evict(id, 0).await.map(drop)).await;
-    is_refused(async || store.register(&new).await).await;
-    is_refused(async || store.listen().await.map(drop)).await;
-    is_refused(async || store.begin().await.map(drop)).await;
-    assert_eq!(store.head().await.unwrap(), head, "it can be read");
+    is_refused(async || store.membership().members().await.map(drop)).await;
+    is_refused(async || store.membership().heartbeat(id, 0, Some(head)).await.map(drop)).await;
+    is_refused(async || store.membership().acknowledge(id, head, ack(0)).await.map(drop)).await;
+    is_refused(async || store.membership().write_followers(id, &[]).await).await;
+    is_refused(async || store.membership().evict(id, 0).await.map(drop)).await;
+    is_refused(async || store.membership().register(&new).await).await;
+    is_refused(async || store.notifications().listen().await.map(drop)).await;
+    is_refused(async || store.log().begin().await.map(drop)).await;
+    assert_eq!(store.log().head().await.unwrap(), head, "it can be read");
 }
 
 /// After a failover that has left the old primary running, connections that were opened before lead there. It can commit nothing,
@@ -243,9 +249,9 @@ async fn a_primary_that_was_left_behind_is_not_read() {
     let proxy = Proxy::start(Target::Unix(old.socket())).await;
     let through = format!("postgres://postgres@{}/test_0", proxy.address);
     let store = Bench::of_url(through).open().await;
-    let renewed = store.heartbeat(id, 0, None).await.unwrap().unwrap();
+    let renewed = store.membership().heartbeat(id, 0, None).await.unwrap().unwrap();
     assert_eq!(renewed.head.revision, 1);
-    assert_eq!(store.events_after(1, 9).await.unwrap(), []);
+    assert_eq!(store.log().events_after(1, 9).await.unwrap(), []);
 
     proxy.lead_to(Target::Unix(new.socket()));
     old.replicate_to("nobody");
@@ -255,7 +261,8 @@ async fn a_primary_that_was_left_behind_is_not_read() {
     let deadline = Instant::now() + BOUND;
     let head = loop {
         assert!(Instant::now() < deadline, "it goes on to renew at the old primary");
-        let renewal = timeout(Duration::from_millis(300), store.heartbeat(id, 0, None)).await;
+        let renewal =
+            timeout(Duration::from_millis(300), store.membership().heartbeat(id, 0, None)).await;
         if let Ok(Ok(Some(renewal))) = renewal
             && renewal.head.revision == 2
         {
@@ -263,11 +270,11 @@ async fn a_primary_that_was_left_behind_is_not_read() {
         }
     };
     // Of what can be read at the old primary, nobody is told.
-    let events = until_available(async || store.events_after(1, 9).await).await;
+    let events = until_available(async || store.log().events_after(1, 9).await).await;
     assert_eq!(events.iter().map(|event| event.revision).collect::<Vec<_>>(), [2]);
-    let roll = until_available(async || store.membership().await).await;
+    let roll = until_available(async || store.membership().members().await).await;
     assert!(roll.members.iter().any(|member| member.node_id == other), "{roll:?}");
-    let loaded = until_available(async || store.load(&mut |_, _, _| {}).await).await;
+    let loaded = until_available(async || store.log().load(&mut |_, _, _| {}).await).await;
     assert_eq!(loaded.position, head);
 }
 

@@ -104,7 +104,7 @@ async fn a_page_of_grants_is_read_off_one_index() {
                 query.group_id = group_id.map(group);
                 query.agent_id = agent_id.map(agent);
                 query.limit = 50;
-                store.list_grants(&query).await.unwrap();
+                store.queries().grants(&query).await.unwrap();
                 let plan = next_plan(&mut seen).await;
                 println!("{command} {states:?} {group_id:?} {agent_id:?}\n{plan}");
                 check(&plan, index);
@@ -126,7 +126,7 @@ async fn everything_else_is_found_by_an_index_too() {
         events.grant_id = grant_id;
         // From the sixth time on, the server may use a plan that is not made for the values.
         for _ in 0..7 {
-            store.list_events(&events).await.unwrap();
+            store.queries().events(&events).await.unwrap();
             let plan = next_plan(&mut seen).await;
             check(&plan, index);
             check(&plan, "enforcements_pkey");
@@ -135,20 +135,20 @@ async fn everything_else_is_found_by_an_index_too() {
     }
     let acme = tenant("acme");
     for _ in 0..7 {
-        store.records(Some(&acme), 7, 50).await.unwrap();
+        store.history().records(Some(&acme), 7, 50).await.unwrap();
         let plan = next_plan(&mut seen).await;
         check(&plan, "chain_tenant_id_sequence_key");
         check(&plan, "events_pkey");
-        store.chain_head(Some(&acme)).await.unwrap();
+        store.history().chain_head(Some(&acme)).await.unwrap();
         check(&next_plan(&mut seen).await, "chain_tenant_id_sequence_key");
-        store.tenant_after("acme").await.unwrap();
+        store.history().tenant_after("acme").await.unwrap();
         check(&next_plan(&mut seen).await, "chain_tenant_id_sequence_key");
     }
-    store.enforced(20_000).await.unwrap();
+    store.history().enforced(20_000).await.unwrap();
     check(&next_plan(&mut seen).await, "enforcements_pkey");
-    store.grant(&tenant("acme"), id).await.unwrap();
+    store.queries().grant(&tenant("acme"), id).await.unwrap();
     check(&next_plan(&mut seen).await, "grants_grant_id_key");
-    store.next_expiry().await.unwrap();
+    store.queries().next_expiry().await.unwrap();
     let plan = next_plan(&mut seen).await;
     check(&plan, "grants_due");
     check(&plan, "locks_due");
@@ -179,7 +179,7 @@ async fn locks_are_found_by_an_index_too() {
         for _ in 0..7 {
             let tenant_id = tenant_id.map(tenant);
             let query = LockQuery { tenant_id, include_ended, now, before: None, limit: 50 };
-            assert!(!store.list_locks(&query).await.unwrap().is_empty());
+            assert!(!store.queries().locks(&query).await.unwrap().is_empty());
             check(&next_plan(&mut seen).await, index);
         }
     }

@@ -24,44 +24,44 @@ pub async fn reads_agree_with_a_naive_model_of_the_log(bench: &Bench) {
     let mut rng = seeded();
     for _ in 0..6 {
         live_on(store.as_ref(), &mut model, &mut rng, 20).await;
-        assert_eq!(store.events_after(0, usize::MAX).await.unwrap(), model.events);
-        assert_eq!(store.head().await.unwrap().revision, model.head());
+        assert_eq!(store.log().events_after(0, usize::MAX).await.unwrap(), model.events);
+        assert_eq!(store.log().head().await.unwrap().revision, model.head());
         let mut visited = Vec::new();
         let loaded =
-            store.load(&mut |tenant, terms, held| visited.push((tenant, terms, held))).await;
+            store.log().load(&mut |tenant, terms, held| visited.push((tenant, terms, held))).await;
         let mut loaded = loaded.unwrap();
         assert_eq!(loaded.position.revision, model.head());
         loaded.locks.sort_by_key(|terms| terms.lock_id);
         assert_eq!(loaded.locks, model.load_locks());
         visited.sort_by_key(|(_, terms, _)| terms.grant_id);
         assert_eq!(visited, model.load());
-        assert_eq!(store.next_expiry().await.unwrap(), model.next_expiry());
+        assert_eq!(store.queries().next_expiry().await.unwrap(), model.next_expiry());
         let now = model.events.last().map_or(bench.clock.now(), |event| event.time);
         for _ in 0..60 {
             let query = random_grant_query(&mut rng, &model, now);
             assert_eq!(
-                store.list_grants(&query).await.unwrap(),
+                store.queries().grants(&query).await.unwrap(),
                 model.list_grants(&query),
                 "{query:?}"
             );
             let query = random_lock_query(&mut rng, &model, now);
             assert_eq!(
-                store.list_locks(&query).await.unwrap(),
+                store.queries().locks(&query).await.unwrap(),
                 model.list_locks(&query),
                 "{query:?}"
             );
             let query = random_event_query(&mut rng, &model);
             assert_eq!(
-                events_of(store.list_events(&query).await.unwrap()),
+                events_of(store.queries().events(&query).await.unwrap()),
                 model.list_events(&query),
                 "{query:?}"
             );
         }
         for id in TENANTS.map(tenant) {
-            assert_eq!(store.overrides(&id).await.unwrap(), model.overrides(&id));
+            assert_eq!(store.queries().overrides(&id).await.unwrap(), model.overrides(&id));
             for (grant, _) in model.grants() {
                 let expected = model.grant(&id, grant.id());
-                assert_eq!(store.grant(&id, grant.id()).await.unwrap(), expected);
+                assert_eq!(store.queries().grant(&id, grant.id()).await.unwrap(), expected);
             }
         }
     }
@@ -91,7 +91,7 @@ pub async fn pages_show_each_grant_once_while_others_are_made(bench: &Bench) {
         done.store(true, Ordering::Relaxed);
     };
     tokio::join!(writer, reader);
-    let events: Vec<Event> = events_of(store.list_events(&all_events("acme")).await.unwrap());
+    let events: Vec<Event> = events_of(store.queries().events(&all_events("acme")).await.unwrap());
     assert!(events.is_sorted_by(|a, b| a.revision > b.revision));
 }
 
@@ -104,7 +104,7 @@ async fn page_through(
     query.limit = limit;
     let mut grants = Vec::new();
     loop {
-        let page = store.list_grants(&query).await.unwrap();
+        let page = store.queries().grants(&query).await.unwrap();
         assert!(page.len() <= limit);
         query.before = page.last().map(|grant| grant.create_revision);
         grants.extend(page);
@@ -126,18 +126,18 @@ pub async fn tenants_do_not_see_each_other(bench: &Bench) {
     change.commit().await.unwrap();
 
     for id in [bolt.id(), ended.id()] {
-        assert_eq!(store.grant(&acme.tenant_id, id).await.unwrap(), None);
+        assert_eq!(store.queries().grant(&acme.tenant_id, id).await.unwrap(), None);
         let mut of_grant = all_events("acme");
         of_grant.grant_id = Some(id);
-        assert_eq!(store.list_events(&of_grant).await.unwrap(), []);
+        assert_eq!(store.queries().events(&of_grant).await.unwrap(), []);
     }
     let now = acme.create_time;
     for states in [vec![], vec![GrantState::Active], GrantState::ALL.to_vec()] {
         let mut query = all_grants("acme", now);
         query.states = states;
-        assert_eq!(store.list_grants(&query).await.unwrap(), std::slice::from_ref(&acme));
+        assert_eq!(store.queries().grants(&query).await.unwrap(), std::slice::from_ref(&acme));
     }
-    assert_eq!(store.list_events(&all_events("acme")).await.unwrap().len(), 1);
+    assert_eq!(store.queries().events(&all_events("acme")).await.unwrap().len(), 1);
     let mut change = begin(store.as_ref()).await;
     assert_eq!(change.grant(&acme.tenant_id, bolt.id()).await.unwrap(), None);
     assert_eq!(change.remembered(&acme.tenant_id, &mark("r", 1).request_id).await.unwrap(), None);

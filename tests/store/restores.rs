@@ -21,7 +21,7 @@ fn store() -> (Arc<ManualClock>, MemoryStore) {
 async fn made(clock: &ManualClock, store: &MemoryStore) -> Position {
     clock.pass(std::time::Duration::from_millis(1));
     make_grant(store, "acme", "support").await;
-    store.head().await.unwrap()
+    store.log().head().await.unwrap()
 }
 
 #[tokio::test]
@@ -29,29 +29,36 @@ async fn what_was_lost_is_no_longer_held_though_its_place_is_taken() {
     let (clock, store) = store();
     let id = registered(&store).await;
     let kept = made(&clock, &store).await;
-    assert!(store.acknowledge(id, kept, ack(1)).await.unwrap());
+    assert!(store.membership().acknowledge(id, kept, ack(1)).await.unwrap());
     let backup = store.backup().unwrap();
     let lost = made(&clock, &store).await;
     let late = registered(&store).await;
-    store.heartbeat(id, 0, Some(lost)).await.unwrap().unwrap();
-    assert!(store.acknowledge(id, lost, ack(2)).await.unwrap());
+    store.membership().heartbeat(id, 0, Some(lost)).await.unwrap().unwrap();
+    assert!(store.membership().acknowledge(id, lost, ack(2)).await.unwrap());
     record(&store, 2, 2, ENFORCED).await;
 
     store.restore(backup);
-    assert_eq!(store.head().await.unwrap(), kept);
-    assert_eq!(store.heartbeat(late, 0, Some(kept)).await.unwrap(), None, "it has no row any more");
+    assert_eq!(store.log().head().await.unwrap(), kept);
+    assert_eq!(
+        store.membership().heartbeat(late, 0, Some(kept)).await.unwrap(),
+        None,
+        "it has no row any more"
+    );
     let restored = row(&store, id).await.unwrap();
     assert_eq!((restored.seq, restored.ack), (0, ack(1)));
     let other = made(&clock, &store).await;
     assert_eq!((other.epoch, other.revision), (lost.epoch, lost.revision));
-    assert!(!store.acknowledge(id, lost, ack(2)).await.unwrap(), "that is another event 2");
-    let renewal = store.heartbeat(id, 0, Some(lost)).await.unwrap().unwrap();
+    assert!(
+        !store.membership().acknowledge(id, lost, ack(2)).await.unwrap(),
+        "that is another event 2"
+    );
+    let renewal = store.membership().heartbeat(id, 0, Some(lost)).await.unwrap().unwrap();
     assert_eq!((renewal.head, renewal.is_held), (other, false));
-    store.record_enforced(2, 2, lost.time.unwrap(), ENFORCED).await.unwrap();
-    assert_eq!(store.enforced(2).await.unwrap(), None, "that is of another event 2");
+    store.history().record_enforced(2, 2, lost.time.unwrap(), ENFORCED).await.unwrap();
+    assert_eq!(store.history().enforced(2).await.unwrap(), None, "that is of another event 2");
     for (held, revision) in [(kept, 1), (other, 2)] {
-        assert!(store.heartbeat(id, 0, Some(held)).await.unwrap().unwrap().is_held);
-        assert!(store.acknowledge(id, held, ack(revision)).await.unwrap());
+        assert!(store.membership().heartbeat(id, 0, Some(held)).await.unwrap().unwrap().is_held);
+        assert!(store.membership().acknowledge(id, held, ack(revision)).await.unwrap());
     }
 }
 
@@ -60,7 +67,7 @@ async fn a_restore_cuts_off_whoever_changes_or_listens() {
     let (clock, store) = store();
     made(&clock, &store).await;
     let backup = store.backup().unwrap();
-    let mut hints = store.listen().await.unwrap();
+    let mut hints = store.notifications().listen().await.unwrap();
     let change = begin(&store).await;
     store.restore(backup);
     assert!(matches!(change.commit().await, Err(StoreError::Unavailable(_))));
@@ -68,7 +75,7 @@ async fn a_restore_cuts_off_whoever_changes_or_listens() {
     let heard = timeout(soon, hints.next()).await.expect("it is heard");
     assert!(matches!(heard, Err(StoreError::Unavailable(_))));
     assert!(hints.next().await.is_err(), "it stays so");
-    store.listen().await.unwrap();
+    store.notifications().listen().await.unwrap();
     assert_eq!(made(&clock, &store).await.revision, 2);
 }
 
@@ -76,16 +83,16 @@ async fn a_restore_cuts_off_whoever_changes_or_listens() {
 async fn another_database_in_its_place_has_another_log() {
     let (clock, store) = store();
     let id = registered(&store).await;
-    let beginning = store.head().await.unwrap();
+    let beginning = store.log().head().await.unwrap();
     let old = made(&clock, &store).await;
     store.new_log();
-    let new = store.head().await.unwrap();
+    let new = store.log().head().await.unwrap();
     assert_eq!((new.revision, new.time), (0, None));
     assert_ne!(new.epoch, old.epoch);
-    assert_eq!(store.heartbeat(id, 0, Some(old)).await.unwrap(), None);
-    store.register(&crate::samples::member(id)).await.unwrap();
+    assert_eq!(store.membership().heartbeat(id, 0, Some(old)).await.unwrap(), None);
+    store.membership().register(&crate::samples::member(id)).await.unwrap();
     for held in [beginning, old] {
-        assert!(!store.heartbeat(id, 0, Some(held)).await.unwrap().unwrap().is_held);
-        assert!(!store.acknowledge(id, held, ack(held.revision)).await.unwrap());
+        assert!(!store.membership().heartbeat(id, 0, Some(held)).await.unwrap().unwrap().is_held);
+        assert!(!store.membership().acknowledge(id, held, ack(held.revision)).await.unwrap());
     }
 }

@@ -143,7 +143,7 @@ pub const ENFORCED: Enforced =
     Enforced { elapsed: Duration::from_millis(12), nodes_acknowledged: 3, nodes_lapsed: 1 };
 
 pub async fn begin(store: &dyn Store) -> Box<dyn Transaction> {
-    store.begin().await.unwrap()
+    store.log().begin().await.unwrap()
 }
 
 /// Makes a grant in a change of its own.
@@ -157,7 +157,7 @@ pub async fn make_grant(store: &dyn Store, tenant_id: &str, group_id: &str) -> G
 
 /// Records that a change is enforced which is in the log now.
 pub async fn record(store: &dyn Store, first: Revision, last: Revision, enforced: Enforced) {
-    let event = store.events_after(last - 1, 1).await.unwrap().into_iter().next();
+    let event = store.log().events_after(last - 1, 1).await.unwrap().into_iter().next();
     let time = event.map_or(Time::UNIX_EPOCH, |event| event.time);
-    store.record_enforced(first, last, time, enforced).await.unwrap();
+    store.history().record_enforced(first, last, time, enforced).await.unwrap();
 }

@@ -133,12 +133,14 @@ pub async fn a_chain_of_nobody_is_one_break_and_no_more(bench: &Bench) {
 
 pub async fn tenants_with_a_history_are_told_in_order(bench: &Bench) {
     let store = bench.open().await;
-    assert_eq!(store.tenant_after("").await.unwrap(), None);
+    assert_eq!(store.history().tenant_after("").await.unwrap(), None);
     for tenant_id in ["bolt", "acme", "Zoë & söhne", "bolt", "_"] {
         make_grant(store.as_ref(), tenant_id, "support").await;
     }
     let mut told: Vec<String> = Vec::new();
-    while let Some(next) = store.tenant_after(told.last().map_or("", |it| it)).await.unwrap() {
+    while let Some(next) =
+        store.history().tenant_after(told.last().map_or("", |it| it)).await.unwrap()
+    {
         told.push(next);
     }
     assert_eq!(told, ["Zoë & söhne", "_", "acme", "bolt"]);

@@ -46,7 +46,7 @@ impl Replica {
                 let forgotten = self.last_ack.lock().forgotten;
                 let written = with_timeout(
                     ACK_TIMEOUT,
-                    self.store.acknowledge(self.member.node_id, held, ack),
+                    self.store.membership().acknowledge(self.member.node_id, held, ack),
                 );
                 match trouble.note(written.await) {
                     Ok(true) => {
@@ -86,7 +86,8 @@ impl Replica {
             if followers.is_empty() && !has_told_of_some {
                 continue;
             }
-            let written = self.store.write_followers(self.member.node_id, &followers).await;
+            let written =
+                self.store.membership().write_followers(self.member.node_id, &followers).await;
             if trouble.note(written).is_ok() {
                 has_told_of_some = !followers.is_empty();
             }

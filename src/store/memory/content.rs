@@ -5,7 +5,7 @@ use parking_lot::Mutex;
 use crate::{
     domain::{Ack, Enforced, Epoch, NodeId, Position, Revision, Time},
     store::{
-        HeartbeatResponse, Membership, StoreError,
+        HeartbeatResponse, MemberList, StoreError,
         memory::{membership::MembershipTable, state::State},
     },
 };
@@ -133,8 +133,8 @@ impl Content {
         }
     }
 
-    pub(super) fn roll_at(&self, now: Time) -> Membership {
-        Membership {
+    pub(super) fn roll_at(&self, now: Time) -> MemberList {
+        MemberList {
             max_staleness: self.roll.longest_staleness(),
             head: self.head(),
             members: self.roll.members(now),

@@ -7,7 +7,7 @@ use sqlx::{Executor, PgPool, Postgres, postgres::PgListener};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::store::{
-    Notification, Notifications, StoreError, TIMEOUT,
+    Listener, Notification, StoreError, TIMEOUT,
     notify::Notifier,
     sql::{Backend, unavailable},
 };
@@ -38,7 +38,7 @@ impl Notifier for Listeners {
     /// The statements that write have told the database.
     fn tell(&self, _: Notification) {}
 
-    async fn listen(&self) -> Result<Box<dyn Notifications>, StoreError> {
+    async fn listen(&self) -> Result<Box<dyn Listener>, StoreError> {
         let connect = async {
             let mut listener = PgListener::connect_with(&self.0).await?;
             // Nobody should wait for a new connection in order to hear that the old one is gone.
@@ -92,7 +92,7 @@ impl PgNotifications {
 }
 
 #[async_trait]
-impl Notifications for PgNotifications {
+impl Listener for PgNotifications {
     async fn next(&mut self) -> Result<Notification, StoreError> {
         if self.is_broken {
             return Err(unavailable("the connection was lost before"));

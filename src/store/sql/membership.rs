@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use crate::{
     domain::{Ack, Enforced, NodeId, NodeInfo, Position, Revision, Time},
     store::{
-        HeartbeatResponse, Membership, Notification, Registration, StoreError,
+        HeartbeatResponse, MemberList, Notification, Registration, StoreError,
         sql::{
             Backend, Connection, SqlStore, Statement,
             rows::{self, EnforcedRow, RenewalRow, ReportRow, RollRow, to_json},
@@ -98,7 +98,7 @@ impl<DB: Backend> SqlStore<DB> {
         rows.into_iter().map(ReportRow::into_domain).collect()
     }
 
-    pub(super) async fn read_roll(&self) -> Result<Membership, StoreError> {
+    pub(super) async fn read_roll(&self) -> Result<MemberList, StoreError> {
         let ask = membership::membership(&DB::DIALECT, self.clock.now());
         let told = self.known_head.load(Ordering::Relaxed);
         with_timeout(async {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::{
     domain::{Ack, Enforced, Epoch, NodeId, NodeInfo, Position, Time},
     store::{
-        HeartbeatResponse, HistoryEvent, Member, Membership, StoreError,
+        HeartbeatResponse, HistoryEvent, Member, MemberList, StoreError,
         sql::{
             rows::{EventRow, LinkRow, corrupt, text, time},
             unavailable,
@@ -152,7 +152,7 @@ impl ReportRow {
 }
 
 /// The roll that `rows` add up to: at least one, each with the same head.
-pub(in crate::store) fn membership_of(rows: Vec<RollRow>) -> Result<Membership, StoreError> {
+pub(in crate::store) fn membership_of(rows: Vec<RollRow>) -> Result<MemberList, StoreError> {
     let mut roll = None;
     for row in rows {
         let RollRow { head, max_staleness_known, is_standby, clock, node_id, member } = row;
@@ -162,7 +162,7 @@ pub(in crate::store) fn membership_of(rows: Vec<RollRow>) -> Result<Membership, 
         let known = span("max_staleness", max_staleness_known)?;
         let head = head.into_domain()?;
         let roll =
-            roll.get_or_insert(Membership { max_staleness: known, head, members: Vec::new() });
+            roll.get_or_insert(MemberList { max_staleness: known, head, members: Vec::new() });
         let Some(node_id) = node_id else { continue };
         let own = span("max_staleness", present("max_staleness", member.max_staleness)?)?;
         roll.max_staleness = roll.max_staleness.max(own);
