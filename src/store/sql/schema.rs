@@ -6,7 +6,7 @@ use sqlx::{
 };
 use tracing::info;
 
-use crate::store::{OpenError, StoreError};
+use crate::store::OpenError;
 
 /// Where sqlx notes which migrations it has made.
 pub(in crate::store) const MIGRATIONS_TABLE: &str = "_sqlx_migrations";
@@ -146,15 +146,6 @@ pub(in crate::store) fn failed(place: &str, error: &MigrateError) -> OpenError {
     };
     OpenError(format!(
         "{place} could not be migrated: {cause}; mend that and start again, nothing is lost"
-    ))
-}
-
-/// What an operator is told whose events of earlier versions could not be put into their chains.
-pub(in crate::store) fn unlinked(place: &str, error: &StoreError) -> OpenError {
-    let (StoreError::Unavailable(cause) | StoreError::Broken(cause)) = error;
-    OpenError(format!(
-        "{place}: the events of earlier versions could not be put into their chains: {cause}; mend that and start \
-         again, nothing is lost"
     ))
 }
 
