@@ -15,7 +15,7 @@ use std::{
 };
 
 use crate::domain::{
-    Attribution, Caller, Clock, Role, TenantId, Tenants, Time,
+    Attribution, AuthenticationMethod, Caller, Clock, Role, TenantId, Tenants, Time,
     text::{Actor, TextError},
     time::between,
 };
@@ -98,10 +98,12 @@ struct Methods {
 /// Somebody, and what proves it: a certificate, a user id, or a token.
 struct Proven {
     name: Actor,
+    method: AuthenticationMethod,
     roles: BTreeSet<Role>,
     tenants: BTreeSet<TenantId>,
     identity: String,
     valid_for: Option<Duration>,
+    expire_time: Option<Time>,
 }
 
 // === impl ConnectionInfo ===
@@ -161,7 +163,16 @@ impl Authenticator {
         let Claims { issuer, name, roles, tenants, expires } = claims;
         let identity = format!("token of {issuer} {name}");
         let valid_for = Some(between(now, expires));
-        forwarded(peer, Proven { name, roles, tenants, identity, valid_for })
+        let bearer = Proven {
+            name,
+            method: AuthenticationMethod::Token,
+            roles,
+            tenants,
+            identity,
+            valid_for,
+            expire_time: Some(expires),
+        };
+        forwarded(peer, bearer)
     }
 }
 
@@ -169,7 +180,7 @@ impl Authenticator {
 
 impl Methods {
     fn of_peer(&self, peer: &Peer, now: Time) -> Result<Option<Proven>, AuthError> {
-        let (name, roles, kind, valid_for) = match peer {
+        let (name, roles, method, kind, expire_time) = match peer {
             Peer::Unknown => return Ok(None),
             Peer::Certificate(certificate) => {
                 if certificate.not_after <= now {
@@ -180,24 +191,27 @@ impl Methods {
                 let name = name.filter(|name| *name != Attribution::system().actor);
                 let name = name.ok_or(AuthError::CertificateNameless)?;
                 let roles = self.bindings.of_certificate(&certificate.names);
-                (name, roles, "certificate", Some(between(now, certificate.not_after)))
+                let expire_time = Some(certificate.not_after);
+                (name, roles, AuthenticationMethod::Certificate, "certificate", expire_time)
             }
             Peer::User(uid) => {
                 let roles = self.bindings.of_user(*uid);
                 if roles.is_empty() {
                     return Ok(None);
                 }
-                (Actor::new(&format!("uid:{uid}"))?, roles, "user", None)
+                let name = Actor::new(&format!("uid:{uid}"))?;
+                (name, roles, AuthenticationMethod::UnixUser, "user", None)
             }
         };
         without_conflict(&roles)?;
         let identity = format!("{kind} {name}");
-        Ok(Some(Proven { name, roles, tenants: BTreeSet::new(), identity, valid_for }))
+        let (tenants, valid_for) = (BTreeSet::new(), expire_time.map(|time| between(now, time)));
+        Ok(Some(Proven { name, method, roles, tenants, identity, valid_for, expire_time }))
     }
 
     /// Somebody without a token. A portal that is trusted may name the administrator that it acts for.
     fn by_peer_alone(&self, peer: Proven, named: Option<&str>) -> Result<Caller, AuthError> {
-        let Proven { name, roles, identity, valid_for, .. } = peer;
+        let Proven { name, method, roles, identity, valid_for, expire_time, .. } = peer;
         let identity = identity.into();
         if let Some(named) = named
             && roles.contains(&Role::Portal)
@@ -207,10 +221,14 @@ impl Methods {
             let author =
                 Attribution { actor: local.author.actor, via: Some(name), is_asserted: true };
             let roles = BTreeSet::from([Role::TenantAdmin]);
-            return Ok(Caller { author, roles, tenants: Tenants::All, identity, valid_for });
+            let tenants = Tenants::All;
+            let caller =
+                Caller { author, method, roles, tenants, identity, valid_for, expire_time };
+            return Ok(caller);
         }
         let tenants = Tenants::These(BTreeSet::new());
-        Ok(Caller { author: Attribution::direct(name), roles, tenants, identity, valid_for })
+        let author = Attribution::direct(name);
+        Ok(Caller { author, method, roles, tenants, identity, valid_for, expire_time })
     }
 }
 
@@ -230,11 +248,12 @@ fn forwarded(peer: Option<Proven>, bearer: Proven) -> Result<Caller, AuthError> 
             return Err(AuthError::Conflict { first: Role::Portal, second: *second, why });
         }
     }
-    let Proven { name, roles, tenants, identity, valid_for } = bearer;
+    let Proven { name, method, roles, tenants, identity, valid_for, expire_time } = bearer;
     without_conflict(&roles)?;
     let author = Attribution { actor: name, via: peer.map(|peer| peer.name), is_asserted: false };
     let tenants = Tenants::These(tenants);
-    Ok(Caller { author, roles, tenants, identity: identity.into(), valid_for })
+    let identity = identity.into();
+    Ok(Caller { author, method, roles, tenants, identity, valid_for, expire_time })
 }
 
 /// Separation of duties: what the configuration refuses of one name is refused of several names of one caller, too.

@@ -1,7 +1,8 @@
-//! The use cases: grant, extend, revoke until enforced, lock, review, tighten, check, and what happens by itself.
+//! The use cases: grant, extend, revoke, lock, review, narrow the policy, check, and the expiry of
+//! grants and locks.
 //!
-//! Each takes a [`Caller`](crate::domain::Caller) where it matters who asks, and the words of the domain; it knows nothing of
-//! protocols or SQL.
+//! A use case takes a [`Caller`](crate::domain::Caller) and domain types. It depends on no protocol and
+//! no SQL.
 
 use std::sync::{Arc, atomic::AtomicI64};
 
@@ -11,12 +12,12 @@ use tracing::{Instrument, info, info_span};
 
 use crate::{
     domain::{
-        Event, Grant, GrantState, Party, Revision, SupportPolicy, TenantId, Time,
+        Event, Grant, GrantId, GrantState, Party, Revision, SupportPolicy, TenantId, Time,
         chain::{CheckpointKey, key::NotSigned},
-        policy::join,
+        policy::{Forbidden, PolicyError},
+        token::{ConsistencyToken, NotEncrypted, TokenEvent, TokenInvalid},
         violation::Violations,
     },
-    domain::{GroupId, text::GrantId},
     node::{
         CheckNode,
         enforcement::Commit,
@@ -24,7 +25,7 @@ use crate::{
         mutants::{Rule, is_broken},
         replica::Replica,
     },
-    store::{Store, StoreError, Transaction},
+    store::{EventFilter, EventQuery, PageBounds, QueryScope, Store, StoreError, Transaction},
 };
 
 pub mod check;
@@ -41,22 +42,22 @@ pub mod review;
 pub mod revoke_all;
 pub mod verification;
 
-pub use enforce::{Enforcement, EnforcementState};
+pub use enforce::{Enforcement, EnforcementState, EventView};
 use verification::Verified;
 
-/// The most grants listed in the answer to a change. `ListGrants` has them all.
+/// The maximum number of grants in the response to a change. `ListGrants` returns all of them.
 pub const LISTED_MAX: usize = 1_000;
 
-/// Bounds on what callers may do and what they are told.
+/// Limits of the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// The most grants a tenant may have that have not ended.
+    /// The maximum number of live grants of a tenant.
     pub live_grants_per_tenant: usize,
-    /// For how long this node may answer from one lease.
+    /// The lifetime of this node's leases.
     pub max_staleness: std::time::Duration,
 }
 
-/// Everything that can be done with support access at a replica.
+/// All use cases, at a replica.
 #[derive(Debug)]
 pub struct Service {
     store: Arc<dyn Store>,
@@ -65,84 +66,79 @@ pub struct Service {
     enforcer: Arc<Enforcer>,
     catalogue: SupportPolicy,
     limits: Limits,
-    /// What checkpoints are signed with, if they are.
+    /// Signs checkpoints.
     checkpoint_key: Option<CheckpointKey>,
-    /// Places for those who wait long for a change to be in force.
+    /// Permits for callers that wait long for enforcement.
     long_waits: Semaphore,
-    /// When the next expiry is due that has not been recorded, as far as the sweep knows: in microseconds since 1970.
+    /// When the next unrecorded expiry is due, as last read by the sweep, in microseconds since 1970.
     next_expiry_us: AtomicI64,
-    /// What is known of the chains.
+    /// The results of the last verification of all histories.
     verified: Mutex<Verified>,
 }
 
-/// Why something could not be done.
+/// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
-    /// Fields that can never be right, or that policy does not allow.
+    /// Fields are invalid under every policy.
     #[error("{0}")]
     Invalid(#[from] Violations),
-    /// This tenant has no such grant.
+    /// The tenant's support policy forbids the request.
+    #[error("{0}")]
+    Policy(#[from] Forbidden),
+    /// The tenant has no such grant.
     #[error("tenant {tenant_id} has no grant {grant_id:?}")]
     GrantNotFound {
-        /// The tenant that was named.
+        /// The tenant.
         tenant_id: TenantId,
-        /// The grant that was named.
+        /// The grant's id as the caller wrote it.
         grant_id: String,
     },
-    /// The grant is over, and what was asked for needs one that is not.
-    #[error("grant {grant_id} has ended, and an ended grant cannot be changed: grant access anew")]
+    /// The grant has ended and can no longer change.
+    #[error("grant {grant_id} has ended and can no longer change; create a new grant")]
     GrantEnded {
         /// The grant.
         grant_id: GrantId,
     },
-    /// The group is not one that the tenant may let in.
-    #[error("group {group_id} is not in the tenant's support policy, which has: {}", join(offered.iter()))]
-    GroupNotOffered {
-        /// The group that was named.
-        group_id: GroupId,
-        /// The groups there are.
-        offered: Vec<GroupId>,
-    },
-    /// The `request_id` stands for something else.
-    #[error("request_id was used before, with other content")]
+    /// The `request_id` was used for a different request.
+    #[error("request_id was used for a different request; choose a new one")]
     RequestIdReused,
-    /// Somebody else changed it in between.
-    #[error("etag is not current: somebody else made a change; read again, and decide anew")]
+    /// The object has changed since the caller read it.
+    #[error("etag is outdated: the object has changed since; read the object again")]
     EtagMismatch,
-    /// There is no event of that revision.
-    #[error("there is no revision {revision} yet")]
-    RevisionNotFound {
-        /// The revision that was named.
-        revision: Revision,
-    },
-    /// The tenant has as many live grants as it may.
-    #[error("the tenant has {limit} live grants, which is the limit: revoke some first")]
+    /// The consistency token is not one of this log.
+    #[error(transparent)]
+    TokenInvalid(#[from] TokenInvalid),
+    /// The history has no event with the consistency token.
+    #[error("the history has no event with this consistency_token")]
+    EventNotFound,
+    /// The tenant has the maximum number of live grants.
+    #[error("the tenant has {limit} live grants, the maximum; revoke grants first")]
     TooManyLiveGrants {
-        /// The limit.
+        /// The maximum.
         limit: usize,
     },
-    /// There is no such lock, on that tenant or on what is no tenant's.
-    #[error("{} no lock {lock_id:?}", on_what(tenant_id.as_ref()))]
+    /// There is no such lock in that tenant, or among those in all tenants.
+    #[error("{} no lock {lock_id:?}", owner(tenant_id.as_ref()))]
     LockNotFound {
-        /// The tenant that was named, if one was.
+        /// The tenant. `None`: all tenants.
         tenant_id: Option<TenantId>,
-        /// The lock that was named.
+        /// The lock's id as the caller wrote it.
         lock_id: String,
     },
     /// Only the party that created a lock may lift it.
-    #[error("the lock was set by the {}, and only the {} may lift it", party.as_str(), party.as_str())]
+    #[error("the {} created the lock, and only the {} may lift it", party.as_str(), party.as_str())]
     LockOfOtherParty {
         /// The party that created the lock.
         party: Party,
     },
-    /// As many locks hold as may.
-    #[error("the {} has {limit} locks that have not ended, which is the limit: lift some first", party.as_str())]
+    /// The party has the maximum number of live locks.
+    #[error("the {} has {limit} live locks, the maximum; lift locks first", party.as_str())]
     TooManyLocks {
-        /// The party that created the locks.
+        /// The party.
         party: Party,
-        /// The limit.
+        /// The maximum.
         limit: usize,
-        /// What was to be locked, as the API names it.
+        /// The field of the target.
         field: &'static str,
     },
     /// The store failed.
@@ -151,30 +147,30 @@ pub enum ServiceError {
     /// A checkpoint cannot be signed.
     #[error(transparent)]
     NotSigned(#[from] NotSigned),
+    /// A consistency token cannot be encrypted.
+    #[error(transparent)]
+    NotEncrypted(#[from] NotEncrypted),
 }
 
-fn on_what(tenant_id: Option<&TenantId>) -> String {
+fn owner(tenant_id: Option<&TenantId>) -> String {
     tenant_id.map_or("the vendor has".into(), |tenant_id| format!("tenant {tenant_id} has"))
 }
 
-impl From<crate::domain::policy::Refusal> for ServiceError {
-    fn from(refusal: crate::domain::policy::Refusal) -> Self {
-        use crate::domain::policy::Refusal;
-        match refusal {
-            Refusal::Invalid(violations) => Self::Invalid(violations),
-            Refusal::GroupNotOffered { group_id, offered } => {
-                Self::GroupNotOffered { group_id, offered }
-            }
+impl From<PolicyError> for ServiceError {
+    fn from(error: PolicyError) -> Self {
+        match error {
+            PolicyError::Invalid(violations) => Self::Invalid(violations),
+            PolicyError::Forbidden(forbidden) => Self::Policy(forbidden),
         }
     }
 }
 
-/// A grant, and its state at the time of the answer.
+/// A grant, and its state at the time of the response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrantView {
     /// The grant.
     pub grant: Grant,
-    /// Its state then.
+    /// The state.
     pub state: GrantState,
 }
 
@@ -186,17 +182,17 @@ impl GrantView {
     }
 }
 
-/// What a caller said of a grant's id: a UUID, or something that no grant has.
+/// A grant as a caller names it. The id need not be a UUID.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrantRef {
-    /// Scope grant.
+    /// The tenant of the grant.
     pub tenant_id: TenantId,
-    /// As the caller wrote it.
+    /// The id as the caller wrote it.
     pub text: String,
 }
 
 impl GrantRef {
-    /// The id, if it can be one.
+    /// The id. Every other text names no grant.
     fn id(&self) -> Result<GrantId, ServiceError> {
         self.text.parse().map(GrantId).map_err(|_| self.not_found())
     }
@@ -210,7 +206,7 @@ impl GrantRef {
 }
 
 impl Service {
-    /// The use cases over the store of `replica`, for tenants of a vendor with this `catalogue`.
+    /// The use cases over the store of `replica`, with the vendor's `catalogue`.
     pub fn new(replica: Arc<Replica>, catalogue: SupportPolicy, limits: Limits) -> Self {
         Self {
             store: Arc::clone(replica.store()),
@@ -226,20 +222,58 @@ impl Service {
         }
     }
 
-    /// The same, with checkpoints signed.
+    /// Signs checkpoints with a key.
     #[must_use]
     pub fn with_checkpoint_key(self, checkpoint_key: Option<CheckpointKey>) -> Self {
         Self { checkpoint_key, ..self }
     }
 
-    /// The time at which states are told: the database's. At the very start, before it is known, that of the last event.
+    /// The time at which states are derived: the database's, or before that is known, the time of the
+    /// last event.
     fn now(&self) -> Time {
         let read_view = self.node.read_view();
         let now = read_view.now.map(|now| now.latest);
         now.or(read_view.view.snapshot().time()).unwrap_or(Time::UNIX_EPOCH)
     }
 
-    /// Commits, writes the audit lines, and tells the check node.
+    /// The consistency token of an event. `None`: the beginning of the log.
+    fn token(
+        &self,
+        revision: Revision,
+        time: Option<Time>,
+    ) -> Result<ConsistencyToken, ServiceError> {
+        let key = self.node.read_view().view.snapshot().token_key();
+        // A service starts after its node has loaded.
+        let key = key.ok_or_else(|| StoreError::Broken("no token key is loaded".into()))?;
+        Ok(key.encrypt(TokenEvent::new(revision, time))?)
+    }
+
+    /// The consistency token of the event of `revision`. 0: the beginning of the log.
+    async fn token_of(&self, revision: Revision) -> Result<ConsistencyToken, ServiceError> {
+        let event = self.event_at(revision).await?;
+        self.token(revision, event.map(|event| event.time))
+    }
+
+    /// The event of `revision`, if the log contains it.
+    async fn event_at(&self, revision: Revision) -> Result<Option<Event>, StoreError> {
+        if revision < 1 {
+            return Ok(None);
+        }
+        Ok(self.store.log().events_after(revision - 1, 1).await?.pop())
+    }
+
+    /// The revision of the last event in a tenant's history; 0 if there is none. The result of a change
+    /// that changes nothing refers to this event: the head of the log would reveal that other tenants
+    /// have changes.
+    async fn last_revision(&self, tenant_id: &TenantId) -> Result<Revision, StoreError> {
+        let scope = QueryScope::Tenant(tenant_id.clone());
+        let filter = EventFilter { scope, grant_id: None };
+        let query = EventQuery { filter, page: PageBounds::newest(1) };
+        let last = self.store.queries().events(&query).await?.pop();
+        Ok(last.map_or(0, |last| last.item.event.revision))
+    }
+
+    /// Commits, writes the audit lines, and wakes the check node.
     async fn commit(
         &self,
         change: Box<dyn Transaction>,
@@ -272,11 +306,11 @@ fn audit(event: &Event) {
         tenant_id = event.tenant_id.as_ref().map(tracing::field::display),
         grant_id = event.grant_id().map(tracing::field::display),
         lock_id = event.kind.lock().map(|lock| tracing::field::display(lock.id())),
-        target = event.kind.lock().map(|lock| tracing::field::debug(&lock.terms.target)),
+        locked = event.kind.lock().map(|lock| lock.terms.target.to_string()),
         actor = %event.author.actor,
         via = event.author.via.as_ref().map(tracing::field::display),
         is_asserted = event.author.is_asserted,
         event = event.kind.name(),
-        "the history has a new event"
+        "a history has a new event"
     );
 }

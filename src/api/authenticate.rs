@@ -13,7 +13,7 @@ use tonic::body::Body;
 use tower::{Layer, Service};
 
 use crate::{
-    api::grpc::{refuse_name, refuse_stranger},
+    api::grpc::{refuse_name, refuse_unauthenticated},
     auth::{AuthError, Authenticator, ConnectionInfo, Peer},
     domain::Caller,
 };
@@ -102,7 +102,7 @@ where
                     request.extensions_mut().insert(Arc::new(caller));
                     inner.call(request).await
                 }
-                Err(error) => Ok(refuse_stranger(&error, &visitor)),
+                Err(error) => Ok(refuse_unauthenticated(&error, &visitor)),
             }
         }))
     }
@@ -119,7 +119,7 @@ impl<S> Authenticate<S> {
         self.authenticator.by_connection(&visitor.peer, name).map_err(|error| {
             Box::new(match error {
                 AuthError::Name(found) => refuse_name(&found.to_string()),
-                other => refuse_stranger(&other, visitor),
+                other => refuse_unauthenticated(&other, visitor),
             })
         })
     }

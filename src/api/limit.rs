@@ -22,7 +22,10 @@ use tonic::body::Body;
 use tower::{Layer, Service};
 
 use crate::{
-    api::{grpc::refuse_excess, keyed_semaphore::KeyedSemaphore, observe::GRPC_TIMEOUT},
+    api::{
+        grpc::refuse_excess, keyed_semaphore::KeyedSemaphore, observe::GRPC_TIMEOUT,
+        proto::v1::ErrorReason,
+    },
     domain::{Action, Caller},
 };
 
@@ -147,10 +150,10 @@ where
             _ => requests,
         };
         if let Err(wait) = rate.check(&name) {
-            return Either::Right(ready(Ok(refuse_excess("TOO_MANY_REQUESTS", wait))));
+            return Either::Right(ready(Ok(refuse_excess(ErrorReason::TooManyRequests, wait))));
         }
         let Some(call) = calls.take(&name) else {
-            return Either::Right(ready(Ok(refuse_excess("TOO_MANY_CALLS", RETRY_DELAY))));
+            return Either::Right(ready(Ok(refuse_excess(ErrorReason::TooManyCalls, RETRY_DELAY))));
         };
         let place = Arc::new(Place::new(call, Arc::clone(bytes), name));
         // What goes on for ever has limits of its own.
@@ -176,10 +179,11 @@ const RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// What an RPC of ours asks for.
 fn action(path: &str) -> Option<Action> {
-    let (service, method) = path.strip_prefix("/supportaccess.v1.")?.split_once('/')?;
+    let (service, method) = path.strip_prefix("/supportaccess.")?.split_once('/')?;
     let action = Action::ALL.iter().find(|action| action.name() == method).copied()?;
-    // What goes on for ever is of one service. Of another, there is no such method.
-    (action != Action::Follow || service == "CheckNodes").then_some(action)
+    // The stream without an end is in a package of its own. No other service has that method.
+    let is_replication = service == "replication.v1.Replication";
+    (is_replication == (action == Action::Follow)).then_some(action)
 }
 
 /// Until when an answer must begin, and what its handler is told of that. A stream is told nothing: it goes on.

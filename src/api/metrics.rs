@@ -28,20 +28,6 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 /// What RPCs of no known method are counted under, so that nobody can make up label values.
 const UNKNOWN: &str = "unknown";
 
-/// Every reason, in the order they are declared in.
-const REASONS: [Reason; 10] = [
-    Reason::GrantActive,
-    Reason::NoGrant,
-    Reason::NotStarted,
-    Reason::Expired,
-    Reason::Revoked,
-    Reason::GroupMismatch,
-    Reason::AgentNotNamed,
-    Reason::LevelExceeded,
-    Reason::Stale,
-    Reason::Locked,
-];
-
 /// From 50 microseconds to 10 seconds.
 const BUCKETS: [f64; 17] = [
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
@@ -90,7 +76,7 @@ type CodeLabels = [(&'static str, String); 3];
 pub struct Metrics {
     registry: Registry,
     /// By [`Reason`].
-    checks: [Counter; REASONS.len()],
+    checks: [Counter; Reason::ALL.len()],
     rpcs: Vec<Rpc>,
     /// `/service/method` to the index in `rpcs`.
     paths: HashMap<String, usize, RandomState>,
@@ -123,7 +109,7 @@ impl Metrics {
 
         let checks = Family::<[(&'static str, &'static str); 2], Counter>::default();
         registry.register("checks", "Checks answered, by decision and reason", checks.clone());
-        let checks = REASONS.map(|reason| {
+        let checks = Reason::ALL.map(|reason| {
             let decision = if reason == Reason::GrantActive { "ALLOWED" } else { "DENIED" };
             checks.get_or_create_owned(&[("decision", decision), ("reason", reason.as_str())])
         });
@@ -223,7 +209,7 @@ fn register_tally(registry: &mut Registry, counts: &EnforcementCounts) {
 }
 
 /// A code as gRPC spells it.
-pub(super) fn code_name(code: Code) -> &'static str {
+pub fn code_name(code: Code) -> &'static str {
     CODES.get(code as usize).copied().unwrap_or("UNKNOWN")
 }
 
@@ -281,11 +267,11 @@ mod tests {
 
     #[test]
     fn each_reason_has_a_counter_of_its_own() {
-        for (index, reason) in REASONS.into_iter().enumerate() {
+        for (index, reason) in Reason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, index);
         }
         let metrics = metrics();
-        for reason in REASONS {
+        for reason in Reason::ALL {
             metrics.check(reason);
         }
         metrics.check(Reason::Revoked);

@@ -19,7 +19,7 @@ use tracing::{Instrument, Span, error, info, instrument::Instrumented, warn};
 use uuid::Uuid;
 
 use crate::api::{
-    grpc::parse_timeout,
+    grpc::{parse_timeout, state_call_id},
     metrics::{Metrics, code_name},
     trace,
 };
@@ -173,6 +173,7 @@ where
         let mut call = this.call.take();
         let (mut parts, inner) = response.into_parts();
         if let Some(open) = &mut call {
+            state_call_id(&mut parts.headers, &open.id.to_string());
             parts.headers.insert(CALL_ID, open.id.0.clone());
             if let Some(code) = code_in(&parts.headers) {
                 // There are no trailers to come, and nobody need ever look at the body.

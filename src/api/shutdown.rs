@@ -6,14 +6,13 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::Code;
 use tower::{Layer, Service};
 
-use crate::api::observe::GRPC_STATUS;
+use crate::api::grpc::shutdown_trailers;
 
 /// Makes [`ShutdownService`].
 #[derive(Debug, Clone)]
@@ -149,7 +148,7 @@ impl<B: Body> Body for EndingBody<B> {
             return ready;
         }
         *this.has_ended = true;
-        Poll::Ready(Some(Ok(Frame::trailers(farewell()))))
+        Poll::Ready(Some(Ok(Frame::trailers(shutdown_trailers()))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -159,12 +158,4 @@ impl<B: Body> Body for EndingBody<B> {
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
     }
-}
-
-fn farewell() -> HeaderMap {
-    let message = HeaderValue::from_static("the server is stopping");
-    HeaderMap::from_iter([
-        (GRPC_STATUS, HeaderValue::from(Code::Unavailable as i32)),
-        (HeaderName::from_static("grpc-message"), message),
-    ])
 }

@@ -5,7 +5,10 @@ use prost_types::Timestamp;
 
 use crate::{
     api::proto::v1,
-    domain::{time, time::Span},
+    domain::{
+        time,
+        time::{Span, SpanError},
+    },
 };
 
 /// When access ends.
@@ -24,28 +27,20 @@ pub(crate) struct EndArgs {
     pub(crate) until_revoked: bool,
 }
 
-/// The fields of [`EndArgs`], in requests.
-macro_rules! end {
-    ($module:ident, $args:expr) => {
-        match $args {
-            $crate::cli::args::EndArgs { duration: Some(span), .. } => {
-                Some($module::End::Duration($crate::cli::args::to_duration(*span)?))
-            }
-            $crate::cli::args::EndArgs { until: Some(time), .. } => {
-                Some($module::End::ExpireTime(*time))
-            }
-            $crate::cli::args::EndArgs { until_revoked: true, .. } => {
-                Some($module::End::UntilRevoked(true))
-            }
-            $crate::cli::args::EndArgs { .. } => None,
-        }
-    };
+impl EndArgs {
+    /// The fields `expire_time`, `duration` and `until_revoked` of a request.
+    pub(crate) fn fields(&self) -> Result<EndFields, super::Failure> {
+        let duration = self.duration.map(to_duration).transpose()?;
+        Ok((self.until, duration, self.until_revoked))
+    }
 }
-pub(crate) use end;
+
+/// The end of a grant in a request: `expire_time`, `duration` and `until_revoked`.
+pub(crate) type EndFields = (Option<Timestamp>, Option<prost_types::Duration>, bool);
 
 /// A duration, for people: `7d`, `1h 30m`.
 pub(crate) fn parse_span(text: &str) -> Result<Span, String> {
-    text.parse().map_err(|error| format!("{error}; write a duration like 90s, 30m, 8h or 7d"))
+    text.parse().map_err(|error: SpanError| error.to_string())
 }
 
 /// A duration, for messages.
@@ -91,16 +86,20 @@ pub(crate) fn parse_state(text: &str) -> Result<v1::GrantState, String> {
         .ok_or_else(|| "write SCHEDULED, ACTIVE, EXPIRED or REVOKED".into())
 }
 
+/// An agent kind, in upper or lower case.
+pub(crate) fn parse_kind(text: &str) -> Result<v1::AgentKind, String> {
+    v1::AgentKind::from_str_name(&format!("AGENT_KIND_{}", to_name(text)))
+        .filter(|kind| *kind != v1::AgentKind::Unspecified)
+        .ok_or_else(|| "write HUMAN, AI or SERVICE".into())
+}
+
 /// A group and its highest level: `support:READ_WRITE`. The group itself may have a colon in it.
-pub(crate) fn parse_group(text: &str) -> Result<v1::SupportGroup, String> {
+pub(crate) fn parse_group(text: &str) -> Result<v1::GroupOverride, String> {
     let (group_id, level) = text.rsplit_once(':').ok_or_else(|| {
         "write a group and its highest level, such as support:READ_WRITE".to_owned()
     })?;
-    Ok(v1::SupportGroup {
-        group_id: group_id.into(),
-        highest_level: parse_level(level)?.into(),
-        ..v1::SupportGroup::default()
-    })
+    let max_access_level = parse_level(level)?.into();
+    Ok(v1::GroupOverride { group_id: group_id.into(), max_access_level })
 }
 
 fn to_name(text: &str) -> String {
@@ -169,10 +168,10 @@ mod tests {
     }
 
     #[test]
-    fn a_group_comes_with_its_highest_level() {
+    fn a_group_comes_with_its_max_access_level() {
         let group = parse_group("a:b:read-write").unwrap();
         assert_eq!(
-            (group.group_id.as_str(), group.highest_level()),
+            (group.group_id.as_str(), group.max_access_level()),
             ("a:b", v1::AccessLevel::ReadWrite)
         );
         assert!(parse_group("support").is_err());

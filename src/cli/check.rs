@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 
 use super::{
-    args::parse_level,
+    args::{parse_kind, parse_level},
     client::{Call, Client},
     failure::Failure,
     output::{Exit, Report},
@@ -16,7 +16,9 @@ pub(crate) const CALL: Call = Call {
         ("agent_id", "AGENT"),
         ("group_ids", "--group"),
         ("required_level", "--level"),
-        ("at_least_revision", "--at-least-revision"),
+        ("agent_kind", "--kind"),
+        ("on_behalf_of", "--on-behalf-of"),
+        ("consistency_token", "--token"),
         ("support-access-actor", "--actor"),
     ],
     repeatable: true,
@@ -51,30 +53,41 @@ pub(crate) struct QuestionArgs {
     pub(crate) tenant: String,
     /// The support agent who wants to.
     pub(crate) agent: String,
-    /// A group the agent is in. May be repeated, up to 100 times. Default: none, which is denied.
+    /// A group the agent is in. May be repeated, up to 500 times. Default: none, which is denied.
     #[arg(long = "group", value_name = "ID")]
     pub(crate) groups: Vec<String>,
     /// The level the agent needs: READ_ONLY, READ_WRITE or ADMIN, in upper or lower case.
     #[arg(long, value_parser = parse_level)]
     pub(crate) level: v1::AccessLevel,
-    /// Answer from this revision or a later one: what a grant or a revocation returned. 0: from what there is.
-    #[arg(
-        long,
-        value_name = "REVISION",
-        default_value_t = 0,
-        value_parser = clap::value_parser!(i64).range(0..)
-    )]
-    pub(crate) at_least_revision: i64,
+    /// The kind of the agent: HUMAN, AI or SERVICE, in upper or lower case.
+    #[arg(long, default_value = "human", value_parser = parse_kind)]
+    pub(crate) kind: v1::AgentKind,
+    /// The human behind the agent. Default: no human is named.
+    #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
+    pub(crate) on_behalf_of: String,
+    /// The consistency token of a change: answer from that change or a later one. Default: answer from the node's
+    /// current data.
+    #[arg(long, value_name = "TOKEN", default_value = "", hide_default_value = true)]
+    pub(crate) token: String,
+}
+
+impl QuestionArgs {
+    pub(crate) fn to_check(&self) -> v1::AccessCheck {
+        v1::AccessCheck {
+            tenant_id: self.tenant.clone(),
+            agent_id: self.agent.clone(),
+            group_ids: self.groups.clone(),
+            required_level: self.level.into(),
+            agent_kind: self.kind.into(),
+            on_behalf_of: self.on_behalf_of.clone(),
+        }
+    }
 }
 
 pub(crate) async fn run(client: &Client, args: &CheckArgs) -> Result<Report, Failure> {
-    let QuestionArgs { tenant, agent, groups, level, at_least_revision } = args.question.clone();
     let message = v1::CheckAccessRequest {
-        tenant_id: tenant,
-        agent_id: agent,
-        group_ids: groups,
-        required_level: level.into(),
-        at_least_revision,
+        check: Some(args.question.to_check()),
+        consistency_token: args.question.token.clone(),
     };
     let send = async |request| client.checks().check_access(request).await;
     let answer = client.call(&CALL, message, send).await?;

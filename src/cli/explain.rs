@@ -20,13 +20,9 @@ pub(crate) struct ExplainArgs {
 }
 
 pub(crate) async fn run(client: &Client, args: &ExplainArgs) -> Result<Report, Failure> {
-    let QuestionArgs { tenant, agent, groups, level, at_least_revision } = args.question.clone();
     let message = v1::ExplainAccessRequest {
-        tenant_id: tenant,
-        agent_id: agent,
-        group_ids: groups,
-        required_level: level.into(),
-        at_least_revision,
+        check: Some(args.question.to_check()),
+        consistency_token: args.question.token.clone(),
     };
     let send = async |request| client.checks().explain_access(request).await;
     client.report(&client.call(&CALL, message, send).await?)

@@ -1,16 +1,16 @@
 //! `support-access extend`
 
 use clap::{ArgGroup, Args};
+use uuid::Uuid;
 
 use super::{
-    args::{EndArgs, end},
+    args::EndArgs,
     client::{CHANGE_EXIT_CODES, Call, Client},
     failure::Failure,
     output::Report,
 };
-use crate::api::proto::v1::{self, extend_access_request as request};
+use crate::api::proto::v1;
 
-/// Not repeatable: a duration counts from when it arrives, and every arrival is a line of history.
 const CALL: Call = Call {
     fields: &[
         ("tenant_id", "TENANT"),
@@ -18,12 +18,11 @@ const CALL: Call = Call {
         ("expire_time", "--until"),
         ("duration", "--for"),
         ("until_revoked", "--until-revoked"),
-        ("end", "--for, --until or --until-revoked"),
         ("reason", "--reason"),
         ("etag", "--etag"),
         ("support-access-actor", "--actor"),
     ],
-    repeatable: false,
+    repeatable: true,
 };
 
 /// Move the end of a grant, later or earlier, without a gap.
@@ -49,12 +48,16 @@ pub(crate) struct ExtendArgs {
 }
 
 pub(crate) async fn run(client: &Client, args: &ExtendArgs) -> Result<Report, Failure> {
+    let (expire_time, duration, until_revoked) = args.end.fields()?;
     let message = v1::ExtendAccessRequest {
+        request_id: Uuid::now_v7().to_string(),
         tenant_id: args.tenant.clone(),
         grant_id: args.grant_id.clone(),
         etag: args.etag.clone(),
         reason: args.reason.clone(),
-        end: end!(request, &args.end),
+        expire_time,
+        duration,
+        until_revoked,
     };
     let send = async |request| client.admin().extend_access(request).await;
     let answer = client.call(&CALL, message, send).await?;

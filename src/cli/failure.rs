@@ -78,7 +78,7 @@ impl Failure {
         let subject = match () {
             () if is_too_many_locks => Subject::Lock,
             () if is_about("grant_id") => Subject::Grant,
-            () if is_about("revision") => Subject::Revision,
+            () if is_about("consistency_token") => Subject::Token,
             () if is_about("lock_id") => Subject::Lock,
             () => Subject::Other,
         };
@@ -100,8 +100,9 @@ pub(crate) fn causes<'a>(
 
 /// The argument that fills `field`, or the field itself where there is none. Of a list's item it is the list's.
 fn argument(field: &str, fields: Fields) -> String {
-    let list = field.split('[').next().unwrap_or(field);
-    let list = list.strip_prefix("support_policy.").unwrap_or(list);
+    let path = field.strip_prefix("policy_overrides.").unwrap_or(field);
+    let path = path.strip_prefix("check.").unwrap_or(path);
+    let list = path.split(['[', '.']).next().unwrap_or(path);
     match fields.iter().find(|(name, _)| *name == list) {
         Some((_, argument)) => (*argument).to_owned(),
         None => clean(field),
@@ -127,7 +128,7 @@ fn describe(status: &Status) -> String {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Subject {
     Grant,
-    Revision,
+    Token,
     Lock,
     Other,
 }
@@ -139,8 +140,8 @@ fn hint(code: Code, subject: Subject) -> Option<&'static str> {
             "an ended grant stays ended; `support-access grant` makes a new one"
         }
         Code::FailedPrecondition => "`support-access policy show TENANT` shows what may be chosen",
-        Code::NotFound if subject == Subject::Revision => {
-            "`support-access history TENANT` shows the revisions there are"
+        Code::NotFound if subject == Subject::Token => {
+            "--tenant names the tenant in whose history the change is"
         }
         Code::NotFound if subject == Subject::Lock => {
             "`support-access locks --all` shows the locks there are, and --tenant names the tenant of one"
@@ -177,7 +178,7 @@ mod tests {
 
     use super::*;
 
-    const FIELDS: Fields = &[("duration", "--for"), ("agent_ids", "--agent")];
+    const FIELDS: Fields = &[("duration", "--for"), ("named_agents", "--agent")];
 
     fn refused(code: Code, violations: &[(&str, &str)]) -> Failure {
         let violations: Vec<_> =
@@ -190,8 +191,8 @@ mod tests {
     fn fields_are_shown_as_the_arguments_that_fill_them() {
         let violations = [
             ("duration", "must be positive"),
-            ("agent_ids[2]", "must not be empty"),
-            ("support_policy.other", "must not be \u{1b}[31m"),
+            ("named_agents.agent_ids[2]", "must not be empty"),
+            ("policy_overrides.other", "must not be \u{1b}[31m"),
         ];
         let failure = refused(Code::InvalidArgument, &violations);
         assert_eq!(
@@ -201,7 +202,7 @@ mod tests {
                 problems: vec![
                     "--for: must be positive".into(),
                     "--agent: must not be empty".into(),
-                    "support_policy.other: must not be \u{fffd}[31m".into(),
+                    "policy_overrides.other: must not be \u{fffd}[31m".into(),
                 ],
                 hint: Some("--help says what each argument may be".into()),
                 maybe_done: false,

@@ -1,29 +1,28 @@
 //! `support-access grant`
 
 use clap::Args;
-use prost_types::Timestamp;
+use prost_types::{Duration, Timestamp};
 use uuid::Uuid;
 
 use super::{
-    args::{EndArgs, end, parse_level, parse_time},
+    args::{EndArgs, parse_level, parse_time},
     client::{Call, Client},
     failure::Failure,
     output::Report,
     policy,
 };
-use crate::api::proto::v1::{self, grant_access_request as request};
+use crate::api::proto::v1;
 
 const CALL: Call = Call {
     fields: &[
         ("tenant_id", "TENANT"),
         ("group_id", "GROUP"),
-        ("agent_ids", "--agent"),
+        ("named_agents", "--agent"),
         ("access_level", "--level"),
         ("start_time", "--start"),
         ("expire_time", "--until"),
         ("duration", "--for"),
         ("until_revoked", "--until-revoked"),
-        ("end", "--for, --until or --until-revoked"),
         ("reason", "--reason"),
         ("ticket", "--ticket"),
         ("request_id", "--request-id"),
@@ -64,21 +63,25 @@ pub(crate) struct GrantArgs {
 }
 
 pub(crate) async fn run(client: &Client, args: &GrantArgs) -> Result<Report, Failure> {
-    let end = match end!(request, &args.end) {
-        Some(end) => end,
-        None => default_end(client, &args.tenant).await?,
+    let (expire_time, duration, until_revoked) = match args.end.fields()? {
+        (None, None, false) => (None, Some(default_duration(client, &args.tenant).await?), false),
+        fields => fields,
     };
+    let agent_ids = args.agents.clone();
     let request_id = args.request_id.clone().unwrap_or_else(|| Uuid::now_v7().to_string());
     let message = v1::GrantAccessRequest {
         request_id: request_id.clone(),
         tenant_id: args.tenant.clone(),
         group_id: args.group.clone(),
-        agent_ids: args.agents.clone(),
+        named_agents: (!agent_ids.is_empty()).then_some(v1::NamedAgents { agent_ids }),
         access_level: args.level.into(),
         start_time: args.start,
         reason: args.reason.clone(),
         ticket: args.ticket.clone(),
-        end: Some(end),
+        agent_kinds: None,
+        expire_time,
+        duration,
+        until_revoked,
     };
     let answer = client
         .call(&CALL, message, async |request| client.admin().grant_access(request).await)
@@ -87,9 +90,9 @@ pub(crate) async fn run(client: &Client, args: &GrantArgs) -> Result<Report, Fai
     client.report(&answer)
 }
 
-async fn default_end(client: &Client, tenant: &str) -> Result<request::End, Failure> {
+async fn default_duration(client: &Client, tenant: &str) -> Result<Duration, Failure> {
     let policy = policy::get(client, tenant).await?.support_policy.unwrap_or_default();
-    policy.default_duration.map(request::End::Duration).ok_or_else(|| {
+    policy.default_duration.ok_or_else(|| {
         Failure::new("the tenant's support policy has no default duration")
             .with_hint("say how long with --for, --until or --until-revoked")
     })

@@ -74,8 +74,10 @@ async fn list(client: &Client, args: &HistoryArgs) -> Result<Report, Failure> {
     let mut left = args.limit;
     loop {
         let message = v1::ListEventsRequest {
+            scope: if args.vendor { v1::Scope::Vendor } else { v1::Scope::Tenant }.into(),
             tenant_id: args.tenant.clone().unwrap_or_default(),
             grant_id: args.grant.clone(),
+            order: v1::ListOrder::NewestFirst.into(),
             page_size: page_size(left),
             page_token: answer.next_page_token,
         };

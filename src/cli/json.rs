@@ -6,8 +6,8 @@ use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use serde_json::Serializer;
 
-use super::{failure::Failure, table::is_unsafe};
-use crate::api::proto::DESCRIPTORS;
+use super::failure::Failure;
+use crate::{api::proto::DESCRIPTORS, domain::text::is_unsafe};
 
 /// `message`, which is the `supportaccess.v1` message `name`, in the canonical JSON of protobuf, under the field names of
 /// the .proto files. Fields that have their default value are there too; absent optional ones are not.
@@ -33,8 +33,10 @@ fn escape(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {
         if c != '\n' && is_unsafe(c) {
-            // Writing to a text cannot fail.
-            let _ = write!(text, "\\u{:04x}", u32::from(c));
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                // Writing to a text cannot fail.
+                let _ = write!(text, "\\u{unit:04x}");
+            }
         } else {
             text.push(c);
         }

@@ -61,12 +61,14 @@ pub(crate) async fn run(client: &Client, args: &ListArgs) -> Result<Report, Fail
     let mut left = args.limit;
     loop {
         let message = v1::ListGrantsRequest {
+            scope: v1::Scope::Tenant.into(),
             tenant_id: args.tenant.clone(),
             states: args.states.iter().map(|state| i32::from(*state)).collect(),
             group_id: args.group.clone(),
             agent_id: args.agent.clone(),
             overlap_start: args.overlap_start,
             overlap_end: args.overlap_end,
+            order: v1::ListOrder::NewestFirst.into(),
             page_size: page_size(left),
             page_token: answer.next_page_token,
         };

@@ -2,55 +2,52 @@
 
 use clap::{ArgGroup, Args};
 use prost_types::Timestamp;
+use uuid::Uuid;
 
 use super::{
-    args::{parse_span, parse_time, to_duration},
+    args::{parse_kind, parse_span, parse_time, to_duration},
     client::{CHANGE_EXIT_CODES, Call, Client},
     failure::Failure,
     output::Report,
 };
-use crate::{
-    api::proto::v1::{
-        self,
-        lock_access_request::{End, Target},
-    },
-    domain::Span,
-};
+use crate::{api::proto::v1, domain::Span};
 
-/// Not repeatable: every arrival makes another lock.
 const CALL: Call = Call {
     fields: &[
         ("tenant_id", "--tenant"),
         ("agent_id", "--agent"),
         ("group_id", "--group"),
         ("everything", "--everything"),
-        ("target", "--tenant, --agent, --group or --everything"),
+        ("agent_kind", "--kind"),
         ("reason", "--reason"),
         ("expire_time", "--until"),
         ("duration", "--for"),
         ("support-access-actor", "--actor"),
     ],
-    repeatable: false,
+    repeatable: true,
 };
 
-/// Lock support out of a tenant, or an agent, a group or everybody out of all tenants, whatever is granted.
+/// Lock an agent, a group, an agent kind or everything, in one tenant or in all tenants.
 ///
-/// A lock beats every grant, also one that is made later. Each call makes a lock of its own, and each lock holds until it is
-/// lifted or has come to its end. The answer says whether it is in force at every check node.
+/// A lock overrides present and future grants. Each call creates a lock of its own, which applies until it is lifted
+/// or reaches its end. The answer says whether it is in force at every check node.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("what").required(true).args(["tenant", "agent", "group", "everything"]))]
+#[command(group = ArgGroup::new("what").required(true).args(["agent", "group", "kind", "everything"]))]
 #[command(after_help = CHANGE_EXIT_CODES)]
 pub(crate) struct LockArgs {
-    /// Nobody enters this tenant.
+    /// The tenant in which the lock applies. Default: all tenants.
     #[arg(long, value_name = "ID")]
     tenant: Option<String>,
-    /// This agent enters no tenant, whichever groups it is in.
+    /// Lock this agent, and every agent that acts on behalf of it.
     #[arg(long, value_name = "ID")]
     agent: Option<String>,
-    /// Nobody in this group enters any tenant, not even by another group.
+    /// Lock every agent of this group.
     #[arg(long, value_name = "ID")]
     group: Option<String>,
-    /// Nobody enters any tenant.
+    /// Lock every agent of this kind: HUMAN, AI or SERVICE.
+    #[arg(long, value_parser = parse_kind)]
+    kind: Option<v1::AgentKind>,
+    /// Lock every agent.
     #[arg(long)]
     everything: bool,
     /// Why: at most 1,000 characters. Must not be empty.
@@ -65,15 +62,16 @@ pub(crate) struct LockArgs {
 }
 
 pub(crate) async fn run(client: &Client, args: &LockArgs) -> Result<Report, Failure> {
-    let tenant = args.tenant.clone().map(Target::TenantId);
-    let agent = args.agent.clone().map(Target::AgentId);
-    let group = args.group.clone().map(Target::GroupId);
-    let everything = args.everything.then_some(Target::Everything(true));
-    let duration = args.duration.map(to_duration).transpose()?.map(End::Duration);
     let message = v1::LockAccessRequest {
-        target: tenant.or(agent).or(group).or(everything),
+        request_id: Uuid::now_v7().to_string(),
+        tenant_id: args.tenant.clone(),
+        agent_id: args.agent.clone().unwrap_or_default(),
+        group_id: args.group.clone().unwrap_or_default(),
+        agent_kind: args.kind.map(i32::from).unwrap_or_default(),
+        everything: args.everything,
         reason: args.reason.clone(),
-        end: duration.or(args.until.map(End::ExpireTime)),
+        expire_time: args.until,
+        duration: args.duration.map(to_duration).transpose()?,
     };
     let send = async |request| client.admin().lock_access(request).await;
     let answer = client.call(&CALL, message, send).await?;

@@ -40,6 +40,7 @@ pub(crate) async fn run(client: &Client, args: &LocksArgs) -> Result<Report, Fai
     let mut left = args.limit;
     loop {
         let message = v1::ListLocksRequest {
+            scope: if args.tenant.is_empty() { v1::Scope::All } else { v1::Scope::Tenant }.into(),
             tenant_id: args.tenant.clone(),
             include_ended: args.all,
             page_size: page_size(left),

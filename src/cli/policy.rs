@@ -2,6 +2,7 @@
 
 use clap::{ArgGroup, Args, Subcommand};
 use prost_types::FieldMask;
+use uuid::Uuid;
 
 use super::{
     args::{parse_group, parse_span, to_duration},
@@ -17,20 +18,17 @@ const CALL: Call = Call {
         ("groups", "--group"),
         ("preset_durations", "--preset"),
         ("default_duration", "--default-duration"),
-        ("longest_duration", "--longest-duration"),
+        ("max_duration", "--max-duration"),
         ("until_revoked_allowed", "--until-revoked-allowed"),
         ("reason_required", "--reason-required"),
         ("ticket_required", "--ticket-required"),
-        ("longest_schedule_ahead", "--longest-schedule-ahead"),
+        ("max_schedule_ahead", "--max-schedule-ahead"),
         ("etag", "--etag"),
         ("reason", "--reason"),
         ("support-access-actor", "--actor"),
     ],
     repeatable: true,
 };
-/// Not repeatable: every update is a line of history.
-const UPDATE: Call = Call { repeatable: false, ..CALL };
-
 /// Show or tighten what a tenant may choose from when it grants access.
 #[derive(Debug, Args)]
 pub(crate) struct PolicyArgs {
@@ -59,8 +57,8 @@ struct ShowArgs {
 #[command(override_usage = "support-access policy set [OPTIONS] <TENANT>")]
 #[command(after_help = CHANGE_EXIT_CODES)]
 #[command(group = ArgGroup::new("setting").required(true).multiple(true).args([
-    "groups", "no_groups", "presets", "no_presets", "default_duration", "longest_duration",
-    "until_revoked_allowed", "reason_required", "ticket_required", "longest_schedule_ahead",
+    "groups", "no_groups", "presets", "no_presets", "default_duration", "max_duration",
+    "until_revoked_allowed", "reason_required", "ticket_required", "max_schedule_ahead",
 ]))]
 struct SetArgs {
     /// The tenant.
@@ -68,7 +66,7 @@ struct SetArgs {
     /// A group that may be let in, and its highest level (READ_ONLY, READ_WRITE or ADMIN), such as support:READ_WRITE. May
     /// be repeated; groups that are not named cannot be let in any more.
     #[arg(long = "group", value_name = "ID:LEVEL", value_parser = parse_group)]
-    groups: Vec<v1::SupportGroup>,
+    groups: Vec<v1::GroupOverride>,
     /// No group may be let in: nobody can grant access.
     #[arg(long, conflicts_with = "groups")]
     no_groups: bool,
@@ -83,7 +81,7 @@ struct SetArgs {
     default_duration: Option<Span>,
     /// The longest time from a grant's start to its end, such as 30d. More than 0, at most the vendor's.
     #[arg(long, value_name = "DURATION", value_parser = parse_span)]
-    longest_duration: Option<Span>,
+    max_duration: Option<Span>,
     /// Whether a grant may last until it is revoked.
     #[arg(long, value_name = "true|false")]
     until_revoked_allowed: Option<bool>,
@@ -95,7 +93,7 @@ struct SetArgs {
     ticket_required: Option<bool>,
     /// How far ahead a grant may be scheduled to start, such as 14d; 0s: grants start at once. At most the vendor's.
     #[arg(long, value_name = "DURATION", value_parser = parse_span)]
-    longest_schedule_ahead: Option<Span>,
+    max_schedule_ahead: Option<Span>,
     /// Only if the policy is still as it was when `policy show` said this. Default: however it is now.
     #[arg(long, default_value = "", hide_default_value = true)]
     etag: String,
@@ -109,7 +107,7 @@ pub(crate) async fn run(client: &Client, args: &PolicyArgs) -> Result<Report, Fa
         PolicyCommand::Show(args) => client.report(&get(client, &args.tenant).await?),
         PolicyCommand::Set(args) => {
             let send = async |request| client.admin().update_support_policy(request).await;
-            let answer = client.call(&UPDATE, args.to_request()?, send).await?;
+            let answer = client.call(&CALL, args.to_request()?, send).await?;
             client.report_change(&answer, answer.enforcement.as_ref())
         }
     }
@@ -131,30 +129,31 @@ impl SetArgs {
             ("groups", !self.groups.is_empty() || self.no_groups),
             ("preset_durations", !self.presets.is_empty() || self.no_presets),
             ("default_duration", self.default_duration.is_some()),
-            ("longest_duration", self.longest_duration.is_some()),
+            ("max_duration", self.max_duration.is_some()),
             ("until_revoked_allowed", self.until_revoked_allowed.is_some()),
             ("reason_required", self.reason_required.is_some()),
             ("ticket_required", self.ticket_required.is_some()),
-            ("longest_schedule_ahead", self.longest_schedule_ahead.is_some()),
+            ("max_schedule_ahead", self.max_schedule_ahead.is_some()),
         ];
         let paths = given.into_iter().filter(|(_, is_given)| *is_given);
         let mut presets = self.presets.clone();
         presets.sort_unstable();
-        let support_policy = v1::SupportPolicy {
-            tenant_id: self.tenant.clone(),
-            groups: self.groups.clone(),
-            preset_durations: presets.into_iter().map(to_duration).collect::<Result<_, _>>()?,
+        let durations = presets.into_iter().map(to_duration).collect::<Result<_, _>>()?;
+        let policy_overrides = v1::PolicyOverrides {
+            groups: Some(v1::GroupOverrides { groups: self.groups.clone() }),
+            preset_durations: Some(v1::PresetDurations { durations }),
             default_duration: self.default_duration.map(to_duration).transpose()?,
-            longest_duration: self.longest_duration.map(to_duration).transpose()?,
-            until_revoked_allowed: self.until_revoked_allowed.unwrap_or_default(),
-            reason_required: self.reason_required.unwrap_or_default(),
-            ticket_required: self.ticket_required.unwrap_or_default(),
-            longest_schedule_ahead: self.longest_schedule_ahead.map(to_duration).transpose()?,
-            etag: String::new(),
+            max_duration: self.max_duration.map(to_duration).transpose()?,
+            until_revoked_allowed: self.until_revoked_allowed,
+            reason_required: self.reason_required,
+            ticket_required: self.ticket_required,
+            max_schedule_ahead: self.max_schedule_ahead.map(to_duration).transpose()?,
+            agent_kinds: None,
         };
         Ok(v1::UpdateSupportPolicyRequest {
+            request_id: Uuid::now_v7().to_string(),
             tenant_id: self.tenant.clone(),
-            support_policy: Some(support_policy),
+            policy_overrides: Some(policy_overrides),
             update_mask: Some(FieldMask {
                 paths: paths.map(|(path, _)| path.to_owned()).collect(),
             }),

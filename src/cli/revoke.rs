@@ -1,6 +1,7 @@
 //! `support-access revoke`
 
 use clap::Args;
+use uuid::Uuid;
 
 use super::{
     client::{CHANGE_EXIT_CODES, Call, Client},
@@ -46,15 +47,16 @@ pub(crate) struct RevokeArgs {
 }
 
 pub(crate) async fn run(client: &Client, args: &RevokeArgs) -> Result<Report, Failure> {
+    let request_id = Uuid::now_v7().to_string();
     let (tenant_id, reason) = (args.tenant.clone(), args.reason.clone());
     let Some(grant_id) = args.grant_id.clone() else {
-        let message = v1::RevokeAllAccessRequest { tenant_id, reason };
+        let message = v1::RevokeAllAccessRequest { request_id, tenant_id, reason };
         let send = async |request| client.admin().revoke_all_access(request).await;
         let answer = client.call(&CALL, message, send).await?;
         return client.report_change(&answer, answer.enforcement.as_ref());
     };
     let etag = args.etag.clone().unwrap_or_default();
-    let message = v1::RevokeAccessRequest { tenant_id, grant_id, etag, reason };
+    let message = v1::RevokeAccessRequest { request_id, tenant_id, grant_id, etag, reason };
     let send = async |request| client.admin().revoke_access(request).await;
     let answer = client.call(&CALL, message, send).await?;
     client.report_change(&answer, answer.enforcement.as_ref())

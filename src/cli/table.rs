@@ -3,7 +3,7 @@
 use anstyle::{AnsiColor, Style};
 use comfy_table::{Attribute, ColumnConstraint, ContentArrangement, Table, presets};
 
-use crate::domain::text::is_hidden;
+use crate::domain::text::is_unsafe;
 
 /// What the place can show that an answer is printed to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -43,11 +43,6 @@ pub(crate) fn clean(text: &str) -> String {
         c => c,
     };
     text.chars().map(replace).collect()
-}
-
-/// Whether `c` is a control character, or does not show.
-pub(crate) fn is_unsafe(c: char) -> bool {
-    c.is_control() || is_hidden(c)
 }
 
 /// Keys and values, a line each, the values below one another.

@@ -27,9 +27,9 @@ const CALL: Call = Call {
 pub(crate) struct UnlockArgs {
     /// The lock, as `locks` shows it.
     lock_id: String,
-    /// The tenant that is locked. Needed for a lock on a tenant, and for no other.
-    #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
-    tenant: String,
+    /// The tenant in which the lock applies. Default: all tenants.
+    #[arg(long, value_name = "ID")]
+    tenant: Option<String>,
     /// Why: at most 1,000 characters. Must not be empty.
     #[arg(long, value_name = "TEXT")]
     reason: String,
@@ -37,8 +37,10 @@ pub(crate) struct UnlockArgs {
 
 pub(crate) async fn run(client: &Client, args: &UnlockArgs) -> Result<Report, Failure> {
     let message = v1::UnlockAccessRequest {
+        request_id: String::new(),
         tenant_id: args.tenant.clone(),
         lock_id: args.lock_id.clone(),
+        etag: String::new(),
         reason: args.reason.clone(),
     };
     let send = async |request| client.admin().unlock_access(request).await;

@@ -69,23 +69,28 @@ fn yes_or_no(truth: bool) -> Cell {
     Cell::new(if truth { "yes" } else { "no" })
 }
 
-/// The line that says how far a change has reached the check nodes.
+/// The line that states how far a change has reached the check nodes.
 fn enforcement(enforcement: Option<&v1::Enforcement>) -> (&'static str, Cell) {
     let Some(found) = enforcement else {
-        return ("In force", Cell::new("the server does not say"));
+        return ("In force", Cell::new("unknown"));
     };
     let elapsed = about(found.elapsed.as_ref());
-    let (revision, acknowledged, lapsed) =
-        (found.revision, found.nodes_acknowledged, found.nodes_lapsed);
-    let text = match found.state() {
-        v1::EnforcementState::Complete => format!(
-            "at every check node, after {elapsed} (revision {revision}, {acknowledged} confirmed, {lapsed} lapsed)"
-        ),
-        v1::EnforcementState::Pending | v1::EnforcementState::Unspecified => format!(
-            "NOT YET known at every check node, after {elapsed} (revision {revision}, {acknowledged} confirmed, {lapsed} \
-             lapsed)"
-        ),
-    };
+    let (acknowledged, lapsed, pending) =
+        (found.nodes_acknowledged, found.nodes_lapsed, found.nodes_pending);
+    let nodes = format!("{acknowledged} acknowledged, {lapsed} lapsed");
     let is_complete = found.state() == v1::EnforcementState::Complete;
+    let text = if is_complete {
+        format!("at every check node, after {elapsed} ({nodes})")
+    } else {
+        let latest = moment_utc(found.complete_by.as_ref(), "-");
+        format!(
+            "NOT YET at every check node ({nodes}, {pending} pending); at the latest at {latest}"
+        )
+    };
     ("In force", Cell::new(text).toned(Some(if is_complete { Tone::Good } else { Tone::Notice })))
+}
+
+/// The line with the consistency token of a change.
+fn token(token: &str) -> (&'static str, Cell) {
+    ("Token", Cell::new(token))
 }

@@ -13,7 +13,11 @@ use super::{
 use crate::api::proto::v1;
 
 const CALL: Call = Call {
-    fields: &[("revision", "REVISION"), ("support-access-actor", "--actor")],
+    fields: &[
+        ("consistency_token", "TOKEN"),
+        ("tenant_id", "--tenant"),
+        ("support-access-actor", "--actor"),
+    ],
     repeatable: true,
 };
 /// With less time left than this, nothing is asked any more.
@@ -25,9 +29,11 @@ const TIME_TO_ASK: Duration = Duration::from_millis(500);
 #[derive(Debug, Args)]
 #[command(after_help = CHANGE_EXIT_CODES)]
 pub(crate) struct WaitArgs {
-    /// The revision of the change, as its answer or `history` shows it.
-    #[arg(value_parser = clap::value_parser!(i64).range(1..))]
-    revision: i64,
+    /// The consistency token of the change, as its response shows it.
+    token: String,
+    /// The tenant in whose history the change is. Default: the vendor's own history.
+    #[arg(long, value_name = "ID")]
+    tenant: Option<String>,
 }
 
 pub(crate) async fn run(client: &Client, args: &WaitArgs) -> Result<Report, Failure> {
@@ -35,7 +41,10 @@ pub(crate) async fn run(client: &Client, args: &WaitArgs) -> Result<Report, Fail
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let client = client.with_timeout(left);
-        let message = v1::WaitEnforcedRequest { revision: args.revision };
+        let message = v1::WaitEnforcedRequest {
+            tenant_id: args.tenant.clone(),
+            consistency_token: args.token.clone(),
+        };
         let send = async |request| client.admin().wait_enforced(request).await;
         let answer = client.call(&CALL, message, send).await?;
         let state = answer.enforcement.as_ref().map(v1::Enforcement::state);

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::{
     permission::{Action, Cell, Denied},
     text::{Actor, TenantId, TextError},
+    time::Time,
 };
 
 /// Who did something, as the history keeps it.
@@ -50,6 +51,19 @@ pub enum Party {
     Vendor,
 }
 
+/// How a caller was authenticated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthenticationMethod {
+    /// Not at all: no method is configured.
+    None,
+    /// By a client certificate.
+    Certificate,
+    /// By a bearer token.
+    Token,
+    /// By the user id of the process at the other end of a Unix socket.
+    UnixUser,
+}
+
 /// Which tenants a caller's own ones are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tenants {
@@ -67,7 +81,7 @@ pub enum Scope<'a> {
     /// The vendor's own.
     Vendor,
     /// Nobody's in particular.
-    Nobody,
+    Global,
 }
 
 /// Who sent a request, and what they may do.
@@ -75,6 +89,8 @@ pub enum Scope<'a> {
 pub struct Caller {
     /// What the history keeps of them.
     pub author: Attribution,
+    /// How the caller was authenticated.
+    pub method: AuthenticationMethod,
     /// What they are to this service. Empty: nobody.
     pub roles: BTreeSet<Role>,
     /// Scope tenants' roles they have.
@@ -83,6 +99,8 @@ pub struct Caller {
     pub identity: Arc<str>,
     /// For how long what they have shown still holds; `None`: as long as they are there.
     pub valid_for: Option<Duration>,
+    /// When the credentials expire. `None`: they do not.
+    pub expire_time: Option<Time>,
 }
 
 // === impl Attribution ===
@@ -195,15 +213,20 @@ impl Caller {
             tenants: Tenants::All,
             identity: format!("local {actor}").into(),
             valid_for: None,
+            expire_time: None,
             author: Attribution::direct(actor),
+            method: AuthenticationMethod::None,
         })
     }
 
     /// Whether this caller may do something with what is somebody's.
     pub fn may(&self, action: Action, whose: Scope<'_>) -> Result<(), Denied> {
+        if action.is_for_everyone() {
+            return Ok(());
+        }
         let is_own = match whose {
             Scope::Tenant(tenant_id) => self.tenants.include(tenant_id),
-            Scope::Vendor | Scope::Nobody => false,
+            Scope::Vendor | Scope::Global => false,
         };
         let mut nearest = Denied::NoRole;
         for role in &self.roles {

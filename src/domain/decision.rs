@@ -1,60 +1,198 @@
-//! The decision: may this agent enter this tenant, now, at this level?
+//! The decision on a check: may this agent enter this tenant now, at this level?
 
-use std::{collections::BTreeSet, fmt::Write};
+use std::collections::BTreeSet;
 
 use crate::domain::{
     caller::Party,
     grant::{AccessLevel, AgentKind, GrantState, GrantTerms},
     lock::{LockTarget, LockTerms, matching_lock},
-    text::{AgentId, GrantId, GroupId, TenantId},
+    policy::join,
+    text::{AgentId, GrantId, GroupId, TenantId, shown_id},
     time::{Now, Time},
 };
 
-/// The most groups one question may name.
-pub const GROUPS_MAX: usize = 100;
+/// The maximum number of group values in one check.
+pub const GROUPS_MAX: usize = 500;
+/// The maximum length of a group value, in bytes.
+pub const GROUP_BYTES_MAX: usize = 1_024;
+/// The maximum length of a decision's message, in characters.
+const MESSAGE_LENGTH_MAX: usize = 1_000;
 
-/// One question.
+/// One question of a gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Question {
+pub struct AccessCheck {
     /// The tenant to enter.
     pub tenant_id: TenantId,
-    /// Who wants to.
-    pub agent_id: AgentId,
-    /// What kind of agent that is.
-    pub agent_kind: AgentKind,
-    /// The groups the agent is in. Empty: none, and so the answer is a denial.
-    pub group_ids: BTreeSet<GroupId>,
-    /// The level the agent needs.
+    /// The agent. `None`: an agent that no grant and no lock names.
+    pub agent_id: Option<AgentId>,
+    /// The agent's groups. Without groups, the check is denied.
+    pub groups: AssertedGroups,
+    /// The level that the agent needs.
     pub required_level: AccessLevel,
+    /// The kind of the agent.
+    pub agent_kind: AgentKind,
+    /// The human behind the agent.
+    pub on_behalf_of: Option<AgentId>,
 }
 
-/// Why a check was answered as it was.
+/// The groups that a gateway asserts. The values come from an identity provider, so some may not be
+/// ids. Such a value matches no grant. It still matches a lock on the group that it shows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AssertedGroups {
+    ids: BTreeSet<GroupId>,
+    shown: BTreeSet<GroupId>,
+    ignored: Vec<String>,
+}
+
+/// Why a check was decided as it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// An active grant lets the agent in. The only reason that allows.
+    /// An active grant covers the check. The only reason that allows.
     GrantActive,
-    /// Nothing comes near.
+    /// No grant comes close.
     NoGrant,
-    /// A grant would, but starts later.
+    /// A matching grant starts later.
     NotStarted,
-    /// The last grant to the agent's group has reached its end.
+    /// The last grant to the agent's group has reached its end time.
     Expired,
     /// The last grant to the agent's group was revoked.
     Revoked,
-    /// Another group is let in.
+    /// Other groups have grants.
     GroupMismatch,
-    /// Other agents of the group are let in.
+    /// The grant to the agent's group names other agents.
     AgentNotNamed,
-    /// The group is let in at a lower level.
+    /// The grant allows a lower level.
     LevelExceeded,
-    /// What is known may be too old to answer from.
-    Stale,
-    /// The tenant, the agent, one of its groups or everything is locked. Beats every grant.
+    /// A lock matches. A lock overrides every grant.
     Locked,
+    /// The node holds no valid lease.
+    Stale,
+    /// The grant does not admit the agent's kind.
+    AgentKindNotAllowed,
+    /// The grant admits the agent's kind only on behalf of a named human.
+    OnBehalfOfRequired,
 }
 
+/// The remedy for a denial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Remedy {
+    /// The check was allowed.
+    None,
+    /// A tenant administrator grants access.
+    RequestGrant,
+    /// The agent waits for the start of the grant.
+    WaitForStart,
+    /// A tenant administrator grants a higher level.
+    RequestHigherLevel,
+    /// A tenant administrator lifts the lock.
+    AskTenantToUnlock,
+    /// An operator of the vendor lifts the lock.
+    AskVendorToUnlock,
+    /// The gateway retries.
+    Retry,
+    /// A tenant administrator grants access that admits the agent's kind.
+    RequestAgentKind,
+    /// The gateway states the human behind the agent.
+    StateOnBehalfOf,
+}
+
+/// The decision on an [`AccessCheck`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decision<'a> {
+    /// Why.
+    pub reason: Reason,
+    /// The grant that allows the check, or that came closest.
+    pub terms: Option<&'a GrantTerms>,
+    /// The lock that denies the check.
+    pub lock: Option<&'a LockTerms>,
+}
+
+// === impl AccessCheck ===
+
+impl AccessCheck {
+    /// Whether the check is about this agent, or about an agent that acts on behalf of it.
+    pub fn involves_agent(&self, agent_id: &AgentId) -> bool {
+        self.agent_id.as_ref() == Some(agent_id) || self.on_behalf_of.as_ref() == Some(agent_id)
+    }
+}
+
+// === impl AssertedGroups ===
+
+impl AssertedGroups {
+    /// Sorts the values of a token into ids and other values.
+    pub fn new(values: impl IntoIterator<Item = String>) -> Self {
+        let mut groups = Self::default();
+        for value in values {
+            match GroupId::new(&value) {
+                Ok(group_id) => {
+                    groups.ids.insert(group_id);
+                }
+                Err(_) => {
+                    groups.shown.extend(shown_id(&value, GroupId::new));
+                    groups.ignored.push(value);
+                }
+            }
+        }
+        groups
+    }
+
+    /// Whether a grant to this group can apply.
+    pub fn contains(&self, group_id: &GroupId) -> bool {
+        self.ids.contains(group_id)
+    }
+
+    /// The groups that can have grants.
+    pub fn ids(&self) -> impl ExactSizeIterator<Item = &GroupId> {
+        self.ids.iter()
+    }
+
+    /// Whether a lock on this group applies.
+    pub fn shows(&self, group_id: &GroupId) -> bool {
+        self.ids.contains(group_id) || self.shown.contains(group_id)
+    }
+
+    /// The groups that can be locked. May contain duplicates.
+    pub fn lockable(&self) -> impl Iterator<Item = &GroupId> {
+        self.ids.iter().chain(&self.shown)
+    }
+
+    /// The values that are not ids.
+    pub fn ignored(&self) -> &[String] {
+        &self.ignored
+    }
+}
+
+impl FromIterator<GroupId> for AssertedGroups {
+    fn from_iter<I: IntoIterator<Item = GroupId>>(ids: I) -> Self {
+        Self { ids: ids.into_iter().collect(), ..Self::default() }
+    }
+}
+
+// === impl Reason ===
+
 impl Reason {
-    /// As logs and metrics write it.
+    /// Every reason, in the order of declaration, which is that of the API.
+    pub const ALL: [Self; 12] = [
+        Self::GrantActive,
+        Self::NoGrant,
+        Self::NotStarted,
+        Self::Expired,
+        Self::Revoked,
+        Self::GroupMismatch,
+        Self::AgentNotNamed,
+        Self::LevelExceeded,
+        Self::Locked,
+        Self::Stale,
+        Self::AgentKindNotAllowed,
+        Self::OnBehalfOfRequired,
+    ];
+
+    /// Whether the agent may enter.
+    pub fn is_allowed(self) -> bool {
+        self == Self::GrantActive
+    }
+
+    /// The name in the API without its prefix, as in logs and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::GrantActive => "GRANT_ACTIVE",
@@ -67,83 +205,106 @@ impl Reason {
             Self::LevelExceeded => "LEVEL_EXCEEDED",
             Self::Stale => "STALE",
             Self::Locked => "LOCKED",
+            Self::AgentKindNotAllowed => "AGENT_KIND_NOT_ALLOWED",
+            Self::OnBehalfOfRequired => "ON_BEHALF_OF_REQUIRED",
         }
     }
 }
 
-/// The answer to a [`Question`], by the locks there are and the grants of its tenant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Decision<'a> {
-    /// Why.
-    pub reason: Reason,
-    /// The grant that decided: the one that allows, or the one that came nearest.
-    pub terms: Option<&'a GrantTerms>,
-    /// The lock that keeps the agent out, whatever is granted.
-    pub lock: Option<&'a LockTerms>,
-}
+// === impl Decision ===
 
 impl Decision<'_> {
-    /// What cannot be answered is denied.
+    /// A check that cannot be answered is denied.
     pub const STALE: Self = Self { reason: Reason::Stale, terms: None, lock: None };
-    const NO_GRANT: Self = Self { reason: Reason::NoGrant, terms: None, lock: None };
 
     /// Whether the agent may enter.
     pub fn is_allowed(&self) -> bool {
-        self.reason == Reason::GrantActive
+        self.reason.is_allowed()
+    }
+
+    /// The remedy for the denial.
+    pub fn remedy(&self) -> Remedy {
+        match self.reason {
+            Reason::GrantActive => Remedy::None,
+            Reason::NoGrant
+            | Reason::Expired
+            | Reason::Revoked
+            | Reason::GroupMismatch
+            | Reason::AgentNotNamed => Remedy::RequestGrant,
+            Reason::NotStarted => Remedy::WaitForStart,
+            Reason::LevelExceeded => Remedy::RequestHigherLevel,
+            Reason::Stale => Remedy::Retry,
+            Reason::Locked => match self.lock.map(|lock| lock.party) {
+                Some(Party::Tenant) => Remedy::AskTenantToUnlock,
+                Some(Party::Vendor) | None => Remedy::AskVendorToUnlock,
+            },
+            Reason::AgentKindNotAllowed => Remedy::RequestAgentKind,
+            Reason::OnBehalfOfRequired => Remedy::StateOnBehalfOf,
+        }
     }
 }
 
-/// Decides by `locks`, any that may matter, and then by `grants`, all of the question's tenant: what is locked stays out, whatever is granted.
+/// Decides a check. `locks` are all locks that can match, `grants` the grants of the check's tenant.
+/// A lock overrides every grant.
 pub fn decide<'a>(
     locks: impl IntoIterator<Item = &'a LockTerms>,
     grants: impl IntoIterator<Item = &'a GrantTerms>,
-    question: &Question,
+    check: &AccessCheck,
     now: impl Into<Now>,
 ) -> Decision<'a> {
     let now = now.into();
-    match matching_lock(locks, question, now) {
-        Some(lock) => Decision { reason: Reason::Locked, terms: None, lock: Some(lock) },
-        None => decide_by_grants(grants, question, now),
+    if let Some(lock) = matching_lock(locks, check, now) {
+        return Decision { reason: Reason::Locked, terms: None, lock: Some(lock) };
     }
+    let (reason, terms) = match nearest_grant(grants, check, now) {
+        Some((reason, terms)) => (reason, Some(terms)),
+        None => (Reason::NoGrant, None),
+    };
+    // Grants admit humans only.
+    let reason =
+        if check.agent_kind == AgentKind::Human { reason } else { Reason::AgentKindNotAllowed };
+    Decision { reason, terms, lock: None }
 }
 
-/// Decides by the union of `grants`, all of the question's tenant: the agent may enter if any of them lets it in. Of
-/// several that do, the one that lets in longest answers. A denial names the nearest reason, in this order:
+/// The grant that decides the check, if all agent kinds are admitted. Effective access is the union
+/// of all grants. If several grants allow the check, the one that ends last decides. A denial has the
+/// nearest reason, in this order:
 ///
 /// 1. a grant that covers the agent and the level, but starts later;
-/// 2. a grant to the agent's group that is too low;
+/// 2. a grant to the agent's group at a lower level;
 /// 3. a grant to the agent's group that names other agents;
 /// 4. the grant to one of the agent's groups that ended last;
 /// 5. a grant to another group;
-/// 6. nothing of the kind.
+/// 6. no grant.
 ///
-/// Of ended grants only the latest to each group can matter. So the answer is the same whether or not older ones are
-/// still among `grants`, and whether or not an expiry has been recorded yet.
-fn decide_by_grants<'a>(
+/// Only the latest ended grant of each group can matter. The decision therefore does not depend on
+/// older grants in `grants`, nor on whether an expiry has been recorded yet.
+fn nearest_grant<'a>(
     grants: impl IntoIterator<Item = &'a GrantTerms>,
-    question: &Question,
-    now: impl Into<Now>,
-) -> Decision<'a> {
-    let now = now.into();
-    grants
-        .into_iter()
-        .filter_map(|terms| weigh(terms, question, now).map(|(reason, rank)| (rank, reason, terms)))
-        .max_by_key(|(rank, ..)| *rank)
-        .map_or(Decision::NO_GRANT, |(_, reason, terms)| Decision {
-            reason,
-            terms: Some(terms),
-            lock: None,
-        })
+    check: &AccessCheck,
+    now: Now,
+) -> Option<(Reason, &'a GrantTerms)> {
+    let ranked = grants.into_iter().filter_map(|terms| {
+        let (reason, rank) = rank(terms, check, now)?;
+        Some((rank, reason, terms))
+    });
+    let (_, reason, terms) = ranked.max_by_key(|(rank, ..)| *rank)?;
+    Some((reason, terms))
 }
 
-/// How near a grant comes; the greater, the nearer. Within a rank: whether it is active; then what is preferred, in
-/// microseconds since 1970; then the higher level; then the newer grant, so that there is always exactly one answer.
-type Nearness = (u8, bool, i64, AccessLevel, GrantId);
+/// How close a grant comes; a greater rank is closer. The rank of the reason, then whether the grant
+/// is active, then the preferred time in microseconds since 1970, then the higher level, then the
+/// newer grant. No two grants have the same rank.
+type Rank = (u8, bool, i64, AccessLevel, GrantId);
 
-fn weigh(terms: &GrantTerms, question: &Question, now: Now) -> Option<(Reason, Nearness)> {
+fn rank(terms: &GrantTerms, check: &AccessCheck, now: Now) -> Option<(Reason, Rank)> {
     let state = terms.state(now);
     let last_to_end = || terms.end_time().map_or(i64::MAX, |end| end.timestamp_micros());
-    let (reason, rank, preferred) = if !question.group_ids.contains(&terms.group_id) {
+    let is_named = match &check.agent_id {
+        Some(agent_id) => terms.names(agent_id),
+        None => terms.agent_ids.is_empty(),
+    };
+    let (reason, rank, preferred) = if !check.groups.contains(&terms.group_id) {
         if state.is_ended() {
             return None;
         }
@@ -152,9 +313,9 @@ fn weigh(terms: &GrantTerms, question: &Question, now: Now) -> Option<(Reason, N
         (Reason::Expired, 2, last_to_end())
     } else if state == GrantState::Revoked {
         (Reason::Revoked, 2, last_to_end())
-    } else if !terms.names(&question.agent_id) {
+    } else if !is_named {
         (Reason::AgentNotNamed, 3, 0)
-    } else if terms.access_level < question.required_level {
+    } else if terms.access_level < check.required_level {
         (Reason::LevelExceeded, 4, 0)
     } else if state == GrantState::Scheduled {
         (Reason::NotStarted, 5, -terms.start_time.timestamp_micros())
@@ -165,106 +326,108 @@ fn weigh(terms: &GrantTerms, question: &Question, now: Now) -> Option<(Reason, N
     Some((reason, (rank, is_active, preferred, terms.access_level, terms.grant_id)))
 }
 
-/// The answer in a sentence or two, in the words of an administrator's checklist: what holds, and what would help.
-pub fn message(decision: &Decision<'_>, question: &Question) -> String {
-    let Question { tenant_id, agent_id, group_ids, required_level, agent_kind: _ } = question;
-    if let Some(lock) = decision.lock {
-        return locked(lock);
+/// The decision as one or two sentences: the finding and the remedy. At most 1,000 characters.
+pub fn message(decision: &Decision<'_>, check: &AccessCheck) -> String {
+    let text = match (decision.lock, decision.terms) {
+        (Some(lock), _) => lock_message(lock),
+        (None, Some(terms)) => grant_message(decision.reason, terms, check),
+        (None, None) => match decision.reason {
+            Reason::Stale => "The check node cannot prove that its data is recent, so it denies. \
+                              Retry, or ask another check node."
+                .into(),
+            Reason::AgentKindNotAllowed => format!(
+                "Tenant {} has granted no access to {} agents. A tenant administrator can grant it.",
+                check.tenant_id,
+                check.agent_kind.as_str(),
+            ),
+            _ => format!(
+                "Tenant {} has granted no access to the agent's groups. \
+                 A tenant administrator can grant it.",
+                check.tenant_id
+            ),
+        },
+    };
+    match text.char_indices().nth(MESSAGE_LENGTH_MAX) {
+        None => text,
+        Some(_) => text.chars().take(MESSAGE_LENGTH_MAX - 1).chain(['…']).collect(),
     }
-    let mut text = String::with_capacity(160);
-    let written = match (decision.reason, decision.terms) {
-        (Reason::GrantActive, Some(terms)) => {
-            let group = &terms.group_id;
-            match terms.expire_time {
-                Some(end) => {
-                    write!(text, "Access is granted to group {group} until {}.", plain(end))
-                }
-                None => write!(text, "Access is granted to group {group} until revoked."),
-            }
-        }
-        (Reason::NotStarted, Some(terms)) => write!(
-            text,
-            "The access entry is not active yet: it starts at {}. Wait, or create one that starts now.",
+}
+
+fn grant_message(reason: Reason, terms: &GrantTerms, check: &AccessCheck) -> String {
+    let group = &terms.group_id;
+    let agent = match &check.agent_id {
+        Some(agent_id) => format!("agent {agent_id}"),
+        None => "the agent".into(),
+    };
+    let ended = |time: Option<Time>| time.map(|time| format!(" at {}", plain(time)));
+    let kind = check.agent_kind.as_str();
+    match reason {
+        Reason::GrantActive => match terms.expire_time {
+            Some(end) => format!("Access is granted to group {group} until {}.", plain(end)),
+            None => format!("Access is granted to group {group} until revoked."),
+        },
+        Reason::NotStarted => format!(
+            "The grant to group {group} starts at {}. Wait, or ask a tenant administrator for a \
+             grant that starts now.",
             plain(terms.start_time)
         ),
-        (Reason::Expired, Some(terms)) => write!(
-            text,
-            "The access period for group {} is over{}. Create a new entry with a suitable duration.",
-            terms.group_id,
-            terms.expire_time.map(|end| format!(" since {}", plain(end))).unwrap_or_default(),
+        Reason::Expired => format!(
+            "The grant to group {group} ended{}. A tenant administrator can grant access again.",
+            ended(terms.expire_time).unwrap_or_default(),
         ),
-        (Reason::Revoked, Some(terms)) => write!(
-            text,
-            "The access entry for group {} is not active: it was revoked{}. Create a new entry.",
-            terms.group_id,
-            terms.revoke_time.map(|end| format!(" at {}", plain(end))).unwrap_or_default(),
+        Reason::Revoked => format!(
+            "The grant to group {group} was revoked{}. A tenant administrator can grant access \
+             again.",
+            ended(terms.revoke_time).unwrap_or_default(),
         ),
-        (Reason::GroupMismatch, Some(terms)) => write!(
-            text,
-            "The wrong group was selected: the access entry is for {}, but agent {agent_id} is in {}. \
-             Create an entry for the agent's group.",
-            terms.group_id,
-            crate::domain::policy::join(group_ids.iter()),
+        Reason::GroupMismatch => format!(
+            "Access is granted to group {group}, but {agent} is in these groups: {}. A tenant \
+             administrator can grant access to one of them.",
+            join(check.groups.ids()),
         ),
-        (Reason::AgentNotNamed, Some(terms)) => write!(
-            text,
-            "The access entry for group {} is only for the agents that it names, and {agent_id} is not \
-             one of them. Create an entry that names the agent, or the whole group.",
-            terms.group_id,
+        Reason::AgentNotNamed => format!(
+            "The grant to group {group} names its agents, and {agent} is not one of them. A tenant \
+             administrator can grant access to the agent, or to the whole group.",
         ),
-        (Reason::LevelExceeded, Some(terms)) => write!(
-            text,
-            "The access entry for group {} allows {}, but {} is required. Create an entry with a higher \
-             level, or ask for less.",
-            terms.group_id,
+        Reason::LevelExceeded => format!(
+            "The grant to group {group} allows {}, but {} is required. A tenant administrator can \
+             grant a higher level.",
             terms.access_level.as_str(),
-            required_level.as_str(),
+            check.required_level.as_str(),
         ),
-        (Reason::Stale, _) => write!(
-            text,
-            "This check node cannot prove that it is up to date, so it denies. Ask again shortly."
+        Reason::OnBehalfOfRequired => format!(
+            "The grant to group {group} admits {kind} agents only on behalf of a human. The gateway \
+             must state on_behalf_of."
         ),
-        (Reason::NoGrant | Reason::Locked, _) | (_, None) => write!(
-            text,
-            "Nothing is granted: tenant {tenant_id} has no support access entry for this agent's \
-             groups. Ask the tenant's administrator to create one."
+        Reason::AgentKindNotAllowed | Reason::NoGrant | Reason::Stale | Reason::Locked => format!(
+            "The grant to group {group} does not admit {kind} agents. A tenant administrator can \
+             grant access that does."
         ),
-    };
-    debug_assert!(written.is_ok(), "writing to a String cannot fail");
-    text
+    }
 }
 
-/// What a gateway needs to know of a lock. Why it was set is for those who look after it.
-fn locked(lock: &LockTerms) -> String {
-    let mut what = String::from("Support access");
-    let mut add = |part: &str, id: &str| {
-        what.push_str(part);
-        what.push_str(id);
+/// Gateways learn the target of a lock, but not its reason.
+fn lock_message(lock: &LockTerms) -> String {
+    let subject = match (&lock.target, &lock.tenant_id) {
+        (LockTarget::Everything, None) => "All support access".to_owned(),
+        (LockTarget::Everything, Some(_)) => "Support access".to_owned(),
+        (LockTarget::Agent(agent_id), _) => format!("Support access of agent {agent_id}"),
+        (LockTarget::Group(group_id), _) => format!("Support access of group {group_id}"),
+        (LockTarget::AgentKind(kind), _) => format!("Support access of {} agents", kind.as_str()),
     };
-    match &lock.target {
-        LockTarget::Agent(agent_id) => add(" of agent ", agent_id.as_str()),
-        LockTarget::Group(group_id) => add(" of group ", group_id.as_str()),
-        LockTarget::AgentKind(kind) => add(" of agents of kind ", kind.as_str()),
-        LockTarget::Everything => {}
-    }
-    if let Some(tenant_id) = &lock.tenant_id {
-        add(" to tenant ", tenant_id.as_str());
-    }
-    if lock.target == LockTarget::Everything && lock.tenant_id.is_none() {
-        what = "All support access".into();
-    }
-    let by = match lock.party {
-        Party::Tenant => "the tenant",
-        Party::Vendor => "the vendor",
-    };
+    let tenant = lock.tenant_id.as_ref().map(|tenant_id| format!(" to tenant {tenant_id}"));
+    let tenant = tenant.unwrap_or_default();
+    let party = lock.party.as_str();
     let until = match lock.expire_time {
         Some(end) => format!("until {}", plain(end)),
-        None => "until they unlock it".to_owned(),
+        None => format!("until the {party} lifts the lock"),
     };
-    format!("{what} is locked by {by}, {until}. No entry lets anybody in before that.")
+    format!(
+        "{subject}{tenant} is locked by the {party}, {until}. No grant allows access before that."
+    )
 }
 
-/// A moment as people read it, to the second.
+/// A time for people, to the second.
 fn plain(time: Time) -> impl std::fmt::Display {
     time.format("%Y-%m-%d %H:%M:%S UTC")
 }

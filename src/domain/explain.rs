@@ -1,111 +1,119 @@
-//! Why a check is answered as it is: the troubleshooting checklist, and what stands in the way of each grant.
+//! The explanation of a decision: the troubleshooting checklist, and the obstacles of each grant.
 
 use crate::domain::{
-    decision::{Decision, Question, Reason, message},
-    grant::{GrantState, GrantTerms},
+    decision::{AccessCheck, Decision, Reason, message},
+    grant::{AgentKind, GrantState, GrantTerms},
     time::Now,
 };
 
-/// The lines of the checklist, in the order in which an administrator goes through them.
+/// The questions of the checklist, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChecklistQuestion {
-    /// Has support access been granted?
+    /// Has the tenant granted support access?
     AccessGranted,
-    /// Has the period not expired?
+    /// Is the grant's period not over?
     PeriodNotExpired,
-    /// Is the entry active: started, and not revoked?
+    /// Is the grant active: started, and not revoked?
     EntryActive,
-    /// Was the right option selected: group, agents, level?
+    /// Does the grant cover the agent's group, kind and name, and a sufficient level?
     CorrectOption,
-    /// Is nothing locked? Asked first, and only where something is.
+    /// Does no lock match? Listed first, and only if a lock matches.
     NotLocked,
 }
 
-/// The answer to one line.
+/// The answer to a question of the checklist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChecklistAnswer {
-    /// In order.
+    /// This is not the obstacle.
     Yes,
-    /// This is what stands in the way.
+    /// This is the obstacle.
     No,
-    /// Does not arise, since another line stands in the way, or nothing can be said.
+    /// Not evaluated, because of another obstacle or because the data is stale.
     NotApplicable,
 }
 
-/// One line with its answer.
+/// One line of the checklist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChecklistItem {
-    /// What was looked at.
+    /// The question.
     pub question: ChecklistQuestion,
-    /// Whether it is in order.
+    /// The answer.
     pub answer: ChecklistAnswer,
-    /// What was found.
+    /// The finding. Empty: not evaluated.
     pub detail: String,
 }
 
-/// The checklist for a decision. Exactly one line is [`ChecklistAnswer::No`] if the decision is a denial by grants; none if
-/// it allows, or if nothing can be said ([`Reason::Stale`]). Before the four lines of an administrator's own stands one for a
-/// lock, if that is what is in the way.
-pub fn checklist(decision: &Decision<'_>, question: &Question) -> Vec<ChecklistItem> {
-    let obstacle = obstacle_line(decision.reason);
-    let lines = [
-        (ChecklistQuestion::AccessGranted, "Support access has been granted."),
-        (ChecklistQuestion::PeriodNotExpired, "The access period has not expired."),
-        (ChecklistQuestion::EntryActive, "The access entry is active."),
-        (ChecklistQuestion::CorrectOption, "The correct group, agents and level were selected."),
+/// The checklist for a decision. Exactly one answer is [`ChecklistAnswer::No`], except that there is
+/// none if the check is allowed or [`Reason::Stale`].
+pub fn checklist(decision: &Decision<'_>, check: &AccessCheck) -> Vec<ChecklistItem> {
+    let obstacle = obstacle(decision);
+    let questions = [
+        (ChecklistQuestion::AccessGranted, "Support access is granted."),
+        (ChecklistQuestion::PeriodNotExpired, "The period of the grant is not over."),
+        (ChecklistQuestion::EntryActive, "The grant is active."),
+        (ChecklistQuestion::CorrectOption, "The grant covers the agent and the level."),
     ];
-    let allowed = decision.is_allowed();
-    // Of what is granted, a lock says nothing.
-    let is_granted = obstacle.is_some_and(|line| line != ChecklistQuestion::NotLocked);
-    let lock = (obstacle == Some(ChecklistQuestion::NotLocked))
-        .then_some((ChecklistQuestion::NotLocked, ""));
-    lock.into_iter()
-        .chain(lines)
-        .map(|(line, in_order)| {
-            let (answer, detail) = if obstacle == Some(line) {
-                (ChecklistAnswer::No, message(decision, question))
-            } else if allowed || (line == ChecklistQuestion::AccessGranted && is_granted) {
-                (ChecklistAnswer::Yes, in_order.into())
+    let is_locked = obstacle == Some(ChecklistQuestion::NotLocked);
+    let not_locked = is_locked.then_some((ChecklistQuestion::NotLocked, ""));
+    not_locked
+        .into_iter()
+        .chain(questions)
+        .map(|(question, finding)| {
+            let is_granted =
+                question == ChecklistQuestion::AccessGranted && decision.terms.is_some();
+            let (answer, detail) = if obstacle == Some(question) {
+                (ChecklistAnswer::No, message(decision, check))
+            } else if decision.is_allowed() || is_granted {
+                (ChecklistAnswer::Yes, finding.into())
             } else {
                 (ChecklistAnswer::NotApplicable, String::new())
             };
-            ChecklistItem { question: line, answer, detail }
+            ChecklistItem { question, answer, detail }
         })
         .collect()
 }
 
-const fn obstacle_line(reason: Reason) -> Option<ChecklistQuestion> {
-    match reason {
+fn obstacle(decision: &Decision<'_>) -> Option<ChecklistQuestion> {
+    match decision.reason {
         Reason::GrantActive | Reason::Stale => None,
         Reason::NoGrant => Some(ChecklistQuestion::AccessGranted),
         Reason::Expired => Some(ChecklistQuestion::PeriodNotExpired),
         Reason::Revoked | Reason::NotStarted => Some(ChecklistQuestion::EntryActive),
-        Reason::GroupMismatch | Reason::AgentNotNamed | Reason::LevelExceeded => {
-            Some(ChecklistQuestion::CorrectOption)
+        Reason::AgentKindNotAllowed if decision.terms.is_none() => {
+            Some(ChecklistQuestion::AccessGranted)
         }
+        Reason::GroupMismatch
+        | Reason::AgentNotNamed
+        | Reason::LevelExceeded
+        | Reason::AgentKindNotAllowed
+        | Reason::OnBehalfOfRequired => Some(ChecklistQuestion::CorrectOption),
         Reason::Locked => Some(ChecklistQuestion::NotLocked),
     }
 }
 
-/// Everything that keeps one grant from letting the agent in; [`Reason::GrantActive`] alone if nothing does.
-pub fn obstacles(terms: &GrantTerms, question: &Question, now: Now) -> Vec<Reason> {
+/// All obstacles of one grant; [`Reason::GrantActive`] alone if the grant allows the check.
+pub fn obstacles(terms: &GrantTerms, check: &AccessCheck, now: Now) -> Vec<Reason> {
     let state = match terms.state(now) {
         GrantState::Active => None,
         GrantState::Scheduled => Some(Reason::NotStarted),
         GrantState::Expired => Some(Reason::Expired),
         GrantState::Revoked => Some(Reason::Revoked),
     };
-    let group = !question.group_ids.contains(&terms.group_id);
-    let agent = !terms.names(&question.agent_id);
-    let level = terms.access_level < question.required_level;
-    let found: Vec<Reason> = [
-        group.then_some(Reason::GroupMismatch),
-        agent.then_some(Reason::AgentNotNamed),
-        level.then_some(Reason::LevelExceeded),
+    let has_group = check.groups.contains(&terms.group_id);
+    let is_named = match &check.agent_id {
+        Some(agent_id) => terms.names(agent_id),
+        None => terms.agent_ids.is_empty(),
+    };
+    let has_level = terms.access_level >= check.required_level;
+    let obstacles: Vec<Reason> = [
+        (!has_group).then_some(Reason::GroupMismatch),
+        (!is_named).then_some(Reason::AgentNotNamed),
+        (check.agent_kind != AgentKind::Human).then_some(Reason::AgentKindNotAllowed),
+        (!has_level).then_some(Reason::LevelExceeded),
         state,
     ]
     .into_iter()
     .flatten()
     .collect();
-    if found.is_empty() { vec![Reason::GrantActive] } else { found }
+    if obstacles.is_empty() { vec![Reason::GrantActive] } else { obstacles }
 }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::domain::{
     caller::Party,
-    decision::Question,
+    decision::AccessCheck,
     grant::AgentKind,
     request::End,
     revision::Sequence,
@@ -69,11 +69,11 @@ impl LockTarget {
         }
     }
 
-    fn matches(&self, question: &Question) -> bool {
+    fn matches(&self, check: &AccessCheck) -> bool {
         match self {
-            Self::Agent(agent_id) => *agent_id == question.agent_id,
-            Self::Group(group_id) => question.group_ids.contains(group_id),
-            Self::AgentKind(kind) => *kind == question.agent_kind,
+            Self::Agent(agent_id) => check.involves_agent(agent_id),
+            Self::Group(group_id) => check.groups.shows(group_id),
+            Self::AgentKind(kind) => *kind == check.agent_kind,
             Self::Everything => true,
         }
     }
@@ -85,6 +85,17 @@ impl LockTarget {
             Self::Group(_) => 1,
             Self::AgentKind(_) => 2,
             Self::Everything => 3,
+        }
+    }
+}
+
+impl fmt::Display for LockTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Agent(agent_id) => write!(f, "agent {agent_id}"),
+            Self::Group(group_id) => write!(f, "group {group_id}"),
+            Self::AgentKind(kind) => write!(f, "kind {}", kind.as_str()),
+            Self::Everything => f.write_str("everything"),
         }
     }
 }
@@ -124,9 +135,9 @@ impl LockTerms {
     }
 
     /// Whether the lock is about the check.
-    pub fn matches(&self, question: &Question) -> bool {
-        let applies_in = |tenant_id: &TenantId| *tenant_id == question.tenant_id;
-        self.tenant_id.as_ref().is_none_or(applies_in) && self.target.matches(question)
+    pub fn matches(&self, check: &AccessCheck) -> bool {
+        let applies_in = |tenant_id: &TenantId| *tenant_id == check.tenant_id;
+        self.tenant_id.as_ref().is_none_or(applies_in) && self.target.matches(check)
     }
 
     /// The approximate size in a message, in bytes.
@@ -220,7 +231,7 @@ pub struct LockRequest {
 /// then the one that matches most. `None`: no lock denies the check.
 pub fn matching_lock<'a>(
     locks: impl IntoIterator<Item = &'a LockTerms>,
-    question: &Question,
+    check: &AccessCheck,
     now: Now,
 ) -> Option<&'a LockTerms> {
     let rank = |lock: &LockTerms| {
@@ -229,7 +240,7 @@ pub fn matching_lock<'a>(
     };
     locks
         .into_iter()
-        .filter(|lock| lock.applies_at(now) && lock.matches(question))
+        .filter(|lock| lock.applies_at(now) && lock.matches(check))
         .max_by_key(|lock| rank(lock))
 }
 

@@ -1,118 +1,171 @@
-//! What a tenant makes of the vendor's catalogue: its own settings, each as tight or tighter.
+//! A tenant's policy overrides: its own choices, each as strict as the vendor's catalogue or stricter.
 
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
     grant::AccessLevel,
-    policy::{Refusal, SupportPolicy},
+    policy::{AgentKindEntry, Forbidden, SupportPolicy, join, join_kinds},
     text::GroupId,
     time::Span,
-    violation::Violations,
+    violation::ViolationReason as Reason,
 };
 
-/// A group that the tenant lets be chosen, and how high.
+/// A tenant's choice of a group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GroupOverrides {
+pub struct GroupOverride {
     /// The group.
     pub group_id: GroupId,
-    /// The highest level a grant to it may have.
-    pub highest_level: AccessLevel,
+    /// The highest level of a grant to this group.
+    pub max_access_level: AccessLevel,
 }
 
-/// A tenant's own settings. `None`: as the vendor has it, also when the vendor changes it. The vendor's catalogue is applied
-/// on top whenever a policy is read, so that a tenant is never looser, whichever of the two changed last.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PolicyOverrides {
-    /// Only these groups.
-    pub groups: Option<Vec<GroupOverrides>>,
-    /// Only these presets.
-    pub preset_durations: Option<Vec<Span>>,
-    /// Preselect another one.
-    pub default_duration: Option<Span>,
-    /// Nothing longer.
-    pub longest_duration: Option<Span>,
-    /// `Some(false)`: only grants with an end.
-    pub until_revoked_allowed: Option<bool>,
-    /// `Some(true)`: say why.
-    pub reason_required: Option<bool>,
-    /// `Some(true)`: name the ticket.
-    pub ticket_required: Option<bool>,
-    /// Nothing further ahead.
-    pub longest_schedule_ahead: Option<Span>,
+/// Declares the overrides and the names of their fields at once.
+macro_rules! overrides {
+    ($($(#[$doc:meta])* $field:ident: $variant:ident, $type:ty;)*) => {
+        /// A tenant's own choices. `None` inherits the vendor's catalogue, including its later changes.
+        /// The catalogue is applied whenever a policy is read, so a tenant is never more permissive
+        /// than the vendor, whichever of the two changed last.
+        #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+        pub struct PolicyOverrides {
+            $($(#[$doc])* pub $field: Option<$type>,)*
+        }
+
+        /// A field of [`PolicyOverrides`].
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+        pub enum OverrideField {
+            $(
+                #[doc = concat!("`", stringify!($field), "`.")]
+                $variant,
+            )*
+        }
+
+        impl OverrideField {
+            /// Every field, in the order of the API.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The name of the field in the API.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => stringify!($field),)*
+                }
+            }
+        }
+
+        impl PolicyOverrides {
+            /// These overrides after an update. A field that the update names and lacks is cleared.
+            pub fn merged(mut self, update: &OverridesUpdate) -> Self {
+                for field in &update.fields {
+                    match field {
+                        $(OverrideField::$variant => {
+                            self.$field.clone_from(&update.overrides.$field);
+                        })*
+                    }
+                }
+                self
+            }
+        }
+    };
+}
+
+overrides! {
+    /// The groups that a grant may name.
+    groups: Groups, Vec<GroupOverride>;
+    /// The durations to offer.
+    preset_durations: PresetDurations, Vec<Span>;
+    /// The duration to preselect.
+    default_duration: DefaultDuration, Span;
+    /// The longest time from start to end.
+    max_duration: MaxDuration, Span;
+    /// `Some(false)` forbids grants until revoked.
+    until_revoked_allowed: UntilRevokedAllowed, bool;
+    /// `Some(true)` requires a reason.
+    reason_required: ReasonRequired, bool;
+    /// `Some(true)` requires a ticket.
+    ticket_required: TicketRequired, bool;
+    /// How far in the future a grant may start.
+    max_schedule_ahead: MaxScheduleAhead, Span;
+    /// The agent kinds that a grant may admit.
+    agent_kinds: AgentKinds, Vec<AgentKindEntry>;
+}
+
+/// New values of some overrides.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct OverridesUpdate {
+    /// The fields to change.
+    pub fields: Vec<OverrideField>,
+    /// The new values. Fields that are not in `fields` are ignored.
+    pub overrides: PolicyOverrides,
 }
 
 impl PolicyOverrides {
-    /// These settings with those that `update` has in their place.
-    pub fn updated(self, update: Self) -> Self {
-        Self {
-            groups: update.groups.or(self.groups),
-            preset_durations: update.preset_durations.or(self.preset_durations),
-            default_duration: update.default_duration.or(self.default_duration),
-            longest_duration: update.longest_duration.or(self.longest_duration),
-            until_revoked_allowed: update.until_revoked_allowed.or(self.until_revoked_allowed),
-            reason_required: update.reason_required.or(self.reason_required),
-            ticket_required: update.ticket_required.or(self.ticket_required),
-            longest_schedule_ahead: update.longest_schedule_ahead.or(self.longest_schedule_ahead),
-        }
-    }
-
-    /// What in these settings is looser than the vendor's `catalogue`, or cannot be.
-    pub fn check(&self, catalogue: &SupportPolicy) -> Result<(), Violations> {
-        let mut violations = Violations::default();
-        for group in self.groups.iter().flatten() {
-            match catalogue.admit_group(&group.group_id, group.highest_level) {
-                Ok(()) => {}
-                Err(Refusal::GroupNotOffered { group_id, .. }) => {
-                    let description = format!("has {group_id}, which the vendor does not offer");
-                    violations.add("groups", description);
+    /// Checks that no field is less strict than the vendor's `catalogue`.
+    pub fn check(&self, catalogue: &SupportPolicy) -> Result<(), Forbidden> {
+        let mut forbidden = Forbidden::default();
+        let mut exceeds = |field: &str, limit: (&'static str, String), description: String| {
+            forbidden.add(field, Reason::ExceedsCatalogue, limit, description);
+        };
+        for (index, own) in self.groups.iter().flatten().enumerate() {
+            let id = &own.group_id;
+            match catalogue.group(id).map(|group| group.max_access_level) {
+                None => {
+                    let groups = join(catalogue.groups.iter().map(|group| &group.group_id));
+                    let description = format!("{id} is not in the catalogue, which has: {groups}");
+                    let field = format!("groups.groups[{index}].group_id");
+                    exceeds(&field, ("groups", groups), description);
                 }
-                Err(Refusal::Invalid(_)) => {
-                    let id = &group.group_id;
-                    violations
-                        .add("groups", format!("has a level above the vendor's highest for {id}"));
+                Some(max) if own.max_access_level > max => {
+                    let (name, max) = ("max_access_level", max.as_str());
+                    let field = format!("groups.groups[{index}].{name}");
+                    exceeds(&field, (name, max.into()), format!("must be at most {max} for {id}"));
                 }
+                Some(_) => {}
             }
         }
-        for span in self.preset_durations.iter().flatten() {
-            if !catalogue.preset_durations.contains(span) {
-                violations.add(
-                    "preset_durations",
-                    format!("has {span}, which the vendor does not offer"),
-                );
+        for (index, own) in self.preset_durations.iter().flatten().enumerate() {
+            let presets = &catalogue.preset_durations;
+            if !presets.contains(own) {
+                let limit: Vec<String> = presets.iter().map(|span| span.to_proto_json()).collect();
+                let description = format!("{own} is not one of the catalogue's preset durations");
+                let field = format!("preset_durations.durations[{index}]");
+                exceeds(&field, ("preset_durations", limit.join(", ")), description);
             }
         }
-        let longest = catalogue.longest_duration;
-        let spans = [
-            ("default_duration", self.default_duration, longest),
-            ("longest_duration", self.longest_duration, longest),
-        ];
-        for (field, span, limit) in spans {
-            if span.is_some_and(|span| span.is_zero() || span > limit) {
-                violations.add(
-                    field,
-                    format!("must be positive and at most {limit}, the vendor's longest_duration"),
-                );
+        let (max, ahead) = (catalogue.max_duration, catalogue.max_schedule_ahead);
+        for (field, own, name, limit) in [
+            ("default_duration", self.default_duration, "max_duration", max),
+            ("max_duration", self.max_duration, "max_duration", max),
+            ("max_schedule_ahead", self.max_schedule_ahead, "max_schedule_ahead", ahead),
+        ] {
+            if own.is_some_and(|span| span > limit) {
+                let description = format!("must be at most {limit}, the catalogue's {name}");
+                exceeds(field, (name, limit.to_proto_json()), description);
             }
         }
-        let ahead = catalogue.longest_schedule_ahead;
-        if self.longest_schedule_ahead.is_some_and(|span| span > ahead) {
-            violations.add(
-                "longest_schedule_ahead",
-                format!("must be at most {ahead}, as the vendor has it"),
-            );
-        }
-        if self.until_revoked_allowed == Some(true) && !catalogue.until_revoked_allowed {
-            violations.add("until_revoked_allowed", "must be false: the vendor does not allow it");
-        }
-        let requirements = [
-            ("reason_required", self.reason_required, catalogue.reason_required),
-            ("ticket_required", self.ticket_required, catalogue.ticket_required),
-        ];
-        for (field, own, vendors) in requirements {
-            if own == Some(false) && vendors {
-                violations.add(field, "must be true: the vendor requires it");
+        let required = [catalogue.reason_required, catalogue.ticket_required];
+        for (field, own, is_fixed, value) in [
+            (
+                "until_revoked_allowed",
+                self.until_revoked_allowed,
+                !catalogue.until_revoked_allowed,
+                false,
+            ),
+            ("reason_required", self.reason_required, required[0], true),
+            ("ticket_required", self.ticket_required, required[1], true),
+        ] {
+            if is_fixed && own == Some(!value) {
+                let description = format!("must be {value}, as in the catalogue");
+                exceeds(field, (field, value.to_string()), description);
             }
         }
-        violations.into_result()
+        for (index, own) in self.agent_kinds.iter().flatten().enumerate() {
+            let kinds = &catalogue.agent_kinds;
+            if !kinds.iter().any(|entry| entry.agent_kind == own.agent_kind) {
+                let (kind, kinds) = (own.agent_kind.as_str(), join_kinds(kinds));
+                let description = format!("{kind} is not in the catalogue, which has: {kinds}");
+                let field = format!("agent_kinds.entries[{index}].agent_kind");
+                exceeds(&field, ("agent_kinds", kinds), description);
+            }
+        }
+        forbidden.into_result()
     }
 }

@@ -36,7 +36,7 @@ macro_rules! cell {
     };
 }
 
-/// One line for each RPC of `supportaccess.v1`, by the name of its method, with a cell for each role in the order of [`Role::ALL`].
+/// One line for each RPC, by the name of its method, with a cell for each role in the order of [`Role::ALL`].
 macro_rules! permissions {
     ($($action:ident: $a:tt $b:tt $c:tt $d:tt $e:tt $f:tt $g:tt;)*) => {
         /// Something that can be asked for: the RPC of that name.
@@ -72,6 +72,13 @@ macro_rules! permissions {
     };
 }
 
+impl Action {
+    /// Whether every authenticated caller may perform the action, even without any role.
+    pub fn is_for_everyone(self) -> bool {
+        Role::ALL.iter().all(|role| self.cell(*role) == Cell::All)
+    }
+}
+
 // A portal may do nothing in its own name: it acts as the administrator whose token it forwards.
 permissions! {
     //                   admin auditor portal gateway node operator auditor
@@ -82,19 +89,22 @@ permissions! {
     GetGrant:            OWN   OWN     __     __      __   ALL      ALL;
     ListGrants:          OWN   OWN     __     __      __   ALL      ALL;
     ListEvents:          OWN   OWN     __     __      __   ALL      ALL;
+    ListTenants:         __    __      __     __      __   ALL      ALL;
     ExportHistory:       OWN   OWN     __     __      __   ALL      ALL;
     GetCheckpoint:       OWN   OWN     __     __      __   ALL      ALL;
-    GetSupportPolicy:    OWN   __      __     __      __   __       ALL;
+    GetSupportPolicy:    OWN   OWN     __     __      __   ALL      ALL;
     UpdateSupportPolicy: OWN   __      __     __      __   __       __;
-    WaitEnforced:        ALL   __      __     __      __   ALL      __;
+    WaitEnforced:        OWN   __      __     __      __   ALL      __;
     LockAccess:          OWN   __      __     __      __   ALL      __;
     UnlockAccess:        OWN   __      __     __      __   ALL      __;
     ListLocks:           OWN   OWN     __     __      __   ALL      ALL;
     CheckAccess:         __    __      __     ALL     __   __       __;
     BatchCheckAccess:    __    __      __     ALL     __   __       __;
-    ExplainAccess:       __    __      __     ALL     __   __       __;
+    ExplainAccess:       OWN   OWN     __     ALL     __   __       __;
     Follow:              __    __      __     __      ALL  __       __;
     ListCheckNodes:      __    __      __     __      __   ALL      ALL;
+    GetServerInfo:       ALL   ALL     ALL    ALL     ALL  ALL      ALL;
+    GetCaller:           ALL   ALL     ALL    ALL     ALL  ALL      ALL;
 }
 
 #[cfg(test)]

@@ -1,65 +1,103 @@
-//! The support policy: what a tenant may choose from. The vendor sets the catalogue, a tenant can only tighten it.
+//! The support policy: the choices of a tenant that grants access. The vendor sets the catalogue, and
+//! a tenant can only narrow it.
 
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    grant::{AccessLevel, Grant},
-    overrides::{GroupOverrides, PolicyOverrides},
+    grant::{AccessLevel, AgentKind, Grant},
     request::{ExtendRequest, GrantRequest, START_LEEWAY},
-    text::{self, FreeText, GroupId},
+    text::{FreeText, GroupId},
     time::{Span, Time, after, between},
-    violation::Violations,
+    violation::{ViolationReason as Reason, Violations},
 };
 
-/// The longest duration that any policy may allow.
-pub const LONGEST_DURATION_MAX: Span = Span::days(3_650);
-/// The most preset durations in a policy.
-pub const PRESETS_MAX: usize = 32;
-/// The most groups that a sentence names.
-const JOINED_MAX: usize = 10;
-/// The most groups in a policy.
-pub const GROUPS_MAX: usize = 100;
-/// The longest name of a group that people see, in characters.
-pub const DISPLAY_NAME_LENGTH_MAX: usize = 128;
-/// The longest description of a group, in characters.
-pub const DESCRIPTION_LENGTH_MAX: usize = 1_000;
+mod catalogue;
+mod forbidden;
+#[cfg(test)]
+mod tests;
 
-/// A group that a tenant may let in.
+pub use forbidden::{Forbidden, PolicyError};
+
+/// The longest duration that a policy may allow.
+pub const DURATION_MAX: Span = Span::days(3_650);
+/// The maximum number of preset durations in a policy.
+pub const PRESETS_MAX: usize = 32;
+/// The maximum number of groups in a policy.
+pub const GROUPS_MAX: usize = 100;
+/// The maximum length of a group's display name, in characters.
+pub const DISPLAY_NAME_LENGTH_MAX: usize = 128;
+/// The maximum length of a group's description, in characters.
+pub const DESCRIPTION_LENGTH_MAX: usize = 1_000;
+/// The maximum number of groups that an error lists. An error must fit into a header.
+const LISTED_GROUPS_MAX: usize = 10;
+
+/// A group that a tenant may grant access to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SupportGroup {
-    /// What grants and checks name it by.
+    /// The id, in grants and checks.
     pub group_id: GroupId,
-    /// What people see.
+    /// The name for people.
     #[serde(default)]
     pub display_name: String,
-    /// Who is in it.
+    /// A sentence about the group's members.
     #[serde(default)]
     pub description: String,
-    /// The highest level a grant to it may have.
-    pub highest_level: AccessLevel,
+    /// The highest level of a grant to this group.
+    pub max_access_level: AccessLevel,
 }
 
-/// What a grant may be.
+/// How a policy admits agents of one kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentKindEntry {
+    /// The kind.
+    pub agent_kind: AgentKind,
+    /// The highest level for this kind. `None`: the grant's level.
+    #[serde(default)]
+    pub max_access_level: Option<AccessLevel>,
+    /// Whether a check must state `on_behalf_of`.
+    #[serde(default)]
+    pub on_behalf_of_required: bool,
+}
+
+/// The choices of a tenant. Its names are those of the `[policy]` section in configuration files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SupportPolicy {
-    /// The groups a grant may name. Empty: none.
+    /// The groups that a grant may name. Empty: none.
     pub groups: Vec<SupportGroup>,
-    /// Durations to offer, shortest first.
+    /// The durations to offer, shortest first.
     pub preset_durations: Vec<Span>,
-    /// The one to preselect.
+    /// The duration to preselect.
     pub default_duration: Span,
     /// The longest time from start to end.
-    pub longest_duration: Span,
+    pub max_duration: Span,
     /// Whether a grant may last until it is revoked.
     pub until_revoked_allowed: bool,
-    /// Whether a grant must say why.
+    /// Whether a grant must state a reason.
     pub reason_required: bool,
-    /// Whether a grant must name a ticket.
+    /// Whether a grant must state a ticket.
     pub ticket_required: bool,
-    /// How far ahead a grant may be scheduled.
-    pub longest_schedule_ahead: Span,
+    /// How far in the future a grant may start.
+    pub max_schedule_ahead: Span,
+    /// The agent kinds that a grant may admit. Empty: none.
+    pub agent_kinds: Vec<AgentKindEntry>,
+}
+
+/// From when until when a grant applies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Period {
+    /// The start (inclusive).
+    pub start_time: Time,
+    /// The end (exclusive). `None`: until revoked.
+    pub expire_time: Option<Time>,
+}
+
+impl AgentKindEntry {
+    /// Humans, at the grant's level.
+    pub const HUMAN: Self =
+        Self { agent_kind: AgentKind::Human, max_access_level: None, on_behalf_of_required: false };
 }
 
 impl Default for SupportPolicy {
@@ -69,7 +107,7 @@ impl Default for SupportPolicy {
             group_id: GroupId::fixed(id),
             display_name: display_name.into(),
             description: description.into(),
-            highest_level: AccessLevel::Admin,
+            max_access_level: AccessLevel::Admin,
         };
         Self {
             groups: vec![
@@ -84,234 +122,192 @@ impl Default for SupportPolicy {
                 Span::days(30),
             ],
             default_duration: Span::days(7),
-            longest_duration: Span::days(90),
+            max_duration: Span::days(90),
             until_revoked_allowed: true,
             reason_required: false,
             ticket_required: false,
-            longest_schedule_ahead: Span::days(90),
+            max_schedule_ahead: Span::days(90),
+            agent_kinds: vec![AgentKindEntry::HUMAN],
         }
     }
-}
-
-/// Why policy forbids something.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// A field asks for what the policy does not allow.
-    #[error("{0}")]
-    Invalid(Violations),
-    /// The group is not one that the tenant may let in.
-    #[error("group_id: {group_id} is not in the tenant's support policy")]
-    GroupNotOffered {
-        /// The group that was asked for.
-        group_id: GroupId,
-        /// The groups there are.
-        offered: Vec<GroupId>,
-    },
-}
-
-impl From<Violations> for Refusal {
-    fn from(violations: Violations) -> Self {
-        Self::Invalid(violations)
-    }
-}
-
-/// From when until when a grant holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Period {
-    /// The first moment of access.
-    pub start_time: Time,
-    /// The first moment without; `None`: until revoked.
-    pub expire_time: Option<Time>,
 }
 
 impl SupportPolicy {
-    /// Weighs a new grant, and says when it would hold.
-    pub fn admit(&self, request: &GrantRequest, now: Time) -> Result<Period, Refusal> {
-        self.admit_group(&request.group_id, request.access_level)?;
-        let mut violations = Violations::default();
-        if let Err(found) = self.check_reason(&request.reason) {
-            violations.add("reason", found);
-        }
-        if self.ticket_required && request.ticket.is_empty() {
-            violations.add("ticket", "must not be empty: the support policy requires a ticket");
-        }
-        let start_time = self.resolve_start(request.start_time, now).unwrap_or_else(|found| {
-            violations.add("start_time", found);
-            now
-        });
-        let expire_time = match request.end.resolve(start_time, now) {
-            Ok(expire_time) => expire_time,
-            Err(found) => {
-                violations.extend(found);
-                return Err(violations.into());
+    /// Checks a new grant, and returns its period.
+    pub fn check_grant(&self, request: &GrantRequest, now: Time) -> Result<Period, PolicyError> {
+        let mut invalid = Violations::default();
+        let start_time = match request.start_time {
+            Some(start) if between(start, now) > START_LEEWAY => {
+                let description = "must not be in the past; omit it to start now";
+                invalid.add("start_time", Reason::OutOfRange, description);
+                now
             }
+            start => start.unwrap_or(now).max(now),
         };
-        if let Err(found) = self.check_length(start_time, expire_time) {
-            violations.add(request.end.field(), found);
+        let expire_time = request.end.resolve(start_time, now).unwrap_or_else(|violations| {
+            invalid.extend(violations);
+            None
+        });
+        invalid.into_result()?;
+
+        let mut forbidden = Forbidden::default();
+        let level = request.access_level;
+        self.check_group(&mut forbidden, "group_id", &request.group_id);
+        self.check_level(&mut forbidden, "access_level", &request.group_id, level);
+        let kinds = request.agent_kinds.as_deref().unwrap_or(&[AgentKindEntry::HUMAN]);
+        for (index, entry) in kinds.iter().enumerate() {
+            let field = format!("agent_kinds.entries[{index}]");
+            let field = if request.agent_kinds.is_some() { &field } else { "agent_kinds" };
+            self.check_kind(&mut forbidden, field, *entry, level);
         }
-        violations.into_result()?;
+        self.check_reason(&mut forbidden, &request.reason);
+        if self.ticket_required && request.ticket.is_empty() {
+            let limit = ("ticket_required", "true".into());
+            let description = "must not be empty: the support policy requires a ticket";
+            forbidden.add("ticket", Reason::TicketRequired, limit, description);
+        }
+        self.check_start(&mut forbidden, start_time, now);
+        self.check_length(&mut forbidden, request.end.field(), start_time, expire_time);
+        forbidden.into_result()?;
         Ok(Period { start_time, expire_time })
     }
 
-    /// Weighs moving the end of `grant`, which must not have ended, and says where to. An earlier end is always fine; a
-    /// later one must be one that a new grant with the same start could have.
-    pub fn admit_extension(
+    /// Checks a new end of `grant`, which must not have ended, and returns that end. An earlier end is
+    /// always allowed. A later end must be one that a new grant with the same start could have.
+    pub fn check_extension(
         &self,
         grant: &Grant,
         request: &ExtendRequest,
         now: Time,
-    ) -> Result<Option<Time>, Refusal> {
-        let start_time = grant.terms.start_time;
-        let expire_time = request.end.resolve(start_time.max(now), now)?;
-        if !is_later(expire_time, grant.terms.expire_time) {
+    ) -> Result<Option<Time>, PolicyError> {
+        let terms = &grant.terms;
+        let expire_time = request.end.resolve(terms.start_time.max(now), now)?;
+        if !is_later(expire_time, terms.expire_time) {
             return Ok(expire_time);
         }
-        self.admit_group(&grant.terms.group_id, grant.terms.access_level)?;
-        let mut violations = Violations::default();
-        if let Err(found) = self.check_reason(&request.reason) {
-            violations.add("reason", found);
-        }
-        if let Err(found) = self.check_length(start_time, expire_time) {
-            violations.add(request.end.field(), found);
-        }
-        violations.into_result()?;
+        let mut forbidden = Forbidden::default();
+        self.check_group(&mut forbidden, "grant_id", &terms.group_id);
+        self.check_level(&mut forbidden, "grant_id", &terms.group_id, terms.access_level);
+        self.check_kind(&mut forbidden, "grant_id", AgentKindEntry::HUMAN, terms.access_level);
+        self.check_reason(&mut forbidden, &request.reason);
+        self.check_length(&mut forbidden, request.end.field(), terms.start_time, expire_time);
+        forbidden.into_result()?;
         Ok(expire_time)
     }
 
-    /// Whether a grant that exists is one this policy would allow: its group, level, and length.
-    pub fn covers(&self, grant: &Grant) -> bool {
+    /// Whether the policy would allow an existing grant: its group, level, kind and length.
+    pub fn allows(&self, grant: &Grant) -> bool {
         let terms = &grant.terms;
-        self.admit_group(&terms.group_id, terms.access_level).is_ok()
-            && self.check_length(terms.start_time, terms.expire_time).is_ok()
+        let mut forbidden = Forbidden::default();
+        self.check_group(&mut forbidden, "", &terms.group_id);
+        self.check_level(&mut forbidden, "", &terms.group_id, terms.access_level);
+        self.check_kind(&mut forbidden, "", AgentKindEntry::HUMAN, terms.access_level);
+        self.check_length(&mut forbidden, "", terms.start_time, terms.expire_time);
+        forbidden.into_result().is_ok()
     }
 
-    /// This catalogue as far as `overrides` lets it be: the tighter of the two in everything.
-    pub fn tightened(&self, overrides: &PolicyOverrides) -> Self {
-        let PolicyOverrides {
-            groups,
-            preset_durations,
-            default_duration,
-            longest_duration,
-            until_revoked_allowed,
-            reason_required,
-            ticket_required,
-            longest_schedule_ahead,
-        } = overrides;
-        let longest = longest_duration.unwrap_or(self.longest_duration).min(self.longest_duration);
-        let is_preset = |span: &Span| {
-            *span <= longest && preset_durations.as_ref().is_none_or(|own| own.contains(span))
-        };
-        Self {
-            groups: self.groups.iter().filter_map(|group| tighten_group(group, groups)).collect(),
-            preset_durations: self.preset_durations.iter().copied().filter(is_preset).collect(),
-            default_duration: default_duration.unwrap_or(self.default_duration).min(longest),
-            longest_duration: longest,
-            until_revoked_allowed: self.until_revoked_allowed
-                && until_revoked_allowed.unwrap_or(true),
-            reason_required: self.reason_required || reason_required.unwrap_or(false),
-            ticket_required: self.ticket_required || ticket_required.unwrap_or(false),
-            longest_schedule_ahead: longest_schedule_ahead
-                .unwrap_or(self.longest_schedule_ahead)
-                .min(self.longest_schedule_ahead),
+    pub(super) fn group(&self, group_id: &GroupId) -> Option<&SupportGroup> {
+        self.groups.iter().find(|group| group.group_id == *group_id)
+    }
+
+    fn check_group(&self, forbidden: &mut Forbidden, field: &str, group_id: &GroupId) {
+        if self.group(group_id).is_none() {
+            let groups = join(self.groups.iter().map(|group| &group.group_id));
+            let description = format!(
+                "group {group_id} is not in the tenant's support policy, which has: {groups}"
+            );
+            let limit = ("groups", groups);
+            forbidden.add(field, Reason::GroupNotAllowed, limit, description);
         }
     }
 
-    /// What is wrong with this policy as a vendor's catalogue.
-    pub fn check(&self) -> Result<(), Violations> {
-        let mut violations = Violations::default();
-        if self.groups.len() > GROUPS_MAX {
-            violations.add("groups", format!("must be at most {GROUPS_MAX}"));
-        }
-        for (index, group) in self.groups.iter().enumerate() {
-            if self.groups[..index].iter().any(|other| other.group_id == group.group_id) {
-                violations.add("groups", format!("names {} twice", group.group_id));
-            }
-            for (field, text, limit) in [
-                ("display_name", &group.display_name, DISPLAY_NAME_LENGTH_MAX),
-                ("description", &group.description, DESCRIPTION_LENGTH_MAX),
-            ] {
-                let field = format!("groups[{index}].{field}");
-                violations.keep(&field, text::check_line(text, limit));
-            }
-        }
-        if self.preset_durations.len() > PRESETS_MAX {
-            violations.add("preset_durations", format!("must be at most {PRESETS_MAX}"));
-        }
-        if self.longest_duration.is_zero() || self.longest_duration > LONGEST_DURATION_MAX {
-            violations.add("longest_duration", format!("must be up to {LONGEST_DURATION_MAX}"));
-        }
-        if self.longest_schedule_ahead > LONGEST_DURATION_MAX {
-            violations
-                .add("longest_schedule_ahead", format!("must be up to {LONGEST_DURATION_MAX}"));
-        }
-        let is_duration = |span: Span| !span.is_zero() && span <= self.longest_duration;
-        if !self.preset_durations.iter().copied().all(is_duration) {
-            violations.add("preset_durations", "must be positive and at most longest_duration");
-        }
-        if !self.preset_durations.is_sorted() {
-            violations.add("preset_durations", "must be sorted, shortest first");
-        }
-        if !is_duration(self.default_duration) {
-            violations.add("default_duration", "must be positive and at most longest_duration");
-        }
-        violations.into_result()
-    }
-
-    pub(super) fn admit_group(
+    fn check_level(
         &self,
+        forbidden: &mut Forbidden,
+        field: &str,
         group_id: &GroupId,
         level: AccessLevel,
-    ) -> Result<(), Refusal> {
-        let Some(group) = self.groups.iter().find(|group| group.group_id == *group_id) else {
-            return Err(Refusal::GroupNotOffered {
-                group_id: group_id.clone(),
-                offered: self.groups.iter().map(|group| group.group_id.clone()).collect(),
-            });
-        };
-        if level > group.highest_level {
-            let highest = group.highest_level.as_str();
-            let description = format!("must be at most {highest} for group {group_id}");
-            return Err(Violations::of("access_level", description).into());
+    ) {
+        let max = self.group(group_id).map(|group| group.max_access_level);
+        if let Some(max) = max.filter(|max| level > *max) {
+            let limit = ("max_access_level", max.as_str().into());
+            let description = format!("must be at most {} for group {group_id}", max.as_str());
+            forbidden.add(field, Reason::LevelNotAllowed, limit, description);
         }
-        Ok(())
     }
 
-    fn check_reason(&self, reason: &FreeText) -> Result<(), &'static str> {
+    /// Checks an agent kind of a grant at `level`. A grant cannot limit a kind to a lower level yet.
+    fn check_kind(
+        &self,
+        forbidden: &mut Forbidden,
+        field: &str,
+        entry: AgentKindEntry,
+        level: AccessLevel,
+    ) {
+        let kind = entry.agent_kind;
+        let allowed = self.agent_kinds.iter().find(|allowed| allowed.agent_kind == kind);
+        let max = allowed.and_then(|allowed| allowed.max_access_level);
+        let (limit, description) = if allowed.is_none() {
+            let kinds = join_kinds(&self.agent_kinds);
+            let description = format!("{} agents are not allowed; allowed: {kinds}", kind.as_str());
+            (("agent_kinds", kinds), description)
+        } else if let Some(max) = max.filter(|max| level > *max) {
+            let (kind, max) = (kind.as_str(), max.as_str());
+            (("max_access_level", max.into()), format!("{kind} agents are allowed up to {max}"))
+        } else if entry.max_access_level.is_some_and(|max| max < level) {
+            let description = "max_access_level must be unspecified, or at least access_level: \
+                a level of its own for an agent kind is not supported yet";
+            (("max_access_level", level.as_str().into()), description.into())
+        } else {
+            return;
+        };
+        forbidden.add(field, Reason::AgentKindNotAllowed, limit, description);
+    }
+
+    fn check_reason(&self, forbidden: &mut Forbidden, reason: &FreeText) {
         if self.reason_required && reason.is_blank() {
-            return Err("must not be empty: the support policy requires a reason");
+            let limit = ("reason_required", "true".into());
+            let description = "must not be empty: the support policy requires a reason";
+            forbidden.add("reason", Reason::ReasonRequired, limit, description);
         }
-        Ok(())
     }
 
-    fn resolve_start(&self, start_time: Option<Time>, now: Time) -> Result<Time, String> {
-        let Some(start) = start_time else { return Ok(now) };
-        if between(start, now) > START_LEEWAY {
-            return Err("must not be in the past; leave it out to start now".into());
+    fn check_start(&self, forbidden: &mut Forbidden, start: Time, now: Time) {
+        let ahead = self.max_schedule_ahead;
+        if after(now, ahead).is_some_and(|latest| start > latest) {
+            let limit = ("max_schedule_ahead", ahead.to_proto_json());
+            let description = format!("must be at most {ahead} ahead, says the support policy");
+            forbidden.add("start_time", Reason::StartNotAllowed, limit, description);
         }
-        let latest = after(now, self.longest_schedule_ahead);
-        if start > now && latest.is_some_and(|latest| start > latest) {
-            let ahead = self.longest_schedule_ahead;
-            return Err(format!("must be at most {ahead} ahead, says the support policy"));
-        }
-        Ok(start.max(now))
     }
 
-    fn check_length(&self, start: Time, expire: Option<Time>) -> Result<(), String> {
-        let Some(expire) = expire else {
-            let refusal = "is not allowed by the support policy: give an end time or a duration";
-            return if self.until_revoked_allowed { Ok(()) } else { Err(refusal.into()) };
-        };
-        if between(start, expire) > self.longest_duration.0 {
-            let longest = self.longest_duration;
-            return Err(format!(
-                "must be at most {longest} from the start, says the support policy"
-            ));
+    fn check_length(
+        &self,
+        forbidden: &mut Forbidden,
+        field: &str,
+        start: Time,
+        expire: Option<Time>,
+    ) {
+        let max = self.max_duration;
+        match expire {
+            None if !self.until_revoked_allowed => {
+                let limit = ("until_revoked_allowed", "false".into());
+                let description = "is not allowed by the support policy: \
+                    set an end time or a duration";
+                forbidden.add(field, Reason::UntilRevokedNotAllowed, limit, description);
+            }
+            Some(expire) if between(start, expire) > max.0 => {
+                let limit = ("max_duration", max.to_proto_json());
+                let description =
+                    format!("must be at most {max} from the start, says the support policy");
+                forbidden.add(field, Reason::DurationNotAllowed, limit, description);
+            }
+            _ => {}
         }
-        Ok(())
     }
 }
 
-/// Whether the end `new` lets in longer than the end `old`.
+/// Whether the end `new` is later than the end `old`.
 fn is_later(new: Option<Time>, old: Option<Time>) -> bool {
     match (new, old) {
         (_, None) => false,
@@ -320,20 +316,10 @@ fn is_later(new: Option<Time>, old: Option<Time>) -> bool {
     }
 }
 
-fn tighten_group(
-    vendors: &SupportGroup,
-    own: &Option<Vec<GroupOverrides>>,
-) -> Option<SupportGroup> {
-    let Some(own) = own else { return Some(vendors.clone()) };
-    let group = own.iter().find(|group| group.group_id == vendors.group_id)?;
-    let highest_level = group.highest_level.min(vendors.highest_level);
-    Some(SupportGroup { highest_level, ..vendors.clone() })
-}
-
-/// Groups for a sentence: `a, b, c`, or `none`. The first ten, since an error has to fit in a header.
+/// Group ids for an error: `a, b, c`, or `none`. At most the first ten.
 pub fn join<'a>(ids: impl ExactSizeIterator<Item = &'a GroupId>) -> String {
-    let more = ids.len().saturating_sub(JOINED_MAX);
-    let mut names: Vec<&str> = ids.take(JOINED_MAX).map(GroupId::as_str).collect();
+    let more = ids.len().saturating_sub(LISTED_GROUPS_MAX);
+    let mut names: Vec<&str> = ids.take(LISTED_GROUPS_MAX).map(GroupId::as_str).collect();
     let rest = format!("and {more} more");
     if more > 0 {
         names.push(&rest);
@@ -341,5 +327,7 @@ pub fn join<'a>(ids: impl ExactSizeIterator<Item = &'a GroupId>) -> String {
     if names.is_empty() { "none".into() } else { names.join(", ") }
 }
 
-#[cfg(test)]
-mod tests;
+pub(super) fn join_kinds(kinds: &[AgentKindEntry]) -> String {
+    let names: Vec<&str> = kinds.iter().map(|entry| entry.agent_kind.as_str()).collect();
+    if names.is_empty() { "none".into() } else { names.join(", ") }
+}

@@ -6,10 +6,11 @@ use serde::Serialize;
 
 use crate::domain::{
     grant::AccessLevel,
-    overrides::PolicyOverrides,
+    overrides::OverridesUpdate,
+    policy::AgentKindEntry,
     text::{AgentId, FreeText, GroupId, RequestId, TenantId, Ticket},
     time::{Span, Time, after},
-    violation::Violations,
+    violation::{ViolationReason, Violations},
 };
 
 /// How far in the past a start may lie and still mean "now": clocks differ.
@@ -38,18 +39,20 @@ impl End {
 
     /// The end of access that begins, or is counted, from `from`; it must lie after both `from` and `now`.
     pub fn resolve(self, from: Time, now: Time) -> Result<Option<Time>, Violations> {
-        let refuse = |description: &str| Err(Violations::of(self.field(), description));
+        let out_of_range = |description: &str| {
+            Err(Violations::of(self.field(), ViolationReason::OutOfRange, description))
+        };
         match self {
             Self::UntilRevoked => Ok(None),
-            Self::At(end) if end <= now => refuse("must be in the future"),
-            Self::At(end) if end <= from => refuse("must be after the start"),
+            Self::At(end) if end <= now => out_of_range("must be in the future"),
+            Self::At(end) if end <= from => out_of_range("must be after the start"),
             Self::At(end) => Ok(Some(end)),
             Self::After(span) if span.is_zero() => {
-                refuse("must be positive, and at least a microsecond")
+                out_of_range("must be positive, and at least a microsecond")
             }
             Self::After(span) => match after(from, span) {
                 Some(end) => Ok(Some(end)),
-                None => refuse("must end before the year 10000"),
+                None => out_of_range("must end before the year 10000"),
             },
         }
     }
@@ -68,6 +71,8 @@ pub struct GrantRequest {
     pub agent_ids: BTreeSet<AgentId>,
     /// At which level at most.
     pub access_level: AccessLevel,
+    /// The admitted agent kinds. `None`: humans, at `access_level`.
+    pub agent_kinds: Option<Vec<AgentKindEntry>>,
     /// From when; `None`: now.
     pub start_time: Option<Time>,
     /// Until when.
@@ -121,7 +126,7 @@ pub struct PolicyRequest {
     /// The etag of the policy as the caller knows it. `None`: the last writer wins.
     pub etag: Option<String>,
     /// The overrides to change.
-    pub update: PolicyOverrides,
+    pub update: OverridesUpdate,
     /// Why.
     pub reason: FreeText,
 }

@@ -1,40 +1,54 @@
-//! Ids and texts that callers give us: checked once, where they come in, and trusted from then on.
+//! Ids and free texts from callers. Each is validated once, where it enters, and trusted afterwards.
 
 use std::{fmt, sync::Arc};
 
+use icu_normalizer::ComposingNormalizerBorrowed;
+use icu_properties::{
+    CodePointMapData, CodePointMapDataBorrowed, CodePointSetData, CodePointSetDataBorrowed,
+    props::{BidiControl, DefaultIgnorableCodePoint, GeneralCategory, NoncharacterCodePoint},
+};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// The longest id, in characters.
+/// The maximum length of an id, in characters.
 pub const ID_LENGTH_MAX: usize = 128;
-/// The longest reason, in characters.
-pub const NOTE_LENGTH_MAX: usize = 1_000;
+/// The maximum length of a free text, in characters.
+pub const FREE_TEXT_LENGTH_MAX: usize = 1_000;
+/// U+2800 is a symbol without a dot. Unicode has no property for such a character.
+const BRAILLE_BLANK: char = '\u{2800}';
 
-/// Why a text was refused.
+/// Why a text was rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TextError {
-    /// Nothing was given.
+    /// The text is empty.
     #[error("must not be empty")]
     Empty,
-    /// More characters than the limit.
+    /// The text is too long.
     #[error("must be at most {limit} characters long, but has {length}")]
     TooLong {
-        /// The most characters allowed.
+        /// The maximum number of characters.
         limit: usize,
-        /// How many there were.
+        /// The number of characters.
         length: usize,
     },
-    /// A control character (Unicode category Cc).
+    /// The text contains a control character (Unicode category Cc).
     #[error("must not contain control characters")]
     ControlCharacter,
-    /// A character that does not show, or turns around what stands beside it: two ids would look alike.
-    #[error("must not contain characters that do not show")]
-    HiddenCharacter,
-    /// An id that begins or ends with white space: most likely a mistake, and invisible in a log.
-    #[error("must not begin or end with space")]
+    /// The text contains a character that is not shown, or that reorders its neighbours. With such
+    /// characters, different ids would look the same.
+    #[error("must not contain invisible characters")]
+    InvisibleCharacter,
+    /// No character of the text is visible.
+    #[error("must contain a visible character")]
+    NothingVisible,
+    /// The text is not in Unicode Normalization Form C. The same word has one spelling in that form.
+    #[error("must be in Unicode Normalization Form C (NFC)")]
+    NotNormalized,
+    /// The text starts or ends with white space, which is invisible in a log.
+    #[error("must not begin or end with white space")]
     SurroundingSpace,
-    /// A name that the service keeps for itself.
-    #[error("must not be a name the service keeps for itself")]
+    /// The name is reserved for the service itself.
+    #[error("must not be a name that the service uses itself")]
     Reserved,
 }
 
@@ -43,14 +57,14 @@ fn check_length(text: &str, limit: usize) -> Result<(), TextError> {
     if length > limit { Err(TextError::TooLong { limit, length }) } else { Ok(()) }
 }
 
-/// Checks that a text, possibly empty, can be shown in one line: at most `limit` characters, no control characters.
+/// Checks a text for one line: at most `limit` characters, no control characters. May be empty.
 pub fn check_line(text: &str, limit: usize) -> Result<(), TextError> {
     check_length(text, limit)?;
     if text.chars().any(char::is_control) { Err(TextError::ControlCharacter) } else { Ok(()) }
 }
 
-/// Checks that a text can be an id: 1 to [`ID_LENGTH_MAX`] characters, no control or hidden characters, no
-/// surrounding space.
+/// Checks an id: 1 to [`ID_LENGTH_MAX`] characters in NFC, at least one of them visible, without
+/// surrounding white space and without characters that [`is_unsafe`] rejects.
 pub fn check_id(text: &str) -> Result<(), TextError> {
     if text.is_empty() {
         return Err(TextError::Empty);
@@ -59,18 +73,57 @@ pub fn check_id(text: &str) -> Result<(), TextError> {
     if text.trim().len() != text.len() {
         return Err(TextError::SurroundingSpace);
     }
-    if text.contains(is_hidden) {
-        return Err(TextError::HiddenCharacter);
+    if text.is_ascii() {
+        return Ok(());
+    }
+    if text.contains(is_unsafe) {
+        return Err(TextError::InvisibleCharacter);
+    }
+    if !text.contains(is_visible) {
+        return Err(TextError::NothingVisible);
+    }
+    if !ComposingNormalizerBorrowed::new_nfc().is_normalized(text) {
+        return Err(TextError::NotNormalized);
     }
     Ok(())
 }
 
-/// Whether `c` does not show, or turns around what stands beside it: line and paragraph separators, and Unicode's format
-/// characters (Cf) of that kind.
-pub const fn is_hidden(c: char) -> bool {
-    matches!(c,
-        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-            | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+/// The id that a text shows: in NFC, without control, default-ignorable and bidirectional
+/// characters. `None`: the rest is not an id either.
+pub fn shown_id<T>(text: &str, new: impl FnOnce(&str) -> Result<T, TextError>) -> Option<T> {
+    let is_shown = |c: &char| !(c.is_control() || is_ignorable(*c));
+    let shown: String = text.chars().filter(is_shown).collect();
+    new(&ComposingNormalizerBorrowed::new_nfc().normalize(&shown)).ok()
+}
+
+/// Whether `c` must not be part of an id or be sent to a terminal: a control character, a line or
+/// paragraph separator, a noncharacter, or a character that is not shown or reorders its neighbours.
+pub fn is_unsafe(c: char) -> bool {
+    const NONCHARACTERS: CodePointSetDataBorrowed<'static> =
+        CodePointSetData::new::<NoncharacterCodePoint>();
+    if c.is_ascii() {
+        return c.is_control();
+    }
+    c.is_control()
+        || matches!(c, '\u{2028}' | '\u{2029}')
+        || is_ignorable(c)
+        || NONCHARACTERS.contains(c)
+}
+
+/// Whether `c` is default-ignorable or a bidirectional formatting character.
+fn is_ignorable(c: char) -> bool {
+    const DEFAULT_IGNORABLE: CodePointSetDataBorrowed<'static> =
+        CodePointSetData::new::<DefaultIgnorableCodePoint>();
+    const BIDI_CONTROL: CodePointSetDataBorrowed<'static> = CodePointSetData::new::<BidiControl>();
+    DEFAULT_IGNORABLE.contains(c) || BIDI_CONTROL.contains(c)
+}
+
+/// Whether `c` leaves a mark on the screen.
+fn is_visible(c: char) -> bool {
+    const CATEGORIES: CodePointMapDataBorrowed<'static, GeneralCategory> =
+        CodePointMapData::<GeneralCategory>::new();
+    let is_blank = c.is_whitespace() || c == BRAILLE_BLANK;
+    !is_blank && CATEGORIES.get(c) != GeneralCategory::Format
 }
 
 macro_rules! id {
@@ -81,19 +134,19 @@ macro_rules! id {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Checks an id: see [`check_id`].
+            /// Checks an id with [`check_id`].
             pub fn new(text: &str) -> Result<Self, TextError> {
                 check_id(text)?;
                 Ok(Self(text.into()))
             }
 
-            /// The id as it was given.
+            /// The id's text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
 
-            /// An id that is written in the source, and so needs no check.
-            #[allow(dead_code, reason = "only some ids are written in the source")]
+            /// An id from the source code.
+            #[allow(dead_code, reason = "the source contains constants of some types only")]
             pub(crate) fn fixed(text: &'static str) -> Self {
                 debug_assert_eq!(check_id(text), Ok(()));
                 Self(text.into())
@@ -138,23 +191,23 @@ id! {
     TenantId
 }
 id! {
-    /// A group of the vendor's support agents.
+    /// A set of support agents.
     GroupId
 }
 id! {
-    /// A person on the vendor's side.
+    /// A person or program that wants to enter a tenant.
     AgentId
 }
 id! {
-    /// Chosen by a caller to make a retry safe.
+    /// Chosen by a caller to make a retry idempotent.
     RequestId
 }
 id! {
-    /// Who did something, as the history names them.
+    /// The caller that made a change, as named in the history.
     Actor
 }
 
-/// A grant's id: a UUID version 7 (RFC 9562), so that newer grants sort after older ones.
+/// A grant's id: a UUID version 7 (RFC 9562). Newer grants sort after older ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct GrantId(pub Uuid);
@@ -165,40 +218,41 @@ impl fmt::Display for GrantId {
     }
 }
 
-/// Free text, possibly empty: a reason, in somebody's own words. Line breaks and tabs are allowed.
+/// A free text such as a reason. May be empty. Line breaks and tabs are allowed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct FreeText(String);
 
 impl FreeText {
-    /// Checks a text: at most [`NOTE_LENGTH_MAX`] characters, no control characters but line breaks and tabs.
+    /// Checks a text: at most [`FREE_TEXT_LENGTH_MAX`] characters, and no control characters except
+    /// line breaks and tabs.
     pub fn new(text: impl Into<String>) -> Result<Self, TextError> {
         let text = text.into();
-        check_length(&text, NOTE_LENGTH_MAX)?;
+        check_length(&text, FREE_TEXT_LENGTH_MAX)?;
         if text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
             return Err(TextError::ControlCharacter);
         }
         Ok(Self(text))
     }
 
-    /// The text as it was given.
+    /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether there is nothing to read in it.
+    /// Whether the text is empty or white space.
     pub fn is_blank(&self) -> bool {
         self.0.trim().is_empty()
     }
 }
 
-/// The support ticket a grant belongs to; empty if none.
+/// The support ticket of a grant. Empty: none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Ticket(String);
 
 impl Ticket {
-    /// Checks a ticket: empty, or as an id.
+    /// Checks a ticket: empty, or valid by [`check_id`].
     pub fn new(text: &str) -> Result<Self, TextError> {
         if !text.is_empty() {
             check_id(text)?;
@@ -206,12 +260,12 @@ impl Ticket {
         Ok(Self(text.into()))
     }
 
-    /// The ticket as it was given.
+    /// The ticket's text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether no ticket was given.
+    /// Whether there is no ticket.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -222,18 +276,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_checked() {
+    fn ids_are_short_normalized_and_visible() {
         let too_long = "x".repeat(129);
         let cases = [
             ("acme", Ok(())),
             ("Ünïcode id", Ok(())),
+            ("日本 \u{2800} \u{e000}", Ok(())),
             ("", Err(TextError::Empty)),
             (" acme", Err(TextError::SurroundingSpace)),
             ("acme\u{a0}", Err(TextError::SurroundingSpace)),
+            (" ", Err(TextError::SurroundingSpace)),
             ("ac\u{0}me", Err(TextError::ControlCharacter)),
             ("acme\n", Err(TextError::ControlCharacter)),
-            ("ac\u{200b}me", Err(TextError::HiddenCharacter)),
-            ("acme\u{202e}", Err(TextError::HiddenCharacter)),
+            ("ac\u{85}me", Err(TextError::ControlCharacter)),
+            ("\u{2800}", Err(TextError::NothingVisible)),
+            ("\u{13430}", Err(TextError::NothingVisible)),
+            ("e\u{301}", Err(TextError::NotNormalized)),
+            ("\u{212b}", Err(TextError::NotNormalized)),
             (&too_long, Err(TextError::TooLong { limit: 128, length: 129 })),
         ];
         for (text, expected) in cases {
@@ -243,7 +302,59 @@ mod tests {
     }
 
     #[test]
-    fn notes_may_have_lines_but_no_other_control_characters() {
+    fn ids_contain_no_character_that_is_not_shown() {
+        let invisible = [
+            '\u{ad}',
+            '\u{34f}',
+            '\u{61c}',
+            '\u{115f}',
+            '\u{1160}',
+            '\u{17b5}',
+            '\u{180b}',
+            '\u{180e}',
+            '\u{200b}',
+            '\u{200c}',
+            '\u{200d}',
+            '\u{200e}',
+            '\u{202e}',
+            '\u{2066}',
+            '\u{2060}',
+            '\u{3164}',
+            '\u{fe0f}',
+            '\u{feff}',
+            '\u{ffa0}',
+            '\u{fdd0}',
+            '\u{ffff}',
+            '\u{1bca0}',
+            '\u{1d173}',
+            '\u{e0001}',
+            '\u{e0100}',
+            '\u{e0fff}',
+            '\u{10ffff}',
+        ];
+        for c in invisible {
+            for text in [format!("ac{c}me"), format!("dana{c}"), c.to_string()] {
+                assert_eq!(check_id(&text), Err(TextError::InvisibleCharacter), "{text:?}");
+            }
+        }
+        for separator in ["ac\u{2028}me", "ac\u{2029}me"] {
+            assert_eq!(check_id(separator), Err(TextError::InvisibleCharacter));
+        }
+    }
+
+    #[test]
+    fn a_shown_id_is_normalized_and_lacks_what_is_not_shown() {
+        let shown = |text| shown_id(text, GroupId::new).map(String::from);
+        assert_eq!(shown("sup\u{200b}port\u{0}").as_deref(), Some("support"));
+        assert_eq!(shown("Jose\u{200d}\u{301}").as_deref(), Some("José"));
+        assert_eq!(shown("\u{202e}support").as_deref(), Some("support"));
+        assert_eq!(shown(" support"), None, "white space is shown");
+        assert_eq!(shown("\u{200b}"), None);
+        assert_eq!(shown(&"x".repeat(129)), None);
+    }
+
+    #[test]
+    fn free_texts_may_have_lines_but_no_other_control_characters() {
         assert!(FreeText::new("first\r\n\tsecond").is_ok());
         assert!(FreeText::new("").is_ok());
         assert_eq!(FreeText::new("a\u{1b}[31m"), Err(TextError::ControlCharacter));

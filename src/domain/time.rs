@@ -61,10 +61,28 @@ impl From<Time> for Now {
     }
 }
 
-/// A length of time that people choose: a duration in a policy or of a grant. Written `7d`, `8h`, `1h 30m`, `90s`.
+/// A length of time that people choose, such as the duration of a grant. Written `7d`, `8h`,
+/// `1h 30m`, `90s`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Span(pub Duration);
+
+/// The units of a [`Span`], in microseconds, largest first. A month or a year has no fixed length,
+/// and an `M` is easily confused with an `m`.
+const UNITS: [(&str, u64); 7] = [
+    ("w", 604_800_000_000),
+    ("d", 86_400_000_000),
+    ("h", 3_600_000_000),
+    ("m", 60_000_000),
+    ("s", 1_000_000),
+    ("ms", 1_000),
+    ("us", 1),
+];
+
+/// Why a text is not a [`Span`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be a duration such as 7d, 8h or 1h 30m; the units are w, d, h, m, s, ms and us")]
+pub struct SpanError;
 
 impl Span {
     /// A number of hours.
@@ -77,7 +95,17 @@ impl Span {
         Self::hours(days * 24)
     }
 
-    /// Whether it is no time at all.
+    /// The duration in seconds as protobuf JSON writes it, such as `604800s` or `0.500s`.
+    pub fn to_proto_json(self) -> String {
+        let (seconds, micros) = (self.0.as_secs(), self.0.subsec_micros());
+        match micros {
+            0 => format!("{seconds}s"),
+            _ if micros.is_multiple_of(1_000) => format!("{seconds}.{:03}s", micros / 1_000),
+            _ => format!("{seconds}.{micros:06}s"),
+        }
+    }
+
+    /// Whether the duration is zero.
     pub const fn is_zero(self) -> bool {
         self.0.is_zero()
     }
@@ -104,15 +132,31 @@ impl fmt::Display for Span {
 }
 
 impl FromStr for Span {
-    type Err = humantime::DurationError;
+    type Err = SpanError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        humantime::parse_duration(text).map(Self)
+        let mut micros: u64 = 0;
+        let mut rest = text.trim();
+        if rest.is_empty() {
+            return Err(SpanError);
+        }
+        while !rest.is_empty() {
+            let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or(SpanError)?;
+            let (number, tail) = rest.split_at(digits);
+            let letters = tail.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tail.len());
+            let (unit, tail) = tail.split_at(letters);
+            let (_, length) = UNITS.iter().find(|(name, _)| *name == unit).ok_or(SpanError)?;
+            let number: u64 = number.parse().map_err(|_| SpanError)?;
+            let part = number.checked_mul(*length);
+            micros = part.and_then(|part| micros.checked_add(part)).ok_or(SpanError)?;
+            rest = tail.trim_start();
+        }
+        Ok(Self(Duration::from_micros(micros)))
     }
 }
 
 impl TryFrom<String> for Span {
-    type Error = humantime::DurationError;
+    type Error = SpanError;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         text.parse()
@@ -141,6 +185,31 @@ mod tests {
         for (span, text) in cases {
             assert_eq!(span.to_string(), text);
             assert_eq!(text.parse::<Span>().unwrap(), span);
+        }
+    }
+
+    #[test]
+    fn spans_have_units_of_a_fixed_length_only() {
+        let hours = |hours| Ok(Span::hours(hours));
+        let cases = [
+            ("2w", hours(336)),
+            (" 1d6h ", hours(30)),
+            ("1h 30m 1800s", hours(2)),
+            ("0s", hours(0)),
+            ("30M", Err(SpanError)),
+            ("1month", Err(SpanError)),
+            ("1y", Err(SpanError)),
+            ("7D", Err(SpanError)),
+            ("7", Err(SpanError)),
+            ("d", Err(SpanError)),
+            ("-1h", Err(SpanError)),
+            ("1.5h", Err(SpanError)),
+            ("1h,", Err(SpanError)),
+            ("99999999999999d", Err(SpanError)),
+            ("", Err(SpanError)),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(text.parse(), expected, "{text:?}");
         }
     }
 

@@ -1,58 +1,146 @@
-//! What is wrong with a request, field by field.
+//! The problems of a request, field by field.
 
 use std::fmt::Display;
 
-/// One field of a request, and what is wrong with it.
+use crate::domain::text::TextError;
+
+/// Why a field was rejected. The API's `ViolationReason` has the same names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ViolationReason {
+    /// The field is required.
+    Required,
+    /// The value is malformed.
+    Malformed,
+    /// The value is too long, too large, too small, or outside its range.
+    OutOfRange,
+    /// The field contradicts another field.
+    Conflict,
+    /// Policy: the group is not allowed.
+    GroupNotAllowed,
+    /// Policy: the level exceeds the group's maximum.
+    LevelNotAllowed,
+    /// Policy: the grant would last too long.
+    DurationNotAllowed,
+    /// Policy: grants until revoked are not allowed.
+    UntilRevokedNotAllowed,
+    /// Policy: a reason is required.
+    ReasonRequired,
+    /// Policy: a ticket is required.
+    TicketRequired,
+    /// Policy: the grant would start too late.
+    StartNotAllowed,
+    /// Policy: the agent kind is not allowed, or not at that level.
+    AgentKindNotAllowed,
+    /// Policy: the override is less strict than the vendor's catalogue.
+    ExceedsCatalogue,
+}
+
+/// One field of a request, and its problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldViolation {
     /// The path of the field as the API names it, such as `checks[3].tenant_id`.
     pub field: String,
-    /// A sentence without a subject: what was wrong, and what would be right.
+    /// The kind of problem, for programs.
+    pub reason: ViolationReason,
+    /// A sentence without a subject: the problem and the fix, for people.
     pub description: String,
 }
 
-/// Collects everything that is wrong with one request, so that a caller can mend it all at once.
+/// Collects all problems of one request, so that a caller can fix them at once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Violations(Vec<FieldViolation>);
 
+impl ViolationReason {
+    /// Every reason, in the order of the API.
+    pub const ALL: [Self; 13] = [
+        Self::Required,
+        Self::Malformed,
+        Self::OutOfRange,
+        Self::Conflict,
+        Self::GroupNotAllowed,
+        Self::LevelNotAllowed,
+        Self::DurationNotAllowed,
+        Self::UntilRevokedNotAllowed,
+        Self::ReasonRequired,
+        Self::TicketRequired,
+        Self::StartNotAllowed,
+        Self::AgentKindNotAllowed,
+        Self::ExceedsCatalogue,
+    ];
+}
+
+impl From<TextError> for ViolationReason {
+    fn from(error: TextError) -> Self {
+        match error {
+            TextError::Empty => Self::Required,
+            TextError::TooLong { .. } => Self::OutOfRange,
+            TextError::ControlCharacter
+            | TextError::InvisibleCharacter
+            | TextError::NothingVisible
+            | TextError::NotNormalized
+            | TextError::SurroundingSpace
+            | TextError::Reserved => Self::Malformed,
+        }
+    }
+}
+
 impl Violations {
-    /// Violations of a single field.
-    pub fn of(field: impl Into<String>, description: impl Display) -> Self {
+    /// The violation of a single field.
+    pub fn of(
+        field: impl Into<String>,
+        reason: ViolationReason,
+        description: impl Display,
+    ) -> Self {
         let mut violations = Self::default();
-        violations.add(field, description);
+        violations.add(field, reason, description);
         violations
     }
 
-    /// Notes that `field` is wrong.
-    pub fn add(&mut self, field: impl Into<String>, description: impl Display) {
-        self.0.push(FieldViolation { field: field.into(), description: description.to_string() });
+    /// The violation of a single field by a malformed text.
+    pub fn of_text(field: impl Into<String>, error: TextError) -> Self {
+        Self::of(field, error.into(), error)
     }
 
-    /// Notes everything that `others` notes.
-    pub fn extend(&mut self, others: Self) {
-        self.0.extend(others.0);
+    /// Adds a violation of `field`.
+    pub fn add(
+        &mut self,
+        field: impl Into<String>,
+        reason: ViolationReason,
+        description: impl Display,
+    ) {
+        let (field, description) = (field.into(), description.to_string());
+        self.0.push(FieldViolation { field, reason, description });
     }
 
-    /// The same of fields that lie within `prefix`, such as `checks[3].`.
-    pub fn within(self, prefix: &str) -> Self {
-        let within = |FieldViolation { field, description }| FieldViolation {
-            field: format!("{prefix}{field}"),
-            description,
-        };
-        Self(self.0.into_iter().map(within).collect())
+    /// Adds all violations of `more`.
+    pub fn extend(&mut self, more: Self) {
+        self.0.extend(more.0);
     }
 
-    /// Unwraps `result`, noting its error against `field`.
-    pub fn keep<T, E: Display>(&mut self, field: &str, result: Result<T, E>) -> Option<T> {
-        result.map_err(|error| self.add(field, error)).ok()
+    /// The same violations, of fields inside `prefix`, such as `checks[3].`.
+    pub fn within(mut self, prefix: &str) -> Self {
+        for violation in &mut self.0 {
+            violation.field.insert_str(0, prefix);
+        }
+        self
     }
 
-    /// `Ok` if nothing was noted.
+    /// Returns the checked text, or adds the error as a violation of `field`.
+    pub fn check_text<T>(&mut self, field: &str, result: Result<T, TextError>) -> Option<T> {
+        result.map_err(|error| self.add(field, error.into(), error)).ok()
+    }
+
+    /// Whether there are no violations.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// `Ok` if there are no violations.
     pub fn into_result(self) -> Result<(), Self> {
-        if self.0.is_empty() { Ok(()) } else { Err(self) }
+        if self.is_empty() { Ok(()) } else { Err(self) }
     }
 
-    /// In the order in which they were found.
+    /// The violations, in the order in which they were added.
     pub fn as_slice(&self) -> &[FieldViolation] {
         &self.0
     }
@@ -60,7 +148,7 @@ impl Violations {
 
 impl Display for Violations {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (index, FieldViolation { field, description }) in self.0.iter().enumerate() {
+        for (index, FieldViolation { field, description, .. }) in self.0.iter().enumerate() {
             let separator = if index == 0 { "" } else { "; " };
             write!(f, "{separator}{field}: {description}")?;
         }

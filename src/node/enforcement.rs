@@ -29,21 +29,17 @@ pub struct Commit {
     pub max_staleness: Duration,
 }
 
-/// How far a change has reached.
+/// How far a change has reached the check nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Coverage {
-    /// No node can answer from before it.
-    Everywhere {
-        /// Nodes that confirmed it.
-        acknowledged: u32,
-        /// Nodes that did not, and can no longer allow anything.
-        lapsed: u32,
-    },
-    /// Some may. The answer changes by itself at this moment at the latest.
-    Waiting {
-        /// When everything that was proven before the commit has lapsed.
-        until: BootTime,
-    },
+pub struct Coverage {
+    /// Nodes that acknowledged the change.
+    pub acknowledged: u32,
+    /// Nodes that did not, and whose leases have expired.
+    pub lapsed: u32,
+    /// Nodes that may still answer from before the change. 0: the change is in force everywhere.
+    pub missing: u32,
+    /// When every lease that was granted before the commit has expired.
+    pub until: BootTime,
 }
 
 /// The roll of check nodes as one replica sees it, time after time.
@@ -136,10 +132,13 @@ impl MembershipView {
         let since_commit = self.evicted.values().filter(|(at, _)| *at >= commit.at);
         lapsed += since_commit.map(|(_, nodes)| nodes).sum::<u32>();
         let until = commit.at + grantor_bound(commit.max_staleness);
-        if (missing == 0 && is_recent) || now >= until {
-            Coverage::Everywhere { acknowledged, lapsed: lapsed + missing }
+        if now >= until {
+            Coverage { acknowledged, lapsed: lapsed + missing, missing: 0, until }
+        } else if is_recent {
+            Coverage { acknowledged, lapsed, missing, until }
         } else {
-            Coverage::Waiting { until }
+            // A node that is not in the list may have registered since.
+            Coverage { acknowledged, lapsed, missing: missing.max(1), until }
         }
     }
 }

@@ -116,10 +116,22 @@ impl Enforcer {
         self.wait(commit, true)
     }
 
-    /// Begins, or goes on, to wait for a change that somebody has made, then by the database's clock.
-    pub fn wait_for(&self, commit: Commit, made: Option<Time>) -> oneshot::Receiver<Enforced> {
+    /// Begins or continues to wait for a change that was made earlier, at `made` by the database's
+    /// clock. The returned commit has the time of the first wait.
+    pub fn wait_for(
+        &self,
+        commit: Commit,
+        made: Option<Time>,
+    ) -> (Commit, oneshot::Receiver<Enforced>) {
         let at = self.asked_since((commit.first, made), commit.at);
-        self.wait(Commit { at, ..commit }, false)
+        let commit = Commit { at, ..commit };
+        (commit, self.wait(commit, false))
+    }
+
+    /// How far a change has reached the check nodes, as far as is known now.
+    pub fn coverage(&self, commit: &Commit) -> Coverage {
+        let own_ack = self.node.ack_of(commit.last, commit.time);
+        self.watch.lock().reach(commit, self.node.id(), own_ack, self.node.boot_time())
     }
 
     /// When it was first asked for a change, at most so long ago as anybody may have to wait: who asks again and again does not
@@ -240,34 +252,34 @@ impl Enforcer {
             }
             let commit = pending.commit;
             let own_ack = self.node.ack_of(commit.last, commit.time);
-            match watch.reach(&commit, self.node.id(), own_ack, now) {
-                Coverage::Waiting { until } => {
-                    let patience = until.since(now);
-                    next = Some(next.map_or(patience, |next| next.min(patience)));
-                    true
-                }
-                Coverage::Everywhere { acknowledged, lapsed } => {
-                    let enforced = Enforced {
-                        elapsed: now.since(commit.at),
-                        nodes_acknowledged: acknowledged,
-                        nodes_lapsed: lapsed,
-                    };
-                    if pending.is_recorded {
-                        self.counts.duration.observe(enforced.elapsed.as_secs_f64());
-                        self.counts.nodes_lapsed.inc_by(lapsed.into());
-                    }
-                    let (unused, _) = oneshot::channel();
-                    // Whoever asked may have gone.
-                    let _ = std::mem::replace(&mut pending.done, unused).send(enforced);
-                    if pending.is_recorded
-                        && pending.generation == self.node.generation()
-                        && records.try_send((commit, enforced)).is_err()
-                    {
-                        warn!(revision = commit.last, "too much waits to be written: it will not be in the history when this was enforced");
-                    }
-                    false
-                }
+            let coverage = watch.reach(&commit, self.node.id(), own_ack, now);
+            let Coverage { acknowledged, lapsed, missing, until } = coverage;
+            if missing > 0 {
+                let rest = until.since(now);
+                next = Some(next.map_or(rest, |next| next.min(rest)));
+                return true;
             }
+            let elapsed = now.since(commit.at);
+            let enforced = Enforced {
+                // In microseconds, as the history records it.
+                elapsed: elapsed - Duration::from_nanos((elapsed.subsec_nanos() % 1_000).into()),
+                nodes_acknowledged: acknowledged,
+                nodes_lapsed: lapsed,
+            };
+            if pending.is_recorded {
+                self.counts.duration.observe(enforced.elapsed.as_secs_f64());
+                self.counts.nodes_lapsed.inc_by(lapsed.into());
+            }
+            let (unused, _) = oneshot::channel();
+            // Whoever asked may have gone.
+            let _ = std::mem::replace(&mut pending.done, unused).send(enforced);
+            if pending.is_recorded
+                && pending.generation == self.node.generation()
+                && records.try_send((commit, enforced)).is_err()
+            {
+                warn!(revision = commit.last, "too much waits to be written: it will not be in the history when this was enforced");
+            }
+            false
         });
         next
     }

@@ -3,7 +3,7 @@
 use foldhash::fast::RandomState;
 use imbl::{GenericHashMap, shared_ptr::DefaultSharedPtr};
 
-use crate::domain::{LockTarget, LockTerms, Question, TenantId};
+use crate::domain::{AccessCheck, LockTarget, LockTerms, TenantId};
 
 type Map<K, V> = GenericHashMap<K, V, RandomState, DefaultSharedPtr>;
 
@@ -37,21 +37,19 @@ impl Locks {
     }
 
     /// The locks that match a check.
-    pub(super) fn on(&self, question: &Question) -> Vec<&LockTerms> {
+    pub(super) fn on(&self, check: &AccessCheck) -> Vec<&LockTerms> {
         if self.by_tenant.is_empty() {
             return Vec::new();
         }
         let everywhere = self.by_tenant.get(&None);
-        let in_tenant = self.by_tenant.get(&Some(question.tenant_id.clone()));
+        let in_tenant = self.by_tenant.get(&Some(check.tenant_id.clone()));
         if everywhere.is_none() && in_tenant.is_none() {
             return Vec::new();
         }
-        let mut targets = vec![
-            LockTarget::Everything,
-            LockTarget::AgentKind(question.agent_kind),
-            LockTarget::Agent(question.agent_id.clone()),
-        ];
-        targets.extend(question.group_ids.iter().cloned().map(LockTarget::Group));
+        let mut targets = vec![LockTarget::Everything, LockTarget::AgentKind(check.agent_kind)];
+        let agents = check.agent_id.iter().chain(&check.on_behalf_of);
+        targets.extend(agents.cloned().map(LockTarget::Agent));
+        targets.extend(check.groups.lockable().cloned().map(LockTarget::Group));
         let in_scope = everywhere.into_iter().chain(in_tenant);
         in_scope
             .flat_map(|by_target| targets.iter().filter_map(|target| by_target.get(target)))

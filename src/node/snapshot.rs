@@ -7,7 +7,7 @@ use imbl::{GenericHashMap, shared_ptr::DefaultSharedPtr};
 
 use crate::{
     domain::{
-        Epoch, GrantId, GrantTerms, GroupId, LockTerms, Position, Question, Revision, TenantId,
+        AccessCheck, Epoch, GrantId, GrantTerms, GroupId, LockTerms, Position, Revision, TenantId,
         Time, TokenKey,
     },
     node::{Gauges, locks::Locks, message::Change},
@@ -83,8 +83,8 @@ impl Snapshot {
     }
 
     /// The locks that can matter to a check.
-    pub fn locks_on(&self, question: &Question) -> Vec<&LockTerms> {
-        self.locks.on(question)
+    pub fn locks_on(&self, check: &AccessCheck) -> Vec<&LockTerms> {
+        self.locks.on(check)
     }
 
     /// Every lock that is held, in no particular order.

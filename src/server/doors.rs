@@ -25,7 +25,9 @@ use crate::{
             access::Access,
             admin::Admin,
             explain_refusal,
-            nodes::{Nodes, REQUEST_LENGTH_MAX},
+            nodes::Nodes,
+            replication::{REQUEST_LENGTH_MAX, ReplicationService},
+            server_info::Info,
         },
         health::Health,
         limit::{CallerLimits, LimitLayer},
@@ -33,8 +35,9 @@ use crate::{
         observe::ObserveLayer,
         proto::{
             self,
+            replication::v1::replication_server::ReplicationServer,
             v1::{
-                check_nodes_server::CheckNodesServer,
+                check_nodes_server::CheckNodesServer, server_info_server::ServerInfoServer,
                 support_access_admin_server::SupportAccessAdminServer,
                 support_access_server::SupportAccessServer,
             },
@@ -113,9 +116,18 @@ impl GrpcServer {
         let Services { node, checks, work, metrics, limits, reflection, identity } = services;
         let access = Access::new(Arc::clone(checks), Arc::clone(metrics));
         let access = SupportAccessServer::new(access).max_decoding_message_size(MESSAGE_LENGTH_MAX);
-        let nodes = Nodes::new(Arc::clone(node), work.clone(), limits.followers_per_caller);
-        let nodes = CheckNodesServer::new(nodes).max_decoding_message_size(REQUEST_LENGTH_MAX);
-        let mut routes = Routes::new(access).add_service(nodes).add_service(health.service());
+        let nodes = CheckNodesServer::new(Nodes::new(work.clone()))
+            .max_decoding_message_size(REQUEST_LENGTH_MAX);
+        let info = ServerInfoServer::new(Info::new(node.kind()))
+            .max_decoding_message_size(REQUEST_LENGTH_MAX);
+        let replication = ReplicationService::new(Arc::clone(node), limits.followers_per_caller);
+        let replication =
+            ReplicationServer::new(replication).max_decoding_message_size(REQUEST_LENGTH_MAX);
+        let mut routes = Routes::new(access)
+            .add_service(nodes)
+            .add_service(info)
+            .add_service(replication)
+            .add_service(health.service());
         if let Some(work) = work {
             let admin = SupportAccessAdminServer::new(Admin::new(Arc::clone(work)))
                 .max_decoding_message_size(MESSAGE_LENGTH_MAX);
@@ -190,6 +202,8 @@ fn with_reflection(routes: Routes) -> Routes {
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        // The details of errors: clients such as grpcurl decode them by reflection.
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
         .build_v1();
     match reflection {
         Ok(reflection) => {

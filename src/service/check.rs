@@ -1,4 +1,4 @@
-//! Checks: answered from the node's snapshot, without a database.
+//! Checks: decided from the node's snapshot, without a database.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -6,171 +6,213 @@ use tokio::time::Instant;
 
 use crate::{
     domain::{
-        AccessLevel, Decision, GrantId, GrantState, GrantTerms, Question, Reason, Revision, Time,
+        AccessCheck, AccessLevel, Decision, GrantId, GrantState, GrantTerms, LockId, Reason,
+        Remedy, TenantId, Time,
         decision::{decide, message},
         explain::{ChecklistItem, checklist, obstacles},
         time::between,
+        token::{TokenEvent, TokenInvalid},
     },
     node::{CheckNode, ReadView},
+    service::ServiceError,
     store::{GrantFilter, GrantQuery, PageBounds, QueryScope, Store},
 };
 
-/// How long a check waits for the revision it is to be answered from.
-pub const REVISION_TIMEOUT: Duration = Duration::from_secs(1);
-/// The most questions in one batch.
+/// How long a check waits for the event of its consistency token.
+pub const TOKEN_TIMEOUT: Duration = Duration::from_secs(1);
+/// The maximum number of checks in one batch.
 pub const BATCH_MAX: usize = 1_000;
-/// How many questions of a batch are answered before others get a turn.
+/// The number of checks after which a batch yields to other tasks.
 const BATCH_CHUNK: usize = 32;
-/// The most grants in an explanation.
+/// The maximum number of grants in an explanation.
 const CANDIDATES_MAX: usize = 100;
 
-/// The answer to a question.
+/// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// Why. [`Reason::GrantActive`] allows, everything else denies.
+pub struct CheckResult {
+    /// Why. Only [`Reason::GrantActive`] allows.
     pub reason: Reason,
-    /// The grant that decided.
+    /// The remedy for a denial.
+    pub remedy: Remedy,
+    /// The grant that allows the check, or that came closest.
     pub grant_id: Option<GrantId>,
-    /// If allowed: its level.
+    /// The lock that denies the check.
+    pub lock_id: Option<LockId>,
+    /// The level of the grant. `None`: denied.
     pub access_level: Option<AccessLevel>,
-    /// If allowed: its end.
+    /// The end of the grant. `None`: until revoked, or denied.
     pub expire_time: Option<Time>,
-    /// How long the answer may be acted upon; zero for a denial.
+    /// How long the result may be used. Zero: denied.
     pub valid_for: Duration,
-    /// What it was computed from.
-    pub revision: Revision,
-    /// For people.
+    /// The decision as a sentence.
     pub message: String,
+    /// The number of group values that are not ids.
+    pub ignored_group_count: usize,
 }
 
-/// Why a question is answered as it is.
+/// The explanation of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
-    /// The answer.
-    pub answer: Answer,
-    /// What to look at, in order.
+    /// The result of the check.
+    pub result: CheckResult,
+    /// The checklist, in order.
     pub checklist: Vec<ChecklistItem>,
-    /// The tenant's grants: those that checks look at, then older ones; each newest first.
+    /// The tenant's grants: first those in memory, then older ones; each part newest first.
     pub candidates: Vec<Candidate>,
-    /// Whether there are more, or may be, since the store could not be asked.
+    /// Whether there are, or may be, more grants.
     pub is_truncated: bool,
+    /// The group values that are not ids.
+    pub ignored_groups: Vec<String>,
 }
 
-/// A grant, and what keeps it from letting the agent in.
+/// A grant that was considered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
-    /// The grant's terms.
+    /// The tenant of the grant.
+    pub tenant_id: TenantId,
+    /// The grant.
     pub terms: GrantTerms,
-    /// Its state then.
+    /// The state at the time of the check.
     pub state: GrantState,
-    /// [`Reason::GrantActive`] alone if nothing does.
+    /// [`Reason::GrantActive`] alone, or every obstacle.
     pub reasons: Vec<Reason>,
 }
 
-/// Answers checks, at a replica or a sidecar.
+/// Checks, at a replica or a sidecar.
 #[derive(Debug)]
 pub struct Checks {
     node: Arc<CheckNode>,
-    /// Where grants are that are too old to be held in memory; a sidecar has no such place.
+    /// The grants that are too old for memory. A sidecar has none.
     history: Option<Arc<dyn Store>>,
 }
 
 impl Checks {
-    /// Answers from what `node` holds, and explains with what `history` has, too.
+    /// Decides from the snapshot of `node`. Explanations also read `history`.
     pub fn new(node: Arc<CheckNode>, history: Option<Arc<dyn Store>>) -> Self {
         Self { node, history }
     }
 
-    /// May the agent enter? From `at_least` or later, or denied as stale.
+    /// Decides a check from the event of `token` or a later one. Denied with [`Reason::Stale`] if that
+    /// event does not arrive in time. An empty token is no token.
     pub async fn check(
         &self,
-        question: &Question,
-        at_least: Revision,
+        check: &AccessCheck,
+        token: &str,
         deadline: Instant,
-    ) -> Answer {
-        let read_view = self.read_view(at_least, deadline).await;
-        answer(&read_view, &decision(&read_view, question), question)
+    ) -> Result<CheckResult, ServiceError> {
+        let read_view = self.read_view(token, deadline).await?;
+        Ok(result(&read_view, &decide_from(&read_view, check), check))
     }
 
-    /// Many questions, answered from one snapshot at one time. Returns its revision as well.
+    /// Decides several checks from one snapshot at one time.
     pub async fn check_batch(
         &self,
-        questions: &[Question],
-        at_least: Revision,
+        checks: &[AccessCheck],
+        token: &str,
         deadline: Instant,
-    ) -> (Vec<Answer>, Revision) {
-        let read_view = self.read_view(at_least, deadline).await;
-        let mut answers = Vec::with_capacity(questions.len());
-        for some in questions.chunks(BATCH_CHUNK) {
-            let one = |question| answer(&read_view, &decision(&read_view, question), question);
-            answers.extend(some.iter().map(one));
-            // Others on this thread have waited long enough.
+    ) -> Result<Vec<CheckResult>, ServiceError> {
+        let read_view = self.read_view(token, deadline).await?;
+        let mut results = Vec::with_capacity(checks.len());
+        for chunk in checks.chunks(BATCH_CHUNK) {
+            let decided = chunk.iter();
+            results.extend(
+                decided.map(|check| result(&read_view, &decide_from(&read_view, check), check)),
+            );
             tokio::task::yield_now().await;
         }
-        (answers, read_view.view.snapshot().revision())
+        Ok(results)
     }
 
-    /// Why is the question answered as it is? The answer is the one that a check gets; grants that are too old to be held in
-    /// memory come from the store, if it can be reached.
+    /// Explains a check. The result is the one that [`Self::check`] returns. Grants that are too old
+    /// for memory come from the store, if it is available.
     pub async fn explain(
         &self,
-        question: &Question,
-        at_least: Revision,
+        check: &AccessCheck,
+        token: &str,
         deadline: Instant,
-    ) -> Explanation {
-        let read_view = self.read_view(at_least, deadline).await;
+    ) -> Result<Explanation, ServiceError> {
+        let read_view = self.read_view(token, deadline).await?;
         let now = read_view.now.unwrap_or(Time::UNIX_EPOCH.into());
-        let decision = decision(&read_view, question);
-        let answer = answer(&read_view, &decision, question);
-        let checklist = checklist(&decision, question);
-        let held = read_view.view.snapshot().grants(&question.tenant_id).cloned();
-        let (terms, is_truncated) = self.with_older(held.collect(), question, now.latest).await;
-        let candidates = terms.into_iter().map(|terms| Candidate {
-            reasons: reasons(&decision, obstacles(&terms, question, now)),
+        let decision = decide_from(&read_view, check);
+        let in_memory = read_view.view.snapshot().grants(&check.tenant_id).cloned();
+        let (grants, is_truncated) =
+            self.with_older(in_memory.collect(), &check.tenant_id, now.latest).await;
+        let candidates = grants.into_iter().map(|terms| Candidate {
+            tenant_id: check.tenant_id.clone(),
+            reasons: reasons(&decision, obstacles(&terms, check, now)),
             state: terms.state(now),
             terms,
         });
-        Explanation { answer, checklist, candidates: candidates.collect(), is_truncated }
+        Ok(Explanation {
+            result: result(&read_view, &decision, check),
+            checklist: checklist(&decision, check),
+            candidates: candidates.collect(),
+            is_truncated,
+            ignored_groups: check.groups.ignored().to_vec(),
+        })
     }
 
-    /// What memory holds of a tenant, and behind it the ended grants that only the store has.
+    /// Adds the ended grants that only the store has. Returns whether there may be more.
     async fn with_older(
         &self,
-        mut held: Vec<GrantTerms>,
-        question: &Question,
+        mut grants: Vec<GrantTerms>,
+        tenant_id: &TenantId,
         now: Time,
     ) -> (Vec<GrantTerms>, bool) {
-        held.sort_unstable_by_key(|terms| std::cmp::Reverse(terms.grant_id));
-        let mut filter = GrantFilter::all(QueryScope::Tenant(question.tenant_id.clone()));
-        filter.states = vec![GrantState::Expired, GrantState::Revoked];
-        let page = PageBounds::newest(CANDIDATES_MAX + 1);
-        let query = GrantQuery { filter, now, page };
+        grants.sort_unstable_by_key(|terms| std::cmp::Reverse(terms.grant_id));
+        let query = GrantQuery {
+            filter: GrantFilter {
+                states: vec![GrantState::Expired, GrantState::Revoked],
+                ..GrantFilter::all(QueryScope::Tenant(tenant_id.clone()))
+            },
+            now,
+            page: PageBounds::newest(CANDIDATES_MAX + 1),
+        };
         let older = match &self.history {
             Some(store) => store.queries().grants(&query).await.ok(),
             None => None,
         };
         let is_unknown = older.is_none();
-        let held_ids: HashSet<_> = held.iter().map(|terms| terms.grant_id).collect();
+        let in_memory: HashSet<_> = grants.iter().map(|terms| terms.grant_id).collect();
         let older = older.unwrap_or_default().into_iter().map(|listed| listed.item.terms);
-        held.extend(older.filter(|terms| !held_ids.contains(&terms.grant_id)));
-        let is_truncated = is_unknown || held.len() > CANDIDATES_MAX;
-        held.truncate(CANDIDATES_MAX);
-        (held, is_truncated)
+        grants.extend(older.filter(|terms| !in_memory.contains(&terms.grant_id)));
+        let is_truncated = is_unknown || grants.len() > CANDIDATES_MAX;
+        grants.truncate(CANDIDATES_MAX);
+        (grants, is_truncated)
     }
 
-    /// What there is to answer from, once it includes `at_least`. If that does not come in time, it may not be answered from.
-    async fn read_view(&self, at_least: Revision, deadline: Instant) -> ReadView {
-        if self.node.revision() < at_least {
-            let patience = deadline.min(Instant::now() + REVISION_TIMEOUT);
-            if !self.node.wait_for(at_least, patience).await {
-                return ReadView { valid_for: Duration::ZERO, ..self.node.read_view() };
-            }
+    /// The snapshot to decide from, once it includes the event of `token`. A snapshot that does not
+    /// include the event in time must not be used, and has no `valid_for`.
+    async fn read_view(&self, token: &str, deadline: Instant) -> Result<ReadView, TokenInvalid> {
+        let read_view = self.node.read_view();
+        if token.is_empty() {
+            return Ok(read_view);
         }
-        self.node.read_view()
+        let unusable = |read_view| ReadView { valid_for: Duration::ZERO, ..read_view };
+        let Some(key) = read_view.view.snapshot().token_key() else {
+            return Ok(unusable(read_view));
+        };
+        let event = match key.decrypt(token) {
+            Ok(event) => event,
+            // A node without a lease may have missed that the key was replaced.
+            Err(_) if !read_view.is_fresh() => return Ok(unusable(read_view)),
+            Err(invalid) => return Err(invalid),
+        };
+        let timeout = deadline.min(Instant::now() + TOKEN_TIMEOUT);
+        let has_arrived = self.node.revision() >= event.revision
+            || self.node.wait_for(event.revision, timeout).await;
+        let read_view = self.node.read_view();
+        let snapshot = read_view.view.snapshot();
+        let position = snapshot.position();
+        let head = position.map(|position| TokenEvent::new(position.revision, position.time));
+        if head.is_some_and(|head| event.contradicts(head)) || snapshot.token_key() != Some(key) {
+            return Err(TokenInvalid);
+        }
+        Ok(if has_arrived { read_view } else { unusable(read_view) })
     }
 }
 
-/// What keeps a grant from letting the agent in: a lock first, if there is one, and what of the grant does.
+/// The obstacles of one grant, preceded by the lock that overrides the grant.
 fn reasons(decision: &Decision<'_>, mut obstacles: Vec<Reason>) -> Vec<Reason> {
     if decision.lock.is_some() {
         obstacles.retain(|reason| *reason != Reason::GrantActive);
@@ -179,34 +221,34 @@ fn reasons(decision: &Decision<'_>, mut obstacles: Vec<Reason>) -> Vec<Reason> {
     obstacles
 }
 
-fn decision<'a>(read_view: &'a ReadView, question: &Question) -> Decision<'a> {
+fn decide_from<'a>(read_view: &'a ReadView, check: &AccessCheck) -> Decision<'a> {
     match read_view.now {
         Some(now) if read_view.is_fresh() => {
             let snapshot = read_view.view.snapshot();
-            let (locks, grants) =
-                (snapshot.locks_on(question), snapshot.grants(&question.tenant_id));
-            decide(locks, grants, question, now)
+            decide(snapshot.locks_on(check), snapshot.grants(&check.tenant_id), check, now)
         }
         _ => Decision::STALE,
     }
 }
 
-fn answer(read_view: &ReadView, decision: &Decision<'_>, question: &Question) -> Answer {
-    let deciding = decision.terms.filter(|_| decision.is_allowed());
-    let expire_time = deciding.and_then(|terms| terms.expire_time);
+fn result(read_view: &ReadView, decision: &Decision<'_>, check: &AccessCheck) -> CheckResult {
+    let allowing = decision.terms.filter(|_| decision.is_allowed());
+    let expire_time = allowing.and_then(|terms| terms.expire_time);
     let until_expiry =
         expire_time.zip(read_view.now).map(|(expire, now)| between(now.latest, expire));
-    let valid_for = match deciding {
+    let valid_for = match allowing {
         Some(_) => until_expiry.map_or(read_view.valid_for, |rest| rest.min(read_view.valid_for)),
         None => Duration::ZERO,
     };
-    Answer {
+    CheckResult {
         reason: decision.reason,
-        grant_id: decision.terms.map(|terms: &GrantTerms| terms.grant_id),
-        access_level: deciding.map(|terms| terms.access_level),
+        remedy: decision.remedy(),
+        grant_id: decision.terms.map(|terms| terms.grant_id),
+        lock_id: decision.lock.map(|lock| lock.lock_id),
+        access_level: allowing.map(|terms| terms.access_level),
         expire_time,
         valid_for,
-        revision: read_view.view.snapshot().revision(),
-        message: message(decision, question),
+        message: message(decision, check),
+        ignored_group_count: check.groups.ignored().len(),
     }
 }

@@ -1,4 +1,4 @@
-//! When a change is in force everywhere.
+//! When a change is in force at every check node.
 
 use std::time::Duration;
 
@@ -6,47 +6,64 @@ use tokio::{
     sync::oneshot,
     time::{Instant, timeout_at},
 };
-
 use tracing::{Instrument, info_span};
 
 use crate::{
-    domain::{Enforced, Revision, Time, time::between},
-    node::enforcement::Commit,
+    domain::{
+        Enforced, Event, Revision, TenantId, Time,
+        time::between,
+        token::{ConsistencyToken, TokenEvent, TokenInvalid},
+    },
+    node::enforcement::{Commit, Coverage},
     service::{Service, ServiceError},
-    store::MemberList,
+    store::{HistoryEvent, MemberList, StoreError},
 };
 
-/// How long anybody may wait for a change to be in force. Longer, only so many: where leases are long, those who wait for a dead
-/// node must not take the place of those who revoke.
+/// How long every caller may wait for enforcement.
 const SHORT_WAIT: Duration = Duration::from_secs(10);
+/// The number of callers that may wait longer. Leases can be long, and callers that wait for a dead
+/// node must not exhaust the resources that revocations need.
 pub(super) const LONG_WAITS: usize = 512;
 
 /// Whether a change is in force at every check node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EnforcementState {
-    /// No check node can still answer from before it.
+    /// No check node can still answer from before the change.
     Complete,
-    /// That is not known yet, and the caller's deadline has come.
+    /// That was not yet known at the caller's deadline.
     Pending,
 }
 
 /// How far a change has reached the check nodes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Enforcement {
-    /// Whether it is in force everywhere.
+    /// Whether the change is in force everywhere.
     pub state: EnforcementState,
-    /// The revision that nodes have to have.
-    pub revision: Revision,
-    /// From the commit until this was known, or until the caller had to be answered.
+    /// Identifies the change.
+    pub token: ConsistencyToken,
+    /// From the commit until the change was known to be in force everywhere, or until this result.
     pub elapsed: Duration,
-    /// Nodes that have it.
+    /// Nodes that answer from the change or a later one.
     pub nodes_acknowledged: u32,
-    /// Nodes that were not heard from, and can no longer allow anything.
+    /// Nodes that did not acknowledge the change, and whose leases have expired.
     pub nodes_lapsed: u32,
+    /// Nodes that may still answer from before the change. 0 if complete.
+    pub nodes_pending: u32,
+    /// When the change is in force everywhere at the latest, or was known to be.
+    pub complete_by: Time,
+}
+
+/// An event, as listed for callers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventView {
+    /// The event and its hash.
+    pub listed: HistoryEvent,
+    /// The recorded enforcement of the change.
+    pub enforcement: Option<Enforcement>,
 }
 
 impl EnforcementState {
-    /// As the API names it.
+    /// The name in the API and in metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Complete => "COMPLETE",
@@ -55,92 +72,158 @@ impl EnforcementState {
     }
 }
 
-impl Enforcement {
-    fn complete(revision: Revision, enforced: Enforced) -> Self {
-        let Enforced { elapsed, nodes_acknowledged, nodes_lapsed } = enforced;
-        let state = EnforcementState::Complete;
-        Self { state, revision, elapsed, nodes_acknowledged, nodes_lapsed }
-    }
-
-    fn pending(revision: Revision, elapsed: Duration) -> Self {
-        let state = EnforcementState::Pending;
-        Self { state, revision, elapsed, nodes_acknowledged: 0, nodes_lapsed: 0 }
-    }
-}
-
 impl Service {
-    /// Waits until what was committed is in force everywhere. That goes on after `deadline`, and is kept with the history.
-    pub(super) async fn enforce(&self, commit: Commit, deadline: Instant) -> Enforcement {
+    /// Waits until a commit is in force everywhere, or until `deadline`. The result is recorded in the
+    /// history in either case.
+    pub(super) async fn enforce(
+        &self,
+        commit: Commit,
+        deadline: Instant,
+    ) -> Result<Enforcement, ServiceError> {
         let result = self.enforcer.enforce(commit);
         let span = info_span!(target: "support_access::trace", "enforce", revision = commit.last);
-        let outcome = self.outcome(commit.last, commit, result, deadline);
-        let enforcement = outcome.instrument(span).await;
-        let told = &self.enforcer.counts().told;
-        told.get_or_create(&[("state", enforcement.state.as_str())]).inc();
-        enforcement
+        let enforced = self.wait(result, deadline).instrument(span).await;
+        let time = Some(commit.time);
+        let enforcement = match enforced {
+            Some(enforced) => self.complete(commit.last, time, enforced),
+            None => {
+                let elapsed = self.node.boot_time().since(commit.at);
+                self.pending(commit.last, time, elapsed, &commit)
+            }
+        }?;
+        let counts = &self.enforcer.counts().told;
+        counts.get_or_create(&[("state", enforcement.state.as_str())]).inc();
+        Ok(enforcement)
     }
 
-    /// As [`Self::enforce`], for a change that was made before, and is known to be permanent. What was found then is found again.
+    /// As [`Self::enforce`], for a change that was made earlier and is known to be durable. Returns the
+    /// recorded result, if there is one. Revision 0 stands for a tenant's state before the first event.
     pub(super) async fn enforce_again(
         &self,
         revision: Revision,
         deadline: Instant,
     ) -> Result<Enforcement, ServiceError> {
+        let time = self.event_at(revision).await?.map(|event| event.time);
         if let Some(enforced) = self.store.history().enforced(revision).await? {
-            return Ok(Enforcement::complete(revision, enforced));
+            return self.complete(revision, time, enforced);
         }
-        let made =
-            self.store.log().events_after(revision - 1, 1).await?.first().map(|event| event.time);
-        // Every node that can answer from before the change is on this roll. Who has its head has the change.
+        // Every node that may still answer from before the change is in this list. A node that has
+        // the head of the log has the change.
         let MemberList { max_staleness, head, .. } = self.store.membership().members().await?;
-        let time = head.time.unwrap_or(Time::UNIX_EPOCH);
-        let at = self.node.boot_time();
-        let commit = Commit { first: revision, last: head.revision, time, at, max_staleness };
-        let result = self.enforcer.wait_for(commit, made);
-        Ok(self.outcome(revision, commit, result, deadline).await)
+        let commit = Commit {
+            first: revision,
+            last: head.revision,
+            time: head.time.unwrap_or(Time::UNIX_EPOCH),
+            at: self.node.boot_time(),
+            max_staleness,
+        };
+        let (commit, result) = self.enforcer.wait_for(commit, time);
+        let enforced = self.wait(result, deadline).await;
+        let elapsed = time.map_or(Duration::ZERO, |time| between(time, self.now()));
+        match enforced {
+            Some(enforced) => self.complete(revision, time, Enforced { elapsed, ..enforced }),
+            None => self.pending(revision, time, elapsed, &commit),
+        }
     }
 
-    /// Waits until the event of `revision`, and everything before it, is in force everywhere.
+    /// Waits until the event of a consistency token, and every earlier event, is in force everywhere.
+    /// The event must be in the history of the tenant, or in the vendor's own.
     pub async fn wait_enforced(
         &self,
-        revision: Revision,
+        tenant_id: Option<&TenantId>,
+        token: &str,
         deadline: Instant,
     ) -> Result<Enforcement, ServiceError> {
-        let events = self.store.log().events_after(revision - 1, 1).await?;
-        let event = events.first().ok_or(ServiceError::RevisionNotFound { revision })?;
-        // An event that can be read need not be permanent.
-        if self.store.log().begin().await?.commit().await? < revision {
-            return Err(ServiceError::RevisionNotFound { revision });
+        let token = self.decrypt(token)?;
+        if token.revision != 0 {
+            let event = self.event_at(token.revision).await?.ok_or(ServiceError::EventNotFound)?;
+            if token != TokenEvent::new(event.revision, Some(event.time)) {
+                return Err(TokenInvalid.into());
+            }
+            if event.tenant_id.as_ref() != tenant_id {
+                return Err(ServiceError::EventNotFound);
+            }
+            // An event that can be read need not be durable. A commit makes certain of that.
+            if self.store.log().begin().await?.commit().await? < token.revision {
+                return Err(ServiceError::EventNotFound);
+            }
         }
-        let is_known = self.store.history().enforced(revision).await?.is_some();
-        let enforcement = self.enforce_again(revision, deadline).await?;
-        // The time that counts is from the commit, not from the question.
-        let elapsed = if is_known { enforcement.elapsed } else { between(event.time, self.now()) };
-        Ok(Enforcement { elapsed, ..enforcement })
+        self.enforce_again(token.revision, deadline).await
     }
 
-    async fn outcome(
+    /// An event, as listed for callers.
+    pub(super) fn event_view(&self, listed: HistoryEvent) -> Result<EventView, ServiceError> {
+        let Event { revision, time, .. } = listed.event;
+        let enforcement =
+            listed.enforced.map(|enforced| self.complete(revision, Some(time), enforced));
+        Ok(EventView { enforcement: enforcement.transpose()?, listed })
+    }
+
+    /// The event that a token identifies.
+    fn decrypt(&self, token: &str) -> Result<TokenEvent, ServiceError> {
+        let read_view = self.node.read_view();
+        let key = read_view.view.snapshot().token_key();
+        match key.ok_or(TokenInvalid).and_then(|key| key.decrypt(token)) {
+            // A node without a lease may have missed that the key was replaced.
+            Err(TokenInvalid) if !read_view.is_fresh() => {
+                Err(StoreError::Unavailable("the node has no lease".into()).into())
+            }
+            result => Ok(result?),
+        }
+    }
+
+    async fn wait(
         &self,
-        revision: Revision,
-        commit: Commit,
         result: oneshot::Receiver<Enforced>,
         deadline: Instant,
-    ) -> Enforcement {
+    ) -> Option<Enforced> {
         let mut result = result;
         let soon = deadline.min(Instant::now() + SHORT_WAIT);
         let mut outcome = timeout_at(soon, &mut result).await;
         if outcome.is_err()
             && soon < deadline
-            && let Ok(_place) = self.long_waits.try_acquire()
+            && let Ok(_permit) = self.long_waits.try_acquire()
         {
             outcome = timeout_at(deadline, &mut result).await;
         }
-        match outcome {
-            Ok(Ok(enforced)) => Enforcement::complete(revision, enforced),
-            // Too late, too many wait, or the server stops.
-            Ok(Err(_)) | Err(_) => {
-                Enforcement::pending(revision, self.node.boot_time().since(commit.at))
-            }
-        }
+        // No result: the deadline came, too many callers wait, or the server stops.
+        outcome.ok()?.ok()
+    }
+
+    fn complete(
+        &self,
+        revision: Revision,
+        time: Option<Time>,
+        enforced: Enforced,
+    ) -> Result<Enforcement, ServiceError> {
+        let Enforced { elapsed, nodes_acknowledged, nodes_lapsed } = enforced;
+        Ok(Enforcement {
+            state: EnforcementState::Complete,
+            token: self.token(revision, time)?,
+            elapsed,
+            nodes_acknowledged,
+            nodes_lapsed,
+            nodes_pending: 0,
+            complete_by: time.unwrap_or_else(|| self.now()) + elapsed,
+        })
+    }
+
+    fn pending(
+        &self,
+        revision: Revision,
+        time: Option<Time>,
+        elapsed: Duration,
+        commit: &Commit,
+    ) -> Result<Enforcement, ServiceError> {
+        let Coverage { acknowledged, lapsed, missing, until, .. } = self.enforcer.coverage(commit);
+        Ok(Enforcement {
+            state: EnforcementState::Pending,
+            token: self.token(revision, time)?,
+            elapsed,
+            nodes_acknowledged: acknowledged,
+            nodes_lapsed: lapsed,
+            nodes_pending: missing,
+            complete_by: self.now() + until.since(self.node.boot_time()),
+        })
     }
 }

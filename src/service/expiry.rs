@@ -123,6 +123,7 @@ mod tests {
             group_id: GroupId::fixed("support"),
             agent_ids: BTreeSet::new(),
             access_level: AccessLevel::ReadOnly,
+            agent_kinds: None,
             start_time: None,
             end: End::After(Span(Duration::from_hours(1))),
             reason: FreeText::default(),

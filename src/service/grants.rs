@@ -6,9 +6,10 @@ use uuid::{NoContext, Timestamp, Uuid};
 use crate::{
     domain::{
         Attribution, Caller, EventKind, ExtendRequest, FreeText, Grant, GrantId, GrantRequest,
-        GrantState, GrantTerms, Revision, Revocation, RevokeRequest, Time,
+        GrantTerms, Revision, Revocation, RevokeRequest, Time,
         event::{Expired, Extended, Granted, Revoked},
         policy::Period,
+        token::ConsistencyToken,
     },
     service::{
         Enforcement, GrantRef, GrantView, LISTED_MAX, Service, ServiceError,
@@ -23,8 +24,8 @@ use crate::{
 pub struct GrantOutcome {
     /// The grant as it is now.
     pub grant: GrantView,
-    /// The revision of the change.
-    pub revision: Revision,
+    /// Identifies the change.
+    pub token: ConsistencyToken,
 }
 
 /// The result of `ExtendAccess`.
@@ -45,7 +46,7 @@ pub struct RevokeOutcome {
     pub grant: GrantView,
     /// How far the revocation has reached the check nodes.
     pub enforcement: Enforcement,
-    /// The tenant's other active grants, newest first.
+    /// The tenant's other scheduled and active grants, newest first.
     pub remaining: Vec<GrantView>,
 }
 
@@ -65,10 +66,11 @@ impl Service {
         if let Some(part) = earlier_parts(transaction.as_mut(), key.as_ref()).await?.pop() {
             let event = self.replay(transaction, part).await?;
             let grant = GrantView::at(self.current_grant(&event).await?, now);
-            return Ok(GrantOutcome { grant, revision: event.revision });
+            let token = self.token(event.revision, Some(event.time))?;
+            return Ok(GrantOutcome { grant, token });
         }
         let overrides = transaction.overrides(&request.tenant_id).await?;
-        let period = self.catalogue.tightened(&overrides).admit(&request, now)?;
+        let period = self.catalogue.narrowed_by(&overrides).check_grant(&request, now)?;
         let limit = self.limits.live_grants_per_tenant;
         if transaction.count_live_grants(&request.tenant_id).await? >= limit {
             return Err(ServiceError::TooManyLiveGrants { limit });
@@ -80,7 +82,7 @@ impl Service {
         let (event, commit) = self.append_and_commit(transaction, new, key.as_ref()).await?;
         self.node.wait_for(commit.last, deadline).await;
         let grant = GrantView::at(grant_of(&event)?, now);
-        Ok(GrantOutcome { grant, revision: commit.last })
+        Ok(GrantOutcome { grant, token: self.token(commit.last, Some(commit.time))? })
     }
 
     /// Moves the end of a grant, later or earlier. A move to the present end changes nothing.
@@ -113,8 +115,8 @@ impl Service {
             return Err(ServiceError::GrantEnded { grant_id });
         }
         let overrides = transaction.overrides(&grant.tenant_id).await?;
-        let policy = self.catalogue.tightened(&overrides);
-        let expire_time = policy.admit_extension(&grant, &request, now)?;
+        let policy = self.catalogue.narrowed_by(&overrides);
+        let expire_time = policy.check_extension(&grant, &request, now)?;
         let previous_expire_time = grant.terms.expire_time;
         if expire_time == previous_expire_time {
             let revision = last_revision(transaction.as_mut(), &grant).await?;
@@ -127,7 +129,7 @@ impl Service {
         let kind = EventKind::Extended(Extended { grant: grant.clone(), previous_expire_time });
         let new = grant_event(&grant, caller.author.clone(), request.reason, kind);
         let (event, commit) = self.append_and_commit(transaction, new, key.as_ref()).await?;
-        let enforcement = self.enforce(commit, deadline).await;
+        let enforcement = self.enforce(commit, deadline).await?;
         let grant = GrantView::at(grant_of(&event)?, now);
         Ok(ExtendOutcome { grant, previous_expire_time, enforcement })
     }
@@ -148,8 +150,7 @@ impl Service {
         let found = find(transaction.as_mut(), grant).await?;
         let mut remaining = transaction.live_grants(&found.tenant_id, None, usize::MAX).await?;
         let is_live = remaining.iter().any(|other| other.id() == found.id());
-        remaining
-            .retain(|other| other.id() != found.id() && other.state(now) == GrantState::Active);
+        remaining.retain(|other| other.id() != found.id() && !other.state(now).is_ended());
         remaining.truncate(listed(&remaining));
         let (grant, enforcement) = if let Some(part) = earlier {
             transaction.commit().await?;
@@ -162,7 +163,7 @@ impl Service {
                 revocation(caller, found, request.reason, now)
             };
             let (event, commit) = self.append_and_commit(transaction, new, key.as_ref()).await?;
-            (grant_of(&event)?, self.enforce(commit, deadline).await)
+            (grant_of(&event)?, self.enforce(commit, deadline).await?)
         } else {
             let revision = last_revision(transaction.as_mut(), &found).await?;
             transaction.commit().await?;

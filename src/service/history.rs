@@ -1,58 +1,52 @@
-//! A history that can be verified: its records, and checkpoints of it.
+//! Histories that can be verified: their records, and checkpoints of them.
+
+use std::sync::Arc;
+
+use futures::{Stream, stream::try_unfold};
 
 use crate::{
-    domain::{
-        Sequence, TenantId,
-        chain::{Checkpoint, Record},
-    },
-    service::{
-        Service, ServiceError,
-        page::{PageRequest, fitting},
-    },
+    domain::{Sequence, TenantId, chain::Checkpoint},
+    service::{Service, ServiceError, page::fitting},
 };
 
-/// The most records that are read at a time: one may be a whole catalogue.
-const EXPORTED_MAX: usize = 200;
-
-/// Some records of a history.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Export {
-    /// The records, oldest first.
-    pub records: Vec<Record>,
-    /// The sequence that the next ones come after.
-    pub next: Sequence,
-    /// Whether there are more.
-    pub has_more: bool,
-}
+/// The maximum number of records that are read at once. Most records are short, but one may contain a
+/// whole catalogue.
+const RECORDS_MAX: usize = 200;
 
 impl Service {
-    /// The records of a tenant's history, or of the vendor's own, that come after `sequence`.
+    /// The records after `after` in a tenant's history, or in the vendor's own, up to the head at the
+    /// time of the call. Some at a time, oldest first.
     pub async fn export_history(
-        &self,
-        tenant_id: Option<&TenantId>,
-        sequence: Sequence,
-        page: &PageRequest,
-    ) -> Result<Export, ServiceError> {
-        let limit = page.size().min(EXPORTED_MAX) + 1;
-        let mut records = self.store.history().records(tenant_id, sequence, limit).await?;
-        let fitting = fitting(&records, |record| record.line.len());
-        let size = fitting.min(limit - 1);
-        let has_more = records.len() > size;
-        records.truncate(size);
-        let next = records.last().map_or(sequence, |record| record.link.sequence);
-        Ok(Export { records, next, has_more })
+        self: Arc<Self>,
+        tenant_id: Option<TenantId>,
+        after: Sequence,
+    ) -> Result<impl Stream<Item = Result<Vec<String>, ServiceError>> + Send, ServiceError> {
+        let head = self.store.history().chain_head(tenant_id.as_ref()).await?.link.sequence;
+        Ok(try_unfold((self, tenant_id, after), move |(service, tenant_id, after)| async move {
+            let limit = usize::try_from(head - after).unwrap_or(0).min(RECORDS_MAX);
+            if limit == 0 {
+                return Ok(None);
+            }
+            let history = service.store.history();
+            let mut records = history.records(tenant_id.as_ref(), after, limit).await?;
+            records.truncate(fitting(&records, |record| record.line.len()));
+            let Some(last) = records.last() else { return Ok(None) };
+            let next = last.link.sequence;
+            let lines = records.into_iter().map(|record| record.line).collect();
+            Ok(Some((lines, (service, tenant_id, next))))
+        }))
     }
 
-    /// How far a tenant's history goes, or the vendor's own; signed, if there is a key.
+    /// The head of a tenant's history, or of the vendor's own; signed if there is a key.
     pub async fn checkpoint(
         &self,
         tenant_id: Option<&TenantId>,
     ) -> Result<Checkpoint, ServiceError> {
-        // Before the head is read: everything up to this time is in it.
+        // Read before the head, so that the head includes everything up to this time.
         let earliest = self.node.read_view().now.map(|now| now.earliest);
         let time = earliest.unwrap_or_else(|| self.now());
         let head = self.store.history().chain_head(tenant_id).await?;
-        // What can be read need not be permanent, and what is signed must be.
+        // An event that can be read need not be durable. A commit makes certain of that.
         self.store.log().begin().await?.commit().await?;
         Ok(Checkpoint::new(tenant_id, head, time, self.checkpoint_key.as_ref())?)
     }

@@ -10,6 +10,7 @@ use crate::{
         LockState, LockTarget, LockTerms, Party, Revision, TenantId, Time, UnlockRequest,
         event::{LockExpired, Locked, Unlocked},
         lock::{Lifting, TENANT_LOCKS_MAX, VENDOR_LOCKS_MAX},
+        token::ConsistencyToken,
     },
     service::{
         Enforcement, Service, ServiceError,
@@ -52,8 +53,8 @@ pub struct LockOutcome {
 pub struct UnlockOutcome {
     /// The lock as it is now.
     pub lock: LockView,
-    /// The revision of the lock's last change.
-    pub revision: Revision,
+    /// Identifies the last change of the lock.
+    pub token: ConsistencyToken,
 }
 
 impl LockView {
@@ -104,7 +105,7 @@ impl Service {
         let kind = EventKind::Locked(Locked { lock: lock.clone() });
         let new = lock_event(&lock, caller.author.clone(), reason, kind);
         let (event, commit) = self.append_and_commit(transaction, new, key.as_ref()).await?;
-        let enforcement = self.enforce(commit, deadline).await;
+        let enforcement = self.enforce(commit, deadline).await?;
         Ok(LockOutcome { lock: LockView::at(lock_of(&event)?, now), enforcement })
     }
 
@@ -125,13 +126,14 @@ impl Service {
         check_party(caller, &found)?;
         if let Some(part) = earlier_parts(transaction.as_mut(), key.as_ref()).await?.pop() {
             transaction.commit().await?;
-            let lock = LockView::at(found, now);
-            return Ok(UnlockOutcome { lock, revision: part.last_revision });
+            let token = self.token_of(part.last_revision).await?;
+            return Ok(UnlockOutcome { lock: LockView::at(found, now), token });
         }
         if found.state(now) != LockState::Active {
             let last = transaction.revision_of(found.tenant_id(), found.sequence).await?;
             transaction.commit().await?;
-            return Ok(UnlockOutcome { lock: LockView::at(found, now), revision: last });
+            let token = self.token_of(last).await?;
+            return Ok(UnlockOutcome { lock: LockView::at(found, now), token });
         }
         check_etag(&found.etag(), request.etag.as_deref())?;
         let UnlockRequest { reason, .. } = request;
@@ -142,7 +144,7 @@ impl Service {
         let (event, commit) = self.append_and_commit(transaction, new, key.as_ref()).await?;
         self.node.wait_for(commit.last, deadline).await;
         let lock = LockView::at(lock_of(&event)?, now);
-        Ok(UnlockOutcome { lock, revision: commit.last })
+        Ok(UnlockOutcome { lock, token: self.token(commit.last, Some(commit.time))? })
     }
 
     /// A page of locks.

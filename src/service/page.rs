@@ -1,24 +1,25 @@
-//! Page tokens: where the next page begins, and which query it belongs to.
+//! Pages of lists. A page token contains a position and the query to which it belongs.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    domain::violation::Violations,
+    domain::violation::{ViolationReason, Violations},
     store::{ListOrder, ListPosition, Listed, PageBounds},
 };
 
-/// The page size for a caller that names none.
+/// The default page size.
 pub const SIZE_DEFAULT: usize = 50;
-/// The longest text that is looked at as a token; they have 22 characters.
-const TOKEN_LENGTH_MAX: usize = 64;
-/// The largest page.
+/// The maximum length of a text that is decoded as a token: that of a list of ids of up to 128
+/// characters of four bytes.
+const TOKEN_LENGTH_MAX: usize = 700;
+/// The maximum page size.
 pub const SIZE_MAX: usize = 1_000;
 
-/// The most bytes of an answer, estimated: clients refuse one of more than 4 MiB unless they are told otherwise.
+/// The maximum size of a response, estimated, in bytes. By default, clients reject more than 4 MiB.
 const WEIGHT_MAX: usize = 3 * 1_024 * 1_024;
 
-/// How many of `items` fit into one answer, at least one.
+/// How many of `items` fit into one response, at least one.
 pub(super) fn fitting<T>(items: &[T], weight: impl Fn(&T) -> usize) -> usize {
     let mut total = 0;
     let fits = |item: &&T| {
@@ -57,18 +58,39 @@ impl<T> Page<T> {
         let Self { items, next_token, resume_token } = self;
         Page { items: items.into_iter().map(convert).collect(), next_token, resume_token }
     }
+
+    /// Converts the items, unless a conversion fails.
+    pub(super) fn try_map<U, E>(
+        self,
+        convert: impl FnMut(T) -> Result<U, E>,
+    ) -> Result<Page<U>, E> {
+        let Self { items, next_token, resume_token } = self;
+        let items = items.into_iter().map(convert).collect::<Result<_, _>>()?;
+        Ok(Page { items, next_token, resume_token })
+    }
 }
 
-/// The filters of a query, in short: a token is good for the query that it came from only.
+/// A digest of a query. A page token is valid for its own query only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct QueryId([u8; 8]);
 
 impl QueryId {
-    /// Of everything that decides what is on the list. `{:?}` of each filter, so that no two texts run together.
+    /// The digest of all filters. Their debug output separates adjacent texts.
     pub(super) fn of(filters: impl std::fmt::Debug) -> Self {
         let digest: [u8; 32] = Sha256::digest(format!("{filters:?}")).into();
         Self(std::array::from_fn(|index| digest[index]))
     }
+
+    /// The token of a position.
+    pub(super) fn token(self, position: &[u8]) -> String {
+        URL_SAFE_NO_PAD.encode([&self.0, position].concat())
+    }
+}
+
+/// The violation of a token that is not one of this query.
+pub(super) fn invalid_token() -> Violations {
+    let description = "must be empty, or a token of a page with the same filters";
+    Violations::of("page_token", ViolationReason::Malformed, description)
 }
 
 impl PageRequest {
@@ -78,8 +100,14 @@ impl PageRequest {
         Ok(PageBounds { order: self.order, after, limit: self.size() + 1 })
     }
 
-    /// The position in the token. A text that is too long is not decoded.
     fn after(&self, query: QueryId) -> Result<Option<ListPosition>, Violations> {
+        let position = self.position(query)?.map(TryInto::try_into).transpose();
+        Ok(position.map_err(|_| invalid_token())?.map(ListPosition::from_be_bytes))
+    }
+
+    /// The position in the token, in the form in which [`QueryId::token`] received it. A text that is
+    /// too long is not decoded.
+    pub(super) fn position(&self, query: QueryId) -> Result<Option<Vec<u8>>, Violations> {
         if self.token.is_empty() {
             return Ok(None);
         }
@@ -87,14 +115,8 @@ impl PageRequest {
         let token = if is_short { self.token.as_str() } else { "" };
         let decoded = URL_SAFE_NO_PAD.decode(token).unwrap_or_default();
         match decoded.split_first_chunk() {
-            Some((id, rest)) if *id == query.0 && rest.len() == size_of::<ListPosition>() => {
-                let bytes = rest.try_into().unwrap_or_default();
-                Ok(Some(ListPosition::from_be_bytes(bytes)))
-            }
-            _ => Err(Violations::of(
-                "page_token",
-                "must be empty, or the next_page_token of a page with the same filters",
-            )),
+            Some((id, position)) if *id == query.0 => Ok(Some(position.to_vec())),
+            _ => Err(invalid_token()),
         }
     }
 
@@ -105,9 +127,7 @@ impl PageRequest {
         mut listed: Vec<Listed<T>>,
         weight: impl Fn(&T) -> usize,
     ) -> Result<Page<T>, Violations> {
-        let token = |position: ListPosition| {
-            URL_SAFE_NO_PAD.encode([query.0, position.to_be_bytes()].concat())
-        };
+        let token = |position: ListPosition| query.token(&position.to_be_bytes());
         let size = self.size().min(fitting(&listed, |listed| weight(&listed.item)));
         let has_more = listed.len() > size;
         listed.truncate(size);

@@ -1,4 +1,4 @@
-//! What a tenant may choose from, and how it tightens that.
+//! The support policy of a tenant, and the overrides that narrow it.
 
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use crate::{
     domain::{
         Caller, EventKind, PolicyOverrides, PolicyRequest, SupportPolicy, TenantId,
-        event::PolicyUpdated, violation::Violations,
+        ViolationReason, event::PolicyUpdated, violation::Violations,
     },
     service::{
         Enforcement, GrantView, Service, ServiceError,
@@ -30,7 +30,7 @@ pub struct PolicyOutcome {
     pub enforcement: Enforcement,
 }
 
-/// Changes whenever the policy does.
+/// Changes with every change of the policy.
 pub fn etag(policy: &SupportPolicy) -> String {
     let content = serde_json::to_vec(policy).unwrap_or_default();
     let digest: [u8; 32] = Sha256::digest(content).into();
@@ -38,13 +38,13 @@ pub fn etag(policy: &SupportPolicy) -> String {
 }
 
 impl Service {
-    /// What the tenant may choose from now.
+    /// The effective policy of a tenant, and its overrides.
     pub async fn support_policy(
         &self,
         tenant_id: &TenantId,
-    ) -> Result<SupportPolicy, ServiceError> {
+    ) -> Result<(SupportPolicy, PolicyOverrides), ServiceError> {
         let overrides = self.store.queries().overrides(tenant_id).await?;
-        Ok(self.catalogue.tightened(&overrides))
+        Ok((self.catalogue.narrowed_by(&overrides), overrides))
     }
 
     /// Changes the overrides that `request.update` contains. Existing grants stay as they are.
@@ -65,14 +65,17 @@ impl Service {
             Some(_) => old.clone(),
             None => self.updated(&old, &request)?,
         };
-        let policy = self.catalogue.tightened(&new);
+        let policy = self.catalogue.narrowed_by(&new);
         let mut outside = transaction.live_grants(tenant_id, None, usize::MAX).await?;
-        outside.retain(|grant| !grant.state(now).is_ended() && !policy.covers(grant));
+        outside.retain(|grant| !grant.state(now).is_ended() && !policy.allows(grant));
         outside.truncate(listed(&outside));
         let enforcement = if new == old {
-            let head = transaction.commit().await?;
-            let revision = earlier.map_or(head, |part| part.last_revision);
-            self.enforce_again(revision, deadline).await?
+            let last = match earlier {
+                Some(part) => part.last_revision,
+                None => self.last_revision(tenant_id).await?,
+            };
+            transaction.commit().await?;
+            self.enforce_again(last, deadline).await?
         } else {
             let update =
                 PolicyUpdated { policy_overrides: new.clone(), support_policy: policy.clone() };
@@ -83,7 +86,7 @@ impl Service {
                 kind: EventKind::PolicyUpdated(update),
             };
             let (_, commit) = self.append_and_commit(transaction, event, key.as_ref()).await?;
-            self.enforce(commit, deadline).await
+            self.enforce(commit, deadline).await?
         };
         let outside = outside.into_iter().map(|grant| GrantView::at(grant, now)).collect();
         Ok(PolicyOutcome { policy, overrides: new, outside, enforcement })
@@ -96,13 +99,15 @@ impl Service {
         request: &PolicyRequest,
     ) -> Result<PolicyOverrides, ServiceError> {
         let update = &request.update;
-        check_etag(&etag(&self.catalogue.tightened(old)), request.etag.as_deref())?;
-        update.check(&self.catalogue).map_err(|found| found.within("support_policy."))?;
-        let new = old.clone().updated(update.clone());
-        let longest = self.catalogue.tightened(&new).longest_duration;
-        if update.default_duration.is_some_and(|duration| duration > longest) {
-            let description = format!("must be at most {longest}, the tenant's longest_duration");
-            return Err(Violations::of("support_policy.default_duration", description).into());
+        check_etag(&etag(&self.catalogue.narrowed_by(old)), request.etag.as_deref())?;
+        let checked = update.overrides.check(&self.catalogue);
+        checked.map_err(|forbidden| forbidden.within("policy_overrides."))?;
+        let new = old.clone().merged(update);
+        let max = self.catalogue.narrowed_by(&new).max_duration;
+        if update.overrides.default_duration.is_some_and(|duration| duration > max) {
+            let field = "policy_overrides.default_duration";
+            let description = format!("must be at most {max}, the tenant's max_duration");
+            return Err(Violations::of(field, ViolationReason::Conflict, description).into());
         }
         Ok(new)
     }

@@ -3,8 +3,8 @@
 use crate::{
     domain::{Event, Grant},
     service::{
-        GrantRef, GrantView, Service, ServiceError,
-        page::{Page, PageRequest, QueryId},
+        EventView, GrantRef, GrantView, Service, ServiceError,
+        page::{Page, PageRequest, QueryId, invalid_token},
     },
     store::{EventFilter, EventQuery, GrantFilter, GrantQuery, HistoryEvent, QueryScope},
 };
@@ -31,13 +31,13 @@ impl Service {
         Ok(page.map(|grant| GrantView::at(grant, now)))
     }
 
-    /// A page of events, of all grants or of one.
+    /// A page of events: of a grant, or of all histories in the scope.
     pub async fn list_events(
         &self,
         scope: QueryScope,
         grant: Option<&GrantRef>,
         page: &PageRequest,
-    ) -> Result<Page<HistoryEvent>, ServiceError> {
+    ) -> Result<Page<EventView>, ServiceError> {
         let grant_id = match grant {
             Some(grant) => Some(self.get_grant(grant).await?.grant.id()),
             None => None,
@@ -47,15 +47,19 @@ impl Service {
         let query = EventQuery { filter, page: page.bounds(query_id)? };
         let events = self.store.queries().events(&query).await?;
         let weight = |listed: &HistoryEvent| Event::weight(&listed.event);
-        Ok(page.page(query_id, events, weight)?)
+        page.page(query_id, events, weight)?.try_map(|listed| self.event_view(listed))
     }
 
-    /// The ids of the tenants that have a history, after the id `after`, in byte order.
-    pub async fn list_tenants(
-        &self,
-        after: &str,
-        limit: usize,
-    ) -> Result<Vec<String>, ServiceError> {
-        Ok(self.store.queries().tenants(after, limit).await?)
+    /// A page of the ids of the tenants that have a history, in byte order.
+    pub async fn list_tenants(&self, page: &PageRequest) -> Result<Page<String>, ServiceError> {
+        let query_id = QueryId::of("tenants");
+        let after = page.position(query_id)?.unwrap_or_default();
+        let after = String::from_utf8(after).map_err(|_| invalid_token())?;
+        let mut items = self.store.queries().tenants(&after, page.size() + 1).await?;
+        let has_more = items.len() > page.size();
+        items.truncate(page.size());
+        let last = items.last().filter(|_| has_more);
+        let next_token = last.map(|last| query_id.token(last.as_bytes())).unwrap_or_default();
+        Ok(Page { items, next_token, resume_token: String::new() })
     }
 }

@@ -75,8 +75,12 @@ impl Service {
         let enforcement = loop {
             let live = transaction.live_grants(tenant_id, bound, CHUNK).await?;
             if live.is_empty() {
-                let head = transaction.commit().await?;
-                break self.enforce_again(last_revision.unwrap_or(head), deadline).await?;
+                let last = match last_revision {
+                    Some(revision) => revision,
+                    None => self.last_revision(tenant_id).await?,
+                };
+                transaction.commit().await?;
+                break self.enforce_again(last, deadline).await?;
             }
             let is_last = live.len() < CHUNK;
             let events = end_all(transaction.as_mut(), caller, live, &request).await?;
@@ -87,7 +91,7 @@ impl Service {
             bound = bound.or(events.first().map(|event| event.sequence));
             revoked.add(events);
             if is_last {
-                break self.enforce(commit, deadline).await;
+                break self.enforce(commit, deadline).await?;
             }
             // Only the last chunk is waited for. The enforcement of every chunk is recorded.
             drop(self.enforcer.enforce(commit));

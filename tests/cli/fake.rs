@@ -14,7 +14,7 @@ use tokio::{
     runtime::Builder,
 };
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
-use tonic::{Code, Request, Response, Status, Streaming, metadata::MetadataMap, transport::Server};
+use tonic::{Code, Request, Response, Status, metadata::MetadataMap, transport::Server};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 pub mod history;
@@ -34,7 +34,7 @@ pub struct Heard {
     pub events: Vec<v1::ListEventsRequest>,
     pub exports: Vec<v1::ExportHistoryRequest>,
     pub policies: Vec<v1::UpdateSupportPolicyRequest>,
-    pub waits: Vec<i64>,
+    pub waits: Vec<v1::WaitEnforcedRequest>,
     pub checks: Vec<v1::CheckAccessRequest>,
     pub locks: Vec<v1::LockAccessRequest>,
     pub unlocks: Vec<v1::UnlockAccessRequest>,
@@ -116,8 +116,8 @@ pub fn mk_lock(lock_id: &str) -> v1::Lock {
     v1::Lock {
         lock_id: lock_id.into(),
         target: Some(v1::lock::Target::AgentId("bob".into())),
-        side: v1::LockSide::Vendor.into(),
-        state: v1::LockState::Held.into(),
+        party: v1::Party::Vendor.into(),
+        state: v1::LockState::Active.into(),
         ..v1::Lock::default()
     }
 }
@@ -134,11 +134,15 @@ fn mk_enforcement(tenant: &str) -> Result<Option<v1::Enforcement>, Stranger> {
         "silent" => return Ok(None),
         _ => return Err(Stranger),
     };
-    Ok(Some(v1::Enforcement { state, revision: 7, ..v1::Enforcement::default() }))
+    let consistency_token = "t7".into();
+    Ok(Some(v1::Enforcement { state, consistency_token, ..v1::Enforcement::default() }))
 }
 
 #[tonic::async_trait]
 impl SupportAccessAdmin for Fake {
+    type ExportHistoryStream =
+        tokio_stream::Iter<std::vec::IntoIter<Result<v1::ExportHistoryResponse, Status>>>;
+
     async fn grant_access(
         &self,
         request: Request<v1::GrantAccessRequest>,
@@ -150,7 +154,10 @@ impl SupportAccessAdmin for Fake {
             "strict" => Err(refused("duration", "must be at most 30d\u{1b}[31m")),
             "busy" => Err(busy()),
             "busy once" if self.0.lock().grants.len() == 1 => Err(busy()),
-            _ => Ok(Response::new(v1::GrantAccessResponse { grant: Some(mk_grant("g1")) })),
+            _ => Ok(Response::new(v1::GrantAccessResponse {
+                grant: Some(mk_grant("g1")),
+                consistency_token: "t7".into(),
+            })),
         }
     }
 
@@ -163,7 +170,9 @@ impl SupportAccessAdmin for Fake {
         self.note(&metadata, |heard| heard.extensions.push(message));
         let grant = Some(mk_grant("g1"));
         enforcement
-            .map(|enforcement| Response::new(v1::ExtendAccessResponse { grant, enforcement }))
+            .map(|enforcement| {
+                Response::new(v1::ExtendAccessResponse { grant, enforcement, ..Default::default() })
+            })
             .map_err(|Stranger| busy())
     }
 
@@ -207,7 +216,7 @@ impl SupportAccessAdmin for Fake {
         self.note(&metadata, |heard| heard.lists.push(message));
         let grants = (from..to).map(|number| mk_grant(&format!("g{number}"))).collect();
         let next_page_token = if to == 2_500 { String::new() } else { to.to_string() };
-        Ok(Response::new(v1::ListGrantsResponse { grants, next_page_token }))
+        Ok(Response::new(v1::ListGrantsResponse { grants, next_page_token, ..Default::default() }))
     }
 
     async fn list_events(
@@ -219,13 +228,23 @@ impl SupportAccessAdmin for Fake {
         Ok(Response::new(v1::ListEventsResponse::default()))
     }
 
+    async fn list_tenants(
+        &self,
+        _: Request<v1::ListTenantsRequest>,
+    ) -> Answer<v1::ListTenantsResponse> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn get_support_policy(
         &self,
         _: Request<v1::GetSupportPolicyRequest>,
     ) -> Answer<v1::GetSupportPolicyResponse> {
         let default_duration = Some(prost_types::Duration { seconds: 4_321, nanos: 0 });
         let policy = v1::SupportPolicy { default_duration, ..Default::default() };
-        Ok(Response::new(v1::GetSupportPolicyResponse { support_policy: Some(policy) }))
+        Ok(Response::new(v1::GetSupportPolicyResponse {
+            support_policy: Some(policy),
+            policy_overrides: None,
+        }))
     }
 
     async fn update_support_policy(
@@ -239,42 +258,42 @@ impl SupportAccessAdmin for Fake {
         Ok(Response::new(v1::UpdateSupportPolicyResponse { enforcement, ..Default::default() }))
     }
 
-    /// Revision 7 is in force when it is asked for a second time, revision 8 never, and revision 9 is not there.
+    /// Token t7 is in force at the second request, t8 never, and other tokens are unknown.
     async fn wait_enforced(
         &self,
         request: Request<v1::WaitEnforcedRequest>,
     ) -> Answer<v1::WaitEnforcedResponse> {
         let (metadata, _, message) = request.into_parts();
-        self.note(&metadata, |heard| heard.waits.push(message.revision));
-        let state = match message.revision {
-            7 if self.0.lock().waits.len() > 1 => v1::EnforcementState::Complete,
-            7 | 8 => v1::EnforcementState::Pending,
+        let consistency_token = message.consistency_token.clone();
+        self.note(&metadata, |heard| heard.waits.push(message));
+        let state = match consistency_token.as_str() {
+            "t7" if self.0.lock().waits.len() > 1 => v1::EnforcementState::Complete,
+            "t7" | "t8" => v1::EnforcementState::Pending,
             _ => {
-                let violation = FieldViolation::new("revision", "there is no revision 9 yet");
+                let violation = FieldViolation::new("consistency_token", "there is no such event");
                 let details = ErrorDetails::with_bad_request(vec![violation]);
                 return Err(Status::with_error_details(Code::NotFound, "not there", details));
             }
         };
         let state = state.into();
-        let enforcement =
-            Some(v1::Enforcement { state, revision: message.revision, ..Default::default() });
+        let enforcement = Some(v1::Enforcement { state, consistency_token, ..Default::default() });
         Ok(Response::new(v1::WaitEnforcedResponse { enforcement }))
     }
     async fn export_history(
         &self,
         request: Request<v1::ExportHistoryRequest>,
-    ) -> Answer<v1::ExportHistoryResponse> {
+    ) -> Answer<Self::ExportHistoryStream> {
         let (metadata, _, message) = request.into_parts();
-        let answer = history::export(&message);
+        let pages = history::export(&message);
         self.note(&metadata, |heard| heard.exports.push(message));
-        Ok(Response::new(answer))
+        Ok(Response::new(tokio_stream::iter(pages)))
     }
 
     async fn get_checkpoint(
         &self,
         request: Request<v1::GetCheckpointRequest>,
     ) -> Answer<v1::GetCheckpointResponse> {
-        let checkpoint = history::checkpoint(&request.get_ref().tenant_id);
+        let checkpoint = history::checkpoint(request.get_ref().tenant_id());
         Ok(Response::new(v1::GetCheckpointResponse { checkpoint }))
     }
 
@@ -284,13 +303,14 @@ impl SupportAccessAdmin for Fake {
         request: Request<v1::LockAccessRequest>,
     ) -> Answer<v1::LockAccessResponse> {
         let (metadata, _, message) = request.into_parts();
-        let tenant = match &message.target {
-            Some(v1::lock_access_request::Target::TenantId(tenant)) => tenant.clone(),
-            _ => "complete".into(),
-        };
+        let tenant = message.tenant_id.clone().unwrap_or_else(|| "complete".into());
         self.note(&metadata, |heard| heard.locks.push(message));
         let enforcement = mk_enforcement(&tenant).map_err(|Stranger| busy())?;
-        Ok(Response::new(v1::LockAccessResponse { lock: Some(mk_lock("l1")), enforcement }))
+        Ok(Response::new(v1::LockAccessResponse {
+            lock: Some(mk_lock("l1")),
+            enforcement,
+            consistency_token: "t7".into(),
+        }))
     }
 
     /// The tenant "other" has a lock that only the vendor may lift.
@@ -299,14 +319,17 @@ impl SupportAccessAdmin for Fake {
         request: Request<v1::UnlockAccessRequest>,
     ) -> Answer<v1::UnlockAccessResponse> {
         let (metadata, _, message) = request.into_parts();
-        let is_other = message.tenant_id == "other";
+        let is_other = message.tenant_id() == "other";
         self.note(&metadata, |heard| heard.unlocks.push(message));
         if is_other {
             let violation = FieldViolation::new("lock_id", "only the vendor may lift it");
             let details = ErrorDetails::with_bad_request(vec![violation]);
             return Err(Status::with_error_details(Code::PermissionDenied, "no", details));
         }
-        Ok(Response::new(v1::UnlockAccessResponse { lock: Some(mk_lock("l1")) }))
+        Ok(Response::new(v1::UnlockAccessResponse {
+            lock: Some(mk_lock("l1")),
+            consistency_token: "t7".into(),
+        }))
     }
 
     /// There are 1,200 locks.
@@ -326,12 +349,6 @@ impl SupportAccessAdmin for Fake {
 
 #[tonic::async_trait]
 impl CheckNodes for Fake {
-    type FollowStream = tokio_stream::Empty<Result<v1::FollowResponse, Status>>;
-
-    async fn follow(&self, _: Request<Streaming<v1::FollowRequest>>) -> Answer<Self::FollowStream> {
-        Err(Status::unimplemented(""))
-    }
-
     async fn list_check_nodes(
         &self,
         _: Request<v1::ListCheckNodesRequest>,
@@ -355,7 +372,7 @@ impl SupportAccess for Fake {
         request: Request<v1::CheckAccessRequest>,
     ) -> Answer<v1::CheckAccessResponse> {
         let (metadata, _, message) = request.into_parts();
-        let tenant = message.tenant_id.clone();
+        let tenant = message.check.clone().unwrap_or_default().tenant_id;
         self.note(&metadata, |heard| heard.checks.push(message));
         let (decision, reason) = match tenant.as_str() {
             "open" => (v1::Decision::Allowed, v1::DecisionReason::GrantActive),

@@ -41,8 +41,8 @@ fn an_export_has_all_pages_up_to_its_checkpoint() {
     let said = run_at(&server, &["history", "export", "acme"]);
     assert_eq!((said.code, said.stderr.as_str()), (0, ""));
     assert_eq!(said.stdout.lines().count(), HISTORY + 1, "what came later is for the next export");
-    let pages: Vec<i64> = fake.0.lock().exports.iter().map(|it| it.after_sequence).collect();
-    assert_eq!(pages, [0, 1_000, 2_000]);
+    let exports: Vec<i64> = fake.0.lock().exports.iter().map(|it| it.after_sequence).collect();
+    assert_eq!(exports, [0], "one stream has all pages");
     let checkpoint = run_at(&server, &["history", "checkpoint", "acme"]);
     assert_eq!(checkpoint.code, 0);
     assert_eq!(said.stdout.lines().next_back(), checkpoint.stdout.lines().next());

@@ -15,7 +15,7 @@ use std::{
 };
 
 use fake::Fake;
-use support_access::api::proto::v1::{self, grant_access_request::End};
+use support_access::api::proto::v1;
 use uuid::Uuid;
 
 /// What a process said, and how it left.
@@ -61,18 +61,19 @@ fn grant_sends_what_was_asked_for() {
                 --reason why --ticket T-1 --request-id r1 --actor carol";
     let said = run_at(&fake.start(), &args.split_whitespace().collect::<Vec<_>>());
     assert_eq!((said.code, said.stderr.as_str()), (0, ""));
-    assert!(said.stdout.starts_with("Grant     g1\nState     ACTIVE\n"), "{}", said.stdout);
+    assert!(said.stdout.starts_with("Grant    g1\nState    ACTIVE\n"), "{}", said.stdout);
     let heard = fake.0.lock();
     let expected = v1::GrantAccessRequest {
         request_id: "r1".into(),
         tenant_id: "acme".into(),
         group_id: "support".into(),
-        agent_ids: vec!["bob".into(), "eve".into()],
+        named_agents: Some(v1::NamedAgents { agent_ids: vec!["bob".into(), "eve".into()] }),
         access_level: v1::AccessLevel::ReadOnly.into(),
         start_time: Some(prost_types::Timestamp { seconds: 1_796_115_600, nanos: 0 }),
         reason: "why".into(),
         ticket: "T-1".into(),
-        end: Some(End::Duration(seconds(604_800))),
+        duration: Some(seconds(604_800)),
+        ..v1::GrantAccessRequest::default()
     };
     assert_eq!(heard.grants, [expected]);
     assert_eq!(heard.actors, [Some("carol".to_owned())]);
@@ -85,16 +86,17 @@ fn a_grant_ends_as_asked_or_after_the_default_of_the_policy() {
     let server = fake.start();
     let until = prost_types::Timestamp { seconds: 1_796_115_600, nanos: 0 };
     let cases = [
-        (vec!["--until", "2026-12-01T10:00+01:00"], End::ExpireTime(until)),
-        (vec!["--until-revoked"], End::UntilRevoked(true)),
-        (vec![], End::Duration(seconds(4_321))),
+        (vec!["--until", "2026-12-01T10:00+01:00"], (Some(until), None, false)),
+        (vec!["--until-revoked"], (None, None, true)),
+        (vec![], (None, Some(seconds(4_321)), false)),
     ];
     for (args, expected) in cases {
         let args = [vec!["grant", "acme", "support", "--level", "ADMIN"], args].concat();
         assert_eq!(run_at(&server, &args).code, 0);
         let heard = fake.0.lock();
         let request = heard.grants.last().unwrap();
-        assert_eq!(request.end, Some(expected));
+        let v1::GrantAccessRequest { expire_time, duration, until_revoked, .. } = *request;
+        assert_eq!((expire_time, duration, until_revoked), expected);
         assert!(request.request_id.parse::<Uuid>().is_ok(), "{}", request.request_id);
         assert_eq!(heard.actors.last().unwrap().as_deref(), Some("alice"), "the user's name");
     }
@@ -131,8 +133,11 @@ fn what_may_be_repeated_is_repeated_while_the_server_is_away() {
                   again, and grants once\n";
     assert_eq!(said, Said { code: 1, stdout: String::new(), stderr: stderr.into() });
 
-    assert_eq!(run_at(&server, &["extend", "acme", "g1", "--for", "1h"]).code, 1);
-    assert_eq!(fake.0.lock().extensions.len(), 1, "an extension is not repeated");
+    let extend = ["extend", "acme", "g1", "--for", "1h", "--timeout", "300ms"];
+    assert_eq!(run_at(&server, &extend).code, 1);
+    let heard = fake.0.lock();
+    assert!(heard.extensions.len() > 1, "an extension is retried");
+    assert!(heard.extensions.iter().all(|extension| *extension == heard.extensions[0]));
 }
 
 #[test]
@@ -149,7 +154,7 @@ fn check_exits_with_0_only_when_allowed_and_with_1_only_when_denied() {
         Said {
             code: 1,
             stdout: "Decision  DENIED\nReason    NO_GRANT\nMessage   What it \u{fffd}means\n\
-                     Grant     -\nRevision  0\n"
+                     Grant     -\n"
                 .into(),
             stderr: String::new(),
         }
@@ -160,7 +165,7 @@ fn check_exits_with_0_only_when_allowed_and_with_1_only_when_denied() {
     let slow = check("slow", &["--timeout", "100ms"]);
     assert_eq!(slow.code, 2);
     assert!(slow.stderr.starts_with("error: the server did not answer in time\n"), "{slow:?}");
-    assert_eq!(check("open", &["--at-least-revision", "-1"]).code, 64);
+    assert_eq!(check("open", &["--kind", "robot"]).code, 64);
     assert_eq!(run(&["check", "open", "bob"]).code, 64, "no level");
 }
 
@@ -240,13 +245,16 @@ fn revoke_takes_a_grant_or_all() {
     let stderr = "error: no such grant\n\
                   hint: `support-access list TENANT` shows the grants that the tenant has\n";
     assert_eq!(said, Said { code: 1, stdout: String::new(), stderr: stderr.into() });
+    let sent = fake.0.lock().revocations[0].clone();
+    assert!(!sent.request_id.is_empty());
     let expected = v1::RevokeAccessRequest {
+        request_id: sent.request_id.clone(),
         tenant_id: "acme".into(),
         grant_id: "g1".into(),
         etag: "e".into(),
         reason: "done".into(),
     };
-    assert_eq!(fake.0.lock().revocations, [expected]);
+    assert_eq!(sent, expected);
     let said = run_at(&server, &["revoke", "--all", "complete"]);
     assert!(said.code == 0 && said.stdout.starts_with("Revoked   2\n"), "{said:?}");
     for args in [&["revoke", "acme"][..], &["revoke", "--all", "acme", "g1"]] {
@@ -265,43 +273,42 @@ fn policy_set_updates_what_was_given_and_nothing_else() {
     };
     assert_eq!(set("--etag e"), 64, "nothing to set");
     let args = "--group support:read-write --preset 7d --preset 1h --until-revoked-allowed false \
-                --longest-duration 30d --etag e --reason why";
+                --max-duration 30d --etag e --reason why";
     assert_eq!(set(args), 0);
     assert_eq!(set("--no-groups --ticket-required true"), 0);
     let heard = fake.0.lock();
     let mask = |paths: &[&str]| {
         Some(prost_types::FieldMask { paths: paths.iter().copied().map(str::to_owned).collect() })
     };
+    let groups = |groups| Some(v1::GroupOverrides { groups });
+    let presets = |durations| Some(v1::PresetDurations { durations });
     let first = v1::UpdateSupportPolicyRequest {
         tenant_id: "complete".into(),
-        support_policy: Some(v1::SupportPolicy {
-            tenant_id: "complete".into(),
-            groups: vec![v1::SupportGroup {
+        policy_overrides: Some(v1::PolicyOverrides {
+            groups: groups(vec![v1::GroupOverride {
                 group_id: "support".into(),
-                highest_level: v1::AccessLevel::ReadWrite.into(),
-                ..Default::default()
-            }],
-            preset_durations: vec![seconds(3_600), seconds(604_800)],
-            longest_duration: Some(seconds(2_592_000)),
+                max_access_level: v1::AccessLevel::ReadWrite.into(),
+            }]),
+            preset_durations: presets(vec![seconds(3_600), seconds(604_800)]),
+            until_revoked_allowed: Some(false),
+            max_duration: Some(seconds(2_592_000)),
             ..Default::default()
         }),
-        update_mask: mask(&[
-            "groups",
-            "preset_durations",
-            "longest_duration",
-            "until_revoked_allowed",
-        ]),
+        update_mask: mask(&["groups", "preset_durations", "max_duration", "until_revoked_allowed"]),
         etag: "e".into(),
         reason: "why".into(),
+        request_id: heard.policies[0].request_id.clone(),
     };
     let second = v1::UpdateSupportPolicyRequest {
         tenant_id: "complete".into(),
-        support_policy: Some(v1::SupportPolicy {
-            tenant_id: "complete".into(),
-            ticket_required: true,
+        policy_overrides: Some(v1::PolicyOverrides {
+            groups: groups(vec![]),
+            preset_durations: presets(vec![]),
+            ticket_required: Some(true),
             ..Default::default()
         }),
         update_mask: mask(&["groups", "ticket_required"]),
+        request_id: heard.policies[1].request_id.clone(),
         ..Default::default()
     };
     assert_eq!(heard.policies, [first, second]);

@@ -23,21 +23,26 @@ The log ends at revision 0. A node whose lease is - old denies every check.
 fn wait_asks_again_while_there_is_time() {
     let fake = Fake::default();
     let server = fake.start();
-    let said = run_at(&server, &["wait", "7"]);
+    let said = run_at(&server, &["wait", "t7", "--tenant", "acme"]);
     assert_eq!((said.code, said.stderr.as_str()), (0, ""));
     assert!(said.stdout.starts_with("In force  at every check node, "), "{said:?}");
-    assert_eq!(fake.0.lock().waits, [7, 7]);
+    let waits = || -> Vec<(String, Option<String>)> {
+        let heard = fake.0.lock();
+        let waits = heard.waits.iter().cloned();
+        waits.map(|wait| (wait.consistency_token, wait.tenant_id)).collect()
+    };
+    let t7 = ("t7".to_owned(), Some("acme".to_owned()));
+    assert_eq!(waits(), [t7.clone(), t7.clone()]);
 
-    let pending = run_at(&server, &["wait", "8", "--timeout", "300ms"]);
+    let pending = run_at(&server, &["wait", "t8", "--timeout", "300ms"]);
     let stderr = "warning: the change is permanent, but not yet known at every check node\n";
     assert_eq!((pending.code, pending.stderr.as_str()), (2, stderr));
-    assert!(pending.stdout.starts_with("In force  NOT YET known"), "{pending:?}");
-    assert_eq!(fake.0.lock().waits, [7, 7, 8]);
+    assert!(pending.stdout.starts_with("In force  NOT YET at every check node"), "{pending:?}");
+    assert_eq!(waits(), [t7.clone(), t7, ("t8".to_owned(), None)]);
 
-    let stderr = "error: REVISION: there is no revision 9 yet\n\
-                  hint: `support-access history TENANT` shows the revisions there are\n";
-    let unknown = run_at(&server, &["wait", "9"]);
+    let stderr = "error: TOKEN: there is no such event\n\
+                  hint: --tenant names the tenant in whose history the change is\n";
+    let unknown = run_at(&server, &["wait", "t9"]);
     assert_eq!(unknown, Said { code: 1, stdout: String::new(), stderr: stderr.into() });
-    assert_eq!(run(&["wait", "0"]).code, 64);
     assert_eq!(run(&["wait"]).code, 64);
 }

@@ -1,4 +1,4 @@
-"""A thin client on the generated stubs: it fills in the tenant and what most calls have in common."""
+"""A thin client over the generated stubs. It fills in the tenant and the usual fields."""
 
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from harness import eventually
-from supportaccess.v1 import event_pb2 as event
+from supportaccess.v1 import error_reason_pb2 as reasons
 from supportaccess.v1 import grant_pb2 as grants
 from supportaccess.v1 import support_access_admin_pb2 as admin
 from supportaccess.v1 import support_access_admin_pb2_grpc as admin_grpc
@@ -19,6 +19,8 @@ from supportaccess.v1 import support_access_pb2_grpc as access_grpc
 
 DEADLINE_S = 30
 DAY = timedelta(days=1)
+ERROR_REASONS = {name.removeprefix("ERROR_REASON_") for name in reasons.ErrorReason.keys()}
+VIOLATION_REASONS = {name.removeprefix("VIOLATION_REASON_") for name in reasons.ViolationReason.keys()}
 
 
 def now():
@@ -42,7 +44,7 @@ def moment(stamp):
 
 
 class Client:
-    """Speaks for one tenant."""
+    """Acts for one tenant."""
 
     def __init__(self, target, tenant_id, actor="alice@example.com"):
         self.tenant_id = tenant_id
@@ -58,21 +60,27 @@ class Client:
         self.channel.close()
 
     def admin(self, method, request):
-        """Calls any method of SupportAccessAdmin; its request is named after it."""
+        """Calls any unary method of SupportAccessAdmin; its request is named after it."""
         return getattr(self.admin_stub, method)(request, timeout=DEADLINE_S, metadata=self.metadata)
 
     def grant_request(self, **fields):
-        """A good request; `fields` replace its parts. `None` leaves one out."""
+        """A valid request; `fields` replace its parts. `None` omits a field."""
         request = {
             "tenant_id": self.tenant_id, "group_id": "support", "access_level": grants.ACCESS_LEVEL_READ_WRITE,
             "reason": "the printer is on fire", "ticket": "T-1",
         } | fields
         if not fields.keys() & {"expire_time", "duration", "until_revoked"}:
             request["duration"] = duration(7 * DAY)
+        if "agent_ids" in request:
+            request["named_agents"] = grants.NamedAgents(agent_ids=request.pop("agent_ids"))
         return admin.GrantAccessRequest(**{k: v for k, v in request.items() if v is not None})
 
+    def granted(self, **fields):
+        """The whole response to a new grant."""
+        return self.admin("GrantAccess", self.grant_request(**fields))
+
     def grant(self, **fields):
-        return self.admin("GrantAccess", self.grant_request(**fields)).grant
+        return self.granted(**fields).grant
 
     def _about(self, grant, fields):
         return {"tenant_id": self.tenant_id, "grant_id": grant.grant_id} | fields
@@ -96,66 +104,90 @@ class Client:
         return self.admin("ListEvents", admin.ListEventsRequest(**{"tenant_id": self.tenant_id} | fields))
 
     def settled_events(self):
-        """The whole history, once there is in it when each change was in force."""
-        never_said = (
-            event.EVENT_TYPE_GRANTED, event.EVENT_TYPE_EXPIRED, event.EVENT_TYPE_UNLOCKED, event.EVENT_TYPE_LOCK_EXPIRED)
+        """The whole history, once the enforcement of every change is recorded."""
+        not_measured = ("granted", "expired", "unlocked", "lock_expired")
 
         def settled():
             found = self.events().events
-            return all(it.HasField("enforcement") or it.type in never_said for it in found) and found
+            return all(event.HasField("enforcement") or kind(event) in not_measured for event in found) and found
 
-        return eventually(settled, "what was proven is in the history")
+        return eventually(settled, "the enforcement of every change is in the history")
 
     def policy(self):
-        request = admin.GetSupportPolicyRequest(tenant_id=self.tenant_id)
-        return self.admin("GetSupportPolicy", request).support_policy
+        return self.policies().support_policy
 
-    def update_policy(self, paths, etag="", reason="", **policy):
+    def policies(self):
+        """The effective policy and the overrides."""
+        return self.admin("GetSupportPolicy", admin.GetSupportPolicyRequest(tenant_id=self.tenant_id))
+
+    def update_policy(self, paths=None, etag="", reason="", request_id="", **overrides):
+        """Without paths, the mask is absent."""
         request = admin.UpdateSupportPolicyRequest(
-            tenant_id=self.tenant_id, support_policy=policy, update_mask={"paths": paths}, etag=etag, reason=reason,
-        )
+            tenant_id=self.tenant_id, policy_overrides=overrides, etag=etag, reason=reason, request_id=request_id)
+        if paths is not None:
+            request.update_mask.paths.extend(paths)
         return self.admin("UpdateSupportPolicy", request)
 
-    def check_request(self, **fields):
-        """A good question, which the grant of `grant_request` would allow."""
-        return access.CheckAccessRequest(**{
+    def wait(self, token, **fields):
+        request = admin.WaitEnforcedRequest(**{"tenant_id": self.tenant_id, "consistency_token": token} | fields)
+        return self.admin("WaitEnforced", request).enforcement
+
+    def access_check(self, **fields):
+        """A valid check, which the grant of `grant_request` allows."""
+        return access.AccessCheck(**{
             "tenant_id": self.tenant_id, "agent_id": "agent-7", "group_ids": ["support"],
-            "required_level": grants.ACCESS_LEVEL_READ_ONLY,
+            "required_level": grants.ACCESS_LEVEL_READ_ONLY, "agent_kind": grants.AGENT_KIND_HUMAN,
         } | fields)
 
-    def check(self, **fields):
-        return self.access_stub.CheckAccess(self.check_request(**fields), timeout=DEADLINE_S)
+    def check(self, token="", **fields):
+        request = access.CheckAccessRequest(check=self.access_check(**fields), consistency_token=token)
+        return self.access_stub.CheckAccess(request, timeout=DEADLINE_S, metadata=self.metadata)
 
-    def batch(self, checks):
-        return self.access_stub.BatchCheckAccess(
-            access.BatchCheckAccessRequest(checks=checks), timeout=DEADLINE_S)
+    def batch(self, checks, token=""):
+        request = access.BatchCheckAccessRequest(checks=checks, consistency_token=token)
+        return self.access_stub.BatchCheckAccess(request, timeout=DEADLINE_S)
 
-    def explain(self, **fields):
-        question = self.check_request(**fields)
-        request = access.ExplainAccessRequest.FromString(question.SerializeToString())
+    def explain(self, token="", **fields):
+        request = access.ExplainAccessRequest(check=self.access_check(**fields), consistency_token=token)
         return self.access_stub.ExplainAccess(request, timeout=DEADLINE_S)
 
 
-def allowed(answer):
-    return answer.decision == access.DECISION_ALLOWED
+def kind(event):
+    """The name of an event's payload, such as "granted"."""
+    return event.WhichOneof("payload")
 
 
-def reason(answer):
-    """Why, without the prefix; a denial must also look like one."""
-    name = access.DecisionReason.Name(answer.reason).removeprefix("DECISION_REASON_")
+def payload(event):
+    return getattr(event, kind(event))
+
+
+def allowed(result):
+    return result.decision == access.DECISION_ALLOWED
+
+
+def reason(result):
+    """The reason without its prefix; a denial must also look like one."""
+    name = access.DecisionReason.Name(result.reason).removeprefix("DECISION_REASON_")
     if name == "GRANT_ACTIVE":
-        assert allowed(answer), answer
+        assert allowed(result), result
+        assert result.remedy == access.REMEDY_NONE, result
     else:
-        assert answer.decision == access.DECISION_DENIED, answer
-        assert not answer.HasField("expire_time"), answer
-        assert not answer.access_level, answer
-        assert answer.valid_for.ToTimedelta() == timedelta(0), answer
-    assert answer.message, answer
+        assert result.decision == access.DECISION_DENIED, result
+        assert not result.HasField("expire_time"), result
+        assert not result.access_level, result
+        assert result.valid_for.ToTimedelta() == timedelta(0), result
+        assert result.remedy > access.REMEDY_NONE, result
+    assert bool(result.lock_id) == (name == "LOCKED"), result
+    assert result.message, result
     return name
 
 
+def remedy(result):
+    return access.Remedy.Name(result.remedy).removeprefix("REMEDY_")
+
+
 class Refusal:
-    """What a failed call told."""
+    """The error of a failed call."""
 
     def __init__(self, error):
         self.code = error.code()
@@ -164,9 +196,10 @@ class Refusal:
         assert status is not None, f"no google.rpc.Status in {error!r}"
         self._details = status.details
         self.info = self.detail(error_details_pb2.ErrorInfo)
-        self.violations = {}
+        self.violations, self.reasons = {}, {}
         for violation in self.detail(error_details_pb2.BadRequest).field_violations:
             self.violations.setdefault(violation.field, []).append(violation.description)
+            self.reasons.setdefault(violation.field, []).append(violation.reason)
 
     def detail(self, kind):
         """The detail of a kind; empty if there is none."""
@@ -178,13 +211,13 @@ class Refusal:
 
 
 class Caught:
-    """Holds the refusal once the block is left."""
+    """Holds the refusal after the block."""
 
     refusal = None
 
 
 @contextmanager
-def refused(code, *fields):
+def refused(code, *fields, reason=None):
     """The block must fail with `code`, and name exactly `fields` as those at fault."""
     caught = Caught()
     with pytest.raises(grpc.RpcError) as raised:
@@ -193,9 +226,19 @@ def refused(code, *fields):
     assert refusal.code == code, (refusal.code, refusal.message, refusal.violations)
     assert set(refusal.violations) == set(fields), (refusal.message, refusal.violations)
     assert all(text.strip() for texts in refusal.violations.values() for text in texts)
-    assert refusal.info.domain == "supportaccess.v1", refusal.info
-    assert refusal.info.reason, refusal.info
+    info = refusal.info
+    assert info.domain == "supportaccess.v1", info
+    assert info.reason in ERROR_REASONS and (reason is None or info.reason == reason), info
+    has_own_reasons = info.reason in ("INVALID_FIELD", "POLICY_VIOLATION")
+    expected = VIOLATION_REASONS if has_own_reasons else {info.reason}
+    found = {reason for reasons in refusal.reasons.values() for reason in reasons}
+    assert found <= expected, (found, info)
 
 
 def invalid(*fields):
-    return refused(grpc.StatusCode.INVALID_ARGUMENT, *fields)
+    return refused(grpc.StatusCode.INVALID_ARGUMENT, *fields, reason="INVALID_FIELD")
+
+
+def forbidden(*fields):
+    """The policy must forbid exactly these fields."""
+    return refused(grpc.StatusCode.FAILED_PRECONDITION, *fields, reason="POLICY_VIOLATION")

@@ -1,5 +1,6 @@
-"""Fixtures. The stubs are generated from proto/ here, when the tests begin: nothing of the server's own code is used."""
+"""Fixtures. The stubs are generated from proto/ when the tests start; no code of the server is used."""
 
+import json
 import sys
 import tempfile
 import uuid
@@ -19,11 +20,11 @@ _failed = protoc.main([
     f"--grpc_python_out={_stubs.name}",
     *map(str, sorted((ROOT / "proto/supportaccess/v1").glob("*.proto"))),
 ])
-assert not _failed, "protoc refused our .proto files"
+assert not _failed, "protoc rejects the .proto files"
 sys.path.insert(0, _stubs.name)
 pytest.register_assert_rewrite("client")
 
-from client import Client  # noqa: E402  it needs the stubs
+from client import Client  # noqa: E402  the module needs the stubs
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +41,7 @@ def backend(request):
 
 @pytest.fixture
 def new_database(backend, request, tmp_path):
-    """The address of an empty database that no other test uses."""
+    """The URL of an empty database that no other test uses."""
     if backend == "sqlite":
         return f"sqlite://{tmp_path}/support-access.db"
     return request.getfixturevalue("postgres").new_database()
@@ -48,20 +49,29 @@ def new_database(backend, request, tmp_path):
 
 @pytest.fixture(scope="session")
 def server(backend, request, tmp_path_factory):
-    """One server for the tests that do not harm it. When they are done, it must stop as asked."""
+    """One server for all tests that do not stop it. After the tests, the server must shut down cleanly."""
     if backend == "sqlite":
         url = f"sqlite://{tmp_path_factory.mktemp('sqlite')}/support-access.db"
     else:
         url = request.getfixturevalue("postgres").new_database()
     with Server(url) as running:
         yield running
-        assert running.process.poll() is None, "the server ended by itself:\n" + running.log()
+        assert running.process.poll() is None, "the server must not have ended by itself:\n" + running.log()
         assert running.terminate() == 0, running.log()
     assert not [line for line in running.lines if "panicked" in line], running.log()
+    for line in running.lines:
+        json.loads(line, object_pairs_hook=unique)
+
+
+def unique(pairs):
+    """An object of a log line. Consumers of logs reject or lose duplicate keys."""
+    made = dict(pairs)
+    assert len(made) == len(pairs), f"a log line has a duplicate key: {pairs}"
+    return made
 
 
 @pytest.fixture
 def client(server):
-    """A client for a tenant of its own."""
+    """A client for a new tenant."""
     with Client(server.target, tenant_id=f"tenant-{uuid.uuid4()}") as made:
         yield made

@@ -1,18 +1,18 @@
-"""Decisions: every reason, times, batches and revisions."""
+"""Checks: every reason, times, batches, groups, agent kinds and consistency tokens."""
 
-import time
 from datetime import timedelta
 
+import grpc
 import pytest
-from client import DAY, allowed, duration, grants, moment, now, reason, timestamp
-from harness import eventually
+from client import DAY, Client, allowed, duration, grants, invalid, moment, now, reason, refused, remedy, timestamp
+from harness import Server, eventually
 
 READ_ONLY, READ_WRITE, ADMIN = (
     grants.ACCESS_LEVEL_READ_ONLY, grants.ACCESS_LEVEL_READ_WRITE, grants.ACCESS_LEVEL_ADMIN,
 )
 
 
-def test_an_allowed_check_says_all_that_a_gateway_needs(client):
+def test_an_allowed_check_states_grant_level_end_and_validity(client):
     grant = client.grant(access_level=READ_WRITE)
     answer = client.check(required_level=READ_ONLY)
     assert reason(answer) == "GRANT_ACTIVE"
@@ -20,7 +20,7 @@ def test_an_allowed_check_says_all_that_a_gateway_needs(client):
     assert answer.access_level == READ_WRITE
     assert answer.expire_time == grant.expire_time
     assert timedelta(0) < answer.valid_for.ToTimedelta() < 7 * DAY
-    assert answer.revision >= grant.revision
+    assert (answer.ignored_group_count, answer.lock_id) == (0, "")
 
 
 def test_until_revoked_has_no_expire_time(client):
@@ -37,7 +37,7 @@ def test_a_level_includes_the_ones_below_it(client, granted, required):
     assert reason(client.check(required_level=required)) == expected
 
 
-def test_a_grant_to_named_agents_lets_in_nobody_else(client):
+def test_a_grant_to_named_agents_admits_no_other_agent(client):
     client.grant(agent_ids=["agent-7", "agent-8"])
     assert allowed(client.check(agent_id="agent-7"))
     assert reason(client.check(agent_id="agent-9")) == "AGENT_NOT_NAMED"
@@ -46,16 +46,17 @@ def test_a_grant_to_named_agents_lets_in_nobody_else(client):
 def test_the_agent_must_be_in_the_group(client):
     client.grant(group_id="support")
     assert reason(client.check(group_ids=["engineering"])) == "GROUP_MISMATCH"
-    assert not allowed(client.check(group_ids=[])), "no groups means nobody"
+    assert not allowed(client.check(group_ids=[])), "a check without groups must be denied"
     assert allowed(client.check(group_ids=["engineering", "support"]))
 
 
-def test_a_scheduled_grant_lets_nobody_in_yet(client):
+def test_a_scheduled_grant_denies_until_its_start(client):
     grant = client.grant(start_time=timestamp(now() + DAY))
     assert grant.state == grants.GRANT_STATE_SCHEDULED
     answer = client.check()
     assert reason(answer) == "NOT_STARTED"
     assert answer.grant_id == grant.grant_id
+    assert remedy(answer) == "WAIT_FOR_START"
 
 
 def test_a_scheduled_grant_starts_by_itself(client):
@@ -84,7 +85,7 @@ def test_access_ends_by_itself_and_never_late(client):
     assert client.get(grant).state == grants.GRANT_STATE_EXPIRED
 
 
-def test_a_denial_names_the_nearest_reason(client):
+def test_a_denial_states_the_nearest_reason(client):
     client.revoke(client.grant(group_id="support"))
     client.grant(group_id="engineering")
     assert reason(client.check(group_ids=["support"])) == "REVOKED", "nearer than a grant to another group"
@@ -95,7 +96,7 @@ def test_a_denial_names_the_nearest_reason(client):
 def test_overlapping_grants_are_independent(client):
     short = client.grant(duration=duration(DAY))
     long = client.grant(duration=duration(2 * DAY))
-    assert client.check().grant_id == long.grant_id, "the one that lets in longest answers"
+    assert client.check().grant_id == long.grant_id, "the grant that ends last must decide"
     revoked = client.revoke(long)
     assert [grant.grant_id for grant in revoked.remaining_grants] == [short.grant_id]
     answer = client.check()
@@ -104,51 +105,109 @@ def test_overlapping_grants_are_independent(client):
     assert not allowed(client.check())
 
 
-def test_tenants_are_apart(client):
+def test_a_grant_applies_in_its_own_tenant_only(client):
     client.grant()
     assert reason(client.check(tenant_id=client.tenant_id + "-2")) == "NO_GRANT"
 
 
-def test_a_batch_is_answered_in_order_at_one_revision(client):
-    grant = client.grant()
-    checks = [client.check_request(group_ids=["support" if n % 3 else "engineering"]) for n in range(1000)]
-    checks[500].at_least_revision = grant.revision
-    answer = client.batch(checks)
+def test_a_batch_is_answered_in_order(client):
+    granted = client.granted()
+    checks = [client.access_check(group_ids=["support" if n % 3 else "engineering"]) for n in range(1000)]
+    answer = client.batch(checks, token=granted.consistency_token)
     assert [allowed(result) for result in answer.results] == [bool(n % 3) for n in range(1000)]
-    assert {result.revision for result in answer.results} == {answer.revision}
-    assert answer.revision >= grant.revision
 
 
 def test_a_batch_agrees_with_single_checks(client):
     client.grant()
-    [batched] = client.batch([client.check_request()]).results
+    [batched] = client.batch([client.access_check()]).results
     single = client.check()
     for answer in (batched, single):
         answer.ClearField("valid_for")
-        answer.ClearField("revision")
     assert batched == single
 
 
-def test_at_least_revision_sees_every_change(client):
+# === consistency tokens ===
+
+
+def test_a_check_with_a_token_sees_the_change(client):
     for _ in range(20):
-        grant = client.grant()
-        answer = client.check(at_least_revision=grant.revision)
-        assert allowed(answer) and answer.revision >= grant.revision
-        revision = client.revoke(grant).enforcement.revision
-        answer = client.check(at_least_revision=revision)
-        assert reason(answer) == "REVOKED" and answer.revision >= revision
+        granted = client.granted()
+        assert allowed(client.check(token=granted.consistency_token))
+        revoked = client.revoke(granted.grant)
+        assert reason(client.check(token=revoked.enforcement.consistency_token)) == "REVOKED"
 
 
-def test_a_revision_that_does_not_come_is_stale_and_the_wait_is_bounded(client):
+def test_every_change_returns_an_opaque_token(client):
+    granted = client.granted()
+    extended = client.extend(granted.grant, duration=duration(DAY))
+    revoked = client.revoke(granted.grant)
+    tokens = [granted.consistency_token, extended.consistency_token, revoked.enforcement.consistency_token]
+    assert extended.enforcement.consistency_token == extended.consistency_token
+    assert len(set(tokens)) == 3
+    assert all(len(token) == 22 and token.isascii() for token in tokens), tokens
+
+
+@pytest.mark.parametrize("token", ["x", "AAAAAAAAAAAAAAAAAAAAAA", "0123456789abcdefghijkg", "ü" * 22, "x" * 10_000])
+def test_a_forged_token_is_rejected(client, token):
     client.grant()
-    future = client.check().revision + 1_000_000_000
-    began = time.monotonic()
-    assert reason(client.check(at_least_revision=future)) == "STALE"
-    batch = client.batch([client.check_request(), client.check_request(at_least_revision=future)])
-    assert [reason(result) for result in batch.results] == ["STALE", "STALE"], "the highest holds for all"
-    assert time.monotonic() - began < 10, "a second each, and some for a busy machine"
+    calls = (client.check, client.explain, lambda token: client.batch([client.access_check()], token))
+    for call in calls:
+        with refused(grpc.StatusCode.FAILED_PRECONDITION, "consistency_token", reason="CONSISTENCY_TOKEN_INVALID"):
+            call(token=token)
 
 
-def test_no_revision_is_no_demand(client):
+def test_a_token_of_another_log_is_rejected(client, new_database):
+    with Server(new_database) as other, Client(other.target, "acme") as stranger:
+        foreign = stranger.granted().consistency_token
+    with refused(grpc.StatusCode.FAILED_PRECONDITION, "consistency_token", reason="CONSISTENCY_TOKEN_INVALID"):
+        client.check(token=foreign)
+
+
+# === groups ===
+
+
+def test_a_value_that_is_not_a_group_id_grants_nothing_and_is_counted(client):
     client.grant()
-    assert allowed(client.check(at_least_revision=0))
+    odd = ["CN=Support," + "x" * 200, "", " support", "sup\u200bport", "e\u0301"]
+    answer = client.check(group_ids=["support", *odd])
+    assert allowed(answer) and answer.ignored_group_count == 5
+    denied = client.check(group_ids=odd)
+    assert reason(denied) == "GROUP_MISMATCH" and denied.ignored_group_count == 5
+    explained = client.explain(group_ids=["support", *odd])
+    assert list(explained.ignored_group_ids) == odd
+    assert explained.result.ignored_group_count == 5
+
+
+def test_a_check_has_up_to_five_hundred_groups(client):
+    client.grant()
+    groups = [f"group-{n}" for n in range(499)]
+    assert allowed(client.check(group_ids=[*groups, "support"]))
+    with invalid("check.group_ids"):
+        client.check(group_ids=[*groups, "support", "one more"])
+    assert allowed(client.check(group_ids=["é" * 512, "support"]))
+    with invalid("check.group_ids[0]"):
+        client.check(group_ids=["é" * 512 + "x", "support"])
+
+
+# === agent kinds ===
+
+
+@pytest.mark.parametrize("kind", [grants.AGENT_KIND_AI, grants.AGENT_KIND_SERVICE])
+def test_a_grant_for_humans_admits_no_other_kind(client, kind):
+    nothing = client.check(agent_kind=kind)
+    assert (reason(nothing), nothing.grant_id) == ("AGENT_KIND_NOT_ALLOWED", "")
+    grant = client.grant()
+    for fields in ({}, {"on_behalf_of": "dana"}):
+        answer = client.check(agent_kind=kind, **fields)
+        assert (reason(answer), answer.grant_id) == ("AGENT_KIND_NOT_ALLOWED", grant.grant_id)
+        assert remedy(answer) == "REQUEST_AGENT_KIND"
+    assert allowed(client.check(agent_kind=grants.AGENT_KIND_HUMAN, on_behalf_of="dana"))
+
+
+def test_kind_and_level_have_no_default(client):
+    client.grant()
+    for field in ("agent_kind", "required_level"):
+        for value in (0, 99):
+            for call in (client.check, client.explain):
+                with invalid(f"check.{field}"):
+                    call(**{field: value})

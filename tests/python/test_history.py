@@ -1,58 +1,56 @@
-"""The history: every change is one event, with actor and reason, and expiry is one too."""
+"""The history: every change, including expiry, is one event with actor and reason."""
 
 from datetime import timedelta
 
-from client import DAY, Client, duration, grants, moment, now
+from client import DAY, Client, admin, duration, grants, kind, moment, now, payload
 from harness import eventually
-from supportaccess.v1 import event_pb2 as events
 
 
-def test_every_change_is_one_event_with_what_it_left(server, client):
+def test_every_change_is_one_event_with_the_changed_grant(server, client):
     grant = client.grant(duration=duration(DAY), reason="why granted")
     with Client(server.target, client.tenant_id, actor="bob@example.com") as bob:
         extended = bob.extend(grant, duration=duration(2 * DAY), reason="why extended").grant
         revoked = bob.revoke(grant, reason="why revoked").grant
 
     newest_first = client.events().events
-    third, second, first = newest_first
-    assert [(event.type, event.actor, event.reason) for event in newest_first] == [
-        (events.EVENT_TYPE_REVOKED, "bob@example.com", "why revoked"),
-        (events.EVENT_TYPE_EXTENDED, "bob@example.com", "why extended"),
-        (events.EVENT_TYPE_GRANTED, "alice@example.com", "why granted"),
+    assert [(kind(event), event.actor, event.reason) for event in newest_first] == [
+        ("revoked", "bob@example.com", "why revoked"),
+        ("extended", "bob@example.com", "why extended"),
+        ("granted", "alice@example.com", "why granted"),
     ]
     third, second, first = client.settled_events()
-    assert not first.HasField("enforcement"), "nobody waits for a new grant"
+    assert not first.HasField("enforcement"), "the enforcement of a new grant is not measured"
     for event in (second, third):
         assert event.enforcement.state == grants.ENFORCEMENT_STATE_COMPLETE
-        assert event.enforcement.revision == event.revision
+        assert len(event.enforcement.consistency_token) == 22
+        assert event.enforcement.nodes_pending == 0
         assert (event.enforcement.nodes_acknowledged, event.enforcement.nodes_lapsed) == (1, 0)
-    assert [first.grant, second.grant, third.grant] == [grant, extended, revoked]
-    assert second.previous_expire_time == grant.expire_time
-    for event, left in ((first, grant), (second, extended), (third, revoked)):
-        assert event.revision == left.revision
-        assert (event.tenant_id, event.grant_id) == (client.tenant_id, grant.grant_id)
-        assert not event.HasField("support_policy")
+    assert [payload(event).grant for event in (first, second, third)] == [grant, extended, revoked]
+    assert second.extended.previous_expire_time == grant.expire_time
+    assert [event.sequence for event in (first, second, third)] == [1, 2, 3]
+    assert {event.tenant_id for event in (first, second, third)} == {client.tenant_id}
+    assert {len(event.hash) for event in (first, second, third)} == {32}
     assert moment(first.create_time) <= moment(second.create_time) <= moment(third.create_time)
     assert third.create_time == revoked.revoke_time
 
 
-def test_a_move_from_until_revoked_has_no_previous_end(client):
+def test_an_extension_of_until_revoked_has_no_previous_end(client):
     client.extend(client.grant(until_revoked=True), duration=duration(DAY))
     extended, _ = client.events().events
-    assert extended.type == events.EVENT_TYPE_EXTENDED
-    assert not extended.HasField("previous_expire_time")
+    assert not extended.extended.HasField("previous_expire_time")
+    assert kind(extended) == "extended"
 
 
 def test_an_expiry_becomes_one_event(client):
     grant = client.grant(duration=duration(timedelta(milliseconds=200)))
     eventually(lambda: len(client.events().events) > 1, "the expiry is in the history")
     expired, _ = client.events().events
-    assert expired.type == events.EVENT_TYPE_EXPIRED
-    assert expired.actor == "system"
-    assert expired.grant_id == grant.grant_id
-    assert expired.grant.state == grants.GRANT_STATE_EXPIRED
+    assert (kind(expired), expired.actor) == ("expired", "system")
+    ended = expired.expired.grant
+    assert (ended.grant_id, ended.state) == (grant.grant_id, grants.GRANT_STATE_EXPIRED)
+    assert ended.end_cause == grants.END_CAUSE_TIME
     assert moment(grant.expire_time) <= moment(expired.create_time) <= now()
-    # What was answered as expired stays so, and a late revoke changes nothing.
+    # An expired grant stays expired: a late revoke changes nothing.
     assert client.revoke(grant).grant.state == grants.GRANT_STATE_EXPIRED
     assert len(client.events().events) == 2
 
@@ -60,12 +58,11 @@ def test_an_expiry_becomes_one_event(client):
 def test_the_history_of_one_grant(client):
     first, second = client.grant(), client.grant()
     client.revoke(first)
-    told = client.events(grant_id=first.grant_id).events
-    assert [event.type for event in told] == [events.EVENT_TYPE_REVOKED, events.EVENT_TYPE_GRANTED]
-    assert [event.type for event in client.events(grant_id=second.grant_id).events] == [events.EVENT_TYPE_GRANTED]
+    assert [kind(event) for event in client.events(grant_id=first.grant_id).events] == ["revoked", "granted"]
+    assert [kind(event) for event in client.events(grant_id=second.grant_id).events] == ["granted"]
 
 
-def test_pages_of_history_fit_together(client):
+def test_pages_of_a_history_have_no_gaps(client):
     for _ in range(3):
         client.revoke(client.grant())
     whole = list(client.settled_events())
@@ -82,10 +79,16 @@ def test_pages_of_history_fit_together(client):
 def test_revoke_all_is_one_event_for_each_grant(client):
     alive = [client.grant() for _ in range(3)]
     client.revoke_all(reason="incident")
-    told = client.events().events[:3]
-    assert {event.type for event in told} == {events.EVENT_TYPE_REVOKED}
-    assert {event.grant_id for event in told} == {grant.grant_id for grant in alive}
-    assert {event.reason for event in told} == {"incident"}
-    assert len({event.create_time.ToNanoseconds() for event in told}) == 1, "one transaction"
-    revisions = sorted(event.revision for event in told)
-    assert revisions == list(range(revisions[0], revisions[0] + 3)), "without gaps"
+    found = client.events().events[:3]
+    assert {kind(event) for event in found} == {"revoked"}
+    assert {event.revoked.grant.grant_id for event in found} == {grant.grant_id for grant in alive}
+    assert {event.reason for event in found} == {"incident"}
+    assert len({event.create_time.ToNanoseconds() for event in found}) == 1, "the events are of one transaction"
+    assert [event.sequence for event in found] == [6, 5, 4]
+
+
+def test_the_oldest_events_first(client):
+    for _ in range(3):
+        client.grant()
+    found = client.events(order=admin.LIST_ORDER_OLDEST_FIRST).events
+    assert [event.sequence for event in found] == [1, 2, 3]

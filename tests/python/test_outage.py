@@ -1,4 +1,4 @@
-"""PostgreSQL gone while the server runs: changes are refused plainly, nothing is half-written, and it recovers by itself."""
+"""An outage of PostgreSQL: changes are rejected, nothing is half-written, and the server recovers."""
 
 import uuid
 
@@ -11,13 +11,13 @@ from harness import Postgres, Server, eventually
 
 @pytest.fixture
 def cluster():
-    """A cluster that only this test uses, since it takes it away."""
+    """A cluster for this test only, because the test stops it."""
     own = Postgres()
     yield own
     own.close()
 
 
-def test_postgres_goes_away_and_comes_back(cluster):
+def test_the_server_recovers_from_an_outage_of_postgres(cluster):
     with Server(cluster.new_database()) as server, Client(server.target, "acme") as client:
         kept = client.grant()
         assert allowed(client.check())
@@ -29,13 +29,13 @@ def test_postgres_goes_away_and_comes_back(cluster):
             lambda: client.revoke(kept),
             lambda: client.list(),
         ):
-            with refused(grpc.StatusCode.UNAVAILABLE) as caught:
+            with refused(grpc.StatusCode.UNAVAILABLE, reason="DATABASE_UNAVAILABLE") as caught:
                 change()
             retry = caught.refusal.detail(error_details_pb2.RetryInfo)
-            assert retry.retry_delay.ToNanoseconds() > 0, "it says when to try again"
+            assert retry.retry_delay.ToNanoseconds() > 0, "the error must state a retry delay"
         stale = eventually(
-            lambda: (lambda it: it if reason(it) == "STALE" else None)(client.check()),
-            "without proof that it is current, the server denies",
+            lambda: (lambda answer: answer if reason(answer) == "STALE" else None)(client.check()),
+            "without a lease, the server must deny",
         )
         assert not allowed(stale) and stale.valid_for.ToNanoseconds() == 0
 
@@ -48,11 +48,11 @@ def test_postgres_goes_away_and_comes_back(cluster):
                 assert error.code() == grpc.StatusCode.UNAVAILABLE, error
                 return None
 
-        made = eventually(granted, "a change works again")
-        eventually(lambda: allowed(client.check()), "checks are allowed again")
+        made = eventually(granted, "a change must succeed again")
+        eventually(lambda: allowed(client.check()), "checks must be allowed again")
         assert {grant.grant_id for grant in client.list().grants} == {made.grant_id, kept.grant_id}
-        revisions = [event.revision for event in client.events().events]
-        assert revisions == [2, 1], "nothing half-written, nothing twice"
+        sequences = [event.sequence for event in client.events().events]
+        assert sequences == [2, 1], "nothing may be half-written or written twice"
         client.revoke(made)
         client.revoke(kept)
         assert not allowed(client.check())

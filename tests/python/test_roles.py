@@ -49,9 +49,9 @@ def test_a_server_needs_no_more_than_the_documented_privileges(database):
     done = database.run("migrate", OWNER)
     assert done.returncode == 0, done.stderr
     with Server(database.url(SERVER)) as server, Client(server.target, tenant_id="roles") as client:
-        grant = client.grant()
-        assert allowed(client.check(at_least_revision=grant.revision))
-        client.revoke(grant, reason="solved")
+        granted = client.granted()
+        assert allowed(client.check(token=granted.consistency_token))
+        client.revoke(granted.grant, reason="solved")
         assert not allowed(client.check())
         assert server.terminate() == 0, server.log()
 
@@ -84,4 +84,4 @@ def test_a_server_that_has_made_the_tables_can_hand_them_over(database):
     assert done.returncode == 0, done.stderr
     assert "must be owner" in database.ask("DROP TABLE events", SERVER).stderr
     with Server(database.url(SERVER)) as server, Client(server.target, tenant_id="roles") as client:
-        assert allowed(client.check(at_least_revision=client.grant().revision))
+        assert allowed(client.check(token=client.granted().consistency_token))

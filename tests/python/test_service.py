@@ -1,5 +1,6 @@
 """What else is served: health, reflection, metrics, HTTP health; and how the server starts and stops."""
 
+import re
 import socket
 import subprocess
 import urllib.error
@@ -13,6 +14,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 from harness import BINARY, DEADLINE_S, Server, eventually, plain_environment
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from supportaccess.v1 import check_nodes_pb2 as nodes
+from supportaccess.v1 import server_info_pb2 as info
+from supportaccess.v1 import server_info_pb2_grpc as info_grpc
 
 
 def fetch(url):
@@ -46,18 +50,33 @@ def test_reflection(client):
         request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
         response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
     )
-    listing, file = ask(iter([
+    listing, file, *details = ask(iter([
         reflection_pb2.ServerReflectionRequest(list_services=""),
         reflection_pb2.ServerReflectionRequest(file_containing_symbol="supportaccess.v1.SupportAccess"),
+        *(reflection_pb2.ServerReflectionRequest(file_containing_symbol=f"google.rpc.{name}")
+          for name in ("Status", "ErrorInfo", "BadRequest", "RetryInfo")),
     ]), timeout=10)
     services = {service.name for service in listing.list_services_response.service}
     assert services >= {
-        "supportaccess.v1.SupportAccess", "supportaccess.v1.SupportAccessAdmin", "grpc.health.v1.Health",
+        "supportaccess.v1.SupportAccess", "supportaccess.v1.SupportAccessAdmin", "supportaccess.v1.CheckNodes",
+        "supportaccess.v1.ServerInfo", "supportaccess.replication.v1.Replication", "grpc.health.v1.Health",
     }
     described = [
-        FileDescriptorProto.FromString(one) for one in file.file_descriptor_response.file_descriptor_proto
+        FileDescriptorProto.FromString(encoded) for encoded in file.file_descriptor_response.file_descriptor_proto
     ]
-    assert "supportaccess/v1/support_access.proto" in [one.name for one in described]
+    assert "supportaccess/v1/support_access.proto" in [file.name for file in described]
+    assert all(detail.HasField("file_descriptor_response") for detail in details), "clients decode the details of errors"
+
+
+def test_server_info(client):
+    stub = info_grpc.ServerInfoStub(client.channel)
+    server = stub.GetServerInfo(info.GetServerInfoRequest(), timeout=10)
+    assert re.fullmatch(r"\d+\.\d+\.\d+", server.version) and re.fullmatch("([0-9a-f]{12})?", server.commit)
+    assert server.kind == nodes.NODE_KIND_REPLICA
+    caller = stub.GetCaller(info.GetCallerRequest(), timeout=10, metadata=client.metadata)
+    assert (caller.name, caller.authentication_method) == ("alice@example.com", info.AUTHENTICATION_METHOD_NONE)
+    assert list(caller.roles) == list(range(1, 8)) and caller.all_tenants
+    assert not caller.tenant_ids and not caller.via and not caller.HasField("expire_time")
 
 
 def samples(server):
@@ -115,7 +134,7 @@ def test_what_was_acknowledged_is_there_after_a_restart(new_database, ending):
     with Server(new_database) as first, Client(first.target, "acme") as client:
         kept, ended = client.grant(group_id="engineering"), client.grant()
         revoked = client.revoke(ended).grant
-        policy = client.update_policy(["reason_required"], reason_required=True).support_policy
+        policy = client.update_policy(reason_required=True).support_policy
         history = client.settled_events()
         exit_code = getattr(first, ending)()
         assert ending == "kill" or exit_code == 0, first.log()
@@ -127,7 +146,9 @@ def test_what_was_acknowledged_is_there_after_a_restart(new_database, ending):
         assert allowed(client.check(group_ids=["engineering"]))
         assert reason(client.check()) == "REVOKED"
         following = client.grant(reason="after the restart")
-        assert following.revision == history[0].revision + 1, "no revision is missing or doubled"
+        newest = client.events().events[0]
+        assert newest.granted.grant == following
+        assert newest.sequence == history[0].sequence + 1, "no event may be missing or doubled"
         assert second.terminate() == 0
 
 

@@ -1,10 +1,9 @@
-"""The two product guides, played as their readers would: a portal, an administrator, and an agent's gateway."""
+"""The two product guides as acceptance tests: a portal, an administrator, and an agent's gateway."""
 
 from datetime import timedelta
 
 import pytest
-from client import DAY, allowed, duration, grants, moment, now, reason, timestamp
-from supportaccess.v1 import event_pb2 as events
+from client import DAY, allowed, duration, grants, kind, moment, now, reason, remedy, timestamp
 from supportaccess.v1 import support_access_pb2 as access
 
 
@@ -13,17 +12,18 @@ def test_grant_for_seven_days_and_disable(client):
     assert reason(client.check()) == "NO_GRANT"
     assert client.policy().default_duration.ToTimedelta() == 7 * DAY
 
-    grant = client.grant(duration=client.policy().default_duration)
+    granted = client.granted(duration=client.policy().default_duration)
+    grant = granted.grant
     assert grant.state == grants.GRANT_STATE_ACTIVE
     assert moment(grant.expire_time) - moment(grant.start_time) == 7 * DAY
-    answer = client.check(at_least_revision=grant.revision)
+    answer = client.check(token=granted.consistency_token)
     assert reason(answer) == "GRANT_ACTIVE"
     assert answer.grant_id == grant.grant_id
 
     disabled = client.revoke(grant, reason="solved")
     assert disabled.grant.state == grants.GRANT_STATE_REVOKED
     assert disabled.enforcement.state == grants.ENFORCEMENT_STATE_COMPLETE
-    assert reason(client.check()) == "REVOKED", "a check after COMPLETE is decided with the change in force"
+    assert reason(client.check()) == "REVOKED", "a check after COMPLETE must be decided with the change in force"
 
 
 ENDS = {
@@ -65,9 +65,7 @@ def test_the_history_shows_active_and_past_entries(client):
     client.revoke(past)
     active = client.grant(until_revoked=True)
     assert [grant.grant_id for grant in client.list().grants] == [active.grant_id, past.grant_id]
-    assert [event.type for event in client.events().events] == [
-        events.EVENT_TYPE_GRANTED, events.EVENT_TYPE_REVOKED, events.EVENT_TYPE_GRANTED,
-    ]
+    assert [kind(event) for event in client.events().events] == ["granted", "revoked", "granted"]
 
 
 GRANTED, PERIOD, ACTIVE, OPTION = (
@@ -77,19 +75,20 @@ GRANTED, PERIOD, ACTIVE, OPTION = (
 
 
 def obstacles(explanation):
-    """The lines of the checklist that are answered with NO."""
+    """The questions of the checklist that are answered with NO."""
     assert [item.question for item in explanation.checklist] == [GRANTED, PERIOD, ACTIVE, OPTION]
     return [item.question for item in explanation.checklist if item.answer == access.CHECKLIST_ANSWER_NO]
 
 
 def candidate_ids(explanation):
-    return [candidate.grant_id for candidate in explanation.candidates]
+    return [candidate.grant.grant_id for candidate in explanation.candidates]
 
 
 def test_troubleshooting_support_cannot_access_your_organisation(client):
     nothing = client.explain()
     assert obstacles(nothing) == [GRANTED]
     assert reason(nothing.result) == "NO_GRANT"
+    assert remedy(nothing.result) == "REQUEST_GRANT"
     assert not nothing.candidates
 
     grant = client.grant()
@@ -100,9 +99,11 @@ def test_troubleshooting_support_cannot_access_your_organisation(client):
     assert candidate_ids(fine) == [grant.grant_id]
     [candidate] = fine.candidates
     assert list(candidate.reasons) == [access.DECISION_REASON_GRANT_ACTIVE]
-    for field in ("group_id", "agent_ids", "access_level", "state", "start_time", "expire_time"):
-        assert getattr(candidate, field) == getattr(grant, field), field
-    assert not candidate.HasField("revoke_time")
+    expected = grants.Grant()
+    expected.CopyFrom(grant)
+    for field in ("reason", "ticket", "create_time", "creator", "etag"):
+        expected.ClearField(field)
+    assert candidate.grant == expected
 
     wrong_group = client.explain(group_ids=["engineering"])
     assert obstacles(wrong_group) == [OPTION]
@@ -111,22 +112,30 @@ def test_troubleshooting_support_cannot_access_your_organisation(client):
     too_high = client.explain(required_level=grants.ACCESS_LEVEL_ADMIN, group_ids=["engineering"])
     assert list(too_high.candidates[0].reasons) == [
         access.DECISION_REASON_GROUP_MISMATCH, access.DECISION_REASON_LEVEL_EXCEEDED,
-    ], "everything that stands in the way"
+    ], "every obstacle must be listed"
 
     ended = client.revoke(grant).grant
     revoked = client.explain()
-    assert revoked.candidates[0].revoke_time == ended.revoke_time
+    assert revoked.candidates[0].grant.revoke_time == ended.revoke_time
     assert obstacles(revoked) == [ACTIVE]
     assert reason(revoked.result) == "REVOKED"
     assert all(item.detail for item in revoked.checklist if item.answer == access.CHECKLIST_ANSWER_NO)
     assert not revoked.candidates_truncated
 
 
-def test_an_explanation_agrees_with_the_check_and_lists_old_grants_too(client):
+def test_an_explanation_agrees_with_the_check_and_lists_old_grants(client):
     for _ in range(3):
         client.revoke(client.grant())
     explained, checked = client.explain(), client.check()
     assert explained.result == checked
-    assert len(explained.candidates) == 3, "older ones come from the history"
+    assert len(explained.candidates) == 3, "older grants must come from the history"
     listed = [grant.grant_id for grant in client.list().grants]
-    assert candidate_ids(explained) == listed, "newest first"
+    assert candidate_ids(explained) == listed, "the order must be newest first"
+
+
+def test_an_explanation_without_an_agent_is_about_an_unnamed_one(client):
+    client.grant(agent_ids=["agent-7"])
+    assert reason(client.explain(agent_id="agent-7").result) == "GRANT_ACTIVE"
+    assert reason(client.explain(agent_id="").result) == "AGENT_NOT_NAMED"
+    client.grant()
+    assert reason(client.explain(agent_id="").result) == "GRANT_ACTIVE", "a grant to the whole group must admit the agent"

@@ -7,7 +7,7 @@ from concurrent import futures
 
 import grpc
 import pytest
-from client import Client
+from client import Client, access
 from harness import DEADLINE_S, Server, eventually
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
@@ -51,7 +51,8 @@ def new_parent(flags="01"):
 
 
 def ask(client, *metadata, **fields):
-    return client.access_stub.CheckAccess(client.check_request(**fields), timeout=DEADLINE_S, metadata=metadata)
+    return client.access_stub.CheckAccess(
+        access.CheckAccessRequest(check=client.access_check(**fields)), timeout=DEADLINE_S, metadata=metadata)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-//! `SupportAccess`: for gateways.
+//! `SupportAccess`: checks, for gateways.
 
 use std::sync::Arc;
 
@@ -6,14 +6,11 @@ use tonic::{Request, Response, Status, async_trait};
 
 use crate::{
     api::{
-        grpc::{
-            call::admit,
-            convert::{questions, responses},
-            status::Failure,
-        },
+        grpc::{call::admit, convert::checks, status::Failure},
         metrics::Metrics,
         proto::v1::{self as pb, support_access_server::SupportAccess},
     },
+    domain::{Action, Party, ViolationReason, violation::Violations},
     service::check::Checks,
 };
 
@@ -25,7 +22,7 @@ pub struct Access {
 }
 
 impl Access {
-    /// The service over `checks`; decisions are counted in `metrics`.
+    /// The service over `checks`. Decisions are counted in `metrics`.
     pub fn new(checks: Arc<Checks>, metrics: Arc<Metrics>) -> Self {
         Self { checks, metrics }
     }
@@ -41,10 +38,10 @@ impl SupportAccess for Access {
     ) -> Answered<pb::CheckAccessResponse> {
         let call = admit(request)?;
         let deadline = call.deadline();
-        let (question, at_least) = questions::check_request(call.message).map_err(Failure::from)?;
-        let answer = self.checks.check(&question, at_least, deadline).await;
-        self.metrics.check(answer.reason);
-        Ok(Response::new(responses::answer(answer)))
+        let (check, token) = checks::check_request(call.message).map_err(Failure::from)?;
+        let result = self.checks.check(&check, &token, deadline).await.map_err(Failure::from)?;
+        self.metrics.check(result.reason);
+        Ok(Response::new(checks::result(result)))
     }
 
     async fn batch_check_access(
@@ -53,14 +50,14 @@ impl SupportAccess for Access {
     ) -> Answered<pb::BatchCheckAccessResponse> {
         let call = admit(request)?;
         let deadline = call.deadline();
-        let (questions, at_least) =
-            questions::batch_request(call.message).map_err(Failure::from)?;
-        let (answers, revision) = self.checks.check_batch(&questions, at_least, deadline).await;
-        for answer in &answers {
-            self.metrics.check(answer.reason);
+        let (batch, token) = checks::batch_request(call.message).map_err(Failure::from)?;
+        let results = self.checks.check_batch(&batch, &token, deadline).await;
+        let results = results.map_err(Failure::from)?;
+        for result in &results {
+            self.metrics.check(result.reason);
         }
-        let results = answers.into_iter().map(responses::answer).collect();
-        Ok(Response::new(pb::BatchCheckAccessResponse { results, revision }))
+        let results = results.into_iter().map(checks::result).collect();
+        Ok(Response::new(pb::BatchCheckAccessResponse { results }))
     }
 
     async fn explain_access(
@@ -69,9 +66,16 @@ impl SupportAccess for Access {
     ) -> Answered<pb::ExplainAccessResponse> {
         let call = admit(request)?;
         let deadline = call.deadline();
-        let (question, at_least) =
-            questions::explain_request(call.message).map_err(Failure::from)?;
-        let explanation = self.checks.explain(&question, at_least, deadline).await;
-        Ok(Response::new(responses::explanation(explanation)))
+        let (check, token) = checks::explain_request(call.message).map_err(Failure::from)?;
+        // Gateways know their agent. Only a tenant may ask about an unnamed one.
+        let party = call.caller.side(Action::ExplainAccess, Some(&check.tenant_id));
+        if check.agent_id.is_none() && party == Party::Vendor {
+            let (field, description) = ("check.agent_id", "must not be empty");
+            let violations = Violations::of(field, ViolationReason::Required, description);
+            return Err(Failure::from(violations).into());
+        }
+        let explanation = self.checks.explain(&check, &token, deadline).await;
+        let explanation = explanation.map_err(Failure::from)?;
+        Ok(Response::new(checks::explanation(explanation)))
     }
 }

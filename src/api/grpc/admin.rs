@@ -1,14 +1,15 @@
-//! `SupportAccessAdmin`: for tenant administrators, and the portals that act for them.
+//! `SupportAccessAdmin`: for tenant administrators and their portals, operators and auditors.
 
 use std::sync::Arc;
 
+use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use tonic::{Request, Response, Status, async_trait};
 
 use crate::{
     api::{
         grpc::{
             call::{Call, admit},
-            convert::{locks, requests, responses},
+            convert::{events, grants, lists, locks, policies},
             status::Failure,
         },
         proto::v1::{self as pb, support_access_admin_server::SupportAccessAdmin},
@@ -19,13 +20,13 @@ use crate::{
 /// The service, over the use cases.
 #[derive(Debug, Clone)]
 pub struct Admin {
-    work: Arc<Service>,
+    service: Arc<Service>,
 }
 
 impl Admin {
-    /// The service over `work`.
-    pub fn new(work: Arc<Service>) -> Self {
-        Self { work }
+    /// The service over `service`.
+    pub fn new(service: Arc<Service>) -> Self {
+        Self { service }
     }
 }
 
@@ -33,6 +34,8 @@ type Answered<T> = Result<Response<T>, Status>;
 
 #[async_trait]
 impl SupportAccessAdmin for Admin {
+    type ExportHistoryStream = BoxStream<'static, Result<pb::ExportHistoryResponse, Status>>;
+
     async fn grant_access(
         &self,
         request: Request<pb::GrantAccessRequest>,
@@ -40,12 +43,13 @@ impl SupportAccessAdmin for Admin {
         let call = admit(request)?;
         let deadline = call.deadline();
         let Call { caller, message, .. } = call;
-        let request = requests::grant_request(message).map_err(Failure::from)?;
-        let granted = self.work.grant_access(&caller, request, deadline).await;
+        let request = grants::grant_request(message).map_err(Failure::from)?;
+        let granted = self.service.grant_access(&caller, request, deadline).await;
         let granted = granted.map_err(Failure::from)?;
-        let revision = granted.revision;
-        let grant = pb::Grant { revision, ..responses::grant(granted.grant) };
-        Ok(Response::new(pb::GrantAccessResponse { grant: Some(grant) }))
+        Ok(Response::new(pb::GrantAccessResponse {
+            grant: Some(grants::grant(granted.grant)),
+            consistency_token: granted.token.to_string(),
+        }))
     }
 
     async fn extend_access(
@@ -55,14 +59,9 @@ impl SupportAccessAdmin for Admin {
         let call = admit(request)?;
         let deadline = call.enforcement_deadline();
         let Call { caller, message, .. } = call;
-        let (grant, request) = requests::extend_request(message).map_err(Failure::from)?;
-        let extended = self.work.extend_access(&caller, &grant, request, deadline).await;
-        let extended = extended.map_err(Failure::from)?;
-        let revision = extended.enforcement.revision;
-        Ok(Response::new(pb::ExtendAccessResponse {
-            grant: Some(pb::Grant { revision, ..responses::grant(extended.grant) }),
-            enforcement: Some(responses::enforcement(extended.enforcement)),
-        }))
+        let (grant, request) = grants::extend_request(message).map_err(Failure::from)?;
+        let extended = self.service.extend_access(&caller, &grant, request, deadline).await;
+        Ok(Response::new(grants::extended(extended.map_err(Failure::from)?)))
     }
 
     async fn revoke_access(
@@ -72,14 +71,13 @@ impl SupportAccessAdmin for Admin {
         let call = admit(request)?;
         let deadline = call.enforcement_deadline();
         let Call { caller, message, .. } = call;
-        let (grant, request) = requests::revoke_request(message).map_err(Failure::from)?;
-        let revoked = self.work.revoke_access(&caller, &grant, request, deadline).await;
+        let (grant, request) = grants::revoke_request(message).map_err(Failure::from)?;
+        let revoked = self.service.revoke_access(&caller, &grant, request, deadline).await;
         let revoked = revoked.map_err(Failure::from)?;
-        let revision = revoked.enforcement.revision;
         Ok(Response::new(pb::RevokeAccessResponse {
-            grant: Some(pb::Grant { revision, ..responses::grant(revoked.grant) }),
-            enforcement: Some(responses::enforcement(revoked.enforcement)),
-            remaining_grants: responses::grants(revoked.remaining),
+            grant: Some(grants::grant(revoked.grant)),
+            enforcement: Some(grants::enforcement(revoked.enforcement)),
+            remaining_grants: grants::grants(revoked.remaining),
         }))
     }
 
@@ -90,12 +88,12 @@ impl SupportAccessAdmin for Admin {
         let call = admit(request)?;
         let deadline = call.enforcement_deadline();
         let Call { caller, message, .. } = call;
-        let (tenant_id, request) = requests::revoke_all_request(message).map_err(Failure::from)?;
-        let revoked = self.work.revoke_all_access(&caller, &tenant_id, request, deadline).await;
+        let (tenant_id, request) = grants::revoke_all_request(message).map_err(Failure::from)?;
+        let revoked = self.service.revoke_all_access(&caller, &tenant_id, request, deadline).await;
         let revoked = revoked.map_err(Failure::from)?;
         Ok(Response::new(pb::RevokeAllAccessResponse {
-            grants: responses::grants(revoked.grants),
-            enforcement: Some(responses::enforcement(revoked.enforcement)),
+            grants: grants::grants(revoked.grants),
+            enforcement: Some(grants::enforcement(revoked.enforcement)),
             revoked_count: revoked.count.try_into().unwrap_or(i32::MAX),
         }))
     }
@@ -104,9 +102,9 @@ impl SupportAccessAdmin for Admin {
         &self,
         request: Request<pb::GetGrantRequest>,
     ) -> Answered<pb::GetGrantResponse> {
-        let grant = requests::get_grant_request(admit(request)?.message).map_err(Failure::from)?;
-        let grant = self.work.get_grant(&grant).await.map_err(Failure::from)?;
-        Ok(Response::new(pb::GetGrantResponse { grant: Some(responses::grant(grant)) }))
+        let grant = grants::get_grant_request(admit(request)?.message).map_err(Failure::from)?;
+        let grant = self.service.get_grant(&grant).await.map_err(Failure::from)?;
+        Ok(Response::new(pb::GetGrantResponse { grant: Some(grants::grant(grant)) }))
     }
 
     async fn list_grants(
@@ -114,11 +112,12 @@ impl SupportAccessAdmin for Admin {
         request: Request<pb::ListGrantsRequest>,
     ) -> Answered<pb::ListGrantsResponse> {
         let (filter, page) =
-            requests::list_grants_request(admit(request)?.message).map_err(Failure::from)?;
-        let page = self.work.list_grants(filter, &page).await.map_err(Failure::from)?;
+            lists::list_grants_request(admit(request)?.message).map_err(Failure::from)?;
+        let page = self.service.list_grants(filter, &page).await.map_err(Failure::from)?;
         Ok(Response::new(pb::ListGrantsResponse {
-            grants: responses::grants(page.items),
+            grants: grants::grants(page.items),
             next_page_token: page.next_token,
+            resume_token: page.resume_token,
         }))
     }
 
@@ -127,11 +126,25 @@ impl SupportAccessAdmin for Admin {
         request: Request<pb::ListEventsRequest>,
     ) -> Answered<pb::ListEventsResponse> {
         let (scope, grant, page) =
-            requests::list_events_request(admit(request)?.message).map_err(Failure::from)?;
-        let page = self.work.list_events(scope, grant.as_ref(), &page).await;
+            lists::list_events_request(admit(request)?.message).map_err(Failure::from)?;
+        let page = self.service.list_events(scope, grant.as_ref(), &page).await;
         let page = page.map_err(Failure::from)?;
         Ok(Response::new(pb::ListEventsResponse {
-            events: page.items.into_iter().map(responses::recorded).collect(),
+            events: page.items.into_iter().map(events::event).collect(),
+            next_page_token: page.next_token,
+            resume_token: page.resume_token,
+        }))
+    }
+
+    async fn list_tenants(
+        &self,
+        request: Request<pb::ListTenantsRequest>,
+    ) -> Answered<pb::ListTenantsResponse> {
+        let page = lists::list_tenants_request(admit(request)?.message).map_err(Failure::from)?;
+        let page = self.service.list_tenants(&page).await.map_err(Failure::from)?;
+        let tenant = |tenant_id| pb::Tenant { tenant_id };
+        Ok(Response::new(pb::ListTenantsResponse {
+            tenants: page.items.into_iter().map(tenant).collect(),
             next_page_token: page.next_token,
         }))
     }
@@ -141,10 +154,13 @@ impl SupportAccessAdmin for Admin {
         request: Request<pb::GetSupportPolicyRequest>,
     ) -> Answered<pb::GetSupportPolicyResponse> {
         let tenant_id =
-            requests::get_support_policy_request(admit(request)?.message).map_err(Failure::from)?;
-        let policy = self.work.support_policy(&tenant_id).await.map_err(Failure::from)?;
-        let support_policy = Some(responses::support_policy(&tenant_id, &policy));
-        Ok(Response::new(pb::GetSupportPolicyResponse { support_policy }))
+            policies::get_support_policy_request(admit(request)?.message).map_err(Failure::from)?;
+        let (policy, overrides) =
+            self.service.support_policy(&tenant_id).await.map_err(Failure::from)?;
+        Ok(Response::new(pb::GetSupportPolicyResponse {
+            support_policy: Some(policies::support_policy(&tenant_id, &policy)),
+            policy_overrides: Some(policies::policy_overrides(&overrides)),
+        }))
     }
 
     async fn update_support_policy(
@@ -155,13 +171,15 @@ impl SupportAccessAdmin for Admin {
         let deadline = call.enforcement_deadline();
         let Call { caller, message, .. } = call;
         let (tenant_id, request) =
-            requests::update_support_policy_request(message).map_err(Failure::from)?;
-        let updated = self.work.update_support_policy(&caller, &tenant_id, request, deadline).await;
+            policies::update_support_policy_request(message).map_err(Failure::from)?;
+        let updated =
+            self.service.update_support_policy(&caller, &tenant_id, request, deadline).await;
         let updated = updated.map_err(Failure::from)?;
         Ok(Response::new(pb::UpdateSupportPolicyResponse {
-            support_policy: Some(responses::support_policy(&tenant_id, &updated.policy)),
-            grants_outside_policy: responses::grants(updated.outside),
-            enforcement: Some(responses::enforcement(updated.enforcement)),
+            support_policy: Some(policies::support_policy(&tenant_id, &updated.policy)),
+            policy_overrides: Some(policies::policy_overrides(&updated.overrides)),
+            grants_outside_policy: grants::grants(updated.outside),
+            enforcement: Some(grants::enforcement(updated.enforcement)),
         }))
     }
 
@@ -171,25 +189,23 @@ impl SupportAccessAdmin for Admin {
     ) -> Answered<pb::WaitEnforcedResponse> {
         let call = admit(request)?;
         let deadline = call.enforcement_deadline();
-        let message = call.message;
-        let revision = requests::wait_enforced_request(message).map_err(Failure::from)?;
-        let enforcement = self.work.wait_enforced(revision, deadline).await;
-        let enforcement = responses::enforcement(enforcement.map_err(Failure::from)?);
+        let (tenant_id, token) =
+            lists::wait_enforced_request(call.message).map_err(Failure::from)?;
+        let enforcement = self.service.wait_enforced(tenant_id.as_ref(), &token, deadline).await;
+        let enforcement = grants::enforcement(enforcement.map_err(Failure::from)?);
         Ok(Response::new(pb::WaitEnforcedResponse { enforcement: Some(enforcement) }))
     }
+
     async fn export_history(
         &self,
         request: Request<pb::ExportHistoryRequest>,
-    ) -> Answered<pb::ExportHistoryResponse> {
-        let (tenant_id, after, page) =
-            requests::export_history_request(admit(request)?.message).map_err(Failure::from)?;
-        let export = self.work.export_history(tenant_id.as_ref(), after, &page).await;
-        let export = export.map_err(Failure::from)?;
-        Ok(Response::new(pb::ExportHistoryResponse {
-            records: export.records.into_iter().map(|record| record.line).collect(),
-            next_after_sequence: export.next,
-            has_more: export.has_more,
-        }))
+    ) -> Answered<Self::ExportHistoryStream> {
+        let (tenant_id, after) =
+            lists::export_history_request(admit(request)?.message).map_err(Failure::from)?;
+        let export = Arc::clone(&self.service).export_history(tenant_id, after).await;
+        let records = export.map_err(Failure::from)?.map_err(|error| Failure::from(error).into());
+        let responses = records.map_ok(|records| pb::ExportHistoryResponse { records });
+        Ok(Response::new(responses.boxed()))
     }
 
     async fn get_checkpoint(
@@ -197,8 +213,9 @@ impl SupportAccessAdmin for Admin {
         request: Request<pb::GetCheckpointRequest>,
     ) -> Answered<pb::GetCheckpointResponse> {
         let tenant_id =
-            requests::get_checkpoint_request(admit(request)?.message).map_err(Failure::from)?;
-        let checkpoint = self.work.checkpoint(tenant_id.as_ref()).await.map_err(Failure::from)?;
+            lists::get_checkpoint_request(admit(request)?.message).map_err(Failure::from)?;
+        let checkpoint = self.service.checkpoint(tenant_id.as_ref()).await;
+        let checkpoint = checkpoint.map_err(Failure::from)?;
         Ok(Response::new(pb::GetCheckpointResponse { checkpoint: checkpoint.line() }))
     }
 
@@ -210,12 +227,12 @@ impl SupportAccessAdmin for Admin {
         let deadline = call.enforcement_deadline();
         let Call { caller, message, .. } = call;
         let request = locks::lock_request(message).map_err(Failure::from)?;
-        let locked = self.work.lock_access(&caller, request, deadline).await;
+        let locked = self.service.lock_access(&caller, request, deadline).await;
         let locked = locked.map_err(Failure::from)?;
-        let revision = locked.enforcement.revision;
         Ok(Response::new(pb::LockAccessResponse {
-            lock: Some(pb::Lock { revision, ..locks::lock(locked.lock) }),
-            enforcement: Some(responses::enforcement(locked.enforcement)),
+            lock: Some(locks::lock(locked.lock)),
+            consistency_token: locked.enforcement.token.to_string(),
+            enforcement: Some(grants::enforcement(locked.enforcement)),
         }))
     }
 
@@ -227,11 +244,12 @@ impl SupportAccessAdmin for Admin {
         let deadline = call.deadline();
         let Call { caller, message, .. } = call;
         let (lock, request) = locks::unlock_request(message).map_err(Failure::from)?;
-        let unlocked = self.work.unlock_access(&caller, &lock, request, deadline).await;
+        let unlocked = self.service.unlock_access(&caller, &lock, request, deadline).await;
         let unlocked = unlocked.map_err(Failure::from)?;
-        let revision = unlocked.revision;
-        let lock = pb::Lock { revision, ..locks::lock(unlocked.lock) };
-        Ok(Response::new(pb::UnlockAccessResponse { lock: Some(lock) }))
+        Ok(Response::new(pb::UnlockAccessResponse {
+            lock: Some(locks::lock(unlocked.lock)),
+            consistency_token: unlocked.token.to_string(),
+        }))
     }
 
     async fn list_locks(
@@ -239,8 +257,8 @@ impl SupportAccessAdmin for Admin {
         request: Request<pb::ListLocksRequest>,
     ) -> Answered<pb::ListLocksResponse> {
         let (filter, page) =
-            locks::list_locks_request(admit(request)?.message).map_err(Failure::from)?;
-        let page = self.work.list_locks(filter, &page).await.map_err(Failure::from)?;
+            lists::list_locks_request(admit(request)?.message).map_err(Failure::from)?;
+        let page = self.service.list_locks(filter, &page).await.map_err(Failure::from)?;
         Ok(Response::new(pb::ListLocksResponse {
             locks: locks::locks(page.items),
             next_page_token: page.next_token,

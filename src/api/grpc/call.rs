@@ -1,4 +1,4 @@
-//! What comes with a request: who calls and whether they may, and until when they wait.
+//! The caller, the permission and the deadline of a request.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,45 +17,47 @@ use crate::{
 
 /// The metadata key of the gRPC deadline.
 const TIMEOUT_KEY: &str = "grpc-timeout";
-/// How long a caller waits that does not say, and at most.
+/// The default and longest deadline of a call.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// As much, for a change to be in force everywhere: longer than the longest `max_staleness`.
+/// The default and longest deadline of a call that waits for enforcement. Longer than the longest
+/// `max_staleness`.
 const ENFORCEMENT_TIMEOUT: Duration = Duration::from_mins(6);
-/// The most of a caller's patience that is kept back for the way home.
-const WAY_HOME_MAX: Duration = Duration::from_millis(50);
+/// The maximum time that is reserved for the response to reach the caller.
+const RETURN_TIME_MAX: Duration = Duration::from_millis(50);
 
-/// A call that its caller may make.
+/// A call that is permitted.
 #[derive(Debug)]
 pub(super) struct Call<M> {
-    /// Who calls.
+    /// The caller.
     pub(super) caller: Arc<Caller>,
-    /// What they ask for.
+    /// The request.
     pub(super) message: M,
     metadata: MetadataMap,
 }
 
-/// Lets a call in whose caller is permitted to make it. The one way to a request's message; a refusal is an audit line.
+/// Admits a call if its caller has the permission. The only way to a request's message. A refusal is
+/// logged as an audit line.
 pub(super) fn admit<M: Guarded>(request: Request<M>) -> Result<Call<M>, Failure> {
     let (metadata, extensions, message) = request.into_parts();
-    let caller = admit_to(M::ACTION, message.whose(), &extensions)?;
+    let caller = admit_to(M::ACTION, message.scope(), &extensions)?;
     Ok(Call { caller, message, metadata })
 }
 
-/// As [`admit`], for what is asked for without a message.
+/// As [`admit`], for a request without a single message.
 pub(super) fn admit_to(
     action: Action,
-    whose: Scope<'_>,
+    scope: Scope<'_>,
     extensions: &Extensions,
 ) -> Result<Arc<Caller>, Failure> {
     let Some(caller) = extensions.get::<Arc<Caller>>() else { return Err(unknown_caller()) };
-    if let Err(denied) = caller.may(action, whose) {
+    if let Err(denied) = caller.may(action, scope) {
         let Attribution { actor, via, is_asserted } = &caller.author;
-        let tenant_id = match whose {
-            // As long as an id may be: nobody has looked at it yet.
+        let tenant_id = match scope {
+            // Not validated yet, so cut to the length of an id.
             Scope::Tenant(tenant_id) => {
                 Some(tenant_id.chars().take(ID_LENGTH_MAX).collect::<String>())
             }
-            Scope::Vendor | Scope::Nobody => None,
+            Scope::Vendor | Scope::Global => None,
         };
         warn!(
             target: "support_access::audit",
@@ -64,7 +66,7 @@ pub(super) fn admit_to(
             %actor,
             via = via.as_ref().map(display),
             is_asserted,
-            address = extensions.get::<Arc<ConnectionInfo>>().and_then(|it| it.address).map(display),
+            address = extensions.get::<Arc<ConnectionInfo>>().and_then(|connection| connection.address).map(display),
             reason = %denied,
             "a call was refused"
         );
@@ -74,12 +76,12 @@ pub(super) fn admit_to(
 }
 
 impl<M> Call<M> {
-    /// When an answer must be on its way: a little before the caller's deadline, so that it arrives.
+    /// When the response must be sent: a little before the caller's deadline, so that it arrives.
     pub(super) fn deadline(&self) -> Instant {
         deadline_within(&self.metadata, TIMEOUT)
     }
 
-    /// As [`Self::deadline`], of somebody who waits for a change to be in force everywhere.
+    /// As [`Self::deadline`], for a call that waits for enforcement.
     pub(super) fn enforcement_deadline(&self) -> Instant {
         deadline_within(&self.metadata, ENFORCEMENT_TIMEOUT)
     }
@@ -87,8 +89,8 @@ impl<M> Call<M> {
 
 fn deadline_within(metadata: &MetadataMap, most: Duration) -> Instant {
     let timeout = metadata.get(TIMEOUT_KEY).and_then(|value| parse_timeout(value.to_str().ok()?));
-    let patience = timeout.unwrap_or(most).min(most);
-    Instant::now() + patience.saturating_sub((patience / 10).min(WAY_HOME_MAX))
+    let timeout = timeout.unwrap_or(most).min(most);
+    Instant::now() + timeout.saturating_sub((timeout / 10).min(RETURN_TIME_MAX))
 }
 
 /// A `Timeout` of the gRPC protocol: up to eight digits and a unit.
@@ -112,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn timeouts_are_read_as_the_grpc_protocol_writes_them() {
+    fn timeouts_are_parsed_as_in_the_grpc_protocol() {
         let cases = [
             ("1H", Some(Duration::from_hours(1))),
             ("2M", Some(Duration::from_mins(2))),

@@ -1,9 +1,16 @@
-//! Messages and words: [`requests`] and [`questions`] check what comes in, field by field; [`responses`] puts what goes out
-//! into messages. [`locks`] does both for locks, [`follow`] for what check nodes say to each other.
+//! Conversion between messages and the types of the domain, by concept. Requests are validated field
+//! by field. Domain values always have a message.
 
+pub(super) mod checks;
+mod enums;
+pub(super) mod events;
 mod fields;
-pub(super) mod follow;
+pub(super) mod grants;
+pub(super) mod lists;
 pub(super) mod locks;
-pub(super) mod questions;
-pub(super) mod requests;
-pub(super) mod responses;
+pub(super) mod policies;
+pub(super) mod replication;
+pub(super) mod servers;
+pub(super) mod timestamps;
+
+pub(super) use enums::ProtoEnum;

@@ -1,29 +1,29 @@
-//! What each request asks for, and about whose: what its caller must be permitted. A request that is not here cannot be
-//! [admitted](super::call::admit).
+//! The action and the scope of each request, which its caller must be permitted. A request that is not
+//! listed here cannot be [admitted](super::call::admit).
 
 use crate::{
-    api::proto::v1::{self as pb, lock_access_request},
+    api::proto::v1 as pb,
     domain::{Action, Scope},
 };
 
-/// A request's message.
+/// The message of a request.
 pub(super) trait Guarded {
-    /// What it asks for.
+    /// The action.
     const ACTION: Action;
 
-    /// Scope it is about.
-    fn whose(&self) -> Scope<'_>;
+    /// The owner of the data that the request is about.
+    fn scope(&self) -> Scope<'_>;
 }
 
 macro_rules! guarded {
-    ($($message:ident: $action:ident, $whose:expr;)*) => {
+    ($($message:ident: $action:ident, $scope:expr;)*) => {
         $(
             impl Guarded for pb::$message {
                 const ACTION: Action = Action::$action;
 
-                fn whose(&self) -> Scope<'_> {
-                    let whose: fn(&Self) -> Scope<'_> = $whose;
-                    whose(self)
+                fn scope(&self) -> Scope<'_> {
+                    let scope: fn(&Self) -> Scope<'_> = $scope;
+                    scope(self)
                 }
             }
         )*
@@ -31,31 +31,43 @@ macro_rules! guarded {
 }
 
 guarded! {
-    GrantAccessRequest: GrantAccess, |it| Scope::Tenant(&it.tenant_id);
-    ExtendAccessRequest: ExtendAccess, |it| Scope::Tenant(&it.tenant_id);
-    RevokeAccessRequest: RevokeAccess, |it| Scope::Tenant(&it.tenant_id);
-    RevokeAllAccessRequest: RevokeAllAccess, |it| Scope::Tenant(&it.tenant_id);
-    GetGrantRequest: GetGrant, |it| Scope::Tenant(&it.tenant_id);
-    ListGrantsRequest: ListGrants, |it| Scope::Tenant(&it.tenant_id);
-    ListEventsRequest: ListEvents, |it| tenant_or_vendor(&it.tenant_id);
-    GetSupportPolicyRequest: GetSupportPolicy, |it| Scope::Tenant(&it.tenant_id);
-    UpdateSupportPolicyRequest: UpdateSupportPolicy, |it| Scope::Tenant(&it.tenant_id);
-    ExportHistoryRequest: ExportHistory, |it| tenant_or_vendor(&it.tenant_id);
-    GetCheckpointRequest: GetCheckpoint, |it| tenant_or_vendor(&it.tenant_id);
-    LockAccessRequest: LockAccess, |it| match &it.target {
-        Some(lock_access_request::Target::TenantId(tenant_id)) => Scope::Tenant(tenant_id),
-        _ => Scope::Vendor,
-    };
-    UnlockAccessRequest: UnlockAccess, |it| tenant_or_vendor(&it.tenant_id);
-    ListLocksRequest: ListLocks, |it| tenant_or_vendor(&it.tenant_id);
-    WaitEnforcedRequest: WaitEnforced, |_| Scope::Nobody;
-    CheckAccessRequest: CheckAccess, |_| Scope::Nobody;
-    BatchCheckAccessRequest: BatchCheckAccess, |_| Scope::Nobody;
-    ExplainAccessRequest: ExplainAccess, |_| Scope::Nobody;
-    ListCheckNodesRequest: ListCheckNodes, |_| Scope::Nobody;
+    GrantAccessRequest: GrantAccess, |request| Scope::Tenant(&request.tenant_id);
+    ExtendAccessRequest: ExtendAccess, |request| Scope::Tenant(&request.tenant_id);
+    RevokeAccessRequest: RevokeAccess, |request| Scope::Tenant(&request.tenant_id);
+    RevokeAllAccessRequest: RevokeAllAccess, |request| Scope::Tenant(&request.tenant_id);
+    GetGrantRequest: GetGrant, |request| Scope::Tenant(&request.tenant_id);
+    ListGrantsRequest: ListGrants, |request| listed(request.scope, &request.tenant_id);
+    ListEventsRequest: ListEvents, |request| listed(request.scope, &request.tenant_id);
+    ListTenantsRequest: ListTenants, |_| Scope::Global;
+    GetSupportPolicyRequest: GetSupportPolicy, |request| Scope::Tenant(&request.tenant_id);
+    UpdateSupportPolicyRequest: UpdateSupportPolicy, |request| Scope::Tenant(&request.tenant_id);
+    ExportHistoryRequest: ExportHistory, |request| optional(&request.tenant_id);
+    GetCheckpointRequest: GetCheckpoint, |request| optional(&request.tenant_id);
+    LockAccessRequest: LockAccess, |request| optional(&request.tenant_id);
+    UnlockAccessRequest: UnlockAccess, |request| optional(&request.tenant_id);
+    ListLocksRequest: ListLocks, |request| listed(request.scope, &request.tenant_id);
+    WaitEnforcedRequest: WaitEnforced, |request| optional(&request.tenant_id);
+    CheckAccessRequest: CheckAccess, |_| Scope::Global;
+    BatchCheckAccessRequest: BatchCheckAccess, |_| Scope::Global;
+    ExplainAccessRequest: ExplainAccess, |request| checked(request.check.as_ref());
+    ListCheckNodesRequest: ListCheckNodes, |_| Scope::Global;
+    GetServerInfoRequest: GetServerInfo, |_| Scope::Global;
+    GetCallerRequest: GetCaller, |_| Scope::Global;
 }
 
-/// Where no tenant is named, the vendor's own is meant.
-fn tenant_or_vendor(tenant_id: &str) -> Scope<'_> {
-    if tenant_id.is_empty() { Scope::Vendor } else { Scope::Tenant(tenant_id) }
+/// Without a tenant, a request is about the vendor.
+fn optional(tenant_id: &Option<String>) -> Scope<'_> {
+    tenant_id.as_deref().map_or(Scope::Vendor, Scope::Tenant)
+}
+
+/// A list with any other scope than one tenant contains data of the vendor or of all tenants.
+fn listed(scope: i32, tenant_id: &str) -> Scope<'_> {
+    match pb::Scope::try_from(scope) {
+        Ok(pb::Scope::Unspecified | pb::Scope::Tenant) => Scope::Tenant(tenant_id),
+        Ok(pb::Scope::Vendor | pb::Scope::All) | Err(_) => Scope::Vendor,
+    }
+}
+
+fn checked(check: Option<&pb::AccessCheck>) -> Scope<'_> {
+    Scope::Tenant(check.map_or("", |check| &check.tenant_id))
 }

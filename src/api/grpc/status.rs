@@ -1,330 +1,402 @@
-//! Errors become statuses, here and nowhere else.
+//! Every error becomes a `google.rpc.Status` here.
 
 use std::{collections::HashMap, time::Duration};
 
-use http::Response;
+use http::{HeaderMap, Response};
 use tonic::{Code, Status, body::Body};
-use tonic_types::{ErrorDetails, StatusExt};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 use tracing::{error, warn};
 
 use crate::{
-    api::authenticate::ACTOR,
+    api::{authenticate::ACTOR, grpc::errors::violation_name, proto::v1::ErrorReason},
     auth::{AuthError, ConnectionInfo, token::TokenError},
-    domain::{Denied, policy::join, violation::Violations},
+    domain::{Denied, ViolationReason, policy::Forbidden, violation::Violations},
     node::follower_session::SessionEnd,
     service::ServiceError,
     store::StoreError,
 };
 
-/// The most bytes of a message from a caller.
+/// The maximum length of a message from a caller, in bytes.
 pub const MESSAGE_LENGTH_MAX: usize = 4 * 1_024 * 1_024;
-/// The domain of `ErrorInfo`.
+/// The domain of every `ErrorInfo`.
 const DOMAIN: &str = "supportaccess.v1";
-/// When to try again while the database is away.
-const RETRY_DELAY: Duration = Duration::from_secs(1);
-/// The most violations that a status carries: it travels in a header, which has its limit.
+/// The maximum number of violations in a status, which travels in a header.
 const VIOLATIONS_MAX: usize = 20;
-/// How prost and tonic begin to say that a message cannot be decoded.
-const NO_MESSAGE: [&str; 4] = [
+/// The metadata key of the id under which the log has the details of an internal error.
+const CALL_ID: &str = "call_id";
+/// How prost and tonic report that a message cannot be decoded.
+const MALFORMED_MESSAGE: [&str; 4] = [
     "failed to decode Protobuf message: ",
     "protocol error: received message with ",
     "Unexpected EOF decoding stream.",
     "Missing request message.",
 ];
 
-impl From<ServiceError> for Failure {
-    fn from(error: ServiceError) -> Self {
-        Self(status(&error))
+/// The error of a handler.
+#[derive(Debug)]
+pub(super) struct Failure(Box<Status>);
+
+/// Why the message of a request could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unread {
+    /// The message is longer than [`MESSAGE_LENGTH_MAX`].
+    TooLong,
+    /// The message did not arrive before the deadline.
+    Late,
+    /// The caller's requests in flight are too large.
+    Excess,
+    /// The caller or the connection ended first.
+    BrokenOff,
+}
+
+/// An error under construction.
+struct StatusBuilder {
+    reason: ErrorReason,
+    message: String,
+    details: ErrorDetails,
+    metadata: HashMap<String, String>,
+}
+
+// === impl Failure ===
+
+impl From<Failure> for Status {
+    fn from(failure: Failure) -> Self {
+        *failure.0
+    }
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        Self(Box::new(status))
     }
 }
 
 impl From<Violations> for Failure {
     fn from(violations: Violations) -> Self {
-        Self(status(&ServiceError::Invalid(violations)))
+        invalid(&violations).into()
     }
 }
 
-impl From<SessionEnd> for Failure {
-    fn from(end: SessionEnd) -> Self {
-        Self(end_of_stream(&end))
+impl From<ServiceError> for Failure {
+    fn from(error: ServiceError) -> Self {
+        service_error(&error).into()
     }
 }
 
 impl From<Denied> for Failure {
     fn from(denied: Denied) -> Self {
         let reason = match denied {
-            Denied::NoRole => "ROLE_MISSING",
-            Denied::OtherTenant => "NOT_OWN_TENANT",
+            Denied::NoRole => ErrorReason::RoleMissing,
+            Denied::OtherTenant => ErrorReason::NotOwnTenant,
         };
-        let text = denied.to_string();
-        Self(Status::with_error_details(Code::PermissionDenied, text, details(reason, [])))
+        StatusBuilder::new(reason, denied.to_string()).build().into()
     }
 }
 
-/// What a caller is told of whom nobody has said who it is.
-pub(super) fn unknown_caller() -> Failure {
-    Failure(stranger(&AuthError::Missing))
+impl From<SessionEnd> for Failure {
+    fn from(end: SessionEnd) -> Self {
+        session_end(&end).into()
+    }
 }
 
-/// Refuses a call whose caller could not be told, and leaves an audit line.
-pub fn refuse_stranger(error: &AuthError, visitor: &ConnectionInfo) -> Response<Body> {
-    let ConnectionInfo { peer, address, .. } = visitor;
+// === impl StatusBuilder ===
+
+impl StatusBuilder {
+    fn new(reason: ErrorReason, message: impl Into<String>) -> Self {
+        let mut details = ErrorDetails::new();
+        if let Some(delay) = reason.description().retry_delay {
+            details.set_retry_info(Some(delay));
+        }
+        Self { reason, message: message.into(), details, metadata: HashMap::new() }
+    }
+
+    /// Names the field at fault, which has the reason of the error.
+    fn field(mut self, field: &str) -> Self {
+        let mut violation = FieldViolation::new(field, &self.message);
+        violation.reason = self.reason.name().into();
+        self.details.set_bad_request(vec![violation]);
+        self
+    }
+
+    fn violations(mut self, violations: &Violations) -> Self {
+        let shown = violations.as_slice().iter().take(VIOLATIONS_MAX);
+        let shown = shown.map(|violation| {
+            let mut shown = FieldViolation::new(&violation.field, &violation.description);
+            shown.reason = violation_name(violation.reason).into();
+            shown
+        });
+        self.details.set_bad_request(shown.collect::<Vec<_>>());
+        self
+    }
+
+    fn metadata(mut self, key: &str, value: impl ToString) -> Self {
+        self.metadata.insert(key.into(), value.to_string());
+        self
+    }
+
+    fn retry_after(mut self, delay: Duration) -> Self {
+        self.details.set_retry_info(Some(delay));
+        self
+    }
+
+    fn build(mut self) -> Status {
+        self.details.set_error_info(self.reason.name(), DOMAIN, self.metadata);
+        let code = self.reason.description().code;
+        Status::with_error_details(code, self.message, self.details)
+    }
+}
+
+/// A message from the first violations, short enough for a header.
+fn listed(violations: &Violations) -> String {
+    let shown = violations.as_slice().iter().take(VIOLATIONS_MAX);
+    let texts = shown.map(|violation| format!("{}: {}", violation.field, violation.description));
+    texts.collect::<Vec<_>>().join("; ")
+}
+
+fn invalid(violations: &Violations) -> Status {
+    let message = listed(violations);
+    StatusBuilder::new(ErrorReason::InvalidField, message).violations(violations).build()
+}
+
+fn policy_violation(forbidden: &Forbidden) -> Status {
+    let message = listed(&forbidden.violations);
+    let builder = StatusBuilder::new(ErrorReason::PolicyViolation, message);
+    let builder = builder.violations(&forbidden.violations);
+    let limits = forbidden.limits.iter();
+    limits.fold(builder, |builder, (name, value)| builder.metadata(name, value)).build()
+}
+
+fn service_error(error: &ServiceError) -> Status {
+    let failed = |reason| StatusBuilder::new(reason, error.to_string());
+    match error {
+        ServiceError::Invalid(violations) => invalid(violations),
+        ServiceError::Policy(forbidden) => policy_violation(forbidden),
+        ServiceError::GrantNotFound { .. } => {
+            failed(ErrorReason::GrantNotFound).field("grant_id").build()
+        }
+        ServiceError::GrantEnded { .. } => {
+            failed(ErrorReason::GrantEnded).field("grant_id").build()
+        }
+        ServiceError::RequestIdReused => {
+            failed(ErrorReason::RequestIdReused).field("request_id").build()
+        }
+        ServiceError::EtagMismatch => failed(ErrorReason::EtagMismatch).field("etag").build(),
+        ServiceError::TokenInvalid(_) => {
+            failed(ErrorReason::ConsistencyTokenInvalid).field("consistency_token").build()
+        }
+        ServiceError::EventNotFound => {
+            failed(ErrorReason::EventNotFound).field("consistency_token").build()
+        }
+        ServiceError::TooManyLiveGrants { limit } => failed(ErrorReason::TooManyLiveGrants)
+            .field("tenant_id")
+            .metadata("max_live_grants_per_tenant", limit)
+            .build(),
+        ServiceError::LockNotFound { .. } => {
+            failed(ErrorReason::LockNotFound).field("lock_id").build()
+        }
+        ServiceError::LockOfOtherParty { .. } => {
+            failed(ErrorReason::LockOfOtherParty).field("lock_id").build()
+        }
+        ServiceError::TooManyLocks { limit, field, .. } => {
+            failed(ErrorReason::TooManyLocks).field(field).metadata("max_locks", limit).build()
+        }
+        ServiceError::Store(StoreError::Unavailable(source)) => {
+            error!(error = %source, "the database is unavailable");
+            let message = "the database is unavailable; retry with the same request_id";
+            StatusBuilder::new(ErrorReason::DatabaseUnavailable, message).build()
+        }
+        ServiceError::Store(StoreError::Broken(source)) => {
+            error!(error = %source, "unexpected data in the database");
+            internal().build()
+        }
+        ServiceError::NotSigned(_) | ServiceError::NotEncrypted(_) => {
+            error!(%error, "the cryptographic library failed");
+            internal().build()
+        }
+    }
+}
+
+/// The details are for the operator alone.
+fn internal() -> StatusBuilder {
+    StatusBuilder::new(ErrorReason::Internal, "internal error; see the server's log")
+}
+
+/// States the call id in an internal error, so that the operator finds the details in the log. Other
+/// responses stay as they are.
+pub fn state_call_id(headers: &mut HeaderMap, call_id: &str) {
+    if Status::from_header_map(headers).is_some_and(|status| status.code() == Code::Internal) {
+        let message = format!("internal error; the server's log has the details of call {call_id}");
+        let builder = StatusBuilder::new(ErrorReason::Internal, message);
+        let status = builder.metadata(CALL_ID, call_id).build();
+        if let Err(error) = status.add_header(headers) {
+            warn!(%error, "an internal error does not fit into its header");
+        }
+    }
+}
+
+fn session_end(end: &SessionEnd) -> Status {
+    let ended = |reason| StatusBuilder::new(reason, end.to_string());
+    match end {
+        SessionEnd::NoHello => ended(ErrorReason::HelloExpected).field("message").build(),
+        SessionEnd::SecondHello => ended(ErrorReason::HelloRepeated).field("hello").build(),
+        SessionEnd::WrongAck { .. } => {
+            ended(ErrorReason::AckOutOfRange).field("acknowledge.revision").build()
+        }
+        SessionEnd::WrongPing { .. } => {
+            ended(ErrorReason::PingOutOfOrder).field("ping.sequence").build()
+        }
+        SessionEnd::OtherProtocol(_) => {
+            ended(ErrorReason::ProtocolMismatch).field("hello.protocol_version").build()
+        }
+        SessionEnd::Itself => ended(ErrorReason::FollowsItself).field("hello.node_id").build(),
+        SessionEnd::Flood => ended(ErrorReason::TooManyMessages).build(),
+        SessionEnd::TooSlow => ended(ErrorReason::FollowerTooSlow).build(),
+        SessionEnd::Unacknowledged(_) => ended(ErrorReason::ChangesNotAcknowledged).build(),
+        SessionEnd::TooMany => ended(ErrorReason::TooManyFollowers).build(),
+        SessionEnd::NewSnapshot => ended(ErrorReason::NewSnapshot).build(),
+        SessionEnd::Replaced => ended(ErrorReason::StreamReplaced).build(),
+    }
+}
+
+/// The error for a request without an authenticated caller.
+pub(super) fn unknown_caller() -> Failure {
+    unauthenticated(&AuthError::Missing).into()
+}
+
+/// Refuses a call that is not authenticated, and logs an audit line.
+pub fn refuse_unauthenticated(error: &AuthError, connection: &ConnectionInfo) -> Response<Body> {
+    let ConnectionInfo { peer, address, .. } = connection;
     let address = address.map(tracing::field::display);
     warn!(target: "support_access::audit", reason = %error, ?peer, address, "a caller was refused");
-    stranger(error).into_http()
+    unauthenticated(error).into_http()
 }
 
-fn stranger(error: &AuthError) -> Status {
-    let (code, reason) = match error {
-        AuthError::Missing => (Code::Unauthenticated, "CREDENTIALS_MISSING"),
+fn unauthenticated(error: &AuthError) -> Status {
+    let reason = match error {
+        AuthError::Missing => ErrorReason::CredentialsMissing,
         AuthError::CertificateExpired | AuthError::CertificateNameless => {
-            (Code::Unauthenticated, "CERTIFICATE_REFUSED")
+            ErrorReason::CertificateRejected
         }
-        // That is not the bearer's fault, and passes.
-        AuthError::Token(TokenError::NoKeys) => (Code::Unavailable, "KEYS_UNAVAILABLE"),
-        AuthError::Token(_) => (Code::Unauthenticated, "TOKEN_REFUSED"),
-        AuthError::Name(_) => (Code::InvalidArgument, "INVALID_FIELD"),
-        AuthError::Conflict { .. } => (Code::PermissionDenied, "SEPARATION_OF_DUTIES"),
+        AuthError::Token(TokenError::NoKeys) => ErrorReason::KeysUnavailable,
+        AuthError::Token(_) => ErrorReason::TokenRejected,
+        AuthError::Name(error) => {
+            return invalid(&Violations::of_text(ACTOR.as_str(), *error));
+        }
+        AuthError::Conflict { .. } => ErrorReason::SeparationOfDuties,
     };
-    let mut details = details(reason, []);
-    if code == Code::Unavailable {
-        details.set_retry_info(Some(RETRY_DELAY));
-    }
-    Status::with_error_details(code, error.to_string(), details)
-}
-
-/// Refuses what is more than its caller may ask for.
-pub fn refuse_excess(reason: &str, wait: Duration) -> Response<Body> {
-    exhausted(reason, wait).into_http()
-}
-
-/// What a message ends with of which there is no room for the rest.
-pub fn excess() -> Status {
-    exhausted("TOO_MANY_BYTES", RETRY_DELAY)
-}
-
-fn exhausted(reason: &str, wait: Duration) -> Status {
-    let mut details = details(reason, []);
-    details.set_retry_info(Some(wait));
-    let text = "the caller asks for more than it may at a time: wait a little, and try again";
-    Status::with_error_details(Code::ResourceExhausted, text, details)
-}
-
-/// What a caller is told whose answer does not come.
-pub fn refuse_late() -> Response<Body> {
-    Status::deadline_exceeded("the call takes longer than any may").into_http()
+    StatusBuilder::new(reason, error.to_string()).build()
 }
 
 /// Refuses the name that a caller gives itself.
 pub fn refuse_name(description: &str) -> Response<Body> {
-    invalid(&Violations::of(ACTOR.as_str(), description)).into_http()
+    invalid(&Violations::of(ACTOR.as_str(), ViolationReason::Malformed, description)).into_http()
 }
 
-/// A status on its way out of a handler: what `?` makes of an error.
-pub(super) struct Failure(pub(super) Status);
-
-impl From<Failure> for Status {
-    fn from(failure: Failure) -> Self {
-        failure.0
-    }
+/// Refuses a call that exceeds a limit of its caller.
+pub fn refuse_excess(reason: ErrorReason, delay: Duration) -> Response<Body> {
+    exhausted(reason).retry_after(delay).build().into_http()
 }
 
-fn status(error: &ServiceError) -> Status {
-    let text = error.to_string();
-    match error {
-        ServiceError::Invalid(violations) => invalid(violations),
-        ServiceError::GrantNotFound { .. } => {
-            failed(Code::NotFound, "GRANT_NOT_FOUND", "grant_id", &text)
-        }
-        ServiceError::GrantEnded { .. } => {
-            failed(Code::FailedPrecondition, "GRANT_ENDED", "grant_id", &text)
-        }
-        ServiceError::GroupNotOffered { offered, .. } => {
-            let mut details = details("GROUP_NOT_OFFERED", [("groups", join(offered.iter()))]);
-            details.add_bad_request_violation("group_id", text.clone());
-            Status::with_error_details(Code::FailedPrecondition, text, details)
-        }
-        ServiceError::RequestIdReused => {
-            failed(Code::AlreadyExists, "REQUEST_ID_REUSED", "request_id", &text)
-        }
-        ServiceError::RevisionNotFound { .. } => {
-            failed(Code::NotFound, "REVISION_NOT_FOUND", "revision", &text)
-        }
-        ServiceError::EtagMismatch => failed(Code::Aborted, "ETAG_MISMATCH", "etag", &text),
-        ServiceError::TooManyLiveGrants { .. } => {
-            failed(Code::ResourceExhausted, "TOO_MANY_LIVE_GRANTS", "tenant_id", &text)
-        }
-        ServiceError::LockNotFound { .. } => {
-            failed(Code::NotFound, "LOCK_NOT_FOUND", "lock_id", &text)
-        }
-        ServiceError::LockOfOtherParty { .. } => {
-            failed(Code::PermissionDenied, "LOCK_OF_OTHER_SIDE", "lock_id", &text)
-        }
-        ServiceError::TooManyLocks { field, .. } => {
-            failed(Code::ResourceExhausted, "TOO_MANY_LOCKS", field, &text)
-        }
-        ServiceError::Store(StoreError::Unavailable(source)) => {
-            error!(error = %source, "the database is not available");
-            let mut details = details("DATABASE_UNAVAILABLE", []);
-            details.set_retry_info(Some(RETRY_DELAY));
-            let text = "the database is not available; send the same request again shortly";
-            Status::with_error_details(Code::Unavailable, text, details)
-        }
-        ServiceError::Store(StoreError::Broken(source)) => {
-            // What happened is for the operator alone.
-            error!(error = %source, "the database holds or said what it should not");
-            inside()
-        }
-        ServiceError::NotSigned(cause) => {
-            error!(error = %cause, "the checkpoint key does not work");
-            inside()
-        }
-    }
+/// The error that ends a message for whose rest there is no room.
+pub fn excess() -> Status {
+    exhausted(ErrorReason::TooManyBytes).build()
 }
 
-fn inside() -> Status {
-    let text = "something is wrong inside; the server's log says what";
-    Status::with_error_details(Code::Internal, text, details("INTERNAL", []))
+fn exhausted(reason: ErrorReason) -> StatusBuilder {
+    StatusBuilder::new(reason, "the caller exceeds its limit; retry after the delay")
 }
 
-/// Why a follower's stream was ended.
-fn end_of_stream(end: &SessionEnd) -> Status {
-    let text = end.to_string();
-    let breach = |reason, field| failed(Code::InvalidArgument, reason, field, &text);
-    let mismatch = |reason, field| failed(Code::FailedPrecondition, reason, field, &text);
-    let come_back =
-        |code, reason| Status::with_error_details(code, text.as_str(), details(reason, []));
-    match end {
-        SessionEnd::NoHello => breach("HELLO_EXPECTED", "message"),
-        SessionEnd::SecondHello => breach("HELLO_REPEATED", "hello"),
-        SessionEnd::WrongAck { .. } => breach("ACK_OUT_OF_RANGE", "ack.revision"),
-        SessionEnd::WrongPing { .. } => breach("PING_OUT_OF_ORDER", "ping.sequence"),
-        SessionEnd::OtherProtocol(_) => mismatch("PROTOCOL_MISMATCH", "hello.protocol"),
-        SessionEnd::Itself => mismatch("FOLLOWS_ITSELF", "hello.node_id"),
-        SessionEnd::Flood => come_back(Code::ResourceExhausted, "TOO_MANY_MESSAGES"),
-        SessionEnd::TooSlow => come_back(Code::ResourceExhausted, "FOLLOWER_TOO_SLOW"),
-        SessionEnd::Unacknowledged(_) => come_back(Code::Aborted, "CHANGES_NOT_ACKNOWLEDGED"),
-        SessionEnd::TooMany => come_back(Code::ResourceExhausted, "TOO_MANY_FOLLOWERS"),
-        SessionEnd::NewSnapshot => come_back(Code::Aborted, "NEW_SNAPSHOT"),
-        SessionEnd::Replaced => come_back(Code::Aborted, "STREAM_REPLACED"),
-    }
+/// Refuses a call that exceeds the longest deadline.
+pub fn refuse_late() -> Response<Body> {
+    late("the call exceeded the longest deadline").into_http()
 }
 
-/// What a sidecar says that is asked what only a replica knows.
-pub(super) fn ask_a_replica() -> Failure {
-    let text = "a sidecar does not know all check nodes: ask a replica";
-    Failure(Status::with_error_details(Code::Unimplemented, text, details("ASK_A_REPLICA", [])))
+fn late(message: &str) -> Status {
+    StatusBuilder::new(ErrorReason::DeadlineExceeded, message).build()
 }
 
-/// Why the next message of a stream, of at most `length_max` bytes, could not be read: what tonic says of it, better.
-pub(super) fn unread_in_stream(status: Status, length_max: usize) -> Failure {
-    Failure(match status.code() {
-        Code::OutOfRange => too_long(length_max),
-        _ if is_no_message(&status) => no_message(),
-        _ => status,
-    })
+/// The error that ends a stream whose first message is late.
+pub(super) fn late_message() -> Failure {
+    late("the message did not arrive before the deadline").into()
 }
 
-/// What a stream is ended with whose caller's credentials hold no more.
+/// The error of a sidecar for methods that only replicas serve.
+pub(super) fn replica_required() -> Failure {
+    let message = "a sidecar does not know all check nodes; connect to a replica";
+    StatusBuilder::new(ErrorReason::ReplicaRequired, message).build().into()
+}
+
+/// The error that ends a stream whose caller's credentials have expired.
 pub(super) fn credentials_expired() -> Failure {
-    let text = "the caller's certificate or token has expired: come back with a new one";
-    Failure(Status::with_error_details(
-        Code::Unauthenticated,
-        text,
-        details("CREDENTIALS_EXPIRED", []),
-    ))
+    let message = "the caller's certificate or token has expired; open the stream again";
+    StatusBuilder::new(ErrorReason::CredentialsExpired, message).build().into()
 }
 
-/// What a stream is ended with whose first message does not come.
-pub(super) fn late() -> Failure {
-    Failure(Status::deadline_exceeded("the message did not arrive in time"))
+/// The trailers that end a stream when the server shuts down.
+pub fn shutdown_trailers() -> HeaderMap {
+    let status = StatusBuilder::new(ErrorReason::ShuttingDown, "the server is shutting down");
+    let mut trailers = HeaderMap::new();
+    if let Err(error) = status.build().add_header(&mut trailers) {
+        warn!(%error, "the trailers of a stream cannot be written");
+    }
+    trailers
 }
 
-/// Why the message of a request could not be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unread {
-    /// It is longer than [`MESSAGE_LENGTH_MAX`].
-    TooLong,
-    /// It did not arrive whole in time.
-    Late,
-    /// Its caller has too much under way already.
-    Excess,
-    /// Its caller or the connection broke it off.
-    BrokenOff,
+/// Why the next message of a stream, of at most `length_max` bytes, could not be read.
+pub(super) fn unread_in_stream(status: Status, length_max: usize) -> Failure {
+    match status.code() {
+        Code::OutOfRange => too_long(length_max).into(),
+        _ if is_malformed_message(&status) => malformed_message().into(),
+        _ => status.into(),
+    }
 }
 
-/// What a message ends with whose caller is gone.
+/// The error that ends a message whose caller is gone.
 pub fn broken_off() -> Status {
     Status::cancelled("the message was broken off")
 }
 
-/// What a caller is told whose message could not be read.
-pub fn refuse_unread(why: Unread) -> Response<Body> {
-    match why {
+/// Refuses a request whose message could not be read.
+pub fn refuse_unread(cause: Unread) -> Response<Body> {
+    match cause {
         Unread::TooLong => too_long(MESSAGE_LENGTH_MAX),
-        Unread::Late => late().0,
+        Unread::Late => late("the message did not arrive before the deadline"),
         Unread::Excess => excess(),
         Unread::BrokenOff => broken_off(),
     }
     .into_http()
 }
 
-/// Gives what tonic itself refuses, before any handler sees it, the code and details of everything else that is wrong with a
-/// request: a message that is too long ([`Code::OutOfRange`], which no handler answers with), or is not one.
+/// Gives tonic's own refusals the code and details of all other errors: a message that is too long
+/// ([`Code::OutOfRange`], which no handler returns), and a message that cannot be decoded.
 pub fn explain_refusal(response: Response<Body>) -> Response<Body> {
     let headers = response.headers();
-    // Most answers have no status in their headers, and few have one of these codes.
+    // Most responses have no status in their headers, and few have one of these codes.
     let code = headers.get(Status::GRPC_STATUS).map(|code| Code::from_bytes(code.as_bytes()));
     match code {
         Some(Code::OutOfRange) => too_long(MESSAGE_LENGTH_MAX).into_http(),
         Some(Code::Internal)
-            if Status::from_header_map(headers).is_some_and(|it| is_no_message(&it)) =>
+            if Status::from_header_map(headers)
+                .is_some_and(|status| is_malformed_message(&status)) =>
         {
-            no_message().into_http()
+            malformed_message().into_http()
         }
         _ => response,
     }
 }
 
-/// Whether tonic says by this that what it read is no message. It has one code for that and for its own faults.
-fn is_no_message(status: &Status) -> bool {
-    status.code() == Code::Internal && NO_MESSAGE.iter().any(|it| status.message().starts_with(it))
+/// Whether tonic could not decode a message. tonic has one code for that and for its own faults.
+fn is_malformed_message(status: &Status) -> bool {
+    status.code() == Code::Internal
+        && MALFORMED_MESSAGE.iter().any(|start| status.message().starts_with(start))
 }
 
-fn no_message() -> Status {
-    invalid(&Violations::of("message", "must be a message of the RPC's request type"))
+fn malformed_message() -> Status {
+    let description = "must be a message of the RPC's request type";
+    invalid(&Violations::of("message", ViolationReason::Malformed, description))
 }
 
 fn too_long(length_max: usize) -> Status {
     let description = format!("must be at most {length_max} bytes long");
-    invalid(&Violations::of("message", description))
-}
-
-fn invalid(violations: &Violations) -> Status {
-    let mut details = details("INVALID_FIELD", []);
-    for violation in violations.as_slice().iter().take(VIOLATIONS_MAX) {
-        details.add_bad_request_violation(&violation.field, &violation.description);
-    }
-    let shown: Vec<String> = violations
-        .as_slice()
-        .iter()
-        .take(VIOLATIONS_MAX)
-        .map(|violation| format!("{}: {}", violation.field, violation.description))
-        .collect();
-    Status::with_error_details(Code::InvalidArgument, shown.join("; "), details)
-}
-
-/// A failure that one field is the reason of.
-fn failed(code: Code, reason: &str, field: &str, text: &str) -> Status {
-    let mut details = details(reason, []);
-    details.add_bad_request_violation(field, text);
-    Status::with_error_details(code, text, details)
-}
-
-fn details<const N: usize>(reason: &str, metadata: [(&str, String); N]) -> ErrorDetails {
-    let metadata: HashMap<String, String> =
-        metadata.into_iter().map(|(key, value)| (key.into(), value)).collect();
-    let mut details = ErrorDetails::new();
-    details.set_error_info(reason, DOMAIN, metadata);
-    details
+    invalid(&Violations::of("message", ViolationReason::OutOfRange, description))
 }

@@ -1,4 +1,4 @@
-//! The way to a check node that is followed.
+//! The follower side of a stream between check nodes.
 
 use std::{error::Error, fmt, io, iter::successors, time::Duration};
 
@@ -21,8 +21,11 @@ use tonic::{
 use crate::{
     api::{
         credentials::{AUTHORIZATION, ClientCredentials},
-        grpc::{convert::follow, nodes::RESPONSE_LENGTH_MAX},
-        proto::v1::{self as pb, check_nodes_client::CheckNodesClient},
+        grpc::{
+            convert::replication::{parse_response, request},
+            replication::RESPONSE_LENGTH_MAX,
+        },
+        proto::replication::v1::{self as rpb, replication_client::ReplicationClient},
     },
     node::{
         message::{ToFollower, ToUpstream},
@@ -30,29 +33,28 @@ use crate::{
     },
 };
 
-/// How long a connection may take.
+/// The timeout of a connection attempt.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long it may take, all in all, until a stream is open.
+/// The timeout until a stream is open, including the connection.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often a connection is asked whether it is still there, and how long it may take to say so. The protocol notices
-/// sooner; this is so that the system forgets a connection that leads nowhere.
+/// The HTTP/2 keepalive. The protocol notices a dead peer sooner; keepalive frees the connection.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How much may be on its way to this node: a snapshot should not have to wait for word that some of it has come.
+/// The flow control window, in bytes: a snapshot should not wait for window updates.
 const WINDOW: u32 = 4 * 1_024 * 1_024;
-/// The most characters of what an upstream says that are passed on.
+/// The maximum length of an upstream's message in an error, in characters.
 const MESSAGE_LENGTH_MAX: usize = 300;
-/// How every answer of an HTTP/1 server begins.
+/// The first bytes of every response of an HTTP/1 server.
 const HTTP1: &[u8; 7] = b"HTTP/1.";
-/// How HTTP/2 and gRPC say that what came is neither.
-const NO_GRPC: [&str; 4] = [
+/// How HTTP/2 and gRPC report a response of another protocol.
+const NOT_GRPC: [&str; 4] = [
     "frame with invalid size",
     "unspecific protocol error detected",
     "invalid compression flag",
     "failed to decode Protobuf message",
 ];
 
-/// A check node that can be followed, by its URL. Each stream has a connection of its own.
+/// A check node to follow, by its URL. Each stream has a connection of its own.
 pub struct GrpcUpstream {
     url: String,
     endpoint: Endpoint,
@@ -60,12 +62,12 @@ pub struct GrpcUpstream {
 }
 
 impl GrpcUpstream {
-    /// The node at `url`: `https://HOST:PORT`, `http://HOST:PORT`, or `unix:PATH`. The error says what is wrong with that, in a
-    /// sentence.
+    /// The node at `url`: `https://HOST:PORT`, `http://HOST:PORT`, or `unix:PATH`. The error is a
+    /// sentence with the problem and the fix.
     pub fn new(url: &str, credentials: &ClientCredentials) -> Result<Self, String> {
         const EXAMPLE: &str =
             "write it like https://replica:50051 or unix:/run/support-access/check.sock";
-        // What cannot be shown is not shown in the error either.
+        // The error must not repeat the credentials.
         if url.contains('@') && !url.starts_with("unix:") {
             return Err(format!(
                 "the URL of an upstream must not have credentials in it; {EXAMPLE}"
@@ -102,7 +104,7 @@ impl GrpcUpstream {
         }
     }
 
-    /// The endpoint, with TLS by the files as they are now.
+    /// The endpoint, with TLS from the current files.
     fn secured(&self) -> Result<Endpoint, String> {
         if !self.url.starts_with("https://") {
             return Ok(self.endpoint.clone());
@@ -111,7 +113,8 @@ impl GrpcUpstream {
         self.endpoint.clone().tls_config(config).map_err(|error| innermost(&error))
     }
 
-    /// Whether an HTTP/1 server is there, such as our own, on its HTTP port: it may just hang up on whoever speaks HTTP/2.
+    /// Whether an HTTP/1 server responds, such as the metrics port of a node. Such a server may close
+    /// HTTP/2 connections without a response.
     async fn speaks_http1(&self) -> bool {
         let Some(authority) = self.endpoint.uri().authority() else { return false };
         let port = authority.port_u16().unwrap_or(80);
@@ -134,21 +137,21 @@ pub async fn open_on(
     token: Option<AsciiMetadataValue>,
     outgoing: mpsc::Receiver<ToUpstream>,
 ) -> Result<BoxStream<'static, Result<ToFollower, FollowError>>, FollowError> {
-    let mut client = CheckNodesClient::new(channel).max_decoding_message_size(RESPONSE_LENGTH_MAX);
+    let mut client = ReplicationClient::new(channel).max_decoding_message_size(RESPONSE_LENGTH_MAX);
     let requests = unfold(outgoing, async |mut outgoing| {
-        let up = outgoing.recv().await?;
-        Some((follow::request(up), outgoing))
+        let message = outgoing.recv().await?;
+        Some((request(message), outgoing))
     });
-    let mut request = Request::new(requests);
+    let mut stream = Request::new(requests);
     if let Some(token) = token {
-        request.metadata_mut().insert(AUTHORIZATION, token);
+        stream.metadata_mut().insert(AUTHORIZATION, token);
     }
-    let response = client.follow(request).await.map_err(|status| refusal(url, &status))?;
+    let response = client.follow(stream).await.map_err(|status| refusal(url, &status))?;
     if !is_grpc(response.metadata()) {
         return Err(no_server(url));
     }
     let url = url.to_owned();
-    Ok(response.into_inner().map(move |said| words(&url, said)).boxed())
+    Ok(response.into_inner().map(move |received| parse(&url, received)).boxed())
 }
 
 impl fmt::Debug for GrpcUpstream {
@@ -168,31 +171,34 @@ impl Upstream for GrpcUpstream {
     }
 }
 
-fn words(url: &str, said: Result<pb::FollowResponse, Status>) -> Result<ToFollower, FollowError> {
-    let message = said.map_err(|status| refusal(url, &status))?;
-    follow::down(message).map_err(|violations| {
+fn parse(
+    url: &str,
+    received: Result<rpb::FollowResponse, Status>,
+) -> Result<ToFollower, FollowError> {
+    let message = received.map_err(|status| refusal(url, &status))?;
+    parse_response(message).map_err(|violations| {
         FollowError::Refused(format!(
-            "{url} says what this program does not understand: {}",
+            "{url} sent a message that this program does not understand: {}",
             plain(&violations.to_string())
         ))
     })
 }
 
-/// What a status means to a follower.
+/// The meaning of a status for a follower.
 fn refusal(url: &str, status: &Status) -> FollowError {
     let cause = status.source().map(innermost);
-    let told = cause.clone().unwrap_or_else(|| status.message().to_owned());
-    if NO_GRPC.iter().any(|it| told.contains(it)) {
+    let text = cause.clone().unwrap_or_else(|| status.message().to_owned());
+    if NOT_GRPC.iter().any(|error| text.contains(error)) {
         return no_server(url);
     }
-    let told = plain(&told);
+    let text = plain(&text);
     match status.code() {
         Code::Unimplemented => no_server(url),
         Code::FailedPrecondition | Code::InvalidArgument => {
-            FollowError::Refused(format!("{url} refuses this node: {told}"))
+            FollowError::Refused(format!("{url} refuses this node: {text}"))
         }
-        _ if cause.is_some() => FollowError::Lost(format!("the connection has failed: {told}")),
-        _ => FollowError::Lost(format!("it has ended the stream: {told}")),
+        _ if cause.is_some() => FollowError::Lost(format!("the connection has failed: {text}")),
+        _ => FollowError::Lost(format!("it has ended the stream: {text}")),
     }
 }
 
@@ -203,17 +209,17 @@ fn no_server(url: &str) -> FollowError {
 }
 
 fn is_grpc(metadata: &MetadataMap) -> bool {
-    let content_type = metadata.get("content-type").and_then(|it| it.to_str().ok());
-    content_type.is_some_and(|it| it.starts_with("application/grpc"))
+    let content_type = metadata.get("content-type").and_then(|value| value.to_str().ok());
+    content_type.is_some_and(|value| value.starts_with("application/grpc"))
 }
 
-/// What is at the bottom of an error.
+/// The innermost cause of an error.
 fn innermost(error: &(dyn Error + 'static)) -> String {
     let causes = successors(Some(error), |&error| error.source());
     causes.last().map(ToString::to_string).unwrap_or_default()
 }
 
-/// What somebody else says, short and in one line.
+/// A remote text, short and in one line.
 fn plain(text: &str) -> String {
     let plain = |c: char| if c.is_control() { ' ' } else { c };
     text.chars().take(MESSAGE_LENGTH_MAX).map(plain).collect()

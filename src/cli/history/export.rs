@@ -16,8 +16,6 @@ const CALL: Call = Call {
     fields: &[("tenant_id", "TENANT"), ("support-access-actor", "--actor")],
     repeatable: true,
 };
-/// As many as an answer has at most.
-const PAGE_SIZE: i32 = 1_000;
 
 /// Write a whole history as lines of JSON that can be verified, oldest first, and a checkpoint as the last line.
 ///
@@ -54,20 +52,19 @@ pub(crate) async fn run(client: &Client, args: &ExportArgs) -> Result<Report, Fa
     // First: what happens from now on is not in this export.
     let (line, checkpoint) = ask(client, &args.whose).await?;
     let mut after_sequence = 0;
+    let tenant_id = Some(checkpoint.tenant_id.clone()).filter(|tenant_id| !tenant_id.is_empty());
+    let message = v1::ExportHistoryRequest { tenant_id, after_sequence };
+    let send = async |request| client.admin().export_history(request).await;
+    let mut stream = client.call(&CALL, message, send).await?;
     while after_sequence < checkpoint.link.sequence {
-        let message = v1::ExportHistoryRequest {
-            tenant_id: checkpoint.tenant_id.clone(),
-            after_sequence,
-            page_size: PAGE_SIZE,
-        };
-        let send = async |request| client.admin().export_history(request).await;
-        let page = client.call(&CALL, message, send).await?;
-        if page.records.is_empty() {
+        let page = stream.message().await;
+        let page = page.map_err(|status| Failure::of_status(&status, CALL.fields))?;
+        let Some(page) = page else {
             let end = checkpoint.link.sequence;
             return Err(Failure::new(format!(
                 "the history ends after event {after_sequence}, although the server's checkpoint has {end}"
             )));
-        }
+        };
         let mut text = String::new();
         for record in page.records {
             if after_sequence < checkpoint.link.sequence {
@@ -96,7 +93,7 @@ async fn ask(client: &Client, whose: &Scope) -> Result<(String, Checkpoint), Fai
             "TENANT: must not be empty; --vendor is for the vendor's own history",
         ));
     }
-    let message = v1::GetCheckpointRequest { tenant_id: tenant_id.clone() };
+    let message = v1::GetCheckpointRequest { tenant_id: whose.tenant.clone() };
     let send = async |request| client.admin().get_checkpoint(request).await;
     let line = client.call(&CALL, message, send).await?.checkpoint;
     let checkpoint = read_checkpoint(line.as_bytes()).ok();

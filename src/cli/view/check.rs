@@ -15,13 +15,19 @@ impl Answer for v1::CheckAccessResponse {
             ("Message", Cell::new(&self.message)),
             ("Grant", Cell::new(&self.grant_id)),
         ];
+        if !self.lock_id.is_empty() {
+            rows.push(("Lock", Cell::new(&self.lock_id)));
+        }
+        if self.ignored_group_count > 0 {
+            let ignored = format!("{} values are not group ids", self.ignored_group_count);
+            rows.push(("Ignored", Cell::new(ignored)));
+        }
         if is_allowed {
             let end = moment_utc(self.expire_time.as_ref(), "until revoked");
             rows.push(("Level", Cell::new(level(self.access_level()))));
             rows.push(("End", Cell::new(end)));
             rows.push(("Valid for", Cell::new(about(self.valid_for.as_ref()))));
         }
-        rows.push(("Revision", Cell::new(self.revision.to_string())));
         details(look, &rows)
     }
 }

@@ -1,7 +1,8 @@
 //! Grants, and the answers that have some.
 
 use super::{
-    Answer, Cell, Look, Tone, details, enforcement, level, moment, moment_utc, short, table, v1,
+    Answer, Cell, Look, Timestamp, Tone, details, enforcement, level, moment, moment_utc, short,
+    table, token, v1,
 };
 
 const UNTIL_REVOKED: &str = "until revoked";
@@ -14,7 +15,9 @@ impl Answer for v1::GrantAccessResponse {
     const NAME: &'static str = "GrantAccessResponse";
 
     fn for_people(&self, look: Look) -> String {
-        details(look, &rows(&self.grant.clone().unwrap_or_default()))
+        let mut rows = rows(&self.grant.clone().unwrap_or_default());
+        rows.push(token(&self.consistency_token));
+        details(look, &rows)
     }
 }
 
@@ -31,7 +34,9 @@ impl Answer for v1::ExtendAccessResponse {
 
     fn for_people(&self, look: Look) -> String {
         let mut rows = rows(&self.grant.clone().unwrap_or_default());
+        rows.push(("Previous end", Cell::new(end_of(self.previous_expire_time.as_ref()))));
         rows.push(enforcement(self.enforcement.as_ref()));
+        rows.push(token(&self.consistency_token));
         details(look, &rows)
     }
 }
@@ -42,6 +47,7 @@ impl Answer for v1::RevokeAccessResponse {
     fn for_people(&self, look: Look) -> String {
         let mut rows = rows(&self.grant.clone().unwrap_or_default());
         rows.push(enforcement(self.enforcement.as_ref()));
+        rows.extend(self.enforcement.as_ref().map(|found| token(&found.consistency_token)));
         let text = details(look, &rows);
         if self.remaining_grants.is_empty() {
             return text + "\nNo other grant of the tenant lets anybody in.\n";
@@ -55,10 +61,11 @@ impl Answer for v1::RevokeAllAccessResponse {
     const NAME: &'static str = "RevokeAllAccessResponse";
 
     fn for_people(&self, look: Look) -> String {
-        let rows = [
+        let mut rows = vec![
             ("Revoked", Cell::new(self.revoked_count.to_string())),
             enforcement(self.enforcement.as_ref()),
         ];
+        rows.extend(self.enforcement.as_ref().map(|found| token(&found.consistency_token)));
         let text = details(look, &rows);
         if self.grants.is_empty() { text } else { text + "\n" + &grants(look, &self.grants) }
     }
@@ -85,7 +92,7 @@ pub(super) fn grants(look: Look, grants: &[v1::Grant]) -> String {
 pub(super) fn candidates(look: Look, candidates: &[v1::CandidateGrant]) -> String {
     let row = |candidate: &v1::CandidateGrant| {
         let reasons = candidate.reasons().map(super::check::reason).collect::<Vec<_>>().join(", ");
-        let mut cells = row(&terms(candidate));
+        let mut cells = row(&candidate.grant.clone().unwrap_or_default());
         cells.splice(6.., [Cell::new(reasons)]);
         cells
     };
@@ -93,27 +100,21 @@ pub(super) fn candidates(look: Look, candidates: &[v1::CandidateGrant]) -> Strin
     table(look, &header, candidates.iter().map(row).collect())
 }
 
-/// A candidate as a grant, as far as it says.
-fn terms(candidate: &v1::CandidateGrant) -> v1::Grant {
-    v1::Grant {
-        grant_id: candidate.grant_id.clone(),
-        group_id: candidate.group_id.clone(),
-        agent_ids: candidate.agent_ids.clone(),
-        access_level: candidate.access_level,
-        state: candidate.state,
-        start_time: candidate.start_time,
-        expire_time: candidate.expire_time,
-        revoke_time: candidate.revoke_time,
-        ..v1::Grant::default()
-    }
+pub(super) fn end(grant: &v1::Grant) -> String {
+    end_of(grant.expire_time.as_ref())
 }
 
-pub(super) fn end(grant: &v1::Grant) -> String {
-    moment_utc(grant.expire_time.as_ref(), UNTIL_REVOKED)
+fn end_of(expire_time: Option<&Timestamp>) -> String {
+    moment_utc(expire_time, UNTIL_REVOKED)
+}
+
+/// The named agents of a grant. Empty: every agent of the group.
+fn agents(grant: &v1::Grant) -> &[String] {
+    grant.named_agents.as_ref().map_or(&[], |named| &named.agent_ids)
 }
 
 fn row(grant: &v1::Grant) -> Vec<Cell> {
-    let group = match grant.agent_ids.as_slice() {
+    let group = match agents(grant) {
         [] => grant.group_id.clone(),
         agents => format!("{} (only {})", grant.group_id, agents.join(", ")),
     };
@@ -130,7 +131,7 @@ fn row(grant: &v1::Grant) -> Vec<Cell> {
 }
 
 fn rows(grant: &v1::Grant) -> Vec<(&'static str, Cell)> {
-    let agents = match grant.agent_ids.as_slice() {
+    let agents = match agents(grant) {
         [] => "every agent of the group".into(),
         agents => format!("only {}", agents.join(", ")),
     };
@@ -155,7 +156,6 @@ fn rows(grant: &v1::Grant) -> Vec<(&'static str, Cell)> {
         rows.push(("Because", Cell::new(&grant.revoke_reason)));
     }
     rows.push(("Etag", Cell::new(&grant.etag)));
-    rows.push(("Revision", Cell::new(grant.revision.to_string())));
     rows
 }
 

@@ -1,11 +1,13 @@
 //! Locks.
 
-use super::{Answer, Cell, Look, Tone, details, enforcement, moment, moment_utc, short, table, v1};
+use super::{
+    Answer, Cell, Look, Tone, details, enforcement, moment, moment_utc, short, table, token, v1,
+};
 
 const UNTIL_LIFTED: &str = "until lifted";
 
 const HEADER: [&str; 8] =
-    ["LOCK", "STATE", "LOCKED", "SIDE", "SINCE (UTC)", "UNTIL (UTC)", "BY", "REASON"];
+    ["LOCK", "STATE", "LOCKED", "PARTY", "SINCE (UTC)", "UNTIL (UTC)", "BY", "REASON"];
 
 impl Answer for v1::LockAccessResponse {
     const NAME: &'static str = "LockAccessResponse";
@@ -13,6 +15,7 @@ impl Answer for v1::LockAccessResponse {
     fn for_people(&self, look: Look) -> String {
         let mut rows = rows(&self.lock.clone().unwrap_or_default());
         rows.push(enforcement(self.enforcement.as_ref()));
+        rows.push(token(&self.consistency_token));
         details(look, &rows)
     }
 }
@@ -21,7 +24,9 @@ impl Answer for v1::UnlockAccessResponse {
     const NAME: &'static str = "UnlockAccessResponse";
 
     fn for_people(&self, look: Look) -> String {
-        details(look, &rows(&self.lock.clone().unwrap_or_default()))
+        let mut rows = rows(&self.lock.clone().unwrap_or_default());
+        rows.push(token(&self.consistency_token));
+        details(look, &rows)
     }
 }
 
@@ -38,15 +43,22 @@ impl Answer for v1::ListLocksResponse {
     }
 }
 
-/// What is locked.
+/// The checks that the lock denies.
 pub(super) fn target(lock: &v1::Lock) -> String {
     use v1::lock::Target;
-    match &lock.target {
-        Some(Target::TenantId(id)) => format!("tenant {id}"),
+    let target = match &lock.target {
         Some(Target::AgentId(id)) => format!("agent {id}"),
         Some(Target::GroupId(id)) => format!("group {id}"),
+        Some(Target::AgentKind(kind)) => {
+            let kind = v1::AgentKind::try_from(*kind).unwrap_or_default();
+            format!("kind {}", short(kind.as_str_name(), "AGENT_KIND_"))
+        }
         Some(Target::Everything(_)) => "everything".into(),
         None => "-".into(),
+    };
+    match &lock.tenant_id {
+        Some(tenant_id) => format!("{target} in tenant {tenant_id}"),
+        None => format!("{target} in all tenants"),
     }
 }
 
@@ -59,7 +71,7 @@ fn row(lock: &v1::Lock) -> Vec<Cell> {
         Cell::new(&lock.lock_id),
         state(lock),
         Cell::new(target(lock)),
-        Cell::new(side(lock)),
+        Cell::new(party(lock)),
         Cell::new(moment(lock.create_time.as_ref(), "-")),
         Cell::new(moment(lock.expire_time.as_ref(), UNTIL_LIFTED)),
         Cell::new(&lock.creator),
@@ -73,7 +85,7 @@ fn rows(lock: &v1::Lock) -> Vec<(&'static str, Cell)> {
         ("Lock", Cell::new(&lock.lock_id)),
         ("State", state(lock)),
         ("Locked", Cell::new(target(lock))),
-        ("Party", Cell::new(side(lock))),
+        ("Party", Cell::new(party(lock))),
         ("Until", Cell::new(end(lock))),
         ("Reason", Cell::new(&lock.reason)),
         ("Set", Cell::new(created)),
@@ -83,17 +95,17 @@ fn rows(lock: &v1::Lock) -> Vec<(&'static str, Cell)> {
         rows.push(("Lifted", Cell::new(lifted)));
         rows.push(("Because", Cell::new(&lock.unlock_reason)));
     }
-    rows.push(("Revision", Cell::new(lock.revision.to_string())));
+    rows.push(("Etag", Cell::new(&lock.etag)));
     rows
 }
 
-fn side(lock: &v1::Lock) -> &'static str {
-    short(lock.side().as_str_name(), "LOCK_SIDE_")
+fn party(lock: &v1::Lock) -> &'static str {
+    short(lock.party().as_str_name(), "PARTY_")
 }
 
 fn state(lock: &v1::Lock) -> Cell {
     let tone = match lock.state() {
-        v1::LockState::Held => Some(Tone::Bad),
+        v1::LockState::Active => Some(Tone::Bad),
         v1::LockState::Expired | v1::LockState::Lifted => Some(Tone::Faint),
         v1::LockState::Unspecified => None,
     };
@@ -114,7 +126,7 @@ mod tests {
         v1::Lock {
             lock_id: "l1".into(),
             target: Some(v1::lock::Target::GroupId("support".into())),
-            side: v1::LockSide::Vendor.into(),
+            party: v1::Party::Vendor.into(),
             state: v1::LockState::Lifted.into(),
             reason: "two\nlines \u{1b}[31m".into(),
             create_time: Some(at(1_796_115_600)),
@@ -122,25 +134,28 @@ mod tests {
             unlock_time: Some(at(1_796_115_660)),
             unlocker: "carol".into(),
             unlock_reason: "over".into(),
-            revision: 4,
+            etag: "s4".into(),
             ..v1::Lock::default()
         }
     }
 
     #[test]
     fn one_lock_is_shown_with_all_there_is_to_know() {
-        let text = v1::UnlockAccessResponse { lock: Some(mk_lock()) }.for_people(Look::default());
+        let text =
+            v1::UnlockAccessResponse { lock: Some(mk_lock()), consistency_token: "token".into() }
+                .for_people(Look::default());
         let expected = "\
-Lock      l1
-State     LIFTED
-Locked    group support
-Party     VENDOR
-Until     until lifted
-Reason    two lines \u{fffd}[31m
-Set       2026-12-01 09:00:00 UTC by alice
-Lifted    2026-12-01 09:01:00 UTC by carol
-Because   over
-Revision  4
+Lock     l1
+State    LIFTED
+Locked   group support in all tenants
+Party    VENDOR
+Until    until lifted
+Reason   two lines \u{fffd}[31m
+Set      2026-12-01 09:00:00 UTC by alice
+Lifted   2026-12-01 09:01:00 UTC by carol
+Because  over
+Etag     s4
+Token    token
 ";
         assert_eq!(text, expected);
     }
@@ -148,13 +163,15 @@ Revision  4
     #[test]
     fn locks_are_a_table() {
         let everything = Some(v1::lock::Target::Everything(true));
-        let held = v1::LockState::Held.into();
+        let held = v1::LockState::Active.into();
         let expire_time = Some(at(1_796_119_200));
-        let lock = v1::Lock { target: everything, state: held, expire_time, ..mk_lock() };
+        let tenant_id = Some("acme".into());
+        let lock =
+            v1::Lock { target: everything, tenant_id, state: held, expire_time, ..mk_lock() };
         let answer = v1::ListLocksResponse { locks: vec![lock], ..Default::default() };
         let expected = "\
-LOCK  STATE  LOCKED      SIDE    SINCE (UTC)          UNTIL (UTC)          BY     REASON
-l1    HELD   everything  VENDOR  2026-12-01 09:00:00  2026-12-01 10:00:00  alice  two lines \u{fffd}[31m
+LOCK  STATE   LOCKED                     PARTY   SINCE (UTC)          UNTIL (UTC)          BY     REASON
+l1    ACTIVE  everything in tenant acme  VENDOR  2026-12-01 09:00:00  2026-12-01 10:00:00  alice  two lines \u{fffd}[31m
 ";
         assert_eq!(answer.for_people(Look::default()), expected);
         assert_eq!(v1::ListLocksResponse::default().for_people(Look::default()), "No locks.\n");
@@ -162,27 +179,28 @@ l1    HELD   everything  VENDOR  2026-12-01 09:00:00  2026-12-01 10:00:00  alice
 
     #[test]
     fn a_lock_in_the_history_says_what_and_until_when() {
-        let event = |kind: v1::EventType, expire_time| v1::Event {
-            revision: 4,
-            r#type: kind.into(),
+        use v1::event::Payload;
+        let lock = |expire_time| Some(v1::Lock { expire_time, ..mk_lock() });
+        let event = |payload| v1::Event {
+            sequence: 4,
+            payload: Some(payload),
             actor: "alice".into(),
             reason: "stolen".into(),
-            lock: Some(v1::Lock { expire_time, ..mk_lock() }),
             ..v1::Event::default()
         };
         let events = vec![
-            event(v1::EventType::LockExpired, None),
-            event(v1::EventType::Unlocked, None),
-            event(v1::EventType::Locked, Some(at(1_796_119_200))),
-            event(v1::EventType::Locked, None),
+            event(Payload::LockExpired(v1::LockExpired { lock: lock(None) })),
+            event(Payload::Unlocked(v1::Unlocked { lock: lock(None) })),
+            event(Payload::Locked(v1::Locked { lock: lock(Some(at(1_796_119_200))) })),
+            event(Payload::Locked(v1::Locked { lock: lock(None) })),
         ];
         let answer = v1::ListEventsResponse { events, ..Default::default() };
         let expected = "\
-REVISION  TIME (UTC)  EVENT         GRANT  BY     WHAT                                         REASON
-4         -           LOCK_EXPIRED  -      alice  group support                                stolen
-4         -           UNLOCKED      -      alice  group support                                stolen
-4         -           LOCKED        -      alice  group support until 2026-12-01 10:00:00 UTC  stolen
-4         -           LOCKED        -      alice  group support until lifted                   stolen
+SEQUENCE  TIME (UTC)  EVENT         GRANT  BY     WHAT                                                        REASON
+4         -           LOCK_EXPIRED  -      alice  group support in all tenants                                stolen
+4         -           UNLOCKED      -      alice  group support in all tenants                                stolen
+4         -           LOCKED        -      alice  group support in all tenants until 2026-12-01 10:00:00 UTC  stolen
+4         -           LOCKED        -      alice  group support in all tenants until lifted                   stolen
 ";
         assert_eq!(answer.for_people(Look::default()), expected);
     }

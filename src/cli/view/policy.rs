@@ -31,40 +31,41 @@ fn policy(look: Look, policy: &v1::SupportPolicy, more: Option<(&str, Cell)>) ->
         ("Tenant", Cell::new(&policy.tenant_id)),
         ("Preset durations", Cell::new(presets)),
         ("Default duration", Cell::new(span(policy.default_duration.as_ref()))),
-        ("Longest duration", Cell::new(span(policy.longest_duration.as_ref()))),
+        ("Max duration", Cell::new(span(policy.max_duration.as_ref()))),
         ("Until revoked allowed", yes_or_no(policy.until_revoked_allowed)),
         ("Reason required", yes_or_no(policy.reason_required)),
         ("Ticket required", yes_or_no(policy.ticket_required)),
-        ("Longest schedule ahead", Cell::new(span(policy.longest_schedule_ahead.as_ref()))),
+        ("Max schedule ahead", Cell::new(span(policy.max_schedule_ahead.as_ref()))),
         ("Etag", Cell::new(&policy.etag)),
     ];
     rows.extend(more);
     let text = details(look, &rows);
     if policy.groups.is_empty() {
-        return text + "\nNo group may be let in.\n";
+        return text + "\nNo group may be granted access.\n";
     }
     let row = |group: &v1::SupportGroup| {
         vec![
             Cell::new(&group.group_id),
-            Cell::new(level(group.highest_level())),
+            Cell::new(level(group.max_access_level())),
             Cell::new(&group.display_name),
             Cell::new(&group.description),
         ]
     };
-    let header = ["GROUP", "HIGHEST LEVEL", "NAME", "DESCRIPTION"];
+    let header = ["GROUP", "MAX LEVEL", "NAME", "DESCRIPTION"];
     text + "\n" + &table(look, &header, policy.groups.iter().map(row).collect())
 }
 
 /// What the policy allows, in a line.
 pub(super) fn summary(policy: &v1::SupportPolicy) -> String {
-    let group =
-        |group: &v1::SupportGroup| format!("{}:{}", group.group_id, level(group.highest_level()));
+    let group = |group: &v1::SupportGroup| {
+        format!("{}:{}", group.group_id, level(group.max_access_level()))
+    };
     let groups = policy.groups.iter().map(group).collect::<Vec<_>>().join(", ");
     let mut text = format!(
-        "groups {}; longest {}; starts up to {} ahead",
+        "groups {}; at most {}; starts up to {} ahead",
         if groups.is_empty() { "none" } else { &groups },
-        span(policy.longest_duration.as_ref()),
-        span(policy.longest_schedule_ahead.as_ref()),
+        span(policy.max_duration.as_ref()),
+        span(policy.max_schedule_ahead.as_ref()),
     );
     let rules = [
         (policy.until_revoked_allowed, "; until revoked allowed"),
@@ -80,14 +81,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_policy_that_was_tightened_says_how_far_that_got() {
+    fn an_updated_policy_states_its_enforcement() {
         let state = v1::EnforcementState::Complete.into();
-        let enforcement =
-            Some(v1::Enforcement { state, revision: 9, ..v1::Enforcement::default() });
+        let enforcement = Some(v1::Enforcement { state, ..v1::Enforcement::default() });
         let answer = v1::UpdateSupportPolicyResponse { enforcement, ..Default::default() };
         let text = answer.for_people(Look::default());
-        let (_, tail) = text.split_once("Etag                    -\n").unwrap();
-        let line = "In force                at every check node, after - (revision 9, 0 confirmed, 0 lapsed)\n\n";
+        let (_, tail) = text.split_once("Etag                   -\n").unwrap();
+        let line =
+            "In force               at every check node, after - (0 acknowledged, 0 lapsed)\n\n";
         assert!(tail.starts_with(line), "{text}");
     }
 }

@@ -20,7 +20,6 @@ fn mk_grant(grant_id: &str) -> v1::Grant {
         create_time: Some(at(START)),
         creator: "alice".into(),
         etag: "e1".into(),
-        revision: 3,
         ..v1::Grant::default()
     }
 }
@@ -28,7 +27,7 @@ fn mk_grant(grant_id: &str) -> v1::Grant {
 fn mk_revoked(grant_id: &str) -> v1::Grant {
     v1::Grant {
         state: v1::GrantState::Revoked.into(),
-        agent_ids: vec!["bob".into(), "eve".into()],
+        named_agents: Some(v1::NamedAgents { agent_ids: vec!["bob".into(), "eve".into()] }),
         access_level: v1::AccessLevel::ReadWrite.into(),
         expire_time: None,
         reason: "two\nlines \u{1b}[31m".into(),
@@ -42,10 +41,12 @@ fn mk_revoked(grant_id: &str) -> v1::Grant {
 fn mk_enforcement(state: v1::EnforcementState) -> v1::Enforcement {
     v1::Enforcement {
         state: state.into(),
-        revision: 9,
+        consistency_token: "token".into(),
         elapsed: Some(Duration { seconds: 0, nanos: 12_345_678 }),
         nodes_acknowledged: 1,
         nodes_lapsed: 0,
+        nodes_pending: 2,
+        complete_by: Some(at(START)),
     }
 }
 
@@ -59,21 +60,20 @@ fn one_grant_is_shown_with_all_there_is_to_know() {
     check(
         &v1::GetGrantResponse { grant: Some(mk_revoked("g1")) },
         "\
-Grant     g1
-State     REVOKED
-Tenant    acme
-Group     support
-Agents    only bob, eve
-Level     READ_WRITE
-Start     2026-12-01 09:00:00 UTC
-End       until revoked
-Reason    two lines \u{fffd}[31m
-Ticket    T-1
-Granted   2026-12-01 09:00:00 UTC by alice
-Revoked   2026-12-01 09:01:00 UTC by carol
-Because   -
-Etag      e1
-Revision  3
+Grant    g1
+State    REVOKED
+Tenant   acme
+Group    support
+Agents   only bob, eve
+Level    READ_WRITE
+Start    2026-12-01 09:00:00 UTC
+End      until revoked
+Reason   two lines \u{fffd}[31m
+Ticket   T-1
+Granted  2026-12-01 09:00:00 UTC by alice
+Revoked  2026-12-01 09:01:00 UTC by carol
+Because  -
+Etag     e1
 ",
     );
 }
@@ -82,7 +82,7 @@ Revision  3
 fn grants_are_a_table() {
     let grants = vec![mk_grant("g1"), mk_revoked("g2")];
     check(
-        &v1::ListGrantsResponse { grants, next_page_token: "more".into() },
+        &v1::ListGrantsResponse { grants, next_page_token: "more".into(), ..Default::default() },
         "\
 GRANT  STATE    GROUP                    LEVEL       START (UTC)          END (UTC)            BY     REASON
 g1     ACTIVE   support                  READ_ONLY   2026-12-01 09:00:00  2026-12-08 09:00:00  alice  Ticket 7
@@ -102,11 +102,12 @@ fn a_revocation_says_how_far_it_got_and_what_is_still_open() {
         remaining_grants: vec![],
     };
     let text = answer.for_people(Look::default());
-    let (_, tail) = text.split_once("Revision  3\n").unwrap();
+    let (_, tail) = text.split_once("Etag      e1\n").unwrap();
     assert_eq!(
         tail,
         "\
-In force  at every check node, after 12ms (revision 9, 1 confirmed, 0 lapsed)
+In force  at every check node, after 12ms (1 acknowledged, 0 lapsed)
+Token     token
 
 No other grant of the tenant lets anybody in.
 "
@@ -114,11 +115,12 @@ No other grant of the tenant lets anybody in.
     answer.enforcement = Some(mk_enforcement(v1::EnforcementState::Pending));
     answer.remaining_grants = vec![mk_grant("g3")];
     let text = answer.for_people(Look::default());
-    let (_, tail) = text.split_once("Revision  3\n").unwrap();
+    let (_, tail) = text.split_once("Etag      e1\n").unwrap();
     assert_eq!(
         tail,
         "\
-In force  NOT YET known at every check node, after 12ms (revision 9, 1 confirmed, 0 lapsed)
+In force  NOT YET at every check node (1 acknowledged, 0 lapsed, 2 pending); at the latest at 2026-12-01 09:00:00 UTC
+Token     token
 
 Other grants of the tenant still let somebody in:
 
@@ -138,7 +140,8 @@ fn a_revocation_of_all_counts_them() {
         },
         "\
 Revoked   0
-In force  at every check node, after 12ms (revision 9, 1 confirmed, 0 lapsed)
+In force  at every check node, after 12ms (1 acknowledged, 0 lapsed)
+Token     token
 ",
     );
 }
@@ -148,7 +151,6 @@ fn mk_denial() -> v1::CheckAccessResponse {
         decision: v1::Decision::Denied.into(),
         reason: v1::DecisionReason::Expired.into(),
         grant_id: "g1".into(),
-        revision: 4,
         message: "Access ended.".into(),
         ..v1::CheckAccessResponse::default()
     }
@@ -163,7 +165,6 @@ Decision  DENIED
 Reason    EXPIRED
 Message   Access ended.
 Grant     g1
-Revision  4
 ",
     );
     check(
@@ -210,20 +211,14 @@ fn an_explanation_has_the_checklist_and_the_candidates() {
             item(v1::ChecklistQuestion::EntryActive, v1::ChecklistAnswer::NotApplicable, ""),
         ],
         candidates: vec![v1::CandidateGrant {
-            grant_id: mk_grant("g1").grant_id,
-            group_id: mk_grant("g1").group_id,
-            agent_ids: mk_grant("g1").agent_ids,
-            access_level: mk_grant("g1").access_level,
-            state: mk_grant("g1").state,
-            start_time: mk_grant("g1").start_time,
-            expire_time: mk_grant("g1").expire_time,
-            revoke_time: mk_grant("g1").revoke_time,
+            grant: Some(mk_grant("g1")),
             reasons: vec![
                 v1::DecisionReason::Expired.into(),
                 v1::DecisionReason::LevelExceeded.into(),
             ],
         }],
         candidates_truncated: true,
+        ignored_group_ids: vec![],
     };
     check(
         &answer,
@@ -232,7 +227,6 @@ Decision  DENIED
 Reason    EXPIRED
 Message   Access ended.
 Grant     g1
-Revision  4
 
 CHECKLIST                   ANSWER          DETAIL
 Access has been granted     yes             1 grant
@@ -254,16 +248,16 @@ fn mk_policy() -> v1::SupportPolicy {
             group_id: "support".into(),
             display_name: "Support".into(),
             description: "Analysts.".into(),
-            highest_level: v1::AccessLevel::Admin.into(),
+            max_access_level: v1::AccessLevel::Admin.into(),
         }],
         preset_durations: vec![
             Duration { seconds: 3_600, nanos: 0 },
             Duration { seconds: 604_800, nanos: 0 },
         ],
         default_duration: Some(Duration { seconds: 604_800, nanos: 0 }),
-        longest_duration: Some(Duration { seconds: 7_776_000, nanos: 0 }),
+        max_duration: Some(Duration { seconds: 7_776_000, nanos: 0 }),
         until_revoked_allowed: true,
-        longest_schedule_ahead: Some(Duration { seconds: 1_209_600, nanos: 0 }),
+        max_schedule_ahead: Some(Duration { seconds: 1_209_600, nanos: 0 }),
         etag: "e7".into(),
         ..v1::SupportPolicy::default()
     }
@@ -272,63 +266,59 @@ fn mk_policy() -> v1::SupportPolicy {
 #[test]
 fn a_policy_shows_what_may_be_chosen() {
     check(
-        &v1::GetSupportPolicyResponse { support_policy: Some(mk_policy()) },
+        &v1::GetSupportPolicyResponse { support_policy: Some(mk_policy()), policy_overrides: None },
         "\
-Tenant                  acme
-Preset durations        1h, 7d
-Default duration        7d
-Longest duration        90d
-Until revoked allowed   yes
-Reason required         no
-Ticket required         no
-Longest schedule ahead  14d
-Etag                    e7
+Tenant                 acme
+Preset durations       1h, 7d
+Default duration       7d
+Max duration           90d
+Until revoked allowed  yes
+Reason required        no
+Ticket required        no
+Max schedule ahead     14d
+Etag                   e7
 
-GROUP    HIGHEST LEVEL  NAME     DESCRIPTION
-support  ADMIN          Support  Analysts.
+GROUP    MAX LEVEL  NAME     DESCRIPTION
+support  ADMIN      Support  Analysts.
 ",
     );
 }
 
 #[test]
 fn history_says_what_happened() {
-    let event = |revision, kind: v1::EventType| v1::Event {
-        revision,
-        tenant_id: "acme".into(),
-        grant_id: "g1".into(),
-        r#type: kind.into(),
+    use v1::event::Payload;
+    let grant = || Some(mk_grant("g1"));
+    let event = |sequence, payload| v1::Event {
+        sequence,
+        tenant_id: Some("acme".into()),
         create_time: Some(at(START)),
         actor: "alice".into(),
         reason: "because".into(),
-        grant: Some(mk_grant("g1")),
+        payload: Some(payload),
         ..v1::Event::default()
-    };
-    let update = v1::Event {
-        grant_id: String::new(),
-        grant: None,
-        support_policy: Some(mk_policy()),
-        ..event(3, v1::EventType::PolicyUpdated)
     };
     let enforcement = Some(v1::Enforcement {
         elapsed: Some(Duration { seconds: 0, nanos: 4_999_999 }),
         nodes_acknowledged: 3,
         ..mk_enforcement(v1::EnforcementState::Complete)
     });
-    let enforced = |event| v1::Event { enforcement, ..event };
+    let enforced = |event| v1::Event { enforcement: enforcement.clone(), ..event };
+    let updated = v1::PolicyUpdated { support_policy: Some(mk_policy()), policy_overrides: None };
+    let extended = v1::Extended { grant: grant(), previous_expire_time: None };
     let events = vec![
-        enforced(event(4, v1::EventType::Revoked)),
-        update,
-        enforced(event(2, v1::EventType::Extended)),
-        event(1, v1::EventType::Granted),
+        enforced(event(4, Payload::Revoked(v1::Revoked { grant: grant() }))),
+        event(3, Payload::PolicyUpdated(updated)),
+        enforced(event(2, Payload::Extended(extended))),
+        event(1, Payload::Granted(v1::Granted { grant: grant() })),
     ];
     check(
-        &v1::ListEventsResponse { events, next_page_token: String::new() },
+        &v1::ListEventsResponse { events, ..Default::default() },
         "\
-REVISION  TIME (UTC)           EVENT           GRANT  BY     WHAT                                                                                                        REASON
-4         2026-12-01 09:00:00  REVOKED         g1     alice  in force everywhere after 4ms (3 confirmed, 0 lapsed)                                                       because
-3         2026-12-01 09:00:00  POLICY_UPDATED  -      alice  groups support:ADMIN; longest 90d; starts up to 14d ahead; until revoked allowed                            because
-2         2026-12-01 09:00:00  EXTENDED        g1     alice  until 2026-12-08 09:00:00 UTC, before until revoked; in force everywhere after 4ms (3 confirmed, 0 lapsed)  because
-1         2026-12-01 09:00:00  GRANTED         g1     alice  support at READ_ONLY until 2026-12-08 09:00:00 UTC                                                          because
+SEQUENCE  TIME (UTC)           EVENT           GRANT  BY     WHAT                                                                                                           REASON
+4         2026-12-01 09:00:00  REVOKED         g1     alice  in force everywhere after 4ms (3 acknowledged, 0 lapsed)                                                       because
+3         2026-12-01 09:00:00  POLICY_UPDATED  -      alice  groups support:ADMIN; at most 90d; starts up to 14d ahead; until revoked allowed                               because
+2         2026-12-01 09:00:00  EXTENDED        g1     alice  until 2026-12-08 09:00:00 UTC, before until revoked; in force everywhere after 4ms (3 acknowledged, 0 lapsed)  because
+1         2026-12-01 09:00:00  GRANTED         g1     alice  support at READ_ONLY until 2026-12-08 09:00:00 UTC                                                             because
 ",
     );
 }
@@ -346,7 +336,6 @@ fn json_is_the_message_under_the_names_of_the_proto_files() {
       "grant_id": "g1",
       "tenant_id": "acme",
       "group_id": "support",
-      "agent_ids": [],
       "access_level": "ACCESS_LEVEL_READ_ONLY",
       "state": "GRANT_STATE_ACTIVE",
       "start_time": "2026-12-01T09:00:00Z",
@@ -357,16 +346,18 @@ fn json_is_the_message_under_the_names_of_the_proto_files() {
       "creator": "alice",
       "revoker": "",
       "revoke_reason": "",
-      "etag": "e1",
-      "revision": "3"
+      "end_cause": "END_CAUSE_UNSPECIFIED",
+      "etag": "e1"
     }
   ],
   "enforcement": {
     "state": "ENFORCEMENT_STATE_COMPLETE",
-    "revision": "9",
+    "consistency_token": "token",
     "elapsed": "0.012345678s",
     "nodes_acknowledged": 1,
-    "nodes_lapsed": 0
+    "nodes_lapsed": 0,
+    "nodes_pending": 2,
+    "complete_by": "2026-12-01T09:00:00Z"
   },
   "revoked_count": 1
 }

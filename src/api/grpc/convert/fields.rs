@@ -1,11 +1,13 @@
-//! Fields become words, and what is wrong with them is collected.
+//! Validation of message fields. All violations of a message are collected.
 
 use prost_types::{Duration as ProtoDuration, Timestamp};
 
 use crate::{
-    api::proto::v1 as pb,
+    api::{grpc::convert::enums::ProtoEnum, proto::v1 as pb},
     domain::{
-        AccessLevel, End, FreeText, GrantState, Revision, Span, TenantId, Time,
+        AccessLevel, AgentId, AgentKind, AgentKindEntry, End, FreeText, GrantState, RequestId,
+        Span, TenantId, Time, ViolationReason,
+        grant::AGENTS_MAX,
         text::{TextError, check_id},
         time,
         violation::Violations,
@@ -17,19 +19,36 @@ use crate::{
 pub(super) const DURATION_SECONDS_MAX: i64 = 315_576_000_000;
 const LEVELS: &str =
     "must be ACCESS_LEVEL_READ_ONLY, ACCESS_LEVEL_READ_WRITE or ACCESS_LEVEL_ADMIN";
+const KINDS: &str = "must be AGENT_KIND_HUMAN, AGENT_KIND_AI or AGENT_KIND_SERVICE";
 
-/// What a message says in words, or everything that is wrong with it.
+/// The content of a message, or all its violations.
 pub(in crate::api::grpc) type Parsed<T> = Result<T, Violations>;
 
-/// Collects violations while a message is taken apart; a field that is wrong becomes `None`.
+/// Collects violations while a message is parsed. An invalid field becomes `None`.
 #[derive(Default)]
-pub(super) struct Fields(pub(super) Violations);
+pub(super) struct Fields(Violations);
 
 impl Fields {
-    /// All of a message's fields, or all that is wrong with them.
-    pub(super) fn finish<T>(self, word: Option<T>) -> Parsed<T> {
+    /// The parsed message, or all violations. `None` stands for a violation that was added before.
+    pub(super) fn finish<T>(self, parsed: Option<T>) -> Parsed<T> {
         self.0.into_result()?;
-        word.ok_or_else(Violations::default)
+        parsed.ok_or_else(Violations::default)
+    }
+
+    pub(super) fn add(&mut self, field: &str, reason: ViolationReason, description: &str) {
+        self.0.add(field, reason, description);
+    }
+
+    pub(super) fn extend(&mut self, violations: Violations) {
+        self.0.extend(violations);
+    }
+
+    fn required(&mut self, field: &str, description: &str) {
+        self.add(field, ViolationReason::Required, description);
+    }
+
+    fn out_of_range(&mut self, field: &str, description: &str) {
+        self.add(field, ViolationReason::OutOfRange, description);
     }
 
     pub(super) fn text<T>(
@@ -38,10 +57,10 @@ impl Fields {
         text: &str,
         new: impl Fn(&str) -> Result<T, TextError>,
     ) -> Option<T> {
-        self.0.keep(field, new(text))
+        self.0.check_text(field, new(text))
     }
 
-    /// A field that may be left empty.
+    /// A field that may be empty.
     pub(super) fn optional<T>(
         &mut self,
         field: &str,
@@ -51,100 +70,190 @@ impl Fields {
         if text.is_empty() { None } else { self.text(field, text, new) }
     }
 
-    pub(super) fn note(&mut self, field: &str, text: String) -> FreeText {
-        self.0.keep(field, FreeText::new(text)).unwrap_or_default()
+    /// The tenant of a call that may concern the vendor instead. An empty id is not an absent one.
+    pub(super) fn tenant(&mut self, tenant_id: Option<&str>) -> Option<TenantId> {
+        tenant_id.and_then(|tenant_id| self.text("tenant_id", tenant_id, TenantId::new))
     }
 
-    pub(super) fn list<T>(
-        &mut self,
-        field: &str,
-        texts: &[String],
-        limit: usize,
-        new: impl Fn(&str) -> Result<T, TextError>,
-    ) -> Vec<T> {
-        if texts.len() > limit {
-            self.0.add(field, format!("must be at most {limit}, but are {}", texts.len()));
-            return Vec::new();
-        }
-        let numbered = texts.iter().enumerate();
-        numbered
-            .filter_map(|(index, text)| self.text(&format!("{field}[{index}]"), text, &new))
-            .collect()
+    pub(super) fn free_text(&mut self, field: &str, text: String) -> FreeText {
+        self.0.check_text(field, FreeText::new(text)).unwrap_or_default()
     }
 
-    pub(super) fn level(&mut self, field: &str, level: i32) -> Option<AccessLevel> {
-        match pb::AccessLevel::try_from(level) {
-            Ok(pb::AccessLevel::ReadOnly) => Some(AccessLevel::ReadOnly),
-            Ok(pb::AccessLevel::ReadWrite) => Some(AccessLevel::ReadWrite),
-            Ok(pb::AccessLevel::Admin) => Some(AccessLevel::Admin),
-            Ok(pb::AccessLevel::Unspecified) | Err(_) => {
-                self.0.add(field, LEVELS);
-                None
-            }
+    /// A reason that must not be blank.
+    pub(super) fn required_reason(&mut self, text: String) -> FreeText {
+        let reason = self.free_text("reason", text);
+        if reason.is_blank() && self.0.is_empty() {
+            self.required("reason", "must not be blank");
         }
+        reason
     }
 
-    pub(super) fn state(&mut self, field: &str, state: i32) -> Option<GrantState> {
-        match pb::GrantState::try_from(state) {
-            Ok(pb::GrantState::Scheduled) => Some(GrantState::Scheduled),
-            Ok(pb::GrantState::Active) => Some(GrantState::Active),
-            Ok(pb::GrantState::Expired) => Some(GrantState::Expired),
-            Ok(pb::GrantState::Revoked) => Some(GrantState::Revoked),
-            Ok(pb::GrantState::Unspecified) | Err(_) => {
-                self.0.add(field, "must be a state of a grant");
-                None
-            }
-        }
-    }
-
-    pub(super) fn time(&mut self, field: &str, timestamp: Timestamp) -> Option<Time> {
-        let time = time::from_parts(timestamp.seconds, timestamp.nanos);
-        if time.is_none() {
-            self.0.add(field, "must be a valid time in the years 1 to 9999");
-        }
-        time
-    }
-
-    pub(super) fn span(&mut self, field: &str, duration: ProtoDuration) -> Option<Span> {
-        let ProtoDuration { seconds, nanos } = duration;
-        let valid = 0..=DURATION_SECONDS_MAX;
-        if seconds < 0 || nanos < 0 {
-            self.0.add(field, "must not be negative");
-            return None;
-        }
-        if !valid.contains(&seconds) || nanos >= 1_000_000_000 {
-            self.0.add(field, format!("must be valid, and at most {DURATION_SECONDS_MAX} seconds"));
-            return None;
-        }
-        let (seconds, micros) = (seconds.unsigned_abs(), nanos.unsigned_abs() / 1_000);
-        Some(Span(std::time::Duration::new(seconds, micros * 1_000)))
-    }
-
-    pub(super) fn until_revoked(&mut self, is_asked: bool) -> Option<End> {
-        if !is_asked {
-            self.0.add("until_revoked", "must be true if it is given");
-            return None;
-        }
-        Some(End::UntilRevoked)
+    pub(super) fn request_id(&mut self, request_id: &str) -> Option<RequestId> {
+        self.optional("request_id", request_id, RequestId::new)
     }
 
     pub(super) fn etag(&mut self, etag: &str) -> Option<String> {
         self.optional("etag", etag, |text| check_id(text).map(|()| text.to_owned()))
     }
 
-    pub(super) fn revision(&mut self, field: &str, revision: i64) -> Revision {
-        if revision < 0 {
-            self.0.add(field, "must not be negative");
+    /// Whether a list is not too long.
+    pub(super) fn length(&mut self, field: &str, length: usize, max: usize) -> bool {
+        if length > max {
+            self.out_of_range(field, &format!("must be at most {max}, but are {length}"));
         }
-        revision
+        length <= max
+    }
+
+    /// The named agents of a grant. Empty: every agent.
+    pub(super) fn named_agents(&mut self, named: Option<pb::NamedAgents>) -> Vec<AgentId> {
+        let Some(pb::NamedAgents { agent_ids }) = named else { return Vec::new() };
+        let field = "named_agents.agent_ids";
+        if agent_ids.is_empty() {
+            let description = "must not be empty; omit named_agents to admit every agent";
+            self.required(field, description);
+        }
+        if !self.length(field, agent_ids.len(), AGENTS_MAX) {
+            return Vec::new();
+        }
+        let mut parsed = Vec::with_capacity(agent_ids.len());
+        for (index, text) in agent_ids.iter().enumerate() {
+            let field = format!("{field}[{index}]");
+            let Some(agent_id) = self.text(&field, text, AgentId::new) else { continue };
+            if parsed.contains(&agent_id) {
+                self.add(&field, ViolationReason::Conflict, "must be listed only once");
+            }
+            parsed.push(agent_id);
+        }
+        parsed
+    }
+
+    pub(super) fn agent_kinds(&mut self, kinds: &pb::AgentKinds) -> Vec<AgentKindEntry> {
+        let mut parsed: Vec<AgentKindEntry> = Vec::new();
+        if !self.length("agent_kinds.entries", kinds.entries.len(), AgentKind::ALL.len()) {
+            return parsed;
+        }
+        for (index, entry) in kinds.entries.iter().enumerate() {
+            let field = |name: &str| format!("agent_kinds.entries[{index}].{name}");
+            let pb::AgentKindEntry { agent_kind, max_access_level, on_behalf_of_required } = *entry;
+            let Some(agent_kind) = self.kind(&field("agent_kind"), agent_kind) else { continue };
+            if parsed.iter().any(|earlier| earlier.agent_kind == agent_kind) {
+                let field = field("agent_kind");
+                self.add(&field, ViolationReason::Conflict, "must be listed only once");
+            }
+            if on_behalf_of_required && agent_kind == AgentKind::Human {
+                let description = "must be false for AGENT_KIND_HUMAN";
+                let field = field("on_behalf_of_required");
+                self.add(&field, ViolationReason::Conflict, description);
+            }
+            let max_access_level = match max_access_level {
+                0 => None,
+                level => self.level(&field("max_access_level"), level),
+            };
+            parsed.push(AgentKindEntry { agent_kind, max_access_level, on_behalf_of_required });
+        }
+        parsed
+    }
+
+    pub(super) fn level(&mut self, field: &str, level: i32) -> Option<AccessLevel> {
+        self.number(field, level, LEVELS)
+    }
+
+    pub(super) fn kind(&mut self, field: &str, kind: i32) -> Option<AgentKind> {
+        self.number(field, kind, KINDS)
+    }
+
+    pub(super) fn state(&mut self, field: &str, state: i32) -> Option<GrantState> {
+        self.number(field, state, "must be a state of a grant")
+    }
+
+    /// An enum value that must be specified and known.
+    fn number<T: ProtoEnum>(&mut self, field: &str, number: i32, description: &str) -> Option<T> {
+        let value = T::from_proto(number);
+        match (number, &value) {
+            (0, None) => self.required(field, description),
+            (_, None) => self.add(field, ViolationReason::Malformed, description),
+            (_, Some(_)) => {}
+        }
+        value
+    }
+
+    pub(super) fn time(&mut self, field: &str, timestamp: Timestamp) -> Option<Time> {
+        let time = time::from_parts(timestamp.seconds, timestamp.nanos);
+        if time.is_none() {
+            self.out_of_range(field, "must be a valid time in the years 1 to 9999");
+        }
+        time
+    }
+
+    pub(super) fn span(&mut self, field: &str, duration: ProtoDuration) -> Option<Span> {
+        let ProtoDuration { seconds, nanos } = duration;
+        if seconds < 0 || nanos < 0 {
+            self.out_of_range(field, "must not be negative");
+            return None;
+        }
+        if seconds > DURATION_SECONDS_MAX || nanos >= 1_000_000_000 {
+            let description = format!("must be valid, and at most {DURATION_SECONDS_MAX} seconds");
+            self.out_of_range(field, &description);
+            return None;
+        }
+        let (seconds, micros) = (seconds.unsigned_abs(), nanos.unsigned_abs() / 1_000);
+        Some(Span(std::time::Duration::new(seconds, micros * 1_000)))
+    }
+
+    /// Exactly one of `alternatives` must be set. Clients send all fields of a form, so a second
+    /// value must not win silently.
+    pub(super) fn exactly_one(&mut self, alternatives: &[(&str, bool)]) {
+        if !alternatives.iter().any(|(_, is_set)| *is_set) {
+            let names: Vec<&str> = alternatives.iter().map(|(name, _)| *name).collect();
+            let description = format!("is required: set exactly one of {}", names.join(", "));
+            self.required(names.first().unwrap_or(&""), &description);
+        }
+        self.at_most_one(alternatives);
+    }
+
+    pub(super) fn at_most_one(&mut self, alternatives: &[(&str, bool)]) {
+        let set: Vec<&str> =
+            alternatives.iter().filter(|(_, is_set)| *is_set).map(|(name, _)| *name).collect();
+        if set.len() > 1 {
+            let description = format!("must not be combined: set only one of {}", set.join(", "));
+            for field in set {
+                self.add(field, ViolationReason::Conflict, &description);
+            }
+        }
+    }
+
+    /// The end of a grant: exactly one of three fields.
+    pub(super) fn end(
+        &mut self,
+        expire_time: Option<Timestamp>,
+        duration: Option<ProtoDuration>,
+        until_revoked: bool,
+    ) -> Option<End> {
+        self.exactly_one(&[
+            ("expire_time", expire_time.is_some()),
+            ("duration", duration.is_some()),
+            ("until_revoked", until_revoked),
+        ]);
+        match (expire_time, duration) {
+            (Some(time), _) => self.time("expire_time", time).map(End::At),
+            (None, Some(duration)) => self.span("duration", duration).map(End::After),
+            (None, None) => until_revoked.then_some(End::UntilRevoked),
+        }
     }
 
     pub(super) fn page(&mut self, size: i32, token: String) -> PageRequest {
         let size = usize::try_from(size).unwrap_or_else(|_| {
-            self.0.add("page_size", "must not be negative");
+            self.out_of_range("page_size", "must not be negative");
             0
         });
         PageRequest { size, token, ..PageRequest::default() }
+    }
+
+    pub(super) fn sequence(&mut self, field: &str, sequence: i64) -> i64 {
+        if sequence < 0 {
+            self.out_of_range(field, "must not be negative");
+        }
+        sequence
     }
 
     pub(super) fn grant_ref(&mut self, tenant_id: &str, grant_id: String) -> Option<GrantRef> {

@@ -1,0 +1,156 @@
+//! The messages of replication between check nodes.
+//!
+//! Parsing stops at the first invalid field: a message was made by a program, and may be long.
+
+use std::time::Duration;
+
+use prost_types::Duration as ProtoDuration;
+use uuid::Uuid;
+
+use crate::{
+    api::{
+        grpc::convert::{
+            enums::ProtoEnum,
+            fields::{DURATION_SECONDS_MAX, Parsed},
+            timestamps,
+        },
+        proto::{replication::v1 as rpb, v1 as pb},
+    },
+    domain::{
+        Epoch, NodeId, NodeInfo, NodeKind, Position, Revision, Time, ViolationReason,
+        text::check_line, time::from_micros, violation::Violations,
+    },
+};
+
+mod grants;
+mod locks;
+mod request;
+mod response;
+#[cfg(test)]
+mod tests;
+
+pub(in crate::api::grpc) use request::{parse_request, request};
+pub(in crate::api::grpc) use response::{parse_response, response};
+
+/// The maximum length of a program's version, in characters.
+const VERSION_LENGTH_MAX: usize = 64;
+/// Above every real revision, and small enough that arithmetic cannot overflow.
+const REVISION_MAX: Revision = 1 << 62;
+
+/// A check node, which lags behind the head of the log by so many revisions.
+pub(in crate::api::grpc) fn node_message(info: NodeInfo, lag: Revision) -> pb::CheckNode {
+    let NodeInfo { node_id, kind, version, upstream, revision, lease_age, silent_for } = info;
+    pb::CheckNode {
+        node_id: node_id.to_string(),
+        kind: kind.to_proto(),
+        version,
+        upstream_node_id: upstream.map(|node_id| node_id.to_string()).unwrap_or_default(),
+        revision,
+        lag,
+        lease_age: lease_age.map(timestamps::duration),
+        silent_for: Some(timestamps::duration(silent_for)),
+    }
+}
+
+fn parse_node(message: pb::CheckNode) -> Parsed<NodeInfo> {
+    let pb::CheckNode {
+        node_id,
+        kind,
+        version,
+        upstream_node_id,
+        revision,
+        lag: _,
+        lease_age,
+        silent_for,
+    } = message;
+    let parse_id = |field: &str, text: &str| {
+        text.parse().map(NodeId).map_err(|_| malformed(field, "must be a UUID"))
+    };
+    let kind = NodeKind::from_proto(kind)
+        .ok_or_else(|| malformed("kind", "must be NODE_KIND_REPLICA or NODE_KIND_SIDECAR"))?;
+    let upstream = Some(upstream_node_id).filter(|text| !text.is_empty());
+    let upstream = upstream.map(|text| parse_id("upstream_node_id", &text)).transpose()?;
+    Ok(NodeInfo {
+        node_id: parse_id("node_id", &node_id)?,
+        kind,
+        version: parse_version("version", version)?,
+        upstream,
+        revision: parse_revision("revision", revision)?,
+        lease_age: lease_age.map(|age| parse_duration("lease_age", age)).transpose()?,
+        silent_for: parse_duration("silent_for", silent_for.unwrap_or_default())?,
+    })
+}
+
+fn position_message(position: Position) -> rpb::LogPosition {
+    let Position { epoch, revision, time } = position;
+    rpb::LogPosition {
+        epoch: epoch.0.as_bytes().to_vec(),
+        revision,
+        time_us: time.map(|time| time.timestamp_micros()),
+    }
+}
+
+fn parse_position(message: rpb::LogPosition) -> Parsed<Position> {
+    let rpb::LogPosition { epoch, revision, time_us } = message;
+    Ok(Position {
+        epoch: Epoch(parse_uuid("epoch", &epoch)?),
+        revision: parse_revision("revision", revision)?,
+        time: time_us.map(|micros| parse_time("time_us", micros)).transpose()?,
+    })
+}
+
+fn parse_bytes(field: &str, bytes: &[u8]) -> Parsed<[u8; 16]> {
+    let description = || format!("must be 16 bytes long, but has {}", bytes.len());
+    bytes.try_into().map_err(|_| malformed(field, &description()))
+}
+
+fn parse_uuid(field: &str, bytes: &[u8]) -> Parsed<Uuid> {
+    parse_bytes(field, bytes).map(Uuid::from_bytes)
+}
+
+fn parse_revision(field: &str, revision: i64) -> Parsed<Revision> {
+    if (0..=REVISION_MAX).contains(&revision) {
+        Ok(revision)
+    } else {
+        Err(out_of_range(field, &format!("must be from 0 to {REVISION_MAX}")))
+    }
+}
+
+fn parse_time(field: &str, micros: i64) -> Parsed<Time> {
+    from_micros(micros).ok_or_else(|| out_of_range(field, "must be in the years 1 to 9999"))
+}
+
+fn parse_version(field: &str, text: String) -> Parsed<String> {
+    match check_line(&text, VERSION_LENGTH_MAX) {
+        Ok(()) => Ok(text),
+        Err(error) => Err(Violations::of_text(field, error)),
+    }
+}
+
+/// Exact to the nanosecond: a lease must not grow or shrink in transit.
+fn parse_duration(field: &str, duration: ProtoDuration) -> Parsed<Duration> {
+    let ProtoDuration { seconds, nanos } = duration;
+    match (u64::try_from(seconds), u32::try_from(nanos)) {
+        (Ok(whole), Ok(nanos)) if seconds <= DURATION_SECONDS_MAX && nanos < 1_000_000_000 => {
+            Ok(Duration::new(whole, nanos))
+        }
+        _ => Err(out_of_range(field, "must be a valid duration, and not negative")),
+    }
+}
+
+fn required<T>(field: &str, message: Option<T>) -> Parsed<T> {
+    message.ok_or_else(|| Violations::of(field, ViolationReason::Required, "must be set"))
+}
+
+fn malformed(field: &str, description: &str) -> Violations {
+    Violations::of(field, ViolationReason::Malformed, description)
+}
+
+fn out_of_range(field: &str, description: &str) -> Violations {
+    Violations::of(field, ViolationReason::OutOfRange, description)
+}
+
+/// Adds the path of the enclosing message to a violation.
+fn within<T>(parsed: Parsed<T>, prefix: &str) -> Parsed<T> {
+    parsed.map_err(|violations| violations.within(prefix))
+}

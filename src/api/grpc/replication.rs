@@ -1,0 +1,193 @@
+//! `Replication`: the upstream side of a stream between check nodes.
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use futures::{
+    Stream, StreamExt,
+    future::BoxFuture,
+    stream::{BoxStream, unfold},
+};
+use tokio::{sync::mpsc, time::timeout};
+use tonic::{Request, Response, Status, Streaming, async_trait};
+
+use crate::{
+    api::{
+        grpc::{
+            call::admit_to,
+            convert::replication::{parse_request, response},
+            status::{Failure, credentials_expired, late_message, unread_in_stream},
+        },
+        keyed_semaphore::{KeyedPermit, KeyedSemaphore},
+        proto::replication::v1::{self as rpb, replication_server::Replication},
+    },
+    domain::{Action, Scope},
+    node::{
+        CheckNode,
+        follower_session::{SessionEnd, serve},
+        message::{ToFollower, ToUpstream},
+    },
+};
+
+/// The maximum length of a message from a follower, in bytes.
+pub const REQUEST_LENGTH_MAX: usize = 256 * 1_024;
+/// The maximum length of a message to a follower, in bytes. Real messages are far shorter.
+pub const RESPONSE_LENGTH_MAX: usize = 1_024 * 1_024;
+/// The time in which a follower must send its first message.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// The maximum number of messages that wait to be sent to one follower.
+const QUEUE_LENGTH: usize = 2;
+
+/// The service at a node that others may follow.
+#[derive(Debug, Clone)]
+pub struct ReplicationService {
+    node: Arc<CheckNode>,
+    /// Streams by the rate limit key of their caller.
+    followers: Arc<KeyedSemaphore<Arc<str>>>,
+}
+
+impl ReplicationService {
+    /// The service at `node`, with a maximum number of followers for each caller.
+    pub fn new(node: Arc<CheckNode>, followers_per_caller: usize) -> Self {
+        Self { node, followers: Arc::new(KeyedSemaphore::new(followers_per_caller)) }
+    }
+}
+
+#[async_trait]
+impl Replication for ReplicationService {
+    type FollowStream = FollowStream;
+
+    async fn follow(
+        &self,
+        request: Request<Streaming<rpb::FollowRequest>>,
+    ) -> Result<Response<FollowStream>, Status> {
+        let caller = admit_to(Action::Follow, Scope::Global, request.extensions())?;
+        let permit = self.followers.take(&caller.identity).ok_or(SessionEnd::TooMany);
+        let permit = permit.map_err(Failure::from)?;
+        let (node, incoming) = (Arc::clone(&self.node), request.into_inner().boxed());
+        Ok(Response::new(FollowStream::new(node, incoming, permit, caller.valid_for)))
+    }
+}
+
+/// The messages to one follower. The session runs when this stream is polled: a follower that does not
+/// read costs nothing. Dropping the stream ends the session.
+pub struct FollowStream {
+    /// `None`: the session has ended.
+    session: Option<BoxFuture<'static, Result<(), Failure>>>,
+    messages: mpsc::Receiver<ToFollower>,
+    _permit: KeyedPermit<Arc<str>>,
+}
+
+impl FollowStream {
+    fn new(
+        node: Arc<CheckNode>,
+        incoming: BoxStream<'static, Incoming>,
+        permit: KeyedPermit<Arc<str>>,
+        valid_for: Option<Duration>,
+    ) -> Self {
+        let (outgoing, messages) = mpsc::channel(QUEUE_LENGTH);
+        let session = run_session(node, incoming, outgoing);
+        let session = async move {
+            match valid_for {
+                Some(limit) => timeout(limit, session).await.unwrap_or(Err(credentials_expired())),
+                None => session.await,
+            }
+        };
+        Self { session: Some(Box::pin(session)), messages, _permit: permit }
+    }
+}
+
+impl Stream for FollowStream {
+    type Item = Result<rpb::FollowResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(session) = &mut self.session
+            && let Poll::Ready(ended) = session.as_mut().poll(cx)
+        {
+            self.session = None;
+            if let Err(failure) = ended {
+                // Queued messages are of no use after an error.
+                self.messages.close();
+                while self.messages.try_recv().is_ok() {}
+                return Poll::Ready(Some(Err(failure.into())));
+            }
+        }
+        let message = ready!(self.messages.poll_recv(cx));
+        Poll::Ready(message.map(|message| Ok(response(message))))
+    }
+}
+
+impl fmt::Debug for FollowStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FollowStream").finish_non_exhaustive()
+    }
+}
+
+/// A message of a follower, or the error that ended the stream.
+type Incoming = Result<rpb::FollowRequest, Status>;
+
+async fn run_session(
+    node: Arc<CheckNode>,
+    incoming: BoxStream<'static, Incoming>,
+    outgoing: mpsc::Sender<ToFollower>,
+) -> Result<(), Failure> {
+    let mut failure = None;
+    let messages = parsed(incoming, HELLO_TIMEOUT)
+        .map(|message| message.map_err(|found| failure = Some(found)));
+    let ended = serve(node, messages, outgoing).await;
+    match failure {
+        Some(failure) => Err(failure),
+        None => Ok(ended?),
+    }
+}
+
+/// The parsed messages of a follower. The first must arrive within `hello_timeout`.
+fn parsed(
+    incoming: BoxStream<'static, Incoming>,
+    hello_timeout: Duration,
+) -> impl Stream<Item = Result<ToUpstream, Failure>> {
+    unfold((incoming, Some(hello_timeout)), async |(mut incoming, first_timeout)| {
+        let next = incoming.next();
+        let received = match first_timeout {
+            Some(limit) => match timeout(limit, next).await {
+                Ok(received) => received?,
+                Err(_) => return Some((Err(late_message()), (incoming, None))),
+            },
+            None => next.await?,
+        };
+        let message = match received {
+            Ok(message) => parse_request(message).map_err(Failure::from),
+            Err(status) => Err(unread_in_stream(status, REQUEST_LENGTH_MAX)),
+        };
+        Some((message, (incoming, None)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures::stream::{iter, pending};
+    use tonic::Code;
+
+    use super::*;
+    use crate::api::grpc::convert::replication::request;
+
+    #[tokio::test]
+    async fn only_the_first_message_has_a_timeout() {
+        let limit = Duration::from_millis(1);
+        let mut silent = pin!(parsed(pending().boxed(), limit));
+        let late = silent.next().await.unwrap().unwrap_err();
+        assert_eq!(Status::from(late).code(), Code::DeadlineExceeded);
+
+        let leave = iter([Ok(request(ToUpstream::Leave))]).chain(pending());
+        let mut slow = pin!(parsed(leave.boxed(), limit));
+        assert!(matches!(slow.next().await, Some(Ok(ToUpstream::Leave))));
+        assert!(timeout(10 * limit, slow.next()).await.is_err(), "the next message may be late");
+    }
+}

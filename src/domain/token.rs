@@ -1,0 +1,179 @@
+//! Consistency tokens: opaque values that identify an event to callers.
+//!
+//! A token is one AES-128 block of the revision, the event's time and zero bits, encrypted with the key
+//! of the epoch. Callers learn neither the revision nor the number of events between two tokens. Every
+//! check node of the epoch can decrypt the token. A forged token passes the zero bits with a
+//! probability of 2⁻²⁴, and must then still fit the node's log.
+
+use std::fmt;
+
+use aws_lc_rs::{
+    cipher::{AES_128, DecryptingKey, DecryptionContext, EncryptingKey, UnboundCipherKey},
+    error::Unspecified,
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+
+use crate::domain::{
+    revision::{Revision, TokenKey},
+    time::Time,
+};
+
+/// The length of a token, in characters.
+const LENGTH: usize = 22;
+/// The bytes of the revision in the block. More than 10¹⁴ events.
+const REVISION_BYTES: usize = 6;
+/// The bytes of the time in the block, in microseconds since 1970: until the year 4253.
+const TIME_BYTES: usize = 7;
+const TIME_MASK: u64 = (1 << (8 * TIME_BYTES)) - 1;
+
+/// A consistency token: 22 characters of base64url.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConsistencyToken(String);
+
+/// The event that a token identifies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenEvent {
+    /// The revision. 0: the beginning of the log.
+    pub revision: Revision,
+    time_us: u64,
+}
+
+/// The token is forged, or of another epoch or log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "consistency_token is not one of this log, or is older than a restore of the database: \
+     drop the token"
+)]
+pub struct TokenInvalid;
+
+/// The cryptographic library failed, such as for lack of memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a consistency token cannot be encrypted")]
+pub struct NotEncrypted;
+
+// === impl TokenEvent ===
+
+impl TokenEvent {
+    /// The event of this revision and time. `None`: the beginning of the log.
+    pub fn new(revision: Revision, time: Option<Time>) -> Self {
+        let micros = time.map_or(0, |time| time.timestamp_micros());
+        Self { revision, time_us: micros.cast_unsigned() & TIME_MASK }
+    }
+
+    /// Whether no log with an event `head` can contain this event too: times never decrease.
+    pub fn contradicts(self, head: Self) -> bool {
+        match self.revision.cmp(&head.revision) {
+            std::cmp::Ordering::Less => self.time_us > head.time_us,
+            std::cmp::Ordering::Equal => self.time_us != head.time_us,
+            std::cmp::Ordering::Greater => self.time_us < head.time_us,
+        }
+    }
+}
+
+// === impl TokenKey ===
+
+impl TokenKey {
+    /// The token of an event.
+    pub fn encrypt(&self, event: TokenEvent) -> Result<ConsistencyToken, NotEncrypted> {
+        let mut block = [0; AES_BLOCK];
+        let (revision, rest) = block.split_at_mut(REVISION_BYTES);
+        revision.copy_from_slice(&event.revision.to_be_bytes()[8 - REVISION_BYTES..]);
+        rest[..TIME_BYTES].copy_from_slice(&event.time_us.to_be_bytes()[8 - TIME_BYTES..]);
+        let encrypt = |block: &mut [u8]| -> Result<(), Unspecified> {
+            let key = UnboundCipherKey::new(&AES_128, &self.0)?;
+            EncryptingKey::ecb(key)?.encrypt(block).map(drop)
+        };
+        encrypt(&mut block).map_err(|_| NotEncrypted)?;
+        Ok(ConsistencyToken(URL_SAFE_NO_PAD.encode(block)))
+    }
+
+    /// The event of a token.
+    pub fn decrypt(&self, token: &str) -> Result<TokenEvent, TokenInvalid> {
+        if token.len() != LENGTH {
+            return Err(TokenInvalid);
+        }
+        let mut block = URL_SAFE_NO_PAD.decode(token).map_err(|_| TokenInvalid)?;
+        let decrypt = |block: &mut [u8]| -> Result<(), Unspecified> {
+            let key = UnboundCipherKey::new(&AES_128, &self.0)?;
+            DecryptingKey::ecb(key)?.decrypt(block, DecryptionContext::None).map(drop)
+        };
+        decrypt(&mut block).map_err(|_| TokenInvalid)?;
+        let (revision, rest) = block.split_at(REVISION_BYTES);
+        let (time, zeros) = rest.split_at(TIME_BYTES);
+        if zeros.iter().any(|byte| *byte != 0) {
+            return Err(TokenInvalid);
+        }
+        let number = |bytes: &[u8]| bytes.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+        Ok(TokenEvent { revision: number(revision).cast_signed(), time_us: number(time) })
+    }
+}
+
+/// The length of an AES block, in bytes.
+const AES_BLOCK: usize = 16;
+
+// === impl ConsistencyToken ===
+
+impl fmt::Display for ConsistencyToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::time::from_micros;
+
+    const KEY: TokenKey = TokenKey([7; 16]);
+
+    fn event(revision: Revision, micros: i64) -> TokenEvent {
+        TokenEvent::new(revision, from_micros(micros))
+    }
+
+    #[test]
+    fn a_token_is_opaque_and_identifies_its_event() {
+        for event in
+            [event(0, 0), event(1, 1_800_000_000_000_000), event((1 << 48) - 1, (1 << 56) - 1)]
+        {
+            let token = KEY.encrypt(event).unwrap().to_string();
+            assert_eq!(token.len(), LENGTH);
+            assert_eq!(KEY.decrypt(&token), Ok(event));
+            assert_eq!(TokenKey([8; 16]).decrypt(&token), Err(TokenInvalid), "another epoch");
+        }
+        let time = 1_800_000_000_000_000;
+        let tokens = [1, 2].map(|revision| KEY.encrypt(event(revision, time)).unwrap().0);
+        let equal = tokens[0].bytes().zip(tokens[1].bytes()).filter(|(a, b)| a == b).count();
+        assert!(equal < LENGTH / 2, "tokens of adjacent events must not look alike: {tokens:?}");
+    }
+
+    #[test]
+    fn forged_tokens_are_invalid() {
+        let token = KEY.encrypt(event(1, 1_800_000_000_000_000)).unwrap().0;
+        for index in 0..LENGTH {
+            for replacement in ["A", "B", "_", "=", "é"] {
+                let mut forged = token.clone();
+                forged.replace_range(index..=index, replacement);
+                assert!(forged == token || KEY.decrypt(&forged).is_err(), "{forged}");
+            }
+        }
+        for forged in ["", "1", "AAAAAAAAAAAAAAAAAAAAAA", &token[1..], &format!("{token}A")] {
+            assert_eq!(KEY.decrypt(forged), Err(TokenInvalid), "{forged}");
+        }
+    }
+
+    #[test]
+    fn events_of_one_log_do_not_contradict_each_other() {
+        let head = event(5, 50);
+        for (other, contradicts) in [
+            (event(5, 50), false),
+            (event(5, 51), true),
+            (event(4, 50), false),
+            (event(4, 51), true),
+            (event(6, 50), false),
+            (event(6, 49), true),
+            (TokenEvent::new(0, None), false),
+        ] {
+            assert_eq!(other.contradicts(head), contradicts, "{other:?}");
+        }
+    }
+}
