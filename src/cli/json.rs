@@ -55,7 +55,7 @@ mod tests {
             decision: v1::Decision::Denied.into(),
             reason: v1::DecisionReason::NoGrant.into(),
             valid_for: Some(prost_types::Duration { seconds: 1, nanos: 500_000_000 }),
-            revision: 7,
+            ignored_group_count: 7,
             message: "a\u{1b}b\u{9b}c\u{202e}\"\n".into(),
             ..v1::CheckAccessResponse::default()
         };
@@ -65,8 +65,10 @@ mod tests {
   "grant_id": "",
   "access_level": "ACCESS_LEVEL_UNSPECIFIED",
   "valid_for": "1.500s",
-  "revision": "7",
-  "message": "a\u001bb\u009bc\u202e\"\n"
+  "message": "a\u001bb\u009bc\u202e\"\n",
+  "remedy": "REMEDY_UNSPECIFIED",
+  "lock_id": "",
+  "ignored_group_count": 7
 }
 "#;
         assert_eq!(to_json("CheckAccessResponse", &answer).unwrap(), expected);

@@ -39,7 +39,9 @@ pub enum EnforcementState {
 pub struct Enforcement {
     /// Whether the change is in force everywhere.
     pub state: EnforcementState,
-    /// Identifies the change.
+    /// The position of the change in the log. Internal.
+    pub revision: Revision,
+    /// Identifies the change to callers.
     pub token: ConsistencyToken,
     /// From the commit until the change was known to be in force everywhere, or until this result.
     pub elapsed: Duration,
@@ -199,6 +201,7 @@ impl Service {
         let Enforced { elapsed, nodes_acknowledged, nodes_lapsed } = enforced;
         Ok(Enforcement {
             state: EnforcementState::Complete,
+            revision,
             token: self.token(revision, time)?,
             elapsed,
             nodes_acknowledged,
@@ -218,6 +221,7 @@ impl Service {
         let Coverage { acknowledged, lapsed, missing, until, .. } = self.enforcer.coverage(commit);
         Ok(Enforcement {
             state: EnforcementState::Pending,
+            revision,
             token: self.token(revision, time)?,
             elapsed,
             nodes_acknowledged: acknowledged,

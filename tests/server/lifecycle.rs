@@ -62,7 +62,7 @@ async fn a_watch_is_told_of_the_end_and_does_not_delay_it() {
     let second = watch.message().await.unwrap().unwrap();
     assert_eq!(second.status(), ServingStatus::NotServing);
     let end = watch.message().await.unwrap_err();
-    assert_eq!((end.code(), end.message()), (Code::Unavailable, "the server is stopping"));
+    assert_eq!((end.code(), end.message()), (Code::Unavailable, "the server is shutting down"));
 }
 
 #[tokio::test]

@@ -35,11 +35,13 @@ mod proxy;
 
 #[allow(clippy::disallowed_methods, reason = "tasks of a test end with its runtime")]
 mod attacks;
+mod errors;
 mod follow;
 mod follower;
 mod harness;
 mod health;
 mod identity;
+mod isolation;
 mod lifecycle;
 mod rpcs;
 mod sidecars;

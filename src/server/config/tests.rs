@@ -267,18 +267,21 @@ fn a_missing_file_is_named() {
 fn the_catalogue_comes_from_the_file() {
     let text = r#"
         [policy]
-        longest_duration = "30d"
+        max_duration = "30d"
         preset_durations = ["1h", "7d"]
         until_revoked_allowed = false
 
         [[policy.groups]]
         group_id = "tier-1"
-        highest_level = "READ_WRITE"
+        max_access_level = "READ_WRITE"
     "#;
     let catalogue = load_file(text).unwrap().catalogue;
     let [group] = catalogue.groups.as_slice() else { panic!("{catalogue:?}") };
-    assert_eq!((group.group_id.as_str(), group.highest_level), ("tier-1", AccessLevel::ReadWrite));
-    assert_eq!(catalogue.longest_duration, Span::days(30));
+    assert_eq!(
+        (group.group_id.as_str(), group.max_access_level),
+        ("tier-1", AccessLevel::ReadWrite)
+    );
+    assert_eq!(catalogue.max_duration, Span::days(30));
     assert_eq!(catalogue.default_duration, Span::days(7), "what is left out has its default");
     assert!(!catalogue.until_revoked_allowed);
 }
