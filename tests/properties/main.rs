@@ -7,4 +7,5 @@ mod decisions;
 mod histories;
 mod locks;
 mod pages;
+mod requests;
 mod world;

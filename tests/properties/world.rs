@@ -55,7 +55,7 @@ impl World {
         Self::over(self.store.clone(), self.clock.clone(), self.clock.clone()).await
     }
 
-    async fn over(
+    pub(crate) async fn over(
         store: Arc<dyn Store>,
         clock: Arc<ManualClock>,
         own_clock: Arc<ManualClock>,
