@@ -7,9 +7,9 @@ use parking_lot::Mutex;
 use support_access::{
     domain::{
         Caller, End, Epoch, Event, ExtendRequest, FreeText, GrantRequest, GrantState, GrantTerms,
-        LockRequest, LockState, LockTarget, PolicyOverrides, PolicyRequest, Position, RequestId,
-        Revision, RevokeRequest, Span, TenantId, UnlockRequest, clock::ManualClock,
-        time::from_micros,
+        LockRequest, LockState, LockTarget, OverrideField, OverridesUpdate, PolicyOverrides,
+        PolicyRequest, Position, RequestId, Revision, RevokeRequest, Span, TenantId, UnlockRequest,
+        clock::ManualClock, time::from_micros,
     },
     service::{EnforcementState, GrantRef, ServiceError, locks::LockRef},
     store::{
@@ -47,7 +47,7 @@ async fn a_repeated_grant_returns_the_grant_as_it_is_now() {
     assert_eq!(grant(&request).await.unwrap(), first);
     world.revoke(&reference(&first.grant)).await;
     let again = grant(&request).await.unwrap();
-    assert_eq!((again.grant.state, again.revision), (GrantState::Revoked, first.revision));
+    assert_eq!((again.grant.state, again.token), (GrantState::Revoked, first.token));
     assert_eq!(again.grant.grant.id(), first.grant.grant.id());
     assert_eq!(head(&world).await, 2);
     is_reused(grant(&GrantRequest { reason: why("another"), ..request.clone() }).await);
@@ -74,7 +74,7 @@ async fn a_repeated_extension_counts_its_duration_once() {
     let again = extend(&request).await.unwrap();
     assert_eq!(again.grant.grant, first.grant.grant);
     assert_eq!(again.previous_expire_time, first.previous_expire_time);
-    assert_eq!(again.enforcement.revision, first.enforcement.revision);
+    assert_eq!(again.enforcement.token, first.enforcement.token);
     assert_eq!(head(&world).await, 2);
     is_reused(extend(&ExtendRequest { end: End::UntilRevoked, ..request }).await);
 }
@@ -93,7 +93,7 @@ async fn a_repeated_revoke_returns_the_first_enforcement() {
     world.grant(mk_request(&tenant("acme"))).await;
     let again = revoke("r", "solved", &grant).await.unwrap();
     assert_eq!(again.grant, first.grant);
-    assert_eq!(again.enforcement.revision, first.enforcement.revision);
+    assert_eq!(again.enforcement, first.enforcement);
     is_reused(revoke("r", "another", &grant).await);
     let other = reference(&world.grant(mk_request(&tenant("acme"))).await);
     is_reused(revoke("r", "solved", &other).await);
@@ -122,7 +122,7 @@ async fn a_repeated_lock_or_unlock_changes_nothing() {
         let first = lock(&request).await.unwrap();
         let again = lock(&request).await.unwrap();
         assert_eq!(again.lock, first.lock);
-        assert_eq!(again.enforcement.revision, first.enforcement.revision);
+        assert_eq!(again.enforcement, first.enforcement);
         is_reused(lock(&LockRequest { reason: why("another"), ..request.clone() }).await);
 
         let text = first.lock.lock.id().to_string();
@@ -150,7 +150,10 @@ async fn a_repeated_policy_update_changes_nothing() {
     let request = |reason_required| PolicyRequest {
         request_id: id("r"),
         etag: None,
-        update: PolicyOverrides { reason_required, ..PolicyOverrides::default() },
+        update: OverridesUpdate {
+            fields: vec![OverrideField::ReasonRequired],
+            overrides: PolicyOverrides { reason_required, ..PolicyOverrides::default() },
+        },
         reason: FreeText::default(),
     };
     let update =
@@ -159,7 +162,7 @@ async fn a_repeated_policy_update_changes_nothing() {
     assert_eq!(first.overrides.reason_required, Some(true));
     let again = update(request(Some(true))).await.unwrap();
     assert_eq!((&again.policy, &again.overrides), (&first.policy, &first.overrides));
-    assert_eq!(again.enforcement.revision, first.enforcement.revision);
+    assert_eq!(again.enforcement, first.enforcement);
     is_reused(update(request(Some(false))).await);
     assert_eq!(head(&world).await, 1);
 }

@@ -95,7 +95,10 @@ async fn a_breach_ends_that_stream_and_no_other() {
         (vec![ping(1)], (Code::InvalidArgument, "HELLO_EXPECTED")),
         (vec![Message::Leave(Leave {})], (Code::InvalidArgument, "HELLO_EXPECTED")),
         (vec![hello(|_| {}), hello(|_| {})], (Code::InvalidArgument, "HELLO_REPEATED")),
-        (vec![hello(|hello| hello.protocol_version = 2)], (Code::FailedPrecondition, "PROTOCOL_MISMATCH")),
+        (
+            vec![hello(|hello| hello.protocol_version = 2)],
+            (Code::FailedPrecondition, "PROTOCOL_MISMATCH"),
+        ),
         (vec![hello(|_| {}), ack(9)], (Code::InvalidArgument, "ACK_OUT_OF_RANGE")),
         (vec![hello(|_| {}), ping(2), ping(1)], (Code::InvalidArgument, "PING_OUT_OF_ORDER")),
         (vec![hello(|_| {}), ping(0)], (Code::InvalidArgument, "PING_OUT_OF_ORDER")),

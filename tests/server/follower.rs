@@ -8,9 +8,7 @@ use support_access::{
             follow_response::{Message as Told, Pong},
             replication_client::ReplicationClient,
         },
-        v1::{
-            GrantAccessRequest, ListCheckNodesRequest, check_nodes_client::CheckNodesClient,
-        },
+        v1::{GrantAccessRequest, ListCheckNodesRequest, check_nodes_client::CheckNodesClient},
     },
     server::Running,
 };

@@ -12,8 +12,8 @@ use support_access::{
     api::{
         grpc::MESSAGE_LENGTH_MAX,
         proto::v1::{
-            AccessCheck, CheckAccessRequest, GetGrantRequest, GetGrantResponse, RevokeAllAccessRequest,
-            support_access_client::SupportAccessClient,
+            AccessCheck, CheckAccessRequest, GetGrantRequest, GetGrantResponse,
+            RevokeAllAccessRequest, support_access_client::SupportAccessClient,
         },
     },
     server::config::{CallLimits, Common, Config},
@@ -30,8 +30,8 @@ use tonic_reflection::pb::v1::{
 use tonic_types::StatusExt;
 
 use crate::harness::{
-    TIMEOUT, a_check, a_grant, access, admin, an_access_check, channel, common, config, eventually, get, has_metric,
-    rpcs, start, stop, wait_for_metric, with_timeout,
+    TIMEOUT, a_check, a_grant, access, admin, an_access_check, channel, common, config, eventually,
+    get, has_metric, rpcs, start, stop, wait_for_metric, with_timeout,
 };
 
 const ACCESS: &str = "supportaccess.v1.SupportAccess";

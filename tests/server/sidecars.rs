@@ -6,8 +6,8 @@ use support_access::{
     api::{
         credentials::ClientCredentials,
         proto::v1::{
-            CheckAccessRequest, CheckNode, Decision, ExplainAccessRequest, ListCheckNodesRequest, NodeKind,
-            RevokeAccessRequest, check_nodes_client::CheckNodesClient,
+            CheckAccessRequest, CheckNode, Decision, ExplainAccessRequest, ListCheckNodesRequest,
+            NodeKind, RevokeAccessRequest, check_nodes_client::CheckNodesClient,
         },
     },
     domain::clock::SystemClock,
@@ -77,7 +77,10 @@ async fn a_sidecar_says_what_only_a_replica_knows() {
     let sidecar = sidecar(&replica).await;
     let mut client = CheckNodesClient::new(channel(&sidecar).await);
     let refusal = client.list_check_nodes(ListCheckNodesRequest {}).await.unwrap_err();
-    assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::Unimplemented, "REPLICA_REQUIRED"));
+    assert_eq!(
+        (refusal.code(), reason(&refusal).as_str()),
+        (Code::Unimplemented, "REPLICA_REQUIRED")
+    );
     let refusal = admin(&sidecar).await.grant_access(a_grant()).await.unwrap_err();
     assert_eq!(refusal.code(), Code::Unimplemented);
     stop(sidecar).await.unwrap();

@@ -56,11 +56,8 @@ fn good() -> Vec<Vec<u8>> {
             .encode_to_vec(),
         ListEventsRequest { tenant_id: tenant_id.clone(), page_size: 3, ..Default::default() }
             .encode_to_vec(),
-        WaitEnforcedRequest {
-            tenant_id: Some(tenant_id),
-            consistency_token: "c".repeat(22),
-        }
-        .encode_to_vec(),
+        WaitEnforcedRequest { tenant_id: Some(tenant_id), consistency_token: "c".repeat(22) }
+            .encode_to_vec(),
     ]
 }
 
