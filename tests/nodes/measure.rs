@@ -61,7 +61,7 @@ pub async fn measure(plan: Plan) -> Figures {
         figures.elapsed.push(revoked.elapsed());
         figures.took.push(revoked.took);
         // In the same moment as all gateways do.
-        join_all(fleet.nodes().map(|node| fleet.ask(node, &grant.tenant_id, 0))).await;
+        join_all(fleet.nodes().map(|node| fleet.ask(node, &grant.tenant_id, ""))).await;
     }
     let span = began.elapsed();
     assert_eq!(load.failures(), 0);
