@@ -32,7 +32,9 @@ use support_access::{
     domain::{
         AccessLevel, Ack, Attribution, EventKind, FreeText, Grant, GrantId, GrantTerms, GroupId,
         NodeId, NodeInfo, NodeKind, Position, Revocation, TenantId, Ticket, Time,
-        clock::SystemClock, text::Actor,
+        clock::SystemClock,
+        event::{Granted, Revoked},
+        text::Actor,
     },
     store::{self, NewEvent, Registration, Store},
 };
@@ -149,30 +151,30 @@ fn grant(number: u32, now: Time) -> Grant {
         create_time: now,
         creator: Actor::new("admin@example.com").unwrap(),
         revocation: None,
-        create_revision: 0,
-        revision: 0,
+        create_sequence: 0,
+        sequence: 0,
     }
 }
 
 fn entry(kind: EventKind, grant: &Grant) -> NewEvent {
     let author = Attribution::direct(grant.creator.clone());
     let tenant_id = Some(grant.tenant_id.clone());
-    NewEvent { tenant_id, author, reason: grant.reason.clone(), kind, request: None }
+    NewEvent { tenant_id, author, reason: grant.reason.clone(), kind }
 }
 
 /// Lets somebody in, and ends it: two changes.
 async fn grant_and_revoke(store: &dyn Store, number: u32) {
     let mut change = store.log().begin().await.unwrap();
     let mut grant = grant(number, change.now());
-    let kind = EventKind::Granted { grant: grant.clone() };
+    let kind = EventKind::Granted(Granted { grant: grant.clone() });
     let event = change.append(entry(kind, &grant)).await.unwrap();
     change.commit().await.unwrap();
     let mut change = store.log().begin().await.unwrap();
-    grant = event.kind.into_grant().unwrap();
+    grant = event.kind.grant().unwrap().clone();
     grant.terms.revoke_time = Some(change.now());
     let revoker = grant.creator.clone();
     grant.revocation = Some(Revocation { revoker, reason: FreeText::default() });
-    let kind = EventKind::Revoked { grant: grant.clone() };
+    let kind = EventKind::Revoked(Revoked { grant: grant.clone() });
     change.append(entry(kind, &grant)).await.unwrap();
     change.commit().await.unwrap();
 }

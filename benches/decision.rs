@@ -7,7 +7,8 @@ use std::{collections::BTreeSet, hint::black_box};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use support_access::{
     domain::{
-        AccessLevel, AgentId, Epoch, GrantId, GrantTerms, GroupId, Question, TenantId, decide,
+        AccessLevel, AgentId, AgentKind, Epoch, GrantId, GrantTerms, GroupId, Question, TenantId,
+        TokenKey, decide,
         time::{Time, from_micros},
     },
     node::{Snapshot, message::Change},
@@ -41,7 +42,7 @@ fn granted(number: usize, tenant_id: TenantId, groups: usize) -> Change {
 }
 
 fn snapshot(live_grants: usize, per_tenant: usize) -> Snapshot {
-    let mut snapshot = Snapshot::beginning(Epoch(Uuid::nil()));
+    let mut snapshot = Snapshot::beginning(Epoch(Uuid::nil()), TokenKey([0; 16]));
     for number in 0..live_grants {
         snapshot.apply(&granted(number, tenant(number / per_tenant), per_tenant.min(5)));
     }
@@ -52,6 +53,7 @@ fn question(tenant_id: TenantId, group: &str) -> Question {
     Question {
         tenant_id,
         agent_id: AgentId::new("ada").unwrap(),
+        agent_kind: AgentKind::Human,
         group_ids: [GroupId::new(group).unwrap()].into(),
         required_level: AccessLevel::ReadOnly,
     }

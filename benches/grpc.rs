@@ -31,7 +31,7 @@ use support_access::{
     },
     domain::{
         AccessLevel, Attribution, EventKind, FreeText, Grant, GrantId, GrantTerms, GroupId,
-        TenantId, Ticket, clock::SystemClock, text::Actor,
+        TenantId, Ticket, clock::SystemClock, event::Granted, text::Actor,
     },
     store::{self, NewEvent},
 };
@@ -74,14 +74,13 @@ async fn fill(database_url: &str) {
             create_time: now,
             creator: actor.clone(),
             revocation: None,
-            create_revision: 0,
-            revision: 0,
+            create_sequence: 0,
+            sequence: 0,
         };
-        let kind = EventKind::Granted { grant };
+        let kind = EventKind::Granted(Granted { grant });
         let author = Attribution::direct(actor.clone());
         let tenant_id = Some(tenant_id);
-        let entry =
-            NewEvent { tenant_id, author, reason: FreeText::default(), kind, request: None };
+        let entry = NewEvent { tenant_id, author, reason: FreeText::default(), kind };
         change.append(entry).await.unwrap();
     }
     change.commit().await.unwrap();

@@ -39,7 +39,7 @@ use support_access::{
     },
     domain::{
         AccessLevel, Attribution, EventKind, FreeText, Grant, GrantId, GrantTerms, GroupId, NodeId,
-        NodeKind, TenantId, Ticket, clock::SystemClock, text::Actor,
+        NodeKind, TenantId, Ticket, clock::SystemClock, event::Granted, text::Actor,
     },
     node::{CheckNode, upstream_session},
     store::{self, NewEvent},
@@ -136,13 +136,13 @@ async fn fill(database_url: &str) {
             create_time: now,
             creator: actor.clone(),
             revocation: None,
-            create_revision: 0,
-            revision: 0,
+            create_sequence: 0,
+            sequence: 0,
         };
-        let (kind, author) = (EventKind::Granted { grant }, Attribution::direct(actor.clone()));
+        let (kind, author) =
+            (EventKind::Granted(Granted { grant }), Attribution::direct(actor.clone()));
         let tenant_id = Some(tenant_id);
-        let entry =
-            NewEvent { tenant_id, author, reason: FreeText::default(), kind, request: None };
+        let entry = NewEvent { tenant_id, author, reason: FreeText::default(), kind };
         change.append(entry).await.unwrap();
     }
     change.commit().await.unwrap();

@@ -32,11 +32,13 @@ pub mod enforce;
 pub mod expiry;
 pub mod grants;
 pub mod history;
+mod idempotency;
 pub mod locks;
 pub mod nodes;
 pub mod page;
 pub mod policy;
 pub mod review;
+pub mod revoke_all;
 pub mod verification;
 
 pub use enforce::{Enforcement, EnforcementState};
@@ -127,17 +129,17 @@ pub enum ServiceError {
         /// The lock that was named.
         lock_id: String,
     },
-    /// Only those who set a lock lift it.
-    #[error("the lock was set by the {}, and only the {} may lift it", side.as_str(), side.as_str())]
-    LockOfOtherSide {
-        /// Scope lock it is.
-        side: Party,
+    /// Only the party that created a lock may lift it.
+    #[error("the lock was set by the {}, and only the {} may lift it", party.as_str(), party.as_str())]
+    LockOfOtherParty {
+        /// The party that created the lock.
+        party: Party,
     },
     /// As many locks hold as may.
-    #[error("the {} has {limit} locks that have not ended, which is the limit: lift some first", side.as_str())]
+    #[error("the {} has {limit} locks that have not ended, which is the limit: lift some first", party.as_str())]
     TooManyLocks {
-        /// Scope locks they are.
-        side: Party,
+        /// The party that created the locks.
+        party: Party,
         /// The limit.
         limit: usize,
         /// What was to be locked, as the API names it.

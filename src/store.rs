@@ -1,182 +1,116 @@
-//! The state: the log of events and the grants it adds up to, behind one small trait.
+//! Storage: the log of events, and the grants, locks and policy overrides that follow from it.
 //!
-//! Three stores keep the contract: [`memory`] (the model), [`sqlite`] and [`postgres`], which share [`sql`]. `tests/store`
-//! runs one suite over all of them. Everything that speaks SQL is in this room.
+//! [`Store`] is the contract, split into facets. Three stores implement it: [`memory`] (the model),
+//! SQLite and PostgreSQL. The two databases share the module `sql`. `tests/store` runs one suite
+//! against all three. This module contains all SQL.
 
 use std::{error::Error, fmt::Debug, time::Duration};
 
 use async_trait::async_trait;
+use uuid::Uuid;
 
 use crate::domain::{
-    Ack, Attribution, Enforced, Event, EventKind, FreeText, Grant, GrantId, GrantState, GrantTerms,
-    GroupId, Lock, LockId, NodeId, NodeInfo, Party, PolicyOverrides, Position, RequestId, Revision,
-    TenantId, Time,
-    chain::{ChainHead, Content, Link, Record, Sequence},
-    text::{Actor, AgentId},
+    Ack, Enforced, Epoch, Event, Grant, GrantId, GrantTerms, Lock, LockTerms, NodeId, NodeInfo,
+    PolicyOverrides, Position, Revision, Sequence, TenantId, Time, TokenKey,
+    chain::{ChainHead, Record},
 };
 
-mod locks;
-mod membership;
+mod members;
 pub mod memory;
 mod notify;
-mod opening;
+mod open;
 mod postgres;
+mod query;
 mod sql;
 mod sqlite;
+mod transaction;
 
-pub use locks::{Loaded, LockQuery};
-pub use membership::{HeartbeatResponse, Member, MemberList, Registration};
-pub use opening::{migrate, open};
+pub use members::{HeartbeatResponse, Member, MemberList, Registration};
+pub use open::{migrate, open};
+pub use query::{
+    EventFilter, EventQuery, GrantFilter, GrantQuery, HistoryEvent, ListOrder, ListPosition,
+    Listed, LockFilter, LockQuery, PageBounds, QueryScope,
+};
+pub use transaction::{IdempotencyKey, NewEvent, RequestPart, Transaction};
 
-/// How long anybody waits for a database before they are told that it is not available.
+/// How long an operation may wait for the database before it is `Unavailable`.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why a store could not do what it was asked to.
+/// Why an operation of a store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The database is away, too slow, or refuses writes for now. If it happened in [`Transaction::commit`], the change may have
-    /// been made, whole. The caller may try again.
+    /// The database is unavailable, too slow, or rejects writes for now. The caller may retry. If
+    /// [`Transaction::commit`] returns this error, the change may have been committed as a whole.
     #[error("the database is not available")]
     Unavailable(#[source] Box<dyn Error + Send + Sync>),
-    /// The database answered what it never should. Trying again does not help; a person has to look.
-    #[error("the database holds or said what it should not")]
+    /// The database contains or returned something invalid. A retry does not help; an operator must
+    /// investigate.
+    #[error("the database contains or returned invalid data")]
     Broken(#[source] Box<dyn Error + Send + Sync>),
 }
 
-/// Why a store could not be opened. Displayed, it is one plain sentence for an operator.
+/// Why a store could not be opened: one plain sentence for the operator.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct OpenError(pub String);
 
-/// What a `request_id` was used for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IdempotentResult {
-    /// SHA-256 of the request's content.
-    pub fingerprint: [u8; 32],
-    /// The grant as it was made then.
-    pub grant: Grant,
-}
-
-/// Ties a grant to the request that made it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IdempotencyKey {
-    /// The caller's id.
-    pub request_id: RequestId,
-    /// SHA-256 of the request's content.
-    pub fingerprint: [u8; 32],
-}
-
-/// An event to be written: all of [`Event`] but what the store adds, its revision and time.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewEvent {
-    /// Scope history it belongs to; `None`: the vendor's own.
-    pub tenant_id: Option<TenantId>,
-    /// Who did it.
-    pub author: Attribution,
-    /// Why.
-    pub reason: FreeText,
-    /// What happened. The revisions in its grant or lock are set by the store.
-    pub kind: EventKind,
-    /// For [`EventKind::Granted`]: the request to remember.
-    pub request: Option<IdempotencyKey>,
-}
-
-/// Which grants of a tenant to list. Filters are combined with "and".
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GrantQuery {
-    /// The tenant.
-    pub tenant_id: TenantId,
-    /// In one of these states at `now`; empty: any. A grant whose end time came, says its last event, is `EXPIRED` even
-    /// where `now` is by a clock that is behind.
-    pub states: Vec<GrantState>,
-    /// To this group.
-    pub group_id: Option<GroupId>,
-    /// Naming this agent.
-    pub agent_id: Option<AgentId>,
-    /// With an end time (of expiry or revocation) after this moment.
-    pub overlap_start: Option<Time>,
-    /// With a start time before this moment. With either of the two, a grant that was revoked before it started is left out:
-    /// it was never in force.
-    pub overlap_end: Option<Time>,
-    /// The moment that states are told at.
-    pub now: Time,
-    /// Made before the event of this revision.
-    pub before: Option<Revision>,
-    /// At most so many.
-    pub limit: usize,
-}
-
-/// Which events to list.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EventQuery {
-    /// Of this tenant; `None`: of the vendor's own history.
-    pub tenant_id: Option<TenantId>,
-    /// Of this grant.
-    pub grant_id: Option<GrantId>,
-    /// Before this revision.
-    pub before: Option<Revision>,
-    /// At most so many.
-    pub limit: usize,
-}
-
-/// An event, as it is listed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HistoryEvent {
-    /// The event.
-    pub event: Event,
-    /// What was proven of its enforcement.
-    pub enforced: Option<Enforced>,
-    /// Its place in its chain. `None`: an older version of this program has written it, and no change was made since.
-    pub link: Option<Link>,
-}
-
-/// Why a grant is held in memory.
+/// Why a check node holds a grant in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retained {
-    /// No event has ended it.
+    /// No event has ended the grant.
     Live,
-    /// It is the one of its tenant and group that ended last, and can explain a denial.
+    /// The grant ended last among the grants of its tenant and group. It can explain a denial.
     LastEnded,
 }
 
-/// An event that listeners are notified of.
+/// What [`Log::load`] returns besides the visited grants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// The position of all loaded data in the log.
+    pub position: Position,
+    /// The key of consistency tokens in this epoch.
+    pub token_key: TokenKey,
+    /// Every lock that no event has ended, in no particular order.
+    pub locks: Vec<LockTerms>,
+}
+
+/// A hint about new data. What counts is what a read returns afterwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notification {
     /// The log may have new events.
     Log,
-    /// A node may have registered or acknowledged a revision.
+    /// A node may have registered, or acknowledged a revision.
     Membership,
 }
 
-/// A stream of notifications.
-#[async_trait]
-pub trait Listener: Send {
-    /// Waits for the next notification. After an error, or if the caller drops the future, notifications may have been
-    /// lost: listen again.
-    async fn next(&mut self) -> Result<Notification, StoreError>;
-}
-
-/// The log of events, and the grants, locks and overrides that follow from it.
+/// The database, by facets.
 ///
 /// # Contract
 ///
-/// - The log is the truth. [`Log::load`] returns what replaying [`Log::events_after`] 0 gives.
-/// - Revisions are gap-free: 1, 2, 3 and so on, in the order of commits. A reader that sees revision `n` sees every smaller one.
-/// - A change that [`Transaction::commit`] has confirmed survives a crash of this process and of the database.
+/// - The log is the truth. [`Log::load`] returns what a replay of [`Log::events_after`] 0 gives.
+/// - Revisions are gap-free: 1, 2, 3 and so on, in the order of commits. A reader that sees one
+///   revision sees every smaller one.
+/// - A change that [`Transaction::commit`] has confirmed survives a crash of this process and of
+///   the database.
 /// - Nothing is ever deleted.
-/// - Every event is in the hash chain of its tenant, or of the vendor: at the next sequence, 1, 2, 3 and so on, with the hash
-///   that follows from its content and the previous link.
-/// - Reads outside a [`Transaction`] see committed changes only, and every change that was committed before they began.
+/// - Every event is part of the hash chain of its tenant, or of the vendor, at the next sequence.
+///   Its hash is computed once, when the event is appended.
+/// - Reads outside a [`Transaction`] see committed changes only, and every change that was
+///   committed before the read began.
 #[async_trait]
 pub trait Store: Debug + Send + Sync {
     /// The log and its transactions.
     fn log(&self) -> &dyn Log;
+
     /// Reads of single objects and lists.
     fn queries(&self) -> &dyn Queries;
-    /// The hash chains, and the record of enforcement.
+
+    /// The hash chains, and the recorded enforcement of changes.
     fn history(&self) -> &dyn History;
+
     /// The table of check nodes.
     fn membership(&self) -> &dyn Membership;
+
     /// Notifications of changes.
     fn notifications(&self) -> &dyn Notifications;
 
@@ -187,20 +121,14 @@ pub trait Store: Debug + Send + Sync {
 /// The log and its transactions.
 #[async_trait]
 pub trait Log: Send + Sync {
-    /// Begins a change. Changes are made one at a time, over all processes on one database: while this one is open, every
-    /// other `begin` waits (and is `Unavailable` after some seconds). So a change sees the latest state, conflicts with
-    /// nobody and cannot deadlock. Dropped without a commit, it leaves no trace.
+    /// Begins a transaction. Transactions run one at a time over all processes of one database:
+    /// while one is open, every other `begin` waits, and is `Unavailable` after a few seconds. A
+    /// transaction therefore sees the latest state, conflicts with no other and cannot deadlock.
+    /// A transaction that is dropped without a commit changes nothing.
     async fn begin(&self) -> Result<Box<dyn Transaction>, StoreError>;
 
     /// The end of the log.
     async fn head(&self) -> Result<Position, StoreError>;
-
-    /// Visits, as of one position in the log, which it returns with the locks that hold there: every grant that no event has ended,
-    /// and of those that one has, the latest of each tenant and group by (end time, level, grant id). In no particular order.
-    async fn load(
-        &self,
-        visit: &mut (dyn FnMut(TenantId, GrantTerms, Retained) + Send),
-    ) -> Result<Loaded, StoreError>;
 
     /// The events after `revision`, oldest first, at most `limit`.
     async fn events_after(
@@ -208,40 +136,68 @@ pub trait Log: Send + Sync {
         revision: Revision,
         limit: usize,
     ) -> Result<Vec<Event>, StoreError>;
+
+    /// Visits the grants that a check node holds, in no particular order: every grant that no event
+    /// has ended, and of the ended grants the latest of each tenant and group by (end time, level,
+    /// grant id). All of it, including the returned locks, is of one position in the log.
+    async fn load(
+        &self,
+        visit: &mut (dyn FnMut(TenantId, GrantTerms, Retained) + Send),
+    ) -> Result<Loaded, StoreError>;
+
+    /// Replaces the epoch and the token key after a restore, and returns the new epoch. Ordered with
+    /// changes. Check nodes notice at their next heartbeat, drop their leases and load again.
+    async fn replace_epoch(&self) -> Result<Epoch, StoreError>;
 }
 
 /// Reads of single objects and lists.
 #[async_trait]
 pub trait Queries: Send + Sync {
-    /// One grant, if this tenant has it.
+    /// One grant of a tenant.
     async fn grant(
         &self,
         tenant_id: &TenantId,
         grant_id: GrantId,
     ) -> Result<Option<Grant>, StoreError>;
 
-    /// A tenant's grants, newest (greatest `create_revision`) first.
-    async fn grants(&self, query: &GrantQuery) -> Result<Vec<Grant>, StoreError>;
+    /// Grants, by the order of their creation.
+    async fn grants(&self, query: &GrantQuery) -> Result<Vec<Listed<Grant>>, StoreError>;
 
-    /// A history's events, newest first, each with what was proven of its enforcement.
-    async fn events(&self, query: &EventQuery) -> Result<Vec<HistoryEvent>, StoreError>;
+    /// Events, each with its hash and its recorded enforcement.
+    async fn events(&self, query: &EventQuery) -> Result<Vec<Listed<HistoryEvent>>, StoreError>;
 
-    /// A tenant's own policy settings; the default if it never made any.
+    /// Locks, by the order of their creation.
+    async fn locks(&self, query: &LockQuery) -> Result<Vec<Listed<Lock>>, StoreError>;
+
+    /// The tenants that have a history, after the id `after`, in the byte order of their ids, at
+    /// most `limit`. The ids are returned as stored: after a manipulation they may be invalid.
+    async fn tenants(&self, after: &str, limit: usize) -> Result<Vec<String>, StoreError>;
+
+    /// A tenant's policy overrides. Without any, the default.
     async fn overrides(&self, tenant_id: &TenantId) -> Result<PolicyOverrides, StoreError>;
 
-    /// Locks, newest (greatest `create_revision`) first.
-    async fn locks(&self, query: &LockQuery) -> Result<Vec<Lock>, StoreError>;
-
-    /// The earliest end time of a grant or a lock that no event has ended yet.
+    /// The earliest end time of the grants and locks that no event has ended.
     async fn next_expiry(&self) -> Result<Option<Time>, StoreError>;
 }
 
-/// The hash chains, and the record of enforcement.
+/// The hash chains, and the recorded enforcement of changes.
 #[async_trait]
 pub trait History: Send + Sync {
-    /// Keeps with the events from `first` to `last`, which one change wrote, that they are in force everywhere. Only the first
-    /// word on a change is kept, and none on what is not in the log: `time` is that of the last event, since in a log that was
-    /// restored, another event may have its place.
+    /// The records of a chain after `sequence`, oldest first, at most `limit`. Each contains the
+    /// stored hash, which the reader verifies. `None`: the vendor's own history.
+    async fn records(
+        &self,
+        tenant_id: Option<&TenantId>,
+        sequence: Sequence,
+        limit: usize,
+    ) -> Result<Vec<Record>, StoreError>;
+
+    /// The end of a chain. `None`: that of the vendor's own history.
+    async fn chain_head(&self, tenant_id: Option<&TenantId>) -> Result<ChainHead, StoreError>;
+
+    /// Records that the events from `first` to `last`, which one change appended, are in force
+    /// everywhere. Only the first record of a change is kept. Nothing is recorded if the log has no
+    /// event `last` of this `time`: after a restore, another event may have the same revision.
     async fn record_enforced(
         &self,
         first: Revision,
@@ -250,39 +206,26 @@ pub trait History: Send + Sync {
         enforced: Enforced,
     ) -> Result<(), StoreError>;
 
-    /// What was proven of the enforcement of an event.
+    /// The recorded enforcement of an event.
     async fn enforced(&self, revision: Revision) -> Result<Option<Enforced>, StoreError>;
-
-    /// The records of a chain after `sequence`, oldest first, at most `limit`: each with the link that was given to it, right or
-    /// wrong. `None`: of the vendor's own history.
-    async fn records(
-        &self,
-        tenant_id: Option<&TenantId>,
-        sequence: Sequence,
-        limit: usize,
-    ) -> Result<Vec<Record>, StoreError>;
-
-    /// The first tenant after this one, in the order of their ids, that has a history: as it is written there, though that may be
-    /// no tenant's id. Before all others comes the vendor's own history, which is an empty text.
-    async fn tenant_after(&self, tenant_id: &str) -> Result<Option<String>, StoreError>;
-
-    /// How far a chain goes. `None`: that of the vendor's own history.
-    async fn chain_head(&self, tenant_id: Option<&TenantId>) -> Result<ChainHead, StoreError>;
 }
 
 /// The table of check nodes.
 #[async_trait]
 pub trait Membership: Send + Sync {
-    /// Puts a node in the roll of check nodes, with nothing acknowledged. From then on no change is enforced without
-    /// it. Ordered with changes: one that begins later is told of the node's `max_staleness`. If the node has a row already, that
-    /// row keeps its `seq`, which never goes back.
+    /// Adds a node, which has acknowledged nothing. From then on, no change is enforced without the
+    /// node. Ordered with changes: a later transaction knows the node's `max_staleness`. A node that
+    /// has a row keeps its `heartbeat_seq`, which never decreases.
     async fn register(&self, member: &Registration) -> Result<(), StoreError>;
 
-    /// In one statement, which has been committed when this returns: advances `seq` of the node's row, to the given one if that is
-    /// greater, and reads the end of the log and the database's clock. So when this was asked, no event after the head it tells
-    /// had been committed. `None` if the node has no row: somebody has struck it off, and it must register anew. `held` is what
-    /// the node holds. The `seq` that is given was never given before: who watched the row before an older state of the database
-    /// was restored must not take what it says now for what it said then.
+    /// In one statement, which is committed when this method returns: advances the `heartbeat_seq`
+    /// of the node's row, to `seq` if that is greater, and reads the end of the log and the clock.
+    /// No event after the returned head was committed before the call. `held` is the position that
+    /// the node holds. Returns `None` if the node has no row, because it was evicted: it must
+    /// register again.
+    ///
+    /// The caller never passes the same `seq` twice. After a restore, another node that watches the
+    /// row must not take its new state for an earlier one.
     async fn heartbeat(
         &self,
         node_id: NodeId,
@@ -290,9 +233,10 @@ pub trait Membership: Send + Sync {
         held: Option<Position>,
     ) -> Result<Option<HeartbeatResponse>, StoreError>;
 
-    /// Writes into the node's row what it acknowledges, unless that is less than what is there, and tells whoever listens. False
-    /// if nothing was written: there is no such row, or `held`, which has the acknowledged revision, is not in this log. May
-    /// be lost when the database dies; that is safe.
+    /// Writes the node's acknowledgement into its row, unless the row has a later one, and notifies
+    /// the listeners. Returns false if nothing was written: the node has no row, or `held`, which
+    /// includes the acknowledged revision, is not in this log. An acknowledgement may be lost if the
+    /// database crashes. That is safe.
     async fn acknowledge(
         &self,
         node_id: NodeId,
@@ -300,128 +244,53 @@ pub trait Membership: Send + Sync {
         ack: Ack,
     ) -> Result<bool, StoreError>;
 
-    /// Writes into the node's row who it feeds, for people.
+    /// Writes the node's followers into its row, for display.
     async fn write_followers(
         &self,
         node_id: NodeId,
         followers: &[NodeInfo],
     ) -> Result<(), StoreError>;
 
-    /// Whom each node feeds, as it last reported: all that are on the roll.
+    /// The followers of every registered node, as last written.
     async fn read_followers(&self) -> Result<Vec<(NodeId, Vec<NodeInfo>)>, StoreError>;
 
-    /// The roll of check nodes as it is committed, read on the primary.
+    /// All registered nodes, as committed, read on the primary.
     async fn members(&self) -> Result<MemberList, StoreError>;
 
-    /// Strikes a node off the roll, if its row still has this `seq`; false if it does not. Waits for a renewal in flight. Once
-    /// this has answered true, the node cannot renew, and later changes do not wait for the length of its lease.
+    /// Removes a node if its row still has this `heartbeat_seq`; otherwise returns false. Waits for a
+    /// heartbeat in flight. Once this returned true, the node cannot renew its lease, and later
+    /// changes do not wait for the node.
     async fn evict(&self, node_id: NodeId, seq: i64) -> Result<bool, StoreError>;
 }
 
 /// Notifications of changes.
 #[async_trait]
 pub trait Notifications: Send + Sync {
-    /// Listens to what is going on in the log and in the roll. A hint may be lost; what counts is what is read afterwards.
+    /// Subscribes to notifications about the log and the membership.
     async fn listen(&self) -> Result<Box<dyn Listener>, StoreError>;
 }
 
-/// One change: a transaction that holds the head of the log. Reads see what it appended.
+/// A subscription. Notifications may be lost.
 #[async_trait]
-pub trait Transaction: Send {
-    /// When this change happens: by the database's clock, or the process's where the database is embedded; never before the
-    /// last event.
-    fn now(&self) -> Time;
-
-    /// The longest that any check node may answer from one lease, of those that registered before this change.
-    fn max_staleness(&self) -> Duration;
-
-    /// As [`Store::grant`].
-    async fn grant(
-        &mut self,
-        tenant_id: &TenantId,
-        grant_id: GrantId,
-    ) -> Result<Option<Grant>, StoreError>;
-
-    /// What this tenant used `request_id` for.
-    async fn remembered(
-        &mut self,
-        tenant_id: &TenantId,
-        request_id: &RequestId,
-    ) -> Result<Option<IdempotentResult>, StoreError>;
-
-    /// A tenant's grants that no event has ended (some may have expired since), newest first, at most `limit`.
-    async fn live_grants(
-        &mut self,
-        tenant_id: &TenantId,
-        limit: usize,
-    ) -> Result<Vec<Grant>, StoreError>;
-
-    /// How many grants of a tenant no event has ended.
-    async fn count_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError>;
-
-    /// Grants of any tenant that no event has ended and whose end time is `now` or earlier, earliest first, at most `limit`.
-    async fn due_grants(&mut self, now: Time, limit: usize) -> Result<Vec<Grant>, StoreError>;
-
-    /// As [`Store::overrides`].
-    async fn overrides(&mut self, tenant_id: &TenantId) -> Result<PolicyOverrides, StoreError>;
-
-    /// One lock.
-    async fn lock(&mut self, lock_id: LockId) -> Result<Option<Lock>, StoreError>;
-
-    /// How many locks of one side no event has ended: on this tenant, or all of that side's.
-    async fn count_live_locks(
-        &mut self,
-        side: Party,
-        tenant_id: Option<&TenantId>,
-    ) -> Result<usize, StoreError>;
-
-    /// Locks that no event has ended and whose end time is `now` or earlier, earliest first, at most `limit`.
-    async fn due_locks(&mut self, now: Time, limit: usize) -> Result<Vec<Lock>, StoreError>;
-
-    /// Writes one event at the next revision and at [`Transaction::now`], and brings the grant, lock or policy it is about to what it
-    /// says. Sets the `revision` of the grant or lock, and `create_revision` if it is new. Returns the event as written. Of a grant that
-    /// or lock that exists, only the end changes; one that has ended never does. After an error, or if the caller stops waiting, the change
-    /// can no longer be committed.
-    async fn append(&mut self, entry: NewEvent) -> Result<Event, StoreError>;
-
-    /// Makes what was appended permanent, and returns the revision of the log then. Whatever this change has read is permanent, too,
-    /// once this has answered, though nothing was appended. That cannot be taken for granted: a primary that is killed while a
-    /// standby keeps it waiting, and starts again, shows what it has not answered, and may lose it yet. So whoever confirms to
-    /// somebody what was there already commits first.
-    async fn commit(self: Box<Self>) -> Result<Revision, StoreError>;
+pub trait Listener: Send {
+    /// Waits for the next notification. After an error, the caller must subscribe again, and read
+    /// what may have changed. A dropped future loses no notification.
+    async fn next(&mut self) -> Result<Notification, StoreError>;
 }
 
-/// Makes the event that `entry` becomes at `revision` and `time`. Shared by the stores.
-fn stamp(entry: NewEvent, revision: Revision, time: Time) -> (Event, Option<IdempotencyKey>) {
-    let NewEvent { tenant_id, author, reason, mut kind, request } = entry;
-    let is_new = matches!(kind, EventKind::Granted { .. });
-    if let Some(grant) = kind.grant_mut() {
-        grant.revision = revision;
-        if is_new {
-            grant.create_revision = revision;
-        }
-    }
-    let is_new = matches!(kind, EventKind::Locked { .. });
-    if let Some(lock) = kind.lock_mut() {
-        lock.revision = revision;
-        if is_new {
-            lock.create_revision = revision;
-        }
-    }
-    (Event { revision, tenant_id, time, author, reason, kind }, request)
+/// The identity of a new life of a log.
+fn new_epoch() -> (Epoch, TokenKey) {
+    // Some bits of a random UUID are fixed. The rotation pairs each of them with a random one.
+    let key = Uuid::new_v4().as_u128() ^ Uuid::new_v4().as_u128().rotate_left(32);
+    (Epoch(Uuid::new_v4()), TokenKey(key.to_be_bytes()))
 }
 
-/// What of an event goes into its hash; `body` is the JSON that is stored of its kind. Shared by the stores.
-fn recorded<'a>(event: &'a Event, body: &'a str) -> Content<'a> {
-    let Event { revision, tenant_id, time, author, reason, kind: _ } = event;
-    Content {
-        tenant_id: tenant_id.as_ref().map_or("", TenantId::as_str),
-        revision: *revision,
-        time: *time,
-        actor: author.actor.as_str(),
-        via: author.via.as_ref().map(Actor::as_str),
-        is_asserted: author.is_asserted,
-        reason: reason.as_str(),
-        body,
+impl StoreError {
+    fn unavailable(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Unavailable(error.into())
+    }
+
+    fn broken(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Broken(error.into())
     }
 }

@@ -1,8 +1,9 @@
-//! The chain: what makes a history one that nobody can change unnoticed.
+//! Hash chains: every history is a chain that nobody can change unnoticed.
 //!
-//! Each tenant's history is a chain of its own, and so is the vendor's. Every event has its `sequence` in it, 1, 2, 3 and so
-//! on, and a hash over all that the event says and over the hash before it. `docs/history.md` is the manual of the format,
-//! from which anybody can write a verifier; what is here must do what it says, for ever.
+//! The history of each tenant is a chain of its own, and so is the vendor's. Every event has a
+//! sequence in its chain, 1, 2, 3 and so on, and a hash over its content and over the previous
+//! hash. `docs/history.md` specifies the format, so that anyone can write a verifier. This module
+//! must implement that specification permanently.
 
 use std::{
     fmt::{self, Write},
@@ -14,7 +15,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use crate::domain::{
-    event::{Epoch, Revision},
+    revision::{LogName, Revision, Sequence},
     time::Time,
 };
 
@@ -30,81 +31,76 @@ pub use checkpoint::Checkpoint;
 pub use key::{CheckpointKey, KeyError, PublicKey};
 pub use verifier::{ChainError, Verifier, VerifyError, VerifyReport};
 
-/// The place of an event in its chain: 1, 2, 3 and so on. 0 is before the first.
-pub type Sequence = i64;
-
-/// What a record of an event says of its format.
+/// The format of a record.
 pub const RECORD_FORMAT: &str = "support-access.history.record.v1";
 
 const HASH: &str = "hash";
 
-/// A SHA-256.
+/// A SHA-256 hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Hash(pub [u8; 32]);
 
-/// A place in a chain, and the hash there, which stands for all that came before.
+/// The position of an event in its chain, and its hash, which covers all earlier events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Link {
-    /// How many events there are up to here.
+    /// The event's sequence.
     pub sequence: Sequence,
-    /// The hash of the last of them.
+    /// The event's hash.
     pub hash: Hash,
 }
 
-/// How far a chain goes.
+/// The end of a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChainHead {
-    /// The log that it is in.
-    pub log: Epoch,
-    /// Its last link; [`Link::START`] if nothing has happened.
+    /// The log that contains the chain.
+    pub log: LogName,
+    /// The last link. [`Link::START`] if the history is empty.
     pub link: Link,
 }
 
-/// An event in its chain, as it is exported.
+/// An event of a chain in its exported form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Where.
+    /// The event's position in the chain.
     pub link: Link,
-    /// Its place in the log.
+    /// The event's position in the log. Not part of the exported line.
     pub revision: Revision,
-    /// The record as canonical JSON, its hash included. One line, without the line's end.
+    /// The record as one line of canonical JSON, including its hash, without the line break.
     pub line: String,
 }
 
-/// All of an event that goes into its hash, as the database keeps it. Nothing is read into it: a later version, which may know
-/// other words, still makes the same record of it.
+/// The hashed content of an event, as stored. It is not interpreted, so that a later version with
+/// other names produces the same record.
 #[derive(Debug, Clone, Copy)]
 pub struct Content<'a> {
-    /// Whose history; empty: the vendor's own.
+    /// The tenant. Empty: the vendor's own history.
     pub tenant_id: &'a str,
-    /// Its place in the log.
-    pub revision: Revision,
-    /// When it was committed.
+    /// When the event was committed.
     pub time: Time,
-    /// Who did it.
+    /// The caller that made the change.
     pub actor: &'a str,
-    /// Through which service.
+    /// The service through which the actor called.
     pub via: Option<&'a str>,
-    /// Whether that service has only named the actor.
-    pub is_asserted: bool,
-    /// Why.
+    /// Whether that service only named the actor, without proof.
+    pub actor_asserted: bool,
+    /// The caller's reason.
     pub reason: &'a str,
     /// What happened: JSON.
     pub body: &'a str,
 }
 
-/// Why there is no record of an event.
+/// Why an event cannot be encoded as a record.
 #[derive(Debug, thiserror::Error)]
 pub enum EncodeError {
-    /// What happened is not written as JSON.
+    /// The body is not JSON.
     #[error("the event's body is not JSON: {0}")]
     NotJson(#[from] serde_json::Error),
-    /// It cannot be made canonical.
-    #[error("the event's body cannot be made canonical: {0}")]
+    /// The body has no canonical form.
+    #[error("the event's body has no canonical form: {0}")]
     NotCanonical(#[from] NotCanonical),
 }
 
-/// A time as records and checkpoints write it: RFC 3339, UTC, with microseconds.
+/// The form of times in records and checkpoints: RFC 3339, UTC, with microseconds.
 pub fn time_text(time: Time) -> String {
     time.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
@@ -112,10 +108,10 @@ pub fn time_text(time: Time) -> String {
 // === impl Hash ===
 
 impl Hash {
-    /// What stands before the first event.
+    /// The previous hash of the first event.
     pub const ZERO: Self = Self([0; 32]);
 
-    /// Of a text.
+    /// The hash of a text.
     pub fn of(text: &str) -> Self {
         Self(Sha256::digest(text).into())
     }
@@ -135,15 +131,15 @@ impl FromStr for Hash {
     }
 }
 
-/// A text that is not so many bytes in lower-case hex.
+/// The text is not lower-case hex of the expected length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("it is not lower-case hex of the right length")]
+#[error("not lower-case hex of the expected length")]
 pub struct HexError;
 
 fn to_hex(bytes: &[u8]) -> String {
     let mut hex = String::with_capacity(2 * bytes.len());
     for byte in bytes {
-        // Writing to a text cannot fail.
+        // Writing to a String cannot fail.
         let _ = write!(hex, "{byte:02x}");
     }
     hex
@@ -169,31 +165,37 @@ fn from_hex<const N: usize>(text: &str) -> Result<[u8; N], HexError> {
 // === impl Link ===
 
 impl Link {
-    /// Before the first event.
+    /// The position before the first event.
     pub const START: Self = Self { sequence: 0, hash: Hash::ZERO };
 }
 
 // === impl Content ===
 
 impl Content<'_> {
-    /// The link that follows `previous` with this event, in the log of this name.
-    pub fn link(&self, log: Epoch, previous: Link) -> Result<Link, EncodeError> {
+    /// The link of this event after `previous`.
+    pub fn link(&self, log: LogName, previous: Link) -> Result<Link, EncodeError> {
         let sequence = previous.sequence + 1;
         let unhashed = Value::Object(self.members(log, sequence, previous.hash)?);
         Ok(Link { sequence, hash: Hash::of(&to_canonical(&unhashed)?) })
     }
 
-    /// The record of this event, at a place in its chain that was given to it before. Nothing is proven by that: whoever reads
-    /// the record finds out whether the hash is right.
-    pub fn record(&self, log: Epoch, previous: Hash, link: Link) -> Result<Record, EncodeError> {
+    /// The record of this event with a link that was computed earlier. This function does not check
+    /// the link: the reader of the record verifies the hash.
+    pub fn record(
+        &self,
+        log: LogName,
+        revision: Revision,
+        previous: Hash,
+        link: Link,
+    ) -> Result<Record, EncodeError> {
         let mut members = self.members(log, link.sequence, previous)?;
         members.insert(HASH.into(), link.hash.to_string().into());
-        Ok(Record { link, revision: self.revision, line: to_canonical(&Value::Object(members))? })
+        Ok(Record { link, revision, line: to_canonical(&Value::Object(members))? })
     }
 
     fn members(
         &self,
-        log: Epoch,
+        log: LogName,
         sequence: Sequence,
         previous: Hash,
     ) -> Result<Map<String, Value>, EncodeError> {
@@ -203,14 +205,13 @@ impl Content<'_> {
         add("log", log.to_string().into());
         add("tenant_id", self.tenant_id.into());
         add("sequence", sequence.into());
-        add("revision", self.revision.into());
         add("time", time_text(self.time).into());
         add("actor", self.actor.into());
         if let Some(via) = self.via {
             add("via", via.into());
         }
-        if self.is_asserted {
-            add("is_asserted", true.into());
+        if self.actor_asserted {
+            add("actor_asserted", true.into());
         }
         add("reason", self.reason.into());
         add("event", serde_json::from_str(self.body)?);

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt::Write};
 
 use crate::domain::{
     caller::Party,
-    grant::{AccessLevel, GrantState, GrantTerms},
+    grant::{AccessLevel, AgentKind, GrantState, GrantTerms},
     lock::{LockTarget, LockTerms, matching_lock},
     text::{AgentId, GrantId, GroupId, TenantId},
     time::{Now, Time},
@@ -20,6 +20,8 @@ pub struct Question {
     pub tenant_id: TenantId,
     /// Who wants to.
     pub agent_id: AgentId,
+    /// What kind of agent that is.
+    pub agent_kind: AgentKind,
     /// The groups the agent is in. Empty: none, and so the answer is a denial.
     pub group_ids: BTreeSet<GroupId>,
     /// The level the agent needs.
@@ -165,7 +167,7 @@ fn weigh(terms: &GrantTerms, question: &Question, now: Now) -> Option<(Reason, N
 
 /// The answer in a sentence or two, in the words of an administrator's checklist: what holds, and what would help.
 pub fn message(decision: &Decision<'_>, question: &Question) -> String {
-    let Question { tenant_id, agent_id, group_ids, required_level } = question;
+    let Question { tenant_id, agent_id, group_ids, required_level, agent_kind: _ } = question;
     if let Some(lock) = decision.lock {
         return locked(lock);
     }
@@ -234,13 +236,24 @@ pub fn message(decision: &Decision<'_>, question: &Question) -> String {
 
 /// What a gateway needs to know of a lock. Why it was set is for those who look after it.
 fn locked(lock: &LockTerms) -> String {
-    let what = match &lock.target {
-        LockTarget::Everything => "All support access".to_owned(),
-        LockTarget::Tenant(tenant_id) => format!("Support access to tenant {tenant_id}"),
-        LockTarget::Agent(agent_id) => format!("Support access of agent {agent_id}"),
-        LockTarget::Group(group_id) => format!("Support access of group {group_id}"),
+    let mut what = String::from("Support access");
+    let mut add = |part: &str, id: &str| {
+        what.push_str(part);
+        what.push_str(id);
     };
-    let by = match lock.side {
+    match &lock.target {
+        LockTarget::Agent(agent_id) => add(" of agent ", agent_id.as_str()),
+        LockTarget::Group(group_id) => add(" of group ", group_id.as_str()),
+        LockTarget::AgentKind(kind) => add(" of agents of kind ", kind.as_str()),
+        LockTarget::Everything => {}
+    }
+    if let Some(tenant_id) = &lock.tenant_id {
+        add(" to tenant ", tenant_id.as_str());
+    }
+    if lock.target == LockTarget::Everything && lock.tenant_id.is_none() {
+        what = "All support access".into();
+    }
+    let by = match lock.party {
         Party::Tenant => "the tenant",
         Party::Vendor => "the vendor",
     };

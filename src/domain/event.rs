@@ -1,9 +1,6 @@
-//! The history: what happened, in the order in which it was committed.
-
-use std::fmt;
+//! Events: the immutable entries of the log.
 
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use crate::domain::{
     caller::Attribution,
@@ -11,211 +8,191 @@ use crate::domain::{
     lock::Lock,
     overrides::PolicyOverrides,
     policy::SupportPolicy,
+    revision::{Revision, Sequence},
     text::{FreeText, GrantId, TenantId},
     time::Time,
 };
 
-/// The number of an event in the log: 1, 2, 3 and so on over all tenants, gap-free, in the order of commits. As the
-/// revision of a state: the last event it includes; 0 before the first.
-pub type Revision = i64;
+/// The approximate size of a policy event: a catalogue of a hundred groups with descriptions.
+const POLICY_WEIGHT: usize = 150_000;
 
-/// Names a log for ever: a UUID made with its database. A database that is copied keeps it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Epoch(pub Uuid);
-
-impl fmt::Display for Epoch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// A place in a log: after one event. Two logs that have a position in common have everything before it in common, also
-/// after a database was restored and went on differently: then the event of the same revision has another time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Position {
-    /// Which log.
-    pub epoch: Epoch,
-    /// The last event before it; 0: the beginning.
-    pub revision: Revision,
-    /// When that event was committed; `None` at the beginning.
-    pub time: Option<Time>,
-}
-
-/// One line of history. Never changed, never deleted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// One event of a history. Never changed, never deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// Its place in the log.
+    /// The position in the log.
     pub revision: Revision,
-    /// Scope history it belongs to; `None`: the vendor's own, of what is no tenant's.
+    /// The tenant whose history contains the event. `None`: the vendor's own history.
     pub tenant_id: Option<TenantId>,
-    /// When it was committed.
+    /// The position in that history.
+    pub sequence: Sequence,
+    /// When the event was committed.
     pub time: Time,
-    /// Who did it.
+    /// The caller that made the change.
     pub author: Attribution,
-    /// Why.
+    /// The caller's reason.
     pub reason: FreeText,
     /// What happened.
     pub kind: EventKind,
 }
 
-/// What happened. An event of a grant carries the whole grant as it left it, so that a follower needs nothing else.
+/// What happened. An event about a grant or a lock carries the whole object as the event left it,
+/// so that a follower needs nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum EventKind {
-    /// Access was granted.
-    Granted {
-        /// The grant as it was made.
-        grant: Grant,
-    },
-    /// The end was moved, either way.
-    Extended {
-        /// The grant with its new end.
-        grant: Grant,
-        /// The end before.
-        previous_expire_time: Option<Time>,
-    },
-    /// Somebody ended the grant.
-    Revoked {
-        /// The grant as it ended.
-        grant: Grant,
-    },
-    /// The end time came.
-    Expired {
-        /// The grant as it ended.
-        grant: Grant,
-    },
-    /// The tenant's support policy was changed.
-    PolicyUpdated {
-        /// All of the tenant's own settings from then on.
-        overrides: PolicyOverrides,
-        /// What it could choose from then on, with the vendor's catalogue of that day.
-        policy: SupportPolicy,
-    },
-    /// Something was locked.
-    Locked {
-        /// The lock as it was made.
-        lock: Lock,
-    },
-    /// Somebody lifted the lock.
-    Unlocked {
-        /// The lock as it ended.
-        lock: Lock,
-    },
-    /// The lock's end time came.
-    LockExpired {
-        /// The lock as it ended.
-        lock: Lock,
-    },
+    /// A tenant administrator granted access.
+    Granted(Granted),
+    /// The end of a grant was moved.
+    Extended(Extended),
+    /// A grant was ended before its end time.
+    Revoked(Revoked),
+    /// A grant ended by itself.
+    Expired(Expired),
+    /// The tenant's policy overrides were changed.
+    PolicyUpdated(PolicyUpdated),
+    /// A lock was created.
+    Locked(Locked),
+    /// A lock was lifted before its end time.
+    Unlocked(Unlocked),
+    /// A lock ended by itself.
+    LockExpired(LockExpired),
+}
+
+/// A tenant administrator granted access.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Granted {
+    /// The new grant.
+    pub grant: Grant,
+}
+
+/// The end of a grant was moved, later or earlier.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extended {
+    /// The grant with its new end.
+    pub grant: Grant,
+    /// The previous end. `None`: until revoked.
+    pub previous_expire_time: Option<Time>,
+}
+
+/// A grant was ended before its end time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revoked {
+    /// The ended grant.
+    pub grant: Grant,
+}
+
+/// A grant ended by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expired {
+    /// The ended grant.
+    pub grant: Grant,
+}
+
+/// The tenant's policy overrides were changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyUpdated {
+    /// All overrides of the tenant after the change.
+    pub policy_overrides: PolicyOverrides,
+    /// The effective policy after the change, with the vendor's catalogue of that time.
+    pub support_policy: SupportPolicy,
+}
+
+/// A lock was created.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Locked {
+    /// The new lock.
+    pub lock: Lock,
+}
+
+/// A lock was lifted before its end time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unlocked {
+    /// The ended lock.
+    pub lock: Lock,
+}
+
+/// A lock ended by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockExpired {
+    /// The ended lock.
+    pub lock: Lock,
 }
 
 impl EventKind {
-    /// The kind's name, as stores and logs write it.
+    /// The name of the kind in stores, logs and records.
     pub const fn name(&self) -> &'static str {
         match self {
-            Self::Granted { .. } => "granted",
-            Self::Extended { .. } => "extended",
-            Self::Revoked { .. } => "revoked",
-            Self::Expired { .. } => "expired",
-            Self::PolicyUpdated { .. } => "policy_updated",
-            Self::Locked { .. } => "locked",
-            Self::Unlocked { .. } => "unlocked",
-            Self::LockExpired { .. } => "lock_expired",
+            Self::Granted(_) => "granted",
+            Self::Extended(_) => "extended",
+            Self::Revoked(_) => "revoked",
+            Self::Expired(_) => "expired",
+            Self::PolicyUpdated(_) => "policy_updated",
+            Self::Locked(_) => "locked",
+            Self::Unlocked(_) => "unlocked",
+            Self::LockExpired(_) => "lock_expired",
         }
     }
 
-    /// The grant it is about, if it is about one, as the event left it.
+    /// The grant as the event left it, if the event is about a grant.
     pub const fn grant(&self) -> Option<&Grant> {
         match self {
-            Self::Granted { grant }
-            | Self::Extended { grant, .. }
-            | Self::Revoked { grant }
-            | Self::Expired { grant } => Some(grant),
-            Self::PolicyUpdated { .. }
-            | Self::Locked { .. }
-            | Self::Unlocked { .. }
-            | Self::LockExpired { .. } => None,
+            Self::Granted(Granted { grant })
+            | Self::Extended(Extended { grant, .. })
+            | Self::Revoked(Revoked { grant })
+            | Self::Expired(Expired { grant }) => Some(grant),
+            _ => None,
         }
     }
 
-    /// [`Self::grant`], to keep.
-    pub fn into_grant(self) -> Option<Grant> {
-        match self {
-            Self::Granted { grant }
-            | Self::Extended { grant, .. }
-            | Self::Revoked { grant }
-            | Self::Expired { grant } => Some(grant),
-            Self::PolicyUpdated { .. }
-            | Self::Locked { .. }
-            | Self::Unlocked { .. }
-            | Self::LockExpired { .. } => None,
-        }
-    }
-
-    /// [`Self::grant`], to be stamped.
-    pub const fn grant_mut(&mut self) -> Option<&mut Grant> {
-        match self {
-            Self::Granted { grant }
-            | Self::Extended { grant, .. }
-            | Self::Revoked { grant }
-            | Self::Expired { grant } => Some(grant),
-            Self::PolicyUpdated { .. }
-            | Self::Locked { .. }
-            | Self::Unlocked { .. }
-            | Self::LockExpired { .. } => None,
-        }
-    }
-
-    /// Whether the grant is over with this event: no later event changes it.
-    pub const fn ends_grant(&self) -> bool {
-        matches!(self, Self::Revoked { .. } | Self::Expired { .. })
-    }
-
-    /// The lock it is about, if it is about one, as the event left it.
+    /// The lock as the event left it, if the event is about a lock.
     pub const fn lock(&self) -> Option<&Lock> {
         match self {
-            Self::Locked { lock } | Self::Unlocked { lock } | Self::LockExpired { lock } => {
-                Some(lock)
-            }
-            Self::Granted { .. }
-            | Self::Extended { .. }
-            | Self::Revoked { .. }
-            | Self::Expired { .. }
-            | Self::PolicyUpdated { .. } => None,
+            Self::Locked(Locked { lock })
+            | Self::Unlocked(Unlocked { lock })
+            | Self::LockExpired(LockExpired { lock }) => Some(lock),
+            _ => None,
         }
     }
 
-    /// [`Self::lock`], to be stamped.
-    pub const fn lock_mut(&mut self) -> Option<&mut Lock> {
-        match self {
-            Self::Locked { lock } | Self::Unlocked { lock } | Self::LockExpired { lock } => {
-                Some(lock)
-            }
-            Self::Granted { .. }
-            | Self::Extended { .. }
-            | Self::Revoked { .. }
-            | Self::Expired { .. }
-            | Self::PolicyUpdated { .. } => None,
-        }
+    /// Whether the event ends its grant or lock. No later event changes the object.
+    pub const fn is_end(&self) -> bool {
+        matches!(
+            self,
+            Self::Revoked(_) | Self::Expired(_) | Self::Unlocked(_) | Self::LockExpired(_)
+        )
     }
 
-    /// Whether the lock is over with this event: no later event changes it.
-    pub const fn ends_lock(&self) -> bool {
-        matches!(self, Self::Unlocked { .. } | Self::LockExpired { .. })
+    /// Stamps the grant or lock of an event that is appended at this sequence of its history.
+    pub fn set_sequence(&mut self, sequence: Sequence) {
+        let is_new = matches!(self, Self::Granted(_) | Self::Locked(_));
+        let (last, created) = match self {
+            Self::Granted(Granted { grant })
+            | Self::Extended(Extended { grant, .. })
+            | Self::Revoked(Revoked { grant })
+            | Self::Expired(Expired { grant }) => (&mut grant.sequence, &mut grant.create_sequence),
+            Self::Locked(Locked { lock })
+            | Self::Unlocked(Unlocked { lock })
+            | Self::LockExpired(LockExpired { lock }) => {
+                (&mut lock.sequence, &mut lock.create_sequence)
+            }
+            Self::PolicyUpdated(_) => return,
+        };
+        *last = sequence;
+        if is_new {
+            *created = sequence;
+        }
     }
 }
 
 impl Event {
-    /// About how many bytes it takes to tell somebody of it.
+    /// The approximate size of the event in a response, in bytes.
     pub fn weight(&self) -> usize {
-        /// A catalogue of a hundred groups with their descriptions.
-        const POLICY_WEIGHT: usize = 150_000;
         let grant = self.kind.grant().map(Grant::weight);
         let content = grant.or_else(|| self.kind.lock().map(Lock::weight));
         self.reason.as_str().len() + content.unwrap_or(POLICY_WEIGHT)
     }
 
-    /// The id of the grant it is about, if it is about one.
+    /// The id of the grant that the event is about, if any.
     pub fn grant_id(&self) -> Option<GrantId> {
         self.kind.grant().map(Grant::id)
     }

@@ -1,43 +1,69 @@
-//! A grant, and where it is in its life.
+//! Grants, and where a grant is in its life.
 
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    event::Revision,
+    revision::Sequence,
     text::{Actor, AgentId, FreeText, GrantId, GroupId, TenantId, Ticket},
     time::{Now, Time},
 };
 
-/// More bytes than anything of a grant takes that is neither an agent nor a reason: ids of up to 128 characters of up to four
-/// bytes, and times.
+/// Upper bound for the size of a grant without its agents and reasons, in bytes: ids of up to 128
+/// characters of up to four bytes, and times.
 const FIXED_WEIGHT: usize = 2_500;
-/// The most agents one grant may name.
+/// The most agents that one grant may name.
 pub const AGENTS_MAX: usize = 100;
 
-/// How much an agent may do. Each level includes the ones before it.
+/// What an agent may do. Each level includes the lower ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum AccessLevel {
-    /// Look.
+    /// View the tenant's data.
     ReadOnly,
-    /// Look and change.
+    /// View and change the tenant's data.
     ReadWrite,
-    /// What the tenant's own administrator may do.
+    /// Do everything that a tenant administrator may do.
     Admin,
+}
+
+/// The kind of a support agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum AgentKind {
+    /// A person.
+    Human,
+    /// An AI agent, autonomous or on behalf of a human.
+    Ai,
+    /// A program without a model, such as a backup job.
+    Service,
 }
 
 impl AccessLevel {
     /// Every level, lowest first.
     pub const ALL: [Self; 3] = [Self::ReadOnly, Self::ReadWrite, Self::Admin];
 
-    /// As people and configuration files write it.
+    /// The name in messages and configuration files.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::ReadOnly => "READ_ONLY",
             Self::ReadWrite => "READ_WRITE",
             Self::Admin => "ADMIN",
+        }
+    }
+}
+
+impl AgentKind {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Human, Self::Ai, Self::Service];
+
+    /// The name in messages, records and the database.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Human => "HUMAN",
+            Self::Ai => "AI",
+            Self::Service => "SERVICE",
         }
     }
 }
@@ -49,9 +75,9 @@ pub enum GrantState {
     Scheduled,
     /// `start <= now < end`, and not revoked.
     Active,
-    /// Its end time has come.
+    /// Its end time was reached. Final.
     Expired,
-    /// Ended by somebody before its end time.
+    /// A caller ended it before its end time. Final.
     Revoked,
 }
 
@@ -59,34 +85,34 @@ impl GrantState {
     /// Every state.
     pub const ALL: [Self; 4] = [Self::Scheduled, Self::Active, Self::Expired, Self::Revoked];
 
-    /// Whether the grant is over for good.
+    /// Whether the state is final.
     pub const fn is_ended(self) -> bool {
         matches!(self, Self::Expired | Self::Revoked)
     }
 }
 
-/// Whom a grant lets in, at which level, and when: all that a decision depends on.
+/// The part of a grant that decides checks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GrantTerms {
-    /// The grant these are the terms of.
+    /// The grant.
     pub grant_id: GrantId,
-    /// The group that is let in.
+    /// The group that may enter.
     pub group_id: GroupId,
-    /// Only these agents of the group; empty: every agent of it.
+    /// The only agents of the group that may enter. Empty: every agent of the group.
     pub agent_ids: BTreeSet<AgentId>,
     /// The highest level.
     pub access_level: AccessLevel,
-    /// The first moment of access.
+    /// When access starts (inclusive).
     pub start_time: Time,
-    /// The first moment without; `None`: until revoked.
+    /// When access ends (exclusive). `None`: until revoked.
     pub expire_time: Option<Time>,
-    /// When it was revoked, if it was. Never after `expire_time`.
+    /// When the grant was revoked. Never after `expire_time`.
     pub revoke_time: Option<Time>,
 }
 
 impl GrantTerms {
-    /// The state at `now`. The start is inclusive, the end exclusive; where the time is not known exactly, a grant is not active
-    /// unless it is so at all of the times that it may be.
+    /// The state at `now`. If the time is known only within bounds, the grant is active only if it
+    /// is active at every time within the bounds.
     pub fn state(&self, now: impl Into<Now>) -> GrantState {
         let Now { earliest, latest } = now.into();
         if self.revoke_time.is_some() {
@@ -100,47 +126,47 @@ impl GrantTerms {
         }
     }
 
-    /// When the grant ended or will end, as far as is known.
+    /// When the grant ended or will end, if that is known.
     pub fn end_time(&self) -> Option<Time> {
         self.revoke_time.or(self.expire_time)
     }
 
-    /// Whether `agent_id`, as a member of the group, is meant.
+    /// Whether the grant admits `agent_id` as a member of the group.
     pub fn names(&self, agent_id: &AgentId) -> bool {
         self.agent_ids.is_empty() || self.agent_ids.contains(agent_id)
     }
 }
 
-/// How a grant was ended before its time.
+/// How a grant was ended before its end time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revocation {
-    /// Who ended it.
+    /// The caller that revoked the grant.
     pub revoker: Actor,
-    /// Why.
+    /// The caller's reason.
     pub reason: FreeText,
 }
 
-/// One tenant lets one support group in.
+/// Permission from one tenant for one support group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
-    /// Who lets in.
+    /// The tenant.
     pub tenant_id: TenantId,
-    /// Whom, at which level, when.
+    /// Who may enter, at which level, and when.
     pub terms: GrantTerms,
-    /// Why.
+    /// The creator's reason.
     pub reason: FreeText,
-    /// The ticket it belongs to.
+    /// The support ticket.
     pub ticket: Ticket,
-    /// When it was made.
+    /// When the grant was created.
     pub create_time: Time,
-    /// By whom.
+    /// The caller that created the grant.
     pub creator: Actor,
-    /// By whom and why it was revoked; `Some` exactly when `terms.revoke_time` is.
+    /// Who revoked the grant, and why. `Some` exactly if `terms.revoke_time` is.
     pub revocation: Option<Revocation>,
-    /// The event that made it: its place in lists.
-    pub create_revision: Revision,
-    /// The last event that changed it.
-    pub revision: Revision,
+    /// The event that created the grant, in the tenant's history. Set by the store.
+    pub create_sequence: Sequence,
+    /// The last event that changed the grant, in the tenant's history. Set by the store.
+    pub sequence: Sequence,
 }
 
 impl Grant {
@@ -154,16 +180,18 @@ impl Grant {
         self.terms.state(now)
     }
 
-    /// About how many bytes it takes to tell somebody of it.
+    /// The approximate size of the grant in a response, in bytes.
     pub fn weight(&self) -> usize {
         let agents: usize = self.terms.agent_ids.iter().map(|agent| agent.as_str().len() + 4).sum();
-        let revoke_reason = self.revocation.as_ref().map_or(0, |it| it.reason.as_str().len() + 128);
+        let revocation = self.revocation.as_ref();
+        let revoke_reason =
+            revocation.map_or(0, |revocation| revocation.reason.as_str().len() + 128);
         FIXED_WEIGHT + agents + self.reason.as_str().len() + revoke_reason
     }
 
-    /// Changes whenever the grant does.
+    /// Changes with every change of the grant.
     pub fn etag(&self) -> String {
-        format!("r{}", self.revision)
+        format!("s{}", self.sequence)
     }
 }
 
@@ -191,8 +219,12 @@ mod tests {
         let until_revoked = GrantTerms { expire_time: None, ..terms.clone() };
         assert_eq!(until_revoked.state(at(i64::from(u32::MAX))), GrantState::Active);
         let between = |earliest, latest| Now { earliest: at(earliest), latest: at(latest) };
-        assert_eq!(terms.state(between(9, 11)), GrantState::Scheduled, "may not have begun");
-        assert_eq!(terms.state(between(19, 21)), GrantState::Expired, "may be over");
+        assert_eq!(
+            terms.state(between(9, 11)),
+            GrantState::Scheduled,
+            "the grant may not have started"
+        );
+        assert_eq!(terms.state(between(19, 21)), GrantState::Expired, "the grant may have ended");
         assert_eq!(terms.state(between(10, 19)), GrantState::Active);
         let revoked = GrantTerms { revoke_time: Some(at(15)), ..terms };
         for now in [5, 12, 15, 25] {

@@ -1,4 +1,4 @@
-//! A lock: whom nobody lets in, whatever is granted.
+//! Locks: they deny checks regardless of grants.
 
 use std::fmt;
 
@@ -8,17 +8,19 @@ use uuid::Uuid;
 use crate::domain::{
     caller::Party,
     decision::Question,
-    event::Revision,
+    grant::AgentKind,
     request::End,
-    text::{Actor, AgentId, FreeText, GroupId, TenantId},
+    revision::Sequence,
+    text::{Actor, AgentId, FreeText, GroupId, RequestId, TenantId},
     time::{Now, Time},
 };
 
-/// The most live locks of the vendor, all together. Every check node holds them.
+/// The most live locks of the vendor. Every check node holds them in memory.
 pub const VENDOR_LOCKS_MAX: usize = 1_000;
-/// The most live locks that one tenant may have set itself.
+/// The most live locks that one tenant may create itself.
 pub const TENANT_LOCKS_MAX: usize = 100;
-/// More bytes than anything of a lock takes that is not a reason: ids of up to 128 characters of up to four bytes, and times.
+/// Upper bound for the size of a lock without its reasons, in bytes: ids of up to 128 characters of
+/// up to four bytes, and times.
 const FIXED_WEIGHT: usize = 2_500;
 
 /// A lock's id: a UUID version 7 (RFC 9562), so that newer locks sort after older ones.
@@ -32,57 +34,57 @@ impl fmt::Display for LockId {
     }
 }
 
-/// What is locked.
+/// The checks that a lock denies, in the tenants in which it applies.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(tag = "type", content = "id", rename_all = "snake_case")]
 pub enum LockTarget {
-    /// Nobody enters any tenant.
-    Everything,
-    /// Nobody enters this tenant.
-    Tenant(TenantId),
-    /// This agent enters no tenant, whichever groups it is in.
+    /// Checks of this agent.
     Agent(AgentId),
-    /// Nobody who is in this group enters any tenant, not even by another group: what is in doubt is closed.
+    /// Checks that name this group, even if another of the groups has a grant.
     Group(GroupId),
+    /// Checks of agents of this kind.
+    AgentKind(AgentKind),
+    /// Every check.
+    Everything,
 }
 
 impl LockTarget {
-    /// The tenant in whose history it belongs; `None`: the vendor's own.
-    pub const fn tenant_id(&self) -> Option<&TenantId> {
-        match self {
-            Self::Tenant(tenant_id) => Some(tenant_id),
-            Self::Everything | Self::Agent(_) | Self::Group(_) => None,
-        }
-    }
-
-    /// Whether it is what a question asks about.
-    pub fn meets(&self, question: &Question) -> bool {
-        match self {
-            Self::Everything => true,
-            Self::Tenant(tenant_id) => *tenant_id == question.tenant_id,
-            Self::Agent(agent_id) => *agent_id == question.agent_id,
-            Self::Group(group_id) => question.group_ids.contains(group_id),
-        }
-    }
-
-    /// The name of the field that says it.
+    /// The name of the target's kind: the field in the API, and the value in the database.
     pub const fn field(&self) -> &'static str {
         match self {
-            Self::Everything => "everything",
-            Self::Tenant(_) => "tenant_id",
             Self::Agent(_) => "agent_id",
             Self::Group(_) => "group_id",
+            Self::AgentKind(_) => "agent_kind",
+            Self::Everything => "everything",
         }
     }
-}
 
-impl fmt::Display for LockTarget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// The id of the agent or group, or the name of the kind. Empty for everything.
+    pub fn id(&self) -> &str {
         match self {
-            Self::Everything => f.write_str("everything"),
-            Self::Tenant(tenant_id) => write!(f, "tenant {tenant_id}"),
-            Self::Agent(agent_id) => write!(f, "agent {agent_id}"),
-            Self::Group(group_id) => write!(f, "group {group_id}"),
+            Self::Agent(agent_id) => agent_id.as_str(),
+            Self::Group(group_id) => group_id.as_str(),
+            Self::AgentKind(kind) => kind.as_str(),
+            Self::Everything => "",
+        }
+    }
+
+    fn matches(&self, question: &Question) -> bool {
+        match self {
+            Self::Agent(agent_id) => *agent_id == question.agent_id,
+            Self::Group(group_id) => question.group_ids.contains(group_id),
+            Self::AgentKind(kind) => *kind == question.agent_kind,
+            Self::Everything => true,
+        }
+    }
+
+    /// Orders targets by the number of checks that they match.
+    const fn breadth(&self) -> u8 {
+        match self {
+            Self::Agent(_) => 0,
+            Self::Group(_) => 1,
+            Self::AgentKind(_) => 2,
+            Self::Everything => 3,
         }
     }
 }
@@ -90,75 +92,78 @@ impl fmt::Display for LockTarget {
 /// Where a lock is in its life. Derived from the lock and the time, never stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LockState {
-    /// It holds.
-    Held,
-    /// Its end time has come.
+    /// Denies every check that it matches.
+    Active,
+    /// Its end time was reached. Final.
     Expired,
-    /// Somebody lifted it.
+    /// A caller lifted it. Final.
     Lifted,
 }
 
-/// What a lock keeps out, and until when: all that a decision depends on.
+/// The part of a lock that decides checks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockTerms {
-    /// The lock these are the terms of.
+    /// The lock.
     pub lock_id: LockId,
-    /// What is locked.
+    /// The tenant in which the lock applies. `None`: all tenants.
+    pub tenant_id: Option<TenantId>,
+    /// What the lock matches.
     pub target: LockTarget,
-    /// Scope lock it is, and so who may lift it.
-    pub side: Party,
-    /// The first moment without; `None`: until it is lifted.
+    /// The party that created the lock, and that may lift it.
+    pub party: Party,
+    /// When the lock ends by itself (exclusive). `None`: when it is lifted.
     pub expire_time: Option<Time>,
 }
 
 impl LockTerms {
-    /// Whether it holds at `now`, if nobody has lifted it. The end is exclusive; where the time is not known exactly, a lock holds
-    /// as long as it may: it never ends early.
-    pub fn holds(&self, now: impl Into<Now>) -> bool {
+    /// Whether the lock applies at `now`, unless it was lifted. If the time is known only within
+    /// bounds, the lock applies until the end has certainly passed.
+    pub fn applies_at(&self, now: impl Into<Now>) -> bool {
         let now = now.into();
         self.expire_time.is_none_or(|expire| now.earliest < expire)
     }
 
-    /// About how many bytes it takes to tell somebody of it.
+    /// Whether the lock is about the check.
+    pub fn matches(&self, question: &Question) -> bool {
+        let applies_in = |tenant_id: &TenantId| *tenant_id == question.tenant_id;
+        self.tenant_id.as_ref().is_none_or(applies_in) && self.target.matches(question)
+    }
+
+    /// The approximate size in a message, in bytes.
     pub fn weight(&self) -> usize {
-        let name = match &self.target {
-            LockTarget::Everything => "",
-            LockTarget::Tenant(tenant_id) => tenant_id.as_str(),
-            LockTarget::Agent(agent_id) => agent_id.as_str(),
-            LockTarget::Group(group_id) => group_id.as_str(),
-        };
-        size_of::<Self>() + name.len()
+        let tenant_id = self.tenant_id.as_ref().map_or("", TenantId::as_str);
+        size_of::<Self>() + self.target.id().len() + tenant_id.len()
     }
 }
 
-/// How a lock was lifted before its time.
+/// How a lock was lifted before its end time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lifting {
-    /// When.
+    /// When the lock was lifted.
     pub time: Time,
-    /// By whom.
+    /// The caller that lifted the lock.
     pub actor: Actor,
-    /// Why.
+    /// The caller's reason.
     pub reason: FreeText,
 }
 
-/// Somebody has locked something.
+/// A lock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lock {
-    /// What, on whose side, until when.
+    /// What the lock matches, whose it is, and until when.
     pub terms: LockTerms,
-    /// Why; never blank.
+    /// The creator's reason. Never blank.
     pub reason: FreeText,
-    /// When it was set. It holds from then.
+    /// When the lock was created. It applies from this time.
     pub create_time: Time,
-    /// By whom.
+    /// The caller that created the lock.
     pub creator: Actor,
-    /// By whom and why it was lifted, if it was.
+    /// Who lifted the lock, when, and why.
     pub lifting: Option<Lifting>,
-    /// The event that made it: its place in lists.
-    pub create_revision: Revision,
-    /// The last event that changed it.
-    pub revision: Revision,
+    /// The event that created the lock, in its history. Set by the store.
+    pub create_sequence: Sequence,
+    /// The last event that changed the lock, in its history. Set by the store.
+    pub sequence: Sequence,
 }
 
 impl Lock {
@@ -167,58 +172,64 @@ impl Lock {
         self.terms.lock_id
     }
 
-    /// The tenant in whose history it belongs; `None`: the vendor's own.
+    /// The tenant whose history contains the lock. `None`: the vendor's own history.
     pub const fn tenant_id(&self) -> Option<&TenantId> {
-        self.terms.target.tenant_id()
+        self.terms.tenant_id.as_ref()
     }
 
     /// The state at `now`.
     pub fn state(&self, now: Time) -> LockState {
         if self.lifting.is_some() {
             LockState::Lifted
-        } else if self.terms.holds(now) {
-            LockState::Held
+        } else if self.terms.applies_at(now) {
+            LockState::Active
         } else {
             LockState::Expired
         }
     }
 
-    /// About how many bytes it takes to tell somebody of it.
+    /// The approximate size of the lock in a response, in bytes.
     pub fn weight(&self) -> usize {
-        let lifting = self.lifting.as_ref().map_or(0, |it| it.reason.as_str().len() + 128);
-        FIXED_WEIGHT + self.reason.as_str().len() + lifting
+        let lifting = self.lifting.as_ref();
+        let unlock_reason = lifting.map_or(0, |lifting| lifting.reason.as_str().len() + 128);
+        FIXED_WEIGHT + self.reason.as_str().len() + unlock_reason
+    }
+
+    /// Changes with every change of the lock.
+    pub fn etag(&self) -> String {
+        format!("s{}", self.sequence)
     }
 }
 
-/// `LockAccess`, with every field checked by itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The request to create a lock. Each field is valid by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LockRequest {
-    /// What to lock.
+    /// Makes a retry safe.
+    pub request_id: Option<RequestId>,
+    /// The tenant in which the lock applies. `None`: all tenants.
+    pub tenant_id: Option<TenantId>,
+    /// What the lock matches.
     pub target: LockTarget,
     /// Why.
     pub reason: FreeText,
-    /// Until when; `None`: until it is lifted.
+    /// When the lock ends by itself. `None`: when it is lifted.
     pub end: Option<End>,
 }
 
-/// Of the locks that keep the question out, the one to name: the one that holds longest, then that on the most. `None`: nothing does.
+/// The lock that a denial names: of all locks that deny the check, the one that applies longest,
+/// then the one that matches most. `None`: no lock denies the check.
 pub fn matching_lock<'a>(
     locks: impl IntoIterator<Item = &'a LockTerms>,
     question: &Question,
     now: Now,
 ) -> Option<&'a LockTerms> {
     let rank = |lock: &LockTerms| {
-        let breadth = match lock.target {
-            LockTarget::Everything => 3,
-            LockTarget::Tenant(_) => 2,
-            LockTarget::Group(_) => 1,
-            LockTarget::Agent(_) => 0,
-        };
+        let breadth = (lock.tenant_id.is_none(), lock.target.breadth());
         (lock.expire_time.is_none(), lock.expire_time, breadth, lock.lock_id)
     };
     locks
         .into_iter()
-        .filter(|lock| lock.holds(now) && lock.target.meets(question))
+        .filter(|lock| lock.applies_at(now) && lock.matches(question))
         .max_by_key(|lock| rank(lock))
 }
 
@@ -232,15 +243,17 @@ mod tests {
         let at = |micros| from_micros(micros).unwrap();
         let terms = LockTerms {
             lock_id: LockId(Uuid::nil()),
+            tenant_id: None,
             target: LockTarget::Everything,
-            side: Party::Vendor,
+            party: Party::Vendor,
             expire_time: Some(at(20)),
         };
-        assert!(terms.holds(at(0)));
-        assert!(terms.holds(at(19)));
-        assert!(!terms.holds(at(20)));
-        assert!(terms.holds(Now { earliest: at(19), latest: at(30) }), "may not be over");
-        assert!(!terms.holds(Now { earliest: at(20), latest: at(30) }));
-        assert!(LockTerms { expire_time: None, ..terms }.holds(Time::MAX_UTC));
+        assert!(terms.applies_at(at(0)));
+        assert!(terms.applies_at(at(19)));
+        assert!(!terms.applies_at(at(20)));
+        let uncertain = Now { earliest: at(19), latest: at(30) };
+        assert!(terms.applies_at(uncertain), "the end may not have passed");
+        assert!(!terms.applies_at(Now { earliest: at(20), latest: at(30) }));
+        assert!(LockTerms { expire_time: None, ..terms }.applies_at(Time::MAX_UTC));
     }
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::domain::{
     grant::AccessLevel,
+    overrides::PolicyOverrides,
     text::{AgentId, FreeText, GroupId, RequestId, TenantId, Ticket},
     time::{Span, Time, after},
     violation::Violations,
@@ -78,10 +79,49 @@ pub struct GrantRequest {
 }
 
 /// `ExtendAccess`, with every field checked by itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ExtendRequest {
-    /// The new end. A duration counts from now, or from a start that is still to come.
+    /// Makes a retry safe.
+    pub request_id: Option<RequestId>,
+    /// The etag of the grant as the caller knows it. `None`: the last writer wins.
+    pub etag: Option<String>,
+    /// The new end. A duration counts from now, or from the start of a scheduled grant.
     pub end: End,
+    /// Why.
+    pub reason: FreeText,
+}
+
+/// `RevokeAccess` and `RevokeAllAccess`, with every field checked by itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct RevokeRequest {
+    /// Makes a retry safe.
+    pub request_id: Option<RequestId>,
+    /// The etag of the grant as the caller knows it. `None`: revoke unconditionally.
+    pub etag: Option<String>,
+    /// Why.
+    pub reason: FreeText,
+}
+
+/// `UnlockAccess`, with every field checked by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UnlockRequest {
+    /// Makes a retry safe.
+    pub request_id: Option<RequestId>,
+    /// The etag of the lock as the caller knows it. `None`: lift unconditionally.
+    pub etag: Option<String>,
+    /// Why.
+    pub reason: FreeText,
+}
+
+/// `UpdateSupportPolicy`, with every field checked by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PolicyRequest {
+    /// Makes a retry safe.
+    pub request_id: Option<RequestId>,
+    /// The etag of the policy as the caller knows it. `None`: the last writer wins.
+    pub etag: Option<String>,
+    /// The overrides to change.
+    pub update: PolicyOverrides,
     /// Why.
     pub reason: FreeText,
 }

@@ -78,10 +78,11 @@ impl MembershipView {
     pub fn observe(&mut self, roll: &MemberList, asked_at: BootTime, now: BootTime) -> Vec<Silent> {
         let patience = grantor_bound(roll.max_staleness);
         let members = roll.members.iter().map(|member| {
-            let before = self.members.get(&member.node_id).filter(|seen| seen.seq == member.seq);
+            let before =
+                self.members.get(&member.node_id).filter(|seen| seen.seq == member.heartbeat_seq);
             let first_seen = if is_broken(Rule::SeenWhenAnswered) { asked_at } else { now };
             let since = before.map_or(first_seen, |seen| seen.since);
-            (member.node_id, Seen { seq: member.seq, since, ack: member.ack })
+            (member.node_id, Seen { seq: member.heartbeat_seq, since, ack: member.ack })
         });
         let members = members.collect();
         let before = std::mem::replace(&mut self.members, members);

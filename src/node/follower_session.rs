@@ -9,7 +9,7 @@ use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 
 use crate::{
-    domain::{BootTime, NodeId, Position, Revision},
+    domain::{BootTime, NodeId, Position, Revision, TokenKey},
     node::{
         CheckNode,
         followers::StreamId,
@@ -54,7 +54,7 @@ enum Stage {
     /// This node holds nothing yet, or it has to know more before it can tell where the follower goes on from.
     Waiting(Follower, Arrival),
     /// A snapshot is being sent.
-    Snapshot { follower: Follower, position: Position, has_begun: bool },
+    Snapshot { follower: Follower, position: Position, token_key: TokenKey, has_begun: bool },
     /// Changes are being sent; `sent` is the last.
     Changes { follower: Follower, sent: Revision },
     /// The follower has left.
@@ -166,16 +166,17 @@ impl FollowerSession {
                     _ => self.say(),
                 }
             }
-            Stage::Snapshot { follower, position, has_begun } => {
+            Stage::Snapshot { follower, position, token_key, has_begun } => {
                 let (message, stage) = if !has_begun {
                     (ToFollower::SnapshotBegin, None)
                 } else if let Some(part) = self.next_part(follower)? {
                     (ToFollower::SnapshotPart(part), None)
                 } else {
                     let sent = position.revision;
-                    (ToFollower::SnapshotEnd(position), Some(Stage::Changes { follower, sent }))
+                    let end = ToFollower::SnapshotEnd { position, token_key };
+                    (end, Some(Stage::Changes { follower, sent }))
                 };
-                let going_on = Stage::Snapshot { follower, position, has_begun: true };
+                let going_on = Stage::Snapshot { follower, position, token_key, has_begun: true };
                 self.stage = stage.unwrap_or(going_on);
                 Ok(Some(message))
             }
@@ -245,7 +246,8 @@ impl FollowerSession {
         let Arrival { held, at, lease_valid_from } = arrival;
         self.node.with_state(|moment| {
             let snapshot = &moment.view.snapshot;
-            let Some((position, feed)) = snapshot.position().zip(moment.feed) else {
+            let held_here = snapshot.position().zip(snapshot.token_key());
+            let Some(((position, token_key), feed)) = held_here.zip(moment.feed) else {
                 return Stage::Waiting(follower, arrival);
             };
             let is_early = |held: &Position| {
@@ -268,7 +270,7 @@ impl FollowerSession {
                 _ => {
                     let parts = snapshot.clone().into_parts();
                     moment.followers.begin_snapshot(follower.stream, parts, moment.now);
-                    Stage::Snapshot { follower, position, has_begun: false }
+                    Stage::Snapshot { follower, position, token_key, has_begun: false }
                 }
             }
         })

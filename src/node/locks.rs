@@ -1,50 +1,66 @@
-//! The locks that a snapshot holds, by what is locked.
+//! The locks of a snapshot, by tenant and target.
 
 use foldhash::fast::RandomState;
 use imbl::{GenericHashMap, shared_ptr::DefaultSharedPtr};
 
-use crate::domain::{LockTarget, LockTerms, Question};
+use crate::domain::{LockTarget, LockTerms, Question, TenantId};
 
-/// Locks that no event has ended; some may have expired since. A clone shares everything with the original. A check looks at no
-/// more of them than there are on what it asks about, and where there are none, only whether there are.
+type Map<K, V> = GenericHashMap<K, V, RandomState, DefaultSharedPtr>;
+
+/// Locks that no event has ended; some may have reached their end time. A clone shares everything with
+/// the original. A check reads only the locks on its own tenant and targets. Without any lock, a check
+/// reads one flag.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Locks {
-    by_target: GenericHashMap<LockTarget, Vec<LockTerms>, RandomState, DefaultSharedPtr>,
+    by_tenant: Map<Option<TenantId>, Map<LockTarget, Vec<LockTerms>>>,
 }
 
 impl Locks {
-    /// Takes in a lock.
+    /// Adds a lock.
     pub(super) fn insert(&mut self, terms: LockTerms) {
         self.remove(&terms);
-        self.by_target.entry(terms.target.clone()).or_default().push(terms);
+        let by_target = self.by_tenant.entry(terms.tenant_id.clone()).or_default();
+        by_target.entry(terms.target.clone()).or_default().push(terms);
     }
 
-    /// Forgets a lock that has ended.
+    /// Removes a lock that has ended.
     pub(super) fn remove(&mut self, terms: &LockTerms) {
-        let Some(locks) = self.by_target.get_mut(&terms.target) else { return };
+        let Some(by_target) = self.by_tenant.get_mut(&terms.tenant_id) else { return };
+        let Some(locks) = by_target.get_mut(&terms.target) else { return };
         locks.retain(|lock| lock.lock_id != terms.lock_id);
         if locks.is_empty() {
-            self.by_target.remove(&terms.target);
+            by_target.remove(&terms.target);
+        }
+        if by_target.is_empty() {
+            self.by_tenant.remove(&terms.tenant_id);
         }
     }
 
-    /// The locks on what a question asks about.
+    /// The locks that match a check.
     pub(super) fn on(&self, question: &Question) -> Vec<&LockTerms> {
-        // Nearly always.
-        if self.by_target.is_empty() {
+        if self.by_tenant.is_empty() {
+            return Vec::new();
+        }
+        let everywhere = self.by_tenant.get(&None);
+        let in_tenant = self.by_tenant.get(&Some(question.tenant_id.clone()));
+        if everywhere.is_none() && in_tenant.is_none() {
             return Vec::new();
         }
         let mut targets = vec![
             LockTarget::Everything,
-            LockTarget::Tenant(question.tenant_id.clone()),
+            LockTarget::AgentKind(question.agent_kind),
             LockTarget::Agent(question.agent_id.clone()),
         ];
         targets.extend(question.group_ids.iter().cloned().map(LockTarget::Group));
-        targets.iter().filter_map(|target| self.by_target.get(target)).flatten().collect()
+        let in_scope = everywhere.into_iter().chain(in_tenant);
+        in_scope
+            .flat_map(|by_target| targets.iter().filter_map(|target| by_target.get(target)))
+            .flatten()
+            .collect()
     }
 
-    /// All of them, in no particular order.
+    /// All locks, in no particular order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &LockTerms> {
-        self.by_target.values().flatten()
+        self.by_tenant.values().flat_map(Map::values).flatten()
     }
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     domain::{
         Ack, Event, GrantTerms, LockTerms, NodeId, NodeInfo, Now, Position, Revision, TenantId,
-        Time,
+        Time, TokenKey,
     },
     node::snapshot::SnapshotPart,
     store::Retained,
@@ -59,8 +59,13 @@ pub enum ToFollower {
     SnapshotBegin,
     /// Some of the snapshot.
     SnapshotPart(SnapshotPart),
-    /// The snapshot is whole, and of this position.
-    SnapshotEnd(Position),
+    /// The snapshot is complete.
+    SnapshotEnd {
+        /// The position of the snapshot.
+        position: Position,
+        /// The key of consistency tokens in the epoch of the position.
+        token_key: TokenKey,
+    },
     /// What happened next, without a gap.
     Changes(Vec<Arc<Change>>),
     /// The answer to a ping.
@@ -136,10 +141,10 @@ impl Change {
 
 impl From<&Event> for Change {
     fn from(event: &Event) -> Self {
-        let held = if event.kind.ends_grant() { Retained::LastEnded } else { Retained::Live };
+        let held = if event.kind.is_end() { Retained::LastEnded } else { Retained::Live };
         let grant = event.kind.grant();
         let grant = grant.map(|grant| (grant.tenant_id.clone(), held, grant.terms.clone()));
-        let is_ended = event.kind.ends_lock();
+        let is_ended = event.kind.is_end();
         let lock = event.kind.lock().map(|lock| LockChange { terms: lock.terms.clone(), is_ended });
         Self { revision: event.revision, time: event.time, grant, lock }
     }

@@ -190,11 +190,11 @@ impl Replica {
     async fn load(&self) -> Result<(), StoreError> {
         let mut loaded = Snapshot::default();
         let mut visit = |tenant_id, terms, held| loaded.insert(&tenant_id, terms, held);
-        let Loaded { position, locks } = self.store.log().load(&mut visit).await?;
+        let Loaded { position, token_key, locks } = self.store.log().load(&mut visit).await?;
         for terms in locks {
             loaded.insert_lock(terms);
         }
-        loaded.set_position(position);
+        loaded.set_position(position, token_key);
         self.node.replace_snapshot(loaded);
         self.last_ack.lock().forget();
         Ok(())
@@ -332,7 +332,7 @@ impl Replica {
             let roll = self.store.membership().members().await?;
             let own = roll.members.iter().find(|member| member.node_id == self.member.node_id);
             let Some(own) = own else { return Ok(()) };
-            if self.store.membership().evict(own.node_id, own.seq).await? {
+            if self.store.membership().evict(own.node_id, own.heartbeat_seq).await? {
                 return Ok(());
             }
             // A renewal that was under way when this node was stopped has moved the row.

@@ -8,7 +8,7 @@ use imbl::{GenericHashMap, shared_ptr::DefaultSharedPtr};
 use crate::{
     domain::{
         Epoch, GrantId, GrantTerms, GroupId, LockTerms, Position, Question, Revision, TenantId,
-        Time,
+        Time, TokenKey,
     },
     node::{Gauges, locks::Locks, message::Change},
     store::Retained,
@@ -23,6 +23,8 @@ type Groups = GenericHashMap<GroupId, (), RandomState, DefaultSharedPtr>;
 pub struct Snapshot {
     /// The last event that is included; `None` while nothing is known.
     position: Option<Position>,
+    /// The key of consistency tokens in the epoch of the position.
+    token_key: Option<TokenKey>,
     tenants: Tenants,
     /// Every group that was ever granted access: few, so that grants share their names.
     groups: Groups,
@@ -48,14 +50,19 @@ struct TenantGrants {
 
 impl Snapshot {
     /// Nothing: what a log holds at its beginning.
-    pub fn beginning(epoch: Epoch) -> Self {
+    pub fn beginning(epoch: Epoch, token_key: TokenKey) -> Self {
         let position = Position { epoch, revision: 0, time: None };
-        Self { position: Some(position), ..Self::default() }
+        Self { position: Some(position), token_key: Some(token_key), ..Self::default() }
     }
 
     /// The place in the log that the snapshot is of; `None` while nothing is known.
     pub fn position(&self) -> Option<Position> {
         self.position
+    }
+
+    /// The key of consistency tokens in the epoch of the position; `None` while nothing is known.
+    pub fn token_key(&self) -> Option<TokenKey> {
+        self.token_key
     }
 
     /// The last event that is included.
@@ -139,8 +146,9 @@ impl Snapshot {
     }
 
     /// Says which position the snapshot is of, once everything is in it.
-    pub fn set_position(&mut self, position: Position) {
+    pub fn set_position(&mut self, position: Position, token_key: TokenKey) {
         self.position = Some(position);
+        self.token_key = Some(token_key);
     }
 
     /// Takes in a grant.

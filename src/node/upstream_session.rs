@@ -164,9 +164,9 @@ impl UpstreamSession {
                     snapshot.insert(&tenant_id, terms, held);
                 }
             }
-            (ToFollower::SnapshotEnd(position), incoming @ Some(_)) => {
+            (ToFollower::SnapshotEnd { position, token_key }, incoming @ Some(_)) => {
                 if let Some(mut snapshot) = incoming.take() {
-                    snapshot.set_position(position);
+                    snapshot.set_position(position, token_key);
                     self.acked = None;
                     self.node.replace_snapshot(snapshot);
                     self.is_confirmed = true;

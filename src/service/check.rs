@@ -12,7 +12,7 @@ use crate::{
         time::between,
     },
     node::{CheckNode, ReadView},
-    store::{GrantQuery, Store},
+    store::{GrantFilter, GrantQuery, PageBounds, QueryScope, Store},
 };
 
 /// How long a check waits for the revision it is to be answered from.
@@ -141,24 +141,17 @@ impl Checks {
         now: Time,
     ) -> (Vec<GrantTerms>, bool) {
         held.sort_unstable_by_key(|terms| std::cmp::Reverse(terms.grant_id));
-        let query = GrantQuery {
-            tenant_id: question.tenant_id.clone(),
-            states: vec![GrantState::Expired, GrantState::Revoked],
-            group_id: None,
-            agent_id: None,
-            overlap_start: None,
-            overlap_end: None,
-            now,
-            before: None,
-            limit: CANDIDATES_MAX + 1,
-        };
+        let mut filter = GrantFilter::all(QueryScope::Tenant(question.tenant_id.clone()));
+        filter.states = vec![GrantState::Expired, GrantState::Revoked];
+        let page = PageBounds::newest(CANDIDATES_MAX + 1);
+        let query = GrantQuery { filter, now, page };
         let older = match &self.history {
             Some(store) => store.queries().grants(&query).await.ok(),
             None => None,
         };
         let is_unknown = older.is_none();
         let held_ids: HashSet<_> = held.iter().map(|terms| terms.grant_id).collect();
-        let older = older.unwrap_or_default().into_iter().map(|grant| grant.terms);
+        let older = older.unwrap_or_default().into_iter().map(|listed| listed.item.terms);
         held.extend(older.filter(|terms| !held_ids.contains(&terms.grant_id)));
         let is_truncated = is_unknown || held.len() > CANDIDATES_MAX;
         held.truncate(CANDIDATES_MAX);

@@ -1,218 +1,193 @@
-//! Changes: grant, extend, revoke, revoke all.
+//! Changes of single grants: grant, extend, revoke.
 
-use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::{
     domain::{
         Attribution, Caller, EventKind, ExtendRequest, FreeText, Grant, GrantId, GrantRequest,
-        GrantState, GrantTerms, Revocation, TenantId, Time, policy::Period,
+        GrantState, GrantTerms, Revision, Revocation, RevokeRequest, Time,
+        event::{Expired, Extended, Granted, Revoked},
+        policy::Period,
     },
-    node::enforcement::Commit,
-    service::{Enforcement, GrantRef, GrantView, LISTED_MAX, Service, ServiceError, page::fitting},
-    store::{IdempotencyKey, NewEvent, StoreError, Transaction},
+    service::{
+        Enforcement, GrantRef, GrantView, LISTED_MAX, Service, ServiceError,
+        idempotency::{earlier_parts, grant_of, key},
+        page::fitting,
+    },
+    store::{NewEvent, Transaction},
 };
 
-/// The answer to a revocation.
+/// The result of `GrantAccess`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Revoked {
+pub struct GrantOutcome {
     /// The grant as it is now.
     pub grant: GrantView,
-    /// How far the revocation has reached.
+    /// The revision of the change.
+    pub revision: Revision,
+}
+
+/// The result of `ExtendAccess`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExtendOutcome {
+    /// The grant as it is now.
+    pub grant: GrantView,
+    /// The previous end. `None`: until revoked.
+    pub previous_expire_time: Option<Time>,
+    /// How far the change has reached the check nodes.
     pub enforcement: Enforcement,
-    /// What still lets somebody in, newest first.
+}
+
+/// The result of `RevokeAccess`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RevokeOutcome {
+    /// The grant as it is now.
+    pub grant: GrantView,
+    /// How far the revocation has reached the check nodes.
+    pub enforcement: Enforcement,
+    /// The tenant's other active grants, newest first.
     pub remaining: Vec<GrantView>,
 }
 
-/// The answer to the revocation of everything.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RevokedAll {
-    /// The grants that were ended, newest first, at most [`LISTED_MAX`].
-    pub grants: Vec<GrantView>,
-    /// How many that were.
-    pub count: usize,
-    /// How far the revocation has reached.
-    pub enforcement: Enforcement,
-}
-
 impl Service {
-    /// Lets a support group in. When this answers, the process's own checks know the grant, unless `deadline` came first.
+    /// Grants access to a support group. When this method returns, checks of this process know the
+    /// grant, unless `deadline` came first.
     pub async fn grant_access(
         &self,
         caller: &Caller,
         request: GrantRequest,
         deadline: Instant,
-    ) -> Result<GrantView, ServiceError> {
-        let mark = mark(&request)?;
-        let mut change = self.store.log().begin().await?;
-        let now = change.now();
-        if let Some(mark) = &mark
-            && let Some(first) = change.remembered(&request.tenant_id, &mark.request_id).await?
-        {
-            if first.fingerprint != mark.fingerprint {
-                return Err(ServiceError::RequestIdReused);
-            }
-            change.commit().await?;
-            let created = first.grant.create_time;
-            return Ok(GrantView::at(first.grant, created));
+    ) -> Result<GrantOutcome, ServiceError> {
+        let (tenant_id, request_id) = (Some(&request.tenant_id), request.request_id.as_ref());
+        let key = key(tenant_id, request_id, "GrantAccess", &request)?;
+        let mut transaction = self.store.log().begin().await?;
+        let now = transaction.now();
+        if let Some(part) = earlier_parts(transaction.as_mut(), key.as_ref()).await?.pop() {
+            let event = self.replay(transaction, part).await?;
+            let grant = GrantView::at(self.current_grant(&event).await?, now);
+            return Ok(GrantOutcome { grant, revision: event.revision });
         }
-        let overrides = change.overrides(&request.tenant_id).await?;
+        let overrides = transaction.overrides(&request.tenant_id).await?;
         let period = self.catalogue.tightened(&overrides).admit(&request, now)?;
         let limit = self.limits.live_grants_per_tenant;
-        if change.count_live_grants(&request.tenant_id).await? >= limit {
+        if transaction.count_live_grants(&request.tenant_id).await? >= limit {
             return Err(ServiceError::TooManyLiveGrants { limit });
         }
         let grant = new_grant(caller, request, period, now);
-        let entry = NewEvent {
-            tenant_id: Some(grant.tenant_id.clone()),
-            author: caller.author.clone(),
-            reason: grant.reason.clone(),
-            kind: EventKind::Granted { grant },
-            request: mark,
-        };
-        let (grant, commit) = self.append_and_commit(change, entry).await?;
+        let reason = grant.reason.clone();
+        let kind = EventKind::Granted(Granted { grant: grant.clone() });
+        let new = grant_event(&grant, caller.author.clone(), reason, kind);
+        let (event, commit) = self.append_and_commit(transaction, new, key.as_ref()).await?;
         self.node.wait_for(commit.last, deadline).await;
-        Ok(GrantView::at(grant, now))
+        let grant = GrantView::at(grant_of(&event)?, now);
+        Ok(GrantOutcome { grant, revision: commit.last })
     }
 
-    /// Moves the end of a grant, either way. Moving it to where it is changes nothing.
+    /// Moves the end of a grant, later or earlier. A move to the present end changes nothing.
     pub async fn extend_access(
         &self,
         caller: &Caller,
         grant: &GrantRef,
-        etag: Option<&str>,
         request: ExtendRequest,
         deadline: Instant,
-    ) -> Result<(GrantView, Enforcement), ServiceError> {
-        let mut change = self.store.log().begin().await?;
-        let now = change.now();
-        let mut grant = find(change.as_mut(), grant).await?;
-        check_etag(&grant, etag)?;
+    ) -> Result<ExtendOutcome, ServiceError> {
+        let (tenant_id, request_id) = (Some(&grant.tenant_id), request.request_id.as_ref());
+        let key = key(tenant_id, request_id, "ExtendAccess", (&grant.text, &request))?;
+        let mut transaction = self.store.log().begin().await?;
+        let now = transaction.now();
+        if let Some(part) = earlier_parts(transaction.as_mut(), key.as_ref()).await?.pop() {
+            let event = self.replay(transaction, part).await?;
+            let previous_expire_time = match &event.kind {
+                EventKind::Extended(extended) => extended.previous_expire_time,
+                _ => None,
+            };
+            let grant = GrantView::at(self.current_grant(&event).await?, now);
+            let enforcement = self.enforce_again(event.revision, deadline).await?;
+            return Ok(ExtendOutcome { grant, previous_expire_time, enforcement });
+        }
+        let mut grant = find(transaction.as_mut(), grant).await?;
+        check_etag(&grant.etag(), request.etag.as_deref())?;
         if grant.state(now).is_ended() {
             let grant_id = grant.id();
-            change.commit().await?;
+            transaction.commit().await?;
             return Err(ServiceError::GrantEnded { grant_id });
         }
-        let overrides = change.overrides(&grant.tenant_id).await?;
+        let overrides = transaction.overrides(&grant.tenant_id).await?;
         let policy = self.catalogue.tightened(&overrides);
         let expire_time = policy.admit_extension(&grant, &request, now)?;
         let previous_expire_time = grant.terms.expire_time;
         if expire_time == previous_expire_time {
-            change.commit().await?;
-            let enforcement = self.enforce_again(grant.revision, deadline).await?;
-            return Ok((GrantView::at(grant, now), enforcement));
+            let revision = last_revision(transaction.as_mut(), &grant).await?;
+            transaction.commit().await?;
+            let enforcement = self.enforce_again(revision, deadline).await?;
+            let grant = GrantView::at(grant, now);
+            return Ok(ExtendOutcome { grant, previous_expire_time, enforcement });
         }
         grant.terms.expire_time = expire_time;
-        let entry = NewEvent {
-            tenant_id: Some(grant.tenant_id.clone()),
-            author: caller.author.clone(),
-            reason: request.reason,
-            kind: EventKind::Extended { grant, previous_expire_time },
-            request: None,
-        };
-        let (grant, commit) = self.append_and_commit(change, entry).await?;
+        let kind = EventKind::Extended(Extended { grant: grant.clone(), previous_expire_time });
+        let new = grant_event(&grant, caller.author.clone(), request.reason, kind);
+        let (event, commit) = self.append_and_commit(transaction, new, key.as_ref()).await?;
         let enforcement = self.enforce(commit, deadline).await;
-        Ok((GrantView::at(grant, now), enforcement))
+        let grant = GrantView::at(grant_of(&event)?, now);
+        Ok(ExtendOutcome { grant, previous_expire_time, enforcement })
     }
 
-    /// Ends a grant. One that has ended already stays as it is.
+    /// Ends a grant. A grant that has ended already stays as it is.
     pub async fn revoke_access(
         &self,
         caller: &Caller,
         grant: &GrantRef,
-        etag: Option<&str>,
-        reason: FreeText,
+        request: RevokeRequest,
         deadline: Instant,
-    ) -> Result<Revoked, ServiceError> {
-        let mut change = self.store.log().begin().await?;
-        let now = change.now();
-        let grant = find(change.as_mut(), grant).await?;
-        let mut remaining = change.live_grants(&grant.tenant_id, usize::MAX).await?;
-        let is_live = remaining.iter().any(|other| other.id() == grant.id());
+    ) -> Result<RevokeOutcome, ServiceError> {
+        let (tenant_id, request_id) = (Some(&grant.tenant_id), request.request_id.as_ref());
+        let key = key(tenant_id, request_id, "RevokeAccess", (&grant.text, &request))?;
+        let mut transaction = self.store.log().begin().await?;
+        let now = transaction.now();
+        let earlier = earlier_parts(transaction.as_mut(), key.as_ref()).await?.pop();
+        let found = find(transaction.as_mut(), grant).await?;
+        let mut remaining = transaction.live_grants(&found.tenant_id, None, usize::MAX).await?;
+        let is_live = remaining.iter().any(|other| other.id() == found.id());
         remaining
-            .retain(|other| other.id() != grant.id() && other.state(now) == GrantState::Active);
+            .retain(|other| other.id() != found.id() && other.state(now) == GrantState::Active);
         remaining.truncate(listed(&remaining));
-        let (grant, enforcement) = if is_live {
-            let entry = if grant.state(now).is_ended() {
-                expiry(grant)
+        let (grant, enforcement) = if let Some(part) = earlier {
+            transaction.commit().await?;
+            (found, self.enforce_again(part.last_revision, deadline).await?)
+        } else if is_live {
+            let new = if found.state(now).is_ended() {
+                expiry(&found)
             } else {
-                check_etag(&grant, etag)?;
-                revocation(caller, grant, reason, now)
+                check_etag(&found.etag(), request.etag.as_deref())?;
+                revocation(caller, found, request.reason, now)
             };
-            let (grant, commit) = self.append_and_commit(change, entry).await?;
-            (grant, self.enforce(commit, deadline).await)
+            let (event, commit) = self.append_and_commit(transaction, new, key.as_ref()).await?;
+            (grant_of(&event)?, self.enforce(commit, deadline).await)
         } else {
-            change.commit().await?;
-            let enforcement = self.enforce_again(grant.revision, deadline).await?;
-            (grant, enforcement)
+            let revision = last_revision(transaction.as_mut(), &found).await?;
+            transaction.commit().await?;
+            (found, self.enforce_again(revision, deadline).await?)
         };
         let remaining = remaining.into_iter().map(|grant| GrantView::at(grant, now)).collect();
-        Ok(Revoked { grant: GrantView::at(grant, now), enforcement, remaining })
-    }
-
-    /// Ends everything that a tenant has granted, in one transaction.
-    pub async fn revoke_all_access(
-        &self,
-        caller: &Caller,
-        tenant_id: &TenantId,
-        reason: FreeText,
-        deadline: Instant,
-    ) -> Result<RevokedAll, ServiceError> {
-        let mut change = self.store.log().begin().await?;
-        let now = change.now();
-        let mut events = Vec::new();
-        for grant in change.live_grants(tenant_id, usize::MAX).await? {
-            let entry = if grant.state(now).is_ended() {
-                expiry(grant)
-            } else {
-                revocation(caller, grant, reason.clone(), now)
-            };
-            events.push(change.append(entry).await?);
-        }
-        let enforcement = if events.is_empty() {
-            let head = change.commit().await?;
-            self.enforce_again(head, deadline).await?
-        } else {
-            let commit = self.commit(change, &events).await?;
-            self.enforce(commit, deadline).await
-        };
-        events.retain(|event| matches!(event.kind, EventKind::Revoked { .. }));
-        let count = events.len();
-        let mut ended: Vec<Grant> =
-            events.into_iter().filter_map(|event| event.kind.into_grant()).collect();
-        ended.truncate(listed(&ended));
-        let grants = ended.into_iter().map(|grant| GrantView::at(grant, now)).collect();
-        Ok(RevokedAll { grants, count, enforcement })
-    }
-
-    /// Writes one event about a grant, and returns the grant as it left it.
-    async fn append_and_commit(
-        &self,
-        mut change: Box<dyn Transaction>,
-        entry: NewEvent,
-    ) -> Result<(Grant, Commit), ServiceError> {
-        let event = change.append(entry).await?;
-        let commit = self.commit(change, std::slice::from_ref(&event)).await?;
-        let no_grant = || StoreError::Broken("an event of a grant came back without it".into());
-        Ok((event.kind.into_grant().ok_or_else(no_grant)?, commit))
+        Ok(RevokeOutcome { grant: GrantView::at(grant, now), enforcement, remaining })
     }
 }
 
-/// What is to be remembered of a request that has an id: its content, in short.
-fn mark(request: &GrantRequest) -> Result<Option<IdempotencyKey>, StoreError> {
-    let Some(request_id) = request.request_id.clone() else { return Ok(None) };
-    let content = serde_json::to_vec(request).map_err(|error| StoreError::Broken(error.into()))?;
-    Ok(Some(IdempotencyKey { request_id, fingerprint: Sha256::digest(content).into() }))
+/// The revision of the last event about a grant.
+async fn last_revision(
+    transaction: &mut dyn Transaction,
+    grant: &Grant,
+) -> Result<Revision, ServiceError> {
+    Ok(transaction.revision_of(Some(&grant.tenant_id), grant.sequence).await?)
 }
 
-/// A new id, whose time is that of the change that makes the grant.
+/// A new id, whose time is that of the transaction.
 fn new_id(now: Time) -> GrantId {
     let (seconds, nanos) = (now.timestamp().unsigned_abs(), now.timestamp_subsec_nanos());
     GrantId(Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, nanos)))
 }
 
-/// How many of `grants` the answer to a change names.
+/// How many of `grants` the response to a change contains.
 pub(super) fn listed(grants: &[Grant]) -> usize {
     fitting(grants, Grant::weight).min(LISTED_MAX)
 }
@@ -234,44 +209,45 @@ fn new_grant(caller: &Caller, request: GrantRequest, period: Period, now: Time) 
         create_time: now,
         creator: caller.author.actor.clone(),
         revocation: None,
-        create_revision: 0,
-        revision: 0,
+        create_sequence: 0,
+        sequence: 0,
     }
 }
 
-fn revocation(caller: &Caller, mut grant: Grant, reason: FreeText, now: Time) -> NewEvent {
+fn grant_event(grant: &Grant, author: Attribution, reason: FreeText, kind: EventKind) -> NewEvent {
+    NewEvent { tenant_id: Some(grant.tenant_id.clone()), author, reason, kind }
+}
+
+pub(super) fn revocation(
+    caller: &Caller,
+    mut grant: Grant,
+    reason: FreeText,
+    now: Time,
+) -> NewEvent {
+    let revoker = caller.author.actor.clone();
     grant.terms.revoke_time = Some(now);
-    grant.revocation =
-        Some(Revocation { revoker: caller.author.actor.clone(), reason: reason.clone() });
-    NewEvent {
-        tenant_id: Some(grant.tenant_id.clone()),
-        author: caller.author.clone(),
-        reason,
-        kind: EventKind::Revoked { grant },
-        request: None,
-    }
+    grant.revocation = Some(Revocation { revoker, reason: reason.clone() });
+    let kind = EventKind::Revoked(Revoked { grant: grant.clone() });
+    grant_event(&grant, caller.author.clone(), reason, kind)
 }
 
-/// The end of a grant whose time has come. A revocation of such a grant records it rather than leave it to the sweep: then
-/// it is enforced like a revocation, whatever the clock of a check node says.
-pub(super) fn expiry(grant: Grant) -> NewEvent {
-    NewEvent {
-        tenant_id: Some(grant.tenant_id.clone()),
-        author: Attribution::system(),
-        reason: FreeText::default(),
-        kind: EventKind::Expired { grant },
-        request: None,
-    }
+/// The event that ends a grant whose end time was reached. A revocation of such a grant appends this
+/// event and does not leave it to the sweep: the end is then enforced like a revocation, whatever the
+/// clock of a check node shows.
+pub(super) fn expiry(grant: &Grant) -> NewEvent {
+    let kind = EventKind::Expired(Expired { grant: grant.clone() });
+    grant_event(grant, Attribution::system(), FreeText::default(), kind)
 }
 
-async fn find(change: &mut dyn Transaction, grant: &GrantRef) -> Result<Grant, ServiceError> {
-    let found = change.grant(&grant.tenant_id, grant.id()?).await?;
+async fn find(transaction: &mut dyn Transaction, grant: &GrantRef) -> Result<Grant, ServiceError> {
+    let found = transaction.grant(&grant.tenant_id, grant.id()?).await?;
     found.ok_or_else(|| grant.not_found())
 }
 
-fn check_etag(grant: &Grant, etag: Option<&str>) -> Result<(), ServiceError> {
-    match etag {
-        Some(etag) if etag != grant.etag() => Err(ServiceError::EtagMismatch),
+/// Compares the current etag with the one that the caller expects.
+pub(super) fn check_etag(current: &str, expected: Option<&str>) -> Result<(), ServiceError> {
+    match expected {
+        Some(expected) if expected != current => Err(ServiceError::EtagMismatch),
         Some(_) | None => Ok(()),
     }
 }

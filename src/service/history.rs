@@ -2,8 +2,8 @@
 
 use crate::{
     domain::{
-        TenantId,
-        chain::{Checkpoint, Record, Sequence},
+        Sequence, TenantId,
+        chain::{Checkpoint, Record},
     },
     service::{
         Service, ServiceError,
@@ -33,7 +33,7 @@ impl Service {
         sequence: Sequence,
         page: &PageRequest,
     ) -> Result<Export, ServiceError> {
-        let limit = page.limit().min(EXPORTED_MAX + 1);
+        let limit = page.size().min(EXPORTED_MAX) + 1;
         let mut records = self.store.history().records(tenant_id, sequence, limit).await?;
         let fitting = fitting(&records, |record| record.line.len());
         let size = fitting.min(limit - 1);

@@ -1,4 +1,4 @@
-//! Locks: whom nobody lets in, whatever is granted. Who sets one may lift it, and everybody else on the same side.
+//! Locks: create, lift, list.
 
 use tokio::time::Instant;
 use tracing::warn;
@@ -7,41 +7,53 @@ use uuid::{NoContext, Timestamp, Uuid};
 use crate::{
     domain::{
         Action, Attribution, Caller, Event, EventKind, FreeText, Lock, LockId, LockRequest,
-        LockState, LockTarget, LockTerms, Party, TenantId, Time,
+        LockState, LockTarget, LockTerms, Party, Revision, TenantId, Time, UnlockRequest,
+        event::{LockExpired, Locked, Unlocked},
         lock::{Lifting, TENANT_LOCKS_MAX, VENDOR_LOCKS_MAX},
     },
     service::{
         Enforcement, Service, ServiceError,
+        grants::check_etag,
+        idempotency::{earlier_parts, key},
         page::{Page, PageRequest, QueryId},
     },
-    store::{LockQuery, NewEvent, StoreError, Transaction},
+    store::{LockFilter, LockQuery, NewEvent, StoreError, Transaction},
 };
 
-/// A lock, and its state at the time of the answer.
+/// A lock, and its state at the time of the response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockView {
     /// The lock.
     pub lock: Lock,
-    /// Its state then.
+    /// The state.
     pub state: LockState,
 }
 
-/// What a caller said of a lock's id: a UUID, or something that no lock has.
+/// A lock as a caller names it. The id need not be a UUID.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockRef {
-    /// The tenant that is locked; `None`: something else is.
+    /// The tenant in which the lock applies. `None`: all tenants.
     pub tenant_id: Option<TenantId>,
-    /// As the caller wrote it.
+    /// The id as the caller wrote it.
     pub text: String,
 }
 
-/// Which locks to list.
+/// The result of `LockAccess`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LockFilter {
-    /// On this tenant; `None`: all there are.
-    pub tenant_id: Option<TenantId>,
-    /// Whether to list those that do not hold any more, too.
-    pub include_ended: bool,
+pub struct LockOutcome {
+    /// The lock as it is now.
+    pub lock: LockView,
+    /// How far the lock has reached the check nodes.
+    pub enforcement: Enforcement,
+}
+
+/// The result of `UnlockAccess`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnlockOutcome {
+    /// The lock as it is now.
+    pub lock: LockView,
+    /// The revision of the lock's last change.
+    pub revision: Revision,
 }
 
 impl LockView {
@@ -60,130 +72,173 @@ impl LockRef {
 }
 
 impl Service {
-    /// Locks, and waits until nobody can enter any more.
+    /// Creates a lock, and waits until it is in force.
     pub async fn lock_access(
         &self,
         caller: &Caller,
         request: LockRequest,
         deadline: Instant,
-    ) -> Result<(LockView, Enforcement), ServiceError> {
-        let LockRequest { target, reason, end } = request;
-        let mut change = self.store.log().begin().await?;
-        let now = change.now();
-        let expire_time = end.map(|end| end.resolve(now, now)).transpose()?.flatten();
-        let side = caller.side(Action::LockAccess, target.tenant_id());
-        let (of_tenant, limit) = match side {
-            Party::Tenant => (target.tenant_id(), TENANT_LOCKS_MAX),
-            Party::Vendor => (None, VENDOR_LOCKS_MAX),
-        };
-        // Whatever there is already: the emergency brake is always to be had.
-        let is_limited = target != LockTarget::Everything;
-        if is_limited && change.count_live_locks(side, of_tenant).await? >= limit {
-            return Err(ServiceError::TooManyLocks { side, limit, field: target.field() });
+    ) -> Result<LockOutcome, ServiceError> {
+        let (owner, request_id) = (request.tenant_id.as_ref(), request.request_id.as_ref());
+        let key = key(owner, request_id, "LockAccess", &request)?;
+        let mut transaction = self.store.log().begin().await?;
+        let now = transaction.now();
+        if let Some(part) = earlier_parts(transaction.as_mut(), key.as_ref()).await?.pop() {
+            let lock = self.replay_lock(transaction, part.last_revision).await?;
+            let enforcement = self.enforce_again(part.last_revision, deadline).await?;
+            return Ok(LockOutcome { lock: LockView::at(lock, now), enforcement });
         }
+        let LockRequest { tenant_id, target, reason, end, request_id: _ } = request;
+        let expire_time = end.map(|end| end.resolve(now, now)).transpose()?.flatten();
+        let party = caller.side(Action::LockAccess, tenant_id.as_ref());
+        check_limit(transaction.as_mut(), party, tenant_id.as_ref(), &target).await?;
         let lock = Lock {
-            terms: LockTerms { lock_id: new_id(now), target, side, expire_time },
+            terms: LockTerms { lock_id: new_id(now), tenant_id, target, party, expire_time },
             reason: reason.clone(),
             create_time: now,
             creator: caller.author.actor.clone(),
             lifting: None,
-            create_revision: 0,
-            revision: 0,
+            create_sequence: 0,
+            sequence: 0,
         };
-        let entry = entry(&lock, caller.author.clone(), reason, |lock| EventKind::Locked { lock });
-        let event = change.append(entry).await?;
-        let commit = self.commit(change, std::slice::from_ref(&event)).await?;
+        let kind = EventKind::Locked(Locked { lock: lock.clone() });
+        let new = lock_event(&lock, caller.author.clone(), reason, kind);
+        let (event, commit) = self.append_and_commit(transaction, new, key.as_ref()).await?;
         let enforcement = self.enforce(commit, deadline).await;
-        Ok((LockView::at(lock_of(&event)?, now), enforcement))
+        Ok(LockOutcome { lock: LockView::at(lock_of(&event)?, now), enforcement })
     }
 
-    /// Lifts a lock. One that does not hold any more stays as it is. When this answers, the process's own checks know of it, unless
-    /// `deadline` came first.
+    /// Lifts a lock. A lock that has ended already stays as it is. When this method returns, checks of
+    /// this process know the change, unless `deadline` came first.
     pub async fn unlock_access(
         &self,
         caller: &Caller,
         lock: &LockRef,
-        reason: FreeText,
+        request: UnlockRequest,
         deadline: Instant,
-    ) -> Result<LockView, ServiceError> {
-        let mut change = self.store.log().begin().await?;
-        let now = change.now();
-        let mut found = find(change.as_mut(), lock).await?;
-        let side = found.terms.side;
-        if !caller.is_on(side, Action::UnlockAccess, found.tenant_id()) {
-            warn!(
-                target: "support_access::audit",
-                lock_id = %found.id(),
-                tenant_id = found.tenant_id().map(tracing::field::display),
-                actor = %caller.author.actor,
-                via = caller.author.via.as_ref().map(tracing::field::display),
-                side = side.as_str(),
-                "a lock of the other side was not lifted"
-            );
-            return Err(ServiceError::LockOfOtherSide { side });
+    ) -> Result<UnlockOutcome, ServiceError> {
+        let (owner, request_id) = (lock.tenant_id.as_ref(), request.request_id.as_ref());
+        let key = key(owner, request_id, "UnlockAccess", (&lock.text, &request))?;
+        let mut transaction = self.store.log().begin().await?;
+        let now = transaction.now();
+        let mut found = find(transaction.as_mut(), lock).await?;
+        check_party(caller, &found)?;
+        if let Some(part) = earlier_parts(transaction.as_mut(), key.as_ref()).await?.pop() {
+            transaction.commit().await?;
+            let lock = LockView::at(found, now);
+            return Ok(UnlockOutcome { lock, revision: part.last_revision });
         }
-        if found.state(now) != LockState::Held {
-            change.commit().await?;
-            return Ok(LockView::at(found, now));
+        if found.state(now) != LockState::Active {
+            let last = transaction.revision_of(found.tenant_id(), found.sequence).await?;
+            transaction.commit().await?;
+            return Ok(UnlockOutcome { lock: LockView::at(found, now), revision: last });
         }
+        check_etag(&found.etag(), request.etag.as_deref())?;
+        let UnlockRequest { reason, .. } = request;
         let actor = caller.author.actor.clone();
         found.lifting = Some(Lifting { time: now, actor, reason: reason.clone() });
-        let author = caller.author.clone();
-        let entry = entry(&found, author, reason, |lock| EventKind::Unlocked { lock });
-        let event = change.append(entry).await?;
-        let commit = self.commit(change, std::slice::from_ref(&event)).await?;
+        let kind = EventKind::Unlocked(Unlocked { lock: found.clone() });
+        let new = lock_event(&found, caller.author.clone(), reason, kind);
+        let (event, commit) = self.append_and_commit(transaction, new, key.as_ref()).await?;
         self.node.wait_for(commit.last, deadline).await;
-        Ok(LockView::at(lock_of(&event)?, now))
+        let lock = LockView::at(lock_of(&event)?, now);
+        Ok(UnlockOutcome { lock, revision: commit.last })
     }
 
-    /// A page of locks, newest first.
+    /// A page of locks.
     pub async fn list_locks(
         &self,
         filter: LockFilter,
         page: &PageRequest,
     ) -> Result<Page<LockView>, ServiceError> {
-        let query_id = QueryId::of(("locks", &filter));
+        let query_id = QueryId::of(("locks", &filter, page.order));
         let now = self.now();
-        let LockFilter { tenant_id, include_ended } = filter;
-        let before = page.before(query_id)?;
-        let query = LockQuery { tenant_id, include_ended, now, before, limit: page.limit() };
+        let query = LockQuery { filter, now, page: page.bounds(query_id)? };
         let locks = self.store.queries().locks(&query).await?;
-        let Page { items, next_token } =
-            page.page(query_id, locks, |lock: &Lock| lock.create_revision, Lock::weight);
-        let items = items.into_iter().map(|lock| LockView::at(lock, now)).collect();
-        Ok(Page { items, next_token })
+        let page = page.page(query_id, locks, Lock::weight)?;
+        Ok(page.map(|lock| LockView::at(lock, now)))
+    }
+
+    /// The current lock of an earlier call that `transaction` has found.
+    async fn replay_lock(
+        &self,
+        transaction: Box<dyn Transaction>,
+        revision: Revision,
+    ) -> Result<Lock, ServiceError> {
+        let mut transaction = transaction;
+        let events = self.store.log().events_after(revision - 1, 1).await?;
+        let missing = || StoreError::Broken("a request refers to a lock that is missing".into());
+        let event = events.first().ok_or_else(missing)?;
+        let lock = transaction.lock(lock_of(event)?.id()).await?;
+        transaction.commit().await?;
+        Ok(lock.ok_or_else(missing)?)
     }
 }
 
-/// The end of a lock whose time has come.
-pub(super) fn expiry(lock: &Lock) -> NewEvent {
-    entry(lock, Attribution::system(), FreeText::default(), |lock| EventKind::LockExpired { lock })
+/// Bounds the number of live locks, which every check node holds in memory. Another lock on everything
+/// is always possible for the vendor. A tenant may have twice as many locks if it locks everything: at
+/// that number, everything is locked already.
+async fn check_limit(
+    transaction: &mut dyn Transaction,
+    party: Party,
+    tenant_id: Option<&TenantId>,
+    target: &LockTarget,
+) -> Result<(), ServiceError> {
+    let is_everything = *target == LockTarget::Everything;
+    let (counted, limit) = match party {
+        Party::Vendor if is_everything => return Ok(()),
+        Party::Vendor => (None, VENDOR_LOCKS_MAX),
+        Party::Tenant if is_everything => (tenant_id, 2 * TENANT_LOCKS_MAX),
+        Party::Tenant => (tenant_id, TENANT_LOCKS_MAX),
+    };
+    if transaction.count_live_locks(party, counted).await? < limit {
+        return Ok(());
+    }
+    Err(ServiceError::TooManyLocks { party, limit, field: target.field() })
 }
 
-fn entry(
-    lock: &Lock,
-    author: Attribution,
-    reason: FreeText,
-    kind: fn(Lock) -> EventKind,
-) -> NewEvent {
-    let tenant_id = lock.tenant_id().cloned();
-    NewEvent { tenant_id, author, reason, kind: kind(lock.clone()), request: None }
+/// Only the party that created a lock may lift it.
+fn check_party(caller: &Caller, lock: &Lock) -> Result<(), ServiceError> {
+    let party = lock.terms.party;
+    if caller.is_on(party, Action::UnlockAccess, lock.tenant_id()) {
+        return Ok(());
+    }
+    warn!(
+        target: "support_access::audit",
+        lock_id = %lock.id(),
+        tenant_id = lock.tenant_id().map(tracing::field::display),
+        actor = %caller.author.actor,
+        via = caller.author.via.as_ref().map(tracing::field::display),
+        party = party.as_str(),
+        "rejected the lifting of a lock of the other party"
+    );
+    Err(ServiceError::LockOfOtherParty { party })
+}
+
+/// The event that ends a lock whose end time was reached.
+pub(super) fn expiry(lock: &Lock) -> NewEvent {
+    let kind = EventKind::LockExpired(LockExpired { lock: lock.clone() });
+    lock_event(lock, Attribution::system(), FreeText::default(), kind)
+}
+
+fn lock_event(lock: &Lock, author: Attribution, reason: FreeText, kind: EventKind) -> NewEvent {
+    NewEvent { tenant_id: lock.tenant_id().cloned(), author, reason, kind }
 }
 
 fn lock_of(event: &Event) -> Result<Lock, StoreError> {
     let lock = event.kind.lock().cloned();
-    lock.ok_or_else(|| StoreError::Broken("an event of a lock came back without it".into()))
+    lock.ok_or_else(|| StoreError::Broken("an event about a lock lacks the lock".into()))
 }
 
-/// The lock, if it is on that tenant, or on what is no tenant's.
-async fn find(change: &mut dyn Transaction, lock: &LockRef) -> Result<Lock, ServiceError> {
+/// The lock, if it applies in that tenant, or in all.
+async fn find(transaction: &mut dyn Transaction, lock: &LockRef) -> Result<Lock, ServiceError> {
     let lock_id = lock.text.parse().map(LockId).map_err(|_| lock.not_found())?;
-    let found = change.lock(lock_id).await?;
+    let found = transaction.lock(lock_id).await?;
     let found = found.filter(|found| found.tenant_id() == lock.tenant_id.as_ref());
     found.ok_or_else(|| lock.not_found())
 }
 
-/// A new id, whose time is that of the change that makes the lock.
+/// A new id, whose time is that of the transaction.
 fn new_id(now: Time) -> LockId {
     let (seconds, nanos) = (now.timestamp().unsigned_abs(), now.timestamp_subsec_nanos());
     LockId(Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, nanos)))

@@ -58,14 +58,14 @@ impl Service {
 
 /// What the roll says of another replica. It renews its row and its lease at once.
 fn info(member: Member) -> NodeInfo {
-    let Member { node_id, version, seq: _, ack, renewed_ago } = member;
+    let Member { node_id, version, heartbeat_seq: _, ack, heartbeat_age } = member;
     NodeInfo {
         node_id,
         kind: NodeKind::Replica,
         version,
         upstream: None,
         revision: ack.revision,
-        lease_age: Some(renewed_ago),
-        silent_for: renewed_ago,
+        lease_age: Some(heartbeat_age),
+        silent_for: heartbeat_age,
     }
 }

@@ -3,7 +3,10 @@
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest, Sha256};
 
-use crate::domain::{Revision, violation::Violations};
+use crate::{
+    domain::violation::Violations,
+    store::{ListOrder, ListPosition, Listed, PageBounds},
+};
 
 /// The page size for a caller that names none.
 pub const SIZE_DEFAULT: usize = 50;
@@ -25,22 +28,35 @@ pub(super) fn fitting<T>(items: &[T], weight: impl Fn(&T) -> usize) -> usize {
     items.iter().take_while(fits).count().max(1)
 }
 
-/// Which page of a list is asked for.
+/// The page of a list that a caller requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PageRequest {
-    /// How many at most; 0: [`SIZE_DEFAULT`]. Cut to [`SIZE_MAX`].
+    /// The order of the list.
+    pub order: ListOrder,
+    /// The most items. 0: [`SIZE_DEFAULT`]. At most [`SIZE_MAX`].
     pub size: usize,
-    /// Empty: the first.
+    /// The token of an earlier page. Empty: the first page.
     pub token: String,
 }
 
-/// A page of a list, newest first.
+/// A page of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page<T> {
-    /// What is on it.
+    /// The items.
     pub items: Vec<T>,
-    /// The token of the page after it; empty: there is none.
+    /// Continues the list. Empty: this is the last page.
     pub next_token: String,
+    /// Oldest first only: continues the list after the last item, also on the last page, and then
+    /// finds later items. Otherwise empty.
+    pub resume_token: String,
+}
+
+impl<T> Page<T> {
+    /// Converts the items.
+    pub(super) fn map<U>(self, convert: impl FnMut(T) -> U) -> Page<U> {
+        let Self { items, next_token, resume_token } = self;
+        Page { items: items.into_iter().map(convert).collect(), next_token, resume_token }
+    }
 }
 
 /// The filters of a query, in short: a token is good for the query that it came from only.
@@ -56,13 +72,14 @@ impl QueryId {
 }
 
 impl PageRequest {
-    /// How many to read: one more than fit, which tells whether there is a next page.
-    pub(super) fn limit(&self) -> usize {
-        self.size() + 1
+    /// What to read: one item more than fits on the page, which shows whether there is a next page.
+    pub(super) fn bounds(&self, query: QueryId) -> Result<PageBounds, Violations> {
+        let after = self.after(query)?;
+        Ok(PageBounds { order: self.order, after, limit: self.size() + 1 })
     }
 
-    /// Where the page begins: before this revision. What is too long to be a token is not one.
-    pub(super) fn before(&self, query: QueryId) -> Result<Option<Revision>, Violations> {
+    /// The position in the token. A text that is too long is not decoded.
+    fn after(&self, query: QueryId) -> Result<Option<ListPosition>, Violations> {
         if self.token.is_empty() {
             return Ok(None);
         }
@@ -70,9 +87,9 @@ impl PageRequest {
         let token = if is_short { self.token.as_str() } else { "" };
         let decoded = URL_SAFE_NO_PAD.decode(token).unwrap_or_default();
         match decoded.split_first_chunk() {
-            Some((id, rest)) if *id == query.0 && rest.len() == size_of::<Revision>() => {
+            Some((id, rest)) if *id == query.0 && rest.len() == size_of::<ListPosition>() => {
                 let bytes = rest.try_into().unwrap_or_default();
-                Ok(Some(Revision::from_be_bytes(bytes)))
+                Ok(Some(ListPosition::from_be_bytes(bytes)))
             }
             _ => Err(Violations::of(
                 "page_token",
@@ -81,26 +98,31 @@ impl PageRequest {
         }
     }
 
-    /// Makes a page of up to [`Self::limit`] items that were read.
+    /// Makes a page of the items that were read within [`Self::bounds`].
     pub(super) fn page<T>(
         &self,
         query: QueryId,
-        mut items: Vec<T>,
-        key: impl Fn(&T) -> Revision,
+        mut listed: Vec<Listed<T>>,
         weight: impl Fn(&T) -> usize,
-    ) -> Page<T> {
-        let size = self.size().min(fitting(&items, weight));
-        let has_more = items.len() > size;
-        items.truncate(size);
-        let last = items.last().filter(|_| has_more);
-        let next_token = last.map(|item| {
-            let token = [query.0, key(item).to_be_bytes()].concat();
-            URL_SAFE_NO_PAD.encode(token)
-        });
-        Page { items, next_token: next_token.unwrap_or_default() }
+    ) -> Result<Page<T>, Violations> {
+        let token = |position: ListPosition| {
+            URL_SAFE_NO_PAD.encode([query.0, position.to_be_bytes()].concat())
+        };
+        let size = self.size().min(fitting(&listed, |listed| weight(&listed.item)));
+        let has_more = listed.len() > size;
+        listed.truncate(size);
+        let last = listed.last().map(|listed| listed.position);
+        let next_token = last.filter(|_| has_more).map(token).unwrap_or_default();
+        let resume_token = match self.order {
+            ListOrder::NewestFirst => String::new(),
+            ListOrder::OldestFirst => token(last.or(self.after(query)?).unwrap_or(0)),
+        };
+        let items = listed.into_iter().map(|listed| listed.item).collect();
+        Ok(Page { items, next_token, resume_token })
     }
 
-    fn size(&self) -> usize {
+    /// The most items of the page.
+    pub(super) fn size(&self) -> usize {
         if self.size == 0 { SIZE_DEFAULT } else { self.size.min(SIZE_MAX) }
     }
 }

@@ -5,21 +5,28 @@ use tokio::time::Instant;
 
 use crate::{
     domain::{
-        Caller, EventKind, FreeText, PolicyOverrides, SupportPolicy, TenantId,
-        violation::Violations,
+        Caller, EventKind, PolicyOverrides, PolicyRequest, SupportPolicy, TenantId,
+        event::PolicyUpdated, violation::Violations,
     },
-    service::{Enforcement, GrantView, Service, ServiceError, grants::listed},
+    service::{
+        Enforcement, GrantView, Service, ServiceError,
+        grants::{check_etag, listed},
+        idempotency::{earlier_parts, key},
+    },
     store::NewEvent,
 };
 
-/// The answer to an update.
+/// The result of `UpdateSupportPolicy`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PolicyUpdated {
-    /// The policy as it is now.
+pub struct PolicyOutcome {
+    /// The effective policy.
     pub policy: SupportPolicy,
-    /// Grants that have not ended, and that it would not allow. Newest first, at most [`LISTED_MAX`](crate::service::LISTED_MAX).
+    /// The tenant's overrides.
+    pub overrides: PolicyOverrides,
+    /// Live grants that the policy would not allow. Newest first, at most
+    /// [`LISTED_MAX`](crate::service::LISTED_MAX).
     pub outside: Vec<GrantView>,
-    /// How far the change has reached.
+    /// How far the change has reached the check nodes.
     pub enforcement: Enforcement,
 }
 
@@ -40,47 +47,63 @@ impl Service {
         Ok(self.catalogue.tightened(&overrides))
     }
 
-    /// Sets what `update` has. Grants that exist stay as they are.
+    /// Changes the overrides that `request.update` contains. Existing grants stay as they are.
     pub async fn update_support_policy(
         &self,
         caller: &Caller,
         tenant_id: &TenantId,
-        expected_etag: Option<&str>,
-        update: PolicyOverrides,
-        reason: FreeText,
+        request: PolicyRequest,
         deadline: Instant,
-    ) -> Result<PolicyUpdated, ServiceError> {
-        let mut change = self.store.log().begin().await?;
-        let now = change.now();
-        let old = change.overrides(tenant_id).await?;
-        if expected_etag.is_some_and(|etag| etag != self::etag(&self.catalogue.tightened(&old))) {
-            return Err(ServiceError::EtagMismatch);
-        }
-        update.check(&self.catalogue).map_err(|found| found.within("support_policy."))?;
-        let default_duration = update.default_duration;
-        let new = old.clone().updated(update);
+    ) -> Result<PolicyOutcome, ServiceError> {
+        let request_id = request.request_id.as_ref();
+        let key = key(Some(tenant_id), request_id, "UpdateSupportPolicy", &request)?;
+        let mut transaction = self.store.log().begin().await?;
+        let now = transaction.now();
+        let earlier = earlier_parts(transaction.as_mut(), key.as_ref()).await?.pop();
+        let old = transaction.overrides(tenant_id).await?;
+        let new = match earlier {
+            Some(_) => old.clone(),
+            None => self.updated(&old, &request)?,
+        };
         let policy = self.catalogue.tightened(&new);
-        if default_duration.is_some_and(|span| span > policy.longest_duration) {
-            let longest = policy.longest_duration;
-            let description = format!("must be at most {longest}, the tenant's longest_duration");
-            return Err(Violations::of("support_policy.default_duration", description).into());
-        }
-        let mut outside = change.live_grants(tenant_id, usize::MAX).await?;
+        let mut outside = transaction.live_grants(tenant_id, None, usize::MAX).await?;
         outside.retain(|grant| !grant.state(now).is_ended() && !policy.covers(grant));
         outside.truncate(listed(&outside));
         let enforcement = if new == old {
-            let head = change.commit().await?;
-            self.enforce_again(head, deadline).await?
+            let head = transaction.commit().await?;
+            let revision = earlier.map_or(head, |part| part.last_revision);
+            self.enforce_again(revision, deadline).await?
         } else {
-            let kind = EventKind::PolicyUpdated { overrides: new, policy: policy.clone() };
-            let author = caller.author.clone();
-            let tenant_id = Some(tenant_id.clone());
-            let entry = NewEvent { tenant_id, author, reason, kind, request: None };
-            let event = change.append(entry).await?;
-            let commit = self.commit(change, std::slice::from_ref(&event)).await?;
+            let update =
+                PolicyUpdated { policy_overrides: new.clone(), support_policy: policy.clone() };
+            let event = NewEvent {
+                tenant_id: Some(tenant_id.clone()),
+                author: caller.author.clone(),
+                reason: request.reason,
+                kind: EventKind::PolicyUpdated(update),
+            };
+            let (_, commit) = self.append_and_commit(transaction, event, key.as_ref()).await?;
             self.enforce(commit, deadline).await
         };
         let outside = outside.into_iter().map(|grant| GrantView::at(grant, now)).collect();
-        Ok(PolicyUpdated { policy, outside, enforcement })
+        Ok(PolicyOutcome { policy, overrides: new, outside, enforcement })
+    }
+
+    /// The overrides after an update, if the update is valid.
+    fn updated(
+        &self,
+        old: &PolicyOverrides,
+        request: &PolicyRequest,
+    ) -> Result<PolicyOverrides, ServiceError> {
+        let update = &request.update;
+        check_etag(&etag(&self.catalogue.tightened(old)), request.etag.as_deref())?;
+        update.check(&self.catalogue).map_err(|found| found.within("support_policy."))?;
+        let new = old.clone().updated(update.clone());
+        let longest = self.catalogue.tightened(&new).longest_duration;
+        if update.default_duration.is_some_and(|duration| duration > longest) {
+            let description = format!("must be at most {longest}, the tenant's longest_duration");
+            return Err(Violations::of("support_policy.default_duration", description).into());
+        }
+        Ok(new)
     }
 }

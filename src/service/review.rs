@@ -1,30 +1,13 @@
-//! Review: one grant, all grants, the whole history.
+//! Reads: one grant, lists of grants, events and tenants.
 
 use crate::{
-    domain::{AgentId, Grant, GrantState, GroupId, TenantId, Time},
+    domain::{Event, Grant},
     service::{
         GrantRef, GrantView, Service, ServiceError,
         page::{Page, PageRequest, QueryId},
     },
-    store::{EventQuery, GrantQuery, HistoryEvent},
+    store::{EventFilter, EventQuery, GrantFilter, GrantQuery, HistoryEvent, QueryScope},
 };
-
-/// Which grants to list. Filters are combined with "and".
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GrantFilter {
-    /// The tenant.
-    pub tenant_id: TenantId,
-    /// In one of these states; empty: any.
-    pub states: Vec<GrantState>,
-    /// To this group.
-    pub group_id: Option<GroupId>,
-    /// Naming this agent.
-    pub agent_id: Option<AgentId>,
-    /// In force at some time from then on.
-    pub overlap_start: Option<Time>,
-    /// In force at some time before then.
-    pub overlap_end: Option<Time>,
-}
 
 impl Service {
     /// One grant.
@@ -34,36 +17,24 @@ impl Service {
         Ok(GrantView::at(found, self.now()))
     }
 
-    /// A page of a tenant's grants, newest first.
+    /// A page of grants.
     pub async fn list_grants(
         &self,
         filter: GrantFilter,
         page: &PageRequest,
     ) -> Result<Page<GrantView>, ServiceError> {
-        let query_id = QueryId::of(("grants", &filter));
+        let query_id = QueryId::of(("grants", &filter, page.order));
         let now = self.now();
-        let query = GrantQuery {
-            tenant_id: filter.tenant_id,
-            states: filter.states,
-            group_id: filter.group_id,
-            agent_id: filter.agent_id,
-            overlap_start: filter.overlap_start,
-            overlap_end: filter.overlap_end,
-            now,
-            before: page.before(query_id)?,
-            limit: page.limit(),
-        };
+        let query = GrantQuery { filter, now, page: page.bounds(query_id)? };
         let grants = self.store.queries().grants(&query).await?;
-        let Page { items, next_token } =
-            page.page(query_id, grants, |grant: &Grant| grant.create_revision, Grant::weight);
-        let items = items.into_iter().map(|grant| GrantView::at(grant, now)).collect();
-        Ok(Page { items, next_token })
+        let page = page.page(query_id, grants, Grant::weight)?;
+        Ok(page.map(|grant| GrantView::at(grant, now)))
     }
 
-    /// A page of the history of a tenant, of one of its grants, or of the vendor's own, newest first.
+    /// A page of events, of all grants or of one.
     pub async fn list_events(
         &self,
-        tenant_id: Option<&TenantId>,
+        scope: QueryScope,
         grant: Option<&GrantRef>,
         page: &PageRequest,
     ) -> Result<Page<HistoryEvent>, ServiceError> {
@@ -71,15 +42,20 @@ impl Service {
             Some(grant) => Some(self.get_grant(grant).await?.grant.id()),
             None => None,
         };
-        let query_id = QueryId::of(("events", tenant_id, grant_id));
-        let query = EventQuery {
-            tenant_id: tenant_id.cloned(),
-            grant_id,
-            before: page.before(query_id)?,
-            limit: page.limit(),
-        };
+        let filter = EventFilter { scope, grant_id };
+        let query_id = QueryId::of(("events", &filter, page.order));
+        let query = EventQuery { filter, page: page.bounds(query_id)? };
         let events = self.store.queries().events(&query).await?;
-        let revision = |listed: &HistoryEvent| listed.event.revision;
-        Ok(page.page(query_id, events, revision, |listed: &HistoryEvent| listed.event.weight()))
+        let weight = |listed: &HistoryEvent| Event::weight(&listed.event);
+        Ok(page.page(query_id, events, weight)?)
+    }
+
+    /// The ids of the tenants that have a history, after the id `after`, in byte order.
+    pub async fn list_tenants(
+        &self,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<String>, ServiceError> {
+        Ok(self.store.queries().tenants(after, limit).await?)
     }
 }

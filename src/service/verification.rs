@@ -128,7 +128,7 @@ impl History {
         let mut whose = String::new();
         loop {
             self.verify_chain(&mut pass, &whose).await?;
-            match insist(|| store.history().tenant_after(&whose)).await {
+            match insist(|| store.queries().tenants(&whose, 1)).await.map(|mut next| next.pop()) {
                 Some(Some(next)) => whose = next,
                 Some(None) => break,
                 None => return self.note_break(&mut pass, "", &UNREADABLE).await,

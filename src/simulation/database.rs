@@ -228,7 +228,7 @@ impl Session {
             && let Some(row) =
                 store.membership().members().await?.members.iter().find(|it| it.node_id == node_id)
         {
-            is_gone = store.membership().evict(node_id, row.seq).await?;
+            is_gone = store.membership().evict(node_id, row.heartbeat_seq).await?;
         }
         Ok(is_gone)
     }

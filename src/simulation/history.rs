@@ -50,16 +50,16 @@ impl History {
     pub(super) fn push(&mut self, event: Event) {
         let mut model = self.models.last().map(|model| Model::clone(model)).unwrap_or_default();
         if let Some(grant) = event.kind.grant() {
-            let held = if event.kind.ends_grant() { Retained::LastEnded } else { Retained::Live };
+            let held = if event.kind.is_end() { Retained::LastEnded } else { Retained::Live };
             // Each tenant grants access to a group once only, so that every grant is held.
             let key = (grant.tenant_id.clone(), grant.id());
             model.grants.insert(key, (held, grant.terms.clone()));
         }
         if let Some(lock) = event.kind.lock() {
-            if event.kind.ends_lock() {
-                model.locks.remove(&lock.create_revision);
+            if event.kind.is_end() {
+                model.locks.retain(|_, terms| terms.lock_id != lock.id());
             } else {
-                model.locks.insert(lock.create_revision, lock.terms.clone());
+                model.locks.insert(event.revision, lock.terms.clone());
             }
         }
         self.models.push(Arc::new(model));
@@ -140,7 +140,7 @@ impl History {
                 && terms.start_time <= latest
                 && terms.expire_time.is_none_or(|end| now < end)
         };
-        let locks_out = |lock: &LockTerms| lock.target.meets(question) && lock.holds(latest);
+        let locks_out = |lock: &LockTerms| lock.matches(question) && lock.applies_at(latest);
         let complete = usize::try_from(self.complete).unwrap_or(0);
         self.models.iter().skip(complete).any(|model| {
             model.grants.get(&key).is_some_and(|(_, terms)| lets_in(terms))

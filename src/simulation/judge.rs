@@ -16,8 +16,8 @@ use tokio::{
 
 use crate::{
     domain::{
-        AccessLevel, AgentId, Clock, Event, GrantId, GrantTerms, GroupId, LockTerms, NodeId,
-        Position, Question, Reason, Revision, TenantId, Time, decision::decide,
+        AccessLevel, AgentId, AgentKind, Clock, Event, GrantId, GrantTerms, GroupId, LockTerms,
+        NodeId, Position, Question, Reason, Revision, TenantId, Time, decision::decide,
     },
     node::{CheckNode, ReadView},
     service::{Enforcement, EnforcementState},
@@ -148,13 +148,13 @@ impl Judge {
                 let _ = write!(line, " {group_id}");
                 let tenant_id = grant.tenant_id.clone();
                 let subject = Subject { tenant_id, group_id: group_id.clone() };
-                if let Some(end) = expire_time.filter(|_| !event.kind.ends_grant()) {
+                if let Some(end) = expire_time.filter(|_| !event.kind.is_end()) {
                     let _ = self.ends.send((subject.clone(), end));
                 }
                 inner.suspect(subject);
             }
             if let Some(lock) = event.kind.lock() {
-                let _ = write!(line, " {} until {:?}", lock.terms.target, lock.terms.expire_time);
+                let _ = write!(line, " {:?} until {:?}", lock.terms.target, lock.terms.expire_time);
                 inner.suspect_locked(&lock.terms);
             }
             inner.counts.commits += 1;
@@ -356,7 +356,7 @@ impl Inner {
             (held == Retained::Live).then_some(Subject { tenant_id, group_id })
         };
         let live = self.history.grants().filter_map(subject);
-        let met = live.filter(|subject| lock.target.meets(&question(subject))).max();
+        let met = live.filter(|subject| lock.matches(&question(subject))).max();
         if let Some(subject) = met {
             self.suspect(subject);
         }
@@ -372,6 +372,7 @@ fn question(subject: &Subject) -> Question {
     Question {
         tenant_id: subject.tenant_id.clone(),
         agent_id: AgentId::fixed("anna"),
+        agent_kind: AgentKind::Human,
         group_ids: [subject.group_id.clone()].into(),
         required_level: AccessLevel::ReadOnly,
     }

@@ -10,9 +10,9 @@ use tokio::{
 
 use crate::{
     domain::{
-        Ack, Enforced, Event, Grant, GrantId, GrantTerms, Lock, NodeId, NodeInfo, PolicyOverrides,
-        Position, Revision, TenantId, Time,
-        chain::{ChainHead, Record, Sequence},
+        Ack, Enforced, Epoch, Event, Grant, GrantId, GrantTerms, Lock, NodeId, NodeInfo,
+        PolicyOverrides, Position, Revision, Sequence, TenantId, Time,
+        chain::{ChainHead, Record},
     },
     simulation::{
         database::{Database, Session, away},
@@ -20,7 +20,7 @@ use crate::{
         transaction::FaultyChange,
     },
     store::{
-        EventQuery, GrantQuery, HeartbeatResponse, History, HistoryEvent, Listener, Loaded,
+        EventQuery, GrantQuery, HeartbeatResponse, History, HistoryEvent, Listed, Listener, Loaded,
         LockQuery, Log, MemberList, Membership, Notification, Notifications, Queries, Registration,
         Retained, Store, StoreError, Transaction,
     },
@@ -152,6 +152,10 @@ impl Log for FaultyStore {
         };
         self.ask(read).await
     }
+
+    async fn replace_epoch(&self) -> Result<Epoch, StoreError> {
+        self.ask(|session| async move { session.database.store.log().replace_epoch().await }).await
+    }
 }
 
 #[async_trait]
@@ -168,13 +172,13 @@ impl Queries for FaultyStore {
         self.ask(read).await
     }
 
-    async fn grants(&self, query: &GrantQuery) -> Result<Vec<Grant>, StoreError> {
+    async fn grants(&self, query: &GrantQuery) -> Result<Vec<Listed<Grant>>, StoreError> {
         let query = query.clone();
         self.ask(|session| async move { session.database.store.queries().grants(&query).await })
             .await
     }
 
-    async fn events(&self, query: &EventQuery) -> Result<Vec<HistoryEvent>, StoreError> {
+    async fn events(&self, query: &EventQuery) -> Result<Vec<Listed<HistoryEvent>>, StoreError> {
         let query = query.clone();
         self.ask(|session| async move { session.database.store.queries().events(&query).await })
             .await
@@ -188,10 +192,18 @@ impl Queries for FaultyStore {
         .await
     }
 
-    async fn locks(&self, query: &LockQuery) -> Result<Vec<Lock>, StoreError> {
+    async fn locks(&self, query: &LockQuery) -> Result<Vec<Listed<Lock>>, StoreError> {
         let query = query.clone();
         self.ask(|session| async move { session.database.store.queries().locks(&query).await })
             .await
+    }
+
+    async fn tenants(&self, after: &str, limit: usize) -> Result<Vec<String>, StoreError> {
+        let after = after.to_owned();
+        let read = move |session: Session| async move {
+            session.database.store.queries().tenants(&after, limit).await
+        };
+        self.ask(read).await
     }
 
     async fn next_expiry(&self) -> Result<Option<Time>, StoreError> {
@@ -231,14 +243,6 @@ impl History for FaultyStore {
         let tenant_id = tenant_id.cloned();
         let read = move |session: Session| async move {
             session.database.store.history().records(tenant_id.as_ref(), sequence, limit).await
-        };
-        self.ask(read).await
-    }
-
-    async fn tenant_after(&self, tenant_id: &str) -> Result<Option<String>, StoreError> {
-        let tenant_id = tenant_id.to_owned();
-        let read = |session: Session| async move {
-            session.database.store.history().tenant_after(&tenant_id).await
         };
         self.ask(read).await
     }

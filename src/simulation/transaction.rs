@@ -7,14 +7,14 @@ use tokio::{runtime::Handle, sync::oneshot, time::timeout};
 
 use crate::{
     domain::{
-        Event, Grant, GrantId, Lock, LockId, Party, PolicyOverrides, RequestId, Revision, TenantId,
-        Time,
+        Event, Grant, GrantId, Lock, LockId, Party, PolicyOverrides, RequestId, Revision, Sequence,
+        TenantId, Time,
     },
     simulation::{
         database::{Session, away},
         line::Line,
     },
-    store::{IdempotentResult, NewEvent, Notification, StoreError, Transaction},
+    store::{IdempotencyKey, NewEvent, Notification, RequestPart, StoreError, Transaction},
 };
 
 /// How long the database waits for the next statement of a transaction, and a client for its answer.
@@ -79,20 +79,33 @@ impl Transaction for FaultyChange {
         self.open().await?.grant(tenant_id, grant_id).await
     }
 
-    async fn remembered(
+    async fn request(
         &mut self,
-        tenant_id: &TenantId,
+        tenant_id: Option<&TenantId>,
         request_id: &RequestId,
-    ) -> Result<Option<IdempotentResult>, StoreError> {
-        self.open().await?.remembered(tenant_id, request_id).await
+    ) -> Result<Vec<RequestPart>, StoreError> {
+        self.open().await?.request(tenant_id, request_id).await
+    }
+
+    async fn record_request(&mut self, key: &IdempotencyKey, part: u32) -> Result<(), StoreError> {
+        self.open().await?.record_request(key, part).await
+    }
+
+    async fn revision_of(
+        &mut self,
+        tenant_id: Option<&TenantId>,
+        sequence: Sequence,
+    ) -> Result<Revision, StoreError> {
+        self.open().await?.revision_of(tenant_id, sequence).await
     }
 
     async fn live_grants(
         &mut self,
         tenant_id: &TenantId,
+        before: Option<Sequence>,
         limit: usize,
     ) -> Result<Vec<Grant>, StoreError> {
-        self.open().await?.live_grants(tenant_id, limit).await
+        self.open().await?.live_grants(tenant_id, before, limit).await
     }
 
     async fn count_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError> {

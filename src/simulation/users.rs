@@ -18,8 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     domain::{
-        AccessLevel, AgentId, Caller, End, ExtendRequest, FreeText, GrantRequest, GrantTerms,
-        LockRequest, LockTarget, LockTerms, Revision, Span, TenantId, Ticket,
+        AccessLevel, AgentId, AgentKind, Caller, End, ExtendRequest, FreeText, GrantRequest,
+        GrantTerms, LockRequest, LockTarget, LockTerms, Revision, RevokeRequest, Span, TenantId,
+        Ticket, UnlockRequest,
     },
     service::{Enforcement, GrantRef, Service, locks::LockRef},
     simulation::{
@@ -128,11 +129,16 @@ impl Users {
     fn extend(&self, process: &Process) {
         let Some((subject, terms)) = self.any_live() else { return };
         let (grant, deadline) = (reference(&subject, &terms), self.deadline());
-        let request = ExtendRequest { end: self.end(), reason: FreeText::default() };
+        let request = ExtendRequest {
+            request_id: None,
+            etag: None,
+            end: self.end(),
+            reason: FreeText::default(),
+        };
         self.ask(process, subject, move |work| async move {
             let caller = Caller::local(None).unwrap();
-            let extended = work.extend_access(&caller, &grant, None, request, deadline).await;
-            extended.ok().map(|(_, enforcement)| enforcement)
+            let extended = work.extend_access(&caller, &grant, request, deadline).await;
+            extended.ok().map(|extended| extended.enforcement)
         });
     }
 
@@ -152,8 +158,8 @@ impl Users {
         let grant = reference(&subject, terms);
         self.ask(process, subject, move |work| async move {
             let caller = Caller::local(None).unwrap();
-            let revoked =
-                work.revoke_access(&caller, &grant, None, FreeText::default(), deadline).await;
+            let request = RevokeRequest::default();
+            let revoked = work.revoke_access(&caller, &grant, request, deadline).await;
             revoked.ok().map(|revoked| revoked.enforcement)
         })
     }
@@ -163,8 +169,8 @@ impl Users {
         let (tenant_id, deadline) = (subject.tenant_id.clone(), self.deadline());
         self.ask(process, subject, move |work| async move {
             let caller = Caller::local(None).unwrap();
-            let revoked =
-                work.revoke_all_access(&caller, &tenant_id, FreeText::default(), deadline).await;
+            let request = RevokeRequest::default();
+            let revoked = work.revoke_all_access(&caller, &tenant_id, request, deadline).await;
             revoked.ok().map(|revoked| revoked.enforcement)
         });
     }
@@ -173,13 +179,18 @@ impl Users {
     fn lock(&self, process: &Process) {
         let Some((subject, _)) = self.any_live() else { return };
         let random = &self.world.random;
-        let target = match random.between(0, 19) {
-            0 => LockTarget::Everything,
-            1 => LockTarget::Agent(AgentId::fixed("anna")),
-            2 | 3 => LockTarget::Group(subject.group_id.clone()),
-            _ => LockTarget::Tenant(subject.tenant_id.clone()),
+        let own = Some(subject.tenant_id.clone());
+        let (tenant_id, target) = match random.between(0, 19) {
+            0 => (None, LockTarget::Everything),
+            1 => (None, LockTarget::Agent(AgentId::fixed("anna"))),
+            2 => (None, LockTarget::Group(subject.group_id.clone())),
+            3 => (None, LockTarget::AgentKind(AgentKind::Human)),
+            4 => (own, LockTarget::AgentKind(AgentKind::Human)),
+            5 => (own, LockTarget::Agent(AgentId::fixed("anna"))),
+            6 | 7 => (own, LockTarget::Group(subject.group_id.clone())),
+            _ => (own, LockTarget::Everything),
         };
-        let is_wide = target.tenant_id().is_none();
+        let is_wide = tenant_id.is_none();
         let end = (is_wide || random.chance(70)).then(|| {
             let most = if is_wide { 300 } else { 2_000 };
             End::After(Span(random.millis(20, most)))
@@ -187,9 +198,9 @@ impl Users {
         let deadline = self.deadline();
         let reason = FreeText::new("why").unwrap_or_default();
         self.ask(process, subject, move |work| async move {
-            let request = LockRequest { target, reason, end };
+            let request = LockRequest { request_id: None, tenant_id, target, reason, end };
             let locked = work.lock_access(&Caller::local(None).unwrap(), request, deadline).await;
-            locked.ok().map(|(_, enforcement)| enforcement)
+            locked.ok().map(|locked| locked.enforcement)
         });
     }
 
@@ -207,12 +218,14 @@ impl Users {
     fn unlock(&self, process: &Process, lock: &LockTerms) {
         // Nobody is told of its enforcement, and so nobody is asked about then.
         let subject = Subject { tenant_id: tenant(0), group_id: group_id(0) };
-        let tenant_id = lock.target.tenant_id().cloned();
+        let tenant_id = lock.tenant_id.clone();
         let lock = LockRef { tenant_id, text: lock.lock_id.to_string() };
         let deadline = self.deadline();
         self.ask(process, subject, move |work| async move {
-            let (caller, reason) = (Caller::local(None).unwrap(), FreeText::default());
-            let _ = work.unlock_access(&caller, &lock, reason, deadline).await;
+            let caller = Caller::local(None).unwrap();
+            let reason = FreeText::default();
+            let request = UnlockRequest { request_id: None, etag: None, reason };
+            let _ = work.unlock_access(&caller, &lock, request, deadline).await;
             None
         });
     }

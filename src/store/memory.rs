@@ -1,4 +1,4 @@
-//! The store as a model: everything in memory, gone with the process. What the contract means, in the simplest code.
+//! The store in memory, which ends with the process: the contract in the simplest code.
 
 use std::sync::Arc;
 
@@ -7,27 +7,26 @@ use tokio::{
     sync::{Mutex, OwnedMutexGuard},
     time::timeout,
 };
-use uuid::Uuid;
 
 use crate::{
     domain::{
-        Ack, Clock, Enforced, Epoch, Event, Grant, GrantId, GrantState, GrantTerms, GroupId, Lock,
-        LockState, NodeId, NodeInfo, PolicyOverrides, Position, Revision, TenantId, Time,
-        chain::{ChainHead, Record, Sequence},
+        Ack, Clock, Enforced, Epoch, Event, Grant, GrantId, GrantTerms, Lock, LogName, NodeId,
+        NodeInfo, PolicyOverrides, Position, Revision, Sequence, TenantId, Time, TokenKey,
+        chain::{ChainHead, Record},
     },
     store::{
-        EventQuery, GrantQuery, HeartbeatResponse, History, HistoryEvent, Listener, Loaded,
+        EventQuery, GrantQuery, HeartbeatResponse, History, HistoryEvent, Listed, Listener, Loaded,
         LockQuery, Log, MemberList, Membership, Notification, Notifications, Queries, Registration,
-        Retained, Store, StoreError, TIMEOUT, Transaction,
+        Retained, Store, StoreError, TIMEOUT, Transaction, new_epoch,
         notify::{LocalNotifier, Notifier},
     },
 };
 use content::{Content, Database};
 use transaction::MemoryTransaction;
 
-mod chain;
 mod content;
-mod membership;
+mod lists;
+mod members;
 mod state;
 mod transaction;
 
@@ -35,14 +34,13 @@ mod transaction;
 #[derive(Debug)]
 pub struct MemoryStore {
     clock: Arc<dyn Clock>,
-    /// What is committed.
     database: Arc<Database>,
-    /// Held by the one change that is being made.
+    /// Held by the open transaction.
     writer: Arc<Mutex<()>>,
-    bell: Arc<LocalNotifier>,
+    notifier: Arc<LocalNotifier>,
 }
 
-/// Everything that a store held at some time.
+/// A copy of everything that a store contained at some time.
 #[derive(Debug, Clone)]
 pub struct Backup(Content);
 
@@ -51,39 +49,43 @@ pub struct Backup(Content);
 impl MemoryStore {
     /// An empty store.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self::with_epoch(clock, Epoch(Uuid::new_v4()))
+        let (epoch, token_key) = new_epoch();
+        Self::with_log(clock, LogName(epoch.0), epoch, token_key)
     }
 
-    /// An empty store whose log has this name.
-    pub fn with_epoch(clock: Arc<dyn Clock>, epoch: Epoch) -> Self {
-        Self {
-            clock,
-            database: Arc::new(Database::new(Content::empty(epoch))),
-            writer: Arc::default(),
-            bell: Arc::default(),
-        }
+    /// An empty store whose log has this identity.
+    pub fn with_log(
+        clock: Arc<dyn Clock>,
+        log: LogName,
+        epoch: Epoch,
+        token_key: TokenKey,
+    ) -> Self {
+        let content = Content::empty(log, epoch, token_key);
+        let database = Arc::new(Database::new(content));
+        Self { clock, database, writer: Arc::default(), notifier: Arc::default() }
     }
 
-    /// Everything that is committed: log, grants and roll.
+    /// A copy of everything that is committed.
     pub fn backup(&self) -> Result<Backup, StoreError> {
         self.database.content().map(Backup)
     }
 
-    /// Makes everything as it was, as when a database is restored, or fails over and loses its last commits. Whoever listens or
-    /// is in the middle of a change is cut off.
+    /// Replaces everything, like a restore of a database, or a failover that loses the last commits.
+    /// Open transactions and listeners fail.
     pub fn restore(&self, backup: Backup) {
         self.database.replace(backup.0);
-        self.bell.cut();
+        self.notifier.disconnect();
     }
 
-    /// Puts another, empty database, with another log, in the place of this one. Cuts everybody off, as [`Self::restore`].
+    /// Replaces the database by an empty one with another log. Open transactions and listeners fail.
     pub fn new_log(&self) {
-        self.restore(Backup(Content::empty(Epoch(Uuid::new_v4()))));
+        let (epoch, token_key) = new_epoch();
+        self.restore(Backup(Content::empty(LogName(epoch.0), epoch, token_key)));
     }
 
-    async fn turn(&self) -> Result<OwnedMutexGuard<()>, StoreError> {
-        let turn = timeout(TIMEOUT, Arc::clone(&self.writer).lock_owned()).await;
-        turn.map_err(|error| StoreError::Unavailable(Box::new(error)))
+    async fn lock_writer(&self) -> Result<OwnedMutexGuard<()>, StoreError> {
+        let writer = timeout(TIMEOUT, Arc::clone(&self.writer).lock_owned()).await;
+        writer.map_err(StoreError::unavailable)
     }
 }
 
@@ -111,25 +113,26 @@ impl Store for MemoryStore {
 
     async fn close(&self) {
         self.database.close();
-        self.bell.close().await;
+        self.notifier.close().await;
     }
 }
 
 #[async_trait]
 impl Log for MemoryStore {
     async fn begin(&self) -> Result<Box<dyn Transaction>, StoreError> {
-        let writer = self.turn().await?;
+        let writer = self.lock_writer().await?;
         let (content, incarnation) = self.database.begin()?;
-        let last = content.state.events.last().map(|event| event.time);
+        let last = content.head().time;
         let now = self.clock.now();
         Ok(Box::new(MemoryTransaction {
             now: last.map_or(now, |last| last.max(now)),
-            max_staleness: content.roll.max_staleness,
-            log: content.epoch,
-            working: content.state,
+            max_staleness: content.members.max_staleness,
+            log: content.log,
+            begin_revision: content.state.head(),
+            state: content.state,
             incarnation,
             database: Arc::clone(&self.database),
-            bell: Arc::clone(&self.bell),
+            notifier: Arc::clone(&self.notifier),
             _writer: writer,
         }))
     }
@@ -138,43 +141,38 @@ impl Log for MemoryStore {
         Ok(self.database.content()?.head())
     }
 
-    async fn load(
-        &self,
-        visit: &mut (dyn FnMut(TenantId, GrantTerms, Retained) + Send),
-    ) -> Result<Loaded, StoreError> {
-        let content = self.database.content()?;
-        let state = &content.state;
-        let mut last_ended: std::collections::HashMap<(&TenantId, &GroupId), &GrantTerms> =
-            std::collections::HashMap::new();
-        for (key, grant) in &state.grants {
-            if state.live.contains(key) {
-                visit(grant.tenant_id.clone(), grant.terms.clone(), Retained::Live);
-                continue;
-            }
-            let last = last_ended.entry((&grant.tenant_id, &grant.terms.group_id));
-            let rank = |terms: &GrantTerms| (terms.end_time(), terms.access_level, terms.grant_id);
-            last.and_modify(|last| {
-                if rank(&grant.terms) > rank(last) {
-                    *last = &grant.terms;
-                }
-            })
-            .or_insert(&grant.terms);
-        }
-        for ((tenant_id, _), terms) in last_ended {
-            visit(tenant_id.clone(), terms.clone(), Retained::LastEnded);
-        }
-        let locks = state.live_locks().map(|lock| lock.terms.clone()).collect();
-        Ok(Loaded { position: content.head(), locks })
-    }
-
     async fn events_after(
         &self,
         revision: Revision,
         limit: usize,
     ) -> Result<Vec<Event>, StoreError> {
-        let state = self.database.content()?.state;
-        let skipped = usize::try_from(revision).unwrap_or(0).min(state.events.len());
-        Ok(state.events.iter().skip(skipped).take(limit).cloned().collect())
+        let events = self.database.content()?.state.events;
+        let skipped = usize::try_from(revision).unwrap_or(0).min(events.len());
+        Ok(events.iter().skip(skipped).take(limit).map(|stored| stored.event.clone()).collect())
+    }
+
+    async fn load(
+        &self,
+        visit: &mut (dyn FnMut(TenantId, GrantTerms, Retained) + Send),
+    ) -> Result<Loaded, StoreError> {
+        let content = self.database.content()?;
+        let live = content.state.live_grants().map(|stored| (&stored.item, Retained::Live));
+        let ended = content.state.last_ended().map(|grant| (grant, Retained::LastEnded));
+        for (grant, retained) in live.chain(ended) {
+            visit(grant.tenant_id.clone(), grant.terms.clone(), retained);
+        }
+        let locks = content.state.live_locks().map(|stored| stored.item.terms.clone()).collect();
+        Ok(Loaded { position: content.head(), token_key: content.token_key, locks })
+    }
+
+    async fn replace_epoch(&self) -> Result<Epoch, StoreError> {
+        let _writer = self.lock_writer().await?;
+        let (epoch, token_key) = new_epoch();
+        self.database.write(|content| {
+            content.epoch = epoch;
+            content.token_key = token_key;
+        })?;
+        Ok(epoch)
     }
 }
 
@@ -185,69 +183,54 @@ impl Queries for MemoryStore {
         tenant_id: &TenantId,
         grant_id: GrantId,
     ) -> Result<Option<Grant>, StoreError> {
-        Ok(self.database.content()?.state.grant(tenant_id, grant_id))
+        Ok(self.database.content()?.state.grant(tenant_id, grant_id).cloned())
     }
 
-    async fn grants(&self, query: &GrantQuery) -> Result<Vec<Grant>, StoreError> {
-        let state = self.database.content()?.state;
-        Ok(state
-            .grants_of(&query.tenant_id, query.before)
-            .filter(|grant| matches(grant, state.is_live(grant), query))
-            .take(query.limit)
-            .cloned()
-            .collect())
+    async fn grants(&self, query: &GrantQuery) -> Result<Vec<Listed<Grant>>, StoreError> {
+        Ok(lists::grants(&self.database.content()?.state, query))
     }
 
-    async fn events(&self, query: &EventQuery) -> Result<Vec<HistoryEvent>, StoreError> {
-        let before = query.before.unwrap_or(Revision::MAX);
-        let Content { state, roll, .. } = self.database.content()?;
-        Ok(state
-            .events
-            .iter()
-            .rev()
-            .skip_while(|event| event.revision >= before)
-            .filter(|event| event.tenant_id == query.tenant_id)
-            .filter(|event| query.grant_id.is_none() || event.grant_id() == query.grant_id)
-            .take(query.limit)
-            .map(|event| HistoryEvent {
-                event: event.clone(),
-                enforced: roll.enforced(event.revision),
-                link: state.chains.link(event.revision),
-            })
-            .collect())
+    async fn events(&self, query: &EventQuery) -> Result<Vec<Listed<HistoryEvent>>, StoreError> {
+        Ok(lists::events(&self.database.content()?, query))
+    }
+
+    async fn locks(&self, query: &LockQuery) -> Result<Vec<Listed<Lock>>, StoreError> {
+        Ok(lists::locks(&self.database.content()?.state, query))
+    }
+
+    async fn tenants(&self, after: &str, limit: usize) -> Result<Vec<String>, StoreError> {
+        Ok(lists::tenants(&self.database.content()?.state, after, limit))
     }
 
     async fn overrides(&self, tenant_id: &TenantId) -> Result<PolicyOverrides, StoreError> {
-        let state = self.database.content()?.state;
-        Ok(state.policy_overrides.get(tenant_id).cloned().unwrap_or_default())
-    }
-
-    async fn locks(&self, query: &LockQuery) -> Result<Vec<Lock>, StoreError> {
-        let LockQuery { tenant_id, include_ended, now, before, limit } = query;
-        let state = self.database.content()?.state;
-        let is_held = |lock: &Lock| state.is_lock_live(lock) && lock.state(*now) == LockState::Held;
-        Ok(state
-            .locks
-            .range(..before.unwrap_or(Revision::MAX))
-            .rev()
-            .map(|(_, lock)| lock)
-            .filter(|lock| tenant_id.is_none() || lock.tenant_id() == tenant_id.as_ref())
-            .filter(|lock| *include_ended || is_held(lock))
-            .take(*limit)
-            .cloned()
-            .collect())
+        let overrides = self.database.content()?.state.overrides;
+        Ok(overrides.get(tenant_id).cloned().unwrap_or_default())
     }
 
     async fn next_expiry(&self) -> Result<Option<Time>, StoreError> {
         let state = self.database.content()?.state;
-        let of_grants = state.live_grants().filter_map(|grant| grant.terms.expire_time);
-        let of_locks = state.live_locks().filter_map(|lock| lock.terms.expire_time);
-        Ok(of_grants.chain(of_locks).min())
+        let grants = state.live_grants().filter_map(|stored| stored.item.terms.expire_time);
+        let locks = state.live_locks().filter_map(|stored| stored.item.terms.expire_time);
+        Ok(grants.chain(locks).min())
     }
 }
 
 #[async_trait]
 impl History for MemoryStore {
+    async fn records(
+        &self,
+        tenant_id: Option<&TenantId>,
+        sequence: Sequence,
+        limit: usize,
+    ) -> Result<Vec<Record>, StoreError> {
+        lists::records(&self.database.content()?, tenant_id, sequence, limit)
+    }
+
+    async fn chain_head(&self, tenant_id: Option<&TenantId>) -> Result<ChainHead, StoreError> {
+        let content = self.database.content()?;
+        Ok(ChainHead { log: content.log, link: content.state.chain_head(tenant_id) })
+    }
+
     async fn record_enforced(
         &self,
         first: Revision,
@@ -259,36 +242,17 @@ impl History for MemoryStore {
     }
 
     async fn enforced(&self, revision: Revision) -> Result<Option<Enforced>, StoreError> {
-        Ok(self.database.content()?.roll.enforced(revision))
-    }
-
-    async fn records(
-        &self,
-        tenant_id: Option<&TenantId>,
-        sequence: Sequence,
-        limit: usize,
-    ) -> Result<Vec<Record>, StoreError> {
-        let state = self.database.content()?.state;
-        Ok(state.chains.after(tenant_id, sequence).take(limit).cloned().collect())
-    }
-
-    async fn tenant_after(&self, tenant_id: &str) -> Result<Option<String>, StoreError> {
-        Ok(self.database.content()?.state.chains.tenant_after(tenant_id))
-    }
-
-    async fn chain_head(&self, tenant_id: Option<&TenantId>) -> Result<ChainHead, StoreError> {
-        let content = self.database.content()?;
-        Ok(ChainHead { log: content.epoch, link: content.state.chains.last(tenant_id) })
+        Ok(self.database.content()?.members.enforced(revision))
     }
 }
 
 #[async_trait]
 impl Membership for MemoryStore {
     async fn register(&self, member: &Registration) -> Result<(), StoreError> {
-        let _writer = self.turn().await?;
+        let _writer = self.lock_writer().await?;
         let now = self.clock.now();
-        self.database.write(|content| content.roll.register(member, now))?;
-        self.bell.tell(Notification::Membership);
+        self.database.write(|content| content.members.register(member, now))?;
+        self.notifier.notify(Notification::Membership);
         Ok(())
     }
 
@@ -310,7 +274,7 @@ impl Membership for MemoryStore {
     ) -> Result<bool, StoreError> {
         let is_written = self.database.write(|content| content.acknowledge(node_id, held, ack))?;
         if is_written {
-            self.bell.tell(Notification::Membership);
+            self.notifier.notify(Notification::Membership);
         }
         Ok(is_written)
     }
@@ -320,43 +284,25 @@ impl Membership for MemoryStore {
         node_id: NodeId,
         followers: &[NodeInfo],
     ) -> Result<(), StoreError> {
-        self.database.write(|content| content.roll.write_followers(node_id, followers))
+        self.database.write(|content| content.members.write_followers(node_id, followers))
     }
 
     async fn read_followers(&self) -> Result<Vec<(NodeId, Vec<NodeInfo>)>, StoreError> {
-        Ok(self.database.content()?.roll.read_followers())
+        Ok(self.database.content()?.members.read_followers())
     }
 
     async fn members(&self) -> Result<MemberList, StoreError> {
-        Ok(self.database.content()?.roll_at(self.clock.now()))
+        Ok(self.database.content()?.members(self.clock.now()))
     }
 
     async fn evict(&self, node_id: NodeId, seq: i64) -> Result<bool, StoreError> {
-        self.database.write(|content| content.roll.evict(node_id, seq))
+        self.database.write(|content| content.members.evict(node_id, seq))
     }
 }
 
 #[async_trait]
 impl Notifications for MemoryStore {
     async fn listen(&self) -> Result<Box<dyn Listener>, StoreError> {
-        self.bell.listen().await
+        self.notifier.listen().await
     }
-}
-
-fn matches(grant: &Grant, is_live: bool, query: &GrantQuery) -> bool {
-    let terms = &grant.terms;
-    let state = match grant.state(query.now) {
-        state if is_live || state.is_ended() => state,
-        _ => GrantState::Expired, // says its last event, whatever the asker's clock says
-    };
-    let end = terms.end_time().unwrap_or(Time::MAX_UTC);
-    // A grant that was revoked before it started was never in force.
-    let was_in_force = terms.start_time < end;
-    let has_overlap = query.overlap_start.is_some() || query.overlap_end.is_some();
-    (query.states.is_empty() || query.states.contains(&state))
-        && query.group_id.as_ref().is_none_or(|group| *group == terms.group_id)
-        && query.agent_id.as_ref().is_none_or(|agent| terms.agent_ids.contains(agent))
-        && query.overlap_start.is_none_or(|start| end > start)
-        && query.overlap_end.is_none_or(|limit| terms.start_time < limit)
-        && (was_in_force || !has_overlap)
 }

@@ -1,4 +1,4 @@
-//! Notifications: how those who wait for something learn that it may be there.
+//! Notifications within one process, for stores that no other process writes to.
 
 use std::fmt::Debug;
 
@@ -7,90 +7,90 @@ use tokio::sync::watch;
 
 use crate::store::{Listener, Notification, StoreError};
 
-/// How hints reach those who listen.
+/// Delivers notifications to listeners.
 #[async_trait]
 pub(super) trait Notifier: Debug + Send + Sync {
-    /// Tells them what this process has done, unless the database does.
-    fn tell(&self, hint: Notification);
+    /// Notifies the listeners of a change by this process, unless the database does.
+    fn notify(&self, notification: Notification);
 
-    /// As [`Store::listen`](crate::store::Store::listen).
+    /// As [`Notifications::listen`](crate::store::Notifications::listen).
     async fn listen(&self) -> Result<Box<dyn Listener>, StoreError>;
 
-    /// Whoever listens then hears so, and nobody can listen any more.
+    /// Ends every subscription, and rejects new ones.
     async fn close(&self);
 }
 
-/// Tells others in the same process, where nobody else writes to the database.
+/// Notifies listeners in the same process.
 #[derive(Debug, Default)]
-pub(super) struct LocalNotifier(watch::Sender<Rung>);
+pub(super) struct LocalNotifier(watch::Sender<Counts>);
 
-/// How often it was rung, and for what. A listener that is slow misses numbers, never a hint.
+/// The number of notifications so far. A slow listener misses counts, but no notification.
 #[derive(Debug, Clone, Copy, Default)]
-struct Rung {
+struct Counts {
     log: u64,
-    roll: u64,
-    /// How often those who listened were cut off.
-    cuts: u64,
+    membership: u64,
+    /// How often the listeners were disconnected.
+    disconnects: u64,
     is_closed: bool,
 }
 
-struct LocalNotifications {
-    rung: watch::Receiver<Rung>,
-    /// What the caller was told of.
-    told: Rung,
+struct LocalListener {
+    current: watch::Receiver<Counts>,
+    /// What the caller knows.
+    seen: Counts,
 }
 
 impl LocalNotifier {
-    /// Whoever listens hears that hints were lost.
-    pub(super) fn cut(&self) {
-        self.0.send_modify(|rung| rung.cuts += 1);
+    /// Fails every subscription: notifications may have been lost.
+    pub(super) fn disconnect(&self) {
+        self.0.send_modify(|counts| counts.disconnects += 1);
     }
 }
 
 fn closed() -> StoreError {
-    StoreError::Unavailable("the store is closed".into())
+    StoreError::unavailable("the store is closed")
 }
 
 #[async_trait]
 impl Notifier for LocalNotifier {
-    fn tell(&self, hint: Notification) {
-        self.0.send_modify(|rung| match hint {
-            Notification::Log => rung.log += 1,
-            Notification::Membership => rung.roll += 1,
+    fn notify(&self, notification: Notification) {
+        self.0.send_modify(|counts| match notification {
+            Notification::Log => counts.log += 1,
+            Notification::Membership => counts.membership += 1,
         });
     }
 
     async fn listen(&self) -> Result<Box<dyn Listener>, StoreError> {
-        let rung = self.0.subscribe();
-        let told = *rung.borrow();
-        if told.is_closed { Err(closed()) } else { Ok(Box::new(LocalNotifications { rung, told })) }
+        let current = self.0.subscribe();
+        let seen = *current.borrow();
+        if seen.is_closed { Err(closed()) } else { Ok(Box::new(LocalListener { current, seen })) }
     }
 
     async fn close(&self) {
-        self.0.send_modify(|rung| rung.is_closed = true);
+        self.0.send_modify(|counts| counts.is_closed = true);
     }
 }
 
 #[async_trait]
-impl Listener for LocalNotifications {
+impl Listener for LocalListener {
     async fn next(&mut self) -> Result<Notification, StoreError> {
         loop {
-            let rung = *self.rung.borrow_and_update();
-            if rung.is_closed {
+            let counts = *self.current.borrow_and_update();
+            if counts.is_closed {
                 return Err(closed());
             }
-            if rung.cuts != self.told.cuts {
-                return Err(StoreError::Unavailable("the database was replaced".into()));
+            if counts.disconnects != self.seen.disconnects {
+                return Err(StoreError::unavailable("the database was replaced"));
             }
-            if rung.log != self.told.log {
-                self.told.log = rung.log;
+            if counts.log != self.seen.log {
+                self.seen.log = counts.log;
                 return Ok(Notification::Log);
             }
-            if rung.roll != self.told.roll {
-                self.told.roll = rung.roll;
+            if counts.membership != self.seen.membership {
+                self.seen.membership = counts.membership;
                 return Ok(Notification::Membership);
             }
-            self.rung.changed().await.map_err(|_| closed())?;
+            self.current.changed().await.map_err(|_| closed())?;
         }
     }
 }

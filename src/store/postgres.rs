@@ -27,23 +27,24 @@ use crate::{
     store::{
         OpenError, Store, TIMEOUT,
         postgres::listener::Listeners,
-        sql::{Answer, Backend, Dialect, SqlStore, Statement, arguments, schema},
+        sql::{Backend, Dialect, Row, SqlStore, Statement, arguments, schema},
     },
 };
 
-/// What the names of channels begin with. The log's epoch follows: channels belong to the whole database, a log to a schema.
+/// The prefixes of channel names, which the name of the log follows: channels belong to the whole
+/// database, a log to one schema.
 macro_rules! channel {
     (log) => {
         "support_access_log_"
     };
-    (roll) => {
-        "support_access_roll_"
+    (membership) => {
+        "support_access_members_"
     };
 }
 
-macro_rules! tell_roll {
+macro_rules! notify_membership {
     () => {
-        concat!("pg_notify('", channel!(roll), "' || (SELECT epoch FROM head), '')::text")
+        concat!("pg_notify('", channel!(membership), "' || (SELECT log_name FROM head), '')::text")
     };
 }
 
@@ -105,34 +106,34 @@ const MIGRATION_PAUSE: Duration = Duration::from_secs(1);
 
 impl Backend for Postgres {
     const DIALECT: Dialect = Dialect {
-        // Not READ WRITE: of that, a standby says that it is not supported, not that it is read-only.
-        begin_change: "BEGIN ISOLATION LEVEL READ COMMITTED",
+        // Without READ WRITE: a standby rejects that as unsupported, and not as read-only.
+        begin_transaction: "BEGIN ISOLATION LEVEL READ COMMITTED",
         begin_snapshot: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
-                         SET LOCAL statement_timeout = '10min'; SET LOCAL enable_seqscan = on; \
-                         SET LOCAL enable_hashjoin = on",
-        // The clock is read outside, when the lock is held: not before waiting for it.
-        // The end of the chains may be from before the wait: then it is too little, never too much.
+                         SET LOCAL statement_timeout = '10min'",
+        // The subquery locks the row. The clock is read after that wait, and not before.
         lock_head: "SELECT revision, time, max_staleness, \
-                    (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS clock, epoch, \
-                    (SELECT coalesce(max(revision), 0) FROM chain) AS linked FROM \
-                    (SELECT revision, time, max_staleness, epoch FROM head WHERE id = 1 FOR UPDATE) AS head",
+                    (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS clock, log_name \
+                    FROM (SELECT revision, time, max_staleness, log_name FROM head \
+                    WHERE id = 1 FOR UPDATE) AS head",
         clock: Some("(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"),
         is_standby: "pg_is_in_recovery()",
-        tell_log: concat!("pg_notify('", channel!(log), "' || epoch, '')::text"),
-        tell_roll: tell_roll!(),
-        // The setting is this transaction's alone, and looked at when it commits.
-        tell_roll_soon: concat!(tell_roll!(), " || set_config('synchronous_commit', 'off', true)"),
+        notify_log: concat!("pg_notify('", channel!(log), "' || log_name, '')::text"),
+        notify_membership: notify_membership!(),
+        // The setting is local to the transaction, and takes effect at its commit.
+        notify_membership_lazily: concat!(
+            notify_membership!(),
+            " || set_config('synchronous_commit', 'off', true)"
+        ),
         each_text: "json_array_elements_text($3::json)",
-        names_indexes: false,
     };
 
-    fn fetch<T: Answer>(
+    fn fetch<T: Row>(
         connection: &mut PgConnection,
-        ask: Statement,
+        statement: Statement,
     ) -> BoxStream<'_, Result<T, sqlx::Error>> {
-        match arguments(ask.values) {
+        match arguments(statement.values) {
             Ok(values) => {
-                sqlx::query_as_with::<Self, T, PgArguments>(AssertSqlSafe(ask.sql), values)
+                sqlx::query_as_with::<Self, T, PgArguments>(AssertSqlSafe(statement.sql), values)
                     .fetch(connection)
             }
             Err(error) => futures::stream::iter([Err(sqlx::Error::Encode(error))]).boxed(),
@@ -141,11 +142,12 @@ impl Backend for Postgres {
 
     fn execute(
         connection: &mut PgConnection,
-        ask: Statement,
+        statement: Statement,
     ) -> BoxFuture<'_, Result<u64, sqlx::Error>> {
         Box::pin(async move {
-            let values: PgArguments = arguments(ask.values).map_err(sqlx::Error::Encode)?;
-            let done = sqlx::query_with(AssertSqlSafe(ask.sql), values).execute(connection).await?;
+            let values: PgArguments = arguments(statement.values).map_err(sqlx::Error::Encode)?;
+            let done =
+                sqlx::query_with(AssertSqlSafe(statement.sql), values).execute(connection).await?;
             Ok(done.rows_affected())
         })
     }
@@ -158,7 +160,7 @@ impl Backend for Postgres {
     }
 
     /// See <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
-    fn passes(error: &dyn DatabaseError) -> bool {
+    fn is_transient(error: &dyn DatabaseError) -> bool {
         let code = error.code().unwrap_or_default();
         match code.as_ref() {
             "25006" // read_only_sql_transaction: a standby, or being one
@@ -184,21 +186,18 @@ pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Sto
     for pool in [&writers, &readers, &roll, &watchers] {
         connect(pool).await.map_err(|error| refusal(&options, &error))?;
     }
-    let place = place(&options);
     let notifier = Arc::new(Listeners(pool(LISTENERS).connect_lazy_with(options)));
-    let store = SqlStore {
+    Ok(Arc::new(SqlStore {
         writers,
         readers,
-        roll_writers: roll.clone(),
-        roll_readers: watchers,
-        turns: Arc::new(Semaphore::new(WRITERS as usize)),
+        node_writers: roll.clone(),
+        node_readers: watchers,
+        transactions: Arc::new(Semaphore::new(WRITERS as usize)),
         known_head: AtomicI64::new(0),
         notifier,
         clock,
-        lock: Mutex::new(None),
-    };
-    store.link_all().await.map_err(|error| schema::unlinked(&place, &error))?;
-    Ok(Arc::new(store))
+        file_lock: Mutex::new(None),
+    }))
 }
 
 /// Brings the schema of the database that `url` names to this version.

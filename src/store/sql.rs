@@ -1,8 +1,7 @@
-//! The store in a database, whichever of the two: [`sqlite`](super::sqlite) and [`postgres`](super::postgres) open it and
-//! say what differs; what is asked, in what order and what it means is here, once.
+//! The store in a database. [`sqlite`](super::sqlite) and [`postgres`](super::postgres) open the
+//! database and define the differences; the statements, their order and their meaning are here.
 
 use std::{
-    error::Error,
     fmt,
     fs::File,
     future::Future,
@@ -19,64 +18,61 @@ use sqlx::{Database, Pool};
 use tokio::{sync::Semaphore, time::timeout};
 
 use crate::{
-    domain::{
-        Ack, Clock, Enforced, Event, Grant, GrantId, GrantTerms, Lock, NodeId, NodeInfo,
-        PolicyOverrides, Position, Revision, TenantId, Time,
-        chain::{ChainHead, Record, Sequence},
-    },
+    domain::{Clock, Epoch, Event, GrantTerms, Position, Revision, TenantId},
     store::{
-        EventQuery, GrantQuery, HeartbeatResponse, History, HistoryEvent, Listener, Loaded,
-        LockQuery, Log, MemberList, Membership, Notifications, Queries, Registration, Retained,
-        Store, StoreError, TIMEOUT, Transaction, notify::Notifier,
+        History, Listener, Loaded, Log, Membership, Notifications, Queries, Retained, Store,
+        StoreError, TIMEOUT, Transaction, new_epoch, notify::Notifier,
     },
 };
 use connection::Connection;
-use rows::{EventRow, GrantRow, GrantTermsRow, HeadRow, ListedEventRow};
-use statements::{Value, locks, read};
+use rows::{EventRow, GrantTermsRow, HeadRow, LockTermsRow};
+use statements::{Value, log};
 use transaction::SqlTransaction;
 
-pub(super) use rows::Answer;
+pub(super) use rows::Row;
 pub(super) use statements::{Dialect, Statement};
 
-mod chain;
 mod connection;
+mod history;
 mod membership;
+mod queries;
 mod rows;
 pub(super) mod schema;
 pub(super) mod statements;
 mod transaction;
 
-/// What the two databases differ in.
+/// The differences between the two databases.
 pub(super) trait Backend: Database {
-    /// Their words.
+    /// The differences in SQL.
     const DIALECT: Dialect;
 
-    /// Asks, and hands on row after row as they come.
-    fn fetch<T: Answer>(
+    /// Executes a statement, and returns its rows as they arrive.
+    fn fetch<T: Row>(
         connection: &mut Self::Connection,
-        ask: Statement,
+        statement: Statement,
     ) -> BoxStream<'_, Result<T, sqlx::Error>>;
 
-    /// Writes; answers how many rows.
+    /// Executes a statement, and returns the number of rows that it wrote.
     fn execute(
         connection: &mut Self::Connection,
-        ask: Statement,
+        statement: Statement,
     ) -> BoxFuture<'_, Result<u64, sqlx::Error>>;
 
-    /// Sends a command that takes no values and answers no rows; to be on its way when first polled.
+    /// Executes a command without values and rows. The command is sent at the first poll.
     fn command<'c>(
         connection: &'c mut Self::Connection,
         sql: &'static str,
     ) -> BoxFuture<'c, Result<(), sqlx::Error>>;
 
-    /// Whether an error that the database reports passes by itself: it is overloaded, restarting, read-only for now.
-    fn passes(error: &dyn sqlx::error::DatabaseError) -> bool;
+    /// Whether an error of the database is transient: it is overloaded, restarting, or read-only for
+    /// now.
+    fn is_transient(error: &dyn sqlx::error::DatabaseError) -> bool;
 
-    /// What an error means to whoever asked.
+    /// The meaning of an error for the caller.
     fn store_error(error: sqlx::Error) -> StoreError {
         use sqlx::Error as E;
-        let passes = match &error {
-            E::Database(error) => Self::passes(error.as_ref()),
+        let is_transient = match &error {
+            E::Database(error) => Self::is_transient(error.as_ref()),
             E::Io(_)
             | E::Tls(_)
             | E::Protocol(_)
@@ -86,47 +82,43 @@ pub(super) trait Backend: Database {
             | E::BeginFailed => true,
             _ => false,
         };
-        if passes { unavailable(error) } else { StoreError::Broken(Box::new(error)) }
+        if is_transient { StoreError::unavailable(error) } else { StoreError::broken(error) }
     }
 }
 
 /// A store in a database.
 pub(super) struct SqlStore<DB: Backend> {
-    /// For changes.
+    /// For transactions.
     pub(super) writers: Pool<DB>,
-    /// Whoever begins a change waits here first. So where the writers are also those of the roll, a renewal waits for one change,
-    /// and not behind all that are to come.
-    pub(super) turns: Arc<Semaphore>,
-    /// For everything else. May be the same.
+    /// Limits the transactions that wait for a connection. If heartbeats share the pool, a heartbeat
+    /// then waits for one transaction, and not for the whole queue.
+    pub(super) transactions: Arc<Semaphore>,
+    /// For callers' reads. May be the same pool as `writers`.
     pub(super) readers: Pool<DB>,
-    /// For what check nodes write. Where it can be, apart: they must not queue behind changes that wait for each other, nor
-    /// behind slow readers, or else checks would be denied.
-    pub(super) roll_writers: Pool<DB>,
-    /// For reading the roll, and the log as it grows. Where it can be, apart from what callers read.
-    pub(super) roll_readers: Pool<DB>,
-    /// The end of the log, as the last renewal told. Who reads of less is connected to a database that is not the one that counts
-    /// any more, as after a failover that has left the old one running.
+    /// For writes of check nodes. Separate where possible: a heartbeat that queues behind
+    /// transactions or slow readers would let leases expire.
+    pub(super) node_writers: Pool<DB>,
+    /// For reads of check nodes: the membership, and the growing log. Separate where possible.
+    pub(super) node_readers: Pool<DB>,
+    /// The end of the log in the last heartbeat. A connection whose log ends earlier leads to another
+    /// database, such as the old primary after a failover.
     pub(super) known_head: AtomicI64,
-    /// Brings hints.
+    /// Delivers notifications.
     pub(super) notifier: Arc<dyn Notifier>,
-    /// Tells the time where the database has no clock.
+    /// The time, for a database without a clock.
     pub(super) clock: Arc<dyn Clock>,
-    /// What keeps other processes out, where they must be kept out. Let go once all is closed.
-    pub(super) lock: Mutex<Option<File>>,
+    /// The lock on the database file, released once all connections are closed.
+    pub(super) file_lock: Mutex<Option<File>>,
 }
 
-pub(super) fn unavailable(error: impl Into<Box<dyn Error + Send + Sync>>) -> StoreError {
-    StoreError::Unavailable(error.into())
-}
-
-/// Waits for `work`, but not for ever: a server whose machine is gone without a word must not hang those who ask it.
+/// Bounds the wait for an operation: a server that disappears must not block its callers.
 async fn with_timeout<T>(
-    work: impl Future<Output = Result<T, StoreError>> + Send,
+    operation: impl Future<Output = Result<T, StoreError>> + Send,
 ) -> Result<T, StoreError> {
-    timeout(TIMEOUT, work).await.map_err(unavailable)?
+    timeout(TIMEOUT, operation).await.map_err(StoreError::unavailable)?
 }
 
-/// Makes a statement's values a driver's arguments.
+/// Converts a statement's values to a driver's arguments.
 pub(super) fn arguments<A>(values: Vec<Value>) -> Result<A, sqlx::error::BoxDynError>
 where
     A: sqlx::Arguments,
@@ -149,62 +141,94 @@ where
     Ok(arguments)
 }
 
+/// The only row of a statement that always returns one.
+fn only<T>(row: Option<T>) -> Result<T, StoreError> {
+    row.ok_or_else(|| StoreError::broken("the table head is empty"))
+}
+
 // === impl SqlStore ===
 
 impl<DB: Backend> SqlStore<DB> {
-    async fn begin_at_head(&self) -> Result<SqlTransaction<DB>, StoreError> {
-        let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(unavailable)?;
-        let connection = Connection::begin(&self.writers, DB::DIALECT.begin_change).await?;
-        let notifier = Arc::clone(&self.notifier);
-        SqlTransaction::at_head(connection, turn, notifier, self.clock.as_ref()).await
+    fn known_head(&self) -> Revision {
+        self.known_head.load(Ordering::Relaxed)
     }
 
-    /// Reads; and anew on another connection, if this one was cut off when the database went away, and nobody has used it since.
-    async fn read<T: Answer>(&self, ask: Statement) -> Result<Vec<T>, StoreError> {
+    /// Begins a transaction and locks the head of the log.
+    async fn begin_at_head(&self) -> Result<SqlTransaction<DB>, StoreError> {
+        let permit = Arc::clone(&self.transactions).acquire_owned().await;
+        let permit = permit.map_err(StoreError::unavailable)?;
+        let connection = Connection::begin(&self.writers, DB::DIALECT.begin_transaction).await?;
+        let notifier = Arc::clone(&self.notifier);
+        SqlTransaction::at_head(connection, permit, notifier, self.clock.as_ref()).await
+    }
+
+    /// Executes statements that update the head, in a transaction that has locked the head.
+    async fn update_head(&self, statements: Vec<Statement>) -> Result<(), StoreError> {
         with_timeout(async {
-            let mut others = self.readers.options().get_max_connections();
+            let begin = Connection::begin(&self.writers, DB::DIALECT.begin_transaction);
+            let mut connection = begin.await?;
+            let _head: Vec<(i64,)> = connection.all(Statement::new(DB::DIALECT.lock_head)).await?;
+            for statement in statements {
+                let _notified: Vec<(String,)> = connection.all(statement).await?;
+            }
+            connection.commit().await
+        })
+        .await
+    }
+
+    /// A connection to the current database, for reads that do not include the head.
+    async fn current_reader(&self) -> Result<Connection<DB>, StoreError> {
+        let known_head = self.known_head();
+        let mut connection = Connection::take(&self.readers).await?;
+        let head: HeadRow = only(connection.first(log::head()).await?)?;
+        connection.ensure_current(known_head, head.revision)?;
+        Ok(connection)
+    }
+
+    /// Reads rows. If the connection failed while it was idle, reads them on another one.
+    async fn read<T: Row>(&self, statement: Statement) -> Result<Vec<T>, StoreError> {
+        with_timeout(async {
+            let mut retries = self.readers.options().get_max_connections();
             loop {
-                match Connection::take(&self.readers).await?.all(ask.clone()).await {
-                    Err(error) if others > 0 && connection::was_cut_off(&error) => others -= 1,
-                    other => return other,
+                let mut connection = Connection::take(&self.readers).await?;
+                match connection.all(statement.clone()).await {
+                    Err(error) if retries > 0 && connection::is_disconnect(&error) => retries -= 1,
+                    result => return result,
                 }
             }
         })
         .await
     }
 
-    async fn read_first<T: Answer>(&self, ask: Statement) -> Result<Option<T>, StoreError> {
-        Ok(self.read(ask).await?.into_iter().next())
+    async fn read_first<T: Row>(&self, statement: Statement) -> Result<Option<T>, StoreError> {
+        Ok(self.read(statement).await?.into_iter().next())
     }
 
-    /// All that [`Store::load`] reads, in one snapshot.
-    async fn read_load(
+    /// Everything that [`Log::load`] reads, in one snapshot.
+    async fn load_all(
         connection: &mut Connection<DB>,
         visit: &mut (dyn FnMut(TenantId, GrantTerms, Retained) + Send),
     ) -> Result<Loaded, StoreError> {
-        let head = with_timeout(connection.first(read::head())).await?;
-        for (ask, held) in
-            [(read::load_live(), Retained::Live), (read::load_latest_ended(), Retained::LastEnded)]
+        let head: HeadRow = only(with_timeout(connection.first(log::head())).await?)?;
+        for (statement, retained) in
+            [(log::load_live(), Retained::Live), (log::load_latest_ended(), Retained::LastEnded)]
         {
             let mut visit_row = |row: GrantTermsRow| {
                 let (tenant_id, terms) = row.into_domain()?;
-                visit(tenant_id, terms, held);
+                visit(tenant_id, terms, retained);
                 Ok(())
             };
-            connection.each(ask, &mut visit_row).await?;
+            connection.each(statement, &mut visit_row).await?;
         }
         let mut locks = Vec::new();
-        let mut add_row = |row: (String,)| {
-            locks.push(rows::lock(row)?.terms);
+        let mut add_row = |row: LockTermsRow| {
+            locks.push(row.into_domain()?);
             Ok(())
         };
-        connection.each(locks::load(), &mut add_row).await?;
-        Ok(Loaded { position: position(head)?, locks })
+        connection.each(log::load_locks(), &mut add_row).await?;
+        let (position, token_key) = head.into_domain()?;
+        Ok(Loaded { position, token_key, locks })
     }
-}
-
-fn position(head: Option<HeadRow>) -> Result<Position, StoreError> {
-    head.ok_or_else(|| StoreError::Broken("the table head is empty".into()))?.into_domain()
 }
 
 #[async_trait]
@@ -229,20 +253,21 @@ impl<DB: Backend> Store for SqlStore<DB> {
         self
     }
 
-    /// Waits some seconds for whoever still listens, reads or writes.
+    /// Waits a few seconds for operations in progress.
     async fn close(&self) {
-        // The writers last: SQLite puts its log away when the last connection closes, alone.
-        let ended = tokio::join!(
+        // The writers last: SQLite removes its write-ahead log when the last connection closes, if
+        // that connection may write.
+        let readers = tokio::join!(
             timeout(TIMEOUT, self.notifier.close()),
-            timeout(TIMEOUT, self.roll_readers.close()),
+            timeout(TIMEOUT, self.node_readers.close()),
             timeout(TIMEOUT, self.readers.close()),
         );
         let writers = tokio::join!(
-            timeout(TIMEOUT, self.roll_writers.close()),
+            timeout(TIMEOUT, self.node_writers.close()),
             timeout(TIMEOUT, self.writers.close()),
         );
-        if matches!((ended, writers), ((Ok(()), Ok(()), Ok(())), (Ok(()), Ok(())))) {
-            self.lock.lock().take();
+        if matches!((readers, writers), ((Ok(()), Ok(()), Ok(())), (Ok(()), Ok(())))) {
+            self.file_lock.lock().take();
         }
     }
 }
@@ -250,16 +275,36 @@ impl<DB: Backend> Store for SqlStore<DB> {
 #[async_trait]
 impl<DB: Backend> Log for SqlStore<DB> {
     async fn begin(&self) -> Result<Box<dyn Transaction>, StoreError> {
-        let change = with_timeout(self.begin_linked()).await?;
-        Ok(Box::new(change))
+        Ok(Box::new(with_timeout(self.begin_at_head()).await?))
     }
 
     async fn head(&self) -> Result<Position, StoreError> {
         with_timeout(async {
             let mut connection = Connection::take(&self.readers).await?;
-            let head = position(connection.first(read::head()).await?)?;
-            connection.ensure_current(self.known_head.load(Ordering::Relaxed), head.revision)?;
+            let head: HeadRow = only(connection.first(log::head()).await?)?;
+            let (head, _) = head.into_domain()?;
+            connection.ensure_current(self.known_head(), head.revision)?;
             Ok(head)
+        })
+        .await
+    }
+
+    async fn events_after(
+        &self,
+        revision: Revision,
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError> {
+        let known_head = self.known_head();
+        with_timeout(async {
+            let mut connection = Connection::take(&self.node_readers).await?;
+            let rows: Vec<EventRow> = connection.all(log::events_after(revision, limit)).await?;
+            let events = rows.into_iter().map(EventRow::into_domain);
+            let events: Vec<_> = events.collect::<Result<_, _>>()?;
+            if events.len() < limit {
+                let last = events.last().map_or(revision, |event: &Event| event.revision);
+                connection.ensure_current(known_head, last)?;
+            }
+            Ok(events)
         })
         .await
     }
@@ -268,151 +313,19 @@ impl<DB: Backend> Log for SqlStore<DB> {
         &self,
         visit: &mut (dyn FnMut(TenantId, GrantTerms, Retained) + Send),
     ) -> Result<Loaded, StoreError> {
+        let known_head = self.known_head();
         let begin = Connection::begin(&self.readers, DB::DIALECT.begin_snapshot);
-        let told = self.known_head.load(Ordering::Relaxed);
         let mut connection = with_timeout(begin).await?;
-        let loaded = Self::read_load(&mut connection, visit).await?;
-        connection.ensure_current(told, loaded.position.revision)?;
+        let loaded = Self::load_all(&mut connection, visit).await?;
+        connection.ensure_current(known_head, loaded.position.revision)?;
         Ok(loaded)
     }
 
-    async fn events_after(
-        &self,
-        revision: Revision,
-        limit: usize,
-    ) -> Result<Vec<Event>, StoreError> {
-        let ask = read::events_after(revision, limit);
-        let told = self.known_head.load(Ordering::Relaxed);
-        with_timeout(async {
-            let mut connection = Connection::take(&self.roll_readers).await?;
-            let rows: Vec<EventRow> = connection.all(ask).await?;
-            let events = rows.into_iter().map(EventRow::into_domain);
-            let events: Vec<_> = events.collect::<Result<_, _>>()?;
-            if events.len() < limit {
-                let read = events.last().map_or(revision, |event: &Event| event.revision);
-                connection.ensure_current(told, read)?;
-            }
-            Ok(events)
-        })
-        .await
-    }
-}
-
-#[async_trait]
-impl<DB: Backend> Queries for SqlStore<DB> {
-    async fn grant(
-        &self,
-        tenant_id: &TenantId,
-        grant_id: GrantId,
-    ) -> Result<Option<Grant>, StoreError> {
-        let row = self.read_first(read::grant(tenant_id, grant_id)).await?;
-        row.map(GrantRow::into_domain).transpose()
-    }
-
-    async fn grants(&self, query: &GrantQuery) -> Result<Vec<Grant>, StoreError> {
-        let rows = self.read(read::list_grants(&DB::DIALECT, query)).await?;
-        rows.into_iter().map(GrantRow::into_domain).collect()
-    }
-
-    async fn events(&self, query: &EventQuery) -> Result<Vec<HistoryEvent>, StoreError> {
-        let rows = self.read(read::list_events(&DB::DIALECT, query)).await?;
-        rows.into_iter().map(ListedEventRow::into_domain).collect()
-    }
-
-    async fn overrides(&self, tenant_id: &TenantId) -> Result<PolicyOverrides, StoreError> {
-        let row: Option<(String,)> = self.read_first(read::overrides(tenant_id)).await?;
-        row.map_or_else(|| Ok(PolicyOverrides::default()), |(body,)| rows::overrides(&body))
-    }
-
-    async fn locks(&self, query: &LockQuery) -> Result<Vec<Lock>, StoreError> {
-        let rows = self.read(locks::list(&DB::DIALECT, query)).await?;
-        rows.into_iter().map(rows::lock).collect()
-    }
-
-    async fn next_expiry(&self) -> Result<Option<Time>, StoreError> {
-        let next: Option<(Option<i64>, Option<i64>)> = self.read_first(read::next_expiry()).await?;
-        let next =
-            next.and_then(|(of_grants, of_locks)| of_grants.into_iter().chain(of_locks).min());
-        next.map(|micros| rows::time("expire_time", micros)).transpose()
-    }
-}
-
-#[async_trait]
-impl<DB: Backend> History for SqlStore<DB> {
-    async fn record_enforced(
-        &self,
-        first: Revision,
-        last: Revision,
-        time: Time,
-        enforced: Enforced,
-    ) -> Result<(), StoreError> {
-        self.insert_enforced(first, last, time, enforced).await
-    }
-
-    async fn enforced(&self, revision: Revision) -> Result<Option<Enforced>, StoreError> {
-        self.read_enforced(revision).await
-    }
-
-    async fn records(
-        &self,
-        tenant_id: Option<&TenantId>,
-        sequence: Sequence,
-        limit: usize,
-    ) -> Result<Vec<Record>, StoreError> {
-        self.read_records(tenant_id, sequence, limit).await
-    }
-
-    async fn tenant_after(&self, tenant_id: &str) -> Result<Option<String>, StoreError> {
-        self.read_tenant_after(tenant_id).await
-    }
-
-    async fn chain_head(&self, tenant_id: Option<&TenantId>) -> Result<ChainHead, StoreError> {
-        self.read_chain_head(tenant_id).await
-    }
-}
-
-#[async_trait]
-impl<DB: Backend> Membership for SqlStore<DB> {
-    async fn register(&self, member: &Registration) -> Result<(), StoreError> {
-        self.insert_member(member).await
-    }
-
-    async fn heartbeat(
-        &self,
-        node_id: NodeId,
-        seq: i64,
-        held: Option<Position>,
-    ) -> Result<Option<HeartbeatResponse>, StoreError> {
-        self.renew_member(node_id, seq, held).await
-    }
-
-    async fn acknowledge(
-        &self,
-        node_id: NodeId,
-        held: Position,
-        ack: Ack,
-    ) -> Result<bool, StoreError> {
-        self.write_ack(node_id, held, ack).await
-    }
-
-    async fn write_followers(
-        &self,
-        node_id: NodeId,
-        followers: &[NodeInfo],
-    ) -> Result<(), StoreError> {
-        self.write_report(node_id, followers).await
-    }
-
-    async fn read_followers(&self) -> Result<Vec<(NodeId, Vec<NodeInfo>)>, StoreError> {
-        self.read_reports().await
-    }
-
-    async fn members(&self) -> Result<MemberList, StoreError> {
-        self.read_roll().await
-    }
-
-    async fn evict(&self, node_id: NodeId, seq: i64) -> Result<bool, StoreError> {
-        self.delete_member(node_id, seq).await
+    async fn replace_epoch(&self) -> Result<Epoch, StoreError> {
+        let (epoch, token_key) = new_epoch();
+        let statement = log::update_epoch(&DB::DIALECT, epoch, token_key);
+        self.update_head(vec![statement]).await?;
+        Ok(epoch)
     }
 }
 
@@ -424,7 +337,7 @@ impl<DB: Backend> Notifications for SqlStore<DB> {
 }
 
 impl<DB: Backend> fmt::Debug for SqlStore<DB> {
-    /// Not the pools: they would show the password.
+    /// Omits the pools, which contain the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqlStore").field("database", &DB::NAME).finish_non_exhaustive()
     }

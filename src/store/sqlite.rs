@@ -25,12 +25,9 @@ use crate::{
     store::{
         OpenError, Store, TIMEOUT,
         notify::LocalNotifier,
-        sql::{Answer, Backend, Dialect, SqlStore, Statement, arguments, schema},
+        sql::{Backend, Dialect, Row, SqlStore, Statement, arguments, schema},
     },
 };
-
-#[cfg(test)]
-mod plans;
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -43,26 +40,24 @@ const READERS: u32 = 4;
 
 impl Backend for Sqlite {
     const DIALECT: Dialect = Dialect {
-        begin_change: "BEGIN IMMEDIATE",
+        begin_transaction: "BEGIN IMMEDIATE",
         begin_snapshot: "BEGIN",
-        lock_head: "SELECT revision, time, max_staleness, NULL, epoch, \
-                    (SELECT coalesce(max(revision), 0) FROM chain) FROM head",
+        lock_head: "SELECT revision, time, max_staleness, NULL, log_name FROM head",
         clock: None,
         is_standby: "FALSE",
-        tell_log: "''",
-        tell_roll: "''",
-        tell_roll_soon: "''",
+        notify_log: "''",
+        notify_membership: "''",
+        notify_membership_lazily: "''",
         each_text: "json_each($3)",
-        names_indexes: true,
     };
 
-    fn fetch<T: Answer>(
+    fn fetch<T: Row>(
         connection: &mut SqliteConnection,
-        ask: Statement,
+        statement: Statement,
     ) -> BoxStream<'_, Result<T, sqlx::Error>> {
-        match arguments(ask.values) {
+        match arguments(statement.values) {
             Ok(values) => sqlx::query_as_with::<Self, T, sqlx::sqlite::SqliteArguments>(
-                AssertSqlSafe(ask.sql),
+                AssertSqlSafe(statement.sql),
                 values,
             )
             .fetch(connection),
@@ -72,12 +67,13 @@ impl Backend for Sqlite {
 
     fn execute(
         connection: &mut SqliteConnection,
-        ask: Statement,
+        statement: Statement,
     ) -> BoxFuture<'_, Result<u64, sqlx::Error>> {
         Box::pin(async move {
             let values: sqlx::sqlite::SqliteArguments =
-                arguments(ask.values).map_err(sqlx::Error::Encode)?;
-            let done = sqlx::query_with(AssertSqlSafe(ask.sql), values).execute(connection).await?;
+                arguments(statement.values).map_err(sqlx::Error::Encode)?;
+            let done =
+                sqlx::query_with(AssertSqlSafe(statement.sql), values).execute(connection).await?;
             Ok(done.rows_affected())
         })
     }
@@ -89,7 +85,7 @@ impl Backend for Sqlite {
         Box::pin(connection.execute(sql).map_ok(drop))
     }
 
-    fn passes(error: &dyn DatabaseError) -> bool {
+    fn is_transient(error: &dyn DatabaseError) -> bool {
         // BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, IOERR, FULL, CANTOPEN, PROTOCOL
         matches!(primary_code(error), Some(5..=10 | 13..=15))
     }
@@ -112,19 +108,17 @@ pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Sto
     let readers = pool.max_connections(READERS);
     let readers = readers.connect_with(options(&path).pragma("query_only", "ON"));
     let readers = readers.await.map_err(refuse)?;
-    let store = SqlStore {
-        roll_writers: writers.clone(),
-        roll_readers: readers.clone(),
+    Ok(Arc::new(SqlStore {
+        node_writers: writers.clone(),
+        node_readers: readers.clone(),
         writers,
         readers,
-        turns: Arc::new(Semaphore::new(1)),
+        transactions: Arc::new(Semaphore::new(1)),
         known_head: AtomicI64::new(0),
         notifier: Arc::new(LocalNotifier::default()),
         clock,
-        lock: Mutex::new(Some(lock)),
-    };
-    store.link_all().await.map_err(|error| schema::unlinked(&place(&path), &error))?;
-    Ok(Arc::new(store))
+        file_lock: Mutex::new(Some(lock)),
+    }))
 }
 
 /// Brings the schema of the file that `url` names to this version.

@@ -7,14 +7,15 @@ use tempfile::TempDir;
 
 /// Only adds: a column that may be empty, a table, and an index, in the words of both databases.
 pub const EXPAND: (&str, &str) = (
-    "0006_expand_rehearsal.sql",
+    "0002_expand_rehearsal.sql",
     "ALTER TABLE grants ADD COLUMN rehearsal_note text;
      CREATE TABLE rehearsal (rehearsal_id bigint PRIMARY KEY, rehearsal_text text NOT NULL);
      CREATE INDEX grants_of_rehearsal ON grants (tenant_id, rehearsal_note);",
 );
 
 /// Takes away what the later version no longer needs.
-pub const CONTRACT: (&str, &str) = ("0007_contract_rehearsal.sql", "DROP INDEX grants_of_group;");
+pub const CONTRACT: (&str, &str) =
+    ("0003_contract_rehearsal.sql", "DROP INDEX grants_tenant_id_group_id_create_sequence_idx;");
 
 /// Migrates as a program would that has, besides all migrations in `migrations/FOLDER`, those: names of files, and what is in them.
 pub async fn migrate(

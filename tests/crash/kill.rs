@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use support_access::{
-    domain::{GrantTerms, NodeId, NodeKind, TenantId, clock::SystemClock},
+    domain::{GrantTerms, NodeId, NodeKind, TenantId, TokenKey, clock::SystemClock},
     node::{CheckNode, Snapshot, message::Change, replica::Replica},
     store::{self, Retained},
 };
@@ -97,7 +97,8 @@ async fn the_log_is_whole(backend: &Backend, ledgers: &[ExpectedState]) {
         assert!(acknowledged.insert(revision), "revision {revision} was given twice");
         assert!(revision <= head, "revision {revision} is lost");
     }
-    let mut replayed = Snapshot::beginning(store.log().head().await.unwrap().epoch);
+    let mut replayed =
+        Snapshot::beginning(store.log().head().await.unwrap().epoch, TokenKey([0; 16]));
     for event in &events {
         replayed.apply(&Change::from(event));
     }

@@ -1,8 +1,12 @@
 //! A wall clock that is set back brings nothing back.
 
 use support_access::{
-    domain::{AccessLevel, End, FreeText, GrantRequest, GrantState, Question, Reason, Span},
-    service::{EnforcementState, page::PageRequest, review::GrantFilter},
+    domain::{
+        AccessLevel, AgentKind, End, GrantRequest, GrantState, Question, Reason, RevokeRequest,
+        Span,
+    },
+    service::{EnforcementState, page::PageRequest},
+    store::{GrantFilter, QueryScope},
 };
 
 use crate::world::{World, admin, agent, group, mk_request, reference, soon, tenant};
@@ -11,6 +15,7 @@ fn question() -> Question {
     Question {
         tenant_id: tenant("acme"),
         agent_id: agent("ada"),
+        agent_kind: AgentKind::Human,
         group_ids: [group("support")].into(),
         required_level: AccessLevel::ReadOnly,
     }
@@ -31,14 +36,8 @@ async fn what_has_expired_stays_expired_whether_or_not_that_is_recorded() {
         }
         world.advance(-7_200).await;
         assert_eq!(world.check(&question()).await.reason, Reason::Expired);
-        let filter = GrantFilter {
-            tenant_id: tenant("acme"),
-            states: vec![GrantState::Expired],
-            group_id: None,
-            agent_id: None,
-            overlap_start: None,
-            overlap_end: None,
-        };
+        let mut filter = GrantFilter::all(QueryScope::Tenant(tenant("acme")));
+        filter.states = vec![GrantState::Expired];
         let page = world.work.list_grants(filter, &PageRequest::default()).await.unwrap();
         assert_eq!(page.items[0].state, GrantState::Expired);
     }
@@ -66,7 +65,8 @@ async fn a_revocation_ends_what_is_over_by_the_databases_clock_but_not_by_the_no
         world.advance(3_600).await;
         if all_at_once {
             let caller = admin();
-            let revoked = world.work.revoke_all_access(&caller, &acme, FreeText::default(), soon());
+            let request = RevokeRequest::default();
+            let revoked = world.work.revoke_all_access(&caller, &acme, request, soon());
             assert_eq!(revoked.await.unwrap().count, 0, "it had ended by itself");
         } else {
             let revoked = world.revoke(&reference(&granted)).await;

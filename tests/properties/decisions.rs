@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use proptest::{collection::vec, prelude::*};
 use support_access::domain::{
-    AccessLevel, GrantId, GrantState, GrantTerms, GroupId, Question, Reason, Time, decide,
+    AccessLevel, AgentKind, GrantId, GrantState, GrantTerms, GroupId, Question, Reason, Time,
+    decide,
     explain::{ChecklistAnswer, checklist, obstacles},
     time::from_micros,
 };
@@ -50,10 +51,12 @@ prop_compose! {
         agent_index in 0..3_usize,
         groups in proptest::sample::subsequence(GROUPS.to_vec(), 0..=3),
         level in 0..3_usize,
+        kind in 0..3_usize,
     ) -> Question {
         Question {
             tenant_id: tenant("acme"),
             agent_id: agent(AGENTS[agent_index]),
+            agent_kind: AgentKind::ALL[kind],
             group_ids: groups.into_iter().map(group).collect(),
             required_level: AccessLevel::ALL[level],
         }
@@ -191,6 +194,7 @@ fn a_revoked_grant_of_the_right_group_is_nearer_than_one_of_another_group() {
     let question = Question {
         tenant_id: tenant("acme"),
         agent_id: agent("ada"),
+        agent_kind: AgentKind::Human,
         group_ids: [group("support")].into(),
         required_level: AccessLevel::ReadOnly,
     };

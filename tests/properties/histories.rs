@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use proptest::{collection::vec, prelude::*, sample::Index};
 use support_access::{
     domain::{
-        AccessLevel, End, EventKind, ExtendRequest, FreeText, Grant, GrantId, GrantRequest,
-        GrantState, GrantTerms, Question, Span, TenantId, decide, time::after,
+        AccessLevel, AgentKind, End, EventKind, ExtendRequest, FreeText, Grant, GrantId,
+        GrantRequest, GrantState, GrantTerms, Question, RevokeRequest, Span, TenantId, TokenKey,
+        decide, time::after,
     },
     node::{Snapshot, message::Change},
     service::{GrantView, ServiceError},
@@ -88,14 +89,15 @@ async fn extend(world: &World, model: &mut Model, which: Index, hours: u64) {
     let now = world.now();
     let Some(grant) = pick(model, which) else { return };
     let end = if hours == 0 { End::UntilRevoked } else { End::After(Span::hours(hours)) };
-    let request = ExtendRequest { end, reason: FreeText::default() };
+    let reason = FreeText::default();
+    let request = ExtendRequest { request_id: None, etag: None, end, reason };
     let target = reference(&GrantView::at(grant.clone(), now));
-    let extended = world.work.extend_access(&admin(), &target, None, request, soon()).await;
+    let extended = world.work.extend_access(&admin(), &target, request, soon()).await;
     if grant.state(now).is_ended() {
         assert!(matches!(extended, Err(ServiceError::GrantEnded { .. })), "{extended:?}");
         return;
     }
-    let (extended, _) = extended.unwrap();
+    let extended = extended.unwrap().grant;
     let begin = grant.terms.start_time.max(now);
     let expected = if hours == 0 { None } else { after(begin, Span::hours(hours)) };
     assert_eq!(extended.grant.terms.expire_time, expected);
@@ -127,7 +129,8 @@ async fn revoke(world: &World, model: &mut Model, which: Index) {
 async fn revoke_all(world: &World, model: &mut Model, owner: &TenantId) {
     let now = world.now();
     let caller = admin();
-    let revoked = world.work.revoke_all_access(&caller, owner, FreeText::default(), soon());
+    let request = RevokeRequest::default();
+    let revoked = world.work.revoke_all_access(&caller, owner, request, soon());
     let revoked = revoked.await.unwrap();
     let open = |grant: &&Grant| grant.tenant_id == *owner && !grant.state(now).is_ended();
     assert_eq!(revoked.count, model.values().filter(open).count());
@@ -150,6 +153,7 @@ async fn checks_agree(world: &World, model: &Model) {
                 let question = Question {
                     tenant_id: owner.clone(),
                     agent_id: agent(who),
+                    agent_kind: AgentKind::Human,
                     group_ids: groups.iter().copied().map(group).collect(),
                     required_level: level,
                 };
@@ -172,14 +176,14 @@ fn sorted(snapshot: &Snapshot) -> Vec<(TenantId, Retained, GrantTerms)> {
 async fn history_agrees(world: &World, model: &Model) {
     let events = world.store.log().events_after(0, usize::MAX).await.unwrap();
     let head = world.store.log().head().await.unwrap();
-    let mut replayed = Snapshot::beginning(head.epoch);
+    let mut replayed = Snapshot::beginning(head.epoch, TokenKey([0; 16]));
     let mut endings: HashMap<GrantId, usize> = HashMap::new();
     let mut last: Model = HashMap::new();
     for (index, event) in events.iter().enumerate() {
         assert_eq!(event.revision, i64::try_from(index).unwrap() + 1, "gap-free");
         replayed.apply(&Change::from(event));
         let grant = event.kind.grant().unwrap().clone();
-        if event.kind.ends_grant() {
+        if event.kind.is_end() {
             *endings.entry(grant.id()).or_default() += 1;
         }
         if matches!(event.kind, EventKind::Expired { .. }) {

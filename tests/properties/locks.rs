@@ -6,8 +6,9 @@ use chrono::TimeDelta;
 use proptest::{collection::vec, option, prelude::*};
 use support_access::{
     domain::{
-        AccessLevel, Attribution, Caller, End, Epoch, FreeText, GrantRequest, LockId, LockRequest,
-        LockState, LockTarget, LockTerms, Now, Party, Question, Reason, Role, Span, Tenants,
+        AccessLevel, AgentKind, Attribution, Caller, End, Epoch, FreeText, GrantRequest, LockId,
+        LockRequest, LockState, LockTarget, LockTerms, Now, Party, Question, Reason, Role, Span,
+        TenantId, Tenants, TokenKey, UnlockRequest,
         decision::decide,
         explain::{ChecklistAnswer, ChecklistQuestion, checklist},
         text::Actor,
@@ -16,11 +17,8 @@ use support_access::{
         Snapshot,
         message::{Change, LockChange},
     },
-    service::{
-        ServiceError,
-        locks::{LockFilter, LockRef},
-        page::PageRequest,
-    },
+    service::{ServiceError, locks::LockRef, page::PageRequest},
+    store::{LockFilter, QueryScope},
 };
 use uuid::Uuid;
 
@@ -34,7 +32,7 @@ const TENANTS: [&str; 2] = ["acme", "globex"];
 fn target() -> impl Strategy<Value = LockTarget> {
     prop_oneof![
         1 => Just(LockTarget::Everything),
-        3 => (0..2_usize).prop_map(|index| LockTarget::Tenant(tenant(TENANTS[index]))),
+        2 => (0..3_usize).prop_map(|index| LockTarget::AgentKind(AgentKind::ALL[index])),
         3 => (0..3_usize).prop_map(|index| LockTarget::Agent(agent(AGENTS[index]))),
         3 => (0..3_usize).prop_map(|index| LockTarget::Group(group(GROUPS[index]))),
     ]
@@ -43,26 +41,30 @@ fn target() -> impl Strategy<Value = LockTarget> {
 prop_compose! {
     fn lock()(
         id in any::<u128>(),
+        tenant_id in option::of(0..2_usize),
         target in target(),
         is_tenants in any::<bool>(),
         expire in option::of(0..40_i64),
     ) -> LockTerms {
-        let side = if is_tenants { Party::Tenant } else { Party::Vendor };
+        let tenant_id = tenant_id.map(|index| tenant(TENANTS[index]));
+        let is_tenants = is_tenants && tenant_id.is_some();
+        let party = if is_tenants { Party::Tenant } else { Party::Vendor };
         let lock_id = LockId(Uuid::from_u128(id));
-        LockTerms { lock_id, target, side, expire_time: expire.map(at) }
+        LockTerms { lock_id, tenant_id, target, party, expire_time: expire.map(at) }
     }
 }
 
 fn is_locked(locks: &[LockTerms], question: &Question, now: Now) -> bool {
     locks.iter().any(|lock| {
         let is_over = lock.expire_time.is_some_and(|end| end <= now.earliest);
+        let is_elsewhere = lock.tenant_id.as_ref().is_some_and(|it| *it != question.tenant_id);
         let is_meant = match &lock.target {
             LockTarget::Everything => true,
-            LockTarget::Tenant(it) => *it == question.tenant_id,
+            LockTarget::AgentKind(kind) => *kind == question.agent_kind,
             LockTarget::Agent(it) => *it == question.agent_id,
             LockTarget::Group(it) => question.group_ids.iter().any(|group| group == it),
         };
-        is_meant && !is_over
+        is_meant && !is_elsewhere && !is_over
     })
 }
 
@@ -108,7 +110,7 @@ proptest! {
         steps in vec((lock(), option::of(any::<prop::sample::Index>())), 0..12),
         question in question(), now in 0..40_i64,
     ) {
-        let mut snapshot = Snapshot::beginning(Epoch(Uuid::nil()));
+        let mut snapshot = Snapshot::beginning(Epoch(Uuid::nil()), TokenKey([0; 16]));
         let mut live: Vec<LockTerms> = Vec::new();
         for (revision, (lock, ended)) in (1..).zip(steps) {
             let ended = ended.filter(|_| !live.is_empty());
@@ -156,11 +158,22 @@ fn why() -> FreeText {
     FreeText::new("why").unwrap()
 }
 
-async fn lock_as(world: &World, caller: &Caller, target: LockTarget) -> LockRef {
-    let tenant_id = target.tenant_id().cloned();
-    let request = LockRequest { target, reason: why(), end: None };
-    let (view, _) = world.work.lock_access(caller, request, soon()).await.unwrap();
-    LockRef { tenant_id, text: view.lock.id().to_string() }
+/// A tenant, and what is locked there.
+type Locked = (Option<TenantId>, LockTarget);
+
+fn everything_in(tenant_id: &str) -> Locked {
+    (Some(tenant(tenant_id)), LockTarget::Everything)
+}
+
+fn lock_request((tenant_id, target): Locked, end: Option<End>) -> LockRequest {
+    LockRequest { request_id: None, tenant_id, target, reason: why(), end }
+}
+
+async fn lock_as(world: &World, caller: &Caller, locked: Locked) -> LockRef {
+    let tenant_id = locked.0.clone();
+    let request = lock_request(locked, None);
+    let locked = world.work.lock_access(caller, request, soon()).await.unwrap();
+    LockRef { tenant_id, text: locked.lock.lock.id().to_string() }
 }
 
 async fn unlock_as(
@@ -168,24 +181,25 @@ async fn unlock_as(
     caller: &Caller,
     lock: &LockRef,
 ) -> Result<LockState, ServiceError> {
-    let unlocked = world.work.unlock_access(caller, lock, why(), soon()).await;
-    unlocked.map(|view| view.state)
+    let request = UnlockRequest { request_id: None, etag: None, reason: why() };
+    let unlocked = world.work.unlock_access(caller, lock, request, soon()).await;
+    unlocked.map(|unlocked| unlocked.lock.state)
 }
 
 /// Each lock is lifted by its own side alone, whoever of that side set it.
 #[tokio::test]
 async fn a_lock_is_lifted_by_those_who_set_it_only() {
     let world = World::new().await;
-    let acme = || LockTarget::Tenant(tenant("acme"));
+    let acme = || everything_in("acme");
     let (ann, bob, eve) =
         (admin_of("ann", "acme"), admin_of("bob", "acme"), admin_of("eve", "globex"));
     let (ops, dev) = (operator("ops"), operator("dev"));
     let local = Caller::local(Some("root")).unwrap();
-    let denied = |result: Result<LockState, ServiceError>, side| {
-        let Err(ServiceError::LockOfOtherSide { side: found }) = result else {
+    let denied = |result: Result<LockState, ServiceError>, party| {
+        let Err(ServiceError::LockOfOtherParty { party: found }) = result else {
             panic!("{result:?}")
         };
-        assert_eq!(found, side);
+        assert_eq!(found, party);
     };
 
     let own = lock_as(&world, &ann, acme()).await;
@@ -201,9 +215,11 @@ async fn a_lock_is_lifted_by_those_who_set_it_only() {
     assert_eq!(unlock_as(&world, &dev, &emergency).await.unwrap(), LockState::Lifted);
     assert_eq!(world.store.log().head().await.unwrap().revision, revision, "nothing happened");
 
-    for target in [LockTarget::Everything, LockTarget::Agent(agent("ada")), acme()] {
+    let everywhere = |target| (None, target);
+    let ada = LockTarget::Agent(agent("ada"));
+    for locked in [everywhere(LockTarget::Everything), everywhere(ada), acme()] {
         for setter in [&ops, &local] {
-            let lock = lock_as(&world, setter, target.clone()).await;
+            let lock = lock_as(&world, setter, locked.clone()).await;
             assert_eq!(unlock_as(&world, &local, &lock).await.unwrap(), LockState::Lifted);
         }
     }
@@ -221,39 +237,49 @@ async fn a_lock_is_lifted_by_those_who_set_it_only() {
 async fn locks_are_limited_on_each_side() {
     let world = World::new().await;
     let ann = admin_of("ann", "acme");
-    let lock = |caller: Caller, target: LockTarget| {
-        let request = LockRequest { target, reason: why(), end: None };
+    let lock = |caller: Caller, locked: Locked| {
+        let request = lock_request(locked, None);
         let work = world.work.clone();
         async move { work.lock_access(&caller, request, soon()).await }
     };
-    let acme = || LockTarget::Tenant(tenant("acme"));
+    let acme = || everything_in("acme");
+    let support = || (Some(tenant("acme")), LockTarget::Group(group("support")));
     let mut first = None;
     for _ in 0..100 {
-        let (view, _) = lock(ann.clone(), acme()).await.unwrap();
-        first.get_or_insert(view.lock.id());
+        let locked = lock(ann.clone(), support()).await.unwrap();
+        first.get_or_insert(locked.lock.lock.id());
     }
-    let refused = lock(ann.clone(), acme()).await;
+    let refused = lock(ann.clone(), support()).await;
     assert!(matches!(
         refused,
-        Err(ServiceError::TooManyLocks { side: Party::Tenant, limit: 100, field: "tenant_id" })
+        Err(ServiceError::TooManyLocks { party: Party::Tenant, limit: 100, field: "group_id" })
     ));
-    // Neither another tenant nor the vendor is in the way of that.
-    lock(admin_of("eve", "globex"), LockTarget::Tenant(tenant("globex"))).await.unwrap();
+    // The limits of tenants and of the vendor are independent.
+    lock(admin_of("eve", "globex"), everything_in("globex")).await.unwrap();
     lock(operator("ops"), acme()).await.unwrap();
     let text = first.unwrap().to_string();
     let first = LockRef { tenant_id: Some(tenant("acme")), text };
     unlock_as(&world, &ann, &first).await.unwrap();
-    lock(ann.clone(), acme()).await.unwrap();
+    lock(ann.clone(), support()).await.unwrap();
+    let ada = || (None, LockTarget::Agent(agent("ada")));
     for _ in 1..1_000 {
-        lock(operator("ops"), LockTarget::Agent(agent("ada"))).await.unwrap();
+        lock(operator("ops"), ada()).await.unwrap();
     }
-    let refused = lock(operator("ops"), LockTarget::Agent(agent("ada"))).await;
+    let refused = lock(operator("ops"), ada()).await;
     assert!(matches!(
         refused,
-        Err(ServiceError::TooManyLocks { side: Party::Vendor, limit: 1_000, field: "agent_id" })
+        Err(ServiceError::TooManyLocks { party: Party::Vendor, limit: 1_000, field: "agent_id" })
     ));
-    // Nobody has to be let in before everybody can be kept out.
-    lock(operator("ops"), LockTarget::Everything).await.unwrap();
+    // At the limit, everything can still be locked, without lifting a lock first.
+    lock(operator("ops"), (None, LockTarget::Everything)).await.unwrap();
+    for _ in 0..100 {
+        lock(ann.clone(), acme()).await.unwrap();
+    }
+    let refused = lock(ann.clone(), acme()).await;
+    assert!(matches!(
+        refused,
+        Err(ServiceError::TooManyLocks { party: Party::Tenant, limit: 200, field: "everything" })
+    ));
 }
 
 /// A lock is as long as it says by the clock that it was set by, whatever that clock has shown before.
@@ -266,6 +292,7 @@ async fn a_lock_holds_by_a_clock_that_was_set_back() {
     let question = Question {
         tenant_id: acme.clone(),
         agent_id: agent("ada"),
+        agent_kind: AgentKind::Human,
         group_ids: [group("support")].into(),
         required_level: AccessLevel::ReadOnly,
     };
@@ -273,7 +300,7 @@ async fn a_lock_holds_by_a_clock_that_was_set_back() {
     assert_eq!(world.check(&question).await.reason, Reason::GrantActive);
     world.advance(-3_600).await;
     let end = End::After(Span::hours(1));
-    let request = LockRequest { target: LockTarget::Tenant(acme), reason: why(), end: Some(end) };
+    let request = lock_request(everything_in("acme"), Some(end));
     let local = Caller::local(None).unwrap();
     world.work.lock_access(&local, request, soon()).await.unwrap();
     assert_eq!(world.check(&question).await.reason, Reason::Locked);
@@ -292,14 +319,15 @@ async fn a_lock_ends_by_itself() {
     let question = Question {
         tenant_id: acme.clone(),
         agent_id: agent("ada"),
+        agent_kind: AgentKind::Human,
         group_ids: [group("support")].into(),
         required_level: AccessLevel::ReadOnly,
     };
     let end = End::At(world.now() + TimeDelta::seconds(60));
-    let target = LockTarget::Tenant(acme.clone());
-    let request = LockRequest { target, reason: why(), end: Some(end) };
+    let request = lock_request(everything_in("acme"), Some(end));
     let local = Caller::local(None).unwrap();
-    let (view, _) = world.work.lock_access(&local, request, soon()).await.unwrap();
+    let locked = world.work.lock_access(&local, request, soon()).await.unwrap();
+    let view = locked.lock;
     assert_eq!(world.check(&question).await.reason, Reason::Locked);
     world.advance(59).await;
     assert_eq!(world.check(&question).await.reason, Reason::Locked);
@@ -310,7 +338,8 @@ async fn a_lock_ends_by_itself() {
     assert_eq!(world.work.sweep().await.unwrap(), 0);
     let reference = LockRef { tenant_id: Some(acme.clone()), text: view.lock.id().to_string() };
     assert_eq!(unlock_as(&world, &local, &reference).await.unwrap(), LockState::Expired);
-    let filter = |include_ended| LockFilter { tenant_id: Some(acme.clone()), include_ended };
+    let scope = || QueryScope::Tenant(acme.clone());
+    let filter = |include_ended| LockFilter { scope: scope(), include_ended };
     let page = PageRequest::default();
     assert_eq!(world.work.list_locks(filter(false), &page).await.unwrap().items, []);
     let [listed] = &world.work.list_locks(filter(true), &page).await.unwrap().items[..] else {

@@ -5,7 +5,8 @@ use std::collections::{BTreeSet, HashSet};
 use proptest::prelude::*;
 use support_access::{
     domain::{GrantId, GrantRequest, GrantState},
-    service::{page::PageRequest, review::GrantFilter},
+    service::page::PageRequest,
+    store::{GrantFilter, QueryScope},
 };
 use tokio::runtime::Builder;
 
@@ -26,16 +27,9 @@ proptest! {
             for _ in 0..before {
                 made.push(world.grant(mk_request(&acme)).await.grant.id());
             }
-            let filter = GrantFilter {
-                tenant_id: acme.clone(),
-                states: vec![],
-                group_id: None,
-                agent_id: None,
-                overlap_start: None,
-                overlap_end: None,
-            };
+            let filter = GrantFilter::all(QueryScope::Tenant(acme.clone()));
             let mut seen: Vec<GrantId> = Vec::new();
-            let mut page = PageRequest { size: page_size, token: String::new() };
+            let mut page = PageRequest { size: page_size, ..PageRequest::default() };
             loop {
                 let got = world.work.list_grants(filter.clone(), &page).await.unwrap();
                 assert!(got.items.len() <= page_size);
@@ -69,15 +63,8 @@ async fn a_page_is_never_larger_than_a_client_takes() {
     for _ in 0..400 {
         world.grant(large.clone()).await;
     }
-    let filter = GrantFilter {
-        tenant_id: acme,
-        states: vec![],
-        group_id: None,
-        agent_id: None,
-        overlap_start: None,
-        overlap_end: None,
-    };
-    let mut page = PageRequest { size: 1_000, token: String::new() };
+    let filter = GrantFilter::all(QueryScope::Tenant(acme));
+    let mut page = PageRequest { size: 1_000, ..PageRequest::default() };
     let mut seen = HashSet::new();
     loop {
         let got = world.work.list_grants(filter.clone(), &page).await.unwrap();

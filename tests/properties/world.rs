@@ -6,14 +6,14 @@ use chrono::TimeDelta;
 use support_access::{
     domain::{
         AccessLevel, AgentId, Caller, Clock as _, End, FreeText, GrantRequest, GroupId, NodeId,
-        NodeKind, Question, Span, SupportPolicy, TenantId, Ticket, Time, clock::ManualClock,
-        time::from_micros,
+        NodeKind, Question, RevokeRequest, Span, SupportPolicy, TenantId, Ticket, Time,
+        clock::ManualClock, time::from_micros,
     },
     node::{CheckNode, replica::Replica},
     service::{
         GrantRef, GrantView, Limits, Service,
         check::{Answer, Checks},
-        grants::Revoked,
+        grants::RevokeOutcome,
     },
     store::{Store, memory::MemoryStore},
 };
@@ -55,7 +55,7 @@ impl World {
         Self::over(self.store.clone(), self.clock.clone(), self.clock.clone()).await
     }
 
-    async fn over(
+    pub(crate) async fn over(
         store: Arc<dyn Store>,
         clock: Arc<ManualClock>,
         own_clock: Arc<ManualClock>,
@@ -86,12 +86,13 @@ impl World {
     }
 
     pub(crate) async fn grant(&self, request: GrantRequest) -> GrantView {
-        self.work.grant_access(&admin(), request, soon()).await.unwrap()
+        self.work.grant_access(&admin(), request, soon()).await.unwrap().grant
     }
 
-    pub(crate) async fn revoke(&self, grant: &GrantRef) -> Revoked {
+    pub(crate) async fn revoke(&self, grant: &GrantRef) -> RevokeOutcome {
         let caller = admin();
-        let revoked = self.work.revoke_access(&caller, grant, None, FreeText::default(), soon());
+        let request = RevokeRequest::default();
+        let revoked = self.work.revoke_access(&caller, grant, request, soon());
         revoked.await.unwrap()
     }
 

@@ -136,6 +136,14 @@ class Client:
         return self.access_stub.ExplainAccess(request, timeout=DEADLINE_S)
 
 
+def bare(message):
+    """A grant or a lock without the revision, which only the responses to changes have."""
+    copy = type(message)()
+    copy.CopyFrom(message)
+    copy.ClearField("revision")
+    return copy
+
+
 def allowed(answer):
     return answer.decision == access.DECISION_ALLOWED
 

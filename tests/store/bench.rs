@@ -50,8 +50,23 @@ impl Bench {
         open(&self.url, self.clock.clone()).await.unwrap()
     }
 
+    /// Changes rows that triggers and foreign keys protect, like an attacker who owns the database.
+    pub async fn forge(&self, sql: impl Into<String>) {
+        let sql: String = sql.into();
+        let sql = if self.directory.is_some() {
+            format!(
+                "PRAGMA foreign_keys = OFF; DROP TRIGGER IF EXISTS events_are_never_updated; \
+                 DROP TRIGGER IF EXISTS events_are_permanent; {sql}"
+            )
+        } else {
+            format!("SET session_replication_role = replica; {sql}")
+        };
+        self.sql(sql).await.unwrap();
+    }
+
     /// Runs SQL behind the store's back, and answers what the database complains of.
-    pub async fn sql(&self, sql: &'static str) -> Result<(), sqlx::Error> {
+    pub async fn sql(&self, sql: impl Into<String>) -> Result<(), sqlx::Error> {
+        let sql = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.into()));
         use sqlx::{ConnectOptions, Executor};
         if self.directory.is_some() {
             let options: sqlx::sqlite::SqliteConnectOptions = self.url.parse()?;

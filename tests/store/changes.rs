@@ -6,11 +6,8 @@ use chrono::TimeDelta;
 use futures::{FutureExt, future::join_all};
 use rand::RngExt;
 use support_access::{
-    domain::{
-        Clock, EventKind, FreeText, PolicyOverrides, Revision, Span, SupportPolicy, Time,
-        time::from_micros,
-    },
-    store::{NewEvent, Store, StoreError, Transaction},
+    domain::{Clock, FreeText, PolicyOverrides, Revision, Span, Time, time::from_micros},
+    store::{RequestPart, Store, StoreError, Transaction},
 };
 use tokio::time::{Instant, timeout};
 
@@ -20,8 +17,8 @@ use crate::{
     locks::all_locks,
     model::Model,
     samples::{
-        ENFORCED, ack, agent, all_events, all_grants, begin, entry, expired, extended, grant_of,
-        granted, make_grant, mark, member, new_grant, new_node, revoked, tenant,
+        ENFORCED, ack, agent, all_events, all_grants, begin, expired, extended, grant_of, granted,
+        key, make_grant, member, new_grant, new_node, policy_updated, revoked, tenant,
     },
 };
 
@@ -41,20 +38,17 @@ pub async fn events_are_read_as_they_were_written(bench: &Bench) {
         ticket_required: Some(true),
         ..PolicyOverrides::default()
     };
-    let policy = EventKind::PolicyUpdated {
-        policy: SupportPolicy::default().tightened(&overrides),
-        overrides: overrides.clone(),
-    };
-    let tightened = change.append(entry(tenant("acme"), policy)).await.unwrap();
+    let update = policy_updated(Some(tenant("acme")), overrides.clone());
+    let tightened = change.append(update).await.unwrap();
     assert_eq!(change.commit().await.unwrap(), 6);
 
     let events = vec![made, moved, ended, other, over, tightened];
     for (event, revision) in events.iter().zip(1..) {
-        assert_eq!((event.revision, event.time), (revision, now));
+        let sequence = if revision < 4 { revision } else { revision - 3 };
+        assert_eq!((event.revision, event.sequence, event.time), (revision, sequence, now));
         assert_eq!(event.reason, FreeText::new("because").unwrap());
         if let Some(grant) = event.kind.grant() {
-            assert_eq!(grant.revision, revision);
-            assert_eq!(grant.create_revision, if revision < 4 { 1 } else { 4 });
+            assert_eq!((grant.create_sequence, grant.sequence), (1, sequence));
         }
     }
     assert_eq!(store.log().events_after(0, 100).await.unwrap(), events);
@@ -69,17 +63,17 @@ pub async fn a_change_sees_what_it_appended_and_nobody_else_does(bench: &Bench) 
     let store = bench.open().await;
     let mut change = begin(store.as_ref()).await;
     let grant = new_grant("acme", "support", change.now());
-    let mut new = granted(grant.clone());
-    new.request = Some(mark("r", 1));
-    let event = change.append(new).await.unwrap();
+    let event = change.append(granted(grant)).await.unwrap();
     let grant = grant_of(&event);
     let id = grant.id();
     let acme = tenant("acme");
     assert_eq!(change.grant(&acme, id).await.unwrap(), Some(grant.clone()));
-    assert_eq!(change.live_grants(&acme, 9).await.unwrap(), std::slice::from_ref(&grant));
-    let request_id = mark("r", 1).request_id;
-    let remembered = change.remembered(&acme, &request_id).await.unwrap().unwrap();
-    assert_eq!((remembered.fingerprint, &remembered.grant), ([1; 32], &grant));
+    assert_eq!(change.live_grants(&acme, None, 9).await.unwrap(), std::slice::from_ref(&grant));
+    let key = key(Some("acme"), "r", 1);
+    change.record_request(&key, 0).await.unwrap();
+    let parts = change.request(Some(&acme), &key.request_id).await.unwrap();
+    let part = RequestPart { part: 0, fingerprint: [1; 32], first_revision: 1, last_revision: 1 };
+    assert_eq!(parts, [part]);
 
     assert_eq!(store.log().head().await.unwrap().revision, 0);
     assert_eq!(store.queries().grant(&acme, id).await.unwrap(), None);
@@ -106,19 +100,18 @@ pub async fn a_dropped_change_leaves_no_trace_and_blocks_nobody(bench: &Bench) {
     for round in 0..50 {
         let mut change = begin(store.as_ref()).await;
         let grant = new_grant("acme", "support", change.now());
-        let mut new = granted(grant);
-        new.request = Some(mark("r", 1));
-        change.append(new).await.unwrap();
+        change.append(granted(grant)).await.unwrap();
+        change.record_request(&key(Some("acme"), "r", 1), 0).await.unwrap();
         drop(change);
         let began = Instant::now();
         let mut change = begin(store.as_ref()).await;
         assert!(began.elapsed() < Duration::from_secs(3), "round {round} had to wait");
-        let request_id = mark("r", 1).request_id;
-        assert_eq!(change.remembered(&tenant("acme"), &request_id).await.unwrap(), None);
+        let request_id = key(None, "r", 1).request_id;
+        assert_eq!(change.request(Some(&tenant("acme")), &request_id).await.unwrap(), []);
         assert_eq!(change.commit().await.unwrap(), 0, "an empty change changes nothing");
     }
     assert_eq!(store.log().head().await.unwrap().revision, 0);
-    assert_eq!(make_grant(store.as_ref(), "acme", "support").await.revision, 1);
+    assert_eq!(make_grant(store.as_ref(), "acme", "support").await.sequence, 1);
 }
 
 pub async fn while_a_change_is_open_others_wait_but_not_for_ever(bench: &Bench) {
@@ -206,7 +199,7 @@ pub async fn changes_that_are_cancelled_anywhere_are_made_whole_or_not_at_all(be
     println!("{committed} of 300 changes were answered");
     let last = make_grant(store.as_ref(), "acme", "support").await;
     let events = store.log().events_after(0, 10_000).await.unwrap();
-    assert_eq!(events.len(), usize::try_from(last.revision).unwrap());
+    assert_eq!(events.len(), usize::try_from(last.sequence).unwrap());
     assert!(events.len() > 2 * committed, "an acknowledged change is lost");
     for (pair, revision) in events.chunks_exact(2).zip((1..).step_by(2)) {
         assert_eq!(pair[0].revision, revision);
@@ -238,29 +231,48 @@ pub async fn time_never_runs_backwards(bench: &Bench) {
     }
 }
 
-pub async fn requests_are_remembered_by_tenant(bench: &Bench) {
+pub async fn requests_are_stored_by_tenant_and_part(bench: &Bench) {
     let store = bench.open().await;
-    let request_id = mark("same", 0).request_id;
-    let mut made = Vec::new();
-    for (tenant_id, byte) in [("acme", 1), ("bolt", 2)] {
-        let mut change = begin(store.as_ref()).await;
-        assert_eq!(change.remembered(&tenant(tenant_id), &request_id).await.unwrap(), None);
-        let new = granted(new_grant(tenant_id, "support", change.now()));
-        let new = NewEvent { request: Some(mark("same", byte)), ..new };
-        let grant = grant_of(&change.append(new).await.unwrap());
-        // What is remembered is the grant as it was made, whatever becomes of it.
-        change.append(revoked(&grant, change.now())).await.unwrap();
-        change.commit().await.unwrap();
-        made.push(grant);
+    let owners = [(Some("acme"), 1), (Some("bolt"), 2), (None, 3)];
+    for (owner, byte) in owners {
+        let owner_key = key(owner, "same", byte);
+        for part in 0..2 {
+            let mut change = begin(store.as_ref()).await;
+            let parts = change.request(owner_key.tenant_id.as_ref(), &owner_key.request_id).await;
+            assert_eq!(parts.unwrap().len(), usize::try_from(part).unwrap());
+            let new = granted(new_grant("acme", "support", change.now()));
+            let grant = grant_of(&change.append(new).await.unwrap());
+            change.append(revoked(&grant, change.now())).await.unwrap();
+            change.record_request(&owner_key, part).await.unwrap();
+            change.commit().await.unwrap();
+        }
     }
     let mut change = begin(store.as_ref()).await;
-    for (grant, byte) in made.iter().zip([1, 2]) {
-        let found = change.remembered(&grant.tenant_id, &request_id).await.unwrap().unwrap();
-        assert_eq!((found.fingerprint, &found.grant), ([byte; 32], grant));
+    for ((owner, byte), first) in owners.into_iter().zip([1, 5, 9]) {
+        let part = |part: u32| {
+            let first_revision = first + 2 * i64::from(part);
+            let last_revision = first_revision + 1;
+            RequestPart { part, fingerprint: [byte; 32], first_revision, last_revision }
+        };
+        let owner_key = key(owner, "same", 0);
+        let parts = change.request(owner_key.tenant_id.as_ref(), &owner_key.request_id).await;
+        assert_eq!(parts.unwrap(), [part(0), part(1)]);
     }
-    assert_eq!(change.remembered(&tenant("other"), &request_id).await.unwrap(), None);
-    let other = mark("Same", 0).request_id;
-    assert_eq!(change.remembered(&tenant("acme"), &other).await.unwrap(), None);
+    for (owner, request_id) in [(Some("other"), "same"), (Some("acme"), "Same"), (None, "Same")] {
+        let unknown = key(owner, request_id, 0);
+        let parts = change.request(unknown.tenant_id.as_ref(), &unknown.request_id).await;
+        assert_eq!(parts.unwrap(), []);
+    }
+}
+
+pub async fn a_transaction_without_events_stores_no_request(bench: &Bench) {
+    let store = bench.open().await;
+    let key = key(Some("acme"), "r", 1);
+    let mut change = begin(store.as_ref()).await;
+    change.record_request(&key, 0).await.unwrap();
+    assert_eq!(change.commit().await.unwrap(), 0);
+    let mut change = begin(store.as_ref()).await;
+    assert_eq!(change.request(Some(&tenant("acme")), &key.request_id).await.unwrap(), []);
 }
 
 pub async fn a_closed_store_is_unavailable(bench: &Bench) {
@@ -279,6 +291,8 @@ pub async fn a_closed_store_is_unavailable(bench: &Bench) {
         store.queries().grants(&all_grants("acme", bench.clock.now())).await.map(drop),
         store.queries().events(&all_events("acme")).await.map(drop),
         store.queries().overrides(&tenant("acme")).await.map(drop),
+        store.queries().tenants("", 1).await.map(drop),
+        store.log().replace_epoch().await.map(drop),
         store.queries().next_expiry().await.map(drop),
         store.queries().locks(&all_locks(bench.clock.now())).await.map(drop),
         store.membership().register(&member(id)).await,
@@ -305,40 +319,7 @@ pub async fn what_was_committed_is_there_after_reopening(bench: &Bench) {
     let store = bench.open().await;
     assert_eq!(store.log().events_after(0, 9).await.unwrap(), events);
     assert_eq!(store.queries().grant(&grant.tenant_id, grant.id()).await.unwrap(), Some(grant));
-    assert_eq!(make_grant(store.as_ref(), "acme", "support").await.revision, 2);
-}
-
-pub async fn history_can_be_neither_changed_nor_deleted(bench: &Bench) {
-    let store = bench.open().await;
-    let mut change = begin(store.as_ref()).await;
-    let mut new = granted(new_grant("acme", "support", change.now()));
-    new.request = Some(mark("r", 1));
-    change.append(new).await.unwrap();
-    change.commit().await.unwrap();
-    let events = store.log().events_after(0, 9).await.unwrap();
-    for sql in [
-        "UPDATE events SET reason = 'another'",
-        "DELETE FROM events",
-        "INSERT INTO events (revision, tenant_id, time, actor, reason, kind, grant_id, body) \
-         SELECT revision + 2, tenant_id, time, actor, reason, kind, grant_id, body FROM events",
-        "DELETE FROM grants",
-        "UPDATE requests SET request_id = 'another'",
-        "DELETE FROM requests",
-        "DELETE FROM head",
-        "UPDATE head SET revision = 0",
-        "UPDATE head SET epoch = replace(epoch, '-', '+')",
-    ] {
-        let complaint = bench.sql(sql).await.expect_err(sql).to_string();
-        assert!(complaint.contains("history is permanent"), "{sql}: {complaint}");
-    }
-    let only_here = if bench.url.starts_with("postgres") {
-        "TRUNCATE events CASCADE"
-    } else {
-        "INSERT OR REPLACE INTO events SELECT * FROM events"
-    };
-    let complaint = bench.sql(only_here).await.expect_err(only_here).to_string();
-    assert!(complaint.contains("history is permanent"), "{complaint}");
-    assert_eq!(store.log().events_after(0, 9).await.unwrap(), events);
+    assert_eq!(make_grant(store.as_ref(), "acme", "support").await.sequence, 2);
 }
 
 /// A caller may stop waiting for an event to be written, and commit all the same: that must not make half of it permanent.
@@ -356,7 +337,7 @@ pub async fn a_change_that_was_cut_short_cannot_be_committed(bench: &Bench) {
     let again = change.append(granted(new_grant("acme", "support", change.now()))).await;
     assert!(matches!(again, Err(StoreError::Unavailable(_))));
     assert!(matches!(change.commit().await, Err(StoreError::Unavailable(_))));
-    assert_eq!(make_grant(store.as_ref(), "acme", "support").await.revision, 1);
+    assert_eq!(make_grant(store.as_ref(), "acme", "support").await.sequence, 1);
 }
 
 pub async fn an_event_must_be_about_a_grant_that_has_not_ended(bench: &Bench) {
@@ -373,5 +354,5 @@ pub async fn an_event_must_be_about_a_grant_that_has_not_ended(bench: &Bench) {
         assert!(change.commit().await.is_err(), "the event alone was committed");
     }
     assert_eq!(store.log().head().await.unwrap().revision, 2);
-    assert_eq!(make_grant(store.as_ref(), "a", "g").await.revision, 3);
+    assert_eq!(make_grant(store.as_ref(), "a", "g").await.sequence, 3);
 }

@@ -33,7 +33,7 @@ fn bench() -> Bench {
 
 /// As a renewal that another replica has sent, and that has not committed yet.
 const RENEWAL_IN_FLIGHT: &str =
-    "BEGIN ISOLATION LEVEL READ COMMITTED; UPDATE check_node SET seq = seq + 1";
+    "BEGIN ISOLATION LEVEL READ COMMITTED; UPDATE members SET heartbeat_seq = heartbeat_seq + 1";
 
 #[tokio::test]
 async fn a_strike_off_waits_for_a_renewal_in_flight() {
@@ -65,7 +65,7 @@ async fn a_renewal_waits_for_a_strike_off_in_flight() {
         let id = registered(store.as_ref()).await;
         let head = store.log().head().await.unwrap();
         let mut striking = session(&bench).await;
-        striking.execute("BEGIN; DELETE FROM check_node WHERE seq = 0").await.unwrap();
+        striking.execute("BEGIN; DELETE FROM members WHERE heartbeat_seq = 0").await.unwrap();
         let renewing = store.membership().heartbeat(id, 0, Some(head));
         tokio::pin!(renewing);
         assert!(timeout(A_WHILE, &mut renewing).await.is_err(), "it did not wait");
@@ -95,7 +95,7 @@ async fn a_renewal_and_an_acknowledgement_at_once_are_both_kept() {
     );
     assert!(renewed.unwrap().unwrap().is_held && acknowledged.unwrap());
     let row = row(store.as_ref(), id).await.unwrap();
-    assert_eq!((row.seq, row.ack), (2, ack(1)));
+    assert_eq!((row.heartbeat_seq, row.ack), (2, ack(1)));
     other.close().await.unwrap();
 }
 
@@ -110,7 +110,8 @@ async fn of_two_that_register_at_once_both_count() {
     let registering = store.membership().register(&new);
     tokio::pin!(registering);
     assert!(timeout(A_WHILE, &mut registering).await.is_err(), "it did not wait");
-    let insert = "INSERT INTO check_node VALUES (gen_random_uuid()::text, 0, 0, 0, 0, 60000000, '', 0, '[]')";
+    let insert =
+        "INSERT INTO members VALUES (gen_random_uuid()::text, 0, 0, 0, 0, 60000000, '', 0, '[]')";
     other.execute(insert).await.unwrap();
     other.execute("COMMIT").await.unwrap();
     registering.await.unwrap();
@@ -190,9 +191,9 @@ const SPY: &str = "
     BEGIN
         INSERT INTO settings_seen VALUES (
             CASE WHEN TG_OP = 'DELETE' THEN 'strike-off'
-                WHEN NEW.seq > OLD.seq THEN 'renewal' ELSE 'acknowledgement' END,
+                WHEN NEW.heartbeat_seq > OLD.heartbeat_seq THEN 'renewal' ELSE 'acknowledgement' END,
             current_setting('synchronous_commit'));
         RETURN NULL;
     END; $$;
-    CREATE TRIGGER spy AFTER UPDATE OR DELETE ON check_node FOR EACH ROW EXECUTE FUNCTION spy();
+    CREATE TRIGGER spy AFTER UPDATE OR DELETE ON members FOR EACH ROW EXECUTE FUNCTION spy();
 ";

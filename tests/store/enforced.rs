@@ -28,7 +28,7 @@ async fn change(store: &dyn Store, events: usize) {
 /// The revisions of a tenant's events, newest first, and what was recorded with them.
 async fn listed(store: &dyn Store, tenant: &str) -> Vec<(Revision, Option<Enforced>)> {
     let events = store.queries().events(&all_events(tenant)).await.unwrap();
-    events.into_iter().map(|listed| (listed.event.revision, listed.enforced)).collect()
+    events.into_iter().map(|listed| (listed.item.event.revision, listed.item.enforced)).collect()
 }
 
 pub async fn what_was_enforced_is_told_with_every_event_of_the_change(bench: &Bench) {
@@ -77,30 +77,11 @@ pub async fn a_record_is_kept_with_an_event_of_a_grant(bench: &Bench) {
     change.commit().await.unwrap();
     record(store.as_ref(), 2, 2, ENFORCED).await;
     let mut query = all_events("acme");
-    query.grant_id = Some(grant.id());
-    query.limit = 1;
+    query.filter.grant_id = Some(grant.id());
+    query.page.limit = 1;
     let events = store.queries().events(&query).await.unwrap();
     assert_eq!(events.len(), 1);
-    assert_eq!((events[0].event.revision, events[0].enforced), (2, Some(ENFORCED)));
-}
-
-pub async fn records_can_be_neither_changed_nor_deleted(bench: &Bench) {
-    let store = bench.open().await;
-    change(store.as_ref(), 1).await;
-    record(store.as_ref(), 1, 1, ENFORCED).await;
-    for sql in ["UPDATE enforcements SET elapsed = 0", "DELETE FROM enforcements"] {
-        let complaint = bench.sql(sql).await.expect_err(sql).to_string();
-        assert!(complaint.contains("history is permanent"), "{sql}: {complaint}");
-    }
-    if bench.url.starts_with("postgres") {
-        let truncate = "TRUNCATE enforcements";
-        let complaint = bench.sql(truncate).await.expect_err(truncate).to_string();
-        assert!(complaint.contains("history is permanent"), "{complaint}");
-    } else {
-        let replace = "INSERT OR REPLACE INTO enforcements VALUES (1, 1, 0, 0, 0)";
-        bench.sql(replace).await.unwrap(); // in vain
-    }
-    assert_eq!(store.history().enforced(1).await.unwrap(), Some(ENFORCED));
+    assert_eq!((events[0].item.event.revision, events[0].item.enforced), (2, Some(ENFORCED)));
 }
 
 pub async fn the_roll_and_the_records_are_there_after_reopening(bench: &Bench) {
@@ -116,6 +97,6 @@ pub async fn the_roll_and_the_records_are_there_after_reopening(bench: &Bench) {
     assert_eq!(store.log().head().await.unwrap(), head, "a log keeps its name");
     assert_eq!(store.history().enforced(1).await.unwrap(), Some(ENFORCED));
     let row = crate::membership::row(store.as_ref(), id).await.unwrap();
-    assert_eq!((row.seq, row.ack), (1, crate::samples::ack(1)));
+    assert_eq!((row.heartbeat_seq, row.ack), (1, crate::samples::ack(1)));
     assert_eq!(begin(store.as_ref()).await.max_staleness(), Duration::from_secs(2));
 }

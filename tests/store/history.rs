@@ -3,19 +3,19 @@
 use chrono::TimeDelta;
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use support_access::{
-    domain::{
-        AccessLevel, Attribution, EventKind, FreeText, Grant, GrantState, PolicyOverrides, Span,
-        SupportPolicy, Time,
+    domain::{AccessLevel, Attribution, FreeText, Grant, GrantState, PolicyOverrides, Span, Time},
+    store::{
+        EventFilter, EventQuery, GrantFilter, GrantQuery, ListOrder, NewEvent, PageBounds,
+        QueryScope, Store, Transaction,
     },
-    store::{EventQuery, GrantQuery, NewEvent, Store, Transaction},
 };
 
 use crate::{
     locks,
     model::Model,
     samples::{
-        actor, agent, all_events, all_grants, begin, entry, expired, extended, granted, group,
-        new_grant, revoked, tenant,
+        actor, agent, begin, expired, extended, granted, group, new_grant, policy_updated, revoked,
+        tenant,
     },
 };
 
@@ -41,6 +41,7 @@ pub async fn live_on(store: &dyn Store, model: &mut Model, rng: &mut StdRng, cha
             let expected = entry.clone();
             let event = change.append(entry).await.unwrap();
             assert_eq!(event.revision, working.head() + 1);
+            assert_eq!(event.sequence, working.sequence(event.tenant_id.as_ref()) + 1);
             assert_eq!(event.time, change.now());
             assert_eq!(event.kind.name(), expected.kind.name());
             working.events.push(event);
@@ -60,15 +61,21 @@ async fn check_change(change: &mut dyn Transaction, model: &Model, rng: &mut Std
     let mut live = model.live();
     live.retain(|grant| grant.tenant_id == tenant_id);
     assert_eq!(change.count_live_grants(&tenant_id).await.unwrap(), live.len());
+    let before = rng.random_bool(0.5).then(|| rng.random_range(0..=model.head() + 1));
+    live.retain(|grant| before.is_none_or(|before| grant.create_sequence < before));
     live.truncate(limit);
-    assert_eq!(change.live_grants(&tenant_id, limit).await.unwrap(), live);
+    assert_eq!(change.live_grants(&tenant_id, before, limit).await.unwrap(), live);
     let now = around(rng, change.now());
     assert_eq!(change.due_grants(now, limit).await.unwrap(), model.due(now, limit));
     assert_eq!(change.overrides(&tenant_id).await.unwrap(), model.overrides(&tenant_id));
     locks::check_change(change, model, rng).await;
-    if let Some((grant, _)) = model.grants().choose(rng) {
-        let expected = model.grant(&tenant_id, grant.id());
-        assert_eq!(change.grant(&tenant_id, grant.id()).await.unwrap(), expected);
+    if let Some(known) = model.grants().choose(rng) {
+        let id = known.item.id();
+        assert_eq!(change.grant(&tenant_id, id).await.unwrap(), model.grant(&tenant_id, id));
+    }
+    if let Some(event) = model.events.choose(rng) {
+        let revision = change.revision_of(event.tenant_id.as_ref(), event.sequence).await;
+        assert_eq!(revision.unwrap(), event.revision);
     }
 }
 
@@ -113,8 +120,7 @@ fn random_policy(rng: &mut StdRng) -> NewEvent {
         longest_duration: rng.random_bool(0.5).then(|| Span::hours(rng.random_range(1..99))),
         ..PolicyOverrides::default()
     };
-    let policy = SupportPolicy::default().tightened(&overrides);
-    entry(tenant(TENANTS.choose(rng).unwrap()), EventKind::PolicyUpdated { overrides, policy })
+    policy_updated(Some(tenant(TENANTS.choose(rng).unwrap())), overrides)
 }
 
 /// A time near `now`, on so coarse a grid that many are equal.
@@ -124,27 +130,38 @@ pub fn around(rng: &mut StdRng, now: Time) -> Time {
     hour + TimeDelta::hours(rng.random_range(-6..=6))
 }
 
+pub fn random_scope(rng: &mut StdRng) -> QueryScope {
+    match rng.random_range(0..6) {
+        0 => QueryScope::All,
+        1 => QueryScope::Vendor,
+        _ => QueryScope::Tenant(tenant(TENANTS.choose(rng).unwrap())),
+    }
+}
+
+pub fn random_page(rng: &mut StdRng, model: &Model) -> PageBounds {
+    PageBounds {
+        order: *[ListOrder::NewestFirst, ListOrder::OldestFirst].choose(rng).unwrap(),
+        after: rng.random_bool(0.3).then(|| rng.random_range(0..=model.head() + 1)),
+        limit: *[0, 1, 5, 1_000, usize::MAX].choose(rng).unwrap(),
+    }
+}
+
 pub fn random_grant_query(rng: &mut StdRng, model: &Model, now: Time) -> GrantQuery {
-    let mut query = all_grants(TENANTS.choose(rng).unwrap(), around(rng, now));
-    query.states = GrantState::ALL.into_iter().filter(|_| rng.random_bool(0.4)).collect();
-    query.group_id = rng.random_bool(0.3).then(|| group(GROUPS.choose(rng).unwrap()));
-    query.agent_id = rng.random_bool(0.3).then(|| agent(AGENTS.choose(rng).unwrap()));
-    query.overlap_start = rng.random_bool(0.3).then(|| around(rng, now));
-    query.overlap_end = rng.random_bool(0.3).then(|| around(rng, now));
-    query.before = rng.random_bool(0.3).then(|| rng.random_range(0..=model.head() + 1));
-    query.limit = *[0, 1, 5, 1_000, usize::MAX].choose(rng).unwrap();
-    query
+    let filter = GrantFilter {
+        scope: random_scope(rng),
+        states: GrantState::ALL.into_iter().filter(|_| rng.random_bool(0.4)).collect(),
+        group_id: rng.random_bool(0.3).then(|| group(GROUPS.choose(rng).unwrap())),
+        agent_id: rng.random_bool(0.3).then(|| agent(AGENTS.choose(rng).unwrap())),
+        overlap_start: rng.random_bool(0.3).then(|| around(rng, now)),
+        overlap_end: rng.random_bool(0.3).then(|| around(rng, now)),
+    };
+    GrantQuery { filter, now: around(rng, now), page: random_page(rng, model) }
 }
 
 pub fn random_event_query(rng: &mut StdRng, model: &Model) -> EventQuery {
-    let mut query = all_events(TENANTS.choose(rng).unwrap());
-    if rng.random_bool(0.2) {
-        query.tenant_id = None;
-    }
     let grants = model.grants();
-    query.grant_id =
-        grants.choose(rng).filter(|_| rng.random_bool(0.5)).map(|(grant, _)| grant.id());
-    query.before = rng.random_bool(0.3).then(|| rng.random_range(0..=model.head() + 1));
-    query.limit = *[0, 1, 5, usize::MAX].choose(rng).unwrap();
-    query
+    let grant = grants.choose(rng).filter(|_| rng.random_bool(0.5));
+    let grant_id = grant.map(|known| known.item.id());
+    let filter = EventFilter { scope: random_scope(rng), grant_id };
+    EventQuery { filter, page: random_page(rng, model) }
 }

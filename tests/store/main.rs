@@ -34,7 +34,7 @@ mod model;
 mod notifications;
 mod opening;
 mod outages;
-mod plans;
+mod permanence;
 mod reads;
 mod restores;
 mod samples;
@@ -66,7 +66,8 @@ macro_rules! contract {
                 concurrent_changes_are_all_kept_without_a_gap,
                 changes_that_are_cancelled_anywhere_are_made_whole_or_not_at_all,
                 time_never_runs_backwards,
-                requests_are_remembered_by_tenant,
+                requests_are_stored_by_tenant_and_part,
+                a_transaction_without_events_stores_no_request,
                 a_closed_store_is_unavailable;
             reads:
                 reads_agree_with_a_naive_model_of_the_log,
@@ -79,6 +80,7 @@ macro_rules! contract {
                 acknowledgements_never_go_back_nor_come_from_another_history,
                 a_change_knows_how_long_nodes_may_answer_that_registered_before,
                 a_report_stays_until_the_next,
+                a_new_epoch_is_noticed_by_the_next_heartbeat,
                 nodes_go_on_while_a_change_is_made,
                 how_long_ago_a_node_renewed_is_told_by_one_clock;
             enforced:
@@ -96,9 +98,7 @@ macro_rules! contract {
                 a_record_never_changes;
             locks:
                 locks_are_read_as_they_were_written,
-                pages_show_each_lock_once_while_others_are_set;
-            verification:
-                tenants_with_a_history_are_told_in_order;
+                pages_show_each_lock_once_while_others_are_created;
         }
     )* } } };
 }
@@ -111,19 +111,17 @@ macro_rules! durable {
         $store {
             changes:
                 what_was_committed_is_there_after_reopening,
-                history_can_be_neither_changed_nor_deleted,
                 a_change_that_was_cut_short_cannot_be_committed,
                 an_event_must_be_about_a_grant_that_has_not_ended;
             enforced:
-                records_can_be_neither_changed_nor_deleted,
                 the_roll_and_the_records_are_there_after_reopening;
             chains:
-                links_can_be_neither_changed_nor_deleted,
-                what_an_older_server_writes_is_chained_by_the_next_who_comes,
                 what_was_changed_in_the_database_is_named;
             locks:
-                a_lock_must_be_one_that_has_not_ended,
-                locks_only_end_and_are_never_deleted;
+                a_lock_event_must_be_about_a_live_lock;
+            permanence:
+                history_is_permanent,
+                enums_are_checked;
             verification:
                 a_changed_history_is_noticed_and_a_mended_one_too,
                 a_history_that_was_cut_short_is_noticed,

@@ -44,13 +44,13 @@ pub async fn a_node_is_in_the_roll_until_it_is_struck_off(bench: &Bench) {
     let other = registered(store.as_ref()).await;
     let new = row(store.as_ref(), id).await.unwrap();
     let nothing = Ack { revision: 0, nodes: 0, nodes_lapsed: 0 };
-    assert_eq!((new.seq, new.ack, new.version.as_str()), (0, nothing, "1.2.3"));
+    assert_eq!((new.heartbeat_seq, new.ack, new.version.as_str()), (0, nothing, "1.2.3"));
     assert_eq!(report_of(store.as_ref(), id).await, []);
-    assert!(new.renewed_ago < Duration::from_secs(10), "{new:?}");
+    assert!(new.heartbeat_age < Duration::from_secs(10), "{new:?}");
 
     renewed(store.as_ref(), id, None).await;
     assert!(!store.membership().evict(id, 0).await.unwrap(), "it has renewed since");
-    assert_eq!(row(store.as_ref(), id).await.unwrap().seq, 1);
+    assert_eq!(row(store.as_ref(), id).await.unwrap().heartbeat_seq, 1);
     assert!(store.membership().evict(id, 1).await.unwrap());
     assert!(!store.membership().evict(id, 1).await.unwrap(), "it is gone already");
     assert_eq!(row(store.as_ref(), id).await, None);
@@ -62,8 +62,12 @@ pub async fn a_node_is_in_the_roll_until_it_is_struck_off(bench: &Bench) {
     store.membership().write_followers(id, &[]).await.unwrap();
     assert_eq!(row(store.as_ref(), id).await, None, "only registering makes a row");
     store.membership().register(&member(id)).await.unwrap();
-    assert_eq!(row(store.as_ref(), id).await.unwrap().seq, 0);
-    assert_eq!(row(store.as_ref(), other).await.unwrap().seq, 0, "that was another's business");
+    assert_eq!(row(store.as_ref(), id).await.unwrap().heartbeat_seq, 0);
+    assert_eq!(
+        row(store.as_ref(), other).await.unwrap().heartbeat_seq,
+        0,
+        "that was another's business"
+    );
 }
 
 /// As when the answer to the first try was lost.
@@ -81,7 +85,7 @@ pub async fn registering_again_never_sets_a_node_back(bench: &Bench) {
     };
     store.membership().register(&again).await.unwrap();
     let row = row(store.as_ref(), id).await.unwrap();
-    assert_eq!(row.seq, 1, "who watches whether it moves would be misled");
+    assert_eq!(row.heartbeat_seq, 1, "who watches whether it moves would be misled");
     assert_eq!(row.ack, Ack { revision: 0, nodes: 0, nodes_lapsed: 0 });
     assert_eq!(row.version, "1.2.4");
     assert_eq!(report_of(store.as_ref(), id).await, []);
@@ -130,7 +134,11 @@ pub async fn a_renewal_tells_the_end_of_the_log_and_whether_the_node_is_in_it(be
         let renewal = renewed(store.as_ref(), id, Some(held)).await;
         assert_eq!((renewal.head, renewal.is_held), (last, false), "{wrong}");
     }
-    assert_eq!(row(store.as_ref(), id).await.unwrap().seq, 10, "each of these was a renewal");
+    assert_eq!(
+        row(store.as_ref(), id).await.unwrap().heartbeat_seq,
+        10,
+        "each of these was a renewal"
+    );
     assert_eq!(store.membership().members().await.unwrap().head, last);
 }
 
@@ -165,7 +173,7 @@ pub async fn acknowledgements_never_go_back_nor_come_from_another_history(bench:
         "the same, of fewer nodes"
     );
     let row = row(store.as_ref(), id).await.unwrap();
-    assert_eq!((row.ack, row.seq), (fewer, 0), "an acknowledgement is not a renewal");
+    assert_eq!((row.ack, row.heartbeat_seq), (fewer, 0), "an acknowledgement is not a renewal");
     assert!(
         !store.membership().acknowledge(new_node(), last, ack(2)).await.unwrap(),
         "who is that?"
@@ -216,6 +224,33 @@ pub async fn a_change_knows_how_long_nodes_may_answer_that_registered_before(ben
     assert_eq!(told(store.as_ref()).await, 3, "a change does not touch it");
 }
 
+/// As after a restore, by an operator. Nodes that hold the old epoch notice at their next heartbeat.
+pub async fn a_new_epoch_is_noticed_by_the_next_heartbeat(bench: &Bench) {
+    let store = bench.open().await;
+    let id = registered(store.as_ref()).await;
+    let old = make_and_head(store.as_ref()).await;
+    let loaded = store.log().load(&mut |_, _, _| {}).await.unwrap();
+    assert_eq!(loaded.position, old);
+    let log = store.history().chain_head(None).await.unwrap().log;
+
+    let epoch = store.log().replace_epoch().await.unwrap();
+    assert_ne!(epoch, old.epoch);
+    let new = Position { epoch, ..old };
+    assert_eq!(store.log().head().await.unwrap(), new);
+    let response = renewed(store.as_ref(), id, Some(old)).await;
+    assert_eq!((response.head, response.is_held), (new, false));
+    assert!(!store.membership().acknowledge(id, old, ack(1)).await.unwrap());
+    let reloaded = store.log().load(&mut |_, _, _| {}).await.unwrap();
+    assert_eq!(reloaded.position, new);
+    assert_ne!(reloaded.token_key, loaded.token_key);
+    assert!(renewed(store.as_ref(), id, Some(new)).await.is_held);
+    assert!(store.membership().acknowledge(id, new, ack(1)).await.unwrap());
+
+    let head = store.history().chain_head(None).await.unwrap();
+    assert_eq!(head.log, log, "the name of the log is permanent");
+    assert_eq!(make_and_head(store.as_ref()).await.epoch, epoch);
+}
+
 fn follower(upstream: NodeId) -> NodeInfo {
     NodeInfo {
         node_id: new_node(),
@@ -236,7 +271,11 @@ pub async fn a_report_stays_until_the_next(bench: &Bench) {
     store.membership().write_followers(id, &followers).await.unwrap();
     renewed(store.as_ref(), id, None).await;
     assert_eq!(report_of(store.as_ref(), id).await, followers);
-    assert_eq!(row(store.as_ref(), id).await.unwrap().seq, 1, "a report is not a renewal");
+    assert_eq!(
+        row(store.as_ref(), id).await.unwrap().heartbeat_seq,
+        1,
+        "a report is not a renewal"
+    );
     store.membership().write_followers(id, &followers[1..]).await.unwrap();
     assert_eq!(report_of(store.as_ref(), id).await, followers[1..]);
     assert_eq!(report_of(store.as_ref(), other).await, []);
@@ -255,15 +294,19 @@ pub async fn nodes_go_on_while_a_change_is_made(bench: &Bench) {
     assert!(store.membership().acknowledge(id, held, ack(0)).await.unwrap());
     change.commit().await.unwrap();
     let row = row(store.as_ref(), id).await.unwrap();
-    assert_eq!((row.seq, row.ack), (1, ack(0)), "what the change did not know of is still there");
+    assert_eq!(
+        (row.heartbeat_seq, row.ack),
+        (1, ack(0)),
+        "what the change did not know of is still there"
+    );
 }
 
 pub async fn how_long_ago_a_node_renewed_is_told_by_one_clock(bench: &Bench) {
     let store = bench.open().await;
     let id = registered(store.as_ref()).await;
-    let ago = async || row(store.as_ref(), id).await.unwrap().renewed_ago;
+    let ago = async || row(store.as_ref(), id).await.unwrap().heartbeat_age;
     if bench.url.starts_with("postgres") {
-        let set = "UPDATE check_node SET renew_time = renew_time - 7000000";
+        let set = "UPDATE members SET heartbeat_time = heartbeat_time - 7000000";
         bench.sql(set).await.unwrap();
     } else {
         bench.clock.pass(Duration::from_secs(7));

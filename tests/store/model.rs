@@ -1,72 +1,111 @@
-//! What the contract means, computed from the log in the most naive way.
+//! The contract, computed from the log in the most naive way.
 
 use std::collections::BTreeMap;
 
 use support_access::{
     domain::{
-        Event, EventKind, Grant, GrantId, GrantState, GrantTerms, Lock, LockId, LockState,
-        LockTerms, PolicyOverrides, Revision, TenantId, Time,
+        Event, EventKind, Grant, GrantId, GrantState, GrantTerms, Lock, LockState, LockTerms,
+        PolicyOverrides, Revision, Sequence, TenantId, Time,
     },
-    store::{EventQuery, GrantQuery, LockQuery, Retained},
+    store::{
+        EventQuery, GrantFilter, GrantQuery, ListOrder, Listed, LockQuery, PageBounds, QueryScope,
+        Retained,
+    },
 };
 
-/// All that ever happened.
+/// Everything that ever happened.
 #[derive(Debug, Default, Clone)]
 pub struct Model {
     pub events: Vec<Event>,
 }
 
+/// A grant or a lock as its last event left it.
+#[derive(Debug, Clone)]
+pub struct Known<T> {
+    pub item: T,
+    /// The event that created the item.
+    pub created: Event,
+    /// Whether an event has ended the item.
+    pub is_ended: bool,
+}
+
 impl Model {
-    /// Every grant as its last event left it, with that event's kind. Newest first.
-    pub fn grants(&self) -> Vec<(Grant, bool)> {
-        let mut grants: BTreeMap<GrantId, (Grant, bool)> = BTreeMap::new();
+    /// Every grant, newest first.
+    pub fn grants(&self) -> Vec<Known<Grant>> {
+        self.known(|kind| kind.grant().cloned(), Grant::id)
+    }
+
+    /// Every lock, newest first.
+    pub fn locks(&self) -> Vec<Known<Lock>> {
+        self.known(|kind| kind.lock().cloned(), Lock::id)
+    }
+
+    fn known<T: Clone, I: Ord>(
+        &self,
+        item: impl Fn(&EventKind) -> Option<T>,
+        id: impl Fn(&T) -> I,
+    ) -> Vec<Known<T>> {
+        let mut known: BTreeMap<I, Known<T>> = BTreeMap::new();
         for event in &self.events {
-            if let Some(grant) = event.kind.grant() {
-                grants.insert(grant.id(), (grant.clone(), event.kind.ends_grant()));
-            }
+            let Some(item) = item(&event.kind) else { continue };
+            let created = known.get(&id(&item)).map_or(event, |known| &known.created).clone();
+            let is_ended = event.kind.is_end();
+            known.insert(id(&item), Known { item, created, is_ended });
         }
-        let mut grants: Vec<_> = grants.into_values().collect();
-        grants.sort_by_key(|(grant, _)| -grant.create_revision);
-        grants
+        let mut known: Vec<_> = known.into_values().collect();
+        known.sort_by_key(|known| -known.created.revision);
+        known
     }
 
     pub fn live(&self) -> Vec<Grant> {
-        self.grants().into_iter().filter(|(_, ended)| !ended).map(|(grant, _)| grant).collect()
+        live(self.grants())
+    }
+
+    pub fn live_locks(&self) -> Vec<Lock> {
+        live(self.locks())
     }
 
     pub fn grant(&self, tenant_id: &TenantId, grant_id: GrantId) -> Option<Grant> {
-        let grants = self.grants().into_iter().map(|(grant, _)| grant);
-        grants.into_iter().find(|grant| grant.id() == grant_id && grant.tenant_id == *tenant_id)
+        let mut grants = self.grants().into_iter().map(|known| known.item);
+        grants.find(|grant| grant.id() == grant_id && grant.tenant_id == *tenant_id)
     }
 
-    pub fn list_grants(&self, query: &GrantQuery) -> Vec<Grant> {
-        let grants =
-            self.grants().into_iter().filter(|(grant, ended)| is_asked(query, grant, *ended));
-        grants.map(|(grant, _)| grant).take(query.limit).collect()
+    pub fn list_grants(&self, query: &GrantQuery) -> Vec<Listed<Grant>> {
+        let GrantQuery { filter, now, page } = query;
+        let mut grants = self.grants();
+        grants.retain(|known| matches(filter, &known.item, known.is_ended, *now));
+        listed(grants, &filter.scope, page)
     }
 
-    pub fn list_events(&self, query: &EventQuery) -> Vec<Event> {
+    pub fn list_locks(&self, query: &LockQuery) -> Vec<Listed<Lock>> {
+        let LockQuery { filter, now, page } = query;
+        let mut locks = self.locks();
+        locks.retain(|known| {
+            let is_active = !known.is_ended && known.item.state(*now) == LockState::Active;
+            filter.include_ended || is_active
+        });
+        listed(locks, &filter.scope, page)
+    }
+
+    pub fn list_events(&self, query: &EventQuery) -> Vec<Listed<Event>> {
+        let EventQuery { filter, page } = query;
         let mut events = self.events.clone();
         events.reverse();
-        events.retain(|event| {
-            event.tenant_id == query.tenant_id
-                && (query.grant_id.is_none() || event.grant_id() == query.grant_id)
-                && query.before.is_none_or(|before| event.revision < before)
-        });
-        events.truncate(query.limit);
-        events
+        events.retain(|event| filter.grant_id.is_none() || event.grant_id() == filter.grant_id);
+        let known = |event: Event| Known { item: event.clone(), created: event, is_ended: false };
+        listed(events.into_iter().map(known).collect(), &filter.scope, page)
     }
 
-    /// What [`support_access::store::Store::load`] must visit, sorted.
+    /// What [`support_access::store::Log::load`] must visit, sorted.
     pub fn load(&self) -> Vec<(TenantId, GrantTerms, Retained)> {
         let rank = |grant: &Grant| {
             (grant.terms.end_time(), grant.terms.access_level, grant.terms.grant_id)
         };
         let mut latest: BTreeMap<_, Grant> = BTreeMap::new();
         let mut visited = Vec::new();
-        for (grant, ended) in self.grants() {
+        for Known { item: grant, is_ended, .. } in self.grants() {
             let key = (grant.tenant_id.clone(), grant.terms.group_id.clone());
-            if !ended {
+            if !is_ended {
                 visited.push((grant.tenant_id.clone(), grant.terms.clone(), Retained::Live));
             } else if latest.get(&key).is_none_or(|other| rank(&grant) > rank(other)) {
                 latest.insert(key, grant);
@@ -78,71 +117,53 @@ impl Model {
         visited
     }
 
-    pub fn due(&self, now: Time, limit: usize) -> Vec<Grant> {
-        let mut due = self.live();
-        due.retain(|grant| grant.terms.expire_time.is_some_and(|end| end <= now));
-        due.sort_by_key(|grant| (grant.terms.expire_time, grant.create_revision));
-        due.truncate(limit);
-        due
-    }
-
-    pub fn next_expiry(&self) -> Option<Time> {
-        let (grants, locks) = (self.live(), self.live_locks());
-        let of_grants = grants.iter().filter_map(|grant| grant.terms.expire_time);
-        of_grants.chain(locks.iter().filter_map(|lock| lock.terms.expire_time)).min()
-    }
-
-    /// Every lock as its last event left it, with whether that has ended it. Newest first.
-    pub fn locks(&self) -> Vec<(Lock, bool)> {
-        let mut locks: BTreeMap<LockId, (Lock, bool)> = BTreeMap::new();
-        for event in &self.events {
-            if let Some(lock) = event.kind.lock() {
-                locks.insert(lock.id(), (lock.clone(), event.kind.ends_lock()));
-            }
-        }
-        let mut locks: Vec<_> = locks.into_values().collect();
-        locks.sort_by_key(|(lock, _)| -lock.create_revision);
-        locks
-    }
-
-    pub fn live_locks(&self) -> Vec<Lock> {
-        self.locks().into_iter().filter(|(_, ended)| !ended).map(|(lock, _)| lock).collect()
-    }
-
-    /// What [`support_access::store::Store::load`] must answer, sorted.
+    /// The locks that [`support_access::store::Log::load`] must return, sorted.
     pub fn load_locks(&self) -> Vec<LockTerms> {
         let mut terms: Vec<_> = self.live_locks().into_iter().map(|lock| lock.terms).collect();
         terms.sort_by_key(|terms| terms.lock_id);
         terms
     }
 
-    pub fn due_locks(&self, now: Time, limit: usize) -> Vec<Lock> {
-        let mut due = self.live_locks();
-        due.retain(|lock| lock.terms.expire_time.is_some_and(|end| end <= now));
-        due.sort_by_key(|lock| (lock.terms.expire_time, lock.create_revision));
-        due.truncate(limit);
-        due
+    pub fn due(&self, now: Time, limit: usize) -> Vec<Grant> {
+        due(self.grants(), |grant| grant.terms.expire_time, now, limit)
     }
 
-    pub fn list_locks(&self, query: &LockQuery) -> Vec<Lock> {
-        let mut locks = self.locks();
-        locks.retain(|(lock, ended)| {
-            let is_held = !ended && lock.state(query.now) == LockState::Held;
-            (query.tenant_id.is_none() || lock.tenant_id() == query.tenant_id.as_ref())
-                && (query.include_ended || is_held)
-                && query.before.is_none_or(|before| lock.create_revision < before)
-        });
-        locks.into_iter().map(|(lock, _)| lock).take(query.limit).collect()
+    pub fn due_locks(&self, now: Time, limit: usize) -> Vec<Lock> {
+        due(self.locks(), |lock| lock.terms.expire_time, now, limit)
+    }
+
+    pub fn next_expiry(&self) -> Option<Time> {
+        let (grants, locks) = (self.live(), self.live_locks());
+        let grants = grants.iter().filter_map(|grant| grant.terms.expire_time);
+        grants.chain(locks.iter().filter_map(|lock| lock.terms.expire_time)).min()
     }
 
     pub fn overrides(&self, tenant_id: &TenantId) -> PolicyOverrides {
         let own =
             self.events.iter().rev().filter(|event| event.tenant_id.as_ref() == Some(tenant_id));
         let mut updates = own.filter_map(|event| match &event.kind {
-            EventKind::PolicyUpdated { overrides, .. } => Some(overrides.clone()),
+            EventKind::PolicyUpdated(update) => Some(update.policy_overrides.clone()),
             _ => None,
         });
         updates.next().unwrap_or_default()
+    }
+
+    /// The tenants that have a history, in the byte order of their ids.
+    pub fn tenants(&self) -> Vec<String> {
+        let mut tenants: Vec<_> = self
+            .events
+            .iter()
+            .filter_map(|event| event.tenant_id.as_ref().map(ToString::to_string))
+            .collect();
+        tenants.sort_unstable();
+        tenants.dedup();
+        tenants
+    }
+
+    /// The number of events in the history of a tenant, or of the vendor.
+    pub fn sequence(&self, tenant_id: Option<&TenantId>) -> Sequence {
+        let own = self.events.iter().filter(|event| event.tenant_id.as_ref() == tenant_id);
+        own.count().try_into().unwrap()
     }
 
     pub fn head(&self) -> Revision {
@@ -150,14 +171,58 @@ impl Model {
     }
 }
 
-fn is_asked(query: &GrantQuery, grant: &Grant, ended: bool) -> bool {
+fn live<T>(known: Vec<Known<T>>) -> Vec<T> {
+    known.into_iter().filter(|known| !known.is_ended).map(|known| known.item).collect()
+}
+
+fn due<T>(
+    known: Vec<Known<T>>,
+    expire_time: impl Fn(&T) -> Option<Time>,
+    now: Time,
+    limit: usize,
+) -> Vec<T> {
+    let mut due: Vec<_> = known
+        .into_iter()
+        .filter(|known| !known.is_ended && expire_time(&known.item).is_some_and(|end| end <= now))
+        .collect();
+    due.sort_by_key(|known| (expire_time(&known.item), known.created.revision));
+    due.into_iter().take(limit).map(|known| known.item).collect()
+}
+
+/// The page of a list that is newest first.
+fn listed<T>(known: Vec<Known<T>>, scope: &QueryScope, page: &PageBounds) -> Vec<Listed<T>> {
+    let mut listed: Vec<_> = known
+        .into_iter()
+        .filter(|known| match scope {
+            QueryScope::Tenant(tenant_id) => known.created.tenant_id.as_ref() == Some(tenant_id),
+            QueryScope::Vendor => known.created.tenant_id.is_none(),
+            QueryScope::All => true,
+        })
+        .map(|Known { item, created, .. }| {
+            let is_all = *scope == QueryScope::All;
+            Listed { position: if is_all { created.revision } else { created.sequence }, item }
+        })
+        .collect();
+    if page.order == ListOrder::OldestFirst {
+        listed.reverse();
+    }
+    listed.retain(|item| match (page.order, page.after) {
+        (_, None) => true,
+        (ListOrder::NewestFirst, Some(after)) => item.position < after,
+        (ListOrder::OldestFirst, Some(after)) => item.position > after,
+    });
+    listed.truncate(page.limit);
+    listed
+}
+
+fn matches(filter: &GrantFilter, grant: &Grant, is_ended: bool, now: Time) -> bool {
     let terms = &grant.terms;
-    let state = match terms.state(query.now) {
-        GrantState::Scheduled | GrantState::Active if ended => GrantState::Expired,
+    let state = match terms.state(now) {
+        GrantState::Scheduled | GrantState::Active if is_ended => GrantState::Expired,
         state => state,
     };
     let ends_after = |time: Time| terms.end_time().is_none_or(|end| end > time);
-    let overlaps = match (query.overlap_start, query.overlap_end) {
+    let overlaps = match (filter.overlap_start, filter.overlap_end) {
         (None, None) => true,
         (start, end) => {
             ends_after(terms.start_time)
@@ -165,10 +230,8 @@ fn is_asked(query: &GrantQuery, grant: &Grant, ended: bool) -> bool {
                 && end.is_none_or(|end| terms.start_time < end)
         }
     };
-    grant.tenant_id == query.tenant_id
-        && (query.states.is_empty() || query.states.contains(&state))
-        && query.group_id.iter().all(|group| *group == terms.group_id)
-        && query.agent_id.iter().all(|agent| terms.agent_ids.contains(agent))
-        && query.before.is_none_or(|before| grant.create_revision < before)
+    (filter.states.is_empty() || filter.states.contains(&state))
+        && filter.group_id.iter().all(|group_id| *group_id == terms.group_id)
+        && filter.agent_id.iter().all(|agent_id| terms.agent_ids.contains(agent_id))
         && overlaps
 }

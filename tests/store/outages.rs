@@ -109,7 +109,7 @@ async fn nodes_are_told_that_the_database_is_away() {
         });
         assert!(renewed.await.unwrap().is_some());
     }
-    assert_eq!(row(store.as_ref(), id).await.unwrap().seq, 2);
+    assert_eq!(row(store.as_ref(), id).await.unwrap().heartbeat_seq, 2);
 }
 
 #[tokio::test]
@@ -209,7 +209,7 @@ async fn a_primary_that_cannot_replicate_confirms_nothing() {
     is_unavailable(change.commit()).await;
     cluster.replicate_to("");
     recovers(store.as_ref()).await;
-    assert!(store.log().begin().await.unwrap().commit().await.unwrap() >= grant.revision);
+    assert!(store.log().begin().await.unwrap().commit().await.unwrap() >= grant.sequence);
 }
 
 /// As behind an address that was moved: reads would answer, with what may be out of date.

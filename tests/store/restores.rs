@@ -45,7 +45,7 @@ async fn what_was_lost_is_no_longer_held_though_its_place_is_taken() {
         "it has no row any more"
     );
     let restored = row(&store, id).await.unwrap();
-    assert_eq!((restored.seq, restored.ack), (0, ack(1)));
+    assert_eq!((restored.heartbeat_seq, restored.ack), (0, ack(1)));
     let other = made(&clock, &store).await;
     assert_eq!((other.epoch, other.revision), (lost.epoch, lost.revision));
     assert!(

@@ -6,12 +6,14 @@ use chrono::TimeDelta;
 use support_access::{
     domain::{
         AccessLevel, Ack, AgentId, Attribution, Enforced, Event, EventKind, FreeText, Grant,
-        GrantId, GrantTerms, GroupId, NodeId, RequestId, Revision, Revocation, TenantId, Ticket,
-        Time, text::Actor,
+        GrantId, GrantTerms, GroupId, NodeId, PolicyOverrides, RequestId, Revision, Revocation,
+        SupportPolicy, TenantId, Ticket, Time,
+        event::{Expired, Extended, Granted, PolicyUpdated, Revoked},
+        text::Actor,
     },
     store::{
-        EventQuery, GrantQuery, HistoryEvent, IdempotencyKey, NewEvent, Registration, Store,
-        Transaction,
+        EventFilter, EventQuery, GrantFilter, GrantQuery, HistoryEvent, IdempotencyKey, Listed,
+        NewEvent, PageBounds, QueryScope, Registration, Store, Transaction,
     },
 };
 use uuid::Uuid;
@@ -32,8 +34,10 @@ pub fn actor(id: &str) -> Actor {
     Actor::new(id).unwrap()
 }
 
-pub fn mark(id: &str, byte: u8) -> IdempotencyKey {
-    IdempotencyKey { request_id: RequestId::new(id).unwrap(), fingerprint: [byte; 32] }
+pub fn key(tenant_id: Option<&str>, request_id: &str, byte: u8) -> IdempotencyKey {
+    let request_id = RequestId::new(request_id).unwrap();
+    let tenant_id = tenant_id.map(tenant);
+    IdempotencyKey { tenant_id, request_id, fingerprint: [byte; 32] }
 }
 
 /// A grant that was not made yet: for an hour from `now`.
@@ -54,26 +58,29 @@ pub fn new_grant(tenant_id: &str, group_id: &str, now: Time) -> Grant {
         create_time: now,
         creator: actor("admin"),
         revocation: None,
-        create_revision: 0,
-        revision: 0,
+        create_sequence: 0,
+        sequence: 0,
     }
 }
 
-pub fn entry(tenant_id: TenantId, kind: EventKind) -> NewEvent {
+pub fn new_event(tenant_id: Option<TenantId>, kind: EventKind) -> NewEvent {
     let reason = FreeText::new("because").unwrap();
-    let author = Attribution::direct(actor("admin"));
-    NewEvent { tenant_id: Some(tenant_id), author, reason, kind, request: None }
+    NewEvent { tenant_id, author: Attribution::direct(actor("admin")), reason, kind }
+}
+
+fn grant_event(grant: &Grant, kind: EventKind) -> NewEvent {
+    new_event(Some(grant.tenant_id.clone()), kind)
 }
 
 pub fn granted(grant: Grant) -> NewEvent {
-    entry(grant.tenant_id.clone(), EventKind::Granted { grant })
+    grant_event(&grant.clone(), EventKind::Granted(Granted { grant }))
 }
 
 pub fn extended(grant: &Grant, expire_time: Option<Time>) -> NewEvent {
     let previous_expire_time = grant.terms.expire_time;
     let mut grant = grant.clone();
     grant.terms.expire_time = expire_time;
-    entry(grant.tenant_id.clone(), EventKind::Extended { grant, previous_expire_time })
+    grant_event(&grant.clone(), EventKind::Extended(Extended { grant, previous_expire_time }))
 }
 
 pub fn revoked(grant: &Grant, now: Time) -> NewEvent {
@@ -81,43 +88,50 @@ pub fn revoked(grant: &Grant, now: Time) -> NewEvent {
     grant.terms.revoke_time = Some(now);
     let reason = FreeText::new("enough").unwrap();
     grant.revocation = Some(Revocation { revoker: actor("other"), reason });
-    entry(grant.tenant_id.clone(), EventKind::Revoked { grant })
+    grant_event(&grant.clone(), EventKind::Revoked(Revoked { grant }))
 }
 
 pub fn expired(grant: &Grant) -> NewEvent {
-    entry(grant.tenant_id.clone(), EventKind::Expired { grant: grant.clone() })
+    grant_event(grant, EventKind::Expired(Expired { grant: grant.clone() }))
+}
+
+/// A policy event of a tenant, or of the vendor.
+pub fn policy_updated(tenant_id: Option<TenantId>, policy_overrides: PolicyOverrides) -> NewEvent {
+    let support_policy = SupportPolicy::default().tightened(&policy_overrides);
+    new_event(
+        tenant_id,
+        EventKind::PolicyUpdated(PolicyUpdated { policy_overrides, support_policy }),
+    )
 }
 
 pub fn grant_of(event: &Event) -> Grant {
     event.kind.grant().unwrap().clone()
 }
 
+/// More than any list contains.
+pub const EVERYTHING: PageBounds = PageBounds::newest(1_000_000);
+
 pub fn all_grants(tenant_id: &str, now: Time) -> GrantQuery {
-    GrantQuery {
-        tenant_id: tenant(tenant_id),
-        states: vec![],
-        group_id: None,
-        agent_id: None,
-        overlap_start: None,
-        overlap_end: None,
-        now,
-        before: None,
-        limit: 1_000_000,
-    }
+    let filter = GrantFilter::all(QueryScope::Tenant(tenant(tenant_id)));
+    GrantQuery { filter, now, page: EVERYTHING }
 }
 
 pub fn all_events(tenant_id: &str) -> EventQuery {
-    EventQuery {
-        tenant_id: Some(tenant(tenant_id)),
-        grant_id: None,
-        before: None,
-        limit: 1_000_000,
-    }
+    events_in(QueryScope::Tenant(tenant(tenant_id)))
 }
 
-/// What was listed, without what was proven of it.
-pub fn events_of(listed: Vec<HistoryEvent>) -> Vec<Event> {
-    listed.into_iter().map(|listed| listed.event).collect()
+pub fn events_in(scope: QueryScope) -> EventQuery {
+    EventQuery { filter: EventFilter { scope, grant_id: None }, page: EVERYTHING }
+}
+
+/// The items without their positions.
+pub fn items<T>(listed: Vec<Listed<T>>) -> Vec<T> {
+    listed.into_iter().map(|listed| listed.item).collect()
+}
+
+/// The events without their hashes and their enforcement.
+pub fn events_of(listed: Vec<Listed<HistoryEvent>>) -> Vec<Event> {
+    listed.into_iter().map(|listed| listed.item.event).collect()
 }
 
 pub fn new_node() -> NodeId {

@@ -42,7 +42,9 @@ impl SupportAccessAdmin for Admin {
         let Call { caller, message, .. } = call;
         let request = requests::grant_request(message).map_err(Failure::from)?;
         let granted = self.work.grant_access(&caller, request, deadline).await;
-        let grant = responses::grant(granted.map_err(Failure::from)?);
+        let granted = granted.map_err(Failure::from)?;
+        let revision = granted.revision;
+        let grant = pb::Grant { revision, ..responses::grant(granted.grant) };
         Ok(Response::new(pb::GrantAccessResponse { grant: Some(grant) }))
     }
 
@@ -53,13 +55,13 @@ impl SupportAccessAdmin for Admin {
         let call = admit(request)?;
         let deadline = call.enforcement_deadline();
         let Call { caller, message, .. } = call;
-        let (grant, etag, request) = requests::extend_request(message).map_err(Failure::from)?;
-        let extended =
-            self.work.extend_access(&caller, &grant, etag.as_deref(), request, deadline).await;
-        let (grant, enforcement) = extended.map_err(Failure::from)?;
+        let (grant, request) = requests::extend_request(message).map_err(Failure::from)?;
+        let extended = self.work.extend_access(&caller, &grant, request, deadline).await;
+        let extended = extended.map_err(Failure::from)?;
+        let revision = extended.enforcement.revision;
         Ok(Response::new(pb::ExtendAccessResponse {
-            grant: Some(responses::grant(grant)),
-            enforcement: Some(responses::enforcement(enforcement)),
+            grant: Some(pb::Grant { revision, ..responses::grant(extended.grant) }),
+            enforcement: Some(responses::enforcement(extended.enforcement)),
         }))
     }
 
@@ -70,12 +72,12 @@ impl SupportAccessAdmin for Admin {
         let call = admit(request)?;
         let deadline = call.enforcement_deadline();
         let Call { caller, message, .. } = call;
-        let (grant, etag, reason) = requests::revoke_request(message).map_err(Failure::from)?;
-        let revoked =
-            self.work.revoke_access(&caller, &grant, etag.as_deref(), reason, deadline).await;
+        let (grant, request) = requests::revoke_request(message).map_err(Failure::from)?;
+        let revoked = self.work.revoke_access(&caller, &grant, request, deadline).await;
         let revoked = revoked.map_err(Failure::from)?;
+        let revision = revoked.enforcement.revision;
         Ok(Response::new(pb::RevokeAccessResponse {
-            grant: Some(responses::grant(revoked.grant)),
+            grant: Some(pb::Grant { revision, ..responses::grant(revoked.grant) }),
             enforcement: Some(responses::enforcement(revoked.enforcement)),
             remaining_grants: responses::grants(revoked.remaining),
         }))
@@ -88,8 +90,8 @@ impl SupportAccessAdmin for Admin {
         let call = admit(request)?;
         let deadline = call.enforcement_deadline();
         let Call { caller, message, .. } = call;
-        let (tenant_id, reason) = requests::revoke_all_request(message).map_err(Failure::from)?;
-        let revoked = self.work.revoke_all_access(&caller, &tenant_id, reason, deadline).await;
+        let (tenant_id, request) = requests::revoke_all_request(message).map_err(Failure::from)?;
+        let revoked = self.work.revoke_all_access(&caller, &tenant_id, request, deadline).await;
         let revoked = revoked.map_err(Failure::from)?;
         Ok(Response::new(pb::RevokeAllAccessResponse {
             grants: responses::grants(revoked.grants),
@@ -124,9 +126,9 @@ impl SupportAccessAdmin for Admin {
         &self,
         request: Request<pb::ListEventsRequest>,
     ) -> Answered<pb::ListEventsResponse> {
-        let (tenant_id, grant, page) =
+        let (scope, grant, page) =
             requests::list_events_request(admit(request)?.message).map_err(Failure::from)?;
-        let page = self.work.list_events(tenant_id.as_ref(), grant.as_ref(), &page).await;
+        let page = self.work.list_events(scope, grant.as_ref(), &page).await;
         let page = page.map_err(Failure::from)?;
         Ok(Response::new(pb::ListEventsResponse {
             events: page.items.into_iter().map(responses::recorded).collect(),
@@ -152,12 +154,10 @@ impl SupportAccessAdmin for Admin {
         let call = admit(request)?;
         let deadline = call.enforcement_deadline();
         let Call { caller, message, .. } = call;
-        let requests::PolicyUpdate { tenant_id, etag, update, reason } =
+        let (tenant_id, request) =
             requests::update_support_policy_request(message).map_err(Failure::from)?;
-        let etag = etag.as_deref();
-        let updating =
-            self.work.update_support_policy(&caller, &tenant_id, etag, update, reason, deadline);
-        let updated = updating.await.map_err(Failure::from)?;
+        let updated = self.work.update_support_policy(&caller, &tenant_id, request, deadline).await;
+        let updated = updated.map_err(Failure::from)?;
         Ok(Response::new(pb::UpdateSupportPolicyResponse {
             support_policy: Some(responses::support_policy(&tenant_id, &updated.policy)),
             grants_outside_policy: responses::grants(updated.outside),
@@ -211,10 +211,11 @@ impl SupportAccessAdmin for Admin {
         let Call { caller, message, .. } = call;
         let request = locks::lock_request(message).map_err(Failure::from)?;
         let locked = self.work.lock_access(&caller, request, deadline).await;
-        let (lock, enforcement) = locked.map_err(Failure::from)?;
+        let locked = locked.map_err(Failure::from)?;
+        let revision = locked.enforcement.revision;
         Ok(Response::new(pb::LockAccessResponse {
-            lock: Some(locks::lock(lock)),
-            enforcement: Some(responses::enforcement(enforcement)),
+            lock: Some(pb::Lock { revision, ..locks::lock(locked.lock) }),
+            enforcement: Some(responses::enforcement(locked.enforcement)),
         }))
     }
 
@@ -225,9 +226,11 @@ impl SupportAccessAdmin for Admin {
         let call = admit(request)?;
         let deadline = call.deadline();
         let Call { caller, message, .. } = call;
-        let (lock, reason) = locks::unlock_request(message).map_err(Failure::from)?;
-        let unlocked = self.work.unlock_access(&caller, &lock, reason, deadline).await;
-        let lock = locks::lock(unlocked.map_err(Failure::from)?);
+        let (lock, request) = locks::unlock_request(message).map_err(Failure::from)?;
+        let unlocked = self.work.unlock_access(&caller, &lock, request, deadline).await;
+        let unlocked = unlocked.map_err(Failure::from)?;
+        let revision = unlocked.revision;
+        let lock = pb::Lock { revision, ..locks::lock(unlocked.lock) };
         Ok(Response::new(pb::UnlockAccessResponse { lock: Some(lock) }))
     }
 

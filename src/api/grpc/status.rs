@@ -157,7 +157,7 @@ fn status(error: &ServiceError) -> Status {
         ServiceError::LockNotFound { .. } => {
             failed(Code::NotFound, "LOCK_NOT_FOUND", "lock_id", &text)
         }
-        ServiceError::LockOfOtherSide { .. } => {
+        ServiceError::LockOfOtherParty { .. } => {
             failed(Code::PermissionDenied, "LOCK_OF_OTHER_SIDE", "lock_id", &text)
         }
         ServiceError::TooManyLocks { field, .. } => {

@@ -19,8 +19,8 @@ MCowBQYDK2VwAyEAc/IHbQ0KR0OkIkJT1+ymLSk+XeEeC5cmokkQaykgBhk=
 -----END PUBLIC KEY-----
 ";
 
-fn log(number: u128) -> Epoch {
-    Epoch(Uuid::from_u128(number))
+fn log(number: u128) -> LogName {
+    LogName(Uuid::from_u128(number))
 }
 
 /// What an event may say.
@@ -28,34 +28,38 @@ fn log(number: u128) -> Epoch {
 struct Said {
     actor: String,
     via: Option<String>,
-    is_asserted: bool,
+    actor_asserted: bool,
     reason: String,
     body: String,
 }
 
 /// An export, as lines, and how far it goes.
-fn export(log: Epoch, tenant_id: &str, events: &[Said]) -> (Vec<String>, Link) {
+fn export(log: LogName, tenant_id: &str, events: &[Said]) -> (Vec<String>, Link) {
     let mut last = Link::START;
     let mut lines = Vec::new();
     for (said, number) in events.iter().zip(1..) {
         let content = Content {
             tenant_id,
-            revision: number * 3,
             time: from_micros(1_800_000_000_000_000 + number).unwrap(),
             actor: &said.actor,
             via: said.via.as_deref(),
-            is_asserted: said.is_asserted,
+            actor_asserted: said.actor_asserted,
             reason: &said.reason,
             body: &said.body,
         };
         let link = content.link(log, last).unwrap();
-        lines.push(content.record(log, last.hash, link).unwrap().line);
+        lines.push(content.record(log, number, last.hash, link).unwrap().line);
         last = link;
     }
     (lines, last)
 }
 
-fn checkpoint(log: Epoch, tenant_id: &str, link: Link, key: Option<&CheckpointKey>) -> Checkpoint {
+fn checkpoint(
+    log: LogName,
+    tenant_id: &str,
+    link: Link,
+    key: Option<&CheckpointKey>,
+) -> Checkpoint {
     let tenant_id = TenantId::new(tenant_id).ok();
     let time = from_micros(1_900_000_000_000_000).unwrap();
     Checkpoint::new(tenant_id.as_ref(), ChainHead { log, link }, time, key).unwrap()
@@ -83,23 +87,23 @@ fn fault(line: usize, misfit: ChainError) -> Result<VerifyReport, VerifyError> {
 
 #[test]
 fn the_format_is_what_it_was() {
-    let body = r#"{"type":"granted","grant":{"grant_id":"0","revision":7}}"#;
+    let body = r#"{"type":"granted","grant":{"grant_id":"0","sequence":7}}"#;
     let said = Said {
         actor: "maria@acme".into(),
         via: Some("portal".into()),
-        is_asserted: true,
+        actor_asserted: true,
         reason: "why\n\u{1f692}".into(),
         body: body.into(),
     };
     let (lines, last) = export(log(7), "acme", &[said]);
-    let expected = "{\"actor\":\"maria@acme\",\"event\":{\"grant\":{\"grant_id\":\"0\",\"revision\":7},\"type\":\"granted\"},\
+    let expected = "{\"actor\":\"maria@acme\",\"actor_asserted\":true,\"event\":{\"grant\":{\"grant_id\":\"0\",\"sequence\":7},\"type\":\"granted\"},\
         \"format\":\"support-access.history.record.v1\",\
-        \"hash\":\"HASH\",\"is_asserted\":true,\"log\":\"00000000-0000-0000-0000-000000000007\",\
+        \"hash\":\"HASH\",\"log\":\"00000000-0000-0000-0000-000000000007\",\
         \"previous_hash\":\"0000000000000000000000000000000000000000000000000000000000000000\",\
-        \"reason\":\"why\\n\u{1f692}\",\"revision\":3,\"sequence\":1,\"tenant_id\":\"acme\",\
+        \"reason\":\"why\\n\u{1f692}\",\"sequence\":1,\"tenant_id\":\"acme\",\
         \"time\":\"2027-01-15T08:00:00.000001Z\",\"via\":\"portal\"}";
     // By `sha256sum` of the line without its hash.
-    let hash = "8f29a512cc54c08a084460eca8df199bee698c7e68e0ae01771a033905e0728f";
+    let hash = "a57a02ea3b94a7decf1a9b4745c71910ba7af4ea22833caa2667cce6897c73c9";
     assert_eq!(last.hash.to_string(), hash);
     assert_eq!(lines, [expected.replace("HASH", hash)]);
     let without = expected.replace("\"hash\":\"HASH\",", "");
@@ -183,7 +187,7 @@ fn what_is_no_line_of_an_export_is_refused() {
     let said = Said {
         actor: "a".into(),
         via: None,
-        is_asserted: false,
+        actor_asserted: false,
         reason: String::new(),
         body: "{}".into(),
     };
@@ -202,7 +206,7 @@ fn what_is_no_line_of_an_export_is_refused() {
         &line.replace("\"event\":{}", "\"event\":[]"),
         &line.replace("\"event\":{}", "\"event\":{},\"extra\":1"),
         &line.replace("\"format\"", "\"event2\":1,\"format\""),
-        &line.replace("\"log\"", "\"is_asserted\":false,\"log\""),
+        &line.replace("\"actor\":\"a\"", "\"actor\":\"a\",\"actor_asserted\":false"),
         &line.replace(&last.hash.to_string(), &last.hash.to_string().to_uppercase()),
         &line.replace(&last.hash.to_string(), ""),
         &point.replace("\"log\"", "\"key_id\":\"0011223344556677\",\"log\""),

@@ -7,11 +7,12 @@ use std::str;
 use serde_json::{Map, Value};
 
 use crate::domain::chain::{
-    Hash, Link, RECORD_FORMAT, Sequence,
+    Hash, Link, RECORD_FORMAT,
     canonical::to_canonical,
     checkpoint::{CHECKPOINT_FORMAT, Checkpoint, Proof},
     key::PublicKey,
 };
+use crate::domain::revision::Sequence;
 
 /// No line is longer: an event of the largest policy has some 200,000 bytes. In bytes, without the line's end.
 pub const LINE_LENGTH_MAX: usize = 4 << 20;
@@ -291,14 +292,13 @@ fn read_record(mut members: Map<String, Value>) -> Option<Line> {
     let text = |name: &str| members.get(name)?.as_str();
     let is_text = |name: &str| text(name).is_some();
     let given = |name: &str| usize::from(members.contains_key(name));
-    let optional = given("via") + given("is_asserted");
+    let optional = given("via") + given("actor_asserted");
     let is_known = is_text("actor")
         && is_text("reason")
-        && number("revision").is_some()
         && members.get("event").is_some_and(Value::is_object)
         && members.get("via").is_none_or(Value::is_string)
-        && members.get("is_asserted").is_none_or(|it| *it == Value::Bool(true))
-        && members.len() == 10 + optional;
+        && members.get("actor_asserted").is_none_or(|asserted| *asserted == Value::Bool(true))
+        && members.len() == 9 + optional;
     let sequence = number("sequence").filter(|_| is_known)?;
     let previous = text("previous_hash")?.parse().ok()?;
     let subject = (text("log")?.to_owned(), text("tenant_id")?.to_owned());

@@ -44,9 +44,13 @@ fn mk_grant(start_time: Time, expire_time: Option<Time>) -> Grant {
         create_time: start_time,
         creator: Actor::new("admin").unwrap(),
         revocation: None,
-        create_revision: 1,
-        revision: 1,
+        create_sequence: 1,
+        sequence: 1,
     }
+}
+
+fn extension(end: End) -> ExtendRequest {
+    ExtendRequest { request_id: None, etag: None, end, reason: FreeText::default() }
 }
 
 /// The fields that a refusal is about.
@@ -152,9 +156,8 @@ fn an_end_can_always_be_moved_closer_and_further_within_policy() {
     let policy = SupportPolicy { groups: Vec::new(), ..SupportPolicy::default() };
     let started = now() - TimeDelta::days(80);
     let grant = mk_grant(started, Some(now() + TimeDelta::days(5)));
-    let extend = |policy: &SupportPolicy, end| {
-        policy.admit_extension(&grant, &ExtendRequest { end, reason: FreeText::default() }, now())
-    };
+    let extend =
+        |policy: &SupportPolicy, end| policy.admit_extension(&grant, &extension(end), now());
     let sooner = now() + TimeDelta::days(1);
     assert_eq!(extend(&policy, End::At(sooner)), Ok(Some(sooner)), "shortening needs no policy");
     assert_eq!(fields(extend(&policy, End::After(Span::days(6)))), ["group_id"]);
@@ -175,7 +178,7 @@ fn an_end_can_always_be_moved_closer_and_further_within_policy() {
 fn a_duration_counts_from_a_start_that_is_still_to_come() {
     let start = now() + TimeDelta::days(3);
     let grant = mk_grant(start, None);
-    let request = ExtendRequest { end: End::After(Span::hours(2)), reason: FreeText::default() };
+    let request = extension(End::After(Span::hours(2)));
     let extended = SupportPolicy::default().admit_extension(&grant, &request, now());
     assert_eq!(extended, Ok(Some(start + TimeDelta::hours(2))));
 }

@@ -1,25 +1,27 @@
-//! All that a database in memory holds, and the one lock around it.
+//! The content of a database in memory, and the one mutex around it.
 
 use parking_lot::Mutex;
 
 use crate::{
-    domain::{Ack, Enforced, Epoch, NodeId, Position, Revision, Time},
+    domain::{Ack, Enforced, Epoch, LogName, NodeId, Position, Revision, Time, TokenKey},
     store::{
         HeartbeatResponse, MemberList, StoreError,
-        memory::{membership::MembershipTable, state::State},
+        memory::{members::MemberTable, state::State},
     },
 };
 
-/// All that is committed. The collections are persistent: a copy costs nothing.
+/// Everything that is committed. The collections are persistent: a copy is cheap.
 #[derive(Debug, Clone)]
 pub(super) struct Content {
+    pub(super) log: LogName,
     pub(super) epoch: Epoch,
+    pub(super) token_key: TokenKey,
     pub(super) state: State,
-    /// Beside the state, which a change works on a copy of: nodes go on meanwhile.
-    pub(super) roll: MembershipTable,
+    /// Apart from the state: nodes write their rows while a transaction works on a copy of the state.
+    pub(super) members: MemberTable,
 }
 
-/// What readers and writers share.
+/// The content, shared by readers and writers.
 #[derive(Debug)]
 pub(super) struct Database(Mutex<Inner>);
 
@@ -27,12 +29,12 @@ pub(super) struct Database(Mutex<Inner>);
 struct Inner {
     /// `None` once closed.
     content: Option<Content>,
-    /// How often the content was replaced: a change that began before cannot be committed.
+    /// Counts replacements of the content. A transaction that began before one cannot commit.
     incarnation: u64,
 }
 
 fn closed() -> StoreError {
-    StoreError::Unavailable("the store is closed".into())
+    StoreError::unavailable("the store is closed")
 }
 
 // === impl Database ===
@@ -46,27 +48,27 @@ impl Database {
         self.begin().map(|(content, _)| content)
     }
 
-    /// The content, and which one it is.
+    /// The content, and its incarnation.
     pub(super) fn begin(&self) -> Result<(Content, u64), StoreError> {
         let inner = self.0.lock();
         Ok((inner.content.clone().ok_or_else(closed)?, inner.incarnation))
     }
 
-    pub(super) fn write<T>(&self, work: impl FnOnce(&mut Content) -> T) -> Result<T, StoreError> {
-        self.0.lock().content.as_mut().map(work).ok_or_else(closed)
+    pub(super) fn write<T>(&self, change: impl FnOnce(&mut Content) -> T) -> Result<T, StoreError> {
+        self.0.lock().content.as_mut().map(change).ok_or_else(closed)
     }
 
-    /// Puts `state` in place, if the content is still the one that it was made from.
+    /// Replaces the state, if the content is still the incarnation that `state` was copied from.
     pub(super) fn commit(&self, state: State, incarnation: u64) -> Result<(), StoreError> {
         let mut inner = self.0.lock();
         if inner.incarnation != incarnation {
-            return Err(StoreError::Unavailable("the database was replaced".into()));
+            return Err(StoreError::unavailable("the database was replaced"));
         }
         inner.content.as_mut().ok_or_else(closed)?.state = state;
         Ok(())
     }
 
-    /// A store that is closed stays closed.
+    /// Replaces the content. A closed store stays closed.
     pub(super) fn replace(&self, content: Content) {
         let mut inner = self.0.lock();
         inner.incarnation += 1;
@@ -81,26 +83,25 @@ impl Database {
 // === impl Content ===
 
 impl Content {
-    pub(super) fn empty(epoch: Epoch) -> Self {
-        Self { epoch, state: State::default(), roll: MembershipTable::default() }
+    pub(super) fn empty(log: LogName, epoch: Epoch, token_key: TokenKey) -> Self {
+        let (state, members) = (State::default(), MemberTable::default());
+        Self { log, epoch, token_key, state, members }
     }
 
     pub(super) fn head(&self) -> Position {
         let last = self.state.events.last();
         Position {
             epoch: self.epoch,
-            revision: last.map_or(0, |event| event.revision),
-            time: last.map(|event| event.time),
+            revision: last.map_or(0, |last| last.event.revision),
+            time: last.map(|last| last.event.time),
         }
     }
 
-    fn holds(&self, position: Position) -> bool {
-        let event = usize::try_from(position.revision - 1)
-            .ok()
-            .and_then(|index| self.state.events.get(index));
+    fn contains(&self, position: Position) -> bool {
+        let stored = self.state.event(position.revision);
         position.epoch == self.epoch
             && (position.revision == 0
-                || event.is_some_and(|event| Some(event.time) == position.time))
+                || stored.is_some_and(|stored| Some(stored.event.time) == position.time))
     }
 
     pub(super) fn heartbeat(
@@ -110,15 +111,17 @@ impl Content {
         held: Option<Position>,
         now: Time,
     ) -> Option<HeartbeatResponse> {
-        self.roll.heartbeat(node_id, seq, now).then(|| HeartbeatResponse {
+        self.members.heartbeat(node_id, seq, now).then(|| HeartbeatResponse {
             head: self.head(),
-            is_held: held.is_some_and(|held| self.holds(held)),
+            is_held: held.is_some_and(|held| self.contains(held)),
             now,
         })
     }
 
     pub(super) fn acknowledge(&mut self, node_id: NodeId, held: Position, ack: Ack) -> bool {
-        ack.revision <= held.revision && self.holds(held) && self.roll.acknowledge(node_id, ack)
+        ack.revision <= held.revision
+            && self.contains(held)
+            && self.members.acknowledge(node_id, ack)
     }
 
     pub(super) fn record_enforced(
@@ -128,16 +131,16 @@ impl Content {
         time: Time,
         enforced: Enforced,
     ) {
-        if self.holds(Position { epoch: self.epoch, revision: last, time: Some(time) }) {
-            self.roll.record_enforced(first, last, enforced);
+        if self.contains(Position { epoch: self.epoch, revision: last, time: Some(time) }) {
+            self.members.record_enforced(first, last, enforced);
         }
     }
 
-    pub(super) fn roll_at(&self, now: Time) -> MemberList {
+    pub(super) fn members(&self, now: Time) -> MemberList {
         MemberList {
-            max_staleness: self.roll.longest_staleness(),
+            max_staleness: self.members.longest_staleness(),
             head: self.head(),
-            members: self.roll.members(now),
+            members: self.members.list(now),
         }
     }
 }

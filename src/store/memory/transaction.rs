@@ -1,4 +1,4 @@
-//! A change in memory: a copy to work on, put in place when it commits.
+//! A transaction in memory: a copy of the state, which replaces the original at the commit.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,26 +7,31 @@ use tokio::sync::OwnedMutexGuard;
 
 use crate::{
     domain::{
-        Epoch, Event, Grant, GrantId, Lock, LockId, Party, PolicyOverrides, RequestId, Revision,
-        TenantId, Time,
+        Event, Grant, GrantId, Lock, LockId, LogName, Party, PolicyOverrides, RequestId, Revision,
+        Sequence, TenantId, Time,
     },
     store::{
-        IdempotentResult, NewEvent, Notification, StoreError, Transaction,
-        memory::{content::Database, state::State},
+        IdempotencyKey, NewEvent, Notification, RequestPart, StoreError, Transaction,
+        memory::{
+            content::Database,
+            state::{State, Stored},
+        },
         notify::{LocalNotifier, Notifier},
-        stamp,
+        transaction::StampedEvent,
     },
 };
 
 pub(super) struct MemoryTransaction {
     pub(super) now: Time,
     pub(super) max_staleness: Duration,
-    pub(super) log: Epoch,
-    pub(super) working: State,
-    /// Which content of the database `working` was made from.
+    pub(super) log: LogName,
+    pub(super) state: State,
+    /// The revision of the log when the transaction began.
+    pub(super) begin_revision: Revision,
+    /// The incarnation of the database that `state` was copied from.
     pub(super) incarnation: u64,
     pub(super) database: Arc<Database>,
-    pub(super) bell: Arc<LocalNotifier>,
+    pub(super) notifier: Arc<LocalNotifier>,
     pub(super) _writer: OwnedMutexGuard<()>,
 }
 
@@ -45,84 +50,106 @@ impl Transaction for MemoryTransaction {
         tenant_id: &TenantId,
         grant_id: GrantId,
     ) -> Result<Option<Grant>, StoreError> {
-        Ok(self.working.grant(tenant_id, grant_id))
-    }
-
-    async fn remembered(
-        &mut self,
-        tenant_id: &TenantId,
-        request_id: &RequestId,
-    ) -> Result<Option<IdempotentResult>, StoreError> {
-        let key = (tenant_id.clone(), request_id.clone());
-        let found = self.working.requests.get(&key).and_then(|(fingerprint, revision)| {
-            let index = usize::try_from(revision - 1).ok()?;
-            let grant = self.working.events.get(index)?.kind.grant()?.clone();
-            Some(IdempotentResult { fingerprint: *fingerprint, grant })
-        });
-        Ok(found)
+        Ok(self.state.grant(tenant_id, grant_id).cloned())
     }
 
     async fn live_grants(
         &mut self,
         tenant_id: &TenantId,
+        before: Option<Sequence>,
         limit: usize,
     ) -> Result<Vec<Grant>, StoreError> {
-        let working = &self.working;
-        let is_live =
-            |grant: &&Grant| working.live.contains(&(tenant_id.clone(), grant.create_revision));
-        Ok(working.grants_of(tenant_id, None).filter(is_live).take(limit).cloned().collect())
+        let live = self.state.live_grants_of(tenant_id, before).rev();
+        Ok(live.take(limit).cloned().collect())
     }
 
     async fn count_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError> {
-        Ok(self.live_grants(tenant_id, usize::MAX).await?.len())
+        Ok(self.state.live_grants_of(tenant_id, None).count())
     }
 
     async fn due_grants(&mut self, now: Time, limit: usize) -> Result<Vec<Grant>, StoreError> {
-        let is_due = |grant: &&Grant| grant.terms.expire_time.is_some_and(|end| end <= now);
-        let mut due: Vec<Grant> = self.working.live_grants().filter(is_due).cloned().collect();
-        due.sort_by_key(|grant| (grant.terms.expire_time, grant.create_revision));
-        due.truncate(limit);
-        Ok(due)
+        Ok(due(self.state.live_grants(), |grant| grant.terms.expire_time, now, limit))
     }
 
     async fn overrides(&mut self, tenant_id: &TenantId) -> Result<PolicyOverrides, StoreError> {
-        Ok(self.working.policy_overrides.get(tenant_id).cloned().unwrap_or_default())
+        Ok(self.state.overrides.get(tenant_id).cloned().unwrap_or_default())
     }
 
     async fn lock(&mut self, lock_id: LockId) -> Result<Option<Lock>, StoreError> {
-        Ok(self.working.lock(lock_id))
+        Ok(self.state.lock(lock_id).cloned())
     }
 
     async fn count_live_locks(
         &mut self,
-        side: Party,
+        party: Party,
         tenant_id: Option<&TenantId>,
     ) -> Result<usize, StoreError> {
-        let is_counted = |lock: &&Lock| {
-            lock.terms.side == side && (tenant_id.is_none() || lock.tenant_id() == tenant_id)
+        let is_counted = |lock: &Lock| {
+            lock.terms.party == party && (tenant_id.is_none() || lock.tenant_id() == tenant_id)
         };
-        Ok(self.working.live_locks().filter(is_counted).count())
+        Ok(self.state.live_locks().filter(|stored| is_counted(&stored.item)).count())
     }
 
     async fn due_locks(&mut self, now: Time, limit: usize) -> Result<Vec<Lock>, StoreError> {
-        let is_due = |lock: &&Lock| lock.terms.expire_time.is_some_and(|end| end <= now);
-        let mut due: Vec<Lock> = self.working.live_locks().filter(is_due).cloned().collect();
-        due.sort_by_key(|lock| (lock.terms.expire_time, lock.create_revision));
-        due.truncate(limit);
-        Ok(due)
+        Ok(due(self.state.live_locks(), |lock| lock.terms.expire_time, now, limit))
     }
 
-    async fn append(&mut self, entry: NewEvent) -> Result<Event, StoreError> {
-        let (event, request) = stamp(entry, self.working.head() + 1, self.now);
-        self.working.chains.push(self.log, &event)?;
-        self.working.apply(event.clone(), request);
+    async fn revision_of(
+        &mut self,
+        tenant_id: Option<&TenantId>,
+        sequence: Sequence,
+    ) -> Result<Revision, StoreError> {
+        let revision = self.state.revisions.get(&(tenant_id.cloned(), sequence)).copied();
+        revision.ok_or_else(|| StoreError::broken("an event is missing"))
+    }
+
+    async fn request(
+        &mut self,
+        tenant_id: Option<&TenantId>,
+        request_id: &RequestId,
+    ) -> Result<Vec<RequestPart>, StoreError> {
+        let parts = self.state.requests.get(&(tenant_id.cloned(), request_id.clone()));
+        Ok(parts.map(|parts| parts.iter().copied().collect()).unwrap_or_default())
+    }
+
+    async fn append(&mut self, new: NewEvent) -> Result<Event, StoreError> {
+        let previous = self.state.chain_head(new.tenant_id.as_ref());
+        let revision = self.state.head() + 1;
+        let stamped = StampedEvent::new(new, self.log, previous, revision, self.now)?;
+        let event = stamped.event.clone();
+        self.state.apply(stamped);
         Ok(event)
     }
 
+    async fn record_request(&mut self, key: &IdempotencyKey, part: u32) -> Result<(), StoreError> {
+        let last_revision = self.state.head();
+        if last_revision == self.begin_revision {
+            return Ok(());
+        }
+        let IdempotencyKey { tenant_id, request_id, fingerprint } = key.clone();
+        let first_revision = self.begin_revision + 1;
+        let parts = self.state.requests.entry((tenant_id, request_id)).or_default();
+        parts.push_back(RequestPart { part, fingerprint, first_revision, last_revision });
+        Ok(())
+    }
+
     async fn commit(self: Box<Self>) -> Result<Revision, StoreError> {
-        let revision = self.working.head();
-        self.database.commit(self.working, self.incarnation)?;
-        self.bell.tell(Notification::Log);
+        let revision = self.state.head();
+        self.database.commit(self.state, self.incarnation)?;
+        self.notifier.notify(Notification::Log);
         Ok(revision)
     }
+}
+
+/// The items that are due at `now`, earliest first.
+fn due<'a, T: Clone + 'a>(
+    live: impl Iterator<Item = &'a Stored<T>>,
+    expire_time: impl Fn(&T) -> Option<Time>,
+    now: Time,
+    limit: usize,
+) -> Vec<T> {
+    let is_due = |stored: &&Stored<T>| expire_time(&stored.item).is_some_and(|end| end <= now);
+    let mut due: Vec<_> = live.filter(is_due).collect();
+    due.sort_by_key(|stored| (expire_time(&stored.item), stored.create_revision));
+    due.into_iter().take(limit).map(|stored| stored.item.clone()).collect()
 }

@@ -6,11 +6,7 @@ use async_trait::async_trait;
 use sqlx::{Executor, PgPool, Postgres, postgres::PgListener};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::store::{
-    Listener, Notification, StoreError, TIMEOUT,
-    notify::Notifier,
-    sql::{Backend, unavailable},
-};
+use crate::store::{Listener, Notification, StoreError, TIMEOUT, notify::Notifier, sql::Backend};
 
 /// For how long a listener hears nothing before it looks whether its connection is alive. sqlx knows no keepalive, and a server
 /// whose machine is gone says nothing, for ever.
@@ -36,22 +32,22 @@ struct PgNotifications {
 #[async_trait]
 impl Notifier for Listeners {
     /// The statements that write have told the database.
-    fn tell(&self, _: Notification) {}
+    fn notify(&self, _: Notification) {}
 
     async fn listen(&self) -> Result<Box<dyn Listener>, StoreError> {
         let connect = async {
             let mut listener = PgListener::connect_with(&self.0).await?;
             // Nobody should wait for a new connection in order to hear that the old one is gone.
             listener.eager_reconnect(false);
-            let epoch: String =
-                sqlx::query_scalar("SELECT epoch FROM head").fetch_one(&mut listener).await?;
-            let log_channel = format!("{}{epoch}", channel!(log));
-            let roll_channel = format!("{}{epoch}", channel!(roll));
+            let log_name: String =
+                sqlx::query_scalar("SELECT log_name FROM head").fetch_one(&mut listener).await?;
+            let log_channel = format!("{}{log_name}", channel!(log));
+            let roll_channel = format!("{}{log_name}", channel!(membership));
             listener.listen_all([&*log_channel, &*roll_channel]).await?;
             let heard = Instant::now();
             Ok(PgNotifications { listener, roll_channel, heard, probed: None, is_broken: false })
         };
-        let connected = timeout(TIMEOUT, connect).await.map_err(unavailable)?;
+        let connected = timeout(TIMEOUT, connect).await.map_err(StoreError::unavailable)?;
         Ok(Box::new(connected.map_err(Postgres::store_error)?))
     }
 
@@ -73,7 +69,7 @@ impl PgNotifications {
             self.heard = Instant::now();
             self.probed = None;
             let Some(notification) = heard.map_err(Postgres::store_error)? else {
-                return Err(unavailable("the connection was cut"));
+                return Err(StoreError::unavailable("the connection was cut"));
             };
             let is_roll = notification.channel() == self.roll_channel;
             return Ok(if is_roll { Notification::Membership } else { Notification::Log });
@@ -84,7 +80,7 @@ impl PgNotifications {
     async fn probe(&mut self) -> Result<(), StoreError> {
         let deadline = *self.probed.get_or_insert_with(Instant::now) + PROBE_TIMEOUT;
         let answer = timeout_at(deadline, self.listener.execute("SELECT 1")).await;
-        answer.map_err(unavailable)?.map_err(Postgres::store_error)?;
+        answer.map_err(StoreError::unavailable)?.map_err(Postgres::store_error)?;
         self.heard = Instant::now();
         self.probed = None;
         Ok(())
@@ -95,7 +91,7 @@ impl PgNotifications {
 impl Listener for PgNotifications {
     async fn next(&mut self) -> Result<Notification, StoreError> {
         if self.is_broken {
-            return Err(unavailable("the connection was lost before"));
+            return Err(StoreError::unavailable("the connection was lost before"));
         }
         let heard = self.hear().await;
         self.is_broken = heard.is_err();

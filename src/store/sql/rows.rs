@@ -1,6 +1,6 @@
-//! Rows and words: what the databases answer, and what it means.
+//! Rows of the databases, and their conversion to domain types.
 
-use std::{collections::BTreeSet, error::Error, fmt::Display};
+use std::{error::Error, fmt::Display, time::Duration};
 
 use serde::{Serialize, de::DeserializeOwned};
 use sqlx::{FromRow, postgres::PgRow, sqlite::SqliteRow};
@@ -8,83 +8,70 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        AccessLevel, AgentId, Attribution, Event, EventKind, FreeText, Grant, GrantId, GrantTerms,
-        GroupId, Lock, PolicyOverrides, Revocation, TenantId, Ticket, Time, text::Actor,
-        time::from_micros,
+        AccessLevel, Enforced, Epoch, FreeText, LogName, PolicyOverrides, Position, TenantId, Time,
+        TokenKey, time::from_micros,
     },
-    store::{IdempotentResult, StoreError},
+    store::{Listed, RequestPart, StoreError},
 };
 
-mod chain;
-mod membership;
+mod events;
+mod grants;
+mod locks;
+mod members;
 
-pub(in crate::store) use chain::{ChainHeadRow, LinkRow, RecordRow, epoch};
-pub(in crate::store) use membership::{
-    EnforcedRow, HeadRow, ListedEventRow, RenewalRow, ReportRow, RollRow, membership_of, span,
-};
+pub(in crate::store) use events::{ChainHeadRow, EventRow, LinkRow, ListedEventRow, RecordRow};
+pub(in crate::store) use grants::{GrantRow, GrantTermsRow};
+pub(in crate::store) use locks::{LockRow, LockTermsRow};
+pub(in crate::store) use members::{FollowersRow, HeartbeatRow, MemberListRow, member_list};
 
-/// What both databases can answer.
-pub(in crate::store) trait Answer:
+/// A row of either database.
+pub(in crate::store) trait Row:
     for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static
 {
 }
 
-impl<T> Answer for T where
+impl<T> Row for T where
     T: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin + 'static
 {
 }
 
-/// A row of `grants`, as far as decisions go.
+/// The row of `head`.
 #[derive(Debug, FromRow)]
-pub(in crate::store) struct GrantTermsRow {
-    tenant_id: String,
-    grant_id: String,
-    group_id: String,
-    agent_ids: String,
-    access_level: i64,
-    start_time: i64,
-    expire_time: Option<i64>,
-    revoke_time: Option<i64>,
+pub(in crate::store) struct HeadRow {
+    epoch: String,
+    token_key: Vec<u8>,
+    pub(in crate::store) revision: i64,
+    time: Option<i64>,
 }
 
-/// A row of `grants`.
+/// An item of a list.
 #[derive(Debug, FromRow)]
-pub(in crate::store) struct GrantRow {
+pub(in crate::store) struct ListedRow<T> {
+    position: i64,
     #[sqlx(flatten)]
-    terms: GrantTermsRow,
-    reason: String,
-    ticket: String,
-    create_time: i64,
-    creator: String,
-    revoker: Option<String>,
-    revoke_reason: Option<String>,
-    create_revision: i64,
-    revision: i64,
+    item: T,
 }
 
-/// A row of `events`.
+/// A row of `enforcements`. All columns are NULL if there is none.
 #[derive(Debug, FromRow)]
-pub(in crate::store) struct EventRow {
-    revision: i64,
-    tenant_id: String,
-    time: i64,
-    actor: String,
-    via: Option<String>,
-    is_asserted: i64,
-    reason: String,
-    body: String,
+pub(in crate::store) struct EnforcedRow {
+    elapsed: Option<i64>,
+    nodes_acknowledged: Option<i64>,
+    nodes_lapsed: Option<i64>,
 }
 
-/// A row of `requests`, with the body of the event it made.
+/// A row of `requests`.
 #[derive(Debug, FromRow)]
 pub(in crate::store) struct RequestRow {
+    part: i64,
     fingerprint: Vec<u8>,
-    body: String,
+    first_revision: i64,
+    last_revision: i64,
 }
 
 /// A value that no version of this program has written.
 #[derive(Debug, thiserror::Error)]
-#[error("the database holds {column} = {value:?}")]
+#[error("the database contains {column} = {value:?}")]
 struct CorruptRow {
     column: &'static str,
     value: String,
@@ -97,16 +84,12 @@ fn corrupt(
     value: impl Display,
     source: impl Into<Option<Box<dyn Error + Send + Sync>>>,
 ) -> StoreError {
-    StoreError::Broken(Box::new(CorruptRow {
-        column,
-        value: value.to_string(),
-        source: source.into(),
-    }))
+    StoreError::broken(CorruptRow { column, value: value.to_string(), source: source.into() })
 }
 
-// === Words to rows ===
+// === Domain types to values ===
 
-/// A level as a number, so that a database can tell which is higher.
+/// A level as a number, so that the database can compare levels.
 pub(in crate::store) const fn level_number(level: AccessLevel) -> i64 {
     match level {
         AccessLevel::ReadOnly => 1,
@@ -115,23 +98,55 @@ pub(in crate::store) const fn level_number(level: AccessLevel) -> i64 {
     }
 }
 
-pub(in crate::store) fn to_json<T: Serialize>(words: &T) -> Result<String, StoreError> {
-    serde_json::to_string(words).map_err(|error| StoreError::Broken(Box::new(error)))
+pub(in crate::store) fn to_json<T: Serialize>(value: &T) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(StoreError::broken)
 }
 
-// === Rows to words ===
+// === Values to domain types ===
 
-/// Makes a checked text of one that was checked when it was written.
-fn text<T, E: Error + Send + Sync + 'static>(
+/// Parses a text that was validated when it was written.
+fn parse<T, E: Error + Send + Sync + 'static>(
     column: &'static str,
-    given: String,
-    check: impl FnOnce(&str) -> Result<T, E>,
+    value: String,
+    parse: impl FnOnce(&str) -> Result<T, E>,
 ) -> Result<T, StoreError> {
-    check(&given).map_err(|error| corrupt(column, given, Box::from(error)))
+    parse(&value).map_err(|error| corrupt(column, value, Box::from(error)))
+}
+
+fn free_text(column: &'static str, value: String) -> Result<FreeText, StoreError> {
+    parse(column, value, |value| FreeText::new(value))
+}
+
+/// A tenant, or `None` for the vendor.
+fn tenant(value: String) -> Result<Option<TenantId>, StoreError> {
+    let tenant_id = (!value.is_empty()).then_some(value);
+    tenant_id.map(|value| parse("tenant_id", value, TenantId::new)).transpose()
 }
 
 pub(in crate::store) fn time(column: &'static str, micros: i64) -> Result<Time, StoreError> {
     from_micros(micros).ok_or_else(|| corrupt(column, micros, None))
+}
+
+fn maybe_time(column: &'static str, micros: Option<i64>) -> Result<Option<Time>, StoreError> {
+    micros.map(|micros| time(column, micros)).transpose()
+}
+
+pub(in crate::store) fn span(column: &'static str, micros: i64) -> Result<Duration, StoreError> {
+    let micros = micros.try_into().map_err(|_| corrupt(column, micros, None))?;
+    Ok(Duration::from_micros(micros))
+}
+
+fn count(column: &'static str, number: i64) -> Result<u32, StoreError> {
+    number.try_into().map_err(|_| corrupt(column, number, None))
+}
+
+fn bytes<const N: usize>(column: &'static str, bytes: Vec<u8>) -> Result<[u8; N], StoreError> {
+    bytes.try_into().map_err(|bytes: Vec<u8>| corrupt(column, format!("{bytes:02x?}"), None))
+}
+
+/// The value of a column that is not NULL in the table.
+fn present<T>(column: &'static str, value: Option<T>) -> Result<T, StoreError> {
+    value.ok_or_else(|| corrupt(column, "NULL", None))
 }
 
 fn from_json<T: DeserializeOwned>(column: &'static str, json: &str) -> Result<T, StoreError> {
@@ -145,110 +160,54 @@ fn level(number: i64) -> Result<AccessLevel, StoreError> {
         .ok_or_else(|| corrupt("access_level", number, None))
 }
 
-impl GrantTermsRow {
-    pub(in crate::store) fn into_domain(self) -> Result<(TenantId, GrantTerms), StoreError> {
-        let Self {
-            tenant_id,
-            grant_id,
-            group_id,
-            agent_ids,
-            access_level,
-            start_time,
-            expire_time,
-            revoke_time,
-        } = self;
-        let terms = GrantTerms {
-            grant_id: GrantId(text("grant_id", grant_id, Uuid::parse_str)?),
-            group_id: text("group_id", group_id, GroupId::new)?,
-            agent_ids: agents(&agent_ids)?,
-            access_level: level(access_level)?,
-            start_time: time("start_time", start_time)?,
-            expire_time: expire_time.map(|micros| time("expire_time", micros)).transpose()?,
-            revoke_time: revoke_time.map(|micros| time("revoke_time", micros)).transpose()?,
-        };
-        Ok((text("tenant_id", tenant_id, TenantId::new)?, terms))
+pub(in crate::store) fn log_name(value: String) -> Result<LogName, StoreError> {
+    Ok(LogName(parse("log_name", value, Uuid::parse_str)?))
+}
+
+fn position(epoch: String, revision: i64, micros: Option<i64>) -> Result<Position, StoreError> {
+    let epoch = Epoch(parse("epoch", epoch, Uuid::parse_str)?);
+    Ok(Position { epoch, revision, time: maybe_time("time", micros)? })
+}
+
+/// The row of `policy_overrides` of a tenant.
+pub(in crate::store) fn overrides(row: Option<(String,)>) -> Result<PolicyOverrides, StoreError> {
+    row.map_or_else(|| Ok(PolicyOverrides::default()), |(body,)| from_json("body", &body))
+}
+
+impl HeadRow {
+    pub(in crate::store) fn into_domain(self) -> Result<(Position, TokenKey), StoreError> {
+        let Self { epoch, token_key, revision, time } = self;
+        Ok((position(epoch, revision, time)?, TokenKey(bytes("token_key", token_key)?)))
     }
 }
 
-/// Most grants name no agent: spare them the parser.
-fn agents(json: &str) -> Result<BTreeSet<AgentId>, StoreError> {
-    if json == "[]" { Ok(BTreeSet::new()) } else { from_json("agent_ids", json) }
-}
-
-impl GrantRow {
-    pub(in crate::store) fn into_domain(self) -> Result<Grant, StoreError> {
-        let Self {
-            terms,
-            reason,
-            ticket,
-            create_time,
-            creator,
-            revoker,
-            revoke_reason,
-            create_revision,
-            revision,
-        } = self;
-        let (tenant_id, terms) = terms.into_domain()?;
-        let revocation = match (revoker, revoke_reason) {
-            (Some(revoker), Some(reason)) => Some(Revocation {
-                revoker: text("revoker", revoker, Actor::new)?,
-                reason: text("revoke_reason", reason, |given| FreeText::new(given))?,
-            }),
-            _ => None,
-        };
-        Ok(Grant {
-            tenant_id,
-            terms,
-            reason: text("reason", reason, |given| FreeText::new(given))?,
-            ticket: text("ticket", ticket, Ticket::new)?,
-            create_time: time("create_time", create_time)?,
-            creator: text("creator", creator, Actor::new)?,
-            revocation,
-            create_revision,
-            revision,
-        })
+impl<R> ListedRow<R> {
+    pub(in crate::store) fn into_domain<T>(
+        self,
+        convert: impl FnOnce(R) -> Result<T, StoreError>,
+    ) -> Result<Listed<T>, StoreError> {
+        Ok(Listed { position: self.position, item: convert(self.item)? })
     }
 }
 
-impl EventRow {
-    pub(in crate::store) fn into_domain(self) -> Result<Event, StoreError> {
-        let Self { revision, tenant_id, time: micros, actor, via, is_asserted, reason, body } =
-            self;
-        let tenant_id = (!tenant_id.is_empty()).then_some(tenant_id);
-        let author = Attribution {
-            actor: text("actor", actor, Actor::new)?,
-            via: via.map(|via| text("via", via, Actor::new)).transpose()?,
-            is_asserted: is_asserted != 0,
-        };
-        Ok(Event {
-            revision,
-            tenant_id: tenant_id.map(|id| text("tenant_id", id, TenantId::new)).transpose()?,
-            time: time("time", micros)?,
-            author,
-            reason: text("reason", reason, |given| FreeText::new(given))?,
-            kind: from_json("body", &body)?,
-        })
+impl EnforcedRow {
+    pub(in crate::store) fn into_domain(self) -> Result<Option<Enforced>, StoreError> {
+        let Self { elapsed, nodes_acknowledged, nodes_lapsed } = self;
+        let Some(elapsed) = elapsed else { return Ok(None) };
+        let nodes = |column, number| count(column, present(column, number)?);
+        Ok(Some(Enforced {
+            elapsed: span("elapsed", elapsed)?,
+            nodes_acknowledged: nodes("nodes_acknowledged", nodes_acknowledged)?,
+            nodes_lapsed: nodes("nodes_lapsed", nodes_lapsed)?,
+        }))
     }
 }
 
 impl RequestRow {
-    pub(in crate::store) fn into_domain(self) -> Result<IdempotentResult, StoreError> {
-        let Self { fingerprint, body } = self;
-        let fingerprint = fingerprint
-            .try_into()
-            .map_err(|bytes: Vec<u8>| corrupt("fingerprint", format!("{bytes:02x?}"), None))?;
-        let kind: EventKind = from_json("body", &body)?;
-        let grant = kind.grant().ok_or_else(|| corrupt("body", &body, None))?.clone();
-        Ok(IdempotentResult { fingerprint, grant })
+    pub(in crate::store) fn into_domain(self) -> Result<RequestPart, StoreError> {
+        let Self { part, fingerprint, first_revision, last_revision } = self;
+        let part = count("part", part)?;
+        let fingerprint = bytes("fingerprint", fingerprint)?;
+        Ok(RequestPart { part, fingerprint, first_revision, last_revision })
     }
-}
-
-/// The body of a row of `locks`.
-pub(in crate::store) fn lock((body,): (String,)) -> Result<Lock, StoreError> {
-    from_json("body", &body)
-}
-
-/// The body of a row of `policy_overrides`.
-pub(in crate::store) fn overrides(body: &str) -> Result<PolicyOverrides, StoreError> {
-    from_json("body", body)
 }

@@ -6,7 +6,7 @@ use sqlx::{
 };
 use tracing::info;
 
-use crate::store::{OpenError, StoreError};
+use crate::store::OpenError;
 
 /// Where sqlx notes which migrations it has made.
 pub(in crate::store) const MIGRATIONS_TABLE: &str = "_sqlx_migrations";
@@ -149,15 +149,6 @@ pub(in crate::store) fn failed(place: &str, error: &MigrateError) -> OpenError {
     ))
 }
 
-/// What an operator is told whose events of earlier versions could not be put into their chains.
-pub(in crate::store) fn unlinked(place: &str, error: &StoreError) -> OpenError {
-    let (StoreError::Unavailable(cause) | StoreError::Broken(cause)) = error;
-    OpenError(format!(
-        "{place}: the events of earlier versions could not be put into their chains: {cause}; mend that and start \
-         again, nothing is lost"
-    ))
-}
-
 /// What a database complained of, in its own words and on one line.
 pub(in crate::store) fn plain(error: &sqlx::Error) -> String {
     let text = match error {
@@ -172,7 +163,14 @@ pub(in crate::store) fn plain(error: &sqlx::Error) -> String {
 mod tests {
     use super::*;
 
-    static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
+    static OURS: Migrator = sqlx::migrate!("migrations/sqlite");
+
+    /// The program's first migration, and a second one.
+    fn migrator() -> Migrator {
+        let first = OURS.iter().next().unwrap().clone();
+        let second = sqlx::migrate::Migration { version: 2, ..first.clone() };
+        Migrator::with_migrations(vec![first, second])
+    }
 
     fn applied() -> Vec<Applied> {
         let applied = |migration: &sqlx::migrate::Migration| Applied {
@@ -181,12 +179,12 @@ mod tests {
             success: true,
             checksum: migration.checksum.to_vec(),
         };
-        MIGRATOR.iter().map(applied).collect()
+        migrator().iter().map(applied).collect()
     }
 
     fn verdict(tables: &[&str], applied: &[Applied]) -> String {
         let tables: Vec<String> = tables.iter().map(|&table| table.to_owned()).collect();
-        match check("the database", &tables, applied, &MIGRATOR) {
+        match check("the database", &tables, applied, &migrator()) {
             Ok(()) => "ok".into(),
             Err(error) => error.to_string(),
         }
@@ -255,10 +253,10 @@ mod tests {
         dirty.last_mut().unwrap().success = false;
         assert!(verdict(&tables, &dirty).contains("is in the middle of migration 9000"));
         assert_eq!(
-            judge("the database", &later(&[(9_000, "expand")]), &MIGRATOR).unwrap(),
+            judge("the database", &later(&[(9_000, "expand")]), &migrator()).unwrap(),
             Some(9_000)
         );
-        assert_eq!(judge("the database", &applied()[..2], &MIGRATOR).unwrap(), None);
+        assert_eq!(judge("the database", &applied()[..1], &migrator()).unwrap(), None);
     }
 
     #[test]

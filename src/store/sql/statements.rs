@@ -1,23 +1,24 @@
-//! Every statement that both databases are asked, with what is filled in. The text is the same for both wherever it can be.
+//! All statements and their values. The SQL is the same for both databases wherever possible.
 
 use std::{borrow::Cow, time::Duration};
 
-use crate::domain::{GrantId, NodeId, TenantId, Time};
+use crate::domain::{Epoch, GrantId, LockId, NodeId, TenantId, Time};
 
-pub(in crate::store) mod chain;
+pub(in crate::store) mod grants;
+pub(in crate::store) mod history;
+pub(in crate::store) mod lists;
 pub(in crate::store) mod locks;
-pub(in crate::store) mod membership;
-pub(in crate::store) mod read;
-pub(in crate::store) mod write;
+pub(in crate::store) mod log;
+pub(in crate::store) mod members;
 
-/// A statement, and the values for `$1`, `$2` and so on.
+/// A statement, and the values of its parameters `$1`, `$2` and so on.
 #[derive(Debug, Clone)]
 pub(in crate::store) struct Statement {
     pub(in crate::store) sql: Cow<'static, str>,
     pub(in crate::store) values: Vec<Value>,
 }
 
-/// A value for a statement.
+/// The value of a parameter.
 #[derive(Debug, Clone)]
 pub(in crate::store) enum Value {
     Int(i64),
@@ -27,46 +28,56 @@ pub(in crate::store) enum Value {
     Bytes(Vec<u8>),
 }
 
-/// Where the two databases need different words.
+/// The differences between the databases in SQL.
 #[derive(Debug)]
 pub(in crate::store) struct Dialect {
     /// Begins a transaction that will write.
-    pub(in crate::store) begin_change: &'static str,
-    /// Begins a transaction that reads, all of it as of one moment.
+    pub(in crate::store) begin_transaction: &'static str,
+    /// Begins a transaction that reads one snapshot.
     pub(in crate::store) begin_snapshot: &'static str,
-    /// Locks the head of the log, and reads its revision, the time of the last event, the longest that a check node may answer
-    /// from one lease, the database's clock if it has one, the name of the log, and the last event that is in a chain.
+    /// Locks the head, and returns its revision, time and `max_staleness`, the clock of the database
+    /// if it has one, and the name of the log.
     pub(in crate::store) lock_head: &'static str,
-    /// The database's clock as it is when this is read, in microseconds since 1970, if it has one.
+    /// The clock of the database when the expression is evaluated, in microseconds since 1970, if it
+    /// has one.
     pub(in crate::store) clock: Option<&'static str>,
-    /// Whether this is only a copy of another database, and may be behind it.
+    /// Whether the database is a standby, which may be behind its primary.
     pub(in crate::store) is_standby: &'static str,
-    /// Tells whoever listens that the head, which is being written, has new events, once that is committed. A text.
-    pub(in crate::store) tell_log: &'static str,
-    /// Tells whoever listens that the roll has changed, once that is committed. A text.
-    pub(in crate::store) tell_roll: &'static str,
-    /// As `tell_roll`, and the commit need not wait for the disk. A text.
-    pub(in crate::store) tell_roll_soon: &'static str,
-    /// A row for each text of the JSON array `$3`.
+    /// Notifies listeners of new events after the commit. An expression of type text.
+    pub(in crate::store) notify_log: &'static str,
+    /// Notifies listeners of a change of the membership after the commit. An expression of type text.
+    pub(in crate::store) notify_membership: &'static str,
+    /// As `notify_membership`, and the commit does not wait for the disk.
+    pub(in crate::store) notify_membership_lazily: &'static str,
+    /// A table with a row for each text of the JSON array `$3`.
     pub(in crate::store) each_text: &'static str,
-    /// Whether a query may name the index to use. SQLite keeps no statistics, and would guess.
-    pub(in crate::store) names_indexes: bool,
 }
 
-/// How the owner of a history is written: no tenant has an empty id, and the vendor's own history has no tenant.
-pub(in crate::store) fn history(tenant_id: Option<&TenantId>) -> &str {
+/// The stored form of the owner of a history. No tenant has an empty id.
+pub(in crate::store) fn owner(tenant_id: Option<&TenantId>) -> &str {
     tenant_id.map_or("", TenantId::as_str)
+}
+
+/// The clock of the database, or a parameter with the time `clock`.
+fn clock_expression(dialect: &Dialect, clock: Time, values: &mut Vec<Value>) -> String {
+    dialect.clock.map_or_else(|| bind(values, clock), str::to_owned)
+}
+
+/// Adds a parameter, and returns its name.
+fn bind(values: &mut Vec<Value>, value: impl Into<Value>) -> String {
+    values.push(value.into());
+    format!("${}", values.len())
 }
 
 // === impl Statement ===
 
 impl Statement {
-    /// A statement that needs no values.
-    pub(in crate::store) fn plain(sql: &'static str) -> Self {
+    /// A statement without parameters.
+    pub(in crate::store) fn new(sql: impl Into<Cow<'static, str>>) -> Self {
         Self { sql: sql.into(), values: Vec::new() }
     }
 
-    fn new(sql: impl Into<Cow<'static, str>>, values: Vec<Value>) -> Self {
+    fn with(sql: impl Into<Cow<'static, str>>, values: Vec<Value>) -> Self {
         Self { sql: sql.into(), values }
     }
 }
@@ -74,6 +85,18 @@ impl Statement {
 impl From<i64> for Value {
     fn from(number: i64) -> Self {
         Self::Int(number)
+    }
+}
+
+impl From<Option<i64>> for Value {
+    fn from(number: Option<i64>) -> Self {
+        Self::MaybeInt(number)
+    }
+}
+
+impl From<usize> for Value {
+    fn from(number: usize) -> Self {
+        Self::Int(i64::try_from(number).unwrap_or(i64::MAX))
     }
 }
 
@@ -89,9 +112,22 @@ impl From<Option<Time>> for Value {
     }
 }
 
+impl From<Duration> for Value {
+    /// In microseconds, rounded up: a wait of this length is always long enough.
+    fn from(duration: Duration) -> Self {
+        Self::Int(duration.as_nanos().div_ceil(1_000).try_into().unwrap_or(i64::MAX))
+    }
+}
+
 impl From<&str> for Value {
     fn from(text: &str) -> Self {
         Self::Text(text.to_owned())
+    }
+}
+
+impl From<Option<&str>> for Value {
+    fn from(text: Option<&str>) -> Self {
+        Self::MaybeText(text.map(str::to_owned))
     }
 }
 
@@ -119,19 +155,32 @@ impl From<Option<GrantId>> for Value {
     }
 }
 
+impl From<LockId> for Value {
+    fn from(id: LockId) -> Self {
+        Self::Text(id.to_string())
+    }
+}
+
+impl From<Option<LockId>> for Value {
+    fn from(id: Option<LockId>) -> Self {
+        Self::MaybeText(id.map(|id| id.to_string()))
+    }
+}
+
 impl From<NodeId> for Value {
     fn from(id: NodeId) -> Self {
         Self::Text(id.to_string())
     }
 }
 
-impl From<Duration> for Value {
-    /// In microseconds, never less than it is: whoever waits for so long has waited long enough.
-    fn from(span: Duration) -> Self {
-        Self::Int(span.as_nanos().div_ceil(1_000).try_into().unwrap_or(i64::MAX))
+impl From<Epoch> for Value {
+    fn from(epoch: Epoch) -> Self {
+        Self::Text(epoch.to_string())
     }
 }
 
-fn limit_value(limit: usize) -> Value {
-    Value::Int(i64::try_from(limit).unwrap_or(i64::MAX))
+impl From<&[u8]> for Value {
+    fn from(bytes: &[u8]) -> Self {
+        Self::Bytes(bytes.to_vec())
+    }
 }

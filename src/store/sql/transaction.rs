@@ -1,167 +1,172 @@
-//! A change: one transaction that holds the head of the log.
+//! A transaction in a database, which holds the lock on the head.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     domain::{
-        Clock, Event, EventKind, Grant, GrantId, Lock, LockId, Party, PolicyOverrides, RequestId,
-        Revision, TenantId, Time, time::from_micros,
+        Clock, Event, EventKind, Grant, GrantId, Lock, LockId, LogName, Party, PolicyOverrides,
+        RequestId, Revision, Sequence, TenantId, Time, chain::Link, time::from_micros,
     },
     store::{
-        IdempotencyKey, IdempotentResult, NewEvent, Notification, StoreError, Transaction,
+        IdempotencyKey, NewEvent, Notification, RequestPart, StoreError, Transaction,
+        notify::Notifier,
         sql::{
-            Backend, Connection, Notifier,
-            chain::Chains,
-            rows::{self, GrantRow, RequestRow, overrides, to_json},
-            statements::{locks, read, write},
-            unavailable, with_timeout,
+            Backend, Connection, Statement, only,
+            rows::{self, GrantRow, LinkRow, LockRow, RequestRow, to_json},
+            statements::{grants, lists, locks, log, owner},
+            with_timeout,
         },
-        stamp,
+        transaction::StampedEvent,
     },
 };
 
-/// What [`Dialect::lock_head`](super::Dialect::lock_head) answers.
-type LockedHead = (i64, Option<i64>, i64, Option<i64>, String, i64);
+/// The row of [`Dialect::lock_head`](super::Dialect::lock_head).
+type LockedHead = (i64, Option<i64>, i64, Option<i64>, String);
 
-/// A change in a database.
+/// A transaction in a database.
 #[derive(Debug)]
 pub(super) struct SqlTransaction<DB: Backend> {
     connection: Connection<DB>,
-    /// Given back when the connection is.
-    _turn: OwnedSemaphorePermit,
+    /// Released together with the connection.
+    _permit: OwnedSemaphorePermit,
     notifier: Arc<dyn Notifier>,
     now: Time,
     max_staleness: Duration,
-    /// The revision of the last event, appended ones included.
+    log: LogName,
+    /// The revision of the log when the transaction began.
+    begin_revision: Revision,
+    /// The revision of the last event, including appended ones.
     revision: Revision,
-    has_events: bool,
-    chains: Chains,
-    /// Whether there may be events in no chain.
-    is_behind: bool,
-    /// False from the moment something is being appended until it is, all of it: a part of an event must never be committed,
-    /// not even by a caller who gave up waiting or ignored an error.
+    /// The ends of the chains that the transaction has appended to.
+    links: HashMap<Option<TenantId>, Link>,
+    /// False while something is being written. A part of an event must never be committed, even if
+    /// the caller was cancelled or ignored an error.
     is_whole: bool,
 }
 
 impl<DB: Backend> SqlTransaction<DB> {
-    /// The transaction has begun: takes the head, and the time.
+    /// Locks the head in a transaction that has begun, and reads the time.
     pub(super) async fn at_head(
         mut connection: Connection<DB>,
-        turn: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
         notifier: Arc<dyn Notifier>,
         clock: &dyn Clock,
     ) -> Result<Self, StoreError> {
-        let head = connection.first(super::Statement::plain(DB::DIALECT.lock_head)).await?;
-        let (revision, last, max_staleness, database_clock, log, linked): LockedHead =
-            head.ok_or_else(|| StoreError::Broken("the table head is empty".into()))?;
+        let head = connection.first(Statement::new(DB::DIALECT.lock_head)).await?;
+        let (revision, last, max_staleness, database_clock, log): LockedHead = only(head)?;
         let micros = database_clock.unwrap_or_else(|| clock.now().timestamp_micros());
         let now = from_micros(last.map_or(micros, |last| last.max(micros)))
-            .ok_or_else(|| StoreError::Broken("the time is not in the years 1 to 9999".into()))?;
-        let max_staleness = rows::span("max_staleness", max_staleness)?;
+            .ok_or_else(|| StoreError::broken("the time is not in the years 1 to 9999"))?;
         Ok(Self {
             connection,
-            _turn: turn,
+            _permit: permit,
             notifier,
             now,
-            max_staleness,
+            max_staleness: rows::span("max_staleness", max_staleness)?,
+            log: rows::log_name(log)?,
+            begin_revision: revision,
             revision,
-            has_events: false,
-            chains: Chains::new(rows::epoch(log)?),
-            is_behind: linked < revision,
+            links: HashMap::new(),
             is_whole: true,
         })
     }
 
-    /// This change, if it finds every event in its chain; else it becomes one that only links some of them, and is committed.
-    pub(super) async fn unless_behind(mut self) -> Result<Option<Self>, StoreError> {
-        if self.is_behind && self.chains.catch_up(&mut self.connection).await? {
-            self.connection.commit().await?;
-            return Ok(None);
+    /// The end of the chain of a tenant, or of the vendor.
+    async fn last_link(&mut self, tenant_id: Option<&TenantId>) -> Result<Link, StoreError> {
+        if let Some(link) = self.links.get(&tenant_id.cloned()) {
+            return Ok(*link);
         }
-        Ok(Some(self))
+        let row: Option<LinkRow> = self.connection.first(log::last_link(owner(tenant_id))).await?;
+        row.map_or(Ok(Link::START), LinkRow::into_domain)
     }
 
-    async fn write(
-        &mut self,
-        event: &Event,
-        request: Option<IdempotencyKey>,
-    ) -> Result<(), StoreError> {
-        let body = to_json(&event.kind)?;
-        self.connection.execute(write::insert_event(event, body.clone())).await?;
-        self.chains.push(&mut self.connection, event, &body).await?;
-        match &event.kind {
-            EventKind::Granted { grant } => self.write_new(grant).await?,
-            EventKind::Extended { grant, .. }
-            | EventKind::Revoked { grant }
-            | EventKind::Expired { grant } => {
-                self.write_known(grant, event.kind.ends_grant()).await?;
-            }
-            EventKind::PolicyUpdated { overrides, policy: _ } => {
-                let body = to_json(overrides)?;
-                self.connection.execute(write::upsert_overrides(event, body)).await?;
-            }
-            EventKind::Locked { lock } => {
-                self.connection.execute(locks::insert(lock)?).await?;
-            }
-            EventKind::Unlocked { lock } | EventKind::LockExpired { lock } => {
-                self.write_end(lock).await?;
-            }
-        }
-        if let Some(mark) = request {
-            self.connection.execute(write::insert_request(event, &mark)).await?;
-        }
-        Ok(())
+    async fn stamp(&mut self, new: NewEvent) -> Result<StampedEvent, StoreError> {
+        let previous = self.last_link(new.tenant_id.as_ref()).await?;
+        StampedEvent::new(new, self.log, previous, self.revision + 1, self.now)
     }
 
-    async fn write_new(&mut self, grant: &Grant) -> Result<(), StoreError> {
-        self.connection.execute(write::insert_grant(grant)?).await?;
+    async fn write(&mut self, new: NewEvent) -> Result<StampedEvent, StoreError> {
+        let stamped = self.stamp(new).await?;
+        self.connection.execute(log::insert_event(&stamped)).await?;
+        let (kind, revision) = (&stamped.event.kind, stamped.event.revision);
+        match kind {
+            EventKind::Granted(granted) => self.insert_grant(&granted.grant, revision).await?,
+            EventKind::PolicyUpdated(update) => {
+                let body = to_json(&update.policy_overrides)?;
+                self.connection.execute(log::upsert_overrides(&stamped, body)).await?;
+            }
+            EventKind::Locked(locked) => {
+                self.connection.execute(locks::insert(&locked.lock, revision)).await?;
+            }
+            EventKind::Extended(_)
+            | EventKind::Revoked(_)
+            | EventKind::Expired(_)
+            | EventKind::Unlocked(_)
+            | EventKind::LockExpired(_) => {
+                if let Some(grant) = kind.grant() {
+                    self.update_grant(grant, kind.is_end()).await?;
+                }
+                if let Some(lock) = kind.lock() {
+                    self.end_lock(lock).await?;
+                }
+            }
+        }
+        Ok(stamped)
+    }
+
+    async fn insert_grant(&mut self, grant: &Grant, revision: Revision) -> Result<(), StoreError> {
+        self.connection.execute(grants::insert(grant, revision)?).await?;
         if !grant.terms.agent_ids.is_empty() {
-            self.connection.execute(write::insert_agents(&DB::DIALECT, grant)?).await?;
+            self.connection.execute(grants::insert_agents(&DB::DIALECT, grant)?).await?;
         }
         Ok(())
     }
 
-    async fn write_known(&mut self, grant: &Grant, is_ended: bool) -> Result<(), StoreError> {
-        if self.connection.execute(write::update_grant(grant, is_ended)).await? != 1 {
-            let id = grant.id();
-            let complaint =
-                format!("an event is about grant {id}, which does not exist or has ended");
-            return Err(StoreError::Broken(complaint.into()));
+    async fn update_grant(&mut self, grant: &Grant, is_ended: bool) -> Result<(), StoreError> {
+        if self.connection.execute(grants::update(grant, is_ended)).await? != 1 {
+            return Err(not_live("grant", grant.id()));
         }
         if is_ended && let Some(end_time) = grant.terms.end_time() {
-            self.connection.execute(write::upsert_latest_ended(grant, end_time)).await?;
+            self.connection.execute(grants::upsert_latest_ended(grant, end_time)).await?;
         }
         Ok(())
     }
 
-    async fn write_end(&mut self, lock: &Lock) -> Result<(), StoreError> {
-        if self.connection.execute(locks::end(lock)?).await? == 1 {
-            return Ok(());
+    async fn end_lock(&mut self, lock: &Lock) -> Result<(), StoreError> {
+        match self.connection.execute(locks::end(lock)).await? {
+            1 => Ok(()),
+            _ => Err(not_live("lock", lock.id())),
         }
-        let id = lock.id();
-        let complaint = format!("an event is about lock {id}, which does not exist or has ended");
-        Err(StoreError::Broken(complaint.into()))
     }
 
-    async fn locks(&mut self, ask: super::Statement) -> Result<Vec<Lock>, StoreError> {
-        let rows: Vec<(String,)> = self.connection.all(ask).await?;
-        rows.into_iter().map(rows::lock).collect()
-    }
-
-    async fn grants(&mut self, ask: super::Statement) -> Result<Vec<Grant>, StoreError> {
-        let rows: Vec<GrantRow> = self.connection.all(ask).await?;
+    async fn read_grants(&mut self, statement: Statement) -> Result<Vec<Grant>, StoreError> {
+        let rows: Vec<GrantRow> = with_timeout(self.connection.all(statement)).await?;
         rows.into_iter().map(GrantRow::into_domain).collect()
+    }
+
+    async fn read_locks(&mut self, statement: Statement) -> Result<Vec<Lock>, StoreError> {
+        let rows: Vec<LockRow> = with_timeout(self.connection.all(statement)).await?;
+        rows.into_iter().map(LockRow::into_domain).collect()
+    }
+
+    async fn read_count(&mut self, statement: Statement) -> Result<usize, StoreError> {
+        let count: Option<(i64,)> = with_timeout(self.connection.first(statement)).await?;
+        Ok(count.and_then(|(count,)| usize::try_from(count).ok()).unwrap_or_default())
     }
 
     fn check_whole(&self) -> Result<(), StoreError> {
         if self.is_whole {
             return Ok(());
         }
-        Err(unavailable("an event of this change was written only in part: begin again"))
+        Err(StoreError::unavailable("a write of this transaction is incomplete: begin again"))
     }
+}
+
+fn not_live(object: &str, id: impl std::fmt::Display) -> StoreError {
+    StoreError::broken(format!("an event is about {object} {id}, which is missing or has ended"))
 }
 
 #[async_trait]
@@ -179,87 +184,107 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
         tenant_id: &TenantId,
         grant_id: GrantId,
     ) -> Result<Option<Grant>, StoreError> {
-        let ask = read::grant(tenant_id, grant_id);
-        Ok(with_timeout(self.grants(ask)).await?.pop())
-    }
-
-    async fn remembered(
-        &mut self,
-        tenant_id: &TenantId,
-        request_id: &RequestId,
-    ) -> Result<Option<IdempotentResult>, StoreError> {
-        let ask = read::remembered(tenant_id, request_id.as_str());
-        let row: Option<RequestRow> = with_timeout(self.connection.first(ask)).await?;
-        row.map(RequestRow::into_domain).transpose()
+        Ok(self.read_grants(grants::select(tenant_id, grant_id)).await?.pop())
     }
 
     async fn live_grants(
         &mut self,
         tenant_id: &TenantId,
+        before: Option<Sequence>,
         limit: usize,
     ) -> Result<Vec<Grant>, StoreError> {
-        with_timeout(self.grants(read::live_grants(&DB::DIALECT, tenant_id, limit))).await
+        self.read_grants(grants::live(tenant_id, before, limit)).await
     }
 
     async fn count_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError> {
-        let ask = read::count_live_grants(&DB::DIALECT, tenant_id);
-        let count: Option<(i64,)> = with_timeout(self.connection.first(ask)).await?;
-        Ok(count.and_then(|(count,)| usize::try_from(count).ok()).unwrap_or_default())
+        self.read_count(grants::count_live(tenant_id)).await
     }
 
     async fn due_grants(&mut self, now: Time, limit: usize) -> Result<Vec<Grant>, StoreError> {
-        with_timeout(self.grants(read::due_grants(now, limit))).await
+        self.read_grants(grants::due(now, limit)).await
     }
 
     async fn overrides(&mut self, tenant_id: &TenantId) -> Result<PolicyOverrides, StoreError> {
-        let row: Option<(String,)> =
-            with_timeout(self.connection.first(read::overrides(tenant_id))).await?;
-        row.map_or_else(|| Ok(PolicyOverrides::default()), |(body,)| overrides(&body))
+        let row = with_timeout(self.connection.first(lists::overrides(tenant_id))).await?;
+        rows::overrides(row)
     }
 
     async fn lock(&mut self, lock_id: LockId) -> Result<Option<Lock>, StoreError> {
-        Ok(with_timeout(self.locks(locks::lock(lock_id))).await?.pop())
+        Ok(self.read_locks(locks::select(lock_id)).await?.pop())
     }
 
     async fn count_live_locks(
         &mut self,
-        side: Party,
+        party: Party,
         tenant_id: Option<&TenantId>,
     ) -> Result<usize, StoreError> {
-        let ask = locks::count_live(&DB::DIALECT, side, tenant_id);
-        let count: Option<(i64,)> = with_timeout(self.connection.first(ask)).await?;
-        Ok(count.and_then(|(count,)| usize::try_from(count).ok()).unwrap_or_default())
+        self.read_count(locks::count_live(party, tenant_id)).await
     }
 
     async fn due_locks(&mut self, now: Time, limit: usize) -> Result<Vec<Lock>, StoreError> {
-        with_timeout(self.locks(locks::due(now, limit))).await
+        self.read_locks(locks::due(now, limit)).await
     }
 
-    async fn append(&mut self, entry: NewEvent) -> Result<Event, StoreError> {
+    async fn revision_of(
+        &mut self,
+        tenant_id: Option<&TenantId>,
+        sequence: Sequence,
+    ) -> Result<Revision, StoreError> {
+        let statement = log::revision_of(tenant_id, sequence);
+        let revision: Option<(i64,)> = with_timeout(self.connection.first(statement)).await?;
+        let missing = || StoreError::broken(format!("event {sequence} of a history is missing"));
+        revision.map(|(revision,)| revision).ok_or_else(missing)
+    }
+
+    async fn request(
+        &mut self,
+        tenant_id: Option<&TenantId>,
+        request_id: &RequestId,
+    ) -> Result<Vec<RequestPart>, StoreError> {
+        let statement = log::request(tenant_id, request_id);
+        let rows: Vec<RequestRow> = with_timeout(self.connection.all(statement)).await?;
+        rows.into_iter().map(RequestRow::into_domain).collect()
+    }
+
+    async fn append(&mut self, new: NewEvent) -> Result<Event, StoreError> {
         self.check_whole()?;
         self.is_whole = false;
-        let (event, request) = stamp(entry, self.revision + 1, self.now);
-        with_timeout(self.write(&event, request)).await?;
-        self.revision = event.revision;
-        self.has_events = true;
+        let stamped = with_timeout(self.write(new)).await?;
+        self.links.insert(stamped.event.tenant_id.clone(), stamped.link());
+        self.revision = stamped.event.revision;
         self.is_whole = true;
-        Ok(event)
+        Ok(stamped.event)
     }
 
-    async fn commit(mut self: Box<Self>) -> Result<Revision, StoreError> {
+    async fn record_request(&mut self, key: &IdempotencyKey, part: u32) -> Result<(), StoreError> {
         self.check_whole()?;
-        let Self { mut connection, notifier, now, revision, has_events, .. } = *self;
+        if self.revision == self.begin_revision {
+            return Ok(());
+        }
+        self.is_whole = false;
+        let (first, last) = (self.begin_revision + 1, self.revision);
+        let statement = log::insert_request(key, part, first, last);
+        with_timeout(self.connection.execute(statement)).await?;
+        self.is_whole = true;
+        Ok(())
+    }
+
+    async fn commit(self: Box<Self>) -> Result<Revision, StoreError> {
+        self.check_whole()?;
+        let Self { mut connection, notifier, now, begin_revision, revision, .. } = *self;
+        let has_events = revision > begin_revision;
         with_timeout(async move {
             if has_events {
-                let _told: Vec<(String,)> =
-                    connection.all(write::update_head(&DB::DIALECT, revision, now)).await?;
+                let statement = log::update_head(&DB::DIALECT, revision, now);
+                let _notified: Vec<(String,)> = connection.all(statement).await?;
             }
-            // The lock on the head was a write: so PostgreSQL waits for its standbys even if there is nothing else.
+            // The lock on the head is a write: PostgreSQL waits for its standbys even if the
+            // transaction wrote nothing else.
             connection.commit().await
         })
         .await?;
         if has_events {
-            notifier.tell(Notification::Log);
+            notifier.notify(Notification::Log);
         }
         Ok(revision)
     }

@@ -3,7 +3,7 @@
 use support_access::{
     api::proto::v1,
     domain::{
-        Epoch, TenantId,
+        LogName, TenantId,
         chain::{ChainHead, Checkpoint, Content, Link},
         time::from_micros,
     },
@@ -15,24 +15,16 @@ pub const HISTORY: usize = 2_500;
 
 /// The records of so many events, and a checkpoint of them.
 fn history(tenant_id: &str, events: usize) -> (Vec<String>, String) {
-    let log = Epoch(Uuid::nil());
+    let log = LogName(Uuid::nil());
     let time = from_micros(1_800_000_000_000_000).unwrap();
     let mut link = Link::START;
     let mut records = Vec::new();
     for revision in 1..=i64::try_from(events).unwrap() {
         let (actor, body) = ("admin", "{}");
-        let content = Content {
-            tenant_id,
-            revision,
-            time,
-            actor,
-            via: None,
-            is_asserted: false,
-            reason: "",
-            body,
-        };
+        let content =
+            Content { tenant_id, time, actor, via: None, actor_asserted: false, reason: "", body };
         let next = content.link(log, link).unwrap();
-        records.push(content.record(log, link.hash, next).unwrap().line);
+        records.push(content.record(log, revision, link.hash, next).unwrap().line);
         link = next;
     }
     let tenant_id = TenantId::new(tenant_id).ok();

@@ -144,7 +144,7 @@ impl Fields {
             self.0.add("page_size", "must not be negative");
             0
         });
-        PageRequest { size, token }
+        PageRequest { size, token, ..PageRequest::default() }
     }
 
     pub(super) fn grant_ref(&mut self, tenant_id: &str, grant_id: String) -> Option<GrantRef> {

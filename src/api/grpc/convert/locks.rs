@@ -10,22 +10,25 @@ use crate::{
     },
     domain::{
         AgentId, End, FreeText, GroupId, Lock, LockRequest, LockState, LockTarget, LockTerms,
-        Party, TenantId,
+        Party, TenantId, UnlockRequest,
         text::{TextError, check_id},
     },
     service::{
-        locks::{LockFilter, LockRef, LockView},
+        locks::{LockRef, LockView},
         page::PageRequest,
     },
+    store::{LockFilter, QueryScope},
 };
 
 pub(in crate::api::grpc) fn lock_request(message: pb::LockAccessRequest) -> Parsed<LockRequest> {
     use pb::lock_access_request::{End as ProtoEnd, Target};
     let pb::LockAccessRequest { target, reason, end } = message;
     let mut fields = Fields::default();
+    let mut tenant_id = None;
     let target = match target {
         Some(Target::TenantId(id)) => {
-            fields.text("tenant_id", &id, TenantId::new).map(LockTarget::Tenant)
+            tenant_id = fields.text("tenant_id", &id, TenantId::new);
+            Some(LockTarget::Everything)
         }
         Some(Target::AgentId(id)) => {
             fields.text("agent_id", &id, AgentId::new).map(LockTarget::Agent)
@@ -51,19 +54,21 @@ pub(in crate::api::grpc) fn lock_request(message: pb::LockAccessRequest) -> Pars
         Some(ProtoEnd::Duration(length)) => fields.span("duration", length).map(End::After),
         None => None,
     };
-    fields.finish(target.map(|target| LockRequest { target, reason, end }))
+    let request_id = None;
+    fields.finish(target.map(|target| LockRequest { request_id, tenant_id, target, reason, end }))
 }
 
 /// The words of `UnlockAccess`: which lock, and why.
 pub(in crate::api::grpc) fn unlock_request(
     message: pb::UnlockAccessRequest,
-) -> Parsed<(LockRef, FreeText)> {
+) -> Parsed<(LockRef, UnlockRequest)> {
     let pb::UnlockAccessRequest { tenant_id, lock_id, reason } = message;
     let mut fields = Fields::default();
     let tenant_id = fields.optional("tenant_id", &tenant_id, TenantId::new);
     let is_id = fields.text("lock_id", &lock_id, check_id);
     let reason = required_note(&mut fields, reason);
-    fields.finish(is_id.map(|()| (LockRef { tenant_id, text: lock_id }, reason)))
+    let request = UnlockRequest { request_id: None, etag: None, reason };
+    fields.finish(is_id.map(|()| (LockRef { tenant_id, text: lock_id }, request)))
 }
 
 /// The words of `ListLocks`: which locks, and which page.
@@ -74,7 +79,8 @@ pub(in crate::api::grpc) fn list_locks_request(
     let mut fields = Fields::default();
     let tenant_id = fields.optional("tenant_id", &tenant_id, TenantId::new);
     let page = fields.page(page_size, page_token);
-    fields.finish(Some((LockFilter { tenant_id, include_ended }, page)))
+    let scope = tenant_id.map_or(QueryScope::All, QueryScope::Tenant);
+    fields.finish(Some((LockFilter { scope, include_ended }, page)))
 }
 
 /// Whoever locks somebody out, or lets them in again, says why.
@@ -94,16 +100,18 @@ pub(in crate::api::grpc) fn locks(views: Vec<LockView>) -> Vec<pb::Lock> {
 pub(in crate::api::grpc) fn lock(view: LockView) -> pb::Lock {
     use pb::lock::Target;
     let LockView { lock, state } = view;
-    let Lock { terms, reason, create_time, creator, lifting, create_revision: _, revision } = lock;
-    let LockTerms { lock_id, target, side, expire_time } = terms;
-    let target = match target {
-        LockTarget::Everything => Target::Everything(true),
-        LockTarget::Tenant(id) => Target::TenantId(id.into()),
-        LockTarget::Agent(id) => Target::AgentId(id.into()),
-        LockTarget::Group(id) => Target::GroupId(id.into()),
+    let Lock { terms, reason, create_time, creator, lifting, create_sequence: _, sequence: _ } =
+        lock;
+    let LockTerms { lock_id, tenant_id, target, party, expire_time } = terms;
+    // These messages cannot express every target in one tenant, nor a kind. Callers cannot ask for them.
+    let target = match (tenant_id, target) {
+        (Some(tenant_id), _) => Target::TenantId(tenant_id.into()),
+        (None, LockTarget::Agent(id)) => Target::AgentId(id.into()),
+        (None, LockTarget::Group(id)) => Target::GroupId(id.into()),
+        (None, LockTarget::AgentKind(_) | LockTarget::Everything) => Target::Everything(true),
     };
     let state = match state {
-        LockState::Held => pb::LockState::Held,
+        LockState::Active => pb::LockState::Held,
         LockState::Expired => pb::LockState::Expired,
         LockState::Lifted => pb::LockState::Lifted,
     };
@@ -114,7 +122,7 @@ pub(in crate::api::grpc) fn lock(view: LockView) -> pb::Lock {
     pb::Lock {
         lock_id: lock_id.to_string(),
         target: Some(target),
-        side: lock_side(side),
+        side: lock_side(party),
         state: state.into(),
         reason: reason.as_str().to_owned(),
         create_time: Some(timestamp(create_time)),
@@ -123,12 +131,12 @@ pub(in crate::api::grpc) fn lock(view: LockView) -> pb::Lock {
         unlock_time,
         unlocker,
         unlock_reason,
-        revision,
+        revision: 0,
     }
 }
 
-pub(super) fn lock_side(side: Party) -> i32 {
-    let side = match side {
+pub(super) fn lock_side(party: Party) -> i32 {
+    let side = match party {
         Party::Tenant => pb::LockSide::Tenant,
         Party::Vendor => pb::LockSide::Vendor,
     };

@@ -5,7 +5,9 @@ use crate::{
         grpc::convert::fields::{Fields, Parsed},
         proto::v1 as pb,
     },
-    domain::{AgentId, GroupId, Question, Revision, TenantId, decision, violation::Violations},
+    domain::{
+        AgentId, AgentKind, GroupId, Question, Revision, TenantId, decision, violation::Violations,
+    },
     service::check::BATCH_MAX,
 };
 
@@ -79,6 +81,7 @@ fn check_fields(prefix: &str, message: pb::CheckAccessRequest) -> Parsed<(Questi
         let question = Question {
             tenant_id: tenant_id?,
             agent_id: agent_id?,
+            agent_kind: AgentKind::Human,
             group_ids: group_ids.into_iter().collect(),
             required_level: required_level?,
         };

@@ -8,15 +8,15 @@ use crate::{
         proto::v1 as pb,
     },
     domain::{
-        AgentId, End, ExtendRequest, FreeText, GrantRequest, GrantState, GroupId, PolicyOverrides,
-        RequestId, Revision, Span, TenantId, Ticket,
-        chain::Sequence,
+        AgentId, End, ExtendRequest, GrantRequest, GrantState, GroupId, PolicyOverrides,
+        PolicyRequest, RequestId, Revision, RevokeRequest, Sequence, Span, TenantId, Ticket,
         grant::AGENTS_MAX,
         overrides::GroupOverrides,
         policy::{GROUPS_MAX, PRESETS_MAX},
         text::check_id,
     },
-    service::{GrantRef, page::PageRequest, review::GrantFilter},
+    service::{GrantRef, page::PageRequest},
+    store::{GrantFilter, QueryScope},
 };
 
 const ENDS: &str = "must be given: exactly one of expire_time, duration, until_revoked";
@@ -68,10 +68,10 @@ pub(in crate::api::grpc) fn grant_request(message: pb::GrantAccessRequest) -> Pa
     fields.finish(words)
 }
 
-/// The words of `ExtendAccess`: which grant, its etag, and what is asked for.
+/// The words of `ExtendAccess`: which grant, and what is asked for.
 pub(in crate::api::grpc) fn extend_request(
     message: pb::ExtendAccessRequest,
-) -> Parsed<(GrantRef, Option<String>, ExtendRequest)> {
+) -> Parsed<(GrantRef, ExtendRequest)> {
     use pb::extend_access_request::End as ProtoEnd;
     let pb::ExtendAccessRequest { tenant_id, grant_id, etag, reason, end } = message;
     let mut fields = Fields::default();
@@ -88,32 +88,34 @@ pub(in crate::api::grpc) fn extend_request(
     };
     let etag = fields.etag(&etag);
     let words = grant.zip(end).map(|(grant, end)| {
-        let request = ExtendRequest { end, reason };
-        (grant, etag, request)
+        let request = ExtendRequest { request_id: None, etag, end, reason };
+        (grant, request)
     });
     fields.finish(words)
 }
 
-/// The words of `RevokeAccess`: which grant, its etag, and why.
+/// The words of `RevokeAccess`: which grant, and why.
 pub(in crate::api::grpc) fn revoke_request(
     message: pb::RevokeAccessRequest,
-) -> Parsed<(GrantRef, Option<String>, FreeText)> {
+) -> Parsed<(GrantRef, RevokeRequest)> {
     let pb::RevokeAccessRequest { tenant_id, grant_id, etag, reason } = message;
     let mut fields = Fields::default();
     let grant = fields.grant_ref(&tenant_id, grant_id);
     let etag = fields.etag(&etag);
     let reason = fields.note("reason", reason);
-    fields.finish(grant.map(|grant| (grant, etag, reason)))
+    let request = RevokeRequest { request_id: None, etag, reason };
+    fields.finish(grant.map(|grant| (grant, request)))
 }
 
 pub(in crate::api::grpc) fn revoke_all_request(
     message: pb::RevokeAllAccessRequest,
-) -> Parsed<(TenantId, FreeText)> {
+) -> Parsed<(TenantId, RevokeRequest)> {
     let pb::RevokeAllAccessRequest { tenant_id, reason } = message;
     let mut fields = Fields::default();
     let tenant_id = fields.text("tenant_id", &tenant_id, TenantId::new);
     let reason = fields.note("reason", reason);
-    fields.finish(tenant_id.map(|tenant_id| (tenant_id, reason)))
+    let request = RevokeRequest { reason, ..RevokeRequest::default() };
+    fields.finish(tenant_id.map(|tenant_id| (tenant_id, request)))
 }
 
 pub(in crate::api::grpc) fn get_grant_request(message: pb::GetGrantRequest) -> Parsed<GrantRef> {
@@ -153,8 +155,8 @@ pub(in crate::api::grpc) fn list_grants_request(
     }
     let page = fields.page(page_size, page_token);
     let words = tenant_id.map(|tenant_id| {
-        let filter =
-            GrantFilter { tenant_id, states, group_id, agent_id, overlap_start, overlap_end };
+        let scope = QueryScope::Tenant(tenant_id);
+        let filter = GrantFilter { scope, states, group_id, agent_id, overlap_start, overlap_end };
         (filter, page)
     });
     fields.finish(words)
@@ -163,7 +165,7 @@ pub(in crate::api::grpc) fn list_grants_request(
 /// The words of `ListEvents`: of which tenant, or of the vendor's own history, of which grant alone, which page.
 pub(in crate::api::grpc) fn list_events_request(
     message: pb::ListEventsRequest,
-) -> Parsed<(Option<TenantId>, Option<GrantRef>, PageRequest)> {
+) -> Parsed<(QueryScope, Option<GrantRef>, PageRequest)> {
     let pb::ListEventsRequest { tenant_id, grant_id, page_size, page_token } = message;
     let mut fields = Fields::default();
     let is_vendors = tenant_id.is_empty();
@@ -176,7 +178,7 @@ pub(in crate::api::grpc) fn list_events_request(
     }
     let grant = grant_id.zip(tenant_id.clone());
     let grant = grant.map(|(text, tenant_id)| GrantRef { tenant_id, text });
-    fields.finish(Some((tenant_id, grant, page)))
+    fields.finish(Some((QueryScope::of(tenant_id), grant, page)))
 }
 
 pub(in crate::api::grpc) fn get_support_policy_request(
@@ -222,17 +224,10 @@ pub(in crate::api::grpc) fn get_checkpoint_request(
     fields.finish(Some(tenant_id))
 }
 
-/// What `UpdateSupportPolicy` asks for.
-pub(in crate::api::grpc) struct PolicyUpdate {
-    pub(in crate::api::grpc) tenant_id: TenantId,
-    pub(in crate::api::grpc) etag: Option<String>,
-    pub(in crate::api::grpc) update: PolicyOverrides,
-    pub(in crate::api::grpc) reason: FreeText,
-}
-
+/// The words of `UpdateSupportPolicy`: of which tenant, and what is asked for.
 pub(in crate::api::grpc) fn update_support_policy_request(
     message: pb::UpdateSupportPolicyRequest,
-) -> Parsed<PolicyUpdate> {
+) -> Parsed<(TenantId, PolicyRequest)> {
     let pb::UpdateSupportPolicyRequest { tenant_id, support_policy, update_mask, etag, reason } =
         message;
     let mut fields = Fields::default();
@@ -252,7 +247,8 @@ pub(in crate::api::grpc) fn update_support_policy_request(
         None => fields.0.add("support_policy", "must be given"),
     }
     let etag = fields.etag(&etag);
-    fields.finish(tenant_id.map(|tenant_id| PolicyUpdate { tenant_id, etag, update, reason }))
+    let request = PolicyRequest { request_id: None, etag, update, reason };
+    fields.finish(tenant_id.map(|tenant_id| (tenant_id, request)))
 }
 
 fn set_policy_field(

@@ -29,8 +29,8 @@ pub(in crate::api::grpc) fn grant(view: GrantView) -> pb::Grant {
         create_time,
         creator,
         revocation,
-        create_revision: _,
-        revision,
+        create_sequence: _,
+        sequence: _,
     } = grant;
     let (revoker, revoke_reason) = revocation.map_or_else(Default::default, |revocation| {
         (revocation.revoker.to_string(), revocation.reason.as_str().to_owned())
@@ -52,7 +52,7 @@ pub(in crate::api::grpc) fn grant(view: GrantView) -> pb::Grant {
         revoker,
         revoke_reason,
         etag,
-        revision,
+        revision: 0, // known for changes only
     }
 }
 
@@ -115,42 +115,46 @@ fn support_group(group: &SupportGroup) -> pb::SupportGroup {
 }
 
 pub(in crate::api::grpc) fn recorded(recorded: HistoryEvent) -> pb::Event {
-    let HistoryEvent { event, enforced, link } = recorded;
+    let HistoryEvent { event, enforced, hash } = recorded;
     let revision = event.revision;
     let complete = |Enforced { elapsed, nodes_acknowledged, nodes_lapsed }| {
         let state = EnforcementState::Complete;
         Enforcement { state, revision, elapsed, nodes_acknowledged, nodes_lapsed }
     };
     let enforcement = enforced.map(complete).map(enforcement);
-    let (sequence, hash) =
-        link.map_or_else(Default::default, |link| (link.sequence, link.hash.0.into()));
-    pb::Event { enforcement, sequence, hash, ..self::event(event) }
+    pb::Event { enforcement, hash: hash.0.into(), ..self::event(event) }
 }
 
 fn event(event: Event) -> pb::Event {
     let grant_id = event.grant_id().map(|id| id.to_string()).unwrap_or_default();
-    let Event { revision, tenant_id, time, author, reason, kind } = event;
+    let Event { revision, tenant_id, sequence, time, author, reason, kind } = event;
     let kind_type = match &kind {
-        EventKind::Granted { .. } => pb::EventType::Granted,
-        EventKind::Extended { .. } => pb::EventType::Extended,
-        EventKind::Revoked { .. } => pb::EventType::Revoked,
-        EventKind::Expired { .. } => pb::EventType::Expired,
-        EventKind::PolicyUpdated { .. } => pb::EventType::PolicyUpdated,
-        EventKind::Locked { .. } => pb::EventType::Locked,
-        EventKind::Unlocked { .. } => pb::EventType::Unlocked,
-        EventKind::LockExpired { .. } => pb::EventType::LockExpired,
+        EventKind::Granted(_) => pb::EventType::Granted,
+        EventKind::Extended(_) => pb::EventType::Extended,
+        EventKind::Revoked(_) => pb::EventType::Revoked,
+        EventKind::Expired(_) => pb::EventType::Expired,
+        EventKind::PolicyUpdated(_) => pb::EventType::PolicyUpdated,
+        EventKind::Locked(_) => pb::EventType::Locked,
+        EventKind::Unlocked(_) => pb::EventType::Unlocked,
+        EventKind::LockExpired(_) => pb::EventType::LockExpired,
     };
     let previous_expire_time = match &kind {
-        EventKind::Extended { previous_expire_time, .. } => *previous_expire_time,
+        EventKind::Extended(extended) => extended.previous_expire_time,
         _ => None,
     };
     let policy = match &kind {
-        EventKind::PolicyUpdated { policy, .. } => {
+        EventKind::PolicyUpdated(update) => {
+            let policy = &update.support_policy;
             tenant_id.as_ref().map(|tenant_id| support_policy(tenant_id, policy))
         }
         _ => None,
     };
-    let lock = kind.lock().map(|left| locks::lock(LockView::at(left.clone(), time)));
+    let lock = kind
+        .lock()
+        .map(|left| pb::Lock { revision, ..locks::lock(LockView::at(left.clone(), time)) });
+    let grant = kind
+        .grant()
+        .map(|left| pb::Grant { revision, ..self::grant(GrantView::at(left.clone(), time)) });
     pb::Event {
         revision,
         tenant_id: tenant_id.map(String::from).unwrap_or_default(),
@@ -161,12 +165,12 @@ fn event(event: Event) -> pb::Event {
         via: author.via.map(String::from).unwrap_or_default(),
         is_asserted: author.is_asserted,
         reason: reason.as_str().to_owned(),
-        grant: kind.into_grant().map(|left| grant(GrantView::at(left, time))),
+        grant,
         previous_expire_time: previous_expire_time.map(timestamp),
         support_policy: policy,
         lock,
         enforcement: None,
-        sequence: 0,
+        sequence,
         hash: Vec::new(),
     }
 }

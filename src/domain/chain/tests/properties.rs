@@ -11,9 +11,9 @@ fn said() -> impl Strategy<Value = Said> {
     );
     let via = prop::option::of("[a-z]{1,9}");
     (".{1,9}", via, any::<bool>(), any::<String>(), body).prop_map(
-        |(actor, via, is_asserted, reason, body)| Said {
+        |(actor, via, actor_asserted, reason, body)| Said {
             actor,
-            is_asserted: is_asserted && via.is_some(),
+            actor_asserted: actor_asserted && via.is_some(),
             via,
             reason,
             body: body.to_string(),

@@ -18,7 +18,7 @@ use crate::{
             follow_response::{self as fr, Message},
         },
     },
-    domain::{GrantTerms, LockTerms, NodeId, Now, TenantId, Time, violation::Violations},
+    domain::{GrantTerms, LockTerms, NodeId, Now, TenantId, Time, TokenKey, violation::Violations},
     node::{
         message::{Change, LeaseGrant, Pong, ToFollower, Welcome},
         snapshot::SnapshotPart,
@@ -52,9 +52,10 @@ pub(in crate::api::grpc) fn response(down: ToFollower) -> pb::FollowResponse {
                 group_ids: writer.group_ids,
             })
         }
-        ToFollower::SnapshotEnd(position) => {
+        ToFollower::SnapshotEnd { position, token_key } => {
             let position = Some(position_message(position));
-            Message::SnapshotEnd(fr::SnapshotEnd { position })
+            let token_key = token_key.0.to_vec();
+            Message::SnapshotEnd(fr::SnapshotEnd { position, token_key })
         }
         ToFollower::Changes(changes) => {
             let mut writer = Writer::default();
@@ -111,9 +112,14 @@ pub(in crate::api::grpc) fn down(response: pb::FollowResponse) -> Parsed<ToFollo
             let locks = within(held_locks(message), "snapshot_locks.")?;
             Ok(ToFollower::SnapshotPart(SnapshotPart::Locks(locks)))
         }
-        Some(Message::SnapshotEnd(fr::SnapshotEnd { position: message })) => {
+        Some(Message::SnapshotEnd(fr::SnapshotEnd { position: message, token_key })) => {
             let message = required("snapshot_end.position", message)?;
-            within(position(message), "snapshot_end.position.").map(ToFollower::SnapshotEnd)
+            let position = within(position(message), "snapshot_end.position.")?;
+            let token_key = token_key
+                .try_into()
+                .map(TokenKey)
+                .map_err(|_| Violations::of("snapshot_end.token_key", "must be 16 bytes long"))?;
+            Ok(ToFollower::SnapshotEnd { position, token_key })
         }
         Some(Message::Changes(message)) => {
             within(changes(message), "changes.").map(ToFollower::Changes)

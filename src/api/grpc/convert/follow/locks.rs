@@ -18,17 +18,18 @@ use crate::{
 
 pub(super) fn write(terms: &LockTerms, ended: bool) -> pb::FedLock {
     use pb::fed_lock::Target;
-    let LockTerms { lock_id, target, side, expire_time } = terms;
-    let target = match target {
-        LockTarget::Everything => Target::Everything(true),
-        LockTarget::Tenant(id) => Target::TenantId(id.to_string()),
-        LockTarget::Agent(id) => Target::AgentId(id.to_string()),
-        LockTarget::Group(id) => Target::GroupId(id.to_string()),
+    let LockTerms { lock_id, tenant_id, target, party, expire_time } = terms;
+    // These messages cannot express every target in one tenant, nor a kind: the follower locks more.
+    let target = match (tenant_id, target) {
+        (Some(tenant_id), _) => Target::TenantId(tenant_id.to_string()),
+        (None, LockTarget::Agent(id)) => Target::AgentId(id.to_string()),
+        (None, LockTarget::Group(id)) => Target::GroupId(id.to_string()),
+        (None, LockTarget::AgentKind(_) | LockTarget::Everything) => Target::Everything(true),
     };
     pb::FedLock {
         lock_id: lock_id.0.as_bytes().to_vec(),
         target: Some(target),
-        side: lock_side(*side),
+        side: lock_side(*party),
         expire_time_us: expire_time.map(|time| time.timestamp_micros()),
         ended,
     }
@@ -45,8 +46,12 @@ pub(super) fn read_held(message: pb::FedLock) -> Parsed<LockTerms> {
 pub(super) fn read(message: pb::FedLock) -> Parsed<LockChange> {
     use pb::fed_lock::Target;
     let pb::FedLock { lock_id, target, side, expire_time_us, ended } = message;
+    let mut tenant_id = None;
     let target = match target {
-        Some(Target::TenantId(id)) => LockTarget::Tenant(id_of("tenant_id", &id, TenantId::new)?),
+        Some(Target::TenantId(id)) => {
+            tenant_id = Some(id_of("tenant_id", &id, TenantId::new)?);
+            LockTarget::Everything
+        }
         Some(Target::AgentId(id)) => LockTarget::Agent(id_of("agent_id", &id, AgentId::new)?),
         Some(Target::GroupId(id)) => LockTarget::Group(id_of("group_id", &id, GroupId::new)?),
         Some(Target::Everything(true)) => LockTarget::Everything,
@@ -58,7 +63,7 @@ pub(super) fn read(message: pb::FedLock) -> Parsed<LockChange> {
             return Err(Violations::of("target", description));
         }
     };
-    let side = match pb::LockSide::try_from(side) {
+    let party = match pb::LockSide::try_from(side) {
         Ok(pb::LockSide::Tenant) => Party::Tenant,
         Ok(pb::LockSide::Vendor) => Party::Vendor,
         Ok(pb::LockSide::Unspecified) | Err(_) => {
@@ -67,8 +72,9 @@ pub(super) fn read(message: pb::FedLock) -> Parsed<LockChange> {
     };
     let terms = LockTerms {
         lock_id: LockId(uuid("lock_id", &lock_id)?),
+        tenant_id,
         target,
-        side,
+        party,
         expire_time: expire_time_us.map(|it| time("expire_time_us", it)).transpose()?,
     };
     Ok(LockChange { terms, is_ended: ended })

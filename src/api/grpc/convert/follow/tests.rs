@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     api::{grpc::nodes::RESPONSE_LENGTH_MAX, proto::v1::follow_response},
     domain::{
-        AccessLevel, Ack, AgentId, GrantId, GrantTerms, GroupId, Now, TenantId,
+        AccessLevel, Ack, AgentId, GrantId, GrantTerms, GroupId, Now, TenantId, TokenKey,
         time::{SECONDS_MAX, SECONDS_MIN},
     },
     node::{
@@ -137,7 +137,9 @@ fn downs() -> impl Strategy<Value = ToFollower> {
             .prop_map(|grants| ToFollower::SnapshotPart(SnapshotPart::Grants(grants))),
         vec(locks::terms(), 0..20)
             .prop_map(|locks| ToFollower::SnapshotPart(SnapshotPart::Locks(locks))),
-        positions().prop_map(ToFollower::SnapshotEnd),
+        (positions(), any::<[u8; 16]>()).prop_map(|(position, key)| {
+            ToFollower::SnapshotEnd { position, token_key: TokenKey(key) }
+        }),
         vec(change, 0..20).prop_map(ToFollower::Changes),
         pong.prop_map(ToFollower::Pong),
     ]
@@ -314,8 +316,11 @@ fn what_a_follower_may_not_be_told_is_refused_by_its_field() {
     use follow_response::{Changes, Lease, Message, Pong, SnapshotEnd, SnapshotGrants};
     let down = |message| super::down(pb::FollowResponse { message: Some(message) });
     refused(super::down(pb::FollowResponse::default()), "message");
-    let end = SnapshotEnd { position: None };
+    let end = SnapshotEnd::default();
     refused(down(Message::SnapshotEnd(end)), "snapshot_end.position");
+    let position = Some(pb::LogPosition { epoch: vec![7; 16], ..Default::default() });
+    let end = SnapshotEnd { position, token_key: vec![7; 17] };
+    refused(down(Message::SnapshotEnd(end)), "snapshot_end.token_key");
 
     let Some(Message::SnapshotGrants(good)) =
         response(ToFollower::SnapshotPart(SnapshotPart::Grants(vec![grant("acme", "support"); 2])))

@@ -8,18 +8,20 @@ use crate::domain::{LockId, LockTarget, LockTerms, Party};
 
 pub(super) fn terms() -> impl Strategy<Value = LockTerms> {
     let name = "[!-~é]{1,128}";
+    let everywhere = |target| (None, target);
     let targets = prop_oneof![
-        Just(LockTarget::Everything),
-        name.prop_map(|name| LockTarget::Tenant(TenantId::new(&name).unwrap())),
-        name.prop_map(|name| LockTarget::Agent(AgentId::new(&name).unwrap())),
-        name.prop_map(|name| LockTarget::Group(GroupId::new(&name).unwrap())),
+        Just((None, LockTarget::Everything)),
+        name.prop_map(|name| (Some(TenantId::new(&name).unwrap()), LockTarget::Everything)),
+        name.prop_map(move |name| everywhere(LockTarget::Agent(AgentId::new(&name).unwrap()))),
+        name.prop_map(move |name| everywhere(LockTarget::Group(GroupId::new(&name).unwrap()))),
     ];
-    let sides = prop_oneof![Just(Party::Tenant), Just(Party::Vendor)];
-    (uuids(), targets, sides, option::of(times())).prop_map(
-        |(lock_id, target, side, expire_time)| LockTerms {
+    let parties = prop_oneof![Just(Party::Tenant), Just(Party::Vendor)];
+    (uuids(), targets, parties, option::of(times())).prop_map(
+        |(lock_id, (tenant_id, target), party, expire_time)| LockTerms {
             lock_id: LockId(lock_id),
+            tenant_id,
             target,
-            side,
+            party,
             expire_time,
         },
     )
@@ -27,7 +29,8 @@ pub(super) fn terms() -> impl Strategy<Value = LockTerms> {
 
 fn lock(target: LockTarget) -> LockTerms {
     let expire_time = from_micros(1_800_000_000_000_000);
-    LockTerms { lock_id: LockId(Uuid::max()), target, side: Party::Vendor, expire_time }
+    let (lock_id, party) = (LockId(Uuid::max()), Party::Vendor);
+    LockTerms { lock_id, tenant_id: None, target, party, expire_time }
 }
 
 /// A change that makes a lock wrong, and the field that then is.
@@ -36,8 +39,9 @@ type Wrong = (fn(&mut pb::FedLock), &'static str);
 #[test]
 fn what_is_no_lock_is_refused_by_its_field() {
     use pb::fed_lock::Target;
-    let acme = LockTarget::Tenant(TenantId::new("acme").unwrap());
-    let told = response(ToFollower::SnapshotPart(SnapshotPart::Locks(vec![lock(acme); 2])));
+    let acme = Some(TenantId::new("acme").unwrap());
+    let acme = LockTerms { tenant_id: acme, ..lock(LockTarget::Everything) };
+    let told = response(ToFollower::SnapshotPart(SnapshotPart::Locks(vec![acme; 2])));
     let Some(Told::SnapshotLocks(good)) = told.message else { panic!("something else") };
     let long = "é".repeat(129);
     let cases: [Wrong; 12] = [

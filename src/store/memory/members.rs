@@ -1,4 +1,4 @@
-//! The roll of check nodes in memory, and what was proven of the enforcement of changes.
+//! The membership table in memory, and the recorded enforcement of changes.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use crate::{
     store::{Member, Registration},
 };
 
-/// The rows of check nodes, and the records.
+/// The rows of the check nodes, and the records of enforcement.
 #[derive(Debug, Clone, Default)]
-pub(super) struct MembershipTable {
+pub(super) struct MemberTable {
     rows: OrdMap<NodeId, Row>,
-    /// The longest of any row, when a node last registered.
+    /// The longest `max_staleness` of all rows, when a node last registered or was evicted.
     pub(super) max_staleness: Duration,
-    /// By the last revision of a change; with the first.
+    /// By the last revision of a change, with the first.
     enforced: OrdMap<Revision, (Revision, Enforced)>,
 }
 
@@ -23,38 +23,38 @@ pub(super) struct MembershipTable {
 struct Row {
     version: String,
     max_staleness: Duration,
-    seq: i64,
+    heartbeat_seq: i64,
     ack: Ack,
-    renew_time: Time,
+    heartbeat_time: Time,
     followers: Vec<NodeInfo>,
 }
 
-impl MembershipTable {
-    /// A row that is there already keeps its `seq`, which never goes back: somebody may be watching whether it moves.
+impl MemberTable {
+    /// An existing row keeps its `heartbeat_seq`, which never decreases: other nodes watch it.
     pub(super) fn register(&mut self, member: &Registration, now: Time) {
         let Registration { node_id, version, max_staleness, first_heartbeat } = member.clone();
-        let earlier = self.rows.get(&node_id);
+        let existing = self.rows.get(&node_id);
         let row = Row {
             version,
             max_staleness,
-            seq: earlier.map_or(first_heartbeat, |row| row.seq),
+            heartbeat_seq: existing.map_or(first_heartbeat, |row| row.heartbeat_seq),
             ack: Ack { revision: 0, nodes: 0, nodes_lapsed: 0 },
-            renew_time: earlier.map_or(now, |row| row.renew_time),
+            heartbeat_time: existing.map_or(now, |row| row.heartbeat_time),
             followers: Vec::new(),
         };
         self.rows.insert(node_id, row);
-        self.tell_longest_staleness();
+        self.update_max_staleness();
     }
 
     /// False if there is no such row.
     pub(super) fn heartbeat(&mut self, node_id: NodeId, seq: i64, now: Time) -> bool {
         let Some(row) = self.rows.get_mut(&node_id) else { return false };
-        row.seq = seq.max(row.seq + 1);
-        row.renew_time = now;
+        row.heartbeat_seq = seq.max(row.heartbeat_seq + 1);
+        row.heartbeat_time = now;
         true
     }
 
-    /// False if there is no such row, or it has more.
+    /// False if there is no such row, or if it has a later acknowledgement.
     pub(super) fn acknowledge(&mut self, node_id: NodeId, ack: Ack) -> bool {
         let row = self.rows.get_mut(&node_id).filter(|row| row.ack.revision <= ack.revision);
         row.map(|row| row.ack = ack).is_some()
@@ -66,16 +66,20 @@ impl MembershipTable {
         }
     }
 
-    pub(super) fn evict(&mut self, node_id: NodeId, seq: i64) -> bool {
-        let is_there = self.rows.get(&node_id).is_some_and(|row| row.seq == seq);
-        let is_gone = is_there && self.rows.remove(&node_id).is_some();
-        if is_gone {
-            self.tell_longest_staleness();
-        }
-        is_gone
+    pub(super) fn read_followers(&self) -> Vec<(NodeId, Vec<NodeInfo>)> {
+        self.rows.iter().map(|(node_id, row)| (*node_id, row.followers.clone())).collect()
     }
 
-    fn tell_longest_staleness(&mut self) {
+    pub(super) fn evict(&mut self, node_id: NodeId, seq: i64) -> bool {
+        let is_current = self.rows.get(&node_id).is_some_and(|row| row.heartbeat_seq == seq);
+        let is_removed = is_current && self.rows.remove(&node_id).is_some();
+        if is_removed {
+            self.update_max_staleness();
+        }
+        is_removed
+    }
+
+    fn update_max_staleness(&mut self) {
         self.max_staleness =
             self.rows.values().map(|row| row.max_staleness).max().unwrap_or_default();
     }
@@ -84,19 +88,15 @@ impl MembershipTable {
         self.rows.values().map(|row| row.max_staleness).fold(self.max_staleness, Duration::max)
     }
 
-    pub(super) fn members(&self, now: Time) -> Vec<Member> {
+    pub(super) fn list(&self, now: Time) -> Vec<Member> {
         let member = |(node_id, row): (&NodeId, &Row)| Member {
             node_id: *node_id,
             version: row.version.clone(),
-            seq: row.seq,
+            heartbeat_seq: row.heartbeat_seq,
             ack: row.ack,
-            renewed_ago: between(row.renew_time, now),
+            heartbeat_age: between(row.heartbeat_time, now),
         };
         self.rows.iter().map(member).collect()
-    }
-
-    pub(super) fn read_followers(&self) -> Vec<(NodeId, Vec<NodeInfo>)> {
-        self.rows.iter().map(|(node_id, row)| (*node_id, row.followers.clone())).collect()
     }
 
     pub(super) fn record_enforced(&mut self, first: Revision, last: Revision, enforced: Enforced) {

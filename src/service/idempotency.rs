@@ -1,0 +1,89 @@
+//! Request ids: a retry with the same id does not repeat the change.
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    domain::{Event, Grant, RequestId, TenantId},
+    node::enforcement::Commit,
+    service::{Service, ServiceError},
+    store::{IdempotencyKey, NewEvent, RequestPart, StoreError, Transaction},
+};
+
+/// The key of a request of `method` with this content. `None` if the caller chose no request id.
+pub(super) fn key(
+    tenant_id: Option<&TenantId>,
+    request_id: Option<&RequestId>,
+    method: &'static str,
+    content: impl Serialize,
+) -> Result<Option<IdempotencyKey>, StoreError> {
+    let Some(request_id) = request_id.cloned() else { return Ok(None) };
+    let content = serde_json::to_vec(&(method, content));
+    let content = content.map_err(|error| StoreError::Broken(error.into()))?;
+    let fingerprint = Sha256::digest(content).into();
+    Ok(Some(IdempotencyKey { tenant_id: tenant_id.cloned(), request_id, fingerprint }))
+}
+
+/// The parts of earlier calls with the same key.
+pub(super) async fn earlier_parts(
+    transaction: &mut dyn Transaction,
+    key: Option<&IdempotencyKey>,
+) -> Result<Vec<RequestPart>, ServiceError> {
+    let Some(key) = key else { return Ok(Vec::new()) };
+    let parts = transaction.request(key.tenant_id.as_ref(), &key.request_id).await?;
+    if parts.iter().any(|part| part.fingerprint != key.fingerprint) {
+        return Err(ServiceError::RequestIdReused);
+    }
+    Ok(parts)
+}
+
+impl Service {
+    /// Makes a change of one event.
+    pub(super) async fn append_and_commit(
+        &self,
+        mut transaction: Box<dyn Transaction>,
+        new: NewEvent,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<(Event, Commit), ServiceError> {
+        let event = transaction.append(new).await?;
+        if let Some(key) = key {
+            transaction.record_request(key, 0).await?;
+        }
+        let commit = self.commit(transaction, std::slice::from_ref(&event)).await?;
+        Ok((event, commit))
+    }
+
+    /// The event of an earlier call that `transaction` has found. The commit makes certain that the
+    /// event is durable.
+    pub(super) async fn replay(
+        &self,
+        transaction: Box<dyn Transaction>,
+        part: RequestPart,
+    ) -> Result<Event, ServiceError> {
+        transaction.commit().await?;
+        let event = self.events_of(&part).await?.pop();
+        let missing = || StoreError::Broken("a request refers to an event that is missing".into());
+        Ok(event.ok_or_else(missing)?)
+    }
+
+    /// The events of one part of a request.
+    pub(super) async fn events_of(&self, part: &RequestPart) -> Result<Vec<Event>, StoreError> {
+        let RequestPart { first_revision, last_revision, .. } = *part;
+        let count = usize::try_from(last_revision - first_revision + 1).unwrap_or(0);
+        self.store.log().events_after(first_revision - 1, count).await
+    }
+
+    /// The grant of an event as it is now.
+    pub(super) async fn current_grant(&self, event: &Event) -> Result<Grant, ServiceError> {
+        let grant = grant_of(event)?;
+        let current = self.store.queries().grant(&grant.tenant_id, grant.id()).await?;
+        let missing = || StoreError::Broken("an event is about a grant that is missing".into());
+        Ok(current.ok_or_else(missing)?)
+    }
+}
+
+/// The grant as the event left it.
+pub(super) fn grant_of(event: &Event) -> Result<Grant, StoreError> {
+    let grant = event.kind.grant().cloned();
+    grant.ok_or_else(|| StoreError::Broken("an event about a grant lacks the grant".into()))
+}

@@ -1,0 +1,124 @@
+//! The revocation of all grants of a tenant, in chunks.
+
+use tokio::time::Instant;
+
+use crate::{
+    domain::{Caller, Event, EventKind, Grant, Revision, RevokeRequest, Sequence, TenantId},
+    service::{
+        Enforcement, GrantView, LISTED_MAX, Service, ServiceError,
+        grants::{expiry, listed, revocation},
+        idempotency::{earlier_parts, key},
+    },
+    store::Transaction,
+};
+
+/// The most grants that one transaction ends. Other transactions wait for each chunk.
+const CHUNK: usize = 500;
+
+/// The result of `RevokeAllAccess`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RevokeAllOutcome {
+    /// The grants that this call, and earlier calls with the same request id, revoked. Newest first,
+    /// at most [`LISTED_MAX`].
+    pub grants: Vec<GrantView>,
+    /// The number of those grants.
+    pub count: usize,
+    /// How far the last chunk, and with it all earlier ones, has reached the check nodes.
+    pub enforcement: Enforcement,
+}
+
+/// What the call has revoked so far.
+#[derive(Default)]
+struct Revoked {
+    grants: Vec<Grant>,
+    count: usize,
+}
+
+impl Revoked {
+    fn add(&mut self, events: Vec<Event>) {
+        for event in events {
+            let EventKind::Revoked(revoked) = event.kind else { continue };
+            self.count += 1;
+            if self.grants.len() < LISTED_MAX {
+                self.grants.push(revoked.grant);
+            }
+        }
+    }
+}
+
+impl Service {
+    /// Ends all live grants of a tenant. The set of grants is fixed when the first call starts: the
+    /// grants that were created before the first event of the first chunk. After an error, a call with
+    /// the same request id continues with the remaining grants of that set.
+    pub async fn revoke_all_access(
+        &self,
+        caller: &Caller,
+        tenant_id: &TenantId,
+        request: RevokeRequest,
+        deadline: Instant,
+    ) -> Result<RevokeAllOutcome, ServiceError> {
+        let request_id = request.request_id.as_ref();
+        let key = key(Some(tenant_id), request_id, "RevokeAllAccess", &request)?;
+        let mut transaction = self.store.log().begin().await?;
+        let mut now = transaction.now();
+        let earlier = earlier_parts(transaction.as_mut(), key.as_ref()).await?;
+        let mut revoked = Revoked::default();
+        let mut bound: Option<Sequence> = None;
+        let mut last_revision: Option<Revision> = None;
+        for part in &earlier {
+            let events = self.events_of(part).await?;
+            bound = bound.or(events.first().map(|event| event.sequence));
+            last_revision = Some(part.last_revision);
+            revoked.add(events);
+        }
+        let mut part = u32::try_from(earlier.len()).unwrap_or(u32::MAX);
+        let enforcement = loop {
+            let live = transaction.live_grants(tenant_id, bound, CHUNK).await?;
+            if live.is_empty() {
+                let head = transaction.commit().await?;
+                break self.enforce_again(last_revision.unwrap_or(head), deadline).await?;
+            }
+            let is_last = live.len() < CHUNK;
+            let events = end_all(transaction.as_mut(), caller, live, &request).await?;
+            if let Some(key) = &key {
+                transaction.record_request(key, part).await?;
+            }
+            let commit = self.commit(transaction, &events).await?;
+            bound = bound.or(events.first().map(|event| event.sequence));
+            revoked.add(events);
+            if is_last {
+                break self.enforce(commit, deadline).await;
+            }
+            // Only the last chunk is waited for. The enforcement of every chunk is recorded.
+            drop(self.enforcer.enforce(commit));
+            last_revision = Some(commit.last);
+            part = part.saturating_add(1);
+            transaction = self.store.log().begin().await?;
+            now = transaction.now();
+        };
+        let Revoked { mut grants, count } = revoked;
+        grants.truncate(listed(&grants));
+        let grants = grants.into_iter().map(|grant| GrantView::at(grant, now)).collect();
+        Ok(RevokeAllOutcome { grants, count, enforcement })
+    }
+}
+
+/// Appends the events that end the grants.
+async fn end_all(
+    transaction: &mut dyn Transaction,
+    caller: &Caller,
+    live: Vec<Grant>,
+    request: &RevokeRequest,
+) -> Result<Vec<Event>, ServiceError> {
+    let now = transaction.now();
+    let mut events = Vec::with_capacity(live.len());
+    for grant in live {
+        let new = if grant.state(now).is_ended() {
+            expiry(&grant)
+        } else {
+            revocation(caller, grant, request.reason.clone(), now)
+        };
+        events.push(transaction.append(new).await?);
+    }
+    Ok(events)
+}

@@ -1,0 +1,88 @@
+//! Rows of grants.
+
+use std::collections::BTreeSet;
+
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use crate::{
+    domain::{
+        AgentId, Grant, GrantId, GrantTerms, GroupId, Revocation, TenantId, Ticket, text::Actor,
+    },
+    store::{
+        StoreError,
+        sql::rows::{free_text, from_json, level, maybe_time, parse, time},
+    },
+};
+
+/// The part of a row of `grants` that decides checks.
+#[derive(Debug, FromRow)]
+pub(in crate::store) struct GrantTermsRow {
+    tenant_id: String,
+    grant_id: String,
+    group_id: String,
+    agent_ids: String,
+    access_level: i64,
+    start_time: i64,
+    expire_time: Option<i64>,
+    revoke_time: Option<i64>,
+}
+
+/// A row of `grants`.
+#[derive(Debug, FromRow)]
+pub(in crate::store) struct GrantRow {
+    #[sqlx(flatten)]
+    terms: GrantTermsRow,
+    reason: String,
+    ticket: String,
+    create_time: i64,
+    creator: String,
+    revoker: Option<String>,
+    revoke_reason: Option<String>,
+    create_sequence: i64,
+    sequence: i64,
+}
+
+impl GrantTermsRow {
+    pub(in crate::store) fn into_domain(self) -> Result<(TenantId, GrantTerms), StoreError> {
+        let terms = GrantTerms {
+            grant_id: GrantId(parse("grant_id", self.grant_id, Uuid::parse_str)?),
+            group_id: parse("group_id", self.group_id, GroupId::new)?,
+            agent_ids: agents(&self.agent_ids)?,
+            access_level: level(self.access_level)?,
+            start_time: time("start_time", self.start_time)?,
+            expire_time: maybe_time("expire_time", self.expire_time)?,
+            revoke_time: maybe_time("revoke_time", self.revoke_time)?,
+        };
+        Ok((parse("tenant_id", self.tenant_id, TenantId::new)?, terms))
+    }
+}
+
+/// Skips the parser for the usual case: most grants name no agent.
+fn agents(json: &str) -> Result<BTreeSet<AgentId>, StoreError> {
+    if json == "[]" { Ok(BTreeSet::new()) } else { from_json("agent_ids", json) }
+}
+
+impl GrantRow {
+    pub(in crate::store) fn into_domain(self) -> Result<Grant, StoreError> {
+        let (tenant_id, terms) = self.terms.into_domain()?;
+        let revocation = match self.revoker.zip(self.revoke_reason) {
+            Some((revoker, reason)) => Some(Revocation {
+                revoker: parse("revoker", revoker, Actor::new)?,
+                reason: free_text("revoke_reason", reason)?,
+            }),
+            None => None,
+        };
+        Ok(Grant {
+            tenant_id,
+            terms,
+            reason: free_text("reason", self.reason)?,
+            ticket: parse("ticket", self.ticket, Ticket::new)?,
+            create_time: time("create_time", self.create_time)?,
+            creator: parse("creator", self.creator, Actor::new)?,
+            revocation,
+            create_sequence: self.create_sequence,
+            sequence: self.sequence,
+        })
+    }
+}

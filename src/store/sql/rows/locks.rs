@@ -1,0 +1,92 @@
+//! Rows of locks.
+
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use crate::{
+    domain::{
+        AgentId, AgentKind, GroupId, Lock, LockId, LockTarget, LockTerms, Party, lock::Lifting,
+        text::Actor,
+    },
+    store::{
+        StoreError,
+        sql::rows::{corrupt, free_text, maybe_time, parse, present, tenant, time},
+    },
+};
+
+/// The part of a row of `locks` that decides checks.
+#[derive(Debug, FromRow)]
+pub(in crate::store) struct LockTermsRow {
+    lock_id: String,
+    tenant_id: String,
+    target: String,
+    target_id: String,
+    party: String,
+    expire_time: Option<i64>,
+}
+
+/// A row of `locks`.
+#[derive(Debug, FromRow)]
+pub(in crate::store) struct LockRow {
+    #[sqlx(flatten)]
+    terms: LockTermsRow,
+    reason: String,
+    create_time: i64,
+    creator: String,
+    unlock_time: Option<i64>,
+    unlocker: Option<String>,
+    unlock_reason: Option<String>,
+    create_sequence: i64,
+    sequence: i64,
+}
+
+impl LockTermsRow {
+    pub(in crate::store) fn into_domain(self) -> Result<LockTerms, StoreError> {
+        Ok(LockTerms {
+            lock_id: LockId(parse("lock_id", self.lock_id, Uuid::parse_str)?),
+            tenant_id: tenant(self.tenant_id)?,
+            target: target(&self.target, self.target_id)?,
+            party: [Party::Tenant, Party::Vendor]
+                .into_iter()
+                .find(|party| party.as_str() == self.party)
+                .ok_or_else(|| corrupt("party", self.party, None))?,
+            expire_time: maybe_time("expire_time", self.expire_time)?,
+        })
+    }
+}
+
+/// The inverse of [`LockTarget::field`] and [`LockTarget::id`].
+fn target(field: &str, id: String) -> Result<LockTarget, StoreError> {
+    match field {
+        "agent_id" => Ok(LockTarget::Agent(parse("target_id", id, AgentId::new)?)),
+        "group_id" => Ok(LockTarget::Group(parse("target_id", id, GroupId::new)?)),
+        "agent_kind" => {
+            let kind = AgentKind::ALL.into_iter().find(|kind| kind.as_str() == id);
+            kind.map(LockTarget::AgentKind).ok_or_else(|| corrupt("target_id", id, None))
+        }
+        "everything" => Ok(LockTarget::Everything),
+        _ => Err(corrupt("target", field, None)),
+    }
+}
+
+impl LockRow {
+    pub(in crate::store) fn into_domain(self) -> Result<Lock, StoreError> {
+        let lifting = match maybe_time("unlock_time", self.unlock_time)? {
+            Some(time) => Some(Lifting {
+                time,
+                actor: parse("unlocker", present("unlocker", self.unlocker)?, Actor::new)?,
+                reason: free_text("unlock_reason", present("unlock_reason", self.unlock_reason)?)?,
+            }),
+            None => None,
+        };
+        Ok(Lock {
+            terms: self.terms.into_domain()?,
+            reason: free_text("reason", self.reason)?,
+            create_time: time("create_time", self.create_time)?,
+            creator: parse("creator", self.creator, Actor::new)?,
+            lifting,
+            create_sequence: self.create_sequence,
+            sequence: self.sequence,
+        })
+    }
+}

@@ -1,0 +1,137 @@
+//! Statements on grants.
+
+use crate::{
+    domain::{Grant, GrantId, Revision, Sequence, TenantId, Time},
+    store::{
+        StoreError,
+        sql::{
+            rows::{level_number, to_json},
+            statements::{Dialect, Statement},
+        },
+    },
+};
+
+pub(super) const TERMS: &str = "g.tenant_id, g.grant_id, g.group_id, g.agent_ids, g.access_level, \
+                                g.start_time, g.expire_time, g.revoke_time";
+/// The columns besides [`TERMS`].
+pub(super) const REST: &str = "g.reason, g.ticket, g.create_time, g.creator, g.revoker, \
+                               g.revoke_reason, g.create_sequence, g.sequence";
+
+pub(in crate::store) fn select(tenant_id: &TenantId, grant_id: GrantId) -> Statement {
+    let sql = format!(
+        "SELECT {TERMS}, {REST} FROM grants AS g WHERE g.tenant_id = $1 AND g.grant_id = $2"
+    );
+    Statement::with(sql, vec![tenant_id.into(), grant_id.into()])
+}
+
+pub(in crate::store) fn live(
+    tenant_id: &TenantId,
+    before: Option<Sequence>,
+    limit: usize,
+) -> Statement {
+    let sql = format!(
+        "SELECT {TERMS}, {REST} FROM grants AS g \
+         WHERE g.tenant_id = $1 AND g.create_sequence < $2 AND g.ended_sequence IS NULL \
+         ORDER BY g.create_sequence DESC LIMIT $3"
+    );
+    let before = before.unwrap_or(Sequence::MAX);
+    Statement::with(sql, vec![tenant_id.into(), before.into(), limit.into()])
+}
+
+pub(in crate::store) fn count_live(tenant_id: &TenantId) -> Statement {
+    let sql = "SELECT count(*) FROM grants WHERE tenant_id = $1 AND ended_sequence IS NULL";
+    Statement::with(sql, vec![tenant_id.into()])
+}
+
+pub(in crate::store) fn due(now: Time, limit: usize) -> Statement {
+    let sql = format!(
+        "SELECT {TERMS}, {REST} FROM grants AS g \
+         WHERE g.ended_sequence IS NULL AND g.expire_time IS NOT NULL AND g.expire_time <= $1 \
+         ORDER BY g.expire_time, g.create_revision LIMIT $2"
+    );
+    Statement::with(sql, vec![now.into(), limit.into()])
+}
+
+pub(in crate::store) fn insert(
+    grant: &Grant,
+    create_revision: Revision,
+) -> Result<Statement, StoreError> {
+    let terms = &grant.terms;
+    let sql = "INSERT INTO grants (tenant_id, create_sequence, sequence, create_revision, grant_id, \
+               group_id, agent_ids, access_level, start_time, expire_time, reason, ticket, \
+               create_time, creator) \
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
+    let values = vec![
+        (&grant.tenant_id).into(),
+        grant.create_sequence.into(),
+        grant.sequence.into(),
+        create_revision.into(),
+        terms.grant_id.into(),
+        terms.group_id.as_str().into(),
+        to_json(&terms.agent_ids)?.into(),
+        level_number(terms.access_level).into(),
+        terms.start_time.into(),
+        terms.expire_time.into(),
+        grant.reason.as_str().into(),
+        grant.ticket.as_str().into(),
+        grant.create_time.into(),
+        grant.creator.as_str().into(),
+    ];
+    Ok(Statement::with(sql, values))
+}
+
+pub(in crate::store) fn insert_agents(
+    dialect: &Dialect,
+    grant: &Grant,
+) -> Result<Statement, StoreError> {
+    let sql = format!(
+        "INSERT INTO grant_agents (tenant_id, create_sequence, agent_id) \
+         SELECT $1, $2, t.value FROM {} AS t",
+        dialect.each_text
+    );
+    let agent_ids = to_json(&grant.terms.agent_ids)?;
+    let values = vec![(&grant.tenant_id).into(), grant.create_sequence.into(), agent_ids.into()];
+    Ok(Statement::with(sql, values))
+}
+
+/// Updates a grant to its last event. Only the end of a grant ever changes.
+pub(in crate::store) fn update(grant: &Grant, is_ended: bool) -> Statement {
+    let revocation = grant.revocation.as_ref();
+    let sql = "UPDATE grants SET sequence = $3, ended_sequence = $4, expire_time = $5, \
+               revoke_time = $6, revoker = $7, revoke_reason = $8 \
+               WHERE tenant_id = $1 AND create_sequence = $2 AND grant_id = $9 \
+               AND ended_sequence IS NULL";
+    let values = vec![
+        (&grant.tenant_id).into(),
+        grant.create_sequence.into(),
+        grant.sequence.into(),
+        is_ended.then_some(grant.sequence).into(),
+        grant.terms.expire_time.into(),
+        grant.terms.revoke_time.into(),
+        revocation.map(|revocation| revocation.revoker.as_str()).into(),
+        revocation.map(|revocation| revocation.reason.as_str()).into(),
+        grant.id().into(),
+    ];
+    Statement::with(sql, values)
+}
+
+/// Stores an ended grant, if it is the latest of its tenant and group.
+pub(in crate::store) fn upsert_latest_ended(grant: &Grant, end_time: Time) -> Statement {
+    let sql = "INSERT INTO latest_ended_grants AS l \
+               (tenant_id, group_id, end_time, access_level, grant_id, create_sequence) \
+               VALUES ($1, $2, $3, $4, $5, $6) \
+               ON CONFLICT (tenant_id, group_id) DO UPDATE SET end_time = excluded.end_time, \
+               access_level = excluded.access_level, grant_id = excluded.grant_id, \
+               create_sequence = excluded.create_sequence \
+               WHERE (excluded.end_time, excluded.access_level, excluded.grant_id) \
+               > (l.end_time, l.access_level, l.grant_id)";
+    let values = vec![
+        (&grant.tenant_id).into(),
+        grant.terms.group_id.as_str().into(),
+        end_time.into(),
+        level_number(grant.terms.access_level).into(),
+        grant.id().into(),
+        grant.create_sequence.into(),
+    ];
+    Statement::with(sql, values)
+}

@@ -1,0 +1,178 @@
+//! Transactions, and what they write.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::{
+    domain::{
+        Attribution, Event, EventKind, FreeText, Grant, GrantId, Lock, LockId, LogName, Party,
+        PolicyOverrides, RequestId, Revision, Sequence, TenantId, Time,
+        chain::{Content, Hash, Link},
+        text::Actor,
+    },
+    store::StoreError,
+};
+
+/// An event to append: an [`Event`] without the parts that the store adds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewEvent {
+    /// The tenant whose history will contain the event. `None`: the vendor's own history.
+    pub tenant_id: Option<TenantId>,
+    /// The caller that makes the change.
+    pub author: Attribution,
+    /// The caller's reason.
+    pub reason: FreeText,
+    /// What happens. The store sets the sequences of the grant or lock.
+    pub kind: EventKind,
+}
+
+/// Identifies a request, so that a retry does not repeat the change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdempotencyKey {
+    /// The tenant to which the request id is scoped. `None`: the vendor.
+    pub tenant_id: Option<TenantId>,
+    /// The id that the caller chose.
+    pub request_id: RequestId,
+    /// The SHA-256 of the request's content.
+    pub fingerprint: [u8; 32],
+}
+
+/// One transaction of an earlier request. Most requests have exactly one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestPart {
+    /// The number of the part: 0, 1, 2 and so on.
+    pub part: u32,
+    /// The SHA-256 of the request's content.
+    pub fingerprint: [u8; 32],
+    /// The first event of the transaction.
+    pub first_revision: Revision,
+    /// The last event of the transaction.
+    pub last_revision: Revision,
+}
+
+/// One transaction, which holds the head of the log. Reads see what the transaction has appended.
+#[async_trait]
+pub trait Transaction: Send {
+    /// When the change happens: by the clock of the database, or of the process if the database is
+    /// embedded, but never before the last event.
+    fn now(&self) -> Time;
+
+    /// The longest lifetime of a lease among the check nodes that registered before this transaction.
+    fn max_staleness(&self) -> Duration;
+
+    /// One grant of a tenant.
+    async fn grant(
+        &mut self,
+        tenant_id: &TenantId,
+        grant_id: GrantId,
+    ) -> Result<Option<Grant>, StoreError>;
+
+    /// The tenant's grants that no event has ended, newest first, at most `limit`. Some may have
+    /// reached their end time. With `before`, only grants with a smaller `create_sequence`.
+    async fn live_grants(
+        &mut self,
+        tenant_id: &TenantId,
+        before: Option<Sequence>,
+        limit: usize,
+    ) -> Result<Vec<Grant>, StoreError>;
+
+    /// The number of the tenant's grants that no event has ended.
+    async fn count_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError>;
+
+    /// Grants of all tenants that no event has ended and whose end time is `now` or earlier, earliest
+    /// first, at most `limit`.
+    async fn due_grants(&mut self, now: Time, limit: usize) -> Result<Vec<Grant>, StoreError>;
+
+    /// A tenant's policy overrides. Without any, the default.
+    async fn overrides(&mut self, tenant_id: &TenantId) -> Result<PolicyOverrides, StoreError>;
+
+    /// One lock.
+    async fn lock(&mut self, lock_id: LockId) -> Result<Option<Lock>, StoreError>;
+
+    /// The number of locks of a party that no event has ended: in one tenant, or everywhere.
+    async fn count_live_locks(
+        &mut self,
+        party: Party,
+        tenant_id: Option<&TenantId>,
+    ) -> Result<usize, StoreError>;
+
+    /// Locks that no event has ended and whose end time is `now` or earlier, earliest first, at most
+    /// `limit`.
+    async fn due_locks(&mut self, now: Time, limit: usize) -> Result<Vec<Lock>, StoreError>;
+
+    /// The revision of the event at this sequence of a history, which must exist.
+    async fn revision_of(
+        &mut self,
+        tenant_id: Option<&TenantId>,
+        sequence: Sequence,
+    ) -> Result<Revision, StoreError>;
+
+    /// The parts of an earlier request with this id, in order. Empty: there was none.
+    async fn request(
+        &mut self,
+        tenant_id: Option<&TenantId>,
+        request_id: &RequestId,
+    ) -> Result<Vec<RequestPart>, StoreError>;
+
+    /// Appends an event at the next revision and sequence and at [`Transaction::now`], and updates
+    /// the grant, lock or overrides that the event is about. Of an existing grant or lock, only the
+    /// end changes; an ended one never changes. Returns the event as written. After an error, or if
+    /// the caller drops the future, the transaction can no longer be committed.
+    async fn append(&mut self, new: NewEvent) -> Result<Event, StoreError>;
+
+    /// Stores that the events appended so far are part `part` of a request. Stores nothing if there
+    /// are none. Must be the last call before the commit.
+    async fn record_request(&mut self, key: &IdempotencyKey, part: u32) -> Result<(), StoreError>;
+
+    /// Commits, and returns the revision of the log. When this method has returned, everything that
+    /// the transaction has read is durable as well, even if nothing was appended. A read alone does
+    /// not guarantee that: a primary that crashes while a commit waits for a standby shows the change
+    /// after its restart, and may still lose it. A caller that confirms an existing state must
+    /// therefore commit first.
+    async fn commit(self: Box<Self>) -> Result<Revision, StoreError>;
+}
+
+/// An event with everything that is stored about it.
+#[derive(Debug)]
+pub(super) struct StampedEvent {
+    pub(super) event: Event,
+    pub(super) body: String,
+    pub(super) hash: Hash,
+}
+
+impl StampedEvent {
+    /// Completes an event that follows `previous` in its chain.
+    pub(super) fn new(
+        new: NewEvent,
+        log: LogName,
+        previous: Link,
+        revision: Revision,
+        time: Time,
+    ) -> Result<Self, StoreError> {
+        let NewEvent { tenant_id, author, reason, mut kind } = new;
+        let sequence = previous.sequence + 1;
+        kind.set_sequence(sequence);
+        let body = serde_json::to_string(&kind).map_err(StoreError::broken)?;
+        let event = Event { revision, tenant_id, sequence, time, author, reason, kind };
+        let link = content(&event, &body).link(log, previous).map_err(StoreError::broken)?;
+        Ok(Self { event, body, hash: link.hash })
+    }
+
+    pub(super) fn link(&self) -> Link {
+        Link { sequence: self.event.sequence, hash: self.hash }
+    }
+}
+
+/// The hashed content of an event whose kind is stored as `body`.
+pub(super) fn content<'a>(event: &'a Event, body: &'a str) -> Content<'a> {
+    Content {
+        tenant_id: event.tenant_id.as_ref().map_or("", TenantId::as_str),
+        time: event.time,
+        actor: event.author.actor.as_str(),
+        via: event.author.via.as_ref().map(Actor::as_str),
+        actor_asserted: event.author.is_asserted,
+        reason: event.reason.as_str(),
+        body,
+    }
+}
