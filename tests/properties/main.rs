@@ -8,4 +8,5 @@ mod histories;
 mod locks;
 mod pages;
 mod requests;
+mod restores;
 mod world;

@@ -197,7 +197,7 @@ async fn a_server_that_cannot_load_does_not_start() {
     assert!(matches!(error, ServeError::Load(_)));
     assert_eq!(
         error.to_string(),
-        "cannot load the grants: the database holds or said what it should not"
+        "cannot load the grants: the database contains or returned invalid data"
     );
 }
 
