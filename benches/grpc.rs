@@ -26,8 +26,8 @@ use futures::future::join_all;
 use server::Server;
 use support_access::{
     api::proto::v1::{
-        AccessCheck, AccessLevel as ProtoLevel, AgentKind, BatchCheckAccessRequest, CheckAccessRequest, Decision,
-        support_access_client::SupportAccessClient,
+        AccessCheck, AccessLevel as ProtoLevel, AgentKind, BatchCheckAccessRequest,
+        CheckAccessRequest, Decision, support_access_client::SupportAccessClient,
     },
     domain::{
         AccessLevel, Attribution, EventKind, FreeText, Grant, GrantId, GrantTerms, GroupId,

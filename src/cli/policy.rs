@@ -29,7 +29,7 @@ const CALL: Call = Call {
     ],
     repeatable: true,
 };
-/// Show or tighten what a tenant may choose from when it grants access.
+/// Show or narrow what a tenant may choose from when it grants access.
 #[derive(Debug, Args)]
 pub(crate) struct PolicyArgs {
     #[command(subcommand)]
@@ -42,7 +42,7 @@ enum PolicyCommand {
     Set(Box<SetArgs>),
 }
 
-/// Show what a tenant may choose from: the vendor's catalogue, as far as the tenant has not tightened it.
+/// Show what a tenant may choose from: the vendor's catalogue, narrowed by the tenant.
 #[derive(Debug, Args)]
 struct ShowArgs {
     /// The tenant.

@@ -3,8 +3,7 @@
 use rand::{RngExt, rngs::StdRng};
 use support_access::api::proto::v1::{
     AccessLevel, ExtendAccessRequest, Grant, GrantAccessRequest, GrantState, ListGrantsRequest,
-    RevokeAccessRequest,
-    support_access_admin_client::SupportAccessAdminClient,
+    RevokeAccessRequest, support_access_admin_client::SupportAccessAdminClient,
 };
 use tokio::sync::watch;
 use tonic::{Code, Status, transport::Channel};

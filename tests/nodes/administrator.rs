@@ -167,14 +167,15 @@ impl Administrator {
             // The etag identifies the event.
             let is_same = |event: &&Event| {
                 event_grant(event).is_some_and(|(found, changed)| {
-                    (found, &changed.grant_id, &changed.etag) == (*kind, &grant.grant_id, &grant.etag)
+                    (found, &changed.grant_id, &changed.etag)
+                        == (*kind, &grant.grant_id, &grant.etag)
                 })
             };
             assert!(events.iter().any(|event| is_same(&event)), "{kind} is lost: {grant:?}");
         }
-        let granted = events.iter().filter(|event| {
-            event_grant(event).is_some_and(|(kind, _)| kind == "granted")
-        });
+        let granted = events
+            .iter()
+            .filter(|event| event_grant(event).is_some_and(|(kind, _)| kind == "granted"));
         let ours = granted.filter(|event| event.reason.starts_with(&self.tenant_id)).count();
         assert_eq!(ours, self.requests, "each request was granted, and once");
         self.told.len()

@@ -8,9 +8,7 @@ use std::{
 };
 
 use chrono::DateTime;
-use support_access::api::proto::v1::{
-    DecisionReason, Grant, GrantAccessRequest,
-};
+use support_access::api::proto::v1::{DecisionReason, Grant, GrantAccessRequest};
 
 use crate::{
     fleet::{FAST, Fleet, grant_with_token, replica, request, sidecar},
@@ -145,8 +143,7 @@ async fn a_wrong_wall_clock_ends_no_grant_late() {
     let (monotonic, wall) = (Instant::now(), SystemTime::now());
     let end_time = wall + Duration::from_secs(5);
     let tenant_id = "for a moment";
-    let period =
-        GrantAccessRequest { expire_time: Some(end_time.into()), ..Default::default() };
+    let period = GrantAccessRequest { expire_time: Some(end_time.into()), ..Default::default() };
     let (limited, token) = grant(&fleet, 1, tenant_id, period).await;
     let end = monotonic + Duration::from_secs(5);
     let load = Load::on(&fleet, &[tenant_id.into()], PACE);

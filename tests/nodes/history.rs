@@ -177,7 +177,8 @@ impl Answer {
 
 /// Each answer shows a state of the log, and no node goes back to an earlier state of a tenant.
 pub fn assert_consistent(log: &Log, answers: &[Answer]) {
-    let states: BTreeMap<_, _> = log.iter().map(|(tenant, events)| (tenant, replay(events))).collect();
+    let states: BTreeMap<_, _> =
+        log.iter().map(|(tenant, events)| (tenant, replay(events))).collect();
     let mut answers: Vec<&Answer> =
         answers.iter().filter(|answer| answer.verdict != Verdict::Stale).collect();
     answers.sort_by_key(|answer| answer.invoked);

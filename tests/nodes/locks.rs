@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use prost_types::Timestamp;
 use support_access::api::proto::v1::{
-    AgentKind, DecisionReason, EnforcementState, Lock, LockAccessRequest, LockAccessResponse, LockState,
-    UnlockAccessRequest,
+    AgentKind, DecisionReason, EnforcementState, Lock, LockAccessRequest, LockAccessResponse,
+    LockState, UnlockAccessRequest,
 };
 
 use crate::{
@@ -33,11 +33,7 @@ async fn scene(cluster: &Cluster) -> (Fleet, String) {
     (fleet, url)
 }
 
-pub async fn lock(
-    fleet: &Fleet,
-    by: usize,
-    request: LockAccessRequest,
-) -> LockAccessResponse {
+pub async fn lock(fleet: &Fleet, by: usize, request: LockAccessRequest) -> LockAccessResponse {
     let request = LockAccessRequest { reason: "why".into(), ..request };
     let began = Instant::now();
     let answer = fleet.admin(by).lock_access(request).await.unwrap().into_inner();
@@ -101,8 +97,7 @@ async fn a_lock_is_in_force_at_every_node_and_lets_in_again_when_it_is_lifted() 
             is_locked(&fleet, node, "").await;
         }
         // It beats what is granted later, too.
-        let (later, token) =
-            grant_with_token(&mut fleet.admin(1), request("acme")).await.unwrap();
+        let (later, token) = grant_with_token(&mut fleet.admin(1), request("acme")).await.unwrap();
         for node in fleet.nodes() {
             is_locked(&fleet, node, &token).await;
         }

@@ -54,7 +54,7 @@ pub async fn measure(plan: Plan) -> Figures {
         let grant = fleet.granted(replica, &tenants[replica]).await;
         figures.commit.push(commit(&mut bare, "UPDATE bare SET number = number + 1").await);
         let revoked = fleet.revoke(replica, &grant).await.unwrap();
-        let enforcement = revoked.enforcement;
+        let enforcement = revoked.enforcement.clone();
         assert_eq!(enforcement.state(), EnforcementState::Complete, "{revoked:?}");
         assert_eq!(enforcement.nodes_acknowledged, fleet.count(), "{revoked:?}");
         assert_eq!(enforcement.nodes_lapsed, 0, "{revoked:?}");

@@ -207,7 +207,8 @@ async fn an_upgrade_and_its_way_back_are_not_noticed_by_checks() {
         grant(&mut before.admin(0), tenant_id).await.unwrap();
     }
     let mut events = log(&mut before.admin(0), &["revoked midway".into()]).await;
-    let Some(Payload::Granted(midway)) = events.remove("revoked midway").unwrap()[0].payload.clone()
+    let Some(Payload::Granted(midway)) =
+        events.remove("revoked midway").unwrap()[0].payload.clone()
     else {
         panic!("the first event must be a grant")
     };

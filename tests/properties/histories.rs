@@ -114,7 +114,7 @@ async fn revoke(world: &World, model: &mut Model, which: Index) {
     let mut still_open: Vec<GrantId> = model
         .values()
         .filter(|other| other.tenant_id == grant.tenant_id && other.id() != grant.id())
-        .filter(|other| other.state(now) == GrantState::Active)
+        .filter(|other| !other.state(now).is_ended())
         .map(Grant::id)
         .collect();
     still_open.sort_unstable();

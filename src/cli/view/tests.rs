@@ -183,7 +183,6 @@ Grant      g1
 Level      ADMIN
 End        until revoked
 Valid for  2s
-Revision   4
 ",
     );
 }

@@ -236,17 +236,17 @@ fn a_file_is_refused_with_the_key_and_the_file() {
         (
             "[policy]\nlongest = '1d'",
             "[policy] in FILE is not a support policy: unknown field `longest`, expected one of `groups`, \
-             `preset_durations`, `default_duration`, `longest_duration`, `until_revoked_allowed`, `reason_required`, \
-             `ticket_required`, `longest_schedule_ahead`",
+             `preset_durations`, `default_duration`, `max_duration`, `until_revoked_allowed`, `reason_required`, \
+             `ticket_required`, `max_schedule_ahead`, `agent_kinds`",
         ),
         (
-            "[policy]\nlongest_duration = 5",
+            "[policy]\nmax_duration = 5",
             "[policy] in FILE is not a support policy: invalid type: integer `5`, expected a string in \
-             `longest_duration`",
+             `max_duration`",
         ),
         (
-            "[policy]\nlongest_duration = '1d'\npreset_durations = ['1h']",
-            "[policy] in FILE is not a support policy: default_duration must be positive and at most longest_duration",
+            "[policy]\nmax_duration = '1d'\npreset_durations = ['1h']",
+            "[policy] in FILE is not a support policy: default_duration must be positive and at most max_duration",
         ),
     ];
     for (text, expected) in cases {
