@@ -16,6 +16,7 @@ mod args;
 mod check;
 mod client;
 mod completions;
+mod database;
 mod explain;
 mod extend;
 mod failure;
@@ -26,7 +27,6 @@ mod json;
 mod list;
 mod lock;
 mod locks;
-mod migrate;
 mod nodes;
 pub mod output;
 mod policy;
@@ -69,7 +69,7 @@ pub struct Cli {
 enum Command {
     Serve(serve::ServeArgs),
     Sidecar(sidecar::SidecarArgs),
-    Migrate(migrate::MigrateArgs),
+    Database(database::DatabaseCommandArgs),
     Health(health::HealthArgs),
     Grant(Asking<grant::GrantArgs>),
     Extend(Asking<extend::ExtendArgs>),
@@ -113,7 +113,7 @@ impl Cli {
         match &self.command {
             Command::Serve(args) => serve::run(args).await,
             Command::Sidecar(args) => sidecar::run(args).await,
-            Command::Migrate(args) => migrate::run(args).await,
+            Command::Database(args) => database::run(args).await,
             Command::Health(args) => health::run(args).await,
             Command::Grant(asking) => grant::run(&asking.connect().await?, &asking.args).await,
             Command::Extend(asking) => extend::run(&asking.connect().await?, &asking.args).await,

@@ -49,7 +49,8 @@ pub struct Enforcement {
     pub nodes_acknowledged: u32,
     /// Nodes that did not acknowledge the change, and whose leases have expired.
     pub nodes_lapsed: u32,
-    /// Nodes that may still answer from before the change. 0 if complete.
+    /// Nodes that may still answer from before the change. A node counts together with its followers,
+    /// until the last of them has acknowledged. 0 if complete.
     pub nodes_pending: u32,
     /// When the change is in force everywhere at the latest, or was known to be.
     pub complete_by: Time,

@@ -47,4 +47,5 @@ mod rpcs;
 mod sidecars;
 mod slow_store;
 mod sockets;
+mod tokens;
 mod upstreams;

@@ -23,7 +23,7 @@ use crate::{
     slow_store::SlowStore,
 };
 
-async fn sidecar(upstream: &Running) -> Running {
+pub(crate) async fn sidecar(upstream: &Running) -> Running {
     let upstreams = vec![format!("http://{}", upstream.grpc[0])];
     let config = SidecarConfig {
         common: common(),
