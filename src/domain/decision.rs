@@ -244,8 +244,8 @@ impl Decision<'_> {
     }
 }
 
-/// Decides a check. `locks` are all locks that can match, `grants` the grants of the check's tenant.
-/// A lock overrides every grant.
+/// Decides a check. `locks` are all locks that can match, `grants` the grants of the check's
+/// tenant. A lock overrides every grant.
 pub fn decide<'a>(
     locks: impl IntoIterator<Item = &'a LockTerms>,
     grants: impl IntoIterator<Item = &'a GrantTerms>,
@@ -267,8 +267,8 @@ pub fn decide<'a>(
 }
 
 /// The grant that decides the check, if all agent kinds are admitted. Effective access is the union
-/// of all grants. If several grants allow the check, the one that ends last decides. A denial has the
-/// nearest reason, in this order:
+/// of all grants. If several grants allow the check, the one that ends last decides. A denial has
+/// the nearest reason, in this order:
 ///
 /// 1. a grant that covers the agent and the level, but starts later;
 /// 2. a grant to the agent's group at a lower level;
@@ -292,9 +292,9 @@ fn nearest_grant<'a>(
     Some((reason, terms))
 }
 
-/// How close a grant comes; a greater rank is closer. The rank of the reason, then whether the grant
-/// is active, then the preferred time in microseconds since 1970, then the higher level, then the
-/// newer grant. No two grants have the same rank.
+/// How close a grant comes; a greater rank is closer. The rank of the reason, then whether the
+/// grant is active, then the preferred time in microseconds since 1970, then the higher level, then
+/// the newer grant. No two grants have the same rank.
 type Rank = (u8, bool, i64, AccessLevel, GrantId);
 
 fn rank(terms: &GrantTerms, check: &AccessCheck, now: Now) -> Option<(Reason, Rank)> {

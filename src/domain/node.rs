@@ -28,7 +28,8 @@ pub enum NodeKind {
     Sidecar,
 }
 
-/// A node's word that checks are answered from `revision` or later by itself and by every node that it feeds.
+/// A node's word that checks are answered from `revision` or later by itself and by every node that
+/// it feeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ack {
     /// The revision.

@@ -133,7 +133,8 @@ def test_callers_cannot_have_all_traced_nor_write_what_they_like(collector):
         begun = time.monotonic()
         calls = [
             client.access_stub.CheckAccess.future(
-                client.check_request(), timeout=DEADLINE_S, metadata=[("traceparent", new_parent()[2])])
+                access.CheckAccessRequest(check=client.access_check()), timeout=DEADLINE_S,
+                metadata=[("traceparent", new_parent()[2])])
             for _ in range(1_000)
         ]
         for call in calls:

@@ -221,8 +221,8 @@ fn internal() -> StatusBuilder {
     StatusBuilder::new(ErrorReason::Internal, "internal error; see the server's log")
 }
 
-/// States the call id in an internal error, so that the operator finds the details in the log. Other
-/// responses stay as they are.
+/// States the call id in an internal error, so that the operator finds the details in the log.
+/// Other responses stay as they are.
 pub fn state_call_id(headers: &mut HeaderMap, call_id: &str) {
     if Status::from_header_map(headers).is_some_and(|status| status.code() == Code::Internal) {
         let message = format!("internal error; the server's log has the details of call {call_id}");
@@ -367,8 +367,8 @@ pub fn refuse_unread(cause: Unread) -> Response<Body> {
     .into_http()
 }
 
-/// Gives tonic's own refusals the code and details of all other errors: a message that is too long
-/// ([`Code::OutOfRange`], which no handler returns), and a message that cannot be decoded.
+/// Gives tonic's own errors the code and details of all other errors. Tonic rejects a message that
+/// is too long ([`Code::OutOfRange`], which no handler returns) or cannot be decoded.
 pub fn explain_refusal(response: Response<Body>) -> Response<Body> {
     let headers = response.headers();
     // Most responses have no status in their headers, and few have one of these codes.

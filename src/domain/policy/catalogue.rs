@@ -12,7 +12,8 @@ use crate::domain::{
 };
 
 impl SupportPolicy {
-    /// This catalogue, narrowed by the overrides of a tenant: the stricter of the two in everything.
+    /// This catalogue, narrowed by the overrides of a tenant: the stricter of the two in
+    /// everything.
     pub fn narrowed_by(&self, overrides: &PolicyOverrides) -> Self {
         let PolicyOverrides {
             groups,

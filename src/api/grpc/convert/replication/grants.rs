@@ -1,4 +1,5 @@
-//! Replicated grants. A message contains each group once, and each tenant once per run of its grants.
+//! Replicated grants. A message contains each group once, and each tenant once per run of its
+//! grants.
 
 use std::collections::HashMap;
 
