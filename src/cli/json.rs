@@ -7,7 +7,7 @@ use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use serde_json::Serializer;
 
 use super::failure::Failure;
-use crate::{api::proto::DESCRIPTORS, domain::text::is_unsafe};
+use crate::{api::proto::DESCRIPTORS, domain::ids::is_unsafe};
 
 /// `message`, which is the `supportaccess.v1` message `name`, in the canonical JSON of protobuf, under the field names of
 /// the .proto files. Fields that have their default value are there too; absent optional ones are not.

@@ -3,7 +3,7 @@
 use anstyle::{AnsiColor, Style};
 use comfy_table::{Attribute, ColumnConstraint, ContentArrangement, Table, presets};
 
-use crate::domain::text::is_unsafe;
+use crate::domain::ids::is_unsafe;
 
 /// What the place can show that an answer is printed to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -1,7 +1,8 @@
 //! The explanation of a decision: the troubleshooting checklist, and the obstacles of each grant.
 
 use crate::domain::{
-    decision::{AccessCheck, Decision, Reason, message},
+    check::AccessCheck,
+    decision::{Decision, Reason, message},
     grant::{AgentKind, GrantState, GrantTerms},
     time::Now,
 };

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{
     grant::AccessLevel,
+    ids::GroupId,
     policy::{AgentKindEntry, Forbidden, SupportPolicy, join, join_kinds},
-    text::GroupId,
     time::Span,
     violation::ViolationReason as Reason,
 };

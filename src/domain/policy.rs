@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{
     grant::{AccessLevel, AgentKind, Grant},
+    ids::{FreeText, GroupId},
     request::{ExtendRequest, GrantRequest, START_LEEWAY},
-    text::{FreeText, GroupId},
     time::{Span, Time, after, between},
     violation::{ViolationReason as Reason, Violations},
 };

@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use crate::domain::{
     grant::AccessLevel,
+    ids::{AgentId, FreeText, GroupId, RequestId, TenantId, Ticket},
     overrides::OverridesUpdate,
     policy::AgentKindEntry,
-    text::{AgentId, FreeText, GroupId, RequestId, TenantId, Ticket},
     time::{Span, Time, after},
     violation::{ViolationReason, Violations},
 };

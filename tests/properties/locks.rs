@@ -11,7 +11,7 @@ use support_access::{
         Role, Span, TenantId, Tenants, TokenKey, UnlockRequest,
         decision::decide,
         explain::{ChecklistAnswer, ChecklistQuestion, checklist},
-        text::Actor,
+        ids::Actor,
     },
     node::{
         Snapshot,

@@ -12,7 +12,7 @@ use crate::{
         status::{Failure, unknown_caller},
     },
     auth::ConnectionInfo,
-    domain::{Action, Attribution, Caller, Scope, text::ID_LENGTH_MAX},
+    domain::{Action, Attribution, Caller, Scope, ids::ID_LENGTH_MAX},
 };
 
 /// The metadata key of the gRPC deadline.

@@ -1,12 +1,12 @@
 //! The vendor's catalogue: its validation, and how the overrides of a tenant narrow it.
 
 use crate::domain::{
+    ids::check_line,
     overrides::{GroupOverride, PolicyOverrides},
     policy::{
         AgentKindEntry, DESCRIPTION_LENGTH_MAX, DISPLAY_NAME_LENGTH_MAX, DURATION_MAX, GROUPS_MAX,
         PRESETS_MAX, SupportGroup, SupportPolicy,
     },
-    text::check_line,
     time::Span,
     violation::{ViolationReason, Violations},
 };

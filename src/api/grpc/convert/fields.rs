@@ -8,7 +8,7 @@ use crate::{
         AccessLevel, AgentId, AgentKind, AgentKindEntry, End, FreeText, GrantState, RequestId,
         Span, TenantId, Time, ViolationReason,
         grant::AGENTS_MAX,
-        text::{TextError, check_id},
+        ids::{TextError, check_id},
         time,
         violation::Violations,
     },

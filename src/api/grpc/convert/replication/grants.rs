@@ -14,7 +14,7 @@ use crate::{
     },
     domain::{
         AccessLevel, AgentId, GrantId, GrantTerms, GroupId, TenantId, ViolationReason,
-        grant::AGENTS_MAX, text::TextError, violation::Violations,
+        grant::AGENTS_MAX, ids::TextError, violation::Violations,
     },
     store::Retained,
 };
