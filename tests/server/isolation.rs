@@ -1,10 +1,10 @@
 //! Isolation: a tenant observes nothing of the activity of other tenants and of the vendor.
 //!
 //! Two servers play the same calls of one tenant. In between, one of them plays random activity of
-//! another tenant and of the vendor, too. Every response and every error must be the same. Only values
-//! that are random by design may differ: UUIDs and hashes are replaced by the order of their first
-//! appearance, and consistency tokens by a constant. Times come from a manual clock, apart from those
-//! that depend on a node's lease.
+//! another tenant and of the vendor, too. Every response and every error must be the same. Only
+//! values that are random by design may differ: UUIDs and hashes are replaced by the order of their
+//! first appearance, and consistency tokens by a constant. Times come from a manual clock, apart
+//! from those that depend on a node's lease.
 
 use std::time::Duration;
 

@@ -25,7 +25,7 @@ pub(super) enum Call {
     RevokeAll {
         request: usize,
     },
-    /// Of an own grant, or of one that only the other tenant has.
+    /// Reads an own grant, or a grant of the other tenant.
     Get {
         grant: usize,
         is_foreign: bool,
