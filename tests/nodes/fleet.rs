@@ -139,8 +139,14 @@ impl Fleet {
     /// The revision at the end of the log.
     pub async fn head_revision(&self, replica: usize) -> i64 {
         let mut client = CheckNodesClient::new(self.replicas[replica].channel.clone());
-        let nodes = client.list_check_nodes(ListCheckNodesRequest {}).await.unwrap();
-        nodes.into_inner().head_revision
+        let mut head = None;
+        eventually("the end of the log can be read", async || {
+            let nodes = client.list_check_nodes(ListCheckNodesRequest {}).await.ok();
+            head = nodes.map(|nodes| nodes.into_inner().head_revision);
+            head.is_some()
+        })
+        .await;
+        head.unwrap()
     }
 
     /// Grants, and waits until every node answers from there.
