@@ -47,10 +47,10 @@ def test_it_starts_before_and_shares_its_socket(gateway):
 def test_another_chart_is_told_what_is_missing(gateway):
     with pytest.raises(helm.HelmRenderError) as refusal:
         objects({"support-access": {"sidecar": {"gatewayUsers": []}}}, gateway)
-    assert "sidecar.gatewayUsers must have the uids" in str(refusal.value)
+    assert "sidecar.gatewayUsers: required" in str(refusal.value)
     with pytest.raises(helm.HelmRenderError) as refusal:
-        objects({"support-access": {"sidecar": {"resources": {"limits": {"memory": "1Mi"}}}}}, gateway)
-    assert "sidecar.resources.requests.memory is 64Mi, but sidecar.resources.limits.memory is 1Mi" in str(refusal.value)
+        objects({"support-access": {"sidecar": {"upstreams": []}}}, gateway)
+    assert "sidecar.upstreams: required" in str(refusal.value)
 
 
 def test_a_token_of_the_pod_can_be_its_credential(gateway):

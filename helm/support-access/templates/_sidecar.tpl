@@ -10,7 +10,6 @@ The sidecar in somebody else's pod. All of these take this chart's own scope, wh
 */ -}}
 {{- define "support-access.sidecar" -}}
 {{- $sidecar := .Values.sidecar -}}
-{{- include "support-access.validateResources" (dict "path" "sidecar.resources" "resources" $sidecar.resources) -}}
 - name: {{ $sidecar.name }}
   image: {{ include "support-access.image" . }}
   imagePullPolicy: {{ .Values.image.pullPolicy }}
@@ -106,10 +105,10 @@ The sidecar in somebody else's pod. All of these take this chart's own scope, wh
 {{- define "support-access.sidecar.config" -}}
 {{- $sidecar := .Values.sidecar -}}
 {{- if not $sidecar.upstreams -}}
-{{- fail "sidecar.upstreams must name whom the sidecar follows, such as https://support-access.support-access.svc:50051" -}}
+{{- fail "sidecar.upstreams: required; list the URLs of replicas, such as https://support-access.support-access.svc:50051" -}}
 {{- end -}}
 {{- if not $sidecar.gatewayUsers -}}
-{{- fail "sidecar.gatewayUsers must have the uids of those that may ask the sidecar" -}}
+{{- fail "sidecar.gatewayUsers: required; list the uids of the containers that may call the sidecar" -}}
 {{- end -}}
 upstream = {{ mustToRawJson $sidecar.upstreams }}
 listen = ["unix:{{ $sidecar.socketDirectory }}/check.sock"]
