@@ -74,7 +74,7 @@ def test_it_is_what_the_chart_expects():
     assert IMAGE.user == (given["runAsUser"], given["runAsGroup"]) == (65532, 65532)
     templates = "".join(path.read_text() for path in (CHART / "templates").iterdir() if path.is_file())
     assert f"mountPath: {IMAGE.one('WORKDIR')}\n" in templates, "the volume for SQLite"
-    ports = set(re.findall(r"name: (?:grpc|http), containerPort: (\d+)", templates))
+    ports = set(re.findall(r"name: (?:grpc|metrics), containerPort: (\d+)", templates))
     assert set(IMAGE.one("EXPOSE").split()) == ports
     data = next(copy for copy in IMAGE.copies if copy.target == IMAGE.one("WORKDIR"))
     assert data.owner == ":".join(map(str, IMAGE.user))

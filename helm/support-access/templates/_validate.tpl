@@ -1,6 +1,6 @@
 {{- /*
-Checks on combinations of this chart's own values that a schema cannot express. The Kubernetes API server, cert-manager
-and the Prometheus operator validate their own fields.
+Checks on combinations of this chart's own values that a schema cannot express. The Kubernetes API
+server, cert-manager and the Prometheus operator validate their own fields.
 */ -}}
 {{- define "support-access.validate" -}}
 {{- include "support-access.validateName" . -}}
