@@ -25,7 +25,7 @@ def test_one_replica_does_not_reach_the_database(service, prometheus):
     with service.database_link.cut():
         alert = prometheus.until_firing("SupportAccessNodeStale", severity="warning")
         assert (alert["labels"]["pod"], alert["labels"]["job"]) == ("second", JOB)
-        assert alert["annotations"]["summary"].startswith("The check node second has no valid proof")
+        assert alert["annotations"]["summary"].startswith("The check node second has no valid lease")
         assert "STALE" in service.check(node=service.second).stdout
         assert not prometheus.firing("SupportAccessDatabaseUnreachable")
         assert not prometheus.firing("SupportAccessNodeStale", severity="critical"), "one of two is not most"
@@ -118,20 +118,20 @@ def test_callers_have_no_patience_while_all_changes_wait(service, prometheus):
 
 def test_a_certificate_ends(service, prometheus):
     service.renew(days=10)
-    alert = prometheus.until_firing("SupportAccessCertificateEnding", severity="warning", pod="first", certificate="tls-certificate")
-    assert "ends in 9d 23h" in alert["annotations"]["description"]
+    alert = prometheus.until_firing("SupportAccessCertificateExpiring", severity="warning", pod="first", certificate="tls-certificate")
+    assert "expires in 9d 23h" in alert["annotations"]["description"]
     service.renew(days=1)
     for pod in ("first", "second"):
         labels = {"pod": pod, "certificate": "tls-certificate", "job": JOB}
-        alert = prometheus.until_firing("SupportAccessCertificateEnding", severity="critical", **labels)
-        assert "ends in 23h 59m" in alert["annotations"]["description"]
-        assert not prometheus.firing("SupportAccessCertificateEnding", severity="warning", **labels)
+        alert = prometheus.until_firing("SupportAccessCertificateExpiring", severity="critical", **labels)
+        assert "expires in 23h 59m" in alert["annotations"]["description"]
+        assert not prometheus.firing("SupportAccessCertificateExpiring", severity="warning", **labels)
     service.renew(days=30)
-    prometheus.until_over("SupportAccessCertificateEnding")
+    prometheus.until_over("SupportAccessCertificateExpiring")
     service.renew_sidecar(days=1)
-    prometheus.until_firing("SupportAccessCertificateEnding", severity="critical", pod="sidecar-0", certificate="upstream-certificate")
+    prometheus.until_firing("SupportAccessCertificateExpiring", severity="critical", pod="sidecar-0", certificate="upstream-certificate")
     service.renew_sidecar(days=30)
-    prometheus.until_over("SupportAccessCertificateEnding")
+    prometheus.until_over("SupportAccessCertificateExpiring")
 
 
 def test_a_sidecar_is_paused_again_and_again(service, prometheus):
@@ -149,7 +149,7 @@ def test_a_sidecar_is_paused_again_and_again(service, prometheus):
 def test_a_replica_is_nearly_out_of_connections(service, prometheus):
     with service.connections(service.second, CONNECTIONS * 9 // 10):
         alert = prometheus.until_firing("SupportAccessSaturated")
-        assert (alert["labels"]["pod"], alert["labels"]["of"], alert["labels"]["severity"]) == ("second", "connections", "warning")
+        assert (alert["labels"]["pod"], alert["labels"]["resource"], alert["labels"]["severity"]) == ("second", "connections", "warning")
 
 
 def test_callers_are_rejected(service, prometheus):
