@@ -67,11 +67,11 @@ def test_each_alert_has_a_runbook_and_each_runbook_an_alert():
     assert {path.stem for path in RUNBOOKS.glob("*.md")} - {"README"} == names
     index = (RUNBOOKS / "README.md").read_text()
     assert set(re.findall(r"\]\((\w+)\.md\)", index)) == names
-    headings = ["What it means", "How urgent", "Look", "Causes", "Over", "Exercise"]
+    headings = ["Meaning", "Severity", "Diagnosis", "Causes", "Resolved when", "Exercise"]
     for name in names:
         text = (RUNBOOKS / f"{name}.md").read_text()
         assert text.startswith(f"# {name}\n"), name
         assert re.findall(r"^## (.*)$", text, re.MULTILINE) == headings, name
         severities = {rule["labels"]["severity"] for rule in RULES if rule["alert"] == name}
-        urgency = text.split("## How urgent\n")[1].split("## ")[0]
+        urgency = text.split("## Severity\n")[1].split("## ")[0]
         assert severities == set(re.findall(r"\*\*(critical|warning)\*\*", urgency)), name
