@@ -10,7 +10,7 @@ import hashlib
 import re
 import textwrap
 
-from chart import CHART, HERE, VALUES, read, render
+from chart import CHART, HERE, VALUES_FILES, load_values, render
 
 DIRECTORY = HERE / "golden"
 BASE = "minimal"
@@ -20,28 +20,29 @@ CHECKSUM_MARKER = r"\1(SHA-256 of access.toml)"
 DASHBOARD_MARKER = "    (dashboard.json)\n"
 
 
-def golden_path(values_path):
-    kind = "yaml" if values_path.stem in FULL else "diff"
-    return DIRECTORY / f"{values_path.stem}.{kind}"
+def golden_path(values_file):
+    extension = "yaml" if values_file.stem in FULL else "diff"
+    return DIRECTORY / f"{values_file.stem}.{extension}"
 
 
-def golden_text(values_path):
+def golden_text(values_file):
     """The content that the golden file of a values file must have."""
-    templates = rendered(values_path)
-    if values_path.stem in FULL:
+    templates = rendered_templates(values_file)
+    if values_file.stem in FULL:
         return "".join(f"# {name}\n{text}" for name, text in templates.items())
-    return difference(rendered(values_path.with_name(f"{BASE}.yaml")), templates)
+    base = rendered_templates(values_file.with_name(f"{BASE}.yaml"))
+    return difference(base, templates)
 
 
-def rendered(values_path):
+def rendered_templates(values_file):
     """The rendered templates, without the two parts that other assertions and tests compare."""
-    templates = render(read(values_path))
+    templates = render(load_values(values_file))
     for name, text in templates.items():
         if name.endswith("templates/deployment.yaml"):
             assert CHECKSUM.search(text)[2] == access_toml_checksum(templates)
             templates[name] = CHECKSUM.sub(CHECKSUM_MARKER, text)
         elif name.endswith("templates/dashboard.yaml"):
-            # test_the_dashboard_is_the_file compares the content.
+            # test_dashboard_is_the_file compares the content.
             content = textwrap.indent((CHART / "dashboard.json").read_text(), "    ")
             assert text.count(content) == 1
             templates[name] = text.replace(content, DASHBOARD_MARKER)
@@ -49,7 +50,7 @@ def rendered(values_path):
 
 
 def access_toml_checksum(templates):
-    """The checksum that makes a change of the configuration roll the pods."""
+    """The checksum that makes a change of the configuration replace the pods."""
     [text] = [text for name, text in templates.items() if name.endswith("templates/configmap.yaml")]
     content = textwrap.dedent(text.split("  access.toml: |\n")[1]).removesuffix("\n")
     return hashlib.sha256(content.encode()).hexdigest()
@@ -72,8 +73,8 @@ def difference(base, templates):
 def main():
     for path in DIRECTORY.iterdir():
         path.unlink()
-    for values_path in VALUES:
-        golden_path(values_path).write_text(golden_text(values_path))
+    for values_file in VALUES_FILES:
+        golden_path(values_file).write_text(golden_text(values_file))
 
 
 if __name__ == "__main__":

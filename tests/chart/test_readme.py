@@ -1,11 +1,11 @@
-"""The chart's README.md says what values.yaml says, and the schema knows each value."""
+"""The chart's README matches values.yaml, and the schema knows each value."""
 
 import json
 import subprocess
 import sys
 
 import yaml
-from chart import CHART, ROOT, objects
+from chart import CHART, ROOT, manifests
 
 
 def leaves(document, path=()):
@@ -25,11 +25,11 @@ def is_in_schema(path, schema):
     return True
 
 
-def test_the_readme_is_up_to_date():
+def test_readme_is_up_to_date():
     subprocess.run([sys.executable, ROOT / "scripts/chart-readme", "--check"], check=True)
 
 
-def test_every_value_is_described_and_known():
+def test_every_value_has_a_description_and_a_schema():
     document = yaml.safe_load((CHART / "values.yaml").read_text())
     schema = json.loads((CHART / "values.schema.json").read_text())
     lines = (CHART / "README.md").read_text().splitlines()
@@ -42,18 +42,21 @@ def test_every_value_is_described_and_known():
     assert schema["properties"].keys() - {"global"} == document.keys()
 
 
-def test_the_example_of_the_readme_is_enough():
+def test_minimal_values_of_the_readme_are_sufficient():
     text = (CHART / "README.md").read_text()
     example = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
-    assert any(made["kind"] == "Deployment" for made in objects(example))
+    assert any(manifest["kind"] == "Deployment" for manifest in manifests(example))
 
 
-def test_a_drift_would_be_found(tmp_path):
-    for part in ("scripts/chart-readme", "helm/support-access/README.md", "helm/support-access/values.yaml"):
-        (tmp_path / part).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / part).write_text((ROOT / part).read_text())
-    changed = tmp_path / "helm/support-access/values.yaml"
-    changed.write_text(changed.read_text().replace("replicaCount: 3", "replicaCount: 4"))
-    asked = [sys.executable, tmp_path / "scripts/chart-readme", "--check"]
-    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+def test_outdated_readme_is_reported(tmp_path):
+    files = ("scripts/chart-readme", "helm/support-access/README.md",
+             "helm/support-access/values.yaml")
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    values_yaml = tmp_path / "helm/support-access/values.yaml"
+    changed = values_yaml.read_text().replace("replicaCount: 3", "replicaCount: 4")
+    values_yaml.write_text(changed)
+    command = [sys.executable, tmp_path / "scripts/chart-readme", "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "run scripts/chart-readme" in done.stderr

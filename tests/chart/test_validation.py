@@ -1,17 +1,19 @@
-"""Values that cannot work are refused before anything is installed, with a message that says where."""
+"""Invalid values are rejected before the installation, with an error that names the value."""
 
 import helm_python as helm
 import pytest
-from chart import CHART, render, values
+from chart import CHART, render, values_for
 
-GIVEN = {"name": "something"}
-ISSUER = {"issuer": "https://a.example", "audience": "x", "keys": "https://a.example/keys", "roles": {"tenant_admin": ["a"]}}
-SCHEMA = [
-    # What is changed, on what, and what the message must say.
+NAMED = {"name": "something"}
+ISSUER = {"issuer": "https://a.example", "audience": "x", "keys": "https://a.example/keys",
+          "roles": {"tenant_admin": ["a"]}}
+GROUP = {"group_id": "a", "highest_level": "ADMIN"}
+SCHEMA_ERRORS = [
+    # Values file, overrides, and text of the error.
     ("sqlite", {"replicaCount": 2}, "/replicaCount"),
     ("sqlite", {"autoscaling__enabled": True}, "/autoscaling/enabled"),
     ("sqlite", {"migrations__mode": "job"}, "/migrations/mode"),
-    ("sqlite", {"database__existingSecret": GIVEN}, "/database/existingSecret/name"),
+    ("sqlite", {"database__existingSecret": NAMED}, "/database/existingSecret/name"),
     ("minimal", {"replicaCount": 0}, "/replicaCount"),
     ("minimal", {"replicaCount": "3"}, "/replicaCount"),
     ("minimal", {"image__repository": ""}, "/image/repository"),
@@ -23,43 +25,55 @@ SCHEMA = [
     ("minimal", {"tls__secret": {"name": ""}}, "/tls/secret/name"),
     ("minimal", {"tls__clientCa": {"name": ""}}, "/tls/clientCa/name"),
     ("minimal", {"tls__source": "certManager"}, "/tls/certManager/issuerRef/name"),
-    ("cloudnativepg", {"tls__secret": GIVEN}, "/tls/secret/name"),
+    ("cloudnativepg", {"tls__secret": NAMED}, "/tls/secret/name"),
     ("minimal", {"tls__source": "none"}, "/config/insecure"),
     ("minimal", {"config": {"insecure": True}}, "/config/insecure"),
-    ("mesh", {"tls": {"source": "none", "clientCa": GIVEN}}, "/tls/clientCa/name"),
+    ("mesh", {"tls": {"source": "none", "clientCa": NAMED}}, "/tls/clientCa/name"),
     ("mesh", {"config": {"insecure": False}}, "/config/insecure"),
     ("mesh", {"tests": {"enabled": True, "secretName": "a", "caName": "b"}}, "/tests/enabled"),
     ("minimal", {"auth": {}}, "/auth"),
     ("minimal", {"auth": {"certificates": {}, "issuers": []}}, "/auth"),
-    ("minimal", {"auth__certificates": {"tenant_admin": ["a.example"]}}, "additional properties 'tenant_admin' not allowed"),
+    ("minimal", {"auth__certificates": {"tenant_admin": ["a.example"]}},
+     "additional properties 'tenant_admin' not allowed"),
     ("minimal", {"auth__certificates": {"gateway": ["*.example"]}}, "/auth/certificates/gateway/0"),
-    ("minimal", {"auth__issuers": [{**ISSUER, "key": "x"}]}, "additional properties 'key' not allowed"),
-    ("minimal", {"auth__issuers": [{**ISSUER, "keys": "http://a.example/keys"}]}, "/auth/issuers/0/keys"),
-    ("minimal", {"auth__issuers": [{**ISSUER, "roles": {"portal": ["a"]}}]}, "additional properties 'portal' not allowed"),
+    ("minimal", {"auth__issuers": [{**ISSUER, "key": "x"}]},
+     "additional properties 'key' not allowed"),
+    ("minimal", {"auth__issuers": [{**ISSUER, "keys": "http://a.example/keys"}]},
+     "/auth/issuers/0/keys"),
+    ("minimal", {"auth__issuers": [{**ISSUER, "roles": {"portal": ["a"]}}]},
+     "additional properties 'portal' not allowed"),
     ("minimal", {"auth__trustPortalAssertion": True}, "'portal'"),
     ("minimal", {"config": {"maxStaleness": "100ms"}}, "/config/maxStaleness"),
     ("minimal", {"config": {"maxStaleness": "6m"}}, "/config/maxStaleness"),
     ("minimal", {"config": {"maxStaleness": 2}}, "/config/maxStaleness"),
     ("minimal", {"config": {"drainTimeoutSeconds": 3601}}, "/config/drainTimeoutSeconds"),
     ("minimal", {"config": {"verifyInterval": "1d"}}, "/config/verifyInterval"),
-    ("minimal", {"config": {"otlpEndpoint": "http://me:secret@collector:4317"}}, "/config/otlpEndpoint"),
+    ("minimal", {"config": {"otlpEndpoint": "http://me:secret@collector:4317"}},
+     "/config/otlpEndpoint"),
     ("minimal", {"config": {"traceRatio": "2"}}, "/config/traceRatio"),
     ("minimal", {"config": {"limits": {"calls": 1}}}, "additional properties 'calls' not allowed"),
     ("minimal", {"config": {"limits": {"connections": 0}}}, "/config/limits/connections"),
-    ("minimal", {"config": {"policy": {"groups": [{"group_id": "a", "highest_level": "ROOT"}]}}}, "/config/policy/groups/0"),
-    ("minimal", {"config": {"policy": {"groups": [{"group_id": "a", "highest_level": "ADMIN", "description": "two\nlines"}]}}},
+    ("minimal", {"config": {"policy": {"groups": [{**GROUP, "highest_level": "ROOT"}]}}},
+     "/config/policy/groups/0"),
+    ("minimal", {"config": {"policy": {"groups": [{**GROUP, "description": "two\nlines"}]}}},
      "/config/policy/groups/0/description"),
     ("minimal", {"securityContext": {"runAsUser": 0}}, "/securityContext/runAsUser"),
-    ("minimal", {"securityContext": {"privileged": True}}, "additional properties 'privileged' not allowed"),
+    ("minimal", {"securityContext": {"privileged": True}},
+     "additional properties 'privileged' not allowed"),
     ("minimal", {"service": {"grpc": {"port": 443}}}, "/service/grpc/port"),
-    ("minimal", {"podDisruptionBudget": {"maxUnavailable": 0}}, "/podDisruptionBudget/maxUnavailable"),
-    ("minimal", {"extraEnv": [{"name": "SUPPORT_ACCESS_LISTEN", "value": "0.0.0.0:1"}]}, "/extraEnv/0/name"),
+    ("minimal", {"podDisruptionBudget": {"maxUnavailable": 0}},
+     "/podDisruptionBudget/maxUnavailable"),
+    ("minimal", {"extraEnv": [{"name": "SUPPORT_ACCESS_LISTEN", "value": "0.0.0.0:1"}]},
+     "/extraEnv/0/name"),
     ("minimal", {"extraVolumes": [{"name": "tls", "emptyDir": {}}]}, "/extraVolumes/0/name"),
     ("minimal", {"tests": {"enabled": True}}, "/tests/secretName"),
     ("minimal", {"prometheusRule": {"sidecarJob": 'a"b'}}, "/prometheusRule/sidecarJob"),
-    ("minimal", {"prometheusRule": {"certificateDays": {"critical": 0}}}, "/prometheusRule/certificateDays/critical"),
-    ("minimal", {"dashboard": {"labels": {"grafana_dashboard": 1}}}, "/dashboard/labels/grafana_dashboard"),
-    ("minimal", {"networkPolicy": {"collectorPort": 4317}}, "additional properties 'collectorPort' not allowed"),
+    ("minimal", {"prometheusRule": {"certificateDays": {"critical": 0}}},
+     "/prometheusRule/certificateDays/critical"),
+    ("minimal", {"dashboard": {"labels": {"grafana_dashboard": 1}}},
+     "/dashboard/labels/grafana_dashboard"),
+    ("minimal", {"networkPolicy": {"collectorPort": 4317}},
+     "additional properties 'collectorPort' not allowed"),
     ("minimal", {"networkPolicy": {"dnsPorts": []}}, "/networkPolicy/dnsPorts"),
     ("minimal", {"prometheusRule": {"enabled": True}}, "/serviceMonitor/enabled"),
     ("minimal", {"fullnameOverride": "Gate.keeper"}, "/fullnameOverride"),
@@ -69,7 +83,7 @@ SCHEMA = [
     ("sidecar", {"sidecar__upstreams": []}, "/sidecar/upstreams"),
     ("sidecar", {"sidecar__upstreams": ["http://access.vendor.svc:50051"]}, "/sidecar/upstreams/0"),
 ]
-TEMPLATES = [
+TEMPLATE_ERRORS = [
     ("configuration", {"auth__certificates": {"portal": ["a.example"], "gateway": ["a.example"]}},
      "auth.certificates: a.example is bound to both portal and gateway"),
     ("minimal", {"auth__issuers": [ISSUER, {**ISSUER, "issuer": "https://b.example"}]},
@@ -85,8 +99,10 @@ TEMPLATES = [
     ("minimal", {"securityContext": {"fsGroup": None}},
      "securityContext.fsGroup: must be set with securityContext.runAsUser (65532)"),
     ("minimal", {"nameOverride": "a.b"}, 'give the name "access-a.b"'),
-    ("monitoring", {"serviceMonitor__interval": "31s"}, "serviceMonitor.interval: must be 1s to 30s"),
-    ("monitoring", {"serviceMonitor__interval": "1m"}, "serviceMonitor.interval: must be 1s to 30s"),
+    ("monitoring", {"serviceMonitor__interval": "31s"},
+     "serviceMonitor.interval: must be 1s to 30s"),
+    ("monitoring", {"serviceMonitor__interval": "1m"},
+     "serviceMonitor.interval: must be 1s to 30s"),
     ("monitoring", {"prometheusRule__certificateDays": {"warning": 2, "critical": 2}},
      "prometheusRule.certificateDays.critical: must be less than warning (2), but is 2"),
 ]
@@ -100,32 +116,32 @@ ACCEPTED = [
 ]
 
 
-@pytest.mark.parametrize(("base", "changes", "message"), SCHEMA, ids=str)
-def test_the_schema_refuses(base, changes, message):
-    given = values(base, **changes)
-    with helm.Chart.load(CHART) as chart, pytest.raises(helm.HelmValuesError) as refusal:
-        chart.validate_schema(given)
-    assert message in str(refusal.value)
+@pytest.mark.parametrize(("base", "overrides", "message"), SCHEMA_ERRORS, ids=str)
+def test_schema_rejects_invalid_values(base, overrides, message):
+    chart_values = values_for(base, **overrides)
+    with helm.Chart.load(CHART) as chart, pytest.raises(helm.HelmValuesError) as error:
+        chart.validate_schema(chart_values)
+    assert message in str(error.value)
 
 
-@pytest.mark.parametrize(("base", "changes", "message"), TEMPLATES, ids=str)
-def test_templates_refuse_what_a_schema_cannot(base, changes, message):
-    with pytest.raises(helm.HelmRenderError) as refusal:
-        render(values(base, **changes))
-    assert message in str(refusal.value)
+@pytest.mark.parametrize(("base", "overrides", "message"), TEMPLATE_ERRORS, ids=str)
+def test_templates_reject_invalid_combinations(base, overrides, message):
+    with pytest.raises(helm.HelmRenderError) as error:
+        render(values_for(base, **overrides))
+    assert message in str(error.value)
 
 
-@pytest.mark.parametrize(("base", "changes"), ACCEPTED, ids=str)
-def test_what_can_work_is_not_refused(base, changes):
-    assert render(values(base, **changes))
+@pytest.mark.parametrize(("base", "overrides"), ACCEPTED, ids=str)
+def test_valid_combinations_are_accepted(base, overrides):
+    assert render(values_for(base, **overrides))
 
 
-def test_defaults_alone_say_what_is_missing():
-    with helm.Chart.load(CHART) as chart, pytest.raises(helm.HelmValuesError) as refusal:
+def test_defaults_alone_report_all_required_values():
+    with helm.Chart.load(CHART) as chart, pytest.raises(helm.HelmValuesError) as error:
         chart.validate_schema({})
-    for path in ("/image/repository", "/auth", "/tls/secret/name", "/database/existingSecret/name"):
-        assert path in str(refusal.value)
+    required = ("/image/repository", "/auth", "/tls/secret/name", "/database/existingSecret/name")
+    assert [path for path in required if path not in str(error.value)] == []
 
 
-def test_whoever_wants_only_the_sidecar_must_say_nothing_else():
+def test_disabled_chart_needs_no_values():
     assert render({"enabled": False}) == {}
