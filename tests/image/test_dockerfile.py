@@ -18,7 +18,7 @@ def test_build_context_is_complete_and_minimal():
     target = ROOT / os.environ.get("CARGO_TARGET_DIR", "target")
     context = target / "image-context"
     shutil.rmtree(context, ignore_errors=True)
-    context.mkdir()
+    context.mkdir(parents=True)
     names = copy_context(context)
     build = re.search(r"\bcargo build --release (--locked --bin support-access)", BUILD.one("RUN"))
     # A check reports missing files as a build does, and is faster.
