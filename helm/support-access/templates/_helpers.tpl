@@ -34,7 +34,7 @@ app.kubernetes.io/component: {{ .component }}
 {{- /* Labels of pods, without labels that change with each chart version and would replace pods. */ -}}
 {{- define "support-access.podLabels" -}}
 {{- $labels := include "support-access.labels" . | fromYaml -}}
-{{- toYaml (mergeOverwrite (dict) (default (dict) .more) (omit $labels "helm.sh/chart" "app.kubernetes.io/managed-by")) -}}
+{{- toYaml (mergeOverwrite (dict) (default (dict) .extra) (omit $labels "helm.sh/chart" "app.kubernetes.io/managed-by")) -}}
 {{- end -}}
 
 {{- define "support-access.server" -}}

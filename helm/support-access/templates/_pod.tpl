@@ -5,7 +5,7 @@
 {{- $preStopSeconds := ternary 0 .Values.preStopSeconds $isSqlite -}}
 metadata:
   labels:
-    {{- include "support-access.podLabels" (dict "context" . "component" "server" "more" .Values.podLabels) | nindent 4 }}
+    {{- include "support-access.podLabels" (dict "context" . "component" "server" "extra" .Values.podLabels) | nindent 4 }}
   annotations:
     checksum/config: {{ include "support-access.config" . | sha256sum }}
     {{- with .Values.podAnnotations }}
