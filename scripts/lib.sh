@@ -119,3 +119,17 @@ need_prometheus() {
     "${as_root[@]}" service prometheus stop
   fi
 }
+
+# Every tool of scripts/test.
+need_everything() {
+  need_cargo
+  need_rust_components
+  need_compiler
+  need_postgres
+  need_faketime
+  need_openssl
+  need_prometheus
+  need_tools
+  need_environment checkov 'to check the chart'
+  need_environment models 'to check the custom resources of the chart'
+}
