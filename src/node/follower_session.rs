@@ -1,7 +1,6 @@
 //! Feeds one follower: what is said to it, in which order, and what it may say. The machine is [`FollowerSession`]; [`serve`] drives it.
 //!
-//! The order is the point. A pong stands behind every change that the node had applied when it lease_grant: so whoever gets it
-//! holds what the node may have acknowledged.
+//! A pong follows every change that the node had applied when it granted the lease.
 
 use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
 
@@ -47,7 +46,7 @@ pub struct FollowerSession {
 
 #[derive(Debug)]
 enum Stage {
-    /// Nothing was said.
+    /// Nothing was sent yet.
     New,
     /// The welcome is to be sent.
     Greeting(Hello),
@@ -61,7 +60,6 @@ enum Stage {
     Left,
 }
 
-/// How a follower came.
 #[derive(Debug, Clone, Copy)]
 struct Arrival {
     held: Option<Position>,
@@ -79,7 +77,7 @@ struct Follower {
 }
 
 impl FollowerSession {
-    /// A stream on which nothing was said.
+    /// A new stream.
     pub fn new(node: Arc<CheckNode>) -> Self {
         let allowance = Allowance::begin(node.boot_time());
         Self {
@@ -197,7 +195,7 @@ impl FollowerSession {
         self.node.with_state(|moment| moment.feed.is_none_or(|feed| feed.after(sent).is_none()))
     }
 
-    /// Whether the follower has left.
+    /// True after leave.
     pub fn has_left(&self) -> bool {
         matches!(self.stage, Stage::Left)
     }
@@ -361,7 +359,6 @@ impl FollowerSession {
     }
 }
 
-/// A stream that is dropped half-way has ended, too.
 impl Drop for FollowerSession {
     fn drop(&mut self) {
         self.close();

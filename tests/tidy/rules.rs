@@ -7,7 +7,7 @@ pub(crate) type Finding = String;
 
 /// The rooms, in the order of DESIGN: each may use those before it. The simulation is a test, and may use all.
 const ROOMS: [&str; 10] =
-    ["domain", "store", "node", "work", "auth", "api", "page", "server", "cli", "simulation"];
+    ["domain", "store", "node", "service", "auth", "api", "page", "server", "cli", "simulation"];
 
 const FILE_LINES_MAX: usize = 400;
 
