@@ -101,7 +101,7 @@ laws! {
     }
     time_comes_from_the_clock {
         catches: [("src/work.rs", 1, "let now = chrono::Utc::now();")],
-        passes: [("src/domain/clock.rs", "chrono::Utc::now()"), ("src/work.rs", "clock.now()")],
+        passes: [("src/server/clock.rs", "chrono::Utc::now()"), ("src/work.rs", "clock.now()")],
     }
     tasks_are_spawned_in_one_place {
         catches: [

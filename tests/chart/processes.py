@@ -53,6 +53,8 @@ class Process:
 
     def port(self, kind):
         """Where it listens for `grpc` or `http`."""
+        kind = {"http": "metrics"}.get(kind, kind)
+
         def found():
             assert self.process.poll() is None, "".join(self.lines)
             listening = [line for line in self.lines if re.search(r"\blistening\b", line)]

@@ -1,4 +1,5 @@
-//! Attackers on raw sockets, beside a gateway that behaves: it must be answered all the time, whatever they do.
+//! Attackers on raw sockets, beside a gateway that behaves: it must be answered all the time,
+//! whatever they do.
 
 mod callers;
 mod connections;
@@ -116,7 +117,7 @@ async fn assert_well(running: &Running, channel: Channel) {
     let mut health = HealthClient::new(channel);
     let health = health.check(HealthCheckRequest::default()).await.unwrap().into_inner();
     assert_eq!(health.status(), ServingStatus::Serving);
-    let metrics = get(running.http, "/metrics").await.2;
+    let metrics = get(running.metrics, "/metrics").await.2;
     for code in ["INTERNAL", "UNKNOWN", "DATA_LOSS"] {
         let wrong = metrics
             .lines()

@@ -22,7 +22,7 @@ use support_access::{
     auth::bindings::AuthConfig,
     server::{
         Running,
-        config::{CallLimits, Common, Config, ListenAddress, Security, TlsFiles},
+        config::{CallLimits, Common, Config, ListenAddress},
     },
 };
 use tempfile::TempDir;
@@ -167,18 +167,19 @@ pub(crate) fn auth(keys: &str, more: &str) -> AuthConfig {
         issuer::AUDIENCE,
     );
     let auth: AuthConfig = toml::from_str(&text).unwrap();
-    auth.check().unwrap();
+    assert_eq!(auth.problems(), [""; 0]);
     auth
 }
 
 pub(crate) fn secured(files: &Files, auth: AuthConfig) -> Config {
-    let tls = TlsFiles {
-        certificate: files.certificate.clone(),
-        key: files.key.clone(),
-        client_ca: Some(files.client_ca.clone()),
+    let common = Common {
+        tls_certificate: Some(files.certificate.clone()),
+        tls_key: Some(files.key.clone()),
+        tls_client_ca: Some(files.client_ca.clone()),
+        auth,
+        ..common()
     };
-    let security = Security { tls: Some(tls), auth, ..Security::default() };
-    Config { common: Common { security, ..common() }, ..config() }
+    Config { common, ..config() }
 }
 
 /// A request with a bearer token.

@@ -3,15 +3,11 @@
 use std::sync::Arc;
 
 use support_access::{
-    api::{
-        credentials::ClientCredentials,
-        proto::v1::{
-            CheckNode, Decision, ExplainAccessRequest, ListCheckNodesRequest, NodeKind,
-            RevokeAccessRequest, check_nodes_client::CheckNodesClient,
-        },
+    api::proto::v1::{
+        CheckNode, Decision, ExplainAccessRequest, ListCheckNodesRequest, NodeKind,
+        RevokeAccessRequest, check_nodes_client::CheckNodesClient,
     },
-    domain::clock::SystemClock,
-    server::{Listeners, Running, config::SidecarConfig, start_sidecar},
+    server::{Listeners, Running, SystemClock, config::SidecarConfig, start_sidecar},
 };
 use tonic::Code;
 
@@ -24,12 +20,8 @@ use crate::{
 };
 
 async fn sidecar(upstream: &Running) -> Running {
-    let upstreams = vec![format!("http://{}", upstream.grpc[0])];
-    let config = SidecarConfig {
-        common: common(),
-        upstreams,
-        upstream_credentials: ClientCredentials::default(),
-    };
+    let upstream = vec![format!("http://{}", upstream.grpc[0])];
+    let config = SidecarConfig { upstream, common: common(), ..SidecarConfig::default() };
     let listeners = Listeners::bind(&config.common).await.unwrap();
     start_sidecar(config, listeners, Arc::new(SystemClock)).await.unwrap()
 }

@@ -7,13 +7,13 @@ use support_access::{
         credentials::ClientCredentials, grpc::upstream::GrpcUpstream,
         proto::v1::RevokeAccessRequest,
     },
-    domain::{NodeId, NodeKind, clock::SystemClock},
+    domain::{NodeId, NodeKind},
     node::{
         CheckNode,
         message::{Hello, PROTOCOL, ToFollower, ToUpstream},
         upstream_session::{FollowError, Upstream, run},
     },
-    server::Running,
+    server::{Running, SystemClock},
 };
 use tokio::{
     net::TcpListener,
@@ -123,7 +123,7 @@ async fn what_cannot_be_followed_is_refused_in_a_sentence() {
     let serving = Server::builder().add_service(service).serve_with_incoming(incoming);
     let asking = async {
         // Another gRPC server, and one that speaks HTTP/1: our own, a common mistake.
-        for url in [other, format!("http://{}", running.http)] {
+        for url in [other, format!("http://{}", running.metrics)] {
             let refusal = answer(&url, hello(node().id())).await.unwrap_err();
             let sentence = format!(
                 "{url} is not a support-access server, or not one that can be followed: correct the upstream"

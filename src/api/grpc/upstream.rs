@@ -102,6 +102,12 @@ impl GrpcUpstream {
         }
     }
 
+    /// Reads the credential files, and checks that they can be used for this upstream.
+    pub fn check_credentials(&self) -> Result<(), String> {
+        self.credentials.token()?;
+        self.secured().map(drop)
+    }
+
     /// The endpoint, with TLS by the files as they are now.
     fn secured(&self) -> Result<Endpoint, String> {
         if !self.url.starts_with("https://") {

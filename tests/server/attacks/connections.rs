@@ -68,10 +68,10 @@ async fn the_http_port_is_not_one_address_s_alone() {
     let running = limited(CallLimits::default()).await;
     let gateway = Bystander::at(&running).await;
     let mut attackers: Vec<_> =
-        join_all((0..300).map(|_| from([127, 0, 0, 2], running.http))).await;
+        join_all((0..300).map(|_| from([127, 0, 0, 2], running.metrics))).await;
     let kept = join_all(attackers.iter_mut().map(is_turned_away)).await;
     assert_eq!(kept.iter().filter(|turned_away| !**turned_away).count(), 64);
-    assert_eq!(get(running.http, "/readyz").await.0, 200);
+    assert_eq!(get(running.metrics, "/readyz").await.0, 200);
     gateway.end().await;
     assert_well(&running, connect(tcp(&running)).await).await;
 }

@@ -1,4 +1,4 @@
-//! Any bytes as any request's message, through the real doors. A message that fails is printed whole; it is not lower_bound.
+//! Random bytes as the message of every RPC. A message that fails is printed whole, and not shrunk.
 
 use proptest::{
     collection::vec,

@@ -147,11 +147,11 @@ async fn garbage_on_the_http_port_harms_nobody() {
     let running = limited(CallLimits::default()).await;
     let gateway = Bystander::at(&running).await;
     let seed = seed();
-    let http = Target::Tcp(running.http);
+    let http = Target::Tcp(running.metrics);
     say_all("HTTP, bytes", made(seed, |source| random(source, 1_000)), http.clone()).await;
     say_all("HTTP, requests", made(seed, random_request), http.clone()).await;
     say_all("HTTP, frames", made(seed, random_frames), http).await;
-    assert_eq!(get(running.http, "/readyz").await.0, 200);
+    assert_eq!(get(running.metrics, "/readyz").await.0, 200);
     println!("meanwhile {} checks were answered", gateway.end().await);
     assert_well(&running, connect(tcp(&running)).await).await;
 }

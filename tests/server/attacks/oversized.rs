@@ -105,12 +105,12 @@ async fn headers_that_are_too_much_are_refused() {
             println!("{name} of {length}: {:?}", refused.map(|it| (it.kind, it.flags)));
         }
     }
-    let mut attacker = Attacker::silent(running.http).await.unwrap();
+    let mut attacker = Attacker::silent(running.metrics).await.unwrap();
     let head =
         format!("GET /healthz HTTP/1.1\r\nHost: a\r\nX-Long: {}\r\n\r\n", "x".repeat(100_000));
     let _ = attacker.send(head.as_bytes()).await;
     assert!(attacker.until_closed(std::time::Duration::from_secs(5)).await.is_some());
-    assert_eq!(get(running.http, "/readyz").await.0, 200);
+    assert_eq!(get(running.metrics, "/readyz").await.0, 200);
     assert!(resident().saturating_sub(before) < 16 * MEGABYTE);
     println!("meanwhile {} checks were answered", gateway.end().await);
     // None of those was taken for a call that could be made.

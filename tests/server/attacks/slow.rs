@@ -75,7 +75,7 @@ fn dribbling(
 async fn slow_frames_and_heads_end_their_connections() {
     let running = limited(limits()).await;
     let gateway = Bystander::at(&running).await;
-    let (grpc, http) = (tcp(&running), running.http);
+    let (grpc, http) = (tcp(&running), running.metrics);
     let mut attacks: Vec<Attack> = Vec::new();
     for _ in 0..20 {
         attacks.push(("nothing at all", TEN, dribbling(grpc, false, vec![])));

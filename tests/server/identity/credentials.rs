@@ -7,7 +7,8 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use support_access::{
     api::proto::v1::{ListGrantsRequest, support_access_admin_client::SupportAccessAdminClient},
-    domain::{Clock, clock::SystemClock},
+    domain::Clock,
+    server::SystemClock,
 };
 use tonic::{Code, Request, Status, transport::Channel};
 use tonic_types::StatusExt;
@@ -275,7 +276,8 @@ async fn other_schemes_and_huge_headers_let_nobody_in() {
     {
         assert_eq!(send(value).await.unwrap_err().code(), Code::Unauthenticated);
     }
-    // A megabyte is refused by HTTP/2 itself, or by its client: it never gets to where tokens are read.
+    // A megabyte is refused by HTTP/2 itself, or by its client: it never gets to where tokens are
+    // read.
     assert!(send(format!("Bearer {}", "x".repeat(1 << 20))).await.is_err());
     list(&world.admin(None).await, &token).await.unwrap();
 }

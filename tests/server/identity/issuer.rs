@@ -13,7 +13,7 @@ use aws_lc_rs::{
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, jwk::Jwk};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use support_access::domain::{Clock, clock::SystemClock};
+use support_access::{domain::Clock, server::SystemClock};
 use tokio::net::TcpListener;
 
 pub(crate) const NAME: &str = "https://id.vendor.example";

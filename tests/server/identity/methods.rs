@@ -13,7 +13,7 @@ use support_access::{
         support_access_client::SupportAccessClient,
     },
     auth::bindings::AuthConfig,
-    server::config::{Common, Config, Security, TlsFiles},
+    server::config::{Common, Config},
 };
 use tempfile::TempDir;
 use tonic::{
@@ -36,13 +36,14 @@ async fn server(
     fs::write(at("server.pem"), certificate).unwrap();
     fs::write(at("server.key"), key).unwrap();
     fs::write(at("ca.pem"), authority.pem()).unwrap();
-    let tls = TlsFiles {
-        certificate: at("server.pem"),
-        key: at("server.key"),
-        client_ca: client_ca.then(|| at("ca.pem")),
+    let common = Common {
+        tls_certificate: Some(at("server.pem")),
+        tls_key: Some(at("server.key")),
+        tls_client_ca: client_ca.then(|| at("ca.pem")),
+        auth,
+        ..common()
     };
-    let security = Security { tls: Some(tls), auth, ..Security::default() };
-    let (running, _) = start(Config { common: Common { security, ..common() }, ..config() }).await;
+    let (running, _) = start(Config { common, ..config() }).await;
     let url = running.grpc[0].to_string().replace("127.0.0.1", "https://localhost");
     (running, url)
 }
@@ -115,7 +116,7 @@ async fn an_issuer_speaks_for_its_own_tenants_only() {
     issuers[0].tenants = Some([support_access::domain::TenantId::new("globex").unwrap()].into());
     issuers.push(customer);
     auth.issuers = Some(issuers);
-    auth.check().unwrap();
+    assert_eq!(auth.problems(), [""; 0]);
     let (_running, url) = server(&dir, &authority, true, auth).await;
     let lists = async |issuer: &Issuer, name: &str, tenant_id: &str| {
         let mut claims = super::issuer::claims("alice", "access-admin", &["acme", "globex"]);

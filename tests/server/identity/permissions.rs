@@ -1,4 +1,5 @@
-//! The permission table, held against the server: every RPC, for every role, in its own tenant and in another.
+//! The permission table, held against the server: every RPC, for every role, in its own tenant and
+//! in another.
 
 use std::{collections::BTreeSet, fmt::Write, fs};
 
@@ -6,7 +7,7 @@ use prost::Message;
 use prost_types::FileDescriptorSet;
 use support_access::{
     api::proto::{self, v1::*},
-    domain::{Action, Role, permission::Cell},
+    domain::{Action, Permission, Role},
 };
 use tonic::{Code, Request, Status, transport::Channel};
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
@@ -37,7 +38,8 @@ impl Holder {
     }
 
     #[expect(clippy::needless_update, reason = "some messages have no other fields")]
-    /// What the server makes of one call. What is asked for need not make sense: it is about who may ask.
+    /// What the server makes of one call. What is asked for need not make sense: it is about who
+    /// may ask.
     async fn ask(&self, action: Action, tenant_id: &str) -> Result<(), Status> {
         let tenant_id = tenant_id.to_owned();
         let grant_id = "00000000-0000-7000-8000-000000000000".to_owned();
@@ -165,11 +167,11 @@ async fn every_rpc_for_every_role_is_permitted_or_refused_as_the_table_says() {
     for holder in holders(&world).await {
         for action in Action::ALL {
             for (tenant_id, is_own) in [("acme", true), ("other", false)] {
-                let expected = match action.cell(holder.role) {
-                    Cell::All => None,
-                    Cell::Own if is_own && is_scoped(*action) => None,
-                    Cell::Own => Some("NOT_OWN_TENANT"),
-                    Cell::No => Some("ROLE_MISSING"),
+                let expected = match action.permission(holder.role) {
+                    Permission::All => None,
+                    Permission::Own if is_own && is_scoped(*action) => None,
+                    Permission::Own => Some("NOT_OWN_TENANT"),
+                    Permission::None => Some("ROLE_MISSING"),
                 };
                 let what = format!("{} by {} in {tenant_id}", action.name(), holder.what);
                 let refused = holder.ask(*action, tenant_id).await.err();
@@ -200,7 +202,7 @@ async fn what_is_the_vendors_is_not_for_tenants() {
         ] {
             let refused = holder.ask(action, "").await.err();
             let is_refused = refused.is_some_and(|status| status.code() == Code::PermissionDenied);
-            let expected = action.cell(holder.role) != Cell::All;
+            let expected = action.permission(holder.role) != Permission::All;
             assert_eq!(is_refused, expected, "{} by {}", action.name(), holder.what);
         }
         let mut admin = SupportAccessAdminClient::new(holder.channel.clone());
@@ -260,10 +262,10 @@ fn the_table_is_in_the_docs() {
     for action in Action::ALL {
         write!(table, "\n| `{}` |", action.name()).unwrap();
         for role in Role::ALL {
-            let cell = match action.cell(role) {
-                Cell::No => "",
-                Cell::Own => " own",
-                Cell::All => " all",
+            let cell = match action.permission(role) {
+                Permission::None => "",
+                Permission::Own => " own",
+                Permission::All => " all",
             };
             write!(table, "{cell} |").unwrap();
         }

@@ -3,16 +3,13 @@
 use std::fs;
 
 use support_access::{
-    api::{
-        credentials::ClientCredentials,
-        proto::v1::{
-            FollowRequest,
-            check_nodes_client::CheckNodesClient,
-            follow_request::{Hello, Message},
-        },
+    api::proto::v1::{
+        FollowRequest,
+        check_nodes_client::CheckNodesClient,
+        follow_request::{Hello, Message},
     },
-    domain::{Clock, clock::SystemClock},
-    server::{Listeners, Running, config::SidecarConfig, start_sidecar},
+    domain::Clock,
+    server::{Listeners, Running, SystemClock, config::SidecarConfig, start_sidecar},
 };
 use tempfile::TempDir;
 use tonic::Code;
@@ -32,15 +29,16 @@ pub(super) async fn sidecar(world: &World, name: Option<&str>, token: Option<&st
         fs::write(&path, text).unwrap();
         path
     };
-    let shown = name.map(|name| world.authority.client(name));
-    let upstream_credentials = ClientCredentials {
-        ca: Some(at("ca.pem", world.authority.pem())),
-        identity: shown
-            .map(|(certificate, key)| (at("own.pem", &certificate), at("own.key", &key))),
-        token_file: token.map(|token| at("token", token)),
+    let certificate = name.map(|name| world.authority.client(name));
+    let (certificate, key) = certificate.unzip();
+    let config = SidecarConfig {
+        upstream: vec![world.url()],
+        upstream_ca: Some(at("ca.pem", world.authority.pem())),
+        upstream_certificate: certificate.map(|pem| at("own.pem", &pem)),
+        upstream_key: key.map(|pem| at("own.key", &pem)),
+        upstream_token_file: token.map(|token| at("token", token)),
+        common: common(),
     };
-    let config =
-        SidecarConfig { common: common(), upstreams: vec![world.url()], upstream_credentials };
     let listeners = Listeners::bind(&config.common).await.unwrap();
     let running = start_sidecar(config, listeners, std::sync::Arc::new(SystemClock)).await.unwrap();
     Sidecar { running, _dir: dir }

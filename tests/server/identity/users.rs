@@ -9,7 +9,7 @@ use support_access::{
     },
     auth::bindings::AuthConfig,
     domain::Role,
-    server::config::{Common, ListenAddress, Security},
+    server::config::{Common, Config, ListenAddress},
 };
 use tempfile::TempDir;
 use tonic::Code;
@@ -28,12 +28,8 @@ fn bound(role: Role, uid: u32) -> AuthConfig {
 
 async fn server(dir: &TempDir, auth: AuthConfig) -> support_access::server::Running {
     let listen = vec![ListenAddress::Unix(dir.path().join("access.sock"))];
-    let security = Security { auth, socket_mode: 0o600, ..Security::default() };
-    let config = support_access::server::config::Config {
-        common: Common { listen, security, ..common() },
-        ..config()
-    };
-    start(config).await.0
+    let common = Common { listen, auth, socket_mode: 0o600, ..common() };
+    start(Config { common, ..config() }).await.0
 }
 
 #[tokio::test]
