@@ -5,7 +5,10 @@ use std::{
     io,
     net::IpAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -60,17 +63,28 @@ struct Preface {
 pub(super) struct ConnectionPermit {
     _connection: OwnedSemaphorePermit,
     _of_network: Option<KeyedPermit<IpAddr>>,
+    /// The number of open connections.
+    open: Arc<AtomicUsize>,
 }
 
 // === impl ConnectionPermit ===
 
 impl ConnectionPermit {
-    /// A permit among all connections, and one among those of the client's network.
+    /// A permit among all connections, and one among those of the client's network. Counts the
+    /// connection in `open`.
     pub(super) fn new(
         connection: OwnedSemaphorePermit,
         of_network: Option<KeyedPermit<IpAddr>>,
+        open: Arc<AtomicUsize>,
     ) -> Self {
-        Self { _connection: connection, _of_network: of_network }
+        open.fetch_add(1, Ordering::Relaxed);
+        Self { _connection: connection, _of_network: of_network, open }
+    }
+}
+
+impl Drop for ConnectionPermit {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -1,7 +1,15 @@
 //! Limits on connections: their number, and timeouts for clients that are slow or not
 //! authenticated.
 
-use std::{io, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::{
     Stream, StreamExt,
@@ -31,8 +39,10 @@ const UNAUTHENTICATED_TIMEOUT: Duration = Duration::from_mins(1);
 /// Limits the connections of a protocol. Clones share the limits.
 #[derive(Debug, Clone)]
 pub(super) struct ConnectionLimiter {
+    /// A listener holds a permit while it waits for the next connection.
     permits: Arc<Semaphore>,
     connections_max: usize,
+    connections_open: Arc<AtomicUsize>,
     per_network: Arc<KeyedSemaphore<IpAddr>>,
     /// `None`: connections need no authenticated call.
     unauthenticated_timeout: Option<Duration>,
@@ -51,7 +61,14 @@ impl ConnectionLimiter {
     ) -> Self {
         let permits = Arc::new(Semaphore::new(connections_max));
         let per_network = Arc::new(KeyedSemaphore::new(per_network));
-        Self { permits, connections_max, per_network, unauthenticated_timeout: None, abort }
+        Self {
+            permits,
+            connections_max,
+            connections_open: Arc::default(),
+            per_network,
+            unauthenticated_timeout: None,
+            abort,
+        }
     }
 
     /// Also closes connections that make no authenticated call within the timeout.
@@ -61,7 +78,7 @@ impl ConnectionLimiter {
 
     /// The number of open connections.
     pub(super) fn connections_open(&self) -> usize {
-        self.connections_max - self.permits.available_permits()
+        self.connections_open.load(Ordering::Relaxed)
     }
 
     /// The maximum number of open connections.
@@ -141,7 +158,8 @@ impl ConnectionLimiter {
                 }
                 Origin::User(_) => None,
             };
-            return Some((io, origin, ConnectionPermit::new(permit, of_network)));
+            let open = Arc::clone(&self.connections_open);
+            return Some((io, origin, ConnectionPermit::new(permit, of_network, open)));
         }
     }
 
@@ -179,7 +197,8 @@ mod tests {
     /// A connection with a buffer of 1,000 bytes, and its client.
     fn connect(limiter: &ConnectionLimiter) -> (Connection<DuplexStream>, DuplexStream) {
         let permit = Arc::clone(&limiter.permits).try_acquire_owned().unwrap();
-        let permit = ConnectionPermit::new(permit, None);
+        let open = Arc::clone(&limiter.connections_open);
+        let permit = ConnectionPermit::new(permit, None, open);
         let (server, client) = duplex(1_000);
         let info = ConnectionInfo::new(Peer::Unknown, None);
         (limiter.connection(server, info, permit), client)

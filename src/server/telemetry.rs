@@ -16,8 +16,8 @@ use opentelemetry_sdk::{
 use tonic::transport::ClientTlsConfig;
 use tracing::{Metadata, Subscriber, error, info, warn};
 use tracing_subscriber::{
-    EnvFilter, Layer,
-    filter::{FilterExt, LevelFilter, filter_fn},
+    Layer,
+    filter::{FilterExt, LevelFilter, ParseError, Targets, filter_fn},
     fmt,
     layer::SubscriberExt,
     registry::LookupSpan,
@@ -66,8 +66,8 @@ pub struct Telemetry {
 pub(super) fn init(config: &Common) -> Result<Telemetry, TelemetryError> {
     let directives = &config.log;
     let failed = |cause: String| TelemetryError::Logs { directives: directives.clone(), cause };
-    let filter =
-        EnvFilter::builder().parse(directives).map_err(|error| failed(error.to_string()))?;
+    let filter: Targets =
+        directives.parse().map_err(|error: ParseError| failed(error.to_string()))?;
     let traces = config.otlp_endpoint.as_deref();
     let traces = traces.map(|endpoint| exporter(endpoint, config.trace_ratio)).transpose()?;
     // Every layer has a maximum level hint, so that disabled events cost nothing. An `Option` of a

@@ -11,7 +11,7 @@ use std::{
 
 use http::{Uri, uri::PathAndQuery};
 use tokio_rustls::rustls::pki_types::{PrivatePkcs8KeyDer, pem::PemObject};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 
 use crate::{
     api::{credentials::ClientCredentials, grpc::upstream::GrpcUpstream},
@@ -183,7 +183,7 @@ pub(super) fn parse_path(text: &str) -> Parsed<PathBuf> {
 }
 
 pub(super) fn parse_log(text: &str) -> Parsed<String> {
-    match EnvFilter::try_new(text) {
+    match text.parse::<Targets>() {
         Ok(_) => Ok(text.to_owned()),
         Err(_) => Err(format!("must be like info or warn,support_access=debug, but is {text:?}")),
     }
