@@ -29,9 +29,9 @@ pub fn check_files(config: &Common) -> Vec<String> {
 /// As [`check_files`], including the credentials for upstreams.
 pub fn check_sidecar_files(config: &SidecarConfig) -> Vec<String> {
     let credentials = config.credentials();
-    let upstreams = config.upstream.iter().filter_map(|url| {
+    let upstreams = config.upstream.iter().flat_map(|url| {
         let upstream = GrpcUpstream::new(url, &credentials);
-        upstream.and_then(|upstream| upstream.check_credentials()).err()
+        upstream.map_or_else(|problem| vec![problem], |upstream| upstream.check_credentials())
     });
     // Upstreams share credentials, and therefore their problems.
     let upstreams: BTreeSet<String> = upstreams.collect();

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, unreachable_pub, missing_docs, reason = "these are tests")]
 
+mod config;
 mod environment;
 mod fake;
 mod health;

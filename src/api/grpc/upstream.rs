@@ -102,10 +102,9 @@ impl GrpcUpstream {
         }
     }
 
-    /// Reads the credential files, and checks that they can be used for this upstream.
-    pub fn check_credentials(&self) -> Result<(), String> {
-        self.credentials.token()?;
-        self.secured().map(drop)
+    /// Reads the credential files. Returns the problems of using them for this upstream.
+    pub fn check_credentials(&self) -> Vec<String> {
+        [self.credentials.token().err(), self.secured().err()].into_iter().flatten().collect()
     }
 
     /// The endpoint, with TLS by the files as they are now.

@@ -1,6 +1,6 @@
 //! Random input for every parser: tokens, certificates, key sets, the configuration.
 
-use std::{fs, sync::Arc};
+use std::{fs, path::Path, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use proptest::{collection::vec, prelude::*};
@@ -112,9 +112,15 @@ fn key_sets_are_parsed_or_refused() {
     let random = prop_oneof![any::<String>(), json()].prop_map(String::into_bytes);
     let bytes = prop_oneof![1 => random, 4 => mutated(vec![valid.into_bytes()])];
     proptest!(ProptestConfig::with_cases(5_000), |(set in bytes)| {
-        fs::write(&path, set).unwrap();
+        write_new(&path, &set);
         drop(IssuerKeys::new(&path.display().to_string(), Arc::clone(&clock)));
     });
+}
+
+/// Writes a new file. Some file systems flush a file that is truncated.
+fn write_new(path: &Path, bytes: &[u8]) {
+    let _ = fs::remove_file(path);
+    fs::write(path, bytes).unwrap();
 }
 
 /// JSON that resembles a key set.
@@ -165,7 +171,7 @@ fn configurations_are_loaded_or_refused() {
     let bytes = prop_oneof![1 => random, 4 => mutated(vec![valid.into()])];
     let flags = Flags::default().with_file(Some(path.clone()));
     proptest!(ProptestConfig::with_cases(20_000), |(text in bytes)| {
-        fs::write(&path, text).unwrap();
+        write_new(&path, &text);
         if let Ok(config) = config::load::<Config>(&flags, &|_| None) {
             prop_assert!(config.common.auth.problems().is_empty());
         }
