@@ -31,9 +31,9 @@ use sqlx::{Connection, PgConnection};
 use support_access::{
     domain::{
         AccessLevel, Ack, Attribution, EventKind, FreeText, Grant, GrantId, GrantTerms, GroupId,
-        NodeId, NodeInfo, NodeKind, Position, Revocation, TenantId, Ticket, Time,
-        clock::SystemClock, text::Actor,
+        NodeId, NodeInfo, NodeKind, Position, Revocation, TenantId, Ticket, Time, text::Actor,
     },
+    server::SystemClock,
     store::{self, NewEvent, Registration, Store},
 };
 use uuid::Uuid;

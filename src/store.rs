@@ -18,6 +18,7 @@ use crate::domain::{
 mod locks;
 mod membership;
 pub mod memory;
+mod migrations;
 mod notify;
 mod opening;
 mod postgres;

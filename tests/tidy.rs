@@ -68,24 +68,24 @@ laws! {
             ("src/store.rs", "use crate::{domain::{Grant, api}, store::memory};"),
             ("src/store/sqlite.rs", "use super::service;\nuse crate::domain;"),
             ("src/domain.rs", "// crate::store\nconst A: &str = \"crate::store\";"),
-            ("src/cli.rs", "use crate::{domain, store, node, service, auth, api, page, server};"),
+            ("src/cli.rs", "use crate::{domain, store, node, work, auth, api, page, server};"),
             ("src/main.rs", "use support_access::cli;"),
-            ("src/service.rs", "use crate::Anything;\nuse other_crate::cli;"),
+            ("src/work.rs", "use crate::Anything;\nuse other_crate::cli;"),
         ],
     }
     grpc_stays_at_the_doors {
         catches: [
-            ("src/service/grant.rs", 1, "use tonic::Status;"),
+            ("src/work/grant.rs", 1, "use tonic::Status;"),
             ("src/node.rs", 2, "use std::fmt;\nuse prost_types::Timestamp;"),
         ],
         passes: [
             ("src/api/grpc/convert.rs", "use prost::Message;"),
-            ("src/service.rs", "let tectonic = 1; // tonic"),
+            ("src/work.rs", "let tectonic = 1; // tonic"),
             ("tests/it/main.rs", "use tonic::Status;"),
         ],
     }
     sql_stays_in_the_store {
-        catches: [("src/service.rs", 1, "sqlx::query(\"\")"), ("src/main.rs", 1, "use sqlx;")],
+        catches: [("src/work.rs", 1, "sqlx::query(\"\")"), ("src/main.rs", 1, "use sqlx;")],
         passes: [("src/store/rows.rs", "use sqlx::Row;")],
     }
     status_is_built_in_one_place {
@@ -100,8 +100,8 @@ laws! {
         ],
     }
     time_comes_from_the_clock {
-        catches: [("src/service.rs", 1, "let now = chrono::Utc::now();")],
-        passes: [("src/domain/clock.rs", "chrono::Utc::now()"), ("src/service.rs", "clock.now()")],
+        catches: [("src/work.rs", 1, "let now = chrono::Utc::now();")],
+        passes: [("src/server/clock.rs", "chrono::Utc::now()"), ("src/work.rs", "clock.now()")],
     }
     tasks_are_spawned_in_one_place {
         catches: [
@@ -114,7 +114,7 @@ laws! {
     printing_is_done_in_one_place {
         catches: [
             ("src/cli/grant.rs", 2, "\nprintln!(\"a\");"),
-            ("src/service.rs", 1, "if a != b { eprint!(\"b\") }"),
+            ("src/work.rs", 1, "if a != b { eprint!(\"b\") }"),
         ],
         passes: [
             ("src/cli/output.rs", "println!(\"a\")"),
@@ -122,14 +122,14 @@ laws! {
         ],
     }
     files_are_short {
-        catches: [("src/service.rs", 401, &long(401, 0)), ("tests/python/test_a.py", 401, &long(401, 0))],
-        passes: [("src/service.rs", &long(400, 200)), ("README.md", &long(900, 0))],
+        catches: [("src/work.rs", 401, &long(401, 0)), ("tests/python/test_a.py", 401, &long(401, 0))],
+        passes: [("src/work.rs", &long(400, 200)), ("README.md", &long(900, 0))],
     }
     no_test_is_ignored {
         catches: [
             ("tests/it/main.rs", 2, "#[test]\n#[ignore]\nfn f() {}"),
-            ("src/service.rs", 1, "#[ignore = \"slow\"]"),
-            ("src/service.rs", 1, "#[cfg_attr(debug_assertions, ignore)]"),
+            ("src/work.rs", 1, "#[ignore = \"slow\"]"),
+            ("src/work.rs", 1, "#[cfg_attr(debug_assertions, ignore)]"),
         ],
         passes: [("tests/it/main.rs", "// #[ignore]\nfn ignored() {}")],
     }
@@ -138,12 +138,12 @@ laws! {
             ("tests/it/main.rs", 2, "fn f() {\n    std::thread::sleep(one); //"),
             ("tests/it/main.rs", 1, "tokio::time::sleep(one).await;"),
             ("tests/python/test_a.py", 1, "time.sleep(1)"),
-            ("src/service.rs", 3, "#[cfg(test)]\nmod tests {\n    sleep(one);\n}"),
+            ("src/work.rs", 3, "#[cfg(test)]\nmod tests {\n    sleep(one);\n}"),
         ],
         passes: [
             ("tests/it/main.rs", "thread::sleep(one); // between two looks at the condition"),
             ("tests/python/test_a.py", "time.sleep(1)  # until the clock has moved"),
-            ("src/service.rs", "time::sleep(backoff).await;"),
+            ("src/work.rs", "time::sleep(backoff).await;"),
             ("tests/it/main.rs", "oversleep(one); fn sleep(a: u8) {}"),
         ],
     }
@@ -153,7 +153,7 @@ laws! {
             ("deny.toml", 1, &format!("path = \"/{}/main\"", "work")),
             ("scripts/test", 1, &format!("cd /{}/somebody", "home")),
         ],
-        passes: [("README.md", "https://example.com/work/a ./root/b src/service/grant.rs $HOME/x")],
+        passes: [("README.md", "https://example.com/work/a ./root/b src/work/grant.rs $HOME/x")],
     }
 }
 
@@ -182,7 +182,7 @@ fn comments_and_texts_are_blanked_and_nothing_else() {
 
 #[test]
 fn only_a_module_of_tests_at_the_very_end_is_not_counted() {
-    let lines = |text: &str| Source::new("src/service.rs", text).lines_before_tests;
+    let lines = |text: &str| Source::new("src/work.rs", text).lines_before_tests;
     assert_eq!(lines("a\n#[cfg(test)]\nmod tests {\n    b\n}\n"), 1);
     assert_eq!(lines("a\n#[cfg(test)]\nmod tests;\n"), 1);
     assert_eq!(lines("a\n#[cfg(test)]\nmod tests {\n    b\n}\nfn c() {}\n"), 6);

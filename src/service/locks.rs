@@ -71,7 +71,7 @@ impl Service {
         let mut change = self.store.begin().await?;
         let now = change.now();
         let expire_time = end.map(|end| end.resolve(now, now)).transpose()?.flatten();
-        let side = caller.side(Action::LockAccess, target.tenant_id());
+        let side = caller.party(Action::LockAccess, target.tenant_id());
         let (of_tenant, limit) = match side {
             Party::Tenant => (target.tenant_id(), TENANT_LOCKS_MAX),
             Party::Vendor => (None, VENDOR_LOCKS_MAX),
@@ -110,7 +110,7 @@ impl Service {
         let now = change.now();
         let mut found = find(change.as_mut(), lock).await?;
         let side = found.terms.side;
-        if !caller.is_on(side, Action::UnlockAccess, found.tenant_id()) {
+        if !caller.acts_for(side, Action::UnlockAccess, found.tenant_id()) {
             warn!(
                 target: "support_access::audit",
                 lock_id = %found.id(),

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, PgPool, Postgres,
     error::DatabaseError,
-    migrate::{MigrateError, Migrator},
+    migrate::MigrateError,
     postgres::{PgArguments, PgConnectOptions, PgPoolOptions},
 };
 use tokio::{
@@ -26,6 +26,7 @@ use crate::{
     domain::Clock,
     store::{
         OpenError, Store, TIMEOUT,
+        migrations::POSTGRES,
         postgres::listener::Listeners,
         sql::{Answer, Backend, Dialect, SqlStore, Statement, arguments, schema},
     },
@@ -48,8 +49,6 @@ macro_rules! tell_roll {
 }
 
 mod listener;
-
-static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
 
 /// The oldest release that we test the likes of.
 const VERSION_MIN: i32 = 140_000;
@@ -291,13 +290,13 @@ async fn prepare(options: &PgConnectOptions) -> Result<(), OpenError> {
     if tables.iter().any(|table| table == schema::MIGRATIONS_TABLE) {
         applied = ask().fetch_all(&mut connection).await.map_err(refuse)?;
     }
-    schema::check(&place, &tables, &applied, &MIGRATOR)?;
+    schema::check(&place, &tables, &applied, &POSTGRES)?;
     // Whoever only serves need not own the tables.
-    if schema::is_behind(&applied, &MIGRATOR) {
+    if schema::is_behind(&applied, &POSTGRES) {
         run_migrations(&mut connection).await.map_err(|error| schema::failed(&place, &error))?;
         applied = ask().fetch_all(&mut connection).await.map_err(refuse)?;
     }
-    schema::confirm(&place, &applied, &MIGRATOR)?;
+    schema::confirm(&place, &applied, &POSTGRES)?;
     connection.close().await.map_err(refuse)
 }
 
@@ -305,7 +304,7 @@ async fn prepare(options: &PgConnectOptions) -> Result<(), OpenError> {
 async fn run_migrations(connection: &mut PgConnection) -> Result<(), MigrateError> {
     let deadline = Instant::now() + MIGRATION_TIMEOUT;
     loop {
-        let result = schema::run(connection, &MIGRATOR).await;
+        let result = schema::run(connection, &POSTGRES).await;
         let is_locked = match &result {
             Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
                 let code = error.as_database_error().and_then(DatabaseError::code);

@@ -15,7 +15,6 @@ use parking_lot::Mutex;
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, Executor, Sqlite, SqliteConnection,
     error::DatabaseError,
-    migrate::Migrator,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use tokio::sync::Semaphore;
@@ -24,6 +23,7 @@ use crate::{
     domain::Clock,
     store::{
         OpenError, Store, TIMEOUT,
+        migrations::SQLITE,
         notify::LocalNotifier,
         sql::{Answer, Backend, Dialect, SqlStore, Statement, arguments, schema},
     },
@@ -31,8 +31,6 @@ use crate::{
 
 #[cfg(test)]
 mod plans;
-
-static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// Older versions can corrupt a database in WAL mode: <https://sqlite.org/wal.html#walresetbug>.
 const VERSION_MIN: [u32; 3] = [3, 51, 3];
@@ -149,11 +147,11 @@ async fn prepare(path: &Path) -> Result<File, OpenError> {
     connection.close().await.map_err(refuse)?;
 
     let mut connection = options(path).connect().await.map_err(refuse)?;
-    let migrated = schema::run(&mut connection, &MIGRATOR).await;
+    let migrated = schema::run(&mut connection, &SQLITE).await;
     migrated.map_err(|error| schema::failed(&place, &error))?;
     let ask = sqlx::query_as(schema::SELECT_APPLIED);
     let applied: Vec<schema::Applied> = ask.fetch_all(&mut connection).await.map_err(refuse)?;
-    schema::confirm(&place, &applied, &MIGRATOR)?;
+    schema::confirm(&place, &applied, &SQLITE)?;
     connection.close().await.map_err(refuse)?;
     Ok(lock)
 }
@@ -187,7 +185,7 @@ async fn check_ours(
         tables.push("whatever it is that has this id".into());
         applied.clear();
     }
-    Ok(schema::check(place, &tables, &applied, &MIGRATOR))
+    Ok(schema::check(place, &tables, &applied, &SQLITE))
 }
 
 async fn text(connection: &mut SqliteConnection, sql: &'static str) -> Result<String, sqlx::Error> {

@@ -14,8 +14,8 @@ use support_access::{
         Ack, Enforced, Event, Grant, GrantId, GrantTerms, Lock, LockId, NodeId, NodeInfo, Party,
         PolicyOverrides, Position, RequestId, Revision, TenantId, Time,
         chain::{ChainHead, Record, Sequence},
-        clock::SystemClock,
     },
+    server::SystemClock,
     store::{
         EventQuery, GrantQuery, HeartbeatResponse, HistoryEvent, IdempotentResult, Loaded,
         LockQuery, Membership, NewEvent, Notifications, Registration, Retained, Store, StoreError,

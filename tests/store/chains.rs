@@ -1,6 +1,6 @@
 //! What is promised of the chains: that each history is one, whoever wrote it, and that it can be verified.
 
-use std::{collections::HashMap, fmt::Write, sync::Arc};
+use std::{collections::HashMap, fmt::Write, path::Path, sync::Arc};
 
 use rand::RngExt;
 use serde_json::{Value, json};
@@ -311,7 +311,8 @@ async fn a_sqlite_file_without_chains_is_given_them() {
     let bench = Bench::sqlite();
     let options: sqlx::sqlite::SqliteConnectOptions = bench.url.parse().unwrap();
     let mut connection = options.create_if_missing(true).connect().await.unwrap();
-    without_chains(&mut connection, &sqlx::migrate!("migrations/sqlite")).await;
+    without_chains(&mut connection, &Migrator::new(Path::new("migrations/sqlite")).await.unwrap())
+        .await;
     connection.close().await.unwrap();
     are_chained(&bench).await;
 }
@@ -321,7 +322,11 @@ async fn a_postgres_database_without_chains_is_given_them() {
     let bench = Bench::postgres();
     let options: sqlx::postgres::PgConnectOptions = bench.url.parse().unwrap();
     let mut connection = options.connect().await.unwrap();
-    without_chains(&mut connection, &sqlx::migrate!("migrations/postgres")).await;
+    without_chains(
+        &mut connection,
+        &Migrator::new(Path::new("migrations/postgres")).await.unwrap(),
+    )
+    .await;
     connection.close().await.unwrap();
     // Several servers of this version, started at once, share the work.
     let stores = futures::future::join_all((0..3).map(|_| bench.open())).await;

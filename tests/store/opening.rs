@@ -3,6 +3,7 @@
 use std::{
     fs,
     os::unix::fs::FileExt,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -317,7 +318,8 @@ async fn a_sqlite_file_of_the_first_version_is_migrated() {
     let bench = Bench::sqlite();
     let options: sqlx::sqlite::SqliteConnectOptions = bench.url.parse().unwrap();
     let mut connection = options.create_if_missing(true).connect().await.unwrap();
-    first_version(&mut connection, &sqlx::migrate!("migrations/sqlite")).await;
+    first_version(&mut connection, &Migrator::new(Path::new("migrations/sqlite")).await.unwrap())
+        .await;
     connection.close().await.unwrap();
     is_brought_to_this_version(&bench).await;
 }
@@ -327,7 +329,8 @@ async fn a_postgres_database_of_the_first_version_is_migrated() {
     let bench = Bench::postgres();
     let options: sqlx::postgres::PgConnectOptions = bench.url.parse().unwrap();
     let mut connection = options.connect().await.unwrap();
-    first_version(&mut connection, &sqlx::migrate!("migrations/postgres")).await;
+    first_version(&mut connection, &Migrator::new(Path::new("migrations/postgres")).await.unwrap())
+        .await;
     connection.close().await.unwrap();
     is_brought_to_this_version(&bench).await;
 }
@@ -345,7 +348,8 @@ async fn a_postgres_migration_that_has_to_wait_lets_others_in() {
     let bench = Bench::postgres();
     let options: sqlx::postgres::PgConnectOptions = bench.url.parse().unwrap();
     let mut connection = options.connect().await.unwrap();
-    first_version(&mut connection, &sqlx::migrate!("migrations/postgres")).await;
+    first_version(&mut connection, &Migrator::new(Path::new("migrations/postgres")).await.unwrap())
+        .await;
     connection.execute("BEGIN; SELECT FROM events").await.unwrap();
     let url = bench.url.clone();
     let migrating = tokio::spawn(async move { migrate(&url).await });

@@ -15,6 +15,26 @@ use crate::{
     store::{IdempotentResult, StoreError},
 };
 
+/// Implements [`FromRow`] for a struct: fields that are columns, and fields that are rows themselves.
+/// The derive macro of sqlx would build SQLite and TLS a second time, for the macro alone.
+macro_rules! from_row {
+    ($Row:ident [$($column:ident),*] [$($part:ident),*]) => {
+        from_row! { @ sqlx::sqlite::SqliteRow, $Row [$($column),*] [$($part),*] }
+        from_row! { @ sqlx::postgres::PgRow, $Row [$($column),*] [$($part),*] }
+    };
+    (@ $Source:ty, $Row:ident [$($column:ident),*] [$($part:ident),*]) => {
+        impl sqlx::FromRow<'_, $Source> for $Row {
+            fn from_row(row: &$Source) -> Result<Self, sqlx::Error> {
+                Ok(Self {
+                    $($column: sqlx::Row::try_get(row, stringify!($column))?,)*
+                    $($part: sqlx::FromRow::from_row(row)?,)*
+                })
+            }
+        }
+    };
+}
+pub(in crate::store::sql) use from_row;
+
 mod chain;
 mod membership;
 
@@ -35,7 +55,7 @@ impl<T> Answer for T where
 }
 
 /// A row of `grants`, as far as decisions go.
-#[derive(Debug, FromRow)]
+#[derive(Debug)]
 pub(in crate::store) struct GrantTermsRow {
     tenant_id: String,
     grant_id: String,
@@ -48,9 +68,8 @@ pub(in crate::store) struct GrantTermsRow {
 }
 
 /// A row of `grants`.
-#[derive(Debug, FromRow)]
+#[derive(Debug)]
 pub(in crate::store) struct GrantRow {
-    #[sqlx(flatten)]
     terms: GrantTermsRow,
     reason: String,
     ticket: String,
@@ -63,7 +82,7 @@ pub(in crate::store) struct GrantRow {
 }
 
 /// A row of `events`.
-#[derive(Debug, FromRow)]
+#[derive(Debug)]
 pub(in crate::store) struct EventRow {
     revision: i64,
     tenant_id: String,
@@ -76,11 +95,16 @@ pub(in crate::store) struct EventRow {
 }
 
 /// A row of `requests`, with the body of the event it made.
-#[derive(Debug, FromRow)]
+#[derive(Debug)]
 pub(in crate::store) struct RequestRow {
     fingerprint: Vec<u8>,
     body: String,
 }
+
+from_row! { GrantTermsRow [tenant_id, grant_id, group_id, agent_ids, access_level, start_time, expire_time, revoke_time] [] }
+from_row! { GrantRow [reason, ticket, create_time, creator, revoker, revoke_reason, create_revision, revision] [terms] }
+from_row! { EventRow [revision, tenant_id, time, actor, via, is_asserted, reason, body] [] }
+from_row! { RequestRow [fingerprint, body] [] }
 
 /// A value that no version of this program has written.
 #[derive(Debug, thiserror::Error)]

@@ -1,12 +1,9 @@
 //! Whether a database is ours, and of which version, before we touch it; and bringing it to this version.
 
-use sqlx::{
-    FromRow,
-    migrate::{Migrate, MigrateError, Migrator},
-};
+use sqlx::migrate::{Migrate, MigrateError, Migrator};
 use tracing::info;
 
-use crate::store::{OpenError, StoreError};
+use crate::store::{OpenError, StoreError, sql::rows::from_row};
 
 /// Where sqlx notes which migrations it has made.
 pub(in crate::store) const MIGRATIONS_TABLE: &str = "_sqlx_migrations";
@@ -18,13 +15,15 @@ pub(in crate::store) const SELECT_APPLIED: &str =
 const EXPAND: &str = "expand";
 
 /// A migration that a database says it has seen.
-#[derive(Debug, Clone, FromRow)]
+#[derive(Debug, Clone)]
 pub(in crate::store) struct Applied {
     pub(in crate::store) version: i64,
     pub(in crate::store) description: String,
     pub(in crate::store) success: bool,
     pub(in crate::store) checksum: Vec<u8>,
 }
+
+from_row! { Applied [version, description, success, checksum] [] }
 
 /// Refuses a database that is not ours, not what we left, or further than we can go along with. `place` says which it is, without
 /// a password.
@@ -171,8 +170,7 @@ pub(in crate::store) fn plain(error: &sqlx::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
+    use crate::store::migrations::SQLITE;
 
     fn applied() -> Vec<Applied> {
         let applied = |migration: &sqlx::migrate::Migration| Applied {
@@ -181,12 +179,12 @@ mod tests {
             success: true,
             checksum: migration.checksum.to_vec(),
         };
-        MIGRATOR.iter().map(applied).collect()
+        SQLITE.iter().map(applied).collect()
     }
 
     fn verdict(tables: &[&str], applied: &[Applied]) -> String {
         let tables: Vec<String> = tables.iter().map(|&table| table.to_owned()).collect();
-        match check("the database", &tables, applied, &MIGRATOR) {
+        match check("the database", &tables, applied, &SQLITE) {
             Ok(()) => "ok".into(),
             Err(error) => error.to_string(),
         }
@@ -255,10 +253,10 @@ mod tests {
         dirty.last_mut().unwrap().success = false;
         assert!(verdict(&tables, &dirty).contains("is in the middle of migration 9000"));
         assert_eq!(
-            judge("the database", &later(&[(9_000, "expand")]), &MIGRATOR).unwrap(),
+            judge("the database", &later(&[(9_000, "expand")]), &SQLITE).unwrap(),
             Some(9_000)
         );
-        assert_eq!(judge("the database", &applied()[..2], &MIGRATOR).unwrap(), None);
+        assert_eq!(judge("the database", &applied()[..2], &SQLITE).unwrap(), None);
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! Rows of the chains.
 
-use sqlx::FromRow;
 use uuid::Uuid;
 
 use crate::{
@@ -15,30 +14,31 @@ use crate::{
 };
 
 /// A place in a chain; all of it is NULL if there is none.
-#[derive(Debug, FromRow)]
+#[derive(Debug)]
 pub(in crate::store) struct LinkRow {
     sequence: Option<i64>,
     hash: Option<Vec<u8>>,
 }
 
 /// The name of the log, and the end of a chain.
-#[derive(Debug, FromRow)]
+#[derive(Debug)]
 pub(in crate::store) struct ChainHeadRow {
     epoch: String,
-    #[sqlx(flatten)]
     link: LinkRow,
 }
 
 /// An event in its chain.
-#[derive(Debug, FromRow)]
+#[derive(Debug)]
 pub(in crate::store) struct RecordRow {
     epoch: String,
-    #[sqlx(flatten)]
     event: EventRow,
-    #[sqlx(flatten)]
     link: LinkRow,
     previous_hash: Option<Vec<u8>>,
 }
+
+from_row! { LinkRow [sequence, hash] [] }
+from_row! { ChainHeadRow [epoch] [link] }
+from_row! { RecordRow [epoch, previous_hash] [event, link] }
 
 fn hash(bytes: Vec<u8>) -> Result<Hash, StoreError> {
     let hash = bytes.try_into().map(Hash);

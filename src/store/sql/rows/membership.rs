@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use sqlx::FromRow;
 use uuid::Uuid;
 
 use crate::{
@@ -17,7 +16,7 @@ use crate::{
 };
 
 /// The row of `head`.
-#[derive(Debug, FromRow)]
+#[derive(Debug)]
 pub(in crate::store) struct HeadRow {
     epoch: String,
     revision: i64,
@@ -25,29 +24,26 @@ pub(in crate::store) struct HeadRow {
 }
 
 /// The head, and what else a renewal answers.
-#[derive(Debug, FromRow)]
+#[derive(Debug)]
 pub(in crate::store) struct RenewalRow {
-    #[sqlx(flatten)]
     head: HeadRow,
     is_held: bool,
     renew_time: i64,
 }
 
 /// The head, and a row of `check_node`, if there is one.
-#[derive(Debug, FromRow)]
+#[derive(Debug)]
 pub(in crate::store) struct RollRow {
-    #[sqlx(flatten)]
     head: HeadRow,
     max_staleness_known: i64,
     is_standby: bool,
     clock: i64,
     node_id: Option<String>,
-    #[sqlx(flatten)]
     member: MemberRow,
 }
 
 /// A row of `check_node`; all of it is NULL if there is none.
-#[derive(Debug, FromRow)]
+#[derive(Debug)]
 struct MemberRow {
     version: Option<String>,
     seq: Option<i64>,
@@ -59,14 +55,14 @@ struct MemberRow {
 }
 
 /// What a row of `check_node` says of others.
-#[derive(Debug, FromRow)]
+#[derive(Debug)]
 pub(in crate::store) struct ReportRow {
     node_id: String,
     report: String,
 }
 
 /// A row of `enforcements`; all of it is NULL if there is none.
-#[derive(Debug, FromRow)]
+#[derive(Debug)]
 pub(in crate::store) struct EnforcedRow {
     elapsed: Option<i64>,
     nodes_acknowledged: Option<i64>,
@@ -74,15 +70,20 @@ pub(in crate::store) struct EnforcedRow {
 }
 
 /// A row of `events`, what was recorded of its enforcement, and its place in its chain.
-#[derive(Debug, FromRow)]
+#[derive(Debug)]
 pub(in crate::store) struct ListedEventRow {
-    #[sqlx(flatten)]
     event: EventRow,
-    #[sqlx(flatten)]
     enforced: EnforcedRow,
-    #[sqlx(flatten)]
     link: LinkRow,
 }
+
+from_row! { HeadRow [epoch, revision, time] [] }
+from_row! { RenewalRow [is_held, renew_time] [head] }
+from_row! { RollRow [max_staleness_known, is_standby, clock, node_id] [head, member] }
+from_row! { MemberRow [version, seq, acked_revision, nodes, nodes_lapsed, max_staleness, renew_time] [] }
+from_row! { ReportRow [node_id, report] [] }
+from_row! { EnforcedRow [elapsed, nodes_acknowledged, nodes_lapsed] [] }
+from_row! { ListedEventRow [] [event, enforced, link] }
 
 /// A length of time that a column holds in microseconds.
 pub(in crate::store) fn span(column: &'static str, micros: i64) -> Result<Duration, StoreError> {
