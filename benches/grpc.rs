@@ -31,8 +31,9 @@ use support_access::{
     },
     domain::{
         AccessLevel, Attribution, EventKind, FreeText, Grant, GrantId, GrantTerms, GroupId,
-        TenantId, Ticket, clock::SystemClock, event::Granted, text::Actor,
+        TenantId, Ticket, event::Granted, text::Actor,
     },
+    server::SystemClock,
     store::{self, NewEvent},
 };
 use tokio::runtime::Runtime;

@@ -39,9 +39,10 @@ use support_access::{
     },
     domain::{
         AccessLevel, Attribution, EventKind, FreeText, Grant, GrantId, GrantTerms, GroupId, NodeId,
-        NodeKind, TenantId, Ticket, clock::SystemClock, event::Granted, text::Actor,
+        NodeKind, TenantId, Ticket, event::Granted, text::Actor,
     },
     node::{CheckNode, upstream_session},
+    server::SystemClock,
     store::{self, NewEvent},
 };
 use tokio::sync::mpsc;

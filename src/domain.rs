@@ -12,7 +12,6 @@ pub mod grant;
 pub mod lock;
 pub mod node;
 pub mod overrides;
-pub mod permission;
 pub mod policy;
 pub mod request;
 pub mod revision;
@@ -20,7 +19,7 @@ pub mod text;
 pub mod time;
 pub mod violation;
 
-pub use caller::{Attribution, Caller, Party, Role, Scope, Tenants};
+pub use caller::{Action, Attribution, Caller, Denied, Party, Permission, Role, Scope, Tenants};
 pub use clock::{BootTime, Clock};
 pub use decision::{Decision, Question, Reason, decide};
 pub use event::{Event, EventKind};
@@ -28,7 +27,6 @@ pub use grant::{AccessLevel, AgentKind, Grant, GrantState, GrantTerms, Revocatio
 pub use lock::{Lock, LockId, LockRequest, LockState, LockTarget, LockTerms};
 pub use node::{Ack, Enforced, NodeId, NodeInfo, NodeKind};
 pub use overrides::PolicyOverrides;
-pub use permission::{Action, Denied};
 pub use policy::{SupportGroup, SupportPolicy};
 pub use request::{End, ExtendRequest, GrantRequest, PolicyRequest, RevokeRequest, UnlockRequest};
 pub use revision::{Epoch, LogName, Position, Revision, Sequence, TokenKey};

@@ -12,5 +12,5 @@ pub mod upstream;
 pub(in crate::api) use call::parse_timeout;
 pub use status::{
     MESSAGE_LENGTH_MAX, Unread, broken_off, excess, explain_refusal, refuse_excess, refuse_late,
-    refuse_name, refuse_stranger, refuse_unread,
+    refuse_name, refuse_unauthenticated, refuse_unread,
 };

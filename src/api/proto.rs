@@ -1,4 +1,4 @@
-//! The messages and services of `supportaccess.v1`, as generated from `proto/`, which is their manual.
+//! The messages and services of `supportaccess.v1`, generated from `proto/`, which documents them.
 
 /// The package `supportaccess.v1`.
 #[expect(
@@ -12,5 +12,5 @@ pub mod v1 {
     tonic::include_proto!("supportaccess.v1");
 }
 
-/// All of it as a `google.protobuf.FileDescriptorSet`: for server reflection, and for JSON.
+/// The descriptors as a `google.protobuf.FileDescriptorSet`, for reflection and JSON.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

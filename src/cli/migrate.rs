@@ -2,25 +2,21 @@
 
 use clap::Args;
 
-use super::{
-    failure::Failure,
-    output::Report,
-    serve::{DatabaseArgs, variable},
-};
-use crate::{server::config::Config, store};
+use super::{failure::Failure, output::Report, settings::SettingArgs};
+use crate::{server::config::MigrationConfig, store};
 
-/// Create the database's schema, or bring it to the latest version, and leave.
+/// Create the database schema, or migrate it to the latest version, and exit.
 ///
-/// `serve` does that too when it starts. This is for those who want it done before, and by another user of the database.
+/// `serve` also does this when it starts. Use this command to migrate in advance, with another
+/// database user.
 #[derive(Debug, Args)]
 pub(crate) struct MigrateArgs {
     #[command(flatten)]
-    database: DatabaseArgs,
+    settings: SettingArgs<MigrationConfig>,
 }
 
 pub(crate) async fn run(args: &MigrateArgs) -> Result<Report, Failure> {
-    let url = Config::load_database_url(&args.database.to_flags(), &variable)
-        .map_err(|error| Failure::usage(error.to_string()))?;
-    store::migrate(&url).await.map_err(|error| Failure::because(&error))?;
+    let MigrationConfig { database_url } = args.settings.load()?;
+    store::migrate(database_url.as_str()).await.map_err(|error| Failure::because(&error))?;
     Ok(Report { text: "The database is up to date.\n".into(), ..Report::default() })
 }

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, PgPool, Postgres,
     error::DatabaseError,
-    migrate::{MigrateError, Migrator},
+    migrate::MigrateError,
     postgres::{PgArguments, PgConnectOptions, PgPoolOptions},
 };
 use tokio::{
@@ -26,6 +26,7 @@ use crate::{
     domain::Clock,
     store::{
         OpenError, Store, TIMEOUT,
+        migrations::POSTGRES,
         postgres::listener::Listeners,
         sql::{Backend, Dialect, Row, SqlStore, Statement, arguments, schema},
     },
@@ -49,8 +50,6 @@ macro_rules! notify_membership {
 }
 
 mod listener;
-
-static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
 
 /// The oldest supported release.
 const VERSION_MIN: i32 = 140_000;
@@ -284,13 +283,13 @@ async fn prepare(options: &PgConnectOptions) -> Result<(), OpenError> {
     if tables.iter().any(|table| table == schema::MIGRATIONS_TABLE) {
         applied = select_applied().fetch_all(&mut connection).await.map_err(refuse)?;
     }
-    schema::check(&place, &tables, &applied, &MIGRATOR)?;
+    schema::check(&place, &tables, &applied, &POSTGRES)?;
     // A role that only serves need not own the tables.
-    if schema::is_behind(&applied, &MIGRATOR) {
+    if schema::is_behind(&applied, &POSTGRES) {
         run_migrations(&mut connection).await.map_err(|error| schema::failed(&place, &error))?;
         applied = select_applied().fetch_all(&mut connection).await.map_err(refuse)?;
     }
-    schema::confirm(&place, &applied, &MIGRATOR)?;
+    schema::confirm(&place, &applied, &POSTGRES)?;
     connection.close().await.map_err(refuse)
 }
 
@@ -298,7 +297,7 @@ async fn prepare(options: &PgConnectOptions) -> Result<(), OpenError> {
 async fn run_migrations(connection: &mut PgConnection) -> Result<(), MigrateError> {
     let deadline = Instant::now() + MIGRATION_TIMEOUT;
     loop {
-        let result = schema::run(connection, &MIGRATOR).await;
+        let result = schema::run(connection, &POSTGRES).await;
         let is_locked = match &result {
             Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
                 let code = error.as_database_error().and_then(DatabaseError::code);

@@ -15,7 +15,6 @@ use parking_lot::Mutex;
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, Executor, Sqlite, SqliteConnection,
     error::DatabaseError,
-    migrate::Migrator,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use tokio::sync::Semaphore;
@@ -24,12 +23,11 @@ use crate::{
     domain::Clock,
     store::{
         OpenError, Store, TIMEOUT,
+        migrations::SQLITE,
         notify::LocalNotifier,
         sql::{Backend, Dialect, Row, SqlStore, Statement, arguments, schema},
     },
 };
-
-static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// Older versions can corrupt a database in WAL mode: <https://sqlite.org/wal.html#walresetbug>.
 const VERSION_MIN: [u32; 3] = [3, 51, 3];
@@ -144,11 +142,11 @@ async fn prepare(path: &Path) -> Result<File, OpenError> {
     connection.close().await.map_err(refuse)?;
 
     let mut connection = options(path).connect().await.map_err(refuse)?;
-    let migrated = schema::run(&mut connection, &MIGRATOR).await;
+    let migrated = schema::run(&mut connection, &SQLITE).await;
     migrated.map_err(|error| schema::failed(&place, &error))?;
     let applied = sqlx::query_as(schema::SELECT_APPLIED).fetch_all(&mut connection).await;
     let applied: Vec<schema::Applied> = applied.map_err(refuse)?;
-    schema::confirm(&place, &applied, &MIGRATOR)?;
+    schema::confirm(&place, &applied, &SQLITE)?;
     connection.close().await.map_err(refuse)?;
     Ok(lock)
 }
@@ -182,7 +180,7 @@ async fn check_ours(
         tables.push("the tables of another application".into());
         applied.clear();
     }
-    Ok(schema::check(place, &tables, &applied, &MIGRATOR))
+    Ok(schema::check(place, &tables, &applied, &SQLITE))
 }
 
 async fn text(connection: &mut SqliteConnection, sql: &'static str) -> Result<String, sqlx::Error> {

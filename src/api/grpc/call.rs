@@ -55,7 +55,7 @@ pub(super) fn admit_to(
             Scope::Tenant(tenant_id) => {
                 Some(tenant_id.chars().take(ID_LENGTH_MAX).collect::<String>())
             }
-            Scope::Vendor | Scope::Nobody => None,
+            Scope::Vendor | Scope::Global => None,
         };
         warn!(
             target: "support_access::audit",

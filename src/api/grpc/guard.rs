@@ -48,11 +48,11 @@ guarded! {
     };
     UnlockAccessRequest: UnlockAccess, |it| tenant_or_vendor(&it.tenant_id);
     ListLocksRequest: ListLocks, |it| tenant_or_vendor(&it.tenant_id);
-    WaitEnforcedRequest: WaitEnforced, |_| Scope::Nobody;
-    CheckAccessRequest: CheckAccess, |_| Scope::Nobody;
-    BatchCheckAccessRequest: BatchCheckAccess, |_| Scope::Nobody;
-    ExplainAccessRequest: ExplainAccess, |_| Scope::Nobody;
-    ListCheckNodesRequest: ListCheckNodes, |_| Scope::Nobody;
+    WaitEnforcedRequest: WaitEnforced, |_| Scope::Global;
+    CheckAccessRequest: CheckAccess, |_| Scope::Global;
+    BatchCheckAccessRequest: BatchCheckAccess, |_| Scope::Global;
+    ExplainAccessRequest: ExplainAccess, |_| Scope::Global;
+    ListCheckNodesRequest: ListCheckNodes, |_| Scope::Global;
 }
 
 /// Where no tenant is named, the vendor's own is meant.

@@ -71,8 +71,8 @@ impl CheckNodes for Nodes {
     type FollowStream = Fed;
 
     async fn follow(&self, request: Request<Streaming<pb::FollowRequest>>) -> Answered<Fed> {
-        let caller = admit_to(Action::Follow, Scope::Nobody, request.extensions())?;
-        let place = self.followers.take(&caller.identity).ok_or(SessionEnd::TooMany);
+        let caller = admit_to(Action::Follow, Scope::Global, request.extensions())?;
+        let place = self.followers.try_acquire(&caller.identity).ok_or(SessionEnd::TooMany);
         let place = place.map_err(Failure::from)?;
         let (node, incoming) = (Arc::clone(&self.node), request.into_inner().boxed());
         Ok(Response::new(Fed::new(node, incoming, place, caller.valid_for)))

@@ -8,7 +8,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use tracing::{error, warn};
 
 use crate::{
-    api::authenticate::ACTOR,
+    api::credentials::ACTOR,
     auth::{AuthError, ConnectionInfo, token::TokenError},
     domain::{Denied, policy::join, violation::Violations},
     node::follower_session::SessionEnd,
@@ -61,20 +61,20 @@ impl From<Denied> for Failure {
     }
 }
 
-/// What a caller is told of whom nobody has said who it is.
+/// The error for a request without an authenticated caller.
 pub(super) fn unknown_caller() -> Failure {
-    Failure(stranger(&AuthError::Missing))
+    Failure(unauthenticated(&AuthError::Missing))
 }
 
-/// Refuses a call whose caller could not be told, and leaves an audit line.
-pub fn refuse_stranger(error: &AuthError, visitor: &ConnectionInfo) -> Response<Body> {
-    let ConnectionInfo { peer, address, .. } = visitor;
+/// Refuses a call that is not authenticated, and logs an audit line.
+pub fn refuse_unauthenticated(error: &AuthError, connection: &ConnectionInfo) -> Response<Body> {
+    let ConnectionInfo { peer, address, .. } = connection;
     let address = address.map(tracing::field::display);
     warn!(target: "support_access::audit", reason = %error, ?peer, address, "a caller was refused");
-    stranger(error).into_http()
+    unauthenticated(error).into_http()
 }
 
-fn stranger(error: &AuthError) -> Status {
+fn unauthenticated(error: &AuthError) -> Status {
     let (code, reason) = match error {
         AuthError::Missing => (Code::Unauthenticated, "CREDENTIALS_MISSING"),
         AuthError::CertificateExpired | AuthError::CertificateNameless => {

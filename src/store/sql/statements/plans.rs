@@ -7,14 +7,14 @@ use crate::{
     domain::{AgentId, GrantId, GrantState, GroupId, Party, TenantId, Time},
     store::{
         EventFilter, EventQuery, GrantFilter, GrantQuery, ListOrder, LockFilter, LockQuery,
-        PageBounds, QueryScope,
+        PageBounds, QueryScope, migrations,
     },
 };
 
 /// The plan of SQLite for `statement` in a new database: a line for each table.
 async fn plan(statement: Statement) -> String {
     let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
-    sqlx::migrate!("migrations/sqlite").run(&mut connection).await.unwrap();
+    migrations::SQLITE.run(&mut connection).await.unwrap();
     let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {}", statement.sql));
     let rows = sqlx::query(explain).fetch_all(&mut connection).await.unwrap();
     let lines: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();

@@ -1,4 +1,4 @@
-//! The HTTP door: metrics, and whether the server lives and can be asked.
+//! The HTTP endpoint for operators: metrics, liveness and readiness. Has no authentication.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,18 +18,18 @@ use crate::api::{
     metrics::{self, Metrics},
 };
 
-/// The longest a request may take.
+/// Timeout of a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// The most bytes of a request's body.
+/// Maximum size of a request body, in bytes.
 const BODY_LENGTH_MAX: usize = 64 * 1_024;
 
 #[derive(Debug, Clone)]
-struct Door {
+struct Shared {
     metrics: Arc<Metrics>,
     health: Health,
 }
 
-/// What is served on the HTTP port.
+/// The routes `/metrics`, `/healthz` and `/readyz`.
 pub fn router(metrics: Arc<Metrics>, health: Health) -> Router {
     Router::new()
         .route("/metrics", get(read_metrics))
@@ -38,21 +38,21 @@ pub fn router(metrics: Arc<Metrics>, health: Health) -> Router {
         .fallback(async || (StatusCode::NOT_FOUND, "try /metrics, /healthz or /readyz\n"))
         .layer(DefaultBodyLimit::max(BODY_LENGTH_MAX))
         .layer(middleware::from_fn(limit_time))
-        .with_state(Door { metrics, health })
+        .with_state(Shared { metrics, health })
 }
 
-async fn read_metrics(State(door): State<Door>) -> Response {
-    match door.metrics.encode() {
+async fn read_metrics(State(shared): State<Shared>) -> Response {
+    match shared.metrics.encode() {
         Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => {
-            error!(%error, "cannot write metrics");
+            error!(%error, "cannot encode the metrics");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }
 }
 
-async fn is_ready(State(door): State<Door>) -> (StatusCode, String) {
-    let phase = door.health.phase();
+async fn is_ready(State(shared): State<Shared>) -> (StatusCode, String) {
+    let phase = shared.health.phase();
     let status = match phase {
         Phase::Serving => StatusCode::OK,
         Phase::Starting | Phase::Stale | Phase::Stopping => StatusCode::SERVICE_UNAVAILABLE,
@@ -61,6 +61,6 @@ async fn is_ready(State(door): State<Door>) -> (StatusCode, String) {
 }
 
 async fn limit_time(request: Request, next: Next) -> Response {
-    let answer = timeout(REQUEST_TIMEOUT, next.run(request)).await;
-    answer.unwrap_or_else(|_| StatusCode::GATEWAY_TIMEOUT.into_response())
+    let response = timeout(REQUEST_TIMEOUT, next.run(request)).await;
+    response.unwrap_or_else(|_| StatusCode::GATEWAY_TIMEOUT.into_response())
 }

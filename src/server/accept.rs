@@ -1,4 +1,4 @@
-//! Where connections come from.
+//! Sources of connections: TCP listeners and Unix sockets.
 
 use std::{future::Future, io, net::IpAddr, sync::Arc, time::Duration};
 
@@ -11,40 +11,42 @@ use tracing::warn;
 
 use crate::{auth::Authenticator, server::listeners::UnixSocket};
 
-/// How long to wait when connections cannot be accepted, for example for want of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
+/// Pause after an error of `accept`, such as too many open files.
+const ERROR_PAUSE: Duration = Duration::from_millis(500);
 
-/// Where connections come from.
-pub(in crate::server) trait Accept: Send + Sync + 'static {
+/// A source of connections.
+pub(super) trait Accept: Send + Sync + 'static {
     type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// The next, and where it is from.
+    /// The next connection and its origin.
     fn accept(&self) -> impl Future<Output = io::Result<(Self::Io, Origin)>> + Send;
 }
 
-/// Where a connection is from.
+/// The origin of a connection.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::server) enum Origin {
-    /// The network.
+pub(super) enum Origin {
+    /// A TCP client.
     Address(IpAddr),
     /// A user of this host.
     User(u32),
 }
 
-pub(super) async fn accept_one<A: Accept>(acceptor: &A) -> (A::Io, Origin) {
+/// Accepts the next connection. Logs errors of the listener and retries.
+pub(super) async fn accept_next<A: Accept>(acceptor: &A) -> (A::Io, Origin) {
     loop {
         match acceptor.accept().await {
             Ok(accepted) => return accepted,
-            Err(error) if is_the_caller_s(&error) => {}
+            Err(error) if is_error_of_connection(&error) => {}
             Err(error) => {
-                warn!(%error, "cannot accept connections, will go on trying");
-                sleep(ACCEPT_PAUSE).await;
+                warn!(%error, "cannot accept connections, will retry");
+                sleep(ERROR_PAUSE).await;
             }
         }
     }
 }
 
-fn is_the_caller_s(error: &io::Error) -> bool {
+/// Whether the error concerns one connection, not the listener.
+fn is_error_of_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionRefused
@@ -61,26 +63,26 @@ impl Accept for TcpListener {
 
     async fn accept(&self) -> io::Result<(TcpStream, Origin)> {
         let (stream, address) = TcpListener::accept(self).await?;
-        // An answer is a few small writes: none of them should wait for the acknowledgement of another.
+        // A response is a few small writes, which must not wait for acknowledgements (Nagle's
+        // algorithm).
         stream.set_nodelay(true)?;
         Ok((stream, Origin::Address(address.ip().to_canonical())))
     }
 }
 
-/// A Unix socket for those users of the host who may use it.
-pub(in crate::server) struct Admitting(
-    pub(in crate::server) UnixSocket,
-    pub(in crate::server) Arc<Authenticator>,
-);
+/// A Unix socket that refuses users without a binding.
+pub(super) struct LocalListener {
+    pub(super) socket: UnixSocket,
+    pub(super) authenticator: Arc<Authenticator>,
+}
 
-impl Accept for Admitting {
+impl Accept for LocalListener {
     type Io = UnixStream;
 
     async fn accept(&self) -> io::Result<(UnixStream, Origin)> {
-        let Self(socket, authenticator) = self;
-        let (stream, _) = socket.listener.accept().await?;
+        let (stream, _) = self.socket.listener.accept().await?;
         let uid = stream.peer_cred()?.uid();
-        if !authenticator.admits_user(uid) {
+        if !self.authenticator.allows_user(uid) {
             warn!(target: "support_access::audit", uid, "a user of this host was refused");
             return Err(io::ErrorKind::PermissionDenied.into());
         }

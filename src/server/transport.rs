@@ -1,4 +1,4 @@
-//! The doors, opened: which services are behind them, within which limits.
+//! Serving: gRPC with its layers, and the HTTP endpoint for metrics and health.
 
 use std::{io, num::NonZeroU32, pin::pin, sync::Arc, time::Duration};
 
@@ -20,6 +20,7 @@ use tracing::{debug, error};
 use crate::{
     api::{
         authenticate::AuthenticateLayer,
+        detached::Detached,
         grpc::{
             MESSAGE_LENGTH_MAX,
             access::Access,
@@ -41,83 +42,72 @@ use crate::{
         },
         shutdown::ShutdownLayer,
     },
-    auth::Authenticator,
     node::CheckNode,
     server::{
-        config::CallLimits,
-        connections::{Admitting, Connection, ConnectionLimiter},
-        detached::Detached,
-        listeners::Listener,
-        tasks::Tasks,
-        tls::Tls,
+        accept::LocalListener, config::CallLimits, connection::Connection,
+        connections::ConnectionLimiter, identity::Identity, listeners::Listener, tasks::Tasks,
     },
     service::{Service, check::Checks},
 };
 
-/// The most HTTP connections at a time.
-pub(super) const HTTP_CONNECTIONS_MAX: usize = 256;
-/// Of these, from one address: nobody keeps others from asking how the server is.
-pub(super) const HTTP_CONNECTIONS_PER_ADDRESS_MAX: usize = 64;
-/// The most bytes of a call's metadata.
-const HEADERS_LENGTH_MAX: u32 = 16 * 1_024;
-/// The most bytes of an HTTP request's head, and the longest it may take to send them.
+/// Maximum number of connections to the metrics endpoint.
+pub(super) const METRICS_CONNECTIONS_MAX: usize = 256;
+/// Maximum number of these connections from one network, so that no client can deny the endpoint to
+/// others.
+pub(super) const METRICS_CONNECTIONS_PER_NETWORK_MAX: usize = 64;
+/// Maximum size of the metadata of a call, in bytes.
+const METADATA_LENGTH_MAX: u32 = 16 * 1_024;
+/// Maximum size of the head of an HTTP/1 request, in bytes.
 const HTTP_HEAD_LENGTH_MAX: usize = 16 * 1_024;
+/// Timeout of the head of an HTTP/1 request.
 const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What calls are answered with.
+/// The components behind gRPC.
 #[derive(Debug)]
 pub(super) struct Services {
     pub(super) node: Arc<CheckNode>,
     pub(super) checks: Arc<Checks>,
-    /// A sidecar has none, and takes no changes.
-    pub(super) work: Option<Arc<Service>>,
+    /// `None`: a sidecar, which accepts no changes.
+    pub(super) service: Option<Arc<Service>>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) limits: CallLimits,
-    /// Whether callers may ask which services there are.
     pub(super) reflection: bool,
     pub(super) identity: Identity,
 }
 
-/// How callers prove who they are.
-#[derive(Debug, Clone)]
-pub(super) struct Identity {
-    pub(super) authenticator: Arc<Authenticator>,
-    /// On listeners on the network.
-    pub(super) tls: Option<Arc<Tls>>,
-}
-
-/// What every gRPC listener serves.
+/// The gRPC server. Clones share limits, and serve one listener each.
 #[derive(Debug, Clone)]
 pub(super) struct GrpcServer {
     routes: Routes,
     observe: ObserveLayer,
     limit: LimitLayer,
     calls_per_connection: u32,
-    keepalive: (Duration, Duration),
+    keepalive_interval: Duration,
+    keepalive_timeout: Duration,
     identity: Identity,
-    gate: ConnectionLimiter,
-    /// Handshakes run as these.
+    connections: ConnectionLimiter,
+    /// Runs TLS handshakes.
     calls: Tasks,
 }
 
 // === impl GrpcServer ===
 
 impl GrpcServer {
-    /// All services. Changes run as `calls`.
+    /// A server of all services. Changes and TLS handshakes run as `calls`.
     pub(super) fn new(
         services: &Services,
         health: &Health,
         calls: &Tasks,
-        gate: ConnectionLimiter,
+        connections: ConnectionLimiter,
     ) -> Self {
-        let Services { node, checks, work, metrics, limits, reflection, identity } = services;
+        let Services { node, checks, service, metrics, limits, reflection, identity } = services;
         let access = Access::new(Arc::clone(checks), Arc::clone(metrics));
         let access = SupportAccessServer::new(access).max_decoding_message_size(MESSAGE_LENGTH_MAX);
-        let nodes = Nodes::new(Arc::clone(node), work.clone(), limits.followers_per_caller);
+        let nodes = Nodes::new(Arc::clone(node), service.clone(), limits.followers_per_caller);
         let nodes = CheckNodesServer::new(nodes).max_decoding_message_size(REQUEST_LENGTH_MAX);
         let mut routes = Routes::new(access).add_service(nodes).add_service(health.service());
-        if let Some(work) = work {
-            let admin = SupportAccessAdminServer::new(Admin::new(Arc::clone(work)))
+        if let Some(service) = service {
+            let admin = SupportAccessAdminServer::new(Admin::new(Arc::clone(service)))
                 .max_decoding_message_size(MESSAGE_LENGTH_MAX);
             routes = routes.add_service(Detached::new(admin, calls.clone()));
         }
@@ -125,7 +115,7 @@ impl GrpcServer {
             routes = with_reflection(routes);
         }
         Self {
-            // Prepared once, not per listener and call.
+            // Prepared once, instead of for each listener and call.
             routes: routes.prepare(),
             observe: ObserveLayer::new(Arc::clone(metrics)),
             limit: LimitLayer::new(CallerLimits {
@@ -134,44 +124,47 @@ impl GrpcServer {
                 requests_per_second: at_least_one(limits.requests_per_second),
             }),
             calls_per_connection: limits.calls_per_connection,
-            keepalive: (limits.keepalive_interval.0, limits.keepalive_timeout.0),
+            keepalive_interval: limits.keepalive_interval.0,
+            keepalive_timeout: limits.keepalive_timeout.0,
             identity: identity.clone(),
-            gate,
+            connections,
             calls: calls.clone(),
         }
     }
 
-    /// Serves what `listener` accepts until stopped, and then until every connection has ended.
+    /// Serves the connections of `listener` until `stop`, and then until every connection has
+    /// ended.
     pub(super) async fn serve(self, listener: Listener, stop: CancellationToken) {
-        let gate = self.gate.clone();
+        let connections = self.connections.clone();
         match (listener, &self.identity.tls) {
             (Listener::Tcp(listener), Some(tls)) => {
-                let incoming = gate.secured(listener, Arc::clone(tls), self.calls.clone());
-                self.serve_from(incoming, stop).await;
+                let tls = Arc::clone(tls);
+                let incoming = connections.tls_connections(listener, tls, self.calls.clone());
+                self.serve_connections(incoming, stop).await;
             }
             (Listener::Tcp(listener), None) => {
-                self.serve_from(gate.connections(listener), stop).await;
+                self.serve_connections(connections.connections(listener), stop).await;
             }
             (Listener::Unix(socket), _) => {
-                let admitting = Admitting(socket, Arc::clone(&self.identity.authenticator));
-                self.serve_from(gate.connections(admitting), stop).await;
+                let authenticator = Arc::clone(&self.identity.authenticator);
+                let listener = LocalListener { socket, authenticator };
+                self.serve_connections(connections.connections(listener), stop).await;
             }
         }
     }
 
-    async fn serve_from<IO>(
+    async fn serve_connections<IO>(
         self,
         incoming: impl Stream<Item = io::Result<Connection<IO>>>,
         stop: CancellationToken,
     ) where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (keepalive_interval, keepalive_timeout) = self.keepalive;
         let server = Server::builder()
             .max_concurrent_streams(self.calls_per_connection)
-            .http2_max_header_list_size(HEADERS_LENGTH_MAX)
-            .http2_keepalive_interval(Some(keepalive_interval))
-            .http2_keepalive_timeout(Some(keepalive_timeout))
+            .http2_max_header_list_size(METADATA_LENGTH_MAX)
+            .http2_keepalive_interval(Some(self.keepalive_interval))
+            .http2_keepalive_timeout(Some(self.keepalive_timeout))
             .layer(self.observe)
             .layer(ShutdownLayer::new(stop.clone()))
             .layer(MapResponseLayer::new(explain_refusal))
@@ -181,7 +174,7 @@ impl GrpcServer {
         if let Err(error) =
             server.serve_with_incoming_shutdown(self.routes, incoming, stopped).await
         {
-            error!(%error, "cannot serve");
+            error!(%error, "cannot serve gRPC");
         }
     }
 }
@@ -202,16 +195,16 @@ fn with_reflection(routes: Routes) -> Routes {
     }
 }
 
-/// The configuration has been checked.
+/// The configuration rejects zero.
 fn at_least_one(number: u32) -> NonZeroU32 {
     NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN)
 }
 
-/// Serves HTTP/1 until stopped. Connections run as `tasks`.
+/// Serves HTTP/1 until `tasks` are stopped. Connections run as `tasks`.
 pub(super) async fn serve_http(
     router: axum::Router,
     listener: TcpListener,
-    gate: ConnectionLimiter,
+    connections: ConnectionLimiter,
     tasks: Tasks,
 ) {
     let stop = tasks.stop_token();
@@ -221,7 +214,7 @@ pub(super) async fn serve_http(
         .timer(TokioTimer::new())
         .header_read_timeout(HTTP_HEAD_TIMEOUT)
         .max_buf_size(HTTP_HEAD_LENGTH_MAX);
-    let incoming = gate.connections(listener).take_until(stop.clone().cancelled_owned());
+    let incoming = connections.connections(listener).take_until(stop.clone().cancelled_owned());
     let mut incoming = pin!(incoming);
     while let Some(connection) = incoming.next().await {
         let Ok(connection) = connection else { continue };
@@ -239,6 +232,6 @@ pub(super) async fn serve_http(
                 debug!(error, "an HTTP connection has failed");
             }
         };
-        drop(tasks.detached("HTTP connection", serving));
+        drop(tasks.spawn_detached("HTTP connection", serving));
     }
 }
