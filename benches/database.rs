@@ -32,10 +32,10 @@ use support_access::{
     domain::{
         AccessLevel, Ack, Attribution, EventKind, FreeText, Grant, GrantId, GrantTerms, GroupId,
         NodeId, NodeInfo, NodeKind, Position, Revocation, TenantId, Ticket, Time,
-        clock::SystemClock,
         event::{Granted, Revoked},
         ids::Actor,
     },
+    server::SystemClock,
     store::{self, NewEvent, Registration, Store},
 };
 use uuid::Uuid;

@@ -23,7 +23,8 @@ use backend::Backend;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use sqlx::{Connection, SqliteConnection};
 use support_access::{
-    domain::{AgentId, Clock, GrantState, GroupId, TenantId, clock::SystemClock},
+    domain::{AgentId, Clock, GrantState, GroupId, TenantId},
+    server::SystemClock,
     store::{self, GrantFilter, GrantQuery, PageBounds, QueryScope, Store},
 };
 use tokio::runtime::Runtime;

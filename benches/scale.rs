@@ -42,9 +42,10 @@ use support_access::{
     },
     domain::{
         AccessLevel, Attribution, EventKind, FreeText, Grant, GrantId, GrantTerms, GroupId, NodeId,
-        NodeKind, TenantId, Ticket, clock::SystemClock, event::Granted, ids::Actor,
+        NodeKind, TenantId, Ticket, event::Granted, ids::Actor,
     },
     node::{CheckNode, upstream_session},
+    server::SystemClock,
     store::{self, NewEvent},
 };
 use tokio::sync::mpsc;

@@ -1,17 +1,19 @@
-//! The doors: gRPC and HTTP. Messages become words in `grpc/convert.rs`, errors become statuses in `grpc/status.rs`.
+//! The interfaces: gRPC, and an HTTP endpoint for metrics and health.
 //!
-//! Layers of the gRPC door, from the outside in: [`observe`], [`endings`], [`grpc::explain_refusal`], [`authenticate`], [`limit`], then the
-//! services.
+//! Layers of gRPC, from the outside in: [`observe`], [`shutdown`], [`grpc::explain_refusal`],
+//! [`authenticate`], [`limit`], and [`detached`] around services that make changes.
+//! `grpc/convert.rs` converts messages, `grpc/status.rs` converts errors.
 
 pub mod authenticate;
 pub mod credentials;
+pub mod detached;
 pub mod grpc;
 pub mod health;
-pub mod http;
 pub mod keyed_semaphore;
 pub mod limit;
 pub mod metrics;
 pub mod observe;
+pub mod operations;
 pub mod proto;
 pub mod shutdown;
 pub mod trace;

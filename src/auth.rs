@@ -1,8 +1,8 @@
-//! Who is calling: what a connection and a token prove, and what that makes of a caller.
+//! Authentication: turns what a connection and a token prove into a [`Caller`].
 //!
-//! Closed when in doubt: who proves nothing is refused, and who proves to be somebody that is bound to no role may do nothing.
-//! Only where no way to tell callers apart is configured does everybody on this host count as a local caller, who may do
-//! everything; such a server cannot be reached from elsewhere (`server/config.rs`).
+//! Fails closed: a caller without credentials is refused, and a caller whose name is bound to no
+//! role has no permissions. Without any configured method, every caller is a local one with all
+//! roles. The configuration accepts such a server only on loopback addresses (`server/config.rs`).
 
 use std::{
     collections::BTreeSet,
@@ -15,76 +15,81 @@ use std::{
 };
 
 use crate::domain::{
-    Attribution, AuthenticationMethod, Caller, Clock, Role, TenantId, Tenants, Time,
+    Attribution, AuthenticationMethod, Caller, Clock, Party, Role, TenantId, Tenants, Time,
     ids::{Actor, TextError},
     time::between,
 };
 
 pub mod bindings;
 pub mod certificate;
+pub mod http;
 pub mod keys;
+#[cfg(test)]
+mod tests;
 pub mod token;
 
 use bindings::Bindings;
 use certificate::Certificate;
 use token::{Claims, TokenError, Verifier};
 
-/// What a connection shows of who is at its other end.
+/// What a connection proves about its client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Peer {
     /// Nothing.
     Unknown,
-    /// A client certificate, which was verified.
+    /// A verified client certificate.
     Certificate(Certificate),
-    /// A user of this host, as its kernel says.
+    /// A user id of this host, as reported by the kernel.
     User(u32),
 }
 
-/// Who is at the other end of a connection.
+/// A connection as the layers see it.
 #[derive(Debug)]
 pub struct ConnectionInfo {
-    /// What the connection shows.
+    /// What the connection proves.
     pub peer: Peer,
-    /// Where it is from; `None`: this host.
+    /// The client's address. `None`: a Unix socket.
     pub address: Option<IpAddr>,
-    /// Whether anybody has called on it that could be told.
-    is_known: AtomicBool,
+    /// Whether a call on this connection was authenticated.
+    is_authenticated: AtomicBool,
 }
 
-/// Why a caller is refused before anybody looks at what it asks for. Displayed, it tells the caller what to mend, and nothing else.
+/// Reason why a call is not authenticated. The message is for the caller, and reveals nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
-    /// Neither a certificate nor a token.
+    /// There is neither a certificate nor a token.
     #[error("a client certificate or a bearer token is required")]
     Missing,
-    /// The certificate has expired since the connection was made.
+    /// The certificate has expired since the handshake.
     #[error("the client certificate has expired")]
     CertificateExpired,
-    /// The certificate has no name that can be somebody.
-    #[error("the client certificate has neither a URI nor a DNS name in it that can name a caller")]
+    /// The certificate has no usable name.
+    #[error(
+        "the client certificate contains neither a URI nor a DNS name that can identify a caller"
+    )]
     CertificateNameless,
-    /// The token is not what it should be.
+    /// The token is invalid.
     #[error("the bearer token is refused: {0}")]
     Token(#[from] TokenError),
-    /// The name that was given cannot be one.
+    /// The asserted name is invalid.
     #[error("the name {0}")]
     Name(#[from] TextError),
-    /// Roles that nobody may have together.
-    #[error("{first} and {second} cannot act in one call: {why}")]
+    /// The roles violate the separation of duties.
+    #[error("{first} and {second} cannot act in one call: {reason}")]
     Conflict {
         /// One role.
         first: Role,
-        /// The other.
+        /// The conflicting role.
         second: Role,
-        /// Why not.
-        why: &'static str,
+        /// The reason.
+        reason: &'static str,
     },
 }
 
-/// Tells who is calling.
+/// Authenticates callers.
 #[derive(Debug)]
 pub struct Authenticator {
-    /// `None`: nothing is configured to tell callers apart.
+    /// `None`: no method is configured.
     methods: Option<Methods>,
     clock: Arc<dyn Clock>,
 }
@@ -95,8 +100,8 @@ struct Methods {
     verifier: Verifier,
 }
 
-/// Somebody, and what proves it: a certificate, a user id, or a token.
-struct Proven {
+/// What one credential proves: a certificate, a user id or a token.
+struct Credential {
     name: Actor,
     method: AuthenticationMethod,
     roles: BTreeSet<Role>,
@@ -109,61 +114,62 @@ struct Proven {
 // === impl ConnectionInfo ===
 
 impl ConnectionInfo {
-    /// Nobody has called yet.
+    /// A connection without an authenticated call.
     pub fn new(peer: Peer, address: Option<IpAddr>) -> Self {
-        Self { peer, address, is_known: AtomicBool::new(false) }
+        Self { peer, address, is_authenticated: AtomicBool::new(false) }
     }
 
-    /// Notes that somebody has called who could be told.
-    pub fn introduce(&self) {
-        // Read first: a line of memory that nobody writes is in every cache.
-        if !self.is_known() {
-            self.is_known.store(true, Ordering::Relaxed);
+    /// Records that a call was authenticated.
+    pub fn mark_authenticated(&self) {
+        // Read first: writing on every call would invalidate the cache line of other processors.
+        if !self.is_authenticated() {
+            self.is_authenticated.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Whether anybody has.
-    pub fn is_known(&self) -> bool {
-        self.is_known.load(Ordering::Relaxed)
+    /// Whether a call on this connection was authenticated.
+    pub fn is_authenticated(&self) -> bool {
+        self.is_authenticated.load(Ordering::Relaxed)
     }
 }
 
 // === impl Authenticator ===
 
 impl Authenticator {
-    /// Tells callers apart by what is bound; `None`: not at all.
+    /// Authenticates with these methods. `None`: every caller is a local one.
     pub fn new(methods: Option<(Bindings, Verifier)>, clock: Arc<dyn Clock>) -> Self {
         let methods = methods.map(|(bindings, verifier)| Methods { bindings, verifier });
         Self { methods, clock }
     }
 
-    /// Whether everybody counts as a local caller.
-    pub fn is_open(&self) -> bool {
+    /// Whether no method is configured, so that every caller is a local one.
+    pub fn is_disabled(&self) -> bool {
         self.methods.is_none()
     }
 
-    /// Whether this user of the host may use its Unix sockets.
-    pub fn admits_user(&self, uid: u32) -> bool {
-        self.methods.as_ref().is_none_or(|methods| methods.bindings.admits_user(uid))
+    /// Whether a user of this host may connect to Unix sockets.
+    pub fn allows_user(&self, uid: u32) -> bool {
+        self.methods.as_ref().is_none_or(|methods| methods.bindings.allows_user(uid))
     }
 
-    /// Who calls without a token, and gives itself a name or none.
+    /// Authenticates a call without a token. `name` is the actor that the caller asserts.
     pub fn by_connection(&self, peer: &Peer, name: Option<&str>) -> Result<Caller, AuthError> {
         let Some(methods) = &self.methods else { return Ok(Caller::local(name)?) };
-        let peer = methods.of_peer(peer, self.clock.now())?;
-        methods.by_peer_alone(peer.ok_or(AuthError::Missing)?, name)
+        let credential = methods.credential_of(peer, self.clock.now())?;
+        methods.caller_without_token(credential.ok_or(AuthError::Missing)?, name)
     }
 
-    /// Who calls with a bearer token (RFC 6750). Waits only where the issuer's keys have to be fetched to tell.
+    /// Authenticates a call with a bearer token (RFC 6750). Waits only if the issuer's keys must be
+    /// fetched.
     pub async fn by_token(&self, peer: &Peer, token: &str) -> Result<Caller, AuthError> {
         let Some(methods) = &self.methods else { return Ok(Caller::local(None)?) };
         let now = self.clock.now();
-        let peer = methods.of_peer(peer, now)?;
+        let of_connection = methods.credential_of(peer, now)?;
         let claims = methods.verifier.verify(token, now).await?;
         let Claims { issuer, name, roles, tenants, expires } = claims;
         let identity = format!("token of {issuer} {name}");
         let valid_for = Some(between(now, expires));
-        let bearer = Proven {
+        let of_token = Credential {
             name,
             method: AuthenticationMethod::Token,
             roles,
@@ -172,14 +178,14 @@ impl Authenticator {
             valid_for,
             expire_time: Some(expires),
         };
-        forwarded(peer, bearer)
+        caller_with_token(of_connection, of_token)
     }
 }
 
 // === impl Methods ===
 
 impl Methods {
-    fn of_peer(&self, peer: &Peer, now: Time) -> Result<Option<Proven>, AuthError> {
+    fn credential_of(&self, peer: &Peer, now: Time) -> Result<Option<Credential>, AuthError> {
         let (name, roles, method, kind, expire_time) = match peer {
             Peer::Unknown => return Ok(None),
             Peer::Certificate(certificate) => {
@@ -190,12 +196,12 @@ impl Methods {
                 let name = name.and_then(|name| Actor::new(name).ok());
                 let name = name.filter(|name| *name != Attribution::system().actor);
                 let name = name.ok_or(AuthError::CertificateNameless)?;
-                let roles = self.bindings.of_certificate(&certificate.names);
+                let roles = self.bindings.roles_of_certificate(&certificate.names);
                 let expire_time = Some(certificate.not_after);
                 (name, roles, AuthenticationMethod::Certificate, "certificate", expire_time)
             }
             Peer::User(uid) => {
-                let roles = self.bindings.of_user(*uid);
+                let roles = self.bindings.roles_of_user(*uid);
                 if roles.is_empty() {
                     return Ok(None);
                 }
@@ -203,23 +209,27 @@ impl Methods {
                 (name, roles, AuthenticationMethod::UnixUser, "user", None)
             }
         };
-        without_conflict(&roles)?;
+        check_conflicts(&roles)?;
         let identity = format!("{kind} {name}");
         let (tenants, valid_for) = (BTreeSet::new(), expire_time.map(|time| between(now, time)));
-        Ok(Some(Proven { name, method, roles, tenants, identity, valid_for, expire_time }))
+        Ok(Some(Credential { name, method, roles, tenants, identity, valid_for, expire_time }))
     }
 
-    /// Somebody without a token. A portal that is trusted may name the administrator that it acts for.
-    fn by_peer_alone(&self, peer: Proven, named: Option<&str>) -> Result<Caller, AuthError> {
-        let Proven { name, method, roles, identity, valid_for, expire_time, .. } = peer;
+    /// The caller on a connection without a token. A trusted portal may name the administrator for
+    /// whom it acts.
+    fn caller_without_token(
+        &self,
+        credential: Credential,
+        asserted: Option<&str>,
+    ) -> Result<Caller, AuthError> {
+        let Credential { name, method, roles, identity, valid_for, expire_time, .. } = credential;
         let identity = identity.into();
-        if let Some(named) = named
+        if let Some(asserted) = asserted
             && roles.contains(&Role::Portal)
             && self.bindings.trust_portal_assertion
         {
-            let local = Caller::local(Some(named))?;
-            let author =
-                Attribution { actor: local.author.actor, via: Some(name), is_asserted: true };
+            let actor = Caller::local(Some(asserted))?.author.actor;
+            let author = Attribution { actor, via: Some(name), is_asserted: true };
             let roles = BTreeSet::from([Role::TenantAdmin]);
             let tenants = Tenants::All;
             let caller =
@@ -232,37 +242,38 @@ impl Methods {
     }
 }
 
-/// The bearer of a token, on a connection of `peer`. Who has a role by itself cannot borrow another's; a portal has none that it
-/// could use.
-fn forwarded(peer: Option<Proven>, bearer: Proven) -> Result<Caller, AuthError> {
-    if let Some(peer) = &peer {
-        let own = peer.roles.iter().find(|role| **role != Role::Portal);
-        if let (Some(first), Some(second)) = (own, bearer.roles.first()) {
-            let why = "a caller has one set of roles, that of its certificate or that of its token";
-            return Err(AuthError::Conflict { first: *first, second: *second, why });
+/// The bearer of a token. Roles of the connection and of the token are never combined; a portal
+/// forwards tokens of tenants only.
+fn caller_with_token(
+    of_connection: Option<Credential>,
+    of_token: Credential,
+) -> Result<Caller, AuthError> {
+    if let Some(connection) = &of_connection {
+        let own = connection.roles.iter().find(|role| **role != Role::Portal);
+        if let (Some(first), Some(second)) = (own, of_token.roles.first()) {
+            let reason = "a caller has the roles of its certificate or of its token, not both";
+            return Err(AuthError::Conflict { first: *first, second: *second, reason });
         }
-        // A portal forwards the tokens of customers, and of nobody else.
-        let vendor = bearer.roles.iter().find(|role| role.side() != Role::TenantAdmin.side());
-        if let (true, Some(second)) = (peer.roles.contains(&Role::Portal), vendor) {
-            let why = "a portal acts for tenants only";
-            return Err(AuthError::Conflict { first: Role::Portal, second: *second, why });
+        let vendor_role = of_token.roles.iter().find(|role| role.party() == Party::Vendor);
+        if let (true, Some(second)) = (connection.roles.contains(&Role::Portal), vendor_role) {
+            let reason = "a portal acts for tenants only";
+            return Err(AuthError::Conflict { first: Role::Portal, second: *second, reason });
         }
     }
-    let Proven { name, method, roles, tenants, identity, valid_for, expire_time } = bearer;
-    without_conflict(&roles)?;
-    let author = Attribution { actor: name, via: peer.map(|peer| peer.name), is_asserted: false };
+    let Credential { name, method, roles, tenants, identity, valid_for, expire_time } = of_token;
+    check_conflicts(&roles)?;
+    let via = of_connection.map(|connection| connection.name);
+    let author = Attribution { actor: name, via, is_asserted: false };
     let tenants = Tenants::These(tenants);
     let identity = identity.into();
     Ok(Caller { author, method, roles, tenants, identity, valid_for, expire_time })
 }
 
-/// Separation of duties: what the configuration refuses of one name is refused of several names of one caller, too.
-fn without_conflict(roles: &BTreeSet<Role>) -> Result<(), AuthError> {
+/// Separation of duties. The configuration rejects conflicts of one name; this rejects conflicts of
+/// a caller's several names.
+fn check_conflicts(roles: &BTreeSet<Role>) -> Result<(), AuthError> {
     match bindings::conflict(roles) {
-        Some((first, second, why)) => Err(AuthError::Conflict { first, second, why }),
+        Some((first, second, reason)) => Err(AuthError::Conflict { first, second, reason }),
         None => Ok(()),
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -16,6 +16,7 @@ mod args;
 mod check;
 mod client;
 mod completions;
+mod config;
 mod database;
 mod explain;
 mod extend;
@@ -32,6 +33,7 @@ pub mod output;
 mod policy;
 mod revoke;
 mod serve;
+mod settings;
 mod show;
 mod sidecar;
 mod table;
@@ -71,6 +73,7 @@ enum Command {
     Sidecar(sidecar::SidecarArgs),
     Database(database::DatabaseCommandArgs),
     Health(health::HealthArgs),
+    Config(config::ConfigArgs),
     Grant(Asking<grant::GrantArgs>),
     Extend(Asking<extend::ExtendArgs>),
     Revoke(Asking<revoke::RevokeArgs>),
@@ -115,6 +118,7 @@ impl Cli {
             Command::Sidecar(args) => sidecar::run(args).await,
             Command::Database(args) => database::run(args).await,
             Command::Health(args) => health::run(args).await,
+            Command::Config(args) => config::run(args),
             Command::Grant(asking) => grant::run(&asking.connect().await?, &asking.args).await,
             Command::Extend(asking) => extend::run(&asking.connect().await?, &asking.args).await,
             Command::Revoke(asking) => revoke::run(&asking.connect().await?, &asking.args).await,

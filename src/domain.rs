@@ -15,7 +15,6 @@ pub mod ids;
 pub mod lock;
 pub mod node;
 pub mod overrides;
-pub mod permission;
 pub mod policy;
 pub mod request;
 pub mod revision;
@@ -23,7 +22,10 @@ pub mod time;
 pub mod token;
 pub mod violation;
 
-pub use caller::{Attribution, AuthenticationMethod, Caller, Party, Role, Scope, Tenants};
+pub use caller::{
+    Action, Attribution, AuthenticationMethod, Caller, Denied, Party, Permission, Role, Scope,
+    Tenants,
+};
 pub use check::{AccessCheck, AssertedGroups};
 pub use clock::{BootTime, Clock};
 pub use decision::{Decision, Reason, Remedy, decide};
@@ -33,7 +35,6 @@ pub use ids::{AgentId, FreeText, GrantId, GroupId, RequestId, TenantId, Ticket};
 pub use lock::{Lock, LockId, LockRequest, LockState, LockTarget, LockTerms};
 pub use node::{Ack, Enforced, NodeId, NodeInfo, NodeKind};
 pub use overrides::{OverrideField, OverridesUpdate, PolicyOverrides};
-pub use permission::{Action, Denied};
 pub use policy::{AgentKindEntry, SupportGroup, SupportPolicy};
 pub use request::{End, ExtendRequest, GrantRequest, PolicyRequest, RevokeRequest, UnlockRequest};
 pub use revision::{Epoch, LogName, Position, Revision, Sequence, TokenKey};

@@ -17,6 +17,7 @@ use crate::domain::{
 
 mod members;
 pub mod memory;
+mod migrations;
 mod notify;
 mod open;
 mod postgres;

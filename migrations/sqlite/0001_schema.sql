@@ -105,7 +105,7 @@ CREATE TABLE grants (
     CONSTRAINT grants_end_check CHECK (ended_sequence IS NULL OR coalesce(revoke_time, expire_time) IS NOT NULL),
     CONSTRAINT grants_revocation_check CHECK ((revoke_time IS NULL OR ended_sequence IS NOT NULL)
         AND (revoker IS NULL) = (revoke_time IS NULL) AND (revoke_reason IS NULL) = (revoke_time IS NULL))
-) STRICT, WITHOUT ROWID;
+) STRICT; -- with rowids: otherwise SQLite prefers the primary key to the index of live rows
 
 -- Lists of live grants and of the grants to a group.
 CREATE INDEX grants_live_tenant_id_create_sequence_idx ON grants (tenant_id, create_sequence) WHERE ended_sequence IS NULL;
@@ -175,7 +175,7 @@ CREATE TABLE locks (
     CONSTRAINT locks_end_check CHECK (ended_sequence IS NULL OR coalesce(unlock_time, expire_time) IS NOT NULL),
     CONSTRAINT locks_unlock_check CHECK ((unlock_time IS NULL OR ended_sequence IS NOT NULL)
         AND (unlocker IS NULL) = (unlock_time IS NULL) AND (unlock_reason IS NULL) = (unlock_time IS NULL))
-) STRICT, WITHOUT ROWID;
+) STRICT; -- with rowids: otherwise SQLite prefers the primary key to the index of live rows
 
 -- Lists of live locks, and the number of live locks of a party.
 CREATE INDEX locks_live_tenant_id_create_sequence_idx ON locks (tenant_id, create_sequence) WHERE ended_sequence IS NULL;

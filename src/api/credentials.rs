@@ -1,4 +1,4 @@
-//! How a client proves who it is, and knows the server.
+//! Credentials of clients, and the headers that carry them.
 
 use std::{
     fs,
@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use http::Uri;
+use http::{HeaderName, Uri};
 use tonic::{
     metadata::AsciiMetadataValue,
     transport::{Certificate, ClientTlsConfig, Identity},
@@ -14,8 +14,12 @@ use tonic::{
 
 /// The metadata key of a bearer token (RFC 6750).
 pub const AUTHORIZATION: &str = "authorization";
+/// The header that names the actor: without authentication, or from a portal that is trusted to
+/// assert names.
+pub const ACTOR: HeaderName = HeaderName::from_static("support-access-actor");
 
-/// Whether what is sent to `url` leaves this host, and can be read and changed on its way: `http://` to any other.
+/// Whether others on the network can read and change the traffic to `url`: `http://` to another
+/// host.
 pub fn is_exposed(url: &str) -> bool {
     let Some(uri) = url.strip_prefix("http://").and_then(|_| url.parse::<Uri>().ok()) else {
         return false;
@@ -25,19 +29,19 @@ pub fn is_exposed(url: &str) -> bool {
     host != "localhost" && !host.parse().is_ok_and(is_loopback)
 }
 
-/// The files with what a client knows servers by, and proves itself with. They are read for each connection anew.
+/// The credential files of a client. They are read again for each connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClientCredentials {
-    /// The authorities that vouch for servers. `None`: those that this host trusts.
+    /// The authorities of servers. `None`: the authorities that this host trusts.
     pub ca: Option<PathBuf>,
-    /// The client's own certificate and private key.
+    /// The client's certificate and private key.
     pub identity: Option<(PathBuf, PathBuf)>,
-    /// A file with its bearer token.
+    /// A file with the client's bearer token.
     pub token_file: Option<PathBuf>,
 }
 
 impl ClientCredentials {
-    /// TLS as these files say.
+    /// The TLS configuration. The error names the file that cannot be read.
     pub fn tls(&self) -> Result<ClientTlsConfig, String> {
         let read = |path: &Path| {
             fs::read(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))
@@ -52,14 +56,14 @@ impl ClientCredentials {
         Ok(config)
     }
 
-    /// The header with the token of the file.
+    /// The value of the [`AUTHORIZATION`] header. `None`: the client has no token.
     pub fn token(&self) -> Result<Option<AsciiMetadataValue>, String> {
         let Some(path) = &self.token_file else { return Ok(None) };
         let shown = path.display();
         let text =
             fs::read_to_string(path).map_err(|error| format!("{shown} cannot be read: {error}"))?;
         let mut value = AsciiMetadataValue::try_from(format!("Bearer {}", text.trim()))
-            .map_err(|_| format!("{shown} does not hold a token"))?;
+            .map_err(|_| format!("{shown} does not contain a token"))?;
         value.set_sensitive(true);
         Ok(Some(value))
     }
@@ -70,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_stays_on_this_host_needs_no_encryption() {
+    fn plain_http_is_exposed_beyond_this_host() {
         for url in
             ["http://localhost:1", "http://127.0.0.1:1", "http://[::1]:1/", "unix:/a", "https://a"]
         {

@@ -1,4 +1,4 @@
-//! Whether this server can be asked, as `grpc.health.v1` and `/readyz` tell it.
+//! Health of the process, served by `grpc.health.v1` and `/readyz`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +10,6 @@ use tonic_health::{
     pb::health_server::HealthServer,
     server::{HealthReporter, HealthService},
 };
-
 use tracing::info;
 
 use crate::{
@@ -18,27 +17,28 @@ use crate::{
     node::CheckNode,
 };
 
-/// What health is told of: the server as a whole, and each service.
-const NAMES: [&str; 3] =
+/// The names of `grpc.health.v1`: the server as a whole, and each service.
+const SERVICES: [&str; 3] =
     ["", support_access_server::SERVICE_NAME, support_access_admin_server::SERVICE_NAME];
 
-/// The most bytes of a question: the name of a service. Anybody may ask, so there must not be much to keep.
+/// Maximum size of a request, in bytes. Health checks need no authentication, so they must be
+/// cheap.
 const REQUEST_LENGTH_MAX: usize = 1_024;
 
-/// Where a server is in its life.
+/// The phase of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// It is loading what checks are answered from.
+    /// The grants are not loaded yet.
     Starting,
-    /// It answers.
+    /// Checks are answered.
     Serving,
-    /// It cannot prove that what it knows is recent enough, and denies every check.
+    /// The node has no valid lease, and denies every check.
     Stale,
-    /// It ends what was begun, and should not be asked anew.
+    /// Calls in progress end; new calls should go to another server.
     Stopping,
 }
 
-/// Knows the phase, and tells it. Its clones know the same.
+/// The current phase. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Health {
     phase: Arc<RwLock<Phase>>,
@@ -48,13 +48,13 @@ pub struct Health {
 // === impl Phase ===
 
 impl Phase {
-    /// For people.
+    /// The phase as `/readyz` and the log show it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "starting: the grants are not loaded yet",
             Self::Serving => "serving",
-            Self::Stale => "stale: what is known here may be too old, so every check is denied",
-            Self::Stopping => "stopping: ask another server",
+            Self::Stale => "stale: no valid lease, so every check is denied",
+            Self::Stopping => "stopping: use another server",
         }
     }
 }
@@ -62,21 +62,21 @@ impl Phase {
 // === impl Health ===
 
 impl Health {
-    /// A server that is starting.
+    /// Begins with [`Phase::Starting`].
     pub async fn new() -> Self {
         let phase = Arc::new(RwLock::new(Phase::Starting));
         let health = Self { phase, reporter: HealthReporter::new() };
-        // A reporter begins by saying that all is well.
+        // A reporter initially reports the server as serving.
         health.enter(Phase::Starting).await;
         health
     }
 
-    /// Where the server is in its life.
+    /// The current phase.
     pub fn phase(&self) -> Phase {
         *self.phase.read()
     }
 
-    /// Begins a phase. Nothing comes after [`Phase::Stopping`].
+    /// Enters a phase. Does nothing after [`Phase::Stopping`].
     pub async fn enter(&self, phase: Phase) {
         {
             let mut current = self.phase.write();
@@ -89,16 +89,17 @@ impl Health {
             Phase::Serving => ServingStatus::Serving,
             Phase::Starting | Phase::Stale | Phase::Stopping => ServingStatus::NotServing,
         };
-        for name in NAMES {
+        for name in SERVICES {
             self.reporter.set_service_status(name, status).await;
         }
     }
 
-    /// Tells, until stopped, whether `node` can answer. What has never been able to is starting.
+    /// Follows the lease of `node` until `stop`. A node without a first lease stays in
+    /// [`Phase::Starting`].
     pub async fn follow(self, node: Arc<CheckNode>, stop: CancellationToken) {
-        let mut news = node.watch();
+        let mut watch = node.watch();
         loop {
-            news.mark_unchanged();
+            watch.mark_unchanged();
             let valid_for = node.read_view().valid_for;
             let now = self.phase();
             let next = match (now, valid_for.is_zero()) {
@@ -107,12 +108,12 @@ impl Health {
                 (_, true) => now,
             };
             if next != now {
-                info!(phase = next.as_str(), "health has changed");
+                info!(phase = next.as_str(), "health changed");
                 self.enter(next).await;
             }
-            // With nothing to lapse, there is only news to wait for.
-            let patience = if valid_for.is_zero() { Duration::MAX } else { valid_for };
-            let changed = timeout(patience, news.changed());
+            // Without a lease there is no expiry to wait for.
+            let expiry = if valid_for.is_zero() { Duration::MAX } else { valid_for };
+            let changed = timeout(expiry, watch.changed());
             if stop.run_until_cancelled(changed).await.is_none() {
                 return;
             }

@@ -1,55 +1,56 @@
-//! So many at a time, and no more, for each of many.
+//! A semaphore with a separate limit for each key.
 
 use std::{collections::HashMap, fmt, hash::Hash, sync::Arc};
 
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
-/// Counts what each of many holds at a time, and refuses more than a limit. Remembers only who holds something.
+/// Limits how many permits each key holds. Stores only keys that hold permits.
 #[derive(Debug)]
 pub struct KeyedSemaphore<K> {
-    max: usize,
+    permits_max: usize,
     held: Mutex<HashMap<K, usize, RandomState>>,
 }
 
-/// What is held, until dropped.
+/// One or more permits of a key, released on drop.
 pub struct KeyedPermit<K: Eq + Hash> {
-    slots: Arc<KeyedSemaphore<K>>,
+    semaphore: Arc<KeyedSemaphore<K>>,
     key: K,
     count: usize,
 }
 
 impl<K: Eq + Hash + Clone> KeyedSemaphore<K> {
-    /// At most `max` for each.
-    pub fn new(max: usize) -> Self {
-        Self { max, held: Mutex::default() }
+    /// Allows at most `permits_max` permits for each key.
+    pub fn new(permits_max: usize) -> Self {
+        Self { permits_max, held: Mutex::default() }
     }
 
-    /// One more for `key`; `None` if it has as many as it may.
-    pub fn take(self: &Arc<Self>, key: &K) -> Option<KeyedPermit<K>> {
-        self.take_many(key, 1)
+    /// Acquires a permit. `None`: the key holds the maximum.
+    pub fn try_acquire(self: &Arc<Self>, key: &K) -> Option<KeyedPermit<K>> {
+        self.try_acquire_many(key, 1)
     }
 
-    /// So many more for `key`, at least one; `None` if it would have more than it may.
-    pub fn take_many(self: &Arc<Self>, key: &K, count: usize) -> Option<KeyedPermit<K>> {
+    /// Acquires `count` permits, at least one. `None`: the key would exceed the maximum.
+    pub fn try_acquire_many(self: &Arc<Self>, key: &K, count: usize) -> Option<KeyedPermit<K>> {
         let mut held = self.held.lock();
         let before = held.get(key).copied().unwrap_or(0);
-        if count == 0 || count > self.max.saturating_sub(before) {
+        if count == 0 || count > self.permits_max.saturating_sub(before) {
             return None;
         }
         held.insert(key.clone(), before + count);
-        Some(KeyedPermit { slots: Arc::clone(self), key: key.clone(), count })
+        Some(KeyedPermit { semaphore: Arc::clone(self), key: key.clone(), count })
     }
 }
 
 impl<K: Eq + Hash> KeyedPermit<K> {
-    /// So many more of the same; whether its holder may have them.
-    pub fn grow(&mut self, more: usize) -> bool {
-        let mut held = self.slots.held.lock();
+    /// Acquires `count` further permits. Returns false, and acquires none, if the key would exceed
+    /// the maximum.
+    pub fn try_grow(&mut self, count: usize) -> bool {
+        let mut held = self.semaphore.held.lock();
         match held.get_mut(&self.key) {
-            Some(count) if more <= self.slots.max.saturating_sub(*count) => {
-                *count += more;
-                self.count += more;
+            Some(all) if count <= self.semaphore.permits_max.saturating_sub(*all) => {
+                *all += count;
+                self.count += count;
                 true
             }
             _ => false,
@@ -59,10 +60,10 @@ impl<K: Eq + Hash> KeyedPermit<K> {
 
 impl<K: Eq + Hash> Drop for KeyedPermit<K> {
     fn drop(&mut self) {
-        let mut held = self.slots.held.lock();
-        if let Some(count) = held.get_mut(&self.key) {
-            *count = count.saturating_sub(self.count);
-            if *count == 0 {
+        let mut held = self.semaphore.held.lock();
+        if let Some(all) = held.get_mut(&self.key) {
+            *all = all.saturating_sub(self.count);
+            if *all == 0 {
                 held.remove(&self.key);
             }
         }
@@ -80,33 +81,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_may_hold_so_many_at_a_time() {
-        let slots = Arc::new(KeyedSemaphore::new(2));
-        let first = slots.take(&"a").unwrap();
-        let second = slots.take(&"a").unwrap();
-        assert!(slots.take(&"a").is_none());
-        assert!(slots.take(&"b").is_some(), "each has a limit of its own");
+    fn each_key_has_its_own_limit() {
+        let semaphore = Arc::new(KeyedSemaphore::new(2));
+        let first = semaphore.try_acquire(&"a").unwrap();
+        let second = semaphore.try_acquire(&"a").unwrap();
+        assert!(semaphore.try_acquire(&"a").is_none());
+        assert!(semaphore.try_acquire(&"b").is_some());
         drop(first);
-        drop(slots.take(&"a").unwrap());
+        drop(semaphore.try_acquire(&"a").unwrap());
         drop(second);
-        assert!(slots.held.lock().is_empty(), "who holds nothing is forgotten");
+        assert!(semaphore.held.lock().is_empty(), "keys without permits are removed");
     }
 
     #[test]
-    fn none_at_all_is_a_limit_too() {
-        let slots = Arc::new(KeyedSemaphore::new(0));
-        assert!(slots.take(&1).is_none());
-        assert!(slots.held.lock().is_empty(), "who got nothing is not remembered");
+    fn a_limit_of_zero_denies_every_permit() {
+        let semaphore = Arc::new(KeyedSemaphore::new(0));
+        assert!(semaphore.try_acquire(&1).is_none());
+        assert!(semaphore.held.lock().is_empty(), "denied keys are not stored");
     }
 
     #[test]
-    fn many_are_taken_and_given_back_together() {
-        let slots = Arc::new(KeyedSemaphore::new(10));
-        let mut held = slots.take_many(&"a", 6).unwrap();
-        assert!(slots.take_many(&"a", 5).is_none());
-        assert!(held.grow(4) && !held.grow(1));
-        assert!(slots.take_many(&"b", 10).is_some());
+    fn several_permits_are_acquired_and_released_together() {
+        let semaphore = Arc::new(KeyedSemaphore::new(10));
+        let mut held = semaphore.try_acquire_many(&"a", 6).unwrap();
+        assert!(semaphore.try_acquire_many(&"a", 5).is_none());
+        assert!(held.try_grow(4) && !held.try_grow(1));
+        assert!(semaphore.try_acquire_many(&"b", 10).is_some());
         drop(held);
-        assert!(slots.held.lock().is_empty());
+        assert!(semaphore.held.lock().is_empty());
     }
 }

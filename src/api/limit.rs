@@ -1,4 +1,4 @@
-//! A layer of the gRPC door: how much one caller may ask for.
+//! A layer that limits the rate, the concurrency and the message bytes of each caller.
 
 use std::{
     convert::Infallible,
@@ -29,76 +29,86 @@ use crate::{
     domain::{Action, Caller},
 };
 
-mod place;
+mod permit;
 
-use place::Received;
-pub use place::{LimitedFuture, Place};
+use permit::CountedBody;
+pub use permit::{CallPermit, LimitedFuture};
 
-/// More callers than there ever are at a time: from then on, those that have not called lately are forgotten.
+/// Number of tracked callers above which idle ones are evicted.
 const CALLERS_MAX: usize = 10_000;
-/// The longest until a call's answer begins, and the deadline of a call whose caller gives none: so no call goes on for ever,
-/// be it that its message never comes. For what waits until a change is in force, long enough for that.
+/// Timeout of a response, and the deadline of a call without one. Applies also while the message
+/// does not arrive.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// The same for calls that wait until a change is enforced.
 const ENFORCEMENT_TIMEOUT: Duration = Duration::from_mins(6);
-/// The same, as callers write it.
+/// [`TIMEOUT`] as a gRPC header.
 const DEADLINE: HeaderValue = HeaderValue::from_static("10S");
+/// [`ENFORCEMENT_TIMEOUT`] as a gRPC header.
 const ENFORCEMENT_DEADLINE: HeaderValue = HeaderValue::from_static("6M");
-/// The most bytes of long messages that one caller's calls may hold at a time.
+/// Maximum number of message bytes that one caller has in flight, without the uncounted bytes of
+/// each message.
 const BYTES_MAX: usize = 32 * 1_024 * 1_024;
+/// Retry delay sent to callers that exceed their concurrency limit.
+const RETRY_DELAY: Duration = Duration::from_millis(100);
+/// Minimum retry delay sent to callers that exceed their rate limit.
+const RETRY_DELAY_MIN: Duration = Duration::from_millis(1);
+/// Size of a burst, in seconds of the rate.
+const BURST: NonZeroU32 = NonZeroU32::MIN.saturating_add(1);
 
-/// How much one caller may ask for.
+/// Limits of each caller.
 #[derive(Debug, Clone, Copy)]
 pub struct CallerLimits {
-    /// Calls at a time.
+    /// Concurrent calls.
     pub calls: usize,
-    /// Checks in a second.
+    /// Checks per second.
     pub checks_per_second: NonZeroU32,
-    /// Other requests in a second.
+    /// Other requests per second.
     pub requests_per_second: NonZeroU32,
 }
 
-/// Makes [`Limit`]s, which share what they count.
+/// Creates [`Limit`] services, which share their counters.
 #[derive(Clone)]
 pub struct LimitLayer {
-    shared: Arc<Shared>,
+    limits: Arc<Limits>,
 }
 
-/// Refuses what is more than its caller may ask for, with `RESOURCE_EXHAUSTED` and when to try again; ends calls that take too
-/// long, and tells those that are without a deadline.
+/// Refuses calls above the limits of their caller with `RESOURCE_EXHAUSTED` and a retry delay. Adds
+/// a deadline to calls without one, and ends calls that exceed the timeout.
 #[derive(Clone)]
 pub struct Limit<S> {
     inner: S,
-    shared: Arc<Shared>,
+    limits: Arc<Limits>,
 }
 
-struct Shared {
-    /// By the caller's name.
+/// Keys are [`Caller::identity`].
+struct Limits {
     calls: Arc<KeyedSemaphore<Arc<str>>>,
     bytes: Arc<KeyedSemaphore<Arc<str>>>,
-    checks: Rate,
-    requests: Rate,
+    checks: RateLimit,
+    requests: RateLimit,
 }
 
-struct Rate {
-    limiter: DefaultKeyedRateLimiter<Arc<str>>,
+/// A token bucket for each caller.
+struct RateLimit {
+    buckets: DefaultKeyedRateLimiter<Arc<str>>,
     clock: DefaultClock,
-    /// With how many callers those are forgotten that have not called lately.
-    crowd: AtomicUsize,
+    /// Number of tracked callers above which idle ones are evicted next.
+    eviction_threshold: AtomicUsize,
 }
 
 // === impl LimitLayer ===
 
 impl LimitLayer {
-    /// Each caller may ask for so much.
+    /// Applies `limits` to each caller.
     pub fn new(limits: CallerLimits) -> Self {
         let CallerLimits { calls, checks_per_second, requests_per_second } = limits;
-        let shared = Shared {
+        let limits = Limits {
             calls: Arc::new(KeyedSemaphore::new(calls)),
             bytes: Arc::new(KeyedSemaphore::new(BYTES_MAX)),
-            checks: Rate::new(checks_per_second),
-            requests: Rate::new(requests_per_second),
+            checks: RateLimit::new(checks_per_second),
+            requests: RateLimit::new(requests_per_second),
         };
-        Self { shared: Arc::new(shared) }
+        Self { limits: Arc::new(limits) }
     }
 }
 
@@ -106,7 +116,7 @@ impl<S> Layer<S> for LimitLayer {
     type Service = Limit<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Limit { inner, shared: Arc::clone(&self.shared) }
+        Limit { inner, limits: Arc::clone(&self.limits) }
     }
 }
 
@@ -131,40 +141,41 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let action = action(request.uri().path());
-        let (patience, deadline) = patience(action);
+        let action = action_of(request.uri().path());
+        let (timeout, deadline) = timeout_of(action);
         if let Some(deadline) = deadline
             && !request.headers().contains_key(GRPC_TIMEOUT)
         {
             request.headers_mut().insert(GRPC_TIMEOUT, deadline);
         }
-        // Nobody is known who asks only whether the server serves.
+        // Health checks are not authenticated, so they have no caller to limit.
         let Some(caller) = request.extensions().get::<Arc<Caller>>() else {
-            let inner = self.inner.call(request.map(|body| Body::new(Received::new(body, None))));
-            return Either::Left(LimitedFuture::new(inner, patience, None, false));
+            let request = request.map(|body| Body::new(CountedBody::new(body, None)));
+            let inner = self.inner.call(request);
+            return Either::Left(LimitedFuture::new(inner, timeout, None, false));
         };
-        let name = Arc::clone(&caller.identity);
-        let Shared { calls, bytes, checks, requests } = &*self.shared;
-        let rate = match action {
+        let identity = Arc::clone(&caller.identity);
+        let Limits { calls, bytes, checks, requests } = &*self.limits;
+        let rate_limit = match action {
             Some(Action::CheckAccess | Action::BatchCheckAccess | Action::ExplainAccess) => checks,
             _ => requests,
         };
-        if let Err(wait) = rate.check(&name) {
-            return Either::Right(ready(Ok(refuse_excess(ErrorReason::TooManyRequests, wait))));
+        if let Err(delay) = rate_limit.check(&identity) {
+            return Either::Right(ready(Ok(refuse_excess(ErrorReason::TooManyRequests, delay))));
         }
-        let Some(call) = calls.take(&name) else {
+        let Some(call) = calls.try_acquire(&identity) else {
             return Either::Right(ready(Ok(refuse_excess(ErrorReason::TooManyCalls, RETRY_DELAY))));
         };
-        let place = Arc::new(Place::new(call, Arc::clone(bytes), name));
-        // What goes on for ever has limits of its own.
-        let is_counted_to_its_end = action != Some(Action::Follow);
-        if is_counted_to_its_end {
-            request.extensions_mut().insert(Arc::clone(&place));
+        let permit = Arc::new(CallPermit::new(call, Arc::clone(bytes), identity));
+        // Followers have a limit of their own: their streams do not end.
+        let is_held_to_the_end = action != Some(Action::Follow);
+        if is_held_to_the_end {
+            request.extensions_mut().insert(Arc::clone(&permit));
         }
-        let counted = is_counted_to_its_end.then(|| Arc::clone(&place));
-        let request = request.map(|body| Body::new(Received::new(body, counted)));
+        let held = is_held_to_the_end.then(|| Arc::clone(&permit));
+        let request = request.map(|body| Body::new(CountedBody::new(body, held)));
         let inner = self.inner.call(request);
-        Either::Left(LimitedFuture::new(inner, patience, Some(place), is_counted_to_its_end))
+        Either::Left(LimitedFuture::new(inner, timeout, Some(permit), is_held_to_the_end))
     }
 }
 
@@ -174,20 +185,17 @@ impl<S> fmt::Debug for Limit<S> {
     }
 }
 
-/// When to try again whose calls at a time are too many: one of them may have ended by then.
-const RETRY_DELAY: Duration = Duration::from_millis(100);
-
-/// What an RPC of ours asks for.
-fn action(path: &str) -> Option<Action> {
+/// The action of an RPC of this project.
+fn action_of(path: &str) -> Option<Action> {
     let (service, method) = path.strip_prefix("/supportaccess.")?.split_once('/')?;
     let action = Action::ALL.iter().find(|action| action.name() == method).copied()?;
-    // The stream without an end is in a package of its own. No other service has that method.
+    // Other services have no such method, and must not get the exceptions for streams.
     let is_replication = service == "replication.v1.Replication";
     (is_replication == (action == Action::Follow)).then_some(action)
 }
 
-/// Until when an answer must begin, and what its handler is told of that. A stream is told nothing: it goes on.
-fn patience(action: Option<Action>) -> (Duration, Option<HeaderValue>) {
+/// The timeout until a response begins, and the deadline for the handler. Streams have no deadline.
+fn timeout_of(action: Option<Action>) -> (Duration, Option<HeaderValue>) {
     match action {
         None | Some(Action::Follow) => (TIMEOUT, None),
         Some(
@@ -202,32 +210,35 @@ fn patience(action: Option<Action>) -> (Duration, Option<HeaderValue>) {
     }
 }
 
-// === impl Rate ===
+// === impl RateLimit ===
 
-impl Rate {
+impl RateLimit {
     fn new(per_second: NonZeroU32) -> Self {
-        let quota = Quota::per_second(per_second).allow_burst(per_second.saturating_mul(TWICE));
-        let crowd = AtomicUsize::new(CALLERS_MAX);
-        Self { limiter: RateLimiter::keyed(quota), clock: DefaultClock::default(), crowd }
+        let quota = Quota::per_second(per_second).allow_burst(per_second.saturating_mul(BURST));
+        Self {
+            buckets: RateLimiter::keyed(quota),
+            clock: DefaultClock::default(),
+            eviction_threshold: AtomicUsize::new(CALLERS_MAX),
+        }
     }
 
-    /// Counts one more; or says when there is room for it.
-    fn check(&self, name: &Arc<str>) -> Result<(), Duration> {
-        let callers = self.limiter.len();
-        if callers > self.crowd.load(Ordering::Relaxed) {
-            self.limiter.retain_recent();
-            // All of them are looked at: not again before there are twice as many.
-            let left = self.limiter.len();
-            self.crowd.store(CALLERS_MAX.max(2 * left), Ordering::Relaxed);
-            if left < CALLERS_MAX {
-                self.limiter.shrink_to_fit();
-            }
+    /// Takes a token from the caller's bucket. The error is the delay until there is one.
+    fn check(&self, identity: &Arc<str>) -> Result<(), Duration> {
+        if self.buckets.len() > self.eviction_threshold.load(Ordering::Relaxed) {
+            self.evict_idle();
         }
-        let checked = self.limiter.check_key(name);
-        // Time has gone on: but who is refused is to wait.
-        checked.map_err(|until| until.wait_time_from(self.clock.now()).max(WAIT_MIN))
+        let checked = self.buckets.check_key(identity);
+        // The delay may have passed by now, but a refused caller must wait.
+        checked.map_err(|until| until.wait_time_from(self.clock.now()).max(RETRY_DELAY_MIN))
+    }
+
+    fn evict_idle(&self) {
+        self.buckets.retain_recent();
+        let left = self.buckets.len();
+        // Eviction visits every caller: the next one waits until their number has doubled.
+        self.eviction_threshold.store(CALLERS_MAX.max(2 * left), Ordering::Relaxed);
+        if left < CALLERS_MAX {
+            self.buckets.shrink_to_fit();
+        }
     }
 }
-
-const WAIT_MIN: Duration = Duration::from_millis(1);
-const TWICE: NonZeroU32 = NonZeroU32::MIN.saturating_add(1);

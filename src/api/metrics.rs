@@ -1,7 +1,8 @@
-//! What the server counts, and how Prometheus reads it.
+//! Metrics for Prometheus.
 //!
-//! What a check counts is resolved beforehand: counting is one atomic addition. What can be looked up is not counted at
-//! all but read when somebody asks, so that it cannot drift.
+//! The counters of checks and RPCs are resolved in advance, so that counting is one atomic
+//! addition. State that can be read is not counted, but read when the metrics are scraped, so that
+//! it cannot drift.
 
 use std::{collections::HashMap, fmt, sync::OnceLock, time::Duration};
 
@@ -25,16 +26,16 @@ pub use readings::{Readings, ReplicaReadings};
 /// The content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What RPCs of no known method are counted under, so that nobody can make up label values.
+/// The label value of unknown methods. Callers cannot create label values.
 const UNKNOWN: &str = "unknown";
 
-/// From 50 microseconds to 10 seconds.
+/// Upper bounds of histogram buckets, in seconds.
 const BUCKETS: [f64; 17] = [
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
     1.0, 2.5, 5.0, 10.0,
 ];
 
-/// Code names, in the order of their numbers.
+/// Names of codes, in the order of their numbers.
 const CODES: [&str; 17] = [
     "OK",
     "CANCELLED",
@@ -55,8 +56,9 @@ const CODES: [&str; 17] = [
     "UNAUTHENTICATED",
 ];
 
-/// What is there before it happens, so that the first can be told from none: Prometheus sees no growth in what was not there.
-const COUNTED_FROM_0: [Code; 9] = [
+/// Codes that are exported with the count 0, because Prometheus sees no increase when a series
+/// appears with 1.
+const EXPORTED_AT_ZERO: [Code; 9] = [
     Code::Ok,
     Code::Unknown,
     Code::DeadlineExceeded,
@@ -71,19 +73,19 @@ const COUNTED_FROM_0: [Code; 9] = [
 type MethodLabels = [(&'static str, String); 2];
 type CodeLabels = [(&'static str, String); 3];
 
-/// Everything that is counted. Made once per server, passed to whoever counts.
+/// All metrics of a process.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// By [`Reason`].
+    /// Indexed by [`Reason`].
     checks: [Counter; Reason::ALL.len()],
     rpcs: Vec<Rpc>,
-    /// `/service/method` to the index in `rpcs`.
+    /// From `/service/method` to the index in `rpcs`.
     paths: HashMap<String, usize, RandomState>,
     by_code: Family<CodeLabels, Counter>,
 }
 
-/// The counts of one method.
+/// The metrics of one method.
 #[derive(Debug)]
 pub(super) struct Rpc {
     /// `service/method`.
@@ -91,14 +93,14 @@ pub(super) struct Rpc {
     labels: MethodLabels,
     duration: Histogram,
     in_flight: Gauge,
-    /// By code number. Made when first needed, for most never are.
+    /// Indexed by code number. Created on first use, because most codes never occur.
     by_code: [OnceLock<Counter>; CODES.len()],
 }
 
 // === impl Metrics ===
 
 impl Metrics {
-    /// Nothing is counted yet; `readings` is called whenever metrics are read. What a replica's enforcer counts is in its `counts`.
+    /// Calls `readings` for each scrape. `counts` are the counters of a replica's enforcer.
     pub fn new(
         readings: impl Fn() -> Readings + Send + Sync + 'static,
         counts: Option<&EnforcementCounts>,
@@ -115,14 +117,14 @@ impl Metrics {
         });
 
         let by_code = Family::<CodeLabels, Counter>::default();
-        let help = "RPCs that have ended, by method and code";
+        let help = "Completed RPCs, by method and code";
         registry.register("rpcs", help, by_code.clone());
         let duration: Family<MethodLabels, Histogram> =
             Family::new_with_constructor(|| Histogram::new(BUCKETS));
-        let help = "How long RPCs took, from their first header to their last";
+        let help = "Duration of RPCs, from the request headers to the trailers";
         registry.register_with_unit("rpc_duration", help, Unit::Seconds, duration.clone());
         let in_flight = Family::<MethodLabels, Gauge>::default();
-        registry.register("rpcs_in_flight", "RPCs that have not ended yet", in_flight.clone());
+        registry.register("rpcs_in_flight", "RPCs in progress", in_flight.clone());
         registry.register_collector(Box::new(ReadingsCollector(readings)));
         if let Some(counts) = counts {
             register_tally(&mut registry, counts);
@@ -144,7 +146,7 @@ impl Metrics {
         };
         let rpcs: Vec<Rpc> = methods.iter().map(rpc).collect();
         for rpc in &rpcs {
-            for code in COUNTED_FROM_0 {
+            for code in EXPORTED_AT_ZERO {
                 drop(by_code.get_or_create(&rpc.labels_with(code)));
             }
         }
@@ -158,22 +160,22 @@ impl Metrics {
         }
     }
 
-    /// All of it, as OpenMetrics text.
+    /// The metrics as OpenMetrics text.
     pub fn encode(&self) -> Result<String, fmt::Error> {
         let mut text = String::with_capacity(16 * 1_024);
         text::encode(&mut text, &self.registry)?;
         Ok(text)
     }
 
-    /// Counts that an RPC has begun. The number returned stands for its method.
-    pub(super) fn begin(&self, path: &str) -> usize {
+    /// Counts the start of an RPC. Returns the index of its method.
+    pub(super) fn rpc_started(&self, path: &str) -> usize {
         let index = self.paths.get(path).copied().unwrap_or(0);
         self.rpc(index).in_flight.inc();
         index
     }
 
-    /// Counts that an RPC has ended.
-    pub(super) fn end(&self, index: usize, code: Code, took: Duration) {
+    /// Counts the end of an RPC.
+    pub(super) fn rpc_ended(&self, index: usize, code: Code, took: Duration) {
         let rpc = self.rpc(index);
         rpc.in_flight.dec();
         rpc.duration.observe(took.as_secs_f64());
@@ -208,19 +210,19 @@ fn register_tally(registry: &mut Registry, counts: &EnforcementCounts) {
     registry.register("nodes_lapsed", help, counts.nodes_lapsed.clone());
 }
 
-/// A code as gRPC spells it.
+/// The name of a code in the gRPC specification.
 pub fn code_name(code: Code) -> &'static str {
     CODES.get(code as usize).copied().unwrap_or("UNKNOWN")
 }
 
-/// Service and method of everything that is served.
+/// Service and method of every known RPC.
 fn known_methods() -> Vec<(String, String)> {
     let sets = [
         proto::DESCRIPTORS,
         tonic_health::pb::FILE_DESCRIPTOR_SET,
         tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
     ];
-    // They were written by the compiler. A test holds that they can be read.
+    // Written by the compiler. A test decodes them.
     let sets = sets.iter().filter_map(|set| FileDescriptorSet::decode(*set).ok());
     let mut methods = Vec::new();
     for file in sets.flat_map(|set| set.file) {
@@ -266,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn each_reason_has_a_counter_of_its_own() {
+    fn each_reason_has_its_own_counter() {
         for (index, reason) in Reason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, index);
         }
@@ -285,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_looked_up_is_read_when_asked_for() {
+    fn state_is_read_for_each_scrape() {
         let text = metrics().encode().unwrap();
         assert_has(&text, "support_access_live_grants 3");
         assert_has(&text, "support_access_revision 7");
@@ -300,11 +302,12 @@ mod tests {
     #[test]
     fn rpcs_are_counted_by_method_and_code() {
         let metrics = metrics();
-        let check = metrics.begin("/supportaccess.v1.SupportAccess/CheckAccess");
-        metrics.end(check, Code::Ok, Duration::from_micros(70));
-        let watch = metrics.begin("/grpc.health.v1.Health/Watch");
-        let reflection = metrics.begin("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo");
-        metrics.end(reflection, Code::Cancelled, Duration::from_mins(1));
+        let check = metrics.rpc_started("/supportaccess.v1.SupportAccess/CheckAccess");
+        metrics.rpc_ended(check, Code::Ok, Duration::from_micros(70));
+        let watch = metrics.rpc_started("/grpc.health.v1.Health/Watch");
+        let reflection =
+            metrics.rpc_started("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo");
+        metrics.rpc_ended(reflection, Code::Cancelled, Duration::from_mins(1));
         let text = metrics.encode().unwrap();
         let labels = r#"service="supportaccess.v1.SupportAccess",method="CheckAccess""#;
         assert_has(&text, &format!("support_access_rpcs_total{{{labels},code=\"OK\"}} 1"));
@@ -319,13 +322,13 @@ mod tests {
     }
 
     #[test]
-    fn unknown_paths_share_one_label() {
+    fn unknown_methods_share_one_label() {
         let metrics = metrics();
         for path in
-            ["/made.ToUpstream/Method", "/", "", "/supportaccess.v1.SupportAccess/checkaccess"]
+            ["/made.up.Service/Method", "/", "", "/supportaccess.v1.SupportAccess/checkaccess"]
         {
-            let index = metrics.begin(path);
-            metrics.end(index, Code::Unimplemented, Duration::ZERO);
+            let index = metrics.rpc_started(path);
+            metrics.rpc_ended(index, Code::Unimplemented, Duration::ZERO);
         }
         let text = metrics.encode().unwrap();
         assert_has(
@@ -335,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_are_named_by_their_number() {
+    fn codes_have_the_names_of_grpc() {
         for (number, name) in CODES.iter().enumerate() {
             let code = Code::from_i32(i32::try_from(number).unwrap());
             assert_eq!(format!("{code:?}").to_uppercase(), name.replace('_', ""));

@@ -1,4 +1,4 @@
-//! The outermost layer of the gRPC door: what becomes of each RPC, counted and logged once.
+//! The outermost layer: counts, times, logs and traces each RPC.
 
 use std::{
     fmt,
@@ -24,31 +24,33 @@ use crate::api::{
     trace,
 };
 
-/// Where a caller may name its call, and where it learns the name.
+/// The header with the id of a call, in requests and responses.
 pub const CALL_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// The longest call id that is taken from a caller.
+/// Maximum length of a call id from a caller.
 const CALL_ID_LENGTH_MAX: usize = 128;
-/// How much of an unknown path is logged.
+/// Maximum length of an unknown path in the log, in characters.
 const PATH_LENGTH_MAX: usize = 200;
 
 pub(super) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 pub(super) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
-/// The longest that a call is thought to have been on its way.
-const WAY_HERE_MAX: Duration = Duration::from_millis(50);
+/// Upper bound for the assumed time between the client and this server.
+const TRANSIT_MAX: Duration = Duration::from_millis(50);
 const TARGET: &str = "support_access::rpc";
 
-/// What a call is known by in logs: the caller's own `x-request-id`, else a new one. An extension of every request.
+/// The id of a call in logs: the caller's `x-request-id`, or a new one. An extension of every
+/// request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallId(HeaderValue);
 
-/// Makes [`Observe`]s.
+/// Creates [`Observe`] services.
 #[derive(Debug, Clone)]
 pub struct ObserveLayer {
     metrics: Arc<Metrics>,
 }
 
-/// Names, times, counts and logs each RPC. A call that is dropped before its end counts as `CANCELLED` (or
-/// `DEADLINE_EXCEEDED`, if it had a deadline that has passed), never as `OK`. One that panics is answered `INTERNAL`.
+/// Observes each RPC. A call that is dropped before its end counts as `CANCELLED`, or as
+/// `DEADLINE_EXCEEDED` if its deadline has passed, but never as `OK`. A call that panics is
+/// answered with `INTERNAL`.
 #[derive(Debug, Clone)]
 pub struct Observe<S> {
     inner: S,
@@ -56,51 +58,51 @@ pub struct Observe<S> {
 }
 
 pin_project! {
-    /// The answer to come.
+    /// The future of a response.
     #[derive(Debug)]
     pub struct ObserveFuture<F> {
         #[pin]
         inner: Instrumented<F>,
-        call: Option<Call>,
+        observer: Option<RpcObserver>,
     }
 }
 
 pin_project! {
-    /// A body that is watched for its trailers.
+    /// A response body, observed for its trailers.
     #[derive(Debug)]
     pub struct ObservedBody<B> {
         #[pin]
         inner: B,
-        call: Option<Call>,
+        observer: Option<RpcObserver>,
     }
 }
 
-/// One RPC under way. Its end is when it is dropped.
+/// One RPC in progress. The RPC ends when its observer is dropped.
 #[derive(Debug)]
-struct Call {
+struct RpcObserver {
     metrics: Arc<Metrics>,
     method: usize,
     id: CallId,
-    begun: Instant,
+    started: Instant,
     timeout: Option<Duration>,
-    /// Only of methods that are not known.
+    /// Set only for unknown methods.
     path: Option<String>,
-    /// Known once it has been answered whole.
+    /// Set once the response is complete.
     code: Option<Code>,
-    /// Of its audit lines, and of its trace.
+    /// Contains the audit lines; exported as a trace.
     span: Span,
 }
 
 // === impl CallId ===
 
 impl CallId {
-    fn of<B>(request: &Request<B>) -> Self {
-        let is_sane = |id: &&HeaderValue| {
+    fn from_request<B>(request: &Request<B>) -> Self {
+        let is_valid = |id: &&HeaderValue| {
             (1..=CALL_ID_LENGTH_MAX).contains(&id.len())
                 && id.as_bytes().iter().all(u8::is_ascii_graphic)
         };
-        let given = request.headers().get(CALL_ID).filter(is_sane).cloned();
-        Self(given.unwrap_or_else(|| {
+        let received = request.headers().get(CALL_ID).filter(is_valid).cloned();
+        Self(received.unwrap_or_else(|| {
             let id = Uuid::now_v7().to_string();
             HeaderValue::try_from(id).unwrap_or_else(|_| HeaderValue::from_static("unnamed"))
         }))
@@ -116,7 +118,7 @@ impl fmt::Display for CallId {
 // === impl ObserveLayer ===
 
 impl ObserveLayer {
-    /// Counts in `metrics`.
+    /// Counts calls in `metrics`.
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self { metrics }
     }
@@ -146,11 +148,11 @@ where
     }
 
     fn call(&mut self, mut request: Request<Q>) -> Self::Future {
-        let call = Call::begin(Arc::clone(&self.metrics), &request);
-        request.extensions_mut().insert(call.id.clone());
-        let span = call.span.clone();
-        let answer = span.in_scope(|| self.inner.call(request));
-        ObserveFuture { inner: answer.instrument(span), call: Some(call) }
+        let observer = RpcObserver::start(Arc::clone(&self.metrics), &request);
+        request.extensions_mut().insert(observer.id.clone());
+        let span = observer.span.clone();
+        let response = span.in_scope(|| self.inner.call(request));
+        ObserveFuture { inner: response.instrument(span), observer: Some(observer) }
     }
 }
 
@@ -170,18 +172,19 @@ where
             Ok(polled) => ready!(polled)?,
             Err(_) => internal_error(),
         };
-        let mut call = this.call.take();
+        let mut observer = this.observer.take();
         let (mut parts, inner) = response.into_parts();
-        if let Some(open) = &mut call {
+        if let Some(open) = &mut observer {
             state_call_id(&mut parts.headers, &open.id.to_string());
             parts.headers.insert(CALL_ID, open.id.0.clone());
             if let Some(code) = code_in(&parts.headers) {
-                // There are no trailers to come, and nobody need ever look at the body.
+                // A response with a status in its headers has no trailers, and its body may never
+                // be polled.
                 open.code = Some(code);
-                call = None;
+                observer = None;
             }
         }
-        Poll::Ready(Ok(Response::from_parts(parts, ObservedBody { inner, call })))
+        Poll::Ready(Ok(Response::from_parts(parts, ObservedBody { inner, observer })))
     }
 }
 
@@ -198,15 +201,17 @@ impl<B: Body> Body for ObservedBody<B> {
         let this = self.project();
         let frame = ready!(this.inner.poll_frame(cx));
         let code = match &frame {
-            Some(Ok(frame)) => frame.trailers_ref().map(|it| code_in(it).unwrap_or(Code::Unknown)),
+            Some(Ok(frame)) => {
+                frame.trailers_ref().map(|trailers| code_in(trailers).unwrap_or(Code::Unknown))
+            }
             Some(Err(_)) => Some(Code::Internal),
-            // An answer without a status is none.
+            // A response without trailers has no status.
             None => Some(Code::Unknown),
         };
         if code.is_some()
-            && let Some(mut call) = this.call.take()
+            && let Some(mut observer) = this.observer.take()
         {
-            call.code = code;
+            observer.code = code;
         }
         Poll::Ready(frame)
     }
@@ -220,34 +225,34 @@ impl<B: Body> Body for ObservedBody<B> {
     }
 }
 
-// === impl Call ===
+// === impl RpcObserver ===
 
-impl Call {
-    fn begin<B>(metrics: Arc<Metrics>, request: &Request<B>) -> Self {
+impl RpcObserver {
+    fn start<B>(metrics: Arc<Metrics>, request: &Request<B>) -> Self {
         let path = request.uri().path();
-        let method = metrics.begin(path);
-        let id = CallId::of(request);
+        let method = metrics.rpc_started(path);
+        let id = CallId::from_request(request);
         let span = trace::begin(&metrics.rpc(method).name, &id, request.headers());
         Self {
             metrics,
             method,
             id,
-            begun: Instant::now(),
+            started: Instant::now(),
             timeout: request
                 .headers()
                 .get(GRPC_TIMEOUT)
-                .and_then(|it| parse_timeout(it.to_str().ok()?)),
+                .and_then(|value| parse_timeout(value.to_str().ok()?)),
             path: (method == 0).then(|| path.chars().take(PATH_LENGTH_MAX).collect()),
             code: None,
             span,
         }
     }
 
-    /// What a call that was dropped has come to.
-    fn dropped(&self, took: Duration) -> Code {
+    /// The code of a call that was dropped before its end.
+    fn code_when_dropped(&self, took: Duration) -> Code {
         if thread::panicking() {
             Code::Internal
-        } else if self.timeout.is_some_and(|timeout| took + way_here(timeout) >= timeout) {
+        } else if self.timeout.is_some_and(|timeout| took + transit(timeout) >= timeout) {
             Code::DeadlineExceeded
         } else {
             Code::Cancelled
@@ -255,11 +260,11 @@ impl Call {
     }
 }
 
-impl Drop for Call {
+impl Drop for RpcObserver {
     fn drop(&mut self) {
-        let took = self.begun.elapsed();
-        let code = self.code.unwrap_or_else(|| self.dropped(took));
-        self.metrics.end(self.method, code, took);
+        let took = self.started.elapsed();
+        let code = self.code.unwrap_or_else(|| self.code_when_dropped(took));
+        self.metrics.rpc_ended(self.method, code, took);
 
         let method = self.metrics.rpc(self.method).name.as_str();
         let path = self.path.as_deref();
@@ -267,12 +272,12 @@ impl Drop for Call {
         let trace_id = trace::trace_id(&self.span);
         trace::end(&self.span, code);
         let duration_ms = took.as_secs_f64() * 1_000.0;
-        // The level of an event is part of its call site.
+        // Each call site has a fixed level.
         macro_rules! log {
             ($level:ident) => {
                 $level!(
-                    target: TARGET, method, path, code = code_name(code), duration_ms, %request_id, trace_id,
-                    "RPC ended"
+                    target: TARGET, method, path, code = code_name(code), duration_ms,
+                    %request_id, trace_id, "RPC ended"
                 )
             };
         }
@@ -284,16 +289,16 @@ impl Drop for Call {
     }
 }
 
-/// What a caller's clock may be ahead of ours: it has run since the call was sent.
-fn way_here(timeout: Duration) -> Duration {
-    (timeout / 10).min(WAY_HERE_MAX)
+/// The assumed time since the client sent the call, for which its deadline has been running.
+fn transit(timeout: Duration) -> Duration {
+    (timeout / 10).min(TRANSIT_MAX)
 }
 
 fn code_in(headers: &HeaderMap) -> Option<Code> {
     headers.get(GRPC_STATUS).map(|status| Code::from_bytes(status.as_bytes()))
 }
 
-/// What a caller whose call panicked is told.
+/// The response to a call that panicked.
 fn internal_error<B: Default>() -> Response<B> {
     let mut response = Response::new(B::default());
     let headers = response.headers_mut();
@@ -322,7 +327,7 @@ mod tests {
         Request::builder().uri(PATH).body(()).unwrap()
     }
 
-    /// Whether a line counts RPCs, and any at all.
+    /// Whether a line of the metrics is a non-zero count of RPCs.
     fn is_counted(line: &str) -> bool {
         line.contains("rpcs_total{") && !line.ends_with(" 0")
     }
@@ -330,16 +335,16 @@ mod tests {
     #[track_caller]
     fn assert_counted(metrics: &Metrics, code: &str) {
         let text = metrics.encode().unwrap();
-        let ended: Vec<_> = text.lines().filter(|it| is_counted(it)).collect();
+        let ended: Vec<_> = text.lines().filter(|line| is_counted(line)).collect();
         let labels = r#"service="supportaccess.v1.SupportAccess",method="CheckAccess""#;
         let expected = format!("support_access_rpcs_total{{{labels},code=\"{code}\"}} 1");
         assert_eq!(ended, [expected]);
         let in_flight = format!("support_access_rpcs_in_flight{{{labels}}} 0");
-        assert!(text.lines().any(|it| it == in_flight), "{text}");
+        assert!(text.lines().any(|line| line == in_flight), "{text}");
     }
 
     #[tokio::test]
-    async fn a_panic_is_answered_as_internal() {
+    async fn a_panic_is_answered_with_internal() {
         let metrics = metrics();
         let panics =
             service_fn(async |_: Request<()>| -> Result<Response<TonicBody>, Infallible> {
@@ -353,7 +358,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_call_dropped_before_its_answer_is_cancelled() {
+    async fn a_call_dropped_before_its_response_counts_as_cancelled() {
         let metrics = metrics();
         let hangs = service_fn(async |_: Request<()>| -> Result<Response<TonicBody>, Infallible> {
             pending().await
@@ -361,9 +366,9 @@ mod tests {
         let service = ObserveLayer::new(Arc::clone(&metrics)).layer(hangs);
         drop(service.oneshot(request()));
         assert_eq!(
-            metrics.encode().unwrap().lines().filter(|it| is_counted(it)).count(),
+            metrics.encode().unwrap().lines().filter(|line| is_counted(line)).count(),
             0,
-            "never begun"
+            "a call that was never polled does not count"
         );
         let service = ObserveLayer::new(Arc::clone(&metrics)).layer(hangs);
         let _ = tokio::time::timeout(Duration::from_millis(1), service.oneshot(request())).await;
@@ -371,12 +376,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_whose_trailers_nobody_read_is_cancelled() {
+    async fn a_response_with_unread_trailers_counts_as_cancelled() {
         let metrics = metrics();
-        let answers = service_fn(async |_: Request<()>| {
+        let responds = service_fn(async |_: Request<()>| {
             Ok::<_, Infallible>(Response::new(TonicBody::empty()))
         });
-        let service = ObserveLayer::new(Arc::clone(&metrics)).layer(answers);
+        let service = ObserveLayer::new(Arc::clone(&metrics)).layer(responds);
         drop(service.oneshot(request()).await);
         assert_counted(&metrics, "CANCELLED");
     }

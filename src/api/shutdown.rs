@@ -1,4 +1,4 @@
-//! A layer of the gRPC door: streams that would go on for ever end when the server does.
+//! A layer that ends long-lived streams when the server shuts down.
 
 use std::{
     fmt,
@@ -14,14 +14,14 @@ use tower::{Layer, Service};
 
 use crate::api::grpc::shutdown_trailers;
 
-/// Makes [`ShutdownService`].
+/// Creates [`ShutdownService`]s.
 #[derive(Debug, Clone)]
 pub struct ShutdownLayer {
     stop: CancellationToken,
 }
 
-/// Once `stop` is cancelled, a stream that has nothing to say at the moment ends with `UNAVAILABLE`: its caller goes to
-/// another server. An answer that is being written is written to its end.
+/// Once `stop` is cancelled, a stream without a pending message ends with `UNAVAILABLE`, so that
+/// its caller connects to another server. A response that is being written is completed.
 #[derive(Debug, Clone)]
 pub struct ShutdownService<S> {
     inner: S,
@@ -29,7 +29,7 @@ pub struct ShutdownService<S> {
 }
 
 pin_project! {
-    /// The answer to come.
+    /// The future of a response.
     #[derive(Debug)]
     pub struct ShutdownFuture<F> {
         #[pin]
@@ -39,12 +39,12 @@ pin_project! {
 }
 
 pin_project! {
-    /// A body that may be ended.
-    pub struct EndingBody<B> {
+    /// A response body that ends at shutdown.
+    pub struct ShutdownBody<B> {
         #[pin]
         inner: B,
         stop: CancellationToken,
-        // Only of bodies that once had nothing to say: those of unary calls never need it.
+        // Created if no frame is ready, which does not happen to unary calls.
         stopped: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
         has_ended: bool,
     }
@@ -73,7 +73,7 @@ impl<S, Q, R> Service<Request<Q>> for ShutdownService<S>
 where
     S: Service<Request<Q>, Response = Response<R>>,
 {
-    type Response = Response<EndingBody<R>>;
+    type Response = Response<ShutdownBody<R>>;
     type Error = S::Error;
     type Future = ShutdownFuture<S::Future>;
 
@@ -92,13 +92,13 @@ impl<F, R, E> Future for ShutdownFuture<F>
 where
     F: Future<Output = Result<Response<R>, E>>,
 {
-    type Output = Result<Response<EndingBody<R>>, E>;
+    type Output = Result<Response<ShutdownBody<R>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let stop = &*this.stop;
         this.inner.poll(cx).map_ok(|response| {
-            response.map(|inner| EndingBody {
+            response.map(|inner| ShutdownBody {
                 inner,
                 stop: stop.clone(),
                 stopped: None,
@@ -108,22 +108,22 @@ where
     }
 }
 
-// === impl EndingBody ===
+// === impl ShutdownBody ===
 
-impl<B> fmt::Debug for EndingBody<B> {
+impl<B> fmt::Debug for ShutdownBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EndingBody").finish_non_exhaustive()
+        f.debug_struct("ShutdownBody").finish_non_exhaustive()
     }
 }
 
-impl<B: Default> Default for EndingBody<B> {
+impl<B: Default> Default for ShutdownBody<B> {
     fn default() -> Self {
         let stop = CancellationToken::new();
         Self { inner: B::default(), stop, stopped: None, has_ended: false }
     }
 }
 
-impl<B: Body> Body for EndingBody<B> {
+impl<B: Body> Body for ShutdownBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 
@@ -143,7 +143,7 @@ impl<B: Body> Body for EndingBody<B> {
         if stopped.as_mut().poll(cx).is_pending() {
             return Poll::Pending;
         }
-        // What was to be said before the stop, such as NOT_SERVING, is said.
+        // A message from before the shutdown, such as NOT_SERVING, is still sent.
         if let ready @ Poll::Ready(_) = this.inner.poll_frame(cx) {
             return ready;
         }

@@ -1,8 +1,9 @@
-//! Traces, as OpenTelemetry has them: a span for each call, in the trace that its caller has begun (W3C Trace Context).
+//! OpenTelemetry traces: a span for each call, in the trace of its caller (W3C Trace Context).
 //!
-//! The span of a call is also the one of its audit lines. Steps of the work have spans whose target is [`TARGET`]: they are made
-//! only if somebody collects traces, and never show in logs. Names and attributes are those of OpenTelemetry's semantic conventions
-//! for RPC. Of what a call is about, nothing is told.
+//! The span of a call also contains its audit lines. Spans of single steps have the target
+//! [`TARGET`]: they are created only if traces are collected, and never appear in logs. Names and
+//! attributes follow OpenTelemetry's semantic conventions for RPC. Spans contain nothing from the
+//! message of a call.
 
 use std::{
     fmt::Display,
@@ -27,26 +28,21 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::api::metrics::code_name;
 
-/// What spans of traces alone have as their target.
+/// The target of spans that appear only in traces.
 pub const TARGET: &str = "support_access::trace";
-/// The span of a call is there for its audit lines, and so has their target: it is logged whenever they are.
+/// The target of the span of a call, which is logged with its audit lines.
 pub const CALL_TARGET: &str = "support_access::audit";
 
-/// Whether somebody collects traces: as global as the subscriber that does so.
-static IS_COLLECTED: AtomicBool = AtomicBool::new(false);
-
-/// From now on calls are told of in traces, too.
-pub fn collect() {
-    IS_COLLECTED.store(true, Ordering::Relaxed);
-}
-
-/// How many calls in a second may be traced because their callers want it.
+/// Maximum number of calls per second that are traced at the request of their callers.
 const SAMPLED_MAX: NonZeroU32 = NonZeroU32::MIN.saturating_add(199);
-/// How many bytes of a `tracestate` are taken.
+/// Maximum length of a `tracestate` that is passed on, in bytes.
 const STATE_LENGTH_MAX: usize = 512;
 
 static SAMPLED_BY_CALLERS: LazyLock<DefaultDirectRateLimiter> =
     LazyLock::new(|| RateLimiter::direct(Quota::per_second(SAMPLED_MAX)));
+
+/// Whether traces are collected. Global, as is the subscriber that collects them.
+static IS_COLLECTED: AtomicBool = AtomicBool::new(false);
 
 struct Headers<'a>(&'a HeaderMap);
 
@@ -60,15 +56,21 @@ impl Extractor for Headers<'_> {
     }
 }
 
-/// Begins the span of a call to `method`, such as `grpc.health.v1.Health/Check`.
+/// Enables traces.
+pub fn enable() {
+    IS_COLLECTED.store(true, Ordering::Relaxed);
+}
+
+/// Starts the span of a call to `method`, such as `grpc.health.v1.Health/Check`.
 pub(super) fn begin(method: &str, request_id: &dyn Display, headers: &HeaderMap) -> Span {
     if !IS_COLLECTED.load(Ordering::Relaxed) {
         return info_span!(target: CALL_TARGET, "rpc", %request_id);
     }
     let span = info_span!(
-        target: CALL_TARGET, "rpc", otel.name = method, otel.kind = "server", %request_id, trace_id = Empty
+        target: CALL_TARGET, "rpc", otel.name = method, otel.kind = "server", %request_id,
+        trace_id = Empty
     );
-    // Each of these fails where there is no layer for traces: then there is nothing to tell.
+    // Fails if the subscriber has no layer for traces.
     let _ = span.set_parent(parent(headers));
     span.set_attribute("rpc.system.name", "grpc");
     span.set_attribute("rpc.method", method.to_owned());
@@ -78,23 +80,24 @@ pub(super) fn begin(method: &str, request_id: &dyn Display, headers: &HeaderMap)
     span
 }
 
-/// The trace that the caller has begun. Anybody can say so, and that it is sampled: so that is believed so many times a second, and
-/// of what else comes with it, as much is passed on as everybody must (W3C Trace Context, 3.3.1.5).
+/// The trace of the caller. Any caller can request sampling, so only [`SAMPLED_MAX`] requests per
+/// second are honoured. A longer `tracestate` than every participant must support is dropped (W3C
+/// Trace Context, section 3.3.1.5).
 fn parent(headers: &HeaderMap) -> Context {
     let parent = TraceContextPropagator::new().extract(&Headers(headers));
-    let given = parent.span().span_context().clone();
-    let is_sampled = given.is_sampled() && SAMPLED_BY_CALLERS.check().is_ok();
-    let is_short = given.trace_state().header().len() <= STATE_LENGTH_MAX;
-    if is_sampled == given.is_sampled() && is_short {
+    let received = parent.span().span_context().clone();
+    let is_sampled = received.is_sampled() && SAMPLED_BY_CALLERS.check().is_ok();
+    let is_short = received.trace_state().header().len() <= STATE_LENGTH_MAX;
+    if is_sampled == received.is_sampled() && is_short {
         return parent;
     }
-    let state = if is_short { given.trace_state().clone() } else { TraceState::NONE };
-    let flags = given.trace_flags().with_sampled(is_sampled);
-    let taken = SpanContext::new(given.trace_id(), given.span_id(), flags, true, state);
-    Context::new().with_remote_span_context(taken)
+    let state = if is_short { received.trace_state().clone() } else { TraceState::NONE };
+    let flags = received.trace_flags().with_sampled(is_sampled);
+    let accepted = SpanContext::new(received.trace_id(), received.span_id(), flags, true, state);
+    Context::new().with_remote_span_context(accepted)
 }
 
-/// What came of the call. Only what is a fault of the server's is an error.
+/// Records the code of a call. Only faults of the server are errors.
 pub(super) fn end(span: &Span, code: Code) {
     if !IS_COLLECTED.load(Ordering::Relaxed) {
         return;
@@ -114,13 +117,13 @@ pub(super) fn end(span: &Span, code: Code) {
     }
 }
 
-/// The trace that a call is in, as hex digits, if it is collected.
+/// The id of the trace in hex. `None`: the call is not traced.
 pub(super) fn trace_id(span: &Span) -> Option<String> {
     if !IS_COLLECTED.load(Ordering::Relaxed) {
         return None;
     }
     let context = span.context();
     let span = context.span();
-    let told = span.span_context();
-    told.is_sampled().then(|| told.trace_id().to_string())
+    let span_context = span.span_context();
+    span_context.is_sampled().then(|| span_context.trace_id().to_string())
 }

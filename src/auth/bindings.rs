@@ -1,4 +1,5 @@
-//! Who is what: names in certificates, users of the host and claims of tokens, bound to roles in the configuration file.
+//! Bindings of names in certificates, local users and token claims to roles, from the configuration
+//! file.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,74 +7,77 @@ use std::{
     time::Duration,
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::domain::{Role, Span, TenantId, ids::ID_LENGTH_MAX};
 
-/// What the configuration file says of callers. A table that is there but empty means nobody; what is not there at all is not a
-/// way to tell callers apart.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+/// The sections of the configuration file on authentication. A section that is present but empty
+/// binds no caller; an absent section disables its method of authentication.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AuthConfig {
-    /// Names in client certificates, by role: SPIFFE URIs or DNS names, as they stand there.
-    pub certificates: Option<BTreeMap<Role, Vec<String>>>,
-    /// Users of this host, by role: their numeric ids, as the kernel tells them of who is at a Unix socket. Nobody
-    /// else may use the sockets then.
-    pub users: Option<BTreeMap<Role, Vec<u32>>>,
-    /// Scope tokens are taken.
-    pub issuers: Option<Vec<IssuerConfig>>,
-    /// Whether a portal may name the administrator that it acts for, without the administrator's own token.
+    /// Whether a portal may name the administrator for whom it acts, without the administrator's
+    /// own token.
     pub trust_portal_assertion: bool,
+    /// Names in client certificates, by role: SPIFFE URIs or DNS names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificates: Option<BTreeMap<Role, Vec<String>>>,
+    /// User ids of this host, by role, as the kernel reports them for Unix sockets. All other users
+    /// are refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub users: Option<BTreeMap<Role, Vec<u32>>>,
+    /// Issuers of bearer tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub issuers: Option<Vec<IssuerConfig>>,
 }
 
-/// Somebody who issues tokens.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+/// An issuer of bearer tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct IssuerConfig {
-    /// The claim `iss`, exactly.
+    /// The claim `iss`, compared byte for byte.
     pub issuer: String,
-    /// What must be in the claim `aud`.
+    /// A value of the claim `aud`.
     pub audience: String,
-    /// The issuer's keys, a JWK set (RFC 7517): an https URL, http on this host, or a file.
+    /// The issuer's keys, a JWK set (RFC 7517): an https URL, an http URL of this host, or a file.
     pub keys: String,
-    /// The claim with the name that the history keeps.
+    /// The claim with the caller's name for the history.
     #[serde(default = "default_name_claim")]
     pub name_claim: String,
-    /// The claim with the caller's roles at the issuer: a list of texts, or one text of words. A JSON Pointer (RFC 6901), if it
-    /// begins with a slash.
+    /// The claim with the caller's roles at the issuer: a list of strings, or one string of words.
+    /// A name that begins with a slash is a JSON pointer (RFC 6901).
     #[serde(default = "default_role_claim")]
     pub role_claim: String,
-    /// The claim with the caller's tenants: a list of texts, or one text. As above.
+    /// The claim with the caller's tenants: a list of strings, or one string. May be a JSON
+    /// pointer, too.
     #[serde(default = "default_tenant_claim")]
     pub tenant_claim: String,
-    /// By how much the issuer's clock may differ from this host's.
+    /// Tolerated difference between the issuer's clock and this host's.
     #[serde(default)]
     pub leeway: Leeway,
-    /// The tenants that it may speak for; those that are not here count for nothing in its tokens. `None`: all, which only the one
-    /// issuer of tenants' roles may.
-    #[serde(default)]
+    /// The tenants for which the issuer is trusted; other tenants in its tokens are ignored.
+    /// `None`: all tenants, which is allowed only if no other issuer grants tenant roles.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenants: Option<BTreeSet<TenantId>>,
-    /// What is in the claim, by role.
+    /// Values of the role claim, by role.
     pub roles: BTreeMap<Role, Vec<String>>,
 }
 
-/// A tolerance of clocks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+/// A tolerated difference between clocks, at most five minutes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(transparent)]
 pub struct Leeway(pub Span);
 
-/// Who is what, looked up by what they show.
+/// The roles of each name and user.
 #[derive(Debug, Default)]
 pub struct Bindings {
     certificates: BTreeMap<String, BTreeSet<Role>>,
-    /// `None`: the sockets' permissions alone say who may use them.
+    /// `None`: only the permission bits of a socket restrict its users.
     users: Option<BTreeMap<u32, BTreeSet<Role>>>,
     pub(super) trust_portal_assertion: bool,
 }
 
-/// The roles of customers.
 const TENANT_ROLES: [Role; 2] = [Role::TenantAdmin, Role::TenantAuditor];
-/// The most that clocks may differ.
 const LEEWAY_MAX: Span = Span(Duration::from_mins(5));
 
 fn default_name_claim() -> String {
@@ -94,68 +98,79 @@ impl Default for Leeway {
     }
 }
 
-/// Two of the roles that nobody may have together, and why.
+/// The first two roles that violate the separation of duties, and the reason.
 pub(super) fn conflict(roles: &BTreeSet<Role>) -> Option<(Role, Role, &'static str)> {
     let pairs = roles.iter().flat_map(|a| roles.range(*a..).skip(1).map(move |b| (*a, *b)));
-    let mut conflicts = pairs.filter_map(|(a, b)| a.conflict(b).map(|why| (a, b, why)));
+    let mut conflicts = pairs.filter_map(|(a, b)| a.conflict(b).map(|reason| (a, b, reason)));
     conflicts.next()
 }
 
 // === impl AuthConfig ===
 
 impl AuthConfig {
-    /// Whether anything is configured to tell callers apart.
+    /// Whether no method of authentication is configured.
     pub fn is_empty(&self) -> bool {
         self.certificates.is_none() && self.users.is_none() && self.issuers.is_none()
     }
 
-    /// What is wrong with it, in a sentence for an operator.
-    pub fn check(&self) -> Result<(), String> {
+    /// Everything that is invalid, a sentence each.
+    pub fn problems(&self) -> Vec<String> {
         let (certificates, users) = (self.certificates(), self.users());
+        let mut problems = Vec::new();
         for role in TENANT_ROLES {
-            for (table, has) in [
+            for (table, is_bound) in [
                 ("certificates", certificates.contains_key(&role)),
                 ("users", users.contains_key(&role)),
             ] {
-                if has {
-                    return Err(format!(
-                        "{table}.{role} is not possible: {role} comes from a token, which names its tenants"
+                if is_bound {
+                    problems.push(format!(
+                        "{table}.{role} is not supported: {role} requires a token, which names \
+                         tenants"
                     ));
                 }
             }
         }
         if users.contains_key(&Role::Portal) {
-            return Err("users.portal is not possible: a portal shows a certificate".into());
+            problems.push("users.portal is not supported: a portal needs a certificate".into());
         }
-        check_names("certificates", &inverted(&certificates))?;
-        check_names("users", &inverted(&users))?;
-        if let Some(name) = certificates.values().flatten().find(|name| !is_name(name)) {
-            return Err(format!(
-                "certificates has {name:?}, which is neither a SPIFFE URI such as spiffe://vendor.example/gateway \
-                 nor a DNS name such as gateway.vendor.example"
-            ));
+        check_conflicts("certificates", &inverted(&certificates), &mut problems);
+        check_conflicts("users", &inverted(&users), &mut problems);
+        let names = certificates.values().flatten();
+        problems.extend(names.filter(|name| !is_certificate_name(name)).map(|name| {
+            format!(
+                "certificates contains {name:?}, which is neither a SPIFFE URI such as \
+                 spiffe://vendor.example/gateway nor a DNS name such as gateway.vendor.example"
+            )
+        }));
+        self.check_issuers(&mut problems);
+        if self.trust_portal_assertion && !certificates.contains_key(&Role::Portal) {
+            problems.push("trust_portal_assertion needs certificates.portal".into());
         }
-        let mut seen = BTreeSet::new();
-        let speak =
-            |issuer: &&IssuerConfig| issuer.roles.keys().any(|role| TENANT_ROLES.contains(role));
-        let are_several = self.issuers().filter(speak).count() > 1;
+        problems
+    }
+
+    fn check_issuers(&self, problems: &mut Vec<String>) {
+        let mut names = BTreeSet::new();
         for issuer in self.issuers() {
-            issuer.check()?;
-            if !seen.insert(&issuer.issuer) {
-                return Err(format!("issuers has {:?} twice", issuer.issuer));
+            issuer.check(problems);
+            if !names.insert(&issuer.issuer) {
+                problems.push(format!("issuers contains {:?} twice", issuer.issuer));
             }
         }
-        let mut speakers = self.issuers().filter(speak).filter(|_| are_several);
-        if let Some(issuer) = speakers.find(|issuer| issuer.tenants.is_none()) {
-            return Err(format!(
-                "issuers needs tenants for {:?}: of several that speak for tenants, each must be told for which",
-                issuer.issuer
+        let grants_tenant_roles =
+            |issuer: &&IssuerConfig| issuer.roles.keys().any(|role| TENANT_ROLES.contains(role));
+        let tenant_issuers: Vec<_> = self.issuers().filter(grants_tenant_roles).collect();
+        if tenant_issuers.len() > 1 {
+            problems.extend(tenant_issuers.iter().filter(|issuer| issuer.tenants.is_none()).map(
+                |issuer| {
+                    format!(
+                        "issuers needs tenants for {:?}: with several issuers of tenant roles, \
+                         each must be limited to its tenants",
+                        issuer.issuer
+                    )
+                },
             ));
         }
-        if self.trust_portal_assertion && !certificates.contains_key(&Role::Portal) {
-            return Err("trust_portal_assertion is of no use without certificates.portal".into());
-        }
-        Ok(())
     }
 
     /// All issuers.
@@ -171,7 +186,7 @@ impl AuthConfig {
         self.users.clone().unwrap_or_default()
     }
 
-    /// As it is looked up.
+    /// The bindings of certificates and users.
     pub fn bindings(&self) -> Bindings {
         Bindings {
             certificates: inverted(&self.certificates()),
@@ -184,7 +199,7 @@ impl AuthConfig {
 // === impl IssuerConfig ===
 
 impl IssuerConfig {
-    fn check(&self) -> Result<(), String> {
+    fn check(&self, problems: &mut Vec<String>) {
         let Self { issuer, audience, name_claim, role_claim, tenant_claim, leeway, roles, .. } =
             self;
         let texts = [
@@ -194,22 +209,20 @@ impl IssuerConfig {
             ("role_claim", role_claim),
             ("tenant_claim", tenant_claim),
         ];
-        if let Some((key, _)) = texts.into_iter().find(|(_, text)| text.is_empty()) {
-            return Err(format!("issuers.{key} must not be empty"));
-        }
+        let empty = texts.into_iter().filter(|(_, text)| text.is_empty());
+        problems.extend(empty.map(|(key, _)| format!("issuers.{key} must not be empty")));
         if leeway.0 > LEEWAY_MAX {
-            return Err(format!(
-                "issuers.leeway must be at most {LEEWAY_MAX}, but is {}",
-                leeway.0
-            ));
+            let leeway = leeway.0;
+            problems.push(format!("issuers.leeway must be at most {LEEWAY_MAX}, but is {leeway}"));
         }
         if roles.contains_key(&Role::Portal) {
-            return Err("issuers.roles.portal is not possible: a portal shows a certificate".into());
+            let problem = "issuers.roles.portal is not supported: a portal needs a certificate";
+            problems.push(problem.into());
         }
-        check_names("issuers.roles", &inverted(roles))
+        check_conflicts("issuers.roles", &inverted(roles), problems);
     }
 
-    /// What is in the claim, and what that makes of the caller.
+    /// The roles of each value of the role claim.
     pub(super) fn claimed_roles(&self) -> BTreeMap<String, BTreeSet<Role>> {
         inverted(&self.roles)
     }
@@ -225,19 +238,21 @@ fn inverted<N: Ord + Clone>(by_role: &BTreeMap<Role, Vec<N>>) -> BTreeMap<N, BTr
     by_name
 }
 
-fn check_names<N: fmt::Display>(
+fn check_conflicts<N: fmt::Display>(
     table: &str,
     by_name: &BTreeMap<N, BTreeSet<Role>>,
-) -> Result<(), String> {
+    problems: &mut Vec<String>,
+) {
     for (name, roles) in by_name {
-        if let Some((first, second, why)) = conflict(roles) {
-            return Err(format!("{table} binds {name} to both {first} and {second}, but {why}"));
+        if let Some((first, second, reason)) = conflict(roles) {
+            problems.push(format!(
+                "{table} binds {name} to both {first} and {second} (separation of duties): {reason}"
+            ));
         }
     }
-    Ok(())
 }
 
-fn is_name(name: &str) -> bool {
+fn is_certificate_name(name: &str) -> bool {
     let is_plain = |text: &str| {
         !text.is_empty()
             && text.len() <= ID_LENGTH_MAX
@@ -252,23 +267,24 @@ fn is_name(name: &str) -> bool {
 // === impl Bindings ===
 
 impl Bindings {
-    /// All that any of a certificate's names is bound to.
-    pub(super) fn of_certificate(&self, names: &[String]) -> BTreeSet<Role> {
+    /// The union of the roles of all names in a certificate.
+    pub(super) fn roles_of_certificate(&self, names: &[String]) -> BTreeSet<Role> {
         names.iter().filter_map(|name| self.certificates.get(name)).flatten().copied().collect()
     }
 
-    pub(super) fn of_user(&self, uid: u32) -> BTreeSet<Role> {
+    pub(super) fn roles_of_user(&self, uid: u32) -> BTreeSet<Role> {
         self.users.as_ref().and_then(|users| users.get(&uid)).cloned().unwrap_or_default()
     }
 
-    /// The name of a certificate that makes it somebody: the first that is bound, or else the first.
+    /// The name that identifies the holder of a certificate: the first bound name, or else the
+    /// first name.
     pub(super) fn name_of_certificate<'a>(&self, names: &'a [String]) -> Option<&'a str> {
         let bound = names.iter().find(|name| self.certificates.contains_key(*name));
         bound.or(names.first()).map(String::as_str)
     }
 
-    /// Whether a user may use the sockets at all.
-    pub(super) fn admits_user(&self, uid: u32) -> bool {
+    /// Whether a user of this host may connect to Unix sockets.
+    pub(super) fn allows_user(&self, uid: u32) -> bool {
         self.users.as_ref().is_none_or(|users| users.contains_key(&uid))
     }
 }

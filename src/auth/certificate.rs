@@ -1,4 +1,4 @@
-//! What is in a client certificate (RFC 5280) that was verified.
+//! The fields of an X.509 certificate (RFC 5280) that this service reads.
 
 use x509_parser::{
     extensions::GeneralName,
@@ -7,26 +7,28 @@ use x509_parser::{
 
 use crate::domain::{Time, time::from_parts};
 
-/// What is used of a certificate.
+/// A parsed certificate. Parsing verifies nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
-    /// The names of its holder: SPIFFE URIs first, then DNS names. The common name is not one (RFC 6125).
+    /// The holder's names: SPIFFE URIs first, then DNS names. The common name is ignored (RFC
+    /// 6125).
     pub names: Vec<String>,
-    /// The first moment at which it holds no more.
+    /// The first instant at which the certificate is no longer valid.
     pub not_after: Time,
 }
 
 impl Certificate {
-    /// Reads a certificate in DER; `None` if it is not one.
+    /// Parses a certificate in DER. Returns `None` if `der` is not a certificate.
     pub fn from_der(der: &[u8]) -> Option<Self> {
         let (_, parsed) = X509Certificate::from_der(der).ok()?;
-        let alternatives = parsed.subject_alternative_name().ok().flatten();
-        let general = alternatives.map(|it| it.value.general_names.as_slice()).unwrap_or_default();
-        let uris = general.iter().filter_map(|name| match name {
+        let extension = parsed.subject_alternative_name().ok().flatten();
+        let alternatives =
+            extension.map(|found| found.value.general_names.as_slice()).unwrap_or_default();
+        let uris = alternatives.iter().filter_map(|name| match name {
             GeneralName::URI(uri) if uri.starts_with("spiffe://") => Some((*uri).to_owned()),
             _ => None,
         });
-        let dns = general.iter().filter_map(|name| match name {
+        let dns = alternatives.iter().filter_map(|name| match name {
             GeneralName::DNSName(name) => Some((*name).to_owned()),
             _ => None,
         });
@@ -34,4 +36,10 @@ impl Certificate {
         let not_after = from_parts(parsed.validity().not_after.timestamp(), 0)?;
         Some(Self { names, not_after })
     }
+}
+
+/// The earliest expiry of several certificates in DER. Skips documents that are not certificates.
+pub fn earliest_expiry<D: AsRef<[u8]>>(certificates: &[D]) -> Option<Time> {
+    let parsed = certificates.iter().filter_map(|der| Certificate::from_der(der.as_ref()));
+    parsed.map(|certificate| certificate.not_after).min()
 }

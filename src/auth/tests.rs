@@ -6,7 +6,11 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{bindings::AuthConfig, keys::Keys, *};
+use super::{
+    bindings::AuthConfig,
+    keys::{IssuerKeys, KeyError},
+    *,
+};
 use crate::domain::{Action, Scope, clock::ManualClock, time::from_micros};
 
 fn clock() -> Arc<ManualClock> {
@@ -19,7 +23,7 @@ fn bound(role: Role, name: &str) -> Bindings {
 }
 
 #[test]
-fn a_certificate_that_expires_while_it_is_connected_is_refused_from_then_on() {
+fn a_certificate_that_expires_during_a_connection_is_refused() {
     let clock = clock();
     let not_after = clock.now() + chrono::TimeDelta::seconds(10);
     let names = vec!["gateway.example".to_owned()];
@@ -31,12 +35,12 @@ fn a_certificate_that_expires_while_it_is_connected_is_refused_from_then_on() {
     clock.pass(Duration::from_secs(9));
     assert!(authenticator.by_connection(&peer, None).is_ok());
     clock.pass(Duration::from_secs(1));
-    let refused = authenticator.by_connection(&peer, None).unwrap_err();
-    assert_eq!(refused, AuthError::CertificateExpired);
+    let error = authenticator.by_connection(&peer, None).unwrap_err();
+    assert_eq!(error, AuthError::CertificateExpired);
 }
 
 #[test]
-fn without_any_way_to_tell_callers_apart_everybody_is_local() {
+fn without_authentication_every_caller_is_local_with_all_roles() {
     let authenticator = Authenticator::new(None, clock());
     let caller = authenticator.by_connection(&Peer::Unknown, Some("maria")).unwrap();
     assert_eq!(caller.author.actor.as_str(), "maria");
@@ -49,7 +53,7 @@ fn without_any_way_to_tell_callers_apart_everybody_is_local() {
 }
 
 #[test]
-fn no_configuration_means_nobody() {
+fn an_empty_configuration_admits_no_caller() {
     let methods = (AuthConfig::default().bindings(), Verifier::default());
     let authenticator = Authenticator::new(Some(methods), clock());
     assert_eq!(authenticator.by_connection(&Peer::Unknown, None), Err(AuthError::Missing));
@@ -57,27 +61,24 @@ fn no_configuration_means_nobody() {
 }
 
 #[test]
-fn no_two_roles_of_both_sides_go_together() {
+fn roles_of_both_parties_conflict() {
     for first in Role::ALL {
         for second in Role::ALL {
             let is_refused = first.conflict(second).is_some();
             assert_eq!(is_refused, second.conflict(first).is_some(), "{first} {second}");
-            let widens = |a: Role, b: Role| {
+            let is_expected = |a: Role, b: Role| {
                 matches!(a, Role::TenantAdmin | Role::TenantAuditor)
                     && !matches!(b, Role::TenantAdmin | Role::TenantAuditor)
                     || a == Role::Portal && matches!(b, Role::Gateway | Role::Operator)
             };
-            assert_eq!(
-                is_refused,
-                widens(first, second) || widens(second, first),
-                "{first} {second}"
-            );
+            let expected = is_expected(first, second) || is_expected(second, first);
+            assert_eq!(is_refused, expected, "{first} {second}");
         }
     }
 }
 
-/// A JWK set with one key.
-fn set(id: &str) -> String {
+/// A JWK set with one usable key.
+fn jwk_set(id: &str) -> String {
     let pair = aws_lc_rs::signature::Ed25519KeyPair::generate().unwrap();
     let key = EncodingKey::from_ed_der(pair.to_pkcs8v1().unwrap().as_ref());
     let mut jwk =
@@ -87,34 +88,34 @@ fn set(id: &str) -> String {
 }
 
 #[tokio::test]
-async fn keys_that_cannot_be_fetched_again_are_used_for_a_day() {
+async fn keys_that_cannot_be_refreshed_are_used_for_a_day() {
     let clock = clock();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
-    let body = set("1");
+    let body = jwk_set("1");
     let route = axum::routing::get(async move || body);
     let serving = axum::serve(listener, axum::Router::new().route("/", route));
-    let keys = Arc::new(Keys::new(&url, clock.clone()).unwrap());
+    let keys = Arc::new(IssuerKeys::new(&url, clock.clone()).unwrap());
     let running = Arc::clone(&keys).run(CancellationToken::new());
     tokio::select! {
         _ = serving.into_future() => panic!("the server has ended"),
-        () = running => panic!("nobody fetches keys"),
+        () = running => panic!("the refresh task has ended"),
         found = keys.find(Some("1"), Algorithm::EdDSA) => assert!(found.is_ok()),
     }
-    // Now nobody is there, and nobody asks.
+    // From here on, the server is unavailable and no task refreshes.
     clock.pass(Duration::from_hours(23));
     assert!(keys.find(Some("1"), Algorithm::EdDSA).await.is_ok());
     clock.pass(Duration::from_hours(1));
-    let gone = keys.find(Some("1"), Algorithm::EdDSA).await.err();
-    assert_eq!(gone, Some(keys::KeyError::Unavailable));
+    let error = keys.find(Some("1"), Algorithm::EdDSA).await.err();
+    assert_eq!(error, Some(KeyError::Unavailable));
 }
 
 #[tokio::test]
-async fn only_keys_for_signatures_are_found_and_only_by_their_own_algorithm() {
+async fn keys_match_by_id_and_algorithm_and_only_if_they_are_for_signatures() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("keys.json");
-    fs::write(&path, set("1")).unwrap();
-    let keys = Keys::new(path.to_str().unwrap(), clock()).unwrap();
+    fs::write(&path, jwk_set("1")).unwrap();
+    let keys = IssuerKeys::new(path.to_str().unwrap(), clock()).unwrap();
     assert!(keys.find(Some("1"), Algorithm::EdDSA).await.is_ok());
     assert!(keys.find(None, Algorithm::EdDSA).await.is_ok());
     for (id, algorithm) in [
@@ -124,23 +125,23 @@ async fn only_keys_for_signatures_are_found_and_only_by_their_own_algorithm() {
         ("secret", Algorithm::HS256),
         ("2", Algorithm::EdDSA),
     ] {
-        let unknown = keys.find(Some(id), algorithm).await.err();
-        assert_eq!(unknown, Some(keys::KeyError::Unknown), "{id} {algorithm:?}");
+        let error = keys.find(Some(id), algorithm).await.err();
+        assert_eq!(error, Some(KeyError::Unknown), "{id} {algorithm:?}");
     }
 }
 
 #[test]
-fn places_that_keys_cannot_come_from_are_refused() {
-    let refusal = |source: &str| Keys::new(source, clock()).unwrap_err();
+fn invalid_sources_of_keys_are_refused() {
+    let error = |source: &str| IssuerKeys::new(source, clock()).unwrap_err();
     for url in [
         "http://id.example/keys",
         "http://127.0.0.1.example/keys",
         "ftp://id.example",
         "file:///etc/passwd",
     ] {
-        assert!(refusal(url).contains("must begin with https://"), "{url}");
+        assert!(error(url).contains("must begin with https://"), "{url}");
     }
-    assert!(refusal("/no/such/file").contains("/no/such/file cannot be read"));
+    assert!(error("/no/such/file").contains("/no/such/file cannot be read"));
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("keys.json");
     for (text, expected) in [
@@ -150,12 +151,12 @@ fn places_that_keys_cannot_come_from_are_refused() {
         (r#"{"keys":[{"kty":"oct","k":"eA"}]}"#, "has no key"),
     ] {
         fs::write(&path, text).unwrap();
-        assert!(refusal(path.to_str().unwrap()).contains(expected), "{text}");
+        assert!(error(path.to_str().unwrap()).contains(expected), "{text}");
     }
     assert_eq!(
-        refusal("https://ada:secret@id.example"),
-        "the URL of an issuer's keys must not have credentials in it"
+        error("https://ada:secret@id.example"),
+        "the URL of an issuer's keys must not contain credentials"
     );
-    assert!(Keys::new("https://id.example/keys", clock()).is_ok());
-    assert!(Keys::new("http://localhost:1/keys", clock()).is_ok());
+    assert!(IssuerKeys::new("https://id.example/keys", clock()).is_ok());
+    assert!(IssuerKeys::new("http://localhost:1/keys", clock()).is_ok());
 }

@@ -1,81 +1,82 @@
-//! Bearer tokens: JSON Web Tokens (RFC 7519), signed by an issuer that is configured; with RFC 8725 in mind. What a token says of
-//! who may bear it (`cnf`) or what it is (`typ`) is not looked at.
+//! Bearer tokens: JSON Web Tokens (RFC 7519) signed by a configured issuer, verified with RFC 8725
+//! in mind. The claim `cnf` and the header `typ` are ignored.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use jsonwebtoken::{Algorithm, Validation, dangerous, decode, decode_header};
+use jsonwebtoken::{
+    Algorithm, DecodingKey, Validation, dangerous, decode, decode_header, errors::ErrorKind,
+};
 use serde_json::{Map, Value};
 
 use crate::{
     auth::{
         bindings::IssuerConfig,
-        keys::{KeyError, Keys},
+        keys::{IssuerKeys, KeyError},
     },
     domain::{Role, TenantId, Time, ids::Actor, time},
 };
 
-/// The longest token that is looked at, in bytes.
+/// Maximum length of a token, in bytes.
 pub const LENGTH_MAX: usize = 8 * 1_024;
-/// The most tenants of one token.
+/// Maximum number of tenants taken from a token.
 const TENANTS_MAX: usize = 1_000;
-/// Signatures that are taken: asymmetric ones, so that who can verify cannot sign.
-pub(super) const ALGORITHMS: [Algorithm; 3] =
-    [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
+/// Accepted signature algorithms. All are asymmetric: a key that verifies cannot sign.
+const ALGORITHMS: [Algorithm; 3] = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
 
-/// Why a token is refused. Says nothing that its bearer does not know.
+/// Reason why a token is refused. The message reveals nothing that the bearer does not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// More bytes than [`LENGTH_MAX`].
+    /// Longer than [`LENGTH_MAX`].
     #[error("it is longer than {LENGTH_MAX} bytes")]
     TooLong,
-    /// Not a signed JWT.
+    /// Not a JWT with an accepted signature algorithm.
     #[error("it is not a JSON Web Token that is signed with RS256, ES256 or EdDSA")]
     Malformed,
-    /// Nobody whom this server knows has issued it.
+    /// No such issuer is configured.
     #[error("its issuer is not known here")]
     UnknownIssuer,
     /// The issuer has no such key.
     #[error("its issuer has no such key")]
     UnknownKey,
-    /// The issuer's keys could not be had.
+    /// The issuer's keys cannot be fetched.
     #[error("its issuer's keys are not available")]
     NoKeys,
-    /// The signature is not the issuer's.
+    /// The signature does not verify.
     #[error("its signature is wrong")]
     BadSignature,
-    /// For somebody else.
+    /// The claim `aud` does not contain the configured audience.
     #[error("it is for another audience")]
     OtherAudience,
-    /// Too late.
+    /// The claim `exp` is in the past.
     #[error("it has expired")]
     Expired,
-    /// Too early.
+    /// The claim `nbf` is in the future.
     #[error("it is not valid yet")]
     NotYetValid,
-    /// Without an end, a name, or whatever else it must have.
-    #[error("it lacks a claim that it must have, or has one of the wrong kind")]
+    /// A required claim is missing or has the wrong type.
+    #[error("a required claim is missing or of the wrong kind")]
     Incomplete,
 }
 
-/// What a token proves.
+/// The content of a verified token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claims {
-    /// Who has issued it.
+    /// The claim `iss`.
     pub issuer: String,
-    /// Who bears it.
+    /// The bearer's name.
     pub name: Actor,
-    /// What they are.
+    /// The bearer's roles here.
     pub roles: BTreeSet<Role>,
-    /// Scope.
+    /// The tenants in which the bearer has tenant roles.
     pub tenants: BTreeSet<TenantId>,
-    /// The first moment at which it holds no more, the leeway included.
+    /// The first instant at which the token is no longer valid, including the leeway.
     pub expires: Time,
 }
 
-/// Verifies tokens of all issuers that are configured.
+/// Verifies the tokens of all configured issuers.
 #[derive(Debug, Default)]
 pub struct Verifier {
     issuers: BTreeMap<String, Issuer>,
@@ -85,14 +86,14 @@ pub struct Verifier {
 struct Issuer {
     config: IssuerConfig,
     claimed_roles: BTreeMap<String, BTreeSet<Role>>,
-    keys: Arc<Keys>,
+    keys: Arc<IssuerKeys>,
 }
 
 // === impl Verifier ===
 
 impl Verifier {
-    /// Verifies the tokens of these issuers, each with its keys.
-    pub fn new(issuers: impl IntoIterator<Item = (IssuerConfig, Arc<Keys>)>) -> Self {
+    /// Verifies the tokens of these issuers with their keys.
+    pub fn new(issuers: impl IntoIterator<Item = (IssuerConfig, Arc<IssuerKeys>)>) -> Self {
         let issuers = issuers.into_iter().map(|(config, keys)| {
             let claimed_roles = config.claimed_roles();
             (config.issuer.clone(), Issuer { config, claimed_roles, keys })
@@ -100,20 +101,20 @@ impl Verifier {
         Self { issuers: issuers.collect() }
     }
 
-    /// What `token` proves at `now`. Waits only if its key has to be fetched.
+    /// Verifies `token` at the time `now`. Waits only if the key must be fetched.
     pub async fn verify(&self, token: &str, now: Time) -> Result<Claims, TokenError> {
         if token.len() > LENGTH_MAX {
             return Err(TokenError::TooLong);
         }
         let header = decode_header(token).map_err(|_| TokenError::Malformed)?;
-        // Whoever marks something as critical does not want it to be passed over (RFC 7515, 4.1.11).
+        // Critical extensions must not be ignored (RFC 7515, section 4.1.11).
         if !ALGORITHMS.contains(&header.alg) || header.crit.is_some() {
             return Err(TokenError::Malformed);
         }
-        // Scope keys to try is all that is taken from the token before it is verified.
-        let unproven: Map<String, Value> =
+        // Before verification, only the issuer is read, to select its keys.
+        let unverified: Map<String, Value> =
             dangerous::insecure_decode_claims(token).map_err(|_| TokenError::Malformed)?;
-        let issuer = unproven.get("iss").and_then(Value::as_str);
+        let issuer = unverified.get("iss").and_then(Value::as_str);
         let issuer = issuer.and_then(|name| self.issuers.get(name));
         let issuer = issuer.ok_or(TokenError::UnknownIssuer)?;
         let key = issuer.keys.find(header.kid.as_deref(), header.alg).await?;
@@ -130,14 +131,13 @@ impl Issuer {
         &self,
         token: &str,
         algorithm: Algorithm,
-        key: &jsonwebtoken::DecodingKey,
+        key: &DecodingKey,
     ) -> Result<Value, TokenError> {
-        use jsonwebtoken::errors::ErrorKind;
         let mut validation = Validation::new(algorithm);
         validation.set_issuer(&[&self.config.issuer]);
         validation.set_audience(&[&self.config.audience]);
         validation.set_required_spec_claims(&["exp", "iss", "aud"]);
-        // By our own clock, below.
+        // Checked against our own clock, below.
         validation.validate_exp = false;
         let verified = decode::<Value>(token, key, &validation);
         verified.map(|token| token.claims).map_err(|error| match error.kind() {
@@ -149,7 +149,8 @@ impl Issuer {
         })
     }
 
-    /// A token holds from `nbf`, if it says so, up to `exp` (RFC 7519, 4.1.4 and 4.1.5), give or take the leeway.
+    /// Checks `nbf` and `exp` (RFC 7519, sections 4.1.4 and 4.1.5) with the leeway. Returns the end
+    /// of the validity.
     fn check_times(&self, claims: &Value, now: Time) -> Result<Time, TokenError> {
         let leeway = self.config.leeway.0;
         let at = |name: &str| match claims.get(name) {
@@ -169,7 +170,7 @@ impl Issuer {
     fn claims(&self, claims: &Value, expires: Time) -> Result<Claims, TokenError> {
         let Self { config, claimed_roles, .. } = self;
         let name = claim(claims, &config.name_claim).and_then(Value::as_str);
-        let name = name.filter(|name| is_persons(name)).and_then(|name| Actor::new(name).ok());
+        let name = name.filter(|name| is_available(name)).and_then(|name| Actor::new(name).ok());
         let name = name.ok_or(TokenError::Incomplete)?;
         let claimed = claim(claims, &config.role_claim);
         let words = match claimed {
@@ -195,28 +196,31 @@ impl Issuer {
     }
 }
 
-/// Whether a name in a token is none of those by which others are known here.
-fn is_persons(name: &str) -> bool {
-    let is_taken = ["system", "anonymous"].contains(&name)
+/// Whether a token may contain this name: it is not reserved for another kind of caller.
+fn is_available(name: &str) -> bool {
+    let is_reserved = ["system", "anonymous"].contains(&name)
         || ["spiffe:", "uid:"].iter().any(|scheme| name.starts_with(scheme));
-    !is_taken
+    !is_reserved
 }
 
-/// A claim by its name, or by a JSON Pointer.
+/// A claim by its name or by a JSON pointer.
 fn claim<'a>(claims: &'a Value, name: &str) -> Option<&'a Value> {
     if name.starts_with('/') { claims.pointer(name) } else { claims.get(name) }
 }
 
-/// The texts of a list. What is not a list of texts claims nothing.
+/// The strings of a list. Empty, if `value` is not a list of strings.
 fn texts(value: Option<&Value>) -> Vec<&str> {
     let list = value.and_then(Value::as_array);
     list.and_then(|list| list.iter().map(Value::as_str).collect()).unwrap_or_default()
 }
 
-/// A `NumericDate` (RFC 7519, 2): seconds since 1970, fractions allowed, and dropped here.
+/// A `NumericDate` (RFC 7519, section 2): seconds since 1970. Drops fractions.
 fn numeric_date(value: &Value) -> Option<Time> {
     let whole = value.as_i64().or_else(|| {
-        #[expect(clippy::cast_possible_truncation, reason = "what is out of range is refused next")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "`from_parts` rejects the result if it is out of range"
+        )]
         value.as_f64().filter(|number| number.is_finite()).map(|number| number as i64)
     });
     time::from_parts(whole?, 0)

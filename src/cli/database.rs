@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 
-use super::{
-    failure::Failure,
-    output::Report,
-    serve::{DatabaseArgs, variable},
+use super::{failure::Failure, output::Report, settings::SettingArgs};
+use crate::{
+    server::{SystemClock, config::DatabaseConfig},
+    store,
 };
-use crate::{domain::clock::SystemClock, server::config::Config, store};
 
 /// Prepare the database, or declare that it was restored.
 #[derive(Debug, Args)]
@@ -26,36 +25,41 @@ enum DatabaseCommand {
 
 /// Create the database's schema, or migrate it to the latest version.
 ///
-/// `serve` does that too when it starts. Use this command to migrate earlier, or as another user of the database.
+/// `serve` also does this when it starts. Use this command to migrate in advance, with another
+/// database user.
 #[derive(Debug, Args)]
 struct MigrateArgs {
     #[command(flatten)]
-    database: DatabaseArgs,
+    settings: SettingArgs<DatabaseConfig>,
 }
 
 /// Declare that an older state of the database was restored.
 ///
-/// Running servers and sidecars load all data again within seconds. Consistency tokens from before are rejected with
-/// CONSISTENCY_TOKEN_INVALID, because the events that they identify may be lost.
+/// Running servers and sidecars load all data again within seconds. Earlier consistency tokens are
+/// rejected with CONSISTENCY_TOKEN_INVALID, because their events may be lost.
 #[derive(Debug, Args)]
 struct RestoredArgs {
     #[command(flatten)]
-    database: DatabaseArgs,
+    settings: SettingArgs<DatabaseConfig>,
 }
 
 pub(crate) async fn run(args: &DatabaseCommandArgs) -> Result<Report, Failure> {
     let text = match &args.command {
-        DatabaseCommand::Migrate(MigrateArgs { database }) => {
-            store::migrate(&url(database)?).await.map_err(|error| Failure::because(&error))?;
+        DatabaseCommand::Migrate(MigrateArgs { settings }) => {
+            let DatabaseConfig { database_url } = settings.load()?;
+            store::migrate(database_url.as_str())
+                .await
+                .map_err(|error| Failure::because(&error))?;
             "The database is up to date.\n".into()
         }
-        DatabaseCommand::Restored(RestoredArgs { database }) => {
-            let url = url(database)?;
+        DatabaseCommand::Restored(RestoredArgs { settings }) => {
+            let DatabaseConfig { database_url } = settings.load()?;
+            let url = database_url.as_str();
             if url == "memory:" {
                 let message = "database-url is memory:, where there is nothing to restore";
                 return Err(Failure::new(message));
             }
-            let store = store::open(&url, Arc::new(SystemClock)).await;
+            let store = store::open(url, Arc::new(SystemClock)).await;
             let store = store.map_err(|error| Failure::because(&error))?;
             let epoch = store.log().replace_epoch().await;
             store.close().await;
@@ -64,9 +68,4 @@ pub(crate) async fn run(args: &DatabaseCommandArgs) -> Result<Report, Failure> {
         }
     };
     Ok(Report { text, ..Report::default() })
-}
-
-fn url(args: &DatabaseArgs) -> Result<String, Failure> {
-    Config::load_database_url(&args.to_flags(), &variable)
-        .map_err(|error| Failure::usage(error.to_string()))
 }

@@ -2,65 +2,54 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::PathBuf,
     time::Duration,
 };
 
 use clap::Args;
-use futures::StreamExt;
-use reqwest::{Client, StatusCode, redirect};
+use http::{StatusCode, Uri};
+use tokio::time::timeout;
 
 use super::{
-    failure::{Failure, causes},
+    failure::Failure,
     output::{Exit, Report},
-    serve::variable,
+    settings::SettingArgs,
     table::clean,
 };
 use crate::{
     api::health::Phase,
-    server::config::{self, Config, Flags},
+    auth::http::{Answer, HttpClient},
+    server::config::HealthConfig,
 };
 
-/// How long an answer may take. It is at hand, so whoever takes longer does not serve.
-const TIME_LIMIT: Duration = Duration::from_secs(3);
-/// The most bytes of an answer that are looked at; each phase takes fewer.
+/// Timeout of the request. A healthy server answers at once.
+const TIMEOUT: Duration = Duration::from_secs(3);
+/// Maximum number of bytes that are read of an answer.
 const LENGTH_MAX: usize = 1_024;
 
 const NOTES: &str = "\
-The setting is the server's own, and looked for in the same places, so that in the same container
-this command finds the server. No credentials are needed. 0.0.0.0 and [::] are asked at loopback.
+The setting is that of the server, and comes from the same places, so that this command finds the
+server in the same container. No credentials are needed. Instead of 0.0.0.0 and [::], the command
+connects to loopback.
 
-Exit codes: 0 it serves; 1 it is starting, stale or stopping, or cannot be reached; 64 wrong usage
-or configuration.";
+Exit codes: 0 serving; 1 starting, stale, stopping or unreachable; 64 wrong usage or configuration.";
 
-/// Ask a server or sidecar on this machine whether it serves, as the health check of a container.
+/// Check whether the server or sidecar on this machine serves, as the health check of a container.
 #[derive(Debug, Args)]
 #[command(after_help = NOTES)]
 pub(crate) struct HealthArgs {
-    /// Where it serves HTTP: IP:PORT or localhost:PORT.
-    ///
-    /// Default: 127.0.0.1:9464. Environment: SUPPORT_ACCESS_METRICS_LISTEN. File: metrics_listen.
-    #[arg(long, value_name = "ADDRESS")]
-    metrics_listen: Option<String>,
-    /// The file with its configuration, in TOML. Environment: SUPPORT_ACCESS_CONFIG. Default: none.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: SettingArgs<HealthConfig>,
 }
 
 pub(crate) async fn run(args: &HealthArgs) -> Result<Report, Failure> {
-    let HealthArgs { metrics_listen, config } = args;
-    let flags = Flags::default()
-        .with_file(config.clone())
-        .with(config::METRICS_LISTEN, metrics_listen.clone());
-    let listen = Config::load_metrics_listen(&flags, &variable)
-        .map_err(|error| Failure::usage(error.to_string()))?;
-    if listen.port() == 0 {
+    let HealthConfig { metrics_listen } = args.settings.load()?;
+    if metrics_listen.port() == 0 {
         return Err(Failure::usage(format!(
-            "{listen} takes a free port, which only the server knows: its log says where it listens"
+            "{metrics_listen} stands for a free port, which only the server knows; its log contains the address"
         )));
     }
-    let url = format!("http://{}/readyz", reachable(listen));
-    let (status, text) = ask(&url).await?;
+    let url = format!("http://{}/readyz", reachable(metrics_listen));
+    let (status, text) = get(&url).await?;
     let exit = match status {
         StatusCode::OK if text.trim_end() == Phase::Serving.as_str() => Exit::Done,
         StatusCode::SERVICE_UNAVAILABLE => Exit::Failed,
@@ -72,7 +61,7 @@ pub(crate) async fn run(args: &HealthArgs) -> Result<Report, Failure> {
     Ok(Report { text: format!("{}\n", clean(text.trim_end())), exit, ..Report::default() })
 }
 
-/// Where who listens at `address` is reached from the same machine.
+/// The address at which a listener of this machine is reached.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -82,32 +71,14 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-async fn ask(url: &str) -> Result<(StatusCode, String), Failure> {
-    let told = |error: reqwest::Error| {
-        let cause = causes(&error).last().map(ToString::to_string).unwrap_or_default();
-        let cause = if error.is_timeout() { "no answer in time" } else { &cause };
-        Failure::new(format!("{url} cannot be read: {cause}"))
-    };
-    // Nothing here is for TLS: whose certificates this machine trusts need not even be known.
-    let client = Client::builder()
-        .tls_certs_only([])
-        .redirect(redirect::Policy::none())
-        .no_proxy()
-        .timeout(TIME_LIMIT)
-        .build()
-        .map_err(told)?;
-    let answer = client.get(url).send().await.map_err(told)?;
-    let status = answer.status();
-    let mut text = Vec::new();
-    let mut chunks = answer.bytes_stream();
-    while let Some(chunk) = chunks.next().await {
-        text.extend_from_slice(&chunk.map_err(told)?);
-        if text.len() > LENGTH_MAX {
-            text.truncate(LENGTH_MAX);
-            break;
-        }
-    }
-    Ok((status, String::from_utf8_lossy(&text).into_owned()))
+async fn get(url: &str) -> Result<(StatusCode, String), Failure> {
+    let failed = |cause: String| Failure::new(format!("{url} cannot be read: {cause}"));
+    let parsed: Uri =
+        url.parse().map_err(|error: http::uri::InvalidUri| failed(error.to_string()))?;
+    let answer = timeout(TIMEOUT, HttpClient::plain().get(&parsed, LENGTH_MAX)).await;
+    let answer = answer.unwrap_or_else(|_| Err("no answer within the timeout".into()));
+    let Answer { status, body, .. } = answer.map_err(failed)?;
+    Ok((status, String::from_utf8_lossy(&body).into_owned()))
 }
 
 #[cfg(test)]
@@ -115,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_listens_everywhere_is_asked_at_loopback() {
+    fn unspecified_addresses_are_reached_at_loopback() {
         let cases = [
             ("0.0.0.0:1", "127.0.0.1:1"),
             ("[::]:2", "[::1]:2"),

@@ -1,4 +1,6 @@
-//! Who is asking, what proves it, and what they may do.
+//! Callers, their roles, and the permission table.
+//!
+//! `docs/permissions.md` is generated from the table, and a test sends every RPC as every role.
 
 use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
@@ -6,112 +8,136 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{
     ids::{Actor, TenantId, TextError},
-    permission::{Action, Cell, Denied},
     time::Time,
 };
 
-/// Who did something, as the history keeps it.
+/// The author of a change, as recorded in the history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attribution {
-    /// Who acted.
+    /// The person or program that acted.
     pub actor: Actor,
-    /// The service through which they did, by the name in its own certificate.
+    /// The service that forwarded the call, named by its own certificate.
     pub via: Option<Actor>,
-    /// Whether that service has only *named* the actor, and shown no proof of it.
+    /// Whether `via` only named the actor, without proof such as the actor's token.
     pub is_asserted: bool,
 }
 
-/// What a caller is to this service. Bound in the configuration to names in certificates, claims of tokens, and users of the host.
+/// The function of a caller. The configuration binds roles to certificate names, token claims and
+/// local user ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// Decides for the tenants in its token.
+    /// Administers the tenants named by the caller's token.
     TenantAdmin,
-    /// Reviews what happened in the tenants in its token.
+    /// Reads the history of the tenants named by the caller's token.
     TenantAuditor,
-    /// Acts for the tenant administrator whose own token it forwards.
+    /// Forwards the tokens of tenant administrators. Has no permissions of its own.
     Portal,
-    /// Asks before a support agent enters a tenant.
+    /// Checks access before a support agent enters a tenant.
     Gateway,
-    /// A check node that follows another.
+    /// Replicates the grants of another check node.
     Node,
-    /// Looks after the service, and locks in an emergency.
+    /// Operates the service, and locks access in an emergency.
     Operator,
-    /// Reads and verifies everything.
+    /// Reads and verifies every history.
     Auditor,
 }
 
-/// Who sets and lifts locks: the customer, or the vendor.
+/// The owner of a lock or a role: the customer or the vendor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Party {
-    /// The tenant.
+    /// A customer.
     Tenant,
     /// The vendor.
     Vendor,
 }
 
-/// How a caller was authenticated.
+/// The authentication method of a caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthenticationMethod {
-    /// Not at all: no method is configured.
+    /// No method is configured, so callers are not authenticated.
     None,
-    /// By a client certificate.
+    /// A client certificate.
     Certificate,
-    /// By a bearer token.
+    /// A bearer token.
     Token,
-    /// By the user id of the process at the other end of a Unix socket.
+    /// The user id of the process at the other end of a Unix socket.
     UnixUser,
 }
 
-/// Which tenants a caller's own ones are.
+/// The tenants in which a caller holds its tenant roles.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tenants {
-    /// All of them.
+    /// Every tenant.
     All,
-    /// Only these; none: nobody's.
+    /// The listed tenants. An empty set means no tenant.
     These(BTreeSet<TenantId>),
 }
 
-/// Scope something is that a request is about.
+/// The owner of the data that a request is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope<'a> {
-    /// The tenant's that the request names, whether or not it can be one.
+    /// The tenant named by the request. The name is not validated yet.
     Tenant(&'a str),
-    /// The vendor's own.
+    /// The vendor.
     Vendor,
-    /// Nobody's in particular.
+    /// No particular owner, such as the list of check nodes.
     Global,
 }
 
-/// Who sent a request, and what they may do.
+/// An authenticated caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// What the history keeps of them.
+    /// Recorded with every change that the caller makes.
     pub author: Attribution,
-    /// How the caller was authenticated.
+    /// The authentication method of the credentials that hold the roles.
     pub method: AuthenticationMethod,
-    /// What they are to this service. Empty: nobody.
+    /// May be empty: the caller is authenticated, but has no permissions.
     pub roles: BTreeSet<Role>,
-    /// Scope tenants' roles they have.
+    /// The tenants to which [`Permission::Own`] applies.
     pub tenants: Tenants,
-    /// What limits count them by: how they have proven who they are, and their name there. Two of one name are two.
+    /// Key of rate limits and quotas: authentication method and name. The same name under two
+    /// methods is two callers.
     pub identity: Arc<str>,
-    /// For how long what they have shown still holds; `None`: as long as they are there.
+    /// Remaining validity of the credentials. `None`: as long as the connection lasts.
     pub valid_for: Option<Duration>,
     /// When the credentials expire. `None`: they do not.
     pub expire_time: Option<Time>,
 }
 
+/// Permission of a role for an action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Permission {
+    /// Denied.
+    None,
+    /// Allowed in the caller's own tenants.
+    Own,
+    /// Allowed in every tenant, and for data that belongs to no tenant.
+    All,
+}
+
+/// Reason why a caller is denied an action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// No role of the caller permits the action in any tenant.
+    #[error("none of the caller's roles may do this")]
+    NoRole,
+    /// The action is permitted only in the caller's own tenants. Does not reveal whether the named
+    /// tenant exists.
+    #[error("the caller may do this only in its own tenants")]
+    OtherTenant,
+}
+
 // === impl Attribution ===
 
 impl Attribution {
-    /// Somebody who acts by themselves.
+    /// A caller that acts directly, without a forwarding service.
     pub fn direct(actor: Actor) -> Self {
         Self { actor, via: None, is_asserted: false }
     }
 
-    /// The service itself, when something ends by its own time.
+    /// The service itself, which records expiries.
     pub fn system() -> Self {
         Self::direct(Actor::fixed("system"))
     }
@@ -131,7 +157,7 @@ impl Role {
         Self::Auditor,
     ];
 
-    /// As configuration files, logs and the permission table write it.
+    /// The name used in configuration files, logs and documentation.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::TenantAdmin => "tenant_admin",
@@ -144,8 +170,8 @@ impl Role {
         }
     }
 
-    /// Scope side it is on. A portal is the vendor's, but acts for tenants.
-    pub const fn side(self) -> Party {
+    /// The party that the role belongs to. A portal is operated by the vendor.
+    pub const fn party(self) -> Party {
         match self {
             Self::TenantAdmin | Self::TenantAuditor => Party::Tenant,
             Self::Portal | Self::Gateway | Self::Node | Self::Operator | Self::Auditor => {
@@ -154,15 +180,14 @@ impl Role {
         }
     }
 
-    /// Why nobody may have both roles, if nobody may: separation of duties.
+    /// Separation of duties: the reason why no caller may hold both roles, if there is one.
     pub fn conflict(self, other: Self) -> Option<&'static str> {
-        let has = |role| self == role || other == role;
-        if self.side() != other.side() {
-            Some(
-                "a customer's role and a vendor's in one hand would let the vendor grant access to itself",
-            )
-        } else if has(Self::Portal) && (has(Self::Operator) || has(Self::Gateway)) {
-            Some("who carries the customers' decisions must not also be the one who is let in")
+        let either_is = |role| self == role || other == role;
+        if self.party() != other.party() {
+            Some("a caller with a customer's and a vendor's role could grant access to itself")
+        } else if either_is(Self::Portal) && (either_is(Self::Operator) || either_is(Self::Gateway))
+        {
+            Some("the portal forwards customers' decisions, and must not be able to use them")
         } else {
             None
         }
@@ -189,7 +214,7 @@ impl Tenants {
 // === impl Party ===
 
 impl Party {
-    /// As the history writes it.
+    /// The name used in the history.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Tenant => "tenant",
@@ -201,8 +226,8 @@ impl Party {
 // === impl Caller ===
 
 impl Caller {
-    /// Somebody on this host, where no way to tell callers apart is configured: may do everything, under the name that they give
-    /// themselves.
+    /// A local caller of a server without authentication. Has every role, under a name of its
+    /// choice.
     pub fn local(name: Option<&str>) -> Result<Self, TextError> {
         let actor = name.map_or(Ok(Actor::fixed("anonymous")), Actor::new)?;
         if actor == Attribution::system().actor {
@@ -219,42 +244,155 @@ impl Caller {
         })
     }
 
-    /// Whether this caller may do something with what is somebody's.
-    pub fn may(&self, action: Action, whose: Scope<'_>) -> Result<(), Denied> {
+    /// Whether the caller may perform `action` on data of `scope`.
+    pub fn may(&self, action: Action, scope: Scope<'_>) -> Result<(), Denied> {
         if action.is_for_everyone() {
             return Ok(());
         }
-        let is_own = match whose {
+        let is_own = match scope {
             Scope::Tenant(tenant_id) => self.tenants.include(tenant_id),
             Scope::Vendor | Scope::Global => false,
         };
-        let mut nearest = Denied::NoRole;
+        let mut denied = Denied::NoRole;
         for role in &self.roles {
-            match action.cell(*role) {
-                Cell::All => return Ok(()),
-                Cell::Own if is_own => return Ok(()),
-                Cell::Own => nearest = Denied::OtherTenant,
-                Cell::No => {}
+            match action.permission(*role) {
+                Permission::All => return Ok(()),
+                Permission::Own if is_own => return Ok(()),
+                Permission::Own => denied = Denied::OtherTenant,
+                Permission::None => {}
             }
         }
-        Err(nearest)
+        Err(denied)
     }
 
-    /// On which side this caller may do something: a tenant's wherever one is named that it decides for.
-    pub fn side(&self, action: Action, tenant_id: Option<&TenantId>) -> Party {
-        let mut of_tenant = self.roles.iter().filter(|role| role.side() == Party::Tenant);
-        let decides = of_tenant.any(|role| action.cell(*role) != Cell::No);
+    /// The party for which the caller performs `action`: the tenant, if a tenant role permits the
+    /// action and `tenant_id` is one of the caller's own tenants.
+    pub fn party(&self, action: Action, tenant_id: Option<&TenantId>) -> Party {
+        let mut tenant_roles = self.roles.iter().filter(|role| role.party() == Party::Tenant);
+        let is_permitted = tenant_roles.any(|role| action.permission(*role) != Permission::None);
         let is_own = tenant_id.is_some_and(|id| self.tenants.include(id.as_str()));
-        if decides && is_own { Party::Tenant } else { Party::Vendor }
+        if is_permitted && is_own { Party::Tenant } else { Party::Vendor }
     }
 
-    /// Whether this caller may do something as one of that side: of a tenant, in its own tenants only.
-    pub fn is_on(&self, side: Party, action: Action, tenant_id: Option<&TenantId>) -> bool {
-        let of_side = self.roles.iter().filter(|role| role.side() == side);
-        of_side.map(|role| action.cell(*role)).any(|cell| match cell {
-            Cell::All => true,
-            Cell::Own => tenant_id.is_some_and(|id| self.tenants.include(id.as_str())),
-            Cell::No => false,
+    /// Whether the caller may perform `action` on behalf of `party`.
+    pub fn acts_for(&self, party: Party, action: Action, tenant_id: Option<&TenantId>) -> bool {
+        let roles = self.roles.iter().filter(|role| role.party() == party);
+        roles.map(|role| action.permission(*role)).any(|permission| match permission {
+            Permission::All => true,
+            Permission::Own => tenant_id.is_some_and(|id| self.tenants.include(id.as_str())),
+            Permission::None => false,
         })
+    }
+}
+
+// === impl Action ===
+
+impl Action {
+    /// Whether every authenticated caller may perform the action, even without any role.
+    pub fn is_for_everyone(self) -> bool {
+        Role::ALL.iter().all(|role| self.permission(*role) == Permission::All)
+    }
+}
+
+macro_rules! permission {
+    (OWN) => {
+        Permission::Own
+    };
+    (ALL) => {
+        Permission::All
+    };
+    (__) => {
+        Permission::None
+    };
+}
+
+/// One line for each RPC of `supportaccess.v1`, with a column for each role in the order of
+/// [`Role::ALL`].
+macro_rules! permissions {
+    ($($action:ident: $a:tt $b:tt $c:tt $d:tt $e:tt $f:tt $g:tt;)*) => {
+        /// An RPC of `supportaccess.v1`, named after its method.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Action {
+            $(
+                #[doc = concat!("The RPC `", stringify!($action), "`.")]
+                $action,
+            )*
+        }
+
+        impl Action {
+            /// Every action, in the order of the table.
+            pub const ALL: &[Self] = &[$(Self::$action),*];
+
+            /// The method name.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$action => stringify!($action),)*
+                }
+            }
+
+            /// The permission of `role` for this action.
+            pub const fn permission(self, role: Role) -> Permission {
+                let row: [Permission; Role::ALL.len()] = match self {
+                    $(Self::$action => [
+                        permission!($a), permission!($b), permission!($c), permission!($d),
+                        permission!($e), permission!($f), permission!($g),
+                    ],)*
+                };
+                row[role as usize]
+            }
+        }
+    };
+}
+
+permissions! {
+    //                   admin auditor portal gateway node operator auditor
+    GrantAccess:         OWN   __      __     __      __   __       __;
+    ExtendAccess:        OWN   __      __     __      __   __       __;
+    RevokeAccess:        OWN   __      __     __      __   ALL      __;
+    RevokeAllAccess:     OWN   __      __     __      __   ALL      __;
+    GetGrant:            OWN   OWN     __     __      __   ALL      ALL;
+    ListGrants:          OWN   OWN     __     __      __   ALL      ALL;
+    ListEvents:          OWN   OWN     __     __      __   ALL      ALL;
+    ListTenants:         __    __      __     __      __   ALL      ALL;
+    ExportHistory:       OWN   OWN     __     __      __   ALL      ALL;
+    GetCheckpoint:       OWN   OWN     __     __      __   ALL      ALL;
+    GetSupportPolicy:    OWN   OWN     __     __      __   ALL      ALL;
+    UpdateSupportPolicy: OWN   __      __     __      __   __       __;
+    WaitEnforced:        OWN   __      __     __      __   ALL      __;
+    LockAccess:          OWN   __      __     __      __   ALL      __;
+    UnlockAccess:        OWN   __      __     __      __   ALL      __;
+    ListLocks:           OWN   OWN     __     __      __   ALL      ALL;
+    CheckAccess:         __    __      __     ALL     __   __       __;
+    BatchCheckAccess:    __    __      __     ALL     __   __       __;
+    ExplainAccess:       OWN   OWN     __     ALL     __   __       __;
+    Follow:              __    __      __     __      ALL  __       __;
+    ListCheckNodes:      __    __      __     __      __   ALL      ALL;
+    GetServerInfo:       ALL   ALL     ALL    ALL     ALL  ALL      ALL;
+    GetCaller:           ALL   ALL     ALL    ALL     ALL  ALL      ALL;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_tenant_administrators_can_create_or_widen_access() {
+        use Action::{ExtendAccess, GrantAccess, UpdateSupportPolicy};
+        for action in [GrantAccess, ExtendAccess, UpdateSupportPolicy] {
+            for role in Role::ALL {
+                let expected = match role {
+                    Role::TenantAdmin => Permission::Own,
+                    _ => Permission::None,
+                };
+                assert_eq!(action.permission(role), expected, "{} {role}", action.name());
+            }
+        }
+    }
+
+    #[test]
+    fn roles_are_declared_in_the_order_of_the_table() {
+        for (index, role) in Role::ALL.into_iter().enumerate() {
+            assert_eq!(role as usize, index);
+        }
     }
 }

@@ -1,35 +1,34 @@
-//! Clocks.
+//! The clock as an interface. Everything in `domain`, `store`, `node` and `service` takes the time
+//! from a [`Clock`].
 
 use std::{
     fmt::Debug,
     ops::{Add, Sub},
+    sync::atomic::{AtomicI64, Ordering},
     time::Duration,
 };
 
 use chrono::TimeDelta;
-use parking_lot::Mutex;
-use rustix::time::{ClockId, clock_gettime};
 
-use crate::domain::time::{Time, truncate};
+use crate::domain::time::{Time, from_micros};
 
-/// A source of time. Only implementations read the machine's clocks; all other code takes the time
-/// as an argument.
+/// A wall clock and a monotonic clock.
 pub trait Clock: Debug + Send + Sync {
-    /// The wall-clock time, UTC, truncated to microseconds. May be wrong, and may jump.
+    /// The wall-clock time in UTC, truncated to microseconds. May be wrong, and may jump.
     fn now(&self) -> Time;
 
-    /// The time since this machine booted, suspends included. Never jumps, and is not comparable
-    /// with that of another machine.
+    /// The time since the machine booted, including suspend. Never jumps. Not comparable between
+    /// machines.
     fn boot_time(&self) -> BootTime;
 }
 
-/// A time on a machine's `CLOCK_BOOTTIME` (Linux, `clock_gettime(2)`), in nanoseconds. Unlike
-/// [`std::time::Instant`], this clock continues while the machine is suspended.
+/// An instant of a machine's `CLOCK_BOOTTIME` (Linux, `clock_gettime(2)`), in nanoseconds. Unlike
+/// [`std::time::Instant`], this clock advances while the machine is suspended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BootTime(pub i64);
 
 impl BootTime {
-    /// The time since `earlier`; zero if `earlier` is later.
+    /// The span from `earlier` to `self`; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0).try_into().unwrap_or(0))
     }
@@ -44,7 +43,7 @@ impl Add<Duration> for BootTime {
 
 impl Sub<Duration> for BootTime {
     type Output = Self;
-    /// May be before the machine booted.
+    /// The result may be earlier than the boot of the machine.
     fn sub(self, span: Duration) -> Self {
         Self(self.0.saturating_sub(nanos(span)))
     }
@@ -54,51 +53,40 @@ fn nanos(span: Duration) -> i64 {
     span.as_nanos().try_into().unwrap_or(i64::MAX)
 }
 
-/// The machine's clocks.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct SystemClock;
-
-impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "all other code reads this clock")]
-    fn now(&self) -> Time {
-        truncate(chrono::Utc::now())
-    }
-
-    fn boot_time(&self) -> BootTime {
-        let time = clock_gettime(ClockId::Boottime);
-        BootTime(time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec))
-    }
+/// A clock that advances only on request, for tests and simulations.
+#[derive(Debug)]
+pub struct ManualClock {
+    /// Wall clock, in microseconds since 1970.
+    now: AtomicI64,
+    /// Boot clock, in nanoseconds.
+    boot_time: AtomicI64,
 }
 
-/// Clocks that move only on request, for tests and simulations.
-#[derive(Debug)]
-pub struct ManualClock(Mutex<(Time, BootTime)>);
-
 impl ManualClock {
-    /// Clocks that show `time`.
+    /// Starts the wall clock at `time` and the boot clock at zero.
     pub fn at(time: Time) -> Self {
-        Self(Mutex::new((truncate(time), BootTime(0))))
+        Self { now: AtomicI64::new(time.timestamp_micros()), boot_time: AtomicI64::new(0) }
     }
 
-    /// Sets the wall clock forward or back.
+    /// Steps the wall clock by `delta`, forward or back.
     pub fn set(&self, delta: TimeDelta) {
-        self.0.lock().0 += delta;
+        self.now.fetch_add(delta.num_microseconds().unwrap_or(i64::MAX), Ordering::SeqCst);
     }
 
-    /// Advances both clocks.
+    /// Advances both clocks by `span`.
     pub fn pass(&self, span: Duration) {
-        let (now, boot_time) = &mut *self.0.lock();
-        *now += span;
-        *boot_time = *boot_time + span;
+        let nanos = nanos(span);
+        self.now.fetch_add(nanos / 1_000, Ordering::SeqCst);
+        self.boot_time.fetch_add(nanos, Ordering::SeqCst);
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Time {
-        self.0.lock().0
+        from_micros(self.now.load(Ordering::SeqCst)).unwrap_or(Time::MAX_UTC)
     }
 
     fn boot_time(&self) -> BootTime {
-        self.0.lock().1
+        BootTime(self.boot_time.load(Ordering::SeqCst))
     }
 }

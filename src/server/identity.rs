@@ -1,72 +1,83 @@
-//! How callers prove who they are: put together from the configuration, and kept up to date.
+//! Authentication and TLS of a server, built from the configuration and refreshed in the
+//! background.
 
 use std::sync::Arc;
 
 use tracing::{info, warn};
 
 use crate::{
-    auth::{Authenticator, keys::Keys, token::Verifier},
+    auth::{Authenticator, keys::IssuerKeys, token::Verifier},
     domain::Clock,
     server::{
-        ServeError,
-        config::Security,
-        doors::Identity,
+        config::Common,
+        error::ServeError,
         tasks::Tasks,
-        tls::{Tls, Watch},
+        tls::{Loaded, Tls},
     },
 };
 
-/// What tells callers apart, and what it takes to keep that up to date.
-pub(super) struct Prepared {
-    pub(super) identity: Identity,
-    keys: Vec<Arc<Keys>>,
-    watch: Option<Watch>,
+/// Authentication and TLS.
+#[derive(Debug, Clone)]
+pub(super) struct Identity {
+    pub(super) authenticator: Arc<Authenticator>,
+    /// TLS of TCP listeners.
+    pub(super) tls: Option<Arc<Tls>>,
 }
 
-impl Prepared {
-    /// Reads certificates and keys. Keys at a URL are fetched later: an issuer that is down keeps no server from starting.
-    pub(super) fn new(security: &Security, clock: &Arc<dyn Clock>) -> Result<Self, ServeError> {
-        let Security { tls, auth, insecure, .. } = security;
-        let (tls, watch) = match tls {
+/// The files and keys that need a refresh.
+pub(super) struct Refresh {
+    keys: Vec<Arc<IssuerKeys>>,
+    tls: Option<(Arc<Tls>, Loaded)>,
+}
+
+impl Identity {
+    /// Reads certificates and key files. Keys at URLs are fetched later, so that an unavailable
+    /// issuer does not prevent the start.
+    pub(super) fn load(
+        config: &Common,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<(Self, Refresh), ServeError> {
+        let auth = &config.auth;
+        let tls = match config.tls() {
             Some(files) => {
-                let (tls, watch) = Tls::load(files.clone(), auth.issuers.is_some())?;
-                (Some(Arc::new(tls)), Some(watch))
+                let (tls, loaded) = Tls::load(files, auth.issuers.is_some())?;
+                Some((Arc::new(tls), loaded))
             }
-            None => (None, None),
+            None => None,
         };
-        let mut keys = Vec::new();
-        for issuer in auth.issuers() {
-            let own = Keys::new(&issuer.keys, Arc::clone(clock));
-            keys.push(Arc::new(own.map_err(ServeError::Auth)?));
-        }
+        let keys = auth.issuers().map(|issuer| {
+            let keys = IssuerKeys::new(&issuer.keys, Arc::clone(clock));
+            keys.map(Arc::new).map_err(ServeError::Auth)
+        });
+        let keys = keys.collect::<Result<Vec<_>, _>>()?;
         let verifier = Verifier::new(auth.issuers().cloned().zip(keys.iter().cloned()));
-        let methods = security.is_authenticated().then(|| (auth.bindings(), verifier));
+        let methods = config.is_authenticated().then(|| (auth.bindings(), verifier));
         let authenticator = Arc::new(Authenticator::new(methods, Arc::clone(clock)));
-        if authenticator.is_open() {
-            info!("callers are not told apart: whoever is on this host may do everything");
+        if authenticator.is_disabled() {
+            info!("no authentication is configured: every local caller may do everything");
         }
-        if *insecure {
-            warn!(
-                "insecure: tokens may come in without TLS, and whoever reads them on their way can use them"
-            );
+        if config.insecure {
+            warn!("insecure: others on the network can read and use tokens");
         }
         if auth.trust_portal_assertion {
             warn!(
-                "trust_portal_assertion: a portal can act for any tenant's administrator, without proof; the history marks it"
+                "trust_portal_assertion: a portal can act as the administrator of any tenant \
+                 without proof; the history marks such changes"
             );
         }
-        Ok(Self { identity: Identity { authenticator, tls }, keys, watch })
+        let own_tls = tls.as_ref().map(|(tls, _)| Arc::clone(tls));
+        Ok((Self { authenticator, tls: own_tls }, Refresh { keys, tls }))
     }
+}
 
-    /// Keeps certificates and keys up to date, as `tasks`.
-    pub(super) fn keep(self, tasks: &Tasks) -> Identity {
-        let Self { identity, keys, watch } = self;
-        for keys in keys {
+impl Refresh {
+    /// Keeps certificates and keys up to date in `tasks`.
+    pub(super) fn spawn(self, tasks: &Tasks) {
+        for keys in self.keys {
             tasks.spawn("keys of an issuer", keys.run(tasks.stop_token()));
         }
-        if let (Some(tls), Some(watch)) = (&identity.tls, watch) {
-            tasks.spawn("certificates", Arc::clone(tls).watch(watch, tasks.stop_token()));
+        if let Some((tls, loaded)) = self.tls {
+            tasks.spawn("certificates", tls.watch(loaded, tasks.stop_token()));
         }
-        identity
     }
 }

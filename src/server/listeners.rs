@@ -1,4 +1,4 @@
-//! The sockets that the server listens on, bound before anything else is begun.
+//! The listening sockets. They are bound before the database is opened.
 
 use std::{
     fs, io,
@@ -18,10 +18,10 @@ use tracing::warn;
 
 use crate::server::config::{Common, ListenAddress};
 
-/// How many connections may wait to be accepted at a Unix socket: as many as the standard library allows.
+/// Length of the accept queue of a Unix socket, as in the standard library.
 const BACKLOG: i32 = 128;
 
-/// Why the server cannot listen somewhere. Displayed, it is one plain sentence for an operator.
+/// Reason why an address cannot be bound. The message is a sentence for an operator.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}: {cause}")]
 pub struct BindError {
@@ -29,28 +29,28 @@ pub struct BindError {
     cause: String,
 }
 
-/// Everything that the server listens on.
+/// All listening sockets of a process.
 #[derive(Debug)]
 pub struct Listeners {
-    /// For gRPC.
+    /// gRPC.
     pub grpc: Vec<Listener>,
-    /// For HTTP.
-    pub http: TcpListener,
+    /// Metrics and health over HTTP.
+    pub metrics: TcpListener,
 }
 
-/// A socket for gRPC.
+/// A listening socket for gRPC.
 #[derive(Debug)]
 pub enum Listener {
-    /// On the network.
+    /// A TCP socket.
     Tcp(TcpListener),
-    /// On this host.
+    /// A Unix socket.
     Unix(UnixSocket),
 }
 
-/// A Unix socket and its file, which goes away with it.
+/// A Unix socket. Its file is removed on drop.
 #[derive(Debug)]
 pub struct UnixSocket {
-    // Dropped first: a file without a listener would be taken for what a dead server left behind.
+    // Dropped first: a successor would replace a file without a listener.
     file: SocketFile,
     pub(super) listener: UnixListener,
 }
@@ -58,7 +58,7 @@ pub struct UnixSocket {
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
-    /// So that the file of a successor is not removed.
+    /// Identifies the file, so that the file of a successor is not removed.
     inode: Option<u64>,
 }
 
@@ -69,17 +69,17 @@ impl Listeners {
     pub async fn bind(config: &Common) -> Result<Self, BindError> {
         let mut grpc = Vec::with_capacity(config.listen.len());
         for address in &config.listen {
-            grpc.push(Listener::bind(address, config.security.socket_mode).await?);
+            grpc.push(Listener::bind(address, config.socket_mode).await?);
         }
-        let http = bind_tcp(config.metrics_listen).await?;
-        Ok(Self { grpc, http })
+        let metrics = bind_tcp(config.metrics_listen).await?;
+        Ok(Self { grpc, metrics })
     }
 }
 
 // === impl Listener ===
 
 impl Listener {
-    /// Binds one address; a Unix socket gets these permission bits.
+    /// Binds `address`. `socket_mode` are the permission bits of a Unix socket.
     pub async fn bind(address: &ListenAddress, socket_mode: u32) -> Result<Self, BindError> {
         match address {
             ListenAddress::Tcp(address) => bind_tcp(*address).await.map(Self::Tcp),
@@ -90,7 +90,7 @@ impl Listener {
         }
     }
 
-    /// The real address, with the port that was taken for port 0.
+    /// The bound address, with the real port instead of port 0.
     pub fn address(&self) -> io::Result<ListenAddress> {
         match self {
             Self::Tcp(listener) => listener.local_addr().map(ListenAddress::Tcp),
@@ -108,7 +108,7 @@ async fn bind_tcp(address: SocketAddr) -> Result<TcpListener, BindError> {
 // === impl UnixSocket ===
 
 impl UnixSocket {
-    /// Binds `path`. A socket that a dead server left behind is replaced; nothing else is.
+    /// Binds `path`. Replaces the socket of a process that has died, and no other file.
     fn bind(path: &Path, mode: u32) -> Result<Self, String> {
         remove_dead_socket(path)?;
         let failed = |error: rustix::io::Errno| cause_of(&error.into());
@@ -121,7 +121,7 @@ impl UnixSocket {
         let secured = fs::set_permissions(path, fs::Permissions::from_mode(mode));
         let metadata = secured.and_then(|()| fs::symlink_metadata(path));
         file.inode = Some(metadata.map_err(|error| cause_of(&error))?.ino());
-        // Only now can anybody connect.
+        // Clients can connect from here on, after the permission bits are set.
         listen(&socket, BACKLOG).map_err(failed)?;
         let listener = UnixListener::from_std(socket.into()).map_err(|error| cause_of(&error))?;
         Ok(Self { file, listener })
@@ -135,7 +135,7 @@ fn remove_dead_socket(path: &Path) -> Result<(), String> {
         Err(error) => return Err(cause_of(&error)),
     };
     if !metadata.file_type().is_socket() {
-        return Err("there is a file of that name, and it is not a socket".to_owned());
+        return Err("a file of that name exists, and is not a socket".to_owned());
     }
     match BlockingUnixStream::connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -152,7 +152,7 @@ impl Drop for SocketFile {
     fn drop(&mut self) {
         let is_ours = match (fs::symlink_metadata(&self.path), self.inode) {
             (Ok(metadata), Some(inode)) => metadata.ino() == inode,
-            // It was bound, but could not be made ready.
+            // Binding succeeded, but a later step failed.
             (Ok(_), None) => true,
             (Err(_), _) => false,
         };
@@ -162,13 +162,13 @@ impl Drop for SocketFile {
     }
 }
 
-/// What went wrong, in words.
+/// An error in words for an operator.
 fn cause_of(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::AddrInUse => "another process is listening there already".to_owned(),
+        io::ErrorKind::AddrInUse => "another process is already listening there".to_owned(),
         io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
-        io::ErrorKind::PermissionDenied => "this user may not".to_owned(),
-        io::ErrorKind::NotFound => "there is no such directory".to_owned(),
+        io::ErrorKind::PermissionDenied => "this user has no permission".to_owned(),
+        io::ErrorKind::NotFound => "the directory does not exist".to_owned(),
         _ => error.to_string(),
     }
 }

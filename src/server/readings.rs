@@ -1,4 +1,4 @@
-//! What metrics say of a process, looked up in all that it is made of.
+//! The state of a process for its metrics.
 
 use std::{
     fs::{self, File},
@@ -16,108 +16,99 @@ use crate::{
         credentials::ClientCredentials,
         metrics::{Readings, ReplicaReadings},
     },
-    auth::certificate::Certificate,
+    auth::certificate::earliest_expiry,
     domain::Time,
     node::CheckNode,
-    server::{
-        config::{UPSTREAM_CA, UPSTREAM_CERTIFICATE},
-        connections::ConnectionLimiter,
-        identity::Prepared,
-        tls::Tls,
-    },
+    server::{connections::ConnectionLimiter, identity::Identity, tls::Tls},
     service::Service,
 };
 
-/// The most bytes of a file with certificates that are read.
+/// Maximum number of bytes that are read of a certificate file.
 const LENGTH_MAX: u64 = 1 << 20;
 
-/// Where it is looked up.
-pub(super) struct Sources {
+/// The components whose state is read.
+pub(super) struct ReadingsSource {
     node: Arc<CheckNode>,
-    gate: ConnectionLimiter,
+    connections: ConnectionLimiter,
     tls: Option<Arc<Tls>>,
     credentials: ClientCredentials,
-    work: Option<Arc<Service>>,
+    service: Option<Arc<Service>>,
     runtime: Handle,
 }
 
-impl Sources {
-    /// Of every process.
+impl ReadingsSource {
+    /// The components of every process.
     pub(super) fn new(
         node: &Arc<CheckNode>,
-        gate: &ConnectionLimiter,
-        prepared: &Prepared,
+        connections: &ConnectionLimiter,
+        identity: &Identity,
     ) -> Self {
         Self {
             node: Arc::clone(node),
-            gate: gate.clone(),
-            tls: prepared.identity.tls.clone(),
+            connections: connections.clone(),
+            tls: identity.tls.clone(),
             credentials: ClientCredentials::default(),
-            work: None,
+            service: None,
             runtime: Handle::current(),
         }
     }
 
-    /// And of a replica.
-    pub(super) fn with_work(self, work: &Arc<Service>) -> Self {
-        Self { work: Some(Arc::clone(work)), ..self }
+    /// Adds the service of a replica.
+    pub(super) fn with_service(self, service: &Arc<Service>) -> Self {
+        Self { service: Some(Arc::clone(service)), ..self }
     }
 
-    /// And of a sidecar.
+    /// Adds the credentials of a sidecar.
     pub(super) fn with_credentials(self, credentials: ClientCredentials) -> Self {
         Self { credentials, ..self }
     }
 
-    /// Looks it all up.
+    /// Reads the current state.
     pub(super) fn read(&self) -> Readings {
         let runtime = self.runtime.metrics();
         let workers = runtime.num_workers();
         let busy = (0..workers).map(|worker| runtime.worker_total_busy_duration(worker));
         Readings {
             node: self.node.gauges(),
-            connections: self.gate.connections_open() as u64,
-            connections_limit: self.gate.connections_max() as u64,
+            connections: self.connections.connections_open() as u64,
+            connections_limit: self.connections.connections_max() as u64,
             workers: workers as u64,
             worker_busy: busy.sum::<Duration>(),
             certificates: self.certificates(),
             handshakes_failed: self.tls.as_ref().map_or(0, |tls| tls.handshakes_failed()),
-            replica: self.work.as_deref().map(of_replica),
+            replica: self.service.as_deref().map(of_replica),
         }
     }
 
-    /// Those of the doors as they are in use; those for upstreams as they are in their files, which are read for each connection.
+    /// Expiries of the certificates in use by the server, and in the files for upstreams, which are
+    /// read for each connection.
     fn certificates(&self) -> Vec<(&'static str, Time)> {
-        let own = self.tls.as_ref().map(|tls| tls.ends()).unwrap_or_default();
+        let own = self.tls.as_ref().map(|tls| tls.expiries()).unwrap_or_default();
         let ClientCredentials { ca, identity, token_file: _ } = &self.credentials;
         let certificate = identity.as_ref().map(|(certificate, _)| certificate);
-        let of_upstreams = [(UPSTREAM_CERTIFICATE, certificate), (UPSTREAM_CA, ca.as_ref())];
-        let of_upstreams = of_upstreams
+        let for_upstreams = [("upstream-certificate", certificate), ("upstream-ca", ca.as_ref())];
+        let for_upstreams = for_upstreams
             .into_iter()
-            .filter_map(|(setting, path)| Some((setting, end_of_file(path?)?)));
-        own.into_iter().chain(of_upstreams).collect()
+            .filter_map(|(setting, path)| Some((setting, expiry_of_file(path?)?)));
+        own.into_iter().chain(for_upstreams).collect()
     }
 }
 
-fn of_replica(work: &Service) -> ReplicaReadings {
-    let verified = work.verified();
+fn of_replica(service: &Service) -> ReplicaReadings {
+    let verified = service.verified();
     ReplicaReadings {
-        sweep_lag: work.sweep_lag(),
+        sweep_lag: service.sweep_lag(),
         history_breaks: verified.breaks,
         history_verified_at: verified.at,
         history_verified_events: verified.events,
     }
 }
 
-fn end_of_file(path: &Path) -> Option<Time> {
-    // Nothing that could keep whoever opens it waiting, such as a pipe.
+fn expiry_of_file(path: &Path) -> Option<Time> {
+    // Opening another kind of file may block, such as a pipe.
     fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
     let mut pem = Vec::new();
     File::open(path).ok()?.take(LENGTH_MAX).read_to_end(&mut pem).ok()?;
-    end(&CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok).collect::<Vec<_>>())
-}
-
-/// When the first of some certificates ends.
-pub(super) fn end(certificates: &[CertificateDer<'_>]) -> Option<Time> {
-    let ends = certificates.iter().filter_map(|der| Certificate::from_der(der));
-    ends.map(|certificate| certificate.not_after).min()
+    let certificates = CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok);
+    earliest_expiry(&certificates.collect::<Vec<_>>())
 }

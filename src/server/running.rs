@@ -1,4 +1,4 @@
-//! A server that runs, and how it ends.
+//! A running server, and its shutdown.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -12,150 +12,156 @@ use tracing::{error, info, warn};
 
 use crate::{
     api::health::{Health, Phase},
-    server::{ServeError, config::ListenAddress, connections::ConnectionLimiter, tasks::Tasks},
+    server::{
+        config::ListenAddress, connections::ConnectionLimiter, error::ServeError, tasks::Tasks,
+    },
     store::Store,
 };
 
-/// How long each step of the end may take that is no longer a matter of callers.
-const CUT_GRACE: Duration = Duration::from_secs(1);
+/// Timeout of each step of a shutdown that does not wait for callers.
+const STEP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A server that runs. Dropped, it is cut off at once; [`Running::wait`] ends it in good order.
+/// A running server. [`Running::wait`] shuts it down gracefully; dropping it aborts everything.
 #[derive(Debug)]
 pub struct Running {
-    /// Where gRPC is served: the real addresses, in the order of the configuration.
+    /// The addresses of gRPC, in the order of the configuration, with real ports.
     pub grpc: Vec<ListenAddress>,
-    /// Where HTTP is served: the real address.
-    pub http: SocketAddr,
-    pub(super) stopper: Stopper,
-    /// The gRPC listeners. They end first, and with them the calls.
-    pub(super) doors: Tasks,
-    /// Calls that go on though their callers have gone.
+    /// The address of metrics and health, with the real port.
+    pub metrics: SocketAddr,
+    pub(super) shutdown: ShutdownHandle,
+    /// The gRPC listeners with their connections and calls. They end first.
+    pub(super) listeners: Tasks,
+    /// Calls that continue after their callers have disconnected.
     pub(super) calls: Tasks,
-    /// Whatever calls need while they last: the follower, the sweep; and HTTP, which tells until the end how things stand.
-    pub(super) inner: Tasks,
+    /// Tasks that calls depend on, and the metrics endpoint, which reports until the end. They end
+    /// last.
+    pub(super) background: Tasks,
     /// The gRPC connections.
-    pub(super) gate: ConnectionLimiter,
+    pub(super) connections: ConnectionLimiter,
     pub(super) health: Health,
-    /// A sidecar has none.
+    /// `None`: a sidecar.
     pub(super) store: Option<Arc<dyn Store>>,
-    /// What is to be corrected before this process can be of use.
-    pub(super) refusal: watch::Sender<Option<String>>,
+    /// The reason why no upstream can be followed without a change of the configuration.
+    pub(super) upstream_error: watch::Sender<Option<String>>,
     pub(super) drain_timeout: Duration,
 }
 
-/// Ends a server from elsewhere.
+/// Shuts down a server.
 #[derive(Debug, Clone, Default)]
-pub struct Stopper {
-    stop: CancellationToken,
-    cut: CancellationToken,
+pub struct ShutdownHandle {
+    drain: CancellationToken,
+    abort: CancellationToken,
 }
 
 // === impl Running ===
 
 impl Running {
-    /// What ends this server.
-    pub fn stopper(&self) -> Stopper {
-        self.stopper.clone()
+    /// A handle that shuts this server down.
+    pub fn shutdown_handle(&self) -> ShutdownHandle {
+        self.shutdown.clone()
     }
 
-    /// Waits until the server is told to stop, or one of its tasks fails; then ends it: calls that were begun may go on
-    /// until the drain timeout. Fails if it had to end because of a task.
+    /// Waits for a shutdown request or the failure of a task, then shuts the server down: calls in
+    /// progress may continue until the drain timeout. Fails if a task has failed.
     pub async fn wait(self) -> Result<(), ServeError> {
-        let mut refusals = self.refusal.subscribe();
+        let mut upstream_error = self.upstream_error.subscribe();
         let failure = tokio::select! {
-            () = self.stopper.stop.cancelled() => None,
-            failure = self.doors.failure() => Some(failure),
-            failure = self.inner.failure() => Some(failure),
-            _ = refusals.wait_for(Option::is_some) => None,
+            () = self.shutdown.drain.cancelled() => None,
+            failure = self.listeners.failure() => Some(failure),
+            failure = self.background.failure() => Some(failure),
+            _ = upstream_error.wait_for(Option::is_some) => None,
         };
         if let Some(failure) = &failure {
-            error!(%failure, "cannot go on");
+            error!(%failure, "a task has failed");
         }
-        self.close().await;
-        if let Some(refusal) = self.refusal.borrow().clone() {
-            return Err(ServeError::Upstream(refusal));
+        self.shut_down().await;
+        if let Some(error) = self.upstream_error.borrow().clone() {
+            return Err(ServeError::Upstream(error));
         }
-        // A panic on the way out is a failure too.
-        let later = || [&self.doors, &self.inner].iter().find_map(|it| it.failure().now_or_never());
-        failure.or_else(later).map_or(Ok(()), |failure| Err(ServeError::Task(failure)))
+        // A panic during the shutdown is a failure, too.
+        let late_failure = || {
+            let groups = [&self.listeners, &self.background];
+            groups.iter().find_map(|tasks| tasks.failure().now_or_never())
+        };
+        failure.or_else(late_failure).map_or(Ok(()), |failure| Err(ServeError::Task(failure)))
     }
 
-    pub(super) async fn close(&self) {
+    pub(super) async fn shut_down(&self) {
         self.health.enter(Phase::Stopping).await;
         let deadline = Instant::now() + self.drain_timeout;
-        info!(connections = self.gate.connections_open(), "stopping");
+        info!(connections = self.connections.connections_open(), "stopping");
 
-        self.doors.stop();
-        self.until_ended(&self.doors, deadline).await;
-        let connections = self.gate.connections_open();
+        self.listeners.stop();
+        self.drain(&self.listeners, deadline).await;
+        let connections = self.connections.connections_open();
         if connections > 0 {
-            warn!(connections, "cutting connections that have not ended in time");
+            warn!(connections, "closing connections that did not end within the drain timeout");
         }
-        self.gate.cut();
-        let grace = Instant::now() + CUT_GRACE;
-        let mut late = self.doors.wait(grace).await;
+        self.connections.abort();
+        let grace = Instant::now() + STEP_TIMEOUT;
+        let mut late = self.listeners.join_or_abort(grace).await;
 
-        // Before the follower: they may be waiting for it.
-        self.until_ended(&self.calls, deadline.max(grace)).await;
-        late.extend(self.calls.wait(Instant::now()).await);
+        // Before the background tasks, on which calls may wait.
+        self.drain(&self.calls, deadline.max(grace)).await;
+        late.extend(self.calls.join_or_abort(Instant::now()).await);
 
-        self.inner.stop();
-        self.until_ended(&self.inner, deadline.max(Instant::now() + CUT_GRACE)).await;
-        late.extend(self.inner.wait(Instant::now()).await);
+        self.background.stop();
+        self.drain(&self.background, deadline.max(Instant::now() + STEP_TIMEOUT)).await;
+        late.extend(self.background.join_or_abort(Instant::now()).await);
 
         if let Some(store) = &self.store
-            && timeout(CUT_GRACE, store.close()).await.is_err()
+            && timeout(STEP_TIMEOUT, store.close()).await.is_err()
         {
             late.push("store".into());
         }
         if late.is_empty() {
             info!("stopped");
         } else {
-            warn!(tasks = late.join(", "), "stopped, but some tasks did not end by themselves");
+            warn!(tasks = late.join(", "), "stopped after aborting tasks");
         }
     }
 
-    /// Waits until `tasks` have ended, but not beyond `deadline`, nor when the server is to be cut.
-    async fn until_ended(&self, tasks: &Tasks, deadline: Instant) {
+    /// Waits until `tasks` have ended, `deadline` has passed, or the server is aborted.
+    async fn drain(&self, tasks: &Tasks, deadline: Instant) {
         tokio::select! {
-            () = tasks.ended() => {}
+            () = tasks.join() => {}
             () = sleep_until(deadline) => {}
-            () = self.stopper.cut.cancelled() => {}
+            () = self.shutdown.abort.cancelled() => {}
         }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.stopper.cut();
-        for tasks in [&self.doors, &self.calls, &self.inner] {
+        self.shutdown.abort();
+        for tasks in [&self.listeners, &self.calls, &self.background] {
             tasks.stop();
             tasks.abort();
         }
     }
 }
 
-// === impl Stopper ===
+// === impl ShutdownHandle ===
 
-impl Stopper {
-    /// Ends the server: calls that were begun may go on until the drain timeout.
-    pub fn stop(&self) {
-        self.stop.cancel();
+impl ShutdownHandle {
+    /// Requests a graceful shutdown: calls in progress may continue until the drain timeout.
+    pub fn shut_down(&self) {
+        self.drain.cancel();
     }
 
-    /// Ends the server, and does not wait for calls.
-    pub fn cut(&self) {
-        self.stop.cancel();
-        self.cut.cancel();
+    /// Requests a shutdown that does not wait for calls.
+    pub fn abort(&self) {
+        self.drain.cancel();
+        self.abort.cancel();
     }
 
-    /// Stops, or cuts if it was to stop already.
-    pub(super) fn stop_or_cut(&self) {
-        if self.stop.is_cancelled() { self.cut() } else { self.stop() }
+    /// Requests a graceful shutdown. The second request aborts.
+    pub(super) fn escalate(&self) {
+        if self.drain.is_cancelled() { self.abort() } else { self.shut_down() }
     }
 
-    /// Is cancelled when the server is cut.
-    pub(super) fn cut_token(&self) -> CancellationToken {
-        self.cut.child_token()
+    /// Cancelled when the server is aborted.
+    pub(super) fn abort_token(&self) -> CancellationToken {
+        self.abort.child_token()
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals that ask a process to end.
+/// The signals that request a shutdown.
 #[derive(Debug)]
 pub(super) struct Signals {
     terminate: Signal,
@@ -12,13 +12,13 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// From now on these signals do not kill.
+    /// Installs handlers. From here on, these signals no longer terminate the process.
     pub(super) fn new() -> io::Result<Self> {
         let terminate = signal(SignalKind::terminate())?;
         Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// Waits for the next one, and names it.
+    /// Waits for the next signal, and returns its name.
     pub(super) async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",

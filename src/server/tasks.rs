@@ -1,4 +1,4 @@
-//! Tasks with a name, an owner and an end. The only place that spawns.
+//! Groups of named tasks. No other code spawns tasks.
 
 use std::{
     any::Any,
@@ -20,22 +20,24 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
-/// How long an aborted task may take to be gone. It cannot take longer, unless it blocks its thread.
+use crate::api::detached::Spawn;
+
+/// Timeout of aborted tasks. Only a task that blocks its thread takes longer.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A group of tasks that are stopped together. Its clones are the same group.
+/// A group of tasks that are stopped together. Clones refer to the same group.
 #[derive(Debug, Clone, Default)]
 pub struct Tasks(Arc<Group>);
 
 #[derive(Debug, Default)]
 struct Group {
     tracker: TaskTracker,
-    /// Asks every task to end.
+    /// Requests every task to end.
     stop: CancellationToken,
-    /// What has not ended yet.
+    /// The tasks that have not ended.
     running: Mutex<Running>,
-    /// The first task that ended unasked.
-    failure: watch::Sender<Option<Failure>>,
+    /// The first task that ended without a request.
+    failure: watch::Sender<Option<TaskFailure>>,
 }
 
 #[derive(Debug, Default)]
@@ -44,34 +46,35 @@ struct Running {
     tasks: BTreeMap<u64, (Arc<str>, AbortHandle)>,
 }
 
-/// A task that should have gone on until it was stopped, but did not.
+/// A task that ended without a request, or panicked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
-    /// Its name.
+pub struct TaskFailure {
+    /// The name of the task.
     pub task: Arc<str>,
-    /// What it panicked with, if it did.
+    /// The message of its panic. `None`: the task returned.
     pub panic: Option<String>,
 }
 
 // === impl Tasks ===
 
 impl Tasks {
-    /// A group without tasks.
+    /// An empty group.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Is cancelled when the tasks are asked to end.
+    /// Cancelled when the tasks are requested to end.
     pub fn stop_token(&self) -> CancellationToken {
         self.0.stop.clone()
     }
 
-    /// Asks every task to end. From now on it is no failure if one does.
+    /// Requests every task to end.
     pub fn stop(&self) {
         self.0.stop.cancel();
     }
 
-    /// Spawns a task that goes on until it is asked to end. If it ends before, or panics, that is a [`Failure`].
+    /// Spawns a task that runs until it is requested to end. If the task ends before or panics, the
+    /// group has a failure.
     pub fn spawn(
         &self,
         name: impl Into<Arc<str>>,
@@ -89,9 +92,9 @@ impl Tasks {
         drop(self.launch(name, watched));
     }
 
-    /// Runs a future to its end, whether or not anybody still waits for it. A panic in it is a panic in whoever waits; what it
-    /// logs is in the span of whoever began it.
-    pub fn detached<T: Send + 'static>(
+    /// Runs `future` to completion, even if the returned future is dropped. A panic propagates to
+    /// the returned future. Log lines are in the current span.
+    pub fn spawn_detached<T: Send + 'static>(
         &self,
         name: impl Into<Arc<str>>,
         future: impl Future<Output = T> + Send + 'static,
@@ -102,14 +105,14 @@ impl Tasks {
             match handle.await {
                 Ok(Ok(output)) => output,
                 Ok(Err(panic)) => resume_unwind(panic),
-                // Aborted: by then whoever waits is on a connection that has been cut.
+                // Aborted: by now, the connection of the caller is closed.
                 Err(_) => pending().await,
             }
         })
     }
 
-    /// Waits for the first [`Failure`].
-    pub async fn failure(&self) -> Failure {
+    /// Waits for the first failure.
+    pub async fn failure(&self) -> TaskFailure {
         let mut failure = self.0.failure.subscribe();
         match failure.wait_for(Option::is_some).await.map(|failure| failure.clone()) {
             Ok(Some(failure)) => failure,
@@ -118,24 +121,25 @@ impl Tasks {
         }
     }
 
-    /// Waits until every task has ended, however long that takes.
-    pub async fn ended(&self) {
+    /// Waits until every task has ended.
+    pub async fn join(&self) {
         self.0.tracker.close();
         self.0.tracker.wait().await;
     }
 
-    /// Waits until every task has ended. Those that have not by `deadline` are aborted; their names are returned.
-    pub async fn wait(&self, deadline: Instant) -> Vec<Arc<str>> {
-        if timeout_at(deadline, self.ended()).await.is_ok() {
+    /// Waits until every task has ended. Aborts the tasks that are left at `deadline`, and returns
+    /// their names.
+    pub async fn join_or_abort(&self, deadline: Instant) -> Vec<Arc<str>> {
+        if timeout_at(deadline, self.join()).await.is_ok() {
             return Vec::new();
         }
         let late = self.abort();
-        // What is aborted still has to let go of its sockets and transactions.
+        // Aborted tasks still have to release sockets and transactions.
         let _ = timeout(ABORT_TIMEOUT, self.0.tracker.wait()).await;
         late
     }
 
-    /// Aborts every task that has not ended, and returns their names.
+    /// Aborts every task that has not ended. Returns the names of the tasks.
     pub fn abort(&self) -> Vec<Arc<str>> {
         let running = self.0.running.lock();
         let abort = |(name, handle): &(Arc<str>, AbortHandle)| {
@@ -150,7 +154,7 @@ impl Tasks {
         name: Arc<str>,
         future: impl Future<Output = T> + Send + 'static,
     ) -> JoinHandle<T> {
-        // Held until the task is entered, so that it cannot have left before.
+        // Locked until the task is inserted, so that the task cannot remove itself before.
         let mut running = self.0.running.lock();
         let id = running.next_id;
         running.next_id += 1;
@@ -165,6 +169,16 @@ impl Tasks {
     }
 }
 
+impl Spawn for Tasks {
+    fn spawn_detached<T: Send + 'static>(
+        &self,
+        name: String,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> BoxFuture<'static, T> {
+        Self::spawn_detached(self, name, future)
+    }
+}
+
 // === impl Group ===
 
 impl Group {
@@ -175,19 +189,19 @@ impl Group {
         let panic = panic.map(|payload| panic_message(payload.as_ref()).to_owned());
         self.failure.send_if_modified(|failure| {
             let is_first = failure.is_none();
-            failure.get_or_insert(Failure { task, panic });
+            failure.get_or_insert(TaskFailure { task, panic });
             is_first
         });
     }
 }
 
-// === impl Failure ===
+// === impl TaskFailure ===
 
-impl fmt::Display for Failure {
+impl fmt::Display for TaskFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.panic {
             Some(message) => write!(f, "the task {:?} panicked: {message}", self.task),
-            None => write!(f, "the task {:?} ended, though nobody asked it to", self.task),
+            None => write!(f, "the task {:?} ended unexpectedly", self.task),
         }
     }
 }
@@ -208,36 +222,36 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_task_that_ends_when_asked_is_no_failure() {
+    async fn a_task_that_ends_on_request_is_no_failure() {
         let tasks = Tasks::new();
         let stop = tasks.stop_token();
         tasks.spawn("follower", async move { stop.cancelled().await });
         tasks.stop();
-        assert_eq!(tasks.wait(soon()).await, Vec::<Arc<str>>::new());
+        assert_eq!(tasks.join_or_abort(soon()).await, Vec::<Arc<str>>::new());
         assert_eq!(tasks.failure().now_or_never(), None);
     }
 
     #[tokio::test]
-    async fn a_task_that_ends_unasked_is_a_failure() {
+    async fn a_task_that_ends_without_a_request_is_a_failure() {
         let tasks = Tasks::new();
         tasks.spawn("follower", async {});
         let failure = tasks.failure().await;
-        assert_eq!(failure, Failure { task: "follower".into(), panic: None });
-        assert_eq!(failure.to_string(), "the task \"follower\" ended, though nobody asked it to");
+        assert_eq!(failure, TaskFailure { task: "follower".into(), panic: None });
+        assert_eq!(failure.to_string(), "the task \"follower\" ended unexpectedly");
     }
 
     #[tokio::test]
-    async fn the_first_failure_is_told_with_its_panic() {
+    async fn the_first_failure_is_reported_with_its_panic() {
         let tasks = Tasks::new();
         tasks.spawn("sweep", async { panic!("no {}", "luck") });
         assert_eq!(tasks.failure().await.panic.as_deref(), Some("no luck"));
         tasks.spawn("later", async {});
-        assert!(tasks.wait(soon()).await.is_empty());
+        assert!(tasks.join_or_abort(soon()).await.is_empty());
         assert_eq!(&*tasks.failure().await.task, "sweep");
     }
 
     #[tokio::test]
-    async fn what_does_not_end_is_aborted_and_named() {
+    async fn tasks_that_do_not_end_are_aborted_and_named() {
         let tasks = Tasks::new();
         let (held, released) = oneshot::channel::<()>();
         tasks.spawn("stubborn", async move {
@@ -245,30 +259,30 @@ mod tests {
             pending::<()>().await;
         });
         tasks.stop();
-        assert_eq!(tasks.wait(soon()).await, ["stubborn".into()]);
-        assert!(released.await.is_err(), "the aborted task is gone with all it held");
+        assert_eq!(tasks.join_or_abort(soon()).await, ["stubborn".into()]);
+        assert!(released.await.is_err(), "an aborted task drops its values");
     }
 
     #[tokio::test]
-    async fn a_detached_future_ends_though_nobody_waits() {
+    async fn a_detached_future_completes_after_it_is_dropped() {
         let tasks = Tasks::new();
         let (go, gone) = oneshot::channel::<()>();
         let (done, is_done) = oneshot::channel();
-        let call = tasks.detached("call", async move {
+        let call = tasks.spawn_detached("call", async move {
             gone.await.ok();
             done.send(7).ok();
         });
         drop(call);
         go.send(()).unwrap();
         assert_eq!(is_done.await, Ok(7));
-        assert_eq!(tasks.detached("call", async { 8 }).await, 8);
-        assert!(tasks.wait(soon()).await.is_empty());
+        assert_eq!(tasks.spawn_detached("call", async { 8 }).await, 8);
+        assert!(tasks.join_or_abort(soon()).await.is_empty());
         assert_eq!(tasks.failure().now_or_never(), None);
     }
 
     #[tokio::test]
-    async fn a_panic_in_a_detached_future_is_the_waiter_s() {
-        let call = Tasks::new().detached("call", async { panic!("in the call") });
+    async fn a_panic_in_a_detached_future_propagates() {
+        let call = Tasks::new().spawn_detached("call", async { panic!("in the call") });
         let panic = AssertUnwindSafe(call).catch_unwind().await.unwrap_err();
         assert_eq!(panic_message(panic.as_ref()), "in the call");
     }

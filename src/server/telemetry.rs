@@ -1,4 +1,4 @@
-//! Logs: text for people on a terminal, JSON for machines, always on stderr. And traces, to a collector, if one is configured.
+//! Logs on stderr, and traces to a collector.
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
@@ -16,8 +16,8 @@ use opentelemetry_sdk::{
 use tonic::transport::ClientTlsConfig;
 use tracing::{Metadata, Subscriber, error, info, warn};
 use tracing_subscriber::{
-    EnvFilter, Layer,
-    filter::{FilterExt, LevelFilter, filter_fn},
+    Layer,
+    filter::{FilterExt, LevelFilter, ParseError, Targets, filter_fn},
     fmt,
     layer::SubscriberExt,
     registry::LookupSpan,
@@ -29,49 +29,50 @@ use crate::{
     server::config::{Common, LogFormat, TraceRatio},
 };
 
-/// What traces say who made them.
-const SERVICE: &str = "support-access";
-/// How long the last spans may take to be sent.
+/// The service name in traces.
+const SERVICE_NAME: &str = "support-access";
+/// Timeout for sending the last spans at shutdown.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why logging could not be set up. Displayed, it is one plain sentence for an operator.
+/// Reason why logs or traces cannot be set up. The message is a sentence for an operator.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// Nothing can be logged.
-    #[error("cannot log by the directives {directives:?}: {cause}")]
+    /// Logs cannot be set up.
+    #[error("cannot log with the directives {directives:?}: {cause}")]
     Logs {
-        /// What was to be logged.
+        /// The log filter.
         directives: String,
-        /// Why not.
+        /// The cause.
         cause: String,
     },
-    /// Nothing can be traced.
+    /// Traces cannot be set up.
     #[error("cannot send traces to {endpoint}: {cause}")]
     Traces {
         /// The collector.
         endpoint: String,
-        /// Why not.
+        /// The cause.
         cause: String,
     },
 }
 
-/// What has to be ended when the process does.
+/// The exporter of traces, if there is one. Call [`Telemetry::shut_down`] before the process exits.
 #[derive(Debug)]
 #[must_use]
 pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
 }
 
-/// Sets up logging for the whole process, by directives such as `info,support_access::rpc=warn`, and traces, and says what starts.
-pub fn init(config: &Common) -> Result<Telemetry, TelemetryError> {
+/// Sets up logs and traces of the whole process.
+pub(super) fn init(config: &Common) -> Result<Telemetry, TelemetryError> {
     let directives = &config.log;
     let failed = |cause: String| TelemetryError::Logs { directives: directives.clone(), cause };
-    let filter =
-        EnvFilter::builder().parse(directives).map_err(|error| failed(error.to_string()))?;
+    let filter: Targets =
+        directives.parse().map_err(|error: ParseError| failed(error.to_string()))?;
     let traces = config.otlp_endpoint.as_deref();
     let traces = traces.map(|endpoint| exporter(endpoint, config.trace_ratio)).transpose()?;
-    // Each has a hint of what it never wants, so that this costs nothing: a layer that is an `Option` would have none.
-    let is_line = filter_fn(|it| !is_trace(it)).with_max_level_hint(LevelFilter::TRACE);
+    // Every layer has a maximum level hint, so that disabled events cost nothing. An `Option` of a
+    // layer has no hint.
+    let is_line = filter_fn(|metadata| !is_trace(metadata)).with_max_level_hint(LevelFilter::TRACE);
     let mut layers = vec![lines(config.log_format).with_filter(filter.and(is_line)).boxed()];
     layers.extend(traces.as_ref().map(|provider| spans(provider).boxed()));
     tracing_subscriber::registry()
@@ -79,7 +80,7 @@ pub fn init(config: &Common) -> Result<Telemetry, TelemetryError> {
         .try_init()
         .map_err(|error| failed(error.to_string()))?;
     if traces.is_some() {
-        trace::collect();
+        trace::enable();
     }
     log_panics();
     info!(
@@ -91,12 +92,12 @@ pub fn init(config: &Common) -> Result<Telemetry, TelemetryError> {
     Ok(Telemetry { traces })
 }
 
-/// Log lines.
+/// The layer that writes log lines.
 fn lines<S: Subscriber + for<'a> LookupSpan<'a>>(
     format: LogFormat,
 ) -> Box<dyn Layer<S> + Send + Sync> {
     if is_json(format) {
-        // The span is the call that a line belongs to.
+        // The current span is the call to which a line belongs.
         let lines = fmt::layer().json().flatten_event(true).with_current_span(true);
         lines.with_span_list(false).with_writer(stderr).boxed()
     } else {
@@ -105,14 +106,15 @@ fn lines<S: Subscriber + for<'a> LookupSpan<'a>>(
     }
 }
 
-/// Spans of traces, as they end.
+/// The layer that exports spans.
 fn spans<S: Subscriber + for<'a> LookupSpan<'a>>(
     provider: &SdkTracerProvider,
 ) -> impl Layer<S> + use<S> {
-    let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer(SERVICE));
+    let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer(SERVICE_NAME));
     let layer = layer.with_location(false).with_threads(false).with_tracked_inactivity(false);
-    let is_collected =
-        filter_fn(|it| is_trace(it) || it.is_span() && it.target() == trace::CALL_TARGET);
+    let is_collected = filter_fn(|metadata| {
+        is_trace(metadata) || metadata.is_span() && metadata.target() == trace::CALL_TARGET
+    });
     let layer = layer.with_level(false).with_target(false);
     layer.with_filter(is_collected.with_max_level_hint(LevelFilter::INFO))
 }
@@ -121,7 +123,8 @@ fn is_trace(metadata: &Metadata<'_>) -> bool {
     metadata.target() == trace::TARGET
 }
 
-/// Sends spans to a collector, some at a time, on a thread of its own. What it cannot send in time is dropped.
+/// Sends spans to a collector in batches, on its own thread. Drops spans that cannot be sent within
+/// the timeout.
 fn exporter(endpoint: &str, ratio: TraceRatio) -> Result<SdkTracerProvider, TelemetryError> {
     let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint);
     let exporter = if endpoint.starts_with("https:") {
@@ -135,7 +138,8 @@ fn exporter(endpoint: &str, ratio: TraceRatio) -> Result<SdkTracerProvider, Tele
     })?;
     let ratio = Sampler::TraceIdRatioBased(f64::from(ratio.0) / 1_000_000.0);
     let version = opentelemetry::KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
-    let resource = Resource::builder().with_service_name(SERVICE).with_attribute(version).build();
+    let resource =
+        Resource::builder().with_service_name(SERVICE_NAME).with_attribute(version).build();
     let provider = SdkTracerProvider::builder().with_batch_exporter(exporter);
     let provider = provider.with_sampler(Sampler::ParentBased(Box::new(ratio)));
     Ok(provider.with_resource(resource).build())
@@ -151,18 +155,18 @@ fn is_json(format: LogFormat) -> bool {
 
 impl Telemetry {
     /// Sends the last spans.
-    pub fn end(self) {
-        // The sending is a task of this runtime, and needs one of its threads.
+    pub fn shut_down(self) {
+        // The exporter needs a worker thread of this runtime while this thread blocks.
         let flush = |traces: SdkTracerProvider| traces.shutdown_with_timeout(FLUSH_TIMEOUT);
         if let Some(traces) = self.traces
             && let Err(error) = tokio::task::block_in_place(|| flush(traces))
         {
-            warn!(%error, "the last traces could not be sent");
+            warn!(%error, "cannot send the last traces");
         }
     }
 }
 
-/// A panic becomes a line of the log like any other, not free text in the middle of JSON.
+/// Logs panics as structured lines.
 fn log_panics() {
     panic::set_hook(Box::new(|panic| {
         let backtrace = Backtrace::capture();
@@ -176,17 +180,17 @@ fn log_panics() {
 mod tests {
     use super::*;
 
-    /// Lest each line that is not logged costs something in every library.
+    /// Otherwise every disabled event in every library has a cost.
     #[tokio::test]
-    async fn what_is_not_logged_is_not_even_looked_at() {
-        init(&Common::default()).unwrap().end();
+    async fn disabled_levels_are_disabled_globally() {
+        init(&Common::default()).unwrap().shut_down();
         assert_eq!(LevelFilter::current(), LevelFilter::INFO);
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn nor_is_it_with_traces() {
+    async fn disabled_levels_are_disabled_globally_with_traces() {
         let otlp_endpoint = Some("http://127.0.0.1:1".into());
-        init(&Common { otlp_endpoint, ..Common::default() }).unwrap().end();
+        init(&Common { otlp_endpoint, ..Common::default() }).unwrap().shut_down();
         assert_eq!(LevelFilter::current(), LevelFilter::INFO);
     }
 }

@@ -91,7 +91,7 @@ impl Service {
         }
         let LockRequest { tenant_id, target, reason, end, request_id: _ } = request;
         let expire_time = end.map(|end| end.resolve(now, now)).transpose()?.flatten();
-        let party = caller.side(Action::LockAccess, tenant_id.as_ref());
+        let party = caller.party(Action::LockAccess, tenant_id.as_ref());
         check_limit(transaction.as_mut(), party, tenant_id.as_ref(), &target).await?;
         let lock = Lock {
             terms: LockTerms { lock_id: new_id(now), tenant_id, target, party, expire_time },
@@ -202,7 +202,7 @@ async fn check_limit(
 /// Only the party that created a lock may lift it.
 fn check_party(caller: &Caller, lock: &Lock) -> Result<(), ServiceError> {
     let party = lock.terms.party;
-    if caller.is_on(party, Action::UnlockAccess, lock.tenant_id()) {
+    if caller.acts_for(party, Action::UnlockAccess, lock.tenant_id()) {
         return Ok(());
     }
     warn!(

@@ -1,4 +1,4 @@
-//! Which store a URL names.
+//! Opens the store at a URL.
 
 use std::sync::Arc;
 
@@ -7,37 +7,37 @@ use crate::{
     store::{OpenError, Store, memory::MemoryStore, postgres, sqlite},
 };
 
-/// Opens the store that `url` names: `sqlite://PATH`, `postgres://…` or `memory:`. Creates its schema, or migrates it, first;
-/// refuses one that it does not understand.
+/// Opens the store at `url`: `sqlite://PATH`, `postgres://…` or `memory:`. Creates or migrates its
+/// schema, and rejects a schema of another application or of an incompatible version.
 pub async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, OpenError> {
-    match Place::of(url)? {
-        Place::Memory => Ok(Arc::new(MemoryStore::new(clock))),
-        Place::Sqlite => sqlite::open(url, clock).await,
-        Place::Postgres => postgres::open(url, clock).await,
+    match Backend::of(url)? {
+        Backend::Memory => Ok(Arc::new(MemoryStore::new(clock))),
+        Backend::Sqlite => sqlite::open(url, clock).await,
+        Backend::Postgres => postgres::open(url, clock).await,
     }
 }
 
-/// Brings the schema of the database that `url` names to this version of the program, as [`open`] does, and no more.
+/// Migrates the schema of the database at `url` to this version, as [`open`] does.
 pub async fn migrate(url: &str) -> Result<(), OpenError> {
-    match Place::of(url)? {
-        Place::Memory => {
+    match Backend::of(url)? {
+        Backend::Memory => {
             Err(OpenError("database-url is memory:, where there is nothing to migrate".into()))
         }
-        Place::Sqlite => sqlite::migrate(url).await,
-        Place::Postgres => postgres::migrate(url).await,
+        Backend::Sqlite => sqlite::migrate(url).await,
+        Backend::Postgres => postgres::migrate(url).await,
     }
 }
 
-/// Where a store can be.
-enum Place {
+/// The kind of store at a URL.
+enum Backend {
     Memory,
     Sqlite,
     Postgres,
 }
 
-impl Place {
+impl Backend {
     fn of(url: &str) -> Result<Self, OpenError> {
-        // Only the scheme is ever shown: the rest may hold a password.
+        // Only the scheme may be shown: the rest can contain a password.
         match url.split_once(':').unwrap_or_default() {
             ("memory", "") => Ok(Self::Memory),
             ("sqlite", _) => Ok(Self::Sqlite),

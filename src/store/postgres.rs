@@ -1,7 +1,7 @@
 //! The store in a PostgreSQL database, for any number of replicas.
 //!
-//! Nothing here waits for ever: the server is told to give up on a lock, a statement or an idle transaction, and whoever
-//! waits for a server that has fallen silent gives up by itself.
+//! Every wait is bounded: the server limits waits for locks, statements and idle transactions, and this
+//! program stops waiting for a server that does not respond.
 
 use std::{
     sync::{Arc, atomic::AtomicI64},
@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, PgPool, Postgres,
     error::DatabaseError,
-    migrate::{MigrateError, Migrator},
+    migrate::MigrateError,
     postgres::{PgArguments, PgConnectOptions, PgPoolOptions},
 };
 use tokio::{
@@ -26,6 +26,7 @@ use crate::{
     domain::Clock,
     store::{
         OpenError, Store, TIMEOUT,
+        migrations::POSTGRES,
         postgres::listener::Listeners,
         sql::{Backend, Dialect, Row, SqlStore, Statement, arguments, schema},
     },
@@ -50,49 +51,39 @@ macro_rules! notify_membership {
 
 mod listener;
 
-static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
-
-/// The oldest release that we test the likes of.
+/// The oldest supported release.
 const VERSION_MIN: i32 = 140_000;
 /// How long to wait for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long a connection that lay idle may take to prove that it is alive.
+/// How long an idle connection may take to respond before it counts as dead.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
-/// Changes wait for each other anyhow. A few, so that the next one has its connection ready.
+/// Transactions run one at a time. More than one connection, so that the next transaction can start
+/// at once.
 const WRITERS: u32 = 4;
-/// Apart from the writers, so that readers need not wait behind a queue of changes.
+/// Separate from the writers, so that readers do not queue behind transactions.
 const READERS: u32 = 8;
-/// For check nodes: apart from both, so that they need not wait behind either.
-const ROLL: u32 = 3;
-/// For what a node must read to go on answering: the log and the roll. Apart from callers' reads, however many those are.
-const WATCHERS: u32 = 3;
-/// Those who wait for news. One is enough for a process; the others are for those that hang when a server falls silent.
+/// For writes of check nodes. Separate from both, so that heartbeats queue behind neither.
+const NODE_WRITERS: u32 = 3;
+/// For reads of check nodes. Separate from the reads of callers.
+const NODE_READERS: u32 = 3;
+/// For listeners. One is enough for a process. The others replace connections that hang because the
+/// server disappeared.
 const LISTENERS: u32 = 8;
 
-/// For every session. The time limits are shorter than our own patience where that is useful: the server's refusal is clean,
-/// and frees what was held. Whoever set `remote_apply` meant it; anything less than `on` could lose what was acknowledged.
-/// A statement alone must see what was committed before it got its locks, and not fail because of it.
-/// For all that we ask, there is an index in the answer's order, and what is joined is found by its key. Without statistics,
-/// or by averages that a tenant does not keep to, the planner would rather read and sort a tenant's whole history. What is
-/// switched off has a price beyond measure in its books, where it cannot be avoided; that must not be taken for a reason to
-/// compile the statement, which takes a second.
+/// For every session. The time limits are shorter than the timeouts of this program where that is
+/// useful: an error of the server is clean, and releases locks. `remote_apply` is kept because an
+/// operator chose it; anything less than `on` could lose acknowledged changes. A single statement must
+/// see what was committed before it got its locks, and not fail because of that.
 const SESSION: &str = "
     SET lock_timeout = '4s';
     SET statement_timeout = '4500ms';
     SET idle_in_transaction_session_timeout = '10s';
     SET default_transaction_isolation = 'read committed';
-    SET enable_sort = off;
-    SET enable_incremental_sort = off;
-    SET enable_bitmapscan = off;
-    SET enable_seqscan = off;
-    SET enable_hashjoin = off;
-    SET enable_mergejoin = off;
-    SET jit = off;
     SELECT set_config('synchronous_commit', 'on', false)
         WHERE current_setting('synchronous_commit') <> 'remote_apply';
 ";
-/// For the session that migrates: what it does may take its time. But while it waits for a lock, all who come after it wait behind it,
-/// nodes that renew their leases among them: so it gives up soon, and asks again later.
+/// For the session that migrates. Its statements may take long. But while it waits for a lock, all
+/// later sessions wait behind it, including heartbeats: it must give up soon, and retry.
 const MIGRATION_SESSION: &str = "
     SET lock_timeout = '500ms';
     SET statement_timeout = 0;
@@ -100,8 +91,9 @@ const MIGRATION_SESSION: &str = "
     SET synchronous_commit = on;
 ";
 
-/// For how long a migration asks again for its locks, and how long others are let in between.
+/// How long a migration retries to get its locks.
 const MIGRATION_TIMEOUT: Duration = Duration::from_mins(1);
+/// The pause between two attempts, in which other sessions proceed.
 const MIGRATION_PAUSE: Duration = Duration::from_secs(1);
 
 impl Backend for Postgres {
@@ -175,23 +167,23 @@ impl Backend for Postgres {
     }
 }
 
-/// Opens the database that `url` names. Its clock is the one that counts.
+/// Opens the database at `url`. Its clock decides, and not that of the process.
 pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, OpenError> {
     let options = parse(url)?;
     prepare(&options).await?;
     let writers = pool(WRITERS).connect_lazy_with(options.clone());
     let readers = pool(READERS).connect_lazy_with(options.clone());
-    let roll = plain_pool(ROLL).connect_lazy_with(options.clone());
-    let watchers = plain_pool(WATCHERS).connect_lazy_with(options.clone());
-    for pool in [&writers, &readers, &roll, &watchers] {
+    let node_writers = statement_pool(NODE_WRITERS).connect_lazy_with(options.clone());
+    let node_readers = statement_pool(NODE_READERS).connect_lazy_with(options.clone());
+    for pool in [&writers, &readers, &node_writers, &node_readers] {
         connect(pool).await.map_err(|error| refusal(&options, &error))?;
     }
     let notifier = Arc::new(Listeners(pool(LISTENERS).connect_lazy_with(options)));
     Ok(Arc::new(SqlStore {
         writers,
         readers,
-        node_writers: roll.clone(),
-        node_readers: watchers,
+        node_writers,
+        node_readers,
         transactions: Arc::new(Semaphore::new(WRITERS as usize)),
         known_head: AtomicI64::new(0),
         notifier,
@@ -200,7 +192,7 @@ pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Sto
     }))
 }
 
-/// Brings the schema of the database that `url` names to this version.
+/// Migrates the schema of the database at `url` to this version.
 pub(super) async fn migrate(url: &str) -> Result<(), OpenError> {
     prepare(&parse(url)?).await
 }
@@ -209,21 +201,22 @@ async fn connect(pool: &PgPool) -> Result<(), sqlx::Error> {
     pool.acquire().await.map(drop)
 }
 
-/// For transactions.
+/// A pool for transactions.
 fn pool(max: u32) -> PgPoolOptions {
-    // Sends the ROLLBACK of a change that was dropped.
-    plain_pool(max).after_release(|connection, _| Box::pin(ping(connection)))
+    // Sends the ROLLBACK of a dropped transaction.
+    statement_pool(max).after_release(|connection, _| Box::pin(ping(connection)))
 }
 
-/// For statements that are transactions of their own.
-fn plain_pool(max: u32) -> PgPoolOptions {
+/// A pool for single statements.
+fn statement_pool(max: u32) -> PgPoolOptions {
     PgPoolOptions::new()
         .max_connections(max)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .after_connect(|connection, _| {
             Box::pin(async move { connection.execute(SESSION).await.map(drop) })
         })
-        // Instead of a ping that could hang: sqlx knows no keepalive, so a connection may be dead without a word.
+        // Replaces sqlx's ping, which has no timeout: without keepalive, a connection can be dead
+        // without an error.
         .test_before_acquire(false)
         .before_acquire(|connection, meta| {
             Box::pin(async move {
@@ -234,14 +227,14 @@ fn plain_pool(max: u32) -> PgPoolOptions {
 
 async fn ping(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
     match timeout(PING_TIMEOUT, connection.ping()).await {
-        Ok(answer) => answer.map(|()| true),
+        Ok(response) => response.map(|()| true),
         Err(_) => Err(sqlx::Error::PoolTimedOut),
     }
 }
 
 fn parse(url: &str) -> Result<PgConnectOptions, OpenError> {
     let options: PgConnectOptions = url.parse().map_err(|error| {
-        let cause = schema::plain(&error); // tells what is wrong, never the URL
+        let cause = schema::plain(&error); // never contains the URL
         OpenError(format!(
             "database-url is not a PostgreSQL URL ({cause}): \
              write postgres://USER:PASSWORD@HOST/DATABASE"
@@ -253,7 +246,7 @@ fn parse(url: &str) -> Result<PgConnectOptions, OpenError> {
     })
 }
 
-/// Checks that the database can be written and is ours, and migrates it.
+/// Checks that the database accepts writes and belongs to support-access, and migrates it.
 async fn prepare(options: &PgConnectOptions) -> Result<(), OpenError> {
     let place = place(options);
     let refuse = |error| refusal(options, &error);
@@ -286,25 +279,25 @@ async fn prepare(options: &PgConnectOptions) -> Result<(), OpenError> {
     let tables: Vec<String> =
         sqlx::query_scalar(TABLES).fetch_all(&mut connection).await.map_err(refuse)?;
     let mut applied = Vec::new();
-    let ask = || sqlx::query_as(schema::SELECT_APPLIED);
+    let select_applied = || sqlx::query_as(schema::SELECT_APPLIED);
     if tables.iter().any(|table| table == schema::MIGRATIONS_TABLE) {
-        applied = ask().fetch_all(&mut connection).await.map_err(refuse)?;
+        applied = select_applied().fetch_all(&mut connection).await.map_err(refuse)?;
     }
-    schema::check(&place, &tables, &applied, &MIGRATOR)?;
-    // Whoever only serves need not own the tables.
-    if schema::is_behind(&applied, &MIGRATOR) {
+    schema::check(&place, &tables, &applied, &POSTGRES)?;
+    // A role that only serves need not own the tables.
+    if schema::is_behind(&applied, &POSTGRES) {
         run_migrations(&mut connection).await.map_err(|error| schema::failed(&place, &error))?;
-        applied = ask().fetch_all(&mut connection).await.map_err(refuse)?;
+        applied = select_applied().fetch_all(&mut connection).await.map_err(refuse)?;
     }
-    schema::confirm(&place, &applied, &MIGRATOR)?;
+    schema::confirm(&place, &applied, &POSTGRES)?;
     connection.close().await.map_err(refuse)
 }
 
-/// Migrates as soon as nobody holds what has to be locked, such as a backup that reads the tables.
+/// Migrates as soon as no other session, such as a backup, holds the tables.
 async fn run_migrations(connection: &mut PgConnection) -> Result<(), MigrateError> {
     let deadline = Instant::now() + MIGRATION_TIMEOUT;
     loop {
-        let result = schema::run(connection, &MIGRATOR).await;
+        let result = schema::run(connection, &POSTGRES).await;
         let is_locked = match &result {
             Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
                 let code = error.as_database_error().and_then(DatabaseError::code);
@@ -315,7 +308,7 @@ async fn run_migrations(connection: &mut PgConnection) -> Result<(), MigrateErro
         if !is_locked || Instant::now() >= deadline {
             return result;
         }
-        info!("somebody holds a table that has to be changed, or is changing it: asking again");
+        info!("another session holds a table that the migration needs, retrying");
         sleep(MIGRATION_PAUSE).await;
     }
 }

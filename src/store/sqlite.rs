@@ -1,7 +1,7 @@
-//! The store in a SQLite file, for a service that is one process on one machine.
+//! The store in a SQLite file, for a service of one process on one machine.
 //!
-//! One connection writes, some others read (WAL lets them go on while a change is made). Whatever has been answered is on the
-//! disk: `synchronous = FULL` waits for it at every commit.
+//! One connection writes, and several read: in WAL mode, readers proceed during a transaction. Every
+//! commit waits for the disk (`synchronous = FULL`).
 
 use std::{
     fs::{self, File, TryLockError},
@@ -15,7 +15,6 @@ use parking_lot::Mutex;
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, Executor, Sqlite, SqliteConnection,
     error::DatabaseError,
-    migrate::Migrator,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use tokio::sync::Semaphore;
@@ -24,18 +23,17 @@ use crate::{
     domain::Clock,
     store::{
         OpenError, Store, TIMEOUT,
+        migrations::SQLITE,
         notify::LocalNotifier,
         sql::{Backend, Dialect, Row, SqlStore, Statement, arguments, schema},
     },
 };
 
-static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
-
 /// Older versions can corrupt a database in WAL mode: <https://sqlite.org/wal.html#walresetbug>.
 const VERSION_MIN: [u32; 3] = [3, 51, 3];
-/// Marks a file as ours; the first migration sets it.
+/// Marks a file as a database of support-access. The first migration sets it.
 const APPLICATION_ID: i64 = 1_400_193_379;
-/// Enough to keep a few cores reading.
+/// Enough to keep a few cores busy.
 const READERS: u32 = 4;
 
 impl Backend for Sqlite {
@@ -96,7 +94,7 @@ fn primary_code(error: &dyn DatabaseError) -> Option<u32> {
     Some(error.code()?.parse::<u32>().ok()? & 0xff)
 }
 
-/// Opens the file that `url` names, or makes it.
+/// Opens the file at `url`, or creates it.
 pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, OpenError> {
     let path = parse(url)?;
     let lock = prepare(&path).await?;
@@ -104,7 +102,7 @@ pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Sto
     let pool = SqlitePoolOptions::new().acquire_timeout(TIMEOUT).test_before_acquire(false);
     let writers = pool.clone().max_connections(1).connect_with(options(&path));
     let writers = writers.await.map_err(refuse)?;
-    // Not read-only to SQLite, which lets such a connection neither recover the log nor put it away.
+    // Not read-only for SQLite: such a connection could neither recover nor remove the write-ahead log.
     let readers = pool.max_connections(READERS);
     let readers = readers.connect_with(options(&path).pragma("query_only", "ON"));
     let readers = readers.await.map_err(refuse)?;
@@ -121,17 +119,18 @@ pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Sto
     }))
 }
 
-/// Brings the schema of the file that `url` names to this version.
+/// Migrates the schema of the file at `url` to this version.
 pub(super) async fn migrate(url: &str) -> Result<(), OpenError> {
     prepare(&parse(url)?).await.map(drop)
 }
 
-/// Checks that the file is whole and ours, migrates it, and keeps others out while the answer is held.
+/// Checks that the file is intact and belongs to support-access, and migrates it. The returned lock
+/// excludes other processes.
 async fn prepare(path: &Path) -> Result<File, OpenError> {
     let lock = lock(path)?;
     let place = place(path);
     let refuse = |error| refusal(path, &error);
-    // Until we know that it is ours, nothing is set that would stay in the file.
+    // No setting may stay in the file before it is known to belong to support-access.
     let probe = SqliteConnectOptions::new().filename(path).create_if_missing(true);
     let mut connection = probe.connect().await.map_err(refuse)?;
     check_version(&text(&mut connection, "SELECT sqlite_version()").await.map_err(refuse)?)?;
@@ -143,16 +142,16 @@ async fn prepare(path: &Path) -> Result<File, OpenError> {
     connection.close().await.map_err(refuse)?;
 
     let mut connection = options(path).connect().await.map_err(refuse)?;
-    let migrated = schema::run(&mut connection, &MIGRATOR).await;
+    let migrated = schema::run(&mut connection, &SQLITE).await;
     migrated.map_err(|error| schema::failed(&place, &error))?;
-    let ask = sqlx::query_as(schema::SELECT_APPLIED);
-    let applied: Vec<schema::Applied> = ask.fetch_all(&mut connection).await.map_err(refuse)?;
-    schema::confirm(&place, &applied, &MIGRATOR)?;
+    let applied = sqlx::query_as(schema::SELECT_APPLIED).fetch_all(&mut connection).await;
+    let applied: Vec<schema::Applied> = applied.map_err(refuse)?;
+    schema::confirm(&place, &applied, &SQLITE)?;
     connection.close().await.map_err(refuse)?;
     Ok(lock)
 }
 
-/// How every connection is opened from then on.
+/// The options of every connection after the checks.
 fn options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
@@ -166,7 +165,7 @@ async fn check_ours(
     place: &str,
     connection: &mut SqliteConnection,
 ) -> Result<Result<(), OpenError>, sqlx::Error> {
-    // Fails where the file cannot be written. (`BEGIN IMMEDIATE` alone does not: it then begins to read.) Leaves no trace.
+    // Fails if the file is read-only; `BEGIN IMMEDIATE` alone does not. The rollback leaves no trace.
     let mut attempt = connection.begin_with("BEGIN IMMEDIATE").await?;
     attempt.execute("PRAGMA user_version = 1").await?;
     attempt.rollback().await?;
@@ -178,10 +177,10 @@ async fn check_ours(
         applied = sqlx::query_as(schema::SELECT_APPLIED).fetch_all(connection).await?;
     }
     if id != 0 && id != APPLICATION_ID {
-        tables.push("whatever it is that has this id".into());
+        tables.push("the tables of another application".into());
         applied.clear();
     }
-    Ok(schema::check(place, &tables, &applied, &MIGRATOR))
+    Ok(schema::check(place, &tables, &applied, &SQLITE))
 }
 
 async fn text(connection: &mut SqliteConnection, sql: &'static str) -> Result<String, sqlx::Error> {
@@ -199,7 +198,7 @@ fn check_version(version: &str) -> Result<(), OpenError> {
     )))
 }
 
-/// The file's real path, so that two names of one file have one lock.
+/// The canonical path of the file, so that two names of one file share one lock.
 fn parse(url: &str) -> Result<PathBuf, OpenError> {
     let refuse = |complaint: &str| Err(OpenError(format!("database-url {complaint}")));
     let in_memory = "names a SQLite database in memory, which support-access cannot share between \
@@ -246,7 +245,7 @@ fn parse(url: &str) -> Result<PathBuf, OpenError> {
     }
 }
 
-/// Keeps other processes off the file: they would not hear of each other's changes.
+/// Excludes other processes: notifications reach only listeners in the same process.
 fn lock(path: &Path) -> Result<File, OpenError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
@@ -299,7 +298,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_library_that_corrupts_databases_is_refused() {
+    fn libraries_that_corrupt_databases_are_rejected() {
         for version in ["3.51.3", "3.51.10", "3.52.0", "4.0.0"] {
             assert!(check_version(version).is_ok(), "{version}");
         }

@@ -132,10 +132,12 @@ fn who_says_nothing_is_not_healthy_and_not_waited_for() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let silent = run(&["health", "--metrics-listen", &address]);
-    let stderr = format!("error: http://{address}/readyz cannot be read: no answer in time\n");
+    let stderr =
+        format!("error: http://{address}/readyz cannot be read: no answer within the timeout\n");
     assert_eq!(silent, Said { code: 1, stdout: String::new(), stderr });
-    drop(listener);
-    let nobody = run(&["health", "--metrics-listen", &address]);
+    // Only root could listen on this port.
+    let address = "127.0.0.1:1";
+    let nobody = run(&["health", "--metrics-listen", address]);
     let stderr = format!(
         "error: http://{address}/readyz cannot be read: Connection refused (os error 111)\n"
     );
@@ -151,7 +153,7 @@ fn an_address_that_cannot_be_asked_is_wrong_usage() {
         ),
         (
             "localhost:0",
-            "error: 127.0.0.1:0 takes a free port, which only the server knows: its log says where it listens\n",
+            "error: 127.0.0.1:0 stands for a free port, which only the server knows; its log contains the address\n",
         ),
     ] {
         let said = run(&["health", "--metrics-listen", address]);

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, unreachable_pub, missing_docs, reason = "these are tests")]
 
+mod config;
 mod environment;
 mod fake;
 mod health;
@@ -377,8 +378,9 @@ fn a_wrong_configuration_exits_with_64_and_a_sentence() {
     assert_eq!(
         said(program(&["serve"]).env("SUPPORT_ACCESS_LISTEN", "127.0.0.1:0,0.0.0.0:50051")),
         refused(
-            "error: listen must be a loopback address such as 127.0.0.1:50051, but is 0.0.0.0:50051: nothing is \
-             configured to tell who is calling (client certificates, or issuers of tokens), so whoever reaches it could grant access\n"
+            "error: listen must be a loopback address such as 127.0.0.1:50051, but is 0.0.0.0:50051: \
+             without authentication, every client that reaches the address could grant access; \
+             configure client certificates or issuers of tokens\n"
         )
     );
     assert_eq!(

@@ -178,7 +178,7 @@ impl Starting {
                 said_first.push(text);
                 continue;
             }
-            match (line["grpc"].as_str(), line["http"].as_str()) {
+            match (line["grpc"].as_str(), line["metrics"].as_str()) {
                 (Some(socket), _) if socket.starts_with("unix:") => urls.push(socket.to_owned()),
                 (Some(address), _) => urls.push(format!("http://{address}")),
                 (None, Some(http)) => {

@@ -4,8 +4,9 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use support_access::{
-    domain::{GrantTerms, NodeId, NodeKind, TenantId, TokenKey, clock::SystemClock},
+    domain::{GrantTerms, NodeId, NodeKind, TenantId, TokenKey},
     node::{CheckNode, Snapshot, message::Change, replica::Replica},
+    server::SystemClock,
     store::{self, Retained},
 };
 use tokio::{sync::watch, time::timeout};

@@ -11,8 +11,9 @@ use support_access::{
     },
     domain::{
         AccessLevel, Attribution, EventKind, FreeText, Grant, GrantId, GrantTerms, GroupId,
-        TenantId, Ticket, clock::SystemClock, event::Granted, ids::Actor,
+        TenantId, Ticket, event::Granted, ids::Actor,
     },
+    server::SystemClock,
     store::{self, NewEvent},
 };
 use tempfile::TempDir;

@@ -1,4 +1,7 @@
-//! Attackers on raw sockets, beside a gateway that behaves: it must be answered all the time, whatever they do.
+//! Attackers on raw sockets, beside a well-behaved gateway that must be answered all the time.
+//!
+//! The HTTP/2 and TLS implementations have their own conformance tests. These tests cover the
+//! limits and timeouts of this service, and the memory that attackers can make it use.
 
 mod callers;
 mod connections;
@@ -33,61 +36,65 @@ use support_access::{
 };
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    Request,
+    transport::{Channel, Endpoint},
+};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-use crate::harness::{a_check, common, config, eventually, get, start};
+use crate::harness::{a_check, common, config, get, start, wait_for_metric};
 
-/// How long the gateway waits for any one answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Timeout of each check of the gateway.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
+const MEGABYTE: usize = 1_024 * 1_024;
 
-/// A gateway that asks again and again, on one connection.
-struct Bystander {
-    answers: Arc<AtomicUsize>,
+/// A gateway that checks access continuously on one connection.
+struct BackgroundClient {
+    checks: Arc<AtomicUsize>,
     stop: CancellationToken,
-    asking: tokio::task::JoinHandle<()>,
+    checking: tokio::task::JoinHandle<()>,
 }
 
-impl Bystander {
-    async fn at(running: &Running) -> Self {
+impl BackgroundClient {
+    async fn connect(running: &Running) -> Self {
         Self::on(connect(tcp(running)).await)
     }
 
     fn on(channel: Channel) -> Self {
-        let answers = Arc::<AtomicUsize>::default();
+        let checks = Arc::<AtomicUsize>::default();
         let stop = CancellationToken::new();
-        let (counted, stopped) = (Arc::clone(&answers), stop.clone());
+        let (counter, stopped) = (Arc::clone(&checks), stop.clone());
         let mut client = SupportAccessClient::new(channel);
-        let asking = tokio::spawn(async move {
+        let checking = tokio::spawn(async move {
             while !stopped.is_cancelled() {
-                let answer = timeout(ANSWER_TIMEOUT, client.check_access(a_check())).await;
-                answer.expect("an answer in time").expect("an answer");
-                counted.fetch_add(1, Ordering::SeqCst);
-                sleep(Duration::from_millis(2)).await; // between two questions
+                let response = timeout(CHECK_TIMEOUT, client.check_access(a_check())).await;
+                response.expect("a response within the timeout").expect("a successful check");
+                counter.fetch_add(1, Ordering::SeqCst);
+                sleep(Duration::from_millis(2)).await; // between two checks
             }
         });
-        Self { answers, stop, asking }
+        Self { checks, stop, checking }
     }
 
-    /// Every question was answered. How many there were.
-    async fn end(self) -> usize {
+    /// Stops the gateway. Fails if a check was not answered. Returns the number of checks.
+    async fn stop(self) -> usize {
         self.stop.cancel();
-        self.asking.await.expect("every question was answered");
-        let answers = self.answers.load(Ordering::SeqCst);
-        assert!(answers > 0, "it has not asked anything");
-        answers
+        self.checking.await.expect("every check was answered");
+        let checks = self.checks.load(Ordering::SeqCst);
+        assert!(checks > 0, "the gateway made no checks");
+        checks
     }
 }
 
-/// An open server with these limits.
+/// A server without authentication and with these limits.
 async fn limited(limits: CallLimits) -> Running {
     start(Config { common: Common { limits, ..common() }, ..config() }).await.0
 }
 
 fn tcp(running: &Running) -> SocketAddr {
-    let ListenAddress::Tcp(address) = &running.grpc[0] else { panic!("not on TCP") };
+    let ListenAddress::Tcp(address) = &running.grpc[0] else { panic!("not a TCP address") };
     *address
 }
 
@@ -95,41 +102,47 @@ async fn connect(address: SocketAddr) -> Channel {
     Endpoint::try_from(format!("http://{address}")).unwrap().connect().await.unwrap()
 }
 
-/// Whether so many connections more are taken and answered at the same time.
-async fn has_places(address: SocketAddr, count: usize) -> bool {
-    let asked = (0..count).map(|_| async move {
+/// A request of the caller `name`.
+fn named<M>(message: M, name: &str) -> Request<M> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("support-access-actor", name.parse().unwrap());
+    request
+}
+
+/// Whether `count` further connections are accepted and answered at the same time.
+async fn accepts(address: SocketAddr, count: usize) -> bool {
+    let checks = (0..count).map(|_| async move {
         let endpoint = Endpoint::try_from(format!("http://{address}")).unwrap();
         let mut client = SupportAccessClient::new(endpoint.connect().await.ok()?);
-        let answer = timeout(ANSWER_TIMEOUT, client.check_access(a_check())).await.ok()?;
-        answer.ok().map(|_| client)
+        let response = timeout(CHECK_TIMEOUT, client.check_access(a_check())).await.ok()?;
+        response.ok().map(|_| client)
     });
-    join_all(asked).await.iter().all(Option::is_some)
+    join_all(checks).await.iter().all(Option::is_some)
 }
 
-/// Waits until all places are free again.
-async fn places_return(address: SocketAddr, count: usize) {
-    eventually(async || has_places(address, count).await).await;
+/// Waits until the server has `count` gRPC connections. The metrics endpoint has its own limit, so
+/// that observing uses none of these connections.
+async fn wait_for_connections(running: &Running, count: usize) {
+    wait_for_metric(running, &format!("support_access_connections {count}")).await;
 }
 
-/// Nothing has panicked, nothing went wrong inside, and the server serves.
-async fn assert_well(running: &Running, channel: Channel) {
+/// Checks that the server serves, and that no call has failed because of the server.
+async fn assert_healthy(running: &Running, channel: Channel) {
     let mut health = HealthClient::new(channel);
     let health = health.check(HealthCheckRequest::default()).await.unwrap().into_inner();
     assert_eq!(health.status(), ServingStatus::Serving);
-    let metrics = get(running.http, "/metrics").await.2;
+    let metrics = get(running.metrics, "/metrics").await.2;
     for code in ["INTERNAL", "UNKNOWN", "DATA_LOSS"] {
-        let wrong = metrics
+        let failed = metrics
             .lines()
             .find(|line| line.contains(&format!("code=\"{code}\"")) && !line.ends_with(" 0"));
-        assert_eq!(wrong, None);
+        assert_eq!(failed, None);
     }
 }
 
-/// The memory of this process, server and attackers together, in bytes.
+/// The resident memory of this process, which contains the server and the attackers, in bytes.
 fn resident() -> usize {
     let statm = fs::read_to_string("/proc/self/statm").unwrap();
     let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
     pages * 4_096
 }
-
-const MEGABYTE: usize = 1_024 * 1_024;

@@ -1,4 +1,4 @@
-//! What a follower may say, and what becomes of it. One that does wrong harms nobody else.
+//! The replication stream. A follower that violates the protocol affects no other follower.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use support_access::{
         replication::v1::{
             FollowRequest, FollowResponse, LogPosition,
             follow_request::{Hello, Leave, Message, Report},
-            follow_response::{Message as Told, SnapshotBegin},
+            follow_response::{Message as Response, SnapshotBegin},
         },
         v1::{
             CheckNode, EnforcementState, GrantAccessRequest, ListCheckNodesRequest,
@@ -37,22 +37,24 @@ fn wait(tenant_id: &str, consistency_token: &str) -> WaitEnforcedRequest {
 }
 
 #[tokio::test]
-async fn a_follower_is_fed_a_snapshot_then_changes_then_proofs() {
+async fn a_follower_receives_a_snapshot_then_changes_and_leases() {
     let (running, _store) = start(config()).await;
     let (grant_id, _) = grant(&running, a_grant()).await;
     let mut follower = Follower::new(channel(&running).await).await;
-    let Some(Told::Welcome(welcome)) = follower.hear().await else { panic!("no welcome") };
+    let Some(Response::Welcome(welcome)) = follower.receive().await else { panic!("no welcome") };
     assert_eq!(welcome.protocol_version, 1);
-    assert_eq!(follower.hear().await, Some(Told::SnapshotBegin(SnapshotBegin {})));
-    let Some(Told::SnapshotGrants(grants)) = follower.hear().await else { panic!("no grants") };
+    assert_eq!(follower.receive().await, Some(Response::SnapshotBegin(SnapshotBegin {})));
+    let Some(Response::SnapshotGrants(grants)) = follower.receive().await else {
+        panic!("no grants")
+    };
     assert_eq!(grants.group_ids, ["support"]);
-    let fed = &grants.grants[0];
-    let id = Uuid::from_slice(&fed.grant_id).unwrap().to_string();
-    assert_eq!((fed.tenant_id.as_str(), id.as_str()), ("acme", grant_id.as_str()));
-    let Some(Told::SnapshotEnd(end)) = follower.hear().await else { panic!("no end") };
+    let grant_in_snapshot = &grants.grants[0];
+    let id = Uuid::from_slice(&grant_in_snapshot.grant_id).unwrap().to_string();
+    assert_eq!((grant_in_snapshot.tenant_id.as_str(), id.as_str()), ("acme", grant_id.as_str()));
+    let Some(Response::SnapshotEnd(end)) = follower.receive().await else { panic!("no end") };
     let held = end.position.unwrap();
     assert_eq!(held.revision, 1);
-    follower.say(ack(1)).await;
+    follower.send(ack(1)).await;
 
     let pong = follower.pong(1).await;
     assert_eq!((pong.sequence, pong.path.as_slice()), (1, [welcome.node_id.clone()].as_slice()));
@@ -63,20 +65,20 @@ async fn a_follower_is_fed_a_snapshot_then_changes_then_proofs() {
     follower.keep_up(revision).await;
     assert_eq!(follower.pong(2).await.lease.unwrap().revision, revision);
 
-    // Who comes back goes on from where it was, and ends the stream that it had.
+    // A follower that reconnects resumes at its position, and replaces its previous stream.
     let mut again = Follower::silent(channel(&running).await).await;
     again.node_id = follower.node_id;
     let Message::Hello(hello) = again.hello() else { unreachable!() };
-    again.say(Message::Hello(Hello { position: Some(held), ..hello })).await;
-    assert!(matches!(again.hear().await, Some(Told::Welcome(_))));
-    let Some(Told::Changes(changes)) = again.hear().await else { panic!("no changes") };
+    again.send(Message::Hello(Hello { position: Some(held), ..hello })).await;
+    assert!(matches!(again.receive().await, Some(Response::Welcome(_))));
+    let Some(Response::Changes(changes)) = again.receive().await else { panic!("no changes") };
     assert_eq!(changes.changes[0].revision, revision);
     assert_eq!(follower.end().await, (Code::Aborted, "STREAM_REPLACED".to_owned()));
     stop(running).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_breach_ends_that_stream_and_no_other() {
+async fn a_protocol_violation_ends_only_its_stream() {
     let (running, _store) = start(config()).await;
     let mut good = Follower::new(channel(&running).await).await;
     good.pong(1).await;
@@ -102,8 +104,8 @@ async fn a_breach_ends_that_stream_and_no_other() {
         (vec![hello(|_| {}), ack(9)], (Code::InvalidArgument, "ACK_OUT_OF_RANGE")),
         (vec![hello(|_| {}), ping(2), ping(1)], (Code::InvalidArgument, "PING_OUT_OF_ORDER")),
         (vec![hello(|_| {}), ping(0)], (Code::InvalidArgument, "PING_OUT_OF_ORDER")),
-        (vec![hello(|it| it.node_id = vec![7; 15])], malformed),
-        (vec![hello(|it| it.version = "v".repeat(65))], malformed),
+        (vec![hello(|hello| hello.node_id = vec![7; 15])], malformed),
+        (vec![hello(|hello| hello.version = "v".repeat(65))], malformed),
         (
             vec![Message::Hello(Hello {
                 position: unknown,
@@ -114,23 +116,23 @@ async fn a_breach_ends_that_stream_and_no_other() {
         ),
         (vec![hello(|_| {}), ack(-1)], malformed),
         (vec![hello(|_| {}), Message::Report(Report { check_nodes })], malformed),
-        // Longer than a message may be.
-        (vec![hello(|it| it.version = "v".repeat(300_000))], malformed),
+        // Longer than the limit of a message.
+        (vec![hello(|hello| hello.version = "v".repeat(300_000))], malformed),
     ];
     for (messages, expected) in cases {
         let mut bad = Follower::silent(channel(&running).await).await;
         let shown = format!("{messages:?}").chars().take(200).collect::<String>();
         for message in messages {
-            bad.say(message).await;
+            bad.send(message).await;
         }
         let (code, reason) = bad.end().await;
         assert_eq!((code, reason.as_str()), expected, "{shown}");
     }
     let mut empty = Follower::silent(channel(&running).await).await;
-    empty.says.send(FollowRequest { message: None }).await.unwrap();
+    empty.requests.send(FollowRequest { message: None }).await.unwrap();
     assert_eq!(empty.end().await, (malformed.0, malformed.1.to_owned()));
 
-    // The bad ones came and went; the good one is still fed.
+    // The well-behaved follower is not affected.
     wait_for_metric(&running, &followers(1)).await;
     let (_, revision) = grant(&running, a_grant()).await;
     good.keep_up(revision).await;
@@ -138,9 +140,9 @@ async fn a_breach_ends_that_stream_and_no_other() {
     stop(running).await.unwrap();
 }
 
-/// Every change would wait for it.
+/// Otherwise every change would wait for it.
 #[tokio::test]
-async fn a_follower_that_asks_and_never_acknowledges_is_sent_away() {
+async fn a_follower_that_never_acknowledges_is_disconnected() {
     let max_staleness = Duration::from_millis(200);
     let (running, _store) = start(Config { max_staleness, ..config() }).await;
     let mut mute = Follower::new(channel(&running).await).await;
@@ -149,53 +151,53 @@ async fn a_follower_that_asks_and_never_acknowledges_is_sent_away() {
     good.pong(1).await;
     let (_, revision) = grant(&running, a_grant()).await;
     good.keep_up(revision).await;
-    // As often as followers do: a tenth of a lease.
+    // The interval of followers: a tenth of a lease.
     let mut pace = tokio::time::interval(max_staleness / 10);
-    let (mut answers, mut last) = (0, 1);
+    let (mut responses, mut last) = (0, 1);
     let end = loop {
         pace.tick().await;
         last += 1;
-        mute.say(ping(last)).await;
-        match with_timeout(mute.hears.message()).await {
-            Ok(answer) => answers += usize::from(answer.is_some()),
+        mute.send(ping(last)).await;
+        match with_timeout(mute.responses.message()).await {
+            Ok(response) => responses += usize::from(response.is_some()),
             Err(end) => break end,
         }
     };
     assert_eq!((end.code(), reason(&end).as_str()), (Code::Aborted, "CHANGES_NOT_ACKNOWLEDGED"));
-    assert!(answers > 1, "it was fed until then");
-    assert!(good.pong(2).await.lease.is_some(), "the other one is fed still");
+    assert!(responses > 1, "the stream was open until then");
+    assert!(good.pong(2).await.lease.is_some(), "the other stream is open");
     stop(running).await.unwrap();
 }
 
 #[tokio::test]
-async fn an_ack_may_neither_go_back_nor_ahead() {
+async fn an_acknowledgement_may_neither_go_back_nor_ahead() {
     let (running, _store) = start(config()).await;
     grant(&running, a_grant()).await;
     for (first, second) in [(1, 0), (1, 2)] {
         let mut bad = Follower::new(channel(&running).await).await;
         bad.pong(1).await;
-        bad.say(ack(first)).await;
-        bad.say(ack(second)).await;
+        bad.send(ack(first)).await;
+        bad.send(ack(second)).await;
         assert_eq!(bad.end().await, (Code::InvalidArgument, "ACK_OUT_OF_RANGE".to_owned()));
     }
     stop(running).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_flood_ends_that_stream_and_no_other() {
+async fn a_flood_of_messages_ends_only_its_stream() {
     let (running, _store) = start(config()).await;
     let mut good = Follower::new(channel(&running).await).await;
     good.pong(1).await;
     let mut bad = Follower::new(channel(&running).await).await;
     for sequence in 1..=5_000 {
-        bad.say(ping(sequence)).await;
+        bad.send(ping(sequence)).await;
     }
     assert_eq!(bad.end().await, (Code::ResourceExhausted, "TOO_MANY_MESSAGES".to_owned()));
-    // Reports are long: of these, fewer are too many.
+    // Reports have a lower limit, because they are long.
     let mut bad = Follower::new(channel(&running).await).await;
     bad.pong(1).await;
     for _ in 0..11 {
-        bad.say(Message::Report(Report { check_nodes: Vec::new() })).await;
+        bad.send(Message::Report(Report { check_nodes: Vec::new() })).await;
     }
     assert_eq!(bad.end().await, (Code::ResourceExhausted, "TOO_MANY_MESSAGES".to_owned()));
     assert!(good.pong(2).await.lease.is_some());
@@ -203,23 +205,23 @@ async fn a_flood_ends_that_stream_and_no_other() {
 }
 
 #[tokio::test]
-async fn what_is_no_message_ends_that_stream() {
+async fn a_malformed_message_ends_the_stream() {
     let (running, _store) = start(config()).await;
     let mut grpc = Grpc::new(channel(&running).await);
     grpc.ready().await.unwrap();
-    // Another message, whose first field is a number where theirs is a message.
+    // A message whose first field is a number, where the request has a message.
     let codec = ProstCodec::<prost_types::Timestamp, FollowResponse>::default();
     let garbage = futures::stream::iter([prost_types::Timestamp { seconds: 7, nanos: 7 }]);
     let path = PathAndQuery::from_static("/supportaccess.replication.v1.Replication/Follow");
-    let answer = grpc.streaming(Request::new(garbage), path, codec).await.unwrap();
-    let refusal = with_timeout(answer.into_inner().message()).await.unwrap_err();
-    assert_eq!(refusal.code(), Code::InvalidArgument, "{refusal}");
-    assert_eq!(refusal.get_details_bad_request().unwrap().field_violations[0].field, "message");
+    let response = grpc.streaming(Request::new(garbage), path, codec).await.unwrap();
+    let error = with_timeout(response.into_inner().message()).await.unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+    assert_eq!(error.get_details_bad_request().unwrap().field_violations[0].field, "message");
     stop(running).await.unwrap();
 }
 
 #[tokio::test]
-async fn who_leaves_is_not_waited_for_and_who_is_gone_is() {
+async fn a_follower_that_leaves_is_not_waited_for_and_one_that_crashes_is() {
     let (running, _store) = start(config()).await;
     let revoke = async |follower: &mut Follower, leaves: bool| {
         let (grant_id, revision) = grant(&running, a_grant()).await;
@@ -227,19 +229,19 @@ async fn who_leaves_is_not_waited_for_and_who_is_gone_is() {
         assert!(follower.pong(revision).await.lease.is_some());
         wait_for_metric(&running, &followers(1)).await;
         if leaves {
-            follower.say(Message::Leave(Leave {})).await;
+            follower.send(Message::Leave(Leave {})).await;
             assert_eq!(follower.end().await, (Code::Ok, String::new()));
         } else {
-            // As a client that has crashed: the stream is broken off.
-            let (says, _) = mpsc::channel(1);
+            // Resets the stream without a leave, as when a client crashes.
+            let (requests, _) = mpsc::channel(1);
             let gone = Follower::silent(channel(&running).await).await;
-            *follower = Follower { says, ..gone };
+            *follower = Follower { requests, ..gone };
         }
         wait_for_metric(&running, &followers(0)).await;
         let tenant_id = "acme".to_owned();
         let request = RevokeAccessRequest { tenant_id, grant_id, ..Default::default() };
-        let answer = admin(&running).await.revoke_access(request).await.unwrap().into_inner();
-        let enforcement = answer.enforcement.unwrap();
+        let response = admin(&running).await.revoke_access(request).await.unwrap().into_inner();
+        let enforcement = response.enforcement.unwrap();
         assert_eq!(enforcement.state(), EnforcementState::Complete);
         let request = wait("acme", &enforcement.consistency_token);
         let again = admin(&running).await.wait_enforced(request).await.unwrap().into_inner();
@@ -254,7 +256,7 @@ async fn who_leaves_is_not_waited_for_and_who_is_gone_is() {
     let mut going = Follower::new(channel(&running).await).await;
     let (acknowledged, lapsed, elapsed) = revoke(&mut going, false).await;
     assert_eq!((acknowledged, lapsed), (1, 1));
-    assert!(elapsed.seconds >= 1, "what it was lease_grant for had to lapse: {elapsed:?}");
+    assert!(elapsed.seconds >= 1, "its lease had to expire: {elapsed:?}");
 
     let none = admin(&running).await.wait_enforced(wait("acme", "")).await;
     assert_eq!(none.unwrap_err().code(), Code::InvalidArgument);
@@ -262,21 +264,22 @@ async fn who_leaves_is_not_waited_for_and_who_is_gone_is() {
 }
 
 #[tokio::test]
-async fn a_revocation_waits_for_the_follower_s_word() {
+async fn a_revocation_waits_for_the_acknowledgement_of_a_follower() {
     let (running, _store) = start(config()).await;
     let (grant_id, revision) = grant(&running, a_grant()).await;
     let mut follower = Follower::new(channel(&running).await).await;
     follower.pong(1).await;
-    follower.say(ack(revision)).await;
+    follower.send(ack(revision)).await;
     let mut admin = admin(&running).await;
     let request = RevokeAccessRequest {
         tenant_id: "acme".to_owned(),
         grant_id: grant_id.clone(),
         ..Default::default()
     };
-    let mut impatient = Request::new(request.clone());
-    impatient.set_timeout(std::time::Duration::from_millis(200));
-    let pending = admin.revoke_access(impatient).await.unwrap().into_inner().enforcement.unwrap();
+    let mut with_deadline = Request::new(request.clone());
+    with_deadline.set_timeout(Duration::from_millis(200));
+    let pending =
+        admin.revoke_access(with_deadline).await.unwrap().into_inner().enforcement.unwrap();
     assert_eq!(pending.state(), EnforcementState::Pending);
     let counts = (pending.nodes_acknowledged, pending.nodes_lapsed, pending.nodes_pending);
     assert_eq!(counts, (0, 0, 2), "a node counts together with its followers");
@@ -298,11 +301,11 @@ async fn a_revocation_waits_for_the_follower_s_word() {
     stop(running).await.unwrap();
 }
 
-/// Each takes more than 50,000 bytes, and a node keeps 16 MiB of them.
+/// Each grant is longer than 50,000 bytes. A node keeps 16 MiB for a follower.
 const GRANTS: usize = 350;
 
 #[tokio::test]
-async fn who_does_not_read_costs_nothing_and_is_ended_when_it_reads_again() {
+async fn a_follower_that_does_not_read_is_disconnected_and_may_reconnect() {
     let (running, _store) = start(config()).await;
     let endpoint = Endpoint::try_from(format!("http://{}", running.grpc[0])).unwrap();
     let narrow = endpoint.initial_stream_window_size(65_535).initial_connection_window_size(65_535);
@@ -323,31 +326,35 @@ async fn who_does_not_read_costs_nothing_and_is_ended_when_it_reads_again() {
         good.keep_up(last).await;
     }
     assert_eq!(last, i64::try_from(GRANTS).unwrap());
-    assert!(has_metric(&running, &followers(2)).await, "it has not said anything wrong");
+    assert!(
+        has_metric(&running, &followers(2)).await,
+        "the slow follower has violated nothing yet"
+    );
 
-    let mut heard = 0;
+    let mut received = 0;
     let end = loop {
-        match with_timeout(slow.hears.message()).await {
-            Ok(Some(told)) => {
-                let Some(Told::Changes(changes)) = told.message else { panic!("{told:?}") };
-                heard += changes.changes.len();
+        match with_timeout(slow.responses.message()).await {
+            Ok(Some(response)) => {
+                let Some(Response::Changes(changes)) = response.message else {
+                    panic!("{response:?}")
+                };
+                received += changes.changes.len();
             }
-            Ok(None) => panic!("it has missed something"),
+            Ok(None) => panic!("the stream ended without an error"),
             Err(status) => break status,
         }
     };
     assert_eq!((end.code(), reason(&end).as_str()), (Code::ResourceExhausted, "FOLLOWER_TOO_SLOW"));
-    assert!(heard < 10, "so many were kept for it: {heard}");
+    assert!(received < 10, "{received} changes were buffered");
     assert!(good.pong(2).await.lease.is_some());
 
-    // It may come back, and is fed.
     let mut again = Follower::new(channel(&running).await).await;
     assert_eq!(again.pong(1).await.lease.unwrap().revision, last);
     stop(running).await.unwrap();
 }
 
 #[tokio::test]
-async fn check_nodes_are_listed_with_those_that_they_feed() {
+async fn check_nodes_are_listed_with_their_followers() {
     let (running, _store) = start(config()).await;
     let (_, revision) = grant(&running, a_grant()).await;
     let mut follower = Follower::new(channel(&running).await).await;
@@ -361,7 +368,7 @@ async fn check_nodes_are_listed_with_those_that_they_feed() {
         revision,
         ..CheckNode::default()
     };
-    follower.say(Message::Report(Report { check_nodes: vec![report] })).await;
+    follower.send(Message::Report(Report { check_nodes: vec![report] })).await;
     follower.pong(2).await;
     let mut client = CheckNodesClient::new(channel(&running).await);
     let listed = client.list_check_nodes(ListCheckNodesRequest {}).await.unwrap().into_inner();
@@ -378,7 +385,7 @@ async fn check_nodes_are_listed_with_those_that_they_feed() {
     assert!(replica.lease_age.unwrap().seconds < 2);
     assert_eq!((sidecar.kind(), sidecar.version.as_str()), (NodeKind::Sidecar, "9.9"));
     assert_eq!(sidecar.upstream_node_id, replica.node_id);
-    assert_eq!((sidecar.revision, sidecar.lag), (0, revision), "it has acknowledged nothing");
+    assert_eq!((sidecar.revision, sidecar.lag), (0, revision), "no acknowledgement was sent");
     assert_eq!((lower.upstream_node_id.as_str(), lower.lag), (sidecar.node_id.as_str(), 0));
     stop(running).await.unwrap();
 }

@@ -1,11 +1,11 @@
-//! A follower that a test speaks for.
+//! A follower controlled by a test.
 
 use support_access::{
     api::proto::{
         replication::v1::{
             FollowRequest, FollowResponse,
             follow_request::{Acknowledge, Hello, Message, Ping},
-            follow_response::{Message as Told, Pong},
+            follow_response::{Message as Response, Pong},
             replication_client::ReplicationClient,
         },
         v1::{GrantAccessRequest, ListCheckNodesRequest, check_nodes_client::CheckNodesClient},
@@ -20,27 +20,27 @@ use uuid::Uuid;
 
 use crate::harness::{admin, channel, with_timeout};
 
-/// A check node that says and hears what a test wants.
+/// The client side of a replication stream.
 pub(crate) struct Follower {
     pub(crate) node_id: Uuid,
-    pub(crate) says: mpsc::Sender<FollowRequest>,
-    pub(crate) hears: Streaming<FollowResponse>,
+    pub(crate) requests: mpsc::Sender<FollowRequest>,
+    pub(crate) responses: Streaming<FollowResponse>,
 }
 
 impl Follower {
-    /// Follows from the beginning.
+    /// Opens a stream and sends a hello, without a position.
     pub(crate) async fn new(channel: Channel) -> Self {
         let mut follower = Self::silent(channel).await;
-        follower.say(follower.hello()).await;
+        follower.send(follower.hello()).await;
         follower
     }
 
-    /// Has not said anything.
+    /// Opens a stream and sends nothing.
     pub(crate) async fn silent(channel: Channel) -> Self {
-        let (says, said) = mpsc::channel(10_000);
+        let (requests, receiver) = mpsc::channel(10_000);
         let mut client = ReplicationClient::new(channel);
-        let hears = client.follow(ReceiverStream::new(said)).await.unwrap().into_inner();
-        Self { node_id: Uuid::new_v4(), says, hears }
+        let responses = client.follow(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+        Self { node_id: Uuid::new_v4(), requests, responses }
     }
 
     pub(crate) fn hello(&self) -> Message {
@@ -53,40 +53,41 @@ impl Follower {
         })
     }
 
-    pub(crate) async fn say(&mut self, message: Message) {
-        // A stream that has ended takes no more.
-        let _ = self.says.send(FollowRequest { message: Some(message) }).await;
+    pub(crate) async fn send(&mut self, message: Message) {
+        // Fails if the stream has ended.
+        let _ = self.requests.send(FollowRequest { message: Some(message) }).await;
     }
 
-    pub(crate) async fn hear(&mut self) -> Option<Told> {
-        with_timeout(self.hears.message()).await.unwrap().map(|it| it.message.unwrap())
+    pub(crate) async fn receive(&mut self) -> Option<Response> {
+        let response = with_timeout(self.responses.message()).await.unwrap();
+        response.map(|response| response.message.unwrap())
     }
 
-    /// Hears until there is an answer to a ping.
+    /// Sends a ping, and receives until its pong.
     pub(crate) async fn pong(&mut self, sequence: i64) -> Pong {
-        self.say(Message::Ping(Ping { sequence })).await;
+        self.send(Message::Ping(Ping { sequence })).await;
         loop {
-            if let Told::Pong(pong) = self.hear().await.unwrap() {
+            if let Response::Pong(pong) = self.receive().await.unwrap() {
                 return pong;
             }
         }
     }
 
-    /// Hears until changes have come up to `revision`, and acknowledges them.
+    /// Receives changes up to `revision`, and acknowledges them.
     pub(crate) async fn keep_up(&mut self, revision: i64) {
         loop {
-            if let Told::Changes(changes) = self.hear().await.unwrap()
-                && changes.changes.last().is_some_and(|it| it.revision >= revision)
+            if let Response::Changes(changes) = self.receive().await.unwrap()
+                && changes.changes.last().is_some_and(|change| change.revision >= revision)
             {
-                return self.say(ack(revision)).await;
+                return self.send(ack(revision)).await;
             }
         }
     }
 
-    /// Hears until the stream ends, and says with which code and reason.
+    /// Receives until the stream ends. Returns its code and reason.
     pub(crate) async fn end(&mut self) -> (Code, String) {
         loop {
-            match with_timeout(self.hears.message()).await {
+            match with_timeout(self.responses.message()).await {
                 Ok(Some(_)) => {}
                 Ok(None) => return (Code::Ok, String::new()),
                 Err(status) => return (status.code(), reason(&status)),

@@ -1,4 +1,4 @@
-//! Starts servers, and asks them.
+//! Starts servers, and calls them.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -8,10 +8,9 @@ use support_access::{
         support_access_admin_client::SupportAccessAdminClient,
         support_access_client::SupportAccessClient,
     },
-    domain::clock::SystemClock,
     server::{
-        self, Listeners, Running, ServeError,
-        config::{CallLimits, Common, Config, ListenAddress, LogFormat, Security},
+        self, Listeners, Running, ServeError, SystemClock,
+        config::{CallLimits, Common, Config, ListenAddress, LogFormat},
     },
 };
 use tokio::{
@@ -23,14 +22,14 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::slow_store::SlowStore;
 
-/// How long anything may take that should not take long.
+/// Timeout of anything that should be quick.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// On loopback, on free ports.
+/// A replica on free loopback ports, without a database.
 pub(crate) fn config() -> Config {
     Config {
         common: common(),
-        database_url: "memory:".to_owned(),
+        database_url: "memory:".parse().unwrap(),
         max_staleness: Duration::from_secs(2),
         max_live_grants_per_tenant: 100,
         ..Config::default()
@@ -43,14 +42,13 @@ pub(crate) fn common() -> Common {
         metrics_listen: loopback(),
         drain_timeout: TIMEOUT,
         limits: CallLimits::default(),
-        security: Security::default(),
         log: "info".to_owned(),
         log_format: LogFormat::Auto,
         ..Common::default()
     }
 }
 
-/// [`config`], listening elsewhere.
+/// [`config`] with other addresses.
 pub(crate) fn listening_on(listen: Vec<ListenAddress>) -> Config {
     Config { common: Common { listen, ..common() }, ..config() }
 }
@@ -69,39 +67,40 @@ pub(crate) async fn start_on(config: Config, store: &SlowStore) -> Result<Runnin
     server::start(config, listeners, Arc::new(store.clone()), Arc::new(SystemClock)).await
 }
 
-/// Starts a server whose grants are not loaded before it has been looked at, on its HTTP port.
-pub(crate) async fn start_looked_at(
+/// Starts a server. Its grants are loaded after `observe` has returned, which gets the address of
+/// the metrics endpoint.
+pub(crate) async fn start_observed(
     store: &SlowStore,
-    look: impl AsyncFnOnce(SocketAddr),
+    observe: impl AsyncFnOnce(SocketAddr),
 ) -> Running {
     store.is_loading_held.send_replace(true);
     let config = config();
     let listeners = Listeners::bind(&config.common).await.unwrap();
-    let http = listeners.http.local_addr().unwrap();
+    let metrics = listeners.metrics.local_addr().unwrap();
     let starting = server::start(config, listeners, Arc::new(store.clone()), Arc::new(SystemClock));
-    let looking = async {
-        look(http).await;
+    let observing = async {
+        observe(metrics).await;
         store.is_loading_held.send_replace(false);
     };
-    let (running, ()) = with_timeout(Box::pin(async { tokio::join!(starting, looking) })).await;
+    let (running, ()) = with_timeout(Box::pin(async { tokio::join!(starting, observing) })).await;
     running.unwrap()
 }
 
-/// Stops the server and waits until it has ended.
+/// Shuts the server down, and waits for its end.
 pub(crate) async fn stop(running: Running) -> Result<(), ServeError> {
-    running.stopper().stop();
+    running.shutdown_handle().shut_down();
     with_timeout(running.wait()).await
 }
 
 pub(crate) async fn with_timeout<T>(future: impl Future<Output = T>) -> T {
-    timeout(TIMEOUT, future).await.expect("takes too long")
+    timeout(TIMEOUT, future).await.expect("no result within the timeout")
 }
 
-/// Asks again until the answer is yes.
-pub(crate) async fn eventually(mut is_so: impl AsyncFnMut() -> bool) {
+/// Polls `condition` until it holds.
+pub(crate) async fn eventually(mut condition: impl AsyncFnMut() -> bool) {
     with_timeout(async {
-        while !is_so().await {
-            tokio::time::sleep(Duration::from_millis(5)).await; // between two questions
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(5)).await; // between two polls
         }
     })
     .await;
@@ -154,28 +153,28 @@ pub(crate) fn a_grant() -> GrantAccessRequest {
     }
 }
 
-/// Status, head and body of the answer to a GET.
+/// Status, head and body of the response to a GET.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> (u16, String, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    with_timeout(stream.read_to_string(&mut answer)).await.unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let mut response = String::new();
+    with_timeout(stream.read_to_string(&mut response)).await.unwrap();
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     (status, head.to_owned(), body.to_owned())
 }
 
-/// Whether `line` is among the metrics.
+/// Whether the metrics contain `line`.
 pub(crate) async fn has_metric(running: &Running, line: &str) -> bool {
-    get(running.http, "/metrics").await.2.lines().any(|it| it == line)
+    get(running.metrics, "/metrics").await.2.lines().any(|metric| metric == line)
 }
 
 pub(crate) async fn wait_for_metric(running: &Running, line: &str) {
     eventually(async || has_metric(running, line).await).await;
 }
 
-/// How often `method` of `service` has ended with `code`.
+/// The metric of calls to `method` of `service` that ended with `code`.
 pub(crate) fn rpcs(service: &str, method: &str, code: &str, count: u32) -> String {
     format!(
         "support_access_rpcs_total{{service=\"{service}\",method=\"{method}\",code=\"{code}\"}} \

@@ -1,4 +1,4 @@
-//! `support-access health`, as a container asks it: what it says of a server in each phase of its life.
+//! `support-access health` in each phase of a server, as a container runs it.
 
 use std::{
     io::Read,
@@ -7,19 +7,19 @@ use std::{
 };
 
 use crate::{
-    harness::{a_grant, admin, eventually, start_looked_at, with_timeout},
+    harness::{a_grant, admin, eventually, start_observed, with_timeout},
     process::Launch,
     slow_store::SlowStore,
 };
 
-/// Exit code, and what is printed, wherever it is.
-async fn health(http: SocketAddr) -> (i32, String) {
+/// Exit code and output of the command.
+async fn health(metrics: SocketAddr) -> (i32, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_support-access"));
-    command.env_clear().env("SUPPORT_ACCESS_METRICS_LISTEN", http.to_string()).arg("health");
+    command.env_clear().env("SUPPORT_ACCESS_METRICS_LISTEN", metrics.to_string()).arg("health");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut process = command.spawn().unwrap();
     let mut ended = None;
-    // The server may run on this very thread, so nothing here waits for the process.
+    // The server may run on this thread, so waiting for the process must not block it.
     eventually(async || {
         ended = process.try_wait().unwrap();
         ended.is_some()
@@ -31,47 +31,48 @@ async fn health(http: SocketAddr) -> (i32, String) {
     (ended.unwrap().code().unwrap(), printed)
 }
 
-fn says(code: i32, text: &str) -> (i32, String) {
+fn output(code: i32, text: &str) -> (i32, String) {
     (code, format!("{text}\n"))
 }
 
 #[tokio::test]
-async fn only_a_server_that_serves_is_healthy() {
+async fn only_a_serving_server_is_healthy() {
     let store = SlowStore::new();
-    let running = start_looked_at(&store, async |http| {
-        assert_eq!(health(http).await, says(1, "starting: the grants are not loaded yet"));
+    let running = start_observed(&store, async |metrics| {
+        assert_eq!(health(metrics).await, output(1, "starting: the grants are not loaded yet"));
     })
     .await;
-    let http = running.http;
-    assert_eq!(health(http).await, says(0, "serving"));
+    let metrics = running.metrics;
+    assert_eq!(health(metrics).await, output(0, "serving"));
 
     let mut admin = admin(&running).await;
     store.are_changes_held.send_replace(true);
-    let stopper = running.stopper();
+    let shutdown = running.shutdown_handle();
     let observing = async {
         eventually(async || store.waiting() == 1).await;
-        stopper.stop();
-        eventually(async || health(http).await == says(1, "stopping: ask another server")).await;
+        shutdown.shut_down();
+        eventually(async || health(metrics).await == output(1, "stopping: use another server"))
+            .await;
         store.are_changes_held.send_replace(false);
     };
     let call = admin.grant_access(a_grant());
     let everything = Box::pin(async { tokio::join!(running.wait(), call, observing) });
-    let (ended, answer, ()) = with_timeout(everything).await;
-    answer.unwrap();
+    let (ended, response, ()) = with_timeout(everything).await;
+    response.unwrap();
     ended.unwrap();
     let unreachable =
-        format!("error: http://{http}/readyz cannot be read: Connection refused (os error 111)");
-    assert_eq!(health(http).await, says(1, &unreachable));
+        format!("error: http://{metrics}/readyz cannot be read: Connection refused (os error 111)");
+    assert_eq!(health(metrics).await, output(1, &unreachable));
 }
 
 #[tokio::test]
-async fn a_sidecar_that_is_cut_off_is_not_healthy() {
+async fn a_sidecar_without_an_upstream_is_not_healthy() {
     let mut replica = Launch::replica("memory:").start();
     replica.serving().await;
     let sidecar = Launch::sidecar(&[replica.url()]).start();
     sidecar.serving().await;
-    assert_eq!(health(sidecar.http).await, says(0, "serving"));
+    assert_eq!(health(sidecar.http).await, output(0, "serving"));
     replica.kill();
-    let stale = says(1, "stale: what is known here may be too old, so every check is denied");
+    let stale = output(1, "stale: no valid lease, so every check is denied");
     eventually(async || health(sidecar.http).await == stale).await;
 }

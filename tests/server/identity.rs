@@ -1,4 +1,4 @@
-//! Who is calling: real certificates, real tokens, and every permission.
+//! Authentication and permissions with real certificates and tokens.
 
 pub(crate) mod authority;
 mod certificates;
@@ -22,7 +22,7 @@ use support_access::{
     auth::bindings::AuthConfig,
     server::{
         Running,
-        config::{CallLimits, Common, Config, ListenAddress, Security, TlsFiles},
+        config::{CallLimits, Common, Config, ListenAddress},
     },
 };
 use tempfile::TempDir;
@@ -42,7 +42,7 @@ pub(crate) const OPERATOR: &str = "spiffe://vendor.example/operator";
 pub(crate) const NODE: &str = "spiffe://vendor.example/sidecar";
 pub(crate) const AUDITOR: &str = "auditor.vendor.example";
 
-/// A server with TLS, on a free port, and all that callers need.
+/// A server with TLS on a free port, and the means to create credentials.
 pub(crate) struct World {
     pub(crate) running: Running,
     pub(crate) authority: Authority,
@@ -51,7 +51,7 @@ pub(crate) struct World {
     _dir: TempDir,
 }
 
-/// Where the server's secrets are.
+/// The credential files of the server.
 pub(crate) struct Files {
     pub(crate) certificate: PathBuf,
     pub(crate) key: PathBuf,
@@ -64,7 +64,7 @@ impl World {
         Self::with("").await
     }
 
-    /// With more lines in the configuration.
+    /// With further lines at the start of the authentication settings.
     pub(crate) async fn with(more: &str) -> Self {
         Self::build(None, more, CallLimits::default()).await
     }
@@ -104,18 +104,18 @@ impl World {
         format!("https://localhost:{}", address.port())
     }
 
-    /// A connection of somebody with a certificate of this name, or with none.
+    /// A connection with a certificate of this name, or without one.
     pub(crate) async fn channel(&self, name: Option<&str>) -> Channel {
         self.connect(name.map(|name| self.authority.client(name))).await.unwrap()
     }
 
     pub(crate) async fn connect(
         &self,
-        shown: Option<(String, String)>,
+        identity: Option<(String, String)>,
     ) -> Result<Channel, tonic::transport::Error> {
         let ca = Certificate::from_pem(self.authority.pem());
         let mut tls = ClientTlsConfig::new().ca_certificate(ca);
-        if let Some((certificate, key)) = shown {
+        if let Some((certificate, key)) = identity {
             tls = tls.identity(Identity::from_pem(certificate, key));
         }
         Endpoint::from_shared(self.url()).unwrap().tls_config(tls).unwrap().connect().await
@@ -131,7 +131,7 @@ impl World {
 }
 
 impl Files {
-    /// A new certificate for the server, and whom it trusts.
+    /// Writes a new certificate of the server, and its authority.
     pub(crate) fn write(&self, authority: &Authority) {
         let (certificate, key) = authority.server();
         fs::write(&self.certificate, certificate).unwrap();
@@ -140,7 +140,7 @@ impl Files {
     }
 }
 
-/// Who may call, as what.
+/// Bindings of every role.
 pub(crate) fn auth(keys: &str, more: &str) -> AuthConfig {
     let text = format!(
         r#"{more}
@@ -167,18 +167,19 @@ pub(crate) fn auth(keys: &str, more: &str) -> AuthConfig {
         issuer::AUDIENCE,
     );
     let auth: AuthConfig = toml::from_str(&text).unwrap();
-    auth.check().unwrap();
+    assert_eq!(auth.problems(), [""; 0]);
     auth
 }
 
 pub(crate) fn secured(files: &Files, auth: AuthConfig) -> Config {
-    let tls = TlsFiles {
-        certificate: files.certificate.clone(),
-        key: files.key.clone(),
-        client_ca: Some(files.client_ca.clone()),
+    let common = Common {
+        tls_certificate: Some(files.certificate.clone()),
+        tls_key: Some(files.key.clone()),
+        tls_client_ca: Some(files.client_ca.clone()),
+        auth,
+        ..common()
     };
-    let security = Security { tls: Some(tls), auth, ..Security::default() };
-    Config { common: Common { security, ..common() }, ..config() }
+    Config { common, ..config() }
 }
 
 /// A request with a bearer token.

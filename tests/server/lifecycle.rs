@@ -1,4 +1,4 @@
-//! How a server starts, tells how it is, and ends.
+//! Start, health and shutdown of a server.
 
 use std::time::{Duration, Instant};
 
@@ -17,27 +17,27 @@ use tonic_health::pb::{
 };
 
 use crate::harness::{
-    TIMEOUT, a_grant, admin, channel, common, config, eventually, get, start, start_looked_at,
+    TIMEOUT, a_grant, admin, channel, common, config, eventually, get, start, start_observed,
     start_on, stop, with_timeout,
 };
 use crate::slow_store::SlowStore;
 
-/// Far longer than ending takes, far shorter than [`TIMEOUT`].
+/// Much longer than a shutdown takes, and much shorter than [`TIMEOUT`].
 const SOON: Duration = Duration::from_secs(8);
 
 #[tokio::test]
 async fn a_server_is_ready_only_once_the_grants_are_loaded() {
     let store = SlowStore::new();
-    let running = start_looked_at(&store, async |http| {
-        let (status, _, body) = get(http, "/readyz").await;
+    let running = start_observed(&store, async |metrics| {
+        let (status, _, body) = get(metrics, "/readyz").await;
         assert_eq!((status, body.as_str()), (503, "starting: the grants are not loaded yet\n"));
-        assert_eq!(get(http, "/healthz").await.0, 200);
+        assert_eq!(get(metrics, "/healthz").await.0, 200);
     })
     .await;
-    let http = running.http;
-    let (status, _, body) = get(http, "/readyz").await;
+    let metrics = running.metrics;
+    let (status, _, body) = get(metrics, "/readyz").await;
     assert_eq!((status, body.as_str()), (200, "serving\n"));
-    assert_eq!(get(http, "/nowhere").await.0, 404);
+    assert_eq!(get(metrics, "/nowhere").await.0, 404);
 
     let mut health = HealthClient::new(channel(&running).await);
     for service in ["", "supportaccess.v1.SupportAccess", "supportaccess.v1.SupportAccessAdmin"] {
@@ -49,16 +49,19 @@ async fn a_server_is_ready_only_once_the_grants_are_loaded() {
 }
 
 #[tokio::test]
-async fn a_watch_is_told_of_the_end_and_does_not_delay_it() {
+async fn a_health_watch_reports_the_shutdown_and_does_not_delay_it() {
     let (running, _store) = start(config()).await;
     let mut health = HealthClient::new(channel(&running).await);
     let mut watch = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
     let first = watch.message().await.unwrap().unwrap();
     assert_eq!(first.status(), ServingStatus::Serving);
 
-    let begun = Instant::now();
+    let started = Instant::now();
     stop(running).await.unwrap();
-    assert!(begun.elapsed() < SOON, "the drain timeout is {TIMEOUT:?}, but was not needed");
+    assert!(
+        started.elapsed() < SOON,
+        "an idle watch must not use up the drain timeout of {TIMEOUT:?}"
+    );
     let second = watch.message().await.unwrap().unwrap();
     assert_eq!(second.status(), ServingStatus::NotServing);
     let end = watch.message().await.unwrap_err();
@@ -66,49 +69,53 @@ async fn a_watch_is_told_of_the_end_and_does_not_delay_it() {
 }
 
 #[tokio::test]
-async fn calls_that_were_begun_are_answered_while_the_server_drains() {
+async fn calls_in_progress_are_answered_while_the_server_drains() {
     let (running, store) = start(config()).await;
     let mut admin = admin(&running).await;
     store.are_changes_held.send_replace(true);
-    let (http, grpc) = (running.http, running.grpc[0].clone());
-    let stopper = running.stopper();
+    let (metrics, grpc) = (running.metrics, running.grpc[0].clone());
+    let shutdown = running.shutdown_handle();
 
     let observing = async {
         eventually(async || store.waiting() == 1).await;
-        stopper.stop();
-        eventually(async || get(http, "/readyz").await.0 == 503).await;
-        let (.., body) = get(http, "/readyz").await;
-        assert_eq!(body, "stopping: ask another server\n");
-        assert_eq!(get(http, "/healthz").await.0, 200);
+        shutdown.shut_down();
+        eventually(async || get(metrics, "/readyz").await.0 == 503).await;
+        let (.., body) = get(metrics, "/readyz").await;
+        assert_eq!(body, "stopping: use another server\n");
+        assert_eq!(get(metrics, "/healthz").await.0, 200);
         let address = grpc.to_string();
         eventually(async || TcpStream::connect(&address).await.is_err()).await;
         store.are_changes_held.send_replace(false);
     };
     let call = admin.grant_access(a_grant());
-    let (ended, answer, ()) =
+    let (ended, response, ()) =
         with_timeout(async { tokio::join!(running.wait(), call, observing) }).await;
-    answer.unwrap();
+    response.unwrap();
     ended.unwrap();
     assert_eq!(store.commits(), 1);
-    TcpStream::connect(http).await.unwrap_err();
+    TcpStream::connect(metrics).await.unwrap_err();
 }
 
 #[tokio::test]
-async fn a_call_whose_caller_has_gone_is_followed_to_its_end() {
+async fn a_call_is_completed_after_its_caller_disconnects() {
     let (running, store) = start(config()).await;
     let mut admin = admin(&running).await;
     store.are_changes_held.send_replace(true);
     tokio::select! {
-        _ = admin.grant_access(a_grant()) => panic!("it is held"),
+        _ = admin.grant_access(a_grant()) => panic!("the change is held"),
         () = eventually(async || store.waiting() == 1) => {}
     }
     drop(admin);
-    let (http, grpc) = (running.http, running.grpc[0].to_string());
-    let stopper = running.stopper();
+    let (metrics, grpc) = (running.metrics, running.grpc[0].to_string());
+    let shutdown = running.shutdown_handle();
     let releasing = async {
-        stopper.stop();
+        shutdown.shut_down();
         eventually(async || TcpStream::connect(&grpc).await.is_err()).await;
-        assert_eq!(get(http, "/readyz").await.0, 503, "HTTP outlives the call");
+        assert_eq!(
+            get(metrics, "/readyz").await.0,
+            503,
+            "the metrics endpoint ends after the calls"
+        );
         store.are_changes_held.send_replace(false);
         Instant::now()
     };
@@ -117,55 +124,55 @@ async fn a_call_whose_caller_has_gone_is_followed_to_its_end() {
     ended.unwrap();
     assert_eq!(store.commits(), 1);
     let took = end - release;
-    assert!(took < SOON, "it waited for a follower that had ended: {took:?}");
+    assert!(took < SOON, "the shutdown must not wait for anything else: {took:?}");
 }
 
 #[tokio::test]
-async fn a_call_that_does_not_end_is_cut_when_the_drain_timeout_is_over() {
+async fn a_call_is_aborted_after_the_drain_timeout() {
     let drain_timeout = Duration::from_millis(200);
     let config = Config { common: Common { drain_timeout, ..common() }, ..config() };
     let (running, store) = start(config).await;
     let mut admin = admin(&running).await;
     store.are_changes_held.send_replace(true);
-    let stopper = running.stopper();
+    let shutdown = running.shutdown_handle();
     let stopping = async {
         eventually(async || store.waiting() == 1).await;
-        stopper.stop();
+        shutdown.shut_down();
         Instant::now()
     };
     let call = admin.grant_access(a_grant());
     let ending = async { (running.wait().await, Instant::now()) };
-    let ((ended, end), answer, begin) =
+    let ((ended, end), response, begin) =
         with_timeout(async { tokio::join!(ending, call, stopping) }).await;
     ended.unwrap();
-    answer.unwrap_err();
+    response.unwrap_err();
     let took = end - begin;
     assert!(took >= drain_timeout && took < SOON, "{took:?}");
     assert_eq!(store.commits(), 0);
 }
 
 #[tokio::test]
-async fn told_twice_a_server_does_not_wait() {
+async fn a_second_request_aborts_the_shutdown() {
     let (running, store) = start(config()).await;
     let mut admin = admin(&running).await;
     store.are_changes_held.send_replace(true);
-    let stopper = running.stopper();
-    let begun = Instant::now();
+    let shutdown = running.shutdown_handle();
+    let started = Instant::now();
     let stopping = async {
         eventually(async || store.waiting() == 1).await;
-        stopper.stop();
-        stopper.cut();
+        shutdown.shut_down();
+        shutdown.abort();
     };
     let call = admin.grant_access(a_grant());
-    let (ended, answer, ()) =
+    let (ended, response, ()) =
         with_timeout(async { tokio::join!(running.wait(), call, stopping) }).await;
     ended.unwrap();
-    answer.unwrap_err();
-    assert!(begun.elapsed() < SOON);
+    response.unwrap_err();
+    assert!(started.elapsed() < SOON);
 }
 
 #[tokio::test]
-async fn connections_that_never_speak_do_not_hold_up_the_end() {
+async fn silent_connections_do_not_delay_the_shutdown() {
     let drain_timeout = Duration::from_millis(200);
     let config = Config { common: Common { drain_timeout, ..common() }, ..config() };
     let (running, _store) = start(config).await;
@@ -173,23 +180,24 @@ async fn connections_that_never_speak_do_not_hold_up_the_end() {
     let mut silent = TcpStream::connect(&grpc).await.unwrap();
     let mut half = TcpStream::connect(&grpc).await.unwrap();
     half.write_all(b"PRI * HTTP/2.0\r\n").await.unwrap();
-    let mut http = TcpStream::connect(running.http).await.unwrap();
-    http.write_all(b"GET /metrics HTTP/1.1\r\nHost:").await.unwrap();
-    // A later connection that is answered proves that the earlier ones have been accepted.
+    let mut metrics = TcpStream::connect(running.metrics).await.unwrap();
+    metrics.write_all(b"GET /metrics HTTP/1.1\r\nHost:").await.unwrap();
+    // Listeners accept in order: an answer to a later connection proves that the earlier ones were
+    // accepted.
     channel(&running).await;
-    get(running.http, "/healthz").await;
+    get(running.metrics, "/healthz").await;
 
-    let begun = Instant::now();
+    let started = Instant::now();
     stop(running).await.unwrap();
-    assert!(begun.elapsed() < SOON);
-    for stream in [&mut silent, &mut half, &mut http] {
+    assert!(started.elapsed() < SOON);
+    for stream in [&mut silent, &mut half, &mut metrics] {
         let mut rest = Vec::new();
         let _ = with_timeout(stream.read_to_end(&mut rest)).await;
     }
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_load_does_not_start() {
+async fn a_server_that_cannot_load_the_grants_does_not_start() {
     let config = config();
     let mut store = SlowStore::new();
     store.is_broken = true;
@@ -202,22 +210,22 @@ async fn a_server_that_cannot_load_does_not_start() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_dropped_lets_go_of_its_ports() {
+async fn a_dropped_server_closes_its_ports() {
     let (running, _store) = start(config()).await;
-    let (http, grpc) = (running.http, running.grpc[0].to_string());
+    let (metrics, grpc) = (running.metrics, running.grpc[0].to_string());
     drop(running);
     eventually(async || {
-        TcpStream::connect(http).await.is_err() && TcpStream::connect(&grpc).await.is_err()
+        TcpStream::connect(metrics).await.is_err() && TcpStream::connect(&grpc).await.is_err()
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_server_runs_until_it_is_stopped() {
+async fn a_server_runs_until_a_shutdown_is_requested() {
     let (running, _store) = start(config()).await;
-    let stopper = running.stopper();
+    let shutdown = running.shutdown_handle();
     let mut ended = Box::pin(running.wait());
     assert!(ended.as_mut().now_or_never().is_none());
-    stopper.stop();
+    shutdown.shut_down();
     with_timeout(ended).await.unwrap();
 }

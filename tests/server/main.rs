@@ -1,9 +1,9 @@
-//! A whole server in this process, over real sockets.
+//! Servers in this process, over real sockets.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::print_stdout,
-    reason = "in tests a panic is an answer, and what is found is printed"
+    reason = "tests fail by panicking, and print measurements"
 )]
 
 #[allow(

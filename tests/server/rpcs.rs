@@ -1,9 +1,9 @@
-//! What is counted and answered for each RPC.
+//! Metrics, log lines, ids and refusals of RPCs.
 
 use std::{
     io::{self, Write},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures::{StreamExt, stream::FuturesUnordered};
@@ -45,7 +45,7 @@ async fn each_rpc_is_counted_by_method_and_code() {
         access(&running).await.check_access(a_check()).await.unwrap();
     }
     let mut health = HealthClient::new(channel(&running).await);
-    let unknown = HealthCheckRequest { service: "made.ToUpstream".to_owned() };
+    let unknown = HealthCheckRequest { service: "made.up.Service".to_owned() };
     assert_eq!(health.check(unknown).await.unwrap_err().code(), Code::NotFound);
 
     wait_for_metric(&running, &rpcs(ACCESS, "CheckAccess", "OK", 3)).await;
@@ -58,7 +58,7 @@ async fn each_rpc_is_counted_by_method_and_code() {
     let check = r#"support_access_checks_total{decision="DENIED",reason="NO_GRANT"} 3"#;
     assert!(has_metric(&running, check).await);
 
-    let (status, head, body) = get(running.http, "/metrics").await;
+    let (status, head, body) = get(running.metrics, "/metrics").await;
     assert_eq!(status, 200);
     assert!(head.to_lowercase().contains("content-type: application/openmetrics-text"), "{head}");
     assert!(body.ends_with("# EOF\n"));
@@ -68,22 +68,22 @@ async fn each_rpc_is_counted_by_method_and_code() {
 #[tokio::test]
 async fn unknown_methods_share_one_label() {
     let (running, _store) = start(config()).await;
-    for path in ["/made.ToUpstream/Method", "/supportaccess.v1.SupportAccess/MadeUp", "/x"] {
+    for path in ["/made.up.Service/Method", "/supportaccess.v1.SupportAccess/MadeUp", "/x"] {
         let mut grpc = Grpc::new(channel(&running).await);
         grpc.ready().await.unwrap();
         let codec = ProstCodec::<CheckAccessRequest, CheckAccessRequest>::default();
         let path = PathAndQuery::from_static(path);
-        let answer = grpc.unary(Request::new(a_check()), path, codec).await;
-        assert_eq!(answer.unwrap_err().code(), Code::Unimplemented);
+        let response = grpc.unary(Request::new(a_check()), path, codec).await;
+        assert_eq!(response.unwrap_err().code(), Code::Unimplemented);
     }
     wait_for_metric(&running, &rpcs("unknown", "unknown", "UNIMPLEMENTED", 3)).await;
-    let (.., metrics) = get(running.http, "/metrics").await;
-    assert!(!metrics.contains("made.ToUpstream"));
+    let (.., metrics) = get(running.metrics, "/metrics").await;
+    assert!(!metrics.contains("made.up.Service"));
     stop(running).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_cancelled_change_counts_as_cancelled_and_is_made_whole() {
+async fn a_cancelled_change_counts_as_cancelled_and_is_committed() {
     let (running, store) = start(config()).await;
     let mut admin = admin(&running).await;
     store.are_changes_held.send_replace(true);
@@ -108,7 +108,7 @@ async fn a_cancelled_change_counts_as_cancelled_and_is_made_whole() {
 }
 
 #[tokio::test]
-async fn a_call_past_its_deadline_counts_as_that() {
+async fn a_call_past_its_deadline_counts_as_deadline_exceeded() {
     let (running, store) = start(config()).await;
     store.are_changes_held.send_replace(true);
     let mut request = Request::new(a_grant());
@@ -135,35 +135,35 @@ async fn a_dropped_stream_counts_as_cancelled() {
 }
 
 #[tokio::test]
-async fn calls_are_known_by_the_caller_s_id_or_a_new_one() {
+async fn a_call_has_the_id_of_its_caller_or_a_new_one() {
     let (running, _store) = start(config()).await;
     let mut access = access(&running).await;
-    let mut answered_id = async |given: Option<&str>| {
+    let mut id_of_call = async |given: Option<&str>| {
         let mut request = Request::new(a_check());
         if let Some(given) = given {
             request.metadata_mut().insert("x-request-id", given.parse().unwrap());
         }
-        let answer = access.check_access(request).await.unwrap();
-        answer.metadata().get("x-request-id").unwrap().to_str().unwrap().to_owned()
+        let response = access.check_access(request).await.unwrap();
+        response.metadata().get("x-request-id").unwrap().to_str().unwrap().to_owned()
     };
-    assert_eq!(answered_id(Some("portal-17/a")).await, "portal-17/a");
+    assert_eq!(id_of_call(Some("portal-17/a")).await, "portal-17/a");
     let longest = "x".repeat(128);
-    assert_eq!(answered_id(Some(&longest)).await, longest);
-    for insane in [None, Some(""), Some("two words"), Some("x".repeat(129).as_str())] {
-        let id = answered_id(insane).await;
+    assert_eq!(id_of_call(Some(&longest)).await, longest);
+    for invalid in [None, Some(""), Some("two words"), Some("x".repeat(129).as_str())] {
+        let id = id_of_call(invalid).await;
         assert!(uuid::Uuid::parse_str(&id).is_ok(), "{id}");
     }
-    // Refusals too can be asked about.
+    // Refusals have an id, too.
     let mut health = HealthClient::new(channel(&running).await);
-    let mut request = Request::new(HealthCheckRequest { service: "made.ToUpstream".to_owned() });
+    let mut request = Request::new(HealthCheckRequest { service: "made.up.Service".to_owned() });
     request.metadata_mut().insert("x-request-id", "why".parse().unwrap());
-    let refusal = health.check(request).await.unwrap_err();
-    assert_eq!(refusal.metadata().get("x-request-id").unwrap(), "why");
+    let error = health.check(request).await.unwrap_err();
+    assert_eq!(error.metadata().get("x-request-id").unwrap(), "why");
     stop(running).await.unwrap();
 }
 
 #[tokio::test]
-async fn an_oversized_message_is_refused_by_its_size() {
+async fn an_oversized_message_is_refused() {
     let (running, _store) = start(config()).await;
     let mut access = access(&running).await;
     let large = |length| {
@@ -171,36 +171,36 @@ async fn an_oversized_message_is_refused_by_its_size() {
         let check = AccessCheck { group_ids, ..an_access_check() };
         CheckAccessRequest { check: Some(check), ..a_check() }
     };
-    let refusal = access.check_access(large(MESSAGE_LENGTH_MAX + 1_024)).await.unwrap_err();
-    assert_eq!(refusal.code(), Code::InvalidArgument);
-    let details = refusal.get_details_bad_request().unwrap();
+    let error = access.check_access(large(MESSAGE_LENGTH_MAX + 1_024)).await.unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument);
+    let details = error.get_details_bad_request().unwrap();
     assert_eq!(details.field_violations[0].field, "message");
-    assert!(refusal.message().contains(&MESSAGE_LENGTH_MAX.to_string()), "{refusal}");
+    assert!(error.message().contains(&MESSAGE_LENGTH_MAX.to_string()), "{error}");
     wait_for_metric(&running, &rpcs(ACCESS, "CheckAccess", "INVALID_ARGUMENT", 1)).await;
-    access.check_access(a_check()).await.expect("the connection is as good as before");
+    access.check_access(a_check()).await.expect("the connection can still be used");
     stop(running).await.unwrap();
 }
 
 #[tokio::test]
-async fn what_is_not_a_message_is_refused_as_that() {
+async fn a_malformed_message_is_refused() {
     let (running, _store) = start(config()).await;
     for method in ["SupportAccess/CheckAccess", "SupportAccessAdmin/GetGrant"] {
         let mut grpc = Grpc::new(channel(&running).await);
         grpc.ready().await.unwrap();
-        // Another message, whose first field is a number where theirs is a text.
+        // A message whose first field is a number, where the request has a string.
         let codec = ProstCodec::<prost_types::Timestamp, ()>::default();
         let path = format!("/supportaccess.v1.{method}").parse().unwrap();
         let garbage = prost_types::Timestamp { seconds: 7, nanos: 7 };
-        let refusal = grpc.unary(Request::new(garbage), path, codec).await.unwrap_err();
-        assert_eq!(refusal.code(), Code::InvalidArgument, "{refusal}");
-        let details = refusal.get_details_bad_request().unwrap();
+        let error = grpc.unary(Request::new(garbage), path, codec).await.unwrap_err();
+        assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+        let details = error.get_details_bad_request().unwrap();
         assert_eq!(details.field_violations[0].field, "message");
     }
     stop(running).await.unwrap();
 }
 
 #[tokio::test]
-async fn calls_that_never_send_their_message_hold_up_nobody() {
+async fn calls_without_their_message_delay_no_other_call() {
     const CONNECTIONS: usize = 4;
     const CALLS: usize = 1_100;
     let limits = CallLimits { calls_per_caller: 2 * CALLS, ..CallLimits::default() };
@@ -216,8 +216,8 @@ async fn calls_that_never_send_their_message_hold_up_nobody() {
                 let codec = ProstCodec::<GetGrantRequest, GetGrantResponse>::default();
                 let path =
                     PathAndQuery::from_static("/supportaccess.v1.SupportAccessAdmin/GetGrant");
-                let nothing = Request::new(futures::stream::pending());
-                grpc.client_streaming(nothing, path, codec).await
+                let no_message = Request::new(futures::stream::pending());
+                grpc.client_streaming(no_message, path, codec).await
             });
         }
     }
@@ -226,16 +226,12 @@ async fn calls_that_never_send_their_message_hold_up_nobody() {
         let all = format!("support_access_rpcs_in_flight{{{labels}}} {CALLS}");
         wait_for_metric(&running, &all).await;
         let request = RevokeAllAccessRequest { tenant_id: "acme".to_owned(), ..Default::default() };
-        let begun = Instant::now();
         with_timeout(admin(&running).await.revoke_all_access(request)).await.unwrap();
-        begun.elapsed()
     };
-    let took = tokio::select! {
-        took = revoking => took,
-        answer = calls.next() => panic!("nothing was asked: {answer:?}"),
-    };
-    // They are given 10 seconds for their message.
-    assert!(took < Duration::from_secs(3), "{took:?}");
+    tokio::select! {
+        () = revoking => {}
+        response = calls.next() => panic!("a call ended before the revocation: {response:?}"),
+    }
     drop(calls);
     stop(running).await.unwrap();
 }
@@ -255,15 +251,15 @@ async fn oversized_metadata_is_refused() {
 async fn reflection_lists_and_describes_the_services() {
     let (running, _store) = start(config()).await;
     let mut reflection = ServerReflectionClient::new(channel(&running).await);
-    let ask =
-        |question| ServerReflectionRequest { host: String::new(), message_request: Some(question) };
-    let questions = [
-        ask(MessageRequest::ListServices(String::new())),
-        ask(MessageRequest::FileContainingSymbol(format!("{ACCESS}.CheckAccess"))),
+    let request =
+        |message| ServerReflectionRequest { host: String::new(), message_request: Some(message) };
+    let requests = [
+        request(MessageRequest::ListServices(String::new())),
+        request(MessageRequest::FileContainingSymbol(format!("{ACCESS}.CheckAccess"))),
     ];
-    let answers = reflection.server_reflection_info(futures::stream::iter(questions)).await;
-    let mut answers = answers.unwrap().into_inner();
-    let listed = answers.message().await.unwrap().unwrap().message_response;
+    let responses = reflection.server_reflection_info(futures::stream::iter(requests)).await;
+    let mut responses = responses.unwrap().into_inner();
+    let listed = responses.message().await.unwrap().unwrap().message_response;
     let Some(MessageResponse::ListServicesResponse(listed)) = listed else {
         panic!("not a list: {listed:?}")
     };
@@ -271,9 +267,9 @@ async fn reflection_lists_and_describes_the_services() {
     for name in [ACCESS, ADMIN, HEALTH, "grpc.reflection.v1.ServerReflection"] {
         assert!(names.contains(&name), "{name} is not in {names:?}");
     }
-    let described = answers.message().await.unwrap().unwrap().message_response;
+    let described = responses.message().await.unwrap().unwrap().message_response;
     assert!(matches!(described, Some(MessageResponse::FileDescriptorResponse(_))));
-    drop(answers);
+    drop(responses);
     stop(running).await.unwrap();
 }
 
@@ -300,9 +296,9 @@ impl Write for Lines {
     }
 }
 
-/// The runtime of this test is one thread, so that a subscriber of this thread sees everything.
+/// The runtime has one thread, so that the subscriber of this thread receives every event.
 #[tokio::test(flavor = "current_thread")]
-async fn each_rpc_is_one_line_of_the_log() {
+async fn each_rpc_is_one_log_line() {
     let lines = Lines::default();
     let writer = lines.clone();
     let subscriber = tracing_subscriber::fmt()
@@ -342,6 +338,6 @@ async fn each_rpc_is_one_line_of_the_log() {
     let listening = lines.containing("\"listening\"");
     assert_eq!(listening.len(), 2);
     assert_eq!(listening[0]["grpc"], running.grpc[0].to_string());
-    assert_eq!(listening[1]["http"], running.http.to_string());
+    assert_eq!(listening[1]["metrics"], running.metrics.to_string());
     stop(running).await.unwrap();
 }

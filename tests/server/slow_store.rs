@@ -12,8 +12,9 @@ use async_trait::async_trait;
 use support_access::{
     domain::{
         Epoch, Event, Grant, GrantId, GrantTerms, Lock, LockId, Party, PolicyOverrides, Position,
-        RequestId, Revision, Sequence, TenantId, Time, clock::SystemClock,
+        RequestId, Revision, Sequence, TenantId, Time,
     },
+    server::SystemClock,
     store::{
         EventQuery, GrantQuery, History, HistoryEvent, IdempotencyKey, Listed, Loaded, LockQuery,
         Log, Membership, NewEvent, Notifications, Queries, RequestPart, Retained, Store,

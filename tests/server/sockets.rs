@@ -1,4 +1,4 @@
-//! Where a server listens, and what it refuses to.
+//! Listening sockets.
 
 use std::{
     fs,
@@ -20,15 +20,15 @@ use tokio::net::TcpListener;
 use crate::harness::{a_check, common, connect, listening_on, loopback, start, stop};
 
 #[tokio::test]
-async fn a_port_in_use_is_said_in_a_sentence() {
+async fn a_port_in_use_is_reported() {
     let taken = TcpListener::bind(loopback()).await.unwrap();
     let address = taken.local_addr().unwrap();
-    let sentence =
-        format!("cannot listen on {address}: another process is listening there already");
+    let expected =
+        format!("cannot listen on {address}: another process is already listening there");
     let grpc = Common { listen: vec![ListenAddress::Tcp(address)], ..common() };
-    assert_eq!(Listeners::bind(&grpc).await.unwrap_err().to_string(), sentence);
-    let http = Common { metrics_listen: address, ..common() };
-    assert_eq!(Listeners::bind(&http).await.unwrap_err().to_string(), sentence);
+    assert_eq!(Listeners::bind(&grpc).await.unwrap_err().to_string(), expected);
+    let metrics = Common { metrics_listen: address, ..common() };
+    assert_eq!(Listeners::bind(&metrics).await.unwrap_err().to_string(), expected);
 }
 
 #[tokio::test]
@@ -49,11 +49,11 @@ async fn one_server_serves_on_every_address() {
     assert!(metadata.file_type().is_socket());
     assert_eq!(metadata.permissions().mode() & 0o777, 0o660);
     stop(running).await.unwrap();
-    assert!(!path.exists(), "the socket goes with the server");
+    assert!(!path.exists(), "the socket is removed with the server");
 }
 
 #[tokio::test]
-async fn a_socket_that_a_dead_server_left_is_replaced() {
+async fn the_socket_of_a_dead_server_is_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("check.sock");
     drop(UnixListener::bind(&path).unwrap());
@@ -66,9 +66,9 @@ async fn a_socket_that_a_dead_server_left_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_socket_in_use_and_other_files_are_left_alone() {
+async fn sockets_in_use_and_other_files_are_kept() {
     let folder = tempfile::tempdir().unwrap();
-    let refusal = async |name: &str| {
+    let error_of = async |name: &str| {
         let path = folder.path().join(name);
         let listen = vec![ListenAddress::Unix(path.clone())];
         let error = Listeners::bind(&Common { listen, ..common() }).await.unwrap_err().to_string();
@@ -76,16 +76,16 @@ async fn a_socket_in_use_and_other_files_are_left_alone() {
         error.strip_prefix(&prefix).expect(&error).to_owned()
     };
     let _live = UnixListener::bind(folder.path().join("live.sock")).unwrap();
-    assert_eq!(refusal("live.sock").await, "another process is listening there already");
+    assert_eq!(error_of("live.sock").await, "another process is already listening there");
     fs::write(folder.path().join("notes.txt"), "keep me").unwrap();
-    let file = "there is a file of that name, and it is not a socket";
-    assert_eq!(refusal("notes.txt").await, file);
+    let file = "a file of that name exists, and is not a socket";
+    assert_eq!(error_of("notes.txt").await, file);
     assert_eq!(fs::read_to_string(folder.path().join("notes.txt")).unwrap(), "keep me");
-    assert_eq!(refusal("no/such/folder.sock").await, "there is no such directory");
+    assert_eq!(error_of("no/such/folder.sock").await, "the directory does not exist");
 }
 
 #[tokio::test]
-async fn a_successor_s_socket_is_not_removed() {
+async fn the_socket_of_a_successor_is_not_removed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("check.sock");
     let listen = vec![ListenAddress::Unix(path.clone())];

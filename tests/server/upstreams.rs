@@ -1,4 +1,4 @@
-//! What a sidecar makes of what it is told to follow.
+//! Upstreams as a sidecar follows them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,18 +7,18 @@ use support_access::{
         credentials::ClientCredentials, grpc::upstream::GrpcUpstream,
         proto::v1::RevokeAccessRequest,
     },
-    domain::{NodeId, NodeKind, clock::SystemClock},
+    domain::{NodeId, NodeKind},
     node::{
         CheckNode,
         message::{Hello, PROTOCOL, ToFollower, ToUpstream},
         upstream_session::{FollowError, Upstream, run},
     },
-    server::Running,
+    server::{Running, SystemClock},
 };
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     sync::mpsc,
-    time::{Instant, timeout},
+    time::timeout,
 };
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
@@ -36,7 +36,7 @@ fn url(running: &Running) -> String {
     format!("http://{}", running.grpc[0])
 }
 
-/// Follows until `done`.
+/// Follows the upstream until `done`.
 async fn follow_until(node: &Arc<CheckNode>, url: &str, done: impl Future<Output = ()>) {
     let upstream: Arc<dyn Upstream> =
         Arc::new(GrpcUpstream::new(url, &ClientCredentials::default()).unwrap());
@@ -50,12 +50,12 @@ async fn follow_until(node: &Arc<CheckNode>, url: &str, done: impl Future<Output
     followed.unwrap();
 }
 
-/// Says hello, and what came of it.
-async fn answer(url: &str, hello: Hello) -> Result<ToFollower, FollowError> {
+/// Sends a hello, and returns the first response.
+async fn connect(url: &str, hello: Hello) -> Result<ToFollower, FollowError> {
     let upstream = GrpcUpstream::new(url, &ClientCredentials::default()).unwrap();
-    let (says, said) = mpsc::channel(1);
-    says.send(ToUpstream::Hello(hello)).await.unwrap();
-    let mut stream = with_timeout(upstream.open(said)).await?;
+    let (requests, receiver) = mpsc::channel(1);
+    requests.send(ToUpstream::Hello(hello)).await.unwrap();
+    let mut stream = with_timeout(upstream.open(receiver)).await?;
     with_timeout(stream.next()).await.unwrap()
 }
 
@@ -64,7 +64,7 @@ fn hello(node_id: NodeId) -> Hello {
 }
 
 #[tokio::test]
-async fn a_node_is_fed_and_its_word_is_waited_for() {
+async fn a_node_follows_and_its_acknowledgement_is_waited_for() {
     let (running, _store) = start(config()).await;
     let granted = admin(&running).await.grant_access(a_grant()).await.unwrap().into_inner();
     let grant = granted.grant.unwrap();
@@ -80,7 +80,7 @@ async fn a_node_is_fed_and_its_word_is_waited_for() {
         let revoked = admin(&running).await.revoke_access(request).await.unwrap().into_inner();
         let enforcement = revoked.enforcement.unwrap();
         assert_eq!((enforcement.nodes_acknowledged, enforcement.nodes_lapsed), (2, 0));
-        assert!(enforcement.elapsed.unwrap().seconds == 0, "nobody had to lapse");
+        assert!(enforcement.elapsed.unwrap().seconds == 0, "no lease had to expire");
         assert_eq!(node.revision(), head_revision(&running).await);
     }))
     .await;
@@ -88,7 +88,7 @@ async fn a_node_is_fed_and_its_word_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_node_that_holds_another_history_takes_a_snapshot() {
+async fn a_node_with_another_log_installs_a_snapshot() {
     let (first, _store) = start(config()).await;
     let (second, _store) = start(config()).await;
     let mut grants = admin(&first).await;
@@ -99,7 +99,7 @@ async fn a_node_that_holds_another_history_takes_a_snapshot() {
     follow_until(&node, &url(&first), eventually(async || node.read_view().is_fresh())).await;
     let held = node.held().unwrap();
     assert_eq!(held.revision, 3);
-    // Less far, and further.
+    // Behind the position of the node, and ahead of it.
     for revision in [0, 5] {
         for _ in 0..revision {
             admin(&second).await.grant_access(a_grant()).await.unwrap();
@@ -115,66 +115,67 @@ async fn a_node_that_holds_another_history_takes_a_snapshot() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_followed_is_refused_in_a_sentence() {
+async fn invalid_upstreams_are_reported() {
     let (running, _store) = start(config()).await;
     let health = TcpListener::bind(loopback()).await.unwrap();
     let other = format!("http://{}", health.local_addr().unwrap());
     let (_, service) = tonic_health::server::health_reporter();
     let incoming = tokio_stream::wrappers::TcpListenerStream::new(health);
     let serving = Server::builder().add_service(service).serve_with_incoming(incoming);
-    let asking = async {
-        // Another gRPC server, and one that speaks HTTP/1: our own, a common mistake.
-        for url in [other, format!("http://{}", running.http)] {
-            let refusal = answer(&url, hello(node().id())).await.unwrap_err();
-            let sentence = format!(
+    let connecting = async {
+        // Another gRPC server, and the metrics endpoint, a common mistake.
+        for url in [other, format!("http://{}", running.metrics)] {
+            let error = connect(&url, hello(node().id())).await.unwrap_err();
+            let expected = format!(
                 "{url} is not a support-access server, or not one that can be followed: correct the upstream"
             );
-            assert_eq!(refusal, FollowError::Refused(sentence));
+            assert_eq!(error, FollowError::Refused(expected));
         }
     };
     tokio::select! {
         ended = serving => panic!("{ended:?}"),
-        () = asking => {}
+        () = connecting => {}
     }
 
     let url = url(&running);
-    let Ok(ToFollower::Welcome(welcome)) = answer(&url, hello(node().id())).await else {
+    let Ok(ToFollower::Welcome(welcome)) = connect(&url, hello(node().id())).await else {
         panic!("no welcome")
     };
-    let sentence = "refuses this node: a check node must not follow itself: correct its upstream";
-    let refusal = answer(&url, hello(welcome.node_id)).await.unwrap_err();
-    assert_eq!(refusal, FollowError::Refused(format!("{url} {sentence}")));
+    let expected = "refuses this node: a check node must not follow itself: correct its upstream";
+    let error = connect(&url, hello(welcome.node_id)).await.unwrap_err();
+    assert_eq!(error, FollowError::Refused(format!("{url} {expected}")));
     let newer = Hello { protocol: 2, ..hello(node().id()) };
-    let refusal = answer(&url, newer).await.unwrap_err().to_string();
-    let sentence = "this node speaks version 1 of the protocol, but the follower speaks 2: \
+    let error = connect(&url, newer).await.unwrap_err().to_string();
+    let expected = "this node speaks version 1 of the protocol, but the follower speaks 2: \
         upgrade the older of the two";
-    assert_eq!(refusal, format!("{url} refuses this node: {sentence}"));
+    assert_eq!(error, format!("{url} refuses this node: {expected}"));
     stop(running).await.unwrap();
 }
 
 #[tokio::test]
-async fn who_does_not_answer_may_do_so_later() {
+async fn unavailable_upstreams_are_retried() {
     let silent = TcpListener::bind(loopback()).await.unwrap();
     let url = format!("http://{}", silent.local_addr().unwrap());
-    let begun = Instant::now();
-    let lost = answer(&url, hello(node().id())).await.unwrap_err();
+    let lost = connect(&url, hello(node().id())).await.unwrap_err();
     assert_eq!(lost, FollowError::Lost("it does not answer".to_owned()));
-    assert!(begun.elapsed() < Duration::from_secs(5));
-    drop(silent);
-    let lost = answer(&url, hello(node().id())).await.unwrap_err();
-    let sentence = "it cannot be reached: Connection refused (os error 111)";
-    assert_eq!(lost, FollowError::Lost(sentence.to_owned()));
-    let missing = answer("unix:/no/such/socket", hello(node().id())).await.unwrap_err();
+    // Bound, so that no other process listens there, but not listening.
+    let closed = TcpSocket::new_v4().unwrap();
+    closed.bind(loopback()).unwrap();
+    let url = format!("http://{}", closed.local_addr().unwrap());
+    let lost = connect(&url, hello(node().id())).await.unwrap_err();
+    let expected = "it cannot be reached: Connection refused (os error 111)";
+    assert_eq!(lost, FollowError::Lost(expected.to_owned()));
+    let missing = connect("unix:/no/such/socket", hello(node().id())).await.unwrap_err();
     assert!(matches!(missing, FollowError::Lost(_)), "{missing}");
 }
 
 #[tokio::test]
-async fn a_stream_ends_when_its_server_stops() {
+async fn a_stream_ends_when_the_upstream_shuts_down() {
     let (running, _store) = start(config()).await;
     let upstream = GrpcUpstream::new(&url(&running), &ClientCredentials::default()).unwrap();
-    let (says, said) = mpsc::channel(1);
-    let mut stream = with_timeout(upstream.open(said)).await.unwrap();
-    says.send(ToUpstream::Hello(hello(node().id()))).await.unwrap();
+    let (requests, receiver) = mpsc::channel(1);
+    let mut stream = with_timeout(upstream.open(receiver)).await.unwrap();
+    requests.send(ToUpstream::Hello(hello(node().id()))).await.unwrap();
     assert!(matches!(with_timeout(stream.next()).await, Some(Ok(ToFollower::Welcome(_)))));
     let ending = async {
         loop {
@@ -188,12 +189,12 @@ async fn a_stream_ends_when_its_server_stops() {
             .await
             .unwrap();
     ended.unwrap();
-    let sentence = "it has ended the stream: the server is shutting down";
-    assert_eq!(error, FollowError::Lost(sentence.to_owned()));
+    let expected = "it has ended the stream: the server is shutting down";
+    assert_eq!(error, FollowError::Lost(expected.to_owned()));
 }
 
 #[test]
-fn upstreams_are_urls_or_sockets_and_tell_no_secrets() {
+fn upstreams_are_urls_or_sockets_without_credentials() {
     for url in ["http://127.0.0.1:50051", "http://[::1]:1/", "https://host", "unix:/a@b", "unix:a"]
     {
         assert_eq!(

@@ -35,6 +35,7 @@ mod notifications;
 mod opening;
 mod outages;
 mod permanence;
+mod plans;
 mod reads;
 mod restores;
 mod samples;

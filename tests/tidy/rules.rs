@@ -1,93 +1,31 @@
-//! The rules. Each looks at all files and names every place that breaks it.
+//! Rules on the place of things, on sizes and on tests.
 
-use crate::source::Source;
-
-/// A place that breaks a rule, as `file:line: what is wrong`.
-pub(crate) type Finding = String;
-
-/// The rooms, in the order of DESIGN: each may use those before it. The simulation is a test, and may use all.
-const ROOMS: [&str; 10] =
-    ["domain", "store", "node", "service", "auth", "api", "page", "server", "cli", "simulation"];
+use crate::{
+    Finding,
+    source::{Source, is_word},
+};
 
 const FILE_LINES_MAX: usize = 400;
 
-/// A room uses only the rooms before it; `lib.rs` and `main.rs` stand outside.
-pub(crate) fn rooms_use_only_those_above(sources: &[Source]) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for source in sources.iter().filter(|source| source.is_service()) {
-        let Some(room) = source.room().filter(|room| !["lib", "main"].contains(room)) else {
-            continue;
-        };
-        let Some(own) = ROOMS.iter().position(|name| *name == room) else {
-            findings.push(format!("{}:1: {room} is not one of the rooms {ROOMS:?}", source.path));
-            continue;
-        };
-        for (offset, used) in crate_paths(source) {
-            // What is not a room is an item of the crate's root.
-            let Some(other) = ROOMS.iter().position(|name| *name == used) else { continue };
-            if other > own {
-                let line = source.line_at(offset);
-                findings.push(format!("{}:{line}: {room} must not use {used}", source.path));
-            }
-        }
-    }
-    findings
-}
-
-/// The first name of every path from the crate's root: `crate::x`, `crate::{x, y}`, and `super::x` where `super` is the root.
-fn crate_paths(source: &Source) -> Vec<(usize, &str)> {
-    let supers = "super::".repeat(source.path.matches('/').count());
-    ["crate::", &supers]
-        .into_iter()
-        .flat_map(|prefix| source.code.match_indices(prefix).map(|(at, found)| (at, found.len())))
-        .filter(|(at, _)| !source.code[..*at].ends_with(|c: char| is_word(c) || c == ':'))
-        .flat_map(|(at, length)| names_at(&source.code[at + length..], at + length))
-        .collect()
-}
-
-/// The name that `code` begins with, or every first name of the `{…}` it begins with.
-fn names_at(code: &str, offset: usize) -> Vec<(usize, &str)> {
-    let name = |from: usize| {
-        let length = code[from..].find(|c| !is_word(c)).unwrap_or(code.len() - from);
-        (offset + from, &code[from..from + length])
-    };
-    if !code.starts_with('{') {
-        return vec![name(0)];
-    }
-    let mut depth = 0;
-    let mut expected = false;
-    let mut names = Vec::new();
-    for (at, c) in code.char_indices() {
-        match c {
-            '{' => depth += 1,
-            '}' => depth -= 1,
-            _ => {}
-        }
-        if depth == 0 {
-            break;
-        }
-        if expected && is_word(c) {
-            names.push(name(at));
-        }
-        expected = depth == 1 && (matches!(c, '{' | ',') || (expected && c.is_whitespace()));
-    }
-    names
-}
-
-/// gRPC stays in the rooms that speak it.
-pub(crate) fn grpc_stays_at_the_doors(sources: &[Source]) -> Vec<Finding> {
+pub(crate) fn protobuf_stays_in_the_api(sources: &[Source]) -> Vec<Finding> {
     crates_only_in(sources, &["tonic", "prost"], &["api", "server", "cli"])
 }
 
-/// SQL stays in the store.
 pub(crate) fn sql_stays_in_the_store(sources: &[Source]) -> Vec<Finding> {
     crates_only_in(sources, &["sqlx"], &["store"])
 }
 
-fn crates_only_in(sources: &[Source], crates: &[&str], rooms: &[&str]) -> Vec<Finding> {
+/// `domain` takes time and keys as arguments.
+pub(crate) fn domain_reads_no_clock_and_no_tls(sources: &[Source]) -> Vec<Finding> {
+    let outside =
+        ["store", "node", "service", "auth", "api", "page", "server", "cli", "lib", "main"];
+    crates_only_in(sources, &["rustix", "tokio_rustls", "rustls", "parking_lot"], &outside)
+}
+
+fn crates_only_in(sources: &[Source], crates: &[&str], modules: &[&str]) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for source in sources.iter().filter(|source| source.is_service()) {
-        if source.room().is_some_and(|room| rooms.contains(&room)) {
+    for source in sources.iter().filter(|source| source.is_product()) {
+        if source.module().is_some_and(|module| modules.contains(&module)) {
             continue;
         }
         for (number, line) in source.code_lines() {
@@ -97,24 +35,24 @@ fn crates_only_in(sources: &[Source], crates: &[&str], rooms: &[&str]) -> Vec<Fi
                 })
             };
             if let Some(word) = words(line).find(|word| of(word)) {
-                findings.push(format!("{}:{number}: {word} only in {rooms:?}", source.path));
+                findings.push(format!("{}:{number}: {word} only in {modules:?}", source.path));
             }
         }
     }
     findings
 }
 
-/// Errors become `Status` in one place.
+/// Errors become `Status` in `api/grpc/status.rs`.
 pub(crate) fn status_is_built_in_one_place(sources: &[Source]) -> Vec<Finding> {
-    // Every way tonic and tonic-types have to make one.
+    // Every constructor of tonic and tonic-types.
     const MAKERS: &str = "new ok cancelled unknown invalid_argument deadline_exceeded not_found already_exists \
         permission_denied resource_exhausted failed_precondition aborted out_of_range unimplemented internal \
         unavailable data_loss unauthenticated from_error from_header_map with_details with_metadata \
         with_details_and_metadata with_error_details with_error_details_and_metadata \
         with_error_details_vec with_error_details_vec_and_metadata";
     let mut findings = Vec::new();
-    for source in service_but(sources, "src/api/grpc/status.rs") {
-        for (number, line) in source.service_lines() {
+    for source in product_without(sources, "src/api/grpc/status.rs") {
+        for (number, line) in source.product_lines() {
             for (at, found) in line.match_indices("Status::") {
                 let maker = line[at + found.len()..].split(|c| !is_word(c)).next().unwrap_or("");
                 let is_status = !line[..at].ends_with(is_word);
@@ -127,23 +65,22 @@ pub(crate) fn status_is_built_in_one_place(sources: &[Source]) -> Vec<Finding> {
     findings
 }
 
-/// Time comes from the clock.
 pub(crate) fn time_comes_from_the_clock(sources: &[Source]) -> Vec<Finding> {
     let banned = ["Utc::now", "Local::now", "SystemTime::now"];
-    containing(service_but(sources, "src/domain/clock.rs"), &banned)
+    containing(product_without(sources, "src/server/clock.rs"), &banned)
 }
 
-/// Every task has an owner.
+/// Every task has an owner, which waits for the task at shutdown.
 pub(crate) fn tasks_are_spawned_in_one_place(sources: &[Source]) -> Vec<Finding> {
     let banned = ["tokio::spawn", "task::spawn", "tokio::{spawn", "thread::spawn"];
-    containing(service_but(sources, "src/server/tasks.rs"), &banned)
+    containing(product_without(sources, "src/server/tasks.rs"), &banned)
 }
 
-/// What people and scripts read on standard output is written in one place.
+/// `cli/output.rs` writes to standard output and standard error.
 pub(crate) fn printing_is_done_in_one_place(sources: &[Source]) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for source in service_but(sources, "src/cli/output.rs") {
-        for (number, line) in source.service_lines() {
+    for source in product_without(sources, "src/cli/output.rs") {
+        for (number, line) in source.product_lines() {
             let banned = ["print", "println", "eprint", "eprintln", "dbg"];
             let macros = line.match_indices('!').map(|(at, _)| &line[..at]);
             for word in
@@ -158,7 +95,6 @@ pub(crate) fn printing_is_done_in_one_place(sources: &[Source]) -> Vec<Finding> 
     findings
 }
 
-/// A file can be read in one sitting.
 pub(crate) fn files_are_short(sources: &[Source]) -> Vec<Finding> {
     sources
         .iter()
@@ -171,7 +107,6 @@ pub(crate) fn files_are_short(sources: &[Source]) -> Vec<Finding> {
         .collect()
 }
 
-/// A test that is there is run.
 pub(crate) fn no_test_is_ignored(sources: &[Source]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for source in sources.iter().filter(|source| source.is_rust()) {
@@ -185,7 +120,7 @@ pub(crate) fn no_test_is_ignored(sources: &[Source]) -> Vec<Finding> {
     findings
 }
 
-/// A test waits for what it waits for; where it must sleep, the same line says why.
+/// A test waits for an event. A line that sleeps states the reason in a comment.
 pub(crate) fn tests_do_not_sleep(sources: &[Source]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for source in sources {
@@ -202,7 +137,7 @@ pub(crate) fn tests_do_not_sleep(sources: &[Source]) -> Vec<Finding> {
             let reason = text.split_once("sleep(").and_then(|(_, after)| after.split_once(comment));
             if sleeps && reason.is_none_or(|(_, reason)| reason.trim().is_empty()) {
                 findings.push(format!(
-                    "{}:{}: sleeps, and does not say why",
+                    "{}:{}: sleeps without a stated reason",
                     source.path,
                     index + 1
                 ));
@@ -212,15 +147,14 @@ pub(crate) fn tests_do_not_sleep(sources: &[Source]) -> Vec<Finding> {
     findings
 }
 
-/// Nothing tells of the machine it was written on.
 pub(crate) fn no_machine_paths(sources: &[Source]) -> Vec<Finding> {
-    // Put together here, or this file would break the rule.
+    // Composed here, because this file must obey the rule, too.
     let banned = ["work", "root", "home", "Users"].map(|folder| format!("/{folder}/"));
     let mut findings = Vec::new();
     for source in sources {
         for (index, line) in source.text.lines().enumerate() {
             for path in &banned {
-                // Only where a path begins: `a/work/b` is somewhere below, and no machine's.
+                // Only at the start of a path: `a/work/b` is relative.
                 let begins =
                     |at: usize| !line[..at].ends_with(|c: char| is_word(c) || "./-}$".contains(c));
                 if line.match_indices(path.as_str()).any(|(at, _)| begins(at)) {
@@ -245,19 +179,15 @@ fn containing<'a>(sources: impl Iterator<Item = &'a Source>, banned: &[&str]) ->
     findings
 }
 
-fn service_but<'a>(
+fn product_without<'a>(
     sources: &'a [Source],
     exempt: &'static str,
 ) -> impl Iterator<Item = &'a Source> {
-    sources.iter().filter(move |source| source.is_service() && source.path != exempt)
+    sources.iter().filter(move |source| source.is_product() && source.path != exempt)
 }
 
 fn has_extension(source: &Source, extension: &str) -> bool {
     std::path::Path::new(&source.path).extension().is_some_and(|found| found == extension)
-}
-
-fn is_word(c: char) -> bool {
-    c.is_alphanumeric() || c == '_'
 }
 
 fn words(line: &str) -> impl Iterator<Item = &str> {

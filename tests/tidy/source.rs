@@ -1,4 +1,5 @@
-//! Source files as the rules read them: code without comments and texts, and without the tests at its end.
+//! Source files as the rules read them: code without comments and literals, and without the tests at
+//! the end.
 
 use std::{fs, path::Path, process::Command};
 
@@ -7,11 +8,11 @@ use std::{fs, path::Path, process::Command};
 pub(crate) struct Source {
     /// From the root of the repository, with `/`.
     pub(crate) path: String,
-    /// As it is.
+    /// The file's content.
     pub(crate) text: String,
-    /// Rust only: comments, and what is between quotes, blanked out. Has the same lines.
+    /// Rust only: the content with comments and literals blanked out, on the same lines.
     pub(crate) code: String,
-    /// Rust only: how many lines come before the tests at the end.
+    /// Rust only: the number of lines before the test module at the end.
     pub(crate) lines_before_tests: usize,
 }
 
@@ -19,7 +20,7 @@ impl Source {
     pub(crate) fn new(path: &str, text: &str) -> Self {
         let code = if is_rust(path) { blank(text) } else { String::new() };
         let lines = || text.lines();
-        // Only at the margin: what follows is the tests' module, to the end of the file.
+        // Only at the margin, and only if the test module extends to the end of the file.
         let tests = lines().position(|line| line == "#[cfg(test)]").filter(|start| {
             let rest: Vec<&str> = code.lines().skip(start + 1).collect();
             let closing = rest.iter().position(|line| *line == "}");
@@ -34,10 +35,9 @@ impl Source {
         is_rust(&self.path)
     }
 
-    /// Whether the file belongs to the service itself. The simulation is a test, though it is among the sources, from where it can
-    /// use what only rooms can.
-    pub(crate) fn is_service(&self) -> bool {
-        self.is_rust() && self.path.starts_with("src/") && self.room() != Some("simulation")
+    /// Whether the file is part of the product.
+    pub(crate) fn is_product(&self) -> bool {
+        self.is_rust() && self.path.starts_with("src/")
     }
 
     /// Whether the whole file is a test.
@@ -45,15 +45,42 @@ impl Source {
         self.path.starts_with("tests/") || self.path.ends_with("/tests.rs")
     }
 
-    /// The room: `store` for `src/store.rs` and everything in `src/store/`.
-    pub(crate) fn room(&self) -> Option<&str> {
+    /// The top-level module: `store` for `src/store.rs` and everything in `src/store/`.
+    pub(crate) fn module(&self) -> Option<&str> {
         let inside = self.path.strip_prefix("src/")?;
-        let room = inside.split('/').next()?;
-        Some(room.strip_suffix(".rs").unwrap_or(room))
+        let module = inside.split('/').next()?;
+        Some(module.strip_suffix(".rs").unwrap_or(module))
+    }
+
+    /// For each line, the text of the comment that fills the line.
+    pub(crate) fn comments(&self) -> Vec<Option<String>> {
+        let is_comment = |(code, text): (&str, &str)| {
+            let comment = text.trim_start().strip_prefix("//")?;
+            code.trim().is_empty().then(|| comment.trim_start_matches(['/', '!']).to_owned())
+        };
+        self.code.lines().zip(self.text.lines()).map(is_comment).collect()
+    }
+
+    /// String literals without their quotes, each with its line.
+    pub(crate) fn literals(&self) -> Vec<(usize, String)> {
+        let mut literals = Vec::new();
+        let (mut at, mut before) = (0, None);
+        while let Some(next) = self.text[at..].chars().next() {
+            let length = skipped(&self.text[at..], before).max(next.len_utf8());
+            let token = &self.text[at..at + length];
+            if token.ends_with('"') && token.len() > 2 {
+                let content = token.trim_start_matches(['b', 'r', '#', '"']);
+                let line = self.text[..at].matches('\n').count() + 1;
+                literals.push((line, content.trim_end_matches('"').to_owned()));
+            }
+            before = Some(next);
+            at += length;
+        }
+        literals
     }
 
     /// Lines of code, numbered from 1, without the tests at the end.
-    pub(crate) fn service_lines(&self) -> impl Iterator<Item = (usize, &str)> {
+    pub(crate) fn product_lines(&self) -> impl Iterator<Item = (usize, &str)> {
         self.code_lines().take(self.lines_before_tests)
     }
 
@@ -72,24 +99,29 @@ fn is_rust(path: &str) -> bool {
     Path::new(path).extension().is_some_and(|extension| extension == "rs")
 }
 
-/// Every file of the repository that git tracks, or would.
+pub(crate) fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// Every file that Git tracks, or would track.
 pub(crate) fn tracked() -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let root = root.as_path();
     let listing = Command::new("git")
         .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
         .current_dir(root)
         .output()
-        .expect("git is needed to tell which files are ours");
+        .expect("git lists the files of the repository");
     assert!(listing.status.success(), "{}", String::from_utf8_lossy(&listing.stderr));
     String::from_utf8(listing.stdout)
         .expect("file names are UTF-8")
         .split_terminator('\0')
-        // A file that was deleted but is still in the index, or is not text, has nothing to say.
+        // Deleted files that are still in the index, and binary files, are skipped.
         .filter_map(|path| Some(Source::new(path, &fs::read_to_string(root.join(path)).ok()?)))
         .collect()
 }
 
-/// `text` with comments, and what is between quotes, replaced by spaces; line breaks stay.
+/// `text` with comments and literals replaced by spaces. Line breaks stay.
 pub(crate) fn blank(text: &str) -> String {
     let mut code = String::with_capacity(text.len());
     let mut rest = text;
@@ -106,7 +138,7 @@ pub(crate) fn blank(text: &str) -> String {
     code
 }
 
-/// How many bytes at the start of `rest` are a comment or a literal; 0 if it is code.
+/// The length in bytes of the comment or literal at the start of `rest`; 0 if `rest` starts with code.
 fn skipped(rest: &str, before: Option<char>) -> usize {
     if rest.starts_with("//") {
         return rest.find('\n').unwrap_or(rest.len());
@@ -167,7 +199,7 @@ fn quoted(rest: &str, quote: char) -> usize {
     rest.len()
 }
 
-/// A character, or nothing if it is a lifetime.
+/// The length of a character literal; 0 for a lifetime.
 fn character(rest: &str) -> usize {
     let mut after = rest.chars().skip(1);
     match (after.next(), after.next()) {

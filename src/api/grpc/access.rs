@@ -68,7 +68,7 @@ impl SupportAccess for Access {
         let deadline = call.deadline();
         let (check, token) = checks::explain_request(call.message).map_err(Failure::from)?;
         // Gateways know their agent. Only a tenant may ask about an unnamed one.
-        let party = call.caller.side(Action::ExplainAccess, Some(&check.tenant_id));
+        let party = call.caller.party(Action::ExplainAccess, Some(&check.tenant_id));
         if check.agent_id.is_none() && party == Party::Vendor {
             let (field, description) = ("check.agent_id", "must not be empty");
             let violations = Violations::of(field, ViolationReason::Required, description);

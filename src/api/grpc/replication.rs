@@ -67,7 +67,7 @@ impl Replication for ReplicationService {
         request: Request<Streaming<rpb::FollowRequest>>,
     ) -> Result<Response<FollowStream>, Status> {
         let caller = admit_to(Action::Follow, Scope::Global, request.extensions())?;
-        let permit = self.followers.take(&caller.identity).ok_or(SessionEnd::TooMany);
+        let permit = self.followers.try_acquire(&caller.identity).ok_or(SessionEnd::TooMany);
         let permit = permit.map_err(Failure::from)?;
         let (node, incoming) = (Arc::clone(&self.node), request.into_inner().boxed());
         Ok(Response::new(FollowStream::new(node, incoming, permit, caller.valid_for)))

@@ -8,7 +8,7 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 use tracing::{error, warn};
 
 use crate::{
-    api::{authenticate::ACTOR, grpc::errors::violation_name, proto::v1::ErrorReason},
+    api::{credentials::ACTOR, grpc::errors::violation_name, proto::v1::ErrorReason},
     auth::{AuthError, ConnectionInfo, token::TokenError},
     domain::{Denied, ViolationReason, policy::Forbidden, violation::Violations},
     node::follower_session::SessionEnd,

@@ -104,7 +104,12 @@ impl GrpcUpstream {
         }
     }
 
-    /// The endpoint, with TLS from the current files.
+    /// Reads the credential files. Returns the problems of using them for this upstream.
+    pub fn check_credentials(&self) -> Vec<String> {
+        [self.credentials.token().err(), self.secured().err()].into_iter().flatten().collect()
+    }
+
+    /// The endpoint, with TLS by the files as they are now.
     fn secured(&self) -> Result<Endpoint, String> {
         if !self.url.starts_with("https://") {
             return Ok(self.endpoint.clone());

@@ -1,4 +1,4 @@
-//! What is looked up whenever metrics are read.
+//! State that is read for each scrape.
 
 use std::{fmt, time::Duration};
 
@@ -11,41 +11,41 @@ use prometheus_client::{
 
 use crate::{domain::Time, node::Gauges};
 
-/// What is read when metrics are.
+/// The state of a process.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Readings {
-    /// Of the check node.
+    /// State of the check node.
     pub node: Gauges,
-    /// gRPC connections, and how many there may be.
+    /// Open gRPC connections.
     pub connections: u64,
-    /// See `connections`.
+    /// Maximum of `connections`.
     pub connections_limit: u64,
-    /// Threads that do the work, and how long they were at it, all together.
+    /// Worker threads.
     pub workers: u64,
-    /// See `workers`.
+    /// Busy time of all workers together.
     pub worker_busy: Duration,
-    /// By the setting that names its file: when a certificate ends.
+    /// Earliest expiry of the certificates in a file, by the setting that names the file.
     pub certificates: Vec<(&'static str, Time)>,
-    /// TLS handshakes that failed because either side would not have the other.
+    /// TLS handshakes that the server or the client rejected.
     pub handshakes_failed: u64,
-    /// What only a replica has.
+    /// State of a replica. `None`: a sidecar.
     pub replica: Option<ReplicaReadings>,
 }
 
-/// What is read of the work that only replicas do.
+/// State that only replicas have.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ReplicaReadings {
-    /// How far the recording of expiries is behind.
+    /// Age of the oldest expiry that is not recorded yet.
     pub sweep_lag: Duration,
-    /// Chains of the history that do not verify; `None` while nobody knows.
+    /// Broken hash chains. `None`: unknown.
     pub history_breaks: Option<u64>,
-    /// When all chains had been verified last.
+    /// End of the last verification of all hash chains.
     pub history_verified_at: Option<Time>,
-    /// Events verified.
+    /// Events verified since the start.
     pub history_verified_events: u64,
 }
 
-/// Reads, whenever Prometheus does.
+/// Encodes the readings for each scrape.
 pub(super) struct ReadingsCollector<F>(pub(super) F);
 
 // === impl ReadingsCollector ===
@@ -59,64 +59,64 @@ impl<F> fmt::Debug for ReadingsCollector<F> {
 impl<F: Fn() -> Readings + Send + Sync + 'static> Collector for ReadingsCollector<F> {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let readings = (self.0)();
-        let mut lines = Lines(encoder);
-        lines.of_node(&readings.node)?;
-        lines.of_process(&readings)?;
-        readings.replica.map_or(Ok(()), |replica| lines.of_replica(&replica))
+        let mut samples = Samples(encoder);
+        samples.of_node(&readings.node)?;
+        samples.of_process(&readings)?;
+        readings.replica.map_or(Ok(()), |replica| samples.of_replica(&replica))
     }
 }
 
-struct Lines<'a>(DescriptorEncoder<'a>);
+struct Samples<'a>(DescriptorEncoder<'a>);
 
-impl Lines<'_> {
+impl Samples<'_> {
     fn of_node(&mut self, node: &Gauges) -> fmt::Result {
-        self.number("live_grants", "Grants that no event has ended.", node.live_grants)?;
-        self.number("locks", "Locks that no event has ended.", node.locks)?;
+        self.number("live_grants", "Scheduled and active grants.", node.live_grants)?;
+        self.number("locks", "Live locks.", node.locks)?;
         let revision = node.revision.unsigned_abs();
-        self.number("revision", "The last event that checks are answered from.", revision)?;
-        let help = "The memory of the snapshot that checks are answered from, estimated.";
+        self.number("revision", "Revision from which checks are answered.", revision)?;
+        let help = "Estimated size of the snapshot from which checks are answered.";
         self.write("snapshot", help, Some(&Unit::Bytes), &ConstGauge::new(node.snapshot_bytes))?;
-        self.number("tenants", "Tenants that have a grant, live or ended.", node.tenants)?;
-        self.number("followers", "Check nodes that are fed by this one.", node.followers as u64)?;
-        let help =
-            "How old the lease is that checks are answered by; infinite while there is none.";
+        self.number("tenants", "Tenants with at least one grant, live or ended.", node.tenants)?;
+        self.number("followers", "Check nodes that follow this node.", node.followers as u64)?;
+        let help = "Age of the lease by which checks are answered; infinite without a lease.";
         let age = node.lease_age.map_or(f64::INFINITY, |age| age.as_secs_f64());
         self.write("lease_age", help, Some(&Unit::Seconds), &ConstGauge::new(age))
     }
 
     fn of_process(&mut self, readings: &Readings) -> fmt::Result {
-        self.number("connections", "gRPC connections.", readings.connections)?;
-        let help = "How many gRPC connections there may be; beyond that, callers wait.";
+        self.number("connections", "Open gRPC connections.", readings.connections)?;
+        let help = "Maximum number of gRPC connections. Further connections wait.";
         self.number("connections_limit", help, readings.connections_limit)?;
-        self.number("workers", "Threads that do the work.", readings.workers)?;
-        let help = "How long all threads that do the work were at it.";
+        self.number("workers", "Worker threads.", readings.workers)?;
+        let help = "Busy time of all worker threads together.";
         let busy = ConstCounter::new(readings.worker_busy.as_secs_f64());
         self.write("worker_busy", help, Some(&Unit::Seconds), &busy)?;
-        let help =
-            "TLS handshakes with callers that failed because either side would not have the other.";
+        let help = "TLS handshakes that the server or the client rejected.";
         let failed = ConstCounter::new(readings.handshakes_failed);
         self.write("handshakes_failed", help, None, &failed)?;
         if readings.certificates.is_empty() {
             return Ok(());
         }
-        let help = "When a certificate ends, in seconds since 1970, by the setting that names its file; of several in the file, \
-                    the one that ends first.";
+        let help = "Earliest expiry of the certificates in a file, in seconds since 1970, by the \
+                    setting that names the file.";
         let ends = readings.certificates.iter().map(|(name, end)| ([("certificate", *name)], end));
         self.family("certificate_expiration_timestamp", help, ends)
     }
 
     fn of_replica(&mut self, replica: &ReplicaReadings) -> fmt::Result {
-        let help = "How far the recording of expiries is behind. Checks do not depend on it.";
+        let help = "Age of the oldest expiry that is not recorded yet. Checks do not depend on it.";
         let lag = ConstGauge::new(replica.sweep_lag.as_secs_f64());
         self.write("sweep_lag", help, Some(&Unit::Seconds), &lag)?;
         if let Some(breaks) = replica.history_breaks {
-            let help = "Chains of the history that do not verify; not there before this process has looked at all, or found one.";
+            let help =
+                "Broken hash chains. Absent until the first verification has ended or found one.";
             self.number("history_breaks", help, breaks)?;
         }
-        let help = "When all chains of the history had been verified last, in seconds since 1970; 0: not yet.";
+        let help =
+            "End of the last verification of all hash chains, in seconds since 1970; 0: none yet.";
         let at = ConstGauge::new(replica.history_verified_at.map_or(0.0, |at| seconds(&at)));
         self.write("history_verified_timestamp", help, Some(&Unit::Seconds), &at)?;
-        let help = "Events that were verified in their chains, each time that they were.";
+        let help = "Events verified in their hash chains, counted at each verification.";
         let events = ConstCounter::new(replica.history_verified_events);
         self.write("history_verified_events", help, None, &events)
     }
@@ -150,7 +150,7 @@ impl Lines<'_> {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "Prometheus has no other numbers")]
+#[expect(clippy::cast_precision_loss, reason = "Prometheus knows only floating-point numbers")]
 fn seconds(time: &Time) -> f64 {
     time.timestamp() as f64
 }

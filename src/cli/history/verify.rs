@@ -8,11 +8,12 @@ use std::{
 };
 
 use clap::Args;
+use tokio_rustls::rustls::pki_types::{SubjectPublicKeyInfoDer, pem::PemObject};
 
 use crate::{
     cli::{failure::Failure, output::Report, table::clean},
     domain::chain::{
-        Checkpoint, PublicKey, Verifier, VerifyError, VerifyReport,
+        Checkpoint, KeyError, PublicKey, Verifier, VerifyError, VerifyReport,
         verifier::{LINE_LENGTH_MAX, read_checkpoint},
     },
 };
@@ -93,7 +94,9 @@ fn unreadable(argument: &str, path: &Path, error: &io::Error) -> Failure {
 fn read_key(path: &Path) -> Result<PublicKey, Failure> {
     const ARGUMENT: &str = "--public-key";
     let pem = fs::read(path).map_err(|error| unreadable(ARGUMENT, path, &error))?;
-    PublicKey::from_pem(&pem).map_err(|error| {
+    let document = SubjectPublicKeyInfoDer::from_pem_slice(&pem);
+    let key = document.map_err(|_| KeyError::NotPublic).and_then(|der| PublicKey::from_spki(&der));
+    key.map_err(|error| {
         Failure::usage(format!("{ARGUMENT}: {error}, but {} does not", path.display()))
     })
 }

@@ -1,12 +1,9 @@
-//! Keys for checkpoints: Ed25519 (RFC 8032), in the files that OpenSSL writes.
+//! Ed25519 keys (RFC 8032) for checkpoints, in the encodings that OpenSSL writes. Reading PEM files is up to the caller.
 
 use std::{fmt, sync::Arc};
 
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use sha2::{Digest, Sha256};
-use tokio_rustls::rustls::pki_types::{
-    PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer, pem::PemObject,
-};
 
 use crate::domain::chain::to_hex;
 
@@ -46,11 +43,9 @@ pub struct NotSigned;
 // === impl CheckpointKey ===
 
 impl CheckpointKey {
-    /// Reads a key: PKCS#8 in PEM.
-    pub fn from_pem(pem: &[u8]) -> Result<Self, KeyError> {
-        let document = PrivatePkcs8KeyDer::from_pem_slice(pem).map_err(|_| KeyError::NotPrivate)?;
-        let pair = Ed25519KeyPair::from_pkcs8(document.secret_pkcs8_der())
-            .map_err(|_| KeyError::NotPrivate)?;
+    /// Decodes a private key: PKCS#8 in DER.
+    pub fn from_pkcs8(der: &[u8]) -> Result<Self, KeyError> {
+        let pair = Ed25519KeyPair::from_pkcs8(der).map_err(|_| KeyError::NotPrivate)?;
         let public = pair.public_key().as_ref().try_into().map_err(|_| KeyError::NotPrivate)?;
         Ok(Self { pair: Arc::new(pair), public: PublicKey(public) })
     }
@@ -84,11 +79,9 @@ impl Eq for CheckpointKey {}
 // === impl PublicKey ===
 
 impl PublicKey {
-    /// Reads a key: `SubjectPublicKeyInfo` in PEM.
-    pub fn from_pem(pem: &[u8]) -> Result<Self, KeyError> {
-        let document =
-            SubjectPublicKeyInfoDer::from_pem_slice(pem).map_err(|_| KeyError::NotPublic)?;
-        let key = document.strip_prefix(&PUBLIC_KEY_HEAD).ok_or(KeyError::NotPublic)?;
+    /// Decodes a public key: `SubjectPublicKeyInfo` in DER.
+    pub fn from_spki(der: &[u8]) -> Result<Self, KeyError> {
+        let key = der.strip_prefix(&PUBLIC_KEY_HEAD).ok_or(KeyError::NotPublic)?;
         key.try_into().map(Self).map_err(|_| KeyError::NotPublic)
     }
 

@@ -1,33 +1,40 @@
-//! Bounds on what callers may use of a server, so that none of them can take it from the others.
+//! Limits on the resources of callers.
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::domain::Span;
 
-/// The table `[limits]` of the configuration file. Each has a default; a number is at least 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+const KEEPALIVE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_mins(5);
+/// Upper bound for `connections`: more than a process has file descriptors.
+const CONNECTIONS_MAX: usize = 1_000_000;
+
+/// The table `[limits]` of the configuration file. Numbers are at least 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CallLimits {
-    /// gRPC connections at a time, on all listeners together. More wait.
+    /// Concurrent gRPC connections on all listeners together. Further connections wait.
     pub connections: usize,
-    /// Of these, from one IP address, or one network of IPv6 (/64). More are closed at once.
+    /// Concurrent connections from one IPv4 address or one IPv6 network (/64). Further connections
+    /// are closed.
     pub connections_per_address: usize,
-    /// Calls at a time on one connection. More wait at their caller.
+    /// Concurrent calls on one connection. Further calls wait at the client.
     pub calls_per_connection: u32,
-    /// Calls of one caller at a time, until their answers were taken, and changes until they are done. More are answered
-    /// `RESOURCE_EXHAUSTED`.
+    /// Concurrent calls of one caller, counted until the response is read. Changes count until they
+    /// are done, even if the caller disconnects. Further calls fail with `RESOURCE_EXHAUSTED`.
     pub calls_per_caller: usize,
-    /// Checks of one caller in a second; twice as many at once. More are answered `RESOURCE_EXHAUSTED`.
+    /// Checks of one caller per second. Bursts may be twice as large. Further checks fail with
+    /// `RESOURCE_EXHAUSTED`.
     pub checks_per_second: u32,
-    /// All other requests of one caller in a second; twice as many at once. As above.
+    /// All other requests of one caller per second, likewise.
     pub requests_per_second: u32,
-    /// Nodes at a time that follow with one caller's credentials. As above.
+    /// Concurrent followers with the credentials of one caller. Further followers fail with
+    /// `RESOURCE_EXHAUSTED`.
     pub followers_per_caller: usize,
-    /// How often a silent connection is asked whether it is still there.
+    /// Interval of HTTP/2 pings on idle connections, 100ms to 5m.
     pub keepalive_interval: Span,
-    /// How long it may take to say so. Else it is closed.
+    /// Timeout for the answer to a ping, 100ms to 5m. The connection is closed afterwards.
     pub keepalive_timeout: Span,
 }
 
@@ -48,8 +55,8 @@ impl Default for CallLimits {
 }
 
 impl CallLimits {
-    /// What is wrong with it.
-    pub(super) fn check(&self) -> Result<(), String> {
+    /// The invalid fields, a sentence each.
+    pub(super) fn problems(&self) -> Vec<String> {
         let Self {
             connections,
             connections_per_address,
@@ -61,7 +68,7 @@ impl CallLimits {
             keepalive_interval,
             keepalive_timeout,
         } = *self;
-        let zero = [
+        let numbers = [
             ("connections", connections == 0),
             ("connections_per_address", connections_per_address == 0),
             ("calls_per_connection", calls_per_connection == 0),
@@ -72,19 +79,18 @@ impl CallLimits {
         ];
         let spans =
             [("keepalive_interval", keepalive_interval), ("keepalive_timeout", keepalive_timeout)];
-        if let Some((name, span)) = spans.into_iter().find(|(_, it)| !KEEPALIVE.contains(&it.0)) {
-            return Err(format!("{name} must be from 100ms to 5m, but is {span}"));
+        let zero = numbers.into_iter().filter(|(_, is_zero)| *is_zero);
+        let mut problems: Vec<String> =
+            zero.map(|(name, _)| format!("{name} must be at least 1, but is 0")).collect();
+        if connections > CONNECTIONS_MAX {
+            problems.push(format!(
+                "connections must be at most {CONNECTIONS_MAX}, but is {connections}"
+            ));
         }
-        match zero.into_iter().find(|(_, is_zero)| *is_zero) {
-            Some((name, _)) => Err(format!("{name} must be at least 1, but is 0")),
-            None if connections > MAX => {
-                Err(format!("connections must be at most {MAX}, but is {connections}"))
-            }
-            None => Ok(()),
-        }
+        let invalid = spans.into_iter().filter(|(_, span)| !KEEPALIVE.contains(&span.0));
+        problems.extend(invalid.map(|(name, span)| {
+            format!("{name} must be a duration from 100ms to 5m, but is {span}")
+        }));
+        problems
     }
 }
-
-const KEEPALIVE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_mins(5);
-/// More connections than a process has file descriptors for.
-const MAX: usize = 1_000_000;

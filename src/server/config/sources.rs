@@ -1,35 +1,26 @@
-//! Where settings are looked for: flags, then the environment, then the file.
+//! Sources of settings, in order of precedence: flags, environment variables, the configuration
+//! file, defaults.
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{collections::BTreeMap, fmt, fs, path::PathBuf};
 
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use super::{COMMON, CallLimits, ConfigError, LISTEN, OF_REPLICA, OF_SIDECAR, UPSTREAM};
-use crate::{auth::bindings::AuthConfig, domain::SupportPolicy};
-
-const POLICY: &str = "policy";
-const LIMITS: &str = "limits";
-/// What makes up [`AuthConfig`].
-const AUTH: [&str; 4] = ["certificates", "users", "issuers", "trust_portal_assertion"];
-
-/// Looks up a variable of the environment.
+/// Looks up an environment variable.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// A value, or the rest of a sentence that begins with the name of the setting.
-pub(super) type Parsed<T> = Result<T, String>;
-
-/// What was given on the command line, as it was written there.
+/// The settings given on the command line.
 #[derive(Debug, Clone, Default)]
 pub struct Flags {
     config: Option<PathBuf>,
-    values: BTreeMap<&'static str, Vec<String>>,
+    values: BTreeMap<String, Vec<String>>,
 }
 
-/// The three places, in the order in which they are asked.
-pub(super) struct Sources<'a> {
-    flags: &'a Flags,
-    env: Env<'a>,
+/// Every source but the defaults.
+#[derive(Default)]
+pub struct Sources<'a> {
+    flags: Option<&'a Flags>,
+    env: Option<Env<'a>>,
     file: Option<File>,
 }
 
@@ -39,24 +30,48 @@ struct File {
 }
 
 /// The text of a setting.
-struct Found {
-    /// Its name where it stands.
-    origin: String,
-    values: Vec<String>,
+pub(super) struct Found {
+    /// The name of the setting at its source, such as `--listen` or `listen in FILE`.
+    pub(super) origin: String,
+    pub(super) values: Vec<String>,
+}
+
+/// An invalid configuration. Each problem names the setting, the value and the remedy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .problems.join("; "))]
+pub struct ConfigError {
+    /// A sentence each; at least one.
+    pub problems: Vec<String>,
+}
+
+/// The name of a flag.
+pub fn flag(name: &str) -> String {
+    name.replace('_', "-")
+}
+
+/// The name of an environment variable. Unknown variables with this prefix are not rejected:
+/// Kubernetes defines some for a service named `support-access`.
+pub fn variable(name: &str) -> String {
+    format!("SUPPORT_ACCESS_{}", name.to_uppercase())
+}
+
+/// The value of `result`. Records an error as a problem.
+pub(super) fn take<T>(result: Result<T, String>, problems: &mut Vec<String>) -> Option<T> {
+    result.map_err(|problem| problems.push(problem)).ok()
 }
 
 // === impl Flags ===
 
 impl Flags {
-    /// The file to read, if one was named.
+    /// Names the configuration file. `None`: the variable `SUPPORT_ACCESS_CONFIG` may name it.
     pub fn with_file(mut self, config: Option<PathBuf>) -> Self {
         self.config = config;
         self
     }
 
-    /// The values given for the setting `name`; none: it was not given.
-    pub fn with(mut self, name: &'static str, values: impl IntoIterator<Item = String>) -> Self {
-        self.values.insert(name, values.into_iter().collect());
+    /// Adds the values given for the setting `name`. No values: the flag was not given.
+    pub fn with(mut self, name: &str, values: impl IntoIterator<Item = String>) -> Self {
+        self.values.entry(name.to_owned()).or_default().extend(values);
         self
     }
 }
@@ -64,176 +79,147 @@ impl Flags {
 // === impl Sources ===
 
 impl<'a> Sources<'a> {
-    pub(super) fn open(flags: &'a Flags, env: Env<'a>) -> Result<Self, ConfigError> {
-        let named = flags.config.clone().or_else(|| get(env, "config").map(PathBuf::from));
-        Ok(Self { flags, env, file: named.map(File::read).transpose()? })
-    }
-
-    /// The setting `name`, which has one value.
-    pub(super) fn read<T>(
-        &self,
-        name: &'static str,
-        default: T,
-        parse: impl Fn(&str) -> Parsed<T>,
-    ) -> Result<T, ConfigError> {
-        let Some(Found { origin, values }) = self.find(name)? else { return Ok(default) };
-        let [value] = values.as_slice() else {
-            return Err(ConfigError(format!("{origin} must be a single value, but is a list")));
-        };
-        parse(value).map_err(|found| ConfigError(format!("{origin} {found}")))
-    }
-
-    /// The setting `name`, which has one or more values.
-    pub(super) fn read_all<T>(
-        &self,
-        name: &'static str,
-        default: Vec<T>,
-        parse: impl Fn(&str) -> Parsed<T>,
-    ) -> Result<Vec<T>, ConfigError> {
-        let Some(Found { origin, values }) = self.find(name)? else { return Ok(default) };
-        if values.is_empty() {
-            return Err(ConfigError(format!("{origin} must have at least one value")));
+    /// Reads the configuration file, if there is one. Every key must be one of `known`.
+    pub(super) fn open(
+        flags: &'a Flags,
+        env: Env<'a>,
+        known: &[&str],
+        problems: &mut Vec<String>,
+    ) -> Self {
+        let mut sources = Self { flags: Some(flags), env: Some(env), file: None };
+        let path = flags.config.clone().or_else(|| sources.variable("config").map(PathBuf::from));
+        sources.file = path.and_then(|path| take(File::read(path), problems));
+        if let Some(File { path, table }) = &sources.file {
+            for key in table.keys().filter(|key| !known.contains(&key.as_str())) {
+                let (path, known) = (path.display(), known.join(", "));
+                problems
+                    .push(format!("{path} has the unknown key {key:?}; known keys are {known}"));
+            }
         }
-        let parse = |value| parse(value).map_err(|found| ConfigError(format!("{origin} {found}")));
-        values.iter().map(String::as_str).map(parse).collect()
+        sources
     }
 
-    /// The vendor's catalogue, which only a file can hold.
-    pub(super) fn policy(&self) -> Result<Option<SupportPolicy>, ConfigError> {
-        self.file.as_ref().map_or(Ok(None), File::policy)
+    /// The values of the setting `name`. Records problems, and returns the default instead.
+    pub(super) fn values<T>(
+        &self,
+        name: &str,
+        is_list: bool,
+        default: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+        problems: &mut Vec<String>,
+    ) -> Vec<T> {
+        let found = take(self.find(name, is_list), problems).flatten();
+        let given = found.and_then(|Found { origin, values }| {
+            if values.is_empty() || values.len() > 1 && !is_list {
+                let expected =
+                    if is_list { "have at least one value" } else { "be a single value" };
+                problems.push(format!("{origin} must {expected}"));
+                return None;
+            }
+            let parse = |text| parse(text).map_err(|error| format!("{origin} {error}"));
+            // Every value is parsed, so that every problem is recorded.
+            let parsed: Vec<_> = values.iter().map(|text| take(parse(text), problems)).collect();
+            parsed.into_iter().collect::<Option<Vec<T>>>()
+        });
+        let default =
+            || Some(default).filter(|text| !text.is_empty()).and_then(|it| parse(it).ok());
+        given.unwrap_or_else(|| default().into_iter().collect())
     }
 
-    /// Who may call, as what, which only a file can hold.
-    pub(super) fn auth(&self) -> Result<AuthConfig, ConfigError> {
-        self.file.as_ref().map_or(Ok(AuthConfig::default()), File::auth)
-    }
-
-    /// How much callers may use, which only a file can hold.
-    pub(super) fn limits(&self) -> Result<CallLimits, ConfigError> {
-        self.file.as_ref().map_or(Ok(CallLimits::default()), File::limits)
-    }
-
-    fn find(&self, name: &'static str) -> Result<Option<Found>, ConfigError> {
-        if let Some(values) = self.flags.values.get(name).filter(|values| !values.is_empty()) {
-            return Ok(Some(Found { origin: format!("--{name}"), values: values.clone() }));
+    /// The text of the setting `name` at the source that takes precedence. `None`: no source has
+    /// it.
+    pub(super) fn find(&self, name: &str, is_list: bool) -> Result<Option<Found>, String> {
+        let given = self.flags.and_then(|flags| flags.values.get(name));
+        if let Some(values) = given.filter(|values| !values.is_empty()) {
+            let origin = format!("--{}", flag(name));
+            return Ok(Some(Found { origin, values: values.clone() }));
         }
-        if let Some(text) = get(self.env, name) {
-            let values = match name {
-                LISTEN | UPSTREAM => text.split(',').map(|part| part.trim().to_owned()).collect(),
-                _ => vec![text],
+        if let Some(text) = self.variable(name) {
+            let values = if is_list {
+                text.split(',').map(|part| part.trim().to_owned()).collect()
+            } else {
+                vec![text]
             };
             return Ok(Some(Found { origin: variable(name), values }));
         }
         self.file.as_ref().map_or(Ok(None), |file| file.find(name))
     }
+
+    /// Deserializes the keys `names` of the file as the fields of `T`. The error names the file.
+    pub(super) fn fields<T: DeserializeOwned>(&self, names: &[&str]) -> Result<Option<T>, String> {
+        let Some(file) = &self.file else { return Ok(None) };
+        let entries = file.table.iter().filter(|(key, _)| names.contains(&key.as_str()));
+        let table: Table = entries.map(|(key, value)| (key.clone(), value.clone())).collect();
+        let parsed = T::deserialize(table).map_err(|error| flat(&error));
+        parsed.map(Some).map_err(|error| format!("{}: {error}", file.path.display()))
+    }
+
+    /// Deserializes the table `name` of the file. The error names the table and the file.
+    pub(super) fn table<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, String> {
+        let value = self.file.as_ref().and_then(|file| file.table.get(name));
+        let Some(value) = value else { return Ok(None) };
+        let parsed = T::deserialize(value.clone()).map_err(|error| flat(&error));
+        parsed.map(Some).map_err(|error| format!("{}: {error}", self.table_name(name)))
+    }
+
+    /// The name of a table in error messages.
+    pub(super) fn table_name(&self, name: &str) -> String {
+        format!("[{name}] in {}", self.file_name())
+    }
+
+    /// The name of the file in error messages.
+    pub(super) fn file_name(&self) -> String {
+        self.file.as_ref().map(|file| file.path.display().to_string()).unwrap_or_default()
+    }
+
+    /// An environment variable. An empty variable counts as unset, because some environments cannot
+    /// unset one.
+    fn variable(&self, name: &str) -> Option<String> {
+        self.env?(&variable(name)).filter(|text| !text.is_empty())
+    }
 }
 
-/// The variable that holds the setting `name`. Others that begin alike are not refused: Kubernetes sets some of its own
-/// for a service called `support-access`.
-fn variable(name: &str) -> String {
-    format!("SUPPORT_ACCESS_{}", name.replace('-', "_").to_uppercase())
+impl fmt::Debug for Sources<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sources").field("file", &self.file_name()).finish_non_exhaustive()
+    }
 }
 
-/// An empty variable is one that is not set: it cannot be unset everywhere.
-fn get(env: Env<'_>, name: &str) -> Option<String> {
-    env(&variable(name)).filter(|text| !text.is_empty())
+/// The text of an error, in one line.
+fn flat(error: &toml::de::Error) -> String {
+    error.to_string().trim().replace('\n', " ")
 }
 
 // === impl File ===
 
 impl File {
-    fn read(path: PathBuf) -> Result<Self, ConfigError> {
+    fn read(path: PathBuf) -> Result<Self, String> {
         let shown = path.display();
-        let text = fs::read_to_string(&path).map_err(|error| {
-            ConfigError(format!("the configuration file {shown} cannot be read: {error}"))
-        })?;
-        let table: Table = toml::from_str(&text).map_err(|error| {
+        let text = fs::read_to_string(&path)
+            .map_err(|error| format!("cannot read the configuration file {shown}: {error}"))?;
+        let table = toml::from_str(&text).map_err(|error| {
             let start = error.span().map_or(0, |span| span.start);
             let line = text.bytes().take(start).filter(|byte| *byte == b'\n').count() + 1;
-            let found = error.message();
-            ConfigError(format!(
-                "the configuration file {shown} is not TOML: {found}, in line {line}"
-            ))
+            format!(
+                "the configuration file {shown} is not TOML: {}, in line {line}",
+                error.message()
+            )
         })?;
-        // One file may serve replicas and sidecars.
-        let settings = || COMMON.iter().chain(&OF_REPLICA).chain(&OF_SIDECAR);
-        let is_known = |key: &str| {
-            [POLICY, LIMITS].contains(&key)
-                || AUTH.contains(&key)
-                || settings().any(|name| to_key(name) == key)
-        };
-        if let Some(unknown) = table.keys().find(|key| !is_known(key)) {
-            let known = settings().map(|name| to_key(name)).collect::<Vec<_>>().join(", ");
-            let tables = AUTH.join(", ");
-            return Err(ConfigError(format!(
-                "the configuration file {shown} has the unknown key {unknown:?}; known are {known}, {tables}, {LIMITS} and {POLICY}"
-            )));
-        }
         Ok(Self { path, table })
     }
 
-    fn find(&self, name: &str) -> Result<Option<Found>, ConfigError> {
-        let key = to_key(name);
-        let origin = format!("{key} in {}", self.path.display());
-        let texts = match self.table.get(&key) {
-            None => return Ok(None),
-            Some(Value::Array(values)) => values.iter().map(to_text).collect(),
-            Some(value) => to_text(value).map(|text| vec![text]),
+    fn find(&self, name: &str) -> Result<Option<Found>, String> {
+        let Some(value) = self.table.get(name) else { return Ok(None) };
+        let origin = format!("{name} in {}", self.path.display());
+        let values: Option<Vec<String>> = match value {
+            Value::Array(values) => values.iter().map(to_text).collect(),
+            value => to_text(value).map(|text| vec![text]),
         };
-        match texts {
+        match values {
             Some(values) => Ok(Some(Found { origin, values })),
-            None => {
-                Err(ConfigError(format!("{origin} must be a text, a whole number, true or false")))
-            }
+            None => Err(format!("{origin} must be a string, a number, true or false")),
         }
     }
-
-    fn auth(&self) -> Result<AuthConfig, ConfigError> {
-        let own = |(key, value): (&String, &Value)| {
-            AUTH.contains(&key.as_str()).then(|| (key.clone(), value.clone()))
-        };
-        let table: Table = self.table.iter().filter_map(own).collect();
-        let refuse = |found: String| {
-            let found = found.trim().replace('\n', " ");
-            ConfigError(format!("{} says of callers what cannot be: {found}", self.path.display()))
-        };
-        let auth = AuthConfig::deserialize(table).map_err(|error| refuse(error.to_string()))?;
-        auth.check().map_err(refuse)?;
-        Ok(auth)
-    }
-
-    fn limits(&self) -> Result<CallLimits, ConfigError> {
-        let Some(value) = self.table.get(LIMITS) else { return Ok(CallLimits::default()) };
-        let refuse = |found: String| {
-            let found = found.trim().replace('\n', " ");
-            ConfigError(format!("[{LIMITS}] in {} is not right: {found}", self.path.display()))
-        };
-        let limits = CallLimits::deserialize(value.clone());
-        let limits = limits.map_err(|error| refuse(error.to_string()))?;
-        limits.check().map_err(refuse)?;
-        Ok(limits)
-    }
-
-    fn policy(&self) -> Result<Option<SupportPolicy>, ConfigError> {
-        let Some(value) = self.table.get(POLICY) else { return Ok(None) };
-        let shown = self.path.display();
-        let policy = SupportPolicy::deserialize(value.clone()).map_err(|error| {
-            let found = error.to_string().trim().replace('\n', " ");
-            ConfigError(format!("[{POLICY}] in {shown} is not a support policy: {found}"))
-        })?;
-        policy.check().map_err(|violations| {
-            let found = violations.as_slice().iter();
-            let found = found.map(|one| format!("{} {}", one.field, one.description));
-            let found = found.collect::<Vec<_>>().join("; ");
-            ConfigError(format!("[{POLICY}] in {shown} is not a support policy: {found}"))
-        })?;
-        Ok(Some(policy))
-    }
-}
-
-/// The name of a setting as files write it.
-fn to_key(name: &str) -> String {
-    name.replace('-', "_")
 }
 
 fn to_text(value: &Value) -> Option<String> {
@@ -241,6 +227,7 @@ fn to_text(value: &Value) -> Option<String> {
         Value::String(text) => Some(text.clone()),
         Value::Integer(number) => Some(number.to_string()),
         Value::Boolean(truth) => Some(truth.to_string()),
-        Value::Float(_) | Value::Datetime(_) | Value::Array(_) | Value::Table(_) => None,
+        Value::Float(number) => Some(number.to_string()),
+        Value::Datetime(_) | Value::Array(_) | Value::Table(_) => None,
     }
 }

@@ -1,127 +1,147 @@
-mod cases;
+mod documents;
+mod security;
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, time::Duration};
 
 use tempfile::TempDir;
 
-use super::*;
-use crate::domain::{AccessLevel, Span};
+use super::{groups::open, *};
+use crate::domain::{AccessLevel, Span, chain::CheckpointKey};
 
-/// What a test sets, and where.
+/// The settings of a test, by source.
 #[derive(Default)]
 struct Given<'a> {
-    flags: Vec<(&'static str, &'a str)>,
+    flags: Vec<(&'a str, &'a str)>,
     env: Vec<(&'a str, &'a str)>,
     file: Option<&'a str>,
 }
 
-/// Loads what `given` says; the path of the file reads `FILE` in errors.
-fn load(given: &Given<'_>) -> Result<Config, String> {
-    let dir = TempDir::new().unwrap();
-    let path = dir.path().join("config.toml");
-    let mut flags = Flags::default();
-    if let Some(text) = given.file {
-        fs::write(&path, text).unwrap();
-        flags = flags.with_file(Some(path.clone()));
+impl Given<'_> {
+    /// Calls `read` with flags and environment. Errors contain `FILE` instead of the path of the
+    /// file.
+    fn with<T>(
+        &self,
+        read: impl Fn(&Flags, Env<'_>) -> Result<T, ConfigError>,
+    ) -> Result<T, Vec<String>> {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("config.toml");
+        let mut flags = Flags::default();
+        if let Some(text) = self.file {
+            fs::write(&path, text).unwrap();
+            flags = flags.with_file(Some(path.clone()));
+        }
+        for (name, value) in &self.flags {
+            flags = flags.with(name, [(*value).to_owned()]);
+        }
+        let env: BTreeMap<&str, &str> = self.env.iter().copied().collect();
+        let result = read(&flags, &|name| env.get(name).map(|value| (*value).to_owned()));
+        let path = path.to_string_lossy();
+        result.map_err(|error| error.problems.iter().map(|it| it.replace(&*path, "FILE")).collect())
     }
-    let mut values: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
-    for (name, value) in &given.flags {
-        values.entry(name).or_default().push((*value).into());
+
+    fn load<C: Settings>(&self) -> Result<C, Vec<String>> {
+        self.with(load)
     }
-    for (name, values) in values {
-        flags = flags.with(name, values);
-    }
-    let env: BTreeMap<&str, &str> = given.env.iter().copied().collect();
-    Config::load(&flags, &|name| env.get(name).map(|value| (*value).into()))
-        .map_err(|error| error.to_string().replace(&*path.to_string_lossy(), "FILE"))
-}
 
-fn load_file(text: &str) -> Result<Config, String> {
-    load(&Given { file: Some(text), ..Given::default() })
-}
-
-fn load_flag(name: &'static str, value: &str) -> Result<Config, String> {
-    load(&Given { flags: vec![(name, value)], ..Given::default() })
-}
-
-#[test]
-fn nothing_given_means_the_defaults() {
-    assert_eq!(load(&Given::default()), Ok(Config::default()));
-    assert_eq!(load_file(""), Ok(Config::default()));
-    let empty = vec![("SUPPORT_ACCESS_LISTEN", ""), ("SUPPORT_ACCESS_CONFIG", "")];
-    assert_eq!(load(&Given { env: empty, ..Given::default() }), Ok(Config::default()));
-}
-
-#[test]
-fn flags_go_before_the_environment_before_the_file_before_the_default() {
-    let cases = cases::all();
-    let mut covered: Vec<&str> = cases.iter().map(|case| case.0).collect();
-    covered.push(CHECKPOINT_KEY); // has a test of its own, since it names a file
-    covered.sort_unstable();
-    let mut settings = [&COMMON[..], &OF_REPLICA[..]].concat();
-    // These are given together: see the tests of `security`.
-    settings.retain(|name| ![TLS_CERTIFICATE, TLS_KEY, TLS_CLIENT_CA].contains(name));
-    settings.sort_unstable();
-    assert_eq!(covered[..], settings, "every setting has its case");
-    for (name, line, [default, from_file, from_env, from_flag], read) in cases {
-        let variable = format!("SUPPORT_ACCESS_{}", name.replace('-', "_").to_uppercase());
-        let file = Some(line);
-        let env = vec![(variable.as_str(), from_env)];
-        let load = |given: Given<'_>| read(&load(&given).unwrap());
-        assert_eq!(load(Given::default()), default, "{name}");
-        assert_eq!(load(Given { file, ..Given::default() }), from_file, "{name}");
-        assert_eq!(load(Given { file, env: env.clone(), ..Given::default() }), from_env, "{name}");
-        assert_eq!(load(Given { flags: vec![(name, from_flag)], env, file }), from_flag, "{name}");
+    /// Reads the settings without checking their combinations.
+    fn read<C: Settings>(&self) -> C {
+        let read = self.with(|flags, env| {
+            let mut problems = Vec::new();
+            let config = C::read(&open(flags, env, &mut problems), &mut problems);
+            if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
+        });
+        read.unwrap()
     }
 }
 
-#[test]
-fn the_checkpoint_key_is_read_at_once_and_never_shown() {
-    let dir = TempDir::new().unwrap();
-    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-    let write = |name: &str| {
-        let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
-        fs::write(path(name), pair.serialize_pem()).unwrap();
-        CheckpointKey::from_pem(pair.serialize_pem().as_bytes()).unwrap()
+fn load_file(text: &str) -> Result<Config, Vec<String>> {
+    Given { file: Some(text), ..Given::default() }.load()
+}
+
+fn load_flags<C: Settings>(flags: &[(&str, &str)]) -> Result<C, Vec<String>> {
+    Given { flags: flags.to_vec(), ..Given::default() }.load()
+}
+
+fn problem_of(name: &str, value: &str) -> String {
+    let mut problems = load_flags::<Config>(&[(name, value)]).unwrap_err();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    problems.remove(0)
+}
+
+/// Three values of a setting. The first differs from the default.
+fn values_of(name: &str, dir: &TempDir) -> [String; 3] {
+    let values = match name {
+        "listen" | "metrics_listen" => ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"],
+        "drain_timeout" | "max_staleness" | "verify_interval" => ["3s", "4s", "5s"],
+        "socket_mode" => ["0600", "0666", "0770"],
+        "insecure" => ["true", "false", "true"],
+        "reflection" => ["false", "true", "false"],
+        "log" => ["warn", "error", "debug"],
+        "log_format" => ["text", "json", "auto"],
+        "otlp_endpoint" => ["http://a:1", "https://b:2", "http://c"],
+        "trace_ratio" => ["0.5", "0", "1"],
+        "database_url" => ["sqlite:a", "memory:", "postgres://c"],
+        "max_live_grants_per_tenant" => ["3", "4", "5"],
+        "upstream" => ["https://a", "https://b", "unix:/c"],
+        "checkpoint_key" => {
+            return ["a", "b", "c"].map(|name| write_key(dir, name));
+        }
+        _ => ["a", "b", "c"],
     };
-    let keys = ["file", "env", "flag"].map(write);
-    let line = format!("checkpoint_key = {:?}", path("file"));
-    let (in_env, in_flag) = (path("env"), path("flag"));
-    let file = Some(line.as_str());
-    let env = vec![("SUPPORT_ACCESS_CHECKPOINT_KEY", in_env.as_str())];
-    let flags = vec![(CHECKPOINT_KEY, in_flag.as_str())];
-    let load_key = |given: Given<'_>| load(&given).unwrap().checkpoint_key;
-    assert_eq!(load_key(Given::default()), None);
-    assert_eq!(load_key(Given { file, ..Given::default() }), Some(keys[0].clone()));
-    assert_eq!(
-        load_key(Given { file, env: env.clone(), ..Given::default() }),
-        Some(keys[1].clone())
-    );
-    assert_eq!(load_key(Given { flags, env, file }), Some(keys[2].clone()));
+    values.map(str::to_owned)
+}
 
-    let shown = format!("{:?}", load_flag(CHECKPOINT_KEY, &in_flag).unwrap());
-    let secret = fs::read_to_string(&in_flag).unwrap();
-    assert!(secret.lines().all(|line| !shown.contains(line)), "{shown}");
+fn write_key(dir: &TempDir, name: &str) -> String {
+    let path = dir.path().join(name);
+    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    fs::write(&path, pair.serialize_pem()).unwrap();
+    path.to_str().unwrap().to_owned()
+}
 
-    let missing = load_flag(CHECKPOINT_KEY, "no-such-file").unwrap_err();
-    let expected =
-        "--checkpoint-key must name a file with a key, but no-such-file cannot be read: ";
-    assert!(missing.starts_with(expected), "{missing}");
-    let other = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
-    for text in [
-        other.serialize_pem(),
-        secret.replace("PRIVATE", "PUBLIC"),
-        secret[..70].to_owned(),
-        "s3cret".into(),
+fn assert_precedence<C: Settings + Default + PartialEq + std::fmt::Debug>() {
+    let dir = TempDir::new().unwrap();
+    for setting in C::settings() {
+        let name = setting.name;
+        let values = values_of(name, &dir);
+        let [in_file, in_env, in_flag] = values.each_ref().map(String::as_str);
+        let expected = |value| Given { flags: vec![(name, value)], ..Given::default() }.read::<C>();
+        let (line, variable) = (format!("{name} = {in_file:?}"), variable(name));
+        let file = Some(line.as_str());
+        let env = vec![(variable.as_str(), in_env)];
+        let read = |given: Given<'_>| given.read::<C>();
+        assert_ne!(expected(in_file), C::default(), "{name}");
+        assert_eq!(read(Given { file, ..Given::default() }), expected(in_file), "{name}");
+        let with_env = Given { file, env: env.clone(), ..Given::default() };
+        assert_eq!(read(with_env), expected(in_env), "{name}");
+        let with_flag = Given { file, env, flags: vec![(name, in_flag)] };
+        assert_eq!(read(with_flag), expected(in_flag), "{name}");
+    }
+}
+
+#[test]
+fn flags_override_the_environment_which_overrides_the_file() {
+    assert_precedence::<Config>();
+    assert_precedence::<SidecarConfig>();
+}
+
+#[test]
+fn settings_that_are_not_given_have_their_defaults() {
+    assert_eq!(Given::default().load(), Ok(Config::default()));
+    assert_eq!(load_file(""), Ok(Config::default()));
+    let env = vec![("SUPPORT_ACCESS_LISTEN", ""), ("SUPPORT_ACCESS_CONFIG", "")];
+    assert_eq!(Given { env, ..Given::default() }.load(), Ok(Config::default()));
+}
+
+#[test]
+fn every_default_is_read() {
+    for (settings, config) in [
+        (Config::settings(), format!("{:?}", Config::default())),
+        (SidecarConfig::settings(), format!("{:?}", SidecarConfig::default())),
     ] {
-        fs::write(path("other"), &text).unwrap();
-        let refused = load_flag(CHECKPOINT_KEY, &path("other")).unwrap_err();
-        let expected = format!(
-            "--checkpoint-key must hold an Ed25519 key in PKCS#8 PEM without a password, as `openssl genpkey \
-             -algorithm ed25519` writes it, but {} does not",
-            path("other")
-        );
-        assert_eq!(refused, expected);
+        let unset = settings.iter().filter(|setting| setting.default.is_empty()).count();
+        let empty = config.matches(": None").count() + config.matches(": []").count();
+        // `Common::auth` has three optional sections.
+        assert_eq!(empty, unset + 3, "{config}");
     }
 }
 
@@ -130,26 +150,26 @@ fn the_environment_can_name_the_file() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("c.toml");
     fs::write(&path, "max_staleness = '7s'").unwrap();
-    let path = path.to_str().unwrap();
-    let env = vec![("SUPPORT_ACCESS_CONFIG", path)];
-    let config = load(&Given { env, ..Given::default() }).unwrap();
+    let env = vec![("SUPPORT_ACCESS_CONFIG", path.to_str().unwrap())];
+    let config: Config = Given { env, ..Given::default() }.load().unwrap();
     assert_eq!(config.max_staleness, Duration::from_secs(7));
 }
 
 #[test]
-fn several_addresses_can_be_listened_on() {
+fn lists_are_repeated_flags_or_separated_by_commas() {
     let expected = vec![
         ListenAddress::Tcp("127.0.0.1:1".parse().unwrap()),
         ListenAddress::Unix("/run/access.sock".into()),
     ];
-    let flags = vec![(LISTEN, "127.0.0.1:1"), (LISTEN, "unix:/run/access.sock")];
-    assert_eq!(load(&Given { flags, ..Given::default() }).unwrap().common.listen, expected);
+    let flags = [("listen", "127.0.0.1:1"), ("listen", "unix:/run/access.sock")];
+    assert_eq!(load_flags::<Config>(&flags).unwrap().common.listen, expected);
     let env = vec![("SUPPORT_ACCESS_LISTEN", "127.0.0.1:1, unix:/run/access.sock")];
-    assert_eq!(load(&Given { env, ..Given::default() }).unwrap().common.listen, expected);
+    let config: Config = Given { env, ..Given::default() }.load().unwrap();
+    assert_eq!(config.common.listen, expected);
 }
 
 #[test]
-fn addresses_are_read_and_written() {
+fn listen_addresses_are_parsed_and_displayed() {
     for text in ["127.0.0.1:50051", "[::1]:0", "0.0.0.0:80", "unix:/run/access.sock", "unix:a"] {
         assert_eq!(text.parse::<ListenAddress>().unwrap().to_string(), text);
     }
@@ -161,110 +181,118 @@ fn addresses_are_read_and_written() {
 }
 
 #[test]
-fn wrong_values_are_refused_with_what_would_be_right() {
+fn invalid_values_are_refused_with_the_valid_ones() {
+    let duration = "must be a duration from 200ms to 5m, such as 2s, but is";
     let cases = [
+        ("max_staleness", "199ms", &*format!("{duration} \"199ms\"")),
+        ("max_staleness", "301s", &*format!("{duration} \"301s\"")),
+        ("max_staleness", "2", &*format!("{duration} \"2\"")),
+        ("verify_interval", "0s", "must be a duration from 1s to 30d, such as 2s, but is \"0s\""),
+        ("drain_timeout", "2h", "must be a duration from 0s to 1h, such as 2s, but is \"2h\""),
+        ("listen", "x", "must be like 127.0.0.1:50051, [::1]:50051 or unix:/path, but is \"x\""),
+        ("listen", "unix:", "must name a path, such as unix:/run/access.sock, but is \"unix:\""),
         (
-            MAX_STALENESS,
-            "199ms",
-            "must be a duration from 200ms to 5m, such as 2s, but is \"199ms\"",
-        ),
-        (MAX_STALENESS, "301s", "must be a duration from 200ms to 5m, such as 2s, but is \"301s\""),
-        (MAX_STALENESS, "2", "must be a duration from 200ms to 5m, such as 2s, but is \"2\""),
-        (VERIFY_INTERVAL, "0s", "must be a duration from 1s to 30d, such as 2s, but is \"0s\""),
-        (DRAIN_TIMEOUT, "2h", "must be a duration from 0s to 1h, such as 2s, but is \"2h\""),
-        (LISTEN, "x", "must be like 127.0.0.1:50051, [::1]:50051 or unix:/path, but is \"x\""),
-        (LISTEN, "unix:", "must name a path, such as unix:/run/access.sock, but is \"unix:\""),
-        (
-            METRICS_LISTEN,
+            "metrics_listen",
             "unix:/a",
             "must be an IP address and a port, such as 127.0.0.1:9464, but is \"unix:/a\"",
         ),
-        (INSECURE, "yes", "must be true or false, but is \"yes\""),
-        (LOG, "a=b=c", "must be like info or warn,support_access=debug, but is \"a=b=c\""),
-        (TRACE_RATIO, "1.1", "must be a number from 0 to 1, such as 0.01, but is \"1.1\""),
+        ("insecure", "yes", "must be true or false, but is \"yes\""),
+        ("log", "a=b=c", "must be like info or warn,support_access=debug, but is \"a=b=c\""),
+        ("trace_ratio", "1.1", "must be a number from 0 to 1, such as 0.01, but is \"1.1\""),
         (
-            OTLP_ENDPOINT,
+            "otlp_endpoint",
             "http://me:secret@collector:4317",
-            "must be the URL of a collector that takes OTLP over gRPC, such as http://127.0.0.1:4317, without a path or a \
-             password",
+            "must be the URL of a collector of OTLP over gRPC, such as http://127.0.0.1:4317, without \
+             a path or a password",
         ),
-        (LOG_FORMAT, "xml", "must be auto, text or json, but is \"xml\""),
-        (MAX_LIVE_GRANTS_PER_TENANT, "0", "must be a whole number from 1 to 10000, but is \"0\""),
+        ("log_format", "xml", "must be auto, text or json, but is \"xml\""),
         (
-            MAX_LIVE_GRANTS_PER_TENANT,
+            "max_live_grants_per_tenant",
             "10001",
             "must be a whole number from 1 to 10000, but is \"10001\"",
         ),
         (
-            DATABASE_URL,
+            "database_url",
             "mysql://root:secret@db",
-            "must begin with sqlite:, postgres: or memory:, such as sqlite://support-access.db, but begins with \
-             \"mysql\"",
+            "must begin with sqlite:, postgres: or memory:, such as sqlite://support-access.db, but \
+             begins with \"mysql\"",
         ),
     ];
     for (name, value, expected) in cases {
-        assert_eq!(load_flag(name, value), Err(format!("--{name} {expected}")));
+        let flag = name.replace('_', "-");
+        assert_eq!(problem_of(name, value), format!("--{flag} {expected}"));
     }
     let env = vec![("SUPPORT_ACCESS_LOG_FORMAT", "xml")];
-    assert_eq!(
-        load(&Given { env, ..Given::default() }).unwrap_err(),
-        "SUPPORT_ACCESS_LOG_FORMAT must be auto, text or json, but is \"xml\""
-    );
+    let problems = Given { env, ..Given::default() }.load::<Config>().unwrap_err();
+    assert_eq!(problems, ["SUPPORT_ACCESS_LOG_FORMAT must be auto, text or json, but is \"xml\""]);
 }
 
 #[test]
-fn a_file_is_refused_with_the_key_and_the_file() {
+fn every_problem_is_reported() {
+    let given = Given {
+        flags: vec![("listen", "a"), ("listen", "b"), ("socket_mode", "999")],
+        env: vec![("SUPPORT_ACCESS_LOG_FORMAT", "xml")],
+        file: Some(
+            "max_staleness = 3\ntrace_ratio = 1.5\nlog = []\nfoo = 1\nbar = 2\n\
+             [limits]\nconnections = 0\ncalls_per_caller = 0\n[policy]\nmax_duration = 5",
+        ),
+    };
+    let problems = given.load::<Config>().unwrap_err();
+    let starts = [
+        "FILE has the unknown key \"bar\"",
+        "FILE has the unknown key \"foo\"",
+        "max_staleness in FILE must be a duration",
+        "--listen must be like",
+        "--listen must be like",
+        "--socket-mode must be permission bits",
+        "log in FILE must be a single value",
+        "SUPPORT_ACCESS_LOG_FORMAT must be auto",
+        "trace_ratio in FILE must be a number from 0 to 1, such as 0.01, but is \"1.5\"",
+        "[limits] in FILE: connections must be at least 1",
+        "[limits] in FILE: calls_per_caller must be at least 1",
+        "[policy] in FILE: invalid type: integer `5`",
+    ];
+    assert_eq!(problems.len(), starts.len(), "{problems:#?}");
+    for (problem, start) in problems.iter().zip(starts) {
+        assert!(problem.starts_with(start), "{problem}");
+    }
+}
+
+#[test]
+fn problems_of_a_file_name_the_key_and_the_file() {
     let cases = [
         (
             "max-staleness = '2s'",
-            "the configuration file FILE has the unknown key \"max-staleness\"; known are listen, metrics_listen, \
-             drain_timeout, tls_certificate, tls_key, tls_client_ca, socket_mode, insecure, reflection, log, log_format, otlp_endpoint, \
-             trace_ratio, database_url, max_staleness, max_live_grants_per_tenant, checkpoint_key, verify_interval, upstream, upstream_ca, upstream_certificate, \
-             upstream_key, upstream_token_file, certificates, users, issuers, trust_portal_assertion, limits and policy",
+            "FILE has the unknown key \"max-staleness\"; known keys are listen, ",
         ),
-        (
-            "max_staleness = 2",
-            "max_staleness in FILE must be a duration from 200ms to 5m, such as 2s, but is \"2\"",
-        ),
-        ("log = ['info', 'warn']", "log in FILE must be a single value, but is a list"),
-        ("log = 1.5", "log in FILE must be a text, a whole number, true or false"),
+        ("log = ['info', 'warn']", "log in FILE must be a single value"),
+        ("log = 2026-12-01", "log in FILE must be a string, a number, true or false"),
         ("listen = []", "listen in FILE must have at least one value"),
         (
             "log = 'info'\nlog = 'warn'",
             "the configuration file FILE is not TOML: duplicate key, in line 2",
         ),
-        (
-            "[policy]\nlongest = '1d'",
-            "[policy] in FILE is not a support policy: unknown field `longest`, expected one of `groups`, \
-             `preset_durations`, `default_duration`, `max_duration`, `until_revoked_allowed`, `reason_required`, \
-             `ticket_required`, `max_schedule_ahead`, `agent_kinds`",
-        ),
-        (
-            "[policy]\nmax_duration = 5",
-            "[policy] in FILE is not a support policy: invalid type: integer `5`, expected a string in \
-             `max_duration`",
-        ),
+        ("[policy]\nlongest = '1d'", "[policy] in FILE: unknown field `longest`, expected one of"),
         (
             "[policy]\nmax_duration = '1d'\npreset_durations = ['1h']",
-            "[policy] in FILE is not a support policy: default_duration must be positive and at most max_duration",
+            "[policy] in FILE: default_duration must be positive and at most max_duration",
         ),
+        ("limits = { calls = 1 }", "[limits] in FILE: unknown field `calls`"),
     ];
     for (text, expected) in cases {
-        assert_eq!(load_file(text).unwrap_err(), expected);
+        let problems = load_file(text).unwrap_err();
+        let [problem] = problems.as_slice() else { panic!("{problems:?}") };
+        assert!(problem.starts_with(expected), "{problem}");
     }
-}
-
-#[test]
-fn a_missing_file_is_named() {
     let flags = Flags::default().with_file(Some("no/such.toml".into()));
-    assert_eq!(
-        Config::load(&flags, &|_| None).unwrap_err().to_string(),
-        "the configuration file no/such.toml cannot be read: No such file or directory (os error 2)"
-    );
+    let error = load::<Config>(&flags, &|_| None).unwrap_err().to_string();
+    let expected =
+        "cannot read the configuration file no/such.toml: No such file or directory (os error 2)";
+    assert_eq!(error, expected);
 }
 
 #[test]
-fn the_catalogue_comes_from_the_file() {
+fn the_policy_comes_from_the_file() {
     let text = r#"
         [policy]
         max_duration = "30d"
@@ -275,73 +303,79 @@ fn the_catalogue_comes_from_the_file() {
         group_id = "tier-1"
         max_access_level = "READ_WRITE"
     "#;
-    let catalogue = load_file(text).unwrap().catalogue;
-    let [group] = catalogue.groups.as_slice() else { panic!("{catalogue:?}") };
+    let policy = load_file(text).unwrap().policy;
+    let [group] = policy.groups.as_slice() else { panic!("{policy:?}") };
     assert_eq!(
         (group.group_id.as_str(), group.max_access_level),
         ("tier-1", AccessLevel::ReadWrite)
     );
-    assert_eq!(catalogue.max_duration, Span::days(30));
-    assert_eq!(catalogue.default_duration, Span::days(7), "what is left out has its default");
-    assert!(!catalogue.until_revoked_allowed);
+    assert_eq!(policy.max_duration, Span::days(30));
+    assert_eq!(policy.default_duration, Span::days(7), "an absent key has its default");
+    assert!(!policy.until_revoked_allowed);
 }
 
 #[test]
-fn a_migration_reads_the_same_database_url() {
-    let env = |name: &str| (name == "SUPPORT_ACCESS_DATABASE_URL").then(|| "memory:".to_owned());
-    let flags = Flags::default();
-    assert_eq!(Config::load_database_url(&flags, &env), Ok("memory:".to_owned()));
-    let flags = flags.with(DATABASE_URL, ["sqlite:a".to_owned()]);
-    assert_eq!(Config::load_database_url(&flags, &env), Ok("sqlite:a".to_owned()));
+fn a_migration_and_a_health_check_read_a_single_setting() {
+    let file = "database_url = 'memory:'\nmetrics_listen = '127.0.0.1:1'\nmax_staleness = '1ms'";
+    let given = Given { file: Some(file), ..Given::default() };
+    assert_eq!(given.load::<DatabaseConfig>().unwrap().database_url.as_str(), "memory:");
+    let address = given.load::<HealthConfig>().unwrap().metrics_listen;
+    assert_eq!(address, "127.0.0.1:1".parse().unwrap());
+    assert!(given.load::<Config>().is_err());
 }
 
 #[test]
-fn a_password_is_not_shown() {
-    let config = load_flag(DATABASE_URL, "postgres://me:secret@db/x").unwrap();
-    let shown = format!("{config:?}");
-    assert!(shown.contains("postgres:…") && !shown.contains("secret"), "{shown}");
+fn a_replica_and_a_sidecar_may_share_a_file() {
+    let file = Some("max_staleness = \"3s\"\nupstream = [\"https://a:1\", \"unix:/b\"]");
+    let given = Given { file, ..Given::default() };
+    assert_eq!(given.load::<SidecarConfig>().unwrap().upstream, ["https://a:1", "unix:/b"]);
+    assert_eq!(given.load::<Config>().unwrap().max_staleness, Duration::from_secs(3));
 }
 
-fn load_sidecar(flags: &[(&'static str, &str)]) -> Result<SidecarConfig, String> {
-    let mut given = Flags::default();
-    for (name, value) in flags {
-        given = given.with(name, [(*value).to_owned()]);
+#[test]
+fn a_sidecar_needs_a_valid_upstream() {
+    let load = |flags: &[(&str, &str)]| load_flags::<SidecarConfig>(flags);
+    let problem = |flags: &[(&str, &str)]| load(flags).unwrap_err().join("\n");
+    assert_eq!(load(&[("upstream", "https://a:1")]).unwrap().upstream, ["https://a:1"]);
+    let plain = ("upstream", "http://replica:50051");
+    let expected = "--upstream http://replica:50051 must begin with https://";
+    assert!(problem(&[plain]).starts_with(expected));
+    assert!(load(&[plain, ("insecure", "true")]).is_ok());
+    assert!(problem(&[]).starts_with("--upstream must be given, such as"));
+    for text in ["replica:50051", "unix:", "http://", "https://"] {
+        let problem = problem(&[("upstream", text)]);
+        assert!(problem.starts_with("--upstream must be like https://replica:50051"), "{problem}");
     }
-    SidecarConfig::load(&given, &|_| None).map_err(|error| error.to_string())
-}
-
-#[test]
-fn a_sidecar_must_have_somebody_to_follow() {
-    let upstreams = load_sidecar(&[(UPSTREAM, "https://replica:50051")]).unwrap().upstreams;
-    assert_eq!(upstreams, ["https://replica:50051"]);
-    let plain = (UPSTREAM, "http://replica:50051");
-    let error = load_sidecar(&[plain]).unwrap_err();
-    assert!(
-        error.starts_with("--upstream http://replica:50051 must begin with https://"),
-        "{error}"
-    );
-    assert!(load_sidecar(&[plain, (INSECURE, "true")]).is_ok());
-    assert!(load_sidecar(&[]).unwrap_err().starts_with("--upstream must be given, such as"));
-    for wrong in ["replica:50051", "unix:", "http://", "https://"] {
-        let error = load_sidecar(&[(UPSTREAM, wrong)]).unwrap_err();
-        assert!(error.starts_with("--upstream must be like https://replica:50051"), "{error}");
-    }
-    for wrong in ["http://ada:secret@replica", "https://replica/path", "http://a b"] {
-        let error = load_sidecar(&[(UPSTREAM, wrong)]).unwrap_err();
-        assert!(error.starts_with("--upstream is wrong: "), "{error}");
-        assert!(!error.contains("secret"), "{error}");
+    for text in ["http://ada:secret@replica", "https://replica/path", "http://a b"] {
+        let problem = problem(&[("upstream", text)]);
+        assert!(problem.starts_with("--upstream is not a valid URL: "), "{problem}");
+        assert!(!problem.contains("secret"), "{problem}");
     }
 }
 
 #[test]
-fn a_sidecar_may_share_the_file_of_a_replica() {
+fn invalid_checkpoint_keys_are_refused_and_not_shown() {
     let dir = TempDir::new().unwrap();
-    let path = dir.path().join("config.toml");
-    fs::write(&path, "max_staleness = \"3s\"\nupstream = [\"https://a:1\", \"unix:/b\"]").unwrap();
-    let flags = Flags::default().with_file(Some(path));
-    assert_eq!(
-        SidecarConfig::load(&flags, &|_| None).unwrap().upstreams,
-        ["https://a:1", "unix:/b"]
-    );
-    assert_eq!(Config::load(&flags, &|_| None).unwrap().max_staleness, Duration::from_secs(3));
+    let path = write_key(&dir, "key");
+    let pem = fs::read_to_string(&path).unwrap();
+    let config: Config = load_flags(&[("checkpoint_key", &path)]).unwrap();
+    let der = rcgen::KeyPair::from_pem(&pem).unwrap().serialize_der();
+    assert_eq!(config.checkpoint_key, Some(CheckpointKey::from_pkcs8(&der).unwrap()));
+    let debug = format!("{config:?}");
+    assert!(pem.lines().all(|line| !debug.contains(line)), "{debug}");
+
+    let missing = problem_of("checkpoint_key", "no-such-file");
+    let expected = "--checkpoint-key must name a key file, but no-such-file cannot be read: ";
+    assert!(missing.starts_with(expected), "{missing}");
+    let ecdsa = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    for text in
+        [ecdsa.serialize_pem(), pem.replace("PRIVATE", "PUBLIC"), pem[..70].into(), "s3cret".into()]
+    {
+        fs::write(&path, &text).unwrap();
+        let expected = format!(
+            "--checkpoint-key must hold an Ed25519 key in PKCS#8 PEM without a password, as \
+             `openssl genpkey -algorithm ed25519` writes it, but {path} does not"
+        );
+        assert_eq!(problem_of("checkpoint_key", &path), expected);
+    }
 }

@@ -1,4 +1,4 @@
-//! Notifications from PostgreSQL, which any replica's commits send: `LISTEN` and `NOTIFY`.
+//! Notifications of PostgreSQL (`LISTEN` and `NOTIFY`), which the commits of every replica send.
 
 use std::time::Duration;
 
@@ -8,44 +8,49 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::store::{Listener, Notification, StoreError, TIMEOUT, notify::Notifier, sql::Backend};
 
-/// For how long a listener hears nothing before it looks whether its connection is alive. sqlx knows no keepalive, and a server
-/// whose machine is gone says nothing, for ever.
+/// How long a connection may be silent before it is probed. sqlx has no keepalive, and a server whose
+/// machine disappeared sends no error.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
-/// How long the connection may take to show it.
+/// How long a probe may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Listens on connections of its own.
+/// Listens on connections of a separate pool.
 #[derive(Debug)]
 pub(super) struct Listeners(pub(super) PgPool);
 
-struct PgNotifications {
+struct ChannelListener {
     listener: PgListener,
-    roll_channel: String,
-    /// When the connection last showed that it is alive.
-    heard: Instant,
-    /// When it was first asked to show it since then.
-    probed: Option<Instant>,
-    /// Whether hints may have been lost.
+    membership_channel: String,
+    /// When the connection last responded.
+    last_response: Instant,
+    /// When the current probe began.
+    probed_at: Option<Instant>,
+    /// Whether notifications may have been lost.
     is_broken: bool,
 }
 
 #[async_trait]
 impl Notifier for Listeners {
-    /// The statements that write have told the database.
+    /// The statements that write notify the listeners.
     fn notify(&self, _: Notification) {}
 
     async fn listen(&self) -> Result<Box<dyn Listener>, StoreError> {
         let connect = async {
             let mut listener = PgListener::connect_with(&self.0).await?;
-            // Nobody should wait for a new connection in order to hear that the old one is gone.
+            // A caller learns at once that the old connection failed, before a new one is open.
             listener.eager_reconnect(false);
             let log_name: String =
                 sqlx::query_scalar("SELECT log_name FROM head").fetch_one(&mut listener).await?;
             let log_channel = format!("{}{log_name}", channel!(log));
-            let roll_channel = format!("{}{log_name}", channel!(membership));
-            listener.listen_all([&*log_channel, &*roll_channel]).await?;
-            let heard = Instant::now();
-            Ok(PgNotifications { listener, roll_channel, heard, probed: None, is_broken: false })
+            let membership_channel = format!("{}{log_name}", channel!(membership));
+            listener.listen_all([&*log_channel, &*membership_channel]).await?;
+            Ok(ChannelListener {
+                listener,
+                membership_channel,
+                last_response: Instant::now(),
+                probed_at: None,
+                is_broken: false,
+            })
         };
         let connected = timeout(TIMEOUT, connect).await.map_err(StoreError::unavailable)?;
         Ok(Box::new(connected.map_err(Postgres::store_error)?))
@@ -56,45 +61,46 @@ impl Notifier for Listeners {
     }
 }
 
-impl PgNotifications {
-    /// Waits for the next, and looks at the connection whenever it has been silent.
-    async fn hear(&mut self) -> Result<Notification, StoreError> {
+impl ChannelListener {
+    /// Waits for the next notification, and probes the connection when it is silent.
+    async fn receive(&mut self) -> Result<Notification, StoreError> {
         loop {
-            // By the clock, not by how long this wait has lasted: the caller may come and go.
-            let Ok(heard) = timeout_at(self.heard + SILENCE_MAX, self.listener.try_recv()).await
-            else {
+            // Measured from the last response, and not from this call: the caller may cancel calls.
+            let deadline = self.last_response + SILENCE_MAX;
+            let Ok(received) = timeout_at(deadline, self.listener.try_recv()).await else {
                 self.probe().await?;
                 continue;
             };
-            self.heard = Instant::now();
-            self.probed = None;
-            let Some(notification) = heard.map_err(Postgres::store_error)? else {
-                return Err(StoreError::unavailable("the connection was cut"));
+            self.last_response = Instant::now();
+            self.probed_at = None;
+            let Some(notification) = received.map_err(Postgres::store_error)? else {
+                return Err(StoreError::unavailable("the connection was closed"));
             };
-            let is_roll = notification.channel() == self.roll_channel;
-            return Ok(if is_roll { Notification::Membership } else { Notification::Log });
+            let is_membership = notification.channel() == self.membership_channel;
+            return Ok(if is_membership { Notification::Membership } else { Notification::Log });
         }
     }
 
-    /// What is heard meanwhile is kept for later. May be given up and begun again, but the time to answer is the same.
+    /// Notifications that arrive meanwhile are kept. A cancelled probe continues in the next call, with
+    /// the same deadline.
     async fn probe(&mut self) -> Result<(), StoreError> {
-        let deadline = *self.probed.get_or_insert_with(Instant::now) + PROBE_TIMEOUT;
-        let answer = timeout_at(deadline, self.listener.execute("SELECT 1")).await;
-        answer.map_err(StoreError::unavailable)?.map_err(Postgres::store_error)?;
-        self.heard = Instant::now();
-        self.probed = None;
+        let deadline = *self.probed_at.get_or_insert_with(Instant::now) + PROBE_TIMEOUT;
+        let response = timeout_at(deadline, self.listener.execute("SELECT 1")).await;
+        response.map_err(StoreError::unavailable)?.map_err(Postgres::store_error)?;
+        self.last_response = Instant::now();
+        self.probed_at = None;
         Ok(())
     }
 }
 
 #[async_trait]
-impl Listener for PgNotifications {
+impl Listener for ChannelListener {
     async fn next(&mut self) -> Result<Notification, StoreError> {
         if self.is_broken {
-            return Err(StoreError::unavailable("the connection was lost before"));
+            return Err(StoreError::unavailable("the connection failed earlier"));
         }
-        let heard = self.hear().await;
-        self.is_broken = heard.is_err();
-        heard
+        let received = self.receive().await;
+        self.is_broken = received.is_err();
+        received
     }
 }

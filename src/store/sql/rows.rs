@@ -14,6 +14,38 @@ use crate::{
     store::{Listed, RequestPart, StoreError},
 };
 
+/// Defines a struct that is read from the rows of both databases. The fields after `with` are rows
+/// themselves, of other columns. The derive macro of sqlx would build SQLite and TLS a second time.
+macro_rules! row {
+    (
+        $(#[$attribute:meta])* $visibility:vis struct $Row:ident {
+            $($column_visibility:vis $column:ident: $Column:ty),* $(,)?
+        } $(with { $($part:ident: $Part:ty),* $(,)? })?
+    ) => {
+        $(#[$attribute])*
+        #[derive(Debug)]
+        $visibility struct $Row {
+            $($column_visibility $column: $Column,)*
+            $($($part: $Part,)*)?
+        }
+
+        impl<'r, R: sqlx::Row> sqlx::FromRow<'r, R> for $Row
+        where
+            $($Column: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,)*
+            $($($Part: sqlx::FromRow<'r, R>,)*)?
+            &'static str: sqlx::ColumnIndex<R>,
+        {
+            fn from_row(row: &'r R) -> Result<Self, sqlx::Error> {
+                Ok(Self {
+                    $($column: row.try_get(stringify!($column))?,)*
+                    $($($part: sqlx::FromRow::from_row(row)?,)*)?
+                })
+            }
+        }
+    };
+}
+pub(in crate::store::sql) use row;
+
 mod events;
 mod grants;
 mod locks;
@@ -35,38 +67,50 @@ impl<T> Row for T where
 {
 }
 
-/// The row of `head`.
-#[derive(Debug, FromRow)]
-pub(in crate::store) struct HeadRow {
-    epoch: String,
-    token_key: Vec<u8>,
-    pub(in crate::store) revision: i64,
-    time: Option<i64>,
+row! {
+    /// The row of `head`.
+    pub(in crate::store) struct HeadRow {
+        epoch: String,
+        token_key: Vec<u8>,
+        pub(in crate::store) revision: i64,
+        time: Option<i64>,
+    }
 }
 
 /// An item of a list.
-#[derive(Debug, FromRow)]
+#[derive(Debug)]
 pub(in crate::store) struct ListedRow<T> {
     position: i64,
-    #[sqlx(flatten)]
     item: T,
 }
 
-/// A row of `enforcements`. All columns are NULL if there is none.
-#[derive(Debug, FromRow)]
-pub(in crate::store) struct EnforcedRow {
-    elapsed: Option<i64>,
-    nodes_acknowledged: Option<i64>,
-    nodes_lapsed: Option<i64>,
+row! {
+    /// A row of `enforcements`. All columns are NULL if there is none.
+    pub(in crate::store) struct EnforcedRow {
+        elapsed: Option<i64>,
+        nodes_acknowledged: Option<i64>,
+        nodes_lapsed: Option<i64>,
+    }
 }
 
-/// A row of `requests`.
-#[derive(Debug, FromRow)]
-pub(in crate::store) struct RequestRow {
-    part: i64,
-    fingerprint: Vec<u8>,
-    first_revision: i64,
-    last_revision: i64,
+row! {
+    /// A row of `requests`.
+    pub(in crate::store) struct RequestRow {
+        part: i64,
+        fingerprint: Vec<u8>,
+        first_revision: i64,
+        last_revision: i64,
+    }
+}
+
+impl<'r, R: sqlx::Row, T: FromRow<'r, R>> FromRow<'r, R> for ListedRow<T>
+where
+    i64: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
+    &'static str: sqlx::ColumnIndex<R>,
+{
+    fn from_row(row: &'r R) -> Result<Self, sqlx::Error> {
+        Ok(Self { position: row.try_get("position")?, item: T::from_row(row)? })
+    }
 }
 
 /// A value that no version of this program has written.

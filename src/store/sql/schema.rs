@@ -1,12 +1,9 @@
 //! Whether a database is ours, and of which version, before we touch it; and bringing it to this version.
 
-use sqlx::{
-    FromRow,
-    migrate::{Migrate, MigrateError, Migrator},
-};
+use sqlx::migrate::{Migrate, MigrateError, Migrator};
 use tracing::info;
 
-use crate::store::OpenError;
+use crate::store::{OpenError, sql::rows::row};
 
 /// Where sqlx notes which migrations it has made.
 pub(in crate::store) const MIGRATIONS_TABLE: &str = "_sqlx_migrations";
@@ -17,13 +14,15 @@ pub(in crate::store) const SELECT_APPLIED: &str =
 /// What the description of a migration begins with that only adds, and does no harm to programs of earlier versions.
 const EXPAND: &str = "expand";
 
-/// A migration that a database says it has seen.
-#[derive(Debug, Clone, FromRow)]
-pub(in crate::store) struct Applied {
-    pub(in crate::store) version: i64,
-    pub(in crate::store) description: String,
-    pub(in crate::store) success: bool,
-    pub(in crate::store) checksum: Vec<u8>,
+row! {
+    /// A migration that a database says it has seen.
+    #[derive(Clone)]
+    pub(in crate::store) struct Applied {
+        pub(in crate::store) version: i64,
+        pub(in crate::store) description: String,
+        pub(in crate::store) success: bool,
+        pub(in crate::store) checksum: Vec<u8>,
+    }
 }
 
 /// Refuses a database that is not ours, not what we left, or further than we can go along with. `place` says which it is, without
@@ -162,12 +161,11 @@ pub(in crate::store) fn plain(error: &sqlx::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    static OURS: Migrator = sqlx::migrate!("migrations/sqlite");
+    use crate::store::migrations::SQLITE;
 
     /// The program's first migration, and a second one.
     fn migrator() -> Migrator {
-        let first = OURS.iter().next().unwrap().clone();
+        let first = SQLITE.iter().next().unwrap().clone();
         let second = sqlx::migrate::Migration { version: 2, ..first.clone() };
         Migrator::with_migrations(vec![first, second])
     }

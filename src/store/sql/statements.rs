@@ -10,6 +10,8 @@ pub(in crate::store) mod lists;
 pub(in crate::store) mod locks;
 pub(in crate::store) mod log;
 pub(in crate::store) mod members;
+#[cfg(test)]
+mod plans;
 
 /// A statement, and the values of its parameters `$1`, `$2` and so on.
 #[derive(Debug, Clone)]

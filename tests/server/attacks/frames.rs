@@ -1,4 +1,4 @@
-//! HTTP/2 (RFC 9113) by hand: frames that no client library would send.
+//! HTTP/2 (RFC 9113) on raw sockets, to send frames that no client library sends.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -16,7 +16,6 @@ pub(super) const RST_STREAM: u8 = 3;
 pub(super) const SETTINGS: u8 = 4;
 pub(super) const PING: u8 = 6;
 pub(super) const GO_AWAY: u8 = 7;
-pub(super) const WINDOW_UPDATE: u8 = 8;
 pub(super) const CONTINUATION: u8 = 9;
 
 pub(super) const END_STREAM: u8 = 1;
@@ -27,7 +26,7 @@ pub(super) const CHECK: &str = "/supportaccess.v1.SupportAccess/CheckAccess";
 pub(super) const LIST_EVENTS: &str = "/supportaccess.v1.SupportAccessAdmin/ListEvents";
 pub(super) const FOLLOW: &str = "/supportaccess.replication.v1.Replication/Follow";
 
-/// One side of a connection.
+/// The client side of a connection.
 pub(super) struct Attacker<IO> {
     io: IO,
     read: Vec<u8>,
@@ -50,7 +49,7 @@ pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     bytes
 }
 
-/// The header block of a call by somebody of this name, without compression (RFC 7541, 6.2.2).
+/// The header block of a call of the caller `actor`, without compression (RFC 7541, section 6.2.2).
 pub(super) fn call(path: &str, actor: &str) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in [
@@ -75,7 +74,7 @@ pub(super) fn header(block: &mut Vec<u8>, name: &str, value: &str) {
     }
 }
 
-/// RFC 7541, 5.1, with a prefix of seven bits.
+/// An integer with a prefix of seven bits (RFC 7541, section 5.1).
 fn integer(block: &mut Vec<u8>, number: usize) {
     if number < 127 {
         block.push(u8::try_from(number).unwrap());
@@ -90,7 +89,7 @@ fn integer(block: &mut Vec<u8>, number: usize) {
     block.push(u8::try_from(rest).unwrap());
 }
 
-/// A message as gRPC frames it, which claims to be so long.
+/// A gRPC message whose prefix states the length `claimed`.
 pub(super) fn message(claimed: usize, bytes: &[u8]) -> Vec<u8> {
     let mut framed = vec![0];
     framed.extend(u32::try_from(claimed).unwrap().to_be_bytes());
@@ -99,14 +98,14 @@ pub(super) fn message(claimed: usize, bytes: &[u8]) -> Vec<u8> {
 }
 
 impl Attacker<TcpStream> {
-    /// A connection that has begun as it should.
+    /// A connection with a valid preface.
     pub(super) async fn connect(address: SocketAddr) -> io::Result<Self> {
         let mut attacker = Self::silent(address).await?;
         attacker.begin(&[]).await?;
         Ok(attacker)
     }
 
-    /// A connection on which nothing was said.
+    /// A connection on which nothing was sent.
     pub(super) async fn silent(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
@@ -119,7 +118,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Attacker<IO> {
         Self { io, read: Vec::new() }
     }
 
-    /// Preface and settings.
+    /// Sends the preface and `settings`.
     pub(super) async fn begin(&mut self, settings: &[u8]) -> io::Result<()> {
         self.send(PREFACE).await?;
         self.send(&frame(SETTINGS, 0, 0, settings)).await
@@ -129,25 +128,25 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Attacker<IO> {
         self.io.write_all(bytes).await
     }
 
-    /// As [`Self::send`], but only until `deadline`: who does not read cannot be written to for ever.
+    /// As [`Self::send`], with a deadline: a server that does not read blocks writes.
     pub(super) async fn send_until(&mut self, bytes: &[u8], deadline: Instant) -> io::Result<()> {
         timeout_at(deadline, self.io.write_all(bytes))
             .await
             .unwrap_or(Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// The next frame; `None` once the connection has ended. Pings and settings are answered.
+    /// The next frame; `None` at the end of the connection. Acknowledges pings and settings.
     pub(super) async fn next(&mut self) -> Option<Frame> {
         loop {
-            if let Some(found) = self.take_frame() {
-                let answer = match found.kind {
-                    PING | SETTINGS if found.flags & ACK == 0 => {
-                        let payload = if found.kind == PING { &*found.payload } else { &[] };
-                        frame(found.kind, ACK, 0, payload)
+            if let Some(received) = self.take_frame() {
+                let ack = match received.kind {
+                    PING | SETTINGS if received.flags & ACK == 0 => {
+                        let is_ping = received.kind == PING;
+                        frame(received.kind, ACK, 0, if is_ping { &received.payload } else { &[] })
                     }
-                    _ => return Some(found),
+                    _ => return Some(received),
                 };
-                self.io.write_all(&answer).await.ok()?;
+                self.io.write_all(&ack).await.ok()?;
                 continue;
             }
             if self.io.read_buf(&mut self.read).await.unwrap_or(0) == 0 {
@@ -165,48 +164,49 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Attacker<IO> {
         Some(Frame { kind: head[3], flags: head[4], stream, payload })
     }
 
-    /// Waits until `is_it`. Nothing if the connection ends before, or `patience`.
+    /// The next frame that matches. `None` if the connection ends or the timeout passes before.
     pub(super) async fn until(
         &mut self,
-        patience: Duration,
-        is_it: impl Fn(&Frame) -> bool,
+        timeout: Duration,
+        matches: impl Fn(&Frame) -> bool,
     ) -> Option<Frame> {
-        let deadline = Instant::now() + patience;
-        while let Ok(Some(found)) = timeout_at(deadline, self.next()).await {
-            if is_it(&found) {
-                return Some(found);
+        let deadline = Instant::now() + timeout;
+        while let Ok(Some(received)) = timeout_at(deadline, self.next()).await {
+            if matches(&received) {
+                return Some(received);
             }
         }
         None
     }
 
-    /// Reads until the other side hangs up, and answers nothing. How long that took; `None` if longer than `patience`.
-    pub(super) async fn until_closed(&mut self, patience: Duration) -> Option<Duration> {
-        let began = Instant::now();
+    /// Reads until the server closes the connection, and sends nothing. Returns the elapsed time;
+    /// `None` if the timeout passes before.
+    pub(super) async fn until_closed(&mut self, timeout: Duration) -> Option<Duration> {
+        let started = Instant::now();
         let mut chunk = vec![0; 4_096];
         loop {
-            match timeout_at(began + patience, self.io.read(&mut chunk)).await {
-                Ok(Ok(0) | Err(_)) => return Some(began.elapsed()),
+            match timeout_at(started + timeout, self.io.read(&mut chunk)).await {
+                Ok(Ok(0) | Err(_)) => return Some(started.elapsed()),
                 Ok(Ok(_)) => {}
                 Err(_) => return None,
             }
         }
     }
 
-    /// As [`Self::until_closed`], while it sends another byte of `bytes` every now and then.
-    pub(super) async fn dribble(&mut self, bytes: &[u8], patience: Duration) -> Option<Duration> {
-        let began = Instant::now();
+    /// As [`Self::until_closed`], while it sends a byte of `bytes` every 300 milliseconds.
+    pub(super) async fn dribble(&mut self, bytes: &[u8], timeout: Duration) -> Option<Duration> {
+        let started = Instant::now();
         for byte in bytes {
             if self.io.write_all(&[*byte]).await.is_err() {
-                return Some(began.elapsed());
+                return Some(started.elapsed());
             }
             if self.until_closed(Duration::from_millis(300)).await.is_some() {
-                return Some(began.elapsed());
+                return Some(started.elapsed());
             }
-            if began.elapsed() > patience {
+            if started.elapsed() > timeout {
                 return None;
             }
         }
-        self.until_closed(patience).await.map(|_| began.elapsed())
+        self.until_closed(timeout).await.map(|_| started.elapsed())
     }
 }

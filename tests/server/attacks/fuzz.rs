@@ -1,4 +1,4 @@
-//! Any bytes as any request's message, through the real doors. A message that fails is printed whole; it is not lower_bound.
+//! Random bytes as the message of every RPC. A message that fails is printed whole, and not shrunk.
 
 use proptest::{
     collection::vec,
@@ -16,16 +16,16 @@ use support_access::{
 };
 use tonic::transport::Channel;
 
-use super::{Bystander, assert_well, connect, limited, raw, tcp};
+use super::{BackgroundClient, assert_healthy, connect, limited, raw, tcp};
 use crate::harness::{a_check, a_grant, an_access_check};
 
-/// How many messages are sent.
+/// Number of messages.
 const CASES: usize = 20_000;
-/// How many at a time.
-const AT_A_TIME: usize = 40;
+/// Number of concurrent messages.
+const CONCURRENT: usize = 40;
 
-/// Messages that are as they should be.
-fn good() -> Vec<Vec<u8>> {
+/// Valid messages.
+fn valid() -> Vec<Vec<u8>> {
     let tenant_id = "acme".to_owned();
     let grant_id = "0190a3b4-0000-7000-8000-000000000000".to_owned();
     let reason = "fuzz".to_owned();
@@ -61,9 +61,9 @@ fn good() -> Vec<Vec<u8>> {
     ]
 }
 
-/// What becomes of bytes.
+/// A mutation of bytes.
 #[derive(Debug, Clone)]
-enum Change {
+enum Mutation {
     Replace(prop::sample::Index, u8),
     Insert(prop::sample::Index, u8),
     Remove(prop::sample::Index),
@@ -71,40 +71,40 @@ enum Change {
     Repeat,
 }
 
-fn change() -> impl Strategy<Value = Change> {
+fn mutation() -> impl Strategy<Value = Mutation> {
     prop_oneof![
-        4 => (any::<prop::sample::Index>(), any::<u8>()).prop_map(|(at, to)| Change::Replace(at, to)),
-        2 => (any::<prop::sample::Index>(), any::<u8>()).prop_map(|(at, to)| Change::Insert(at, to)),
-        1 => any::<prop::sample::Index>().prop_map(Change::Remove),
-        1 => any::<prop::sample::Index>().prop_map(Change::Cut),
-        1 => Just(Change::Repeat),
+        4 => (any::<prop::sample::Index>(), any::<u8>()).prop_map(|(at, to)| Mutation::Replace(at, to)),
+        2 => (any::<prop::sample::Index>(), any::<u8>()).prop_map(|(at, to)| Mutation::Insert(at, to)),
+        1 => any::<prop::sample::Index>().prop_map(Mutation::Remove),
+        1 => any::<prop::sample::Index>().prop_map(Mutation::Cut),
+        1 => Just(Mutation::Repeat),
     ]
 }
 
-/// Bytes that were good, with a few changes.
-pub(super) fn mutated(good: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
-    (prop::sample::select(good), vec(change(), 1..6)).prop_map(|(mut bytes, changes)| {
-        for change in changes {
+/// Valid bytes with a few mutations.
+pub(super) fn mutated(valid: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
+    (prop::sample::select(valid), vec(mutation(), 1..6)).prop_map(|(mut bytes, mutations)| {
+        for mutation in mutations {
             let length = bytes.len();
-            match change {
-                Change::Repeat => bytes.extend_from_within(..),
-                Change::Insert(at, byte) => bytes.insert(at.index(length + 1), byte),
+            match mutation {
+                Mutation::Repeat => bytes.extend_from_within(..),
+                Mutation::Insert(at, byte) => bytes.insert(at.index(length + 1), byte),
                 _ if length == 0 => {}
-                Change::Replace(at, byte) => bytes[at.index(length)] = byte,
-                Change::Remove(at) => drop(bytes.remove(at.index(length))),
-                Change::Cut(at) => bytes.truncate(at.index(length)),
+                Mutation::Replace(at, byte) => bytes[at.index(length)] = byte,
+                Mutation::Remove(at) => drop(bytes.remove(at.index(length))),
+                Mutation::Cut(at) => bytes.truncate(at.index(length)),
             }
         }
         bytes
     })
 }
 
-/// The path, the message and the frame around it.
+/// A path, and a message with its prefix.
 fn cases() -> impl Strategy<Value = (String, Vec<u8>)> {
-    let message = prop_oneof![2 => vec(any::<u8>(), 0..300), 3 => mutated(good())];
+    let message = prop_oneof![2 => vec(any::<u8>(), 0..300), 3 => mutated(valid())];
     let framed = prop_oneof![
         9 => message.clone().prop_map(|message| raw::framed(&message)),
-        1 => mutated(good().iter().map(|message| raw::framed(message)).collect()),
+        1 => mutated(valid().iter().map(|message| raw::framed(message)).collect()),
     ];
     let paths = raw::paths().into_iter().filter(|path| !path.ends_with("Follow"));
     (prop::sample::select(paths.collect::<Vec<_>>()), framed)
@@ -112,28 +112,28 @@ fn cases() -> impl Strategy<Value = (String, Vec<u8>)> {
 
 async fn send(channel: &Channel, (path, body): (String, Vec<u8>)) {
     let mut request = raw::request(&path, "mallory", raw::whole(body.clone()));
-    // So that nobody waits until something is in force.
+    // Changes must not wait until they are enforced.
     request.headers_mut().insert("grpc-timeout", "300m".parse().unwrap());
-    let status = raw::outcome(channel, request).await.expect("an answer");
-    assert!(!raw::is_our_fault(&status), "{path} with {body:?}: {status:?}");
+    let status = raw::outcome(channel, request).await.expect("a status");
+    assert!(!raw::is_server_fault(&status), "{path} with {body:?}: {status:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_bytes_are_answered_as_a_fault_of_ours() {
+async fn no_message_causes_a_server_fault() {
     let running =
         limited(CallLimits { requests_per_second: 1_000_000, ..CallLimits::default() }).await;
-    let gateway = Bystander::at(&running).await;
+    let gateway = BackgroundClient::connect(&running).await;
     let channel = connect(tcp(&running)).await;
     let mut runner = TestRunner::new(RunnerConfig::default());
     println!("the seed: {:?}", runner.rng());
     let cases = cases();
-    let mut answered = 0;
-    while answered < CASES {
+    let mut sent = 0;
+    while sent < CASES {
         let batch: Vec<_> =
-            (0..AT_A_TIME).map(|_| cases.new_tree(&mut runner).unwrap().current()).collect();
+            (0..CONCURRENT).map(|_| cases.new_tree(&mut runner).unwrap().current()).collect();
         futures::future::join_all(batch.into_iter().map(|case| send(&channel, case))).await;
-        answered += AT_A_TIME;
+        sent += CONCURRENT;
     }
-    println!("{answered} messages; meanwhile {} checks were answered", gateway.end().await);
-    assert_well(&running, channel).await;
+    println!("{sent} messages; meanwhile {} checks were answered", gateway.stop().await);
+    assert_healthy(&running, channel).await;
 }

@@ -1,4 +1,4 @@
-//! Bytes of no meaning, on every port.
+//! Random bytes on every listener: they cause no panic, and no growth of memory.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -15,51 +15,59 @@ use tokio::{
 };
 
 use super::{
-    Bystander, MEGABYTE, assert_well, connect,
+    BackgroundClient, MEGABYTE, accepts, assert_healthy, connect,
     frames::{CHECK, END_HEADERS, HEADERS, PREFACE, SETTINGS, call, frame},
-    limited, places_return, resident, tcp,
+    limited, resident, tcp, wait_for_connections,
 };
 use crate::{
     harness::{a_check, common, config, get, loopback, start},
     identity::{GATEWAY, World},
 };
 
-/// How many connections each port gets.
+/// Number of connections to each listener.
 const CONNECTIONS: usize = 3_000;
-/// How long one of them waits for what the server has to say.
+/// How long a connection waits for a response.
 const WAIT: Duration = Duration::from_millis(50);
+/// Maximum growth of memory.
+const GROWTH_MAX: usize = 32 * MEGABYTE;
 
+#[derive(Clone)]
+enum Target {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+/// The seed of every run, unless the variable `ATTACKS_SEED` contains another.
 fn seed() -> u64 {
-    let seed = std::env::var("ATTACKS_SEED");
-    let seed = seed.map_or_else(|_| rand::random(), |text| text.parse().unwrap());
+    let seed = std::env::var("ATTACKS_SEED").map_or(1, |text| text.parse().unwrap());
     println!("ATTACKS_SEED={seed}");
     seed
 }
 
-fn random(random: &mut StdRng, longest: usize) -> Vec<u8> {
+fn random_bytes(random: &mut StdRng, longest: usize) -> Vec<u8> {
     let length = random.random_range(0..longest);
     (0..length).map(|_| random.random()).collect()
 }
 
-/// Frames of any kind, some of them on a call that was made.
-fn random_frames(source: &mut StdRng) -> Vec<u8> {
+/// Frames of any kind, half of the time after the start of a call.
+fn random_frames(random: &mut StdRng) -> Vec<u8> {
     let mut bytes = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
-    if source.random_bool(0.5) {
+    if random.random_bool(0.5) {
         bytes.extend(frame(HEADERS, END_HEADERS, 1, &call(CHECK, "mallory")));
     }
-    for _ in 0..source.random_range(1..20) {
-        let (kind, flags) = (source.random_range(0..12), source.random());
-        let stream = source.random_range(0..5);
-        let payload = random(source, 200);
+    for _ in 0..random.random_range(1..20) {
+        let (kind, flags) = (random.random_range(0..12), random.random());
+        let stream = random.random_range(0..5);
+        let payload = random_bytes(random, 200);
         bytes.extend(frame(kind, flags, stream, &payload));
     }
     bytes
 }
 
-/// A record that says it is a handshake, with what looks like the beginning of one.
-fn random_hello(source: &mut StdRng) -> Vec<u8> {
+/// A TLS record of a handshake with the start of a ClientHello.
+fn random_hello(random: &mut StdRng) -> Vec<u8> {
     let mut bytes = vec![22, 3, 1];
-    let rest = random(source, 600);
+    let rest = random_bytes(random, 600);
     bytes.extend(u16::try_from(rest.len()).unwrap().to_be_bytes());
     if rest.len() > 4 {
         bytes.extend([1, 0]);
@@ -69,102 +77,89 @@ fn random_hello(source: &mut StdRng) -> Vec<u8> {
     bytes
 }
 
-fn random_request(source: &mut StdRng) -> Vec<u8> {
-    let method = ["GET", "POST", "PRI", "\0", "OPTIONS"][source.random_range(0..5)];
+fn random_request(random: &mut StdRng) -> Vec<u8> {
+    let method = ["GET", "POST", "PRI", "\0", "OPTIONS"][random.random_range(0..5)];
     let mut bytes =
         format!("{method} /healthz HTTP/1.1\r\nTransfer-Encoding: chunked\r\n").into_bytes();
-    bytes.extend(random(source, 300));
+    bytes.extend(random_bytes(random, 300));
     bytes.extend(b"\r\n\r\n");
     bytes
 }
 
-async fn say(mut io: impl AsyncRead + AsyncWrite + Unpin, bytes: &[u8]) {
+/// Bytes of one of these kinds.
+fn random(random: &mut StdRng) -> Vec<u8> {
+    match random.random_range(0..4) {
+        0 => random_bytes(random, 1_000),
+        1 => random_frames(random),
+        2 => random_hello(random),
+        _ => random_request(random),
+    }
+}
+
+async fn send(mut io: impl AsyncRead + AsyncWrite + Unpin, bytes: &[u8]) {
     let _ = io.write_all(bytes).await;
     let _ = timeout(WAIT, io.read(&mut [0; 512])).await;
 }
 
-/// So many connections, each of which says one of these and goes.
-async fn say_all(what: &str, bytes: Vec<Vec<u8>>, at: Target) {
+/// Opens many connections, each of which sends random bytes and closes.
+async fn attack(name: &str, target: Target) {
+    let mut source = StdRng::seed_from_u64(seed());
+    let attacks: Vec<Vec<u8>> = (0..CONNECTIONS).map(|_| random(&mut source)).collect();
     let before = resident();
-    let count = bytes.len();
-    stream::iter(bytes)
+    stream::iter(attacks)
         .for_each_concurrent(32, |bytes| {
-            let at = at.clone();
+            let target = target.clone();
             async move {
-                match at {
+                match target {
                     Target::Tcp(address) => {
-                        say(TcpStream::connect(address).await.unwrap(), &bytes).await;
+                        send(TcpStream::connect(address).await.unwrap(), &bytes).await;
                     }
                     Target::Unix(path) => {
-                        say(UnixStream::connect(path).await.unwrap(), &bytes).await;
+                        send(UnixStream::connect(path).await.unwrap(), &bytes).await;
                     }
                 }
             }
         })
         .await;
-    let grown = resident().saturating_sub(before);
-    println!("{what}: {count} connections, {grown} bytes more");
-    assert!(grown < 32 * MEGABYTE, "{what}: {grown} bytes more");
-}
-
-#[derive(Clone)]
-enum Target {
-    Tcp(SocketAddr),
-    Unix(PathBuf),
-}
-
-fn made(seed: u64, make: impl Fn(&mut StdRng) -> Vec<u8>) -> Vec<Vec<u8>> {
-    let mut source = StdRng::seed_from_u64(seed);
-    (0..CONNECTIONS).map(|_| make(&mut source)).collect()
+    let growth = resident().saturating_sub(before);
+    println!("{name}: {CONNECTIONS} connections, +{growth} B");
+    assert!(growth < GROWTH_MAX, "{name}: +{growth} B");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn garbage_on_plain_ports_and_sockets_harms_nobody() {
+async fn grpc_listeners_survive_random_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("check.sock");
     let listen = vec![ListenAddress::Tcp(loopback()), ListenAddress::Unix(path.clone())];
     let (running, _store) =
         start(Config { common: Common { listen, ..common() }, ..config() }).await;
     let address = tcp(&running);
-    let gateway = Bystander::at(&running).await;
-    let seed = seed();
-    let anything = |source: &mut StdRng| random(source, 1_000);
-    let (grpc, unix) = (Target::Tcp(address), Target::Unix(path));
-    say_all("gRPC, bytes", made(seed, anything), grpc.clone()).await;
-    say_all("gRPC, frames", made(seed, random_frames), grpc.clone()).await;
-    say_all("gRPC, TLS", made(seed, random_hello), grpc).await;
-    say_all("Unix, bytes", made(seed, anything), unix.clone()).await;
-    say_all("Unix, frames", made(seed, random_frames), unix).await;
+    let gateway = BackgroundClient::connect(&running).await;
+    attack("gRPC over TCP", Target::Tcp(address)).await;
+    attack("gRPC over a Unix socket", Target::Unix(path)).await;
+    wait_for_connections(&running, 1).await;
+    assert!(accepts(address, 100).await);
     let mut on_socket = SupportAccessClient::new(crate::harness::connect(&running.grpc[1]).await);
     on_socket.check_access(a_check()).await.unwrap();
-    println!("meanwhile {} checks were answered", gateway.end().await);
-    places_return(address, 100).await;
-    assert_well(&running, connect(address).await).await;
+    println!("meanwhile {} checks were answered", gateway.stop().await);
+    assert_healthy(&running, connect(address).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn garbage_on_the_http_port_harms_nobody() {
+async fn the_metrics_endpoint_survives_random_bytes() {
     let running = limited(CallLimits::default()).await;
-    let gateway = Bystander::at(&running).await;
-    let seed = seed();
-    let http = Target::Tcp(running.http);
-    say_all("HTTP, bytes", made(seed, |source| random(source, 1_000)), http.clone()).await;
-    say_all("HTTP, requests", made(seed, random_request), http.clone()).await;
-    say_all("HTTP, frames", made(seed, random_frames), http).await;
-    assert_eq!(get(running.http, "/readyz").await.0, 200);
-    println!("meanwhile {} checks were answered", gateway.end().await);
-    assert_well(&running, connect(tcp(&running)).await).await;
+    let gateway = BackgroundClient::connect(&running).await;
+    attack("metrics", Target::Tcp(running.metrics)).await;
+    assert_eq!(get(running.metrics, "/readyz").await.0, 200);
+    println!("meanwhile {} checks were answered", gateway.stop().await);
+    assert_healthy(&running, connect(tcp(&running)).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn garbage_on_tls_ports_harms_nobody() {
+async fn tls_listeners_survive_random_bytes() {
     let world = World::new().await;
-    let address = Target::Tcp(tcp(&world.running));
-    let gateway = Bystander::on(world.channel(Some(GATEWAY)).await);
-    let seed = seed();
-    say_all("TLS, bytes", made(seed, |source| random(source, 1_000)), address.clone()).await;
-    say_all("TLS, hellos", made(seed, random_hello), address.clone()).await;
-    say_all("TLS, plain frames", made(seed, random_frames), address).await;
-    println!("meanwhile {} checks were answered", gateway.end().await);
-    assert_well(&world.running, world.channel(Some(GATEWAY)).await).await;
+    let gateway = BackgroundClient::on(world.channel(Some(GATEWAY)).await);
+    attack("gRPC over TLS", Target::Tcp(tcp(&world.running))).await;
+    println!("meanwhile {} checks were answered", gateway.stop().await);
+    assert_healthy(&world.running, world.channel(Some(GATEWAY)).await).await;
 }

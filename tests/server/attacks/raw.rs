@@ -1,4 +1,4 @@
-//! Calls with any bytes as their message.
+//! Calls with arbitrary bytes as their message.
 
 use futures::stream;
 use http_body::Frame;
@@ -13,14 +13,14 @@ use tonic::{
 };
 use tower::{Service, ServiceExt};
 
-/// A message as gRPC frames it.
+/// `message` with the prefix of gRPC.
 pub(super) fn framed(message: &[u8]) -> Vec<u8> {
     super::frames::message(message.len(), message)
 }
 
-/// The paths of all RPCs.
+/// The path of every RPC.
 pub(super) fn paths() -> Vec<String> {
-    let of = |action: &Action| {
+    let path = |action: &Action| {
         let service = match action {
             Action::CheckAccess | Action::BatchCheckAccess | Action::ExplainAccess => {
                 "SupportAccess"
@@ -30,7 +30,7 @@ pub(super) fn paths() -> Vec<String> {
         };
         format!("/supportaccess.v1.{service}/{}", action.name())
     };
-    Action::ALL.iter().map(of).collect()
+    Action::ALL.iter().map(path).collect()
 }
 
 pub(super) fn request(path: &str, actor: &str, body: Body) -> Request<Body> {
@@ -48,21 +48,21 @@ pub(super) fn whole(bytes: Vec<u8>) -> Body {
     Body::new(Full::new(Bytes::from(bytes)).map_err(|never| match never {}))
 }
 
-/// A body that begins with `bytes` and never ends.
+/// A body that starts with `bytes` and never ends.
 pub(super) fn unfinished(bytes: Bytes) -> Body {
     let first = stream::once(async { Ok::<_, Status>(Frame::data(bytes)) });
     Body::new(StreamBody::new(futures::StreamExt::chain(first, stream::pending())))
 }
 
-/// What the call comes to, once it is answered whole. `None` if the connection or stream ended instead.
+/// The status of a call. `None` if the connection or the stream ended without one.
 pub(super) async fn outcome(channel: &Channel, request: Request<Body>) -> Option<Status> {
     let mut channel = channel.clone();
-    let answer: Response<Body> = channel.ready().await.ok()?.call(request).await.ok()?;
-    status(answer).await
+    let response: Response<Body> = channel.ready().await.ok()?.call(request).await.ok()?;
+    status(response).await
 }
 
-async fn status(answer: Response<Body>) -> Option<Status> {
-    let (head, body) = answer.into_parts();
+async fn status(response: Response<Body>) -> Option<Status> {
+    let (head, body) = response.into_parts();
     if let Some(status) = Status::from_header_map(&head.headers) {
         return Some(status);
     }
@@ -71,7 +71,7 @@ async fn status(answer: Response<Body>) -> Option<Status> {
     Status::from_header_map(body.trailers().unwrap_or(&none))
 }
 
-/// Nothing that a caller may see who did wrong: only who runs the server could mend it.
-pub(super) fn is_our_fault(status: &Status) -> bool {
+/// Whether the server, not the caller, is at fault.
+pub(super) fn is_server_fault(status: &Status) -> bool {
     matches!(status.code(), Code::Internal | Code::Unknown | Code::DataLoss)
 }

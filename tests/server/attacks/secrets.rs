@@ -1,4 +1,4 @@
-//! Whatever is logged, no secret is in it.
+//! Logs contain no secrets.
 
 use std::{fs, path::Path};
 
@@ -23,18 +23,18 @@ use crate::{
 
 const PASSWORD: &str = "correct-horse-battery-staple";
 
-async fn connect(url: &str, authority: &Authority, shown: Option<(String, String)>) -> Channel {
+async fn connect(url: &str, authority: &Authority, identity: Option<(String, String)>) -> Channel {
     let mut tls = ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(authority.pem()))
         .domain_name("localhost");
-    if let Some((certificate, key)) = shown {
+    if let Some((certificate, key)) = identity {
         tls = tls.identity(Identity::from_pem(certificate, key));
     }
     let url = url.replace("http://", "https://");
     Endpoint::from_shared(url).unwrap().tls_config(tls).unwrap().connect().await.unwrap()
 }
 
-/// Lines of a PEM file which nobody else may have.
+/// The secret lines of a PEM file.
 fn private_lines(pem: &str) -> Vec<String> {
     pem.lines()
         .filter(|line| !line.starts_with('-') && line.len() > 20)
@@ -55,7 +55,7 @@ fn file(folder: &Path, keys: &Path) -> String {
     )
 }
 
-/// The database of a test, with a password that it does not ask for.
+/// The URL of a database, with a password that the database does not require.
 fn with_password(url: &str) -> String {
     format!("{url}&password={PASSWORD}")
 }
@@ -90,16 +90,18 @@ async fn no_secret_is_logged_by_a_server_on_postgres() {
     let mut admin = SupportAccessAdminClient::new(channel);
     let good = issuer.token("alice@acme.example", "access-admin", &["acme"]);
     admin.grant_access(bearing(a_grant(), &good)).await.unwrap();
-    let stranger = Signer::es256("first").sign(&claims("mallory", "access-admin", &["acme"]));
-    let mut late = claims("alice@acme.example", "access-admin", &["acme"]);
-    late["exp"] = serde_json::json!(1);
-    let bad = [stranger, issuer.signer.sign(&late), "not-a-token-but-a-password".to_owned()];
+    let forged = Signer::es256("first").sign(&claims("mallory", "access-admin", &["acme"]));
+    let mut expired = claims("alice@acme.example", "access-admin", &["acme"]);
+    expired["exp"] = serde_json::json!(1);
+    let bad = [forged, issuer.signer.sign(&expired), "not-a-token-but-a-password".to_owned()];
     for token in &bad {
         let list = ListGrantsRequest { tenant_id: "acme".to_owned(), ..Default::default() };
         admin.list_grants(bearing(list, token)).await.unwrap_err();
     }
-    // The signature is what makes it one: header and claims alone are of no use.
-    secrets.extend([good].iter().chain(&bad).map(|it| it.rsplit('.').next().unwrap().to_owned()));
+    // The signature is the secret: header and claims alone are of no use.
+    secrets.extend(
+        [good].iter().chain(&bad).map(|token| token.rsplit('.').next().unwrap().to_owned()),
+    );
 
     // A sidecar that follows with a token.
     let token = issuer.token("sidecar-1", "vendor-node", &[]);
@@ -111,7 +113,7 @@ async fn no_secret_is_logged_by_a_server_on_postgres() {
     let mut sidecar = Launch::sidecar(&[&upstream]).flags(&flags).start();
     sidecar.serving().await;
 
-    // One that opens the database, and then cannot go on: all that is said at the start.
+    // A server that opens the database, and fails later.
     let unusable = fs::read_to_string(at("config.toml")).unwrap().replace("jwks.json", "none.json");
     fs::write(at("unusable.toml"), unusable).unwrap();
     let config = at("unusable.toml").display().to_string();
@@ -121,7 +123,7 @@ async fn no_secret_is_logged_by_a_server_on_postgres() {
 
     assert!(sidecar.stop().success() && server.stop().success());
     let log = [unusable.stderr, sidecar.ended().stderr, server.ended().stderr].join("\n");
-    assert!(log.lines().count() > 100, "it was to log all there is");
+    assert!(log.lines().count() > 100, "the log level is trace");
     for secret in secrets {
         let line = log.lines().find(|line| line.contains(&secret));
         assert_eq!(line, None, "{secret}");
@@ -129,7 +131,7 @@ async fn no_secret_is_logged_by_a_server_on_postgres() {
 }
 
 #[test]
-fn a_server_that_cannot_start_tells_no_secret() {
+fn a_server_that_cannot_start_logs_no_secret() {
     let url = format!("postgres://support:{PASSWORD}@127.0.0.1:1/access");
     let outcome = Launch::replica(&url).flags(&["--log", "trace"]).outcome();
     assert_ne!(outcome.code, Some(0));

@@ -1,4 +1,4 @@
-//! Whoever takes its time is hung up on in good time: in handshakes, heads, frames and messages.
+//! Timeouts of handshakes, heads, frames and messages.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use tokio_rustls::{
 use tonic::Code;
 
 use super::{
-    Bystander, assert_well, connect,
+    BackgroundClient, assert_healthy, connect,
     frames::{
         Attacker, CHECK, CONTINUATION, DATA, END_HEADERS, END_STREAM, FOLLOW, HEADERS, LIST_EVENTS,
         call, frame, message,
@@ -27,9 +27,9 @@ use crate::{
     identity::{GATEWAY, World},
 };
 
-/// What is said of handshakes, prefaces, heads and messages.
+/// The timeout of handshakes, prefaces, heads and messages.
 const TEN: Duration = Duration::from_secs(10);
-/// A machine that is busy.
+/// Tolerance for a busy machine.
 const SLACK: Duration = Duration::from_secs(20);
 const KEEPALIVE: Duration = Duration::from_millis(1_500);
 
@@ -43,20 +43,20 @@ fn limits() -> CallLimits {
 
 type Attack = (&'static str, Duration, BoxFuture<'static, Option<Duration>>);
 
-/// All at once: each ends within its time.
-async fn ended_in_time(attacks: Vec<Attack>) {
+/// Runs the attacks concurrently. Each must end within its limit.
+async fn assert_ended_in_time(attacks: Vec<Attack>) {
     let count = attacks.len();
     let ended = join_all(
-        attacks.into_iter().map(|(what, limit, attack)| async move { (what, limit, attack.await) }),
+        attacks.into_iter().map(|(name, limit, attack)| async move { (name, limit, attack.await) }),
     );
-    for (what, limit, took) in ended.await {
-        let took = took.unwrap_or_else(|| panic!("{what}: not within {limit:?}"));
-        assert!(took < limit + SLACK, "{what}: {took:?}, but should take {limit:?}");
+    for (name, limit, took) in ended.await {
+        let took = took.unwrap_or_else(|| panic!("{name}: not within {limit:?}"));
+        assert!(took < limit + SLACK, "{name}: {took:?}, but the limit is {limit:?}");
     }
     println!("{count} slow connections were ended in time");
 }
 
-/// A connection that has begun, and these bytes, one at a time.
+/// A connection that sends `bytes` one at a time, after a preface if `begin`.
 fn dribbling(
     address: SocketAddr,
     begin: bool,
@@ -72,21 +72,20 @@ fn dribbling(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn slow_frames_and_heads_end_their_connections() {
+async fn slow_connections_are_closed() {
     let running = limited(limits()).await;
-    let gateway = Bystander::at(&running).await;
-    let (grpc, http) = (tcp(&running), running.http);
+    let gateway = BackgroundClient::connect(&running).await;
+    let (grpc, http) = (tcp(&running), running.metrics);
     let mut attacks: Vec<Attack> = Vec::new();
     for _ in 0..20 {
-        attacks.push(("nothing at all", TEN, dribbling(grpc, false, vec![])));
+        attacks.push(("silence", TEN, dribbling(grpc, false, vec![])));
         let preface = super::frames::PREFACE;
         attacks.push(("a preface, byte by byte", TEN, dribbling(grpc, false, vec![preface[0]])));
-        attacks.push(("another", TEN, dribbling(grpc, false, [preface, preface].concat())));
-        attacks.push(("a preface and nothing else", KEEPALIVE, dribbling(grpc, true, vec![])));
+        attacks.push(("silence after a preface", KEEPALIVE, dribbling(grpc, true, vec![])));
         let open = frame(HEADERS, 0, 1, &call(CHECK, "mallory"));
         attacks.push(("headers without an end", KEEPALIVE, dribbling(grpc, true, open.clone())));
-        let more = frame(CONTINUATION, 0, 1, &[0; 4_000]);
-        let stalling = [open, more].concat();
+        let continuation = frame(CONTINUATION, 0, 1, &[0; 4_000]);
+        let stalling = [open, continuation].concat();
         attacks.push(("a slow continuation", KEEPALIVE, dribbling(grpc, true, stalling)));
         let long = frame(DATA, 0, 1, &[0; 10_000]);
         attacks.push(("a slow frame", KEEPALIVE, dribbling(grpc, true, long)));
@@ -103,16 +102,15 @@ async fn slow_frames_and_heads_end_their_connections() {
             }),
         ));
     }
-    // 180 connections: more than one address may have at the HTTP port is for another test.
-    ended_in_time(attacks).await;
-    println!("meanwhile {} checks were answered", gateway.end().await);
-    assert_well(&running, connect(grpc).await).await;
+    assert_ended_in_time(attacks).await;
+    println!("meanwhile {} checks were answered", gateway.stop().await);
+    assert_healthy(&running, connect(grpc).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn messages_that_never_end_are_given_up() {
+async fn unfinished_messages_time_out() {
     let running = limited(limits()).await;
-    let gateway = Bystander::at(&running).await;
+    let gateway = BackgroundClient::connect(&running).await;
     let address = tcp(&running);
     let unfinished = |path: &'static str, timeout: Option<&'static str>| async move {
         let mut attacker = Attacker::connect(address).await.unwrap();
@@ -122,11 +120,12 @@ async fn messages_that_never_end_are_given_up() {
         }
         attacker.send(&frame(HEADERS, END_HEADERS, 1, &block)).await.unwrap();
         attacker.send(&frame(DATA, 0, 1, &message(1_000, b"not all"))).await.unwrap();
-        let began = Instant::now();
-        // It answers pings: its connection stays, the call does not.
-        let is_end = |it: &super::frames::Frame| it.stream == 1 && it.flags & END_STREAM != 0;
+        let started = Instant::now();
+        // The attacker acknowledges pings, so that the connection stays open.
+        let is_end =
+            |frame: &super::frames::Frame| frame.stream == 1 && frame.flags & END_STREAM != 0;
         let ended = attacker.until(TEN + SLACK, is_end).await;
-        assert!(ended.is_some(), "{path} goes on after {:?}", began.elapsed());
+        assert!(ended.is_some(), "{path} continues after {:?}", started.elapsed());
     };
     let calls = [CHECK, LIST_EVENTS, FOLLOW]
         .into_iter()
@@ -138,26 +137,26 @@ async fn messages_that_never_end_are_given_up() {
     wait_for_metric(&running, &late("v1.SupportAccess", "CheckAccess")).await;
     wait_for_metric(&running, &late("v1.SupportAccessAdmin", "ListEvents")).await;
     wait_for_metric(&running, &late("replication.v1.Replication", "Follow")).await;
-    println!("meanwhile {} checks were answered", gateway.end().await);
-    assert_well(&running, connect(address).await).await;
+    println!("meanwhile {} checks were answered", gateway.stop().await);
+    assert_healthy(&running, connect(address).await).await;
 }
 
 #[tokio::test]
-async fn a_read_of_a_database_that_hangs_has_a_deadline_though_nobody_gave_one() {
+async fn a_call_without_a_deadline_gets_one() {
     let (running, store) = crate::harness::start(crate::harness::config()).await;
     store.are_reads_held.send_replace(true);
     let mut admin = crate::harness::admin(&running).await;
     let request = ListGrantsRequest { tenant_id: "acme".to_owned(), ..Default::default() };
-    let began = Instant::now();
+    let started = Instant::now();
     let ended = with_timeout(admin.list_grants(request)).await.unwrap_err();
     assert_eq!(ended.code(), Code::DeadlineExceeded);
-    assert!(began.elapsed() < TEN + SLACK);
+    assert!(started.elapsed() < TEN + SLACK);
     assert!(access(&running).await.check_access(crate::harness::a_check()).await.is_ok());
     store.are_reads_held.send_replace(false);
-    assert_well(&running, channel(&running).await).await;
+    assert_healthy(&running, channel(&running).await).await;
 }
 
-/// What a client says first.
+/// The first message of a TLS client.
 fn client_hello(world: &World) -> Vec<u8> {
     let mut hello = Vec::new();
     let name = "localhost".try_into().unwrap();
@@ -175,20 +174,20 @@ fn tls(world: &World) -> Arc<ClientConfig> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn handshakes_that_stall_are_given_up_and_keep_nobody_waiting() {
+async fn stalled_handshakes_time_out_and_delay_no_other_client() {
     let world = World::limited(limits()).await;
-    let gateway = Bystander::on(world.channel(Some(GATEWAY)).await);
+    let gateway = BackgroundClient::on(world.channel(Some(GATEWAY)).await);
     let address = tcp(&world.running);
     let hello = client_hello(&world);
     let mut attacks: Vec<Attack> = Vec::new();
     for length in [0, 1, 4, 5, 6, 40, hello.len() - 1, hello.len()].repeat(40) {
-        let said = hello[..length].to_vec();
+        let bytes = hello[..length].to_vec();
         attacks.push((
-            "a handshake that stalls",
+            "a stalled handshake",
             TEN,
             Box::pin(async move {
                 let mut attacker = Attacker::silent(address).await.unwrap();
-                attacker.send(&said).await.unwrap();
+                attacker.send(&bytes).await.unwrap();
                 attacker.until_closed(TEN + SLACK).await
             }),
         ));
@@ -198,7 +197,7 @@ async fn handshakes_that_stall_are_given_up_and_keep_nobody_waiting() {
     for _ in 0..20 {
         let connector = connector.clone();
         attacks.push((
-            "a handshake and nothing else",
+            "silence after a handshake",
             TEN,
             Box::pin(async move {
                 let stream = TcpStream::connect(address).await.unwrap();
@@ -209,13 +208,12 @@ async fn handshakes_that_stall_are_given_up_and_keep_nobody_waiting() {
         ));
     }
     let newcomer = async {
-        // While they stall, others are let in.
-        let begun = Instant::now();
+        let started = Instant::now();
         let mut client = world.checks(Some(GATEWAY)).await;
         client.check_access(crate::harness::a_check()).await.unwrap();
-        assert!(begun.elapsed() < SLACK);
+        assert!(started.elapsed() < SLACK);
     };
-    tokio::join!(ended_in_time(attacks), newcomer);
-    println!("meanwhile {} checks were answered", gateway.end().await);
-    assert_well(&world.running, world.channel(Some(GATEWAY)).await).await;
+    tokio::join!(assert_ended_in_time(attacks), newcomer);
+    println!("meanwhile {} checks were answered", gateway.stop().await);
+    assert_healthy(&world.running, world.channel(Some(GATEWAY)).await).await;
 }

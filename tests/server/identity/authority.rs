@@ -1,4 +1,4 @@
-//! An authority that certifies servers and clients.
+//! A certificate authority for servers and clients.
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -20,7 +20,7 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), pem }
     }
 
-    /// Its own certificate.
+    /// The certificate of the authority.
     pub(crate) fn pem(&self) -> &str {
         &self.pem
     }
@@ -31,7 +31,7 @@ impl Authority {
         self.certify(&CertificateParams::new(names).unwrap())
     }
 
-    /// Certificate and key of a client of this name.
+    /// Certificate and key of a client with this name.
     pub(crate) fn client(&self, name: &str) -> (String, String) {
         self.client_with(&[name], |_| {})
     }
@@ -60,13 +60,13 @@ impl Authority {
     }
 }
 
-/// A certificate's time is over.
+/// Sets a validity in the past.
 pub(crate) fn expired(params: &mut CertificateParams) {
     params.not_before = date_time_ymd(2020, 1, 1);
     params.not_after = date_time_ymd(2021, 1, 1);
 }
 
-/// A certificate's time has not begun.
+/// Sets a validity in the future.
 pub(crate) fn not_yet_valid(params: &mut CertificateParams) {
     params.not_before = date_time_ymd(2100, 1, 1);
     params.not_after = date_time_ymd(2101, 1, 1);

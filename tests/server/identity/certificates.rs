@@ -1,4 +1,4 @@
-//! Mutual TLS: whose certificates are taken, and what their names may do.
+//! Client certificates: which are accepted, and which roles their names have.
 
 use support_access::api::proto::v1::{
     ListGrantsRequest, support_access_client::SupportAccessClient,
@@ -17,7 +17,7 @@ fn list() -> ListGrantsRequest {
 }
 
 #[tokio::test]
-async fn a_certificate_says_who_calls_by_its_uri_or_its_dns_name() {
+async fn a_certificate_identifies_by_uri_or_dns_name() {
     let world = World::new().await;
     assert!(world.checks(Some(GATEWAY)).await.check_access(a_check()).await.is_ok());
     assert!(world.admin(Some(AUDITOR)).await.list_grants(list()).await.is_ok());
@@ -25,7 +25,7 @@ async fn a_certificate_says_who_calls_by_its_uri_or_its_dns_name() {
 }
 
 #[tokio::test]
-async fn who_is_certified_but_bound_to_nothing_is_nobody() {
+async fn a_certificate_without_a_binding_has_no_permissions() {
     let world = World::new().await;
     for name in ["spiffe://vendor.example/gateway/2", "spiffe://other.example/gateway", "localhost"]
     {
@@ -40,12 +40,12 @@ async fn who_is_certified_but_bound_to_nothing_is_nobody() {
 }
 
 #[tokio::test]
-async fn a_common_name_is_no_name() {
+async fn the_common_name_is_ignored() {
     let world = World::new().await;
-    let shown = world.authority.client_with(&[], |params| {
+    let identity = world.authority.client_with(&[], |params| {
         params.distinguished_name.push(rcgen::DnType::CommonName, GATEWAY);
     });
-    let channel = world.connect(Some(shown)).await.unwrap();
+    let channel = world.connect(Some(identity)).await.unwrap();
     let mut client = SupportAccessClient::new(channel);
     let refused = client.check_access(a_check()).await.unwrap_err();
     assert_eq!(
@@ -54,9 +54,9 @@ async fn a_common_name_is_no_name() {
     );
 }
 
-/// A connection may seem to be there until the server's verdict arrives: the first call tells.
-async fn is_let_in(world: &World, shown: (String, String)) -> bool {
-    match world.connect(Some(shown)).await {
+/// Whether a call is answered. With TLS 1.3, a client may connect before the server has refused it.
+async fn is_accepted(world: &World, identity: (String, String)) -> bool {
+    match world.connect(Some(identity)).await {
         Ok(channel) => {
             let mut client = SupportAccessClient::new(channel);
             client.check_access(a_check()).await.is_ok()
@@ -66,29 +66,32 @@ async fn is_let_in(world: &World, shown: (String, String)) -> bool {
 }
 
 #[tokio::test]
-async fn certificates_that_do_not_hold_are_refused_in_the_handshake() {
+async fn invalid_certificates_are_refused_in_the_handshake() {
     let world = World::new().await;
-    assert!(is_let_in(&world, world.authority.client(GATEWAY)).await);
-    let stranger = Authority::new("somebody else");
-    assert!(!is_let_in(&world, stranger.client(GATEWAY)).await, "of another authority");
+    assert!(is_accepted(&world, world.authority.client(GATEWAY)).await);
+    let unknown = Authority::new("another authority");
+    assert!(!is_accepted(&world, unknown.client(GATEWAY)).await, "another authority");
     let namesake = Authority::new("clients and servers");
-    assert!(!is_let_in(&world, namesake.client(GATEWAY)).await, "of its namesake");
-    assert!(!is_let_in(&world, world.authority.client_with(&[GATEWAY], expired)).await);
-    assert!(!is_let_in(&world, world.authority.client_with(&[GATEWAY], not_yet_valid)).await);
+    assert!(
+        !is_accepted(&world, namesake.client(GATEWAY)).await,
+        "another authority of the same name"
+    );
+    assert!(!is_accepted(&world, world.authority.client_with(&[GATEWAY], expired)).await);
+    assert!(!is_accepted(&world, world.authority.client_with(&[GATEWAY], not_yet_valid)).await);
     let for_servers = world.authority.client_with(&[GATEWAY], |params| {
         params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
     });
-    assert!(!is_let_in(&world, for_servers).await, "for servers only");
-    // Who is locked out so has no call that could be counted.
+    assert!(!is_accepted(&world, for_servers).await, "a certificate for servers");
+    // No call is counted for a failed handshake.
     wait_for_metric(&world.running, "support_access_handshakes_failed_total 5").await;
 }
 
 #[tokio::test]
-async fn several_names_may_not_add_up_to_what_nobody_may_be() {
+async fn conflicting_roles_of_several_names_are_refused() {
     let world = World::new().await;
     for names in [[PORTAL, OPERATOR], [GATEWAY, PORTAL]] {
-        let shown = world.authority.client_with(&names, |_| {});
-        let channel = world.connect(Some(shown)).await.unwrap();
+        let identity = world.authority.client_with(&names, |_| {});
+        let channel = world.connect(Some(identity)).await.unwrap();
         let mut client = SupportAccessClient::new(channel);
         let refused = client.check_access(a_check()).await.unwrap_err();
         let expected = (Code::PermissionDenied, "SEPARATION_OF_DUTIES");
@@ -97,7 +100,7 @@ async fn several_names_may_not_add_up_to_what_nobody_may_be() {
 }
 
 #[tokio::test]
-async fn without_tls_nobody_is_served_where_there_is_tls() {
+async fn plain_connections_to_a_tls_listener_are_refused() {
     let world = World::new().await;
     let plain = world.url().replace("https://", "http://");
     let connected = tonic::transport::Endpoint::from_shared(plain).unwrap().connect().await;

@@ -1,4 +1,4 @@
-//! Somebody who issues tokens, and whose keys can be had.
+//! An issuer of tokens, and a server of its keys.
 
 use std::sync::{
     Arc,
@@ -13,13 +13,13 @@ use aws_lc_rs::{
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, jwk::Jwk};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use support_access::domain::{Clock, clock::SystemClock};
+use support_access::{domain::Clock, server::SystemClock};
 use tokio::net::TcpListener;
 
 pub(crate) const NAME: &str = "https://id.vendor.example";
 pub(crate) const AUDIENCE: &str = "support-access";
 
-/// A key of an issuer.
+/// A signing key.
 pub(crate) struct Signer {
     pub(crate) id: String,
     pub(crate) algorithm: Algorithm,
@@ -45,7 +45,7 @@ impl Signer {
     pub(crate) fn rs256(id: &str) -> Self {
         let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
         let pkcs8: aws_lc_rs::encoding::Pkcs8V1Der<'_> = pair.as_der().unwrap();
-        // What is inside of PKCS #8 (RFC 5958), behind the name of the algorithm, is PKCS #1.
+        // PKCS #8 (RFC 5958) contains PKCS #1 behind the name of the algorithm.
         let key = EncodingKey::from_rsa_der(&pkcs8.as_ref()[26..]);
         Self { id: id.to_owned(), algorithm: Algorithm::RS256, key }
     }
@@ -103,32 +103,37 @@ pub(crate) fn claims(name: &str, role: &str, tenants: &[&str]) -> Value {
     })
 }
 
-/// A JWK set at a URL, which can be changed.
+/// A server of a JWK set, which tests can replace.
 #[derive(Clone)]
 pub(crate) struct KeyServer {
     pub(crate) url: String,
-    pub(crate) answer: Arc<Mutex<(u16, String)>>,
-    pub(crate) asked: Arc<AtomicUsize>,
+    pub(crate) response: Arc<Mutex<(u16, String)>>,
+    requests: Arc<AtomicUsize>,
 }
 
 impl KeyServer {
     pub(crate) async fn new(jwks: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/jwks.json", listener.local_addr().unwrap());
-        let server = Self { url, answer: Arc::new(Mutex::new((200, jwks))), asked: Arc::default() };
-        let (answer, asked) = (Arc::clone(&server.answer), Arc::clone(&server.asked));
+        let response = Arc::new(Mutex::new((200, jwks)));
+        let server = Self { url, response, requests: Arc::default() };
+        let (response, requests) = (Arc::clone(&server.response), Arc::clone(&server.requests));
         let route = axum::routing::get(async move || {
-            asked.fetch_add(1, Ordering::SeqCst);
-            let (code, text) = answer.lock().clone();
+            requests.fetch_add(1, Ordering::SeqCst);
+            let (code, text) = response.lock().clone();
             (axum::http::StatusCode::from_u16(code).unwrap(), text)
         });
         let router = axum::Router::new().route("/jwks.json", route);
-        #[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the task ends with the runtime of the test"
+        )]
         tokio::spawn(async move { axum::serve(listener, router).await });
         server
     }
 
-    pub(crate) fn times_asked(&self) -> usize {
-        self.asked.load(Ordering::SeqCst)
+    /// The number of requests so far.
+    pub(crate) fn fetches(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
     }
 }

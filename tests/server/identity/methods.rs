@@ -1,4 +1,4 @@
-//! Either way to say who is calling, or both; and what becomes of calls that are refused.
+//! Methods of authentication, alone and combined, and the audit of refused calls.
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ use support_access::{
         support_access_client::SupportAccessClient,
     },
     auth::bindings::AuthConfig,
-    server::config::{Common, Config, Security, TlsFiles},
+    server::config::{Common, Config},
 };
 use tempfile::TempDir;
 use tonic::{
@@ -24,7 +24,7 @@ use tonic::{
 use super::{GATEWAY, World, auth, authority::Authority, bearing, issuer::Issuer, reason};
 use crate::harness::{a_check, common, config, has_metric, rpcs, start};
 
-/// A server with TLS and these ways to tell callers apart.
+/// A server with TLS and these methods of authentication, and its URL.
 async fn server(
     dir: &TempDir,
     authority: &Authority,
@@ -36,13 +36,14 @@ async fn server(
     fs::write(at("server.pem"), certificate).unwrap();
     fs::write(at("server.key"), key).unwrap();
     fs::write(at("ca.pem"), authority.pem()).unwrap();
-    let tls = TlsFiles {
-        certificate: at("server.pem"),
-        key: at("server.key"),
-        client_ca: client_ca.then(|| at("ca.pem")),
+    let common = Common {
+        tls_certificate: Some(at("server.pem")),
+        tls_key: Some(at("server.key")),
+        tls_client_ca: client_ca.then(|| at("ca.pem")),
+        auth,
+        ..common()
     };
-    let security = Security { tls: Some(tls), auth, ..Security::default() };
-    let (running, _) = start(Config { common: Common { security, ..common() }, ..config() }).await;
+    let (running, _) = start(Config { common, ..config() }).await;
     let url = running.grpc[0].to_string().replace("127.0.0.1", "https://localhost");
     (running, url)
 }
@@ -50,11 +51,11 @@ async fn server(
 async fn connect(
     url: &str,
     authority: &Authority,
-    shown: Option<(String, String)>,
+    identity: Option<(String, String)>,
 ) -> Option<SupportAccessClient<tonic::transport::Channel>> {
     let ca = Certificate::from_pem(authority.pem());
     let mut tls = ClientTlsConfig::new().ca_certificate(ca);
-    if let Some((certificate, key)) = shown {
+    if let Some((certificate, key)) = identity {
         tls = tls.identity(Identity::from_pem(certificate, key));
     }
     let endpoint = Endpoint::from_shared(url.to_owned()).unwrap().tls_config(tls).unwrap();
@@ -62,7 +63,7 @@ async fn connect(
 }
 
 #[tokio::test]
-async fn certificates_alone_are_required_of_everybody() {
+async fn without_issuers_every_client_needs_a_certificate() {
     let (dir, authority) = (TempDir::new().unwrap(), Authority::new("all"));
     let certificates =
         Some([(support_access::domain::Role::Gateway, vec![GATEWAY.to_owned()])].into());
@@ -70,15 +71,19 @@ async fn certificates_alone_are_required_of_everybody() {
     let (_running, url) = server(&dir, &authority, true, only).await;
     let gateway = connect(&url, &authority, Some(authority.client(GATEWAY))).await;
     gateway.unwrap().check_access(a_check()).await.unwrap();
-    if let Some(mut nobody) = connect(&url, &authority, None).await {
-        // The handshake is over for the client before the server has refused it.
-        let refused = nobody.check_access(a_check()).await.unwrap_err();
-        assert_ne!(refused.code(), Code::Unauthenticated, "it was let in to be told: {refused}");
+    if let Some(mut client) = connect(&url, &authority, None).await {
+        // With TLS 1.3, the handshake ends for the client before the server refuses it.
+        let refused = client.check_access(a_check()).await.unwrap_err();
+        assert_ne!(
+            refused.code(),
+            Code::Unauthenticated,
+            "the connection must be refused, not the call: {refused}"
+        );
     }
 }
 
 #[tokio::test]
-async fn tokens_alone_need_no_client_certificates() {
+async fn without_authorities_no_client_needs_a_certificate() {
     let (dir, authority, issuer) = (TempDir::new().unwrap(), Authority::new("all"), Issuer::new());
     let keys = dir.path().join("keys.json");
     fs::write(&keys, issuer.jwks()).unwrap();
@@ -88,9 +93,9 @@ async fn tokens_alone_need_no_client_certificates() {
     let mut client = connect(&url, &authority, None).await.unwrap();
     let token = issuer.token("gw", "vendor-gateway", &[]);
     client.check_access(bearing(a_check(), &token)).await.unwrap();
-    // A certificate is not asked for, and so says nothing.
-    let mut shown = connect(&url, &authority, Some(authority.client(GATEWAY))).await.unwrap();
-    let refused = shown.check_access(a_check()).await.unwrap_err();
+    // The server requests no certificate, and ignores one.
+    let mut client = connect(&url, &authority, Some(authority.client(GATEWAY))).await.unwrap();
+    let refused = client.check_access(a_check()).await.unwrap_err();
     assert_eq!(
         (refused.code(), &*reason(&refused)),
         (Code::Unauthenticated, "CREDENTIALS_MISSING")
@@ -98,7 +103,7 @@ async fn tokens_alone_need_no_client_certificates() {
 }
 
 #[tokio::test]
-async fn an_issuer_speaks_for_its_own_tenants_only() {
+async fn an_issuer_is_trusted_for_its_tenants_only() {
     let (dir, authority) = (TempDir::new().unwrap(), Authority::new("all"));
     let (ours, theirs) = (Issuer::new(), Issuer::new());
     let write = |name: &str, issuer: &Issuer| {
@@ -115,9 +120,9 @@ async fn an_issuer_speaks_for_its_own_tenants_only() {
     issuers[0].tenants = Some([support_access::domain::TenantId::new("globex").unwrap()].into());
     issuers.push(customer);
     auth.issuers = Some(issuers);
-    auth.check().unwrap();
+    assert_eq!(auth.problems(), [""; 0]);
     let (_running, url) = server(&dir, &authority, true, auth).await;
-    let lists = async |issuer: &Issuer, name: &str, tenant_id: &str| {
+    let list = async |issuer: &Issuer, name: &str, tenant_id: &str| {
         let mut claims = super::issuer::claims("alice", "access-admin", &["acme", "globex"]);
         claims["iss"] = name.into();
         let token = issuer.signer.sign(&claims);
@@ -127,14 +132,17 @@ async fn an_issuer_speaks_for_its_own_tenants_only() {
         let mut admin = SupportAccessAdminClient::new(endpoint.connect().await.unwrap());
         let request =
             ListGrantsRequest { tenant_id: tenant_id.to_owned(), ..ListGrantsRequest::default() };
-        admin.list_grants(bearing(request, &token)).await.map_or_else(|it| it.code(), |_| Code::Ok)
+        admin
+            .list_grants(bearing(request, &token))
+            .await
+            .map_or_else(|status| status.code(), |_| Code::Ok)
     };
     let customer = "https://id.acme.example";
-    assert_eq!(lists(&theirs, customer, "acme").await, Code::Ok);
-    assert_eq!(lists(&theirs, customer, "globex").await, Code::PermissionDenied);
-    assert_eq!(lists(&ours, super::issuer::NAME, "globex").await, Code::Ok);
-    assert_eq!(lists(&ours, super::issuer::NAME, "acme").await, Code::PermissionDenied);
-    assert_eq!(lists(&theirs, super::issuer::NAME, "globex").await, Code::Unauthenticated);
+    assert_eq!(list(&theirs, customer, "acme").await, Code::Ok);
+    assert_eq!(list(&theirs, customer, "globex").await, Code::PermissionDenied);
+    assert_eq!(list(&ours, super::issuer::NAME, "globex").await, Code::Ok);
+    assert_eq!(list(&ours, super::issuer::NAME, "acme").await, Code::PermissionDenied);
+    assert_eq!(list(&theirs, super::issuer::NAME, "globex").await, Code::Unauthenticated);
 }
 
 #[derive(Clone, Default)]
@@ -151,9 +159,9 @@ impl Write for Log {
     }
 }
 
-/// On one thread, which is that of the subscriber.
+/// The runtime has one thread, so that the subscriber of this thread receives every event.
 #[tokio::test]
-async fn calls_that_are_refused_are_counted_and_audited() {
+async fn refused_calls_are_counted_and_audited() {
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()
@@ -183,13 +191,15 @@ async fn calls_that_are_refused_are_counted_and_audited() {
     let audit: Vec<serde_json::Value> =
         audit.map(|line| serde_json::from_str(line).unwrap()).collect();
     let fields: Vec<_> = audit.iter().map(|line| &line["fields"]).collect();
-    let by_gateway = fields.iter().find(|it| it["actor"] == GATEWAY).unwrap();
+    let by_gateway = fields.iter().find(|line| line["actor"] == GATEWAY).unwrap();
     assert_eq!(by_gateway["action"], "ListGrants");
     assert_eq!(by_gateway["tenant_id"], "acme");
     assert!(
-        fields.iter().any(|it| it["actor"] == "alice" && it["message"] == "a call was refused")
+        fields
+            .iter()
+            .any(|line| line["actor"] == "alice" && line["message"] == "a call was refused")
     );
-    assert!(fields.iter().any(|it| it["message"] == "a caller was refused"), "{fields:?}");
-    assert!(!text.contains("secret.to.ken"), "a token is in the log");
-    assert!(!text.contains(&token), "a token is in the log");
+    assert!(fields.iter().any(|line| line["message"] == "a caller was refused"), "{fields:?}");
+    assert!(!text.contains("secret.to.ken"), "the log contains a token");
+    assert!(!text.contains(&token), "the log contains a token");
 }

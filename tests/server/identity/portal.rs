@@ -1,4 +1,4 @@
-//! A portal acts for the administrator whose own token it forwards, and for nobody else.
+//! A portal acts for the administrator whose token it forwards.
 
 use support_access::api::proto::v1::{Event, GrantAccessRequest, ListEventsRequest};
 use tonic::{Code, Request};
@@ -9,8 +9,8 @@ use crate::harness::a_grant;
 async fn last_event(world: &World) -> Event {
     let request =
         ListEventsRequest { tenant_id: "acme".to_owned(), ..ListEventsRequest::default() };
-    let answer = world.admin(Some(OPERATOR)).await.list_events(request).await.unwrap();
-    answer.into_inner().events.remove(0)
+    let response = world.admin(Some(OPERATOR)).await.list_events(request).await.unwrap();
+    response.into_inner().events.remove(0)
 }
 
 fn named(message: GrantAccessRequest, name: &str) -> Request<GrantAccessRequest> {
@@ -20,7 +20,7 @@ fn named(message: GrantAccessRequest, name: &str) -> Request<GrantAccessRequest>
 }
 
 #[tokio::test]
-async fn both_are_verified_and_both_are_recorded() {
+async fn portal_and_administrator_are_verified_and_recorded() {
     let world = World::new().await;
     let token = world.issuer.token("alice@acme.example", "access-admin", &["acme"]);
     let mut portal = world.admin(Some(PORTAL)).await;
@@ -36,7 +36,7 @@ async fn both_are_verified_and_both_are_recorded() {
 }
 
 #[tokio::test]
-async fn an_administrator_can_do_without_a_portal() {
+async fn an_administrator_needs_no_portal() {
     let world = World::new().await;
     let token = world.issuer.token("alice@acme.example", "access-admin", &["acme"]);
     world.admin(None).await.grant_access(bearing(a_grant(), &token)).await.unwrap();
@@ -45,7 +45,7 @@ async fn an_administrator_can_do_without_a_portal() {
 }
 
 #[tokio::test]
-async fn a_portal_can_do_nothing_in_its_own_name() {
+async fn a_portal_has_no_permissions_of_its_own() {
     let world = World::new().await;
     let mut portal = world.admin(Some(PORTAL)).await;
     for request in [Request::new(a_grant()), named(a_grant(), "alice@acme.example")] {
@@ -55,7 +55,7 @@ async fn a_portal_can_do_nothing_in_its_own_name() {
 }
 
 #[tokio::test]
-async fn a_portal_that_is_trusted_may_name_the_administrator_and_the_history_says_so() {
+async fn a_trusted_portal_may_name_the_administrator_and_the_history_marks_it() {
     let world = World::with("trust_portal_assertion = true").await;
     let mut portal = world.admin(Some(PORTAL)).await;
     portal.grant_access(named(a_grant(), "alice@acme.example")).await.unwrap();
@@ -66,14 +66,14 @@ async fn a_portal_that_is_trusted_may_name_the_administrator_and_the_history_say
         let refused = portal.grant_access(named(a_grant(), name)).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument, "{name:?}");
     }
-    // Others are not.
+    // Other callers are not trusted.
     let mut operator = world.admin(Some(OPERATOR)).await;
     let refused = operator.grant_access(named(a_grant(), "alice@acme.example")).await.unwrap_err();
     assert_eq!((refused.code(), &*reason(&refused)), (Code::PermissionDenied, "ROLE_MISSING"));
 }
 
 #[tokio::test]
-async fn nobody_borrows_the_roles_of_another() {
+async fn roles_of_certificate_and_token_are_not_combined() {
     let world = World::with("trust_portal_assertion = true").await;
     let admin = world.issuer.token("alice@acme.example", "access-admin", &["acme"]);
     let operator = world.issuer.token("olga", "vendor-operator", &[]);
@@ -87,7 +87,7 @@ async fn nobody_borrows_the_roles_of_another() {
 }
 
 #[tokio::test]
-async fn one_token_cannot_have_roles_on_both_sides() {
+async fn a_token_cannot_have_roles_of_both_parties() {
     let world = World::new().await;
     let mut claims = super::issuer::claims("mallory", "access-admin", &["acme"]);
     claims["roles"] = serde_json::json!(["access-admin", "vendor-operator"]);

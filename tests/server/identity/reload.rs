@@ -1,4 +1,4 @@
-//! Certificates, keys and authorities are taken anew when their files change, and no call fails of it.
+//! Certificates, keys and authorities are reloaded when their files change, without failing calls.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use super::{GATEWAY, World, authority::Authority, issuer::Signer};
 use crate::harness::{a_check, eventually};
 
-/// Calls, each on a connection of its own, until told to stop: how many there were, all of which were answered.
+/// Background calls, half of them on new connections. Every call must be answered.
 struct Load {
     calls: JoinSet<usize>,
     stop: Arc<AtomicBool>,
@@ -30,9 +30,9 @@ impl Load {
                 (Arc::clone(world), Arc::clone(&stop), Arc::clone(&answered));
             calls.spawn(async move {
                 let mut count = 0;
-                let mut kept = world.checks(Some(GATEWAY)).await;
+                let mut client = world.checks(Some(GATEWAY)).await;
                 while !stop.load(Ordering::SeqCst) {
-                    kept.check_access(a_check()).await.unwrap();
+                    client.check_access(a_check()).await.unwrap();
                     world.checks(Some(GATEWAY)).await.check_access(a_check()).await.unwrap();
                     count += 2;
                     answered.fetch_add(2, Ordering::SeqCst);
@@ -43,19 +43,19 @@ impl Load {
         Self { calls, stop, answered }
     }
 
-    async fn some_more(&self) {
+    async fn make_progress(&self) {
         let before = self.answered.load(Ordering::SeqCst);
         eventually(async || self.answered.load(Ordering::SeqCst) > before + 40).await;
     }
 
-    async fn end(self) -> usize {
+    async fn stop(self) -> usize {
         self.stop.store(true, Ordering::SeqCst);
         self.calls.join_all().await.into_iter().sum()
     }
 }
 
-/// The server's certificate, as a new connection sees it.
-async fn shown(world: &World) -> Vec<u8> {
+/// The server's certificate on a new connection.
+async fn current_certificate(world: &World) -> Vec<u8> {
     use tokio_rustls::rustls::{
         ClientConfig, RootCertStore,
         pki_types::{CertificateDer, pem::PemObject},
@@ -72,44 +72,44 @@ async fn shown(world: &World) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_certificate_and_key_are_taken_under_load_and_no_call_fails() {
+async fn certificate_and_key_are_reloaded_under_load() {
     let world = Arc::new(World::new().await);
     let load = Load::on(&world);
-    load.some_more().await;
+    load.make_progress().await;
     for round in 0..3 {
-        let before = shown(&world).await;
+        let before = current_certificate(&world).await;
         let (certificate, key) = world.authority.server();
-        // One after the other, with a time in between in which they do not fit.
+        // Between the two writes, certificate and key do not match.
         fs::write(&world.files.certificate, certificate).unwrap();
-        load.some_more().await;
+        load.make_progress().await;
         fs::write(&world.files.key, key).unwrap();
-        eventually(async || shown(&world).await != before).await;
-        load.some_more().await;
-        println!("round {round}: the new certificate is shown");
+        eventually(async || current_certificate(&world).await != before).await;
+        load.make_progress().await;
+        println!("round {round}: the new certificate is in use");
     }
-    println!("{} calls, none failed", load.end().await);
+    println!("{} calls, none failed", load.stop().await);
 }
 
 #[tokio::test]
-async fn broken_files_change_nothing() {
+async fn invalid_files_are_ignored() {
     let world = World::new().await;
-    let before = shown(&world).await;
+    let before = current_certificate(&world).await;
     fs::write(&world.files.key, "no key").unwrap();
     fs::write(&world.files.client_ca, "").unwrap();
     fs::remove_file(&world.files.certificate).unwrap();
-    // Long enough for them to be looked at.
+    // Several reload intervals.
     for _ in 0..3 {
-        tokio::time::sleep(std::time::Duration::from_millis(700)).await; // it looks every second
-        assert_eq!(shown(&world).await, before);
+        tokio::time::sleep(std::time::Duration::from_millis(700)).await; // the reload interval is a second
+        assert_eq!(current_certificate(&world).await, before);
     }
     assert!(world.checks(Some(GATEWAY)).await.check_access(a_check()).await.is_ok());
 }
 
 #[tokio::test]
-async fn an_authority_that_is_dropped_certifies_nobody_any_more() {
+async fn removing_an_authority_revokes_its_certificates() {
     let world = World::new().await;
     let old = world.authority.client(GATEWAY);
-    let connects = async |shown: (String, String)| match world.connect(Some(shown)).await {
+    let connects = async |identity: (String, String)| match world.connect(Some(identity)).await {
         Ok(channel) => {
             let client = SupportAccessClient::new(channel);
             client.clone().check_access(a_check()).await.is_ok()
@@ -118,30 +118,30 @@ async fn an_authority_that_is_dropped_certifies_nobody_any_more() {
     };
     assert!(connects(old.clone()).await);
     let channel = world.connect(Some(old.clone())).await.unwrap();
-    let mut kept = SupportAccessClient::new(channel);
-    let new = Authority::new("the next");
+    let mut open = SupportAccessClient::new(channel);
+    let new = Authority::new("the next authority");
     fs::write(&world.files.client_ca, format!("{}{}", world.authority.pem(), new.pem())).unwrap();
     eventually(async || connects(new.client(GATEWAY)).await).await;
-    assert!(connects(old.clone()).await, "both hold meanwhile");
-    kept.check_access(a_check()).await.unwrap();
+    assert!(connects(old.clone()).await, "both authorities are trusted");
+    open.check_access(a_check()).await.unwrap();
     fs::write(&world.files.client_ca, new.pem()).unwrap();
     eventually(async || !connects(old.clone()).await).await;
     assert!(connects(new.client(GATEWAY)).await);
-    let refused = kept.check_access(a_check()).await;
-    assert!(refused.is_err(), "a connection that was there before");
+    let refused = open.check_access(a_check()).await;
+    assert!(refused.is_err(), "open connections are closed");
 }
 
 #[tokio::test]
-async fn keys_in_a_file_are_read_again() {
+async fn key_sets_in_files_are_reloaded() {
     let world = World::new().await;
     let second = Signer::es256("second");
     let claims = super::issuer::claims("olga", "vendor-gateway", &[]);
-    let asks = async |signer: &Signer| {
+    let is_accepted = async |signer: &Signer| {
         let request = super::bearing(a_check(), &signer.sign(&claims));
         world.checks(None).await.check_access(request).await.is_ok()
     };
-    assert!(asks(&world.issuer.signer).await);
+    assert!(is_accepted(&world.issuer.signer).await);
     fs::write(&world.files.jwks, super::issuer::set(&[&second])).unwrap();
-    eventually(async || asks(&second).await).await;
-    assert!(!asks(&world.issuer.signer).await, "a key that was withdrawn is not taken");
+    eventually(async || is_accepted(&second).await).await;
+    assert!(!is_accepted(&world.issuer.signer).await, "a withdrawn key is refused");
 }

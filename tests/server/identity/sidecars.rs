@@ -1,18 +1,15 @@
-//! A sidecar proves who it is to those that it follows, and knows them.
+//! Credentials of sidecars for their upstreams.
 
 use std::fs;
 
 use support_access::{
-    api::{
-        credentials::ClientCredentials,
-        proto::replication::v1::{
-            FollowRequest,
-            follow_request::{Hello, Message},
-            replication_client::ReplicationClient,
-        },
+    api::proto::replication::v1::{
+        FollowRequest,
+        follow_request::{Hello, Message},
+        replication_client::ReplicationClient,
     },
-    domain::{Clock, clock::SystemClock},
-    server::{Listeners, Running, config::SidecarConfig, start_sidecar},
+    domain::Clock,
+    server::{Listeners, Running, SystemClock, config::SidecarConfig, start_sidecar},
 };
 use tempfile::TempDir;
 use tonic::Code;
@@ -32,23 +29,24 @@ pub(super) async fn sidecar(world: &World, name: Option<&str>, token: Option<&st
         fs::write(&path, text).unwrap();
         path
     };
-    let shown = name.map(|name| world.authority.client(name));
-    let upstream_credentials = ClientCredentials {
-        ca: Some(at("ca.pem", world.authority.pem())),
-        identity: shown
-            .map(|(certificate, key)| (at("own.pem", &certificate), at("own.key", &key))),
-        token_file: token.map(|token| at("token", token)),
+    let certificate = name.map(|name| world.authority.client(name));
+    let (certificate, key) = certificate.unzip();
+    let config = SidecarConfig {
+        upstream: vec![world.url()],
+        upstream_ca: Some(at("ca.pem", world.authority.pem())),
+        upstream_certificate: certificate.map(|pem| at("own.pem", &pem)),
+        upstream_key: key.map(|pem| at("own.key", &pem)),
+        upstream_token_file: token.map(|token| at("token", token)),
+        common: common(),
     };
-    let config =
-        SidecarConfig { common: common(), upstreams: vec![world.url()], upstream_credentials };
     let listeners = Listeners::bind(&config.common).await.unwrap();
     let running = start_sidecar(config, listeners, std::sync::Arc::new(SystemClock)).await.unwrap();
     Sidecar { running, _dir: dir }
 }
 
 async fn is_allowed(sidecar: &Sidecar) -> bool {
-    let answer = access(&sidecar.running).await.check_access(a_check()).await.unwrap();
-    answer.into_inner().decision() == support_access::api::proto::v1::Decision::Allowed
+    let response = access(&sidecar.running).await.check_access(a_check()).await.unwrap();
+    response.into_inner().decision() == support_access::api::proto::v1::Decision::Allowed
 }
 
 #[tokio::test]
@@ -64,7 +62,7 @@ async fn a_sidecar_follows_with_a_certificate_or_with_a_token() {
 }
 
 #[tokio::test]
-async fn nobody_else_is_fed() {
+async fn callers_without_the_role_node_cannot_follow() {
     let world = World::new().await;
     let gateway = world.issuer.token("gw", "vendor-gateway", &[]);
     let refused = [
@@ -73,7 +71,7 @@ async fn nobody_else_is_fed() {
         sidecar(&world, None, None).await,
         sidecar(&world, None, Some(&gateway)).await,
     ];
-    // Once a node is fed that came after them, they would have been fed, too.
+    // A node that starts later follows: the others had enough time.
     let node = sidecar(&world, Some(NODE), None).await;
     eventually(async || !is_stale(&node).await).await;
     for sidecar in refused {
@@ -82,14 +80,14 @@ async fn nobody_else_is_fed() {
 }
 
 #[tokio::test]
-async fn who_follows_with_a_token_is_fed_until_it_expires() {
+async fn a_stream_ends_when_the_token_of_the_follower_expires() {
     let world = World::new().await;
     let mut claims = super::issuer::claims("sidecar-7", "vendor-node", &[]);
-    // Thirty seconds of leeway, and two more.
+    // The leeway is 30 seconds, so that two seconds are left.
     claims["exp"] = (SystemClock.now().timestamp() - 28).into();
     let token = world.issuer.signer.sign(&claims);
     let mut nodes = ReplicationClient::new(world.channel(None).await);
-    let (words, said) = tokio::sync::mpsc::channel(1);
+    let (requests, receiver) = tokio::sync::mpsc::channel(1);
     let hello = FollowRequest {
         message: Some(Message::Hello(Hello {
             protocol_version: support_access::node::message::PROTOCOL,
@@ -98,13 +96,13 @@ async fn who_follows_with_a_token_is_fed_until_it_expires() {
             ..Hello::default()
         })),
     };
-    words.send(hello).await.unwrap();
-    let said = tokio_stream::wrappers::ReceiverStream::new(said);
-    let mut fed = nodes.follow(bearing(said, &token)).await.unwrap().into_inner();
+    requests.send(hello).await.unwrap();
+    let receiver = tokio_stream::wrappers::ReceiverStream::new(receiver);
+    let mut responses = nodes.follow(bearing(receiver, &token)).await.unwrap().into_inner();
     let ended = with_timeout(async {
         loop {
-            match fed.message().await {
-                Ok(message) => assert!(message.is_some(), "it ended without a word"),
+            match responses.message().await {
+                Ok(message) => assert!(message.is_some(), "the stream ended without an error"),
                 Err(status) => break status,
             }
         }
@@ -117,6 +115,6 @@ async fn who_follows_with_a_token_is_fed_until_it_expires() {
 }
 
 async fn is_stale(sidecar: &Sidecar) -> bool {
-    let answer = access(&sidecar.running).await.check_access(a_check()).await.unwrap();
-    answer.into_inner().reason() == support_access::api::proto::v1::DecisionReason::Stale
+    let response = access(&sidecar.running).await.check_access(a_check()).await.unwrap();
+    response.into_inner().reason() == support_access::api::proto::v1::DecisionReason::Stale
 }

@@ -1,4 +1,4 @@
-//! Unix sockets: who may use them, and as what.
+//! Unix sockets: users, roles and permission bits.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
@@ -9,7 +9,7 @@ use support_access::{
     },
     auth::bindings::AuthConfig,
     domain::Role,
-    server::config::{Common, ListenAddress, Security},
+    server::config::{Common, Config, ListenAddress},
 };
 use tempfile::TempDir;
 use tonic::Code;
@@ -17,7 +17,7 @@ use tonic::Code;
 use super::reason;
 use crate::harness::{a_check, a_grant, common, config, connect, start};
 
-/// The user that this test runs as.
+/// The user of this process.
 fn own_uid(dir: &TempDir) -> u32 {
     std::fs::metadata(dir.path()).unwrap().uid()
 }
@@ -28,16 +28,12 @@ fn bound(role: Role, uid: u32) -> AuthConfig {
 
 async fn server(dir: &TempDir, auth: AuthConfig) -> support_access::server::Running {
     let listen = vec![ListenAddress::Unix(dir.path().join("access.sock"))];
-    let security = Security { auth, socket_mode: 0o600, ..Security::default() };
-    let config = support_access::server::config::Config {
-        common: Common { listen, security, ..common() },
-        ..config()
-    };
-    start(config).await.0
+    let common = Common { listen, auth, socket_mode: 0o600, ..common() };
+    start(Config { common, ..config() }).await.0
 }
 
 #[tokio::test]
-async fn the_kernel_says_who_is_at_a_socket() {
+async fn the_kernel_identifies_users_of_a_socket() {
     let dir = TempDir::new().unwrap();
     let running = server(&dir, bound(Role::Gateway, own_uid(&dir))).await;
     let channel = connect(&running.grpc[0]).await;
@@ -49,25 +45,25 @@ async fn the_kernel_says_who_is_at_a_socket() {
 }
 
 #[tokio::test]
-async fn users_that_are_not_listed_are_hung_up_on() {
+async fn users_without_a_binding_are_disconnected() {
     let dir = TempDir::new().unwrap();
     let running = server(&dir, bound(Role::Gateway, own_uid(&dir) + 1)).await;
-    let ListenAddress::Unix(path) = &running.grpc[0] else { panic!("not a socket") };
+    let ListenAddress::Unix(path) = &running.grpc[0] else { panic!("not a Unix socket") };
     let uri = format!("unix:{}", path.display());
     let connected = tonic::transport::Endpoint::try_from(uri).unwrap().connect().await;
     if let Ok(channel) = connected {
         let mut checks = SupportAccessClient::new(channel);
         let refused = checks.check_access(a_check()).await.unwrap_err();
-        // Whoever is let in to ask is told why not.
+        // The connection is closed before a status could be sent.
         assert_ne!(refused.code(), Code::PermissionDenied, "{refused}");
         assert_ne!(refused.code(), Code::Unauthenticated, "{refused}");
     }
 }
 
 #[tokio::test]
-async fn a_socket_has_the_permissions_that_are_configured() {
+async fn a_socket_has_the_configured_permission_bits() {
     let dir = TempDir::new().unwrap();
     let running = server(&dir, AuthConfig::default()).await;
-    let ListenAddress::Unix(path) = &running.grpc[0] else { panic!("not a socket") };
+    let ListenAddress::Unix(path) = &running.grpc[0] else { panic!("not a Unix socket") };
     assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
 }

@@ -1,7 +1,5 @@
 //! Rows of events and of their chains.
 
-use sqlx::FromRow;
-
 use crate::{
     domain::{
         Attribution, Event,
@@ -14,54 +12,58 @@ use crate::{
     },
 };
 
-/// A row of `events`, without its hash.
-#[derive(Debug, FromRow)]
-pub(in crate::store) struct EventRow {
-    revision: i64,
-    tenant_id: String,
-    sequence: i64,
-    time: i64,
-    actor: String,
-    via: Option<String>,
-    actor_asserted: i64,
-    reason: String,
-    body: String,
+row! {
+    /// A row of `events`, without its hash.
+    pub(in crate::store) struct EventRow {
+        revision: i64,
+        tenant_id: String,
+        sequence: i64,
+        time: i64,
+        actor: String,
+        via: Option<String>,
+        actor_asserted: i64,
+        reason: String,
+        body: String,
+    }
 }
 
-/// A row of `events`, with the recorded enforcement of its change.
-#[derive(Debug, FromRow)]
-pub(in crate::store) struct ListedEventRow {
-    #[sqlx(flatten)]
-    event: EventRow,
-    hash: Vec<u8>,
-    #[sqlx(flatten)]
-    enforced: EnforcedRow,
+row! {
+    /// A row of `events`, with the recorded enforcement of its change.
+    pub(in crate::store) struct ListedEventRow {
+        hash: Vec<u8>,
+    } with {
+        event: EventRow,
+        enforced: EnforcedRow,
+    }
 }
 
-/// A link of a chain.
-#[derive(Debug, FromRow)]
-pub(in crate::store) struct LinkRow {
-    sequence: i64,
-    hash: Vec<u8>,
+row! {
+    /// A link of a chain.
+    pub(in crate::store) struct LinkRow {
+        sequence: i64,
+        hash: Vec<u8>,
+    }
 }
 
-/// The head of the log, and the end of a chain. The link is NULL if the chain is empty.
-#[derive(Debug, FromRow)]
-pub(in crate::store) struct ChainHeadRow {
-    log_name: String,
-    pub(in crate::store) revision: i64,
-    sequence: Option<i64>,
-    hash: Option<Vec<u8>>,
+row! {
+    /// The head of the log, and the end of a chain. The link is NULL if the chain is empty.
+    pub(in crate::store) struct ChainHeadRow {
+        log_name: String,
+        pub(in crate::store) revision: i64,
+        sequence: Option<i64>,
+        hash: Option<Vec<u8>>,
+    }
 }
 
-/// A row of `events`, with its hash and the previous hash.
-#[derive(Debug, FromRow)]
-pub(in crate::store) struct RecordRow {
-    log_name: String,
-    #[sqlx(flatten)]
-    event: EventRow,
-    hash: Vec<u8>,
-    previous_hash: Option<Vec<u8>>,
+row! {
+    /// A row of `events`, with its hash and the previous hash.
+    pub(in crate::store) struct RecordRow {
+        log_name: String,
+        hash: Vec<u8>,
+        previous_hash: Option<Vec<u8>>,
+    } with {
+        event: EventRow,
+    }
 }
 
 fn hash(value: Vec<u8>) -> Result<Hash, StoreError> {

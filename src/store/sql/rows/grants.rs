@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use sqlx::FromRow;
 use uuid::Uuid;
 
 use crate::{
@@ -15,32 +14,34 @@ use crate::{
     },
 };
 
-/// The part of a row of `grants` that decides checks.
-#[derive(Debug, FromRow)]
-pub(in crate::store) struct GrantTermsRow {
-    tenant_id: String,
-    grant_id: String,
-    group_id: String,
-    agent_ids: String,
-    access_level: i64,
-    start_time: i64,
-    expire_time: Option<i64>,
-    revoke_time: Option<i64>,
+row! {
+    /// The part of a row of `grants` that decides checks.
+    pub(in crate::store) struct GrantTermsRow {
+        tenant_id: String,
+        grant_id: String,
+        group_id: String,
+        agent_ids: String,
+        access_level: i64,
+        start_time: i64,
+        expire_time: Option<i64>,
+        revoke_time: Option<i64>,
+    }
 }
 
-/// A row of `grants`.
-#[derive(Debug, FromRow)]
-pub(in crate::store) struct GrantRow {
-    #[sqlx(flatten)]
-    terms: GrantTermsRow,
-    reason: String,
-    ticket: String,
-    create_time: i64,
-    creator: String,
-    revoker: Option<String>,
-    revoke_reason: Option<String>,
-    create_sequence: i64,
-    sequence: i64,
+row! {
+    /// A row of `grants`.
+    pub(in crate::store) struct GrantRow {
+        reason: String,
+        ticket: String,
+        create_time: i64,
+        creator: String,
+        revoker: Option<String>,
+        revoke_reason: Option<String>,
+        create_sequence: i64,
+        sequence: i64,
+    } with {
+        terms: GrantTermsRow,
+    }
 }
 
 impl GrantTermsRow {

@@ -1,6 +1,5 @@
 //! Rows of locks.
 
-use sqlx::FromRow;
 use uuid::Uuid;
 
 use crate::{
@@ -14,30 +13,32 @@ use crate::{
     },
 };
 
-/// The part of a row of `locks` that decides checks.
-#[derive(Debug, FromRow)]
-pub(in crate::store) struct LockTermsRow {
-    lock_id: String,
-    tenant_id: String,
-    target: String,
-    target_id: String,
-    party: String,
-    expire_time: Option<i64>,
+row! {
+    /// The part of a row of `locks` that decides checks.
+    pub(in crate::store) struct LockTermsRow {
+        lock_id: String,
+        tenant_id: String,
+        target: String,
+        target_id: String,
+        party: String,
+        expire_time: Option<i64>,
+    }
 }
 
-/// A row of `locks`.
-#[derive(Debug, FromRow)]
-pub(in crate::store) struct LockRow {
-    #[sqlx(flatten)]
-    terms: LockTermsRow,
-    reason: String,
-    create_time: i64,
-    creator: String,
-    unlock_time: Option<i64>,
-    unlocker: Option<String>,
-    unlock_reason: Option<String>,
-    create_sequence: i64,
-    sequence: i64,
+row! {
+    /// A row of `locks`.
+    pub(in crate::store) struct LockRow {
+        reason: String,
+        create_time: i64,
+        creator: String,
+        unlock_time: Option<i64>,
+        unlocker: Option<String>,
+        unlock_reason: Option<String>,
+        create_sequence: i64,
+        sequence: i64,
+    } with {
+        terms: LockTermsRow,
+    }
 }
 
 impl LockTermsRow {

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use sqlx::FromRow;
 use uuid::Uuid;
 
 use crate::{
@@ -13,47 +12,51 @@ use crate::{
     },
 };
 
-/// The response to a heartbeat.
-#[derive(Debug, FromRow)]
-pub(in crate::store) struct HeartbeatRow {
-    epoch: String,
-    revision: i64,
-    time: Option<i64>,
-    is_held: bool,
-    heartbeat_time: i64,
+row! {
+    /// The response to a heartbeat.
+    pub(in crate::store) struct HeartbeatRow {
+        epoch: String,
+        revision: i64,
+        time: Option<i64>,
+        is_held: bool,
+        heartbeat_time: i64,
+    }
 }
 
-/// The head of the log, and a row of `members` if there is one.
-#[derive(Debug, FromRow)]
-pub(in crate::store) struct MemberListRow {
-    epoch: String,
-    revision: i64,
-    time: Option<i64>,
-    known_max_staleness: i64,
-    is_standby: bool,
-    clock: i64,
-    node_id: Option<String>,
-    #[sqlx(flatten)]
-    member: MemberRow,
+row! {
+    /// The head of the log, and a row of `members` if there is one.
+    pub(in crate::store) struct MemberListRow {
+        epoch: String,
+        revision: i64,
+        time: Option<i64>,
+        known_max_staleness: i64,
+        is_standby: bool,
+        clock: i64,
+        node_id: Option<String>,
+    } with {
+        member: MemberRow,
+    }
 }
 
-/// A row of `members`. All columns are NULL if there is none.
-#[derive(Debug, FromRow)]
-struct MemberRow {
-    version: Option<String>,
-    heartbeat_seq: Option<i64>,
-    acknowledged_revision: Option<i64>,
-    nodes: Option<i64>,
-    nodes_lapsed: Option<i64>,
-    max_staleness: Option<i64>,
-    heartbeat_time: Option<i64>,
+row! {
+    /// A row of `members`. All columns are NULL if there is none.
+    struct MemberRow {
+        version: Option<String>,
+        heartbeat_seq: Option<i64>,
+        acknowledged_revision: Option<i64>,
+        nodes: Option<i64>,
+        nodes_lapsed: Option<i64>,
+        max_staleness: Option<i64>,
+        heartbeat_time: Option<i64>,
+    }
 }
 
-/// The followers in a row of `members`.
-#[derive(Debug, FromRow)]
-pub(in crate::store) struct FollowersRow {
-    node_id: String,
-    followers: String,
+row! {
+    /// The followers in a row of `members`.
+    pub(in crate::store) struct FollowersRow {
+        node_id: String,
+        followers: String,
+    }
 }
 
 fn node_id(value: String) -> Result<NodeId, StoreError> {

@@ -3,7 +3,7 @@
 use crate::{
     domain::{GrantState, TenantId, Time},
     store::{
-        EventQuery, GrantQuery, ListOrder, LockQuery, PageBounds, QueryScope,
+        EventQuery, GrantQuery, ListOrder, ListPosition, LockQuery, PageBounds, QueryScope,
         sql::statements::{Statement, Value, bind, grants, locks, log, owner},
     },
 };
@@ -63,23 +63,18 @@ impl<'a> List<'a> {
     /// The page with these columns.
     fn select(mut self, columns: &str) -> Statement {
         let position = self.position.clone();
-        let (comparison, direction) = match self.page.order {
-            ListOrder::NewestFirst => ("<", "DESC"),
-            ListOrder::OldestFirst => (">", "ASC"),
+        let (comparison, beginning, direction) = match self.page.order {
+            ListOrder::NewestFirst => ("<", ListPosition::MAX, "DESC"),
+            ListOrder::OldestFirst => (">", ListPosition::MIN, "ASC"),
         };
-        if let Some(after) = self.page.after {
-            let after = self.bind(after);
-            self.add(format!("{position} {comparison} {after}"));
-        }
+        // Also on the first page: without statistics, PostgreSQL otherwise reads and sorts all rows.
+        let after = self.bind(self.page.after.unwrap_or(beginning));
+        self.add(format!("{position} {comparison} {after}"));
         let limit = self.bind(self.page.limit);
         let Self { from, conditions, values, .. } = self;
-        let conditions = if conditions.is_empty() {
-            String::new()
-        } else {
-            format!(" WHERE {}", conditions.join(" AND "))
-        };
+        let conditions = conditions.join(" AND ");
         let sql = format!(
-            "SELECT {position} AS position, {columns} FROM {from}{conditions} \
+            "SELECT {position} AS position, {columns} FROM {from} WHERE {conditions} \
              ORDER BY {position} {direction} LIMIT {limit}"
         );
         Statement::with(sql, values)

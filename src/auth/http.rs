@@ -1,0 +1,245 @@
+//! A minimal HTTP/1.1 client: one GET per connection. It follows no redirects and uses no proxy.
+
+use std::{error::Error, fmt, iter, pin::pin, sync::Arc};
+
+use http::{
+    Method, Request, StatusCode, Uri,
+    header::{HOST, USER_AGENT},
+};
+use http_body_util::{BodyExt, Empty};
+use hyper::{
+    body::Incoming,
+    client::conn::http1,
+    rt::{Read, Write},
+};
+use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{ClientConfig, RootCertStore, pki_types::ServerName},
+};
+use tokio_util::bytes::Bytes;
+use tower::ServiceExt;
+
+const AGENT: &str = concat!("support-access/", env!("CARGO_PKG_VERSION"));
+
+/// A client for URLs of one scheme. Has no timeout of its own.
+#[derive(Clone)]
+pub struct HttpClient {
+    /// `None`: plain HTTP.
+    tls: Option<TlsConnector>,
+}
+
+/// The answer to a GET.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// The body, up to the limit.
+    pub body: Vec<u8>,
+    /// Whether the body is longer than the limit.
+    pub is_truncated: bool,
+}
+
+// === impl HttpClient ===
+
+impl HttpClient {
+    /// A client for `http` URLs.
+    pub fn plain() -> Self {
+        Self { tls: None }
+    }
+
+    /// A client for `https` URLs. Trusts the authorities that this machine trusts.
+    pub fn secure() -> Result<Self, String> {
+        let mut roots = RootCertStore::empty();
+        let found = rustls_native_certs::load_native_certs();
+        roots.add_parsable_certificates(found.certs);
+        if roots.is_empty() {
+            return Err("this machine trusts no authority; install ca-certificates".into());
+        }
+        Ok(Self::with_roots(roots))
+    }
+
+    fn with_roots(roots: RootCertStore) -> Self {
+        let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        Self { tls: Some(Arc::new(config).into()) }
+    }
+
+    /// Sends a GET for `url`, and reads at most `length_max` bytes of the body. The error is the
+    /// root cause in words.
+    pub async fn get(&self, url: &Uri, length_max: usize) -> Result<Answer, String> {
+        let mut connector = HttpConnector::new();
+        connector.enforce_http(false);
+        let stream = connector.oneshot(url.clone()).await.map_err(|error| root_cause(&error))?;
+        let Some(tls) = &self.tls else { return get_over(stream, url, length_max).await };
+        let host = url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        let name = ServerName::try_from(host).map_err(|error| error.to_string())?;
+        let stream = tls.connect(name, stream.into_inner()).await;
+        let stream = stream.map_err(|error| root_cause(&error))?;
+        get_over(TokioIo::new(stream), url, length_max).await
+    }
+}
+
+impl fmt::Debug for HttpClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpClient").field("has_tls", &self.tls.is_some()).finish()
+    }
+}
+
+async fn get_over<IO>(io: IO, url: &Uri, length_max: usize) -> Result<Answer, String>
+where
+    IO: Read + Write + Unpin,
+{
+    let failed = |error: hyper::Error| root_cause(&error);
+    let (mut sender, connection) = http1::handshake(io).await.map_err(failed)?;
+    let path = url.path_and_query().map_or("/", |path| path.as_str());
+    let host = url.authority().map_or("", |authority| authority.as_str());
+    let request = Request::builder()
+        .method(Method::GET)
+        .uri(path)
+        .header(HOST, host)
+        .header(USER_AGENT, AGENT)
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| error.to_string())?;
+    let exchange = async {
+        let response = sender.send_request(request).await.map_err(failed)?;
+        let status = response.status();
+        let (body, is_truncated) = read(response.into_body(), length_max).await.map_err(failed)?;
+        Ok(Answer { status, body, is_truncated })
+    };
+    let (mut exchange, mut connection) = (pin!(exchange), pin!(connection));
+    tokio::select! {
+        answer = &mut exchange => answer,
+        // The connection may end before the last bytes of the body are taken from it.
+        _ = &mut connection => exchange.await,
+    }
+}
+
+async fn read(mut body: Incoming, length_max: usize) -> Result<(Vec<u8>, bool), hyper::Error> {
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await.transpose()? {
+        bytes.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+        if bytes.len() > length_max {
+            bytes.truncate(length_max);
+            return Ok((bytes, true));
+        }
+    }
+    Ok((bytes, false))
+}
+
+/// The text of the innermost error.
+fn root_cause(error: &(dyn Error + 'static)) -> String {
+    let causes = iter::successors(Some(error), |&error| error.source());
+    causes.last().map(ToString::to_string).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+    use tokio::{
+        io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+        net::TcpListener,
+    };
+    use tokio_rustls::{
+        TlsAcceptor,
+        rustls::{
+            ServerConfig,
+            pki_types::{CertificateDer, PrivateKeyDer},
+        },
+    };
+
+    use super::*;
+
+    /// Reads a request, and sends `response`. Returns the request.
+    async fn answer(mut io: impl AsyncRead + AsyncWrite + Unpin, response: &str) -> String {
+        let mut request = vec![0; 4_096];
+        let length = io.read(&mut request).await.unwrap_or_default();
+        // Fails if the client has closed the connection.
+        let _ = io.write_all(response.as_bytes()).await;
+        let _ = io.shutdown().await;
+        String::from_utf8(request[..length].to_vec()).unwrap()
+    }
+
+    /// GETs `/keys?a=b` from a plain server that sends `response`.
+    async fn get(response: &str, length_max: usize) -> (Result<Answer, String>, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url: Uri =
+            format!("http://{}/keys?a=b", listener.local_addr().unwrap()).parse().unwrap();
+        let serving = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            answer(stream, response).await
+        };
+        let client = HttpClient::plain();
+        tokio::join!(client.get(&url, length_max), serving)
+    }
+
+    #[tokio::test]
+    async fn a_request_contains_path_and_host_and_no_credentials() {
+        let (got, request) = get("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", 10).await;
+        let got = got.unwrap();
+        assert_eq!((got.status, &*got.body, got.is_truncated), (StatusCode::OK, &b"ok"[..], false));
+        assert!(request.starts_with("GET /keys?a=b HTTP/1.1\r\nhost: 127.0.0.1:"), "{request}");
+        assert!(request.contains("user-agent: support-access/"), "{request}");
+        assert!(!request.to_lowercase().contains("authorization"), "{request}");
+    }
+
+    #[tokio::test]
+    async fn redirects_are_not_followed() {
+        let redirect =
+            "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n";
+        assert_eq!(get(redirect, 10).await.0.unwrap().status, StatusCode::FOUND);
+    }
+
+    #[tokio::test]
+    async fn long_bodies_are_truncated() {
+        let response =
+            format!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{}", "x".repeat(100_000));
+        for (length_max, is_truncated) in [(99_999, true), (100_000, false)] {
+            let got = get(&response, length_max).await.0.unwrap();
+            assert_eq!((got.body.len(), got.is_truncated), (length_max, is_truncated));
+        }
+    }
+
+    #[tokio::test]
+    async fn malformed_and_incomplete_responses_are_errors() {
+        for response in
+            ["", "nonsense\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort"]
+        {
+            assert!(get(response, 10).await.0.is_err(), "{response:?}");
+        }
+    }
+
+    /// A self-signed certificate for this host name.
+    fn certificate(name: &str) -> (CertificateDer<'static>, ServerConfig) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new([name.to_owned()]).unwrap();
+        let der = params.self_signed(&key).unwrap().der().clone();
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let config = ServerConfig::builder().with_no_client_auth();
+        (der.clone(), config.with_single_cert(vec![der], key).unwrap())
+    }
+
+    #[tokio::test]
+    async fn servers_need_a_trusted_certificate_for_their_name() {
+        let (trusted, trusted_config) = certificate("localhost");
+        let (other_name, other_name_config) = certificate("other.example");
+        let (_, unknown_config) = certificate("localhost");
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates([trusted, other_name]);
+        let client = HttpClient::with_roots(roots);
+        let configs = [(trusted_config, true), (other_name_config, false), (unknown_config, false)];
+        for (config, is_accepted) in configs {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let url: Uri = format!("https://localhost:{port}/").parse().unwrap();
+            let acceptor = TlsAcceptor::from(Arc::new(config));
+            let serving = async {
+                let (stream, _) = listener.accept().await.unwrap();
+                if let Ok(stream) = acceptor.accept(stream).await {
+                    answer(stream, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+                }
+            };
+            let (got, ()) = tokio::join!(client.get(&url, 10), serving);
+            assert_eq!(got.is_ok(), is_accepted, "{got:?}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Tables of the configuration file. They have no flags and no environment variables.
+
+use super::{
+    limits::CallLimits,
+    sources::{Sources, take},
+};
+use crate::{auth::bindings::AuthConfig, domain::SupportPolicy};
+
+const LIMITS: &str = "limits";
+const POLICY: &str = "policy";
+/// The fields of [`AuthConfig`].
+const AUTH: [&str; 4] = ["certificates", "users", "issuers", "trust_portal_assertion"];
+
+/// The keys of all sections.
+pub(super) const SECTIONS: [&str; 6] = [AUTH[0], AUTH[1], AUTH[2], AUTH[3], LIMITS, POLICY];
+
+/// An example of a configuration file with every section and every key of each.
+pub const EXAMPLE: &str = r#"listen = ["127.0.0.1:50051", "unix:/run/support-access.sock"]
+max_staleness = "2s"
+tls_certificate = "server.pem"
+tls_key = "server.key"
+tls_client_ca = "ca.pem"          # required by [certificates]
+trust_portal_assertion = false    # true: a portal may name the administrator without a token
+
+[policy]                          # the vendor's catalogue; tenants can only narrow it
+max_duration = "90d"              # at most 3650d
+default_duration = "7d"           # at most max_duration
+preset_durations = ["1h", "8h", "1d", "7d", "30d"]   # at most 32, shortest first
+until_revoked_allowed = true
+reason_required = false
+ticket_required = false
+max_schedule_ahead = "90d"        # 0s: grants start at once
+
+[[policy.groups]]                 # at most 100; default: support and engineering
+group_id = "support"
+display_name = "Support"
+description = "Support analysts who answer your tickets."
+max_access_level = "ADMIN"        # READ_ONLY, READ_WRITE or ADMIN
+
+[certificates]                    # names in client certificates, by role: gateway, node,
+gateway = ["spiffe://vendor.example/gateway"]        # portal, operator, auditor
+[users]                           # user ids at Unix sockets, by role; all others are refused
+gateway = [1000]
+[[issuers]]                       # issuers of bearer tokens
+issuer = "https://id.example"     # the claim iss
+audience = "support-access"       # a value of the claim aud
+keys = "https://id.example/jwks.json"   # a JWK set: an https URL or a file
+name_claim = "sub"                # the caller's name in the history; /a/b is a JSON pointer
+role_claim = "roles"
+tenant_claim = "tenants"
+leeway = "30s"                    # tolerated difference between clocks; at most 5m
+tenants = ["acme"]                # tenants of this issuer; optional for a single issuer
+[issuers.roles]                   # values of the role claim, by role
+tenant_admin = ["access-admin"]
+
+[limits]                          # numbers are at least 1
+connections = 4096                # on all gRPC listeners together
+connections_per_address = 2048
+calls_per_connection = 1024       # concurrent
+calls_per_caller = 512            # concurrent
+checks_per_second = 100000        # per caller; bursts may be twice as large
+requests_per_second = 2000        # per caller, all other requests; bursts may be twice as large
+followers_per_caller = 4096
+keepalive_interval = "20s"        # interval of pings on idle connections; 100ms to 5m
+keepalive_timeout = "10s"         # for the answer to a ping; 100ms to 5m
+"#;
+
+/// Reads `[limits]`.
+pub(super) fn limits(sources: &Sources<'_>, problems: &mut Vec<String>) -> CallLimits {
+    let limits: CallLimits = take(sources.table(LIMITS), problems).flatten().unwrap_or_default();
+    for problem in limits.problems() {
+        problems.push(format!("{}: {problem}", sources.table_name(LIMITS)));
+    }
+    limits
+}
+
+/// Reads `[policy]`.
+pub(super) fn policy(sources: &Sources<'_>, problems: &mut Vec<String>) -> SupportPolicy {
+    let policy: SupportPolicy = take(sources.table(POLICY), problems).flatten().unwrap_or_default();
+    if let Err(violations) = policy.check() {
+        for violation in violations.as_slice() {
+            let table = sources.table_name(POLICY);
+            problems.push(format!("{table}: {} {}", violation.field, violation.description));
+        }
+    }
+    policy
+}
+
+/// Reads the sections on authentication.
+pub(super) fn auth(sources: &Sources<'_>, problems: &mut Vec<String>) -> AuthConfig {
+    let auth: AuthConfig = take(sources.fields(&AUTH), problems).flatten().unwrap_or_default();
+    for problem in auth.problems() {
+        problems.push(format!("{}: {problem}", sources.file_name()));
+    }
+    auth
+}
