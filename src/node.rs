@@ -5,7 +5,7 @@
 //! ([`following`]), and feeds others ([`feeding`]).
 //!
 //! The protocol is made of machines that do no I/O and take the time as an argument: [`freshness`], [`followers`],
-//! [`enforcement`], [`feeding`], [`following`]. They are simulated in `src/simulation`, with each rule of [`mutants`] broken.
+//! [`enforcement`], [`follower_session`], [`upstream_session`]. `tests/simulation` runs them in virtual time.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,7 +23,6 @@ use crate::{
         followers::Followers,
         lease::{ClockReading, LeaseTracker},
         message::{Change, LeaseGrant},
-        mutants::{Rule, is_broken},
         state::NodeState,
         watch::{Reader, WatchSender},
     },
@@ -38,7 +37,6 @@ pub mod followers;
 pub mod lease;
 mod locks;
 pub mod message;
-pub mod mutants;
 pub mod replica;
 pub mod snapshot;
 mod state;
@@ -140,10 +138,9 @@ impl CheckNode {
             Some(lease) if lease.is_valid(now) => lease.expires_at().since(now),
             _ => Duration::ZERO,
         };
-        let now = view.clock.map(|clock| match valid_for {
+        let now = view.clock.map(|clock| {
             // Nothing is decided by it. It may be far from the truth after so long, and must not be remembered.
-            Duration::ZERO if !is_broken(Rule::RememberNoOldTime) => clock.at(now),
-            _ => self.decision_time(&view, &clock, now),
+            if valid_for.is_zero() { clock.at(now) } else { self.decision_time(&view, &clock, now) }
         });
         ReadView { view, now, valid_for }
     }
@@ -151,13 +148,7 @@ impl CheckNode {
     /// The database's time: never before the last event, and at the latest never before a time that was used already. So a grant that
     /// has ended cannot come back; and a lock that is set by a clock that was set back holds by that clock.
     fn decision_time(&self, view: &View, clock: &ClockReading, now: BootTime) -> Now {
-        if is_broken(Rule::DatabaseTime) {
-            return self.clock.now().into();
-        }
         let now = clock.at(now);
-        if is_broken(Rule::TimeNeverBack) {
-            return now;
-        }
         let least = view.snapshot.time().unwrap_or(Time::MIN_UTC);
         view.monotonic_time
             .advance(Now { earliest: now.earliest.max(least), latest: now.latest.max(least) })
@@ -238,9 +229,7 @@ impl CheckNode {
         let mut ledger = self.ledger.lock();
         ledger.feed = snapshot.position().map(ChangeBuffer::at);
         ledger.lease_tracker.reset();
-        if !is_broken(Rule::ForgetOldAcks) {
-            ledger.followers.reset();
-        }
+        ledger.followers.reset();
         let is_same_log = snapshot.position().map(|it| it.epoch) == self.held().map(|it| it.epoch);
         let monotonic_time =
             if is_same_log { Arc::clone(&self.view().monotonic_time) } else { Arc::default() };
@@ -254,9 +243,6 @@ impl CheckNode {
 
     /// What is held is not in the database's log: nothing may be answered from it any more.
     pub fn invalidate(&self) {
-        if is_broken(Rule::NoticeOtherHistory) {
-            return;
-        }
         self.invalidate_all(&mut self.ledger.lock());
     }
 

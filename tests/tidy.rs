@@ -144,6 +144,7 @@ laws! {
             ("tests/it/main.rs", "thread::sleep(one); // between two looks at the condition"),
             ("tests/python/test_a.py", "time.sleep(1)  # until the clock has moved"),
             ("src/work.rs", "time::sleep(backoff).await;"),
+            ("tests/simulation/src/link.rs", "sleep(delay).await;"),
             ("tests/it/main.rs", "oversleep(one); fn sleep(a: u8) {}"),
         ],
     }

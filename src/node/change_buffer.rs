@@ -4,10 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use crate::{
     domain::{Position, Revision, Time},
-    node::{
-        message::Change,
-        mutants::{Rule, is_broken},
-    },
+    node::message::Change,
 };
 
 /// The most bytes of changes that are kept.
@@ -47,9 +44,6 @@ impl ChangeBuffer {
 
     /// Whether the feed goes on from `position`: it is in this history, and so is every change since.
     pub fn continues(&self, position: &Position) -> bool {
-        if is_broken(Rule::SameEvent) {
-            return self.after(position.revision).is_some();
-        }
         let has = |time| self.has(position.revision, time);
         *position == self.base
             || (position.epoch == self.base.epoch && position.time.is_some_and(has))

@@ -4,10 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     domain::{Ack, BootTime, NodeId, Revision, Time},
-    node::{
-        lease::grantor_bound,
-        mutants::{Rule, is_broken},
-    },
+    node::lease::grantor_bound,
     store::Membership,
 };
 
@@ -79,8 +76,7 @@ impl MembershipView {
         let patience = grantor_bound(roll.max_staleness);
         let members = roll.members.iter().map(|member| {
             let before = self.members.get(&member.node_id).filter(|seen| seen.seq == member.seq);
-            let first_seen = if is_broken(Rule::SeenWhenAnswered) { asked_at } else { now };
-            let since = before.map_or(first_seen, |seen| seen.since);
+            let since = before.map_or(now, |seen| seen.since);
             (member.node_id, Seen { seq: member.seq, since, ack: member.ack })
         });
         let members = members.collect();
@@ -92,6 +88,10 @@ impl MembershipView {
         }
         self.evicted.retain(|_, (at, _)| now < *at + patience * REMEMBERED);
         self.read = Some((asked_at, roll.head.revision));
+        self.silent(patience, now)
+    }
+
+    fn silent(&self, patience: Duration, now: BootTime) -> Vec<Silent> {
         let silent = self.members.iter().filter(|(_, seen)| now >= seen.since + patience);
         silent.map(|(&node_id, seen)| Silent { node_id, seq: seen.seq }).collect()
     }
@@ -116,18 +116,13 @@ impl MembershipView {
     /// How far `commit` has reached, where the node `own` says itself what it acknowledges.
     pub fn reach(&self, commit: &Commit, own: NodeId, own_ack: Ack, now: BootTime) -> Coverage {
         // A roll without the commit is another database's: an old primary's, that nobody has told.
-        let is_recent = self.read.is_some_and(|(at, head)| at >= commit.at && head >= commit.last)
-            || is_broken(Rule::RollAfterCommit);
+        let is_recent = self.read.is_some_and(|(at, head)| at >= commit.at && head >= commit.last);
         let (mut acknowledged, mut lapsed, mut missing) = (0, 0, 0);
-        let is_silent = |seen: &Seen| now >= seen.since + grantor_bound(commit.max_staleness);
         let others = self.members.iter().filter(|(node_id, _)| **node_id != own);
-        let others = others.map(|(_, seen)| (seen.ack, is_silent(seen)));
-        for (ack, is_silent) in others.chain([(own_ack, false)]) {
+        for ack in others.map(|(_, seen)| seen.ack).chain([own_ack]) {
             if ack.revision >= commit.last {
                 acknowledged += ack.nodes;
                 lapsed += ack.nodes_lapsed;
-            } else if is_silent && is_broken(Rule::StrikeOffBeforeSkip) {
-                lapsed += 1;
             } else {
                 missing += ack.nodes.max(1);
             }

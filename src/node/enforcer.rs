@@ -143,12 +143,6 @@ impl Enforcer {
         }
     }
 
-    /// Has the roll read now, whether or not anybody waits.
-    #[cfg(test)]
-    pub fn look_now(&self) {
-        self.look.notify_one();
-    }
-
     /// Whether no other node was in the roll when it was last read.
     pub fn is_only_one(&self) -> bool {
         self.watch.lock().is_only(self.node.id())

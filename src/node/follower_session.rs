@@ -15,7 +15,6 @@ use crate::{
         followers::StreamId,
         lease::lower_bound,
         message::{Hello, PROTOCOL, Pong, ToFollower, ToUpstream, Welcome},
-        mutants::{Rule, is_broken},
         snapshot::SnapshotPart,
         state::StateGuard,
         upstream_session::PATH_MAX,
@@ -141,9 +140,7 @@ impl FollowerSession {
 
     /// What is to be said next, if there is something to say now.
     pub fn say(&mut self) -> Result<Option<ToFollower>, SessionEnd> {
-        if let Some(Follower { node_id, stream, generation }) = self.follower()
-            && !is_broken(Rule::OneHistoryPerStream)
-        {
+        if let Some(Follower { node_id, stream, generation }) = self.follower() {
             if self.node.generation() != generation {
                 return Err(SessionEnd::NewSnapshot);
             }
@@ -253,9 +250,7 @@ impl FollowerSession {
                 // What this node does not know may be progress, or of another log: what has been proven since tells.
                 // What it holds beyond the follower may have been lost: it must not be told to somebody who knows a newer log.
                 let needed = if is_known { lease_valid_from } else { Some(at) };
-                let is_trusted = is_known && is_broken(Rule::GoOnWhenProven);
-                !is_trusted
-                    && needed.is_some_and(|at| moment.lease_valid_from().is_none_or(|it| it < at))
+                needed.is_some_and(|at| moment.lease_valid_from().is_none_or(|it| it < at))
             };
             match held {
                 Some(held) if is_early(&held) => {
@@ -289,13 +284,11 @@ impl FollowerSession {
         let (down, is_pong) = self.node.with_state(|moment| {
             // Between the checks before and this one, the node may have taken a new snapshot, and forgotten this stream: what
             // it would be lease_grant for, nobody would count.
-            let is_current = moment.followers.is_current(node_id, stream);
-            if !is_current && !is_broken(Rule::OneHistoryPerStream) {
+            if !moment.followers.is_current(node_id, stream) {
                 return Ok((None, false));
             }
             let revision = moment.view.snapshot.revision();
-            let is_overtaking = ping.is_some() && is_broken(Rule::PongBehindChanges);
-            if sent < revision && !is_overtaking {
+            if sent < revision {
                 let feed = moment.feed.and_then(|feed| feed.after(sent));
                 let changes = feed.ok_or(SessionEnd::TooSlow)?;
                 return Ok((Some(ToFollower::Changes(changes)), false));
@@ -306,8 +299,7 @@ impl FollowerSession {
             if let Some(lease) = &lease {
                 moment.followers.lease_granted(node_id, stream, lease, moment.now);
             }
-            let held = if is_overtaking { sent } else { revision };
-            let lease = lease.map(|lease| lease.grant(held, moment.now));
+            let lease = lease.map(|lease| lease.grant(revision, moment.now));
             Ok((Some(ToFollower::Pong(Pong { seq, path: Vec::new(), lease })), true))
         })?;
         if let Some(ToFollower::Changes(changes)) = &down

@@ -7,7 +7,6 @@ use crate::{
     node::{
         lease::{Lease, grantor_bound},
         message::{Hello, REPORT_MAX},
-        mutants::{Rule, is_broken},
         snapshot::{Parts, SnapshotPart},
     },
 };
@@ -82,7 +81,6 @@ impl Followers {
         self.last_stream += 1;
         let known = self.known.remove(&hello.node_id);
         let expires_at = known.as_ref().and_then(|known| known.expires_at);
-        let expires_at = expires_at.filter(|_| !is_broken(Rule::KeepLeaseOnReturn));
         let last_lease = known.map_or(Duration::ZERO, |known| known.last_lease);
         self.known.insert(
             hello.node_id,
@@ -135,9 +133,6 @@ impl Followers {
         now: BootTime,
     ) {
         let Some(follower) = self.current(node_id, stream) else { return };
-        if is_broken(Rule::CountWhomIsVouched) {
-            return;
-        }
         let expires_at = lease.valid_from + grantor_bound(lease.max_staleness);
         follower.expires_at = follower.expires_at.max(Some(expires_at));
         follower.last_lease = lease.max_staleness;
@@ -168,9 +163,7 @@ impl Followers {
     /// The stream has ended without a word: the follower may go on answering for a while.
     pub fn lost(&mut self, node_id: NodeId, stream: StreamId) {
         self.snapshots.remove(&stream);
-        if is_broken(Rule::WaitForTheGone) {
-            self.left(node_id, stream);
-        } else if let Some(follower) = self.current(node_id, stream) {
+        if let Some(follower) = self.current(node_id, stream) {
             follower.stream = None;
         }
     }
@@ -195,9 +188,6 @@ impl Followers {
     /// What the node may acknowledge, itself at `published`.
     pub fn ack(&self, published: Revision, now: BootTime) -> Ack {
         let mut ack = Ack { revision: published, nodes: 1, nodes_lapsed: 0 };
-        if is_broken(Rule::AckForFollowers) {
-            return ack;
-        }
         for follower in self.known.values().filter(|follower| follower.may_answer(now)) {
             ack.revision = ack.revision.min(follower.acked.revision);
         }

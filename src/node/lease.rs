@@ -8,10 +8,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use crate::{
     domain::{BootTime, Now, Position, Revision},
-    node::{
-        message::LeaseGrant,
-        mutants::{Rule, is_broken},
-    },
+    node::message::LeaseGrant,
 };
 
 /// The most questions that may be under way. When there are more, the oldest is forgotten: its answer would be too old.
@@ -24,19 +21,17 @@ pub const EARLY_RENEWAL_PAUSE: Duration = Duration::from_millis(20);
 
 /// The longest that the holder of a lease may count on it: a clock may be slow by 1 %.
 pub fn holder_bound(span: Duration) -> Duration {
-    let is_bare = is_broken(Rule::RateMargin) || is_broken(Rule::ShorterLease);
-    if is_bare { span } else { span * 99 / 100 }
+    span * 99 / 100
 }
 
 /// The shortest that somebody who waits for a lease to lapse must wait: a clock may be fast by 1 %.
 pub fn grantor_bound(span: Duration) -> Duration {
-    let is_bare = is_broken(Rule::RateMargin) || is_broken(Rule::LongerWait);
-    if is_bare { span } else { span * 101 / 100 }
+    span * 101 / 100
 }
 
 /// A span that another clock measured, as this one might have: both may be wrong by 1 %, so 101/99, rounded up.
 pub fn upper_bound(span: Duration) -> Duration {
-    if is_broken(Rule::StretchedSpan) { span } else { span * 103 / 100 }
+    span * 103 / 100
 }
 
 /// As [`upper_bound`], the other way: at least so long, by this clock.
@@ -91,7 +86,7 @@ impl Lease {
 
     /// What this node can tell those that it feeds, which hold `revision` by the time they hear of it.
     pub fn grant(&self, revision: Revision, now: BootTime) -> LeaseGrant {
-        let age = if is_broken(Rule::Age) { Duration::ZERO } else { now.since(self.valid_from) };
+        let age = now.since(self.valid_from);
         LeaseGrant { revision, age, max_staleness: self.max_staleness, now: self.clock.at(now) }
     }
 }
@@ -131,7 +126,6 @@ impl LeaseTracker {
         let Some((_, asked_at)) = self.asked.pop_front_if(|(asked, _)| *asked == seq) else {
             return false;
         };
-        let asked_at = if is_broken(Rule::StampOfSending) { now } else { asked_at };
         if self.waiting.len() == WAITING_MAX {
             // Keep the oldest, which will be usable first, and the newest, which will be usable longest.
             self.waiting.pop_back();
@@ -153,8 +147,7 @@ impl LeaseTracker {
         current: Option<Lease>,
         now: BootTime,
     ) -> Option<Lease> {
-        let is_usable =
-            |lease: &Lease| lease.revision <= published || is_broken(Rule::ProofAfterApply);
+        let is_usable = |lease: &Lease| lease.revision <= published;
         let usable = self.waiting.iter().map(|(lease, _)| *lease).filter(is_usable);
         // The newest that is valid, though one from before may lapse later, if leases were longer then.
         let rank = |lease: &Lease| (lease.is_valid(now), lease.valid_from);
@@ -175,7 +168,6 @@ impl LeaseTracker {
         let valid = self.waiting.iter().filter(|(lease, _)| lease.is_valid(now));
         let mut heads = valid.filter_map(|(_, head)| head.as_ref());
         heads.any(|head| head.revision <= published && !holds(head))
-            && !is_broken(Rule::ProofOfThisHistory)
     }
 
     /// Forgets everything: what was asked was asked of another history.

@@ -18,7 +18,6 @@ use crate::{
         failure_log::{FailureLogger, READ_TIMEOUT, READ_TIMEOUT_MAX, chain, with_timeout},
         lease::EARLY_RENEWAL_PAUSE,
         message::{Change, LeaseGrant},
-        mutants::{self, Rule, is_broken},
     },
     store::{HeartbeatResponse, Loaded, Notification, Registration, Store, StoreError},
 };
@@ -86,15 +85,6 @@ impl Replica {
 
     /// Joins the roll, loads what the store holds, and proves that it is current: then checks can be answered.
     pub async fn join(&self) -> Result<(), StoreError> {
-        if is_broken(Rule::RowBeforeProof) {
-            self.load().await?;
-            let question = self.question();
-            let read = mutants::heartbeat_without_row(self.store.as_ref(), question.held).await?;
-            if let Some(read) = read {
-                self.take(question, read);
-            }
-            return Ok(());
-        }
         // While it loads, nobody need wait for this node.
         self.load().await?;
         self.register().await?;
@@ -156,7 +146,7 @@ impl Replica {
             let (known, new) = events.split_at(usize::from(held.revision > 0).min(events.len()));
             let is_same =
                 held.revision == 0 || known.first().is_some_and(|event| is_at(event, &held));
-            if !is_same && !is_broken(Rule::NoticeOtherHistory) {
+            if !is_same {
                 warn!(
                     held = held.revision,
                     "the log is not the one that this node holds, loading it anew"
@@ -166,7 +156,7 @@ impl Replica {
             }
             let Some(last) = new.last() else { return Ok(()) };
             let (answered, told) = *self.answers.lock();
-            if answered != answers && told < last.revision && !is_broken(Rule::ReadAfterProof) {
+            if answered != answers && told < last.revision {
                 // They may have been lost since, for all that is known of the log as it was when a lease was given.
                 continue;
             }
@@ -175,9 +165,6 @@ impl Replica {
     }
 
     async fn apply(&self, events: &[Event]) -> Result<(), StoreError> {
-        if is_broken(Rule::PublishBeforeAck) {
-            mutants::acknowledge_unpublished(self.store.as_ref(), &self.node, events).await?;
-        }
         let changes: Vec<_> = events.iter().map(|event| Arc::new(Change::from(event))).collect();
         if let Err(gap) = self.node.apply(&changes) {
             warn!(%gap, "loading the log anew");
@@ -220,12 +207,8 @@ impl Replica {
     /// Asks the database for a lease.
     pub async fn renew_lease(&self) -> Result<(), StoreError> {
         let question = self.question();
-        // Never the same again, also if the database was restored meanwhile: who watches the row sees that it has moved.
-        let row_seq = if is_broken(Rule::RowSeqOnce) { 0 } else { self.node.boot_time().0 };
-        let mut renewal = self.store.heartbeat(self.member.node_id, row_seq, question.held).await?;
-        if renewal.is_none() && is_broken(Rule::NoProofWithoutRow) {
-            renewal = mutants::heartbeat_without_row(self.store.as_ref(), question.held).await?;
-        }
+        let (node_id, seq) = (self.member.node_id, self.next_heartbeat());
+        let renewal = self.store.heartbeat(node_id, seq, question.held).await?;
         let Some(renewal) = renewal else {
             info!("this node was struck off the roll of check nodes, and registers anew");
             return self.register().await;
@@ -233,7 +216,7 @@ impl Replica {
         *self.answers.lock() = (question.seq, renewal.head.revision);
         // What is held beyond the head may be new, or have been lost before the lease was given.
         let is_beyond = renewal.is_held && self.node.revision() > renewal.head.revision;
-        if is_beyond && !is_broken(Rule::ReadAfterProof) && !self.still_holds(question).await? {
+        if is_beyond && !self.still_holds(question).await? {
             return Ok(());
         }
         self.take(question, renewal);
@@ -316,12 +299,16 @@ impl Replica {
     async fn register(&self) -> Result<(), StoreError> {
         // Before it is asked: the row may be written though no answer comes.
         self.last_ack.lock().forget();
-        // Runs much faster than a node renews.
-        let first_heartbeat = if is_broken(Rule::RowSeqOnce) { 0 } else { self.node.boot_time().0 };
-        let member = Registration { first_heartbeat, ..self.member.clone() };
+        let member = Registration { first_heartbeat: self.next_heartbeat(), ..self.member.clone() };
         self.store.register(&member).await?;
         self.node.request_lease();
         Ok(())
+    }
+
+    /// The number of the next heartbeat. It is never used twice, not even after the database was restored to an earlier state,
+    /// so replicas that watch the row always see it change. Boot time advances much faster than heartbeats are sent.
+    fn next_heartbeat(&self) -> i64 {
+        self.node.boot_time().0
     }
 
     /// So that nobody need wait for this node any more. It answers no checks from now on, nor does anybody whom it fed.

@@ -5,11 +5,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     domain::{Ack, BootTime, NodeId, NodeInfo, Position, Revision, Time},
     node::{
-        CheckNode, View,
-        change_buffer::ChangeBuffer,
-        followers::Followers,
-        lease::LeaseTracker,
-        mutants::{Rule, is_broken},
+        CheckNode, View, change_buffer::ChangeBuffer, followers::Followers, lease::LeaseTracker,
     },
 };
 
@@ -76,8 +72,8 @@ impl CheckNode {
     /// for. Whoever is about to leave calls it first: nobody may be lease_grant for in between.
     pub fn step_down(&self) -> bool {
         let mut ledger = self.ledger.lock();
-        let is_alone = ledger.followers.are_gone(self.boot_time()) || is_broken(Rule::LeaveAlone);
-        if is_alone && !is_broken(Rule::SilentOnceLeaving) {
+        let is_alone = ledger.followers.are_gone(self.boot_time());
+        if is_alone {
             self.invalidate_all(&mut ledger);
         }
         is_alone

@@ -18,7 +18,6 @@ use crate::{
         CheckNode, Snapshot,
         lease::EARLY_RENEWAL_PAUSE,
         message::{Hello, PROTOCOL, Pong, ToFollower, ToUpstream},
-        mutants::{Rule, is_broken},
         snapshot::SnapshotPart,
     },
 };
@@ -131,8 +130,7 @@ impl UpstreamSession {
     pub fn ack(&mut self) -> Option<ToUpstream> {
         let ack = self.node.ack();
         let is_new = self.acked.is_none_or(|acked| acked != ack && acked.revision <= ack.revision);
-        let is_confirmed = self.is_confirmed || is_broken(Rule::AckOfThisHistory);
-        if !is_new || !is_confirmed || !self.is_welcome || self.incoming.is_some() {
+        if !is_new || !self.is_confirmed || !self.is_welcome || self.incoming.is_some() {
             return None;
         }
         self.acked = Some(ack);

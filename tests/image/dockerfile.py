@@ -85,8 +85,9 @@ def copy_context(directory):
     """What a builder would be sent."""
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     everything, *allowed = [line for line in lines if line and not line.startswith("#")]
-    assert everything == "*" and all(re.fullmatch(r"![\w.-]+", line) for line in allowed), "nothing more is understood here"
+    assert everything == "*" and all(re.fullmatch(r"![\w./-]+", line) for line in allowed), "nothing more is understood here"
     for name in (line[1:] for line in allowed):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
+        (directory / name).parent.mkdir(exist_ok=True)
         copy(ROOT / name, directory / name)
     return [line[1:] for line in allowed]

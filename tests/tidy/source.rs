@@ -34,10 +34,14 @@ impl Source {
         is_rust(&self.path)
     }
 
-    /// Whether the file belongs to the service itself. The simulation is a test, though it is among the sources, from where it can
-    /// use what only rooms can.
+    /// Whether the file belongs to the service itself.
     pub(crate) fn is_service(&self) -> bool {
-        self.is_rust() && self.path.starts_with("src/") && self.room() != Some("simulation")
+        self.is_rust() && self.path.starts_with("src/")
+    }
+
+    /// Whether the file belongs to the simulation, where time is virtual.
+    pub(crate) fn is_simulation(&self) -> bool {
+        self.path.starts_with("tests/simulation/")
     }
 
     /// Whether the whole file is a test.
