@@ -151,8 +151,7 @@ pub async fn start(
     let mut running = Running::new(&listeners, &config.common).await?;
     running.store = Some(Arc::clone(&store));
     let sources = Sources::new(&node, &running.gate, &prepared).with_work(&work);
-    let metrics = Metrics::new(move || sources.read(), Some(replica.enforcer().counts()));
-    let metrics = Arc::new(metrics);
+    let metrics = Arc::new(Metrics::new(move || sources.read()));
     // First, so that it can be asked why it is not ready.
     running.serve_http(listeners.http, &metrics);
 
@@ -201,7 +200,7 @@ pub async fn start_sidecar(
     let running = Running::new(&listeners, &config.common).await?;
     let sources = Sources::new(&node, &running.gate, &prepared);
     let sources = sources.with_credentials(config.upstream_credentials);
-    let metrics = Arc::new(Metrics::new(move || sources.read(), None));
+    let metrics = Arc::new(Metrics::new(move || sources.read()));
     running.serve_http(listeners.http, &metrics);
 
     let stop = running.inner.stop_token();

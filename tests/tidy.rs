@@ -70,7 +70,7 @@ laws! {
             ("src/domain.rs", "// crate::store\nconst A: &str = \"crate::store\";"),
             ("src/cli.rs", "use crate::{domain, store, node, work, auth, api, page, server};"),
             ("src/main.rs", "use support_access::cli;"),
-            ("src/work.rs", "use crate::Anything;\nuse other_crate::cli;"),
+            ("src/service.rs", "use crate::Anything;\nuse other_crate::cli;"),
         ],
     }
     grpc_stays_at_the_doors {

@@ -101,6 +101,7 @@ impl Sources {
 fn of_replica(work: &Service) -> ReplicaReadings {
     let verified = work.verified();
     ReplicaReadings {
+        enforcement: work.enforcement_totals(),
         sweep_lag: work.sweep_lag(),
         history_breaks: verified.breaks,
         history_verified_at: verified.at,

@@ -33,7 +33,7 @@ async fn a_follower_is_fed_a_snapshot_then_changes_then_proofs() {
     let (grant_id, _) = grant(&running, a_grant()).await;
     let mut follower = Follower::new(channel(&running).await).await;
     let Some(Told::Welcome(welcome)) = follower.hear().await else { panic!("no welcome") };
-    assert_eq!(welcome.protocol, 2);
+    assert_eq!(welcome.protocol, support_access::node::message::PROTOCOL);
     assert_eq!(follower.hear().await, Some(Told::SnapshotBegin(SnapshotBegin {})));
     let Some(Told::SnapshotGrants(grants)) = follower.hear().await else { panic!("no grants") };
     assert_eq!(grants.group_ids, ["support"]);
@@ -75,7 +75,11 @@ async fn a_breach_ends_that_stream_and_no_other() {
     good.keep_up(revision).await;
 
     let hello = |change: fn(&mut Hello)| {
-        let mut hello = Hello { protocol: 2, node_id: vec![7; 16], ..Hello::default() };
+        let mut hello = Hello {
+            protocol: support_access::node::message::PROTOCOL,
+            node_id: vec![7; 16],
+            ..Hello::default()
+        };
         change(&mut hello);
         Message::Hello(hello)
     };
@@ -86,8 +90,7 @@ async fn a_breach_ends_that_stream_and_no_other() {
         (vec![ping(1)], (Code::InvalidArgument, "HELLO_EXPECTED")),
         (vec![Message::Leave(Leave {})], (Code::InvalidArgument, "HELLO_EXPECTED")),
         (vec![hello(|_| {}), hello(|_| {})], (Code::InvalidArgument, "HELLO_REPEATED")),
-        // It knows nothing of locks.
-        (vec![hello(|it| it.protocol = 1)], (Code::FailedPrecondition, "PROTOCOL_MISMATCH")),
+        (vec![hello(|it| it.protocol = 2)], (Code::FailedPrecondition, "PROTOCOL_MISMATCH")),
         (vec![hello(|_| {}), ack(9)], (Code::InvalidArgument, "ACK_OUT_OF_RANGE")),
         (vec![hello(|_| {}), ping(2), ping(1)], (Code::InvalidArgument, "PING_OUT_OF_ORDER")),
         (vec![hello(|_| {}), ping(0)], (Code::InvalidArgument, "PING_OUT_OF_ORDER")),

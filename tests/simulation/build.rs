@@ -1,7 +1,8 @@
 //! Copies the modules under test, and compiles every mutant of `mutants/` into the copies.
 //!
-//! A mutant replaces an expression, or a statement without bindings, by a choice between the original and the mutated text.
-//! So one compilation contains all mutants, and the sources of the service contain no trace of them.
+//! A mutant replaces an expression, or a statement without bindings, by a choice between the
+//! original and the mutated text. So one compilation contains all mutants, and the sources of the
+//! service contain no trace of mutants.
 
 #![allow(clippy::expect_used, reason = "a build fails by panicking")]
 
@@ -14,10 +15,10 @@ use std::{
 
 use serde::Deserialize;
 
-/// The modules under test. Every module of the service below them is used as compiled in the service.
+/// The modules under test. All other modules are used as compiled in the service.
 const MODULES: [&str; 2] = ["node", "service"];
 
-/// The copies are not linted: their originals are.
+/// Only the originals are linted, not the copies.
 const LINTS: &str = "#[allow(warnings, clippy::all, clippy::pedantic, reason = \"a copy\")]";
 
 /// A rule of the protocol, and the patches that break the rule.
@@ -41,7 +42,7 @@ struct Patch {
     mutated: String,
 }
 
-/// A patch, and the name of its rule.
+/// A patch, and the name of the broken rule.
 type NamedPatch<'a> = (&'a str, &'a Patch);
 
 fn main() -> io::Result<()> {
@@ -76,7 +77,7 @@ fn main() -> io::Result<()> {
     )
 }
 
-/// All mutants, in the order of their names.
+/// All mutants, by name.
 fn mutants(directory: &Path) -> io::Result<BTreeMap<String, Mutant>> {
     let mut mutants = BTreeMap::new();
     for entry in fs::read_dir(directory)? {
@@ -91,10 +92,9 @@ fn mutants(directory: &Path) -> io::Result<BTreeMap<String, Mutant>> {
 
 /// The enum `Rule`, with one variant for each mutant.
 fn rules(mutants: &BTreeMap<String, Mutant>) -> String {
-    let lines = |line: fn(&str, &str) -> String| {
-        let lines: Vec<_> =
-            mutants.iter().map(|(name, mutant)| line(&variant(name), &mutant.rule)).collect();
-        lines.concat()
+    let lines = |line: fn(&str, &str, &str) -> String| {
+        let line = |(name, mutant): (&String, &Mutant)| line(&variant(name), name, &mutant.rule);
+        mutants.iter().map(line).collect::<Vec<_>>().concat()
     };
     format!(
         "/// A rule of the protocol.
@@ -103,9 +103,15 @@ pub enum Rule {{
 {}}}
 
 impl Rule {{
-    /// All rules, in the order of their names.
+    /// All rules, sorted by name.
     pub const ALL: [Self; {}] = [
 {}    ];
+
+    /// The name of the file that breaks the rule.
+    pub const fn name(self) -> &'static str {{
+        match self {{
+{}        }}
+    }}
 
     /// The rule, as one sentence.
     pub const fn text(self) -> &'static str {{
@@ -114,10 +120,11 @@ impl Rule {{
     }}
 }}
 ",
-        lines(|variant, rule| format!("    /// {rule}\n    {variant},\n")),
+        lines(|variant, _, rule| format!("    /// {rule}\n    {variant},\n")),
         mutants.len(),
-        lines(|variant, _| format!("        Self::{variant},\n")),
-        lines(|variant, rule| format!("            Self::{variant} => {rule:?},\n")),
+        lines(|variant, _, _| format!("        Self::{variant},\n")),
+        lines(|variant, name, _| format!("            Self::{variant} => {name:?},\n")),
+        lines(|variant, _, rule| format!("            Self::{variant} => {rule:?},\n")),
     )
 }
 
@@ -127,7 +134,7 @@ fn variant(name: &str) -> String {
     name.split('_').map(capitalized).collect()
 }
 
-/// Copies a file, or a directory with everything in it, and applies the patches of each file.
+/// Copies a file or a directory, and applies the patches of each file.
 fn copy(
     sources: &Path,
     out: &Path,
@@ -170,8 +177,8 @@ fn snippet(file: &str, source: &str, name: &str, patch: &Patch) -> Range<usize> 
     let starts: Vec<_> = source.match_indices(&patch.original).map(|(start, _)| start).collect();
     let [start] = starts[..] else {
         panic!(
-            "mutants/{name}.toml: this snippet must occur in {file} exactly once, but occurs {} times; \
-            adapt the mutant to the source:\n{}",
+            "mutants/{name}.toml: this snippet must occur in {file} exactly once, \
+            but occurs {} times; adapt the mutant to the source:\n{}",
             starts.len(),
             patch.original
         );

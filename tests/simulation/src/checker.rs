@@ -1,4 +1,4 @@
-//! Sees everything, and accuses whoever breaks the promise.
+//! Sees every commit and every check, and reports the first violation of a guarantee.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -15,277 +15,276 @@ use tokio::{
 };
 
 use crate::{
+    check::{GrantKey, decision, question},
     clocks::DatabaseClock,
     counts::Counts,
     domain::{
-        AccessLevel, AgentId, Clock, Event, GrantId, GrantTerms, GroupId, LockTerms, NodeId,
-        Position, Question, Reason, Revision, TenantId, Time, decision::decide,
+        Clock, Epoch, Event, GrantId, GrantTerms, LockTerms, NodeId, Position, Reason, Revision,
+        TenantId, Time,
     },
-    model::History,
+    model::LogModel,
     node::{CheckNode, ReadView},
     service::{Enforcement, EnforcementState},
     store::Retained,
 };
 
-/// How many grants that have ended or may have are asked about all the time.
-const SUSPECTS: usize = 6;
-/// The latest that a change is in force everywhere, in hundredths of the longest lease.
-const COMPLETE_WITHIN: u32 = 110;
-/// What timers of a millisecond may add to that.
-const SLACK: Duration = Duration::from_millis(5);
+/// The number of recently changed grants that are checked after each change of a node.
+const RECENT_GRANTS: usize = 6;
+/// The time within which a change must be enforced, in percent of the longest lease.
+const ENFORCED_WITHIN_PERCENT: u32 = 110;
+/// Additional time for timers, which have a resolution of a millisecond.
+const TIMER_SLACK: Duration = Duration::from_millis(5);
 
-/// A grant, as a question needs it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Subject {
-    pub(crate) tenant_id: TenantId,
-    pub(crate) group_id: GroupId,
-}
-
-/// What holds after the database came up with something older.
+/// The state of the nodes when the database came up with an earlier log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Aftermath {
-    /// Nobody could answer any more when it was restored.
-    Clean,
-    /// The last commits were lost all of a sudden. All nodes are still in the roll, and may answer for a while.
-    Sudden,
+pub(crate) enum RestoreKind {
+    /// All leases had expired.
+    LeasesExpired,
+    /// The last commits were lost, but no registration. Leases from before are still valid.
+    LeasesValid,
 }
 
 #[derive(Debug)]
-pub(crate) struct Judge {
+pub(crate) struct Checker {
     start: Instant,
-    /// The longest lease that any node has.
-    longest_lease: Duration,
+    /// The longest lease duration of any node.
+    max_staleness: Duration,
     clock: Arc<DatabaseClock>,
-    inner: Mutex<Inner>,
-    accused: Notify,
-    /// Grants with an end time, for whoever watches these.
-    ends: mpsc::UnboundedSender<(Subject, Time)>,
+    state: Mutex<State>,
+    violated: Notify,
+    /// Receives each grant with an end time.
+    ends: mpsc::UnboundedSender<(GrantKey, Time)>,
 }
 
 #[derive(Debug)]
-struct Inner {
-    history: History,
-    /// The log that was before.
-    earlier: Option<Earlier>,
-    /// Counts the logs.
-    incarnation: u64,
-    suspects: VecDeque<Subject>,
-    /// Grants that nodes have said to be over, by their end times.
-    over: BTreeSet<(NodeId, GrantId, Option<Time>)>,
-    /// The position and generation of snapshots that were compared with the log, by the names of their nodes.
+struct State {
+    log: LogModel,
+    /// The log before the last restore, if leases from before may still be valid.
+    earlier: Option<EarlierLog>,
+    /// The number of restores.
+    log_number: u64,
+    recent_grants: VecDeque<GrantKey>,
+    /// Grants that a node has denied as expired, with the end times.
+    expired: BTreeSet<(NodeId, GrantId, Option<Time>)>,
+    /// The position and generation of the snapshot that was last compared with the model, by node.
     compared: BTreeMap<String, (Position, u64)>,
     lines: Vec<String>,
-    accusation: Option<String>,
+    violation: Option<String>,
     counts: Counts,
 }
 
-/// A log whose last events were lost. Nodes may answer by it until then, or until something after `fork` is in force everywhere.
+/// A log that has lost the last events. Nodes may answer from this log until `until`, or until an
+/// event after `fork` is enforced.
 #[derive(Debug)]
-struct Earlier {
-    history: History,
+struct EarlierLog {
+    log: LogModel,
     until: Instant,
     fork: Revision,
 }
 
-impl Judge {
+impl Checker {
     pub(crate) fn new(
-        longest_lease: Duration,
+        max_staleness: Duration,
         clock: Arc<DatabaseClock>,
-        ends: mpsc::UnboundedSender<(Subject, Time)>,
+        ends: mpsc::UnboundedSender<(GrantKey, Time)>,
     ) -> Self {
-        Self {
-            start: Instant::now(),
-            longest_lease,
-            clock,
-            inner: Mutex::new(Inner {
-                history: History::new(crate::domain::Epoch(uuid::Uuid::nil())),
-                earlier: None,
-                incarnation: 0,
-                suspects: VecDeque::new(),
-                over: BTreeSet::new(),
-                compared: BTreeMap::new(),
-                lines: Vec::new(),
-                accusation: None,
-                counts: Counts::default(),
-            }),
-            accused: Notify::new(),
-            ends,
-        }
+        let state = State {
+            log: LogModel::new(Epoch(uuid::Uuid::nil())),
+            earlier: None,
+            log_number: 0,
+            recent_grants: VecDeque::new(),
+            expired: BTreeSet::new(),
+            compared: BTreeMap::new(),
+            lines: Vec::new(),
+            violation: None,
+            counts: Counts::default(),
+        };
+        let (start, violated) = (Instant::now(), Notify::new());
+        Self { start, max_staleness, clock, state: Mutex::new(state), violated, ends }
     }
 
-    // === what is said ===
+    // === the history ===
 
-    /// Writes a line of the history.
-    pub(crate) fn note(&self, line: &str) {
+    /// Adds a line to the history.
+    pub(crate) fn log(&self, line: &str) {
         let at = self.start.elapsed().as_micros();
         let (millis, micros) = (at / 1_000, at % 1_000);
-        self.inner.lock().lines.push(format!("{millis:>6}.{micros:03} {line}"));
+        self.state.lock().lines.push(format!("{millis:>6}.{micros:03} {line}"));
     }
 
-    /// Somebody has broken the promise.
-    pub(crate) fn accuse(&self, what: String) {
-        self.note(&what);
-        self.inner.lock().accusation.get_or_insert(what);
-        self.accused.notify_one();
+    /// Reports a violation, which ends the history.
+    pub(crate) fn violation(&self, text: String) {
+        self.log(&text);
+        self.state.lock().violation.get_or_insert(text);
+        self.violated.notify_one();
     }
 
-    pub(crate) async fn accused(&self) {
-        self.accused.notified().await;
+    /// Waits for a violation.
+    pub(crate) async fn violated(&self) {
+        self.violated.notified().await;
     }
 
-    pub(crate) fn verdict(&self) -> (Option<String>, Vec<String>, Counts) {
-        let inner = self.inner.lock();
-        (inner.accusation.clone(), inner.lines.clone(), inner.counts)
+    /// The violation, if any, and all lines.
+    pub(crate) fn history(&self) -> (Option<String>, Vec<String>) {
+        let state = self.state.lock();
+        (state.violation.clone(), state.lines.clone())
     }
 
-    // === what happens ===
+    pub(crate) fn counts(&self) -> Counts {
+        self.state.lock().counts
+    }
 
-    pub(crate) fn committed(&self, events: Vec<Event>) {
+    // === the log ===
+
+    pub(crate) fn record_commit(&self, events: Vec<Event>) {
         for event in events {
             let owner = event.tenant_id.as_ref().map_or("vendor", TenantId::as_str);
             let mut line = format!("r{} {} {owner}", event.revision, event.kind.name());
-            let mut inner = self.inner.lock();
+            let mut state = self.state.lock();
             if let Some(grant) = event.kind.grant() {
                 let GrantTerms { group_id, expire_time, .. } = &grant.terms;
                 let _ = write!(line, " {group_id}");
-                let tenant_id = grant.tenant_id.clone();
-                let subject = Subject { tenant_id, group_id: group_id.clone() };
+                let (tenant_id, group_id) = (grant.tenant_id.clone(), group_id.clone());
+                let key = GrantKey { tenant_id, group_id };
                 if let Some(end) = expire_time.filter(|_| !event.kind.ends_grant()) {
-                    let _ = self.ends.send((subject.clone(), end));
+                    let _ = self.ends.send((key.clone(), end));
                 }
-                inner.suspect(subject);
+                state.add_recent_grant(key);
             }
             if let Some(lock) = event.kind.lock() {
                 let _ = write!(line, " {} until {:?}", lock.terms.target, lock.terms.expire_time);
-                inner.suspect_locked(&lock.terms);
+                state.add_locked_grant(&lock.terms);
             }
-            inner.counts.commits += 1;
-            inner.history.push(event);
-            drop(inner);
-            self.note(&line);
+            state.counts.commits += 1;
+            state.log.push(event);
+            drop(state);
+            self.log(&line);
         }
     }
 
-    pub(crate) fn answered(&self, revision: Revision) {
-        self.inner.lock().history.answered(revision);
+    /// Records that a commit was answered to the current task.
+    pub(crate) fn record_answer(&self, revision: Revision) {
+        self.state.lock().log.record_answer(revision);
     }
 
-    /// The log ends at `head` now.
-    pub(crate) fn restored(&self, head: Position, aftermath: Aftermath) {
-        self.note(&format!("the log ends at r{} now: {aftermath:?}", head.revision));
-        let mut inner = self.inner.lock();
-        inner.incarnation += 1;
-        inner.compared.clear();
-        let before = inner.history.clone();
-        if before.holds(&head) {
-            inner.history.truncate(head.revision);
+    /// Records that the log now ends at `head`.
+    pub(crate) fn record_restore(&self, head: Position, kind: RestoreKind) {
+        self.log(&format!("the log is restored to r{}: {kind:?}", head.revision));
+        let mut state = self.state.lock();
+        state.log_number += 1;
+        state.compared.clear();
+        let earlier = state.log.clone();
+        if earlier.contains(&head) {
+            state.log.truncate(head.revision);
         } else {
-            inner.history = History::new(head.epoch);
+            state.log = LogModel::new(head.epoch);
         }
-        let until = Instant::now() + self.longest_lease * 102 / 100;
-        let earlier = Earlier { history: before, until, fork: head.revision };
-        inner.earlier = (aftermath == Aftermath::Sudden).then_some(earlier);
+        let until = Instant::now() + self.max_staleness * 102 / 100;
+        let earlier = EarlierLog { log: earlier, until, fork: head.revision };
+        state.earlier = (kind == RestoreKind::LeasesValid).then_some(earlier);
     }
 
-    /// Which log it is.
-    pub(crate) fn incarnation(&self) -> u64 {
-        self.inner.lock().incarnation
+    /// Identifies the current log.
+    pub(crate) fn log_number(&self) -> u64 {
+        self.state.lock().log_number
     }
 
-    /// Somebody was told how far a change of log `incarnation` has reached, by a replica that has or has not run all the time.
-    pub(crate) fn told(
+    /// Records the enforcement of a change of log `log_number`, as answered by a replica.
+    pub(crate) fn record_enforcement(
         &self,
         enforcement: &Enforcement,
-        incarnation: u64,
+        log_number: u64,
         has_run_since: impl Fn(Instant) -> bool,
     ) {
-        let Enforcement { state, revision, nodes_acknowledged, nodes_lapsed, .. } = *enforcement;
-        let mut inner = self.inner.lock();
-        if inner.incarnation != incarnation {
+        let Enforcement { state: result, revision, nodes_acknowledged, nodes_lapsed, .. } =
+            *enforcement;
+        let mut state = self.state.lock();
+        if state.log_number != log_number {
             return;
         }
-        if state == EnforcementState::Pending {
-            inner.counts.pending += 1;
+        if result == EnforcementState::Pending {
+            state.counts.pending += 1;
             return;
         }
-        inner.counts.complete += 1;
-        inner.counts.acknowledged += u64::from(nodes_lapsed == 0);
-        inner.history.complete = inner.history.complete.max(revision);
-        // Whoever answers by the earlier log now is late.
-        inner.earlier = inner.earlier.take().filter(|earlier| revision <= earlier.fork);
-        // Who asks about a change that somebody else has made has all the time from then.
-        let own = inner.history.at(revision).and_then(|logged| {
+        state.counts.complete += 1;
+        state.counts.acknowledged += u64::from(nodes_lapsed == 0);
+        state.log.enforced = state.log.enforced.max(revision);
+        state.earlier = state.earlier.take().filter(|earlier| revision <= earlier.fork);
+        // Only for the task that made the change: another waiter may have begun to wait much later.
+        let committed_at = state.log.at(revision).and_then(|logged| {
             let (at, task) = logged.answered.filter(|(_, task)| *task == task::try_id())?;
             task.map(|_| at)
         });
-        drop(inner);
-        self.note(&format!(
-            "r{revision} complete: {nodes_acknowledged} acknowledged, {nodes_lapsed} lapsed"
+        drop(state);
+        self.log(&format!(
+            "r{revision} is enforced: {nodes_acknowledged} acknowledged, {nodes_lapsed} lapsed"
         ));
-        if let Some(since) = own
-            && has_run_since(since)
-            && since.elapsed() > self.longest_lease * COMPLETE_WITHIN / 100 + SLACK
+        let limit = self.max_staleness * ENFORCED_WITHIN_PERCENT / 100 + TIMER_SLACK;
+        if let Some(committed_at) = committed_at
+            && has_run_since(committed_at)
+            && committed_at.elapsed() > limit
         {
-            self.accuse(format!("r{revision} took {:?} to be complete", since.elapsed()));
+            let elapsed = committed_at.elapsed();
+            self.violation(format!("the enforcement of r{revision} took {elapsed:?}"));
         }
     }
 
     // === checks ===
 
-    /// Looks at a node as a gateway does that asks it now, about every grant that is suspect.
-    pub(crate) fn look(&self, name: &str, node: &CheckNode) {
-        let suspects = self.inner.lock().suspects.clone();
+    /// Checks all recently changed grants at a node.
+    pub(crate) fn check_recent_grants(&self, name: &str, node: &CheckNode) {
+        let grants = self.state.lock().recent_grants.clone();
         let read_view = node.read_view();
-        self.look_at_snapshot(name, &read_view, node.generation());
-        for subject in &suspects {
-            self.judge(name, node.id(), &read_view, subject);
+        self.verify_snapshot(name, &read_view, node.generation());
+        for grant in &grants {
+            self.verify_decision(name, node.id(), &read_view, grant);
         }
     }
 
-    /// Asks a node about one grant, and says why it allows or denies.
-    pub(crate) fn ask(&self, name: &str, node: &CheckNode, subject: &Subject) -> Reason {
+    /// Checks one grant at a node, and returns the reason of the decision.
+    pub(crate) fn check(&self, name: &str, node: &CheckNode, grant: &GrantKey) -> Reason {
         let read_view = node.read_view();
-        self.look_at_snapshot(name, &read_view, node.generation());
-        self.judge(name, node.id(), &read_view, subject)
+        self.verify_snapshot(name, &read_view, node.generation());
+        self.verify_decision(name, node.id(), &read_view, grant)
     }
 
-    fn judge(
+    fn verify_decision(
         &self,
         name: &str,
         node_id: NodeId,
         read_view: &ReadView,
-        subject: &Subject,
+        grant: &GrantKey,
     ) -> Reason {
-        let (reason, grant) = answer(read_view, subject);
-        let mut inner = self.inner.lock();
-        if let Some((grant_id, end)) = grant {
-            let is_over = inner.over.contains(&(node_id, grant_id, end));
-            if reason == Reason::Expired && !is_over {
-                inner.over.insert((node_id, grant_id, end));
-            } else if reason == Reason::GrantActive && is_over {
-                drop(inner);
-                self.accuse(format!("{name} allows again what was over"));
+        let (reason, decided_by) = decision(read_view, grant);
+        let mut state = self.state.lock();
+        if let Some((grant_id, end)) = decided_by {
+            let was_expired = state.expired.contains(&(node_id, grant_id, end));
+            if reason == Reason::Expired && !was_expired {
+                state.expired.insert((node_id, grant_id, end));
+            } else if reason == Reason::GrantActive && was_expired {
+                drop(state);
+                self.violation(format!("{name} allows a grant that it has denied as expired"));
                 return reason;
             }
         }
-        inner.counts.checks += 1;
-        inner.counts.stale += u64::from(reason == Reason::Stale);
-        inner.counts.locked += u64::from(reason == Reason::Locked);
+        state.counts.checks += 1;
+        state.counts.stale += u64::from(reason == Reason::Stale);
+        state.counts.locked += u64::from(reason == Reason::Locked);
         if reason == Reason::GrantActive
-            && let Some((grant_id, _)) = grant
+            && let Some((grant_id, _)) = decided_by
         {
-            inner.counts.allowed += 1;
+            state.counts.allowed += 1;
             let (now, latest) = (self.clock.now(), self.clock.latest());
-            let question = question(subject);
-            let may_allow = |history: &History| history.may_allow(&question, grant_id, now, latest);
-            if !may_allow(&inner.history) && !inner.earlier().is_some_and(may_allow) {
-                let complete = inner.history.complete;
+            let question = question(grant);
+            let may_allow = |log: &LogModel| log.may_allow(&question, grant_id, now, latest);
+            if !may_allow(&state.log) && !state.earlier_log().is_some_and(may_allow) {
+                let enforced = state.log.enforced;
                 let revision = read_view.view.snapshot().revision();
-                drop(inner);
-                self.accuse(format!(
-                    "{name} allows {} {} at r{revision}, though r{complete} is complete and it is {}",
-                    subject.tenant_id,
-                    subject.group_id,
+                drop(state);
+                self.violation(format!(
+                    "{name} allows {} {} at r{revision}, but r{enforced} is enforced, at {}",
+                    grant.tenant_id,
+                    grant.group_id,
                     now.format("%H:%M:%S%.6f")
                 ));
             }
@@ -293,105 +292,80 @@ impl Judge {
         reason
     }
 
-    /// Whoever answers must answer by the log, and by all of it that is complete. Whoever holds a position must hold all of it.
-    fn look_at_snapshot(&self, name: &str, read_view: &ReadView, generation: u64) {
+    /// A snapshot must equal the model at the same position. With a valid lease, it must be in the
+    /// current log, and contain all enforced events.
+    fn verify_snapshot(&self, name: &str, read_view: &ReadView, generation: u64) {
         let snapshot = read_view.view.snapshot();
         let Some(position) = snapshot.position() else { return };
-        let mut inner = self.inner.lock();
+        let mut state = self.state.lock();
         let mut fault = None;
-        if inner.history.holds(&position) {
-            // Comparing takes long, and what was right stays so.
-            if inner.compared.insert(name.into(), (position, generation))
-                != Some((position, generation))
-            {
-                fault = inner.history.fault(snapshot);
+        if state.log.contains(&position) {
+            // A comparison is expensive, so each snapshot is compared once.
+            let compared = state.compared.insert(name.into(), (position, generation));
+            if compared != Some((position, generation)) {
+                fault = state.log.difference(snapshot);
             }
-            if read_view.is_fresh() && position.revision < inner.history.complete {
-                let (revision, complete) = (position.revision, inner.history.complete);
-                fault = Some(format!("answers by r{revision}, though r{complete} is complete"));
+            if read_view.is_fresh() && position.revision < state.log.enforced {
+                let (revision, enforced) = (position.revision, state.log.enforced);
+                fault = Some(format!("answers from r{revision}, but r{enforced} is enforced"));
             }
-        } else if read_view.is_fresh() && !inner.earlier().is_some_and(|it| it.holds(&position)) {
-            fault = Some(format!("answers by r{} of another log", position.revision));
+        } else if read_view.is_fresh()
+            && !state.earlier_log().is_some_and(|log| log.contains(&position))
+        {
+            fault = Some(format!("answers from r{} of another log", position.revision));
         }
-        drop(inner);
+        drop(state);
         if let Some(fault) = fault {
-            self.accuse(format!("{name} {fault}"));
+            self.violation(format!("{name} {fault}"));
         }
     }
 
-    // === for users ===
+    // === for the workload ===
 
-    /// Grants as they are now, by the log.
-    pub(crate) fn grants(&self) -> Vec<(Subject, GrantTerms, bool)> {
-        let inner = self.inner.lock();
-        let all = inner.history.grants().map(|(tenant_id, held, terms)| {
-            let group_id = terms.group_id.clone();
-            let subject = Subject { tenant_id: tenant_id.clone(), group_id };
-            (subject, terms.clone(), held == Retained::Live)
+    /// All grants at the head of the log, and whether each is live.
+    pub(crate) fn grants(&self) -> Vec<(GrantKey, GrantTerms, bool)> {
+        let state = self.state.lock();
+        let grants = state.log.grants().map(|(tenant_id, retained, terms)| {
+            let key = GrantKey { tenant_id: tenant_id.clone(), group_id: terms.group_id.clone() };
+            (key, terms.clone(), retained == Retained::Live)
         });
-        all.collect()
+        grants.collect()
     }
 
-    /// Locks as they are now, by the log.
+    /// All live locks at the head of the log.
     pub(crate) fn locks(&self) -> Vec<LockTerms> {
-        self.inner.lock().history.locks().cloned().collect()
+        self.state.lock().log.locks().cloned().collect()
     }
 
     pub(crate) fn head(&self) -> Revision {
-        self.inner.lock().history.head()
+        self.state.lock().log.head()
     }
 }
 
-impl Inner {
-    fn suspect(&mut self, subject: Subject) {
-        self.suspects.retain(|other| *other != subject);
-        self.suspects.push_back(subject);
-        if self.suspects.len() > SUSPECTS {
-            self.suspects.pop_front();
+impl State {
+    fn add_recent_grant(&mut self, grant: GrantKey) {
+        self.recent_grants.retain(|known| *known != grant);
+        self.recent_grants.push_back(grant);
+        if self.recent_grants.len() > RECENT_GRANTS {
+            self.recent_grants.pop_front();
         }
     }
 
-    /// One of those whom a lock keeps out, or lets in again.
-    fn suspect_locked(&mut self, lock: &LockTerms) {
-        let subject = |(tenant_id, held, terms): (&TenantId, Retained, &GrantTerms)| {
+    /// Adds one of the live grants that a lock affects.
+    fn add_locked_grant(&mut self, lock: &LockTerms) {
+        let live = self.log.grants().filter(|(_, retained, _)| *retained == Retained::Live);
+        let live = live.map(|(tenant_id, _, terms)| {
             let (tenant_id, group_id) = (tenant_id.clone(), terms.group_id.clone());
-            (held == Retained::Live).then_some(Subject { tenant_id, group_id })
-        };
-        let live = self.history.grants().filter_map(subject);
-        let met = live.filter(|subject| lock.target.meets(&question(subject))).max();
-        if let Some(subject) = met {
-            self.suspect(subject);
+            GrantKey { tenant_id, group_id }
+        });
+        let affected = live.filter(|grant| lock.target.meets(&question(grant))).max();
+        if let Some(grant) = affected {
+            self.add_recent_grant(grant);
         }
     }
 
-    fn earlier(&self) -> Option<&History> {
+    fn earlier_log(&self) -> Option<&LogModel> {
         let earlier = self.earlier.as_ref().filter(|earlier| Instant::now() < earlier.until);
-        earlier.map(|earlier| &earlier.history)
+        earlier.map(|earlier| &earlier.log)
     }
-}
-
-/// The agent of every check.
-pub(crate) fn agent_id() -> AgentId {
-    AgentId::new("anna").expect("a valid id")
-}
-
-fn question(subject: &Subject) -> Question {
-    Question {
-        tenant_id: subject.tenant_id.clone(),
-        agent_id: agent_id(),
-        group_ids: [subject.group_id.clone()].into(),
-        required_level: AccessLevel::ReadOnly,
-    }
-}
-
-/// What a check answers that sees this, and by which grant.
-fn answer(read_view: &ReadView, subject: &Subject) -> (Reason, Option<(GrantId, Option<Time>)>) {
-    let question = question(subject);
-    let Some(time) = read_view.now.filter(|_| read_view.is_fresh()) else {
-        return (Reason::Stale, None);
-    };
-    let snapshot = read_view.view.snapshot();
-    let (locks, grants) = (snapshot.locks_on(&question), snapshot.grants(&question.tenant_id));
-    let decision = decide(locks, grants, &question, time);
-    (decision.reason, decision.terms.map(|terms| (terms.grant_id, terms.expire_time)))
 }

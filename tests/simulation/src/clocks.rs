@@ -1,4 +1,5 @@
-//! Clocks that are wrong. All are made from the one virtual time, which nobody in the simulated world can read.
+//! Inaccurate clocks. All clocks derive from the virtual time, which the simulated nodes cannot
+//! read.
 
 use std::time::Duration;
 
@@ -11,27 +12,28 @@ use crate::{
     mutants::{Rule, is_broken},
 };
 
-/// The fastest and the slowest that a clock may run, in millionths.
+/// Maximum error of a clock's rate, in millionths, either way.
 pub(crate) const DRIFT_MAX: i64 = 10_000;
-/// What the right clock shows when the simulation begins, in microseconds since 1970.
+/// The true time at the start, in microseconds since 1970.
 const START_US: i64 = 1_700_000_000_000_000;
 
-/// A machine's clocks: one with the right rate or nearly, one that may be anything.
+/// The clocks of a machine: a boot clock with a nearly right rate, and a wall clock with any
+/// offset.
 #[derive(Debug)]
 pub(crate) struct MachineClock {
     start: Instant,
-    /// How much too fast, in millionths.
+    /// Error of the rate, in millionths.
     drift: i64,
-    /// What boot time was when the simulation began.
+    /// The boot time at the start.
     boot_offset: Duration,
     wall_offset: Mutex<TimeDelta>,
-    sleep: Mutex<Sleep>,
+    suspend: Mutex<Suspend>,
 }
 
-/// For how long a machine has been suspended.
+/// The time that a machine has been suspended.
 #[derive(Debug, Default)]
-struct Sleep {
-    slept: Duration,
+struct Suspend {
+    total: Duration,
     since: Option<Instant>,
 }
 
@@ -42,52 +44,51 @@ impl MachineClock {
             drift,
             boot_offset,
             wall_offset: Mutex::new(wall_offset),
-            sleep: Mutex::default(),
+            suspend: Mutex::default(),
         }
     }
 
-    /// Somebody sets the wall clock.
     pub(crate) fn set_wall(&self, offset: TimeDelta) {
         *self.wall_offset.lock() = offset;
     }
 
-    pub(crate) fn fall_asleep(&self) {
-        self.sleep.lock().since.get_or_insert_with(Instant::now);
+    pub(crate) fn suspend(&self) {
+        self.suspend.lock().since.get_or_insert_with(Instant::now);
     }
 
-    pub(crate) fn wake_up(&self) {
-        let mut sleep = self.sleep.lock();
-        if let Some(since) = sleep.since.take() {
-            sleep.slept += since.elapsed();
+    pub(crate) fn resume(&self) {
+        let mut suspend = self.suspend.lock();
+        if let Some(since) = suspend.since.take() {
+            suspend.total += since.elapsed();
         }
     }
 
-    /// How long the machine has been suspended in all.
-    fn slept(&self) -> Duration {
-        let sleep = self.sleep.lock();
-        sleep.slept + sleep.since.map_or(Duration::ZERO, |since| since.elapsed())
+    fn suspended(&self) -> Duration {
+        let suspend = self.suspend.lock();
+        suspend.total + suspend.since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 }
 
 impl Clock for MachineClock {
     fn now(&self) -> Time {
-        right_time(self.start.elapsed(), self.drift) + *self.wall_offset.lock()
+        at_rate(self.start.elapsed(), self.drift) + *self.wall_offset.lock()
     }
 
     fn boot_time(&self) -> BootTime {
-        let mut passed = self.start.elapsed();
+        let mut elapsed = self.start.elapsed();
         if is_broken(Rule::ClockIncludesSuspend) {
-            // `Instant`: it stands still while the machine is suspended.
-            passed -= self.slept();
+            // Like `std::time::Instant`, which stops while the machine is suspended.
+            elapsed -= self.suspended();
         }
-        BootTime(0) + self.boot_offset + Duration::from_nanos(drifted(passed, self.drift))
+        BootTime(0) + self.boot_offset + Duration::from_nanos(drifted(elapsed, self.drift))
     }
 }
 
-/// The database's clock. Its rate is nearly right, too; it may be set back, as clocks are that were too fast.
+/// The database clock. The rate is nearly right, and the clock may be set back.
 #[derive(Debug)]
 pub(crate) struct DatabaseClock {
     start: Instant,
+    /// Error of the rate, in millionths.
     drift: i64,
     set_back: Mutex<TimeDelta>,
 }
@@ -101,7 +102,7 @@ impl DatabaseClock {
         *self.set_back.lock() += span;
     }
 
-    /// What it would show if it had never been set back. Who has read it before does not know that it was.
+    /// The time without any step back, as known to a node that read the clock before the step.
     pub(crate) fn latest(&self) -> Time {
         self.now() + *self.set_back.lock()
     }
@@ -109,7 +110,7 @@ impl DatabaseClock {
 
 impl Clock for DatabaseClock {
     fn now(&self) -> Time {
-        right_time(self.start.elapsed(), self.drift) - *self.set_back.lock()
+        at_rate(self.start.elapsed(), self.drift) - *self.set_back.lock()
     }
 
     fn boot_time(&self) -> BootTime {
@@ -117,12 +118,12 @@ impl Clock for DatabaseClock {
     }
 }
 
-fn drifted(passed: Duration, drift: i64) -> u64 {
+fn drifted(elapsed: Duration, drift: i64) -> u64 {
     let millionths = u128::from((1_000_000 + drift).unsigned_abs());
-    u64::try_from(passed.as_nanos() * millionths / 1_000_000).unwrap_or(u64::MAX)
+    u64::try_from(elapsed.as_nanos() * millionths / 1_000_000).unwrap_or(u64::MAX)
 }
 
-fn right_time(passed: Duration, drift: i64) -> Time {
-    let passed_us = i64::try_from(drifted(passed, drift) / 1_000).unwrap_or(i64::MAX);
-    from_micros(START_US + passed_us).unwrap_or(Time::MAX_UTC)
+fn at_rate(elapsed: Duration, drift: i64) -> Time {
+    let elapsed_us = i64::try_from(drifted(elapsed, drift) / 1_000).unwrap_or(i64::MAX);
+    from_micros(START_US + elapsed_us).unwrap_or(Time::MAX_UTC)
 }

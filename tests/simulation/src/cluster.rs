@@ -1,4 +1,4 @@
-//! The simulated world: one database, machines with clocks of their own, and what runs on them.
+//! The simulated cluster: one database, and machines with separate clocks that run check nodes.
 
 use std::{
     sync::{
@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use chrono::TimeDelta;
 use parking_lot::Mutex;
 use tokio::{
     sync::mpsc,
@@ -17,218 +16,137 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    checker::{Aftermath, Judge, Subject},
-    clocks::{DRIFT_MAX, DatabaseClock, MachineClock},
+    check::GrantKey,
+    checker::{Checker, RestoreKind},
+    clocks::{DatabaseClock, MachineClock},
     database::Database,
-    domain::{AccessLevel, Clock, GroupId, NodeId, NodeKind, SupportPolicy, Time, time::between},
+    domain::{Clock, NodeId, NodeKind, Time, time::between},
     faulty_store::FaultyStore,
-    link::Line,
-    network::{Address, Network},
+    link::Link,
+    network::{Network, SimulatedUpstream},
     node::{
         CheckNode,
         replica::Replica,
         upstream_session::{self, Upstream},
     },
-    process::Host,
+    plan::{MachinePlan, Plan, catalogue},
+    process::Process,
     random::Random,
     service::{Limits, Service, expiry},
     store::Store,
 };
 
-/// How many groups each tenant lets in.
-pub(crate) const GROUPS: usize = 3;
-/// How long a process may take to end when it is told to.
+/// How long a process may take to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
-/// Ends that are further away than this are not watched.
-const WATCHED: Duration = Duration::from_secs(30);
-
-/// What a world is made of.
-#[derive(Debug, Clone)]
-pub(crate) struct Plan {
-    /// The drift of the database's clock, in millionths.
-    pub(crate) database_drift: i64,
-    pub(crate) machines: Vec<MachinePlan>,
-}
-
-#[derive(Debug, Clone)]
-pub(crate) struct MachinePlan {
-    /// Whom it follows; a replica follows nobody.
-    pub(crate) upstreams: Vec<usize>,
-    /// The drift of its clock, in millionths.
-    pub(crate) drift: i64,
-    /// By how much its wall clock is wrong.
-    pub(crate) wall_offset: TimeDelta,
-    /// For how long it may answer from one lease, if it is a replica.
-    pub(crate) lease: Duration,
-}
+/// Ends of grants that are further away are not watched.
+const WATCHED_ENDS: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
-pub(crate) struct World {
+pub(crate) struct Cluster {
     pub(crate) random: Arc<Random>,
-    pub(crate) judge: Arc<Judge>,
+    pub(crate) checker: Arc<Checker>,
     pub(crate) database: Arc<Database>,
     pub(crate) network: Network,
     pub(crate) machines: Vec<Machine>,
     pub(crate) tasks: TaskTracker,
-    /// The longest of all machines.
-    pub(crate) lease: Duration,
+    /// The longest `max_staleness` of all machines.
+    pub(crate) max_staleness: Duration,
 }
 
-/// A place where one process after the other runs.
+/// A machine, which runs at most one check node at a time.
 #[derive(Debug)]
 pub(crate) struct Machine {
     pub(crate) name: String,
     number: usize,
     pub(crate) plan: MachinePlan,
     pub(crate) clock: Arc<MachineClock>,
-    /// To the database.
-    pub(crate) line: Arc<Line>,
-    process: Mutex<Option<Arc<Process>>>,
+    pub(crate) database_link: Arc<Link>,
+    running: Mutex<Option<Arc<RunningNode>>>,
 }
 
+/// A check node in a process.
 #[derive(Debug)]
-pub(crate) struct Process {
+pub(crate) struct RunningNode {
     pub(crate) node: Arc<CheckNode>,
-    pub(crate) host: Host,
-    stop: CancellationToken,
-    /// Whether it has opened its doors.
-    is_ready: Arc<AtomicBool>,
-    /// Cancelled when it answers nobody any more.
-    pub(crate) doors: CancellationToken,
+    pub(crate) process: Process,
+    /// `None` for a sidecar.
     pub(crate) replica: Option<(Arc<Replica>, Arc<Service>)>,
+    /// Whether the node accepts connections.
+    is_ready: Arc<AtomicBool>,
+    /// Cancelled when the node no longer answers checks or serves followers.
+    pub(crate) closed: CancellationToken,
+    stop: CancellationToken,
 }
 
-impl Plan {
-    /// So many replicas with right clocks, and nothing else.
-    pub(crate) fn replicas(count: usize, lease: Duration) -> Self {
-        let machine =
-            MachinePlan { upstreams: Vec::new(), drift: 0, wall_offset: TimeDelta::zero(), lease };
-        Self { database_drift: 0, machines: vec![machine; count] }
-    }
-
-    /// With a sidecar that follows these, in turn.
-    pub(crate) fn with_sidecar(mut self, upstreams: Vec<usize>) -> Self {
-        let machine = MachinePlan { upstreams, ..self.machines[0].clone() };
-        self.machines.push(machine);
-        self
-    }
-
-    pub(crate) fn random(random: &Random) -> Self {
-        let lease =
-            Duration::from_millis(*random.pick(&[400, 600, 1_000, 1_000, 2_000]).unwrap_or(&400));
-        let is_mixed = random.chance(30);
-        let machine = |upstreams: Vec<usize>| MachinePlan {
-            upstreams,
-            drift: drift(random),
-            wall_offset: wall_offset(random),
-            lease: if is_mixed && random.chance(50) { lease * 2 } else { lease },
-        };
-        let mut machines: Vec<_> = (0..3).map(|_| machine(Vec::new())).collect();
-        let (near, far) = (random.between(2, 4), random.between(1, 3));
-        for _ in 0..near {
-            machines.push(machine(some(random, 0, 3)));
-        }
-        let near = machines.len();
-        for _ in 0..far {
-            let from = if random.chance(30) { 0 } else { 3 };
-            machines.push(machine(some(random, from, near)));
-        }
-        Self { database_drift: drift(random), machines }
-    }
-}
-
-/// One to three of the numbers from `first` to before `end`, in any order.
-fn some(random: &Random, first: usize, end: usize) -> Vec<usize> {
-    let mut chosen = Vec::new();
-    for _ in 0..random.between(1, 3) {
-        let number = random.between(first as u64, end as u64 - 1);
-        let number = usize::try_from(number).unwrap_or(first);
-        if !chosen.contains(&number) {
-            chosen.push(number);
-        }
-    }
-    chosen
-}
-
-/// Often as wrong as can be.
-fn drift(random: &Random) -> i64 {
-    let most = DRIFT_MAX.unsigned_abs();
-    match random.between(0, 5) {
-        0 | 1 => DRIFT_MAX,
-        2 | 3 => -DRIFT_MAX,
-        4 => 0,
-        _ => i64::try_from(random.between(0, 2 * most)).unwrap_or(0) - DRIFT_MAX,
-    }
-}
-
-/// A little, or by hours, either way.
-pub(crate) fn wall_offset(random: &Random) -> TimeDelta {
-    let most = *random.pick(&[0, 500, 3_600_000, 20_000_000]).unwrap_or(&0);
-    let offset = i64::try_from(random.between(0, 2 * most)).unwrap_or(0);
-    TimeDelta::milliseconds(offset - i64::try_from(most).unwrap_or(0))
-}
-
-impl World {
+impl Cluster {
+    /// A cluster in which no machine runs a node.
     pub(crate) async fn new(plan: Plan, random: Arc<Random>) -> Arc<Self> {
-        let lease = plan.machines.iter().map(|machine| machine.lease).max().unwrap_or_default();
+        let max_staleness = plan.machines.iter().map(|machine| machine.max_staleness).max();
+        let max_staleness = max_staleness.unwrap_or_default();
         let (to_watch, ends) = mpsc::unbounded_channel();
         let clock = Arc::new(DatabaseClock::new(plan.database_drift));
-        let judge = Arc::new(Judge::new(lease, Arc::clone(&clock), to_watch));
-        let database = Database::new(clock, Arc::clone(&judge));
+        let checker = Arc::new(Checker::new(max_staleness, Arc::clone(&clock), to_watch));
+        let database = Database::new(clock, Arc::clone(&checker));
         if let Ok(head) = database.store.head().await {
-            judge.restored(head, Aftermath::Clean);
+            checker.record_restore(head, RestoreKind::LeasesExpired);
         }
         let network = Network::new(Arc::clone(&random));
         let machine = |(number, plan): (usize, MachinePlan)| Machine::new(number, plan, &random);
         let machines = plan.machines.into_iter().enumerate().map(machine).collect();
         let tasks = TaskTracker::new();
-        let world = Arc::new(Self { random, judge, database, network, machines, tasks, lease });
-        world.tasks.spawn(Arc::clone(&world).watch_ends(ends));
-        world
+        let cluster =
+            Arc::new(Self { random, checker, database, network, machines, tasks, max_staleness });
+        cluster.tasks.spawn(Arc::clone(&cluster).watch_ends(ends));
+        cluster
     }
 
+    /// The time of the database.
     pub(crate) fn now(&self) -> Time {
         self.database.clock.now()
     }
 
-    /// Starts a process on a machine where none runs.
-    pub(crate) fn start(self: &Arc<Self>, number: usize) -> Option<Arc<Process>> {
+    // === nodes ===
+
+    /// Starts a node, unless the machine already runs one.
+    pub(crate) fn start(self: &Arc<Self>, number: usize) -> Option<Arc<RunningNode>> {
         let machine = &self.machines[number];
-        if machine.process().is_some() {
+        if machine.running().is_some() {
             return None;
         }
-        let process = if machine.plan.upstreams.is_empty() {
+        let running = if machine.plan.upstreams.is_empty() {
             self.start_replica(machine)
         } else {
             self.start_sidecar(machine)
         };
-        let MachinePlan { upstreams, drift, lease, .. } = &machine.plan;
+        let MachinePlan { upstreams, drift, max_staleness, .. } = &machine.plan;
         let name = &machine.name;
-        self.judge.note(&format!("{name} starts: {lease:?}, drift {drift}, follows {upstreams:?}"));
-        *machine.process.lock() = Some(Arc::clone(&process));
-        self.tasks.spawn(Arc::clone(self).observe(number, Arc::clone(&process)));
-        Some(process)
+        self.checker.log(&format!(
+            "{name} starts: {max_staleness:?}, drift {drift}, follows {upstreams:?}"
+        ));
+        *machine.running.lock() = Some(Arc::clone(&running));
+        self.tasks.spawn(Arc::clone(self).observe(number, Arc::clone(&running)));
+        Some(running)
     }
 
-    fn start_replica(&self, machine: &Machine) -> Arc<Process> {
+    fn start_replica(&self, machine: &Machine) -> Arc<RunningNode> {
         let clock: Arc<dyn Clock> = machine.clock.clone();
         let node = CheckNode::new(NodeId(self.random.uuid()), NodeKind::Replica, clock);
-        let (database, line) = (Arc::clone(&self.database), Arc::clone(&machine.line));
-        let store: Arc<dyn Store> = Arc::new(FaultyStore::new(database, line));
-        let lease = machine.plan.lease;
-        let replica = Replica::new(Arc::clone(&node), store, lease);
-        let limits = Limits { live_grants_per_tenant: 100, max_staleness: lease };
-        let work = Arc::new(Service::new(Arc::clone(&replica), catalogue(), limits));
-        let process = Arc::new(Process {
+        let (database, link) = (Arc::clone(&self.database), Arc::clone(&machine.database_link));
+        let store: Arc<dyn Store> = Arc::new(FaultyStore::new(database, link));
+        let max_staleness = machine.plan.max_staleness;
+        let replica = Replica::new(Arc::clone(&node), store, max_staleness);
+        let limits = Limits { live_grants_per_tenant: 100, max_staleness };
+        let service = Arc::new(Service::new(Arc::clone(&replica), catalogue(), limits));
+        let running = Arc::new(RunningNode {
             node,
-            host: Host::new(&machine.name, Arc::clone(&self.judge)),
-            stop: CancellationToken::new(),
+            process: Process::new(&machine.name, Arc::clone(&self.checker)),
+            replica: Some((Arc::clone(&replica), Arc::clone(&service))),
             is_ready: Arc::default(),
-            doors: CancellationToken::new(),
-            replica: Some((Arc::clone(&replica), Arc::clone(&work))),
+            closed: CancellationToken::new(),
+            stop: CancellationToken::new(),
         });
-        let (stop, is_ready) = (process.stop.clone(), Arc::clone(&process.is_ready));
-        process.host.spawn(async move {
+        let (stop, is_ready) = (running.stop.clone(), Arc::clone(&running.is_ready));
+        running.process.spawn(async move {
             while replica.join().await.is_err() {
                 sleep(Duration::from_millis(100)).await;
             }
@@ -237,104 +155,107 @@ impl World {
             tokio::join!(
                 replica.run(stop.clone()),
                 enforcer.run(stop.clone()),
-                expiry::run(work, stop)
+                expiry::run(service, stop)
             );
         });
-        process
+        running
     }
 
-    fn start_sidecar(self: &Arc<Self>, machine: &Machine) -> Arc<Process> {
+    fn start_sidecar(self: &Arc<Self>, machine: &Machine) -> Arc<RunningNode> {
         let clock: Arc<dyn Clock> = machine.clock.clone();
         let node = CheckNode::new(NodeId(self.random.uuid()), NodeKind::Sidecar, clock);
-        let address = |&upstream: &usize| {
-            let (world, follower) = (Arc::clone(self), machine.number);
-            Arc::new(Address { world, follower, upstream }) as Arc<dyn Upstream>
+        let upstream = |&upstream: &usize| {
+            let (cluster, follower) = (Arc::clone(self), machine.number);
+            Arc::new(SimulatedUpstream { cluster, follower, upstream }) as Arc<dyn Upstream>
         };
-        let upstreams: Vec<_> = machine.plan.upstreams.iter().map(address).collect();
-        let process = Arc::new(Process {
+        let upstreams: Vec<_> = machine.plan.upstreams.iter().map(upstream).collect();
+        let running = Arc::new(RunningNode {
             node: Arc::clone(&node),
-            host: Host::new(&machine.name, Arc::clone(&self.judge)),
-            stop: CancellationToken::new(),
-            is_ready: Arc::new(AtomicBool::new(true)),
-            doors: CancellationToken::new(),
+            process: Process::new(&machine.name, Arc::clone(&self.checker)),
             replica: None,
+            is_ready: Arc::new(AtomicBool::new(true)),
+            closed: CancellationToken::new(),
+            stop: CancellationToken::new(),
         });
-        let (stop, judge) = (process.stop.clone(), Arc::clone(&self.judge));
-        process.host.spawn(async move {
+        let (stop, checker) = (running.stop.clone(), Arc::clone(&self.checker));
+        running.process.spawn(async move {
             if let Err(error) = upstream_session::run(node, upstreams, stop).await {
-                judge.accuse(format!("a sidecar was refused: {error}"));
+                checker.violation(format!("a sidecar was refused: {error}"));
             }
         });
-        process
+        running
     }
 
-    /// Looks at a node whenever it has changed.
-    async fn observe(self: Arc<Self>, number: usize, process: Arc<Process>) {
-        let mut news = process.node.watch();
-        let name = &self.machines[number].name;
-        let mut before = None;
-        while process.host.lives_until(news.changed()).await {
-            let now = (process.node.revision(), process.node.read_view().is_fresh());
-            if before != Some(now) {
-                before = Some(now);
-                let what = if now.1 { "fresh" } else { "stale" };
-                self.judge.note(&format!("{name} is at r{}, {what}", now.0));
-            }
-            if !process.doors.is_cancelled() {
-                self.judge.look(name, &process.node);
-            }
-        }
-    }
-
-    /// Ends a process without a word.
+    /// Kills a process.
     pub(crate) fn crash(&self, number: usize) {
         let machine = &self.machines[number];
-        if let Some(process) = machine.process.lock().take() {
-            self.judge.note(&format!("{} crashes", machine.name));
-            process.doors.cancel();
-            process.host.kill();
-            machine.clock.wake_up();
+        if let Some(running) = machine.running.lock().take() {
+            self.checker.log(&format!("{} crashes", machine.name));
+            running.closed.cancel();
+            running.process.kill();
+            machine.clock.resume();
         }
     }
 
-    /// Tells a process to end, and waits until it has.
+    /// Stops a process, and waits for the end.
     pub(crate) async fn stop(&self, number: usize) {
         let machine = &self.machines[number];
-        if let Some(process) = machine.process() {
-            self.judge.note(&format!("{} is told to stop", machine.name));
-            process.doors.cancel();
-            process.stop.cancel();
-            let _ = timeout(STOP_TIMEOUT, process.host.ended()).await;
+        if let Some(running) = machine.running() {
+            self.checker.log(&format!("{} is stopped", machine.name));
+            running.closed.cancel();
+            running.stop.cancel();
+            let _ = timeout(STOP_TIMEOUT, running.process.ended()).await;
             self.crash(number);
         }
     }
 
-    /// Asks every node about a grant, at this very moment. A node that is paused might go on and answer at any time.
-    pub(crate) fn ask_all(&self, subject: &Subject) {
+    // === checks ===
+
+    /// Checks a node after each change of the view.
+    async fn observe(self: Arc<Self>, number: usize, running: Arc<RunningNode>) {
+        let mut progress = running.node.watch();
+        let name = &self.machines[number].name;
+        let mut logged = None;
+        while running.process.lives_until(progress.changed()).await {
+            let state = (running.node.revision(), running.node.read_view().is_fresh());
+            if logged != Some(state) {
+                logged = Some(state);
+                let lease = if state.1 { "fresh" } else { "stale" };
+                self.checker.log(&format!("{name} is at r{}, {lease}", state.0));
+            }
+            if !running.closed.is_cancelled() {
+                self.checker.check_recent_grants(name, &running.node);
+            }
+        }
+    }
+
+    /// Checks a grant at every node now, including paused nodes, which might resume and answer at
+    /// any time.
+    pub(crate) fn check_everywhere(&self, grant: &GrantKey) {
         for machine in &self.machines {
-            if let Some(process) = machine.open_process() {
-                self.judge.ask(&machine.name, &process.node, subject);
+            if let Some(running) = machine.serving_node() {
+                self.checker.check(&machine.name, &running.node, grant);
             }
         }
     }
 
-    /// Asks about grants when they end, and a little later.
-    async fn watch_ends(self: Arc<Self>, mut ends: mpsc::UnboundedReceiver<(Subject, Time)>) {
-        while let Some((subject, end)) = ends.recv().await {
-            if between(self.now(), end) < WATCHED {
-                self.tasks.spawn(Arc::clone(&self).watch_end(subject, end));
+    /// Checks grants around the end times.
+    async fn watch_ends(self: Arc<Self>, mut ends: mpsc::UnboundedReceiver<(GrantKey, Time)>) {
+        while let Some((grant, end)) = ends.recv().await {
+            if between(self.now(), end) < WATCHED_ENDS {
+                self.tasks.spawn(Arc::clone(&self).watch_end(grant, end));
             }
         }
     }
 
-    async fn watch_end(self: Arc<Self>, subject: Subject, end: Time) {
+    async fn watch_end(self: Arc<Self>, grant: GrantKey, end: Time) {
         while self.now() < end {
             let rest = between(self.now(), end) * 98 / 100;
             sleep(rest.max(Duration::from_millis(1))).await;
         }
         for pause in [0, 1, 2, 4, 8, 16, 32] {
             sleep(Duration::from_millis(pause)).await;
-            self.ask_all(&subject);
+            self.check_everywhere(&grant);
         }
     }
 }
@@ -349,37 +270,19 @@ impl Machine {
             number,
             plan,
             clock,
-            line: Line::new(Arc::clone(random)),
-            process: Mutex::default(),
+            database_link: Link::new(Arc::clone(random)),
+            running: Mutex::default(),
         }
     }
 
-    pub(crate) fn process(&self) -> Option<Arc<Process>> {
-        self.process.lock().clone()
+    pub(crate) fn running(&self) -> Option<Arc<RunningNode>> {
+        self.running.lock().clone()
     }
 
-    /// The process, if it answers.
-    pub(crate) fn open_process(&self) -> Option<Arc<Process>> {
-        self.process().filter(|process| {
-            process.is_ready.load(Ordering::Relaxed) && !process.doors.is_cancelled()
+    /// The node of this machine, if serving checks and followers.
+    pub(crate) fn serving_node(&self) -> Option<Arc<RunningNode>> {
+        self.running().filter(|running| {
+            running.is_ready.load(Ordering::Relaxed) && !running.closed.is_cancelled()
         })
     }
-}
-
-pub(crate) fn catalogue() -> SupportPolicy {
-    let mut policy = SupportPolicy::default();
-    let template = policy.groups[0].clone();
-    policy.groups = (0..GROUPS)
-        .map(|number| {
-            let mut group = template.clone();
-            group.group_id = group_id(number);
-            group.highest_level = AccessLevel::Admin;
-            group
-        })
-        .collect();
-    policy
-}
-
-pub(crate) fn group_id(number: usize) -> GroupId {
-    GroupId::new(&format!("g{number}")).expect("a valid id")
 }

@@ -11,7 +11,7 @@ pub struct Counts {
     pub complete: u64,
     /// Enforced changes that every node had acknowledged, so that no lease had to expire.
     pub acknowledged: u64,
-    /// Changes that were answered before they were enforced.
+    /// Changes that were answered before enforcement.
     pub pending: u64,
     /// Checks.
     pub checks: u64,

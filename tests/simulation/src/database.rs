@@ -1,8 +1,10 @@
-//! The one database: the memory store, with row locks that take time, and with failures of the whole.
+//! The one database: the memory store, with row locks that take time, and with failures of the
+//! whole server.
 //!
-//! What a client asks for runs here to its end, whether the client still waits or not, as it does in PostgreSQL.
+//! A statement that has reached the database completes even if the client no longer waits, as in
+//! PostgreSQL.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Sub, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::{
@@ -12,12 +14,12 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    checker::{Aftermath, Judge},
+    checker::{Checker, RestoreKind},
     clocks::DatabaseClock,
-    domain::{Ack, NodeId, NodeInfo, Position},
-    link::Line,
+    domain::{Ack, Clock, Event, NodeId, NodeInfo, Position},
+    link::Link,
     store::{
-        HeartbeatResponse, Notification, Registration, Store, StoreError,
+        HeartbeatResponse, Membership, Notification, Registration, Store, StoreError,
         memory::{Backup, MemoryStore},
     },
 };
@@ -28,71 +30,107 @@ type RowLock = Arc<tokio::sync::Mutex<()>>;
 pub(crate) struct Database {
     pub(crate) store: MemoryStore,
     pub(crate) clock: Arc<DatabaseClock>,
-    pub(crate) judge: Arc<Judge>,
+    pub(crate) checker: Arc<Checker>,
     pub(crate) tasks: TaskTracker,
-    rows: Mutex<BTreeMap<NodeId, RowLock>>,
-    /// How often each node's row was made.
-    births: Mutex<BTreeMap<NodeId, u64>>,
+    row_locks: Mutex<BTreeMap<NodeId, RowLock>>,
+    /// The number of times that each node's membership row was inserted.
+    insertions: Mutex<BTreeMap<NodeId, u64>>,
     listeners: Mutex<Vec<mpsc::UnboundedSender<Notification>>>,
     status: Mutex<Status>,
+    statements: Mutex<Statements>,
+}
+
+/// The numbers of statements so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Statements {
+    /// Heartbeats of all replicas.
+    pub heartbeats: u64,
+    /// Writes of acknowledgements.
+    pub acknowledgements: u64,
+    /// Reads of the membership.
+    pub membership_reads: u64,
+    /// Attempts to evict a member.
+    pub evictions: u64,
+}
+
+impl Sub for Statements {
+    type Output = Self;
+
+    fn sub(self, earlier: Self) -> Self {
+        Self {
+            heartbeats: self.heartbeats - earlier.heartbeats,
+            acknowledgements: self.acknowledgements - earlier.acknowledgements,
+            membership_reads: self.membership_reads - earlier.membership_reads,
+            evictions: self.evictions - earlier.evictions,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
 struct Status {
     is_down: bool,
-    /// Counts failures: what was under way before one is gone.
-    incarnation: u64,
+    /// The number of failures. Connections from before a failure are dead.
+    failures: u64,
 }
 
-/// What one client is connected to.
+/// A connection.
 #[derive(Debug, Clone)]
-pub(crate) struct Session {
+pub(crate) struct Connection {
     pub(crate) database: Arc<Database>,
-    incarnation: u64,
+    failures: u64,
 }
 
-pub(crate) fn away() -> StoreError {
-    StoreError::Unavailable("the database is away".into())
+pub(crate) fn unavailable() -> StoreError {
+    StoreError::Unavailable("the database is unavailable".into())
 }
 
 impl Database {
-    pub(crate) fn new(clock: Arc<DatabaseClock>, judge: Arc<Judge>) -> Arc<Self> {
+    pub(crate) fn new(clock: Arc<DatabaseClock>, checker: Arc<Checker>) -> Arc<Self> {
         Arc::new(Self {
             store: MemoryStore::new(clock.clone()),
             clock,
-            judge,
+            checker,
             tasks: TaskTracker::new(),
-            rows: Mutex::default(),
-            births: Mutex::default(),
+            row_locks: Mutex::default(),
+            insertions: Mutex::default(),
             listeners: Mutex::default(),
             status: Mutex::default(),
+            statements: Mutex::default(),
         })
     }
 
-    pub(crate) fn session(self: &Arc<Self>) -> Session {
-        Session { database: Arc::clone(self), incarnation: self.status.lock().incarnation }
+    pub(crate) fn connect(self: &Arc<Self>) -> Connection {
+        Connection { database: Arc::clone(self), failures: self.status.lock().failures }
     }
 
-    pub(crate) fn tell(&self, hint: Notification) {
-        self.listeners.lock().retain(|listener| listener.send(hint).is_ok());
+    pub(crate) fn notify(&self, notification: Notification) {
+        self.listeners.lock().retain(|listener| listener.send(notification).is_ok());
     }
 
     pub(crate) fn listen(&self) -> mpsc::UnboundedReceiver<Notification> {
-        let (listener, hints) = mpsc::unbounded_channel();
+        let (listener, notifications) = mpsc::unbounded_channel();
         self.listeners.lock().push(listener);
-        hints
+        notifications
+    }
+
+    pub(crate) fn statements(&self) -> Statements {
+        *self.statements.lock()
+    }
+
+    fn count(&self, count: impl FnOnce(&mut Statements)) {
+        count(&mut self.statements.lock());
     }
 
     // === failures ===
 
-    /// Everybody is cut off, and everything that was not committed is lost.
+    /// Closes all connections, and loses everything that was not committed.
     pub(crate) fn go_down(&self) {
         {
             let mut status = self.status.lock();
             status.is_down = true;
-            status.incarnation += 1;
+            status.failures += 1;
         }
-        self.rows.lock().clear();
+        self.row_locks.lock().clear();
         self.listeners.lock().clear();
     }
 
@@ -100,69 +138,73 @@ impl Database {
         self.status.lock().is_down = false;
     }
 
-    /// Comes up with what it held earlier.
-    pub(crate) async fn come_up_with(&self, backup: Backup, aftermath: Aftermath) {
+    /// Comes up with an earlier state.
+    pub(crate) async fn come_up_with(&self, backup: Backup, kind: RestoreKind) {
         self.store.restore(backup);
-        if let Ok(head) = self.store.head().await {
-            self.judge.restored(head, aftermath);
-        }
-        self.come_up();
+        self.come_up_restored(kind).await;
     }
 
-    /// Another, empty database has the address.
+    /// Comes up as another, empty database.
     pub(crate) async fn come_up_empty(&self) {
         self.store.new_log();
+        self.come_up_restored(RestoreKind::LeasesExpired).await;
+    }
+
+    async fn come_up_restored(&self, kind: RestoreKind) {
         if let Ok(head) = self.store.head().await {
-            self.judge.restored(head, Aftermath::Clean);
+            self.checker.record_restore(head, kind);
         }
         self.come_up();
     }
 }
 
-// === what clients ask for ===
+// === statements on the membership ===
 
-impl Session {
-    /// Whether the database is still the one that the client has connected to.
+impl Connection {
+    /// Fails if the database has failed since the connection was opened.
     pub(crate) fn check(&self) -> Result<(), StoreError> {
         let status = self.database.status.lock();
-        if status.is_down || status.incarnation != self.incarnation { Err(away()) } else { Ok(()) }
+        let is_dead = status.is_down || status.failures != self.failures;
+        if is_dead { Err(unavailable()) } else { Ok(()) }
     }
 
     async fn lock_row(&self, node_id: NodeId) -> Result<OwnedMutexGuard<()>, StoreError> {
-        let row = self.database.rows.lock().entry(node_id).or_default().clone();
+        let row = self.database.row_locks.lock().entry(node_id).or_default().clone();
         let guard = row.lock_owned().await;
         self.check()?;
         Ok(guard)
     }
 
-    pub(crate) async fn register(&self, member: &Registration) -> Result<(), StoreError> {
-        let _row = self.lock_row(member.node_id).await?;
-        if self.row(member.node_id).await?.is_none() {
-            *self.database.births.lock().entry(member.node_id).or_default() += 1;
+    pub(crate) async fn register(&self, registration: &Registration) -> Result<(), StoreError> {
+        let node_id = registration.node_id;
+        let _row = self.lock_row(node_id).await?;
+        if self.row(node_id).await?.is_none() {
+            *self.database.insertions.lock().entry(node_id).or_default() += 1;
         }
-        self.database.store.register(member).await?;
-        self.database.tell(Notification::Membership);
+        self.database.store.register(registration).await?;
+        self.database.notify(Notification::Membership);
         Ok(())
     }
 
-    /// In two phases: the row and the head are read at one time, and the commit comes later. It is for that very row: one that was
-    /// made meanwhile is not seen.
+    /// Reads the row and the head, and commits later. A row that was inserted in between is not
+    /// updated.
     pub(crate) async fn heartbeat(
         &self,
         node_id: NodeId,
-        seq: i64,
+        heartbeat: i64,
         held: Option<Position>,
-        line: &Line,
+        link: &Link,
     ) -> Result<Option<HeartbeatResponse>, StoreError> {
+        self.database.count(|statements| statements.heartbeats += 1);
         let store = &self.database.store;
         let row = self.row(node_id).await?;
-        let read = HeartbeatResponse {
+        let response = HeartbeatResponse {
             head: store.head().await?,
-            is_held: self.holds(held).await?,
-            now: crate::domain::Clock::now(self.database.clock.as_ref()),
+            is_held: self.is_in_log(held).await?,
+            now: self.database.clock.now(),
         };
         let _row = self.lock_row(node_id).await?;
-        let gap = line.gap();
+        let gap = link.sample(link.conditions().commit_gap);
         if !gap.is_zero() {
             sleep(gap).await;
             self.check()?;
@@ -170,27 +212,34 @@ impl Session {
         if row.is_none() || row != self.row(node_id).await? {
             return Ok(None);
         }
-        Ok(store.heartbeat(node_id, seq, held).await?.map(|_| read))
+        Ok(store.heartbeat(node_id, heartbeat, held).await?.map(|_| response))
     }
 
-    /// Which row a node has, if it has one.
+    pub(crate) async fn membership(&self) -> Result<Membership, StoreError> {
+        self.database.count(|statements| statements.membership_reads += 1);
+        self.database.store.membership().await
+    }
+
+    /// Identifies the membership row of a node; `None` without one.
     async fn row(&self, node_id: NodeId) -> Result<Option<u64>, StoreError> {
         let members = self.database.store.membership().await?.members;
-        let is_there = members.iter().any(|member| member.node_id == node_id);
-        Ok(is_there.then(|| self.database.births.lock().get(&node_id).copied().unwrap_or(0)))
+        let is_member = members.iter().any(|member| member.node_id == node_id);
+        let insertions = self.database.insertions.lock().get(&node_id).copied().unwrap_or(0);
+        Ok(is_member.then_some(insertions))
     }
 
-    async fn holds(&self, held: Option<Position>) -> Result<bool, StoreError> {
-        let Some(held) = held else { return Ok(false) };
+    async fn is_in_log(&self, position: Option<Position>) -> Result<bool, StoreError> {
+        let Some(position) = position else { return Ok(false) };
         let store = &self.database.store;
-        if store.head().await?.epoch != held.epoch {
+        if store.head().await?.epoch != position.epoch {
             return Ok(false);
         }
-        let event = store.events_after((held.revision - 1).max(0), 1).await?.into_iter().next();
-        let is_event = |event: &crate::domain::Event| {
-            event.revision == held.revision && Some(event.time) == held.time
+        let before = (position.revision - 1).max(0);
+        let event = store.events_after(before, 1).await?.into_iter().next();
+        let is_at = |event: &Event| {
+            event.revision == position.revision && Some(event.time) == position.time
         };
-        Ok(held.revision == 0 || event.as_ref().is_some_and(is_event))
+        Ok(position.revision == 0 || event.as_ref().is_some_and(is_at))
     }
 
     pub(crate) async fn acknowledge(
@@ -199,10 +248,11 @@ impl Session {
         held: Position,
         ack: Ack,
     ) -> Result<bool, StoreError> {
+        self.database.count(|statements| statements.acknowledgements += 1);
         let _row = self.lock_row(node_id).await?;
         let is_written = self.database.store.acknowledge(node_id, held, ack).await?;
         if is_written {
-            self.database.tell(Notification::Membership);
+            self.database.notify(Notification::Membership);
         }
         Ok(is_written)
     }
@@ -216,8 +266,9 @@ impl Session {
         self.database.store.write_followers(node_id, followers).await
     }
 
-    pub(crate) async fn evict(&self, node_id: NodeId, seq: i64) -> Result<bool, StoreError> {
+    pub(crate) async fn evict(&self, node_id: NodeId, heartbeat: i64) -> Result<bool, StoreError> {
+        self.database.count(|statements| statements.evictions += 1);
         let _row = self.lock_row(node_id).await?;
-        self.database.store.evict(node_id, seq).await
+        self.database.store.evict(node_id, heartbeat).await
     }
 }

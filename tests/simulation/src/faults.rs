@@ -1,4 +1,4 @@
-//! What goes wrong, and when it is over.
+//! Random faults, and the repair at the end.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,324 +10,322 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    checker::Aftermath,
-    cluster::{World, wall_offset},
-    link::Weather,
-    network::Pair,
-    workload::Users,
+    checker::RestoreKind,
+    cluster::Cluster,
+    link::LinkConditions,
+    network::Route,
+    plan::{REPLICAS, wall_offset},
+    workload::Workload,
 };
 
-/// Lets things go wrong until all is calm.
+/// Injects faults until quiesced.
 #[derive(Debug)]
-pub(crate) struct Storms {
-    world: Arc<World>,
-    users: Arc<Users>,
-    calm: CancellationToken,
-    /// The longest lease, in milliseconds.
-    lease: u64,
-    /// Held while the database fails.
-    failure: Mutex<()>,
-    /// What has not been put right yet.
-    raging: TaskTracker,
+pub(crate) struct FaultInjector {
+    cluster: Arc<Cluster>,
+    workload: Arc<Workload>,
+    /// Cancelled when all faults must end.
+    quiesce: CancellationToken,
+    /// The longest lease duration, in milliseconds.
+    lease_ms: u64,
+    /// Held during a fault of the database, so that there is only one at a time.
+    database_fault: Mutex<()>,
+    /// Faults that have not ended.
+    active: TaskTracker,
 }
 
-impl Storms {
-    pub(crate) fn new(world: Arc<World>, users: Arc<Users>, calm: CancellationToken) -> Arc<Self> {
-        let lease = u64::try_from(world.lease.as_millis()).unwrap_or(1);
-        Arc::new(Self {
-            world,
-            users,
-            calm,
-            lease,
-            failure: Mutex::default(),
-            raging: TaskTracker::new(),
-        })
+impl FaultInjector {
+    pub(crate) fn new(
+        cluster: Arc<Cluster>,
+        workload: Arc<Workload>,
+        quiesce: CancellationToken,
+    ) -> Arc<Self> {
+        let lease_ms = u64::try_from(cluster.max_staleness.as_millis()).unwrap_or(1);
+        let (database_fault, active) = (Mutex::default(), TaskTracker::new());
+        Arc::new(Self { cluster, workload, quiesce, lease_ms, database_fault, active })
     }
 
-    /// One thing after the other; each may go on for a while.
-    pub(crate) async fn rage(self: Arc<Self>) {
-        let random = Arc::clone(&self.world.random);
+    /// Injects one fault after the other. Faults may overlap.
+    pub(crate) async fn run(self: Arc<Self>) {
         loop {
-            let pause = random.millis(20, self.lease / 2);
-            if self.calm.run_until_cancelled(sleep(pause)).await.is_none() {
+            let pause = self.cluster.random.millis(20, self.lease_ms / 2);
+            if self.quiesce.run_until_cancelled(sleep(pause)).await.is_none() {
                 return;
             }
-            let storm = Arc::clone(&self);
-            self.raging.spawn(async move {
-                storm.any().await;
+            let injector = Arc::clone(&self);
+            self.active.spawn(async move {
+                injector.inject().await;
             });
         }
     }
 
-    async fn any(&self) {
-        match self.world.random.between(0, 99) {
-            0..10 => self.hold_up(self.machine(), self.world.random.chance(50)).await,
+    async fn inject(&self) {
+        match self.cluster.random.between(0, 99) {
+            0..10 => self.pause(self.any_machine(), self.cluster.random.chance(50)).await,
             10..18 => self.crash().await,
-            18..23 => self.leave().await,
-            23..48 => self.line().await,
-            48..68 => self.pair().await,
-            68..71 => self.clocks(),
-            71..74 => self.outage().await,
-            74..77 => self.restore().await,
-            _ => self.ambush().await,
+            18..23 => self.stop().await,
+            23..48 => self.degrade_database_link().await,
+            48..68 => self.degrade_route().await,
+            68..71 => self.set_clock(),
+            71..74 => self.fail_database().await,
+            74..77 => self.restore_database().await,
+            _ => self.fault_after_renewal().await,
         }
     }
 
-    fn machine(&self) -> usize {
-        let machines = self.world.machines.len() as u64;
-        usize::try_from(self.world.random.between(0, machines - 1)).unwrap_or(0)
+    fn any_machine(&self) -> usize {
+        let machines = self.cluster.machines.len() as u64;
+        usize::try_from(self.cluster.random.between(0, machines - 1)).unwrap_or(0)
     }
 
-    fn replica(&self) -> usize {
-        usize::try_from(self.world.random.between(0, 2)).unwrap_or(0)
+    fn any_replica(&self) -> usize {
+        usize::try_from(self.cluster.random.between(0, REPLICAS as u64 - 1)).unwrap_or(0)
     }
 
-    /// Mostly short, sometimes about as long as a lease, sometimes much longer.
-    fn span(&self) -> Duration {
-        let random = &self.world.random;
-        let lease = self.lease;
+    /// The duration of a fault: mostly short, sometimes about as long as a lease, sometimes much
+    /// longer.
+    fn duration(&self) -> Duration {
+        let random = &self.cluster.random;
+        let lease_ms = self.lease_ms;
         match random.between(0, 9) {
-            0..4 => random.millis(1, lease / 3),
-            4..8 => random.millis(lease * 8 / 10, lease * 13 / 10),
-            _ => random.millis(lease, lease * 3),
+            0..4 => random.millis(1, lease_ms / 3),
+            4..8 => random.millis(lease_ms * 8 / 10, lease_ms * 13 / 10),
+            _ => random.millis(lease_ms, lease_ms * 3),
         }
     }
 
-    /// Waits, or until all is calm.
-    async fn last(&self, span: Duration) {
-        self.calm.run_until_cancelled(sleep(span)).await;
+    /// Waits for the duration of a fault, or until quiesced.
+    async fn hold(&self, duration: Duration) {
+        self.quiesce.run_until_cancelled(sleep(duration)).await;
     }
 
     // === machines ===
 
-    /// A process stops running for a while: SIGSTOP, or the whole machine is suspended.
-    async fn hold_up(&self, number: usize, is_suspended: bool) {
-        let machine = &self.world.machines[number];
-        let Some(process) = machine.process() else { return };
-        let what = if is_suspended { "suspended" } else { "paused" };
-        self.world.judge.note(&format!("{} is {what}", machine.name));
-        process.host.pause();
+    /// Pauses a process, as SIGSTOP does, or suspends the machine.
+    async fn pause(&self, number: usize, is_suspended: bool) {
+        let machine = &self.cluster.machines[number];
+        let Some(running) = machine.running() else { return };
+        let fault = if is_suspended { "suspended" } else { "paused" };
+        self.cluster.checker.log(&format!("{} is {fault}", machine.name));
+        running.process.pause();
         if is_suspended {
-            machine.clock.fall_asleep();
+            machine.clock.suspend();
         }
-        self.last(self.span()).await;
-        self.world.judge.note(&format!("{} goes on", machine.name));
-        machine.clock.wake_up();
-        process.host.resume();
+        self.hold(self.duration()).await;
+        self.cluster.checker.log(&format!("{} resumes", machine.name));
+        machine.clock.resume();
+        running.process.resume();
     }
 
     async fn crash(&self) {
-        let number = self.machine();
-        self.world.crash(number);
-        self.last(self.span()).await;
-        self.come_back(number).await;
+        let number = self.any_machine();
+        self.cluster.crash(number);
+        self.hold(self.duration()).await;
+        self.restart(number).await;
     }
 
-    async fn leave(&self) {
-        let number = self.machine();
-        self.world.stop(number).await;
-        self.last(self.span()).await;
-        self.come_back(number).await;
+    async fn stop(&self) {
+        let number = self.any_machine();
+        self.cluster.stop(number).await;
+        self.hold(self.duration()).await;
+        self.restart(number).await;
     }
 
-    /// Often slowly, and somebody is revoked as soon as it can answer.
-    async fn come_back(&self, number: usize) {
-        let Some(process) = self.world.start(number) else { return };
-        let line = &self.world.machines[number].line;
-        if self.world.random.chance(50) {
-            line.change(|it| it.delay = (0, self.lease / 4));
+    /// Starts a node, often over a slow link, and revokes a grant as soon as the node has a lease.
+    async fn restart(&self, number: usize) {
+        let Some(running) = self.cluster.start(number) else { return };
+        let link = &self.cluster.machines[number].database_link;
+        if self.cluster.random.chance(50) {
+            link.modify(|conditions| conditions.delay = (0, self.lease_ms / 4));
         }
-        let ready = timeout(self.world.lease * 2, async {
-            let mut news = process.node.watch();
-            while !process.node.read_view().is_fresh() {
-                news.changed().await;
+        let is_fresh = timeout(self.cluster.max_staleness * 2, async {
+            let mut progress = running.node.watch();
+            while !running.node.read_view().is_fresh() {
+                progress.changed().await;
             }
         });
-        if let Some(Ok(())) = self.calm.run_until_cancelled(ready).await {
+        if let Some(Ok(())) = self.quiesce.run_until_cancelled(is_fresh).await {
             self.revoke_any();
         }
-        line.change(|it| it.delay = Weather::FINE.delay);
+        link.modify(|conditions| conditions.delay = LinkConditions::HEALTHY.delay);
     }
 
-    /// Somebody is revoked, whoever it is.
     fn revoke_any(&self) {
-        let (replica, live) = (self.users.replica(), self.users.any_live());
-        if let (Some(replica), Some((subject, terms))) = (replica, live) {
-            let deadline = Instant::now() + self.world.lease * 4;
-            self.users.revoke(&replica, subject, &terms, deadline);
+        let (replica, live) = (self.workload.any_replica(), self.workload.any_live());
+        if let (Some(replica), Some((grant, terms))) = (replica, live) {
+            let deadline = Instant::now() + self.cluster.max_staleness * 4;
+            self.workload.revoke(&replica, grant, &terms, deadline);
         }
     }
 
-    fn clocks(&self) {
-        let random = &self.world.random;
+    /// Sets a wall clock, or sets the database clock back.
+    fn set_clock(&self) {
+        let random = &self.cluster.random;
         if random.chance(50) {
-            self.world.machines[self.machine()].clock.set_wall(wall_offset(random));
+            self.cluster.machines[self.any_machine()].clock.set_wall(wall_offset(random));
         } else {
-            let span = i64::try_from(random.between(1, 200)).unwrap_or(1);
-            self.world.judge.note(&format!("the database's clock is set back by {span} ms"));
-            self.world.database.clock.set_back(TimeDelta::milliseconds(span));
+            let millis = i64::try_from(random.between(1, 200)).unwrap_or(1);
+            self.cluster.checker.log(&format!("the database clock is set back by {millis} ms"));
+            self.cluster.database.clock.set_back(TimeDelta::milliseconds(millis));
         }
     }
 
-    // === lines ===
+    // === links ===
 
-    /// Bad weather between a replica and the database.
-    async fn line(&self) {
-        let (random, lease) = (&self.world.random, self.lease);
-        let machine = &self.world.machines[self.replica()];
-        let weather = match random.between(0, 7) {
-            0 => Weather { is_cut: true, ..Weather::FINE },
-            1 => Weather { is_refused: true, ..Weather::FINE },
-            2 => Weather { delay: (0, lease / 2), ..Weather::FINE },
-            3 => Weather { gap: (0, lease * 11 / 10), ..Weather::FINE },
-            4 => Weather { gap: (lease * 5 / 10, lease * 9 / 10), ..Weather::FINE },
-            5 => Weather { lost_answers: 30, ..Weather::FINE },
-            6 => Weather { reading: (0, lease * 12 / 10), ..Weather::FINE },
-            _ => Weather { lost_hints: 100, delay: (0, 20), ..Weather::FINE },
+    async fn degrade_database_link(&self) {
+        const HEALTHY: LinkConditions = LinkConditions::HEALTHY;
+        let (random, lease_ms) = (&self.cluster.random, self.lease_ms);
+        let machine = &self.cluster.machines[self.any_replica()];
+        let conditions = match random.between(0, 7) {
+            0 => LinkConditions::CUT,
+            1 => LinkConditions::REFUSED,
+            2 => LinkConditions { delay: (0, lease_ms / 2), ..HEALTHY },
+            3 => LinkConditions { commit_gap: (0, lease_ms * 11 / 10), ..HEALTHY },
+            4 => {
+                let commit_gap = (lease_ms * 5 / 10, lease_ms * 9 / 10);
+                LinkConditions { commit_gap, ..HEALTHY }
+            }
+            5 => LinkConditions { lost_responses: 30, ..HEALTHY },
+            6 => LinkConditions { read_delay: (0, lease_ms * 12 / 10), ..HEALTHY },
+            _ => LinkConditions { lost_notifications: 100, delay: (0, 20), ..HEALTHY },
         };
-        self.world.judge.note(&format!("{} to the database: {weather:?}", machine.name));
-        machine.line.change(|it| *it = weather);
-        self.last(self.span()).await;
-        machine.line.change(|it| *it = Weather::FINE);
+        self.cluster.checker.log(&format!("{} to the database: {conditions:?}", machine.name));
+        machine.database_link.set(conditions);
+        self.hold(self.duration()).await;
+        machine.database_link.set(HEALTHY);
     }
 
-    /// Bad weather between a follower and a node that feeds it.
-    async fn pair(&self) {
-        let random = &self.world.random;
-        let sidecar = 3 + random.between(0, self.world.machines.len() as u64 - 4);
-        let sidecar = usize::try_from(sidecar).unwrap_or(3);
-        let machine = &self.world.machines[sidecar];
+    async fn degrade_route(&self) {
+        let (random, checker) = (&self.cluster.random, &self.cluster.checker);
+        let sidecars = (self.cluster.machines.len() - REPLICAS) as u64;
+        let sidecar = REPLICAS as u64 + random.between(0, sidecars - 1);
+        let sidecar = usize::try_from(sidecar).unwrap_or(REPLICAS);
+        let machine = &self.cluster.machines[sidecar];
         let Some(&upstream) = random.pick(&machine.plan.upstreams) else { return };
-        let pair = self.world.network.pair(sidecar, upstream);
-        self.weather_between(&pair, &format!("{} to {upstream}", machine.name)).await;
-    }
-
-    async fn weather_between(&self, pair: &Pair, name: &str) {
-        let (random, judge) = (&self.world.random, &self.world.judge);
-        let dice = random.between(0, 6);
-        let slow = (0, self.lease / 4);
-        match dice {
+        let route = self.cluster.network.route(sidecar, upstream);
+        let name = format!("{} to machine {upstream}", machine.name);
+        let fault = random.between(0, 6);
+        let slow = (0, self.lease_ms / 4);
+        match fault {
             0 | 1 => {
-                judge.note(&format!("{name}: streams are cut"));
+                checker.log(&format!("{name}: streams are disconnected"));
                 let losses = if random.chance(50) { 40 } else { 0 };
-                pair.up.change(|it| it.lost_answers = losses);
-                pair.down.change(|it| it.lost_answers = losses);
-                pair.cut();
+                route.to_upstream.modify(|conditions| conditions.lost_responses = losses);
+                route.to_follower.modify(|conditions| conditions.lost_responses = losses);
+                route.disconnect();
                 return;
             }
-            2 => pair.up.change(|it| it.is_cut = true),
-            3 => pair.down.change(|it| it.is_cut = true),
-            4 => pair.up.change(|it| it.delay = slow),
-            5 => pair.down.change(|it| it.delay = slow),
+            2 => route.to_upstream.modify(|conditions| conditions.is_cut = true),
+            3 => route.to_follower.modify(|conditions| conditions.is_cut = true),
+            4 => route.to_upstream.modify(|conditions| conditions.delay = slow),
+            5 => route.to_follower.modify(|conditions| conditions.delay = slow),
             _ => {
-                pair.up.change(|it| it.is_cut = true);
-                pair.down.change(|it| it.is_cut = true);
+                route.to_upstream.modify(|conditions| conditions.is_cut = true);
+                route.to_follower.modify(|conditions| conditions.is_cut = true);
             }
         }
-        judge.note(&format!("{name}: bad weather {dice}"));
-        self.last(self.span()).await;
-        pair.up.change(|it| *it = Weather::FINE);
-        pair.down.change(|it| *it = Weather::FINE);
+        checker.log(&format!("{name}: fault {fault}"));
+        self.hold(self.duration()).await;
+        route.set(LinkConditions::HEALTHY);
     }
 
     // === the database ===
 
-    /// ToFollower for a while, or fails over to a machine that has everything.
-    async fn outage(&self) {
-        let Ok(_failure) = self.failure.try_lock() else { return };
-        self.world.judge.note("the database is down");
-        self.world.database.go_down();
-        self.last(self.span()).await;
-        self.world.judge.note("the database is up");
-        self.world.database.come_up();
+    /// Takes the database down for a while, as a failover without losses does.
+    async fn fail_database(&self) {
+        let Ok(_fault) = self.database_fault.try_lock() else { return };
+        self.cluster.checker.log("the database is down");
+        self.cluster.database.go_down();
+        self.hold(self.duration()).await;
+        self.cluster.checker.log("the database is up");
+        self.cluster.database.come_up();
     }
 
-    /// Fails over to a machine that lacks the last commits, or an older backup is restored, or another database takes the place:
-    /// once nobody can answer any more, as the documentation demands.
-    async fn restore(&self) {
-        let Ok(_failure) = self.failure.try_lock() else { return };
-        let (database, random) = (&self.world.database, &self.world.random);
+    /// Loses the last commits in a failover, restores an older backup, or replaces the database by
+    /// an empty one. The database comes up once all leases have expired, as the documentation
+    /// requires.
+    async fn restore_database(&self) {
+        let Ok(_fault) = self.database_fault.try_lock() else { return };
+        let (database, random) = (&self.cluster.database, &self.cluster.random);
         let Ok(backup) = database.store.backup() else { return };
         let most = if random.chance(60) { 400 } else { 3_000 };
-        self.last(random.millis(0, most)).await;
-        self.world.judge.note("the database is down, to be restored");
+        self.hold(random.millis(0, most)).await;
+        self.cluster.checker.log("the database is down, and will be restored");
         database.go_down();
-        sleep(self.world.lease).await;
+        sleep(self.cluster.max_staleness).await;
         if random.chance(80) {
-            database.come_up_with(backup, Aftermath::Clean).await;
+            database.come_up_with(backup, RestoreKind::LeasesExpired).await;
         } else {
             database.come_up_empty().await;
         }
     }
 
-    // === at the worst moment ===
+    // === at the worst time ===
 
-    /// Somebody is revoked right when a node, which has just proven that it is current, is cut off.
-    async fn ambush(&self) {
-        let random = &self.world.random;
-        let number = self.machine();
-        let victim = &self.world.machines[number];
-        let Some(process) = victim.open_process() else { return };
-        let mut news = process.node.watch();
-        let proven = timeout(self.world.lease, async {
-            let leases = news.read().leases;
-            while news.read().leases == leases {
-                news.changed().await;
+    /// Revokes a grant right after a node has renewed the lease, and cuts that node off.
+    async fn fault_after_renewal(&self) {
+        let random = &self.cluster.random;
+        let number = self.any_machine();
+        let machine = &self.cluster.machines[number];
+        let Some(running) = machine.serving_node() else { return };
+        let mut progress = running.node.watch();
+        let renewed = timeout(self.cluster.max_staleness, async {
+            let leases = progress.read().leases;
+            while progress.read().leases == leases {
+                progress.changed().await;
             }
         });
-        if proven.await.is_err() {
+        if renewed.await.is_err() {
             return;
         }
-        self.world.judge.note(&format!("ambush of {}", victim.name));
+        self.cluster.checker.log(&format!("{} is cut off after a renewal", machine.name));
         self.revoke_any();
         match random.between(0, 5) {
-            0 => self.hold_up(number, false).await,
-            1 => self.hold_up(number, true).await,
-            2 if number < 3 => {
-                victim.line.change(|it| it.is_cut = true);
-                self.last(self.span()).await;
-                victim.line.change(|it| it.is_cut = false);
+            0 => self.pause(number, false).await,
+            1 => self.pause(number, true).await,
+            2 if number < REPLICAS => {
+                machine.database_link.modify(|conditions| conditions.is_cut = true);
+                self.hold(self.duration()).await;
+                machine.database_link.modify(|conditions| conditions.is_cut = false);
             }
             2..5 => {
-                for pair in self.pairs_of(number) {
-                    pair.down.change(|it| it.is_cut = true);
+                for route in self.routes_of(number) {
+                    route.to_follower.modify(|conditions| conditions.is_cut = true);
                 }
-                self.last(self.span()).await;
-                for pair in self.pairs_of(number) {
-                    pair.down.change(|it| it.is_cut = false);
+                self.hold(self.duration()).await;
+                for route in self.routes_of(number) {
+                    route.to_follower.modify(|conditions| conditions.is_cut = false);
                 }
             }
             _ => {
-                self.world.crash(number);
-                self.world.start(number);
+                self.cluster.crash(number);
+                self.cluster.start(number);
             }
         }
     }
 
-    fn pairs_of(&self, number: usize) -> Vec<Arc<Pair>> {
-        let upstreams = self.world.machines[number].plan.upstreams.iter();
-        upstreams.map(|upstream| self.world.network.pair(number, *upstream)).collect()
+    fn routes_of(&self, number: usize) -> Vec<Arc<Route>> {
+        let upstreams = self.cluster.machines[number].plan.upstreams.iter();
+        upstreams.map(|upstream| self.cluster.network.route(number, *upstream)).collect()
     }
 
-    // === afterwards ===
+    // === repair ===
 
-    /// Everything works again, and everybody is there.
-    pub(crate) async fn heal(&self) {
-        let world = &self.world;
-        self.raging.close();
-        self.raging.wait().await;
-        world.judge.note("everything is healed");
-        for pair in world.network.all() {
-            pair.up.change(|it| *it = Weather::FINE);
-            pair.down.change(|it| *it = Weather::FINE);
+    /// Waits for all faults to end, repairs everything, and starts all nodes.
+    pub(crate) async fn repair(&self) {
+        let cluster = &self.cluster;
+        self.active.close();
+        self.active.wait().await;
+        cluster.checker.log("everything is repaired");
+        for route in cluster.network.routes() {
+            route.set(LinkConditions::HEALTHY);
         }
-        for (number, machine) in world.machines.iter().enumerate() {
-            machine.line.change(|it| *it = Weather::FINE);
-            machine.clock.wake_up();
-            if let Some(process) = machine.process() {
-                process.host.resume();
+        for (number, machine) in cluster.machines.iter().enumerate() {
+            machine.database_link.set(LinkConditions::HEALTHY);
+            machine.clock.resume();
+            if let Some(running) = machine.running() {
+                running.process.resume();
             }
-            world.start(number);
+            cluster.start(number);
         }
     }
 }

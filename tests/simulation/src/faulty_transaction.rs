@@ -1,4 +1,4 @@
-//! A transaction at the end of a line that may fail.
+//! A transaction behind a faulty link.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,61 +6,68 @@ use async_trait::async_trait;
 use tokio::{runtime::Handle, sync::oneshot, time::timeout};
 
 use crate::{
-    database::{Session, away},
+    database::{Connection, unavailable},
     domain::{
         Event, Grant, GrantId, Lock, LockId, Party, PolicyOverrides, RequestId, Revision, TenantId,
         Time,
     },
-    link::Line,
+    link::Link,
     store::{IdempotentResult, NewEvent, Notification, StoreError, Transaction},
 };
 
-/// How long the database waits for the next statement of a transaction, and a client for its answer.
+/// How long the database waits for the next statement of a transaction, and the client for each
+/// response.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a client waits for the answer to a commit.
+/// How long the client waits for the response to a commit.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(crate) struct FaultyChange {
-    /// `None` once it was committed.
-    change: Option<Box<dyn Transaction>>,
+pub(crate) struct FaultyTransaction {
+    /// `None` after the commit.
+    transaction: Option<Box<dyn Transaction>>,
     now: Time,
     max_staleness: Duration,
     events: Vec<Event>,
-    session: Session,
-    line: Arc<Line>,
+    connection: Connection,
+    link: Arc<Link>,
 }
 
-impl FaultyChange {
-    pub(crate) fn new(change: Box<dyn Transaction>, session: Session, line: Arc<Line>) -> Self {
-        let (now, max_staleness) = (change.now(), change.max_staleness());
-        Self { change: Some(change), now, max_staleness, events: Vec::new(), session, line }
+impl FaultyTransaction {
+    pub(crate) fn new(
+        transaction: Box<dyn Transaction>,
+        connection: Connection,
+        link: Arc<Link>,
+    ) -> Self {
+        let (now, max_staleness) = (transaction.now(), transaction.max_staleness());
+        let (transaction, events) = (Some(transaction), Vec::new());
+        Self { transaction, now, max_staleness, events, connection, link }
     }
 
-    /// To the database and back, for one statement.
+    /// The transaction at the database, after the round trip of one statement.
     async fn open(&mut self) -> Result<&mut Box<dyn Transaction>, StoreError> {
-        timeout(STATEMENT_TIMEOUT, self.line.pass()).await.map_err(|_| away())?;
-        self.session.check()?;
-        self.change.as_mut().ok_or_else(away)
+        timeout(STATEMENT_TIMEOUT, self.link.traverse()).await.map_err(|_| unavailable())?;
+        self.connection.check()?;
+        self.transaction.as_mut().ok_or_else(unavailable)
     }
 }
 
-impl Drop for FaultyChange {
-    /// The database notices a while later that nobody is there any more, and rolls back. Until then, others wait.
+impl Drop for FaultyTransaction {
+    /// The database notices after a while that the client is gone, and rolls back. Until then,
+    /// other transactions wait.
     fn drop(&mut self) {
-        if let Some(change) = self.change.take()
+        if let Some(transaction) = self.transaction.take()
             && Handle::try_current().is_ok()
         {
-            let (line, database) = (Arc::clone(&self.line), Arc::clone(&self.session.database));
+            let (link, database) = (Arc::clone(&self.link), Arc::clone(&self.connection.database));
             database.tasks.spawn(async move {
-                let _ = timeout(STATEMENT_TIMEOUT, line.pass()).await;
-                drop(change);
+                let _ = timeout(STATEMENT_TIMEOUT, link.traverse()).await;
+                drop(transaction);
             });
         }
     }
 }
 
 #[async_trait]
-impl Transaction for FaultyChange {
+impl Transaction for FaultyTransaction {
     fn now(&self) -> Time {
         self.now
     }
@@ -111,43 +118,44 @@ impl Transaction for FaultyChange {
 
     async fn count_live_locks(
         &mut self,
-        side: Party,
+        party: Party,
         tenant_id: Option<&TenantId>,
     ) -> Result<usize, StoreError> {
-        self.open().await?.count_live_locks(side, tenant_id).await
+        self.open().await?.count_live_locks(party, tenant_id).await
     }
 
     async fn due_locks(&mut self, now: Time, limit: usize) -> Result<Vec<Lock>, StoreError> {
         self.open().await?.due_locks(now, limit).await
     }
 
-    async fn append(&mut self, entry: NewEvent) -> Result<Event, StoreError> {
-        let event = self.open().await?.append(entry).await?;
+    async fn append(&mut self, event: NewEvent) -> Result<Event, StoreError> {
+        let event = self.open().await?.append(event).await?;
         self.events.push(event.clone());
         Ok(event)
     }
 
     async fn commit(mut self: Box<Self>) -> Result<Revision, StoreError> {
-        let change = self.change.take().ok_or_else(away)?;
-        let (session, line) = (self.session.clone(), Arc::clone(&self.line));
+        let transaction = self.transaction.take().ok_or_else(unavailable)?;
+        let (connection, link) = (self.connection.clone(), Arc::clone(&self.link));
         let events = std::mem::take(&mut self.events);
-        let (answer, answered) = oneshot::channel();
-        self.session.database.tasks.spawn(async move {
-            line.pass().await;
-            let is_there = !line.weather().is_refused && session.check().is_ok();
-            let committed = if is_there { change.commit().await } else { Err(away()) };
+        let (response, received) = oneshot::channel();
+        self.connection.database.tasks.spawn(async move {
+            link.traverse().await;
+            let is_reachable = !link.conditions().is_refused && connection.check().is_ok();
+            let committed =
+                if is_reachable { transaction.commit().await } else { Err(unavailable()) };
             if committed.is_ok() {
-                session.database.judge.committed(events);
-                session.database.tell(Notification::Log);
+                connection.database.checker.record_commit(events);
+                connection.database.notify(Notification::Log);
             }
-            line.pass().await;
-            if !line.loses_answer() {
-                let _ = answer.send(committed);
+            link.traverse().await;
+            if !link.loses_response() {
+                let _ = response.send(committed);
             }
         });
-        let answered = timeout(COMMIT_TIMEOUT, answered).await;
-        let revision = answered.map_err(|_| away())?.map_err(|_| away())??;
-        self.session.database.judge.answered(revision);
+        let received = timeout(COMMIT_TIMEOUT, received).await;
+        let revision = received.map_err(|_| unavailable())?.map_err(|_| unavailable())??;
+        self.connection.database.checker.record_answer(revision);
         Ok(revision)
     }
 }

@@ -1,146 +1,169 @@
-//! A small world for scenarios that are aimed at one rule: everything is fine until the scenario says otherwise.
+//! A cluster for a targeted scenario, in which everything works until the scenario injects a fault.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
-    checker::Subject,
-    cluster::{Plan, Process, World},
+    check::GrantKey,
+    cluster::{Cluster, RunningNode},
     domain::{BootTime, End, Reason, Revision},
-    link::Weather,
-    liveness,
+    link::LinkConditions,
+    liveness::PROMPT,
     node::enforcement::Commit,
+    plan::Plan,
     random::Random,
-    workload::{Answer, Users},
+    workload::{Response, Workload},
 };
 
-/// How long anything may take that is not meant to fail.
+/// Timeout of everything that should succeed.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-pub(crate) struct Stage {
-    pub(crate) world: Arc<World>,
-    users: Arc<Users>,
+pub(crate) struct Fixture {
+    pub(crate) cluster: Arc<Cluster>,
+    workload: Arc<Workload>,
 }
 
-impl Stage {
-    /// A world where nothing runs.
+impl Fixture {
+    /// A cluster in which no node runs.
     pub(crate) async fn new(plan: Plan, seed: u64) -> Self {
-        let world = World::new(plan, Arc::new(Random::new(seed))).await;
-        let users = Users::new(Arc::clone(&world));
-        Self { world, users }
+        let cluster = Cluster::new(plan, Arc::new(Random::new(seed))).await;
+        let workload = Workload::new(Arc::clone(&cluster));
+        Self { cluster, workload }
     }
 
-    /// Starts a process, and waits until it answers.
-    pub(crate) async fn start(&self, number: usize) -> Arc<Process> {
-        let process = self.world.start(number).expect("nothing runs there yet");
-        self.until(number, |process| process.node.read_view().is_fresh()).await;
-        process
+    // === nodes ===
+
+    /// Starts a node, and waits for the first lease.
+    pub(crate) async fn start(&self, number: usize) -> Arc<RunningNode> {
+        let running = self.cluster.start(number).expect("the machine runs no node");
+        self.wait_until(number, |running| running.node.read_view().is_fresh()).await;
+        running
     }
 
-    /// Waits until something holds of a process.
-    pub(crate) async fn until(&self, number: usize, holds: impl Fn(&Process) -> bool) {
+    /// Starts the first nodes, one after the other.
+    pub(crate) async fn start_all(&self, count: usize) {
+        for number in 0..count {
+            self.start(number).await;
+        }
+    }
+
+    pub(crate) fn running(&self, number: usize) -> Arc<RunningNode> {
+        self.cluster.machines[number].running().expect("the scenario has started the node")
+    }
+
+    fn name(&self, number: usize) -> &str {
+        &self.cluster.machines[number].name
+    }
+
+    /// Waits until a node satisfies a condition.
+    pub(crate) async fn wait_until(&self, number: usize, condition: impl Fn(&RunningNode) -> bool) {
         let waiting = async {
-            let process = self.process(number);
-            while !holds(&process) {
+            let running = self.running(number);
+            while !condition(&running) {
                 sleep(Duration::from_millis(1)).await;
             }
         };
         if timeout(TIMEOUT, waiting).await.is_err() {
-            self.world.judge.accuse(format!("{} did not do what it should", self.name(number)));
+            let name = self.name(number);
+            self.cluster.checker.violation(format!("{name} never satisfied a condition"));
         }
     }
 
-    pub(crate) fn process(&self, number: usize) -> Arc<Process> {
-        self.world.machines[number].process().expect("the scenario has started it")
-    }
-
-    fn name(&self, number: usize) -> &str {
-        &self.world.machines[number].name
-    }
-
-    /// Waits until a node has proven that it is current anew.
-    pub(crate) async fn until_proven(&self, number: usize) {
+    /// Waits until a node has a newer lease.
+    pub(crate) async fn wait_for_renewal(&self, number: usize) {
         let valid_from =
-            |process: &Process| process.node.view().lease().map(|lease| lease.valid_from);
-        let before = valid_from(&self.process(number)).unwrap_or(BootTime(i64::MIN));
-        self.until(number, |process| valid_from(process) > Some(before)).await;
+            |running: &RunningNode| running.node.view().lease().map(|lease| lease.valid_from);
+        let before = valid_from(&self.running(number)).unwrap_or(BootTime(i64::MIN));
+        self.wait_until(number, |running| valid_from(running) > Some(before)).await;
     }
 
-    /// Lets somebody in, and waits until that is known everywhere.
-    pub(crate) async fn grant(&self, by: usize, end: End) -> Subject {
-        let subject = self.users.grant(&self.process(by), end, None);
-        sleep(Duration::from_millis(300)).await;
-        subject
+    /// Waits until an upstream has a number of followers.
+    pub(crate) async fn wait_for_followers(&self, number: usize, count: usize) {
+        self.wait_until(number, |running| running.node.gauges().followers == count).await;
     }
 
-    /// Makes a replica read the membership now, as it does when a caller begins to wait for a change.
+    /// Makes a replica read the membership now, as when a caller begins to wait for a change.
     pub(crate) fn read_membership(&self, number: usize) {
-        let process = self.process(number);
-        let Some((replica, _)) = &process.replica else { return };
+        let running = self.running(number);
+        let Some((replica, _)) = &running.replica else { return };
         let commit = Commit {
             first: Revision::MAX,
             last: Revision::MAX,
-            time: self.world.now(),
-            at: process.node.boot_time(),
-            max_staleness: self.world.lease,
+            time: self.cluster.now(),
+            at: running.node.boot_time(),
+            max_staleness: self.cluster.max_staleness,
         };
         drop(replica.enforcer().wait_for(commit, None));
     }
 
-    /// Lets many in.
-    pub(crate) async fn grant_many(&self, by: usize, count: i64) {
-        let head = self.world.judge.head();
+    // === changes ===
+
+    /// Grants access, and waits until all nodes know the grant.
+    pub(crate) async fn grant(&self, replica: usize, end: End) -> GrantKey {
+        let grant = self.workload.grant(&self.running(replica), end, None);
+        sleep(Duration::from_millis(300)).await;
+        grant
+    }
+
+    pub(crate) async fn grant_many(&self, replica: usize, count: i64) {
+        let head = self.cluster.checker.head();
         for _ in 0..count {
-            self.users.grant(&self.process(by), End::UntilRevoked, None);
+            self.workload.grant(&self.running(replica), End::UntilRevoked, None);
         }
-        self.until(by, |process| process.node.revision() >= head + count).await;
+        self.wait_until(replica, |running| running.node.revision() >= head + count).await;
     }
 
-    pub(crate) fn revoke(&self, by: usize, subject: &Subject) -> Answer {
-        let grants = self.world.judge.grants();
-        let live = grants.into_iter().find(|(live, ..)| live == subject);
-        let (subject, terms, _) = live.expect("the scenario has granted it");
-        self.users.revoke(&self.process(by), subject, &terms, Instant::now() + TIMEOUT)
+    pub(crate) fn revoke(&self, replica: usize, grant: &GrantKey) -> Response {
+        let grants = self.cluster.checker.grants();
+        let live = grants.into_iter().find(|(live, ..)| live == grant);
+        let (grant, terms, _) = live.expect("the scenario has granted access");
+        let deadline = Instant::now() + TIMEOUT;
+        self.workload.revoke(&self.running(replica), grant, &terms, deadline)
     }
 
-    /// Waits until a revocation is in force everywhere.
-    pub(crate) async fn complete(&self, answer: Answer) {
-        if !matches!(timeout(TIMEOUT, answer).await, Ok(Ok(Some(_)))) {
-            self.world.judge.accuse("a revocation was not answered".into());
-        }
-    }
+    // === expectations ===
 
-    /// Revokes, which must not take long.
-    pub(crate) async fn prompt(&self, by: usize, subject: &Subject) {
-        if timeout(liveness::PROMPT, self.revoke(by, subject)).await.is_err() {
-            self.world.judge.accuse("a revocation takes long, though all is well".into());
+    /// Waits until a revocation is enforced.
+    pub(crate) async fn expect_enforced(&self, response: Response) {
+        if !matches!(timeout(TIMEOUT, response).await, Ok(Ok(Some(_)))) {
+            self.cluster.checker.violation("a revocation was not answered".into());
         }
     }
 
-    /// Asks a node about a grant that is active.
-    pub(crate) fn expect_allowed(&self, number: usize, subject: &Subject) {
-        let reason = self.world.judge.ask(self.name(number), &self.process(number).node, subject);
+    /// Revokes a grant, and requires that no lease has to expire.
+    pub(crate) async fn expect_prompt_revoke(&self, replica: usize, grant: &GrantKey) {
+        if timeout(PROMPT, self.revoke(replica, grant)).await.is_err() {
+            self.cluster.checker.violation("a revocation takes too long".into());
+        }
+    }
+
+    pub(crate) fn expect_allowed(&self, number: usize, grant: &GrantKey) {
+        let (name, running) = (self.name(number), self.running(number));
+        let reason = self.cluster.checker.check(name, &running.node, grant);
         if reason != Reason::GrantActive {
-            let name = self.name(number);
-            self.world.judge.accuse(format!("{name} answers {reason:?} to a grant that is active"));
+            let text = format!("{name} answers {reason:?} for an active grant");
+            self.cluster.checker.violation(text);
         }
     }
 
     pub(crate) fn expect_fresh(&self, number: usize) {
-        if !self.process(number).node.read_view().is_fresh() {
-            self.world.judge.accuse(format!("{} is still stale", self.name(number)));
+        if !self.running(number).node.read_view().is_fresh() {
+            self.cluster.checker.violation(format!("{} is still stale", self.name(number)));
         }
     }
 
-    pub(crate) fn weather(&self, number: usize, weather: Weather) {
-        self.world.machines[number].line.change(|it| *it = weather);
+    // === faults ===
+
+    /// Sets the conditions between a replica and the database.
+    pub(crate) fn set_database_link(&self, number: usize, conditions: LinkConditions) {
+        self.cluster.machines[number].database_link.set(conditions);
     }
 
-    pub(crate) fn weather_between(&self, follower: usize, upstream: usize, weather: Weather) {
-        let pair = self.world.network.pair(follower, upstream);
-        pair.cut();
-        pair.up.change(|it| *it = weather);
-        pair.down.change(|it| *it = weather);
+    /// Disconnects a follower from an upstream, and sets the conditions between the two.
+    pub(crate) fn set_route(&self, follower: usize, upstream: usize, conditions: LinkConditions) {
+        let route = self.cluster.network.route(follower, upstream);
+        route.disconnect();
+        route.set(conditions);
     }
 }

@@ -1,12 +1,14 @@
 //! A deterministic simulation of the protocol between check nodes.
 //!
-//! The drivers of `node` and `service` run in virtual time, with clocks, a network and a database that fail. One seed
-//! determines one history, so every failure can be repeated. The checker sees everything, and ends the history at the first
-//! violation of a guarantee: a check that is allowed after its grant was revoked everywhere or has expired, or despite a lock; an
-//! event that is lost or applied twice; a revocation that takes too long; a node that still denies once everything is repaired.
+//! The drivers of `node` and `service` run in virtual time, with clocks, a network and a database
+//! that fail. One seed determines one history, so every failure can be repeated. The checker sees
+//! everything, and ends the history at the first violation of a guarantee: a check that is allowed
+//! after the grant was revoked or has expired, or despite a lock; an event that is lost or applied
+//! twice; a revocation that takes too long; a node that still denies once everything is repaired.
 //!
-//! [`node`] and [`service`] are copies of the modules of the service. `build.rs` has compiled the mutants of `mutants/` into
-//! them: each breaks one rule of the protocol, and the tests require that the simulation detects it.
+//! [`node`] and [`service`] are copies of the modules of the service. `build.rs` has compiled the
+//! mutants of `mutants/` into the copies. Each mutant breaks one rule of the protocol, and the
+//! tests require that the simulation detects every broken rule.
 
 #![allow(clippy::expect_used, reason = "a simulation fails by panicking")]
 
@@ -19,9 +21,11 @@ pub(crate) use support_access::{domain, store};
 
 include!(concat!(env!("OUT_DIR"), "/modules.rs"));
 
+mod check;
 mod checker;
 mod clocks;
 mod cluster;
+mod costs;
 mod counts;
 mod database;
 mod faults;
@@ -34,21 +38,25 @@ mod logs;
 mod model;
 mod mutants;
 mod network;
+mod plan;
 mod process;
 mod random;
 mod targeted;
 mod workload;
 
+pub use costs::{Costs, costs};
 pub use counts::Counts;
+pub use database::Statements;
 pub use mutants::Rule;
 pub use targeted::{SCENARIOS, Scenario};
 
-use cluster::{Plan, World};
-use faults::Storms;
-use logs::Logs;
+use cluster::Cluster;
+use faults::FaultInjector;
+use logs::LogRecorder;
 use mutants::break_rule;
+use plan::Plan;
 use random::Random;
-use workload::Users;
+use workload::Workload;
 
 /// How a simulation is run.
 #[derive(Debug, Clone, Copy, Default)]
@@ -64,7 +72,7 @@ pub struct Settings {
 pub struct Outcome {
     /// The first violation of a guarantee.
     pub violation: Option<String>,
-    /// The history: one line for each event, with its virtual time in milliseconds.
+    /// The history: one line for each event, with the virtual time in milliseconds.
     pub lines: Vec<String>,
     /// How much the history has covered.
     pub counts: Counts,
@@ -75,51 +83,53 @@ pub fn simulate(seed: u64, settings: Settings) -> Outcome {
     run(settings, async move {
         let random = Arc::new(Random::new(seed));
         let plan = Plan::random(&random);
-        let world = World::new(plan, random).await;
-        (Arc::clone(&world), history(world))
+        let cluster = Cluster::new(plan, random).await;
+        (Arc::clone(&cluster), random_history(cluster))
     })
 }
 
-/// Runs one story in virtual time, until it ends or violates a guarantee.
-fn run<S: Future<Output = ()>>(
+/// Runs one history in virtual time, until the end or the first violation.
+fn run<H: Future<Output = ()>>(
     settings: Settings,
-    begin: impl Future<Output = (Arc<World>, S)>,
+    start: impl Future<Output = (Arc<Cluster>, H)>,
 ) -> Outcome {
     break_rule(settings.broken);
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = runtime.expect("a runtime without I/O needs no resources");
-    let (violation, lines, counts) = runtime.block_on(async {
-        let (world, story) = begin.await;
-        let logs = settings.with_logs.then(|| Logs(Arc::clone(&world.judge)));
-        let _logging = logs.map(tracing::subscriber::set_default);
+    let outcome = runtime.block_on(async {
+        let (cluster, history) = start.await;
+        let checker = &cluster.checker;
+        let recorder = settings.with_logs.then(|| LogRecorder(Arc::clone(checker)));
+        let _recording = recorder.map(tracing::subscriber::set_default);
         tokio::select! {
             biased;
-            () = world.judge.accused() => {}
-            () = story => {}
+            () = checker.violated() => {}
+            () = history => {}
         }
-        world.judge.verdict()
+        let (violation, lines) = checker.history();
+        Outcome { violation, lines, counts: checker.counts() }
     });
     drop(runtime);
     break_rule(None);
-    Outcome { violation, lines, counts }
+    outcome
 }
 
-/// Random faults under a random workload; then everything is repaired, and must work.
-async fn history(world: Arc<World>) {
-    let calm = CancellationToken::new();
-    let users = Users::new(Arc::clone(&world));
-    let storms = Storms::new(Arc::clone(&world), Arc::clone(&users), calm.clone());
-    for number in 0..world.machines.len() {
-        if !world.random.chance(10) {
-            world.start(number);
+/// Random faults under a random workload. At the end, everything is repaired, and must work.
+async fn random_history(cluster: Arc<Cluster>) {
+    let quiesce = CancellationToken::new();
+    let workload = Workload::new(Arc::clone(&cluster));
+    let faults = FaultInjector::new(Arc::clone(&cluster), Arc::clone(&workload), quiesce.clone());
+    for number in 0..cluster.machines.len() {
+        if !cluster.random.chance(10) {
+            cluster.start(number);
         }
     }
     for _ in 0..2 {
-        world.tasks.spawn(Arc::clone(&users).work(calm.clone()));
+        cluster.tasks.spawn(Arc::clone(&workload).run(quiesce.clone()));
     }
     sleep(Duration::from_millis(300)).await;
-    world.tasks.spawn(Arc::clone(&storms).rage());
-    sleep(world.lease * 4 + Duration::from_secs(4)).await;
-    calm.cancel();
-    liveness::expect(&world, &users, &storms).await;
+    cluster.tasks.spawn(Arc::clone(&faults).run());
+    sleep(cluster.max_staleness * 4 + Duration::from_secs(4)).await;
+    quiesce.cancel();
+    liveness::check(&cluster, &workload, &faults).await;
 }

@@ -1,4 +1,4 @@
-//! The line between a replica and the database: what the weather does to it.
+//! One direction of a network connection.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -7,96 +7,103 @@ use tokio::{sync::Notify, time::sleep};
 
 use crate::random::Random;
 
-/// How things are on a line.
+/// A range of milliseconds, both ends included.
+pub(crate) type MillisRange = (u64, u64);
+
+/// The faults of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Weather {
-    /// How long a question or an answer is on its way, in milliseconds.
-    pub(crate) delay: (u64, u64),
-    /// How long a renewal takes from reading to committing, in milliseconds.
-    pub(crate) gap: (u64, u64),
-    /// How much longer reading the log takes, in milliseconds.
-    pub(crate) reading: (u64, u64),
-    /// How many messages of a stream are under way at most.
-    pub(crate) room: u64,
-    /// How many answers in a hundred are lost.
-    pub(crate) lost_answers: u64,
-    /// How many hints in a hundred are lost.
-    pub(crate) lost_hints: u64,
-    /// An answer that is under way arrives, though the database has failed meanwhile.
-    pub(crate) outlives: bool,
-    /// Nothing passes, and nobody is told.
+pub(crate) struct LinkConditions {
+    /// Delay of each message.
+    pub(crate) delay: MillisRange,
+    /// Time between the read and the commit of a heartbeat.
+    pub(crate) commit_gap: MillisRange,
+    /// Additional time of each read of the log.
+    pub(crate) read_delay: MillisRange,
+    /// Maximum number of messages of a stream in transit.
+    pub(crate) capacity: u64,
+    /// Percentage of responses that are lost.
+    pub(crate) lost_responses: u64,
+    /// Percentage of notifications that are lost.
+    pub(crate) lost_notifications: u64,
+    /// A response in transit arrives even if the database has failed meanwhile.
+    pub(crate) delivers_after_failure: bool,
+    /// No message passes, and the sender is not notified.
     pub(crate) is_cut: bool,
-    /// Nothing passes, and whoever asks is told at once.
+    /// No message passes, and the sender gets an error immediately.
     pub(crate) is_refused: bool,
 }
 
-impl Weather {
-    pub(crate) const FINE: Self = Self {
+impl LinkConditions {
+    pub(crate) const HEALTHY: Self = Self {
         delay: (0, 2),
-        gap: (0, 0),
-        reading: (0, 0),
-        room: 8,
-        lost_answers: 0,
-        lost_hints: 0,
-        outlives: false,
+        commit_gap: (0, 0),
+        read_delay: (0, 0),
+        capacity: 8,
+        lost_responses: 0,
+        lost_notifications: 0,
+        delivers_after_failure: false,
         is_cut: false,
         is_refused: false,
     };
+    /// Healthy, without any delay.
+    pub(crate) const INSTANT: Self = Self { delay: (0, 0), ..Self::HEALTHY };
+    pub(crate) const CUT: Self = Self { is_cut: true, ..Self::HEALTHY };
+    pub(crate) const REFUSED: Self = Self { is_refused: true, ..Self::HEALTHY };
 }
 
 #[derive(Debug)]
-pub(crate) struct Line {
-    weather: Mutex<Weather>,
+pub(crate) struct Link {
+    conditions: Mutex<LinkConditions>,
     changed: Notify,
     pub(crate) random: Arc<Random>,
 }
 
-impl Line {
+impl Link {
     pub(crate) fn new(random: Arc<Random>) -> Arc<Self> {
-        Arc::new(Self { weather: Mutex::new(Weather::FINE), changed: Notify::new(), random })
+        let conditions = Mutex::new(LinkConditions::HEALTHY);
+        Arc::new(Self { conditions, changed: Notify::new(), random })
     }
 
-    pub(crate) fn weather(&self) -> Weather {
-        *self.weather.lock()
+    pub(crate) fn conditions(&self) -> LinkConditions {
+        *self.conditions.lock()
     }
 
-    pub(crate) fn change(&self, change: impl FnOnce(&mut Weather)) {
-        change(&mut self.weather.lock());
+    pub(crate) fn set(&self, conditions: LinkConditions) {
+        self.modify(|current| *current = conditions);
+    }
+
+    pub(crate) fn modify(&self, modify: impl FnOnce(&mut LinkConditions)) {
+        modify(&mut self.conditions.lock());
         self.changed.notify_waiters();
     }
 
-    /// One way, after however long that takes.
-    pub(crate) async fn pass(&self) {
-        let (least, most) = self.weather().delay;
-        let delay = self.random.millis(least, most);
+    /// Carries one message: waits for the delay, and until the link is no longer cut.
+    pub(crate) async fn traverse(&self) {
+        let delay = self.sample(self.conditions().delay);
         if !delay.is_zero() {
             sleep(delay).await;
         }
         loop {
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
-            if !self.weather().is_cut {
+            if !self.conditions().is_cut {
                 return;
             }
             changed.await;
         }
     }
 
-    pub(crate) fn gap(&self) -> Duration {
-        let (least, most) = self.weather().gap;
+    /// A random span of the range.
+    pub(crate) fn sample(&self, (least, most): MillisRange) -> Duration {
         self.random.millis(least, most)
     }
 
-    pub(crate) fn reading(&self) -> Duration {
-        let (least, most) = self.weather().reading;
-        self.random.millis(least, most)
+    pub(crate) fn loses_response(&self) -> bool {
+        self.random.chance(self.conditions().lost_responses)
     }
 
-    pub(crate) fn loses_answer(&self) -> bool {
-        self.random.chance(self.weather().lost_answers)
-    }
-
-    pub(crate) fn loses_hint(&self) -> bool {
-        self.weather().is_cut || self.random.chance(self.weather().lost_hints)
+    pub(crate) fn loses_notification(&self) -> bool {
+        let conditions = self.conditions();
+        conditions.is_cut || self.random.chance(conditions.lost_notifications)
     }
 }

@@ -1,62 +1,67 @@
-//! When everything is well again: nodes that deny for ever keep every promise but this one.
+//! Checks that a repaired cluster works: a node that denied forever would violate no other
+//! guarantee.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    cluster::World,
+    check::GrantKey,
+    cluster::Cluster,
     domain::{Clock, End, Reason},
-    faults::Storms,
-    workload::Users,
+    faults::FaultInjector,
+    workload::Workload,
 };
 
-/// How long it may take until everybody answers again.
+/// How long nodes may take to get a lease again.
 const RECOVERY: Duration = Duration::from_secs(6);
-/// How long those who have gone are remembered, in leases, and a little longer.
-const REMEMBERED: u32 = 7;
-/// How long a revocation may take.
+/// How long dead members may be reported, in lease durations, with a margin.
+const REPORTED_LEASES: u32 = 7;
+/// How long a change may take to reach all nodes.
 pub(crate) const PROMPT: Duration = Duration::from_millis(200);
 
-/// Heals everything, and expects that it then works.
-pub(crate) async fn expect(world: &Arc<World>, users: &Arc<Users>, storms: &Storms) {
-    storms.heal().await;
+/// Repairs everything, and requires that all nodes allow a new grant, and acknowledge the
+/// revocation promptly.
+pub(crate) async fn check(
+    cluster: &Arc<Cluster>,
+    workload: &Arc<Workload>,
+    faults: &FaultInjector,
+) {
+    faults.repair().await;
     sleep(RECOVERY).await;
-    for machine in &world.machines {
-        if !machine.open_process().is_some_and(|process| process.node.read_view().is_fresh()) {
-            world.judge.accuse(format!("{} is still stale", machine.name));
+    for machine in &cluster.machines {
+        if !machine.serving_node().is_some_and(|running| running.node.read_view().is_fresh()) {
+            cluster.checker.violation(format!("{} is still stale", machine.name));
             return;
         }
     }
-    let Some(replica) = users.replica() else { return };
-    users.unlock_all(&replica);
+    let Some(replica) = workload.any_replica() else { return };
+    workload.unlock_all(&replica);
     sleep(PROMPT).await;
-    let subject = users.grant(&replica, End::UntilRevoked, None);
+    let grant = workload.grant(&replica, End::UntilRevoked, None);
     sleep(PROMPT).await;
-    for machine in &world.machines {
-        let Some(process) = machine.open_process() else { continue };
-        let reason = world.judge.ask(&machine.name, &process.node, &subject);
+    for machine in &cluster.machines {
+        let Some(running) = machine.serving_node() else { continue };
+        let reason = cluster.checker.check(&machine.name, &running.node, &grant);
         if reason != Reason::GrantActive {
-            let time = process.node.read_view().now;
-            world.judge.accuse(format!(
-                "{} answers {reason:?} to a grant that is active: it is {:?}, it thinks {time:?}",
-                machine.name,
-                world.database.clock.now()
+            let (name, now) = (&machine.name, cluster.database.clock.now());
+            let known = running.node.read_view().now;
+            cluster.checker.violation(format!(
+                "{name} answers {reason:?} for an active grant, at {known:?}; the time is {now:?}"
             ));
         }
     }
-    sleep(world.lease * REMEMBERED).await;
-    revoke(world, users, &subject).await;
+    sleep(cluster.max_staleness * REPORTED_LEASES).await;
+    revoke(cluster, workload, &grant).await;
 }
 
-async fn revoke(world: &Arc<World>, users: &Arc<Users>, subject: &crate::checker::Subject) {
-    let live = world.judge.grants().into_iter().find(|(live, ..)| live == subject);
-    let (Some((subject, terms, _)), Some(replica)) = (live, users.replica()) else { return };
-    let before = world.judge.verdict().2;
-    users.revoke(&replica, subject, &terms, Instant::now() + PROMPT);
+async fn revoke(cluster: &Arc<Cluster>, workload: &Arc<Workload>, grant: &GrantKey) {
+    let live = cluster.checker.grants().into_iter().find(|(live, ..)| live == grant);
+    let (Some((grant, terms, _)), Some(replica)) = (live, workload.any_replica()) else { return };
+    let before = cluster.checker.counts().acknowledged;
+    workload.revoke(&replica, grant, &terms, Instant::now() + PROMPT);
     sleep(PROMPT + Duration::from_millis(1)).await;
-    let after = world.judge.verdict().2;
-    if after.acknowledged != before.acknowledged + 1 {
-        world.judge.accuse("a revocation is not acknowledged by everybody at once".into());
+    if cluster.checker.counts().acknowledged != before + 1 {
+        cluster.checker.violation("a revocation is not acknowledged promptly".into());
     }
 }

@@ -1,4 +1,4 @@
-//! What the nodes log, as lines of the history: for people who look for the cause of a failure.
+//! Records the log lines of nodes in the history, to explain a violation.
 
 use std::{cell::RefCell, fmt, fmt::Write, sync::Arc};
 
@@ -8,20 +8,20 @@ use tracing::{
     span,
 };
 
-use crate::checker::Judge;
+use crate::checker::Checker;
 
 thread_local! {
-    /// Scope turn it is.
-    static TURN: RefCell<Arc<str>> = RefCell::new("".into());
+    /// The name of the process that runs.
+    static RUNNING: RefCell<Arc<str>> = RefCell::new("".into());
 }
 
-/// From now on it is the turn of a process.
-pub(crate) fn turn_of(name: &Arc<str>) {
-    TURN.with_borrow_mut(|turn| Arc::clone(name).clone_into(turn));
+/// Attributes all log lines to a process, until the next call.
+pub(crate) fn set_running(process: &Arc<str>) {
+    RUNNING.with_borrow_mut(|running| Arc::clone(process).clone_into(running));
 }
 
-/// Writes what is logged into the history.
-pub(crate) struct Logs(pub(crate) Arc<Judge>);
+/// A subscriber that adds log lines to the history.
+pub(crate) struct LogRecorder(pub(crate) Arc<Checker>);
 
 struct Line(String);
 
@@ -34,9 +34,9 @@ impl Visit for Line {
     }
 }
 
-impl Subscriber for Logs {
+impl Subscriber for LogRecorder {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target().starts_with("support_access::node")
+        metadata.target().starts_with("simulation::node")
     }
 
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
@@ -48,9 +48,9 @@ impl Subscriber for Logs {
     fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        let mut line = Line(TURN.with_borrow(|turn| format!("{turn}:")));
+        let mut line = Line(RUNNING.with_borrow(|running| format!("{running}:")));
         event.record(&mut line);
-        self.0.note(&line.0);
+        self.0.log(&line.0);
     }
 
     fn enter(&self, _: &span::Id) {}

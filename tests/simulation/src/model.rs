@@ -1,4 +1,4 @@
-//! What has truly happened in one log, and what that allows.
+//! The reference model of one log: the committed events, and the checks that these allow.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -12,121 +12,121 @@ use crate::{
     store::Retained,
 };
 
-/// What a snapshot has to hold.
+/// The content of a snapshot at one revision.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Model {
+struct State {
     grants: BTreeMap<(TenantId, GrantId), (Retained, GrantTerms)>,
-    /// By the revisions that made them, so that they are in an order that the seed decides.
+    /// By the revision of the creation: lock ids are random, and would make the order depend on
+    /// more than the seed.
     locks: BTreeMap<Revision, LockTerms>,
 }
 
-/// One log, from its beginning.
+/// One log, from the start.
 #[derive(Debug, Clone)]
-pub(crate) struct History {
+pub(crate) struct LogModel {
     epoch: Epoch,
-    log: Vec<Logged>,
-    /// By revision.
-    models: Vec<Arc<Model>>,
-    /// Everything up to this is in force everywhere, somebody was told.
-    pub(crate) complete: Revision,
+    events: Vec<LoggedEvent>,
+    /// The state at each revision.
+    states: Vec<Arc<State>>,
+    /// The last revision that was answered as enforced.
+    pub(crate) enforced: Revision,
 }
 
 #[derive(Debug, Clone)]
-pub(crate) struct Logged {
+pub(crate) struct LoggedEvent {
     pub(crate) event: Event,
-    /// When whoever made the change knew that it was made, and in which task that was.
+    /// When the commit was answered, and to which task.
     pub(crate) answered: Option<(Instant, Option<task::Id>)>,
 }
 
-impl History {
+impl LogModel {
     pub(crate) fn new(epoch: Epoch) -> Self {
-        Self { epoch, log: Vec::new(), models: vec![Arc::default()], complete: 0 }
+        Self { epoch, events: Vec::new(), states: vec![Arc::default()], enforced: 0 }
     }
 
     pub(crate) fn head(&self) -> Revision {
-        self.log.last().map_or(0, |logged| logged.event.revision)
+        self.events.last().map_or(0, |logged| logged.event.revision)
     }
 
     pub(crate) fn push(&mut self, event: Event) {
-        let mut model = self.models.last().map(|model| Model::clone(model)).unwrap_or_default();
+        let mut state = self.states.last().map(|state| State::clone(state)).unwrap_or_default();
         if let Some(grant) = event.kind.grant() {
-            let held = if event.kind.ends_grant() { Retained::LastEnded } else { Retained::Live };
-            // Each tenant grants access to a group once only, so that every grant is held.
+            let retained =
+                if event.kind.ends_grant() { Retained::LastEnded } else { Retained::Live };
+            // Each tenant grants access to each group once, so a snapshot retains every grant.
             let key = (grant.tenant_id.clone(), grant.id());
-            model.grants.insert(key, (held, grant.terms.clone()));
+            state.grants.insert(key, (retained, grant.terms.clone()));
         }
         if let Some(lock) = event.kind.lock() {
             if event.kind.ends_lock() {
-                model.locks.remove(&lock.create_revision);
+                state.locks.remove(&lock.create_revision);
             } else {
-                model.locks.insert(lock.create_revision, lock.terms.clone());
+                state.locks.insert(lock.create_revision, lock.terms.clone());
             }
         }
-        self.models.push(Arc::new(model));
-        self.log.push(Logged { event, answered: None });
+        self.states.push(Arc::new(state));
+        self.events.push(LoggedEvent { event, answered: None });
     }
 
-    pub(crate) fn answered(&mut self, revision: Revision) {
-        if let Some(logged) = self.at_mut(revision) {
+    /// Records that the commit of `revision` was answered to the current task.
+    pub(crate) fn record_answer(&mut self, revision: Revision) {
+        let index = usize::try_from(revision - 1).ok();
+        if let Some(logged) = index.and_then(|index| self.events.get_mut(index)) {
             logged.answered.get_or_insert_with(|| (Instant::now(), task::try_id()));
         }
     }
 
-    /// As it was at `head`.
+    /// Drops all events after `head`.
     pub(crate) fn truncate(&mut self, head: Revision) {
         let length = usize::try_from(head).unwrap_or(0);
-        self.log.truncate(length);
-        self.models.truncate(length + 1);
-        self.complete = self.complete.min(head);
+        self.events.truncate(length);
+        self.states.truncate(length + 1);
+        self.enforced = self.enforced.min(head);
     }
 
-    pub(crate) fn at(&self, revision: Revision) -> Option<&Logged> {
-        self.log.get(usize::try_from(revision - 1).ok()?)
-    }
-
-    fn at_mut(&mut self, revision: Revision) -> Option<&mut Logged> {
-        self.log.get_mut(usize::try_from(revision - 1).ok()?)
+    pub(crate) fn at(&self, revision: Revision) -> Option<&LoggedEvent> {
+        self.events.get(usize::try_from(revision - 1).ok()?)
     }
 
     /// Whether the position is in this log.
-    pub(crate) fn holds(&self, position: &Position) -> bool {
+    pub(crate) fn contains(&self, position: &Position) -> bool {
         let time = self.at(position.revision).map(|logged| logged.event.time);
         position.epoch == self.epoch
             && (position.revision == 0 || (time.is_some() && time == position.time))
     }
 
-    /// What is wrong with a snapshot of a position in this log.
-    pub(crate) fn fault(&self, snapshot: &Snapshot) -> Option<String> {
-        let held: BTreeMap<_, _> = snapshot
+    /// How a snapshot at a position in this log differs from the model.
+    pub(crate) fn difference(&self, snapshot: &Snapshot) -> Option<String> {
+        let revision = snapshot.revision();
+        let state = self.states.get(usize::try_from(revision).ok()?)?;
+        let grants: BTreeMap<_, _> = snapshot
             .iter()
-            .map(|(tenant_id, held, terms)| {
-                ((tenant_id.clone(), terms.grant_id), (held, terms.clone()))
+            .map(|(tenant_id, retained, terms)| {
+                ((tenant_id.clone(), terms.grant_id), (retained, terms.clone()))
             })
             .collect();
-        let model = self.models.get(usize::try_from(snapshot.revision()).ok()?)?;
         let mut locks: Vec<_> = snapshot.locks().collect();
-        let mut expected: Vec<_> = model.locks.values().collect();
+        let mut expected_locks: Vec<_> = state.locks.values().collect();
         locks.sort_by_key(|lock| lock.lock_id);
-        expected.sort_by_key(|lock| lock.lock_id);
-        if locks != expected {
-            let (revision, count) = (snapshot.revision(), locks.len());
+        expected_locks.sort_by_key(|lock| lock.lock_id);
+        if locks != expected_locks {
+            let (count, expected) = (locks.len(), expected_locks.len());
             return Some(format!(
-                "holds {count} locks at revision {revision}, which are not those of the log"
+                "has {count} locks at r{revision} that differ from the {expected} of the log"
             ));
         }
-        let is_same = held == model.grants && snapshot.iter().count() == held.len();
+        let is_same = grants == state.grants && snapshot.iter().count() == grants.len();
+        let (count, expected) = (grants.len(), state.grants.len());
         (!is_same).then(|| {
-            format!(
-                "holds {} grants at revision {}, which are not the {} of the log",
-                held.len(),
-                snapshot.revision(),
-                model.grants.len()
-            )
+            format!("has {count} grants at r{revision} that differ from the {expected} of the log")
         })
     }
 
-    /// Whether somebody may still be let in by a grant, at `now` by the database's clock: by what is known to be in force
-    /// everywhere, or by something later. What was over or had begun stays so if that clock is set back from `latest`.
+    /// Whether a check may be allowed by a grant, from the last enforced revision or from any later
+    /// one.
+    ///
+    /// The database clock shows `now`, and would show `latest` without any step back. An
+    /// expired lock need not hold again, and a grant that has started may still be used.
     pub(crate) fn may_allow(
         &self,
         question: &Question,
@@ -135,30 +135,27 @@ impl History {
         latest: Time,
     ) -> bool {
         let key = (question.tenant_id.clone(), grant_id);
-        let lets_in = |terms: &GrantTerms| {
+        let is_active = |terms: &GrantTerms| {
             terms.revoke_time.is_none()
                 && terms.start_time <= latest
                 && terms.expire_time.is_none_or(|end| now < end)
         };
-        let locks_out = |lock: &LockTerms| lock.target.meets(question) && lock.holds(latest);
-        let complete = usize::try_from(self.complete).unwrap_or(0);
-        self.models.iter().skip(complete).any(|model| {
-            model.grants.get(&key).is_some_and(|(_, terms)| lets_in(terms))
-                && !model.locks.values().any(locks_out)
+        let denies = |lock: &LockTerms| lock.target.meets(question) && lock.holds(latest);
+        let enforced = usize::try_from(self.enforced).unwrap_or(0);
+        self.states.iter().skip(enforced).any(|state| {
+            state.grants.get(&key).is_some_and(|(_, terms)| is_active(terms))
+                && !state.locks.values().any(denies)
         })
     }
 
-    /// The locks that no event has ended, the oldest first.
+    /// The locks that no event has ended, oldest first.
     pub(crate) fn locks(&self) -> impl Iterator<Item = &LockTerms> {
-        self.models.last().into_iter().flat_map(|model| model.locks.values())
+        self.states.last().into_iter().flat_map(|state| state.locks.values())
     }
 
-    /// The grants as they are.
+    /// All grants at the head.
     pub(crate) fn grants(&self) -> impl Iterator<Item = (&TenantId, Retained, &GrantTerms)> {
-        let model = self.models.last();
-        model
-            .into_iter()
-            .flat_map(|model| model.grants.iter())
-            .map(|((tenant_id, _), (held, terms))| (tenant_id, *held, terms))
+        let grants = self.states.last().into_iter().flat_map(|state| state.grants.iter());
+        grants.map(|((tenant_id, _), (retained, terms))| (tenant_id, *retained, terms))
     }
 }

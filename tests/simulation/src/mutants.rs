@@ -1,4 +1,4 @@
-//! The rules of the protocol, and which of them is broken.
+//! The rules of the protocol, and the rule that is broken.
 
 use std::cell::Cell;
 
@@ -24,16 +24,16 @@ pub(crate) fn is_broken(rule: Rule) -> bool {
     BROKEN.get() == Some(rule)
 }
 
-// === what mutants do in place of the service ===
+// === called by mutants ===
 
 /// Answers a heartbeat for a node that has no membership row.
 pub(crate) async fn heartbeat_without_row(
     store: &dyn Store,
-    held: Option<Position>,
+    position: Option<Position>,
 ) -> Result<Option<HeartbeatResponse>, StoreError> {
     let now = store.begin().await?.now();
     let head = store.head().await?;
-    let is_held = held.is_some_and(|held| held.epoch == head.epoch);
+    let is_held = position.is_some_and(|position| position.epoch == head.epoch);
     Ok(Some(HeartbeatResponse { head, is_held, now }))
 }
 
@@ -43,10 +43,10 @@ pub(crate) async fn acknowledge_unpublished(
     node: &CheckNode,
     events: &[Event],
 ) -> Result<(), StoreError> {
-    let Some((last, held)) = events.last().zip(node.held()) else { return Ok(()) };
+    let Some((last, position)) = events.last().zip(node.position()) else { return Ok(()) };
     let (revision, time) = (last.revision, Some(last.time));
     let ack = Ack { revision, ..node.ack() };
-    store.acknowledge(node.id(), Position { revision, time, ..held }, ack).await.map(drop)
+    store.acknowledge(node.id(), Position { revision, time, ..position }, ack).await.map(drop)
 }
 
 /// Deletes the membership row of a node, whichever heartbeat the row shows.

@@ -1,4 +1,5 @@
-//! The network between followers and those that feed them: ordered streams, with delays, stalls, cuts and half-open ends.
+//! The network between followers and upstreams: ordered streams with delays, stalls, cuts and
+//! half-open connections.
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
@@ -12,8 +13,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cluster::World,
-    link::Line,
+    cluster::Cluster,
+    link::{Link, LinkConditions},
     node::{
         follower_session,
         message::{ToFollower, ToUpstream},
@@ -22,145 +23,153 @@ use crate::{
     random::Random,
 };
 
-/// How long the end of a stream that nobody tells of is not noticed.
-const UNNOTICED: Duration = Duration::from_secs(3);
-
-/// How long somebody who wants to follow waits for the one that is to feed it.
+/// How long the surviving end of a half-open connection stays open.
+const HALF_OPEN: Duration = Duration::from_secs(3);
+/// Timeout of a follower that opens a stream.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// All ways between a follower and a node that feeds it, by their numbers.
+/// The connections between all followers and upstreams, by machine numbers.
 #[derive(Debug)]
 pub(crate) struct Network {
-    pairs: Mutex<BTreeMap<(usize, usize), Arc<Pair>>>,
+    routes: Mutex<BTreeMap<(usize, usize), Arc<Route>>>,
     random: Arc<Random>,
 }
 
-/// The way between two machines, and all that is sent on it.
+/// The connection between a follower and an upstream.
 #[derive(Debug)]
-pub(crate) struct Pair {
-    pub(crate) up: Arc<Line>,
-    pub(crate) down: Arc<Line>,
-    cut: Mutex<CancellationToken>,
+pub(crate) struct Route {
+    pub(crate) to_upstream: Arc<Link>,
+    pub(crate) to_follower: Arc<Link>,
+    /// Cancelled to end all current streams.
+    streams: Mutex<CancellationToken>,
 }
 
 impl Network {
     pub(crate) fn new(random: Arc<Random>) -> Self {
-        Self { pairs: Mutex::default(), random }
+        Self { routes: Mutex::default(), random }
     }
 
-    pub(crate) fn pair(&self, follower: usize, upstream: usize) -> Arc<Pair> {
-        let mut pairs = self.pairs.lock();
-        let pair = pairs.entry((follower, upstream)).or_insert_with(|| {
-            Arc::new(Pair {
-                up: Line::new(Arc::clone(&self.random)),
-                down: Line::new(Arc::clone(&self.random)),
-                cut: Mutex::default(),
+    pub(crate) fn route(&self, follower: usize, upstream: usize) -> Arc<Route> {
+        let mut routes = self.routes.lock();
+        let route = routes.entry((follower, upstream)).or_insert_with(|| {
+            Arc::new(Route {
+                to_upstream: Link::new(Arc::clone(&self.random)),
+                to_follower: Link::new(Arc::clone(&self.random)),
+                streams: Mutex::default(),
             })
         });
-        Arc::clone(pair)
+        Arc::clone(route)
     }
 
-    pub(crate) fn all(&self) -> Vec<Arc<Pair>> {
-        self.pairs.lock().values().cloned().collect()
-    }
-}
-
-impl Pair {
-    /// Ends every stream there is.
-    pub(crate) fn cut(&self) {
-        std::mem::take(&mut *self.cut.lock()).cancel();
+    pub(crate) fn routes(&self) -> Vec<Arc<Route>> {
+        self.routes.lock().values().cloned().collect()
     }
 }
 
-/// Carries messages one way, in order, until an end is gone or the way is cut.
+impl Route {
+    /// Ends all current streams.
+    pub(crate) fn disconnect(&self) {
+        std::mem::take(&mut *self.streams.lock()).cancel();
+    }
+
+    /// Sets the conditions of both directions.
+    pub(crate) fn set(&self, conditions: LinkConditions) {
+        self.to_upstream.set(conditions);
+        self.to_follower.set(conditions);
+    }
+}
+
+/// Carries messages in one direction, in order, until an end is closed or the stream is
+/// disconnected.
 async fn carry<T>(
-    line: Arc<Line>,
-    cut: CancellationToken,
+    link: Arc<Link>,
+    disconnected: CancellationToken,
     mut from: mpsc::Receiver<T>,
     to: mpsc::Sender<T>,
 ) {
     let carrying = async {
         while let Some(message) = from.recv().await {
-            line.pass().await;
+            link.traverse().await;
             if to.send(message).await.is_err() {
                 return;
             }
         }
-        line.pass().await;
+        link.traverse().await;
     };
-    cut.run_until_cancelled(carrying).await;
-    // Sometimes one of the two ends does not hear of it.
-    let (upper, lower) = (line.loses_answer(), line.loses_answer());
-    if upper || lower {
-        let _kept = if upper { (None, Some(to)) } else { (Some(from), None) };
-        sleep(UNNOTICED).await;
+    disconnected.run_until_cancelled(carrying).await;
+    // Sometimes one of the two ends does not notice.
+    let (keeps_receiver, keeps_sender) = (link.loses_response(), link.loses_response());
+    if keeps_receiver || keeps_sender {
+        let _kept = if keeps_receiver { (None, Some(to)) } else { (Some(from), None) };
+        sleep(HALF_OPEN).await;
     }
 }
 
-/// A node that can be followed, as its follower knows it.
-pub(crate) struct Address {
-    pub(crate) world: Arc<World>,
+/// An upstream of a follower.
+pub(crate) struct SimulatedUpstream {
+    pub(crate) cluster: Arc<Cluster>,
     pub(crate) follower: usize,
     pub(crate) upstream: usize,
 }
 
-impl fmt::Debug for Address {
+impl fmt::Debug for SimulatedUpstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Address").field(&self.follower).field(&self.upstream).finish()
+        write!(f, "machine {}", self.upstream)
     }
 }
 
-fn lost(why: &str) -> FollowError {
-    FollowError::Lost(why.into())
+fn lost(reason: &str) -> FollowError {
+    FollowError::Lost(reason.into())
 }
 
 #[async_trait]
-impl Upstream for Address {
+impl Upstream for SimulatedUpstream {
     async fn open(
         &self,
         outgoing: mpsc::Receiver<ToUpstream>,
     ) -> Result<BoxStream<'static, Result<ToFollower, FollowError>>, FollowError> {
-        // As the real one, it does not wait for ever.
-        let opening = timeout(OPEN_TIMEOUT, self.open_stream(outgoing));
-        opening.await.unwrap_or_else(|_| Err(lost("it does not answer")))
+        let opened = timeout(OPEN_TIMEOUT, self.open_stream(outgoing)).await;
+        opened.unwrap_or_else(|_| Err(lost("the upstream does not respond")))
     }
 }
 
-impl Address {
+impl SimulatedUpstream {
     async fn open_stream(
         &self,
         outgoing: mpsc::Receiver<ToUpstream>,
     ) -> Result<BoxStream<'static, Result<ToFollower, FollowError>>, FollowError> {
-        let world = &self.world;
-        let pair = world.network.pair(self.follower, self.upstream);
-        pair.up.pass().await;
-        let Some(process) = world.machines[self.upstream].open_process() else {
-            pair.down.pass().await;
-            return Err(lost("nobody is there"));
+        let cluster = &self.cluster;
+        let route = cluster.network.route(self.follower, self.upstream);
+        route.to_upstream.traverse().await;
+        let Some(server) = cluster.machines[self.upstream].serving_node() else {
+            route.to_follower.traverse().await;
+            return Err(lost("the upstream is unavailable"));
         };
-        let room = |line: &Line| {
-            usize::try_from(world.random.between(1, line.weather().room)).unwrap_or(1)
+        let capacity = |link: &Link| {
+            usize::try_from(cluster.random.between(1, link.conditions().capacity)).unwrap_or(1)
         };
-        let (to_upstream, mut said) = mpsc::channel(room(&pair.up));
-        let (to_follower, answers) = mpsc::channel(room(&pair.down));
-        let (sent, mut heard) = mpsc::channel(room(&pair.down));
-        let cut = pair.cut.lock().clone();
-        world.tasks.spawn(carry(Arc::clone(&pair.up), cut.clone(), outgoing, to_upstream));
-        world.tasks.spawn(carry(Arc::clone(&pair.down), cut, answers, sent));
+        let (to_upstream, mut incoming) = mpsc::channel(capacity(&route.to_upstream));
+        let (to_follower, responses) = mpsc::channel(capacity(&route.to_follower));
+        let (delivered, mut received) = mpsc::channel(capacity(&route.to_follower));
+        let streams = route.streams.lock().clone();
+        let up = carry(Arc::clone(&route.to_upstream), streams.clone(), outgoing, to_upstream);
+        let down = carry(Arc::clone(&route.to_follower), streams, responses, delivered);
+        cluster.tasks.spawn(up);
+        cluster.tasks.spawn(down);
         let (accept, accepted) = oneshot::channel();
-        let (judge, follower) = (Arc::clone(&world.judge), self.follower);
-        let (node, doors) = (Arc::clone(&process.node), process.doors.clone());
-        process.host.spawn(async move {
+        let (checker, follower) = (Arc::clone(&cluster.checker), self.follower);
+        let (node, closed) = (Arc::clone(&server.node), server.closed.clone());
+        server.process.spawn(async move {
             let _ = accept.send(());
-            let said = stream::poll_fn(move |context| said.poll_recv(context)).map(Ok::<_, ()>);
-            let fed =
-                doors.run_until_cancelled(follower_session::serve(node, said, to_follower)).await;
-            if let Some(Err(end)) = fed {
-                judge.note(&format!("{follower}'s stream was ended: {end}"));
+            let incoming = stream::poll_fn(move |context| incoming.poll_recv(context));
+            let incoming = incoming.map(Ok::<_, ()>);
+            let session = follower_session::serve(node, incoming, to_follower);
+            if let Some(Err(end)) = closed.run_until_cancelled(session).await {
+                checker.log(&format!("the stream of machine {follower} was ended: {end}"));
             }
         });
-        accepted.await.map_err(|_| lost("it is gone"))?;
-        pair.down.pass().await;
-        Ok(stream::poll_fn(move |context| heard.poll_recv(context)).map(Ok).boxed())
+        accepted.await.map_err(|_| lost("the upstream has died"))?;
+        route.to_follower.traverse().await;
+        Ok(stream::poll_fn(move |context| received.poll_recv(context)).map(Ok).boxed())
     }
 }

@@ -1,4 +1,4 @@
-//! Where a process runs: it can be paused, resumed and killed.
+//! A process, which can be paused, resumed and killed.
 
 use std::{
     collections::BTreeMap,
@@ -15,125 +15,121 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{checker::Judge, logs};
+use crate::{checker::Checker, logs};
 
-/// All tasks of one process. A clone is the same.
+/// A handle to all tasks of one process.
 #[derive(Debug, Clone)]
-pub(crate) struct Host {
+pub(crate) struct Process {
     name: Arc<str>,
-    judge: Arc<Judge>,
-    gate: Arc<Gate>,
-    /// Cancelled when the process dies.
-    death: CancellationToken,
+    checker: Arc<Checker>,
+    schedule: Arc<Mutex<Schedule>>,
+    /// Cancelled when the process is killed.
+    killed: CancellationToken,
     tasks: TaskTracker,
 }
 
-/// Lets tasks run, or not.
+/// Whether the tasks of a process may run.
 #[derive(Debug, Default)]
-struct Gate(Mutex<Inner>);
-
-#[derive(Debug, Default)]
-struct Inner {
+struct Schedule {
     is_paused: bool,
     resumed_at: Option<Instant>,
-    /// Who wanted to run meanwhile, in the order of their birth.
-    wakers: BTreeMap<u64, Waker>,
-    last_key: u64,
+    /// Tasks that became ready during the pause, in the order of creation.
+    ready: BTreeMap<u64, Waker>,
+    last_task: u64,
 }
 
-/// A future that is not polled while its process is paused.
-struct Gated {
-    name: Arc<str>,
-    gate: Arc<Gate>,
-    key: u64,
-    inner: BoxFuture<'static, ()>,
+/// A task that is not polled while the process is paused.
+struct Task {
+    process: Arc<str>,
+    schedule: Arc<Mutex<Schedule>>,
+    number: u64,
+    future: BoxFuture<'static, ()>,
 }
 
-impl Host {
-    pub(crate) fn new(name: &str, judge: Arc<Judge>) -> Self {
+impl Process {
+    pub(crate) fn new(name: &str, checker: Arc<Checker>) -> Self {
         Self {
             name: name.into(),
-            judge,
-            gate: Arc::default(),
-            death: CancellationToken::new(),
+            checker,
+            schedule: Arc::default(),
+            killed: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }
     }
 
-    /// A task of this process.
-    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let key = {
-            let mut inner = self.gate.0.lock();
-            inner.last_key += 1;
-            inner.last_key
+    pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        let number = {
+            let mut schedule = self.schedule.lock();
+            schedule.last_task += 1;
+            schedule.last_task
         };
-        let (name, gate) = (Arc::clone(&self.name), Arc::clone(&self.gate));
-        let gated = Gated { name, gate, key, inner: Box::pin(task) };
-        let (death, judge) = (self.death.clone(), Arc::clone(&self.judge));
+        let (process, schedule) = (Arc::clone(&self.name), Arc::clone(&self.schedule));
+        let task = Task { process, schedule, number, future: Box::pin(future) };
+        let (killed, checker) = (self.killed.clone(), Arc::clone(&self.checker));
         self.tasks.spawn(async move {
-            let run = AssertUnwindSafe(death.run_until_cancelled(gated)).catch_unwind();
+            let run = AssertUnwindSafe(killed.run_until_cancelled(task)).catch_unwind();
             if run.await.is_err() {
-                judge.accuse("a task has panicked".into());
+                checker.violation("a task has panicked".into());
             }
         });
     }
 
     pub(crate) fn pause(&self) {
-        self.gate.0.lock().is_paused = true;
+        self.schedule.lock().is_paused = true;
     }
 
     pub(crate) fn resume(&self) {
-        let woken = {
-            let mut inner = self.gate.0.lock();
-            inner.is_paused = false;
-            inner.resumed_at = Some(Instant::now());
-            std::mem::take(&mut inner.wakers)
+        let ready = {
+            let mut schedule = self.schedule.lock();
+            schedule.is_paused = false;
+            schedule.resumed_at = Some(Instant::now());
+            std::mem::take(&mut schedule.ready)
         };
-        woken.into_values().for_each(Waker::wake);
+        ready.into_values().for_each(Waker::wake);
     }
 
-    /// Whether it has been running all the time since then.
+    /// Whether the process was not paused since `then`.
     pub(crate) fn has_run_since(&self, then: Instant) -> bool {
-        let inner = self.gate.0.lock();
-        !inner.is_paused && inner.resumed_at.is_none_or(|resumed_at| resumed_at < then)
+        let schedule = self.schedule.lock();
+        !schedule.is_paused && schedule.resumed_at.is_none_or(|resumed_at| resumed_at < then)
     }
 
-    /// Ends all tasks, in the middle of whatever they do.
+    /// Drops all tasks at their current await points.
     pub(crate) fn kill(&self) {
-        self.death.cancel();
+        self.killed.cancel();
         self.tasks.close();
     }
 
-    /// Waits for something; false if it dies before.
-    pub(crate) async fn lives_until(&self, something: impl Future<Output = ()>) -> bool {
-        self.death.run_until_cancelled(something).await.is_some()
+    /// Waits for `event`. Returns false if the process is killed before.
+    pub(crate) async fn lives_until(&self, event: impl Future<Output = ()>) -> bool {
+        self.killed.run_until_cancelled(event).await.is_some()
     }
 
-    /// Waits until all tasks have ended, by themselves or not.
+    /// Waits until all tasks have ended.
     pub(crate) async fn ended(&self) {
         self.tasks.close();
         self.tasks.wait().await;
     }
 }
 
-impl Future for Gated {
+impl Future for Task {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         {
-            let mut inner = self.gate.0.lock();
-            if inner.is_paused {
-                inner.wakers.insert(self.key, context.waker().clone());
+            let mut schedule = self.schedule.lock();
+            if schedule.is_paused {
+                schedule.ready.insert(self.number, context.waker().clone());
                 return Poll::Pending;
             }
         }
-        logs::turn_of(&self.name);
-        self.inner.as_mut().poll(context)
+        logs::set_running(&self.process);
+        self.future.as_mut().poll(context)
     }
 }
 
-impl fmt::Debug for Gated {
+impl fmt::Debug for Task {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gated").field("key", &self.key).finish_non_exhaustive()
+        f.debug_struct("Task").field("number", &self.number).finish_non_exhaustive()
     }
 }

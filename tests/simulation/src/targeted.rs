@@ -1,152 +1,159 @@
-//! Scenarios that are aimed at one rule each: what random histories rarely hit. With the rule broken, they show it; unbroken, the
-//! protocol keeps its promise in all of them.
+//! Scenarios that random histories rarely reach. Each targets some rules: with one of these broken,
+//! the scenario violates a guarantee. Without a broken rule, all scenarios keep all guarantees.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
-use crate::{
-    Outcome, Settings,
-    cluster::{Plan, World},
-    fixture::Stage,
-    mutants::Rule,
-};
+use crate::{Outcome, Rule, Settings, fixture::Fixture, plan::Plan};
 
+mod plans;
 mod scenarios;
 
-/// How long a lease is in all of them.
-pub(crate) const LEASE: Duration = Duration::from_secs(1);
+use scenarios as play;
 
+/// A scenario.
 #[derive(Debug)]
-/// A scenario: its name, the rules that it is aimed at, and what happens.
 pub struct Scenario {
-    /// What happens in it.
+    /// A description, as a sentence.
     pub name: &'static str,
-    /// The rules that it must detect when they are broken.
+    /// The rules that the scenario detects when broken.
     pub rules: &'static [Rule],
-    run: fn(u64) -> BoxFuture<'static, Played>,
+    plan: fn() -> Plan,
+    play: fn(Fixture) -> BoxFuture<'static, ()>,
 }
 
-/// The world that it happens in, and what happens.
-type Played = (Arc<World>, BoxFuture<'static, ()>);
-
-/// All of them.
+/// All scenarios.
 pub const SCENARIOS: [Scenario; 20] = [
     Scenario {
-        name: "the holder's clock is slow, the waiter's fast",
+        name: "the clock of the holder is slow, and the clock of the waiting replica is fast",
         rules: &[Rule::RateMargins, Rule::HolderMargin, Rule::GrantorMargin],
-        run: |seed| Box::pin(begin(seed, scenarios::rates(), scenarios::margin)),
+        plan: plans::different_rates,
+        play: |fixture| Box::pin(play::cut_off_after_renewal(fixture)),
     },
     Scenario {
-        name: "a renewal is in flight while its node seems silent",
+        name: "a heartbeat is in flight while its node seems silent",
         rules: &[Rule::EvictBeforeSkip, Rule::EvictObservedHeartbeat],
-        run: |seed| Box::pin(begin(seed, Plan::replicas(2, LEASE), scenarios::renewal_in_flight)),
+        plan: plans::two_replicas,
+        play: |fixture| Box::pin(play::heartbeat_in_flight(fixture)),
     },
     Scenario {
-        name: "the roll is read late",
+        name: "the membership is read late",
         rules: &[Rule::SilenceStartsAtAnswer],
-        run: |seed| Box::pin(begin(seed, Plan::replicas(2, LEASE), scenarios::late_roll)),
+        plan: plans::two_replicas,
+        play: |fixture| Box::pin(play::late_membership_read(fixture)),
     },
     Scenario {
         name: "a node joins right before a commit",
         rules: &[Rule::MembershipAfterCommit],
-        run: |seed| Box::pin(begin(seed, Plan::replicas(2, LEASE), scenarios::join_before_commit)),
+        plan: plans::two_replicas,
+        play: |fixture| Box::pin(play::join_before_commit(fixture)),
     },
     Scenario {
-        name: "a commit comes right after a node has joined",
+        name: "a commit follows right after a node has joined",
         rules: &[Rule::RegisterBeforeLease],
-        run: |seed| Box::pin(begin(seed, Plan::replicas(2, LEASE), scenarios::join_slowly)),
+        plan: plans::two_replicas,
+        play: |fixture| Box::pin(play::slow_join(fixture)),
     },
     Scenario {
-        name: "an older roll is restored",
+        name: "an older membership is restored",
         rules: &[Rule::HeartbeatsNeverRepeat],
-        run: |seed| Box::pin(begin(seed, Plan::replicas(2, LEASE), scenarios::restored_roll)),
+        plan: plans::two_replicas,
+        play: |fixture| Box::pin(play::restored_membership(fixture)),
     },
     Scenario {
-        name: "an event comes after an older log was restored",
+        name: "an event arrives after a log without that event was restored",
         rules: &[Rule::LeaseMatchesLog],
-        run: |seed| Box::pin(begin(seed, scenarios::short_leases(), scenarios::late_event)),
+        plan: plans::short_leases,
+        play: |fixture| Box::pin(play::late_event(fixture)),
     },
     Scenario {
-        name: "an event that was lost comes when there is a lease already",
+        name: "a lost event arrives when the node already has a lease",
         rules: &[Rule::ReadAfterLease],
-        run: |seed| Box::pin(begin(seed, scenarios::short_leases(), scenarios::lost_event)),
+        plan: plans::short_leases,
+        play: |fixture| Box::pin(play::lost_event(fixture)),
     },
     Scenario {
-        name: "one node has a longer lease than the one that waits",
+        name: "a node has longer leases than the replica that waits",
         rules: &[Rule::WaitForLongestLease],
-        run: |seed| Box::pin(begin(seed, scenarios::leases(), scenarios::longer_lease)),
+        plan: plans::different_leases,
+        play: |fixture| Box::pin(play::longer_lease(fixture)),
     },
     Scenario {
-        name: "the answer to a commit takes long",
+        name: "the answer to a commit is slow",
         rules: &[Rule::WaitStartsAfterCommit],
-        run: |seed| Box::pin(begin(seed, Plan::replicas(2, LEASE), scenarios::slow_commit)),
+        plan: plans::two_replicas,
+        play: |fixture| Box::pin(play::slow_commit(fixture)),
     },
     Scenario {
-        name: "a node knows of a change long before it has read it",
+        name: "a node knows the head long before it has read the events",
         rules: &[Rule::LeaseAfterApply],
-        run: |seed| Box::pin(begin(seed, Plan::replicas(2, LEASE), scenarios::slow_reading)),
+        plan: plans::two_replicas,
+        play: |fixture| Box::pin(play::slow_reads(fixture)),
     },
     Scenario {
-        name: "a follower comes back when much has happened",
+        name: "a follower reconnects over a narrow stream",
         rules: &[Rule::PongsFollowChanges],
-        run: |seed| Box::pin(begin(seed, scenarios::one_upstream(), scenarios::narrow_way)),
+        plan: plans::replica_and_sidecar,
+        play: |fixture| Box::pin(play::narrow_stream(fixture)),
     },
     Scenario {
-        name: "the last commits are lost all of a sudden",
+        name: "the last commits are lost while leases are valid",
         rules: &[Rule::AcksEndWithTheirLog],
-        run: |seed| Box::pin(begin(seed, scenarios::two_upstreams(), scenarios::lost_commits)),
+        plan: plans::two_replicas_and_sidecar,
+        play: |fixture| Box::pin(play::lost_commits(fixture)),
     },
     Scenario {
-        name: "a follower comes to a node that has not heard of the older log",
+        name: "a follower reaches a node that does not know of a restore",
         rules: &[Rule::ResumeAfterNewerLease],
-        run: |seed| Box::pin(begin(seed, scenarios::two_upstreams(), scenarios::late_upstream)),
+        plan: plans::two_replicas_and_sidecar,
+        play: |fixture| Box::pin(play::late_upstream(fixture)),
     },
     Scenario {
-        name: "a node is told to stop while a follower asks",
+        name: "a node is stopped while its follower requests a lease",
         rules: &[Rule::NoGrantsAfterStepDown],
-        run: |seed| Box::pin(begin(seed, scenarios::second_upstream(), scenarios::late_proof)),
+        plan: plans::sidecar_of_second_replica,
+        play: |fixture| Box::pin(play::ping_while_stopping(fixture)),
     },
     Scenario {
-        name: "a follower has a new stream",
+        name: "a follower reconnects, and a grant is revoked at once",
         rules: &[Rule::LeasesSurviveReconnects],
-        run: |seed| Box::pin(begin(seed, scenarios::one_upstream(), scenarios::new_stream)),
+        plan: plans::replica_and_sidecar,
+        play: |fixture| Box::pin(play::reconnect(fixture)),
     },
     Scenario {
-        name: "a machine sleeps for hours",
+        name: "a machine is suspended for hours",
         rules: &[Rule::StaleTimeIsNotKept],
-        run: |seed| Box::pin(begin(seed, Plan::replicas(1, LEASE), scenarios::long_sleep)),
+        plan: plans::one_replica,
+        play: |fixture| Box::pin(play::long_suspend(fixture)),
     },
     Scenario {
         name: "one of two upstreams hangs",
         rules: &[],
-        run: |seed| Box::pin(begin(seed, scenarios::two_upstreams(), scenarios::hanging_upstream)),
+        plan: plans::two_replicas_and_sidecar,
+        play: |fixture| Box::pin(play::hanging_upstream(fixture)),
     },
     Scenario {
-        name: "a dead node is waited for once",
+        name: "only one revocation waits for a dead node",
         rules: &[],
-        run: |seed| Box::pin(begin(seed, scenarios::two_upstreams(), scenarios::dead_node)),
+        plan: plans::two_replicas_and_sidecar,
+        play: |fixture| Box::pin(play::dead_nodes(fixture)),
     },
     Scenario {
-        name: "the database's clock is set back when a grant has ended",
+        name: "the database clock is set back after a grant has expired",
         rules: &[Rule::TimeNeverRunsBack],
-        run: |seed| Box::pin(begin(seed, Plan::replicas(1, LEASE), scenarios::clock_set_back)),
+        plan: plans::one_replica,
+        play: |fixture| Box::pin(play::clock_set_back(fixture)),
     },
 ];
 
 impl Scenario {
     /// Runs the scenario with one seed.
     pub fn run(&self, seed: u64, settings: Settings) -> Outcome {
-        let play = self.run;
-        crate::run(settings, async move { play(seed).await })
+        let Self { plan, play: steps, .. } = *self;
+        crate::run(settings, async move {
+            let fixture = Fixture::new(plan(), seed).await;
+            (Arc::clone(&fixture.cluster), steps(fixture))
+        })
     }
-}
-
-async fn begin<F: Future<Output = ()> + Send + 'static>(
-    seed: u64,
-    plan: Plan,
-    scenario: fn(Stage) -> F,
-) -> (Arc<World>, BoxFuture<'static, ()>) {
-    let stage = Stage::new(plan, seed).await;
-    (Arc::clone(&stage.world), Box::pin(scenario(stage)))
 }

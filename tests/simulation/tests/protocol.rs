@@ -1,6 +1,9 @@
-//! The protocol keeps its guarantees in random and targeted histories, and loses them when any of its rules is broken.
+//! The protocol keeps the guarantees in random and targeted histories, and violates a guarantee
+//! when any rule is broken.
 
 #![allow(clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "a failed history is printed")]
+#![allow(clippy::cast_precision_loss, reason = "the numbers are small")]
 
 use std::{
     collections::BTreeMap,
@@ -9,23 +12,26 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use simulation::{Counts, Outcome, Rule, SCENARIOS, Settings, simulate};
+use simulation::{Counts, Outcome, Rule, SCENARIOS, Settings, Statements, costs, simulate};
 
 /// Random histories of an ordinary run.
 const SEEDS: u64 = 200;
-/// Seeds that once found a fault. A change of the simulation gives them other histories, which does no harm.
+/// Seeds that once found a fault. A change of the simulation gives these seeds other histories,
+/// which does no harm.
 const REGRESSIONS: [u64; 14] =
     [4, 5, 32, 40, 86, 148, 235, 357, 609, 4547, 4658, 6206, 6428, 10357];
-/// Random histories in which a broken rule must be detected, unless a targeted scenario detects it.
+/// Random histories in which a broken rule must be detected, unless a targeted scenario detects the
+/// broken rule.
 const SEEDS_PER_RULE: u64 = 25;
 /// How often each targeted scenario runs.
 const REPETITIONS: u64 = 10;
-/// How many of its last lines a failed history prints, unless it is the only history.
+/// The number of lines that are printed of a failed history, unless there is only one history.
 const LINES: usize = 150;
 
 const LOGGED: Settings = Settings { broken: None, with_logs: true };
 
-/// Runs all jobs, on as many threads as there are processors. The results are in the order of the jobs.
+/// Runs all jobs, on as many threads as there are processors. The results are in the order of the
+/// jobs.
 fn in_parallel<J: Copy + Send + Sync, T: Send>(
     jobs: &[J],
     work: impl Fn(J) -> T + Sync,
@@ -143,4 +149,51 @@ fn the_same_seed_gives_the_same_history() {
         }
         assert_eq!((first.lines.len(), first.counts), (second.lines.len(), second.counts));
     }
+}
+
+#[test]
+fn membership_reads_and_acknowledgements_stay_linear() {
+    const SECONDS: u32 = 10;
+    for (replicas, sidecars_per_replica) in [(3, 2), (8, 1)] {
+        let costs = costs(replicas, sidecars_per_replica, SECONDS);
+        println!("{replicas} replicas: {costs:?}");
+        assert_eq!(costs.violation, None);
+        let nodes = replicas * (1 + sidecars_per_replica);
+        assert_eq!(costs.enforcements.len(), SECONDS as usize);
+        for enforcement in &costs.enforcements {
+            let acknowledged = (enforcement.nodes_acknowledged as usize, enforcement.nodes_lapsed);
+            assert_eq!(acknowledged, (nodes, 0), "{enforcement:?}");
+        }
+        let (replicas, seconds) = (replicas as f64, f64::from(SECONDS));
+        let revokes = f64::from(SECONDS);
+        let Statements { heartbeats, acknowledgements, membership_reads, evictions } =
+            costs.statements;
+        assert_eq!(evictions, 0);
+        // A replica reads the membership twice a second. While a revocation is pending, one replica
+        // reads at the start, at each acknowledgement, and twenty times a second.
+        let idle = 1.05 * 2.0 * seconds * replicas;
+        let elapsed = costs.enforcements.iter().map(|enforcement| enforcement.elapsed);
+        let waiting = 20.0 * elapsed.map(|elapsed| elapsed.as_secs_f64()).sum::<f64>();
+        let most = idle + waiting + revokes * (replicas + 1.0);
+        assert!(membership_reads as f64 <= most, "{membership_reads} reads, at most {most}");
+        // Each second has a grant and a revocation.
+        let most = 2.0 * revokes * 1.2 * replicas;
+        assert!(acknowledgements as f64 <= most, "{acknowledgements} writes, at most {most}");
+        let most = replicas * seconds * 4.2;
+        assert!(heartbeats as f64 <= most, "{heartbeats} heartbeats, at most {most}");
+    }
+}
+
+#[test]
+fn architecture_lists_all_rules() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../ARCHITECTURE.md");
+    let text = std::fs::read_to_string(path).expect("the document exists");
+    let section = text.split("\n### ").find(|section| section.starts_with("The rules"));
+    let mut listed: Vec<_> = section
+        .expect("the section exists")
+        .lines()
+        .filter_map(|line| line.strip_prefix("- `")?.split_once("`: "))
+        .collect();
+    listed.sort_unstable();
+    assert_eq!(listed, Rule::ALL.map(|rule| (rule.name(), rule.text())));
 }

@@ -1,4 +1,4 @@
-//! What happens in each aimed scenario.
+//! The steps of each targeted scenario.
 
 use std::time::Duration;
 
@@ -6,384 +6,358 @@ use chrono::TimeDelta;
 use tokio::time::sleep;
 
 use crate::{
-    checker::{Aftermath, Subject},
-    clocks::DRIFT_MAX,
-    cluster::Plan,
+    check::GrantKey,
+    checker::RestoreKind,
     domain::{End, Revision, Span},
-    fixture::Stage,
-    link::Weather,
+    fixture::Fixture,
+    link::LinkConditions,
     store::memory::Backup,
-    targeted::LEASE,
+    targeted::plans::{LEASE, SHORT_LEASE},
 };
 
-const QUICK: Weather = Weather { delay: (0, 0), ..Weather::FINE };
-const CUT: Weather = Weather { is_cut: true, ..Weather::FINE };
+const HEALTHY: LinkConditions = LinkConditions::HEALTHY;
+const INSTANT: LinkConditions = LinkConditions::INSTANT;
+const CUT: LinkConditions = LinkConditions::CUT;
 
-/// So short that a node still waits for an answer when all leases have lapsed.
-const SHORT_LEASE: Duration = Duration::from_millis(400);
-
-pub(crate) fn short_leases() -> Plan {
-    Plan::replicas(2, SHORT_LEASE)
+const fn delayed(millis: u64) -> LinkConditions {
+    LinkConditions { delay: (millis, millis), ..HEALTHY }
 }
 
-pub(crate) fn rates() -> Plan {
-    let mut plan = Plan::replicas(2, LEASE);
-    (plan.machines[0].drift, plan.machines[1].drift) = (-DRIFT_MAX, DRIFT_MAX);
-    plan
+// === leases and enforcement ===
+
+/// A node is cut off right after a renewal, and right before a revocation.
+pub(super) async fn cut_off_after_renewal(fixture: Fixture) {
+    fixture.start_all(2).await;
+    let grant = fixture.grant(1, End::UntilRevoked).await;
+    // Only the rates of the clocks matter.
+    fixture.set_database_link(0, INSTANT);
+    fixture.set_database_link(1, INSTANT);
+    fixture.wait_for_renewal(0).await;
+    fixture.set_database_link(0, CUT);
+    fixture.expect_enforced(fixture.revoke(1, &grant)).await;
 }
 
-pub(crate) fn leases() -> Plan {
-    let mut plan = Plan::replicas(2, LEASE);
-    plan.machines[0].lease = LEASE * 2;
-    plan
-}
-
-pub(crate) fn one_upstream() -> Plan {
-    Plan::replicas(1, LEASE).with_sidecar(vec![0])
-}
-
-pub(crate) fn two_upstreams() -> Plan {
-    Plan::replicas(2, LEASE).with_sidecar(vec![0, 1])
-}
-
-pub(crate) fn second_upstream() -> Plan {
-    Plan::replicas(2, LEASE).with_sidecar(vec![1])
-}
-
-/// A node is cut off right after it has proven that it is current, and right before somebody is revoked.
-pub(crate) async fn margin(stage: Stage) {
-    stage.start(0).await;
-    stage.start(1).await;
-    let subject = stage.grant(1, End::UntilRevoked).await;
-    // So that only the rates of the clocks matter.
-    stage.weather(0, QUICK);
-    stage.weather(1, QUICK);
-    stage.until_proven(0).await;
-    stage.weather(0, CUT);
-    stage.complete(stage.revoke(1, &subject)).await;
-}
-
-/// A node has not renewed for so long that it seems silent, while the renewal that it has sent at last is not committed yet.
-pub(crate) async fn renewal_in_flight(stage: Stage) {
-    stage.start(0).await;
-    stage.start(1).await;
-    let subject = stage.grant(1, End::UntilRevoked).await;
-    stage.until_proven(0).await;
-    stage.read_membership(1);
-    stage.weather(0, Weather { is_refused: true, ..Weather::FINE });
+/// A node has sent no heartbeat for so long that it seems silent. The next heartbeat is sent, but
+/// not committed.
+pub(super) async fn heartbeat_in_flight(fixture: Fixture) {
+    fixture.start_all(2).await;
+    let grant = fixture.grant(1, End::UntilRevoked).await;
+    fixture.wait_for_renewal(0).await;
+    fixture.read_membership(1);
+    fixture.set_database_link(0, LinkConditions::REFUSED);
     sleep(LEASE * 80 / 100).await;
-    stage.weather(0, Weather { gap: (300, 300), lost_hints: 100, ..Weather::FINE });
+    let slow_commit = LinkConditions { commit_gap: (300, 300), lost_notifications: 100, ..HEALTHY };
+    fixture.set_database_link(0, slow_commit);
     sleep(LEASE * 23 / 100).await;
-    stage.complete(stage.revoke(1, &subject)).await;
+    fixture.expect_enforced(fixture.revoke(1, &grant)).await;
     sleep(LEASE).await;
 }
 
-/// The question for the roll takes long to arrive, and meanwhile a node renews. Then it is cut off.
-pub(crate) async fn late_roll(stage: Stage) {
-    stage.start(0).await;
-    stage.start(1).await;
-    let subject = stage.grant(1, End::UntilRevoked).await;
-    stage.weather(1, Weather { delay: (300, 300), ..Weather::FINE });
-    stage.read_membership(1);
+/// The read of the membership is slow to arrive. In the meantime, a node renews the lease, and is
+/// then cut off.
+pub(super) async fn late_membership_read(fixture: Fixture) {
+    fixture.start_all(2).await;
+    let grant = fixture.grant(1, End::UntilRevoked).await;
+    fixture.set_database_link(1, delayed(300));
+    fixture.read_membership(1);
     sleep(Duration::from_millis(295)).await;
-    stage.weather(1, QUICK);
+    fixture.set_database_link(1, INSTANT);
     sleep(Duration::from_millis(6)).await;
-    stage.weather(0, CUT);
+    fixture.set_database_link(0, CUT);
     sleep(LEASE * 65 / 100).await;
-    stage.complete(stage.revoke(1, &subject)).await;
+    fixture.expect_enforced(fixture.revoke(1, &grant)).await;
 }
 
-/// A node joins; the one that makes the change has not heard of it.
-pub(crate) async fn join_before_commit(stage: Stage) {
-    stage.weather(0, Weather { lost_hints: 100, delay: (0, 4), ..Weather::FINE });
-    stage.weather(1, Weather { lost_hints: 100, ..Weather::FINE });
-    stage.start(0).await;
-    let subject = stage.grant(0, End::UntilRevoked).await;
-    stage.start(1).await;
-    stage.complete(stage.revoke(0, &subject)).await;
+/// A node joins, and the replica that makes the change misses the notification.
+pub(super) async fn join_before_commit(fixture: Fixture) {
+    let unnotified = LinkConditions { lost_notifications: 100, ..HEALTHY };
+    fixture.set_database_link(0, LinkConditions { delay: (0, 4), ..unnotified });
+    fixture.set_database_link(1, unnotified);
+    fixture.start(0).await;
+    let grant = fixture.grant(0, End::UntilRevoked).await;
+    fixture.start(1).await;
+    fixture.expect_enforced(fixture.revoke(0, &grant)).await;
 }
 
-/// A node joins, over a line that is so slow that everything it does takes long.
-pub(crate) async fn join_slowly(stage: Stage) {
-    stage.start(0).await;
-    let subject = stage.grant(0, End::UntilRevoked).await;
-    stage.weather(1, Weather { lost_hints: 100, delay: (50, 60), ..Weather::FINE });
-    stage.start(1).await;
-    stage.complete(stage.revoke(0, &subject)).await;
+/// A node joins over a slow link.
+pub(super) async fn slow_join(fixture: Fixture) {
+    fixture.start(0).await;
+    let grant = fixture.grant(0, End::UntilRevoked).await;
+    let slow = LinkConditions { lost_notifications: 100, delay: (50, 60), ..HEALTHY };
+    fixture.set_database_link(1, slow);
+    fixture.start(1).await;
+    fixture.expect_enforced(fixture.revoke(0, &grant)).await;
 }
 
-/// A backup is restored, and a node's row comes to say again what it said before, just when somebody looks.
-pub(crate) async fn restored_roll(stage: Stage) {
-    stage.start(0).await;
-    stage.start(1).await;
-    let subject = stage.grant(0, End::UntilRevoked).await;
-    let database = &stage.world.database;
+/// A backup is restored. When the membership is next read, the row of a node shows a heartbeat for
+/// the second time.
+pub(super) async fn restored_membership(fixture: Fixture) {
+    fixture.start_all(2).await;
+    let grant = fixture.grant(0, End::UntilRevoked).await;
+    let database = &fixture.cluster.database;
     let backup = database.store.backup().expect("the database is open");
-    // The one that watches sees the next renewal, and then nothing until the row says the same again.
-    stage.until_proven(0).await;
+    // Replica 1 sees the next heartbeat, and then nothing until the row shows the same number
+    // again.
+    fixture.wait_for_renewal(0).await;
     sleep(Duration::from_millis(10)).await;
-    stage.read_membership(1);
+    fixture.read_membership(1);
     sleep(Duration::from_millis(20)).await;
-    stage.weather(1, CUT);
+    fixture.set_database_link(1, CUT);
     database.go_down();
     sleep(LEASE * 12 / 10).await;
-    database.come_up_with(backup, Aftermath::Clean).await;
-    stage.until_proven(0).await;
-    stage.weather(1, Weather::FINE);
-    stage.process(0).host.pause();
-    stage.until(1, |process| process.node.read_view().is_fresh()).await;
-    stage.complete(stage.revoke(1, &subject)).await;
+    database.come_up_with(backup, RestoreKind::LeasesExpired).await;
+    fixture.wait_for_renewal(0).await;
+    fixture.set_database_link(1, HEALTHY);
+    fixture.running(0).process.pause();
+    fixture.wait_until(1, |running| running.node.read_view().is_fresh()).await;
+    fixture.expect_enforced(fixture.revoke(1, &grant)).await;
 }
 
-/// A node has asked for an event, and is answered so late that an older log has been restored meanwhile, without that event. What
-/// the node held when it asked is in both logs.
-pub(crate) async fn late_event(stage: Stage) {
-    let (subject, backup, head) = event_under_way(&stage).await;
-    let database = &stage.world.database;
-    database.go_down();
-    sleep(SHORT_LEASE * 12 / 10).await;
-    database.come_up_with(backup, Aftermath::Clean).await;
-    stage.until(1, |process| process.node.revision() == head).await;
-    stage.until(1, |process| process.node.read_view().is_fresh()).await;
-    stage.complete(stage.revoke(1, &subject)).await;
+/// The node that is paused has leases twice as long as the replica that waits.
+pub(super) async fn longer_lease(fixture: Fixture) {
+    fixture.start_all(2).await;
+    let grant = fixture.grant(1, End::UntilRevoked).await;
+    fixture.wait_for_renewal(0).await;
+    fixture.running(0).process.pause();
+    fixture.expect_enforced(fixture.revoke(1, &grant)).await;
+}
+
+/// The paused node has renewed the lease while the commit was in transit.
+pub(super) async fn slow_commit(fixture: Fixture) {
+    fixture.start_all(2).await;
+    let grant = fixture.grant(1, End::UntilRevoked).await;
+    fixture.set_database_link(1, delayed(150));
+    let response = fixture.revoke(1, &grant);
+    let head = fixture.cluster.checker.head();
+    while fixture.cluster.checker.head() == head {
+        sleep(Duration::from_millis(1)).await;
+    }
+    fixture.running(0).process.pause();
+    fixture.expect_enforced(response).await;
+}
+
+/// A node reads the log so slowly that others wait for a lease to expire, but the node keeps
+/// sending heartbeats.
+pub(super) async fn slow_reads(fixture: Fixture) {
+    fixture.start_all(2).await;
+    let grant = fixture.grant(1, End::UntilRevoked).await;
+    fixture.set_database_link(0, LinkConditions { read_delay: (1_500, 1_500), ..HEALTHY });
+    fixture.expect_enforced(fixture.revoke(1, &grant)).await;
+}
+
+/// A replica and a sidecar die. The first revocation waits for the leases, and the second does not.
+pub(super) async fn dead_nodes(fixture: Fixture) {
+    fixture.start_all(3).await;
+    let first = fixture.grant(0, End::UntilRevoked).await;
+    let second = fixture.grant(0, End::UntilRevoked).await;
+    fixture.cluster.crash(1);
+    fixture.cluster.crash(2);
+    fixture.expect_enforced(fixture.revoke(0, &first)).await;
+    fixture.expect_prompt_revoke(0, &second).await;
+}
+
+// === restored logs ===
+
+/// A node has requested an event. The response is so slow that a log without that event is restored
+/// meanwhile. The position of the node in the request is in both logs.
+pub(super) async fn late_event(fixture: Fixture) {
+    let (grant, backup, head) = event_in_transit(&fixture).await;
+    restore_after_expiry(&fixture, backup, SHORT_LEASE).await;
+    fixture.wait_until(1, |running| running.node.revision() == head).await;
+    fixture.wait_until(1, |running| running.node.read_view().is_fresh()).await;
+    fixture.expect_enforced(fixture.revoke(1, &grant)).await;
     sleep(SHORT_LEASE).await;
 }
 
-/// As [`late_event`], and nothing happens until the event comes.
-pub(crate) async fn lost_event(stage: Stage) {
-    let (_, backup, _) = event_under_way(&stage).await;
-    let database = &stage.world.database;
-    database.go_down();
-    sleep(SHORT_LEASE * 12 / 10).await;
-    database.come_up_with(backup, Aftermath::Clean).await;
+/// Like [`late_event`], but nothing else happens until the event arrives.
+pub(super) async fn lost_event(fixture: Fixture) {
+    let (_, backup, _) = event_in_transit(&fixture).await;
+    restore_after_expiry(&fixture, backup, SHORT_LEASE).await;
     sleep(SHORT_LEASE * 2).await;
-    stage.expect_fresh(0);
+    fixture.expect_fresh(0);
 }
 
-/// A node has asked for an event that was just committed, and waits for the answer. There is a backup from before.
-async fn event_under_way(stage: &Stage) -> (Subject, Backup, Revision) {
-    stage.start(0).await;
-    stage.start(1).await;
-    let subject = stage.grant(1, End::UntilRevoked).await;
-    let database = &stage.world.database;
+/// Takes the database down until all leases have expired, and restores a backup.
+async fn restore_after_expiry(fixture: &Fixture, backup: Backup, lease: Duration) {
+    let database = &fixture.cluster.database;
+    database.go_down();
+    sleep(lease * 12 / 10).await;
+    database.come_up_with(backup, RestoreKind::LeasesExpired).await;
+}
+
+/// Node 0 has requested an event that was just committed, and waits for the response. The backup is
+/// from before the event.
+async fn event_in_transit(fixture: &Fixture) -> (GrantKey, Backup, Revision) {
+    fixture.start_all(2).await;
+    let grant = fixture.grant(1, End::UntilRevoked).await;
+    let database = &fixture.cluster.database;
     let backup = database.store.backup().expect("the database is open");
-    stage.weather(0, Weather { delay: (5, 5), ..Weather::FINE });
-    let head = stage.world.judge.head();
-    let granting = stage.grant(1, End::UntilRevoked);
+    fixture.set_database_link(0, delayed(5));
+    let head = fixture.cluster.checker.head();
+    let granting = fixture.grant(1, End::UntilRevoked);
     let delaying = async {
-        while stage.world.judge.head() == head {
+        while fixture.cluster.checker.head() == head {
             sleep(Duration::from_millis(1)).await;
         }
-        // The hint takes 5 ms, and the question 5 more.
+        // The notification takes 5 ms, and the request another 5 ms.
         sleep(Duration::from_millis(9)).await;
-        stage.weather(0, Weather { delay: (680, 680), outlives: true, ..Weather::FINE });
+        let delivers_after_failure = true;
+        fixture.set_database_link(0, LinkConditions { delivers_after_failure, ..delayed(680) });
         sleep(Duration::from_millis(2)).await;
-        stage.weather(0, Weather::FINE);
+        fixture.set_database_link(0, HEALTHY);
     };
     tokio::select! {
         biased;
         _ = granting => {}
         () = delaying => {}
     }
-    (subject, backup, head)
+    (grant, backup, head)
 }
 
-/// The node that is cut off may answer for twice as long as the one that waits.
-pub(crate) async fn longer_lease(stage: Stage) {
-    stage.start(0).await;
-    stage.start(1).await;
-    let subject = stage.grant(1, End::UntilRevoked).await;
-    stage.until_proven(0).await;
-    stage.process(0).host.pause();
-    stage.complete(stage.revoke(1, &subject)).await;
+/// A failover loses the last commits, but no registration and no heartbeat. A sidecar that has
+/// acknowledged the lost commits keeps answering for a while.
+pub(super) async fn lost_commits(fixture: Fixture) {
+    fixture.start_all(3).await;
+    let grant = fixture.grant(1, End::UntilRevoked).await;
+    let database = &fixture.cluster.database;
+    fixture.wait_for_renewal(0).await;
+    let backup = database.store.backup().expect("the database is open");
+    fixture.grant_many(1, 3).await;
+    sleep(Duration::from_millis(15)).await;
+    fixture.set_route(2, 0, CUT);
+    fixture.set_route(2, 1, CUT);
+    database.go_down();
+    database.come_up_with(backup, RestoreKind::LeasesValid).await;
+    fixture.wait_until(1, |running| running.node.revision() == 1).await;
+    fixture.expect_enforced(fixture.revoke(1, &grant)).await;
 }
 
-/// The node that is cut off proves that it is current while the commit is on its way.
-pub(crate) async fn slow_commit(stage: Stage) {
-    stage.start(0).await;
-    stage.start(1).await;
-    let subject = stage.grant(1, End::UntilRevoked).await;
-    stage.weather(1, Weather { delay: (150, 150), ..Weather::FINE });
-    let answer = stage.revoke(1, &subject);
-    let head = stage.world.judge.head();
-    while stage.world.judge.head() == head {
-        sleep(Duration::from_millis(1)).await;
-    }
-    stage.process(0).host.pause();
-    stage.complete(answer).await;
-}
-
-/// A grant ends, and then the database's clock is set back to before its end.
-pub(crate) async fn clock_set_back(stage: Stage) {
-    stage.start(0).await;
-    let subject = stage.grant(0, End::After(Span(Duration::from_millis(700)))).await;
-    sleep(Duration::from_millis(420)).await;
-    stage.world.ask_all(&subject);
-    stage.weather(0, Weather { delay: (0, 0), ..Weather::FINE });
-    stage.world.database.clock.set_back(TimeDelta::milliseconds(300));
-    stage.until_proven(0).await;
-    stage.world.ask_all(&subject);
-}
-
-/// A node reads the log so slowly that others wait for its lease to lapse; but it goes on asking for leases.
-pub(crate) async fn slow_reading(stage: Stage) {
-    stage.start(0).await;
-    stage.start(1).await;
-    let subject = stage.grant(1, End::UntilRevoked).await;
-    stage.weather(0, Weather { reading: (1_500, 1_500), ..Weather::FINE });
-    stage.complete(stage.revoke(1, &subject)).await;
-}
-
-/// A follower that has lapsed comes back, and while it is told what it has missed, somebody is revoked. What it asks is answered
-/// while changes wait to be sent.
-pub(crate) async fn narrow_way(stage: Stage) {
-    stage.start(0).await;
-    stage.start(1).await;
-    let subject = stage.grant(0, End::UntilRevoked).await;
-    stage.weather_between(1, 0, CUT);
+/// An older log is restored, and a replica that is cut off does not know. A sidecar that already
+/// has a lease for the restored log connects to that replica, and must not receive the lost events.
+pub(super) async fn late_upstream(fixture: Fixture) {
+    fixture.start_all(3).await;
+    fixture.grant(0, End::UntilRevoked).await;
+    let backup = fixture.cluster.database.store.backup().expect("the database is open");
+    let head = fixture.cluster.checker.head();
+    fixture.grant_many(0, 2).await;
+    fixture.wait_until(1, |running| running.node.revision() > head + 1).await;
+    fixture.set_database_link(1, CUT);
+    restore_after_expiry(&fixture, backup, LEASE).await;
+    fixture.wait_until(2, |running| running.node.revision() == head).await;
+    fixture.wait_until(2, |running| running.node.read_view().is_fresh()).await;
+    fixture.set_route(2, 0, CUT);
     sleep(LEASE).await;
-    stage.grant(0, End::UntilRevoked).await;
-    stage.weather_between(1, 0, Weather { room: 1, ..Weather::FINE });
-    let pair = stage.world.network.pair(1, 0);
-    pair.down.change(|it| it.delay = (100, 100));
-    stage.until(0, |process| process.node.gauges().followers == 1).await;
-    // So that it is told of changes.
-    stage.until_proven(0).await;
-    stage.until_proven(0).await;
-    // The way is taken. These two wait, in a row, ...
+    fixture.set_database_link(1, HEALTHY);
+    fixture.set_route(2, 0, HEALTHY);
+    sleep(LEASE * 3).await;
+    fixture.expect_fresh(2);
+}
+
+// === replication ===
+
+/// A follower with an expired lease reconnects. While it catches up, a grant is revoked. A ping is
+/// answered while changes wait to be sent.
+pub(super) async fn narrow_stream(fixture: Fixture) {
+    fixture.start_all(2).await;
+    let grant = fixture.grant(0, End::UntilRevoked).await;
+    fixture.set_route(1, 0, CUT);
+    sleep(LEASE).await;
+    fixture.grant(0, End::UntilRevoked).await;
+    fixture.set_route(1, 0, LinkConditions { capacity: 1, ..HEALTHY });
+    let route = fixture.cluster.network.route(1, 0);
+    route.to_follower.modify(|conditions| conditions.delay = (100, 100));
+    fixture.wait_for_followers(0, 1).await;
+    // The follower resumes with changes.
+    fixture.wait_for_renewal(0).await;
+    fixture.wait_for_renewal(0).await;
+    // The stream has no capacity left: these two changes wait for each other ...
     for _ in 0..2 {
         sleep(Duration::from_millis(30)).await;
-        stage.grant_many(0, 1).await;
+        fixture.grant_many(0, 1).await;
     }
-    // ... while the follower asks.
+    // ... while the follower sends a ping.
     sleep(Duration::from_millis(40)).await;
-    stage.complete(stage.revoke(0, &subject)).await;
+    fixture.expect_enforced(fixture.revoke(0, &grant)).await;
     sleep(LEASE * 2).await;
-    stage.expect_fresh(1);
+    fixture.expect_fresh(1);
 }
 
-/// A follower loses its stream and comes back, and somebody is revoked before it is told anything.
-pub(crate) async fn new_stream(stage: Stage) {
-    stage.start(0).await;
-    stage.start(1).await;
-    let subject = stage.grant(0, End::UntilRevoked).await;
-    let pair = stage.world.network.pair(1, 0);
-    pair.down.change(|it| it.delay = (100, 100));
-    pair.cut();
-    stage.until(0, |process| process.node.gauges().followers == 0).await;
-    stage.until(0, |process| process.node.gauges().followers == 1).await;
-    stage.complete(stage.revoke(0, &subject)).await;
+/// A follower reconnects. A grant is revoked before the follower receives anything on the new
+/// stream.
+pub(super) async fn reconnect(fixture: Fixture) {
+    fixture.start_all(2).await;
+    let grant = fixture.grant(0, End::UntilRevoked).await;
+    let route = fixture.cluster.network.route(1, 0);
+    route.to_follower.modify(|conditions| conditions.delay = (100, 100));
+    route.disconnect();
+    fixture.wait_for_followers(0, 0).await;
+    fixture.wait_for_followers(0, 1).await;
+    fixture.expect_enforced(fixture.revoke(0, &grant)).await;
 }
 
-/// A database fails over and has lost what was committed last, but no registration and no renewal. A sidecar that has acknowledged
-/// what was lost goes on answering for a while.
-pub(crate) async fn lost_commits(stage: Stage) {
-    for number in 0..3 {
-        stage.start(number).await;
-    }
-    let subject = stage.grant(1, End::UntilRevoked).await;
-    let database = &stage.world.database;
-    stage.until_proven(0).await;
-    let backup = database.store.backup().expect("the database is open");
-    stage.grant_many(1, 3).await;
-    sleep(Duration::from_millis(15)).await;
-    stage.weather_between(2, 0, CUT);
-    stage.weather_between(2, 1, CUT);
-    database.go_down();
-    database.come_up_with(backup, Aftermath::Sudden).await;
-    stage.until(1, |process| process.node.revision() == 1).await;
-    stage.complete(stage.revoke(1, &subject)).await;
-}
-
-/// An older log is restored, and a replica that is cut off does not know. A sidecar that follows the older log already, and has a
-/// lease, comes to it, and is told what was lost.
-pub(crate) async fn late_upstream(stage: Stage) {
-    for number in 0..3 {
-        stage.start(number).await;
-    }
-    stage.grant(0, End::UntilRevoked).await;
-    let database = &stage.world.database;
-    let backup = database.store.backup().expect("the database is open");
-    let head = stage.world.judge.head();
-    stage.grant_many(0, 2).await;
-    stage.until(1, |process| process.node.revision() > head + 1).await;
-    stage.weather(1, CUT);
-    database.go_down();
-    sleep(LEASE * 12 / 10).await;
-    database.come_up_with(backup, Aftermath::Clean).await;
-    stage.until(2, |process| process.node.revision() == head).await;
-    stage.until(2, |process| process.node.read_view().is_fresh()).await;
-    stage.weather_between(2, 0, CUT);
-    sleep(LEASE).await;
-    stage.weather(1, Weather::FINE);
-    stage.weather_between(2, 0, Weather::FINE);
-    sleep(LEASE * 3).await;
-    stage.expect_fresh(2);
-}
-
-/// A node could prove nothing for so long that whoever it feeds has lapsed. It stops running for a moment, and is told to stop; and
-/// when it goes on, it finds a lease, and a follower that asks for one.
-pub(crate) async fn late_proof(stage: Stage) {
-    for number in 0..3 {
-        stage.start(number).await;
-    }
-    let subject = stage.grant(0, End::UntilRevoked).await;
-    stage.weather(1, Weather { is_refused: true, ..Weather::FINE });
+/// A node had no lease for so long that the lease of a follower has expired. The node is paused,
+/// and stopped during the pause. After that, a lease and a ping of the follower arrive.
+pub(super) async fn ping_while_stopping(fixture: Fixture) {
+    fixture.start_all(3).await;
+    let grant = fixture.grant(0, End::UntilRevoked).await;
+    fixture.set_database_link(1, LinkConditions::REFUSED);
     sleep(LEASE * 11 / 10).await;
-    // So slow that it mostly waits for an answer.
-    stage.weather(1, Weather { delay: (150, 150), ..Weather::FINE });
+    // So slow that the node mostly waits for a response.
+    fixture.set_database_link(1, delayed(150));
     sleep(LEASE / 4).await;
-    let process = stage.process(1);
-    process.host.pause();
-    stage.weather(1, Weather::FINE);
-    let answer = stage.revoke(0, &subject);
+    let running = fixture.running(1);
+    running.process.pause();
+    fixture.set_database_link(1, HEALTHY);
+    let response = fixture.revoke(0, &grant);
     let resuming = async {
         sleep(LEASE / 5).await;
-        process.host.resume();
+        running.process.resume();
     };
-    tokio::join!(stage.world.stop(1), resuming, stage.complete(answer));
+    tokio::join!(fixture.cluster.stop(1), resuming, fixture.expect_enforced(response));
 }
 
-/// A machine is suspended for hours. When it is awake again, a grant for another minute is in force.
-pub(crate) async fn long_sleep(stage: Stage) {
-    let process = stage.start(0).await;
-    let hours = Duration::from_hours(2);
-    let end = End::After(Span(hours + Duration::from_mins(1)));
-    let subject = stage.grant(0, end).await;
-    let clock = &stage.world.machines[0].clock;
-    process.host.pause();
-    clock.fall_asleep();
-    sleep(hours).await;
-    stage.world.ask_all(&subject);
-    clock.wake_up();
-    process.host.resume();
-    sleep(LEASE).await;
-    stage.expect_allowed(0, &subject);
-}
-
-/// A sidecar's first upstream never answers, and later the second.
-pub(crate) async fn hanging_upstream(stage: Stage) {
-    stage.start(0).await;
-    stage.start(1).await;
-    stage.weather_between(2, 0, CUT);
-    stage.start(2).await;
-    stage.weather_between(2, 0, Weather::FINE);
-    stage.weather_between(2, 1, CUT);
+/// The first upstream of a sidecar never responds. Later, the second does not respond.
+pub(super) async fn hanging_upstream(fixture: Fixture) {
+    fixture.start_all(2).await;
+    fixture.set_route(2, 0, CUT);
+    fixture.start(2).await;
+    fixture.set_route(2, 0, HEALTHY);
+    fixture.set_route(2, 1, CUT);
     sleep(LEASE * 3).await;
-    let subject = stage.grant(0, End::UntilRevoked).await;
-    stage.expect_allowed(2, &subject);
-    stage.prompt(0, &subject).await;
+    let grant = fixture.grant(0, End::UntilRevoked).await;
+    fixture.expect_allowed(2, &grant);
+    fixture.expect_prompt_revoke(0, &grant).await;
 }
 
-/// A replica and a sidecar die. The first revocation waits for them, the next does not.
-pub(crate) async fn dead_node(stage: Stage) {
-    for number in 0..3 {
-        stage.start(number).await;
-    }
-    let first = stage.grant(0, End::UntilRevoked).await;
-    let second = stage.grant(0, End::UntilRevoked).await;
-    stage.world.crash(1);
-    stage.world.crash(2);
-    stage.complete(stage.revoke(0, &first)).await;
-    stage.prompt(0, &second).await;
+// === time ===
+
+/// The database clock is set back to before the end of an expired grant.
+pub(super) async fn clock_set_back(fixture: Fixture) {
+    fixture.start(0).await;
+    let grant = fixture.grant(0, End::After(Span(Duration::from_millis(700)))).await;
+    sleep(Duration::from_millis(420)).await;
+    fixture.cluster.check_everywhere(&grant);
+    fixture.set_database_link(0, INSTANT);
+    fixture.cluster.database.clock.set_back(TimeDelta::milliseconds(300));
+    fixture.wait_for_renewal(0).await;
+    fixture.cluster.check_everywhere(&grant);
+}
+
+/// A machine is suspended for two hours. After the resume, a grant with another minute left is
+/// active.
+pub(super) async fn long_suspend(fixture: Fixture) {
+    let running = fixture.start(0).await;
+    let suspended = Duration::from_hours(2);
+    let end = End::After(Span(suspended + Duration::from_mins(1)));
+    let grant = fixture.grant(0, end).await;
+    let clock = &fixture.cluster.machines[0].clock;
+    running.process.pause();
+    clock.suspend();
+    sleep(suspended).await;
+    fixture.cluster.check_everywhere(&grant);
+    clock.resume();
+    running.process.resume();
+    sleep(LEASE).await;
+    fixture.expect_fresh(0);
+    fixture.expect_allowed(0, &grant);
 }
