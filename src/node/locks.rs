@@ -1,25 +1,24 @@
-//! The locks that a snapshot holds, by what is locked.
+//! The locks of a snapshot, indexed by target.
 
 use foldhash::fast::RandomState;
 use imbl::{GenericHashMap, shared_ptr::DefaultSharedPtr};
 
 use crate::domain::{LockTarget, LockTerms, Question};
 
-/// Locks that no event has ended; some may have expired since. A clone shares everything with the original. A check looks at no
-/// more of them than there are on what it asks about, and where there are none, only whether there are.
+/// Locks that no event has ended; some may have expired. A clone shares memory with the original.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Locks {
     by_target: GenericHashMap<LockTarget, Vec<LockTerms>, RandomState, DefaultSharedPtr>,
 }
 
 impl Locks {
-    /// Takes in a lock.
+    /// Adds a lock, or replaces the lock of that id.
     pub(super) fn insert(&mut self, terms: LockTerms) {
         self.remove(&terms);
         self.by_target.entry(terms.target.clone()).or_default().push(terms);
     }
 
-    /// Forgets a lock that has ended.
+    /// Removes a lock that has ended.
     pub(super) fn remove(&mut self, terms: &LockTerms) {
         let Some(locks) = self.by_target.get_mut(&terms.target) else { return };
         locks.retain(|lock| lock.lock_id != terms.lock_id);
@@ -28,9 +27,10 @@ impl Locks {
         }
     }
 
-    /// The locks on what a question asks about.
+    /// The locks on any target of a question. The cost depends on the groups of the question and on
+    /// the result only.
     pub(super) fn on(&self, question: &Question) -> Vec<&LockTerms> {
-        // Nearly always.
+        // The common case, without an allocation.
         if self.by_target.is_empty() {
             return Vec::new();
         }
@@ -43,7 +43,7 @@ impl Locks {
         targets.iter().filter_map(|target| self.by_target.get(target)).flatten().collect()
     }
 
-    /// All of them, in no particular order.
+    /// All locks, in no particular order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &LockTerms> {
         self.by_target.values().flatten()
     }

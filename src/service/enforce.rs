@@ -11,7 +11,7 @@ use tracing::{Instrument, info_span};
 
 use crate::{
     domain::{Enforced, Revision, Time, time::between},
-    node::enforcement::Commit,
+    node::{enforcement::Commit, enforcer::EnforcementTotals},
     service::{Service, ServiceError},
     store::Membership,
 };
@@ -69,14 +69,18 @@ impl Enforcement {
 }
 
 impl Service {
+    /// The totals of the changes that this process has made, for metrics.
+    pub fn enforcement_totals(&self) -> EnforcementTotals {
+        self.enforcer.totals()
+    }
+
     /// Waits until what was committed is in force everywhere. That goes on after `deadline`, and is kept with the history.
     pub(super) async fn enforce(&self, commit: Commit, deadline: Instant) -> Enforcement {
         let result = self.enforcer.enforce(commit);
         let span = info_span!(target: "support_access::trace", "enforce", revision = commit.last);
         let outcome = self.outcome(commit.last, commit, result, deadline);
         let enforcement = outcome.instrument(span).await;
-        let told = &self.enforcer.counts().told;
-        told.get_or_create(&[("state", enforcement.state.as_str())]).inc();
+        self.enforcer.count_answer(enforcement.state == EnforcementState::Complete);
         enforcement
     }
 

@@ -6,15 +6,17 @@ use chrono::TimeDelta;
 use proptest::{collection::vec, option, prelude::*};
 use support_access::{
     domain::{
-        AccessLevel, Attribution, Caller, End, Epoch, FreeText, GrantRequest, LockId, LockRequest,
-        LockState, LockTarget, LockTerms, Now, Party, Question, Reason, Role, Span, Tenants,
+        AccessLevel, Attribution, BootTime, Caller, End, Epoch, FreeText, GrantRequest, LockId,
+        LockRequest, LockState, LockTarget, LockTerms, Now, Party, Question, Reason, Role, Span,
+        Tenants,
         decision::decide,
         explain::{ChecklistAnswer, ChecklistQuestion, checklist},
         text::Actor,
     },
     node::{
         Snapshot,
-        message::{Change, LockChange},
+        message::{Change, LockChange, ToFollower},
+        snapshot_transfer::SnapshotTransfer,
     },
     service::{
         ServiceError,
@@ -128,8 +130,9 @@ proptest! {
         prop_assert_eq!(snapshot.locks().count(), live.len());
         // So does one that was made of its parts.
         let mut copy = Snapshot::default();
-        for part in snapshot.into_parts() {
-            let support_access::node::snapshot::SnapshotPart::Locks(locks) = part else { unreachable!() };
+        let mut transfer = SnapshotTransfer::start(snapshot, BootTime(0));
+        while let Some(message) = transfer.next_message(BootTime(0)) {
+            let ToFollower::SnapshotLocks(locks) = message else { unreachable!() };
             for lock in locks {
                 copy.insert_lock(lock);
             }

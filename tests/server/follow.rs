@@ -33,7 +33,7 @@ async fn a_follower_receives_a_snapshot_then_changes_and_leases() {
     let (grant_id, _) = grant(&running, a_grant()).await;
     let mut follower = Follower::new(channel(&running).await).await;
     let Some(Response::Welcome(welcome)) = follower.receive().await else { panic!("no welcome") };
-    assert_eq!(welcome.protocol, 2);
+    assert_eq!(welcome.protocol, support_access::node::message::PROTOCOL);
     assert_eq!(follower.receive().await, Some(Response::SnapshotBegin(SnapshotBegin {})));
     let Some(Response::SnapshotGrants(grants)) = follower.receive().await else {
         panic!("no grants")
@@ -77,7 +77,11 @@ async fn a_protocol_violation_ends_only_its_stream() {
     good.keep_up(revision).await;
 
     let hello = |change: fn(&mut Hello)| {
-        let mut hello = Hello { protocol: 2, node_id: vec![7; 16], ..Hello::default() };
+        let mut hello = Hello {
+            protocol: support_access::node::message::PROTOCOL,
+            node_id: vec![7; 16],
+            ..Hello::default()
+        };
         change(&mut hello);
         Message::Hello(hello)
     };
@@ -88,7 +92,7 @@ async fn a_protocol_violation_ends_only_its_stream() {
         (vec![ping(1)], (Code::InvalidArgument, "HELLO_EXPECTED")),
         (vec![Message::Leave(Leave {})], (Code::InvalidArgument, "HELLO_EXPECTED")),
         (vec![hello(|_| {}), hello(|_| {})], (Code::InvalidArgument, "HELLO_REPEATED")),
-        (vec![hello(|hello| hello.protocol = 1)], (Code::FailedPrecondition, "PROTOCOL_MISMATCH")),
+        (vec![hello(|hello| hello.protocol = 2)], (Code::FailedPrecondition, "PROTOCOL_MISMATCH")),
         (vec![hello(|_| {}), ack(9)], (Code::InvalidArgument, "ACK_OUT_OF_RANGE")),
         (vec![hello(|_| {}), ping(2), ping(1)], (Code::InvalidArgument, "PING_OUT_OF_ORDER")),
         (vec![hello(|_| {}), ping(0)], (Code::InvalidArgument, "PING_OUT_OF_ORDER")),

@@ -42,7 +42,7 @@ impl Follower {
 
     pub(crate) fn hello(&self) -> Message {
         Message::Hello(Hello {
-            protocol: 2,
+            protocol: support_access::node::message::PROTOCOL,
             node_id: self.node_id.as_bytes().to_vec(),
             version: "9.9".to_owned(),
             held: None,

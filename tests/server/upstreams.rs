@@ -96,7 +96,7 @@ async fn a_node_with_another_log_installs_a_snapshot() {
     }
     let node = node();
     follow_until(&node, &url(&first), eventually(async || node.read_view().is_fresh())).await;
-    let held = node.held().unwrap();
+    let held = node.position().unwrap();
     assert_eq!(held.revision, 3);
     // Behind the position of the node, and ahead of it.
     for revision in [0, 5] {
@@ -104,7 +104,7 @@ async fn a_node_with_another_log_installs_a_snapshot() {
             admin(&second).await.grant_access(a_grant()).await.unwrap();
         }
         let is_of_second = async || {
-            let now = node.held().unwrap();
+            let now = node.position().unwrap();
             now.epoch != held.epoch && now.revision == revision && node.read_view().is_fresh()
         };
         follow_until(&node, &url(&second), eventually(is_of_second)).await;
@@ -143,9 +143,9 @@ async fn invalid_upstreams_are_reported() {
     let expected = "refuses this node: a check node must not follow itself: correct its upstream";
     let error = connect(&url, hello(welcome.node_id)).await.unwrap_err();
     assert_eq!(error, FollowError::Refused(format!("{url} {expected}")));
-    let older = Hello { protocol: 1, ..hello(node().id()) };
-    let error = connect(&url, older).await.unwrap_err().to_string();
-    let expected = "this node speaks version 2 of the protocol, but the follower speaks 1: upgrade the older of the two";
+    let newer = Hello { protocol: 2, ..hello(node().id()) };
+    let error = connect(&url, newer).await.unwrap_err().to_string();
+    let expected = "this node speaks version 1 of the protocol, but the follower speaks 2: upgrade the older of the two";
     assert_eq!(error, format!("{url} refuses this node: {expected}"));
     stop(running).await.unwrap();
 }

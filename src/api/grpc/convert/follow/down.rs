@@ -19,10 +19,7 @@ use crate::{
         },
     },
     domain::{GrantTerms, LockTerms, NodeId, Now, TenantId, Time, violation::Violations},
-    node::{
-        message::{Change, LeaseGrant, Pong, ToFollower, Welcome},
-        snapshot::SnapshotPart,
-    },
+    node::message::{Change, LeaseGrant, Pong, ToFollower, Welcome},
     store::Retained,
 };
 
@@ -40,11 +37,11 @@ pub(in crate::api::grpc) fn response(down: ToFollower) -> pb::FollowResponse {
             Message::Welcome(fr::Welcome { protocol, node_id, version })
         }
         ToFollower::SnapshotBegin => Message::SnapshotBegin(fr::SnapshotBegin {}),
-        ToFollower::SnapshotPart(SnapshotPart::Locks(held)) => {
+        ToFollower::SnapshotLocks(held) => {
             let locks = held.iter().map(|terms| locks::write(terms, false)).collect();
             Message::SnapshotLocks(fr::SnapshotLocks { locks })
         }
-        ToFollower::SnapshotPart(SnapshotPart::Grants(grants)) => {
+        ToFollower::SnapshotGrants(grants) => {
             let mut writer = Writer::default();
             let messages = grants.iter().map(|grant| writer.write(grant)).collect();
             Message::SnapshotGrants(fr::SnapshotGrants {
@@ -105,11 +102,11 @@ pub(in crate::api::grpc) fn down(response: pb::FollowResponse) -> Parsed<ToFollo
         Some(Message::SnapshotBegin(fr::SnapshotBegin {})) => Ok(ToFollower::SnapshotBegin),
         Some(Message::SnapshotGrants(message)) => {
             let grants = within(grants(message), "snapshot_grants.")?;
-            Ok(ToFollower::SnapshotPart(SnapshotPart::Grants(grants)))
+            Ok(ToFollower::SnapshotGrants(grants))
         }
         Some(Message::SnapshotLocks(message)) => {
             let locks = within(held_locks(message), "snapshot_locks.")?;
-            Ok(ToFollower::SnapshotPart(SnapshotPart::Locks(locks)))
+            Ok(ToFollower::SnapshotLocks(locks))
         }
         Some(Message::SnapshotEnd(fr::SnapshotEnd { position: message })) => {
             let message = required("snapshot_end.position", message)?;

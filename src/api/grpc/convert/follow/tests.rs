@@ -10,9 +10,8 @@ use crate::{
         AccessLevel, Ack, AgentId, GrantId, GrantTerms, GroupId, Now, TenantId,
         time::{SECONDS_MAX, SECONDS_MIN},
     },
-    node::{
-        message::{Change, Hello, LeaseGrant, LockChange, Pong, ToFollower, ToUpstream, Welcome},
-        snapshot::SnapshotPart,
+    node::message::{
+        self, Change, Hello, LeaseGrant, LockChange, Pong, ToFollower, ToUpstream, Welcome,
     },
     store::Retained,
 };
@@ -133,10 +132,8 @@ fn downs() -> impl Strategy<Value = ToFollower> {
     prop_oneof![
         welcome.prop_map(ToFollower::Welcome),
         Just(ToFollower::SnapshotBegin),
-        vec(grants(), 0..20)
-            .prop_map(|grants| ToFollower::SnapshotPart(SnapshotPart::Grants(grants))),
-        vec(locks::terms(), 0..20)
-            .prop_map(|locks| ToFollower::SnapshotPart(SnapshotPart::Locks(locks))),
+        vec(grants(), 0..20).prop_map(ToFollower::SnapshotGrants),
+        vec(locks::terms(), 0..20).prop_map(ToFollower::SnapshotLocks),
         positions().prop_map(ToFollower::SnapshotEnd),
         vec(change, 0..20).prop_map(ToFollower::Changes),
         pong.prop_map(ToFollower::Pong),
@@ -199,21 +196,19 @@ fn grant(tenant: &str, group: &str) -> (TenantId, Retained, GrantTerms) {
 fn grants_share_the_names_of_groups_and_tenants() {
     let long = "g".repeat(128);
     let grants = vec![grant("acme", &long), grant("acme", "other"), grant("beta", &long)];
-    let message = response(ToFollower::SnapshotPart(SnapshotPart::Grants(grants)));
+    let message = response(ToFollower::SnapshotGrants(grants));
     let Some(follow_response::Message::SnapshotGrants(grants)) = &message.message else {
         panic!("{message:?}")
     };
     assert_eq!(grants.group_ids, [long.as_str(), "other"]);
     let tenants: Vec<_> = grants.grants.iter().map(|it| it.tenant_id.as_str()).collect();
     assert_eq!(tenants, ["acme", "", "beta"]);
-    let Ok(ToFollower::SnapshotPart(SnapshotPart::Grants(words))) = down(message) else {
-        panic!("it was refused")
-    };
+    let Ok(ToFollower::SnapshotGrants(words)) = down(message) else { panic!("it was refused") };
     let shared = [&words[0], &words[2]].map(|(.., terms)| terms.group_id.as_str().as_ptr());
     assert_eq!(shared[0], shared[1], "in memory, too");
 
     let thousand = vec![grant("acme", "support"); 1_000];
-    let bytes = response(ToFollower::SnapshotPart(SnapshotPart::Grants(thousand))).encoded_len();
+    let bytes = response(ToFollower::SnapshotGrants(thousand)).encoded_len();
     assert!(bytes <= 42 * 1_000, "{bytes}");
 }
 
@@ -261,7 +256,7 @@ fn what_a_follower_may_not_say_is_refused_by_its_field() {
     let up = |message| up(pb::FollowRequest { message: Some(message) });
     refused(super::up(pb::FollowRequest::default()), "message");
 
-    let hello = Hello { protocol: 2, node_id: vec![7; 16], ..Hello::default() };
+    let hello = Hello { protocol: message::PROTOCOL, node_id: vec![7; 16], ..Hello::default() };
     assert!(up(Message::Hello(hello.clone())).is_ok());
     let node_id = vec![7; 17];
     refused(up(Message::Hello(Hello { node_id, ..hello.clone() })), "hello.node_id");
@@ -318,8 +313,7 @@ fn what_a_follower_may_not_be_told_is_refused_by_its_field() {
     refused(down(Message::SnapshotEnd(end)), "snapshot_end.position");
 
     let Some(Message::SnapshotGrants(good)) =
-        response(ToFollower::SnapshotPart(SnapshotPart::Grants(vec![grant("acme", "support"); 2])))
-            .message
+        response(ToFollower::SnapshotGrants(vec![grant("acme", "support"); 2])).message
     else {
         panic!("something else")
     };

@@ -4,7 +4,10 @@ use follow_response::{Change as ChangeMessage, Changes, Message as Told};
 use proptest::{option, prelude::*};
 
 use super::*;
-use crate::domain::{LockId, LockTarget, LockTerms, Party};
+use crate::{
+    domain::{BootTime, LockId, LockTarget, LockTerms, Party},
+    node::snapshot_transfer::SnapshotTransfer,
+};
 
 pub(super) fn terms() -> impl Strategy<Value = LockTerms> {
     let name = "[!-~é]{1,128}";
@@ -37,7 +40,7 @@ type Wrong = (fn(&mut pb::FedLock), &'static str);
 fn what_is_no_lock_is_refused_by_its_field() {
     use pb::fed_lock::Target;
     let acme = LockTarget::Tenant(TenantId::new("acme").unwrap());
-    let told = response(ToFollower::SnapshotPart(SnapshotPart::Locks(vec![lock(acme); 2])));
+    let told = response(ToFollower::SnapshotLocks(vec![lock(acme); 2]));
     let Some(Told::SnapshotLocks(good)) = told.message else { panic!("something else") };
     let long = "é".repeat(129);
     let cases: [Wrong; 12] = [
@@ -84,12 +87,12 @@ fn a_part_of_the_largest_locks_makes_a_message_that_is_read() {
         let terms = lock(LockTarget::Agent(AgentId::new(&long).unwrap()));
         snapshot.insert_lock(LockTerms { lock_id, ..terms });
     }
-    let parts: Vec<_> = snapshot.into_parts().collect();
+    let mut transfer = SnapshotTransfer::start(snapshot, BootTime(0));
     let mut count = 0;
-    for part in parts {
-        let SnapshotPart::Locks(locks) = &part else { panic!("something else") };
+    while let Some(message) = transfer.next_message(BootTime(0)) {
+        let ToFollower::SnapshotLocks(locks) = &message else { panic!("{message:?}") };
         count += locks.len();
-        let bytes = response(ToFollower::SnapshotPart(part)).encoded_len();
+        let bytes = response(message).encoded_len();
         assert!(bytes < RESPONSE_LENGTH_MAX / 2, "{bytes}");
     }
     assert_eq!(count, 3_000);
