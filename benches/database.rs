@@ -1,6 +1,6 @@
-//! What check nodes and changes cost a PostgreSQL: processor time of the server, log (WAL) and time for each statement, through the real
-//! store; and what a history takes on disk. `src/simulation/scale` multiplies it, docs/sizing.md tells it. Not a loop of criterion's:
-//! what counts is spent in another process.
+//! The cost of check nodes and changes for PostgreSQL: processor time of the server, WAL and elapsed
+//! time of each statement, through the real store; and the size of a history on disk.
+//! docs/sizing.md lists the results. Not a criterion loop, because another process does the work.
 
 #![allow(
     clippy::unwrap_used,

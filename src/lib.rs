@@ -15,6 +15,3 @@ pub mod api;
 pub mod server;
 
 pub mod cli;
-
-#[cfg(test)]
-mod simulation;

@@ -126,8 +126,7 @@ pub async fn start(
     running.store = Some(Arc::clone(&store));
     let source = ReadingsSource::new(&node, &running.connections, &identity);
     let source = source.with_service(&service);
-    let metrics = Metrics::new(move || source.read(), Some(replica.enforcer().counts()));
-    let metrics = Arc::new(metrics);
+    let metrics = Arc::new(Metrics::new(move || source.read()));
     // Before anything that may fail or wait, so that `/readyz` gives the reason.
     running.serve_metrics(listeners.metrics, &metrics);
 
@@ -180,7 +179,7 @@ pub async fn start_sidecar(
     let running = Running::new(&listeners, &config.common).await?;
     let source = ReadingsSource::new(&node, &running.connections, &identity);
     let source = source.with_credentials(credentials);
-    let metrics = Arc::new(Metrics::new(move || source.read(), None));
+    let metrics = Arc::new(Metrics::new(move || source.read()));
     running.serve_metrics(listeners.metrics, &metrics);
 
     let stop = running.background.stop_token();

@@ -18,13 +18,7 @@ use crate::{
         token::{ConsistencyToken, NotEncrypted, TokenEvent, TokenInvalid},
         violation::Violations,
     },
-    node::{
-        CheckNode,
-        enforcement::Commit,
-        enforcer::Enforcer,
-        mutants::{Rule, is_broken},
-        replica::Replica,
-    },
+    node::{CheckNode, enforcement::Commit, enforcer::Enforcer, replica::Replica},
     store::{EventFilter, EventQuery, PageBounds, QueryScope, Store, StoreError, Transaction},
 };
 
@@ -280,18 +274,15 @@ impl Service {
         change: Box<dyn Transaction>,
         events: &[Event],
     ) -> Result<Commit, StoreError> {
-        let own = self.limits.max_staleness;
-        let max_staleness =
-            if is_broken(Rule::LongestLease) { own } else { change.max_staleness().max(own) };
-        let asked_at = self.node.boot_time();
+        let max_staleness = change.max_staleness().max(self.limits.max_staleness);
         let span = info_span!(target: "support_access::trace", "commit");
-        let last = change.commit().instrument(span).await?;
-        let answered_at = self.node.boot_time();
+        // The order matters: the time is read once the commit has been answered.
+        let (last, at) = (change.commit().instrument(span).await?, self.node.boot_time());
         let commit = Commit {
             first: events.first().map_or(last, |event| event.revision),
             last,
             time: events.last().map_or(Time::UNIX_EPOCH, |event| event.time),
-            at: if is_broken(Rule::WaitFromAnswer) { asked_at } else { answered_at },
+            at,
             max_staleness,
         };
         self.replica.wake();

@@ -16,7 +16,7 @@ use prost::Message;
 use prost_types::FileDescriptorSet;
 use tonic::Code;
 
-use crate::{api::proto, domain::Reason, node::enforcer::EnforcementCounts};
+use crate::{api::proto, domain::Reason};
 
 mod readings;
 
@@ -100,11 +100,8 @@ pub(super) struct Rpc {
 // === impl Metrics ===
 
 impl Metrics {
-    /// Calls `readings` for each scrape. `counts` are the counters of a replica's enforcer.
-    pub fn new(
-        readings: impl Fn() -> Readings + Send + Sync + 'static,
-        counts: Option<&EnforcementCounts>,
-    ) -> Self {
+    /// Calls `readings` for each scrape.
+    pub fn new(readings: impl Fn() -> Readings + Send + Sync + 'static) -> Self {
         let mut registry = Registry::with_prefix("support_access");
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The version of this server", version);
@@ -126,9 +123,6 @@ impl Metrics {
         let in_flight = Family::<MethodLabels, Gauge>::default();
         registry.register("rpcs_in_flight", "RPCs in progress", in_flight.clone());
         registry.register_collector(Box::new(ReadingsCollector(readings)));
-        if let Some(counts) = counts {
-            register_tally(&mut registry, counts);
-        }
 
         let mut methods = known_methods();
         methods.insert(0, (UNKNOWN.to_owned(), UNKNOWN.to_owned()));
@@ -199,17 +193,6 @@ impl Rpc {
     }
 }
 
-fn register_tally(registry: &mut Registry, counts: &EnforcementCounts) {
-    let help = "From the commit of a change that ends or shortens access until no check node could allow by what was before";
-    let duration = counts.duration.clone();
-    registry.register_with_unit("enforcement_duration", help, Unit::Seconds, duration);
-    let help = "Changes that end or shorten access, by whether their callers were told that they are in force everywhere \
-                (COMPLETE), or that this was not known at the end of their patience (PENDING)";
-    registry.register("enforcements", help, counts.told.clone());
-    let help = "Check nodes that had not confirmed a change, and were waited for until they could allow nothing";
-    registry.register("nodes_lapsed", help, counts.nodes_lapsed.clone());
-}
-
 /// The name of a code in the gRPC specification.
 pub fn code_name(code: Code) -> &'static str {
     CODES.get(code as usize).copied().unwrap_or("UNKNOWN")
@@ -259,7 +242,7 @@ mod tests {
             replica: Some(replica),
             ..Readings::default()
         };
-        Metrics::new(readings, None)
+        Metrics::new(readings)
     }
 
     #[track_caller]

@@ -320,7 +320,7 @@ mod tests {
     const PATH: &str = "/supportaccess.v1.SupportAccess/CheckAccess";
 
     fn metrics() -> Arc<Metrics> {
-        Arc::new(Metrics::new(Readings::default, None))
+        Arc::new(Metrics::new(Readings::default))
     }
 
     fn request() -> Request<()> {

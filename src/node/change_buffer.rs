@@ -1,25 +1,24 @@
-//! The last changes, kept for those that follow. Bounded: who falls further behind starts from a snapshot.
+//! The latest changes, kept for followers. The buffer is bounded: a follower that is further behind
+//! starts from a snapshot.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use crate::{
     domain::{Position, Revision, Time},
-    node::{
-        message::Change,
-        mutants::{Rule, is_broken},
-    },
+    node::message::Change,
 };
 
-/// The most bytes of changes that are kept.
+/// Maximum size of the buffer, in bytes.
 const WEIGHT_MAX: usize = 16 * 1_024 * 1_024;
-/// The most changes in one message, and about how many bytes of them; more only if one change alone is more.
+/// Maximum number of changes in one message.
 const BATCH: usize = 200;
+/// Maximum size of the changes in one message, in bytes. A larger change is sent alone.
 const BATCH_WEIGHT: usize = 64 * 1_024;
 
-/// Changes in the order of the log, without a gap, up to what the node holds.
+/// Changes in the order of the log, without gaps, up to the revision of the node.
 #[derive(Debug)]
-pub struct ChangeBuffer {
-    /// The position before the first change that is kept.
+pub(super) struct ChangeBuffer {
+    /// The position before the first change in the buffer.
     base: Position,
     changes: VecDeque<Arc<Change>>,
     weight: usize,
@@ -27,13 +26,13 @@ pub struct ChangeBuffer {
 }
 
 impl ChangeBuffer {
-    /// A feed of a node that holds `base`, and nothing of how it came to be.
-    pub fn at(base: Position) -> Self {
+    /// An empty buffer of a node at `base`.
+    pub(super) fn at(base: Position) -> Self {
         Self { base, changes: VecDeque::new(), weight: 0, weight_max: WEIGHT_MAX }
     }
 
-    /// Adds the next change.
-    pub fn push(&mut self, change: Arc<Change>) {
+    /// Adds the next change, and drops the oldest changes beyond the maximum size.
+    pub(super) fn push(&mut self, change: Arc<Change>) {
         self.weight += change.weight();
         self.changes.push_back(change);
         while self.weight > self.weight_max
@@ -45,19 +44,16 @@ impl ChangeBuffer {
         }
     }
 
-    /// Whether the feed goes on from `position`: it is in this history, and so is every change since.
-    pub fn continues(&self, position: &Position) -> bool {
-        if is_broken(Rule::SameEvent) {
-            return self.after(position.revision).is_some();
-        }
-        let has = |time| self.has(position.revision, time);
+    /// Whether `position` is in this log, and every change after `position` is in the buffer.
+    pub(super) fn continues(&self, position: &Position) -> bool {
+        let has_event = |time| self.has(position.revision, time);
         *position == self.base
-            || (position.epoch == self.base.epoch && position.time.is_some_and(has))
+            || (position.epoch == self.base.epoch && position.time.is_some_and(has_event))
     }
 
-    /// Whether the event of `revision` was committed at `time` in this history, as far as that is still known: then everything up
-    /// to there is the same.
-    pub fn has(&self, revision: Revision, time: Time) -> bool {
+    /// Whether the buffer shows that this log has an event of `revision` at `time`. If so, all
+    /// earlier events are equal, too.
+    pub(super) fn has(&self, revision: Revision, time: Time) -> bool {
         if revision <= self.base.revision {
             return revision == self.base.revision && self.base.time == Some(time);
         }
@@ -65,8 +61,9 @@ impl ChangeBuffer {
         change.is_some_and(|change| change.time == time)
     }
 
-    /// The changes after `revision`, at most so many as fit in a message; `None` if some are no longer here.
-    pub fn after(&self, revision: Revision) -> Option<Vec<Arc<Change>>> {
+    /// The first changes after `revision`, as many as fit in one message; `None` if the buffer has
+    /// dropped any of these.
+    pub(super) fn after(&self, revision: Revision) -> Option<Vec<Arc<Change>>> {
         let first = self.index(revision + 1)?;
         let mut weight = 0;
         let fits = |change: &&Arc<Change>| {
@@ -93,46 +90,46 @@ mod tests {
         Position { epoch: Epoch(Uuid::nil()), revision, time: from_micros(micros) }
     }
 
-    fn feed(weight_max: usize) -> ChangeBuffer {
-        let mut feed = ChangeBuffer { weight_max, ..ChangeBuffer::at(position(10, 100)) };
+    fn buffer(weight_max: usize) -> ChangeBuffer {
+        let mut buffer = ChangeBuffer { weight_max, ..ChangeBuffer::at(position(10, 100)) };
         for revision in 11..=15 {
             let time = from_micros(revision * 10).unwrap();
-            feed.push(Arc::new(Change { revision, time, grant: None, lock: None }));
+            buffer.push(Arc::new(Change { revision, time, grant: None, lock: None }));
         }
-        feed
+        buffer
     }
 
     #[test]
-    fn a_follower_goes_on_from_where_it_is() {
-        let feed = feed(WEIGHT_MAX);
+    fn a_follower_resumes_from_its_position() {
+        let buffer = buffer(WEIGHT_MAX);
         let revisions = |after| {
-            let changes = feed.after(after)?;
+            let changes = buffer.after(after)?;
             Some(changes.iter().map(|change| change.revision).collect::<Vec<_>>())
         };
         assert_eq!(revisions(10), Some(vec![11, 12, 13, 14, 15]));
         assert_eq!(revisions(14), Some(vec![15]));
         assert_eq!(revisions(15), Some(vec![]));
         assert_eq!(revisions(9), None);
-        assert!(feed.continues(&position(10, 100)));
-        assert!(feed.continues(&position(13, 130)));
-        assert!(!feed.continues(&position(13, 131)), "another history");
+        assert!(buffer.continues(&position(10, 100)));
+        assert!(buffer.continues(&position(13, 130)));
+        assert!(!buffer.continues(&position(13, 131)), "an event of another log");
         for (revision, micros, has) in
             [(10, 100, true), (10, 101, false), (9, 90, false), (15, 150, true), (16, 160, false)]
         {
-            assert_eq!(feed.has(revision, from_micros(micros).unwrap()), has, "{revision}");
+            assert_eq!(buffer.has(revision, from_micros(micros).unwrap()), has, "{revision}");
         }
-        assert!(!feed.continues(&position(9, 90)), "too old");
-        assert!(!feed.continues(&position(16, 160)), "from the future");
-        let other = Position { epoch: Epoch(Uuid::max()), ..position(13, 130) };
-        assert!(!feed.continues(&other));
+        assert!(!buffer.continues(&position(9, 90)), "older than the buffer");
+        assert!(!buffer.continues(&position(16, 160)), "newer than the log");
+        let other_epoch = Position { epoch: Epoch(Uuid::max()), ..position(13, 130) };
+        assert!(!buffer.continues(&other_epoch));
     }
 
     #[test]
     fn the_oldest_changes_are_dropped() {
-        let feed = feed(500);
-        assert!(feed.after(12).is_none());
-        assert_eq!(feed.after(13).unwrap().len(), 2);
-        assert!(feed.continues(&position(13, 130)));
-        assert!(!feed.continues(&position(12, 120)));
+        let buffer = buffer(500);
+        assert!(buffer.after(12).is_none());
+        assert_eq!(buffer.after(13).unwrap().len(), 2);
+        assert!(buffer.continues(&position(13, 130)));
+        assert!(!buffer.continues(&position(12, 120)));
     }
 }

@@ -1,144 +1,154 @@
-//! When a change is in force everywhere: what the roll of check nodes says of it. Pure: time is an argument.
+//! Decides from the membership when a change is enforced. Pure: time is an argument.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     domain::{Ack, BootTime, NodeId, Revision, Time},
-    node::{
-        lease::grantor_bound,
-        mutants::{Rule, is_broken},
-    },
+    node::lease::grantor_bound,
     store::MemberList,
 };
 
-/// How long a node that was struck off is told of, in lengths of a lease.
-const REMEMBERED: u32 = 1;
+/// How long an evicted member is still reported as lapsed, in lease durations.
+const REPORTED_LEASES: u32 = 1;
 
-/// A change whose reach is to be known.
+/// A committed change that is to be enforced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Commit {
-    /// Its first event.
+    /// The first event of the change.
     pub first: Revision,
-    /// Its last event, or a later one: what every node has to have.
+    /// The last event of the change, or a later one. Every node must acknowledge this revision.
     pub last: Revision,
-    /// When that event was committed, by the database's clock: in another history it was not.
+    /// The time of event `last`, which identifies the log together with the revision.
     pub time: Time,
-    /// When the commit had been answered, or later.
+    /// A time after the commit was answered.
     pub at: BootTime,
-    /// The longest that any node which was registered before the commit may answer from one lease.
+    /// The longest lifetime of a lease of any node that registered before the commit.
     pub max_staleness: Duration,
 }
 
-/// How far a change has reached the check nodes.
+/// The progress of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Coverage {
-    /// Nodes that acknowledged the change.
+    /// Nodes that have acknowledged the change.
     pub acknowledged: u32,
-    /// Nodes that did not, and whose leases have expired.
+    /// Nodes that have not, and have no valid lease.
     pub lapsed: u32,
-    /// Nodes that may still answer from before the change. 0: the change is in force everywhere.
+    /// Nodes that may answer from a revision before the change. 0: the change is enforced.
     pub missing: u32,
-    /// When every lease that was granted before the commit has expired.
-    pub until: BootTime,
+    /// The time at which all leases from before the commit have expired.
+    pub complete_at: BootTime,
 }
 
-/// The roll of check nodes as one replica sees it, time after time.
+/// The membership over time, as observed by one replica.
 #[derive(Debug, Default)]
 pub struct MembershipView {
-    /// When the last roll was asked for, and the end of the log that came with it.
-    read: Option<(BootTime, Revision)>,
-    members: BTreeMap<NodeId, Seen>,
-    /// Nodes that were struck off lately: when, and how many nodes that was. Only to be told of.
+    /// The time at which the last read was sent, and the head of the log in the response.
+    last_read: Option<(BootTime, Revision)>,
+    members: BTreeMap<NodeId, ObservedMember>,
+    /// Members that were evicted recently: when, and how many nodes each stood for. Only for
+    /// reports.
     evicted: BTreeMap<NodeId, (BootTime, u32)>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Seen {
-    seq: i64,
-    /// When this `seq` was seen first.
+struct ObservedMember {
+    heartbeat: i64,
+    /// The time of the read that first showed this heartbeat.
     since: BootTime,
     ack: Ack,
 }
 
-/// A node that has not renewed for so long that none of its leases can be valid, unless a renewal is in flight.
+/// A member without a valid lease, unless a heartbeat is in flight: the last heartbeat is too old.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Silent {
-    /// The node.
+pub struct SilentMember {
+    /// The member.
     pub node_id: NodeId,
-    /// What its row said. It may be struck off only if it still does.
-    pub seq: i64,
+    /// The heartbeat in the row. The row may be deleted only while showing this heartbeat.
+    pub heartbeat: i64,
 }
 
 impl MembershipView {
-    /// Takes in a roll that was asked for at `asked_at` and has been answered by `now`; names those that have fallen silent.
-    pub fn observe(&mut self, roll: &MemberList, asked_at: BootTime, now: BootTime) -> Vec<Silent> {
-        let patience = grantor_bound(roll.max_staleness);
-        let members = roll.members.iter().map(|member| {
-            let before =
-                self.members.get(&member.node_id).filter(|seen| seen.seq == member.heartbeat_seq);
-            let first_seen = if is_broken(Rule::SeenWhenAnswered) { asked_at } else { now };
-            let since = before.map_or(first_seen, |seen| seen.since);
-            (member.node_id, Seen { seq: member.heartbeat_seq, since, ack: member.ack })
+    /// Records a read of the membership that was sent at `sent_at` and answered by `now`. Returns
+    /// the silent members.
+    pub fn observe(
+        &mut self,
+        membership: &MemberList,
+        sent_at: BootTime,
+        now: BootTime,
+    ) -> Vec<SilentMember> {
+        let timeout = grantor_bound(membership.max_staleness);
+        let members = membership.members.iter().map(|member| {
+            let known = self.members.get(&member.node_id);
+            let known = known.filter(|known| known.heartbeat == member.heartbeat_seq);
+            let since = known.map_or(now, |known| known.since);
+            let (heartbeat, ack) = (member.heartbeat_seq, member.ack);
+            (member.node_id, ObservedMember { heartbeat, since, ack })
         });
         let members = members.collect();
-        let before = std::mem::replace(&mut self.members, members);
-        // Another has struck off who had been silent for long; who left has not been.
-        let gone = before.into_iter().filter(|(node_id, _)| !self.members.contains_key(node_id));
-        for (node_id, seen) in gone.filter(|(_, seen)| now >= seen.since + patience / 2) {
-            self.evicted.insert(node_id, (now, seen.ack.nodes.max(1)));
+        let earlier = std::mem::replace(&mut self.members, members);
+        let gone = earlier.into_iter().filter(|(node_id, _)| !self.members.contains_key(node_id));
+        // A member that was silent for long was evicted by another replica. Otherwise, the member
+        // has left.
+        for (node_id, member) in gone.filter(|(_, member)| now >= member.since + timeout / 2) {
+            self.evicted.insert(node_id, (now, member.ack.nodes.max(1)));
         }
-        self.evicted.retain(|_, (at, _)| now < *at + patience * REMEMBERED);
-        self.read = Some((asked_at, roll.head.revision));
-        let silent = self.members.iter().filter(|(_, seen)| now >= seen.since + patience);
-        silent.map(|(&node_id, seen)| Silent { node_id, seq: seen.seq }).collect()
+        self.evicted.retain(|_, (evicted_at, _)| now < *evicted_at + timeout * REPORTED_LEASES);
+        self.last_read = Some((sent_at, membership.head.revision));
+        self.silent(timeout, now)
     }
 
-    /// A silent node's row is gone: until it registers anew, with a row that is not this one, it can prove nothing.
-    pub fn evicted(&mut self, silent: Silent, now: BootTime) {
-        if let Some(seen) = self.members.remove(&silent.node_id) {
-            self.evicted.insert(silent.node_id, (now, seen.ack.nodes.max(1)));
+    fn silent(&self, timeout: Duration, now: BootTime) -> Vec<SilentMember> {
+        let silent = self.members.iter().filter(|(_, member)| now >= member.since + timeout);
+        silent
+            .map(|(&node_id, member)| SilentMember { node_id, heartbeat: member.heartbeat })
+            .collect()
+    }
+
+    /// Records that the row of a silent member was deleted. The member has no valid lease before
+    /// the next registration.
+    pub fn record_eviction(&mut self, silent: SilentMember, now: BootTime) {
+        if let Some(member) = self.members.remove(&silent.node_id) {
+            self.evicted.insert(silent.node_id, (now, member.ack.nodes.max(1)));
         }
     }
 
-    /// Whether no other node than `own` was in the roll when it was last read.
+    /// Whether `own` was the only member when the membership was last read.
     pub fn is_only(&self, own: NodeId) -> bool {
-        self.read.is_some() && self.members.keys().all(|node_id| *node_id == own)
+        self.last_read.is_some() && self.members.keys().all(|node_id| *node_id == own)
     }
 
-    /// Whether, for all that was read, there may be no other node than `own`.
+    /// Whether `own` may be the only member: [`Self::is_only`], or the membership was never read.
     pub fn may_be_only(&self, own: NodeId) -> bool {
-        self.read.is_none() || self.is_only(own)
+        self.last_read.is_none() || self.is_only(own)
     }
 
-    /// How far `commit` has reached, where the node `own` says itself what it acknowledges.
-    pub fn reach(&self, commit: &Commit, own: NodeId, own_ack: Ack, now: BootTime) -> Coverage {
-        // A roll without the commit is another database's: an old primary's, that nobody has told.
-        let is_recent = self.read.is_some_and(|(at, head)| at >= commit.at && head >= commit.last)
-            || is_broken(Rule::RollAfterCommit);
+    /// The progress of `commit`. The node `own` acknowledges `own_ack`, which the membership need
+    /// not show yet.
+    pub fn coverage(&self, commit: &Commit, own: NodeId, own_ack: Ack, now: BootTime) -> Coverage {
+        // A membership without the commit comes from another database, such as a deposed primary.
+        let is_after_commit = self
+            .last_read
+            .is_some_and(|(sent_at, head)| sent_at >= commit.at && head >= commit.last);
         let (mut acknowledged, mut lapsed, mut missing) = (0, 0, 0);
-        let is_silent = |seen: &Seen| now >= seen.since + grantor_bound(commit.max_staleness);
         let others = self.members.iter().filter(|(node_id, _)| **node_id != own);
-        let others = others.map(|(_, seen)| (seen.ack, is_silent(seen)));
-        for (ack, is_silent) in others.chain([(own_ack, false)]) {
+        for ack in others.map(|(_, member)| member.ack).chain([own_ack]) {
             if ack.revision >= commit.last {
                 acknowledged += ack.nodes;
                 lapsed += ack.nodes_lapsed;
-            } else if is_silent && is_broken(Rule::StrikeOffBeforeSkip) {
-                lapsed += 1;
             } else {
                 missing += ack.nodes.max(1);
             }
         }
-        let since_commit = self.evicted.values().filter(|(at, _)| *at >= commit.at);
-        lapsed += since_commit.map(|(_, nodes)| nodes).sum::<u32>();
-        let until = commit.at + grantor_bound(commit.max_staleness);
-        if now >= until {
-            Coverage { acknowledged, lapsed: lapsed + missing, missing: 0, until }
-        } else if is_recent {
-            Coverage { acknowledged, lapsed, missing, until }
+        let evicted = self.evicted.values().filter(|(evicted_at, _)| *evicted_at >= commit.at);
+        lapsed += evicted.map(|(_, nodes)| nodes).sum::<u32>();
+        let complete_at = commit.at + grantor_bound(commit.max_staleness);
+        if now >= complete_at {
+            Coverage { acknowledged, lapsed: lapsed + missing, missing: 0, complete_at }
+        } else if is_after_commit {
+            Coverage { acknowledged, lapsed, missing, complete_at }
         } else {
-            // A node that is not in the list may have registered since.
-            Coverage { acknowledged, lapsed, missing: missing.max(1), until }
+            // The membership may lack a node that has registered since the read.
+            Coverage { acknowledged, lapsed, missing: missing.max(1), complete_at }
         }
     }
 }

@@ -1,296 +1,333 @@
-//! Finds out when changes are in force everywhere: drives [`MembershipView`] with what the store says.
+//! Enforces changes: reads the membership until each change is in force at all nodes, and evicts
+//! silent members.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use prometheus_client::metrics::{counter::Counter, family::Family, histogram::Histogram};
 use tokio::{
     sync::{Notify, mpsc, oneshot},
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use crate::{
     domain::{BootTime, Enforced, Revision, Time},
     node::{
-        CheckNode,
+        check_node::CheckNode,
         enforcement::{Commit, Coverage, MembershipView},
-        failure_log::{chain, with_timeout},
+        failure_log::{FailureLogger, error_chain, with_timeout},
     },
     store::{Store, StoreError},
 };
 
-/// How often the roll is read while somebody waits. Acknowledgements are told of; this is for those whose telling was lost.
+/// Interval of reads of the membership while a change is pending. Notifications of acknowledgements
+/// may be lost.
 const BUSY_INTERVAL: Duration = Duration::from_millis(50);
-/// How long the roll may take to be read, before another connection is tried.
-const ROLL_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often the roll is read while nobody waits, so that the next change need not wait for the dead.
+/// Interval of reads while no change is pending. These reads detect dead members before the next
+/// change has to wait.
 const IDLE_INTERVAL: Duration = Duration::from_millis(500);
-/// How long, and how many at a time, it is remembered since when changes were asked for: longer than the longest lease.
-const ASKED_REMEMBERED: Duration = Duration::from_mins(15);
-const ASKED_MAX: usize = 1_024;
-/// How many results may wait to be written. Beyond that they are forgotten: the history then lacks a note.
+/// Timeout of a read.
+const MEMBERSHIP_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the start of a wait is remembered. Longer than any lease.
+const WAITS_REMEMBERED: Duration = Duration::from_mins(15);
+/// Maximum number of starts of waits that are remembered.
+const WAITS_MAX: usize = 1_024;
+/// Capacity of the queue of results to write. Beyond that, results are dropped, and the history
+/// lacks these results.
 const RECORDS_MAX: usize = 1_024;
 
-/// From 1 millisecond to 5 minutes, the longest that `max_staleness` can be.
-const BUCKETS: [f64; 15] =
-    [0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0, 300.0];
+/// Upper bounds of the histogram of durations, from 1 ms to 5 minutes, the maximum of
+/// `max_staleness`.
+pub const DURATION_BOUNDS: [Duration; 15] = [
+    Duration::from_millis(1),
+    Duration::from_micros(2_500),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(25),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+    Duration::from_secs(10),
+    Duration::from_mins(1),
+    Duration::from_mins(5),
+];
 
-/// What is counted of the changes that this process has made. Its clones count together.
-#[derive(Debug, Clone)]
-pub struct EnforcementCounts {
-    /// How long it took until they were in force everywhere, in seconds.
-    pub duration: Histogram,
-    /// What callers were told, by the `state` of the enforcement.
-    pub told: Family<[(&'static str, &'static str); 1], Counter>,
-    /// Nodes that had to be waited out.
-    pub nodes_lapsed: Counter,
+/// Totals of the changes that this process has made, for metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EnforcementTotals {
+    /// Enforced changes, by the first of [`DURATION_BOUNDS`] that the duration does not exceed.
+    /// The last entry has no bound.
+    pub durations: [u64; DURATION_BOUNDS.len() + 1],
+    /// The sum of these durations.
+    pub duration_sum: Duration,
+    /// Nodes that did not acknowledge: the changes had to wait for a lease to expire.
+    pub nodes_lapsed: u64,
+    /// Changes that were answered as enforced.
+    pub complete: u64,
+    /// Changes that were answered before enforcement.
+    pub pending: u64,
 }
 
-/// Waits for changes to be in force everywhere, for as many callers as there are.
+/// Waits until changes are enforced, for any number of callers.
 #[derive(Debug)]
 pub struct Enforcer {
     node: Arc<CheckNode>,
     store: Arc<dyn Store>,
-    watch: Mutex<MembershipView>,
-    pending: Mutex<Vec<Pending>>,
-    /// Since when somebody has been asking for a change that was made elsewhere, or long ago.
-    asked: Mutex<BTreeMap<Made, BootTime>>,
-    /// Asks for a look at the roll.
-    look: Notify,
-    /// Asks to see whether anybody need not wait any longer.
-    settle: Notify,
-    counts: EnforcementCounts,
+    membership: Mutex<MembershipView>,
+    pending: Mutex<Vec<PendingChange>>,
+    /// When a caller first waited for a change that was made elsewhere or earlier.
+    first_waits: Mutex<BTreeMap<ChangeKey, BootTime>>,
+    /// Requests a read of the membership.
+    read_requested: Notify,
+    /// Requests a look at the pending changes.
+    resolve_requested: Notify,
+    totals: Mutex<EnforcementTotals>,
 }
 
 #[derive(Debug)]
-struct Pending {
+struct PendingChange {
     commit: Commit,
-    is_recorded: bool,
-    /// Of the node, when the wait began. If that changes, so may what the revision stands for.
+    /// Whether this process has made the change, so that the result is counted and written.
+    is_own: bool,
+    /// The generation of the node when the wait began. In another generation, the revision may
+    /// stand for another event.
     generation: u64,
     done: oneshot::Sender<Enforced>,
 }
 
+/// Identifies a change. After a restore, another event may have the same revision, but not the same
+/// time.
+type ChangeKey = (Revision, Option<Time>);
 type Record = (Commit, Enforced);
-/// Names a change: in a log that was restored, another has its revision.
-type Made = (Revision, Option<Time>);
 
-// === impl EnforcementCounts ===
-
-impl Default for EnforcementCounts {
-    fn default() -> Self {
-        let told: Family<_, _> = Family::default();
-        for state in ["COMPLETE", "PENDING"] {
-            drop(told.get_or_create(&[("state", state)]));
-        }
-        Self { duration: Histogram::new(BUCKETS), told, nodes_lapsed: Counter::default() }
+impl EnforcementTotals {
+    fn record(&mut self, enforced: &Enforced) {
+        let exceeds = |bound: &&Duration| **bound < enforced.elapsed;
+        self.durations[DURATION_BOUNDS.iter().take_while(exceeds).count()] += 1;
+        self.duration_sum += enforced.elapsed;
+        self.nodes_lapsed += u64::from(enforced.nodes_lapsed);
     }
 }
 
-// === impl Enforcer ===
-
 impl Enforcer {
-    /// An enforcer at `node`, which reads the roll in `store`.
+    /// An enforcer at `node`, with the membership in `store`.
     pub fn new(node: Arc<CheckNode>, store: Arc<dyn Store>) -> Arc<Self> {
         Arc::new(Self {
             node,
             store,
-            watch: Mutex::default(),
+            membership: Mutex::default(),
             pending: Mutex::default(),
-            asked: Mutex::default(),
-            look: Notify::new(),
-            settle: Notify::new(),
-            counts: EnforcementCounts::default(),
+            first_waits: Mutex::default(),
+            read_requested: Notify::new(),
+            resolve_requested: Notify::new(),
+            totals: Mutex::default(),
         })
     }
 
-    /// What is counted here.
-    pub fn counts(&self) -> &EnforcementCounts {
-        &self.counts
+    /// The totals so far.
+    pub fn totals(&self) -> EnforcementTotals {
+        *self.totals.lock()
     }
 
-    /// Begins to wait for a change that this process has made. What is found is kept with its events.
+    /// Counts the answer to the caller of a change.
+    pub fn count_answer(&self, is_complete: bool) {
+        let mut totals = self.totals.lock();
+        if is_complete {
+            totals.complete += 1;
+        } else {
+            totals.pending += 1;
+        }
+    }
+
+    /// Waits for a change that this process has made. The result is written to the history.
     pub fn enforce(&self, commit: Commit) -> oneshot::Receiver<Enforced> {
         self.wait(commit, true)
     }
 
-    /// Begins or continues to wait for a change that was made earlier, at `made` by the database's
+    /// Waits for a change that may have been made elsewhere or earlier, at `made` by the database
     /// clock. The returned commit has the time of the first wait.
     pub fn wait_for(
         &self,
         commit: Commit,
         made: Option<Time>,
     ) -> (Commit, oneshot::Receiver<Enforced>) {
-        let at = self.asked_since((commit.first, made), commit.at);
+        let at = self.first_wait((commit.first, made), commit.at);
         let commit = Commit { at, ..commit };
         (commit, self.wait(commit, false))
     }
 
-    /// How far a change has reached the check nodes, as far as is known now.
+    /// The progress of a change, as far as this node knows.
     pub fn coverage(&self, commit: &Commit) -> Coverage {
+        self.coverage_in(&self.membership.lock(), commit)
+    }
+
+    fn coverage_in(&self, membership: &MembershipView, commit: &Commit) -> Coverage {
         let own_ack = self.node.ack_of(commit.last, commit.time);
-        self.watch.lock().reach(commit, self.node.id(), own_ack, self.node.boot_time())
+        membership.coverage(commit, self.node.id(), own_ack, self.node.boot_time())
     }
 
-    /// When it was first asked for a change, at most so long ago as anybody may have to wait: who asks again and again does not
-    /// begin anew each time. It had been committed by then.
-    fn asked_since(&self, change: Made, now: BootTime) -> BootTime {
-        let mut asked = self.asked.lock();
-        asked.retain(|_, at| now.since(*at) < ASKED_REMEMBERED);
-        if asked.len() == ASKED_MAX {
-            asked.pop_first();
+    /// When a caller first waited for a change, which was committed by then. So a caller that asks
+    /// repeatedly does not restart the wait for leases to expire.
+    fn first_wait(&self, change: ChangeKey, now: BootTime) -> BootTime {
+        let mut first_waits = self.first_waits.lock();
+        first_waits.retain(|_, at| now.since(*at) < WAITS_REMEMBERED);
+        if first_waits.len() == WAITS_MAX {
+            first_waits.pop_first();
         }
-        *asked.entry(change).or_insert(now)
+        *first_waits.entry(change).or_insert(now)
     }
 
-    /// Somebody may have acknowledged something, or registered. All replicas hear of that, at each change as often as there are
-    /// replicas, and reading the roll costs as many rows: so it is read only where somebody waits, or where this node may have been
-    /// the only one, which need not acknowledge. Whoever begins to wait reads it anyhow.
-    pub fn wake(&self) {
-        let is_awaited = !self.pending.lock().is_empty();
-        if is_awaited || self.watch.lock().may_be_only(self.node.id()) {
-            self.look.notify_one();
-        }
-    }
-
-    /// Has the roll read now, whether or not anybody waits.
-    #[cfg(test)]
-    pub fn look_now(&self) {
-        self.look.notify_one();
-    }
-
-    /// Whether no other node was in the roll when it was last read.
-    pub fn is_only_one(&self) -> bool {
-        self.watch.lock().is_only(self.node.id())
-    }
-
-    fn wait(&self, commit: Commit, is_recorded: bool) -> oneshot::Receiver<Enforced> {
+    fn wait(&self, commit: Commit, is_own: bool) -> oneshot::Receiver<Enforced> {
         let (done, result) = oneshot::channel();
-        self.pending.lock().push(Pending {
-            commit,
-            is_recorded,
-            generation: self.node.generation(),
-            done,
-        });
-        self.look.notify_one();
-        self.settle.notify_one();
+        let generation = self.node.generation();
+        self.pending.lock().push(PendingChange { commit, is_own, generation, done });
+        self.read_requested.notify_one();
+        self.resolve_requested.notify_one();
         result
     }
 
-    /// Goes on until stopped. What has not been found out by then is forgotten: nobody waits for it any more.
-    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let (records, to_write) = mpsc::channel(RECORDS_MAX);
-        let work = async { tokio::join!(self.look(), self.settle(records), self.record(to_write)) };
-        stop.run_until_cancelled(work).await;
-    }
-
-    /// Reads the roll, and strikes off those who have fallen silent.
-    async fn look(&self) {
-        let mut is_away = false;
-        loop {
-            let is_idle = self.pending.lock().is_empty();
-            let patience = if is_idle { IDLE_INTERVAL } else { BUSY_INTERVAL };
-            let _ = timeout(patience, self.look.notified()).await;
-            match self.look_once().await {
-                Ok(()) if is_away => {
-                    is_away = false;
-                    info!("the roll of check nodes can be read again");
-                }
-                Ok(()) => {}
-                Err(error) if is_away => {
-                    debug!(error = %chain(&error), "still cannot read the roll");
-                }
-                Err(error) => {
-                    is_away = true;
-                    warn!(error = %chain(&error), "cannot read the roll of check nodes, will go on trying");
-                }
-            }
+    /// Handles the notification that a member has acknowledged or registered.
+    ///
+    /// With `n` replicas, each change causes `n` notifications at each replica, and a read returns
+    /// `n` rows. So the membership is read only if a change is pending, or if this node was the
+    /// only member and now must acknowledge.
+    pub fn wake(&self) {
+        let has_pending = !self.pending.lock().is_empty();
+        if has_pending || self.membership.lock().may_be_only(self.node.id()) {
+            self.read_requested.notify_one();
         }
     }
 
-    async fn look_once(&self) -> Result<(), StoreError> {
-        let asked_at = self.node.boot_time();
-        let roll = with_timeout(ROLL_TIMEOUT, self.store.membership().members()).await?;
-        let silent = self.watch.lock().observe(&roll, asked_at, self.node.boot_time());
-        self.settle.notify_one();
-        for silent in silent.into_iter().filter(|silent| silent.node_id != self.node.id()) {
-            if self.store.membership().evict(silent.node_id, silent.seq).await? {
-                info!(node = %silent.node_id, "a check node has fallen silent, and was struck off the roll");
+    /// Whether this node was the only member when the membership was last read.
+    pub fn is_only_member(&self) -> bool {
+        self.membership.lock().is_only(self.node.id())
+    }
+
+    /// Runs until stopped. Changes that are pending then are dropped: the callers no longer wait.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let (records, to_write) = mpsc::channel(RECORDS_MAX);
+        let work = async {
+            tokio::join!(
+                self.observe_membership(),
+                self.resolve_pending(records),
+                self.write_records(to_write)
+            )
+        };
+        stop.run_until_cancelled(work).await;
+    }
+
+    // === membership ===
+
+    async fn observe_membership(&self) {
+        let mut failures = FailureLogger::new("read the membership");
+        loop {
+            let is_idle = self.pending.lock().is_empty();
+            let interval = if is_idle { IDLE_INTERVAL } else { BUSY_INTERVAL };
+            let _ = timeout(interval, self.read_requested.notified()).await;
+            let _ = failures.record(self.read_membership().await);
+        }
+    }
+
+    /// Reads the membership once, and evicts silent members.
+    async fn read_membership(&self) -> Result<(), StoreError> {
+        let sent_at = self.node.boot_time();
+        let membership =
+            with_timeout(MEMBERSHIP_TIMEOUT, self.store.membership().members()).await?;
+        let now = self.node.boot_time();
+        let silent = self.membership.lock().observe(&membership, sent_at, now);
+        self.resolve_requested.notify_one();
+        for member in silent.into_iter().filter(|member| member.node_id != self.node.id()) {
+            if self.store.membership().evict(member.node_id, member.heartbeat).await? {
+                info!(node = %member.node_id, "evicted a silent check node from the membership");
                 let now = self.node.boot_time();
-                self.watch.lock().evicted(silent, now);
-                self.settle.notify_one();
+                self.membership.lock().record_eviction(member, now);
+                self.resolve_requested.notify_one();
             }
         }
         Ok(())
     }
 
-    /// Answers those whose change is in force everywhere.
-    async fn settle(&self, records: mpsc::Sender<Record>) {
+    // === pending changes ===
+
+    async fn resolve_pending(&self, records: mpsc::Sender<Record>) {
         let mut acks = self.node.watch_acks();
         loop {
             acks.mark_unchanged();
-            let next = self.settle_once(&records);
+            let next = self.resolve(&records);
             tokio::select! {
                 biased;
-                () = self.settle.notified() => {}
+                () = self.resolve_requested.notified() => {}
                 () = acks.changed() => {}
                 () = sleep(next.unwrap_or(IDLE_INTERVAL)) => {}
             }
         }
     }
 
-    /// Says after how long somebody will have waited long enough, whatever happens.
-    fn settle_once(&self, records: &mpsc::Sender<Record>) -> Option<Duration> {
+    /// Answers the callers of all enforced changes. Returns the time until the next change is
+    /// enforced in any case.
+    fn resolve(&self, records: &mpsc::Sender<Record>) -> Option<Duration> {
         let mut next: Option<Duration> = None;
-        let watch = self.watch.lock();
-        let now = self.node.boot_time();
+        let membership = self.membership.lock();
         self.pending.lock().retain_mut(|pending| {
-            if !pending.is_recorded && pending.done.is_closed() {
+            if !pending.is_own && pending.done.is_closed() {
                 return false;
             }
             let commit = pending.commit;
-            let own_ack = self.node.ack_of(commit.last, commit.time);
-            let coverage = watch.reach(&commit, self.node.id(), own_ack, now);
-            let Coverage { acknowledged, lapsed, missing, until } = coverage;
-            if missing > 0 {
-                let rest = until.since(now);
+            let coverage = self.coverage_in(&membership, &commit);
+            let now = self.node.boot_time();
+            if coverage.missing > 0 {
+                let rest = coverage.complete_at.since(now);
                 next = Some(next.map_or(rest, |next| next.min(rest)));
                 return true;
             }
             let elapsed = now.since(commit.at);
             let enforced = Enforced {
-                // In microseconds, as the history records it.
+                // In microseconds, as the history records the duration.
                 elapsed: elapsed - Duration::from_nanos((elapsed.subsec_nanos() % 1_000).into()),
-                nodes_acknowledged: acknowledged,
-                nodes_lapsed: lapsed,
+                nodes_acknowledged: coverage.acknowledged,
+                nodes_lapsed: coverage.lapsed,
             };
-            if pending.is_recorded {
-                self.counts.duration.observe(enforced.elapsed.as_secs_f64());
-                self.counts.nodes_lapsed.inc_by(lapsed.into());
-            }
-            let (unused, _) = oneshot::channel();
-            // Whoever asked may have gone.
-            let _ = std::mem::replace(&mut pending.done, unused).send(enforced);
-            if pending.is_recorded
-                && pending.generation == self.node.generation()
-                && records.try_send((commit, enforced)).is_err()
-            {
-                warn!(revision = commit.last, "too much waits to be written: it will not be in the history when this was enforced");
-            }
+            self.finish(pending, enforced, records);
             false
         });
         next
     }
 
-    /// Writes what was found into the history. Nobody waits for that.
-    async fn record(&self, mut records: mpsc::Receiver<Record>) {
+    fn finish(
+        &self,
+        pending: &mut PendingChange,
+        enforced: Enforced,
+        records: &mpsc::Sender<Record>,
+    ) {
+        let (unused, _) = oneshot::channel();
+        // The caller may no longer wait.
+        let _ = std::mem::replace(&mut pending.done, unused).send(enforced);
+        if !pending.is_own {
+            return;
+        }
+        self.totals.lock().record(&enforced);
+        let is_same_log = pending.generation == self.node.generation();
+        if is_same_log && records.try_send((pending.commit, enforced)).is_err() {
+            let revision = pending.commit.last;
+            warn!(
+                revision,
+                "enforcement-record queue is full, dropping the record of this revision"
+            );
+        }
+    }
+
+    /// Writes results to the history.
+    async fn write_records(&self, mut records: mpsc::Receiver<Record>) {
         while let Some((Commit { first, last, time, .. }, enforced)) = records.recv().await {
-            if let Err(error) =
-                self.store.history().record_enforced(first, last, time, enforced).await
-            {
-                warn!(error = %chain(&error), "it will not be in the history when a change was enforced");
+            let write = self.store.history().record_enforced(first, last, time, enforced);
+            if let Err(error) = write.await {
+                let error = error_chain(&error);
+                warn!(revision = last, %error, "cannot write an enforcement record, dropping it");
             }
         }
     }

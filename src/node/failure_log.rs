@@ -1,4 +1,4 @@
-//! When the database does not answer, or not in time: what is done about it, and what is said.
+//! Logging and timeouts for operations that are retried until the database answers.
 
 use std::time::Duration;
 
@@ -7,51 +7,57 @@ use tracing::{debug, info, warn};
 
 use crate::store::StoreError;
 
-/// How long a database may take to answer what a node must know to go on answering; and at most, if it has not done so in time.
+/// Timeout of a read that the node needs to keep the lease.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_millis(750);
+/// Upper bound of that timeout, which doubles with each failure.
 pub(super) const READ_TIMEOUT_MAX: Duration = Duration::from_secs(6);
 
-/// If the answer does not come in time, the connection may be dead: another is to be tried while the lease is valid.
+/// Fails with [`StoreError::Unavailable`] after `limit`. The connection may be dead; another must
+/// be tried while the lease is valid.
 pub(super) async fn with_timeout<T>(
-    patience: Duration,
-    asking: impl Future<Output = Result<T, StoreError>>,
+    limit: Duration,
+    operation: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
-    let answered = timeout(patience, asking).await;
-    answered.unwrap_or_else(|late| Err(StoreError::Unavailable(late.into())))
+    let result = timeout(limit, operation).await;
+    result.unwrap_or_else(|elapsed| Err(StoreError::Unavailable(elapsed.into())))
 }
 
-/// Says once that something does not work, and once that it works again.
-pub(super) struct FailureLogger {
-    what: &'static str,
-    is_there: bool,
+/// Logs the first failure of a repeated operation as a warning, further failures at debug level,
+/// and the recovery.
+#[derive(Debug)]
+pub struct FailureLogger {
+    operation: &'static str,
+    is_failing: bool,
 }
 
 impl FailureLogger {
-    pub(super) fn new(what: &'static str) -> Self {
-        Self { what, is_there: false }
+    /// A logger for an operation that is named by an infinitive, such as `follow the log`.
+    pub fn new(operation: &'static str) -> Self {
+        Self { operation, is_failing: false }
     }
 
-    pub(super) fn note<T>(&mut self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+    /// Logs and returns the result of one attempt.
+    pub fn record<T>(&mut self, result: Result<T, StoreError>) -> Result<T, StoreError> {
         match &result {
-            Ok(_) if self.is_there => {
-                self.is_there = false;
-                info!("can {} again", self.what);
+            Ok(_) if self.is_failing => {
+                self.is_failing = false;
+                info!("can {} again", self.operation);
             }
             Ok(_) => {}
-            Err(error) if self.is_there => {
-                debug!(error = %chain(error), "still cannot {}", self.what);
+            Err(error) if self.is_failing => {
+                debug!(error = %error_chain(error), "still cannot {}", self.operation);
             }
             Err(error) => {
-                self.is_there = true;
-                warn!(error = %chain(error), "cannot {}, will go on trying", self.what);
+                self.is_failing = true;
+                warn!(error = %error_chain(error), "cannot {}, will keep trying", self.operation);
             }
         }
         result
     }
 }
 
-/// An error with all of its causes, in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+/// An error and all sources, on one line.
+pub(super) fn error_chain(error: &dyn std::error::Error) -> String {
     std::iter::successors(Some(error), |error| error.source())
         .map(ToString::to_string)
         .collect::<Vec<_>>()

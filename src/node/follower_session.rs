@@ -1,5 +1,8 @@
-//! The session with one follower: the messages to it in their order, and the messages that it may
-//! send. A pong follows every change that the node had applied when it granted the lease.
+//! The session of one follower: which messages the follower receives, in which order, and which the
+//! follower may send. The state machine is [`FollowerSession`], driven by [`serve`].
+//!
+//! The order is essential. A pong follows every change that the node had applied when granting the
+//! lease. So a follower that receives a pong has everything that the node may have acknowledged.
 
 use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
 
@@ -9,100 +12,95 @@ use tokio::sync::mpsc;
 use crate::{
     domain::{BootTime, NodeId, Position, Revision, TokenKey},
     node::{
-        CheckNode,
+        check_node::CheckNode,
         followers::StreamId,
         lease::lower_bound,
-        message::{Hello, PROTOCOL, Pong, ToFollower, ToUpstream, Welcome},
-        mutants::{Rule, is_broken},
-        snapshot::SnapshotPart,
+        message::{Hello, PATH_MAX, PROTOCOL, Pong, ToFollower, ToUpstream, Welcome},
+        snapshot_transfer::SnapshotTransfer,
         state::StateGuard,
-        upstream_session::PATH_MAX,
     },
 };
 
 mod acks;
-mod allowance;
 mod end;
+mod rate_limit;
+mod resume;
 
 use acks::Acks;
-use allowance::Allowance;
 pub use end::SessionEnd;
+use rate_limit::RateLimit;
+use resume::ResumeRequest;
 
-/// The most pings that wait for their pong. Of more, the oldest would prove the least, and is not answered.
+/// Maximum number of pings that wait for a pong. Beyond that, the oldest is dropped, which would
+/// bring the oldest lease.
 const PINGS_MAX: usize = 32;
 
-/// One follower's stream.
+/// The stream of one follower.
 #[derive(Debug)]
 pub struct FollowerSession {
     node: Arc<CheckNode>,
     stage: Stage,
-    /// Numbers of pings that wait for their pong.
+    /// The sequence numbers of pings that wait for a pong.
     pings: VecDeque<i64>,
     last_ping: i64,
     acks: Acks,
-    allowance: Allowance,
+    rate_limit: RateLimit,
 }
 
 #[derive(Debug)]
 enum Stage {
-    /// Nothing was sent yet.
+    /// Hello has not arrived.
     New,
-    /// The welcome is to be sent.
+    /// Welcome is to be sent.
     Greeting(Hello),
-    /// This node holds nothing yet, or it has to know more before it can tell where the follower goes on from.
-    Waiting(Follower, Arrival),
+    /// The node has no snapshot, or needs a newer lease to decide how the follower resumes.
+    Waiting(FollowerStream, ResumeRequest),
     /// A snapshot is being sent.
-    Snapshot { follower: Follower, position: Position, token_key: TokenKey, has_begun: bool },
+    Snapshot { stream: FollowerStream, position: Position, token_key: TokenKey, has_begun: bool },
     /// Changes are being sent; `sent` is the last.
-    Changes { follower: Follower, sent: Revision },
-    /// The follower has left.
-    Left,
+    Changes { stream: FollowerStream, sent: Revision },
+    /// The session is over.
+    Closed,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Arrival {
-    held: Option<Position>,
-    at: BootTime,
-    /// The latest that it was given its lease, if it had one.
-    lease_valid_from: Option<BootTime>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Follower {
+struct FollowerStream {
     node_id: NodeId,
-    stream: StreamId,
-    /// Of the node, when the follower came.
+    id: StreamId,
+    /// The generation of this node when the follower connected.
     generation: u64,
 }
 
 impl FollowerSession {
-    /// A new stream.
+    /// The session of a new stream.
     pub fn new(node: Arc<CheckNode>) -> Self {
-        let allowance = Allowance::begin(node.boot_time());
+        let rate_limit = RateLimit::new(node.boot_time());
         Self {
             node,
             stage: Stage::New,
             pings: VecDeque::new(),
             last_ping: 0,
             acks: Acks::default(),
-            allowance,
+            rate_limit,
         }
     }
 
-    /// What the follower says.
-    pub fn receive(&mut self, up: ToUpstream) -> Result<(), SessionEnd> {
-        self.allowance.take_one(self.node.boot_time())?;
-        let Some(follower) = self.follower() else { return self.receive_first(up) };
-        let Follower { node_id, stream, .. } = follower;
+    // === messages from the follower ===
+
+    /// Handles a message from the follower.
+    pub fn receive(&mut self, message: ToUpstream) -> Result<(), SessionEnd> {
         let now = self.node.boot_time();
-        self.node.with_state(|moment| moment.followers.heard(node_id, stream, now));
-        match up {
+        self.rate_limit.take_message(now)?;
+        let Some(stream) = self.stream() else { return self.receive_first(message) };
+        let FollowerStream { node_id, id, .. } = stream;
+        self.node.with_state(|state| state.followers.record_message(node_id, id, now));
+        match message {
             ToUpstream::Hello(_) => return Err(SessionEnd::SecondHello),
             ToUpstream::Ping { seq } if seq <= self.last_ping => {
                 return Err(SessionEnd::WrongPing { last: self.last_ping, found: seq });
             }
             ToUpstream::Ping { seq } => {
-                self.acks.check(self.sent(), self.patience(now), now)?;
+                self.acks.require(self.sent(), self.ack_timeout(now), now)?;
                 self.last_ping = seq;
                 if self.pings.len() == PINGS_MAX {
                     self.pings.pop_front();
@@ -110,96 +108,25 @@ impl FollowerSession {
                 self.pings.push_back(seq);
             }
             ToUpstream::Ack(ack) => {
-                self.acks.take(ack.revision, self.sent())?;
-                self.node.with_state(|moment| moment.followers.acked(node_id, stream, ack));
+                self.acks.record(ack.revision, self.sent())?;
+                self.node.with_state(|state| state.followers.record_ack(node_id, id, ack));
                 self.node.notify_acks();
             }
             ToUpstream::Report(infos) => {
-                self.allowance.take_report(now)?;
-                self.node.with_state(|moment| moment.followers.reported(node_id, stream, infos));
+                self.rate_limit.take_report(now)?;
+                self.node.with_state(|state| state.followers.record_report(node_id, id, infos));
             }
             ToUpstream::Leave => {
-                self.node.with_state(|moment| moment.followers.left(node_id, stream));
+                self.node.with_state(|state| state.followers.leave(node_id, id));
                 self.node.notify_acks();
-                self.stage = Stage::Left;
+                self.stage = Stage::Closed;
             }
         }
         Ok(())
     }
 
-    /// The stream has ended.
-    pub fn close(&mut self) {
-        if let Some(Follower { node_id, stream, .. }) = self.follower() {
-            self.node.with_state(|moment| moment.followers.lost(node_id, stream));
-            self.node.notify_acks();
-        }
-        self.stage = Stage::Left;
-    }
-
-    /// What is to be said next, if there is something to say now.
-    pub fn say(&mut self) -> Result<Option<ToFollower>, SessionEnd> {
-        if let Some(Follower { node_id, stream, generation }) = self.follower()
-            && !is_broken(Rule::OneHistoryPerStream)
-        {
-            if self.node.generation() != generation {
-                return Err(SessionEnd::NewSnapshot);
-            }
-            let is_current =
-                |followers: &mut super::Followers| followers.is_current(node_id, stream);
-            if !self.node.with_state(|moment| is_current(moment.followers)) {
-                return Err(SessionEnd::Replaced);
-            }
-        }
-        match std::mem::replace(&mut self.stage, Stage::Left) {
-            stage @ (Stage::New | Stage::Left) => {
-                self.stage = stage;
-                Ok(None)
-            }
-            Stage::Greeting(hello) => self.welcome(&hello).map(Some),
-            Stage::Waiting(follower, arrival) => {
-                self.stage = self.begin(follower, arrival);
-                match self.stage {
-                    Stage::Waiting(..) => Ok(self.pong_without_lease()),
-                    _ => self.say(),
-                }
-            }
-            Stage::Snapshot { follower, position, token_key, has_begun } => {
-                let (message, stage) = if !has_begun {
-                    (ToFollower::SnapshotBegin, None)
-                } else if let Some(part) = self.next_part(follower)? {
-                    (ToFollower::SnapshotPart(part), None)
-                } else {
-                    let changes = Stage::Changes { follower, sent: position.revision };
-                    (ToFollower::SnapshotEnd { position, token_key }, Some(changes))
-                };
-                let going_on = Stage::Snapshot { follower, position, token_key, has_begun: true };
-                self.stage = stage.unwrap_or(going_on);
-                Ok(Some(message))
-            }
-            Stage::Changes { follower, sent } => {
-                self.stage = Stage::Changes { follower, sent };
-                self.next_change(follower, sent)
-            }
-        }
-    }
-
-    /// Whether the next change is no longer kept.
-    pub fn is_too_slow(&self) -> bool {
-        let sent = match &self.stage {
-            Stage::Snapshot { position, .. } => position.revision,
-            Stage::Changes { sent, .. } => *sent,
-            Stage::New | Stage::Greeting(_) | Stage::Waiting(..) | Stage::Left => return false,
-        };
-        self.node.with_state(|moment| moment.feed.is_none_or(|feed| feed.after(sent).is_none()))
-    }
-
-    /// True after leave.
-    pub fn has_left(&self) -> bool {
-        matches!(self.stage, Stage::Left)
-    }
-
-    fn receive_first(&mut self, up: ToUpstream) -> Result<(), SessionEnd> {
-        match (&self.stage, up) {
+    fn receive_first(&mut self, message: ToUpstream) -> Result<(), SessionEnd> {
+        match (&self.stage, message) {
             (Stage::New, ToUpstream::Hello(hello)) if hello.protocol != PROTOCOL => {
                 Err(SessionEnd::OtherProtocol(hello.protocol))
             }
@@ -217,7 +144,7 @@ impl FollowerSession {
                 self.last_ping = seq;
                 Ok(())
             }
-            // Nothing was sent that could be acknowledged.
+            // Nothing was sent yet that the follower could acknowledge.
             (Stage::Greeting(_), ToUpstream::Ack(ack)) if ack.revision > 0 => {
                 Err(SessionEnd::WrongAck { least: 0, most: 0, found: ack.revision })
             }
@@ -225,122 +152,18 @@ impl FollowerSession {
         }
     }
 
-    fn welcome(&mut self, hello: &Hello) -> Result<ToFollower, SessionEnd> {
-        let node_id = hello.node_id;
-        let (stream, at) =
-            self.node.with_state(|moment| (moment.followers.join(hello, moment.now), moment.now));
-        let stream = stream.ok_or(SessionEnd::TooMany)?;
-        let follower = Follower { node_id, stream, generation: self.node.generation() };
-        let lease_valid_from = hello.lease_age.map(|age| at - lower_bound(age));
-        self.stage = self.begin(follower, Arrival { held: hello.held, at, lease_valid_from });
-        let version = env!("CARGO_PKG_VERSION").to_owned();
-        Ok(ToFollower::Welcome(Welcome { protocol: PROTOCOL, node_id: self.node.id(), version }))
+    /// How long a follower with leases may take to acknowledge a revision; `None` while this node
+    /// has no lease to grant.
+    ///
+    /// A follower that waits for further followers must disconnect these before its own timeout. So
+    /// the timeout is longer the closer the node is to the replica.
+    fn ack_timeout(&self, now: BootTime) -> Option<Duration> {
+        let lease = self.node.view().lease.filter(|lease| lease.is_valid(now))?;
+        let hops = (PATH_MAX + 2).saturating_sub(self.node.path().len());
+        Some(lease.max_staleness.saturating_mul(2 * u32::try_from(hops).unwrap_or(u32::MAX / 2)))
     }
 
-    /// Decides where the follower goes on from.
-    fn begin(&self, follower: Follower, arrival: Arrival) -> Stage {
-        let Arrival { held, at, lease_valid_from } = arrival;
-        self.node.with_state(|moment| {
-            let snapshot = &moment.view.snapshot;
-            let held_here = snapshot.position().zip(snapshot.token_key());
-            let Some(((position, token_key), feed)) = held_here.zip(moment.feed) else {
-                return Stage::Waiting(follower, arrival);
-            };
-            let is_early = |held: &Position| {
-                let is_known = held.epoch == position.epoch && held.revision <= position.revision;
-                // What this node does not know may be progress, or of another log: what has been proven since tells.
-                // What it holds beyond the follower may have been lost: it must not be told to somebody who knows a newer log.
-                let needed = if is_known { lease_valid_from } else { Some(at) };
-                let is_trusted = is_known && is_broken(Rule::GoOnWhenProven);
-                !is_trusted
-                    && needed.is_some_and(|at| moment.lease_valid_from().is_none_or(|it| it < at))
-            };
-            match held {
-                Some(held) if is_early(&held) => {
-                    self.node.request_lease();
-                    Stage::Waiting(follower, arrival)
-                }
-                Some(held) if feed.continues(&held) => {
-                    Stage::Changes { follower, sent: held.revision }
-                }
-                _ => {
-                    let parts = snapshot.clone().into_parts();
-                    moment.followers.begin_snapshot(follower.stream, parts, moment.now);
-                    Stage::Snapshot { follower, position, token_key, has_begun: false }
-                }
-            }
-        })
-    }
-
-    fn next_part(&self, follower: Follower) -> Result<Option<SnapshotPart>, SessionEnd> {
-        let next = |moment: StateGuard<'_>| moment.followers.next_part(follower.stream, moment.now);
-        self.node.with_state(next).ok_or(SessionEnd::TooSlow)
-    }
-
-    fn next_change(
-        &mut self,
-        follower: Follower,
-        sent: Revision,
-    ) -> Result<Option<ToFollower>, SessionEnd> {
-        let Follower { node_id, stream, .. } = follower;
-        let ping = self.pings.front().copied();
-        let (down, is_pong) = self.node.with_state(|moment| {
-            // Between the checks before and this one, the node may have taken a new snapshot, and forgotten this stream: what
-            // it would be lease_grant for, nobody would count.
-            let is_current = moment.followers.is_current(node_id, stream);
-            if !is_current && !is_broken(Rule::OneHistoryPerStream) {
-                return Ok((None, false));
-            }
-            let revision = moment.view.snapshot.revision();
-            let is_overtaking = ping.is_some() && is_broken(Rule::PongBehindChanges);
-            if sent < revision && !is_overtaking {
-                let feed = moment.feed.and_then(|feed| feed.after(sent));
-                let changes = feed.ok_or(SessionEnd::TooSlow)?;
-                return Ok((Some(ToFollower::Changes(changes)), false));
-            }
-            let Some(seq) = ping else { return Ok((None, false)) };
-            // Before anything leaves: from now on the follower counts.
-            let lease = moment.view.lease.filter(|lease| lease.is_valid(moment.now));
-            if let Some(lease) = &lease {
-                moment.followers.lease_granted(node_id, stream, lease, moment.now);
-            }
-            let held = if is_overtaking { sent } else { revision };
-            let lease = lease.map(|lease| lease.grant(held, moment.now));
-            Ok((Some(ToFollower::Pong(Pong { seq, path: Vec::new(), lease })), true))
-        })?;
-        if let Some(ToFollower::Changes(changes)) = &down
-            && let Some(last) = changes.last()
-        {
-            self.stage = Stage::Changes { follower, sent: last.revision };
-        }
-        if is_pong {
-            self.pings.pop_front();
-        }
-        Ok(down.map(|down| self.with_path(down)))
-    }
-
-    fn pong_without_lease(&mut self) -> Option<ToFollower> {
-        let seq = self.pings.pop_front()?;
-        Some(self.with_path(ToFollower::Pong(Pong { seq, path: Vec::new(), lease: None })))
-    }
-
-    fn with_path(&self, down: ToFollower) -> ToFollower {
-        match down {
-            ToFollower::Pong(pong) => ToFollower::Pong(Pong { path: self.node.path(), ..pong }),
-            other => other,
-        }
-    }
-
-    fn follower(&self) -> Option<Follower> {
-        match &self.stage {
-            Stage::Waiting(follower, _)
-            | Stage::Snapshot { follower, .. }
-            | Stage::Changes { follower, .. } => Some(*follower),
-            Stage::New | Stage::Greeting(_) | Stage::Left => None,
-        }
-    }
-
-    /// What the follower has been sent, and may acknowledge.
+    /// The revision that the follower was sent, and may acknowledge.
     fn sent(&self) -> Revision {
         match &self.stage {
             Stage::Changes { sent, .. } => *sent,
@@ -348,22 +171,188 @@ impl FollowerSession {
         }
     }
 
-    /// How long the follower may take to acknowledge; `None` while this node cannot grant_lease, so that nobody can. A node that waits for
-    /// its own followers must have sent these away before it is sent away itself: so the nearer to the database, the longer.
-    fn patience(&self, now: BootTime) -> Option<Duration> {
-        let lease = self.node.view().lease.filter(|lease| lease.is_valid(now))?.max_staleness;
-        let steps = (PATH_MAX + 2).saturating_sub(self.node.path().len());
-        Some(lease.saturating_mul(2 * u32::try_from(steps).unwrap_or(u32::MAX / 2)))
+    fn stream(&self) -> Option<FollowerStream> {
+        match &self.stage {
+            Stage::Waiting(stream, _)
+            | Stage::Snapshot { stream, .. }
+            | Stage::Changes { stream, .. } => Some(*stream),
+            Stage::New | Stage::Greeting(_) | Stage::Closed => None,
+        }
+    }
+
+    /// Closes the session at the end of the stream.
+    pub fn close(&mut self) {
+        if let Some(FollowerStream { node_id, id, .. }) = self.stream() {
+            self.node.with_state(|state| state.followers.disconnect(node_id, id));
+            self.node.notify_acks();
+        }
+        self.stage = Stage::Closed;
+    }
+
+    /// Whether the follower has left.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.stage, Stage::Closed)
+    }
+
+    // === messages to the follower ===
+
+    /// The next message to the follower; `None` if there is none yet.
+    pub fn next_message(&mut self) -> Result<Option<ToFollower>, SessionEnd> {
+        if let Some(FollowerStream { node_id, id, generation }) = self.stream() {
+            if self.node.generation() != generation {
+                return Err(SessionEnd::NewSnapshot);
+            }
+            if !self.node.with_state(|state| state.followers.is_current(node_id, id)) {
+                return Err(SessionEnd::Replaced);
+            }
+        }
+        match std::mem::replace(&mut self.stage, Stage::Closed) {
+            stage @ (Stage::New | Stage::Closed) => {
+                self.stage = stage;
+                Ok(None)
+            }
+            Stage::Greeting(hello) => self.welcome(&hello).map(Some),
+            Stage::Waiting(stream, request) => {
+                self.stage = self.resume(stream, request);
+                match self.stage {
+                    Stage::Waiting(..) => Ok(self.pong_without_lease()),
+                    _ => self.next_message(),
+                }
+            }
+            Stage::Snapshot { stream, position, token_key, has_begun } => {
+                // Before the next message fails: `close` must find the stream.
+                self.stage = Stage::Snapshot { stream, position, token_key, has_begun: true };
+                if !has_begun {
+                    return Ok(Some(ToFollower::SnapshotBegin));
+                }
+                if let Some(message) = self.next_snapshot_message(stream)? {
+                    return Ok(Some(message));
+                }
+                self.stage = Stage::Changes { stream, sent: position.revision };
+                Ok(Some(ToFollower::SnapshotEnd { position, token_key }))
+            }
+            Stage::Changes { stream, sent } => {
+                self.stage = Stage::Changes { stream, sent };
+                self.next_change_or_pong(stream, sent)
+            }
+        }
+    }
+
+    fn welcome(&mut self, hello: &Hello) -> Result<ToFollower, SessionEnd> {
+        let node_id = hello.node_id;
+        let (id, received_at) =
+            self.node.with_state(|state| (state.followers.connect(hello, state.now), state.now));
+        let id = id.ok_or(SessionEnd::TooMany)?;
+        let stream = FollowerStream { node_id, id, generation: self.node.generation() };
+        let lease_received_at = hello.lease_age.map(|age| received_at - lower_bound(age));
+        let request = ResumeRequest { position: hello.held, received_at, lease_received_at };
+        self.stage = self.resume(stream, request);
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        Ok(ToFollower::Welcome(Welcome { protocol: PROTOCOL, node_id: self.node.id(), version }))
+    }
+
+    /// Decides whether the follower resumes with changes, needs a snapshot, or must wait.
+    fn resume(&self, stream: FollowerStream, request: ResumeRequest) -> Stage {
+        self.node.with_state(|state| {
+            let snapshot = &state.view.snapshot;
+            let own = snapshot.position().zip(snapshot.token_key());
+            let Some(((position, token_key), buffer)) = own.zip(state.change_buffer) else {
+                return Stage::Waiting(stream, request);
+            };
+            match request.position {
+                Some(held) if request.needs_newer_lease(&state, &position, &held) => {
+                    self.node.request_lease();
+                    Stage::Waiting(stream, request)
+                }
+                Some(held) if buffer.continues(&held) => {
+                    Stage::Changes { stream, sent: held.revision }
+                }
+                _ => {
+                    let transfer = SnapshotTransfer::start(snapshot.clone(), state.now);
+                    state.followers.start_transfer(stream.id, transfer);
+                    Stage::Snapshot { stream, position, token_key, has_begun: false }
+                }
+            }
+        })
+    }
+
+    fn next_snapshot_message(
+        &self,
+        stream: FollowerStream,
+    ) -> Result<Option<ToFollower>, SessionEnd> {
+        let next =
+            |state: StateGuard<'_>| state.followers.next_snapshot_message(stream.id, state.now);
+        self.node.with_state(next).ok_or(SessionEnd::TooSlow)
+    }
+
+    fn next_change_or_pong(
+        &mut self,
+        stream: FollowerStream,
+        sent: Revision,
+    ) -> Result<Option<ToFollower>, SessionEnd> {
+        let FollowerStream { node_id, id, .. } = stream;
+        let ping = self.pings.front().copied();
+        let mut message = self.node.with_state(|state| {
+            // Since the check in `next_message`, the node may have replaced the snapshot and
+            // dropped this stream. A lease that is granted now would not be tracked.
+            if !state.followers.is_current(node_id, id) {
+                return Ok(None);
+            }
+            let revision = state.view.snapshot.revision();
+            if sent < revision {
+                let changes = state.change_buffer.and_then(|buffer| buffer.after(sent));
+                return changes.map(ToFollower::Changes).map(Some).ok_or(SessionEnd::TooSlow);
+            }
+            let Some(seq) = ping else { return Ok(None) };
+            let lease = state.view.lease.filter(|lease| lease.is_valid(state.now));
+            // The follower counts before the grant leaves this node.
+            if let Some(lease) = &lease {
+                state.followers.record_lease_grant(node_id, id, lease, state.now);
+            }
+            let lease = lease.map(|lease| lease.grant(revision, state.now));
+            Ok(Some(ToFollower::Pong(Pong { seq, path: Vec::new(), lease })))
+        })?;
+        match &mut message {
+            Some(ToFollower::Changes(changes)) => {
+                let sent = changes.last().map_or(sent, |last| last.revision);
+                self.stage = Stage::Changes { stream, sent };
+            }
+            Some(ToFollower::Pong(Pong { path, .. })) => {
+                *path = self.node.path();
+                self.pings.pop_front();
+            }
+            _ => {}
+        }
+        Ok(message)
+    }
+
+    fn pong_without_lease(&mut self) -> Option<ToFollower> {
+        let seq = self.pings.pop_front()?;
+        Some(ToFollower::Pong(Pong { seq, path: self.node.path(), lease: None }))
+    }
+
+    /// Whether the node has dropped the change that the follower needs next.
+    pub fn is_too_slow(&self) -> bool {
+        let sent = match &self.stage {
+            Stage::Snapshot { position, .. } => position.revision,
+            Stage::Changes { sent, .. } => *sent,
+            Stage::New | Stage::Greeting(_) | Stage::Waiting(..) | Stage::Closed => return false,
+        };
+        let has_next = |state: StateGuard<'_>| {
+            state.change_buffer.is_some_and(|buffer| buffer.after(sent).is_some())
+        };
+        !self.node.with_state(has_next)
     }
 }
 
+/// A dropped session is closed.
 impl Drop for FollowerSession {
     fn drop(&mut self) {
         self.close();
     }
 }
 
-/// Feeds a follower until it goes, or must go.
+/// Serves a follower until the stream ends, or the follower leaves or violates the protocol.
 pub async fn serve<E>(
     node: Arc<CheckNode>,
     incoming: impl Stream<Item = Result<ToUpstream, E>>,
@@ -371,30 +360,63 @@ pub async fn serve<E>(
 ) -> Result<(), SessionEnd> {
     let mut incoming = pin!(incoming);
     let mut progress = node.watch();
-    let mut feeding = FollowerSession::new(node);
+    let mut session = FollowerSession::new(node);
     let mut next = None;
     loop {
         if next.is_none() {
             progress.mark_unchanged();
-            match feeding.say() {
-                Ok(message) => next = message,
-                Err(end) => break Err(end),
-            }
+            next = session.next_message()?;
         }
         tokio::select! {
             biased;
-            up = incoming.next() => match up {
-                Some(Ok(up)) => if let Err(end) = feeding.receive(up) { break Err(end) },
-                Some(Err(_)) | None => break Ok(()),
+            message = incoming.next() => match message {
+                Some(Ok(message)) => session.receive(message)?,
+                Some(Err(_)) | None => return Ok(()),
             },
             permit = outgoing.reserve(), if next.is_some() => match (permit, next.take()) {
                 (Ok(permit), Some(message)) => permit.send(message),
-                _ => break Ok(()),
+                _ => return Ok(()),
             },
-            () = progress.changed() => if feeding.is_too_slow() { break Err(SessionEnd::TooSlow) },
+            () = progress.changed() => if session.is_too_slow() { return Err(SessionEnd::TooSlow) },
         }
-        if feeding.has_left() {
-            break Ok(());
+        if session.is_closed() {
+            return Ok(());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        domain::{Epoch, NodeKind, clock::ManualClock, time::from_micros},
+        node::snapshot::Snapshot,
+    };
+
+    #[test]
+    fn a_session_that_ends_during_a_snapshot_is_disconnected() {
+        let clock = Arc::new(ManualClock::at(from_micros(0).unwrap()));
+        let node = CheckNode::new(NodeId(Uuid::nil()), NodeKind::Replica, clock.clone());
+        node.replace_snapshot(Snapshot::beginning(Epoch(Uuid::nil()), TokenKey([0; 16])));
+        let mut session = FollowerSession::new(Arc::clone(&node));
+        let hello = Hello {
+            protocol: PROTOCOL,
+            node_id: NodeId(Uuid::max()),
+            version: String::new(),
+            held: None,
+            lease_age: None,
+        };
+        session.receive(ToUpstream::Hello(hello)).unwrap();
+        let welcome = session.next_message().unwrap();
+        assert!(matches!(welcome, Some(ToFollower::Welcome(_))), "{welcome:?}");
+        assert_eq!(session.next_message(), Ok(Some(ToFollower::SnapshotBegin)));
+        clock.pass(Duration::from_secs(10));
+        node.apply(&[]).unwrap();
+        assert_eq!(session.next_message(), Err(SessionEnd::TooSlow), "the transfer is stalled");
+        assert_eq!(node.gauges().followers, 1);
+        drop(session);
+        assert_eq!(node.gauges().followers, 0);
     }
 }

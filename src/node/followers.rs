@@ -1,4 +1,5 @@
-//! Those that a node feeds, and what it may acknowledge for them. Pure: time is an argument.
+//! The followers of a node, with leases and acknowledgements. Pure:
+//! time is an argument.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -6,128 +7,168 @@ use crate::{
     domain::{Ack, BootTime, NodeId, NodeInfo, NodeKind, Revision},
     node::{
         lease::{Lease, grantor_bound},
-        message::{Hello, REPORT_MAX},
-        mutants::{Rule, is_broken},
-        snapshot::{Parts, SnapshotPart},
+        message::{FOLLOWERS_MAX, Hello, REPORT_MAX, ToFollower},
+        snapshot_transfer::SnapshotTransfer,
     },
 };
 
-/// How long a follower that has lapsed is told of, in lengths of a lease.
-const REMEMBERED: u32 = 1;
+/// How long an expired follower is still reported as lapsed, in lease durations.
+const REPORTED_LEASES: u32 = 1;
 
-/// How long a follower may take for one part of a snapshot.
-const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How many a node feeds at most.
-pub const FOLLOWERS_MAX: usize = 4_096;
-
-/// Names one stream of a follower: a follower that comes back has a new one.
+/// Identifies one stream of a follower: every connection of a follower has another id.
 pub type StreamId = u64;
 
-/// Everybody who may answer from what this node has lease_grant for.
+/// All nodes that may answer checks because of a lease from this node.
 #[derive(Debug, Default)]
 pub struct Followers {
     last_stream: StreamId,
-    known: BTreeMap<NodeId, Follower>,
-    /// Snapshots that are being sent. Kept here, and not by the streams: one that takes no more would keep its own for ever.
-    snapshots: BTreeMap<StreamId, Outgoing>,
-}
-
-#[derive(Debug)]
-struct Outgoing {
-    parts: Parts,
-    /// When the last part was taken.
-    at: BootTime,
+    by_node: BTreeMap<NodeId, Follower>,
+    /// Snapshots that are being sent. The node owns the transfers, not the streams, so a stalled
+    /// stream cannot keep the memory of a snapshot.
+    transfers: BTreeMap<StreamId, SnapshotTransfer>,
 }
 
 #[derive(Debug)]
 struct Follower {
     version: String,
-    /// Its stream; `None` once that has ended without a word.
+    /// The current stream; `None` while the follower is disconnected.
     stream: Option<StreamId>,
     acked: Ack,
-    /// By when everything that it was lease_grant for has lapsed; `None`: nothing was.
+    /// The time at which all leases of the follower have expired; `None` without any lease so far.
     expires_at: Option<BootTime>,
-    last_lease: Duration,
-    last_heard: BootTime,
-    /// How old its lease was when it was last lease_grant for.
+    /// The lifetime of the latest lease.
+    max_staleness: Duration,
+    last_message_at: BootTime,
+    /// The age of the latest lease at the time of the grant.
     lease_age: Option<Duration>,
+    /// The nodes that follow this follower.
     report: Vec<NodeInfo>,
 }
 
 impl Follower {
-    /// Whether it may still answer from what it was lease_grant for.
-    fn may_answer(&self, now: BootTime) -> bool {
+    /// Whether a lease from this node may still be valid at the follower.
+    fn holds_lease(&self, now: BootTime) -> bool {
         self.expires_at.is_some_and(|expires_at| now < expires_at)
     }
 
-    /// Whether it has lapsed, not long ago.
-    fn is_remembered_silent(&self, now: BootTime) -> bool {
-        self.expires_at.is_some() && self.is_remembered(now)
-    }
-
-    /// Whether anybody still wants to know of it.
-    fn is_remembered(&self, now: BootTime) -> bool {
-        let until = |at: BootTime| at + self.last_lease * REMEMBERED;
-        self.stream.is_some() || self.expires_at.is_some_and(|at| now < until(at))
+    /// Whether the follower is connected, holds a lease, or has lapsed recently.
+    fn is_recent(&self, now: BootTime) -> bool {
+        let reported_until =
+            |expires_at: BootTime| expires_at + self.max_staleness * REPORTED_LEASES;
+        self.stream.is_some() || self.expires_at.is_some_and(|at| now < reported_until(at))
     }
 }
 
 impl Followers {
-    /// A follower has a new stream. If it had another, that one counts no more. `None`: there are as many as there may be.
-    pub fn join(&mut self, hello: &Hello, now: BootTime) -> Option<StreamId> {
-        self.known.retain(|_, follower| follower.is_remembered(now));
-        if self.known.len() >= FOLLOWERS_MAX && !self.known.contains_key(&hello.node_id) {
+    /// Opens a stream for a follower, and replaces an earlier stream. `None` if the node has too
+    /// many followers.
+    pub fn connect(&mut self, hello: &Hello, now: BootTime) -> Option<StreamId> {
+        self.by_node.retain(|_, follower| follower.is_recent(now));
+        if self.by_node.len() >= FOLLOWERS_MAX && !self.by_node.contains_key(&hello.node_id) {
             return None;
         }
         self.last_stream += 1;
-        let known = self.known.remove(&hello.node_id);
+        let known = self.by_node.remove(&hello.node_id);
         let expires_at = known.as_ref().and_then(|known| known.expires_at);
-        let expires_at = expires_at.filter(|_| !is_broken(Rule::KeepLeaseOnReturn));
-        let last_lease = known.map_or(Duration::ZERO, |known| known.last_lease);
-        self.known.insert(
-            hello.node_id,
-            Follower {
-                version: hello.version.clone(),
-                stream: Some(self.last_stream),
-                acked: Ack { revision: 0, nodes: 1, nodes_lapsed: 0 },
-                expires_at,
-                last_lease,
-                last_heard: now,
-                lease_age: None,
-                report: Vec::new(),
-            },
-        );
+        let max_staleness = known.map_or(Duration::ZERO, |known| known.max_staleness);
+        let follower = Follower {
+            version: hello.version.clone(),
+            stream: Some(self.last_stream),
+            acked: Ack { revision: 0, nodes: 1, nodes_lapsed: 0 },
+            expires_at,
+            max_staleness,
+            last_message_at: now,
+            lease_age: None,
+            report: Vec::new(),
+        };
+        self.by_node.insert(hello.node_id, follower);
         Some(self.last_stream)
     }
 
-    /// A snapshot is about to be sent on a stream.
-    pub fn begin_snapshot(&mut self, stream: StreamId, parts: Parts, now: BootTime) {
-        self.snapshots.insert(stream, Outgoing { parts, at: now });
-    }
-
-    /// The next part of the snapshot that is sent on a stream, if there is one; `None` if it was not asked for in time.
-    pub fn next_part(&mut self, stream: StreamId, now: BootTime) -> Option<Option<SnapshotPart>> {
-        let outgoing = self.snapshots.get_mut(&stream)?;
-        outgoing.at = now;
-        let part = outgoing.parts.next();
-        if part.is_none() {
-            self.snapshots.remove(&stream);
-        }
-        Some(part)
-    }
-
-    /// Lets go of snapshots that nobody takes.
-    pub fn drop_stalled(&mut self, now: BootTime) {
-        self.snapshots.retain(|_, outgoing| now.since(outgoing.at) < SNAPSHOT_TIMEOUT);
-    }
-
-    /// Whether this is still the stream of that follower.
+    /// Whether `stream` is the current stream of the follower.
     pub fn is_current(&self, node_id: NodeId, stream: StreamId) -> bool {
-        self.known.get(&node_id).is_some_and(|follower| follower.stream == Some(stream))
+        self.by_node.get(&node_id).is_some_and(|follower| follower.stream == Some(stream))
     }
 
-    /// The follower is about to be lease_grant for from `lease`. Call it before sending.
-    pub fn lease_granted(
+    /// Closes a stream that has ended without [`Self::leave`]. The follower may answer checks until
+    /// the lease expires.
+    pub fn disconnect(&mut self, node_id: NodeId, stream: StreamId) {
+        self.transfers.remove(&stream);
+        if let Some(follower) = self.current(node_id, stream) {
+            follower.stream = None;
+        }
+    }
+
+    /// Removes a follower that has stopped answering checks, and has announced that.
+    pub fn leave(&mut self, node_id: NodeId, stream: StreamId) {
+        self.transfers.remove(&stream);
+        if self.is_current(node_id, stream) {
+            self.by_node.remove(&node_id);
+        }
+    }
+
+    /// Drops all acknowledgements and streams: the node has another log now. The leases of
+    /// followers stay counted.
+    pub fn reset(&mut self) {
+        self.transfers.clear();
+        for follower in self.by_node.values_mut() {
+            follower.acked.revision = 0;
+            follower.stream = None;
+        }
+    }
+
+    // === snapshots ===
+
+    /// Starts to send a snapshot on a stream.
+    pub fn start_transfer(&mut self, stream: StreamId, transfer: SnapshotTransfer) {
+        self.transfers.insert(stream, transfer);
+    }
+
+    /// The next message of the snapshot that is being sent on a stream, `Some(None)` at the end;
+    /// `None` if the follower was too slow, so that the transfer was dropped.
+    pub fn next_snapshot_message(
+        &mut self,
+        stream: StreamId,
+        now: BootTime,
+    ) -> Option<Option<ToFollower>> {
+        let message = self.transfers.get_mut(&stream)?.next_message(now);
+        if message.is_none() {
+            self.transfers.remove(&stream);
+        }
+        Some(message)
+    }
+
+    /// Drops the snapshots of followers that read too slowly.
+    pub fn drop_stalled_transfers(&mut self, now: BootTime) {
+        self.transfers.retain(|_, transfer| !transfer.is_stalled(now));
+    }
+
+    // === messages of followers ===
+
+    /// Records that a follower has sent a message.
+    pub fn record_message(&mut self, node_id: NodeId, stream: StreamId, now: BootTime) {
+        if let Some(follower) = self.current(node_id, stream) {
+            follower.last_message_at = now;
+        }
+    }
+
+    /// Records an acknowledgement, which includes the followers of the follower.
+    pub fn record_ack(&mut self, node_id: NodeId, stream: StreamId, ack: Ack) {
+        if let Some(follower) = self.current(node_id, stream) {
+            follower.acked = ack;
+        }
+    }
+
+    /// Records the nodes that follow the follower.
+    pub fn record_report(&mut self, node_id: NodeId, stream: StreamId, report: Vec<NodeInfo>) {
+        if let Some(follower) = self.current(node_id, stream) {
+            follower.report = report;
+        }
+    }
+
+    /// Records that a follower is granted a lease that derives from `lease`. Call before sending
+    /// the grant.
+    pub fn record_lease_grant(
         &mut self,
         node_id: NodeId,
         stream: StreamId,
@@ -135,106 +176,62 @@ impl Followers {
         now: BootTime,
     ) {
         let Some(follower) = self.current(node_id, stream) else { return };
-        if is_broken(Rule::CountWhomIsVouched) {
-            return;
-        }
         let expires_at = lease.valid_from + grantor_bound(lease.max_staleness);
         follower.expires_at = follower.expires_at.max(Some(expires_at));
-        follower.last_lease = lease.max_staleness;
+        follower.max_staleness = lease.max_staleness;
         follower.lease_age = Some(now.since(lease.valid_from));
     }
 
-    /// The follower was heard from.
-    pub fn heard(&mut self, node_id: NodeId, stream: StreamId, now: BootTime) {
-        if let Some(follower) = self.current(node_id, stream) {
-            follower.last_heard = now;
-        }
-    }
+    // === acknowledgement ===
 
-    /// The follower and its own followers answer from `ack` on.
-    pub fn acked(&mut self, node_id: NodeId, stream: StreamId, ack: Ack) {
-        if let Some(follower) = self.current(node_id, stream) {
-            follower.acked = ack;
-        }
-    }
-
-    /// Whom the follower feeds.
-    pub fn reported(&mut self, node_id: NodeId, stream: StreamId, report: Vec<NodeInfo>) {
-        if let Some(follower) = self.current(node_id, stream) {
-            follower.report = report;
-        }
-    }
-
-    /// The stream has ended without a word: the follower may go on answering for a while.
-    pub fn lost(&mut self, node_id: NodeId, stream: StreamId) {
-        self.snapshots.remove(&stream);
-        if is_broken(Rule::WaitForTheGone) {
-            self.left(node_id, stream);
-        } else if let Some(follower) = self.current(node_id, stream) {
-            follower.stream = None;
-        }
-    }
-
-    /// The follower has said that it answers no more.
-    pub fn left(&mut self, node_id: NodeId, stream: StreamId) {
-        self.snapshots.remove(&stream);
-        if self.is_current(node_id, stream) {
-            self.known.remove(&node_id);
-        }
-    }
-
-    /// The node holds another history now: what was acknowledged means nothing any more.
-    pub fn reset(&mut self) {
-        self.snapshots.clear();
-        for follower in self.known.values_mut() {
-            follower.acked.revision = 0;
-            follower.stream = None;
-        }
-    }
-
-    /// What the node may acknowledge, itself at `published`.
-    pub fn ack(&self, published: Revision, now: BootTime) -> Ack {
-        let mut ack = Ack { revision: published, nodes: 1, nodes_lapsed: 0 };
-        if is_broken(Rule::AckForFollowers) {
-            return ack;
-        }
-        for follower in self.known.values().filter(|follower| follower.may_answer(now)) {
+    /// The acknowledgement of a node at `applied`, including all followers.
+    pub fn ack(&self, applied: Revision, now: BootTime) -> Ack {
+        let mut ack = Ack { revision: applied, nodes: 1, nodes_lapsed: 0 };
+        for follower in self.by_node.values().filter(|follower| follower.holds_lease(now)) {
             ack.revision = ack.revision.min(follower.acked.revision);
         }
-        for follower in self.known.values() {
-            let is_there = follower.stream.is_some() || follower.may_answer(now);
-            if follower.acked.revision >= ack.revision && is_there {
+        for follower in self.by_node.values() {
+            let is_behind = follower.acked.revision < ack.revision;
+            let is_active = follower.stream.is_some() || follower.holds_lease(now);
+            if !is_behind && is_active {
                 ack.nodes = ack.nodes.saturating_add(follower.acked.nodes);
                 ack.nodes_lapsed = ack.nodes_lapsed.saturating_add(follower.acked.nodes_lapsed);
-            } else if follower.acked.revision < ack.revision && follower.is_remembered_silent(now) {
+            } else if is_behind && follower.expires_at.is_some() && follower.is_recent(now) {
                 ack.nodes_lapsed = ack.nodes_lapsed.saturating_add(1);
             }
         }
         ack
     }
 
-    /// When [`Self::ack`] next changes by itself: the first lapse of a follower that holds it back.
-    pub fn next_lapse(&self, published: Revision, now: BootTime) -> Option<BootTime> {
-        let late =
-            |follower: &&Follower| follower.acked.revision < published && follower.may_answer(now);
-        self.known.values().filter(late).filter_map(|follower| follower.expires_at).min()
+    /// The time at which [`Self::ack`] next changes without a message: the first expiry of a
+    /// follower behind `applied`.
+    pub fn next_expiry(&self, applied: Revision, now: BootTime) -> Option<BootTime> {
+        let delays_ack =
+            |follower: &&Follower| follower.acked.revision < applied && follower.holds_lease(now);
+        let delaying = self.by_node.values().filter(delays_ack);
+        delaying.filter_map(|follower| follower.expires_at).min()
     }
 
-    /// Whether nobody can answer from what this node has lease_grant for.
-    pub fn are_gone(&self, now: BootTime) -> bool {
-        !self.known.values().any(|follower| follower.may_answer(now))
+    /// Whether any follower holds a valid lease.
+    pub fn hold_leases(&self, now: BootTime) -> bool {
+        self.by_node.values().any(|follower| follower.holds_lease(now))
     }
 
-    /// How many have a stream.
+    // === for operators ===
+
+    /// The number of followers with a stream.
     pub fn connected(&self) -> usize {
-        self.known.values().filter(|follower| follower.stream.is_some()).count()
+        self.by_node.values().filter(|follower| follower.stream.is_some()).count()
     }
 
-    /// What is known of those that have a stream or may still answer, and of those that they feed.
+    /// The followers that are connected or hold a lease, and the nodes that follow these. At most
+    /// [`REPORT_MAX`].
     pub fn infos(&self, upstream: NodeId, now: BootTime) -> Vec<NodeInfo> {
-        let is_there = |(_, it): &(_, &Follower)| it.stream.is_some() || it.may_answer(now);
-        let infos = self.known.iter().filter(is_there).flat_map(|(node_id, follower)| {
-            let silent_for = now.since(follower.last_heard);
+        let is_active = |(_, follower): &(&NodeId, &Follower)| {
+            follower.stream.is_some() || follower.holds_lease(now)
+        };
+        let infos = self.by_node.iter().filter(is_active).flat_map(|(node_id, follower)| {
+            let silent_for = now.since(follower.last_message_at);
             let info = NodeInfo {
                 node_id: *node_id,
                 kind: NodeKind::Sidecar,
@@ -250,7 +247,7 @@ impl Followers {
     }
 
     fn current(&mut self, node_id: NodeId, stream: StreamId) -> Option<&mut Follower> {
-        self.known.get_mut(&node_id).filter(|follower| follower.stream == Some(stream))
+        self.by_node.get_mut(&node_id).filter(|follower| follower.stream == Some(stream))
     }
 }
 
@@ -259,29 +256,26 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::node::{Snapshot, message::PROTOCOL};
+    use crate::node::{message::PROTOCOL, snapshot::Snapshot};
 
     #[test]
-    fn a_snapshot_that_nobody_takes_is_let_go_of() {
-        let (mut followers, begin) = (Followers::default(), BootTime(0));
-        let parts = || Snapshot::default().into_parts();
+    fn stalled_transfers_are_dropped() {
+        let (mut followers, start) = (Followers::default(), BootTime(0));
+        let transfer = |now| SnapshotTransfer::start(Snapshot::default(), now);
         for stream in [1, 2] {
-            followers.begin_snapshot(stream, parts(), begin);
+            followers.start_transfer(stream, transfer(start));
         }
-        let later = begin + SNAPSHOT_TIMEOUT;
-        assert_eq!(
-            followers.next_part(1, later - Duration::from_secs(1)),
-            Some(None),
-            "it is empty"
-        );
-        followers.begin_snapshot(3, parts(), later);
-        followers.drop_stalled(later);
-        assert_eq!(followers.next_part(2, later), None, "that was too slow");
-        assert_eq!(followers.next_part(3, later), Some(None));
+        let later = start + Duration::from_secs(10);
+        let earlier = later - Duration::from_secs(1);
+        assert_eq!(followers.next_snapshot_message(1, earlier), Some(None), "an empty snapshot");
+        followers.start_transfer(3, transfer(later));
+        followers.drop_stalled_transfers(later);
+        assert_eq!(followers.next_snapshot_message(2, later), None, "stalled");
+        assert_eq!(followers.next_snapshot_message(3, later), Some(None));
     }
 
     #[test]
-    fn nobody_can_make_a_node_feed_without_end() {
+    fn the_number_of_followers_is_bounded() {
         let hello = |number: usize| Hello {
             protocol: PROTOCOL,
             node_id: NodeId(Uuid::from_u128(number as u128)),
@@ -291,11 +285,12 @@ mod tests {
         };
         let (mut followers, now) = (Followers::default(), BootTime(0));
         let streams: Vec<_> =
-            (0..FOLLOWERS_MAX).map(|number| followers.join(&hello(number), now)).collect();
+            (0..FOLLOWERS_MAX).map(|number| followers.connect(&hello(number), now)).collect();
         assert!(streams.iter().all(Option::is_some));
-        assert_eq!(followers.join(&hello(FOLLOWERS_MAX), now), None, "that is one too many");
-        assert!(followers.join(&hello(0), now).is_some(), "it has come back");
-        followers.lost(hello(1).node_id, streams[1].unwrap());
-        assert!(followers.join(&hello(FOLLOWERS_MAX), now).is_some(), "another one has gone");
+        assert_eq!(followers.connect(&hello(FOLLOWERS_MAX), now), None, "one too many");
+        assert!(followers.connect(&hello(0), now).is_some(), "a known follower reconnects");
+        followers.disconnect(hello(1).node_id, streams[1].unwrap());
+        let is_admitted = followers.connect(&hello(FOLLOWERS_MAX), now).is_some();
+        assert!(is_admitted, "a disconnected follower without a lease is forgotten");
     }
 }

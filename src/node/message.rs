@@ -1,4 +1,5 @@
-//! What check nodes say to each other on a `Follow` stream. Both directions are ordered; that is all that is asked of them.
+//! The messages of the replication protocol. The protocol requires only that both directions of a
+//! stream are ordered.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,58 +8,68 @@ use crate::{
         Ack, Event, GrantTerms, LockTerms, NodeId, NodeInfo, Now, Position, Revision, TenantId,
         Time, TokenKey,
     },
-    node::snapshot::SnapshotPart,
     store::Retained,
 };
 
-/// The version of the protocol that this program speaks. Nodes that speak different versions do not
-/// follow each other.
+/// The version of the protocol. Two nodes of different versions refuse each other: a follower that
+/// ignores unknown messages could allow checks that such a message denies.
 pub const PROTOCOL: u32 = 1;
-/// The most nodes that a node tells of at a time.
+/// Maximum number of nodes between a sidecar and the database. Each hop makes
+/// leases older.
+pub const PATH_MAX: usize = 4;
+/// Maximum number of nodes in one report.
 pub const REPORT_MAX: usize = 1_000;
+/// Maximum number of followers of one node.
+pub const FOLLOWERS_MAX: usize = 4_096;
+/// Maximum rate of a follower's messages, and the size of a burst.
+pub const MESSAGES_PER_SECOND: u32 = 1_000;
 
-/// From a follower to the node that feeds it.
+/// From a follower to the upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToUpstream {
-    /// First of all, and once.
+    /// The first message, exactly once.
     Hello(Hello),
-    /// Asks for a lease of freshness.
+    /// Requests a lease.
     Ping {
-        /// Comes back in the [`Pong`]. Greater than in every ping before.
+        /// Returned in the [`Pong`]. Greater than in every earlier ping.
         seq: i64,
     },
-    /// Checks are answered from this revision by the follower and all that it feeds.
+    /// The follower, and all nodes that follow it, answer checks from this revision or a later one.
     Ack(Ack),
-    /// Whom the follower feeds, for people.
+    /// The nodes that follow the follower. For operators only: the protocol does not depend on
+    /// reports.
     Report(Vec<NodeInfo>),
-    /// The follower answers no more checks, and feeds nobody who does.
+    /// The follower has stopped answering checks, and no node that follows it holds a lease.
     Leave,
 }
 
-/// Who follows, and from where.
+/// The identity of a follower, and the position to resume from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
-    /// The version of the protocol it speaks.
+    /// The protocol version of the follower.
     pub protocol: u32,
-    /// Its name.
+    /// The follower.
     pub node_id: NodeId,
-    /// The version of its program.
+    /// The program version of the follower.
     pub version: String,
-    /// What it holds, if it holds anything.
+    /// The position of the follower's snapshot; `None` without a valid snapshot.
     pub held: Option<Position>,
-    /// How long ago it was given its lease, if that is valid.
+    /// Time since the follower received the current lease; `None` without a valid lease.
     pub lease_age: Option<Duration>,
 }
 
-/// From a node to a follower that it feeds.
+/// From a node to a follower.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToFollower {
-    /// The answer to [`Hello`], before anything else.
+    /// The response to [`Hello`], before all other messages.
     Welcome(Welcome),
-    /// A snapshot begins: what the follower holds is of no use. Its locks and grants follow, then [`ToFollower::SnapshotEnd`].
+    /// A snapshot starts, and replaces the state of the follower. Locks and grants follow, then
+    /// [`ToFollower::SnapshotEnd`].
     SnapshotBegin,
-    /// Some of the snapshot.
-    SnapshotPart(SnapshotPart),
+    /// Some locks of the snapshot.
+    SnapshotLocks(Vec<LockTerms>),
+    /// Some grants of the snapshot.
+    SnapshotGrants(Vec<(TenantId, Retained, GrantTerms)>),
     /// The snapshot is complete.
     SnapshotEnd {
         /// The position of the snapshot.
@@ -66,71 +77,72 @@ pub enum ToFollower {
         /// The key of consistency tokens in the epoch of the position.
         token_key: TokenKey,
     },
-    /// What happened next, without a gap.
+    /// The next changes, without gaps.
     Changes(Vec<Arc<Change>>),
-    /// The answer to a ping.
+    /// The response to a ping.
     Pong(Pong),
 }
 
-/// Who feeds.
+/// The identity of an upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Welcome {
-    /// The version of the protocol it speaks.
+    /// The protocol version of the upstream.
     pub protocol: u32,
-    /// Its name.
+    /// The upstream.
     pub node_id: NodeId,
-    /// The version of its program.
+    /// The program version of the upstream.
     pub version: String,
 }
 
-/// The answer to a ping. It stands in the stream behind every change that the node had applied when it sent it.
+/// The response to a ping. In the stream, the pong follows every change that the upstream had
+/// applied before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pong {
-    /// Of the ping.
+    /// From the ping.
     pub seq: i64,
-    /// The node that answers, the one that feeds it, and so on up to the replica.
+    /// The path from the upstream to the replica, both included.
     pub path: Vec<NodeId>,
-    /// What it can grant_lease for; `None` while it has no valid lease itself.
+    /// `None` while the upstream has no valid lease.
     pub lease: Option<LeaseGrant>,
 }
 
-/// A lease of freshness, as one node hands it to the next.
+/// A lease that one node grants to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaseGrant {
-    /// Everything that was committed before the lease's time is at or below this revision.
+    /// Every change that was committed before the lease starts has at most this revision.
     pub revision: Revision,
-    /// How old the lease is, by the clock of the node that sends it.
+    /// Time since the lease started, by the clock of the grantor.
     pub age: Duration,
-    /// For how long from its time a lease may be answered from.
+    /// Lifetime of the lease, from start to end.
     pub max_staleness: Duration,
-    /// What the database's clock shows.
+    /// The database clock, as known to the grantor.
     pub now: Now,
 }
 
-/// An event as check nodes need it: what it does to the snapshot. The history's texts stay where the history is.
+/// The effect of an event on a snapshot. Texts for the history are left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// The event's place in the log.
+    /// The event's position in the log.
     pub revision: Revision,
-    /// When it was committed.
+    /// The time of the event, by the database clock.
     pub time: Time,
-    /// The grant as the event left it; `None` if it was not about a grant.
+    /// The grant after the event; `None` if the event does not concern a grant.
     pub grant: Option<(TenantId, Retained, GrantTerms)>,
-    /// The lock as the event left it; `None` if it was not about a lock.
+    /// The lock after the event; `None` if the event does not concern a lock.
     pub lock: Option<LockChange>,
 }
 
-/// What an event did to a lock.
+/// The effect of an event on a lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockChange {
     /// The lock.
     pub terms: LockTerms,
-    /// Whether the event has ended it.
+    /// Whether the event has ended the lock.
     pub is_ended: bool,
 }
 
 impl Change {
-    /// About how many bytes it takes.
+    /// Estimated size, in bytes.
     pub fn weight(&self) -> usize {
         const FIXED: usize = 200;
         let agents = self.grant.iter().flat_map(|(_, _, terms)| &terms.agent_ids);
@@ -141,9 +153,9 @@ impl Change {
 
 impl From<&Event> for Change {
     fn from(event: &Event) -> Self {
-        let held = if event.kind.is_end() { Retained::LastEnded } else { Retained::Live };
+        let retained = if event.kind.is_end() { Retained::LastEnded } else { Retained::Live };
         let grant = event.kind.grant();
-        let grant = grant.map(|grant| (grant.tenant_id.clone(), held, grant.terms.clone()));
+        let grant = grant.map(|grant| (grant.tenant_id.clone(), retained, grant.terms.clone()));
         let is_ended = event.kind.is_end();
         let lock = event.kind.lock().map(|lock| LockChange { terms: lock.terms.clone(), is_ended });
         Self { revision: event.revision, time: event.time, grant, lock }

@@ -1,4 +1,4 @@
-//! A replica: follows the log in the database, proves that it does, and acknowledges.
+//! Follows the log in the database, renews the lease with heartbeats, and acknowledges.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,162 +13,168 @@ use tracing::{debug, info, warn};
 use crate::{
     domain::{Event, Position, Revision},
     node::{
-        CheckNode, Snapshot,
+        check_node::CheckNode,
         enforcer::Enforcer,
-        failure_log::{FailureLogger, READ_TIMEOUT, READ_TIMEOUT_MAX, chain, with_timeout},
+        failure_log::{FailureLogger, READ_TIMEOUT, READ_TIMEOUT_MAX, error_chain, with_timeout},
         lease::EARLY_RENEWAL_PAUSE,
         message::{Change, LeaseGrant},
-        mutants::{self, Rule, is_broken},
+        snapshot::Snapshot,
     },
     store::{HeartbeatResponse, Loaded, Notification, Registration, Store, StoreError},
 };
 
-mod acknowledging;
+mod acknowledge;
+mod last_ack;
 
-use acknowledging::LastAck;
+use last_ack::LastAck;
 
-/// How many events are read at a time, and at least, where the database does not answer in time.
+/// Maximum number of events in one read. Divided by four with each timeout, down to the minimum.
 const BATCH: usize = 1_000;
 const BATCH_MIN: usize = 16;
-/// A lease is renewed so many times in the length of a lease. What it finds out of the log serves as the poll.
-const RENEWALS: u32 = 8;
-/// The least time that a database is given to answer a renewal.
+/// Number of heartbeats in one lease duration. Heartbeats also poll the head of the log.
+const HEARTBEATS_PER_LEASE: u32 = 8;
+/// Minimum timeout of a heartbeat, for short leases.
 const HEARTBEAT_TIMEOUT_MIN: Duration = Duration::from_millis(150);
-/// How long to wait before listening anew, and before reading anew.
+/// Pause before an operation is retried.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Keeps a node up with the log of a store.
+/// Keeps a check node up to date with the log of a store.
 #[derive(Debug)]
 pub struct Replica {
     node: Arc<CheckNode>,
     store: Arc<dyn Store>,
     enforcer: Arc<Enforcer>,
-    member: Registration,
-    /// There may be something new in the log.
-    log: Notify,
-    /// The last renewal that was answered, and the head that it told of.
-    answers: Mutex<(i64, Revision)>,
+    registration: Registration,
+    /// Notified when the log may have grown.
+    log_changed: Notify,
+    /// The sequence number of the last answered heartbeat, and the head in the response.
+    last_heartbeat: Mutex<(i64, Revision)>,
     last_ack: Mutex<LastAck>,
 }
 
+/// The state of the node when a heartbeat was sent.
+#[derive(Debug, Clone, Copy)]
+struct HeartbeatRequest {
+    seq: i64,
+    generation: u64,
+    position: Option<Position>,
+}
+
 impl Replica {
-    /// A replica at `node`, which may answer from one lease for `max_staleness`.
+    /// A replica at `node`, with leases of `max_staleness`.
     pub fn new(node: Arc<CheckNode>, store: Arc<dyn Store>, max_staleness: Duration) -> Arc<Self> {
         let enforcer = Enforcer::new(Arc::clone(&node), Arc::clone(&store));
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        let member =
+        let registration =
             Registration { node_id: node.id(), version, max_staleness, first_heartbeat: 0 };
         Arc::new(Self {
             node,
             store,
             enforcer,
-            member,
-            log: Notify::new(),
-            answers: Mutex::default(),
+            registration,
+            log_changed: Notify::new(),
+            last_heartbeat: Mutex::default(),
             last_ack: Mutex::default(),
         })
     }
 
-    /// Where it talks to the database.
+    /// The store of the log.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
     }
 
-    /// What checks are answered from.
+    /// The check node.
     pub fn node(&self) -> &Arc<CheckNode> {
         &self.node
     }
 
-    /// What finds out when changes are in force everywhere.
+    /// The enforcer of this replica's changes.
     pub fn enforcer(&self) -> &Arc<Enforcer> {
         &self.enforcer
     }
 
-    /// Joins the roll, loads what the store holds, and proves that it is current: then checks can be answered.
+    /// Loads the snapshot, registers as a member, and takes the first lease. After that, the node
+    /// answers checks.
     pub async fn join(&self) -> Result<(), StoreError> {
-        if is_broken(Rule::RowBeforeProof) {
-            self.load().await?;
-            let question = self.question();
-            let read = mutants::heartbeat_without_row(self.store.as_ref(), question.held).await?;
-            if let Some(read) = read {
-                self.take(question, read);
-            }
-            return Ok(());
-        }
-        // While it loads, nobody need wait for this node.
+        // Before the registration: no change waits for a node that loads.
         self.load().await?;
         self.register().await?;
         self.renew_lease().await
     }
 
-    /// The log has grown, or may have.
+    /// Requests a read of the log, which may have grown.
     pub fn wake(&self) {
-        self.log.notify_one();
+        self.log_changed.notify_one();
     }
 
-    /// Goes on until stopped. Then leaves the roll, if nobody can answer from what this node has lease_grant for.
+    /// Follows the log until stopped. Then leaves the membership, unless a follower holds a lease
+    /// from this node.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let work = async {
             tokio::join!(
-                self.follow(),
-                self.prove(),
+                self.follow_log(),
+                self.renew_leases(),
                 self.listen(),
                 self.acknowledge(),
-                self.report()
+                self.report_followers()
             );
         };
         stop.run_until_cancelled(work).await;
         if self.node.step_down()
             && let Err(error) = self.leave().await
         {
-            debug!(error = %chain(&error), "cannot leave the roll, others will see that this node is silent");
+            let error = error_chain(&error);
+            debug!(%error, "cannot leave the membership, others will evict this node");
         }
     }
 
     // === the log ===
 
-    async fn follow(&self) {
-        let mut trouble = FailureLogger::new("follow the log");
+    async fn follow_log(&self) {
+        let mut failures = FailureLogger::new("follow the log");
         loop {
-            self.log.notified().await;
-            let (mut batch, mut patience) = (BATCH, READ_TIMEOUT);
-            while let Err(error) = trouble.note(self.catch_up(batch, patience).await) {
-                drop(error);
-                // It may be slow.
+            self.log_changed.notified().await;
+            let (mut batch, mut read_timeout) = (BATCH, READ_TIMEOUT);
+            while failures.record(self.catch_up(batch, read_timeout).await).is_err() {
+                // The database may be slow: read less, and wait longer.
                 batch = (batch / 4).max(BATCH_MIN);
-                patience = (patience * 2).min(READ_TIMEOUT_MAX);
+                read_timeout = (read_timeout * 2).min(READ_TIMEOUT_MAX);
                 sleep(RETRY_INTERVAL).await;
             }
         }
     }
 
-    /// Applies everything that the node does not have yet.
-    async fn catch_up(&self, batch: usize, patience: Duration) -> Result<(), StoreError> {
+    /// Applies all events after the node's position.
+    async fn catch_up(&self, batch: usize, read_timeout: Duration) -> Result<(), StoreError> {
         loop {
-            let Some(held) = self.node.held() else { return self.load().await };
+            let Some(position) = self.node.position() else { return self.load().await };
             if self.node.is_invalidated() {
                 return self.load().await;
             }
-            // With the last one that is held: what does not begin with it is another history.
-            let before = (held.revision - 1).max(0);
-            let answers = self.answers.lock().0;
+            // Start with the last applied event. If that event differs, the database has another
+            // log.
+            let before = (position.revision - 1).max(0);
+            let seq_before = self.last_heartbeat.lock().0;
             let events =
-                with_timeout(patience, self.store.log().events_after(before, batch)).await?;
-            let (known, new) = events.split_at(usize::from(held.revision > 0).min(events.len()));
-            let is_same =
-                held.revision == 0 || known.first().is_some_and(|event| is_at(event, &held));
-            if !is_same && !is_broken(Rule::NoticeOtherHistory) {
+                with_timeout(read_timeout, self.store.log().events_after(before, batch)).await?;
+            let has_known = position.revision > 0 && !events.is_empty();
+            let (known, new) = events.split_at(usize::from(has_known));
+            let is_same_log = position.revision == 0
+                || known.first().is_some_and(|event| is_at(event, &position));
+            if !is_same_log {
                 warn!(
-                    held = held.revision,
-                    "the log is not the one that this node holds, loading it anew"
+                    revision = position.revision,
+                    "the log differs from the snapshot of this node, loading a new snapshot"
                 );
                 self.node.invalidate();
                 return self.load().await;
             }
             let Some(last) = new.last() else { return Ok(()) };
-            let (answered, told) = *self.answers.lock();
-            if answered != answers && told < last.revision && !is_broken(Rule::ReadAfterProof) {
-                // They may have been lost since, for all that is known of the log as it was when a lease was given.
+            let (seq, head) = *self.last_heartbeat.lock();
+            if seq != seq_before && head < last.revision {
+                // A heartbeat was answered during the read, with a head before these events. A
+                // restore before the heartbeat may have lost these events. Read again, after the
+                // heartbeat.
                 continue;
             }
             self.apply(new).await?;
@@ -176,178 +182,171 @@ impl Replica {
     }
 
     async fn apply(&self, events: &[Event]) -> Result<(), StoreError> {
-        if is_broken(Rule::PublishBeforeAck) {
-            mutants::acknowledge_unpublished(self.store.as_ref(), &self.node, events).await?;
-        }
         let changes: Vec<_> = events.iter().map(|event| Arc::new(Change::from(event))).collect();
         if let Err(gap) = self.node.apply(&changes) {
-            warn!(%gap, "loading the log anew");
+            warn!(%gap, "loading a new snapshot");
             return self.load().await;
         }
         Ok(())
     }
 
     async fn load(&self) -> Result<(), StoreError> {
-        let mut loaded = Snapshot::default();
-        let mut visit = |tenant_id, terms, held| loaded.insert(&tenant_id, terms, held);
-        let Loaded { position, token_key, locks } = self.store.log().load(&mut visit).await?;
+        let mut snapshot = Snapshot::default();
+        let mut insert = |tenant_id, terms, retained| snapshot.insert(&tenant_id, terms, retained);
+        let Loaded { position, token_key, locks } = self.store.log().load(&mut insert).await?;
         for terms in locks {
-            loaded.insert_lock(terms);
+            snapshot.insert_lock(terms);
         }
-        loaded.set_position(position, token_key);
-        self.node.replace_snapshot(loaded);
-        self.last_ack.lock().forget();
+        snapshot.set_position(position, token_key);
+        self.node.replace_snapshot(snapshot);
+        self.last_ack.lock().invalidate();
         Ok(())
     }
 
     // === leases ===
 
-    async fn prove(&self) {
-        let interval = self.member.max_staleness / RENEWALS;
-        let mut trouble = FailureLogger::new("prove that this node is current");
+    async fn renew_leases(&self) {
+        let max_staleness = self.registration.max_staleness;
+        let interval = max_staleness / HEARTBEATS_PER_LEASE;
+        // The connection may be dead. A third of the lease leaves time to try another one.
+        let heartbeat_timeout = (max_staleness / 3).max(HEARTBEAT_TIMEOUT_MIN);
+        let mut failures = FailureLogger::new("renew the lease");
         loop {
-            // If the answer does not come soon, the connection may be dead: there is time to try another.
-            let patience = (self.member.max_staleness / 3).max(HEARTBEAT_TIMEOUT_MIN);
-            let renewed = timeout(patience, self.renew_lease()).await;
-            let renewed = renewed.unwrap_or_else(|late| Err(StoreError::Unavailable(late.into())));
-            let _ = trouble.note(renewed);
+            let _ = failures.record(with_timeout(heartbeat_timeout, self.renew_lease()).await);
             sleep(EARLY_RENEWAL_PAUSE.min(interval)).await;
-            let _ =
-                timeout(interval.saturating_sub(EARLY_RENEWAL_PAUSE), self.node.lease_requested())
-                    .await;
+            let rest = interval.saturating_sub(EARLY_RENEWAL_PAUSE);
+            let _ = timeout(rest, self.node.lease_requested()).await;
         }
     }
 
-    /// Asks the database for a lease.
+    /// Renews the lease once, with a heartbeat.
     pub async fn renew_lease(&self) -> Result<(), StoreError> {
-        let question = self.question();
-        // Never the same again, also if the database was restored meanwhile: who watches the row sees that it has moved.
-        let row_seq = if is_broken(Rule::RowSeqOnce) { 0 } else { self.node.boot_time().0 };
-        let mut renewal =
-            self.store.membership().heartbeat(self.member.node_id, row_seq, question.held).await?;
-        if renewal.is_none() && is_broken(Rule::NoProofWithoutRow) {
-            renewal = mutants::heartbeat_without_row(self.store.as_ref(), question.held).await?;
-        }
-        let Some(renewal) = renewal else {
-            info!("this node was struck off the roll of check nodes, and registers anew");
+        let request = self.start_heartbeat();
+        let (node_id, heartbeat) = (self.registration.node_id, self.next_heartbeat());
+        let response =
+            self.store.membership().heartbeat(node_id, heartbeat, request.position).await?;
+        let Some(response) = response else {
+            info!("this node was evicted from the membership, registering again");
             return self.register().await;
         };
-        *self.answers.lock() = (question.seq, renewal.head.revision);
-        // What is held beyond the head may be new, or have been lost before the lease was given.
-        let is_beyond = renewal.is_held && self.node.revision() > renewal.head.revision;
-        if is_beyond && !is_broken(Rule::ReadAfterProof) && !self.still_holds(question).await? {
+        *self.last_heartbeat.lock() = (request.seq, response.head.revision);
+        // Applied events beyond the head may be newer than the heartbeat, or lost in an earlier
+        // restore.
+        let is_beyond_head = response.is_held && self.node.revision() > response.head.revision;
+        if is_beyond_head && !self.confirm_position(request).await? {
             return Ok(());
         }
-        self.take(question, renewal);
+        self.accept(request, response);
         Ok(())
     }
 
-    /// Whether all that the node holds is in the log now. What is read later is held against the lease when it comes.
-    async fn still_holds(&self, question: Question) -> Result<bool, StoreError> {
-        let Some(held) = self.node.held() else { return Ok(false) };
-        let events =
-            with_timeout(READ_TIMEOUT, self.store.log().events_after(held.revision - 1, 1)).await?;
-        if question.generation != self.node.generation() {
+    /// Whether the log still contains the node's position.
+    async fn confirm_position(&self, request: HeartbeatRequest) -> Result<bool, StoreError> {
+        let Some(position) = self.node.position() else { return Ok(false) };
+        let read = self.store.log().events_after(position.revision - 1, 1);
+        let events = with_timeout(READ_TIMEOUT, read).await?;
+        if request.generation != self.node.generation() {
             return Ok(false);
         }
-        let is_held = events.first().is_some_and(|event| is_at(event, &held));
-        if !is_held {
-            warn!("what this node holds is not in the database's log");
-            self.node.invalidate();
-            self.log.notify_one();
+        let is_in_log = events.first().is_some_and(|event| is_at(event, &position));
+        if !is_in_log {
+            self.invalidate();
+            self.log_changed.notify_one();
         }
-        Ok(is_held)
+        Ok(is_in_log)
     }
 
-    fn question(&self) -> Question {
-        let (generation, held) = (self.node.generation(), self.node.held());
-        Question { seq: self.node.start_renewal(), generation, held }
+    fn start_heartbeat(&self) -> HeartbeatRequest {
+        let (generation, position) = (self.node.generation(), self.node.position());
+        HeartbeatRequest { seq: self.node.start_renewal(), generation, position }
     }
 
-    /// What the database has answered.
-    fn take(&self, question: Question, renewal: HeartbeatResponse) {
-        let Question { seq, generation, held } = question;
-        let HeartbeatResponse { head, is_held, now } = renewal;
-        // What has been loaded meanwhile is not what it speaks of.
-        let is_meant = held.is_some() && generation == self.node.generation();
-        if is_meant && !is_held && !self.node.is_invalidated() {
-            warn!("what this node holds is not in the database's log");
-            self.node.invalidate();
-        } else if is_held {
+    /// The number of the next heartbeat. No number is used twice, not even after a restore of the
+    /// database. So a replica that observes the row always sees a change. Boot time advances much
+    /// faster than heartbeats are sent.
+    fn next_heartbeat(&self) -> i64 {
+        self.node.boot_time().0
+    }
+
+    fn accept(&self, request: HeartbeatRequest, response: HeartbeatResponse) {
+        let HeartbeatRequest { seq, generation, position } = request;
+        let HeartbeatResponse { head, is_held, now } = response;
+        // The response is about the snapshot of the request.
+        let is_current = position.is_some() && generation == self.node.generation();
+        if is_held {
             let lease_grant = LeaseGrant {
                 revision: head.revision,
                 age: Duration::ZERO,
-                max_staleness: self.member.max_staleness,
+                max_staleness: self.registration.max_staleness,
                 now: now.into(),
             };
             self.node.record_response(seq, lease_grant, Some(head));
+        } else if is_current && !self.node.is_invalidated() {
+            self.invalidate();
         }
         if self.node.is_invalidated() || self.node.revision() < head.revision {
-            self.log.notify_one();
+            self.log_changed.notify_one();
         }
     }
 
-    // === hints ===
+    fn invalidate(&self) {
+        warn!("the snapshot of this node is not in the log of the database");
+        self.node.invalidate();
+    }
+
+    // === notifications ===
 
     async fn listen(&self) {
-        let mut trouble = FailureLogger::new("listen to the database");
+        let mut failures = FailureLogger::new("listen to the database");
         loop {
-            let _ = trouble.note(self.listen_once().await);
-            // An acknowledgement may be lost when the database dies.
-            self.last_ack.lock().forget();
+            let _ = failures.record(self.listen_once().await);
+            // A failure of the database may have lost an acknowledgement.
+            self.last_ack.lock().invalidate();
             sleep(RETRY_INTERVAL).await;
         }
     }
 
     async fn listen_once(&self) -> Result<(), StoreError> {
-        let mut hints = self.store.notifications().listen().await?;
-        // What was said before is lost.
-        self.log.notify_one();
+        let mut notifications = self.store.notifications().listen().await?;
+        // Earlier notifications were missed.
+        self.log_changed.notify_one();
         self.enforcer.wake();
         loop {
-            match hints.next().await? {
-                Notification::Log => self.log.notify_one(),
+            match notifications.next().await? {
+                Notification::Log => self.log_changed.notify_one(),
                 Notification::Membership => self.enforcer.wake(),
             }
         }
     }
 
-    // === the roll ===
+    // === membership ===
 
-    /// Puts the node in the roll. Its row then says that it has acknowledged nothing.
+    /// Inserts or resets the membership row, which then acknowledges nothing.
     async fn register(&self) -> Result<(), StoreError> {
-        // Before it is asked: the row may be written though no answer comes.
-        self.last_ack.lock().forget();
-        // Runs much faster than a node renews.
-        let first_heartbeat = if is_broken(Rule::RowSeqOnce) { 0 } else { self.node.boot_time().0 };
-        let member = Registration { first_heartbeat, ..self.member.clone() };
-        self.store.membership().register(&member).await?;
+        // Before the statement: the row may be written even if the response is lost.
+        self.last_ack.lock().invalidate();
+        let first_heartbeat = self.next_heartbeat();
+        let registration = Registration { first_heartbeat, ..self.registration.clone() };
+        self.store.membership().register(&registration).await?;
         self.node.request_lease();
         Ok(())
     }
 
-    /// So that nobody need wait for this node any more. It answers no checks from now on, nor does anybody whom it fed.
+    /// Deletes the membership row, so that no change waits for this node. Call after
+    /// [`CheckNode::step_down`].
     async fn leave(&self) -> Result<(), StoreError> {
         loop {
-            let roll = self.store.membership().members().await?;
-            let own = roll.members.iter().find(|member| member.node_id == self.member.node_id);
+            let members = self.store.membership().members().await?.members;
+            let own = members.iter().find(|member| member.node_id == self.registration.node_id);
             let Some(own) = own else { return Ok(()) };
             if self.store.membership().evict(own.node_id, own.heartbeat_seq).await? {
                 return Ok(());
             }
-            // A renewal that was under way when this node was stopped has moved the row.
+            // A heartbeat that was in flight has changed the row.
         }
     }
 }
 
 fn is_at(event: &Event, position: &Position) -> bool {
     event.revision == position.revision && Some(event.time) == position.time
-}
-
-/// What the database is asked, by a node that holds this.
-#[derive(Debug, Clone, Copy)]
-struct Question {
-    seq: i64,
-    generation: u64,
-    held: Option<Position>,
 }

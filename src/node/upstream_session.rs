@@ -1,5 +1,5 @@
-//! Follows another node: takes what it is fed, proves that it is current, and acknowledges. The machine is [`UpstreamSession`];
-//! [`run`] drives it, from one upstream to the next.
+//! Follows another node: receives its log, renews leases with pings, and acknowledges. The state
+//! machine is [`UpstreamSession`], driven by [`run`], which moves from one upstream to the next.
 
 use std::{fmt, pin::pin, sync::Arc, time::Duration};
 
@@ -15,83 +15,81 @@ use tracing::{info, warn};
 use crate::{
     domain::{Ack, BootTime, NodeInfo},
     node::{
-        CheckNode, Snapshot,
+        check_node::CheckNode,
         lease::EARLY_RENEWAL_PAUSE,
-        message::{Hello, PROTOCOL, Pong, ToFollower, ToUpstream},
-        mutants::{Rule, is_broken},
-        snapshot::SnapshotPart,
+        message::{Hello, PATH_MAX, PROTOCOL, Pong, ToFollower, ToUpstream, Welcome},
+        snapshot::Snapshot,
     },
 };
 
-/// The longest way from a replica to a sidecar. Each step makes leases older.
-pub(super) const PATH_MAX: usize = 4;
-/// A lease is asked for so many times in the length of a lease.
-const PINGS: u32 = 10;
-/// How often a lease is asked for while the length of a lease is not known.
+/// Number of pings in one lease duration.
+const PINGS_PER_LEASE: u32 = 10;
+/// Interval of pings before the lease duration is known.
 const FIRST_PING_INTERVAL: Duration = Duration::from_millis(100);
-/// How long an upstream may take to answer at all.
+/// Timeout of the upstream before the lease duration is known.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(3);
-/// How often those that this node feeds are told of.
+/// Interval of reports about the followers of this node.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
-/// How long to wait before the next upstream is tried: at first, and at most.
+/// Pause before the next upstream is tried. Doubles from the minimum to the maximum.
 const BACK_OFF_MIN: Duration = Duration::from_millis(50);
 const BACK_OFF_MAX: Duration = Duration::from_secs(1);
-/// How long an upstream may take to hear that this node leaves.
+/// How long a stopping node waits until the upstream has read the leave message.
 const LEAVE_TIMEOUT: Duration = Duration::from_millis(500);
-/// Messages on their way to the upstream.
-const OUTGOING: usize = 64;
+/// Capacity of the queue of messages to the upstream.
+const OUTGOING_CAPACITY: usize = 64;
 
-/// Somebody who can be followed.
+/// A node that can be followed. The `Debug` form is a name for logs and errors.
 #[async_trait]
 pub trait Upstream: fmt::Debug + Send + Sync {
-    /// Opens a stream, on which `outgoing` is sent.
+    /// Opens a stream to the upstream, which receives the messages of `outgoing`.
     async fn open(
         &self,
         outgoing: mpsc::Receiver<ToUpstream>,
     ) -> Result<BoxStream<'static, Result<ToFollower, FollowError>>, FollowError>;
 }
 
-/// Why an upstream is not followed, or no longer.
+/// Why a node does not follow an upstream, or no longer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FollowError {
-    /// It will be no different next time: somebody has to correct something. One plain sentence.
+    /// A retry would fail, too: the configuration must be corrected. Contains one sentence.
     #[error("{0}")]
     Refused(String),
-    /// It may work next time, or elsewhere.
+    /// A retry, or another upstream, may succeed.
     #[error("{0}")]
     Lost(String),
 }
 
 impl FollowError {
-    /// Names who has refused.
+    /// Adds the name of the upstream to a refusal.
     fn at(self, upstream: &dyn Upstream) -> Self {
         match self {
-            Self::Refused(why) => Self::Refused(format!("{upstream:?}: {why}")),
+            Self::Refused(reason) => Self::Refused(format!("{upstream:?}: {reason}")),
             lost @ Self::Lost(_) => lost,
         }
     }
 }
 
-/// A stream from an upstream, as the follower sees it.
+/// The stream from an upstream.
 #[derive(Debug)]
 pub struct UpstreamSession {
     node: Arc<CheckNode>,
     is_welcome: bool,
-    /// Whether what the node holds is known to be of the upstream's history. What it held before is worth nothing there, and
-    /// must not be acknowledged, until the upstream goes on from it.
+    /// Whether the node's snapshot is known to belong to the upstream's log. Until then, the node
+    /// must not acknowledge: the same revisions may be other events there.
     is_confirmed: bool,
-    /// The snapshot that is coming in.
+    /// The snapshot that is being received.
     incoming: Option<Snapshot>,
     max_staleness: Option<Duration>,
-    /// Since when the upstream has not been able to grant_lease, if it is not.
+    /// Since when the upstream has had no valid lease; `None` while there is one.
     no_lease_since: Option<BootTime>,
-    /// Whether there are others to follow.
+    /// Whether there are other upstreams to follow.
     has_others: bool,
-    acked: Option<Ack>,
+    last_ack: Option<Ack>,
 }
 
 impl UpstreamSession {
-    /// A stream on which nothing was said. An upstream that cannot grant_lease for long is left if the node `has_others` to follow.
+    /// The session of a new stream. A node with other upstreams leaves an upstream that has no
+    /// lease for long.
     pub fn new(node: Arc<CheckNode>, has_others: bool) -> Self {
         Self {
             node,
@@ -101,73 +99,68 @@ impl UpstreamSession {
             max_staleness: None,
             no_lease_since: None,
             has_others,
-            acked: None,
+            last_ack: None,
         }
     }
 
-    /// What is said first.
+    // === messages to the upstream ===
+
+    /// The first message.
     pub fn hello(&self) -> ToUpstream {
-        let version = env!("CARGO_PKG_VERSION").to_owned();
-        // What was disowned is of no use.
-        let held = self.node.held().filter(|_| !self.node.is_invalidated());
+        let held = self.node.position().filter(|_| !self.node.is_invalidated());
         let read_view = self.node.read_view();
         let lease = read_view.view.lease().filter(|_| read_view.is_fresh());
-        let lease_age = lease.map(|it| self.node.boot_time().since(it.clock.answered_at));
+        let received_at = lease.map(|lease| lease.database_clock.received_at);
         ToUpstream::Hello(Hello {
             protocol: PROTOCOL,
             node_id: self.node.id(),
-            version,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
             held,
-            lease_age,
+            lease_age: received_at.map(|received_at| self.node.boot_time().since(received_at)),
         })
     }
 
-    /// Asks for a lease. Call it right before sending.
+    /// A request for a lease. Call right before sending: the lease starts now.
     pub fn ping(&self) -> ToUpstream {
         ToUpstream::Ping { seq: self.node.start_renewal() }
     }
 
-    /// What is to be acknowledged, if that has changed.
+    /// The acknowledgement, if changed and allowed.
     pub fn ack(&mut self) -> Option<ToUpstream> {
         let ack = self.node.ack();
-        let is_new = self.acked.is_none_or(|acked| acked != ack && acked.revision <= ack.revision);
-        let is_confirmed = self.is_confirmed || is_broken(Rule::AckOfThisHistory);
-        if !is_new || !is_confirmed || !self.is_welcome || self.incoming.is_some() {
+        let is_new = self.last_ack.is_none_or(|last| last != ack && last.revision <= ack.revision);
+        if !is_new || !self.is_confirmed || !self.is_welcome || self.incoming.is_some() {
             return None;
         }
-        self.acked = Some(ack);
+        self.last_ack = Some(ack);
         Some(ToUpstream::Ack(ack))
     }
 
-    /// What the upstream says.
-    pub fn receive(&mut self, down: ToFollower) -> Result<(), FollowError> {
-        let is_welcome = matches!(down, ToFollower::Welcome(_));
+    // === messages from the upstream ===
+
+    /// Handles a message from the upstream.
+    pub fn receive(&mut self, message: ToFollower) -> Result<(), FollowError> {
+        let is_welcome = matches!(message, ToFollower::Welcome(_));
         if is_welcome == self.is_welcome {
             return Err(out_of_order("welcome"));
         }
-        match (down, &mut self.incoming) {
-            (ToFollower::Welcome(welcome), _) if welcome.protocol != PROTOCOL => {
-                return Err(FollowError::Refused(format!(
-                    "it speaks version {} of the protocol, but this program speaks {PROTOCOL}: upgrade the older of the two",
-                    welcome.protocol
-                )));
-            }
-            (ToFollower::Welcome(_), _) => self.is_welcome = true,
+        match (message, &mut self.incoming) {
+            (ToFollower::Welcome(welcome), _) => self.receive_welcome(&welcome)?,
             (ToFollower::SnapshotBegin, None) => self.incoming = Some(Snapshot::default()),
-            (ToFollower::SnapshotPart(SnapshotPart::Locks(locks)), Some(snapshot)) => {
+            (ToFollower::SnapshotLocks(locks), Some(snapshot)) => {
                 for terms in locks {
                     snapshot.insert_lock(terms);
                 }
             }
-            (ToFollower::SnapshotPart(SnapshotPart::Grants(grants)), Some(snapshot)) => {
-                for (tenant_id, held, terms) in grants {
-                    snapshot.insert(&tenant_id, terms, held);
+            (ToFollower::SnapshotGrants(grants), Some(snapshot)) => {
+                for (tenant_id, retained, terms) in grants {
+                    snapshot.insert(&tenant_id, terms, retained);
                 }
             }
             (ToFollower::SnapshotEnd { position, token_key }, incoming @ Some(_)) => {
                 if let Some(mut snapshot) = incoming.take() {
                     snapshot.set_position(position, token_key);
-                    self.acked = None;
+                    self.last_ack = None;
                     self.node.replace_snapshot(snapshot);
                     self.is_confirmed = true;
                 }
@@ -182,51 +175,69 @@ impl UpstreamSession {
         Ok(())
     }
 
-    /// How often to ask for a lease.
-    pub fn ping_interval(&self) -> Duration {
-        self.max_staleness.map_or(FIRST_PING_INTERVAL, |max_staleness| max_staleness / PINGS)
-    }
-
-    /// For how long the upstream may say nothing before another is tried: so that there is time to get a lease from that one.
-    pub fn silence_max(&self) -> Duration {
-        self.max_staleness.map_or(WELCOME_TIMEOUT, |max_staleness| max_staleness / 2)
+    fn receive_welcome(&mut self, welcome: &Welcome) -> Result<(), FollowError> {
+        if welcome.protocol != PROTOCOL {
+            return Err(FollowError::Refused(format!(
+                "the upstream speaks version {} of the protocol, but this node speaks {PROTOCOL}: \
+                upgrade the older of the two",
+                welcome.protocol
+            )));
+        }
+        self.is_welcome = true;
+        Ok(())
     }
 
     fn receive_pong(&mut self, pong: Pong) -> Result<(), FollowError> {
         if pong.path.contains(&self.node.id()) {
             return Err(FollowError::Refused(
-                "it follows this very node, directly or by others, so that nobody in the ring is fed: correct the upstreams"
+                "the upstream follows this node, directly or through others, so none of them \
+                reaches a replica: correct the upstreams"
                     .into(),
             ));
         }
         if pong.path.len() > PATH_MAX {
             return Err(FollowError::Refused(format!(
-                "it is {} steps from the replica, and at most {PATH_MAX} are allowed: follow one that is nearer",
+                "the upstream is {} steps from the replica, and at most {PATH_MAX} are allowed: \
+                follow a node that is nearer",
                 pong.path.len()
             )));
         }
-        self.node.set_path(pong.path);
+        self.node.set_upstream_path(pong.path);
         let now = self.node.boot_time();
         if let Some(lease_grant) = pong.lease {
             self.no_lease_since = None;
-            // Who can grant_lease has decided how to go on, and has begun with it.
+            // An upstream that grants a lease has decided how this node resumes. Without a
+            // snapshot, the logs agree.
             self.is_confirmed |= self.incoming.is_none();
             self.max_staleness = Some(lease_grant.max_staleness);
             self.node.record_response(pong.seq, lease_grant, None);
         } else if self.has_others
-            && now.since(*self.no_lease_since.get_or_insert(now)) > self.silence_max()
+            && now.since(*self.no_lease_since.get_or_insert(now)) > self.timeout()
         {
-            return Err(FollowError::Lost("it cannot prove that it is current".into()));
+            return Err(FollowError::Lost("the upstream has no valid lease".into()));
         }
         Ok(())
     }
+
+    // === timers ===
+
+    /// The interval of pings.
+    pub fn ping_interval(&self) -> Duration {
+        self.max_staleness.map_or(FIRST_PING_INTERVAL, |span| span / PINGS_PER_LEASE)
+    }
+
+    /// How long the upstream may be silent. Half a lease leaves time to get the next lease from
+    /// another upstream.
+    pub fn timeout(&self) -> Duration {
+        self.max_staleness.map_or(WELCOME_TIMEOUT, |span| span / 2)
+    }
 }
 
-fn out_of_order(what: &str) -> FollowError {
-    FollowError::Lost(format!("it sent {what} out of order"))
+fn out_of_order(message: &str) -> FollowError {
+    FollowError::Lost(format!("the upstream sent {message} out of order"))
 }
 
-/// Follows one stream until it ends.
+/// Follows one upstream until the stream ends.
 pub async fn follow(
     node: &Arc<CheckNode>,
     incoming: impl Stream<Item = Result<ToFollower, FollowError>>,
@@ -234,72 +245,75 @@ pub async fn follow(
     has_others: bool,
 ) -> FollowError {
     let mut incoming = pin!(incoming);
-    let mut following = UpstreamSession::new(Arc::clone(node), has_others);
+    let mut session = UpstreamSession::new(Arc::clone(node), has_others);
     let mut acks = node.watch_acks();
-    let (mut heard, mut report_at) = (Instant::now(), Instant::now() + REPORT_INTERVAL);
-    let (mut ping_at, mut pinged_at) = (Instant::now(), Instant::now());
-    let gone = |_| FollowError::Lost("it takes no messages any more".into());
-    if let Err(error) = outgoing.try_send(following.hello()).map_err(gone) {
+    let (mut last_message_at, mut next_report_at) =
+        (Instant::now(), Instant::now() + REPORT_INTERVAL);
+    let (mut next_ping_at, mut last_ping_at) = (Instant::now(), Instant::now());
+    let closed = |_| FollowError::Lost("the upstream has closed the stream".into());
+    if let Err(error) = outgoing.try_send(session.hello()).map_err(closed) {
         return error;
     }
     loop {
         tokio::select! {
             biased;
-            down = incoming.next() => {
-                let received = match down {
-                    Some(Ok(down)) => following.receive(down),
+            message = incoming.next() => {
+                let received = match message {
+                    Some(Ok(message)) => session.receive(message),
                     Some(Err(error)) => Err(error),
-                    None => Err(FollowError::Lost("it has ended the stream".into())),
+                    None => Err(FollowError::Lost("the upstream has ended the stream".into())),
                 };
                 if let Err(error) = received {
                     return error;
                 }
-                heard = Instant::now();
+                last_message_at = Instant::now();
             }
-            () = sleep_until(ping_at), if following.is_welcome => {
-                pinged_at = Instant::now();
-                ping_at = pinged_at + following.ping_interval();
-                // If there is no room, the pings before are still on their way.
+            () = sleep_until(next_ping_at), if session.is_welcome => {
+                last_ping_at = Instant::now();
+                next_ping_at = last_ping_at + session.ping_interval();
+                // Without capacity, earlier pings have not been sent yet.
                 if let Ok(permit) = outgoing.try_reserve() {
-                    permit.send(following.ping());
+                    permit.send(session.ping());
                 }
-                if report_at <= Instant::now() {
-                    report_at = Instant::now() + REPORT_INTERVAL;
+                if next_report_at <= Instant::now() {
+                    next_report_at = Instant::now() + REPORT_INTERVAL;
                     let report: Vec<NodeInfo> = node.followers();
                     if !report.is_empty() {
                         let _ = outgoing.try_send(ToUpstream::Report(report));
                     }
                 }
             }
-            () = sleep_until(heard + following.silence_max()) => {
-                return FollowError::Lost("it has fallen silent".into());
+            () = sleep_until(last_message_at + session.timeout()) => {
+                return FollowError::Lost("the upstream does not respond".into());
             }
-            () = node.lease_requested() => ping_at = ping_at.min(pinged_at + EARLY_RENEWAL_PAUSE),
+            () = node.lease_requested() => {
+                next_ping_at = next_ping_at.min(last_ping_at + EARLY_RENEWAL_PAUSE);
+            }
             () = acks.changed() => {}
         }
         if outgoing.capacity() > 0
-            && let Some(ack) = following.ack()
-            && outgoing.try_send(ack).is_err()
+            && let Some(ack) = session.ack()
+            && let Err(error) = outgoing.try_send(ack)
         {
-            return gone(mpsc::error::TrySendError::Closed(ToUpstream::Leave));
+            return closed(error);
         }
     }
 }
 
-/// Follows one of `upstreams` after the other, until stopped. Ends early only if all of them refuse, before anything was ever
-/// taken from any: then somebody has to correct something.
+/// Follows the upstreams in turn, until stopped. Fails only if all upstreams refuse this node
+/// before the first snapshot: then the configuration must be corrected.
 pub async fn run(
     node: Arc<CheckNode>,
     upstreams: Vec<Arc<dyn Upstream>>,
     stop: CancellationToken,
 ) -> Result<(), FollowError> {
     let mut back_off = BACK_OFF_MIN;
-    // How many have refused this node, one after the other.
+    // The number of consecutive refusals.
     let mut refusals = 0;
     for upstream in upstreams.iter().cycle() {
-        let began = Instant::now();
-        let (outgoing, to_send) = mpsc::channel(OUTGOING);
-        let leave = outgoing.clone();
+        let started_at = Instant::now();
+        let (outgoing, to_send) = mpsc::channel(OUTGOING_CAPACITY);
+        let to_leave = outgoing.clone();
         let stream = async {
             match upstream.open(to_send).await {
                 Ok(incoming) => {
@@ -311,24 +325,26 @@ pub async fn run(
         };
         let mut stream = pin!(stream);
         let Some(error) = stop.run_until_cancelled(stream.as_mut()).await else {
-            // Those that this node has fed may go on answering for a while: then the upstream must wait for that.
+            // If a follower holds a lease from this node, the upstream must wait until the lease
+            // expires.
             if node.step_down() {
-                let _ = leave.try_send(ToUpstream::Leave);
-                // The upstream ends the stream when it has read that.
+                let _ = to_leave.try_send(ToUpstream::Leave);
+                // The upstream reads the message, and ends the stream.
                 let _ = timeout(LEAVE_TIMEOUT, stream).await;
             }
             return Ok(());
         };
-        let is_refused = matches!(error, FollowError::Refused(_)) && node.held().is_none();
+        let is_refused = matches!(error, FollowError::Refused(_)) && node.position().is_none();
         refusals = if is_refused { refusals + 1 } else { 0 };
         if refusals == upstreams.len() {
             return Err(error);
         }
         warn!(?upstream, %error, "cannot follow, trying the next");
-        if began.elapsed() > BACK_OFF_MAX {
+        if started_at.elapsed() > BACK_OFF_MAX {
             back_off = BACK_OFF_MIN;
         }
-        // So that those who lose an upstream at the same time do not come to the next at the same time.
+        // The pause depends on the node, so that nodes which lose the same upstream do not
+        // reconnect all at once.
         let share = u32::from(node.id().0.as_bytes()[15]);
         let pause = back_off / 2 + back_off * share / (2 * u32::from(u8::MAX));
         back_off = (back_off * 2).min(BACK_OFF_MAX);

@@ -1,4 +1,4 @@
-//! What checks are answered from.
+//! Everything that a check reads.
 
 use std::{
     sync::{
@@ -9,41 +9,41 @@ use std::{
 };
 
 use crate::{
-    domain::{Now, Revision, time::from_micros},
+    domain::{BootTime, Now, Revision, Time, time::from_micros},
     node::{
-        Snapshot,
         lease::{ClockReading, Lease},
+        snapshot::Snapshot,
     },
 };
 
-/// What checks are answered from: one load gives all of it.
+/// An immutable state of a check node. A check loads the whole view at once.
 #[derive(Debug, Clone)]
 pub struct View {
     pub(super) snapshot: Snapshot,
     pub(super) lease: Option<Lease>,
-    /// The last that was heard of the database's clock.
-    pub(super) clock: Option<ClockReading>,
-    /// Whether the grants are known not to be in the database's log.
+    /// The latest reading of the database clock. The reading outlives the lease.
+    pub(super) database_clock: Option<ClockReading>,
+    /// Whether the snapshot is known to differ from the log of the database.
     pub(super) is_invalidated: bool,
-    /// The latest that was ever taken for the time in this history.
+    /// The latest time that decided a check in this log.
     pub(super) monotonic_time: Arc<MonotonicTime>,
 }
 
-/// What a check sees at one moment.
+/// The view, time and lease of one check.
 #[derive(Debug, Clone)]
 pub struct ReadView {
-    /// The grants.
+    /// The snapshot and the lease.
     pub view: Arc<View>,
-    /// The time to decide at. `None`: the node has never known the time.
+    /// The time to decide at; `None` if the node has never read the database clock.
     pub now: Option<Now>,
-    /// For how long the grants may be answered from; zero: not at all.
+    /// The remaining lifetime of the lease. If zero, the check must be denied with `STALE`.
     pub valid_for: Duration,
 }
 
-/// What metrics say of a node.
+/// The gauges of a node, for metrics.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Gauges {
-    /// The last event that the snapshot includes.
+    /// The last event in the snapshot.
     pub revision: Revision,
     /// Grants that no event has ended.
     pub live_grants: u64,
@@ -51,46 +51,60 @@ pub struct Gauges {
     pub locks: u64,
     /// Tenants with a grant, live or ended.
     pub tenants: u64,
-    /// The snapshot's memory, estimated, in bytes.
+    /// Estimated memory of the snapshot, in bytes.
     pub snapshot_bytes: u64,
-    /// How old the lease is.
+    /// Age of the lease, valid or not; `None` without one.
     pub lease_age: Option<Duration>,
-    /// Nodes that follow this one.
+    /// Followers with an open stream.
     pub followers: usize,
 }
 
-/// The latest that was taken for now, in microseconds since 1970: it never goes back.
+/// A time, in microseconds since 1970, that never decreases.
 #[derive(Debug)]
 pub(super) struct MonotonicTime {
     latest_us: AtomicI64,
 }
 
 impl View {
-    /// The grants.
+    /// The grants and locks.
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot
     }
 
-    /// The lease that nothing newer is in force.
+    /// The latest lease, valid or not.
     pub fn lease(&self) -> Option<&Lease> {
         self.lease.as_ref()
     }
 
+    /// The time of the database at `now`, but at least the time of the last event. The upper bound
+    /// never decreases within one log, so an ended grant stays ended even if the database clock is
+    /// set back.
+    pub(super) fn decision_time(&self, clock: &ClockReading, now: BootTime) -> Now {
+        let now = clock.at(now);
+        let least = self.snapshot.time().unwrap_or(Time::MIN_UTC);
+        let (earliest, latest) = (now.earliest.max(least), now.latest.max(least));
+        self.monotonic_time.advance(Now { earliest, latest })
+    }
+
     pub(super) fn with_lease(self, lease: Option<Lease>) -> Self {
-        Self { lease, clock: lease.map(|lease| lease.clock).or(self.clock), ..self }
+        let database_clock = lease.map(|lease| lease.database_clock).or(self.database_clock);
+        Self { lease, database_clock, ..self }
     }
 }
 
 impl ReadView {
-    /// Whether the grants may be answered from.
+    /// Whether the check may be answered from the snapshot.
     pub fn is_fresh(&self) -> bool {
         !self.valid_for.is_zero()
     }
 }
 
 impl MonotonicTime {
-    /// `now`, but its latest not before what was taken for the latest before. A clock that is set back makes the bounds stand apart: what lets
-    /// in ends by the one, and what keeps out by the other.
+    /// Raises `now.latest` to the highest value passed so far. `now.earliest` is unchanged.
+    ///
+    /// The bounds diverge after the database clock is set back. Grants end by `latest`, so an ended
+    /// grant stays ended. Locks end by `earliest`, so a lock that was set after the step holds to
+    /// the end.
     pub(super) fn advance(&self, now: Now) -> Now {
         let before = self.latest_us.fetch_max(now.latest.timestamp_micros(), Ordering::Relaxed);
         let latest = from_micros(before).map_or(now.latest, |before| before.max(now.latest));

@@ -1,5 +1,7 @@
-//! Tells those who wait that a node has changed. They are woken in the order in which they came: a simulation repeats itself
-//! exactly, which it could not with `tokio::sync::watch`.
+//! Notifies tasks of changes of a node, like `tokio::sync::watch`.
+//!
+//! Unlike there, waiting tasks wake in first-in, first-out order. The simulation
+//! depends on that order: the same seed must give the same history.
 
 use std::{pin::pin, sync::Arc};
 
@@ -8,79 +10,80 @@ use tokio::sync::Notify;
 
 use crate::domain::Revision;
 
-/// What has changed, for those who wait.
+/// Counters that advance as a node changes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct NodeProgress {
-    /// What checks are answered from.
+    /// The revision that checks are answered from.
     pub revision: Revision,
-    /// Counts the snapshots that did not follow on the one before. Who has followed since another number must stop.
+    /// The number of snapshots that replaced the earlier one. A stream that began in another
+    /// generation must end.
     pub generation: u64,
-    /// Counts leases.
+    /// The number of changes of the lease.
     pub leases: u64,
 }
 
-/// Where progress is put up.
+/// The sending half.
 #[derive(Debug, Default)]
 pub(super) struct WatchSender(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// The progress, and how often it has changed.
+    /// The progress, and the number of changes so far.
     progress: Mutex<(NodeProgress, u64)>,
     changed: Notify,
 }
 
-/// Reads the progress, and waits for more.
+/// The receiving half.
 #[derive(Debug)]
-pub struct Reader {
-    board: Arc<Shared>,
-    seen: u64,
+pub struct Watcher {
+    shared: Arc<Shared>,
+    seen_version: u64,
 }
 
 impl WatchSender {
-    /// The progress now.
+    /// The current progress.
     pub(super) fn read(&self) -> NodeProgress {
         self.0.progress.lock().0
     }
 
-    /// Changes it, and wakes everybody who waits.
-    pub(super) fn change(&self, change: impl FnOnce(&mut NodeProgress)) {
+    /// Modifies the progress, and wakes all waiting tasks.
+    pub(super) fn send_modify(&self, modify: impl FnOnce(&mut NodeProgress)) {
         {
             let (progress, version) = &mut *self.0.progress.lock();
-            change(progress);
+            modify(progress);
             *version += 1;
         }
         self.0.changed.notify_waiters();
     }
 
-    /// Somebody who has seen what there is now.
-    pub(super) fn reader(&self) -> Reader {
-        let seen = self.0.progress.lock().1;
-        Reader { board: Arc::clone(&self.0), seen }
+    /// A receiver that has seen the current progress.
+    pub(super) fn subscribe(&self) -> Watcher {
+        let seen_version = self.0.progress.lock().1;
+        Watcher { shared: Arc::clone(&self.0), seen_version }
     }
 }
 
-impl Reader {
-    /// Whatever there is now is not progress any more.
+impl Watcher {
+    /// Marks the current progress as seen.
     pub fn mark_unchanged(&mut self) {
-        self.seen = self.board.progress.lock().1;
+        self.seen_version = self.shared.progress.lock().1;
     }
 
-    /// The progress now, which then is not progress any more.
+    /// Returns the current progress, and marks that progress as seen.
     pub fn read(&mut self) -> NodeProgress {
-        let (progress, version) = *self.board.progress.lock();
-        self.seen = version;
+        let (progress, version) = *self.shared.progress.lock();
+        self.seen_version = version;
         progress
     }
 
-    /// Waits until there is something that was not seen.
+    /// Waits for progress that was not seen, and marks that progress as seen.
     pub async fn changed(&mut self) {
         loop {
-            let mut changed = pin!(self.board.changed.notified());
+            let mut changed = pin!(self.shared.changed.notified());
             changed.as_mut().enable();
-            let version = self.board.progress.lock().1;
-            if version != self.seen {
-                self.seen = version;
+            let version = self.shared.progress.lock().1;
+            if version != self.seen_version {
+                self.seen_version = version;
                 return;
             }
             changed.await;

@@ -97,6 +97,7 @@ impl ReadingsSource {
 fn of_replica(service: &Service) -> ReplicaReadings {
     let verified = service.verified();
     ReplicaReadings {
+        enforcement: service.enforcement_totals(),
         sweep_lag: service.sweep_lag(),
         history_breaks: verified.breaks,
         history_verified_at: verified.at,

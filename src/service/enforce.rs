@@ -14,7 +14,10 @@ use crate::{
         time::between,
         token::{ConsistencyToken, TokenEvent, TokenInvalid},
     },
-    node::enforcement::{Commit, Coverage},
+    node::{
+        enforcement::{Commit, Coverage},
+        enforcer::EnforcementTotals,
+    },
     service::{Service, ServiceError},
     store::{HistoryEvent, MemberList, StoreError},
 };
@@ -76,6 +79,11 @@ impl EnforcementState {
 }
 
 impl Service {
+    /// The totals of the changes that this process has made, for metrics.
+    pub fn enforcement_totals(&self) -> EnforcementTotals {
+        self.enforcer.totals()
+    }
+
     /// Waits until a commit is in force everywhere, or until `deadline`. The result is recorded in
     /// the history in either case.
     pub(super) async fn enforce(
@@ -94,8 +102,7 @@ impl Service {
                 self.pending(commit.last, time, elapsed, &commit)
             }
         }?;
-        let counts = &self.enforcer.counts().told;
-        counts.get_or_create(&[("state", enforcement.state.as_str())]).inc();
+        self.enforcer.count_answer(enforcement.state == EnforcementState::Complete);
         Ok(enforcement)
     }
 
@@ -220,7 +227,8 @@ impl Service {
         elapsed: Duration,
         commit: &Commit,
     ) -> Result<Enforcement, ServiceError> {
-        let Coverage { acknowledged, lapsed, missing, until, .. } = self.enforcer.coverage(commit);
+        let Coverage { acknowledged, lapsed, missing, complete_at } =
+            self.enforcer.coverage(commit);
         Ok(Enforcement {
             state: EnforcementState::Pending,
             revision,
@@ -229,7 +237,7 @@ impl Service {
             nodes_acknowledged: acknowledged,
             nodes_lapsed: lapsed,
             nodes_pending: missing,
-            complete_by: self.now() + until.since(self.node.boot_time()),
+            complete_by: self.now() + complete_at.since(self.node.boot_time()),
         })
     }
 }

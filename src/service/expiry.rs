@@ -8,9 +8,9 @@ use std::{
 
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
 
 use crate::{
+    node::failure_log::FailureLogger,
     service::{Service, grants, locks},
     store::StoreError,
 };
@@ -24,24 +24,9 @@ const BATCH: usize = 200;
 pub async fn run(service: Arc<Service>, stop: CancellationToken) {
     let mut ticks = interval(SWEEP_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut is_failing = false;
+    let mut failures = FailureLogger::new("record expiries");
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        match service.sweep().await {
-            Ok(_) if is_failing => {
-                is_failing = false;
-                info!("expiries can be recorded again");
-            }
-            Ok(_) => {}
-            Err(error) => {
-                let source = std::error::Error::source(&error).map(ToString::to_string);
-                if is_failing {
-                    debug!(%error, source, "still cannot record expiries");
-                } else {
-                    is_failing = true;
-                    warn!(%error, source, "cannot record expiries, will retry");
-                }
-            }
-        }
+        let _ = failures.record(service.sweep().await);
     }
 }
 

@@ -87,14 +87,15 @@ BUILD, IMAGE = stages()
 
 
 def copy_context(directory):
-    """Copies the files that a builder receives. Returns their names in the root directory."""
+    """Copies the files that a builder receives. Returns their paths."""
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     excluded, *included = [line for line in lines if line and not line.startswith("#")]
     assert excluded == "*", "this parser expects to exclude everything first"
-    assert all(re.fullmatch(r"![\w.-]+", line) for line in included), \
-        "this parser supports only names in the root directory"
+    assert all(re.fullmatch(r"![\w./-]+", line) for line in included), \
+        "this parser supports only paths without patterns"
     names = [line.removeprefix("!") for line in included]
     for name in names:
+        (directory / name).parent.mkdir(exist_ok=True)
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
         copy(ROOT / name, directory / name)
     return names

@@ -6,16 +6,17 @@ use chrono::TimeDelta;
 use proptest::{collection::vec, option, prelude::*};
 use support_access::{
     domain::{
-        AccessCheck, AgentKind, Attribution, AuthenticationMethod, Caller, End, Epoch, FreeText,
-        GrantRequest, LockId, LockRequest, LockState, LockTarget, LockTerms, Now, Party, Reason,
-        Role, Span, TenantId, Tenants, TokenKey, UnlockRequest,
+        AccessCheck, AgentKind, Attribution, AuthenticationMethod, BootTime, Caller, End, Epoch,
+        FreeText, GrantRequest, LockId, LockRequest, LockState, LockTarget, LockTerms, Now, Party,
+        Reason, Role, Span, TenantId, Tenants, TokenKey, UnlockRequest,
         decision::decide,
         explain::{ChecklistAnswer, ChecklistQuestion, checklist},
         ids::Actor,
     },
     node::{
         Snapshot,
-        message::{Change, LockChange},
+        message::{Change, LockChange, ToFollower},
+        snapshot_transfer::SnapshotTransfer,
     },
     service::{ServiceError, locks::LockRef, page::PageRequest},
     store::{LockFilter, QueryScope},
@@ -132,8 +133,9 @@ proptest! {
         prop_assert_eq!(snapshot.locks().count(), live.len());
         // So does a snapshot that was restored from its parts.
         let mut copy = Snapshot::default();
-        for part in snapshot.into_parts() {
-            let support_access::node::snapshot::SnapshotPart::Locks(locks) = part else { unreachable!() };
+        let mut transfer = SnapshotTransfer::start(snapshot, BootTime(0));
+        while let Some(message) = transfer.next_message(BootTime(0)) {
+            let ToFollower::SnapshotLocks(locks) = message else { unreachable!() };
             for lock in locks {
                 copy.insert_lock(lock);
             }

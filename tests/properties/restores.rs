@@ -19,7 +19,7 @@ async fn a_node_loads_again_after_the_epoch_was_replaced() {
     let mut progress = world.node.watch();
     world.advance(1).await;
     let reloaded = async {
-        while world.node.held().is_none_or(|held| held.epoch != epoch) {
+        while world.node.position().is_none_or(|held| held.epoch != epoch) {
             progress.changed().await;
         }
     };

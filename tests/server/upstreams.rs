@@ -97,7 +97,7 @@ async fn a_node_with_another_log_installs_a_snapshot() {
     }
     let node = node();
     follow_until(&node, &url(&first), eventually(async || node.read_view().is_fresh())).await;
-    let held = node.held().unwrap();
+    let held = node.position().unwrap();
     assert_eq!(held.revision, 3);
     // Behind the position of the node, and ahead of it.
     for revision in [0, 5] {
@@ -105,7 +105,7 @@ async fn a_node_with_another_log_installs_a_snapshot() {
             admin(&second).await.grant_access(a_grant()).await.unwrap();
         }
         let is_of_second = async || {
-            let now = node.held().unwrap();
+            let now = node.position().unwrap();
             now.epoch != held.epoch && now.revision == revision && node.read_view().is_fresh()
         };
         follow_until(&node, &url(&second), eventually(is_of_second)).await;

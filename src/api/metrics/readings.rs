@@ -4,12 +4,18 @@ use std::{fmt, time::Duration};
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
-    metrics::{TypedMetric, counter::ConstCounter, gauge::ConstGauge},
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, NoLabelSet},
+    metrics::{MetricType, TypedMetric, counter::ConstCounter, gauge::ConstGauge},
     registry::Unit,
 };
 
-use crate::{domain::Time, node::Gauges};
+use crate::{
+    domain::Time,
+    node::{
+        Gauges,
+        enforcer::{DURATION_BOUNDS, EnforcementTotals},
+    },
+};
 
 /// The state of a process.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -35,6 +41,8 @@ pub struct Readings {
 /// State that only replicas have.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ReplicaReadings {
+    /// The changes that this replica has made.
+    pub enforcement: EnforcementTotals,
     /// Age of the oldest expiry that is not recorded yet.
     pub sweep_lag: Duration,
     /// Broken hash chains. `None`: unknown.
@@ -118,7 +126,28 @@ impl Samples<'_> {
         self.write("history_verified_timestamp", help, Some(&Unit::Seconds), &at)?;
         let help = "Events verified in their hash chains, counted at each verification.";
         let events = ConstCounter::new(replica.history_verified_events);
-        self.write("history_verified_events", help, None, &events)
+        self.write("history_verified_events", help, None, &events)?;
+        self.of_enforcement(&replica.enforcement)
+    }
+
+    fn of_enforcement(&mut self, totals: &EnforcementTotals) -> fmt::Result {
+        let help = "Time from the commit of a change that ends or shortens access until no check node can allow access \
+                    by the state before the change";
+        let bounds = DURATION_BOUNDS.iter().map(Duration::as_secs_f64).chain([f64::MAX]);
+        let buckets: Vec<_> = bounds.zip(totals.durations).collect();
+        let (sum, count) = (totals.duration_sum.as_secs_f64(), totals.durations.iter().sum());
+        let kind = MetricType::Histogram;
+        self.0
+            .encode_descriptor("enforcement_duration", help, Some(&Unit::Seconds), kind)?
+            .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+        let help = "Changes that end or shorten access, by the enforcement state in the response to their caller";
+        let mut encoder =
+            self.0.encode_descriptor("enforcements", help, None, MetricType::Counter)?;
+        for (state, count) in [("COMPLETE", totals.complete), ("PENDING", totals.pending)] {
+            ConstCounter::new(count).encode(encoder.encode_family(&[("state", state)])?)?;
+        }
+        let help = "Check nodes that had not acknowledged a change, and whose leases had to expire";
+        self.write("nodes_lapsed", help, None, &ConstCounter::new(totals.nodes_lapsed))
     }
 
     fn number(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {

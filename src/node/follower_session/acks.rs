@@ -1,23 +1,22 @@
-//! What a follower acknowledges, and whether it does.
+//! The acknowledgements of one stream.
 
 use std::time::Duration;
 
 use crate::{
     domain::{BootTime, Revision},
-    node::follower_session::SessionEnd,
+    node::follower_session::end::SessionEnd,
 };
 
-/// The acknowledgements of one stream.
 #[derive(Debug, Default)]
 pub(super) struct Acks {
     last: Revision,
-    /// What was not acknowledged yet when the follower asked for a lease, and since when.
+    /// The revision to acknowledge, and the time of the first ping before the acknowledgement.
     due: Option<(Revision, BootTime)>,
 }
 
 impl Acks {
-    /// The follower, which was sent everything up to `sent`, acknowledges.
-    pub(super) fn take(&mut self, found: Revision, sent: Revision) -> Result<(), SessionEnd> {
+    /// Records an acknowledgement of a follower that was sent all revisions up to `sent`.
+    pub(super) fn record(&mut self, found: Revision, sent: Revision) -> Result<(), SessionEnd> {
         if !(self.last..=sent).contains(&found) {
             return Err(SessionEnd::WrongAck { least: self.last, most: sent, found });
         }
@@ -25,19 +24,21 @@ impl Acks {
         Ok(())
     }
 
-    /// The follower asks for a lease. Each change waits for whoever has one: so it must also acknowledge, within `patience`.
-    pub(super) fn check(
+    /// Fails if the follower requests a lease, but has not acknowledged a revision within
+    /// `timeout`. Every change waits for a follower with a lease. Without a `timeout`, no lease is
+    /// granted, and the follower need not acknowledge.
+    pub(super) fn require(
         &mut self,
         sent: Revision,
-        patience: Option<Duration>,
+        timeout: Option<Duration>,
         now: BootTime,
     ) -> Result<(), SessionEnd> {
-        self.due = self.due.filter(|(revision, _)| *revision > self.last && patience.is_some());
-        if let Some(patience) = patience
+        self.due = self.due.filter(|(revision, _)| *revision > self.last && timeout.is_some());
+        if let Some(timeout) = timeout
             && sent > self.last
         {
             let (revision, since) = *self.due.get_or_insert((sent, now));
-            if now.since(since) > patience {
+            if now.since(since) > timeout {
                 return Err(SessionEnd::Unacknowledged(revision));
             }
         }

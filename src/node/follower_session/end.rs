@@ -1,64 +1,64 @@
-//! Why a node ends a stream of a follower.
+//! The reasons for which a node ends the stream of a follower.
 
 use crate::{
     domain::Revision,
-    node::{
-        follower_session::allowance::MESSAGES_PER_SECOND, followers::FOLLOWERS_MAX,
-        message::PROTOCOL,
-    },
+    node::message::{FOLLOWERS_MAX, MESSAGES_PER_SECOND, PROTOCOL},
 };
 
-/// Why a stream was ended by the node that feeds.
+/// Why the upstream has ended a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SessionEnd {
-    /// The first message was another.
+    /// The first message was not hello.
     #[error("the first message must be hello")]
     NoHello,
-    /// There was another hello.
-    #[error("hello must be the first message, and come once")]
+    /// Hello was sent twice.
+    #[error("hello must be the first message, and must be sent once")]
     SecondHello,
-    /// The follower is too new or too old.
+    /// The follower speaks another version of the protocol.
     #[error(
-        "this node speaks version {PROTOCOL} of the protocol, but the follower speaks {0}: upgrade the older of the two"
+        "this node speaks version {PROTOCOL} of the protocol, but the follower speaks {0}: \
+        upgrade the older of the two"
     )]
     OtherProtocol(u32),
     /// The follower is this node.
     #[error("a check node must not follow itself: correct its upstream")]
     Itself,
-    /// An acknowledgement of something that was not sent, or less than one before.
+    /// The revision was not sent, or is less than an earlier one.
     #[error(
-        "ack.revision must be between {least} and {most}, which this stream was sent, but is {found}"
+        "ack.revision must be between {least} and {most}, which were sent on this stream, \
+        but is {found}"
     )]
     WrongAck {
-        /// What was acknowledged before.
+        /// The last acknowledged revision.
         least: Revision,
-        /// What was sent.
+        /// The last sent revision.
         most: Revision,
-        /// What came.
+        /// The acknowledged revision.
         found: Revision,
     },
-    /// Pings must be numbered upwards.
+    /// The sequence numbers of pings must increase.
     #[error("ping.sequence must be greater than {last}, but is {found}")]
     WrongPing {
-        /// The ping before.
+        /// The sequence number of the last ping.
         last: i64,
-        /// What came.
+        /// The sequence number of this ping.
         found: i64,
     },
-    /// The follower talks too much.
+    /// The follower exceeds the rate limit.
     #[error("a follower may send {MESSAGES_PER_SECOND} messages and one report a second")]
     Flood,
-    /// The follower reads too slowly, and what it would need next is no longer kept.
-    #[error("the follower is too slow: it must come back, and take a snapshot")]
+    /// The follower reads too slowly: the next changes, or the rest of the snapshot, were dropped.
+    #[error("the follower is too slow: it must reconnect, and start from a snapshot")]
     TooSlow,
-    /// The follower asks for leases, but does not acknowledge what it was sent: every change waits for it.
-    #[error("the follower has not acknowledged revision {0} for too long: it must come back")]
+    /// The follower requests leases, but does not acknowledge this revision. Every change would
+    /// wait for this follower.
+    #[error("the follower has not acknowledged revision {0} within the timeout: it must reconnect")]
     Unacknowledged(Revision),
-    /// No more can be fed.
-    #[error("this node feeds {FOLLOWERS_MAX} others already: follow another")]
+    /// The node has the maximum number of followers.
+    #[error("this node has {FOLLOWERS_MAX} followers, the maximum: follow another node")]
     TooMany,
-    /// This node holds another history now.
-    #[error("this node has taken a new snapshot: the follower must come back")]
+    /// The node has replaced the snapshot.
+    #[error("this node has replaced its snapshot: the follower must reconnect")]
     NewSnapshot,
     /// The follower has opened another stream.
     #[error("the follower has opened another stream")]

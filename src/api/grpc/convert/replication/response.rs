@@ -19,10 +19,7 @@ use crate::{
         },
     },
     domain::{GrantTerms, LockTerms, NodeId, Now, TenantId, Time, TokenKey},
-    node::{
-        message::{Change, LeaseGrant, Pong, ToFollower, Welcome},
-        snapshot::SnapshotPart,
-    },
+    node::message::{Change, LeaseGrant, Pong, ToFollower, Welcome},
     store::Retained,
 };
 
@@ -40,11 +37,11 @@ pub(in crate::api::grpc) fn response(message: ToFollower) -> rpb::FollowResponse
             Message::Welcome(fr::Welcome { protocol_version: protocol, node_id, version })
         }
         ToFollower::SnapshotBegin => Message::SnapshotBegin(fr::SnapshotBegin {}),
-        ToFollower::SnapshotPart(SnapshotPart::Locks(terms)) => {
+        ToFollower::SnapshotLocks(terms) => {
             let locks = terms.iter().map(|terms| locks::message(terms, false)).collect();
             Message::SnapshotLocks(fr::SnapshotLocks { locks })
         }
-        ToFollower::SnapshotPart(SnapshotPart::Grants(grants)) => {
+        ToFollower::SnapshotGrants(grants) => {
             let mut writer = GrantWriter::default();
             let messages = grants.iter().map(|grant| writer.message(grant)).collect();
             let group_ids = writer.group_ids;
@@ -103,11 +100,11 @@ pub(in crate::api::grpc) fn parse_response(response: rpb::FollowResponse) -> Par
         Message::SnapshotBegin(fr::SnapshotBegin {}) => Ok(ToFollower::SnapshotBegin),
         Message::SnapshotGrants(message) => {
             let grants = within(parse_grants(message), "snapshot_grants.")?;
-            Ok(ToFollower::SnapshotPart(SnapshotPart::Grants(grants)))
+            Ok(ToFollower::SnapshotGrants(grants))
         }
         Message::SnapshotLocks(message) => {
             let locks = within(parse_locks(message), "snapshot_locks.")?;
-            Ok(ToFollower::SnapshotPart(SnapshotPart::Locks(locks)))
+            Ok(ToFollower::SnapshotLocks(locks))
         }
         Message::SnapshotEnd(message) => within(parse_end(message), "snapshot_end."),
         Message::Changes(message) => {

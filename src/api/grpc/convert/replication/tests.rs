@@ -13,10 +13,7 @@ use crate::{
         AccessLevel, Ack, AgentId, GrantId, GrantTerms, GroupId, Now, TenantId, TokenKey,
         time::{SECONDS_MAX, SECONDS_MIN},
     },
-    node::{
-        message::{Change, Hello, LeaseGrant, LockChange, Pong, ToFollower, ToUpstream, Welcome},
-        snapshot::SnapshotPart,
-    },
+    node::message::{Change, Hello, LeaseGrant, LockChange, Pong, ToFollower, ToUpstream, Welcome},
     store::Retained,
 };
 
@@ -136,10 +133,8 @@ fn responses() -> impl Strategy<Value = ToFollower> {
     prop_oneof![
         welcome.prop_map(ToFollower::Welcome),
         Just(ToFollower::SnapshotBegin),
-        vec(grants(), 0..20)
-            .prop_map(|grants| ToFollower::SnapshotPart(SnapshotPart::Grants(grants))),
-        vec(locks::terms(), 0..20)
-            .prop_map(|locks| ToFollower::SnapshotPart(SnapshotPart::Locks(locks))),
+        vec(grants(), 0..20).prop_map(ToFollower::SnapshotGrants),
+        vec(locks::terms(), 0..20).prop_map(ToFollower::SnapshotLocks),
         (positions(), any::<[u8; 16]>()).prop_map(|(position, key)| {
             ToFollower::SnapshotEnd { position, token_key: TokenKey(key) }
         }),
@@ -205,21 +200,21 @@ fn grant(tenant: &str, group: &str) -> (TenantId, Retained, GrantTerms) {
 fn messages_contain_group_and_tenant_ids_once() {
     let long = "g".repeat(128);
     let grants = vec![grant("acme", &long), grant("acme", "other"), grant("beta", &long)];
-    let message = response(ToFollower::SnapshotPart(SnapshotPart::Grants(grants)));
+    let message = response(ToFollower::SnapshotGrants(grants));
     let Some(follow_response::Message::SnapshotGrants(grants)) = &message.message else {
         panic!("{message:?}")
     };
     assert_eq!(grants.group_ids, [long.as_str(), "other"]);
     let tenants: Vec<_> = grants.grants.iter().map(|grant| grant.tenant_id.as_str()).collect();
     assert_eq!(tenants, ["acme", "", "beta"]);
-    let Ok(ToFollower::SnapshotPart(SnapshotPart::Grants(parsed))) = parse_response(message) else {
+    let Ok(ToFollower::SnapshotGrants(parsed)) = parse_response(message) else {
         panic!("the message must be accepted")
     };
     let shared = [&parsed[0], &parsed[2]].map(|(.., terms)| terms.group_id.as_str().as_ptr());
     assert_eq!(shared[0], shared[1], "grants must share their group ids in memory, too");
 
     let thousand = vec![grant("acme", "support"); 1_000];
-    let bytes = response(ToFollower::SnapshotPart(SnapshotPart::Grants(thousand))).encoded_len();
+    let bytes = response(ToFollower::SnapshotGrants(thousand)).encoded_len();
     assert!(bytes <= 42 * 1_000, "{bytes}");
 }
 
@@ -328,8 +323,7 @@ fn invalid_responses_are_rejected_by_field() {
     let end = SnapshotEnd { position, token_key: vec![7; 17] };
     assert_invalid(parse(Message::SnapshotEnd(end)), "snapshot_end.token_key");
 
-    let grants = vec![grant("acme", "support"); 2];
-    let valid = response(ToFollower::SnapshotPart(SnapshotPart::Grants(grants)));
+    let valid = response(ToFollower::SnapshotGrants(vec![grant("acme", "support"); 2]));
     let Some(Message::SnapshotGrants(valid)) = valid.message else { panic!("must be grants") };
     let snapshot = |change: fn(&mut SnapshotGrants)| {
         let mut message = valid.clone();

@@ -7,7 +7,8 @@ use prost::Message as _;
 use super::*;
 use crate::{
     api::proto::replication::v1::replicated_lock::Target,
-    domain::{AgentKind, LockId, LockTarget, LockTerms, Party},
+    domain::{AgentKind, BootTime, LockId, LockTarget, LockTerms, Party},
+    node::snapshot_transfer::SnapshotTransfer,
 };
 
 pub(super) fn terms() -> impl Strategy<Value = LockTerms> {
@@ -45,7 +46,7 @@ type Invalid = (fn(&mut rpb::ReplicatedLock), &'static str);
 fn invalid_locks_are_rejected_by_field() {
     let acme = Some(TenantId::new("acme").unwrap());
     let acme = LockTerms { tenant_id: acme, ..lock(LockTarget::Everything) };
-    let valid = response(ToFollower::SnapshotPart(SnapshotPart::Locks(vec![acme; 2])));
+    let valid = response(ToFollower::SnapshotLocks(vec![acme; 2]));
     let Some(Message::SnapshotLocks(valid)) = valid.message else { panic!("must be locks") };
     let cases: [Invalid; 14] = [
         (|lock| lock.lock_id.clear(), "lock_id"),
@@ -92,10 +93,11 @@ fn a_message_of_the_largest_locks_is_short_enough() {
         snapshot.insert_lock(LockTerms { lock_id, ..terms });
     }
     let mut count = 0;
-    for part in snapshot.into_parts() {
-        let SnapshotPart::Locks(locks) = &part else { panic!("must be locks") };
+    let mut transfer = SnapshotTransfer::start(snapshot, BootTime(0));
+    while let Some(message) = transfer.next_message(BootTime(0)) {
+        let ToFollower::SnapshotLocks(locks) = &message else { panic!("must be locks") };
         count += locks.len();
-        let bytes = response(ToFollower::SnapshotPart(part)).encoded_len();
+        let bytes = response(message).encoded_len();
         assert!(bytes < RESPONSE_LENGTH_MAX / 2, "{bytes}");
     }
     assert_eq!(count, 3_000);

@@ -1,0 +1,129 @@
+//! Inaccurate clocks. All clocks derive from the virtual time, which the simulated nodes cannot
+//! read.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::{
+    domain::{BootTime, Clock, Time, time::from_micros},
+    mutants::{Rule, is_broken},
+};
+
+/// Maximum error of a clock's rate, in millionths, either way.
+pub(crate) const DRIFT_MAX: i64 = 10_000;
+/// The true time at the start, in microseconds since 1970.
+const START_US: i64 = 1_700_000_000_000_000;
+
+/// The clocks of a machine: a boot clock with a nearly right rate, and a wall clock with any
+/// offset.
+#[derive(Debug)]
+pub(crate) struct MachineClock {
+    start: Instant,
+    /// Error of the rate, in millionths.
+    drift: i64,
+    /// The boot time at the start.
+    boot_offset: Duration,
+    wall_offset: Mutex<TimeDelta>,
+    suspend: Mutex<Suspend>,
+}
+
+/// The time that a machine has been suspended.
+#[derive(Debug, Default)]
+struct Suspend {
+    total: Duration,
+    since: Option<Instant>,
+}
+
+impl MachineClock {
+    pub(crate) fn new(drift: i64, boot_offset: Duration, wall_offset: TimeDelta) -> Self {
+        Self {
+            start: Instant::now(),
+            drift,
+            boot_offset,
+            wall_offset: Mutex::new(wall_offset),
+            suspend: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn set_wall(&self, offset: TimeDelta) {
+        *self.wall_offset.lock() = offset;
+    }
+
+    pub(crate) fn suspend(&self) {
+        self.suspend.lock().since.get_or_insert_with(Instant::now);
+    }
+
+    pub(crate) fn resume(&self) {
+        let mut suspend = self.suspend.lock();
+        if let Some(since) = suspend.since.take() {
+            suspend.total += since.elapsed();
+        }
+    }
+
+    fn suspended(&self) -> Duration {
+        let suspend = self.suspend.lock();
+        suspend.total + suspend.since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+}
+
+impl Clock for MachineClock {
+    fn now(&self) -> Time {
+        at_rate(self.start.elapsed(), self.drift) + *self.wall_offset.lock()
+    }
+
+    fn boot_time(&self) -> BootTime {
+        let mut elapsed = self.start.elapsed();
+        if is_broken(Rule::ClockIncludesSuspend) {
+            // Like `std::time::Instant`, which stops while the machine is suspended.
+            elapsed -= self.suspended();
+        }
+        BootTime(0) + self.boot_offset + Duration::from_nanos(drifted(elapsed, self.drift))
+    }
+}
+
+/// The database clock. The rate is nearly right, and the clock may be set back.
+#[derive(Debug)]
+pub(crate) struct DatabaseClock {
+    start: Instant,
+    /// Error of the rate, in millionths.
+    drift: i64,
+    set_back: Mutex<TimeDelta>,
+}
+
+impl DatabaseClock {
+    pub(crate) fn new(drift: i64) -> Self {
+        Self { start: Instant::now(), drift, set_back: Mutex::default() }
+    }
+
+    pub(crate) fn set_back(&self, span: TimeDelta) {
+        *self.set_back.lock() += span;
+    }
+
+    /// The time without any step back, as known to a node that read the clock before the step.
+    pub(crate) fn latest(&self) -> Time {
+        self.now() + *self.set_back.lock()
+    }
+}
+
+impl Clock for DatabaseClock {
+    fn now(&self) -> Time {
+        at_rate(self.start.elapsed(), self.drift) - *self.set_back.lock()
+    }
+
+    fn boot_time(&self) -> BootTime {
+        BootTime(0)
+    }
+}
+
+fn drifted(elapsed: Duration, drift: i64) -> u64 {
+    let millionths = u128::from((1_000_000 + drift).unsigned_abs());
+    u64::try_from(elapsed.as_nanos() * millionths / 1_000_000).unwrap_or(u64::MAX)
+}
+
+fn at_rate(elapsed: Duration, drift: i64) -> Time {
+    let elapsed_us = i64::try_from(drifted(elapsed, drift) / 1_000).unwrap_or(i64::MAX);
+    from_micros(START_US + elapsed_us).unwrap_or(Time::MAX_UTC)
+}

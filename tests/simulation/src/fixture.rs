@@ -1,0 +1,169 @@
+//! A cluster for a targeted scenario, in which everything works until the scenario injects a fault.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{
+    check::GrantKey,
+    cluster::{Cluster, RunningNode},
+    domain::{BootTime, End, Reason, Revision},
+    link::LinkConditions,
+    liveness::PROMPT,
+    node::enforcement::Commit,
+    plan::Plan,
+    random::Random,
+    workload::{Response, Workload},
+};
+
+/// Timeout of everything that should succeed.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(crate) struct Fixture {
+    pub(crate) cluster: Arc<Cluster>,
+    workload: Arc<Workload>,
+}
+
+impl Fixture {
+    /// A cluster in which no node runs.
+    pub(crate) async fn new(plan: Plan, seed: u64) -> Self {
+        let cluster = Cluster::new(plan, Arc::new(Random::new(seed))).await;
+        let workload = Workload::new(Arc::clone(&cluster));
+        Self { cluster, workload }
+    }
+
+    // === nodes ===
+
+    /// Starts a node, and waits for the first lease.
+    pub(crate) async fn start(&self, number: usize) -> Arc<RunningNode> {
+        let running = self.cluster.start(number).expect("the machine runs no node");
+        self.wait_until(number, |running| running.node.read_view().is_fresh()).await;
+        running
+    }
+
+    /// Starts the first nodes, one after the other.
+    pub(crate) async fn start_all(&self, count: usize) {
+        for number in 0..count {
+            self.start(number).await;
+        }
+    }
+
+    pub(crate) fn running(&self, number: usize) -> Arc<RunningNode> {
+        self.cluster.machines[number].running().expect("the scenario has started the node")
+    }
+
+    fn name(&self, number: usize) -> &str {
+        &self.cluster.machines[number].name
+    }
+
+    /// Waits until a node satisfies a condition.
+    pub(crate) async fn wait_until(&self, number: usize, condition: impl Fn(&RunningNode) -> bool) {
+        let waiting = async {
+            let running = self.running(number);
+            while !condition(&running) {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        if timeout(TIMEOUT, waiting).await.is_err() {
+            let name = self.name(number);
+            self.cluster.checker.violation(format!("{name} never satisfied a condition"));
+        }
+    }
+
+    /// Waits until a node has a newer lease.
+    pub(crate) async fn wait_for_renewal(&self, number: usize) {
+        let valid_from =
+            |running: &RunningNode| running.node.view().lease().map(|lease| lease.valid_from);
+        let before = valid_from(&self.running(number)).unwrap_or(BootTime(i64::MIN));
+        self.wait_until(number, |running| valid_from(running) > Some(before)).await;
+    }
+
+    /// Waits until an upstream has a number of followers.
+    pub(crate) async fn wait_for_followers(&self, number: usize, count: usize) {
+        self.wait_until(number, |running| running.node.gauges().followers == count).await;
+    }
+
+    /// Makes a replica read the membership now, as when a caller begins to wait for a change.
+    pub(crate) fn read_membership(&self, number: usize) {
+        let running = self.running(number);
+        let Some((replica, _)) = &running.replica else { return };
+        let commit = Commit {
+            first: Revision::MAX,
+            last: Revision::MAX,
+            time: self.cluster.now(),
+            at: running.node.boot_time(),
+            max_staleness: self.cluster.max_staleness,
+        };
+        drop(replica.enforcer().wait_for(commit, None));
+    }
+
+    // === changes ===
+
+    /// Grants access, and waits until all nodes know the grant.
+    pub(crate) async fn grant(&self, replica: usize, end: End) -> GrantKey {
+        let grant = self.workload.grant(&self.running(replica), end, None);
+        sleep(Duration::from_millis(300)).await;
+        grant
+    }
+
+    pub(crate) async fn grant_many(&self, replica: usize, count: i64) {
+        let head = self.cluster.checker.head();
+        for _ in 0..count {
+            self.workload.grant(&self.running(replica), End::UntilRevoked, None);
+        }
+        self.wait_until(replica, |running| running.node.revision() >= head + count).await;
+    }
+
+    pub(crate) fn revoke(&self, replica: usize, grant: &GrantKey) -> Response {
+        let grants = self.cluster.checker.grants();
+        let live = grants.into_iter().find(|(live, ..)| live == grant);
+        let (grant, terms, _) = live.expect("the scenario has granted access");
+        let deadline = Instant::now() + TIMEOUT;
+        self.workload.revoke(&self.running(replica), grant, &terms, deadline)
+    }
+
+    // === expectations ===
+
+    /// Waits until a revocation is enforced.
+    pub(crate) async fn expect_enforced(&self, response: Response) {
+        if !matches!(timeout(TIMEOUT, response).await, Ok(Ok(Some(_)))) {
+            self.cluster.checker.violation("a revocation was not answered".into());
+        }
+    }
+
+    /// Revokes a grant, and requires that no lease has to expire.
+    pub(crate) async fn expect_prompt_revoke(&self, replica: usize, grant: &GrantKey) {
+        if timeout(PROMPT, self.revoke(replica, grant)).await.is_err() {
+            self.cluster.checker.violation("a revocation takes too long".into());
+        }
+    }
+
+    pub(crate) fn expect_allowed(&self, number: usize, grant: &GrantKey) {
+        let (name, running) = (self.name(number), self.running(number));
+        let reason = self.cluster.checker.check(name, &running.node, grant);
+        if reason != Reason::GrantActive {
+            let text = format!("{name} answers {reason:?} for an active grant");
+            self.cluster.checker.violation(text);
+        }
+    }
+
+    pub(crate) fn expect_fresh(&self, number: usize) {
+        if !self.running(number).node.read_view().is_fresh() {
+            self.cluster.checker.violation(format!("{} is still stale", self.name(number)));
+        }
+    }
+
+    // === faults ===
+
+    /// Sets the conditions between a replica and the database.
+    pub(crate) fn set_database_link(&self, number: usize, conditions: LinkConditions) {
+        self.cluster.machines[number].database_link.set(conditions);
+    }
+
+    /// Disconnects a follower from an upstream, and sets the conditions between the two.
+    pub(crate) fn set_route(&self, follower: usize, upstream: usize, conditions: LinkConditions) {
+        let route = self.cluster.network.route(follower, upstream);
+        route.disconnect();
+        route.set(conditions);
+    }
+}

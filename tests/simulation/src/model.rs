@@ -1,0 +1,161 @@
+//! The reference model of one log: the committed events, and the checks that these allow.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tokio::{task, time::Instant};
+
+use crate::{
+    domain::{
+        AccessCheck, Epoch, Event, GrantId, GrantTerms, LockTerms, Position, Revision, TenantId,
+        Time,
+    },
+    node::Snapshot,
+    store::Retained,
+};
+
+/// The content of a snapshot at one revision.
+#[derive(Debug, Clone, Default)]
+struct State {
+    grants: BTreeMap<(TenantId, GrantId), (Retained, GrantTerms)>,
+    /// By the revision of the creation: lock ids are random, and would make the order depend on
+    /// more than the seed.
+    locks: BTreeMap<Revision, LockTerms>,
+}
+
+/// One log, from the start.
+#[derive(Debug, Clone)]
+pub(crate) struct LogModel {
+    epoch: Epoch,
+    events: Vec<LoggedEvent>,
+    /// The state at each revision.
+    states: Vec<Arc<State>>,
+    /// The last revision that was answered as enforced.
+    pub(crate) enforced: Revision,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct LoggedEvent {
+    pub(crate) event: Event,
+    /// When the commit was answered, and to which task.
+    pub(crate) answered: Option<(Instant, Option<task::Id>)>,
+}
+
+impl LogModel {
+    pub(crate) fn new(epoch: Epoch) -> Self {
+        Self { epoch, events: Vec::new(), states: vec![Arc::default()], enforced: 0 }
+    }
+
+    pub(crate) fn head(&self) -> Revision {
+        self.events.last().map_or(0, |logged| logged.event.revision)
+    }
+
+    pub(crate) fn push(&mut self, event: Event) {
+        let mut state = self.states.last().map(|state| State::clone(state)).unwrap_or_default();
+        if let Some(grant) = event.kind.grant() {
+            let retained = if event.kind.is_end() { Retained::LastEnded } else { Retained::Live };
+            // Each tenant grants access to each group once, so a snapshot retains every grant.
+            let key = (grant.tenant_id.clone(), grant.id());
+            state.grants.insert(key, (retained, grant.terms.clone()));
+        }
+        if let Some(lock) = event.kind.lock() {
+            if event.kind.is_end() {
+                state.locks.retain(|_, terms| terms.lock_id != lock.id());
+            } else {
+                state.locks.insert(event.revision, lock.terms.clone());
+            }
+        }
+        self.states.push(Arc::new(state));
+        self.events.push(LoggedEvent { event, answered: None });
+    }
+
+    /// Records that the commit of `revision` was answered to the current task.
+    pub(crate) fn record_answer(&mut self, revision: Revision) {
+        let index = usize::try_from(revision - 1).ok();
+        if let Some(logged) = index.and_then(|index| self.events.get_mut(index)) {
+            logged.answered.get_or_insert_with(|| (Instant::now(), task::try_id()));
+        }
+    }
+
+    /// Drops all events after `head`.
+    pub(crate) fn truncate(&mut self, head: Revision) {
+        let length = usize::try_from(head).unwrap_or(0);
+        self.events.truncate(length);
+        self.states.truncate(length + 1);
+        self.enforced = self.enforced.min(head);
+    }
+
+    pub(crate) fn at(&self, revision: Revision) -> Option<&LoggedEvent> {
+        self.events.get(usize::try_from(revision - 1).ok()?)
+    }
+
+    /// Whether the position is in this log.
+    pub(crate) fn contains(&self, position: &Position) -> bool {
+        let time = self.at(position.revision).map(|logged| logged.event.time);
+        position.epoch == self.epoch
+            && (position.revision == 0 || (time.is_some() && time == position.time))
+    }
+
+    /// How a snapshot at a position in this log differs from the model.
+    pub(crate) fn difference(&self, snapshot: &Snapshot) -> Option<String> {
+        let revision = snapshot.revision();
+        let state = self.states.get(usize::try_from(revision).ok()?)?;
+        let grants: BTreeMap<_, _> = snapshot
+            .iter()
+            .map(|(tenant_id, retained, terms)| {
+                ((tenant_id.clone(), terms.grant_id), (retained, terms.clone()))
+            })
+            .collect();
+        let mut locks: Vec<_> = snapshot.locks().collect();
+        let mut expected_locks: Vec<_> = state.locks.values().collect();
+        locks.sort_by_key(|lock| lock.lock_id);
+        expected_locks.sort_by_key(|lock| lock.lock_id);
+        if locks != expected_locks {
+            let (count, expected) = (locks.len(), expected_locks.len());
+            return Some(format!(
+                "has {count} locks at r{revision} that differ from the {expected} of the log"
+            ));
+        }
+        let is_same = grants == state.grants && snapshot.iter().count() == grants.len();
+        let (count, expected) = (grants.len(), state.grants.len());
+        (!is_same).then(|| {
+            format!("has {count} grants at r{revision} that differ from the {expected} of the log")
+        })
+    }
+
+    /// Whether a check may be allowed by a grant, from the last enforced revision or from any later
+    /// one.
+    ///
+    /// The database clock shows `now`, and would show `latest` without any step back. An
+    /// expired lock need not hold again, and a grant that has started may still be used.
+    pub(crate) fn may_allow(
+        &self,
+        check: &AccessCheck,
+        grant_id: GrantId,
+        now: Time,
+        latest: Time,
+    ) -> bool {
+        let key = (check.tenant_id.clone(), grant_id);
+        let is_active = |terms: &GrantTerms| {
+            terms.revoke_time.is_none()
+                && terms.start_time <= latest
+                && terms.expire_time.is_none_or(|end| now < end)
+        };
+        let denies = |lock: &LockTerms| lock.matches(check) && lock.applies_at(latest);
+        let enforced = usize::try_from(self.enforced).unwrap_or(0);
+        self.states.iter().skip(enforced).any(|state| {
+            state.grants.get(&key).is_some_and(|(_, terms)| is_active(terms))
+                && !state.locks.values().any(denies)
+        })
+    }
+
+    /// The locks that no event has ended, oldest first.
+    pub(crate) fn locks(&self) -> impl Iterator<Item = &LockTerms> {
+        self.states.last().into_iter().flat_map(|state| state.locks.values())
+    }
+
+    /// All grants at the head.
+    pub(crate) fn grants(&self) -> impl Iterator<Item = (&TenantId, Retained, &GrantTerms)> {
+        let grants = self.states.last().into_iter().flat_map(|state| state.grants.iter());
+        grants.map(|((tenant_id, _), (retained, terms))| (tenant_id, *retained, terms))
+    }
+}

@@ -1,0 +1,159 @@
+//! Scenarios that random histories rarely reach. Each targets some rules: with one of these broken,
+//! the scenario violates a guarantee. Without a broken rule, all scenarios keep all guarantees.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+
+use crate::{Outcome, Rule, Settings, fixture::Fixture, plan::Plan};
+
+mod plans;
+mod scenarios;
+
+use scenarios as play;
+
+/// A scenario.
+#[derive(Debug)]
+pub struct Scenario {
+    /// A description, as a sentence.
+    pub name: &'static str,
+    /// The rules that the scenario detects when broken.
+    pub rules: &'static [Rule],
+    plan: fn() -> Plan,
+    play: fn(Fixture) -> BoxFuture<'static, ()>,
+}
+
+/// All scenarios.
+pub const SCENARIOS: [Scenario; 20] = [
+    Scenario {
+        name: "the clock of the holder is slow, and the clock of the waiting replica is fast",
+        rules: &[Rule::RateMargins, Rule::HolderMargin, Rule::GrantorMargin],
+        plan: plans::different_rates,
+        play: |fixture| Box::pin(play::cut_off_after_renewal(fixture)),
+    },
+    Scenario {
+        name: "a heartbeat is in flight while its node seems silent",
+        rules: &[Rule::EvictBeforeSkip, Rule::EvictObservedHeartbeat],
+        plan: plans::two_replicas,
+        play: |fixture| Box::pin(play::heartbeat_in_flight(fixture)),
+    },
+    Scenario {
+        name: "the membership is read late",
+        rules: &[Rule::SilenceStartsAtAnswer],
+        plan: plans::two_replicas,
+        play: |fixture| Box::pin(play::late_membership_read(fixture)),
+    },
+    Scenario {
+        name: "a node joins right before a commit",
+        rules: &[Rule::MembershipAfterCommit],
+        plan: plans::two_replicas,
+        play: |fixture| Box::pin(play::join_before_commit(fixture)),
+    },
+    Scenario {
+        name: "a commit follows right after a node has joined",
+        rules: &[Rule::RegisterBeforeLease],
+        plan: plans::two_replicas,
+        play: |fixture| Box::pin(play::slow_join(fixture)),
+    },
+    Scenario {
+        name: "an older membership is restored",
+        rules: &[Rule::HeartbeatsNeverRepeat],
+        plan: plans::two_replicas,
+        play: |fixture| Box::pin(play::restored_membership(fixture)),
+    },
+    Scenario {
+        name: "an event arrives after a log without that event was restored",
+        rules: &[Rule::LeaseMatchesLog],
+        plan: plans::short_leases,
+        play: |fixture| Box::pin(play::late_event(fixture)),
+    },
+    Scenario {
+        name: "a lost event arrives when the node already has a lease",
+        rules: &[Rule::ReadAfterLease],
+        plan: plans::short_leases,
+        play: |fixture| Box::pin(play::lost_event(fixture)),
+    },
+    Scenario {
+        name: "a node has longer leases than the replica that waits",
+        rules: &[Rule::WaitForLongestLease],
+        plan: plans::different_leases,
+        play: |fixture| Box::pin(play::longer_lease(fixture)),
+    },
+    Scenario {
+        name: "the answer to a commit is slow",
+        rules: &[Rule::WaitStartsAfterCommit],
+        plan: plans::two_replicas,
+        play: |fixture| Box::pin(play::slow_commit(fixture)),
+    },
+    Scenario {
+        name: "a node knows the head long before it has read the events",
+        rules: &[Rule::LeaseAfterApply],
+        plan: plans::two_replicas,
+        play: |fixture| Box::pin(play::slow_reads(fixture)),
+    },
+    Scenario {
+        name: "a follower reconnects over a narrow stream",
+        rules: &[Rule::PongsFollowChanges],
+        plan: plans::replica_and_sidecar,
+        play: |fixture| Box::pin(play::narrow_stream(fixture)),
+    },
+    Scenario {
+        name: "the last commits are lost while leases are valid",
+        rules: &[Rule::AcksEndWithTheirLog],
+        plan: plans::two_replicas_and_sidecar,
+        play: |fixture| Box::pin(play::lost_commits(fixture)),
+    },
+    Scenario {
+        name: "a follower reaches a node that does not know of a restore",
+        rules: &[Rule::ResumeAfterNewerLease],
+        plan: plans::two_replicas_and_sidecar,
+        play: |fixture| Box::pin(play::late_upstream(fixture)),
+    },
+    Scenario {
+        name: "a node is stopped while its follower requests a lease",
+        rules: &[Rule::NoGrantsAfterStepDown],
+        plan: plans::sidecar_of_second_replica,
+        play: |fixture| Box::pin(play::ping_while_stopping(fixture)),
+    },
+    Scenario {
+        name: "a follower reconnects, and a grant is revoked at once",
+        rules: &[Rule::LeasesSurviveReconnects],
+        plan: plans::replica_and_sidecar,
+        play: |fixture| Box::pin(play::reconnect(fixture)),
+    },
+    Scenario {
+        name: "a machine is suspended for hours",
+        rules: &[Rule::StaleTimeIsNotKept],
+        plan: plans::one_replica,
+        play: |fixture| Box::pin(play::long_suspend(fixture)),
+    },
+    Scenario {
+        name: "one of two upstreams hangs",
+        rules: &[],
+        plan: plans::two_replicas_and_sidecar,
+        play: |fixture| Box::pin(play::hanging_upstream(fixture)),
+    },
+    Scenario {
+        name: "only one revocation waits for a dead node",
+        rules: &[],
+        plan: plans::two_replicas_and_sidecar,
+        play: |fixture| Box::pin(play::dead_nodes(fixture)),
+    },
+    Scenario {
+        name: "the database clock is set back after a grant has expired",
+        rules: &[Rule::TimeNeverRunsBack],
+        plan: plans::one_replica,
+        play: |fixture| Box::pin(play::clock_set_back(fixture)),
+    },
+];
+
+impl Scenario {
+    /// Runs the scenario with one seed.
+    pub fn run(&self, seed: u64, settings: Settings) -> Outcome {
+        let Self { plan, play: steps, .. } = *self;
+        crate::run(settings, async move {
+            let fixture = Fixture::new(plan(), seed).await;
+            (Arc::clone(&fixture.cluster), steps(fixture))
+        })
+    }
+}
