@@ -132,9 +132,20 @@ impl Cluster {
         self.start();
     }
 
-    /// Kills the server, `kill -9`.
+    /// Kills every process of the server with SIGKILL, and waits until all have ended. A backend
+    /// that outlived the postmaster could still commit.
     pub fn kill(&self) {
-        signal("KILL", &[self.postmaster()]);
+        let postmaster = self.postmaster();
+        // First, so that the postmaster starts no further processes.
+        signal("STOP", &[postmaster]);
+        let mut processes = children(postmaster);
+        processes.push(postmaster);
+        signal("KILL", &processes);
+        let deadline = Instant::now() + TIMEOUT;
+        while processes.iter().any(|pid| is_running(*pid)) {
+            assert!(Instant::now() < deadline, "PostgreSQL must end when killed");
+            thread::sleep(Duration::from_millis(5)); // between two looks
+        }
     }
 
     /// Stops every process of the server where it is: connections stay open, and nobody answers.
@@ -285,6 +296,12 @@ fn children(parent: u32) -> Vec<u32> {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter(|pid| parent_of(*pid) == Some(parent)).collect()
+}
+
+/// Whether a process exists, and is not a zombie.
+fn is_running(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, after_name)| !after_name.starts_with('Z'))
 }
 
 fn parent_of(pid: u32) -> Option<u32> {
