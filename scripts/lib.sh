@@ -113,3 +113,34 @@ need_prometheus() {
     "${as_root[@]}" service prometheus stop
   fi
 }
+
+# at_least WANTED FOUND: whether the version FOUND is WANTED or a later one. Empty: not installed.
+at_least() {
+  printf '%s\n' "$1" "$2" | sort --version-sort --check=quiet
+}
+
+# need_toolchain NAME REASON: need_apart, and adds the programs to PATH. Those of .venv stay first,
+# because both directories contain python3.
+need_toolchain() {
+  need_apart "$1" "$2"
+  export PATH="$PWD/.venv/bin:$PWD/.venv/$1/bin:$PATH"
+}
+
+# tests/stubs compiles generated clients with Go, Java and Node.js. An installed version suffices if
+# the pinned libraries support it. Run need_tools first, because need_tools recreates .venv.
+need_go() {
+  at_least go1.26 "$(GOTOOLCHAIN=local go env GOVERSION 2>/dev/null)" && return
+  need_toolchain go 'Go 1.26 or later, to compile generated clients'
+}
+
+need_node() {
+  command -v npm >/dev/null && at_least v20 "$(node --version 2>/dev/null)" && return
+  need_toolchain node 'Node.js 20 or later and npm, to compile generated clients'
+}
+
+# Debian 12 has Java 17, and Debian 13 has Java 21.
+need_java() {
+  command -v mvn >/dev/null && at_least 'javac 17' "$(javac -version 2>/dev/null)" && return
+  apt_install 'Java 17 or later and Maven, to compile generated clients' \
+    default-jdk-headless maven
+}
