@@ -1,17 +1,18 @@
-# The image of support-access: servers and sidecars, and the commands that ask them. README.md says how to build and run it;
-# tests/image takes from here what it runs, and proves it without a container engine.
+# The image of support-access, for replicas, sidecars and commands. README.md explains how to build
+# and run it. tests/image parses this file and runs its commands without a container engine.
 
-# The builder's Debian is no newer than the image's, so that the binary asks for nothing that the image's C library has not.
-# tests/image holds this, and rust-version in Cargo.toml, to it.
+# The Debian release of the builder must not be newer than that of the image, or the binary could
+# need a newer C library. tests/image verifies this and rust-version of Cargo.toml.
 FROM rust:1.95.0-slim-bookworm AS build
 WORKDIR /build
-# Without debug information; the names of functions stay, for the log of a panic.
+# No debug information. Function names remain, for the backtraces of panics.
 ENV CARGO_PROFILE_RELEASE_DEBUG=none \
     CARGO_PROFILE_RELEASE_STRIP=debuginfo
-# .dockerignore lets in what the build needs, and nothing else.
+# .dockerignore admits only the files that the build needs.
 COPY . .
-# What cargo has downloaded and compiled stays with the builder: after a change of ours, no dependency is compiled again. Cargo
-# goes by the times of files, and those of a checkout may be older than what another one has left there: so all of ours are new.
+# The builder caches downloads and the target directory, so that a change does not recompile the
+# dependencies. Cargo compares modification times, and the cached output of another checkout may be
+# newer than this checkout. So all source files are touched.
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,target=/build/target,sharing=locked \
     find build.rs migrations proto src -type f -exec touch {} + \
@@ -19,8 +20,9 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     && cp target/release/support-access /usr/local/bin/support-access \
     && mkdir /var/lib/support-access
 
-# The C library, libgcc_s, certificates of authorities, and the user nonroot: no shell, no package manager. Of Debian 13, since
-# the images of Debian 12 are no longer mended a year after Debian 13 came out.
+# Contains the C library, libgcc_s, CA certificates and the user nonroot, but no shell and no
+# package manager. Distroless images of Debian 12 receive no fixes from a year after the release of
+# Debian 13.
 FROM gcr.io/distroless/cc-debian13:nonroot
 LABEL org.opencontainers.image.title="support-access" \
       org.opencontainers.image.description="Customers decide when the vendor's support staff may enter their tenant" \
@@ -28,10 +30,11 @@ LABEL org.opencontainers.image.title="support-access" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY LICENSE /usr/share/doc/support-access/copyright
 COPY --from=build /usr/local/bin/support-access /usr/local/bin/support-access
-# Where a volume belongs, if the database is SQLite: a new one takes its owner from here. Nothing else is ever written to.
+# The mount point of the volume for SQLite. A new volume inherits this owner. The service writes to
+# no other directory.
 COPY --from=build --chown=65532:65532 /var/lib/support-access /var/lib/support-access
 WORKDIR /var/lib/support-access
-# As a number, so that Kubernetes can see that it is not root.
+# Numeric, so that Kubernetes can verify runAsNonRoot.
 USER 65532:65532
 EXPOSE 50051 9464
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \

@@ -1,5 +1,8 @@
-"""Run by the Python of scripts/requirements-models.txt: reads objects for others' operators as the models of those, and writes them again,
-or what is wrong with them. What a model does not know is not written."""
+"""Validates custom resources with generated models of their definitions.
+
+Runs in the environment of scripts/requirements-models.txt. Reads objects from standard input, and
+writes for each object its serialization by the model or the validation error. A field that the
+model does not know is missing from the serialization."""
 
 import json
 import sys
@@ -11,12 +14,13 @@ from pydantic import ValidationError
 MODELS = {"cert-manager.io/v1": cert_manager, "monitoring.coreos.com/v1": prometheus_operator}
 
 
-def again(made):
-    model = getattr(MODELS[made["apiVersion"]], made["kind"])
+def round_trip(manifest):
+    model = getattr(MODELS[manifest["apiVersion"]], manifest["kind"])
     try:
-        return model.model_validate(made).model_dump(mode="json", by_alias=True, exclude_unset=True)
+        parsed = model.model_validate(manifest)
     except ValidationError as error:
         return str(error)
+    return parsed.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
-json.dump([again(made) for made in json.load(sys.stdin)], sys.stdout)
+json.dump([round_trip(manifest) for manifest in json.load(sys.stdin)], sys.stdout)

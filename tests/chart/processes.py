@@ -1,4 +1,5 @@
-"""The real binary, on the files and arguments that the chart renders. Only paths, ports and addresses of others are changed."""
+"""Runs the binary with the files and arguments that the chart renders. Only paths, ports and the
+addresses of other services differ."""
 
 import base64
 import json
@@ -16,24 +17,22 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from harness import BINARY, DEADLINE_S, eventually, plain_environment
 
 
-def environment(more=()):
-    return plain_environment() | dict(more)
-
-
-def run(arguments, more=(), directory=None):
-    """The finished command."""
-    return subprocess.run([BINARY, *arguments], env=environment(more), cwd=directory, capture_output=True, text=True,
-                          timeout=DEADLINE_S, check=False)
+def run_binary(arguments, variables=(), directory=None):
+    """Runs a command to its end."""
+    return subprocess.run(
+        [BINARY, *arguments], env=plain_environment() | dict(variables), cwd=directory,
+        capture_output=True, text=True, timeout=DEADLINE_S, check=False)
 
 
 class Process:
-    """`serve` or `sidecar`, with its lines of log, which say where it listens."""
+    """A running `serve` or `sidecar`, and its log, which contains the ports."""
 
-    def __init__(self, arguments, more, directory):
-        assert BINARY.exists(), f"{BINARY} is not there: run `cargo build` first"
+    def __init__(self, arguments, variables, directory):
+        assert BINARY.exists(), f"{BINARY} does not exist; run `cargo build`"
         self.lines = []
-        self.process = subprocess.Popen([BINARY, *arguments], env=environment(more), cwd=directory, stdin=subprocess.DEVNULL,
-                                        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            [BINARY, *arguments], env=plain_environment() | dict(variables), cwd=directory,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -41,6 +40,9 @@ class Process:
         return self
 
     def __exit__(self, *_):
+        self.close()
+
+    def close(self):
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
@@ -51,60 +53,75 @@ class Process:
         for line in self.process.stderr:
             self.lines.append(line)
 
-    def port(self, kind):
-        """Where it listens for `grpc` or `http`."""
-        def found():
+    def grpc_port(self):
+        return self._port(lambda listener: listener == "grpc")
+
+    def metrics_port(self):
+        return self._port(lambda listener: listener != "grpc")
+
+    def _port(self, is_wanted):
+        """The port of the listener whose name in the log `is_wanted`."""
+        def port():
             assert self.process.poll() is None, "".join(self.lines)
-            listening = [line for line in self.lines if re.search(r"\blistening\b", line)]
-            matches = [re.search(rf"{kind}\W+[^\n]*?[\d\]]:(\d+)\b", line.lower()) for line in listening]
-            return next((int(match[1]) for match in matches if match), None)
-        return eventually(found, f"{kind} is listened on")
+            for line in self.lines:
+                match = re.search(r"\blistening\W+(\w+)\W+\S*?[\d\]]:(\d+)", line)
+                if match and is_wanted(match[1]):
+                    return int(match[2])
+            return None
+        return eventually(port, "the listener is open")
 
     def get(self, path):
-        """Status and text of the HTTP port's answer."""
+        """The status and body of a response at the metrics port."""
+        url = f"http://127.0.0.1:{self.metrics_port()}{path}"
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port('http')}{path}", timeout=DEADLINE_S) as answer:
-                return answer.status, answer.read().decode()
+            with urllib.request.urlopen(url, timeout=DEADLINE_S) as response:
+                return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 
     def until_ready(self):
-        eventually(lambda: self.get("/readyz")[0] == 200, "it is ready: " + "".join(self.lines[-5:]))
+        eventually(lambda: self.get("/readyz")[0] == 200,
+                   "/readyz returns 200: " + "".join(self.lines[-5:]))
 
     def terminate(self):
-        """Exit code, and after how many seconds."""
-        began = time.monotonic()
+        """Sends SIGTERM. Returns the exit code, and the seconds until the exit."""
+        start = time.monotonic()
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(DEADLINE_S), time.monotonic() - began
+        return self.process.wait(DEADLINE_S), time.monotonic() - start
 
 
 class Secrets:
-    """What the secrets of a cluster would hold, as files in a directory: made by openssl, and an issuer of our own."""
+    """The content of a cluster's secrets, as files: certificates and keys of a test authority, and
+    the keys of a test issuer."""
 
     def __init__(self, directory):
         self.directory = Path(directory)
-        self._openssl("req", "-x509", *self._new("ca"), "-subj", "/CN=Test CA")
+        self._openssl("req", "-x509", *self._new_key("ca"), "-subj", "/CN=Test CA")
         self._openssl("genpkey", "-algorithm", "ed25519", "-out", "checkpoint.key")
         self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        numbers = self.key.public_key().public_numbers()
-        modulus = numbers.n.to_bytes(256, "big")
-        jwk = {"kty": "RSA", "use": "sig", "alg": "RS256", "kid": "1", "e": "AQAB", "n": base64url(modulus)}
+        modulus = self.key.public_key().public_numbers().n.to_bytes(256, "big")
+        jwk = {"kty": "RSA", "use": "sig", "alg": "RS256", "kid": "1", "e": "AQAB",
+               "n": base64url(modulus)}
         (self.directory / "keys.json").write_text(json.dumps({"keys": [jwk]}))
 
-    def _new(self, name):
-        return ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-keyout", f"{name}.key", "-out", f"{name}.crt"]
+    def _new_key(self, name):
+        return ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc",
+                "-keyout", f"{name}.key", "-out", f"{name}.crt"]
 
     def _openssl(self, *arguments):
-        subprocess.run(["openssl", *arguments], cwd=self.directory, check=True, capture_output=True)
+        command = ["openssl", *arguments]
+        subprocess.run(command, cwd=self.directory, check=True, capture_output=True)
 
-    def certify(self, name, alternative):
-        self._openssl("req", "-x509", *self._new(name), "-CA", "ca.crt", "-CAkey", "ca.key", "-subj", f"/CN={name}",
-                      "-addext", "basicConstraints=CA:FALSE", "-addext", f"subjectAltName={alternative}")
-        return self.directory / f"{name}.crt", self.directory / f"{name}.key"
+    def certify(self, name, alternative_name):
+        """Issues NAME.crt and NAME.key."""
+        self._openssl("req", "-x509", *self._new_key(name), "-CA", "ca.crt", "-CAkey", "ca.key",
+                      "-subj", f"/CN={name}", "-addext", "basicConstraints=CA:FALSE",
+                      "-addext", f"subjectAltName={alternative_name}")
 
     def token(self, **claims):
-        claims = {"iss": "https://id.example", "aud": "support-access", "sub": "helm@test", "exp": int(time.time()) + 600} | claims
-        parts = [{"alg": "RS256", "kid": "1"}, claims]
+        defaults = {"iss": "https://id.example", "aud": "support-access", "sub": "helm@test",
+                    "exp": int(time.time()) + 600}
+        parts = [{"alg": "RS256", "kid": "1"}, defaults | claims]
         signed = ".".join(base64url(json.dumps(part).encode()) for part in parts)
         signature = self.key.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256())
         return f"{signed}.{base64url(signature)}"

@@ -1,4 +1,4 @@
-"""What the Dockerfile and .dockerignore say, so that the tests run that, and nothing which only looks like it."""
+"""Parses the Dockerfile and .dockerignore, so that the tests run what these files state."""
 
 import json
 import re
@@ -10,30 +10,35 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def instructions(text):
-    """Each instruction and its argument, comments and continued lines undone."""
+    """Each instruction with its argument, without comments and line continuations."""
     lines = (line for line in text.splitlines() if not line.lstrip().startswith("#"))
     joined = re.sub(r"\\\n\s*", "", "\n".join(lines))
     return [tuple(line.split(maxsplit=1)) for line in joined.splitlines() if line.strip()]
 
 
+def parse_options(words):
+    """The options of an instruction, written as --NAME=VALUE."""
+    return dict(word.removeprefix("--").split("=", 1) for word in words if word.startswith("--"))
+
+
 class Copy:
-    """COPY: from which stage, if any, what, whereto, and whose it is then."""
+    """A COPY instruction."""
 
     def __init__(self, argument):
         words = argument.split()
-        options = dict(word.removeprefix("--").split("=", 1) for word in words if word.startswith("--"))
+        options = parse_options(words)
         self.stage, self.owner = options.get("from"), options.get("chown", "0:0")
         self.source, self.target = (word for word in words if not word.startswith("--"))
 
 
 class Stage:
-    """FROM, and what follows it."""
+    """A FROM instruction, and the instructions that follow."""
 
-    def __init__(self, base, found):
-        self.base, self.found = base.split()[0], found
+    def __init__(self, base):
+        self.base, self.instructions = base.split()[0], []
 
     def all(self, name):
-        return [argument for instruction, argument in self.found if instruction == name]
+        return [argument for instruction, argument in self.instructions if instruction == name]
 
     def one(self, name):
         argument, = self.all(name)
@@ -45,7 +50,8 @@ class Stage:
 
     @property
     def labels(self):
-        return dict(word.split("=", 1) for argument in self.all("LABEL") for word in shlex.split(argument))
+        words = [word for argument in self.all("LABEL") for word in shlex.split(argument)]
+        return dict(word.split("=", 1) for word in words)
 
     @property
     def entrypoint(self):
@@ -57,36 +63,38 @@ class Stage:
 
     @property
     def healthcheck(self):
-        """The options, and the command."""
+        """The options and the command."""
         options, command = self.one("HEALTHCHECK").split("CMD", 1)
-        return dict(word.removeprefix("--").split("=", 1) for word in options.split()), json.loads(command)
+        return parse_options(options.split()), json.loads(command)
 
     @property
     def user(self):
-        """User and group, which are numbers."""
-        return tuple(int(it) for it in self.one("USER").split(":"))
+        """The numeric user and group."""
+        return tuple(int(number) for number in self.one("USER").split(":"))
 
 
 def stages():
-    """The builder, and the image."""
-    found, made = instructions((ROOT / "Dockerfile").read_text()), []
-    for instruction, argument in found:
+    parsed = []
+    for instruction, argument in instructions((ROOT / "Dockerfile").read_text()):
         if instruction == "FROM":
-            made.append(Stage(argument, []))
+            parsed.append(Stage(argument))
         else:
-            made[-1].found.append((instruction, argument))
-    return made
+            parsed[-1].instructions.append((instruction, argument))
+    return parsed
 
 
 BUILD, IMAGE = stages()
 
 
 def copy_context(directory):
-    """What a builder would be sent."""
+    """Copies the files that a builder receives. Returns their names in the root directory."""
     lines = (ROOT / ".dockerignore").read_text().splitlines()
-    everything, *allowed = [line for line in lines if line and not line.startswith("#")]
-    assert everything == "*" and all(re.fullmatch(r"![\w.-]+", line) for line in allowed), "nothing more is understood here"
-    for name in (line[1:] for line in allowed):
+    excluded, *included = [line for line in lines if line and not line.startswith("#")]
+    assert excluded == "*", "this parser expects to exclude everything first"
+    assert all(re.fullmatch(r"![\w.-]+", line) for line in included), \
+        "this parser supports only names in the root directory"
+    names = [line.removeprefix("!") for line in included]
+    for name in names:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
         copy(ROOT / name, directory / name)
-    return [line[1:] for line in allowed]
+    return names

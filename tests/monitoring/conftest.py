@@ -1,29 +1,31 @@
-"""One set of processes for all tests: a service, and the Prometheus that watches it."""
+"""One service and one Prometheus for all tests."""
 
 import tempfile
 from pathlib import Path
 
 import pytest
 from monitoring import rendered_rules
-from parts import MAX_STALENESS, Prometheus, Service, shortened
+from prometheus import Prometheus, shortened
+from service import MAX_STALENESS, Service
 
 
-@pytest.fixture(scope="session", name="place")
-def make_place():
-    """The name is short, since there are sockets in it."""
+@pytest.fixture(scope="session", name="directory")
+def make_directory():
+    """The path of a socket must be short."""
     with tempfile.TemporaryDirectory(prefix="watch-") as directory:
         yield Path(directory)
 
 
 @pytest.fixture(scope="session", name="service")
-def start_service(place):
-    service = Service(place)
+def start_service(directory):
+    service = Service(directory)
     yield service
     service.close()
 
 
 @pytest.fixture(scope="session", name="prometheus")
-def start_prometheus(place, service):
-    prometheus = Prometheus(place, shortened(rendered_rules(max_staleness=MAX_STALENESS, replicas=2)), service.targets())
+def start_prometheus(directory, service):
+    rules = shortened(rendered_rules(max_staleness=MAX_STALENESS, replicas=2))
+    prometheus = Prometheus(directory, rules, service.targets())
     yield prometheus
     prometheus.close()

@@ -1,4 +1,4 @@
-{{- /* A text, a whole number, true or false, or a list of texts, as TOML writes it. (toToml would make 1.0 of 1.) */ -}}
+{{- /* A string, integer, boolean or list of strings in TOML. toToml would render 1 as 1.0. */ -}}
 {{- define "support-access.toml" -}}
 {{- if or (kindIs "float64" .) (kindIs "int" .) (kindIs "int64" .) -}}
 {{- int64 . -}}
@@ -13,7 +13,7 @@
 {{- end }}
 {{- end -}}
 
-{{- /* Where traces go, in the configuration of a server or of a sidecar. */ -}}
+{{- /* The trace settings of a replica or a sidecar. */ -}}
 {{- define "support-access.traces" -}}
 {{- with .otlpEndpoint }}
 otlp_endpoint = {{ include "support-access.toml" . }}
@@ -21,7 +21,7 @@ trace_ratio = {{ include "support-access.toml" $.traceRatio }}
 {{- end }}
 {{- end -}}
 
-{{- /* access.toml */ -}}
+{{- /* The configuration file access.toml. */ -}}
 {{- define "support-access.config" -}}
 {{- $config := .Values.config -}}
 {{- $address := ternary "[::]" $config.bindAddress (eq $config.bindAddress "::") -}}

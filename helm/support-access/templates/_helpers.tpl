@@ -15,7 +15,7 @@
 {{- end -}}
 {{- end -}}
 
-{{- /* What tells the objects of a component from all others: never changed, since Deployments cannot. */ -}}
+{{- /* The selector labels of a component, which Kubernetes cannot change in a Deployment. */ -}}
 {{- define "support-access.selector" -}}
 app.kubernetes.io/name: {{ include "support-access.name" .context }}
 app.kubernetes.io/instance: {{ .context.Release.Name }}
@@ -23,18 +23,18 @@ app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
 {{- define "support-access.labels" -}}
-{{- $own := dict "helm.sh/chart" (printf "%s-%s" .context.Chart.Name .context.Chart.Version | replace "+" "_")
+{{- $standard := dict "helm.sh/chart" (printf "%s-%s" .context.Chart.Name .context.Chart.Version | replace "+" "_")
   "app.kubernetes.io/version" .context.Chart.AppVersion
   "app.kubernetes.io/managed-by" .context.Release.Service
   "app.kubernetes.io/part-of" "support-access" -}}
 {{- $selector := include "support-access.selector" . | fromYaml -}}
-{{- toYaml (mergeOverwrite (dict) .context.Values.commonLabels $own $selector) -}}
+{{- toYaml (mergeOverwrite (dict) .context.Values.commonLabels $standard $selector) -}}
 {{- end -}}
 
-{{- /* Of pods: nothing that changes with the chart alone, which would roll them. */ -}}
+{{- /* Labels of pods, without labels that change with each chart version and would replace pods. */ -}}
 {{- define "support-access.podLabels" -}}
 {{- $labels := include "support-access.labels" . | fromYaml -}}
-{{- toYaml (mergeOverwrite (dict) (default (dict) .more) (omit $labels "helm.sh/chart" "app.kubernetes.io/managed-by")) -}}
+{{- toYaml (mergeOverwrite (dict) (default (dict) .extra) (omit $labels "helm.sh/chart" "app.kubernetes.io/managed-by")) -}}
 {{- end -}}
 
 {{- define "support-access.server" -}}
@@ -67,7 +67,7 @@ app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 {{- end -}}
 
-{{- /* Of pods: what the level "restricted" of the Pod Security Standards asks. */ -}}
+{{- /* Pod security context: the "restricted" level of the Pod Security Standards. */ -}}
 {{- define "support-access.podSecurity" -}}
 runAsNonRoot: true
 {{- with .Values.securityContext.runAsUser }}
@@ -84,7 +84,7 @@ seccompProfile:
   type: RuntimeDefault
 {{- end -}}
 
-{{- /* Of containers, and more: nothing can be written but volumes. */ -}}
+{{- /* Container security context: the "restricted" level, and a read-only root file system. */ -}}
 {{- define "support-access.containerSecurity" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
@@ -133,7 +133,10 @@ seccompProfile:
 {{- end }}
 {{- end -}}
 
-{{- /* A volume of one file from a Secret or a ConfigMap: name, kind, source, key, path, and perhaps mode. */ -}}
+{{- /*
+A volume with one file from a Secret or ConfigMap. Parameters: name, kind, source, key, path, and an
+optional mode.
+*/ -}}
 {{- define "support-access.fileVolume" -}}
 - name: {{ .name }}
 {{- if eq .kind "ConfigMap" }}
@@ -147,6 +150,7 @@ seccompProfile:
     items: [{key: {{ .key | quote }}, path: {{ .path | quote }}}]
 {{- end -}}
 
+{{- /* config.maxStaleness in seconds. The schema allows one number with one unit. */ -}}
 {{- define "support-access.stalenessSeconds" -}}
 {{- $text := .Values.config.maxStaleness -}}
 {{- if hasSuffix "ms" $text -}}

@@ -1,11 +1,11 @@
-{{- /* The pod of a replica. */ -}}
+{{- /* The pod template of a replica. */ -}}
 {{- define "support-access.pod" -}}
 {{- $isSqlite := eq .Values.database.type "sqlite" -}}
-{{- /* With SQLite the next pod waits for the end of this one: nobody would serve meanwhile. */ -}}
+{{- /* With SQLite, the next pod starts when this pod has ended: a pause would prolong the outage. */ -}}
 {{- $preStopSeconds := ternary 0 .Values.preStopSeconds $isSqlite -}}
 metadata:
   labels:
-    {{- include "support-access.podLabels" (dict "context" . "component" "server" "more" .Values.podLabels) | nindent 4 }}
+    {{- include "support-access.podLabels" (dict "context" . "component" "server" "extra" .Values.podLabels) | nindent 4 }}
   annotations:
     checksum/config: {{ include "support-access.config" . | sha256sum }}
     {{- with .Values.podAnnotations }}
@@ -14,9 +14,9 @@ metadata:
 spec:
   serviceAccountName: {{ include "support-access.serviceAccount" . }}
   automountServiceAccountToken: false
-  # Variables for each service of the namespace would only be in the way.
+  # The environment variables of the namespace's services are not used.
   enableServiceLinks: false
-  # What drain_timeout allows, after the pause before the signal, and what closing takes at most.
+  # The preStop pause, drain_timeout, and at most 10 s to close connections.
   terminationGracePeriodSeconds: {{ add $preStopSeconds .Values.config.drainTimeoutSeconds 10 }}
   {{- with .Values.image.pullSecrets }}
   imagePullSecrets:
@@ -130,7 +130,7 @@ spec:
   {{- end }}
 {{- end -}}
 
-{{- /* On which nodes replicas run. */ -}}
+{{- /* Scheduling constraints of the replicas. */ -}}
 {{- define "support-access.placement" -}}
 {{- $selector := include "support-access.selector" (dict "context" . "component" "server") -}}
 {{- $affinity := deepCopy .Values.affinity -}}
@@ -153,7 +153,7 @@ topologySpreadConstraints:
   - labelSelector:
       matchLabels:
         {{- $selector | nindent 8 }}
-    # So that each version is spread, and not old and new together.
+    # Spread each version by itself, not old and new pods together.
     matchLabelKeys: [pod-template-hash]
     {{- toYaml . | nindent 4 }}
   {{- end }}

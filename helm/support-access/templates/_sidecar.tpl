@@ -1,25 +1,25 @@
 {{- /*
-The sidecar in somebody else's pod. All of these take this chart's own scope, which a chart that depends on it has as
-`index .Subcharts "support-access"`:
+Templates that add the sidecar to the pod of another chart. Each takes the scope of this chart. A
+parent chart passes `index .Subcharts "support-access"`.
 
-  support-access.sidecar              the container, for initContainers: it starts before the others and ends after them
-  support-access.sidecar.volumes      what it needs, for volumes
-  support-access.sidecar.mount        the socket, for volumeMounts of the container that asks
-  support-access.sidecar.configMap    its configuration, once in the namespace
-  support-access.sidecar.config       the same, to make a checksum of
+  support-access.sidecar            the container, for initContainers: starts before the other
+                                    containers, ends after them
+  support-access.sidecar.volumes    the volumes of the sidecar
+  support-access.sidecar.mount      the socket, for the volumeMounts of the gateway's container
+  support-access.sidecar.configMap  the ConfigMap with the configuration, once for each namespace
+  support-access.sidecar.config     the configuration, for a checksum annotation
 */ -}}
 {{- define "support-access.sidecar" -}}
 {{- $sidecar := .Values.sidecar -}}
-{{- include "support-access.validateResources" (dict "path" "sidecar.resources" "resources" $sidecar.resources) -}}
 - name: {{ $sidecar.name }}
   image: {{ include "support-access.image" . }}
   imagePullPolicy: {{ .Values.image.pullPolicy }}
-  # This is what makes it a native sidecar.
+  # Makes this init container a native sidecar.
   restartPolicy: Always
   args: [sidecar, --config, /etc/support-access/sidecar/sidecar.toml]
   ports:
     - {name: access-metrics, containerPort: {{ $sidecar.metricsPort }}, protocol: TCP}
-  # The containers beside it start when this has succeeded.
+  # The other containers start when this probe has succeeded.
   startupProbe:
     httpGet: {path: {{ ternary "/readyz" "/healthz" $sidecar.waitUntilServing }}, port: access-metrics}
     periodSeconds: 1
@@ -90,13 +90,13 @@ The sidecar in somebody else's pod. All of these take this chart's own scope, wh
 - name: {{ $sidecar.name }}-certificate
   secret:
     secretName: {{ . }}
-    # The pod is another's, and may have no fsGroup: whoever mounts it may read it.
+    # The pod belongs to another chart and may have no fsGroup, so all users of a mount may read.
     defaultMode: 0444
 {{- end }}
 {{- with $sidecar.tokenAudience }}
 - name: {{ $sidecar.name }}-token
   projected:
-    # As above.
+    # The pod may have no fsGroup.
     defaultMode: 0444
     sources:
       - serviceAccountToken: {audience: {{ . | quote }}, expirationSeconds: 3600, path: token}
@@ -106,10 +106,10 @@ The sidecar in somebody else's pod. All of these take this chart's own scope, wh
 {{- define "support-access.sidecar.config" -}}
 {{- $sidecar := .Values.sidecar -}}
 {{- if not $sidecar.upstreams -}}
-{{- fail "sidecar.upstreams must name whom the sidecar follows, such as https://support-access.support-access.svc:50051" -}}
+{{- fail "sidecar.upstreams: required; list the URLs of replicas, such as https://support-access.support-access.svc:50051" -}}
 {{- end -}}
 {{- if not $sidecar.gatewayUsers -}}
-{{- fail "sidecar.gatewayUsers must have the uids of those that may ask the sidecar" -}}
+{{- fail "sidecar.gatewayUsers: required; list the uids of the containers that may call the sidecar" -}}
 {{- end -}}
 upstream = {{ mustToRawJson $sidecar.upstreams }}
 listen = ["unix:{{ $sidecar.socketDirectory }}/check.sock"]
