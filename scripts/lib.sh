@@ -51,7 +51,7 @@ need_tools() {
 }
 
 # need_environment NAME REASON: installs scripts/requirements-NAME.txt in .venv/NAME. The .in file
-# states why the packages have an environment of their own.
+# states why the packages are in a separate environment.
 need_environment() {
   local directory=.venv/$1 requirements=scripts/requirements-$1.txt
   cmp --silent "$requirements" "$directory/installed.txt" && return
@@ -136,8 +136,8 @@ need_toolchain() {
 }
 
 # tests/stubs compiles generated clients with Go, Node.js and Java. The machine's own version
-# suffices if the pinned libraries support it. An environment in .venv stays in use, and follows its
-# requirements.
+# suffices if the pinned libraries support that version. A toolchain in .venv stays in use, so that
+# a change of the requirements takes effect.
 need_go() {
   [[ ! -d .venv/go ]] && at_least go1.26 "$(GOTOOLCHAIN=local go env GOVERSION 2>/dev/null)" &&
     return
