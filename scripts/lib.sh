@@ -50,8 +50,8 @@ need_tools() {
   export PATH="$PWD/.venv/bin:$PATH"
 }
 
-# need_environment NAME REASON: installs scripts/requirements-NAME.txt in .venv/NAME, because the
-# dependencies conflict with those of other tools.
+# need_environment NAME REASON: installs scripts/requirements-NAME.txt in .venv/NAME. The .in file
+# states why the packages are in a separate environment.
 need_environment() {
   local directory=.venv/$1 requirements=scripts/requirements-$1.txt
   cmp --silent "$requirements" "$directory/installed.txt" && return
@@ -120,6 +120,43 @@ need_prometheus() {
   fi
 }
 
+# at_least WANTED FOUND: whether the version FOUND is WANTED or a later one. Empty: not installed.
+at_least() {
+  printf '%s\n' "$1" "$2" | sort --version-sort --check=quiet
+}
+
+# need_toolchain NAME REASON PROGRAM…: need_environment, with links to the programs in .venv/bin.
+need_toolchain() {
+  local name=$1 reason=$2 program
+  shift 2
+  need_environment "$name" "$reason"
+  for program; do
+    ln --symbolic --force "../$name/bin/$program" ".venv/bin/$program"
+  done
+}
+
+# tests/stubs compiles generated clients with Go, Node.js and Java. The machine's own version
+# suffices if the pinned libraries support that version. A toolchain in .venv stays in use, so that
+# a change of the requirements takes effect.
+need_go() {
+  [[ ! -d .venv/go ]] && at_least go1.26 "$(GOTOOLCHAIN=local go env GOVERSION 2>/dev/null)" &&
+    return
+  need_toolchain go 'Go 1.26 or later, to compile generated clients' go
+}
+
+need_node() {
+  [[ ! -d .venv/node ]] && command -v npm >/dev/null &&
+    at_least v20 "$(node --version 2>/dev/null)" && return
+  need_toolchain node 'Node.js 20 or later, to compile generated clients' node npm
+}
+
+# Debian 12 has Java 17, and Debian 13 has Java 21.
+need_java() {
+  command -v mvn >/dev/null && at_least 'javac 17' "$(javac -version 2>/dev/null)" && return
+  apt_install 'Java 17 or later and Maven, to compile generated clients' \
+    default-jdk-headless maven
+}
+
 # Every tool of scripts/test.
 need_everything() {
   need_cargo
@@ -129,7 +166,10 @@ need_everything() {
   need_faketime
   need_openssl
   need_prometheus
+  need_java
   need_tools
+  need_go
+  need_node
   need_environment checkov 'to check the chart'
   need_environment models 'to check the custom resources of the chart'
 }

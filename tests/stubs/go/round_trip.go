@@ -1,0 +1,40 @@
+// Encodes a request with the generated code and decodes it again. Prints the called method and the
+// encoded request.
+package main
+
+import (
+	"fmt"
+	"log"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/support-access/support-access/clients/go/supportaccess/v1"
+)
+
+func main() {
+	request := &supportaccessv1.CheckAccessRequest{
+		Check: &supportaccessv1.AccessCheck{
+			TenantId:      "acme",
+			AgentId:       "dana",
+			GroupIds:      []string{"billing", "größe"},
+			RequiredLevel: supportaccessv1.AccessLevel_ACCESS_LEVEL_READ_WRITE,
+			AgentKind:     supportaccessv1.AgentKind_AGENT_KIND_SERVICE,
+			OnBehalfOf:    "erin",
+		},
+		ConsistencyToken: "token",
+	}
+	encoded, err := proto.Marshal(request)
+	if err != nil {
+		log.Fatal(err)
+	}
+	decoded := &supportaccessv1.CheckAccessRequest{}
+	if err := proto.Unmarshal(encoded, decoded); err != nil {
+		log.Fatal(err)
+	}
+	if !proto.Equal(decoded, request) {
+		log.Fatalf("decoded %v instead of %v", decoded, request)
+	}
+	fmt.Println(strings.TrimPrefix(supportaccessv1.SupportAccess_CheckAccess_FullMethodName, "/"))
+	fmt.Printf("%x\n", encoded)
+}
