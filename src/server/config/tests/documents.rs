@@ -44,6 +44,7 @@ fn the_example_contains_every_key_of_every_section() {
         fields::<CallLimits>("unknown = 1"),
         fields::<SupportPolicy>("unknown = 1"),
         fields::<SupportPolicy>(group),
+        fields::<SupportPolicy>("[[agent_kinds]]\nunknown = 1"),
     ];
     for field in all.iter().flatten() {
         let is_key = |line: &str| line.starts_with(&format!("{field} ="));
