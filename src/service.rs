@@ -42,7 +42,7 @@ pub mod revoke_all;
 pub mod verification;
 
 pub use enforce::{Enforcement, EnforcementState};
-use verification::Verified;
+use verification::VerificationStatus;
 
 /// The most grants listed in the answer to a change. `ListGrants` has them all.
 pub const LISTED_MAX: usize = 1_000;
@@ -71,8 +71,8 @@ pub struct Service {
     long_waits: Semaphore,
     /// When the next expiry is due that has not been recorded, as far as the sweep knows: in microseconds since 1970.
     next_expiry_us: AtomicI64,
-    /// What is known of the chains.
-    verified: Mutex<Verified>,
+    /// The result of the verification. `None`: another replica verifies.
+    verification: Mutex<Option<VerificationStatus>>,
 }
 
 /// Why something could not be done.
@@ -222,7 +222,7 @@ impl Service {
             checkpoint_key: None,
             long_waits: Semaphore::new(enforce::LONG_WAITS),
             next_expiry_us: AtomicI64::new(i64::MAX),
-            verified: Mutex::default(),
+            verification: Mutex::default(),
         }
     }
 

@@ -95,13 +95,7 @@ impl ReadingsSource {
 }
 
 fn of_replica(service: &Service) -> ReplicaReadings {
-    let verified = service.verified();
-    ReplicaReadings {
-        sweep_lag: service.sweep_lag(),
-        history_breaks: verified.breaks,
-        history_verified_at: verified.at,
-        history_verified_events: verified.events,
-    }
+    ReplicaReadings { sweep_lag: service.sweep_lag(), verification: service.verification() }
 }
 
 fn expiry_of_file(path: &Path) -> Option<Time> {

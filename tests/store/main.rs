@@ -124,10 +124,10 @@ macro_rules! durable {
                 history_is_permanent,
                 enums_are_checked;
             verification:
-                a_changed_history_is_noticed_and_a_mended_one_too,
-                a_history_that_was_cut_short_is_noticed,
-                a_history_that_was_written_anew_is_noticed_by_who_has_seen_it,
-                a_chain_of_nobody_is_one_break_and_no_more;
+                a_changed_history_is_detected_until_it_is_restored,
+                a_truncated_history_is_detected,
+                a_rewritten_history_is_detected_by_the_process_that_verified_it_before,
+                a_chain_with_an_invalid_tenant_id_is_one_break;
         }
     )* } } };
 }

@@ -9,7 +9,7 @@ use prometheus_client::{
     registry::Unit,
 };
 
-use crate::{domain::Time, node::Gauges};
+use crate::{domain::Time, node::Gauges, service::verification::VerificationStatus};
 
 /// The state of a process.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -37,12 +37,8 @@ pub struct Readings {
 pub struct ReplicaReadings {
     /// Age of the oldest expiry that is not recorded yet.
     pub sweep_lag: Duration,
-    /// Broken hash chains. `None`: unknown.
-    pub history_breaks: Option<u64>,
-    /// End of the last verification of all hash chains.
-    pub history_verified_at: Option<Time>,
-    /// Events verified since the start.
-    pub history_verified_events: u64,
+    /// Verification of the histories. `None`: another replica verifies.
+    pub verification: Option<VerificationStatus>,
 }
 
 /// Encodes the readings for each scrape.
@@ -107,18 +103,22 @@ impl Samples<'_> {
         let help = "Age of the oldest expiry that is not recorded yet. Checks do not depend on it.";
         let lag = ConstGauge::new(replica.sweep_lag.as_secs_f64());
         self.write("sweep_lag", help, Some(&Unit::Seconds), &lag)?;
-        if let Some(breaks) = replica.history_breaks {
-            let help =
-                "Broken hash chains. Absent until the first verification has ended or found one.";
+        replica.verification.map_or(Ok(()), |status| self.of_verification(&status))
+    }
+
+    fn of_verification(&mut self, status: &VerificationStatus) -> fmt::Result {
+        if let Some(breaks) = status.breaks {
+            let help = "Broken hash chains. Only at the replica that verifies the histories, once \
+                        a pass has ended or found a break.";
             self.number("history_breaks", help, breaks)?;
         }
-        let help =
-            "End of the last verification of all hash chains, in seconds since 1970; 0: none yet.";
-        let at = ConstGauge::new(replica.history_verified_at.map_or(0.0, |at| seconds(&at)));
+        let help = "End of the last pass over all hash chains, in seconds since 1970; 0: none yet. \
+                    Only at the replica that verifies the histories.";
+        let at = ConstGauge::new(status.completed_at.map_or(0.0, |at| seconds(&at)));
         self.write("history_verified_timestamp", help, Some(&Unit::Seconds), &at)?;
-        let help = "Events verified in their hash chains, counted at each verification.";
-        let events = ConstCounter::new(replica.history_verified_events);
-        self.write("history_verified_events", help, None, &events)
+        let help = "Events verified in their hash chains, counted in each pass. Only at the \
+                    replica that verifies the histories.";
+        self.write("history_verified_events", help, None, &ConstCounter::new(status.events))
     }
 
     fn number(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
