@@ -100,7 +100,7 @@ def test_paused_replicas_are_down(service, prometheus):
 def test_open_transaction_blocks_changes_sweep_and_verification(service, prometheus):
     service.use()
     assert service.grant(tenant="bolt", duration="3s").returncode == 0
-    transaction = service.open_transaction("SELECT FROM head FOR UPDATE; LOCK TABLE chain;")
+    transaction = service.open_transaction("SELECT FROM head FOR UPDATE; LOCK TABLE events;")
     with transaction, background_threads(service.grant, 6):
         alert = prometheus.until_firing("SupportAccessChangesFailing")
         assert_labels(alert, "critical", **REPLICAS)
