@@ -1,7 +1,7 @@
 //! The store in a PostgreSQL database, for any number of replicas.
 //!
-//! Every wait is bounded: the server limits waits for locks, statements and idle transactions, and this
-//! program stops waiting for a server that does not respond.
+//! Every wait is bounded: the server limits waits for locks, statements and idle transactions, and
+//! this program stops waiting for a server that does not respond.
 
 use std::{
     sync::{Arc, atomic::AtomicI64},
@@ -55,7 +55,7 @@ mod listener;
 const VERSION_MIN: i32 = 140_000;
 /// How long to wait for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long an idle connection may take to respond before it counts as dead.
+/// How long an idle connection may take to respond before the connection counts as dead.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
 /// Transactions run one at a time. More than one connection, so that the next transaction can start
 /// at once.
@@ -72,8 +72,9 @@ const LISTENERS: u32 = 8;
 
 /// For every session. The time limits are shorter than the timeouts of this program where that is
 /// useful: an error of the server is clean, and releases locks. `remote_apply` is kept because an
-/// operator chose it; anything less than `on` could lose acknowledged changes. A single statement must
-/// see what was committed before it got its locks, and not fail because of that.
+/// operator chose it; anything less than `on` could lose acknowledged changes. A single statement
+/// must see the changes that were committed before the locks were granted, and must not fail
+/// because of these changes.
 const SESSION: &str = "
     SET lock_timeout = '4s';
     SET statement_timeout = '4500ms';
@@ -82,8 +83,9 @@ const SESSION: &str = "
     SELECT set_config('synchronous_commit', 'on', false)
         WHERE current_setting('synchronous_commit') <> 'remote_apply';
 ";
-/// For the session that migrates. Its statements may take long. But while it waits for a lock, all
-/// later sessions wait behind it, including heartbeats: it must give up soon, and retry.
+/// For the session that migrates. The statements may take long. But while the session waits for a
+/// lock, all later sessions wait too, including heartbeats. The session must give up soon, and
+/// retry.
 const MIGRATION_SESSION: &str = "
     SET lock_timeout = '500ms';
     SET statement_timeout = 0;
@@ -91,7 +93,7 @@ const MIGRATION_SESSION: &str = "
     SET synchronous_commit = on;
 ";
 
-/// How long a migration retries to get its locks.
+/// How long a migration retries to get the locks.
 const MIGRATION_TIMEOUT: Duration = Duration::from_mins(1);
 /// The pause between two attempts, in which other sessions proceed.
 const MIGRATION_PAUSE: Duration = Duration::from_secs(1);
@@ -111,7 +113,7 @@ impl Backend for Postgres {
         is_standby: "pg_is_in_recovery()",
         notify_log: concat!("pg_notify('", channel!(log), "' || log_name, '')::text"),
         notify_membership: notify_membership!(),
-        // The setting is local to the transaction, and takes effect at its commit.
+        // The setting is local to the transaction, and takes effect at the commit.
         notify_membership_lazily: concat!(
             notify_membership!(),
             " || set_config('synchronous_commit', 'off', true)"
@@ -161,13 +163,14 @@ impl Backend for Postgres {
             | "40P01" // deadlock_detected
             | "55P03" // lock_not_available
             => true,
-            // connection, insufficient resources, operator intervention (shutdown, cancel), system error
+            // connection, insufficient resources, operator intervention (shutdown, cancel), system
+            // error
             other => matches!(other.get(..2), Some("08" | "53" | "57" | "58")),
         }
     }
 }
 
-/// Opens the database at `url`. Its clock decides, and not that of the process.
+/// Opens the database at `url`. The clock of the database decides, not that of the process.
 pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, OpenError> {
     let options = parse(url)?;
     prepare(&options).await?;
@@ -313,7 +316,8 @@ async fn run_migrations(connection: &mut PgConnection) -> Result<(), MigrateErro
     }
 }
 
-/// Version, encoding, whether in recovery, whether read-only, the schema that tables are created in.
+/// Version, encoding, whether in recovery, whether read-only, the schema that tables are created
+/// in.
 type Facts = (i32, String, bool, bool, Option<String>);
 const FACTS: &str = "
     SELECT current_setting('server_version_num')::int, current_setting('server_encoding'),

@@ -1,7 +1,7 @@
 //! The store in a SQLite file, for a service of one process on one machine.
 //!
-//! One connection writes, and several read: in WAL mode, readers proceed during a transaction. Every
-//! commit waits for the disk (`synchronous = FULL`).
+//! One connection writes, and several read: in WAL mode, readers proceed during a transaction.
+//! Every commit waits for the disk (`synchronous = FULL`).
 
 use std::{
     fs::{self, File, TryLockError},
@@ -89,12 +89,12 @@ impl Backend for Sqlite {
     }
 }
 
-/// SQLite's result code without its details: <https://sqlite.org/rescode.html>.
+/// SQLite's result code without details: <https://sqlite.org/rescode.html>.
 fn primary_code(error: &dyn DatabaseError) -> Option<u32> {
     Some(error.code()?.parse::<u32>().ok()? & 0xff)
 }
 
-/// Opens the file at `url`, or creates it.
+/// Opens or creates the file at `url`.
 pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, OpenError> {
     let path = parse(url)?;
     let lock = prepare(&path).await?;
@@ -102,7 +102,8 @@ pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Sto
     let pool = SqlitePoolOptions::new().acquire_timeout(TIMEOUT).test_before_acquire(false);
     let writers = pool.clone().max_connections(1).connect_with(options(&path));
     let writers = writers.await.map_err(refuse)?;
-    // Not read-only for SQLite: such a connection could neither recover nor remove the write-ahead log.
+    // Not read-only for SQLite: such a connection could neither recover nor remove the write-ahead
+    // log.
     let readers = pool.max_connections(READERS);
     let readers = readers.connect_with(options(&path).pragma("query_only", "ON"));
     let readers = readers.await.map_err(refuse)?;
@@ -165,7 +166,8 @@ async fn check_ours(
     place: &str,
     connection: &mut SqliteConnection,
 ) -> Result<Result<(), OpenError>, sqlx::Error> {
-    // Fails if the file is read-only; `BEGIN IMMEDIATE` alone does not. The rollback leaves no trace.
+    // Fails if the file is read-only; `BEGIN IMMEDIATE` alone does not. The rollback leaves no
+    // trace.
     let mut attempt = connection.begin_with("BEGIN IMMEDIATE").await?;
     attempt.execute("PRAGMA user_version = 1").await?;
     attempt.rollback().await?;
@@ -213,7 +215,8 @@ fn parse(url: &str) -> Result<PathBuf, OpenError> {
             "mode=memory" => return refuse(in_memory),
             "mode=ro" | "immutable=1" | "immutable=true" => {
                 return refuse(
-                    "asks for a read-only database, but support-access must write: leave out mode=ro",
+                    "asks for a read-only database, but support-access must write: leave out \
+                     mode=ro",
                 );
             }
             other => {
