@@ -179,7 +179,7 @@ pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Sto
     let node_writers = statement_pool(NODE_WRITERS).connect_lazy_with(options.clone());
     let node_readers = statement_pool(NODE_READERS).connect_lazy_with(options.clone());
     for pool in [&writers, &readers, &node_writers, &node_readers] {
-        connect(pool).await.map_err(|error| refusal(&options, &error))?;
+        connect(pool).await.map_err(|error| open_error(&options, &error))?;
     }
     let notifier = Arc::new(Listeners(pool(LISTENERS).connect_lazy_with(options)));
     Ok(Arc::new(SqlStore {
@@ -251,16 +251,16 @@ fn parse(url: &str) -> Result<PgConnectOptions, OpenError> {
 
 /// Checks that the database accepts writes and belongs to support-access, and migrates it.
 async fn prepare(options: &PgConnectOptions) -> Result<(), OpenError> {
-    let place = place(options);
-    let refuse = |error| refusal(options, &error);
+    let database = describe(options);
+    let to_open_error = |error| open_error(options, &error);
     let mut connection = match timeout(TIMEOUT, options.connect()).await {
-        Ok(connected) => connected.map_err(refuse)?,
-        Err(_) => return Err(refuse(sqlx::Error::PoolTimedOut)),
+        Ok(connected) => connected.map_err(to_open_error)?,
+        Err(_) => return Err(to_open_error(sqlx::Error::PoolTimedOut)),
     };
-    connection.execute(MIGRATION_SESSION).await.map_err(refuse)?;
+    connection.execute(MIGRATION_SESSION).await.map_err(to_open_error)?;
     let (version, encoding, in_recovery, read_only, schema): Facts =
-        sqlx::query_as(FACTS).fetch_one(&mut connection).await.map_err(refuse)?;
-    let complaint = if version < VERSION_MIN {
+        sqlx::query_as(FACTS).fetch_one(&mut connection).await.map_err(to_open_error)?;
+    let problem = if version < VERSION_MIN {
         Some("is older than PostgreSQL 14: upgrade it")
     } else if in_recovery {
         Some("is a standby, in recovery: point database-url at the primary")
@@ -276,24 +276,24 @@ async fn prepare(options: &PgConnectOptions) -> Result<(), OpenError> {
     } else {
         None
     };
-    if let Some(complaint) = complaint {
-        return Err(OpenError(format!("{place} {complaint}")));
+    if let Some(problem) = problem {
+        return Err(OpenError(format!("{database} {problem}")));
     }
     let tables: Vec<String> =
-        sqlx::query_scalar(TABLES).fetch_all(&mut connection).await.map_err(refuse)?;
+        sqlx::query_scalar(TABLES).fetch_all(&mut connection).await.map_err(to_open_error)?;
     let mut applied = Vec::new();
     let select_applied = || sqlx::query_as(schema::SELECT_APPLIED);
     if tables.iter().any(|table| table == schema::MIGRATIONS_TABLE) {
-        applied = select_applied().fetch_all(&mut connection).await.map_err(refuse)?;
+        applied = select_applied().fetch_all(&mut connection).await.map_err(to_open_error)?;
     }
-    schema::check(&place, &tables, &applied, &POSTGRES)?;
+    schema::check(&database, &tables, &applied, &POSTGRES)?;
     // A role that only serves need not own the tables.
     if schema::is_behind(&applied, &POSTGRES) {
-        run_migrations(&mut connection).await.map_err(|error| schema::failed(&place, &error))?;
-        applied = select_applied().fetch_all(&mut connection).await.map_err(refuse)?;
+        run_migrations(&mut connection).await.map_err(|error| schema::failed(&database, &error))?;
+        applied = select_applied().fetch_all(&mut connection).await.map_err(to_open_error)?;
     }
-    schema::confirm(&place, &applied, &POSTGRES)?;
-    connection.close().await.map_err(refuse)
+    schema::confirm(&database, &applied, &POSTGRES)?;
+    connection.close().await.map_err(to_open_error)
 }
 
 /// Migrates as soon as no other session, such as a backup, holds the tables.
@@ -328,7 +328,7 @@ const TABLES: &str = "
     WHERE relkind IN ('r', 'p') AND relnamespace = current_schema()::regnamespace
 ";
 
-fn place(options: &PgConnectOptions) -> String {
+fn describe(options: &PgConnectOptions) -> String {
     let database = options.get_database().unwrap_or(options.get_username());
     format!("the database {database:?} on {}", server(options))
 }
@@ -340,7 +340,7 @@ fn server(options: &PgConnectOptions) -> String {
     }
 }
 
-fn refusal(options: &PgConnectOptions, error: &sqlx::Error) -> OpenError {
+fn open_error(options: &PgConnectOptions, error: &sqlx::Error) -> OpenError {
     let cause = schema::plain(error);
     let server = server(options);
     let code = error.as_database_error().and_then(DatabaseError::code).unwrap_or_default();
@@ -348,13 +348,13 @@ fn refusal(options: &PgConnectOptions, error: &sqlx::Error) -> OpenError {
         ("28000" | "28P01", _) => {
             format!("{server} refuses the user ({cause}): correct database-url")
         }
-        ("3D000", _) => format!("{} does not exist: create it", place(options)),
+        ("3D000", _) => format!("{} does not exist: create it", describe(options)),
         (_, sqlx::Error::Io(_)) => {
             format!("{server} cannot be reached ({cause}): start it, or correct database-url")
         }
         (_, sqlx::Error::PoolTimedOut) => {
             format!("{server} does not answer: see that it runs, or correct database-url")
         }
-        _ => format!("{} cannot be used: {cause}", place(options)),
+        _ => format!("{} cannot be used: {cause}", describe(options)),
     })
 }

@@ -109,7 +109,7 @@ pub(in crate::store) fn grants(query: &GrantQuery) -> Statement {
         list.add_equal("g.group_id", group_id.as_str());
     }
     if is_live {
-        // In these words, so that the database recognizes the partial index.
+        // The exact condition of the partial index, so that the database can use that index.
         list.add("g.ended_sequence IS NULL");
     }
     add_states(&mut list, &filter.states, *now);
