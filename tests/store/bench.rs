@@ -66,8 +66,8 @@ impl Bench {
 
     /// Runs SQL without the store, and returns the error of the database.
     pub async fn sql(&self, sql: impl Into<String>) -> Result<(), sqlx::Error> {
-        let sql = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.into()));
         use sqlx::{ConnectOptions, Executor};
+        let sql = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.into()));
         if self.directory.is_some() {
             let options: sqlx::sqlite::SqliteConnectOptions = self.url.parse()?;
             options.connect().await?.execute(sql).await.map(drop)

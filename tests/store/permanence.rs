@@ -73,6 +73,11 @@ async fn state(store: &dyn Store) -> String {
 
 /// The statements that are rejected in both databases.
 fn attacks() -> Vec<String> {
+    [table_attacks(), object_attacks(), event_attacks()].concat()
+}
+
+/// Deletions from all tables, and updates of all tables except `grants` and `locks`.
+fn table_attacks() -> Vec<String> {
     let mut attacks: Vec<String> = [
         "head",
         "events",
@@ -86,8 +91,6 @@ fn attacks() -> Vec<String> {
     ]
     .map(|table| format!("DELETE FROM {table}"))
     .into();
-    let update =
-        |table: &str, set: &str, rows: &str| format!("UPDATE {table} SET {set} WHERE {rows}");
     for set in [
         "revision = revision - 1",
         "time = time - 1",
@@ -113,6 +116,12 @@ fn attacks() -> Vec<String> {
     ] {
         attacks.extend(columns.split('|').map(|set| update(table, set, "TRUE")));
     }
+    attacks
+}
+
+/// Updates of grants and locks.
+fn object_attacks() -> Vec<String> {
+    let mut attacks = Vec::new();
     let live = "ended_sequence IS NULL";
     let ended = "ended_sequence IS NOT NULL AND tenant_id = 'acme'";
     for (table, columns) in [
@@ -125,8 +134,7 @@ fn attacks() -> Vec<String> {
         (
             "locks",
             "tenant_id = 'bolt'|create_sequence = 9|create_revision = 9|target_id = 'x'\
-             |reason = 'x'\
-             |party = 'tenant'|target = 'group_id'|create_time = 1|creator = 'x'",
+             |reason = 'x'|party = 'tenant'|target = 'group_id'|create_time = 1|creator = 'x'",
         ),
     ] {
         // Together with a later sequence.
@@ -153,21 +161,27 @@ fn attacks() -> Vec<String> {
         ended,
     ));
     attacks.push(update("locks", "expire_time = 1, ended_sequence = 2, sequence = 2", live));
+    attacks
+}
+
+/// Insertions that leave gaps in the log or in a history.
+fn event_attacks() -> Vec<String> {
     let copy = |revision: &str, sequence: &str| {
         format!(
             "INSERT INTO events (revision, tenant_id, sequence, hash, time, actor, actor_asserted, \
              reason, kind, grant_id, lock_id, body) SELECT {revision}, tenant_id, {sequence}, \
-             hash, \
-             time, actor, actor_asserted, reason, kind, grant_id, lock_id, body \
+             hash, time, actor, actor_asserted, reason, kind, grant_id, lock_id, body \
              FROM events WHERE revision = 1"
         )
     };
-    attacks.push(copy("99", "9"));
-    attacks.push(copy("(SELECT max(revision) + 1 FROM events)", "99"));
-    attacks.push(copy("0", "9"));
-    attacks
+    vec![copy("99", "9"), copy("(SELECT max(revision) + 1 FROM events)", "99"), copy("0", "9")]
 }
 
+fn update(table: &str, set: &str, rows: &str) -> String {
+    format!("UPDATE {table} SET {set} WHERE {rows}")
+}
+
+/// The statements that only one of the databases has.
 fn special_attacks(is_postgres: bool) -> Vec<String> {
     let tables = ["head", "events", "grants", "locks", "policy_overrides", "requests"];
     let more = ["grant_agents", "latest_ended_grants", "enforcements"];
