@@ -1,4 +1,5 @@
-//! Request ids: a retry with the same id and content repeats no change, and returns the first result.
+//! Request ids: a retry with the same id and content repeats no change, and returns the first
+//! result.
 
 use std::sync::Arc;
 

@@ -209,11 +209,11 @@ async fn one_replica_verifies_and_another_takes_over() {
         verification::run(Arc::clone(service), Duration::from_hours(1), stop.clone())
     };
     let mut running = pin!(futures::future::join_all(replicas.iter().map(run)).fuse());
-    // Longer than the interval between two reads of the membership, in virtual time.
     let mut verifying = async |replicas: &[Arc<Service>]| {
         tokio::select! {
             _ = &mut running => panic!("the verification runs until it is stopped"),
-            () = tokio::time::sleep(Duration::from_secs(90)) => {}
+            // Longer than the interval between two reads of the membership.
+            () = tokio::time::sleep(Duration::from_secs(90)) => {} // virtual time
         }
         let breaks = |service: &Arc<Service>| service.verification().map(|status| status.breaks);
         replicas.iter().map(breaks).collect::<Vec<_>>()
