@@ -37,7 +37,7 @@ pub mod revoke_all;
 pub mod verification;
 
 pub use enforce::{Enforcement, EnforcementState, EventView};
-use verification::Verified;
+use verification::VerificationStatus;
 
 /// The maximum number of grants in the response to a change. `ListGrants` returns all of them.
 pub const LISTED_MAX: usize = 1_000;
@@ -67,8 +67,8 @@ pub struct Service {
     /// When the next unrecorded expiry is due, as last read by the sweep, in microseconds since
     /// 1970.
     next_expiry_us: AtomicI64,
-    /// The results of the last verification of all histories.
-    verified: Mutex<Verified>,
+    /// The result of the verification. `None`: another replica verifies.
+    verification: Mutex<Option<VerificationStatus>>,
 }
 
 /// Why a call failed.
@@ -213,7 +213,7 @@ impl Service {
             checkpoint_key: None,
             long_waits: Semaphore::new(enforce::LONG_WAITS),
             next_expiry_us: AtomicI64::new(i64::MAX),
-            verified: Mutex::default(),
+            verification: Mutex::default(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Storage: the log of events, and the grants, locks and policy overrides that follow from it.
+//! Storage: the log of events, and the grants, locks and policy overrides that follow from the log.
 //!
 //! [`Store`] is the contract, split into facets. Three stores implement it: [`memory`] (the model),
 //! SQLite and PostgreSQL. The two databases share the module `sql`. `tests/store` runs one suite
@@ -34,7 +34,7 @@ pub use query::{
 };
 pub use transaction::{IdempotencyKey, NewEvent, RequestPart, Transaction};
 
-/// How long an operation may wait for the database before it is `Unavailable`.
+/// How long an operation may wait for the database before the operation is `Unavailable`.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why an operation of a store failed.
@@ -60,11 +60,12 @@ pub struct OpenError(pub String);
 pub enum Retained {
     /// No event has ended the grant.
     Live,
-    /// The grant ended last among the grants of its tenant and group. It can explain a denial.
+    /// The grant ended last among the grants of its tenant and group. This grant can explain a
+    /// denial.
     LastEnded,
 }
 
-/// What [`Log::load`] returns besides the visited grants.
+/// The result of [`Log::load`] besides the visited grants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loaded {
     /// The position of all loaded data in the log.
@@ -75,7 +76,7 @@ pub struct Loaded {
     pub locks: Vec<LockTerms>,
 }
 
-/// A hint about new data. What counts is what a read returns afterwards.
+/// A hint about new data. The receiver must read the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notification {
     /// The log may have new events.
@@ -95,12 +96,12 @@ pub enum Notification {
 ///   the database.
 /// - Nothing is ever deleted.
 /// - Every event is part of the hash chain of its tenant, or of the vendor, at the next sequence.
-///   Its hash is computed once, when the event is appended.
+///   The hash is computed once, when the event is appended.
 /// - Reads outside a [`Transaction`] see committed changes only, and every change that was
 ///   committed before the read began.
 #[async_trait]
 pub trait Store: Debug + Send + Sync {
-    /// The log and its transactions.
+    /// The log and transactions.
     fn log(&self) -> &dyn Log;
 
     /// Reads of single objects and lists.
@@ -119,13 +120,13 @@ pub trait Store: Debug + Send + Sync {
     async fn close(&self);
 }
 
-/// The log and its transactions.
+/// The log and transactions.
 #[async_trait]
 pub trait Log: Send + Sync {
     /// Begins a transaction. Transactions run one at a time over all processes of one database:
     /// while one is open, every other `begin` waits, and is `Unavailable` after a few seconds. A
-    /// transaction therefore sees the latest state, conflicts with no other and cannot deadlock.
-    /// A transaction that is dropped without a commit changes nothing.
+    /// transaction therefore sees the latest state, conflicts with no other and cannot deadlock. A
+    /// transaction that is dropped without a commit changes nothing.
     async fn begin(&self) -> Result<Box<dyn Transaction>, StoreError>;
 
     /// The end of the log.
@@ -138,16 +139,17 @@ pub trait Log: Send + Sync {
         limit: usize,
     ) -> Result<Vec<Event>, StoreError>;
 
-    /// Visits the grants that a check node holds, in no particular order: every grant that no event
-    /// has ended, and of the ended grants the latest of each tenant and group by (end time, level,
-    /// grant id). All of it, including the returned locks, is of one position in the log.
+    /// Visits the grants that a check node holds, in no particular order. These are every grant
+    /// that no event has ended, and the latest ended grant of each tenant and group. The latest is
+    /// the greatest by (end time, level, grant id). All grants and the returned locks are as of one
+    /// position in the log.
     async fn load(
         &self,
         visit: &mut (dyn FnMut(TenantId, GrantTerms, Retained) + Send),
     ) -> Result<Loaded, StoreError>;
 
-    /// Replaces the epoch and the token key after a restore, and returns the new epoch. Ordered with
-    /// changes. Check nodes notice at their next heartbeat, drop their leases and load again.
+    /// Replaces the epoch and the token key after a restore, and returns the new epoch. Ordered
+    /// with changes. Check nodes notice at the next heartbeat, drop all leases and load again.
     async fn replace_epoch(&self) -> Result<Epoch, StoreError>;
 }
 
@@ -161,17 +163,17 @@ pub trait Queries: Send + Sync {
         grant_id: GrantId,
     ) -> Result<Option<Grant>, StoreError>;
 
-    /// Grants, by the order of their creation.
+    /// Grants, in order of creation.
     async fn grants(&self, query: &GrantQuery) -> Result<Vec<Listed<Grant>>, StoreError>;
 
-    /// Events, each with its hash and its recorded enforcement.
+    /// Events, each with the hash and the recorded enforcement.
     async fn events(&self, query: &EventQuery) -> Result<Vec<Listed<HistoryEvent>>, StoreError>;
 
-    /// Locks, by the order of their creation.
+    /// Locks, in order of creation.
     async fn locks(&self, query: &LockQuery) -> Result<Vec<Listed<Lock>>, StoreError>;
 
-    /// The tenants that have a history, after the id `after`, in the byte order of their ids, at
-    /// most `limit`. The ids are returned as stored: after a manipulation they may be invalid.
+    /// The tenants that have a history, after the id `after`, in the byte order of the ids, at most
+    /// `limit`. The ids are returned as stored, and may be invalid after a manipulation.
     async fn tenants(&self, after: &str, limit: usize) -> Result<Vec<String>, StoreError>;
 
     /// A tenant's policy overrides. Without any, the default.
@@ -215,18 +217,18 @@ pub trait History: Send + Sync {
 #[async_trait]
 pub trait Membership: Send + Sync {
     /// Adds a node, which has acknowledged nothing. From then on, no change is enforced without the
-    /// node. Ordered with changes: a later transaction knows the node's `max_staleness`. A node that
-    /// has a row keeps its `heartbeat_seq`, which never decreases.
+    /// node. Ordered with changes: a later transaction knows the node's `max_staleness`. A node
+    /// that has a row keeps `heartbeat_seq`, which never decreases.
     async fn register(&self, member: &Registration) -> Result<(), StoreError>;
 
-    /// In one statement, which is committed when this method returns: advances the `heartbeat_seq`
-    /// of the node's row, to `seq` if that is greater, and reads the end of the log and the clock.
-    /// No event after the returned head was committed before the call. `held` is the position that
-    /// the node holds. Returns `None` if the node has no row, because it was evicted: it must
+    /// Advances the `heartbeat_seq` of the node's row, to `seq` if that is greater, and reads the
+    /// end of the log and the clock. This is one statement, committed when the method returns. No
+    /// event after the returned head was committed before the call. `held` is the position that the
+    /// node holds. Returns `None` if the node has no row because of an eviction. The node must then
     /// register again.
     ///
-    /// The caller never passes the same `seq` twice. After a restore, another node that watches the
-    /// row must not take its new state for an earlier one.
+    /// The caller never passes the same `seq` twice. After a restore, a node that watches the row
+    /// must be able to distinguish the new state from an earlier one.
     async fn heartbeat(
         &self,
         node_id: NodeId,
@@ -236,8 +238,8 @@ pub trait Membership: Send + Sync {
 
     /// Writes the node's acknowledgement into its row, unless the row has a later one, and notifies
     /// the listeners. Returns false if nothing was written: the node has no row, or `held`, which
-    /// includes the acknowledged revision, is not in this log. An acknowledgement may be lost if the
-    /// database crashes. That is safe.
+    /// includes the acknowledged revision, is not in this log. An acknowledgement may be lost if
+    /// the database crashes. That is safe.
     async fn acknowledge(
         &self,
         node_id: NodeId,
@@ -245,7 +247,7 @@ pub trait Membership: Send + Sync {
         ack: Ack,
     ) -> Result<bool, StoreError>;
 
-    /// Writes the node's followers into its row, for display.
+    /// Writes the node's followers into the node's row, for display.
     async fn write_followers(
         &self,
         node_id: NodeId,
@@ -258,8 +260,8 @@ pub trait Membership: Send + Sync {
     /// All registered nodes, as committed, read on the primary.
     async fn members(&self) -> Result<MemberList, StoreError>;
 
-    /// Removes a node if its row still has this `heartbeat_seq`; otherwise returns false. Waits for a
-    /// heartbeat in flight. Once this returned true, the node cannot renew its lease, and later
+    /// Removes a node if the row still has this `heartbeat_seq`; otherwise returns false. Waits for
+    /// a heartbeat in flight. Once this returned true, the node cannot renew the lease, and later
     /// changes do not wait for the node.
     async fn evict(&self, node_id: NodeId, seq: i64) -> Result<bool, StoreError>;
 }
@@ -281,7 +283,7 @@ pub trait Listener: Send {
 
 /// The identity of a new life of a log.
 fn new_epoch() -> (Epoch, TokenKey) {
-    // Some bits of a random UUID are fixed. The rotation pairs each of them with a random one.
+    // Some bits of a random UUID are fixed. The rotation pairs each fixed bit with a random one.
     let key = Uuid::new_v4().as_u128() ^ Uuid::new_v4().as_u128().rotate_left(32);
     (Epoch(Uuid::new_v4()), TokenKey(key.to_be_bytes()))
 }

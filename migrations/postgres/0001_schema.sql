@@ -1,8 +1,8 @@
 -- The schema of support-access.
 --
--- Times are microseconds since 1970 UTC, and durations are microseconds: both databases share one
--- mapping of rows. Texts compare byte by byte, so that no locale affects an index. A tenant_id of ''
--- stands for the vendor's own history.
+-- Times are microseconds since 1970 UTC, and durations are microseconds, so that both databases share
+-- one mapping of rows. Texts compare byte by byte, so that no locale affects an index. A tenant_id
+-- of '' stands for the vendor's own history.
 --
 -- Two numbers order events. The revision counts all events of the log; it is internal. The sequence
 -- counts the events of one history, of a tenant or of the vendor.
@@ -86,11 +86,11 @@ COMMENT ON COLUMN events.actor IS 'The caller that made the change.';
 COMMENT ON COLUMN events.via IS 'The service through which the actor called: the name in its certificate.';
 COMMENT ON COLUMN events.actor_asserted IS '1: that service only named the actor, without proof.';
 COMMENT ON COLUMN events.reason IS 'The caller''s reason. May be empty.';
-COMMENT ON COLUMN events.kind IS 'What happened, in one word.';
+COMMENT ON COLUMN events.kind IS 'The kind of change, in one word.';
 COMMENT ON COLUMN events.grant_id IS 'The grant that the event is about.';
 COMMENT ON COLUMN events.lock_id IS 'The lock that the event is about.';
 COMMENT ON COLUMN events.body IS
-    'What happened, as JSON: the kind, and the grant, lock or policy as the event left it. Text, so that every byte is kept.';
+    'The change, as JSON: the kind, and the grant, lock or policy after the event. Text, so that every byte is kept.';
 
 CREATE INDEX events_tenant_id_grant_id_sequence_idx ON events (tenant_id, grant_id, sequence) WHERE grant_id IS NOT NULL;
 
@@ -133,7 +133,7 @@ CREATE TABLE grants (
         AND (revoker IS NULL) = (revoke_time IS NULL) AND (revoke_reason IS NULL) = (revoke_time IS NULL))
 );
 
-COMMENT ON TABLE grants IS 'Every grant as its last event left it.';
+COMMENT ON TABLE grants IS 'Every grant after its last event.';
 COMMENT ON COLUMN grants.tenant_id IS 'The tenant.';
 COMMENT ON COLUMN grants.create_sequence IS 'The event that created the grant, in the tenant''s history.';
 COMMENT ON COLUMN grants.sequence IS 'The last event that changed the grant, in the tenant''s history.';
@@ -235,17 +235,17 @@ CREATE TABLE locks (
         AND (unlocker IS NULL) = (unlock_time IS NULL) AND (unlock_reason IS NULL) = (unlock_time IS NULL))
 );
 
-COMMENT ON TABLE locks IS 'Every lock as its last event left it.';
+COMMENT ON TABLE locks IS 'Every lock after its last event.';
 COMMENT ON COLUMN locks.tenant_id IS 'The tenant in which the lock applies. Empty: all tenants.';
 COMMENT ON COLUMN locks.create_sequence IS 'The event that created the lock, in its history.';
 COMMENT ON COLUMN locks.sequence IS 'The last event that changed the lock, in its history.';
 COMMENT ON COLUMN locks.ended_sequence IS 'The event that ended the lock. NULL: no event has.';
 COMMENT ON COLUMN locks.create_revision IS 'The event that created the lock, in the log. Orders lists over all histories.';
 COMMENT ON COLUMN locks.lock_id IS 'The lock''s UUID.';
-COMMENT ON COLUMN locks.target IS 'What the lock matches: agent_id, group_id, agent_kind or everything.';
+COMMENT ON COLUMN locks.target IS 'The kind of target: agent_id, group_id, agent_kind or everything.';
 COMMENT ON COLUMN locks.target_id IS 'The agent, the group, or HUMAN, AI or SERVICE. Empty for everything.';
 COMMENT ON COLUMN locks.party IS 'The party that created the lock and may lift it: tenant or vendor.';
-COMMENT ON COLUMN locks.expire_time IS 'When the lock ends by itself (exclusive). NULL: when it is lifted.';
+COMMENT ON COLUMN locks.expire_time IS 'When the lock ends by itself (exclusive). NULL: when a caller lifts the lock.';
 COMMENT ON COLUMN locks.reason IS 'The creator''s reason.';
 COMMENT ON COLUMN locks.create_time IS 'When the lock was created.';
 COMMENT ON COLUMN locks.creator IS 'The caller that created the lock.';
@@ -273,7 +273,7 @@ CREATE TABLE policy_overrides (
     CONSTRAINT policy_overrides_body_check CHECK (body::json IS NOT NULL)
 );
 
-COMMENT ON TABLE policy_overrides IS 'The policy overrides of each tenant, as its last policy event left them.';
+COMMENT ON TABLE policy_overrides IS 'The policy overrides of each tenant after the last policy event.';
 COMMENT ON COLUMN policy_overrides.tenant_id IS 'The tenant.';
 COMMENT ON COLUMN policy_overrides.sequence IS 'The last policy event, in the tenant''s history.';
 COMMENT ON COLUMN policy_overrides.body IS 'The overrides, as JSON.';

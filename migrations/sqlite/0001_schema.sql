@@ -1,7 +1,7 @@
 -- The schema of support-access.
 --
--- Times are microseconds since 1970 UTC, and durations are microseconds. A tenant_id of '' stands for
--- the vendor's own history.
+-- Times are microseconds since 1970 UTC, and durations are microseconds. A tenant_id of '' stands
+-- for the vendor's own history.
 --
 -- Two numbers order events. The revision counts all events of the log; it is internal. The sequence
 -- counts the events of one history, of a tenant or of the vendor.
@@ -50,10 +50,10 @@ CREATE TABLE events (
     via            TEXT,             -- the service through which the actor called: the name in its certificate
     actor_asserted INTEGER NOT NULL, -- 1: that service only named the actor, without proof
     reason         TEXT NOT NULL,    -- the caller's reason; may be empty
-    kind           TEXT NOT NULL,    -- what happened, in one word
+    kind           TEXT NOT NULL,    -- the kind of change, in one word
     grant_id       TEXT,             -- the grant that the event is about
     lock_id        TEXT,             -- the lock that the event is about
-    body           TEXT NOT NULL,    -- what happened, as JSON: the kind, and the grant, lock or policy as the event left it
+    body           TEXT NOT NULL,    -- the change, as JSON: the kind, and the grant, lock or policy after the event
     CONSTRAINT events_pkey PRIMARY KEY (revision),
     CONSTRAINT events_tenant_id_sequence_key UNIQUE (tenant_id, sequence),
     CONSTRAINT events_revision_check CHECK (revision > 0),
@@ -69,7 +69,7 @@ CREATE TABLE events (
 
 CREATE INDEX events_tenant_id_grant_id_sequence_idx ON events (tenant_id, grant_id, sequence) WHERE grant_id IS NOT NULL;
 
--- Every grant as its last event left it.
+-- Every grant after its last event.
 CREATE TABLE grants (
     tenant_id       TEXT NOT NULL,    -- the tenant
     create_sequence INTEGER NOT NULL, -- the event that created the grant, in the tenant's history
@@ -125,8 +125,8 @@ CREATE TABLE grant_agents (
         REFERENCES grants (tenant_id, create_sequence)
 ) STRICT, WITHOUT ROWID;
 
--- The latest ended grant of each tenant and group, by (end_time, access_level, grant_id). Check nodes
--- load these grants to explain denials.
+-- The latest ended grant of each tenant and group, by (end_time, access_level, grant_id). Check
+-- nodes load these grants to explain denials.
 CREATE TABLE latest_ended_grants (
     tenant_id       TEXT NOT NULL,    -- the tenant
     group_id        TEXT NOT NULL,    -- the support group
@@ -140,7 +140,7 @@ CREATE TABLE latest_ended_grants (
     CONSTRAINT latest_ended_grants_access_level_check CHECK (access_level IN (1, 2, 3))
 ) STRICT, WITHOUT ROWID;
 
--- Every lock as its last event left it.
+-- Every lock after its last event.
 CREATE TABLE locks (
     tenant_id       TEXT NOT NULL,    -- the tenant in which the lock applies; '': all tenants
     create_sequence INTEGER NOT NULL, -- the event that created the lock, in its history
@@ -148,10 +148,10 @@ CREATE TABLE locks (
     ended_sequence  INTEGER,          -- the event that ended the lock; NULL: no event has
     create_revision INTEGER NOT NULL, -- the event that created the lock, in the log; orders lists over all histories
     lock_id         TEXT NOT NULL,    -- the lock's UUID
-    target          TEXT NOT NULL,    -- what the lock matches: agent_id, group_id, agent_kind or everything
+    target          TEXT NOT NULL,    -- the kind of target: agent_id, group_id, agent_kind or everything
     target_id       TEXT NOT NULL,    -- the agent, the group, or HUMAN, AI or SERVICE; '' for everything
     party           TEXT NOT NULL,    -- the party that created the lock and may lift it: tenant or vendor
-    expire_time     INTEGER,          -- when the lock ends by itself (exclusive); NULL: when it is lifted
+    expire_time     INTEGER,          -- when the lock ends by itself (exclusive); NULL: when a caller lifts the lock
     reason          TEXT NOT NULL,    -- the creator's reason
     create_time     INTEGER NOT NULL, -- when the lock was created
     creator         TEXT NOT NULL,    -- the caller that created the lock
@@ -185,7 +185,7 @@ CREATE INDEX locks_live_party_tenant_id_idx ON locks (party, tenant_id) WHERE en
 CREATE INDEX locks_live_expire_time_create_revision_idx ON locks (expire_time, create_revision)
     WHERE ended_sequence IS NULL AND expire_time IS NOT NULL;
 
--- The policy overrides of each tenant, as its last policy event left them.
+-- The policy overrides of each tenant after the last policy event.
 CREATE TABLE policy_overrides (
     tenant_id TEXT NOT NULL,    -- the tenant
     sequence  INTEGER NOT NULL, -- the last policy event, in the tenant's history
@@ -226,10 +226,11 @@ CREATE TABLE enforcements (
     CONSTRAINT enforcements_nodes_check CHECK (nodes_acknowledged >= 0 AND nodes_lapsed >= 0)
 ) STRICT;
 
--- The check nodes with access to the database. A node without a row holds no lease, and allows nothing.
+-- The check nodes with access to the database. A node without a row holds no lease, and allows
+-- nothing.
 CREATE TABLE members (
     node_id               TEXT NOT NULL,    -- the node's UUID, chosen at the start of its process
-    heartbeat_seq         INTEGER NOT NULL, -- advances with every heartbeat; a row is evicted only if it has not moved
+    heartbeat_seq         INTEGER NOT NULL, -- advances with every heartbeat; a row is evicted only if this value has not moved
     acknowledged_revision INTEGER NOT NULL, -- the node and all its followers answer checks from this revision or a later one
     nodes                 INTEGER NOT NULL, -- the number of those nodes; 0 before the first acknowledgement
     nodes_lapsed          INTEGER NOT NULL, -- the number of further nodes, whose leases have expired
@@ -246,7 +247,8 @@ CREATE TABLE members (
     CONSTRAINT members_followers_check CHECK (json_valid(followers))
 ) STRICT, WITHOUT ROWID;
 
--- History is permanent. The triggers on INSERT reject INSERT OR REPLACE, which fires no DELETE trigger.
+-- History is permanent. The triggers on INSERT reject INSERT OR REPLACE, which fires no DELETE
+-- trigger.
 
 CREATE TRIGGER head_is_permanent BEFORE DELETE ON head
 BEGIN SELECT RAISE(ABORT, 'history is permanent: DELETE on head is rejected'); END;

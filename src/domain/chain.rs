@@ -1,9 +1,10 @@
-//! Hash chains: every history is a chain that nobody can change unnoticed.
+//! Hash chains: a change of a history is detected, because each event is hashed with the previous
+//! one.
 //!
-//! The history of each tenant is a chain of its own, and so is the vendor's. Every event has a
-//! sequence in its chain, 1, 2, 3 and so on, and a hash over its content and over the previous
-//! hash. `docs/history.md` specifies the format, so that anyone can write a verifier. This module
-//! must implement that specification permanently.
+//! The history of each tenant is a chain, and so is the vendor's. Every event has a sequence in the
+//! chain, 1, 2, 3 and so on, and a hash over the content and the previous hash. `docs/history.md`
+//! specifies the format, so that anyone can write a verifier. This module must implement that
+//! specification permanently.
 
 use std::{
     fmt::{self, Write},
@@ -40,7 +41,7 @@ const HASH: &str = "hash";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Hash(pub [u8; 32]);
 
-/// The position of an event in its chain, and its hash, which covers all earlier events.
+/// The position of an event in the chain, and the hash, which covers all earlier events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Link {
     /// The event's sequence.
@@ -58,19 +59,19 @@ pub struct ChainHead {
     pub link: Link,
 }
 
-/// An event of a chain in its exported form.
+/// An event of a chain in the exported form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// The event's position in the chain.
     pub link: Link,
     /// The event's position in the log. Not part of the exported line.
     pub revision: Revision,
-    /// The record as one line of canonical JSON, including its hash, without the line break.
+    /// The record as one line of canonical JSON, including the hash, without the line break.
     pub line: String,
 }
 
-/// The hashed content of an event, as stored. It is not interpreted, so that a later version with
-/// other names produces the same record.
+/// The hashed content of an event, as stored. The content is not interpreted, so that a later
+/// version with other names produces the same record.
 #[derive(Debug, Clone, Copy)]
 pub struct Content<'a> {
     /// The tenant. Empty: the vendor's own history.
@@ -85,7 +86,7 @@ pub struct Content<'a> {
     pub actor_asserted: bool,
     /// The caller's reason.
     pub reason: &'a str,
-    /// What happened: JSON.
+    /// The change, as JSON.
     pub body: &'a str,
 }
 

@@ -31,12 +31,12 @@ pub struct Event {
     pub author: Attribution,
     /// The caller's reason.
     pub reason: FreeText,
-    /// What happened.
+    /// The change.
     pub kind: EventKind,
 }
 
-/// What happened. An event about a grant or a lock carries the whole object as the event left it,
-/// so that a follower needs nothing else.
+/// The change. An event about a grant or a lock carries the whole object after the change, so that
+/// a follower needs nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum EventKind {
@@ -44,7 +44,7 @@ pub enum EventKind {
     Granted(Granted),
     /// The end of a grant was moved.
     Extended(Extended),
-    /// A grant was ended before its end time.
+    /// A grant was ended before the end time.
     Revoked(Revoked),
     /// A grant ended by itself.
     Expired(Expired),
@@ -52,7 +52,7 @@ pub enum EventKind {
     PolicyUpdated(PolicyUpdated),
     /// A lock was created.
     Locked(Locked),
-    /// A lock was lifted before its end time.
+    /// A lock was lifted before the end time.
     Unlocked(Unlocked),
     /// A lock ended by itself.
     LockExpired(LockExpired),
@@ -68,13 +68,13 @@ pub struct Granted {
 /// The end of a grant was moved, later or earlier.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extended {
-    /// The grant with its new end.
+    /// The grant with the new end.
     pub grant: Grant,
     /// The previous end. `None`: until revoked.
     pub previous_expire_time: Option<Time>,
 }
 
-/// A grant was ended before its end time.
+/// A grant was ended before the end time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revoked {
     /// The ended grant.
@@ -104,7 +104,7 @@ pub struct Locked {
     pub lock: Lock,
 }
 
-/// A lock was lifted before its end time.
+/// A lock was lifted before the end time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unlocked {
     /// The ended lock.
@@ -133,7 +133,7 @@ impl EventKind {
         }
     }
 
-    /// The grant as the event left it, if the event is about a grant.
+    /// The grant after the event, if the event is about a grant.
     pub const fn grant(&self) -> Option<&Grant> {
         match self {
             Self::Granted(Granted { grant })
@@ -144,7 +144,7 @@ impl EventKind {
         }
     }
 
-    /// The lock as the event left it, if the event is about a lock.
+    /// The lock after the event, if the event is about a lock.
     pub const fn lock(&self) -> Option<&Lock> {
         match self {
             Self::Locked(Locked { lock })
@@ -154,7 +154,7 @@ impl EventKind {
         }
     }
 
-    /// Whether the event ends its grant or lock. No later event changes the object.
+    /// Whether the event ends a grant or lock. No later event changes the object.
     pub const fn is_end(&self) -> bool {
         matches!(
             self,
@@ -162,7 +162,7 @@ impl EventKind {
         )
     }
 
-    /// Stamps the grant or lock of an event that is appended at this sequence of its history.
+    /// Stamps the grant or lock of an event that is appended at this sequence of the history.
     pub fn set_sequence(&mut self, sequence: Sequence) {
         let is_new = matches!(self, Self::Granted(_) | Self::Locked(_));
         let (last, created) = match self {

@@ -1,4 +1,4 @@
-//! Grants, and where a grant is in its life.
+//! Grants and their states.
 
 use std::collections::BTreeSet;
 
@@ -10,13 +10,13 @@ use crate::domain::{
     time::{Now, Time},
 };
 
-/// Upper bound for the size of a grant without its agents and reasons, in bytes: ids of up to 128
-/// characters of up to four bytes, and times.
+/// Upper bound for the size of a grant without its agents and reasons, in bytes. An id has up to
+/// 128 characters of up to four bytes.
 const FIXED_WEIGHT: usize = 2_500;
-/// The most agents that one grant may name.
+/// Maximum number of named agents in a grant.
 pub const AGENTS_MAX: usize = 100;
 
-/// What an agent may do. Each level includes the lower ones.
+/// The permitted actions of an agent. Each level includes the lower ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum AccessLevel {
@@ -68,16 +68,16 @@ impl AgentKind {
     }
 }
 
-/// Where a grant is in its life. Derived from its [`GrantTerms`] and the time, never stored.
+/// The state of a grant. Derived from [`GrantTerms`] and the time, never stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum GrantState {
     /// Starts later.
     Scheduled,
     /// `start <= now < end`, and not revoked.
     Active,
-    /// Its end time was reached. Final.
+    /// The end time was reached. Final.
     Expired,
-    /// A caller ended it before its end time. Final.
+    /// A caller ended the grant before the end time. Final.
     Revoked,
 }
 
@@ -137,7 +137,7 @@ impl GrantTerms {
     }
 }
 
-/// How a grant was ended before its end time.
+/// How a grant was ended before the end time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revocation {
     /// The caller that revoked the grant.
@@ -151,7 +151,7 @@ pub struct Revocation {
 pub struct Grant {
     /// The tenant.
     pub tenant_id: TenantId,
-    /// Who may enter, at which level, and when.
+    /// The part of the grant that decides checks.
     pub terms: GrantTerms,
     /// The creator's reason.
     pub reason: FreeText,
@@ -161,7 +161,7 @@ pub struct Grant {
     pub create_time: Time,
     /// The caller that created the grant.
     pub creator: Actor,
-    /// Who revoked the grant, and why. `Some` exactly if `terms.revoke_time` is.
+    /// The revocation. `Some` exactly if `terms.revoke_time` is.
     pub revocation: Option<Revocation>,
     /// The event that created the grant, in the tenant's history. Set by the store.
     pub create_sequence: Sequence,

@@ -1,4 +1,4 @@
-//! Locks: they deny checks regardless of grants.
+//! Locks, which deny checks regardless of grants.
 
 use std::fmt;
 
@@ -15,12 +15,12 @@ use crate::domain::{
     time::{Now, Time},
 };
 
-/// The most live locks of the vendor. Every check node holds them in memory.
+/// Maximum number of live locks of the vendor. Every check node holds these locks in memory.
 pub const VENDOR_LOCKS_MAX: usize = 1_000;
 /// The most live locks that one tenant may create itself.
 pub const TENANT_LOCKS_MAX: usize = 100;
-/// Upper bound for the size of a lock without its reasons, in bytes: ids of up to 128 characters of
-/// up to four bytes, and times.
+/// Upper bound for the size of a lock without reasons, in bytes: ids of up to 128 characters of up
+/// to four bytes, and times.
 const FIXED_WEIGHT: usize = 2_500;
 
 /// A lock's id: a UUID version 7 (RFC 9562), so that newer locks sort after older ones.
@@ -34,7 +34,7 @@ impl fmt::Display for LockId {
     }
 }
 
-/// The checks that a lock denies, in the tenants in which it applies.
+/// The checks that a lock denies, in the tenants in which the lock applies.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(tag = "type", content = "id", rename_all = "snake_case")]
 pub enum LockTarget {
@@ -78,7 +78,7 @@ impl LockTarget {
         }
     }
 
-    /// Orders targets by the number of checks that they match.
+    /// Orders targets by the number of matching checks.
     const fn breadth(&self) -> u8 {
         match self {
             Self::Agent(_) => 0,
@@ -105,9 +105,9 @@ impl fmt::Display for LockTarget {
 pub enum LockState {
     /// Denies every check that it matches.
     Active,
-    /// Its end time was reached. Final.
+    /// The end time was reached. Final.
     Expired,
-    /// A caller lifted it. Final.
+    /// A caller lifted the lock. Final.
     Lifted,
 }
 
@@ -118,11 +118,11 @@ pub struct LockTerms {
     pub lock_id: LockId,
     /// The tenant in which the lock applies. `None`: all tenants.
     pub tenant_id: Option<TenantId>,
-    /// What the lock matches.
+    /// The checks that the lock denies.
     pub target: LockTarget,
     /// The party that created the lock, and that may lift it.
     pub party: Party,
-    /// When the lock ends by itself (exclusive). `None`: when it is lifted.
+    /// When the lock ends by itself (exclusive). `None`: when a caller lifts the lock.
     pub expire_time: Option<Time>,
 }
 
@@ -147,7 +147,7 @@ impl LockTerms {
     }
 }
 
-/// How a lock was lifted before its end time.
+/// How a lock was lifted before the end time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lifting {
     /// When the lock was lifted.
@@ -161,19 +161,19 @@ pub struct Lifting {
 /// A lock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lock {
-    /// What the lock matches, whose it is, and until when.
+    /// The part of the lock that decides checks.
     pub terms: LockTerms,
     /// The creator's reason. Never blank.
     pub reason: FreeText,
-    /// When the lock was created. It applies from this time.
+    /// When the lock was created. The lock applies from this time.
     pub create_time: Time,
     /// The caller that created the lock.
     pub creator: Actor,
-    /// Who lifted the lock, when, and why.
+    /// The lifting before the end time, if the lock was lifted.
     pub lifting: Option<Lifting>,
-    /// The event that created the lock, in its history. Set by the store.
+    /// The event that created the lock, in the history. Set by the store.
     pub create_sequence: Sequence,
-    /// The last event that changed the lock, in its history. Set by the store.
+    /// The last event that changed the lock, in the history. Set by the store.
     pub sequence: Sequence,
 }
 
@@ -215,15 +215,15 @@ impl Lock {
 /// The request to create a lock. Each field is valid by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LockRequest {
-    /// Makes a retry safe.
+    /// The idempotency key.
     pub request_id: Option<RequestId>,
     /// The tenant in which the lock applies. `None`: all tenants.
     pub tenant_id: Option<TenantId>,
-    /// What the lock matches.
+    /// The checks that the lock denies.
     pub target: LockTarget,
-    /// Why.
+    /// The caller's reason.
     pub reason: FreeText,
-    /// When the lock ends by itself. `None`: when it is lifted.
+    /// When the lock ends by itself. `None`: when a caller lifts the lock.
     pub end: Option<End>,
 }
 

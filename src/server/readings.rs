@@ -95,13 +95,10 @@ impl ReadingsSource {
 }
 
 fn of_replica(service: &Service) -> ReplicaReadings {
-    let verified = service.verified();
     ReplicaReadings {
         enforcement: service.enforcement_totals(),
         sweep_lag: service.sweep_lag(),
-        history_breaks: verified.breaks,
-        history_verified_at: verified.at,
-        history_verified_events: verified.events,
+        verification: service.verification(),
     }
 }
 

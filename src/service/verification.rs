@@ -1,8 +1,11 @@
-//! Verifies the chains of the history, again and again: what is permanent may have been changed all the same, by whoever has the
-//! database, and somebody should be told.
+//! Verifies the hash chains of all histories repeatedly, at one replica.
 //!
-//! A pass over all chains finds what does not fit together. What fits, but was written anew since the pass before, with new hashes, it
-//! finds as well: it remembers a hash over the ends of all chains as they were then. That memory is the process's own, and gone with it.
+//! The member with the smallest node id verifies. Each replica reads the membership again every
+//! minute, so that another replica takes over within about a minute after that member has left.
+//!
+//! A pass over all chains finds every record that does not match its hash. Records that were
+//! rewritten together with their hashes do match. A pass finds such records by comparison with the
+//! previous pass of the same process, which keeps a hash over the ends of all chains.
 
 use std::{fmt::Display, sync::Arc, time::Duration};
 
@@ -21,252 +24,307 @@ use crate::{
     store::StoreError,
 };
 
-/// How many records are read at a time: one may have 200,000 bytes.
+/// Records per read. A record may have 200,000 bytes.
 const PAGE: usize = 50;
-/// How much is verified in a second at most, so that nobody else has to wait, in records or kibibytes, whichever is more; and as how
-/// much a question counts.
+/// Maximum load on the database: records or KiB per second, whichever is more.
 const UNITS_PER_SECOND: f64 = 2_000.0;
-const UNITS_A_QUESTION: usize = 10;
-/// How long to wait for a database that is away, and after how many times somebody is told.
-const TIMEOUT: Duration = Duration::from_secs(1);
-const PATIENT_FOR: u32 = 10;
-/// How many breaks are logged of one pass.
+/// The load of a query without its rows.
+const UNITS_PER_QUERY: usize = 10;
+/// Pause before a failed read is repeated.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+/// Consecutive failed reads before a warning is logged.
+const FAILURES_BEFORE_WARNING: u32 = 10;
+/// Maximum number of breaks that are logged in a pass.
 const LOGGED_MAX: u64 = 20;
-/// What is logged of a chain that cannot even be read.
-const UNREADABLE: &str = "it cannot be read";
+/// Maximum time between two reads of the membership.
+const ROLE_INTERVAL: Duration = Duration::from_mins(1);
+const UNREADABLE: &str = "the history cannot be read";
 
-/// What is known of the chains.
+/// The result of the verification at the verifying replica.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Verified {
-    /// How many do not verify (`None`: nobody knows yet), as of the last pass, or so far in this one if that is more. If all do, but
-    /// events of the log are in none, that counts as one; and so does a history that was written anew since this process began.
+pub struct VerificationStatus {
+    /// Broken chains: of the last pass, or of the current pass if it has found more. `None`: no
+    /// pass has ended, and no break was found. Events that are in no chain count as one break, and
+    /// so does a rewritten history.
     pub breaks: Option<u64>,
-    /// When the last pass ended.
-    pub at: Option<Time>,
-    /// Events verified, since the start.
+    /// End of the last pass.
+    pub completed_at: Option<Time>,
+    /// Events verified since this replica took over.
     pub events: u64,
 }
 
-/// What one pass leaves to the next.
+/// The state of the history at the end of a pass.
 #[derive(Debug, Clone, Copy, Default)]
-struct Seen {
+struct Summary {
     /// The end of the log, and the time of the event there.
     head: Revision,
     time: Option<Time>,
-    /// Over the ends of all chains up to there.
+    /// The hash over the ends of all chains as of `head`.
     ends: [u8; 32],
-    /// Whether a history was found to be written anew. Nothing that is read later can show that.
+    /// Whether a rewritten history was found. A later pass cannot find it again.
     is_rewritten: bool,
 }
 
 /// One pass over all chains.
 #[derive(Debug)]
 struct Pass {
-    before: Seen,
-    /// The end of the log at its beginning, and the time of the event there: later events are left for the next.
+    previous: Summary,
+    /// The end of the log when the pass began, and the time of the event there. Later events are
+    /// left to the next pass.
     head: Revision,
     time: Option<Time>,
     breaks: u64,
-    /// Events up to `head` that were in a chain.
-    found: Revision,
-    /// Over the ends of the chains, as of `head`, and of that of the pass before.
+    /// Events up to `head` that are in a chain.
+    chained_events: Revision,
+    /// The hash over the ends of the chains as of `head`, and as of the head of the previous pass.
     ends: Sha256,
-    ends_before: Sha256,
+    previous_ends: Sha256,
 }
 
-/// An older state of the database was restored during a pass, which has seen a part of either.
+/// The database was restored during a pass, which has read records of both states.
 struct Restored;
 
-/// Verifies all chains, and anew `interval` after that, until stopped.
-pub async fn run(work: Arc<Service>, interval: Duration, stop: CancellationToken) {
-    let mut history = History::new(work);
-    let passes = async {
+/// Verifies all chains while this replica is the verifying one, and again `interval` after each
+/// pass, until `stop` is cancelled.
+pub async fn run(service: Arc<Service>, interval: Duration, stop: CancellationToken) {
+    let role_interval = interval.min(ROLE_INTERVAL);
+    let mut verification = Verification::new(Arc::clone(&service));
+    let turns = async {
         loop {
-            history.verify().await;
-            sleep(interval).await;
+            service.wait_for_role(true, role_interval).await;
+            info!("this replica verifies the histories");
+            let passes = async {
+                loop {
+                    verification.run_pass().await;
+                    sleep(interval).await;
+                }
+            };
+            service.set_verification(Some(VerificationStatus::default()));
+            tokio::select! {
+                () = passes => {}
+                () = service.wait_for_role(false, role_interval) => {}
+            }
+            service.set_verification(None);
+            info!("another replica verifies the histories");
         }
     };
-    stop.run_until_cancelled(passes).await;
+    stop.run_until_cancelled(turns).await;
 }
 
-/// The history that is verified again and again, with what is remembered of it.
+/// Repeated passes, with the summary of the last one.
 #[derive(Debug)]
-pub struct History {
-    work: Arc<Service>,
-    seen: Option<Seen>,
+pub struct Verification {
+    service: Arc<Service>,
+    summary: Option<Summary>,
 }
+
+// === impl Service ===
 
 impl Service {
-    /// What is known of the chains.
-    pub fn verified(&self) -> Verified {
-        *self.verified.lock()
+    /// The result of the verification. `None`: another replica verifies.
+    pub fn verification(&self) -> Option<VerificationStatus> {
+        *self.verification.lock()
+    }
+
+    fn set_verification(&self, status: Option<VerificationStatus>) {
+        *self.verification.lock() = status;
+    }
+
+    fn update_verification(&self, update: impl FnOnce(&mut VerificationStatus)) {
+        update(self.verification.lock().get_or_insert_default());
+    }
+
+    /// Waits until the membership says whether this replica verifies, as `expected`.
+    async fn wait_for_role(&self, expected: bool, interval: Duration) {
+        loop {
+            // While the membership cannot be read, the role stays.
+            match self.store.membership().members().await {
+                Ok(list) => {
+                    let smallest = list.members.iter().map(|member| member.node_id).min();
+                    if (smallest == Some(self.node.id())) == expected {
+                        return;
+                    }
+                }
+                Err(error) => debug!(%error, source = cause(&error), "cannot read the membership"),
+            }
+            sleep(interval).await;
+        }
     }
 }
 
-impl History {
-    /// Nothing has been seen of it yet.
-    pub fn new(work: Arc<Service>) -> Self {
-        Self { work, seen: None }
+// === impl Verification ===
+
+impl Verification {
+    /// No pass has ended yet.
+    pub fn new(service: Arc<Service>) -> Self {
+        Self { service, summary: None }
     }
 
-    /// Verifies every chain once. Waits for a database that is away, and begins anew if an older state of it was restored.
-    pub async fn verify(&mut self) {
-        while let Err(Restored) = self.verify_all().await {
-            info!("an older state of the database was restored: verifying the history anew");
-            sleep(TIMEOUT).await;
+    /// Verifies every chain once. Waits while the database is unavailable, and begins again if an
+    /// older state of the database was restored.
+    pub async fn run_pass(&mut self) {
+        while let Err(Restored) = self.try_pass().await {
+            info!("the database was restored: the verification of the history begins again");
+            sleep(RETRY_DELAY).await;
         }
     }
 
-    async fn verify_all(&mut self) -> Result<(), Restored> {
-        let store = &self.work.store;
-        let Some(head) = insist(|| store.log().head()).await else {
-            self.count_break(&mut Pass::new(Seen::default(), 0, None), "", &UNREADABLE);
+    async fn try_pass(&mut self) -> Result<(), Restored> {
+        let store = &self.service.store;
+        let Some(head) = retry(|| store.log().head()).await else {
+            self.count_break(&mut Pass::new(Summary::default(), 0, None), "", &UNREADABLE);
             return Ok(());
         };
         let time = self.time_of(head.revision).await;
-        let mut pass = Pass::new(self.seen.unwrap_or_default(), head.revision, time);
-        let mut whose = String::new();
+        let mut pass = Pass::new(self.summary.unwrap_or_default(), head.revision, time);
+        // The vendor's chain is first. Its id is empty.
+        let mut chain_id = String::new();
         loop {
-            self.verify_chain(&mut pass, &whose).await?;
-            match insist(|| store.queries().tenants(&whose, 1)).await.map(|mut next| next.pop()) {
-                Some(Some(next)) => whose = next,
+            self.verify_chain(&mut pass, &chain_id).await?;
+            match retry(|| store.queries().tenants(&chain_id, 1)).await.map(|mut ids| ids.pop()) {
+                Some(Some(tenant_id)) => chain_id = tenant_id,
                 Some(None) => break,
-                None => return self.note_break(&mut pass, "", &UNREADABLE).await,
+                None => return self.report_break(&mut pass, "", &UNREADABLE).await,
             }
-            pause(UNITS_A_QUESTION).await;
+            throttle(UNITS_PER_QUERY).await;
         }
-        // Of a chain that does not verify, not all was read.
-        if pass.breaks == 0 && pass.found != pass.head {
-            let missing = format!("{} events of the log are in no chain", pass.head - pass.found);
-            self.note_break(&mut pass, "", &missing).await?;
+        // A chain is read only up to its first break.
+        if pass.breaks == 0 && pass.chained_events != pass.head {
+            let missing = pass.head - pass.chained_events;
+            let mismatch = format!("{missing} events of the log are in no chain");
+            self.report_break(&mut pass, "", &mismatch).await?;
         }
         self.finish(pass).await
     }
 
-    /// Compares with what the pass before has seen, and leaves this one to the next.
+    /// Compares the pass with the previous one, and keeps its summary for the next.
     async fn finish(&mut self, mut pass: Pass) -> Result<(), Restored> {
-        let before = pass.before;
-        let is_same_log = self.time_of(before.head).await == before.time;
-        // Whoever restores a backup mends it.
-        let mut is_rewritten = before.is_rewritten && is_same_log;
-        if pass.breaks == 0 && is_same_log && self.seen.is_some() {
-            let ends: [u8; 32] = pass.ends_before.clone().finalize().into();
-            is_rewritten |= ends != before.ends;
+        let previous = pass.previous;
+        let is_same_log = self.time_of(previous.head).await == previous.time;
+        // A restored backup repairs a rewritten history.
+        let mut is_rewritten = previous.is_rewritten && is_same_log;
+        if pass.breaks == 0 && is_same_log && self.summary.is_some() {
+            let ends: [u8; 32] = pass.previous_ends.clone().finalize().into();
+            is_rewritten |= ends != previous.ends;
         }
         if is_rewritten {
-            let rewritten = "what fits together now is not what was there when this process looked before: it was written anew";
-            self.note_break(&mut pass, "", &rewritten).await?;
+            let mismatch = "the history was rewritten: all hashes match, but they differ from \
+                            those that this process has verified before";
+            self.report_break(&mut pass, "", &mismatch).await?;
         }
         if pass.breaks == 0 || is_rewritten {
             let (head, time, ends) = (pass.head, pass.time, pass.ends.finalize().into());
-            self.seen = Some(Seen { head, time, ends, is_rewritten });
+            self.summary = Some(Summary { head, time, ends, is_rewritten });
         }
-        let mut verified = self.work.verified.lock();
-        if verified.breaks.is_some_and(|breaks| breaks > 0) && pass.breaks == 0 {
-            info!("all chains of the history verify again");
-        }
-        verified.breaks = Some(pass.breaks);
-        verified.at = Some(self.work.now());
+        let now = self.service.now();
+        self.service.update_verification(|status| {
+            if status.breaks.is_some_and(|breaks| breaks > 0) && pass.breaks == 0 {
+                info!("all chains of the history verify again");
+            }
+            status.breaks = Some(pass.breaks);
+            status.completed_at = Some(now);
+        });
         Ok(())
     }
 
-    async fn verify_chain(&self, pass: &mut Pass, whose: &str) -> Result<(), Restored> {
-        let tenant_id = (!whose.is_empty()).then(|| TenantId::new(whose)).transpose();
+    async fn verify_chain(&self, pass: &mut Pass, chain_id: &str) -> Result<(), Restored> {
+        let tenant_id = (!chain_id.is_empty()).then(|| TenantId::new(chain_id)).transpose();
         let Ok(tenant_id) = tenant_id else {
-            return self.note_break(pass, whose, &"it is of nobody who could be a tenant").await;
+            return self.report_break(pass, chain_id, &"the tenant id is invalid").await;
         };
-        // Without a key and a checkpoint there is nothing that it could refuse.
+        // Fails only for an invalid key or checkpoint.
         let Ok(mut verifier) = Verifier::new(None, None) else { return Ok(()) };
-        let (mut last, mut last_before) = (Link::START, Link::START);
+        let (mut last, mut previous_last) = (Link::START, Link::START);
         'pages: loop {
-            let records = insist(|| {
-                self.work.store.history().records(tenant_id.as_ref(), last.sequence, PAGE)
-            })
-            .await;
-            let Some(records) = records else {
-                return self.note_break(pass, whose, &UNREADABLE).await;
+            let history = self.service.store.history();
+            let read = || history.records(tenant_id.as_ref(), last.sequence, PAGE);
+            let Some(records) = retry(read).await else {
+                return self.report_break(pass, chain_id, &UNREADABLE).await;
             };
             let bytes: usize = records.iter().map(|record| record.line.len()).sum();
-            pause(UNITS_A_QUESTION + records.len().max(bytes / 1_024)).await;
+            throttle(UNITS_PER_QUERY + records.len().max(bytes / 1_024)).await;
             for record in &records {
                 let Record { link, revision, line } = record;
                 if *revision > pass.head {
                     break 'pages;
                 }
                 if let Err(fault) = verifier.line(line.as_bytes()) {
-                    return self.note_break(pass, whose, &fault.misfit).await;
+                    return self.report_break(pass, chain_id, &fault.misfit).await;
                 }
-                pass.found += 1;
+                pass.chained_events += 1;
                 last = *link;
-                if *revision <= pass.before.head {
-                    last_before = *link;
+                if *revision <= pass.previous.head {
+                    previous_last = *link;
                 }
-                self.work.verified.lock().events += 1;
-                // A record may be long, and others have questions.
+                self.service.update_verification(|status| status.events += 1);
+                // A long record takes milliseconds, and checks must not wait for many of them.
                 yield_now().await;
             }
             if records.len() < PAGE {
                 break;
             }
         }
-        pass.note_end(whose, last, last_before);
+        pass.add_end(chain_id, last, previous_last);
         match verifier.finish() {
-            Ok(verdict) if verdict.tenant_id != whose => {
-                let expected = whose.to_owned();
-                let misfit = ChainError::OtherTenant { expected, found: verdict.tenant_id };
-                self.note_break(pass, whose, &misfit).await
+            Ok(verdict) if verdict.tenant_id != chain_id => {
+                let expected = chain_id.to_owned();
+                let mismatch = ChainError::OtherTenant { expected, found: verdict.tenant_id };
+                self.report_break(pass, chain_id, &mismatch).await
             }
-            // Without a record there is nothing to verify.
+            // An error means that there is no record to verify.
             Ok(_) | Err(_) => Ok(()),
         }
     }
 
-    /// When the event of a revision was committed, if there is one that can be read.
+    /// The time of the event at `revision`. `None`: no such event, or an unreadable one.
     async fn time_of(&self, revision: Revision) -> Option<Time> {
         if revision == 0 {
             return None;
         }
-        let events = insist(|| self.work.store.log().events_after(revision - 1, 1)).await?;
+        let events = retry(|| self.service.store.log().events_after(revision - 1, 1)).await?;
         events.first().filter(|event| event.revision == revision).map(|event| event.time)
     }
 
-    async fn note_break(
+    /// Counts a break, unless the pass has read records of two states of the database.
+    async fn report_break(
         &self,
         pass: &mut Pass,
-        whose: &str,
-        misfit: &(dyn Display + Sync),
+        chain_id: &str,
+        mismatch: &(dyn Display + Sync),
     ) -> Result<(), Restored> {
-        // What does not fit together may be of two states of the database.
         if self.time_of(pass.head).await != pass.time {
             return Err(Restored);
         }
-        self.count_break(pass, whose, misfit);
+        self.count_break(pass, chain_id, mismatch);
         Ok(())
     }
 
-    fn count_break(&self, pass: &mut Pass, whose: &str, misfit: &dyn Display) {
+    fn count_break(&self, pass: &mut Pass, chain_id: &str, mismatch: &dyn Display) {
         pass.breaks += 1;
         if pass.breaks <= LOGGED_MAX {
-            let tenant_id = (!whose.is_empty()).then_some(whose);
-            error!(tenant_id, %misfit, "the history does not verify: somebody or something has changed what is permanent");
+            let tenant_id = (!chain_id.is_empty()).then_some(chain_id);
+            error!(tenant_id, %mismatch, "the history does not verify: its records were changed");
         }
-        let mut verified = self.work.verified.lock();
-        verified.breaks = verified.breaks.max(Some(pass.breaks));
+        self.service.update_verification(|status| {
+            status.breaks = status.breaks.max(Some(pass.breaks));
+        });
     }
 }
 
+// === impl Pass ===
+
 impl Pass {
-    fn new(before: Seen, head: Revision, time: Option<Time>) -> Self {
-        let (ends, ends_before) = (Sha256::new(), Sha256::new());
-        Self { before, head, time, breaks: 0, found: 0, ends, ends_before }
+    fn new(previous: Summary, head: Revision, time: Option<Time>) -> Self {
+        let (ends, previous_ends) = (Sha256::new(), Sha256::new());
+        Self { previous, head, time, breaks: 0, chained_events: 0, ends, previous_ends }
     }
 
-    fn note_end(&mut self, whose: &str, last: Link, last_before: Link) {
-        for (ends, link) in [(&mut self.ends, last), (&mut self.ends_before, last_before)] {
-            // A chain that had not begun was not there.
+    fn add_end(&mut self, chain_id: &str, last: Link, previous_last: Link) {
+        for (ends, link) in [(&mut self.ends, last), (&mut self.previous_ends, previous_last)] {
+            // A chain without records did not exist yet.
             if link.sequence > 0 {
-                ends.update(whose.len().to_be_bytes());
-                ends.update(whose);
+                ends.update(chain_id.len().to_be_bytes());
+                ends.update(chain_id);
                 ends.update(link.sequence.to_be_bytes());
                 ends.update(link.hash.0);
             }
@@ -274,31 +332,31 @@ impl Pass {
     }
 }
 
-/// Asks until the database is there. `None`: what it holds is not to be understood.
-async fn insist<'a, T>(ask: impl Fn() -> BoxFuture<'a, Result<T, StoreError>> + Send) -> Option<T> {
-    let mut refusals = 0;
+/// Repeats a read until the database is available. `None`: the data is invalid.
+async fn retry<'a, T>(read: impl Fn() -> BoxFuture<'a, Result<T, StoreError>> + Send) -> Option<T> {
+    let mut failures = 0;
     loop {
-        match ask().await {
-            Ok(answer) => {
-                if refusals >= PATIENT_FOR {
-                    info!("the history can be verified again");
+        match read().await {
+            Ok(value) => {
+                if failures >= FAILURES_BEFORE_WARNING {
+                    info!("the verification of the history continues");
                 }
-                return Some(answer);
+                return Some(value);
             }
             Err(error @ StoreError::Broken(_)) => {
-                error!(%error, source = cause(&error), "the history cannot be read");
+                error!(%error, source = cause(&error), "cannot read the history");
                 return None;
             }
             Err(error @ StoreError::Unavailable(_)) => {
-                refusals += 1;
-                if refusals == PATIENT_FOR {
-                    warn!(%error, source = cause(&error), "the history cannot be verified, will go on trying");
+                failures += 1;
+                if failures == FAILURES_BEFORE_WARNING {
+                    warn!(%error, source = cause(&error), "cannot verify the history; retrying");
                 } else {
-                    debug!(%error, source = cause(&error), "the history cannot be verified for now");
+                    debug!(%error, source = cause(&error), "cannot verify the history yet");
                 }
             }
         }
-        sleep(TIMEOUT).await;
+        sleep(RETRY_DELAY).await;
     }
 }
 
@@ -306,8 +364,9 @@ fn cause(error: &StoreError) -> Option<String> {
     std::error::Error::source(error).map(ToString::to_string)
 }
 
-async fn pause(units: usize) {
-    #[expect(clippy::cast_precision_loss, reason = "no more than a page")]
+/// Sleeps so that the database has to serve at most `UNITS_PER_SECOND`.
+async fn throttle(units: usize) {
+    #[expect(clippy::cast_precision_loss, reason = "at most a page")]
     let units = units as f64;
     sleep(Duration::from_secs_f64(units / UNITS_PER_SECOND)).await;
 }

@@ -9,12 +9,12 @@ use crate::domain::{Ack, NodeId, Position, Time};
 pub struct Registration {
     /// The node.
     pub node_id: NodeId,
-    /// The version of its program.
+    /// The version of the program.
     pub version: String,
-    /// The lifetime of its leases.
+    /// The lifetime of the leases.
     pub max_staleness: Duration,
-    /// The initial `heartbeat_seq` of a new row. Must be greater than in any earlier row of the node:
-    /// a watcher of the earlier row must not mistake the new row for it.
+    /// The initial `heartbeat_seq` of a new row. Must be greater than in any earlier row of the
+    /// node: a watcher of the earlier row must be able to distinguish both.
     pub first_heartbeat: i64,
 }
 
@@ -46,11 +46,11 @@ pub struct MemberList {
 pub struct Member {
     /// The node.
     pub node_id: NodeId,
-    /// The version of its program.
+    /// The version of the program.
     pub version: String,
     /// Advances with every heartbeat.
     pub heartbeat_seq: i64,
-    /// What the node has acknowledged, for itself and its followers.
+    /// The acknowledgement of the node for itself and its followers.
     pub ack: Ack,
     /// The time since the last heartbeat, by the database's clock.
     pub heartbeat_age: Duration,

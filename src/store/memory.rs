@@ -70,14 +70,15 @@ impl MemoryStore {
         self.database.content().map(Backup)
     }
 
-    /// Replaces everything, like a restore of a database, or a failover that loses the last commits.
-    /// Open transactions and listeners fail.
+    /// Replaces everything, like a restore of a database, or a failover that loses the last
+    /// commits. Open transactions and listeners fail.
     pub fn restore(&self, backup: Backup) {
         self.database.replace(backup.0);
         self.notifier.disconnect();
     }
 
-    /// Replaces the database by an empty one with another log. Open transactions and listeners fail.
+    /// Replaces the database by an empty one with another log. Open transactions and listeners
+    /// fail.
     pub fn new_log(&self) {
         let (epoch, token_key) = new_epoch();
         self.restore(Backup(Content::empty(LogName(epoch.0), epoch, token_key)));

@@ -7,8 +7,8 @@ use sqlx::{
     migrate::{Migration, MigrationType, Migrator},
 };
 
-/// Embeds the files of a folder of `migrations/`. The macro of sqlx would build SQLite and TLS a second
-/// time.
+/// Embeds the files of a folder of `migrations/`. The macro of sqlx would build SQLite and TLS a
+/// second time.
 macro_rules! migrator {
     ($folder:literal: $($file:literal),+ $(,)?) => {
         LazyLock::new(|| Migrator::with_migrations(vec![$(migration(
@@ -22,7 +22,7 @@ pub(super) static POSTGRES: LazyLock<Migrator> = migrator!("postgres": "0001_sch
 
 pub(super) static SQLITE: LazyLock<Migrator> = migrator!("sqlite": "0001_schema");
 
-/// A migration. The name of its file contains its version and its description.
+/// A migration. The name of the file contains the version and the description.
 fn migration(name: &'static str, sql: &'static str) -> Migration {
     let (version, description) = name.split_once('_').unwrap_or((name, ""));
     let version = version.parse().unwrap_or_default();

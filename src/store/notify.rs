@@ -36,7 +36,7 @@ struct Counts {
 
 struct LocalListener {
     current: watch::Receiver<Counts>,
-    /// What the caller knows.
+    /// The counts that the caller has received.
     seen: Counts,
 }
 

@@ -1,7 +1,7 @@
 //! The store in a PostgreSQL database, for any number of replicas.
 //!
-//! Every wait is bounded: the server limits waits for locks, statements and idle transactions, and this
-//! program stops waiting for a server that does not respond.
+//! Every wait is bounded: the server limits waits for locks, statements and idle transactions, and
+//! this program stops waiting for a server that does not respond.
 
 use std::{
     sync::{Arc, atomic::AtomicI64},
@@ -55,7 +55,7 @@ mod listener;
 const VERSION_MIN: i32 = 140_000;
 /// How long to wait for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long an idle connection may take to respond before it counts as dead.
+/// How long an idle connection may take to respond before the connection counts as dead.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
 /// Transactions run one at a time. More than one connection, so that the next transaction can start
 /// at once.
@@ -72,8 +72,9 @@ const LISTENERS: u32 = 8;
 
 /// For every session. The time limits are shorter than the timeouts of this program where that is
 /// useful: an error of the server is clean, and releases locks. `remote_apply` is kept because an
-/// operator chose it; anything less than `on` could lose acknowledged changes. A single statement must
-/// see what was committed before it got its locks, and not fail because of that.
+/// operator chose it; anything less than `on` could lose acknowledged changes. A single statement
+/// must see the changes that were committed before the locks were granted, and must not fail
+/// because of these changes.
 const SESSION: &str = "
     SET lock_timeout = '4s';
     SET statement_timeout = '4500ms';
@@ -82,8 +83,9 @@ const SESSION: &str = "
     SELECT set_config('synchronous_commit', 'on', false)
         WHERE current_setting('synchronous_commit') <> 'remote_apply';
 ";
-/// For the session that migrates. Its statements may take long. But while it waits for a lock, all
-/// later sessions wait behind it, including heartbeats: it must give up soon, and retry.
+/// For the session that migrates. The statements may take long. But while the session waits for a
+/// lock, all later sessions wait too, including heartbeats. The session must give up soon, and
+/// retry.
 const MIGRATION_SESSION: &str = "
     SET lock_timeout = '500ms';
     SET statement_timeout = 0;
@@ -91,7 +93,7 @@ const MIGRATION_SESSION: &str = "
     SET synchronous_commit = on;
 ";
 
-/// How long a migration retries to get its locks.
+/// How long a migration retries to get the locks.
 const MIGRATION_TIMEOUT: Duration = Duration::from_mins(1);
 /// The pause between two attempts, in which other sessions proceed.
 const MIGRATION_PAUSE: Duration = Duration::from_secs(1);
@@ -111,7 +113,7 @@ impl Backend for Postgres {
         is_standby: "pg_is_in_recovery()",
         notify_log: concat!("pg_notify('", channel!(log), "' || log_name, '')::text"),
         notify_membership: notify_membership!(),
-        // The setting is local to the transaction, and takes effect at its commit.
+        // The setting is local to the transaction, and takes effect at the commit.
         notify_membership_lazily: concat!(
             notify_membership!(),
             " || set_config('synchronous_commit', 'off', true)"
@@ -161,13 +163,14 @@ impl Backend for Postgres {
             | "40P01" // deadlock_detected
             | "55P03" // lock_not_available
             => true,
-            // connection, insufficient resources, operator intervention (shutdown, cancel), system error
+            // connection, insufficient resources, operator intervention (shutdown, cancel), system
+            // error
             other => matches!(other.get(..2), Some("08" | "53" | "57" | "58")),
         }
     }
 }
 
-/// Opens the database at `url`. Its clock decides, and not that of the process.
+/// Opens the database at `url`. The clock of the database decides, not that of the process.
 pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, OpenError> {
     let options = parse(url)?;
     prepare(&options).await?;
@@ -176,7 +179,7 @@ pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Sto
     let node_writers = statement_pool(NODE_WRITERS).connect_lazy_with(options.clone());
     let node_readers = statement_pool(NODE_READERS).connect_lazy_with(options.clone());
     for pool in [&writers, &readers, &node_writers, &node_readers] {
-        connect(pool).await.map_err(|error| refusal(&options, &error))?;
+        connect(pool).await.map_err(|error| open_error(&options, &error))?;
     }
     let notifier = Arc::new(Listeners(pool(LISTENERS).connect_lazy_with(options)));
     Ok(Arc::new(SqlStore {
@@ -248,16 +251,16 @@ fn parse(url: &str) -> Result<PgConnectOptions, OpenError> {
 
 /// Checks that the database accepts writes and belongs to support-access, and migrates it.
 async fn prepare(options: &PgConnectOptions) -> Result<(), OpenError> {
-    let place = place(options);
-    let refuse = |error| refusal(options, &error);
+    let database = describe(options);
+    let to_open_error = |error| open_error(options, &error);
     let mut connection = match timeout(TIMEOUT, options.connect()).await {
-        Ok(connected) => connected.map_err(refuse)?,
-        Err(_) => return Err(refuse(sqlx::Error::PoolTimedOut)),
+        Ok(connected) => connected.map_err(to_open_error)?,
+        Err(_) => return Err(to_open_error(sqlx::Error::PoolTimedOut)),
     };
-    connection.execute(MIGRATION_SESSION).await.map_err(refuse)?;
+    connection.execute(MIGRATION_SESSION).await.map_err(to_open_error)?;
     let (version, encoding, in_recovery, read_only, schema): Facts =
-        sqlx::query_as(FACTS).fetch_one(&mut connection).await.map_err(refuse)?;
-    let complaint = if version < VERSION_MIN {
+        sqlx::query_as(FACTS).fetch_one(&mut connection).await.map_err(to_open_error)?;
+    let problem = if version < VERSION_MIN {
         Some("is older than PostgreSQL 14: upgrade it")
     } else if in_recovery {
         Some("is a standby, in recovery: point database-url at the primary")
@@ -273,24 +276,24 @@ async fn prepare(options: &PgConnectOptions) -> Result<(), OpenError> {
     } else {
         None
     };
-    if let Some(complaint) = complaint {
-        return Err(OpenError(format!("{place} {complaint}")));
+    if let Some(problem) = problem {
+        return Err(OpenError(format!("{database} {problem}")));
     }
     let tables: Vec<String> =
-        sqlx::query_scalar(TABLES).fetch_all(&mut connection).await.map_err(refuse)?;
+        sqlx::query_scalar(TABLES).fetch_all(&mut connection).await.map_err(to_open_error)?;
     let mut applied = Vec::new();
     let select_applied = || sqlx::query_as(schema::SELECT_APPLIED);
     if tables.iter().any(|table| table == schema::MIGRATIONS_TABLE) {
-        applied = select_applied().fetch_all(&mut connection).await.map_err(refuse)?;
+        applied = select_applied().fetch_all(&mut connection).await.map_err(to_open_error)?;
     }
-    schema::check(&place, &tables, &applied, &POSTGRES)?;
+    schema::check(&database, &tables, &applied, &POSTGRES)?;
     // A role that only serves need not own the tables.
     if schema::is_behind(&applied, &POSTGRES) {
-        run_migrations(&mut connection).await.map_err(|error| schema::failed(&place, &error))?;
-        applied = select_applied().fetch_all(&mut connection).await.map_err(refuse)?;
+        run_migrations(&mut connection).await.map_err(|error| schema::failed(&database, &error))?;
+        applied = select_applied().fetch_all(&mut connection).await.map_err(to_open_error)?;
     }
-    schema::confirm(&place, &applied, &POSTGRES)?;
-    connection.close().await.map_err(refuse)
+    schema::confirm(&database, &applied, &POSTGRES)?;
+    connection.close().await.map_err(to_open_error)
 }
 
 /// Migrates as soon as no other session, such as a backup, holds the tables.
@@ -313,7 +316,8 @@ async fn run_migrations(connection: &mut PgConnection) -> Result<(), MigrateErro
     }
 }
 
-/// Version, encoding, whether in recovery, whether read-only, the schema that tables are created in.
+/// Version, encoding, whether in recovery, whether read-only, the schema that tables are created
+/// in.
 type Facts = (i32, String, bool, bool, Option<String>);
 const FACTS: &str = "
     SELECT current_setting('server_version_num')::int, current_setting('server_encoding'),
@@ -324,7 +328,7 @@ const TABLES: &str = "
     WHERE relkind IN ('r', 'p') AND relnamespace = current_schema()::regnamespace
 ";
 
-fn place(options: &PgConnectOptions) -> String {
+fn describe(options: &PgConnectOptions) -> String {
     let database = options.get_database().unwrap_or(options.get_username());
     format!("the database {database:?} on {}", server(options))
 }
@@ -336,7 +340,7 @@ fn server(options: &PgConnectOptions) -> String {
     }
 }
 
-fn refusal(options: &PgConnectOptions, error: &sqlx::Error) -> OpenError {
+fn open_error(options: &PgConnectOptions, error: &sqlx::Error) -> OpenError {
     let cause = schema::plain(error);
     let server = server(options);
     let code = error.as_database_error().and_then(DatabaseError::code).unwrap_or_default();
@@ -344,13 +348,13 @@ fn refusal(options: &PgConnectOptions, error: &sqlx::Error) -> OpenError {
         ("28000" | "28P01", _) => {
             format!("{server} refuses the user ({cause}): correct database-url")
         }
-        ("3D000", _) => format!("{} does not exist: create it", place(options)),
+        ("3D000", _) => format!("{} does not exist: create it", describe(options)),
         (_, sqlx::Error::Io(_)) => {
             format!("{server} cannot be reached ({cause}): start it, or correct database-url")
         }
         (_, sqlx::Error::PoolTimedOut) => {
             format!("{server} does not answer: see that it runs, or correct database-url")
         }
-        _ => format!("{} cannot be used: {cause}", place(options)),
+        _ => format!("{} cannot be used: {cause}", describe(options)),
     })
 }

@@ -1,4 +1,4 @@
-//! What lists can be asked for.
+//! The queries of lists.
 
 use crate::domain::{
     AgentId, Enforced, Event, GrantId, GrantState, GroupId, Revision, Sequence, TenantId, Time,
@@ -66,7 +66,7 @@ pub struct GrantFilter {
     /// In force at some time at or after this time.
     pub overlap_start: Option<Time>,
     /// In force at some time before this time. With either of the two bounds, a grant that was
-    /// revoked before its start does not match, because it was never in force.
+    /// revoked before its start does not match, because that grant was never in force.
     pub overlap_end: Option<Time>,
 }
 
@@ -102,10 +102,11 @@ pub struct EventQuery {
 /// Selects locks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockFilter {
-    /// The histories: locks in one tenant, locks that apply in all tenants (`Vendor`), or all locks.
+    /// The histories: locks in one tenant, locks that apply in all tenants (`Vendor`), or all
+    /// locks.
     pub scope: QueryScope,
-    /// Whether to include ended locks. A lock that an event has ended has ended, even if the time of
-    /// the query is earlier because clocks differ.
+    /// Whether to include ended locks. A lock that an event has ended has ended, even if the time
+    /// of the query is earlier because clocks differ.
     pub include_ended: bool,
 }
 
@@ -125,7 +126,7 @@ pub struct LockQuery {
 pub struct HistoryEvent {
     /// The event.
     pub event: Event,
-    /// The event's hash in its chain.
+    /// The event's hash in the chain.
     pub hash: Hash,
     /// The recorded enforcement of the change.
     pub enforced: Option<Enforced>,

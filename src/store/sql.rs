@@ -1,5 +1,5 @@
 //! The store in a database. [`sqlite`](super::sqlite) and [`postgres`](super::postgres) open the
-//! database and define the differences; the statements, their order and their meaning are here.
+//! database and define the differences; the statements are here.
 
 use std::{
     fmt,
@@ -46,7 +46,7 @@ pub(super) trait Backend: Database {
     /// The differences in SQL.
     const DIALECT: Dialect;
 
-    /// Executes a statement, and returns its rows as they arrive.
+    /// Executes a statement, and returns the rows as a stream.
     fn fetch<T: Row>(
         connection: &mut Self::Connection,
         statement: Statement,
@@ -64,8 +64,8 @@ pub(super) trait Backend: Database {
         sql: &'static str,
     ) -> BoxFuture<'c, Result<(), sqlx::Error>>;
 
-    /// Whether an error of the database is transient: it is overloaded, restarting, or read-only for
-    /// now.
+    /// Whether an error of the database is transient: it is overloaded, restarting, or read-only
+    /// for now.
     fn is_transient(error: &dyn sqlx::error::DatabaseError) -> bool;
 
     /// The meaning of an error for the caller.
@@ -90,8 +90,8 @@ pub(super) trait Backend: Database {
 pub(super) struct SqlStore<DB: Backend> {
     /// For transactions.
     pub(super) writers: Pool<DB>,
-    /// Limits the transactions that wait for a connection. If heartbeats share the pool, a heartbeat
-    /// then waits for one transaction, and not for the whole queue.
+    /// Limits the transactions that wait for a connection. If heartbeats share the pool, a
+    /// heartbeat then waits for one transaction, and not for the whole queue.
     pub(super) transactions: Arc<Semaphore>,
     /// For callers' reads. May be the same pool as `writers`.
     pub(super) readers: Pool<DB>,
@@ -100,8 +100,8 @@ pub(super) struct SqlStore<DB: Backend> {
     pub(super) node_writers: Pool<DB>,
     /// For reads of check nodes: the membership, and the growing log. Separate where possible.
     pub(super) node_readers: Pool<DB>,
-    /// The end of the log in the last heartbeat. A connection whose log ends earlier leads to another
-    /// database, such as the old primary after a failover.
+    /// The end of the log in the last heartbeat. A connection whose log ends earlier leads to
+    /// another database, such as the old primary after a failover.
     pub(super) known_head: AtomicI64,
     /// Delivers notifications.
     pub(super) notifier: Arc<dyn Notifier>,
@@ -111,7 +111,7 @@ pub(super) struct SqlStore<DB: Backend> {
     pub(super) file_lock: Mutex<Option<File>>,
 }
 
-/// Bounds the wait for an operation: a server that disappears must not block its callers.
+/// Bounds the wait for an operation: a server that disappears must not block the callers.
 async fn with_timeout<T>(
     operation: impl Future<Output = Result<T, StoreError>> + Send,
 ) -> Result<T, StoreError> {

@@ -1,7 +1,7 @@
 //! The store in a SQLite file, for a service of one process on one machine.
 //!
-//! One connection writes, and several read: in WAL mode, readers proceed during a transaction. Every
-//! commit waits for the disk (`synchronous = FULL`).
+//! One connection writes, and several read: in WAL mode, readers proceed during a transaction.
+//! Every commit waits for the disk (`synchronous = FULL`).
 
 use std::{
     fs::{self, File, TryLockError},
@@ -89,23 +89,24 @@ impl Backend for Sqlite {
     }
 }
 
-/// SQLite's result code without its details: <https://sqlite.org/rescode.html>.
+/// SQLite's result code without details: <https://sqlite.org/rescode.html>.
 fn primary_code(error: &dyn DatabaseError) -> Option<u32> {
     Some(error.code()?.parse::<u32>().ok()? & 0xff)
 }
 
-/// Opens the file at `url`, or creates it.
+/// Opens or creates the file at `url`.
 pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, OpenError> {
     let path = parse(url)?;
     let lock = prepare(&path).await?;
-    let refuse = |error| refusal(&path, &error);
+    let to_open_error = |error| open_error(&path, &error);
     let pool = SqlitePoolOptions::new().acquire_timeout(TIMEOUT).test_before_acquire(false);
     let writers = pool.clone().max_connections(1).connect_with(options(&path));
-    let writers = writers.await.map_err(refuse)?;
-    // Not read-only for SQLite: such a connection could neither recover nor remove the write-ahead log.
+    let writers = writers.await.map_err(to_open_error)?;
+    // Not read-only for SQLite: such a connection could neither recover nor remove the write-ahead
+    // log.
     let readers = pool.max_connections(READERS);
     let readers = readers.connect_with(options(&path).pragma("query_only", "ON"));
-    let readers = readers.await.map_err(refuse)?;
+    let readers = readers.await.map_err(to_open_error)?;
     Ok(Arc::new(SqlStore {
         node_writers: writers.clone(),
         node_readers: readers.clone(),
@@ -128,26 +129,26 @@ pub(super) async fn migrate(url: &str) -> Result<(), OpenError> {
 /// excludes other processes.
 async fn prepare(path: &Path) -> Result<File, OpenError> {
     let lock = lock(path)?;
-    let place = place(path);
-    let refuse = |error| refusal(path, &error);
+    let database = describe(path);
+    let to_open_error = |error| open_error(path, &error);
     // No setting may stay in the file before it is known to belong to support-access.
     let probe = SqliteConnectOptions::new().filename(path).create_if_missing(true);
-    let mut connection = probe.connect().await.map_err(refuse)?;
-    check_version(&text(&mut connection, "SELECT sqlite_version()").await.map_err(refuse)?)?;
-    let found = text(&mut connection, "PRAGMA quick_check(1)").await.map_err(refuse)?;
+    let mut connection = probe.connect().await.map_err(to_open_error)?;
+    check_version(&text(&mut connection, "SELECT sqlite_version()").await.map_err(to_open_error)?)?;
+    let found = text(&mut connection, "PRAGMA quick_check(1)").await.map_err(to_open_error)?;
     if found != "ok" {
         return Err(corrupt(path));
     }
-    check_ours(&place, &mut connection).map_err(refuse).await??;
-    connection.close().await.map_err(refuse)?;
+    check_owner(&database, &mut connection).map_err(to_open_error).await??;
+    connection.close().await.map_err(to_open_error)?;
 
-    let mut connection = options(path).connect().await.map_err(refuse)?;
+    let mut connection = options(path).connect().await.map_err(to_open_error)?;
     let migrated = schema::run(&mut connection, &SQLITE).await;
-    migrated.map_err(|error| schema::failed(&place, &error))?;
+    migrated.map_err(|error| schema::failed(&database, &error))?;
     let applied = sqlx::query_as(schema::SELECT_APPLIED).fetch_all(&mut connection).await;
-    let applied: Vec<schema::Applied> = applied.map_err(refuse)?;
-    schema::confirm(&place, &applied, &SQLITE)?;
-    connection.close().await.map_err(refuse)?;
+    let applied: Vec<schema::Applied> = applied.map_err(to_open_error)?;
+    schema::confirm(&database, &applied, &SQLITE)?;
+    connection.close().await.map_err(to_open_error)?;
     Ok(lock)
 }
 
@@ -161,11 +162,12 @@ fn options(path: &Path) -> SqliteConnectOptions {
         .busy_timeout(TIMEOUT)
 }
 
-async fn check_ours(
-    place: &str,
+async fn check_owner(
+    database: &str,
     connection: &mut SqliteConnection,
 ) -> Result<Result<(), OpenError>, sqlx::Error> {
-    // Fails if the file is read-only; `BEGIN IMMEDIATE` alone does not. The rollback leaves no trace.
+    // Fails if the file is read-only; `BEGIN IMMEDIATE` alone does not. The rollback leaves no
+    // trace.
     let mut attempt = connection.begin_with("BEGIN IMMEDIATE").await?;
     attempt.execute("PRAGMA user_version = 1").await?;
     attempt.rollback().await?;
@@ -180,7 +182,7 @@ async fn check_ours(
         tables.push("the tables of another application".into());
         applied.clear();
     }
-    Ok(schema::check(place, &tables, &applied, &SQLITE))
+    Ok(schema::check(database, &tables, &applied, &SQLITE))
 }
 
 async fn text(connection: &mut SqliteConnection, sql: &'static str) -> Result<String, sqlx::Error> {
@@ -200,37 +202,38 @@ fn check_version(version: &str) -> Result<(), OpenError> {
 
 /// The canonical path of the file, so that two names of one file share one lock.
 fn parse(url: &str) -> Result<PathBuf, OpenError> {
-    let refuse = |complaint: &str| Err(OpenError(format!("database-url {complaint}")));
+    let reject = |problem: &str| Err(OpenError(format!("database-url {problem}")));
     let in_memory = "names a SQLite database in memory, which support-access cannot share between \
                      its connections: write memory: to keep nothing, or the path of a file";
     if url.contains(":memory:") {
-        return refuse(in_memory);
+        return reject(in_memory);
     }
     let (_, parameters) = url.split_once('?').unwrap_or_default();
     for parameter in parameters.split('&').filter(|parameter| !parameter.is_empty()) {
         match parameter {
             "mode=rw" | "mode=rwc" => {}
-            "mode=memory" => return refuse(in_memory),
+            "mode=memory" => return reject(in_memory),
             "mode=ro" | "immutable=1" | "immutable=true" => {
-                return refuse(
-                    "asks for a read-only database, but support-access must write: leave out mode=ro",
+                return reject(
+                    "asks for a read-only database, but support-access must write: leave out \
+                     mode=ro",
                 );
             }
             other => {
-                return refuse(&format!("has {other:?}, which is not supported: leave it out"));
+                return reject(&format!("has {other:?}, which is not supported: leave it out"));
             }
         }
     }
     let Ok(options) = url.parse::<SqliteConnectOptions>() else {
-        return refuse("is not a SQLite URL: write sqlite://PATH");
+        return reject("is not a SQLite URL: write sqlite://PATH");
     };
     let path = options.get_filename();
     let Some(name) = path.file_name() else {
-        return refuse("names no file: write sqlite://PATH");
+        return reject("names no file: write sqlite://PATH");
     };
     if path.is_dir() {
         let path = path.display();
-        return refuse(&format!("names {path}, which is a directory: name a file in it"));
+        return reject(&format!("names {path}, which is a directory: name a file in it"));
     }
     if let Ok(path) = fs::canonicalize(path) {
         return Ok(path);
@@ -240,7 +243,7 @@ fn parse(url: &str) -> Result<PathBuf, OpenError> {
         Ok(directory) => Ok(directory.join(name)),
         Err(error) => {
             let path = path.display();
-            refuse(&format!("names {path}, but its directory cannot be used ({error}): create it"))
+            reject(&format!("names {path}, but its directory cannot be used ({error}): create it"))
         }
     }
 }
@@ -259,7 +262,7 @@ fn lock(path: &Path) -> Result<File, OpenError> {
         Err(TryLockError::WouldBlock) => Err(OpenError(format!(
             "{} is in use by another process, and SQLite serves one: \
              stop the other, or use PostgreSQL",
-            place(path)
+            describe(path)
         ))),
         Err(TryLockError::Error(error)) => {
             Err(OpenError(format!("{} cannot be locked: {error}", Path::new(&name).display())))
@@ -267,29 +270,29 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     }
 }
 
-fn place(path: &Path) -> String {
+fn describe(path: &Path) -> String {
     format!("the database {}", path.display())
 }
 
 fn corrupt(path: &Path) -> OpenError {
-    let place = place(path);
-    OpenError(format!("{place} is corrupt or not a SQLite database: restore it from a backup"))
+    let database = describe(path);
+    OpenError(format!("{database} is corrupt or not a SQLite database: restore it from a backup"))
 }
 
 fn read_only(path: &Path) -> OpenError {
     OpenError(format!(
         "{} is read-only, but support-access must write: \
          make the file and its directory writable",
-        place(path)
+        describe(path)
     ))
 }
 
-fn refusal(path: &Path, error: &sqlx::Error) -> OpenError {
+fn open_error(path: &Path, error: &sqlx::Error) -> OpenError {
     let code = error.as_database_error().and_then(primary_code);
     match code {
         Some(8) => read_only(path),
         Some(11 | 26) => corrupt(path),
-        _ => OpenError(format!("{} cannot be opened: {}", place(path), schema::plain(error))),
+        _ => OpenError(format!("{} cannot be opened: {}", describe(path), schema::plain(error))),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Transactions, and what they write.
+//! Transactions and the data that transactions write.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub struct NewEvent {
     pub author: Attribution,
     /// The caller's reason.
     pub reason: FreeText,
-    /// What happens. The store sets the sequences of the grant or lock.
+    /// The change. The store sets the sequences of the grant or lock.
     pub kind: EventKind,
 }
 
@@ -58,7 +58,8 @@ pub trait Transaction: Send {
     /// embedded, but never before the last event.
     fn now(&self) -> Time;
 
-    /// The longest lifetime of a lease among the check nodes that registered before this transaction.
+    /// The longest lifetime of a lease among the check nodes that registered before this
+    /// transaction.
     fn max_staleness(&self) -> Duration;
 
     /// One grant of a tenant.
@@ -80,8 +81,8 @@ pub trait Transaction: Send {
     /// The number of the tenant's grants that no event has ended.
     async fn count_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError>;
 
-    /// Grants of all tenants that no event has ended and whose end time is `now` or earlier, earliest
-    /// first, at most `limit`.
+    /// Grants of all tenants that no event has ended and whose end time is `now` or earlier,
+    /// earliest first, at most `limit`.
     async fn due_grants(&mut self, now: Time, limit: usize) -> Result<Vec<Grant>, StoreError>;
 
     /// A tenant's policy overrides. Without any, the default.
@@ -97,8 +98,8 @@ pub trait Transaction: Send {
         tenant_id: Option<&TenantId>,
     ) -> Result<usize, StoreError>;
 
-    /// Locks that no event has ended and whose end time is `now` or earlier, earliest first, at most
-    /// `limit`.
+    /// Locks that no event has ended and whose end time is `now` or earlier, earliest first, at
+    /// most `limit`.
     async fn due_locks(&mut self, now: Time, limit: usize) -> Result<Vec<Lock>, StoreError>;
 
     /// The revision of the event at this sequence of a history, which must exist.
@@ -116,9 +117,9 @@ pub trait Transaction: Send {
     ) -> Result<Vec<RequestPart>, StoreError>;
 
     /// Appends an event at the next revision and sequence and at [`Transaction::now`], and updates
-    /// the grant, lock or overrides that the event is about. Of an existing grant or lock, only the
-    /// end changes; an ended one never changes. Returns the event as written. After an error, or if
-    /// the caller drops the future, the transaction can no longer be committed.
+    /// the grant, lock or overrides that the event is about. An existing grant or lock changes only
+    /// its end, and never changes after it has ended. Returns the event as written. After an error,
+    /// or if the caller drops the future, the transaction can no longer be committed.
     async fn append(&mut self, new: NewEvent) -> Result<Event, StoreError>;
 
     /// Stores that the events appended so far are part `part` of a request. Stores nothing if there
@@ -127,9 +128,9 @@ pub trait Transaction: Send {
 
     /// Commits, and returns the revision of the log. When this method has returned, everything that
     /// the transaction has read is durable as well, even if nothing was appended. A read alone does
-    /// not guarantee that: a primary that crashes while a commit waits for a standby shows the change
-    /// after its restart, and may still lose it. A caller that confirms an existing state must
-    /// therefore commit first.
+    /// not guarantee that. A primary may crash while a commit waits for a standby. After the
+    /// restart, the primary shows the change, and may still lose the change in a failover. A caller
+    /// that confirms an existing state must therefore commit first.
     async fn commit(self: Box<Self>) -> Result<Revision, StoreError>;
 }
 

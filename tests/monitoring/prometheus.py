@@ -25,7 +25,7 @@ def shortened(rules):
         (r"\[10m:30s\]", "[10s:1s]"),
         (r"\[1d:1m\]", "[300s:1s]"),
         (r"(sweep_lag_seconds\{[^}]*\}\)) > 300", r"\1 > 5"),
-        (r"(verified_timestamp_seconds\{[^}]*\}\)) > 86400", r"\1 > 10"),
+        (r"(sweep_lag_seconds\{[^}]*\}\)\\n\)) > 86400", r"\1 > 10"),
         (r"(duration_seconds_sum\{[^}]*\}\[15s\]\)\)) > \((\w+)\) \* 5", r"\1 > (\2) * 2"),
     ):
         text, count = re.subn(pattern, replacement, text)

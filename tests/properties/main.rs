@@ -1,4 +1,5 @@
-//! Properties of random histories. Failing cases are minimized and kept in `proptest-regressions/`.
+//! Properties that hold over random histories. A failing case is shrunk and kept in
+//! `proptest-regressions/`.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
 

@@ -21,8 +21,8 @@ use support_access::{
 
 use crate::world::{World, admin, mk_request, reference, soon, tenant};
 
-fn id(text: &str) -> Option<RequestId> {
-    Some(RequestId::new(text).unwrap())
+fn id(text: &str) -> RequestId {
+    RequestId::new(text).unwrap()
 }
 
 fn why(text: &str) -> FreeText {
@@ -33,14 +33,14 @@ async fn head(world: &World) -> Revision {
     world.store.log().head().await.unwrap().revision
 }
 
-fn is_reused<T: std::fmt::Debug>(result: Result<T, ServiceError>) {
+fn assert_reused<T: std::fmt::Debug>(result: &Result<T, ServiceError>) {
     assert!(matches!(result, Err(ServiceError::RequestIdReused)), "{result:?}");
 }
 
 #[tokio::test]
 async fn a_repeated_grant_returns_the_grant_as_it_is_now() {
     let world = World::new().await;
-    let request = GrantRequest { request_id: id("r"), ..mk_request(&tenant("acme")) };
+    let request = GrantRequest { request_id: Some(id("r")), ..mk_request(&tenant("acme")) };
     let grant = async |request: &GrantRequest| {
         world.service.grant_access(&admin(), request.clone(), soon()).await
     };
@@ -51,7 +51,7 @@ async fn a_repeated_grant_returns_the_grant_as_it_is_now() {
     assert_eq!((again.grant.state, again.token), (GrantState::Revoked, first.token));
     assert_eq!(again.grant.grant.id(), first.grant.grant.id());
     assert_eq!(head(&world).await, 2);
-    is_reused(grant(&GrantRequest { reason: why("another"), ..request.clone() }).await);
+    assert_reused(&grant(&GrantRequest { reason: why("another"), ..request.clone() }).await);
     // The id belongs to the tenant.
     let other = GrantRequest { tenant_id: tenant("globex"), ..request };
     assert_ne!(grant(&other).await.unwrap().grant.grant.id(), first.grant.grant.id());
@@ -64,7 +64,7 @@ async fn a_repeated_extension_counts_its_duration_once() {
     let grant = reference(&granted);
     let end = End::After(Span::hours(5));
     let reason = FreeText::default();
-    let request = ExtendRequest { request_id: id("r"), etag: None, end, reason };
+    let request = ExtendRequest { request_id: Some(id("r")), etag: None, end, reason };
     let extend = async |request: &ExtendRequest| {
         world.service.extend_access(&admin(), &grant, request.clone(), soon()).await
     };
@@ -77,7 +77,7 @@ async fn a_repeated_extension_counts_its_duration_once() {
     assert_eq!(again.previous_expire_time, first.previous_expire_time);
     assert_eq!(again.enforcement.token, first.enforcement.token);
     assert_eq!(head(&world).await, 2);
-    is_reused(extend(&ExtendRequest { end: End::UntilRevoked, ..request }).await);
+    assert_reused(&extend(&ExtendRequest { end: End::UntilRevoked, ..request }).await);
 }
 
 #[tokio::test]
@@ -86,7 +86,7 @@ async fn a_repeated_revoke_returns_the_first_enforcement() {
     let granted = world.grant(mk_request(&tenant("acme"))).await;
     let grant = reference(&granted);
     let revoke = async |request_id: &str, reason: &str, grant: &GrantRef| {
-        let (request_id, reason) = (id(request_id), why(reason));
+        let (request_id, reason) = (Some(id(request_id)), why(reason));
         let request = RevokeRequest { request_id, etag: None, reason };
         world.service.revoke_access(&admin(), grant, request, soon()).await
     };
@@ -95,9 +95,9 @@ async fn a_repeated_revoke_returns_the_first_enforcement() {
     let again = revoke("r", "solved", &grant).await.unwrap();
     assert_eq!(again.grant, first.grant);
     assert_eq!(again.enforcement, first.enforcement);
-    is_reused(revoke("r", "another", &grant).await);
+    assert_reused(&revoke("r", "another", &grant).await);
     let other = reference(&world.grant(mk_request(&tenant("acme"))).await);
-    is_reused(revoke("r", "solved", &other).await);
+    assert_reused(&revoke("r", "solved", &other).await);
     // A call that changes nothing stores nothing, so that its id is still free.
     revoke("free", "late", &grant).await.unwrap();
     revoke("free", "solved", &other).await.unwrap();
@@ -111,7 +111,7 @@ async fn a_repeated_lock_or_unlock_changes_nothing() {
     for tenant_id in [Some(tenant("acme")), None] {
         let before = head(&world).await;
         let request = LockRequest {
-            request_id: id("r"),
+            request_id: Some(id("r")),
             tenant_id: tenant_id.clone(),
             target: LockTarget::Everything,
             reason: why("an incident"),
@@ -124,12 +124,12 @@ async fn a_repeated_lock_or_unlock_changes_nothing() {
         let again = lock(&request).await.unwrap();
         assert_eq!(again.lock, first.lock);
         assert_eq!(again.enforcement, first.enforcement);
-        is_reused(lock(&LockRequest { reason: why("another"), ..request.clone() }).await);
+        assert_reused(&lock(&LockRequest { reason: why("another"), ..request.clone() }).await);
 
         let text = first.lock.lock.id().to_string();
         let target = LockRef { tenant_id: tenant_id.clone(), text };
         let unlock = async |etag: Option<String>, reason: &str| {
-            let request = UnlockRequest { request_id: id("u"), etag, reason: why(reason) };
+            let request = UnlockRequest { request_id: Some(id("u")), etag, reason: why(reason) };
             world.service.unlock_access(&caller, &target, request, soon()).await
         };
         let stale = unlock(Some("s0".into()), "over").await;
@@ -138,7 +138,7 @@ async fn a_repeated_lock_or_unlock_changes_nothing() {
         let lifted = unlock(etag.clone(), "over").await.unwrap();
         assert_eq!(unlock(etag.clone(), "over").await.unwrap(), lifted);
         assert_eq!(lifted.lock.state, LockState::Lifted);
-        is_reused(unlock(etag, "another").await);
+        assert_reused(&unlock(etag, "another").await);
         assert_eq!(lock(&request).await.unwrap().lock.state, LockState::Lifted, "as it is now");
         assert_eq!(head(&world).await, before + 2);
     }
@@ -149,7 +149,7 @@ async fn a_repeated_policy_update_changes_nothing() {
     let world = World::new().await;
     let acme = tenant("acme");
     let request = |reason_required| PolicyRequest {
-        request_id: id("r"),
+        request_id: Some(id("r")),
         etag: None,
         update: OverridesUpdate {
             fields: vec![OverrideField::ReasonRequired],
@@ -164,7 +164,7 @@ async fn a_repeated_policy_update_changes_nothing() {
     let again = update(request(Some(true))).await.unwrap();
     assert_eq!((&again.policy, &again.overrides), (&first.policy, &first.overrides));
     assert_eq!(again.enforcement, first.enforcement);
-    is_reused(update(request(Some(false))).await);
+    assert_reused(&update(request(Some(false))).await);
     assert_eq!(head(&world).await, 1);
 }
 
@@ -186,14 +186,16 @@ async fn revoke_all_commits_at_most_500_grants_at_a_time() {
     grants(&world, &tenant("globex"), 1).await;
     let before = head(&world).await;
     let service = &world.service;
-    let done =
-        service.revoke_all_access(&admin(), &acme, revoke_all(id("r")), soon()).await.unwrap();
+    let done = service
+        .revoke_all_access(&admin(), &acme, revoke_all(Some(id("r"))), soon())
+        .await
+        .unwrap();
     assert_eq!((done.count, done.grants.len()), (1_100, 1_000));
     assert!(done.grants.is_sorted_by(|a, b| a.grant.create_sequence > b.grant.create_sequence));
     assert_eq!(done.enforcement.state, EnforcementState::Complete);
     assert_eq!(done.enforcement.revision, before + 1_100, "covers the last chunk");
     let mut change = world.store.log().begin().await.unwrap();
-    let parts = change.request(Some(&acme), &id("r").unwrap()).await.unwrap();
+    let parts = change.request(Some(&acme), &id("r")).await.unwrap();
     drop(change);
     let bounds = parts.iter().map(|part| (part.part, part.first_revision, part.last_revision));
     let expected = [(0, 1, 500), (1, 501, 1_000), (2, 1_001, 1_100)];
@@ -202,12 +204,14 @@ async fn revoke_all_commits_at_most_500_grants_at_a_time() {
 
     // Grants that were created later are not part of the set.
     grants(&world, &acme, 3).await;
-    let again =
-        service.revoke_all_access(&admin(), &acme, revoke_all(id("r")), soon()).await.unwrap();
+    let again = service
+        .revoke_all_access(&admin(), &acme, revoke_all(Some(id("r"))), soon())
+        .await
+        .unwrap();
     assert_eq!((again.count, again.enforcement.revision), (1_100, done.enforcement.revision));
     assert_eq!(head(&world).await, before + 1_103);
-    let other = RevokeRequest { reason: why("another"), ..revoke_all(id("r")) };
-    is_reused(service.revoke_all_access(&admin(), &acme, other, soon()).await);
+    let other = RevokeRequest { reason: why("another"), ..revoke_all(Some(id("r"))) };
+    assert_reused(&service.revoke_all_access(&admin(), &acme, other, soon()).await);
     let rest = service.revoke_all_access(&admin(), &acme, revoke_all(None), soon()).await.unwrap();
     assert_eq!(rest.count, 3);
 }
@@ -288,13 +292,16 @@ async fn revoke_all_continues_after_a_failure() {
     let before = head(&world).await;
     *store.remaining.lock() = Some(1);
     let service = &world.service;
-    let failed = service.revoke_all_access(&admin(), &acme, revoke_all(id("r")), soon()).await;
+    let failed =
+        service.revoke_all_access(&admin(), &acme, revoke_all(Some(id("r"))), soon()).await;
     assert!(matches!(failed, Err(ServiceError::Store(StoreError::Unavailable(_)))), "{failed:?}");
     *store.remaining.lock() = None;
     assert_eq!(head(&world).await, before + 500, "the first chunk is durable");
     grants(&world, &acme, 2).await;
-    let done =
-        service.revoke_all_access(&admin(), &acme, revoke_all(id("r")), soon()).await.unwrap();
+    let done = service
+        .revoke_all_access(&admin(), &acme, revoke_all(Some(id("r"))), soon())
+        .await
+        .unwrap();
     assert_eq!(done.count, 1_200, "the set was fixed by the first call");
     assert_eq!(done.enforcement.state, EnforcementState::Complete);
     assert_eq!(head(&world).await, before + 1_202);

@@ -28,7 +28,7 @@ SENTENCES = {
     "other_log": "it is of another log",
     "other_tenant": "it is of another history",
     "cut_short": "the history was cut short",
-    "not_vouched_for": "it is not what the checkpoint vouches for",
+    "not_vouched_for": "it does not match the checkpoint",
     "changed": "it was changed",
     "not_next": "it is event",
     "not_following": "it does not follow the line before",

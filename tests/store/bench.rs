@@ -1,4 +1,4 @@
-//! Where the cases run: one store of each kind, empty, and thrown away afterwards.
+//! The database of a test: an empty one of each kind, deleted afterwards.
 
 use std::sync::Arc;
 
@@ -10,13 +10,13 @@ use tempfile::TempDir;
 
 use crate::postgres::Cluster;
 
-/// A place for one store.
+/// A database.
 pub struct Bench {
-    /// What the store is opened by.
+    /// The URL of the database.
     pub url: String,
-    /// What tells the time where the database does not.
+    /// The clock of stores without a clock of the database.
     pub clock: Arc<ManualClock>,
-    /// Where the file is, if it is a file.
+    /// The directory of a SQLite file.
     directory: Option<TempDir>,
 }
 
@@ -35,7 +35,7 @@ impl Bench {
         Self::at(Cluster::shared().fresh_database(), None)
     }
 
-    /// A database that somebody else looks after.
+    /// A database whose lifetime the caller manages.
     pub fn of_url(url: String) -> Self {
         Self::at(url, None)
     }
@@ -45,7 +45,7 @@ impl Bench {
         Self { url, clock, directory }
     }
 
-    /// Opens the store; again, after it was closed. (A memory store is another, empty one, each time.)
+    /// Opens the store, also after a close. A memory store is a new, empty one each time.
     pub async fn open(&self) -> Arc<dyn Store> {
         open(&self.url, self.clock.clone()).await.unwrap()
     }
@@ -64,10 +64,10 @@ impl Bench {
         self.sql(sql).await.unwrap();
     }
 
-    /// Runs SQL behind the store's back, and answers what the database complains of.
+    /// Runs SQL without the store, and returns the error of the database.
     pub async fn sql(&self, sql: impl Into<String>) -> Result<(), sqlx::Error> {
-        let sql = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.into()));
         use sqlx::{ConnectOptions, Executor};
+        let sql = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.into()));
         if self.directory.is_some() {
             let options: sqlx::sqlite::SqliteConnectOptions = self.url.parse()?;
             options.connect().await?.execute(sql).await.map(drop)

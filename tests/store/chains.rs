@@ -1,4 +1,4 @@
-//! What is promised of the chains: that each history is one, whoever wrote it, and that it can be verified.
+//! The contract of hash chains: each history is one chain, written by any process, and verifies.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::{
     samples::{begin, events_in, granted, items, make_grant, new_grant, policy_updated, tenant},
 };
 
-/// A change of the vendor's own history.
+/// An event of the vendor's own history.
 fn of_vendor() -> NewEvent {
     policy_updated(None, PolicyOverrides::default())
 }
@@ -36,16 +36,16 @@ fn verify(records: &[Record]) -> Result<VerifyReport, VerifyError> {
     verifier.finish()
 }
 
-/// The chain of one history, verified, and compared with all else that tells of it.
+/// Verifies the chain of one history, and compares the chain with the list of events.
 async fn check(store: &dyn Store, tenant_id: Option<&TenantId>, events: &[Event]) {
     let records = records(store, tenant_id).await;
     let head = store.history().chain_head(tenant_id).await.unwrap();
     assert_eq!(head.link, records.last().map_or(Link::START, |record| record.link));
     assert_eq!(records.len(), events.len());
     if let Some(first) = records.first() {
-        let verdict = verify(&records).unwrap();
-        assert_eq!((verdict.last, verdict.log), (head.link, head.log.to_string()));
-        assert_eq!(verdict.tenant_id, tenant_id.map_or("", TenantId::as_str));
+        let report = verify(&records).unwrap();
+        assert_eq!((report.last, report.log), (head.link, head.log.to_string()));
+        assert_eq!(report.tenant_id, tenant_id.map_or("", TenantId::as_str));
         assert_eq!(first.link.sequence, 1);
     }
     let mut query = events_in(QueryScope::of(tenant_id.cloned()));
@@ -55,7 +55,10 @@ async fn check(store: &dyn Store, tenant_id: Option<&TenantId>, events: &[Event]
     for ((record, event), listed) in records.iter().zip(events).zip(&listed) {
         assert_eq!((&listed.event, listed.hash), (event, record.link.hash));
         assert_eq!((event.sequence, event.revision), (record.link.sequence, record.revision));
-        assert_eq!(serde_json::from_str::<Value>(&record.line).unwrap(), told(event, record));
+        assert_eq!(
+            serde_json::from_str::<Value>(&record.line).unwrap(),
+            expected_record(event, record)
+        );
     }
     for (after, limit) in [(0, 1), (1, 2), (records.len(), 1), (usize::MAX >> 1, 1), (0, 0)] {
         let page =
@@ -65,10 +68,10 @@ async fn check(store: &dyn Store, tenant_id: Option<&TenantId>, events: &[Event]
     }
 }
 
-/// What a record must say, but for the hash before it.
-fn told(event: &Event, record: &Record) -> Value {
+/// The expected content of a record, with its own previous hash.
+fn expected_record(event: &Event, record: &Record) -> Value {
     let line: Value = serde_json::from_str(&record.line).unwrap();
-    let mut told = json!({
+    let mut expected = json!({
         "format": "support-access.history.record.v1",
         "log": line["log"],
         "tenant_id": event.tenant_id.as_ref().map_or("", TenantId::as_str),
@@ -81,19 +84,19 @@ fn told(event: &Event, record: &Record) -> Value {
         "hash": record.link.hash.to_string(),
     });
     if let Some(via) = &event.author.via {
-        told["via"] = via.as_str().into();
+        expected["via"] = via.as_str().into();
     }
     if event.author.is_asserted {
-        told["actor_asserted"] = true.into();
+        expected["actor_asserted"] = true.into();
     }
-    told
+    expected
 }
 
-pub async fn every_history_is_a_chain_of_its_own(bench: &Bench) {
+pub async fn every_history_is_a_separate_chain(bench: &Bench) {
     let store = bench.open().await;
     let mut rng = seeded();
     let mut model = Model::default();
-    check(store.as_ref(), Some(&tenant("nobody")), &[]).await;
+    check(store.as_ref(), Some(&tenant("empty")), &[]).await;
     for _ in 0..4 {
         live_on(store.as_ref(), &mut model, &mut rng, 12).await;
         let mut change = begin(store.as_ref()).await;
@@ -112,11 +115,11 @@ pub async fn every_history_is_a_chain_of_its_own(bench: &Bench) {
     }
 }
 
-pub async fn histories_that_grow_at_once_are_chained_without_a_gap(bench: &Bench) {
+pub async fn concurrent_histories_are_chained_without_a_gap(bench: &Bench) {
     const TASKS: usize = 6;
     const CHANGES: usize = 15;
     let store = bench.open().await;
-    // Another process, where there can be one.
+    // Another process, if the database allows one.
     let other = if bench.url.starts_with("postgres") { bench.open().await } else { store.clone() };
     let tasks = (0..TASKS).map(|number| {
         let store = Arc::clone(if number % 2 == 0 { &store } else { &other });
@@ -139,7 +142,7 @@ pub async fn histories_that_grow_at_once_are_chained_without_a_gap(bench: &Bench
     assert_eq!(total, TASKS * CHANGES);
 }
 
-/// The same record is made of an event for ever: of one that was not committed, nothing is left.
+/// An event always has the same record. An uncommitted event has none.
 pub async fn a_record_never_changes(bench: &Bench) {
     let store = bench.open().await;
     make_grant(store.as_ref(), "acme", "support").await;
@@ -154,8 +157,8 @@ pub async fn a_record_never_changes(bench: &Bench) {
     assert_eq!((after.len(), &after[..1]), (2, before.as_slice()));
 }
 
-/// The events themselves are changed, by somebody who may do everything with the database.
-pub async fn what_was_changed_in_the_database_is_named(bench: &Bench) {
+/// An attacker who owns the database changes events.
+pub async fn a_changed_row_is_named_by_the_verifier(bench: &Bench) {
     let store = bench.open().await;
     for _ in 0..4 {
         make_grant(store.as_ref(), "acme", "support").await;

@@ -1,4 +1,4 @@
-//! What is promised of changes.
+//! The contract of transactions.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-pub async fn events_are_read_as_they_were_written(bench: &Bench) {
+pub async fn events_are_read_as_written(bench: &Bench) {
     let store = bench.open().await;
     let mut change = begin(store.as_ref()).await;
     let now = change.now();
@@ -39,10 +39,10 @@ pub async fn events_are_read_as_they_were_written(bench: &Bench) {
         ..PolicyOverrides::default()
     };
     let update = policy_updated(Some(tenant("acme")), overrides.clone());
-    let narrowed = change.append(update).await.unwrap();
+    let updated = change.append(update).await.unwrap();
     assert_eq!(change.commit().await.unwrap(), 6);
 
-    let events = vec![made, moved, ended, other, over, narrowed];
+    let events = vec![made, moved, ended, other, over, updated];
     for (event, revision) in events.iter().zip(1..) {
         let sequence = if revision < 4 { revision } else { revision - 3 };
         assert_eq!((event.revision, event.sequence, event.time), (revision, sequence, now));
@@ -59,7 +59,7 @@ pub async fn events_are_read_as_they_were_written(bench: &Bench) {
     assert_eq!(store.queries().overrides(&tenant("acme")).await.unwrap(), overrides);
 }
 
-pub async fn a_change_sees_what_it_appended_and_nobody_else_does(bench: &Bench) {
+pub async fn uncommitted_events_are_visible_in_their_transaction_only(bench: &Bench) {
     let store = bench.open().await;
     let mut change = begin(store.as_ref()).await;
     let grant = new_grant("acme", "support", change.now());
@@ -95,7 +95,7 @@ async fn visited(store: &dyn Store) -> usize {
     count
 }
 
-pub async fn a_dropped_change_leaves_no_trace_and_blocks_nobody(bench: &Bench) {
+pub async fn a_dropped_transaction_changes_nothing_and_blocks_no_other(bench: &Bench) {
     let store = bench.open().await;
     for round in 0..50 {
         let mut change = begin(store.as_ref()).await;
@@ -108,35 +108,36 @@ pub async fn a_dropped_change_leaves_no_trace_and_blocks_nobody(bench: &Bench) {
         assert!(began.elapsed() < Duration::from_secs(3), "round {round} had to wait");
         let request_id = key(None, "r", 1).request_id;
         assert_eq!(change.request(Some(&tenant("acme")), &request_id).await.unwrap(), []);
-        assert_eq!(change.commit().await.unwrap(), 0, "an empty change changes nothing");
+        assert_eq!(change.commit().await.unwrap(), 0, "an empty transaction changes nothing");
     }
     assert_eq!(store.log().head().await.unwrap().revision, 0);
     assert_eq!(make_grant(store.as_ref(), "acme", "support").await.sequence, 1);
 }
 
-pub async fn while_a_change_is_open_others_wait_but_not_for_ever(bench: &Bench) {
+pub async fn a_second_transaction_waits_for_a_bounded_time(bench: &Bench) {
     let store = bench.open().await;
     let open = begin(store.as_ref()).await;
     let waiting = store.log().begin();
     tokio::pin!(waiting);
     let early = timeout(Duration::from_millis(300), &mut waiting).await;
-    assert!(early.is_err(), "two changes are open at once");
-    let refused = timeout(Duration::from_secs(10), waiting).await.expect("it waits for ever");
-    assert!(matches!(refused, Err(StoreError::Unavailable(_))));
-    assert_eq!(store.log().head().await.unwrap().revision, 0, "readers need not wait");
+    assert!(early.is_err(), "the second transaction must wait");
+    let rejected = timeout(Duration::from_secs(10), waiting).await.expect("the wait is bounded");
+    assert!(matches!(rejected, Err(StoreError::Unavailable(_))));
+    assert_eq!(store.log().head().await.unwrap().revision, 0, "readers do not wait");
     drop(open);
     make_grant(store.as_ref(), "acme", "support").await;
 }
 
-/// Many tasks, two stores on one database where there can be two; each change reads what it then changes.
-pub async fn concurrent_changes_are_all_kept_without_a_gap(bench: &Bench) {
+/// Many tasks, and two stores if the database allows two. Each transaction updates the state that
+/// it has read.
+pub async fn concurrent_transactions_lose_no_update_and_leave_no_gap(bench: &Bench) {
     const TASKS: usize = 8;
     const CHANGES: usize = 12;
     let store = bench.open().await;
     let is_shared = bench.url.starts_with("postgres");
     let other = if is_shared { bench.open().await } else { Arc::clone(&store) };
     let shared = make_grant(store.as_ref(), "acme", "shared").await;
-    let work = (0..TASKS).map(|task| {
+    let tasks = (0..TASKS).map(|task| {
         let store = if task % 2 == 0 { Arc::clone(&store) } else { Arc::clone(&other) };
         let id = shared.id();
         async move {
@@ -145,7 +146,7 @@ pub async fn concurrent_changes_are_all_kept_without_a_gap(bench: &Bench) {
                 let mut change = begin(store.as_ref()).await;
                 let now = change.now();
                 written.push(change.append(granted(new_grant("acme", "own", now))).await.unwrap());
-                // Each adds a second to what it finds: none may be lost.
+                // Each transaction adds a second to the end. No second may be lost.
                 let found = change.grant(&tenant("acme"), id).await.unwrap().unwrap();
                 let later = found.terms.expire_time.unwrap() + TimeDelta::seconds(1);
                 written.push(change.append(extended(&found, Some(later))).await.unwrap());
@@ -153,13 +154,13 @@ pub async fn concurrent_changes_are_all_kept_without_a_gap(bench: &Bench) {
                 assert_eq!(revision, written.last().unwrap().revision);
                 assert!(
                     store.log().head().await.unwrap().revision >= revision,
-                    "a commit is seen at once"
+                    "a commit is visible at once"
                 );
             }
             written
         }
     });
-    let mut written: Vec<_> = join_all(work).await.into_iter().flatten().collect();
+    let mut written: Vec<_> = join_all(tasks).await.into_iter().flatten().collect();
     written.sort_by_key(|event| event.revision);
     let events = store.log().events_after(1, 10_000).await.unwrap();
     assert_eq!(events, written);
@@ -172,46 +173,51 @@ pub async fn concurrent_changes_are_all_kept_without_a_gap(bench: &Bench) {
     assert_eq!(found.terms.expire_time, shared.terms.expire_time.map(|end| end + seconds));
 }
 
-/// Every change appends two events. Whoever makes it gives up at a random moment, even while it commits.
-pub async fn changes_that_are_cancelled_anywhere_are_made_whole_or_not_at_all(bench: &Bench) {
+/// Every transaction appends two events. The caller cancels at a random time, even during the
+/// commit.
+pub async fn a_cancelled_transaction_commits_all_events_or_none(bench: &Bench) {
     let store = bench.open().await;
     let mut rng = seeded();
     let mut committed = 0;
     for _ in 0..300 {
-        let patience = Duration::from_micros(rng.random_range(0..6_000));
+        let limit = Duration::from_micros(rng.random_range(0..6_000));
         let change = async {
             let mut change = store.log().begin().await?;
             let event = change.append(granted(new_grant("acme", "support", change.now()))).await?;
             change.append(revoked(&grant_of(&event), change.now())).await?;
             change.commit().await
         };
-        if let Ok(result) = timeout(patience, change).await {
+        if let Ok(result) = timeout(limit, change).await {
             result.unwrap();
             committed += 1;
         }
-        let patience = Duration::from_micros(rng.random_range(0..2_000));
+        let limit = Duration::from_micros(rng.random_range(0..2_000));
         let reads = async {
             store.queries().grants(&all_grants("acme", bench.clock.now())).await.unwrap();
             store.log().load(&mut |_, _, _| {}).await.unwrap();
         };
-        let _ = timeout(patience, reads).await;
+        let _ = timeout(limit, reads).await;
     }
-    println!("{committed} of 300 changes were answered");
+    println!("{committed} of 300 transactions were confirmed");
     let last = make_grant(store.as_ref(), "acme", "support").await;
     let events = store.log().events_after(0, 10_000).await.unwrap();
     assert_eq!(events.len(), usize::try_from(last.sequence).unwrap());
-    assert!(events.len() > 2 * committed, "an acknowledged change is lost");
+    assert!(events.len() > 2 * committed, "acknowledged changes are kept");
     for (pair, revision) in events.chunks_exact(2).zip((1..).step_by(2)) {
         assert_eq!(pair[0].revision, revision);
         assert_eq!(pair[1].revision, revision + 1);
-        assert_eq!(pair[0].grant_id(), pair[1].grant_id(), "half a change was made");
+        assert_eq!(
+            pair[0].grant_id(),
+            pair[1].grant_id(),
+            "both events of a transaction are committed"
+        );
     }
     let model = Model { events };
     let grants = store.queries().grants(&all_grants("acme", bench.clock.now())).await.unwrap();
     assert_eq!(grants, model.list_grants(&all_grants("acme", bench.clock.now())));
 }
 
-pub async fn time_never_runs_backwards(bench: &Bench) {
+pub async fn event_times_never_decrease(bench: &Bench) {
     let store = bench.open().await;
     let mut last = None;
     for step in [0, 10, -3_600, 5, -1, 7_200] {
@@ -225,7 +231,7 @@ pub async fn time_never_runs_backwards(bench: &Bench) {
         change.commit().await.unwrap();
     }
     if bench.url != "memory:" {
-        // As if another machine, whose clock is ahead, had made the last change.
+        // As if another machine with a later clock had made the last change.
         bench.sql("UPDATE head SET time = 4000000000000000").await.unwrap();
         assert_eq!(begin(store.as_ref()).await.now(), from_micros(4_000_000_000_000_000).unwrap());
     }
@@ -279,8 +285,8 @@ pub async fn a_closed_store_is_unavailable(bench: &Bench) {
     let store = bench.open().await;
     let held = store.log().head().await.unwrap();
     let change = begin(store.as_ref()).await;
-    // Whoever is in the middle of something is waited for, but not for ever.
-    timeout(Duration::from_secs(10), store.close()).await.expect("closing ends");
+    // Open transactions delay the close for a bounded time.
+    timeout(Duration::from_secs(10), store.close()).await.expect("the close ends");
     drop(change);
     let id = new_node();
     let refusals = [
@@ -311,7 +317,7 @@ pub async fn a_closed_store_is_unavailable(bench: &Bench) {
     }
 }
 
-pub async fn what_was_committed_is_there_after_reopening(bench: &Bench) {
+pub async fn committed_events_survive_a_reopening(bench: &Bench) {
     let store = bench.open().await;
     let grant = make_grant(store.as_ref(), "acme", "support").await;
     let events = store.log().events_after(0, 9).await.unwrap();
@@ -322,14 +328,15 @@ pub async fn what_was_committed_is_there_after_reopening(bench: &Bench) {
     assert_eq!(make_grant(store.as_ref(), "acme", "support").await.sequence, 2);
 }
 
-/// A caller may stop waiting for an event to be written, and commit all the same: that must not make half of it permanent.
-pub async fn a_change_that_was_cut_short_cannot_be_committed(bench: &Bench) {
+/// A caller may drop the future of an append, and then commit. A part of an event must not become
+/// permanent.
+pub async fn a_transaction_with_a_cancelled_append_cannot_be_committed(bench: &Bench) {
     let store = bench.open().await;
     let mut change = loop {
         let mut change = begin(store.as_ref()).await;
         change.append(granted(new_grant("acme", "support", change.now()))).await.unwrap();
         let entry = granted(new_grant("acme", "support", change.now()));
-        // Polled once. A database is rarely so quick as to be done by then.
+        // Polled once. A database rarely completes the append in that time.
         if change.append(entry).now_or_never().is_none() {
             break change;
         }
@@ -340,7 +347,7 @@ pub async fn a_change_that_was_cut_short_cannot_be_committed(bench: &Bench) {
     assert_eq!(make_grant(store.as_ref(), "acme", "support").await.sequence, 1);
 }
 
-pub async fn an_event_must_be_about_a_grant_that_has_not_ended(bench: &Bench) {
+pub async fn a_grant_event_must_be_about_a_live_grant(bench: &Bench) {
     let store = bench.open().await;
     let mut change = begin(store.as_ref()).await;
     let grant = grant_of(&change.append(granted(new_grant("a", "g", change.now()))).await.unwrap());
@@ -349,9 +356,9 @@ pub async fn an_event_must_be_about_a_grant_that_has_not_ended(bench: &Bench) {
     let unknown = new_grant("a", "g", ended.create_time);
     for wrong in [extended(&ended, None), revoked(&unknown, ended.create_time), granted(ended)] {
         let mut change: Box<dyn Transaction> = begin(store.as_ref()).await;
-        let refused = change.append(wrong).await;
-        assert!(matches!(refused, Err(StoreError::Broken(_))), "{refused:?}");
-        assert!(change.commit().await.is_err(), "the event alone was committed");
+        let rejected = change.append(wrong).await;
+        assert!(matches!(rejected, Err(StoreError::Broken(_))), "{rejected:?}");
+        assert!(change.commit().await.is_err(), "a rejected event is not committed");
     }
     assert_eq!(store.log().head().await.unwrap().revision, 2);
     assert_eq!(make_grant(store.as_ref(), "a", "g").await.sequence, 3);

@@ -1,4 +1,4 @@
-//! Check nodes against others who hold what they need, in PostgreSQL.
+//! Check nodes in PostgreSQL while other sessions hold locks.
 
 use std::time::Duration;
 
@@ -14,78 +14,78 @@ use crate::{
     samples::{ENFORCED, ack, make_grant, member, new_node, record, tenant},
 };
 
-/// Long enough to see that somebody waits.
+/// Long enough to show that an operation waits.
 const A_WHILE: Duration = Duration::from_millis(300);
-/// Shorter than anybody's patience: whoever answers within it has not waited for what is held up.
+/// Shorter than every timeout. An operation within this time has waited for no lock.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
-/// A session of somebody else.
+/// Another session.
 async fn session(bench: &Bench) -> PgConnection {
     bench.url.parse::<PgConnectOptions>().unwrap().connect().await.unwrap()
 }
 
-/// A bench whose sessions would fail rather than wait, if the store did not see to it.
+/// A database whose sessions fail instead of waiting, unless the store sets the isolation level.
 fn bench() -> Bench {
     let mut bench = Bench::postgres();
     bench.url += "&options[default_transaction_isolation]=serializable";
     bench
 }
 
-/// As a renewal that another replica has sent, and that has not committed yet.
-const RENEWAL_IN_FLIGHT: &str =
+/// An uncommitted heartbeat of another session.
+const HEARTBEAT_IN_FLIGHT: &str =
     "BEGIN ISOLATION LEVEL READ COMMITTED; UPDATE members SET heartbeat_seq = heartbeat_seq + 1";
 
 #[tokio::test]
-async fn a_strike_off_waits_for_a_renewal_in_flight() {
+async fn an_eviction_waits_for_a_heartbeat_in_flight() {
     for is_committed in [true, false] {
         let bench = bench();
         let store = bench.open().await;
         let id = registered(store.as_ref()).await;
-        let mut renewing = session(&bench).await;
-        renewing.execute(RENEWAL_IN_FLIGHT).await.unwrap();
-        let striking = store.membership().evict(id, 0);
-        tokio::pin!(striking);
-        assert!(timeout(A_WHILE, &mut striking).await.is_err(), "it did not wait");
-        renewing.execute(if is_committed { "COMMIT" } else { "ROLLBACK" }).await.unwrap();
-        assert_eq!(striking.await.unwrap(), !is_committed);
+        let mut heartbeat = session(&bench).await;
+        heartbeat.execute(HEARTBEAT_IN_FLIGHT).await.unwrap();
+        let evicting = store.membership().evict(id, 0);
+        tokio::pin!(evicting);
+        assert!(timeout(A_WHILE, &mut evicting).await.is_err(), "the operation waits");
+        heartbeat.execute(if is_committed { "COMMIT" } else { "ROLLBACK" }).await.unwrap();
+        assert_eq!(evicting.await.unwrap(), !is_committed);
         assert_eq!(row(store.as_ref(), id).await.is_some(), is_committed);
         assert_eq!(
             store.membership().heartbeat(id, 0, None).await.unwrap().is_some(),
             is_committed
         );
-        renewing.close().await.unwrap();
+        heartbeat.close().await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn a_renewal_waits_for_a_strike_off_in_flight() {
+async fn a_heartbeat_waits_for_an_eviction_in_flight() {
     for is_committed in [true, false] {
         let bench = bench();
         let store = bench.open().await;
         let id = registered(store.as_ref()).await;
         let head = store.log().head().await.unwrap();
-        let mut striking = session(&bench).await;
-        striking.execute("BEGIN; DELETE FROM members WHERE heartbeat_seq = 0").await.unwrap();
-        let renewing = store.membership().heartbeat(id, 0, Some(head));
-        tokio::pin!(renewing);
-        assert!(timeout(A_WHILE, &mut renewing).await.is_err(), "it did not wait");
-        striking.execute(if is_committed { "COMMIT" } else { "ROLLBACK" }).await.unwrap();
-        assert_eq!(renewing.await.unwrap().is_some(), !is_committed);
-        striking.close().await.unwrap();
+        let mut evicting = session(&bench).await;
+        evicting.execute("BEGIN; DELETE FROM members WHERE heartbeat_seq = 0").await.unwrap();
+        let heartbeat = store.membership().heartbeat(id, 0, Some(head));
+        tokio::pin!(heartbeat);
+        assert!(timeout(A_WHILE, &mut heartbeat).await.is_err(), "the operation waits");
+        evicting.execute(if is_committed { "COMMIT" } else { "ROLLBACK" }).await.unwrap();
+        assert_eq!(heartbeat.await.unwrap().is_some(), !is_committed);
+        evicting.close().await.unwrap();
     }
 }
 
-/// A renewal that had to wait tells the head as it was when it was asked, or later; both are safe. But what it writes must come
-/// on top of what it waited for.
+/// A heartbeat that waited returns the head of the time of the call, or a later one. Both are safe.
+/// But the heartbeat must not overwrite the change for which it waited.
 #[tokio::test]
-async fn a_renewal_and_an_acknowledgement_at_once_are_both_kept() {
+async fn a_concurrent_heartbeat_and_acknowledgement_are_both_kept() {
     let bench = bench();
     let store = bench.open().await;
     let id = registered(store.as_ref()).await;
     make_grant(store.as_ref(), "acme", "support").await;
     let head = store.log().head().await.unwrap();
     let mut other = session(&bench).await;
-    other.execute(RENEWAL_IN_FLIGHT).await.unwrap();
+    other.execute(HEARTBEAT_IN_FLIGHT).await.unwrap();
     let (renewed, acknowledged, ()) = tokio::join!(
         store.membership().heartbeat(id, 0, Some(head)),
         store.membership().acknowledge(id, head, ack(1)),
@@ -99,9 +99,10 @@ async fn a_renewal_and_an_acknowledgement_at_once_are_both_kept() {
     other.close().await.unwrap();
 }
 
-/// Each looks at all rows once it has the head, or else the longest could be missed by both.
+/// Each registration reads all rows after it has locked the head. Otherwise both could miss the
+/// longest lease.
 #[tokio::test]
-async fn of_two_that_register_at_once_both_count() {
+async fn concurrent_registrations_both_raise_max_staleness() {
     let bench = bench();
     let store = bench.open().await;
     let mut other = session(&bench).await;
@@ -109,7 +110,7 @@ async fn of_two_that_register_at_once_both_count() {
     let new = member(new_node());
     let registering = store.membership().register(&new);
     tokio::pin!(registering);
-    assert!(timeout(A_WHILE, &mut registering).await.is_err(), "it did not wait");
+    assert!(timeout(A_WHILE, &mut registering).await.is_err(), "the operation waits");
     let insert =
         "INSERT INTO members VALUES (gen_random_uuid()::text, 0, 0, 0, 0, 60000000, '', 0, '[]')";
     other.execute(insert).await.unwrap();
@@ -120,17 +121,18 @@ async fn of_two_that_register_at_once_both_count() {
 }
 
 #[tokio::test]
-async fn nodes_wait_neither_for_changes_nor_for_readers() {
+async fn nodes_wait_neither_for_transactions_nor_for_readers() {
     let bench = bench();
     let store = bench.open().await;
     make_grant(store.as_ref(), "acme", "support").await;
     let (id, dead) = (registered(store.as_ref()).await, registered(store.as_ref()).await);
     let head = store.log().head().await.unwrap();
     let mut holder = session(&bench).await;
-    let hold = "BEGIN; SELECT * FROM head FOR UPDATE; LOCK TABLE policy_overrides IN ACCESS EXCLUSIVE MODE";
+    let hold = "BEGIN; SELECT * FROM head FOR UPDATE; \
+                LOCK TABLE policy_overrides IN ACCESS EXCLUSIVE MODE";
     holder.execute(hold).await.unwrap();
     let tenant = tenant("acme");
-    // More than there are connections for either.
+    // More than the pools have connections.
     let changes = join_all((0..8).map(|_| async { store.log().begin().await.map(drop) }));
     let readers = join_all((0..16).map(|_| store.queries().overrides(&tenant)));
     let nodes = async {
@@ -142,30 +144,30 @@ async fn nodes_wait_neither_for_changes_nor_for_readers() {
         assert!(store.membership().evict(dead, 0).await.unwrap());
         record(store.as_ref(), 1, 1, ENFORCED).await;
     };
-    let held_up = async { tokio::join!(changes, readers) };
-    tokio::pin!(held_up);
+    let blocked = async { tokio::join!(changes, readers) };
+    tokio::pin!(blocked);
     tokio::select! {
         biased;
-        _ = &mut held_up => panic!("nobody was held up"),
-        done = timeout(AT_ONCE, nodes) => done.expect("nodes wait behind others"),
+        _ = &mut blocked => panic!("transactions and readers must wait"),
+        done = timeout(AT_ONCE, nodes) => done.expect("nodes do not wait"),
     }
-    // Whoever registers is a change.
+    // A registration is ordered with transactions, and waits.
     let registering = store.membership().register(&member(new_node())).await;
     assert!(matches!(registering, Err(StoreError::Unavailable(_))));
-    let (changes, readers) = held_up.await;
+    let (changes, readers) = blocked.await;
     assert!(changes.iter().all(|change| matches!(change, Err(StoreError::Unavailable(_)))));
     assert!(readers.iter().all(|read| matches!(read, Err(StoreError::Unavailable(_)))));
     assert_eq!(
         store.membership().members().await.unwrap().members.len(),
         1,
-        "it is not in the roll"
+        "the node is no member"
     );
     holder.close().await.unwrap();
 }
 
-/// What counts only once it cannot be lost waits for the disk; an acknowledgement does not.
+/// Heartbeats and evictions wait for the disk. An acknowledgement does not.
 #[tokio::test]
-async fn a_renewal_is_durable_and_an_acknowledgement_need_not_be() {
+async fn heartbeats_are_durable_and_acknowledgements_are_not() {
     let bench = Bench::postgres();
     let database = bench.url.split(['/', '?']).nth(3).unwrap().to_owned();
     let store = bench.open().await;
@@ -174,24 +176,25 @@ async fn a_renewal_is_durable_and_an_acknowledgement_need_not_be() {
     Cluster::shared().psql(&database, SPY);
     store.membership().heartbeat(id, 0, None).await.unwrap().unwrap();
     for _ in 0..8 {
-        // More often than there are connections, so that every one has done both.
+        // More often than the pool has connections, so that every connection has done both.
         assert!(store.membership().acknowledge(id, head, ack(0)).await.unwrap());
         store.membership().heartbeat(id, 0, None).await.unwrap().unwrap();
     }
     assert!(store.membership().evict(id, 9).await.unwrap());
     let seen = Cluster::shared()
         .psql(&database, "SELECT DISTINCT what || ' ' || setting FROM settings_seen ORDER BY 1");
-    assert_eq!(seen, "acknowledgement off\nrenewal on\nstrike-off on");
+    assert_eq!(seen, "acknowledgement off\neviction on\nheartbeat on");
 }
 
-/// Notes how durable each is, at the end of the statement.
+/// Records the durability of each write at the end of the statement.
 const SPY: &str = "
     CREATE TABLE settings_seen (what text, setting text);
     CREATE FUNCTION spy() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
         INSERT INTO settings_seen VALUES (
-            CASE WHEN TG_OP = 'DELETE' THEN 'strike-off'
-                WHEN NEW.heartbeat_seq > OLD.heartbeat_seq THEN 'renewal' ELSE 'acknowledgement' END,
+            CASE WHEN TG_OP = 'DELETE' THEN 'eviction'
+                WHEN NEW.heartbeat_seq > OLD.heartbeat_seq THEN 'heartbeat'
+                ELSE 'acknowledgement' END,
             current_setting('synchronous_commit'));
         RETURN NULL;
     END; $$;

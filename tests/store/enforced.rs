@@ -1,4 +1,4 @@
-//! What is promised of the records that a change was enforced.
+//! The contract of recorded enforcements.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::{
 const OTHER: Enforced =
     Enforced { elapsed: Duration::from_secs(2), nodes_acknowledged: 1, nodes_lapsed: 0 };
 
-/// A change of so many events, by turns of two tenants.
+/// Appends events of two tenants in turn, in one transaction.
 async fn change(store: &dyn Store, events: usize) {
     let mut change = begin(store).await;
     for number in 0..events {
@@ -25,13 +25,13 @@ async fn change(store: &dyn Store, events: usize) {
     change.commit().await.unwrap();
 }
 
-/// The revisions of a tenant's events, newest first, and what was recorded with them.
+/// The revisions of a tenant's events, newest first, with the recorded enforcements.
 async fn listed(store: &dyn Store, tenant: &str) -> Vec<(Revision, Option<Enforced>)> {
     let events = store.queries().events(&all_events(tenant)).await.unwrap();
     events.into_iter().map(|listed| (listed.item.event.revision, listed.item.enforced)).collect()
 }
 
-pub async fn what_was_enforced_is_told_with_every_event_of_the_change(bench: &Bench) {
+pub async fn an_enforcement_is_listed_with_every_event_of_the_change(bench: &Bench) {
     let store = bench.open().await;
     for events in [2, 1, 3, 1] {
         change(store.as_ref(), events).await;
@@ -56,19 +56,19 @@ pub async fn what_was_enforced_is_told_with_every_event_of_the_change(bench: &Be
     }
 }
 
-pub async fn only_the_first_word_on_a_change_is_kept(bench: &Bench) {
+pub async fn only_the_first_enforcement_of_a_change_is_kept(bench: &Bench) {
     let store = bench.open().await;
     change(store.as_ref(), 2).await;
     record(store.as_ref(), 1, 2, ENFORCED).await;
     record(store.as_ref(), 1, 2, OTHER).await;
     assert_eq!(store.history().enforced(1).await.unwrap(), Some(ENFORCED));
-    // Of what is not in the log nothing is kept, whatever takes that place later.
+    // No enforcement is kept for a revision that the log does not have yet.
     record(store.as_ref(), 3, 3, OTHER).await;
     change(store.as_ref(), 1).await;
     assert_eq!(store.history().enforced(3).await.unwrap(), None);
 }
 
-pub async fn a_record_is_kept_with_an_event_of_a_grant(bench: &Bench) {
+pub async fn an_enforcement_is_listed_with_the_events_of_a_grant(bench: &Bench) {
     let store = bench.open().await;
     change(store.as_ref(), 1).await;
     let mut change = begin(store.as_ref()).await;
@@ -84,7 +84,7 @@ pub async fn a_record_is_kept_with_an_event_of_a_grant(bench: &Bench) {
     assert_eq!((events[0].item.event.revision, events[0].item.enforced), (2, Some(ENFORCED)));
 }
 
-pub async fn the_roll_and_the_records_are_there_after_reopening(bench: &Bench) {
+pub async fn members_and_enforcements_survive_a_reopening(bench: &Bench) {
     let store = bench.open().await;
     change(store.as_ref(), 1).await;
     record(store.as_ref(), 1, 1, ENFORCED).await;
@@ -94,7 +94,7 @@ pub async fn the_roll_and_the_records_are_there_after_reopening(bench: &Bench) {
     assert!(store.membership().acknowledge(id, head, crate::samples::ack(1)).await.unwrap());
     store.close().await;
     let store = bench.open().await;
-    assert_eq!(store.log().head().await.unwrap(), head, "a log keeps its name");
+    assert_eq!(store.log().head().await.unwrap(), head, "the epoch is kept");
     assert_eq!(store.history().enforced(1).await.unwrap(), Some(ENFORCED));
     let row = crate::membership::row(store.as_ref(), id).await.unwrap();
     assert_eq!((row.heartbeat_seq, row.ack), (1, crate::samples::ack(1)));

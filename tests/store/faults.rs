@@ -1,4 +1,5 @@
-//! When the database is away, silent, or held up by somebody else: refusals come soon, and all is well again by itself.
+//! A database that is unavailable, paused or locked: operations fail within a bound, and the store
+//! recovers by itself.
 
 use std::{fmt::Debug, future::Future, time::Duration};
 
@@ -15,15 +16,15 @@ use crate::{
     samples::{all_grants, begin, granted, make_grant, new_grant},
 };
 
-/// Longer than the store's own patience, by what a busy machine needs.
+/// The timeout of the store, and a margin for a busy machine.
 pub const BOUND: Duration = Duration::from_secs(9);
 
 pub async fn is_unavailable<T: Debug>(work: impl Future<Output = Result<T, StoreError>>) {
-    let answer = timeout(BOUND, work).await.expect("nobody waits for ever");
+    let answer = timeout(BOUND, work).await.expect("the wait is bounded");
     assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
 }
 
-/// Asks until the store answers again.
+/// Repeats a change until the store has recovered.
 pub async fn recovers(store: &dyn Store) -> Revision {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
@@ -37,7 +38,7 @@ pub async fn recovers(store: &dyn Store) -> Revision {
         match attempt.await {
             Ok(revision) => return revision,
             Err(StoreError::Unavailable(error)) => {
-                assert!(Instant::now() < deadline, "it does not recover: {error}");
+                assert!(Instant::now() < deadline, "the store recovers: {error}");
             }
             Err(broken) => panic!("{broken:?}"),
         }
@@ -51,7 +52,7 @@ pub fn own_cluster() -> (Cluster, Bench) {
 }
 
 #[tokio::test]
-async fn a_database_that_is_stopped_and_started_is_used_again() {
+async fn a_restarted_database_is_used_again() {
     let (cluster, bench) = own_cluster();
     let store = bench.open().await;
     make_grant(store.as_ref(), "acme", "support").await;
@@ -65,10 +66,10 @@ async fn a_database_that_is_stopped_and_started_is_used_again() {
     is_unavailable(store.log().head()).await;
     is_unavailable(store.log().load(&mut |_, _, _| {})).await;
     cluster.start();
-    assert_eq!(recovers(store.as_ref()).await, 2, "nothing half-written");
+    assert_eq!(recovers(store.as_ref()).await, 2, "no part of a transaction is kept");
 }
 
-/// A change is not something that can be shown.
+/// Discards a result that has no `Debug`.
 trait MapDrop<T> {
     fn map_drop(self) -> impl Future<Output = Result<(), StoreError>>;
 }
@@ -80,7 +81,7 @@ impl<T, F: Future<Output = Result<T, StoreError>>> MapDrop<T> for F {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_acknowledged_survives_a_killed_database() {
+async fn acknowledged_changes_survive_a_kill_of_the_database() {
     let (cluster, bench) = own_cluster();
     let store = bench.open().await;
     let mut acknowledged = 0;
@@ -117,12 +118,12 @@ async fn what_was_acknowledged_survives_a_killed_database() {
             "{revisions:?}"
         );
         assert!(events.len() >= acknowledged, "{} of {acknowledged}", events.len());
-        acknowledged = events.len(); // the last one before the kill may have been made
+        acknowledged = events.len(); // the last transaction before the kill may be committed
     }
 }
 
 #[tokio::test]
-async fn a_server_that_falls_silent_hangs_nobody() {
+async fn a_paused_database_blocks_no_caller() {
     let (cluster, bench) = own_cluster();
     let store = bench.open().await;
     make_grant(store.as_ref(), "acme", "support").await;
@@ -138,16 +139,17 @@ async fn a_server_that_falls_silent_hangs_nobody() {
         is_unavailable(store.queries().overrides(&tenant)),
         is_unavailable(store.queries().next_expiry()),
     );
-    // Dropped with an answer outstanding, and (a new one) dropped between answers: neither may keep a place in the pool.
+    // One transaction is dropped during a statement, and another between statements. Both must
+    // release their connections.
     drop(in_flight);
     is_unavailable(store.log().begin().map_drop()).await;
     cluster.resume();
     assert_eq!(recovers(store.as_ref()).await, 2);
-    timeout(BOUND, store.close()).await.expect("closing ends");
+    timeout(BOUND, store.close()).await.expect("the close ends");
 }
 
 #[tokio::test]
-async fn whoever_holds_the_head_without_end_makes_changes_unavailable_and_nothing_else() {
+async fn a_lock_on_the_head_blocks_transactions_only() {
     let bench = Bench::postgres();
     let store = bench.open().await;
     let options: PgConnectOptions = bench.url.parse().unwrap();
@@ -160,7 +162,7 @@ async fn whoever_holds_the_head_without_end_makes_changes_unavailable_and_nothin
 }
 
 #[tokio::test]
-async fn sessions_are_set_up_to_lose_nothing_and_to_wait_for_nothing() {
+async fn sessions_have_durable_commits_and_bounded_waits() {
     let (cluster, bench) = own_cluster();
     let database = bench.url.split(['/', '?']).nth(3).unwrap().to_owned();
     for (given, expected) in [("off", "on"), ("local", "on"), ("remote_apply", "remote_apply")] {
@@ -174,13 +176,17 @@ async fn sessions_are_set_up_to_lose_nothing_and_to_wait_for_nothing() {
         let store = bench.open().await;
         cluster.psql(&database, SPY);
         make_grant(store.as_ref(), "acme", "support").await;
-        let seen = cluster.psql(&database, "SELECT setting FROM settings_seen; DROP TABLE settings_seen CASCADE; DROP FUNCTION spy CASCADE");
+        let seen = cluster.psql(
+            &database,
+            "SELECT setting FROM settings_seen; DROP TABLE settings_seen CASCADE; \
+             DROP FUNCTION spy CASCADE",
+        );
         assert_eq!(seen, format!("{expected} read committed 4s 4500ms 10s"));
         store.close().await;
     }
 }
 
-/// Notes the settings of the session that makes a change.
+/// Records the settings of the session of a transaction.
 const SPY: &str = "
     CREATE TABLE settings_seen (setting text);
     CREATE FUNCTION spy() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -1,4 +1,4 @@
-//! Random histories, and random questions about them.
+//! Random histories and random queries.
 
 use chrono::TimeDelta;
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
@@ -23,7 +23,7 @@ pub const TENANTS: [&str; 3] = ["acme", "Zoë & söhne", "_"];
 pub const GROUPS: [&str; 3] = ["support", "engineering", "支援"];
 pub const AGENTS: [&str; 4] = ["ann", "bob", "cem", "d'arcy"];
 
-/// Random, and the same again with the same `SEED` in the environment.
+/// A random generator. The environment variable `SEED` repeats a run.
 pub fn seeded() -> StdRng {
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
     let seed: u64 = seed.unwrap_or_else(rand::random);
@@ -31,7 +31,7 @@ pub fn seeded() -> StdRng {
     StdRng::seed_from_u64(seed)
 }
 
-/// Makes changes of a few events each, some of them abandoned, and keeps the model up to date.
+/// Commits transactions of a few events, drops others, and updates the model.
 pub async fn live_on(store: &dyn Store, model: &mut Model, rng: &mut StdRng, changes: usize) {
     for _ in 0..changes {
         let mut change = begin(store).await;
@@ -54,7 +54,7 @@ pub async fn live_on(store: &dyn Store, model: &mut Model, rng: &mut StdRng, cha
     }
 }
 
-/// What a change reads must include what it appended.
+/// The reads of a transaction must include its own events.
 async fn check_change(change: &mut dyn Transaction, model: &Model, rng: &mut StdRng) {
     let tenant_id = tenant(TENANTS.choose(rng).unwrap());
     let limit = rng.random_range(0..20);
@@ -89,7 +89,7 @@ fn random_entry(rng: &mut StdRng, model: &Model, now: Time) -> NewEvent {
             extended(grant, end)
         }
         (Some(grant), 3 | 4) => revoked(grant, now.min(grant.terms.expire_time.unwrap_or(now))),
-        // Also such as have not come to their end by our clock: the database's may be ahead.
+        // The clock of the database may be ahead of the test's, so that later ends are included.
         (Some(grant), 5 | 6) if grant.terms.expire_time.is_some() => expired(grant),
         _ => granted(random_grant(rng, now)),
     };
@@ -123,7 +123,7 @@ fn random_policy(rng: &mut StdRng) -> NewEvent {
     policy_updated(Some(tenant(TENANTS.choose(rng).unwrap())), overrides)
 }
 
-/// A time near `now`, on so coarse a grid that many are equal.
+/// A time near `now`, on a coarse grid so that many times are equal.
 pub fn around(rng: &mut StdRng, now: Time) -> Time {
     let hour =
         support_access::domain::time::from_parts(now.timestamp() / 3_600 * 3_600, 0).unwrap();

@@ -1,4 +1,4 @@
-//! What is promised of locks.
+//! The contract of locks.
 
 use chrono::TimeDelta;
 use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-/// A lock that was not made yet: until it is lifted.
+/// A new lock without an end time.
 pub fn new_lock(tenant_id: Option<&str>, target: LockTarget, party: Party, now: Time) -> Lock {
     let (lock_id, tenant_id) = (LockId(Uuid::now_v7()), tenant_id.map(tenant));
     Lock {
@@ -79,7 +79,7 @@ pub fn random_entry(rng: &mut StdRng, model: &Model, now: Time) -> NewEvent {
     let live = model.live_locks();
     match (live.choose(rng), rng.random_range(0..10)) {
         (Some(lock), 0 | 1) => unlocked(lock, now),
-        // Also such as have not come to their end by our clock: the database's may be ahead.
+        // The clock of the database may be ahead of the test's, so that later ends are included.
         (Some(lock), 2..5) if lock.terms.expire_time.is_some() => lock_expired(lock),
         _ => {
             let target = match rng.random_range(0..6) {
@@ -98,7 +98,7 @@ pub fn random_entry(rng: &mut StdRng, model: &Model, now: Time) -> NewEvent {
     }
 }
 
-/// What a change reads must include what it appended.
+/// The reads of a transaction must include its own events.
 pub async fn check_change(change: &mut dyn Transaction, model: &Model, rng: &mut StdRng) {
     let tenant_id = rng.random_bool(0.5).then(|| tenant(TENANTS.choose(rng).unwrap()));
     for party in [Party::Tenant, Party::Vendor] {
@@ -122,7 +122,7 @@ pub fn random_lock_query(rng: &mut StdRng, model: &Model, now: Time) -> LockQuer
 
 // === cases ===
 
-pub async fn locks_are_read_as_they_were_written(bench: &Bench) {
+pub async fn locks_are_read_as_written(bench: &Bench) {
     let store = bench.open().await;
     let mut change = begin(store.as_ref()).await;
     let now = change.now();
@@ -155,7 +155,7 @@ pub async fn locks_are_read_as_they_were_written(bench: &Bench) {
     assert_eq!(loaded.position.revision, 6);
     assert_eq!(store.queries().next_expiry().await.unwrap(), locks[2].terms.expire_time);
 
-    // Locks with a tenant are in its history, all others in the vendor's.
+    // A lock with a tenant is in the tenant's history, any other lock in the vendor's.
     let revisions = async |scope| -> Vec<_> {
         let events = events_of(store.queries().events(&events_in(scope)).await.unwrap());
         events.into_iter().map(|event| event.revision).collect()

@@ -1,5 +1,5 @@
-//! One suite for every store: what [`Store`](support_access::store::Store) promises, held against the memory store, SQLite
-//! and PostgreSQL. Then what only databases promise: to survive, to recover, to refuse what they do not understand.
+//! The contract of [`Store`](support_access::store::Store), tested with the memory store, SQLite
+//! and PostgreSQL. Further tests cover durability, recovery and schema checks of the databases.
 
 #![allow(
     unreachable_pub,
@@ -7,7 +7,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::print_stdout,
-    reason = "this is a test, though most of it is in functions that are not marked so"
+    reason = "the cases are functions without a test attribute"
 )]
 #![allow(clippy::disallowed_methods, reason = "tasks of a test end with its runtime")]
 
@@ -60,45 +60,45 @@ macro_rules! contract {
     ($($store:ident),*) => { mod contract { suite! { $(
         $store {
             changes:
-                events_are_read_as_they_were_written,
-                a_change_sees_what_it_appended_and_nobody_else_does,
-                a_dropped_change_leaves_no_trace_and_blocks_nobody,
-                while_a_change_is_open_others_wait_but_not_for_ever,
-                concurrent_changes_are_all_kept_without_a_gap,
-                changes_that_are_cancelled_anywhere_are_made_whole_or_not_at_all,
-                time_never_runs_backwards,
+                events_are_read_as_written,
+                uncommitted_events_are_visible_in_their_transaction_only,
+                a_dropped_transaction_changes_nothing_and_blocks_no_other,
+                a_second_transaction_waits_for_a_bounded_time,
+                concurrent_transactions_lose_no_update_and_leave_no_gap,
+                a_cancelled_transaction_commits_all_events_or_none,
+                event_times_never_decrease,
                 requests_are_stored_by_tenant_and_part,
                 a_transaction_without_events_stores_no_request,
                 a_closed_store_is_unavailable;
             reads:
                 reads_agree_with_a_naive_model_of_the_log,
-                pages_show_each_grant_once_while_others_are_made,
+                pages_show_each_grant_once_while_others_are_created,
                 tenants_do_not_see_each_other;
             membership:
-                a_node_is_in_the_roll_until_it_is_struck_off,
-                registering_again_never_sets_a_node_back,
-                a_renewal_tells_the_end_of_the_log_and_whether_the_node_is_in_it,
-                acknowledgements_never_go_back_nor_come_from_another_history,
-                a_change_knows_how_long_nodes_may_answer_that_registered_before,
-                a_report_stays_until_the_next,
+                a_node_is_a_member_until_its_eviction,
+                a_second_registration_keeps_the_heartbeat_seq,
+                a_heartbeat_returns_the_head_and_whether_the_position_is_held,
+                acknowledgements_never_decrease_and_are_of_this_log,
+                a_transaction_knows_the_longest_max_staleness_of_the_members,
+                followers_are_kept_until_the_next_write,
                 a_new_epoch_is_noticed_by_the_next_heartbeat,
-                nodes_go_on_while_a_change_is_made,
-                how_long_ago_a_node_renewed_is_told_by_one_clock;
+                nodes_send_heartbeats_while_a_transaction_is_open,
+                the_age_of_a_heartbeat_is_measured_by_one_clock;
             enforced:
-                what_was_enforced_is_told_with_every_event_of_the_change,
-                only_the_first_word_on_a_change_is_kept,
-                a_record_is_kept_with_an_event_of_a_grant;
+                an_enforcement_is_listed_with_every_event_of_the_change,
+                only_the_first_enforcement_of_a_change_is_kept,
+                an_enforcement_is_listed_with_the_events_of_a_grant;
             notifications:
-                hints_come_with_what_was_committed,
-                nobody_is_told_of_what_was_not_done,
-                whoever_stops_waiting_and_waits_again_misses_nothing,
-                those_who_listen_hear_that_the_store_is_closed;
+                commits_notify_all_listeners,
+                uncommitted_and_rejected_changes_notify_no_listener,
+                a_cancelled_wait_loses_no_notification,
+                closing_the_store_ends_subscriptions;
             chains:
-                every_history_is_a_chain_of_its_own,
-                histories_that_grow_at_once_are_chained_without_a_gap,
+                every_history_is_a_separate_chain,
+                concurrent_histories_are_chained_without_a_gap,
                 a_record_never_changes;
             locks:
-                locks_are_read_as_they_were_written,
+                locks_are_read_as_written,
                 pages_show_each_lock_once_while_others_are_created;
         }
     )* } } };
@@ -106,28 +106,28 @@ macro_rules! contract {
 
 contract!(memory, sqlite, postgres);
 
-/// The cases for stores that keep what they are given.
+/// The cases that durable stores must pass.
 macro_rules! durable {
     ($($store:ident),*) => { mod durable { suite! { $(
         $store {
             changes:
-                what_was_committed_is_there_after_reopening,
-                a_change_that_was_cut_short_cannot_be_committed,
-                an_event_must_be_about_a_grant_that_has_not_ended;
+                committed_events_survive_a_reopening,
+                a_transaction_with_a_cancelled_append_cannot_be_committed,
+                a_grant_event_must_be_about_a_live_grant;
             enforced:
-                the_roll_and_the_records_are_there_after_reopening;
+                members_and_enforcements_survive_a_reopening;
             chains:
-                what_was_changed_in_the_database_is_named;
+                a_changed_row_is_named_by_the_verifier;
             locks:
                 a_lock_event_must_be_about_a_live_lock;
             permanence:
                 history_is_permanent,
                 enums_are_checked;
             verification:
-                a_changed_history_is_noticed_and_a_mended_one_too,
-                a_history_that_was_cut_short_is_noticed,
-                a_history_that_was_written_anew_is_noticed_by_who_has_seen_it,
-                a_chain_of_nobody_is_one_break_and_no_more;
+                a_changed_history_is_detected_until_it_is_restored,
+                a_truncated_history_is_detected,
+                a_rewritten_history_is_detected_by_the_process_that_verified_it_before,
+                a_chain_with_an_invalid_tenant_id_is_one_break;
         }
     )* } } };
 }

@@ -1,4 +1,4 @@
-//! What is promised of the roll of check nodes.
+//! The contract of the membership.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::{
     samples::{ack, begin, make_grant, member, new_node},
 };
 
-/// Registers a node, and answers its name.
+/// Registers a node, and returns the id.
 pub async fn registered(store: &dyn Store) -> NodeId {
     let id = new_node();
     store.membership().register(&member(id)).await.unwrap();
@@ -28,16 +28,16 @@ pub async fn row(store: &dyn Store, id: NodeId) -> Option<Member> {
     members.into_iter().find(|member| member.node_id == id)
 }
 
-async fn report_of(store: &dyn Store, id: NodeId) -> Vec<NodeInfo> {
-    let reports = store.membership().read_followers().await.unwrap();
-    reports.into_iter().find(|(node_id, _)| *node_id == id).expect("it is on the roll").1
+async fn followers_of(store: &dyn Store, id: NodeId) -> Vec<NodeInfo> {
+    let rows = store.membership().read_followers().await.unwrap();
+    rows.into_iter().find(|(node_id, _)| *node_id == id).expect("the node is a member").1
 }
 
-async fn renewed(store: &dyn Store, id: NodeId, held: Option<Position>) -> HeartbeatResponse {
+async fn heartbeat(store: &dyn Store, id: NodeId, held: Option<Position>) -> HeartbeatResponse {
     store.membership().heartbeat(id, 0, held).await.unwrap().expect("the node has a row")
 }
 
-pub async fn a_node_is_in_the_roll_until_it_is_struck_off(bench: &Bench) {
+pub async fn a_node_is_a_member_until_its_eviction(bench: &Bench) {
     let store = bench.open().await;
     assert_eq!(store.membership().members().await.unwrap().members, []);
     let id = registered(store.as_ref()).await;
@@ -45,37 +45,37 @@ pub async fn a_node_is_in_the_roll_until_it_is_struck_off(bench: &Bench) {
     let new = row(store.as_ref(), id).await.unwrap();
     let nothing = Ack { revision: 0, nodes: 0, nodes_lapsed: 0 };
     assert_eq!((new.heartbeat_seq, new.ack, new.version.as_str()), (0, nothing, "1.2.3"));
-    assert_eq!(report_of(store.as_ref(), id).await, []);
+    assert_eq!(followers_of(store.as_ref(), id).await, []);
     assert!(new.heartbeat_age < Duration::from_secs(10), "{new:?}");
 
-    renewed(store.as_ref(), id, None).await;
-    assert!(!store.membership().evict(id, 0).await.unwrap(), "it has renewed since");
+    heartbeat(store.as_ref(), id, None).await;
+    assert!(!store.membership().evict(id, 0).await.unwrap(), "a heartbeat came between");
     assert_eq!(row(store.as_ref(), id).await.unwrap().heartbeat_seq, 1);
     assert!(store.membership().evict(id, 1).await.unwrap());
-    assert!(!store.membership().evict(id, 1).await.unwrap(), "it is gone already");
+    assert!(!store.membership().evict(id, 1).await.unwrap(), "the row is already deleted");
     assert_eq!(row(store.as_ref(), id).await, None);
 
-    // From then on it can prove nothing, until it is in the roll again.
+    // After the eviction, the node must register again.
     let held = store.log().head().await.unwrap();
     assert_eq!(store.membership().heartbeat(id, 0, Some(held)).await.unwrap(), None);
     assert!(!store.membership().acknowledge(id, held, ack(0)).await.unwrap());
     store.membership().write_followers(id, &[]).await.unwrap();
-    assert_eq!(row(store.as_ref(), id).await, None, "only registering makes a row");
+    assert_eq!(row(store.as_ref(), id).await, None, "only a registration adds a row");
     store.membership().register(&member(id)).await.unwrap();
     assert_eq!(row(store.as_ref(), id).await.unwrap().heartbeat_seq, 0);
     assert_eq!(
         row(store.as_ref(), other).await.unwrap().heartbeat_seq,
         0,
-        "that was another's business"
+        "the other row is unchanged"
     );
 }
 
-/// As when the answer to the first try was lost.
-pub async fn registering_again_never_sets_a_node_back(bench: &Bench) {
+/// As if the response to the first registration was lost.
+pub async fn a_second_registration_keeps_the_heartbeat_seq(bench: &Bench) {
     let store = bench.open().await;
     let id = registered(store.as_ref()).await;
-    let held = make_and_head(store.as_ref()).await;
-    renewed(store.as_ref(), id, None).await;
+    let held = grant_and_head(store.as_ref()).await;
+    heartbeat(store.as_ref(), id, None).await;
     assert!(store.membership().acknowledge(id, held, ack(1)).await.unwrap());
     store.membership().write_followers(id, &[follower(id)]).await.unwrap();
     let again = Registration {
@@ -85,20 +85,20 @@ pub async fn registering_again_never_sets_a_node_back(bench: &Bench) {
     };
     store.membership().register(&again).await.unwrap();
     let row = row(store.as_ref(), id).await.unwrap();
-    assert_eq!(row.heartbeat_seq, 1, "who watches whether it moves would be misled");
+    assert_eq!(row.heartbeat_seq, 1, "other nodes watch this value");
     assert_eq!(row.ack, Ack { revision: 0, nodes: 0, nodes_lapsed: 0 });
     assert_eq!(row.version, "1.2.4");
-    assert_eq!(report_of(store.as_ref(), id).await, []);
+    assert_eq!(followers_of(store.as_ref(), id).await, []);
     assert_eq!(store.membership().members().await.unwrap().max_staleness, Duration::from_mins(1));
 }
 
-async fn make_and_head(store: &dyn Store) -> Position {
+async fn grant_and_head(store: &dyn Store) -> Position {
     make_grant(store, "acme", "support").await;
     store.log().head().await.unwrap()
 }
 
-/// Positions that are not in the log, whose last position is `head`, each with what is wrong with it.
-pub fn corrupt(head: Position) -> [(Position, &'static str); 5] {
+/// Positions that are not in the log that ends at `head`, each with the difference.
+pub fn foreign_positions(head: Position) -> [(Position, &'static str); 5] {
     let later = head.time.map(|time| time + TimeDelta::microseconds(1));
     let epoch = Epoch(Uuid::new_v4());
     [
@@ -106,82 +106,82 @@ pub fn corrupt(head: Position) -> [(Position, &'static str); 5] {
         (Position { time: None, ..head }, "no time"),
         (Position { epoch, ..head }, "another log"),
         (Position { epoch, revision: 0, time: None }, "the beginning of another log"),
-        (Position { revision: head.revision + 1, ..head }, "an event that there is not"),
+        (Position { revision: head.revision + 1, ..head }, "an event after the head"),
     ]
 }
 
-pub async fn a_renewal_tells_the_end_of_the_log_and_whether_the_node_is_in_it(bench: &Bench) {
+pub async fn a_heartbeat_returns_the_head_and_whether_the_position_is_held(bench: &Bench) {
     let store = bench.open().await;
     let id = registered(store.as_ref()).await;
     let beginning = store.log().head().await.unwrap();
     assert_eq!((beginning.revision, beginning.time), (0, None));
-    let first = renewed(store.as_ref(), id, None).await;
+    let first = heartbeat(store.as_ref(), id, None).await;
     assert_eq!((first.head, first.is_held), (beginning, false));
-    assert!(renewed(store.as_ref(), id, Some(beginning)).await.is_held);
+    assert!(heartbeat(store.as_ref(), id, Some(beginning)).await.is_held);
 
-    let position = make_and_head(store.as_ref()).await;
+    let position = grant_and_head(store.as_ref()).await;
     let events = store.log().events_after(0, 9).await.unwrap();
     assert_eq!((position.revision, position.time), (1, Some(events[0].time)));
-    assert_eq!(position.epoch, beginning.epoch, "a log keeps its name");
+    assert_eq!(position.epoch, beginning.epoch, "the epoch is kept");
     assert_eq!(store.log().load(&mut |_, _, _| {}).await.unwrap().position, position);
-    let last = make_and_head(store.as_ref()).await;
+    let last = grant_and_head(store.as_ref()).await;
     for held in [beginning, position, last] {
-        let renewal = renewed(store.as_ref(), id, Some(held)).await;
-        assert_eq!((renewal.head, renewal.is_held), (last, true), "{held:?}");
-        assert!(Some(renewal.now) >= last.time && renewal.now >= first.now);
+        let response = heartbeat(store.as_ref(), id, Some(held)).await;
+        assert_eq!((response.head, response.is_held), (last, true), "{held:?}");
+        assert!(Some(response.now) >= last.time && response.now >= first.now);
     }
-    for (held, wrong) in corrupt(last) {
-        let renewal = renewed(store.as_ref(), id, Some(held)).await;
-        assert_eq!((renewal.head, renewal.is_held), (last, false), "{wrong}");
+    for (held, difference) in foreign_positions(last) {
+        let response = heartbeat(store.as_ref(), id, Some(held)).await;
+        assert_eq!((response.head, response.is_held), (last, false), "{difference}");
     }
     assert_eq!(
         row(store.as_ref(), id).await.unwrap().heartbeat_seq,
         10,
-        "each of these was a renewal"
+        "each call was a heartbeat"
     );
     assert_eq!(store.membership().members().await.unwrap().head, last);
 }
 
-pub async fn acknowledgements_never_go_back_nor_come_from_another_history(bench: &Bench) {
+pub async fn acknowledgements_never_decrease_and_are_of_this_log(bench: &Bench) {
     let store = bench.open().await;
     let id = registered(store.as_ref()).await;
     let beginning = store.log().head().await.unwrap();
-    let first = make_and_head(store.as_ref()).await;
-    let last = make_and_head(store.as_ref()).await;
+    let first = grant_and_head(store.as_ref()).await;
+    let last = grant_and_head(store.as_ref()).await;
     assert!(store.membership().acknowledge(id, beginning, ack(0)).await.unwrap());
     assert!(store.membership().acknowledge(id, first, ack(1)).await.unwrap());
-    for (held, wrong) in corrupt(last) {
+    for (held, difference) in foreign_positions(last) {
         assert!(
             !store.membership().acknowledge(id, held, ack(held.revision)).await.unwrap(),
-            "{wrong}"
+            "{difference}"
         );
     }
     assert!(
         !store.membership().acknowledge(id, first, ack(2)).await.unwrap(),
-        "more than what it holds"
+        "the acknowledgement exceeds the held position"
     );
     assert_eq!(row(store.as_ref(), id).await.unwrap().ack, ack(1));
     assert!(store.membership().acknowledge(id, last, ack(2)).await.unwrap());
     assert!(
         !store.membership().acknowledge(id, first, ack(1)).await.unwrap(),
-        "less than what it has said"
+        "the row has a later acknowledgement"
     );
     assert!(!store.membership().acknowledge(id, beginning, ack(0)).await.unwrap());
     let fewer = Ack { nodes: 1, ..ack(2) };
     assert!(
         store.membership().acknowledge(id, last, fewer).await.unwrap(),
-        "the same, of fewer nodes"
+        "the same revision, for fewer nodes"
     );
     let row = row(store.as_ref(), id).await.unwrap();
-    assert_eq!((row.ack, row.heartbeat_seq), (fewer, 0), "an acknowledgement is not a renewal");
+    assert_eq!((row.ack, row.heartbeat_seq), (fewer, 0), "an acknowledgement is no heartbeat");
     assert!(
         !store.membership().acknowledge(new_node(), last, ack(2)).await.unwrap(),
-        "who is that?"
+        "the node is no member"
     );
 }
 
-/// What the next change is told.
-async fn told(store: &dyn Store) -> u64 {
+/// The `max_staleness` of the next transaction, in seconds.
+async fn longest_staleness(store: &dyn Store) -> u64 {
     begin(store).await.max_staleness().as_secs()
 }
 
@@ -192,43 +192,40 @@ async fn register_for(store: &dyn Store, seconds: u64) -> NodeId {
     id
 }
 
-pub async fn a_change_knows_how_long_nodes_may_answer_that_registered_before(bench: &Bench) {
+pub async fn a_transaction_knows_the_longest_max_staleness_of_the_members(bench: &Bench) {
     let store = bench.open().await;
-    assert_eq!(told(store.as_ref()).await, 0);
+    assert_eq!(longest_staleness(store.as_ref()).await, 0);
     let short = register_for(store.as_ref(), 2).await;
-    assert_eq!(told(store.as_ref()).await, 2);
+    assert_eq!(longest_staleness(store.as_ref()).await, 2);
     let open = begin(store.as_ref()).await;
     let long = {
         let registering = register_for(store.as_ref(), 30);
         tokio::pin!(registering);
         let early = timeout(Duration::from_millis(300), &mut registering).await;
-        assert!(
-            early.is_err(),
-            "a node registered while a change was open that knew nothing of it"
-        );
+        assert!(early.is_err(), "a registration waits for an open transaction");
         assert_eq!(open.max_staleness(), Duration::from_secs(2));
         drop(open);
         registering.await
     };
-    assert_eq!(told(store.as_ref()).await, 30);
+    assert_eq!(longest_staleness(store.as_ref()).await, 30);
     register_for(store.as_ref(), 3).await;
-    assert_eq!(told(store.as_ref()).await, 30);
+    assert_eq!(longest_staleness(store.as_ref()).await, 30);
     for id in [short, long] {
         assert!(store.membership().evict(id, 0).await.unwrap());
     }
-    assert_eq!(told(store.as_ref()).await, 3, "of those that are left");
+    assert_eq!(longest_staleness(store.as_ref()).await, 3, "the longest of the remaining members");
     register_for(store.as_ref(), 1).await;
-    assert_eq!(told(store.as_ref()).await, 3);
+    assert_eq!(longest_staleness(store.as_ref()).await, 3);
     assert_eq!(store.membership().members().await.unwrap().max_staleness, Duration::from_secs(3));
     make_grant(store.as_ref(), "acme", "support").await;
-    assert_eq!(told(store.as_ref()).await, 3, "a change does not touch it");
+    assert_eq!(longest_staleness(store.as_ref()).await, 3, "a transaction keeps the value");
 }
 
-/// As after a restore, by an operator. Nodes that hold the old epoch notice at their next heartbeat.
+/// An operator replaces the epoch after a restore.
 pub async fn a_new_epoch_is_noticed_by_the_next_heartbeat(bench: &Bench) {
     let store = bench.open().await;
     let id = registered(store.as_ref()).await;
-    let old = make_and_head(store.as_ref()).await;
+    let old = grant_and_head(store.as_ref()).await;
     let loaded = store.log().load(&mut |_, _, _| {}).await.unwrap();
     assert_eq!(loaded.position, old);
     let log = store.history().chain_head(None).await.unwrap().log;
@@ -237,18 +234,18 @@ pub async fn a_new_epoch_is_noticed_by_the_next_heartbeat(bench: &Bench) {
     assert_ne!(epoch, old.epoch);
     let new = Position { epoch, ..old };
     assert_eq!(store.log().head().await.unwrap(), new);
-    let response = renewed(store.as_ref(), id, Some(old)).await;
+    let response = heartbeat(store.as_ref(), id, Some(old)).await;
     assert_eq!((response.head, response.is_held), (new, false));
     assert!(!store.membership().acknowledge(id, old, ack(1)).await.unwrap());
     let reloaded = store.log().load(&mut |_, _, _| {}).await.unwrap();
     assert_eq!(reloaded.position, new);
     assert_ne!(reloaded.token_key, loaded.token_key);
-    assert!(renewed(store.as_ref(), id, Some(new)).await.is_held);
+    assert!(heartbeat(store.as_ref(), id, Some(new)).await.is_held);
     assert!(store.membership().acknowledge(id, new, ack(1)).await.unwrap());
 
     let head = store.history().chain_head(None).await.unwrap();
     assert_eq!(head.log, log, "the name of the log is permanent");
-    assert_eq!(make_and_head(store.as_ref()).await.epoch, epoch);
+    assert_eq!(grant_and_head(store.as_ref()).await.epoch, epoch);
 }
 
 fn follower(upstream: NodeId) -> NodeInfo {
@@ -263,58 +260,54 @@ fn follower(upstream: NodeId) -> NodeInfo {
     }
 }
 
-pub async fn a_report_stays_until_the_next(bench: &Bench) {
+pub async fn followers_are_kept_until_the_next_write(bench: &Bench) {
     let store = bench.open().await;
     let id = registered(store.as_ref()).await;
     let other = registered(store.as_ref()).await;
     let followers = [follower(id), NodeInfo { lease_age: None, ..follower(id) }];
     store.membership().write_followers(id, &followers).await.unwrap();
-    renewed(store.as_ref(), id, None).await;
-    assert_eq!(report_of(store.as_ref(), id).await, followers);
+    heartbeat(store.as_ref(), id, None).await;
+    assert_eq!(followers_of(store.as_ref(), id).await, followers);
     assert_eq!(
         row(store.as_ref(), id).await.unwrap().heartbeat_seq,
         1,
-        "a report is not a renewal"
+        "a write of followers is no heartbeat"
     );
     store.membership().write_followers(id, &followers[1..]).await.unwrap();
-    assert_eq!(report_of(store.as_ref(), id).await, followers[1..]);
-    assert_eq!(report_of(store.as_ref(), other).await, []);
+    assert_eq!(followers_of(store.as_ref(), id).await, followers[1..]);
+    assert_eq!(followers_of(store.as_ref(), other).await, []);
 }
 
-/// The work of a change takes a copy of the state, in memory, and a transaction elsewhere.
-pub async fn nodes_go_on_while_a_change_is_made(bench: &Bench) {
+/// An open transaction does not lock the rows of nodes.
+pub async fn nodes_send_heartbeats_while_a_transaction_is_open(bench: &Bench) {
     let store = bench.open().await;
     let id = registered(store.as_ref()).await;
     let held = store.log().head().await.unwrap();
     if bench.url.starts_with("sqlite") {
-        return; // has one writer: nodes wait for the change to be made
+        return; // SQLite has one writer, so that nodes wait for the commit
     }
     let change = begin(store.as_ref()).await;
-    assert!(renewed(store.as_ref(), id, Some(held)).await.is_held);
+    assert!(heartbeat(store.as_ref(), id, Some(held)).await.is_held);
     assert!(store.membership().acknowledge(id, held, ack(0)).await.unwrap());
     change.commit().await.unwrap();
     let row = row(store.as_ref(), id).await.unwrap();
-    assert_eq!(
-        (row.heartbeat_seq, row.ack),
-        (1, ack(0)),
-        "what the change did not know of is still there"
-    );
+    assert_eq!((row.heartbeat_seq, row.ack), (1, ack(0)), "the commit keeps the concurrent writes");
 }
 
-pub async fn how_long_ago_a_node_renewed_is_told_by_one_clock(bench: &Bench) {
+pub async fn the_age_of_a_heartbeat_is_measured_by_one_clock(bench: &Bench) {
     let store = bench.open().await;
     let id = registered(store.as_ref()).await;
-    let ago = async || row(store.as_ref(), id).await.unwrap().heartbeat_age;
+    let age = async || row(store.as_ref(), id).await.unwrap().heartbeat_age;
     if bench.url.starts_with("postgres") {
         let set = "UPDATE members SET heartbeat_time = heartbeat_time - 7000000";
         bench.sql(set).await.unwrap();
     } else {
         bench.clock.pass(Duration::from_secs(7));
     }
-    let seconds = ago().await.as_secs();
+    let seconds = age().await.as_secs();
     assert!((7..17).contains(&seconds), "{seconds}");
-    renewed(store.as_ref(), id, None).await;
-    assert!(ago().await < Duration::from_secs(5));
+    heartbeat(store.as_ref(), id, None).await;
+    assert!(age().await < Duration::from_secs(5));
     bench.clock.set(TimeDelta::seconds(-3_600));
-    assert!(ago().await < Duration::from_secs(5), "never less than no time");
+    assert!(age().await < Duration::from_secs(5), "an age is never negative");
 }

@@ -19,7 +19,7 @@ pub struct Model {
     pub events: Vec<Event>,
 }
 
-/// A grant or a lock as its last event left it.
+/// A grant or a lock after the last event.
 #[derive(Debug, Clone)]
 pub struct Known<T> {
     pub item: T,
@@ -96,7 +96,7 @@ impl Model {
         listed(events.into_iter().map(known).collect(), &filter.scope, page)
     }
 
-    /// What [`support_access::store::Log::load`] must visit, sorted.
+    /// The grants that [`support_access::store::Log::load`] must visit, sorted.
     pub fn load(&self) -> Vec<(TenantId, GrantTerms, Retained)> {
         let rank = |grant: &Grant| {
             (grant.terms.end_time(), grant.terms.access_level, grant.terms.grant_id)
@@ -148,7 +148,7 @@ impl Model {
         updates.next().unwrap_or_default()
     }
 
-    /// The tenants that have a history, in the byte order of their ids.
+    /// The tenants that have a history, in byte order.
     pub fn tenants(&self) -> Vec<String> {
         let mut tenants: Vec<_> = self
             .events

@@ -1,4 +1,4 @@
-//! What is promised of hints.
+//! The contract of notifications.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,75 +11,75 @@ use crate::{
     samples::{ack, begin, granted, make_grant, new_grant},
 };
 
-/// How long a hint may take on a machine that is busy with other tests. Much longer than it takes to look unasked.
+/// The timeout for a notification, on a machine that is busy with other tests.
 const SOON: Duration = Duration::from_secs(10);
 
-async fn next(hints: &mut dyn Listener) -> Notification {
-    timeout(SOON, hints.next()).await.expect("a hint comes").unwrap()
+async fn next(listener: &mut dyn Listener) -> Notification {
+    timeout(SOON, listener.next()).await.expect("a notification arrives").unwrap()
 }
 
-/// The store itself, or another on the same database where there can be two.
+/// A second store on the same database, or the same store if the database allows only one.
 async fn another(bench: &Bench, store: &Arc<dyn Store>) -> Arc<dyn Store> {
     if bench.url.starts_with("postgres") { bench.open().await } else { Arc::clone(store) }
 }
 
-pub async fn hints_come_with_what_was_committed(bench: &Bench) {
+pub async fn commits_notify_all_listeners(bench: &Bench) {
     let store = bench.open().await;
     let other = another(bench, &store).await;
-    let mut hints = store.notifications().listen().await.unwrap();
-    let mut twice = other.notifications().listen().await.unwrap();
+    let mut listener = store.notifications().listen().await.unwrap();
+    let mut second = other.notifications().listen().await.unwrap();
     for _ in 0..3 {
         make_grant(other.as_ref(), "acme", "support").await;
-        assert_eq!(next(hints.as_mut()).await, Notification::Log);
-        assert_eq!(next(twice.as_mut()).await, Notification::Log, "all who listen are told");
+        assert_eq!(next(listener.as_mut()).await, Notification::Log);
+        assert_eq!(next(second.as_mut()).await, Notification::Log, "every listener is notified");
     }
     let id = registered(other.as_ref()).await;
-    assert_eq!(next(hints.as_mut()).await, Notification::Membership);
+    assert_eq!(next(listener.as_mut()).await, Notification::Membership);
     let head = store.log().head().await.unwrap();
     assert!(other.membership().acknowledge(id, head, ack(3)).await.unwrap());
-    assert_eq!(next(hints.as_mut()).await, Notification::Membership);
+    assert_eq!(next(listener.as_mut()).await, Notification::Membership);
 }
 
-/// Listener come in the order of commits, so that what comes first shows what did not come before it.
-pub async fn nobody_is_told_of_what_was_not_done(bench: &Bench) {
+/// Notifications arrive in the order of commits, so that the next one shows that none came before.
+pub async fn uncommitted_and_rejected_changes_notify_no_listener(bench: &Bench) {
     let store = bench.open().await;
     let id = registered(store.as_ref()).await;
     let head = store.log().head().await.unwrap();
-    let mut hints = store.notifications().listen().await.unwrap();
-    // Given up.
+    let mut listener = store.notifications().listen().await.unwrap();
+    // Dropped without a commit.
     let mut change = begin(store.as_ref()).await;
     change.append(granted(new_grant("acme", "support", change.now()))).await.unwrap();
     drop(change);
-    // Of no interest to others.
+    // Without notifications.
     store.membership().heartbeat(id, 0, None).await.unwrap().unwrap();
     store.membership().write_followers(id, &[]).await.unwrap();
-    // Refused.
+    // The first is rejected.
     assert!(!store.membership().acknowledge(id, head, ack(1)).await.unwrap());
     assert!(store.membership().acknowledge(id, head, ack(0)).await.unwrap());
-    assert_eq!(next(hints.as_mut()).await, Notification::Membership);
+    assert_eq!(next(listener.as_mut()).await, Notification::Membership);
     make_grant(store.as_ref(), "acme", "support").await;
-    assert_eq!(next(hints.as_mut()).await, Notification::Log);
+    assert_eq!(next(listener.as_mut()).await, Notification::Log);
 }
 
-pub async fn whoever_stops_waiting_and_waits_again_misses_nothing(bench: &Bench) {
+pub async fn a_cancelled_wait_loses_no_notification(bench: &Bench) {
     let store = bench.open().await;
-    let mut hints = store.notifications().listen().await.unwrap();
+    let mut listener = store.notifications().listen().await.unwrap();
     for _ in 0..20 {
-        assert!(timeout(Duration::from_millis(3), hints.next()).await.is_err());
+        assert!(timeout(Duration::from_millis(3), listener.next()).await.is_err());
     }
     make_grant(store.as_ref(), "acme", "support").await;
-    assert_eq!(next(hints.as_mut()).await, Notification::Log);
+    assert_eq!(next(listener.as_mut()).await, Notification::Log);
 }
 
-pub async fn those_who_listen_hear_that_the_store_is_closed(bench: &Bench) {
+pub async fn closing_the_store_ends_subscriptions(bench: &Bench) {
     let store = bench.open().await;
-    let mut hints = store.notifications().listen().await.unwrap();
+    let mut listener = store.notifications().listen().await.unwrap();
     let listening = async {
-        let heard = timeout(SOON, hints.next()).await.expect("closing is heard");
-        assert!(matches!(heard, Err(StoreError::Unavailable(_))), "{heard:?}");
-        let again = timeout(SOON, hints.next()).await.expect("it stays so");
+        let closed = timeout(SOON, listener.next()).await.expect("the close ends the wait");
+        assert!(matches!(closed, Err(StoreError::Unavailable(_))), "{closed:?}");
+        let again = timeout(SOON, listener.next()).await.expect("the subscription stays closed");
         assert!(matches!(again, Err(StoreError::Unavailable(_))), "{again:?}");
-        drop(hints);
+        drop(listener);
     };
     tokio::join!(listening, store.close());
     assert!(matches!(

@@ -1,4 +1,4 @@
-//! Check nodes when the database is away, silent, or no longer the one that counts.
+//! Check nodes while the database is unavailable, paused, or no longer the primary.
 
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ use crate::{
     samples::{ENFORCED, ack, all_events, granted, make_grant, member, new_grant, new_node},
 };
 
-/// Asks everything that a node may ask at once, and expects to be told soon that the database is not available.
-async fn nothing_answers(store: &dyn Store) {
+/// Calls every operation of a node, and expects each to be unavailable within the bound.
+async fn expect_unavailable(store: &dyn Store) {
     let held = support_access::domain::Position {
         epoch: support_access::domain::Epoch(uuid::Uuid::nil()),
         revision: 0,
@@ -39,28 +39,31 @@ async fn nothing_answers(store: &dyn Store) {
     );
 }
 
-/// What a listener hears next, if it is not hints of what came before.
-async fn is_lost(hints: &mut dyn Listener) {
+/// Skips earlier notifications, and expects the subscription to fail.
+async fn is_lost(listener: &mut dyn Listener) {
     let deadline = Instant::now() + BOUND;
     loop {
-        match timeout(deadline - Instant::now(), hints.next()).await.expect("it notices") {
+        match timeout(deadline - Instant::now(), listener.next())
+            .await
+            .expect("the subscription fails")
+        {
             Ok(_) => {}
             Err(StoreError::Unavailable(_)) => break,
             Err(broken) => panic!("{broken:?}"),
         }
     }
-    is_unavailable(hints.next()).await;
+    is_unavailable(listener.next()).await;
 }
 
-async fn hears(store: &dyn Store) {
-    let mut hints = store.notifications().listen().await.unwrap();
+async fn expect_notification(store: &dyn Store) {
+    let mut listener = store.notifications().listen().await.unwrap();
     make_grant(store, "acme", "support").await;
-    assert_eq!(timeout(BOUND, hints.next()).await.unwrap().unwrap(), Notification::Log);
+    assert_eq!(timeout(BOUND, listener.next()).await.unwrap().unwrap(), Notification::Log);
 }
 
-/// However many connections were there before: nobody who reads is told of one that is gone.
+/// A read never fails because of lost connections, however many the pool has.
 #[tokio::test]
-async fn who_reads_after_an_outage_does_not_notice_it() {
+async fn a_read_after_an_outage_succeeds() {
     let (cluster, bench) = own_cluster();
     let store = bench.open().await;
     make_grant(store.as_ref(), "acme", "support").await;
@@ -88,17 +91,17 @@ async fn nodes_are_told_that_the_database_is_away() {
     let store = bench.open().await;
     let id = registered(store.as_ref()).await;
     for is_killed in [true, false] {
-        let mut hints = store.notifications().listen().await.unwrap();
+        let mut listener = store.notifications().listen().await.unwrap();
         if is_killed {
             cluster.kill();
         } else {
             cluster.stop();
         }
-        is_lost(hints.as_mut()).await;
-        nothing_answers(store.as_ref()).await;
+        is_lost(listener.as_mut()).await;
+        expect_unavailable(store.as_ref()).await;
         cluster.start();
         recovers(store.as_ref()).await;
-        hears(store.as_ref()).await;
+        expect_notification(store.as_ref()).await;
         // A connection from before may come first, and tell so: a node goes on asking.
         let renewed = timeout(BOUND, async {
             loop {
@@ -117,30 +120,33 @@ async fn nodes_are_told_that_the_database_has_fallen_silent() {
     let (cluster, bench) = own_cluster();
     let store = bench.open().await;
     let id = registered(store.as_ref()).await;
-    let mut hints = store.notifications().listen().await.unwrap();
+    let mut listener = store.notifications().listen().await.unwrap();
     let mut restless = store.notifications().listen().await.unwrap();
     cluster.pause();
     // A caller who looks in between, and never waits as long as the listener would, hears it too.
     let in_short_waits = async {
         let deadline = Instant::now() + BOUND;
         loop {
-            assert!(Instant::now() < deadline, "it does not notice");
+            assert!(Instant::now() < deadline, "the listener notices");
             match timeout(Duration::from_millis(100), restless.next()).await {
                 Err(_) => {}
-                Ok(heard) => {
-                    assert!(matches!(heard, Err(StoreError::Unavailable(_))), "{heard:?}");
+                Ok(notification) => {
+                    assert!(
+                        matches!(notification, Err(StoreError::Unavailable(_))),
+                        "{notification:?}"
+                    );
                     break;
                 }
             }
         }
     };
-    tokio::join!(is_lost(hints.as_mut()), in_short_waits, nothing_answers(store.as_ref()));
-    drop((hints, restless));
+    tokio::join!(is_lost(listener.as_mut()), in_short_waits, expect_unavailable(store.as_ref()));
+    drop((listener, restless));
     cluster.resume();
     recovers(store.as_ref()).await;
-    hears(store.as_ref()).await;
+    expect_notification(store.as_ref()).await;
     assert!(store.membership().heartbeat(id, 0, None).await.unwrap().is_some());
-    timeout(BOUND, store.close()).await.expect("closing ends");
+    timeout(BOUND, store.close()).await.expect("the close ends");
 }
 
 /// A listener that is merely bored goes on, and hears what comes.
@@ -148,15 +154,16 @@ async fn nodes_are_told_that_the_database_has_fallen_silent() {
 async fn silence_alone_is_no_loss() {
     let (_cluster, bench) = own_cluster();
     let store = bench.open().await;
-    let mut hints = store.notifications().listen().await.unwrap();
-    let bored = timeout(Duration::from_secs(12), hints.next()).await;
+    let mut listener = store.notifications().listen().await.unwrap();
+    let bored = timeout(Duration::from_secs(12), listener.next()).await;
     assert!(bored.is_err(), "{bored:?}");
     make_grant(store.as_ref(), "acme", "support").await;
-    assert_eq!(timeout(BOUND, hints.next()).await.unwrap().unwrap(), Notification::Log);
+    assert_eq!(timeout(BOUND, listener.next()).await.unwrap().unwrap(), Notification::Log);
 }
 
-/// With synchronous replication, a primary whose standby has gone, perhaps to take its place, commits nothing; and no time
-/// limit of the server's may cut the wait for that short, and call it a success. An acknowledgement need not wait.
+/// With synchronous replication, a primary without its standby commits nothing. The standby may
+/// have been promoted. No timeout of the server may end the wait and report a success. An
+/// acknowledgement does not wait.
 #[tokio::test]
 async fn a_primary_that_cannot_replicate_proves_nothing() {
     let (cluster, bench) = own_cluster();
@@ -164,13 +171,13 @@ async fn a_primary_that_cannot_replicate_proves_nothing() {
     let (id, other) = (registered(store.as_ref()).await, registered(store.as_ref()).await);
     let (dead, witness) = (registered(store.as_ref()).await, registered(store.as_ref()).await);
     let head = store.log().head().await.unwrap();
-    cluster.replicate_to("nobody");
+    cluster.replicate_to("missing");
     let deadline = Instant::now() + BOUND;
     while timeout(Duration::from_millis(300), store.membership().write_followers(witness, &[]))
         .await
         .is_ok()
     {
-        assert!(Instant::now() < deadline, "it commits without a standby");
+        assert!(Instant::now() < deadline, "commits wait for the standby");
     }
     assert!(store.membership().acknowledge(other, head, ack(0)).await.unwrap());
     let change = async {
@@ -183,26 +190,27 @@ async fn a_primary_that_cannot_replicate_proves_nothing() {
         is_unavailable(store.membership().evict(dead, 0)),
         is_unavailable(change),
     );
-    assert_eq!(store.log().head().await.unwrap(), head, "nobody sees what is not replicated");
+    assert_eq!(store.log().head().await.unwrap(), head, "unreplicated changes are not visible");
     cluster.replicate_to("");
     recovers(store.as_ref()).await;
     assert!(store.membership().heartbeat(id, 0, Some(head)).await.unwrap().unwrap().is_held);
 }
 
-/// It does not even confirm what is there: if that was never replicated, it may be lost.
+/// A primary without its standby does not confirm existing state either: unreplicated state may be
+/// lost.
 #[tokio::test]
 async fn a_primary_that_cannot_replicate_confirms_nothing() {
     let (cluster, bench) = own_cluster();
     let store = bench.open().await;
     let grant = make_grant(store.as_ref(), "acme", "support").await;
     let witness = registered(store.as_ref()).await;
-    cluster.replicate_to("nobody");
+    cluster.replicate_to("missing");
     let deadline = Instant::now() + BOUND;
     while timeout(Duration::from_millis(300), store.membership().write_followers(witness, &[]))
         .await
         .is_ok()
     {
-        assert!(Instant::now() < deadline, "it commits without a standby");
+        assert!(Instant::now() < deadline, "commits wait for the standby");
     }
     let mut change = store.log().begin().await.unwrap();
     assert!(change.grant(&grant.tenant_id, grant.id()).await.unwrap().is_some());
@@ -221,19 +229,19 @@ async fn a_standby_proves_nothing() {
     let head = store.log().head().await.unwrap();
     cluster.demote();
     let new = member(new_node());
-    is_refused(async || store.membership().members().await.map(drop)).await;
-    is_refused(async || store.membership().heartbeat(id, 0, Some(head)).await.map(drop)).await;
-    is_refused(async || store.membership().acknowledge(id, head, ack(0)).await.map(drop)).await;
-    is_refused(async || store.membership().write_followers(id, &[]).await).await;
-    is_refused(async || store.membership().evict(id, 0).await.map(drop)).await;
-    is_refused(async || store.membership().register(&new).await).await;
-    is_refused(async || store.notifications().listen().await.map(drop)).await;
-    is_refused(async || store.log().begin().await.map(drop)).await;
-    assert_eq!(store.log().head().await.unwrap(), head, "it can be read");
+    is_rejected(async || store.membership().members().await.map(drop)).await;
+    is_rejected(async || store.membership().heartbeat(id, 0, Some(head)).await.map(drop)).await;
+    is_rejected(async || store.membership().acknowledge(id, head, ack(0)).await.map(drop)).await;
+    is_rejected(async || store.membership().write_followers(id, &[]).await).await;
+    is_rejected(async || store.membership().evict(id, 0).await.map(drop)).await;
+    is_rejected(async || store.membership().register(&new).await).await;
+    is_rejected(async || store.notifications().listen().await.map(drop)).await;
+    is_rejected(async || store.log().begin().await.map(drop)).await;
+    assert_eq!(store.log().head().await.unwrap(), head, "reads succeed");
 }
 
-/// After a failover that has left the old primary running, connections that were opened before lead there. It can commit nothing,
-/// but it answers who only reads: with what is out of date.
+/// After a failover, the old primary may continue to run, with the connections that were opened
+/// before. The old primary cannot commit, but serves outdated reads.
 #[tokio::test]
 async fn a_primary_that_was_left_behind_is_not_read() {
     let (old, bench) = own_cluster();
@@ -254,53 +262,54 @@ async fn a_primary_that_was_left_behind_is_not_read() {
     assert_eq!(store.log().events_after(1, 9).await.unwrap(), []);
 
     proxy.lead_to(Target::Unix(new.socket()));
-    old.replicate_to("nobody");
+    old.replicate_to("missing");
     let elsewhere = Bench::of_url(new.url("test_0")).open().await;
     make_grant(elsewhere.as_ref(), "acme", "support").await;
     let other = registered(elsewhere.as_ref()).await;
     let deadline = Instant::now() + BOUND;
     let head = loop {
-        assert!(Instant::now() < deadline, "it goes on to renew at the old primary");
-        let renewal =
+        assert!(Instant::now() < deadline, "heartbeats move to the new primary");
+        let response =
             timeout(Duration::from_millis(300), store.membership().heartbeat(id, 0, None)).await;
-        if let Ok(Ok(Some(renewal))) = renewal
-            && renewal.head.revision == 2
+        if let Ok(Ok(Some(response))) = response
+            && response.head.revision == 2
         {
-            break renewal.head;
+            break response.head;
         }
     };
-    // Of what can be read at the old primary, nobody is told.
+    // No read returns data of the old primary.
     let events = until_available(async || store.log().events_after(1, 9).await).await;
     assert_eq!(events.iter().map(|event| event.revision).collect::<Vec<_>>(), [2]);
-    let roll = until_available(async || store.membership().members().await).await;
-    assert!(roll.members.iter().any(|member| member.node_id == other), "{roll:?}");
+    let list = until_available(async || store.membership().members().await).await;
+    assert!(list.members.iter().any(|member| member.node_id == other), "{list:?}");
     let loaded = until_available(async || store.log().load(&mut |_, _, _| {}).await).await;
     assert_eq!(loaded.position, head);
 }
 
-/// Asks again as long as the store is not available: as many times as it may have connections.
-async fn until_available<T>(ask: impl AsyncFn() -> Result<T, StoreError>) -> T {
+/// Repeats a read while the store is unavailable, once for each connection of the pool.
+async fn until_available<T>(operation: impl AsyncFn() -> Result<T, StoreError>) -> T {
     for _ in 0..16 {
-        match ask().await {
-            Ok(answer) => return answer,
+        match operation().await {
+            Ok(value) => return value,
             Err(StoreError::Unavailable(_)) => {}
             Err(broken) => panic!("{broken:?}"),
         }
     }
-    panic!("it does not recover")
+    panic!("the store recovers")
 }
 
-/// Asks until it is the standby that refuses, and not a connection that was lost with the primary.
-async fn is_refused(ask: impl AsyncFn() -> Result<(), StoreError>) {
+/// Repeats an operation until the standby rejects it. Earlier errors come from connections that
+/// were lost with the primary.
+async fn is_rejected(operation: impl AsyncFn() -> Result<(), StoreError>) {
     let deadline = Instant::now() + BOUND;
     loop {
-        let refusal = match ask().await {
+        let error = match operation().await {
             Err(StoreError::Unavailable(error)) => error.to_string(),
             other => panic!("{other:?}"),
         };
-        if ["recovery", "read-only", "standby"].iter().any(|word| refusal.contains(word)) {
+        if ["recovery", "read-only", "standby"].iter().any(|word| error.contains(word)) {
             return;
         }
-        assert!(Instant::now() < deadline, "{refusal}");
+        assert!(Instant::now() < deadline, "{error}");
     }
 }

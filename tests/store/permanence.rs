@@ -1,5 +1,5 @@
-//! What no statement can do, whoever sends it: change or delete history. Triggers reject every statement
-//! here, also those of the tables' owner.
+//! No statement can change or delete history. Triggers reject every statement in this file, even
+//! from the owner of the tables.
 
 use support_access::{
     domain::{LockTarget, Party, PolicyOverrides, Revision},
@@ -43,7 +43,7 @@ async fn populate(store: &dyn Store) {
     record(store, 1, last, ENFORCED).await;
 }
 
-/// Everything that decides access, and everything that is shown of it.
+/// All state that decides access, as the store returns that state.
 async fn state(store: &dyn Store) -> String {
     let mut loaded = Vec::new();
     let mut visit = |tenant_id, terms, retained| loaded.push((tenant_id, terms, retained));
@@ -73,6 +73,11 @@ async fn state(store: &dyn Store) -> String {
 
 /// The statements that are rejected in both databases.
 fn attacks() -> Vec<String> {
+    [table_attacks(), object_attacks(), event_attacks()].concat()
+}
+
+/// Deletions from all tables, and updates of all tables except `grants` and `locks`.
+fn table_attacks() -> Vec<String> {
     let mut attacks: Vec<String> = [
         "head",
         "events",
@@ -86,8 +91,6 @@ fn attacks() -> Vec<String> {
     ]
     .map(|table| format!("DELETE FROM {table}"))
     .into();
-    let update =
-        |table: &str, set: &str, rows: &str| format!("UPDATE {table} SET {set} WHERE {rows}");
     for set in [
         "revision = revision - 1",
         "time = time - 1",
@@ -113,21 +116,28 @@ fn attacks() -> Vec<String> {
     ] {
         attacks.extend(columns.split('|').map(|set| update(table, set, "TRUE")));
     }
+    attacks
+}
+
+/// Updates of grants and locks.
+fn object_attacks() -> Vec<String> {
+    let mut attacks = Vec::new();
     let live = "ended_sequence IS NULL";
     let ended = "ended_sequence IS NOT NULL AND tenant_id = 'acme'";
     for (table, columns) in [
         (
             "grants",
             "tenant_id = 'bolt'|create_sequence = 9|create_revision = 9|group_id = 'x'|reason = 'x'\
-             |agent_ids = '[]'|access_level = 3|start_time = 1|ticket = 'x'|create_time = 1|creator = 'x'",
+             |agent_ids = '[]'|access_level = 3|start_time = 1|ticket = 'x'|create_time = 1\
+             |creator = 'x'",
         ),
         (
             "locks",
-            "tenant_id = 'bolt'|create_sequence = 9|create_revision = 9|target_id = 'x'|reason = 'x'\
-             |party = 'tenant'|target = 'group_id'|create_time = 1|creator = 'x'",
+            "tenant_id = 'bolt'|create_sequence = 9|create_revision = 9|target_id = 'x'\
+             |reason = 'x'|party = 'tenant'|target = 'group_id'|create_time = 1|creator = 'x'",
         ),
     ] {
-        // With the next event of the history as their excuse.
+        // Together with a later sequence.
         let later = "sequence = sequence + 1, ended_sequence = sequence + 1";
         attacks
             .extend(columns.split('|').map(|set| update(table, &format!("{set}, {later}"), live)));
@@ -151,20 +161,27 @@ fn attacks() -> Vec<String> {
         ended,
     ));
     attacks.push(update("locks", "expire_time = 1, ended_sequence = 2, sequence = 2", live));
-    let copy = |revision: &str, sequence: &str| {
-        format!(
-            "INSERT INTO events (revision, tenant_id, sequence, hash, time, actor, actor_asserted, \
-             reason, kind, grant_id, lock_id, body) SELECT {revision}, tenant_id, {sequence}, hash, \
-             time, actor, actor_asserted, reason, kind, grant_id, lock_id, body \
-             FROM events WHERE revision = 1"
-        )
-    };
-    attacks.push(copy("99", "9"));
-    attacks.push(copy("(SELECT max(revision) + 1 FROM events)", "99"));
-    attacks.push(copy("0", "9"));
     attacks
 }
 
+/// Insertions that leave gaps in the log or in a history.
+fn event_attacks() -> Vec<String> {
+    let copy = |revision: &str, sequence: &str| {
+        format!(
+            "INSERT INTO events (revision, tenant_id, sequence, hash, time, actor, actor_asserted, \
+             reason, kind, grant_id, lock_id, body) SELECT {revision}, tenant_id, {sequence}, \
+             hash, time, actor, actor_asserted, reason, kind, grant_id, lock_id, body \
+             FROM events WHERE revision = 1"
+        )
+    };
+    vec![copy("99", "9"), copy("(SELECT max(revision) + 1 FROM events)", "99"), copy("0", "9")]
+}
+
+fn update(table: &str, set: &str, rows: &str) -> String {
+    format!("UPDATE {table} SET {set} WHERE {rows}")
+}
+
+/// The statements that only one of the databases has.
 fn special_attacks(is_postgres: bool) -> Vec<String> {
     let tables = ["head", "events", "grants", "locks", "policy_overrides", "requests"];
     let more = ["grant_agents", "latest_ended_grants", "enforcements"];
@@ -190,7 +207,8 @@ pub async fn history_is_permanent(bench: &Bench) {
     if !is_postgres {
         // The triggers of these tables ignore a replacement.
         for sql in [
-            "INSERT OR REPLACE INTO enforcements SELECT last_revision, 1, 0, 0, 0 FROM enforcements",
+            "INSERT OR REPLACE INTO enforcements \
+             SELECT last_revision, 1, 0, 0, 0 FROM enforcements",
             "INSERT OR REPLACE INTO latest_ended_grants \
              SELECT tenant_id, group_id, end_time - 1, 1, grant_id, 1 FROM latest_ended_grants",
         ] {
@@ -209,19 +227,24 @@ pub async fn enums_are_checked(bench: &Bench) {
     let event = |kind: &str, grant_id: &str, lock_id: &str| {
         format!(
             "INSERT INTO events (revision, tenant_id, sequence, hash, time, actor, actor_asserted, \
-             reason, kind, grant_id, lock_id, body) SELECT {last} + 1, 'bolt', 1, hash, time, actor, \
+             reason, kind, grant_id, lock_id, body) SELECT {last} + 1, 'bolt', 1, hash, time, \
+             actor, \
              0, reason, '{kind}', {grant_id}, {lock_id}, body FROM events WHERE revision = 1"
         )
     };
     let lock = |target: &str, target_id: &str, party: &str| {
         format!(
-            "INSERT INTO locks (tenant_id, create_sequence, sequence, create_revision, lock_id, target, \
-             target_id, party, reason, create_time, creator) VALUES ('acme', 1, 1, 1, {ID}, '{target}', \
+            "INSERT INTO locks (tenant_id, create_sequence, sequence, create_revision, lock_id, \
+             target, \
+             target_id, party, reason, create_time, creator) VALUES ('acme', 1, 1, 1, {ID}, \
+             '{target}', \
              '{target_id}', '{party}', 'x', 1, 'x')"
         )
     };
-    let grant = "INSERT INTO grants (tenant_id, create_sequence, sequence, create_revision, grant_id, \
-                 group_id, agent_ids, access_level, start_time, reason, ticket, create_time, creator) \
+    let grant = "INSERT INTO grants (tenant_id, create_sequence, sequence, create_revision, \
+                 grant_id, \
+                 group_id, agent_ids, access_level, start_time, reason, ticket, create_time, \
+                 creator) \
                  SELECT tenant_id, 2, 2, 2, "
         .to_owned()
         + ID

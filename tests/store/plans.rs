@@ -20,9 +20,9 @@ use crate::{
     samples::{agent, begin, group, tenant},
 };
 
-/// The tenant `acme` has 10,000 grants, of which the last ten have not ended. Ten other tenants have
-/// 1,000 live grants each. There are as many locks, of which few are live. One group and one agent
-/// are rare.
+/// The tenant `acme` has 10,000 grants, of which the last ten have not ended. Ten other tenants
+/// have 1,000 live grants each. There are as many locks, of which few are live. One group and one
+/// agent are rare.
 const HISTORY: &str = "
     SET session_replication_role = replica;
     CREATE TEMPORARY TABLE items AS
@@ -91,8 +91,8 @@ impl ExplainedStore {
         Self { store: bench.open().await, _bench: bench }
     }
 
-    /// Runs `read` several times. Each time, indexes whose names begin with each of `indexes` must be
-    /// read, and no large table.
+    /// Runs `read` several times. Each time, indexes whose names begin with each of `indexes` must
+    /// be read, and no large table.
     async fn expect<T, F>(&self, indexes: &[&str], read: impl Fn(Arc<dyn Store>) -> F)
     where
         F: Future<Output = Result<T, StoreError>>,

@@ -1,4 +1,4 @@
-//! What is promised of reads.
+//! The contract of reads.
 
 use std::sync::{
     Arc,
@@ -77,7 +77,7 @@ pub async fn reads_agree_with_a_naive_model_of_the_log(bench: &Bench) {
     }
 }
 
-pub async fn pages_show_each_grant_once_while_others_are_made(bench: &Bench) {
+pub async fn pages_show_each_grant_once_while_others_are_created(bench: &Bench) {
     let store = bench.open().await;
     let mut before = Vec::new();
     for _ in 0..20 {

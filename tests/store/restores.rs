@@ -1,4 +1,5 @@
-//! The memory store as the model of a database that is restored, or fails over and loses its last commits.
+//! The memory store models a database that is restored, or that loses the last commits in a
+//! failover.
 
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ async fn made(clock: &ManualClock, store: &MemoryStore) -> Position {
 }
 
 #[tokio::test]
-async fn what_was_lost_is_no_longer_held_though_its_place_is_taken() {
+async fn lost_events_are_not_held_even_if_their_revisions_are_reused() {
     let (clock, store) = store();
     let id = registered(&store).await;
     let kept = made(&clock, &store).await;
@@ -42,7 +43,7 @@ async fn what_was_lost_is_no_longer_held_though_its_place_is_taken() {
     assert_eq!(
         store.membership().heartbeat(late, 0, Some(kept)).await.unwrap(),
         None,
-        "it has no row any more"
+        "the row is lost"
     );
     let restored = row(&store, id).await.unwrap();
     assert_eq!((restored.heartbeat_seq, restored.ack), (0, ack(1)));
@@ -50,12 +51,12 @@ async fn what_was_lost_is_no_longer_held_though_its_place_is_taken() {
     assert_eq!((other.epoch, other.revision), (lost.epoch, lost.revision));
     assert!(
         !store.membership().acknowledge(id, lost, ack(2)).await.unwrap(),
-        "that is another event 2"
+        "the log has another event 2"
     );
-    let renewal = store.membership().heartbeat(id, 0, Some(lost)).await.unwrap().unwrap();
-    assert_eq!((renewal.head, renewal.is_held), (other, false));
+    let response = store.membership().heartbeat(id, 0, Some(lost)).await.unwrap().unwrap();
+    assert_eq!((response.head, response.is_held), (other, false));
     store.history().record_enforced(2, 2, lost.time.unwrap(), ENFORCED).await.unwrap();
-    assert_eq!(store.history().enforced(2).await.unwrap(), None, "that is of another event 2");
+    assert_eq!(store.history().enforced(2).await.unwrap(), None, "the log has another event 2");
     for (held, revision) in [(kept, 1), (other, 2)] {
         assert!(store.membership().heartbeat(id, 0, Some(held)).await.unwrap().unwrap().is_held);
         assert!(store.membership().acknowledge(id, held, ack(revision)).await.unwrap());
@@ -63,24 +64,24 @@ async fn what_was_lost_is_no_longer_held_though_its_place_is_taken() {
 }
 
 #[tokio::test]
-async fn a_restore_cuts_off_whoever_changes_or_listens() {
+async fn a_restore_ends_transactions_and_subscriptions() {
     let (clock, store) = store();
     made(&clock, &store).await;
     let backup = store.backup().unwrap();
-    let mut hints = store.notifications().listen().await.unwrap();
+    let mut listener = store.notifications().listen().await.unwrap();
     let change = begin(&store).await;
     store.restore(backup);
     assert!(matches!(change.commit().await, Err(StoreError::Unavailable(_))));
     let soon = std::time::Duration::from_secs(5);
-    let heard = timeout(soon, hints.next()).await.expect("it is heard");
-    assert!(matches!(heard, Err(StoreError::Unavailable(_))));
-    assert!(hints.next().await.is_err(), "it stays so");
+    let ended = timeout(soon, listener.next()).await.expect("the subscription ends");
+    assert!(matches!(ended, Err(StoreError::Unavailable(_))));
+    assert!(listener.next().await.is_err(), "the subscription stays closed");
     store.notifications().listen().await.unwrap();
     assert_eq!(made(&clock, &store).await.revision, 2);
 }
 
 #[tokio::test]
-async fn another_database_in_its_place_has_another_log() {
+async fn an_empty_database_in_place_of_the_old_has_another_log() {
     let (clock, store) = store();
     let id = registered(&store).await;
     let beginning = store.log().head().await.unwrap();

@@ -1,4 +1,4 @@
-//! Short ways to say what tests need.
+//! Builders for test data.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -40,7 +40,7 @@ pub fn key(tenant_id: Option<&str>, request_id: &str, byte: u8) -> IdempotencyKe
     IdempotencyKey { tenant_id, request_id, fingerprint: [byte; 32] }
 }
 
-/// A grant that was not made yet: for an hour from `now`.
+/// A new grant for an hour from `now`.
 pub fn new_grant(tenant_id: &str, group_id: &str, now: Time) -> Grant {
     Grant {
         tenant_id: tenant(tenant_id),
@@ -124,12 +124,12 @@ pub fn events_in(scope: QueryScope) -> EventQuery {
     EventQuery { filter: EventFilter { scope, grant_id: None }, page: EVERYTHING }
 }
 
-/// The items without their positions.
+/// The items without positions.
 pub fn items<T>(listed: Vec<Listed<T>>) -> Vec<T> {
     listed.into_iter().map(|listed| listed.item).collect()
 }
 
-/// The events without their hashes and their enforcement.
+/// The events without hashes and enforcements.
 pub fn events_of(listed: Vec<Listed<HistoryEvent>>) -> Vec<Event> {
     listed.into_iter().map(|listed| listed.item.event).collect()
 }
@@ -138,7 +138,7 @@ pub fn new_node() -> NodeId {
     NodeId(Uuid::new_v4())
 }
 
-/// A node that may answer for two seconds from one lease.
+/// A node with leases of two seconds.
 pub fn member(node_id: NodeId) -> Registration {
     Registration {
         node_id,
@@ -148,7 +148,7 @@ pub fn member(node_id: NodeId) -> Registration {
     }
 }
 
-/// Of a node that feeds two others, one of which has lapsed.
+/// The acknowledgement of a node with two followers, one of which has lapsed.
 pub fn ack(revision: Revision) -> Ack {
     Ack { revision, nodes: 2, nodes_lapsed: 1 }
 }
@@ -160,7 +160,7 @@ pub async fn begin(store: &dyn Store) -> Box<dyn Transaction> {
     store.log().begin().await.unwrap()
 }
 
-/// Makes a grant in a change of its own.
+/// Creates a grant in a separate transaction.
 pub async fn make_grant(store: &dyn Store, tenant_id: &str, group_id: &str) -> Grant {
     let mut change = begin(store).await;
     let grant = new_grant(tenant_id, group_id, change.now());
@@ -169,7 +169,7 @@ pub async fn make_grant(store: &dyn Store, tenant_id: &str, group_id: &str) -> G
     grant_of(&event)
 }
 
-/// Records that a change is enforced which is in the log now.
+/// Records the enforcement of a change that is in the log.
 pub async fn record(store: &dyn Store, first: Revision, last: Revision, enforced: Enforced) {
     let event = store.log().events_after(last - 1, 1).await.unwrap().into_iter().next();
     let time = event.map_or(Time::UNIX_EPOCH, |event| event.time);

@@ -1,7 +1,8 @@
-//! That a server finds out by itself that its history was changed.
+//! The verifying replica detects changes of the history.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
+use futures::FutureExt;
 use support_access::{
     domain::{
         NodeId, NodeKind, SupportPolicy,
@@ -12,44 +13,57 @@ use support_access::{
     node::{CheckNode, replica::Replica},
     service::{
         Limits, Service,
-        verification::{History, Verified},
+        verification::{self, Verification, VerificationStatus},
     },
     store::{Store, memory::MemoryStore},
 };
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::{
     bench::Bench,
     samples::{make_grant, tenant},
 };
 
-/// What a server with this store does. It takes part in nothing else.
-async fn work(clock: &Arc<ManualClock>, store: &Arc<dyn Store>) -> Arc<Service> {
+/// The service of a registered node that runs no background task.
+async fn service(clock: &Arc<ManualClock>, store: &Arc<dyn Store>, id: Uuid) -> Arc<Service> {
     let max_staleness = Duration::from_mins(5);
-    let node =
-        CheckNode::new(NodeId(uuid::Uuid::new_v4()), NodeKind::Replica, Arc::clone(clock) as _);
+    let node = CheckNode::new(NodeId(id), NodeKind::Replica, Arc::clone(clock) as _);
     let replica = Replica::new(node, Arc::clone(store), max_staleness);
     replica.join().await.unwrap();
     let limits = Limits { live_grants_per_tenant: 10, max_staleness };
     Arc::new(Service::new(replica, SupportPolicy::default(), limits))
 }
 
-/// As a process sees it that has just begun, or has seen the history before.
-async fn breaks(history: &mut History, work: &Service) -> u64 {
-    history.verify().await;
-    work.verified().breaks.expect("it has looked at all")
+async fn service_of(bench: &Bench, store: &Arc<dyn Store>) -> Arc<Service> {
+    service(&bench.clock, store, Uuid::new_v4()).await
 }
 
-pub async fn a_changed_history_is_noticed_and_a_mended_one_too(bench: &Bench) {
+fn status(service: &Service) -> VerificationStatus {
+    service.verification().expect("this replica verifies")
+}
+
+async fn breaks(verification: &mut Verification, service: &Service) -> u64 {
+    verification.run_pass().await;
+    status(service).breaks.expect("a pass has ended")
+}
+
+/// The breaks that a process finds in its first pass.
+async fn first_breaks(service: &Arc<Service>) -> u64 {
+    breaks(&mut Verification::new(Arc::clone(service)), service).await
+}
+
+pub async fn a_changed_history_is_detected_until_it_is_restored(bench: &Bench) {
     let store = bench.open().await;
-    let work = work(&bench.clock, &store).await;
-    assert_eq!(work.verified(), Verified::default());
-    assert_eq!(breaks(&mut History::new(work.clone()), &work).await, 0, "nothing has happened yet");
-    assert!(work.verified().at.is_some());
+    let service = service_of(bench, &store).await;
+    assert_eq!(service.verification(), None);
+    assert_eq!(first_breaks(&service).await, 0, "an empty history verifies");
+    assert!(status(&service).completed_at.is_some());
     for tenant_id in ["acme", "bolt", "acme", "Zoë & söhne", "acme"] {
         make_grant(store.as_ref(), tenant_id, "support").await;
     }
-    assert_eq!(breaks(&mut History::new(work.clone()), &work).await, 0);
-    assert_eq!(work.verified().events, 5);
+    assert_eq!(first_breaks(&service).await, 0);
+    assert_eq!(status(&service).events, 5);
 
     for (change, undo) in [
         (
@@ -70,28 +84,28 @@ pub async fn a_changed_history_is_noticed_and_a_mended_one_too(bench: &Bench) {
         ),
     ] {
         bench.forge(change).await;
-        assert_eq!(breaks(&mut History::new(work.clone()), &work).await, 1, "{change}");
+        assert_eq!(first_breaks(&service).await, 1, "{change}");
         bench.forge(undo).await;
-        assert_eq!(breaks(&mut History::new(work.clone()), &work).await, 0, "{undo}");
+        assert_eq!(first_breaks(&service).await, 0, "{undo}");
     }
-    bench.forge("UPDATE events SET actor = 'nobody' WHERE revision < 3").await;
-    assert_eq!(breaks(&mut History::new(work.clone()), &work).await, 2, "two chains");
+    bench.forge("UPDATE events SET actor = 'mallory' WHERE revision < 3").await;
+    assert_eq!(first_breaks(&service).await, 2, "two chains are broken");
 }
 
-/// What is left fits together: only the log lacks something.
-pub async fn a_history_that_was_cut_short_is_noticed(bench: &Bench) {
+/// The remaining records match their hashes. Only the count of events differs.
+pub async fn a_truncated_history_is_detected(bench: &Bench) {
     let store = bench.open().await;
-    let work = work(&bench.clock, &store).await;
+    let service = service_of(bench, &store).await;
     for tenant_id in ["acme", "bolt", "acme", "bolt"] {
         make_grant(store.as_ref(), tenant_id, "support").await;
     }
     bench.forge("DELETE FROM events WHERE revision = 3").await;
-    assert_eq!(breaks(&mut History::new(work.clone()), &work).await, 1, "the end of a chain");
+    assert_eq!(first_breaks(&service).await, 1, "the end of a chain is missing");
     bench.forge("DELETE FROM events WHERE revision = 1").await;
-    assert_eq!(breaks(&mut History::new(work.clone()), &work).await, 1, "a whole chain");
+    assert_eq!(first_breaks(&service).await, 1, "a whole chain is missing");
 }
 
-/// New hashes for all records of a history, so that they verify.
+/// Computes new hashes for all records of a history, so that the history verifies.
 async fn rehash(bench: &Bench, store: &dyn Store, tenant_id: &str) {
     let mut previous = Hash::ZERO;
     for record in store.history().records(Some(&tenant(tenant_id)), 0, 99).await.unwrap() {
@@ -111,48 +125,47 @@ async fn rehash(bench: &Bench, store: &dyn Store, tenant_id: &str) {
 }
 
 /// An attacker who owns the database can compute new hashes. The history then verifies, and only a
-/// process that has verified the old one notices.
-pub async fn a_history_that_was_written_anew_is_noticed_by_who_has_seen_it(bench: &Bench) {
+/// process that has verified the earlier history notices.
+pub async fn a_rewritten_history_is_detected_by_the_process_that_verified_it_before(bench: &Bench) {
     let store = bench.open().await;
-    let work = work(&bench.clock, &store).await;
+    let service = service_of(bench, &store).await;
     for tenant_id in ["acme", "bolt", "acme", "bolt"] {
         make_grant(store.as_ref(), tenant_id, "support").await;
     }
-    let mut history = History::new(work.clone());
-    assert_eq!(breaks(&mut history, &work).await, 0);
+    let mut verification = Verification::new(Arc::clone(&service));
+    assert_eq!(breaks(&mut verification, &service).await, 0);
     make_grant(store.as_ref(), "acme", "support").await;
-    assert_eq!(breaks(&mut history, &work).await, 0, "it has grown");
+    assert_eq!(breaks(&mut verification, &service).await, 0, "new events are no rewrite");
     bench.forge("UPDATE events SET actor = 'mallory' WHERE revision >= 3").await;
     for tenant_id in ["acme", "bolt"] {
         rehash(bench, store.as_ref(), tenant_id).await;
     }
-    assert_eq!(breaks(&mut history, &work).await, 1);
+    assert_eq!(breaks(&mut verification, &service).await, 1);
     make_grant(store.as_ref(), "bolt", "support").await;
-    assert_eq!(breaks(&mut history, &work).await, 1, "it stays so");
-    let mut stranger = History::new(work.clone());
-    assert_eq!(breaks(&mut stranger, &work).await, 0, "it fits together");
+    assert_eq!(breaks(&mut verification, &service).await, 1, "later passes report the break");
+    assert_eq!(first_breaks(&service).await, 0, "a new process finds matching hashes");
 }
 
-/// What nobody can be called hides nobody who comes later.
-pub async fn a_chain_of_nobody_is_one_break_and_no_more(bench: &Bench) {
+/// The pass continues after a chain with an invalid id.
+pub async fn a_chain_with_an_invalid_tenant_id_is_one_break(bench: &Bench) {
     let store = bench.open().await;
-    let work = work(&bench.clock, &store).await;
+    let service = service_of(bench, &store).await;
     for tenant_id in ["acme", "bolt", "cask"] {
         make_grant(store.as_ref(), tenant_id, "support").await;
     }
     bench.forge("UPDATE events SET tenant_id = 'b  ' WHERE revision = 2").await;
-    assert_eq!(breaks(&mut History::new(work.clone()), &work).await, 1);
+    assert_eq!(first_breaks(&service).await, 1);
     bench.forge("UPDATE events SET actor = 'mallory' WHERE revision = 3").await;
-    assert_eq!(breaks(&mut History::new(work.clone()), &work).await, 2);
+    assert_eq!(first_breaks(&service).await, 2);
 }
 
-/// What was read before and after does not fit together, and nobody has changed anything.
+/// The records before and after the restore do not match, although no record was changed.
 #[tokio::test(start_paused = true)]
-async fn a_restore_in_the_middle_is_not_taken_for_a_change() {
+async fn a_restore_during_a_pass_is_no_break() {
     let clock = Arc::new(ManualClock::at(from_parts(1_800_000_000, 0).unwrap()));
     let memory = Arc::new(MemoryStore::new(clock.clone()));
     let store: Arc<dyn Store> = memory.clone();
-    let work = work(&clock, &store).await;
+    let service = service(&clock, &store, Uuid::new_v4()).await;
     let grants = async |count: usize| {
         for _ in 0..count {
             clock.pass(Duration::from_millis(1));
@@ -163,22 +176,62 @@ async fn a_restore_in_the_middle_is_not_taken_for_a_change() {
     let backup = memory.backup().unwrap();
     grants(425).await;
     let restore = async {
-        while work.verified().events == 0 {
-            tokio::time::sleep(Duration::from_millis(1)).await; // virtual, between two looks
+        while service.verification().is_none_or(|status| status.events == 0) {
+            tokio::time::sleep(Duration::from_millis(1)).await; // virtual time
         }
-        assert!(work.verified().at.is_none(), "it is in the middle");
+        assert!(status(&service).completed_at.is_none(), "the pass has not ended");
         memory.restore(backup);
-        // Others take the places of those that were lost.
+        // Later events take the revisions of the lost ones.
         clock.pass(Duration::from_hours(1));
         grants(200).await;
     };
-    let mut history = History::new(work.clone());
-    tokio::join!(history.verify(), restore);
-    let verified = work.verified();
-    assert!(verified.at.is_some());
+    let mut verification = Verification::new(service.clone());
+    tokio::join!(verification.run_pass(), restore);
+    let status = status(&service);
+    assert!(status.completed_at.is_some());
     assert_eq!(
-        (verified.breaks, verified.events),
+        (status.breaks, status.events),
         (Some(0), 50 + 225),
-        "a page of what is lost, and all that there is"
+        "the pass reads one page before the restore, and all events after it"
     );
+}
+
+/// The member with the smallest node id verifies.
+#[tokio::test(start_paused = true)]
+async fn one_replica_verifies_and_another_takes_over() {
+    let clock = Arc::new(ManualClock::at(from_parts(1_800_000_000, 0).unwrap()));
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(clock.clone()));
+    make_grant(store.as_ref(), "acme", "support").await;
+    let [first, second, third] = [1, 2, 3].map(Uuid::from_u128);
+    let replicas = [service(&clock, &store, third).await, service(&clock, &store, second).await];
+    let stop = CancellationToken::new();
+    let run = |service: &Arc<Service>| {
+        verification::run(Arc::clone(service), Duration::from_hours(1), stop.clone())
+    };
+    let mut running = pin!(futures::future::join_all(replicas.iter().map(run)).fuse());
+    let mut verifying = async |replicas: &[Arc<Service>]| {
+        tokio::select! {
+            _ = &mut running => panic!("the verification runs until it is stopped"),
+            // Longer than the interval between two reads of the membership.
+            () = tokio::time::sleep(Duration::from_secs(90)) => {} // virtual time
+        }
+        let breaks = |service: &Arc<Service>| service.verification().map(|status| status.breaks);
+        replicas.iter().map(breaks).collect::<Vec<_>>()
+    };
+    assert_eq!(verifying(&replicas).await, [None, Some(Some(0))], "the smallest id verifies");
+
+    evict(&store, second).await;
+    assert_eq!(verifying(&replicas).await, [Some(Some(0)), None], "the other takes over");
+
+    let _smaller = service(&clock, &store, first).await;
+    assert_eq!(verifying(&replicas).await, [None, None], "a new replica has a smaller id");
+
+    evict(&store, first).await;
+    assert_eq!(verifying(&replicas).await, [Some(Some(0)), None], "the role returns");
+}
+
+async fn evict(store: &Arc<dyn Store>, id: Uuid) {
+    let list = store.membership().members().await.unwrap();
+    let member = list.members.iter().find(|member| member.node_id == NodeId(id)).unwrap();
+    assert!(store.membership().evict(NodeId(id), member.heartbeat_seq).await.unwrap());
 }

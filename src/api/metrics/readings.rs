@@ -15,6 +15,7 @@ use crate::{
         Gauges,
         enforcer::{DURATION_BOUNDS, EnforcementTotals},
     },
+    service::verification::VerificationStatus,
 };
 
 /// The state of a process.
@@ -45,12 +46,8 @@ pub struct ReplicaReadings {
     pub enforcement: EnforcementTotals,
     /// Age of the oldest expiry that is not recorded yet.
     pub sweep_lag: Duration,
-    /// Broken hash chains. `None`: unknown.
-    pub history_breaks: Option<u64>,
-    /// End of the last verification of all hash chains.
-    pub history_verified_at: Option<Time>,
-    /// Events verified since the start.
-    pub history_verified_events: u64,
+    /// Verification of the histories. `None`: another replica verifies.
+    pub verification: Option<VerificationStatus>,
 }
 
 /// Encodes the readings for each scrape.
@@ -70,7 +67,7 @@ impl<F: Fn() -> Readings + Send + Sync + 'static> Collector for ReadingsCollecto
         let mut samples = Samples(encoder);
         samples.of_node(&readings.node)?;
         samples.of_process(&readings)?;
-        readings.replica.map_or(Ok(()), |replica| samples.of_replica(&replica))
+        readings.replica.map_or(Ok(()), |replica| samples.write_replica(&replica))
     }
 }
 
@@ -111,28 +108,32 @@ impl Samples<'_> {
         self.family("certificate_expiration_timestamp", help, ends)
     }
 
-    fn of_replica(&mut self, replica: &ReplicaReadings) -> fmt::Result {
+    fn write_replica(&mut self, replica: &ReplicaReadings) -> fmt::Result {
         let help = "Age of the oldest expiry that is not recorded yet. Checks do not depend on it.";
         let lag = ConstGauge::new(replica.sweep_lag.as_secs_f64());
         self.write("sweep_lag", help, Some(&Unit::Seconds), &lag)?;
-        if let Some(breaks) = replica.history_breaks {
-            let help =
-                "Broken hash chains. Absent until the first verification has ended or found one.";
-            self.number("history_breaks", help, breaks)?;
-        }
-        let help =
-            "End of the last verification of all hash chains, in seconds since 1970; 0: none yet.";
-        let at = ConstGauge::new(replica.history_verified_at.map_or(0.0, |at| seconds(&at)));
-        self.write("history_verified_timestamp", help, Some(&Unit::Seconds), &at)?;
-        let help = "Events verified in their hash chains, counted at each verification.";
-        let events = ConstCounter::new(replica.history_verified_events);
-        self.write("history_verified_events", help, None, &events)?;
-        self.of_enforcement(&replica.enforcement)
+        self.write_enforcement(&replica.enforcement)?;
+        replica.verification.map_or(Ok(()), |status| self.write_verification(&status))
     }
 
-    fn of_enforcement(&mut self, totals: &EnforcementTotals) -> fmt::Result {
-        let help = "Time from the commit of a change that ends or shortens access until no check node can allow access \
-                    by the state before the change";
+    fn write_verification(&mut self, status: &VerificationStatus) -> fmt::Result {
+        if let Some(breaks) = status.breaks {
+            let help = "Broken hash chains. Only at the replica that verifies the histories, once \
+                        a pass has ended or found a break.";
+            self.number("history_breaks", help, breaks)?;
+        }
+        let help = "End of the last pass over all hash chains, in seconds since 1970; 0: none yet. \
+                    Only at the replica that verifies the histories.";
+        let at = ConstGauge::new(status.completed_at.map_or(0.0, |at| seconds(&at)));
+        self.write("history_verified_timestamp", help, Some(&Unit::Seconds), &at)?;
+        let help = "Events verified in their hash chains, counted in each pass. Only at the \
+                    replica that verifies the histories.";
+        self.write("history_verified_events", help, None, &ConstCounter::new(status.events))
+    }
+
+    fn write_enforcement(&mut self, totals: &EnforcementTotals) -> fmt::Result {
+        let help = "Time from the commit of a change that ends or shortens access until no check \
+                    node can allow access by the state before the change";
         let bounds = DURATION_BOUNDS.iter().map(Duration::as_secs_f64).chain([f64::MAX]);
         let buckets: Vec<_> = bounds.zip(totals.durations).collect();
         let (sum, count) = (totals.duration_sum.as_secs_f64(), totals.durations.iter().sum());
@@ -140,7 +141,8 @@ impl Samples<'_> {
         self.0
             .encode_descriptor("enforcement_duration", help, Some(&Unit::Seconds), kind)?
             .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
-        let help = "Changes that end or shorten access, by the enforcement state in the response to their caller";
+        let help = "Changes that end or shorten access, by the enforcement state in the response \
+                    to their caller";
         let mut encoder =
             self.0.encode_descriptor("enforcements", help, None, MetricType::Counter)?;
         for (state, count) in [("COMPLETE", totals.complete), ("PENDING", totals.pending)] {

@@ -1,17 +1,18 @@
-//! Canonical JSON (RFC 8785, JCS): of equal values, there is one text, byte for byte.
+//! Canonical JSON (RFC 8785, JCS): equal values have the same text, byte for byte.
 //!
-//! Of numbers, only whole ones are let in that every JSON reader takes alike: so nobody needs the RFC's rules on floats.
+//! Numbers must be integers that every JSON parser reads alike, so that a verifier needs no rules
+//! for floating-point numbers.
 
 use std::fmt::Write;
 
 use serde_json::Value;
 
-/// The greatest number that survives a reader which takes all numbers as floats.
+/// The greatest integer that a parser with only floating-point numbers reads exactly.
 const WHOLE_MAX: i64 = (1 << 53) - 1;
 
-/// Why there is no canonical text.
+/// The value has no canonical text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("it has a number that is not whole, or greater than 2^53 - 1")]
+#[error("it contains a number that is not an integer, or greater than 2^53 - 1")]
 pub struct NotCanonical;
 
 /// The canonical text of `value`.
@@ -28,7 +29,7 @@ fn write(out: &mut String, value: &Value) -> Result<(), NotCanonical> {
         Value::Bool(false) => out.push_str("false"),
         Value::Number(number) => {
             let whole = number.as_i64().filter(|number| number.abs() <= WHOLE_MAX);
-            // Writing to a text cannot fail.
+            // Writing to a String cannot fail.
             let _ = write!(out, "{}", whole.ok_or(NotCanonical)?);
         }
         Value::String(text) => write_text(out, text),
@@ -77,7 +78,7 @@ fn write_text(out: &mut String, text: &str) {
             '\u{c}' => out.push_str("\\f"),
             '\r' => out.push_str("\\r"),
             c if c < ' ' => {
-                // Writing to a text cannot fail.
+                // Writing to a String cannot fail.
                 let _ = write!(out, "\\u{:04x}", u32::from(c));
             }
             c => out.push(c),
@@ -97,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_escaped_as_rfc_8785_says() {
+    fn strings_are_escaped_as_in_rfc_8785() {
         // The example of section 3.2.2, without its floats.
         let given = r#"{
             "string": "\u20ac$\u000F\u000aA'\u0042\u0022\u005c\\\"\/",
@@ -107,18 +108,21 @@ mod tests {
             "{\"literals\":[null,true,false],\"string\":\"€$\\u000f\\nA'B\\\"\\\\\\\\\\\"/\"}";
         assert_eq!(canonical(given).unwrap(), expected);
         let all: String = (0..0x20).map(|code| char::from_u32(code).unwrap()).collect();
-        let expected = "\"\\u0000\\u0001\\u0002\\u0003\\u0004\\u0005\\u0006\\u0007\\b\\t\\n\\u000b\\f\\r\\u000e\\u000f\
-                        \\u0010\\u0011\\u0012\\u0013\\u0014\\u0015\\u0016\\u0017\\u0018\\u0019\\u001a\\u001b\\u001c\\u001d\
-                        \\u001e\\u001f\"";
+        let expected = "\"\\u0000\\u0001\\u0002\\u0003\\u0004\\u0005\\u0006\\u0007\\b\\t\\n\
+                        \\u000b\\f\\r\\u000e\\u000f\\u0010\\u0011\\u0012\\u0013\\u0014\\u0015\
+                        \\u0016\\u0017\\u0018\\u0019\\u001a\\u001b\\u001c\\u001d\\u001e\\u001f\"";
         assert_eq!(to_canonical(&Value::from(all)).unwrap(), expected);
         let plain = "\u{7f}\u{80}\u{2028}é支援👩‍🚒\u{fffd}";
         assert_eq!(to_canonical(&Value::from(plain)).unwrap(), format!("\"{plain}\""));
     }
 
     #[test]
-    fn names_are_sorted_as_rfc_8785_says() {
-        // The example of section 3.2.3: by UTF-16 code units, in which an emoji comes before U+FB33.
-        let given = r#"{"\u20ac": 1, "\r": 2, "\ufb33": 3, "1": 4, "\ud83d\ude00": 5, "\u0080": 6, "\u00f6": 7}"#;
+    fn names_are_sorted_as_in_rfc_8785() {
+        // The example of section 3.2.3: by UTF-16 code units, in which an emoji comes before
+        // U+FB33.
+        let given = r#"{
+            "\u20ac": 1, "\r": 2, "\ufb33": 3, "1": 4, "\ud83d\ude00": 5, "\u0080": 6, "\u00f6": 7
+        }"#;
         let expected = "{\"\\r\":2,\"1\":4,\"\u{80}\":6,\"ö\":7,\"€\":1,\"😀\":5,\"\u{fb33}\":3}";
         assert_eq!(canonical(given).unwrap(), expected);
         assert_eq!(
@@ -128,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn only_whole_numbers_are_let_in_that_every_reader_takes_alike() {
+    fn only_integers_that_every_parser_reads_alike_are_accepted() {
         for number in ["0", "-1", "9007199254740991", "-9007199254740991"] {
             assert_eq!(canonical(number).unwrap(), number);
         }
@@ -166,12 +170,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_read_back_is_the_same_and_has_the_same_text(value in value()) {
+        fn a_canonical_text_is_parsed_to_the_same_value(value in value()) {
             let text = to_canonical(&value).unwrap();
             let back: Value = serde_json::from_str(&text).unwrap();
             prop_assert_eq!(&back, &value);
             prop_assert_eq!(to_canonical(&back).unwrap(), text.clone());
-            // With names of ASCII alone, it is what serde_json writes.
+            // If all names are ASCII, serde_json writes the same text.
             prop_assert_eq!(serde_json::to_string(&value).unwrap(), text);
         }
     }

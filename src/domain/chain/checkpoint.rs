@@ -1,5 +1,5 @@
-//! A checkpoint: how far a chain goes, said at a time, by the service. Kept somewhere else, it proves of a history that is
-//! shown later that nothing up to there was changed or cut off.
+//! A checkpoint: the end of a chain at a time, as stated by the service. A checkpoint that is kept
+//! elsewhere proves that a later export has the same records up to that end.
 
 use serde_json::{Map, Value};
 
@@ -15,51 +15,51 @@ use crate::domain::{
     time::Time,
 };
 
-/// What a checkpoint says of its format. It is signed with the rest, so that no signature of a checkpoint can ever pass for one
-/// of something else.
+/// The format of a checkpoint. It is part of the signed text, so that the signature is valid for
+/// nothing else.
 pub const CHECKPOINT_FORMAT: &str = "support-access.history.checkpoint.v1";
 
 const SIGNATURE: &str = "signature";
 
-/// How far a chain goes.
+/// The end of a chain at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// The name of its log.
+    /// The name of the log.
     pub log: String,
-    /// Whose history; empty: the vendor's own.
+    /// The tenant. Empty: the vendor's own history.
     pub tenant_id: String,
-    /// The last link then.
+    /// The last link at that time.
     pub link: Link,
-    /// When.
+    /// The time, as in records.
     pub time: String,
-    /// Who vouches for it, if anybody does.
+    /// The signature of the service, if the service has a key.
     pub signature: Option<Signature>,
 }
 
-/// Who vouches for a checkpoint.
+/// The signature of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signature {
     /// [`PublicKey::id`] of the key.
     pub key_id: String,
-    /// Over the canonical text without it.
+    /// The signature of the canonical text without this member.
     pub signature: [u8; 64],
 }
 
-/// What a checkpoint proves under a public key.
+/// The result of the check of a signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Proof {
-    /// It is signed by that key.
+    /// That key signed the checkpoint.
     Signed,
-    /// It is not signed.
+    /// The checkpoint has no signature.
     Unsigned,
-    /// It is signed by another, it says.
+    /// The checkpoint names another key.
     OtherKey,
     /// The signature is wrong.
     Wrong,
 }
 
 impl Checkpoint {
-    /// That a chain goes as far as `head` at `time`, signed if there is a key.
+    /// The checkpoint of a chain that ends at `head`, signed if a key is given.
     pub fn new(
         tenant_id: Option<&TenantId>,
         head: ChainHead,
@@ -81,7 +81,7 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// It as canonical JSON: one line, without the line's end.
+    /// The checkpoint as one line of canonical JSON, without the line break.
     pub fn line(&self) -> String {
         let signature = self.signature.as_ref();
         let key_id = signature.map(|signature| signature.key_id.as_str());
@@ -143,7 +143,7 @@ impl Checkpoint {
         if let Some(signature) = signature {
             add(SIGNATURE, to_hex(signature).into());
         }
-        // Only a number can fail to be canonical, and a sequence is a count of events.
+        // Only a number can have no canonical form, and every sequence has one.
         to_canonical(&Value::Object(members)).unwrap_or_default()
     }
 }

@@ -1,4 +1,5 @@
-//! Ed25519 keys (RFC 8032) for checkpoints, in the encodings that OpenSSL writes. Reading PEM files is up to the caller.
+//! Ed25519 keys (RFC 8032) for checkpoints, in the encodings that OpenSSL writes. Reading PEM files
+//! is up to the caller.
 
 use std::{fmt, sync::Arc};
 
@@ -7,19 +8,22 @@ use sha2::{Digest, Sha256};
 
 use crate::domain::chain::to_hex;
 
-/// What stands before the key's 32 bytes in a `SubjectPublicKeyInfo` of Ed25519 (RFC 8410): there is no other way to write one.
+/// The bytes before the key in a `SubjectPublicKeyInfo` of Ed25519 (RFC 8410). No other encoding
+/// exists.
 const PUBLIC_KEY_HEAD: [u8; 12] =
     [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
-/// Why a key cannot be used: the rest of a sentence that begins with the name of its file. Tells nothing of what is in it.
+/// Why a key cannot be used: the rest of a sentence that begins with the name of the file. Contains
+/// nothing of the file's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// For signing.
+    /// Not a private key.
     #[error(
-        "must hold an Ed25519 key in PKCS#8 PEM without a password, as `openssl genpkey -algorithm ed25519` writes it"
+        "must hold an Ed25519 key in PKCS#8 PEM without a password, as \
+         `openssl genpkey -algorithm ed25519` writes it"
     )]
     NotPrivate,
-    /// For verifying.
+    /// Not a public key.
     #[error("must hold an Ed25519 public key in PEM, as `openssl pkey -pubout` writes it")]
     NotPublic,
 }
@@ -35,7 +39,7 @@ pub struct CheckpointKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PublicKey([u8; 32]);
 
-/// A signature could not be made: the machine has no memory, or worse.
+/// The cryptographic library could not sign, for example without memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the checkpoint cannot be signed")]
 pub struct NotSigned;
@@ -50,7 +54,7 @@ impl CheckpointKey {
         Ok(Self { pair: Arc::new(pair), public: PublicKey(public) })
     }
 
-    /// The other half of it.
+    /// The public key of the pair.
     pub fn public(&self) -> PublicKey {
         self.public
     }
@@ -61,7 +65,7 @@ impl CheckpointKey {
     }
 }
 
-/// By its name alone.
+/// Shows only the id of the public key.
 impl fmt::Debug for CheckpointKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("CheckpointKey").field(&self.public.id()).finish()
@@ -85,7 +89,8 @@ impl PublicKey {
         key.try_into().map(Self).map_err(|_| KeyError::NotPublic)
     }
 
-    /// What checkpoints call it: the first 8 bytes of the SHA-256 of its 32, in hex.
+    /// The name of the key in checkpoints: the first 8 bytes of the SHA-256 of its 32 bytes, in
+    /// hex.
     pub fn id(&self) -> String {
         let digest: [u8; 32] = Sha256::digest(self.0).into();
         to_hex(&digest[..8])

@@ -1,4 +1,4 @@
-//! The format as it was published, keys and signatures, and lines that are none.
+//! The format of records and checkpoints, keys, signatures and malformed lines.
 
 use aws_lc_rs::signature::Ed25519KeyPair;
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -9,7 +9,7 @@ use crate::domain::{TenantId, time::from_micros};
 
 mod properties;
 
-/// Written once by OpenSSL; its public half is `PUBLIC`.
+/// Written by OpenSSL. The public key of the pair is `PUBLIC`.
 const PRIVATE: &str = "-----BEGIN PRIVATE KEY-----
 MC4CAQAwBQYDK2VwBCIEIADdu1QeYWxjDvFu3l7INeD7eyF5jNZCC+qClsWXYW+s
 -----END PRIVATE KEY-----
@@ -23,9 +23,9 @@ fn log(number: u128) -> LogName {
     LogName(Uuid::from_u128(number))
 }
 
-/// What an event may say.
+/// The hashed content of an event.
 #[derive(Debug, Clone)]
-struct Said {
+struct Sample {
     actor: String,
     via: Option<String>,
     actor_asserted: bool,
@@ -33,19 +33,19 @@ struct Said {
     body: String,
 }
 
-/// An export, as lines, and how far it goes.
-fn export(log: LogName, tenant_id: &str, events: &[Said]) -> (Vec<String>, Link) {
+/// The lines of an export, and the last link.
+fn export(log: LogName, tenant_id: &str, events: &[Sample]) -> (Vec<String>, Link) {
     let mut last = Link::START;
     let mut lines = Vec::new();
-    for (said, number) in events.iter().zip(1..) {
+    for (sample, number) in events.iter().zip(1..) {
         let content = Content {
             tenant_id,
             time: from_micros(1_800_000_000_000_000 + number).unwrap(),
-            actor: &said.actor,
-            via: said.via.as_deref(),
-            actor_asserted: said.actor_asserted,
-            reason: &said.reason,
-            body: &said.body,
+            actor: &sample.actor,
+            via: sample.via.as_deref(),
+            actor_asserted: sample.actor_asserted,
+            reason: &sample.reason,
+            body: &sample.body,
         };
         let link = content.link(log, last).unwrap();
         lines.push(content.record(log, number, last.hash, link).unwrap().line);
@@ -65,7 +65,7 @@ fn checkpoint(
     Checkpoint::new(tenant_id.as_ref(), ChainHead { log, link }, time, key).unwrap()
 }
 
-/// The DER document inside of a PEM file.
+/// The DER content of a PEM file.
 fn der(pem: &str) -> Vec<u8> {
     let text: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
     STANDARD.decode(text).unwrap()
@@ -92,23 +92,24 @@ fn fault(line: usize, misfit: ChainError) -> Result<VerifyReport, VerifyError> {
 }
 
 #[test]
-fn the_format_is_what_it_was() {
+fn the_format_is_stable() {
     let body = r#"{"type":"granted","grant":{"grant_id":"0","sequence":7}}"#;
-    let said = Said {
+    let sample = Sample {
         actor: "maria@acme".into(),
         via: Some("portal".into()),
         actor_asserted: true,
         reason: "why\n\u{1f692}".into(),
         body: body.into(),
     };
-    let (lines, last) = export(log(7), "acme", &[said]);
-    let expected = "{\"actor\":\"maria@acme\",\"actor_asserted\":true,\"event\":{\"grant\":{\"grant_id\":\"0\",\"sequence\":7},\"type\":\"granted\"},\
+    let (lines, last) = export(log(7), "acme", &[sample]);
+    let expected = "{\"actor\":\"maria@acme\",\"actor_asserted\":true,\
+        \"event\":{\"grant\":{\"grant_id\":\"0\",\"sequence\":7},\"type\":\"granted\"},\
         \"format\":\"support-access.history.record.v1\",\
         \"hash\":\"HASH\",\"log\":\"00000000-0000-0000-0000-000000000007\",\
         \"previous_hash\":\"0000000000000000000000000000000000000000000000000000000000000000\",\
         \"reason\":\"why\\n\u{1f692}\",\"sequence\":1,\"tenant_id\":\"acme\",\
         \"time\":\"2027-01-15T08:00:00.000001Z\",\"via\":\"portal\"}";
-    // By `sha256sum` of the line without its hash.
+    // Computed by `sha256sum` from the line without its hash.
     let hash = "a57a02ea3b94a7decf1a9b4745c71910ba7af4ea22833caa2667cce6897c73c9";
     assert_eq!(last.hash.to_string(), hash);
     assert_eq!(lines, [expected.replace("HASH", hash)]);
@@ -130,7 +131,7 @@ fn the_format_is_what_it_was() {
 }
 
 #[test]
-fn keys_of_openssl_are_decoded_and_not_shown() {
+fn keys_of_openssl_are_decoded_and_not_printed() {
     let public = PublicKey::from_spki(&der(PUBLIC)).unwrap();
     assert_eq!(key().public(), public);
     assert_eq!(format!("{:?}", key()), format!("CheckpointKey({:?})", public.id()));
@@ -150,7 +151,7 @@ fn other_key() -> CheckpointKey {
 }
 
 #[test]
-fn signatures_are_asked_for_once_a_public_key_is_given() {
+fn a_public_key_requires_signatures() {
     let (lines, last) = export(log(1), "acme", &[]);
     assert!(lines.is_empty());
     let public = Some(key().public());
@@ -164,7 +165,7 @@ fn signatures_are_asked_for_once_a_public_key_is_given() {
     assert_eq!(verify(&[posing], public, None), fault(1, ChainError::WrongSignature));
     let later = line(Some(&key())).replace("2030-", "2031-");
     assert_eq!(verify(&[&later], public, None), fault(1, ChainError::WrongSignature));
-    assert!(verify(&[&later], None, None).is_ok(), "nobody asked");
+    assert!(verify(&[&later], None, None).is_ok(), "without a key, signatures are not checked");
     let kept = checkpoint(log(1), "acme", last, None);
     assert_eq!(Verifier::new(public, Some(kept)).unwrap_err(), ChainError::NotSigned);
     let none: [&str; 0] = [];
@@ -172,15 +173,15 @@ fn signatures_are_asked_for_once_a_public_key_is_given() {
 }
 
 #[test]
-fn what_is_no_line_of_an_export_is_refused() {
-    let said = Said {
+fn malformed_lines_are_rejected() {
+    let sample = Sample {
         actor: "a".into(),
         via: None,
         actor_asserted: false,
         reason: String::new(),
         body: "{}".into(),
     };
-    let (lines, last) = export(log(1), "acme", &[said]);
+    let (lines, last) = export(log(1), "acme", &[sample]);
     let line = &lines[0];
     let point = checkpoint(log(1), "acme", last, None).line();
     let unknown = [
@@ -232,7 +233,7 @@ fn what_is_no_line_of_an_export_is_refused() {
     assert_eq!(
         verify(&[doubled], None, None),
         fault(1, ChainError::NotCanonical),
-        "a reader might be shown b"
+        "a reader might show b"
     );
     let after = [line.as_str(), &point, line];
     assert_eq!(verify(&after, None, None), fault(3, ChainError::AfterCheckpoint));

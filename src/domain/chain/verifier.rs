@@ -1,6 +1,7 @@
-//! The verifier: takes an exported history line by line, and says which is the first that does not fit, and how.
+//! The verifier: reads an exported history line by line, and reports the first line that does not
+//! match, with the mismatch.
 //!
-//! It needs nothing but the lines, and keeps nothing of them but the last link: a history of any length can be verified.
+//! Only the last link is kept, so that a history of any length can be verified.
 
 use std::str;
 
@@ -14,23 +15,24 @@ use crate::domain::chain::{
 };
 use crate::domain::revision::Sequence;
 
-/// No line is longer: an event of the largest policy has some 200,000 bytes. In bytes, without the line's end.
+/// Maximum length of a line in bytes, without the line break. The largest event has about 200,000
+/// bytes.
 pub const LINE_LENGTH_MAX: usize = 4 << 20;
 
-/// A line that does not fit.
+/// The first line that does not match.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {misfit}")]
 pub struct VerifyError {
-    /// Which: 1, 2, 3 and so on. What is missing at the end would be on the line after the last record.
+    /// The number of the line, from 1. For missing records, the line after the last record.
     pub line: u64,
-    /// How.
+    /// The mismatch.
     pub misfit: ChainError,
 }
 
-/// How something does not fit.
+/// Why a line does not match.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChainError {
-    /// There is no line at all.
+    /// The export has no lines.
     #[error("there is nothing: even an empty history has a checkpoint")]
     Empty,
     /// Longer than [`LINE_LENGTH_MAX`].
@@ -39,53 +41,55 @@ pub enum ChainError {
     /// Not JSON in UTF-8.
     #[error("it is not JSON")]
     NotJson,
-    /// Not the one way to write what it says: a reader might be shown something else than what was hashed.
+    /// The line is not in its only canonical form: a reader might show other content than was
+    /// hashed.
     #[error("it is not canonical JSON (RFC 8785): what it shows may not be what was hashed")]
     NotCanonical,
-    /// Canonical JSON of something else, or of a later format.
+    /// Neither a record nor a checkpoint of a known format.
     #[error("it is neither a record nor a checkpoint of a format that is known here")]
     Unknown,
-    /// After a checkpoint.
+    /// The line follows a checkpoint.
     #[error("it comes after the checkpoint, which is the end of an export")]
     AfterCheckpoint,
     /// The hash is not that of the record.
     #[error("it was changed: its hash is not that of what it says")]
     Changed,
-    /// Of another log.
+    /// The line is from another log.
     #[error("it is of another log than the others")]
     OtherLog,
-    /// Of another history.
+    /// The line is from another history.
     #[error("it is of another history: tenant {found:?}, and not {expected:?}")]
     OtherTenant {
-        /// Whose the others are.
+        /// The tenant of the earlier lines. Empty: the vendor.
         expected: String,
-        /// Whose this is.
+        /// The tenant of this line. Empty: the vendor.
         found: String,
     },
-    /// Not the next.
+    /// The sequence is not the next one.
     #[error(
-        "it is event {found} of the history where event {expected} should stand: a line was removed, inserted, doubled or moved"
+        "it is event {found} of the history where event {expected} should stand: a line was \
+         removed, inserted, doubled or moved"
     )]
     NotNext {
-        /// What should stand here.
+        /// The next sequence.
         expected: Sequence,
-        /// What does.
+        /// The sequence of the line.
         found: Sequence,
     },
-    /// It was made to follow another record.
+    /// The previous hash is that of another record.
     #[error("it does not follow the line before: one of the two was replaced")]
     NotFollowing,
-    /// The checkpoint has another hash there.
-    #[error("it is not what the checkpoint vouches for: the history was rewritten")]
-    NotVouchedFor,
-    /// The checkpoint has seen more.
+    /// The checkpoint has another hash at this sequence.
+    #[error("it does not match the checkpoint: the history was rewritten")]
+    CheckpointMismatch,
+    /// The history ends before the checkpoint.
     #[error(
         "the history was cut short: the checkpoint has seen {expected} events, and here are {found}"
     )]
     CutShort {
-        /// How many the checkpoint has seen.
+        /// The number of events at the checkpoint.
         expected: Sequence,
-        /// How many there are.
+        /// The number of events in the export.
         found: Sequence,
     },
     /// A public key was given, and no checkpoint.
@@ -94,12 +98,12 @@ pub enum ChainError {
     /// A public key was given, and the checkpoint is not signed.
     #[error("the checkpoint is not signed")]
     NotSigned,
-    /// A public key was given, and the checkpoint is signed by another.
+    /// A public key was given, and the checkpoint is signed by another key.
     #[error("the checkpoint is signed by the key {found}, and not by {expected}")]
     OtherKey {
-        /// The key that was given.
+        /// The id of the given key.
         expected: String,
-        /// The key that it names.
+        /// The id of the key that signed the checkpoint.
         found: String,
     },
     /// The signature is wrong.
@@ -107,22 +111,22 @@ pub enum ChainError {
     WrongSignature,
 }
 
-/// What was found of a history that fits.
+/// The report on a history that matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifyReport {
-    /// The name of its log.
+    /// The name of the log.
     pub log: String,
-    /// Whose history; empty: the vendor's own.
+    /// The tenant. Empty: the vendor's own history.
     pub tenant_id: String,
-    /// The end of it.
+    /// The last record.
     pub last: Link,
-    /// When the last event was committed, if there is one.
+    /// The time of the last event, if there is one.
     pub last_time: Option<String>,
     /// The checkpoint in the export, if there is one.
     pub own: Option<Checkpoint>,
-    /// The checkpoint that was kept elsewhere, if one was given.
+    /// The given checkpoint, which was kept elsewhere.
     pub kept: Option<Checkpoint>,
-    /// Whether the checkpoints were found to be signed by the public key that was given.
+    /// Whether a public key was given. The checkpoints are then signed by that key.
     pub is_signed: bool,
 }
 
@@ -131,7 +135,7 @@ pub struct VerifyReport {
 pub struct Verifier {
     key: Option<PublicKey>,
     kept: Option<Checkpoint>,
-    /// The log and the tenant, once they are known.
+    /// The log and the tenant, once known.
     subject: Option<(String, String)>,
     last: Link,
     last_time: Option<String>,
@@ -139,7 +143,7 @@ pub struct Verifier {
     own: Option<Checkpoint>,
 }
 
-/// A line, taken apart.
+/// A parsed line.
 enum Line {
     Record { link: Link, previous: Hash, subject: (String, String), time: String, is_right: bool },
     Checkpoint(Checkpoint),
@@ -156,8 +160,8 @@ pub fn read_checkpoint(line: &[u8]) -> Result<Checkpoint, ChainError> {
 // === impl Verifier ===
 
 impl Verifier {
-    /// Verifies a history against a public key, and against a checkpoint that was kept elsewhere, as far as they are given. If the
-    /// key has not signed that checkpoint, this says so.
+    /// A verifier that uses the given public key, and the given checkpoint that was kept elsewhere.
+    /// Fails if the key has not signed that checkpoint.
     pub fn new(key: Option<PublicKey>, kept: Option<Checkpoint>) -> Result<Self, ChainError> {
         if let Some(kept) = &kept {
             check_signature(kept, key.as_ref())?;
@@ -166,13 +170,13 @@ impl Verifier {
         Ok(Self { key, kept, subject, last: Link::START, last_time: None, lines: 0, own: None })
     }
 
-    /// Takes the next line, without its end.
+    /// Verifies the next line, without its line break.
     pub fn line(&mut self, line: &[u8]) -> Result<(), VerifyError> {
         self.lines += 1;
         self.take(line).map_err(|misfit| VerifyError { line: self.lines, misfit })
     }
 
-    /// There are no more lines.
+    /// Ends the verification after the last line.
     pub fn finish(self) -> Result<VerifyReport, VerifyError> {
         self.check_end().map_err(|misfit| {
             let records = self.lines - u64::from(self.own.is_some());
@@ -219,7 +223,7 @@ impl Verifier {
                     return Err(ChainError::CutShort { expected, found });
                 }
                 if checkpoint.link != self.last {
-                    return Err(ChainError::NotVouchedFor);
+                    return Err(ChainError::CheckpointMismatch);
                 }
                 self.own = Some(checkpoint);
                 Ok(())
@@ -227,7 +231,7 @@ impl Verifier {
         }
     }
 
-    /// The first line says which history it is, unless a checkpoint has.
+    /// The given checkpoint names the history, or else the first line.
     fn check_subject(&mut self, found: (String, String)) -> Result<(), ChainError> {
         let expected = self.subject.get_or_insert_with(|| found.clone());
         if expected.0 != found.0 {
@@ -249,7 +253,7 @@ impl Verifier {
         }
         let kept = self.kept.as_ref().map(|kept| kept.link);
         match kept.filter(|kept| kept.sequence == link.sequence) {
-            Some(kept) if kept.hash != link.hash => Err(ChainError::NotVouchedFor),
+            Some(kept) if kept.hash != link.hash => Err(ChainError::CheckpointMismatch),
             _ => Ok(()),
         }
     }
@@ -303,7 +307,7 @@ fn read_record(mut members: Map<String, Value>) -> Option<Line> {
     let previous = text("previous_hash")?.parse().ok()?;
     let subject = (text("log")?.to_owned(), text("tenant_id")?.to_owned());
     let time = text("time")?.to_owned();
-    // It was canonical with the hash, and so it is without.
+    // The record was canonical with the hash, so the rest is canonical too.
     let unhashed = to_canonical(&Value::Object(members)).ok()?;
     let link = Link { sequence, hash };
     let is_right = Hash::of(&unhashed) == hash;

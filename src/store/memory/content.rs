@@ -1,4 +1,4 @@
-//! The content of a database in memory, and the one mutex around it.
+//! The content of a database in memory, behind one mutex.
 
 use parking_lot::Mutex;
 
@@ -17,7 +17,8 @@ pub(super) struct Content {
     pub(super) epoch: Epoch,
     pub(super) token_key: TokenKey,
     pub(super) state: State,
-    /// Apart from the state: nodes write their rows while a transaction works on a copy of the state.
+    /// Apart from the state: nodes write their rows while a transaction works on a copy of the
+    /// state.
     pub(super) members: MemberTable,
 }
 
@@ -48,7 +49,7 @@ impl Database {
         self.begin().map(|(content, _)| content)
     }
 
-    /// The content, and its incarnation.
+    /// The content, and the incarnation.
     pub(super) fn begin(&self) -> Result<(Content, u64), StoreError> {
         let inner = self.0.lock();
         Ok((inner.content.clone().ok_or_else(closed)?, inner.incarnation))

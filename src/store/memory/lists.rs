@@ -108,7 +108,7 @@ fn matches(stored: &Stored<Grant>, filter: &GrantFilter, now: Time) -> bool {
         && (was_in_force || !has_overlap)
 }
 
-/// The items within the bounds of a page, in its order.
+/// The items within the bounds of a page, in the order of the page.
 fn paged<'a, S: 'a, T>(
     matching: impl Iterator<Item = &'a S>,
     position: impl Fn(&S) -> ListPosition,

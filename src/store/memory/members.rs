@@ -30,7 +30,8 @@ struct Row {
 }
 
 impl MemberTable {
-    /// An existing row keeps its `heartbeat_seq`, which never decreases: other nodes watch it.
+    /// An existing row keeps `heartbeat_seq`, which never decreases, because other nodes watch the
+    /// row.
     pub(super) fn register(&mut self, member: &Registration, now: Time) {
         let Registration { node_id, version, max_staleness, first_heartbeat } = member.clone();
         let existing = self.rows.get(&node_id);
@@ -54,7 +55,7 @@ impl MemberTable {
         true
     }
 
-    /// False if there is no such row, or if it has a later acknowledgement.
+    /// False if there is no such row, or if the row has a later acknowledgement.
     pub(super) fn acknowledge(&mut self, node_id: NodeId, ack: Ack) -> bool {
         let row = self.rows.get_mut(&node_id).filter(|row| row.ack.revision <= ack.revision);
         row.map(|row| row.ack = ack).is_some()

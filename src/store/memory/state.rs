@@ -1,4 +1,4 @@
-//! The log in memory, and the grants, locks and overrides that follow from it.
+//! The log in memory, and the grants, locks and overrides that follow from the log.
 
 use imbl::{HashMap, OrdMap, OrdSet, Vector};
 
@@ -11,7 +11,7 @@ use crate::{
     store::{RequestPart, transaction::StampedEvent},
 };
 
-/// An event, and what is stored about it.
+/// An event, and the stored data about the event.
 #[derive(Debug, Clone)]
 pub(super) struct StoredEvent {
     pub(super) event: Event,
@@ -19,7 +19,7 @@ pub(super) struct StoredEvent {
     pub(super) hash: Hash,
 }
 
-/// A grant or a lock as its last event left it.
+/// A grant or a lock after the last event.
 #[derive(Debug, Clone)]
 pub(super) struct Stored<T> {
     pub(super) item: T,

@@ -8,8 +8,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::store::{Listener, Notification, StoreError, TIMEOUT, notify::Notifier, sql::Backend};
 
-/// How long a connection may be silent before it is probed. sqlx has no keepalive, and a server whose
-/// machine disappeared sends no error.
+/// How long a connection may be silent before it is probed. sqlx has no keepalive, and a server
+/// whose machine disappeared sends no error.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 /// How long a probe may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -81,8 +81,8 @@ impl ChannelListener {
         }
     }
 
-    /// Notifications that arrive meanwhile are kept. A cancelled probe continues in the next call, with
-    /// the same deadline.
+    /// Notifications that arrive meanwhile are kept. A cancelled probe continues in the next call,
+    /// with the same deadline.
     async fn probe(&mut self) -> Result<(), StoreError> {
         let deadline = *self.probed_at.get_or_insert_with(Instant::now) + PROBE_TIMEOUT;
         let response = timeout_at(deadline, self.listener.execute("SELECT 1")).await;

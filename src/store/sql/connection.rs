@@ -1,4 +1,4 @@
-//! Pooled connections. A connection never returns to its pool in an unknown state.
+//! Pooled connections. A connection never returns to the pool in an unknown state.
 
 use std::{io::ErrorKind, time::Duration};
 
@@ -20,21 +20,21 @@ const ROW_TIMEOUT: Duration = Duration::from_secs(30);
 /// A connection of a pool, possibly in a transaction.
 ///
 /// A caller may be cancelled at any `.await`, and sqlx does not define the state of the connection
-/// then. sqlx's own transactions have gaps. In PostgreSQL, a cancelled `BEGIN` returns to the pool in
-/// an open transaction, because `transaction_depth` is raised only after the response. Returning a
-/// connection waits for the last statement, even if the server is gone. In SQLite, a `COMMIT` that
-/// fails because the disk is full has already rolled back; sqlx does not notice, and rejects every
-/// later `BEGIN` on the connection.
+/// then. sqlx's own transactions have gaps. In PostgreSQL, a cancelled `BEGIN` returns to the pool
+/// in an open transaction, because `transaction_depth` is raised only after the response. Returning
+/// a connection waits for the last statement, even if the server is gone. In SQLite, a `COMMIT`
+/// that fails because the disk is full has already rolled back; sqlx does not notice, and rejects
+/// every later `BEGIN` on the connection.
 ///
-/// This type therefore tracks the state itself. A connection returns to its pool only if its last
-/// statement was answered without an error. Any other connection is closed at once, and the database
-/// rolls back: PostgreSQL when it finds the socket closed, SQLite when the connection's thread ends.
-/// The pool opens a new connection on demand.
+/// This type therefore tracks the state itself. A connection returns to the pool only if the last
+/// statement was answered without an error. Any other connection is closed at once, and the
+/// database rolls back: PostgreSQL when it finds the socket closed, SQLite when the connection's
+/// thread ends. The pool opens a new connection on demand.
 ///
 /// Dropping a connection in an open transaction between two statements is the normal way to abandon
-/// the transaction. The drop sends a `ROLLBACK` and does not wait: both drivers send a statement at
-/// the first poll, and the pool pings a connection before the next use, behind everything that was
-/// sent.
+/// the transaction. The drop sends a `ROLLBACK` and does not wait. Both drivers send a statement at
+/// the first poll. Before the next use, the pool pings the connection, and the ping is processed
+/// after the `ROLLBACK`.
 #[derive(Debug)]
 pub(in crate::store) struct Connection<DB: Backend> {
     /// `None` only after the drop.
@@ -75,7 +75,7 @@ impl<DB: Backend> Connection<DB> {
         Ok(self.all(statement).await?.into_iter().next())
     }
 
-    /// Visits row after row. The time between two rows is bounded, and not their number.
+    /// Visits row after row. The time between two rows is bounded, and the number of rows is not.
     pub(super) async fn each<T: Row>(
         &mut self,
         statement: Statement,

@@ -1,11 +1,11 @@
 //! The table of check nodes.
 //!
-//! The statements and the order of their commits make the protocol safe:
+//! The statements and the order of commits make the protocol safe:
 //!
 //! - A heartbeat, an acknowledgement and an eviction write the same row. The database therefore
-//!   orders them, and each sees what the previous one has committed.
-//! - A registration locks the head, like a transaction. A transaction therefore knows every node that
-//!   registered earlier, and a node that registers later sees the change with its first heartbeat.
+//!   orders these statements, and each sees the changes of the previous one.
+//! - A registration locks the head, like a transaction. A transaction therefore knows every node
+//!   that registered earlier. A node that registers later sees the change with the first heartbeat.
 
 use std::sync::atomic::Ordering;
 
@@ -61,8 +61,8 @@ impl<DB: Backend> Membership for SqlStore<DB> {
     /// `statement_timeout` does not shorten that wait, because the server stops this timer earlier.
     ///
     /// SQLite commits in the step that reports the end of the rows, and sqlx ends the stream after
-    /// that step, or with its error (`ExecuteIter::next`). Only `fetch_one` and `fetch_optional` stop
-    /// earlier, and this module does not use them.
+    /// that step, or with its error (`ExecuteIter::next`). Only `fetch_one` and `fetch_optional`
+    /// stop earlier, and this module does not use them.
     async fn heartbeat(
         &self,
         node_id: NodeId,
@@ -126,8 +126,8 @@ impl<DB: Backend> Membership for SqlStore<DB> {
     async fn evict(&self, node_id: NodeId, seq: i64) -> Result<bool, StoreError> {
         let evicted: Vec<(i64,)> = self.write_node_returning(members::delete(node_id, seq)).await?;
         if evicted.iter().any(|(longest,)| *longest > 0) {
-            // The node is evicted even if this fails. Changes then wait for silent nodes longer than
-            // necessary.
+            // The node is evicted even if this fails. Changes then wait for silent nodes longer
+            // than necessary.
             let update = members::update_max_staleness(&DB::DIALECT);
             let _ = self.update_head(vec![update]).await;
         }

@@ -1,21 +1,21 @@
-//! Whether a database is ours, and of which version, before we touch it; and bringing it to this version.
+//! The check of a database before any write, and the migration to the version of this program.
 
 use sqlx::migrate::{Migrate, MigrateError, Migrator};
 use tracing::info;
 
 use crate::store::{OpenError, sql::rows::row};
 
-/// Where sqlx notes which migrations it has made.
+/// The table in which sqlx records the applied migrations.
 pub(in crate::store) const MIGRATIONS_TABLE: &str = "_sqlx_migrations";
-/// What it notes, as far as we care.
+/// The records of that table.
 pub(in crate::store) const SELECT_APPLIED: &str =
     "SELECT version, description, success, checksum FROM _sqlx_migrations ORDER BY version";
 
-/// What the description of a migration begins with that only adds, and does no harm to programs of earlier versions.
+/// The first word of the description of a migration that programs of earlier versions can run with.
 const EXPAND: &str = "expand";
 
 row! {
-    /// A migration that a database says it has seen.
+    /// A migration that the database has recorded.
     #[derive(Clone)]
     pub(in crate::store) struct Applied {
         pub(in crate::store) version: i64,
@@ -25,10 +25,10 @@ row! {
     }
 }
 
-/// Refuses a database that is not ours, not what we left, or further than we can go along with. `place` says which it is, without
-/// a password.
+/// Rejects a database of another program, a damaged schema, or an incompatible later version.
+/// `database` names the database for the operator, without a password.
 pub(in crate::store) fn check(
-    place: &str,
+    database: &str,
     tables: &[String],
     applied: &[Applied],
     migrator: &Migrator,
@@ -44,42 +44,49 @@ pub(in crate::store) fn check(
     });
     if !is_ours {
         return Err(OpenError(format!(
-            "{place} holds the tables of something else: give support-access a database of its own"
+            "{database} contains tables of another program: give support-access a database of its \
+             own"
         )));
     }
-    judge(place, applied, migrator).map(drop)
+    check_versions(database, applied, migrator).map(drop)
 }
 
-/// Judges once more, after [`run`]: a process of another version may have migrated at the same time.
+/// Checks the schema again after [`run`]: a process of another version may have migrated at the
+/// same time.
 pub(in crate::store) fn confirm(
-    place: &str,
+    database: &str,
     applied: &[Applied],
     migrator: &Migrator,
 ) -> Result<(), OpenError> {
-    if let Some(ahead) = judge(place, applied, migrator)? {
+    if let Some(ahead) = check_versions(database, applied, migrator)? {
         info!(
-            database = place,
+            database,
             schema_version = ahead,
             known = newest(migrator),
-            "the schema is of a later version, which has only added to it"
+            "the schema is of a later, compatible version"
         );
     }
     Ok(())
 }
 
-/// The version of the schema, if it is ahead of ours, and we can go along with that.
-fn judge(place: &str, applied: &[Applied], migrator: &Migrator) -> Result<Option<i64>, OpenError> {
-    let refuse = |complaint| Err(OpenError(format!("{place} {complaint}")));
+/// The version of the schema, if later than that of this program and compatible.
+fn check_versions(
+    database: &str,
+    applied: &[Applied],
+    migrator: &Migrator,
+) -> Result<Option<i64>, OpenError> {
+    let reject = |problem| Err(OpenError(format!("{database} {problem}")));
     let newest = newest(migrator);
     let mut ahead = None;
     for row in applied {
         let Applied { version, success, checksum, .. } = row;
         let known = migrator.iter().find(|migration| migration.version == *version);
-        let complaint = match known {
+        let problem = match known {
             _ if !success => format!(
-                "is in the middle of migration {version}, which failed: restore it from a backup"
+                "is in the middle of migration {version}, which failed: restore the database from \
+                 a backup"
             ),
-            None if *version > newest && row.only_adds() => {
+            None if *version > newest && row.is_expand() => {
                 ahead = Some(*version);
                 continue;
             }
@@ -93,26 +100,26 @@ fn judge(place: &str, applied: &[Applied], migrator: &Migrator) -> Result<Option
             ),
             Some(_) => continue,
         };
-        return refuse(complaint);
+        return reject(problem);
     }
     match (ahead, missing(applied, migrator)) {
-        (Some(version), Some(missing)) => refuse(format!(
-            "was brought to schema version {version}, without version {missing}, by another build of \
-             support-access than this: run that build, or restore it from a backup"
+        (Some(version), Some(missing)) => reject(format!(
+            "was brought to schema version {version}, without version {missing}, by another build \
+             of support-access than this: run that build, or restore it from a backup"
         )),
         _ => Ok(ahead),
     }
 }
 
-/// Whether there are migrations to be made.
+/// Whether migrations of this program are missing.
 pub(in crate::store) fn is_behind(applied: &[Applied], migrator: &Migrator) -> bool {
     missing(applied, migrator).is_some()
 }
 
-/// The first version of ours that has not been applied.
+/// The first version of this program that has not been applied.
 fn missing(applied: &[Applied], migrator: &Migrator) -> Option<i64> {
     let is_missing = |version| applied.iter().all(|row| row.version != version);
-    migrator.iter().map(|migration| migration.version).find(|it| is_missing(*it))
+    migrator.iter().map(|migration| migration.version).find(|version| is_missing(*version))
 }
 
 fn newest(migrator: &Migrator) -> i64 {
@@ -120,35 +127,35 @@ fn newest(migrator: &Migrator) -> i64 {
 }
 
 impl Applied {
-    /// Whether a program that does not know this migration may go on as if it were not there.
-    fn only_adds(&self) -> bool {
+    /// Whether a program that does not know this migration can run with the schema.
+    fn is_expand(&self) -> bool {
         self.description.split_whitespace().next() == Some(EXPAND)
     }
 }
 
-/// Makes the migrations that are missing. Several processes may do so at once.
+/// Applies the missing migrations. Several processes may do so concurrently.
 pub(in crate::store) async fn run<C: Migrate>(
     connection: &mut C,
     migrator: &Migrator,
 ) -> Result<(), MigrateError> {
-    // Which migrations we need not know, is judged before and after, not by sqlx.
+    // `check` and `confirm` decide about unknown migrations, not sqlx.
     let mut ours = Migrator::with_migrations(migrator.iter().cloned().collect());
     ours.set_ignore_missing(true);
     ours.run_direct(None, connection, false).await
 }
 
-/// What an operator is told whose database could not be migrated.
-pub(in crate::store) fn failed(place: &str, error: &MigrateError) -> OpenError {
+/// The error for the operator after a failed migration.
+pub(in crate::store) fn failed(database: &str, error: &MigrateError) -> OpenError {
     let cause = match error {
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => plain(error),
         other => other.to_string(),
     };
     OpenError(format!(
-        "{place} could not be migrated: {cause}; mend that and start again, nothing is lost"
+        "{database} could not be migrated: {cause}; correct this and start again, no data is lost"
     ))
 }
 
-/// What a database complained of, in its own words and on one line.
+/// The message of a database error, on one line.
 pub(in crate::store) fn plain(error: &sqlx::Error) -> String {
     let text = match error {
         sqlx::Error::Database(error) => error.message().to_owned(),
@@ -163,7 +170,7 @@ mod tests {
     use super::*;
     use crate::store::migrations::SQLITE;
 
-    /// The program's first migration, and a second one.
+    /// The first migration of this program, and a second one.
     fn migrator() -> Migrator {
         let first = SQLITE.iter().next().unwrap().clone();
         let second = sqlx::migrate::Migration { version: 2, ..first.clone() };
@@ -180,7 +187,7 @@ mod tests {
         migrator().iter().map(applied).collect()
     }
 
-    fn verdict(tables: &[&str], applied: &[Applied]) -> String {
+    fn outcome(tables: &[&str], applied: &[Applied]) -> String {
         let tables: Vec<String> = tables.iter().map(|&table| table.to_owned()).collect();
         match check("the database", &tables, applied, &migrator()) {
             Ok(()) => "ok".into(),
@@ -189,25 +196,25 @@ mod tests {
     }
 
     #[test]
-    fn only_an_empty_database_or_our_own_will_do() {
+    fn an_empty_database_or_one_of_this_program_is_accepted() {
         let ours = [MIGRATIONS_TABLE, "head", "events"];
-        assert_eq!(verdict(&[], &[]), "ok");
-        assert_eq!(verdict(&[MIGRATIONS_TABLE], &[]), "ok", "a first start that was cut short");
-        assert_eq!(verdict(&ours, &applied()), "ok");
+        assert_eq!(outcome(&[], &[]), "ok");
+        assert_eq!(outcome(&[MIGRATIONS_TABLE], &[]), "ok", "the first start was interrupted");
+        assert_eq!(outcome(&ours, &applied()), "ok");
         let mut theirs = applied();
         theirs[0].description = "customers".into();
         for (tables, applied) in
             [(&["customers"][..], &[][..]), (&ours[..], &[][..]), (&ours[..], &theirs[..])]
         {
             assert_eq!(
-                verdict(tables, applied),
-                "the database holds the tables of something else: give support-access a database \
+                outcome(tables, applied),
+                "the database contains tables of another program: give support-access a database \
                  of its own"
             );
         }
     }
 
-    /// Ours, and then what a later version has made of it.
+    /// The migrations of this program, followed by those of a later version.
     fn later(migrations: &[(i64, &str)]) -> Vec<Applied> {
         let mut all = applied();
         for (version, description) in migrations {
@@ -218,56 +225,56 @@ mod tests {
     }
 
     #[test]
-    fn a_later_schema_will_do_if_it_has_only_added() {
+    fn a_later_schema_is_accepted_if_it_only_expands() {
         let tables = [MIGRATIONS_TABLE, "head"];
-        let verdict = |migrations: &[(i64, &str)]| verdict(&tables, &later(migrations));
-        assert_eq!(verdict(&[(8_000, "expand notes"), (9_000, "expand")]), "ok");
+        let outcome = |migrations: &[(i64, &str)]| outcome(&tables, &later(migrations));
+        assert_eq!(outcome(&[(8_000, "expand notes"), (9_000, "expand")]), "ok");
         for description in ["contract notes", "expanded notes", "notes expand", "Expand notes", ""]
         {
-            let refused = verdict(&[(8_000, "expand notes"), (9_000, description)]);
-            assert!(refused.contains("has schema version 9000, but this program"), "{refused}");
+            let error = outcome(&[(8_000, "expand notes"), (9_000, description)]);
+            assert!(error.contains("has schema version 9000, but this program"), "{error}");
         }
-        // One after it adds again: that makes no difference to what was taken away.
-        let refused = verdict(&[(8_000, "contract notes"), (9_000, "expand notes")]);
-        assert!(refused.contains("has schema version 8000, but this program"), "{refused}");
-        // No later version can have left it out.
-        let refused = verdict(&[(0, "expand notes")]);
-        assert!(refused.contains("has schema version 0, but this program"), "{refused}");
+        // A later expanding migration does not restore what an earlier one removed.
+        let error = outcome(&[(8_000, "contract notes"), (9_000, "expand notes")]);
+        assert!(error.contains("has schema version 8000, but this program"), "{error}");
+        // A migration with a smaller version cannot be from a later program.
+        let error = outcome(&[(0, "expand notes")]);
+        assert!(error.contains("has schema version 0, but this program"), "{error}");
     }
 
     #[test]
-    fn a_later_schema_has_all_that_we_know_and_is_whole() {
+    fn a_later_schema_must_be_complete() {
         let tables = [MIGRATIONS_TABLE, "head"];
         let mut holed = later(&[(9_000, "expand notes")]);
         holed.remove(1);
-        let refused = verdict(&tables, &holed);
+        let error = outcome(&tables, &holed);
         assert!(
-            refused.contains(
+            error.contains(
                 "was brought to schema version 9000, without version 2, by another build"
             ),
-            "{refused}"
+            "{error}"
         );
         let mut dirty = later(&[(9_000, "expand notes")]);
         dirty.last_mut().unwrap().success = false;
-        assert!(verdict(&tables, &dirty).contains("is in the middle of migration 9000"));
+        assert!(outcome(&tables, &dirty).contains("is in the middle of migration 9000"));
         assert_eq!(
-            judge("the database", &later(&[(9_000, "expand")]), &migrator()).unwrap(),
+            check_versions("the database", &later(&[(9_000, "expand")]), &migrator()).unwrap(),
             Some(9_000)
         );
-        assert_eq!(judge("the database", &applied()[..1], &migrator()).unwrap(), None);
+        assert_eq!(check_versions("the database", &applied()[..1], &migrator()).unwrap(), None);
     }
 
     #[test]
-    fn a_schema_that_we_did_not_leave_is_refused() {
+    fn a_damaged_schema_is_rejected() {
         let tables = [MIGRATIONS_TABLE, "head"];
         let mut newer = applied();
         newer.push(Applied { version: 9_999, ..newer[0].clone() });
-        assert!(verdict(&tables, &newer).contains("has schema version 9999, but this program"));
+        assert!(outcome(&tables, &newer).contains("has schema version 9999, but this program"));
         let mut dirty = applied();
         dirty[0].success = false;
-        assert!(verdict(&tables, &dirty).contains("is in the middle of migration 1"));
+        assert!(outcome(&tables, &dirty).contains("is in the middle of migration 1"));
         let mut changed = applied();
         changed[0].checksum[0] ^= 1;
-        assert!(verdict(&tables, &changed).contains("by another build of support-access"));
+        assert!(outcome(&tables, &changed).contains("by another build of support-access"));
     }
 }

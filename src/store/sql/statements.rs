@@ -1,4 +1,4 @@
-//! All statements and their values. The SQL is the same for both databases wherever possible.
+//! All statements and values. The SQL is the same for both databases wherever possible.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -13,7 +13,7 @@ pub(in crate::store) mod members;
 #[cfg(test)]
 mod plans;
 
-/// A statement, and the values of its parameters `$1`, `$2` and so on.
+/// A statement, and the values of the parameters `$1`, `$2` and so on.
 #[derive(Debug, Clone)]
 pub(in crate::store) struct Statement {
     pub(in crate::store) sql: Cow<'static, str>,
@@ -37,17 +37,18 @@ pub(in crate::store) struct Dialect {
     pub(in crate::store) begin_transaction: &'static str,
     /// Begins a transaction that reads one snapshot.
     pub(in crate::store) begin_snapshot: &'static str,
-    /// Locks the head, and returns its revision, time and `max_staleness`, the clock of the database
-    /// if it has one, and the name of the log.
+    /// Locks the head, and returns its revision, time and `max_staleness`, the clock of the
+    /// database if it has one, and the name of the log.
     pub(in crate::store) lock_head: &'static str,
-    /// The clock of the database when the expression is evaluated, in microseconds since 1970, if it
-    /// has one.
+    /// The clock of the database when the expression is evaluated, in microseconds since 1970, if
+    /// it has one.
     pub(in crate::store) clock: Option<&'static str>,
-    /// Whether the database is a standby, which may be behind its primary.
+    /// Whether the database is a standby, which may be behind the primary.
     pub(in crate::store) is_standby: &'static str,
     /// Notifies listeners of new events after the commit. An expression of type text.
     pub(in crate::store) notify_log: &'static str,
-    /// Notifies listeners of a change of the membership after the commit. An expression of type text.
+    /// Notifies listeners of a change of the membership after the commit. An expression of type
+    /// text.
     pub(in crate::store) notify_membership: &'static str,
     /// As `notify_membership`, and the commit does not wait for the disk.
     pub(in crate::store) notify_membership_lazily: &'static str,
@@ -65,7 +66,7 @@ fn clock_expression(dialect: &Dialect, clock: Time, values: &mut Vec<Value>) -> 
     dialect.clock.map_or_else(|| bind(values, clock), str::to_owned)
 }
 
-/// Adds a parameter, and returns its name.
+/// Adds a parameter, and returns the name.
 fn bind(values: &mut Vec<Value>, value: impl Into<Value>) -> String {
     values.push(value.into());
     format!("${}", values.len())

@@ -1,4 +1,4 @@
-//! Rows of events and of their chains.
+//! Rows of events and chains.
 
 use crate::{
     domain::{
@@ -13,7 +13,7 @@ use crate::{
 };
 
 row! {
-    /// A row of `events`, without its hash.
+    /// A row of `events`, without the hash.
     pub(in crate::store) struct EventRow {
         revision: i64,
         tenant_id: String,
@@ -28,7 +28,7 @@ row! {
 }
 
 row! {
-    /// A row of `events`, with the recorded enforcement of its change.
+    /// A row of `events`, with the recorded enforcement of the change.
     pub(in crate::store) struct ListedEventRow {
         hash: Vec<u8>,
     } with {
@@ -56,7 +56,7 @@ row! {
 }
 
 row! {
-    /// A row of `events`, with its hash and the previous hash.
+    /// A row of `events`, with the hash and the previous hash.
     pub(in crate::store) struct RecordRow {
         log_name: String,
         hash: Vec<u8>,

@@ -57,9 +57,9 @@ pub(in crate::store) fn insert(
     create_revision: Revision,
 ) -> Result<Statement, StoreError> {
     let terms = &grant.terms;
-    let sql = "INSERT INTO grants (tenant_id, create_sequence, sequence, create_revision, grant_id, \
-               group_id, agent_ids, access_level, start_time, expire_time, reason, ticket, \
-               create_time, creator) \
+    let sql = "INSERT INTO grants (tenant_id, create_sequence, sequence, create_revision, \
+               grant_id, group_id, agent_ids, access_level, start_time, expire_time, reason, \
+               ticket, create_time, creator) \
                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
     let values = vec![
         (&grant.tenant_id).into(),
@@ -94,7 +94,7 @@ pub(in crate::store) fn insert_agents(
     Ok(Statement::with(sql, values))
 }
 
-/// Updates a grant to its last event. Only the end of a grant ever changes.
+/// Updates a grant to the last event. Only the end of a grant ever changes.
 pub(in crate::store) fn update(grant: &Grant, is_ended: bool) -> Statement {
     let revocation = grant.revocation.as_ref();
     let sql = "UPDATE grants SET sequence = $3, ended_sequence = $4, expire_time = $5, \

@@ -50,8 +50,8 @@ pub(in crate::store) fn insert_enforced(
     Statement::with(sql, values)
 }
 
-/// Changes do not overlap. The record of an event, if there is one, is therefore the first that ends
-/// at the event or later.
+/// Changes do not overlap. The record of an event, if there is one, is therefore the first that
+/// ends at the event or later.
 pub(in crate::store) fn enforced(revision: Revision) -> Statement {
     let sql = "SELECT n.elapsed, n.nodes_acknowledged, n.nodes_lapsed FROM \
                (SELECT first_revision, elapsed, nodes_acknowledged, nodes_lapsed FROM enforcements \

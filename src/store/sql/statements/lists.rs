@@ -67,7 +67,8 @@ impl<'a> List<'a> {
             ListOrder::NewestFirst => ("<", ListPosition::MAX, "DESC"),
             ListOrder::OldestFirst => (">", ListPosition::MIN, "ASC"),
         };
-        // Also on the first page: without statistics, PostgreSQL otherwise reads and sorts all rows.
+        // Also on the first page: without statistics, PostgreSQL otherwise reads and sorts all
+        // rows.
         let after = self.bind(self.page.after.unwrap_or(beginning));
         self.add(format!("{position} {comparison} {after}"));
         let limit = self.bind(self.page.limit);
@@ -108,7 +109,7 @@ pub(in crate::store) fn grants(query: &GrantQuery) -> Statement {
         list.add_equal("g.group_id", group_id.as_str());
     }
     if is_live {
-        // In these words, so that the database recognizes the partial index.
+        // The exact condition of the partial index, so that the database can use that index.
         list.add("g.ended_sequence IS NULL");
     }
     add_states(&mut list, &filter.states, *now);
@@ -155,8 +156,8 @@ fn add_states(list: &mut List<'_>, states: &[GrantState], now: Time) {
     list.add(format!("({})", alternatives.join(" OR ")));
 }
 
-/// Each event has the record of its change: the first record that ends at the event or later, if that
-/// record began at the event or earlier.
+/// Each event has the record of its change: the first record that ends at the event or later, if
+/// that record began at the event or earlier.
 pub(in crate::store) fn events(query: &EventQuery) -> Statement {
     let EventQuery { filter, page } = query;
     let from = "events AS e LEFT JOIN enforcements AS n ON n.first_revision <= e.revision \
@@ -181,7 +182,7 @@ pub(in crate::store) fn locks(query: &LockQuery) -> Statement {
     list.select(&format!("{}, {}", locks::TERMS, locks::REST))
 }
 
-/// Finds each tenant with one look at the index, however long its history is.
+/// Finds each tenant with one index lookup, for a history of any length.
 pub(in crate::store) fn tenants(after: &str, limit: usize) -> Statement {
     let sql = "WITH RECURSIVE tenants (tenant_id, number) AS ( \
                SELECT (SELECT min(tenant_id) FROM events WHERE tenant_id > $1), 1 \

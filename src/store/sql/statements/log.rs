@@ -1,4 +1,4 @@
-//! Statements on the log and its head.
+//! Statements on the log and the head.
 
 use crate::{
     domain::{Epoch, Lock, RequestId, Revision, Sequence, TenantId, Time, TokenKey, ids::Actor},

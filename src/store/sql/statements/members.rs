@@ -8,8 +8,9 @@ use crate::{
     },
 };
 
-/// Adds a row. An existing row, which may be from an earlier attempt whose response was lost, becomes
-/// like a new one, except that its `heartbeat_seq` never decreases: other nodes watch it.
+/// Adds a row. An existing row may be from an earlier attempt whose response was lost. The row
+/// becomes like a new one, but its `heartbeat_seq` never decreases, because other nodes watch the
+/// row.
 pub(in crate::store) fn insert(dialect: &Dialect, member: &Registration, clock: Time) -> Statement {
     let Registration { node_id, version, max_staleness, first_heartbeat } = member;
     let mut values = vec![
@@ -62,7 +63,8 @@ pub(in crate::store) fn heartbeat(
     Statement::with(sql, values)
 }
 
-/// Returns a row if it wrote one. Leaves `heartbeat_seq` unchanged: an acknowledgement renews no lease.
+/// Returns a row if it wrote one. Leaves `heartbeat_seq` unchanged: an acknowledgement renews no
+/// lease.
 pub(in crate::store) fn acknowledge(
     dialect: &Dialect,
     node_id: NodeId,
@@ -119,8 +121,8 @@ pub(in crate::store) fn select(dialect: &Dialect, clock: Time) -> Statement {
     Statement::with(sql, values)
 }
 
-/// Waits for uncommitted writes of the row, and then reads the row again. Returns a row if it deleted
-/// one: the node's `max_staleness` if it was the only longest one, or else 0.
+/// Waits for uncommitted writes of the row, and then reads the row again. Returns a row if it
+/// deleted one: the node's `max_staleness` if it was the only longest one, or else 0.
 pub(in crate::store) fn delete(node_id: NodeId, seq: i64) -> Statement {
     let sql = "DELETE FROM members WHERE node_id = $1 AND heartbeat_seq = $2 \
                RETURNING CASE WHEN max_staleness > (SELECT coalesce(max(max_staleness), 0) \

@@ -1,4 +1,5 @@
-//! The plans of SQLite: every list must read its index. (PostgreSQL: `tests/store/plans.rs`.)
+//! The plans of SQLite: every list must read the intended index. (PostgreSQL:
+//! `tests/store/plans.rs`.)
 
 use sqlx::{Connection, Row, SqliteConnection};
 
