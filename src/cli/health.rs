@@ -6,12 +6,12 @@ use std::{
     time::Duration,
 };
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use futures::StreamExt;
 use reqwest::{Client, StatusCode, redirect};
 
 use super::{
-    failure::{Failure, causes},
+    error::{CliError, causes},
     output::{Exit, Report},
     serve::variable,
     table::clean,
@@ -26,17 +26,20 @@ const TIME_LIMIT: Duration = Duration::from_secs(3);
 /// The most bytes of an answer that are looked at; each phase takes fewer.
 const LENGTH_MAX: usize = 1_024;
 
-const NOTES: &str = "\
-The setting is the server's own, and looked for in the same places, so that in the same container
-this command finds the server. No credentials are needed. 0.0.0.0 and [::] are asked at loopback.
+#[derive(Debug, Subcommand)]
+pub(crate) enum HealthCommand {
+    Check(CheckArgs),
+}
 
-Exit codes: 0 it serves; 1 it is starting, stale or stopping, or cannot be reached; 64 wrong usage
-or configuration.";
-
-/// Ask a server or sidecar on this machine whether it serves, as the health check of a container.
+/// Check whether the server or sidecar on this machine serves; for the health check of a container
+///
+/// The address comes from the same places as that of the server, so this command finds the server in
+/// the same container. No credentials are needed. 0.0.0.0 and [::] stand for loopback. The exit code
+/// is 0 if the server serves, and 1 otherwise.
 #[derive(Debug, Args)]
-#[command(after_help = NOTES)]
-pub(crate) struct HealthArgs {
+#[command(after_help = "Example:
+  support-access health check")]
+pub(crate) struct CheckArgs {
     /// Where it serves HTTP: IP:PORT or localhost:PORT.
     ///
     /// Default: 127.0.0.1:9464. Environment: SUPPORT_ACCESS_METRICS_LISTEN. File: metrics_listen.
@@ -47,26 +50,35 @@ pub(crate) struct HealthArgs {
     config: Option<PathBuf>,
 }
 
-pub(crate) async fn run(args: &HealthArgs) -> Result<Report, Failure> {
-    let HealthArgs { metrics_listen, config } = args;
+impl HealthCommand {
+    pub(crate) async fn run(&self) -> Result<Report, CliError> {
+        let Self::Check(args) = self;
+        check(args).await
+    }
+}
+
+async fn check(args: &CheckArgs) -> Result<Report, CliError> {
+    let CheckArgs { metrics_listen, config } = args;
     let flags = Flags::default()
         .with_file(config.clone())
         .with(config::METRICS_LISTEN, metrics_listen.clone());
     let listen = Config::load_metrics_listen(&flags, &variable)
-        .map_err(|error| Failure::usage(error.to_string()))?;
+        .map_err(|error| CliError::usage(error.to_string()))?;
     if listen.port() == 0 {
-        return Err(Failure::usage(format!(
+        return Err(CliError::usage(format!(
             "{listen} takes a free port, which only the server knows: its log says where it listens"
         )));
     }
     let url = format!("http://{}/readyz", reachable(listen));
     let (status, text) = ask(&url).await?;
     let exit = match status {
-        StatusCode::OK if text.trim_end() == Phase::Serving.as_str() => Exit::Done,
-        StatusCode::SERVICE_UNAVAILABLE => Exit::Failed,
+        StatusCode::OK if text.trim_end() == Phase::Serving.as_str() => Exit::Success,
+        StatusCode::SERVICE_UNAVAILABLE => Exit::Unexpected,
         other => {
-            return Err(Failure::new(format!("{url} answers {other}, as support-access does not"))
-                .with_hint("another program may be listening there"));
+            return Err(CliError::new(format!(
+                "{url} answers {other}, as support-access does not"
+            ))
+            .with_hint("another program may be listening there"));
         }
     };
     Ok(Report { text: format!("{}\n", clean(text.trim_end())), exit, ..Report::default() })
@@ -82,11 +94,11 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-async fn ask(url: &str) -> Result<(StatusCode, String), Failure> {
+async fn ask(url: &str) -> Result<(StatusCode, String), CliError> {
     let told = |error: reqwest::Error| {
         let cause = causes(&error).last().map(ToString::to_string).unwrap_or_default();
         let cause = if error.is_timeout() { "no answer in time" } else { &cause };
-        Failure::new(format!("{url} cannot be read: {cause}"))
+        CliError::new(format!("{url} cannot be read: {cause}"))
     };
     // Nothing here is for TLS: whose certificates this machine trusts need not even be known.
     let client = Client::builder()

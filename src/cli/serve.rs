@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
 
-use super::{failure::Failure, output::Report};
+use super::{error::CliError, output::Report};
 use crate::server::{
     self,
     config::{self, Config, Flags},
@@ -194,10 +194,10 @@ pub(crate) struct DatabaseArgs {
     database_url: Option<String>,
 }
 
-pub(crate) async fn run(args: &ServeArgs) -> Result<Report, Failure> {
+pub(crate) async fn run(args: &ServeArgs) -> Result<Report, CliError> {
     let config = Config::load(&args.to_flags(), &variable)
-        .map_err(|error| Failure::usage(error.to_string()))?;
-    server::run(config).await.map_err(|error| Failure::because(&error))?;
+        .map_err(|error| CliError::usage(error.to_string()))?;
+    server::run(config).await.map_err(|error| CliError::because(&error))?;
     Ok(Report::default())
 }
 

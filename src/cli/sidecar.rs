@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{
-    failure::Failure,
+    error::CliError,
     output::Report,
     serve::{CommonArgs, variable},
 };
@@ -62,10 +62,10 @@ pub(crate) struct SidecarArgs {
     config: Option<PathBuf>,
 }
 
-pub(crate) async fn run(args: &SidecarArgs) -> Result<Report, Failure> {
+pub(crate) async fn run(args: &SidecarArgs) -> Result<Report, CliError> {
     let config = SidecarConfig::load(&args.to_flags(), &variable)
-        .map_err(|error| Failure::usage(error.to_string()))?;
-    server::run_sidecar(config).await.map_err(|error| Failure::because(&error))?;
+        .map_err(|error| CliError::usage(error.to_string()))?;
+    server::run_sidecar(config).await.map_err(|error| CliError::because(&error))?;
     Ok(Report::default())
 }
 

@@ -1,0 +1,70 @@
+//! `support-access database migrate` and `database restored`.
+
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+
+use super::{
+    error::CliError,
+    output::Report,
+    serve::{DatabaseArgs, variable},
+};
+use crate::{domain::clock::SystemClock, server::config::Config, store};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DatabaseCommand {
+    Migrate(MigrateArgs),
+    Restored(RestoredArgs),
+}
+
+/// Create the database schema, or migrate it to the version of this program
+///
+/// `serve` also does this when it starts. Use this command to migrate in advance, or as another
+/// database user.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  SUPPORT_ACCESS_DATABASE_URL=postgres://owner@db/access support-access database migrate")]
+pub(crate) struct MigrateArgs {
+    #[command(flatten)]
+    database: DatabaseArgs,
+}
+
+/// Start a new epoch of the log, after the database was restored from a backup
+///
+/// Check nodes then load all data again, and consistency tokens from before the restore are no
+/// longer accepted. docs/operations.md describes the whole procedure.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  SUPPORT_ACCESS_DATABASE_URL=postgres://owner@db/access support-access database restored")]
+pub(crate) struct RestoredArgs {
+    #[command(flatten)]
+    database: DatabaseArgs,
+}
+
+impl DatabaseCommand {
+    pub(crate) async fn run(&self) -> Result<Report, CliError> {
+        match self {
+            Self::Migrate(args) => {
+                store::migrate(&url(&args.database)?)
+                    .await
+                    .map_err(|error| CliError::because(&error))?;
+                Ok(Report::new("The database is up to date.\n"))
+            }
+            Self::Restored(args) => restored(&url(&args.database)?).await,
+        }
+    }
+}
+
+fn url(args: &DatabaseArgs) -> Result<String, CliError> {
+    Config::load_database_url(&args.to_flags(), &variable)
+        .map_err(|error| CliError::usage(error.to_string()))
+}
+
+async fn restored(url: &str) -> Result<Report, CliError> {
+    store::migrate(url).await.map_err(|error| CliError::because(&error))?;
+    let store = store::open(url, Arc::new(SystemClock)).await;
+    let store = store.map_err(|error| CliError::because(&error))?;
+    let epoch = store.log().replace_epoch().await.map_err(|error| CliError::because(&error))?;
+    store.close().await;
+    Ok(Report::new(format!("The log has a new epoch: {}.\n", epoch.0)))
+}
