@@ -7,8 +7,9 @@ use std::{collections::BTreeSet, hint::black_box};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use support_access::{
     domain::{
-        AccessLevel, AgentId, AgentKind, Epoch, GrantId, GrantTerms, GroupId, Question, TenantId,
-        TokenKey, decide,
+        AccessCheck, AccessLevel, AgentId, AgentKind, AssertedGroups, Epoch, GrantId, GrantTerms,
+        GroupId, TenantId, TokenKey,
+        decision::decide,
         time::{Time, from_micros},
     },
     node::{Snapshot, message::Change},
@@ -49,13 +50,14 @@ fn snapshot(live_grants: usize, per_tenant: usize) -> Snapshot {
     snapshot
 }
 
-fn question(tenant_id: TenantId, group: &str) -> Question {
-    Question {
+fn check(tenant_id: TenantId, group: &str) -> AccessCheck {
+    AccessCheck {
         tenant_id,
-        agent_id: AgentId::new("ada").unwrap(),
-        agent_kind: AgentKind::Human,
-        group_ids: [GroupId::new(group).unwrap()].into(),
+        agent_id: Some(AgentId::new("ada").unwrap()),
+        groups: AssertedGroups::from_iter([GroupId::new(group).unwrap()]),
         required_level: AccessLevel::ReadOnly,
+        agent_kind: AgentKind::Human,
+        on_behalf_of: None,
     }
 }
 
@@ -68,18 +70,17 @@ fn decisions(criterion: &mut Criterion) {
         let gauges = snapshot.gauges();
         assert_eq!(gauges.live_grants, live_grants as u64);
         // Many tenants in turn, so that a million grants do not hide in the processor's cache.
-        let ask = |name: &str| -> Vec<Question> {
+        let checks = |name: &str| -> Vec<AccessCheck> {
             let step = (tenants / 1_000).max(1);
-            (0..tenants).step_by(step).map(|number| question(tenant(number), name)).collect()
+            (0..tenants).step_by(step).map(|number| check(tenant(number), name)).collect()
         };
-        for (answer, group_id) in [("allowed", "group-1"), ("denied", "group-of-others")] {
-            let questions = ask(group_id);
-            let mut next = questions.iter().cycle();
-            group.bench_function(BenchmarkId::new(answer, live_grants), |bencher| {
+        for (result, group_id) in [("allowed", "group-1"), ("denied", "group-of-others")] {
+            let checks = checks(group_id);
+            let mut next = checks.iter().cycle();
+            group.bench_function(BenchmarkId::new(result, live_grants), |bencher| {
                 bencher.iter(|| {
-                    let question = next.next().unwrap();
-                    decide([], snapshot.grants(&question.tenant_id), black_box(question), now())
-                        .reason
+                    let check = next.next().unwrap();
+                    decide([], snapshot.grants(&check.tenant_id), black_box(check), now()).reason
                 });
             });
         }

@@ -26,8 +26,8 @@ use futures::future::join_all;
 use server::Server;
 use support_access::{
     api::proto::v1::{
-        AccessLevel as ProtoLevel, BatchCheckAccessRequest, CheckAccessRequest, Decision,
-        support_access_client::SupportAccessClient,
+        AccessCheck, AccessLevel as ProtoLevel, AgentKind, BatchCheckAccessRequest,
+        CheckAccessRequest, Decision, support_access_client::SupportAccessClient,
     },
     domain::{
         AccessLevel, Attribution, EventKind, FreeText, Grant, GrantId, GrantTerms, GroupId,
@@ -87,19 +87,21 @@ async fn fill(database_url: &str) {
     store.close().await;
 }
 
-fn question(number: usize, group_id: &str) -> CheckAccessRequest {
-    CheckAccessRequest {
+fn access_check(number: usize, group_id: &str) -> AccessCheck {
+    AccessCheck {
         // Far apart, so that a million grants do not hide in the processor's cache.
         tenant_id: tenant(number.wrapping_mul(7_919)),
         agent_id: "ada".into(),
         group_ids: vec![group_id.into()],
         required_level: ProtoLevel::ReadOnly.into(),
-        at_least_revision: 0,
+        agent_kind: AgentKind::Human.into(),
+        on_behalf_of: String::new(),
     }
 }
 
 async fn check(channel: Channel, number: usize, group_id: &str, expected: Decision) {
-    let request = question(number, group_id);
+    let check = Some(access_check(number, group_id));
+    let request = CheckAccessRequest { check, consistency_token: String::new() };
     let answer = SupportAccessClient::new(channel).check_access(request).await.unwrap();
     assert_eq!(answer.into_inner().decision, i32::from(expected));
 }
@@ -178,9 +180,9 @@ fn grpc(criterion: &mut Criterion) {
     });
     group.throughput(Throughput::Elements(BATCH as u64));
     group.bench_function("batch_of_1000", |bencher| {
-        let checks: Vec<_> = (0..BATCH).map(|number| question(number, allowed)).collect();
+        let checks: Vec<_> = (0..BATCH).map(|number| access_check(number, allowed)).collect();
         bencher.to_async(&runtime).iter(|| {
-            let request = BatchCheckAccessRequest { checks: checks.clone() };
+            let request = BatchCheckAccessRequest { checks: checks.clone(), ..Default::default() };
             let mut client = SupportAccessClient::new(channels[0].clone());
             async move { client.batch_check_access(request).await.unwrap() }
         });

@@ -27,14 +27,17 @@ use support_access::{
     api::{
         credentials::ClientCredentials,
         grpc::upstream::GrpcUpstream,
-        proto::v1::{
-            AccessLevel as Level, FollowRequest, FollowResponse, GrantAccessRequest,
-            RevokeAccessRequest,
-            check_nodes_client::CheckNodesClient,
-            follow_request::{Hello, Message, Ping},
-            follow_response::Message as Told,
-            grant_access_request::End,
-            support_access_admin_client::SupportAccessAdminClient,
+        proto::{
+            replication::v1::{
+                FollowRequest, FollowResponse,
+                follow_request::{Hello, Message, Ping},
+                follow_response::Message as Told,
+                replication_client::ReplicationClient,
+            },
+            v1::{
+                AccessLevel as Level, GrantAccessRequest, NamedAgents, RevokeAccessRequest,
+                support_access_admin_client::SupportAccessAdminClient,
+            },
         },
     },
     domain::{
@@ -227,10 +230,11 @@ async fn feeding(url: &str) {
     let mut elapsed = Vec::new();
     let (mut used, mut nodes) = (Duration::ZERO, 0);
     for _ in 0..REVOCATIONS {
+        let last = followers.last().unwrap();
+        let known = last.revision();
         let grant =
             admin.grant_access(for_support("acme")).await.unwrap().into_inner().grant.unwrap();
-        let last = followers.last().unwrap();
-        while last.revision() < grant.revision {
+        while last.revision() <= known {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let before = server.used();
@@ -261,7 +265,8 @@ async fn stalling(url: &str) {
     let churn = async |admin: &mut SupportAccessAdminClient<Channel>| {
         for number in 0..CHURN {
             let agent_ids = (0..100).map(|agent| format!("{agent:03}-{number:060}")).collect();
-            let request = GrantAccessRequest { agent_ids, ..for_support("acme") };
+            let named_agents = Some(NamedAgents { agent_ids });
+            let request = GrantAccessRequest { named_agents, ..for_support("acme") };
             let grant = admin.grant_access(request).await.unwrap().into_inner().grant.unwrap();
             let (tenant_id, grant_id) = (grant.tenant_id, grant.grant_id);
             let request = RevokeAccessRequest { tenant_id, grant_id, ..Default::default() };
@@ -310,11 +315,11 @@ impl Stalled {
     async fn begin(url: &str, is_early: bool) -> Self {
         let (says, said) = mpsc::channel(16);
         let node_id = Uuid::new_v4().as_bytes().to_vec();
-        let hello = Hello { protocol: 2, node_id, ..Default::default() };
+        let hello = Hello { protocol_version: 1, node_id, ..Default::default() };
         for message in [Message::Hello(hello), Message::Ping(Ping { sequence: 1 })] {
             says.send(FollowRequest { message: Some(message) }).await.unwrap();
         }
-        let mut client = CheckNodesClient::connect(url.to_owned()).await.unwrap();
+        let mut client = ReplicationClient::connect(url.to_owned()).await.unwrap();
         let mut hears = client.follow(ReceiverStream::new(said)).await.unwrap().into_inner();
         while let Some(told) = hears.message().await.unwrap() {
             let is_far = matches!(told.message, Some(Told::Pong(_)));
@@ -345,7 +350,7 @@ fn for_support(tenant_id: &str) -> GrantAccessRequest {
         tenant_id: tenant_id.into(),
         group_id: "support".into(),
         access_level: Level::ReadOnly.into(),
-        end: Some(End::UntilRevoked(true)),
+        until_revoked: true,
         ..GrantAccessRequest::default()
     }
 }

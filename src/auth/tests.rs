@@ -27,7 +27,7 @@ fn a_certificate_that_expires_while_it_is_connected_is_refused_from_then_on() {
     let bindings = bound(Role::Gateway, "gateway.example");
     let authenticator = Authenticator::new(Some((bindings, Verifier::default())), clock.clone());
     let caller = authenticator.by_connection(&peer, None).unwrap();
-    assert_eq!(caller.may(Action::CheckAccess, Scope::Nobody), Ok(()));
+    assert_eq!(caller.may(Action::CheckAccess, Scope::Global), Ok(()));
     clock.pass(Duration::from_secs(9));
     assert!(authenticator.by_connection(&peer, None).is_ok());
     clock.pass(Duration::from_secs(1));

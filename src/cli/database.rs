@@ -61,10 +61,13 @@ fn url(args: &DatabaseArgs) -> Result<String, CliError> {
 }
 
 async fn restored(url: &str) -> Result<Report, CliError> {
-    store::migrate(url).await.map_err(|error| CliError::because(&error))?;
+    if url == "memory:" {
+        return Err(CliError::usage("--database-url is memory:, which cannot be restored"));
+    }
     let store = store::open(url, Arc::new(SystemClock)).await;
     let store = store.map_err(|error| CliError::because(&error))?;
-    let epoch = store.log().replace_epoch().await.map_err(|error| CliError::because(&error))?;
+    let epoch = store.log().replace_epoch().await;
     store.close().await;
-    Ok(Report::new(format!("The log has a new epoch: {}.\n", epoch.0)))
+    let epoch = epoch.map_err(|error| CliError::because(&error))?;
+    Ok(Report::new(format!("The restore is declared. The database has a new epoch: {epoch}.\n")))
 }

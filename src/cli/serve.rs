@@ -21,20 +21,20 @@ set), then in the configuration file, and then has its default. The file is TOML
   tls_client_ca = \"ca.pem\"          # needed for [certificates]
   trust_portal_assertion = false    # true: a portal may name the administrator without a token
 
-  [policy]                          # the vendor's catalogue; tenants can only tighten it
-  longest_duration = \"90d\"          # at most 3650d
-  default_duration = \"7d\"           # at most longest_duration
+  [policy]                          # the vendor's catalogue; tenants can only narrow it
+  max_duration = \"90d\"              # at most 3650d
+  default_duration = \"7d\"           # at most max_duration
   preset_durations = [\"1h\", \"8h\", \"1d\", \"7d\", \"30d\"]   # at most 32, shortest first
   until_revoked_allowed = true
   reason_required = false
   ticket_required = false
-  longest_schedule_ahead = \"90d\"    # 0s: grants start at once
+  max_schedule_ahead = \"90d\"        # 0s: grants start at once
 
   [[policy.groups]]                 # at most 100; default: support and engineering
   group_id = \"support\"
   display_name = \"Support\"
   description = \"Support analysts who answer your tickets.\"
-  highest_level = \"ADMIN\"           # READ_ONLY, READ_WRITE or ADMIN
+  max_access_level = \"ADMIN\"        # READ_ONLY, READ_WRITE or ADMIN
 
   [certificates]                    # names in client certificates, by role: gateway, node,
   gateway = [\"spiffe://vendor.example/gateway\"]      # portal, operator, auditor

@@ -11,9 +11,9 @@ use crate::{
     store::Retained,
 };
 
-/// The version of the protocol that this program speaks. A node that speaks another is refused: one that knows nothing of locks
-/// (version 1) would let in whom they keep out.
-pub const PROTOCOL: u32 = 2;
+/// The version of the protocol that this program speaks. Nodes that speak different versions do not
+/// follow each other.
+pub const PROTOCOL: u32 = 1;
 /// The most nodes that a node tells of at a time.
 pub const REPORT_MAX: usize = 1_000;
 

@@ -120,7 +120,7 @@ pub struct Config {
     pub max_staleness: Duration,
     /// The most scheduled and active grants that one tenant may have.
     pub max_live_grants_per_tenant: usize,
-    /// What the vendor offers. Tenants can only tighten it.
+    /// The vendor's catalogue. Tenants can only narrow it.
     pub catalogue: SupportPolicy,
     /// What checkpoints of histories are signed with, if they are.
     pub checkpoint_key: Option<CheckpointKey>,

@@ -39,7 +39,9 @@ pub enum EnforcementState {
 pub struct Enforcement {
     /// Whether the change is in force everywhere.
     pub state: EnforcementState,
-    /// Identifies the change.
+    /// The position of the change in the log. Internal.
+    pub revision: Revision,
+    /// Identifies the change to callers.
     pub token: ConsistencyToken,
     /// From the commit until the change was known to be in force everywhere, or until this result.
     pub elapsed: Duration,
@@ -47,7 +49,8 @@ pub struct Enforcement {
     pub nodes_acknowledged: u32,
     /// Nodes that did not acknowledge the change, and whose leases have expired.
     pub nodes_lapsed: u32,
-    /// Nodes that may still answer from before the change. 0 if complete.
+    /// Nodes that may still answer from before the change. A node counts together with its followers,
+    /// until the last of them has acknowledged. 0 if complete.
     pub nodes_pending: u32,
     /// When the change is in force everywhere at the latest, or was known to be.
     pub complete_by: Time,
@@ -199,6 +202,7 @@ impl Service {
         let Enforced { elapsed, nodes_acknowledged, nodes_lapsed } = enforced;
         Ok(Enforcement {
             state: EnforcementState::Complete,
+            revision,
             token: self.token(revision, time)?,
             elapsed,
             nodes_acknowledged,
@@ -218,6 +222,7 @@ impl Service {
         let Coverage { acknowledged, lapsed, missing, until, .. } = self.enforcer.coverage(commit);
         Ok(Enforcement {
             state: EnforcementState::Pending,
+            revision,
             token: self.token(revision, time)?,
             elapsed,
             nodes_acknowledged: acknowledged,

@@ -78,7 +78,7 @@ impl Service {
         let due = change.due_grants(change.now(), BATCH).await?;
         let mut events = Vec::with_capacity(due.len());
         for grant in due {
-            events.push(change.append(grants::expiry(grant)).await?);
+            events.push(change.append(grants::expiry(&grant)).await?);
         }
         for lock in change.due_locks(change.now(), BATCH).await? {
             events.push(change.append(locks::expiry(&lock)).await?);

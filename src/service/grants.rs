@@ -157,7 +157,7 @@ impl Service {
             (found, self.enforce_again(part.last_revision, deadline).await?)
         } else if is_live {
             let new = if found.state(now).is_ended() {
-                expiry(found)
+                expiry(&found)
             } else {
                 check_etag(&found.etag(), request.etag.as_deref())?;
                 revocation(caller, found, request.reason, now)
@@ -235,9 +235,9 @@ pub(super) fn revocation(
 /// The event that ends a grant whose end time was reached. A revocation of such a grant appends this
 /// event and does not leave it to the sweep: the end is then enforced like a revocation, whatever the
 /// clock of a check node shows.
-pub(super) fn expiry(grant: Grant) -> NewEvent {
+pub(super) fn expiry(grant: &Grant) -> NewEvent {
     let kind = EventKind::Expired(Expired { grant: grant.clone() });
-    grant_event(&grant, Attribution::system(), FreeText::default(), kind)
+    grant_event(grant, Attribution::system(), FreeText::default(), kind)
 }
 
 async fn find(transaction: &mut dyn Transaction, grant: &GrantRef) -> Result<Grant, ServiceError> {

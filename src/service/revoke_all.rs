@@ -118,7 +118,7 @@ async fn end_all(
     let mut events = Vec::with_capacity(live.len());
     for grant in live {
         let new = if grant.state(now).is_ended() {
-            expiry(grant)
+            expiry(&grant)
         } else {
             revocation(caller, grant, request.reason.clone(), now)
         };

@@ -6,7 +6,8 @@ use tokio::{task, time::Instant};
 
 use crate::{
     domain::{
-        Epoch, Event, GrantId, GrantTerms, LockTerms, Position, Question, Revision, TenantId, Time,
+        AccessCheck, Epoch, Event, GrantId, GrantTerms, LockTerms, Position, Revision, TenantId,
+        Time,
     },
     node::Snapshot,
     store::Retained,
@@ -129,7 +130,7 @@ impl History {
     /// everywhere, or by something later. What was over or had begun stays so if that clock is set back from `latest`.
     pub(super) fn may_allow(
         &self,
-        question: &Question,
+        question: &AccessCheck,
         grant_id: GrantId,
         now: Time,
         latest: Time,

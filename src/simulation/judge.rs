@@ -16,8 +16,9 @@ use tokio::{
 
 use crate::{
     domain::{
-        AccessLevel, AgentId, AgentKind, Clock, Event, GrantId, GrantTerms, GroupId, LockTerms,
-        NodeId, Position, Question, Reason, Revision, TenantId, Time, decision::decide,
+        AccessCheck, AccessLevel, AgentId, AgentKind, AssertedGroups, Clock, Event, GrantId,
+        GrantTerms, GroupId, LockTerms, NodeId, Position, Reason, Revision, TenantId, Time,
+        decision::decide,
     },
     node::{CheckNode, ReadView},
     service::{Enforcement, EnforcementState},
@@ -338,6 +339,11 @@ impl Judge {
     pub(super) fn head(&self) -> Revision {
         self.inner.lock().history.head()
     }
+
+    /// The event of the current log with this revision.
+    pub(super) fn event(&self, revision: Revision) -> Option<Event> {
+        self.inner.lock().history.at(revision).map(|logged| logged.event.clone())
+    }
 }
 
 impl Inner {
@@ -368,13 +374,14 @@ impl Inner {
     }
 }
 
-fn question(subject: &Subject) -> Question {
-    Question {
+fn question(subject: &Subject) -> AccessCheck {
+    AccessCheck {
         tenant_id: subject.tenant_id.clone(),
-        agent_id: AgentId::fixed("anna"),
-        agent_kind: AgentKind::Human,
-        group_ids: [subject.group_id.clone()].into(),
+        agent_id: Some(AgentId::fixed("anna")),
+        groups: AssertedGroups::new([String::from(subject.group_id.clone())]),
         required_level: AccessLevel::ReadOnly,
+        agent_kind: AgentKind::Human,
+        on_behalf_of: None,
     }
 }
 

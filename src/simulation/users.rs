@@ -20,7 +20,7 @@ use crate::{
     domain::{
         AccessLevel, AgentId, AgentKind, Caller, End, ExtendRequest, FreeText, GrantRequest,
         GrantTerms, LockRequest, LockTarget, LockTerms, Revision, RevokeRequest, Span, TenantId,
-        Ticket, UnlockRequest,
+        Ticket, UnlockRequest, token::TokenEvent,
     },
     service::{Enforcement, GrantRef, Service, locks::LockRef},
     simulation::{
@@ -113,6 +113,7 @@ impl Users {
             group_id: subject.group_id.clone(),
             agent_ids: BTreeSet::new(),
             access_level: AccessLevel::Admin,
+            agent_kinds: None,
             start_time,
             end,
             reason: FreeText::default(),
@@ -234,9 +235,15 @@ impl Users {
         let (head, random) = (self.world.judge.head(), &self.world.random);
         let Some((subject, _)) = self.any_live() else { return };
         let back = Revision::try_from(random.between(0, 3)).unwrap_or(0);
+        let Some(event) = self.world.judge.event((head - back).max(1)) else { return };
+        let Some(key) = process.node.read_view().view.snapshot().token_key() else { return };
+        let Ok(token) = key.encrypt(TokenEvent::new(event.revision, Some(event.time))) else {
+            return;
+        };
         let deadline = self.deadline();
         self.ask(process, subject, move |work| async move {
-            work.wait_enforced((head - back).max(1), deadline).await.ok()
+            let (tenant_id, token) = (event.tenant_id.as_ref(), token.to_string());
+            work.wait_enforced(tenant_id, &token, deadline).await.ok()
         });
     }
 

@@ -375,7 +375,7 @@ pub(super) fn catalogue() -> SupportPolicy {
         .map(|number| {
             let mut group = template.clone();
             group.group_id = group_id(number);
-            group.highest_level = AccessLevel::Admin;
+            group.max_access_level = AccessLevel::Admin;
             group
         })
         .collect();

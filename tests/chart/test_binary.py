@@ -102,7 +102,7 @@ def test_how_the_database_is_verified_is_heeded(place, secrets, name, is_told_mo
         thread = threading.Thread(target=refuse_tls, args=[listener])
         thread.start()
         more["SUPPORT_ACCESS_DATABASE_URL"] = f"postgres://somebody:secret@127.0.0.1:{listener.getsockname()[1]}/access"
-        done = run(["migrate"], more)
+        done = run(["database", "migrate"], more)
         thread.join()
     assert done.returncode == 1
     assert received[0] == bytes.fromhex("0000000804d2162f"), "it asks for TLS"

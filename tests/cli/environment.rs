@@ -50,14 +50,14 @@ fn commands_that_ask_no_server_do_not_read_how_to() {
         }
         said(&mut command)
     };
-    let migrated = with_nonsense(&["migrate", "--database-url", &url]);
+    let migrated = with_nonsense(&["database", "migrate", "--database-url", &url]);
     assert_eq!((migrated.code, migrated.stderr.as_str()), (0, ""));
     assert_eq!(with_nonsense(&["completions", "bash"]).code, 0);
     let served = with_nonsense(&["serve", "--log", "a=b=c"]);
     assert!(served.stderr.starts_with("error: --log must be like"), "{served:?}");
     assert_eq!(with_nonsense(&["list", "acme"]).code, 64, "or else this test could not fail");
 
-    let refused = run(&["migrate", "--database-url", &url, "--output", "json"]);
+    let refused = run(&["database", "migrate", "--database-url", &url, "--output", "json"]);
     assert_eq!((refused.code, refused.stdout.as_str()), (64, ""));
 }
 

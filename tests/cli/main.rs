@@ -382,12 +382,12 @@ fn a_wrong_configuration_exits_with_64_and_a_sentence() {
         )
     );
     assert_eq!(
-        run(&["migrate", "--database-url", "mysql:x"]),
+        run(&["database", "migrate", "--database-url", "mysql:x"]),
         refused(
             "error: --database-url must begin with sqlite:, postgres: or memory:, such as sqlite://support-access.db, \
              but begins with \"mysql\"\n"
         )
     );
-    let memory = run(&["migrate", "--database-url", "memory:"]);
+    let memory = run(&["database", "migrate", "--database-url", "memory:"]);
     assert_eq!(memory.code, 1, "there is nothing to migrate");
 }

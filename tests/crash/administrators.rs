@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use futures::future::join_all;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use support_access::api::proto::v1::{
-    AccessLevel, Event, EventType, ExtendAccessRequest, Grant, GrantAccessRequest,
-    ListEventsRequest, RevokeAccessRequest, extend_access_request, grant_access_request,
+    AccessLevel, Event, ExtendAccessRequest, Grant, GrantAccessRequest, ListEventsRequest,
+    RevokeAccessRequest, event::Payload,
 };
 use tokio::time::timeout;
 use tonic::Code;
@@ -27,8 +27,9 @@ fn at_two_servers_on_postgres() {
     side_by_side(&Backend::postgres(), 2);
 }
 
-/// What one administrator was told: the revision of each change, what it was, and the end of the grant after it.
-type Told = BTreeMap<i64, (EventType, String, Option<prost_types::Timestamp>)>;
+/// The changes that one administrator was told of: by the etag of the grant, which identifies the
+/// event, the kind of the event and the grant after it.
+type Told = BTreeMap<String, (&'static str, Grant)>;
 
 #[tokio::main]
 async fn side_by_side(backend: &Backend, servers: usize) {
@@ -55,8 +56,8 @@ async fn side_by_side(backend: &Backend, servers: usize) {
         timeout(Duration::from_mins(2), join_all(work)).await.expect("nobody waits for ever");
     let mut all = Told::new();
     for told in told {
-        for (revision, change) in told.unwrap() {
-            assert!(all.insert(revision, change).is_none(), "revision {revision} was given twice");
+        for (etag, change) in told.unwrap() {
+            assert!(all.insert(etag.clone(), change).is_none(), "{etag} was given twice");
         }
     }
     every_change_is_in_the_history(&mut admins[0], &all).await;
@@ -67,7 +68,7 @@ async fn grant(admin: &mut Admin) -> Grant {
         tenant_id: "acme".into(),
         group_id: "support".into(),
         access_level: AccessLevel::ReadOnly.into(),
-        end: Some(grant_access_request::End::UntilRevoked(true)),
+        until_revoked: true,
         ..Default::default()
     };
     admin.grant_access(request).await.unwrap().into_inner().grant.unwrap()
@@ -79,7 +80,7 @@ fn extension(grant_id: &str, etag: &str, hours: i64) -> ExtendAccessRequest {
         tenant_id: "acme".into(),
         grant_id: grant_id.into(),
         etag: etag.into(),
-        end: Some(extend_access_request::End::Duration(duration)),
+        duration: Some(duration),
         ..Default::default()
     }
 }
@@ -106,11 +107,11 @@ async fn change(mut admin: Admin, ids: Arc<Vec<String>>, mut random: StdRng) -> 
     for _ in 0..CHANGES_EACH {
         let index = random.random_range(0..ids.len());
         let (kind, grant) = match random.random_range(0..4) {
-            0 => (EventType::Granted, grant(&mut admin).await),
+            0 => ("granted", grant(&mut admin).await),
             1 | 2 => {
                 let request = extension(&ids[index], "", random.random_range(1..2_000));
                 match admin.extend_access(request).await {
-                    Ok(extended) => (EventType::Extended, extended.into_inner().grant.unwrap()),
+                    Ok(extended) => ("extended", extended.into_inner().grant.unwrap()),
                     Err(status) => {
                         // Somebody else has revoked it.
                         assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
@@ -131,13 +132,13 @@ async fn change(mut admin: Admin, ids: Arc<Vec<String>>, mut random: StdRng) -> 
                 if grant.revoke_reason != reason {
                     continue; // somebody else was faster, and that is the answer
                 }
-                (EventType::Revoked, grant)
+                ("revoked", grant)
             }
         };
-        if kind == EventType::Granted {
+        if kind == "granted" {
             ids.push(grant.grant_id.clone());
         }
-        told.insert(grant.revision, (kind, grant.grant_id, grant.expire_time));
+        told.insert(grant.etag.clone(), (kind, grant));
     }
     told
 }
@@ -157,13 +158,26 @@ async fn every_change_is_in_the_history(admin: &mut Admin, told: &Told) {
     }
     events.reverse();
     let count = i64::try_from(events.len()).unwrap();
-    let revisions: Vec<i64> = events.iter().map(|event| event.revision).collect();
-    assert_eq!(revisions, (1..=count).collect::<Vec<_>>(), "no gap, none twice");
+    let sequences: Vec<i64> = events.iter().map(|event| event.sequence).collect();
+    assert_eq!(sequences, (1..=count).collect::<Vec<_>>(), "no gap, none twice");
     // The grants at the start, and the extension that won.
     assert_eq!(events.len(), told.len() + GRANTS + 1, "nothing but what somebody was told");
-    for (revision, (kind, grant_id, expire_time)) in told {
-        let event = &events[usize::try_from(revision - 1).unwrap()];
-        assert_eq!((event.r#type(), &event.grant_id), (*kind, grant_id));
-        assert_eq!(event.grant.as_ref().unwrap().expire_time, *expire_time);
+    let found: BTreeMap<String, (&str, Grant)> = events
+        .into_iter()
+        .map(|event| {
+            let (kind, grant) = match event.payload.unwrap() {
+                Payload::Granted(granted) => ("granted", granted.grant),
+                Payload::Extended(extended) => ("extended", extended.grant),
+                Payload::Revoked(revoked) => ("revoked", revoked.grant),
+                other => panic!("{other:?}"),
+            };
+            let grant = grant.unwrap();
+            (grant.etag.clone(), (kind, grant))
+        })
+        .collect();
+    for (etag, (kind, grant)) in told {
+        let (found_kind, found_grant) = &found[etag];
+        assert_eq!((found_kind, &found_grant.grant_id), (kind, &grant.grant_id));
+        assert_eq!(found_grant.expire_time, grant.expire_time);
     }
 }

@@ -3,8 +3,7 @@
 use rand::{RngExt, rngs::StdRng};
 use support_access::api::proto::v1::{
     AccessLevel, ExtendAccessRequest, Grant, GrantAccessRequest, GrantState, ListGrantsRequest,
-    RevokeAccessRequest, extend_access_request, grant_access_request,
-    support_access_admin_client::SupportAccessAdminClient,
+    RevokeAccessRequest, support_access_admin_client::SupportAccessAdminClient,
 };
 use tokio::sync::watch;
 use tonic::{Code, Status, transport::Channel};
@@ -26,8 +25,8 @@ pub(crate) struct ExpectedState {
 struct Line {
     /// As the last acknowledged answer had it.
     acknowledged: Grant,
-    /// The revision of every answer.
-    revisions: Vec<i64>,
+    /// The etag of every answer. It identifies an event.
+    etags: Vec<String>,
     /// A revocation or extension was sent, and never answered.
     is_uncertain: bool,
 }
@@ -40,12 +39,13 @@ impl ExpectedState {
 
     /// How many changes were acknowledged.
     pub(crate) fn acknowledged(&self) -> usize {
-        self.grants.iter().map(|line| line.revisions.len()).sum()
+        self.grants.iter().map(|line| line.etags.len()).sum()
     }
 
-    /// The revisions of all changes that were acknowledged.
-    pub(crate) fn revisions(&self) -> impl Iterator<Item = i64> {
-        self.grants.iter().flat_map(|line| line.revisions.iter().copied())
+    /// The tenant and etag of all changes that were acknowledged.
+    pub(crate) fn etags(&self) -> impl Iterator<Item = (String, String)> {
+        let etags = self.grants.iter().flat_map(|line| line.etags.iter().cloned());
+        etags.map(|etag| (self.tenant_id.clone(), etag))
     }
 
     /// Makes changes until the server is gone, and says after each that it was made.
@@ -83,7 +83,7 @@ impl ExpectedState {
             tenant_id: self.tenant_id.clone(),
             group_id: "support".into(),
             access_level: AccessLevel::ReadOnly.into(),
-            end: Some(grant_access_request::End::UntilRevoked(true)),
+            until_revoked: true,
             ..Default::default()
         };
         self.next_request += 1;
@@ -95,8 +95,8 @@ impl ExpectedState {
     }
 
     fn enter(&mut self, grant: Grant) {
-        let revisions = vec![grant.revision];
-        self.grants.push(Line { acknowledged: grant, revisions, is_uncertain: false });
+        let etags = vec![grant.etag.clone()];
+        self.grants.push(Line { acknowledged: grant, etags, is_uncertain: false });
     }
 
     async fn extend(&mut self, admin: &mut Admin, index: usize, hours: i64) -> Result<(), Status> {
@@ -105,7 +105,7 @@ impl ExpectedState {
         let request = ExtendAccessRequest {
             tenant_id: self.tenant_id.clone(),
             grant_id: line.acknowledged.grant_id.clone(),
-            end: Some(extend_access_request::End::Duration(duration)),
+            duration: Some(duration),
             ..Default::default()
         };
         line.is_uncertain = true;
@@ -139,7 +139,7 @@ impl ExpectedState {
         for line in &mut self.grants {
             let now = found.iter().find(|grant| grant.grant_id == line.acknowledged.grant_id);
             let now = now.expect("an acknowledged grant is there");
-            if line.is_uncertain && now.revision != line.acknowledged.revision {
+            if line.is_uncertain && now.etag != line.acknowledged.etag {
                 line.keep(Some(now.clone()));
             }
             line.is_uncertain = false;
@@ -167,8 +167,8 @@ impl ExpectedState {
 impl Line {
     fn keep(&mut self, grant: Option<Grant>) {
         let grant = grant.unwrap();
-        assert!(grant.revision > self.acknowledged.revision);
-        self.revisions.push(grant.revision);
+        assert_ne!(grant.etag, self.acknowledged.etag);
+        self.etags.push(grant.etag.clone());
         self.acknowledged = grant;
         self.is_uncertain = false;
     }

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use support_access::api::proto::v1::{
-    AccessLevel, CheckAccessRequest, Decision, DecisionReason, Grant, GrantAccessRequest,
-    ListEventsRequest, ListGrantsRequest, RevokeAccessRequest, grant_access_request::End,
+    AccessCheck, AccessLevel, AgentKind, CheckAccessRequest, Decision, DecisionReason, Grant,
+    GrantAccessRequest, ListEventsRequest, ListGrantsRequest, RevokeAccessRequest,
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -17,7 +17,7 @@ fn request(request_id: &str) -> GrantAccessRequest {
         tenant_id: "acme".into(),
         group_id: "support".into(),
         access_level: AccessLevel::ReadOnly.into(),
-        end: Some(End::UntilRevoked(true)),
+        until_revoked: true,
         ..Default::default()
     }
 }
@@ -69,13 +69,16 @@ async fn outage(take_away: impl Fn(&Cluster), bring_back: impl Fn(&Cluster)) {
     assert_eq!(grant_until_answered(&mut admin, request("second")).await, second);
     assert_eq!(grant_until_answered(&mut admin, request("first")).await, first);
     let revoked = admin.revoke_access(revoke).await.unwrap().into_inner();
-    let question = CheckAccessRequest {
+    let check = AccessCheck {
         tenant_id: "acme".into(),
         agent_id: "ada".into(),
         group_ids: vec!["support".into()],
         required_level: AccessLevel::ReadOnly.into(),
-        at_least_revision: revoked.enforcement.unwrap().revision,
+        agent_kind: AgentKind::Human.into(),
+        on_behalf_of: String::new(),
     };
+    let consistency_token = revoked.enforcement.unwrap().consistency_token;
+    let question = CheckAccessRequest { check: Some(check), consistency_token };
     // Until the server has proven again that it is current, it denies.
     let mut access = server.access().await;
     let answer = loop {
@@ -89,8 +92,8 @@ async fn outage(take_away: impl Fn(&Cluster), bring_back: impl Fn(&Cluster)) {
     assert_eq!(admin.list_grants(list).await.unwrap().into_inner().grants.len(), 2);
     let events = ListEventsRequest { tenant_id: "acme".into(), ..Default::default() };
     let events = admin.list_events(events).await.unwrap().into_inner().events;
-    let revisions: Vec<i64> = events.iter().map(|event| event.revision).collect();
-    assert_eq!(revisions, [3, 2, 1], "each change once");
+    let sequences: Vec<i64> = events.iter().map(|event| event.sequence).collect();
+    assert_eq!(sequences, [3, 2, 1], "each change once");
 }
 
 #[test]

@@ -87,7 +87,7 @@ def others(job, count):
 def test_a_forgotten_transaction_stops_all_changes(service, prometheus):
     service.use()
     assert service.grant(tenant="bolt", end="3s").returncode == 0
-    with service.sql_in_the_way("SELECT FROM head FOR UPDATE; LOCK TABLE chain;"), others(service.grant, 6):
+    with service.sql_in_the_way("SELECT FROM head FOR UPDATE; LOCK TABLE enforcements;"), others(service.grant, 6):
         alert = prometheus.until_firing("SupportAccessChangesFailing")
         assert alert["labels"].items() >= {"severity": "critical", "namespace": "vendor", "job": JOB}.items()
         assert service.check_at_sidecar().returncode == 1, "checks go on"

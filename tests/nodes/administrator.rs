@@ -4,8 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use rand::{RngExt, rngs::StdRng};
 use support_access::api::proto::v1::{
-    AccessLevel, Event, EventType, ExtendAccessRequest, Grant, GrantAccessRequest,
-    extend_access_request, grant_access_request::End,
+    AccessLevel, Event, ExtendAccessRequest, Grant, GrantAccessRequest, event::Payload,
     support_access_admin_client::SupportAccessAdminClient,
 };
 use tokio::time::{sleep, timeout};
@@ -27,8 +26,8 @@ pub struct Administrator {
     random: StdRng,
     live: Vec<Grant>,
     requests: usize,
-    /// What was acknowledged.
-    told: Vec<(EventType, Grant)>,
+    /// The changes that were acknowledged, by the kind of their event.
+    told: Vec<(&'static str, Grant)>,
     /// What was not, and was asked again.
     refused: BTreeMap<String, usize>,
     /// The longest that a revocation has waited until it was in force everywhere.
@@ -80,7 +79,7 @@ impl Administrator {
             tenant_id: self.tenant_id.clone(),
             group_id: "support".into(),
             access_level: AccessLevel::ReadOnly.into(),
-            end: Some(End::UntilRevoked(true)),
+            until_revoked: true,
             ..Default::default()
         };
         let granted = self
@@ -91,7 +90,7 @@ impl Administrator {
             .await;
         let grant = granted.grant.unwrap();
         self.live.push(grant.clone());
-        self.told.push((EventType::Granted, grant));
+        self.acknowledged("granted", grant);
     }
 
     async fn extend(&mut self) {
@@ -101,7 +100,7 @@ impl Administrator {
         let request = ExtendAccessRequest {
             tenant_id: self.tenant_id.clone(),
             grant_id: self.live[index].grant_id.clone(),
-            end: Some(extend_access_request::End::Duration(duration)),
+            duration: Some(duration),
             ..Default::default()
         };
         let extended = self
@@ -110,7 +109,7 @@ impl Administrator {
                 async move { Ok(admin.extend_access(request).await?.into_inner()) }
             })
             .await;
-        self.told.push((EventType::Extended, extended.grant.unwrap()));
+        self.acknowledged("extended", extended.grant.unwrap());
     }
 
     async fn revoke(&mut self) {
@@ -124,8 +123,12 @@ impl Administrator {
             })
             .await;
         self.slowest = self.slowest.max(revoked.elapsed());
-        let revision = revoked.enforcement.revision;
-        self.told.push((EventType::Revoked, Grant { revision, ..grant }));
+        self.acknowledged("revoked", revoked.grant);
+    }
+
+    fn acknowledged(&mut self, kind: &'static str, grant: Grant) {
+        self.history.changed();
+        self.told.push((kind, grant));
     }
 
     /// Asks one server after the other until one answers.
@@ -161,15 +164,34 @@ impl Administrator {
     /// Everything that was acknowledged is in the history, and nothing was made twice. Returns how much that was.
     pub fn audit(&self, events: &[Event]) -> usize {
         for (kind, grant) in &self.told {
-            let event = events.iter().find(|event| event.revision == grant.revision);
-            let event = event.unwrap_or_else(|| panic!("{kind:?} is lost: {grant:?}"));
-            assert_eq!((event.r#type(), &event.grant_id), (*kind, &grant.grant_id));
+            // The etag identifies the event.
+            let is_same = |event: &&Event| {
+                event_grant(event).is_some_and(|(found, changed)| {
+                    (found, &changed.grant_id, &changed.etag)
+                        == (*kind, &grant.grant_id, &grant.etag)
+                })
+            };
+            assert!(events.iter().any(|event| is_same(&event)), "{kind} is lost: {grant:?}");
         }
-        let granted = events.iter().filter(|event| event.r#type() == EventType::Granted);
+        let granted = events
+            .iter()
+            .filter(|event| event_grant(event).is_some_and(|(kind, _)| kind == "granted"));
         let ours = granted.filter(|event| event.reason.starts_with(&self.tenant_id)).count();
         assert_eq!(ours, self.requests, "each request was granted, and once");
         self.told.len()
     }
+}
+
+/// The kind of an event about a grant, and the grant after the event.
+fn event_grant(event: &Event) -> Option<(&'static str, &Grant)> {
+    let (kind, grant) = match event.payload.as_ref()? {
+        Payload::Granted(granted) => ("granted", &granted.grant),
+        Payload::Extended(extended) => ("extended", &extended.grant),
+        Payload::Revoked(revoked) => ("revoked", &revoked.grant),
+        Payload::Expired(expired) => ("expired", &expired.grant),
+        _ => return None,
+    };
+    Some((kind, grant.as_ref()?))
 }
 
 /// The only failures that may be caused by what fails.

@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     administrator::Administrator,
-    fleet::{FAST, Fleet, Node, grant, replica, sidecar},
+    fleet::{FAST, Fleet, Node, grant, grant_with_token, replica, request, sidecar},
     history::{History, Verdict, log},
     load::Load,
     postgres::Cluster,
@@ -271,14 +271,14 @@ async fn all_is_well(fleet: &Fleet, tenants: &[String]) {
         let mut admin = fleet.admin(0);
         let mut granted = None;
         eventually("changes are made", async || {
-            granted = grant(&mut admin, tenant_id).await.ok();
+            granted = grant_with_token(&mut admin, request(tenant_id)).await.ok();
             granted.is_some()
         })
         .await;
-        let revision = granted.unwrap().revision;
+        let (_, token) = granted.unwrap();
         for node in fleet.nodes() {
             eventually("it lets in", async || {
-                matches!(fleet.ask(node, tenant_id, revision).await, Verdict::Allowed(_))
+                matches!(fleet.ask(node, tenant_id, &token).await, Verdict::Allowed(_))
             })
             .await;
         }

@@ -8,12 +8,10 @@ use std::{
 };
 
 use chrono::DateTime;
-use support_access::api::proto::v1::{
-    AccessLevel, DecisionReason, Grant, GrantAccessRequest, grant_access_request::End,
-};
+use support_access::api::proto::v1::{DecisionReason, Grant, GrantAccessRequest};
 
 use crate::{
-    fleet::{FAST, Fleet, replica, sidecar},
+    fleet::{FAST, Fleet, grant_with_token, replica, request, sidecar},
     history::Verdict,
     load::Load,
     postgres::Cluster,
@@ -83,24 +81,21 @@ async fn grant(
     fleet: &Fleet,
     replica: usize,
     tenant_id: &str,
-    start: Option<SystemTime>,
-    end: End,
-) -> Grant {
+    period: GrantAccessRequest,
+) -> (Grant, String) {
     let request = GrantAccessRequest {
-        tenant_id: tenant_id.into(),
-        group_id: "support".into(),
-        access_level: AccessLevel::ReadOnly.into(),
-        start_time: start.map(Into::into),
-        end: Some(end),
-        ..Default::default()
+        start_time: period.start_time,
+        expire_time: period.expire_time,
+        duration: period.duration,
+        until_revoked: false,
+        ..request(tenant_id)
     };
-    let granted = fleet.admin(replica).grant_access(request).await.unwrap();
-    granted.into_inner().grant.unwrap()
+    grant_with_token(&mut fleet.admin(replica), request).await.unwrap()
 }
 
-async fn all_answer(fleet: &Fleet, grant: &Grant, expected: &Verdict) {
+async fn all_answer(fleet: &Fleet, tenant_id: &str, token: &str, expected: &Verdict) {
     for node in fleet.nodes() {
-        let verdict = fleet.ask(node, &grant.tenant_id, grant.revision).await;
+        let verdict = fleet.ask(node, tenant_id, token).await;
         assert_eq!(verdict, *expected, "{}", node.server.name);
     }
 }
@@ -114,20 +109,23 @@ async fn a_wrong_wall_clock_changes_no_answer() {
             ["always", "for ten minutes", "in half an hour"].map(|it| format!("{it} {replica}"));
         let always = fleet.granted(replica, &tenants[0]).await;
         let ten_minutes = prost_types::Duration { seconds: 600, nanos: 0 };
-        let limited = grant(&fleet, replica, &tenants[1], None, End::Duration(ten_minutes)).await;
-        let later = SystemTime::now() + HOUR / 2;
-        let scheduled =
-            grant(&fleet, replica, &tenants[2], Some(later), End::Duration(ten_minutes)).await;
+        let now = GrantAccessRequest { duration: Some(ten_minutes), ..Default::default() };
+        let start_time = Some((SystemTime::now() + HOUR / 2).into());
+        let later = GrantAccessRequest { start_time, ..now.clone() };
+        let (limited, _) = grant(&fleet, replica, &tenants[1], now).await;
+        let (scheduled, token) = grant(&fleet, replica, &tenants[2], later).await;
         for grant in [&always, &limited] {
-            all_answer(&fleet, grant, &Verdict::Allowed(grant.grant_id.clone())).await;
+            let verdict = Verdict::Allowed(grant.grant_id.clone());
+            all_answer(&fleet, &grant.tenant_id, &token, &verdict).await;
         }
-        all_answer(&fleet, &scheduled, &Verdict::Denied(DecisionReason::NotStarted)).await;
+        let verdict = Verdict::Denied(DecisionReason::NotStarted);
+        all_answer(&fleet, &scheduled.tenant_id, &token, &verdict).await;
         for grant in [&always, &limited, &scheduled] {
             let revoked = fleet.revoke_in_time(replica, grant).await;
             assert_eq!(revoked.enforcement.nodes_acknowledged, fleet.count(), "{revoked:?}");
             let verdict = Verdict::Denied(DecisionReason::Revoked);
-            let revision = revoked.enforcement.revision;
-            all_answer(&fleet, &Grant { revision, ..grant.clone() }, &verdict).await;
+            let token = &revoked.enforcement.consistency_token;
+            all_answer(&fleet, &grant.tenant_id, token, &verdict).await;
         }
     }
     eventually("revocations are fast", async || {
@@ -145,12 +143,13 @@ async fn a_wrong_wall_clock_ends_no_grant_late() {
     let (monotonic, wall) = (Instant::now(), SystemTime::now());
     let end_time = wall + Duration::from_secs(5);
     let tenant_id = "for a moment";
-    let limited = grant(&fleet, 1, tenant_id, None, End::ExpireTime(end_time.into())).await;
+    let period = GrantAccessRequest { expire_time: Some(end_time.into()), ..Default::default() };
+    let (limited, token) = grant(&fleet, 1, tenant_id, period).await;
     let end = monotonic + Duration::from_secs(5);
     let load = Load::on(&fleet, &[tenant_id.into()], PACE);
     for node in fleet.nodes() {
         eventually("it has expired", async || {
-            let verdict = fleet.ask(node, tenant_id, limited.revision).await;
+            let verdict = fleet.ask(node, tenant_id, &token).await;
             verdict == Verdict::Denied(DecisionReason::Expired)
         })
         .await;

@@ -7,7 +7,7 @@ use tonic::Code;
 
 use crate::{
     fleet::{Fleet, MAX_STALENESS, grant, replica, sidecar},
-    history::{Log, Verdict, live_at, log, replay},
+    history::{Log, Verdict, assert_consistent, is_of, log},
     load::Load,
     postgres::Cluster,
     proxy::{Proxy, Target},
@@ -50,14 +50,14 @@ async fn outage(take_away: impl Fn(&Cluster), bring_back: impl Fn(&Cluster)) {
     take_away(&cluster);
     let gone = Instant::now();
     for node in fleet.nodes() {
-        let verdict = fleet.ask(node, "kept", 0).await;
+        let verdict = fleet.ask(node, "kept", "").await;
         let is_soon = began.elapsed() < SOON;
         assert!(!is_soon || verdict.is_allowed_by(&kept), "checks go on: {verdict:?}");
     }
     changes_are_refused(&fleet, &kept).await;
     for node in fleet.nodes() {
         eventually("it is not SERVING", async || !is_serving(&node.channel).await).await;
-        assert_eq!(fleet.ask(node, "kept", 0).await, Verdict::Stale);
+        assert_eq!(fleet.ask(node, "kept", "").await, Verdict::Stale);
     }
     let late = || fleet.history.answers(|answer| answer.invoked >= gone + MAX_STALENESS);
     eventually("no lease can be good any more", async || late().len() > 10).await;
@@ -126,22 +126,15 @@ struct Histories {
 }
 
 impl Histories {
-    fn fits(log: &Log, answer: &crate::history::Answer) -> bool {
-        let states = replay(log.get(&answer.tenant_id).map_or(&[], Vec::as_slice));
-        answer.is_of(live_at(&states, answer.revision))
-    }
-
     /// Every answer is of one of them, and none is of the first once the second is known to be in force everywhere.
     fn verify(&self, fleet: &Fleet, in_force: Instant) {
         let answers = fleet.history.answers(|_| true);
         for answer in &answers {
-            let is_of_after = Self::fits(&self.after, answer);
-            let is_of_before = Self::fits(&self.before, answer) && answer.invoked <= in_force;
-            assert!(
-                is_of_before || is_of_after,
-                "of neither, in force at {in_force:?}: {answer:?}"
-            );
+            let is_known = is_of(&self.before, answer) || is_of(&self.after, answer);
+            assert!(is_known, "of neither log: {answer:?}");
         }
+        let late = fleet.history.answers(|answer| answer.invoked > in_force);
+        assert_consistent(&self.after, &late);
         let stale = answers.iter().filter(|answer| answer.verdict == Verdict::Stale).count();
         println!("{} answers, of which {stale} were stale", answers.len());
     }
@@ -166,7 +159,8 @@ async fn a_database_that_is_put_back_to_an_older_state() {
     cluster.start();
     fleet.serving().await;
     revoke_when_possible(&fleet, 0, &ended).await;
-    let lost = fleet.granted(0, "lost").await;
+    fleet.granted(0, "lost").await;
+    let lost_head = fleet.head_revision(0).await;
     let before = histories(&fleet).await;
 
     // What is promised from here on is promised by another history.
@@ -183,12 +177,13 @@ async fn a_database_that_is_put_back_to_an_older_state() {
     })
     .await;
     let new = new.unwrap();
-    assert!(new.revision <= lost.revision, "or else this test could not fail");
+    let head = fleet.head_revision(1).await;
+    assert!(head <= lost_head, "the new event must have the revision of a lost one");
     let in_force = revoke_when_possible(&fleet, 1, &kept).await;
     for node in fleet.nodes() {
         fleet.lets_in(node, &ended).await;
         fleet.lets_in(node, &new).await;
-        let verdict = fleet.ask(node, "lost", 0).await;
+        let verdict = fleet.ask(node, "lost", "").await;
         assert_eq!(verdict, Verdict::Denied(DecisionReason::NoGrant));
     }
     fleet.all_confirm(0).await;
@@ -223,7 +218,7 @@ async fn a_database_that_is_put_back_while_a_sidecar_is_cut_off() {
     cluster.replace_data(&backup);
     cluster.start();
     let sidecar = &fleet.sidecars[0];
-    let verdict = fleet.ask(sidecar, "kept", 0).await;
+    let verdict = fleet.ask(sidecar, "kept", "").await;
     assert!(verdict.is_allowed_by(&kept) || cut_off.elapsed() > lease / 2, "{verdict:?}");
     let in_force = revoke_when_possible(&fleet, 0, &kept).await;
     println!("{:?} after the sidecar was cut off", in_force - cut_off);
@@ -260,7 +255,7 @@ async fn replaced_by_another(events: usize) {
     let in_force = revoke_when_possible(&fleet, 0, &theirs).await;
     for node in fleet.nodes() {
         eventually("what it held is dropped", async || {
-            let verdict = fleet.ask(node, &lost.tenant_id, 0).await;
+            let verdict = fleet.ask(node, &lost.tenant_id, "").await;
             verdict == Verdict::Denied(DecisionReason::NoGrant)
         })
         .await;
@@ -290,7 +285,7 @@ async fn a_replica_that_comes_later_joins_the_history_that_is_there() {
     let kept = fleet.granted(0, "kept").await;
     fleet.add_replicas(vec![replica(&url, 2)]).await;
     fleet.serving().await;
-    let verdict = fleet.ask(&fleet.replicas[2], "kept", 0).await;
+    let verdict = fleet.ask(&fleet.replicas[2], "kept", "").await;
     assert!(verdict.is_allowed_by(&kept), "from the first answer: {verdict:?}");
     fleet.all_confirm(2).await;
 }

@@ -30,7 +30,7 @@ use crate::{
 /// How often each node is asked.
 const PACE: Duration = Duration::from_millis(10);
 /// How many events are made before the failover, and after it.
-const STEADY: i64 = 15;
+const STEADY: usize = 15;
 const ADMINISTRATORS: usize = 4;
 const DATABASE: &str = "test_0";
 
@@ -174,7 +174,7 @@ fn stale(fleet: &Fleet, since: Instant) -> Option<(Duration, Duration, usize)> {
 async fn all_are_stale(fleet: &Fleet, tenant_id: &str) {
     for node in fleet.nodes() {
         eventually("it cannot tell", async || {
-            fleet.ask(node, tenant_id, 0).await == Verdict::Stale
+            fleet.ask(node, tenant_id, "").await == Verdict::Stale
         })
         .await;
     }
@@ -234,7 +234,7 @@ async fn the_old_primary_proves_nothing(pair: &Pair, fleet: &Fleet, kept: &Grant
     for node in fleet.nodes() {
         fleet.lets_in(node, kept).await;
         fleet.lets_in(node, &never_seen).await;
-        let verdict = fleet.ask(node, "ended", revoked.enforcement.revision).await;
+        let verdict = fleet.ask(node, "ended", &revoked.enforcement.consistency_token).await;
         assert_eq!(verdict, Verdict::Denied(DecisionReason::Revoked));
     }
     fleet.all_confirm(0).await;
@@ -293,7 +293,7 @@ async fn an_asynchronous_standby_loses_what_it_did_not_get() {
     for node in fleet.nodes() {
         fleet.lets_in(node, &kept).await;
         fleet.lets_in(node, &reopened).await;
-        let verdict = fleet.ask(node, "lost", 0).await;
+        let verdict = fleet.ask(node, "lost", "").await;
         assert_eq!(verdict, Verdict::Denied(DecisionReason::NoGrant));
     }
     let wrong = |it: &crate::history::Answer| it.answered > led && it.verdict.is_allowed_by(&lost);
@@ -343,7 +343,7 @@ async fn a_grant_that_only_a_lost_primary_has_is_never_confirmed() {
     pair.fail_over();
     for node in fleet.nodes() {
         fleet.lets_in(node, &kept).await;
-        let verdict = fleet.ask(node, "unheard of", 0).await;
+        let verdict = fleet.ask(node, "unheard of", "").await;
         assert_eq!(verdict, Verdict::Denied(DecisionReason::NoGrant));
     }
     let granted = admin.grant_access(request).await.unwrap().into_inner().grant.unwrap();

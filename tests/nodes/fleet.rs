@@ -4,8 +4,9 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use support_access::api::proto::v1::{
-    AccessLevel, CheckAccessRequest, Enforcement, EnforcementState, Grant, GrantAccessRequest,
-    grant_access_request::End, support_access_admin_client::SupportAccessAdminClient,
+    AccessCheck, AccessLevel, AgentKind, CheckAccessRequest, Enforcement, EnforcementState, Grant,
+    GrantAccessRequest, ListCheckNodesRequest, check_nodes_client::CheckNodesClient,
+    support_access_admin_client::SupportAccessAdminClient,
     support_access_client::SupportAccessClient,
 };
 use tempfile::TempDir;
@@ -51,8 +52,9 @@ pub struct Fleet {
 }
 
 /// The answer to a revocation, and how long the caller waited for it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Revoked {
+    pub grant: Grant,
     pub enforcement: Enforcement,
     pub took: Duration,
 }
@@ -134,12 +136,20 @@ impl Fleet {
         SupportAccessAdminClient::new(self.replicas[replica].channel.clone())
     }
 
+    /// The revision at the end of the log.
+    pub async fn head_revision(&self, replica: usize) -> i64 {
+        let mut client = CheckNodesClient::new(self.replicas[replica].channel.clone());
+        let nodes = client.list_check_nodes(ListCheckNodesRequest {}).await.unwrap();
+        nodes.into_inner().head_revision
+    }
+
     /// Grants, and waits until every node answers from there.
     pub async fn granted(&self, replica: usize, tenant_id: &str) -> Grant {
-        let grant = grant(&mut self.admin(replica), tenant_id).await.unwrap();
+        let (grant, token) =
+            grant_with_token(&mut self.admin(replica), request(tenant_id)).await.unwrap();
         let answers = join_all(self.nodes().map(|node| {
             eventually("the grant is everywhere", async || {
-                self.ask(node, tenant_id, grant.revision).await.is_allowed_by(&grant)
+                self.ask(node, tenant_id, &token).await.is_allowed_by(&grant)
             })
         }));
         answers.await;
@@ -182,7 +192,7 @@ impl Fleet {
     /// Asks every node that can be asked, at the same time.
     pub async fn nobody_is_let_in(&self, grant: &Grant) {
         let asking = self.nodes().map(|node| async {
-            let asked = self.history.ask(node.number, &node.client, &grant.tenant_id, 0);
+            let asked = self.history.ask(node.number, &node.client, &grant.tenant_id, "");
             // Who is paused does not answer, nor who was killed.
             if let Ok(Ok(verdict)) = tokio::time::timeout(SILENT, asked).await {
                 assert!(!verdict.is_allowed_by(grant), "{} has let in", node.server.name);
@@ -192,14 +202,14 @@ impl Fleet {
     }
 
     /// Asks one node, and notes the answer.
-    pub async fn ask(&self, node: &Node, tenant_id: &str, at_least: i64) -> Verdict {
-        self.history.ask(node.number, &node.client, tenant_id, at_least).await.unwrap()
+    pub async fn ask(&self, node: &Node, tenant_id: &str, token: &str) -> Verdict {
+        self.history.ask(node.number, &node.client, tenant_id, token).await.unwrap()
     }
 
     /// Waits until a node lets in by `grant` again.
     pub async fn lets_in(&self, node: &Node, grant: &Grant) {
         let what = format!("{} lets in by what was never revoked", node.server.name);
-        eventually(&what, async || self.ask(node, &grant.tenant_id, 0).await.is_allowed_by(grant))
+        eventually(&what, async || self.ask(node, &grant.tenant_id, "").await.is_allowed_by(grant))
             .await;
     }
 }
@@ -232,7 +242,16 @@ impl Revoked {
 
 /// A grant until revoked.
 pub async fn grant(admin: &mut Admin, tenant_id: &str) -> Result<Grant, Status> {
-    Ok(admin.grant_access(request(tenant_id)).await?.into_inner().grant.unwrap())
+    Ok(grant_with_token(admin, request(tenant_id)).await?.0)
+}
+
+/// A grant, and the consistency token of its event.
+pub async fn grant_with_token(
+    admin: &mut Admin,
+    request: GrantAccessRequest,
+) -> Result<(Grant, String), Status> {
+    let granted = admin.grant_access(request).await?.into_inner();
+    Ok((granted.grant.unwrap(), granted.consistency_token))
 }
 
 /// What is asked for such a grant.
@@ -241,18 +260,27 @@ pub fn request(tenant_id: &str) -> GrantAccessRequest {
         tenant_id: tenant_id.into(),
         group_id: "support".into(),
         access_level: AccessLevel::ReadOnly.into(),
-        end: Some(End::UntilRevoked(true)),
+        until_revoked: true,
         ..Default::default()
     }
 }
 
 /// May Ada enter?
-pub fn question(tenant_id: &str, at_least_revision: i64) -> CheckAccessRequest {
+pub fn question(tenant_id: &str, consistency_token: &str) -> CheckAccessRequest {
     CheckAccessRequest {
+        check: Some(access_check(tenant_id)),
+        consistency_token: consistency_token.into(),
+    }
+}
+
+/// The check in [`question`].
+pub fn access_check(tenant_id: &str) -> AccessCheck {
+    AccessCheck {
         tenant_id: tenant_id.into(),
         agent_id: "ada".into(),
         group_ids: vec!["support".into()],
         required_level: AccessLevel::ReadOnly.into(),
-        at_least_revision,
+        agent_kind: AgentKind::Human.into(),
+        on_behalf_of: String::new(),
     }
 }

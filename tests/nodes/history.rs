@@ -1,14 +1,15 @@
-//! What was asked, answered and promised, with the time of each by one clock: and whether all of it can be true.
+//! Checks, answers and promises, with the time of each by one clock, and whether they are consistent.
 
 use std::{
     collections::{BTreeMap, HashMap},
+    sync::atomic::{AtomicUsize, Ordering},
     time::Instant,
 };
 
 use parking_lot::Mutex;
 use support_access::api::proto::v1::{
-    Decision, DecisionReason, EnforcementState, Event, EventType, Grant, ListEventsRequest,
-    RevokeAccessRequest, support_access_client::SupportAccessClient,
+    Decision, DecisionReason, EnforcementState, Event, Grant, ListEventsRequest,
+    RevokeAccessRequest, event::Payload, support_access_client::SupportAccessClient,
 };
 use tokio::sync::watch;
 use tonic::{Status, transport::Channel};
@@ -37,7 +38,6 @@ pub struct Answer {
     pub tenant_id: String,
     pub invoked: Instant,
     pub answered: Instant,
-    pub revision: i64,
     pub verdict: Verdict,
 }
 
@@ -49,6 +49,8 @@ pub struct History {
     ended: Mutex<HashMap<String, Instant>>,
     /// How many were.
     ends: watch::Sender<usize>,
+    /// The number of changes that administrators know to have been made.
+    changes: AtomicUsize,
 }
 
 /// What one log says of each tenant: its events, in their order.
@@ -67,10 +69,11 @@ impl History {
         node: usize,
         client: &SupportAccessClient<Channel>,
         tenant_id: &str,
-        at_least: i64,
+        consistency_token: &str,
     ) -> Result<Verdict, Status> {
         let invoked = Instant::now();
-        let answer = client.clone().check_access(question(tenant_id, at_least)).await?.into_inner();
+        let check = question(tenant_id, consistency_token);
+        let answer = client.clone().check_access(check).await?.into_inner();
         let answered = Instant::now();
         let verdict = match (answer.decision(), answer.reason()) {
             (Decision::Allowed, DecisionReason::GrantActive) => Verdict::Allowed(answer.grant_id),
@@ -83,7 +86,6 @@ impl History {
             tenant_id: tenant_id.into(),
             invoked,
             answered,
-            revision: answer.revision,
             verdict: verdict.clone(),
         });
         Ok(verdict)
@@ -99,12 +101,12 @@ impl History {
         let began = Instant::now();
         let revoked = admin.revoke_access(request).await?.into_inner();
         let took = began.elapsed();
-        let enforcement = revoked.enforcement.unwrap();
+        let (grant, enforcement) = (revoked.grant.unwrap(), revoked.enforcement.unwrap());
         if enforcement.state() == EnforcementState::Complete {
             self.ended.lock().entry(grant.grant_id.clone()).or_insert(began + took);
             self.ends.send_modify(|ends| *ends += 1);
         }
-        Ok(Revoked { enforcement, took })
+        Ok(Revoked { grant, enforcement, took })
     }
 
     /// Tells whenever something was said to have ended.
@@ -117,15 +119,23 @@ impl History {
         self.answers.lock().iter().filter(|answer| fits(answer)).cloned().collect()
     }
 
-    /// Waits until so many more events have been made, and a node has answered from the last of them.
-    pub async fn goes_on(&self, events: i64) {
-        let latest = || {
+    /// Notes that an administrator's change was acknowledged.
+    pub fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Waits until so many more changes have been acknowledged, and a node has answered a check since.
+    pub async fn goes_on(&self, changes: usize) {
+        let goal = self.changes.load(Ordering::Relaxed) + changes;
+        let is_reached = async || self.changes.load(Ordering::Relaxed) >= goal;
+        eventually("changes are made", is_reached).await;
+        let changed = Instant::now();
+        eventually("checks are answered", async || {
             let answers = self.answers.lock();
-            let known = answers.iter().filter(|answer| answer.verdict != Verdict::Stale);
-            known.map(|answer| answer.revision).max().unwrap_or_default()
-        };
-        let goal = latest() + events;
-        eventually("changes are made", async || latest() >= goal).await;
+            let later = |answer: &&Answer| answer.invoked >= changed;
+            answers.iter().rev().find(later).is_some_and(|answer| answer.verdict != Verdict::Stale)
+        })
+        .await;
     }
 
     /// How many answers there are, and how many of them allow.
@@ -135,15 +145,10 @@ impl History {
         (answers.len(), allowed.count())
     }
 
-    /// Whether all of it can be true, of what is in `log`.
+    /// Checks all answers against the promises, and against the events in `log`.
     pub fn verify(&self, log: &Log) {
         self.nobody_was_let_in_after_the_end();
-        self.no_node_went_back();
-        let states: BTreeMap<_, _> = log.iter().map(|(it, events)| (it, replay(events))).collect();
-        for answer in self.answers.lock().iter() {
-            let live = states.get(&answer.tenant_id).map(|states| live_at(states, answer.revision));
-            assert!(answer.is_of(live.unwrap_or_default()), "the log says {live:?}: {answer:?}");
-        }
+        assert_consistent(log, &self.answers(|_| true));
     }
 
     /// The promise.
@@ -154,21 +159,6 @@ impl History {
                 && let Some(ended) = ended.get(grant_id)
             {
                 assert!(answer.invoked <= *ended, "after the end, at {ended:?}: {answer:?}");
-            }
-        }
-    }
-
-    /// Who was told something by a node is not told less by it later.
-    fn no_node_went_back(&self) {
-        let mut answers = self.answers.lock();
-        answers.sort_by_key(|answer| answer.invoked);
-        let mut last = HashMap::<usize, Answer>::new();
-        for answer in answers.iter() {
-            if let Some(last) = last.get(&answer.node).filter(|it| it.answered < answer.invoked) {
-                assert!(last.revision <= answer.revision, "{last:?}, and then {answer:?}");
-            }
-            if last.get(&answer.node).is_none_or(|last| last.answered < answer.answered) {
-                last.insert(answer.node, answer.clone());
             }
         }
     }
@@ -185,25 +175,76 @@ impl Answer {
     }
 }
 
-/// After each event: its revision, and the grants that were live then.
-pub fn replay(events: &[Event]) -> Vec<(i64, Vec<String>)> {
-    let mut states = vec![(0, vec![])];
-    for event in events {
-        let mut live = states.last().unwrap().1.clone();
-        match event.r#type() {
-            EventType::Granted => live.push(event.grant_id.clone()),
-            EventType::Revoked | EventType::Expired => live.retain(|it| *it != event.grant_id),
-            _ => {}
-        }
-        states.push((event.revision, live));
+/// Each answer shows a state of the log, and no node goes back to an earlier state of a tenant.
+pub fn assert_consistent(log: &Log, answers: &[Answer]) {
+    let states: BTreeMap<_, _> =
+        log.iter().map(|(tenant, events)| (tenant, replay(events))).collect();
+    let mut answers: Vec<&Answer> =
+        answers.iter().filter(|answer| answer.verdict != Verdict::Stale).collect();
+    answers.sort_by_key(|answer| answer.invoked);
+    let mut shown: HashMap<(usize, &str), Shown> = HashMap::new();
+    for answer in answers {
+        let shown = shown.entry((answer.node, &answer.tenant_id)).or_default();
+        let first = shown.first(answer.invoked);
+        let beginning = vec![Vec::new()];
+        let states = states.get(&answer.tenant_id).unwrap_or(&beginning);
+        let mut fitting = (first..states.len()).filter(|index| answer.is_of(&states[*index]));
+        let state = fitting.next();
+        let state = state.unwrap_or_else(|| panic!("{:?} has: {answer:?}", &states[first..]));
+        shown.later.push((answer.answered, state));
     }
-    states
 }
 
-/// The grants that were live at a revision.
-pub fn live_at(states: &[(i64, Vec<String>)], revision: i64) -> &[String] {
-    let later = states.partition_point(|(at, _)| *at <= revision);
-    &states[later - 1].1
+/// The states of a tenant that a node has shown, each the earliest possible one.
+#[derive(Debug, Default)]
+struct Shown {
+    /// The latest state in answers that arrived before the current check was sent.
+    floor: usize,
+    /// The other answers: when each arrived, and its state.
+    later: Vec<(Instant, usize)>,
+}
+
+impl Shown {
+    /// The earliest state that a check may show which is sent at this time.
+    fn first(&mut self, invoked: Instant) -> usize {
+        let Self { floor, later } = self;
+        later.retain(|(answered, state)| {
+            let has_arrived = *answered < invoked;
+            if has_arrived {
+                *floor = (*floor).max(*state);
+            }
+            !has_arrived
+        });
+        *floor
+    }
+}
+
+/// Whether some state of the log explains the answer.
+pub fn is_of(log: &Log, answer: &Answer) -> bool {
+    let events = log.get(&answer.tenant_id).map_or(&[][..], Vec::as_slice);
+    replay(events).iter().any(|live| answer.is_of(live))
+}
+
+/// The live grants of a tenant: at the beginning, and after each event.
+fn replay(events: &[Event]) -> Vec<Vec<String>> {
+    let mut states = vec![Vec::new()];
+    for event in events {
+        let mut live = states.last().unwrap().clone();
+        match event.payload.as_ref().unwrap() {
+            Payload::Granted(granted) => live.push(granted.grant.clone().unwrap().grant_id),
+            Payload::Revoked(ended) => {
+                let grant_id = &ended.grant.as_ref().unwrap().grant_id;
+                live.retain(|live| live != grant_id);
+            }
+            Payload::Expired(ended) => {
+                let grant_id = &ended.grant.as_ref().unwrap().grant_id;
+                live.retain(|live| live != grant_id);
+            }
+            _ => {}
+        }
+        states.push(live);
+    }
+    states
 }
 
 /// The events of those tenants.

@@ -59,7 +59,7 @@ impl Load {
             let mut ends = history.ends();
             for tenant_id in tenants.iter().cycle() {
                 let next = Instant::now() + pace;
-                if history.ask(number, &client, tenant_id, 0).await.is_err() {
+                if history.ask(number, &client, tenant_id, "").await.is_err() {
                     failures.fetch_add(1, Ordering::Relaxed);
                 }
                 let _ = timeout_at(next, ends.changed()).await;

@@ -54,14 +54,14 @@ pub async fn measure(plan: Plan) -> Figures {
         let grant = fleet.granted(replica, &tenants[replica]).await;
         figures.commit.push(commit(&mut bare, "UPDATE bare SET number = number + 1").await);
         let revoked = fleet.revoke(replica, &grant).await.unwrap();
-        let enforcement = revoked.enforcement;
+        let enforcement = revoked.enforcement.clone();
         assert_eq!(enforcement.state(), EnforcementState::Complete, "{revoked:?}");
         assert_eq!(enforcement.nodes_acknowledged, fleet.count(), "{revoked:?}");
         assert_eq!(enforcement.nodes_lapsed, 0, "{revoked:?}");
         figures.elapsed.push(revoked.elapsed());
         figures.took.push(revoked.took);
         // In the same moment as all gateways do.
-        join_all(fleet.nodes().map(|node| fleet.ask(node, &grant.tenant_id, 0))).await;
+        join_all(fleet.nodes().map(|node| fleet.ask(node, &grant.tenant_id, ""))).await;
     }
     let span = began.elapsed();
     assert_eq!(load.failures(), 0);

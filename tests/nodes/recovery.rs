@@ -10,16 +10,16 @@ use std::{
 
 use serde_json::Value;
 use support_access::api::proto::v1::{
-    DecisionReason, EventType, GetGrantRequest, Grant, GrantState, lock_access_request::Target,
+    DecisionReason, GetGrantRequest, Grant, GrantState, event::Payload,
 };
 use tempfile::TempDir;
 
 use crate::{
     database::fleet,
     fleet::{Fleet, MAX_STALENESS},
-    history::{Answer, History, Log, Verdict, live_at, log, replay},
+    history::{Answer, History, Log, Verdict, assert_consistent, is_of, log},
     load::Load,
-    locks::{lock, unlock},
+    locks::{everything, lock, unlock},
     postgres::Cluster,
     proxy::{Proxy, Target as Place},
     server::eventually,
@@ -112,12 +112,6 @@ async fn histories(fleet: &Fleet) -> Log {
     log(&mut fleet.admin(0), &TENANTS.map(str::to_owned)).await
 }
 
-/// Whether the answer can be given by one who has read `log`.
-fn is_of(log: &Log, answer: &Answer) -> bool {
-    let states = replay(log.get(&answer.tenant_id).map_or(&[], Vec::as_slice));
-    answer.is_of(live_at(&states, answer.revision))
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_is_restored_to_a_point_in_time_behind_a_lock() {
     let cluster = Cluster::begin_archiving();
@@ -137,7 +131,7 @@ async fn a_server_is_restored_to_a_point_in_time_behind_a_lock() {
     database.cut();
     let killed = Instant::now();
     for node in fleet.nodes() {
-        eventually("it cannot tell", async || fleet.ask(node, "kept", 0).await == Verdict::Stale)
+        eventually("it cannot tell", async || fleet.ask(node, "kept", "").await == Verdict::Stale)
             .await;
     }
     println!("nobody answers any more {:?} after the server was killed", killed.elapsed());
@@ -146,13 +140,13 @@ async fn a_server_is_restored_to_a_point_in_time_behind_a_lock() {
     println!("restored to {point} in {:?}", began.elapsed());
     // One server that nobody else can reach, and the lock, before anybody can read what is there.
     let first = Fleet::replicas(&restored.url("test_0"), 1).await;
-    let everything = lock(&first, 0, Target::Everything(true), None).await.lock.unwrap();
+    let locked = lock(&first, 0, everything()).await.lock.unwrap();
 
     database.lead_to(Place::Unix(restored.socket()));
     database.heal();
     let led = Instant::now();
     for node in fleet.nodes() {
-        eventually("it knows of the lock", async || fleet.ask(node, "kept", 0).await == LOCKED)
+        eventually("it knows of the lock", async || fleet.ask(node, "kept", "").await == LOCKED)
             .await;
     }
     println!(
@@ -166,7 +160,7 @@ async fn a_server_is_restored_to_a_point_in_time_behind_a_lock() {
     let (code, why) = verify(&exported, &anew, "revoked");
     assert!(code == 1 && why.contains("the history was rewritten"), "{why}");
     let unlocked = Instant::now();
-    unlock(&first, 0, &everything, "").await;
+    unlock(&first, 0, &locked).await;
     drop(first);
     all_is_as_it_was(&fleet, &grants).await;
     drop(load);
@@ -186,6 +180,9 @@ async fn a_server_is_restored_to_a_point_in_time_behind_a_lock() {
         assert!(is_right, "killed {killed:?}, led {led:?}, unlocked {unlocked:?}: {answer:?}");
         stale += usize::from(is_uncertain);
     }
+    let late = |answer: &&Answer| answer.invoked >= unlocked && answer.verdict != LOCKED;
+    let late: Vec<Answer> = answers.iter().filter(late).cloned().collect();
+    assert_consistent(&after, &late);
     println!("{} checks, of which {stale} were stale", answers.len());
     fleet.assert_running();
 }
@@ -218,12 +215,13 @@ async fn all_is_as_it_was(fleet: &Fleet, grants: &Grants) {
         for grant in [&grants.kept, &grants.recent, &grants.reopened] {
             fleet.lets_in(node, grant).await;
         }
-        assert_eq!(fleet.ask(node, "ended", 0).await, REVOKED);
-        assert_eq!(fleet.ask(node, "revoked", 0).await, REVOKED);
-        let lost = fleet.ask(node, "lost", 0).await;
+        assert_eq!(fleet.ask(node, "ended", "").await, REVOKED);
+        assert_eq!(fleet.ask(node, "revoked", "").await, REVOKED);
+        let lost = fleet.ask(node, "lost", "").await;
         assert_eq!(lost, Verdict::Denied(DecisionReason::NoGrant));
     }
     let events = &histories(fleet).await["revoked"];
-    assert_eq!(events.last().unwrap().r#type(), EventType::Revoked);
+    let last = events.last().unwrap().payload.as_ref();
+    assert!(matches!(last, Some(Payload::Revoked(_))), "{last:?}");
     fleet.all_confirm(0).await;
 }

@@ -4,10 +4,10 @@ use futures::{
     StreamExt,
     stream::{self, BoxStream},
 };
-use support_access::api::proto::v1::{
-    FollowRequest, FollowResponse, ListCheckNodesRequest, ListCheckNodesResponse,
-    check_nodes_server::{CheckNodes, CheckNodesServer},
+use support_access::api::proto::replication::v1::{
+    FollowRequest, FollowResponse,
     follow_response::{Message, Welcome},
+    replication_server::{Replication, ReplicationServer},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -107,7 +107,7 @@ async fn what_speaks_something_else_is_refused() {
 struct Stranger;
 
 #[async_trait]
-impl CheckNodes for Stranger {
+impl Replication for Stranger {
     type FollowStream = BoxStream<'static, Result<FollowResponse, Status>>;
 
     async fn follow(
@@ -115,26 +115,19 @@ impl CheckNodes for Stranger {
         _: Request<Streaming<FollowRequest>>,
     ) -> Result<Response<Self::FollowStream>, Status> {
         let node_id = vec![7; 16];
-        let welcome = Welcome { protocol: 1, node_id, version: "9.9.9".into() };
+        let welcome = Welcome { protocol_version: 2, node_id, version: "9.9.9".into() };
         let welcome = FollowResponse { message: Some(Message::Welcome(welcome)) };
         Ok(Response::new(stream::iter([Ok(welcome)]).chain(stream::pending()).boxed()))
-    }
-
-    async fn list_check_nodes(
-        &self,
-        _: Request<ListCheckNodesRequest>,
-    ) -> Result<Response<ListCheckNodesResponse>, Status> {
-        Err(Status::unimplemented("nobody asks"))
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_version_of_the_protocol_is_refused() {
-    let service = CheckNodesServer::new(Stranger);
+    let service = ReplicationServer::new(Stranger);
     let url = serve(tonic::transport::Server::builder().add_service(service)).await;
     let said = refused(&url).await;
     assert!(said.starts_with(&url), "{said}");
-    assert!(said.contains("version 1 of the protocol"), "{said}");
+    assert!(said.contains("version 2 of the protocol"), "{said}");
     assert!(said.contains("upgrade the older of the two"), "{said}");
 }
 

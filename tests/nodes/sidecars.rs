@@ -20,7 +20,7 @@ use tonic::{Code, Request};
 use uuid::Uuid;
 
 use crate::{
-    fleet::{FAST, Fleet, IN_TIME, grant, question, sidecar},
+    fleet::{FAST, Fleet, IN_TIME, access_check, grant, sidecar},
     history::Verdict,
     load::Load,
     postgres::Cluster,
@@ -154,7 +154,7 @@ async fn sidecars_of_a_replica_on_sqlite() {
     let fifth = &fleet.sidecars[4];
     fifth.server.says("5 steps from the replica, and at most 4 are allowed");
     assert!(!is_serving(&fifth.channel).await);
-    assert_eq!(fleet.ask(fifth, "acme", 0).await, Verdict::Stale);
+    assert_eq!(fleet.ask(fifth, "acme", "").await, Verdict::Stale);
 }
 
 /// Health is told on every address, and everything that a gateway needs is there; the rest is at a replica.
@@ -175,24 +175,20 @@ async fn a_sidecar_answers_what_gateways_ask() {
     for url in &sidecar.server.urls {
         assert!(is_serving(&connect(url).await).await, "{url}");
     }
-    let checks = vec![question("acme", kept.revision), question("other", 0)];
-    let request = BatchCheckAccessRequest { checks };
+    let checks = vec![access_check("acme"), access_check("other")];
+    let request = BatchCheckAccessRequest { checks, ..Default::default() };
     let batch = sidecar.client.clone().batch_check_access(request).await.unwrap().into_inner();
     let decisions: Vec<_> = batch.results.iter().map(CheckAccessResponse::decision).collect();
     assert_eq!(decisions, [Decision::Allowed, Decision::Denied]);
 
     for (node, is_truncated) in [(&fleet.replicas[0], false), (sidecar, true)] {
-        let check = question("acme", kept.revision);
-        let request = ExplainAccessRequest {
-            tenant_id: check.tenant_id,
-            agent_id: check.agent_id,
-            group_ids: check.group_ids,
-            required_level: check.required_level,
-            at_least_revision: check.at_least_revision,
-        };
+        let check = Some(access_check("acme"));
+        let request = ExplainAccessRequest { check, ..Default::default() };
         let explained = node.client.clone().explain_access(request).await.unwrap().into_inner();
         assert_eq!(explained.candidates_truncated, is_truncated, "{}", node.server.name);
-        let candidates: Vec<_> = explained.candidates.iter().map(|it| &it.grant_id).collect();
+        let candidates = explained.candidates.iter();
+        let candidates: Vec<_> =
+            candidates.map(|candidate| &candidate.grant.as_ref().unwrap().grant_id).collect();
         assert_eq!(candidates, [&kept.grant_id, &revoked.grant_id], "{}", node.server.name);
         assert_eq!(explained.result.unwrap().grant_id, kept.grant_id);
     }
@@ -210,7 +206,8 @@ async fn a_replica_lists_all_nodes() {
     let upstream = fleet.add_sidecar(&[&upstream]).await.server.url().to_owned();
     fleet.add_sidecar(&[&upstream]).await;
     fleet.serving().await;
-    let last = fleet.granted(0, "acme").await.revision;
+    fleet.granted(0, "acme").await;
+    let last = fleet.head_revision(0).await;
     for replica in &fleet.replicas {
         eventually("all nodes are listed, and have everything", async || {
             let mut client = CheckNodesClient::new(replica.channel.clone());
@@ -247,7 +244,10 @@ async fn a_revocation_that_is_pending_can_be_asked_for_again() {
     let pending = pending.enforcement.unwrap();
     assert_eq!(pending.state(), EnforcementState::Pending, "{pending:?}");
     for replica in [1, 0] {
-        let request = WaitEnforcedRequest { revision: pending.revision };
+        let request = WaitEnforcedRequest {
+            tenant_id: Some(doomed.tenant_id.clone()),
+            consistency_token: pending.consistency_token.clone(),
+        };
         let waited = fleet.admin(replica).wait_enforced(request).await.unwrap().into_inner();
         let waited = waited.enforcement.unwrap();
         println!("{waited:?}");
@@ -258,5 +258,5 @@ async fn a_revocation_that_is_pending_can_be_asked_for_again() {
         fleet.nobody_is_let_in(&doomed).await;
     }
     fleet.sidecars[0].server.resume();
-    assert!(!fleet.ask(&fleet.sidecars[0], "doomed", 0).await.is_allowed_by(&doomed));
+    assert!(!fleet.ask(&fleet.sidecars[0], "doomed", "").await.is_allowed_by(&doomed));
 }

@@ -9,8 +9,7 @@ use std::{
 use futures::future::join_all;
 use prost_types::FieldMask;
 use support_access::api::proto::v1::{
-    ExtendAccessRequest, Grant, RevokeAllAccessRequest, SupportPolicy, UpdateSupportPolicyRequest,
-    extend_access_request::End,
+    ExtendAccessRequest, Grant, PolicyOverrides, RevokeAllAccessRequest, UpdateSupportPolicyRequest,
 };
 
 use crate::{
@@ -104,7 +103,7 @@ impl Scene {
             .flat_map(|node| (0..QUESTIONS).map(|_| (node.number, node.client.clone())))
             .map(|(number, client)| {
                 let (history, tenant) = (Arc::clone(&self.fleet.history), TENANTS[1]);
-                tokio::spawn(async move { history.ask(number, &client, tenant, 0).await })
+                tokio::spawn(async move { history.ask(number, &client, tenant, "").await })
             })
             .collect();
         tokio::task::yield_now().await;
@@ -143,7 +142,7 @@ async fn a_replica_that_is_paused() {
     scene.revoke().await;
     // The sidecar that it feeds was not paused, and has nobody else.
     let orphan = &scene.fleet.sidecars[0];
-    assert_eq!(scene.fleet.ask(orphan, TENANTS[0], 0).await, Verdict::Stale);
+    assert_eq!(scene.fleet.ask(orphan, TENANTS[0], "").await, Verdict::Stale);
     scene.wake(&[replica, orphan], |_| replica.server.resume()).await;
     scene.end().await;
 }
@@ -166,7 +165,7 @@ async fn cut_off(stop: impl FnOnce(&Scene), silent: impl Fn(&Fleet) -> Vec<&Node
     stop(&scene);
     scene.revoke().await;
     let silent = silent(&scene.fleet);
-    let stale = || join_all(silent.iter().map(|node| scene.fleet.ask(node, TENANTS[0], 0)));
+    let stale = || join_all(silent.iter().map(|node| scene.fleet.ask(node, TENANTS[0], "")));
     eventually("who is cut off knows it", async || {
         stale().await.iter().all(|verdict| *verdict == Verdict::Stale)
     })
@@ -224,7 +223,7 @@ async fn a_database_that_is_paused_while_a_revocation_waits() {
     let mut admin = scene.fleet.admin(1);
     let revoking = tokio::spawn(async move { history.revoke(&mut admin, &doomed).await });
     eventually("the revocation is committed", async || {
-        let verdict = scene.fleet.ask(&scene.fleet.replicas[2], TENANTS[1], 0).await;
+        let verdict = scene.fleet.ask(&scene.fleet.replicas[2], TENANTS[1], "").await;
         !verdict.is_allowed_by(&scene.doomed)
     })
     .await;
@@ -255,18 +254,18 @@ async fn a_sidecar_that_is_paused_while_access_is_narrowed() {
         let (began, tenant_id) = (Instant::now(), tenant_id.clone());
         let enforcement = match change {
             0 => {
-                let (grant_id, end) = (grant_id.clone(), Some(End::Duration(hour)));
+                let (grant_id, duration) = (grant_id.clone(), Some(hour));
                 let request =
-                    ExtendAccessRequest { tenant_id, grant_id, end, ..Default::default() };
+                    ExtendAccessRequest { tenant_id, grant_id, duration, ..Default::default() };
                 admin.extend_access(request).await.unwrap().into_inner().enforcement
             }
             1 => {
-                let support_policy =
-                    Some(SupportPolicy { ticket_required: true, ..Default::default() });
+                let policy_overrides =
+                    Some(PolicyOverrides { ticket_required: Some(true), ..Default::default() });
                 let update_mask = Some(FieldMask { paths: vec!["ticket_required".into()] });
                 let request = UpdateSupportPolicyRequest {
                     tenant_id,
-                    support_policy,
+                    policy_overrides,
                     update_mask,
                     ..Default::default()
                 };
@@ -277,7 +276,11 @@ async fn a_sidecar_that_is_paused_while_access_is_narrowed() {
                 admin.revoke_all_access(request).await.unwrap().into_inner().enforcement
             }
         };
-        let narrowed = Revoked { enforcement: enforcement.unwrap(), took: began.elapsed() };
+        let narrowed = Revoked {
+            grant: Grant::default(),
+            enforcement: enforcement.unwrap(),
+            took: began.elapsed(),
+        };
         println!("change {change}: {narrowed:?}");
         narrowed.assert_in_time();
         assert!(narrowed.enforcement.nodes_lapsed > 0, "somebody was waited for: {narrowed:?}");

@@ -15,12 +15,12 @@ use std::{
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use sqlx::{ConnectOptions, Connection, postgres::PgConnectOptions};
-use support_access::api::proto::v1::{DecisionReason, Grant};
+use support_access::api::proto::v1::{DecisionReason, Grant, event::Payload};
 use tokio::task::{AbortHandle, JoinSet, block_in_place};
 
 use crate::{
     administrator::Administrator,
-    fleet::{Fleet, IN_TIME, Node, grant, replica, sidecar},
+    fleet::{Fleet, IN_TIME, Node, grant, grant_with_token, replica, request, sidecar},
     history::{Verdict, log},
     later::{self, EXPAND},
     load::Load,
@@ -32,7 +32,7 @@ use crate::{
 /// How often each sidecar is asked.
 const PACE: Duration = Duration::from_millis(10);
 /// How many events are made before anything begins, and between two replacements.
-const STEADY: i64 = 5;
+const STEADY: usize = 5;
 const REPLICAS: usize = 3;
 const SIDECARS: usize = 5;
 const ADMINISTRATORS: usize = 8;
@@ -148,9 +148,10 @@ impl Membership {
 
     /// Granted, and from then on every sidecar lets in.
     async fn grant(&self, replica: usize, tenant_id: &str) -> Grant {
-        let granted = grant(&mut self.fleet.admin(replica), tenant_id).await.unwrap();
+        let mut admin = self.fleet.admin(replica);
+        let (granted, token) = grant_with_token(&mut admin, request(tenant_id)).await.unwrap();
         for node in &self.fleet.sidecars {
-            let verdict = self.fleet.ask(node, tenant_id, granted.revision).await;
+            let verdict = self.fleet.ask(node, tenant_id, &token).await;
             assert!(verdict.is_allowed_by(&granted), "{}: {verdict:?}", node.server.name);
         }
         granted
@@ -206,7 +207,12 @@ async fn an_upgrade_and_its_way_back_are_not_noticed_by_checks() {
         grant(&mut before.admin(0), tenant_id).await.unwrap();
     }
     let mut events = log(&mut before.admin(0), &["revoked midway".into()]).await;
-    let midway = events.remove("revoked midway").unwrap()[0].clone();
+    let Some(Payload::Granted(midway)) =
+        events.remove("revoked midway").unwrap()[0].payload.clone()
+    else {
+        panic!("the first event must be a grant")
+    };
+    let midway = midway.grant.unwrap();
     drop(before);
 
     let mut roll = Membership::begin(&url, &tenants).await;
@@ -221,12 +227,7 @@ async fn an_upgrade_and_its_way_back_are_not_noticed_by_checks() {
         assert!(said.iter().any(is_ahead), "{said:?}");
         if number == 1 {
             roll.grant(2, "granted midway").await;
-            let grant = Grant {
-                tenant_id: midway.tenant_id.clone(),
-                grant_id: midway.grant_id.clone(),
-                ..Default::default()
-            };
-            roll.fleet.revoke_in_time(1, &grant).await;
+            roll.fleet.revoke_in_time(1, &midway).await;
         }
     }
     for number in 0..SIDECARS {

@@ -1,25 +1,12 @@
 //! A wall clock that is set back brings nothing back.
 
 use support_access::{
-    domain::{
-        AccessLevel, AgentKind, End, GrantRequest, GrantState, Question, Reason, RevokeRequest,
-        Span,
-    },
+    domain::{End, GrantRequest, GrantState, Reason, RevokeRequest, Span},
     service::{EnforcementState, page::PageRequest},
     store::{GrantFilter, QueryScope},
 };
 
-use crate::world::{World, admin, agent, group, mk_request, reference, soon, tenant};
-
-fn question() -> Question {
-    Question {
-        tenant_id: tenant("acme"),
-        agent_id: agent("ada"),
-        agent_kind: AgentKind::Human,
-        group_ids: [group("support")].into(),
-        required_level: AccessLevel::ReadOnly,
-    }
-}
+use crate::world::{World, admin, mk_check, mk_request, reference, soon, tenant};
 
 #[tokio::test]
 async fn what_has_expired_stays_expired_whether_or_not_that_is_recorded() {
@@ -28,14 +15,14 @@ async fn what_has_expired_stays_expired_whether_or_not_that_is_recorded() {
         let request =
             GrantRequest { end: End::After(Span::hours(1)), ..mk_request(&tenant("acme")) };
         world.grant(request).await;
-        assert_eq!(world.check(&question()).await.reason, Reason::GrantActive);
+        assert_eq!(world.check(&mk_check(&tenant("acme"))).await.reason, Reason::GrantActive);
         world.advance(3_600).await;
-        assert_eq!(world.check(&question()).await.reason, Reason::Expired);
+        assert_eq!(world.check(&mk_check(&tenant("acme"))).await.reason, Reason::Expired);
         if is_recorded {
             assert_eq!(world.work.sweep().await.unwrap(), 1);
         }
         world.advance(-7_200).await;
-        assert_eq!(world.check(&question()).await.reason, Reason::Expired);
+        assert_eq!(world.check(&mk_check(&tenant("acme"))).await.reason, Reason::Expired);
         let mut filter = GrantFilter::all(QueryScope::Tenant(tenant("acme")));
         filter.states = vec![GrantState::Expired];
         let page = world.work.list_grants(filter, &PageRequest::default()).await.unwrap();
@@ -52,7 +39,7 @@ async fn a_node_started_with_a_clock_that_is_behind_does_not_live_in_the_past() 
     world.work.sweep().await.unwrap();
     world.advance(-7_200).await;
     let restarted = world.restarted().await;
-    assert_eq!(restarted.check(&question()).await.reason, Reason::Expired);
+    assert_eq!(restarted.check(&mk_check(&tenant("acme"))).await.reason, Reason::Expired);
 }
 
 #[tokio::test]
@@ -73,6 +60,6 @@ async fn a_revocation_ends_what_is_over_by_the_databases_clock_but_not_by_the_no
             assert_eq!(revoked.grant.state, GrantState::Expired);
             assert_eq!(revoked.enforcement.state, EnforcementState::Complete);
         }
-        assert_eq!(world.check(&question()).await.reason, Reason::Expired);
+        assert_eq!(world.check(&mk_check(&tenant("acme"))).await.reason, Reason::Expired);
     }
 }

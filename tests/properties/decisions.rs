@@ -1,17 +1,18 @@
-//! The decision against a model that is as naive as can be.
+//! Decisions, compared with a simple model.
 
 use std::collections::BTreeSet;
 
 use proptest::{collection::vec, prelude::*};
 use support_access::domain::{
-    AccessLevel, AgentKind, GrantId, GrantState, GrantTerms, GroupId, Question, Reason, Time,
-    decide,
+    AccessCheck, AccessLevel, AgentKind, AssertedGroups, GrantId, GrantState, GrantTerms, GroupId,
+    Reason, Time,
+    decision::decide,
     explain::{ChecklistAnswer, checklist, obstacles},
     time::from_micros,
 };
 use uuid::Uuid;
 
-use crate::world::{agent, group, tenant};
+use crate::world::{agent, group, mk_check, tenant};
 
 pub(crate) const GROUPS: [&str; 3] = ["support", "engineering", "billing"];
 pub(crate) const AGENTS: [&str; 3] = ["ada", "bob", "cyd"];
@@ -21,7 +22,7 @@ pub(crate) fn at(micros: i64) -> Time {
 }
 
 prop_compose! {
-    /// Times from a small range, so that boundaries meet.
+    /// Times from a small range, so that some are equal.
     pub(crate) fn terms()(
         id in any::<u128>(),
         group_index in 0..3_usize,
@@ -47,60 +48,67 @@ prop_compose! {
 }
 
 prop_compose! {
-    pub(crate) fn question()(
-        agent_index in 0..3_usize,
+    pub(crate) fn check()(
+        agent_index in proptest::option::weighted(0.9, 0..3_usize),
         groups in proptest::sample::subsequence(GROUPS.to_vec(), 0..=3),
         level in 0..3_usize,
-        kind in 0..3_usize,
-    ) -> Question {
-        Question {
+        kind in prop_oneof![4 => Just(0), 1 => 1..3_usize],
+        human_index in proptest::option::of(0..3_usize),
+    ) -> AccessCheck {
+        AccessCheck {
             tenant_id: tenant("acme"),
-            agent_id: agent(AGENTS[agent_index]),
-            agent_kind: AgentKind::ALL[kind],
-            group_ids: groups.into_iter().map(group).collect(),
+            agent_id: agent_index.map(|index| agent(AGENTS[index])),
+            groups: groups.into_iter().map(group).collect(),
             required_level: AccessLevel::ALL[level],
+            agent_kind: AgentKind::ALL[kind],
+            on_behalf_of: human_index.map(|index| agent(AGENTS[index])),
         }
     }
 }
 
-/// What the words say, in the order in which they say it.
-fn naive(grants: &[GrantTerms], question: &Question, now: Time) -> Reason {
+/// The documented rules, in their order.
+fn expected(grants: &[GrantTerms], check: &AccessCheck, now: Time) -> Reason {
+    if check.agent_kind != AgentKind::Human {
+        return Reason::AgentKindNotAllowed;
+    }
     let of = |state: GrantState| grants.iter().filter(move |terms| terms.state(now) == state);
-    let my_group = |terms: &&GrantTerms| question.group_ids.contains(&terms.group_id);
-    let other_group = |terms: &&GrantTerms| !my_group(terms);
-    let me = |terms: &&GrantTerms| {
-        terms.agent_ids.is_empty() || terms.agent_ids.contains(&question.agent_id)
+    let has_group = |terms: &&GrantTerms| check.groups.contains(&terms.group_id);
+    let lacks_group = |terms: &&GrantTerms| !has_group(terms);
+    let is_named = |terms: &&GrantTerms| {
+        let named = check.agent_id.as_ref().is_some_and(|agent| terms.agent_ids.contains(agent));
+        terms.agent_ids.is_empty() || named
     };
-    let high = |terms: &&GrantTerms| terms.access_level >= question.required_level;
-    let low = |terms: &&GrantTerms| !high(terms);
-    let not_me = |terms: &&GrantTerms| !me(terms);
+    let has_level = |terms: &&GrantTerms| terms.access_level >= check.required_level;
+    let lacks_level = |terms: &&GrantTerms| !has_level(terms);
+    let is_unnamed = |terms: &&GrantTerms| !is_named(terms);
     let live = || of(GrantState::Active).chain(of(GrantState::Scheduled));
-    if of(GrantState::Active).filter(my_group).filter(me).any(|terms| high(&terms)) {
+    if of(GrantState::Active).filter(has_group).filter(is_named).any(|terms| has_level(&terms)) {
         return Reason::GrantActive;
     }
-    if of(GrantState::Scheduled).filter(my_group).filter(me).any(|terms| high(&terms)) {
+    if of(GrantState::Scheduled).filter(has_group).filter(is_named).any(|terms| has_level(&terms)) {
         return Reason::NotStarted;
     }
-    if live().filter(my_group).filter(me).any(|terms| low(&terms)) {
+    if live().filter(has_group).filter(is_named).any(|terms| lacks_level(&terms)) {
         return Reason::LevelExceeded;
     }
-    if live().filter(my_group).any(|terms| not_me(&terms)) {
+    if live().filter(has_group).any(|terms| is_unnamed(&terms)) {
         return Reason::AgentNotNamed;
     }
-    let ended = of(GrantState::Expired).chain(of(GrantState::Revoked)).filter(my_group);
+    let ended = of(GrantState::Expired).chain(of(GrantState::Revoked)).filter(has_group);
     let last = ended.max_by_key(|terms| {
         (terms.revoke_time.or(terms.expire_time), terms.access_level, terms.grant_id)
     });
     if let Some(last) = last {
         return if last.revoke_time.is_some() { Reason::Revoked } else { Reason::Expired };
     }
-    if live().any(|terms| other_group(&terms)) {
+    if live().any(|terms| lacks_group(&terms)) {
         return Reason::GroupMismatch;
     }
     Reason::NoGrant
 }
 
-/// The grants that a check node keeps: all that have not ended, and the last of each group that has.
+/// The grants that a check node keeps: those that have not ended, and the latest ended grant of each
+/// group.
 fn held(grants: &[GrantTerms], now: Time) -> Vec<GrantTerms> {
     let groups: BTreeSet<GroupId> = grants.iter().map(|terms| terms.group_id.clone()).collect();
     let live = grants.iter().filter(|terms| !terms.state(now).is_ended());
@@ -117,65 +125,70 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(20_000))]
 
     #[test]
-    fn the_decision_is_what_the_words_say(
-        grants in vec(terms(), 0..8), question in question(), now in 0..40_i64,
+    fn decisions_follow_the_documented_rules(
+        grants in vec(terms(), 0..8), check in check(), now in 0..40_i64,
     ) {
         let now = at(now);
-        let decision = decide([], &grants, &question, now);
-        prop_assert_eq!(decision.reason, naive(&grants, &question, now));
-        prop_assert_eq!(decision.terms.is_some(), decision.reason != Reason::NoGrant);
+        let decision = decide([], &grants, &check, now);
+        prop_assert_eq!(decision.reason, expected(&grants, &check, now));
+        if check.agent_kind == AgentKind::Human {
+            prop_assert_eq!(decision.terms.is_some(), decision.reason != Reason::NoGrant);
+        }
         if decision.is_allowed() {
             let terms = decision.terms.unwrap();
-            let lets_in = |terms: &&GrantTerms| {
+            let is_allowing = |terms: &&GrantTerms| {
                 terms.state(now) == GrantState::Active
-                    && question.group_ids.contains(&terms.group_id)
-                    && terms.names(&question.agent_id)
-                    && terms.access_level >= question.required_level
+                    && check.groups.contains(&terms.group_id)
+                    && check.agent_id.as_ref().map_or(terms.agent_ids.is_empty(), |agent| {
+                        terms.names(agent)
+                    })
+                    && terms.access_level >= check.required_level
             };
-            prop_assert!(lets_in(&terms));
-            let longest = |terms: &GrantTerms| terms.expire_time.unwrap_or(Time::MAX_UTC);
-            let best = grants.iter().filter(lets_in).map(longest).max();
-            prop_assert_eq!(Some(longest(terms)), best, "the one that lets in longest answers");
+            prop_assert!(is_allowing(&terms));
+            let end = |terms: &GrantTerms| terms.expire_time.unwrap_or(Time::MAX_UTC);
+            let latest = grants.iter().filter(is_allowing).map(end).max();
+            prop_assert_eq!(Some(end(terms)), latest, "the grant that ends last decides");
         }
     }
 
     #[test]
-    fn what_a_node_forgets_changes_nothing(
-        grants in vec(terms(), 0..8), question in question(), now in 0..40_i64,
+    fn grants_that_a_node_does_not_keep_change_no_decision(
+        grants in vec(terms(), 0..8), check in check(), now in 0..40_i64,
     ) {
         let now = at(now);
         let kept = held(&grants, now);
-        prop_assert_eq!(decide([], &kept, &question, now), decide([], &grants, &question, now));
+        prop_assert_eq!(decide([], &kept, &check, now), decide([], &grants, &check, now));
     }
 
     #[test]
-    fn the_order_of_grants_changes_nothing(
-        grants in vec(terms(), 0..8), question in question(), now in 0..40_i64,
+    fn the_order_of_grants_changes_no_decision(
+        grants in vec(terms(), 0..8), check in check(), now in 0..40_i64,
     ) {
         let now = at(now);
-        let forwards = decide([], &grants, &question, now);
-        prop_assert_eq!(decide([], grants.iter().rev(), &question, now), forwards);
+        let forwards = decide([], &grants, &check, now);
+        prop_assert_eq!(decide([], grants.iter().rev(), &check, now), forwards);
     }
 
     #[test]
-    fn the_explanation_agrees_with_the_decision(
-        grants in vec(terms(), 0..8), question in question(), now in 0..40_i64,
+    fn explanations_agree_with_decisions(
+        grants in vec(terms(), 0..8), check in check(), now in 0..40_i64,
     ) {
         let now = at(now);
-        let decision = decide([], &grants, &question, now);
-        let lets_in = |terms: &GrantTerms| obstacles(terms, &question, now.into()) == [Reason::GrantActive];
-        prop_assert_eq!(grants.iter().any(lets_in), decision.is_allowed());
+        let decision = decide([], &grants, &check, now);
+        let is_allowing =
+            |terms: &GrantTerms| obstacles(terms, &check, now.into()) == [Reason::GrantActive];
+        prop_assert_eq!(grants.iter().any(is_allowing), decision.is_allowed());
         if let Some(terms) = decision.terms {
-            prop_assert!(obstacles(terms, &question, now.into()).contains(&decision.reason));
+            prop_assert!(obstacles(terms, &check, now.into()).contains(&decision.reason));
         }
-        let lines = checklist(&decision, &question);
-        let in_the_way = lines.iter().filter(|line| line.answer == ChecklistAnswer::No);
-        prop_assert_eq!(in_the_way.count(), usize::from(!decision.is_allowed()));
+        let items = checklist(&decision, &check);
+        let obstacles = items.iter().filter(|item| item.answer == ChecklistAnswer::No);
+        prop_assert_eq!(obstacles.count(), usize::from(!decision.is_allowed()));
     }
 }
 
 #[test]
-fn a_revoked_grant_of_the_right_group_is_nearer_than_one_of_another_group() {
+fn a_revoked_grant_to_the_agents_group_is_nearer_than_a_grant_to_another_group() {
     let base = GrantTerms {
         grant_id: GrantId(Uuid::from_u128(1)),
         group_id: group("support"),
@@ -191,18 +204,13 @@ fn a_revoked_grant_of_the_right_group_is_nearer_than_one_of_another_group() {
         revoke_time: None,
         ..base.clone()
     };
-    let question = Question {
-        tenant_id: tenant("acme"),
-        agent_id: agent("ada"),
-        agent_kind: AgentKind::Human,
-        group_ids: [group("support")].into(),
-        required_level: AccessLevel::ReadOnly,
-    };
+    let check = mk_check(&tenant("acme"));
     let grants = [base.clone(), other.clone()];
-    let decision = decide([], &grants, &question, at(10));
+    let decision = decide([], &grants, &check, at(10));
     assert_eq!((decision.reason, decision.terms), (Reason::Revoked, Some(&base)));
-    let decision = decide([], std::slice::from_ref(&other), &question, at(10));
+    let decision = decide([], std::slice::from_ref(&other), &check, at(10));
     assert_eq!((decision.reason, decision.terms), (Reason::GroupMismatch, Some(&other)));
-    let nobody = Question { group_ids: BTreeSet::new(), ..question };
-    assert!(!decide([], &grants, &nobody, at(10)).is_allowed(), "no groups means nobody");
+    let without_groups = AccessCheck { groups: AssertedGroups::default(), ..check };
+    let decision = decide([], &grants, &without_groups, at(10));
+    assert!(!decision.is_allowed(), "an agent without groups must be denied");
 }

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use proptest::{collection::vec, prelude::*, sample::Index};
 use support_access::{
     domain::{
-        AccessLevel, AgentKind, End, EventKind, ExtendRequest, FreeText, Grant, GrantId,
-        GrantRequest, GrantState, GrantTerms, Question, RevokeRequest, Span, TenantId, TokenKey,
-        decide, time::after,
+        AccessCheck, AccessLevel, End, EventKind, ExtendRequest, FreeText, Grant, GrantId,
+        GrantRequest, GrantState, GrantTerms, RevokeRequest, Span, TenantId, TokenKey,
+        decision::decide, time::after,
     },
     node::{Snapshot, message::Change},
     service::{GrantView, ServiceError},
@@ -15,7 +15,7 @@ use support_access::{
 };
 use tokio::runtime::Builder;
 
-use crate::world::{World, admin, agent, group, mk_request, reference, soon, tenant};
+use crate::world::{World, admin, agent, group, mk_check, mk_request, reference, soon, tenant};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -114,7 +114,7 @@ async fn revoke(world: &World, model: &mut Model, which: Index) {
     let mut still_open: Vec<GrantId> = model
         .values()
         .filter(|other| other.tenant_id == grant.tenant_id && other.id() != grant.id())
-        .filter(|other| other.state(now) == GrantState::Active)
+        .filter(|other| !other.state(now).is_ended())
         .map(Grant::id)
         .collect();
     still_open.sort_unstable();
@@ -149,18 +149,17 @@ async fn checks_agree(world: &World, model: &Model) {
             model.values().filter(of_owner).map(|grant| &grant.terms).collect();
         for groups in [vec!["support"], vec!["engineering"], vec!["support", "engineering"], vec![]]
         {
-            for (who, level) in [("ada", AccessLevel::ReadOnly), ("bob", AccessLevel::Admin)] {
-                let question = Question {
-                    tenant_id: owner.clone(),
-                    agent_id: agent(who),
-                    agent_kind: AgentKind::Human,
-                    group_ids: groups.iter().copied().map(group).collect(),
+            for (name, level) in [("ada", AccessLevel::ReadOnly), ("bob", AccessLevel::Admin)] {
+                let check = AccessCheck {
+                    agent_id: Some(agent(name)),
+                    groups: groups.iter().copied().map(group).collect(),
                     required_level: level,
+                    ..mk_check(&owner)
                 };
-                let expected = decide([], terms.iter().copied(), &question, now);
-                let answer = world.check(&question).await;
-                assert_eq!(answer.reason, expected.reason, "{question:?}");
-                assert_eq!(answer.grant_id, expected.terms.map(|terms| terms.grant_id));
+                let expected = decide([], terms.iter().copied(), &check, now);
+                let result = world.check(&check).await;
+                assert_eq!(result.reason, expected.reason, "{check:?}");
+                assert_eq!(result.grant_id, expected.terms.map(|terms| terms.grant_id));
             }
         }
     }

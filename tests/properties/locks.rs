@@ -6,9 +6,9 @@ use chrono::TimeDelta;
 use proptest::{collection::vec, option, prelude::*};
 use support_access::{
     domain::{
-        AccessLevel, AgentKind, Attribution, Caller, End, Epoch, FreeText, GrantRequest, LockId,
-        LockRequest, LockState, LockTarget, LockTerms, Now, Party, Question, Reason, Role, Span,
-        TenantId, Tenants, TokenKey, UnlockRequest,
+        AccessCheck, AgentKind, Attribution, AuthenticationMethod, Caller, End, Epoch, FreeText,
+        GrantRequest, LockId, LockRequest, LockState, LockTarget, LockTerms, Now, Party, Reason,
+        Role, Span, TenantId, Tenants, TokenKey, UnlockRequest,
         decision::decide,
         explain::{ChecklistAnswer, ChecklistQuestion, checklist},
         text::Actor,
@@ -23,8 +23,8 @@ use support_access::{
 use uuid::Uuid;
 
 use crate::{
-    decisions::{AGENTS, GROUPS, at, question, terms},
-    world::{World, agent, group, mk_request, soon, tenant},
+    decisions::{AGENTS, GROUPS, at, check, terms},
+    world::{World, agent, group, mk_check, mk_request, soon, tenant},
 };
 
 const TENANTS: [&str; 2] = ["acme", "globex"];
@@ -54,17 +54,19 @@ prop_compose! {
     }
 }
 
-fn is_locked(locks: &[LockTerms], question: &Question, now: Now) -> bool {
+fn is_locked(locks: &[LockTerms], check: &AccessCheck, now: Now) -> bool {
     locks.iter().any(|lock| {
         let is_over = lock.expire_time.is_some_and(|end| end <= now.earliest);
-        let is_elsewhere = lock.tenant_id.as_ref().is_some_and(|it| *it != question.tenant_id);
-        let is_meant = match &lock.target {
+        let is_elsewhere = lock.tenant_id.as_ref().is_some_and(|own| *own != check.tenant_id);
+        let matches = match &lock.target {
             LockTarget::Everything => true,
-            LockTarget::AgentKind(kind) => *kind == question.agent_kind,
-            LockTarget::Agent(it) => *it == question.agent_id,
-            LockTarget::Group(it) => question.group_ids.iter().any(|group| group == it),
+            LockTarget::AgentKind(kind) => *kind == check.agent_kind,
+            LockTarget::Agent(locked) => {
+                [&check.agent_id, &check.on_behalf_of].contains(&&Some(locked.clone()))
+            }
+            LockTarget::Group(locked) => check.groups.ids().any(|group| group == locked),
         };
-        is_meant && !is_elsewhere && !is_over
+        matches && !is_elsewhere && !is_over
     })
 }
 
@@ -73,42 +75,42 @@ proptest! {
 
     #[test]
     fn what_is_locked_stays_out_and_everything_else_is_as_without_locks(
-        locks in vec(lock(), 0..5), grants in vec(terms(), 0..6), question in question(),
+        locks in vec(lock(), 0..5), grants in vec(terms(), 0..6), check in check(),
         earliest in 0..40_i64, doubt in 0..10_i64,
     ) {
         let now = Now { earliest: at(earliest), latest: at(earliest + doubt) };
-        let decision = decide(&locks, &grants, &question, now);
-        if is_locked(&locks, &question, now) {
+        let decision = decide(&locks, &grants, &check, now);
+        if is_locked(&locks, &check, now) {
             prop_assert_eq!(decision.reason, Reason::Locked);
             prop_assert!(!decision.is_allowed() && decision.terms.is_none());
             let lock = decision.lock.unwrap();
-            prop_assert!(is_locked(std::slice::from_ref(lock), &question, now));
+            prop_assert!(is_locked(std::slice::from_ref(lock), &check, now));
             let longest = |lock: &LockTerms| (lock.expire_time.is_none(), lock.expire_time);
-            let met = locks.iter().filter(|it| is_locked(std::slice::from_ref(*it), &question, now));
+            let met = locks.iter().filter(|lock| is_locked(std::slice::from_ref(*lock), &check, now));
             prop_assert_eq!(Some(longest(lock)), met.map(longest).max(), "the longest is named");
-            let lines = checklist(&decision, &question);
-            let no: Vec<_> = lines.iter().filter(|it| it.answer == ChecklistAnswer::No).collect();
+            let lines = checklist(&decision, &check);
+            let no: Vec<_> = lines.iter().filter(|line| line.answer == ChecklistAnswer::No).collect();
             prop_assert_eq!((lines.len(), no.len()), (5, 1));
             prop_assert_eq!(no[0].question, ChecklistQuestion::NotLocked);
         } else {
-            prop_assert_eq!(decision, decide([], &grants, &question, now));
-            prop_assert_eq!(checklist(&decision, &question).len(), 4);
+            prop_assert_eq!(decision, decide([], &grants, &check, now));
+            prop_assert_eq!(checklist(&decision, &check).len(), 4);
         }
     }
 
     #[test]
     fn the_order_of_locks_changes_nothing(
-        locks in vec(lock(), 0..5), question in question(), now in 0..40_i64,
+        locks in vec(lock(), 0..5), check in check(), now in 0..40_i64,
     ) {
-        let forwards = decide(&locks, [], &question, at(now));
-        prop_assert_eq!(decide(locks.iter().rev(), [], &question, at(now)), forwards);
+        let forwards = decide(&locks, [], &check, at(now));
+        prop_assert_eq!(decide(locks.iter().rev(), [], &check, at(now)), forwards);
     }
 
     /// A snapshot finds the locks that matter, whatever was set and lifted before.
     #[test]
     fn a_snapshot_decides_as_all_live_locks_do(
         steps in vec((lock(), option::of(any::<prop::sample::Index>())), 0..12),
-        question in question(), now in 0..40_i64,
+        check in check(), now in 0..40_i64,
     ) {
         let mut snapshot = Snapshot::beginning(Epoch(Uuid::nil()), TokenKey([0; 16]));
         let mut live: Vec<LockTerms> = Vec::new();
@@ -124,8 +126,8 @@ proptest! {
             let lock = Some(LockChange { terms, is_ended });
             snapshot.apply(&Change { revision, time: at(revision), grant: None, lock });
         }
-        let all = decide(&live, [], &question, at(now));
-        let found = decide(snapshot.locks_on(&question), [], &question, at(now));
+        let all = decide(&live, [], &check, at(now));
+        let found = decide(snapshot.locks_on(&check), [], &check, at(now));
         prop_assert_eq!(found, all);
         prop_assert_eq!(snapshot.locks().count(), live.len());
         // So does one that was made of its parts.
@@ -136,14 +138,15 @@ proptest! {
                 copy.insert_lock(lock);
             }
         }
-        prop_assert_eq!(decide(copy.locks_on(&question), [], &question, at(now)), all);
+        prop_assert_eq!(decide(copy.locks_on(&check), [], &check, at(now)), all);
     }
 }
 
 fn caller(name: &str, role: Role, tenants: Tenants) -> Caller {
     let author = Attribution::direct(Actor::new(name).unwrap());
     let (roles, identity) = (BTreeSet::from([role]), role.as_str().into());
-    Caller { author, roles, tenants, identity, valid_for: None }
+    let method = AuthenticationMethod::Token;
+    Caller { author, method, roles, tenants, identity, valid_for: None, expire_time: None }
 }
 
 fn admin_of(name: &str, own: &str) -> Caller {
@@ -289,25 +292,19 @@ async fn a_lock_holds_by_a_clock_that_was_set_back() {
     let acme = tenant("acme");
     let end = End::UntilRevoked;
     world.grant(GrantRequest { end, ..mk_request(&acme) }).await;
-    let question = Question {
-        tenant_id: acme.clone(),
-        agent_id: agent("ada"),
-        agent_kind: AgentKind::Human,
-        group_ids: [group("support")].into(),
-        required_level: AccessLevel::ReadOnly,
-    };
+    let check = mk_check(&acme);
     world.advance(3_600).await;
-    assert_eq!(world.check(&question).await.reason, Reason::GrantActive);
+    assert_eq!(world.check(&check).await.reason, Reason::GrantActive);
     world.advance(-3_600).await;
     let end = End::After(Span::hours(1));
     let request = lock_request(everything_in("acme"), Some(end));
     let local = Caller::local(None).unwrap();
     world.work.lock_access(&local, request, soon()).await.unwrap();
-    assert_eq!(world.check(&question).await.reason, Reason::Locked);
+    assert_eq!(world.check(&check).await.reason, Reason::Locked);
     world.advance(3_599).await;
-    assert_eq!(world.check(&question).await.reason, Reason::Locked);
+    assert_eq!(world.check(&check).await.reason, Reason::Locked);
     world.advance(1).await;
-    assert_eq!(world.check(&question).await.reason, Reason::GrantActive);
+    assert_eq!(world.check(&check).await.reason, Reason::GrantActive);
 }
 
 /// A lock with an end holds until then, and not a moment less; the sweep writes it down, once.
@@ -316,24 +313,18 @@ async fn a_lock_ends_by_itself() {
     let world = World::new().await;
     let acme = tenant("acme");
     world.grant(mk_request(&acme)).await;
-    let question = Question {
-        tenant_id: acme.clone(),
-        agent_id: agent("ada"),
-        agent_kind: AgentKind::Human,
-        group_ids: [group("support")].into(),
-        required_level: AccessLevel::ReadOnly,
-    };
+    let check = mk_check(&acme);
     let end = End::At(world.now() + TimeDelta::seconds(60));
     let request = lock_request(everything_in("acme"), Some(end));
     let local = Caller::local(None).unwrap();
     let locked = world.work.lock_access(&local, request, soon()).await.unwrap();
     let view = locked.lock;
-    assert_eq!(world.check(&question).await.reason, Reason::Locked);
+    assert_eq!(world.check(&check).await.reason, Reason::Locked);
     world.advance(59).await;
-    assert_eq!(world.check(&question).await.reason, Reason::Locked);
+    assert_eq!(world.check(&check).await.reason, Reason::Locked);
     assert_eq!(world.work.sweep().await.unwrap(), 0);
     world.advance(1).await;
-    assert_eq!(world.check(&question).await.reason, Reason::GrantActive, "no sweep is needed");
+    assert_eq!(world.check(&check).await.reason, Reason::GrantActive, "no sweep is needed");
     assert_eq!(world.work.sweep().await.unwrap(), 1);
     assert_eq!(world.work.sweep().await.unwrap(), 0);
     let reference = LockRef { tenant_id: Some(acme.clone()), text: view.lock.id().to_string() };
@@ -346,5 +337,5 @@ async fn a_lock_ends_by_itself() {
         panic!("one lock")
     };
     assert_eq!(listed.state, LockState::Expired);
-    assert_eq!(world.restarted().await.check(&question).await.reason, Reason::GrantActive);
+    assert_eq!(world.restarted().await.check(&check).await.reason, Reason::GrantActive);
 }

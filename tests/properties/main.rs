@@ -7,4 +7,6 @@ mod decisions;
 mod histories;
 mod locks;
 mod pages;
+mod requests;
+mod restores;
 mod world;

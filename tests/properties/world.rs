@@ -5,14 +5,14 @@ use std::{sync::Arc, time::Duration};
 use chrono::TimeDelta;
 use support_access::{
     domain::{
-        AccessLevel, AgentId, Caller, Clock as _, End, FreeText, GrantRequest, GroupId, NodeId,
-        NodeKind, Question, RevokeRequest, Span, SupportPolicy, TenantId, Ticket, Time,
-        clock::ManualClock, time::from_micros,
+        AccessCheck, AccessLevel, AgentId, AgentKind, AssertedGroups, Caller, Clock as _, End,
+        FreeText, GrantRequest, GroupId, NodeId, NodeKind, RevokeRequest, Span, SupportPolicy,
+        TenantId, Ticket, Time, clock::ManualClock, time::from_micros, token::TokenEvent,
     },
     node::{CheckNode, replica::Replica},
     service::{
         GrantRef, GrantView, Limits, Service,
-        check::{Answer, Checks},
+        check::{CheckResult, Checks},
         grants::RevokeOutcome,
     },
     store::{Store, memory::MemoryStore},
@@ -55,7 +55,7 @@ impl World {
         Self::over(self.store.clone(), self.clock.clone(), self.clock.clone()).await
     }
 
-    async fn over(
+    pub(crate) async fn over(
         store: Arc<dyn Store>,
         clock: Arc<ManualClock>,
         own_clock: Arc<ManualClock>,
@@ -96,9 +96,12 @@ impl World {
         revoked.await.unwrap()
     }
 
-    pub(crate) async fn check(&self, question: &Question) -> Answer {
-        let head = self.store.log().head().await.unwrap().revision;
-        self.checks.check(question, head, soon()).await
+    /// The result of a check at the end of the log.
+    pub(crate) async fn check(&self, check: &AccessCheck) -> CheckResult {
+        let head = self.store.log().head().await.unwrap();
+        let key = self.node.view().snapshot().token_key().unwrap();
+        let token = key.encrypt(TokenEvent::new(head.revision, head.time)).unwrap();
+        self.checks.check(check, &token.to_string(), soon()).await.unwrap()
     }
 }
 
@@ -122,6 +125,18 @@ pub(crate) fn agent(name: &str) -> AgentId {
     AgentId::new(name).unwrap()
 }
 
+/// A check of agent `ada` in group `support`.
+pub(crate) fn mk_check(tenant_id: &TenantId) -> AccessCheck {
+    AccessCheck {
+        tenant_id: tenant_id.clone(),
+        agent_id: Some(agent("ada")),
+        groups: AssertedGroups::from_iter([group("support")]),
+        required_level: AccessLevel::ReadOnly,
+        agent_kind: AgentKind::Human,
+        on_behalf_of: None,
+    }
+}
+
 pub(crate) fn reference(view: &GrantView) -> GrantRef {
     GrantRef { tenant_id: view.grant.tenant_id.clone(), text: view.grant.id().to_string() }
 }
@@ -134,6 +149,7 @@ pub(crate) fn mk_request(tenant_id: &TenantId) -> GrantRequest {
         group_id: group("support"),
         agent_ids: [].into(),
         access_level: AccessLevel::ReadWrite,
+        agent_kinds: None,
         start_time: None,
         end: End::After(Span::hours(1)),
         reason: FreeText::default(),

@@ -100,10 +100,9 @@ OF_RECORD = COMMON | {
     "event": lambda value: isinstance(value, dict),
     "previous_hash": is_hex(64),
     "reason": is_text,
-    "revision": is_number(1),
     "sequence": is_number(1),
 }
-MAYBE_OF_RECORD = {"is_asserted": lambda value: value is True, "via": is_text}
+MAYBE_OF_RECORD = {"actor_asserted": lambda value: value is True, "via": is_text}
 OF_CHECKPOINT = COMMON | {"sequence": is_number(0)}
 OF_SIGNED = OF_CHECKPOINT | {"key_id": is_hex(16), "signature": is_hex(128)}
 

@@ -26,7 +26,7 @@ class Database:
         return f"postgres://{role}@localhost/access?host={self.directory}"
 
     def run(self, command, role):
-        asked = [BINARY, command, "--database-url", self.url(role)]
+        asked = [BINARY, *command.split(), "--database-url", self.url(role)]
         return subprocess.run(asked, env=plain_environment(), capture_output=True, text=True, timeout=DEADLINE_S, check=False)
 
 
@@ -46,7 +46,7 @@ def test_a_server_needs_no_more_than_the_documented_privileges(database):
     early = database.run("serve", SERVER)
     assert early.returncode == 1 and "permission denied for schema public" in early.stderr, early.stderr
 
-    done = database.run("migrate", OWNER)
+    done = database.run("database migrate", OWNER)
     assert done.returncode == 0, done.stderr
     with Server(database.url(SERVER)) as server, Client(server.target, tenant_id="roles") as client:
         granted = client.granted()
@@ -67,7 +67,7 @@ def test_a_server_needs_no_more_than_the_documented_privileges(database):
     "CREATE OR REPLACE FUNCTION history_is_permanent() RETURNS trigger LANGUAGE sql AS ''",
 ])
 def test_a_server_cannot_change_the_schema(database, text):
-    done = database.run("migrate", OWNER)
+    done = database.run("database migrate", OWNER)
     assert done.returncode == 0, done.stderr
     done = database.ask(text, SERVER)
     assert done.returncode != 0 and re.search("permission denied|must be owner", done.stderr), done.stderr
@@ -75,7 +75,7 @@ def test_a_server_cannot_change_the_schema(database, text):
 
 def test_a_server_that_has_made_the_tables_can_hand_them_over(database):
     assert database.ask(f"GRANT CREATE ON SCHEMA public TO {SERVER}").returncode == 0
-    done = database.run("migrate", SERVER)
+    done = database.run("database migrate", SERVER)
     assert done.returncode == 0, done.stderr
     given = re.search(r"`(REASSIGN OWNED BY .+?)`", (ROOT / "docs/operations.md").read_text())[1]
     done = database.ask(f"""{given};

@@ -8,7 +8,7 @@ import urllib.request
 
 import grpc
 import pytest
-from client import Client, allowed, reason
+from client import Client, allowed, reason, refused
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
@@ -211,3 +211,20 @@ def test_it_becomes_ready(new_database):
     with Server(new_database) as server:
         eventually(lambda: fetch(server.http("/readyz"))[0] == 200, "ready")
         assert server.terminate() == 0
+
+
+def test_tokens_from_before_a_declared_restore_are_rejected(new_database):
+    with Server(new_database) as first, Client(first.target, "acme") as client:
+        token = client.granted().consistency_token
+        assert allowed(client.check(token=token))
+        assert first.terminate() == 0, first.log()
+    arguments = [BINARY, "database", "restored", "--database-url", new_database]
+    done = subprocess.run(arguments, env=plain_environment(), capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    assert re.fullmatch(r"The restore is declared\. The database has a new epoch: [0-9a-f-]{36}\.\n", done.stdout)
+
+    with Server(new_database) as second, Client(second.target, "acme") as client:
+        for call in (client.check, client.wait):
+            with refused(grpc.StatusCode.FAILED_PRECONDITION, "consistency_token", reason="CONSISTENCY_TOKEN_INVALID"):
+                call(token=token)
+        assert allowed(client.check(token=client.granted().consistency_token))

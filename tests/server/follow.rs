@@ -3,13 +3,17 @@
 use std::time::Duration;
 
 use support_access::{
-    api::proto::v1::{
-        CheckNode, EnforcementState, FollowRequest, FollowResponse, GrantAccessRequest,
-        ListCheckNodesRequest, ListEventsRequest, LogPosition, NodeKind, RevokeAccessRequest,
-        WaitEnforcedRequest,
-        check_nodes_client::CheckNodesClient,
-        follow_request::{Hello, Leave, Message, Report},
-        follow_response::{Message as Told, SnapshotBegin},
+    api::proto::{
+        replication::v1::{
+            FollowRequest, FollowResponse, LogPosition,
+            follow_request::{Hello, Leave, Message, Report},
+            follow_response::{Message as Told, SnapshotBegin},
+        },
+        v1::{
+            CheckNode, EnforcementState, GrantAccessRequest, ListCheckNodesRequest,
+            ListEventsRequest, NamedAgents, NodeKind, RevokeAccessRequest, WaitEnforcedRequest,
+            check_nodes_client::CheckNodesClient,
+        },
     },
     server::config::Config,
 };
@@ -27,13 +31,18 @@ use crate::{
     },
 };
 
+fn wait(tenant_id: &str, consistency_token: &str) -> WaitEnforcedRequest {
+    let (tenant_id, consistency_token) = (tenant_id.to_owned(), consistency_token.to_owned());
+    WaitEnforcedRequest { tenant_id: Some(tenant_id), consistency_token }
+}
+
 #[tokio::test]
 async fn a_follower_is_fed_a_snapshot_then_changes_then_proofs() {
     let (running, _store) = start(config()).await;
     let (grant_id, _) = grant(&running, a_grant()).await;
     let mut follower = Follower::new(channel(&running).await).await;
     let Some(Told::Welcome(welcome)) = follower.hear().await else { panic!("no welcome") };
-    assert_eq!(welcome.protocol, 2);
+    assert_eq!(welcome.protocol_version, 1);
     assert_eq!(follower.hear().await, Some(Told::SnapshotBegin(SnapshotBegin {})));
     let Some(Told::SnapshotGrants(grants)) = follower.hear().await else { panic!("no grants") };
     assert_eq!(grants.group_ids, ["support"]);
@@ -58,7 +67,7 @@ async fn a_follower_is_fed_a_snapshot_then_changes_then_proofs() {
     let mut again = Follower::silent(channel(&running).await).await;
     again.node_id = follower.node_id;
     let Message::Hello(hello) = again.hello() else { unreachable!() };
-    again.say(Message::Hello(Hello { held: Some(held), ..hello })).await;
+    again.say(Message::Hello(Hello { position: Some(held), ..hello })).await;
     assert!(matches!(again.hear().await, Some(Told::Welcome(_))));
     let Some(Told::Changes(changes)) = again.hear().await else { panic!("no changes") };
     assert_eq!(changes.changes[0].revision, revision);
@@ -75,19 +84,21 @@ async fn a_breach_ends_that_stream_and_no_other() {
     good.keep_up(revision).await;
 
     let hello = |change: fn(&mut Hello)| {
-        let mut hello = Hello { protocol: 2, node_id: vec![7; 16], ..Hello::default() };
+        let mut hello = Hello { protocol_version: 1, node_id: vec![7; 16], ..Hello::default() };
         change(&mut hello);
         Message::Hello(hello)
     };
     let unknown = Some(LogPosition { epoch: vec![7; 3], ..LogPosition::default() });
-    let nodes = vec![CheckNode::default(); 2];
+    let check_nodes = vec![CheckNode::default(); 2];
     let malformed = (Code::InvalidArgument, "INVALID_FIELD");
     let cases: Vec<(Vec<Message>, (Code, &str))> = vec![
         (vec![ping(1)], (Code::InvalidArgument, "HELLO_EXPECTED")),
         (vec![Message::Leave(Leave {})], (Code::InvalidArgument, "HELLO_EXPECTED")),
         (vec![hello(|_| {}), hello(|_| {})], (Code::InvalidArgument, "HELLO_REPEATED")),
-        // It knows nothing of locks.
-        (vec![hello(|it| it.protocol = 1)], (Code::FailedPrecondition, "PROTOCOL_MISMATCH")),
+        (
+            vec![hello(|hello| hello.protocol_version = 2)],
+            (Code::FailedPrecondition, "PROTOCOL_MISMATCH"),
+        ),
         (vec![hello(|_| {}), ack(9)], (Code::InvalidArgument, "ACK_OUT_OF_RANGE")),
         (vec![hello(|_| {}), ping(2), ping(1)], (Code::InvalidArgument, "PING_OUT_OF_ORDER")),
         (vec![hello(|_| {}), ping(0)], (Code::InvalidArgument, "PING_OUT_OF_ORDER")),
@@ -95,14 +106,14 @@ async fn a_breach_ends_that_stream_and_no_other() {
         (vec![hello(|it| it.version = "v".repeat(65))], malformed),
         (
             vec![Message::Hello(Hello {
-                held: unknown,
+                position: unknown,
                 node_id: vec![7; 16],
                 ..Default::default()
             })],
             malformed,
         ),
         (vec![hello(|_| {}), ack(-1)], malformed),
-        (vec![hello(|_| {}), Message::Report(Report { nodes })], malformed),
+        (vec![hello(|_| {}), Message::Report(Report { check_nodes })], malformed),
         // Longer than a message may be.
         (vec![hello(|it| it.version = "v".repeat(300_000))], malformed),
     ];
@@ -184,7 +195,7 @@ async fn a_flood_ends_that_stream_and_no_other() {
     let mut bad = Follower::new(channel(&running).await).await;
     bad.pong(1).await;
     for _ in 0..11 {
-        bad.say(Message::Report(Report { nodes: Vec::new() })).await;
+        bad.say(Message::Report(Report { check_nodes: Vec::new() })).await;
     }
     assert_eq!(bad.end().await, (Code::ResourceExhausted, "TOO_MANY_MESSAGES".to_owned()));
     assert!(good.pong(2).await.lease.is_some());
@@ -199,7 +210,7 @@ async fn what_is_no_message_ends_that_stream() {
     // Another message, whose first field is a number where theirs is a message.
     let codec = ProstCodec::<prost_types::Timestamp, FollowResponse>::default();
     let garbage = futures::stream::iter([prost_types::Timestamp { seconds: 7, nanos: 7 }]);
-    let path = PathAndQuery::from_static("/supportaccess.v1.CheckNodes/Follow");
+    let path = PathAndQuery::from_static("/supportaccess.replication.v1.Replication/Follow");
     let answer = grpc.streaming(Request::new(garbage), path, codec).await.unwrap();
     let refusal = with_timeout(answer.into_inner().message()).await.unwrap_err();
     assert_eq!(refusal.code(), Code::InvalidArgument, "{refusal}");
@@ -230,7 +241,7 @@ async fn who_leaves_is_not_waited_for_and_who_is_gone_is() {
         let answer = admin(&running).await.revoke_access(request).await.unwrap().into_inner();
         let enforcement = answer.enforcement.unwrap();
         assert_eq!(enforcement.state(), EnforcementState::Complete);
-        let request = WaitEnforcedRequest { revision: enforcement.revision };
+        let request = wait("acme", &enforcement.consistency_token);
         let again = admin(&running).await.wait_enforced(request).await.unwrap().into_inner();
         assert_eq!(again.enforcement.unwrap().state(), EnforcementState::Complete);
         (enforcement.nodes_acknowledged, enforcement.nodes_lapsed, enforcement.elapsed.unwrap())
@@ -245,10 +256,7 @@ async fn who_leaves_is_not_waited_for_and_who_is_gone_is() {
     assert_eq!((acknowledged, lapsed), (1, 1));
     assert!(elapsed.seconds >= 1, "what it was lease_grant for had to lapse: {elapsed:?}");
 
-    let request = WaitEnforcedRequest { revision: 1_000 };
-    let unknown = admin(&running).await.wait_enforced(request).await.unwrap_err();
-    assert_eq!((unknown.code(), reason(&unknown).as_str()), (Code::NotFound, "REVISION_NOT_FOUND"));
-    let none = admin(&running).await.wait_enforced(WaitEnforcedRequest { revision: 0 }).await;
+    let none = admin(&running).await.wait_enforced(wait("acme", "")).await;
     assert_eq!(none.unwrap_err().code(), Code::InvalidArgument);
     stop(running).await.unwrap();
 }
@@ -270,9 +278,11 @@ async fn a_revocation_waits_for_the_follower_s_word() {
     impatient.set_timeout(std::time::Duration::from_millis(200));
     let pending = admin.revoke_access(impatient).await.unwrap().into_inner().enforcement.unwrap();
     assert_eq!(pending.state(), EnforcementState::Pending);
-    follower.keep_up(pending.revision).await;
-    let wait = WaitEnforcedRequest { revision: pending.revision };
-    let complete = admin.wait_enforced(wait).await.unwrap().into_inner().enforcement.unwrap();
+    let counts = (pending.nodes_acknowledged, pending.nodes_lapsed, pending.nodes_pending);
+    assert_eq!(counts, (0, 0, 2), "a node counts together with its followers");
+    follower.keep_up(revision + 1).await;
+    let request = wait("acme", &pending.consistency_token);
+    let complete = admin.wait_enforced(request).await.unwrap().into_inner().enforcement.unwrap();
     assert_eq!(complete.state(), EnforcementState::Complete);
     assert_eq!((complete.nodes_acknowledged, complete.nodes_lapsed), (2, 0));
 
@@ -280,7 +290,8 @@ async fn a_revocation_waits_for_the_follower_s_word() {
     eventually(async || {
         let events = admin.list_events(request.clone()).await.unwrap().into_inner().events;
         let Some(enforcement) = &events[0].enforcement else { return false };
-        assert_eq!((enforcement.revision, enforcement.nodes_acknowledged), (pending.revision, 2));
+        assert_eq!(enforcement.consistency_token, pending.consistency_token);
+        assert_eq!((enforcement.nodes_acknowledged, enforcement.nodes_pending), (2, 0));
         true
     })
     .await;
@@ -305,7 +316,7 @@ async fn who_does_not_read_costs_nothing_and_is_ended_when_it_reads_again() {
     for number in 0..GRANTS {
         let request = GrantAccessRequest {
             tenant_id: format!("tenant {number}"),
-            agent_ids: (0..100).map(agent).collect(),
+            named_agents: Some(NamedAgents { agent_ids: (0..100).map(agent).collect() }),
             ..a_grant()
         };
         (_, last) = grant(&running, request).await;
@@ -350,7 +361,7 @@ async fn check_nodes_are_listed_with_those_that_they_feed() {
         revision,
         ..CheckNode::default()
     };
-    follower.say(Message::Report(Report { nodes: vec![report] })).await;
+    follower.say(Message::Report(Report { check_nodes: vec![report] })).await;
     follower.pong(2).await;
     let mut client = CheckNodesClient::new(channel(&running).await);
     let listed = client.list_check_nodes(ListCheckNodesRequest {}).await.unwrap().into_inner();

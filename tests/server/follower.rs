@@ -1,11 +1,14 @@
 //! A follower that a test speaks for.
 
 use support_access::{
-    api::proto::v1::{
-        FollowRequest, FollowResponse, GrantAccessRequest,
-        check_nodes_client::CheckNodesClient,
-        follow_request::{Ack, Hello, Message, Ping},
-        follow_response::{Message as Told, Pong},
+    api::proto::{
+        replication::v1::{
+            FollowRequest, FollowResponse,
+            follow_request::{Acknowledge, Hello, Message, Ping},
+            follow_response::{Message as Told, Pong},
+            replication_client::ReplicationClient,
+        },
+        v1::{GrantAccessRequest, ListCheckNodesRequest, check_nodes_client::CheckNodesClient},
     },
     server::Running,
 };
@@ -15,7 +18,7 @@ use tonic::{Code, Status, Streaming, transport::Channel};
 use tonic_types::StatusExt;
 use uuid::Uuid;
 
-use crate::harness::{admin, with_timeout};
+use crate::harness::{admin, channel, with_timeout};
 
 /// A check node that says and hears what a test wants.
 pub(crate) struct Follower {
@@ -35,17 +38,17 @@ impl Follower {
     /// Has not said anything.
     pub(crate) async fn silent(channel: Channel) -> Self {
         let (says, said) = mpsc::channel(10_000);
-        let mut client = CheckNodesClient::new(channel);
+        let mut client = ReplicationClient::new(channel);
         let hears = client.follow(ReceiverStream::new(said)).await.unwrap().into_inner();
         Self { node_id: Uuid::new_v4(), says, hears }
     }
 
     pub(crate) fn hello(&self) -> Message {
         Message::Hello(Hello {
-            protocol: 2,
+            protocol_version: 1,
             node_id: self.node_id.as_bytes().to_vec(),
             version: "9.9".to_owned(),
-            held: None,
+            position: None,
             lease_age: None,
         })
     }
@@ -97,7 +100,7 @@ pub(crate) fn reason(status: &Status) -> String {
 }
 
 pub(crate) fn ack(revision: i64) -> Message {
-    Message::Ack(Ack { revision, nodes: 1, nodes_lapsed: 0 })
+    Message::Acknowledge(Acknowledge { revision, nodes: 1, nodes_lapsed: 0 })
 }
 
 pub(crate) fn ping(sequence: i64) -> Message {
@@ -108,8 +111,14 @@ pub(crate) fn followers(count: u32) -> String {
     format!("support_access_followers {count}")
 }
 
+/// Grants access, and returns the grant and the revision of its event, the last in the log.
 pub(crate) async fn grant(running: &Running, request: GrantAccessRequest) -> (String, i64) {
-    let answer = admin(running).await.grant_access(request).await.unwrap();
-    let grant = answer.into_inner().grant.unwrap();
-    (grant.grant_id, grant.revision)
+    let response = admin(running).await.grant_access(request).await.unwrap();
+    (response.into_inner().grant.unwrap().grant_id, head_revision(running).await)
+}
+
+pub(crate) async fn head_revision(running: &Running) -> i64 {
+    let mut client = CheckNodesClient::new(channel(running).await);
+    let response = client.list_check_nodes(ListCheckNodesRequest {}).await.unwrap();
+    response.into_inner().head_revision
 }

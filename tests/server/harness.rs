@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use support_access::{
     api::proto::v1::{
-        AccessLevel, CheckAccessRequest, GrantAccessRequest, grant_access_request::End,
+        AccessCheck, AccessLevel, AgentKind, CheckAccessRequest, GrantAccessRequest,
         support_access_admin_client::SupportAccessAdminClient,
         support_access_client::SupportAccessClient,
     },
@@ -128,12 +128,18 @@ pub(crate) async fn admin(running: &Running) -> SupportAccessAdminClient<Channel
 }
 
 pub(crate) fn a_check() -> CheckAccessRequest {
-    CheckAccessRequest {
+    let consistency_token = String::new();
+    CheckAccessRequest { check: Some(an_access_check()), consistency_token }
+}
+
+pub(crate) fn an_access_check() -> AccessCheck {
+    AccessCheck {
         tenant_id: "acme".to_owned(),
         agent_id: "ada".to_owned(),
         group_ids: vec!["support".to_owned()],
         required_level: AccessLevel::ReadOnly.into(),
-        at_least_revision: 0,
+        agent_kind: AgentKind::Human.into(),
+        on_behalf_of: String::new(),
     }
 }
 
@@ -143,7 +149,7 @@ pub(crate) fn a_grant() -> GrantAccessRequest {
         group_id: "support".to_owned(),
         access_level: AccessLevel::ReadOnly.into(),
         reason: "a broken report".to_owned(),
-        end: Some(End::UntilRevoked(true)),
+        until_revoked: true,
         ..GrantAccessRequest::default()
     }
 }

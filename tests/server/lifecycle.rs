@@ -62,7 +62,7 @@ async fn a_watch_is_told_of_the_end_and_does_not_delay_it() {
     let second = watch.message().await.unwrap().unwrap();
     assert_eq!(second.status(), ServingStatus::NotServing);
     let end = watch.message().await.unwrap_err();
-    assert_eq!((end.code(), end.message()), (Code::Unavailable, "the server is stopping"));
+    assert_eq!((end.code(), end.message()), (Code::Unavailable, "the server is shutting down"));
 }
 
 #[tokio::test]
@@ -197,7 +197,7 @@ async fn a_server_that_cannot_load_does_not_start() {
     assert!(matches!(error, ServeError::Load(_)));
     assert_eq!(
         error.to_string(),
-        "cannot load the grants: the database holds or said what it should not"
+        "cannot load the grants: the database contains or returned invalid data"
     );
 }
 

@@ -35,14 +35,17 @@ mod proxy;
 
 #[allow(clippy::disallowed_methods, reason = "tasks of a test end with its runtime")]
 mod attacks;
+mod errors;
 mod follow;
 mod follower;
 mod harness;
 mod health;
 mod identity;
+mod isolation;
 mod lifecycle;
 mod rpcs;
 mod sidecars;
 mod slow_store;
 mod sockets;
+mod tokens;
 mod upstreams;

@@ -12,8 +12,8 @@ use support_access::{
     api::{
         grpc::MESSAGE_LENGTH_MAX,
         proto::v1::{
-            CheckAccessRequest, GetGrantRequest, GetGrantResponse, RevokeAllAccessRequest,
-            support_access_client::SupportAccessClient,
+            AccessCheck, CheckAccessRequest, GetGrantRequest, GetGrantResponse,
+            RevokeAllAccessRequest, support_access_client::SupportAccessClient,
         },
     },
     server::config::{CallLimits, Common, Config},
@@ -30,8 +30,8 @@ use tonic_reflection::pb::v1::{
 use tonic_types::StatusExt;
 
 use crate::harness::{
-    TIMEOUT, a_check, a_grant, access, admin, channel, common, config, eventually, get, has_metric,
-    rpcs, start, stop, wait_for_metric, with_timeout,
+    TIMEOUT, a_check, a_grant, access, admin, an_access_check, channel, common, config, eventually,
+    get, has_metric, rpcs, start, stop, wait_for_metric, with_timeout,
 };
 
 const ACCESS: &str = "supportaccess.v1.SupportAccess";
@@ -168,7 +168,8 @@ async fn an_oversized_message_is_refused_by_its_size() {
     let mut access = access(&running).await;
     let large = |length| {
         let group_ids = vec!["g".repeat(1_024); length / 1_024];
-        CheckAccessRequest { group_ids, ..a_check() }
+        let check = AccessCheck { group_ids, ..an_access_check() };
+        CheckAccessRequest { check: Some(check), ..a_check() }
     };
     let refusal = access.check_access(large(MESSAGE_LENGTH_MAX + 1_024)).await.unwrap_err();
     assert_eq!(refusal.code(), Code::InvalidArgument);

@@ -6,8 +6,8 @@ use support_access::{
     api::{
         credentials::ClientCredentials,
         proto::v1::{
-            CheckNode, Decision, ExplainAccessRequest, ListCheckNodesRequest, NodeKind,
-            RevokeAccessRequest, check_nodes_client::CheckNodesClient,
+            CheckAccessRequest, CheckNode, Decision, ExplainAccessRequest, ListCheckNodesRequest,
+            NodeKind, RevokeAccessRequest, check_nodes_client::CheckNodesClient,
         },
     },
     domain::clock::SystemClock,
@@ -23,7 +23,7 @@ use crate::{
     slow_store::SlowStore,
 };
 
-async fn sidecar(upstream: &Running) -> Running {
+pub(crate) async fn sidecar(upstream: &Running) -> Running {
     let upstreams = vec![format!("http://{}", upstream.grpc[0])];
     let config = SidecarConfig {
         common: common(),
@@ -45,21 +45,9 @@ async fn a_sidecar_answers_checks_and_feeds_others() {
     let (grant_id, revision) = grant(&replica, a_grant()).await;
     eventually(async || decision(&sidecar).await == Decision::Allowed).await;
 
-    let support_access::api::proto::v1::CheckAccessRequest {
-        tenant_id,
-        agent_id,
-        group_ids,
-        required_level,
-        at_least_revision,
-    } = a_check();
-    let question = ExplainAccessRequest {
-        tenant_id: tenant_id.clone(),
-        agent_id,
-        group_ids,
-        required_level,
-        at_least_revision,
-    };
-    let explained = access(&sidecar).await.explain_access(question).await.unwrap().into_inner();
+    let CheckAccessRequest { check, consistency_token } = a_check();
+    let request = ExplainAccessRequest { check, consistency_token };
+    let explained = access(&sidecar).await.explain_access(request).await.unwrap().into_inner();
     assert_eq!(explained.candidates.len(), 1);
     assert!(explained.candidates_truncated, "older ones are in the history, which it has not");
 
@@ -70,6 +58,7 @@ async fn a_sidecar_answers_checks_and_feeds_others() {
     below.say(ack(revision)).await;
 
     let revoking = async {
+        let tenant_id = "acme".to_owned();
         let request = RevokeAccessRequest { tenant_id, grant_id, ..Default::default() };
         let revoked = admin(&replica).await.revoke_access(request).await.unwrap().into_inner();
         let enforcement = revoked.enforcement.unwrap();
@@ -88,7 +77,10 @@ async fn a_sidecar_says_what_only_a_replica_knows() {
     let sidecar = sidecar(&replica).await;
     let mut client = CheckNodesClient::new(channel(&sidecar).await);
     let refusal = client.list_check_nodes(ListCheckNodesRequest {}).await.unwrap_err();
-    assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::Unimplemented, "ASK_A_REPLICA"));
+    assert_eq!(
+        (refusal.code(), reason(&refusal).as_str()),
+        (Code::Unimplemented, "REPLICA_REQUIRED")
+    );
     let refusal = admin(&sidecar).await.grant_access(a_grant()).await.unwrap_err();
     assert_eq!(refusal.code(), Code::Unimplemented);
     stop(sidecar).await.unwrap();

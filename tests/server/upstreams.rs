@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use uuid::Uuid;
 
+use crate::follower::head_revision;
 use crate::harness::{a_grant, admin, config, eventually, loopback, start, stop, with_timeout};
 
 fn node() -> Arc<CheckNode> {
@@ -70,7 +71,7 @@ async fn a_node_is_fed_and_its_word_is_waited_for() {
     let node = node();
     Box::pin(follow_until(&node, &url(&running), async {
         eventually(async || node.read_view().is_fresh()).await;
-        assert_eq!(node.revision(), grant.revision);
+        assert_eq!(node.revision(), head_revision(&running).await);
         let request = RevokeAccessRequest {
             tenant_id: grant.tenant_id,
             grant_id: grant.grant_id,
@@ -80,7 +81,7 @@ async fn a_node_is_fed_and_its_word_is_waited_for() {
         let enforcement = revoked.enforcement.unwrap();
         assert_eq!((enforcement.nodes_acknowledged, enforcement.nodes_lapsed), (2, 0));
         assert!(enforcement.elapsed.unwrap().seconds == 0, "nobody had to lapse");
-        assert_eq!(node.revision(), enforcement.revision);
+        assert_eq!(node.revision(), head_revision(&running).await);
     }))
     .await;
     stop(running).await.unwrap();
@@ -143,10 +144,10 @@ async fn what_cannot_be_followed_is_refused_in_a_sentence() {
     let sentence = "refuses this node: a check node must not follow itself: correct its upstream";
     let refusal = answer(&url, hello(welcome.node_id)).await.unwrap_err();
     assert_eq!(refusal, FollowError::Refused(format!("{url} {sentence}")));
-    // The one before knew nothing of locks.
-    let older = Hello { protocol: 1, ..hello(node().id()) };
-    let refusal = answer(&url, older).await.unwrap_err().to_string();
-    let sentence = "this node speaks version 2 of the protocol, but the follower speaks 1: upgrade the older of the two";
+    let newer = Hello { protocol: 2, ..hello(node().id()) };
+    let refusal = answer(&url, newer).await.unwrap_err().to_string();
+    let sentence = "this node speaks version 1 of the protocol, but the follower speaks 2: \
+        upgrade the older of the two";
     assert_eq!(refusal, format!("{url} refuses this node: {sentence}"));
     stop(running).await.unwrap();
 }
@@ -187,7 +188,7 @@ async fn a_stream_ends_when_its_server_stops() {
             .await
             .unwrap();
     ended.unwrap();
-    let sentence = "it has ended the stream: the server is stopping";
+    let sentence = "it has ended the stream: the server is shutting down";
     assert_eq!(error, FollowError::Lost(sentence.to_owned()));
 }
 

@@ -39,10 +39,10 @@ pub async fn events_are_read_as_they_were_written(bench: &Bench) {
         ..PolicyOverrides::default()
     };
     let update = policy_updated(Some(tenant("acme")), overrides.clone());
-    let tightened = change.append(update).await.unwrap();
+    let narrowed = change.append(update).await.unwrap();
     assert_eq!(change.commit().await.unwrap(), 6);
 
-    let events = vec![made, moved, ended, other, over, tightened];
+    let events = vec![made, moved, ended, other, over, narrowed];
     for (event, revision) in events.iter().zip(1..) {
         let sequence = if revision < 4 { revision } else { revision - 3 };
         assert_eq!((event.revision, event.sequence, event.time), (revision, sequence, now));

@@ -117,7 +117,7 @@ fn random_grant(rng: &mut StdRng, now: Time) -> Grant {
 fn random_policy(rng: &mut StdRng) -> NewEvent {
     let overrides = PolicyOverrides {
         reason_required: rng.random_bool(0.5).then(|| rng.random_bool(0.5)),
-        longest_duration: rng.random_bool(0.5).then(|| Span::hours(rng.random_range(1..99))),
+        max_duration: rng.random_bool(0.5).then(|| Span::hours(rng.random_range(1..99))),
         ..PolicyOverrides::default()
     };
     policy_updated(Some(tenant(TENANTS.choose(rng).unwrap())), overrides)

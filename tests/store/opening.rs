@@ -287,9 +287,9 @@ async fn a_postgres_migration_that_has_to_wait_blocks_no_other_session() {
     let cut_short = "DROP SCHEMA public CASCADE; CREATE SCHEMA public; \
                      CREATE TABLE _sqlx_migrations (version bigint PRIMARY KEY, description text NOT NULL, \
                      installed_on timestamptz NOT NULL DEFAULT now(), success boolean NOT NULL, \
-                     checksum bytea NOT NULL, execution_time bigint NOT NULL); \
-                     BEGIN; LOCK TABLE _sqlx_migrations IN SHARE MODE";
+                     checksum bytea NOT NULL, execution_time bigint NOT NULL)";
     connection.execute(cut_short).await.unwrap();
+    connection.execute("BEGIN; LOCK TABLE _sqlx_migrations IN SHARE MODE").await.unwrap();
     let url = bench.url.clone();
     let migrating = tokio::spawn(async move { migrate(&url).await });
 

@@ -97,7 +97,7 @@ pub fn expired(grant: &Grant) -> NewEvent {
 
 /// A policy event of a tenant, or of the vendor.
 pub fn policy_updated(tenant_id: Option<TenantId>, policy_overrides: PolicyOverrides) -> NewEvent {
-    let support_policy = SupportPolicy::default().tightened(&policy_overrides);
+    let support_policy = SupportPolicy::default().narrowed_by(&policy_overrides);
     new_event(
         tenant_id,
         EventKind::PolicyUpdated(PolicyUpdated { policy_overrides, support_policy }),

@@ -206,7 +206,7 @@ fn what_is_no_line_of_an_export_is_refused() {
         &line.replace("\"event\":{}", "\"event\":[]"),
         &line.replace("\"event\":{}", "\"event\":{},\"extra\":1"),
         &line.replace("\"format\"", "\"event2\":1,\"format\""),
-        &line.replace("\"log\"", "\"actor_asserted\":false,\"log\""),
+        &line.replace("\"actor\":\"a\"", "\"actor\":\"a\",\"actor_asserted\":false"),
         &line.replace(&last.hash.to_string(), &last.hash.to_string().to_uppercase()),
         &line.replace(&last.hash.to_string(), ""),
         &point.replace("\"log\"", "\"key_id\":\"0011223344556677\",\"log\""),

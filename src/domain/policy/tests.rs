@@ -1,7 +1,12 @@
 use chrono::TimeDelta;
 
 use super::*;
-use crate::domain::{End, GrantId, GrantTerms, TenantId, Ticket, text::Actor, time::from_micros};
+use crate::domain::{
+    End, GrantId, GrantTerms, TenantId, Ticket,
+    overrides::{GroupOverride, OverrideField, OverridesUpdate, PolicyOverrides},
+    text::Actor,
+    time::from_micros,
+};
 
 fn now() -> Time {
     from_micros(1_700_000_000_000_000).unwrap()
@@ -11,7 +16,7 @@ fn group(name: &str) -> GroupId {
     GroupId::new(name).unwrap()
 }
 
-/// A grant that the default policy admits.
+/// A request that the default policy allows.
 fn mk_request() -> GrantRequest {
     GrantRequest {
         request_id: None,
@@ -19,6 +24,7 @@ fn mk_request() -> GrantRequest {
         group_id: group("support"),
         agent_ids: [].into(),
         access_level: AccessLevel::ReadOnly,
+        agent_kinds: None,
         start_time: None,
         end: End::After(Span::days(7)),
         reason: FreeText::default(),
@@ -53,19 +59,40 @@ fn extension(end: End) -> ExtendRequest {
     ExtendRequest { request_id: None, etag: None, end, reason: FreeText::default() }
 }
 
-/// The fields that a refusal is about.
-fn fields<T: std::fmt::Debug>(result: Result<T, Refusal>) -> Vec<String> {
+fn found(violations: &Violations) -> Vec<(&str, Reason)> {
+    let all = violations.as_slice().iter();
+    all.map(|violation| (violation.field.as_str(), violation.reason)).collect()
+}
+
+/// The violations of a request that no policy allows.
+#[track_caller]
+fn assert_invalid<T: std::fmt::Debug>(result: Result<T, PolicyError>, expected: &[(&str, Reason)]) {
     match result {
-        Ok(admitted) => panic!("admitted: {admitted:?}"),
-        Err(Refusal::GroupNotOffered { .. }) => vec!["group_id".into()],
-        Err(Refusal::Invalid(violations)) => {
-            violations.as_slice().iter().map(|violation| violation.field.clone()).collect()
+        Err(PolicyError::Invalid(violations)) => assert_eq!(found(&violations), expected),
+        other => panic!("must be invalid: {other:?}"),
+    }
+}
+
+/// The violations of a request that this policy forbids, and the exceeded limits.
+#[track_caller]
+fn assert_forbidden<T: std::fmt::Debug>(
+    result: Result<T, PolicyError>,
+    expected: &[(&str, Reason)],
+    limits: &[(&str, &str)],
+) {
+    match result {
+        Err(PolicyError::Forbidden(forbidden)) => {
+            assert_eq!(found(&forbidden.violations), expected);
+            let actual: Vec<_> =
+                forbidden.limits.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            assert_eq!(actual, limits);
         }
+        other => panic!("must be forbidden: {other:?}"),
     }
 }
 
 #[test]
-fn a_grant_holds_from_its_start_until_its_end() {
+fn a_grant_applies_from_its_start_until_its_end() {
     let policy = SupportPolicy::default();
     let in_an_hour = now() + TimeDelta::hours(1);
     let cases = [
@@ -78,27 +105,58 @@ fn a_grant_holds_from_its_start_until_its_end() {
             in_an_hour,
             Some(now() + TimeDelta::hours(2)),
         ),
-        // Clocks differ: a start a moment ago means now.
+        // Clocks differ: a start a few minutes ago means now.
         (Some(now() - TimeDelta::minutes(5)), End::At(in_an_hour), now(), Some(in_an_hour)),
     ];
-    for (asked, end, start_time, expire_time) in cases {
-        let request = GrantRequest { start_time: asked, end, ..mk_request() };
-        assert_eq!(policy.admit(&request, now()), Ok(Period { start_time, expire_time }));
+    for (start, end, start_time, expire_time) in cases {
+        let request = GrantRequest { start_time: start, end, ..mk_request() };
+        assert_eq!(policy.check_grant(&request, now()), Ok(Period { start_time, expire_time }));
     }
 }
 
 #[test]
-fn what_policy_forbids_is_refused_by_field() {
+fn times_that_no_policy_allows_are_invalid() {
+    let policy = SupportPolicy::default();
+    let base = mk_request();
+    let cases: Vec<(GrantRequest, &[(&str, Reason)])> = vec![
+        (
+            GrantRequest { end: End::After(Span::default()), ..base.clone() },
+            &[("duration", Reason::OutOfRange)],
+        ),
+        (
+            GrantRequest { end: End::At(now()), ..base.clone() },
+            &[("expire_time", Reason::OutOfRange)],
+        ),
+        (
+            GrantRequest { start_time: Some(now() - TimeDelta::minutes(6)), ..base.clone() },
+            &[("start_time", Reason::OutOfRange)],
+        ),
+        (
+            GrantRequest {
+                start_time: Some(now() + TimeDelta::hours(2)),
+                end: End::At(now() + TimeDelta::hours(1)),
+                ..base
+            },
+            &[("expire_time", Reason::OutOfRange)],
+        ),
+    ];
+    for (request, expected) in cases {
+        assert_invalid(policy.check_grant(&request, now()), expected);
+    }
+}
+
+#[test]
+fn a_policy_forbids_by_field_and_states_its_limits() {
     let strict = SupportPolicy {
         until_revoked_allowed: false,
         reason_required: true,
         ticket_required: true,
-        longest_schedule_ahead: Span::days(1),
+        max_schedule_ahead: Span::days(1),
         groups: vec![SupportGroup {
             group_id: group("support"),
             display_name: String::new(),
             description: String::new(),
-            highest_level: AccessLevel::ReadWrite,
+            max_access_level: AccessLevel::ReadWrite,
         }],
         ..SupportPolicy::default()
     };
@@ -107,34 +165,71 @@ fn what_policy_forbids_is_refused_by_field() {
         ticket: Ticket::new("T-1").unwrap(),
         ..mk_request()
     };
-    assert!(strict.admit(&base, now()).is_ok());
+    assert!(strict.check_grant(&base, now()).is_ok());
     let late = now() + TimeDelta::days(2);
-    let cases: Vec<(GrantRequest, &[&str])> = vec![
-        (GrantRequest { group_id: group("engineering"), ..base.clone() }, &["group_id"]),
-        (GrantRequest { access_level: AccessLevel::Admin, ..base.clone() }, &["access_level"]),
-        (GrantRequest { end: End::UntilRevoked, ..base.clone() }, &["until_revoked"]),
-        (GrantRequest { end: End::After(Span::days(91)), ..base.clone() }, &["duration"]),
-        (GrantRequest { end: End::After(Span::default()), ..base.clone() }, &["duration"]),
-        (GrantRequest { end: End::At(now()), ..base.clone() }, &["expire_time"]),
+    let too_long = now() + TimeDelta::days(91);
+    let kind = |agent_kind| AgentKindEntry { agent_kind, ..AgentKindEntry::HUMAN };
+    let limited =
+        AgentKindEntry { max_access_level: Some(AccessLevel::ReadOnly), ..AgentKindEntry::HUMAN };
+    type Case<'a> = (GrantRequest, &'a [(&'a str, Reason)], &'a [(&'a str, &'a str)]);
+    let cases: Vec<Case<'_>> = vec![
         (
-            GrantRequest { end: End::At(now() + TimeDelta::days(91)), ..base.clone() },
-            &["expire_time"],
+            GrantRequest { group_id: group("engineering"), ..base.clone() },
+            &[("group_id", Reason::GroupNotAllowed)],
+            &[("groups", "support")],
         ),
-        (GrantRequest { start_time: Some(late), ..base.clone() }, &["start_time"]),
         (
-            GrantRequest { start_time: Some(now() - TimeDelta::minutes(6)), ..base.clone() },
-            &["start_time"],
+            GrantRequest { access_level: AccessLevel::Admin, ..base.clone() },
+            &[("access_level", Reason::LevelNotAllowed)],
+            &[("max_access_level", "READ_WRITE")],
+        ),
+        (
+            GrantRequest { end: End::UntilRevoked, ..base.clone() },
+            &[("until_revoked", Reason::UntilRevokedNotAllowed)],
+            &[("until_revoked_allowed", "false")],
+        ),
+        (
+            GrantRequest { end: End::After(Span::days(91)), ..base.clone() },
+            &[("duration", Reason::DurationNotAllowed)],
+            &[("max_duration", "7776000s")],
+        ),
+        (
+            GrantRequest { end: End::At(too_long), ..base.clone() },
+            &[("expire_time", Reason::DurationNotAllowed)],
+            &[("max_duration", "7776000s")],
+        ),
+        (
+            GrantRequest { start_time: Some(late), ..base.clone() },
+            &[("start_time", Reason::StartNotAllowed)],
+            &[("max_schedule_ahead", "86400s")],
+        ),
+        (
+            GrantRequest { reason: FreeText::new(" \n").unwrap(), ..base.clone() },
+            &[("reason", Reason::ReasonRequired)],
+            &[("reason_required", "true")],
+        ),
+        (
+            GrantRequest { ticket: Ticket::default(), ..base.clone() },
+            &[("ticket", Reason::TicketRequired)],
+            &[("ticket_required", "true")],
         ),
         (
             GrantRequest {
-                start_time: Some(now() + TimeDelta::hours(2)),
-                end: End::At(now() + TimeDelta::hours(1)),
+                agent_kinds: Some(vec![kind(AgentKind::Human), kind(AgentKind::Ai)]),
                 ..base.clone()
             },
-            &["expire_time"],
+            &[("agent_kinds.entries[1]", Reason::AgentKindNotAllowed)],
+            &[("agent_kinds", "HUMAN")],
         ),
-        (GrantRequest { reason: FreeText::new(" \n").unwrap(), ..base.clone() }, &["reason"]),
-        (GrantRequest { ticket: Ticket::default(), ..base.clone() }, &["ticket"]),
+        (
+            GrantRequest {
+                access_level: AccessLevel::ReadWrite,
+                agent_kinds: Some(vec![limited]),
+                ..base.clone()
+            },
+            &[("agent_kinds.entries[0]", Reason::AgentKindNotAllowed)],
+            &[("max_access_level", "READ_WRITE")],
+        ),
         (
             GrantRequest {
                 reason: FreeText::default(),
@@ -143,131 +238,221 @@ fn what_policy_forbids_is_refused_by_field() {
                 end: End::UntilRevoked,
                 ..base
             },
-            &["reason", "ticket", "start_time", "until_revoked"],
+            &[
+                ("reason", Reason::ReasonRequired),
+                ("ticket", Reason::TicketRequired),
+                ("start_time", Reason::StartNotAllowed),
+                ("until_revoked", Reason::UntilRevokedNotAllowed),
+            ],
+            &[
+                ("max_schedule_ahead", "86400s"),
+                ("reason_required", "true"),
+                ("ticket_required", "true"),
+                ("until_revoked_allowed", "false"),
+            ],
         ),
     ];
-    for (request, expected) in cases {
-        assert_eq!(fields(strict.admit(&request, now())), expected, "{request:?}");
+    for (request, expected, limits) in cases {
+        assert_forbidden(strict.check_grant(&request, now()), expected, limits);
     }
 }
 
 #[test]
-fn an_end_can_always_be_moved_closer_and_further_within_policy() {
+fn an_earlier_end_is_always_allowed_and_a_later_one_within_the_policy() {
     let policy = SupportPolicy { groups: Vec::new(), ..SupportPolicy::default() };
     let started = now() - TimeDelta::days(80);
     let grant = mk_grant(started, Some(now() + TimeDelta::days(5)));
     let extend =
-        |policy: &SupportPolicy, end| policy.admit_extension(&grant, &extension(end), now());
+        |policy: &SupportPolicy, end| policy.check_extension(&grant, &extension(end), now());
     let sooner = now() + TimeDelta::days(1);
-    assert_eq!(extend(&policy, End::At(sooner)), Ok(Some(sooner)), "shortening needs no policy");
-    assert_eq!(fields(extend(&policy, End::After(Span::days(6)))), ["group_id"]);
+    assert_eq!(extend(&policy, End::At(sooner)), Ok(Some(sooner)), "no policy is needed");
+    let six_days = End::After(Span::days(6));
+    let groups: &[_] = &[("grant_id", Reason::GroupNotAllowed)];
+    assert_forbidden(extend(&policy, six_days), groups, &[("groups", "none")]);
 
     let policy = SupportPolicy { until_revoked_allowed: false, ..SupportPolicy::default() };
-    let longest = now() + TimeDelta::days(10);
-    assert_eq!(extend(&policy, End::After(Span::days(10))), Ok(Some(longest)), "90 days in all");
-    assert_eq!(fields(extend(&policy, End::After(Span::days(11)))), ["duration"]);
-    assert_eq!(fields(extend(&policy, End::UntilRevoked)), ["until_revoked"]);
-    assert_eq!(fields(extend(&policy, End::At(now()))), ["expire_time"], "that is a revocation");
+    let latest = now() + TimeDelta::days(10);
+    assert_eq!(extend(&policy, End::After(Span::days(10))), Ok(Some(latest)), "90 days in all");
+    assert_forbidden(
+        extend(&policy, End::After(Span::days(11))),
+        &[("duration", Reason::DurationNotAllowed)],
+        &[("max_duration", "7776000s")],
+    );
+    assert_forbidden(
+        extend(&policy, End::UntilRevoked),
+        &[("until_revoked", Reason::UntilRevokedNotAllowed)],
+        &[("until_revoked_allowed", "false")],
+    );
+    // An end now is a revocation.
+    assert_invalid(extend(&policy, End::At(now())), &[("expire_time", Reason::OutOfRange)]);
 
     let policy = SupportPolicy { reason_required: true, ..SupportPolicy::default() };
-    assert_eq!(fields(extend(&policy, End::After(Span::days(6)))), ["reason"]);
-    assert!(extend(&policy, End::After(Span::days(4))).is_ok(), "shortening needs no reason");
+    let reason: &[_] = &[("reason", Reason::ReasonRequired)];
+    assert_forbidden(extend(&policy, six_days), reason, &[("reason_required", "true")]);
+    assert!(extend(&policy, End::After(Span::days(4))).is_ok(), "an earlier end needs no reason");
 }
 
 #[test]
-fn a_duration_counts_from_a_start_that_is_still_to_come() {
+fn a_duration_counts_from_the_start_of_a_scheduled_grant() {
     let start = now() + TimeDelta::days(3);
     let grant = mk_grant(start, None);
     let request = extension(End::After(Span::hours(2)));
-    let extended = SupportPolicy::default().admit_extension(&grant, &request, now());
+    let extended = SupportPolicy::default().check_extension(&grant, &request, now());
     assert_eq!(extended, Ok(Some(start + TimeDelta::hours(2))));
 }
 
 #[test]
-fn a_tenant_is_never_looser_than_the_vendor() {
+fn an_effective_policy_is_never_less_strict_than_the_catalogue() {
     let own = PolicyOverrides {
-        groups: Some(vec![GroupOverrides {
+        groups: Some(vec![GroupOverride {
             group_id: group("support"),
-            highest_level: AccessLevel::Admin,
+            max_access_level: AccessLevel::Admin,
         }]),
         preset_durations: Some(vec![Span::hours(1), Span::days(7)]),
         default_duration: Some(Span::days(30)),
-        longest_duration: Some(Span::days(30)),
+        max_duration: Some(Span::days(30)),
         until_revoked_allowed: Some(true),
         reason_required: Some(false),
         ticket_required: None,
-        longest_schedule_ahead: Some(Span::days(60)),
+        max_schedule_ahead: Some(Span::days(60)),
+        agent_kinds: None,
     };
-    // The vendor became stricter after the tenant had chosen.
-    let vendors = SupportPolicy {
+    // The vendor narrowed the catalogue after the tenant had chosen.
+    let catalogue = SupportPolicy {
         groups: vec![SupportGroup {
             group_id: group("support"),
             display_name: "Support".into(),
             description: String::new(),
-            highest_level: AccessLevel::ReadOnly,
+            max_access_level: AccessLevel::ReadOnly,
         }],
         preset_durations: vec![Span::hours(1), Span::days(1)],
         default_duration: Span::days(1),
-        longest_duration: Span::days(2),
+        max_duration: Span::days(2),
         until_revoked_allowed: false,
         reason_required: true,
         ticket_required: true,
-        longest_schedule_ahead: Span::days(5),
+        max_schedule_ahead: Span::days(5),
+        agent_kinds: vec![AgentKindEntry::HUMAN],
     };
-    let effective = vendors.tightened(&own);
+    let effective = catalogue.narrowed_by(&own);
     let expected = SupportPolicy {
         preset_durations: vec![Span::hours(1)],
         default_duration: Span::days(2),
-        ..vendors.clone()
+        ..catalogue.clone()
     };
     assert_eq!(effective, expected);
-    assert_eq!(vendors.tightened(&PolicyOverrides::default()), vendors);
+    assert_eq!(catalogue.narrowed_by(&PolicyOverrides::default()), catalogue);
 }
 
 #[test]
-fn a_tightening_that_loosens_is_refused_by_field() {
-    let vendors = SupportPolicy {
+fn a_tenant_can_narrow_agent_kinds() {
+    let narrower = AgentKindEntry {
+        max_access_level: Some(AccessLevel::ReadOnly),
+        on_behalf_of_required: true,
+        ..AgentKindEntry::HUMAN
+    };
+    let own = PolicyOverrides { agent_kinds: Some(vec![narrower]), ..PolicyOverrides::default() };
+    let policy = SupportPolicy::default().narrowed_by(&own);
+    assert_eq!(policy.agent_kinds, [narrower]);
+    let request = GrantRequest { access_level: AccessLevel::ReadWrite, ..mk_request() };
+    assert_forbidden(
+        policy.check_grant(&request, now()),
+        &[("agent_kinds", Reason::AgentKindNotAllowed)],
+        &[("max_access_level", "READ_ONLY")],
+    );
+    let none = PolicyOverrides { agent_kinds: Some(Vec::new()), ..PolicyOverrides::default() };
+    assert_eq!(SupportPolicy::default().narrowed_by(&none).agent_kinds, []);
+}
+
+#[test]
+fn overrides_that_exceed_the_catalogue_are_forbidden_by_field() {
+    let catalogue = SupportPolicy {
         until_revoked_allowed: false,
         reason_required: true,
         ticket_required: true,
         ..SupportPolicy::default()
     };
+    let ai = AgentKindEntry { agent_kind: AgentKind::Ai, ..AgentKindEntry::HUMAN };
     let own = PolicyOverrides {
-        groups: Some(vec![GroupOverrides {
+        groups: Some(vec![GroupOverride {
             group_id: group("billing"),
-            highest_level: AccessLevel::ReadOnly,
+            max_access_level: AccessLevel::ReadOnly,
         }]),
         preset_durations: Some(vec![Span::days(2)]),
         default_duration: Some(Span::days(91)),
-        longest_duration: Some(Span::days(91)),
+        max_duration: Some(Span::days(91)),
         until_revoked_allowed: Some(true),
         reason_required: Some(false),
         ticket_required: Some(false),
-        longest_schedule_ahead: Some(Span::days(91)),
+        max_schedule_ahead: Some(Span::days(91)),
+        agent_kinds: Some(vec![ai]),
     };
-    let found = own.check(&vendors).unwrap_err();
-    let found: Vec<&str> = found.as_slice().iter().map(|found| found.field.as_str()).collect();
-    let expected = [
-        "groups",
-        "preset_durations",
+    let fields = [
+        "groups.groups[0].group_id",
+        "preset_durations.durations[0]",
         "default_duration",
-        "longest_duration",
-        "longest_schedule_ahead",
+        "max_duration",
+        "max_schedule_ahead",
         "until_revoked_allowed",
         "reason_required",
         "ticket_required",
+        "agent_kinds.entries[0].agent_kind",
     ];
-    assert_eq!(found, expected);
+    assert_forbidden(
+        own.check(&catalogue).map_err(PolicyError::from),
+        &fields.map(|field| (field, Reason::ExceedsCatalogue)),
+        &[
+            ("agent_kinds", "HUMAN"),
+            ("groups", "support, engineering"),
+            ("max_duration", "7776000s"),
+            ("max_schedule_ahead", "7776000s"),
+            ("preset_durations", "3600s, 28800s, 86400s, 604800s, 2592000s"),
+            ("reason_required", "true"),
+            ("ticket_required", "true"),
+            ("until_revoked_allowed", "false"),
+        ],
+    );
 }
 
 #[test]
-fn the_built_in_catalogue_is_in_order() {
+fn an_update_sets_and_clears_the_named_fields_only() {
+    let old = PolicyOverrides {
+        reason_required: Some(true),
+        max_duration: Some(Span::days(3)),
+        ..PolicyOverrides::default()
+    };
+    let update = OverridesUpdate {
+        fields: vec![OverrideField::MaxDuration, OverrideField::TicketRequired],
+        overrides: PolicyOverrides {
+            ticket_required: Some(true),
+            reason_required: Some(false),
+            ..PolicyOverrides::default()
+        },
+    };
+    let new = PolicyOverrides {
+        reason_required: Some(true),
+        ticket_required: Some(true),
+        ..PolicyOverrides::default()
+    };
+    assert_eq!(old.merged(&update), new);
+}
+
+#[test]
+fn the_default_catalogue_is_valid() {
     assert_eq!(SupportPolicy::default().check(), Ok(()));
 }
 
 #[test]
-fn what_a_catalogue_says_of_a_group_is_short_and_without_control_characters() {
-    let found = |display_name: String, description: String| {
+fn a_catalogue_of_other_kinds_than_humans_is_invalid() {
+    let ai = AgentKindEntry { agent_kind: AgentKind::Ai, ..AgentKindEntry::HUMAN };
+    let catalogue = SupportPolicy { agent_kinds: vec![ai], ..SupportPolicy::default() };
+    let violations = catalogue.check().unwrap_err();
+    assert_eq!(found(&violations), [("agent_kinds", Reason::OutOfRange)]);
+}
+
+#[test]
+fn the_texts_of_a_group_are_short_and_without_control_characters() {
+    let check = |display_name: String, description: String| {
         let mut catalogue = SupportPolicy::default();
         catalogue.groups[1] =
             SupportGroup { display_name, description, ..catalogue.groups[1].clone() };
@@ -276,15 +461,15 @@ fn what_a_catalogue_says_of_a_group_is_short_and_without_control_characters() {
             Err(violations) => violations.to_string(),
         }
     };
-    assert_eq!(found(String::new(), String::new()), "");
-    assert_eq!(found("é".repeat(128), "é".repeat(1_000)), "", "characters are counted, not bytes");
+    assert_eq!(check(String::new(), String::new()), "");
+    assert_eq!(check("é".repeat(128), "é".repeat(1_000)), "", "characters are counted, not bytes");
     assert_eq!(
-        found("x".repeat(129), "x".repeat(1_001)),
+        check("x".repeat(129), "x".repeat(1_001)),
         "groups[1].display_name: must be at most 128 characters long, but has 129; \
          groups[1].description: must be at most 1000 characters long, but has 1001"
     );
     assert_eq!(
-        found("a\u{1b}b".into(), "a\nb".into()),
+        check("a\u{1b}b".into(), "a\nb".into()),
         "groups[1].display_name: must not contain control characters; \
          groups[1].description: must not contain control characters"
     );

@@ -236,17 +236,17 @@ fn a_file_is_refused_with_the_key_and_the_file() {
         (
             "[policy]\nlongest = '1d'",
             "[policy] in FILE is not a support policy: unknown field `longest`, expected one of `groups`, \
-             `preset_durations`, `default_duration`, `longest_duration`, `until_revoked_allowed`, `reason_required`, \
-             `ticket_required`, `longest_schedule_ahead`",
+             `preset_durations`, `default_duration`, `max_duration`, `until_revoked_allowed`, `reason_required`, \
+             `ticket_required`, `max_schedule_ahead`, `agent_kinds`",
         ),
         (
-            "[policy]\nlongest_duration = 5",
+            "[policy]\nmax_duration = 5",
             "[policy] in FILE is not a support policy: invalid type: integer `5`, expected a string in \
-             `longest_duration`",
+             `max_duration`",
         ),
         (
-            "[policy]\nlongest_duration = '1d'\npreset_durations = ['1h']",
-            "[policy] in FILE is not a support policy: default_duration must be positive and at most longest_duration",
+            "[policy]\nmax_duration = '1d'\npreset_durations = ['1h']",
+            "[policy] in FILE is not a support policy: default_duration must be positive and at most max_duration",
         ),
     ];
     for (text, expected) in cases {
@@ -267,18 +267,21 @@ fn a_missing_file_is_named() {
 fn the_catalogue_comes_from_the_file() {
     let text = r#"
         [policy]
-        longest_duration = "30d"
+        max_duration = "30d"
         preset_durations = ["1h", "7d"]
         until_revoked_allowed = false
 
         [[policy.groups]]
         group_id = "tier-1"
-        highest_level = "READ_WRITE"
+        max_access_level = "READ_WRITE"
     "#;
     let catalogue = load_file(text).unwrap().catalogue;
     let [group] = catalogue.groups.as_slice() else { panic!("{catalogue:?}") };
-    assert_eq!((group.group_id.as_str(), group.highest_level), ("tier-1", AccessLevel::ReadWrite));
-    assert_eq!(catalogue.longest_duration, Span::days(30));
+    assert_eq!(
+        (group.group_id.as_str(), group.max_access_level),
+        ("tier-1", AccessLevel::ReadWrite)
+    );
+    assert_eq!(catalogue.max_duration, Span::days(30));
     assert_eq!(catalogue.default_duration, Span::days(7), "what is left out has its default");
     assert!(!catalogue.until_revoked_allowed);
 }

@@ -38,7 +38,7 @@ const ROW_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(in crate::store) struct Connection<DB: Backend> {
     /// `None` only after the drop.
-    connection: Option<PoolConnection<DB>>,
+    pooled: Option<PoolConnection<DB>>,
     /// Whether the last statement was answered without an error.
     is_sound: bool,
     in_transaction: bool,
@@ -48,7 +48,7 @@ impl<DB: Backend> Connection<DB> {
     /// Takes a connection for single statements.
     pub(super) async fn take(pool: &Pool<DB>) -> Result<Self, StoreError> {
         let connection = pool.acquire().await.map_err(DB::store_error)?;
-        Ok(Self { connection: Some(connection), is_sound: true, in_transaction: false })
+        Ok(Self { pooled: Some(connection), is_sound: true, in_transaction: false })
     }
 
     /// Takes a connection, and begins a transaction with the command `begin`.
@@ -127,8 +127,8 @@ impl<DB: Backend> Connection<DB> {
     /// The driver's connection, which counts as unsound until it has answered.
     fn inner(&mut self) -> Result<&mut DB::Connection, StoreError> {
         let is_sound = std::mem::replace(&mut self.is_sound, false);
-        match &mut self.connection {
-            Some(connection) if is_sound => Ok(connection),
+        match &mut self.pooled {
+            Some(pooled) if is_sound => Ok(pooled),
             _ => Err(StoreError::unavailable("an earlier statement on this connection failed")),
         }
     }
@@ -136,13 +136,13 @@ impl<DB: Backend> Connection<DB> {
 
 impl<DB: Backend> Drop for Connection<DB> {
     fn drop(&mut self) {
-        let Some(mut connection) = self.connection.take() else { return };
+        let Some(mut pooled) = self.pooled.take() else { return };
         if self.is_sound && self.in_transaction {
-            let rollback = DB::command(&mut connection, "ROLLBACK").now_or_never();
+            let rollback = DB::command(&mut pooled, "ROLLBACK").now_or_never();
             self.is_sound = !matches!(rollback, Some(Err(_)));
         }
         if !self.is_sound {
-            drop(connection.detach());
+            drop(pooled.detach());
         }
     }
 }

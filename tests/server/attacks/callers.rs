@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use support_access::{
-    api::proto::v1::{
-        FollowRequest, ListGrantsRequest, check_nodes_client::CheckNodesClient,
-        support_access_admin_client::SupportAccessAdminClient,
-        support_access_client::SupportAccessClient,
+    api::proto::{
+        replication::v1::{FollowRequest, replication_client::ReplicationClient},
+        v1::{
+            ListGrantsRequest, support_access_admin_client::SupportAccessAdminClient,
+            support_access_client::SupportAccessClient,
+        },
     },
     server::config::CallLimits,
 };
@@ -103,7 +105,7 @@ async fn more_followers_than_agreed_are_refused_to_whoever_has_them() {
     let channel = connect(tcp(&running)).await;
     let follow = async |name: &str| {
         let (says, said) = tokio::sync::mpsc::channel::<FollowRequest>(1);
-        let mut client = CheckNodesClient::new(channel.clone());
+        let mut client = ReplicationClient::new(channel.clone());
         let heard = client.follow(named(ReceiverStream::new(said), name)).await?;
         Ok::<_, Status>((says, heard))
     };

@@ -25,7 +25,7 @@ pub(super) const END_HEADERS: u8 = 4;
 
 pub(super) const CHECK: &str = "/supportaccess.v1.SupportAccess/CheckAccess";
 pub(super) const LIST_EVENTS: &str = "/supportaccess.v1.SupportAccessAdmin/ListEvents";
-pub(super) const FOLLOW: &str = "/supportaccess.v1.CheckNodes/Follow";
+pub(super) const FOLLOW: &str = "/supportaccess.replication.v1.Replication/Follow";
 
 /// One side of a connection.
 pub(super) struct Attacker<IO> {

@@ -17,7 +17,7 @@ use support_access::{
 use tonic::transport::Channel;
 
 use super::{Bystander, assert_well, connect, limited, raw, tcp};
-use crate::harness::{a_check, a_grant};
+use crate::harness::{a_check, a_grant, an_access_check};
 
 /// How many messages are sent.
 const CASES: usize = 20_000;
@@ -31,7 +31,11 @@ fn good() -> Vec<Vec<u8>> {
     let reason = "fuzz".to_owned();
     vec![
         a_check().encode_to_vec(),
-        BatchCheckAccessRequest { checks: vec![a_check(); 3] }.encode_to_vec(),
+        BatchCheckAccessRequest {
+            checks: vec![an_access_check(); 3],
+            consistency_token: String::new(),
+        }
+        .encode_to_vec(),
         a_grant().encode_to_vec(),
         ExtendAccessRequest {
             tenant_id: tenant_id.clone(),
@@ -46,11 +50,14 @@ fn good() -> Vec<Vec<u8>> {
             ..RevokeAccessRequest::default()
         }
         .encode_to_vec(),
-        RevokeAllAccessRequest { tenant_id: tenant_id.clone(), reason }.encode_to_vec(),
+        RevokeAllAccessRequest { tenant_id: tenant_id.clone(), reason, ..Default::default() }
+            .encode_to_vec(),
         ListGrantsRequest { tenant_id: tenant_id.clone(), page_size: 3, ..Default::default() }
             .encode_to_vec(),
-        ListEventsRequest { tenant_id, page_size: 3, ..Default::default() }.encode_to_vec(),
-        WaitEnforcedRequest { revision: 1 }.encode_to_vec(),
+        ListEventsRequest { tenant_id: tenant_id.clone(), page_size: 3, ..Default::default() }
+            .encode_to_vec(),
+        WaitEnforcedRequest { tenant_id: Some(tenant_id), consistency_token: "c".repeat(22) }
+            .encode_to_vec(),
     ]
 }
 

@@ -2,7 +2,7 @@
 
 use prost::Message;
 use support_access::{
-    api::proto::v1::{BatchCheckAccessRequest, GrantAccessRequest},
+    api::proto::v1::{BatchCheckAccessRequest, GrantAccessRequest, NamedAgents},
     server::config::CallLimits,
 };
 use tonic::Code;
@@ -14,7 +14,7 @@ use super::{
     },
     limited, raw, resident, tcp,
 };
-use crate::harness::{a_check, a_grant, get};
+use crate::harness::{a_check, a_grant, an_access_check, get};
 
 const BATCH: &str = "/supportaccess.v1.SupportAccess/BatchCheckAccess";
 const GRANT: &str = "/supportaccess.v1.SupportAccessAdmin/GrantAccess";
@@ -43,9 +43,13 @@ async fn messages_that_are_too_much_are_refused() {
     let address = tcp(&running);
     let gateway = Bystander::at(&running).await;
     let channel = connect(address).await;
-    let batch = |count| BatchCheckAccessRequest { checks: vec![a_check(); count] };
+    let batch = |count| BatchCheckAccessRequest {
+        checks: vec![an_access_check(); count],
+        ..BatchCheckAccessRequest::default()
+    };
     let long = GrantAccessRequest { reason: "x".repeat(1_000_000), ..a_grant() };
-    let agents = GrantAccessRequest { agent_ids: vec!["ada".to_owned(); 100_000], ..a_grant() };
+    let named_agents = Some(NamedAgents { agent_ids: vec!["ada".to_owned(); 100_000] });
+    let agents = GrantAccessRequest { named_agents, ..a_grant() };
     let cases = [
         (BATCH, batch(1_000).encode_to_vec(), Code::Ok),
         (BATCH, batch(1_001).encode_to_vec(), Code::InvalidArgument),

@@ -133,11 +133,11 @@ async fn messages_that_never_end_are_given_up() {
         .flat_map(|path| [unfinished(path, None), unfinished(path, Some("99999999H"))]);
     join_all(calls).await;
     let late = |service: &str, method: &str| {
-        rpcs(&format!("supportaccess.v1.{service}"), method, "DEADLINE_EXCEEDED", 2)
+        rpcs(&format!("supportaccess.{service}"), method, "DEADLINE_EXCEEDED", 2)
     };
-    wait_for_metric(&running, &late("SupportAccess", "CheckAccess")).await;
-    wait_for_metric(&running, &late("SupportAccessAdmin", "ListEvents")).await;
-    wait_for_metric(&running, &late("CheckNodes", "Follow")).await;
+    wait_for_metric(&running, &late("v1.SupportAccess", "CheckAccess")).await;
+    wait_for_metric(&running, &late("v1.SupportAccessAdmin", "ListEvents")).await;
+    wait_for_metric(&running, &late("replication.v1.Replication", "Follow")).await;
     println!("meanwhile {} checks were answered", gateway.end().await);
     assert_well(&running, connect(address).await).await;
 }

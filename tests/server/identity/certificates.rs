@@ -50,7 +50,7 @@ async fn a_common_name_is_no_name() {
     let refused = client.check_access(a_check()).await.unwrap_err();
     assert_eq!(
         (refused.code(), &*reason(&refused)),
-        (Code::Unauthenticated, "CERTIFICATE_REFUSED")
+        (Code::Unauthenticated, "CERTIFICATE_REJECTED")
     );
 }
 

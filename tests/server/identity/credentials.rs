@@ -186,7 +186,7 @@ async fn tokens_that_are_wrong_are_refused() {
         let refused = list(&client, &token).await.unwrap_err();
         assert_eq!(
             (refused.code(), &*reason(&refused)),
-            (Code::Unauthenticated, "TOKEN_REFUSED"),
+            (Code::Unauthenticated, "TOKEN_REJECTED"),
             "{what}"
         );
         let told = refused.message();

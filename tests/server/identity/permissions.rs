@@ -5,15 +5,16 @@ use std::{collections::BTreeSet, fmt::Write, fs};
 use prost::Message;
 use prost_types::FileDescriptorSet;
 use support_access::{
-    api::proto::{self, v1::*},
+    api::proto::{self, replication::v1::replication_client::ReplicationClient, v1::*},
     domain::{Action, Role, permission::Cell},
 };
 use tonic::{Code, Request, Status, transport::Channel};
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 
 use super::{AUDITOR, GATEWAY, NODE, OPERATOR, PORTAL, World, bearing, reason};
-use crate::harness::{a_check, a_grant};
+use crate::harness::{a_grant, an_access_check};
 use check_nodes_client::CheckNodesClient;
+use server_info_client::ServerInfoClient;
 use support_access_admin_client::SupportAccessAdminClient;
 use support_access_client::SupportAccessClient;
 
@@ -44,6 +45,12 @@ impl Holder {
         let mut admin = SupportAccessAdminClient::new(self.channel.clone());
         let mut checks = SupportAccessClient::new(self.channel.clone());
         let mut nodes = CheckNodesClient::new(self.channel.clone());
+        let mut replication = ReplicationClient::new(self.channel.clone());
+        let mut info = ServerInfoClient::new(self.channel.clone());
+        let check = Some(AccessCheck { tenant_id: tenant_id.clone(), ..an_access_check() });
+        // Without a tenant, the vendor.
+        let named = Some(tenant_id.clone()).filter(|tenant_id| !tenant_id.is_empty());
+        let scope = if named.is_some() { Scope::Tenant } else { Scope::Vendor }.into();
         macro_rules! ask {
             ($client:ident.$method:ident($message:expr)) => {
                 $client.$method(self.request($message)).await.map(drop)
@@ -66,12 +73,17 @@ impl Holder {
                 ask!(admin.revoke_all_access as RevokeAllAccessRequest { tenant_id })
             }
             Action::GetGrant => ask!(admin.get_grant as GetGrantRequest { tenant_id, grant_id }),
+            Action::ListTenants => ask!(admin.list_tenants as ListTenantsRequest {}),
             Action::ListGrants => ask!(admin.list_grants as ListGrantsRequest { tenant_id }),
-            Action::ListEvents => ask!(admin.list_events as ListEventsRequest { tenant_id }),
+            Action::ListEvents => {
+                ask!(admin.list_events as ListEventsRequest { scope, tenant_id })
+            }
             Action::ExportHistory => {
+                let tenant_id = named;
                 ask!(admin.export_history as ExportHistoryRequest { tenant_id })
             }
             Action::GetCheckpoint => {
+                let tenant_id = named;
                 ask!(admin.get_checkpoint as GetCheckpointRequest { tenant_id })
             }
             Action::GetSupportPolicy => {
@@ -80,28 +92,36 @@ impl Holder {
             Action::UpdateSupportPolicy => {
                 ask!(admin.update_support_policy as UpdateSupportPolicyRequest { tenant_id })
             }
-            Action::WaitEnforced => ask!(admin.wait_enforced(WaitEnforcedRequest { revision: 0 })),
+            Action::WaitEnforced => {
+                let tenant_id = named;
+                ask!(admin.wait_enforced as WaitEnforcedRequest { tenant_id })
+            }
             Action::LockAccess => {
-                let target = Some(lock_access_request::Target::TenantId(tenant_id));
-                ask!(admin.lock_access as LockAccessRequest { target })
+                let (tenant_id, everything) = (named, true);
+                ask!(admin.lock_access as LockAccessRequest { tenant_id, everything })
             }
             Action::UnlockAccess => {
-                let lock_id = grant_id;
+                let (tenant_id, lock_id) = (named, grant_id);
                 ask!(admin.unlock_access as UnlockAccessRequest { tenant_id, lock_id })
             }
-            Action::ListLocks => ask!(admin.list_locks as ListLocksRequest { tenant_id }),
+            Action::ListLocks => ask!(admin.list_locks as ListLocksRequest { scope, tenant_id }),
             Action::CheckAccess => {
-                ask!(checks.check_access(CheckAccessRequest { tenant_id, ..a_check() }))
+                ask!(checks.check_access as CheckAccessRequest { check })
             }
             Action::BatchCheckAccess => {
-                let check = CheckAccessRequest { tenant_id, ..a_check() };
-                ask!(checks.batch_check_access(BatchCheckAccessRequest { checks: vec![check] }))
+                let checks_asked = check.into_iter().collect();
+                ask!(checks.batch_check_access(BatchCheckAccessRequest {
+                    checks: checks_asked,
+                    ..BatchCheckAccessRequest::default()
+                }))
             }
             Action::ExplainAccess => {
-                ask!(checks.explain_access as ExplainAccessRequest { tenant_id })
+                ask!(checks.explain_access as ExplainAccessRequest { check })
             }
-            Action::Follow => ask!(nodes.follow(futures::stream::empty())),
+            Action::Follow => ask!(replication.follow(futures::stream::empty())),
             Action::ListCheckNodes => ask!(nodes.list_check_nodes(ListCheckNodesRequest {})),
+            Action::GetServerInfo => ask!(info.get_server_info(GetServerInfoRequest {})),
+            Action::GetCaller => ask!(info.get_caller(GetCallerRequest {})),
         }
     }
 }
@@ -149,12 +169,13 @@ async fn holders(world: &World) -> Vec<Holder> {
 fn is_scoped(action: Action) -> bool {
     !matches!(
         action,
-        Action::WaitEnforced
+        Action::ListTenants
             | Action::CheckAccess
             | Action::BatchCheckAccess
-            | Action::ExplainAccess
             | Action::Follow
             | Action::ListCheckNodes
+            | Action::GetServerInfo
+            | Action::GetCaller
     )
 }
 
@@ -197,6 +218,7 @@ async fn what_is_the_vendors_is_not_for_tenants() {
             Action::GetCheckpoint,
             Action::ListLocks,
             Action::UnlockAccess,
+            Action::WaitEnforced,
         ] {
             let refused = holder.ask(action, "").await.err();
             let is_refused = refused.is_some_and(|status| status.code() == Code::PermissionDenied);
@@ -204,13 +226,11 @@ async fn what_is_the_vendors_is_not_for_tenants() {
             assert_eq!(is_refused, expected, "{} by {}", action.name(), holder.what);
         }
         let mut admin = SupportAccessAdminClient::new(holder.channel.clone());
-        for target in [
-            lock_access_request::Target::AgentId("ada".to_owned()),
-            lock_access_request::Target::GroupId("support".to_owned()),
-            lock_access_request::Target::Everything(true),
+        for request in [
+            LockAccessRequest { agent_id: "ada".to_owned(), ..LockAccessRequest::default() },
+            LockAccessRequest { group_id: "support".to_owned(), ..LockAccessRequest::default() },
+            LockAccessRequest { everything: true, ..LockAccessRequest::default() },
         ] {
-            let request =
-                LockAccessRequest { target: Some(target), ..LockAccessRequest::default() };
             let refused = admin.lock_access(holder.request(request)).await.unwrap_err();
             let is_refused = refused.code() == Code::PermissionDenied;
             assert_eq!(is_refused, holder.role != Role::Operator, "{}", holder.what);
@@ -241,7 +261,7 @@ async fn who_shows_nothing_may_ask_only_whether_the_server_serves() {
 #[test]
 fn every_rpc_has_a_line_in_the_table_and_every_line_an_rpc() {
     let set = FileDescriptorSet::decode(proto::DESCRIPTORS).unwrap();
-    let ours = set.file.iter().filter(|file| file.package() == "supportaccess.v1");
+    let ours = set.file.iter().filter(|file| file.package().starts_with("supportaccess."));
     let rpcs = ours.flat_map(|file| &file.service).flat_map(|service| &service.method);
     let rpcs: BTreeSet<&str> = rpcs.map(prost_types::MethodDescriptorProto::name).collect();
     let actions: BTreeSet<&str> = Action::ALL.iter().map(|action| action.name()).collect();

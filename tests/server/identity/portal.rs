@@ -28,7 +28,7 @@ async fn both_are_verified_and_both_are_recorded() {
     assert_eq!(grant.into_inner().grant.unwrap().creator, "alice@acme.example");
     let event = last_event(&world).await;
     assert_eq!((&*event.actor, &*event.via), ("alice@acme.example", PORTAL));
-    assert!(!event.is_asserted);
+    assert!(!event.actor_asserted);
 
     let other = GrantAccessRequest { tenant_id: "other".to_owned(), ..a_grant() };
     let refused = portal.grant_access(bearing(other, &token)).await.unwrap_err();
@@ -61,7 +61,7 @@ async fn a_portal_that_is_trusted_may_name_the_administrator_and_the_history_say
     portal.grant_access(named(a_grant(), "alice@acme.example")).await.unwrap();
     let event = last_event(&world).await;
     assert_eq!((&*event.actor, &*event.via), ("alice@acme.example", PORTAL));
-    assert!(event.is_asserted);
+    assert!(event.actor_asserted);
     for name in ["system", ""] {
         let refused = portal.grant_access(named(a_grant(), name)).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument, "{name:?}");

@@ -5,10 +5,10 @@ use std::fs;
 use support_access::{
     api::{
         credentials::ClientCredentials,
-        proto::v1::{
+        proto::replication::v1::{
             FollowRequest,
-            check_nodes_client::CheckNodesClient,
             follow_request::{Hello, Message},
+            replication_client::ReplicationClient,
         },
     },
     domain::{Clock, clock::SystemClock},
@@ -88,11 +88,11 @@ async fn who_follows_with_a_token_is_fed_until_it_expires() {
     // Thirty seconds of leeway, and two more.
     claims["exp"] = (SystemClock.now().timestamp() - 28).into();
     let token = world.issuer.signer.sign(&claims);
-    let mut nodes = CheckNodesClient::new(world.channel(None).await);
+    let mut nodes = ReplicationClient::new(world.channel(None).await);
     let (words, said) = tokio::sync::mpsc::channel(1);
     let hello = FollowRequest {
         message: Some(Message::Hello(Hello {
-            protocol: support_access::node::message::PROTOCOL,
+            protocol_version: support_access::node::message::PROTOCOL,
             node_id: vec![7; 16],
             version: "1".to_owned(),
             ..Hello::default()
@@ -113,7 +113,7 @@ async fn who_follows_with_a_token_is_fed_until_it_expires() {
     let expected = (Code::Unauthenticated, "CREDENTIALS_EXPIRED");
     assert_eq!((ended.code(), &*super::reason(&ended)), expected);
     let again = nodes.follow(bearing(futures::stream::empty(), &token)).await.unwrap_err();
-    assert_eq!((again.code(), &*super::reason(&again)), (Code::Unauthenticated, "TOKEN_REFUSED"));
+    assert_eq!((again.code(), &*super::reason(&again)), (Code::Unauthenticated, "TOKEN_REJECTED"));
 }
 
 async fn is_stale(sidecar: &Sidecar) -> bool {

@@ -202,6 +202,7 @@ fn end_cause(state: GrantState) -> pb::EndCause {
 pub(in crate::api::grpc) fn enforcement(enforcement: Enforcement) -> pb::Enforcement {
     let Enforcement {
         state,
+        revision: _,
         token,
         elapsed,
         nodes_acknowledged,

@@ -1,7 +1,7 @@
 //! Statements on the log and its head.
 
 use crate::{
-    domain::{Epoch, RequestId, Revision, Sequence, TenantId, Time, TokenKey},
+    domain::{Epoch, Lock, RequestId, Revision, Sequence, TenantId, Time, TokenKey, text::Actor},
     store::{
         IdempotencyKey,
         sql::statements::{Dialect, Statement, grants, locks, owner},
@@ -66,12 +66,12 @@ pub(in crate::store) fn insert_event(stamped: &StampedEvent) -> Statement {
         hash.0.as_slice().into(),
         event.time.into(),
         event.author.actor.as_str().into(),
-        event.author.via.as_ref().map(|via| via.as_str()).into(),
+        event.author.via.as_ref().map(Actor::as_str).into(),
         i64::from(event.author.is_asserted).into(),
         event.reason.as_str().into(),
         event.kind.name().into(),
         event.grant_id().into(),
-        event.kind.lock().map(|lock| lock.id()).into(),
+        event.kind.lock().map(Lock::id).into(),
         body.as_str().into(),
     ];
     Statement::with(sql, values)

@@ -5,7 +5,10 @@ use prost::Message;
 
 use super::*;
 use crate::{
-    api::{grpc::nodes::RESPONSE_LENGTH_MAX, proto::v1::follow_response},
+    api::{
+        grpc::replication::RESPONSE_LENGTH_MAX,
+        proto::replication::v1::{follow_request, follow_response},
+    },
     domain::{
         AccessLevel, Ack, AgentId, GrantId, GrantTerms, GroupId, Now, TenantId, TokenKey,
         time::{SECONDS_MAX, SECONDS_MIN},
@@ -69,7 +72,7 @@ fn infos() -> impl Strategy<Value = NodeInfo> {
     )
 }
 
-fn ups() -> impl Strategy<Value = ToUpstream> {
+fn requests() -> impl Strategy<Value = ToUpstream> {
     let hello =
         (any::<u32>(), node_ids(), versions(), option::of(positions()), option::of(spans()))
             .prop_map(|(protocol, node_id, version, held, lease_age)| Hello {
@@ -91,13 +94,13 @@ fn ups() -> impl Strategy<Value = ToUpstream> {
 }
 
 fn grants() -> impl Strategy<Value = (TenantId, Retained, GrantTerms)> {
-    // Few tenants and groups, so that some stand together.
+    // Few tenants and groups, so that some are adjacent.
     let names = ("[abc]", "[xyz]|[!-~]{1,128}", vec("[!-~]{1,20}", 0..5));
     let levels = prop::sample::select(AccessLevel::ALL.to_vec());
-    let helds = prop_oneof![Just(Retained::Live), Just(Retained::LastEnded)];
+    let retained = prop_oneof![Just(Retained::Live), Just(Retained::LastEnded)];
     let ends = (times(), option::of(times()), option::of(times()));
-    (names, uuids(), levels, helds, ends).prop_map(
-        |((tenant, group, agents), grant_id, access_level, held, ends)| {
+    (names, uuids(), levels, retained, ends).prop_map(
+        |((tenant, group, agents), grant_id, access_level, retained, ends)| {
             let agents = agents.iter().map(|agent| AgentId::new(agent).unwrap());
             let terms = GrantTerms {
                 grant_id: GrantId(grant_id),
@@ -108,12 +111,12 @@ fn grants() -> impl Strategy<Value = (TenantId, Retained, GrantTerms)> {
                 expire_time: ends.1,
                 revoke_time: ends.2,
             };
-            (TenantId::new(&tenant).unwrap(), held, terms)
+            (TenantId::new(&tenant).unwrap(), retained, terms)
         },
     )
 }
 
-fn downs() -> impl Strategy<Value = ToFollower> {
+fn responses() -> impl Strategy<Value = ToFollower> {
     let welcome = (any::<u32>(), node_ids(), versions())
         .prop_map(|(protocol, node_id, version)| Welcome { protocol, node_id, version });
     let lock = (locks::terms(), any::<bool>())
@@ -123,8 +126,8 @@ fn downs() -> impl Strategy<Value = ToFollower> {
     let nanos = |range: std::ops::RangeInclusive<u64>| range.prop_map(Duration::from_nanos);
     let leases = nanos(10_000_000..=3_600_000_000_000);
     let lease = (revisions(), nanos(0..=10_000_000), leases, times(), times()).prop_map(
-        |(revision, age, max_staleness, one, other)| {
-            let now = Now { earliest: one.min(other), latest: one.max(other) };
+        |(revision, age, max_staleness, first, second)| {
+            let now = Now { earliest: first.min(second), latest: first.max(second) };
             LeaseGrant { revision, age, max_staleness, now }
         },
     );
@@ -147,38 +150,39 @@ fn downs() -> impl Strategy<Value = ToFollower> {
 
 proptest! {
     #[test]
-    fn what_a_follower_says_arrives_as_it_was_said(said in ups()) {
-        let bytes = request(said.clone()).encode_to_vec();
-        let message = pb::FollowRequest::decode(bytes.as_slice()).unwrap();
-        prop_assert_eq!(up(message), Ok(said));
+    fn requests_are_parsed_as_they_were_written(message in requests()) {
+        let bytes = request(message.clone()).encode_to_vec();
+        let decoded = rpb::FollowRequest::decode(bytes.as_slice()).unwrap();
+        prop_assert_eq!(parse_request(decoded), Ok(message));
     }
 
     #[test]
-    fn what_a_follower_is_told_arrives_as_it_was_told(told in downs()) {
-        let bytes = response(told.clone()).encode_to_vec();
-        let message = pb::FollowResponse::decode(bytes.as_slice()).unwrap();
-        prop_assert_eq!(down(message), Ok(told));
+    fn responses_are_parsed_as_they_were_written(message in responses()) {
+        let bytes = response(message.clone()).encode_to_vec();
+        let decoded = rpb::FollowResponse::decode(bytes.as_slice()).unwrap();
+        prop_assert_eq!(parse_response(decoded), Ok(message));
     }
 
-    /// Bytes that were changed on purpose are refused, or say something else; nothing panics.
+    /// Changed bytes are rejected or parsed as another message. Nothing panics.
     #[test]
-    fn no_bytes_do_harm(
-        said in ups(),
-        told in downs(),
-        places in vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+    fn corrupted_messages_do_not_panic(
+        sent in requests(),
+        received in responses(),
+        changes in vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
     ) {
-        let mut bytes = [request(said).encode_to_vec(), response(told).encode_to_vec()];
-        for bytes in bytes.iter_mut().filter(|bytes| !bytes.is_empty()) {
-            for (place, value) in &places {
-                let place = place.index(bytes.len());
-                bytes[place] = *value;
+        let mut messages = [request(sent).encode_to_vec(), response(received).encode_to_vec()];
+        for bytes in messages.iter_mut().filter(|bytes| !bytes.is_empty()) {
+            for (index, value) in &changes {
+                let index = index.index(bytes.len());
+                bytes[index] = *value;
             }
         }
-        if let Ok(Ok(said)) = pb::FollowRequest::decode(bytes[0].as_slice()).map(up) {
-            prop_assert_eq!(up(request(said.clone())), Ok(said));
+        let [sent, received] = &messages;
+        if let Ok(Ok(message)) = rpb::FollowRequest::decode(sent.as_slice()).map(parse_request) {
+            prop_assert_eq!(parse_request(request(message.clone())), Ok(message));
         }
-        if let Ok(Ok(told)) = pb::FollowResponse::decode(bytes[1].as_slice()).map(down) {
-            prop_assert_eq!(down(response(told.clone())), Ok(told));
+        if let Ok(Ok(message)) = rpb::FollowResponse::decode(received.as_slice()).map(parse_response) {
+            prop_assert_eq!(parse_response(response(message.clone())), Ok(message));
         }
     }
 }
@@ -198,7 +202,7 @@ fn grant(tenant: &str, group: &str) -> (TenantId, Retained, GrantTerms) {
 }
 
 #[test]
-fn grants_share_the_names_of_groups_and_tenants() {
+fn messages_contain_group_and_tenant_ids_once() {
     let long = "g".repeat(128);
     let grants = vec![grant("acme", &long), grant("acme", "other"), grant("beta", &long)];
     let message = response(ToFollower::SnapshotPart(SnapshotPart::Grants(grants)));
@@ -206,13 +210,13 @@ fn grants_share_the_names_of_groups_and_tenants() {
         panic!("{message:?}")
     };
     assert_eq!(grants.group_ids, [long.as_str(), "other"]);
-    let tenants: Vec<_> = grants.grants.iter().map(|it| it.tenant_id.as_str()).collect();
+    let tenants: Vec<_> = grants.grants.iter().map(|grant| grant.tenant_id.as_str()).collect();
     assert_eq!(tenants, ["acme", "", "beta"]);
-    let Ok(ToFollower::SnapshotPart(SnapshotPart::Grants(words))) = down(message) else {
-        panic!("it was refused")
+    let Ok(ToFollower::SnapshotPart(SnapshotPart::Grants(parsed))) = parse_response(message) else {
+        panic!("the message must be accepted")
     };
-    let shared = [&words[0], &words[2]].map(|(.., terms)| terms.group_id.as_str().as_ptr());
-    assert_eq!(shared[0], shared[1], "in memory, too");
+    let shared = [&parsed[0], &parsed[2]].map(|(.., terms)| terms.group_id.as_str().as_ptr());
+    assert_eq!(shared[0], shared[1], "grants must share their group ids in memory, too");
 
     let thousand = vec![grant("acme", "support"); 1_000];
     let bytes = response(ToFollower::SnapshotPart(SnapshotPart::Grants(thousand))).encoded_len();
@@ -220,155 +224,154 @@ fn grants_share_the_names_of_groups_and_tenants() {
 }
 
 #[test]
-fn the_largest_changes_make_a_message_that_is_read() {
+fn a_message_of_the_largest_changes_is_short_enough() {
     let agent = |number: usize| AgentId::new(&format!("{number:03}{}", "é".repeat(125))).unwrap();
     let long = "é".repeat(128);
-    let (tenant_id, held, terms) = grant(&long, &long);
+    let (tenant_id, retained, terms) = grant(&long, &long);
     let terms = GrantTerms { agent_ids: (0..100).map(agent).collect(), ..terms };
     let time = terms.start_time;
     let grant_of = |grant| Change { revision: 1, time, grant: Some(grant), lock: None };
-    let mut deltas = vec![grant_of((tenant_id, held, terms))];
-    // As many as one message has, if they are small, and each of another tenant and group.
+    let mut changes = vec![grant_of((tenant_id, retained, terms))];
+    // As many small changes as one message contains, each of another tenant and group.
     for number in 0..500 {
         let name = format!("{number:03}{}", "é".repeat(125));
-        deltas.push(grant_of(grant(&name, &name)));
+        changes.push(grant_of(grant(&name, &name)));
     }
     let bytes =
-        response(ToFollower::Changes(deltas.into_iter().map(Arc::new).collect())).encoded_len();
+        response(ToFollower::Changes(changes.into_iter().map(Arc::new).collect())).encoded_len();
     assert!(bytes < RESPONSE_LENGTH_MAX / 2, "{bytes}");
 }
 
 #[test]
-fn the_database_s_clock_is_never_told_too_early() {
+fn the_upper_bound_of_the_database_clock_is_rounded_up() {
     let time = from_micros(7).unwrap() + Duration::from_nanos(1);
     let max_staleness = Duration::from_secs(2);
     let lease_grant =
         LeaseGrant { revision: 1, age: Duration::ZERO, max_staleness, now: time.into() };
-    let told = ToFollower::Pong(Pong { seq: 1, path: Vec::new(), lease: Some(lease_grant) });
-    let Ok(ToFollower::Pong(pong)) = down(response(told)) else { panic!("it was refused") };
+    let pong = ToFollower::Pong(Pong { seq: 1, path: Vec::new(), lease: Some(lease_grant) });
+    let Ok(ToFollower::Pong(pong)) = parse_response(response(pong)) else {
+        panic!("the message must be accepted")
+    };
     let now = Now { earliest: from_micros(7).unwrap(), latest: from_micros(8).unwrap() };
     assert_eq!(pong.lease.unwrap().now, now);
 }
 
 #[track_caller]
-fn refused<T: std::fmt::Debug>(parsed: Parsed<T>, field: &str) {
+fn assert_invalid<T: std::fmt::Debug>(parsed: Parsed<T>, field: &str) {
     let violations = parsed.unwrap_err();
-    let fields: Vec<_> = violations.as_slice().iter().map(|it| it.field.as_str()).collect();
+    let violations = violations.as_slice().iter();
+    let fields: Vec<_> = violations.map(|violation| violation.field.as_str()).collect();
     assert_eq!(fields, [field]);
 }
 
 #[test]
-fn what_a_follower_may_not_say_is_refused_by_its_field() {
-    use pb::follow_request::{Ack, Hello, Message, Report};
-    let up = |message| up(pb::FollowRequest { message: Some(message) });
-    refused(super::up(pb::FollowRequest::default()), "message");
+fn invalid_requests_are_rejected_by_field() {
+    use follow_request::{Acknowledge, Hello, Message, Report};
+    let parse = |message| parse_request(rpb::FollowRequest { message: Some(message) });
+    assert_invalid(parse_request(rpb::FollowRequest::default()), "message");
 
-    let hello = Hello { protocol: 2, node_id: vec![7; 16], ..Hello::default() };
-    assert!(up(Message::Hello(hello.clone())).is_ok());
+    let hello = Hello { protocol_version: 1, node_id: vec![7; 16], ..Hello::default() };
+    assert!(parse(Message::Hello(hello.clone())).is_ok());
     let node_id = vec![7; 17];
-    refused(up(Message::Hello(Hello { node_id, ..hello.clone() })), "hello.node_id");
+    assert_invalid(parse(Message::Hello(Hello { node_id, ..hello.clone() })), "hello.node_id");
     let version = "x".repeat(65);
-    refused(up(Message::Hello(Hello { version, ..hello.clone() })), "hello.version");
-    let position = |revision, time_us| pb::LogPosition { epoch: vec![7; 16], revision, time_us };
-    for (held, field) in [
-        (pb::LogPosition::default(), "hello.held.epoch"),
-        (position(-1, None), "hello.held.revision"),
-        (position(i64::MAX, None), "hello.held.revision"),
-        (position(1, Some(i64::MAX)), "hello.held.time_us"),
+    assert_invalid(parse(Message::Hello(Hello { version, ..hello.clone() })), "hello.version");
+    let position = |revision, time_us| rpb::LogPosition { epoch: vec![7; 16], revision, time_us };
+    for (position, field) in [
+        (rpb::LogPosition::default(), "hello.position.epoch"),
+        (position(-1, None), "hello.position.revision"),
+        (position(i64::MAX, None), "hello.position.revision"),
+        (position(1, Some(i64::MAX)), "hello.position.time_us"),
     ] {
-        refused(up(Message::Hello(Hello { held: Some(held), ..hello.clone() })), field);
+        let hello = Hello { position: Some(position), ..hello.clone() };
+        assert_invalid(parse(Message::Hello(hello)), field);
     }
 
-    let ack = Ack { revision: 1, nodes: 1, nodes_lapsed: 0 };
-    for (ack, field) in [
-        (Ack { revision: -1, ..ack }, "ack.revision"),
-        (Ack { nodes: 0, ..ack }, "ack.nodes"),
-        (Ack { nodes: u32::MAX, ..ack }, "ack.nodes"),
-        (Ack { nodes_lapsed: u32::MAX, ..ack }, "ack.nodes_lapsed"),
+    let acknowledge = Acknowledge { revision: 1, nodes: 1, nodes_lapsed: 0 };
+    for (acknowledge, field) in [
+        (Acknowledge { revision: -1, ..acknowledge }, "acknowledge.revision"),
+        (Acknowledge { nodes: 0, ..acknowledge }, "acknowledge.nodes"),
+        (Acknowledge { nodes: u32::MAX, ..acknowledge }, "acknowledge.nodes"),
+        (Acknowledge { nodes_lapsed: u32::MAX, ..acknowledge }, "acknowledge.nodes_lapsed"),
     ] {
-        refused(up(Message::Ack(ack)), field);
+        assert_invalid(parse(Message::Acknowledge(acknowledge)), field);
     }
 
     let node =
         pb::CheckNode { node_id: Uuid::max().to_string(), kind: 2, ..pb::CheckNode::default() };
-    let report = |nodes| up(Message::Report(Report { nodes }));
+    let report = |check_nodes| parse(Message::Report(Report { check_nodes }));
     assert!(report(vec![node.clone(); 1_000]).is_ok());
-    refused(report(vec![node.clone(); 1_001]), "report.nodes");
-    let negative = ProtoDuration { seconds: -1, nanos: 0 };
-    for (wrong, field) in [
-        (pb::CheckNode::default(), "report.nodes[1].kind"),
-        (pb::CheckNode { node_id: "x".into(), ..node.clone() }, "report.nodes[1].node_id"),
-        (
-            pb::CheckNode { upstream_node_id: "x".into(), ..node.clone() },
-            "report.nodes[1].upstream_node_id",
-        ),
-        (pb::CheckNode { lease_age: Some(negative), ..node.clone() }, "report.nodes[1].lease_age"),
+    assert_invalid(report(vec![node.clone(); 1_001]), "report.check_nodes");
+    let negative = Some(ProtoDuration { seconds: -1, nanos: 0 });
+    for (invalid, field) in [
+        (pb::CheckNode::default(), "kind"),
+        (pb::CheckNode { node_id: "x".into(), ..node.clone() }, "node_id"),
+        (pb::CheckNode { upstream_node_id: "x".into(), ..node.clone() }, "upstream_node_id"),
+        (pb::CheckNode { lease_age: negative, ..node.clone() }, "lease_age"),
     ] {
-        refused(report(vec![node.clone(), wrong]), field);
+        let field = format!("report.check_nodes[1].{field}");
+        assert_invalid(report(vec![node.clone(), invalid]), &field);
     }
 }
 
-/// A change that makes a message wrong, and the field that then is.
-type Wrong = (fn(&mut follow_response::SnapshotGrants), &'static str);
+/// Makes a message invalid, and the field that then is.
+type Invalid = (fn(&mut follow_response::SnapshotGrants), &'static str);
 
 #[test]
-fn what_a_follower_may_not_be_told_is_refused_by_its_field() {
+fn invalid_responses_are_rejected_by_field() {
     use follow_response::{Changes, Lease, Message, Pong, SnapshotEnd, SnapshotGrants};
-    let down = |message| super::down(pb::FollowResponse { message: Some(message) });
-    refused(super::down(pb::FollowResponse::default()), "message");
+    let parse = |message| parse_response(rpb::FollowResponse { message: Some(message) });
+    assert_invalid(parse_response(rpb::FollowResponse::default()), "message");
     let end = SnapshotEnd::default();
-    refused(down(Message::SnapshotEnd(end)), "snapshot_end.position");
-    let position = Some(pb::LogPosition { epoch: vec![7; 16], ..Default::default() });
+    assert_invalid(parse(Message::SnapshotEnd(end)), "snapshot_end.position");
+    let position = Some(rpb::LogPosition { epoch: vec![7; 16], ..Default::default() });
     let end = SnapshotEnd { position, token_key: vec![7; 17] };
-    refused(down(Message::SnapshotEnd(end)), "snapshot_end.token_key");
+    assert_invalid(parse(Message::SnapshotEnd(end)), "snapshot_end.token_key");
 
-    let Some(Message::SnapshotGrants(good)) =
-        response(ToFollower::SnapshotPart(SnapshotPart::Grants(vec![grant("acme", "support"); 2])))
-            .message
-    else {
-        panic!("something else")
-    };
+    let grants = vec![grant("acme", "support"); 2];
+    let valid = response(ToFollower::SnapshotPart(SnapshotPart::Grants(grants)));
+    let Some(Message::SnapshotGrants(valid)) = valid.message else { panic!("must be grants") };
     let snapshot = |change: fn(&mut SnapshotGrants)| {
-        let mut message = good.clone();
+        let mut message = valid.clone();
         change(&mut message);
-        down(Message::SnapshotGrants(message))
+        parse(Message::SnapshotGrants(message))
     };
     assert!(snapshot(|_| {}).is_ok());
-    let cases: [Wrong; 7] = [
-        (|it| it.group_ids[0] = " ".into(), "group_ids[0]"),
-        (|it| it.grants[1].group_index = 1, "grants[1].group_index"),
-        (|it| it.grants[0].tenant_id.clear(), "grants[0].tenant_id"),
-        (|it| it.grants[1].grant_id.clear(), "grants[1].grant_id"),
-        (|it| it.grants[1].access_level = 0, "grants[1].access_level"),
-        (|it| it.grants[1].agent_ids = vec!["a".into(); 101], "grants[1].agent_ids"),
-        (|it| it.grants[1].expire_time_us = Some(i64::MIN), "grants[1].expire_time_us"),
+    let cases: [Invalid; 7] = [
+        (|message| message.group_ids[0] = " ".into(), "group_ids[0]"),
+        (|message| message.grants[1].group_index = 1, "grants[1].group_index"),
+        (|message| message.grants[0].tenant_id.clear(), "grants[0].tenant_id"),
+        (|message| message.grants[1].grant_id.clear(), "grants[1].grant_id"),
+        (|message| message.grants[1].access_level = 0, "grants[1].access_level"),
+        (|message| message.grants[1].agent_ids = vec!["a".into(); 101], "grants[1].agent_ids"),
+        (|message| message.grants[1].expire_time_us = Some(i64::MIN), "grants[1].expire_time_us"),
     ];
     for (change, field) in cases {
-        refused(snapshot(change), &format!("snapshot_grants.{field}"));
+        assert_invalid(snapshot(change), &format!("snapshot_grants.{field}"));
     }
     let change = follow_response::Change { revision: -1, ..follow_response::Change::default() };
     let changes = Changes { changes: vec![change], ..Changes::default() };
-    refused(down(Message::Changes(changes)), "changes.changes[0].revision");
+    assert_invalid(parse(Message::Changes(changes)), "changes.changes[0].revision");
 
-    let span = |millis| Some(responses::duration(Duration::from_millis(millis)));
+    let span = |millis| Some(timestamps::duration(Duration::from_millis(millis)));
     let lease = Lease {
         revision: 1,
         age: span(1),
         max_staleness: span(2_000),
-        time_us: 0,
+        latest_time_us: 0,
         earliest_time_us: 0,
     };
-    let pong = |lease| down(Message::Pong(Pong { lease: Some(lease), ..Pong::default() }));
+    let pong = |lease| parse(Message::Pong(Pong { lease: Some(lease), ..Pong::default() }));
     assert!(pong(lease).is_ok());
-    for (wrong, field) in [
+    for (invalid, field) in [
         (Lease { age: None, ..lease }, "age"),
         (Lease { age: span(2_001), ..lease }, "age"),
         (Lease { max_staleness: span(0), ..lease }, "max_staleness"),
         (Lease { max_staleness: span(3_600_001), ..lease }, "max_staleness"),
-        (Lease { time_us: i64::MIN, ..lease }, "time_us"),
+        (Lease { latest_time_us: i64::MIN, ..lease }, "latest_time_us"),
     ] {
-        refused(pong(wrong), &format!("pong.lease.{field}"));
+        assert_invalid(pong(invalid), &format!("pong.lease.{field}"));
     }
     let path = vec![vec![7; 16]; 17];
-    refused(down(Message::Pong(Pong { path, ..Pong::default() })), "pong.path");
+    assert_invalid(parse(Message::Pong(Pong { path, ..Pong::default() })), "pong.path");
 }

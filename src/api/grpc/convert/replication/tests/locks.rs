@@ -1,23 +1,28 @@
-//! Locks on their way, and what is not one.
+//! Replicated locks.
 
-use follow_response::{Change as ChangeMessage, Changes, Message as Told};
+use follow_response::{Change as ChangeMessage, Changes, Message};
 use proptest::{option, prelude::*};
+use prost::Message as _;
 
 use super::*;
-use crate::domain::{LockId, LockTarget, LockTerms, Party};
+use crate::{
+    api::proto::replication::v1::replicated_lock::Target,
+    domain::{AgentKind, LockId, LockTarget, LockTerms, Party},
+};
 
 pub(super) fn terms() -> impl Strategy<Value = LockTerms> {
-    let name = "[!-~é]{1,128}";
-    let everywhere = |target| (None, target);
+    let id = "[!-~é]{1,128}";
+    let kinds = prop::sample::select(vec![AgentKind::Human, AgentKind::Ai, AgentKind::Service]);
     let targets = prop_oneof![
-        Just((None, LockTarget::Everything)),
-        name.prop_map(|name| (Some(TenantId::new(&name).unwrap()), LockTarget::Everything)),
-        name.prop_map(move |name| everywhere(LockTarget::Agent(AgentId::new(&name).unwrap()))),
-        name.prop_map(move |name| everywhere(LockTarget::Group(GroupId::new(&name).unwrap()))),
+        Just(LockTarget::Everything),
+        id.prop_map(|id| LockTarget::Agent(AgentId::new(&id).unwrap())),
+        id.prop_map(|id| LockTarget::Group(GroupId::new(&id).unwrap())),
+        kinds.prop_map(LockTarget::AgentKind),
     ];
+    let tenant_ids = option::of(id.prop_map(|id| TenantId::new(&id).unwrap()));
     let parties = prop_oneof![Just(Party::Tenant), Just(Party::Vendor)];
-    (uuids(), targets, parties, option::of(times())).prop_map(
-        |(lock_id, (tenant_id, target), party, expire_time)| LockTerms {
+    (uuids(), tenant_ids, targets, parties, option::of(times())).prop_map(
+        |(lock_id, tenant_id, target, party, expire_time)| LockTerms {
             lock_id: LockId(lock_id),
             tenant_id,
             target,
@@ -33,54 +38,52 @@ fn lock(target: LockTarget) -> LockTerms {
     LockTerms { lock_id, tenant_id: None, target, party, expire_time }
 }
 
-/// A change that makes a lock wrong, and the field that then is.
-type Wrong = (fn(&mut pb::FedLock), &'static str);
+/// Makes a lock invalid, and the field that then is.
+type Invalid = (fn(&mut rpb::ReplicatedLock), &'static str);
 
 #[test]
-fn what_is_no_lock_is_refused_by_its_field() {
-    use pb::fed_lock::Target;
+fn invalid_locks_are_rejected_by_field() {
     let acme = Some(TenantId::new("acme").unwrap());
     let acme = LockTerms { tenant_id: acme, ..lock(LockTarget::Everything) };
-    let told = response(ToFollower::SnapshotPart(SnapshotPart::Locks(vec![acme; 2])));
-    let Some(Told::SnapshotLocks(good)) = told.message else { panic!("something else") };
-    let long = "é".repeat(129);
-    let cases: [Wrong; 12] = [
-        (|it| it.lock_id.clear(), "lock_id"),
-        (|it| it.lock_id = vec![7; 17], "lock_id"),
-        (|it| it.target = None, "target"),
-        (|it| it.target = Some(Target::Everything(false)), "everything"),
-        (|it| it.target = Some(Target::TenantId(String::new())), "tenant_id"),
-        (|it| it.target = Some(Target::AgentId(" ".into())), "agent_id"),
-        (|it| it.target = Some(Target::GroupId("a\u{0}".into())), "group_id"),
-        (|it| it.target = Some(Target::GroupId("x".repeat(100_000))), "group_id"),
-        (|it| it.side = 0, "side"),
-        (|it| it.side = 3, "side"),
-        (|it| it.expire_time_us = Some(i64::MIN), "expire_time_us"),
-        (|it| it.expire_time_us = Some(i64::MAX), "expire_time_us"),
+    let valid = response(ToFollower::SnapshotPart(SnapshotPart::Locks(vec![acme; 2])));
+    let Some(Message::SnapshotLocks(valid)) = valid.message else { panic!("must be locks") };
+    let cases: [Invalid; 14] = [
+        (|lock| lock.lock_id.clear(), "lock_id"),
+        (|lock| lock.lock_id = vec![7; 17], "lock_id"),
+        (|lock| lock.tenant_id = Some(String::new()), "tenant_id"),
+        (|lock| lock.target = None, "target"),
+        (|lock| lock.target = Some(Target::Everything(false)), "everything"),
+        (|lock| lock.target = Some(Target::AgentKind(0)), "agent_kind"),
+        (|lock| lock.target = Some(Target::AgentId(" ".into())), "agent_id"),
+        (|lock| lock.target = Some(Target::AgentId("é".repeat(129))), "agent_id"),
+        (|lock| lock.target = Some(Target::GroupId("a\u{0}".into())), "group_id"),
+        (|lock| lock.target = Some(Target::GroupId("x".repeat(100_000))), "group_id"),
+        (|lock| lock.party = 0, "party"),
+        (|lock| lock.party = 3, "party"),
+        (|lock| lock.expire_time_us = Some(i64::MIN), "expire_time_us"),
+        (|lock| lock.expire_time_us = Some(i64::MAX), "expire_time_us"),
     ];
     for (change, field) in cases {
-        let mut message = good.clone();
+        let mut message = valid.clone();
         change(&mut message.locks[1]);
-        let wrong = message.locks[1].clone();
-        refused(told_by(Told::SnapshotLocks(message)), &format!("snapshot_locks.locks[1].{field}"));
-        let changes = vec![ChangeMessage { lock: Some(wrong), ..ChangeMessage::default() }];
-        let changes = Told::Changes(Changes { changes, ..Changes::default() });
-        refused(told_by(changes), &format!("changes.changes[0].lock.{field}"));
+        let invalid = message.locks[1].clone();
+        let snapshot = parse(Message::SnapshotLocks(message));
+        assert_invalid(snapshot, &format!("snapshot_locks.locks[1].{field}"));
+        let changes = vec![ChangeMessage { lock: Some(invalid), ..ChangeMessage::default() }];
+        let changes = parse(Message::Changes(Changes { changes, ..Changes::default() }));
+        assert_invalid(changes, &format!("changes.changes[0].lock.{field}"));
     }
-    let mut ended = good.clone();
+    let mut ended = valid;
     ended.locks[0].ended = true;
-    refused(told_by(Told::SnapshotLocks(ended)), "snapshot_locks.locks[0].ended");
-    let mut too_long = good;
-    too_long.locks[0].target = Some(Target::AgentId(long));
-    refused(told_by(Told::SnapshotLocks(too_long)), "snapshot_locks.locks[0].agent_id");
+    assert_invalid(parse(Message::SnapshotLocks(ended)), "snapshot_locks.locks[0].ended");
 }
 
-fn told_by(message: Told) -> Parsed<ToFollower> {
-    down(pb::FollowResponse { message: Some(message) })
+fn parse(message: Message) -> Parsed<ToFollower> {
+    parse_response(rpb::FollowResponse { message: Some(message) })
 }
 
 #[test]
-fn a_part_of_the_largest_locks_makes_a_message_that_is_read() {
+fn a_message_of_the_largest_locks_is_short_enough() {
     let long = "\u{1f512}".repeat(128);
     let mut snapshot = crate::node::Snapshot::default();
     for number in 0..3_000_u128 {
@@ -88,10 +91,9 @@ fn a_part_of_the_largest_locks_makes_a_message_that_is_read() {
         let terms = lock(LockTarget::Agent(AgentId::new(&long).unwrap()));
         snapshot.insert_lock(LockTerms { lock_id, ..terms });
     }
-    let parts: Vec<_> = snapshot.into_parts().collect();
     let mut count = 0;
-    for part in parts {
-        let SnapshotPart::Locks(locks) = &part else { panic!("something else") };
+    for part in snapshot.into_parts() {
+        let SnapshotPart::Locks(locks) = &part else { panic!("must be locks") };
         count += locks.len();
         let bytes = response(ToFollower::SnapshotPart(part)).encoded_len();
         assert!(bytes < RESPONSE_LENGTH_MAX / 2, "{bytes}");
@@ -100,7 +102,7 @@ fn a_part_of_the_largest_locks_makes_a_message_that_is_read() {
 }
 
 #[test]
-fn two_hundred_changes_of_the_largest_locks_make_a_message_that_is_read() {
+fn a_message_of_two_hundred_changes_of_the_largest_locks_is_short_enough() {
     let long = "\u{1f512}".repeat(128);
     let terms = lock(LockTarget::Agent(AgentId::new(&long).unwrap()));
     let change = |revision| Change {
@@ -109,7 +111,7 @@ fn two_hundred_changes_of_the_largest_locks_make_a_message_that_is_read() {
         grant: None,
         lock: Some(LockChange { terms: terms.clone(), is_ended: false }),
     };
-    let deltas = (0..200).map(|revision| Arc::new(change(revision))).collect();
-    let bytes = response(ToFollower::Changes(deltas)).encoded_len();
+    let changes = (0..200).map(|revision| Arc::new(change(revision))).collect();
+    let bytes = response(ToFollower::Changes(changes)).encoded_len();
     assert!(bytes < RESPONSE_LENGTH_MAX / 2, "{bytes}");
 }
