@@ -50,7 +50,7 @@ mod view;
     name = "support-access",
     version,
     max_term_width = 100,
-    help_template = "{about-with-newline}\n{usage-heading} {usage}\n{after-help}"
+    help_template = "{about-with-newline}\n{usage-heading} {usage}{after-help}"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -195,14 +195,15 @@ fn help_text(command: &clap::Command) -> String {
     let mut text = String::new();
     // A write to a String cannot fail.
     for (group, names) in GROUPS {
-        let _ = writeln!(text, "\n{header}{group}:{header:#}");
+        let _ = writeln!(text, "{header}{group}:{header:#}");
         for name in names {
             let about = command.find_subcommand(name).and_then(clap::Command::get_about);
             let about = about.map(ToString::to_string).unwrap_or_default();
             let _ = writeln!(text, "  {literal}{name:13}{literal:#}{about}");
         }
+        text.push('\n');
     }
-    let _ = writeln!(text, "\n{header}Exit codes:{header:#}");
+    let _ = writeln!(text, "{header}Exit codes:{header:#}");
     for (exit, meaning) in Exit::MEANINGS {
         let _ = writeln!(text, "  {:<13}{meaning}", exit as u8);
     }

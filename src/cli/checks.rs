@@ -21,7 +21,7 @@ use crate::api::proto::v1;
 #[command(after_help = "Examples:
   support-access check acme dana --group support --level read-only && echo \"welcome\"
   support-access check acme dana --group support --group engineering --level admin
-  support-access check acme nightly-agent --kind ai --on-behalf-of dana --group support --level read-only
+  support-access check acme bot --kind ai --on-behalf-of dana --group support --level admin
   support-access check acme dana --group support --level read-only --expect denied    # in a test")]
 pub(crate) struct CheckArgs {
     #[command(flatten)]

@@ -37,8 +37,12 @@ pub(crate) fn run(args: &CompletionsArgs) -> Report {
 fn with_hints(command: Command) -> Command {
     let command = command.mut_args(|arg| {
         let is_file =
-            arg.get_value_names().is_some_and(|names| names.iter().any(|it| it == "FILE"));
-        arg.value_hint(if is_file { ValueHint::FilePath } else { ValueHint::Other })
+            arg.get_value_names().is_some_and(|names| names.iter().any(|name| name == "FILE"));
+        match (arg.get_action().takes_values(), is_file) {
+            (false, _) => arg,
+            (true, true) => arg.value_hint(ValueHint::FilePath),
+            (true, false) => arg.value_hint(ValueHint::Other),
+        }
     });
     command.mut_subcommands(with_hints)
 }

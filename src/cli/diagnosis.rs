@@ -10,7 +10,7 @@ use tokio::{
     net::{TcpStream, UnixStream},
     time::timeout,
 };
-use tokio_rustls::rustls::{self, AlertDescription, CertificateError};
+use tokio_rustls::rustls::{self, CertificateError};
 
 use super::{
     connection::ServerAddress,
@@ -65,6 +65,9 @@ enum Peer {
 /// Finds the cause of a failed connection.
 pub(crate) async fn diagnose(server: &ServerAddress, error: &(dyn Error + 'static)) -> Diagnosis {
     let cause = causes(error).last().map(ToString::to_string).unwrap_or_default();
+    if let Some(found) = diagnose_alert(&cause) {
+        return found;
+    }
     if let Some(error) = causes(error).find_map(tls_error)
         && let Some(found) = diagnose_tls(error)
     {
@@ -91,24 +94,31 @@ fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> 
 }
 
 fn diagnose_tls(error: &rustls::Error) -> Option<Diagnosis> {
-    use AlertDescription as Alert;
     use rustls::Error;
-    Some(match error {
-        Error::InvalidMessage(_) => Diagnosis::PlainServer,
-        Error::InvalidCertificate(CertificateError::UnknownIssuer) => Diagnosis::UnknownAuthority,
-        Error::InvalidCertificate(found) => Diagnosis::InvalidCertificate(found.to_string()),
-        Error::AlertReceived(Alert::CertificateRequired) => Diagnosis::CertificateRequired,
-        Error::AlertReceived(
-            alert @ (Alert::BadCertificate
-            | Alert::CertificateExpired
-            | Alert::CertificateRevoked
-            | Alert::CertificateUnknown
-            | Alert::DecryptError
-            | Alert::UnknownCA
-            | Alert::UnsupportedCertificate),
-        ) => Diagnosis::CertificateRejected(format!("{alert:?}")),
-        _ => return None,
-    })
+    match error {
+        Error::InvalidMessage(_) => Some(Diagnosis::PlainServer),
+        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            Some(Diagnosis::UnknownAuthority)
+        }
+        Error::InvalidCertificate(found) => Some(Diagnosis::InvalidCertificate(found.to_string())),
+        _ => None,
+    }
+}
+
+/// A server rejects a client certificate by an alert. h2 keeps only the text of the error.
+fn diagnose_alert(cause: &str) -> Option<Diagnosis> {
+    let alert = cause.strip_prefix("received fatal alert: ")?;
+    match alert {
+        "CertificateRequired" => Some(Diagnosis::CertificateRequired),
+        "BadCertificate"
+        | "CertificateExpired"
+        | "CertificateRevoked"
+        | "CertificateUnknown"
+        | "DecryptError"
+        | "UnknownCA"
+        | "UnsupportedCertificate" => Some(Diagnosis::CertificateRejected(alert.into())),
+        _ => None,
+    }
 }
 
 async fn probe(server: &ServerAddress) -> Peer {

@@ -31,7 +31,7 @@ pub(crate) mod view;
     group = ArgGroup::new("end").args(["duration", "expire_time", "until_revoked"]),
     after_help = "Examples:
   support-access grant acme support --level read-only --for 8h --reason \"Wrong invoices\"
-  support-access grant acme support --level admin --start 2026-12-01T09:00Z --until 2026-12-01T17:00Z
+  support-access grant acme support --level admin --start 2026-12-01T09:00Z --for 8h
   support-access grant acme engineering --level read-write --until-revoked --agent erin"
 )]
 pub(crate) struct GrantArgs {
@@ -42,7 +42,7 @@ pub(crate) struct GrantArgs {
     #[arg(value_name = "GROUP")]
     group_id: String,
     /// The highest level
-    #[arg(long = "level", ignore_case = true)]
+    #[arg(long = "level", value_name = "LEVEL", ignore_case = true)]
     access_level: Level,
     /// How long access lasts, such as 8h, 7d or "1d 12h"
     #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]

@@ -8,6 +8,9 @@ mod page;
 #[path = "../common/postgres.rs"]
 mod postgres;
 mod shell;
+#[allow(unreachable_pub, reason = "shared with other tests")]
+#[path = "../common/terminal.rs"]
+mod terminal;
 
 use std::path::Path;
 

@@ -1,18 +1,11 @@
 //! Types commands into one `bash` on a terminal of 100 columns, as a reader would.
 
-use std::{
-    fmt::Write,
-    fs,
-    io::Read,
-    path::Path,
-    process::{Child, Command, Stdio},
-    sync::mpsc::{RecvTimeoutError, channel},
-    thread,
-    time::Duration,
-};
+use std::{fmt::Write, fs, path::Path};
 
-/// Long enough for a busy machine.
-const DEADLINE: Duration = Duration::from_mins(2);
+use crate::terminal::run_on_terminal;
+
+/// The width of the terminal.
+const COLUMNS: u16 = 100;
 /// The line after the output of each command.
 const MARK: &str = "--- end of the command ---";
 
@@ -27,57 +20,16 @@ pub(crate) struct Session<'a> {
     pub(crate) environment: Vec<(String, String)>,
 }
 
-/// The terminal with its shell. Ends with its owner.
-struct Terminal(Child);
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        // Both calls fail only if the process has ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 impl Session<'_> {
     /// Runs the commands, and returns the output lines of each: stdout and stderr in their order.
     pub(crate) fn run(&self, commands: &[&str]) -> Vec<Vec<String>> {
         let file = tempfile::NamedTempFile::new().expect("a file for the commands");
         fs::write(file.path(), script(commands)).expect("the file is writable");
         let inherited = std::env::var("PATH").expect("PATH is set");
-        let shell = format!("exec bash --noprofile --norc {}", file.path().display());
-        let mut process = Command::new("script")
-            .args(["--quiet", "--return", "--command", &shell, "/dev/null"])
-            .current_dir(self.directory)
-            .env_clear()
-            .env("PATH", format!("{}:{inherited}", self.programs.display()))
-            .envs(self.environment.iter().cloned())
-            // A closed stdin would show up on the terminal.
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("script is installed");
-        let mut stdout = process.stdout.take().expect("stdout is piped");
-        let _terminal = Terminal(process);
-        let (sender, receiver) = channel();
-        thread::spawn(move || {
-            let mut output = vec![0; 4_096];
-            while let Ok(length @ 1..) = stdout.read(&mut output) {
-                if sender.send(output[..length].to_vec()).is_err() {
-                    break;
-                }
-            }
-        });
-        let mut bytes = Vec::new();
-        loop {
-            match receiver.recv_timeout(DEADLINE) {
-                Ok(part) => bytes.extend(part),
-                Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => {
-                    panic!("no output within {DEADLINE:?}:\n{}", String::from_utf8_lossy(&bytes))
-                }
-            }
-        }
-        let text = String::from_utf8_lossy(&bytes).replace('\r', "");
+        let path = format!("{}:{inherited}", self.programs.display());
+        let environment = [&[("PATH".to_owned(), path)], self.environment.as_slice()].concat();
+        let shell = format!("bash --noprofile --norc {}", file.path().display());
+        let text = run_on_terminal(COLUMNS, &shell, self.directory, &environment, "");
         let mut outputs: Vec<Vec<String>> =
             text.split(&format!("{MARK}\n")).map(to_lines).collect();
         let rest = outputs.pop().unwrap_or_default();
@@ -89,8 +41,7 @@ impl Session<'_> {
 /// The commands, each followed by the mark. `$?` stays that of the command, for the next one.
 fn script(commands: &[&str]) -> String {
     let mut script = String::from(
-        "stty cols 100 -onlcr\n\
-         exec < /dev/null 2>&1\n\
+        "exec < /dev/null\n\
          end_command() { local status=$?; printf '\\n%s\\n' \"$1\"; return $status; }\n\
          trap 'jobs -p | xargs --no-run-if-empty kill' EXIT\n",
     );
@@ -108,7 +59,7 @@ fn to_lines(text: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     use super::*;
 

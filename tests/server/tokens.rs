@@ -122,7 +122,9 @@ async fn tokens_that_contradict_the_log_are_invalid_and_later_ones_are_waited_fo
         loaded.token_key.encrypt(event).unwrap().to_string()
     };
     // As after a restore: another event has the revision, or the time.
-    for (revision, seconds) in [(revision, 1), (revision, -1), (revision - 1, 1), (revision + 1, -1)] {
+    for (revision, seconds) in
+        [(revision, 1), (revision, -1), (revision - 1, 1), (revision + 1, -1)]
+    {
         assert_invalid(check(&running, &token(revision, seconds)).await);
     }
     let began = Instant::now();
