@@ -34,7 +34,7 @@ use support_access::{
         NodeId, NodeInfo, NodeKind, Position, Revocation, TenantId, Ticket, Time,
         clock::SystemClock,
         event::{Granted, Revoked},
-        text::Actor,
+        ids::Actor,
     },
     store::{self, NewEvent, Registration, Store},
 };

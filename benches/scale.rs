@@ -42,7 +42,7 @@ use support_access::{
     },
     domain::{
         AccessLevel, Attribution, EventKind, FreeText, Grant, GrantId, GrantTerms, GroupId, NodeId,
-        NodeKind, TenantId, Ticket, clock::SystemClock, event::Granted, text::Actor,
+        NodeKind, TenantId, Ticket, clock::SystemClock, event::Granted, ids::Actor,
     },
     node::{CheckNode, upstream_session},
     store::{self, NewEvent},

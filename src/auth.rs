@@ -16,7 +16,7 @@ use std::{
 
 use crate::domain::{
     Attribution, AuthenticationMethod, Caller, Clock, Role, TenantId, Tenants, Time,
-    text::{Actor, TextError},
+    ids::{Actor, TextError},
     time::between,
 };
 

@@ -1,14 +1,17 @@
-//! The words: what a grant, a policy, a question and a decision are, and the pure functions between them.
+//! The domain: grants, locks, policies, checks and decisions, and pure functions of them.
 //!
-//! Nothing here does I/O, waits, or reads a clock: time is an argument. Every other room speaks these words.
+//! No function performs I/O, waits or reads a clock: the time is an argument. All other modules use
+//! these types.
 
 pub mod caller;
 pub mod chain;
+pub mod check;
 pub mod clock;
 pub mod decision;
 pub mod event;
 pub mod explain;
 pub mod grant;
+pub mod ids;
 pub mod lock;
 pub mod node;
 pub mod overrides;
@@ -16,16 +19,17 @@ pub mod permission;
 pub mod policy;
 pub mod request;
 pub mod revision;
-pub mod text;
 pub mod time;
 pub mod token;
 pub mod violation;
 
 pub use caller::{Attribution, AuthenticationMethod, Caller, Party, Role, Scope, Tenants};
+pub use check::{AccessCheck, AssertedGroups};
 pub use clock::{BootTime, Clock};
-pub use decision::{AccessCheck, AssertedGroups, Decision, Reason, Remedy, decide};
+pub use decision::{Decision, Reason, Remedy, decide};
 pub use event::{Event, EventKind};
 pub use grant::{AccessLevel, AgentKind, Grant, GrantState, GrantTerms, Revocation};
+pub use ids::{AgentId, FreeText, GrantId, GroupId, RequestId, TenantId, Ticket};
 pub use lock::{Lock, LockId, LockRequest, LockState, LockTarget, LockTerms};
 pub use node::{Ack, Enforced, NodeId, NodeInfo, NodeKind};
 pub use overrides::{OverrideField, OverridesUpdate, PolicyOverrides};
@@ -33,6 +37,5 @@ pub use permission::{Action, Denied};
 pub use policy::{AgentKindEntry, SupportGroup, SupportPolicy};
 pub use request::{End, ExtendRequest, GrantRequest, PolicyRequest, RevokeRequest, UnlockRequest};
 pub use revision::{Epoch, LogName, Position, Revision, Sequence, TokenKey};
-pub use text::{AgentId, FreeText, GrantId, GroupId, RequestId, TenantId, Ticket};
 pub use time::{Now, Span, Time};
 pub use violation::{FieldViolation, ViolationReason, Violations};

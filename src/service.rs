@@ -1,8 +1,8 @@
 //! The use cases: grant, extend, revoke, lock, review, narrow the policy, check, and the expiry of
 //! grants and locks.
 //!
-//! A use case takes a [`Caller`](crate::domain::Caller) and domain types. It depends on no protocol and
-//! no SQL.
+//! A use case takes a [`Caller`](crate::domain::Caller) and domain types. It depends on no protocol
+//! and no SQL.
 
 use std::sync::{Arc, atomic::AtomicI64};
 
@@ -70,7 +70,8 @@ pub struct Service {
     checkpoint_key: Option<CheckpointKey>,
     /// Permits for callers that wait long for enforcement.
     long_waits: Semaphore,
-    /// When the next unrecorded expiry is due, as last read by the sweep, in microseconds since 1970.
+    /// When the next unrecorded expiry is due, as last read by the sweep, in microseconds since
+    /// 1970.
     next_expiry_us: AtomicI64,
     /// The results of the last verification of all histories.
     verified: Mutex<Verified>,
@@ -228,8 +229,8 @@ impl Service {
         Self { checkpoint_key, ..self }
     }
 
-    /// The time at which states are derived: the database's, or before that is known, the time of the
-    /// last event.
+    /// The time at which states are derived: the database's, or before that is known, the time of
+    /// the last event.
     fn now(&self) -> Time {
         let read_view = self.node.read_view();
         let now = read_view.now.map(|now| now.latest);
@@ -262,9 +263,9 @@ impl Service {
         Ok(self.store.log().events_after(revision - 1, 1).await?.pop())
     }
 
-    /// The revision of the last event in a tenant's history; 0 if there is none. The result of a change
-    /// that changes nothing refers to this event: the head of the log would reveal that other tenants
-    /// have changes.
+    /// The revision of the last event in a tenant's history; 0 if there is none. The result of a
+    /// change that changes nothing refers to this event: the head of the log would reveal that
+    /// other tenants have changes.
     async fn last_revision(&self, tenant_id: &TenantId) -> Result<Revision, StoreError> {
         let scope = QueryScope::Tenant(tenant_id.clone());
         let filter = EventFilter { scope, grant_id: None };

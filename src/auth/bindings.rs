@@ -8,7 +8,7 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::domain::{Role, Span, TenantId, text::ID_LENGTH_MAX};
+use crate::domain::{Role, Span, TenantId, ids::ID_LENGTH_MAX};
 
 /// What the configuration file says of callers. A table that is there but empty means nobody; what is not there at all is not a
 /// way to tell callers apart.

@@ -14,7 +14,7 @@ use crate::{
         bindings::IssuerConfig,
         keys::{KeyError, Keys},
     },
-    domain::{Role, TenantId, Time, text::Actor, time},
+    domain::{Role, TenantId, Time, ids::Actor, time},
 };
 
 /// The longest token that is looked at, in bytes.

@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 use super::error::{CliError, Violation};
 use crate::{
     api::{grpc::errors::code_name, proto::DESCRIPTORS},
-    domain::text::is_unsafe,
+    domain::ids::is_unsafe,
 };
 
 /// A message in the JSON mapping of protobuf, with the field names of the .proto files. Fields with

@@ -5,7 +5,7 @@ use std::iter;
 use anstyle::{AnsiColor, Style};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use crate::domain::text::is_unsafe;
+use crate::domain::ids::is_unsafe;
 
 /// The space between two columns.
 const GAP: usize = 2;

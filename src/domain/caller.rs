@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
+    ids::{Actor, TenantId, TextError},
     permission::{Action, Cell, Denied},
-    text::{Actor, TenantId, TextError},
     time::Time,
 };
 

@@ -1,4 +1,4 @@
-//! Where the time comes from.
+//! Clocks.
 
 use std::{
     fmt::Debug,
@@ -12,22 +12,24 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::domain::time::{Time, truncate};
 
-/// Tells the time. The only way to the machine's clocks: everything else takes the time as an argument.
+/// A source of time. Only implementations read the machine's clocks; all other code takes the time
+/// as an argument.
 pub trait Clock: Debug + Send + Sync {
-    /// The time now, UTC, truncated to microseconds. May be wrong, and may jump.
+    /// The wall-clock time, UTC, truncated to microseconds. May be wrong, and may jump.
     fn now(&self) -> Time;
 
-    /// How long this machine has been up, suspend included. Never jumps, and is never compared with another machine's.
+    /// The time since this machine booted, suspends included. Never jumps, and is not comparable
+    /// with that of another machine.
     fn boot_time(&self) -> BootTime;
 }
 
-/// A moment on a machine's own `CLOCK_BOOTTIME` (Linux, `clock_gettime(2)`), in nanoseconds. Unlike
-/// [`std::time::Instant`], this clock goes on while the machine is suspended.
+/// A time on a machine's `CLOCK_BOOTTIME` (Linux, `clock_gettime(2)`), in nanoseconds. Unlike
+/// [`std::time::Instant`], this clock continues while the machine is suspended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BootTime(pub i64);
 
 impl BootTime {
-    /// From `earlier` until now; zero if it is later.
+    /// The time since `earlier`; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0).try_into().unwrap_or(0))
     }
@@ -42,7 +44,7 @@ impl Add<Duration> for BootTime {
 
 impl Sub<Duration> for BootTime {
     type Output = Self;
-    /// May be before the machine was started.
+    /// May be before the machine booted.
     fn sub(self, span: Duration) -> Self {
         Self(self.0.saturating_sub(nanos(span)))
     }
@@ -57,7 +59,7 @@ fn nanos(span: Duration) -> i64 {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "this is the clock that everybody else must ask")]
+    #[expect(clippy::disallowed_methods, reason = "all other code reads this clock")]
     fn now(&self) -> Time {
         truncate(chrono::Utc::now())
     }
@@ -68,22 +70,22 @@ impl Clock for SystemClock {
     }
 }
 
-/// Clocks that move only when told to: for tests and simulations.
+/// Clocks that move only on request, for tests and simulations.
 #[derive(Debug)]
 pub struct ManualClock(Mutex<(Time, BootTime)>);
 
 impl ManualClock {
-    /// Clocks that stand at `time`.
+    /// Clocks that show `time`.
     pub fn at(time: Time) -> Self {
         Self(Mutex::new((truncate(time), BootTime(0))))
     }
 
-    /// Sets the wall clock on, or back, as somebody with a wrist watch would.
+    /// Sets the wall clock forward or back.
     pub fn set(&self, delta: TimeDelta) {
         self.0.lock().0 += delta;
     }
 
-    /// Lets time pass, on both clocks.
+    /// Advances both clocks.
     pub fn pass(&self, span: Duration) {
         let (now, boot_time) = &mut *self.0.lock();
         *now += span;

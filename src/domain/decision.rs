@@ -1,48 +1,17 @@
 //! The decision on a check: may this agent enter this tenant now, at this level?
 
-use std::collections::BTreeSet;
-
 use crate::domain::{
     caller::Party,
+    check::AccessCheck,
     grant::{AccessLevel, AgentKind, GrantState, GrantTerms},
+    ids::GrantId,
     lock::{LockTarget, LockTerms, matching_lock},
     policy::join,
-    text::{AgentId, GrantId, GroupId, TenantId, shown_id},
     time::{Now, Time},
 };
 
-/// The maximum number of group values in one check.
-pub const GROUPS_MAX: usize = 500;
-/// The maximum length of a group value, in bytes.
-pub const GROUP_BYTES_MAX: usize = 1_024;
 /// The maximum length of a decision's message, in characters.
 const MESSAGE_LENGTH_MAX: usize = 1_000;
-
-/// One question of a gateway.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AccessCheck {
-    /// The tenant to enter.
-    pub tenant_id: TenantId,
-    /// The agent. `None`: an agent that no grant and no lock names.
-    pub agent_id: Option<AgentId>,
-    /// The agent's groups. Without groups, the check is denied.
-    pub groups: AssertedGroups,
-    /// The level that the agent needs.
-    pub required_level: AccessLevel,
-    /// The kind of the agent.
-    pub agent_kind: AgentKind,
-    /// The human behind the agent.
-    pub on_behalf_of: Option<AgentId>,
-}
-
-/// The groups that a gateway asserts. The values come from an identity provider, so some may not be
-/// ids. Such a value matches no grant. It still matches a lock on the group that it shows.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AssertedGroups {
-    ids: BTreeSet<GroupId>,
-    shown: BTreeSet<GroupId>,
-    ignored: Vec<String>,
-}
 
 /// Why a check was decided as it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -105,67 +74,6 @@ pub struct Decision<'a> {
     pub terms: Option<&'a GrantTerms>,
     /// The lock that denies the check.
     pub lock: Option<&'a LockTerms>,
-}
-
-// === impl AccessCheck ===
-
-impl AccessCheck {
-    /// Whether the check is about this agent, or about an agent that acts on behalf of it.
-    pub fn involves_agent(&self, agent_id: &AgentId) -> bool {
-        self.agent_id.as_ref() == Some(agent_id) || self.on_behalf_of.as_ref() == Some(agent_id)
-    }
-}
-
-// === impl AssertedGroups ===
-
-impl AssertedGroups {
-    /// Sorts the values of a token into ids and other values.
-    pub fn new(values: impl IntoIterator<Item = String>) -> Self {
-        let mut groups = Self::default();
-        for value in values {
-            match GroupId::new(&value) {
-                Ok(group_id) => {
-                    groups.ids.insert(group_id);
-                }
-                Err(_) => {
-                    groups.shown.extend(shown_id(&value, GroupId::new));
-                    groups.ignored.push(value);
-                }
-            }
-        }
-        groups
-    }
-
-    /// Whether a grant to this group can apply.
-    pub fn contains(&self, group_id: &GroupId) -> bool {
-        self.ids.contains(group_id)
-    }
-
-    /// The groups that can have grants.
-    pub fn ids(&self) -> impl ExactSizeIterator<Item = &GroupId> {
-        self.ids.iter()
-    }
-
-    /// Whether a lock on this group applies.
-    pub fn shows(&self, group_id: &GroupId) -> bool {
-        self.ids.contains(group_id) || self.shown.contains(group_id)
-    }
-
-    /// The groups that can be locked. May contain duplicates.
-    pub fn lockable(&self) -> impl Iterator<Item = &GroupId> {
-        self.ids.iter().chain(&self.shown)
-    }
-
-    /// The values that are not ids.
-    pub fn ignored(&self) -> &[String] {
-        &self.ignored
-    }
-}
-
-impl FromIterator<GroupId> for AssertedGroups {
-    fn from_iter<I: IntoIterator<Item = GroupId>>(ids: I) -> Self {
-        Self { ids: ids.into_iter().collect(), ..Self::default() }
-    }
 }
 
 // === impl Reason ===
@@ -244,8 +152,8 @@ impl Decision<'_> {
     }
 }
 
-/// Decides a check. `locks` are all locks that can match, `grants` the grants of the check's tenant.
-/// A lock overrides every grant.
+/// Decides a check. `locks` are all locks that can match, `grants` the grants of the check's
+/// tenant. A lock overrides every grant.
 pub fn decide<'a>(
     locks: impl IntoIterator<Item = &'a LockTerms>,
     grants: impl IntoIterator<Item = &'a GrantTerms>,
@@ -267,8 +175,8 @@ pub fn decide<'a>(
 }
 
 /// The grant that decides the check, if all agent kinds are admitted. Effective access is the union
-/// of all grants. If several grants allow the check, the one that ends last decides. A denial has the
-/// nearest reason, in this order:
+/// of all grants. If several grants allow the check, the one that ends last decides. A denial has
+/// the nearest reason, in this order:
 ///
 /// 1. a grant that covers the agent and the level, but starts later;
 /// 2. a grant to the agent's group at a lower level;
@@ -292,9 +200,9 @@ fn nearest_grant<'a>(
     Some((reason, terms))
 }
 
-/// How close a grant comes; a greater rank is closer. The rank of the reason, then whether the grant
-/// is active, then the preferred time in microseconds since 1970, then the higher level, then the
-/// newer grant. No two grants have the same rank.
+/// How close a grant comes; a greater rank is closer. The rank of the reason, then whether the
+/// grant is active, then the preferred time in microseconds since 1970, then the higher level, then
+/// the newer grant. No two grants have the same rank.
 type Rank = (u8, bool, i64, AccessLevel, GrantId);
 
 fn rank(terms: &GrantTerms, check: &AccessCheck, now: Now) -> Option<(Reason, Rank)> {

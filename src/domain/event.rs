@@ -5,11 +5,11 @@ use serde::{Deserialize, Serialize};
 use crate::domain::{
     caller::Attribution,
     grant::Grant,
+    ids::{FreeText, GrantId, TenantId},
     lock::Lock,
     overrides::PolicyOverrides,
     policy::SupportPolicy,
     revision::{Revision, Sequence},
-    text::{FreeText, GrantId, TenantId},
     time::Time,
 };
 

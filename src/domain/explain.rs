@@ -1,7 +1,8 @@
 //! The explanation of a decision: the troubleshooting checklist, and the obstacles of each grant.
 
 use crate::domain::{
-    decision::{AccessCheck, Decision, Reason, message},
+    check::AccessCheck,
+    decision::{Decision, Reason, message},
     grant::{AgentKind, GrantState, GrantTerms},
     time::Now,
 };
@@ -43,8 +44,8 @@ pub struct ChecklistItem {
     pub detail: String,
 }
 
-/// The checklist for a decision. Exactly one answer is [`ChecklistAnswer::No`], except that there is
-/// none if the check is allowed or [`Reason::Stale`].
+/// The checklist for a decision. Exactly one answer is [`ChecklistAnswer::No`], except that there
+/// is none if the check is allowed or [`Reason::Stale`].
 pub fn checklist(decision: &Decision<'_>, check: &AccessCheck) -> Vec<ChecklistItem> {
     let obstacle = obstacle(decision);
     let questions = [

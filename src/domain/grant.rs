@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
+    ids::{Actor, AgentId, FreeText, GrantId, GroupId, TenantId, Ticket},
     revision::Sequence,
-    text::{Actor, AgentId, FreeText, GrantId, GroupId, TenantId, Ticket},
     time::{Now, Time},
 };
 

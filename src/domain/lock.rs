@@ -7,11 +7,11 @@ use uuid::Uuid;
 
 use crate::domain::{
     caller::Party,
-    decision::AccessCheck,
+    check::AccessCheck,
     grant::AgentKind,
+    ids::{Actor, AgentId, FreeText, GroupId, RequestId, TenantId},
     request::End,
     revision::Sequence,
-    text::{Actor, AgentId, FreeText, GroupId, RequestId, TenantId},
     time::{Now, Time},
 };
 

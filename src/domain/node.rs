@@ -1,4 +1,4 @@
-//! Check nodes: who answers checks, and how far a change has reached them.
+//! Check nodes, and how far a change has reached them.
 
 use std::{fmt, time::Duration};
 
@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::domain::revision::Revision;
 
-/// Names one process for as long as it runs: a random UUID, made at its start.
+/// Identifies one run of a process: a random UUID, chosen at the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct NodeId(pub Uuid);
@@ -18,53 +18,54 @@ impl fmt::Display for NodeId {
     }
 }
 
-/// What a check node is.
+/// The kind of a check node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NodeKind {
-    /// A server that talks to the database.
+    /// A server with a connection to the database.
     Replica,
-    /// Fed by another check node.
+    /// Follows another check node.
     Sidecar,
 }
 
-/// A node's word that checks are answered from `revision` or later by itself and by every node that it feeds.
+/// The acknowledgement of a node: the node and all its followers answer checks from `revision` or a
+/// later one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ack {
     /// The revision.
     pub revision: Revision,
-    /// How many nodes that is, itself included.
+    /// The number of those nodes, including the node itself.
     pub nodes: u32,
-    /// How many more were not heard from, and can no longer allow anything.
+    /// The number of further nodes that did not acknowledge and whose leases have expired.
     pub nodes_lapsed: u32,
 }
 
-/// What is known of a check node, for whoever looks after them.
+/// A check node, as shown to operators.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeInfo {
-    /// Its name.
+    /// The node's id.
     pub node_id: NodeId,
-    /// What it is.
+    /// The kind.
     pub kind: NodeKind,
-    /// The version of its program.
+    /// The version of the program.
     pub version: String,
-    /// The node that feeds it; `None` for a replica.
+    /// The node that it follows. `None`: a replica.
     pub upstream: Option<NodeId>,
-    /// What it has confirmed to answer checks from.
+    /// The last acknowledged revision.
     pub revision: Revision,
-    /// How old its proof of freshness was when it was last heard from; `None` if it had none.
+    /// The age of the node's lease in its last message. `None`: no lease.
     pub lease_age: Option<Duration>,
-    /// For how long it has not been heard from.
+    /// The time since the last message from the node.
     pub silent_for: Duration,
 }
 
-/// That a change was proven to be in force at every check node.
+/// The result of the enforcement of a change: it is in force at every check node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Enforced {
     /// From the commit until that was known.
     pub elapsed: Duration,
-    /// Nodes that confirmed it.
+    /// Nodes that acknowledged the change.
     pub nodes_acknowledged: u32,
-    /// Nodes that were not heard from, and could no longer allow anything.
+    /// Nodes that did not acknowledge the change, and whose leases have expired.
     pub nodes_lapsed: u32,
 }

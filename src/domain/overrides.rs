@@ -1,11 +1,12 @@
-//! A tenant's policy overrides: its own choices, each as strict as the vendor's catalogue or stricter.
+//! A tenant's policy overrides: its own choices, each as strict as the vendor's catalogue or
+//! stricter.
 
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
     grant::AccessLevel,
+    ids::GroupId,
     policy::{AgentKindEntry, Forbidden, SupportPolicy, join, join_kinds},
-    text::GroupId,
     time::Span,
     violation::ViolationReason as Reason,
 };
@@ -22,9 +23,9 @@ pub struct GroupOverride {
 /// Declares the overrides and the names of their fields at once.
 macro_rules! overrides {
     ($($(#[$doc:meta])* $field:ident: $variant:ident, $type:ty;)*) => {
-        /// A tenant's own choices. `None` inherits the vendor's catalogue, including its later changes.
-        /// The catalogue is applied whenever a policy is read, so a tenant is never more permissive
-        /// than the vendor, whichever of the two changed last.
+        /// A tenant's own choices. `None` inherits the vendor's catalogue, including its later
+        /// changes. The catalogue is applied whenever a policy is read, so a tenant is never more
+        /// permissive than the vendor, whichever of the two changed last.
         #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
         pub struct PolicyOverrides {
             $($(#[$doc])* pub $field: Option<$type>,)*

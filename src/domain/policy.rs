@@ -1,12 +1,12 @@
-//! The support policy: the choices of a tenant that grants access. The vendor sets the catalogue, and
-//! a tenant can only narrow it.
+//! The support policy: the choices of a tenant that grants access. The vendor sets the catalogue,
+//! and a tenant can only narrow it.
 
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
     grant::{AccessLevel, AgentKind, Grant},
+    ids::{FreeText, GroupId},
     request::{ExtendRequest, GrantRequest, START_LEEWAY},
-    text::{FreeText, GroupId},
     time::{Span, Time, after, between},
     violation::{ViolationReason as Reason, Violations},
 };
@@ -172,8 +172,8 @@ impl SupportPolicy {
         Ok(Period { start_time, expire_time })
     }
 
-    /// Checks a new end of `grant`, which must not have ended, and returns that end. An earlier end is
-    /// always allowed. A later end must be one that a new grant with the same start could have.
+    /// Checks a new end of `grant`, which must not have ended, and returns that end. An earlier end
+    /// is always allowed. A later end must be one that a new grant with the same start could have.
     pub fn check_extension(
         &self,
         grant: &Grant,
@@ -236,7 +236,8 @@ impl SupportPolicy {
         }
     }
 
-    /// Checks an agent kind of a grant at `level`. A grant cannot limit a kind to a lower level yet.
+    /// Checks an agent kind of a grant at `level`. A grant cannot limit a kind to a lower level
+    /// yet.
     fn check_kind(
         &self,
         forbidden: &mut Forbidden,

@@ -1,4 +1,4 @@
-//! What an administrator asks for, before it is weighed against policy and state.
+//! Requests of callers, before the checks against policy and state.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -6,29 +6,29 @@ use serde::Serialize;
 
 use crate::domain::{
     grant::AccessLevel,
+    ids::{AgentId, FreeText, GroupId, RequestId, TenantId, Ticket},
     overrides::OverridesUpdate,
     policy::AgentKindEntry,
-    text::{AgentId, FreeText, GroupId, RequestId, TenantId, Ticket},
     time::{Span, Time, after},
     violation::{ViolationReason, Violations},
 };
 
-/// How far in the past a start may lie and still mean "now": clocks differ.
+/// How far in the past a start may lie and still count as now, because clocks differ.
 pub const START_LEEWAY: Duration = Duration::from_mins(5);
 
-/// When access is to end.
+/// When a grant or lock ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum End {
-    /// At this moment.
+    /// At this time.
     At(Time),
-    /// So long after the start.
+    /// So long after the start, or after now.
     After(Span),
-    /// When somebody revokes it.
+    /// When a caller revokes the grant.
     UntilRevoked,
 }
 
 impl End {
-    /// The name of the field that asked for it.
+    /// The name of the field in the API.
     pub const fn field(self) -> &'static str {
         match self {
             Self::At(_) => "expire_time",
@@ -37,7 +37,7 @@ impl End {
         }
     }
 
-    /// The end of access that begins, or is counted, from `from`; it must lie after both `from` and `now`.
+    /// The end time, counted from `from`. It must be after both `from` and `now`.
     pub fn resolve(self, from: Time, now: Time) -> Result<Option<Time>, Violations> {
         let out_of_range = |description: &str| {
             Err(Violations::of(self.field(), ViolationReason::OutOfRange, description))
@@ -58,32 +58,33 @@ impl End {
     }
 }
 
-/// `GrantAccess`, with every field checked by itself. Serialized, it is the content that a `request_id` stands for.
+/// The request of `GrantAccess`. Each field is valid by itself. A retry with the same request id
+/// must have the same content, in serialized form.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct GrantRequest {
     /// Makes a retry safe.
     pub request_id: Option<RequestId>,
-    /// Who lets in.
+    /// The tenant that grants access.
     pub tenant_id: TenantId,
-    /// Whom.
+    /// The support group.
     pub group_id: GroupId,
-    /// Only these of them; empty: all.
+    /// The admitted agents of the group. Empty: every agent of the group.
     pub agent_ids: BTreeSet<AgentId>,
-    /// At which level at most.
+    /// The highest level.
     pub access_level: AccessLevel,
     /// The admitted agent kinds. `None`: humans, at `access_level`.
     pub agent_kinds: Option<Vec<AgentKindEntry>>,
-    /// From when; `None`: now.
+    /// When access starts. `None`: now.
     pub start_time: Option<Time>,
-    /// Until when.
+    /// When access ends.
     pub end: End,
-    /// Why.
+    /// The caller's reason.
     pub reason: FreeText,
-    /// For which ticket.
+    /// The support ticket.
     pub ticket: Ticket,
 }
 
-/// `ExtendAccess`, with every field checked by itself.
+/// The request of `ExtendAccess`. Each field is valid by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ExtendRequest {
     /// Makes a retry safe.
@@ -92,33 +93,33 @@ pub struct ExtendRequest {
     pub etag: Option<String>,
     /// The new end. A duration counts from now, or from the start of a scheduled grant.
     pub end: End,
-    /// Why.
+    /// The caller's reason.
     pub reason: FreeText,
 }
 
-/// `RevokeAccess` and `RevokeAllAccess`, with every field checked by itself.
+/// The request of `RevokeAccess` and `RevokeAllAccess`. Each field is valid by itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct RevokeRequest {
     /// Makes a retry safe.
     pub request_id: Option<RequestId>,
     /// The etag of the grant as the caller knows it. `None`: revoke unconditionally.
     pub etag: Option<String>,
-    /// Why.
+    /// The caller's reason.
     pub reason: FreeText,
 }
 
-/// `UnlockAccess`, with every field checked by itself.
+/// The request of `UnlockAccess`. Each field is valid by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct UnlockRequest {
     /// Makes a retry safe.
     pub request_id: Option<RequestId>,
     /// The etag of the lock as the caller knows it. `None`: lift unconditionally.
     pub etag: Option<String>,
-    /// Why.
+    /// The caller's reason.
     pub reason: FreeText,
 }
 
-/// `UpdateSupportPolicy`, with every field checked by itself.
+/// The request of `UpdateSupportPolicy`. Each field is valid by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PolicyRequest {
     /// Makes a retry safe.
@@ -127,6 +128,6 @@ pub struct PolicyRequest {
     pub etag: Option<String>,
     /// The overrides to change.
     pub update: OverridesUpdate,
-    /// Why.
+    /// The caller's reason.
     pub reason: FreeText,
 }

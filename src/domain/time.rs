@@ -1,24 +1,24 @@
-//! Moments and lengths of time, to the microsecond.
+//! Times and durations, in microseconds.
 
 use std::{fmt, str::FromStr, time::Duration};
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-/// A moment, UTC, truncated to whole microseconds: what every store can keep exactly.
+/// A time, UTC, truncated to microseconds, which every store keeps exactly.
 pub type Time = DateTime<Utc>;
 
-/// The first moment a `google.protobuf.Timestamp` can hold, in seconds since 1970: the year 1.
+/// The first second of a `google.protobuf.Timestamp`, since 1970: the start of the year 1.
 pub const SECONDS_MIN: i64 = -62_135_596_800;
-/// The last second a `google.protobuf.Timestamp` can hold, since 1970: the end of the year 9999.
+/// The last second of a `google.protobuf.Timestamp`, since 1970: the end of the year 9999.
 pub const SECONDS_MAX: i64 = 253_402_300_799;
 
-/// `time` without what is finer than a microsecond.
+/// The time without fractions of a microsecond.
 pub fn truncate(time: Time) -> Time {
     time.trunc_subsecs(6)
 }
 
-/// A moment from seconds and nanoseconds since 1970, truncated; `None` outside the years 1 to 9999.
+/// The time from seconds and nanoseconds since 1970, truncated. `None` outside the years 1 to 9999.
 pub fn from_parts(seconds: i64, nanos: i32) -> Option<Time> {
     let nanos = u32::try_from(nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
     if !(SECONDS_MIN..=SECONDS_MAX).contains(&seconds) {
@@ -27,30 +27,29 @@ pub fn from_parts(seconds: i64, nanos: i32) -> Option<Time> {
     DateTime::from_timestamp(seconds, nanos).map(truncate)
 }
 
-/// A moment from microseconds since 1970, as stores keep it; `None` outside the years 1 to 9999.
+/// The time from microseconds since 1970. `None` outside the years 1 to 9999.
 pub fn from_micros(micros: i64) -> Option<Time> {
     DateTime::from_timestamp_micros(micros)
         .filter(|time| (SECONDS_MIN..=SECONDS_MAX).contains(&time.timestamp()))
 }
 
-/// `time` later by `span`; `None` after the year 9999.
+/// The time `span` later. `None` after the year 9999.
 pub fn after(time: Time, span: Span) -> Option<Time> {
     let delta = TimeDelta::from_std(span.0).ok()?;
     time.checked_add_signed(delta).filter(|later| later.timestamp() <= SECONDS_MAX).map(truncate)
 }
 
-/// From `earlier` to `later`; zero if it is the other way round.
+/// The time from `earlier` to `later`; zero if `earlier` is later.
 pub fn between(earlier: Time, later: Time) -> Duration {
     (later - earlier).to_std().unwrap_or_default()
 }
 
-/// The time now, as far as it is known. What ends, ends at the latest time that it may be, and what starts, starts at the
-/// earliest.
+/// Bounds of the current time. Access starts by the lower bound and ends by the upper bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now {
-    /// It is not earlier.
+    /// The lower bound.
     pub earliest: Time,
-    /// It is not later.
+    /// The upper bound.
     pub latest: Time,
 }
 
@@ -61,8 +60,8 @@ impl From<Time> for Now {
     }
 }
 
-/// A length of time that people choose, such as the duration of a grant. Written `7d`, `8h`,
-/// `1h 30m`, `90s`.
+/// A length of time that people choose, such as the duration of a grant. Written `7d`, `8h`, `1h
+/// 30m`, `90s`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Span(pub Duration);

@@ -1,9 +1,9 @@
 //! Consistency tokens: opaque values that identify an event to callers.
 //!
-//! A token is one AES-128 block of the revision, the event's time and zero bits, encrypted with the key
-//! of the epoch. Callers learn neither the revision nor the number of events between two tokens. Every
-//! check node of the epoch can decrypt the token. A forged token passes the zero bits with a
-//! probability of 2⁻²⁴, and must then still fit the node's log.
+//! A token is one AES-128 block of the revision, the event's time and zero bits, encrypted with the
+//! key of the epoch. Callers learn neither the revision nor the number of events between two
+//! tokens. Every check node of the epoch can decrypt the token. A forged token passes the zero bits
+//! with a probability of 2⁻²⁴, and must then still fit the node's log.
 
 use std::fmt;
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use crate::domain::text::TextError;
+use crate::domain::ids::TextError;
 
 /// Why a field was rejected. The API's `ViolationReason` has the same names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

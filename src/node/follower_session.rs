@@ -1,6 +1,5 @@
-//! Feeds one follower: what is said to it, in which order, and what it may say. The machine is [`FollowerSession`]; [`serve`] drives it.
-//!
-//! A pong follows every change that the node had applied when it granted the lease.
+//! The session with one follower: the messages to it in their order, and the messages that it may
+//! send. A pong follows every change that the node had applied when it granted the lease.
 
 use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
 
@@ -170,9 +169,8 @@ impl FollowerSession {
                 } else if let Some(part) = self.next_part(follower)? {
                     (ToFollower::SnapshotPart(part), None)
                 } else {
-                    let sent = position.revision;
-                    let end = ToFollower::SnapshotEnd { position, token_key };
-                    (end, Some(Stage::Changes { follower, sent }))
+                    let changes = Stage::Changes { follower, sent: position.revision };
+                    (ToFollower::SnapshotEnd { position, token_key }, Some(changes))
                 };
                 let going_on = Stage::Snapshot { follower, position, token_key, has_begun: true };
                 self.stage = stage.unwrap_or(going_on);

@@ -92,8 +92,8 @@ impl Checks {
         Self { node, history }
     }
 
-    /// Decides a check from the event of `token` or a later one. Denied with [`Reason::Stale`] if that
-    /// event does not arrive in time. An empty token is no token.
+    /// Decides a check from the event of `token` or a later one. Denied with [`Reason::Stale`] if
+    /// that event does not arrive in time. An empty token is no token.
     pub async fn check(
         &self,
         check: &AccessCheck,
@@ -123,8 +123,8 @@ impl Checks {
         Ok(results)
     }
 
-    /// Explains a check. The result is the one that [`Self::check`] returns. Grants that are too old
-    /// for memory come from the store, if it is available.
+    /// Explains a check. The result is the one that [`Self::check`] returns. Grants that are too
+    /// old for memory come from the store, if it is available.
     pub async fn explain(
         &self,
         check: &AccessCheck,

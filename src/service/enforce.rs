@@ -49,8 +49,8 @@ pub struct Enforcement {
     pub nodes_acknowledged: u32,
     /// Nodes that did not acknowledge the change, and whose leases have expired.
     pub nodes_lapsed: u32,
-    /// Nodes that may still answer from before the change. A node counts together with its followers,
-    /// until the last of them has acknowledged. 0 if complete.
+    /// Nodes that may still answer from before the change. A node counts together with its
+    /// followers, until the last of them has acknowledged. 0 if complete.
     pub nodes_pending: u32,
     /// When the change is in force everywhere at the latest, or was known to be.
     pub complete_by: Time,
@@ -76,8 +76,8 @@ impl EnforcementState {
 }
 
 impl Service {
-    /// Waits until a commit is in force everywhere, or until `deadline`. The result is recorded in the
-    /// history in either case.
+    /// Waits until a commit is in force everywhere, or until `deadline`. The result is recorded in
+    /// the history in either case.
     pub(super) async fn enforce(
         &self,
         commit: Commit,
@@ -99,8 +99,9 @@ impl Service {
         Ok(enforcement)
     }
 
-    /// As [`Self::enforce`], for a change that was made earlier and is known to be durable. Returns the
-    /// recorded result, if there is one. Revision 0 stands for a tenant's state before the first event.
+    /// As [`Self::enforce`], for a change that was made earlier and is known to be durable. Returns
+    /// the recorded result, if there is one. Revision 0 stands for a tenant's state before the
+    /// first event.
     pub(super) async fn enforce_again(
         &self,
         revision: Revision,
@@ -129,8 +130,8 @@ impl Service {
         }
     }
 
-    /// Waits until the event of a consistency token, and every earlier event, is in force everywhere.
-    /// The event must be in the history of the tenant, or in the vendor's own.
+    /// Waits until the event of a consistency token, and every earlier event, is in force
+    /// everywhere. The event must be in the history of the tenant, or in the vendor's own.
     pub async fn wait_enforced(
         &self,
         tenant_id: Option<&TenantId>,

@@ -1,4 +1,5 @@
-//! Records that grants and locks have ended by themselves. Nobody waits for it: a check looks at the end time itself.
+//! The sweep records that grants and locks have reached their end times. Checks do not depend on
+//! it: they compare the end time themselves.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -14,18 +15,18 @@ use crate::{
     store::StoreError,
 };
 
-/// How often to look for what has ended.
+/// The interval between two sweeps.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
-/// How many expiries are recorded in one transaction, so that others need not wait long.
+/// The maximum number of expiries in one transaction. Other transactions wait for it.
 const BATCH: usize = 200;
 
 /// Records expiries until stopped.
-pub async fn run(work: Arc<Service>, stop: CancellationToken) {
+pub async fn run(service: Arc<Service>, stop: CancellationToken) {
     let mut ticks = interval(SWEEP_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut is_failing = false;
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        match work.sweep().await {
+        match service.sweep().await {
             Ok(_) if is_failing => {
                 is_failing = false;
                 info!("expiries can be recorded again");
@@ -37,7 +38,7 @@ pub async fn run(work: Arc<Service>, stop: CancellationToken) {
                     debug!(%error, source, "still cannot record expiries");
                 } else {
                     is_failing = true;
-                    warn!(%error, source, "cannot record expiries, will go on trying");
+                    warn!(%error, source, "cannot record expiries, will retry");
                 }
             }
         }
@@ -45,15 +46,15 @@ pub async fn run(work: Arc<Service>, stop: CancellationToken) {
 }
 
 impl Service {
-    /// How long the grant or lock that has waited longest has been over without its expiry being recorded. Checks do not wait for
-    /// that; the history does. Goes on growing while the store is away.
+    /// The time since the earliest end whose expiry event is missing. Zero: none is missing. The
+    /// lag grows while the store is unavailable. Checks do not depend on it.
     pub fn sweep_lag(&self) -> Duration {
         let next_us = self.next_expiry_us.load(Ordering::Relaxed);
         let lag_us = self.now().timestamp_micros().saturating_sub(next_us);
         Duration::from_micros(lag_us.try_into().unwrap_or(0))
     }
 
-    /// Records every expiry that is due, once each, and says how many that were.
+    /// Records every expiry that is due, once each, and returns their number.
     pub async fn sweep(&self) -> Result<usize, StoreError> {
         let mut recorded = 0;
         loop {
@@ -67,7 +68,7 @@ impl Service {
             let swept = self.sweep_batch().await?;
             recorded += swept;
             if swept == 0 {
-                // The database's clock is behind ours, and it is the one that counts.
+                // The database's clock, which decides, is behind this node's.
                 return Ok(recorded);
             }
         }
@@ -108,7 +109,7 @@ mod tests {
     };
 
     #[tokio::test]
-    async fn the_lag_grows_though_the_sweep_does_not_run() {
+    async fn the_lag_grows_while_the_sweep_does_not_run() {
         let clock = Arc::new(ManualClock::at(from_micros(1_700_000_000_000_000).unwrap()));
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(clock.clone()));
         let max_staleness = Duration::from_hours(10);
@@ -116,7 +117,7 @@ mod tests {
         let node = CheckNode::new(NodeId(uuid::Uuid::nil()), NodeKind::Replica, clock.clone());
         let replica = Replica::new(node, store, max_staleness);
         replica.join().await.unwrap();
-        let work = Service::new(replica.clone(), SupportPolicy::default(), limits);
+        let service = Service::new(replica.clone(), SupportPolicy::default(), limits);
         let request = GrantRequest {
             request_id: None,
             tenant_id: TenantId::fixed("acme"),
@@ -129,14 +130,14 @@ mod tests {
             reason: FreeText::default(),
             ticket: Ticket::default(),
         };
-        work.grant_access(&Caller::local(None).unwrap(), request, Instant::now()).await.unwrap();
-        assert_eq!(work.sweep().await.unwrap(), 0);
-        assert_eq!(work.sweep_lag(), Duration::ZERO);
+        service.grant_access(&Caller::local(None).unwrap(), request, Instant::now()).await.unwrap();
+        assert_eq!(service.sweep().await.unwrap(), 0);
+        assert_eq!(service.sweep_lag(), Duration::ZERO);
 
         clock.pass(Duration::from_secs(3_600 + 5));
         replica.join().await.unwrap();
-        assert_eq!(work.sweep_lag(), Duration::from_secs(5));
-        assert_eq!(work.sweep().await.unwrap(), 1);
-        assert_eq!(work.sweep_lag(), Duration::ZERO);
+        assert_eq!(service.sweep_lag(), Duration::from_secs(5));
+        assert_eq!(service.sweep().await.unwrap(), 1);
+        assert_eq!(service.sweep_lag(), Duration::ZERO);
     }
 }

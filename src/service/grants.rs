@@ -232,9 +232,9 @@ pub(super) fn revocation(
     grant_event(&grant, caller.author.clone(), reason, kind)
 }
 
-/// The event that ends a grant whose end time was reached. A revocation of such a grant appends this
-/// event and does not leave it to the sweep: the end is then enforced like a revocation, whatever the
-/// clock of a check node shows.
+/// The event that ends a grant whose end time was reached. A revocation of such a grant appends it
+/// at once, without waiting for the sweep. The end is then enforced like a revocation,
+/// whatever the clock of a check node shows.
 pub(super) fn expiry(grant: &Grant) -> NewEvent {
     let kind = EventKind::Expired(Expired { grant: grant.clone() });
     grant_event(grant, Attribution::system(), FreeText::default(), kind)

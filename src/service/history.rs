@@ -9,13 +9,13 @@ use crate::{
     service::{Service, ServiceError, page::fitting},
 };
 
-/// The maximum number of records that are read at once. Most records are short, but one may contain a
-/// whole catalogue.
+/// The maximum number of records that are read at once. Most records are short, but one may contain
+/// a whole catalogue.
 const RECORDS_MAX: usize = 200;
 
 impl Service {
-    /// The records after `after` in a tenant's history, or in the vendor's own, up to the head at the
-    /// time of the call. Some at a time, oldest first.
+    /// The records after `after` in a tenant's history, or in the vendor's own, up to the head at
+    /// the time of the call. Some at a time, oldest first.
     pub async fn export_history(
         self: Arc<Self>,
         tenant_id: Option<TenantId>,

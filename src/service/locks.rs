@@ -109,8 +109,8 @@ impl Service {
         Ok(LockOutcome { lock: LockView::at(lock_of(&event)?, now), enforcement })
     }
 
-    /// Lifts a lock. A lock that has ended already stays as it is. When this method returns, checks of
-    /// this process know the change, unless `deadline` came first.
+    /// Lifts a lock. A lock that has ended already stays as it is. When this method returns, checks
+    /// of this process know the change, unless `deadline` came first.
     pub async fn unlock_access(
         &self,
         caller: &Caller,
@@ -177,9 +177,9 @@ impl Service {
     }
 }
 
-/// Bounds the number of live locks, which every check node holds in memory. Another lock on everything
-/// is always possible for the vendor. A tenant may have twice as many locks if it locks everything: at
-/// that number, everything is locked already.
+/// Bounds the number of live locks, which every check node holds in memory. Another lock on
+/// everything is always possible for the vendor. A tenant may have twice as many locks if it locks
+/// everything: at that number, everything is locked already.
 async fn check_limit(
     transaction: &mut dyn Transaction,
     party: Party,

@@ -1,4 +1,4 @@
-//! Who answers checks: for whoever looks after them.
+//! The list of check nodes, for operators.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -8,30 +8,31 @@ use crate::{
     store::Member,
 };
 
-/// All check nodes, as far as is known.
+/// All known check nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckNodeList {
-    /// Each once: replicas first, then sidecars by the node that feeds them.
+    /// Each node once: replicas first, then sidecars by their upstream.
     pub nodes: Vec<NodeInfo>,
     /// The last revision in the log.
     pub head: Revision,
-    /// The longest that any of them answers from one lease.
+    /// The longest lifetime of a lease.
     pub max_staleness: Duration,
 }
 
 impl Service {
-    /// Every node on the roll, and those that they feed: this node's from memory, others' as they last reported.
+    /// Every replica in the membership, and their followers: this node's own from memory, and those
+    /// of other replicas as last reported.
     pub async fn check_nodes(&self) -> Result<CheckNodeList, ServiceError> {
-        let roll = self.store.membership().members().await?;
+        let members = self.store.membership().members().await?;
         let reports = self.store.membership().read_followers().await?;
         let own = self.own_info();
         let own_id = own.node_id;
-        let others = roll.members.into_iter().filter(|member| member.node_id != own_id);
+        let others = members.members.into_iter().filter(|member| member.node_id != own_id);
         let reports = reports.into_iter().filter(|(node_id, _)| *node_id != own_id);
         let others = others.map(info).chain(reports.flat_map(|(_, followers)| followers));
-        let head = roll.head.revision.max(self.node.revision());
+        let head = members.head.revision.max(self.node.revision());
         let mut nodes = BTreeMap::new();
-        // A sidecar that has moved is told of twice: whoever heard of it last knows best.
+        // Two replicas report a sidecar that has moved. The more recent report is right.
         for info in std::iter::once(own).chain(self.node.followers()).chain(others) {
             let known = nodes.entry(info.node_id).or_insert_with(|| info.clone());
             if info.silent_for < known.silent_for {
@@ -40,7 +41,7 @@ impl Service {
         }
         let mut nodes: Vec<_> = nodes.into_values().collect();
         nodes.sort_by_key(|info| (info.kind != NodeKind::Replica, info.upstream));
-        Ok(CheckNodeList { nodes, head, max_staleness: roll.max_staleness })
+        Ok(CheckNodeList { nodes, head, max_staleness: members.max_staleness })
     }
 
     fn own_info(&self) -> NodeInfo {
@@ -56,7 +57,7 @@ impl Service {
     }
 }
 
-/// What the roll says of another replica. It renews its row and its lease at once.
+/// Another replica, by its row in the membership. A heartbeat renews the row and the lease.
 fn info(member: Member) -> NodeInfo {
     let Member { node_id, version, heartbeat_seq: _, ack, heartbeat_age } = member;
     NodeInfo {

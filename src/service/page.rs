@@ -94,7 +94,8 @@ pub(super) fn invalid_token() -> Violations {
 }
 
 impl PageRequest {
-    /// What to read: one item more than fits on the page, which shows whether there is a next page.
+    /// The bounds of the read: one item more than the page, which shows whether there is a next
+    /// page.
     pub(super) fn bounds(&self, query: QueryId) -> Result<PageBounds, Violations> {
         let after = self.after(query)?;
         Ok(PageBounds { order: self.order, after, limit: self.size() + 1 })
@@ -105,8 +106,8 @@ impl PageRequest {
         Ok(position.map_err(|_| invalid_token())?.map(ListPosition::from_be_bytes))
     }
 
-    /// The position in the token, in the form in which [`QueryId::token`] received it. A text that is
-    /// too long is not decoded.
+    /// The position in the token, in the form in which [`QueryId::token`] received it. A text that
+    /// is too long is not decoded.
     pub(super) fn position(&self, query: QueryId) -> Result<Option<Vec<u8>>, Violations> {
         if self.token.is_empty() {
             return Ok(None);

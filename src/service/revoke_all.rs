@@ -18,8 +18,8 @@ const CHUNK: usize = 500;
 /// The result of `RevokeAllAccess`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RevokeAllOutcome {
-    /// The grants that this call, and earlier calls with the same request id, revoked. Newest first,
-    /// at most [`LISTED_MAX`].
+    /// The grants that this call, and earlier calls with the same request id, revoked. Newest
+    /// first, at most [`LISTED_MAX`].
     pub grants: Vec<GrantView>,
     /// The number of those grants.
     pub count: usize,
@@ -27,7 +27,7 @@ pub struct RevokeAllOutcome {
     pub enforcement: Enforcement,
 }
 
-/// What the call has revoked so far.
+/// The grants that the call has revoked so far.
 #[derive(Default)]
 struct Revoked {
     grants: Vec<Grant>,
@@ -48,8 +48,8 @@ impl Revoked {
 
 impl Service {
     /// Ends all live grants of a tenant. The set of grants is fixed when the first call starts: the
-    /// grants that were created before the first event of the first chunk. After an error, a call with
-    /// the same request id continues with the remaining grants of that set.
+    /// grants that were created before the first event of the first chunk. After an error, a call
+    /// with the same request id continues with the remaining grants of that set.
     pub async fn revoke_all_access(
         &self,
         caller: &Caller,

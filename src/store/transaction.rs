@@ -9,7 +9,7 @@ use crate::{
         Attribution, Event, EventKind, FreeText, Grant, GrantId, Lock, LockId, LogName, Party,
         PolicyOverrides, RequestId, Revision, Sequence, TenantId, Time,
         chain::{Content, Hash, Link},
-        text::Actor,
+        ids::Actor,
     },
     store::StoreError,
 };

@@ -37,7 +37,7 @@ pub async fn lock(fleet: &Fleet, by: usize, request: LockAccessRequest) -> LockA
     let request = LockAccessRequest { reason: "why".into(), ..request };
     let began = Instant::now();
     let answer = fleet.admin(by).lock_access(request).await.unwrap().into_inner();
-    let enforcement = answer.enforcement.unwrap();
+    let enforcement = answer.enforcement.clone().unwrap();
     assert_eq!(enforcement.state(), EnforcementState::Complete, "{enforcement:?}");
     assert!(began.elapsed() <= IN_TIME, "{enforcement:?}");
     answer
@@ -91,7 +91,7 @@ async fn a_lock_is_in_force_at_every_node_and_lets_in_again_when_it_is_lifted() 
     ];
     for (round, target) in targets.into_iter().enumerate() {
         let answer = lock(&fleet, round % 2, target).await;
-        let enforcement = answer.enforcement.unwrap();
+        let enforcement = answer.enforcement.clone().unwrap();
         assert_eq!((enforcement.nodes_acknowledged, enforcement.nodes_lapsed), (fleet.count(), 0));
         for node in fleet.nodes() {
             is_locked(&fleet, node, "").await;

@@ -11,7 +11,7 @@ use support_access::{
     },
     domain::{
         AccessLevel, Attribution, EventKind, FreeText, Grant, GrantId, GrantTerms, GroupId,
-        TenantId, Ticket, clock::SystemClock, event::Granted, text::Actor,
+        TenantId, Ticket, clock::SystemClock, event::Granted, ids::Actor,
     },
     store::{self, NewEvent},
 };

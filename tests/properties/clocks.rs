@@ -1,4 +1,4 @@
-//! A wall clock that is set back brings nothing back.
+//! A wall clock that is set back does not revive grants.
 
 use support_access::{
     domain::{End, GrantRequest, GrantState, Reason, RevokeRequest, Span},
@@ -9,7 +9,7 @@ use support_access::{
 use crate::world::{World, admin, mk_check, mk_request, reference, soon, tenant};
 
 #[tokio::test]
-async fn what_has_expired_stays_expired_whether_or_not_that_is_recorded() {
+async fn an_expired_grant_stays_expired_with_and_without_an_expiry_event() {
     for is_recorded in [false, true] {
         let world = World::new().await;
         let request =
@@ -19,31 +19,31 @@ async fn what_has_expired_stays_expired_whether_or_not_that_is_recorded() {
         world.advance(3_600).await;
         assert_eq!(world.check(&mk_check(&tenant("acme"))).await.reason, Reason::Expired);
         if is_recorded {
-            assert_eq!(world.work.sweep().await.unwrap(), 1);
+            assert_eq!(world.service.sweep().await.unwrap(), 1);
         }
         world.advance(-7_200).await;
         assert_eq!(world.check(&mk_check(&tenant("acme"))).await.reason, Reason::Expired);
         let mut filter = GrantFilter::all(QueryScope::Tenant(tenant("acme")));
         filter.states = vec![GrantState::Expired];
-        let page = world.work.list_grants(filter, &PageRequest::default()).await.unwrap();
+        let page = world.service.list_grants(filter, &PageRequest::default()).await.unwrap();
         assert_eq!(page.items[0].state, GrantState::Expired);
     }
 }
 
 #[tokio::test]
-async fn a_node_started_with_a_clock_that_is_behind_does_not_live_in_the_past() {
+async fn a_node_that_starts_with_a_clock_that_is_behind_denies_expired_grants() {
     let world = World::new().await;
     let request = GrantRequest { end: End::After(Span::hours(1)), ..mk_request(&tenant("acme")) };
     world.grant(request).await;
     world.advance(3_600).await;
-    world.work.sweep().await.unwrap();
+    world.service.sweep().await.unwrap();
     world.advance(-7_200).await;
     let restarted = world.restarted().await;
     assert_eq!(restarted.check(&mk_check(&tenant("acme"))).await.reason, Reason::Expired);
 }
 
 #[tokio::test]
-async fn a_revocation_ends_what_is_over_by_the_databases_clock_but_not_by_the_nodes() {
+async fn a_revocation_ends_a_grant_that_has_expired_by_the_databases_clock_only() {
     for all_at_once in [false, true] {
         let world = World::with_a_node_behind(3_600).await;
         let acme = tenant("acme");
@@ -53,8 +53,8 @@ async fn a_revocation_ends_what_is_over_by_the_databases_clock_but_not_by_the_no
         if all_at_once {
             let caller = admin();
             let request = RevokeRequest::default();
-            let revoked = world.work.revoke_all_access(&caller, &acme, request, soon());
-            assert_eq!(revoked.await.unwrap().count, 0, "it had ended by itself");
+            let revoked = world.service.revoke_all_access(&caller, &acme, request, soon());
+            assert_eq!(revoked.await.unwrap().count, 0, "the grant had expired");
         } else {
             let revoked = world.revoke(&reference(&granted)).await;
             assert_eq!(revoked.grant.state, GrantState::Expired);

@@ -107,8 +107,8 @@ fn expected(grants: &[GrantTerms], check: &AccessCheck, now: Time) -> Reason {
     Reason::NoGrant
 }
 
-/// The grants that a check node keeps: those that have not ended, and the latest ended grant of each
-/// group.
+/// The grants that a check node keeps: those that have not ended, and the latest ended grant of
+/// each group.
 fn held(grants: &[GrantTerms], now: Time) -> Vec<GrantTerms> {
     let groups: BTreeSet<GroupId> = grants.iter().map(|terms| terms.group_id.clone()).collect();
     let live = grants.iter().filter(|terms| !terms.state(now).is_ended());

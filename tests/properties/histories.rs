@@ -1,4 +1,4 @@
-//! Random interleavings of everything that changes a grant, and what must hold afterwards.
+//! Random interleavings of all changes of grants.
 
 use std::collections::HashMap;
 
@@ -51,7 +51,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What the model knows: every grant, as the last change left it.
+/// Every grant, as the last change left it.
 type Model = HashMap<GrantId, Grant>;
 
 fn pick(model: &Model, which: Index) -> Option<Grant> {
@@ -81,7 +81,7 @@ async fn take(world: &World, model: &mut Model, step: Step) {
             revoke_all(world, model, &tenant(TENANTS[owner])).await;
         }
         Step::Wait { seconds } => world.advance(seconds).await,
-        Step::Sweep => drop(world.work.sweep().await.unwrap()),
+        Step::Sweep => drop(world.service.sweep().await.unwrap()),
     }
 }
 
@@ -92,7 +92,7 @@ async fn extend(world: &World, model: &mut Model, which: Index, hours: u64) {
     let reason = FreeText::default();
     let request = ExtendRequest { request_id: None, etag: None, end, reason };
     let target = reference(&GrantView::at(grant.clone(), now));
-    let extended = world.work.extend_access(&admin(), &target, request, soon()).await;
+    let extended = world.service.extend_access(&admin(), &target, request, soon()).await;
     if grant.state(now).is_ended() {
         assert!(matches!(extended, Err(ServiceError::GrantEnded { .. })), "{extended:?}");
         return;
@@ -118,9 +118,9 @@ async fn revoke(world: &World, model: &mut Model, which: Index) {
         .map(Grant::id)
         .collect();
     still_open.sort_unstable();
-    let mut told: Vec<GrantId> = revoked.remaining.iter().map(|view| view.grant.id()).collect();
-    told.sort_unstable();
-    assert_eq!(told, still_open, "the answer names what still lets somebody in");
+    let mut listed: Vec<GrantId> = revoked.remaining.iter().map(|view| view.grant.id()).collect();
+    listed.sort_unstable();
+    assert_eq!(listed, still_open, "the response lists the tenant's other live grants");
     if !was.is_ended() {
         model.insert(grant.id(), revoked.grant.grant);
     }
@@ -130,7 +130,7 @@ async fn revoke_all(world: &World, model: &mut Model, owner: &TenantId) {
     let now = world.now();
     let caller = admin();
     let request = RevokeRequest::default();
-    let revoked = world.work.revoke_all_access(&caller, owner, request, soon());
+    let revoked = world.service.revoke_all_access(&caller, owner, request, soon());
     let revoked = revoked.await.unwrap();
     let open = |grant: &&Grant| grant.tenant_id == *owner && !grant.state(now).is_ended();
     assert_eq!(revoked.count, model.values().filter(open).count());
@@ -140,7 +140,7 @@ async fn revoke_all(world: &World, model: &mut Model, owner: &TenantId) {
     }
 }
 
-/// Every check is answered by the union of all grants ever made, whether or not expiries have been recorded.
+/// Checks are decided from the union of all grants, with and without expiry events.
 async fn checks_agree(world: &World, model: &Model) {
     let now = world.now();
     for owner in TENANTS.map(tenant) {
@@ -186,7 +186,10 @@ async fn history_agrees(world: &World, model: &Model) {
             *endings.entry(grant.id()).or_default() += 1;
         }
         if matches!(event.kind, EventKind::Expired { .. }) {
-            assert!(grant.terms.expire_time.unwrap() <= event.time, "not before its time");
+            assert!(
+                grant.terms.expire_time.unwrap() <= event.time,
+                "a grant must not expire early"
+            );
         }
         last.insert(grant.id(), grant);
     }
@@ -195,7 +198,7 @@ async fn history_agrees(world: &World, model: &Model) {
     for (id, grant) in model {
         assert_eq!(last[id].terms, grant.terms);
         let stored = world.store.queries().grant(&grant.tenant_id, *id).await.unwrap().unwrap();
-        assert_eq!(stored, last[id], "the log is the truth");
+        assert_eq!(stored, last[id], "the stored grant must follow from the log");
         assert_eq!(endings.contains_key(id), grant.state(now).is_ended(), "after a sweep");
     }
     world.node.wait_for(head.revision, soon()).await;
@@ -208,7 +211,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
 
     #[test]
-    fn any_interleaving_leaves_a_true_history_and_right_answers(steps in vec(step(), 1..40)) {
+    fn every_interleaving_leaves_a_complete_history_and_correct_decisions(steps in vec(step(), 1..40)) {
         let runtime = Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let world = World::new().await;
@@ -217,8 +220,8 @@ proptest! {
                 take(&world, &mut model, step).await;
                 checks_agree(&world, &model).await;
             }
-            world.work.sweep().await.unwrap();
-            assert_eq!(world.work.sweep().await.unwrap(), 0, "each expiry once");
+            world.service.sweep().await.unwrap();
+            assert_eq!(world.service.sweep().await.unwrap(), 0, "each expiry must be recorded once");
             checks_agree(&world, &model).await;
             history_agrees(&world, &model).await;
         });

@@ -1,4 +1,4 @@
-//! Decisions under locks, against a model that is as naive as can be; and who may lift which lock.
+//! Decisions under locks, compared with a simple model, and the rules about lifting locks.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use support_access::{
         Role, Span, TenantId, Tenants, TokenKey, UnlockRequest,
         decision::decide,
         explain::{ChecklistAnswer, ChecklistQuestion, checklist},
-        text::Actor,
+        ids::Actor,
     },
     node::{
         Snapshot,
@@ -74,7 +74,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(20_000))]
 
     #[test]
-    fn what_is_locked_stays_out_and_everything_else_is_as_without_locks(
+    fn locks_deny_matching_checks_and_change_no_other_decision(
         locks in vec(lock(), 0..5), grants in vec(terms(), 0..6), check in check(),
         earliest in 0..40_i64, doubt in 0..10_i64,
     ) {
@@ -87,7 +87,7 @@ proptest! {
             prop_assert!(is_locked(std::slice::from_ref(lock), &check, now));
             let longest = |lock: &LockTerms| (lock.expire_time.is_none(), lock.expire_time);
             let met = locks.iter().filter(|lock| is_locked(std::slice::from_ref(*lock), &check, now));
-            prop_assert_eq!(Some(longest(lock)), met.map(longest).max(), "the longest is named");
+            prop_assert_eq!(Some(longest(lock)), met.map(longest).max(), "the result must name the lock that lasts longest");
             let lines = checklist(&decision, &check);
             let no: Vec<_> = lines.iter().filter(|line| line.answer == ChecklistAnswer::No).collect();
             prop_assert_eq!((lines.len(), no.len()), (5, 1));
@@ -106,7 +106,7 @@ proptest! {
         prop_assert_eq!(decide(locks.iter().rev(), [], &check, at(now)), forwards);
     }
 
-    /// A snapshot finds the locks that matter, whatever was set and lifted before.
+    /// A snapshot finds all matching locks, after any sequence of created and lifted locks.
     #[test]
     fn a_snapshot_decides_as_all_live_locks_do(
         steps in vec((lock(), option::of(any::<prop::sample::Index>())), 0..12),
@@ -130,7 +130,7 @@ proptest! {
         let found = decide(snapshot.locks_on(&check), [], &check, at(now));
         prop_assert_eq!(found, all);
         prop_assert_eq!(snapshot.locks().count(), live.len());
-        // So does one that was made of its parts.
+        // So does a snapshot that was restored from its parts.
         let mut copy = Snapshot::default();
         for part in snapshot.into_parts() {
             let support_access::node::snapshot::SnapshotPart::Locks(locks) = part else { unreachable!() };
@@ -175,7 +175,7 @@ fn lock_request((tenant_id, target): Locked, end: Option<End>) -> LockRequest {
 async fn lock_as(world: &World, caller: &Caller, locked: Locked) -> LockRef {
     let tenant_id = locked.0.clone();
     let request = lock_request(locked, None);
-    let locked = world.work.lock_access(caller, request, soon()).await.unwrap();
+    let locked = world.service.lock_access(caller, request, soon()).await.unwrap();
     LockRef { tenant_id, text: locked.lock.lock.id().to_string() }
 }
 
@@ -185,13 +185,13 @@ async fn unlock_as(
     lock: &LockRef,
 ) -> Result<LockState, ServiceError> {
     let request = UnlockRequest { request_id: None, etag: None, reason: why() };
-    let unlocked = world.work.unlock_access(caller, lock, request, soon()).await;
+    let unlocked = world.service.unlock_access(caller, lock, request, soon()).await;
     unlocked.map(|unlocked| unlocked.lock.state)
 }
 
-/// Each lock is lifted by its own side alone, whoever of that side set it.
+/// Every caller of the party that created a lock may lift it.
 #[tokio::test]
-async fn a_lock_is_lifted_by_those_who_set_it_only() {
+async fn only_the_party_that_created_a_lock_may_lift_it() {
     let world = World::new().await;
     let acme = || everything_in("acme");
     let (ann, bob, eve) =
@@ -216,7 +216,11 @@ async fn a_lock_is_lifted_by_those_who_set_it_only() {
     assert_eq!(unlock_as(&world, &dev, &emergency).await.unwrap(), LockState::Lifted);
     let revision = world.store.log().head().await.unwrap().revision;
     assert_eq!(unlock_as(&world, &dev, &emergency).await.unwrap(), LockState::Lifted);
-    assert_eq!(world.store.log().head().await.unwrap().revision, revision, "nothing happened");
+    assert_eq!(
+        world.store.log().head().await.unwrap().revision,
+        revision,
+        "no event may be appended"
+    );
 
     let everywhere = |target| (None, target);
     let ada = LockTarget::Agent(agent("ada"));
@@ -226,7 +230,7 @@ async fn a_lock_is_lifted_by_those_who_set_it_only() {
             assert_eq!(unlock_as(&world, &local, &lock).await.unwrap(), LockState::Lifted);
         }
     }
-    // Of another tenant, and of nobody.
+    // A lock of another tenant, and a lock without a tenant.
     let lock = lock_as(&world, &ann, acme()).await;
     for tenant_id in [None, Some(tenant("globex"))] {
         let wrong = LockRef { tenant_id, ..lock.clone() };
@@ -235,15 +239,15 @@ async fn a_lock_is_lifted_by_those_who_set_it_only() {
     }
 }
 
-/// As many locks as may be, on each side; what has ended does not count.
+/// The limits of each party. Ended locks do not count.
 #[tokio::test]
-async fn locks_are_limited_on_each_side() {
+async fn each_party_has_its_own_limit_of_locks() {
     let world = World::new().await;
     let ann = admin_of("ann", "acme");
     let lock = |caller: Caller, locked: Locked| {
         let request = lock_request(locked, None);
-        let work = world.work.clone();
-        async move { work.lock_access(&caller, request, soon()).await }
+        let service = world.service.clone();
+        async move { service.lock_access(&caller, request, soon()).await }
     };
     let acme = || everything_in("acme");
     let support = || (Some(tenant("acme")), LockTarget::Group(group("support")));
@@ -285,9 +289,9 @@ async fn locks_are_limited_on_each_side() {
     ));
 }
 
-/// A lock is as long as it says by the clock that it was set by, whatever that clock has shown before.
+/// The end of a lock follows the clock at its creation, even if the clock was later before.
 #[tokio::test]
-async fn a_lock_holds_by_a_clock_that_was_set_back() {
+async fn a_lock_lasts_by_a_clock_that_was_set_back() {
     let world = World::new().await;
     let acme = tenant("acme");
     let end = End::UntilRevoked;
@@ -299,7 +303,7 @@ async fn a_lock_holds_by_a_clock_that_was_set_back() {
     let end = End::After(Span::hours(1));
     let request = lock_request(everything_in("acme"), Some(end));
     let local = Caller::local(None).unwrap();
-    world.work.lock_access(&local, request, soon()).await.unwrap();
+    world.service.lock_access(&local, request, soon()).await.unwrap();
     assert_eq!(world.check(&check).await.reason, Reason::Locked);
     world.advance(3_599).await;
     assert_eq!(world.check(&check).await.reason, Reason::Locked);
@@ -307,7 +311,7 @@ async fn a_lock_holds_by_a_clock_that_was_set_back() {
     assert_eq!(world.check(&check).await.reason, Reason::GrantActive);
 }
 
-/// A lock with an end holds until then, and not a moment less; the sweep writes it down, once.
+/// A lock with an end applies until then. The sweep records the end once.
 #[tokio::test]
 async fn a_lock_ends_by_itself() {
     let world = World::new().await;
@@ -317,23 +321,23 @@ async fn a_lock_ends_by_itself() {
     let end = End::At(world.now() + TimeDelta::seconds(60));
     let request = lock_request(everything_in("acme"), Some(end));
     let local = Caller::local(None).unwrap();
-    let locked = world.work.lock_access(&local, request, soon()).await.unwrap();
+    let locked = world.service.lock_access(&local, request, soon()).await.unwrap();
     let view = locked.lock;
     assert_eq!(world.check(&check).await.reason, Reason::Locked);
     world.advance(59).await;
     assert_eq!(world.check(&check).await.reason, Reason::Locked);
-    assert_eq!(world.work.sweep().await.unwrap(), 0);
+    assert_eq!(world.service.sweep().await.unwrap(), 0);
     world.advance(1).await;
     assert_eq!(world.check(&check).await.reason, Reason::GrantActive, "no sweep is needed");
-    assert_eq!(world.work.sweep().await.unwrap(), 1);
-    assert_eq!(world.work.sweep().await.unwrap(), 0);
+    assert_eq!(world.service.sweep().await.unwrap(), 1);
+    assert_eq!(world.service.sweep().await.unwrap(), 0);
     let reference = LockRef { tenant_id: Some(acme.clone()), text: view.lock.id().to_string() };
     assert_eq!(unlock_as(&world, &local, &reference).await.unwrap(), LockState::Expired);
     let scope = || QueryScope::Tenant(acme.clone());
     let filter = |include_ended| LockFilter { scope: scope(), include_ended };
     let page = PageRequest::default();
-    assert_eq!(world.work.list_locks(filter(false), &page).await.unwrap().items, []);
-    let [listed] = &world.work.list_locks(filter(true), &page).await.unwrap().items[..] else {
+    assert_eq!(world.service.list_locks(filter(false), &page).await.unwrap().items, []);
+    let [listed] = &world.service.list_locks(filter(true), &page).await.unwrap().items[..] else {
         panic!("one lock")
     };
     assert_eq!(listed.state, LockState::Expired);

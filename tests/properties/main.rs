@@ -1,4 +1,4 @@
-//! Properties that hold over random histories. A failing case is lower_bound and kept in `proptest-regressions/`.
+//! Properties of random histories. Failing cases are minimized and kept in `proptest-regressions/`.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
 

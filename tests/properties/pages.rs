@@ -1,4 +1,4 @@
-//! A walk over pages sees each grant exactly once, whatever is written meanwhile.
+//! Pages of a list contain each grant exactly once, even while grants are written.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -16,7 +16,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
     #[test]
-    fn each_grant_is_seen_exactly_once(
+    fn pages_contain_each_grant_exactly_once(
         before in 0..40_usize, page_size in 1..9_usize, writes_per_page in 0..5_usize,
     ) {
         let runtime = Builder::new_current_thread().enable_time().build().unwrap();
@@ -31,7 +31,7 @@ proptest! {
             let mut seen: Vec<GrantId> = Vec::new();
             let mut page = PageRequest { size: page_size, ..PageRequest::default() };
             loop {
-                let got = world.work.list_grants(filter.clone(), &page).await.unwrap();
+                let got = world.service.list_grants(filter.clone(), &page).await.unwrap();
                 assert!(got.items.len() <= page_size);
                 seen.extend(got.items.iter().map(|view| view.grant.id()));
                 for view in got.items.iter().take(writes_per_page) {
@@ -46,15 +46,15 @@ proptest! {
                 page.token = got.next_token;
             }
             made.reverse();
-            assert_eq!(seen.iter().collect::<HashSet<_>>().len(), seen.len(), "none twice");
-            assert_eq!(seen, made, "all that were there at the start, newest first");
+            assert_eq!(seen.iter().collect::<HashSet<_>>().len(), seen.len(), "no grant twice");
+            assert_eq!(seen, made, "all grants that existed at the start, newest first");
         });
     }
 }
 
-/// A client refuses an answer of more than 4 MiB: pages of large grants are shorter than asked for, and nothing is lost.
+/// Clients reject messages of more than 4 MiB. Pages of large grants are shorter than requested.
 #[tokio::test]
-async fn a_page_is_never_larger_than_a_client_takes() {
+async fn pages_are_shorter_than_the_message_limit_of_clients() {
     let world = World::new().await;
     let acme = tenant("acme");
     let agent_ids: BTreeSet<_> =
@@ -67,7 +67,7 @@ async fn a_page_is_never_larger_than_a_client_takes() {
     let mut page = PageRequest { size: 1_000, ..PageRequest::default() };
     let mut seen = HashSet::new();
     loop {
-        let got = world.work.list_grants(filter.clone(), &page).await.unwrap();
+        let got = world.service.list_grants(filter.clone(), &page).await.unwrap();
         let bytes: usize = got.items.iter().map(|view| format!("{:?}", view.grant).len()).sum();
         assert!(bytes < 4 << 20, "{bytes} bytes");
         seen.extend(got.items.iter().map(|view| view.grant.id()));

@@ -1,4 +1,5 @@
-//! Request ids: a retry with the same id and content repeats no change, and returns the first result.
+//! Request ids: a retry with the same id and content repeats no change, and returns the first
+//! result.
 
 use std::sync::Arc;
 
@@ -41,7 +42,7 @@ async fn a_repeated_grant_returns_the_grant_as_it_is_now() {
     let world = World::new().await;
     let request = GrantRequest { request_id: id("r"), ..mk_request(&tenant("acme")) };
     let grant = async |request: &GrantRequest| {
-        world.work.grant_access(&admin(), request.clone(), soon()).await
+        world.service.grant_access(&admin(), request.clone(), soon()).await
     };
     let first = grant(&request).await.unwrap();
     assert_eq!(grant(&request).await.unwrap(), first);
@@ -65,7 +66,7 @@ async fn a_repeated_extension_counts_its_duration_once() {
     let reason = FreeText::default();
     let request = ExtendRequest { request_id: id("r"), etag: None, end, reason };
     let extend = async |request: &ExtendRequest| {
-        world.work.extend_access(&admin(), &grant, request.clone(), soon()).await
+        world.service.extend_access(&admin(), &grant, request.clone(), soon()).await
     };
     let first = extend(&request).await.unwrap();
     assert_eq!(first.previous_expire_time, granted.grant.terms.expire_time);
@@ -87,7 +88,7 @@ async fn a_repeated_revoke_returns_the_first_enforcement() {
     let revoke = async |request_id: &str, reason: &str, grant: &GrantRef| {
         let (request_id, reason) = (id(request_id), why(reason));
         let request = RevokeRequest { request_id, etag: None, reason };
-        world.work.revoke_access(&admin(), grant, request, soon()).await
+        world.service.revoke_access(&admin(), grant, request, soon()).await
     };
     let first = revoke("r", "solved", &grant).await.unwrap();
     world.grant(mk_request(&tenant("acme"))).await;
@@ -117,7 +118,7 @@ async fn a_repeated_lock_or_unlock_changes_nothing() {
             end: Some(End::After(Span::hours(1))),
         };
         let lock = async |request: &LockRequest| {
-            world.work.lock_access(&caller, request.clone(), soon()).await
+            world.service.lock_access(&caller, request.clone(), soon()).await
         };
         let first = lock(&request).await.unwrap();
         let again = lock(&request).await.unwrap();
@@ -129,7 +130,7 @@ async fn a_repeated_lock_or_unlock_changes_nothing() {
         let target = LockRef { tenant_id: tenant_id.clone(), text };
         let unlock = async |etag: Option<String>, reason: &str| {
             let request = UnlockRequest { request_id: id("u"), etag, reason: why(reason) };
-            world.work.unlock_access(&caller, &target, request, soon()).await
+            world.service.unlock_access(&caller, &target, request, soon()).await
         };
         let stale = unlock(Some("s0".into()), "over").await;
         assert!(matches!(stale, Err(ServiceError::EtagMismatch)), "{stale:?}");
@@ -157,7 +158,7 @@ async fn a_repeated_policy_update_changes_nothing() {
         reason: FreeText::default(),
     };
     let update =
-        async |request| world.work.update_support_policy(&admin(), &acme, request, soon()).await;
+        async |request| world.service.update_support_policy(&admin(), &acme, request, soon()).await;
     let first = update(request(Some(true))).await.unwrap();
     assert_eq!(first.overrides.reason_required, Some(true));
     let again = update(request(Some(true))).await.unwrap();
@@ -184,8 +185,9 @@ async fn revoke_all_commits_at_most_500_grants_at_a_time() {
     grants(&world, &acme, 1_100).await;
     grants(&world, &tenant("globex"), 1).await;
     let before = head(&world).await;
-    let work = &world.work;
-    let done = work.revoke_all_access(&admin(), &acme, revoke_all(id("r")), soon()).await.unwrap();
+    let service = &world.service;
+    let done =
+        service.revoke_all_access(&admin(), &acme, revoke_all(id("r")), soon()).await.unwrap();
     assert_eq!((done.count, done.grants.len()), (1_100, 1_000));
     assert!(done.grants.is_sorted_by(|a, b| a.grant.create_sequence > b.grant.create_sequence));
     assert_eq!(done.enforcement.state, EnforcementState::Complete);
@@ -200,12 +202,13 @@ async fn revoke_all_commits_at_most_500_grants_at_a_time() {
 
     // Grants that were created later are not part of the set.
     grants(&world, &acme, 3).await;
-    let again = work.revoke_all_access(&admin(), &acme, revoke_all(id("r")), soon()).await.unwrap();
+    let again =
+        service.revoke_all_access(&admin(), &acme, revoke_all(id("r")), soon()).await.unwrap();
     assert_eq!((again.count, again.enforcement.revision), (1_100, done.enforcement.revision));
     assert_eq!(head(&world).await, before + 1_103);
     let other = RevokeRequest { reason: why("another"), ..revoke_all(id("r")) };
-    is_reused(work.revoke_all_access(&admin(), &acme, other, soon()).await);
-    let rest = work.revoke_all_access(&admin(), &acme, revoke_all(None), soon()).await.unwrap();
+    is_reused(service.revoke_all_access(&admin(), &acme, other, soon()).await);
+    let rest = service.revoke_all_access(&admin(), &acme, revoke_all(None), soon()).await.unwrap();
     assert_eq!(rest.count, 3);
 }
 
@@ -284,13 +287,14 @@ async fn revoke_all_continues_after_a_failure() {
     grants(&world, &acme, 1_200).await;
     let before = head(&world).await;
     *store.remaining.lock() = Some(1);
-    let work = &world.work;
-    let failed = work.revoke_all_access(&admin(), &acme, revoke_all(id("r")), soon()).await;
+    let service = &world.service;
+    let failed = service.revoke_all_access(&admin(), &acme, revoke_all(id("r")), soon()).await;
     assert!(matches!(failed, Err(ServiceError::Store(StoreError::Unavailable(_)))), "{failed:?}");
     *store.remaining.lock() = None;
     assert_eq!(head(&world).await, before + 500, "the first chunk is durable");
     grants(&world, &acme, 2).await;
-    let done = work.revoke_all_access(&admin(), &acme, revoke_all(id("r")), soon()).await.unwrap();
+    let done =
+        service.revoke_all_access(&admin(), &acme, revoke_all(id("r")), soon()).await.unwrap();
     assert_eq!(done.count, 1_200, "the set was fixed by the first call");
     assert_eq!(done.enforcement.state, EnforcementState::Complete);
     assert_eq!(head(&world).await, before + 1_202);

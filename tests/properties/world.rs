@@ -1,4 +1,4 @@
-//! The use cases over the memory store, with a clock that moves only when told to.
+//! The service over the memory store, with a manual clock.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,18 +21,18 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
-/// A lease holds as long as the test, whose clocks stand still unless it moves them.
+/// Longer than every test. The manual clock stands still unless the test moves it.
 const MAX_STALENESS: Duration = Duration::from_mins(5);
 
 pub(crate) struct World {
-    pub(crate) work: Arc<Service>,
+    pub(crate) service: Arc<Service>,
     pub(crate) node: Arc<CheckNode>,
     pub(crate) store: Arc<dyn Store>,
     checks: Checks,
     replica: Arc<Replica>,
-    /// The database's.
+    /// The database's clock.
     clock: Arc<ManualClock>,
-    /// Ends the replica with the world.
+    /// Stops the replica when the world is dropped.
     _stop: DropGuard,
 }
 
@@ -43,7 +43,7 @@ impl World {
         Self::over(store, clock.clone(), clock).await
     }
 
-    /// One whose check node has a clock of its own, which is `seconds` behind the database's.
+    /// A world whose check node has its own clock, `seconds` behind the database's.
     pub(crate) async fn with_a_node_behind(seconds: i64) -> Self {
         let database = Self::new().await;
         let behind = Arc::new(ManualClock::at(database.now() - TimeDelta::seconds(seconds)));
@@ -70,29 +70,29 @@ impl World {
             tokio::spawn(replica.enforcer().clone().run(stop.clone()));
         }
         let limits = Limits { live_grants_per_tenant: 10_000, max_staleness: MAX_STALENESS };
-        let work = Arc::new(Service::new(replica.clone(), SupportPolicy::default(), limits));
+        let service = Arc::new(Service::new(replica.clone(), SupportPolicy::default(), limits));
         let checks = Checks::new(node.clone(), Some(store.clone()));
-        Self { work, node, store, checks, replica, clock, _stop: stop.drop_guard() }
+        Self { service, node, store, checks, replica, clock, _stop: stop.drop_guard() }
     }
 
     pub(crate) fn now(&self) -> Time {
         self.clock.now()
     }
 
-    /// Sets the database's clock on, or back. The node hears of it when it next renews its lease.
+    /// Moves the database's clock, and renews the node's lease, which contains the clock.
     pub(crate) async fn advance(&self, seconds: i64) {
         self.clock.set(TimeDelta::seconds(seconds));
         self.replica.renew_lease().await.unwrap();
     }
 
     pub(crate) async fn grant(&self, request: GrantRequest) -> GrantView {
-        self.work.grant_access(&admin(), request, soon()).await.unwrap().grant
+        self.service.grant_access(&admin(), request, soon()).await.unwrap().grant
     }
 
     pub(crate) async fn revoke(&self, grant: &GrantRef) -> RevokeOutcome {
         let caller = admin();
         let request = RevokeRequest::default();
-        let revoked = self.work.revoke_access(&caller, grant, request, soon());
+        let revoked = self.service.revoke_access(&caller, grant, request, soon());
         revoked.await.unwrap()
     }
 

@@ -30,7 +30,7 @@ def eventually(probe, what):
 
 
 def plain_environment():
-    """The environment without settings of ours, so that a test says all that the server is told."""
+    """The environment without settings of support-access, so that each test states all settings."""
     return {k: v for k, v in os.environ.items() if not k.startswith("SUPPORT_ACCESS_")}
 
 

@@ -21,7 +21,7 @@ ZERO = "0" * 64
 
 
 class Misfit(Exception):
-    """How something does not fit, in a word of docs/history.md."""
+    """A fault, by its name in docs/history.md."""
 
     def __init__(self, kind):
         super().__init__(kind)
@@ -29,7 +29,7 @@ class Misfit(Exception):
 
 
 class Fault(Exception):
-    """Which line does not fit, and how."""
+    """The first line with a fault, and the fault."""
 
     def __init__(self, line, kind):
         super().__init__(f"line {line}: {kind}")
@@ -38,7 +38,7 @@ class Fault(Exception):
 
 
 def canonical(value):
-    """A value as RFC 8785 writes it, without numbers that are not whole."""
+    """A value in canonical JSON (RFC 8785). Only whole numbers are supported."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     if isinstance(value, str):
@@ -66,7 +66,7 @@ def no_constant(text):
 
 
 def parse(line):
-    """The object on a line, once it is known to be canonical."""
+    """The object on a canonical line."""
     if len(line) > LENGTH_MAX:
         raise Misfit("too_long")
     try:
@@ -146,7 +146,7 @@ def check_signature(checkpoint, key):
 
 
 class Verifier:
-    """Takes line by line. Keeps the last link, and which history it is."""
+    """Verifies line by line. Keeps the last link, the log and the tenant."""
 
     def __init__(self, key=None, kept=None):
         self.key = key
@@ -232,7 +232,7 @@ def verify(lines, key=None, kept=None):
 
 
 def lines_of(data):
-    """The lines of a file; what is after the last line feed is a line only if there is something."""
+    """The lines of a file. The last line feed is optional."""
     lines = data.split(b"\n")
     return lines if lines[-1] else lines[:-1]
 

@@ -1,4 +1,4 @@
-"""What docs/operations.md says of the database's roles is enough to serve, and not more: it is run as it stands there."""
+"""The documented privileges of the database roles suffice, and allow no more. The text is executed as documented."""
 
 import re
 import subprocess
@@ -11,13 +11,13 @@ OWNER, SERVER = "access_owner", "access_server"
 
 
 class Database:
-    """The one that the text names, in a cluster of the tests."""
+    """The database that the text names, in a cluster of the tests."""
 
     def __init__(self, cluster):
         self.directory = cluster.directory
 
     def ask(self, text, role="postgres", name="access"):
-        """What psql makes of a text."""
+        """Runs a text in psql."""
         asked = [program("psql"), "--host", self.directory, "--username", role, "--dbname", name, "--no-psqlrc", "--quiet",
                  "--set", "ON_ERROR_STOP=1", "--file", "-"]
         return subprocess.run(asked, input=text, capture_output=True, text=True, timeout=DEADLINE_S, check=False)

@@ -1,4 +1,4 @@
-"""What else is served: health, reflection, metrics, HTTP health; and how the server starts and stops."""
+"""Health, reflection, server information, metrics and HTTP health; start and shutdown of the server."""
 
 import re
 import socket
@@ -20,7 +20,7 @@ from supportaccess.v1 import server_info_pb2_grpc as info_grpc
 
 
 def fetch(url):
-    """Status, content type and body, whether it is an error or not."""
+    """Status, content type and body, also of an error."""
     try:
         with urllib.request.urlopen(url, timeout=10) as answer:
             return answer.status, answer.headers["content-type"], answer.read().decode()
@@ -92,7 +92,7 @@ def samples(server):
 
 
 def growth(before, after, *values):
-    """How much all counters with these label values have grown."""
+    """The increase of all counters with these label values."""
     return sum(
         value - before.get((name, labels), 0)
         for (name, labels), value in after.items()
@@ -111,7 +111,7 @@ def test_metrics_count_checks_by_decision_and_reason(server, client):
     assert growth(before, after, "GROUP_MISMATCH") == 2
 
 
-def test_metrics_tell_of_the_state(server, client):
+def test_metrics_show_the_state(server, client):
     names = {name for name, _ in samples(server)}
     for word in ("revision", "live_grants", "snapshot", "sweep"):
         assert any(word in name for name in names), (word, names)
@@ -124,13 +124,13 @@ def test_http_health(server, path):
     assert status == 200
 
 
-def test_http_knows_nothing_else(server):
+def test_other_http_paths_are_not_found(server):
     status, _, _ = fetch(server.http("/no-such-page"))
     assert status == 404
 
 
 @pytest.mark.parametrize("ending", ["terminate", "kill"])
-def test_what_was_acknowledged_is_there_after_a_restart(new_database, ending):
+def test_acknowledged_changes_survive_a_restart(new_database, ending):
     with Server(new_database) as first, Client(first.target, "acme") as client:
         kept, ended = client.grant(group_id="engineering"), client.grant()
         revoked = client.revoke(ended).grant
@@ -152,7 +152,7 @@ def test_what_was_acknowledged_is_there_after_a_restart(new_database, ending):
         assert second.terminate() == 0
 
 
-def test_it_stops_as_asked_while_streams_are_open(new_database):
+def test_the_server_shuts_down_while_streams_are_open(new_database):
     with Server(new_database) as server, Client(server.target, "acme") as client:
         stub = health_pb2_grpc.HealthStub(client.channel)
         watch = stub.Watch(health_pb2.HealthCheckRequest())
@@ -162,7 +162,7 @@ def test_it_stops_as_asked_while_streams_are_open(new_database):
 
 
 def refuses_to_start(directory, *arguments):
-    """What the server says to that. It must be short, and no crash."""
+    """The error of a server that does not start. The error must be short, and not a crash."""
     ended = subprocess.run(
         [BINARY, "serve", *arguments], cwd=directory, env=plain_environment(), stdin=subprocess.DEVNULL,
         capture_output=True, text=True, timeout=DEADLINE_S,
@@ -189,11 +189,11 @@ def test_a_corrupt_database(tmp_path):
     assert "corrupt.db" in refuses_to_start(tmp_path, *FREE, "--database-url", "sqlite://corrupt.db")
 
 
-def test_a_database_in_a_place_that_is_not_there(tmp_path):
+def test_a_database_in_a_missing_directory(tmp_path):
     assert "nowhere" in refuses_to_start(tmp_path, *FREE, "--database-url", "sqlite://nowhere/at-all.db")
 
 
-def test_a_database_of_a_kind_unknown(tmp_path):
+def test_a_database_of_an_unknown_kind(tmp_path):
     assert "mysql" in refuses_to_start(tmp_path, *FREE, "--database-url", "mysql://localhost/x")
 
 
@@ -202,12 +202,12 @@ def test_an_unknown_configuration_key(tmp_path):
     assert "no_such_key" in refuses_to_start(tmp_path, *FREE, "--config", "config.toml")
 
 
-def test_an_address_that_strangers_can_reach(tmp_path):
+def test_an_address_that_is_not_loopback(tmp_path):
     said = refuses_to_start(tmp_path, "--listen", "0.0.0.0:0", "--metrics-listen", "127.0.0.1:0")
     assert "who is calling" in said
 
 
-def test_it_becomes_ready(new_database):
+def test_the_server_becomes_ready(new_database):
     with Server(new_database) as server:
         eventually(lambda: fetch(server.http("/readyz"))[0] == 200, "ready")
         assert server.terminate() == 0

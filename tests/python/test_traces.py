@@ -1,4 +1,4 @@
-"""Traces: taken over from callers, and sent by OTLP to a collector, which is one of OpenTelemetry's own service definition."""
+"""Traces continue those of callers, and go by OTLP to a collector of OpenTelemetry's own service definition."""
 
 import json
 import secrets
@@ -14,7 +14,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):
-    """Keeps what it is sent."""
+    """Keeps the spans that it receives."""
 
     def __init__(self):
         self.sent = []
@@ -45,7 +45,7 @@ def attributes(of):
 
 
 def new_parent(flags="01"):
-    """A trace id, a span id, and the header that tells them (W3C Trace Context, 3.2)."""
+    """A trace id, a span id, and the header with both (W3C Trace Context, 3.2)."""
     trace_id, span_id = secrets.token_hex(16), secrets.token_hex(8)
     return trace_id, span_id, f"00-{trace_id}-{span_id}-{flags}"
 
@@ -65,7 +65,7 @@ def traced(collector, ratio):
     return Server("memory:", "--otlp-endpoint", collector.endpoint, "--trace-ratio", ratio)
 
 
-def test_a_call_goes_on_in_the_trace_of_its_caller(collector):
+def test_a_call_continues_the_trace_of_its_caller(collector):
     trace_id, span_id, header = new_parent()
     with traced(collector, "0") as server, Client(server.target, "acme") as client:
         ask(client, ("traceparent", header), ("tracestate", "vendor=abc"), ("x-request-id", "call-7"))
@@ -73,7 +73,7 @@ def test_a_call_goes_on_in_the_trace_of_its_caller(collector):
         ask(client)
         assert server.terminate() == 0, server.log()
         lines = [json.loads(line) for line in server.lines]
-    (span,) = collector.spans()  # of the other two, nobody wanted a trace
+    (span,) = collector.spans()  # the other two calls are not sampled
     assert (span.trace_id.hex(), span.parent_span_id.hex()) == (trace_id, span_id)
     assert (span.trace_state, span.kind) == ("vendor=abc", Span.SPAN_KIND_SERVER)
     assert span.name == "supportaccess.v1.SupportAccess/CheckAccess"
@@ -108,7 +108,7 @@ def test_a_revocation_shows_its_steps(collector):
     assert [line["span"]["trace_id"] for line in audit] == [trace_id]
 
 
-def test_what_comes_without_a_trace_is_traced_by_ratio(collector):
+def test_calls_without_a_trace_are_sampled_by_the_ratio(collector):
     with traced(collector, "1") as server, Client(server.target, "acme") as client:
         ask(client, ("traceparent", "00-zz-1-01"))
         with pytest.raises(grpc.RpcError):
@@ -123,8 +123,8 @@ def test_what_comes_without_a_trace_is_traced_by_ratio(collector):
     assert len({span.trace_id for span in collector.spans()}) == 2
 
 
-def test_callers_cannot_have_all_traced_nor_write_what_they_like(collector):
-    """Anybody can say that a trace is sampled, and put a state beside it."""
+def test_the_traces_of_callers_are_bounded(collector):
+    """Every caller can request a trace, with a state. The server bounds both."""
     with traced(collector, "0") as server, Client(server.target, "acme") as client:
         state = ",".join(f"key{number}=some-value-of-{number}" for number in range(30))
         assert len(state) > 512
@@ -133,7 +133,8 @@ def test_callers_cannot_have_all_traced_nor_write_what_they_like(collector):
         begun = time.monotonic()
         calls = [
             client.access_stub.CheckAccess.future(
-                client.check_request(), timeout=DEADLINE_S, metadata=[("traceparent", new_parent()[2])])
+                access.CheckAccessRequest(check=client.access_check()), timeout=DEADLINE_S,
+                metadata=[("traceparent", new_parent()[2])])
             for _ in range(1_000)
         ]
         for call in calls:
@@ -145,7 +146,7 @@ def test_callers_cannot_have_all_traced_nor_write_what_they_like(collector):
     assert 200 <= len(collector.spans()) <= 201 + 200 * elapsed
 
 
-def test_a_collector_that_is_away_is_in_nobody_s_way(collector):
+def test_an_unavailable_collector_delays_no_call(collector):
     collector.server.stop(None).wait()
     with traced(collector, "1") as server, Client(server.target, "acme") as client:
         ask(client)

@@ -1,5 +1,5 @@
-"""A real history, exported from a real server, and everything that somebody could do to it: the service's own verifier and the
-one that was written from docs/history.md say the same of it, and name the same line."""
+"""An exported history, and manipulations of it. The verifier of the service and the verifier that was written from
+docs/history.md find the same fault in the same line."""
 
 import json
 import random
@@ -51,7 +51,7 @@ def history(server, *arguments):
 
 
 def write_key(path):
-    """A key as OpenSSL writes it, and its public half beside it."""
+    """A key in the format of OpenSSL, and the file of its public key."""
     key = Ed25519PrivateKey.generate()
     path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     public = path.with_suffix(".pub")
@@ -60,7 +60,7 @@ def write_key(path):
 
 
 def live(server, tenant_id):
-    """Ten events of every kind that a caller can make, in words that are not easily written."""
+    """Ten events of the changes of a caller, with texts that need escapes."""
     with Client(server.target, tenant_id, actor="maria@acme") as client:
         for reason in ("tabs\tand\nlines", 'quotes " and \\ and /', "支援 👩‍🚒 \u2028 ﬀ"):
             grant = client.grant(duration=duration(DAY), reason=reason)
@@ -100,7 +100,7 @@ def exported(backend, request, tmp_path_factory):
 
 
 def both(tmp_path, lines, public=None, kept=None):
-    """What both verifiers say of these lines; the same, or the test fails."""
+    """The fault that both verifiers find. The test fails if the verifiers differ."""
     file = tmp_path / "told.jsonl"
     file.write_bytes(b"".join(line + b"\n" for line in lines))
     arguments = ["history", "verify", file]
@@ -123,7 +123,7 @@ def both(tmp_path, lines, public=None, kept=None):
 
 
 def changed(line, **members):
-    """A line with other members, as somebody would write it who knows the format but not the hash."""
+    """A line with other members, but the old hash."""
     value = json.loads(line)
     for name, member in members.items():
         if member is None:
@@ -134,13 +134,13 @@ def changed(line, **members):
 
 
 def rehashed(line, **members):
-    """As `changed`, with the hash that goes with it."""
+    """As `changed`, with the matching hash."""
     bare = changed(line, hash=None, **members)
     return changed(bare, hash=sha256(bare).hexdigest())
 
 
 def rewritten(lines, at, **members):
-    """All records from one on with new hashes, the first of them changed."""
+    """Changes a record, and computes new hashes for that record and all later ones."""
     told, previous = list(lines[:at]), json.loads(lines[at - 1])["hash"] if at else ZERO
     for line in lines[at:]:
         told.append(rehashed(line, previous_hash=previous, **members))
@@ -148,7 +148,7 @@ def rewritten(lines, at, **members):
     return told
 
 
-def test_what_was_exported_verifies(exported, tmp_path):
+def test_an_export_verifies(exported, tmp_path):
     assert len(exported.records) == 20
     for lines in (exported.lines, exported.records, exported.other, exported.vendor):
         assert both(tmp_path, lines) is None
@@ -159,7 +159,7 @@ def test_what_was_exported_verifies(exported, tmp_path):
         assert both(tmp_path, exported.records, public=exported.public, kept=kept) is None
 
 
-def test_records_are_those_of_the_list(exported):
+def test_records_agree_with_the_list(exported):
     for line, event in zip(exported.records, reversed(exported.listed), strict=True):
         record = json.loads(line)
         assert (record["sequence"], bytes.fromhex(record["hash"])) == (event.sequence, event.hash)
@@ -170,7 +170,7 @@ def test_records_are_those_of_the_list(exported):
         assert re.fullmatch("[0-9a-f-]{36}", record["log"])
 
 
-def test_tampering_is_found_in_the_line_where_it_begins(exported, tmp_path):
+def test_tampering_is_found_in_its_first_line(exported, tmp_path):
     lines, checkpoint = exported.lines, exported.checkpoint
     count = len(exported.records)
     foreign = exported.other[4]
@@ -228,8 +228,8 @@ def test_tampering_is_found_in_the_line_where_it_begins(exported, tmp_path):
         assert both(tmp_path, told) == expected, name
 
 
-def test_a_rewritten_end_is_found_by_checkpoints_alone(exported, tmp_path):
-    """Whoever knows the format and can write the whole file can make one that fits together."""
+def test_only_checkpoints_reveal_a_rewritten_end(exported, tmp_path):
+    """With the format and the whole file, an attacker can write a consistent history."""
     count = len(exported.records)
     told = rewritten(exported.records, 12, reason="rewritten")
     last = json.loads(told[-1])
@@ -246,7 +246,7 @@ def test_a_rewritten_end_is_found_by_checkpoints_alone(exported, tmp_path):
     assert both(tmp_path, told, public=exported.public) == (count + 1, "no_checkpoint")
 
 
-def test_a_cut_end_is_found_by_checkpoints_alone(exported, tmp_path):
+def test_only_checkpoints_reveal_a_missing_end(exported, tmp_path):
     told = exported.records[:13]
     assert both(tmp_path, told) is None, "the lines alone prove nothing against that"
     assert both(tmp_path, told, public=exported.public) == (14, "no_checkpoint")
@@ -261,7 +261,7 @@ def test_a_cut_end_is_found_by_checkpoints_alone(exported, tmp_path):
     assert both(tmp_path, [], kept=exported.late) == (1, "empty")
 
 
-def test_checkpoints_must_be_signed_by_the_key_that_was_given(exported, tmp_path):
+def test_checkpoints_must_be_signed_by_the_given_key(exported, tmp_path):
     count = len(exported.records)
     assert both(tmp_path, exported.lines, public=exported.stranger) == (count + 1, "other_key")
     later = changed(exported.late, time="2999-01-01T00:00:00.000000Z")
@@ -274,7 +274,7 @@ def test_checkpoints_must_be_signed_by_the_key_that_was_given(exported, tmp_path
         assert both(tmp_path, told) == (count + 1, "unknown"), strange
 
 
-def test_random_bytes_are_found_by_both_alike(exported, tmp_path):
+def test_both_verifiers_find_changed_bytes(exported, tmp_path):
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     dice = random.Random(seed)
@@ -287,7 +287,7 @@ def test_random_bytes_are_found_by_both_alike(exported, tmp_path):
         assert found and found[0] == line, (seed, at, found)
 
 
-def test_an_early_checkpoint_is_a_place_in_the_later_history(exported):
+def test_an_early_checkpoint_is_a_position_in_the_later_history(exported):
     early = json.loads(exported.early)
     assert (early["sequence"], early["hash"]) == (10, json.loads(exported.lines[9])["hash"])
     assert json.loads(exported.late)["sequence"] == 20

@@ -9,7 +9,7 @@ use support_access::{
         GrantId, GrantTerms, GroupId, NodeId, PolicyOverrides, RequestId, Revision, Revocation,
         SupportPolicy, TenantId, Ticket, Time,
         event::{Expired, Extended, Granted, PolicyUpdated, Revoked},
-        text::Actor,
+        ids::Actor,
     },
     store::{
         EventFilter, EventQuery, GrantFilter, GrantQuery, HistoryEvent, IdempotencyKey, Listed,

@@ -12,7 +12,7 @@ use crate::{
         status::{Failure, unknown_caller},
     },
     auth::ConnectionInfo,
-    domain::{Action, Attribution, Caller, Scope, text::ID_LENGTH_MAX},
+    domain::{Action, Attribution, Caller, Scope, ids::ID_LENGTH_MAX},
 };
 
 /// The metadata key of the gRPC deadline.
@@ -35,8 +35,8 @@ pub(super) struct Call<M> {
     metadata: MetadataMap,
 }
 
-/// Admits a call if its caller has the permission. The only way to a request's message. A refusal is
-/// logged as an audit line.
+/// Admits a call if its caller has the permission. The only way to a request's message. A refusal
+/// is logged as an audit line.
 pub(super) fn admit<M: Guarded>(request: Request<M>) -> Result<Call<M>, Failure> {
     let (metadata, extensions, message) = request.into_parts();
     let caller = admit_to(M::ACTION, message.scope(), &extensions)?;

@@ -22,7 +22,7 @@ pub struct ErrorDescription {
     pub retry_delay: Option<Duration>,
     /// The meaning, for people.
     pub meaning: &'static str,
-    /// What the caller can do.
+    /// The action of the caller.
     pub action: &'static str,
 }
 

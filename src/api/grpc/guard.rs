@@ -1,5 +1,5 @@
-//! The action and the scope of each request, which its caller must be permitted. A request that is not
-//! listed here cannot be [admitted](super::call::admit).
+//! The action and the scope of each request, which its caller must be permitted. A request that is
+//! not listed here cannot be [admitted](super::call::admit).
 
 use crate::{
     api::proto::v1 as pb,

@@ -74,8 +74,8 @@ impl Replication for ReplicationService {
     }
 }
 
-/// The messages to one follower. The session runs when this stream is polled: a follower that does not
-/// read costs nothing. Dropping the stream ends the session.
+/// The messages to one follower. The session runs when this stream is polled: a follower that does
+/// not read costs nothing. Dropping the stream ends the session.
 pub struct FollowStream {
     /// `None`: the session has ended.
     session: Option<BoxFuture<'static, Result<(), Failure>>>,

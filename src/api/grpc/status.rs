@@ -207,22 +207,22 @@ fn service_error(error: &ServiceError) -> Status {
         }
         ServiceError::Store(StoreError::Broken(source)) => {
             error!(error = %source, "unexpected data in the database");
-            internal().build()
+            internal()
         }
         ServiceError::NotSigned(_) | ServiceError::NotEncrypted(_) => {
             error!(%error, "the cryptographic library failed");
-            internal().build()
+            internal()
         }
     }
 }
 
-/// The details are for the operator alone.
-fn internal() -> StatusBuilder {
-    StatusBuilder::new(ErrorReason::Internal, "internal error; see the server's log")
+fn internal() -> Status {
+    // The details are for the operator alone.
+    StatusBuilder::new(ErrorReason::Internal, "internal error; see the server's log").build()
 }
 
-/// States the call id in an internal error, so that the operator finds the details in the log. Other
-/// responses stay as they are.
+/// States the call id in an internal error, so that the operator finds the details in the log.
+/// Other responses stay as they are.
 pub fn state_call_id(headers: &mut HeaderMap, call_id: &str) {
     if Status::from_header_map(headers).is_some_and(|status| status.code() == Code::Internal) {
         let message = format!("internal error; the server's log has the details of call {call_id}");
@@ -367,20 +367,17 @@ pub fn refuse_unread(cause: Unread) -> Response<Body> {
     .into_http()
 }
 
-/// Gives tonic's own refusals the code and details of all other errors: a message that is too long
-/// ([`Code::OutOfRange`], which no handler returns), and a message that cannot be decoded.
+/// Gives tonic's own errors the code and details of all other errors. Tonic rejects a message that
+/// is too long ([`Code::OutOfRange`], which no handler returns) or cannot be decoded.
 pub fn explain_refusal(response: Response<Body>) -> Response<Body> {
     let headers = response.headers();
     // Most responses have no status in their headers, and few have one of these codes.
     let code = headers.get(Status::GRPC_STATUS).map(|code| Code::from_bytes(code.as_bytes()));
+    let is_malformed =
+        || Status::from_header_map(headers).is_some_and(|status| is_malformed_message(&status));
     match code {
         Some(Code::OutOfRange) => too_long(MESSAGE_LENGTH_MAX).into_http(),
-        Some(Code::Internal)
-            if Status::from_header_map(headers)
-                .is_some_and(|status| is_malformed_message(&status)) =>
-        {
-            malformed_message().into_http()
-        }
+        Some(Code::Internal) if is_malformed() => malformed_message().into_http(),
         _ => response,
     }
 }

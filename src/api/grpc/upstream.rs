@@ -113,8 +113,8 @@ impl GrpcUpstream {
         self.endpoint.clone().tls_config(config).map_err(|error| innermost(&error))
     }
 
-    /// Whether an HTTP/1 server responds, such as the metrics port of a node. Such a server may close
-    /// HTTP/2 connections without a response.
+    /// Whether an HTTP/1 server responds, such as the metrics port of a node. Such a server may
+    /// close HTTP/2 connections without a response.
     async fn speaks_http1(&self) -> bool {
         let Some(authority) = self.endpoint.uri().authority() else { return false };
         let port = authority.port_u16().unwrap_or(80);

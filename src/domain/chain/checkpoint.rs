@@ -11,7 +11,7 @@ use crate::domain::{
         key::{CheckpointKey, NotSigned, PublicKey},
         time_text, to_hex,
     },
-    text::TenantId,
+    ids::TenantId,
     time::Time,
 };
 

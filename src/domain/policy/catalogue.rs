@@ -1,18 +1,19 @@
 //! The vendor's catalogue: its validation, and how the overrides of a tenant narrow it.
 
 use crate::domain::{
+    ids::check_line,
     overrides::{GroupOverride, PolicyOverrides},
     policy::{
         AgentKindEntry, DESCRIPTION_LENGTH_MAX, DISPLAY_NAME_LENGTH_MAX, DURATION_MAX, GROUPS_MAX,
         PRESETS_MAX, SupportGroup, SupportPolicy,
     },
-    text::check_line,
     time::Span,
     violation::{ViolationReason, Violations},
 };
 
 impl SupportPolicy {
-    /// This catalogue, narrowed by the overrides of a tenant: the stricter of the two in everything.
+    /// This catalogue, narrowed by the overrides of a tenant: the stricter of the two in
+    /// everything.
     pub fn narrowed_by(&self, overrides: &PolicyOverrides) -> Self {
         let PolicyOverrides {
             groups,

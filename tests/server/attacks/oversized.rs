@@ -14,7 +14,7 @@ use super::{
     },
     limited, raw, resident, tcp,
 };
-use crate::harness::{a_check, a_grant, an_access_check, get};
+use crate::harness::{a_grant, an_access_check, get};
 
 const BATCH: &str = "/supportaccess.v1.SupportAccess/BatchCheckAccess";
 const GRANT: &str = "/supportaccess.v1.SupportAccessAdmin/GrantAccess";

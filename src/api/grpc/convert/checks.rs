@@ -11,7 +11,7 @@ use crate::{
     },
     domain::{
         AccessCheck, AgentId, AssertedGroups, TenantId, ViolationReason,
-        decision::{GROUP_BYTES_MAX, GROUPS_MAX},
+        check::{GROUP_BYTES_MAX, GROUPS_MAX},
         explain::ChecklistItem,
         violation::Violations,
     },

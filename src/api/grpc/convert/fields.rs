@@ -8,7 +8,7 @@ use crate::{
         AccessLevel, AgentId, AgentKind, AgentKindEntry, End, FreeText, GrantState, RequestId,
         Span, TenantId, Time, ViolationReason,
         grant::AGENTS_MAX,
-        text::{TextError, check_id},
+        ids::{TextError, check_id},
         time,
         violation::Violations,
     },
@@ -81,11 +81,11 @@ impl Fields {
 
     /// A reason that must not be blank.
     pub(super) fn required_reason(&mut self, text: String) -> FreeText {
-        let reason = self.free_text("reason", text);
-        if reason.is_blank() && self.0.is_empty() {
+        let reason = self.0.check_text("reason", FreeText::new(text));
+        if reason.as_ref().is_some_and(FreeText::is_blank) {
             self.required("reason", "must not be blank");
         }
-        reason
+        reason.unwrap_or_default()
     }
 
     pub(super) fn request_id(&mut self, request_id: &str) -> Option<RequestId> {

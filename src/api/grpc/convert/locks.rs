@@ -11,7 +11,7 @@ use crate::{
     },
     domain::{
         AgentId, End, GroupId, Lock, LockRequest, LockTarget, LockTerms, UnlockRequest,
-        text::check_id,
+        ids::check_id,
     },
     service::locks::{LockRef, LockView},
 };

@@ -18,7 +18,7 @@ use crate::{
     },
     domain::{
         Epoch, NodeId, NodeInfo, NodeKind, Position, Revision, Time, ViolationReason,
-        text::check_line, time::from_micros, violation::Violations,
+        ids::check_line, time::from_micros, violation::Violations,
     },
 };
 

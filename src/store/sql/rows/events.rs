@@ -6,7 +6,7 @@ use crate::{
     domain::{
         Attribution, Event,
         chain::{ChainHead, Content, Hash, Link, Record},
-        text::Actor,
+        ids::Actor,
     },
     store::{
         HistoryEvent, StoreError,

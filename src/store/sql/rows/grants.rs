@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        AgentId, Grant, GrantId, GrantTerms, GroupId, Revocation, TenantId, Ticket, text::Actor,
+        AgentId, Grant, GrantId, GrantTerms, GroupId, Revocation, TenantId, Ticket, ids::Actor,
     },
     store::{
         StoreError,

@@ -5,8 +5,8 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        AgentId, AgentKind, GroupId, Lock, LockId, LockTarget, LockTerms, Party, lock::Lifting,
-        text::Actor,
+        AgentId, AgentKind, GroupId, Lock, LockId, LockTarget, LockTerms, Party, ids::Actor,
+        lock::Lifting,
     },
     store::{
         StoreError,

@@ -1,7 +1,7 @@
 //! Statements on the log and its head.
 
 use crate::{
-    domain::{Epoch, Lock, RequestId, Revision, Sequence, TenantId, Time, TokenKey, text::Actor},
+    domain::{Epoch, Lock, RequestId, Revision, Sequence, TenantId, Time, TokenKey, ids::Actor},
     store::{
         IdempotencyKey,
         sql::statements::{Dialect, Statement, grants, locks, owner},

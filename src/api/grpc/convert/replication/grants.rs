@@ -1,4 +1,5 @@
-//! Replicated grants. A message contains each group once, and each tenant once per run of its grants.
+//! Replicated grants. A message contains each group once, and each tenant once per run of its
+//! grants.
 
 use std::collections::HashMap;
 
@@ -13,7 +14,7 @@ use crate::{
     },
     domain::{
         AccessLevel, AgentId, GrantId, GrantTerms, GroupId, TenantId, ViolationReason,
-        grant::AGENTS_MAX, text::TextError, violation::Violations,
+        grant::AGENTS_MAX, ids::TextError, violation::Violations,
     },
     store::Retained,
 };

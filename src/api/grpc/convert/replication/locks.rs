@@ -11,7 +11,7 @@ use crate::{
     },
     domain::{
         AgentId, AgentKind, GroupId, LockId, LockTarget, LockTerms, Party, TenantId,
-        text::TextError, violation::Violations,
+        ids::TextError, violation::Violations,
     },
     node::message::LockChange,
 };

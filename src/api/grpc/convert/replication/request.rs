@@ -19,7 +19,8 @@ use crate::{
     node::message::{Hello, REPORT_MAX, ToUpstream},
 };
 
-/// The maximum number of nodes in one acknowledgement. Sums of many acknowledgements cannot overflow.
+/// The maximum number of nodes in one acknowledgement. Sums of many acknowledgements cannot
+/// overflow.
 const NODES_MAX: u32 = 100_000;
 
 /// The message to an upstream.

@@ -1,4 +1,5 @@
-//! Ids and free texts from callers. Each is validated once, where it enters, and trusted afterwards.
+//! Ids and free texts from callers. Each is validated once, where it enters, and trusted
+//! afterwards.
 
 use std::{fmt, sync::Arc};
 
@@ -41,7 +42,8 @@ pub enum TextError {
     /// No character of the text is visible.
     #[error("must contain a visible character")]
     NothingVisible,
-    /// The text is not in Unicode Normalization Form C. The same word has one spelling in that form.
+    /// The text is not in Unicode Normalization Form C. The same word has one spelling in that
+    /// form.
     #[error("must be in Unicode Normalization Form C (NFC)")]
     NotNormalized,
     /// The text starts or ends with white space, which is invisible in a log.
@@ -96,8 +98,9 @@ pub fn shown_id<T>(text: &str, new: impl FnOnce(&str) -> Result<T, TextError>) -
     new(&ComposingNormalizerBorrowed::new_nfc().normalize(&shown)).ok()
 }
 
-/// Whether `c` must not be part of an id or be sent to a terminal: a control character, a line or
-/// paragraph separator, a noncharacter, or a character that is not shown or reorders its neighbours.
+/// Whether `c` must not be part of an id, or be sent to a terminal. Control characters, line and
+/// paragraph separators, noncharacters and default-ignorable characters are unsafe. Bidirectional
+/// controls are unsafe because they reorder other characters.
 pub fn is_unsafe(c: char) -> bool {
     const NONCHARACTERS: CodePointSetDataBorrowed<'static> =
         CodePointSetData::new::<NoncharacterCodePoint>();

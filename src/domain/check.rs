@@ -1,0 +1,100 @@
+//! Access checks: the questions of gateways.
+
+use std::collections::BTreeSet;
+
+use crate::domain::{
+    grant::{AccessLevel, AgentKind},
+    ids::{AgentId, GroupId, TenantId, shown_id},
+};
+
+/// The maximum number of group values in one check.
+pub const GROUPS_MAX: usize = 500;
+/// The maximum length of a group value, in bytes.
+pub const GROUP_BYTES_MAX: usize = 1_024;
+
+/// One question of a gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessCheck {
+    /// The tenant to enter.
+    pub tenant_id: TenantId,
+    /// The agent. `None`: an agent that no grant and no lock names.
+    pub agent_id: Option<AgentId>,
+    /// The agent's groups. Without groups, the check is denied.
+    pub groups: AssertedGroups,
+    /// The level that the agent needs.
+    pub required_level: AccessLevel,
+    /// The kind of the agent.
+    pub agent_kind: AgentKind,
+    /// The human behind the agent.
+    pub on_behalf_of: Option<AgentId>,
+}
+
+/// The groups that a gateway asserts. The values come from an identity provider, so some may not be
+/// ids. Such a value matches no grant. It still matches a lock on the group that it shows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AssertedGroups {
+    ids: BTreeSet<GroupId>,
+    shown: BTreeSet<GroupId>,
+    ignored: Vec<String>,
+}
+
+// === impl AccessCheck ===
+
+impl AccessCheck {
+    /// Whether the check is about this agent, or about an agent that acts on behalf of it.
+    pub fn involves_agent(&self, agent_id: &AgentId) -> bool {
+        self.agent_id.as_ref() == Some(agent_id) || self.on_behalf_of.as_ref() == Some(agent_id)
+    }
+}
+
+// === impl AssertedGroups ===
+
+impl AssertedGroups {
+    /// Sorts the values of a token into ids and other values.
+    pub fn new(values: impl IntoIterator<Item = String>) -> Self {
+        let mut groups = Self::default();
+        for value in values {
+            match GroupId::new(&value) {
+                Ok(group_id) => {
+                    groups.ids.insert(group_id);
+                }
+                Err(_) => {
+                    groups.shown.extend(shown_id(&value, GroupId::new));
+                    groups.ignored.push(value);
+                }
+            }
+        }
+        groups
+    }
+
+    /// Whether a grant to this group can apply.
+    pub fn contains(&self, group_id: &GroupId) -> bool {
+        self.ids.contains(group_id)
+    }
+
+    /// The groups that can have grants.
+    pub fn ids(&self) -> impl ExactSizeIterator<Item = &GroupId> {
+        self.ids.iter()
+    }
+
+    /// Whether a lock on this group applies.
+    pub fn shows(&self, group_id: &GroupId) -> bool {
+        self.ids.contains(group_id) || self.shown.contains(group_id)
+    }
+
+    /// The groups that can be locked. May contain duplicates.
+    pub fn lockable(&self) -> impl Iterator<Item = &GroupId> {
+        self.ids.iter().chain(&self.shown)
+    }
+
+    /// The values that are not ids.
+    pub fn ignored(&self) -> &[String] {
+        &self.ignored
+    }
+}
+
+impl FromIterator<GroupId> for AssertedGroups {
+    fn from_iter<I: IntoIterator<Item = GroupId>>(ids: I) -> Self {
+        Self { ids: ids.into_iter().collect(), ..Self::default() }
+    }
+}

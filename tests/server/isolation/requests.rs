@@ -1,0 +1,59 @@
+//! Requests of both sides.
+
+use support_access::api::proto::v1::*;
+
+pub(super) fn order(is_oldest_first: bool) -> i32 {
+    let order = if is_oldest_first { ListOrder::OldestFirst } else { ListOrder::NewestFirst };
+    order.into()
+}
+
+/// A request id that is used again by later calls, or none.
+pub(super) fn request_id(number: usize, name: &str) -> String {
+    if number == 0 { String::new() } else { format!("{name} {number}") }
+}
+
+pub(super) fn period(days: i64) -> prost_types::Duration {
+    prost_types::Duration { seconds: days * 86_400, nanos: 0 }
+}
+
+pub(super) fn grant_request(agents: usize) -> GrantAccessRequest {
+    let agent_ids: Vec<String> = (0..agents).map(|number| format!("agent-{number}")).collect();
+    GrantAccessRequest {
+        group_id: "support".to_owned(),
+        named_agents: (!agent_ids.is_empty()).then_some(NamedAgents { agent_ids }),
+        access_level: AccessLevel::ReadWrite.into(),
+        duration: Some(period(7)),
+        ..GrantAccessRequest::default()
+    }
+}
+
+pub(super) fn update_request(max_days: i64) -> UpdateSupportPolicyRequest {
+    let max_duration = Some(period(max_days));
+    UpdateSupportPolicyRequest {
+        policy_overrides: Some(PolicyOverrides { max_duration, ..PolicyOverrides::default() }),
+        ..UpdateSupportPolicyRequest::default()
+    }
+}
+
+pub(super) fn lock_request(target: usize) -> LockAccessRequest {
+    let mut request =
+        LockAccessRequest { reason: "an incident".to_owned(), ..LockAccessRequest::default() };
+    match target {
+        0 => request.agent_id = "agent-0".to_owned(),
+        1 => request.group_id = "support".to_owned(),
+        2 => request.agent_kind = AgentKind::Human.into(),
+        _ => request.everything = true,
+    }
+    request
+}
+
+pub(super) fn access_check(tenant_id: &str) -> AccessCheck {
+    AccessCheck {
+        tenant_id: tenant_id.to_owned(),
+        agent_id: "agent-0".to_owned(),
+        group_ids: vec!["support".to_owned()],
+        required_level: AccessLevel::ReadOnly.into(),
+        agent_kind: AgentKind::Human.into(),
+        on_behalf_of: String::new(),
+    }
+}
