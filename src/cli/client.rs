@@ -1,16 +1,18 @@
 //! Calls to the server, and their results as reports.
 
-use std::time::Duration;
+use std::{error::Error, time::Duration};
 
 use clap::Args;
 use tokio::time::{Instant, sleep, timeout};
-use tonic::{Request, Response, Status, metadata::AsciiMetadataValue, transport::Channel};
+use tonic::{
+    Request, Response, Status, TimeoutExpired, metadata::AsciiMetadataValue, transport::Channel,
+};
 use tonic_types::StatusExt;
 
 use super::{
     args::names,
     connection::{ConnectionArgs, Format, OutputArgs},
-    error::{ArgumentNames, CliError},
+    error::{ArgumentNames, CliError, causes},
     json::{JsonMessage, to_json},
     output::{Exit, Report, stdout_layout},
     table::Layout,
@@ -145,10 +147,12 @@ impl Client {
         }
     }
 
-    /// The error of a call. A status with a source was not sent by the server.
+    /// The error of a call. The server did not send a status that has a source.
     pub(crate) async fn error(&self, status: &Status) -> CliError {
-        use std::error::Error;
         match status.source() {
+            Some(source) if causes(source).any(|cause| cause.is::<TimeoutExpired>()) => {
+                CliError::no_response()
+            }
             Some(source) => self.connection.explain(source).await,
             None => CliError::from_status(status, &self.names),
         }

@@ -84,7 +84,7 @@ pub(crate) struct ConnectionArgs {
         hide_env = true,
         requires = "key"
     )]
-    certificate: Option<PathBuf>,
+    pub(crate) certificate: Option<PathBuf>,
     /// The private key of --certificate: a PEM file
     ///
     /// Environment: SUPPORT_ACCESS_KEY.
@@ -164,13 +164,13 @@ impl ConnectionArgs {
         match timeout(self.timeout.0, endpoint.connect()).await {
             Ok(Ok(channel)) => Ok(channel),
             Ok(Err(error)) => Err(self.explain(&error).await),
-            Err(_) => Err(Diagnosis::NoResponse.to_error(&self.server, self.ca.is_some())),
+            Err(_) => Err(Diagnosis::NoResponse.to_error(self)),
         }
     }
 
     /// The error for a connection that failed.
     pub(crate) async fn explain(&self, error: &(dyn std::error::Error + 'static)) -> CliError {
-        diagnose(&self.server, error).await.to_error(&self.server, self.ca.is_some())
+        diagnose(&self.server, error).await.to_error(self)
     }
 
     /// The header with the bearer token.

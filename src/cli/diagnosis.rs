@@ -13,7 +13,7 @@ use tokio::{
 use tokio_rustls::rustls::{self, CertificateError};
 
 use super::{
-    connection::ServerAddress,
+    connection::{ConnectionArgs, ServerAddress},
     error::{CliError, causes},
 };
 use crate::api::health::Phase;
@@ -40,10 +40,9 @@ pub(crate) enum Diagnosis {
     UnknownAuthority,
     /// The server's certificate is not valid, for example for this name.
     InvalidCertificate(String),
-    /// The server requires a client certificate.
-    CertificateRequired,
-    /// The server rejects the client certificate.
-    CertificateRejected(String),
+    /// The server closed the connection after the TLS handshake. With TLS 1.3, a server rejects a
+    /// missing or invalid client certificate this way. Its alert, if it is not lost, is the cause.
+    ClosedAfterHandshake(String),
     /// The server closed the connection on its Unix socket.
     SocketClosed,
     /// No response before the deadline.
@@ -65,9 +64,6 @@ enum Peer {
 /// Finds the cause of a failed connection.
 pub(crate) async fn diagnose(server: &ServerAddress, error: &(dyn Error + 'static)) -> Diagnosis {
     let cause = causes(error).last().map(ToString::to_string).unwrap_or_default();
-    if let Some(found) = diagnose_alert(&cause) {
-        return found;
-    }
     if let Some(error) = causes(error).find_map(tls_error)
         && let Some(found) = diagnose_tls(error)
     {
@@ -77,7 +73,8 @@ pub(crate) async fn diagnose(server: &ServerAddress, error: &(dyn Error + 'stati
         };
     }
     match probe(server).await {
-        Peer::Tls if !server.uses_tls() => Diagnosis::TlsServer,
+        Peer::Tls if server.uses_tls() => Diagnosis::ClosedAfterHandshake(cause),
+        Peer::Tls => Diagnosis::TlsServer,
         Peer::Metrics => Diagnosis::MetricsPort,
         Peer::Http => Diagnosis::NotGrpc,
         Peer::Closed if server.socket().is_some() => Diagnosis::SocketClosed,
@@ -101,22 +98,6 @@ fn diagnose_tls(error: &rustls::Error) -> Option<Diagnosis> {
             Some(Diagnosis::UnknownAuthority)
         }
         Error::InvalidCertificate(found) => Some(Diagnosis::InvalidCertificate(found.to_string())),
-        _ => None,
-    }
-}
-
-/// A server rejects a client certificate by an alert. h2 keeps only the text of the error.
-fn diagnose_alert(cause: &str) -> Option<Diagnosis> {
-    let alert = cause.strip_prefix("received fatal alert: ")?;
-    match alert {
-        "CertificateRequired" => Some(Diagnosis::CertificateRequired),
-        "BadCertificate"
-        | "CertificateExpired"
-        | "CertificateRevoked"
-        | "CertificateUnknown"
-        | "DecryptError"
-        | "UnknownCA"
-        | "UnsupportedCertificate" => Some(Diagnosis::CertificateRejected(alert.into())),
         _ => None,
     }
 }
@@ -167,9 +148,9 @@ fn classify(answer: &[u8]) -> Peer {
 
 impl Diagnosis {
     /// The error, with the remedy.
-    pub(crate) fn to_error(&self, server: &ServerAddress, has_ca: bool) -> CliError {
-        let message =
-            |text: &str| CliError::unavailable(text.replace("SERVER", &server.to_string()));
+    pub(crate) fn to_error(&self, connection: &ConnectionArgs) -> CliError {
+        let server = connection.server.to_string();
+        let message = |text: &str| CliError::unavailable(text.replace("SERVER", &server));
         match self {
             Self::PlainServer => message("the server at SERVER does not use TLS")
                 .with_hint("use http:// in --server"),
@@ -179,21 +160,23 @@ impl Diagnosis {
                 .with_hint("the gRPC port is 50051, unless the server's `listen` names another"),
             Self::NotGrpc => message("the server at SERVER does not serve gRPC")
                 .with_hint("another program may use this port"),
-            Self::UnknownAuthority if has_ca => {
+            Self::UnknownAuthority if connection.ca.is_some() => {
                 message("the certificate of SERVER is not signed by an authority in --ca")
                     .with_hint("--ca must contain the authority of the server's certificate")
             }
             Self::UnknownAuthority => {
-                message("the certificate of SERVER is not signed by an authority that this machine trusts")
+                message("this machine does not trust the authority of the certificate of SERVER")
                     .with_hint("--ca names a file with the authority of the server's certificate")
             }
             Self::InvalidCertificate(cause) => {
                 message(&format!("the certificate of SERVER is not valid: {cause}"))
             }
-            Self::CertificateRequired => message("the server at SERVER requires a client certificate")
-                .with_hint("--certificate and --key name the client certificate"),
-            Self::CertificateRejected(cause) => {
-                message(&format!("the server at SERVER rejects the client certificate: {cause}"))
+            Self::ClosedAfterHandshake(cause) => {
+                let text = "the server at SERVER closed the connection after the TLS handshake";
+                message(&format!("{text}: {cause}")).with_hint(match connection.certificate {
+                    Some(_) => "the server may reject the client certificate; its log has the reason",
+                    None => "the server may require a client certificate: --certificate and --key",
+                })
             }
             Self::SocketClosed => {
                 let uid = rustix::process::getuid().as_raw();

@@ -67,19 +67,6 @@ impl CliError {
         Self { exit: Exit::Usage, code: Code::InvalidArgument, ..Self::new(message) }
     }
 
-    /// Several errors in the configuration.
-    pub(crate) fn invalid(problems: Vec<String>) -> Self {
-        let message = problems.join("; ");
-        let to_violation = |description| Violation {
-            field: String::new(),
-            argument: String::new(),
-            reason: String::new(),
-            description,
-        };
-        let violations = problems.into_iter().map(to_violation).collect();
-        Self { violations, ..Self::usage(message) }
-    }
-
     /// The server cannot be reached.
     pub(crate) fn unavailable(message: impl Into<String>) -> Self {
         Self { exit: Exit::Unavailable, code: Code::Unavailable, ..Self::new(message) }

@@ -8,6 +8,7 @@
     reason = "these are tests"
 )]
 
+#[allow(dead_code, reason = "shared; not every test uses all of it")]
 #[path = "../server/identity/authority.rs"]
 mod authority;
 mod checks;

@@ -19,13 +19,20 @@ fn a_narrow_terminal_shows_fewer_columns_and_breaks_no_word() {
     let full = run_at(&server, &args.split(' ').collect::<Vec<_>>()).stdout;
     assert_eq!(on_terminal(200, &server, args), full);
     assert_eq!(on_terminal(20, &server, &format!("{args} --wide")), full);
-    let at_50 = "\
+    let at_53 = "\
 GRANT  STATE   GROUP    START (UTC)  END (UTC)
 g0     ACTIVE  support  -            2026-12-01 09:00
 
 The list is longer; --limit shows more.
 ";
-    assert_eq!(on_terminal(50, &server, args), at_50);
+    assert_eq!(on_terminal(53, &server, args), at_53);
+    let at_52 = "\
+GRANT  STATE   GROUP    END (UTC)
+g0     ACTIVE  support  2026-12-01 09:00
+
+The list is longer; --limit shows more.
+";
+    assert_eq!(on_terminal(52, &server, args), at_52);
     let at_20 = "\
 GRANT  STATE
 g0     ACTIVE
