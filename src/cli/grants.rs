@@ -78,10 +78,14 @@ pub(crate) struct GrantArgs {
 /// extended.
 #[derive(Debug, Args)]
 #[command(
-    group = ArgGroup::new("end").required(true).args(["duration", "expire_time", "until_revoked", "by"]),
+    group = ArgGroup::new("end")
+        .required(true)
+        .args(["duration", "expire_time", "until_revoked", "by"]),
+    override_usage = "support-access extend [OPTIONS] <TENANT> <GRANT> \
+        <--for <DURATION>|--until <TIME>|--until-revoked|--by <DURATION>>",
     after_help = "Examples:
   support-access extend acme $GRANT --by 2d        # two days more than before
-  support-access extend acme $GRANT --for 2d       # two days from now, which may be an earlier end
+  support-access extend acme $GRANT --for 2d       # two days from now, maybe an earlier end
   support-access extend acme $GRANT --until 2026-12-01T17:00Z"
 )]
 pub(crate) struct ExtendArgs {
@@ -120,6 +124,7 @@ pub(crate) struct ExtendArgs {
 #[derive(Debug, Args)]
 #[command(
     group = ArgGroup::new("which").required(true).args(["grant_id", "all"]),
+    override_usage = "support-access revoke [OPTIONS] <TENANT> <GRANT|--all>",
     after_help = "Examples:
   support-access revoke acme $GRANT --reason \"Solved\"
   support-access revoke acme --all"

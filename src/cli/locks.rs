@@ -80,7 +80,8 @@ pub(crate) struct CreateArgs {
 #[command(
     allow_missing_positional = true,
     group = ArgGroup::new("scope").required(true).args(["tenant_id", "all_tenants"]),
-    override_usage = "support-access lock lift [OPTIONS] --reason <TEXT> <TENANT|--all-tenants> <LOCK>",
+    override_usage = "support-access lock lift [OPTIONS] --reason <TEXT> <TENANT|--all-tenants> \
+        <LOCK>",
     after_help = "Examples:
   support-access lock lift acme $LOCK --reason \"Investigation closed\"
   support-access lock lift --all-tenants $LOCK --reason \"Laptop found\""

@@ -38,7 +38,7 @@ pub(crate) struct GetArgs {
 /// Existing grants do not change; the output lists those that the new policy would not allow.
 #[derive(Debug, Args)]
 #[command(
-    override_usage = "support-access policy set [OPTIONS] <TENANT> [--clear <FIELD>]...",
+    override_usage = "support-access policy set [OPTIONS] <TENANT>",
     group = ArgGroup::new("override").required(true).multiple(true).args([
         "groups", "no_groups", "preset_durations", "no_presets", "default_duration", "max_duration",
         "until_revoked_allowed", "reason_required", "ticket_required", "max_schedule_ahead", "clear",

@@ -11,6 +11,10 @@ use crate::server::{
 };
 
 const PLACES: &str = "\
+Examples:
+  support-access serve
+  support-access serve --config access.toml
+
 Each setting is looked for as a flag, then in the environment (an empty variable counts as not
 set), then in the configuration file, and then has its default. The file is TOML:
 

@@ -15,6 +15,9 @@ use crate::server::{
 };
 
 const PLACES: &str = "\
+Example:
+  support-access sidecar --upstream https://replica:50051 --listen unix:/run/access/check.sock
+
 Each setting is looked for as a flag, then in the environment, then in the configuration file, and
 then has its default, as for serve. The file may be the same.
 

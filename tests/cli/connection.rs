@@ -32,6 +32,15 @@ fn answer_with(answer: &'static [u8]) -> u16 {
 }
 
 #[test]
+fn a_server_on_this_machine_needs_no_scheme() {
+    let address = Fake::default().start();
+    let (_, port) = address.rsplit_once(':').unwrap();
+    for server in [&format!("localhost:{port}"), &address, &format!("http://{address}")] {
+        assert_eq!(run_at(server, &["show", "acme", "g1"]).code, 0, "{server}");
+    }
+}
+
+#[test]
 fn a_server_that_does_not_listen_is_named() {
     // Bound and released, so that no process listens there.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();

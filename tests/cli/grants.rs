@@ -102,7 +102,7 @@ fn extend_by_moves_the_present_end_and_passes_its_etag() {
     let server = fake.start();
     let result = run_at(&server, &["extend", "complete", "g1", "--by", "1d"]);
     assert_eq!((result.code, result.stderr.as_str()), (0, ""));
-    let end = "End       2026-12-01 09:00:00 UTC (before: 2026-12-01 09:00:00 UTC)\n";
+    let end = "End       2026-12-02 09:00:00 UTC (before: 2026-12-01 09:00:00 UTC)\n";
     assert!(result.stdout.contains(end), "{}", result.stdout);
     let sent = fake.0.lock().extensions[0].clone();
     let moved = prost_types::Timestamp { seconds: 1_796_115_600 + 86_400, nanos: 0 };
@@ -113,6 +113,23 @@ fn extend_by_moves_the_present_end_and_passes_its_etag() {
     let unlimited = run_at(&server, &["extend", "unlimited", "g1", "--by", "1d"]);
     assert_eq!(unlimited, Output::error(64, stderr));
     assert_eq!(fake.0.lock().extensions.len(), 1, "no change was sent");
+}
+
+#[test]
+fn extend_states_the_change_and_warns_about_an_earlier_end() {
+    let server = Fake::default().start();
+    let extend = |until: &str| run_at(&server, &["extend", "complete", "g1", "--until", until]);
+    let later = extend("2026-12-01T10:00Z");
+    assert_eq!((later.code, later.stderr.as_str()), (0, ""));
+    let end = "End       2026-12-01 10:00:00 UTC (before: 2026-12-01 09:00:00 UTC)\n";
+    assert!(later.stdout.contains(end), "{}", later.stdout);
+
+    let earlier = extend("2026-12-01T08:00Z");
+    let stderr = "warning: access now ends earlier: 2026-12-01 08:00:00 UTC (before: 2026-12-01 \
+                  09:00:00 UTC)\n";
+    assert_eq!((earlier.code, earlier.stderr.as_str()), (0, stderr));
+    let end = "End       2026-12-01 08:00:00 UTC (before: 2026-12-01 09:00:00 UTC)\n";
+    assert!(earlier.stdout.contains(end), "{}", earlier.stdout);
 }
 
 #[test]

@@ -106,7 +106,7 @@ fn an_export_has_all_pages_up_to_its_checkpoint() {
         verified.stdout.starts_with("The history of the vendor is valid: 2500"),
         "{verified:?}"
     );
-    let other = verify(&file, &["--tenant", "acme"]);
+    let other = verify(&file, &["--expect-tenant", "acme"]);
     assert_eq!(other, Output::error(2, "error: the history is that of the vendor\n"));
     let mixed = verify(&file, &["--checkpoint", kept.to_str().unwrap()]);
     let misfit = ChainError::OtherTenant { expected: "acme".into(), found: String::new() };

@@ -149,6 +149,75 @@ fn invalid_usage_exits_with_64_and_help_with_0() {
 }
 
 #[test]
+fn exit_codes_distinguish_the_outcomes() {
+    let server = Fake::default().start();
+    let cases = [
+        ("show acme g1", 0),
+        ("check open bob --level admin", 0),
+        ("check closed bob --level admin", 2),
+        ("revoke pending g1", 3),
+        ("show empty g1", 4),
+        ("lock lift other l1 --reason over", 5),
+        ("grant strict support --level admin --for 60d", 6),
+        ("show foreign g1", 7),
+        ("check stale bob --level admin", 8),
+        ("show acme", 64),
+    ];
+    for (args, code) in cases {
+        let result = run_at(&server, &args.split(' ').collect::<Vec<_>>());
+        assert_eq!(result.code, code, "{args}: {result:?}");
+    }
+    let help = run(&["--help"]).stdout;
+    for (_, code) in cases {
+        assert!(help.lines().any(|line| line.starts_with(&format!("  {code}   "))), "{code}");
+    }
+}
+
+/// Daily verbs are commands. Everything else is a noun, then a verb. The tenant always comes first.
+#[test]
+fn the_command_line_has_one_grammar() {
+    let usages = [
+        "grant [OPTIONS] --level <LEVEL> <TENANT> <GROUP>",
+        "extend [OPTIONS] <TENANT> <GRANT> \
+         <--for <DURATION>|--until <TIME>|--until-revoked|--by <DURATION>>",
+        "revoke [OPTIONS] <TENANT> <GRANT|--all>",
+        "list [OPTIONS] <TENANT|--all-tenants>",
+        "show [OPTIONS] <TENANT> <GRANT>",
+        "check [OPTIONS] --level <LEVEL> <TENANT> <AGENT>",
+        "explain [OPTIONS] --level <LEVEL> <TENANT> <AGENT>",
+        "lock create [OPTIONS] --reason <TEXT> <TENANT|--all-tenants> \
+         <--agent <ID>|--group <ID>|--kind <KIND>|--everything>",
+        "lock lift [OPTIONS] --reason <TEXT> <TENANT|--all-tenants> <LOCK>",
+        "lock list [OPTIONS] <TENANT|--all-tenants>",
+        "policy get [OPTIONS] <TENANT>",
+        "policy set [OPTIONS] <TENANT>",
+        "history list [OPTIONS] <TENANT|--vendor|--all>",
+        "history export [OPTIONS] <TENANT|--vendor>",
+        "history checkpoint [OPTIONS] <TENANT|--vendor>",
+        "history wait [OPTIONS] <TENANT|--vendor> <TOKEN>",
+        "history verify [OPTIONS] <FILE>...",
+        "tenant list [OPTIONS]",
+        "node list [OPTIONS]",
+        "serve [OPTIONS]",
+        "sidecar [OPTIONS]",
+        "database migrate [OPTIONS]",
+        "database restored [OPTIONS]",
+        "health check [OPTIONS]",
+        "version [OPTIONS]",
+        "whoami [OPTIONS]",
+        "completions <SHELL>",
+    ];
+    for usage in usages {
+        let words = usage.split(' ').take_while(|word| !word.starts_with(['[', '<']));
+        let help = run(&words.chain(["--help"]).collect::<Vec<_>>()).stdout;
+        let line = help.lines().find_map(|line| line.strip_prefix("Usage: support-access "));
+        assert_eq!(line, Some(usage));
+        assert!(help.contains("\nExample"), "{usage} has an example");
+        assert!(!help.contains("--tenant"), "{usage}");
+    }
+}
+
+#[test]
 fn help_has_groups_and_exit_codes() {
     let help = run(&["--help"]).stdout;
     for text in ["\nAccess:\n  grant ", "\nServer:\n", "\nInformation:\n", "  64           invalid"]

@@ -12,7 +12,7 @@ use std::{
 /// The longest time without output, on a busy machine.
 const DEADLINE: Duration = Duration::from_mins(2);
 
-/// The process of the terminal. Ends with its owner.
+/// The process of the terminal. Ends with the owner, even if the process of the test is killed.
 struct Terminal(Child);
 
 impl Drop for Terminal {
@@ -23,8 +23,8 @@ impl Drop for Terminal {
     }
 }
 
-/// Runs a shell command on a terminal with `columns`, and returns the output. `typed` is the input of
-/// the person at the terminal.
+/// Runs a shell command on a terminal with `columns`, and returns the output. `typed` is the input
+/// of the person at the terminal.
 pub fn run_on_terminal(
     columns: u16,
     command: &str,
@@ -33,7 +33,8 @@ pub fn run_on_terminal(
     typed: &str,
 ) -> String {
     let command = format!("stty cols {columns} -onlcr; exec {command}");
-    let mut process = Command::new("script")
+    let mut process = Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "script"])
         .args(["--quiet", "--return", "--command", &command, "/dev/null"])
         .current_dir(directory)
         .env_clear()
@@ -41,8 +42,8 @@ pub fn run_on_terminal(
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .expect("script is installed");
-    // The input stays open, because its end would show up on the terminal.
+        .expect("setpriv of util-linux is installed");
+    // The input stays open, because its end would appear on the terminal.
     let mut stdin = process.stdin.take().expect("stdin is piped");
     let mut stdout = process.stdout.take().expect("stdout is piped");
     let _terminal = Terminal(process);

@@ -35,7 +35,7 @@ pub(crate) fn free_ports() -> [String; 2] {
     listeners.map(|listener| listener.local_addr().expect("its address").port().to_string())
 }
 
-/// A server that ends with the test.
+/// A server that ends with the test, even if the process of the test is killed.
 #[derive(Debug)]
 pub(crate) struct Server {
     process: Child,
@@ -46,7 +46,8 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server, and waits until it listens.
     pub(crate) fn start(directory: &Path, database_url: &str) -> Self {
-        let mut process = Command::new(PROGRAM)
+        let mut process = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", PROGRAM])
             .args(["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"])
             .args(["--database-url", database_url])
             .current_dir(directory)

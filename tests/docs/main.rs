@@ -14,7 +14,7 @@ mod terminal;
 
 use std::path::Path;
 
-use backend::{Backend, PROGRAM, Server, free_ports};
+use backend::{Backend, Server, free_ports};
 use page::{commands, matches};
 use shell::Session;
 
@@ -52,8 +52,8 @@ fn secure_setup_on_postgresql() {
     play(SECURE_SETUP, &Backend::Postgres(postgres::Cluster::begin()));
 }
 
-/// Types the commands of a document into one shell, and compares the output of each. The shell has a
-/// server, unless the document starts one itself.
+/// Types the commands of a document into one shell, and compares the output of each. A server runs
+/// before, unless the document starts one.
 fn play(document: &str, backend: &Backend) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
     let text = std::fs::read_to_string(path).expect("the document exists");
@@ -84,8 +84,7 @@ fn play(document: &str, backend: &Backend) {
         environment.push(("SUPPORT_ACCESS_SERVER".into(), server.address.clone()));
         Some(server)
     };
-    let programs = Path::new(PROGRAM).parent().expect("the program is in a directory");
-    let session = Session { directory: directory.path(), programs, environment };
+    let session = Session { directory: directory.path(), environment };
     let typed: Vec<&str> = commands.iter().map(|command| command.text.as_str()).collect();
     let outputs = session.run(&typed);
     drop(server);

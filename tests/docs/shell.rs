@@ -1,8 +1,13 @@
 //! Types commands into one `bash` on a terminal of 100 columns, as a reader would.
 
-use std::{fmt::Write, fs, path::Path};
+use std::{
+    fmt::Write,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+};
 
-use crate::terminal::run_on_terminal;
+use crate::{backend::PROGRAM, terminal::run_on_terminal};
 
 /// The width of the terminal.
 const COLUMNS: u16 = 100;
@@ -14,8 +19,6 @@ const MARK: &str = "--- end of the command ---";
 pub(crate) struct Session<'a> {
     /// The directory in which the shell starts.
     pub(crate) directory: &'a Path,
-    /// The first directory of `PATH`.
-    pub(crate) programs: &'a Path,
     /// The environment, besides `PATH`.
     pub(crate) environment: Vec<(String, String)>,
 }
@@ -23,27 +26,41 @@ pub(crate) struct Session<'a> {
 impl Session<'_> {
     /// Runs the commands, and returns the output lines of each: stdout and stderr in their order.
     pub(crate) fn run(&self, commands: &[&str]) -> Vec<Vec<String>> {
-        let file = tempfile::NamedTempFile::new().expect("a file for the commands");
-        fs::write(file.path(), script(commands)).expect("the file is writable");
-        let inherited = std::env::var("PATH").expect("PATH is set");
-        let path = format!("{}:{inherited}", self.programs.display());
-        let environment = [&[("PATH".to_owned(), path)], self.environment.as_slice()].concat();
-        let shell = format!("bash --noprofile --norc {}", file.path().display());
-        let text = run_on_terminal(COLUMNS, &shell, self.directory, &environment, "");
+        let text = self.output(commands);
         let mut outputs: Vec<Vec<String>> =
             text.split(&format!("{MARK}\n")).map(to_lines).collect();
         let rest = outputs.pop().unwrap_or_default();
         assert_eq!(outputs.len(), commands.len(), "bash ended early: {rest:#?}\n{text}");
         outputs
     }
+
+    /// The output of all commands, with the mark after each.
+    fn output(&self, commands: &[&str]) -> String {
+        let files = tempfile::tempdir().expect("a directory for the files of the shell");
+        let commands_file = files.path().join("commands");
+        fs::write(&commands_file, script(commands)).expect("the file is writable");
+        write_program(&files.path().join("support-access"));
+        let inherited = std::env::var("PATH").expect("PATH is set");
+        let path = format!("{}:{inherited}", files.path().display());
+        let environment = [&[("PATH".to_owned(), path)], self.environment.as_slice()].concat();
+        let shell = format!("bash --noprofile --norc {}", commands_file.display());
+        run_on_terminal(COLUMNS, &shell, self.directory, &environment, "")
+    }
+}
+
+/// Writes the program that the shell finds. The kernel kills a server in the background when its
+/// parent ends, even if the parent is killed.
+fn write_program(path: &Path) {
+    let text = format!("#!/bin/sh\nexec setpriv --pdeathsig KILL '{PROGRAM}' \"$@\"\n");
+    fs::write(path, text).expect("the file is writable");
+    fs::set_permissions(path, Permissions::from_mode(0o755)).expect("the file is ours");
 }
 
 /// The commands, each followed by the mark. `$?` stays that of the command, for the next one.
 fn script(commands: &[&str]) -> String {
     let mut script = String::from(
         "exec < /dev/null\n\
-         end_command() { local status=$?; printf '\\n%s\\n' \"$1\"; return $status; }\n\
-         trap 'jobs -p | xargs --no-run-if-empty kill' EXIT\n",
+         end_command() { local status=$?; printf '\\n%s\\n' \"$1\"; return $status; }\n",
     );
     for command in commands {
         writeln!(script, "{command}\nend_command '{MARK}'").expect("a String grows");
@@ -59,15 +76,14 @@ fn to_lines(text: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::{process::Command, sync::mpsc::channel, thread, time::Duration};
 
     use super::*;
 
     fn run(commands: &[&str]) -> Vec<Vec<String>> {
         let directory = tempfile::tempdir().unwrap();
         let environment = vec![("GREETING".into(), "hello".into())];
-        let path = directory.path();
-        Session { directory: path, programs: path, environment }.run(commands)
+        Session { directory: directory.path(), environment }.run(commands)
     }
 
     #[test]
@@ -106,9 +122,23 @@ mod tests {
     }
 
     #[test]
-    fn background_processes_end_with_the_shell() {
-        let start = Instant::now();
-        run(&["sleep 600 &", "echo a"]); // a child process, not a wait
-        assert!(start.elapsed() < Duration::from_mins(1));
+    fn a_server_in_the_background_ends_with_the_shell() {
+        for end in ["exit", "kill -KILL $$"] {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path();
+            // The reader of the FIFO gets its end when the server ends.
+            let fifo = path.join("fifo");
+            assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+            let (sender, receiver) = channel();
+            thread::spawn(move || sender.send(fs::read(fifo).is_ok()));
+            Session { directory: path, environment: Vec::new() }.output(&[
+                "support-access serve --database-url memory: --listen 127.0.0.1:0 \
+                 --metrics-listen 127.0.0.1:0 > fifo 2> log &",
+                "until grep -q listening log; do sleep 0.1; done",
+                end,
+            ]);
+            let has_ended = receiver.recv_timeout(Duration::from_mins(1));
+            assert_eq!(has_ended, Ok(true), "after {end}");
+        }
     }
 }

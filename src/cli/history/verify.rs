@@ -44,8 +44,8 @@ pub(crate) struct VerifyArgs {
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
     /// The tenant whose history the files must contain
-    #[arg(long, value_name = "TENANT")]
-    tenant: Option<String>,
+    #[arg(long, value_name = "ID")]
+    expect_tenant: Option<String>,
 }
 
 pub(crate) fn run(args: &VerifyArgs) -> Result<Report, CliError> {
@@ -77,7 +77,7 @@ fn verify_file(args: &VerifyArgs, file: &Path) -> Result<Report, CliError> {
     };
     let result = verify(verifier, input).map_err(|error| unreadable("FILE", file, &error))?;
     let found = result.map_err(|error| not_valid(&error.to_string()))?;
-    if args.tenant.as_ref().is_some_and(|tenant| *tenant != found.tenant_id) {
+    if args.expect_tenant.as_ref().is_some_and(|tenant| *tenant != found.tenant_id) {
         return Err(not_valid(&format!("the history is that of {}", owner(&found))));
     }
     Ok(report(&found))

@@ -59,10 +59,12 @@ impl SupportAccessAdmin for Fake {
     ) -> Reply<v1::ExtendAccessResponse> {
         let (metadata, _, message) = request.into_parts();
         let enforcement = mk_enforcement(&message.tenant_id);
+        let expire_time = message.expire_time;
         self.record(&metadata, |received| received.extensions.push(message));
         let enforcement = enforcement.map_err(|NoCase| unavailable())?;
-        let grant = mk_grant("g1");
+        let mut grant = mk_grant("g1");
         let previous_expire_time = grant.expire_time;
+        grant.expire_time = expire_time.or(previous_expire_time);
         let consistency_token = "t7".into();
         Ok(Response::new(v1::ExtendAccessResponse {
             grant: Some(grant),
@@ -97,7 +99,8 @@ impl SupportAccessAdmin for Fake {
         }))
     }
 
-    /// The tenant "unlimited" has a grant until revoked.
+    /// The tenant "unlimited" has a grant until revoked, "empty" has no grant, and "foreign" is not
+    /// the caller's own.
     async fn get_grant(
         &self,
         request: Request<v1::GetGrantRequest>,
@@ -106,6 +109,10 @@ impl SupportAccessAdmin for Fake {
         match request.get_ref().tenant_id.as_str() {
             "unlimited" => grant.expire_time = None,
             "empty" => return Err(grant_not_found()),
+            "foreign" => {
+                let (code, text) = (Code::PermissionDenied, "the tenant is not the caller's own");
+                return Err(refused(code, "NOT_OWN_TENANT", "tenant_id", text));
+            }
             _ => {}
         }
         Ok(Response::new(v1::GetGrantResponse { grant: Some(grant) }))
