@@ -160,7 +160,7 @@ impl Command {
     }
 }
 
-/// The command with its help text. Errors show usage lines without options from the environment.
+/// The command with the help text. Errors show usage lines without options from the environment.
 fn complete_command() -> clap::Command {
     let mut command = ignore_empty_variables(Cli::command());
     command.build();
@@ -180,7 +180,7 @@ fn ignore_empty_variables(command: clap::Command) -> clap::Command {
 }
 
 /// Fixes the usage lines before clap parses the arguments. clap would add each option whose value
-/// came from the environment, as if it were required.
+/// came from the environment, as if the option were required.
 fn fix_usage(command: &mut clap::Command) {
     command.get_subcommands_mut().for_each(fix_usage);
     let usage = command.render_usage().to_string();

@@ -103,7 +103,7 @@ impl Pages {
         self.token.clone()
     }
 
-    /// Counts a page. Returns false if it was the last one.
+    /// Counts a page. Returns false after the last page.
     pub(crate) fn next(&mut self, length: usize, next_page_token: &str) -> bool {
         self.missing = self.missing.saturating_sub(length);
         next_page_token.clone_into(&mut self.token);
@@ -185,7 +185,7 @@ pub(crate) fn parse_time(text: &str) -> Result<Timestamp, String> {
     }
 }
 
-/// A group and its highest level, such as `support:read-write`. A group may contain a colon.
+/// A group and the highest level, such as `support:read-write`. A group may contain a colon.
 pub(crate) fn parse_group_override(text: &str) -> Result<v1::GroupOverride, String> {
     const EXAMPLE: &str = "write a group and a level, such as support:read-write";
     let (group_id, level) = text.rsplit_once(':').ok_or(EXAMPLE)?;

@@ -1,4 +1,4 @@
-//! Calls to the server, and their results as reports.
+//! Calls to the server, and the results as reports.
 
 use std::{error::Error, time::Duration};
 
@@ -34,8 +34,8 @@ const MESSAGE_LENGTH_MAX: usize = 64 << 20;
 const DEADLINE_GRACE: Duration = Duration::from_millis(250);
 /// The minimum delay before a retry.
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(50);
-const PENDING: &str = "the change is durable, but not yet known to be in force at every check node; \
-                       `support-access history wait` waits for it";
+const PENDING: &str = "the change is durable, but not yet known to be in force at every check \
+                       node; `support-access history wait` waits for it";
 
 /// A command that calls the server.
 pub(crate) trait Call: Args {
@@ -116,7 +116,7 @@ impl Client {
         self.call_until(self.deadline(), message, send).await
     }
 
-    /// Sends a request, and repeats it when the server asks for that. A repetition is safe: every
+    /// Sends a request, and repeats the request when the server asks for that. This is safe: every
     /// change has a request id.
     pub(crate) async fn call_until<M: Clone, A>(
         &self,
@@ -150,7 +150,7 @@ impl Client {
     /// The error of a call. The server did not send a status that has a source.
     pub(crate) async fn error(&self, status: &Status) -> CliError {
         match status.source() {
-            Some(source) if causes(source).any(|cause| cause.is::<TimeoutExpired>()) => {
+            Some(source) if causes(source).any(<dyn Error>::is::<TimeoutExpired>) => {
                 CliError::no_response()
             }
             Some(source) => self.connection.explain(source).await,
@@ -158,7 +158,7 @@ impl Client {
         }
     }
 
-    /// A response in the format that the user asked for. `name` is the name of its message.
+    /// A response in the format that the user asked for. `name` is the name of the message.
     pub(crate) fn report(
         &self,
         name: &str,

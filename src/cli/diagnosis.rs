@@ -41,9 +41,10 @@ pub(crate) enum Diagnosis {
     /// The server's certificate is not valid, for example for this name.
     InvalidCertificate(String),
     /// The server closed the connection after the TLS handshake. With TLS 1.3, a server rejects a
-    /// missing or invalid client certificate this way. Its alert, if it is not lost, is the cause.
+    /// missing or invalid client certificate this way. The cause is the alert of the server, unless
+    /// the alert was lost.
     ClosedAfterHandshake(String),
-    /// The server closed the connection on its Unix socket.
+    /// The server closed the connection on the Unix socket.
     SocketClosed,
     /// No response before the deadline.
     NoResponse,
@@ -82,7 +83,7 @@ pub(crate) async fn diagnose(server: &ServerAddress, error: &(dyn Error + 'stati
     }
 }
 
-/// The TLS error in `error`. An `io::Error` hides the error that it contains from `source`.
+/// The TLS error in `error`. `source` of an `io::Error` does not return the contained error.
 fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     if let Some(error) = error.downcast_ref::<rustls::Error>() {
         return Some(error);
@@ -156,7 +157,7 @@ impl Diagnosis {
                 .with_hint("use http:// in --server"),
             Self::TlsServer => message("the server at SERVER uses TLS")
                 .with_hint("use https:// in --server, and --ca for an authority of your own"),
-            Self::MetricsPort => message("SERVER is the metrics port of a server, not its gRPC port")
+            Self::MetricsPort => message("SERVER is a metrics port, not a gRPC port")
                 .with_hint("the gRPC port is 50051, unless the server's `listen` names another"),
             Self::NotGrpc => message("the server at SERVER does not serve gRPC")
                 .with_hint("another program may use this port"),
@@ -174,7 +175,9 @@ impl Diagnosis {
             Self::ClosedAfterHandshake(cause) => {
                 let text = "the server at SERVER closed the connection after the TLS handshake";
                 message(&format!("{text}: {cause}")).with_hint(match connection.certificate {
-                    Some(_) => "the server may reject the client certificate; its log has the reason",
+                    Some(_) => {
+                        "the server may reject the client certificate; its log has the reason"
+                    }
                     None => "the server may require a client certificate: --certificate and --key",
                 })
             }
@@ -187,7 +190,8 @@ impl Diagnosis {
             Self::NoResponse => message("the server at SERVER did not respond before the deadline"),
             Self::Other(cause) => message(&format!("the connection to SERVER failed: {cause}"))
                 .with_hint(
-                    "`support-access serve` starts a server on this machine; --server names another",
+                    "`support-access serve` starts a server on this machine; --server names \
+                     another",
                 ),
         }
     }

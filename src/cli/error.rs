@@ -9,11 +9,11 @@ use tonic_types::StatusExt;
 use super::{output::Exit, table::clean};
 use crate::api::proto::v1::ErrorReason;
 
-/// The names of a command's arguments by their ids. An id is the name of the field of the request
+/// The names of a command's arguments by id. An id is the name of the field of the request
 /// that the argument fills.
 pub(crate) type ArgumentNames = BTreeMap<String, String>;
 
-/// The metadata key that names the actor, and its argument.
+/// The metadata key that names the actor, and the argument.
 const ACTOR: (&str, &str) = ("support-access-actor", "--actor");
 
 /// Why a command failed.
@@ -27,8 +27,8 @@ pub(crate) struct CliError {
     pub(crate) reason: String,
     /// The problem, in one sentence.
     pub(crate) message: String,
-    /// The arguments at fault. They replace the message in output for people.
-    pub(crate) violations: Vec<Violation>,
+    /// The arguments at fault, which replace the message in output for people.
+    pub(crate) violations: Box<[Violation]>,
     /// The limits that the request exceeds.
     pub(crate) metadata: BTreeMap<String, String>,
     /// The remedy.
@@ -56,7 +56,7 @@ impl CliError {
             code: Code::Unknown,
             reason: String::new(),
             message: message.into(),
-            violations: Vec::new(),
+            violations: Box::default(),
             metadata: BTreeMap::new(),
             hint: None,
         }
@@ -82,7 +82,7 @@ impl CliError {
         }
     }
 
-    /// An unexpected error with its causes.
+    /// An unexpected error with all causes.
     pub(crate) fn because(error: &(dyn Error + 'static)) -> Self {
         let mut text = error.to_string();
         for cause in causes(error).map(ToString::to_string) {
@@ -295,7 +295,7 @@ mod tests {
                 .filter(|reason| {
                     CliError::from_status(&status(*reason, &[]), &names()).exit == exit
                 })
-                .map(|reason| reason.name())
+                .map(ErrorReason::name)
                 .collect()
         };
         assert_eq!(exits(Exit::NotFound), ["GRANT_NOT_FOUND", "LOCK_NOT_FOUND", "EVENT_NOT_FOUND"]);

@@ -356,7 +356,7 @@ impl Call for ShowArgs {
     async fn run(&self, client: &Client) -> Result<Report, CliError> {
         let grant = get(client, &self.tenant_id, &self.grant_id).await?;
         let response = v1::GetGrantResponse { grant: Some(grant.clone()) };
-        client.report("GetGrantResponse", &response, |layout| view::one(layout, &grant))
+        client.report("GetGrantResponse", &response, |layout| view::grant_details(layout, &grant))
     }
 }
 

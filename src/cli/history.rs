@@ -65,7 +65,7 @@ pub(crate) struct ListArgs {
 
 /// Wait until a change is in force at every check node
 ///
-/// Every change prints its consistency token. A change is in force after about the server's
+/// Every change prints a consistency token. A change is in force after about the server's
 /// max-staleness, 2s by default, even if nodes are dead or unreachable.
 #[derive(Debug, Args)]
 #[command(
@@ -139,7 +139,7 @@ impl Call for WaitArgs {
             let response = client.call_until(deadline, message, send).await?;
             let state = response.enforcement.as_ref().map(v1::Enforcement::state);
             let is_pending = state == Some(v1::EnforcementState::Pending);
-            // The server limits how long it waits.
+            // The server limits the duration of a call.
             if !is_pending || Instant::now() + REQUEST_TIME_MIN > deadline {
                 let report = client.report("WaitEnforcedResponse", &response, |layout| {
                     view::waited(layout, response.enforcement.as_ref())

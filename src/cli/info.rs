@@ -103,10 +103,7 @@ fn caller(layout: Layout, caller: &v1::GetCallerResponse) -> String {
     };
     let roles = caller.roles().map(|role| short(role.as_str_name(), "ROLE_").to_lowercase());
     let roles = roles.collect::<Vec<_>>().join(", ");
-    let tenants = match caller.all_tenants {
-        true => "all".to_owned(),
-        false => caller.tenant_ids.join(", "),
-    };
+    let tenants = if caller.all_tenants { "all".to_owned() } else { caller.tenant_ids.join(", ") };
     let mut rows = vec![
         ("Name", Cell::new(&caller.name)),
         ("Authentication", Cell::new(method)),

@@ -18,7 +18,7 @@ use crate::{
 pub(crate) struct JsonMessage(DynamicMessage);
 
 impl JsonMessage {
-    /// A message of `supportaccess.v1` by its name.
+    /// A message of `supportaccess.v1` by name.
     pub(crate) fn new(name: &str, message: &impl Message) -> Result<Self, CliError> {
         let pool =
             DescriptorPool::decode(DESCRIPTORS).map_err(|error| CliError::because(&error))?;
@@ -82,8 +82,8 @@ fn to_line(value: &impl Serialize) -> String {
     escape(&serde_json::to_string(value).unwrap_or_default()) + "\n"
 }
 
-/// Escapes characters that are valid in JSON, but could control a terminal. They occur in strings
-/// only, where the escape has the same meaning.
+/// Escapes characters that are valid in JSON, but could control a terminal. Such characters occur
+/// in strings only, where the escape has the same meaning.
 fn escape(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {

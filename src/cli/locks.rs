@@ -23,8 +23,8 @@ pub(crate) enum LockCommand {
 
 /// Lock an agent, a group, a kind of agents or everything
 ///
-/// A lock denies every check that it matches, regardless of present and future grants. Returns when
-/// no check node can allow what is locked.
+/// A lock denies every matching check, regardless of present and future grants. Returns when no
+/// check node can allow such a check.
 #[derive(Debug, Args)]
 #[command(
     group = ArgGroup::new("scope").required(true).args(["tenant_id", "all_tenants"]),
@@ -42,7 +42,7 @@ pub(crate) struct CreateArgs {
     /// The lock applies in all tenants; for operators
     #[arg(long)]
     all_tenants: bool,
-    /// Lock this agent, and every agent that acts on behalf of it
+    /// Lock this agent, and every agent that acts on behalf of this agent
     #[arg(long = "agent", value_name = "ID")]
     agent_id: Option<String>,
     /// Lock every agent of this group
@@ -74,8 +74,8 @@ pub(crate) struct CreateArgs {
 
 /// Lift a lock
 ///
-/// Only the party that created a lock may lift it: the tenant, or the vendor. A lock that has ended
-/// already does not change.
+/// Only the party that created a lock may lift the lock: the tenant or the vendor. A lock that has
+/// ended does not change.
 #[derive(Debug, Args)]
 #[command(
     allow_missing_positional = true,
@@ -120,7 +120,7 @@ pub(crate) struct ListArgs {
     /// The tenant in which the locks apply
     #[arg(value_name = "TENANT")]
     tenant_id: Option<String>,
-    /// Every lock, whether it applies in one tenant or in all tenants
+    /// Every lock, in one tenant or in all tenants
     #[arg(long)]
     all_tenants: bool,
     /// Include locks that have ended

@@ -27,7 +27,7 @@ pub(crate) enum NodeCommand {
     List(Remote<ListArgs>),
 }
 
-/// List the check nodes: replicas, and the sidecars that follow them
+/// List the check nodes: replicas and sidecars
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   support-access node list")]

@@ -32,7 +32,7 @@ pub(crate) enum Exit {
 }
 
 impl Exit {
-    /// Every exit code with its meaning, for the help text.
+    /// Every exit code with a meaning, for the help text.
     pub(crate) const MEANINGS: [(Self, &str); 10] = [
         (Self::Success, "success; check: allowed"),
         (Self::Unexpected, "unexpected error; health check: not serving"),
@@ -131,7 +131,8 @@ fn render_warnings(warnings: &[String], is_json: bool) -> String {
         return warnings.iter().map(|warning| warning_json(warning)).collect();
     }
     let label = stderr_layout().paint(Highlight::Warning, "warning:");
-    warnings.iter().map(|warning| format!("{label} {warning}\n")).collect()
+    let lines = warnings.iter().map(|warning| format!("{label} {warning}\n"));
+    lines.collect::<Vec<_>>().concat()
 }
 
 fn render_error(error: &CliError, is_json: bool) -> String {

@@ -20,7 +20,7 @@ pub(crate) enum PolicyCommand {
     Set(Box<Remote<SetArgs>>),
 }
 
-/// Show the choices of a tenant when it grants access
+/// Show the choices of a tenant for grants
 ///
 /// The policy is the vendor's catalogue, narrowed by the tenant's overrides.
 #[derive(Debug, Args)]
@@ -41,7 +41,8 @@ pub(crate) struct GetArgs {
     override_usage = "support-access policy set [OPTIONS] <TENANT>",
     group = ArgGroup::new("override").required(true).multiple(true).args([
         "groups", "no_groups", "preset_durations", "no_presets", "default_duration", "max_duration",
-        "until_revoked_allowed", "reason_required", "ticket_required", "max_schedule_ahead", "clear",
+        "until_revoked_allowed", "reason_required", "ticket_required", "max_schedule_ahead",
+        "clear",
     ]),
     after_help = "Examples:
   support-access policy set acme --max-duration 7d --until-revoked-allowed false
@@ -52,7 +53,7 @@ pub(crate) struct SetArgs {
     /// The tenant
     #[arg(value_name = "TENANT")]
     tenant_id: String,
-    /// A group that may be granted access, and its highest level; may be repeated
+    /// A group that may be granted access, and the highest level; may be repeated
     #[arg(long = "group", value_name = "ID:LEVEL", value_parser = parse_group_override)]
     groups: Vec<v1::GroupOverride>,
     /// No group may be granted access
@@ -67,7 +68,7 @@ pub(crate) struct SetArgs {
     /// The duration of a grant without an end of its own
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     default_duration: Option<Span>,
-    /// The longest time from the start of a grant to its end
+    /// The longest time from the start of a grant to the end
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     max_duration: Option<Span>,
     /// Whether a grant may last until it is revoked, regardless of the longest duration

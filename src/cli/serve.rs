@@ -276,7 +276,8 @@ mod tests {
 
     #[test]
     fn the_file_in_the_help_text_is_one() {
-        let lines = PLACES.lines().filter_map(|line| line.strip_prefix("  "));
+        let (_, file) = PLACES.split_once("TOML:\n").unwrap();
+        let lines = file.lines().filter_map(|line| line.strip_prefix("  "));
         let directory = tempfile::TempDir::new().unwrap();
         let path = directory.path().join("config.toml");
         std::fs::write(&path, lines.collect::<Vec<_>>().join("\n")).unwrap();

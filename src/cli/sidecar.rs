@@ -33,10 +33,10 @@ usage or configuration.";
 #[command(after_long_help = PLACES)]
 pub(crate) struct SidecarArgs {
     /// Whom to follow: the URL of a server or of another sidecar, https://HOST:PORT, http://HOST:PORT or
-    /// unix:PATH. May be repeated, or separated by commas.
+    /// unix:PATH. May be repeated.
     ///
     /// Required. Environment: SUPPORT_ACCESS_UPSTREAM, separated by commas. File: upstream.
-    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    #[arg(long, value_name = "URL")]
     upstream: Vec<String>,
     /// The authorities that vouch for upstreams, a PEM file.
     ///

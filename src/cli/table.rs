@@ -54,7 +54,7 @@ enum Shape {
     Wrapped,
 }
 
-/// A text and its highlight.
+/// A text with an optional highlight.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Cell {
     text: String,
@@ -100,7 +100,7 @@ fn natural_widths(columns: &[Column], rows: &[Vec<Cell>]) -> Vec<usize> {
     columns.iter().enumerate().map(width).collect()
 }
 
-/// The columns that fit into the layout, by their index, and their widths.
+/// The indexes and widths of the columns that fit into the layout.
 fn shown_columns(layout: Layout, columns: &[Column], natural: &[usize]) -> Vec<(usize, usize)> {
     let mut shown: Vec<usize> = (0..columns.len()).collect();
     let Some(limit) = layout.width else {
@@ -159,7 +159,7 @@ fn to_lines(layout: Layout, shown: &[(usize, usize)], columns: &[Column], row: &
     (0..height).map(line).collect()
 }
 
-/// `text`, or its beginning and an ellipsis if it is too wide.
+/// `text`, or the beginning and an ellipsis if the text is too wide.
 fn shorten(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
@@ -176,7 +176,7 @@ fn shorten(text: &str, width: usize) -> String {
     short.trim_end().to_owned() + "…"
 }
 
-/// Breaks `text` between words. A word that is too wide has a line of its own.
+/// Breaks `text` between words. A word that is too wide has a separate line.
 fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = vec![String::new()];
     for word in text.split(' ') {

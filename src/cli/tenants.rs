@@ -17,7 +17,7 @@ pub(crate) enum TenantCommand {
     List(Remote<ListArgs>),
 }
 
-/// List the tenants that have a history, by their ids
+/// List the ids of the tenants that have a history
 ///
 /// With --output json, all pages are one object.
 #[derive(Debug, Args)]

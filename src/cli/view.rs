@@ -8,7 +8,7 @@ use crate::{
     domain::{Span, time},
 };
 
-/// The end of a list that is longer than its limit.
+/// The end of a list that is longer than the limit.
 pub(crate) const MORE: &str = "\nThe list is longer; --limit shows more.\n";
 
 /// A time to the second, for columns with UTC in the header.
@@ -21,7 +21,7 @@ pub(crate) fn time_to_minute(time: Option<&Timestamp>, absent: &str) -> String {
     format_time(time, "%Y-%m-%d %H:%M", absent)
 }
 
-/// A time with its zone.
+/// A time with the zone.
 pub(crate) fn time_utc(time: Option<&Timestamp>, absent: &str) -> String {
     format_time(time, "%Y-%m-%d %H:%M:%S UTC", absent)
 }
@@ -69,7 +69,7 @@ pub(crate) fn kind(kind: v1::AgentKind) -> &'static str {
     short(kind.as_str_name(), "AGENT_KIND_")
 }
 
-/// Agent kinds with their levels, if a kind has one of its own.
+/// Agent kinds, with the level of each kind that has a level.
 pub(crate) fn kinds(kinds: Option<&v1::AgentKinds>) -> String {
     let entry = |entry: &v1::AgentKindEntry| {
         let max_level = match entry.max_access_level() {
@@ -98,7 +98,7 @@ pub(crate) fn node_counts(enforcement: &v1::Enforcement) -> String {
     format!("{nodes_acknowledged} acknowledged, {nodes_lapsed} lapsed")
 }
 
-/// How far a change has reached the check nodes, and its consistency token.
+/// How far a change has reached the check nodes, and the consistency token of the change.
 pub(crate) fn enforcement(
     enforcement: Option<&v1::Enforcement>,
 ) -> impl Iterator<Item = (&'static str, Cell)> {

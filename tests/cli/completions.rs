@@ -11,7 +11,7 @@ const INSERT_COMPLETIONS: &str = "\x1b*";
 fn complete(typed: &[&str]) -> Vec<String> {
     let program = env!("CARGO_BIN_EXE_support-access");
     let directory = tempfile::tempdir().unwrap();
-    // The function stands for the program, and prints its arguments.
+    // The function stands for the program, and prints the arguments.
     let startup = format!(
         "eval \"$({program} completions bash)\"\nsupport-access() {{ echo ARGUMENTS: \"$@\"; }}\n"
     );
@@ -19,9 +19,9 @@ fn complete(typed: &[&str]) -> Vec<String> {
     fs::write(directory.path().join("certificate.pem"), "").unwrap();
     let variables = [("PATH", std::env::var("PATH").unwrap()), ("INPUTRC", "/dev/null".into())];
     let environment = variables.map(|(name, value)| (name.to_owned(), value));
-    let typed: String = typed.iter().map(|line| format!("support-access {line}\n")).collect();
+    let typed: Vec<String> = typed.iter().map(|line| format!("support-access {line}\n")).collect();
     let command = "bash --noprofile --rcfile bashrc -i";
-    let typed = format!("{typed}exit\n");
+    let typed = typed.concat() + "exit\n";
     let output = run_on_terminal(500, command, directory.path(), &environment, &typed);
     let arguments = output.lines().filter_map(|line| line.split_once("ARGUMENTS: "));
     arguments.map(|(_, arguments)| arguments.trim_end().to_owned()).collect()

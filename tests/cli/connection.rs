@@ -133,7 +133,7 @@ fn mistakes_with_tls_ports_and_sockets_are_named() {
 
     let metrics = replica.http.to_string();
     let stderr = format!(
-        "error: http://{metrics} is the metrics port of a server, not its gRPC port\n\
+        "error: http://{metrics} is a metrics port, not a gRPC port\n\
          hint: the gRPC port is 50051, unless the server's `listen` names another\n"
     );
     assert_eq!(error(&metrics, &[]), stderr);
@@ -155,7 +155,8 @@ fn a_token_is_not_sent_without_tls() {
     let args = ["list", "acme", "--server", "http://10.0.0.1:50051", "--token-file"];
     let mut command = program(&args);
     let result = crate::output(command.arg(&file));
-    let stderr = "error: --token-file: others can read a token on its way to http://10.0.0.1:50051\n\
+    let stderr = "error: --token-file: others can read a token on its way to \
+                  http://10.0.0.1:50051\n\
                   hint: use an https:// address\n";
     assert_eq!(result, Output::error(64, stderr));
 }

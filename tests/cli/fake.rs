@@ -1,4 +1,4 @@
-//! A server that records its requests, and whose responses depend on the name of the tenant.
+//! A server that records requests. The responses depend on the name of the tenant.
 
 use std::{net::SocketAddr, path::Path, sync::Arc, thread, time::Duration};
 
@@ -27,7 +27,7 @@ pub mod history;
 
 type Reply<T> = Result<Response<T>, Status>;
 
-/// The requests, in their order.
+/// The requests, in order.
 #[derive(Debug, Default)]
 pub struct Received {
     pub actors: Vec<Option<String>>,
@@ -95,7 +95,7 @@ impl Fake {
     }
 }
 
-/// An error about one field, as the server builds them.
+/// An error about one field, as from the real server.
 fn refused(code: Code, reason: &str, field: &str, description: &str) -> Status {
     let mut details = ErrorDetails::with_bad_request(vec![FieldViolation::new(field, description)]);
     let metadata = [("max_duration".to_owned(), "2592000s".to_owned())];

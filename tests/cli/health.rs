@@ -1,5 +1,5 @@
-//! `health check`: the address of the server, and the meaning of its answers. `tests/server/health.rs`
-//! tests the command with real servers.
+//! `health check`: the address of the server, and the meaning of the answers.
+//! `tests/server/health.rs` tests the command with real servers.
 
 use std::{
     fs,

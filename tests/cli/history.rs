@@ -84,7 +84,8 @@ fn an_export_has_all_pages_up_to_its_checkpoint() {
         HISTORY + 1,
         "later events are left for the next export"
     );
-    let exports: Vec<i64> = fake.0.lock().exports.iter().map(|it| it.after_sequence).collect();
+    let exports: Vec<i64> =
+        fake.0.lock().exports.iter().map(|export| export.after_sequence).collect();
     assert_eq!(exports, [0], "one stream has all pages");
     let checkpoint = run_at(&server, &["history", "checkpoint", "acme"]);
     assert_eq!(checkpoint.code, 0);
@@ -97,7 +98,8 @@ fn an_export_has_all_pages_up_to_its_checkpoint() {
     let kept = dir.path().join("checkpoint");
     fs::write(&kept, &checkpoint.stdout).unwrap();
     let verified = verify(&file, &["--checkpoint", kept.to_str().unwrap()]);
-    let start = "The history of tenant acme is valid: 2500 events, the last at 2027-01-15T08:00:00.000000Z.\n";
+    let start = "The history of tenant acme is valid: 2500 events, the last at \
+                 2027-01-15T08:00:00.000000Z.\n";
     assert!(verified.stdout.starts_with(start), "{}", verified.stdout);
     assert_eq!((verified.code, verified.stderr.as_str()), (0, ""));
     fs::write(&file, vendor.stdout).unwrap();

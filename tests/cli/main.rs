@@ -22,7 +22,7 @@ mod history;
 mod locks;
 mod operator;
 mod policy;
-#[allow(dead_code, reason = "shared; not every test uses all of it")]
+#[allow(dead_code, clippy::print_stderr, reason = "shared; not every test uses all of it")]
 #[path = "../common/server.rs"]
 mod server;
 mod tables;
@@ -271,7 +271,8 @@ fn an_invalid_configuration_exits_with_64() {
         run(&["serve", "--listen", "127.0.0.1:0", "--max-staleness", "1ms"]),
         Output::error(
             64,
-            "error: --max-staleness must be a duration from 200ms to 5m, such as 2s, but is \"1ms\"\n"
+            "error: --max-staleness must be a duration from 200ms to 5m, such as 2s, but is \
+             \"1ms\"\n"
         )
     );
     let mut open = program(&["serve"]);

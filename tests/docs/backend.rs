@@ -1,4 +1,4 @@
-//! A server on a database of its own, for documents that do not start one.
+//! A server with an empty database, for documents that do not start a server.
 
 use std::{
     io::{self, BufRead, BufReader},
@@ -39,12 +39,12 @@ pub(crate) fn free_ports() -> [String; 2] {
 #[derive(Debug)]
 pub(crate) struct Server {
     process: Child,
-    /// The address of its gRPC listener.
+    /// The address of the gRPC listener.
     pub(crate) address: String,
 }
 
 impl Server {
-    /// Starts a server, and waits until it listens.
+    /// Starts a server, and waits until the server listens.
     pub(crate) fn start(directory: &Path, database_url: &str) -> Self {
         let mut process = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", PROGRAM])

@@ -72,7 +72,7 @@ fn play(document: &str, backend: &Backend) {
         ("TZ".into(), "UTC".into()),
     ];
     let server = if starts_server {
-        // The document names the default ports. Other processes of this machine may use them.
+        // The document names the default ports, which other processes of this machine may use.
         let [port, metrics_port] = free_ports();
         for command in &mut commands {
             command.text = command.text.replace("50051", &port).replace("9464", &metrics_port);

@@ -5,7 +5,7 @@ const ANYTHING: char = '…';
 /// Replaces values that differ from run to run.
 const MASK: &str = "#";
 
-/// A command, and its documented output.
+/// A command with the documented output.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Command {
     /// The line in the document, from 1.
@@ -16,8 +16,8 @@ pub(crate) struct Command {
     pub(crate) output: Vec<String>,
 }
 
-/// The commands in the blocks tagged `console`, in order. A command begins with `$ `, and its further
-/// lines begin with `> `.
+/// The commands in the blocks tagged `console`, in order. A command begins with `$ `. Further lines
+/// of the command begin with `> `.
 pub(crate) fn commands(document: &str) -> Vec<Command> {
     let mut commands: Vec<Command> = Vec::new();
     let mut fence: Option<&str> = None;
@@ -50,8 +50,8 @@ pub(crate) fn commands(document: &str) -> Vec<Command> {
 }
 
 /// Whether the output is the documented one. Values that differ from run to run are masked in both:
-/// ids, hashes, etags, tokens, dates, times and measured durations. Space between columns and at the
-/// end of a line does not count, since it depends on these values.
+/// ids, hashes, etags, tokens, dates, times and measured durations. The width of these values
+/// determines the space between columns and at the end of a line, which therefore does not count.
 pub(crate) fn matches(documented: &[String], actual: &[String]) -> bool {
     let normalize = |lines: &[String]| -> Vec<String> {
         let end = lines.iter().rposition(|line| !line.trim().is_empty()).map_or(0, |last| last + 1);

@@ -1,11 +1,9 @@
 //! Types commands into one `bash` on a terminal of 100 columns, as a reader would.
+//!
+//! The shell and the servers in the background share a terminal. When the shell or the terminal
+//! ends, even if killed, the kernel sends SIGHUP to the servers.
 
-use std::{
-    fmt::Write,
-    fs::{self, Permissions},
-    os::unix::fs::PermissionsExt,
-    path::Path,
-};
+use std::{fmt::Write, fs, path::Path};
 
 use crate::{backend::PROGRAM, terminal::run_on_terminal};
 
@@ -24,7 +22,7 @@ pub(crate) struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// Runs the commands, and returns the output lines of each: stdout and stderr in their order.
+    /// Runs the commands, and returns the output lines of each: stdout and stderr in order.
     pub(crate) fn run(&self, commands: &[&str]) -> Vec<Vec<String>> {
         let text = self.output(commands);
         let mut outputs: Vec<Vec<String>> =
@@ -36,24 +34,15 @@ impl Session<'_> {
 
     /// The output of all commands, with the mark after each.
     fn output(&self, commands: &[&str]) -> String {
-        let files = tempfile::tempdir().expect("a directory for the files of the shell");
-        let commands_file = files.path().join("commands");
-        fs::write(&commands_file, script(commands)).expect("the file is writable");
-        write_program(&files.path().join("support-access"));
+        let file = tempfile::NamedTempFile::new().expect("a file for the commands");
+        fs::write(file.path(), script(commands)).expect("the file is writable");
+        let programs = Path::new(PROGRAM).parent().expect("the program is in a directory");
         let inherited = std::env::var("PATH").expect("PATH is set");
-        let path = format!("{}:{inherited}", files.path().display());
+        let path = format!("{}:{inherited}", programs.display());
         let environment = [&[("PATH".to_owned(), path)], self.environment.as_slice()].concat();
-        let shell = format!("bash --noprofile --norc {}", commands_file.display());
+        let shell = format!("bash --noprofile --norc {}", file.path().display());
         run_on_terminal(COLUMNS, &shell, self.directory, &environment, "")
     }
-}
-
-/// Writes the program that the shell finds. The kernel kills a server in the background when its
-/// parent ends, even if the parent is killed.
-fn write_program(path: &Path) {
-    let text = format!("#!/bin/sh\nexec setpriv --pdeathsig KILL '{PROGRAM}' \"$@\"\n");
-    fs::write(path, text).expect("the file is writable");
-    fs::set_permissions(path, Permissions::from_mode(0o755)).expect("the file is ours");
 }
 
 /// The commands, each followed by the mark. `$?` stays that of the command, for the next one.
@@ -68,7 +57,7 @@ fn script(commands: &[&str]) -> String {
     script
 }
 
-/// The lines before a mark, which begins on a line of its own.
+/// The lines before a mark. The mark begins on a new line.
 fn to_lines(text: &str) -> Vec<String> {
     let text = text.strip_suffix('\n').unwrap_or(text);
     text.lines().map(Into::into).collect()
@@ -122,11 +111,12 @@ mod tests {
     }
 
     #[test]
-    fn a_server_in_the_background_ends_with_the_shell() {
-        for end in ["exit", "kill -KILL $$"] {
+    fn a_server_in_the_background_ends_with_the_shell_and_with_the_terminal() {
+        // The parent of the shell is the terminal.
+        for end in ["exit", "kill -KILL $$", "kill -KILL $PPID; cat /dev/tty"] {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path();
-            // The reader of the FIFO gets its end when the server ends.
+            // The end of the server is the end of the FIFO for the reader.
             let fifo = path.join("fifo");
             assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
             let (sender, receiver) = channel();

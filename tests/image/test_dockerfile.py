@@ -64,7 +64,7 @@ def test_it_says_what_it_is():
 
 def test_the_health_check_can_say_why_before_it_is_ended():
     options, command = IMAGE.healthcheck
-    assert command == [*IMAGE.entrypoint, "health"]
+    assert command == [*IMAGE.entrypoint, "health", "check"]
     limit = re.search(r"TIME_LIMIT: Duration = Duration::from_secs\((\d+)\)", (ROOT / "src/cli/health.rs").read_text())[1]
     assert int(options["timeout"].removesuffix("s")) > int(limit)
 

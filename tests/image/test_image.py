@@ -180,10 +180,10 @@ def test_a_server_with_tls_and_a_sidecar_on_a_socket(place):
         assert is_denied(box, **at_sidecar)
         code, said = box.ask(*GRANT, **by("portal"))
         assert code == 0, said
-        assert box.ask(*GRANT, **by("gateway"))[0] == 1, "that is for others"
+        assert box.ask(*GRANT, **by("gateway"))[0] == 7, "that is for others"
         assert box.ask(*QUESTION, **by("gateway"))[0] == 0
         eventually(lambda: box.ask(*QUESTION, **at_sidecar)[0] == 0, "the sidecar has heard of it")
-        code, said = box.ask("nodes", **by("operator"))
+        code, said = box.ask("node", "list", **by("operator"))
         assert code == 0 and "SIDECAR" in said, said
         code, said = box.ask(*REVOKE, **by("portal"))
         assert code == 0 and "2 confirmed" in said, said

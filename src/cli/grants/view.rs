@@ -36,7 +36,7 @@ const CANDIDATE_COLUMNS: [Column; 8] = [
     Column::wrapped("FINDING", 0),
 ];
 
-pub(super) fn one(layout: Layout, grant: &v1::Grant) -> String {
+pub(super) fn grant_details(layout: Layout, grant: &v1::Grant) -> String {
     details(layout, &rows(grant))
 }
 

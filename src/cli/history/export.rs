@@ -28,7 +28,7 @@ pub(crate) struct ExportArgs {
 
 /// Print the head of a history's hash chain, signed if the server has a checkpoint key
 ///
-/// Store checkpoints where the operators of the service cannot change them. With `history verify
+/// Store checkpoints where the operators of the service cannot write. With `history verify
 /// --checkpoint`, a stored checkpoint proves that the history before it has not changed.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:

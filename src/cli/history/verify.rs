@@ -23,13 +23,14 @@ use crate::{
 
 /// Verify exported histories offline: no line was changed, removed, inserted or moved
 ///
-/// Only a checkpoint can prove that the end of a history is complete and not rewritten: one that you
-/// have stored yourself (--checkpoint), or one that the service has signed (--public-key). The exit
-/// code is 2 if a history is not valid, and 64 if a file cannot be read.
+/// Only a checkpoint can prove that the end of a history is complete and not rewritten. Use a
+/// checkpoint that you have stored (--checkpoint), or that the service has signed (--public-key).
+/// The exit code is 2 if a history is not valid, and 64 if a file cannot be read.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   support-access history verify acme.jsonl --checkpoint acme.checkpoint
-  support-access history export acme | support-access history verify - --public-key checkpoint.pub")]
+  support-access history verify acme.jsonl vendor.jsonl --public-key checkpoint.pub
+  support-access history export acme | support-access history verify -")]
 pub(crate) struct VerifyArgs {
     /// Outputs of `history export`; - is standard input
     #[arg(value_name = "FILE", required = true)]
@@ -88,7 +89,7 @@ fn verify(
     input: impl Read,
 ) -> io::Result<Result<VerifyReport, VerifyError>> {
     let mut input = BufReader::new(input);
-    // The longest line, its end, and one more byte by which a longer line is recognized.
+    // The longest line, a line break, and one more byte by which a longer line is recognized.
     let limit = LINE_LENGTH_MAX as u64 + 2;
     let mut line = Vec::new();
     while input.by_ref().take(limit).read_until(b'\n', &mut line)? > 0 {

@@ -33,7 +33,9 @@ pub(super) fn list(layout: Layout, list: &v1::ListEventsResponse, all: bool) -> 
     let mut rows: Vec<Vec<Cell>> = list.events.iter().map(row).collect();
     if !all {
         columns.remove(TENANT);
-        rows.iter_mut().for_each(|row| drop(row.remove(TENANT)));
+        for row in &mut rows {
+            row.remove(TENANT);
+        }
     }
     table(layout, &columns, &rows) + if list.next_page_token.is_empty() { "" } else { MORE }
 }
@@ -85,7 +87,7 @@ fn enforced(enforcement: &v1::Enforcement) -> String {
     format!("in force everywhere after {elapsed} ({})", node_counts(enforcement))
 }
 
-/// The name of the event, its grant or lock, and the change.
+/// The name of the event, the grant or lock, and the change.
 fn describe(event: &v1::Event) -> (&'static str, String, String) {
     let grant_id = |grant: &Option<v1::Grant>| {
         grant.as_ref().map(|grant| grant.grant_id.clone()).unwrap_or_default()

@@ -43,7 +43,7 @@ pub(super) fn list(layout: Layout, list: &v1::ListLocksResponse) -> String {
     table(layout, &COLUMNS, &rows) + if list.next_page_token.is_empty() { "" } else { MORE }
 }
 
-/// The checks that the lock denies, without its tenant.
+/// The checks that the lock denies, without the tenant.
 pub(crate) fn target(lock: &v1::Lock) -> String {
     use v1::lock::Target;
     match &lock.target {

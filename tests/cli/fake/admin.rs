@@ -91,7 +91,7 @@ impl SupportAccessAdmin for Fake {
         request: Request<v1::RevokeAllAccessRequest>,
     ) -> Reply<v1::RevokeAllAccessResponse> {
         let enforcement = mk_enforcement(&request.get_ref().tenant_id)
-            .map_err(|NoCase| Status::internal("broken"))?;
+            .map_err(|NoCase| Status::new(Code::Internal, "broken"))?;
         Ok(Response::new(v1::RevokeAllAccessResponse {
             revoked_count: 2,
             enforcement,
