@@ -169,15 +169,18 @@ impl Call for CreateArgs {
 
 impl Call for LiftArgs {
     async fn run(&self, client: &Client) -> Result<Report, CliError> {
+        let request_id = self.request.id();
         let message = v1::UnlockAccessRequest {
-            request_id: self.request.id(),
+            request_id: request_id.clone(),
             tenant_id: self.tenant_id.clone(),
             lock_id: self.lock_id.clone(),
             etag: self.etag.clone(),
             reason: self.reason.clone(),
         };
         let send = async |request| client.admin().unlock_access(request).await;
-        let response = client.call(message, send).await?;
+        let response = client.call(message, send).await;
+        let response =
+            response.map_err(|error| RequestArgs::with_id_in_hint(&request_id, error))?;
         client.report("UnlockAccessResponse", &response, |layout| view::lifted(layout, &response))
     }
 }

@@ -129,7 +129,11 @@ impl Call for GetArgs {
 impl Call for SetArgs {
     async fn run(&self, client: &Client) -> Result<Report, CliError> {
         let send = async |request| client.admin().update_support_policy(request).await;
-        let response = client.call(self.to_request()?, send).await?;
+        let message = self.to_request()?;
+        let request_id = message.request_id.clone();
+        let response = client.call(message, send).await;
+        let response =
+            response.map_err(|error| RequestArgs::with_id_in_hint(&request_id, error))?;
         let report = client.report("UpdateSupportPolicyResponse", &response, |layout| {
             view::updated(layout, &response)
         })?;

@@ -97,6 +97,24 @@ fn a_change_is_retried_with_the_same_request_id_while_the_database_is_unavailabl
 }
 
 #[test]
+fn every_change_that_may_have_been_made_names_its_request_id() {
+    let server = Fake::default().start();
+    let stderr = "error: the database is unavailable\n\
+                  hint: the change may have been made; with --request-id r7, a repeated command \
+                  makes one change\n";
+    for change in [
+        "extend unavailable g1 --for 1h",
+        "policy set unavailable --reason-required true",
+        "lock create unavailable --everything --reason why",
+        "lock lift unavailable l1 --reason over",
+    ] {
+        let args = change.split(' ').chain(["--timeout", "300ms", "--request-id", "r7"]);
+        let result = run_at(&server, &args.collect::<Vec<_>>());
+        assert_eq!(result, Output::error(8, stderr), "{change}");
+    }
+}
+
+#[test]
 fn extend_by_moves_the_present_end_and_passes_its_etag() {
     let fake = Fake::default();
     let server = fake.start();

@@ -256,11 +256,15 @@ impl SupportAccessAdmin for Fake {
         request: Request<v1::UnlockAccessRequest>,
     ) -> Reply<v1::UnlockAccessResponse> {
         let (metadata, _, message) = request.into_parts();
-        let is_other = message.tenant_id() == "other";
+        let tenant = message.tenant_id().to_owned();
         self.record(&metadata, |received| received.unlocks.push(message));
-        if is_other {
-            let (field, text) = ("lock_id", "only the vendor may lift it");
-            return Err(refused(Code::PermissionDenied, "LOCK_OF_OTHER_PARTY", field, text));
+        match tenant.as_str() {
+            "other" => {
+                let (field, text) = ("lock_id", "only the vendor may lift it");
+                return Err(refused(Code::PermissionDenied, "LOCK_OF_OTHER_PARTY", field, text));
+            }
+            "unavailable" => return Err(unavailable()),
+            _ => {}
         }
         Ok(Response::new(v1::UnlockAccessResponse {
             lock: Some(mk_lock("l1")),
