@@ -5,7 +5,8 @@ use std::{error::Error, time::Duration};
 use clap::Args;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{
-    Request, Response, Status, TimeoutExpired, metadata::AsciiMetadataValue, transport::Channel,
+    Code, Request, Response, Status, TimeoutExpired, metadata::AsciiMetadataValue,
+    transport::Channel,
 };
 use tonic_types::StatusExt;
 
@@ -124,6 +125,7 @@ impl Client {
         message: M,
         send: impl AsyncFn(Request<M>) -> Result<Response<A>, Status>,
     ) -> Result<A, CliError> {
+        let mut retried: Option<Status> = None;
         loop {
             let remaining = deadline.saturating_duration_since(Instant::now());
             let mut request = Request::new(message.clone());
@@ -134,16 +136,23 @@ impl Client {
             if let Some(token) = &self.token {
                 request.metadata_mut().insert(AUTHORIZATION, token.clone());
             }
-            let status = match timeout(remaining + DEADLINE_GRACE, send(request)).await {
+            let error = match timeout(remaining + DEADLINE_GRACE, send(request)).await {
                 Ok(Ok(response)) => return Ok(response.into_inner()),
-                Ok(Err(status)) => status,
-                Err(_) => return Err(CliError::no_response()),
+                Ok(Err(status)) => match retry_delay(&status) {
+                    Some(delay) if Instant::now() + delay < deadline => {
+                        retried = Some(status);
+                        sleep(delay).await;
+                        continue;
+                    }
+                    _ => self.error(&status).await,
+                },
+                Err(_) => CliError::no_response(),
             };
-            let delay = status.get_details_retry_info().and_then(|retry| retry.retry_delay);
-            match delay.map(|delay| delay.max(RETRY_DELAY_MIN)) {
-                Some(delay) if Instant::now() + delay < deadline => sleep(delay).await,
-                _ => return Err(self.error(&status).await),
-            }
+            // The cause of the retries is more useful than the timeout of the last retry.
+            return Err(match retried {
+                Some(status) if error.code == Code::DeadlineExceeded => self.error(&status).await,
+                _ => error,
+            });
         }
     }
 
@@ -178,6 +187,12 @@ impl Client {
     pub(crate) fn layout(&self) -> Layout {
         stdout_layout(self.output.wide)
     }
+}
+
+/// The delay after which the server asks for a repetition.
+fn retry_delay(status: &Status) -> Option<Duration> {
+    let delay = status.get_details_retry_info()?.retry_delay?;
+    Some(delay.max(RETRY_DELAY_MIN))
 }
 
 impl Report {
