@@ -38,6 +38,6 @@ WORKDIR /var/lib/support-access
 USER 65532:65532
 EXPOSE 50051 9464
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
-    CMD ["/usr/local/bin/support-access", "health"]
+    CMD ["/usr/local/bin/support-access", "health", "check"]
 ENTRYPOINT ["/usr/local/bin/support-access"]
 CMD ["serve"]

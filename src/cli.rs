@@ -1,191 +1,312 @@
-//! The command line: a file per command, each of which turns its arguments into a request and the answer into a report.
-//! Only [`output`] prints. Doc comments of arguments are their help texts.
+//! The command line.
+//!
+//! A file per noun turns arguments into requests, and responses into a [`Report`]. Only [`output`]
+//! prints. Doc comments of arguments are help texts, without a full stop at the end of the first
+//! line.
 
-#![allow(clippy::doc_markdown, reason = "a help text has no use for backticks")]
+#![allow(clippy::doc_markdown, reason = "help texts have no markup")]
 
-use std::ffi::{OsStr, OsString};
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    fmt::Write,
+    mem,
+    process::ExitCode,
+};
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, builder::Styles};
 use tokio::runtime::{Builder, Runtime};
 
-use client::Asking;
-use failure::Failure;
+use client::Remote;
+use error::CliError;
 use output::{Exit, Report};
 
 mod args;
-mod check;
+mod checks;
 mod client;
 mod completions;
 mod config;
+mod connection;
 mod database;
-mod explain;
-mod extend;
-mod failure;
-mod grant;
+mod diagnosis;
+mod error;
+mod grants;
 mod health;
 mod history;
+mod info;
 mod json;
-mod list;
-mod lock;
 mod locks;
 mod nodes;
-pub mod output;
+mod output;
 mod policy;
-mod revoke;
 mod serve;
 mod settings;
-mod show;
 mod sidecar;
 mod table;
-mod unlock;
+mod tenants;
 mod view;
-mod wait;
 
-const EXIT_CODES: &str = "\
-Exit codes:
-  0   done; for check: allowed
-  1   failed; for check: denied; for health: it does not serve
-  2   could not tell; for check: the server gave no answer, or a STALE one; for extend, revoke,
-      lock, policy set and wait: it is done, and permanent, but not yet known at every check node
-      (PENDING)
-  64  wrong usage or configuration; nothing was tried
-
-Times are RFC 3339 with a zone, seconds optional: 2026-12-01T09:00Z, 2026-12-01T10:00:30+01:00.
-Durations are numbers with units: 90s, 30m, 8h, 7d (of 24 hours), and sums such as \"1d 12h\".
-Tables show times in UTC.";
-
-/// Customers decide when the vendor's support staff may enter their tenant.
-///
-/// `serve` is the server, and `sidecar` a part of it that only answers checks, beside a gateway; `health` asks either
-/// whether it serves. The other commands ask a running one: a tenant administrator's grant, extend, revoke, wait, list, show,
-/// history, policy, lock, unlock and locks; a gateway's check, and explain for when it says no; an operator's nodes, and
-/// lock, unlock and locks for emergencies.
+/// Customers decide when the vendor's support staff may enter their tenant
 #[derive(Debug, Parser)]
-#[command(name = "support-access", version, after_help = EXIT_CODES, max_term_width = 100)]
-pub struct Cli {
+#[command(
+    name = "support-access",
+    version,
+    max_term_width = 100,
+    help_template = "{about-with-newline}\n{usage-heading} {usage}{after-help}"
+)]
+struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Grant(Remote<grants::GrantArgs>),
+    Extend(Remote<grants::ExtendArgs>),
+    Revoke(Remote<grants::RevokeArgs>),
+    List(Remote<grants::ListArgs>),
+    Show(Remote<grants::ShowArgs>),
+    Check(Remote<checks::CheckArgs>),
+    Explain(Remote<checks::ExplainArgs>),
+    /// Create, lift and list locks
+    #[command(subcommand)]
+    Lock(locks::LockCommand),
+    /// Show and change a tenant's support policy
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
+    /// List, export and verify histories
+    #[command(subcommand)]
+    History(history::HistoryCommand),
+    /// List the tenants
+    #[command(subcommand)]
+    Tenant(tenants::TenantCommand),
+    /// List the check nodes
+    #[command(subcommand)]
+    Node(nodes::NodeCommand),
     Serve(serve::ServeArgs),
     Sidecar(sidecar::SidecarArgs),
-    Database(database::DatabaseCommandArgs),
-    Health(health::HealthArgs),
-    Config(config::ConfigArgs),
-    Grant(Asking<grant::GrantArgs>),
-    Extend(Asking<extend::ExtendArgs>),
-    Revoke(Asking<revoke::RevokeArgs>),
-    List(Asking<list::ListArgs>),
-    Show(Asking<show::ShowArgs>),
-    Check(Asking<check::CheckArgs>),
-    Explain(Asking<explain::ExplainArgs>),
-    History(Asking<history::HistoryArgs>),
-    Policy(Asking<policy::PolicyArgs>),
-    Wait(Asking<wait::WaitArgs>),
-    Nodes(Asking<nodes::NodesArgs>),
-    Lock(Asking<lock::LockArgs>),
-    Unlock(Asking<unlock::UnlockArgs>),
-    Locks(Asking<locks::LocksArgs>),
+    /// Migrate the database, and declare a restore
+    #[command(subcommand)]
+    Database(database::DatabaseCommand),
+    /// Check a configuration
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Check whether the server on this machine serves
+    #[command(subcommand)]
+    Health(health::HealthCommand),
+    Version(info::VersionArgs),
+    Whoami(Remote<info::WhoamiArgs>),
     Completions(completions::CompletionsArgs),
 }
 
+/// The commands by purpose, for the help text.
+const GROUPS: [(&str, &[&str]); 4] = [
+    ("Access", &["grant", "extend", "revoke", "list", "show", "check", "explain"]),
+    ("Administration", &["lock", "policy", "history", "tenant", "node"]),
+    ("Server", &["serve", "sidecar", "config", "database", "health"]),
+    ("Information", &["version", "whoami", "completions", "help"]),
+];
+
+/// Reads the command line, runs the command, prints the result and returns the exit code.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let is_json = asks_for_json(&args);
+    match Cli::parse_args(args) {
+        Ok(cli) => output::conclude(cli.run(), is_json),
+        Err(error) => output::print_usage(&error, is_json),
+    }
+}
+
 impl Cli {
-    /// Reads the command line. What is wrong with it, and a help text that was asked for, come back as the error.
-    pub fn read(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        let mut command = without_empty_variables(Self::command());
+    fn parse_args(args: Vec<OsString>) -> Result<Self, clap::Error> {
+        let mut command = complete_command();
         let matches = command.try_get_matches_from_mut(args)?;
         Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
     }
 
-    /// What the command runs on: threads for the server, this one thread for anything else.
-    pub fn runtime(&self) -> Result<Runtime, Failure> {
+    fn run(&self) -> Result<Report, CliError> {
+        self.runtime()?.block_on(self.command.run())
+    }
+
+    /// Several threads for a server, one for every other command.
+    fn runtime(&self) -> Result<Runtime, CliError> {
         let mut builder = match self.command {
             Command::Serve(_) | Command::Sidecar(_) => Builder::new_multi_thread(),
             _ => Builder::new_current_thread(),
         };
-        builder
-            .enable_all()
-            .build()
-            .map_err(|error| Failure::new(format!("the runtime cannot be started: {error}")))
+        let runtime = builder.enable_all().build();
+        runtime.map_err(|error| CliError::new(format!("the runtime cannot be started: {error}")))
     }
+}
 
-    /// Runs the command.
-    pub async fn run(&self) -> Result<Report, Failure> {
-        match &self.command {
-            Command::Serve(args) => serve::run(args).await,
-            Command::Sidecar(args) => sidecar::run(args).await,
-            Command::Database(args) => database::run(args).await,
-            Command::Health(args) => health::run(args).await,
-            Command::Config(args) => config::run(args),
-            Command::Grant(asking) => grant::run(&asking.connect().await?, &asking.args).await,
-            Command::Extend(asking) => extend::run(&asking.connect().await?, &asking.args).await,
-            Command::Revoke(asking) => revoke::run(&asking.connect().await?, &asking.args).await,
-            Command::List(asking) => list::run(&asking.connect().await?, &asking.args).await,
-            Command::Show(asking) => show::run(&asking.connect().await?, &asking.args).await,
-            Command::Check(asking) => check::run(&asking.connect().await?, &asking.args).await,
-            Command::Explain(asking) => explain::run(&asking.connect().await?, &asking.args).await,
-            Command::History(asking) => history::run(asking).await,
-            Command::Policy(asking) => policy::run(&asking.connect().await?, &asking.args).await,
-            Command::Wait(asking) => wait::run(&asking.connect().await?, &asking.args).await,
-            Command::Nodes(asking) => nodes::run(&asking.connect().await?, &asking.args).await,
-            Command::Lock(asking) => lock::run(&asking.connect().await?, &asking.args).await,
-            Command::Unlock(asking) => unlock::run(&asking.connect().await?, &asking.args).await,
-            Command::Locks(asking) => locks::run(&asking.connect().await?, &asking.args).await,
-            Command::Completions(args) => Ok(completions::run(args)),
-        }
-    }
-
-    /// The exit code of a failure: a check that failed has not been denied, it could not tell.
-    pub fn exit_when_failed(&self) -> Exit {
-        match self.command {
-            Command::Check(_) => Exit::Unknown,
-            _ => Exit::Failed,
+impl Command {
+    async fn run(&self) -> Result<Report, CliError> {
+        match self {
+            Self::Grant(command) => command.run().await,
+            Self::Extend(command) => command.run().await,
+            Self::Revoke(command) => command.run().await,
+            Self::List(command) => command.run().await,
+            Self::Show(command) => command.run().await,
+            Self::Check(command) => command.run().await,
+            Self::Explain(command) => command.run().await,
+            Self::Lock(command) => command.run().await,
+            Self::Policy(command) => command.run().await,
+            Self::History(command) => command.run().await,
+            Self::Tenant(command) => command.run().await,
+            Self::Node(command) => command.run().await,
+            Self::Serve(args) => serve::run(args).await,
+            Self::Sidecar(args) => sidecar::run(args).await,
+            Self::Database(command) => command.run().await,
+            Self::Config(command) => command.run(),
+            Self::Health(command) => command.run().await,
+            Self::Version(args) => args.run().await,
+            Self::Whoami(command) => command.run().await,
+            Self::Completions(args) => Ok(completions::run(args)),
         }
     }
 }
 
-/// An empty variable is one that is not set, as for the server's configuration: it cannot be unset everywhere.
-fn without_empty_variables(command: clap::Command) -> clap::Command {
-    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+/// The command with the help text. Errors show usage lines without options from the environment.
+fn complete_command() -> clap::Command {
+    let mut command = ignore_empty_variables(Cli::command());
+    command.build();
+    fix_usage(&mut command);
+    let help = help_text(&command);
+    command.after_help(help)
+}
+
+/// An empty variable counts as unset, because not every environment can unset a variable.
+fn ignore_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |name: &OsStr| env::var_os(name).is_some_and(|value| value.is_empty());
     let command = command.mut_args(|arg| match arg.get_env() {
         Some(name) if is_empty(name) => arg.env(None::<&str>),
         _ => arg,
     });
-    command.mut_subcommands(without_empty_variables)
+    command.mut_subcommands(ignore_empty_variables)
+}
+
+/// Fixes the usage lines before clap parses the arguments. clap would add each option whose value
+/// came from the environment, as if the option were required.
+fn fix_usage(command: &mut clap::Command) {
+    command.get_subcommands_mut().for_each(fix_usage);
+    let usage = command.render_usage().to_string();
+    let usage = usage.strip_prefix("Usage: ").unwrap_or(&usage).to_owned();
+    *command = mem::take(command).override_usage(usage);
+}
+
+/// The commands in groups, the exit codes, and the forms of times and durations.
+fn help_text(command: &clap::Command) -> String {
+    let header = Styles::styled().get_header().to_owned();
+    let literal = Styles::styled().get_literal().to_owned();
+    let mut text = String::new();
+    // A write to a String cannot fail.
+    for (group, names) in GROUPS {
+        let _ = writeln!(text, "{header}{group}:{header:#}");
+        for name in names {
+            let about = command.find_subcommand(name).and_then(clap::Command::get_about);
+            let about = about.map(ToString::to_string).unwrap_or_default();
+            let _ = writeln!(text, "  {literal}{name:13}{literal:#}{about}");
+        }
+        text.push('\n');
+    }
+    let _ = writeln!(text, "{header}Exit codes:{header:#}");
+    for (exit, meaning) in Exit::MEANINGS {
+        let _ = writeln!(text, "  {:<13}{meaning}", exit as u8);
+    }
+    text + "
+Durations are numbers with units: w, d (24 hours), h, m, s, ms, us; also sums, such as \"1d 12h\".
+Times are RFC 3339 with a zone: 2026-12-01T09:00Z or 2026-12-01T10:00:30+01:00. Tables are in UTC.
+Help for a command: support-access COMMAND --help"
+}
+
+/// Whether the command line asks for JSON. This looks at the raw arguments, because an error in the
+/// arguments is JSON, too.
+fn asks_for_json(args: &[OsString]) -> bool {
+    let mut format = env::var("SUPPORT_ACCESS_OUTPUT").unwrap_or_default();
+    let mut is_next = false;
+    for arg in args.iter().skip(1).map(|arg| arg.to_string_lossy()) {
+        if arg == "--" {
+            break;
+        }
+        if is_next {
+            format = arg.into_owned();
+            is_next = false;
+        } else if let Some(value) = arg.strip_prefix("--output=").or_else(|| arg.strip_prefix("-o"))
+        {
+            is_next = value.is_empty();
+            value.trim_start_matches('=').clone_into(&mut format);
+        } else {
+            is_next = arg == "--output";
+        }
+    }
+    format == "json"
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn visit(command: &clap::Command, check: &impl Fn(&clap::Command)) {
+        check(command);
+        command.get_subcommands().for_each(|subcommand| visit(subcommand, check));
+    }
+
     #[test]
-    fn the_command_line_is_sound() {
+    fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn every_argument_has_a_help_text() {
-        fn visit(command: &clap::Command) {
-            assert!(command.get_about().is_some(), "{}", command.get_name());
+    fn every_argument_has_a_help_text_and_every_command_an_example() {
+        visit(&Cli::command(), &|command| {
+            let name = command.get_name();
+            assert!(command.get_about().is_some(), "{name} has a help text");
             for arg in command.get_arguments() {
-                assert!(arg.get_help().is_some(), "{} {}", command.get_name(), arg.get_id());
-                let is_of_client = [
-                    "server",
-                    "ca",
-                    "certificate",
-                    "key",
-                    "token_file",
-                    "actor",
-                    "timeout",
-                    "output",
-                ]
-                .contains(&arg.get_id().as_str());
-                assert_eq!(arg.get_help_heading().is_some(), is_of_client, "{}", arg.get_id());
+                assert!(arg.get_help().is_some(), "{name} {}", arg.get_id());
             }
-            command.get_subcommands().for_each(visit);
+            let help = command.get_after_help().or_else(|| command.get_after_long_help());
+            let has_example = help.is_some_and(|help| help.to_string().contains("Example"));
+            assert!(has_example || command.has_subcommands(), "{name} has an example");
+        });
+    }
+
+    #[test]
+    fn no_flag_takes_a_list_separated_by_commas() {
+        visit(&Cli::command(), &|command| {
+            for arg in command.get_arguments() {
+                let delimiter = arg.get_value_delimiter();
+                assert_eq!(delimiter, None, "{} {}", command.get_name(), arg.get_id());
+            }
+        });
+    }
+
+    #[test]
+    fn every_command_is_in_one_group_of_the_help_text() {
+        let mut command = Cli::command();
+        command.build();
+        let mut names: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
+        let mut grouped: Vec<&str> =
+            GROUPS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
+        names.sort_unstable();
+        grouped.sort_unstable();
+        assert_eq!(names, grouped);
+    }
+
+    #[test]
+    fn the_output_format_is_found_in_raw_arguments() {
+        let asks = |args: &str| {
+            let args = args.split_whitespace().map(OsString::from);
+            asks_for_json(
+                &[OsString::from("support-access")].into_iter().chain(args).collect::<Vec<_>>(),
+            )
+        };
+        for args in
+            ["--output json", "--output=json", "-o json", "-ojson", "-o=json", "a -o json b"]
+        {
+            assert!(asks(args), "{args}");
         }
-        visit(&Cli::command());
+        for args in ["", "json", "-o table json", "-o json -o table", "-- -o json", "--wide json"] {
+            assert!(!asks(args), "{args}");
+        }
     }
 }

@@ -1,71 +1,69 @@
-//! `support-access database`
+//! `support-access database migrate` and `database restored`.
 
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 
-use super::{failure::Failure, output::Report, settings::SettingArgs};
+use super::{error::CliError, output::Report, settings::SettingArgs};
 use crate::{
     server::{SystemClock, config::DatabaseConfig},
     store,
 };
 
-/// Prepare the database, or declare that it was restored.
-#[derive(Debug, Args)]
-pub(crate) struct DatabaseCommandArgs {
-    #[command(subcommand)]
-    command: DatabaseCommand,
-}
-
 #[derive(Debug, Subcommand)]
-enum DatabaseCommand {
+pub(crate) enum DatabaseCommand {
     Migrate(MigrateArgs),
     Restored(RestoredArgs),
 }
 
-/// Create the database's schema, or migrate it to the latest version.
+/// Create the database schema, or migrate it to the version of this program
 ///
-/// `serve` also does this when it starts. Use this command to migrate in advance, with another
+/// `serve` also does this when it starts. Use this command to migrate in advance, or as another
 /// database user.
 #[derive(Debug, Args)]
-struct MigrateArgs {
+#[command(after_help = "Example:
+  SUPPORT_ACCESS_DATABASE_URL=postgres://owner@db/access support-access database migrate")]
+pub(crate) struct MigrateArgs {
     #[command(flatten)]
     settings: SettingArgs<DatabaseConfig>,
 }
 
-/// Declare that an older state of the database was restored.
+/// Start a new epoch of the log, after the database was restored from a backup
 ///
-/// Running servers and sidecars load all data again within seconds. Earlier consistency tokens are
-/// rejected with CONSISTENCY_TOKEN_INVALID, because their events may be lost.
+/// Check nodes then load all data again, and consistency tokens from before the restore are no
+/// longer accepted. docs/operations.md describes the whole procedure.
 #[derive(Debug, Args)]
-struct RestoredArgs {
+#[command(after_help = "Example:
+  SUPPORT_ACCESS_DATABASE_URL=postgres://owner@db/access support-access database restored")]
+pub(crate) struct RestoredArgs {
     #[command(flatten)]
     settings: SettingArgs<DatabaseConfig>,
 }
 
-pub(crate) async fn run(args: &DatabaseCommandArgs) -> Result<Report, Failure> {
-    let text = match &args.command {
-        DatabaseCommand::Migrate(MigrateArgs { settings }) => {
-            let DatabaseConfig { database_url } = settings.load()?;
-            store::migrate(database_url.as_str())
-                .await
-                .map_err(|error| Failure::because(&error))?;
-            "The database is up to date.\n".into()
+impl DatabaseCommand {
+    pub(crate) async fn run(&self) -> Result<Report, CliError> {
+        match self {
+            Self::Migrate(args) => migrate(args.settings.load()?).await,
+            Self::Restored(args) => restored(args.settings.load()?).await,
         }
-        DatabaseCommand::Restored(RestoredArgs { settings }) => {
-            let DatabaseConfig { database_url } = settings.load()?;
-            let url = database_url.as_str();
-            if url == "memory:" {
-                let message = "database-url is memory:, where there is nothing to restore";
-                return Err(Failure::new(message));
-            }
-            let store = store::open(url, Arc::new(SystemClock)).await;
-            let store = store.map_err(|error| Failure::because(&error))?;
-            let epoch = store.log().replace_epoch().await;
-            store.close().await;
-            let epoch = epoch.map_err(|error| Failure::because(&error))?;
-            format!("The restore is declared. The database has a new epoch: {epoch}.\n")
-        }
-    };
-    Ok(Report { text, ..Report::default() })
+    }
+}
+
+async fn migrate(config: DatabaseConfig) -> Result<Report, CliError> {
+    let migrated = store::migrate(config.database_url.as_str()).await;
+    migrated.map_err(|error| CliError::because(&error))?;
+    Ok(Report::new("The database is up to date.\n"))
+}
+
+async fn restored(config: DatabaseConfig) -> Result<Report, CliError> {
+    let url = config.database_url.as_str();
+    if url == "memory:" {
+        return Err(CliError::usage("--database-url is memory:, which cannot be restored"));
+    }
+    let store = store::open(url, Arc::new(SystemClock)).await;
+    let store = store.map_err(|error| CliError::because(&error))?;
+    let epoch = store.log().replace_epoch().await;
+    store.close().await;
+    let epoch = epoch.map_err(|error| CliError::because(&error))?;
+    Ok(Report::new(format!("The restore is declared. The database has a new epoch: {epoch}.\n")))
 }

@@ -5,12 +5,12 @@ use std::{
     time::Duration,
 };
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use http::{StatusCode, Uri};
 use tokio::time::timeout;
 
 use super::{
-    failure::Failure,
+    error::CliError,
     output::{Exit, Report},
     settings::SettingArgs,
     table::clean,
@@ -26,36 +26,49 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 /// Maximum number of bytes that are read of an answer.
 const LENGTH_MAX: usize = 1_024;
 
-const NOTES: &str = "\
-The setting is that of the server, and comes from the same places, so that this command finds the
-server in the same container. No credentials are needed. Instead of 0.0.0.0 and [::], the command
-connects to loopback.
+#[derive(Debug, Subcommand)]
+pub(crate) enum HealthCommand {
+    Check(CheckArgs),
+}
 
-Exit codes: 0 serving; 1 starting, stale, stopping or unreachable; 64 wrong usage or configuration.";
-
-/// Check whether the server or sidecar on this machine serves, as the health check of a container.
+/// Check whether the server or sidecar on this machine serves; for the health check of a container
+///
+/// The address comes from the same places as that of the server, so this command finds the server in
+/// the same container. No credentials are needed. 0.0.0.0 and [::] stand for loopback. The exit code
+/// is 0 if the server serves, and 1 otherwise.
 #[derive(Debug, Args)]
-#[command(after_help = NOTES)]
-pub(crate) struct HealthArgs {
+#[command(after_help = "Example:
+  support-access health check")]
+pub(crate) struct CheckArgs {
     #[command(flatten)]
     settings: SettingArgs<HealthConfig>,
 }
 
-pub(crate) async fn run(args: &HealthArgs) -> Result<Report, Failure> {
+impl HealthCommand {
+    pub(crate) async fn run(&self) -> Result<Report, CliError> {
+        let Self::Check(args) = self;
+        check(args).await
+    }
+}
+
+async fn check(args: &CheckArgs) -> Result<Report, CliError> {
     let HealthConfig { metrics_listen } = args.settings.load()?;
     if metrics_listen.port() == 0 {
-        return Err(Failure::usage(format!(
-            "{metrics_listen} stands for a free port, which only the server knows; its log contains the address"
+        return Err(CliError::usage(format!(
+            "{metrics_listen} stands for a free port, which only the server knows; its log \
+             contains the address"
         )));
     }
     let url = format!("http://{}/readyz", reachable(metrics_listen));
     let (status, text) = get(&url).await?;
     let exit = match status {
-        StatusCode::OK if text.trim_end() == Phase::Serving.as_str() => Exit::Done,
-        StatusCode::SERVICE_UNAVAILABLE => Exit::Failed,
+        StatusCode::OK if text.trim_end() == Phase::Serving.as_str() => Exit::Success,
+        StatusCode::SERVICE_UNAVAILABLE => Exit::Unexpected,
         other => {
-            return Err(Failure::new(format!("{url} answers {other}, as support-access does not"))
-                .with_hint("another program may be listening there"));
+            return Err(CliError::new(format!(
+                "{url} answers {other}, as support-access does not"
+            ))
+            .with_hint("another program may be listening there"));
         }
     };
     Ok(Report { text: format!("{}\n", clean(text.trim_end())), exit, ..Report::default() })
@@ -71,8 +84,8 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-async fn get(url: &str) -> Result<(StatusCode, String), Failure> {
-    let failed = |cause: String| Failure::new(format!("{url} cannot be read: {cause}"));
+async fn get(url: &str) -> Result<(StatusCode, String), CliError> {
+    let failed = |cause: String| CliError::new(format!("{url} cannot be read: {cause}"));
     let parsed: Uri =
         url.parse().map_err(|error: http::uri::InvalidUri| failed(error.to_string()))?;
     let answer = timeout(TIMEOUT, HttpClient::plain().get(&parsed, LENGTH_MAX)).await;

@@ -1,93 +1,151 @@
-//! `support-access history`
+//! `support-access history list`, `export`, `verify`, `checkpoint` and `wait`.
 
-use clap::{Args, Subcommand};
+use std::time::Duration;
+
+use clap::{ArgGroup, Args, Subcommand};
+use tokio::time::Instant;
 
 use super::{
-    client::{Asking, Call, Client},
-    failure::Failure,
-    list::page_size,
+    args::{HistoryArgs, LimitArgs},
+    client::{Call, Client, Remote},
+    error::CliError,
     output::Report,
 };
 use crate::api::proto::v1;
 
 mod export;
 mod verify;
+mod view;
 
-const CALL: Call = Call {
-    fields: &[
-        ("tenant_id", "TENANT"),
-        ("grant_id", "--grant"),
-        ("page_size", "--limit"),
-        ("support-access-actor", "--actor"),
-    ],
-    repeatable: true,
-};
-
-/// List what happened in a tenant, or on the vendor's own side, newest first: who did what, when and why.
-///
-/// With --output json all pages are in one answer, and a `next_page_token` in it means that there are more.
-///
-/// The commands are for a history that can be verified: export it, verify what was exported, and keep checkpoints of it.
-#[derive(Debug, Args)]
-#[command(
-    args_conflicts_with_subcommands = true,
-    subcommand_negates_reqs = true,
-    disable_help_subcommand = true
-)]
-pub(crate) struct HistoryArgs {
-    #[command(subcommand)]
-    command: Option<HistoryCommand>,
-    /// The tenant. One that is called like a command is named after two dashes, as in `history -- export`.
-    #[arg(required_unless_present = "vendor", conflicts_with = "vendor")]
-    tenant: Option<String>,
-    /// The vendor's own history, of what is no tenant's: locks on agents, groups and everything.
-    #[arg(long, conflicts_with = "grant")]
-    vendor: bool,
-    /// Only what happened to this grant. Default: everything.
-    #[arg(long, value_name = "GRANT_ID", default_value = "", hide_default_value = true)]
-    grant: String,
-    /// How many events at most, from 1 to 1000000.
-    #[arg(long, value_name = "NUMBER", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    limit: u32,
-}
+/// `history wait` sends no further request if less time remains.
+const REQUEST_TIME_MIN: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Subcommand)]
-enum HistoryCommand {
-    Export(export::ExportArgs),
+pub(crate) enum HistoryCommand {
+    List(Remote<ListArgs>),
+    Export(Remote<export::ExportArgs>),
     Verify(verify::VerifyArgs),
-    Checkpoint(export::CheckpointArgs),
+    Checkpoint(Remote<export::CheckpointArgs>),
+    Wait(Remote<WaitArgs>),
 }
 
-pub(crate) async fn run(asking: &Asking<HistoryArgs>) -> Result<Report, Failure> {
-    match &asking.args.command {
-        None => list(&asking.connect().await?, &asking.args).await,
-        Some(HistoryCommand::Export(args)) => export::run(&asking.connect().await?, args).await,
-        Some(HistoryCommand::Verify(args)) => verify::run(args),
-        Some(HistoryCommand::Checkpoint(args)) => {
-            export::checkpoint(&asking.connect().await?, args).await
+/// List the events of a history, newest first
+///
+/// With --output json, all pages are one object.
+#[derive(Debug, Args)]
+#[command(
+    group = ArgGroup::new("scope").required(true).args(["tenant_id", "vendor", "all"]),
+    after_help = "Examples:
+  support-access history list acme
+  support-access history list acme --grant $GRANT
+  support-access history list --vendor      # the locks that apply in all tenants"
+)]
+pub(crate) struct ListArgs {
+    /// The tenant
+    #[arg(value_name = "TENANT")]
+    tenant_id: Option<String>,
+    /// The vendor's own history: the locks that apply in all tenants
+    #[arg(long)]
+    vendor: bool,
+    /// The histories of all tenants and of the vendor
+    #[arg(long)]
+    all: bool,
+    /// Only events of this grant
+    #[arg(
+        long = "grant",
+        value_name = "GRANT",
+        default_value = "",
+        hide_default_value = true,
+        conflicts_with_all = ["vendor", "all"]
+    )]
+    grant_id: String,
+    #[command(flatten)]
+    limit: LimitArgs,
+}
+
+/// Wait until a change is in force at every check node
+///
+/// Every change prints a consistency token. A change is in force after about the server's
+/// max-staleness, 2s by default, even if nodes are dead or unreachable.
+#[derive(Debug, Args)]
+#[command(
+    allow_missing_positional = true,
+    override_usage = "support-access history wait [OPTIONS] <TENANT|--vendor> <TOKEN>",
+    after_help = "Examples:
+  support-access history wait acme $TOKEN --timeout 1m
+  support-access history wait --vendor $TOKEN     # a lock in all tenants"
+)]
+pub(crate) struct WaitArgs {
+    #[command(flatten)]
+    history: HistoryArgs,
+    /// The consistency token of the change
+    #[arg(value_name = "TOKEN", required = true)]
+    consistency_token: String,
+}
+
+impl HistoryCommand {
+    pub(crate) async fn run(&self) -> Result<Report, CliError> {
+        match self {
+            Self::List(command) => command.run().await,
+            Self::Export(command) => command.run().await,
+            Self::Verify(args) => verify::run(args),
+            Self::Checkpoint(command) => command.run().await,
+            Self::Wait(command) => command.run().await,
         }
     }
 }
 
-async fn list(client: &Client, args: &HistoryArgs) -> Result<Report, Failure> {
-    let mut answer = v1::ListEventsResponse::default();
-    let mut left = args.limit;
-    loop {
-        let message = v1::ListEventsRequest {
-            scope: if args.vendor { v1::Scope::Vendor } else { v1::Scope::Tenant }.into(),
-            tenant_id: args.tenant.clone().unwrap_or_default(),
-            grant_id: args.grant.clone(),
-            order: v1::ListOrder::NewestFirst.into(),
-            page_size: page_size(left),
-            page_token: answer.next_page_token,
+impl Call for ListArgs {
+    async fn run(&self, client: &Client) -> Result<Report, CliError> {
+        let scope = match (self.vendor, self.all) {
+            (true, _) => v1::Scope::Vendor,
+            (_, true) => v1::Scope::All,
+            _ => v1::Scope::Tenant,
         };
-        let send = async |request| client.admin().list_events(request).await;
-        let page = client.call(&CALL, message, send).await?;
-        left = left.saturating_sub(u32::try_from(page.events.len()).unwrap_or(u32::MAX));
-        answer.events.extend(page.events);
-        answer.next_page_token = page.next_page_token;
-        if left == 0 || answer.next_page_token.is_empty() {
-            return client.report(&answer);
+        let mut list = v1::ListEventsResponse::default();
+        let mut pages = self.limit.pages();
+        loop {
+            let message = v1::ListEventsRequest {
+                scope: scope.into(),
+                tenant_id: self.tenant_id.clone().unwrap_or_default(),
+                grant_id: self.grant_id.clone(),
+                order: v1::ListOrder::NewestFirst.into(),
+                page_size: pages.size(),
+                page_token: pages.token(),
+            };
+            let send = async |request| client.admin().list_events(request).await;
+            let page = client.call(message, send).await?;
+            let is_last = !pages.next(page.events.len(), &page.next_page_token);
+            list.events.extend(page.events);
+            if is_last {
+                list.next_page_token = page.next_page_token;
+                break;
+            }
+        }
+        client.report("ListEventsResponse", &list, |layout| view::list(layout, &list, self.all))
+    }
+}
+
+impl Call for WaitArgs {
+    async fn run(&self, client: &Client) -> Result<Report, CliError> {
+        let tenant_id = self.history.tenant_id()?;
+        let deadline = client.deadline();
+        loop {
+            let message = v1::WaitEnforcedRequest {
+                tenant_id: tenant_id.clone(),
+                consistency_token: self.consistency_token.clone(),
+            };
+            let send = async |request| client.admin().wait_enforced(request).await;
+            let response = client.call_until(deadline, message, send).await?;
+            let state = response.enforcement.as_ref().map(v1::Enforcement::state);
+            let is_pending = state == Some(v1::EnforcementState::Pending);
+            // The server limits the duration of a call.
+            if !is_pending || Instant::now() + REQUEST_TIME_MIN > deadline {
+                let report = client.report("WaitEnforcedResponse", &response, |layout| {
+                    view::waited(layout, response.enforcement.as_ref())
+                })?;
+                return Ok(report.with_enforcement(response.enforcement.as_ref()));
+            }
         }
     }
 }

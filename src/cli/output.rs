@@ -1,114 +1,147 @@
-//! The only place that prints: answers to stdout, everything else to stderr.
+//! The only file that prints: results to stdout, everything else to stderr.
 
 use std::{
-    io::{self, ErrorKind, Write},
+    io::{self, ErrorKind, IsTerminal, Write},
+    os::fd::AsFd,
     process::ExitCode,
 };
 
-use anstream::{AutoStream, ColorChoice};
+use anstream::{AutoStream, ColorChoice, stream::RawStream};
+use rustix::termios::tcgetwinsize;
 
 use super::{
-    failure::Failure,
-    table::{Look, Tone},
+    error::CliError,
+    json::{error_json, warning_json},
+    table::{Highlight, Layout},
 };
 
-/// How the program leaves.
+/// The exit code of a command.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Exit {
-    /// Done; allowed.
+pub(crate) enum Exit {
     #[default]
-    Done,
-    /// Failed; denied.
-    Failed,
-    /// A check that could not tell, or a change not yet known to be in force.
-    Unknown,
-    /// Wrong usage or configuration.
-    Usage,
+    Success = 0,
+    Unexpected = 1,
+    Denied = 2,
+    Pending = 3,
+    NotFound = 4,
+    Conflict = 5,
+    PolicyViolation = 6,
+    NotPermitted = 7,
+    Unavailable = 8,
+    Usage = 64,
 }
 
-/// What a command has to say when it has done its work.
-#[derive(Debug, Default)]
-pub struct Report {
-    /// All of it, for stdout.
-    pub text: String,
-    /// What to beware of, for stderr.
-    pub warning: Option<String>,
-    /// How the program leaves once it is said.
-    pub exit: Exit,
+impl Exit {
+    /// Every exit code with a meaning, for the help text.
+    pub(crate) const MEANINGS: [(Self, &str); 10] = [
+        (Self::Success, "success; check: allowed"),
+        (Self::Unexpected, "unexpected error; health check: not serving"),
+        (Self::Denied, "check: denied, or not as expected; history verify: not valid"),
+        (Self::Pending, "the change is durable, but not yet in force at every check node"),
+        (Self::NotFound, "not found"),
+        (
+            Self::Conflict,
+            "conflict: changed meanwhile, request id reused, ended, or locked by others",
+        ),
+        (Self::PolicyViolation, "the tenant's support policy forbids the request"),
+        (Self::NotPermitted, "not authenticated, or not permitted"),
+        (Self::Unavailable, "unavailable: connection, database, deadline, quota, or STALE"),
+        (Self::Usage, "invalid usage, argument or configuration"),
+    ];
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(match exit {
-            Exit::Done => 0,
-            Exit::Failed => 1,
-            Exit::Unknown => 2,
-            Exit::Usage => 64,
-        })
+        Self::from(exit as u8)
     }
 }
 
-/// Prints what came of a command, and says how to leave; `failed` is the exit code of a failure.
-pub fn conclude(outcome: Result<Report, Failure>, failed: Exit) -> ExitCode {
-    let failure = match outcome {
-        Ok(Report { text, warning, exit }) => match write(&mut io::stdout().lock(), &text) {
-            Ok(()) => {
-                if let Some(warning) = warning {
-                    let label = look(&io::stderr()).paint(Tone::Notice, "warning:");
-                    // The exit code says it, too.
-                    let _ = write(&mut io::stderr().lock(), &format!("{label} {warning}\n"));
-                }
-                return exit.into();
-            }
-            Err(error) => Failure::new(format!("the answer cannot be written: {error}")),
-        },
-        Err(failure) => failure,
-    };
-    // Nobody is left to tell if this does not work.
-    let _ = write(&mut io::stderr().lock(), &failure.render(look(&io::stderr())));
-    if failure.is_usage { Exit::Usage.into() } else { failed.into() }
+/// The result of a command that did not fail.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    /// The text for stdout.
+    pub(crate) text: String,
+    /// The warnings for stderr.
+    pub(crate) warnings: Vec<String>,
+    /// The exit code.
+    pub(crate) exit: Exit,
 }
 
-/// Prints a part of an answer that is too long to be held. False: its reader has gone away, and had what it wanted.
-pub(crate) fn part(text: &str) -> Result<bool, Failure> {
+impl Report {
+    /// A successful result.
+    pub(crate) fn new(text: impl Into<String>) -> Self {
+        Self { text: text.into(), ..Self::default() }
+    }
+}
+
+/// Prints the result of a command, and returns the exit code. Errors and warnings are JSON if the
+/// user asked for JSON.
+pub(crate) fn conclude(result: Result<Report, CliError>, is_json: bool) -> ExitCode {
+    let printed = result.and_then(|report| {
+        print_part(&report.text)?;
+        Ok(report)
+    });
+    let (text, exit) = match printed {
+        Ok(Report { warnings, exit, .. }) => (render_warnings(&warnings, is_json), exit),
+        Err(error) => (render_error(&error, is_json), error.exit),
+    };
+    // A failed write to stderr has nowhere to be reported. The exit code still is correct.
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+    exit.into()
+}
+
+/// Prints a part of a result. Returns false if the reader has closed the pipe, as `head` does.
+pub(crate) fn print_part(text: &str) -> Result<bool, CliError> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(Failure::new(format!("the answer cannot be written: {error}"))),
+        Err(error) => Err(CliError::new(format!("the output cannot be written: {error}"))),
     }
 }
 
-/// Prints a help text to stdout, or what is wrong with the command line to stderr.
-pub fn usage(error: &clap::Error) -> ExitCode {
-    // Nobody is left to tell if this does not work.
+/// Prints a help text to stdout, or an error in the command line to stderr.
+pub(crate) fn print_usage(error: &clap::Error, is_json: bool) -> ExitCode {
+    if error.use_stderr() && is_json {
+        return conclude(Err(error.into()), is_json);
+    }
+    // A failed write has nowhere to be reported.
     let _ = error.print();
-    if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() }
+    if error.use_stderr() { Exit::Usage.into() } else { Exit::Success.into() }
 }
 
-/// How answers should look on stdout.
-pub(crate) fn look_of_stdout() -> Look {
-    look(&io::stdout())
+/// The layout of tables on stdout. Tables in a pipe, and wide tables, have no maximum width.
+pub(crate) fn stdout_layout(is_wide: bool) -> Layout {
+    let stdout = io::stdout();
+    let columns = tcgetwinsize(stdout.as_fd()).ok().map(|size| usize::from(size.ws_col));
+    let width = columns.filter(|columns| *columns > 0 && !is_wide && stdout.is_terminal());
+    Layout { width, has_colors: has_colors(&stdout) }
 }
 
-fn look<S: anstream::stream::RawStream>(stream: &S) -> Look {
-    let colours = AutoStream::choice(stream) != ColorChoice::Never;
-    Look { terminal: stream.is_terminal(), colours }
+fn has_colors(stream: &impl RawStream) -> bool {
+    AutoStream::choice(stream) != ColorChoice::Never
 }
 
-/// Writes all of `text`. A reader that has gone away, such as `head`, has what it wanted.
-fn write(stream: &mut dyn Write, text: &str) -> io::Result<()> {
-    match stream.write_all(text.as_bytes()).and_then(|()| stream.flush()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        result => result,
+fn stderr_layout() -> Layout {
+    Layout { width: None, has_colors: has_colors(&io::stderr()) }
+}
+
+fn render_warnings(warnings: &[String], is_json: bool) -> String {
+    if is_json {
+        return warnings.iter().map(|warning| warning_json(warning)).collect();
     }
+    let label = stderr_layout().paint(Highlight::Warning, "warning:");
+    let lines = warnings.iter().map(|warning| format!("{label} {warning}\n"));
+    lines.collect::<Vec<_>>().concat()
 }
 
-impl Failure {
-    fn render(&self, look: Look) -> String {
-        let error = look.paint(Tone::Bad, "error:");
-        let problems = self.problems.iter().map(|problem| format!("{error} {problem}\n"));
-        let hint = look.paint(Tone::Notice, "hint:");
-        problems.chain(self.hint.iter().map(|text| format!("{hint} {text}\n"))).collect()
+fn render_error(error: &CliError, is_json: bool) -> String {
+    if is_json {
+        return error_json(error);
     }
+    let layout = stderr_layout();
+    let label = layout.paint(Highlight::Bad, "error:");
+    let lines = error.lines().map(|line| format!("{label} {line}\n"));
+    let label = layout.paint(Highlight::Warning, "hint:");
+    lines.chain(error.hint.iter().map(|hint| format!("{label} {hint}\n"))).collect()
 }

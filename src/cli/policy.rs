@@ -1,164 +1,224 @@
-//! `support-access policy`
+//! `support-access policy get` and `set`.
 
-use clap::{ArgGroup, Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use prost_types::FieldMask;
-use uuid::Uuid;
 
 use super::{
-    args::{parse_group, parse_span, to_duration},
-    client::{CHANGE_EXIT_CODES, Call, Client},
-    failure::Failure,
+    args::{parse_duration, parse_group_override, to_proto},
+    client::{Call, Client, Remote},
+    error::CliError,
+    grants::RequestArgs,
     output::Report,
 };
 use crate::{api::proto::v1, domain::Span};
 
-const CALL: Call = Call {
-    fields: &[
-        ("tenant_id", "TENANT"),
-        ("groups", "--group"),
-        ("preset_durations", "--preset"),
-        ("default_duration", "--default-duration"),
-        ("max_duration", "--max-duration"),
-        ("until_revoked_allowed", "--until-revoked-allowed"),
-        ("reason_required", "--reason-required"),
-        ("ticket_required", "--ticket-required"),
-        ("max_schedule_ahead", "--max-schedule-ahead"),
-        ("etag", "--etag"),
-        ("reason", "--reason"),
-        ("support-access-actor", "--actor"),
-    ],
-    repeatable: true,
-};
-/// Show or narrow what a tenant may choose from when it grants access.
-#[derive(Debug, Args)]
-pub(crate) struct PolicyArgs {
-    #[command(subcommand)]
-    command: PolicyCommand,
-}
+pub(crate) mod view;
 
 #[derive(Debug, Subcommand)]
-enum PolicyCommand {
-    Show(ShowArgs),
-    Set(Box<SetArgs>),
+pub(crate) enum PolicyCommand {
+    Get(Remote<GetArgs>),
+    Set(Box<Remote<SetArgs>>),
 }
 
-/// Show what a tenant may choose from: the vendor's catalogue, narrowed by the tenant.
-#[derive(Debug, Args)]
-struct ShowArgs {
-    /// The tenant.
-    tenant: String,
-}
-
-/// Tighten what a tenant may choose from. What is not given stays as it is.
+/// Show the choices of a tenant for grants
 ///
-/// It can never be looser than the vendor's catalogue. Grants that exist are not changed; the answer lists those that the
-/// new policy would not allow.
+/// The policy is the vendor's catalogue, narrowed by the tenant's overrides.
 #[derive(Debug, Args)]
-#[command(override_usage = "support-access policy set [OPTIONS] <TENANT>")]
-#[command(after_help = CHANGE_EXIT_CODES)]
-#[command(group = ArgGroup::new("setting").required(true).multiple(true).args([
-    "groups", "no_groups", "presets", "no_presets", "default_duration", "max_duration",
-    "until_revoked_allowed", "reason_required", "ticket_required", "max_schedule_ahead",
-]))]
-struct SetArgs {
-    /// The tenant.
-    tenant: String,
-    /// A group that may be let in, and its highest level (READ_ONLY, READ_WRITE or ADMIN), such as support:READ_WRITE. May
-    /// be repeated; groups that are not named cannot be let in any more.
-    #[arg(long = "group", value_name = "ID:LEVEL", value_parser = parse_group)]
+#[command(after_help = "Example:
+  support-access policy get acme")]
+pub(crate) struct GetArgs {
+    /// The tenant
+    #[arg(value_name = "TENANT")]
+    tenant_id: String,
+}
+
+/// Set or clear overrides of a tenant's support policy
+///
+/// An override is at most as permissive as the vendor's catalogue. Other overrides do not change.
+/// Existing grants do not change; the output lists those that the new policy would not allow.
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "support-access policy set [OPTIONS] <TENANT>",
+    group = ArgGroup::new("override").required(true).multiple(true).args([
+        "groups", "no_groups", "preset_durations", "no_presets", "default_duration", "max_duration",
+        "until_revoked_allowed", "reason_required", "ticket_required", "max_schedule_ahead",
+        "clear",
+    ]),
+    after_help = "Examples:
+  support-access policy set acme --max-duration 7d --until-revoked-allowed false
+  support-access policy set acme --group support:read-write --group engineering:read-only
+  support-access policy set acme --clear max-duration --clear groups"
+)]
+pub(crate) struct SetArgs {
+    /// The tenant
+    #[arg(value_name = "TENANT")]
+    tenant_id: String,
+    /// A group that may be granted access, and the highest level; may be repeated
+    #[arg(long = "group", value_name = "ID:LEVEL", value_parser = parse_group_override)]
     groups: Vec<v1::GroupOverride>,
-    /// No group may be let in: nobody can grant access.
+    /// No group may be granted access
     #[arg(long, conflicts_with = "groups")]
     no_groups: bool,
-    /// A duration to offer, such as 8h or 7d: one of the vendor's. May be repeated; others are not offered any more.
-    #[arg(long = "preset", value_name = "DURATION", value_parser = parse_span)]
-    presets: Vec<Span>,
-    /// Offer no durations to choose from. Any up to the longest may still be given.
-    #[arg(long, conflicts_with = "presets")]
+    /// A duration to offer, one of the vendor's; may be repeated
+    #[arg(long = "preset", value_name = "DURATION", value_parser = parse_duration)]
+    preset_durations: Vec<Span>,
+    /// Offer no durations; each duration up to the maximum can still be granted
+    #[arg(long, conflicts_with = "preset_durations")]
     no_presets: bool,
-    /// The duration that is taken if none is given, such as 7d. At most the longest duration.
-    #[arg(long, value_name = "DURATION", value_parser = parse_span)]
+    /// The duration of a grant without an end of its own
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     default_duration: Option<Span>,
-    /// The longest time from a grant's start to its end, such as 30d. More than 0, at most the vendor's.
-    #[arg(long, value_name = "DURATION", value_parser = parse_span)]
+    /// The longest time from the start of a grant to the end
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     max_duration: Option<Span>,
-    /// Whether a grant may last until it is revoked.
+    /// Whether a grant may last until it is revoked, regardless of the longest duration
     #[arg(long, value_name = "true|false")]
     until_revoked_allowed: Option<bool>,
-    /// Whether a grant, and an extension of one, must say why.
+    /// Whether a grant, and a later end of a grant, must have a reason
     #[arg(long, value_name = "true|false")]
     reason_required: Option<bool>,
-    /// Whether a grant must name a ticket.
+    /// Whether a grant must have a ticket
     #[arg(long, value_name = "true|false")]
     ticket_required: Option<bool>,
-    /// How far ahead a grant may be scheduled to start, such as 14d; 0s: grants start at once. At most the vendor's.
-    #[arg(long, value_name = "DURATION", value_parser = parse_span)]
+    /// How far in the future a grant may start; 0s: grants start at once
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     max_schedule_ahead: Option<Span>,
-    /// Only if the policy is still as it was when `policy show` said this. Default: however it is now.
+    /// Remove an override, and inherit the vendor's catalogue again; may be repeated
+    #[arg(long, value_name = "FIELD")]
+    clear: Vec<Field>,
+    /// Only if the policy still has this etag
     #[arg(long, default_value = "", hide_default_value = true)]
     etag: String,
-    /// Why, for the history: at most 1,000 characters.
+    /// Why the policy is changed
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     reason: String,
+    #[command(flatten)]
+    request: RequestArgs,
 }
 
-pub(crate) async fn run(client: &Client, args: &PolicyArgs) -> Result<Report, Failure> {
-    match &args.command {
-        PolicyCommand::Show(args) => client.report(&get(client, &args.tenant).await?),
-        PolicyCommand::Set(args) => {
-            let send = async |request| client.admin().update_support_policy(request).await;
-            let answer = client.call(&CALL, args.to_request()?, send).await?;
-            client.report_change(&answer, answer.enforcement.as_ref())
+/// A field of the policy overrides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Field {
+    Groups,
+    PresetDurations,
+    DefaultDuration,
+    MaxDuration,
+    UntilRevokedAllowed,
+    ReasonRequired,
+    TicketRequired,
+    MaxScheduleAhead,
+    AgentKinds,
+}
+
+impl PolicyCommand {
+    pub(crate) async fn run(&self) -> Result<Report, CliError> {
+        match self {
+            Self::Get(command) => command.run().await,
+            Self::Set(command) => command.run().await,
         }
+    }
+}
+
+impl Call for GetArgs {
+    async fn run(&self, client: &Client) -> Result<Report, CliError> {
+        let response = get(client, &self.tenant_id).await?;
+        client.report("GetSupportPolicyResponse", &response, |layout| view::got(layout, &response))
+    }
+}
+
+impl Call for SetArgs {
+    async fn run(&self, client: &Client) -> Result<Report, CliError> {
+        let send = async |request| client.admin().update_support_policy(request).await;
+        let message = self.to_request()?;
+        let request_id = message.request_id.clone();
+        let response = client.call(message, send).await;
+        let response =
+            response.map_err(|error| RequestArgs::with_id_in_hint(&request_id, error))?;
+        let report = client.report("UpdateSupportPolicyResponse", &response, |layout| {
+            view::updated(layout, &response)
+        })?;
+        let mut report = report.with_enforcement(response.enforcement.as_ref());
+        let policy = response.support_policy.unwrap_or_default();
+        if self.max_duration.is_some()
+            && self.until_revoked_allowed.is_none()
+            && policy.until_revoked_allowed
+        {
+            report.warnings.push(
+                "grants until revoked are still allowed; --until-revoked-allowed false forbids them"
+                    .into(),
+            );
+        }
+        Ok(report)
     }
 }
 
 pub(crate) async fn get(
     client: &Client,
-    tenant: &str,
-) -> Result<v1::GetSupportPolicyResponse, Failure> {
-    let message = v1::GetSupportPolicyRequest { tenant_id: tenant.to_owned() };
-    client
-        .call(&CALL, message, async |request| client.admin().get_support_policy(request).await)
-        .await
+    tenant_id: &str,
+) -> Result<v1::GetSupportPolicyResponse, CliError> {
+    let message = v1::GetSupportPolicyRequest { tenant_id: tenant_id.to_owned() };
+    client.call(message, async |request| client.admin().get_support_policy(request).await).await
 }
 
 impl SetArgs {
-    fn to_request(&self) -> Result<v1::UpdateSupportPolicyRequest, Failure> {
-        let given = [
-            ("groups", !self.groups.is_empty() || self.no_groups),
-            ("preset_durations", !self.presets.is_empty() || self.no_presets),
-            ("default_duration", self.default_duration.is_some()),
-            ("max_duration", self.max_duration.is_some()),
-            ("until_revoked_allowed", self.until_revoked_allowed.is_some()),
-            ("reason_required", self.reason_required.is_some()),
-            ("ticket_required", self.ticket_required.is_some()),
-            ("max_schedule_ahead", self.max_schedule_ahead.is_some()),
-        ];
-        let paths = given.into_iter().filter(|(_, is_given)| *is_given);
-        let mut presets = self.presets.clone();
+    /// A field that the mask names and the message lacks is cleared.
+    fn to_request(&self) -> Result<v1::UpdateSupportPolicyRequest, CliError> {
+        let mut presets = self.preset_durations.clone();
         presets.sort_unstable();
-        let durations = presets.into_iter().map(to_duration).collect::<Result<_, _>>()?;
-        let policy_overrides = v1::PolicyOverrides {
-            groups: Some(v1::GroupOverrides { groups: self.groups.clone() }),
-            preset_durations: Some(v1::PresetDurations { durations }),
-            default_duration: self.default_duration.map(to_duration).transpose()?,
-            max_duration: self.max_duration.map(to_duration).transpose()?,
+        let durations = presets.into_iter().map(to_proto).collect::<Result<Vec<_>, _>>()?;
+        let groups = v1::GroupOverrides { groups: self.groups.clone() };
+        let has_groups = !self.groups.is_empty() || self.no_groups;
+        let has_presets = !self.preset_durations.is_empty() || self.no_presets;
+        let overrides = v1::PolicyOverrides {
+            groups: has_groups.then_some(groups),
+            preset_durations: has_presets.then_some(v1::PresetDurations { durations }),
+            default_duration: self.default_duration.map(to_proto).transpose()?,
+            max_duration: self.max_duration.map(to_proto).transpose()?,
             until_revoked_allowed: self.until_revoked_allowed,
             reason_required: self.reason_required,
             ticket_required: self.ticket_required,
-            max_schedule_ahead: self.max_schedule_ahead.map(to_duration).transpose()?,
+            max_schedule_ahead: self.max_schedule_ahead.map(to_proto).transpose()?,
             agent_kinds: None,
         };
+        let set: Vec<Field> = Field::all_set(&overrides).collect();
+        if let Some(both) = self.clear.iter().find(|field| set.contains(field)) {
+            let problem = format!("--clear: {} is set and cleared in one command", both.path());
+            return Err(CliError::usage(problem));
+        }
+        let paths = set.iter().chain(&self.clear).map(|field| field.path()).collect();
         Ok(v1::UpdateSupportPolicyRequest {
-            request_id: Uuid::now_v7().to_string(),
-            tenant_id: self.tenant.clone(),
-            policy_overrides: Some(policy_overrides),
-            update_mask: Some(FieldMask {
-                paths: paths.map(|(path, _)| path.to_owned()).collect(),
-            }),
+            request_id: self.request.id(),
+            tenant_id: self.tenant_id.clone(),
+            policy_overrides: Some(overrides),
+            update_mask: Some(FieldMask { paths }),
             etag: self.etag.clone(),
             reason: self.reason.clone(),
         })
+    }
+}
+
+impl Field {
+    fn all_set(overrides: &v1::PolicyOverrides) -> impl Iterator<Item = Self> {
+        Self::value_variants().iter().copied().filter(|field| field.is_set(overrides))
+    }
+
+    fn is_set(self, overrides: &v1::PolicyOverrides) -> bool {
+        match self {
+            Self::Groups => overrides.groups.is_some(),
+            Self::PresetDurations => overrides.preset_durations.is_some(),
+            Self::DefaultDuration => overrides.default_duration.is_some(),
+            Self::MaxDuration => overrides.max_duration.is_some(),
+            Self::UntilRevokedAllowed => overrides.until_revoked_allowed.is_some(),
+            Self::ReasonRequired => overrides.reason_required.is_some(),
+            Self::TicketRequired => overrides.ticket_required.is_some(),
+            Self::MaxScheduleAhead => overrides.max_schedule_ahead.is_some(),
+            Self::AgentKinds => overrides.agent_kinds.is_some(),
+        }
+    }
+
+    /// The name in the API: the name of the value, with underscores.
+    fn path(self) -> String {
+        let value = self.to_possible_value();
+        value.map(|value| value.get_name().replace('-', "_")).unwrap_or_default()
     }
 }

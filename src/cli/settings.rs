@@ -6,7 +6,7 @@ use clap::{
     Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, builder::ValueParser, error::Error,
 };
 
-use super::failure::Failure;
+use super::error::CliError;
 use crate::server::config::{self, Flags, Kind, Setting, Settings};
 
 /// The flags of the settings `C`, and `--config`.
@@ -18,9 +18,9 @@ pub(crate) struct SettingArgs<C> {
 
 impl<C: Settings> SettingArgs<C> {
     /// Loads the configuration from flags, environment, file and defaults.
-    pub(crate) fn load(&self) -> Result<C, Failure> {
+    pub(crate) fn load(&self) -> Result<C, CliError> {
         let loaded = config::load(&self.flags, &from_env);
-        loaded.map_err(|error| invalid(error.problems))
+        loaded.map_err(|error| CliError::invalid(error.problems))
     }
 
     /// The effective settings as a configuration file.
@@ -59,11 +59,6 @@ impl<C: Settings> FromArgMatches for SettingArgs<C> {
     }
 }
 
-/// An invalid configuration: an error line for each problem.
-pub(crate) fn invalid(problems: Vec<String>) -> Failure {
-    Failure { problems, ..Failure::usage("") }
-}
-
 fn to_arg(setting: &'static Setting) -> Arg {
     let default = if setting.default.is_empty() { "none" } else { setting.default };
     let variable = config::variable(setting.name);
@@ -76,7 +71,7 @@ fn to_arg(setting: &'static Setting) -> Arg {
         .long_help(paragraphs.join("\n\n"));
     match setting.kind {
         Kind::One | Kind::Optional => arg,
-        Kind::Many => arg.action(ArgAction::Append).value_delimiter(','),
+        Kind::Many => arg.action(ArgAction::Append),
         Kind::Switch => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
     }
 }

@@ -1,11 +1,18 @@
-//! `support-access sidecar`
+//! `support-access sidecar`.
 
 use clap::Args;
 
-use super::{failure::Failure, output::Report, settings::SettingArgs};
+use super::{error::CliError, output::Report, settings::SettingArgs};
 use crate::server::{self, config::SidecarConfig};
 
+const EXAMPLES: &str = "\
+Example:
+  support-access sidecar --upstream https://access.example:50051";
+
 const NOTES: &str = "\
+Example:
+  support-access sidecar --upstream https://access.example:50051
+
 Each setting is taken from the flag, the environment variable, the configuration file or the
 default, as for `serve`. Both may share a file. `support-access config check sidecar` checks them
 without starting anything.
@@ -16,16 +23,16 @@ upstream. Without a valid lease, it denies every check with STALE, and its healt
 Exit codes: 0 stopped by a signal, 1 could not start, failed, or was refused by every upstream,
 64 wrong usage or configuration.";
 
-/// Run a sidecar: a check node beside a gateway, which follows a server.
+/// Run a sidecar: a check node beside a gateway, which follows a server
 #[derive(Debug, Args)]
-#[command(after_long_help = NOTES)]
+#[command(after_help = EXAMPLES, after_long_help = NOTES)]
 pub(crate) struct SidecarArgs {
     #[command(flatten)]
     settings: SettingArgs<SidecarConfig>,
 }
 
-pub(crate) async fn run(args: &SidecarArgs) -> Result<Report, Failure> {
+pub(crate) async fn run(args: &SidecarArgs) -> Result<Report, CliError> {
     let config = args.settings.load()?;
-    server::run_sidecar(config).await.map_err(|error| Failure::because(&error))?;
+    server::run_sidecar(config).await.map_err(|error| CliError::because(&error))?;
     Ok(Report::default())
 }

@@ -2,11 +2,11 @@
 
 use std::fs;
 
-use crate::{Said, program, run, said};
+use crate::{Output, output, program, run};
 
-fn refused(problems: &[&str]) -> Said {
+fn invalid(problems: &[&str]) -> Output {
     let stderr = problems.iter().map(|problem| format!("error: {problem}\n")).collect();
-    Said { code: 64, stdout: String::new(), stderr }
+    Output { code: 64, stdout: String::new(), stderr }
 }
 
 #[test]
@@ -18,7 +18,7 @@ fn a_valid_configuration_is_printed_as_a_file() {
     let check = ["config", "check", "--config", file, "--listen", "127.0.0.1:0"];
     let mut command = program(&check);
     command.env("SUPPORT_ACCESS_DATABASE_URL", "postgres://me:secret@db/access");
-    let checked = said(&mut command);
+    let checked = output(&mut command);
     assert_eq!((checked.code, checked.stderr.as_str()), (0, ""));
     for line in [
         "listen = [\"127.0.0.1:0\"]  # --listen",
@@ -43,7 +43,7 @@ fn a_valid_configuration_is_printed_as_a_file() {
 fn every_problem_is_reported() {
     assert_eq!(
         run(&["config", "check", "--log-format", "xml", "--max-staleness", "1ms", "--insecure"]),
-        refused(&[
+        invalid(&[
             "--max-staleness must be a duration from 200ms to 5m, such as 2s, but is \"1ms\"",
             "--log-format must be auto, text or json, but is \"xml\"",
         ])
@@ -65,7 +65,7 @@ fn certificate_and_key_files_are_read() {
     let missing = "cannot be read: No such file or directory (os error 2)";
     assert_eq!(
         run(&[&check[..], &tls].concat()),
-        refused(&[
+        invalid(&[
             &format!("TLS cannot be set up: no.pem {missing}"),
             &format!("keys of the issuer \"https://id.example\": {keys} {missing}"),
         ])
@@ -75,14 +75,14 @@ fn certificate_and_key_files_are_read() {
 #[test]
 fn sidecars_have_their_own_settings() {
     let check = ["config", "check", "sidecar"];
-    let expected = refused(&["--upstream must be given, such as https://replica:50051"]);
+    let expected = invalid(&["--upstream must be given, such as https://replica:50051"]);
     assert_eq!(run(&check), expected);
     let upstream = ["--upstream", "https://replica:50051"];
     let missing = ["--upstream-ca", "no.pem", "--upstream-token-file", "no-token"];
     let not_found = "cannot be read: No such file or directory (os error 2)";
     assert_eq!(
         run(&[&check[..], &upstream, &missing].concat()),
-        refused(&[&format!("no-token {not_found}"), &format!("no.pem {not_found}")])
+        invalid(&[&format!("no-token {not_found}"), &format!("no.pem {not_found}")])
     );
     let checked = run(&[&check[..], &upstream].concat());
     assert_eq!((checked.code, checked.stderr.as_str()), (0, ""));

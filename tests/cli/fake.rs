@@ -1,4 +1,4 @@
-//! A server that remembers what it was asked, and answers by the tenant's name.
+//! A server that records requests. The responses depend on the name of the tenant.
 
 use std::{net::SocketAddr, path::Path, sync::Arc, thread, time::Duration};
 
@@ -6,7 +6,8 @@ use parking_lot::Mutex;
 use support_access::api::proto::v1::{
     self,
     check_nodes_server::{CheckNodes, CheckNodesServer},
-    support_access_admin_server::{SupportAccessAdmin, SupportAccessAdminServer},
+    server_info_server::{ServerInfo, ServerInfoServer},
+    support_access_admin_server::SupportAccessAdminServer,
     support_access_server::{SupportAccess, SupportAccessServer},
 };
 use tokio::{
@@ -14,19 +15,23 @@ use tokio::{
     runtime::Builder,
 };
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
-use tonic::{Code, Request, Response, Status, metadata::MetadataMap, transport::Server};
+use tonic::{
+    Code, Request, Response, Status,
+    metadata::MetadataMap,
+    transport::{Server, server::Router},
+};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
+mod admin;
 pub mod history;
 
-type Services = (SupportAccessAdminServer<Fake>, SupportAccessServer<Fake>, CheckNodesServer<Fake>);
-type Answer<T> = Result<Response<T>, Status>;
+type Reply<T> = Result<Response<T>, Status>;
 
-/// What the server was asked, in order.
+/// The requests, in order.
 #[derive(Debug, Default)]
-pub struct Heard {
+pub struct Received {
     pub actors: Vec<Option<String>>,
-    pub timeouts: Vec<bool>,
+    pub has_deadline: Vec<bool>,
     pub grants: Vec<v1::GrantAccessRequest>,
     pub extensions: Vec<v1::ExtendAccessRequest>,
     pub revocations: Vec<v1::RevokeAccessRequest>,
@@ -42,72 +47,78 @@ pub struct Heard {
 }
 
 #[derive(Debug, Clone, Default)]
-pub struct Fake(pub Arc<Mutex<Heard>>);
+pub struct Fake(pub Arc<Mutex<Received>>);
 
 impl Fake {
-    /// Serves on a free port of loopback until the test ends, and says its URL.
+    /// Serves on a free port of loopback until the test ends. Returns the address.
     pub fn start(&self) -> String {
         let listener = std::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         listener.set_nonblocking(true).unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let (admin, checks, nodes) = self.services();
+        let address = listener.local_addr().unwrap().to_string();
+        let router = self.router();
         thread::spawn(move || {
             Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
                 let incoming = TcpListenerStream::new(TcpListener::from_std(listener).unwrap());
-                let server = Server::builder().add_service(admin);
-                let router = server.add_service(checks).add_service(nodes);
                 router.serve_with_incoming(incoming).await.unwrap();
             });
         });
-        url
+        address
     }
 
     /// Serves on a Unix socket until the test ends.
     pub fn start_at(&self, path: &Path) {
         let listener = std::os::unix::net::UnixListener::bind(path).unwrap();
         listener.set_nonblocking(true).unwrap();
-        let (admin, checks, nodes) = self.services();
+        let router = self.router();
         thread::spawn(move || {
             Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
                 let incoming = UnixListenerStream::new(UnixListener::from_std(listener).unwrap());
-                let server = Server::builder().add_service(admin);
-                let router = server.add_service(checks).add_service(nodes);
                 router.serve_with_incoming(incoming).await.unwrap();
             });
         });
     }
 
-    fn services(&self) -> Services {
-        let admin = SupportAccessAdminServer::new(self.clone());
-        (admin, SupportAccessServer::new(self.clone()), CheckNodesServer::new(self.clone()))
+    fn router(&self) -> Router {
+        Server::builder()
+            .add_service(SupportAccessAdminServer::new(self.clone()))
+            .add_service(SupportAccessServer::new(self.clone()))
+            .add_service(CheckNodesServer::new(self.clone()))
+            .add_service(ServerInfoServer::new(self.clone()))
     }
 
-    fn note(&self, metadata: &MetadataMap, note: impl FnOnce(&mut Heard)) {
-        let mut heard = self.0.lock();
+    fn record(&self, metadata: &MetadataMap, record: impl FnOnce(&mut Received)) {
+        let mut received = self.0.lock();
         let actor = metadata.get("support-access-actor");
-        heard.actors.push(actor.map(|actor| actor.to_str().unwrap().to_owned()));
-        heard.timeouts.push(metadata.contains_key("grpc-timeout"));
-        note(&mut heard);
+        received.actors.push(actor.map(|actor| actor.to_str().unwrap().to_owned()));
+        received.has_deadline.push(metadata.contains_key("grpc-timeout"));
+        record(&mut received);
     }
 }
 
-fn refused(field: &str, description: &str) -> Status {
-    let violation = FieldViolation::new(field, description);
-    let details = ErrorDetails::with_bad_request(vec![violation]);
-    Status::with_error_details(Code::FailedPrecondition, "refused", details)
+/// An error about one field, as from the real server.
+fn refused(code: Code, reason: &str, field: &str, description: &str) -> Status {
+    let mut details = ErrorDetails::with_bad_request(vec![FieldViolation::new(field, description)]);
+    let metadata = [("max_duration".to_owned(), "2592000s".to_owned())];
+    details.set_error_info(reason, "supportaccess.v1", metadata);
+    Status::with_error_details(code, description, details)
 }
 
-/// As a server answers while its database is away.
-fn busy() -> Status {
-    let details = ErrorDetails::with_retry_info(Some(Duration::from_millis(1)));
-    Status::with_error_details(Code::Unavailable, "the database is not available", details)
+/// The error of a server whose database is unavailable.
+fn unavailable() -> Status {
+    let mut details = ErrorDetails::with_retry_info(Some(Duration::from_millis(1)));
+    let metadata = std::collections::HashMap::new();
+    details.set_error_info("DATABASE_UNAVAILABLE", "supportaccess.v1", metadata);
+    Status::with_error_details(Code::Unavailable, "the database is unavailable", details)
 }
 
 pub fn mk_grant(grant_id: &str) -> v1::Grant {
     v1::Grant {
         grant_id: grant_id.into(),
+        tenant_id: "acme".into(),
         group_id: "support".into(),
         state: v1::GrantState::Active.into(),
+        expire_time: Some(prost_types::Timestamp { seconds: 1_796_115_600, nanos: 0 }),
+        etag: "e1".into(),
         ..v1::Grant::default()
     }
 }
@@ -122,229 +133,20 @@ pub fn mk_lock(lock_id: &str) -> v1::Lock {
     }
 }
 
-/// A tenant that no case is about.
-struct Stranger;
+/// The tenant stands for no case.
+struct NoCase;
 
-/// How far a change has come, by the tenant's name.
-fn mk_enforcement(tenant: &str) -> Result<Option<v1::Enforcement>, Stranger> {
+/// How far a change has come, by the name of the tenant.
+fn mk_enforcement(tenant: &str) -> Result<Option<v1::Enforcement>, NoCase> {
     let state = match tenant {
         "complete" => v1::EnforcementState::Complete.into(),
         "pending" => v1::EnforcementState::Pending.into(),
-        "unheard-of" => 9,
-        "silent" => return Ok(None),
-        _ => return Err(Stranger),
+        "unknown-state" => 9,
+        "no-enforcement" => return Ok(None),
+        _ => return Err(NoCase),
     };
     let consistency_token = "t7".into();
     Ok(Some(v1::Enforcement { state, consistency_token, ..v1::Enforcement::default() }))
-}
-
-#[tonic::async_trait]
-impl SupportAccessAdmin for Fake {
-    type ExportHistoryStream =
-        tokio_stream::Iter<std::vec::IntoIter<Result<v1::ExportHistoryResponse, Status>>>;
-
-    async fn grant_access(
-        &self,
-        request: Request<v1::GrantAccessRequest>,
-    ) -> Answer<v1::GrantAccessResponse> {
-        let (metadata, _, message) = request.into_parts();
-        let tenant = message.tenant_id.clone();
-        self.note(&metadata, |heard| heard.grants.push(message));
-        match tenant.as_str() {
-            "strict" => Err(refused("duration", "must be at most 30d\u{1b}[31m")),
-            "busy" => Err(busy()),
-            "busy once" if self.0.lock().grants.len() == 1 => Err(busy()),
-            _ => Ok(Response::new(v1::GrantAccessResponse {
-                grant: Some(mk_grant("g1")),
-                consistency_token: "t7".into(),
-            })),
-        }
-    }
-
-    async fn extend_access(
-        &self,
-        request: Request<v1::ExtendAccessRequest>,
-    ) -> Answer<v1::ExtendAccessResponse> {
-        let (metadata, _, message) = request.into_parts();
-        let enforcement = mk_enforcement(&message.tenant_id);
-        self.note(&metadata, |heard| heard.extensions.push(message));
-        let grant = Some(mk_grant("g1"));
-        enforcement
-            .map(|enforcement| {
-                Response::new(v1::ExtendAccessResponse { grant, enforcement, ..Default::default() })
-            })
-            .map_err(|Stranger| busy())
-    }
-
-    async fn revoke_access(
-        &self,
-        request: Request<v1::RevokeAccessRequest>,
-    ) -> Answer<v1::RevokeAccessResponse> {
-        let (metadata, _, message) = request.into_parts();
-        let enforcement = mk_enforcement(&message.tenant_id);
-        self.note(&metadata, |heard| heard.revocations.push(message));
-        let enforcement = enforcement.map_err(|Stranger| Status::not_found("no such grant"))?;
-        let grant = Some(mk_grant("g1"));
-        Ok(Response::new(v1::RevokeAccessResponse { grant, enforcement, ..Default::default() }))
-    }
-
-    async fn revoke_all_access(
-        &self,
-        request: Request<v1::RevokeAllAccessRequest>,
-    ) -> Answer<v1::RevokeAllAccessResponse> {
-        let enforcement = mk_enforcement(&request.get_ref().tenant_id)
-            .map_err(|Stranger| Status::not_found("no such tenant"))?;
-        Ok(Response::new(v1::RevokeAllAccessResponse {
-            revoked_count: 2,
-            enforcement,
-            ..Default::default()
-        }))
-    }
-
-    async fn get_grant(&self, _: Request<v1::GetGrantRequest>) -> Answer<v1::GetGrantResponse> {
-        Ok(Response::new(v1::GetGrantResponse { grant: Some(mk_grant("g1")) }))
-    }
-
-    /// A tenant with 2,500 grants.
-    async fn list_grants(
-        &self,
-        request: Request<v1::ListGrantsRequest>,
-    ) -> Answer<v1::ListGrantsResponse> {
-        let (metadata, _, message) = request.into_parts();
-        let from: usize = message.page_token.parse().unwrap_or(0);
-        let to = 2_500.min(from + usize::try_from(message.page_size).unwrap());
-        self.note(&metadata, |heard| heard.lists.push(message));
-        let grants = (from..to).map(|number| mk_grant(&format!("g{number}"))).collect();
-        let next_page_token = if to == 2_500 { String::new() } else { to.to_string() };
-        Ok(Response::new(v1::ListGrantsResponse { grants, next_page_token, ..Default::default() }))
-    }
-
-    async fn list_events(
-        &self,
-        request: Request<v1::ListEventsRequest>,
-    ) -> Answer<v1::ListEventsResponse> {
-        let (metadata, _, message) = request.into_parts();
-        self.note(&metadata, |heard| heard.events.push(message));
-        Ok(Response::new(v1::ListEventsResponse::default()))
-    }
-
-    async fn list_tenants(
-        &self,
-        _: Request<v1::ListTenantsRequest>,
-    ) -> Answer<v1::ListTenantsResponse> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn get_support_policy(
-        &self,
-        _: Request<v1::GetSupportPolicyRequest>,
-    ) -> Answer<v1::GetSupportPolicyResponse> {
-        let default_duration = Some(prost_types::Duration { seconds: 4_321, nanos: 0 });
-        let policy = v1::SupportPolicy { default_duration, ..Default::default() };
-        Ok(Response::new(v1::GetSupportPolicyResponse {
-            support_policy: Some(policy),
-            policy_overrides: None,
-        }))
-    }
-
-    async fn update_support_policy(
-        &self,
-        request: Request<v1::UpdateSupportPolicyRequest>,
-    ) -> Answer<v1::UpdateSupportPolicyResponse> {
-        let (metadata, _, message) = request.into_parts();
-        let enforcement = mk_enforcement(&message.tenant_id);
-        self.note(&metadata, |heard| heard.policies.push(message));
-        let enforcement = enforcement.map_err(|Stranger| busy())?;
-        Ok(Response::new(v1::UpdateSupportPolicyResponse { enforcement, ..Default::default() }))
-    }
-
-    /// Token t7 is in force at the second request, t8 never, and other tokens are unknown.
-    async fn wait_enforced(
-        &self,
-        request: Request<v1::WaitEnforcedRequest>,
-    ) -> Answer<v1::WaitEnforcedResponse> {
-        let (metadata, _, message) = request.into_parts();
-        let consistency_token = message.consistency_token.clone();
-        self.note(&metadata, |heard| heard.waits.push(message));
-        let state = match consistency_token.as_str() {
-            "t7" if self.0.lock().waits.len() > 1 => v1::EnforcementState::Complete,
-            "t7" | "t8" => v1::EnforcementState::Pending,
-            _ => {
-                let violation = FieldViolation::new("consistency_token", "there is no such event");
-                let details = ErrorDetails::with_bad_request(vec![violation]);
-                return Err(Status::with_error_details(Code::NotFound, "not there", details));
-            }
-        };
-        let state = state.into();
-        let enforcement = Some(v1::Enforcement { state, consistency_token, ..Default::default() });
-        Ok(Response::new(v1::WaitEnforcedResponse { enforcement }))
-    }
-    async fn export_history(
-        &self,
-        request: Request<v1::ExportHistoryRequest>,
-    ) -> Answer<Self::ExportHistoryStream> {
-        let (metadata, _, message) = request.into_parts();
-        let pages = history::export(&message);
-        self.note(&metadata, |heard| heard.exports.push(message));
-        Ok(Response::new(tokio_stream::iter(pages)))
-    }
-
-    async fn get_checkpoint(
-        &self,
-        request: Request<v1::GetCheckpointRequest>,
-    ) -> Answer<v1::GetCheckpointResponse> {
-        let checkpoint = history::checkpoint(request.get_ref().tenant_id());
-        Ok(Response::new(v1::GetCheckpointResponse { checkpoint }))
-    }
-
-    /// How far it has come is said of a tenant by its name; everything else is in force.
-    async fn lock_access(
-        &self,
-        request: Request<v1::LockAccessRequest>,
-    ) -> Answer<v1::LockAccessResponse> {
-        let (metadata, _, message) = request.into_parts();
-        let tenant = message.tenant_id.clone().unwrap_or_else(|| "complete".into());
-        self.note(&metadata, |heard| heard.locks.push(message));
-        let enforcement = mk_enforcement(&tenant).map_err(|Stranger| busy())?;
-        Ok(Response::new(v1::LockAccessResponse {
-            lock: Some(mk_lock("l1")),
-            enforcement,
-            consistency_token: "t7".into(),
-        }))
-    }
-
-    /// The tenant "other" has a lock that only the vendor may lift.
-    async fn unlock_access(
-        &self,
-        request: Request<v1::UnlockAccessRequest>,
-    ) -> Answer<v1::UnlockAccessResponse> {
-        let (metadata, _, message) = request.into_parts();
-        let is_other = message.tenant_id() == "other";
-        self.note(&metadata, |heard| heard.unlocks.push(message));
-        if is_other {
-            let violation = FieldViolation::new("lock_id", "only the vendor may lift it");
-            let details = ErrorDetails::with_bad_request(vec![violation]);
-            return Err(Status::with_error_details(Code::PermissionDenied, "no", details));
-        }
-        Ok(Response::new(v1::UnlockAccessResponse {
-            lock: Some(mk_lock("l1")),
-            consistency_token: "t7".into(),
-        }))
-    }
-
-    /// There are 1,200 locks.
-    async fn list_locks(
-        &self,
-        request: Request<v1::ListLocksRequest>,
-    ) -> Answer<v1::ListLocksResponse> {
-        let (metadata, _, message) = request.into_parts();
-        let from: usize = message.page_token.parse().unwrap_or(0);
-        let to = 1_200.min(from + usize::try_from(message.page_size).unwrap());
-        self.note(&metadata, |heard| heard.lock_lists.push(message));
-        let locks = (from..to).map(|number| mk_lock(&format!("l{number}"))).collect();
-        let next_page_token = if to == 1_200 { String::new() } else { to.to_string() };
-        Ok(Response::new(v1::ListLocksResponse { locks, next_page_token }))
-    }
 }
 
 #[tonic::async_trait]
@@ -352,7 +154,7 @@ impl CheckNodes for Fake {
     async fn list_check_nodes(
         &self,
         _: Request<v1::ListCheckNodesRequest>,
-    ) -> Answer<v1::ListCheckNodesResponse> {
+    ) -> Reply<v1::ListCheckNodesResponse> {
         let node = v1::CheckNode {
             node_id: "n1".into(),
             kind: v1::NodeKind::Replica.into(),
@@ -366,14 +168,42 @@ impl CheckNodes for Fake {
 }
 
 #[tonic::async_trait]
+impl ServerInfo for Fake {
+    async fn get_server_info(
+        &self,
+        _: Request<v1::GetServerInfoRequest>,
+    ) -> Reply<v1::GetServerInfoResponse> {
+        Ok(Response::new(v1::GetServerInfoResponse {
+            version: "0.2.0".into(),
+            commit: "0123456789ab".into(),
+            kind: v1::NodeKind::Sidecar.into(),
+        }))
+    }
+
+    async fn get_caller(
+        &self,
+        request: Request<v1::GetCallerRequest>,
+    ) -> Reply<v1::GetCallerResponse> {
+        let name = request.metadata().get("support-access-actor").unwrap().to_str().unwrap();
+        Ok(Response::new(v1::GetCallerResponse {
+            name: name.into(),
+            authentication_method: v1::AuthenticationMethod::None.into(),
+            roles: vec![v1::Role::TenantAdmin.into(), v1::Role::Operator.into()],
+            all_tenants: true,
+            ..v1::GetCallerResponse::default()
+        }))
+    }
+}
+
+#[tonic::async_trait]
 impl SupportAccess for Fake {
     async fn check_access(
         &self,
         request: Request<v1::CheckAccessRequest>,
-    ) -> Answer<v1::CheckAccessResponse> {
+    ) -> Reply<v1::CheckAccessResponse> {
         let (metadata, _, message) = request.into_parts();
         let tenant = message.check.clone().unwrap_or_default().tenant_id;
-        self.note(&metadata, |heard| heard.checks.push(message));
+        self.record(&metadata, |received| received.checks.push(message));
         let (decision, reason) = match tenant.as_str() {
             "open" => (v1::Decision::Allowed, v1::DecisionReason::GrantActive),
             "closed" => (v1::Decision::Denied, v1::DecisionReason::NoGrant),
@@ -381,7 +211,7 @@ impl SupportAccess for Fake {
             "slow" => std::future::pending().await,
             _ => return Err(Status::new(Code::Internal, "broken")),
         };
-        let message = "What it \u{9b}means".into();
+        let message = "the \u{9b}message".into();
         let (decision, reason) = (decision.into(), reason.into());
         Ok(Response::new(v1::CheckAccessResponse {
             decision,
@@ -394,14 +224,33 @@ impl SupportAccess for Fake {
     async fn batch_check_access(
         &self,
         _: Request<v1::BatchCheckAccessRequest>,
-    ) -> Answer<v1::BatchCheckAccessResponse> {
-        Err(Status::unimplemented(""))
+    ) -> Reply<v1::BatchCheckAccessResponse> {
+        Err(Status::unimplemented("no command uses this method"))
     }
 
     async fn explain_access(
         &self,
-        _: Request<v1::ExplainAccessRequest>,
-    ) -> Answer<v1::ExplainAccessResponse> {
-        Err(Status::unimplemented("not here"))
+        request: Request<v1::ExplainAccessRequest>,
+    ) -> Reply<v1::ExplainAccessResponse> {
+        let check = request.into_inner().check.unwrap_or_default();
+        let checklist = vec![v1::ChecklistItem {
+            question: v1::ChecklistQuestion::PeriodNotExpired.into(),
+            answer: v1::ChecklistAnswer::No.into(),
+            detail: "The grant has expired.".into(),
+        }];
+        let grant = Some(mk_grant("g1"));
+        let reasons = vec![v1::DecisionReason::Expired.into()];
+        Ok(Response::new(v1::ExplainAccessResponse {
+            result: Some(v1::CheckAccessResponse {
+                decision: v1::Decision::Denied.into(),
+                reason: v1::DecisionReason::Expired.into(),
+                message: format!("{} may not enter", check.agent_id),
+                ..v1::CheckAccessResponse::default()
+            }),
+            checklist,
+            candidates: vec![v1::CandidateGrant { grant, reasons }],
+            candidates_truncated: true,
+            ..v1::ExplainAccessResponse::default()
+        }))
     }
 }

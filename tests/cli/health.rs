@@ -1,4 +1,5 @@
-//! `health`: where it looks for the server, and what it makes of answers. `tests/server/health.rs` asks real ones.
+//! `health check`: the address of the server, and the meaning of the answers.
+//! `tests/server/health.rs` tests the command with real servers.
 
 use std::{
     fs,
@@ -7,107 +8,107 @@ use std::{
     thread,
 };
 
-use crate::{Said, program, run, said};
+use crate::{Output, output, program, run};
 
-/// Answers the next request with this, and ends. What was asked comes back.
+/// Only root could listen on this port.
+const NO_LISTENER: &str = "127.0.0.1:1";
+
+/// Answers the next request, and returns the request when joined.
 fn answer_once(status: &'static str, body: String) -> (SocketAddr, thread::JoinHandle<String>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
-    let serving = thread::spawn(move || {
+    let server = thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
-        let mut asked = [0; 4_096];
-        let length = stream.read(&mut asked).unwrap();
+        let mut request = [0; 4_096];
+        let length = stream.read(&mut request).unwrap();
         let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", body.len());
-        // Who has read enough may be gone.
+        // The client may close the connection before the end of a long answer.
         let _ = stream.write_all(format!("{head}{body}").as_bytes());
-        String::from_utf8_lossy(&asked[..length]).into_owned()
+        String::from_utf8_lossy(&request[..length]).into_owned()
     });
-    (address, serving)
+    (address, server)
 }
 
 fn serving() -> (SocketAddr, thread::JoinHandle<String>) {
     answer_once("200 OK", "serving\n".into())
 }
 
-fn healthy() -> Said {
-    Said { code: 0, stdout: "serving\n".into(), stderr: String::new() }
+fn healthy() -> Output {
+    Output { code: 0, stdout: "serving\n".into(), stderr: String::new() }
+}
+
+fn check(address: &str) -> Output {
+    run(&["health", "check", "--metrics-listen", address])
 }
 
 #[test]
-fn the_flag_goes_before_the_environment_before_the_file() {
+fn a_flag_overrides_the_environment_and_the_environment_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("access.toml");
-    // Nobody listens there: port 1 needs root, and is taken by nobody.
-    let nobody = "127.0.0.1:1";
     let write = |address: &str| {
-        fs::write(&file, format!("metrics_listen = \"{address}\"\ntls_key = \"/no/such/file\"\n"))
-            .unwrap();
+        let text = format!("metrics_listen = \"{address}\"\ntls_key = \"/no/such/file\"\n");
+        fs::write(&file, text).unwrap();
     };
 
-    let (address, asked) = serving();
-    write(nobody);
-    let mut command = program(&["health", "--metrics-listen", &address.to_string()]);
-    command.env("SUPPORT_ACCESS_METRICS_LISTEN", nobody).env("SUPPORT_ACCESS_CONFIG", &file);
-    assert_eq!(said(&mut command), healthy());
-    let asked = asked.join().unwrap();
-    assert!(asked.starts_with("GET /readyz HTTP/1.1\r\n"), "{asked}");
-    assert!(!asked.to_lowercase().contains("authorization"), "{asked}");
+    let (address, server) = serving();
+    write(NO_LISTENER);
+    let mut command = program(&["health", "check", "--metrics-listen", &address.to_string()]);
+    command.env("SUPPORT_ACCESS_METRICS_LISTEN", NO_LISTENER).env("SUPPORT_ACCESS_CONFIG", &file);
+    assert_eq!(output(&mut command), healthy());
+    let request = server.join().unwrap();
+    assert!(request.starts_with("GET /readyz HTTP/1.1\r\n"), "{request}");
+    assert!(!request.to_lowercase().contains("authorization"), "{request}");
 
-    let (address, asked) = serving();
-    let mut command = program(&["health"]);
+    let (address, server) = serving();
+    let mut command = program(&["health", "check"]);
     command
         .env("SUPPORT_ACCESS_METRICS_LISTEN", address.to_string())
         .env("SUPPORT_ACCESS_CONFIG", &file);
-    assert_eq!(said(&mut command), healthy());
-    asked.join().unwrap();
+    assert_eq!(output(&mut command), healthy());
+    server.join().unwrap();
 
-    // An empty variable is one that is not set. The rest of the file is the server's business.
-    let (address, asked) = serving();
+    // An empty variable counts as unset. Other settings of the file are not read.
+    let (address, server) = serving();
     write(&address.to_string());
-    let mut command = program(&["health"]);
+    let mut command = program(&["health", "check"]);
     command.env("SUPPORT_ACCESS_METRICS_LISTEN", "").env("SUPPORT_ACCESS_CONFIG", &file);
-    assert_eq!(said(&mut command), healthy());
-    asked.join().unwrap();
-    let (address, asked) = serving();
+    assert_eq!(output(&mut command), healthy());
+    server.join().unwrap();
+    let (address, server) = serving();
     write(&address.to_string());
-    assert_eq!(run(&["health", "--config", file.to_str().unwrap()]), healthy());
-    asked.join().unwrap();
+    assert_eq!(run(&["health", "check", "--config", file.to_str().unwrap()]), healthy());
+    server.join().unwrap();
 }
 
 #[test]
-fn who_listens_everywhere_is_asked_here() {
-    let (address, asked) = serving();
-    let everywhere = format!("0.0.0.0:{}", address.port());
-    assert_eq!(run(&["health", "--metrics-listen", &everywhere]), healthy());
-    assert!(asked.join().unwrap().contains(&format!("host: {address}\r\n")));
+fn an_unspecified_address_is_checked_at_loopback() {
+    let (address, server) = serving();
+    assert_eq!(check(&format!("0.0.0.0:{}", address.port())), healthy());
+    let request = server.join().unwrap().to_lowercase();
+    assert!(request.contains(&format!("host: {address}\r\n")), "{request}");
 }
 
 #[test]
-fn the_default_is_that_of_the_server() {
-    // Whether or not somebody listens there, that is who is asked.
-    let answered = said(program(&["health"]).env("SUPPORT_ACCESS_SERVER", "\n"));
-    assert_ne!(answered.code, 64, "{answered:?}");
-    if answered.code == 1 && answered.stdout.is_empty() {
-        assert!(
-            answered.stderr.starts_with("error: http://127.0.0.1:9464/readyz "),
-            "{answered:?}"
-        );
+fn the_default_address_is_that_of_the_server() {
+    // Another process may listen on the default port.
+    let result = output(program(&["health", "check"]).env("SUPPORT_ACCESS_SERVER", "\n"));
+    assert_ne!(result.code, 64, "{result:?}");
+    if result.code == 1 && result.stdout.is_empty() {
+        assert!(result.stderr.starts_with("error: http://127.0.0.1:9464/readyz "), "{result:?}");
     }
 }
 
 #[test]
-fn who_does_not_serve_is_not_healthy() {
-    let (address, asked) = answer_once("503 Service Unavailable", "stopping: \u{1b}[31m\n".into());
-    let said = run(&["health", "--metrics-listen", &address.to_string()]);
-    assert_eq!(
-        said,
-        Said { code: 1, stdout: "stopping: \u{fffd}[31m\n".into(), stderr: String::new() }
-    );
-    asked.join().unwrap();
+fn a_server_that_does_not_serve_is_not_healthy() {
+    let (address, server) = answer_once("503 Service Unavailable", "stopping: \u{1b}[31m\n".into());
+    let stdout = "stopping: \u{fffd}[31m\n".into();
+    let expected = Output { code: 1, stdout, stderr: String::new() };
+    assert_eq!(check(&address.to_string()), expected);
+    server.join().unwrap();
 }
 
 #[test]
-fn who_is_not_support_access_is_not_healthy() {
+fn another_program_is_not_healthy() {
     let long = "x".repeat(1 << 20);
     let answers = [
         ("200 OK", "<html>Welcome</html>"),
@@ -116,47 +117,39 @@ fn who_is_not_support_access_is_not_healthy() {
         ("302 Found", ""),
     ];
     for (status, body) in answers {
-        let (address, asked) = answer_once(status, body.to_owned());
-        let said = run(&["health", "--metrics-listen", &address.to_string()]);
+        let (address, server) = answer_once(status, body.to_owned());
         let stderr = format!(
             "error: http://{address}/readyz answers {status}, as support-access does not\n\
-             hint: another program may be listening there\n"
+             hint: another program may listen there\n"
         );
-        assert_eq!(said, Said { code: 1, stdout: String::new(), stderr });
-        asked.join().unwrap();
+        assert_eq!(check(&address.to_string()), Output::error(1, &stderr));
+        server.join().unwrap();
     }
 }
 
 #[test]
-fn who_says_nothing_is_not_healthy_and_not_waited_for() {
+fn a_server_that_does_not_answer_is_not_healthy() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let silent = run(&["health", "--metrics-listen", &address]);
-    let stderr =
-        format!("error: http://{address}/readyz cannot be read: no answer within the timeout\n");
-    assert_eq!(silent, Said { code: 1, stdout: String::new(), stderr });
-    // Only root could listen on this port.
-    let address = "127.0.0.1:1";
-    let nobody = run(&["health", "--metrics-listen", address]);
+    let silent = check(&address);
+    let start = format!("error: http://{address}/readyz cannot be read: no answer ");
+    assert!(silent.code == 1 && silent.stderr.starts_with(&start), "{silent:?}");
+    let absent = check(NO_LISTENER);
     let stderr = format!(
-        "error: http://{address}/readyz cannot be read: Connection refused (os error 111)\n"
+        "error: http://{NO_LISTENER}/readyz cannot be read: Connection refused (os error 111)\n"
     );
-    assert_eq!(nobody, Said { code: 1, stdout: String::new(), stderr });
+    assert_eq!(absent, Output::error(1, &stderr));
 }
 
 #[test]
-fn an_address_that_cannot_be_asked_is_wrong_usage() {
-    for (address, stderr) in [
-        (
-            "somewhere",
-            "error: --metrics-listen must be an IP address and a port, such as 127.0.0.1:9464, but is \"somewhere\"\n",
-        ),
-        (
-            "localhost:0",
-            "error: 127.0.0.1:0 stands for a free port, which only the server knows; its log contains the address\n",
-        ),
-    ] {
-        let said = run(&["health", "--metrics-listen", address]);
-        assert_eq!(said, Said { code: 64, stdout: String::new(), stderr: stderr.into() });
+fn an_address_that_cannot_be_checked_is_invalid_usage() {
+    let starts = [
+        ("somewhere", "error: --metrics-listen must be an IP address and a port, such as "),
+        ("localhost:0", "error: 127.0.0.1:0 "),
+    ];
+    for (address, start) in starts {
+        let result = check(address);
+        assert_eq!((result.code, result.stdout.as_str()), (64, ""));
+        assert!(result.stderr.starts_with(start), "{result:?}");
     }
 }

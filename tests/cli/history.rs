@@ -1,35 +1,74 @@
-//! `history`: the list, and what can be verified of it.
+//! `history`.
 
 use std::{fs, path::Path, process::Stdio};
 
+use support_access::{
+    api::proto::v1,
+    domain::chain::{ChainError, VerifyError},
+};
+
 use crate::{
-    Said,
+    Output, PENDING,
     fake::{Fake, history::HISTORY},
     program, run, run_at,
 };
 
 #[test]
-fn a_tenant_may_be_called_like_a_command() {
+fn a_list_names_its_scope() {
     let fake = Fake::default();
     let server = fake.start();
-    for args in [
-        &["history", "acme"][..],
-        &["history", "--limit", "7", "acme"],
-        &["history", "--", "export"],
-        &["history", "--", "verify"],
-        &["history", "help"],
-    ] {
-        let mut args = args.to_vec();
-        args.splice(1..1, ["--server", &server]);
-        let said = run(&args);
-        assert_eq!((said.code, said.stdout.as_str()), (0, "No events.\n"), "{said:?}");
-    }
-    let heard: Vec<String> = fake.0.lock().events.iter().map(|it| it.tenant_id.clone()).collect();
-    assert_eq!(heard, ["acme", "acme", "export", "verify", "help"]);
+    let stdout = "\
+SEQUENCE  TIME (UTC)  EVENT    GRANT OR LOCK  BY     CHANGE                                                REASON
+1         -           GRANTED  g1             alice  support at UNSPECIFIED until 2026-12-01 09:00:00 UTC  -
+";
     for args in
-        [&["history"][..], &["history", "acme", "export"], &["history", "--limit", "0", "acme"]]
+        [&["acme"][..], &["--limit", "7", "acme"], &["acme", "--grant", "g1"], &["--vendor"]]
     {
-        assert_eq!(run_at(&server, args).code, 64, "{args:?}");
+        let result = run_at(&server, &[&["history", "list"], args].concat());
+        assert_eq!((result.code, result.stdout.as_str()), (0, stdout), "{result:?}");
+    }
+    let all = run_at(&server, &["history", "list", "--all"]);
+    assert!(all.stdout.starts_with("SEQUENCE  TENANT  TIME (UTC)"), "{all:?}");
+    let received = fake.0.lock();
+    let scopes: Vec<_> =
+        received.events.iter().map(|list| (list.scope(), list.tenant_id.as_str())).collect();
+    let tenant = (v1::Scope::Tenant, "acme");
+    let expected = [tenant, tenant, tenant, (v1::Scope::Vendor, ""), (v1::Scope::All, "")];
+    assert_eq!(scopes, expected);
+    assert_eq!(received.events[2].grant_id, "g1");
+    for args in [&[][..], &["acme", "--vendor"], &["acme", "--limit", "0"], &["--all", "--vendor"]]
+    {
+        assert_eq!(run(&[&["history", "list"], args].concat()).code, 64, "{args:?}");
+    }
+}
+
+#[test]
+fn wait_repeats_the_request_until_the_timeout_and_states_no_duration() {
+    let fake = Fake::default();
+    let server = fake.start();
+    let result = run_at(&server, &["history", "wait", "acme", "t7"]);
+    assert_eq!((result.code, result.stderr.as_str()), (0, ""));
+    let stdout = "In force  at every check node (3 acknowledged, 0 lapsed)\n";
+    assert_eq!(result.stdout, stdout);
+    let waits = || -> Vec<(String, Option<String>)> {
+        let received = fake.0.lock();
+        let waits = received.waits.iter().cloned();
+        waits.map(|wait| (wait.consistency_token, wait.tenant_id)).collect()
+    };
+    let t7 = ("t7".to_owned(), Some("acme".to_owned()));
+    assert_eq!(waits(), [t7.clone(), t7.clone()]);
+
+    let pending = run_at(&server, &["history", "wait", "--vendor", "t8", "--timeout", "300ms"]);
+    assert_eq!((pending.code, pending.stderr.as_str()), (3, PENDING));
+    assert!(pending.stdout.starts_with("In force  NOT YET at every check node"), "{pending:?}");
+    assert_eq!(waits(), [t7.clone(), t7, ("t8".to_owned(), None)]);
+
+    let stderr = "error: TOKEN: there is no such event\n\
+                  hint: name the tenant whose history contains the change\n";
+    let unknown = run_at(&server, &["history", "wait", "acme", "t9"]);
+    assert_eq!(unknown, Output::error(4, stderr));
+    for args in [&[][..], &["t9"], &["acme", "--vendor", "t9"]] {
+        assert_eq!(run(&[&["history", "wait"], args].concat()).code, 64, "{args:?}");
     }
 }
 
@@ -38,62 +77,58 @@ fn an_export_has_all_pages_up_to_its_checkpoint() {
     let fake = Fake::default();
     let server = fake.start();
     let dir = tempfile::tempdir().unwrap();
-    let said = run_at(&server, &["history", "export", "acme"]);
-    assert_eq!((said.code, said.stderr.as_str()), (0, ""));
-    assert_eq!(said.stdout.lines().count(), HISTORY + 1, "what came later is for the next export");
-    let exports: Vec<i64> = fake.0.lock().exports.iter().map(|it| it.after_sequence).collect();
+    let result = run_at(&server, &["history", "export", "acme"]);
+    assert_eq!((result.code, result.stderr.as_str()), (0, ""));
+    assert_eq!(
+        result.stdout.lines().count(),
+        HISTORY + 1,
+        "later events are left for the next export"
+    );
+    let exports: Vec<i64> =
+        fake.0.lock().exports.iter().map(|export| export.after_sequence).collect();
     assert_eq!(exports, [0], "one stream has all pages");
     let checkpoint = run_at(&server, &["history", "checkpoint", "acme"]);
     assert_eq!(checkpoint.code, 0);
-    assert_eq!(said.stdout.lines().next_back(), checkpoint.stdout.lines().next());
+    assert_eq!(result.stdout.lines().next_back(), checkpoint.stdout.lines().next());
     let vendor = run_at(&server, &["history", "export", "--vendor"]);
     assert_eq!((vendor.code, vendor.stderr.as_str()), (0, ""));
 
     let file = dir.path().join("acme.jsonl");
-    fs::write(&file, &said.stdout).unwrap();
+    fs::write(&file, &result.stdout).unwrap();
     let kept = dir.path().join("checkpoint");
     fs::write(&kept, &checkpoint.stdout).unwrap();
     let verified = verify(&file, &["--checkpoint", kept.to_str().unwrap()]);
-    let start = "The history of tenant acme fits together: 2500 events, the last of 2027-01-15T08:00:00.000000Z.\n";
+    let start = "The history of tenant acme is valid: 2500 events, the last at \
+                 2027-01-15T08:00:00.000000Z.\n";
     assert!(verified.stdout.starts_with(start), "{}", verified.stdout);
     assert_eq!((verified.code, verified.stderr.as_str()), (0, ""));
     fs::write(&file, vendor.stdout).unwrap();
     let verified = verify(&file, &[]);
     assert!(
-        verified.stdout.starts_with("The history of the vendor fits together: 2500"),
+        verified.stdout.starts_with("The history of the vendor is valid: 2500"),
         "{verified:?}"
     );
-    let other = verify(&file, &["--tenant", "acme"]);
-    let stderr = "error: it is another history than that of --tenant: the vendor's\n";
-    assert_eq!(other, Said { code: 1, stdout: String::new(), stderr: stderr.into() });
+    let other = verify(&file, &["--expect-tenant", "acme"]);
+    assert_eq!(other, Output::error(2, "error: the history is that of the vendor\n"));
     let mixed = verify(&file, &["--checkpoint", kept.to_str().unwrap()]);
-    let stderr = "error: line 1: it is of another history: tenant \"\", and not \"acme\"\n";
-    assert_eq!(mixed, Said { code: 1, stdout: String::new(), stderr: stderr.into() });
+    let misfit = ChainError::OtherTenant { expected: "acme".into(), found: String::new() };
+    let stderr = format!("error: {}\n", VerifyError { line: 1, misfit });
+    assert_eq!(mixed, Output::error(2, &stderr));
 }
 
-fn verify(file: &Path, more: &[&str]) -> Said {
+fn verify(file: &Path, more: &[&str]) -> Output {
     run(&[&["history", "verify", file.to_str().unwrap()], more].concat())
 }
 
 #[test]
-fn a_server_that_does_not_keep_its_word_is_noticed() {
+fn an_export_with_an_invalid_checkpoint_or_without_its_end_is_an_error() {
     let server = Fake::default().start();
-    for (tenant, stderr) in [
-        (
-            "corrupt",
-            "error: the server answered with something that is no checkpoint of this history\n",
-        ),
-        (
-            "other",
-            "error: the server answered with something that is no checkpoint of this history\n",
-        ),
-        (
-            "lost",
-            "error: the history ends after event 0, although the server's checkpoint has 2500\n",
-        ),
-    ] {
-        let said = run_at(&server, &["history", "export", tenant]);
-        assert_eq!(said, Said { code: 1, stdout: String::new(), stderr: stderr.into() });
+    let invalid = "error: the server returned an invalid checkpoint of this history\n";
+    let short = "error: the history ends after event 0, but the server's checkpoint is after event \
+                 2500\n";
+    for (tenant, stderr) in [("corrupt", invalid), ("other", invalid), ("lost", short)] {
+        let result = run_at(&server, &["history", "export", tenant]);
+        assert_eq!(result, Output::error(1, stderr));
     }
     for args in [
         &["export"][..],
@@ -102,57 +137,86 @@ fn a_server_that_does_not_keep_its_word_is_noticed() {
         &["export", "acme", "--vendor"],
         &["verify"],
     ] {
-        let said = run_at(&server, &[&["history"], args].concat());
-        assert_eq!((said.code, said.stdout.as_str()), (64, ""), "{args:?}");
+        let result = run_at(&server, &[&["history"], args].concat());
+        assert_eq!((result.code, result.stdout.as_str()), (64, ""), "{args:?}");
     }
 }
 
 #[test]
-fn what_does_not_fit_is_named_and_what_is_not_proven_is_said() {
+fn verify_names_the_first_invalid_line() {
     let server = Fake::default().start();
     let dir = tempfile::tempdir().unwrap();
     let whole = run_at(&server, &["history", "export", "acme"]).stdout;
     let lines: Vec<&str> = whole.lines().collect();
-    let file = dir.path().join("told.jsonl");
-    let told = |lines: &[&str]| {
+    let file = dir.path().join("acme.jsonl");
+    let verify_lines = |lines: &[&str]| {
         fs::write(&file, lines.join("\n")).unwrap();
-        let said = verify(&file, &[]);
-        (said.code, said.stderr)
+        verify(&file, &[])
     };
-    let unproven = "warning: nothing proves that the end was not cut off or rewritten: ";
-    let same_file = "the checkpoint is in the same file and not signed, so whoever could change the file could change \
-                     it, too\n";
-    assert_eq!(told(&lines), (0, format!("{unproven}{same_file}")));
-    let none = "there is no checkpoint\n";
-    assert_eq!(
-        told(&lines[..9]),
-        (0, format!("{unproven}{none}")),
-        "no line's end at the very end is no fault"
-    );
-    let changed = lines[6].replace("admin", "nobody");
-    let fault = |line: usize, text: &str| (1, format!("error: line {line}: {text}\n"));
-    let changed = told(&[&lines[..6], &[changed.as_str()], &lines[7..]].concat());
-    assert_eq!(changed, fault(7, "it was changed: its hash is not that of what it says"));
-    let removed = told(&[&lines[..6], &lines[7..]].concat());
-    let text = "it is event 8 of the history where event 7 should stand: a line was removed, inserted, doubled or \
-                moved";
-    assert_eq!(removed, fault(7, text));
-    let cut = told(&[&lines[..6], &lines[HISTORY..]].concat());
-    assert_eq!(
-        cut,
-        fault(7, "the history was cut short: the checkpoint has seen 2500 events, and here are 6")
-    );
+    let invalid = |line: u64, misfit: ChainError| {
+        Output::error(2, &format!("error: {}\n", VerifyError { line, misfit }))
+    };
+    let changed = lines[6].replace("admin", "mallory");
+    let changed = verify_lines(&[&lines[..6], &[changed.as_str()], &lines[7..]].concat());
+    assert_eq!(changed, invalid(7, ChainError::Changed));
+    let removed = verify_lines(&[&lines[..6], &lines[7..]].concat());
+    assert_eq!(removed, invalid(7, ChainError::NotNext { expected: 7, found: 8 }));
+    let cut = verify_lines(&[&lines[..6], &lines[HISTORY..]].concat());
+    assert_eq!(cut, invalid(7, ChainError::CutShort { expected: 2_500, found: 6 }));
     let long = "x".repeat(5 << 20);
-    let text = "it is longer than 4194304 bytes, as no record is";
-    assert_eq!(told(&[&lines[..6], &[long.as_str()]].concat()), fault(7, text));
-    assert_eq!(told(&[]), fault(1, "there is nothing: even an empty history has a checkpoint"));
-    let unseen = "\u{1b}[31m\u{202e}";
-    let escaped = lines[0].replace("acme", unseen);
-    assert_eq!(told(&[&escaped]).0, 1);
+    let long = verify_lines(&[&lines[..6], &[long.as_str()]].concat());
+    assert_eq!(long, invalid(7, ChainError::TooLong));
+    assert_eq!(verify_lines(&[]), invalid(1, ChainError::Empty));
+    let hidden = lines[0].replace("acme", "\u{1b}[31m\u{202e}");
+    assert_eq!(verify_lines(&[&hidden]).code, 2);
 }
 
 #[test]
-fn standard_input_is_verified_too_and_other_files_are_refused() {
+fn verify_warns_about_the_part_that_is_not_proven() {
+    let server = Fake::default().start();
+    let dir = tempfile::tempdir().unwrap();
+    let whole = run_at(&server, &["history", "export", "acme"]).stdout;
+    let lines: Vec<&str> = whole.lines().collect();
+    let file = dir.path().join("acme.jsonl");
+    let warning = |lines: &[&str]| {
+        fs::write(&file, lines.join("\n")).unwrap();
+        let result = verify(&file, &[]);
+        assert_eq!(result.code, 0, "{result:?}");
+        result.stderr
+    };
+    let start = "warning: nothing proves that the end is complete and not rewritten: ";
+    let same_file = "the checkpoint is not signed, and is part of the same file\n";
+    assert_eq!(warning(&lines), format!("{start}{same_file}"));
+    assert_eq!(warning(&lines[..9]), format!("{start}there is no checkpoint\n"));
+}
+
+#[test]
+fn verify_accepts_several_files() {
+    let server = Fake::default().start();
+    let dir = tempfile::tempdir().unwrap();
+    let export = |name: &str, args: &[&str]| {
+        let path = dir.path().join(name);
+        let text = run_at(&server, &[&["history", "export"], args].concat()).stdout;
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (acme, vendor) = (export("acme", &["acme"]), export("vendor", &["--vendor"]));
+    let result = run(&["history", "verify", &acme, &vendor]);
+    assert_eq!(result.code, 0, "{result:?}");
+    let start = format!("{acme}:\nThe history of tenant acme is valid: 2500 events");
+    assert!(result.stdout.starts_with(&start), "{result:?}");
+    let text = format!("{vendor}:\nThe history of the vendor is valid: 2500 events");
+    assert!(result.stdout.contains(&text), "{result:?}");
+
+    let text = fs::read_to_string(&vendor).unwrap().replacen("admin", "mallory", 1);
+    fs::write(&vendor, text).unwrap();
+    let result = run(&["history", "verify", &acme, &vendor]);
+    assert_eq!(result.code, 2);
+    assert!(result.stderr.starts_with(&format!("error: {vendor}: line 1: ")), "{result:?}");
+}
+
+#[test]
+fn standard_input_is_verified_and_unreadable_files_are_rejected() {
     let server = Fake::default().start();
     let dir = tempfile::tempdir().unwrap();
     let whole = dir.path().join("whole");
@@ -173,8 +237,8 @@ fn standard_input_is_verified_too_and_other_files_are_refused() {
         (&whole, &["--public-key", whole.to_str().unwrap()]),
         (&whole, &["--public-key", missing.to_str().unwrap()]),
     ] {
-        let said = verify(file, more);
-        assert_eq!((said.code, said.stdout.as_str()), (64, ""), "{said:?}");
-        assert!(said.stderr.starts_with("error: "), "{said:?}");
+        let result = verify(file, more);
+        assert_eq!((result.code, result.stdout.as_str()), (64, ""), "{result:?}");
+        assert!(result.stderr.starts_with("error: "), "{result:?}");
     }
 }

@@ -70,9 +70,9 @@ def test_labels_match_the_crate():
 
 def test_health_check_timeout_is_longer_than_that_of_the_command():
     options, command = IMAGE.healthcheck
-    assert command == [*IMAGE.entrypoint, "health"]
+    assert command == [*IMAGE.entrypoint, "health", "check"]
     source = (ROOT / "src/cli/health.rs").read_text()
-    timeout = re.search(r"TIME_LIMIT: Duration = Duration::from_secs\((\d+)\)", source)[1]
+    timeout = re.search(r"\bTIMEOUT: Duration = Duration::from_secs\((\d+)\)", source)[1]
     assert int(options["timeout"].removesuffix("s")) > int(timeout)
 
 

@@ -211,11 +211,11 @@ def test_replica_with_tls_and_sidecar_at_a_socket(directory):
         assert is_denied(container, **AT_SIDECAR)
         run_ok(container, GRANT, **as_caller("portal"))
         code, _ = container.run(*GRANT, **as_caller("gateway"))
-        assert code == 1, "a gateway cannot grant"
+        assert code == 7, "a gateway cannot grant"
         run_ok(container, CHECK, **as_caller("gateway"))
         eventually(lambda: container.run(*CHECK, **AT_SIDECAR)[0] == 0,
                    "the sidecar has applied the grant")
-        assert "SIDECAR" in run_ok(container, ["nodes"], **as_caller("operator"))
+        assert "SIDECAR" in run_ok(container, ["node", "list"], **as_caller("operator"))
         assert "2 confirmed" in run_ok(container, REVOKE, **as_caller("portal"))
         assert is_denied(container, **AT_SIDECAR)
         assert terminate(server) == 0

@@ -1,105 +1,101 @@
-//! `support-access history export` and `checkpoint`
+//! `support-access history export` and `history checkpoint`.
 
 use clap::Args;
 
 use crate::{
     api::proto::v1,
     cli::{
+        args::HistoryArgs,
         client::{Call, Client},
-        failure::Failure,
-        output::{self, Report},
+        error::CliError,
+        output::{Report, print_part},
     },
     domain::chain::{Checkpoint, verifier::read_checkpoint},
 };
 
-const CALL: Call = Call {
-    fields: &[("tenant_id", "TENANT"), ("support-access-actor", "--actor")],
-    repeatable: true,
-};
-
-/// Write a whole history as lines of JSON that can be verified, oldest first, and a checkpoint as the last line.
+/// Export a history as JSON lines that can be verified offline, oldest first
 ///
-/// An export that was broken off has no checkpoint at its end. What happens while it is made is left for the next.
-/// The lines must be kept as they are, byte for byte; docs/history.md says what is in them.
+/// The last line is a checkpoint, so an export that ends early has none. Store the lines unchanged,
+/// because the hashes cover each byte. docs/history.md describes the format.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  support-access history export acme > acme.jsonl
+  support-access history export --vendor > vendor.jsonl")]
 pub(crate) struct ExportArgs {
     #[command(flatten)]
-    whose: Scope,
+    history: HistoryArgs,
 }
 
-/// Print how far a history goes: the last event, its hash and the time, signed if the server has a key for that.
+/// Print the head of a history's hash chain, signed if the server has a checkpoint key
 ///
-/// Keep it where whoever could change the history cannot: `history verify --checkpoint` proves with it later that nothing up to
-/// there was changed or cut off.
+/// Store checkpoints where the operators of the service cannot write. With `history verify
+/// --checkpoint`, a stored checkpoint proves that the history before it has not changed.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  support-access history checkpoint acme > acme.checkpoint")]
 pub(crate) struct CheckpointArgs {
     #[command(flatten)]
-    whose: Scope,
+    history: HistoryArgs,
 }
 
-// No doc comment, since it would take the place of the command's.
-#[derive(Debug, Args)]
-#[group(id = "whose", required = true, multiple = false)]
-struct Scope {
-    /// The tenant.
-    tenant: Option<String>,
-    /// Not of a tenant: the vendor's own history, of what is no tenant's.
-    #[arg(long)]
-    vendor: bool,
-}
-
-pub(crate) async fn run(client: &Client, args: &ExportArgs) -> Result<Report, Failure> {
-    // First: what happens from now on is not in this export.
-    let (line, checkpoint) = ask(client, &args.whose).await?;
-    let mut after_sequence = 0;
-    let tenant_id = Some(checkpoint.tenant_id.clone()).filter(|tenant_id| !tenant_id.is_empty());
-    let message = v1::ExportHistoryRequest { tenant_id, after_sequence };
-    let send = async |request| client.admin().export_history(request).await;
-    let mut stream = client.call(&CALL, message, send).await?;
-    while after_sequence < checkpoint.link.sequence {
-        let page = stream.message().await;
-        let page = page.map_err(|status| Failure::of_status(&status, CALL.fields))?;
-        let Some(page) = page else {
-            let end = checkpoint.link.sequence;
-            return Err(Failure::new(format!(
-                "the history ends after event {after_sequence}, although the server's checkpoint has {end}"
-            )));
-        };
-        let mut text = String::new();
-        for record in page.records {
-            if after_sequence < checkpoint.link.sequence {
-                text.push_str(&record);
-                text.push('\n');
-                after_sequence += 1;
+impl Call for ExportArgs {
+    async fn run(&self, client: &Client) -> Result<Report, CliError> {
+        // The export ends with this checkpoint. Later events are left for the next export.
+        let (line, checkpoint) = get_checkpoint(client, &self.history).await?;
+        let end = checkpoint.link.sequence;
+        let tenant_id = self.history.tenant_id()?;
+        let message = v1::ExportHistoryRequest { tenant_id, after_sequence: 0 };
+        let send = async |request| client.admin().export_history(request).await;
+        let mut stream = client.call(message, send).await?;
+        let mut sequence = 0;
+        while sequence < end {
+            let page = match stream.message().await {
+                Ok(page) => page,
+                Err(status) => return Err(client.error(&status).await),
+            };
+            let Some(page) = page else {
+                let problem = format!(
+                    "the history ends after event {sequence}, but the server's checkpoint is after \
+                     event {end}"
+                );
+                return Err(CliError::new(problem));
+            };
+            let mut text = String::new();
+            for record in page.records {
+                if sequence < end {
+                    text.push_str(&record);
+                    text.push('\n');
+                    sequence += 1;
+                }
+            }
+            if !print_part(&text)? {
+                return Ok(Report::default());
             }
         }
-        if !output::part(&text)? {
-            return Ok(Report::default());
-        }
+        Ok(Report::new(line + "\n"))
     }
-    Ok(Report { text: line + "\n", ..Report::default() })
 }
 
-pub(crate) async fn checkpoint(client: &Client, args: &CheckpointArgs) -> Result<Report, Failure> {
-    let (line, _) = ask(client, &args.whose).await?;
-    Ok(Report { text: line + "\n", ..Report::default() })
+impl Call for CheckpointArgs {
+    async fn run(&self, client: &Client) -> Result<Report, CliError> {
+        let (line, _) = get_checkpoint(client, &self.history).await?;
+        Ok(Report::new(line + "\n"))
+    }
 }
 
-async fn ask(client: &Client, whose: &Scope) -> Result<(String, Checkpoint), Failure> {
-    // Without a tenant, there is --vendor.
-    let tenant_id = whose.tenant.clone().unwrap_or_default();
-    if tenant_id.is_empty() && !whose.vendor {
-        return Err(Failure::usage(
-            "TENANT: must not be empty; --vendor is for the vendor's own history",
-        ));
-    }
-    let message = v1::GetCheckpointRequest { tenant_id: whose.tenant.clone() };
+async fn get_checkpoint(
+    client: &Client,
+    history: &HistoryArgs,
+) -> Result<(String, Checkpoint), CliError> {
+    let tenant_id = history.tenant_id()?;
+    let message = v1::GetCheckpointRequest { tenant_id: tenant_id.clone() };
     let send = async |request| client.admin().get_checkpoint(request).await;
-    let line = client.call(&CALL, message, send).await?.checkpoint;
+    let line = client.call(message, send).await?.checkpoint;
     let checkpoint = read_checkpoint(line.as_bytes()).ok();
-    let checkpoint = checkpoint.filter(|checkpoint| checkpoint.tenant_id == tenant_id);
-    let checkpoint = checkpoint.ok_or_else(|| {
-        Failure::new("the server answered with something that is no checkpoint of this history")
-    })?;
-    Ok((line, checkpoint))
+    let is_own =
+        |checkpoint: &Checkpoint| checkpoint.tenant_id == tenant_id.clone().unwrap_or_default();
+    match checkpoint.filter(is_own) {
+        Some(checkpoint) => Ok((line, checkpoint)),
+        None => Err(CliError::new("the server returned an invalid checkpoint of this history")),
+    }
 }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 /// How many events the checkpoint of every history knows.
 pub const HISTORY: usize = 2_500;
 
-/// The records of so many events, and a checkpoint of them.
+/// The records of so many events, and a checkpoint.
 fn history(tenant_id: &str, events: usize) -> (Vec<String>, String) {
     let log = LogName(Uuid::nil());
     let time = from_micros(1_800_000_000_000_000).unwrap();
