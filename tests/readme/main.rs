@@ -22,7 +22,7 @@ fn the_walk_through_on_sqlite() {
 
 #[test]
 fn the_walk_through_on_postgres() {
-    play(&Backend::Postgres(postgres::Cluster::begin()));
+    play(&Backend::Postgres(postgres::Cluster::launch()));
 }
 
 #[test]

@@ -253,7 +253,7 @@ async fn a_postgres_database_must_be_there_writable_and_ours() {
 
 #[tokio::test]
 async fn a_standby_is_refused() {
-    let standby = Cluster::begin_standby();
+    let standby = Cluster::launch_standby();
     let url = standby.url("postgres");
     let (here, _) = place(&url);
     let expected = "is a standby, in recovery: point database-url at the primary";
