@@ -59,7 +59,7 @@ type Spent = BTreeMap<u32, u64>;
 
 impl Server {
     async fn begin() -> Self {
-        let cluster = Cluster::begin();
+        let cluster = Cluster::launch();
         let url = cluster.fresh_database();
         let store = store::open(&url, Arc::new(SystemClock)).await.unwrap();
         let mut own = PgConnection::connect(&url).await.unwrap();

@@ -65,7 +65,7 @@ struct Summary {
     is_rewritten: bool,
 }
 
-/// One pass over all chains.
+/// A pass over all chains.
 #[derive(Debug)]
 struct Pass {
     previous: Summary,

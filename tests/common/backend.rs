@@ -1,35 +1,37 @@
-//! A database to keep data in for the length of a test, of either kind.
+//! A temporary SQLite or PostgreSQL database for one test.
 
 use tempfile::TempDir;
 
 use crate::postgres::Cluster;
 
-/// An empty database of its own.
+/// An empty database that no other test uses.
 #[derive(Debug)]
 pub enum Backend {
-    /// In a file.
+    /// A SQLite file in a temporary directory.
     Sqlite(TempDir),
-    /// In a cluster that can be stopped and killed.
+    /// A cluster that the test can stop and kill, and the URL of a database in the cluster.
     Postgres(Box<Cluster>, String),
 }
 
 impl Backend {
-    /// A SQLite database.
+    /// Makes an empty SQLite database.
     pub fn sqlite() -> Self {
         Self::Sqlite(TempDir::with_prefix("support-access-").unwrap())
     }
 
-    /// A PostgreSQL database.
+    /// Makes an empty PostgreSQL database in a new cluster.
     pub fn postgres() -> Self {
-        let cluster = Cluster::begin();
+        let cluster = Cluster::launch();
         let url = cluster.fresh_database();
         Self::Postgres(Box::new(cluster), url)
     }
 
-    /// Where it is.
+    /// Returns the URL to pass as `--database-url`.
     pub fn database_url(&self) -> String {
         match self {
-            Self::Sqlite(folder) => format!("sqlite://{}", folder.path().join("test.db").display()),
+            Self::Sqlite(directory) => {
+                format!("sqlite://{}", directory.path().join("test.db").display())
+            }
             Self::Postgres(_, url) => url.clone(),
         }
     }

@@ -1,11 +1,11 @@
-//! A later version of the program, as far as the database sees it: its migrations.
+//! The schema of a later program version, as additional migrations.
 
 use std::{fs, path::Path};
 
 use sqlx::migrate::{Migrate, MigrateError, Migrator};
 use tempfile::TempDir;
 
-/// Only adds: a column that may be empty, a table, and an index, in the words of both databases.
+/// A compatible migration: a nullable column, a table and an index. Valid in both databases.
 pub const EXPAND: (&str, &str) = (
     "0002_expand_rehearsal.sql",
     "ALTER TABLE grants ADD COLUMN rehearsal_note text;
@@ -13,11 +13,12 @@ pub const EXPAND: (&str, &str) = (
      CREATE INDEX grants_of_rehearsal ON grants (tenant_id, rehearsal_note);",
 );
 
-/// Takes away what the later version no longer needs.
+/// An incompatible migration: drops an index that the later version does not use.
 pub const CONTRACT: (&str, &str) =
     ("0003_contract_rehearsal.sql", "DROP INDEX grants_tenant_id_group_id_create_sequence_idx;");
 
-/// Migrates as a program would that has, besides all migrations in `migrations/FOLDER`, those: names of files, and what is in them.
+/// Applies all migrations in `migrations/FOLDER` and then `later`, as a later program version
+/// would. Each item of `later` is a file name and its SQL.
 pub async fn migrate(
     folder: &str,
     connection: &mut impl Migrate,

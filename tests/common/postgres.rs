@@ -1,7 +1,10 @@
-//! A private PostgreSQL for tests: Debian's own binaries, not as root, reached through a socket in a directory of its own,
-//! and ended with the process that started it, however that ends.
+//! A private PostgreSQL server for tests, from Debian's packages.
 //!
-//! `initdb` runs once; its result is kept as a template under `target/` and copied for each cluster.
+//! The server does not run as root and listens only on a socket in a temporary directory. A
+//! watchdog stops the server when the test process ends, even after SIGKILL.
+//!
+//! `initdb` runs once. The result is kept as a template under `target/` and copied for each
+//! cluster.
 
 use std::{
     fs::{self, File},
@@ -20,19 +23,19 @@ use std::{
 #[path = "standby.rs"]
 mod standby;
 
-/// The account that Debian's packages make. The server refuses to run as root.
+/// The account that Debian's packages create. PostgreSQL refuses to run as root.
 const ACCOUNT: &str = "postgres";
-/// How long anything here may take, on a machine that is busy with other tests.
+/// The longest that one operation may take while other tests keep the machine busy.
 const TIMEOUT: Duration = Duration::from_mins(1);
-/// Small, because there are many; durable, as in production; reached by the socket alone.
+/// Small, because many clusters run at once. `fsync` stays on, as in production.
 const SETTINGS: &str = "-c listen_addresses= -c shared_buffers=16MB -c fsync=on";
 
-/// A running cluster. Ends, with all it holds, when it is dropped or its process ends.
+/// A running cluster. Dropping the value stops the server and deletes the data.
 #[derive(Debug)]
 pub struct Cluster {
-    /// Holds `data/`, the socket and `log`.
+    /// Contains `data/`, the socket and `log`.
     directory: PathBuf,
-    /// Waits for us to be gone, then stops the server and removes the directory.
+    /// Waits until this process has ended, then stops the server and removes the directory.
     watchdog: Child,
     databases: AtomicU32,
 }
@@ -40,45 +43,46 @@ pub struct Cluster {
 // === impl Cluster ===
 
 impl Cluster {
-    /// The cluster that the tests of this process share. Each should ask it for a database of its own.
+    /// Returns the cluster that all tests of this process share. Each test creates a separate
+    /// database.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Cluster> = OnceLock::new();
-        SHARED.get_or_init(Self::begin)
+        SHARED.get_or_init(Self::launch)
     }
 
-    /// A cluster of one's own, to be stopped and started at will.
-    pub fn begin() -> Self {
+    /// Starts a new cluster that the test can stop and start.
+    pub fn launch() -> Self {
         let cluster = Self::prepare();
         cluster.start();
         cluster
     }
 
-    /// A cluster that is in recovery, as the standby of a primary that is not there.
-    pub fn begin_standby() -> Self {
+    /// Starts a new cluster in recovery: a standby whose primary is unavailable.
+    pub fn launch_standby() -> Self {
         let cluster = Self::prepare();
         check(as_account("touch").arg(cluster.data().join("standby.signal")));
         cluster.start();
         cluster
     }
 
-    /// The URL of a database that exists in every cluster, as its superuser.
+    /// Returns a superuser URL for the database named `database`.
     pub fn url(&self, database: &str) -> String {
         format!("postgres:///{database}?host={}&user={ACCOUNT}", self.directory.display())
     }
 
-    /// Makes an empty database, and answers its URL.
+    /// Creates an empty database and returns the URL.
     pub fn fresh_database(&self) -> String {
         self.fresh_database_with("")
     }
 
-    /// As [`Self::fresh_database`], with options for `CREATE DATABASE`.
+    /// Like [`Self::fresh_database`], with options for `CREATE DATABASE`.
     pub fn fresh_database_with(&self, options: &str) -> String {
         let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
         self.psql("postgres", &format!("CREATE DATABASE {name} {options}"));
         self.url(&name)
     }
 
-    /// Runs SQL as the superuser, and answers what it prints.
+    /// Runs SQL as the superuser and returns the output.
     pub fn psql(&self, database: &str, sql: &str) -> String {
         let mut command = as_account(&binary("psql"));
         command.args(["--no-psqlrc", "--quiet", "--no-align", "--tuples-only"]);
@@ -95,12 +99,12 @@ impl Cluster {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
-    /// What the server has written to its log so far.
+    /// Returns the server log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.directory.join("log")).unwrap_or_default()
     }
 
-    /// Starts the server, if it is not running.
+    /// Starts the server unless it is running.
     pub fn start(&self) {
         let deadline = Instant::now() + TIMEOUT;
         loop {
@@ -112,20 +116,20 @@ impl Cluster {
             if status.expect("pg_ctl starts").success() {
                 return;
             }
-            // After a kill, the old server's children may still be letting go of its memory.
+            // After a kill, child processes of the old server may still hold shared memory.
             assert!(Instant::now() < deadline, "PostgreSQL does not start:\n{}", self.log());
-            thread::sleep(Duration::from_millis(50)); // between two tries to start
+            thread::sleep(Duration::from_millis(50)); // retry interval
         }
     }
 
-    /// Stops the server in an orderly way, cutting all connections.
+    /// Shuts the server down in fast mode, which closes all connections.
     pub fn stop(&self) {
         let mut stop = as_account(&binary("pg_ctl"));
         stop.args(["stop", "--wait", "--silent", "--mode=fast", "--pgdata"]).arg(self.data());
         check(&mut stop);
     }
 
-    /// Starts the server again as the standby of a primary that is not there.
+    /// Restarts the server as a standby whose primary is unavailable.
     pub fn demote(&self) {
         self.stop();
         check(as_account("touch").arg(self.data().join("standby.signal")));
@@ -148,15 +152,15 @@ impl Cluster {
         }
     }
 
-    /// Stops every process of the server where it is: connections stay open, and nobody answers.
+    /// Pauses every server process with SIGSTOP. Connections stay open but get no response.
     pub fn pause(&self) {
         let postmaster = self.postmaster();
-        // First, so that it makes no more children.
+        // Pause the postmaster first, so that no new child processes start.
         signal("STOP", &[postmaster]);
         signal("STOP", &children(postmaster));
     }
 
-    /// Lets them go on after [`Self::pause`].
+    /// Resumes the server processes after [`Self::pause`].
     pub fn resume(&self) {
         let postmaster = self.postmaster();
         let mut pids = vec![postmaster];
@@ -164,29 +168,31 @@ impl Cluster {
         signal("CONT", &pids);
     }
 
-    /// Where its server listens.
+    /// Returns the path of the server's socket.
     pub fn socket(&self) -> PathBuf {
         self.directory.join(".s.PGSQL.5432")
     }
 
-    /// Copies what the server has on disk, which must be stopped.
+    /// Copies the data directory. The server must be stopped.
     pub fn copy_aside(&self) -> PathBuf {
         let copy = self.directory.join("data-aside");
         check(Command::new("cp").args(["-a", "--reflink=auto"]).arg(self.data()).arg(&copy));
         copy
     }
 
-    /// Moves `data` to the place of what the server has on disk, which must be stopped. `data` may be another cluster's.
+    /// Replaces the data directory with `data`, which may come from another cluster. The server
+    /// must be stopped.
     pub fn replace_data(&self, data: &Path) {
-        fs::rename(self.data(), self.directory.join("data-before")).expect("it can be moved");
-        fs::rename(data, self.data()).expect("it is on the same disk");
+        fs::rename(self.data(), self.directory.join("data-before"))
+            .expect("the old data directory can be moved");
+        fs::rename(data, self.data()).expect("the new data directory is on the same disk");
     }
 
     fn prepare() -> Self {
         Self::prepare_from(&template())
     }
 
-    /// A cluster that is not running yet, with a copy of what another has on disk.
+    /// Prepares a stopped cluster with a copy of the data directory `data`.
     fn prepare_from(data: &Path) -> Self {
         static CLUSTERS: AtomicU32 = AtomicU32::new(0);
         let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
@@ -198,7 +204,7 @@ impl Cluster {
         Self { directory, watchdog, databases: AtomicU32::new(0) }
     }
 
-    /// Where it keeps what is on disk.
+    /// Returns the data directory.
     pub fn data(&self) -> PathBuf {
         self.directory.join("data")
     }
@@ -217,8 +223,11 @@ impl Drop for Cluster {
     }
 }
 
-/// The pipe to its input is closed when this process ends, be it by a panic or by `kill -9`. In a process group of its own,
-/// so that what is meant for the tests (Ctrl-C, a time limit) does not end it too.
+/// Starts the process that cleans up after this one.
+///
+/// The watchdog's standard input closes when this process ends, even after a panic or SIGKILL. The
+/// watchdog has a separate process group, so signals for the tests (Ctrl-C, a time limit) do not
+/// reach it.
 fn watch(directory: &Path) -> Child {
     let script = r#"
         cat > /dev/null
@@ -232,7 +241,7 @@ fn watch(directory: &Path) -> Child {
     command.spawn().expect("sh starts")
 }
 
-/// A directory as `initdb` leaves it, made by the first test that needs it.
+/// Returns the template data directory. The first caller runs `initdb`.
 fn template() -> PathBuf {
     let shelf = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let version = PathBuf::from(binary("initdb"));
@@ -256,7 +265,7 @@ fn template() -> PathBuf {
     template
 }
 
-/// One of the newest binaries that Debian has installed.
+/// Returns the path of a PostgreSQL program, from the newest installed version.
 fn binary(name: &str) -> String {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut paths: Vec<PathBuf> =
@@ -267,7 +276,7 @@ fn binary(name: &str) -> String {
     path.to_str().expect("a plain path").to_owned()
 }
 
-/// A command that does not run as root.
+/// Returns a command that runs as [`ACCOUNT`] if this process is root.
 fn as_account(program: &str) -> Command {
     let is_root = fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0);
     let mut command = if is_root {
@@ -277,7 +286,7 @@ fn as_account(program: &str) -> Command {
     } else {
         Command::new(program)
     };
-    command.current_dir("/"); // which any account may enter
+    command.current_dir("/"); // readable by every account
     command
 }
 

@@ -1,4 +1,4 @@
-//! The way between two processes, which a test can slow down, stop and cut.
+//! A TCP proxy that a test can slow to_client, block and cut.
 
 use std::{
     net::SocketAddr,
@@ -17,182 +17,187 @@ use tokio::{
     time::sleep,
 };
 
-/// How much is read at a time.
+/// Bytes per read.
 const CHUNK: usize = 16 * 1_024;
 
-/// Where a proxy connects to.
+/// The address that a proxy connects to.
 #[derive(Debug, Clone)]
 pub enum Target {
-    /// A port.
+    /// A TCP address.
     Tcp(SocketAddr),
     /// A Unix socket.
     Unix(PathBuf),
 }
 
-/// A proxy inside the test's process. Ends with the runtime it was started in.
+/// A proxy inside the test process. The proxy ends with the Tokio runtime that started it.
 #[derive(Debug)]
 pub struct Proxy {
-    /// Where it listens.
+    /// The address on which the proxy listens.
     pub address: SocketAddr,
-    way: watch::Sender<Way>,
+    network: watch::Sender<Network>,
     bytes: Arc<Bytes>,
 }
 
-/// How it is with the way.
+/// The current state of the simulated network.
 #[derive(Debug, Clone)]
-struct Way {
+struct Network {
     target: Target,
-    /// Whether what the client sends reaches the server.
-    is_open_up: bool,
-    /// Whether what the server sends reaches the client.
-    is_open_down: bool,
-    /// How long it takes, each way.
+    /// Whether bytes from the client reach the server.
+    is_open_to_server: bool,
+    /// Whether bytes from the server reach the client.
+    is_open_to_client: bool,
+    /// The delay of each read, in both directions.
     delay: Duration,
     /// Whether new connections are refused.
     is_cut: bool,
-    /// Counts the cuts: a connection ends with the next.
+    /// The number of cuts so far. A connection ends at the next cut.
     cuts: u64,
 }
 
-/// What has passed.
+/// The number of bytes forwarded in each direction.
 #[derive(Debug, Default)]
 struct Bytes {
-    up: AtomicU64,
-    down: AtomicU64,
+    to_server: AtomicU64,
+    to_client: AtomicU64,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Direction {
-    ToUpstream,
-    ToFollower,
+    ToServer,
+    ToClient,
 }
 
 impl Proxy {
-    /// A way to `target`, on a free port of loopback.
+    /// Starts a proxy to `target` on a free loopback port.
     pub async fn start(target: Target) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let way = watch::Sender::new(Way {
+        let network = watch::Sender::new(Network {
             target,
-            is_open_up: true,
-            is_open_down: true,
+            is_open_to_server: true,
+            is_open_to_client: true,
             delay: Duration::ZERO,
             is_cut: false,
             cuts: 0,
         });
         let bytes = Arc::<Bytes>::default();
-        tokio::spawn(accept(listener, way.subscribe(), Arc::clone(&bytes)));
-        Self { address, way, bytes }
+        tokio::spawn(accept(listener, network.subscribe(), Arc::clone(&bytes)));
+        Self { address, network, bytes }
     }
 
-    /// Its URL for gRPC.
+    /// Returns the proxy's URL for gRPC.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// New connections go elsewhere.
-    pub fn lead_to(&self, target: Target) {
-        self.way.send_modify(|way| way.target = target);
+    /// Directs new connections to `target`.
+    pub fn set_target(&self, target: Target) {
+        self.network.send_modify(|network| network.target = target);
     }
 
-    /// Nothing gets through any more, and no connection is closed: as if the network were gone.
-    pub fn stop(&self) {
-        self.way.send_modify(|way| (way.is_open_up, way.is_open_down) = (false, false));
-    }
-
-    /// Nothing that the client sends gets through.
-    pub fn stop_up(&self) {
-        self.way.send_modify(|way| way.is_open_up = false);
-    }
-
-    /// Nothing that the server sends gets through.
-    pub fn stop_down(&self) {
-        self.way.send_modify(|way| way.is_open_down = false);
-    }
-
-    /// Everything takes longer, each way.
-    pub fn delay(&self, delay: Duration) {
-        self.way.send_modify(|way| way.delay = delay);
-    }
-
-    /// Closes all connections, and accepts none.
-    pub fn cut(&self) {
-        self.way.send_modify(|way| (way.is_cut, way.cuts) = (true, way.cuts + 1));
-    }
-
-    /// All is well again. What was held back gets through.
-    pub fn heal(&self) {
-        self.way.send_modify(|way| {
-            (way.is_open_up, way.is_open_down, way.is_cut) = (true, true, false);
-            way.delay = Duration::ZERO;
+    /// Blocks both directions and keeps connections open, like a network partition.
+    pub fn block(&self) {
+        self.network.send_modify(|network| {
+            (network.is_open_to_server, network.is_open_to_client) = (false, false)
         });
     }
 
-    /// How many bytes have come from the server so far.
-    pub fn bytes_down(&self) -> u64 {
-        self.bytes.down.load(Ordering::Relaxed)
+    /// Blocks bytes from the client to the server.
+    pub fn block_to_server(&self) {
+        self.network.send_modify(|network| network.is_open_to_server = false);
+    }
+
+    /// Blocks bytes from the server to the client.
+    pub fn block_to_client(&self) {
+        self.network.send_modify(|network| network.is_open_to_client = false);
+    }
+
+    /// Delays both directions by `delay`.
+    pub fn delay(&self, delay: Duration) {
+        self.network.send_modify(|network| network.delay = delay);
+    }
+
+    /// Closes all connections and refuses new ones.
+    pub fn cut(&self) {
+        self.network
+            .send_modify(|network| (network.is_cut, network.cuts) = (true, network.cuts + 1));
+    }
+
+    /// Removes all faults and forwards the blocked bytes.
+    pub fn heal(&self) {
+        self.network.send_modify(|network| {
+            (network.is_open_to_server, network.is_open_to_client, network.is_cut) =
+                (true, true, false);
+            network.delay = Duration::ZERO;
+        });
+    }
+
+    /// Returns the number of bytes received from the server so far.
+    pub fn bytes_to_client(&self) -> u64 {
+        self.bytes.to_client.load(Ordering::Relaxed)
     }
 }
 
-async fn accept(listener: TcpListener, way: watch::Receiver<Way>, bytes: Arc<Bytes>) {
+async fn accept(listener: TcpListener, network: watch::Receiver<Network>, bytes: Arc<Bytes>) {
     while let Ok((client, _)) = listener.accept().await {
-        if !way.borrow().is_cut {
+        if !network.borrow().is_cut {
             client.set_nodelay(true).unwrap();
-            tokio::spawn(pass(client, way.clone(), Arc::clone(&bytes)));
+            tokio::spawn(forward(client, network.clone(), Arc::clone(&bytes)));
         }
     }
 }
 
-/// Serves one connection until it ends or is cut.
-async fn pass(client: TcpStream, way: watch::Receiver<Way>, bytes: Arc<Bytes>) {
-    let cuts = way.borrow().cuts;
-    let mut cut = way.clone();
-    let passing = async {
+/// Forwards one connection until it ends or is cut.
+async fn forward(client: TcpStream, network: watch::Receiver<Network>, bytes: Arc<Bytes>) {
+    let cuts = network.borrow().cuts;
+    let mut cut = network.clone();
+    let forwarding = async {
         let (from_client, to_client) = client.into_split();
-        open(&way, Direction::ToUpstream).await;
-        let target = way.borrow().target.clone();
+        open(&network, Direction::ToServer).await;
+        let target = network.borrow().target.clone();
         match target {
             Target::Tcp(address) => {
                 let Ok(server) = TcpStream::connect(address).await else { return };
                 server.set_nodelay(true).unwrap();
                 let (from_server, to_server) = server.into_split();
                 tokio::join!(
-                    pump(from_client, to_server, &way, Direction::ToUpstream, &bytes.up),
-                    pump(from_server, to_client, &way, Direction::ToFollower, &bytes.down),
+                    pump(from_client, to_server, &network, Direction::ToServer, &bytes.to_server),
+                    pump(from_server, to_client, &network, Direction::ToClient, &bytes.to_client),
                 );
             }
             Target::Unix(path) => {
                 let Ok(server) = UnixStream::connect(path).await else { return };
                 let (from_server, to_server) = server.into_split();
                 tokio::join!(
-                    pump(from_client, to_server, &way, Direction::ToUpstream, &bytes.up),
-                    pump(from_server, to_client, &way, Direction::ToFollower, &bytes.down),
+                    pump(from_client, to_server, &network, Direction::ToServer, &bytes.to_server),
+                    pump(from_server, to_client, &network, Direction::ToClient, &bytes.to_client),
                 );
             }
         }
     };
     tokio::select! {
-        () = passing => {}
-        _ = cut.wait_for(|way| way.cuts != cuts) => {}
+        () = forwarding => {}
+        _ = cut.wait_for(|network| network.cuts != cuts) => {}
     }
 }
 
 async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    way: &watch::Receiver<Way>,
+    network: &watch::Receiver<Network>,
     direction: Direction,
     bytes: &AtomicU64,
 ) {
     let mut chunk = vec![0; CHUNK];
     loop {
         let length = from.read(&mut chunk).await.unwrap_or(0);
-        let delay = way.borrow().delay;
+        let delay = network.borrow().delay;
         if !delay.is_zero() {
-            sleep(delay).await; // the way is long
+            sleep(delay).await; // network delay
         }
-        // That a side has gone is not known on the other either, while nothing gets through.
-        open(way, direction).await;
+        // While a direction is blocked, the peer does not see that the connection has closed
+        // either.
+        open(network, direction).await;
         if length == 0 || to.write_all(&chunk[..length]).await.is_err() {
             let _ = to.shutdown().await;
             return;
@@ -201,12 +206,12 @@ async fn pump(
     }
 }
 
-/// Waits until a direction is open.
-async fn open(way: &watch::Receiver<Way>, direction: Direction) {
-    let is_open = |way: &Way| match direction {
-        Direction::ToUpstream => way.is_open_up,
-        Direction::ToFollower => way.is_open_down,
+/// Waits until the direction is open.
+async fn open(network: &watch::Receiver<Network>, direction: Direction) {
+    let is_open = |network: &Network| match direction {
+        Direction::ToServer => network.is_open_to_server,
+        Direction::ToClient => network.is_open_to_client,
     };
-    // It fails if the proxy is gone: then nothing will be stopped any more.
-    let _ = way.clone().wait_for(is_open).await;
+    // Fails only after the proxy is dropped. Then no further block can occur.
+    let _ = network.clone().wait_for(is_open).await;
 }

@@ -1,4 +1,5 @@
-//! Real replicas and sidecars, on free ports or Unix sockets, that end with the test.
+//! Real replicas and sidecars on free ports or Unix sockets. Each server process ends with the
+//! test.
 
 use std::{
     ffi::OsStr,
@@ -29,10 +30,11 @@ use tonic_health::pb::{
 #[path = "watchdog.rs"]
 mod watchdog;
 
-/// How long a server may take to come up, to end, or to be what a test waits for, on a machine that is busy.
+/// The longest wait for a server to start, to end or to reach an expected state. Generous, because
+/// other tests keep the machine busy.
 pub const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// A server that is about to be started.
+/// The command line of a server.
 #[derive(Debug)]
 pub struct Launch {
     command: Command,
@@ -40,11 +42,11 @@ pub struct Launch {
     listens: bool,
 }
 
-/// A process that ends with its owner.
+/// A child process that is killed on drop.
 #[derive(Debug)]
 struct Process(Child);
 
-/// A process that was started, and may not listen yet.
+/// A started process that may not listen yet.
 #[derive(Debug)]
 struct Starting {
     process: Process,
@@ -56,21 +58,21 @@ struct Starting {
 #[derive(Debug)]
 pub struct Server {
     process: Process,
-    /// For people.
+    /// The prefix of the server's log lines in the test output.
     pub name: String,
-    /// Where it serves gRPC: URLs, of TCP or of Unix sockets, in the order of the flags.
+    /// The gRPC URLs of TCP ports or Unix sockets, in the order of the flags.
     pub urls: Vec<String>,
-    /// Where it serves HTTP.
+    /// The address of the HTTP server.
     pub http: SocketAddr,
-    /// When it said that it listens, by its own clock.
+    /// The time of the `listening` log line, by the server's clock.
     pub started_at: String,
-    /// What it said before.
-    pub said_first: Vec<String>,
-    /// What it said since, and nobody has looked at.
+    /// The log lines before `listening`.
+    pub startup_logs: Vec<String>,
+    /// The log lines since `listening` that no test has read yet.
     logs: Mutex<Receiver<String>>,
 }
 
-/// How a process ended that was not told to.
+/// How a process ended without a signal from the test.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Outcome {
     pub code: Option<i32>,
@@ -80,12 +82,12 @@ pub struct Outcome {
 // === impl Launch ===
 
 impl Launch {
-    /// A replica on a database.
+    /// A replica on the given database.
     pub fn replica(database_url: &str) -> Self {
         Self::new("serve", "replica").flags(&["--database-url", database_url])
     }
 
-    /// A sidecar that follows the first of `upstreams` that it can.
+    /// A sidecar that follows the first available upstream in `upstreams`.
     pub fn sidecar(upstreams: &[&str]) -> Self {
         let launch = Self::new("sidecar", "sidecar");
         upstreams.iter().fold(launch, |launch, url| launch.flags(&["--upstream", url]))
@@ -97,57 +99,57 @@ impl Launch {
         Self { command, name: name.into(), listens: false }
     }
 
-    /// What it is called in what is printed.
+    /// Sets the name that prefixes the server's log lines.
     pub fn named(self, name: impl Into<String>) -> Self {
         Self { name: name.into(), ..self }
     }
 
-    /// More flags.
+    /// Adds command-line flags.
     pub fn flags(mut self, flags: &[&str]) -> Self {
         self.command.args(flags);
         self
     }
 
-    /// Listens on a Unix socket instead of a port. May be repeated.
+    /// Listens on a Unix socket instead of a port. May be called several times.
     pub fn on_socket(self, path: &Path) -> Self {
         let launch = self.flags(&["--listen", &format!("unix:{}", path.display())]);
         Self { listens: true, ..launch }
     }
 
-    /// Listens on a free port of loopback, besides other places.
+    /// Also listens on a free loopback port.
     pub fn on_port(self) -> Self {
         Self { listens: true, ..self.flags(&["--listen", "127.0.0.1:0"]) }
     }
 
-    /// A variable of its environment.
+    /// Sets an environment variable.
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.command.env(name, value);
         self
     }
 
-    /// Starts it, and waits until it listens.
+    /// Starts the server and waits until the server listens.
     pub fn start(self) -> Server {
         self.try_start().expect("the server did not start; its log is above")
     }
 
-    /// As [`Self::start`]; `None` if it has ended instead.
+    /// Like [`Self::start`]. Returns `None` if the server ended instead.
     pub fn try_start(self) -> Option<Server> {
         self.spawn().listening()
     }
 
-    /// Starts many, all at the same time.
+    /// Starts all servers at the same time.
     pub fn start_all(launches: impl IntoIterator<Item = Self>) -> Vec<Server> {
         let starting: Vec<Starting> = launches.into_iter().map(Self::spawn).collect();
         let listening = starting.into_iter().map(Starting::listening);
         listening.map(|server| server.expect("a server did not start; its log is above")).collect()
     }
 
-    /// Starts it, and waits until it has ended by itself.
+    /// Starts the process and waits until the process ends without a signal.
     pub fn outcome(self) -> Outcome {
         let mut starting = self.spawn();
         let status = wait(&mut starting.process.0);
         let stderr: Vec<String> = starting.logs.iter().collect();
-        let code = status.expect("it ends by itself").code();
+        let code = status.expect("the process ends").code();
         Outcome { code, stderr: stderr.join("\n") }
     }
 
@@ -155,7 +157,7 @@ impl Launch {
         let Self { mut command, name, .. } = if self.listens { self } else { self.on_port() };
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut process = Process(command.spawn().unwrap());
-        watchdog::began(process.0.id());
+        watchdog::started(process.0.id());
         let stderr = process.0.stderr.take().unwrap();
         let (sender, logs) = channel();
         let prefix = name.clone();
@@ -167,15 +169,15 @@ impl Launch {
 // === impl Starting ===
 
 impl Starting {
-    /// Waits for the lines that say where gRPC and, after it, HTTP are served.
+    /// Waits for the `listening` log lines: first gRPC, then HTTP.
     fn listening(self) -> Option<Server> {
         let mut urls = Vec::new();
-        let mut said_first = Vec::new();
+        let mut startup_logs = Vec::new();
         loop {
             let text = self.logs.recv_timeout(TIMEOUT).ok()?;
             let Ok(line) = serde_json::from_str::<Value>(&text) else { continue };
             if line["message"] != "listening" {
-                said_first.push(text);
+                startup_logs.push(text);
                 continue;
             }
             match (line["grpc"].as_str(), line["metrics"].as_str()) {
@@ -192,7 +194,7 @@ impl Starting {
                         urls,
                         http,
                         started_at,
-                        said_first,
+                        startup_logs,
                         logs,
                     });
                 }
@@ -205,53 +207,53 @@ impl Starting {
 // === impl Server ===
 
 impl Server {
-    /// Starts a replica on a database, and waits until it listens.
+    /// Starts a replica and waits until the replica listens.
     pub fn start(database_url: &str) -> Self {
         Launch::replica(database_url).start()
     }
 
-    /// [`Self::start`], with more flags.
+    /// Like [`Self::start`], with additional flags.
     pub fn start_with(database_url: &str, flags: &[&str]) -> Self {
         Launch::replica(database_url).flags(flags).start()
     }
 
-    /// Where it serves gRPC.
+    /// Returns the first gRPC URL.
     pub fn url(&self) -> &str {
         &self.urls[0]
     }
 
-    /// Its port of loopback.
+    /// Returns the loopback address of the first gRPC port.
     pub fn address(&self) -> SocketAddr {
-        self.url().strip_prefix("http://").expect("it listens on a port").parse().unwrap()
+        self.url().strip_prefix("http://").expect("the server listens on a port").parse().unwrap()
     }
 
-    /// Its process.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.process.0.id()
     }
 
-    /// A connection of its own.
+    /// Opens a new connection.
     pub async fn connect(&self) -> Channel {
         connect(self.url()).await
     }
 
-    /// A client for administrators.
+    /// Returns an admin client on a new connection.
     pub async fn admin(&self) -> SupportAccessAdminClient<Channel> {
         SupportAccessAdminClient::new(self.connect().await)
     }
 
-    /// A client for gateways.
+    /// Returns a gateway client on a new connection.
     pub async fn access(&self) -> SupportAccessClient<Channel> {
         SupportAccessClient::new(self.connect().await)
     }
 
-    /// Waits until it can answer checks.
+    /// Waits until the health service reports `SERVING`.
     pub async fn serving(&self) {
         let channel = self.connect().await;
         eventually(&format!("{} is SERVING", self.name), async || is_serving(&channel).await).await;
     }
 
-    /// Waits until `/readyz` says that it can be asked, as what starts servers does.
+    /// Waits until `/readyz` returns 200, as an orchestrator does.
     pub async fn ready(&self) {
         eventually(&format!("{} is ready", self.name), async || {
             let mut stream = TcpStream::connect(self.http).await.unwrap();
@@ -263,41 +265,41 @@ impl Server {
         .await;
     }
 
-    /// Waits until it has ended, though it was not told to.
-    pub fn ended(&mut self) -> Outcome {
-        let code = wait(&mut self.process.0).expect("it ends by itself").code();
+    /// Waits until the process has ended without a signal.
+    pub fn wait_for_end(&mut self) -> Outcome {
+        let code = wait(&mut self.process.0).expect("the process ends").code();
         let stderr: Vec<String> = self.logs.lock().iter().collect();
         Outcome { code, stderr: stderr.join("\n") }
     }
 
-    /// Whether it goes on.
+    /// Returns whether the process is running.
     pub fn is_running(&mut self) -> bool {
         self.process.0.try_wait().unwrap().is_none()
     }
 
-    /// Waits until it says something.
-    pub fn says(&self, what: &str) {
+    /// Waits for a log line that contains `text`.
+    pub fn wait_for_log(&self, text: &str) {
         let logs = self.logs.lock();
-        while !logs.recv_timeout(TIMEOUT).expect("it says it").contains(what) {}
+        while !logs.recv_timeout(TIMEOUT).expect("the server logs it").contains(text) {}
     }
 
-    /// SIGKILL: no goodbye. Returns once the process is gone.
+    /// Kills the server with SIGKILL and waits for the process to end.
     pub fn kill(&mut self) {
         self.process.end();
     }
 
-    /// SIGTERM. Returns once the process is gone.
+    /// Stops the server with SIGTERM and waits for the process to end.
     pub fn stop(&mut self) -> ExitStatus {
         signal("TERM", self.pid());
-        wait(&mut self.process.0).expect("it ends when it is told to")
+        wait(&mut self.process.0).expect("the process ends after SIGTERM")
     }
 
-    /// SIGSTOP: its connections stay open, and it does nothing.
+    /// Pauses the server with SIGSTOP. Connections stay open.
     pub fn pause(&self) {
         signal("STOP", self.pid());
     }
 
-    /// SIGCONT: it goes on after [`Self::pause`].
+    /// Resumes the server with SIGCONT after [`Self::pause`].
     pub fn resume(&self) {
         signal("CONT", self.pid());
     }
@@ -319,47 +321,47 @@ impl Drop for Process {
     }
 }
 
-/// Waits for a process to end by itself, but not for ever.
+/// Waits up to [`TIMEOUT`] for a process to end.
 pub fn wait(process: &mut Child) -> Option<ExitStatus> {
     let deadline = Instant::now() + TIMEOUT;
     while Instant::now() < deadline {
         if let Some(status) = process.try_wait().unwrap() {
             return Some(status);
         }
-        thread::sleep(Duration::from_millis(5)); // between two looks at the process
+        thread::sleep(Duration::from_millis(5)); // poll interval
     }
     None
 }
 
-/// A connection to a URL, of TCP or of a Unix socket.
+/// Connects to a TCP or Unix socket URL.
 pub async fn connect(url: &str) -> Channel {
     Endpoint::from_shared(url.to_owned()).unwrap().connect().await.unwrap()
 }
 
-/// Whether the server can answer checks, as its health service says.
+/// Returns whether the server's health service reports `SERVING`.
 pub async fn is_serving(channel: &Channel) -> bool {
     let request = HealthCheckRequest::default();
     let answer = HealthClient::new(channel.clone()).check(request).await;
     answer.is_ok_and(|answer| answer.into_inner().status() == ServingStatus::Serving)
 }
 
-/// Asks again until the answer is yes.
-pub async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+/// Polls until the condition is true, and panics after [`TIMEOUT`].
+pub async fn eventually(description: &str, mut is_true: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + TIMEOUT;
-    while !is_so().await {
-        assert!(Instant::now() < deadline, "not in {TIMEOUT:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await; // between two questions
+    while !is_true().await {
+        assert!(Instant::now() < deadline, "not within {TIMEOUT:?}: {description}");
+        tokio::time::sleep(Duration::from_millis(10)).await; // poll interval
     }
 }
 
 fn signal(name: &str, pid: u32) {
     let status = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status();
-    assert!(status.unwrap().success(), "process {pid} is gone");
+    assert!(status.unwrap().success(), "process {pid} is running");
 }
 
 fn read_lines(name: &str, stderr: impl Read, sender: &Sender<String>) {
     for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-        // Shown with the test if it fails.
+        // The test runner shows this output if the test fails.
         eprintln!("{name}: {line}");
         let _ = sender.send(line);
     }

@@ -1,4 +1,4 @@
-//! Copies of a cluster: a backup that can be restored to a point in time, and a standby that streams.
+//! Copies of a cluster: a base backup for point-in-time recovery, and a streaming standby.
 
 use std::{
     fs::{self, OpenOptions},
@@ -10,12 +10,12 @@ use std::{
 
 use super::{ACCOUNT, Cluster, TIMEOUT, as_account, binary, check};
 
-/// What a standby is called by its primary.
+/// The standby's `application_name` on the primary.
 pub const STANDBY: &str = "standby";
 
 impl Cluster {
-    /// A cluster that keeps all that it writes in an archive, segment by segment.
-    pub fn begin_archiving() -> Self {
+    /// Starts a new cluster that archives each WAL segment.
+    pub fn launch_archiving() -> Self {
         let cluster = Self::prepare();
         check(as_account("mkdir").arg(cluster.archive()));
         let archive = cluster.archive();
@@ -27,7 +27,7 @@ impl Cluster {
         cluster
     }
 
-    /// Copies what a running server has on disk, as it is for a backup.
+    /// Takes a base backup of the running server.
     pub fn base_backup(&self) -> PathBuf {
         let base = self.directory.join("base");
         let mut copy = as_account(&binary("pg_basebackup"));
@@ -36,14 +36,14 @@ impl Cluster {
         base
     }
 
-    /// Waits until all that was committed so far is in the archive.
-    pub fn archived(&self) {
+    /// Waits until everything committed so far is in the archive.
+    pub fn wait_until_archived(&self) {
         let last = self.psql("postgres", "SELECT pg_walfile_name(pg_switch_wal())");
         let archived = "SELECT coalesce(max(last_archived_wal), '') FROM pg_stat_archiver";
-        poll("the archive has it", || self.psql("postgres", archived) >= last);
+        poll("the archive contains the last segment", || self.psql("postgres", archived) >= last);
     }
 
-    /// A new cluster, from a backup and the archive of one that is lost, as that was at `time`.
+    /// Restores a lost cluster to its state at `time`, from a base backup and the WAL archive.
     pub fn restored(lost: &Self, base: &Path, time: &str) -> Self {
         let cluster = Self::prepare_from(base);
         cluster.configure(&format!(
@@ -53,11 +53,11 @@ impl Cluster {
         ));
         check(as_account("touch").arg(cluster.data().join("recovery.signal")));
         cluster.start();
-        cluster.recovered();
+        cluster.wait_for_recovery();
         cluster
     }
 
-    /// A standby that streams from this cluster, and has all that was committed so far.
+    /// Starts a streaming standby of this cluster that contains everything committed so far.
     pub fn standby(&self) -> Self {
         let standby = Self::prepare_from(&self.base_backup());
         standby.configure(&format!(
@@ -69,27 +69,28 @@ impl Cluster {
         standby
     }
 
-    /// From when the server has seen it, no commit is answered before that standby has it.
+    /// Sets the synchronous standby. After the configuration reload, each commit waits for the
+    /// named standby.
     pub fn replicate_to(&self, standby: &str) {
         let set = format!("ALTER SYSTEM SET synchronous_standby_names = '{standby}'");
         self.psql("postgres", &format!("{set}; SELECT pg_reload_conf()"));
     }
 
-    /// As [`Self::replicate_to`], and waits until it is so.
+    /// Like [`Self::replicate_to`], and waits until the standby is synchronous.
     pub fn replicate_synchronously(&self) {
         self.replicate_to(STANDBY);
         let states = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
         poll("the standby is synchronous", || self.psql("postgres", states) == "1");
     }
 
-    /// Makes a standby a primary.
+    /// Promotes this standby to primary.
     pub fn promote(&self) {
         let mut promote = as_account(&binary("pg_ctl"));
         check(promote.args(["promote", "--wait", "--silent", "--pgdata"]).arg(self.data()));
-        self.recovered();
+        self.wait_for_recovery();
     }
 
-    fn recovered(&self) {
+    fn wait_for_recovery(&self) {
         poll("recovery has ended", || self.psql("postgres", "SELECT pg_is_in_recovery()") == "f");
     }
 
@@ -97,19 +98,20 @@ impl Cluster {
         self.directory.join("archive")
     }
 
-    /// Adds lines to the configuration of a server that is not running.
+    /// Appends lines to the configuration of a stopped server.
     fn configure(&self, lines: &str) {
         let path = self.data().join("postgresql.conf");
-        assert!(fs::exists(&path).unwrap_or_default(), "a cluster has its configuration");
-        let mut file = OpenOptions::new().append(true).open(path).expect("it can be written");
-        writeln!(file, "{lines}").expect("it can be written");
+        assert!(fs::exists(&path).unwrap_or_default(), "the cluster has a configuration file");
+        let mut file =
+            OpenOptions::new().append(true).open(path).expect("the configuration is writable");
+        writeln!(file, "{lines}").expect("the configuration is writable");
     }
 }
 
-fn poll(what: &str, is_so: impl Fn() -> bool) {
+fn poll(what: &str, is_true: impl Fn() -> bool) {
     let deadline = Instant::now() + TIMEOUT;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "not in {TIMEOUT:?}: {what}");
-        thread::sleep(Duration::from_millis(20)); // between two looks
+    while !is_true() {
+        assert!(Instant::now() < deadline, "not within {TIMEOUT:?}: {what}");
+        thread::sleep(Duration::from_millis(20)); // poll interval
     }
 }

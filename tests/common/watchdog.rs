@@ -1,4 +1,4 @@
-//! Ends the processes of a test that could not end them itself, since it was killed.
+//! Kills the server processes of a test that was itself killed.
 
 use std::{
     io::Write,
@@ -9,13 +9,15 @@ use std::{
 
 use parking_lot::Mutex;
 
-/// The pipe to its input is closed when the test's process ends, be it by `kill -9`. Then it kills what was named and not taken
-/// back. In a process group of its own, so that what is meant for the test does not end it too.
+/// Kills the started processes that have not been reported as ended.
+///
+/// The script's standard input closes when the test process ends, even after SIGKILL. The script
+/// has a separate process group, so signals for the test do not reach it.
 const SCRIPT: &str = r#"
     pids=
-    while read -r what pid; do
-        case $what in
-            began) pids="$pids $pid " ;;
+    while read -r event pid; do
+        case $event in
+            started) pids="$pids $pid " ;;
             ended) case "$pids" in *" $pid "*) pids="${pids%% $pid *}${pids#* $pid }" ;; esac ;;
         esac
     done
@@ -27,19 +29,20 @@ struct Watchdog {
     input: ChildStdin,
 }
 
-pub(super) fn began(pid: u32) {
-    tell("began", pid);
+pub(super) fn started(pid: u32) {
+    report("started", pid);
 }
 
 pub(super) fn ended(pid: u32) {
-    tell("ended", pid);
+    report("ended", pid);
 }
 
-fn tell(what: &str, pid: u32) {
+fn report(event: &str, pid: u32) {
     static WATCHDOG: OnceLock<Mutex<Watchdog>> = OnceLock::new();
     let watchdog = WATCHDOG.get_or_init(|| Mutex::new(watch()));
-    // If it is gone, the test itself ends what it has started, unless it is killed.
-    let _ = writeln!(watchdog.lock().input, "{what} {pid}");
+    // The write fails only if the watchdog has ended. Then `Drop` still kills the processes, unless
+    // the test process itself is killed.
+    let _ = writeln!(watchdog.lock().input, "{event} {pid}");
 }
 
 fn watch() -> Watchdog {

@@ -1,4 +1,5 @@
-//! Administrators who change the same grants at the same time: nobody waits for ever, and no change is lost.
+//! Administrators who change the same grants concurrently. No call blocks forever, and no change is
+//! lost.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -18,23 +19,23 @@ const GRANTS: usize = 6;
 const CHANGES_EACH: usize = 60;
 
 #[test]
-fn at_one_server_on_sqlite() {
-    side_by_side(&Backend::sqlite(), 1);
+fn concurrent_changes_are_not_lost_on_sqlite() {
+    change_concurrently(&Backend::sqlite(), 1);
 }
 
 #[test]
-fn at_two_servers_on_postgres() {
-    side_by_side(&Backend::postgres(), 2);
+fn concurrent_changes_are_not_lost_on_postgres() {
+    change_concurrently(&Backend::postgres(), 2);
 }
 
-/// The changes that one administrator was told of: by the etag of the grant, which identifies the
-/// event, the kind of the event and the grant after it.
-type Told = BTreeMap<String, (&'static str, Grant)>;
+/// The acknowledged changes of one administrator: the event's kind and the grant after the event,
+/// by the grant's etag, which identifies the event.
+type Changes = BTreeMap<String, (&'static str, Grant)>;
 
 #[tokio::main]
-async fn side_by_side(backend: &Backend, servers: usize) {
+async fn change_concurrently(backend: &Backend, servers: usize) {
     let seed: u64 =
-        std::env::var("CRASH_SEED").map_or_else(|_| rand::random(), |s| s.parse().unwrap());
+        std::env::var("CRASH_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
     println!("CRASH_SEED={seed}");
     let servers: Vec<Server> =
         (0..servers).map(|_| Server::start(&backend.database_url())).collect();
@@ -46,21 +47,24 @@ async fn side_by_side(backend: &Backend, servers: usize) {
     for _ in 0..GRANTS {
         grants.push(grant(&mut admins[0]).await);
     }
-    one_etag_wins_once(&admins, &grants[0]).await;
+    assert_one_change_per_etag(&admins, &grants[0]).await;
     let ids: Arc<Vec<String>> = Arc::new(grants.into_iter().map(|grant| grant.grant_id).collect());
-    let work = admins.iter().enumerate().map(|(number, admin)| {
+    let tasks = admins.iter().enumerate().map(|(number, admin)| {
         let random = StdRng::seed_from_u64(seed + number as u64);
         tokio::spawn(change(admin.clone(), Arc::clone(&ids), random))
     });
-    let told =
-        timeout(Duration::from_mins(2), join_all(work)).await.expect("nobody waits for ever");
-    let mut all = Told::new();
-    for told in told {
-        for (etag, change) in told.unwrap() {
-            assert!(all.insert(etag.clone(), change).is_none(), "{etag} was given twice");
+    let changes =
+        timeout(Duration::from_mins(2), join_all(tasks)).await.expect("every call returns");
+    let mut all = Changes::new();
+    for task in changes {
+        for (etag, change) in task.unwrap() {
+            assert!(
+                all.insert(etag.clone(), change).is_none(),
+                "each etag identifies one change: {etag}"
+            );
         }
     }
-    every_change_is_in_the_history(&mut admins[0], &all).await;
+    assert_history_contains(&mut admins[0], &all).await;
 }
 
 async fn grant(admin: &mut Admin) -> Grant {
@@ -85,24 +89,25 @@ fn extension(grant_id: &str, etag: &str, hours: i64) -> ExtendAccessRequest {
     }
 }
 
-/// All decide on the same state of a grant: the first is heard, the others have to look again.
-async fn one_etag_wins_once(admins: &[Admin], grant: &Grant) {
+/// All administrators send the same etag. One change succeeds, and the others must read the grant
+/// again.
+async fn assert_one_change_per_etag(admins: &[Admin], grant: &Grant) {
     let extend = admins.iter().enumerate().map(|(number, admin)| {
         let hours = i64::try_from(number).unwrap() + 1;
         let request = extension(&grant.grant_id, &grant.etag, hours);
         let mut admin = admin.clone();
         async move { admin.extend_access(request).await }
     });
-    let answers = join_all(extend).await;
-    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1, "{answers:?}");
-    for refused in answers.iter().filter_map(|answer| answer.as_ref().err()) {
-        assert_eq!(refused.code(), Code::Aborted, "{refused:?}");
+    let responses = join_all(extend).await;
+    assert_eq!(responses.iter().filter(|response| response.is_ok()).count(), 1, "{responses:?}");
+    for error in responses.iter().filter_map(|response| response.as_ref().err()) {
+        assert_eq!(error.code(), Code::Aborted, "{error:?}");
     }
 }
 
-/// Grants, extends and revokes at random, among grants that the others change as well.
-async fn change(mut admin: Admin, ids: Arc<Vec<String>>, mut random: StdRng) -> Told {
-    let mut told = Told::new();
+/// Grants, extends and revokes at random. Other administrators change the same grants.
+async fn change(mut admin: Admin, ids: Arc<Vec<String>>, mut random: StdRng) -> Changes {
+    let mut changes = Changes::new();
     let mut ids = ids.to_vec();
     for _ in 0..CHANGES_EACH {
         let index = random.random_range(0..ids.len());
@@ -113,7 +118,7 @@ async fn change(mut admin: Admin, ids: Arc<Vec<String>>, mut random: StdRng) -> 
                 match admin.extend_access(request).await {
                     Ok(extended) => ("extended", extended.into_inner().grant.unwrap()),
                     Err(status) => {
-                        // Somebody else has revoked it.
+                        // Another administrator has revoked the grant.
                         assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
                         continue;
                     }
@@ -130,7 +135,7 @@ async fn change(mut admin: Admin, ids: Arc<Vec<String>>, mut random: StdRng) -> 
                 let revoked = admin.revoke_access(request).await.unwrap().into_inner();
                 let grant = revoked.grant.unwrap();
                 if grant.revoke_reason != reason {
-                    continue; // somebody else was faster, and that is the answer
+                    continue; // another revocation was first, and this call returns that one
                 }
                 ("revoked", grant)
             }
@@ -138,12 +143,12 @@ async fn change(mut admin: Admin, ids: Arc<Vec<String>>, mut random: StdRng) -> 
         if kind == "granted" {
             ids.push(grant.grant_id.clone());
         }
-        told.insert(grant.etag.clone(), (kind, grant));
+        changes.insert(grant.etag.clone(), (kind, grant));
     }
-    told
+    changes
 }
 
-async fn every_change_is_in_the_history(admin: &mut Admin, told: &Told) {
+async fn assert_history_contains(admin: &mut Admin, changes: &Changes) {
     let mut events: Vec<Event> = Vec::new();
     let mut page_token = String::new();
     loop {
@@ -159,9 +164,9 @@ async fn every_change_is_in_the_history(admin: &mut Admin, told: &Told) {
     events.reverse();
     let count = i64::try_from(events.len()).unwrap();
     let sequences: Vec<i64> = events.iter().map(|event| event.sequence).collect();
-    assert_eq!(sequences, (1..=count).collect::<Vec<_>>(), "no gap, none twice");
-    // The grants at the start, and the extension that won.
-    assert_eq!(events.len(), told.len() + GRANTS + 1, "nothing but what somebody was told");
+    assert_eq!(sequences, (1..=count).collect::<Vec<_>>(), "sequences are contiguous");
+    // The initial grants, and the successful extension.
+    assert_eq!(events.len(), changes.len() + GRANTS + 1, "every event was acknowledged");
     let found: BTreeMap<String, (&str, Grant)> = events
         .into_iter()
         .map(|event| {
@@ -175,7 +180,7 @@ async fn every_change_is_in_the_history(admin: &mut Admin, told: &Told) {
             (grant.etag.clone(), (kind, grant))
         })
         .collect();
-    for (etag, (kind, grant)) in told {
+    for (etag, (kind, grant)) in changes {
         let (found_kind, found_grant) = &found[etag];
         assert_eq!((found_kind, &found_grant.grant_id), (kind, &grant.grant_id));
         assert_eq!(found_grant.expire_time, grant.expire_time);

@@ -1,4 +1,4 @@
-//! What one administrator asked for, what was acknowledged, and what is not known.
+//! The state that one administrator expects, from acknowledged and unanswered changes.
 
 use rand::{RngExt, rngs::StdRng};
 use support_access::api::proto::v1::{
@@ -10,24 +10,24 @@ use tonic::{Code, Status, transport::Channel};
 
 pub(crate) type Admin = SupportAccessAdminClient<Channel>;
 
-/// One administrator's own books.
+/// The expected grants of one administrator's tenant.
 #[derive(Debug)]
 pub(crate) struct ExpectedState {
     pub(crate) tenant_id: String,
-    grants: Vec<Line>,
+    grants: Vec<ExpectedGrant>,
     next_request: usize,
-    /// A grant that was asked for and never answered.
+    /// A grant request without a response. The grant may exist.
     unanswered: Option<GrantAccessRequest>,
 }
 
-/// One grant.
+/// The expected state of one grant.
 #[derive(Debug)]
-struct Line {
-    /// As the last acknowledged answer had it.
+struct ExpectedGrant {
+    /// The grant as in the last response.
     acknowledged: Grant,
-    /// The etag of every answer. It identifies an event.
+    /// The etag of every response. An etag identifies an event.
     etags: Vec<String>,
-    /// A revocation or extension was sent, and never answered.
+    /// Whether a revocation or extension has no response, so the change may have happened.
     is_uncertain: bool,
 }
 
@@ -37,38 +37,38 @@ impl ExpectedState {
         Self { tenant_id, grants: vec![], next_request: 0, unanswered: None }
     }
 
-    /// How many changes were acknowledged.
+    /// Returns the number of acknowledged changes.
     pub(crate) fn acknowledged(&self) -> usize {
-        self.grants.iter().map(|line| line.etags.len()).sum()
+        self.grants.iter().map(|expected| expected.etags.len()).sum()
     }
 
-    /// The tenant and etag of all changes that were acknowledged.
+    /// Returns the tenant and etag of each acknowledged change.
     pub(crate) fn etags(&self) -> impl Iterator<Item = (String, String)> {
-        let etags = self.grants.iter().flat_map(|line| line.etags.iter().cloned());
+        let etags = self.grants.iter().flat_map(|expected| expected.etags.iter().cloned());
         etags.map(|etag| (self.tenant_id.clone(), etag))
     }
 
-    /// Makes changes until the server is gone, and says after each that it was made.
-    pub(crate) async fn work(
+    /// Makes changes until the server has ended, and counts each change in `progress`.
+    pub(crate) async fn make_changes(
         &mut self,
         admin: &mut Admin,
         random: &mut StdRng,
         progress: &watch::Sender<usize>,
     ) {
         while self.change(admin, random).await.is_ok() {
-            progress.send_modify(|made| *made += 1);
+            progress.send_modify(|count| *count += 1);
         }
     }
 
     async fn change(&mut self, admin: &mut Admin, random: &mut StdRng) -> Result<(), Status> {
-        let open: Vec<usize> = (0..self.grants.len())
+        let active: Vec<usize> = (0..self.grants.len())
             .filter(|index| self.grants[*index].acknowledged.state == i32::from(GrantState::Active))
             .filter(|index| !self.grants[*index].is_uncertain)
             .collect();
-        if open.is_empty() || random.random_ratio(1, 2) {
+        if active.is_empty() || random.random_ratio(1, 2) {
             return self.grant(admin).await;
         }
-        let index = open[random.random_range(0..open.len())];
+        let index = active[random.random_range(0..active.len())];
         if random.random_ratio(1, 3) {
             let hours = random.random_range(1..1_000);
             self.extend(admin, index, hours).await
@@ -88,62 +88,68 @@ impl ExpectedState {
         };
         self.next_request += 1;
         self.unanswered = Some(request.clone());
-        let granted = admin.grant_access(request).await.map_err(gone)?.into_inner();
+        let granted = admin.grant_access(request).await.map_err(transport_error)?.into_inner();
         self.unanswered = None;
-        self.enter(granted.grant.unwrap());
+        self.add(granted.grant.unwrap());
         Ok(())
     }
 
-    fn enter(&mut self, grant: Grant) {
+    fn add(&mut self, grant: Grant) {
         let etags = vec![grant.etag.clone()];
-        self.grants.push(Line { acknowledged: grant, etags, is_uncertain: false });
+        self.grants.push(ExpectedGrant { acknowledged: grant, etags, is_uncertain: false });
     }
 
     async fn extend(&mut self, admin: &mut Admin, index: usize, hours: i64) -> Result<(), Status> {
-        let line = &mut self.grants[index];
+        let expected = &mut self.grants[index];
         let duration = prost_types::Duration { seconds: hours * 3_600, nanos: 0 };
         let request = ExtendAccessRequest {
             tenant_id: self.tenant_id.clone(),
-            grant_id: line.acknowledged.grant_id.clone(),
+            grant_id: expected.acknowledged.grant_id.clone(),
             duration: Some(duration),
             ..Default::default()
         };
-        line.is_uncertain = true;
-        line.keep(admin.extend_access(request).await.map_err(gone)?.into_inner().grant);
+        expected.is_uncertain = true;
+        expected.update(
+            admin.extend_access(request).await.map_err(transport_error)?.into_inner().grant,
+        );
         Ok(())
     }
 
     async fn revoke(&mut self, admin: &mut Admin, index: usize) -> Result<(), Status> {
-        let line = &mut self.grants[index];
+        let expected = &mut self.grants[index];
         let request = RevokeAccessRequest {
             tenant_id: self.tenant_id.clone(),
-            grant_id: line.acknowledged.grant_id.clone(),
+            grant_id: expected.acknowledged.grant_id.clone(),
             ..Default::default()
         };
-        line.is_uncertain = true;
-        line.keep(admin.revoke_access(request).await.map_err(gone)?.into_inner().grant);
+        expected.is_uncertain = true;
+        expected.update(
+            admin.revoke_access(request).await.map_err(transport_error)?.into_inner().grant,
+        );
         Ok(())
     }
 
-    /// Compares the books with what a restarted server says, and settles what was uncertain.
-    pub(crate) async fn audit(&mut self, admin: &mut Admin) {
+    /// Compares the expected state with a restarted server, and resolves unanswered changes.
+    pub(crate) async fn verify(&mut self, admin: &mut Admin) {
         if let Some(request) = self.unanswered.take() {
-            // Whether or not it was made before, it is made once.
-            let again = admin.grant_access(request.clone()).await.unwrap().into_inner();
-            let twice = admin.grant_access(request).await.unwrap().into_inner();
-            assert_eq!(again, twice, "the first answer is given again");
-            self.enter(again.grant.unwrap());
+            // The request id makes the grant idempotent, whether or not the first attempt was
+            // committed.
+            let first = admin.grant_access(request.clone()).await.unwrap().into_inner();
+            let second = admin.grant_access(request).await.unwrap().into_inner();
+            assert_eq!(first, second, "a retry returns the same response");
+            self.add(first.grant.unwrap());
         }
         let found = self.all_grants(admin).await;
-        assert_eq!(found.len(), self.grants.len(), "no grant is missing, and none is double");
-        for line in &mut self.grants {
-            let now = found.iter().find(|grant| grant.grant_id == line.acknowledged.grant_id);
-            let now = now.expect("an acknowledged grant is there");
-            if line.is_uncertain && now.etag != line.acknowledged.etag {
-                line.keep(Some(now.clone()));
+        assert_eq!(found.len(), self.grants.len(), "no grant is missing or duplicated");
+        for expected in &mut self.grants {
+            let current =
+                found.iter().find(|grant| grant.grant_id == expected.acknowledged.grant_id);
+            let current = current.expect("an acknowledged grant exists");
+            if expected.is_uncertain && current.etag != expected.acknowledged.etag {
+                expected.update(Some(current.clone()));
             }
-            line.is_uncertain = false;
-            assert_eq!(*now, line.acknowledged, "as it was acknowledged");
+            expected.is_uncertain = false;
+            assert_eq!(*current, expected.acknowledged, "the grant is unchanged");
         }
     }
 
@@ -164,8 +170,8 @@ impl ExpectedState {
     }
 }
 
-impl Line {
-    fn keep(&mut self, grant: Option<Grant>) {
+impl ExpectedGrant {
+    fn update(&mut self, grant: Option<Grant>) {
         let grant = grant.unwrap();
         assert_ne!(grant.etag, self.acknowledged.etag);
         self.etags.push(grant.etag.clone());
@@ -174,11 +180,11 @@ impl Line {
     }
 }
 
-/// The only failure that a killed server may cause.
-fn gone(status: Status) -> Status {
-    // What the connection says has its cause behind it; what the server says does not.
+/// Asserts that a killed server can cause this failure.
+fn transport_error(status: Status) -> Status {
+    // Only errors from the transport have a source. Errors from the server have none.
     let is_transport = std::error::Error::source(&status).is_some()
         || matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled);
-    assert!(is_transport, "an answer that is not one of a dead server: {status:?}");
+    assert!(is_transport, "the failure must come from the transport: {status:?}");
     status
 }

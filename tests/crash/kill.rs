@@ -1,4 +1,4 @@
-//! SIGKILL under concurrent grants, extensions and revocations, again and again.
+//! Repeated SIGKILL during concurrent grants, extensions and revocations.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -18,76 +18,77 @@ const ROUNDS: usize = 8;
 const ADMINISTRATORS: usize = 4;
 
 #[test]
-fn sqlite_keeps_what_was_acknowledged() {
-    kill_again_and_again(&Backend::sqlite());
+fn acknowledged_changes_survive_sigkill_on_sqlite() {
+    kill_repeatedly(&Backend::sqlite());
 }
 
 #[test]
-fn postgres_keeps_what_was_acknowledged() {
-    kill_again_and_again(&Backend::postgres());
+fn acknowledged_changes_survive_sigkill_on_postgres() {
+    kill_repeatedly(&Backend::postgres());
 }
 
 #[tokio::main]
-async fn kill_again_and_again(backend: &Backend) {
-    let seed = std::env::var("CRASH_SEED").map_or_else(|_| rand::random(), |s| s.parse().unwrap());
+async fn kill_repeatedly(backend: &Backend) {
+    let seed =
+        std::env::var("CRASH_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
     println!("CRASH_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
-    let mut ledgers: Vec<ExpectedState> =
+    let mut states: Vec<ExpectedState> =
         (0..ADMINISTRATORS).map(|number| ExpectedState::new(&format!("tenant-{number}"))).collect();
     for _ in 0..ROUNDS {
         let mut server = Server::start(&backend.database_url());
         let mut admin = server.admin().await;
-        for ledger in &mut ledgers {
-            ledger.audit(&mut admin).await;
+        for state in &mut states {
+            state.verify(&mut admin).await;
         }
-        ledgers = one_life(&mut server, ledgers, &mut random).await;
+        states = change_and_kill(&mut server, states, &mut random).await;
     }
     let server = Server::start(&backend.database_url());
     let mut admin = server.admin().await;
-    for ledger in &mut ledgers {
-        ledger.audit(&mut admin).await;
+    for state in &mut states {
+        state.verify(&mut admin).await;
     }
     drop(server);
-    let acknowledged: usize = ledgers.iter().map(ExpectedState::acknowledged).sum();
-    println!("{acknowledged} changes were acknowledged in {ROUNDS} lives");
-    assert!(acknowledged > ROUNDS * ADMINISTRATORS, "the lives were too short to prove anything");
-    the_log_is_whole(backend, &ledgers).await;
+    let acknowledged: usize = states.iter().map(ExpectedState::acknowledged).sum();
+    println!("{acknowledged} changes were acknowledged in {ROUNDS} rounds");
+    assert!(acknowledged > ROUNDS * ADMINISTRATORS, "the rounds must include enough changes");
+    assert_log_is_complete(backend, &states).await;
 }
 
-/// Lets every administrator work, and kills the server after a random number of changes.
-async fn one_life(
+/// Makes changes as every administrator, and kills the server after a random number of changes.
+async fn change_and_kill(
     server: &mut Server,
-    ledgers: Vec<ExpectedState>,
+    states: Vec<ExpectedState>,
     random: &mut StdRng,
 ) -> Vec<ExpectedState> {
-    let before: usize = ledgers.iter().map(ExpectedState::acknowledged).sum();
+    let before: usize = states.iter().map(ExpectedState::acknowledged).sum();
     let target = random.random_range(5..60);
-    let (progress, mut made) = watch::channel(0);
+    let (progress, mut count) = watch::channel(0);
     let progress = Arc::new(progress);
     let mut workers = Vec::new();
-    for mut ledger in ledgers {
+    for mut state in states {
         let mut admin = server.admin().await;
         let mut random = StdRng::seed_from_u64(random.random());
         let progress = Arc::clone(&progress);
         workers.push(tokio::spawn(async move {
-            ledger.work(&mut admin, &mut random, &progress).await;
-            ledger
+            state.make_changes(&mut admin, &mut random, &progress).await;
+            state
         }));
     }
-    let enough = made.wait_for(|made| *made >= target);
-    timeout(Duration::from_mins(1), enough).await.expect("changes are being made").unwrap();
+    let enough = count.wait_for(|count| *count >= target);
+    timeout(Duration::from_mins(1), enough).await.expect("changes succeed").unwrap();
     server.kill();
-    let mut ledgers = Vec::new();
+    let mut states = Vec::new();
     for worker in workers {
-        ledgers.push(worker.await.unwrap());
+        states.push(worker.await.unwrap());
     }
-    let after: usize = ledgers.iter().map(ExpectedState::acknowledged).sum();
+    let after: usize = states.iter().map(ExpectedState::acknowledged).sum();
     assert!(after >= before + target);
-    ledgers
+    states
 }
 
-/// No revision is missing or doubled, and memory holds what the history replays to.
-async fn the_log_is_whole(backend: &Backend, ledgers: &[ExpectedState]) {
+/// Asserts that revisions are contiguous, and that a new replica's state equals the replayed log.
+async fn assert_log_is_complete(backend: &Backend, states: &[ExpectedState]) {
     let store = store::open(&backend.database_url(), Arc::new(SystemClock)).await.unwrap();
     let events = store.log().events_after(0, usize::MAX >> 1).await.unwrap();
     let revisions: Vec<i64> = events.iter().map(|event| event.revision).collect();
@@ -97,9 +98,9 @@ async fn the_log_is_whole(backend: &Backend, ledgers: &[ExpectedState]) {
     let written: HashSet<_> =
         grants.map(|grant| (grant.tenant_id.to_string(), grant.etag())).collect();
     let mut acknowledged = HashSet::new();
-    for change in ledgers.iter().flat_map(ExpectedState::etags) {
-        assert!(written.contains(&change), "{change:?} is lost");
-        assert!(acknowledged.insert(change.clone()), "{change:?} was given twice");
+    for change in states.iter().flat_map(ExpectedState::etags) {
+        assert!(written.contains(&change), "the log must contain {change:?}");
+        assert!(acknowledged.insert(change.clone()), "each etag identifies one change: {change:?}");
     }
     let mut replayed =
         Snapshot::beginning(store.log().head().await.unwrap().epoch, TokenKey([0; 16]));
@@ -115,8 +116,9 @@ async fn the_log_is_whole(backend: &Backend, ledgers: &[ExpectedState]) {
 }
 
 fn sorted(snapshot: &Snapshot) -> Vec<(TenantId, Retained, GrantTerms)> {
-    let held = snapshot.iter().map(|(owner, held, terms)| (owner.clone(), held, terms.clone()));
-    let mut held: Vec<_> = held.collect();
-    held.sort_by_key(|(_, _, terms)| terms.grant_id);
-    held
+    let grants =
+        snapshot.iter().map(|(owner, grants, terms)| (owner.clone(), grants, terms.clone()));
+    let mut grants: Vec<_> = grants.collect();
+    grants.sort_by_key(|(_, _, terms)| terms.grant_id);
+    grants
 }

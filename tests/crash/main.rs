@@ -1,4 +1,4 @@
-//! What was acknowledged survives: the server is killed again and again, and its database taken away.
+//! Acknowledged changes survive crashes of the server and outages of the database.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,16 +7,16 @@
     clippy::print_stderr,
     missing_docs,
     unreachable_pub,
-    reason = "a test fails by panicking, and prints its seed"
+    reason = "a test fails by panicking and prints the seed"
 )]
-#![allow(clippy::disallowed_methods, reason = "tasks of a test end with its runtime")]
+#![allow(clippy::disallowed_methods, reason = "a test's tasks end with the runtime")]
 
 #[path = "../common/backend.rs"]
 mod backend;
-#[allow(dead_code, reason = "not every test needs all of it")]
+#[allow(dead_code, reason = "shared with other tests, which use the rest")]
 #[path = "../common/postgres.rs"]
 mod postgres;
-#[allow(dead_code, reason = "not every test needs all of it")]
+#[allow(dead_code, reason = "shared with other tests, which use the rest")]
 #[path = "../common/server.rs"]
 mod server;
 

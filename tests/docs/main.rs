@@ -29,7 +29,7 @@ fn readme_on_sqlite() {
 
 #[test]
 fn readme_on_postgresql() {
-    play(README, &Backend::Postgres(postgres::Cluster::begin()));
+    play(README, &Backend::Postgres(postgres::Cluster::launch()));
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn walkthrough_on_sqlite() {
 
 #[test]
 fn walkthrough_on_postgresql() {
-    play(WALKTHROUGH, &Backend::Postgres(postgres::Cluster::begin()));
+    play(WALKTHROUGH, &Backend::Postgres(postgres::Cluster::launch()));
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn secure_setup_on_sqlite() {
 
 #[test]
 fn secure_setup_on_postgresql() {
-    play(SECURE_SETUP, &Backend::Postgres(postgres::Cluster::begin()));
+    play(SECURE_SETUP, &Backend::Postgres(postgres::Cluster::launch()));
 }
 
 /// Types the commands of a document into one shell, and compares the output of each. A server runs

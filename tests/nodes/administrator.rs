@@ -1,4 +1,4 @@
-//! An administrator who does not give up, and the books that they keep.
+//! An administrator who retries every change, and the record of the acknowledged changes.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -12,12 +12,13 @@ use tonic::{Code, Status, transport::Endpoint};
 
 use crate::{fleet::Admin, history::History};
 
-/// How long an answer may take before another server is asked.
+/// The timeout of one call. Afterwards the administrator retries at another server.
 const CALL_TIMEOUT: Duration = Duration::from_secs(4);
-/// The most grants that the tenant has at a time.
+/// The maximum number of live grants per tenant.
 const LIVE_MAX: usize = 3;
 
-/// The only one who makes changes for their tenant, one after the other. Whatever is not answered is asked again, anywhere.
+/// The only writer of one tenant. Makes one change at a time and retries failed calls at a random
+/// server.
 #[derive(Debug)]
 pub struct Administrator {
     tenant_id: String,
@@ -26,16 +27,16 @@ pub struct Administrator {
     random: StdRng,
     live: Vec<Grant>,
     requests: usize,
-    /// The changes that were acknowledged, by the kind of their event.
-    told: Vec<(&'static str, Grant)>,
-    /// What was not, and was asked again.
-    refused: BTreeMap<String, usize>,
-    /// The longest that a revocation has waited until it was in force everywhere.
+    /// The acknowledged changes, by the kind of their event.
+    acknowledged: Vec<(&'static str, Grant)>,
+    /// The number of failed calls, by error.
+    failures: BTreeMap<String, usize>,
+    /// The longest time from a revocation to its enforcement on all nodes.
     slowest: Duration,
 }
 
 impl Administrator {
-    /// One who can reach the servers at those URLs.
+    /// Creates an administrator who can reach the servers at `urls`.
     pub fn new(tenant_id: &str, urls: Vec<String>, history: Arc<History>, random: StdRng) -> Self {
         let channel = |url| Endpoint::from_shared(url).unwrap().connect_lazy();
         let admins = urls.into_iter().map(|url| SupportAccessAdminClient::new(channel(url)));
@@ -46,8 +47,8 @@ impl Administrator {
             random,
             live: vec![],
             requests: 0,
-            told: vec![],
-            refused: BTreeMap::new(),
+            acknowledged: vec![],
+            failures: BTreeMap::new(),
             slowest: Duration::ZERO,
         }
     }
@@ -56,8 +57,8 @@ impl Administrator {
         &self.tenant_id
     }
 
-    /// Makes changes until it is over, and sees the last one through.
-    pub async fn work<W>(mut self, world: Arc<W>, is_over: impl Fn(&W) -> bool) -> Self {
+    /// Makes changes until `is_over` is true, and completes the last change.
+    pub async fn run<W>(mut self, world: Arc<W>, is_over: impl Fn(&W) -> bool) -> Self {
         while !is_over(&world) {
             if self.live.is_empty() || self.live.len() < LIVE_MAX && self.random.random() {
                 self.grant().await;
@@ -83,14 +84,14 @@ impl Administrator {
             ..Default::default()
         };
         let granted = self
-            .insist(|mut admin| {
+            .retry(|mut admin| {
                 let request = request.clone();
                 async move { Ok(admin.grant_access(request).await?.into_inner()) }
             })
             .await;
         let grant = granted.grant.unwrap();
         self.live.push(grant.clone());
-        self.acknowledged("granted", grant);
+        self.record("granted", grant);
     }
 
     async fn extend(&mut self) {
@@ -104,12 +105,12 @@ impl Administrator {
             ..Default::default()
         };
         let extended = self
-            .insist(|mut admin| {
+            .retry(|mut admin| {
                 let request = request.clone();
                 async move { Ok(admin.extend_access(request).await?.into_inner()) }
             })
             .await;
-        self.acknowledged("extended", extended.grant.unwrap());
+        self.record("extended", extended.grant.unwrap());
     }
 
     async fn revoke(&mut self) {
@@ -117,53 +118,54 @@ impl Administrator {
         let grant = self.live.swap_remove(index);
         let history = Arc::clone(&self.history);
         let revoked = self
-            .insist(|mut admin| {
+            .retry(|mut admin| {
                 let (grant, history) = (grant.clone(), Arc::clone(&history));
                 async move { history.revoke(&mut admin, &grant).await }
             })
             .await;
         self.slowest = self.slowest.max(revoked.elapsed());
-        self.acknowledged("revoked", revoked.grant);
+        self.record("revoked", revoked.grant);
     }
 
-    fn acknowledged(&mut self, kind: &'static str, grant: Grant) {
-        self.history.changed();
-        self.told.push((kind, grant));
+    fn record(&mut self, kind: &'static str, grant: Grant) {
+        self.history.record_change();
+        self.acknowledged.push((kind, grant));
     }
 
-    /// Asks one server after the other until one answers.
-    async fn insist<T, F: Future<Output = Result<T, Status>>>(
+    /// Retries at random servers until a call succeeds.
+    async fn retry<T, F: Future<Output = Result<T, Status>>>(
         &mut self,
-        ask: impl Fn(Admin) -> F,
+        call: impl Fn(Admin) -> F,
     ) -> T {
         loop {
             let admin = self.admins[self.random.random_range(0..self.admins.len())].clone();
-            let why = match timeout(CALL_TIMEOUT, ask(admin)).await {
+            let error = match timeout(CALL_TIMEOUT, call(admin)).await {
                 Ok(Ok(answer)) => return answer,
                 Ok(Err(status)) => {
-                    assert_passing(&status);
+                    assert_transient(&status);
                     format!("{:?}: {}", status.code(), status.message())
                 }
-                Err(_) => "no answer".into(),
+                Err(_) => "timeout".into(),
             };
-            *self.refused.entry(why).or_default() += 1;
-            sleep(Duration::from_millis(20)).await; // so that nobody is overrun
+            *self.failures.entry(error).or_default() += 1;
+            sleep(Duration::from_millis(20)).await; // limits the retry rate
         }
     }
 
-    /// How often each refusal was met.
-    pub const fn refused(&self) -> &BTreeMap<String, usize> {
-        &self.refused
+    /// Returns the number of failed calls, by error.
+    pub const fn failures(&self) -> &BTreeMap<String, usize> {
+        &self.failures
     }
 
-    /// The longest that a revocation has waited until it was in force everywhere.
+    /// Returns the longest time from a revocation to its enforcement on all nodes.
     pub const fn slowest(&self) -> Duration {
         self.slowest
     }
 
-    /// Everything that was acknowledged is in the history, and nothing was made twice. Returns how much that was.
-    pub fn audit(&self, events: &[Event]) -> usize {
-        for (kind, grant) in &self.told {
+    /// Asserts that the history contains every acknowledged change, and each grant only once.
+    /// Returns the number of acknowledged changes.
+    pub fn verify(&self, events: &[Event]) -> usize {
+        for (kind, grant) in &self.acknowledged {
             // The etag identifies the event.
             let is_same = |event: &&Event| {
                 event_grant(event).is_some_and(|(found, changed)| {
@@ -176,9 +178,9 @@ impl Administrator {
         let granted = events
             .iter()
             .filter(|event| event_grant(event).is_some_and(|(kind, _)| kind == "granted"));
-        let ours = granted.filter(|event| event.reason.starts_with(&self.tenant_id)).count();
-        assert_eq!(ours, self.requests, "each request was granted, and once");
-        self.told.len()
+        let created = granted.filter(|event| event.reason.starts_with(&self.tenant_id)).count();
+        assert_eq!(created, self.requests, "each request creates one grant");
+        self.acknowledged.len()
     }
 }
 
@@ -194,13 +196,13 @@ fn event_grant(event: &Event) -> Option<(&'static str, &Grant)> {
     Some((kind, grant.as_ref()?))
 }
 
-/// The only failures that may be caused by what fails.
-fn assert_passing(status: &Status) {
-    // What the connection says has its cause behind it; what the server says does not.
+/// Asserts that the injected faults can cause this failure.
+fn assert_transient(status: &Status) {
+    // Only errors from the transport have a source. Errors from the server have none.
     let is_transport = std::error::Error::source(status).is_some();
-    let is_passing = matches!(
+    let is_transient = matches!(
         status.code(),
         Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded
     );
-    assert!(is_transport || is_passing, "not a failure that passes: {status:?}");
+    assert!(is_transport || is_transient, "the failure must be transient: {status:?}");
 }

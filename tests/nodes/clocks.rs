@@ -1,5 +1,7 @@
-//! Nodes whose wall clock is wrong by an hour, either way. `libfaketime` makes it so: it answers for the clock that the program
-//! asks for the time of day. `CLOCK_BOOTTIME` is asked past it, and monotonic clocks it is told to leave alone.
+//! Nodes whose wall clock is one hour fast or slow.
+//!
+//! `libfaketime` changes the wall clock that the process reads. The configuration excludes
+//! monotonic clocks, and `CLOCK_BOOTTIME` bypasses the library.
 
 use std::{
     fs,
@@ -12,23 +14,24 @@ use support_access::api::proto::v1::{DecisionReason, Grant, GrantAccessRequest};
 
 use crate::{
     fleet::{FAST, Fleet, grant_with_token, replica, request, sidecar},
-    history::Verdict,
+    history::{Answer, Verdict},
     load::Load,
     postgres::Cluster,
     server::{Launch, eventually},
 };
 
 const HOUR: Duration = Duration::from_hours(1);
-/// How often each node is asked.
+/// The interval between checks at each node.
 const PACE: Duration = Duration::from_millis(10);
 
-/// The right clock, and two that are wrong.
+/// A correct clock and two wrong ones.
 const CLOCKS: [Option<&str>; 3] = [None, Some("+1h"), Some("-1h")];
 
 fn library() -> PathBuf {
-    let folders = fs::read_dir("/usr/lib").unwrap().flatten();
-    let found =
-        folders.map(|it| it.path().join("faketime/libfaketime.so.1")).find(|it| it.exists());
+    let directories = fs::read_dir("/usr/lib").unwrap().flatten();
+    let found = directories
+        .map(|entry| entry.path().join("faketime/libfaketime.so.1"))
+        .find(|path| path.exists());
     found.expect("libfaketime is installed: apt-get install libfaketime")
 }
 
@@ -42,14 +45,16 @@ fn with_clock(launch: Launch, clock: Option<&str>) -> Launch {
     }
 }
 
-/// A replica of each clock, a sidecar of each clock, each at a replica with another clock, and a sidecar that follows a sidecar.
+/// Starts a replica and a sidecar for each clock. Each sidecar follows a replica with another
+/// clock. A fourth sidecar follows a sidecar.
 async fn fleet(database_url: &str) -> Fleet {
     let mut fleet = Fleet::new();
     let replicas = CLOCKS.iter().enumerate();
     let replicas =
         replicas.map(|(number, clock)| with_clock(replica(database_url, number), *clock));
     fleet.add_replicas(replicas.collect()).await;
-    let urls: Vec<String> = fleet.replicas.iter().map(|it| it.server.url().to_owned()).collect();
+    let urls: Vec<String> =
+        fleet.replicas.iter().map(|node| node.server.url().to_owned()).collect();
     let sidecars = CLOCKS.iter().enumerate();
     let sidecars = sidecars
         .map(|(number, clock)| with_clock(sidecar(&[&urls[(number + 1) % 3]], number), *clock));
@@ -57,17 +62,17 @@ async fn fleet(database_url: &str) -> Fleet {
     let upstream = fleet.sidecars[1].server.url().to_owned();
     fleet.add_sidecars(vec![with_clock(sidecar(&[&upstream], 3), Some("-1h"))]).await;
     fleet.serving().await;
-    clocks_are_wrong(&fleet);
+    assert_clocks_are_wrong(&fleet);
     fleet
 }
 
-/// Or else nothing here could fail.
-fn clocks_are_wrong(fleet: &Fleet) {
+/// Asserts that the clocks are wrong. Otherwise the tests could not fail.
+fn assert_clocks_are_wrong(fleet: &Fleet) {
     let clocks = [CLOCKS[0], CLOCKS[1], CLOCKS[2], CLOCKS[0], CLOCKS[1], CLOCKS[2], CLOCKS[2]];
     for (node, clock) in fleet.nodes().zip(clocks) {
-        let shown = DateTime::parse_from_rfc3339(&node.server.started_at).unwrap();
+        let node_time = DateTime::parse_from_rfc3339(&node.server.started_at).unwrap();
         let ahead =
-            shown.timestamp() - DateTime::<chrono::Utc>::from(SystemTime::now()).timestamp();
+            node_time.timestamp() - DateTime::<chrono::Utc>::from(SystemTime::now()).timestamp();
         let expected = match clock {
             Some("+1h") => 3_600,
             Some(_) => -3_600,
@@ -93,21 +98,21 @@ async fn grant(
     grant_with_token(&mut fleet.admin(replica), request).await.unwrap()
 }
 
-async fn all_answer(fleet: &Fleet, tenant_id: &str, token: &str, expected: &Verdict) {
+async fn assert_all_answer(fleet: &Fleet, tenant_id: &str, token: &str, expected: &Verdict) {
     for node in fleet.nodes() {
-        let verdict = fleet.ask(node, tenant_id, token).await;
+        let verdict = fleet.check(node, tenant_id, token).await;
         assert_eq!(verdict, *expected, "{}", node.server.name);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_wall_clock_changes_no_answer() {
-    let cluster = Cluster::begin();
+async fn decisions_do_not_depend_on_the_wall_clock() {
+    let cluster = Cluster::launch();
     let fleet = fleet(&cluster.fresh_database()).await;
     for replica in 0..3 {
-        let tenants =
-            ["always", "for ten minutes", "in half an hour"].map(|it| format!("{it} {replica}"));
-        let always = fleet.granted(replica, &tenants[0]).await;
+        let tenants = ["always", "for ten minutes", "in half an hour"]
+            .map(|name| format!("{name} {replica}"));
+        let always = fleet.grant_everywhere(replica, &tenants[0]).await;
         let ten_minutes = prost_types::Duration { seconds: 600, nanos: 0 };
         let now = GrantAccessRequest { duration: Some(ten_minutes), ..Default::default() };
         let start_time = Some((SystemTime::now() + HOUR / 2).into());
@@ -116,55 +121,61 @@ async fn a_wrong_wall_clock_changes_no_answer() {
         let (scheduled, token) = grant(&fleet, replica, &tenants[2], later).await;
         for grant in [&always, &limited] {
             let verdict = Verdict::Allowed(grant.grant_id.clone());
-            all_answer(&fleet, &grant.tenant_id, &token, &verdict).await;
+            assert_all_answer(&fleet, &grant.tenant_id, &token, &verdict).await;
         }
         let verdict = Verdict::Denied(DecisionReason::NotStarted);
-        all_answer(&fleet, &scheduled.tenant_id, &token, &verdict).await;
+        assert_all_answer(&fleet, &scheduled.tenant_id, &token, &verdict).await;
         for grant in [&always, &limited, &scheduled] {
-            let revoked = fleet.revoke_in_time(replica, grant).await;
+            let revoked = fleet.revoke_within_bound(replica, grant).await;
             assert_eq!(revoked.enforcement.nodes_acknowledged, fleet.count(), "{revoked:?}");
             let verdict = Verdict::Denied(DecisionReason::Revoked);
             let token = &revoked.enforcement.consistency_token;
-            all_answer(&fleet, &grant.tenant_id, token, &verdict).await;
+            assert_all_answer(&fleet, &grant.tenant_id, token, &verdict).await;
         }
     }
     eventually("revocations are fast", async || {
-        let grant = fleet.granted(0, "last").await;
-        fleet.revoke_in_time(0, &grant).await.elapsed() < FAST
+        let grant = fleet.grant_everywhere(0, "last").await;
+        fleet.revoke_within_bound(0, &grant).await.elapsed() < FAST
     })
     .await;
 }
 
-/// At the end time by the database's clock, which is this machine's, nobody is let in any more, and until shortly before everybody is.
+/// No node allows access after the expire time by the database's clock, which is this machine's
+/// clock. No node ends access much earlier.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_wall_clock_ends_no_grant_late() {
-    let cluster = Cluster::begin();
+async fn grants_expire_on_time_despite_a_wrong_wall_clock() {
+    let cluster = Cluster::launch();
     let fleet = fleet(&cluster.fresh_database()).await;
     let (monotonic, wall) = (Instant::now(), SystemTime::now());
     let end_time = wall + Duration::from_secs(5);
-    let tenant_id = "for a moment";
+    let tenant_id = "five seconds";
     let period = GrantAccessRequest { expire_time: Some(end_time.into()), ..Default::default() };
     let (limited, token) = grant(&fleet, 1, tenant_id, period).await;
     let end = monotonic + Duration::from_secs(5);
     let load = Load::on(&fleet, &[tenant_id.into()], PACE);
     for node in fleet.nodes() {
-        eventually("it has expired", async || {
-            let verdict = fleet.ask(node, tenant_id, &token).await;
+        eventually("the grant has expired", async || {
+            let verdict = fleet.check(node, tenant_id, &token).await;
             verdict == Verdict::Denied(DecisionReason::Expired)
         })
         .await;
     }
     drop(load);
-    let allowed = fleet.history.answers(|it| it.verdict.is_allowed_by(&limited));
+    let allowed = fleet.history.answers(|answer| answer.verdict.is_allowed_by(&limited));
+    let expired = Verdict::Denied(DecisionReason::Expired);
+    let expired = fleet.history.answers(|answer| answer.verdict == expired);
     for node in fleet.nodes() {
-        let last = allowed.iter().filter(|it| it.node == node.number).map(|it| it.invoked).max();
-        let last = last.expect("it was let in");
+        let is_of_node = |answer: &&Answer| answer.node == node.number;
+        let last = allowed.iter().filter(is_of_node).map(|answer| answer.invoked).max();
+        let last = last.expect("the node allowed access before the expire time");
+        let first = expired.iter().filter(is_of_node).map(|answer| answer.answered).min();
+        let first = first.expect("the node denied access after the expire time");
         println!(
-            "{}: last let in {:?} before the end",
+            "{}: last allowed {:?} before the expire time",
             node.server.name,
             end.checked_duration_since(last)
         );
-        assert!(last < end, "{} has let in after the end", node.server.name);
-        assert!(end - last < FAST, "{} has ended it much too early", node.server.name);
+        assert!(last < end, "{} allowed access after the expire time", node.server.name);
+        assert!(first + FAST > end, "{} ended the grant too early", node.server.name);
     }
 }

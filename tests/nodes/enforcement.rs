@@ -1,13 +1,14 @@
-//! Revocations while all is well.
+//! Revocations without faults.
 
 use crate::measure::{Plan, measure};
 
-/// Unless `NODES_SIDECARS` says otherwise: so many that two cores can run them, the load, and PostgreSQL.
+/// The number of sidecars that two cores can run with the load and PostgreSQL. `NODES_SIDECARS`
+/// overrides the value.
 const SIDECARS: usize = 30;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_is_let_in_once_a_revocation_is_in_force() {
-    let sidecars = std::env::var("NODES_SIDECARS").map_or(SIDECARS, |it| it.parse().unwrap());
+async fn no_node_allows_access_after_an_enforced_revocation() {
+    let sidecars = std::env::var("NODES_SIDECARS").map_or(SIDECARS, |value| value.parse().unwrap());
     let plan = Plan { replicas: 3, sidecars, revocations: 100, checks_per_second: 1_000 };
     measure(plan).await.print();
 }

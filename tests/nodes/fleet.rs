@@ -1,4 +1,4 @@
-//! Many nodes, and how they are asked and told.
+//! A fleet of check nodes, and helpers to change and check access.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -19,39 +19,39 @@ use crate::{
 
 pub type Admin = SupportAccessAdminClient<Channel>;
 
-/// For how long nodes answer from one lease: the default.
+/// The default `max_staleness`.
 pub const MAX_STALENESS: Duration = Duration::from_secs(2);
-/// No revocation takes longer: a promise of the product.
-pub const IN_TIME: Duration = Duration::from_millis(2_200);
-/// How long one may take that waits for nobody who is silent, on a machine that is busy.
+/// The guaranteed upper bound of a revocation: `max_staleness` plus 200 ms.
+pub const ENFORCEMENT_BOUND: Duration = Duration::from_millis(2_200);
+/// The longest revocation while all nodes respond, on a busy machine.
 pub const FAST: Duration = Duration::from_secs(1);
 
-/// After how long a node that has not answered is taken to be paused.
+/// A node that has not responded after this time is considered paused.
 const SILENT: Duration = Duration::from_millis(300);
 
-/// A check node, as the gateway beside it sees it.
+/// A check node, and a gateway's connection to the node.
 #[derive(Debug)]
 pub struct Node {
     pub server: Server,
-    /// Tells the lives of nodes apart.
+    /// Distinguishes the processes of one node. A restarted node has another number.
     pub number: usize,
     pub client: SupportAccessClient<Channel>,
     pub channel: Channel,
 }
 
-/// Check nodes, and everything that they were seen to do.
+/// Check nodes and the record of their answers.
 #[derive(Debug)]
 pub struct Fleet {
-    // Dropped before those that they follow, so that nobody cries.
+    // Sidecars are dropped before their upstreams, so that no sidecar logs a lost upstream.
     pub sidecars: Vec<Node>,
     pub replicas: Vec<Node>,
     pub history: Arc<History>,
-    /// Where Unix sockets are.
-    folder: TempDir,
-    lives: usize,
+    /// The directory of the Unix sockets.
+    directory: TempDir,
+    processes: usize,
 }
 
-/// The answer to a revocation, and how long the caller waited for it.
+/// The response to a revocation, and the duration of the call.
 #[derive(Debug, Clone)]
 pub struct Revoked {
     pub grant: Grant,
@@ -60,13 +60,19 @@ pub struct Revoked {
 }
 
 impl Fleet {
-    /// Nobody.
+    /// Creates an empty fleet.
     pub fn new() -> Self {
-        let folder = TempDir::with_prefix("support-access-").unwrap();
-        Self { replicas: vec![], sidecars: vec![], history: Arc::default(), folder, lives: 0 }
+        let directory = TempDir::with_prefix("support-access-").unwrap();
+        Self {
+            replicas: vec![],
+            sidecars: vec![],
+            history: Arc::default(),
+            directory,
+            processes: 0,
+        }
     }
 
-    /// Replicas on one database.
+    /// Starts `count` replicas on one database.
     pub async fn replicas(database_url: &str, count: usize) -> Self {
         let mut fleet = Self::new();
         let launches = (0..count).map(|number| replica(database_url, number));
@@ -74,7 +80,7 @@ impl Fleet {
         fleet
     }
 
-    /// Starts replicas, all at the same time.
+    /// Starts replicas at the same time.
     pub async fn add_replicas(&mut self, launches: Vec<Launch>) {
         for server in Launch::start_all(launches) {
             let node = self.node(server).await;
@@ -82,13 +88,13 @@ impl Fleet {
         }
     }
 
-    /// Starts a sidecar of those upstreams, and does not wait until it can answer.
+    /// Starts a sidecar that follows `upstreams`. Does not wait until the sidecar can answer.
     pub async fn add_sidecar(&mut self, upstreams: &[&str]) -> &Node {
         self.add_sidecars(vec![sidecar(upstreams, self.sidecars.len())]).await;
         self.sidecars.last().unwrap()
     }
 
-    /// Starts sidecars, all at the same time.
+    /// Starts sidecars at the same time.
     pub async fn add_sidecars(&mut self, launches: Vec<Launch>) {
         for server in Launch::start_all(launches) {
             let node = self.node(server).await;
@@ -96,33 +102,33 @@ impl Fleet {
         }
     }
 
-    /// A node for a process that has just begun.
+    /// Connects to a process that has just started.
     pub async fn node(&mut self, server: Server) -> Node {
-        self.lives += 1;
+        self.processes += 1;
         let channel = server.connect().await;
         let client = SupportAccessClient::new(channel.clone());
-        Node { server, number: self.lives, client, channel }
+        Node { server, number: self.processes, client, channel }
     }
 
-    /// A place for a Unix socket.
+    /// Returns a path for a Unix socket.
     pub fn socket(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.directory.path().join(name)
     }
 
-    /// All nodes, replicas first.
+    /// Returns all nodes, replicas first.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.replicas.iter().chain(&self.sidecars)
     }
 
-    /// How many there are.
+    /// Returns the number of nodes.
     pub fn count(&self) -> i32 {
         i32::try_from(self.replicas.len() + self.sidecars.len()).unwrap()
     }
 
-    /// Whether all of them are the processes that they were.
+    /// Asserts that no process has exited.
     pub fn assert_running(&mut self) {
         for node in self.replicas.iter_mut().chain(&mut self.sidecars) {
-            assert!(node.server.is_running(), "{} has ended", node.server.name);
+            assert!(node.server.is_running(), "{} has exited", node.server.name);
         }
     }
 
@@ -131,16 +137,16 @@ impl Fleet {
         join_all(self.nodes().map(|node| node.server.serving())).await;
     }
 
-    /// A client for administrators at one of the replicas.
+    /// Returns an admin client of one replica.
     pub fn admin(&self, replica: usize) -> Admin {
         SupportAccessAdminClient::new(self.replicas[replica].channel.clone())
     }
 
-    /// The revision at the end of the log.
+    /// Returns the latest revision of the log.
     pub async fn head_revision(&self, replica: usize) -> i64 {
         let mut client = CheckNodesClient::new(self.replicas[replica].channel.clone());
         let mut head = None;
-        eventually("the end of the log can be read", async || {
+        eventually("the head revision is readable", async || {
             let nodes = client.list_check_nodes(ListCheckNodesRequest {}).await.ok();
             head = nodes.map(|nodes| nodes.into_inner().head_revision);
             head.is_some()
@@ -149,83 +155,87 @@ impl Fleet {
         head.unwrap()
     }
 
-    /// Grants, and waits until every node answers from there.
-    pub async fn granted(&self, replica: usize, tenant_id: &str) -> Grant {
+    /// Grants access and waits until every node allows it.
+    pub async fn grant_everywhere(&self, replica: usize, tenant_id: &str) -> Grant {
         let (grant, token) =
             grant_with_token(&mut self.admin(replica), request(tenant_id)).await.unwrap();
         let answers = join_all(self.nodes().map(|node| {
-            eventually("the grant is everywhere", async || {
-                self.ask(node, tenant_id, &token).await.is_allowed_by(&grant)
+            eventually("every node allows access", async || {
+                self.check(node, tenant_id, &token).await.is_allowed_by(&grant)
             })
         }));
         answers.await;
         grant
     }
 
-    /// Revokes, and notes what was promised.
+    /// Revokes a grant and records when the revocation was enforced.
     pub async fn revoke(&self, replica: usize, grant: &Grant) -> Result<Revoked, Status> {
         self.history.revoke(&mut self.admin(replica), grant).await
     }
 
-    /// Revokes with everybody's word, or everybody's silence: the product promises how long that takes.
-    pub async fn revoke_in_time(&self, replica: usize, grant: &Grant) -> Revoked {
+    /// Revokes a grant within [`ENFORCEMENT_BOUND`], and asserts that no node allows access
+    /// afterwards.
+    pub async fn revoke_within_bound(&self, replica: usize, grant: &Grant) -> Revoked {
         let revoked = self.revoke(replica, grant).await.unwrap();
-        revoked.assert_in_time();
-        self.nobody_is_let_in(grant).await;
+        revoked.assert_within_bound();
+        self.assert_denied(grant).await;
         revoked
     }
 
-    /// Revokes until that is fast again: those who are silent were struck off.
+    /// Revokes until a revocation is fast again, which means that all silent nodes have been
+    /// evicted.
     pub async fn revoke_until_fast(&self, replica: usize) {
         eventually("revocations are fast again", async || {
-            let grant = grant(&mut self.admin(replica), "in between").await.unwrap();
-            self.revoke_in_time(replica, &grant).await.elapsed() < FAST
+            let grant = grant(&mut self.admin(replica), "interim").await.unwrap();
+            self.revoke_within_bound(replica, &grant).await.elapsed() < FAST
         })
         .await;
     }
 
-    /// Waits until every node confirms a revocation, and at once.
-    pub async fn all_confirm(&self, replica: usize) {
-        eventually("every node confirms a revocation", async || {
+    /// Waits until every node acknowledges a revocation quickly.
+    pub async fn wait_until_all_acknowledge(&self, replica: usize) {
+        eventually("every node acknowledges a revocation", async || {
             let mut admin = self.admin(replica);
-            let Ok(grant) = grant(&mut admin, "in between").await else { return false };
-            let revoked = self.revoke_in_time(replica, &grant).await;
+            let Ok(grant) = grant(&mut admin, "interim").await else { return false };
+            let revoked = self.revoke_within_bound(replica, &grant).await;
             revoked.enforcement.nodes_acknowledged == self.count() && revoked.elapsed() < FAST
         })
         .await;
     }
 
-    /// Asks every node that can be asked, at the same time.
-    pub async fn nobody_is_let_in(&self, grant: &Grant) {
-        let asking = self.nodes().map(|node| async {
-            let asked = self.history.ask(node.number, &node.client, &grant.tenant_id, "");
-            // Who is paused does not answer, nor who was killed.
-            if let Ok(Ok(verdict)) = tokio::time::timeout(SILENT, asked).await {
-                assert!(!verdict.is_allowed_by(grant), "{} has let in", node.server.name);
+    /// Checks access at all responsive nodes concurrently, and asserts that none allows it.
+    pub async fn assert_denied(&self, grant: &Grant) {
+        let checks = self.nodes().map(|node| async {
+            let check = self.history.check(node.number, &node.client, &grant.tenant_id, "");
+            // Paused and killed nodes do not respond.
+            if let Ok(Ok(verdict)) = tokio::time::timeout(SILENT, check).await {
+                assert!(!verdict.is_allowed_by(grant), "{} allows access", node.server.name);
             }
         });
-        join_all(asking).await;
+        join_all(checks).await;
     }
 
-    /// Asks one node, and notes the answer.
-    pub async fn ask(&self, node: &Node, tenant_id: &str, token: &str) -> Verdict {
-        self.history.ask(node.number, &node.client, tenant_id, token).await.unwrap()
+    /// Checks access at one node and records the answer.
+    pub async fn check(&self, node: &Node, tenant_id: &str, token: &str) -> Verdict {
+        self.history.check(node.number, &node.client, tenant_id, token).await.unwrap()
     }
 
-    /// Waits until a node lets in by `grant` again.
-    pub async fn lets_in(&self, node: &Node, grant: &Grant) {
-        let what = format!("{} lets in by what was never revoked", node.server.name);
-        eventually(&what, async || self.ask(node, &grant.tenant_id, "").await.is_allowed_by(grant))
-            .await;
+    /// Waits until a node allows access through `grant`.
+    pub async fn wait_until_allowed(&self, node: &Node, grant: &Grant) {
+        let description = format!("{} allows access through the live grant", node.server.name);
+        eventually(&description, async || {
+            self.check(node, &grant.tenant_id, "").await.is_allowed_by(grant)
+        })
+        .await;
     }
 }
 
-/// A replica with the lines of calls left out of its log.
+/// A replica that does not log calls.
 pub fn replica(database_url: &str, number: usize) -> Launch {
     quiet(Launch::replica(database_url)).named(format!("replica {number}"))
 }
 
-/// As [`replica`].
+/// A sidecar that does not log calls.
 pub fn sidecar(upstreams: &[&str], number: usize) -> Launch {
     quiet(Launch::sidecar(upstreams)).named(format!("sidecar {number}"))
 }
@@ -239,19 +249,19 @@ impl Revoked {
         self.enforcement.elapsed.unwrap().try_into().unwrap()
     }
 
-    pub fn assert_in_time(&self) {
+    pub fn assert_within_bound(&self) {
         assert_eq!(self.enforcement.state(), EnforcementState::Complete, "{self:?}");
-        assert!(self.elapsed() <= IN_TIME, "{self:?}");
-        assert!(self.took <= IN_TIME, "{self:?}");
+        assert!(self.elapsed() <= ENFORCEMENT_BOUND, "{self:?}");
+        assert!(self.took <= ENFORCEMENT_BOUND, "{self:?}");
     }
 }
 
-/// A grant until revoked.
+/// Grants access until revoked.
 pub async fn grant(admin: &mut Admin, tenant_id: &str) -> Result<Grant, Status> {
     Ok(grant_with_token(admin, request(tenant_id)).await?.0)
 }
 
-/// A grant, and the consistency token of its event.
+/// Grants access and returns the grant with its consistency token.
 pub async fn grant_with_token(
     admin: &mut Admin,
     request: GrantAccessRequest,
@@ -260,7 +270,7 @@ pub async fn grant_with_token(
     Ok((granted.grant.unwrap(), granted.consistency_token))
 }
 
-/// What is asked for such a grant.
+/// A request for access until revoked.
 pub fn request(tenant_id: &str) -> GrantAccessRequest {
     GrantAccessRequest {
         tenant_id: tenant_id.into(),
@@ -271,15 +281,15 @@ pub fn request(tenant_id: &str) -> GrantAccessRequest {
     }
 }
 
-/// May Ada enter?
-pub fn question(tenant_id: &str, consistency_token: &str) -> CheckAccessRequest {
+/// A check whether agent `ada` may read.
+pub fn check_request(tenant_id: &str, consistency_token: &str) -> CheckAccessRequest {
     CheckAccessRequest {
         check: Some(access_check(tenant_id)),
         consistency_token: consistency_token.into(),
     }
 }
 
-/// The check in [`question`].
+/// The access check in [`check_request`].
 pub fn access_check(tenant_id: &str) -> AccessCheck {
     AccessCheck {
         tenant_id: tenant_id.into(),

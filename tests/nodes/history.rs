@@ -1,4 +1,5 @@
-//! Checks, answers and promises, with the time of each by one clock, and whether they are consistent.
+//! The record of all answers and enforced revocations with their times, and the check of their
+//! consistency.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,25 +16,25 @@ use tokio::sync::watch;
 use tonic::{Status, transport::Channel};
 
 use crate::{
-    fleet::{Admin, Revoked, question},
+    fleet::{Admin, Revoked, check_request},
     server::eventually,
 };
 
-/// What a check came to.
+/// The outcome of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Allowed, by this grant.
+    /// Allowed through the grant with this id.
     Allowed(String),
-    /// Denied, from what the node knows.
+    /// Denied according to the node's state.
     Denied(DecisionReason),
-    /// Denied, since the node cannot tell.
+    /// Denied because the node's state may be outdated.
     Stale,
 }
 
-/// A check.
+/// A check and its outcome.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// The life of the node that answered.
+    /// The number of the process that answered.
     pub node: usize,
     pub tenant_id: String,
     pub invoked: Instant,
@@ -41,19 +42,19 @@ pub struct Answer {
     pub verdict: Verdict,
 }
 
-/// Everything that was seen from outside.
+/// All answers and enforced revocations that the test has seen.
 #[derive(Debug, Default)]
 pub struct History {
     answers: Mutex<Vec<Answer>>,
-    /// When somebody was first told that a grant lets nobody in any more.
-    ended: Mutex<HashMap<String, Instant>>,
-    /// How many were.
-    ends: watch::Sender<usize>,
-    /// The number of changes that administrators know to have been made.
+    /// For each revoked grant, the first time that a caller was notified of complete enforcement.
+    enforced: Mutex<HashMap<String, Instant>>,
+    /// The number of enforced revocations.
+    revocations: watch::Sender<usize>,
+    /// The number of acknowledged changes.
     changes: AtomicUsize,
 }
 
-/// What one log says of each tenant: its events, in their order.
+/// The events of each tenant in order, from one log.
 pub type Log = BTreeMap<String, Vec<Event>>;
 
 impl Verdict {
@@ -63,8 +64,8 @@ impl Verdict {
 }
 
 impl History {
-    /// Asks a node, and notes the answer.
-    pub async fn ask(
+    /// Checks access at a node and records the answer.
+    pub async fn check(
         &self,
         node: usize,
         client: &SupportAccessClient<Channel>,
@@ -72,8 +73,8 @@ impl History {
         consistency_token: &str,
     ) -> Result<Verdict, Status> {
         let invoked = Instant::now();
-        let check = question(tenant_id, consistency_token);
-        let answer = client.clone().check_access(check).await?.into_inner();
+        let request = check_request(tenant_id, consistency_token);
+        let answer = client.clone().check_access(request).await?.into_inner();
         let answered = Instant::now();
         let verdict = match (answer.decision(), answer.reason()) {
             (Decision::Allowed, DecisionReason::GrantActive) => Verdict::Allowed(answer.grant_id),
@@ -91,82 +92,86 @@ impl History {
         Ok(verdict)
     }
 
-    /// Revokes, and notes whether the end was said to be in force everywhere.
+    /// Revokes a grant and records whether enforcement is complete.
     pub async fn revoke(&self, admin: &mut Admin, grant: &Grant) -> Result<Revoked, Status> {
         let request = RevokeAccessRequest {
             tenant_id: grant.tenant_id.clone(),
             grant_id: grant.grant_id.clone(),
             ..Default::default()
         };
-        let began = Instant::now();
+        let started = Instant::now();
         let revoked = admin.revoke_access(request).await?.into_inner();
-        let took = began.elapsed();
+        let took = started.elapsed();
         let (grant, enforcement) = (revoked.grant.unwrap(), revoked.enforcement.unwrap());
         if enforcement.state() == EnforcementState::Complete {
-            self.ended.lock().entry(grant.grant_id.clone()).or_insert(began + took);
-            self.ends.send_modify(|ends| *ends += 1);
+            self.enforced.lock().entry(grant.grant_id.clone()).or_insert(started + took);
+            self.revocations.send_modify(|revocations| *revocations += 1);
         }
         Ok(Revoked { grant, enforcement, took })
     }
 
-    /// Tells whenever something was said to have ended.
-    pub fn ends(&self) -> watch::Receiver<usize> {
-        self.ends.subscribe()
+    /// Subscribes to enforced revocations.
+    pub fn watch_revocations(&self) -> watch::Receiver<usize> {
+        self.revocations.subscribe()
     }
 
-    /// All answers so far that fit.
-    pub fn answers(&self, fits: impl Fn(&Answer) -> bool) -> Vec<Answer> {
-        self.answers.lock().iter().filter(|answer| fits(answer)).cloned().collect()
+    /// Returns all matching answers so far.
+    pub fn answers(&self, matches: impl Fn(&Answer) -> bool) -> Vec<Answer> {
+        self.answers.lock().iter().filter(|answer| matches(answer)).cloned().collect()
     }
 
-    /// Notes that an administrator's change was acknowledged.
-    pub fn changed(&self) {
+    /// Records an acknowledged change.
+    pub fn record_change(&self) {
         self.changes.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Waits until so many more changes have been acknowledged, and a node has answered a check since.
-    pub async fn goes_on(&self, changes: usize) {
+    /// Waits for `changes` more acknowledged changes, and for one certain answer after them.
+    pub async fn wait_for_changes(&self, changes: usize) {
         let goal = self.changes.load(Ordering::Relaxed) + changes;
         let is_reached = async || self.changes.load(Ordering::Relaxed) >= goal;
-        eventually("changes are made", is_reached).await;
-        let changed = Instant::now();
+        eventually("changes are acknowledged", is_reached).await;
+        let changed_at = Instant::now();
         eventually("checks are answered", async || {
             let answers = self.answers.lock();
-            let later = |answer: &&Answer| answer.invoked >= changed;
+            let later = |answer: &&Answer| answer.invoked >= changed_at;
             answers.iter().rev().find(later).is_some_and(|answer| answer.verdict != Verdict::Stale)
         })
         .await;
     }
 
-    /// How many answers there are, and how many of them allow.
+    /// Returns the number of answers and the number of allowed answers.
     pub fn counts(&self) -> (usize, usize) {
         let answers = self.answers.lock();
         let allowed = answers.iter().filter(|answer| matches!(answer.verdict, Verdict::Allowed(_)));
         (answers.len(), allowed.count())
     }
 
-    /// Checks all answers against the promises, and against the events in `log`.
+    /// Asserts that all answers respect the enforced revocations and match the events in `log`.
     pub fn verify(&self, log: &Log) {
-        self.nobody_was_let_in_after_the_end();
+        self.assert_no_access_after_revocation();
         assert_consistent(log, &self.answers(|_| true));
     }
 
-    /// The promise.
-    pub fn nobody_was_let_in_after_the_end(&self) {
-        let ended = self.ended.lock();
+    /// Asserts the guarantee: no check that starts after an enforced revocation is allowed by the
+    /// revoked grant.
+    pub fn assert_no_access_after_revocation(&self) {
+        let enforced = self.enforced.lock();
         for answer in self.answers.lock().iter() {
             if let Verdict::Allowed(grant_id) = &answer.verdict
-                && let Some(ended) = ended.get(grant_id)
+                && let Some(enforced) = enforced.get(grant_id)
             {
-                assert!(answer.invoked <= *ended, "after the end, at {ended:?}: {answer:?}");
+                assert!(
+                    answer.invoked <= *enforced,
+                    "allowed after enforcement at {enforced:?}: {answer:?}"
+                );
             }
         }
     }
 }
 
 impl Answer {
-    /// Whether it can be given where those grants, and no others, are live.
-    pub fn is_of(&self, live: &[String]) -> bool {
+    /// Returns whether the answer is correct while exactly the grants in `live` are live.
+    pub fn matches_state(&self, live: &[String]) -> bool {
         match &self.verdict {
             Verdict::Allowed(grant_id) => live.contains(grant_id),
             Verdict::Denied(_) => live.is_empty(),
@@ -175,7 +180,8 @@ impl Answer {
     }
 }
 
-/// Each answer shows a state of the log, and no node goes back to an earlier state of a tenant.
+/// Asserts that each answer matches a state of the log, and that no node returns to an earlier
+/// state of a tenant.
 pub fn assert_consistent(log: &Log, answers: &[Answer]) {
     let states: BTreeMap<_, _> =
         log.iter().map(|(tenant, events)| (tenant, replay(events))).collect();
@@ -188,24 +194,26 @@ pub fn assert_consistent(log: &Log, answers: &[Answer]) {
         let first = shown.first(answer.invoked);
         let beginning = vec![Vec::new()];
         let states = states.get(&answer.tenant_id).unwrap_or(&beginning);
-        let mut fitting = (first..states.len()).filter(|index| answer.is_of(&states[*index]));
-        let state = fitting.next();
-        let state = state.unwrap_or_else(|| panic!("{:?} has: {answer:?}", &states[first..]));
+        let mut candidates =
+            (first..states.len()).filter(|index| answer.matches_state(&states[*index]));
+        let state = candidates.next();
+        let state = state
+            .unwrap_or_else(|| panic!("no state of {:?} matches {answer:?}", &states[first..]));
         shown.later.push((answer.answered, state));
     }
 }
 
-/// The states of a tenant that a node has shown, each the earliest possible one.
+/// The states of a tenant that a node's answers have shown. Each is the earliest possible state.
 #[derive(Debug, Default)]
 struct Shown {
     /// The latest state in answers that arrived before the current check was sent.
     floor: usize,
-    /// The other answers: when each arrived, and its state.
+    /// The remaining answers: the arrival time and the state of each.
     later: Vec<(Instant, usize)>,
 }
 
 impl Shown {
-    /// The earliest state that a check may show which is sent at this time.
+    /// Returns the earliest state that a check sent at `invoked` may show.
     fn first(&mut self, invoked: Instant) -> usize {
         let Self { floor, later } = self;
         later.retain(|(answered, state)| {
@@ -219,25 +227,25 @@ impl Shown {
     }
 }
 
-/// Whether some state of the log explains the answer.
-pub fn is_of(log: &Log, answer: &Answer) -> bool {
+/// Returns whether the answer matches any state of the log.
+pub fn matches_log(log: &Log, answer: &Answer) -> bool {
     let events = log.get(&answer.tenant_id).map_or(&[][..], Vec::as_slice);
-    replay(events).iter().any(|live| answer.is_of(live))
+    replay(events).iter().any(|live| answer.matches_state(live))
 }
 
-/// The live grants of a tenant: at the beginning, and after each event.
+/// Returns the live grants of a tenant before the first event and after each event.
 fn replay(events: &[Event]) -> Vec<Vec<String>> {
     let mut states = vec![Vec::new()];
     for event in events {
         let mut live = states.last().unwrap().clone();
         match event.payload.as_ref().unwrap() {
             Payload::Granted(granted) => live.push(granted.grant.clone().unwrap().grant_id),
-            Payload::Revoked(ended) => {
-                let grant_id = &ended.grant.as_ref().unwrap().grant_id;
+            Payload::Revoked(enforced) => {
+                let grant_id = &enforced.grant.as_ref().unwrap().grant_id;
                 live.retain(|live| live != grant_id);
             }
-            Payload::Expired(ended) => {
-                let grant_id = &ended.grant.as_ref().unwrap().grant_id;
+            Payload::Expired(enforced) => {
+                let grant_id = &enforced.grant.as_ref().unwrap().grant_id;
                 live.retain(|live| live != grant_id);
             }
             _ => {}
@@ -247,7 +255,7 @@ fn replay(events: &[Event]) -> Vec<Vec<String>> {
     states
 }
 
-/// The events of those tenants.
+/// Reads all events of `tenants`.
 pub async fn log(admin: &mut Admin, tenants: &[String]) -> Log {
     let mut log = Log::new();
     for tenant_id in tenants {

@@ -1,4 +1,4 @@
-//! Checks at many nodes, all the time.
+//! Continuous checks at many nodes.
 
 use std::{
     sync::{
@@ -18,19 +18,20 @@ use crate::{
     history::History,
 };
 
-/// Gateways that ask one question after the other, of one tenant after the other, until this is dropped.
+/// One task per node that checks access for each tenant in turn, until this value is dropped.
 #[derive(Debug)]
 pub struct Load {
     history: Arc<History>,
     tenants: Vec<String>,
     pace: Duration,
-    /// Checks that were not answered.
+    /// The number of failed checks.
     failures: Arc<AtomicUsize>,
     gateways: JoinSet<()>,
 }
 
 impl Load {
-    /// Asks nobody yet. A gateway asks once in `pace`, and whenever something was said to have ended.
+    /// Creates a load without nodes. Each node is checked once per `pace`, and after each enforced
+    /// revocation.
     pub fn new(history: &Arc<History>, tenants: &[String], pace: Duration) -> Self {
         Self {
             history: Arc::clone(history),
@@ -41,7 +42,7 @@ impl Load {
         }
     }
 
-    /// Asks all of them.
+    /// Starts to check access at all nodes of `fleet`.
     pub fn on(fleet: &Fleet, tenants: &[String], pace: Duration) -> Self {
         let mut load = Self::new(&fleet.history, tenants, pace);
         for node in fleet.nodes() {
@@ -50,24 +51,25 @@ impl Load {
         load
     }
 
-    /// Asks this node from now on. To be aborted before it is killed: another one may come to the same place.
+    /// Starts to check access at `node`. Abort the task before killing the node, because a
+    /// restarted node may reuse the address.
     pub fn add(&mut self, node: &Node) -> AbortHandle {
         let (history, tenants) = (Arc::clone(&self.history), self.tenants.clone());
         let (number, client, pace) = (node.number, node.client.clone(), self.pace);
         let failures = Arc::clone(&self.failures);
         self.gateways.spawn(async move {
-            let mut ends = history.ends();
+            let mut revocations = history.watch_revocations();
             for tenant_id in tenants.iter().cycle() {
                 let next = Instant::now() + pace;
-                if history.ask(number, &client, tenant_id, "").await.is_err() {
+                if history.check(number, &client, tenant_id, "").await.is_err() {
                     failures.fetch_add(1, Ordering::Relaxed);
                 }
-                let _ = timeout_at(next, ends.changed()).await;
+                let _ = timeout_at(next, revocations.changed()).await;
             }
         })
     }
 
-    /// How many checks were not answered.
+    /// Returns the number of failed checks.
     pub fn failures(&self) -> usize {
         self.failures.load(Ordering::Relaxed)
     }

@@ -1,5 +1,8 @@
-//! Check nodes as real processes: replicas on one PostgreSQL, and sidecars that they feed. What is paused, killed, cut off or put
-//! back to an older state here is real, too.
+//! Check nodes as real processes: replicas on one PostgreSQL database, and sidecars that follow the
+//! replicas.
+//!
+//! The faults are real: processes are paused and killed, connections are cut, and databases are
+//! restored to earlier states.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,19 +11,19 @@
     clippy::print_stderr,
     missing_docs,
     unreachable_pub,
-    reason = "a test fails by panicking, and prints what it finds"
+    reason = "a test fails by panicking and prints its measurements"
 )]
-#![allow(clippy::disallowed_methods, reason = "tasks of a test end with its runtime")]
+#![allow(clippy::disallowed_methods, reason = "a test's tasks end with the runtime")]
 
-#[allow(dead_code, reason = "not every test needs all of it")]
+#[allow(dead_code, reason = "shared with other tests, which use the rest")]
 #[path = "../common/later.rs"]
 mod later;
-#[allow(dead_code, reason = "not every test needs all of it")]
+#[allow(dead_code, reason = "shared with other tests, which use the rest")]
 #[path = "../common/postgres.rs"]
 mod postgres;
 #[path = "../common/proxy.rs"]
 mod proxy;
-#[allow(dead_code, reason = "not every test needs all of it")]
+#[allow(dead_code, reason = "shared with other tests, which use the rest")]
 #[path = "../common/server.rs"]
 mod server;
 

@@ -1,4 +1,4 @@
-//! How long a revocation takes to be in force at many nodes, while all of them are asked all the time.
+//! Measures how long revocations take to be enforced on many nodes under continuous checks.
 
 use std::time::{Duration, Instant};
 
@@ -13,46 +13,47 @@ use crate::{
     postgres::Cluster,
 };
 
-/// What is to be measured.
+/// The parameters of a measurement.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
     pub replicas: usize,
     pub sidecars: usize,
     pub revocations: usize,
-    /// How many checks are sent a second, to all nodes together, besides those at the end of each revocation.
+    /// Checks per second over all nodes, in addition to the checks after each revocation.
     pub checks_per_second: u32,
 }
 
-/// What was found, each from the shortest to the longest.
+/// The measured durations, in ascending order.
 #[derive(Debug)]
 pub struct Figures {
-    /// From the commit until it was known that no node can allow, as the service says.
+    /// From the commit until enforcement is complete, as the service reports it.
     pub elapsed: Vec<Duration>,
-    /// From the request to the answer, as the caller sees it.
+    /// From the request to the response, measured by the caller.
     pub took: Vec<Duration>,
-    /// One row changed and committed on the same server, between the revocations.
+    /// The update and commit of one row in the same database server, between revocations.
     pub commit: Vec<Duration>,
 }
 
-/// Revokes again and again, through all replicas in turn.
+/// Revokes grants through all replicas in turn.
 pub async fn measure(plan: Plan) -> Figures {
-    let cluster = Cluster::begin();
-    let began = Instant::now();
+    let cluster = Cluster::launch();
+    let started = Instant::now();
     let fleet = fleet(&cluster, plan).await;
-    println!("{} nodes can answer after {:?}", fleet.count(), began.elapsed());
+    println!("{} nodes are serving after {:?}", fleet.count(), started.elapsed());
 
-    let mut bare = PgConnection::connect(&cluster.url("postgres")).await.unwrap();
-    commit(&mut bare, "CREATE TABLE bare (number bigint); INSERT INTO bare VALUES (0)").await;
-    let tenants: Vec<String> = (0..plan.replicas).map(|it| format!("tenant-{it}")).collect();
+    let mut plain = PgConnection::connect(&cluster.url("postgres")).await.unwrap();
+    commit(&mut plain, "CREATE TABLE plain (number bigint); INSERT INTO plain VALUES (0)").await;
+    let tenants: Vec<String> =
+        (0..plan.replicas).map(|number| format!("tenant-{number}")).collect();
     let nodes = u32::try_from(fleet.count()).unwrap();
     let pace = Duration::from_secs(1) * nodes / plan.checks_per_second;
     let load = Load::on(&fleet, &tenants, pace);
     let mut figures = Figures { elapsed: vec![], took: vec![], commit: vec![] };
-    let began = Instant::now();
+    let started = Instant::now();
     for number in 0..plan.revocations {
         let replica = number % plan.replicas;
-        let grant = fleet.granted(replica, &tenants[replica]).await;
-        figures.commit.push(commit(&mut bare, "UPDATE bare SET number = number + 1").await);
+        let grant = fleet.grant_everywhere(replica, &tenants[replica]).await;
+        figures.commit.push(commit(&mut plain, "UPDATE plain SET number = number + 1").await);
         let revoked = fleet.revoke(replica, &grant).await.unwrap();
         let enforcement = revoked.enforcement.clone();
         assert_eq!(enforcement.state(), EnforcementState::Complete, "{revoked:?}");
@@ -60,10 +61,10 @@ pub async fn measure(plan: Plan) -> Figures {
         assert_eq!(enforcement.nodes_lapsed, 0, "{revoked:?}");
         figures.elapsed.push(revoked.elapsed());
         figures.took.push(revoked.took);
-        // In the same moment as all gateways do.
-        join_all(fleet.nodes().map(|node| fleet.ask(node, &grant.tenant_id, ""))).await;
+        // Check all nodes at the same time as the load does.
+        join_all(fleet.nodes().map(|node| fleet.check(node, &grant.tenant_id, ""))).await;
     }
-    let span = began.elapsed();
+    let span = started.elapsed();
     assert_eq!(load.failures(), 0);
     drop(load);
 
@@ -74,12 +75,16 @@ pub async fn measure(plan: Plan) -> Figures {
         "{} revocations, {answers} checks, of which {allowed} were allowed, in {span:?}",
         plan.revocations
     );
-    assert!(allowed >= plan.revocations * fleet.nodes().count(), "each was let in before");
+    assert!(
+        allowed >= plan.revocations * fleet.nodes().count(),
+        "every node allows each grant before the revocation"
+    );
     figures.sort();
     figures
 }
 
-/// Replicas; sidecars that follow them, each the next; and sidecars that follow those. One in four is on a Unix socket.
+/// Starts replicas, sidecars that follow the replicas, and sidecars that follow those sidecars. A
+/// quarter of the sidecars listen on Unix sockets.
 async fn fleet(cluster: &Cluster, plan: Plan) -> Fleet {
     let mut fleet = Fleet::replicas(&cluster.fresh_database(), plan.replicas).await;
     let direct = plan.sidecars - plan.sidecars / 4;
@@ -103,9 +108,9 @@ async fn add(fleet: &mut Fleet, numbers: std::ops::Range<usize>, upstreams: &[St
 }
 
 async fn commit(connection: &mut PgConnection, sql: &'static str) -> Duration {
-    let began = Instant::now();
+    let started = Instant::now();
     sqlx::raw_sql(sql).execute(connection).await.unwrap();
-    began.elapsed()
+    started.elapsed()
 }
 
 impl Figures {
@@ -115,20 +120,20 @@ impl Figures {
         }
     }
 
-    /// For people.
+    /// Prints the durations as a table.
     pub fn print(&self) {
-        println!("{:32}{:>10}{:>10}{:>10}", "milliseconds", "p50", "p99", "most");
+        println!("{:32}{:>10}{:>10}{:>10}", "milliseconds", "p50", "p99", "max");
         let rows = [
-            ("until in force everywhere", &self.elapsed),
-            ("until the caller is answered", &self.took),
-            ("a bare UPDATE and COMMIT", &self.commit),
+            ("until enforced on all nodes", &self.elapsed),
+            ("until the caller has the response", &self.took),
+            ("a plain UPDATE and COMMIT", &self.commit),
         ];
         for (name, values) in rows {
-            let [p50, p99, most] = [50, 99, 100].map(|percent| {
+            let [p50, p99, max] = [50, 99, 100].map(|percent| {
                 let rank = (values.len() * percent).div_ceil(100);
                 values[rank - 1].as_secs_f64() * 1_000.0
             });
-            println!("{name:32}{p50:>10.2}{p99:>10.2}{most:>10.2}");
+            println!("{name:32}{p50:>10.2}{p99:>10.2}{max:>10.2}");
         }
     }
 }

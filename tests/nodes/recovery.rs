@@ -1,5 +1,8 @@
-//! The database's server is lost, and another is restored from a backup and an archive, to a point in time, as
-//! `docs/operations.md` says: behind a lock on everything, until somebody has seen what is missing.
+//! Point-in-time recovery after the loss of the database server, as `docs/operations.md` describes
+//! it.
+//!
+//! A lock on all access is set before the restored server replaces the lost one. The lock stays
+//! until the operator has reviewed the lost events.
 
 use std::{
     fs,
@@ -17,23 +20,24 @@ use tempfile::TempDir;
 use crate::{
     database::fleet,
     fleet::{Fleet, MAX_STALENESS},
-    history::{Answer, History, Log, Verdict, assert_consistent, is_of, log},
+    history::{Answer, History, Log, Verdict, assert_consistent, log, matches_log},
     load::Load,
     locks::{everything, lock, unlock},
     postgres::Cluster,
-    proxy::{Proxy, Target as Place},
+    proxy::{Proxy, Target},
     server::eventually,
 };
 
-/// How often each node is asked.
+/// The interval between checks at each node.
 const PACE: Duration = Duration::from_millis(10);
-/// What becomes of each. Ended before the backup, granted before it, granted after it: these survive. Revoked after the point in
-/// time, once to be revoked again, once not; granted after the point in time.
+/// The tenants, named after their history. Ended before the backup, granted before the backup, and
+/// granted after the backup: these survive. Two grants are revoked after the point in time, and
+/// only one of them is revoked again. The last one is granted after the point in time.
 const TENANTS: [&str; 6] = ["ended", "kept", "recent", "revoked", "reopened", "lost"];
 const LOCKED: Verdict = Verdict::Denied(DecisionReason::Locked);
 const REVOKED: Verdict = Verdict::Denied(DecisionReason::Revoked);
 
-/// What is granted, by what becomes of it.
+/// The grants, named after their history.
 struct Grants {
     kept: Grant,
     recent: Grant,
@@ -41,16 +45,16 @@ struct Grants {
     reopened: Grant,
 }
 
-/// Runs the command line, and answers its exit code and what it said.
+/// Runs the command line. Returns the exit code, stdout and stderr.
 fn run(args: &[&str]) -> (i32, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_support-access")).args(args).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
 
-/// What an operator exports regularly: a file for each tenant.
-fn export(folder: &TempDir, name: &str, server: &str) -> PathBuf {
-    let exports = folder.path().join(name);
+/// Exports the history of each tenant to a file, as an operator does regularly.
+fn export(directory: &TempDir, name: &str, server: &str) -> PathBuf {
+    let exports = directory.path().join(name);
     fs::create_dir(&exports).unwrap();
     for tenant_id in TENANTS {
         let (code, text, error) = run(&["history", "export", tenant_id, "--server", server]);
@@ -60,7 +64,8 @@ fn export(folder: &TempDir, name: &str, server: &str) -> PathBuf {
     exports
 }
 
-/// The last line of an export is its checkpoint. Answers what `history verify` says to another export.
+/// Runs `history verify` on an export with the checkpoint of an earlier one. The checkpoint is the
+/// last line of the earlier export. Returns the exit code and stderr.
 fn verify(kept: &Path, export: &Path, tenant_id: &str) -> (i32, String) {
     let lines = fs::read_to_string(kept.join(tenant_id)).unwrap();
     let checkpoint = kept.join(format!("{tenant_id}.checkpoint"));
@@ -71,14 +76,14 @@ fn verify(kept: &Path, export: &Path, tenant_id: &str) -> (i32, String) {
     (code, error)
 }
 
-/// The events that are in the first export, and not in the second, as the manual finds them.
+/// Returns the events that only the first export contains, with the command from the manual.
 fn missing(before: &Path, after: &Path, tenant_id: &str) -> Vec<Value> {
     let mut grep = Command::new("grep");
     grep.args(["--invert-match", "--line-regexp", "--fixed-strings", "--file"]);
     let output = grep.arg(after.join(tenant_id)).arg(before.join(tenant_id)).output().unwrap();
     let lines = String::from_utf8(output.stdout).unwrap();
     let records = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    // The checkpoint of each export is another.
+    // The exports have different checkpoints.
     records.filter(|record| record.get("event").is_some()).collect()
 }
 
@@ -88,24 +93,24 @@ async fn state(fleet: &Fleet, grant: &Grant) -> GrantState {
     fleet.admin(0).get_grant(request).await.unwrap().into_inner().grant.unwrap().state()
 }
 
-/// Grants and revocations, before the backup and after it.
+/// Grants and revokes access before and after the backup.
 async fn before_the_point(fleet: &Fleet, cluster: &Cluster) -> (Grants, PathBuf) {
-    let ended = fleet.granted(0, "ended").await;
-    fleet.revoke_in_time(1, &ended).await;
-    let kept = fleet.granted(0, "kept").await;
+    let ended = fleet.grant_everywhere(0, "ended").await;
+    fleet.revoke_within_bound(1, &ended).await;
+    let kept = fleet.grant_everywhere(0, "kept").await;
     let base = cluster.base_backup();
-    let recent = fleet.granted(1, "recent").await;
-    let revoked = fleet.granted(0, "revoked").await;
-    let reopened = fleet.granted(1, "reopened").await;
+    let recent = fleet.grant_everywhere(1, "recent").await;
+    let revoked = fleet.grant_everywhere(0, "revoked").await;
+    let reopened = fleet.grant_everywhere(1, "reopened").await;
     (Grants { kept, recent, revoked, reopened }, base)
 }
 
-/// What will be lost.
+/// Makes the changes that the restore loses.
 async fn after_the_point(fleet: &Fleet, grants: &Grants) {
-    fleet.revoke_in_time(0, &grants.revoked).await;
-    // Nobody will do that again: so what is promised here does not hold for ever.
+    fleet.revoke_within_bound(0, &grants.revoked).await;
+    // No test revokes this grant again, so this revocation is not recorded in the fleet's history.
     History::default().revoke(&mut fleet.admin(1), &grants.reopened).await.unwrap();
-    fleet.granted(1, "lost").await;
+    fleet.grant_everywhere(1, "lost").await;
 }
 
 async fn histories(fleet: &Fleet) -> Log {
@@ -113,115 +118,123 @@ async fn histories(fleet: &Fleet) -> Log {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_is_restored_to_a_point_in_time_behind_a_lock() {
-    let cluster = Cluster::begin_archiving();
+async fn point_in_time_recovery_under_a_global_lock() {
+    let cluster = Cluster::launch_archiving();
     cluster.fresh_database();
-    let database = Proxy::start(Place::Unix(cluster.socket())).await;
+    let database = Proxy::start(Target::Unix(cluster.socket())).await;
     let mut fleet = fleet(&format!("postgres://postgres@{}/test_0", database.address)).await;
-    let folder = TempDir::with_prefix("support-access-").unwrap();
+    let directory = TempDir::with_prefix("support-access-").unwrap();
     let (grants, base) = before_the_point(&fleet, &cluster).await;
     let point = cluster.psql("postgres", "SELECT clock_timestamp()");
     after_the_point(&fleet, &grants).await;
-    let exported = export(&folder, "before", fleet.replicas[0].server.url());
+    let exported = export(&directory, "before", fleet.replicas[0].server.url());
     let before = histories(&fleet).await;
-    cluster.archived();
+    cluster.wait_until_archived();
 
     let load = Load::on(&fleet, &TENANTS.map(str::to_owned), PACE);
     cluster.kill();
     database.cut();
     let killed = Instant::now();
     for node in fleet.nodes() {
-        eventually("it cannot tell", async || fleet.ask(node, "kept", "").await == Verdict::Stale)
-            .await;
+        eventually("the node answers STALE", async || {
+            fleet.check(node, "kept", "").await == Verdict::Stale
+        })
+        .await;
     }
-    println!("nobody answers any more {:?} after the server was killed", killed.elapsed());
-    let began = Instant::now();
+    println!("all nodes were STALE {:?} after the server was killed", killed.elapsed());
+    let started = Instant::now();
     let restored = Cluster::restored(&cluster, &base, &point);
-    println!("restored to {point} in {:?}", began.elapsed());
-    // One server that nobody else can reach, and the lock, before anybody can read what is there.
+    println!("restored to {point} in {:?}", started.elapsed());
+    // A replica that no gateway can reach sets the lock before any gateway can read the restored
+    // data.
     let first = Fleet::replicas(&restored.url("test_0"), 1).await;
     let locked = lock(&first, 0, everything()).await.lock.unwrap();
 
-    database.lead_to(Place::Unix(restored.socket()));
+    database.set_target(Target::Unix(restored.socket()));
     database.heal();
-    let led = Instant::now();
+    let redirected = Instant::now();
     for node in fleet.nodes() {
-        eventually("it knows of the lock", async || fleet.ask(node, "kept", "").await == LOCKED)
-            .await;
+        eventually("the node answers LOCKED", async || {
+            fleet.check(node, "kept", "").await == LOCKED
+        })
+        .await;
     }
     println!(
-        "all nodes answer from there, and say LOCKED, {:?} after it was in place",
-        led.elapsed()
+        "all nodes were LOCKED {:?} after the restored server was in place",
+        redirected.elapsed()
     );
-    let found = export(&folder, "after", first.replicas[0].server.url());
-    review(&first, &exported, &found, &grants).await;
-    fleet.revoke_in_time(1, &grants.revoked).await;
-    let anew = export(&folder, "anew", first.replicas[0].server.url());
-    let (code, why) = verify(&exported, &anew, "revoked");
-    assert!(code == 1 && why.contains("the history was rewritten"), "{why}");
+    let exported_after = export(&directory, "after", first.replicas[0].server.url());
+    review(&first, &exported, &exported_after, &grants).await;
+    fleet.revoke_within_bound(1, &grants.revoked).await;
+    let reviewed = export(&directory, "reviewed", first.replicas[0].server.url());
+    let (code, error) = verify(&exported, &reviewed, "revoked");
+    assert!(code == 1 && error.contains("the history was rewritten"), "{error}");
     let unlocked = Instant::now();
     unlock(&first, 0, &locked).await;
     drop(first);
-    all_is_as_it_was(&fleet, &grants).await;
+    assert_restored_state(&fleet, &grants).await;
     drop(load);
 
-    fleet.history.nobody_was_let_in_after_the_end();
+    fleet.history.assert_no_access_after_revocation();
     let after = histories(&fleet).await;
     let (mut stale, answers) = (0, fleet.history.answers(|_| true));
     for answer in &answers {
         let is_lapsed = answer.invoked >= killed + MAX_STALENESS;
         let is_uncertain = answer.verdict == Verdict::Stale;
-        let is_right = match () {
-            () if !is_lapsed => is_of(&before, answer),
-            () if answer.answered < led => is_uncertain,
+        let is_correct = match () {
+            () if !is_lapsed => matches_log(&before, answer),
+            () if answer.answered < redirected => is_uncertain,
             () if answer.answered < unlocked => is_uncertain || answer.verdict == LOCKED,
-            () => answer.verdict == LOCKED || is_of(&after, answer),
+            () => answer.verdict == LOCKED || matches_log(&after, answer),
         };
-        assert!(is_right, "killed {killed:?}, led {led:?}, unlocked {unlocked:?}: {answer:?}");
+        assert!(
+            is_correct,
+            "killed {killed:?}, redirected {redirected:?}, unlocked {unlocked:?}: {answer:?}"
+        );
         stale += usize::from(is_uncertain);
     }
     let late = |answer: &&Answer| answer.invoked >= unlocked && answer.verdict != LOCKED;
     let late: Vec<Answer> = answers.iter().filter(late).cloned().collect();
     assert_consistent(&after, &late);
-    println!("{} checks, of which {stale} were stale", answers.len());
+    println!("{} checks, of which {stale} were STALE", answers.len());
     fleet.assert_running();
 }
 
-/// What an operator finds, while everything is locked.
+/// Reviews the lost events while everything is locked.
 async fn review(restored: &Fleet, before: &Path, after: &Path, grants: &Grants) {
     for tenant_id in ["ended", "kept", "recent"] {
-        assert_eq!(verify(before, after, tenant_id).0, 0, "{tenant_id} has lost nothing");
+        assert_eq!(verify(before, after, tenant_id).0, 0, "{tenant_id} lost no event");
         assert!(missing(before, after, tenant_id).is_empty());
     }
     for (tenant_id, kind) in [("revoked", "revoked"), ("reopened", "revoked"), ("lost", "granted")]
     {
-        let (code, why) = verify(before, after, tenant_id);
-        println!("{tenant_id}: {why}");
-        assert_eq!(code, 1, "{why}");
+        let (code, error) = verify(before, after, tenant_id);
+        println!("{tenant_id}: {error}");
+        assert_eq!(code, 1, "{error}");
         let missing = missing(before, after, tenant_id);
         let kinds: Vec<&str> =
-            missing.iter().map(|it| it["event"]["type"].as_str().unwrap()).collect();
+            missing.iter().map(|record| record["event"]["type"].as_str().unwrap()).collect();
         assert_eq!(kinds, [kind], "{missing:?}");
     }
-    // What restoring means.
+    // The restore has undone these revocations.
     for grant in [&grants.revoked, &grants.reopened] {
         assert_eq!(state(restored, grant).await, GrantState::Active);
     }
 }
 
-/// At every node, and by the processes that were there all the time.
-async fn all_is_as_it_was(fleet: &Fleet, grants: &Grants) {
+/// Asserts the restored state at every node that ran during the recovery.
+async fn assert_restored_state(fleet: &Fleet, grants: &Grants) {
     for node in fleet.nodes() {
         for grant in [&grants.kept, &grants.recent, &grants.reopened] {
-            fleet.lets_in(node, grant).await;
+            fleet.wait_until_allowed(node, grant).await;
         }
-        assert_eq!(fleet.ask(node, "ended", "").await, REVOKED);
-        assert_eq!(fleet.ask(node, "revoked", "").await, REVOKED);
-        let lost = fleet.ask(node, "lost", "").await;
+        assert_eq!(fleet.check(node, "ended", "").await, REVOKED);
+        assert_eq!(fleet.check(node, "revoked", "").await, REVOKED);
+        let lost = fleet.check(node, "lost", "").await;
         assert_eq!(lost, Verdict::Denied(DecisionReason::NoGrant));
     }
     let events = &histories(fleet).await["revoked"];
     let last = events.last().unwrap().payload.as_ref();
     assert!(matches!(last, Some(Payload::Revoked(_))), "{last:?}");
-    fleet.all_confirm(0).await;
+    fleet.wait_until_all_acknowledge(0).await;
 }

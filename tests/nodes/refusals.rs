@@ -1,4 +1,4 @@
-//! Sidecars that are pointed at the wrong thing, and settings that cannot be right.
+//! Sidecars with an unusable upstream, and invalid settings.
 
 use futures::{
     StreamExt,
@@ -26,25 +26,25 @@ use crate::{
     server::{Launch, Outcome, Server, eventually, is_serving},
 };
 
-/// A sidecar that says nothing but why it ends.
+/// A sidecar that prints only the error with which the process exits.
 fn sidecar(upstreams: &[&str]) -> Launch {
     Launch::sidecar(upstreams).flags(&["--log", "off"])
 }
 
-async fn refused(upstream: &str) -> String {
+async fn refusal(upstream: &str) -> String {
     let launch = sidecar(&[upstream]);
     let Outcome { code, stderr } = tokio::task::spawn_blocking(|| launch.outcome()).await.unwrap();
     assert_eq!(code, Some(1), "{stderr}");
-    one_sentence(&stderr)
+    error_message(&stderr)
 }
 
-/// What it said, if that is one line for people.
-fn one_sentence(stderr: &str) -> String {
+/// Returns the error message, which must be the only line on stderr.
+fn error_message(stderr: &str) -> String {
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
     stderr.strip_prefix("error: cannot follow an upstream: ").expect(stderr).to_owned()
 }
 
-/// Serves until the test ends, and says where.
+/// Serves until the test ends, and returns the URL.
 async fn serve(router: Router) -> String {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -52,15 +52,15 @@ async fn serve(router: Router) -> String {
     url
 }
 
-/// Says the same to everybody, and listens to nobody for long.
-async fn say(what: &'static str) -> String {
+/// Accepts connections, sends `bytes` on each and closes it. Returns the URL.
+async fn serve_bytes(bytes: &'static str) -> String {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            let mut heard = [0; 1_024];
-            let _ = stream.read(&mut heard).await;
-            let _ = stream.write_all(what.as_bytes()).await;
+            let mut received = [0; 1_024];
+            let _ = stream.read(&mut received).await;
+            let _ = stream.write_all(bytes.as_bytes()).await;
         }
     });
     url
@@ -73,41 +73,41 @@ fn no_server(url: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_speaks_http_is_refused() {
+async fn http_upstreams_are_refused() {
     let answer = "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     let replica = Server::start("memory:");
-    for url in [say(answer).await, format!("http://{}", replica.http)] {
-        assert_eq!(refused(&url).await, no_server(&url));
+    for url in [serve_bytes(answer).await, format!("http://{}", replica.http)] {
+        assert_eq!(refusal(&url).await, no_server(&url));
     }
 }
 
-/// As a balancer does that has no servers yet: no reason to give up, but to complain.
+/// A load balancer without back-ends behaves like this. The sidecar retries and logs a warning.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_says_nothing_is_tried_again() {
-    let sidecar = Launch::sidecar(&[&say("").await]).start();
-    sidecar.says("cannot follow, trying the next");
-    sidecar.says("cannot follow, trying the next");
+async fn upstreams_that_close_connections_are_retried() {
+    let sidecar = Launch::sidecar(&[&serve_bytes("").await]).start();
+    sidecar.wait_for_log("cannot follow, trying the next");
+    sidecar.wait_for_log("cannot follow, trying the next");
     assert!(!is_serving(&sidecar.connect().await).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_speaks_grpc_but_not_ours_is_refused() {
+async fn other_grpc_upstreams_are_refused() {
     let (_reporter, health) = health_reporter();
     let url = serve(tonic::transport::Server::builder().add_service(health)).await;
-    assert_eq!(refused(&url).await, no_server(&url));
+    assert_eq!(refusal(&url).await, no_server(&url));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_speaks_something_else_is_refused() {
-    let url = say("SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n").await;
-    assert_eq!(refused(&url).await, no_server(&url));
+async fn upstreams_with_another_wire_protocol_are_refused() {
+    let url = serve_bytes("SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n").await;
+    assert_eq!(refusal(&url).await, no_server(&url));
 }
 
-/// A node of another version, which says so.
-struct Stranger;
+/// A node with another protocol version.
+struct OtherVersion;
 
 #[async_trait]
-impl Replication for Stranger {
+impl Replication for OtherVersion {
     type FollowStream = BoxStream<'static, Result<FollowResponse, Status>>;
 
     async fn follow(
@@ -122,13 +122,13 @@ impl Replication for Stranger {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_version_of_the_protocol_is_refused() {
-    let service = ReplicationServer::new(Stranger);
+async fn upstreams_with_another_protocol_version_are_refused() {
+    let service = ReplicationServer::new(OtherVersion);
     let url = serve(tonic::transport::Server::builder().add_service(service)).await;
-    let said = refused(&url).await;
-    assert!(said.starts_with(&url), "{said}");
-    assert!(said.contains("version 2 of the protocol"), "{said}");
-    assert!(said.contains("upgrade the older of the two"), "{said}");
+    let error = refusal(&url).await;
+    assert!(error.starts_with(&url), "{error}");
+    assert!(error.contains("version 2 of the protocol"), "{error}");
+    assert!(error.contains("upgrade the older of the two"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -138,18 +138,19 @@ async fn a_sidecar_does_not_follow_itself() {
     let launch = sidecar(&[&format!("unix:{}", socket.display())]).on_socket(&socket);
     let Outcome { code, stderr } = tokio::task::spawn_blocking(|| launch.outcome()).await.unwrap();
     assert_eq!(code, Some(1), "{stderr}");
-    assert!(one_sentence(&stderr).contains("must not follow itself"), "{stderr}");
+    assert!(error_message(&stderr).contains("must not follow itself"), "{stderr}");
 
-    // By a way that does not show it.
+    // The sidecar's own address, hidden behind a proxy.
     let proxy = Proxy::start(Target::Unix("/nowhere".into())).await;
     let mut server = Launch::sidecar(&[&proxy.url()]).start();
-    proxy.lead_to(Target::Tcp(server.address()));
-    let Outcome { code, stderr } = server.ended();
+    proxy.set_target(Target::Tcp(server.address()));
+    let Outcome { code, stderr } = server.wait_for_end();
     assert_eq!(code, Some(1), "{stderr}");
     assert!(stderr.contains("must not follow itself"), "{stderr}");
 }
 
-/// Whoever notices first ends, which breaks the ring; the others have nobody to follow then.
+/// Starts a ring of sidecars. The first sidecar that detects the ring exits, which breaks the ring.
+/// The others then have no upstream.
 #[tokio::main]
 async fn ring(length: usize) {
     let fleet = Fleet::new();
@@ -159,24 +160,26 @@ async fn ring(length: usize) {
         Launch::sidecar(&[&upstream]).on_socket(&socket(number)).named(format!("sidecar {number}"))
     });
     let mut servers = Launch::start_all(launches);
-    eventually("one has ended", async || servers.iter_mut().any(|server| !server.is_running()))
-        .await;
+    eventually("a sidecar has exited", async || {
+        servers.iter_mut().any(|server| !server.is_running())
+    })
+    .await;
     let mut refusals = 0;
     for server in &mut servers {
         if server.is_running() {
-            // Though it may end at any moment.
+            // The server may exit at any moment.
             let endpoint = Endpoint::from_shared(server.url().to_owned()).unwrap();
             assert!(!is_serving(&endpoint.connect_lazy()).await);
         } else {
-            let Outcome { code, stderr } = server.ended();
-            let said = stderr.lines().last().unwrap();
+            let Outcome { code, stderr } = server.wait_for_end();
+            let error = stderr.lines().last().unwrap();
             assert_eq!(code, Some(1), "{stderr}");
-            assert!(said.starts_with("error: cannot follow an upstream: unix:"), "{said}");
-            assert!(said.contains("the upstream follows this node"), "{said}");
+            assert!(error.starts_with("error: cannot follow an upstream: unix:"), "{error}");
+            assert!(error.contains("the upstream follows this node"), "{error}");
             refusals += 1;
         }
     }
-    println!("{refusals} of {length} have refused");
+    println!("{refusals} of {length} exited");
 }
 
 #[test]
@@ -190,23 +193,23 @@ fn a_ring_of_three_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_upstream_is_no_obstacle() {
+async fn unavailable_upstreams_are_skipped() {
     let replica = Server::start("memory:");
     let dead = TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap();
-    let mute = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let mute_url = format!("http://{}", mute.local_addr().unwrap());
+    let silent = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let silent_url = format!("http://{}", silent.local_addr().unwrap());
     let dead_url = format!("http://{dead}");
-    Launch::sidecar(&[&dead_url, &mute_url, replica.url()]).start().serving().await;
-    // And waits for one that comes later.
+    Launch::sidecar(&[&dead_url, &silent_url, replica.url()]).start().serving().await;
+    // A sidecar without an upstream waits until one becomes available.
     let proxy = Proxy::start(Target::Unix("/nowhere".into())).await;
     let early = Launch::sidecar(&[&proxy.url()]).start();
     assert!(!is_serving(&early.connect().await).await);
-    proxy.lead_to(Target::Tcp(replica.address()));
+    proxy.set_target(Target::Tcp(replica.address()));
     early.serving().await;
 }
 
 #[test]
-fn wrong_usage_is_said_in_a_sentence() {
+fn usage_errors_are_one_line() {
     let serve = |flags: &[&str]| Launch::replica("memory:").flags(flags).outcome();
     let cases = [
         (serve(&["--max-staleness", "100ms"]), "from 200ms to 5m"),

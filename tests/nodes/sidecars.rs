@@ -1,4 +1,4 @@
-//! What sidecars are for, one thing at a time.
+//! Features of sidecars, one test for each.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -21,7 +21,7 @@ use tonic::{Code, Request};
 use uuid::Uuid;
 
 use crate::{
-    fleet::{FAST, Fleet, IN_TIME, access_check, grant, sidecar},
+    fleet::{ENFORCEMENT_BOUND, FAST, Fleet, access_check, grant, sidecar},
     history::Verdict,
     load::Load,
     postgres::Cluster,
@@ -29,47 +29,49 @@ use crate::{
     server::{connect, eventually, is_serving},
 };
 
-fn sqlite(folder: &TempDir) -> String {
-    format!("sqlite://{}", folder.path().join("test.db").display())
+fn sqlite(directory: &TempDir) -> String {
+    format!("sqlite://{}", directory.path().join("test.db").display())
 }
 
-/// When its replica is killed, a sidecar goes on with another one, and nobody notices.
+/// A sidecar whose replica is killed switches to another replica without a stale answer.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sidecar_changes_to_another_replica_without_a_stale_answer() {
-    let cluster = Cluster::begin();
+async fn a_sidecar_switches_replicas_without_a_stale_answer() {
+    let cluster = Cluster::launch();
     let mut fleet = Fleet::replicas(&cluster.fresh_database(), 3).await;
-    let urls: Vec<String> = fleet.replicas.iter().map(|it| it.server.url().to_owned()).collect();
+    let urls: Vec<String> =
+        fleet.replicas.iter().map(|node| node.server.url().to_owned()).collect();
     let upstreams: Vec<&str> = urls.iter().map(String::as_str).collect();
     let number = fleet.add_sidecar(&upstreams).await.number;
     fleet.serving().await;
-    let kept = fleet.granted(2, "kept").await;
+    let kept = fleet.grant_everywhere(2, "kept").await;
     let mut load = Load::new(&fleet.history, &["kept".into()], Duration::from_millis(2));
     load.add(&fleet.sidecars[0]);
     for replica in [0, 1] {
         fleet.replicas[replica].server.kill();
         fleet.revoke_until_fast(2).await;
-        eventually("the sidecar confirms revocations again", async || {
-            let grant = grant(&mut fleet.admin(2), "in between").await.unwrap();
-            let enforcement = fleet.revoke_in_time(2, &grant).await.enforcement;
+        eventually("the sidecar acknowledges revocations again", async || {
+            let grant = grant(&mut fleet.admin(2), "interim").await.unwrap();
+            let enforcement = fleet.revoke_within_bound(2, &grant).await.enforcement;
             enforcement.nodes_acknowledged == 2 - i32::try_from(replica).unwrap() + 1
         })
         .await;
     }
     assert_eq!(load.failures(), 0);
     drop(load);
-    let answers = fleet.history.answers(|it| it.node == number && it.tenant_id == "kept");
-    let denied = answers.iter().filter(|it| !it.verdict.is_allowed_by(&kept)).count();
+    let answers =
+        fleet.history.answers(|answer| answer.node == number && answer.tenant_id == "kept");
+    let denied = answers.iter().filter(|answer| !answer.verdict.is_allowed_by(&kept)).count();
     println!("{} checks, {denied} of them denied", answers.len());
-    assert_eq!(denied, 0, "what was granted all the time");
+    assert_eq!(denied, 0, "the grant was live all the time");
 }
 
 const MANY: usize = 2_000;
 
-/// A database with many grants.
+/// Creates a database with many grants.
 async fn fill(database_url: &str) {
     let store = store::open(database_url, Arc::new(SystemClock)).await.unwrap();
-    let mut change = store.log().begin().await.unwrap();
-    let (actor, now) = (Actor::new("admin").unwrap(), change.now());
+    let mut transaction = store.log().begin().await.unwrap();
+    let (actor, now) = (Actor::new("admin").unwrap(), transaction.now());
     for number in 0..MANY {
         let terms = GrantTerms {
             grant_id: GrantId(Uuid::now_v7()),
@@ -92,20 +94,20 @@ async fn fill(database_url: &str) {
             create_sequence: 0,
             sequence: 0,
         };
-        let (kind, author) =
+        let (kind, attribution) =
             (EventKind::Granted(Granted { grant }), Attribution::direct(actor.clone()));
         let tenant_id = Some(tenant_id);
-        let entry = NewEvent { tenant_id, author, reason: FreeText::default(), kind };
-        change.append(entry).await.unwrap();
+        let event = NewEvent { tenant_id, author: attribution, reason: FreeText::default(), kind };
+        transaction.append(event).await.unwrap();
     }
-    change.commit().await.unwrap();
+    transaction.commit().await.unwrap();
     store.close().await;
 }
 
-/// A sidecar that comes back goes on from what it has, at the same replica or at another one.
+/// A reconnecting sidecar resumes from its revision, at the same replica or at another one.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sidecar_that_comes_back_takes_no_snapshot() {
-    let cluster = Cluster::begin();
+async fn a_reconnecting_sidecar_resumes_without_a_snapshot() {
+    let cluster = Cluster::launch();
     let url = cluster.fresh_database();
     fill(&url).await;
     let mut fleet = Fleet::replicas(&url, 2).await;
@@ -113,26 +115,29 @@ async fn a_sidecar_that_comes_back_takes_no_snapshot() {
     let second = Proxy::start(Target::Tcp(fleet.replicas[1].server.address())).await;
     fleet.add_sidecar(&[&first.url(), &second.url()]).await;
     fleet.serving().await;
-    let snapshot = first.bytes_down();
-    assert!(snapshot > 20 * MANY as u64, "{snapshot} bytes are no snapshot");
-    for (lost, other) in [(&first, &second), (&second, &first)] {
-        let before = other.bytes_down();
+    let snapshot = first.bytes_to_client();
+    assert!(snapshot > 20 * MANY as u64, "a snapshot has more than {snapshot} bytes");
+    for (lost, remaining) in [(&first, &second), (&second, &first)] {
+        let before = remaining.bytes_to_client();
         lost.cut();
         let missed = grant(&mut fleet.admin(1), "missed").await.unwrap();
-        fleet.lets_in(&fleet.sidecars[0], &missed).await;
+        fleet.wait_until_allowed(&fleet.sidecars[0], &missed).await;
         fleet.revoke(1, &missed).await.unwrap();
         lost.heal();
-        let resumed = other.bytes_down() - before;
-        println!("a snapshot took {snapshot} bytes, coming back {resumed}");
-        assert!(resumed < snapshot / 4, "{resumed} bytes look like a snapshot of {snapshot}");
+        let resumed = remaining.bytes_to_client() - before;
+        println!("a snapshot took {snapshot} bytes, resuming {resumed}");
+        assert!(
+            resumed < snapshot / 4,
+            "resuming must not transfer a snapshot: {resumed} of {snapshot} bytes"
+        );
     }
 }
 
-/// SQLite has one replica, which feeds sidecars all the same, and they others, and all of that on Unix sockets.
+/// A replica on SQLite serves a chain of sidecars over Unix sockets.
 #[tokio::test(flavor = "multi_thread")]
-async fn sidecars_of_a_replica_on_sqlite() {
-    let folder = TempDir::with_prefix("support-access-").unwrap();
-    let mut fleet = Fleet::replicas(&sqlite(&folder), 1).await;
+async fn sidecars_follow_a_replica_on_sqlite() {
+    let directory = TempDir::with_prefix("support-access-").unwrap();
+    let mut fleet = Fleet::replicas(&sqlite(&directory), 1).await;
     let mut upstream = fleet.replicas[0].server.url().to_owned();
     for number in 0..4 {
         let launch = sidecar(&[&upstream], number).on_socket(&fleet.socket(&number.to_string()));
@@ -143,34 +148,34 @@ async fn sidecars_of_a_replica_on_sqlite() {
     let tenants = ["acme".to_owned()];
     let load = Load::on(&fleet, &tenants, Duration::from_millis(10));
     for _ in 0..20 {
-        let grant = fleet.granted(0, "acme").await;
-        let revoked = fleet.revoke_in_time(0, &grant).await;
+        let grant = fleet.grant_everywhere(0, "acme").await;
+        let revoked = fleet.revoke_within_bound(0, &grant).await;
         assert_eq!(revoked.enforcement.nodes_acknowledged, 5, "{revoked:?}");
     }
     drop(load);
     fleet.history.verify(&crate::history::log(&mut fleet.admin(0), &tenants).await);
 
-    // A fifth would be too far away, and says so.
+    // A fifth sidecar would exceed the maximum depth and logs that.
     fleet.add_sidecar(&[&upstream]).await;
     let fifth = &fleet.sidecars[4];
-    fifth.server.says("5 steps from the replica, and at most 4 are allowed");
+    fifth.server.wait_for_log("5 steps from the replica, and at most 4 are allowed");
     assert!(!is_serving(&fifth.channel).await);
-    assert_eq!(fleet.ask(fifth, "acme", "").await, Verdict::Stale);
+    assert_eq!(fleet.check(fifth, "acme", "").await, Verdict::Stale);
 }
 
-/// Health is told on every address, and everything that a gateway needs is there; the rest is at a replica.
+/// Every listener serves the health service and the gateway API. Only replicas serve the admin API.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sidecar_answers_what_gateways_ask() {
-    let folder = TempDir::with_prefix("support-access-").unwrap();
-    let mut fleet = Fleet::replicas(&sqlite(&folder), 1).await;
+async fn a_sidecar_serves_the_gateway_api() {
+    let directory = TempDir::with_prefix("support-access-").unwrap();
+    let mut fleet = Fleet::replicas(&sqlite(&directory), 1).await;
     let upstream = fleet.replicas[0].server.url().to_owned();
     let launch = sidecar(&[&upstream], 0).on_port().on_socket(&fleet.socket("check"));
     fleet.add_sidecars(vec![launch]).await;
     fleet.serving().await;
     let sidecar = &fleet.sidecars[0];
-    let revoked = fleet.granted(0, "acme").await;
-    fleet.revoke_in_time(0, &revoked).await;
-    let kept = fleet.granted(0, "acme").await;
+    let revoked = fleet.grant_everywhere(0, "acme").await;
+    fleet.revoke_within_bound(0, &revoked).await;
+    let kept = fleet.grant_everywhere(0, "acme").await;
 
     assert_eq!(sidecar.server.urls.len(), 2);
     for url in &sidecar.server.urls {
@@ -198,19 +203,19 @@ async fn a_sidecar_answers_what_gateways_ask() {
     assert_eq!(refused.code(), Code::Unimplemented, "{refused:?}");
 }
 
-/// A replica knows all nodes, those of other replicas too.
+/// A replica lists all nodes, including the followers of remaining replicas.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_lists_all_nodes() {
-    let cluster = Cluster::begin();
+    let cluster = Cluster::launch();
     let mut fleet = Fleet::replicas(&cluster.fresh_database(), 2).await;
     let upstream = fleet.replicas[0].server.url().to_owned();
     let upstream = fleet.add_sidecar(&[&upstream]).await.server.url().to_owned();
     fleet.add_sidecar(&[&upstream]).await;
     fleet.serving().await;
-    fleet.granted(0, "acme").await;
+    fleet.grant_everywhere(0, "acme").await;
     let last = fleet.head_revision(0).await;
     for replica in &fleet.replicas {
-        eventually("all nodes are listed, and have everything", async || {
+        eventually("all nodes are listed with the last revision", async || {
             let mut client = CheckNodesClient::new(replica.channel.clone());
             let listed = client.list_check_nodes(ListCheckNodesRequest {}).await.unwrap();
             let nodes = listed.into_inner().check_nodes;
@@ -225,19 +230,19 @@ async fn a_replica_lists_all_nodes() {
     assert_eq!(refused.code(), Code::Unimplemented, "{refused:?}");
 }
 
-/// Whoever cannot wait is told so, and can ask again, anywhere.
+/// A caller whose deadline ends first gets the state `PENDING`, and can wait again at any replica.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_revocation_that_is_pending_can_be_asked_for_again() {
-    let cluster = Cluster::begin();
+async fn a_pending_revocation_can_be_awaited_at_any_replica() {
+    let cluster = Cluster::launch();
     let mut fleet = Fleet::replicas(&cluster.fresh_database(), 2).await;
     let upstream = fleet.replicas[0].server.url().to_owned();
     fleet.add_sidecar(&[&upstream]).await;
     fleet.serving().await;
-    let doomed = fleet.granted(0, "doomed").await;
+    let revoked = fleet.grant_everywhere(0, "revoked").await;
     fleet.sidecars[0].server.pause();
     let mut request = Request::new(RevokeAccessRequest {
-        tenant_id: doomed.tenant_id.clone(),
-        grant_id: doomed.grant_id.clone(),
+        tenant_id: revoked.tenant_id.clone(),
+        grant_id: revoked.grant_id.clone(),
         ..Default::default()
     });
     request.set_timeout(Duration::from_millis(500));
@@ -246,7 +251,7 @@ async fn a_revocation_that_is_pending_can_be_asked_for_again() {
     assert_eq!(pending.state(), EnforcementState::Pending, "{pending:?}");
     for replica in [1, 0] {
         let request = WaitEnforcedRequest {
-            tenant_id: Some(doomed.tenant_id.clone()),
+            tenant_id: Some(revoked.tenant_id.clone()),
             consistency_token: pending.consistency_token.clone(),
         };
         let waited = fleet.admin(replica).wait_enforced(request).await.unwrap().into_inner();
@@ -254,10 +259,11 @@ async fn a_revocation_that_is_pending_can_be_asked_for_again() {
         println!("{waited:?}");
         assert_eq!(waited.state(), EnforcementState::Complete, "{waited:?}");
         let elapsed: Duration = waited.elapsed.unwrap().try_into().unwrap();
-        // Asked after the commit, a server knows no better than that it must wait from now on.
-        assert!(elapsed > FAST && elapsed < IN_TIME + FAST, "{waited:?}");
-        fleet.nobody_is_let_in(&doomed).await;
+        // After the commit, a replica waits for the leases as of the new call.
+        assert!(waited.nodes_lapsed > 0, "the paused node's lease must lapse: {waited:?}");
+        assert!(elapsed < ENFORCEMENT_BOUND + FAST, "{waited:?}");
+        fleet.assert_denied(&revoked).await;
     }
     fleet.sidecars[0].server.resume();
-    assert!(!fleet.ask(&fleet.sidecars[0], "doomed", "").await.is_allowed_by(&doomed));
+    assert!(!fleet.check(&fleet.sidecars[0], "revoked", "").await.is_allowed_by(&revoked));
 }

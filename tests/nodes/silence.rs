@@ -1,5 +1,7 @@
-//! Nodes that fall silent: paused, cut off or killed. A revocation waits for them no longer than the product promises, does not
-//! wait for them again, and they let nobody in by it when they come back.
+//! Silent nodes: paused, partitioned or killed.
+//!
+//! A revocation waits for a silent node no longer than the guaranteed bound, and later revocations
+//! do not wait for the node. A node that returns allows no access through the revoked grant.
 
 use std::{
     sync::Arc,
@@ -21,36 +23,40 @@ use crate::{
     server::eventually,
 };
 
-/// How often each node is asked.
+/// The interval between checks at each node.
 const PACE: Duration = Duration::from_millis(20);
-/// Questions that wait in a node's sockets when it wakes up.
-const QUESTIONS: usize = 5;
-/// What is never revoked, what is while somebody is silent, and what is in between.
-const TENANTS: [&str; 3] = ["kept", "doomed", "in between"];
+/// The number of checks in a node's socket buffers when the node resumes.
+const CHECKS: usize = 5;
+/// The tenants: never revoked, revoked while a node is silent, and revoked in between.
+const TENANTS: [&str; 3] = ["kept", "revoked", "interim"];
 
-/// Three replicas. Sidecar 0 follows replica 0 through `uplink`, sidecar 1 follows sidecar 0 through a Unix socket, sidecar 2
-/// replica 1, and sidecar 3 replica 0 or, without that, replica 2. Replica 0 reaches its database through `database`.
-struct Scene {
+/// Three replicas and four sidecars.
+///
+/// Sidecar 0 follows replica 0 through `uplink`. Sidecar 1 follows sidecar 0 through a Unix socket.
+/// Sidecar 2 follows replica 1. Sidecar 3 prefers replica 0 and falls back to replica 2. Replica 0
+/// reaches the database through `database`.
+struct Topology {
     fleet: Fleet,
     uplink: Proxy,
     database: Proxy,
     kept: Grant,
-    doomed: Grant,
+    revoked_grant: Grant,
     load: Load,
-    /// Ends last, so that nobody misses it.
+    /// Dropped last, because the servers use the database until they end.
     cluster: Cluster,
 }
 
-impl Scene {
-    async fn begin() -> Self {
-        let cluster = Cluster::begin();
+impl Topology {
+    async fn start() -> Self {
+        let cluster = Cluster::launch();
         let url = cluster.fresh_database();
         let database = Proxy::start(Target::Unix(cluster.socket())).await;
         let by_proxy = format!("postgres://postgres@{}/test_0", database.address);
         let mut fleet = Fleet::new();
         let urls = [by_proxy.as_str(), &url, &url].into_iter().enumerate();
         fleet.add_replicas(urls.map(|(number, url)| replica(url, number)).collect()).await;
-        let urls: Vec<String> = fleet.replicas.iter().map(|it| it.server.url().into()).collect();
+        let urls: Vec<String> =
+            fleet.replicas.iter().map(|node| node.server.url().into()).collect();
         let uplink = Proxy::start(Target::Tcp(fleet.replicas[0].server.address())).await;
         let socket = fleet.socket("sidecar-0");
         let socket_url = format!("unix:{}", socket.display());
@@ -63,23 +69,24 @@ impl Scene {
             ])
             .await;
         fleet.serving().await;
-        let kept = fleet.granted(1, TENANTS[0]).await;
-        let doomed = fleet.granted(1, TENANTS[1]).await;
+        let kept = fleet.grant_everywhere(1, TENANTS[0]).await;
+        let revoked_grant = fleet.grant_everywhere(1, TENANTS[1]).await;
         let load = Load::on(&fleet, &TENANTS.map(str::to_owned), PACE);
-        let scene = Self { fleet, uplink, database, kept, doomed, load, cluster };
-        scene.all_is_well().await;
-        scene
+        let topology = Self { fleet, uplink, database, kept, revoked_grant, load, cluster };
+        topology.wait_for_recovery().await;
+        topology
     }
 
-    /// Every node lets in by what was never revoked, and has its say in the next revocation, which is fast.
-    async fn all_is_well(&self) {
+    /// Waits until every node allows access through the live grant, and acknowledges a fast
+    /// revocation.
+    async fn wait_for_recovery(&self) {
         self.fleet.serving().await;
         for node in self.fleet.nodes() {
-            self.fleet.lets_in(node, &self.kept).await;
+            self.fleet.wait_until_allowed(node, &self.kept).await;
         }
-        eventually("every node confirms a revocation again", async || {
+        eventually("every node acknowledges a revocation", async || {
             let grant = grant(&mut self.fleet.admin(2), TENANTS[2]).await.unwrap();
-            let revoked = self.fleet.revoke_in_time(2, &grant).await;
+            let revoked = self.fleet.revoke_within_bound(2, &grant).await;
             revoked.enforcement.nodes_acknowledged == self.fleet.count()
                 && revoked.enforcement.nodes_lapsed == 0
                 && revoked.elapsed() < FAST
@@ -87,171 +94,187 @@ impl Scene {
         .await;
     }
 
-    /// Revokes while somebody is silent.
+    /// Revokes a grant while a node is silent.
     async fn revoke(&self) {
-        let revoked = self.fleet.revoke_in_time(1, &self.doomed).await;
-        println!("while somebody is silent: {revoked:?}");
-        assert!(revoked.enforcement.nodes_lapsed > 0, "somebody was waited for: {revoked:?}");
+        let revoked = self.fleet.revoke_within_bound(1, &self.revoked_grant).await;
+        println!("with a silent node: {revoked:?}");
+        assert!(revoked.enforcement.nodes_lapsed > 0, "a lease must lapse: {revoked:?}");
         self.fleet.revoke_until_fast(1).await;
         self.fleet.revoke_until_fast(2).await;
     }
 
-    /// Wakes up nodes that have questions waiting, and looks at their first answers.
-    async fn wake(&self, silent: &[&Node], wake: impl FnOnce(&Self)) {
-        let questions: Vec<_> = silent
+    /// Sends checks to silent nodes, resumes the nodes with `resume`, and asserts that the first
+    /// answers deny access.
+    async fn resume(&self, silent: &[&Node], resume: impl FnOnce(&Self)) {
+        let checks: Vec<_> = silent
             .iter()
-            .flat_map(|node| (0..QUESTIONS).map(|_| (node.number, node.client.clone())))
+            .flat_map(|node| (0..CHECKS).map(|_| (node.number, node.client.clone())))
             .map(|(number, client)| {
                 let (history, tenant) = (Arc::clone(&self.fleet.history), TENANTS[1]);
-                tokio::spawn(async move { history.ask(number, &client, tenant, "").await })
+                tokio::spawn(async move { history.check(number, &client, tenant, "").await })
             })
             .collect();
         tokio::task::yield_now().await;
-        wake(self);
-        for answer in join_all(questions).await {
+        resume(self);
+        for answer in join_all(checks).await {
             let verdict = answer.unwrap().unwrap();
-            assert!(!verdict.is_allowed_by(&self.doomed), "the first answer lets in: {verdict:?}");
+            assert!(
+                !verdict.is_allowed_by(&self.revoked_grant),
+                "the first answer must deny access: {verdict:?}"
+            );
         }
     }
 
-    /// All is well again, and was well all the time.
+    /// Asserts that the fleet has recovered, and that all answers were correct.
     async fn end(self) {
-        self.all_is_well().await;
+        self.wait_for_recovery().await;
         drop(self.load);
         let log = log(&mut self.fleet.admin(1), &TENANTS.map(str::to_owned)).await;
         self.fleet.history.verify(&log);
-        println!("{:?} checks, and of these allowed", self.fleet.history.counts());
+        println!("{:?}: checks, and allowed checks", self.fleet.history.counts());
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sidecar_that_is_paused() {
-    let scene = Scene::begin().await;
-    let sidecar = &scene.fleet.sidecars[0];
+async fn a_paused_sidecar_allows_no_revoked_access() {
+    let topology = Topology::start().await;
+    let sidecar = &topology.fleet.sidecars[0];
     sidecar.server.pause();
-    scene.revoke().await;
-    scene.wake(&[sidecar], |_| sidecar.server.resume()).await;
-    scene.end().await;
+    topology.revoke().await;
+    topology.resume(&[sidecar], |_| sidecar.server.resume()).await;
+    topology.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_that_is_paused() {
-    let scene = Scene::begin().await;
-    let replica = &scene.fleet.replicas[0];
+async fn a_paused_replica_allows_no_revoked_access() {
+    let topology = Topology::start().await;
+    let replica = &topology.fleet.replicas[0];
     replica.server.pause();
-    scene.revoke().await;
-    // The sidecar that it feeds was not paused, and has nobody else.
-    let orphan = &scene.fleet.sidecars[0];
-    assert_eq!(scene.fleet.ask(orphan, TENANTS[0], "").await, Verdict::Stale);
-    scene.wake(&[replica, orphan], |_| replica.server.resume()).await;
-    scene.end().await;
+    topology.revoke().await;
+    // The replica's sidecar was not paused, but has no other upstream.
+    let orphan = &topology.fleet.sidecars[0];
+    assert_eq!(topology.fleet.check(orphan, TENANTS[0], "").await, Verdict::Stale);
+    topology.resume(&[replica, orphan], |_| replica.server.resume()).await;
+    topology.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everything_that_replica_0_feeds_is_paused_with_it() {
-    let scene = Scene::begin().await;
-    let paused = [&scene.fleet.replicas[0], &scene.fleet.sidecars[0], &scene.fleet.sidecars[1]];
+async fn a_paused_replica_with_its_followers_allows_no_revoked_access() {
+    let topology = Topology::start().await;
+    let paused =
+        [&topology.fleet.replicas[0], &topology.fleet.sidecars[0], &topology.fleet.sidecars[1]];
     for node in &paused {
         node.server.pause();
     }
-    scene.revoke().await;
-    scene.wake(&paused, |_| paused.iter().for_each(|node| node.server.resume())).await;
-    scene.end().await;
+    topology.revoke().await;
+    topology.resume(&paused, |_| paused.iter().for_each(|node| node.server.resume())).await;
+    topology.end().await;
 }
 
-/// Whom `stop` cuts off is asked while it is, and when it no longer is.
-async fn cut_off(stop: impl FnOnce(&Scene), silent: impl Fn(&Fleet) -> Vec<&Node>) {
-    let scene = Scene::begin().await;
-    stop(&scene);
-    scene.revoke().await;
-    let silent = silent(&scene.fleet);
-    let stale = || join_all(silent.iter().map(|node| scene.fleet.ask(node, TENANTS[0], "")));
-    eventually("who is cut off knows it", async || {
+/// Partitions nodes with `partition`. The nodes must answer `STALE` during the partition and deny
+/// revoked access after it.
+async fn partition(partition: impl FnOnce(&Topology), silent: impl Fn(&Fleet) -> Vec<&Node>) {
+    let topology = Topology::start().await;
+    partition(&topology);
+    topology.revoke().await;
+    let silent = silent(&topology.fleet);
+    let stale = || join_all(silent.iter().map(|node| topology.fleet.check(node, TENANTS[0], "")));
+    eventually("all partitioned nodes answer STALE", async || {
         stale().await.iter().all(|verdict| *verdict == Verdict::Stale)
     })
     .await;
-    let heal = |scene: &Scene| {
-        scene.uplink.heal();
-        scene.database.heal();
+    let heal = |topology: &Topology| {
+        topology.uplink.heal();
+        topology.database.heal();
     };
-    scene.wake(&silent, heal).await;
-    scene.end().await;
+    topology.resume(&silent, heal).await;
+    topology.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sidecar_that_is_cut_off() {
-    cut_off(|scene| scene.uplink.stop(), |fleet| fleet.sidecars[..2].iter().collect()).await;
+async fn a_partitioned_sidecar_allows_no_revoked_access() {
+    partition(|topology| topology.uplink.block(), |fleet| fleet.sidecars[..2].iter().collect())
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sidecar_that_is_not_heard() {
-    cut_off(|scene| scene.uplink.stop_up(), |fleet| fleet.sidecars[..2].iter().collect()).await;
+async fn a_sidecar_that_cannot_send_allows_no_revoked_access() {
+    partition(
+        |topology| topology.uplink.block_to_server(),
+        |fleet| fleet.sidecars[..2].iter().collect(),
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sidecar_that_hears_nothing() {
-    cut_off(|scene| scene.uplink.stop_down(), |fleet| fleet.sidecars[..2].iter().collect()).await;
+async fn a_sidecar_that_cannot_receive_allows_no_revoked_access() {
+    partition(
+        |topology| topology.uplink.block_to_client(),
+        |fleet| fleet.sidecars[..2].iter().collect(),
+    )
+    .await;
 }
 
-/// The replica, and whoever follows nobody else.
-fn of_replica_0(fleet: &Fleet) -> Vec<&Node> {
+/// Returns replica 0 and its followers that have no other upstream.
+fn replica_0_and_followers(fleet: &Fleet) -> Vec<&Node> {
     vec![&fleet.replicas[0], &fleet.sidecars[0], &fleet.sidecars[1]]
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_that_is_cut_off_from_its_database() {
-    cut_off(|scene| scene.database.stop(), of_replica_0).await;
+async fn a_replica_partitioned_from_the_database_allows_no_revoked_access() {
+    partition(|topology| topology.database.block(), replica_0_and_followers).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_that_is_not_heard_by_its_database() {
-    cut_off(|scene| scene.database.stop_up(), of_replica_0).await;
+async fn a_replica_that_cannot_send_to_the_database_allows_no_revoked_access() {
+    partition(|topology| topology.database.block_to_server(), replica_0_and_followers).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_that_hears_nothing_of_its_database() {
-    cut_off(|scene| scene.database.stop_down(), of_replica_0).await;
+async fn a_replica_that_cannot_receive_from_the_database_allows_no_revoked_access() {
+    partition(|topology| topology.database.block_to_client(), replica_0_and_followers).await;
 }
 
-/// The database is paused after the commit, when only time can tell that the revocation is in force.
+/// The database is paused after the commit. The revocation is complete when the leases have lapsed.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_is_paused_while_a_revocation_waits() {
-    let scene = Scene::begin().await;
-    let sidecar = &scene.fleet.sidecars[0];
+async fn a_revocation_completes_while_the_database_is_paused() {
+    let topology = Topology::start().await;
+    let sidecar = &topology.fleet.sidecars[0];
     sidecar.server.pause();
-    let (history, doomed) = (Arc::clone(&scene.fleet.history), scene.doomed.clone());
-    let mut admin = scene.fleet.admin(1);
-    let revoking = tokio::spawn(async move { history.revoke(&mut admin, &doomed).await });
+    let (history, revoked_grant) =
+        (Arc::clone(&topology.fleet.history), topology.revoked_grant.clone());
+    let mut admin = topology.fleet.admin(1);
+    let revoking = tokio::spawn(async move { history.revoke(&mut admin, &revoked_grant).await });
     eventually("the revocation is committed", async || {
-        let verdict = scene.fleet.ask(&scene.fleet.replicas[2], TENANTS[1], "").await;
-        !verdict.is_allowed_by(&scene.doomed)
+        let verdict = topology.fleet.check(&topology.fleet.replicas[2], TENANTS[1], "").await;
+        !verdict.is_allowed_by(&topology.revoked_grant)
     })
     .await;
-    scene.cluster.pause();
+    topology.cluster.pause();
     let revoked = revoking.await.unwrap().unwrap();
     println!("while the database is paused: {revoked:?}");
-    revoked.assert_in_time();
+    revoked.assert_within_bound();
     assert!(revoked.enforcement.nodes_lapsed > 0, "{revoked:?}");
-    scene
-        .wake(&[sidecar], |scene| {
+    topology
+        .resume(&[sidecar], |topology| {
             sidecar.server.resume();
-            scene.cluster.resume();
+            topology.cluster.resume();
         })
         .await;
-    scene.end().await;
+    topology.end().await;
 }
 
-/// Whatever else ends or narrows access waits in the same way.
+/// Other changes that end or narrow access wait in the same way.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sidecar_that_is_paused_while_access_is_narrowed() {
-    let scene = Scene::begin().await;
-    let sidecar = &scene.fleet.sidecars[0];
-    let (tenant_id, grant_id) = (TENANTS[1].to_owned(), scene.doomed.grant_id.clone());
-    let mut admin = scene.fleet.admin(1);
+async fn narrowing_access_waits_for_a_paused_sidecar() {
+    let topology = Topology::start().await;
+    let sidecar = &topology.fleet.sidecars[0];
+    let (tenant_id, grant_id) = (TENANTS[1].to_owned(), topology.revoked_grant.grant_id.clone());
+    let mut admin = topology.fleet.admin(1);
     let hour = prost_types::Duration { seconds: 3_600, nanos: 0 };
     for change in 0..3 {
         sidecar.server.pause();
-        let (began, tenant_id) = (Instant::now(), tenant_id.clone());
+        let (started, tenant_id) = (Instant::now(), tenant_id.clone());
         let enforcement = match change {
             0 => {
                 let (grant_id, duration) = (grant_id.clone(), Some(hour));
@@ -279,52 +302,52 @@ async fn a_sidecar_that_is_paused_while_access_is_narrowed() {
         let narrowed = Revoked {
             grant: Grant::default(),
             enforcement: enforcement.unwrap(),
-            took: began.elapsed(),
+            took: started.elapsed(),
         };
         println!("change {change}: {narrowed:?}");
-        narrowed.assert_in_time();
-        assert!(narrowed.enforcement.nodes_lapsed > 0, "somebody was waited for: {narrowed:?}");
+        narrowed.assert_within_bound();
+        assert!(narrowed.enforcement.nodes_lapsed > 0, "a lease must lapse: {narrowed:?}");
         sidecar.server.resume();
-        scene.all_is_well().await;
+        topology.wait_for_recovery().await;
     }
-    scene.fleet.nobody_is_let_in(&scene.doomed).await;
-    scene.end().await;
+    topology.fleet.assert_denied(&topology.revoked_grant).await;
+    topology.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sidecar_that_is_killed() {
-    let mut scene = Scene::begin().await;
-    scene.fleet.sidecars[2].server.kill();
-    scene.revoke().await;
-    let upstream = scene.fleet.replicas[1].server.url().to_owned();
-    scene.fleet.sidecars[2] = scene.fleet.node(sidecar(&[&upstream], 2).start()).await;
-    scene.end().await;
+async fn a_killed_sidecar_does_not_delay_later_revocations() {
+    let mut topology = Topology::start().await;
+    topology.fleet.sidecars[2].server.kill();
+    topology.revoke().await;
+    let upstream = topology.fleet.replicas[1].server.url().to_owned();
+    topology.fleet.sidecars[2] = topology.fleet.node(sidecar(&[&upstream], 2).start()).await;
+    topology.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_that_is_killed() {
-    let mut scene = Scene::begin().await;
-    scene.fleet.replicas[0].server.kill();
-    scene.revoke().await;
-    let server = replica(&scene.cluster.url("test_0"), 0).start();
-    scene.uplink.lead_to(Target::Tcp(server.address()));
-    scene.fleet.replicas[0] = scene.fleet.node(server).await;
-    scene.end().await;
+async fn a_killed_replica_does_not_delay_later_revocations() {
+    let mut topology = Topology::start().await;
+    topology.fleet.replicas[0].server.kill();
+    topology.revoke().await;
+    let server = replica(&topology.cluster.url("test_0"), 0).start();
+    topology.uplink.set_target(Target::Tcp(server.address()));
+    topology.fleet.replicas[0] = topology.fleet.node(server).await;
+    topology.end().await;
 }
 
-/// Who says that it leaves is not waited for.
+/// A node that stops gracefully leaves the membership, so no revocation waits for the node.
 #[tokio::test(flavor = "multi_thread")]
-async fn nodes_that_are_stopped() {
-    let mut scene = Scene::begin().await;
-    assert!(scene.fleet.sidecars[2].server.stop().success());
-    assert!(scene.fleet.replicas[1].server.stop().success());
-    let revoked = scene.fleet.revoke_in_time(2, &scene.doomed).await;
-    println!("after they have left: {revoked:?}");
+async fn stopped_nodes_do_not_delay_revocations() {
+    let mut topology = Topology::start().await;
+    assert!(topology.fleet.sidecars[2].server.stop().success());
+    assert!(topology.fleet.replicas[1].server.stop().success());
+    let revoked = topology.fleet.revoke_within_bound(2, &topology.revoked_grant).await;
+    println!("after two nodes left: {revoked:?}");
     assert!(revoked.elapsed() < FAST, "{revoked:?}");
-    assert_eq!(revoked.enforcement.nodes_acknowledged, scene.fleet.count() - 2, "{revoked:?}");
-    let server = replica(&scene.cluster.url("test_0"), 1).start();
-    scene.fleet.replicas[1] = scene.fleet.node(server).await;
-    let server = sidecar(&[scene.fleet.replicas[1].server.url()], 2).start();
-    scene.fleet.sidecars[2] = scene.fleet.node(server).await;
-    scene.end().await;
+    assert_eq!(revoked.enforcement.nodes_acknowledged, topology.fleet.count() - 2, "{revoked:?}");
+    let server = replica(&topology.cluster.url("test_0"), 1).start();
+    topology.fleet.replicas[1] = topology.fleet.node(server).await;
+    let server = sidecar(&[topology.fleet.replicas[1].server.url()], 2).start();
+    topology.fleet.sidecars[2] = topology.fleet.node(server).await;
+    topology.end().await;
 }

@@ -1,6 +1,8 @@
-//! An upgrade, and how it is taken back, as a Deployment with `maxUnavailable: 0` does it: one process after the other is replaced by
-//! one that is ready first, with a migration of the later version in the middle. The program is the same before and after; what
-//! is rehearsed is the roll, and the schema that is ahead.
+//! A rolling upgrade and its rollback, as a Deployment with `maxUnavailable: 0` performs them.
+//!
+//! Each process is replaced by a process that is ready first. In between, the migration of a later
+//! version runs. The program is the same before and after. The test covers the rollout order and a
+//! schema that is newer than the program.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +22,7 @@ use tokio::task::{AbortHandle, JoinSet, block_in_place};
 
 use crate::{
     administrator::Administrator,
-    fleet::{Fleet, IN_TIME, Node, grant, grant_with_token, replica, request, sidecar},
+    fleet::{ENFORCEMENT_BOUND, Fleet, Node, grant, grant_with_token, replica, request, sidecar},
     history::{Verdict, log},
     later::{self, EXPAND},
     load::Load,
@@ -29,61 +31,65 @@ use crate::{
     server::Launch,
 };
 
-/// How often each sidecar is asked.
+/// The interval between checks at each sidecar.
 const PACE: Duration = Duration::from_millis(10);
-/// How many events are made before anything begins, and between two replacements.
+/// The number of changes to wait for before the upgrade, and between two replacements.
 const STEADY: usize = 5;
 const REPLICAS: usize = 3;
 const SIDECARS: usize = 5;
 const ADMINISTRATORS: usize = 8;
-/// Who is asked about, besides the tenants of the administrators.
+/// The checked tenants besides those of the administrators.
 const TENANTS: [&str; 4] = ["granted", "never", "revoked midway", "granted midway"];
 
-/// What is rolled.
-struct Membership {
+/// The fleet under upgrade.
+struct Rollout {
     url: String,
     fleet: Fleet,
-    /// Asks the sidecars.
+    /// Checks access at the sidecars.
     load: Load,
-    /// The gateway beside each sidecar: it goes before its sidecar does.
+    /// The check task of each sidecar. The task stops before the sidecar does, like a gateway in
+    /// the same pod.
     gateways: Vec<AbortHandle>,
-    /// The name of each replica, which outlives the process behind it.
-    names: Vec<Proxy>,
-    /// One name for all replicas: new connections lead to one that is ready.
+    /// A proxy for each replica, with an address that survives the process.
+    proxies: Vec<Proxy>,
+    /// A proxy with one address for all replicas. New connections lead to a ready replica.
     service: Proxy,
-    /// The name of sidecar 1, which sidecar 3 follows.
+    /// A proxy for sidecar 1, which sidecar 3 follows.
     relay: Proxy,
-    /// How long the slowest took to end, once told to.
-    slowest_end: Duration,
+    /// The longest time from SIGTERM to the end of a process.
+    slowest_exit: Duration,
 }
 
-impl Membership {
-    async fn begin(url: &str, tenants: &[String]) -> Self {
+impl Rollout {
+    async fn start(url: &str, tenants: &[String]) -> Self {
         let fleet = Fleet::replicas(url, REPLICAS).await;
-        let mut names = vec![];
+        let mut proxies = vec![];
         for node in &fleet.replicas {
-            names.push(Proxy::start(Target::Tcp(node.server.address())).await);
+            proxies.push(Proxy::start(Target::Tcp(node.server.address())).await);
         }
         let service = Proxy::start(Target::Tcp(fleet.replicas[0].server.address())).await;
         let relay = Proxy::start(Target::Unix(fleet.socket("relay-0"))).await;
         let load = Load::new(&fleet.history, tenants, PACE);
-        let slowest_end = Duration::ZERO;
+        let slowest_exit = Duration::ZERO;
         let (url, gateways) = (url.to_owned(), vec![]);
-        let mut roll = Self { url, fleet, load, gateways, names, service, relay, slowest_end };
+        let mut rollout =
+            Self { url, fleet, load, gateways, proxies, service, relay, slowest_exit };
         for number in 0..SIDECARS {
-            let node = roll.start(roll.sidecar(number, 0)).await;
-            roll.fleet.sidecars.push(node);
+            let node = rollout.start_node(rollout.sidecar(number, 0)).await;
+            rollout.fleet.sidecars.push(node);
         }
-        for node in &roll.fleet.sidecars {
-            roll.gateways.push(roll.load.add(node));
+        for node in &rollout.fleet.sidecars {
+            rollout.gateways.push(rollout.load.add(node));
         }
-        roll
+        rollout
     }
 
-    /// Sidecars 0, 1 and 4 know all replicas, in another order each; 2 knows one name for all, 3 follows 1, which is on a socket.
+    /// Returns the command line of a sidecar. Sidecars 0, 1 and 4 know all replicas, in different
+    /// orders. Sidecar 2 knows the service address. Sidecar 3 follows sidecar 1 through a Unix
+    /// socket.
     fn sidecar(&self, number: usize, generation: usize) -> Launch {
-        let name = |replica: usize| self.names[replica % REPLICAS].url();
-        let all = [name(number), name(number + 1), name(number + 2)];
+        let url = |replica: usize| self.proxies[replica % REPLICAS].url();
+        let all = [url(number), url(number + 1), url(number + 2)];
         let all = all.each_ref().map(String::as_str);
         match number {
             1 => sidecar(&all, number).on_socket(&self.socket(generation)),
@@ -93,44 +99,46 @@ impl Membership {
         }
     }
 
-    /// In a volume of its pod, which is another one for the next.
+    /// Returns the socket in the pod's volume. Each generation of pods has a new volume.
     fn socket(&self, generation: usize) -> PathBuf {
         self.fleet.socket(&format!("relay-{generation}"))
     }
 
-    /// Starts a process, and waits until it is ready.
-    async fn start(&mut self, launch: Launch) -> Node {
+    /// Starts a process and latencies until the process is ready.
+    async fn start_node(&mut self, launch: Launch) -> Node {
         let server = block_in_place(|| launch.start());
         server.ready().await;
         self.fleet.node(server).await
     }
 
-    /// Tells one to stop that has been replaced, and sees that it ends well.
+    /// Stops a replaced process and asserts a successful exit.
     fn end(&mut self, mut node: Node) {
-        let began = Instant::now();
+        let started = Instant::now();
         let status = block_in_place(|| node.server.stop());
         assert!(status.success(), "{}: {status}", node.server.name);
-        self.slowest_end = self.slowest_end.max(began.elapsed());
+        self.slowest_exit = self.slowest_exit.max(started.elapsed());
     }
 
-    /// The new one is ready before the old is told to stop. Answers what the new one has said.
+    /// Replaces a replica: the new process is ready before the old one stops. Returns the startup
+    /// log of the new process.
     async fn replace_replica(&mut self, number: usize) -> Vec<String> {
-        let node = self.start(replica(&self.url, number)).await;
-        for name in [&self.names[number], &self.service] {
-            name.lead_to(Target::Tcp(node.server.address()));
+        let node = self.start_node(replica(&self.url, number)).await;
+        for proxy in [&self.proxies[number], &self.service] {
+            proxy.set_target(Target::Tcp(node.server.address()));
         }
-        let said = node.server.said_first.clone();
+        let startup_logs = node.server.startup_logs.clone();
         let old = mem::replace(&mut self.fleet.replicas[number], node);
         self.end(old);
-        self.fleet.history.goes_on(STEADY).await;
-        said
+        self.fleet.history.wait_for_changes(STEADY).await;
+        startup_logs
     }
 
-    /// With its gateway, as both are in one pod: the new pair is ready, the old gateway goes, and then its sidecar.
+    /// Replaces a sidecar and its check task, which share a pod. The new pair is ready, then the
+    /// old check task stops, then the old sidecar.
     async fn replace_sidecar(&mut self, number: usize, generation: usize) {
-        let node = self.start(self.sidecar(number, generation)).await;
+        let node = self.start_node(self.sidecar(number, generation)).await;
         if number == 1 {
-            self.relay.lead_to(Target::Unix(self.socket(generation)));
+            self.relay.set_target(Target::Unix(self.socket(generation)));
         }
         let gateway = self.load.add(&node);
         mem::replace(&mut self.gateways[number], gateway).abort();
@@ -138,7 +146,7 @@ impl Membership {
         self.end(old);
     }
 
-    /// What the migration job of a later version does.
+    /// Runs the migration job of a later version.
     async fn migrate(&self) {
         let options: PgConnectOptions = self.url.parse().unwrap();
         let mut connection = options.connect().await.unwrap();
@@ -146,62 +154,65 @@ impl Membership {
         connection.close().await.unwrap();
     }
 
-    /// Granted, and from then on every sidecar lets in.
+    /// Grants access and asserts that every sidecar allows it from then on.
     async fn grant(&self, replica: usize, tenant_id: &str) -> Grant {
         let mut admin = self.fleet.admin(replica);
         let (granted, token) = grant_with_token(&mut admin, request(tenant_id)).await.unwrap();
         for node in &self.fleet.sidecars {
-            let verdict = self.fleet.ask(node, tenant_id, &token).await;
+            let verdict = self.fleet.check(node, tenant_id, &token).await;
             assert!(verdict.is_allowed_by(&granted), "{}: {verdict:?}", node.server.name);
         }
         granted
     }
 
-    /// No check has failed, and none was uncertain; who is let in always, and who never.
-    fn nobody_has_noticed(&self) {
-        assert_eq!(self.load.failures(), 0, "checks that were not answered");
+    /// Asserts that no check failed or was uncertain, and that the answers for unchanged tenants
+    /// were constant.
+    fn assert_no_disruption(&self) {
+        assert_eq!(self.load.failures(), 0, "no check may fail");
         let stale = self.fleet.history.answers(|answer| answer.verdict == Verdict::Stale);
         assert!(stale.is_empty(), "{} STALE, of which the first: {:?}", stale.len(), stale[0]);
         for answer in self.fleet.history.answers(|_| true) {
-            let is_right = match answer.tenant_id.as_str() {
+            let is_correct = match answer.tenant_id.as_str() {
                 "granted" => matches!(answer.verdict, Verdict::Allowed(_)),
                 "never" => answer.verdict == Verdict::Denied(DecisionReason::NoGrant),
                 _ => true,
             };
-            assert!(is_right, "{answer:?}");
+            assert!(is_correct, "{answer:?}");
         }
     }
 }
 
-/// Makes changes at all replicas, by their names, until told to end.
+/// Starts administrators that make changes at all replicas until the returned flag is set.
 fn administrators(
-    roll: &Membership,
+    rollout: &Rollout,
     tenants: &[String],
     random: &mut StdRng,
 ) -> (JoinSet<Administrator>, Arc<AtomicBool>) {
     let is_over = Arc::<AtomicBool>::default();
-    let mut work = JoinSet::new();
+    let mut tasks = JoinSet::new();
     for tenant_id in tenants {
-        let names = roll.names.iter().map(Proxy::url).collect();
-        let history = Arc::clone(&roll.fleet.history);
+        let proxies = rollout.proxies.iter().map(Proxy::url).collect();
+        let history = Arc::clone(&rollout.fleet.history);
         let random = StdRng::seed_from_u64(random.random());
-        let administrator = Administrator::new(tenant_id, names, history, random);
-        work.spawn(administrator.work(Arc::clone(&is_over), |it| it.load(Ordering::Relaxed)));
+        let administrator = Administrator::new(tenant_id, proxies, history, random);
+        tasks.spawn(
+            administrator.run(Arc::clone(&is_over), |is_over| is_over.load(Ordering::Relaxed)),
+        );
     }
-    (work, is_over)
+    (tasks, is_over)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn an_upgrade_and_its_way_back_are_not_noticed_by_checks() {
+async fn a_rolling_upgrade_and_rollback_disrupt_no_check() {
     let seed =
-        std::env::var("NODES_SEED").map_or_else(|_| rand::random(), |it| it.parse().unwrap());
+        std::env::var("NODES_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
     println!("NODES_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
-    let own: Vec<String> = (0..ADMINISTRATORS).map(|it| format!("tenant-{it}")).collect();
+    let own: Vec<String> = (0..ADMINISTRATORS).map(|number| format!("tenant-{number}")).collect();
     let tenants: Vec<String> = TENANTS.map(str::to_owned).into_iter().chain(own.clone()).collect();
-    let cluster = Cluster::begin();
+    let cluster = Cluster::launch();
     let url = cluster.fresh_database();
-    // Before the first check: those who are asked about are let in, or not, from the beginning.
+    // These grants exist before the first check, so their answers are constant from the start.
     let before = Fleet::replicas(&url, 1).await;
     for tenant_id in ["granted", "revoked midway"] {
         grant(&mut before.admin(0), tenant_id).await.unwrap();
@@ -215,66 +226,73 @@ async fn an_upgrade_and_its_way_back_are_not_noticed_by_checks() {
     let midway = midway.grant.unwrap();
     drop(before);
 
-    let mut roll = Membership::begin(&url, &tenants).await;
-    let (work, is_over) = administrators(&roll, &own, &mut random);
-    roll.fleet.history.goes_on(STEADY).await;
-    let began = Instant::now();
-    roll.migrate().await;
-    let migrated = began.elapsed();
+    let mut rollout = Rollout::start(&url, &tenants).await;
+    let (tasks, is_over) = administrators(&rollout, &own, &mut random);
+    rollout.fleet.history.wait_for_changes(STEADY).await;
+    let started = Instant::now();
+    rollout.migrate().await;
+    let migrated = started.elapsed();
     for number in 0..REPLICAS {
-        let said = roll.replace_replica(number).await;
+        let startup_logs = rollout.replace_replica(number).await;
         let is_ahead = |line: &String| line.contains("the schema is of a later version");
-        assert!(said.iter().any(is_ahead), "{said:?}");
+        assert!(startup_logs.iter().any(is_ahead), "{startup_logs:?}");
         if number == 1 {
-            roll.grant(2, "granted midway").await;
-            roll.fleet.revoke_in_time(1, &midway).await;
+            rollout.grant(2, "granted midway").await;
+            rollout.fleet.revoke_within_bound(1, &midway).await;
         }
     }
     for number in 0..SIDECARS {
-        roll.replace_sidecar(number, 1).await;
+        rollout.replace_sidecar(number, 1).await;
     }
-    let rolled = began.elapsed();
-    // Back again, and the later schema stays.
+    let upgraded = started.elapsed();
+    // Roll back. The later schema stays.
     for number in (0..REPLICAS).rev() {
-        roll.replace_replica(number).await;
+        rollout.replace_replica(number).await;
     }
     for number in (0..SIDECARS).rev() {
-        roll.replace_sidecar(number, 2).await;
+        rollout.replace_sidecar(number, 2).await;
     }
     println!(
-        "migrated in {migrated:?}, rolled in {rolled:?}, with the way back {:?}",
-        began.elapsed()
+        "migrated in {migrated:?}, upgraded in {upgraded:?}, with the rollback {:?}",
+        started.elapsed()
     );
     is_over.store(true, Ordering::Relaxed);
-    let administrators = work.join_all().await;
-    report(&roll, &administrators);
+    let administrators = tasks.join_all().await;
+    report(&rollout, &administrators);
 
-    roll.nobody_has_noticed();
-    roll.fleet.all_confirm(0).await;
-    let log = log(&mut roll.fleet.admin(0), &tenants).await;
-    let acknowledged: usize = administrators.iter().map(|it| it.audit(&log[it.tenant_id()])).sum();
-    roll.fleet.history.verify(&log);
-    let (answers, allowed) = roll.fleet.history.counts();
+    rollout.assert_no_disruption();
+    rollout.fleet.wait_until_all_acknowledge(0).await;
+    let log = log(&mut rollout.fleet.admin(0), &tenants).await;
+    let acknowledged: usize = administrators
+        .iter()
+        .map(|administrator| administrator.verify(&log[administrator.tenant_id()]))
+        .sum();
+    rollout.fleet.history.verify(&log);
+    let (answers, allowed) = rollout.fleet.history.counts();
     println!(
         "{answers} checks, of which {allowed} were allowed; {acknowledged} changes acknowledged"
     );
-    assert!(acknowledged > 50 && allowed > 1_000, "too little happened to prove anything");
+    assert!(
+        acknowledged > 50 && allowed > 1_000,
+        "the run must include enough changes and allowed checks"
+    );
 }
 
-/// What administrators and those who look after servers have noticed.
-fn report(roll: &Membership, administrators: &[Administrator]) {
-    let mut refused = BTreeMap::<&String, usize>::new();
-    for (why, count) in administrators.iter().flat_map(Administrator::refused) {
-        *refused.entry(why).or_default() += count;
+/// Prints the measured delays, and asserts the bound of revocations.
+fn report(rollout: &Rollout, administrators: &[Administrator]) {
+    let mut failures = BTreeMap::<&String, usize>::new();
+    for (error, count) in administrators.iter().flat_map(Administrator::failures) {
+        *failures.entry(error).or_default() += count;
     }
     let slowest = administrators.iter().map(Administrator::slowest).max().unwrap();
-    println!("changes that were asked for again: {refused:?}");
-    println!("the slowest revocation was in force everywhere after {slowest:?}");
-    println!("the slowest process ended {:?} after it was told to", roll.slowest_end);
-    assert!(slowest <= IN_TIME, "{slowest:?}");
-    let answers = roll.fleet.history.answers(|_| true);
-    let mut waits: Vec<Duration> = answers.iter().map(|it| it.answered - it.invoked).collect();
-    waits.sort();
-    let rank = (waits.len() * 99).div_ceil(100) - 1;
-    println!("checks: p99 {:?}, slowest {:?}", waits[rank], waits[waits.len() - 1]);
+    println!("failed calls, each retried: {failures:?}");
+    println!("the slowest revocation was enforced on all nodes after {slowest:?}");
+    println!("the slowest process ended {:?} after SIGTERM", rollout.slowest_exit);
+    assert!(slowest <= ENFORCEMENT_BOUND, "{slowest:?}");
+    let answers = rollout.fleet.history.answers(|_| true);
+    let mut latencies: Vec<Duration> =
+        answers.iter().map(|answer| answer.answered - answer.invoked).collect();
+    latencies.sort();
+    let rank = (latencies.len() * 99).div_ceil(100) - 1;
+    println!("checks: p99 {:?}, slowest {:?}", latencies[rank], latencies[latencies.len() - 1]);
 }

@@ -46,7 +46,7 @@ pub async fn recovers(store: &dyn Store) -> Revision {
 }
 
 pub fn own_cluster() -> (Cluster, Bench) {
-    let cluster = Cluster::begin();
+    let cluster = Cluster::launch();
     let url = cluster.fresh_database();
     (cluster, Bench::of_url(url))
 }

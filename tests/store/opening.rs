@@ -259,7 +259,7 @@ async fn a_postgres_database_must_exist_be_writable_and_of_this_program() {
 
 #[tokio::test]
 async fn a_standby_is_rejected() {
-    let standby = Cluster::begin_standby();
+    let standby = Cluster::launch_standby();
     let url = standby.url("postgres");
     let (here, _) = place(&url);
     let expected = "is a standby, in recovery: point database-url at the primary";

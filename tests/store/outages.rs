@@ -248,7 +248,7 @@ async fn a_primary_that_was_left_behind_is_not_read() {
     let before = bench.open().await;
     let id = registered(before.as_ref()).await;
     make_grant(before.as_ref(), "acme", "support").await;
-    let new = Cluster::begin();
+    let new = Cluster::launch();
     old.stop();
     new.stop();
     new.replace_data(&old.copy_aside());
@@ -261,7 +261,7 @@ async fn a_primary_that_was_left_behind_is_not_read() {
     assert_eq!(renewed.head.revision, 1);
     assert_eq!(store.log().events_after(1, 9).await.unwrap(), []);
 
-    proxy.lead_to(Target::Unix(new.socket()));
+    proxy.set_target(Target::Unix(new.socket()));
     old.replicate_to("missing");
     let elsewhere = Bench::of_url(new.url("test_0")).open().await;
     make_grant(elsewhere.as_ref(), "acme", "support").await;

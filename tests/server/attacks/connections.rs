@@ -132,7 +132,7 @@ async fn half_open_connections_release_their_permits() {
         clients.push(client);
     }
     assert!(!accepts(address, 1).await, "every permit is taken");
-    proxy.stop();
+    proxy.block();
     // The default keepalive would take longer than this wait.
     wait_for_connections(&running, 1).await;
     assert!(accepts(address, PER_ADDRESS - 1).await);

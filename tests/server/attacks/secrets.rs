@@ -122,7 +122,8 @@ async fn no_secret_is_logged_by_a_server_on_postgres() {
     assert!(unusable.stderr.contains("none.json"), "{unusable:?}");
 
     assert!(sidecar.stop().success() && server.stop().success());
-    let log = [unusable.stderr, sidecar.ended().stderr, server.ended().stderr].join("\n");
+    let log =
+        [unusable.stderr, sidecar.wait_for_end().stderr, server.wait_for_end().stderr].join("\n");
     assert!(log.lines().count() > 100, "the log level is trace");
     for secret in secrets {
         let line = log.lines().find(|line| line.contains(&secret));
