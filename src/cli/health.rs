@@ -68,7 +68,7 @@ async fn check(args: &CheckArgs) -> Result<Report, CliError> {
             return Err(CliError::new(format!(
                 "{url} answers {other}, as support-access does not"
             ))
-            .with_hint("another program may be listening there"));
+            .with_hint("another program may listen there"));
         }
     };
     Ok(Report { text: format!("{}\n", clean(text.trim_end())), exit, ..Report::default() })

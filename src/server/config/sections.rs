@@ -37,11 +37,6 @@ display_name = "Support"
 description = "Support analysts who answer your tickets."
 max_access_level = "ADMIN"        # READ_ONLY, READ_WRITE or ADMIN
 
-[[policy.agent_kinds]]            # default: human agents
-agent_kind = "HUMAN"
-# max_access_level = "READ_ONLY"  # default: the level of the grant
-on_behalf_of_required = false     # true: checks must name a person
-
 [certificates]                    # names in client certificates, by role: gateway, node,
 gateway = ["spiffe://vendor.example/gateway"]        # portal, operator, auditor
 [users]                           # user ids at Unix sockets, by role; all others are refused

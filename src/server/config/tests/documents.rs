@@ -44,9 +44,9 @@ fn the_example_contains_every_key_of_every_section() {
         fields::<CallLimits>("unknown = 1"),
         fields::<SupportPolicy>("unknown = 1"),
         fields::<SupportPolicy>(group),
-        fields::<SupportPolicy>("[[agent_kinds]]\nunknown = 1"),
     ];
-    for field in all.iter().flatten() {
+    // `agent_kinds` must be omitted yet.
+    for field in all.iter().flatten().filter(|field| *field != "agent_kinds") {
         let is_key = |line: &str| line.starts_with(&format!("{field} ="));
         let is_table = |line: &str| line.contains(&format!("{field}]"));
         assert!(EXAMPLE.lines().any(|line| is_key(line) || is_table(line)), "{field}");
