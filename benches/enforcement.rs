@@ -1,6 +1,7 @@
-//! How long a revocation takes to be in force at three replicas and a hundred sidecars on this machine, while checks are made at all
-//! of them: beside one row changed and committed on the same PostgreSQL, in between. Not a loop of criterion's: it wants many runs of
-//! the same, and this one a fleet of processes.
+//! Duration of the enforcement of a revocation at three replicas and a hundred sidecars on this
+//! machine, while all nodes answer checks. For comparison, a row is changed and committed in the
+//! same PostgreSQL in between. criterion does not drive this benchmark, because each run needs a
+//! fleet of processes.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,20 +15,19 @@
     reason = "a benchmark fails by panicking, prints what it finds, and needs a part of what tests share"
 )]
 
-#[path = "../tests/nodes/fleet.rs"]
-mod fleet;
-#[path = "../tests/nodes/history.rs"]
-mod history;
-#[path = "../tests/nodes/load.rs"]
-mod load;
-#[path = "../tests/nodes/measure.rs"]
-mod measure;
-#[path = "../tests/common/postgres.rs"]
-mod postgres;
-#[path = "../tests/common/server.rs"]
-mod server;
+#[path = "../tests/common/mod.rs"]
+mod common;
+#[path = "../tests/e2e/nodes"]
+mod nodes {
+    mod fleet;
+    mod history;
+    mod load;
+    pub mod measure;
 
-use measure::{Plan, measure};
+    use crate::common::{postgres, server};
+}
+
+use nodes::measure::{Plan, measure};
 use tokio::runtime::Runtime;
 
 const PLAN: Plan = Plan { replicas: 3, sidecars: 100, revocations: 300, checks_per_second: 1_000 };

@@ -1,7 +1,7 @@
 //! Storage: the log of events, and the grants, locks and policy overrides that follow from the log.
 //!
 //! [`Store`] is the contract, split into facets. Three stores implement it: [`memory`] (the model),
-//! SQLite and PostgreSQL. The two databases share the module `sql`. `tests/store` runs one suite
+//! SQLite and PostgreSQL. The two databases share the module `sql`. `tests/it/store` runs one suite
 //! against all three. This module contains all SQL.
 
 use std::{error::Error, fmt::Debug, time::Duration};

@@ -2,7 +2,7 @@
 
 use tempfile::TempDir;
 
-use crate::postgres::Cluster;
+use super::postgres::Cluster;
 
 /// An empty database that no other test uses.
 #[derive(Debug)]

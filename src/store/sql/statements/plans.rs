@@ -1,5 +1,5 @@
 //! The plans of SQLite: every list must read the intended index. (PostgreSQL:
-//! `tests/store/plans.rs`.)
+//! `tests/it/store/plans.rs`.)
 
 use sqlx::{Connection, Row, SqliteConnection};
 

@@ -1,0 +1,11 @@
+//! Shared by the test binaries: databases, server processes, proxies and terminals.
+
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "each binary uses a part")]
+
+pub mod authority;
+pub mod backend;
+pub mod later;
+pub mod postgres;
+pub mod proxy;
+pub mod server;
+pub mod terminal;

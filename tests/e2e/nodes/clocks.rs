@@ -1,0 +1,181 @@
+//! Nodes whose wall clock is one hour fast or slow.
+//!
+//! `libfaketime` changes the wall clock that the process reads. The configuration excludes
+//! monotonic clocks, and `CLOCK_BOOTTIME` bypasses the library.
+
+use std::{
+    fs,
+    path::PathBuf,
+    time::{Duration, Instant, SystemTime},
+};
+
+use chrono::DateTime;
+use support_access::api::proto::v1::{DecisionReason, Grant, GrantAccessRequest};
+
+use crate::nodes::{
+    fleet::{FAST, Fleet, grant_with_token, replica, request, sidecar},
+    history::{Answer, Verdict},
+    load::Load,
+    postgres::Cluster,
+    server::{Launch, eventually},
+};
+
+const HOUR: Duration = Duration::from_hours(1);
+/// The interval between checks at each node.
+const PACE: Duration = Duration::from_millis(10);
+
+/// A correct clock and two wrong ones.
+const CLOCKS: [Option<&str>; 3] = [None, Some("+1h"), Some("-1h")];
+
+fn library() -> PathBuf {
+    let directories = fs::read_dir("/usr/lib").unwrap().flatten();
+    let found = directories
+        .map(|entry| entry.path().join("faketime/libfaketime.so.1"))
+        .find(|path| path.exists());
+    found.expect("libfaketime is installed: apt-get install libfaketime")
+}
+
+fn with_clock(launch: Launch, clock: Option<&str>) -> Launch {
+    match clock {
+        None => launch,
+        Some(clock) => launch
+            .env("LD_PRELOAD", library())
+            .env("FAKETIME", clock)
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+    }
+}
+
+/// Starts a replica and a sidecar for each clock. Each sidecar follows a replica with another
+/// clock. A fourth sidecar follows a sidecar.
+async fn fleet(database_url: &str) -> Fleet {
+    let mut fleet = Fleet::new();
+    let replicas = CLOCKS.iter().enumerate();
+    let replicas =
+        replicas.map(|(number, clock)| with_clock(replica(database_url, number), *clock));
+    fleet.add_replicas(replicas.collect()).await;
+    let urls: Vec<String> =
+        fleet.replicas.iter().map(|node| node.server.url().to_owned()).collect();
+    let sidecars = CLOCKS.iter().enumerate();
+    let sidecars = sidecars
+        .map(|(number, clock)| with_clock(sidecar(&[&urls[(number + 1) % 3]], number), *clock));
+    fleet.add_sidecars(sidecars.collect()).await;
+    let upstream = fleet.sidecars[1].server.url().to_owned();
+    fleet.add_sidecars(vec![with_clock(sidecar(&[&upstream], 3), Some("-1h"))]).await;
+    fleet.serving().await;
+    assert_clocks_are_wrong(&fleet);
+    fleet
+}
+
+/// Asserts that the clocks are wrong. Otherwise the tests could not fail.
+fn assert_clocks_are_wrong(fleet: &Fleet) {
+    let clocks = [CLOCKS[0], CLOCKS[1], CLOCKS[2], CLOCKS[0], CLOCKS[1], CLOCKS[2], CLOCKS[2]];
+    for (node, clock) in fleet.nodes().zip(clocks) {
+        let node_time = DateTime::parse_from_rfc3339(&node.server.started_at).unwrap();
+        let ahead =
+            node_time.timestamp() - DateTime::<chrono::Utc>::from(SystemTime::now()).timestamp();
+        let expected = match clock {
+            Some("+1h") => 3_600,
+            Some(_) => -3_600,
+            None => 0,
+        };
+        assert!((ahead - expected).abs() < 60, "{} is {ahead} s ahead", node.server.name);
+    }
+}
+
+async fn grant(
+    fleet: &Fleet,
+    replica: usize,
+    tenant_id: &str,
+    period: GrantAccessRequest,
+) -> (Grant, String) {
+    let request = GrantAccessRequest {
+        start_time: period.start_time,
+        expire_time: period.expire_time,
+        duration: period.duration,
+        until_revoked: false,
+        ..request(tenant_id)
+    };
+    grant_with_token(&mut fleet.admin(replica), request).await.unwrap()
+}
+
+async fn assert_all_answer(fleet: &Fleet, tenant_id: &str, token: &str, expected: &Verdict) {
+    for node in fleet.nodes() {
+        let verdict = fleet.check(node, tenant_id, token).await;
+        assert_eq!(verdict, *expected, "{}", node.server.name);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn decisions_do_not_depend_on_the_wall_clock() {
+    let cluster = Cluster::launch();
+    let fleet = fleet(&cluster.fresh_database()).await;
+    for replica in 0..3 {
+        let tenants = ["always", "for ten minutes", "in half an hour"]
+            .map(|name| format!("{name} {replica}"));
+        let always = fleet.grant_everywhere(replica, &tenants[0]).await;
+        let ten_minutes = prost_types::Duration { seconds: 600, nanos: 0 };
+        let now = GrantAccessRequest { duration: Some(ten_minutes), ..Default::default() };
+        let start_time = Some((SystemTime::now() + HOUR / 2).into());
+        let later = GrantAccessRequest { start_time, ..now.clone() };
+        let (limited, _) = grant(&fleet, replica, &tenants[1], now).await;
+        let (scheduled, token) = grant(&fleet, replica, &tenants[2], later).await;
+        for grant in [&always, &limited] {
+            let verdict = Verdict::Allowed(grant.grant_id.clone());
+            assert_all_answer(&fleet, &grant.tenant_id, &token, &verdict).await;
+        }
+        let verdict = Verdict::Denied(DecisionReason::NotStarted);
+        assert_all_answer(&fleet, &scheduled.tenant_id, &token, &verdict).await;
+        for grant in [&always, &limited, &scheduled] {
+            let revoked = fleet.revoke_within_bound(replica, grant).await;
+            assert_eq!(revoked.enforcement.nodes_acknowledged, fleet.count(), "{revoked:?}");
+            let verdict = Verdict::Denied(DecisionReason::Revoked);
+            let token = &revoked.enforcement.consistency_token;
+            assert_all_answer(&fleet, &grant.tenant_id, token, &verdict).await;
+        }
+    }
+    eventually("revocations are fast", async || {
+        let grant = fleet.grant_everywhere(0, "last").await;
+        fleet.revoke_within_bound(0, &grant).await.elapsed() < FAST
+    })
+    .await;
+}
+
+/// No node allows access after the expire time by the database's clock, which is this machine's
+/// clock. No node ends access much earlier.
+#[tokio::test(flavor = "multi_thread")]
+async fn grants_expire_on_time_despite_a_wrong_wall_clock() {
+    let cluster = Cluster::launch();
+    let fleet = fleet(&cluster.fresh_database()).await;
+    let (monotonic, wall) = (Instant::now(), SystemTime::now());
+    let end_time = wall + Duration::from_secs(5);
+    let tenant_id = "five seconds";
+    let period = GrantAccessRequest { expire_time: Some(end_time.into()), ..Default::default() };
+    let (limited, token) = grant(&fleet, 1, tenant_id, period).await;
+    let end = monotonic + Duration::from_secs(5);
+    let load = Load::on(&fleet, &[tenant_id.into()], PACE);
+    for node in fleet.nodes() {
+        eventually("the grant has expired", async || {
+            let verdict = fleet.check(node, tenant_id, &token).await;
+            verdict == Verdict::Denied(DecisionReason::Expired)
+        })
+        .await;
+    }
+    drop(load);
+    let allowed = fleet.history.answers(|answer| answer.verdict.is_allowed_by(&limited));
+    let expired = Verdict::Denied(DecisionReason::Expired);
+    let expired = fleet.history.answers(|answer| answer.verdict == expired);
+    for node in fleet.nodes() {
+        let is_of_node = |answer: &&Answer| answer.node == node.number;
+        let last = allowed.iter().filter(is_of_node).map(|answer| answer.invoked).max();
+        let last = last.expect("the node allowed access before the expire time");
+        let first = expired.iter().filter(is_of_node).map(|answer| answer.answered).min();
+        let first = first.expect("the node denied access after the expire time");
+        println!(
+            "{}: last allowed {:?} before the expire time",
+            node.server.name,
+            end.checked_duration_since(last)
+        );
+        assert!(last < end, "{} allowed access after the expire time", node.server.name);
+        assert!(first + FAST > end, "{} ended the grant too early", node.server.name);
+    }
+}

@@ -1,0 +1,216 @@
+//! Decisions, compared with a simple model.
+
+use std::collections::BTreeSet;
+
+use proptest::{collection::vec, prelude::*};
+use support_access::domain::{
+    AccessCheck, AccessLevel, AgentKind, AssertedGroups, GrantId, GrantState, GrantTerms, GroupId,
+    Reason, Time,
+    decision::decide,
+    explain::{ChecklistAnswer, checklist, obstacles},
+    time::from_micros,
+};
+use uuid::Uuid;
+
+use crate::properties::world::{agent, group, mk_check, tenant};
+
+pub(crate) const GROUPS: [&str; 3] = ["support", "engineering", "billing"];
+pub(crate) const AGENTS: [&str; 3] = ["ada", "bob", "cyd"];
+
+pub(crate) fn at(micros: i64) -> Time {
+    from_micros(micros).unwrap()
+}
+
+prop_compose! {
+    /// Times from a small range, so that some are equal.
+    pub(crate) fn terms()(
+        id in any::<u128>(),
+        group_index in 0..3_usize,
+        agents in proptest::sample::subsequence(AGENTS.to_vec(), 0..=2),
+        level in 0..3_usize,
+        start in 0..20_i64,
+        length in proptest::option::of(1..15_i64),
+        revoked_after in proptest::option::of(0..20_i64),
+    ) -> GrantTerms {
+        let expire = length.map(|length| start + length);
+        // A grant is never revoked after its end.
+        let revoke = revoked_after.filter(|revoke| expire.is_none_or(|expire| *revoke < expire));
+        GrantTerms {
+            grant_id: GrantId(Uuid::from_u128(id)),
+            group_id: group(GROUPS[group_index]),
+            agent_ids: agents.into_iter().map(agent).collect(),
+            access_level: AccessLevel::ALL[level],
+            start_time: at(start),
+            expire_time: expire.map(at),
+            revoke_time: revoke.map(at),
+        }
+    }
+}
+
+prop_compose! {
+    pub(crate) fn check()(
+        agent_index in proptest::option::weighted(0.9, 0..3_usize),
+        groups in proptest::sample::subsequence(GROUPS.to_vec(), 0..=3),
+        level in 0..3_usize,
+        kind in prop_oneof![4 => Just(0), 1 => 1..3_usize],
+        human_index in proptest::option::of(0..3_usize),
+    ) -> AccessCheck {
+        AccessCheck {
+            tenant_id: tenant("acme"),
+            agent_id: agent_index.map(|index| agent(AGENTS[index])),
+            groups: groups.into_iter().map(group).collect(),
+            required_level: AccessLevel::ALL[level],
+            agent_kind: AgentKind::ALL[kind],
+            on_behalf_of: human_index.map(|index| agent(AGENTS[index])),
+        }
+    }
+}
+
+/// The documented rules, in their order.
+fn expected(grants: &[GrantTerms], check: &AccessCheck, now: Time) -> Reason {
+    if check.agent_kind != AgentKind::Human {
+        return Reason::AgentKindNotAllowed;
+    }
+    let of = |state: GrantState| grants.iter().filter(move |terms| terms.state(now) == state);
+    let has_group = |terms: &&GrantTerms| check.groups.contains(&terms.group_id);
+    let lacks_group = |terms: &&GrantTerms| !has_group(terms);
+    let is_named = |terms: &&GrantTerms| {
+        let named = check.agent_id.as_ref().is_some_and(|agent| terms.agent_ids.contains(agent));
+        terms.agent_ids.is_empty() || named
+    };
+    let has_level = |terms: &&GrantTerms| terms.access_level >= check.required_level;
+    let lacks_level = |terms: &&GrantTerms| !has_level(terms);
+    let is_unnamed = |terms: &&GrantTerms| !is_named(terms);
+    let live = || of(GrantState::Active).chain(of(GrantState::Scheduled));
+    if of(GrantState::Active).filter(has_group).filter(is_named).any(|terms| has_level(&terms)) {
+        return Reason::GrantActive;
+    }
+    if of(GrantState::Scheduled).filter(has_group).filter(is_named).any(|terms| has_level(&terms)) {
+        return Reason::NotStarted;
+    }
+    if live().filter(has_group).filter(is_named).any(|terms| lacks_level(&terms)) {
+        return Reason::LevelExceeded;
+    }
+    if live().filter(has_group).any(|terms| is_unnamed(&terms)) {
+        return Reason::AgentNotNamed;
+    }
+    let ended = of(GrantState::Expired).chain(of(GrantState::Revoked)).filter(has_group);
+    let last = ended.max_by_key(|terms| {
+        (terms.revoke_time.or(terms.expire_time), terms.access_level, terms.grant_id)
+    });
+    if let Some(last) = last {
+        return if last.revoke_time.is_some() { Reason::Revoked } else { Reason::Expired };
+    }
+    if live().any(|terms| lacks_group(&terms)) {
+        return Reason::GroupMismatch;
+    }
+    Reason::NoGrant
+}
+
+/// The grants that a check node keeps: those that have not ended, and the latest ended grant of
+/// each group.
+fn held(grants: &[GrantTerms], now: Time) -> Vec<GrantTerms> {
+    let groups: BTreeSet<GroupId> = grants.iter().map(|terms| terms.group_id.clone()).collect();
+    let live = grants.iter().filter(|terms| !terms.state(now).is_ended());
+    let last_ended = groups.iter().filter_map(|group_id| {
+        grants
+            .iter()
+            .filter(|terms| terms.group_id == *group_id && terms.state(now).is_ended())
+            .max_by_key(|terms| (terms.end_time(), terms.access_level, terms.grant_id))
+    });
+    live.chain(last_ended).cloned().collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+    #[test]
+    fn decisions_follow_the_documented_rules(
+        grants in vec(terms(), 0..8), check in check(), now in 0..40_i64,
+    ) {
+        let now = at(now);
+        let decision = decide([], &grants, &check, now);
+        prop_assert_eq!(decision.reason, expected(&grants, &check, now));
+        if check.agent_kind == AgentKind::Human {
+            prop_assert_eq!(decision.terms.is_some(), decision.reason != Reason::NoGrant);
+        }
+        if decision.is_allowed() {
+            let terms = decision.terms.unwrap();
+            let is_allowing = |terms: &&GrantTerms| {
+                terms.state(now) == GrantState::Active
+                    && check.groups.contains(&terms.group_id)
+                    && check.agent_id.as_ref().map_or(terms.agent_ids.is_empty(), |agent| {
+                        terms.names(agent)
+                    })
+                    && terms.access_level >= check.required_level
+            };
+            prop_assert!(is_allowing(&terms));
+            let end = |terms: &GrantTerms| terms.expire_time.unwrap_or(Time::MAX_UTC);
+            let latest = grants.iter().filter(is_allowing).map(end).max();
+            prop_assert_eq!(Some(end(terms)), latest, "the grant that ends last decides");
+        }
+    }
+
+    #[test]
+    fn grants_that_a_node_does_not_keep_change_no_decision(
+        grants in vec(terms(), 0..8), check in check(), now in 0..40_i64,
+    ) {
+        let now = at(now);
+        let kept = held(&grants, now);
+        prop_assert_eq!(decide([], &kept, &check, now), decide([], &grants, &check, now));
+    }
+
+    #[test]
+    fn the_order_of_grants_changes_no_decision(
+        grants in vec(terms(), 0..8), check in check(), now in 0..40_i64,
+    ) {
+        let now = at(now);
+        let forwards = decide([], &grants, &check, now);
+        prop_assert_eq!(decide([], grants.iter().rev(), &check, now), forwards);
+    }
+
+    #[test]
+    fn explanations_agree_with_decisions(
+        grants in vec(terms(), 0..8), check in check(), now in 0..40_i64,
+    ) {
+        let now = at(now);
+        let decision = decide([], &grants, &check, now);
+        let is_allowing =
+            |terms: &GrantTerms| obstacles(terms, &check, now.into()) == [Reason::GrantActive];
+        prop_assert_eq!(grants.iter().any(is_allowing), decision.is_allowed());
+        if let Some(terms) = decision.terms {
+            prop_assert!(obstacles(terms, &check, now.into()).contains(&decision.reason));
+        }
+        let items = checklist(&decision, &check);
+        let obstacles = items.iter().filter(|item| item.answer == ChecklistAnswer::No);
+        prop_assert_eq!(obstacles.count(), usize::from(!decision.is_allowed()));
+    }
+}
+
+#[test]
+fn a_revoked_grant_to_the_agents_group_is_nearer_than_a_grant_to_another_group() {
+    let base = GrantTerms {
+        grant_id: GrantId(Uuid::from_u128(1)),
+        group_id: group("support"),
+        agent_ids: BTreeSet::new(),
+        access_level: AccessLevel::Admin,
+        start_time: at(0),
+        expire_time: None,
+        revoke_time: Some(at(5)),
+    };
+    let other = GrantTerms {
+        grant_id: GrantId(Uuid::from_u128(2)),
+        group_id: group("engineering"),
+        revoke_time: None,
+        ..base.clone()
+    };
+    let check = mk_check(&tenant("acme"));
+    let grants = [base.clone(), other.clone()];
+    let decision = decide([], &grants, &check, at(10));
+    assert_eq!((decision.reason, decision.terms), (Reason::Revoked, Some(&base)));
+    let decision = decide([], std::slice::from_ref(&other), &check, at(10));
+    assert_eq!((decision.reason, decision.terms), (Reason::GroupMismatch, Some(&other)));
+    let without_groups = AccessCheck { groups: AssertedGroups::default(), ..check };
+    let decision = decide([], &grants, &without_groups, at(10));
+    assert!(!decision.is_allowed(), "an agent without groups must be denied");
+}

@@ -1,0 +1,20 @@
+//! Servers in this process, over real sockets.
+
+#[allow(clippy::disallowed_methods, reason = "tasks of a test end with its runtime")]
+mod attacks;
+mod errors;
+mod follow;
+mod follower;
+mod harness;
+mod health;
+mod identity;
+mod isolation;
+mod lifecycle;
+mod rpcs;
+mod sidecars;
+mod slow_store;
+mod sockets;
+mod tokens;
+mod upstreams;
+
+use crate::common::{postgres, proxy, server as process};

@@ -1,0 +1,111 @@
+//! Client certificates: which are accepted, and which roles their names have.
+
+use support_access::api::proto::v1::{
+    ListGrantsRequest, support_access_client::SupportAccessClient,
+};
+use tonic::Code;
+
+use super::{
+    AUDITOR, GATEWAY, OPERATOR, PORTAL, World,
+    authority::{Authority, expired, not_yet_valid},
+    reason,
+};
+use crate::server::harness::{a_check, wait_for_metric};
+
+fn list() -> ListGrantsRequest {
+    ListGrantsRequest { tenant_id: "acme".to_owned(), ..ListGrantsRequest::default() }
+}
+
+#[tokio::test]
+async fn a_certificate_identifies_by_uri_or_dns_name() {
+    let world = World::new().await;
+    assert!(world.checks(Some(GATEWAY)).await.check_access(a_check()).await.is_ok());
+    assert!(world.admin(Some(AUDITOR)).await.list_grants(list()).await.is_ok());
+    assert!(world.admin(Some(OPERATOR)).await.list_grants(list()).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_certificate_without_a_binding_has_no_permissions() {
+    let world = World::new().await;
+    for name in ["spiffe://vendor.example/gateway/2", "spiffe://other.example/gateway", "localhost"]
+    {
+        let refused = world.checks(Some(name)).await.check_access(a_check()).await.unwrap_err();
+        assert_eq!((refused.code(), &*reason(&refused)), (Code::PermissionDenied, "ROLE_MISSING"));
+    }
+    let refused = world.checks(None).await.check_access(a_check()).await.unwrap_err();
+    assert_eq!(
+        (refused.code(), &*reason(&refused)),
+        (Code::Unauthenticated, "CREDENTIALS_MISSING")
+    );
+}
+
+#[tokio::test]
+async fn the_common_name_is_ignored() {
+    let world = World::new().await;
+    let identity = world.authority.client_with(&[], |params| {
+        params.distinguished_name.push(rcgen::DnType::CommonName, GATEWAY);
+    });
+    let channel = world.connect(Some(identity)).await.unwrap();
+    let mut client = SupportAccessClient::new(channel);
+    let refused = client.check_access(a_check()).await.unwrap_err();
+    assert_eq!(
+        (refused.code(), &*reason(&refused)),
+        (Code::Unauthenticated, "CERTIFICATE_REJECTED")
+    );
+}
+
+/// Whether a call is answered. With TLS 1.3, a client may connect before the server has refused it.
+async fn is_accepted(world: &World, identity: (String, String)) -> bool {
+    match world.connect(Some(identity)).await {
+        Ok(channel) => {
+            let mut client = SupportAccessClient::new(channel);
+            client.check_access(a_check()).await.is_ok()
+        }
+        Err(_) => false,
+    }
+}
+
+#[tokio::test]
+async fn invalid_certificates_are_refused_in_the_handshake() {
+    let world = World::new().await;
+    assert!(is_accepted(&world, world.authority.client(GATEWAY)).await);
+    let unknown = Authority::new("another authority");
+    assert!(!is_accepted(&world, unknown.client(GATEWAY)).await, "another authority");
+    let namesake = Authority::new("clients and servers");
+    assert!(
+        !is_accepted(&world, namesake.client(GATEWAY)).await,
+        "another authority of the same name"
+    );
+    assert!(!is_accepted(&world, world.authority.client_with(&[GATEWAY], expired)).await);
+    assert!(!is_accepted(&world, world.authority.client_with(&[GATEWAY], not_yet_valid)).await);
+    let for_servers = world.authority.client_with(&[GATEWAY], |params| {
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+    });
+    assert!(!is_accepted(&world, for_servers).await, "a certificate for servers");
+    // No call is counted for a failed handshake.
+    wait_for_metric(&world.running, "support_access_handshakes_failed_total 5").await;
+}
+
+#[tokio::test]
+async fn conflicting_roles_of_several_names_are_refused() {
+    let world = World::new().await;
+    for names in [[PORTAL, OPERATOR], [GATEWAY, PORTAL]] {
+        let identity = world.authority.client_with(&names, |_| {});
+        let channel = world.connect(Some(identity)).await.unwrap();
+        let mut client = SupportAccessClient::new(channel);
+        let refused = client.check_access(a_check()).await.unwrap_err();
+        let expected = (Code::PermissionDenied, "SEPARATION_OF_DUTIES");
+        assert_eq!((refused.code(), &*reason(&refused)), expected);
+    }
+}
+
+#[tokio::test]
+async fn plain_connections_to_a_tls_listener_are_refused() {
+    let world = World::new().await;
+    let plain = world.url().replace("https://", "http://");
+    let connected = tonic::transport::Endpoint::from_shared(plain).unwrap().connect().await;
+    if let Ok(channel) = connected {
+        let mut client = SupportAccessClient::new(channel);
+        assert!(client.check_access(a_check()).await.is_err());
+    }
+}

@@ -1,0 +1,118 @@
+//! The contract of [`Store`](support_access::store::Store), tested with the memory store, SQLite
+//! and PostgreSQL. Further tests cover durability, recovery and schema checks of the databases.
+
+mod bench;
+mod chains;
+mod changes;
+mod contention;
+mod enforced;
+mod expanded;
+mod faults;
+mod history;
+mod locks;
+mod membership;
+mod model;
+mod notifications;
+mod opening;
+mod outages;
+mod permanence;
+mod plans;
+mod reads;
+mod restores;
+mod samples;
+mod verification;
+
+use crate::common::{later, postgres, proxy};
+
+/// Runs each case on each store, as a test of its own.
+macro_rules! suite {
+    ($($store:ident { $($module:ident: $($case:ident),* $(,)?;)* })*) => { $(
+        mod $store {
+            $($(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    crate::store::$module::$case(&crate::store::bench::Bench::$store()).await;
+                }
+            )*)*
+        }
+    )* };
+}
+
+/// The cases that every store must pass.
+macro_rules! contract {
+    ($($store:ident),*) => { mod contract { suite! { $(
+        $store {
+            changes:
+                events_are_read_as_written,
+                uncommitted_events_are_visible_in_their_transaction_only,
+                a_dropped_transaction_changes_nothing_and_blocks_no_other,
+                a_second_transaction_waits_for_a_bounded_time,
+                concurrent_transactions_lose_no_update_and_leave_no_gap,
+                a_cancelled_transaction_commits_all_events_or_none,
+                event_times_never_decrease,
+                requests_are_stored_by_tenant_and_part,
+                a_transaction_without_events_stores_no_request,
+                a_closed_store_is_unavailable;
+            reads:
+                reads_agree_with_a_naive_model_of_the_log,
+                pages_show_each_grant_once_while_others_are_created,
+                tenants_do_not_see_each_other;
+            membership:
+                a_node_is_a_member_until_its_eviction,
+                a_second_registration_keeps_the_heartbeat_seq,
+                a_heartbeat_returns_the_head_and_whether_the_position_is_held,
+                acknowledgements_never_decrease_and_are_of_this_log,
+                a_transaction_knows_the_longest_max_staleness_of_the_members,
+                followers_are_kept_until_the_next_write,
+                a_new_epoch_is_noticed_by_the_next_heartbeat,
+                nodes_send_heartbeats_while_a_transaction_is_open,
+                the_age_of_a_heartbeat_is_measured_by_one_clock;
+            enforced:
+                an_enforcement_is_listed_with_every_event_of_the_change,
+                only_the_first_enforcement_of_a_change_is_kept,
+                an_enforcement_is_listed_with_the_events_of_a_grant;
+            notifications:
+                commits_notify_all_listeners,
+                uncommitted_and_rejected_changes_notify_no_listener,
+                a_cancelled_wait_loses_no_notification,
+                closing_the_store_ends_subscriptions;
+            chains:
+                every_history_is_a_separate_chain,
+                concurrent_histories_are_chained_without_a_gap,
+                a_record_never_changes;
+            locks:
+                locks_are_read_as_written,
+                pages_show_each_lock_once_while_others_are_created;
+        }
+    )* } } };
+}
+
+contract!(memory, sqlite, postgres);
+
+/// The cases that durable stores must pass.
+macro_rules! durable {
+    ($($store:ident),*) => { mod durable { suite! { $(
+        $store {
+            changes:
+                committed_events_survive_a_reopening,
+                a_transaction_with_a_cancelled_append_cannot_be_committed,
+                a_grant_event_must_be_about_a_live_grant;
+            enforced:
+                members_and_enforcements_survive_a_reopening;
+            chains:
+                a_changed_row_is_named_by_the_verifier;
+            locks:
+                a_lock_event_must_be_about_a_live_lock;
+            permanence:
+                history_is_permanent,
+                enums_are_checked;
+            verification:
+                a_changed_history_is_detected_until_it_is_restored,
+                a_truncated_history_is_detected,
+                a_rewritten_history_is_detected_by_the_process_that_verified_it_before,
+                a_chain_with_an_invalid_tenant_id_is_one_break;
+        }
+    )* } } };
+}
+
+durable!(sqlite, postgres);
