@@ -19,7 +19,8 @@ use tokio::runtime::{Builder, Runtime};
 
 use client::Remote;
 use error::CliError;
-use output::{Exit, Report};
+use exit::Exit;
+use output::Report;
 
 mod args;
 mod checks;
@@ -30,6 +31,7 @@ mod connection;
 mod database;
 mod diagnosis;
 mod error;
+mod exit;
 mod grants;
 mod health;
 mod history;
@@ -40,6 +42,7 @@ mod nodes;
 mod output;
 mod policy;
 mod serve;
+mod server_address;
 mod settings;
 mod sidecar;
 mod table;

@@ -30,13 +30,15 @@ pub use check::{AccessCheck, AssertedGroups};
 pub use clock::{BootTime, Clock};
 pub use decision::{Decision, Reason, Remedy, decide};
 pub use event::{Event, EventKind};
-pub use grant::{AccessLevel, AgentKind, Grant, GrantState, GrantTerms, Revocation};
+pub use grant::{
+    AccessLevel, AgentKind, AgentKindEntry, Grant, GrantState, GrantTerms, Revocation,
+};
 pub use ids::{AgentId, FreeText, GrantId, GroupId, RequestId, TenantId, Ticket};
 pub use lock::{Lock, LockId, LockRequest, LockState, LockTarget, LockTerms};
 pub use node::{Ack, Enforced, NodeId, NodeInfo, NodeKind};
-pub use overrides::{OverrideField, OverridesUpdate, PolicyOverrides};
-pub use policy::{AgentKindEntry, SupportGroup, SupportPolicy};
-pub use request::{End, ExtendRequest, GrantRequest, PolicyRequest, RevokeRequest, UnlockRequest};
+pub use overrides::{OverrideField, OverridesUpdate, PolicyOverrides, PolicyRequest};
+pub use policy::{SupportGroup, SupportPolicy};
+pub use request::{End, ExtendRequest, GrantRequest, RevokeRequest, UnlockRequest};
 pub use revision::{Epoch, LogName, Position, Revision, Sequence, TokenKey};
 pub use time::{Now, Span, Time};
 pub use violation::{FieldViolation, ViolationReason, Violations};

@@ -1,6 +1,7 @@
 //! support-access: customers decide when the vendor's support staff may enter their tenant.
 //!
-//! Rooms, from the words to the assembly. A room uses only those above it; `tests/tidy.rs` holds that.
+//! Modules, from the vocabulary to the assembly. A module imports only the modules above it in this
+//! list; `tests/tidy` enforces the order.
 
 pub mod domain;
 pub mod store;

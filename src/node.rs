@@ -17,6 +17,7 @@ pub mod enforcer;
 pub mod failure_log;
 pub mod follower_session;
 pub mod followers;
+mod gauges;
 pub mod lease;
 mod locks;
 pub mod message;
@@ -29,6 +30,7 @@ mod view;
 pub mod watch;
 
 pub use check_node::{CheckNode, Gap};
+pub use gauges::Gauges;
 pub use snapshot::Snapshot;
-pub use view::{Gauges, ReadView, View};
+pub use view::{ReadView, View};
 pub use watch::NodeProgress;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use clap::{Args, Command, ValueEnum};
 use prost_types::{Duration, Timestamp};
+use uuid::Uuid;
 
 use super::error::{ArgumentNames, CliError};
 use crate::{
@@ -193,6 +194,31 @@ pub(crate) fn parse_group_override(text: &str) -> Result<v1::GroupOverride, Stri
         .map_err(|_| format!("{level:?} is not a level: write read-only, read-write or admin"))?;
     let max_access_level = v1::AccessLevel::from(level).into();
     Ok(v1::GroupOverride { group_id: group_id.into(), max_access_level })
+}
+
+/// The option that makes a repeated command safe.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RequestArgs {
+    /// Makes a repeated command safe: the same id makes one change [default: a new UUID]
+    #[arg(long = "request-id", value_name = "ID")]
+    request_id: Option<String>,
+}
+
+impl RequestArgs {
+    pub(crate) fn id(&self) -> String {
+        self.request_id.clone().unwrap_or_else(|| Uuid::now_v7().to_string())
+    }
+
+    /// Adds to an error how the command can be repeated without a second change.
+    pub(crate) fn with_id_in_hint(request_id: &str, error: CliError) -> CliError {
+        if !error.is_uncertain() {
+            return error;
+        }
+        error.with_hint(format!(
+            "the change may have been made; with --request-id {request_id}, a repeated command \
+             makes one change"
+        ))
+    }
 }
 
 #[cfg(test)]

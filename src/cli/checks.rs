@@ -6,8 +6,9 @@ use super::{
     args::{Kind, Level},
     client::{Call, Client},
     error::CliError,
+    exit::Exit,
     grants::view::{UNTIL_REVOKED, candidates},
-    output::{Exit, Report},
+    output::Report,
     table::{Cell, Column, Highlight, Layout, details, table},
     view::{level, measured, short, time_utc},
 };

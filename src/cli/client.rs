@@ -14,8 +14,9 @@ use super::{
     args::names,
     connection::{ConnectionArgs, Format, OutputArgs},
     error::{ArgumentNames, CliError, causes},
+    exit::Exit,
     json::{JsonMessage, to_json},
-    output::{Exit, Report, stdout_layout},
+    output::{Report, stdout_layout},
     table::Layout,
 };
 use crate::api::{

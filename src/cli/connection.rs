@@ -1,9 +1,8 @@
 //! The options of commands that call a server, and the connection.
 
-use std::{fmt, path::PathBuf, str::FromStr};
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use http::{Uri, uri::Authority};
 use tokio::time::timeout;
 use tonic::{
     metadata::AsciiMetadataValue,
@@ -14,6 +13,7 @@ use super::{
     args::parse_duration,
     diagnosis::{Diagnosis, diagnose},
     error::{CliError, causes},
+    server_address::ServerAddress,
 };
 use crate::{
     api::credentials::{ClientCredentials, is_exposed},
@@ -143,14 +143,10 @@ pub(crate) enum Format {
     Json,
 }
 
-/// The address of a server, as a URL or as `unix:PATH`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ServerAddress(String);
-
 impl ConnectionArgs {
     /// Connects to the server, within the timeout.
     pub(crate) async fn connect(&self) -> Result<Channel, CliError> {
-        let endpoint = Endpoint::from_shared(self.server.0.clone())
+        let endpoint = Endpoint::from_shared(self.server.as_str().to_owned())
             .map_err(|_| CliError::usage(format!("--server: {} is not an address", self.server)))?;
         let endpoint = if self.server.uses_tls() {
             let tls = self.credentials().tls().map_err(CliError::usage)?;
@@ -164,19 +160,23 @@ impl ConnectionArgs {
         match timeout(self.timeout.0, endpoint.connect()).await {
             Ok(Ok(channel)) => Ok(channel),
             Ok(Err(error)) => Err(self.explain(&error).await),
-            Err(_) => Err(Diagnosis::NoResponse.to_error(self)),
+            Err(_) => Err(self.to_error(&Diagnosis::NoResponse)),
         }
     }
 
     /// The error for a connection that failed.
     pub(crate) async fn explain(&self, error: &(dyn std::error::Error + 'static)) -> CliError {
-        diagnose(&self.server, error).await.to_error(self)
+        self.to_error(&diagnose(&self.server, error).await)
+    }
+
+    fn to_error(&self, diagnosis: &Diagnosis) -> CliError {
+        diagnosis.to_error(&self.server, self.ca.is_some(), self.certificate.is_some())
     }
 
     /// The header with the bearer token.
     pub(crate) fn token(&self) -> Result<Option<AsciiMetadataValue>, CliError> {
         let token = self.credentials().token().map_err(CliError::usage)?;
-        if token.is_some() && is_exposed(&self.server.0) {
+        if token.is_some() && is_exposed(self.server.as_str()) {
             let message =
                 format!("--token-file: others can read a token on its way to {}", self.server);
             return Err(CliError::usage(message).with_hint("use an https:// address"));
@@ -206,53 +206,6 @@ impl ConnectionArgs {
     }
 }
 
-impl ServerAddress {
-    /// Whether the address begins with https://.
-    pub(crate) fn uses_tls(&self) -> bool {
-        self.0.starts_with("https://")
-    }
-
-    /// The path of a Unix socket.
-    pub(crate) fn socket(&self) -> Option<&str> {
-        self.0.strip_prefix("unix:")
-    }
-
-    /// The host and the port of a TCP address.
-    pub(crate) fn host_and_port(&self) -> Option<(String, u16)> {
-        let uri: Uri = self.0.parse().ok()?;
-        let port = uri.port_u16().unwrap_or(if self.uses_tls() { 443 } else { 80 });
-        Some((uri.host()?.trim_matches(['[', ']']).to_owned(), port))
-    }
-}
-
-impl fmt::Display for ServerAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl FromStr for ServerAddress {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const FORMS: &str =
-            "write HOST:PORT, https://HOST:PORT, http://HOST:PORT or unix:/path/of/the/socket";
-        if let Some(path) = text.strip_prefix("unix:") {
-            return if path.is_empty() { Err(FORMS) } else { Ok(Self(text.into())) };
-        }
-        if text.starts_with("http://") || text.starts_with("https://") {
-            let uri = text.parse::<Uri>().map_err(|_| FORMS)?;
-            return if matches!(uri.path(), "" | "/") { Ok(Self(text.into())) } else { Err(FORMS) };
-        }
-        let authority = text.parse::<Authority>().map_err(|_| FORMS)?;
-        if authority.port_u16().is_none() || authority.host().is_empty() || text.contains('@') {
-            return Err(FORMS);
-        }
-        let plain = format!("http://{text}");
-        Ok(Self(if is_exposed(&plain) { format!("https://{text}") } else { plain }))
-    }
-}
-
 fn parse_timeout(text: &str) -> Result<Span, String> {
     let timeout = parse_duration(text)?;
     let is_valid = !timeout.is_zero() && timeout <= Span::hours(24);
@@ -270,28 +223,6 @@ fn parse_actor(text: &str) -> Result<AsciiMetadataValue, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_server_is_a_host_and_port_or_a_url_or_a_socket() {
-        let cases = [
-            ("localhost:50051", "http://localhost:50051"),
-            ("127.0.0.1:50051", "http://127.0.0.1:50051"),
-            ("[::1]:50051", "http://[::1]:50051"),
-            ("access.example:50051", "https://access.example:50051"),
-            ("10.0.0.1:443", "https://10.0.0.1:443"),
-            ("http://access.example:50051", "http://access.example:50051"),
-            ("https://[::1]:1/", "https://[::1]:1/"),
-            ("https://host", "https://host"),
-            ("unix:/run/a.sock", "unix:/run/a.sock"),
-            ("unix:a", "unix:a"),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(text.parse(), Ok(ServerAddress(expected.into())), "{text}");
-        }
-        for text in ["", "unix:", "host", "http://", "http://a/b", "ftp://a:1", ":50051", "a@b:1"] {
-            assert!(text.parse::<ServerAddress>().is_err(), "{text:?}");
-        }
-    }
 
     #[test]
     fn an_actor_is_ascii_and_not_the_system() {

@@ -13,8 +13,8 @@ use tokio::{
 use tokio_rustls::rustls::{self, CertificateError};
 
 use super::{
-    connection::{ConnectionArgs, ServerAddress},
     error::{CliError, causes},
+    server_address::ServerAddress,
 };
 use crate::api::health::Phase;
 
@@ -148,9 +148,15 @@ fn classify(answer: &[u8]) -> Peer {
 }
 
 impl Diagnosis {
-    /// The error, with the remedy.
-    pub(crate) fn to_error(&self, connection: &ConnectionArgs) -> CliError {
-        let server = connection.server.to_string();
+    /// The error, with the remedy. `has_ca` and `has_certificate` are whether --ca and
+    /// --certificate are given.
+    pub(crate) fn to_error(
+        &self,
+        server: &ServerAddress,
+        has_ca: bool,
+        has_certificate: bool,
+    ) -> CliError {
+        let server = server.to_string();
         let message = |text: &str| CliError::unavailable(text.replace("SERVER", &server));
         match self {
             Self::PlainServer => message("the server at SERVER does not use TLS")
@@ -161,7 +167,7 @@ impl Diagnosis {
                 .with_hint("the gRPC port is 50051, unless the server's `listen` names another"),
             Self::NotGrpc => message("the server at SERVER does not serve gRPC")
                 .with_hint("another program may use this port"),
-            Self::UnknownAuthority if connection.ca.is_some() => {
+            Self::UnknownAuthority if has_ca => {
                 message("the certificate of SERVER is not signed by an authority in --ca")
                     .with_hint("--ca must contain the authority of the server's certificate")
             }
@@ -174,11 +180,10 @@ impl Diagnosis {
             }
             Self::ClosedAfterHandshake(cause) => {
                 let text = "the server at SERVER closed the connection after the TLS handshake";
-                message(&format!("{text}: {cause}")).with_hint(match connection.certificate {
-                    Some(_) => {
-                        "the server may reject the client certificate; its log has the reason"
-                    }
-                    None => "the server may require a client certificate: --certificate and --key",
+                message(&format!("{text}: {cause}")).with_hint(if has_certificate {
+                    "the server may reject the client certificate; its log has the reason"
+                } else {
+                    "the server may require a client certificate: --certificate and --key"
                 })
             }
             Self::SocketClosed => {

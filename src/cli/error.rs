@@ -6,7 +6,7 @@ use serde::Serialize;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use super::{output::Exit, table::clean};
+use super::{exit::Exit, table::clean};
 use crate::api::proto::v1::ErrorReason;
 
 /// The names of a command's arguments by id. An id is the name of the field of the request

@@ -2,10 +2,9 @@
 
 use clap::{ArgGroup, Args};
 use prost_types::Timestamp;
-use uuid::Uuid;
 
 use super::{
-    args::{Kind, Level, LimitArgs, State, parse_duration, parse_time, to_proto},
+    args::{Kind, Level, LimitArgs, RequestArgs, State, parse_duration, parse_time, to_proto},
     client::{Call, Client},
     error::CliError,
     output::Report,
@@ -197,31 +196,6 @@ pub(crate) struct ShowArgs {
     /// The grant
     #[arg(value_name = "GRANT")]
     grant_id: String,
-}
-
-/// The option that makes a repeated command safe.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct RequestArgs {
-    /// Makes a repeated command safe: the same id makes one change [default: a new UUID]
-    #[arg(long = "request-id", value_name = "ID")]
-    request_id: Option<String>,
-}
-
-impl RequestArgs {
-    pub(crate) fn id(&self) -> String {
-        self.request_id.clone().unwrap_or_else(|| Uuid::now_v7().to_string())
-    }
-
-    /// Adds to an error how the command can be repeated without a second change.
-    pub(crate) fn with_id_in_hint(request_id: &str, error: CliError) -> CliError {
-        if !error.is_uncertain() {
-            return error;
-        }
-        error.with_hint(format!(
-            "the change may have been made; with --request-id {request_id}, a repeated command \
-             makes one change"
-        ))
-    }
 }
 
 impl Call for GrantArgs {

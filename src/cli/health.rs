@@ -9,12 +9,7 @@ use clap::{Args, Subcommand};
 use http::{StatusCode, Uri};
 use tokio::time::timeout;
 
-use super::{
-    error::CliError,
-    output::{Exit, Report},
-    settings::SettingArgs,
-    table::clean,
-};
+use super::{error::CliError, exit::Exit, output::Report, settings::SettingArgs, table::clean};
 use crate::{
     api::health::Phase,
     auth::http::{Answer, HttpClient},
@@ -33,9 +28,9 @@ pub(crate) enum HealthCommand {
 
 /// Check whether the server or sidecar on this machine serves; for the health check of a container
 ///
-/// The address comes from the same places as that of the server, so this command finds the server in
-/// the same container. No credentials are needed. 0.0.0.0 and [::] stand for loopback. The exit code
-/// is 0 if the server serves, and 1 otherwise.
+/// The address comes from the same places as that of the server, so this command finds the server
+/// in the same container. No credentials are needed. 0.0.0.0 and [::] stand for loopback. The exit
+/// code is 0 if the server serves, and 1 otherwise.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   support-access health check")]

@@ -4,10 +4,9 @@ use clap::{ArgGroup, Args, Subcommand};
 use prost_types::Timestamp;
 
 use super::{
-    args::{Kind, LimitArgs, parse_duration, parse_time, to_proto},
+    args::{Kind, LimitArgs, RequestArgs, parse_duration, parse_time, to_proto},
     client::{Call, Client, Remote},
     error::CliError,
-    grants::RequestArgs,
     output::Report,
 };
 use crate::{api::proto::v1, domain::Span};

@@ -4,10 +4,9 @@ use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use prost_types::FieldMask;
 
 use super::{
-    args::{parse_duration, parse_group_override, to_proto},
+    args::{RequestArgs, parse_duration, parse_group_override, to_proto},
     client::{Call, Client, Remote},
     error::CliError,
-    grants::RequestArgs,
     output::Report,
 };
 use crate::{api::proto::v1, domain::Span};

@@ -40,6 +40,25 @@ pub enum AgentKind {
     Service,
 }
 
+/// How a policy admits agents of one kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentKindEntry {
+    /// The kind.
+    pub agent_kind: AgentKind,
+    /// The highest level for this kind. `None`: the grant's level.
+    #[serde(default)]
+    pub max_access_level: Option<AccessLevel>,
+    /// Whether a check must state `on_behalf_of`.
+    #[serde(default)]
+    pub on_behalf_of_required: bool,
+}
+impl AgentKindEntry {
+    /// Humans, at the grant's level.
+    pub const HUMAN: Self =
+        Self { agent_kind: AgentKind::Human, max_access_level: None, on_behalf_of_required: false };
+}
+
 impl AccessLevel {
     /// Every level, lowest first.
     pub const ALL: [Self; 3] = [Self::ReadOnly, Self::ReadWrite, Self::Admin];

@@ -4,9 +4,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    grant::AccessLevel,
-    ids::GroupId,
-    policy::{AgentKindEntry, Forbidden, SupportPolicy, join, join_kinds},
+    grant::{AccessLevel, AgentKindEntry},
+    ids::{FreeText, GroupId, RequestId},
+    policy::{Forbidden, SupportPolicy, join, join_kinds},
     time::Span,
     violation::ViolationReason as Reason,
 };
@@ -96,6 +96,19 @@ pub struct OverridesUpdate {
     pub fields: Vec<OverrideField>,
     /// The new values. Fields that are not in `fields` are ignored.
     pub overrides: PolicyOverrides,
+}
+
+/// The request of `UpdateSupportPolicy`. Each field is valid by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PolicyRequest {
+    /// Makes a retry safe.
+    pub request_id: Option<RequestId>,
+    /// The etag of the policy as the caller knows it. `None`: the last writer wins.
+    pub etag: Option<String>,
+    /// The overrides to change.
+    pub update: OverridesUpdate,
+    /// The caller's reason.
+    pub reason: FreeText,
 }
 
 impl PolicyOverrides {

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    grant::{AccessLevel, AgentKind, Grant},
+    grant::{AccessLevel, AgentKindEntry, Grant},
     ids::{FreeText, GroupId},
     request::{ExtendRequest, GrantRequest, START_LEEWAY},
     time::{Span, Time, after, between},
@@ -47,20 +47,6 @@ pub struct SupportGroup {
     pub max_access_level: AccessLevel,
 }
 
-/// How a policy admits agents of one kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AgentKindEntry {
-    /// The kind.
-    pub agent_kind: AgentKind,
-    /// The highest level for this kind. `None`: the grant's level.
-    #[serde(default)]
-    pub max_access_level: Option<AccessLevel>,
-    /// Whether a check must state `on_behalf_of`.
-    #[serde(default)]
-    pub on_behalf_of_required: bool,
-}
-
 /// The choices of a tenant. Its names are those of the `[policy]` section in configuration files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -92,12 +78,6 @@ pub struct Period {
     pub start_time: Time,
     /// The end (exclusive). `None`: until revoked.
     pub expire_time: Option<Time>,
-}
-
-impl AgentKindEntry {
-    /// Humans, at the grant's level.
-    pub const HUMAN: Self =
-        Self { agent_kind: AgentKind::Human, max_access_level: None, on_behalf_of_required: false };
 }
 
 impl Default for SupportPolicy {

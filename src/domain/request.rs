@@ -5,10 +5,8 @@ use std::{collections::BTreeSet, time::Duration};
 use serde::Serialize;
 
 use crate::domain::{
-    grant::AccessLevel,
+    grant::{AccessLevel, AgentKindEntry},
     ids::{AgentId, FreeText, GroupId, RequestId, TenantId, Ticket},
-    overrides::OverridesUpdate,
-    policy::AgentKindEntry,
     time::{Span, Time, after},
     violation::{ViolationReason, Violations},
 };
@@ -115,19 +113,6 @@ pub struct UnlockRequest {
     pub request_id: Option<RequestId>,
     /// The etag of the lock as the caller knows it. `None`: lift unconditionally.
     pub etag: Option<String>,
-    /// The caller's reason.
-    pub reason: FreeText,
-}
-
-/// The request of `UpdateSupportPolicy`. Each field is valid by itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct PolicyRequest {
-    /// Makes a retry safe.
-    pub request_id: Option<RequestId>,
-    /// The etag of the policy as the caller knows it. `None`: the last writer wins.
-    pub etag: Option<String>,
-    /// The overrides to change.
-    pub update: OverridesUpdate,
     /// The caller's reason.
     pub reason: FreeText,
 }

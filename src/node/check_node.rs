@@ -13,10 +13,11 @@ use crate::{
     domain::{Ack, BootTime, Clock, NodeId, NodeInfo, NodeKind, Position, Revision, Time},
     node::{
         change_buffer::ChangeBuffer,
+        gauges::Gauges,
         message::{Change, LeaseGrant},
         snapshot::Snapshot,
         state::{NodeState, StateGuard},
-        view::{Gauges, ReadView, View},
+        view::{ReadView, View},
         watch::{NodeProgress, WatchSender, Watcher},
     },
 };

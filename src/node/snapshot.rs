@@ -11,7 +11,7 @@ use crate::{
         AccessCheck, Epoch, GrantId, GrantTerms, GroupId, LockTerms, Position, Revision, TenantId,
         Time, TokenKey,
     },
-    node::{locks::Locks, message::Change, view::Gauges},
+    node::{gauges::Gauges, locks::Locks, message::Change},
     store::Retained,
 };
 

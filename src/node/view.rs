@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    domain::{BootTime, Now, Revision, Time, time::from_micros},
+    domain::{BootTime, Now, Time, time::from_micros},
     node::{
         lease::{ClockReading, Lease},
         snapshot::Snapshot,
@@ -38,25 +38,6 @@ pub struct ReadView {
     pub now: Option<Now>,
     /// The remaining lifetime of the lease. If zero, the check must be denied with `STALE`.
     pub valid_for: Duration,
-}
-
-/// The gauges of a node, for metrics.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Gauges {
-    /// The last event in the snapshot.
-    pub revision: Revision,
-    /// Grants that no event has ended.
-    pub live_grants: u64,
-    /// Locks that no event has ended.
-    pub locks: u64,
-    /// Tenants with a grant, live or ended.
-    pub tenants: u64,
-    /// Estimated memory of the snapshot, in bytes.
-    pub snapshot_bytes: u64,
-    /// Age of the lease, valid or not; `None` without one.
-    pub lease_age: Option<Duration>,
-    /// Followers with an open stream.
-    pub followers: usize,
 }
 
 /// A time, in microseconds since 1970, that never decreases.

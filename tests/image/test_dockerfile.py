@@ -42,12 +42,14 @@ def test_sources_are_newer_than_the_cached_target_directory(tmp_path):
     before_build, *rest = re.sub(r"--mount=\S+", "", run).split("&& cargo build")
     assert rest
     subprocess.run(["sh", "-ec", before_build], cwd=tmp_path, check=True)
-    # Cargo always reads its own files. The binary contains neither the license, the benchmarks nor the
-    # members of the workspace.
-    not_compiled = {"Cargo.toml", "Cargo.lock", "LICENSE", "benches", "tests/simulation", "tests/tidy"}
+    # Cargo always reads its own files. The binary contains neither the license, the benchmarks nor
+    # the members of the workspace.
+    not_compiled = {"Cargo.toml", "Cargo.lock", "LICENSE", "benches",
+                    "tests/simulation", "tests/tidy"}
     assert not_compiled < set(names)
     unchanged = [path for path in files if path.stat().st_mtime == 0]
-    old = {name for name in names if any(path.is_relative_to(tmp_path / name) for path in unchanged)}
+    old = {name for name in names
+           if any(path.is_relative_to(tmp_path / name) for path in unchanged)}
     assert old == not_compiled
 
 

@@ -172,13 +172,13 @@ rules! {
             ("src/node.rs", 1, &format!("// A lease for {}.", "nobody")),
             ("src/node.rs", 2, &format!("fn f() {{\n    warn!(\"read it {}\");", "anew")),
             ("proto/a.proto", 1, &format!("// The caller is {} so.", "told")),
-            ("docs/a.md", 3, &format!("# A\n\nIt is {} there.", "no more")),
+            ("docs/a.md", 3, &format!("# A\n\nIt is no {} there.", "more")),
             ("tests/python/test_a.py", 1, &format!("# {} else", "somebody")),
-            ("helm/a/values.yaml", 1, &format!("# Waits {}.", "for ever")),
+            ("helm/a/values.yaml", 1, &format!("# Waits for {}.", "ever")),
         ],
         passes: [
             ("src/node.rs", "// At most 5 nodes, no more than that. We recommend it.\nlet a = 1;"),
-            ("docs/a.md", "```console\n$ nobody\n```\n`whoever`"),
+            ("docs/a.md", &format!("```console\n$ {}\n```\n`{}`", "nobody", "whoever")),
         ],
     }
     prose::sentences_begin_with_their_subject {
@@ -196,12 +196,14 @@ rules! {
     prose::lines_are_at_most_100_columns {
         catches: [
             ("src/node.rs", 1, &format!("// {}", "a ".repeat(50))),
+            ("src/node.rs", 1, &format!("const A: &str = \"{}\";", "a".repeat(90))),
             ("docs/a.md", 1, &"word ".repeat(21)),
         ],
         passes: [
             ("docs/a.md", &format!("| {} |\nhttps://{}", "a ".repeat(60), "a".repeat(100))),
             ("docs/b.md", &format!("```text\n{}\n```", "a ".repeat(60))),
             ("src/node.rs", &format!("// {}", "a".repeat(97))),
+            ("tests/a.rs", &format!("const TABLE: &str = \"\n{}\n\";", "a ".repeat(60))),
         ],
     }
     prose::test_names_name_the_component {

@@ -1,5 +1,5 @@
-//! Source files as the rules read them: code without comments and literals, and without the tests at
-//! the end.
+//! Source files as the rules read them: code without comments and literals, and without the tests
+//! at the end.
 
 use std::{fs, path::Path, process::Command};
 
@@ -138,7 +138,8 @@ pub(crate) fn blank(text: &str) -> String {
     code
 }
 
-/// The length in bytes of the comment or literal at the start of `rest`; 0 if `rest` starts with code.
+/// The length in bytes of the comment or literal at the start of `rest`; 0 if `rest` starts with
+/// code.
 fn skipped(rest: &str, before: Option<char>) -> usize {
     if rest.starts_with("//") {
         return rest.find('\n').unwrap_or(rest.len());

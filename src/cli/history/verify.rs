@@ -11,11 +11,7 @@ use clap::Args;
 use tokio_rustls::rustls::pki_types::{SubjectPublicKeyInfoDer, pem::PemObject};
 
 use crate::{
-    cli::{
-        error::CliError,
-        output::{Exit, Report},
-        table::clean,
-    },
+    cli::{error::CliError, exit::Exit, output::Report, table::clean},
     domain::chain::{
         Checkpoint, KeyError, PublicKey, Verifier, VerifyError, VerifyReport,
         verifier::{LINE_LENGTH_MAX, read_checkpoint},

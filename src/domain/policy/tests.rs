@@ -1,7 +1,9 @@
 use chrono::TimeDelta;
 
 use super::*;
-use crate::domain::{End, GrantId, GrantTerms, TenantId, Ticket, ids::Actor, time::from_micros};
+use crate::domain::{
+    AgentKind, End, GrantId, GrantTerms, TenantId, Ticket, ids::Actor, time::from_micros,
+};
 
 mod overrides;
 

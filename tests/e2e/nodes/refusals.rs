@@ -68,7 +68,8 @@ async fn serve_bytes(bytes: &'static str) -> String {
 
 fn no_server(url: &str) -> String {
     format!(
-        "{url} is not a support-access server, or not one that can be followed: correct the upstream"
+        "{url} is not a support-access server, or not one that can be followed: \
+         correct the upstream"
     )
 }
 
