@@ -1,6 +1,8 @@
-//! How long a revocation takes to be in force at three replicas and a hundred sidecars on this machine, while checks are made at all
-//! of them: beside one row changed and committed on the same PostgreSQL, in between. Not a loop of criterion's: it wants many runs of
-//! the same, and this one a fleet of processes.
+//! The duration of a revocation with three replicas and a hundred sidecars on this machine, under
+//! checks at all nodes. For comparison, the benchmark also measures the commit of one row in the
+//! same PostgreSQL server.
+//!
+//! The benchmark needs a fleet of processes, so it does not use criterion.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,7 +13,7 @@
     dead_code,
     missing_docs,
     unreachable_pub,
-    reason = "a benchmark fails by panicking, prints what it finds, and needs a part of what tests share"
+    reason = "a benchmark panics on failure, prints results and shares code with the tests"
 )]
 
 #[path = "../tests/nodes/fleet.rs"]

@@ -244,7 +244,8 @@ pub fn message(decision: &Decision<'_>, check: &AccessCheck) -> String {
                               Retry, or ask another check node."
                 .into(),
             Reason::AgentKindNotAllowed => format!(
-                "Tenant {} has granted no access to {} agents. A tenant administrator can grant it.",
+                "Tenant {} has granted no access to {} agents. A tenant administrator can grant \
+                 it.",
                 check.tenant_id,
                 check.agent_kind.as_str(),
             ),
@@ -304,8 +305,8 @@ fn grant_message(reason: Reason, terms: &GrantTerms, check: &AccessCheck) -> Str
             check.required_level.as_str(),
         ),
         Reason::OnBehalfOfRequired => format!(
-            "The grant to group {group} admits {kind} agents only on behalf of a human. The gateway \
-             must state on_behalf_of."
+            "The grant to group {group} admits {kind} agents only on behalf of a human. The \
+             gateway must state on_behalf_of."
         ),
         Reason::AgentKindNotAllowed | Reason::NoGrant | Reason::Stale | Reason::Locked => format!(
             "The grant to group {group} does not admit {kind} agents. A tenant administrator can \

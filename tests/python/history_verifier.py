@@ -197,7 +197,7 @@ class Verifier:
         if record["previous_hash"] != self.hash:
             raise Misfit("not_following")
         if self.kept and self.kept["sequence"] == record["sequence"] and self.kept["hash"] != record["hash"]:
-            raise Misfit("not_vouched_for")
+            raise Misfit("checkpoint_mismatch")
         self.sequence, self.hash = record["sequence"], record["hash"]
 
     def _checkpoint(self, checkpoint):
@@ -206,7 +206,7 @@ class Verifier:
         if checkpoint["sequence"] > self.sequence:
             raise Misfit("cut_short")
         if (checkpoint["sequence"], checkpoint["hash"]) != (self.sequence, self.hash):
-            raise Misfit("not_vouched_for")
+            raise Misfit("checkpoint_mismatch")
         self.has_checkpoint = True
 
 

@@ -28,7 +28,7 @@ SENTENCES = {
     "other_log": "it is of another log",
     "other_tenant": "it is of another history",
     "cut_short": "the history was cut short",
-    "not_vouched_for": "it is not what the checkpoint vouches for",
+    "checkpoint_mismatch": "it is not what the checkpoint vouches for",
     "changed": "it was changed",
     "not_next": "it is event",
     "not_following": "it does not follow the line before",
@@ -195,7 +195,7 @@ def test_tampering_is_found_in_its_first_line(exported, tmp_path):
         "a line that was replaced, with its hash": (
             lines[:4] + [rehashed(lines[4], reason="made up")] + lines[5:], (6, "not_following")),
         "the last record replaced, with its hash": (
-            lines[:-2] + [rehashed(lines[-2], reason="made up"), checkpoint], (count + 1, "not_vouched_for")),
+            lines[:-2] + [rehashed(lines[-2], reason="made up"), checkpoint], (count + 1, "checkpoint_mismatch")),
         "a line after the checkpoint": (lines + lines[:1], (count + 2, "after_checkpoint")),
         "two checkpoints": (lines + lines[-1:], (count + 2, "after_checkpoint")),
         "white space": (lines[:4] + [lines[4].replace(b",", b", ", 1)] + lines[5:], (5, "not_canonical")),
@@ -234,8 +234,8 @@ def test_only_checkpoints_reveal_a_rewritten_end(exported, tmp_path):
     told = rewritten(exported.records, 12, reason="rewritten")
     last = json.loads(told[-1])
     assert both(tmp_path, told) is None, "the lines alone prove nothing against that"
-    assert both(tmp_path, told + [exported.checkpoint]) == (count + 1, "not_vouched_for")
-    assert both(tmp_path, told, kept=exported.late) == (count, "not_vouched_for")
+    assert both(tmp_path, told + [exported.checkpoint]) == (count + 1, "checkpoint_mismatch")
+    assert both(tmp_path, told, kept=exported.late) == (count, "checkpoint_mismatch")
     assert both(tmp_path, told, kept=exported.early) is None, "it is from before that"
     unsigned = changed(exported.checkpoint, hash=last["hash"], key_id=None, signature=None)
     assert both(tmp_path, told + [unsigned]) is None, "an unsigned checkpoint in the same file proves nothing, either"

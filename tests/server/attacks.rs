@@ -46,7 +46,8 @@ use tonic_health::pb::{
 
 use crate::harness::{a_check, common, config, get, start, wait_for_metric};
 
-/// Timeout of each check of the gateway.
+/// Timeout of each check of the gateway. Shorter than the server's timeouts of ten seconds, so that
+/// a gateway that has to wait for the timeout of an attacker fails the test.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 const MEGABYTE: usize = 1_024 * 1_024;
 

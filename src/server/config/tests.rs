@@ -202,8 +202,8 @@ fn invalid_values_are_refused_with_the_valid_ones() {
         (
             "otlp_endpoint",
             "http://me:secret@collector:4317",
-            "must be the URL of a collector of OTLP over gRPC, such as http://127.0.0.1:4317, without \
-             a path or a password",
+            "must be the URL of a collector of OTLP over gRPC, such as http://127.0.0.1:4317, \
+             without a path or a password",
         ),
         ("log_format", "xml", "must be auto, text or json, but is \"xml\""),
         (
@@ -214,8 +214,8 @@ fn invalid_values_are_refused_with_the_valid_ones() {
         (
             "database_url",
             "mysql://root:secret@db",
-            "must begin with sqlite:, postgres: or memory:, such as sqlite://support-access.db, but \
-             begins with \"mysql\"",
+            "must begin with sqlite:, postgres: or memory:, such as sqlite://support-access.db, \
+             but begins with \"mysql\"",
         ),
     ];
     for (name, value, expected) in cases {

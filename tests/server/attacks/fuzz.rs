@@ -73,8 +73,10 @@ enum Mutation {
 
 fn mutation() -> impl Strategy<Value = Mutation> {
     prop_oneof![
-        4 => (any::<prop::sample::Index>(), any::<u8>()).prop_map(|(at, to)| Mutation::Replace(at, to)),
-        2 => (any::<prop::sample::Index>(), any::<u8>()).prop_map(|(at, to)| Mutation::Insert(at, to)),
+        4 => (any::<prop::sample::Index>(), any::<u8>())
+            .prop_map(|(at, to)| Mutation::Replace(at, to)),
+        2 => (any::<prop::sample::Index>(), any::<u8>())
+            .prop_map(|(at, to)| Mutation::Insert(at, to)),
         1 => any::<prop::sample::Index>().prop_map(Mutation::Remove),
         1 => any::<prop::sample::Index>().prop_map(Mutation::Cut),
         1 => Just(Mutation::Repeat),

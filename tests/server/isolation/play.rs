@@ -104,7 +104,7 @@ impl World {
                     ..ListEventsRequest::default()
                 };
                 let mut result = self.admin.list_events(message).await;
-                // Recorded shortly after the response, whatever others do.
+                // The server records the enforcement shortly after the response.
                 for event in result.iter_mut().flat_map(|page| &mut page.get_mut().events) {
                     event.enforcement = None;
                 }
