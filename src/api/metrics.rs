@@ -35,7 +35,7 @@ const BUCKETS: [f64; 17] = [
     1.0, 2.5, 5.0, 10.0,
 ];
 
-/// Names of codes, in the order of their numbers.
+/// Names of codes, in the order of the numbers.
 const CODES: [&str; 17] = [
     "OK",
     "CANCELLED",
@@ -161,7 +161,7 @@ impl Metrics {
         Ok(text)
     }
 
-    /// Counts the start of an RPC. Returns the index of its method.
+    /// Counts the start of an RPC. Returns the index of the method.
     pub(super) fn rpc_started(&self, path: &str) -> usize {
         let index = self.paths.get(path).copied().unwrap_or(0);
         self.rpc(index).in_flight.inc();

@@ -13,7 +13,7 @@ use crate::domain::{
 /// The maximum length of a decision's message, in characters.
 const MESSAGE_LENGTH_MAX: usize = 1_000;
 
-/// Why a check was decided as it was.
+/// The reason for a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// An active grant covers the check. The only reason that allows.
@@ -22,7 +22,7 @@ pub enum Reason {
     NoGrant,
     /// A matching grant starts later.
     NotStarted,
-    /// The last grant to the agent's group has reached its end time.
+    /// The last grant to the agent's group has reached the end time.
     Expired,
     /// The last grant to the agent's group was revoked.
     Revoked,

@@ -51,7 +51,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Every grant, as the last change left it.
+/// Every grant after the last change.
 type Model = HashMap<GrantId, Grant>;
 
 fn pick(model: &Model, which: Index) -> Option<Grant> {

@@ -137,7 +137,7 @@ proptest! {
         let found = decide(snapshot.locks_on(&check), [], &check, at(now));
         prop_assert_eq!(found, all);
         prop_assert_eq!(snapshot.locks().count(), live.len());
-        // So does a snapshot that was restored from its parts.
+        // A snapshot that was restored from parts decides in the same way.
         let mut copy = Snapshot::default();
         let mut transfer = SnapshotTransfer::start(snapshot, BootTime(0));
         while let Some(message) = transfer.next_message(BootTime(0)) {
@@ -197,7 +197,7 @@ async fn unlock_as(
     unlocked.map(|unlocked| unlocked.lock.state)
 }
 
-/// Every caller of the party that created a lock may lift it.
+/// Every caller of the party that created a lock may lift the lock.
 #[tokio::test]
 async fn only_the_party_that_created_a_lock_may_lift_it() {
     let world = World::new().await;

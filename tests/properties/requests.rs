@@ -98,7 +98,7 @@ async fn a_repeated_revoke_returns_the_first_enforcement() {
     is_reused(revoke("r", "another", &grant).await);
     let other = reference(&world.grant(mk_request(&tenant("acme"))).await);
     is_reused(revoke("r", "solved", &other).await);
-    // A call that changes nothing stores nothing, so that its id is still free.
+    // A call that changes nothing stores nothing, so that the id is still free.
     revoke("free", "late", &grant).await.unwrap();
     revoke("free", "solved", &other).await.unwrap();
     assert_eq!(head(&world).await, 5);

@@ -65,7 +65,7 @@ async fn a_follower_receives_a_snapshot_then_changes_and_leases() {
     follower.keep_up(revision).await;
     assert_eq!(follower.pong(2).await.lease.unwrap().revision, revision);
 
-    // A follower that reconnects resumes at its position, and replaces its previous stream.
+    // A follower that reconnects resumes at the same position, and replaces the previous stream.
     let mut again = Follower::silent(channel(&running).await).await;
     again.node_id = follower.node_id;
     let Message::Hello(hello) = again.hello() else { unreachable!() };
@@ -199,7 +199,7 @@ async fn a_flood_of_messages_ends_only_its_stream() {
         bad.send(ping(sequence)).await;
     }
     assert_eq!(bad.end().await, (Code::ResourceExhausted, "TOO_MANY_MESSAGES".to_owned()));
-    // Reports have a lower limit, because they are long.
+    // Reports are long, so the limit of reports is lower.
     let mut bad = Follower::new(channel(&running).await).await;
     bad.pong(1).await;
     for _ in 0..11 {

@@ -77,7 +77,7 @@ pub(super) fn admit_to(
 }
 
 impl<M> Call<M> {
-    /// When the response must be sent: a little before the caller's deadline, so that it arrives.
+    /// When the response must be sent: a little before the caller's deadline.
     pub(super) fn deadline(&self) -> Instant {
         deadline_within(&self.metadata, TIMEOUT)
     }

@@ -1,5 +1,5 @@
-//! The permission table, compared with the server: every RPC by every role, in its own tenant and
-//! in another.
+//! The permission table, compared with the server: every RPC by every role, in the caller's
+//! tenant and in another.
 
 use std::{collections::BTreeSet, fmt::Write, fs};
 
@@ -171,7 +171,7 @@ async fn holders(world: &World) -> Vec<RoleHolder> {
     holders
 }
 
-/// Whether an RPC concerns the tenant that it names.
+/// Whether an RPC concerns the tenant in the request.
 fn is_scoped(action: Action) -> bool {
     !matches!(
         action,
