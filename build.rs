@@ -1,5 +1,5 @@
-//! Compiles the protobuf files with `protox`, so that `protoc` need not be installed, and records the
-//! Git commit.
+//! Compiles the protobuf files with `protox`, so that `protoc` need not be installed, and records
+//! the Git commit.
 
 use std::{env, error::Error, fs, path::PathBuf, process::Command};
 
@@ -30,8 +30,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The commit of a release build. A debug build records none: it would have to be rebuilt after every
-/// commit, or would soon name the wrong one.
+/// The commit of a release build. A debug build records no commit, because every new commit would
+/// require a rebuild.
 fn commit() -> Option<String> {
     if env::var("PROFILE").ok()? != "release" {
         return None;

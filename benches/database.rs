@@ -1,7 +1,7 @@
 //! The cost of check nodes and changes for PostgreSQL, and the size of a history on disk.
 //!
-//! Measures the server's processor time, the WAL bytes and the elapsed time of each statement, through
-//! the real store. docs/sizing.md lists the results. Criterion cannot measure another process.
+//! Measures the server's processor time, the WAL bytes and the elapsed time of each statement,
+//! through the real store. docs/sizing.md lists the results. Criterion cannot measure another process.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,7 +13,7 @@
     dead_code,
     missing_docs,
     unreachable_pub,
-    reason = "a benchmark fails by panicking, prints what it finds, and needs a part of what tests share"
+    reason = "a benchmark panics on failure, prints results and shares code with the tests"
 )]
 
 #[path = "../tests/common/postgres.rs"]
@@ -297,7 +297,8 @@ async fn disk() {
     server.cluster.psql(&database, "VACUUM");
     let events = i64::from(2 * GRANTS);
     println!("{events} events: {} bytes each in PostgreSQL", (size() - before) / events);
-    let tables = "SELECT string_agg(relname || ' ' || pg_total_relation_size(oid) / 1024 || ' kB', ', ') \
+    let tables = "SELECT string_agg(\
+             relname || ' ' || pg_total_relation_size(oid) / 1024 || ' kB', ', ') \
          FROM (SELECT * FROM pg_class \
                WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace \
                ORDER BY pg_total_relation_size(oid) DESC LIMIT 6) AS c";

@@ -62,7 +62,8 @@ async fn fill(backend: &Backend, count: usize) -> Arc<dyn Store> {
     match backend {
         Backend::Sqlite(directory) => {
             let numbers = format!(
-                "(WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < {count}) \
+                "(WITH RECURSIVE r(n) AS \
+                 (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < {count}) \
                  SELECT n FROM r) AS r"
             );
             let id = "printf('%08x-0000-7000-8000-%012x', n, n)";

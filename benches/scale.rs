@@ -186,7 +186,7 @@ async fn measure_join(url: &str) {
         until_fresh(&node).await;
         let estimate = node.gauges().snapshot_bytes as usize / LIVE_GRANTS;
         println!(
-            "round {round}: a follower was ready after {:?} (estimated size: {estimate} bytes a grant)",
+            "round {round}: a follower was ready after {:?} ({estimate} estimated bytes a grant)",
             started.elapsed()
         );
     }
@@ -295,8 +295,8 @@ async fn measure_stalled_followers(url: &str) {
     churn(&mut admin).await;
     let after = server.resident();
     println!(
-        "{STALLED} followers that stop reading: {} kB before, {} kB with the followers, {} kB after \
-         {} changes of 8 kB",
+        "{STALLED} followers that stop reading: {} kB before, {} kB with the followers, \
+         {} kB after {} changes of 8 kB",
         before / 1_024,
         joined / 1_024,
         after / 1_024,

@@ -1,6 +1,7 @@
 //! support-access: customers decide when the vendor's support staff may enter their tenant.
 //!
-//! Rooms, from the words to the assembly. A room uses only those above it; `tests/tidy.rs` holds that.
+//! The modules are listed from the bottom level to the top level. A module uses only modules above
+//! it in this list, which `tests/tidy` enforces.
 
 pub mod domain;
 pub mod store;

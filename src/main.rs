@@ -1,5 +1,5 @@
-//! The program `support-access`: reads the command line, runs the command, and leaves with its exit code. Everything
-//! interesting is in `cli.rs`, and for the server in `server.rs`.
+//! The program `support-access`: parses the command line, runs the command, and exits with the exit
+//! code. `cli.rs` contains the commands, and `server.rs` contains the server.
 
 use std::process::ExitCode;
 
