@@ -1,7 +1,8 @@
 //! The cost of check nodes and changes for PostgreSQL, and the size of a history on disk.
 //!
 //! Measures the server's processor time, the WAL bytes and the elapsed time of each statement,
-//! through the real store. docs/sizing.md lists the results. Criterion cannot measure another process.
+//! through the real store. docs/sizing.md lists the results. Criterion cannot measure another
+//! process.
 
 #![allow(
     clippy::unwrap_used,

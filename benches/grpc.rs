@@ -105,8 +105,8 @@ fn access_check(number: usize, group_id: &str) -> AccessCheck {
 async fn check(channel: Channel, number: usize, group_id: &str, expected: Decision) {
     let check = Some(access_check(number, group_id));
     let request = CheckAccessRequest { check, consistency_token: String::new() };
-    let answer = SupportAccessClient::new(channel).check_access(request).await.unwrap();
-    assert_eq!(answer.into_inner().decision, i32::from(expected));
+    let response = SupportAccessClient::new(channel).check_access(request).await.unwrap();
+    assert_eq!(response.into_inner().decision, i32::from(expected));
 }
 
 async fn health(channel: Channel) {

@@ -1,8 +1,8 @@
 //! The use cases: grant, extend, revoke, lock, review, narrow the policy, check, and the expiry of
 //! grants and locks.
 //!
-//! A use case takes a [`Caller`](crate::domain::Caller) and domain types, and depends on no protocol
-//! and no SQL.
+//! A use case takes a [`Caller`](crate::domain::Caller) and domain types, and depends on no
+//! protocol and no SQL.
 
 use std::sync::{Arc, atomic::AtomicI64};
 

@@ -178,8 +178,8 @@ impl Service {
 }
 
 /// Bounds the number of live locks, which every check node holds in memory. Another lock on
-/// everything is always possible for the vendor. A tenant that locks everything may have twice as many
-/// locks: at that number, everything is locked already.
+/// everything is always possible for the vendor. A tenant that locks everything may have twice as
+/// many locks: at that number, everything is locked already.
 async fn check_limit(
     transaction: &mut dyn Transaction,
     party: Party,

@@ -139,7 +139,11 @@ async fn a_repeated_lock_or_unlock_changes_nothing() {
         assert_eq!(unlock(etag.clone(), "over").await.unwrap(), lifted);
         assert_eq!(lifted.lock.state, LockState::Lifted);
         is_reused(unlock(etag, "another").await);
-        assert_eq!(lock(&request).await.unwrap().lock.state, LockState::Lifted, "as it is now");
+        assert_eq!(
+            lock(&request).await.unwrap().lock.state,
+            LockState::Lifted,
+            "a retry returns the current state"
+        );
         assert_eq!(head(&world).await, before + 2);
     }
 }

@@ -121,8 +121,8 @@ async fn accepts(address: SocketAddr, count: usize) -> bool {
     join_all(checks).await.iter().all(Option::is_some)
 }
 
-/// Waits until the server has `count` gRPC connections. The metrics endpoint has a separate limit, so
-/// that observing uses none of these connections.
+/// Waits until the server has `count` gRPC connections. The metrics endpoint has a separate limit,
+/// so that observing uses none of these connections.
 async fn wait_for_connections(running: &Running, count: usize) {
     wait_for_metric(running, &format!("support_access_connections {count}")).await;
 }

@@ -10,7 +10,7 @@
     dead_code,
     unreachable_pub,
     missing_docs,
-    reason = "shared; not every test needs all of it"
+    reason = "shared with other tests, which use the rest"
 )]
 #[path = "../common/postgres.rs"]
 mod postgres;
@@ -19,7 +19,7 @@ mod postgres;
     unreachable_pub,
     missing_docs,
     clippy::print_stderr,
-    reason = "shared; not every test needs all of it"
+    reason = "shared with other tests, which use the rest"
 )]
 #[path = "../common/server.rs"]
 mod process;
@@ -28,7 +28,7 @@ mod process;
     unreachable_pub,
     missing_docs,
     clippy::disallowed_methods,
-    reason = "shared; not every test needs all of it"
+    reason = "shared with other tests, which use the rest"
 )]
 #[path = "../common/proxy.rs"]
 mod proxy;

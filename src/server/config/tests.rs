@@ -36,7 +36,9 @@ impl Given<'_> {
         let env: BTreeMap<&str, &str> = self.env.iter().copied().collect();
         let result = read(&flags, &|name| env.get(name).map(|value| (*value).to_owned()));
         let path = path.to_string_lossy();
-        result.map_err(|error| error.problems.iter().map(|it| it.replace(&*path, "FILE")).collect())
+        result.map_err(|error| {
+            error.problems.iter().map(|problem| problem.replace(&*path, "FILE")).collect()
+        })
     }
 
     fn load<C: Settings>(&self) -> Result<C, Vec<String>> {

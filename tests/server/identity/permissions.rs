@@ -260,8 +260,8 @@ async fn callers_without_credentials_may_only_check_health() {
     let watched = health.watch(request).await;
     assert_eq!(watched.unwrap_err().code(), Code::Unauthenticated);
     let mut reflection = ServerReflectionClient::new(channel);
-    let asked = reflection.server_reflection_info(futures::stream::empty()).await;
-    assert_eq!(asked.unwrap_err().code(), Code::Unauthenticated);
+    let response = reflection.server_reflection_info(futures::stream::empty()).await;
+    assert_eq!(response.unwrap_err().code(), Code::Unauthenticated);
 }
 
 #[test]
