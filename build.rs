@@ -30,8 +30,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The commit of a release build. A debug build records no commit. Otherwise each commit would
-/// require a rebuild, or the recorded commit would soon be wrong.
+/// The commit of a release build. A debug build records no commit, because every new commit would
+/// require a rebuild.
 fn commit() -> Option<String> {
     if env::var("PROFILE").ok()? != "release" {
         return None;

@@ -1,6 +1,8 @@
-//! The cost of check nodes and changes for PostgreSQL: processor time of the server, WAL and elapsed
-//! time of each statement, through the real store; and the size of a history on disk.
-//! docs/sizing.md lists the results. Not a criterion loop, because another process does the work.
+//! The cost of check nodes and changes for PostgreSQL, and the size of a history on disk.
+//!
+//! Measures the server's processor time, the WAL bytes and the elapsed time of each statement,
+//! through the real store. docs/sizing.md lists the results. Criterion cannot measure another
+//! process.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,7 +14,7 @@
     dead_code,
     missing_docs,
     unreachable_pub,
-    reason = "a benchmark fails by panicking, prints what it finds, and needs a part of what tests share"
+    reason = "a benchmark panics on failure, prints results and shares code with the tests"
 )]
 
 #[path = "../tests/common/postgres.rs"]
@@ -42,10 +44,10 @@ use uuid::Uuid;
 
 const ROUNDS: u32 = 2_000;
 const LEASE: Duration = Duration::from_secs(2);
-/// Grants that are made and revoked, to see what they take on disk.
+/// The number of grants that are created and revoked to measure the size on disk.
 const GRANTS: u32 = 5_000;
 
-/// A database on a server of its own, and what the server has spent.
+/// A database on a dedicated server, and the server's resource usage.
 struct Server {
     cluster: Cluster,
     store: Arc<dyn Store>,
@@ -54,7 +56,7 @@ struct Server {
     postmaster: u32,
 }
 
-/// Nanoseconds on a processor, by process.
+/// Processor time in nanoseconds, by process id.
 type Spent = BTreeMap<u32, u64>;
 
 impl Server {
@@ -81,32 +83,33 @@ impl Server {
     }
 
     async fn wal(&mut self) -> i64 {
-        let ask = "SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint";
-        sqlx::query_scalar(ask).fetch_one(&mut self.own).await.unwrap()
+        let sql = "SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint";
+        sqlx::query_scalar(sql).fetch_one(&mut self.own).await.unwrap()
     }
 
-    /// Does something again and again; prints what each took, and answers the server's processor time for each.
+    /// Repeats an operation and prints the costs of one round. Returns the server's processor time
+    /// per round.
     async fn cost<F: Future<Output = ()>>(
         &mut self,
         name: &str,
         rounds: u32,
-        work: impl Fn(Arc<dyn Store>, u32) -> F,
+        operation: impl Fn(Arc<dyn Store>, u32) -> F,
     ) -> Duration {
         for round in 0..100 {
-            work(Arc::clone(&self.store), round).await; // plans and caches
+            operation(Arc::clone(&self.store), round).await; // warms up plans and caches
         }
-        let (before, wal, began) = (self.spent(), self.wal().await, Instant::now());
+        let (before, wal, started) = (self.spent(), self.wal().await, Instant::now());
         for round in 100..100 + rounds {
-            work(Arc::clone(&self.store), round).await;
+            operation(Arc::clone(&self.store), round).await;
         }
-        let took = began.elapsed() / rounds;
+        let elapsed = started.elapsed() / rounds;
         let wal = (self.wal().await - wal) / i64::from(rounds);
         let grown = self
             .spent()
             .into_iter()
             .map(|(pid, spent)| spent.saturating_sub(before.get(&pid).copied().unwrap_or(0)));
         let busy = Duration::from_nanos(grown.sum::<u64>()) / rounds;
-        println!("{name:<44} {:>9.0} {:>9.0} {wal:>9}", micros(busy), micros(took));
+        println!("{name:<44} {:>9.0} {:>9.0} {wal:>9}", micros(busy), micros(elapsed));
         busy
     }
 }
@@ -162,7 +165,7 @@ fn entry(kind: EventKind, grant: &Grant) -> NewEvent {
     NewEvent { tenant_id, author, reason: grant.reason.clone(), kind }
 }
 
-/// Lets somebody in, and ends it: two changes.
+/// Creates a grant and revokes it: two changes.
 async fn grant_and_revoke(store: &dyn Store, number: u32) {
     let mut change = store.log().begin().await.unwrap();
     let mut grant = grant(number, change.now());
@@ -204,19 +207,19 @@ async fn statements(server: &mut Server) {
                 .unwrap()
                 .unwrap();
         };
-        server.cost(&format!("a renewal, {count} rows on the roll"), ROUNDS, renew).await;
+        server.cost(&format!("a heartbeat, {count} members"), ROUNDS, renew).await;
         let read = |store: Arc<dyn Store>, _| async move {
             store.membership().members().await.unwrap();
         };
-        server.cost(&format!("a read of the roll, {count} rows"), ROUNDS / 2, read).await;
+        server.cost(&format!("a read of the membership, {count} members"), ROUNDS / 2, read).await;
     }
-    server.cost("an acknowledgement, nobody listens", ROUNDS, acknowledge).await;
+    server.cost("an acknowledgement, no listener", ROUNDS, acknowledge).await;
     let read = move |store: Arc<dyn Store>, _| async move {
         store.log().events_after(head.revision - 1, 1_000).await.unwrap();
     };
     server.cost("a read of the log, nothing new", ROUNDS, read).await;
     for number in 0..100 {
-        grant_and_revoke(server.store.as_ref(), number * 1_000).await; // one tenant
+        grant_and_revoke(server.store.as_ref(), number * 1_000).await; // all of one tenant
     }
     let tenant_id = grant(0, Time::UNIX_EPOCH).tenant_id;
     let page = |store: Arc<dyn Store>, _| {
@@ -232,33 +235,33 @@ async fn statements(server: &mut Server) {
         async move { store.membership().write_followers(node(0), &infos).await.unwrap() }
     };
     server.cost("a report of 100 followers", ROUNDS / 10, report).await;
-    listeners(server, head, ack).await;
+    notifications(server, head, ack).await;
 }
 
-/// What a notification costs for each who listens.
-async fn listeners(server: &mut Server, head: Position, ack: Ack) {
-    let mut hints = Vec::new();
+/// Measures the cost of a notification for each listening connection.
+async fn notifications(server: &mut Server, head: Position, ack: Ack) {
+    let mut listeners = Vec::new();
     for count in [8, 32] {
-        while hints.len() < count {
-            // Eight of one store, as many as it has connections for.
+        while listeners.len() < count {
+            // A store has connections for eight listeners.
             let other = store::open(&server.url, Arc::new(SystemClock)).await.unwrap();
             for _ in 0..8 {
                 let mut listener = other.notifications().listen().await.unwrap();
-                hints.push(tokio::spawn(async move { while listener.next().await.is_ok() {} }));
+                listeners.push(tokio::spawn(async move { while listener.next().await.is_ok() {} }));
             }
         }
         let acknowledge = move |store: Arc<dyn Store>, round: u32| async move {
-            // As many at the same time as a store has connections for.
+            // A store has connections for three concurrent acknowledgements.
             let one = |number: u128| store.membership().acknowledge(node(number % 10), head, ack);
             let number = u128::from(round) * 3;
             let (a, b, c) = tokio::join!(one(number), one(number + 1), one(number + 2));
             assert!([a, b, c].into_iter().all(|written| written.unwrap()));
         };
-        let name = format!("three acknowledgements, {count} listen");
+        let name = format!("three acknowledgements, {count} listeners");
         server.cost(&name, ROUNDS / 2, acknowledge).await;
     }
-    for hint in hints {
-        hint.abort();
+    for listener in listeners {
+        listener.abort();
     }
 }
 
@@ -274,11 +277,11 @@ fn info(number: u128, head: Position) -> NodeInfo {
     }
 }
 
-/// What grants that were revoked take on disk.
+/// Measures the size of revoked grants on disk.
 async fn disk() {
     let server = Server::begin().await;
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("history.db");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("history.db");
     let url = format!("sqlite://{}", file.display());
     let sqlite = store::open(&url, Arc::new(SystemClock)).await.unwrap();
     let database =
@@ -295,9 +298,11 @@ async fn disk() {
     server.cluster.psql(&database, "VACUUM");
     let events = i64::from(2 * GRANTS);
     println!("{events} events: {} bytes each in PostgreSQL", (size() - before) / events);
-    let tables = "SELECT string_agg(relname || ' ' || pg_total_relation_size(oid) / 1024 || ' kB', ', ') FROM \
-                  (SELECT * FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace \
-                  ORDER BY pg_total_relation_size(oid) DESC LIMIT 6) AS c";
+    let tables = "SELECT string_agg(\
+             relname || ' ' || pg_total_relation_size(oid) / 1024 || ' kB', ', ') \
+         FROM (SELECT * FROM pg_class \
+               WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace \
+               ORDER BY pg_total_relation_size(oid) DESC LIMIT 6) AS c";
     println!("  {}", server.cluster.psql(&database, tables));
     sqlite.close().await;
     println!(

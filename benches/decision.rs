@@ -1,4 +1,5 @@
-//! A decision from memory: at a thousand and at a million live grants, in one run, to be compared with each other.
+//! A decision from memory, with a thousand and with a million live grants. One run measures both,
+//! so that the results are comparable.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a benchmark fails by panicking")]
 
@@ -17,7 +18,7 @@ use support_access::{
 };
 use uuid::Uuid;
 
-/// Ten live grants for each tenant, of which two are to the agent's group.
+/// The number of live grants of each tenant. Two of them are for the agent's group.
 const GRANTS_PER_TENANT: usize = 10;
 
 fn now() -> Time {
@@ -69,7 +70,7 @@ fn decisions(criterion: &mut Criterion) {
         let tenants = live_grants / GRANTS_PER_TENANT;
         let gauges = snapshot.gauges();
         assert_eq!(gauges.live_grants, live_grants as u64);
-        // Many tenants in turn, so that a million grants do not hide in the processor's cache.
+        // Cycles through many tenants, so that the processor's cache cannot hold all grants.
         let checks = |name: &str| -> Vec<AccessCheck> {
             let step = (tenants / 1_000).max(1);
             (0..tenants).step_by(step).map(|number| check(tenant(number), name)).collect()
@@ -88,7 +89,7 @@ fn decisions(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The next snapshot after one event, which shares all but one tenant with the last.
+/// Applies one event to a snapshot. The new snapshot shares all but one tenant with the old one.
 fn applying(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("apply_one_event");
     for live_grants in [1_000, 1_000_000] {

@@ -1,7 +1,8 @@
-//! Duration of the enforcement of a revocation at three replicas and a hundred sidecars on this
-//! machine, while all nodes answer checks. For comparison, a row is changed and committed in the
-//! same PostgreSQL in between. criterion does not drive this benchmark, because each run needs a
-//! fleet of processes.
+//! The duration of a revocation with three replicas and a hundred sidecars on this machine, under
+//! checks at all nodes. For comparison, the benchmark also measures the commit of one row in the
+//! same PostgreSQL server.
+//!
+//! The benchmark needs a fleet of processes, so it does not use criterion.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,7 +13,7 @@
     dead_code,
     missing_docs,
     unreachable_pub,
-    reason = "a benchmark fails by panicking, prints what it finds, and needs a part of what tests share"
+    reason = "a benchmark panics on failure, prints results and shares code with the tests"
 )]
 
 #[path = "../tests/common/mod.rs"]

@@ -1,5 +1,7 @@
-//! A check over gRPC at a million live grants, beside a health check of the same server, which does nothing: the difference is
-//! what a decision costs. One call after the other, and many at once over several connections.
+//! A check over gRPC with a million live grants, compared with a health check of the same server. A
+//! health check makes no decision, so the difference is the cost of the decision.
+//!
+//! Measures sequential calls, and concurrent calls over several connections.
 
 #![allow(
     clippy::unwrap_used,
@@ -51,7 +53,7 @@ fn tenant(number: usize) -> String {
     format!("tenant-{:06}", number % (LIVE_GRANTS / GRANTS_PER_TENANT))
 }
 
-/// A database with a million live grants.
+/// Fills a database with a million live grants.
 async fn fill(database_url: &str) {
     let store = store::open(database_url, Arc::new(SystemClock)).await.unwrap();
     let mut change = store.log().begin().await.unwrap();
@@ -90,7 +92,7 @@ async fn fill(database_url: &str) {
 
 fn access_check(number: usize, group_id: &str) -> AccessCheck {
     AccessCheck {
-        // Far apart, so that a million grants do not hide in the processor's cache.
+        // Spreads the tenants, so that the processor's cache cannot hold all grants.
         tenant_id: tenant(number.wrapping_mul(7_919)),
         agent_id: "ada".into(),
         group_ids: vec![group_id.into()],
@@ -103,8 +105,8 @@ fn access_check(number: usize, group_id: &str) -> AccessCheck {
 async fn check(channel: Channel, number: usize, group_id: &str, expected: Decision) {
     let check = Some(access_check(number, group_id));
     let request = CheckAccessRequest { check, consistency_token: String::new() };
-    let answer = SupportAccessClient::new(channel).check_access(request).await.unwrap();
-    assert_eq!(answer.into_inner().decision, i32::from(expected));
+    let response = SupportAccessClient::new(channel).check_access(request).await.unwrap();
+    assert_eq!(response.into_inner().decision, i32::from(expected));
 }
 
 async fn health(channel: Channel) {
@@ -112,7 +114,8 @@ async fn health(channel: Channel) {
     HealthClient::new(channel).check(request).await.unwrap();
 }
 
-/// The time that `calls` calls take, at most [`IN_FLIGHT`] at once, over all connections.
+/// Returns the duration of `calls` calls over all connections, with at most [`IN_FLIGHT`] at a
+/// time.
 async fn many<F: Future<Output = ()>>(
     channels: &[Channel],
     calls: u64,
@@ -134,11 +137,11 @@ async fn many<F: Future<Output = ()>>(
 
 fn grpc(criterion: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let url = format!("sqlite://{}", folder.path().join("bench.db").display());
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}", directory.path().join("bench.db").display());
     runtime.block_on(fill(&url));
     let loading = Instant::now();
-    // A line for each call, written to a terminal or a file, would be measured as well.
+    // Without call logs, which would dominate the measurement.
     let server = Server::start_with(&url, &["--log", "info,support_access::rpc=off"]);
     println!("ready with {LIVE_GRANTS} live grants after {:?}", loading.elapsed());
     let channels: Vec<Channel> =

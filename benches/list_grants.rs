@@ -1,5 +1,6 @@
-//! `ListGrants` of one tenant with ten thousand and with a million grants behind it, on both databases, in one run: the cost of
-//! a page must not grow with the history.
+//! `ListGrants` of one tenant with ten thousand and with a million grants, on both databases. The
+//! cost of a page must not grow with the history. One run measures both sizes, so that the results
+//! are comparable.
 
 #![allow(
     clippy::unwrap_used,
@@ -32,17 +33,23 @@ use tokio::runtime::Runtime;
 const SIZES: [usize; 2] = [10_000, 1_000_000];
 const PAGE: usize = 50;
 
-/// Grants of `acme` that are over, but for fifty of the newest; to one of three groups; one in a hundred names an agent. What
-/// `{rows}` stands for is a table of the numbers `n` from 1, `{id}` is a UUID.
+/// Inserts grants of `acme`. All have ended, except for fifty of the newest. The grants belong to
+/// three groups, and one in a hundred names an agent.
+///
+/// `{rows}` stands for a table with the numbers `n` from 1. `{id}` stands for a UUID.
 const FILL: &str = "
-    INSERT INTO events (revision, tenant_id, sequence, hash, time, actor, actor_asserted, reason, kind, grant_id, body)
+    INSERT INTO events (revision, tenant_id, sequence, hash, time, actor, actor_asserted, reason,
+                        kind, grant_id, body)
     SELECT n, 'acme', n, {hash}, n, 'admin', 0, '', 'granted', {id}, '{}' FROM {rows};
-    INSERT INTO grants (tenant_id, create_sequence, sequence, ended_sequence, create_revision, grant_id, group_id,
-                        agent_ids, access_level, start_time, expire_time, reason, ticket, create_time, creator)
-    SELECT 'acme', n, n + CASE WHEN {live} THEN 0 ELSE 1 END, CASE WHEN {live} THEN NULL ELSE n + 1 END, n, {id},
-           'group-' || (n % 3), CASE WHEN n % 100 = 0 THEN '[\"ada\"]' ELSE '[]' END, 1, n, CASE WHEN {live} THEN NULL ELSE n + 1 END,
-           'a reason', 'T-1', n, 'admin' FROM {rows};
-    INSERT INTO grant_agents (tenant_id, agent_id, create_sequence) SELECT 'acme', 'ada', n FROM {rows} WHERE n % 100 = 0;
+    INSERT INTO grants (tenant_id, create_sequence, sequence, ended_sequence, create_revision,
+                        grant_id, group_id, agent_ids, access_level, start_time, expire_time,
+                        reason, ticket, create_time, creator)
+    SELECT 'acme', n, n + CASE WHEN {live} THEN 0 ELSE 1 END,
+           CASE WHEN {live} THEN NULL ELSE n + 1 END, n, {id}, 'group-' || (n % 3),
+           CASE WHEN n % 100 = 0 THEN '[\"ada\"]' ELSE '[]' END, 1, n,
+           CASE WHEN {live} THEN NULL ELSE n + 1 END, 'a reason', 'T-1', n, 'admin' FROM {rows};
+    INSERT INTO grant_agents (tenant_id, agent_id, create_sequence)
+    SELECT 'acme', 'ada', n FROM {rows} WHERE n % 100 = 0;
     UPDATE head SET revision = {count}, time = {count};
     ANALYZE;
 ";
@@ -53,23 +60,25 @@ async fn fill(backend: &Backend, count: usize) -> Arc<dyn Store> {
     let live = "(n > {count} - 5000 AND n % 100 = 0)";
     let sql = FILL.replace("{live}", live).replace("{count}", &count.to_string());
     match backend {
-        Backend::Sqlite(folder) => {
+        Backend::Sqlite(directory) => {
             let numbers = format!(
-                "(WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < {count}) SELECT n FROM r) AS r"
+                "(WITH RECURSIVE r(n) AS \
+                 (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < {count}) \
+                 SELECT n FROM r) AS r"
             );
             let id = "printf('%08x-0000-7000-8000-%012x', n, n)";
-            // An ended grant refers to the next event, which the last one lacks.
+            // An ended grant refers to the next event, which is missing for the last grant.
             let sql = format!("PRAGMA foreign_keys = OFF; {sql}");
             let sql = sql.replace("{rows}", &numbers).replace("{id}", id);
             let sql = sql.replace("{hash}", "zeroblob(32)");
-            let url = format!("sqlite://{}", folder.path().join("test.db").display());
+            let url = format!("sqlite://{}", directory.path().join("test.db").display());
             let mut connection = SqliteConnection::connect(&url).await.unwrap();
             sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
             connection.close().await.unwrap();
         }
         Backend::Postgres(cluster, url) => {
             let id = "lpad(to_hex(n), 8, '0') || '-0000-7000-8000-' || lpad(to_hex(n), 12, '0')";
-            // Without the triggers that look at every single row.
+            // Without the triggers that check every row.
             let sql = format!("SET session_replication_role = replica; {sql}")
                 .replace("{rows}", &format!("generate_series(1, {count}) AS r(n)"))
                 .replace("{id}", id)
@@ -89,7 +98,7 @@ fn query(after: Option<i64>, narrow: impl FnOnce(&mut GrantFilter)) -> GrantQuer
     GrantQuery { filter, now: SystemClock.now(), page }
 }
 
-/// The lists that people look at.
+/// The queries that administrators commonly make.
 fn queries(count: usize) -> Vec<(&'static str, GrantQuery)> {
     let middle = i64::try_from(count / 2).unwrap();
     let group_id = Some(GroupId::new("group-1").unwrap());
@@ -137,7 +146,10 @@ fn list_grants(criterion: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default().sample_size(20).warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(2));
+    config = Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_secs(1))
+        .measurement_time(Duration::from_secs(2));
     targets = list_grants
 }
 criterion_main!(benches);

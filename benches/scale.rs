@@ -1,5 +1,8 @@
-//! What many grants and many sidecars cost: a sidecar that joins a server with a million live grants, and a server with a
-//! thousand followers. Not a loop of criterion's: each takes seconds, and what counts are time, bytes and processor time.
+//! The cost of many grants and many sidecars.
+//!
+//! Measures a sidecar that joins a server with a million live grants, and a server with a thousand
+//! followers. Each measurement takes seconds and covers time, memory and processor time, so it does
+//! not use criterion.
 
 #![allow(
     clippy::unwrap_used,
@@ -31,7 +34,7 @@ use support_access::{
             replication::v1::{
                 FollowRequest, FollowResponse,
                 follow_request::{Hello, Message, Ping},
-                follow_response::Message as Told,
+                follow_response::Message as ResponseMessage,
                 replication_client::ReplicationClient,
             },
             v1::{
@@ -66,7 +69,7 @@ const REVOCATIONS: u32 = 50;
 const STALLED: usize = 100;
 const CHURN: usize = 2_000;
 
-/// A process of ours, and where it listens.
+/// A server process and its gRPC URL.
 struct Process {
     child: Child,
     url: String,
@@ -93,14 +96,14 @@ impl Process {
         Self { child, url }
     }
 
-    /// Memory that is its own, in bytes.
+    /// Returns the resident memory in bytes.
     fn resident(&self) -> usize {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1_024
     }
 
-    /// Processor time used so far.
+    /// Returns the processor time used so far.
     fn used(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
         let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
@@ -153,7 +156,7 @@ async fn fill(database_url: &str) {
     store.close().await;
 }
 
-/// A follower in this process, which begins with nothing.
+/// Starts a follower without a snapshot in this process.
 fn follow(url: &str) -> Arc<CheckNode> {
     let id = NodeId(Uuid::new_v4());
     let node = CheckNode::new(id, NodeKind::Sidecar, Arc::new(SystemClock));
@@ -170,21 +173,21 @@ async fn until_fresh(node: &CheckNode) {
     }
 }
 
-/// A sidecar that joins a server with a million live grants.
-async fn joining(url: &str) {
+/// Measures a sidecar that joins a server with a million live grants.
+async fn measure_join(url: &str) {
     let server = Process::start(&["serve", "--database-url", url]);
     println!(
         "a server with {LIVE_GRANTS} live grants takes {} bytes a grant",
         server.resident() / LIVE_GRANTS
     );
     for round in 1..=5 {
-        let began = Instant::now();
+        let started = Instant::now();
         let node = follow(&server.url);
         until_fresh(&node).await;
         let estimate = node.gauges().snapshot_bytes as usize / LIVE_GRANTS;
         println!(
-            "round {round}: a follower was ready after {:?} ({estimate} bytes a grant by its own estimate)",
-            began.elapsed()
+            "round {round}: a follower was ready after {:?} ({estimate} estimated bytes a grant)",
+            started.elapsed()
         );
     }
     let empty = Process::start(&["sidecar", "--upstream", "http://127.0.0.1:1"]);
@@ -209,8 +212,8 @@ async fn joining(url: &str) {
     );
 }
 
-/// A server with a thousand followers.
-async fn feeding(url: &str) {
+/// Measures a server with a thousand followers.
+async fn measure_followers(url: &str) {
     let server = Process::start(&["serve", "--database-url", url]);
     let (before, memory) = (server.used(), server.resident());
     tokio::time::sleep(IDLE).await;
@@ -252,15 +255,17 @@ async fn feeding(url: &str) {
     }
     elapsed.sort_unstable();
     println!(
-        "{REVOCATIONS} revocations at {nodes} nodes: p50 {:?}, worst {:?}; {:?} of processor time each at the server",
+        "{REVOCATIONS} revocations at {nodes} nodes: p50 {:?}, max {:?}; {:?} of server \
+         processor time each",
         elapsed[elapsed.len() / 2],
         elapsed.last().unwrap(),
         used / REVOCATIONS
     );
 }
 
-/// A server with followers that stop reading, half of them in the middle of the snapshot, while far more changes come than it keeps.
-async fn stalling(url: &str) {
+/// Measures a server whose followers stop reading, half of them during the snapshot. The server
+/// makes far more changes than it buffers for a follower.
+async fn measure_stalled_followers(url: &str) {
     let server = Process::start(&["serve", "--database-url", url]);
     let mut admin = SupportAccessAdminClient::connect(server.url.clone()).await.unwrap();
     let churn = async |admin: &mut SupportAccessAdminClient<Channel>| {
@@ -271,7 +276,7 @@ async fn stalling(url: &str) {
             let grant = admin.grant_access(request).await.unwrap().into_inner().grant.unwrap();
             let (tenant_id, grant_id) = (grant.tenant_id, grant.grant_id);
             let request = RevokeAccessRequest { tenant_id, grant_id, ..Default::default() };
-            // Nobody who has stalled is to be waited for here.
+            // StalledFollower followers would delay the revocation until the deadline.
             let mut request = tonic::Request::new(request);
             request.set_timeout(Duration::from_millis(200));
             let _ = admin.revoke_access(request).await;
@@ -284,13 +289,14 @@ async fn stalling(url: &str) {
     let before = server.resident();
     let mut stalled = Vec::new();
     for number in 0..STALLED {
-        stalled.push(Stalled::begin(&server.url, number % 2 == 0).await);
+        stalled.push(StalledFollower::start(&server.url, number % 2 == 0).await);
     }
     let joined = server.resident();
     churn(&mut admin).await;
     let after = server.resident();
     println!(
-        "{STALLED} followers that stop reading: {} kB before, {} kB with them, {} kB after {} changes of 8 kB",
+        "{STALLED} followers that stop reading: {} kB before, {} kB with the followers, \
+         {} kB after {} changes of 8 kB",
         before / 1_024,
         joined / 1_024,
         after / 1_024,
@@ -300,41 +306,42 @@ async fn stalling(url: &str) {
     for stalled in stalled {
         *reasons.entry(stalled.end().await).or_insert(0) += 1;
     }
-    println!("when they read on, they are told: {reasons:?}");
+    println!("the stalled streams ended with: {reasons:?}");
     let node = follow(&server.url);
     until_fresh(&node).await;
-    println!("and who comes back is at revision {}", node.revision());
+    println!("a new follower is at revision {}", node.revision());
 }
 
-/// A follower that asks for leases, and stops reading: in the middle of the snapshot, or when it has one.
-struct Stalled {
-    _says: mpsc::Sender<FollowRequest>,
-    hears: Streaming<FollowResponse>,
+/// A follower that requests a lease and stops reading, either during the snapshot or after it.
+struct StalledFollower {
+    _requests: mpsc::Sender<FollowRequest>,
+    responses: Streaming<FollowResponse>,
 }
 
-impl Stalled {
-    async fn begin(url: &str, is_early: bool) -> Self {
-        let (says, said) = mpsc::channel(16);
+impl StalledFollower {
+    async fn start(url: &str, is_early: bool) -> Self {
+        let (requests, receiver) = mpsc::channel(16);
         let node_id = Uuid::new_v4().as_bytes().to_vec();
         let hello = Hello { protocol_version: 1, node_id, ..Default::default() };
         for message in [Message::Hello(hello), Message::Ping(Ping { sequence: 1 })] {
-            says.send(FollowRequest { message: Some(message) }).await.unwrap();
+            requests.send(FollowRequest { message: Some(message) }).await.unwrap();
         }
         let mut client = ReplicationClient::connect(url.to_owned()).await.unwrap();
-        let mut hears = client.follow(ReceiverStream::new(said)).await.unwrap().into_inner();
-        while let Some(told) = hears.message().await.unwrap() {
-            let is_far = matches!(told.message, Some(Told::Pong(_)));
-            if is_early || is_far {
+        let mut responses =
+            client.follow(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+        while let Some(response) = responses.message().await.unwrap() {
+            let is_snapshot_complete = matches!(response.message, Some(ResponseMessage::Pong(_)));
+            if is_early || is_snapshot_complete {
                 break;
             }
         }
-        Self { _says: says, hears }
+        Self { _requests: requests, responses }
     }
 
-    /// Reads on, until it is told why that is the end.
+    /// Reads until the stream ends, and returns the reason.
     async fn end(mut self) -> String {
         loop {
-            match self.hears.message().await {
+            match self.responses.message().await {
                 Ok(Some(_)) => {}
                 Ok(None) => return "nothing".into(),
                 Err(status) => {
@@ -362,10 +369,10 @@ fn percent(used: Duration, of: Duration) -> f64 {
 
 #[tokio::main]
 async fn main() {
-    let folder = tempfile::tempdir().unwrap();
-    let url = |name: &str| format!("sqlite://{}", folder.path().join(name).display());
-    stalling(&url("stalling.db")).await;
-    feeding(&url("small.db")).await;
+    let directory = tempfile::tempdir().unwrap();
+    let url = |name: &str| format!("sqlite://{}", directory.path().join(name).display());
+    measure_stalled_followers(&url("stalled.db")).await;
+    measure_followers(&url("small.db")).await;
     fill(&url("large.db")).await;
-    joining(&url("large.db")).await;
+    measure_join(&url("large.db")).await;
 }

@@ -32,10 +32,10 @@ use bindings::Bindings;
 use certificate::Certificate;
 use token::{Claims, TokenError, Verifier};
 
-/// What a connection proves about its client.
+/// The identity of a client, as proven by the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Peer {
-    /// Nothing.
+    /// The connection proves no identity.
     Unknown,
     /// A verified client certificate.
     Certificate(Certificate),
@@ -46,7 +46,7 @@ pub enum Peer {
 /// A connection as the layers see it.
 #[derive(Debug)]
 pub struct ConnectionInfo {
-    /// What the connection proves.
+    /// The identity that the connection proves.
     pub peer: Peer,
     /// The client's address. `None`: a Unix socket.
     pub address: Option<IpAddr>,
@@ -100,7 +100,7 @@ struct Methods {
     verifier: Verifier,
 }
 
-/// What one credential proves: a certificate, a user id or a token.
+/// The name and roles that one credential proves: a certificate, a user id or a token.
 struct Credential {
     name: Actor,
     method: AuthenticationMethod,

@@ -1,7 +1,7 @@
 //! support-access: customers decide when the vendor's support staff may enter their tenant.
 //!
-//! Modules, from the vocabulary to the assembly. A module imports only the modules above it in this
-//! list; `tests/tidy` enforces the order.
+//! The modules are listed from the bottom level to the top level. A module uses only modules above
+//! it in this list, which `tests/tidy` enforces.
 
 pub mod domain;
 pub mod store;

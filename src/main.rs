@@ -1,4 +1,5 @@
-//! The program `support-access`. The command line is in `cli.rs`, and the server in `server.rs`.
+//! The program `support-access`: parses the command line, runs the command, and exits with the exit
+//! code. `cli.rs` contains the commands, and `server.rs` contains the server.
 
 use std::process::ExitCode;
 

@@ -1,8 +1,8 @@
 //! The use cases: grant, extend, revoke, lock, review, narrow the policy, check, and the expiry of
 //! grants and locks.
 //!
-//! A use case takes a [`Caller`](crate::domain::Caller) and domain types. It depends on no protocol
-//! and no SQL.
+//! A use case takes a [`Caller`](crate::domain::Caller) and domain types, and depends on no
+//! protocol and no SQL.
 
 use std::sync::{Arc, atomic::AtomicI64};
 
@@ -85,7 +85,7 @@ pub enum ServiceError {
     GrantNotFound {
         /// The tenant.
         tenant_id: TenantId,
-        /// The grant's id as the caller wrote it.
+        /// The grant's id as written by the caller.
         grant_id: String,
     },
     /// The grant has ended and can no longer change.
@@ -97,7 +97,7 @@ pub enum ServiceError {
     /// The `request_id` was used for a different request.
     #[error("request_id was used for a different request; choose a new one")]
     RequestIdReused,
-    /// The object has changed since the caller read it.
+    /// The object has changed since the caller's read.
     #[error("etag is outdated: the object has changed since; read the object again")]
     EtagMismatch,
     /// The consistency token is not one of this log.
@@ -117,10 +117,10 @@ pub enum ServiceError {
     LockNotFound {
         /// The tenant. `None`: all tenants.
         tenant_id: Option<TenantId>,
-        /// The lock's id as the caller wrote it.
+        /// The lock's id as written by the caller.
         lock_id: String,
     },
-    /// Only the party that created a lock may lift it.
+    /// Only the party that created a lock may lift the lock.
     #[error("the {} created the lock, and only the {} may lift it", party.as_str(), party.as_str())]
     LockOfOtherParty {
         /// The party that created the lock.
@@ -160,7 +160,7 @@ impl From<PolicyError> for ServiceError {
     }
 }
 
-/// A grant, and its state at the time of the response.
+/// A grant and the state of the grant at the time of the response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrantView {
     /// The grant.
@@ -170,19 +170,19 @@ pub struct GrantView {
 }
 
 impl GrantView {
-    /// The grant as it is at `now`.
+    /// The grant with the state at `now`.
     pub fn at(grant: Grant, now: Time) -> Self {
         let state = grant.state(now);
         Self { grant, state }
     }
 }
 
-/// A grant as a caller names it. The id need not be a UUID.
+/// A grant as named by a caller. The id need not be a UUID.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrantRef {
     /// The tenant of the grant.
     pub tenant_id: TenantId,
-    /// The id as the caller wrote it.
+    /// The id as written by the caller.
     pub text: String,
 }
 

@@ -1,4 +1,4 @@
-//! Credentials of clients, and the headers that carry them.
+//! Credentials of clients, and the headers that carry credentials.
 
 use std::{
     fs,
@@ -29,7 +29,7 @@ pub fn is_exposed(url: &str) -> bool {
     host != "localhost" && !host.parse().is_ok_and(is_loopback)
 }
 
-/// The credential files of a client. They are read again for each connection.
+/// The credential files of a client, which are read again for each connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClientCredentials {
     /// The authorities of servers. `None`: the authorities that this host trusts.

@@ -1,4 +1,4 @@
-//! A layer that completes calls even if their callers disconnect.
+//! A layer that completes calls even if callers disconnect.
 
 use std::{
     convert::Infallible,
@@ -105,7 +105,7 @@ impl<S: NamedService, T> NamedService for Detached<S, T> {
     const NAME: &'static str = S::NAME;
 }
 
-/// The request with its whole body in memory.
+/// The request with the whole body in memory.
 async fn read_message(request: Request<Body>) -> Result<Request<Body>, Unread> {
     let (parts, body) = request.into_parts();
     match Limited::new(body, MESSAGE_LENGTH_MAX + PREFIX_LENGTH).collect().await {

@@ -38,7 +38,7 @@ pub enum Phase {
     Stopping,
 }
 
-/// The current phase. Clones share it.
+/// The current phase, shared by all clones.
 #[derive(Debug, Clone)]
 pub struct Health {
     phase: Arc<RwLock<Phase>>,
@@ -48,7 +48,7 @@ pub struct Health {
 // === impl Phase ===
 
 impl Phase {
-    /// The phase as `/readyz` and the log show it.
+    /// The phase as shown by `/readyz` and the log.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "starting: the grants are not loaded yet",

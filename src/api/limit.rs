@@ -48,9 +48,9 @@ const ENFORCEMENT_DEADLINE: HeaderValue = HeaderValue::from_static("6M");
 /// Maximum number of message bytes that one caller has in flight, without the uncounted bytes of
 /// each message.
 const BYTES_MAX: usize = 32 * 1_024 * 1_024;
-/// Retry delay sent to callers that exceed their concurrency limit.
+/// Retry delay sent to callers that exceed the concurrency limit.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
-/// Minimum retry delay sent to callers that exceed their rate limit.
+/// Minimum retry delay sent to callers that exceed the rate limit.
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(1);
 /// Size of a burst, in seconds of the rate.
 const BURST: NonZeroU32 = NonZeroU32::MIN.saturating_add(1);
@@ -66,7 +66,7 @@ pub struct CallerLimits {
     pub requests_per_second: NonZeroU32,
 }
 
-/// Creates [`Limit`] services, which share their counters.
+/// Creates [`Limit`] services with shared counters.
 #[derive(Clone)]
 pub struct LimitLayer {
     limits: Arc<Limits>,
@@ -148,7 +148,7 @@ where
         {
             request.headers_mut().insert(GRPC_TIMEOUT, deadline);
         }
-        // Health checks are not authenticated, so they have no caller to limit.
+        // Health checks are not authenticated, so there is no caller to limit.
         let Some(caller) = request.extensions().get::<Arc<Caller>>() else {
             let request = request.map(|body| Body::new(CountedBody::new(body, None)));
             let inner = self.inner.call(request);
@@ -167,7 +167,7 @@ where
             return Either::Right(ready(Ok(refuse_excess(ErrorReason::TooManyCalls, RETRY_DELAY))));
         };
         let permit = Arc::new(CallPermit::new(call, Arc::clone(bytes), identity));
-        // Followers have a limit of their own: their streams do not end.
+        // Followers have a separate limit, because the streams do not end.
         let is_held_to_the_end = action != Some(Action::Follow);
         if is_held_to_the_end {
             request.extensions_mut().insert(Arc::clone(&permit));

@@ -35,7 +35,7 @@ const BUCKETS: [f64; 17] = [
     1.0, 2.5, 5.0, 10.0,
 ];
 
-/// Names of codes, in the order of their numbers.
+/// Names of codes, in the order of the numbers.
 const CODES: [&str; 17] = [
     "OK",
     "CANCELLED",
@@ -161,7 +161,7 @@ impl Metrics {
         Ok(text)
     }
 
-    /// Counts the start of an RPC. Returns the index of its method.
+    /// Counts the start of an RPC. Returns the index of the method.
     pub(super) fn rpc_started(&self, path: &str) -> usize {
         let index = self.paths.get(path).copied().unwrap_or(0);
         self.rpc(index).in_flight.inc();
@@ -277,8 +277,8 @@ mod tests {
         assert_has(&text, "support_access_snapshot_bytes 4096");
         assert_has(&text, "support_access_tenants 2");
         assert_has(&text, "support_access_sweep_lag_seconds 1.5");
-        let end = r#"support_access_certificate_expiration_timestamp_seconds{certificate="tls_certificate"} 9.0"#;
-        assert_has(&text, end);
+        let certificate = "support_access_certificate_expiration_timestamp_seconds";
+        assert_has(&text, &format!("{certificate}{{certificate=\"tls_certificate\"}} 9.0"));
         assert!(text.ends_with("# EOF\n"));
     }
 
@@ -316,7 +316,8 @@ mod tests {
         let text = metrics.encode().unwrap();
         assert_has(
             &text,
-            r#"support_access_rpcs_total{service="unknown",method="unknown",code="UNIMPLEMENTED"} 4"#,
+            "support_access_rpcs_total{service=\"unknown\",method=\"unknown\",\
+             code=\"UNIMPLEMENTED\"} 4",
         );
     }
 

@@ -68,7 +68,7 @@ pin_project! {
 }
 
 pin_project! {
-    /// A response body, observed for its trailers.
+    /// A response body, observed for the trailers.
     #[derive(Debug)]
     pub struct ObservedBody<B> {
         #[pin]
@@ -77,7 +77,7 @@ pin_project! {
     }
 }
 
-/// One RPC in progress. The RPC ends when its observer is dropped.
+/// One RPC in progress. The RPC ends when the observer is dropped.
 #[derive(Debug)]
 struct RpcObserver {
     metrics: Arc<Metrics>,
@@ -248,7 +248,7 @@ impl RpcObserver {
         }
     }
 
-    /// The code of a call that was dropped before its end.
+    /// The code of a call that was dropped before the end.
     fn code_when_dropped(&self, took: Duration) -> Code {
         if thread::panicking() {
             Code::Internal
@@ -289,7 +289,7 @@ impl Drop for RpcObserver {
     }
 }
 
-/// The assumed time since the client sent the call, for which its deadline has been running.
+/// The assumed time since the client sent the call, when the deadline started.
 fn transit(timeout: Duration) -> Duration {
     (timeout / 10).min(TRANSIT_MAX)
 }

@@ -1,4 +1,4 @@
-//! The generated messages and services. The files in `proto/` are their manual.
+//! The generated messages and services. The files in `proto/` document the API.
 
 /// The public API, package `supportaccess.v1`.
 #[expect(

@@ -1,4 +1,4 @@
-//! OpenTelemetry traces: a span for each call, in the trace of its caller (W3C Trace Context).
+//! OpenTelemetry traces: a span for each call, in the trace of the caller (W3C Trace Context).
 //!
 //! The span of a call also contains its audit lines. Spans of single steps have the target
 //! [`TARGET`]: they are created only if traces are collected, and never appear in logs. Names and
@@ -33,7 +33,7 @@ pub const TARGET: &str = "support_access::trace";
 /// The target of the span of a call, which is logged with its audit lines.
 pub const CALL_TARGET: &str = "support_access::audit";
 
-/// Maximum number of calls per second that are traced at the request of their callers.
+/// Maximum number of calls per second that are traced at the request of callers.
 const SAMPLED_MAX: NonZeroU32 = NonZeroU32::MIN.saturating_add(199);
 /// Maximum length of a `tracestate` that is passed on, in bytes.
 const STATE_LENGTH_MAX: usize = 512;

@@ -31,7 +31,7 @@ pub enum Role {
     TenantAdmin,
     /// Reads the history of the tenants named by the caller's token.
     TenantAuditor,
-    /// Forwards the tokens of tenant administrators. Has no permissions of its own.
+    /// Forwards the tokens of tenant administrators. Has no permissions without such a token.
     Portal,
     /// Checks access before a support agent enters a tenant.
     Gateway,
@@ -102,7 +102,7 @@ pub struct Caller {
     pub identity: Arc<str>,
     /// Remaining validity of the credentials. `None`: as long as the connection lasts.
     pub valid_for: Option<Duration>,
-    /// When the credentials expire. `None`: they do not.
+    /// When the credentials expire. `None`: never.
     pub expire_time: Option<Time>,
 }
 

@@ -13,7 +13,7 @@ use crate::domain::{
 /// The maximum length of a decision's message, in characters.
 const MESSAGE_LENGTH_MAX: usize = 1_000;
 
-/// Why a check was decided as it was.
+/// The reason for a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// An active grant covers the check. The only reason that allows.
@@ -22,7 +22,7 @@ pub enum Reason {
     NoGrant,
     /// A matching grant starts later.
     NotStarted,
-    /// The last grant to the agent's group has reached its end time.
+    /// The last grant to the agent's group has reached the end time.
     Expired,
     /// The last grant to the agent's group was revoked.
     Revoked,
@@ -244,7 +244,8 @@ pub fn message(decision: &Decision<'_>, check: &AccessCheck) -> String {
                               Retry, or ask another check node."
                 .into(),
             Reason::AgentKindNotAllowed => format!(
-                "Tenant {} has granted no access to {} agents. A tenant administrator can grant it.",
+                "Tenant {} has granted no access to {} agents. A tenant administrator can grant \
+                 it.",
                 check.tenant_id,
                 check.agent_kind.as_str(),
             ),
@@ -304,8 +305,8 @@ fn grant_message(reason: Reason, terms: &GrantTerms, check: &AccessCheck) -> Str
             check.required_level.as_str(),
         ),
         Reason::OnBehalfOfRequired => format!(
-            "The grant to group {group} admits {kind} agents only on behalf of a human. The gateway \
-             must state on_behalf_of."
+            "The grant to group {group} admits {kind} agents only on behalf of a human. The \
+             gateway must state on_behalf_of."
         ),
         Reason::AgentKindNotAllowed | Reason::NoGrant | Reason::Stale | Reason::Locked => format!(
             "The grant to group {group} does not admit {kind} agents. A tenant administrator can \

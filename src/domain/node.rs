@@ -1,4 +1,4 @@
-//! Check nodes, and how far a change has reached them.
+//! Check nodes, and how far a change has reached the nodes.
 
 use std::{fmt, time::Duration};
 
@@ -49,7 +49,7 @@ pub struct NodeInfo {
     pub kind: NodeKind,
     /// The version of the program.
     pub version: String,
-    /// The node that it follows. `None`: a replica.
+    /// The upstream. `None`: a replica.
     pub upstream: Option<NodeId>,
     /// The last acknowledged revision.
     pub revision: Revision,
@@ -59,7 +59,7 @@ pub struct NodeInfo {
     pub silent_for: Duration,
 }
 
-/// The result of the enforcement of a change: it is in force at every check node.
+/// The enforcement of a change at every check node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Enforced {
     /// From the commit until that was known.

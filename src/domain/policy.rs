@@ -59,7 +59,7 @@ pub struct SupportPolicy {
     pub default_duration: Span,
     /// The longest time from start to end.
     pub max_duration: Span,
-    /// Whether a grant may last until it is revoked.
+    /// Whether a grant may last until a revocation.
     pub until_revoked_allowed: bool,
     /// Whether a grant must state a reason.
     pub reason_required: bool,

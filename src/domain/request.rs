@@ -87,7 +87,7 @@ pub struct GrantRequest {
 pub struct ExtendRequest {
     /// Makes a retry safe.
     pub request_id: Option<RequestId>,
-    /// The etag of the grant as the caller knows it. `None`: the last writer wins.
+    /// The etag of the grant as known to the caller. `None`: the last writer wins.
     pub etag: Option<String>,
     /// The new end. A duration counts from now, or from the start of a scheduled grant.
     pub end: End,
@@ -100,7 +100,7 @@ pub struct ExtendRequest {
 pub struct RevokeRequest {
     /// Makes a retry safe.
     pub request_id: Option<RequestId>,
-    /// The etag of the grant as the caller knows it. `None`: revoke unconditionally.
+    /// The etag of the grant as known to the caller. `None`: revoke unconditionally.
     pub etag: Option<String>,
     /// The caller's reason.
     pub reason: FreeText,
@@ -111,7 +111,7 @@ pub struct RevokeRequest {
 pub struct UnlockRequest {
     /// Makes a retry safe.
     pub request_id: Option<RequestId>,
-    /// The etag of the lock as the caller knows it. `None`: lift unconditionally.
+    /// The etag of the lock as known to the caller. `None`: lift unconditionally.
     pub etag: Option<String>,
     /// The caller's reason.
     pub reason: FreeText,

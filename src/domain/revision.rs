@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::domain::time::Time;
 
 /// The number of an event in the log: 1, 2, 3 and so on over all histories, gap-free, in the order
-/// of commits. The revision of a state is that of the last event it includes; 0 before the first.
+/// of commits. The revision of a state is that of the last included event; 0 before the first.
 ///
 /// Internal: only operators and auditors may see a revision, because it reveals the change volume
 /// of all tenants.

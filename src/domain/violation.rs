@@ -11,7 +11,7 @@ pub enum ViolationReason {
     Required,
     /// The value is malformed.
     Malformed,
-    /// The value is too long, too large, too small, or outside its range.
+    /// The value is too long, too large, too small, or outside the range.
     OutOfRange,
     /// The field contradicts another field.
     Conflict,

@@ -4,7 +4,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::domain::{BootTime, Clock, Time, time::truncate};
 
-/// The machine's wall clock and its `CLOCK_BOOTTIME`. The only code that reads either.
+/// The machine's wall clock and its `CLOCK_BOOTTIME`. The only code that reads a clock.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 

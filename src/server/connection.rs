@@ -117,7 +117,7 @@ impl<IO> Connection<IO> {
         Self { revoked, ..self }
     }
 
-    /// What the layers know about the connection.
+    /// Returns the connection as the layers see it.
     #[cfg(test)]
     pub(super) fn info(&self) -> &ConnectionInfo {
         &self.info

@@ -175,8 +175,8 @@ impl ConnectionLimiter {
     }
 }
 
-/// The network for which connections are counted: an IPv4 address, or an IPv6 network (/64, RFC
-/// 4291, section 2.5.4), because a host may use every address of its network.
+/// Returns the network for which connections are counted: an IPv4 address, or a /64 network of
+/// IPv6. An IPv6 host may use every address of its network (RFC 4291, section 2.5.4).
 fn network_of(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V6(address) => IpAddr::V6((address.to_bits() & (u128::MAX << 64)).into()),

@@ -124,7 +124,7 @@ impl Checks {
     }
 
     /// Explains a check. The result is the one that [`Self::check`] returns. Grants that are too
-    /// old for memory come from the store, if it is available.
+    /// old for memory come from the store, if the store is available.
     pub async fn explain(
         &self,
         check: &AccessCheck,

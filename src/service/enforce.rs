@@ -52,7 +52,7 @@ pub struct Enforcement {
     pub nodes_acknowledged: u32,
     /// Nodes that did not acknowledge the change, and whose leases have expired.
     pub nodes_lapsed: u32,
-    /// Nodes that may still answer from before the change. A node counts together with its
+    /// Nodes that may still answer from before the change. A node counts together with the
     /// followers, until the last of them has acknowledged. 0 if complete.
     pub nodes_pending: u32,
     /// When the change is in force everywhere at the latest, or was known to be.
@@ -62,7 +62,7 @@ pub struct Enforcement {
 /// An event, as listed for callers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventView {
-    /// The event and its hash.
+    /// The event with the hash.
     pub listed: HistoryEvent,
     /// The recorded enforcement of the change.
     pub enforcement: Option<Enforcement>,

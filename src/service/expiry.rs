@@ -1,5 +1,5 @@
-//! The sweep records that grants and locks have reached their end times. Checks do not depend on
-//! it: they compare the end time themselves.
+//! The sweep records that grants and locks have reached the end time. Checks do not depend on the
+//! sweep, because each check compares the end time.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -17,7 +17,7 @@ use crate::{
 
 /// The interval between two sweeps.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
-/// The maximum number of expiries in one transaction. Other transactions wait for it.
+/// The maximum number of expiries in one transaction. Other transactions wait meanwhile.
 const BATCH: usize = 200;
 
 /// Records expiries until stopped.

@@ -22,7 +22,7 @@ use crate::{
 /// The result of `GrantAccess`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrantOutcome {
-    /// The grant as it is now.
+    /// The current grant.
     pub grant: GrantView,
     /// Identifies the change.
     pub token: ConsistencyToken,
@@ -31,7 +31,7 @@ pub struct GrantOutcome {
 /// The result of `ExtendAccess`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExtendOutcome {
-    /// The grant as it is now.
+    /// The current grant.
     pub grant: GrantView,
     /// The previous end. `None`: until revoked.
     pub previous_expire_time: Option<Time>,
@@ -42,7 +42,7 @@ pub struct ExtendOutcome {
 /// The result of `RevokeAccess`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RevokeOutcome {
-    /// The grant as it is now.
+    /// The current grant.
     pub grant: GrantView,
     /// How far the revocation has reached the check nodes.
     pub enforcement: Enforcement,

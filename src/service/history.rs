@@ -1,4 +1,4 @@
-//! Histories that can be verified: their records, and checkpoints of them.
+//! Records and checkpoints of histories, for verification.
 
 use std::sync::Arc;
 

@@ -73,7 +73,7 @@ impl Service {
         self.store.log().events_after(first_revision - 1, count).await
     }
 
-    /// The grant of an event as it is now.
+    /// The current grant of an event.
     pub(super) async fn current_grant(&self, event: &Event) -> Result<Grant, ServiceError> {
         let grant = grant_of(event)?;
         let current = self.store.queries().grant(&grant.tenant_id, grant.id()).await?;
@@ -82,7 +82,7 @@ impl Service {
     }
 }
 
-/// The grant as the event left it.
+/// The grant after the event.
 pub(super) fn grant_of(event: &Event) -> Result<Grant, StoreError> {
     let grant = event.kind.grant().cloned();
     grant.ok_or_else(|| StoreError::Broken("an event about a grant lacks the grant".into()))

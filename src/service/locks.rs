@@ -21,7 +21,7 @@ use crate::{
     store::{LockFilter, LockQuery, NewEvent, StoreError, Transaction},
 };
 
-/// A lock, and its state at the time of the response.
+/// A lock and the state of the lock at the time of the response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockView {
     /// The lock.
@@ -30,19 +30,19 @@ pub struct LockView {
     pub state: LockState,
 }
 
-/// A lock as a caller names it. The id need not be a UUID.
+/// A lock as named by a caller. The id need not be a UUID.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockRef {
     /// The tenant in which the lock applies. `None`: all tenants.
     pub tenant_id: Option<TenantId>,
-    /// The id as the caller wrote it.
+    /// The id as written by the caller.
     pub text: String,
 }
 
 /// The result of `LockAccess`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockOutcome {
-    /// The lock as it is now.
+    /// The current lock.
     pub lock: LockView,
     /// How far the lock has reached the check nodes.
     pub enforcement: Enforcement,
@@ -51,14 +51,14 @@ pub struct LockOutcome {
 /// The result of `UnlockAccess`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnlockOutcome {
-    /// The lock as it is now.
+    /// The current lock.
     pub lock: LockView,
     /// Identifies the last change of the lock.
     pub token: ConsistencyToken,
 }
 
 impl LockView {
-    /// The lock as it is at `now`.
+    /// The lock with the state at `now`.
     pub fn at(lock: Lock, now: Time) -> Self {
         let state = lock.state(now);
         Self { lock, state }
@@ -73,7 +73,7 @@ impl LockRef {
 }
 
 impl Service {
-    /// Creates a lock, and waits until it is in force.
+    /// Creates a lock, and waits until the lock is in force.
     pub async fn lock_access(
         &self,
         caller: &Caller,
@@ -178,8 +178,8 @@ impl Service {
 }
 
 /// Bounds the number of live locks, which every check node holds in memory. Another lock on
-/// everything is always possible for the vendor. A tenant may have twice as many locks if it locks
-/// everything: at that number, everything is locked already.
+/// everything is always possible for the vendor. A tenant that locks everything may have twice as
+/// many locks: at that number, everything is locked already.
 async fn check_limit(
     transaction: &mut dyn Transaction,
     party: Party,
@@ -199,7 +199,7 @@ async fn check_limit(
     Err(ServiceError::TooManyLocks { party, limit, field: target.field() })
 }
 
-/// Only the party that created a lock may lift it.
+/// Only the party that created a lock may lift the lock.
 fn check_party(caller: &Caller, lock: &Lock) -> Result<(), ServiceError> {
     let party = lock.terms.party;
     if caller.acts_for(party, Action::UnlockAccess, lock.tenant_id()) {
@@ -232,7 +232,7 @@ fn lock_of(event: &Event) -> Result<Lock, StoreError> {
     lock.ok_or_else(|| StoreError::Broken("an event about a lock lacks the lock".into()))
 }
 
-/// The lock, if it applies in that tenant, or in all.
+/// The lock, if the lock applies in that tenant, or in all tenants.
 async fn find(transaction: &mut dyn Transaction, lock: &LockRef) -> Result<Lock, ServiceError> {
     let lock_id = lock.text.parse().map(LockId).map_err(|_| lock.not_found())?;
     let found = transaction.lock(lock_id).await?;

@@ -70,12 +70,12 @@ impl<T> Page<T> {
     }
 }
 
-/// A digest of a query. A page token is valid for its own query only.
+/// A digest of a query. A page token is valid for one query only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct QueryId([u8; 8]);
 
 impl QueryId {
-    /// The digest of all filters. Their debug output separates adjacent texts.
+    /// The digest of all filters. The debug output separates adjacent texts.
     pub(super) fn of(filters: impl std::fmt::Debug) -> Self {
         let digest: [u8; 32] = Sha256::digest(format!("{filters:?}")).into();
         Self(std::array::from_fn(|index| digest[index]))

@@ -1,4 +1,4 @@
-//! The support policy of a tenant, and the overrides that narrow it.
+//! The support policy of a tenant, and the overrides that narrow the policy.
 
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
@@ -38,7 +38,7 @@ pub fn etag(policy: &SupportPolicy) -> String {
 }
 
 impl Service {
-    /// The effective policy of a tenant, and its overrides.
+    /// The effective policy of a tenant, and the overrides.
     pub async fn support_policy(
         &self,
         tenant_id: &TenantId,

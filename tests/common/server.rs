@@ -258,9 +258,9 @@ impl Server {
         eventually(&format!("{} is ready", self.name), async || {
             let mut stream = TcpStream::connect(self.http).await.unwrap();
             stream.write_all(b"GET /readyz HTTP/1.0\r\n\r\n").await.unwrap();
-            let mut answer = String::new();
-            let read = stream.read_to_string(&mut answer).await;
-            read.is_ok() && answer.starts_with("HTTP/1.0 200 ")
+            let mut response = String::new();
+            let read = stream.read_to_string(&mut response).await;
+            read.is_ok() && response.starts_with("HTTP/1.0 200 ")
         })
         .await;
     }
@@ -341,8 +341,8 @@ pub async fn connect(url: &str) -> Channel {
 /// Returns whether the server's health service reports `SERVING`.
 pub async fn is_serving(channel: &Channel) -> bool {
     let request = HealthCheckRequest::default();
-    let answer = HealthClient::new(channel.clone()).check(request).await;
-    answer.is_ok_and(|answer| answer.into_inner().status() == ServingStatus::Serving)
+    let response = HealthClient::new(channel.clone()).check(request).await;
+    response.is_ok_and(|response| response.into_inner().status() == ServingStatus::Serving)
 }
 
 /// Polls until the condition is true, and panics after [`TIMEOUT`].

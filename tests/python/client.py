@@ -1,4 +1,4 @@
-"""A thin client over the generated stubs. It fills in the tenant and the usual fields."""
+"""A thin client over the generated stubs, with default values for the tenant and other fields."""
 
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
@@ -20,7 +20,9 @@ from supportaccess.v1 import support_access_pb2_grpc as access_grpc
 DEADLINE_S = 30
 DAY = timedelta(days=1)
 ERROR_REASONS = {name.removeprefix("ERROR_REASON_") for name in reasons.ErrorReason.keys()}
-VIOLATION_REASONS = {name.removeprefix("VIOLATION_REASON_") for name in reasons.ViolationReason.keys()}
+VIOLATION_REASONS = {
+    name.removeprefix("VIOLATION_REASON_") for name in reasons.ViolationReason.keys()
+}
 
 
 def now():
@@ -60,14 +62,17 @@ class Client:
         self.channel.close()
 
     def admin(self, method, request):
-        """Calls any unary method of SupportAccessAdmin; its request is named after it."""
+        """Calls any unary method of SupportAccessAdmin. `request` has the name of the method."""
         return getattr(self.admin_stub, method)(request, timeout=DEADLINE_S, metadata=self.metadata)
 
     def grant_request(self, **fields):
-        """A valid request; `fields` replace its parts. `None` omits a field."""
+        """A valid request; `fields` replaces defaults. `None` omits a field."""
         request = {
-            "tenant_id": self.tenant_id, "group_id": "support", "access_level": grants.ACCESS_LEVEL_READ_WRITE,
-            "reason": "the printer is on fire", "ticket": "T-1",
+            "tenant_id": self.tenant_id,
+            "group_id": "support",
+            "access_level": grants.ACCESS_LEVEL_READ_WRITE,
+            "reason": "the printer is on fire",
+            "ticket": "T-1",
         } | fields
         if not fields.keys() & {"expire_time", "duration", "until_revoked"}:
             request["duration"] = duration(7 * DAY)
@@ -92,16 +97,22 @@ class Client:
         return self.admin("RevokeAccess", admin.RevokeAccessRequest(**self._about(grant, fields)))
 
     def revoke_all(self, **fields):
-        return self.admin("RevokeAllAccess", admin.RevokeAllAccessRequest(tenant_id=self.tenant_id, **fields))
+        return self.admin(
+            "RevokeAllAccess", admin.RevokeAllAccessRequest(tenant_id=self.tenant_id, **fields)
+        )
 
     def get(self, grant):
         return self.admin("GetGrant", admin.GetGrantRequest(**self._about(grant, {}))).grant
 
     def list(self, **fields):
-        return self.admin("ListGrants", admin.ListGrantsRequest(**{"tenant_id": self.tenant_id} | fields))
+        return self.admin(
+            "ListGrants", admin.ListGrantsRequest(**{"tenant_id": self.tenant_id} | fields)
+        )
 
     def events(self, **fields):
-        return self.admin("ListEvents", admin.ListEventsRequest(**{"tenant_id": self.tenant_id} | fields))
+        return self.admin(
+            "ListEvents", admin.ListEventsRequest(**{"tenant_id": self.tenant_id} | fields)
+        )
 
     def settled_events(self):
         """The whole history, once the enforcement of every change is recorded."""
@@ -109,7 +120,10 @@ class Client:
 
         def settled():
             found = self.events().events
-            return all(event.HasField("enforcement") or kind(event) in not_measured for event in found) and found
+            return (
+                all(event.HasField("enforcement") or kind(event) in not_measured for event in found)
+                and found
+            )
 
         return eventually(settled, "the enforcement of every change is in the history")
 
@@ -118,29 +132,46 @@ class Client:
 
     def policies(self):
         """The effective policy and the overrides."""
-        return self.admin("GetSupportPolicy", admin.GetSupportPolicyRequest(tenant_id=self.tenant_id))
+        return self.admin(
+            "GetSupportPolicy", admin.GetSupportPolicyRequest(tenant_id=self.tenant_id)
+        )
 
     def update_policy(self, paths=None, etag="", reason="", request_id="", **overrides):
         """Without paths, the mask is absent."""
         request = admin.UpdateSupportPolicyRequest(
-            tenant_id=self.tenant_id, policy_overrides=overrides, etag=etag, reason=reason, request_id=request_id)
+            tenant_id=self.tenant_id,
+            policy_overrides=overrides,
+            etag=etag,
+            reason=reason,
+            request_id=request_id,
+        )
         if paths is not None:
             request.update_mask.paths.extend(paths)
         return self.admin("UpdateSupportPolicy", request)
 
     def wait(self, token, **fields):
-        request = admin.WaitEnforcedRequest(**{"tenant_id": self.tenant_id, "consistency_token": token} | fields)
+        request = admin.WaitEnforcedRequest(
+            **{"tenant_id": self.tenant_id, "consistency_token": token} | fields
+        )
         return self.admin("WaitEnforced", request).enforcement
 
     def access_check(self, **fields):
         """A valid check, which the grant of `grant_request` allows."""
-        return access.AccessCheck(**{
-            "tenant_id": self.tenant_id, "agent_id": "agent-7", "group_ids": ["support"],
-            "required_level": grants.ACCESS_LEVEL_READ_ONLY, "agent_kind": grants.AGENT_KIND_HUMAN,
-        } | fields)
+        return access.AccessCheck(
+            **{
+                "tenant_id": self.tenant_id,
+                "agent_id": "agent-7",
+                "group_ids": ["support"],
+                "required_level": grants.ACCESS_LEVEL_READ_ONLY,
+                "agent_kind": grants.AGENT_KIND_HUMAN,
+            }
+            | fields
+        )
 
     def check(self, token="", **fields):
-        request = access.CheckAccessRequest(check=self.access_check(**fields), consistency_token=token)
+        request = access.CheckAccessRequest(
+            check=self.access_check(**fields), consistency_token=token
+        )
         return self.access_stub.CheckAccess(request, timeout=DEADLINE_S, metadata=self.metadata)
 
     def batch(self, checks, token=""):
@@ -148,7 +179,9 @@ class Client:
         return self.access_stub.BatchCheckAccess(request, timeout=DEADLINE_S)
 
     def explain(self, token="", **fields):
-        request = access.ExplainAccessRequest(check=self.access_check(**fields), consistency_token=token)
+        request = access.ExplainAccessRequest(
+            check=self.access_check(**fields), consistency_token=token
+        )
         return self.access_stub.ExplainAccess(request, timeout=DEADLINE_S)
 
 
@@ -166,7 +199,7 @@ def allowed(result):
 
 
 def reason(result):
-    """The reason without its prefix; a denial must also look like one."""
+    """The reason without the prefix. Asserts that a denial has the fields of a denial."""
     name = access.DecisionReason.Name(result.reason).removeprefix("DECISION_REASON_")
     if name == "GRANT_ACTIVE":
         assert allowed(result), result

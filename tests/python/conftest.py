@@ -1,4 +1,4 @@
-"""Fixtures. The stubs are generated from proto/ when the tests start; no code of the server is used."""
+"""Fixtures. The stubs are generated from proto/ when the tests start, without the server's code."""
 
 import json
 import sys
@@ -12,14 +12,16 @@ from grpc_tools import protoc
 from harness import ROOT, Postgres, Server
 
 _stubs = tempfile.TemporaryDirectory(prefix="support-access-stubs-")
-_failed = protoc.main([
-    "protoc",
-    f"-I{ROOT / 'proto'}",
-    f"-I{Path(grpc_tools.__file__).parent / '_proto'}",
-    f"--python_out={_stubs.name}",
-    f"--grpc_python_out={_stubs.name}",
-    *map(str, sorted((ROOT / "proto/supportaccess/v1").glob("*.proto"))),
-])
+_failed = protoc.main(
+    [
+        "protoc",
+        f"-I{ROOT / 'proto'}",
+        f"-I{Path(grpc_tools.__file__).parent / '_proto'}",
+        f"--python_out={_stubs.name}",
+        f"--grpc_python_out={_stubs.name}",
+        *map(str, sorted((ROOT / "proto/supportaccess/v1").glob("*.proto"))),
+    ]
+)
 assert not _failed, "protoc rejects the .proto files"
 sys.path.insert(0, _stubs.name)
 pytest.register_assert_rewrite("client")
@@ -49,14 +51,16 @@ def new_database(backend, request, tmp_path):
 
 @pytest.fixture(scope="session")
 def server(backend, request, tmp_path_factory):
-    """One server for all tests that do not stop it. After the tests, the server must shut down cleanly."""
+    """One server for all tests that do not stop the server. Asserts a clean shutdown at the end."""
     if backend == "sqlite":
         url = f"sqlite://{tmp_path_factory.mktemp('sqlite')}/support-access.db"
     else:
         url = request.getfixturevalue("postgres").new_database()
     with Server(url) as running:
         yield running
-        assert running.process.poll() is None, "the server must not have ended by itself:\n" + running.log()
+        assert running.process.poll() is None, (
+            "the server must not have ended by itself:\n" + running.log()
+        )
         assert running.terminate() == 0, running.log()
     assert not [line for line in running.lines if "panicked" in line], running.log()
     for line in running.lines:

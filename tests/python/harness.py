@@ -1,4 +1,4 @@
-"""Real parts for the tests: the server as a process of its own, and a private PostgreSQL cluster."""
+"""Real components for the tests: a server process, and a private PostgreSQL cluster."""
 
 import getpass
 import json
@@ -14,19 +14,19 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BINARY = ROOT / os.environ.get("SUPPORT_ACCESS_BIN", "target/debug/support-access")
-# Long, since the machine may be busy; no test waits for it unless something is broken.
+# Generous, because the machine may be busy. A test waits this long only if something is broken.
 DEADLINE_S = 60
 
 
 def eventually(probe, what):
-    """Asks `probe` until it answers something true, and returns that."""
+    """Polls `probe` until the result is truthy, and returns the result."""
     deadline = time.monotonic() + DEADLINE_S
     while True:
         found = probe()
         if found:
             return found
         assert time.monotonic() < deadline, f"not within {DEADLINE_S} s: {what}"
-        time.sleep(0.02)  # between two looks at a condition
+        time.sleep(0.02)  # poll interval
 
 
 def plain_environment():
@@ -40,8 +40,15 @@ class Server:
     def __init__(self, database_url, *more_arguments):
         assert BINARY.exists(), f"{BINARY} is not there: run `cargo build` first"
         self.arguments = [
-            BINARY, "serve", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0",
-            "--database-url", database_url, *more_arguments,
+            BINARY,
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--metrics-listen",
+            "127.0.0.1:0",
+            "--database-url",
+            database_url,
+            *more_arguments,
         ]
         self.lines = []
         self.ports = {}
@@ -50,8 +57,13 @@ class Server:
     def __enter__(self):
         self.directory = tempfile.TemporaryDirectory(prefix="support-access-")
         self.process = subprocess.Popen(
-            self.arguments, cwd=self.directory.name, env=plain_environment(),
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            self.arguments,
+            cwd=self.directory.name,
+            env=plain_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -87,18 +99,18 @@ class Server:
         return "".join(self.lines[-50:])
 
     def kill(self):
-        """Ends it as a power cut would."""
+        """Kills the process with SIGKILL, like a power cut."""
         self.process.kill()
         self.process.wait()
 
     def terminate(self):
-        """Asks it to stop, and returns its exit code."""
+        """Stops the process with SIGTERM, and returns the exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(DEADLINE_S)
 
 
 def listening_ports(line):
-    """The ports that a log line of the message `listening` tells, as {"grpc": …} or {"http": …}."""
+    """The ports in a log line `listening`, as {"grpc": …} or {"http": …}."""
     try:
         record = json.loads(line)
     except ValueError:
@@ -110,13 +122,17 @@ def listening_ports(line):
     for key, value in fields.items():
         found = re.search(r"127\.0\.0\.1:(\d+)", str(value))
         if found:
-            kind = f"{key} {fields}".lower() if not re.search("grpc|http", key.lower()) else key.lower()
+            kind = (
+                f"{key} {fields}".lower()
+                if not re.search("grpc|http", key.lower())
+                else key.lower()
+            )
             ports["grpc" if "grpc" in kind else "http"] = int(found[1])
     return ports
 
 
 class Postgres:
-    """A PostgreSQL cluster of our own, reached by a Unix socket only. It never runs as root."""
+    """A private PostgreSQL cluster that listens on a Unix socket only, and never runs as root."""
 
     def __init__(self):
         self.directory = Path(tempfile.mkdtemp(prefix="support-access-pg-"))
@@ -126,17 +142,40 @@ class Postgres:
             self.identity = {"user": "postgres", "group": "postgres", "extra_groups": []}
         self._databases = 0
         self._run(
-            "initdb", "--pgdata", self.directory / "data", "--username", "postgres", "--auth", "trust",
-            "--encoding", "UTF8", "--locale", "C", "--no-sync",
+            "initdb",
+            "--pgdata",
+            self.directory / "data",
+            "--username",
+            "postgres",
+            "--auth",
+            "trust",
+            "--encoding",
+            "UTF8",
+            "--locale",
+            "C",
+            "--no-sync",
         )
         self.start()
 
     def start(self):
         with open(self.directory / "log", "ab") as log:
             self.process = subprocess.Popen(
-                [program("postgres"), "-D", self.directory / "data", "-k", self.directory,
-                 "-c", "listen_addresses=", "-c", "fsync=off"],
-                cwd=self.directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **self.identity,
+                [
+                    program("postgres"),
+                    "-D",
+                    self.directory / "data",
+                    "-k",
+                    self.directory,
+                    "-c",
+                    "listen_addresses=",
+                    "-c",
+                    "fsync=off",
+                ],
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                **self.identity,
             )
         ready = [program("pg_isready"), "--quiet", "--host", self.directory]
         try:
@@ -145,7 +184,7 @@ class Postgres:
             raise AssertionError((self.directory / "log").read_text()) from error
 
     def stop(self):
-        self.process.send_signal(signal.SIGQUIT)  # at once: open connections are cut
+        self.process.send_signal(signal.SIGQUIT)  # immediate shutdown: closes open connections
         self.process.wait(DEADLINE_S)
 
     def close(self):
@@ -153,7 +192,7 @@ class Postgres:
         shutil.rmtree(self.directory)
 
     def new_database(self):
-        """The address of a new, empty database."""
+        """Creates an empty database, and returns the URL."""
         self._databases += 1
         name = f"support_access_{self._databases}"
         self._run("createdb", "--host", self.directory, "--username", "postgres", name)
@@ -161,13 +200,17 @@ class Postgres:
 
     def _run(self, name, *arguments):
         subprocess.run(
-            [program(name), *arguments], cwd=self.directory, check=True, stdout=subprocess.DEVNULL,
-            env=os.environ | {"HOME": str(self.directory), "USER": getpass.getuser()}, **self.identity,
+            [program(name), *arguments],
+            cwd=self.directory,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            env=os.environ | {"HOME": str(self.directory), "USER": getpass.getuser()},
+            **self.identity,
         )
 
 
 def program(name):
-    """One of PostgreSQL's programs. Debian keeps the server's out of the PATH."""
+    """The path of a PostgreSQL program. On Debian, server programs are not in the PATH."""
     installed = Path("/usr/lib/postgresql").glob(f"*/bin/{name}")
     newest = sorted(installed, key=lambda path: int(path.parts[-3]))
     found = newest[-1] if newest else shutil.which(name)

@@ -1,6 +1,6 @@
 """A verifier of exported histories, written from docs/history.md alone.
 
-    python tests/python/history_verifier.py FILE [PUBLIC_KEY_FILE]
+python tests/python/history_verifier.py FILE [PUBLIC_KEY_FILE]
 """
 
 import hashlib
@@ -87,14 +87,22 @@ def is_text(value):
 
 
 def is_hex(digits):
-    return lambda value: isinstance(value, str) and re.fullmatch(f"[0-9a-f]{{{digits}}}", value) is not None
+    return lambda value: (
+        isinstance(value, str) and re.fullmatch(f"[0-9a-f]{{{digits}}}", value) is not None
+    )
 
 
 def is_number(least):
     return lambda value: type(value) is int and value >= least
 
 
-COMMON = {"format": is_text, "hash": is_hex(64), "log": is_text, "tenant_id": is_text, "time": is_text}
+COMMON = {
+    "format": is_text,
+    "hash": is_hex(64),
+    "log": is_text,
+    "tenant_id": is_text,
+    "time": is_text,
+}
 OF_RECORD = COMMON | {
     "actor": is_text,
     "event": lambda value: isinstance(value, dict),
@@ -109,7 +117,9 @@ OF_SIGNED = OF_CHECKPOINT | {"key_id": is_hex(16), "signature": is_hex(128)}
 
 def has(value, needed, maybe=()):
     known = needed | dict(maybe)
-    return needed.keys() <= value.keys() <= known.keys() and all(known[name](value[name]) for name in value)
+    return needed.keys() <= value.keys() <= known.keys() and all(
+        known[name](value[name]) for name in value
+    )
 
 
 def read(line):
@@ -196,8 +206,12 @@ class Verifier:
             raise Misfit("not_next")
         if record["previous_hash"] != self.hash:
             raise Misfit("not_following")
-        if self.kept and self.kept["sequence"] == record["sequence"] and self.kept["hash"] != record["hash"]:
-            raise Misfit("not_vouched_for")
+        if (
+            self.kept
+            and self.kept["sequence"] == record["sequence"]
+            and self.kept["hash"] != record["hash"]
+        ):
+            raise Misfit("checkpoint_mismatch")
         self.sequence, self.hash = record["sequence"], record["hash"]
 
     def _checkpoint(self, checkpoint):
@@ -206,7 +220,7 @@ class Verifier:
         if checkpoint["sequence"] > self.sequence:
             raise Misfit("cut_short")
         if (checkpoint["sequence"], checkpoint["hash"]) != (self.sequence, self.hash):
-            raise Misfit("not_vouched_for")
+            raise Misfit("checkpoint_mismatch")
         self.has_checkpoint = True
 
 
@@ -217,7 +231,10 @@ def read_key(pem):
 
 
 def verify(lines, key=None, kept=None):
-    """The fault of a history as (line, kind); None if there is none. `lines` and `kept` are bytes, without line feeds."""
+    """The first fault of a history, as (line, kind), or None.
+
+    `lines` and `kept` are bytes without line feeds.
+    """
     try:
         verifier = Verifier(key, read(kept) if kept else None)
     except Misfit as misfit:

@@ -4,7 +4,18 @@ from datetime import timedelta
 
 import grpc
 import pytest
-from client import DAY, Client, admin, duration, forbidden, grants, invalid, now, timestamp
+from client import (
+    DAY,
+    DEADLINE_S,
+    Client,
+    admin,
+    duration,
+    forbidden,
+    grants,
+    invalid,
+    now,
+    timestamp,
+)
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -20,7 +31,7 @@ def nothing_is_changed(client):
     assert len(events) == client.events_expected, events
 
 
-# Invalid ids, and a word of the error.
+# Invalid ids, and a word of the error message.
 BAD_IDS = {
     "too long": ("x" * 129, "128"),
     "control character": ("a\x00b", "control"),
@@ -41,7 +52,11 @@ EMPTY = {"empty": ("", "")}
 
 
 def cases(fields, values):
-    return [pytest.param(field, *value, id=f"{field}-{name}") for field in fields for name, value in values.items()]
+    return [
+        pytest.param(field, *value, id=f"{field}-{name}")
+        for field in fields
+        for name, value in values.items()
+    ]
 
 
 def states(caught, field, expected):
@@ -49,11 +64,14 @@ def states(caught, field, expected):
     assert expected in description.replace(",", ""), description
 
 
-@pytest.mark.parametrize(("field", "value", "expected"), [
-    *cases(["tenant_id", "group_id"], EMPTY | BAD_IDS),
-    *cases(["request_id", "ticket"], BAD_IDS),
-    *cases(["reason"], BAD_TEXTS),
-])
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        *cases(["tenant_id", "group_id"], EMPTY | BAD_IDS),
+        *cases(["request_id", "ticket"], BAD_IDS),
+        *cases(["reason"], BAD_TEXTS),
+    ],
+)
 def test_grant_texts(client, field, value, expected):
     with invalid(field) as caught:
         client.grant(**{field: value})
@@ -107,7 +125,10 @@ BAD_ENDS = {
     "before year 1": ("expire_time", Timestamp(seconds=YEAR_1 - 1)),
     "after year 9999": ("expire_time", Timestamp(seconds=YEAR_9999 + 1)),
     "nanos negative": ("expire_time", Timestamp(seconds=int((now() + DAY).timestamp()), nanos=-1)),
-    "nanos a whole second": ("expire_time", Timestamp(seconds=int((now() + DAY).timestamp()), nanos=10**9)),
+    "nanos a whole second": (
+        "expire_time",
+        Timestamp(seconds=int((now() + DAY).timestamp()), nanos=10**9),
+    ),
     "duration zero": ("duration", Duration()),
     "duration below a microsecond": ("duration", Duration(nanos=999)),
     "duration negative": ("duration", Duration(seconds=-1)),
@@ -138,9 +159,16 @@ def test_no_end_at_all(client):
 ENDS = {"expire_time": timestamp(now() + DAY), "duration": duration(DAY), "until_revoked": True}
 
 
-@pytest.mark.parametrize("fields", [
-    ("expire_time", "duration"), ("expire_time", "until_revoked"), ("duration", "until_revoked"), tuple(ENDS),
-], ids=str)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ("expire_time", "duration"),
+        ("expire_time", "until_revoked"),
+        ("duration", "until_revoked"),
+        tuple(ENDS),
+    ],
+    ids=str,
+)
 def test_two_ends_conflict(client, fields):
     ends = {field: ENDS[field] for field in fields}
     grant = client.grant(duration=duration(DAY), until_revoked=False)
@@ -175,14 +203,30 @@ def test_starts(client, start):
 
 
 FORBIDDEN = {
-    "group": ({"group_id": "sales"}, "group_id", "GROUP_NOT_ALLOWED", {"groups": "support, engineering"}),
+    "group": (
+        {"group_id": "sales"},
+        "group_id",
+        "GROUP_NOT_ALLOWED",
+        {"groups": "support, engineering"},
+    ),
     "expire_time": (
-        {"expire_time": timestamp(now() + 91 * DAY)}, "expire_time", "DURATION_NOT_ALLOWED", {"max_duration": "7776000s"}),
+        {"expire_time": timestamp(now() + 91 * DAY)},
+        "expire_time",
+        "DURATION_NOT_ALLOWED",
+        {"max_duration": "7776000s"},
+    ),
     "duration": (
-        {"duration": duration(90 * DAY + timedelta(microseconds=1))}, "duration", "DURATION_NOT_ALLOWED",
-        {"max_duration": "7776000s"}),
+        {"duration": duration(90 * DAY + timedelta(microseconds=1))},
+        "duration",
+        "DURATION_NOT_ALLOWED",
+        {"max_duration": "7776000s"},
+    ),
     "start": (
-        {"start_time": timestamp(now() + 91 * DAY)}, "start_time", "START_NOT_ALLOWED", {"max_schedule_ahead": "7776000s"}),
+        {"start_time": timestamp(now() + 91 * DAY)},
+        "start_time",
+        "START_NOT_ALLOWED",
+        {"max_schedule_ahead": "7776000s"},
+    ),
 }
 
 
@@ -196,19 +240,25 @@ def test_a_policy_violation_states_field_reason_and_limit(client, fields, field,
 
 def test_a_later_end_beyond_the_policy(client):
     grant = client.grant()
-    for field, end in (("expire_time", timestamp(now() + 91 * DAY)), ("duration", duration(91 * DAY))):
+    for field, end in (
+        ("expire_time", timestamp(now() + 91 * DAY)),
+        ("duration", duration(91 * DAY)),
+    ):
         with forbidden(field) as caught:
             client.extend(grant, **{field: end})
         assert dict(caught.refusal.info.metadata) == {"max_duration": "7776000s"}
     client.events_expected = 1
 
 
-@pytest.mark.parametrize(("field", "end"), [
-    ("expire_time", timestamp(now() - DAY)),
-    ("expire_time", Timestamp(seconds=YEAR_9999 + 1)),
-    ("duration", Duration()),
-    ("duration", Duration(seconds=-1)),
-])
+@pytest.mark.parametrize(
+    ("field", "end"),
+    [
+        ("expire_time", timestamp(now() - DAY)),
+        ("expire_time", Timestamp(seconds=YEAR_9999 + 1)),
+        ("duration", Duration()),
+        ("duration", Duration(seconds=-1)),
+    ],
+)
 def test_ends_to_extend_to(client, field, end):
     grant = client.grant()
     with invalid(field):
@@ -226,7 +276,8 @@ CALLS = {
     "ListEvents": admin.ListEventsRequest(tenant_id="a"),
     "GetSupportPolicy": admin.GetSupportPolicyRequest(tenant_id="a"),
     "UpdateSupportPolicy": admin.UpdateSupportPolicyRequest(
-        tenant_id="a", policy_overrides={"reason_required": True}),
+        tenant_id="a", policy_overrides={"reason_required": True}
+    ),
     "WaitEnforced": admin.WaitEnforcedRequest(tenant_id="a", consistency_token="b"),
     "LockAccess": admin.LockAccessRequest(tenant_id="a", everything=True, reason="c"),
     "UnlockAccess": admin.UnlockAccessRequest(tenant_id="a", lock_id="b", reason="c"),
@@ -297,7 +348,7 @@ def test_a_check_must_be_set(client):
     for method in ("CheckAccess", "ExplainAccess"):
         call = client.channel.unary_unary(f"/supportaccess.v1.SupportAccess/{method}")
         with invalid("check"):
-            call(b"", timeout=10)
+            call(b"", timeout=DEADLINE_S)
     with invalid("checks"):
         client.batch([])
 
@@ -332,7 +383,7 @@ def test_a_message_over_the_size_limit(client):
 def test_bytes_that_are_not_a_message(client):
     call = client.channel.unary_unary("/supportaccess.v1.SupportAccess/CheckAccess")
     with pytest.raises(grpc.RpcError) as raised:
-        call(b"\xff\xff\xff", timeout=10)
+        call(b"\xff\xff\xff", timeout=DEADLINE_S)
     assert raised.value.code() == grpc.StatusCode.INVALID_ARGUMENT, raised.value
     assert client.policy(), "the server must still answer"
 
@@ -340,5 +391,5 @@ def test_bytes_that_are_not_a_message(client):
 def test_a_method_that_does_not_exist(client):
     call = client.channel.unary_unary("/supportaccess.v1.SupportAccess/NoSuchMethod")
     with pytest.raises(grpc.RpcError) as raised:
-        call(b"", timeout=10)
+        call(b"", timeout=DEADLINE_S)
     assert raised.value.code() == grpc.StatusCode.UNIMPLEMENTED

@@ -12,7 +12,14 @@ from supportaccess.v1 import lock_pb2 as locks
 from test_locks import TARGETS, listed, lock, lock_own, unlock
 
 YEAR_9999 = 253_402_300_799
-BAD_IDS = {"": "empty", "x" * 129: "128", "a\x00b": "control", " a": "space", "a\u00a0": "space", "a\u200b": "invisible"}
+BAD_IDS = {
+    "": "empty",
+    "x" * 129: "128",
+    "a\x00b": "control",
+    " a": "space",
+    "a\u00a0": "space",
+    "a\u200b": "invisible",
+}
 BAD_REASONS = {"": "blank", " \n\t": "blank", "x" * 1001: "1000", "a\x1b[31m": "control"}
 
 
@@ -73,21 +80,27 @@ def test_a_reason_is_required(client, value, expected):
         lock_own(client, reason=value)
     states(caught, "reason", expected)
     with invalid("reason") as caught:
-        unlock(client, locks.Lock(tenant_id=client.tenant_id, lock_id=str(uuid.uuid4())), reason=value)
+        unlock(
+            client, locks.Lock(tenant_id=client.tenant_id, lock_id=str(uuid.uuid4())), reason=value
+        )
     states(caught, "reason", expected)
 
 
 @refusals
-@pytest.mark.parametrize(("field", "end"), [
-    ("expire_time", timestamp(now() - DAY)),
-    ("expire_time", Timestamp(seconds=YEAR_9999 + 1)),
-    ("expire_time", Timestamp(seconds=2_000_000_000, nanos=-1)),
-    ("duration", Duration()),
-    ("duration", Duration(nanos=999)),
-    ("duration", Duration(seconds=-1)),
-    ("duration", Duration(seconds=YEAR_9999)),
-    ("duration", Duration(seconds=315_576_000_001)),
-], ids=str)
+@pytest.mark.parametrize(
+    ("field", "end"),
+    [
+        ("expire_time", timestamp(now() - DAY)),
+        ("expire_time", Timestamp(seconds=YEAR_9999 + 1)),
+        ("expire_time", Timestamp(seconds=2_000_000_000, nanos=-1)),
+        ("duration", Duration()),
+        ("duration", Duration(nanos=999)),
+        ("duration", Duration(seconds=-1)),
+        ("duration", Duration(seconds=YEAR_9999)),
+        ("duration", Duration(seconds=315_576_000_001)),
+    ],
+    ids=str,
+)
 def test_ends(client, field, end):
     with invalid(field):
         lock_own(client, **{field: end})

@@ -4,11 +4,26 @@ from datetime import timedelta
 
 import grpc
 import pytest
-from client import DAY, Client, allowed, duration, grants, invalid, moment, now, reason, refused, remedy, timestamp
+from client import (
+    DAY,
+    Client,
+    allowed,
+    duration,
+    grants,
+    invalid,
+    moment,
+    now,
+    reason,
+    refused,
+    remedy,
+    timestamp,
+)
 from harness import Server, eventually
 
 READ_ONLY, READ_WRITE, ADMIN = (
-    grants.ACCESS_LEVEL_READ_ONLY, grants.ACCESS_LEVEL_READ_WRITE, grants.ACCESS_LEVEL_ADMIN,
+    grants.ACCESS_LEVEL_READ_ONLY,
+    grants.ACCESS_LEVEL_READ_WRITE,
+    grants.ACCESS_LEVEL_ADMIN,
 )
 
 
@@ -88,9 +103,13 @@ def test_access_ends_by_itself_and_never_late(client):
 def test_a_denial_states_the_nearest_reason(client):
     client.revoke(client.grant(group_id="support"))
     client.grant(group_id="engineering")
-    assert reason(client.check(group_ids=["support"])) == "REVOKED", "nearer than a grant to another group"
+    assert reason(client.check(group_ids=["support"])) == "REVOKED", (
+        "nearer than a grant to another group"
+    )
     client.grant(group_id="support", access_level=READ_ONLY)
-    assert reason(client.check(required_level=ADMIN)) == "LEVEL_EXCEEDED", "nearer than a revoked one"
+    assert reason(client.check(required_level=ADMIN)) == "LEVEL_EXCEEDED", (
+        "nearer than a revoked one"
+    )
 
 
 def test_overlapping_grants_are_independent(client):
@@ -112,7 +131,9 @@ def test_a_grant_applies_in_its_own_tenant_only(client):
 
 def test_a_batch_is_answered_in_order(client):
     granted = client.granted()
-    checks = [client.access_check(group_ids=["support" if n % 3 else "engineering"]) for n in range(1000)]
+    checks = [
+        client.access_check(group_ids=["support" if n % 3 else "engineering"]) for n in range(1000)
+    ]
     answer = client.batch(checks, token=granted.consistency_token)
     assert [allowed(result) for result in answer.results] == [bool(n % 3) for n in range(1000)]
 
@@ -141,25 +162,41 @@ def test_every_change_returns_an_opaque_token(client):
     granted = client.granted()
     extended = client.extend(granted.grant, duration=duration(DAY))
     revoked = client.revoke(granted.grant)
-    tokens = [granted.consistency_token, extended.consistency_token, revoked.enforcement.consistency_token]
+    tokens = [
+        granted.consistency_token,
+        extended.consistency_token,
+        revoked.enforcement.consistency_token,
+    ]
     assert extended.enforcement.consistency_token == extended.consistency_token
     assert len(set(tokens)) == 3
     assert all(len(token) == 22 and token.isascii() for token in tokens), tokens
 
 
-@pytest.mark.parametrize("token", ["x", "AAAAAAAAAAAAAAAAAAAAAA", "0123456789abcdefghijkg", "ü" * 22, "x" * 10_000])
+@pytest.mark.parametrize(
+    "token", ["x", "AAAAAAAAAAAAAAAAAAAAAA", "0123456789abcdefghijkg", "ü" * 22, "x" * 10_000]
+)
 def test_a_forged_token_is_rejected(client, token):
     client.grant()
-    calls = (client.check, client.explain, lambda token: client.batch([client.access_check()], token))
+    calls = (
+        client.check,
+        client.explain,
+        lambda token: client.batch([client.access_check()], token),
+    )
     for call in calls:
-        with refused(grpc.StatusCode.FAILED_PRECONDITION, "consistency_token", reason="CONSISTENCY_TOKEN_INVALID"):
+        with refused(
+            grpc.StatusCode.FAILED_PRECONDITION,
+            "consistency_token",
+            reason="CONSISTENCY_TOKEN_INVALID",
+        ):
             call(token=token)
 
 
 def test_a_token_of_another_log_is_rejected(client, new_database):
     with Server(new_database) as other, Client(other.target, "acme") as stranger:
         foreign = stranger.granted().consistency_token
-    with refused(grpc.StatusCode.FAILED_PRECONDITION, "consistency_token", reason="CONSISTENCY_TOKEN_INVALID"):
+    with refused(
+        grpc.StatusCode.FAILED_PRECONDITION, "consistency_token", reason="CONSISTENCY_TOKEN_INVALID"
+    ):
         client.check(token=foreign)
 
 

@@ -6,11 +6,25 @@ from datetime import timedelta
 import grpc
 import pytest
 from client import (
-    DAY, Client, admin, allowed, duration, forbidden, grants, invalid, kind, moment, now, reason, refused, timestamp,
+    DAY,
+    Client,
+    allowed,
+    duration,
+    forbidden,
+    grants,
+    invalid,
+    moment,
+    now,
+    reason,
+    refused,
+    timestamp,
 )
 
 ACTIVE, SCHEDULED, EXPIRED, REVOKED = (
-    grants.GRANT_STATE_ACTIVE, grants.GRANT_STATE_SCHEDULED, grants.GRANT_STATE_EXPIRED, grants.GRANT_STATE_REVOKED,
+    grants.GRANT_STATE_ACTIVE,
+    grants.GRANT_STATE_SCHEDULED,
+    grants.GRANT_STATE_EXPIRED,
+    grants.GRANT_STATE_REVOKED,
 )
 COMPLETE = grants.ENFORCEMENT_STATE_COMPLETE
 
@@ -21,7 +35,9 @@ def ids(listed):
 
 def test_a_grant_is_stored_as_requested(client):
     asked = client.grant_request(
-        agent_ids=["zoe", "adam"], reason="first line\n\tsecond — ünïcode", ticket="T-42",
+        agent_ids=["zoe", "adam"],
+        reason="first line\n\tsecond — ünïcode",
+        ticket="T-42",
         expire_time={"seconds": int((now() + DAY).timestamp()), "nanos": 123_456_789},
     )
     grant = client.admin("GrantAccess", asked).grant
@@ -86,7 +102,9 @@ def test_a_scheduled_grant_can_be_extended_and_revoked(client):
     grant = client.grant(start_time=start)
     extended = client.extend(grant, duration=duration(3 * DAY)).grant
     assert extended.state == SCHEDULED
-    assert moment(extended.expire_time) - moment(start) == 3 * DAY, "a duration must count from a future start"
+    assert moment(extended.expire_time) - moment(start) == 3 * DAY, (
+        "a duration must count from a future start"
+    )
     revoked = client.revoke(grant)
     assert revoked.grant.state == REVOKED
     assert not allowed(client.check())
@@ -116,7 +134,11 @@ def test_a_second_revocation_changes_nothing(client):
 def test_revoke_all_ends_every_live_grant(client):
     ended = client.grant()
     client.revoke(ended, reason="before")
-    alive = [client.grant(), client.grant(start_time=timestamp(now() + DAY)), client.grant(until_revoked=True)]
+    alive = [
+        client.grant(),
+        client.grant(start_time=timestamp(now() + DAY)),
+        client.grant(until_revoked=True),
+    ]
     with_all = client.revoke_all(reason="incident")
     assert with_all.revoked_count == 3
     assert ids(with_all.grants) == ids(reversed(alive)), "the order must be newest first"
@@ -168,15 +190,22 @@ def test_other_agent_kinds_are_not_supported_yet(client, kind):
     assert not client.list().grants
 
 
-@pytest.mark.parametrize(("entries", "field"), [
-    ([], "agent_kinds.entries"),
-    ([{"agent_kind": 0}], "agent_kinds.entries[0].agent_kind"),
-    ([{"agent_kind": 9}], "agent_kinds.entries[0].agent_kind"),
-    ([{"agent_kind": HUMAN}, {"agent_kind": HUMAN}], "agent_kinds.entries[1].agent_kind"),
-    ([{"agent_kind": HUMAN, "max_access_level": 9}], "agent_kinds.entries[0].max_access_level"),
-    ([{"agent_kind": HUMAN, "on_behalf_of_required": True}], "agent_kinds.entries[0].on_behalf_of_required"),
-    ([{"agent_kind": HUMAN}] * 4, "agent_kinds.entries"),
-], ids=str)
+@pytest.mark.parametrize(
+    ("entries", "field"),
+    [
+        ([], "agent_kinds.entries"),
+        ([{"agent_kind": 0}], "agent_kinds.entries[0].agent_kind"),
+        ([{"agent_kind": 9}], "agent_kinds.entries[0].agent_kind"),
+        ([{"agent_kind": HUMAN}, {"agent_kind": HUMAN}], "agent_kinds.entries[1].agent_kind"),
+        ([{"agent_kind": HUMAN, "max_access_level": 9}], "agent_kinds.entries[0].max_access_level"),
+        (
+            [{"agent_kind": HUMAN, "on_behalf_of_required": True}],
+            "agent_kinds.entries[0].on_behalf_of_required",
+        ),
+        ([{"agent_kind": HUMAN}] * 4, "agent_kinds.entries"),
+    ],
+    ids=str,
+)
 def test_invalid_agent_kinds(client, entries, field):
     with invalid(field):
         client.grant(agent_kinds=kinds(*entries))
@@ -187,7 +216,9 @@ def test_a_grant_of_another_tenant_is_not_found(server, client):
     unknown = grants.Grant(grant_id=str(uuid.uuid4()))
     with Client(server.target, client.tenant_id + "-2") as other:
         for call in (
-            other.get, other.revoke, lambda grant: other.extend(grant, duration=duration(DAY)),
+            other.get,
+            other.revoke,
+            lambda grant: other.extend(grant, duration=duration(DAY)),
         ):
             refusals = []
             for target in (grant, unknown):
@@ -196,5 +227,7 @@ def test_a_grant_of_another_tenant_is_not_found(server, client):
                 found = caught.refusal
                 refusals.append((found.message, found.info, found.violations, target.grant_id))
             foreign, missing = [repr(found[:3]).replace(found[3], "ID") for found in refusals]
-            assert foreign == missing, "the error must not reveal whether another tenant has the grant"
+            assert foreign == missing, (
+                "the error must not reveal whether another tenant has the grant"
+            )
     assert client.get(grant) == grant

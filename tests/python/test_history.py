@@ -58,7 +58,10 @@ def test_an_expiry_becomes_one_event(client):
 def test_the_history_of_one_grant(client):
     first, second = client.grant(), client.grant()
     client.revoke(first)
-    assert [kind(event) for event in client.events(grant_id=first.grant_id).events] == ["revoked", "granted"]
+    assert [kind(event) for event in client.events(grant_id=first.grant_id).events] == [
+        "revoked",
+        "granted",
+    ]
     assert [kind(event) for event in client.events(grant_id=second.grant_id).events] == ["granted"]
 
 
@@ -83,7 +86,9 @@ def test_revoke_all_is_one_event_for_each_grant(client):
     assert {kind(event) for event in found} == {"revoked"}
     assert {event.revoked.grant.grant_id for event in found} == {grant.grant_id for grant in alive}
     assert {event.reason for event in found} == {"incident"}
-    assert len({event.create_time.ToNanoseconds() for event in found}) == 1, "the events are of one transaction"
+    assert len({event.create_time.ToNanoseconds() for event in found}) == 1, (
+        "the events are of one transaction"
+    )
     assert [event.sequence for event in found] == [6, 5, 4]
 
 

@@ -6,7 +6,10 @@ import pytest
 from client import DAY, Client, admin, duration, grants, kind, now, timestamp
 
 ACTIVE, SCHEDULED, EXPIRED, REVOKED = (
-    grants.GRANT_STATE_ACTIVE, grants.GRANT_STATE_SCHEDULED, grants.GRANT_STATE_EXPIRED, grants.GRANT_STATE_REVOKED,
+    grants.GRANT_STATE_ACTIVE,
+    grants.GRANT_STATE_SCHEDULED,
+    grants.GRANT_STATE_EXPIRED,
+    grants.GRANT_STATE_REVOKED,
 )
 
 
@@ -25,8 +28,12 @@ def test_filters(client):
     assert ids(client.list(states=[SCHEDULED, REVOKED]).grants) == ids([future, old])
     assert ids(client.list(states=[EXPIRED]).grants) == []
     assert ids(client.list(group_id="engineering").grants) == ids([old])
-    assert ids(client.list(agent_id="agent-7").grants) == ids([named]), "only grants that name the agent must match"
-    assert ids(client.list(group_id="engineering", states=[ACTIVE]).grants) == [], "filters must be combined with and"
+    assert ids(client.list(agent_id="agent-7").grants) == ids([named]), (
+        "only grants that name the agent must match"
+    )
+    assert ids(client.list(group_id="engineering", states=[ACTIVE]).grants) == [], (
+        "filters must be combined with and"
+    )
 
 
 def test_the_overlapping_window_is_half_open(client):
@@ -50,7 +57,9 @@ def test_the_overlapping_window_is_half_open(client):
     assert listed(None, 3 * DAY) and listed(timedelta(0), None)
 
     client.revoke(grant)
-    assert not listed(timedelta(0), DAY), "a grant that was revoked before its start was never in force"
+    assert not listed(timedelta(0), DAY), (
+        "a grant that was revoked before its start was never in force"
+    )
 
 
 @pytest.mark.parametrize("page_size", [1, 2, 7])
@@ -109,7 +118,9 @@ def test_an_empty_list_can_be_resumed(client):
     page = client.list(order=admin.LIST_ORDER_OLDEST_FIRST)
     assert not page.grants and not page.next_page_token and page.resume_token
     grant = client.grant()
-    assert client.list(order=admin.LIST_ORDER_OLDEST_FIRST, page_token=page.resume_token).grants == [grant]
+    assert client.list(
+        order=admin.LIST_ORDER_OLDEST_FIRST, page_token=page.resume_token
+    ).grants == [grant]
 
 
 def test_lists_over_all_tenants(server, client):
@@ -120,7 +131,10 @@ def test_lists_over_all_tenants(server, client):
     events = client.events(page_size=3, **everywhere).events
     assert [event.granted.grant for event in events] == made[::-1]
     first = client.list(page_size=1, **everywhere)
-    assert client.list(page_size=2, page_token=first.next_page_token, **everywhere).grants == made[1::-1]
+    assert (
+        client.list(page_size=2, page_token=first.next_page_token, **everywhere).grants
+        == made[1::-1]
+    )
 
 
 def test_tenants_are_listed_by_id(server, client):

@@ -1,11 +1,23 @@
-"""Locks: they deny checks regardless of grants."""
+"""Locks, which deny checks regardless of grants."""
 
 from datetime import timedelta
 
 import grpc
 import pytest
 from client import (
-    DAY, Client, admin, allowed, duration, grants, kind, moment, now, payload, reason, refused, remedy,
+    DAY,
+    Client,
+    admin,
+    allowed,
+    duration,
+    grants,
+    kind,
+    moment,
+    now,
+    payload,
+    reason,
+    refused,
+    remedy,
 )
 from harness import Server, eventually
 from supportaccess.v1 import lock_pb2 as locks
@@ -14,7 +26,7 @@ from supportaccess.v1 import support_access_pb2 as access
 
 @pytest.fixture
 def alone(new_database):
-    """A client of a server of its own, where locks in all tenants affect no other test."""
+    """A client of a separate server, where locks in all tenants affect no other test."""
     with Server(new_database) as server, Client(server.target, "acme") as made:
         yield made
 
@@ -55,7 +67,10 @@ def listed(client, **fields):
 
 
 TARGETS = [
-    {"agent_id": "agent-7"}, {"group_id": "support"}, {"agent_kind": grants.AGENT_KIND_HUMAN}, {"everything": True},
+    {"agent_id": "agent-7"},
+    {"group_id": "support"},
+    {"agent_kind": grants.AGENT_KIND_HUMAN},
+    {"everything": True},
 ]
 
 
@@ -71,7 +86,10 @@ def test_a_lock_overrides_earlier_and_later_grants(alone, target, tenant):
     assert (found.reason, found.creator) == ("a stolen laptop", "alice@example.com")
     assert found.state == locks.LOCK_STATE_ACTIVE and not found.HasField("expire_time")
     party, expected = (
-        (locks.PARTY_TENANT, "ASK_TENANT_TO_UNLOCK") if tenant else (locks.PARTY_VENDOR, "ASK_VENDOR_TO_UNLOCK"))
+        (locks.PARTY_TENANT, "ASK_TENANT_TO_UNLOCK")
+        if tenant
+        else (locks.PARTY_VENDOR, "ASK_VENDOR_TO_UNLOCK")
+    )
     assert found.party == party
     denied = alone.check(token=answer.consistency_token)
     assert (reason(denied), denied.grant_id, denied.lock_id) == ("LOCKED", "", found.lock_id)
@@ -118,7 +136,9 @@ def test_a_lock_on_an_agent_locks_agents_on_behalf_of_it(alone):
         assert reason(alone.check(agent_kind=kind, on_behalf_of="dana")) == "LOCKED"
 
 
-@pytest.mark.parametrize("value", ["sup\u200bport", "\u202esupport\u202c", "support\x00", "sup\u00adport"])
+@pytest.mark.parametrize(
+    "value", ["sup\u200bport", "\u202esupport\u202c", "support\x00", "sup\u00adport"]
+)
 def test_a_lock_on_a_group_matches_values_that_look_like_it(alone, value):
     alone.grant()
     lock(alone, group_id="support")
@@ -149,7 +169,9 @@ def test_a_repeated_lock_is_created_once(client):
         lock(client, **fields | {"reason": "another"})
     lifted = unlocked(client, first.lock, request_id="lift")
     assert unlocked(client, first.lock, request_id="lift") == lifted
-    assert locked(client, **fields).lock == lifted.lock, "a replay must return the lock as it is now"
+    assert locked(client, **fields).lock == lifted.lock, (
+        "a replay must return the lock as it is now"
+    )
     assert len(client.events().events) == 2
 
 
@@ -169,7 +191,9 @@ def test_an_outdated_etag_is_rejected(client):
 def test_a_lock_applies_to_batches(client):
     client.grant()
     lock_own(client)
-    assert [reason(result) for result in client.batch([client.access_check()] * 3).results] == ["LOCKED"] * 3
+    assert [reason(result) for result in client.batch([client.access_check()] * 3).results] == [
+        "LOCKED"
+    ] * 3
 
 
 def test_an_explanation_names_the_lock(client):
@@ -178,13 +202,19 @@ def test_an_explanation_names_the_lock(client):
     answer = client.explain()
     assert reason(answer.result) == "LOCKED"
     first, *others = answer.checklist
-    assert (first.question, first.answer) == (access.CHECKLIST_QUESTION_NOT_LOCKED, access.CHECKLIST_ANSWER_NO)
+    assert (first.question, first.answer) == (
+        access.CHECKLIST_QUESTION_NOT_LOCKED,
+        access.CHECKLIST_ANSWER_NO,
+    )
     assert first.detail == answer.result.message and "by the tenant, until " in first.detail
     assert [item.answer for item in others] == [access.CHECKLIST_ANSWER_NOT_APPLICABLE] * 4
-    assert [list(candidate.reasons) for candidate in answer.candidates] == [[access.DECISION_REASON_LOCKED]]
+    assert [list(candidate.reasons) for candidate in answer.candidates] == [
+        [access.DECISION_REASON_LOCKED]
+    ]
     question = {"required_level": grants.ACCESS_LEVEL_ADMIN}
     assert [list(candidate.reasons) for candidate in client.explain(**question).candidates] == [
-        [access.DECISION_REASON_LOCKED, access.DECISION_REASON_LEVEL_EXCEEDED]]
+        [access.DECISION_REASON_LOCKED, access.DECISION_REASON_LEVEL_EXCEEDED]
+    ]
 
 
 def test_a_lock_ends_by_itself_as_one_event(client):
@@ -200,8 +230,12 @@ def test_a_lock_ends_by_itself_as_one_event(client):
 
     eventually(is_over, "the lock has ended")
     expired = eventually(
-        lambda: [event for event in client.events().events if kind(event) == "lock_expired"], "the end is in the history")
-    assert [(event.actor, event.lock_expired.lock.state) for event in expired] == [("system", locks.LOCK_STATE_EXPIRED)]
+        lambda: [event for event in client.events().events if kind(event) == "lock_expired"],
+        "the end is in the history",
+    )
+    assert [(event.actor, event.lock_expired.lock.state) for event in expired] == [
+        ("system", locks.LOCK_STATE_EXPIRED)
+    ]
     assert unlock(client, found).state == locks.LOCK_STATE_EXPIRED
 
 
@@ -214,19 +248,27 @@ def test_every_lock_is_in_its_history(alone):
     lifted, created = alone.events().events
     assert (kind(created), kind(lifted)) == ("locked", "unlocked")
     assert [(event.reason, event.actor, event.tenant_id) for event in (created, lifted)] == [
-        ("an incident", "alice@example.com", "acme"), ("it is over", "alice@example.com", "acme")]
+        ("an incident", "alice@example.com", "acme"),
+        ("it is over", "alice@example.com", "acme"),
+    ]
     assert created.locked.lock == tenant
     assert lifted.unlocked.lock.state == locks.LOCK_STATE_LIFTED
 
     vendor = {"tenant_id": "", "scope": admin.SCOPE_VENDOR}
     found = alone.events(**vendor).events
     assert [(kind(event), event.HasField("tenant_id"), event.sequence) for event in found] == [
-        ("locked", False, sequence) for sequence in (4, 3, 2, 1)]
+        ("locked", False, sequence) for sequence in (4, 3, 2, 1)
+    ]
     assert [payload(event).lock.WhichOneof("target") for event in found] == [
-        "everything", "agent_kind", "group_id", "agent_id"]
+        "everything",
+        "agent_kind",
+        "group_id",
+        "agent_id",
+    ]
     eventually(
         lambda: all(event.HasField("enforcement") for event in alone.events(**vendor).events),
-        "the enforcement of every lock is in the history")
+        "the enforcement of every lock is in the history",
+    )
     page = alone.events(page_size=3, **vendor)
     rest = alone.events(page_token=page.next_page_token, **vendor).events
     assert [event.sequence for event in rest] == [1]
@@ -245,8 +287,12 @@ def test_lists_and_pages(alone):
     assert listed(alone, tenant_id="unknown") == []
     seen, token = [], ""
     while True:
-        page = alone.admin("ListLocks", admin.ListLocksRequest(
-            scope=admin.SCOPE_ALL, include_ended=True, page_size=2, page_token=token))
+        page = alone.admin(
+            "ListLocks",
+            admin.ListLocksRequest(
+                scope=admin.SCOPE_ALL, include_ended=True, page_size=2, page_token=token
+            ),
+        )
         seen += page.locks
         token = page.next_page_token
         if not token:

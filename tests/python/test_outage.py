@@ -1,4 +1,4 @@
-"""An outage of PostgreSQL: changes are rejected, nothing is half-written, and the server recovers."""
+"""An outage of PostgreSQL. Changes fail, nothing is half-written, and the server recovers."""
 
 import uuid
 

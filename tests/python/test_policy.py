@@ -32,38 +32,68 @@ def test_the_built_in_catalogue(client):
 def test_overrides_apply_and_are_stored(client):
     before = client.policy()
     overrides = policies.PolicyOverrides(
-        max_duration=duration(DAY), until_revoked_allowed=False,
+        max_duration=duration(DAY),
+        until_revoked_allowed=False,
         groups={"groups": [{"group_id": "support", "max_access_level": READ_ONLY}]},
     )
     updated = client.update_policy(
-        ["max_duration", "until_revoked_allowed", "groups"], etag=before.etag,
-        max_duration=overrides.max_duration, groups=overrides.groups, until_revoked_allowed=False,
-        reason_required=True)
+        ["max_duration", "until_revoked_allowed", "groups"],
+        etag=before.etag,
+        max_duration=overrides.max_duration,
+        groups=overrides.groups,
+        until_revoked_allowed=False,
+        reason_required=True,
+    )
     after = updated.support_policy
     assert after == client.policy()
-    assert updated.policy_overrides == client.policies().policy_overrides == overrides, "the mask must select the fields"
+    assert updated.policy_overrides == client.policies().policy_overrides == overrides, (
+        "the mask must select the fields"
+    )
     assert after.etag != before.etag
     assert after.max_duration.ToTimedelta() == DAY
     assert presets(after) == [HOUR, 8 * HOUR, DAY], "presets must not exceed max_duration"
     assert after.default_duration.ToTimedelta() <= DAY
     assert not after.until_revoked_allowed
     assert [(g.group_id, g.display_name, g.max_access_level) for g in after.groups] == [
-        ("support", before.groups[0].display_name, READ_ONLY),
+        ("support", before.groups[0].display_name, READ_ONLY)
     ]
-    assert after.reason_required == before.reason_required, "a field outside the mask must not change"
+    assert after.reason_required == before.reason_required, (
+        "a field outside the mask must not change"
+    )
 
     level = {"access_level": READ_ONLY}
     client.grant(duration=duration(DAY), **level)
     for fields, field, reason, limits in (
-        ({"duration": duration(DAY + timedelta(microseconds=1))}, "duration", "DURATION_NOT_ALLOWED",
-         {"max_duration": "86400s"}),
-        ({"expire_time": timestamp(now() + DAY + HOUR)}, "expire_time", "DURATION_NOT_ALLOWED",
-         {"max_duration": "86400s"}),
-        ({"until_revoked": True}, "until_revoked", "UNTIL_REVOKED_NOT_ALLOWED", {"until_revoked_allowed": "false"}),
-        ({"duration": duration(HOUR), "access_level": ADMIN}, "access_level", "LEVEL_NOT_ALLOWED",
-         {"max_access_level": "READ_ONLY"}),
-        ({"duration": duration(HOUR), "group_id": "engineering"}, "group_id", "GROUP_NOT_ALLOWED",
-         {"groups": "support"}),
+        (
+            {"duration": duration(DAY + timedelta(microseconds=1))},
+            "duration",
+            "DURATION_NOT_ALLOWED",
+            {"max_duration": "86400s"},
+        ),
+        (
+            {"expire_time": timestamp(now() + DAY + HOUR)},
+            "expire_time",
+            "DURATION_NOT_ALLOWED",
+            {"max_duration": "86400s"},
+        ),
+        (
+            {"until_revoked": True},
+            "until_revoked",
+            "UNTIL_REVOKED_NOT_ALLOWED",
+            {"until_revoked_allowed": "false"},
+        ),
+        (
+            {"duration": duration(HOUR), "access_level": ADMIN},
+            "access_level",
+            "LEVEL_NOT_ALLOWED",
+            {"max_access_level": "READ_ONLY"},
+        ),
+        (
+            {"duration": duration(HOUR), "group_id": "engineering"},
+            "group_id",
+            "GROUP_NOT_ALLOWED",
+            {"groups": "support"},
+        ),
     ):
         with forbidden(field) as caught:
             client.grant(**level | fields)
@@ -97,8 +127,7 @@ def test_grants_outside_a_stricter_policy_are_listed_and_not_changed(client):
     long, unlimited = client.grant(duration=duration(30 * DAY)), client.grant(until_revoked=True)
     ended = client.grant(duration=duration(30 * DAY))
     client.revoke(ended)
-    answer = client.update_policy(
-        max_duration=duration(DAY), until_revoked_allowed=False)
+    answer = client.update_policy(max_duration=duration(DAY), until_revoked_allowed=False)
     outside = [grant.grant_id for grant in answer.grants_outside_policy]
     assert outside == [unlimited.grant_id, long.grant_id], "the order must be newest first"
     assert client.get(long) == long and client.get(short) == short
@@ -141,7 +170,9 @@ def test_an_override_can_be_raised_to_the_catalogue(client):
     client.grant(duration=duration(90 * DAY))
 
 
-@pytest.mark.parametrize("paths", [["no_such_field"], ["tenant_id"], ["etag"], ["*", "groups"], ["groups.groups"]])
+@pytest.mark.parametrize(
+    "paths", [["no_such_field"], ["tenant_id"], ["etag"], ["*", "groups"], ["groups.groups"]]
+)
 def test_the_mask_must_name_overrides(client, paths):
     with invalid("update_mask"):
         client.update_policy(paths, max_duration=duration(HOUR))
@@ -192,7 +223,8 @@ def test_an_absent_mask_names_the_fields_that_are_present(client):
     client.update_policy(max_duration=duration(HOUR))
     updated = client.update_policy(reason_required=False, preset_durations={})
     assert updated.policy_overrides == policies.PolicyOverrides(
-        max_duration=duration(HOUR), reason_required=False, preset_durations={})
+        max_duration=duration(HOUR), reason_required=False, preset_durations={}
+    )
     assert not updated.support_policy.preset_durations
     with invalid("update_mask"):
         client.update_policy()
@@ -219,14 +251,21 @@ def test_a_tenant_can_limit_or_forbid_humans(client):
         client.grant(access_level=READ_ONLY)
 
 
-@pytest.mark.parametrize(("overrides", "field"), [
-    ({"max_duration": duration(timedelta(0))}, "max_duration"),
-    ({"default_duration": duration(-HOUR)}, "default_duration"),
-    ({"groups": {"groups": [{"group_id": "support"}]}}, "groups.groups[0].max_access_level"),
-    ({"groups": {"groups": [{"group_id": "support", "max_access_level": ADMIN}] * 2}}, "groups.groups[1].group_id"),
-    ({"preset_durations": {"durations": [duration(HOUR)] * 33}}, "preset_durations.durations"),
-    ({"agent_kinds": {"entries": [{}]}}, "agent_kinds.entries[0].agent_kind"),
-], ids=str)
+@pytest.mark.parametrize(
+    ("overrides", "field"),
+    [
+        ({"max_duration": duration(timedelta(0))}, "max_duration"),
+        ({"default_duration": duration(-HOUR)}, "default_duration"),
+        ({"groups": {"groups": [{"group_id": "support"}]}}, "groups.groups[0].max_access_level"),
+        (
+            {"groups": {"groups": [{"group_id": "support", "max_access_level": ADMIN}] * 2}},
+            "groups.groups[1].group_id",
+        ),
+        ({"preset_durations": {"durations": [duration(HOUR)] * 33}}, "preset_durations.durations"),
+        ({"agent_kinds": {"entries": [{}]}}, "agent_kinds.entries[0].agent_kind"),
+    ],
+    ids=str,
+)
 def test_invalid_overrides(client, overrides, field):
     with invalid(f"policy_overrides.{field}"):
         client.update_policy(**overrides)

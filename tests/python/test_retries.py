@@ -32,14 +32,20 @@ def test_a_repeated_request_returns_the_grant_as_it_is_now(client):
 def test_every_change_can_be_repeated(client):
     grant = client.grant(duration=duration(DAY))
     calls = [
-        lambda key, reason: client.extend(grant, duration=duration(2 * DAY), request_id=key, reason=reason),
-        lambda key, reason: client.update_policy(request_id=key, reason=reason, max_duration=duration(80 * DAY)),
+        lambda key, reason: client.extend(
+            grant, duration=duration(2 * DAY), request_id=key, reason=reason
+        ),
+        lambda key, reason: client.update_policy(
+            request_id=key, reason=reason, max_duration=duration(80 * DAY)
+        ),
         lambda key, reason: client.revoke(grant, request_id=key, reason=reason),
     ]
     for number, call in enumerate(calls, 2):
         first = call(f"key-{number}", "first")
         client.settled_events()
-        assert call(f"key-{number}", "first") == first, "the enforcement of the first call must be returned"
+        assert call(f"key-{number}", "first") == first, (
+            "the enforcement of the first call must be returned"
+        )
         with refused(grpc.StatusCode.ALREADY_EXISTS, "request_id", reason="REQUEST_ID_REUSED"):
             call(f"key-{number}", "other content")
         assert len(client.events().events) == number
@@ -48,7 +54,9 @@ def test_every_change_can_be_repeated(client):
     first = client.revoke_all(request_id="all")
     client.grant()
     again = client.revoke_all(request_id="all")
-    assert (again.revoked_count, ids(again.grants)) == (1, ids(first.grants)), "a later grant must not be revoked"
+    assert (again.revoked_count, ids(again.grants)) == (1, ids(first.grants)), (
+        "a later grant must not be revoked"
+    )
     assert again.enforcement == first.enforcement
     assert allowed(client.check())
 
@@ -86,7 +94,9 @@ def test_a_change_can_be_waited_for_in_its_own_history(server, client):
         for tenant_id in (other.tenant_id, None):
             with refused(grpc.StatusCode.NOT_FOUND, "consistency_token", reason="EVENT_NOT_FOUND"):
                 other.wait(revoked.consistency_token, tenant_id=tenant_id)
-    with refused(grpc.StatusCode.FAILED_PRECONDITION, "consistency_token", reason="CONSISTENCY_TOKEN_INVALID"):
+    with refused(
+        grpc.StatusCode.FAILED_PRECONDITION, "consistency_token", reason="CONSISTENCY_TOKEN_INVALID"
+    ):
         client.wait("AAAAAAAAAAAAAAAAAAAAAA")
     with invalid("consistency_token"):
         client.wait("")

@@ -1,4 +1,4 @@
-"""Health, reflection, server information, metrics and HTTP health; start and shutdown of the server."""
+"""Start and shutdown of the server, health, reflection, server information and metrics."""
 
 import re
 import socket
@@ -22,59 +22,84 @@ from supportaccess.v1 import server_info_pb2_grpc as info_grpc
 def fetch(url):
     """Status, content type and body, also of an error."""
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=DEADLINE_S) as answer:
             return answer.status, answer.headers["content-type"], answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.headers["content-type"], error.read().decode()
 
 
-@pytest.mark.parametrize("service", ["", "supportaccess.v1.SupportAccess", "supportaccess.v1.SupportAccessAdmin"])
+@pytest.mark.parametrize(
+    "service", ["", "supportaccess.v1.SupportAccess", "supportaccess.v1.SupportAccessAdmin"]
+)
 def test_health(client, service):
     stub = health_pb2_grpc.HealthStub(client.channel)
-    answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10)
+    answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=DEADLINE_S)
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
 def test_health_of_an_unknown_service(client):
     stub = health_pb2_grpc.HealthStub(client.channel)
     with pytest.raises(grpc.RpcError) as raised:
-        stub.Check(health_pb2.HealthCheckRequest(service="nobody"), timeout=10)
+        stub.Check(health_pb2.HealthCheckRequest(service="nobody"), timeout=DEADLINE_S)
     assert raised.value.code() == grpc.StatusCode.NOT_FOUND
 
 
 def test_reflection(client):
-    """By version 1, whose messages are those of v1alpha in another package."""
+    """Uses version 1 of reflection, with the messages of v1alpha from another package."""
     ask = client.channel.stream_stream(
         "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
         request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
         response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
     )
-    listing, file, *details = ask(iter([
-        reflection_pb2.ServerReflectionRequest(list_services=""),
-        reflection_pb2.ServerReflectionRequest(file_containing_symbol="supportaccess.v1.SupportAccess"),
-        *(reflection_pb2.ServerReflectionRequest(file_containing_symbol=f"google.rpc.{name}")
-          for name in ("Status", "ErrorInfo", "BadRequest", "RetryInfo")),
-    ]), timeout=10)
+    listing, file, *details = ask(
+        iter(
+            [
+                reflection_pb2.ServerReflectionRequest(list_services=""),
+                reflection_pb2.ServerReflectionRequest(
+                    file_containing_symbol="supportaccess.v1.SupportAccess"
+                ),
+                *(
+                    reflection_pb2.ServerReflectionRequest(
+                        file_containing_symbol=f"google.rpc.{name}"
+                    )
+                    for name in ("Status", "ErrorInfo", "BadRequest", "RetryInfo")
+                ),
+            ]
+        ),
+        timeout=DEADLINE_S,
+    )
     services = {service.name for service in listing.list_services_response.service}
     assert services >= {
-        "supportaccess.v1.SupportAccess", "supportaccess.v1.SupportAccessAdmin", "supportaccess.v1.CheckNodes",
-        "supportaccess.v1.ServerInfo", "supportaccess.replication.v1.Replication", "grpc.health.v1.Health",
+        "supportaccess.v1.SupportAccess",
+        "supportaccess.v1.SupportAccessAdmin",
+        "supportaccess.v1.CheckNodes",
+        "supportaccess.v1.ServerInfo",
+        "supportaccess.replication.v1.Replication",
+        "grpc.health.v1.Health",
     }
     described = [
-        FileDescriptorProto.FromString(encoded) for encoded in file.file_descriptor_response.file_descriptor_proto
+        FileDescriptorProto.FromString(encoded)
+        for encoded in file.file_descriptor_response.file_descriptor_proto
     ]
     assert "supportaccess/v1/support_access.proto" in [file.name for file in described]
-    assert all(detail.HasField("file_descriptor_response") for detail in details), "clients decode the details of errors"
+    assert all(detail.HasField("file_descriptor_response") for detail in details), (
+        "clients decode the details of errors"
+    )
 
 
 def test_server_info(client):
     stub = info_grpc.ServerInfoStub(client.channel)
-    server = stub.GetServerInfo(info.GetServerInfoRequest(), timeout=10)
-    assert re.fullmatch(r"\d+\.\d+\.\d+", server.version) and re.fullmatch("([0-9a-f]{12})?", server.commit)
+    server = stub.GetServerInfo(info.GetServerInfoRequest(), timeout=DEADLINE_S)
+    assert re.fullmatch(r"\d+\.\d+\.\d+", server.version) and re.fullmatch(
+        "([0-9a-f]{12})?", server.commit
+    )
     assert server.kind == nodes.NODE_KIND_REPLICA
-    caller = stub.GetCaller(info.GetCallerRequest(), timeout=10, metadata=client.metadata)
-    assert (caller.name, caller.authentication_method) == ("alice@example.com", info.AUTHENTICATION_METHOD_NONE)
+    caller = stub.GetCaller(info.GetCallerRequest(), timeout=DEADLINE_S, metadata=client.metadata)
+    assert (caller.name, caller.authentication_method) == (
+        "alice@example.com",
+        info.AUTHENTICATION_METHOD_NONE,
+    )
     assert list(caller.roles) == list(range(1, 8)) and caller.all_tenants
     assert not caller.tenant_ids and not caller.via and not caller.HasField("expire_time")
 
@@ -164,8 +189,13 @@ def test_the_server_shuts_down_while_streams_are_open(new_database):
 def refuses_to_start(directory, *arguments):
     """The error of a server that does not start. The error must be short, and not a crash."""
     ended = subprocess.run(
-        [BINARY, "serve", *arguments], cwd=directory, env=plain_environment(), stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=DEADLINE_S,
+        [BINARY, "serve", *arguments],
+        cwd=directory,
+        env=plain_environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
     )
     assert ended.returncode in (1, 64), ended
     assert ended.stderr.strip() and "panicked" not in ended.stderr, ended.stderr
@@ -186,11 +216,15 @@ def test_a_port_in_use(tmp_path, taken):
 
 def test_a_corrupt_database(tmp_path):
     (tmp_path / "corrupt.db").write_bytes(b"this is no database" * 1000)
-    assert "corrupt.db" in refuses_to_start(tmp_path, *FREE, "--database-url", "sqlite://corrupt.db")
+    assert "corrupt.db" in refuses_to_start(
+        tmp_path, *FREE, "--database-url", "sqlite://corrupt.db"
+    )
 
 
 def test_a_database_in_a_missing_directory(tmp_path):
-    assert "nowhere" in refuses_to_start(tmp_path, *FREE, "--database-url", "sqlite://nowhere/at-all.db")
+    assert "nowhere" in refuses_to_start(
+        tmp_path, *FREE, "--database-url", "sqlite://nowhere/at-all.db"
+    )
 
 
 def test_a_database_of_an_unknown_kind(tmp_path):
@@ -219,12 +253,20 @@ def test_tokens_from_before_a_declared_restore_are_rejected(new_database):
         assert allowed(client.check(token=token))
         assert first.terminate() == 0, first.log()
     arguments = [BINARY, "database", "restored", "--database-url", new_database]
-    done = subprocess.run(arguments, env=plain_environment(), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        arguments, env=plain_environment(), capture_output=True, text=True, timeout=60
+    )
     assert (done.returncode, done.stderr) == (0, ""), done
-    assert re.fullmatch(r"The restore is declared\. The database has a new epoch: [0-9a-f-]{36}\.\n", done.stdout)
+    assert re.fullmatch(
+        r"The restore is declared\. The database has a new epoch: [0-9a-f-]{36}\.\n", done.stdout
+    )
 
     with Server(new_database) as second, Client(second.target, "acme") as client:
         for call in (client.check, client.wait):
-            with refused(grpc.StatusCode.FAILED_PRECONDITION, "consistency_token", reason="CONSISTENCY_TOKEN_INVALID"):
+            with refused(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                "consistency_token",
+                reason="CONSISTENCY_TOKEN_INVALID",
+            ):
                 call(token=token)
         assert allowed(client.check(token=client.granted().consistency_token))

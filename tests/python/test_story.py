@@ -1,4 +1,4 @@
-"""The two product guides as acceptance tests: a portal, an administrator, and an agent's gateway."""
+"""The two product guides as acceptance tests, with a portal, an administrator and a gateway."""
 
 from datetime import timedelta
 
@@ -23,7 +23,9 @@ def test_grant_for_seven_days_and_disable(client):
     disabled = client.revoke(grant, reason="solved")
     assert disabled.grant.state == grants.GRANT_STATE_REVOKED
     assert disabled.enforcement.state == grants.ENFORCEMENT_STATE_COMPLETE
-    assert reason(client.check()) == "REVOKED", "a check after COMPLETE must be decided with the change in force"
+    assert reason(client.check()) == "REVOKED", (
+        "a check after COMPLETE must be decided with the change in force"
+    )
 
 
 ENDS = {
@@ -50,7 +52,9 @@ def test_choose_a_group_and_a_duration_review_and_revoke(client, end):
     elif "expire_time" in end:
         assert listed.expire_time == end["expire_time"]
     else:
-        assert moment(listed.expire_time) - moment(listed.start_time) == end["duration"].ToTimedelta()
+        assert (
+            moment(listed.expire_time) - moment(listed.start_time) == end["duration"].ToTimedelta()
+        )
     assert allowed(client.check())
 
     client.revoke(listed, reason="granted by mistake")
@@ -69,15 +73,19 @@ def test_the_history_shows_active_and_past_entries(client):
 
 
 GRANTED, PERIOD, ACTIVE, OPTION = (
-    access.CHECKLIST_QUESTION_ACCESS_GRANTED, access.CHECKLIST_QUESTION_PERIOD_NOT_EXPIRED,
-    access.CHECKLIST_QUESTION_ENTRY_ACTIVE, access.CHECKLIST_QUESTION_CORRECT_OPTION,
+    access.CHECKLIST_QUESTION_ACCESS_GRANTED,
+    access.CHECKLIST_QUESTION_PERIOD_NOT_EXPIRED,
+    access.CHECKLIST_QUESTION_ENTRY_ACTIVE,
+    access.CHECKLIST_QUESTION_CORRECT_OPTION,
 )
 
 
 def obstacles(explanation):
     """The questions of the checklist that are answered with NO."""
     assert [item.question for item in explanation.checklist] == [GRANTED, PERIOD, ACTIVE, OPTION]
-    return [item.question for item in explanation.checklist if item.answer == access.CHECKLIST_ANSWER_NO]
+    return [
+        item.question for item in explanation.checklist if item.answer == access.CHECKLIST_ANSWER_NO
+    ]
 
 
 def candidate_ids(explanation):
@@ -111,7 +119,8 @@ def test_troubleshooting_support_cannot_access_your_organisation(client):
 
     too_high = client.explain(required_level=grants.ACCESS_LEVEL_ADMIN, group_ids=["engineering"])
     assert list(too_high.candidates[0].reasons) == [
-        access.DECISION_REASON_GROUP_MISMATCH, access.DECISION_REASON_LEVEL_EXCEEDED,
+        access.DECISION_REASON_GROUP_MISMATCH,
+        access.DECISION_REASON_LEVEL_EXCEEDED,
     ], "every obstacle must be listed"
 
     ended = client.revoke(grant).grant
@@ -119,7 +128,9 @@ def test_troubleshooting_support_cannot_access_your_organisation(client):
     assert revoked.candidates[0].grant.revoke_time == ended.revoke_time
     assert obstacles(revoked) == [ACTIVE]
     assert reason(revoked.result) == "REVOKED"
-    assert all(item.detail for item in revoked.checklist if item.answer == access.CHECKLIST_ANSWER_NO)
+    assert all(
+        item.detail for item in revoked.checklist if item.answer == access.CHECKLIST_ANSWER_NO
+    )
     assert not revoked.candidates_truncated
 
 
@@ -138,4 +149,6 @@ def test_an_explanation_without_an_agent_is_about_an_unnamed_one(client):
     assert reason(client.explain(agent_id="agent-7").result) == "GRANT_ACTIVE"
     assert reason(client.explain(agent_id="").result) == "AGENT_NOT_NAMED"
     client.grant()
-    assert reason(client.explain(agent_id="").result) == "GRANT_ACTIVE", "a grant to the whole group must admit the agent"
+    assert reason(client.explain(agent_id="").result) == "GRANT_ACTIVE", (
+        "a grant to the whole group must admit the agent"
+    )

@@ -1,4 +1,7 @@
-"""Traces continue those of callers, and go by OTLP to a collector of OpenTelemetry's own service definition."""
+"""Traces continue the traces of callers, and are exported by OTLP.
+
+The collector implements the service definition of OpenTelemetry.
+"""
 
 import json
 import secrets
@@ -14,7 +17,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):
-    """Keeps the spans that it receives."""
+    """Stores the received spans."""
 
     def __init__(self):
         self.sent = []
@@ -50,9 +53,12 @@ def new_parent(flags="01"):
     return trace_id, span_id, f"00-{trace_id}-{span_id}-{flags}"
 
 
-def ask(client, *metadata, **fields):
+def check(client, *metadata, **fields):
     return client.access_stub.CheckAccess(
-        access.CheckAccessRequest(check=client.access_check(**fields)), timeout=DEADLINE_S, metadata=metadata)
+        access.CheckAccessRequest(check=client.access_check(**fields)),
+        timeout=DEADLINE_S,
+        metadata=metadata,
+    )
 
 
 @pytest.fixture
@@ -68,9 +74,14 @@ def traced(collector, ratio):
 def test_a_call_continues_the_trace_of_its_caller(collector):
     trace_id, span_id, header = new_parent()
     with traced(collector, "0") as server, Client(server.target, "acme") as client:
-        ask(client, ("traceparent", header), ("tracestate", "vendor=abc"), ("x-request-id", "call-7"))
-        ask(client, ("traceparent", new_parent(flags="00")[2]))
-        ask(client)
+        check(
+            client,
+            ("traceparent", header),
+            ("tracestate", "vendor=abc"),
+            ("x-request-id", "call-7"),
+        )
+        check(client, ("traceparent", new_parent(flags="00")[2]))
+        check(client)
         assert server.terminate() == 0, server.log()
         lines = [json.loads(line) for line in server.lines]
     (span,) = collector.spans()  # the other two calls are not sampled
@@ -80,8 +91,11 @@ def test_a_call_continues_the_trace_of_its_caller(collector):
     told = attributes(span)
     assert told.pop("busy_ns", 0) >= 0 and told.pop("idle_ns", 0) >= 0
     assert told == {
-        "rpc.system.name": "grpc", "rpc.method": "supportaccess.v1.SupportAccess/CheckAccess",
-        "rpc.response.status_code": "OK", "request_id": "call-7", "trace_id": trace_id,
+        "rpc.system.name": "grpc",
+        "rpc.method": "supportaccess.v1.SupportAccess/CheckAccess",
+        "rpc.response.status_code": "OK",
+        "request_id": "call-7",
+        "trace_id": trace_id,
     }
     assert span.status.code == Status.STATUS_CODE_UNSET
     assert 0 < span.start_time_unix_nano < span.end_time_unix_nano
@@ -110,16 +124,18 @@ def test_a_revocation_shows_its_steps(collector):
 
 def test_calls_without_a_trace_are_sampled_by_the_ratio(collector):
     with traced(collector, "1") as server, Client(server.target, "acme") as client:
-        ask(client, ("traceparent", "00-zz-1-01"))
+        check(client, ("traceparent", "00-zz-1-01"))
         with pytest.raises(grpc.RpcError):
-            ask(client, tenant_id="")
-        # They are sent while the server runs, too.
+            check(client, tenant_id="")
+        # Spans are also sent while the server runs.
         eventually(lambda: len(collector.spans()) == 2, "two spans")
         assert server.terminate() == 0, server.log()
     codes = {attributes(span)["rpc.response.status_code"] for span in collector.spans()}
     assert codes == {"OK", "INVALID_ARGUMENT"}
     assert not any(span.parent_span_id for span in collector.spans())
-    assert not any(span.status.code for span in collector.spans()), "neither is a fault of the server's"
+    assert not any(span.status.code for span in collector.spans()), (
+        "neither is a fault of the server's"
+    )
     assert len({span.trace_id for span in collector.spans()}) == 2
 
 
@@ -129,12 +145,14 @@ def test_the_traces_of_callers_are_bounded(collector):
         state = ",".join(f"key{number}=some-value-of-{number}" for number in range(30))
         assert len(state) > 512
         trace_id, _, header = new_parent()
-        ask(client, ("traceparent", header), ("tracestate", state))
+        check(client, ("traceparent", header), ("tracestate", state))
         begun = time.monotonic()
         calls = [
             client.access_stub.CheckAccess.future(
-                access.CheckAccessRequest(check=client.access_check()), timeout=DEADLINE_S,
-                metadata=[("traceparent", new_parent()[2])])
+                access.CheckAccessRequest(check=client.access_check()),
+                timeout=DEADLINE_S,
+                metadata=[("traceparent", new_parent()[2])],
+            )
             for _ in range(1_000)
         ]
         for call in calls:
@@ -149,8 +167,10 @@ def test_the_traces_of_callers_are_bounded(collector):
 def test_an_unavailable_collector_delays_no_call(collector):
     collector.server.stop(None).wait()
     with traced(collector, "1") as server, Client(server.target, "acme") as client:
-        ask(client)
+        check(client)
         server.process.terminate()
         assert server.process.wait(DEADLINE_S) == 0, server.log()
         told = [json.loads(line) for line in server.lines]
-    assert [line for line in told if line["level"] in ("WARN", "ERROR")], "it says that traces were lost"
+    assert [line for line in told if line["level"] in ("WARN", "ERROR")], (
+        "it says that traces were lost"
+    )

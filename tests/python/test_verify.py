@@ -1,5 +1,7 @@
-"""An exported history, and manipulations of it. The verifier of the service and the verifier that was written from
-docs/history.md find the same fault in the same line."""
+"""Manipulated exports. Both verifiers find the same fault in the same line.
+
+One verifier is the service's, and the other was written from docs/history.md.
+"""
 
 import json
 import random
@@ -10,12 +12,17 @@ from hashlib import sha256
 import pytest
 from client import DAY, DEADLINE_S, Client, admin, duration, invalid, kind
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 from harness import BINARY, Server, plain_environment
 from history_verifier import ZERO, canonical, lines_of, read_key, verify
 
 TENANT = "Zoë & söhne"
-# How `history verify` begins to say what docs/history.md has a word for.
+# The start of the message of `history verify` for each fault in docs/history.md.
 SENTENCES = {
     "too_long": "it is longer than",
     "not_json": "it is not JSON",
@@ -28,7 +35,7 @@ SENTENCES = {
     "other_log": "it is of another log",
     "other_tenant": "it is of another history",
     "cut_short": "the history was cut short",
-    "not_vouched_for": "it does not match the checkpoint",
+    "checkpoint_mismatch": "it does not match the checkpoint",
     "changed": "it was changed",
     "not_next": "it is event",
     "not_following": "it does not follow the line before",
@@ -39,7 +46,10 @@ SENTENCES = {
 
 def command(*arguments, **options):
     return subprocess.run(
-        [BINARY, *arguments], env=plain_environment() | {"USER": "alice"}, capture_output=True, timeout=DEADLINE_S,
+        [BINARY, *arguments],
+        env=plain_environment() | {"USER": "alice"},
+        capture_output=True,
+        timeout=DEADLINE_S,
         **options,
     )
 
@@ -55,14 +65,17 @@ def write_key(path):
     key = Ed25519PrivateKey.generate()
     path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     public = path.with_suffix(".pub")
-    public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    public.write_bytes(
+        key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    )
     return public
 
 
 def live(server, tenant_id):
     """Ten events of the changes of a caller, with texts that need escapes."""
     with Client(server.target, tenant_id, actor="maria@acme") as client:
-        for reason in ("tabs\tand\nlines", 'quotes " and \\ and /', "支援 👩‍🚒 \u2028 ﬀ"):
+        reasons = ("tabs\tand\nlines", 'quotes " and \\ and /', "支援 👩‍🚒 \u2028 ﬀ")
+        for reason in reasons:
             grant = client.grant(duration=duration(DAY), reason=reason)
             client.extend(grant, duration=duration(2 * DAY), reason=reason)
             client.revoke(grant, reason=reason)
@@ -163,7 +176,11 @@ def test_records_agree_with_the_list(exported):
     for line, event in zip(exported.records, reversed(exported.listed), strict=True):
         record = json.loads(line)
         assert (record["sequence"], bytes.fromhex(record["hash"])) == (event.sequence, event.hash)
-        assert (record["sequence"], record["actor"], record["reason"]) == (event.sequence, event.actor, event.reason)
+        assert (record["sequence"], record["actor"], record["reason"]) == (
+            event.sequence,
+            event.actor,
+            event.reason,
+        )
         assert record["time"] == event.create_time.ToDatetime().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         assert record["tenant_id"] == record["event"]["grant"]["tenant_id"] == TENANT
         assert record["event"]["type"] == kind(event)
@@ -175,42 +192,94 @@ def test_tampering_is_found_in_its_first_line(exported, tmp_path):
     count = len(exported.records)
     foreign = exported.other[4]
     cases = {
-        "the reason was changed": (lines[:4] + [changed(lines[4], reason="x")] + lines[5:], (5, "changed")),
-        "the actor was changed": (lines[:1] + [changed(lines[1], actor="x")] + lines[2:], (2, "changed")),
-        "a member was added": (lines[:4] + [changed(lines[4], via="portal")] + lines[5:], (5, "changed")),
-        "a member was taken": (lines[:4] + [changed(lines[4], actor=None)] + lines[5:], (5, "unknown")),
+        "the reason was changed": (
+            lines[:4] + [changed(lines[4], reason="x")] + lines[5:],
+            (5, "changed"),
+        ),
+        "the actor was changed": (
+            lines[:1] + [changed(lines[1], actor="x")] + lines[2:],
+            (2, "changed"),
+        ),
+        "a member was added": (
+            lines[:4] + [changed(lines[4], via="portal")] + lines[5:],
+            (5, "changed"),
+        ),
+        "a member was taken": (
+            lines[:4] + [changed(lines[4], actor=None)] + lines[5:],
+            (5, "unknown"),
+        ),
         "a line was removed": (lines[:4] + lines[5:], (5, "not_next")),
         "the first line was removed": (lines[1:], (1, "not_next")),
         "the last record was removed": (lines[:-2] + lines[-1:], (count, "cut_short")),
         "the end was cut off": (lines[:7] + lines[-1:], (8, "cut_short")),
         "a line was doubled": (lines[:5] + lines[4:], (6, "not_next")),
         "two lines were swapped": (lines[:4] + [lines[5], lines[4]] + lines[6:], (5, "not_next")),
-        "a line was moved to the end": (lines[:4] + lines[5:-1] + [lines[4]] + lines[-1:], (5, "not_next")),
+        "a line was moved to the end": (
+            lines[:4] + lines[5:-1] + [lines[4]] + lines[-1:],
+            (5, "not_next"),
+        ),
         "a line of another tenant": (lines[:4] + [foreign] + lines[5:], (5, "other_tenant")),
-        "another tenant's name": (lines[:4] + [changed(lines[4], tenant_id="bolt")] + lines[5:], (5, "changed")),
-        "another log's name": (lines[:4] + [rehashed(lines[4], log="x")] + lines[5:], (5, "other_log")),
-        "another tenant's checkpoint": (lines[:-1] + exported.other[-1:], (count + 1, "other_tenant")),
+        "another tenant's name": (
+            lines[:4] + [changed(lines[4], tenant_id="bolt")] + lines[5:],
+            (5, "changed"),
+        ),
+        "another log's name": (
+            lines[:4] + [rehashed(lines[4], log="x")] + lines[5:],
+            (5, "other_log"),
+        ),
+        "another tenant's checkpoint": (
+            lines[:-1] + exported.other[-1:],
+            (count + 1, "other_tenant"),
+        ),
         "a line that was made up": (
-            lines[:4] + [rehashed(lines[4], reason="made up")] + lines[4:], (6, "not_next")),
+            lines[:4] + [rehashed(lines[4], reason="made up")] + lines[4:],
+            (6, "not_next"),
+        ),
         "a line that was replaced, with its hash": (
-            lines[:4] + [rehashed(lines[4], reason="made up")] + lines[5:], (6, "not_following")),
+            lines[:4] + [rehashed(lines[4], reason="made up")] + lines[5:],
+            (6, "not_following"),
+        ),
         "the last record replaced, with its hash": (
-            lines[:-2] + [rehashed(lines[-2], reason="made up"), checkpoint], (count + 1, "not_vouched_for")),
+            lines[:-2] + [rehashed(lines[-2], reason="made up"), checkpoint],
+            (count + 1, "checkpoint_mismatch"),
+        ),
         "a line after the checkpoint": (lines + lines[:1], (count + 2, "after_checkpoint")),
         "two checkpoints": (lines + lines[-1:], (count + 2, "after_checkpoint")),
-        "white space": (lines[:4] + [lines[4].replace(b",", b", ", 1)] + lines[5:], (5, "not_canonical")),
+        "white space": (
+            lines[:4] + [lines[4].replace(b",", b", ", 1)] + lines[5:],
+            (5, "not_canonical"),
+        ),
         "a carriage return": (lines[:4] + [lines[4] + b"\r"] + lines[5:], (5, "not_canonical")),
         "a name twice": (
-            lines[:4] + [lines[4].replace(b"{", b'{"actor":"somebody else",', 1)] + lines[5:], (5, "not_canonical")),
-        "an escape too many": (lines[:4] + [lines[4].replace(b"maria", b"\\u006daria", 1)] + lines[5:], (5, "not_canonical")),
-        "a fraction": (lines[:4] + [lines[4].replace(b'"sequence":5', b'"sequence":5.0')] + lines[5:], (5, "not_canonical")),
-        "minus nothing": (lines[:4] + [lines[4].replace(b'"sequence":5', b'"sequence":-0')] + lines[5:], (5, "not_canonical")),
+            lines[:4] + [lines[4].replace(b"{", b'{"actor":"somebody else",', 1)] + lines[5:],
+            (5, "not_canonical"),
+        ),
+        "an escape too many": (
+            lines[:4] + [lines[4].replace(b"maria", b"\\u006daria", 1)] + lines[5:],
+            (5, "not_canonical"),
+        ),
+        "a fraction": (
+            lines[:4] + [lines[4].replace(b'"sequence":5', b'"sequence":5.0')] + lines[5:],
+            (5, "not_canonical"),
+        ),
+        "minus nothing": (
+            lines[:4] + [lines[4].replace(b'"sequence":5', b'"sequence":-0')] + lines[5:],
+            (5, "not_canonical"),
+        ),
         "a number too great": (
-            lines[:4] + [lines[4].replace(b'"sequence":5', b'"sequence":9007199254740993')] + lines[5:],
-            (5, "not_canonical")),
-        "not a number": (lines[:4] + [lines[4].replace(b'"sequence":5', b'"sequence":NaN')] + lines[5:], (5, "not_json")),
+            lines[:4]
+            + [lines[4].replace(b'"sequence":5', b'"sequence":9007199254740993')]
+            + lines[5:],
+            (5, "not_canonical"),
+        ),
+        "not a number": (
+            lines[:4] + [lines[4].replace(b'"sequence":5', b'"sequence":NaN')] + lines[5:],
+            (5, "not_json"),
+        ),
         "a truth for a number": (
-            lines[:4] + [lines[4].replace(b'"sequence":5', b'"sequence":true')] + lines[5:], (5, "unknown")),
+            lines[:4] + [lines[4].replace(b'"sequence":5', b'"sequence":true')] + lines[5:],
+            (5, "unknown"),
+        ),
         "an empty line": (lines[:4] + [b""] + lines[4:], (5, "not_json")),
         "half a line": (lines[:4] + [lines[4][:99]], (5, "not_json")),
         "half a character": (lines[:4] + ["é".encode()[:1]] + lines[5:], (5, "not_json")),
@@ -234,11 +303,13 @@ def test_only_checkpoints_reveal_a_rewritten_end(exported, tmp_path):
     told = rewritten(exported.records, 12, reason="rewritten")
     last = json.loads(told[-1])
     assert both(tmp_path, told) is None, "the lines alone prove nothing against that"
-    assert both(tmp_path, told + [exported.checkpoint]) == (count + 1, "not_vouched_for")
-    assert both(tmp_path, told, kept=exported.late) == (count, "not_vouched_for")
+    assert both(tmp_path, told + [exported.checkpoint]) == (count + 1, "checkpoint_mismatch")
+    assert both(tmp_path, told, kept=exported.late) == (count, "checkpoint_mismatch")
     assert both(tmp_path, told, kept=exported.early) is None, "it is from before that"
     unsigned = changed(exported.checkpoint, hash=last["hash"], key_id=None, signature=None)
-    assert both(tmp_path, told + [unsigned]) is None, "an unsigned checkpoint in the same file proves nothing, either"
+    assert both(tmp_path, told + [unsigned]) is None, (
+        "an unsigned checkpoint in the same file proves nothing, either"
+    )
     assert both(tmp_path, told + [unsigned], public=exported.public) == (count + 1, "not_signed")
     forged = changed(exported.checkpoint, hash=last["hash"])
     assert both(tmp_path, told + [forged]) is None, "nobody looks at the signature without a key"
@@ -251,7 +322,9 @@ def test_only_checkpoints_reveal_a_missing_end(exported, tmp_path):
     assert both(tmp_path, told) is None, "the lines alone prove nothing against that"
     assert both(tmp_path, told, public=exported.public) == (14, "no_checkpoint")
     assert both(tmp_path, told, kept=exported.late) == (14, "cut_short")
-    assert both(tmp_path, told, public=exported.public, kept=exported.early) is None, "all that it has seen is there"
+    assert both(tmp_path, told, public=exported.public, kept=exported.early) is None, (
+        "all that it has seen is there"
+    )
     assert both(tmp_path, told[:9], kept=exported.early) == (10, "cut_short")
     end = json.loads(told[-1])
     shorter = changed(exported.checkpoint, sequence=end["sequence"], hash=end["hash"])
@@ -265,11 +338,26 @@ def test_checkpoints_must_be_signed_by_the_given_key(exported, tmp_path):
     count = len(exported.records)
     assert both(tmp_path, exported.lines, public=exported.stranger) == (count + 1, "other_key")
     later = changed(exported.late, time="2999-01-01T00:00:00.000000Z")
-    assert both(tmp_path, exported.records, public=exported.public, kept=later) == (0, "wrong_signature")
+    assert both(tmp_path, exported.records, public=exported.public, kept=later) == (
+        0,
+        "wrong_signature",
+    )
     unsigned = changed(exported.late, key_id=None, signature=None)
-    assert both(tmp_path, exported.records, public=exported.public, kept=unsigned) == (0, "not_signed")
-    assert both(tmp_path, exported.lines, public=exported.stranger, kept=exported.late) == (0, "other_key")
-    for strange in ({"signature": None}, {"key_id": None}, {"signature": "00"}, {"sequence": 0}, {"extra": 1}):
+    assert both(tmp_path, exported.records, public=exported.public, kept=unsigned) == (
+        0,
+        "not_signed",
+    )
+    assert both(tmp_path, exported.lines, public=exported.stranger, kept=exported.late) == (
+        0,
+        "other_key",
+    )
+    for strange in (
+        {"signature": None},
+        {"key_id": None},
+        {"signature": "00"},
+        {"sequence": 0},
+        {"extra": 1},
+    ):
         told = exported.records + [changed(exported.checkpoint, **strange)]
         assert both(tmp_path, told) == (count + 1, "unknown"), strange
 
@@ -308,7 +396,9 @@ def test_an_export_can_continue_after_any_record(server, client):
     assert verify(records) is None
     for after in range(8):
         assert export(client, after_sequence=after) == records[after:]
-    checkpoint = client.admin("GetCheckpoint", admin.GetCheckpointRequest(tenant_id=client.tenant_id)).checkpoint
+    checkpoint = client.admin(
+        "GetCheckpoint", admin.GetCheckpointRequest(tenant_id=client.tenant_id)
+    ).checkpoint
     assert verify(records + [checkpoint.encode()]) is None
     assert "signature" not in json.loads(checkpoint), "this server has no key"
     with invalid("tenant_id", "after_sequence"):

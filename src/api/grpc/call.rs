@@ -59,6 +59,7 @@ pub(super) fn admit_to(
             }
             Scope::Vendor | Scope::Global => None,
         };
+        let address = extensions.get::<Arc<ConnectionInfo>>().and_then(|info| info.address);
         warn!(
             target: "support_access::audit",
             action = action.name(),
@@ -66,7 +67,7 @@ pub(super) fn admit_to(
             %actor,
             via = via.as_ref().map(display),
             is_asserted,
-            address = extensions.get::<Arc<ConnectionInfo>>().and_then(|connection| connection.address).map(display),
+            address = address.map(display),
             reason = %denied,
             "a call was refused"
         );
@@ -76,7 +77,7 @@ pub(super) fn admit_to(
 }
 
 impl<M> Call<M> {
-    /// When the response must be sent: a little before the caller's deadline, so that it arrives.
+    /// When the response must be sent: a little before the caller's deadline.
     pub(super) fn deadline(&self) -> Instant {
         deadline_within(&self.metadata, TIMEOUT)
     }

@@ -279,7 +279,7 @@ pub fn violations() -> impl Iterator<Item = ViolationDescription> {
             ViolationReason::Required => (false, "The field is required."),
             ViolationReason::Malformed => (false, "The value is malformed."),
             ViolationReason::OutOfRange => {
-                (false, "The value is too long, too large, too small, or outside its range.")
+                (false, "The value is too long, too large, too small, or outside the range.")
             }
             ViolationReason::Conflict => {
                 (false, "The field contradicts another field, such as a second end of a grant.")

@@ -47,7 +47,7 @@ const QUEUE_LENGTH: usize = 2;
 #[derive(Debug, Clone)]
 pub struct ReplicationService {
     node: Arc<CheckNode>,
-    /// Streams by the rate limit key of their caller.
+    /// Streams by the rate limit key of the caller.
     followers: Arc<KeyedSemaphore<Arc<str>>>,
 }
 

@@ -292,7 +292,7 @@ pub fn refuse_name(description: &str) -> Response<Body> {
     invalid(&Violations::of(ACTOR.as_str(), ViolationReason::Malformed, description)).into_http()
 }
 
-/// Refuses a call that exceeds a limit of its caller.
+/// Refuses a call that exceeds a limit of the caller.
 pub fn refuse_excess(reason: ErrorReason, delay: Duration) -> Response<Body> {
     exhausted(reason).retry_after(delay).build().into_http()
 }

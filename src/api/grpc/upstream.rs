@@ -209,7 +209,7 @@ fn refusal(url: &str, status: &Status) -> FollowError {
 
 fn no_server(url: &str) -> FollowError {
     FollowError::Refused(format!(
-        "{url} is not a support-access server, or not one that can be followed: correct the upstream"
+        "{url} is not a support-access server that can be followed: correct the upstream"
     ))
 }
 

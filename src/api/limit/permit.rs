@@ -1,4 +1,4 @@
-//! The resources of a call: a permit of its caller, and the bytes of its message.
+//! The resources of a call: a permit of the caller, and the bytes of the message.
 
 use std::{
     fmt,
@@ -71,7 +71,7 @@ impl CallPermit {
         Self { _call: call, byte_quota, caller, bytes: Mutex::default() }
     }
 
-    /// Counts `count` further bytes. False: the caller exceeds its quota.
+    /// Counts `count` further bytes. False: the caller exceeds the quota.
     fn try_count(&self, count: usize) -> bool {
         let mut bytes = self.bytes.lock();
         match &mut *bytes {

@@ -133,7 +133,7 @@ impl Samples<'_> {
 
     fn write_enforcement(&mut self, totals: &EnforcementTotals) -> fmt::Result {
         let help = "Time from the commit of a change that ends or shortens access until no check \
-                    node can allow access by the state before the change";
+                    node can allow access by the state before the change.";
         let bounds = DURATION_BOUNDS.iter().map(Duration::as_secs_f64).chain([f64::MAX]);
         let buckets: Vec<_> = bounds.zip(totals.durations).collect();
         let (sum, count) = (totals.duration_sum.as_secs_f64(), totals.durations.iter().sum());
@@ -141,14 +141,13 @@ impl Samples<'_> {
         self.0
             .encode_descriptor("enforcement_duration", help, Some(&Unit::Seconds), kind)?
             .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
-        let help = "Changes that end or shorten access, by the enforcement state in the response \
-                    to their caller";
+        let help = "Changes that end or shorten access, by the enforcement state in the response.";
         let mut encoder =
             self.0.encode_descriptor("enforcements", help, None, MetricType::Counter)?;
         for (state, count) in [("COMPLETE", totals.complete), ("PENDING", totals.pending)] {
             ConstCounter::new(count).encode(encoder.encode_family(&[("state", state)])?)?;
         }
-        let help = "Check nodes that had not acknowledged a change, and whose leases had to expire";
+        let help = "Check nodes that had not acknowledged a change and whose leases had to expire.";
         self.write("nodes_lapsed", help, None, &ConstCounter::new(totals.nodes_lapsed))
     }
 

@@ -63,7 +63,8 @@ macro_rules! settings {
         $(#[$meta:meta])*
         pub struct $Name:ident {$(
             $(#[doc = $help:literal])+
-            $field:ident: $kind:ident<$type:ty> = $value_name:literal, $default:literal, $parse:expr;
+            $field:ident: $kind:ident<$type:ty> =
+                $value_name:literal, $default:literal, $parse:expr;
         )+}
         groups {$($group:ident: $Group:ty;)*}
         sections {$($section:ident: $Section:ty = $read:expr;)*}

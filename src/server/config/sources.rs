@@ -122,7 +122,7 @@ impl<'a> Sources<'a> {
             parsed.into_iter().collect::<Option<Vec<T>>>()
         });
         let default =
-            || Some(default).filter(|text| !text.is_empty()).and_then(|it| parse(it).ok());
+            || Some(default).filter(|text| !text.is_empty()).and_then(|text| parse(text).ok());
         given.unwrap_or_else(|| default().into_iter().collect())
     }
 

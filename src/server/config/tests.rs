@@ -36,7 +36,9 @@ impl Given<'_> {
         let env: BTreeMap<&str, &str> = self.env.iter().copied().collect();
         let result = read(&flags, &|name| env.get(name).map(|value| (*value).to_owned()));
         let path = path.to_string_lossy();
-        result.map_err(|error| error.problems.iter().map(|it| it.replace(&*path, "FILE")).collect())
+        result.map_err(|error| {
+            error.problems.iter().map(|problem| problem.replace(&*path, "FILE")).collect()
+        })
     }
 
     fn load<C: Settings>(&self) -> Result<C, Vec<String>> {
@@ -203,8 +205,8 @@ fn invalid_values_are_refused_with_the_valid_ones() {
         (
             "otlp_endpoint",
             "http://me:secret@collector:4317",
-            "must be the URL of a collector of OTLP over gRPC, such as http://127.0.0.1:4317, without \
-             a path or a password",
+            "must be the URL of a collector of OTLP over gRPC, such as http://127.0.0.1:4317, \
+             without a path or a password",
         ),
         ("log_format", "xml", "must be auto, text or json, but is \"xml\""),
         (
@@ -215,8 +217,8 @@ fn invalid_values_are_refused_with_the_valid_ones() {
         (
             "database_url",
             "mysql://root:secret@db",
-            "must begin with sqlite:, postgres: or memory:, such as sqlite://support-access.db, but \
-             begins with \"mysql\"",
+            "must begin with sqlite:, postgres: or memory:, such as sqlite://support-access.db, \
+             but begins with \"mysql\"",
         ),
     ];
     for (name, value, expected) in cases {

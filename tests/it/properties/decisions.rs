@@ -33,7 +33,7 @@ prop_compose! {
         revoked_after in proptest::option::of(0..20_i64),
     ) -> GrantTerms {
         let expire = length.map(|length| start + length);
-        // A grant is never revoked after its end.
+        // A grant is never revoked after the end time.
         let revoke = revoked_after.filter(|revoke| expire.is_none_or(|expire| *revoke < expire));
         GrantTerms {
             grant_id: GrantId(Uuid::from_u128(id)),
@@ -66,7 +66,7 @@ prop_compose! {
     }
 }
 
-/// The documented rules, in their order.
+/// The documented rules, in the documented order.
 fn expected(grants: &[GrantTerms], check: &AccessCheck, now: Time) -> Reason {
     if check.agent_kind != AgentKind::Human {
         return Reason::AgentKindNotAllowed;

@@ -53,7 +53,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Every grant, as the last change left it.
+/// Every grant after the last change.
 type Model = HashMap<GrantId, Grant>;
 
 fn pick(model: &Model, which: Index) -> Option<Grant> {
@@ -213,7 +213,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
 
     #[test]
-    fn every_interleaving_leaves_a_complete_history_and_correct_decisions(steps in vec(step(), 1..40)) {
+    fn every_interleaving_leaves_a_complete_history_and_correct_decisions(
+        steps in vec(step(), 1..40),
+    ) {
         let runtime = Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let world = World::new().await;
@@ -223,7 +225,8 @@ proptest! {
                 checks_agree(&world, &model).await;
             }
             world.service.sweep().await.unwrap();
-            assert_eq!(world.service.sweep().await.unwrap(), 0, "each expiry must be recorded once");
+            let recorded = world.service.sweep().await.unwrap();
+            assert_eq!(recorded, 0, "each expiry must be recorded once");
             checks_agree(&world, &model).await;
             history_agrees(&world, &model).await;
         });

@@ -10,7 +10,7 @@ use support_access::{
         FreeText, GrantRequest, LockId, LockRequest, LockState, LockTarget, LockTerms, Now, Party,
         Reason, Role, Span, TenantId, Tenants, TokenKey, UnlockRequest,
         decision::decide,
-        explain::{ChecklistAnswer, ChecklistQuestion, checklist},
+        explain::{ChecklistAnswer, ChecklistItem, ChecklistQuestion, checklist},
         ids::Actor,
     },
     node::{
@@ -87,10 +87,16 @@ proptest! {
             let lock = decision.lock.unwrap();
             prop_assert!(is_locked(std::slice::from_ref(lock), &check, now));
             let longest = |lock: &LockTerms| (lock.expire_time.is_none(), lock.expire_time);
-            let met = locks.iter().filter(|lock| is_locked(std::slice::from_ref(*lock), &check, now));
-            prop_assert_eq!(Some(longest(lock)), met.map(longest).max(), "the result must name the lock that lasts longest");
+            let matching =
+                locks.iter().filter(|lock| is_locked(std::slice::from_ref(*lock), &check, now));
+            prop_assert_eq!(
+                Some(longest(lock)),
+                matching.map(longest).max(),
+                "the result must name the lock that lasts longest"
+            );
             let lines = checklist(&decision, &check);
-            let no: Vec<_> = lines.iter().filter(|line| line.answer == ChecklistAnswer::No).collect();
+            let failed = |line: &&ChecklistItem| line.answer == ChecklistAnswer::No;
+            let no: Vec<_> = lines.iter().filter(failed).collect();
             prop_assert_eq!((lines.len(), no.len()), (5, 1));
             prop_assert_eq!(no[0].question, ChecklistQuestion::NotLocked);
         } else {
@@ -131,7 +137,7 @@ proptest! {
         let found = decide(snapshot.locks_on(&check), [], &check, at(now));
         prop_assert_eq!(found, all);
         prop_assert_eq!(snapshot.locks().count(), live.len());
-        // So does a snapshot that was restored from its parts.
+        // A snapshot that was restored from parts decides in the same way.
         let mut copy = Snapshot::default();
         let mut transfer = SnapshotTransfer::start(snapshot, BootTime(0));
         while let Some(message) = transfer.next_message(BootTime(0)) {
@@ -191,7 +197,7 @@ async fn unlock_as(
     unlocked.map(|unlocked| unlocked.lock.state)
 }
 
-/// Every caller of the party that created a lock may lift it.
+/// Every caller of the party that created a lock may lift the lock.
 #[tokio::test]
 async fn only_the_party_that_created_a_lock_may_lift_it() {
     let world = World::new().await;

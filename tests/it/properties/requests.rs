@@ -98,7 +98,7 @@ async fn a_repeated_revoke_returns_the_first_enforcement() {
     assert_reused(&revoke("r", "another", &grant).await);
     let other = reference(&world.grant(mk_request(&tenant("acme"))).await);
     assert_reused(&revoke("r", "solved", &other).await);
-    // A call that changes nothing stores nothing, so that its id is still free.
+    // A call that changes nothing stores nothing, so that the id is still free.
     revoke("free", "late", &grant).await.unwrap();
     revoke("free", "solved", &other).await.unwrap();
     assert_eq!(head(&world).await, 5);
@@ -139,7 +139,11 @@ async fn a_repeated_lock_or_unlock_changes_nothing() {
         assert_eq!(unlock(etag.clone(), "over").await.unwrap(), lifted);
         assert_eq!(lifted.lock.state, LockState::Lifted);
         assert_reused(&unlock(etag, "another").await);
-        assert_eq!(lock(&request).await.unwrap().lock.state, LockState::Lifted, "as it is now");
+        assert_eq!(
+            lock(&request).await.unwrap().lock.state,
+            LockState::Lifted,
+            "a retry returns the current state"
+        );
         assert_eq!(head(&world).await, before + 2);
     }
 }

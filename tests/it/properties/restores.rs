@@ -1,4 +1,4 @@
-//! After an operator has declared a restore, running nodes drop their leases and load again.
+//! After an operator has declared a restore, running nodes drop the leases and load again.
 
 use support_access::domain::{
     Reason,

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
-/// Longer than every test. The manual clock stands still unless the test moves it.
+/// Longer than every test. The manual clock stands still unless the test advances the clock.
 const MAX_STALENESS: Duration = Duration::from_mins(5);
 
 pub(crate) struct World {
@@ -43,7 +43,7 @@ impl World {
         Self::over(store, clock.clone(), clock).await
     }
 
-    /// A world whose check node has its own clock, `seconds` behind the database's.
+    /// A world whose check node has a separate clock, `seconds` behind the database's.
     pub(crate) async fn with_a_node_behind(seconds: i64) -> Self {
         let database = Self::new().await;
         let behind = Arc::new(ManualClock::at(database.now() - TimeDelta::seconds(seconds)));

@@ -1,7 +1,7 @@
 //! Attackers on raw sockets, beside a well-behaved gateway that must be answered all the time.
 //!
 //! The HTTP/2 and TLS implementations have their own conformance tests. These tests cover the
-//! limits and timeouts of this service, and the memory that attackers can make it use.
+//! limits and timeouts of this service, and the memory that attackers can make the service use.
 
 mod callers;
 mod connections;
@@ -46,7 +46,8 @@ use tonic_health::pb::{
 
 use crate::server::harness::{a_check, common, config, get, start, wait_for_metric};
 
-/// Timeout of each check of the gateway.
+/// Timeout of each check of the gateway. Shorter than the server's timeouts of ten seconds, so that
+/// a gateway that has to wait for the timeout of an attacker fails the test.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 const MEGABYTE: usize = 1_024 * 1_024;
 
@@ -120,8 +121,8 @@ async fn accepts(address: SocketAddr, count: usize) -> bool {
     join_all(checks).await.iter().all(Option::is_some)
 }
 
-/// Waits until the server has `count` gRPC connections. The metrics endpoint has its own limit, so
-/// that observing uses none of these connections.
+/// Waits until the server has `count` gRPC connections. The metrics endpoint has a separate limit,
+/// so that observing uses none of these connections.
 async fn wait_for_connections(running: &Running, count: usize) {
     wait_for_metric(running, &format!("support_access_connections {count}")).await;
 }

@@ -7,7 +7,7 @@ use support_access::api::{grpc::errors, proto::v1::ErrorReason};
 
 const DOCUMENT: &str = "docs/errors.md";
 
-/// The document with its two tables replaced by those of the code.
+/// The document with both tables replaced by those of the code.
 fn expected(document: &str) -> String {
     let reasons = ErrorReason::all().map(|reason| {
         let description = reason.description();

@@ -65,7 +65,7 @@ async fn a_follower_receives_a_snapshot_then_changes_and_leases() {
     follower.keep_up(revision).await;
     assert_eq!(follower.pong(2).await.lease.unwrap().revision, revision);
 
-    // A follower that reconnects resumes at its position, and replaces its previous stream.
+    // A follower that reconnects resumes at the same position, and replaces the previous stream.
     let mut again = Follower::silent(channel(&running).await).await;
     again.node_id = follower.node_id;
     let Message::Hello(hello) = again.hello() else { unreachable!() };
@@ -140,14 +140,14 @@ async fn a_protocol_violation_ends_only_its_stream() {
     stop(running).await.unwrap();
 }
 
-/// Otherwise every change would wait for it.
+/// Otherwise every change would wait for this follower.
 #[tokio::test]
 async fn a_follower_that_never_acknowledges_is_disconnected() {
     let max_staleness = Duration::from_millis(200);
     let (running, _store) = start(Config { max_staleness, ..config() }).await;
-    let mut mute = Follower::new(channel(&running).await).await;
+    let mut silent = Follower::new(channel(&running).await).await;
     let mut good = Follower::new(channel(&running).await).await;
-    mute.pong(1).await;
+    silent.pong(1).await;
     good.pong(1).await;
     let (_, revision) = grant(&running, a_grant()).await;
     good.keep_up(revision).await;
@@ -157,15 +157,21 @@ async fn a_follower_that_never_acknowledges_is_disconnected() {
     let end = loop {
         pace.tick().await;
         last += 1;
-        mute.send(ping(last)).await;
-        match with_timeout(mute.responses.message()).await {
+        silent.send(ping(last)).await;
+        match with_timeout(silent.responses.message()).await {
             Ok(response) => responses += usize::from(response.is_some()),
             Err(end) => break end,
         }
     };
     assert_eq!((end.code(), reason(&end).as_str()), (Code::Aborted, "CHANGES_NOT_ACKNOWLEDGED"));
     assert!(responses > 1, "the stream was open until then");
-    assert!(good.pong(2).await.lease.is_some(), "the other stream is open");
+    // The other stream stays open. The server itself may be without a lease for a moment.
+    let mut sequence = 1;
+    eventually(async || {
+        sequence += 1;
+        good.pong(sequence).await.lease.is_some()
+    })
+    .await;
     stop(running).await.unwrap();
 }
 
@@ -193,7 +199,7 @@ async fn a_flood_of_messages_ends_only_its_stream() {
         bad.send(ping(sequence)).await;
     }
     assert_eq!(bad.end().await, (Code::ResourceExhausted, "TOO_MANY_MESSAGES".to_owned()));
-    // Reports have a lower limit, because they are long.
+    // Reports are long, so the limit of reports is lower.
     let mut bad = Follower::new(channel(&running).await).await;
     bad.pong(1).await;
     for _ in 0..11 {
@@ -221,7 +227,7 @@ async fn a_malformed_message_ends_the_stream() {
 }
 
 #[tokio::test]
-async fn a_follower_that_leaves_is_not_waited_for_and_one_that_crashes_is() {
+async fn revocations_wait_for_crashed_followers_but_not_for_followers_that_left() {
     let (running, _store) = start(config()).await;
     let revoke = async |follower: &mut Follower, leaves: bool| {
         let (grant_id, revision) = grant(&running, a_grant()).await;
@@ -246,17 +252,13 @@ async fn a_follower_that_leaves_is_not_waited_for_and_one_that_crashes_is() {
         let request = wait("acme", &enforcement.consistency_token);
         let again = admin(&running).await.wait_enforced(request).await.unwrap().into_inner();
         assert_eq!(again.enforcement.unwrap().state(), EnforcementState::Complete);
-        (enforcement.nodes_acknowledged, enforcement.nodes_lapsed, enforcement.elapsed.unwrap())
+        (enforcement.nodes_acknowledged, enforcement.nodes_lapsed)
     };
     let mut leaving = Follower::new(channel(&running).await).await;
-    let (acknowledged, lapsed, elapsed) = revoke(&mut leaving, true).await;
-    assert_eq!((acknowledged, lapsed), (1, 0));
-    assert!(elapsed.seconds == 0, "{elapsed:?}");
+    assert_eq!(revoke(&mut leaving, true).await, (1, 0), "no lease has to lapse");
 
-    let mut going = Follower::new(channel(&running).await).await;
-    let (acknowledged, lapsed, elapsed) = revoke(&mut going, false).await;
-    assert_eq!((acknowledged, lapsed), (1, 1));
-    assert!(elapsed.seconds >= 1, "its lease had to expire: {elapsed:?}");
+    let mut crashing = Follower::new(channel(&running).await).await;
+    assert_eq!(revoke(&mut crashing, false).await, (1, 1), "the follower's lease has to lapse");
 
     let none = admin(&running).await.wait_enforced(wait("acme", "")).await;
     assert_eq!(none.unwrap_err().code(), Code::InvalidArgument);
@@ -265,7 +267,9 @@ async fn a_follower_that_leaves_is_not_waited_for_and_one_that_crashes_is() {
 
 #[tokio::test]
 async fn a_revocation_waits_for_the_acknowledgement_of_a_follower() {
-    let (running, _store) = start(config()).await;
+    // Leases outlast the deadline below, and the time until the follower acknowledges.
+    let max_staleness = Duration::from_secs(30);
+    let (running, _store) = start(Config { max_staleness, ..config() }).await;
     let (grant_id, revision) = grant(&running, a_grant()).await;
     let mut follower = Follower::new(channel(&running).await).await;
     follower.pong(1).await;
@@ -277,7 +281,7 @@ async fn a_revocation_waits_for_the_acknowledgement_of_a_follower() {
         ..Default::default()
     };
     let mut with_deadline = Request::new(request.clone());
-    with_deadline.set_timeout(Duration::from_millis(200));
+    with_deadline.set_timeout(Duration::from_secs(1));
     let pending =
         admin.revoke_access(with_deadline).await.unwrap().into_inner().enforcement.unwrap();
     assert_eq!(pending.state(), EnforcementState::Pending);

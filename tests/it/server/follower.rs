@@ -63,7 +63,7 @@ impl Follower {
         response.map(|response| response.message.unwrap())
     }
 
-    /// Sends a ping, and receives until its pong.
+    /// Sends a ping, and receives until the pong.
     pub(crate) async fn pong(&mut self, sequence: i64) -> Pong {
         self.send(Message::Ping(Ping { sequence })).await;
         loop {
@@ -73,7 +73,7 @@ impl Follower {
         }
     }
 
-    /// Receives changes up to `revision`, and acknowledges them.
+    /// Receives changes up to `revision`, and acknowledges the changes.
     pub(crate) async fn keep_up(&mut self, revision: i64) {
         loop {
             if let Response::Changes(changes) = self.receive().await.unwrap()
@@ -84,7 +84,7 @@ impl Follower {
         }
     }
 
-    /// Receives until the stream ends. Returns its code and reason.
+    /// Receives until the stream ends. Returns the code and the reason of the end.
     pub(crate) async fn end(&mut self) -> (Code, String) {
         loop {
             match with_timeout(self.responses.message()).await {

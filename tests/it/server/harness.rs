@@ -1,4 +1,4 @@
-//! Starts servers, and calls them.
+//! Starts and calls servers.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -22,8 +22,8 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::server::slow_store::SlowStore;
 
-/// Timeout of anything that should be quick.
-pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
+/// Timeout of anything that should be quick, on a machine that is busy with other tests.
+pub(crate) const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A replica on free loopback ports, without a database.
 pub(crate) fn config() -> Config {
@@ -67,7 +67,7 @@ pub(crate) async fn start_on(config: Config, store: &SlowStore) -> Result<Runnin
     server::start(config, listeners, Arc::new(store.clone()), Arc::new(SystemClock)).await
 }
 
-/// Starts a server. Its grants are loaded after `observe` has returned, which gets the address of
+/// Starts a server. The grants are loaded after `observe` has returned, which gets the address of
 /// the metrics endpoint.
 pub(crate) async fn start_observed(
     store: &SlowStore,
@@ -86,7 +86,7 @@ pub(crate) async fn start_observed(
     running.unwrap()
 }
 
-/// Shuts the server down, and waits for its end.
+/// Shuts the server down, and waits for the end.
 pub(crate) async fn stop(running: Running) -> Result<(), ServeError> {
     running.shutdown_handle().shut_down();
     with_timeout(running.wait()).await
@@ -96,7 +96,7 @@ pub(crate) async fn with_timeout<T>(future: impl Future<Output = T>) -> T {
     timeout(TIMEOUT, future).await.expect("no result within the timeout")
 }
 
-/// Polls `condition` until it holds.
+/// Polls until `condition` is true.
 pub(crate) async fn eventually(mut condition: impl AsyncFnMut() -> bool) {
     with_timeout(async {
         while !condition().await {

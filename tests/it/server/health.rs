@@ -1,4 +1,4 @@
-//! `support-access health` in each phase of a server, as a container runs it.
+//! `support-access health` in each phase of a server, as in a container.
 
 use std::{
     io::Read,
@@ -22,7 +22,7 @@ async fn health(metrics: SocketAddr) -> (i32, String) {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut process = command.spawn().unwrap();
     let mut ended = None;
-    // The server may run on this thread, so waiting for the process must not block it.
+    // The server may run on this thread, so waiting for the process must not block the thread.
     eventually(async || {
         ended = process.try_wait().unwrap();
         ended.is_some()

@@ -131,7 +131,7 @@ impl World {
 }
 
 impl Files {
-    /// Writes a new certificate of the server, and its authority.
+    /// Writes a new certificate of the server, and the authority.
     pub(crate) fn write(&self, authority: &Authority) {
         let (certificate, key) = authority.server();
         fs::write(&self.certificate, certificate).unwrap();

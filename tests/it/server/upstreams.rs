@@ -1,6 +1,6 @@
 //! Upstreams as a sidecar follows them.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use support_access::{
     api::{
@@ -18,7 +18,6 @@ use support_access::{
 use tokio::{
     net::{TcpListener, TcpSocket},
     sync::mpsc,
-    time::timeout,
 };
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
@@ -129,7 +128,7 @@ async fn invalid_upstreams_are_reported() {
         for url in [other, format!("http://{}", running.metrics)] {
             let error = connect(&url, hello(node().id())).await.unwrap_err();
             let expected = format!(
-                "{url} is not a support-access server, or not one that can be followed: correct the upstream"
+                "{url} is not a support-access server that can be followed: correct the upstream"
             );
             assert_eq!(error, FollowError::Refused(expected));
         }
@@ -186,10 +185,7 @@ async fn a_stream_ends_when_the_upstream_shuts_down() {
             }
         }
     };
-    let (error, ended) =
-        timeout(Duration::from_secs(10), async { tokio::join!(ending, stop(running)) })
-            .await
-            .unwrap();
+    let (error, ended) = with_timeout(async { tokio::join!(ending, stop(running)) }).await;
     ended.unwrap();
     let expected = "it has ended the stream: the server is shutting down";
     assert_eq!(error, FollowError::Lost(expected.to_owned()));

@@ -1,4 +1,4 @@
-//! Enums of the domain and of the API, by the names of their variants.
+//! Enums of the domain and of the API, by the names of the variants.
 
 use crate::{
     api::proto::v1 as pb,

@@ -21,7 +21,7 @@ const LEVELS: &str =
     "must be ACCESS_LEVEL_READ_ONLY, ACCESS_LEVEL_READ_WRITE or ACCESS_LEVEL_ADMIN";
 const KINDS: &str = "must be AGENT_KIND_HUMAN, AGENT_KIND_AI or AGENT_KIND_SERVICE";
 
-/// The content of a message, or all its violations.
+/// The content of a message, or all violations.
 pub(in crate::api::grpc) type Parsed<T> = Result<T, Violations>;
 
 /// Collects violations while a message is parsed. An invalid field becomes `None`.

@@ -1,4 +1,4 @@
-//! Grants and the requests that change them.
+//! Grants and requests about grants.
 
 use crate::{
     api::{

@@ -1,4 +1,4 @@
-//! Locks and the requests that change them.
+//! Locks and requests about locks.
 
 use crate::{
     api::{

@@ -1,4 +1,4 @@
-//! Support policies, and the requests that read and change them.
+//! Support policies and requests about policies.
 
 use prost_types::Duration as ProtoDuration;
 

@@ -88,8 +88,8 @@ fn bindings_that_violate_the_separation_of_duties_are_refused() {
     };
     for second in ["operator", "gateway"] {
         let expected = format!(
-            "FILE: certificates binds a.example to both portal and {second} (separation of duties): \
-             the portal forwards customers' decisions, and must not be able to use them"
+            "FILE: certificates binds a.example to both portal and {second} (separation of \
+             duties): the portal forwards customers' decisions, and must not be able to use them"
         );
         assert_eq!(both("portal", second).unwrap_err(), expected);
     }

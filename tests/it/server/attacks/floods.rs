@@ -1,4 +1,4 @@
-//! Floods of HTTP/2 frames. Each at most costs the connection that it arrives on.
+//! Floods of HTTP/2 frames. A flood at most closes the attacker's connection.
 
 use std::{net::SocketAddr, time::Duration};
 

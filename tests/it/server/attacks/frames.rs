@@ -193,7 +193,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Attacker<IO> {
         }
     }
 
-    /// As [`Self::until_closed`], while it sends a byte of `bytes` every 300 milliseconds.
+    /// As [`Self::until_closed`], while sending a byte of `bytes` every 300 milliseconds.
     pub(super) async fn dribble(&mut self, bytes: &[u8], timeout: Duration) -> Option<Duration> {
         let started = Instant::now();
         for byte in bytes {

@@ -73,8 +73,10 @@ enum Mutation {
 
 fn mutation() -> impl Strategy<Value = Mutation> {
     prop_oneof![
-        4 => (any::<prop::sample::Index>(), any::<u8>()).prop_map(|(at, to)| Mutation::Replace(at, to)),
-        2 => (any::<prop::sample::Index>(), any::<u8>()).prop_map(|(at, to)| Mutation::Insert(at, to)),
+        4 => (any::<prop::sample::Index>(), any::<u8>())
+            .prop_map(|(at, to)| Mutation::Replace(at, to)),
+        2 => (any::<prop::sample::Index>(), any::<u8>())
+            .prop_map(|(at, to)| Mutation::Insert(at, to)),
         1 => any::<prop::sample::Index>().prop_map(Mutation::Remove),
         1 => any::<prop::sample::Index>().prop_map(Mutation::Cut),
         1 => Just(Mutation::Repeat),
@@ -112,7 +114,7 @@ fn cases() -> impl Strategy<Value = (String, Vec<u8>)> {
 
 async fn send(channel: &Channel, (path, body): (String, Vec<u8>)) {
     let mut request = raw::request(&path, "mallory", raw::whole(body.clone()));
-    // Changes must not wait until they are enforced.
+    // Changes must not wait for enforcement.
     request.headers_mut().insert("grpc-timeout", "300m".parse().unwrap());
     let status = raw::outcome(channel, request).await.expect("a status");
     assert!(!raw::is_server_fault(&status), "{path} with {body:?}: {status:?}");

@@ -1,4 +1,4 @@
-//! Random bytes on every listener: they cause no panic, and no growth of memory.
+//! Random bytes on every listener cause no panic and no growth of memory.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 

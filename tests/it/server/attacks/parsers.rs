@@ -163,10 +163,11 @@ fn json() -> impl Strategy<Value = String> {
 fn configurations_are_loaded_or_refused() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("config.toml");
-    let valid = "trust_portal_assertion = true\nlisten = ['127.0.0.1:0']\n[limits]\nconnections = 10\n\
-        checks_per_second = 5\nkeepalive_interval = '3s'\n[certificates]\nportal = ['spiffe://a.example/p']\n\
-        [users]\ngateway = [7]\n[[issuers]]\nissuer = 'https://a.example'\naudience = 'b'\nkeys = 'c'\n\
-        leeway = '30s'\nroles = { tenant_admin = ['d'], operator = ['e'] }\n";
+    let valid = "trust_portal_assertion = true\nlisten = ['127.0.0.1:0']\n\
+        [limits]\nconnections = 10\nchecks_per_second = 5\nkeepalive_interval = '3s'\n\
+        [certificates]\nportal = ['spiffe://a.example/p']\n[users]\ngateway = [7]\n\
+        [[issuers]]\nissuer = 'https://a.example'\naudience = 'b'\nkeys = 'c'\nleeway = '30s'\n\
+        roles = { tenant_admin = ['d'], operator = ['e'] }\n";
     let random = any::<String>().prop_map(String::into_bytes);
     let bytes = prop_oneof![1 => random, 4 => mutated(vec![valid.into()])];
     let flags = Flags::default().with_file(Some(path.clone()));

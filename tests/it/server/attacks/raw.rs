@@ -1,4 +1,4 @@
-//! Calls with arbitrary bytes as their message.
+//! Calls with arbitrary bytes as the message.
 
 use futures::stream;
 use http_body::Frame;

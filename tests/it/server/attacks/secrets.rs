@@ -48,7 +48,8 @@ fn file(folder: &Path, keys: &Path) -> String {
     format!(
         "tls_certificate = '{certificate}'\ntls_key = '{key}'\ntls_client_ca = '{ca}'\n\
          [certificates]\ngateway = ['{GATEWAY}']\n\
-         [[issuers]]\nissuer = '{}'\naudience = '{}'\nkeys = '{}'\nroles = {{ tenant_admin = ['access-admin'], node = ['vendor-node'] }}\n",
+         [[issuers]]\nissuer = '{}'\naudience = '{}'\nkeys = '{}'\n\
+         roles = {{ tenant_admin = ['access-admin'], node = ['vendor-node'] }}\n",
         crate::server::identity::issuer::NAME,
         crate::server::identity::issuer::AUDIENCE,
         keys.display()

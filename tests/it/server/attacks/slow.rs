@@ -43,7 +43,7 @@ fn limits() -> CallLimits {
 
 type Attack = (&'static str, Duration, BoxFuture<'static, Option<Duration>>);
 
-/// Runs the attacks concurrently. Each must end within its limit.
+/// Runs the attacks concurrently. Each attack must end within the limit.
 async fn assert_ended_in_time(attacks: Vec<Attack>) {
     let count = attacks.len();
     let ended = join_all(

@@ -1,4 +1,4 @@
-//! Client certificates: which are accepted, and which roles their names have.
+//! Client certificates: which are accepted, and which roles the names have.
 
 use support_access::api::proto::v1::{
     ListGrantsRequest, support_access_client::SupportAccessClient,
@@ -54,7 +54,8 @@ async fn the_common_name_is_ignored() {
     );
 }
 
-/// Whether a call is answered. With TLS 1.3, a client may connect before the server has refused it.
+/// Whether a call is answered. With TLS 1.3, a client may connect before the server has refused the
+/// connection.
 async fn is_accepted(world: &World, identity: (String, String)) -> bool {
     match world.connect(Some(identity)).await {
         Ok(channel) => {

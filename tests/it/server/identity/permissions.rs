@@ -1,5 +1,5 @@
-//! The permission table, compared with the server: every RPC by every role, in its own tenant and
-//! in another.
+//! The permission table, compared with the server: every RPC by every role, in the caller's
+//! tenant and in another.
 
 use std::{collections::BTreeSet, fmt::Write, fs};
 
@@ -38,8 +38,8 @@ impl RoleHolder {
     }
 
     #[expect(clippy::needless_update, reason = "some messages have no other fields")]
-    /// What the server makes of one call. What is asked for need not make sense: it is about who
-    /// may ask.
+    /// The result of one call. The request need not make sense, because the test is about the
+    /// caller's permissions.
     async fn call(&self, action: Action, tenant_id: &str) -> Result<(), Status> {
         let tenant_id = tenant_id.to_owned();
         let grant_id = "00000000-0000-7000-8000-000000000000".to_owned();
@@ -171,7 +171,7 @@ async fn holders(world: &World) -> Vec<RoleHolder> {
     holders
 }
 
-/// Whether an RPC concerns the tenant that it names.
+/// Whether an RPC concerns the tenant in the request.
 fn is_scoped(action: Action) -> bool {
     !matches!(
         action,
@@ -260,8 +260,8 @@ async fn callers_without_credentials_may_only_check_health() {
     let watched = health.watch(request).await;
     assert_eq!(watched.unwrap_err().code(), Code::Unauthenticated);
     let mut reflection = ServerReflectionClient::new(channel);
-    let asked = reflection.server_reflection_info(futures::stream::empty()).await;
-    assert_eq!(asked.unwrap_err().code(), Code::Unauthenticated);
+    let response = reflection.server_reflection_info(futures::stream::empty()).await;
+    assert_eq!(response.unwrap_err().code(), Code::Unauthenticated);
 }
 
 #[test]

@@ -97,9 +97,9 @@ async fn invalid_files_are_ignored() {
     fs::write(&world.files.key, "no key").unwrap();
     fs::write(&world.files.client_ca, "").unwrap();
     fs::remove_file(&world.files.certificate).unwrap();
-    // Several reload intervals.
+    // The reload interval is a second, so the server reads the files several times.
     for _ in 0..3 {
-        tokio::time::sleep(std::time::Duration::from_millis(700)).await; // the reload interval is a second
+        tokio::time::sleep(std::time::Duration::from_millis(700)).await; // not a wait for an event
         assert_eq!(current_certificate(&world).await, before);
     }
     assert!(world.checks(Some(GATEWAY)).await.check_access(a_check()).await.is_ok());

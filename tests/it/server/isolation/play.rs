@@ -60,7 +60,9 @@ impl World {
                 };
                 let result = self.admin.revoke_access(message).await;
                 if let Some(response) = self.observe(result, "RevokeAccessResponse") {
-                    self.tokens.extend(response.enforcement.map(|it| it.consistency_token));
+                    self.tokens.extend(
+                        response.enforcement.map(|enforcement| enforcement.consistency_token),
+                    );
                 }
             }
             Call::RevokeAll { request } => {
@@ -69,7 +71,9 @@ impl World {
                     RevokeAllAccessRequest { tenant_id, request_id, reason: String::new() };
                 let result = self.admin.revoke_all_access(message).await;
                 if let Some(response) = self.observe(result, "RevokeAllAccessResponse") {
-                    self.tokens.extend(response.enforcement.map(|it| it.consistency_token));
+                    self.tokens.extend(
+                        response.enforcement.map(|enforcement| enforcement.consistency_token),
+                    );
                 }
             }
             Call::Get { grant, is_foreign } => {
@@ -104,7 +108,7 @@ impl World {
                     ..ListEventsRequest::default()
                 };
                 let mut result = self.admin.list_events(message).await;
-                // Recorded shortly after the response, whatever others do.
+                // The server records the enforcement shortly after the response.
                 for event in result.iter_mut().flat_map(|page| &mut page.get_mut().events) {
                     event.enforcement = None;
                 }
@@ -186,7 +190,10 @@ impl World {
                     consistency_token: token.unwrap_or_default(),
                 };
                 let result = self.checks.check_access(message).await;
-                self.observe(without_lease(result, |it| Some(it)), "CheckAccessResponse");
+                self.observe(
+                    without_lease(result, |response| Some(response)),
+                    "CheckAccessResponse",
+                );
             }
             Call::Explain { has_agent } => {
                 let mut check = access_check(TENANT);
@@ -196,7 +203,7 @@ impl World {
                 let message =
                     ExplainAccessRequest { check: Some(check), consistency_token: String::new() };
                 let result = self.checks.explain_access(message).await;
-                let result = without_lease(result, |it| it.result.as_mut());
+                let result = without_lease(result, |explanation| explanation.result.as_mut());
                 self.observe(result, "ExplainAccessResponse");
             }
         }

@@ -176,7 +176,8 @@ proptest! {
         if let Ok(Ok(message)) = rpb::FollowRequest::decode(sent.as_slice()).map(parse_request) {
             prop_assert_eq!(parse_request(request(message.clone())), Ok(message));
         }
-        if let Ok(Ok(message)) = rpb::FollowResponse::decode(received.as_slice()).map(parse_response) {
+        let received = rpb::FollowResponse::decode(received.as_slice());
+        if let Ok(Ok(message)) = received.map(parse_response) {
             prop_assert_eq!(parse_response(response(message.clone())), Ok(message));
         }
     }
