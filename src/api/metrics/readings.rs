@@ -134,7 +134,7 @@ impl Samples<'_> {
     fn write_enforcement(&mut self, totals: &EnforcementTotals) -> fmt::Result {
         let help = "Time from the commit of a change that ends or shortens access until no check \
                     node can allow access by the state before the change.";
-        let bounds = DURATION_BOUNDS.iter().map(Duration::as_secs_f64).chain([f64::MAX]);
+        let bounds = DURATION_BOUNDS.iter().map(Duration::as_secs_f64).chain([f64::INFINITY]);
         let buckets: Vec<_> = bounds.zip(totals.durations).collect();
         let (sum, count) = (totals.duration_sum.as_secs_f64(), totals.durations.iter().sum());
         let kind = MetricType::Histogram;
