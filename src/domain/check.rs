@@ -54,14 +54,11 @@ impl AssertedGroups {
     pub fn new(values: impl IntoIterator<Item = String>) -> Self {
         let mut groups = Self::default();
         for value in values {
-            match GroupId::new(&value) {
-                Ok(group_id) => {
-                    groups.ids.insert(group_id);
-                }
-                Err(_) => {
-                    groups.shown.extend(shown_id(&value, GroupId::new));
-                    groups.ignored.push(value);
-                }
+            if let Ok(group_id) = GroupId::new(&value) {
+                groups.ids.insert(group_id);
+            } else {
+                groups.shown.extend(shown_id(&value, GroupId::new));
+                groups.ignored.push(value);
             }
         }
         groups

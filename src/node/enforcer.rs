@@ -287,8 +287,8 @@ impl Enforcer {
             }
             let elapsed = now.since(commit.at);
             let enforced = Enforced {
-                // In microseconds, as the history records the duration.
-                elapsed: elapsed - Duration::from_nanos((elapsed.subsec_nanos() % 1_000).into()),
+                // In whole microseconds, as the history records the duration.
+                elapsed: Duration::new(elapsed.as_secs(), elapsed.subsec_micros() * 1_000),
                 nodes_acknowledged: coverage.acknowledged,
                 nodes_lapsed: coverage.lapsed,
             };

@@ -95,13 +95,12 @@ impl Service {
         let span = info_span!(target: "support_access::trace", "enforce", revision = commit.last);
         let enforced = self.wait(result, deadline).instrument(span).await;
         let time = Some(commit.time);
-        let enforcement = match enforced {
-            Some(enforced) => self.complete(commit.last, time, enforced),
-            None => {
-                let elapsed = self.node.boot_time().since(commit.at);
-                self.pending(commit.last, time, elapsed, &commit)
-            }
-        }?;
+        let enforcement = if let Some(enforced) = enforced {
+            self.complete(commit.last, time, enforced)?
+        } else {
+            let elapsed = self.node.boot_time().since(commit.at);
+            self.pending(commit.last, time, elapsed, &commit)?
+        };
         self.enforcer.count_answer(enforcement.state == EnforcementState::Complete);
         Ok(enforcement)
     }

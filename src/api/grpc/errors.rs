@@ -338,7 +338,8 @@ mod tests {
         let set = prost_types::FileDescriptorSet::decode(proto::DESCRIPTORS).unwrap();
         let mut enums = set.file.iter().flat_map(|file| &file.enum_type);
         let reasons = enums.find(|found| found.name() == "ErrorReason").unwrap();
-        let named: Vec<&str> = reasons.value[1..].iter().map(|value| value.name()).collect();
+        let named: Vec<&str> =
+            reasons.value[1..].iter().map(prost_types::EnumValueDescriptorProto::name).collect();
         let table: Vec<&str> = ErrorReason::all().map(|reason| reason.as_str_name()).collect();
         assert_eq!(table, named);
     }

@@ -129,7 +129,7 @@ impl StatusBuilder {
         self
     }
 
-    fn metadata(mut self, key: &str, value: impl ToString) -> Self {
+    fn metadata(mut self, key: &str, value: &impl ToString) -> Self {
         self.metadata.insert(key.into(), value.to_string());
         self
     }
@@ -227,7 +227,7 @@ pub fn state_call_id(headers: &mut HeaderMap, call_id: &str) {
     if Status::from_header_map(headers).is_some_and(|status| status.code() == Code::Internal) {
         let message = format!("internal error; the server's log has the details of call {call_id}");
         let builder = StatusBuilder::new(ErrorReason::Internal, message);
-        let status = builder.metadata(CALL_ID, call_id).build();
+        let status = builder.metadata(CALL_ID, &call_id).build();
         if let Err(error) = status.add_header(headers) {
             warn!(%error, "an internal error does not fit into its header");
         }

@@ -46,7 +46,7 @@ impl World {
         let clock = Arc::new(ManualClock::at(from_micros(1_800_000_000_000_000).unwrap()));
         let store = Arc::new(MemoryStore::new(clock.clone()));
         let config = config();
-        let listeners = Listeners::bind(&config.common).await.unwrap();
+        let listeners = Listeners::bind(&config.common).unwrap();
         let running = server::start(config, listeners, store, clock.clone()).await.unwrap();
         let channel = channel(&running).await;
         Self {
