@@ -24,8 +24,6 @@ pub mod bindings;
 pub mod certificate;
 pub mod http;
 pub mod keys;
-#[cfg(test)]
-mod tests;
 pub mod token;
 
 use bindings::Bindings;

@@ -122,7 +122,7 @@ impl IssuerKeys {
 
     /// The key of a token. For an unknown key, requests a refresh and waits for it, at most every
     /// [`RETRY_INTERVAL`].
-    pub(super) async fn find(
+    pub async fn find(
         &self,
         id: Option<&str>,
         algorithm: Algorithm,

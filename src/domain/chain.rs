@@ -23,8 +23,6 @@ use crate::domain::{
 pub mod canonical;
 pub mod checkpoint;
 pub mod key;
-#[cfg(test)]
-mod tests;
 pub mod verifier;
 
 pub use canonical::{NotCanonical, to_canonical};

@@ -13,8 +13,6 @@ use crate::domain::{
 
 mod catalogue;
 mod forbidden;
-#[cfg(test)]
-mod tests;
 
 pub use forbidden::{Forbidden, PolicyError};
 

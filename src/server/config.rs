@@ -10,11 +10,11 @@ mod reference;
 mod sections;
 mod setting;
 mod sources;
-#[cfg(test)]
-mod tests;
 mod values;
 
-pub use groups::{Common, Config, DatabaseConfig, HealthConfig, SidecarConfig, TlsFiles, load};
+pub use groups::{
+    Common, Config, DatabaseConfig, HealthConfig, SidecarConfig, TlsFiles, load, open,
+};
 pub use limits::CallLimits;
 pub use reference::{effective, reference};
 pub use sections::EXAMPLE;

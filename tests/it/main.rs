@@ -12,8 +12,10 @@
 )]
 #![allow(clippy::disallowed_methods, reason = "the tasks of a test end with its runtime")]
 
+mod auth;
 #[path = "../common/mod.rs"]
 mod common;
+mod domain;
 mod properties;
 mod server;
 mod store;

@@ -2,7 +2,9 @@
 
 #[allow(clippy::disallowed_methods, reason = "tasks of a test end with its runtime")]
 mod attacks;
+mod config;
 mod errors;
+mod expiry;
 mod follow;
 mod follower;
 mod harness;
@@ -10,10 +12,13 @@ mod health;
 mod identity;
 mod isolation;
 mod lifecycle;
+mod messages;
+mod observe;
 mod rpcs;
 mod sidecars;
 mod slow_store;
 mod sockets;
+mod tasks;
 mod tokens;
 mod upstreams;
 

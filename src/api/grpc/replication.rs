@@ -20,7 +20,6 @@ use crate::{
     api::{
         grpc::{
             call::admit_to,
-            convert::replication::{parse_request, response},
             status::{Failure, credentials_expired, late_message, unread_in_stream},
         },
         keyed_semaphore::{KeyedPermit, KeyedSemaphore},
@@ -32,6 +31,10 @@ use crate::{
         follower_session::{SessionEnd, serve},
         message::{ToFollower, ToUpstream},
     },
+};
+
+pub use crate::api::grpc::convert::replication::{
+    parse_request, parse_response, request, response,
 };
 
 /// The maximum length of a message from a follower, in bytes.
@@ -176,7 +179,6 @@ mod tests {
     use tonic::Code;
 
     use super::*;
-    use crate::api::grpc::convert::replication::request;
 
     #[tokio::test]
     async fn only_the_first_message_has_a_timeout() {

@@ -26,11 +26,9 @@ mod grants;
 mod locks;
 mod request;
 mod response;
-#[cfg(test)]
-mod tests;
 
-pub(in crate::api::grpc) use request::{parse_request, request};
-pub(in crate::api::grpc) use response::{parse_response, response};
+pub use request::{parse_request, request};
+pub use response::{parse_response, response};
 
 /// The maximum length of a program's version, in characters.
 const VERSION_LENGTH_MAX: usize = 64;

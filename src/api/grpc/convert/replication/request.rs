@@ -24,7 +24,7 @@ use crate::{
 const NODES_MAX: u32 = 100_000;
 
 /// The message to an upstream.
-pub(in crate::api::grpc) fn request(message: ToUpstream) -> rpb::FollowRequest {
+pub fn request(message: ToUpstream) -> rpb::FollowRequest {
     let message = match message {
         ToUpstream::Hello(Hello { protocol, node_id, version, held, lease_age }) => {
             Message::Hello(fr::Hello {
@@ -51,7 +51,7 @@ pub(in crate::api::grpc) fn request(message: ToUpstream) -> rpb::FollowRequest {
 }
 
 /// Parses the message of a follower.
-pub(in crate::api::grpc) fn parse_request(request: rpb::FollowRequest) -> Parsed<ToUpstream> {
+pub fn parse_request(request: rpb::FollowRequest) -> Parsed<ToUpstream> {
     match required("message", request.message)? {
         Message::Hello(message) => within(parse_hello(message), "hello.").map(ToUpstream::Hello),
         Message::Ping(fr::Ping { sequence }) => Ok(ToUpstream::Ping { seq: sequence }),

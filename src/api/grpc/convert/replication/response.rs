@@ -30,7 +30,7 @@ const LEASE_MIN: Duration = Duration::from_millis(10);
 const LEASE_MAX: Duration = Duration::from_hours(1);
 
 /// The message to a follower.
-pub(in crate::api::grpc) fn response(message: ToFollower) -> rpb::FollowResponse {
+pub fn response(message: ToFollower) -> rpb::FollowResponse {
     let message = match message {
         ToFollower::Welcome(Welcome { protocol, node_id, version }) => {
             let node_id = node_id.0.as_bytes().to_vec();
@@ -92,7 +92,7 @@ fn micros_rounded_up(time: Time) -> i64 {
 }
 
 /// Parses the message of an upstream.
-pub(in crate::api::grpc) fn parse_response(response: rpb::FollowResponse) -> Parsed<ToFollower> {
+pub fn parse_response(response: rpb::FollowResponse) -> Parsed<ToFollower> {
     match required("message", response.message)? {
         Message::Welcome(message) => {
             within(parse_welcome(message), "welcome.").map(ToFollower::Welcome)

@@ -1,7 +1,10 @@
 //! Overrides of a tenant.
 
+use support_access::domain::overrides::{
+    GroupOverride, OverrideField, OverridesUpdate, PolicyOverrides,
+};
+
 use super::*;
-use crate::domain::overrides::{GroupOverride, OverrideField, OverridesUpdate, PolicyOverrides};
 
 #[test]
 fn an_effective_policy_is_never_less_strict_than_the_catalogue() {

@@ -1,12 +1,18 @@
+//! Configuration: sources, defaults and errors.
+
 mod documents;
 mod security;
 
 use std::{collections::BTreeMap, fs, time::Duration};
 
+use support_access::{
+    domain::{AccessLevel, Span, chain::CheckpointKey},
+    server::config::{
+        Common, Config, ConfigError, DatabaseConfig, EXAMPLE, Env, Flags, HealthConfig,
+        ListenAddress, Settings, SidecarConfig, effective, load, open, reference, variable,
+    },
+};
 use tempfile::TempDir;
-
-use super::{groups::open, *};
-use crate::domain::{AccessLevel, Span, chain::CheckpointKey};
 
 /// The settings of a test, by source.
 #[derive(Default)]

@@ -1,7 +1,8 @@
 //! Random histories with one alteration.
 
 use proptest::{prelude::*, sample::Index};
-use serde_json::json;
+use serde_json::{Map, Value, json};
+use support_access::domain::{Sequence, chain::to_canonical};
 
 use super::*;
 

@@ -1,9 +1,11 @@
 //! The configuration as text: the reference page, the example and the effective settings.
 
 use serde::de::DeserializeOwned;
+use support_access::{
+    auth::bindings::AuthConfig, domain::SupportPolicy, server::config::CallLimits,
+};
 
 use super::*;
-use crate::{auth::bindings::AuthConfig, domain::SupportPolicy};
 
 /// After a change of the tables: `UPDATE_DOCS=1 cargo nextest run the_reference_page`.
 #[test]

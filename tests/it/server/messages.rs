@@ -1,23 +1,37 @@
-use std::{collections::BTreeSet, sync::Arc};
+//! The messages of replication between check nodes.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use proptest::{collection::vec, option, prelude::*};
 use prost::Message;
 
-use super::*;
-use crate::{
+use prost_types::Duration as ProtoDuration;
+use support_access::{
     api::{
-        grpc::replication::RESPONSE_LENGTH_MAX,
-        proto::replication::v1::{follow_request, follow_response},
+        grpc::replication::{
+            RESPONSE_LENGTH_MAX, parse_request, parse_response, request, response,
+        },
+        proto::{
+            replication::v1::{self as rpb, follow_request, follow_response},
+            v1 as pb,
+        },
     },
     domain::{
-        AccessLevel, Ack, AgentId, GrantId, GrantTerms, GroupId, Now, TenantId, TokenKey,
-        time::{SECONDS_MAX, SECONDS_MIN},
+        AccessLevel, Ack, AgentId, Epoch, GrantId, GrantTerms, GroupId, NodeId, NodeInfo, NodeKind,
+        Now, Position, Revision, TenantId, Time, TokenKey, Violations,
+        time::{SECONDS_MAX, SECONDS_MIN, from_micros},
     },
     node::message::{Change, Hello, LeaseGrant, LockChange, Pong, ToFollower, ToUpstream, Welcome},
     store::Retained,
 };
+use uuid::Uuid;
 
 mod locks;
+
+type Parsed<T> = Result<T, Violations>;
+
+const DURATION_SECONDS_MAX: u64 = 315_576_000_000;
+const REVISION_MAX: Revision = 1 << 62;
 
 fn uuids() -> impl Strategy<Value = Uuid> {
     any::<[u8; 16]>().prop_map(Uuid::from_bytes)
@@ -37,7 +51,7 @@ fn revisions() -> impl Strategy<Value = Revision> {
 }
 
 fn spans() -> impl Strategy<Value = Duration> {
-    (0..=DURATION_SECONDS_MAX.unsigned_abs(), 0..1_000_000_000_u32)
+    (0..=DURATION_SECONDS_MAX, 0..1_000_000_000_u32)
         .prop_map(|(seconds, nanos)| Duration::new(seconds, nanos))
 }
 
@@ -348,7 +362,7 @@ fn invalid_responses_are_rejected_by_field() {
     let changes = Changes { changes: vec![change], ..Changes::default() };
     assert_invalid(parse(Message::Changes(changes)), "changes.changes[0].revision");
 
-    let span = |millis| Some(timestamps::duration(Duration::from_millis(millis)));
+    let span = |millis| Some(Duration::from_millis(millis).try_into().unwrap());
     let lease = Lease {
         revision: 1,
         age: span(1),

@@ -1,8 +1,13 @@
-use chrono::TimeDelta;
+//! What a support policy allows.
 
-use super::*;
-use crate::domain::{
-    AgentKind, End, GrantId, GrantTerms, TenantId, Ticket, ids::Actor, time::from_micros,
+use chrono::TimeDelta;
+use support_access::domain::{
+    AccessLevel, AgentKind, AgentKindEntry, End, ExtendRequest, FreeText, Grant, GrantId,
+    GrantRequest, GrantTerms, GroupId, Span, SupportGroup, SupportPolicy, TenantId, Ticket, Time,
+    ViolationReason as Reason, Violations,
+    ids::Actor,
+    policy::{Period, PolicyError},
+    time::from_micros,
 };
 
 mod overrides;

@@ -2,10 +2,16 @@
 
 use aws_lc_rs::signature::Ed25519KeyPair;
 use base64::{Engine, engine::general_purpose::STANDARD};
+use support_access::domain::{
+    LogName, TenantId,
+    chain::{
+        ChainError, ChainHead, Checkpoint, CheckpointKey, Content, Hash, KeyError, Link, PublicKey,
+        Verifier, VerifyError, VerifyReport,
+        verifier::{LINE_LENGTH_MAX, read_checkpoint},
+    },
+    time::from_micros,
+};
 use uuid::Uuid;
-
-use super::{verifier::read_checkpoint, *};
-use crate::domain::{TenantId, time::from_micros};
 
 mod properties;
 
@@ -207,7 +213,7 @@ fn malformed_lines_are_rejected() {
     for text in unknown {
         assert_eq!(verify(&[text], None, None), fault(1, ChainError::Unknown), "{text}");
     }
-    let long = "x".repeat(verifier::LINE_LENGTH_MAX + 1);
+    let long = "x".repeat(LINE_LENGTH_MAX + 1);
     let broken: [(&[u8], ChainError); 11] = [
         (b"", ChainError::NotJson),
         (b"{", ChainError::NotJson),

@@ -1,17 +1,24 @@
-use std::{fs, time::Duration};
+//! Authentication by certificates, users and tokens, and the keys of issuers.
+
+mod http;
+
+use std::{fs, sync::Arc, time::Duration};
 
 use jsonwebtoken::{Algorithm, EncodingKey, jwk::Jwk};
 use serde_json::json;
+use support_access::{
+    auth::{
+        AuthError, Authenticator, Peer,
+        bindings::{AuthConfig, Bindings},
+        certificate::Certificate,
+        keys::{IssuerKeys, KeyError},
+        token::Verifier,
+    },
+    domain::{Action, Clock, Role, Scope, clock::ManualClock, time::from_micros},
+};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-
-use super::{
-    bindings::AuthConfig,
-    keys::{IssuerKeys, KeyError},
-    *,
-};
-use crate::domain::{Action, Scope, clock::ManualClock, time::from_micros};
 
 fn clock() -> Arc<ManualClock> {
     Arc::new(ManualClock::at(from_micros(1_800_000_000_000_000).unwrap()))

@@ -4,12 +4,13 @@ use follow_response::{Change as ChangeMessage, Changes, Message};
 use proptest::{option, prelude::*};
 use prost::Message as _;
 
-use super::*;
-use crate::{
+use support_access::{
     api::proto::replication::v1::replicated_lock::Target,
     domain::{AgentKind, BootTime, LockId, LockTarget, LockTerms, Party},
-    node::snapshot_transfer::SnapshotTransfer,
+    node::{Snapshot, snapshot_transfer::SnapshotTransfer},
 };
+
+use super::*;
 
 pub(super) fn terms() -> impl Strategy<Value = LockTerms> {
     let id = "[!-~é]{1,128}";
@@ -86,7 +87,7 @@ fn parse(message: Message) -> Parsed<ToFollower> {
 #[test]
 fn a_message_of_the_largest_locks_is_short_enough() {
     let long = "\u{1f512}".repeat(128);
-    let mut snapshot = crate::node::Snapshot::default();
+    let mut snapshot = Snapshot::default();
     for number in 0..3_000_u128 {
         let lock_id = LockId(Uuid::from_u128(number));
         let terms = lock(LockTarget::Agent(AgentId::new(&long).unwrap()));
