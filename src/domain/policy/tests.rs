@@ -229,6 +229,19 @@ fn a_policy_forbids_by_field_and_states_its_limits() {
         ),
         (
             GrantRequest {
+                access_level: AccessLevel::Admin,
+                agent_kinds: Some(vec![limited]),
+                ..base.clone()
+            },
+            &[
+                ("access_level", Reason::LevelNotAllowed),
+                ("agent_kinds.entries[0]", Reason::AgentKindNotAllowed),
+            ],
+            // The limit of the first field, not of the last.
+            &[("max_access_level", "READ_WRITE")],
+        ),
+        (
+            GrantRequest {
                 reason: FreeText::default(),
                 ticket: Ticket::default(),
                 start_time: Some(late),
