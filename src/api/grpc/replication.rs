@@ -23,7 +23,6 @@ use crate::{
             convert::replication::{parse_request, response},
             status::{Failure, credentials_expired, late_message, unread_in_stream},
         },
-        keyed_semaphore::{KeyedPermit, KeyedSemaphore},
         proto::replication::v1::{self as rpb, replication_server::Replication},
     },
     domain::{Action, Scope},
@@ -32,6 +31,7 @@ use crate::{
         follower_session::{SessionEnd, serve},
         message::{ToFollower, ToUpstream},
     },
+    service::keyed_semaphore::{KeyedPermit, KeyedSemaphore},
 };
 
 /// The maximum length of a message from a follower, in bytes.
