@@ -234,7 +234,8 @@ async fn a_rolling_upgrade_and_rollback_disrupt_no_check() {
     let migrated = started.elapsed();
     for number in 0..REPLICAS {
         let startup_logs = rollout.replace_replica(number).await;
-        let is_ahead = |line: &String| line.contains("the schema is of a later, compatible version");
+        let is_ahead =
+            |line: &String| line.contains("the schema is of a later, compatible version");
         assert!(startup_logs.iter().any(is_ahead), "{startup_logs:?}");
         if number == 1 {
             rollout.grant(2, "granted midway").await;

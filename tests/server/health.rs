@@ -15,7 +15,10 @@ use crate::{
 /// Exit code and output of the command.
 async fn health(metrics: SocketAddr) -> (i32, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_support-access"));
-    command.env_clear().env("SUPPORT_ACCESS_METRICS_LISTEN", metrics.to_string()).args(["health", "check"]);
+    command
+        .env_clear()
+        .env("SUPPORT_ACCESS_METRICS_LISTEN", metrics.to_string())
+        .args(["health", "check"]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut process = command.spawn().unwrap();
     let mut ended = None;
