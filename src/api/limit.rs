@@ -22,11 +22,9 @@ use tonic::body::Body;
 use tower::{Layer, Service};
 
 use crate::{
-    api::{
-        grpc::refuse_excess, keyed_semaphore::KeyedSemaphore, observe::GRPC_TIMEOUT,
-        proto::v1::ErrorReason,
-    },
+    api::{grpc::refuse_excess, observe::GRPC_TIMEOUT, proto::v1::ErrorReason},
     domain::{Action, Caller},
+    service::keyed_semaphore::KeyedSemaphore,
 };
 
 mod permit;

@@ -167,7 +167,8 @@ impl Enforcer {
     }
 
     fn coverage_in(&self, membership: &MembershipView, commit: &Commit) -> Coverage {
-        let own_ack = self.node.ack_of(commit.last, commit.time);
+        let (revision, time) = commit.in_log;
+        let own_ack = self.node.ack_of(revision, time);
         membership.coverage(commit, self.node.id(), own_ack, self.node.boot_time())
     }
 
