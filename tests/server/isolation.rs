@@ -30,7 +30,7 @@ async fn transcript(script: &[(Call, Vec<Foreign>)], has_foreign_calls: bool) ->
     let mut world = World::new().await;
     let member = world.member.clone();
     let play = async {
-        // The tenant has a token from the beginning.
+        // The tenant has the tokens of these changes from the beginning.
         world.play(&Call::Lock { target: 0, request: 0 }).await;
         world.play(&Call::Unlock { lock: 0, is_foreign: false }).await;
         for (call, foreign) in script {

@@ -165,7 +165,9 @@ impl World {
                     ..UnlockAccessRequest::default()
                 };
                 let result = self.admin.unlock_access(message).await;
-                self.observe(result, "UnlockAccessResponse");
+                if let Some(response) = self.observe(result, "UnlockAccessResponse") {
+                    self.tokens.push(response.consistency_token);
+                }
             }
             Call::ListLocks { include_ended, size } => {
                 let message = ListLocksRequest {

@@ -152,9 +152,10 @@ impl World {
     /// is absent meanwhile, so that no lease of it expires.
     pub(super) async fn pass(&mut self, span: Duration) {
         self.member.leave().await;
-        // The wait reads the membership, so that the server knows that the member has left.
+        // The enforcement of the first unlock is not recorded. So the wait reads the membership, and
+        // the server knows that the member has left.
         let tenant_id = Some(TENANT.to_owned());
-        let consistency_token = self.tokens[0].clone();
+        let consistency_token = self.tokens[1].clone();
         let request = WaitEnforcedRequest { tenant_id, consistency_token };
         self.admin.wait_enforced(request).await.unwrap();
         self.clock.pass(span);
