@@ -22,7 +22,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors: FileDescriptorSet = protox::compile(PROTO_FILES, ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), prost::Message::encode_to_vec(&descriptors))?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    let mut config = tonic_prost_build::Config::new();
+    config.enable_type_names();
+    tonic_prost_build::configure().compile_fds_with_config(descriptors, config)?;
 
     println!("cargo:rerun-if-env-changed={COMMIT}");
     let commit = commit().or_else(|| env::var(COMMIT).ok()).unwrap_or_default();

@@ -3,6 +3,23 @@
 //! No function performs I/O, waits or reads a clock: the time is an argument. All other modules use
 //! these types.
 
+/// Gives an enum `ALL`, with every value in the order of declaration, and `as_str`.
+macro_rules! names {
+    ($(#[$doc:meta])* $Enum:ident { $($Variant:ident = $name:literal,)* }) => {
+        impl $Enum {
+            /// Every value, in the order of declaration.
+            pub const ALL: [Self; [$($name),*].len()] = [$(Self::$Variant),*];
+
+            $(#[$doc])*
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$Variant => $name,)*
+                }
+            }
+        }
+    };
+}
+
 pub mod caller;
 pub mod chain;
 pub mod check;

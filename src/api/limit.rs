@@ -22,7 +22,11 @@ use tonic::body::Body;
 use tower::{Layer, Service};
 
 use crate::{
-    api::{grpc::refuse_excess, observe::GRPC_TIMEOUT, proto::v1::ErrorReason},
+    api::{
+        grpc::{ENFORCEMENT_TIMEOUT, TIMEOUT, refuse_excess},
+        observe::GRPC_TIMEOUT,
+        proto::v1::ErrorReason,
+    },
     domain::{Action, Caller},
     service::keyed_semaphore::KeyedSemaphore,
 };
@@ -34,11 +38,6 @@ pub use permit::{CallPermit, LimitedFuture};
 
 /// Number of tracked callers above which idle ones are evicted.
 const CALLERS_MAX: usize = 10_000;
-/// Timeout of a response, and the deadline of a call without one. Applies also while the message
-/// does not arrive.
-const TIMEOUT: Duration = Duration::from_secs(10);
-/// The same for calls that wait until a change is enforced.
-const ENFORCEMENT_TIMEOUT: Duration = Duration::from_mins(6);
 /// [`TIMEOUT`] as a gRPC header.
 const DEADLINE: HeaderValue = HeaderValue::from_static("10S");
 /// [`ENFORCEMENT_TIMEOUT`] as a gRPC header.
@@ -196,14 +195,9 @@ fn action_of(path: &str) -> Option<Action> {
 fn timeout_of(action: Option<Action>) -> (Duration, Option<HeaderValue>) {
     match action {
         None | Some(Action::Follow) => (TIMEOUT, None),
-        Some(
-            Action::ExtendAccess
-            | Action::RevokeAccess
-            | Action::RevokeAllAccess
-            | Action::UpdateSupportPolicy
-            | Action::LockAccess
-            | Action::WaitEnforced,
-        ) => (ENFORCEMENT_TIMEOUT, Some(ENFORCEMENT_DEADLINE)),
+        Some(action) if action.waits_for_enforcement() => {
+            (ENFORCEMENT_TIMEOUT, Some(ENFORCEMENT_DEADLINE))
+        }
         Some(_) => (TIMEOUT, Some(DEADLINE)),
     }
 }

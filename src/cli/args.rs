@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use clap::{Args, Command, ValueEnum};
+use clap::{Args, Command, ValueEnum, builder::PossibleValue};
 use prost_types::{Duration, Timestamp};
 use uuid::Uuid;
 
-use super::error::{ArgumentNames, CliError};
+use super::{
+    error::{ArgumentNames, CliError},
+    view::short,
+};
 use crate::{
     api::proto::v1,
     domain::{
@@ -15,31 +18,29 @@ use crate::{
     },
 };
 
-/// An access level.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Level {
-    #[value(alias = "read_only")]
-    ReadOnly,
-    #[value(alias = "read_write")]
-    ReadWrite,
-    Admin,
+/// The maximum size of a page at the server.
+const PAGE_SIZE_MAX: usize = 1_000;
+
+/// Makes enums of the API values of arguments. `READ_WRITE` is `read-write`, or `read_write`.
+macro_rules! value_enums {
+    ($($Enum:ident, $prefix:literal: $($Variant:ident),*;)*) => { $(
+        impl ValueEnum for v1::$Enum {
+            fn value_variants<'a>() -> &'a [Self] {
+                &[$(Self::$Variant),*]
+            }
+
+            fn to_possible_value(&self) -> Option<PossibleValue> {
+                let name = short(self.as_str_name(), $prefix).to_lowercase();
+                Some(PossibleValue::new(name.replace('_', "-")).alias(name))
+            }
+        }
+    )* };
 }
 
-/// A kind of agents.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Kind {
-    Human,
-    Ai,
-    Service,
-}
-
-/// A state of a grant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum State {
-    Scheduled,
-    Active,
-    Expired,
-    Revoked,
+value_enums! {
+    AccessLevel, "ACCESS_LEVEL_": ReadOnly, ReadWrite, Admin;
+    AgentKind, "AGENT_KIND_": Human, Ai, Service;
+    GrantState, "GRANT_STATE_": Scheduled, Active, Expired, Revoked;
 }
 
 /// The length of a list.
@@ -53,13 +54,6 @@ pub(crate) struct LimitArgs {
         value_parser = clap::value_parser!(u32).range(1..=1_000_000)
     )]
     page_size: u32,
-}
-
-/// The pages of a list that are still to be read.
-#[derive(Debug, Clone)]
-pub(crate) struct Pages {
-    missing: usize,
-    token: String,
 }
 
 /// A tenant, or the vendor's own history.
@@ -86,59 +80,23 @@ impl HistoryArgs {
 }
 
 impl LimitArgs {
-    pub(crate) fn pages(&self) -> Pages {
-        let missing = usize::try_from(self.page_size).unwrap_or(usize::MAX);
-        Pages { missing, token: String::new() }
-    }
-}
-
-impl Pages {
-    /// The maximum size of a page at the server.
-    const SIZE_MAX: usize = 1_000;
-
-    pub(crate) fn size(&self) -> i32 {
-        i32::try_from(self.missing.min(Self::SIZE_MAX)).unwrap_or_default()
-    }
-
-    pub(crate) fn token(&self) -> String {
-        self.token.clone()
-    }
-
-    /// Counts a page. Returns false after the last page.
-    pub(crate) fn next(&mut self, length: usize, next_page_token: &str) -> bool {
-        self.missing = self.missing.saturating_sub(length);
-        next_page_token.clone_into(&mut self.token);
-        self.missing > 0 && !self.token.is_empty()
-    }
-}
-
-impl From<Level> for v1::AccessLevel {
-    fn from(level: Level) -> Self {
-        match level {
-            Level::ReadOnly => Self::ReadOnly,
-            Level::ReadWrite => Self::ReadWrite,
-            Level::Admin => Self::Admin,
-        }
-    }
-}
-
-impl From<Kind> for v1::AgentKind {
-    fn from(kind: Kind) -> Self {
-        match kind {
-            Kind::Human => Self::Human,
-            Kind::Ai => Self::Ai,
-            Kind::Service => Self::Service,
-        }
-    }
-}
-
-impl From<State> for v1::GrantState {
-    fn from(state: State) -> Self {
-        match state {
-            State::Scheduled => Self::Scheduled,
-            State::Active => Self::Active,
-            State::Expired => Self::Expired,
-            State::Revoked => Self::Revoked,
+    /// Reads pages until the limit or the end of the list. `read_page` takes the size and the token
+    /// of a page, and returns the items and the token of the next page. Returns all items, and the
+    /// token of the rest of the list.
+    pub(crate) async fn read<T>(
+        &self,
+        read_page: impl AsyncFn(i32, String) -> Result<(Vec<T>, String), CliError>,
+    ) -> Result<(Vec<T>, String), CliError> {
+        let limit = usize::try_from(self.page_size).unwrap_or(usize::MAX);
+        let (mut items, mut token) = (Vec::new(), String::new());
+        loop {
+            let size = (limit - items.len()).min(PAGE_SIZE_MAX);
+            let (page, next) = read_page(i32::try_from(size).unwrap_or_default(), token).await?;
+            items.extend(page);
+            if items.len() >= limit || next.is_empty() {
+                return Ok((items, next));
+            }
+            token = next;
         }
     }
 }
@@ -190,10 +148,9 @@ pub(crate) fn parse_time(text: &str) -> Result<Timestamp, String> {
 pub(crate) fn parse_group_override(text: &str) -> Result<v1::GroupOverride, String> {
     const EXAMPLE: &str = "write a group and a level, such as support:read-write";
     let (group_id, level) = text.rsplit_once(':').ok_or(EXAMPLE)?;
-    let level = Level::from_str(level, true)
+    let level = v1::AccessLevel::from_str(level, true)
         .map_err(|_| format!("{level:?} is not a level: write read-only, read-write or admin"))?;
-    let max_access_level = v1::AccessLevel::from(level).into();
-    Ok(v1::GroupOverride { group_id: group_id.into(), max_access_level })
+    Ok(v1::GroupOverride { group_id: group_id.into(), max_access_level: level.into() })
 }
 
 /// The option that makes a repeated command safe.
@@ -208,21 +165,12 @@ impl RequestArgs {
     pub(crate) fn id(&self) -> String {
         self.request_id.clone().unwrap_or_else(|| Uuid::now_v7().to_string())
     }
-
-    /// Adds to an error how the command can be repeated without a second change.
-    pub(crate) fn with_id_in_hint(request_id: &str, error: CliError) -> CliError {
-        if !error.is_uncertain() {
-            return error;
-        }
-        error.with_hint(format!(
-            "the change may have been made; with --request-id {request_id}, a repeated command \
-             makes one change"
-        ))
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use super::*;
 
     #[test]
@@ -281,14 +229,25 @@ mod tests {
         assert!(parse_group_override("support:all").is_err());
     }
 
-    #[test]
-    fn pages_end_with_the_limit_or_the_list() {
-        let mut pages = LimitArgs { page_size: 1_500 }.pages();
-        assert_eq!(pages.size(), 1_000);
-        assert!(pages.next(1_000, "a"));
-        assert_eq!((pages.size(), pages.token().as_str()), (500, "a"));
-        assert!(!pages.next(500, "b"), "the limit is reached");
-        let mut pages = LimitArgs { page_size: 1_500 }.pages();
-        assert!(!pages.next(3, ""), "the list has ended");
+    /// The sizes and tokens of the pages that are read of a list with these pages.
+    async fn read(pages: &[(usize, &str)]) -> (Vec<(i32, String)>, (usize, String)) {
+        let requests = RefCell::new(Vec::new());
+        let read_page = async |size, token| {
+            let (length, next) = pages[requests.borrow().len()];
+            requests.borrow_mut().push((size, token));
+            Ok((vec![(); length], next.to_owned()))
+        };
+        let (items, rest) = LimitArgs { page_size: 1_500 }.read(read_page).await.unwrap();
+        (requests.into_inner(), (items.len(), rest))
+    }
+
+    #[tokio::test]
+    async fn pages_end_with_the_limit_or_the_list() {
+        let (requests, result) = read(&[(1_000, "a"), (500, "b")]).await;
+        assert_eq!(requests, [(1_000, String::new()), (500, "a".into())]);
+        assert_eq!(result, (1_500, "b".into()), "the limit is reached");
+        let (requests, result) = read(&[(3, "")]).await;
+        assert_eq!(requests, [(1_000, String::new())]);
+        assert_eq!(result, (3, String::new()), "the list has ended");
     }
 }

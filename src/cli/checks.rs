@@ -3,7 +3,6 @@
 use clap::{Args, ValueEnum};
 
 use super::{
-    args::{Kind, Level},
     client::{Call, Client},
     error::CliError,
     exit::Exit,
@@ -64,10 +63,10 @@ struct QuestionArgs {
     group_ids: Vec<String>,
     /// The level that the agent needs
     #[arg(long = "level", value_name = "LEVEL", ignore_case = true)]
-    required_level: Level,
+    required_level: v1::AccessLevel,
     /// The kind of the agent
     #[arg(long = "kind", value_name = "KIND", default_value = "human", ignore_case = true)]
-    agent_kind: Kind,
+    agent_kind: v1::AgentKind,
     /// The human behind an AI or service agent
     #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     on_behalf_of: String,
@@ -82,8 +81,8 @@ impl QuestionArgs {
             tenant_id: self.tenant_id.clone(),
             agent_id: self.agent_id.clone(),
             group_ids: self.group_ids.clone(),
-            required_level: v1::AccessLevel::from(self.required_level).into(),
-            agent_kind: v1::AgentKind::from(self.agent_kind).into(),
+            required_level: self.required_level.into(),
+            agent_kind: self.agent_kind.into(),
             on_behalf_of: self.on_behalf_of.clone(),
         }
     }
@@ -103,9 +102,8 @@ impl Call for CheckArgs {
         };
         let send = async |request| client.checks().check_access(request).await;
         let response = client.call(message, send).await?;
-        let report = client.report("CheckAccessResponse", &response, |layout| {
-            details(layout, &result_rows(&response))
-        })?;
+        let report =
+            client.report(&response, |layout, response| details(layout, &result_rows(response)))?;
         let warnings = self.question.warning().into_iter().collect();
         Ok(Report { exit: exit(&response, self.expect), warnings, ..report })
     }
@@ -119,8 +117,7 @@ impl Call for ExplainArgs {
         };
         let send = async |request| client.checks().explain_access(request).await;
         let response = client.call(message, send).await?;
-        let report = client
-            .report("ExplainAccessResponse", &response, |layout| explanation(layout, &response))?;
+        let report = client.report(&response, explanation)?;
         Ok(Report { warnings: self.question.warning().into_iter().collect(), ..report })
     }
 }

@@ -118,6 +118,25 @@ impl Client {
         self.call_until(self.deadline(), message, send).await
     }
 
+    /// Sends a change, within the timeout. If the server may have made the change, the error states
+    /// how the command can be repeated without a second change.
+    pub(crate) async fn change<M: Clone, A>(
+        &self,
+        request_id: &str,
+        message: M,
+        send: impl AsyncFn(Request<M>) -> Result<Response<A>, Status>,
+    ) -> Result<A, CliError> {
+        self.call(message, send).await.map_err(|error| {
+            if !error.is_uncertain() {
+                return error;
+            }
+            error.with_hint(format!(
+                "the change may have been made; with --request-id {request_id}, a repeated command \
+                 makes one change"
+            ))
+        })
+    }
+
     /// Sends a request, and repeats the request when the server asks for that. This is safe: every
     /// change has a request id.
     pub(crate) async fn call_until<M: Clone, A>(
@@ -168,17 +187,16 @@ impl Client {
         }
     }
 
-    /// A response in the format that the user asked for. `name` is the name of the message.
-    pub(crate) fn report(
+    /// A response in the format that the user asked for.
+    pub(crate) fn report<M: prost::Name>(
         &self,
-        name: &str,
-        response: &impl prost::Message,
-        to_text: impl FnOnce(Layout) -> String,
+        response: &M,
+        to_text: impl FnOnce(Layout, &M) -> String,
     ) -> Result<Report, CliError> {
         if self.is_json() {
-            return Ok(Report::new(to_json(&JsonMessage::new(name, response)?)?));
+            return Ok(Report::new(to_json(&JsonMessage::new(response)?)?));
         }
-        Ok(Report::new(to_text(self.layout())))
+        Ok(Report::new(to_text(self.layout(), response)))
     }
 
     pub(crate) fn is_json(&self) -> bool {

@@ -4,7 +4,7 @@ use clap::{ArgGroup, Args};
 use prost_types::Timestamp;
 
 use super::{
-    args::{Kind, Level, LimitArgs, RequestArgs, State, parse_duration, parse_time, to_proto},
+    args::{LimitArgs, RequestArgs, parse_duration, parse_time, to_proto},
     client::{Call, Client},
     error::CliError,
     output::Report,
@@ -42,7 +42,7 @@ pub(crate) struct GrantArgs {
     group_id: String,
     /// The highest level
     #[arg(long = "level", value_name = "LEVEL", ignore_case = true)]
-    access_level: Level,
+    access_level: v1::AccessLevel,
     /// How long access lasts, such as 8h, 7d or "1d 12h"
     #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
     duration: Option<Span>,
@@ -60,7 +60,7 @@ pub(crate) struct GrantArgs {
     named_agents: Vec<String>,
     /// A kind of agents that is admitted; may be repeated [default: human]
     #[arg(long = "kind", value_name = "KIND", ignore_case = true)]
-    agent_kinds: Vec<Kind>,
+    agent_kinds: Vec<v1::AgentKind>,
     /// Why access is granted
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     reason: String,
@@ -168,7 +168,7 @@ pub(crate) struct ListArgs {
     all_tenants: bool,
     /// Only grants in this state; may be repeated
     #[arg(long = "state", value_name = "STATE", ignore_case = true)]
-    states: Vec<State>,
+    states: Vec<v1::GrantState>,
     /// Only grants to this group
     #[arg(long = "group", value_name = "ID", default_value = "", hide_default_value = true)]
     group_id: String,
@@ -207,7 +207,7 @@ impl Call for GrantArgs {
         }
         let agent_ids = self.named_agents.clone();
         let entries = self.agent_kinds.iter().map(|kind| v1::AgentKindEntry {
-            agent_kind: v1::AgentKind::from(*kind).into(),
+            agent_kind: (*kind).into(),
             ..v1::AgentKindEntry::default()
         });
         let entries: Vec<_> = entries.collect();
@@ -217,7 +217,7 @@ impl Call for GrantArgs {
             tenant_id: self.tenant_id.clone(),
             group_id: self.group_id.clone(),
             named_agents: (!agent_ids.is_empty()).then_some(v1::NamedAgents { agent_ids }),
-            access_level: v1::AccessLevel::from(self.access_level).into(),
+            access_level: self.access_level.into(),
             agent_kinds: (!entries.is_empty()).then_some(v1::AgentKinds { entries }),
             start_time: self.start_time,
             reason: self.reason.clone(),
@@ -227,10 +227,8 @@ impl Call for GrantArgs {
             until_revoked: self.until_revoked,
         };
         let send = async |request| client.admin().grant_access(request).await;
-        let response = client.call(message, send).await;
-        let response =
-            response.map_err(|error| RequestArgs::with_id_in_hint(&request_id, error))?;
-        client.report("GrantAccessResponse", &response, |layout| view::granted(layout, &response))
+        let response = client.change(&request_id, message, send).await?;
+        client.report(&response, view::granted)
     }
 }
 
@@ -255,12 +253,8 @@ impl Call for ExtendArgs {
             }
         }
         let send = async |request| client.admin().extend_access(request).await;
-        let response = client.call(message, send).await;
-        let response =
-            response.map_err(|error| RequestArgs::with_id_in_hint(&request_id, error))?;
-        let report = client.report("ExtendAccessResponse", &response, |layout| {
-            view::extended(layout, &response)
-        })?;
+        let response = client.change(&request_id, message, send).await?;
+        let report = client.report(&response, view::extended)?;
         let mut report = report.with_enforcement(response.enforcement.as_ref());
         report.warnings.extend(shortened(&response));
         Ok(report)
@@ -270,24 +264,25 @@ impl Call for ExtendArgs {
 impl Call for RevokeArgs {
     async fn run(&self, client: &Client) -> Result<Report, CliError> {
         let request_id = self.request.id();
-        let repeat = |error| RequestArgs::with_id_in_hint(&request_id, error);
         let (tenant_id, reason) = (self.tenant_id.clone(), self.reason.clone());
         let Some(grant_id) = self.grant_id.clone() else {
-            let request_id = request_id.clone();
-            let message = v1::RevokeAllAccessRequest { request_id, tenant_id, reason };
+            let message =
+                v1::RevokeAllAccessRequest { request_id: request_id.clone(), tenant_id, reason };
             let send = async |request| client.admin().revoke_all_access(request).await;
-            let response = client.call(message, send).await.map_err(repeat)?;
-            let report = client.report("RevokeAllAccessResponse", &response, |layout| {
-                view::revoked_all(layout, &response)
-            })?;
+            let response = client.change(&request_id, message, send).await?;
+            let report = client.report(&response, view::revoked_all)?;
             return Ok(report.with_enforcement(response.enforcement.as_ref()));
         };
-        let (request_id, etag) = (request_id.clone(), self.etag.clone());
-        let message = v1::RevokeAccessRequest { request_id, tenant_id, grant_id, etag, reason };
+        let message = v1::RevokeAccessRequest {
+            request_id: request_id.clone(),
+            tenant_id,
+            grant_id,
+            etag: self.etag.clone(),
+            reason,
+        };
         let send = async |request| client.admin().revoke_access(request).await;
-        let response = client.call(message, send).await.map_err(repeat)?;
-        let report = client
-            .report("RevokeAccessResponse", &response, |layout| view::revoked(layout, &response))?;
+        let response = client.change(&request_id, message, send).await?;
+        let report = client.report(&response, view::revoked)?;
         Ok(report.with_enforcement(response.enforcement.as_ref()))
     }
 }
@@ -295,10 +290,8 @@ impl Call for RevokeArgs {
 impl Call for ListArgs {
     async fn run(&self, client: &Client) -> Result<Report, CliError> {
         let scope = if self.all_tenants { v1::Scope::All } else { v1::Scope::Tenant };
-        let states = self.states.iter().map(|state| v1::GrantState::from(*state).into());
-        let mut list = v1::ListGrantsResponse::default();
-        let mut pages = self.limit.pages();
-        loop {
+        let states = self.states.iter().map(|state| (*state).into());
+        let read_page = async |page_size, page_token| {
             let message = v1::ListGrantsRequest {
                 scope: scope.into(),
                 tenant_id: self.tenant_id.clone().unwrap_or_default(),
@@ -308,21 +301,16 @@ impl Call for ListArgs {
                 overlap_start: self.overlap_start,
                 overlap_end: self.overlap_end,
                 order: v1::ListOrder::NewestFirst.into(),
-                page_size: pages.size(),
-                page_token: pages.token(),
+                page_size,
+                page_token,
             };
             let send = async |request| client.admin().list_grants(request).await;
             let page = client.call(message, send).await?;
-            let is_last = !pages.next(page.grants.len(), &page.next_page_token);
-            list.grants.extend(page.grants);
-            if is_last {
-                list.next_page_token = page.next_page_token;
-                break;
-            }
-        }
-        client.report("ListGrantsResponse", &list, |layout| {
-            view::list(layout, &list, self.all_tenants)
-        })
+            Ok((page.grants, page.next_page_token))
+        };
+        let (grants, next_page_token) = self.limit.read(read_page).await?;
+        let list = v1::ListGrantsResponse { grants, next_page_token, ..Default::default() };
+        client.report(&list, |layout, list| view::list(layout, list, self.all_tenants))
     }
 }
 
@@ -330,7 +318,7 @@ impl Call for ShowArgs {
     async fn run(&self, client: &Client) -> Result<Report, CliError> {
         let grant = get(client, &self.tenant_id, &self.grant_id).await?;
         let response = v1::GetGrantResponse { grant: Some(grant.clone()) };
-        client.report("GetGrantResponse", &response, |layout| view::grant_details(layout, &grant))
+        client.report(&response, |layout, _| view::grant_details(layout, &grant))
     }
 }
 

@@ -102,27 +102,22 @@ impl Call for ListArgs {
             (_, true) => v1::Scope::All,
             _ => v1::Scope::Tenant,
         };
-        let mut list = v1::ListEventsResponse::default();
-        let mut pages = self.limit.pages();
-        loop {
+        let read_page = async |page_size, page_token| {
             let message = v1::ListEventsRequest {
                 scope: scope.into(),
                 tenant_id: self.tenant_id.clone().unwrap_or_default(),
                 grant_id: self.grant_id.clone(),
                 order: v1::ListOrder::NewestFirst.into(),
-                page_size: pages.size(),
-                page_token: pages.token(),
+                page_size,
+                page_token,
             };
             let send = async |request| client.admin().list_events(request).await;
             let page = client.call(message, send).await?;
-            let is_last = !pages.next(page.events.len(), &page.next_page_token);
-            list.events.extend(page.events);
-            if is_last {
-                list.next_page_token = page.next_page_token;
-                break;
-            }
-        }
-        client.report("ListEventsResponse", &list, |layout| view::list(layout, &list, self.all))
+            Ok((page.events, page.next_page_token))
+        };
+        let (events, next_page_token) = self.limit.read(read_page).await?;
+        let list = v1::ListEventsResponse { events, next_page_token, ..Default::default() };
+        client.report(&list, |layout, list| view::list(layout, list, self.all))
     }
 }
 
@@ -141,9 +136,7 @@ impl Call for WaitArgs {
             let is_pending = state == Some(v1::EnforcementState::Pending);
             // The server limits the duration of a call.
             if !is_pending || Instant::now() + REQUEST_TIME_MIN > deadline {
-                let report = client.report("WaitEnforcedResponse", &response, |layout| {
-                    view::waited(layout, response.enforcement.as_ref())
-                })?;
+                let report = client.report(&response, view::waited)?;
                 return Ok(report.with_enforcement(response.enforcement.as_ref()));
             }
         }

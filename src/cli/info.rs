@@ -59,7 +59,7 @@ impl VersionArgs {
         };
         let server = server.ok();
         let text = if self.output.output == Format::Json {
-            let server = server.map(|server| JsonMessage::new("GetServerInfoResponse", &server));
+            let server = server.map(|server| JsonMessage::new(&server));
             to_json(&Versions { client: CLIENT, server: server.transpose()? })?
         } else {
             versions(stdout_layout(self.output.wide), server.as_ref())
@@ -78,7 +78,7 @@ impl Call for WhoamiArgs {
     async fn run(&self, client: &Client) -> Result<Report, CliError> {
         let send = async |request| client.info().get_caller(request).await;
         let response = client.call(v1::GetCallerRequest {}, send).await?;
-        client.report("GetCallerResponse", &response, |layout| caller(layout, &response))
+        client.report(&response, caller)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write};
 
-use prost::Message;
+use prost::Name;
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use serde::{Serialize, Serializer};
 
@@ -18,13 +18,12 @@ use crate::{
 pub(crate) struct JsonMessage(DynamicMessage);
 
 impl JsonMessage {
-    /// A message of `supportaccess.v1` by name.
-    pub(crate) fn new(name: &str, message: &impl Message) -> Result<Self, CliError> {
+    pub(crate) fn new<M: Name>(message: &M) -> Result<Self, CliError> {
         let pool =
             DescriptorPool::decode(DESCRIPTORS).map_err(|error| CliError::because(&error))?;
         let descriptor = pool
-            .get_message_by_name(&format!("supportaccess.v1.{name}"))
-            .ok_or_else(|| CliError::new(format!("the message {name} has no descriptor")))?;
+            .get_message_by_name(&M::full_name())
+            .ok_or_else(|| CliError::new(format!("{} has no descriptor", M::full_name())))?;
         DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice())
             .map(Self)
             .map_err(|error| CliError::because(&error))
@@ -126,7 +125,7 @@ mod tests {
   "ignored_group_count": 0
 }
 "#;
-        let message = JsonMessage::new("CheckAccessResponse", &response).unwrap();
+        let message = JsonMessage::new(&response).unwrap();
         assert_eq!(to_json(&message).unwrap(), expected);
     }
 

@@ -4,7 +4,7 @@ use clap::{ArgGroup, Args, Subcommand};
 use prost_types::Timestamp;
 
 use super::{
-    args::{Kind, LimitArgs, RequestArgs, parse_duration, parse_time, to_proto},
+    args::{LimitArgs, RequestArgs, parse_duration, parse_time, to_proto},
     client::{Call, Client, Remote},
     error::CliError,
     output::Report,
@@ -49,7 +49,7 @@ pub(crate) struct CreateArgs {
     group_id: Option<String>,
     /// Lock every agent of this kind
     #[arg(long = "kind", value_name = "KIND", ignore_case = true)]
-    agent_kind: Option<Kind>,
+    agent_kind: Option<v1::AgentKind>,
     /// Lock every agent
     #[arg(long)]
     everything: bool,
@@ -147,21 +147,15 @@ impl Call for CreateArgs {
             tenant_id: self.tenant_id.clone(),
             agent_id: self.agent_id.clone().unwrap_or_default(),
             group_id: self.group_id.clone().unwrap_or_default(),
-            agent_kind: self
-                .agent_kind
-                .map(|kind| v1::AgentKind::from(kind).into())
-                .unwrap_or_default(),
+            agent_kind: self.agent_kind.unwrap_or_default().into(),
             everything: self.everything,
             reason: self.reason.clone(),
             expire_time: self.expire_time,
             duration: self.duration.map(to_proto).transpose()?,
         };
         let send = async |request| client.admin().lock_access(request).await;
-        let response = client.call(message, send).await;
-        let response =
-            response.map_err(|error| RequestArgs::with_id_in_hint(&request_id, error))?;
-        let report = client
-            .report("LockAccessResponse", &response, |layout| view::locked(layout, &response))?;
+        let response = client.change(&request_id, message, send).await?;
+        let report = client.report(&response, view::locked)?;
         Ok(report.with_enforcement(response.enforcement.as_ref()))
     }
 }
@@ -177,35 +171,27 @@ impl Call for LiftArgs {
             reason: self.reason.clone(),
         };
         let send = async |request| client.admin().unlock_access(request).await;
-        let response = client.call(message, send).await;
-        let response =
-            response.map_err(|error| RequestArgs::with_id_in_hint(&request_id, error))?;
-        client.report("UnlockAccessResponse", &response, |layout| view::lifted(layout, &response))
+        let response = client.change(&request_id, message, send).await?;
+        client.report(&response, view::lifted)
     }
 }
 
 impl Call for ListArgs {
     async fn run(&self, client: &Client) -> Result<Report, CliError> {
         let scope = if self.all_tenants { v1::Scope::All } else { v1::Scope::Tenant };
-        let mut list = v1::ListLocksResponse::default();
-        let mut pages = self.limit.pages();
-        loop {
+        let read_page = async |page_size, page_token| {
             let message = v1::ListLocksRequest {
                 scope: scope.into(),
                 tenant_id: self.tenant_id.clone().unwrap_or_default(),
                 include_ended: self.include_ended,
-                page_size: pages.size(),
-                page_token: pages.token(),
+                page_size,
+                page_token,
             };
             let send = async |request| client.admin().list_locks(request).await;
             let page = client.call(message, send).await?;
-            let is_last = !pages.next(page.locks.len(), &page.next_page_token);
-            list.locks.extend(page.locks);
-            if is_last {
-                list.next_page_token = page.next_page_token;
-                break;
-            }
-        }
-        client.report("ListLocksResponse", &list, |layout| view::list(layout, &list))
+            Ok((page.locks, page.next_page_token))
+        };
+        let (locks, next_page_token) = self.limit.read(read_page).await?;
+        client.report(&v1::ListLocksResponse { locks, next_page_token }, view::list)
     }
 }

@@ -44,7 +44,7 @@ impl Call for ListArgs {
     async fn run(&self, client: &Client) -> Result<Report, CliError> {
         let send = async |request| client.nodes().list_check_nodes(request).await;
         let response = client.call(v1::ListCheckNodesRequest {}, send).await?;
-        client.report("ListCheckNodesResponse", &response, |layout| list(layout, &response))
+        client.report(&response, list)
     }
 }
 

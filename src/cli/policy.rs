@@ -1,6 +1,6 @@
 //! `support-access policy get` and `set`.
 
-use clap::{ArgGroup, Args, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum, builder::PossibleValue};
 use prost_types::FieldMask;
 
 use super::{
@@ -9,7 +9,10 @@ use super::{
     error::CliError,
     output::Report,
 };
-use crate::{api::proto::v1, domain::Span};
+use crate::{
+    api::proto::v1,
+    domain::{OverrideField, Span},
+};
 
 pub(crate) mod view;
 
@@ -84,7 +87,7 @@ pub(crate) struct SetArgs {
     max_schedule_ahead: Option<Span>,
     /// Remove an override, and inherit the vendor's catalogue again; may be repeated
     #[arg(long, value_name = "FIELD")]
-    clear: Vec<Field>,
+    clear: Vec<OverrideField>,
     /// Only if the policy still has this etag
     #[arg(long, default_value = "", hide_default_value = true)]
     etag: String,
@@ -93,20 +96,6 @@ pub(crate) struct SetArgs {
     reason: String,
     #[command(flatten)]
     request: RequestArgs,
-}
-
-/// A field of the policy overrides.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Field {
-    Groups,
-    PresetDurations,
-    DefaultDuration,
-    MaxDuration,
-    UntilRevokedAllowed,
-    ReasonRequired,
-    TicketRequired,
-    MaxScheduleAhead,
-    AgentKinds,
 }
 
 impl PolicyCommand {
@@ -121,7 +110,7 @@ impl PolicyCommand {
 impl Call for GetArgs {
     async fn run(&self, client: &Client) -> Result<Report, CliError> {
         let response = get(client, &self.tenant_id).await?;
-        client.report("GetSupportPolicyResponse", &response, |layout| view::got(layout, &response))
+        client.report(&response, view::got)
     }
 }
 
@@ -130,12 +119,8 @@ impl Call for SetArgs {
         let send = async |request| client.admin().update_support_policy(request).await;
         let message = self.to_request()?;
         let request_id = message.request_id.clone();
-        let response = client.call(message, send).await;
-        let response =
-            response.map_err(|error| RequestArgs::with_id_in_hint(&request_id, error))?;
-        let report = client.report("UpdateSupportPolicyResponse", &response, |layout| {
-            view::updated(layout, &response)
-        })?;
+        let response = client.change(&request_id, message, send).await?;
+        let report = client.report(&response, view::updated)?;
         let mut report = report.with_enforcement(response.enforcement.as_ref());
         let policy = response.support_policy.unwrap_or_default();
         if self.max_duration.is_some()
@@ -179,12 +164,12 @@ impl SetArgs {
             max_schedule_ahead: self.max_schedule_ahead.map(to_proto).transpose()?,
             agent_kinds: None,
         };
-        let set: Vec<Field> = Field::all_set(&overrides).collect();
+        let set: Vec<OverrideField> = overrides.fields().collect();
         if let Some(both) = self.clear.iter().find(|field| set.contains(field)) {
-            let problem = format!("--clear: {} is set and cleared in one command", both.path());
+            let problem = format!("--clear: {} is set and cleared in one command", both.name());
             return Err(CliError::usage(problem));
         }
-        let paths = set.iter().chain(&self.clear).map(|field| field.path()).collect();
+        let paths = set.iter().chain(&self.clear).map(|field| field.name().to_owned()).collect();
         Ok(v1::UpdateSupportPolicyRequest {
             request_id: self.request.id(),
             tenant_id: self.tenant_id.clone(),
@@ -196,28 +181,12 @@ impl SetArgs {
     }
 }
 
-impl Field {
-    fn all_set(overrides: &v1::PolicyOverrides) -> impl Iterator<Item = Self> {
-        Self::value_variants().iter().copied().filter(|field| field.is_set(overrides))
+impl ValueEnum for OverrideField {
+    fn value_variants<'a>() -> &'a [Self] {
+        Self::ALL
     }
 
-    fn is_set(self, overrides: &v1::PolicyOverrides) -> bool {
-        match self {
-            Self::Groups => overrides.groups.is_some(),
-            Self::PresetDurations => overrides.preset_durations.is_some(),
-            Self::DefaultDuration => overrides.default_duration.is_some(),
-            Self::MaxDuration => overrides.max_duration.is_some(),
-            Self::UntilRevokedAllowed => overrides.until_revoked_allowed.is_some(),
-            Self::ReasonRequired => overrides.reason_required.is_some(),
-            Self::TicketRequired => overrides.ticket_required.is_some(),
-            Self::MaxScheduleAhead => overrides.max_schedule_ahead.is_some(),
-            Self::AgentKinds => overrides.agent_kinds.is_some(),
-        }
-    }
-
-    /// The name in the API: the name of the value, with underscores.
-    fn path(self) -> String {
-        let value = self.to_possible_value();
-        value.map(|value| value.get_name().replace('-', "_")).unwrap_or_default()
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name().replace('_', "-")))
     }
 }

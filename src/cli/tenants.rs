@@ -37,21 +37,14 @@ impl TenantCommand {
 
 impl Call for ListArgs {
     async fn run(&self, client: &Client) -> Result<Report, CliError> {
-        let mut list = v1::ListTenantsResponse::default();
-        let mut pages = self.limit.pages();
-        loop {
-            let message =
-                v1::ListTenantsRequest { page_size: pages.size(), page_token: pages.token() };
+        let read_page = async |page_size, page_token| {
+            let message = v1::ListTenantsRequest { page_size, page_token };
             let send = async |request| client.admin().list_tenants(request).await;
             let page = client.call(message, send).await?;
-            let is_last = !pages.next(page.tenants.len(), &page.next_page_token);
-            list.tenants.extend(page.tenants);
-            if is_last {
-                list.next_page_token = page.next_page_token;
-                break;
-            }
-        }
-        client.report("ListTenantsResponse", &list, |layout| view(layout, &list))
+            Ok((page.tenants, page.next_page_token))
+        };
+        let (tenants, next_page_token) = self.limit.read(read_page).await?;
+        client.report(&v1::ListTenantsResponse { tenants, next_page_token }, view)
     }
 }
 

@@ -145,31 +145,20 @@ impl Attribution {
 
 // === impl Role ===
 
-impl Role {
-    /// Every role, in the order of the permission table.
-    pub const ALL: [Self; 7] = [
-        Self::TenantAdmin,
-        Self::TenantAuditor,
-        Self::Portal,
-        Self::Gateway,
-        Self::Node,
-        Self::Operator,
-        Self::Auditor,
-    ];
-
+names! {
     /// The name used in configuration files, logs and documentation.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::TenantAdmin => "tenant_admin",
-            Self::TenantAuditor => "tenant_auditor",
-            Self::Portal => "portal",
-            Self::Gateway => "gateway",
-            Self::Node => "node",
-            Self::Operator => "operator",
-            Self::Auditor => "auditor",
-        }
+    Role {
+        TenantAdmin = "tenant_admin",
+        TenantAuditor = "tenant_auditor",
+        Portal = "portal",
+        Gateway = "gateway",
+        Node = "node",
+        Operator = "operator",
+        Auditor = "auditor",
     }
+}
 
+impl Role {
     /// The party that the role belongs to. A portal is operated by the vendor.
     pub const fn party(self) -> Party {
         match self {
@@ -213,13 +202,11 @@ impl Tenants {
 
 // === impl Party ===
 
-impl Party {
+names! {
     /// The name used in the history.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Tenant => "tenant",
-            Self::Vendor => "vendor",
-        }
+    Party {
+        Tenant = "tenant",
+        Vendor = "vendor",
     }
 }
 
@@ -288,6 +275,19 @@ impl Caller {
 // === impl Action ===
 
 impl Action {
+    /// Whether the action waits until a change is in force at every check node.
+    pub const fn waits_for_enforcement(self) -> bool {
+        matches!(
+            self,
+            Self::ExtendAccess
+                | Self::RevokeAccess
+                | Self::RevokeAllAccess
+                | Self::UpdateSupportPolicy
+                | Self::LockAccess
+                | Self::WaitEnforced
+        )
+    }
+
     /// Whether every authenticated caller may perform the action, even without any role.
     pub fn is_for_everyone(self) -> bool {
         Role::ALL.iter().all(|role| self.permission(*role) == Permission::All)

@@ -78,44 +78,28 @@ pub struct Decision<'a> {
 
 // === impl Reason ===
 
-impl Reason {
-    /// Every reason, in the order of declaration, which is that of the API.
-    pub const ALL: [Self; 12] = [
-        Self::GrantActive,
-        Self::NoGrant,
-        Self::NotStarted,
-        Self::Expired,
-        Self::Revoked,
-        Self::GroupMismatch,
-        Self::AgentNotNamed,
-        Self::LevelExceeded,
-        Self::Locked,
-        Self::Stale,
-        Self::AgentKindNotAllowed,
-        Self::OnBehalfOfRequired,
-    ];
+names! {
+    /// The name in the API without its prefix, as in logs and metrics.
+    Reason {
+        GrantActive = "GRANT_ACTIVE",
+        NoGrant = "NO_GRANT",
+        NotStarted = "NOT_STARTED",
+        Expired = "EXPIRED",
+        Revoked = "REVOKED",
+        GroupMismatch = "GROUP_MISMATCH",
+        AgentNotNamed = "AGENT_NOT_NAMED",
+        LevelExceeded = "LEVEL_EXCEEDED",
+        Locked = "LOCKED",
+        Stale = "STALE",
+        AgentKindNotAllowed = "AGENT_KIND_NOT_ALLOWED",
+        OnBehalfOfRequired = "ON_BEHALF_OF_REQUIRED",
+    }
+}
 
+impl Reason {
     /// Whether the agent may enter.
     pub fn is_allowed(self) -> bool {
         self == Self::GrantActive
-    }
-
-    /// The name in the API without its prefix, as in logs and metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::GrantActive => "GRANT_ACTIVE",
-            Self::NoGrant => "NO_GRANT",
-            Self::NotStarted => "NOT_STARTED",
-            Self::Expired => "EXPIRED",
-            Self::Revoked => "REVOKED",
-            Self::GroupMismatch => "GROUP_MISMATCH",
-            Self::AgentNotNamed => "AGENT_NOT_NAMED",
-            Self::LevelExceeded => "LEVEL_EXCEEDED",
-            Self::Stale => "STALE",
-            Self::Locked => "LOCKED",
-            Self::AgentKindNotAllowed => "AGENT_KIND_NOT_ALLOWED",
-            Self::OnBehalfOfRequired => "ON_BEHALF_OF_REQUIRED",
-        }
     }
 }
 

@@ -53,37 +53,28 @@ pub struct AgentKindEntry {
     #[serde(default)]
     pub on_behalf_of_required: bool,
 }
+
 impl AgentKindEntry {
     /// Humans, at the grant's level.
     pub const HUMAN: Self =
         Self { agent_kind: AgentKind::Human, max_access_level: None, on_behalf_of_required: false };
 }
 
-impl AccessLevel {
-    /// Every level, lowest first.
-    pub const ALL: [Self; 3] = [Self::ReadOnly, Self::ReadWrite, Self::Admin];
-
+names! {
     /// The name in messages and configuration files.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::ReadOnly => "READ_ONLY",
-            Self::ReadWrite => "READ_WRITE",
-            Self::Admin => "ADMIN",
-        }
+    AccessLevel {
+        ReadOnly = "READ_ONLY",
+        ReadWrite = "READ_WRITE",
+        Admin = "ADMIN",
     }
 }
 
-impl AgentKind {
-    /// Every kind.
-    pub const ALL: [Self; 3] = [Self::Human, Self::Ai, Self::Service];
-
+names! {
     /// The name in messages, records and the database.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Human => "HUMAN",
-            Self::Ai => "AI",
-            Self::Service => "SERVICE",
-        }
+    AgentKind {
+        Human = "HUMAN",
+        Ai = "AI",
+        Service = "SERVICE",
     }
 }
 

@@ -1,4 +1,4 @@
-//! Servers in this process, over real sockets.
+//! Servers in this process, over real sockets, and their parts.
 
 #[allow(clippy::disallowed_methods, reason = "tasks of a test end with its runtime")]
 mod attacks;

@@ -6,7 +6,10 @@ use tonic::{Request, Response, Status, async_trait};
 
 use crate::{
     api::{
-        grpc::{call::admit, convert::checks, status::Failure},
+        grpc::{
+            call::{Call, admit},
+            convert::checks,
+        },
         metrics::Metrics,
         proto::v1::{self as pb, support_access_server::SupportAccess},
     },
@@ -36,10 +39,9 @@ impl SupportAccess for Access {
         &self,
         request: Request<pb::CheckAccessRequest>,
     ) -> Answered<pb::CheckAccessResponse> {
-        let call = admit(request)?;
-        let deadline = call.deadline();
-        let (check, token) = checks::check_request(call.message).map_err(Failure::from)?;
-        let result = self.checks.check(&check, &token, deadline).await.map_err(Failure::from)?;
+        let Call { message, deadline, .. } = admit(request)?;
+        let (check, token) = checks::check_request(message)?;
+        let result = self.checks.check(&check, &token, deadline).await?;
         self.metrics.check(result.reason);
         Ok(Response::new(checks::result(result)))
     }
@@ -48,11 +50,9 @@ impl SupportAccess for Access {
         &self,
         request: Request<pb::BatchCheckAccessRequest>,
     ) -> Answered<pb::BatchCheckAccessResponse> {
-        let call = admit(request)?;
-        let deadline = call.deadline();
-        let (batch, token) = checks::batch_request(call.message).map_err(Failure::from)?;
-        let results = self.checks.check_batch(&batch, &token, deadline).await;
-        let results = results.map_err(Failure::from)?;
+        let Call { message, deadline, .. } = admit(request)?;
+        let (batch, token) = checks::batch_request(message)?;
+        let results = self.checks.check_batch(&batch, &token, deadline).await?;
         for result in &results {
             self.metrics.check(result.reason);
         }
@@ -64,18 +64,16 @@ impl SupportAccess for Access {
         &self,
         request: Request<pb::ExplainAccessRequest>,
     ) -> Answered<pb::ExplainAccessResponse> {
-        let call = admit(request)?;
-        let deadline = call.deadline();
-        let (check, token) = checks::explain_request(call.message).map_err(Failure::from)?;
+        let Call { caller, message, deadline } = admit(request)?;
+        let (check, token) = checks::explain_request(message)?;
         // Gateways know their agent. Only a tenant may ask about an unnamed one.
-        let party = call.caller.party(Action::ExplainAccess, Some(&check.tenant_id));
+        let party = caller.party(Action::ExplainAccess, Some(&check.tenant_id));
         if check.agent_id.is_none() && party == Party::Vendor {
             let (field, description) = ("check.agent_id", "must not be empty");
             let violations = Violations::of(field, ViolationReason::Required, description);
-            return Err(Failure::from(violations).into());
+            return Err(violations.into());
         }
-        let explanation = self.checks.explain(&check, &token, deadline).await;
-        let explanation = explanation.map_err(Failure::from)?;
+        let explanation = self.checks.explain(&check, &token, deadline).await?;
         Ok(Response::new(checks::explanation(explanation)))
     }
 }

@@ -15,7 +15,7 @@ use crate::{
         grpc::{
             call::{Call, admit},
             convert::{events, grants, lists, locks, policies},
-            status::{Failure, refuse_at_sidecar},
+            status::refuse_at_sidecar,
         },
         proto::v1::{
             self as pb,
@@ -52,12 +52,9 @@ impl SupportAccessAdmin for Admin {
         &self,
         request: Request<pb::GrantAccessRequest>,
     ) -> Answered<pb::GrantAccessResponse> {
-        let call = admit(request)?;
-        let deadline = call.deadline();
-        let Call { caller, message, .. } = call;
-        let request = grants::grant_request(message).map_err(Failure::from)?;
-        let granted = self.service.grant_access(&caller, request, deadline).await;
-        let granted = granted.map_err(Failure::from)?;
+        let Call { caller, message, deadline } = admit(request)?;
+        let request = grants::grant_request(message)?;
+        let granted = self.service.grant_access(&caller, request, deadline).await?;
         Ok(Response::new(pb::GrantAccessResponse {
             grant: Some(grants::grant(granted.grant)),
             consistency_token: granted.token.to_string(),
@@ -68,24 +65,19 @@ impl SupportAccessAdmin for Admin {
         &self,
         request: Request<pb::ExtendAccessRequest>,
     ) -> Answered<pb::ExtendAccessResponse> {
-        let call = admit(request)?;
-        let deadline = call.enforcement_deadline();
-        let Call { caller, message, .. } = call;
-        let (grant, request) = grants::extend_request(message).map_err(Failure::from)?;
+        let Call { caller, message, deadline } = admit(request)?;
+        let (grant, request) = grants::extend_request(message)?;
         let extended = self.service.extend_access(&caller, &grant, request, deadline).await;
-        Ok(Response::new(grants::extended(extended.map_err(Failure::from)?)))
+        Ok(Response::new(grants::extended(extended?)))
     }
 
     async fn revoke_access(
         &self,
         request: Request<pb::RevokeAccessRequest>,
     ) -> Answered<pb::RevokeAccessResponse> {
-        let call = admit(request)?;
-        let deadline = call.enforcement_deadline();
-        let Call { caller, message, .. } = call;
-        let (grant, request) = grants::revoke_request(message).map_err(Failure::from)?;
-        let revoked = self.service.revoke_access(&caller, &grant, request, deadline).await;
-        let revoked = revoked.map_err(Failure::from)?;
+        let Call { caller, message, deadline } = admit(request)?;
+        let (grant, request) = grants::revoke_request(message)?;
+        let revoked = self.service.revoke_access(&caller, &grant, request, deadline).await?;
         Ok(Response::new(pb::RevokeAccessResponse {
             grant: Some(grants::grant(revoked.grant)),
             enforcement: Some(grants::enforcement(revoked.enforcement)),
@@ -97,12 +89,10 @@ impl SupportAccessAdmin for Admin {
         &self,
         request: Request<pb::RevokeAllAccessRequest>,
     ) -> Answered<pb::RevokeAllAccessResponse> {
-        let call = admit(request)?;
-        let deadline = call.enforcement_deadline();
-        let Call { caller, message, .. } = call;
-        let (tenant_id, request) = grants::revoke_all_request(message).map_err(Failure::from)?;
-        let revoked = self.service.revoke_all_access(&caller, &tenant_id, request, deadline).await;
-        let revoked = revoked.map_err(Failure::from)?;
+        let Call { caller, message, deadline } = admit(request)?;
+        let (tenant_id, request) = grants::revoke_all_request(message)?;
+        let revoked =
+            self.service.revoke_all_access(&caller, &tenant_id, request, deadline).await?;
         Ok(Response::new(pb::RevokeAllAccessResponse {
             grants: grants::grants(revoked.grants),
             enforcement: Some(grants::enforcement(revoked.enforcement)),
@@ -114,8 +104,8 @@ impl SupportAccessAdmin for Admin {
         &self,
         request: Request<pb::GetGrantRequest>,
     ) -> Answered<pb::GetGrantResponse> {
-        let grant = grants::get_grant_request(admit(request)?.message).map_err(Failure::from)?;
-        let grant = self.service.get_grant(&grant).await.map_err(Failure::from)?;
+        let grant = grants::get_grant_request(admit(request)?.message)?;
+        let grant = self.service.get_grant(&grant).await?;
         Ok(Response::new(pb::GetGrantResponse { grant: Some(grants::grant(grant)) }))
     }
 
@@ -123,9 +113,8 @@ impl SupportAccessAdmin for Admin {
         &self,
         request: Request<pb::ListGrantsRequest>,
     ) -> Answered<pb::ListGrantsResponse> {
-        let (filter, page) =
-            lists::list_grants_request(admit(request)?.message).map_err(Failure::from)?;
-        let page = self.service.list_grants(filter, &page).await.map_err(Failure::from)?;
+        let (filter, page) = lists::list_grants_request(admit(request)?.message)?;
+        let page = self.service.list_grants(filter, &page).await?;
         Ok(Response::new(pb::ListGrantsResponse {
             grants: grants::grants(page.items),
             next_page_token: page.next_token,
@@ -137,10 +126,8 @@ impl SupportAccessAdmin for Admin {
         &self,
         request: Request<pb::ListEventsRequest>,
     ) -> Answered<pb::ListEventsResponse> {
-        let (scope, grant, page) =
-            lists::list_events_request(admit(request)?.message).map_err(Failure::from)?;
-        let page = self.service.list_events(scope, grant.as_ref(), &page).await;
-        let page = page.map_err(Failure::from)?;
+        let (scope, grant, page) = lists::list_events_request(admit(request)?.message)?;
+        let page = self.service.list_events(scope, grant.as_ref(), &page).await?;
         Ok(Response::new(pb::ListEventsResponse {
             events: page.items.into_iter().map(events::event).collect(),
             next_page_token: page.next_token,
@@ -152,8 +139,8 @@ impl SupportAccessAdmin for Admin {
         &self,
         request: Request<pb::ListTenantsRequest>,
     ) -> Answered<pb::ListTenantsResponse> {
-        let page = lists::list_tenants_request(admit(request)?.message).map_err(Failure::from)?;
-        let page = self.service.list_tenants(&page).await.map_err(Failure::from)?;
+        let page = lists::list_tenants_request(admit(request)?.message)?;
+        let page = self.service.list_tenants(&page).await?;
         let tenant = |tenant_id| pb::Tenant { tenant_id };
         Ok(Response::new(pb::ListTenantsResponse {
             tenants: page.items.into_iter().map(tenant).collect(),
@@ -165,10 +152,8 @@ impl SupportAccessAdmin for Admin {
         &self,
         request: Request<pb::GetSupportPolicyRequest>,
     ) -> Answered<pb::GetSupportPolicyResponse> {
-        let tenant_id =
-            policies::get_support_policy_request(admit(request)?.message).map_err(Failure::from)?;
-        let (policy, overrides) =
-            self.service.support_policy(&tenant_id).await.map_err(Failure::from)?;
+        let tenant_id = policies::get_support_policy_request(admit(request)?.message)?;
+        let (policy, overrides) = self.service.support_policy(&tenant_id).await?;
         Ok(Response::new(pb::GetSupportPolicyResponse {
             support_policy: Some(policies::support_policy(&tenant_id, &policy)),
             policy_overrides: Some(policies::policy_overrides(&overrides)),
@@ -179,14 +164,10 @@ impl SupportAccessAdmin for Admin {
         &self,
         request: Request<pb::UpdateSupportPolicyRequest>,
     ) -> Answered<pb::UpdateSupportPolicyResponse> {
-        let call = admit(request)?;
-        let deadline = call.enforcement_deadline();
-        let Call { caller, message, .. } = call;
-        let (tenant_id, request) =
-            policies::update_support_policy_request(message).map_err(Failure::from)?;
+        let Call { caller, message, deadline } = admit(request)?;
+        let (tenant_id, request) = policies::update_support_policy_request(message)?;
         let updated =
-            self.service.update_support_policy(&caller, &tenant_id, request, deadline).await;
-        let updated = updated.map_err(Failure::from)?;
+            self.service.update_support_policy(&caller, &tenant_id, request, deadline).await?;
         Ok(Response::new(pb::UpdateSupportPolicyResponse {
             support_policy: Some(policies::support_policy(&tenant_id, &updated.policy)),
             policy_overrides: Some(policies::policy_overrides(&updated.overrides)),
@@ -199,12 +180,10 @@ impl SupportAccessAdmin for Admin {
         &self,
         request: Request<pb::WaitEnforcedRequest>,
     ) -> Answered<pb::WaitEnforcedResponse> {
-        let call = admit(request)?;
-        let deadline = call.enforcement_deadline();
-        let (tenant_id, token) =
-            lists::wait_enforced_request(call.message).map_err(Failure::from)?;
+        let Call { message, deadline, .. } = admit(request)?;
+        let (tenant_id, token) = lists::wait_enforced_request(message)?;
         let enforcement = self.service.wait_enforced(tenant_id.as_ref(), &token, deadline).await;
-        let enforcement = grants::enforcement(enforcement.map_err(Failure::from)?);
+        let enforcement = grants::enforcement(enforcement?);
         Ok(Response::new(pb::WaitEnforcedResponse { enforcement: Some(enforcement) }))
     }
 
@@ -212,10 +191,9 @@ impl SupportAccessAdmin for Admin {
         &self,
         request: Request<pb::ExportHistoryRequest>,
     ) -> Answered<Self::ExportHistoryStream> {
-        let (tenant_id, after) =
-            lists::export_history_request(admit(request)?.message).map_err(Failure::from)?;
+        let (tenant_id, after) = lists::export_history_request(admit(request)?.message)?;
         let export = Arc::clone(&self.service).export_history(tenant_id, after).await;
-        let records = export.map_err(Failure::from)?.map_err(|error| Failure::from(error).into());
+        let records = export?.map_err(Status::from);
         let responses = records.map_ok(|records| pb::ExportHistoryResponse { records });
         Ok(Response::new(responses.boxed()))
     }
@@ -224,10 +202,8 @@ impl SupportAccessAdmin for Admin {
         &self,
         request: Request<pb::GetCheckpointRequest>,
     ) -> Answered<pb::GetCheckpointResponse> {
-        let tenant_id =
-            lists::get_checkpoint_request(admit(request)?.message).map_err(Failure::from)?;
-        let checkpoint = self.service.checkpoint(tenant_id.as_ref()).await;
-        let checkpoint = checkpoint.map_err(Failure::from)?;
+        let tenant_id = lists::get_checkpoint_request(admit(request)?.message)?;
+        let checkpoint = self.service.checkpoint(tenant_id.as_ref()).await?;
         Ok(Response::new(pb::GetCheckpointResponse { checkpoint: checkpoint.line() }))
     }
 
@@ -235,12 +211,9 @@ impl SupportAccessAdmin for Admin {
         &self,
         request: Request<pb::LockAccessRequest>,
     ) -> Answered<pb::LockAccessResponse> {
-        let call = admit(request)?;
-        let deadline = call.enforcement_deadline();
-        let Call { caller, message, .. } = call;
-        let request = locks::lock_request(message).map_err(Failure::from)?;
-        let locked = self.service.lock_access(&caller, request, deadline).await;
-        let locked = locked.map_err(Failure::from)?;
+        let Call { caller, message, deadline } = admit(request)?;
+        let request = locks::lock_request(message)?;
+        let locked = self.service.lock_access(&caller, request, deadline).await?;
         Ok(Response::new(pb::LockAccessResponse {
             lock: Some(locks::lock(locked.lock)),
             consistency_token: locked.enforcement.token.to_string(),
@@ -252,12 +225,9 @@ impl SupportAccessAdmin for Admin {
         &self,
         request: Request<pb::UnlockAccessRequest>,
     ) -> Answered<pb::UnlockAccessResponse> {
-        let call = admit(request)?;
-        let deadline = call.deadline();
-        let Call { caller, message, .. } = call;
-        let (lock, request) = locks::unlock_request(message).map_err(Failure::from)?;
-        let unlocked = self.service.unlock_access(&caller, &lock, request, deadline).await;
-        let unlocked = unlocked.map_err(Failure::from)?;
+        let Call { caller, message, deadline } = admit(request)?;
+        let (lock, request) = locks::unlock_request(message)?;
+        let unlocked = self.service.unlock_access(&caller, &lock, request, deadline).await?;
         Ok(Response::new(pb::UnlockAccessResponse {
             lock: Some(locks::lock(unlocked.lock)),
             consistency_token: unlocked.token.to_string(),
@@ -268,9 +238,8 @@ impl SupportAccessAdmin for Admin {
         &self,
         request: Request<pb::ListLocksRequest>,
     ) -> Answered<pb::ListLocksResponse> {
-        let (filter, page) =
-            lists::list_locks_request(admit(request)?.message).map_err(Failure::from)?;
-        let page = self.service.list_locks(filter, &page).await.map_err(Failure::from)?;
+        let (filter, page) = lists::list_locks_request(admit(request)?.message)?;
+        let page = self.service.list_locks(filter, &page).await?;
         Ok(Response::new(pb::ListLocksResponse {
             locks: locks::locks(page.items),
             next_page_token: page.next_token,

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
-use tonic::{Extensions, Request, metadata::MetadataMap};
+use tonic::{Extensions, Request, Status, metadata::MetadataMap};
 use tracing::warn;
 
 use crate::{
@@ -12,16 +12,16 @@ use crate::{
         status::{Failure, unknown_caller},
     },
     auth::ConnectionInfo,
-    domain::{Action, Attribution, Caller, Scope, ids::ID_LENGTH_MAX},
+    domain::{Action, Attribution, Caller, Scope, ids::ID_LENGTH_MAX, violation::Violations},
+    service::ServiceError,
 };
 
 /// The metadata key of the gRPC deadline.
 const TIMEOUT_KEY: &str = "grpc-timeout";
-/// The default and longest deadline of a call.
-const TIMEOUT: Duration = Duration::from_secs(10);
-/// The default and longest deadline of a call that waits for enforcement. Longer than the longest
-/// `max_staleness`.
-const ENFORCEMENT_TIMEOUT: Duration = Duration::from_mins(6);
+/// Timeout of a response, and the default and longest deadline of a call.
+pub(in crate::api) const TIMEOUT: Duration = Duration::from_secs(10);
+/// The same for a call that waits for enforcement. Longer than the longest `max_staleness`.
+pub(in crate::api) const ENFORCEMENT_TIMEOUT: Duration = Duration::from_mins(6);
 /// The maximum time that is reserved for the response to reach the caller.
 const RETURN_TIME_MAX: Duration = Duration::from_millis(50);
 
@@ -32,7 +32,8 @@ pub(super) struct Call<M> {
     pub(super) caller: Arc<Caller>,
     /// The request.
     pub(super) message: M,
-    metadata: MetadataMap,
+    /// When the response must be sent: a little before the caller's deadline.
+    pub(super) deadline: Instant,
 }
 
 /// Admits a call if its caller has the permission. The only way to a request's message. A refusal
@@ -40,7 +41,8 @@ pub(super) struct Call<M> {
 pub(super) fn admit<M: Guarded>(request: Request<M>) -> Result<Call<M>, Failure> {
     let (metadata, extensions, message) = request.into_parts();
     let caller = admit_to(M::ACTION, message.scope(), &extensions)?;
-    Ok(Call { caller, message, metadata })
+    let timeout_max = if M::ACTION.waits_for_enforcement() { ENFORCEMENT_TIMEOUT } else { TIMEOUT };
+    Ok(Call { caller, message, deadline: deadline_within(&metadata, timeout_max) })
 }
 
 /// As [`admit`], for a request without a single message.
@@ -76,15 +78,15 @@ pub(super) fn admit_to(
     Ok(Arc::clone(caller))
 }
 
-impl<M> Call<M> {
-    /// When the response must be sent: a little before the caller's deadline.
-    pub(super) fn deadline(&self) -> Instant {
-        deadline_within(&self.metadata, TIMEOUT)
+impl From<Violations> for Status {
+    fn from(violations: Violations) -> Self {
+        Failure::from(violations).into()
     }
+}
 
-    /// As [`Self::deadline`], for a call that waits for enforcement.
-    pub(super) fn enforcement_deadline(&self) -> Instant {
-        deadline_within(&self.metadata, ENFORCEMENT_TIMEOUT)
+impl From<ServiceError> for Status {
+    fn from(error: ServiceError) -> Self {
+        Failure::from(error).into()
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
         grpc::{
             call::admit,
             convert::{replication::node_message, timestamps::duration},
-            status::{Failure, replica_required},
+            status::replica_required,
         },
         proto::v1::{self as pb, check_nodes_server::CheckNodes},
     },
@@ -38,8 +38,7 @@ impl CheckNodes for Nodes {
     ) -> Result<Response<pb::ListCheckNodesResponse>, Status> {
         admit(request)?;
         let service = self.service.as_ref().ok_or_else(replica_required)?;
-        let CheckNodeList { nodes, head, max_staleness } =
-            service.check_nodes().await.map_err(Failure::from)?;
+        let CheckNodeList { nodes, head, max_staleness } = service.check_nodes().await?;
         let message = |info: NodeInfo| {
             let lag = (head - info.revision).max(0);
             node_message(info, lag)

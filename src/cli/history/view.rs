@@ -42,8 +42,8 @@ pub(super) fn list(layout: Layout, list: &v1::ListEventsResponse, all: bool) -> 
 
 /// The response to `history wait`. The server returns the recorded duration, or the time until the
 /// response if none was recorded, so no duration is shown.
-pub(super) fn waited(layout: Layout, enforcement: Option<&v1::Enforcement>) -> String {
-    let in_force = match enforcement {
+pub(super) fn waited(layout: Layout, response: &v1::WaitEnforcedResponse) -> String {
+    let in_force = match &response.enforcement {
         None => Cell::new("unknown").highlighted(Highlight::Warning),
         Some(found) if found.state() == v1::EnforcementState::Complete => {
             Cell::new(format!("at every check node ({})", node_counts(found)))

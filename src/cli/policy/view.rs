@@ -1,6 +1,5 @@
 //! Support policies for people.
 
-use super::Field;
 use crate::{
     api::proto::v1,
     cli::{
@@ -58,9 +57,8 @@ fn rows(
 
 /// The names of a tenant's overrides.
 fn overridden(overrides: Option<&v1::PolicyOverrides>) -> String {
-    let overrides = overrides.cloned().unwrap_or_default();
-    let names = Field::all_set(&overrides).map(|field| field.path().replace('_', " "));
-    names.collect::<Vec<_>>().join(", ")
+    let fields = overrides.into_iter().flat_map(v1::PolicyOverrides::fields);
+    fields.map(|field| field.name().replace('_', " ")).collect::<Vec<_>>().join(", ")
 }
 
 fn groups(layout: Layout, policy: &v1::SupportPolicy) -> String {

@@ -146,41 +146,24 @@ impl From<&TenantId> for Value {
     }
 }
 
-impl From<GrantId> for Value {
-    fn from(id: GrantId) -> Self {
-        Self::Text(id.to_string())
-    }
+/// Ids are stored as text.
+macro_rules! ids {
+    ($($Id:ident),*) => { $(
+        impl From<$Id> for Value {
+            fn from(id: $Id) -> Self {
+                Self::Text(id.to_string())
+            }
+        }
+
+        impl From<Option<$Id>> for Value {
+            fn from(id: Option<$Id>) -> Self {
+                Self::MaybeText(id.map(|id| id.to_string()))
+            }
+        }
+    )* };
 }
 
-impl From<Option<GrantId>> for Value {
-    fn from(id: Option<GrantId>) -> Self {
-        Self::MaybeText(id.map(|id| id.to_string()))
-    }
-}
-
-impl From<LockId> for Value {
-    fn from(id: LockId) -> Self {
-        Self::Text(id.to_string())
-    }
-}
-
-impl From<Option<LockId>> for Value {
-    fn from(id: Option<LockId>) -> Self {
-        Self::MaybeText(id.map(|id| id.to_string()))
-    }
-}
-
-impl From<NodeId> for Value {
-    fn from(id: NodeId) -> Self {
-        Self::Text(id.to_string())
-    }
-}
-
-impl From<Epoch> for Value {
-    fn from(epoch: Epoch) -> Self {
-        Self::Text(epoch.to_string())
-    }
-}
+ids!(Epoch, GrantId, LockId, NodeId);
 
 impl From<&[u8]> for Value {
     fn from(bytes: &[u8]) -> Self {

@@ -73,11 +73,7 @@ fn masked_fields(
     overrides: &pb::PolicyOverrides,
 ) -> Vec<OverrideField> {
     if paths.is_empty() {
-        let present: Vec<OverrideField> = OverrideField::ALL
-            .iter()
-            .copied()
-            .filter(|field| is_present(*field, overrides))
-            .collect();
+        let present: Vec<OverrideField> = overrides.fields().collect();
         if present.is_empty() {
             let description = "must name a field of policy_overrides, or a field must be set";
             fields.add("update_mask", ViolationReason::Required, description);
@@ -106,20 +102,6 @@ fn masked_fields(
         }
     }
     masked
-}
-
-fn is_present(field: OverrideField, overrides: &pb::PolicyOverrides) -> bool {
-    match field {
-        OverrideField::Groups => overrides.groups.is_some(),
-        OverrideField::PresetDurations => overrides.preset_durations.is_some(),
-        OverrideField::DefaultDuration => overrides.default_duration.is_some(),
-        OverrideField::MaxDuration => overrides.max_duration.is_some(),
-        OverrideField::UntilRevokedAllowed => overrides.until_revoked_allowed.is_some(),
-        OverrideField::ReasonRequired => overrides.reason_required.is_some(),
-        OverrideField::TicketRequired => overrides.ticket_required.is_some(),
-        OverrideField::MaxScheduleAhead => overrides.max_schedule_ahead.is_some(),
-        OverrideField::AgentKinds => overrides.agent_kinds.is_some(),
-    }
 }
 
 /// Parses the changed fields. AIP-134: fields outside the mask are ignored.

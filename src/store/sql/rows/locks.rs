@@ -47,7 +47,7 @@ impl LockTermsRow {
             lock_id: LockId(parse("lock_id", self.lock_id, Uuid::parse_str)?),
             tenant_id: tenant(self.tenant_id)?,
             target: target(&self.target, self.target_id)?,
-            party: [Party::Tenant, Party::Vendor]
+            party: Party::ALL
                 .into_iter()
                 .find(|party| party.as_str() == self.party)
                 .ok_or_else(|| corrupt("party", self.party, None))?,

@@ -87,9 +87,10 @@ impl World {
             Call::Get { grant, is_foreign } => {
                 let foreign = self.foreign_grants.last().map(|grant| grant.grant_id.clone());
                 let unknown = || Uuid::now_v7().to_string();
-                let grant_id = match is_foreign {
-                    true => foreign.unwrap_or_else(unknown),
-                    false => self.own_grant(grant).0,
+                let grant_id = if is_foreign {
+                    foreign.unwrap_or_else(unknown)
+                } else {
+                    self.own_grant(grant).0
                 };
                 let result = self.admin.get_grant(GetGrantRequest { tenant_id, grant_id }).await;
                 self.observe(result, "GetGrantResponse");

@@ -38,7 +38,7 @@ use crate::server::{
 /// The start of the clock, in seconds since 1970.
 const START: i64 = 1_800_000_000;
 /// The precision of times that depend on when a node has renewed its lease, in seconds.
-const PRECISION: i64 = 10;
+const PRECISION: f64 = 10.0;
 /// Headers that differ between any two calls.
 const HEADERS_OF_CALL: [&str; 2] = ["date", "x-request-id"];
 
@@ -273,11 +273,13 @@ impl World {
 /// A time or duration in multiples of [`PRECISION`].
 fn rounded(value: &Value) -> Value {
     let text = value.as_str().unwrap();
-    let seconds = match text.strip_suffix('s') {
-        Some(seconds) => seconds.parse::<f64>().unwrap(),
-        None => DateTime::parse_from_rfc3339(text).unwrap().timestamp() as f64,
+    let seconds: f64 = match text.strip_suffix('s') {
+        Some(seconds) => seconds.parse().unwrap(),
+        None => {
+            DateTime::parse_from_rfc3339(text).unwrap().timestamp().to_string().parse().unwrap()
+        }
     };
-    Value::from((seconds / PRECISION as f64).round())
+    Value::from((seconds / PRECISION).round())
 }
 
 /// The headers and trailers of a response, without those of the call.
@@ -294,15 +296,12 @@ fn replace_uuids(text: &str, mut name: impl FnMut(&str) -> String) -> String {
     let mut replaced = String::new();
     let mut rest = text;
     while let Some(c) = rest.chars().next() {
-        match rest.get(..LENGTH).filter(|part| Uuid::try_parse(part).is_ok()) {
-            Some(uuid) => {
-                replaced += &name(uuid);
-                rest = &rest[LENGTH..];
-            }
-            None => {
-                replaced.push(c);
-                rest = &rest[c.len_utf8()..];
-            }
+        if let Some(uuid) = rest.get(..LENGTH).filter(|part| Uuid::try_parse(part).is_ok()) {
+            replaced += &name(uuid);
+            rest = &rest[LENGTH..];
+        } else {
+            replaced.push(c);
+            rest = &rest[c.len_utf8()..];
         }
     }
     replaced
