@@ -238,7 +238,7 @@ def test_an_unknown_configuration_key(tmp_path):
 
 def test_an_address_that_is_not_loopback(tmp_path):
     said = refuses_to_start(tmp_path, "--listen", "0.0.0.0:0", "--metrics-listen", "127.0.0.1:0")
-    assert "who is calling" in said
+    assert "without authentication" in said
 
 
 def test_the_server_becomes_ready(new_database):

@@ -129,7 +129,7 @@ def both(tmp_path, lines, public=None, kept=None):
         return None
     line, kind = found
     place = f"line {line}" if line else "--checkpoint"
-    assert said.returncode == 1, (found, said)
+    assert said.returncode == 2, (found, said)
     assert said.stderr.decode().startswith(f"error: {place}: {SENTENCES[kind]}"), (found, said)
     assert said.stdout == b""
     return found
