@@ -241,7 +241,7 @@ pub fn sidecar(upstreams: &[&str], number: usize) -> Launch {
 }
 
 fn quiet(launch: Launch) -> Launch {
-    launch.flags(&["--log", "info,support_access::rpc=off,support_access::audit=off"])
+    launch.env("SUPPORT_ACCESS_LOG", "info,support_access::rpc=off,support_access::audit=off")
 }
 
 impl Revoked {
