@@ -81,14 +81,14 @@ def test_a_call_continues_the_trace_of_its_caller(collector):
     assert told.pop("busy_ns", 0) >= 0 and told.pop("idle_ns", 0) >= 0
     assert told == {
         "rpc.system.name": "grpc", "rpc.method": "supportaccess.v1.SupportAccess/CheckAccess",
-        "rpc.response.status_code": "OK", "request_id": "call-7", "trace_id": trace_id,
+        "rpc.response.status_code": "OK", "call_id": "call-7", "trace_id": trace_id,
     }
     assert span.status.code == Status.STATUS_CODE_UNSET
     assert 0 < span.start_time_unix_nano < span.end_time_unix_nano
     resource = attributes(collector.sent[0].resource)
     assert resource["service.name"] == "support-access"
     assert resource["service.version"]
-    assert [line["request_id"] for line in lines if line.get("trace_id")] == ["call-7"]
+    assert [line["call_id"] for line in lines if line.get("trace_id")] == ["call-7"]
 
 
 def test_a_revocation_shows_its_steps(collector):
