@@ -27,8 +27,8 @@ const SHORT_WAIT: Duration = Duration::from_secs(10);
 /// The number of calls that may wait longer. Leases can be long, and calls that wait for a dead
 /// node must not exhaust the resources that revocations need.
 pub(super) const LONG_WAITS: usize = 512;
-/// The number of calls for one tenant, or for the vendor, that may wait longer. So one tenant cannot
-/// exhaust the long waits of others.
+/// The number of calls for one tenant, or for the vendor, that may wait longer. So one tenant
+/// cannot exhaust the long waits of others.
 pub(super) const LONG_WAITS_OF_OWNER: usize = 32;
 
 /// Whether a change is in force at every check node.
@@ -153,10 +153,11 @@ impl Service {
     /// show that it has the event at its position. The database has that event, too. Two logs with
     /// an equal event have equal earlier events, so the node has the event of `revision`.
     ///
-    /// The result stays true while the node follows this log. After a restore, the node replaces its
-    /// snapshot and forgets its earlier events. Then it does not have the event at the returned
-    /// position, and its acknowledgement does not count. A restore between the two reads of the
-    /// database can only lose the event of `revision` itself. No acknowledgement can prevent that.
+    /// The result stays true while the node follows this log. After a restore, the node replaces
+    /// its snapshot and forgets its earlier events. Then the node does not remember the event at
+    /// the returned position, and its acknowledgement does not count. A restore between the two
+    /// reads of the database can only lose the event of `revision` itself. No acknowledgement can
+    /// prevent that.
     async fn own_position_in_log(
         &self,
         revision: Revision,

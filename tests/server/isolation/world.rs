@@ -148,8 +148,8 @@ impl World {
         }
     }
 
-    /// Lets time pass, until the server has noticed and has recorded every expiry. The other member
-    /// is absent meanwhile, so that no lease of it expires.
+    /// Lets time pass, until the server has a new lease and has recorded every expiry. The other
+    /// member is absent meanwhile, so that no lease of it expires.
     pub(super) async fn pass(&mut self, span: Duration) {
         self.member.leave().await;
         // The enforcement of the first unlock is not recorded. So the wait reads the membership, and
