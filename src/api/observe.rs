@@ -268,7 +268,7 @@ impl Drop for RpcObserver {
 
         let method = self.metrics.rpc(self.method).name.as_str();
         let path = self.path.as_deref();
-        let request_id = &self.id;
+        let call_id = &self.id;
         let trace_id = trace::trace_id(&self.span);
         trace::end(&self.span, code);
         let duration_ms = took.as_secs_f64() * 1_000.0;
@@ -277,7 +277,7 @@ impl Drop for RpcObserver {
             ($level:ident) => {
                 $level!(
                     target: TARGET, method, path, code = code_name(code), duration_ms,
-                    %request_id, trace_id, "RPC ended"
+                    %call_id, trace_id, "RPC ended"
                 )
             };
         }

@@ -62,12 +62,12 @@ pub fn enable() {
 }
 
 /// Starts the span of a call to `method`, such as `grpc.health.v1.Health/Check`.
-pub(super) fn begin(method: &str, request_id: &dyn Display, headers: &HeaderMap) -> Span {
+pub(super) fn begin(method: &str, call_id: &dyn Display, headers: &HeaderMap) -> Span {
     if !IS_COLLECTED.load(Ordering::Relaxed) {
-        return info_span!(target: CALL_TARGET, "rpc", %request_id);
+        return info_span!(target: CALL_TARGET, "rpc", %call_id);
     }
     let span = info_span!(
-        target: CALL_TARGET, "rpc", otel.name = method, otel.kind = "server", %request_id,
+        target: CALL_TARGET, "rpc", otel.name = method, otel.kind = "server", %call_id,
         trace_id = Empty
     );
     // Fails if the subscriber has no layer for traces.

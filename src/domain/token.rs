@@ -1,9 +1,13 @@
 //! Consistency tokens: opaque values that identify an event to callers.
 //!
 //! A token is one AES-128 block of the revision, the event's time and zero bits, encrypted with the
-//! key of the epoch. Callers learn neither the revision nor the number of events between two
-//! tokens. Every check node of the epoch can decrypt the token. A forged token passes the zero bits
-//! with a probability of 2⁻²⁴, and must then still fit the node's log.
+//! key of the epoch. A token alone reveals neither the revision nor the number of events between
+//! two tokens. Equal tokens reveal that they identify the same event. Every check node of the epoch
+//! can decrypt the token. A forged token passes the zero bits with a probability of 2⁻²⁴.
+//!
+//! `WaitEnforced` compares the revision and the time with the event in the log. A check node keeps
+//! no old events: it rejects a token only if the token contradicts the position of the node. A
+//! forged token that passes both can only make a check wait for a revision, and then deny it.
 
 use std::fmt;
 

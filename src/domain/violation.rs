@@ -4,8 +4,8 @@ use std::fmt::Display;
 
 use crate::domain::ids::TextError;
 
-/// The maximum number of violations that are kept of one request. An error shows no more, and a
-/// request must not cost more memory than its own size.
+/// The maximum number of violations that are kept of one request, so that the violations of a
+/// request need little memory.
 const KEPT_MAX: usize = 20;
 
 /// Why a field was rejected. The API's `ViolationReason` has the same names.

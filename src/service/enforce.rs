@@ -27,8 +27,8 @@ const SHORT_WAIT: Duration = Duration::from_secs(10);
 /// The number of calls that may wait longer. Leases can be long, and calls that wait for a dead
 /// node must not exhaust the resources that revocations need.
 pub(super) const LONG_WAITS: usize = 512;
-/// The number of calls for one tenant, or for the vendor, that may wait longer. So one tenant cannot
-/// exhaust the long waits of others.
+/// The number of calls for one tenant, or for the vendor, that may wait longer. So one tenant
+/// cannot exhaust the long waits of others.
 pub(super) const LONG_WAITS_OF_OWNER: usize = 32;
 
 /// Whether a change is in force at every check node.
@@ -152,10 +152,11 @@ impl Service {
     /// show that it has the event at its position. The database has that event, too. Two logs with
     /// an equal event have equal earlier events, so the node has the event of `revision`.
     ///
-    /// The result stays true while the node follows this log. After a restore, the node replaces its
-    /// snapshot and forgets its earlier events. Then it does not have the event at the returned
-    /// position, and its acknowledgement does not count. A restore between the two reads of the
-    /// database can only lose the event of `revision` itself. No acknowledgement can prevent that.
+    /// The result stays true while the node follows this log. After a restore, the node replaces
+    /// its snapshot and forgets its earlier events. Then the node does not remember the event at
+    /// the returned position, and its acknowledgement does not count. A restore between the two
+    /// reads of the database can only lose the event of `revision` itself. No acknowledgement can
+    /// prevent that.
     async fn own_position_in_log(
         &self,
         revision: Revision,
@@ -274,5 +275,123 @@ impl Service {
             nodes_pending: missing,
             complete_by: self.now() + complete_at.since(self.node.boot_time()),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, sync::Arc};
+
+    use futures::future::join_all;
+
+    use super::*;
+    use crate::{
+        domain::{
+            AccessLevel, Caller, End, FreeText, GrantRequest, GroupId, NodeId, NodeKind,
+            SupportPolicy, Ticket, clock::ManualClock, time::from_micros,
+        },
+        node::{CheckNode, replica::Replica},
+        service::Limits,
+        store::memory::MemoryStore,
+    };
+
+    /// A service whose node follows the log only when it joins.
+    struct Fixture {
+        clock: Arc<ManualClock>,
+        store: Arc<MemoryStore>,
+        replica: Arc<Replica>,
+        service: Service,
+    }
+
+    impl Fixture {
+        async fn new() -> Self {
+            let clock = Arc::new(ManualClock::at(from_micros(1_700_000_000_000_000).unwrap()));
+            let store = Arc::new(MemoryStore::new(clock.clone()));
+            let max_staleness = Duration::from_secs(2);
+            let limits = Limits { live_grants_per_tenant: 100, max_staleness };
+            let node = CheckNode::new(NodeId(uuid::Uuid::nil()), NodeKind::Replica, clock.clone());
+            let replica = Replica::new(node, store.clone(), max_staleness);
+            replica.join().await.unwrap();
+            let service = Service::new(replica.clone(), SupportPolicy::default(), limits);
+            Self { clock, store, replica, service }
+        }
+
+        async fn grant(&self, tenant_id: &'static str) {
+            self.clock.pass(Duration::from_millis(1));
+            let request = GrantRequest {
+                request_id: None,
+                tenant_id: TenantId::fixed(tenant_id),
+                group_id: GroupId::fixed("support"),
+                agent_ids: BTreeSet::new(),
+                access_level: AccessLevel::ReadOnly,
+                agent_kinds: None,
+                start_time: None,
+                end: End::UntilRevoked,
+                reason: FreeText::default(),
+                ticket: Ticket::default(),
+            };
+            let caller = Caller::local(None).unwrap();
+            self.service.grant_access(&caller, request, Instant::now()).await.unwrap();
+        }
+
+        /// How many nodes have acknowledged an event.
+        async fn acknowledged(&self, revision: Revision) -> u32 {
+            let enforcement = self.service.enforce_again(None, revision, Instant::now()).await;
+            enforcement.unwrap().nodes_acknowledged
+        }
+    }
+
+    #[tokio::test]
+    async fn the_own_node_acknowledges_events_that_it_no_longer_remembers() {
+        let fixture = Fixture::new().await;
+        fixture.grant("acme").await;
+        fixture.grant("globex").await;
+        fixture.replica.join().await.unwrap();
+        assert_eq!(fixture.acknowledged(1).await, 1);
+        assert_eq!(fixture.acknowledged(2).await, 1);
+        fixture.grant("globex").await;
+        assert_eq!(fixture.acknowledged(2).await, 1, "a later event of others does not matter");
+        assert_eq!(fixture.acknowledged(3).await, 0, "the node lacks this event");
+    }
+
+    #[tokio::test]
+    async fn a_node_of_another_log_acknowledges_nothing() {
+        let fixture = Fixture::new().await;
+        fixture.grant("acme").await;
+        let backup = fixture.store.backup().unwrap();
+        fixture.grant("lost").await;
+        fixture.grant("lost").await;
+        fixture.replica.join().await.unwrap();
+        fixture.store.restore(backup);
+        fixture.clock.pass(Duration::from_secs(1));
+        fixture.grant("acme").await;
+        assert_eq!(fixture.acknowledged(2).await, 0, "the node has another event 2");
+        fixture.grant("acme").await;
+        fixture.grant("acme").await;
+        for revision in 1..=4 {
+            assert_eq!(fixture.acknowledged(revision).await, 0, "{revision}");
+        }
+        fixture.replica.join().await.unwrap();
+        for revision in 1..=4 {
+            assert_eq!(fixture.acknowledged(revision).await, 1, "{revision}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_tenant_cannot_hold_all_long_waits() {
+        let Fixture { service, .. } = Fixture::new().await;
+        let [acme, globex] = ["acme", "globex"].map(TenantId::fixed);
+        let start = Instant::now();
+        let deadline = start + Duration::from_mins(1);
+        let wait = async |owner| {
+            let (_never, result) = oneshot::channel();
+            service.wait(Some(owner), result, deadline).await;
+            start.elapsed()
+        };
+        let of_acme = join_all((0..=LONG_WAITS_OF_OWNER).map(|_| wait(&acme)));
+        let (of_acme, of_globex) = tokio::join!(of_acme, wait(&globex));
+        let short = of_acme.iter().filter(|waited| **waited < Duration::from_secs(11)).count();
+        assert_eq!(short, 1, "only the call beyond the maximum waits for a short time");
+        assert!(of_globex >= Duration::from_mins(1), "the other tenant is not affected");
     }
 }

@@ -94,7 +94,7 @@ def test_a_call_continues_the_trace_of_its_caller(collector):
         "rpc.system.name": "grpc",
         "rpc.method": "supportaccess.v1.SupportAccess/CheckAccess",
         "rpc.response.status_code": "OK",
-        "request_id": "call-7",
+        "call_id": "call-7",
         "trace_id": trace_id,
     }
     assert span.status.code == Status.STATUS_CODE_UNSET
@@ -102,7 +102,7 @@ def test_a_call_continues_the_trace_of_its_caller(collector):
     resource = attributes(collector.sent[0].resource)
     assert resource["service.name"] == "support-access"
     assert resource["service.version"]
-    assert [line["request_id"] for line in lines if line.get("trace_id")] == ["call-7"]
+    assert [line["call_id"] for line in lines if line.get("trace_id")] == ["call-7"]
 
 
 def test_a_revocation_shows_its_steps(collector):

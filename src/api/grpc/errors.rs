@@ -137,7 +137,7 @@ impl ErrorReason {
                 Internal,
                 "An unexpected error. The metadata contains `call_id`, under which the server's \
                  log has the details.",
-                "Report the call id to the operator.",
+                "Report the `call_id` to the operator.",
             ),
             Self::ReplicaRequired => {
                 (Unimplemented, "Only replicas serve this method.", "Connect to a replica.")

@@ -16,8 +16,10 @@ use crate::{
     store::StoreError,
 };
 
+mod session;
 mod size;
 
+use session::session_end;
 use size::{fitting_message, fitting_text, fitting_violations, listed};
 
 /// The maximum length of a message from a caller, in bytes.
@@ -221,30 +223,6 @@ pub fn state_call_id(headers: &mut HeaderMap, call_id: &str) {
         if let Err(error) = status.add_header(headers) {
             warn!(%error, "an internal error does not fit into its header");
         }
-    }
-}
-
-fn session_end(end: &SessionEnd) -> Status {
-    let ended = |reason| StatusBuilder::new(reason, end.to_string());
-    match end {
-        SessionEnd::NoHello => ended(ErrorReason::HelloExpected).field("message").build(),
-        SessionEnd::SecondHello => ended(ErrorReason::HelloRepeated).field("hello").build(),
-        SessionEnd::WrongAck { .. } => {
-            ended(ErrorReason::AckOutOfRange).field("acknowledge.revision").build()
-        }
-        SessionEnd::WrongPing { .. } => {
-            ended(ErrorReason::PingOutOfOrder).field("ping.sequence").build()
-        }
-        SessionEnd::OtherProtocol(_) => {
-            ended(ErrorReason::ProtocolMismatch).field("hello.protocol_version").build()
-        }
-        SessionEnd::Itself => ended(ErrorReason::FollowsItself).field("hello.node_id").build(),
-        SessionEnd::Flood => ended(ErrorReason::TooManyMessages).build(),
-        SessionEnd::TooSlow => ended(ErrorReason::FollowerTooSlow).build(),
-        SessionEnd::Unacknowledged(_) => ended(ErrorReason::ChangesNotAcknowledged).build(),
-        SessionEnd::TooMany => ended(ErrorReason::TooManyFollowers).build(),
-        SessionEnd::NewSnapshot => ended(ErrorReason::NewSnapshot).build(),
-        SessionEnd::Replaced => ended(ErrorReason::StreamReplaced).build(),
     }
 }
 

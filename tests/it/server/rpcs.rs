@@ -330,7 +330,7 @@ async fn each_rpc_is_one_log_line() {
     assert_eq!(line["level"], "INFO");
     assert_eq!(line["method"], "supportaccess.v1.SupportAccess/CheckAccess");
     assert_eq!(line["code"], "OK");
-    assert_eq!(line["request_id"], "the-call");
+    assert_eq!(line["call_id"], "the-call");
     assert!(line["duration_ms"].as_f64().unwrap() > 0.0);
 
     let mut request = Request::new(a_grant());
@@ -338,7 +338,7 @@ async fn each_rpc_is_one_log_line() {
     admin(&running).await.grant_access(request).await.unwrap();
     let [line] = &lines.containing("support_access::audit")[..] else { panic!("not one line") };
     assert_eq!(line["event"], "granted");
-    assert_eq!(line["span"]["request_id"], "the-change");
+    assert_eq!(line["span"]["call_id"], "the-change");
 
     let listening = lines.containing("\"listening\"");
     assert_eq!(listening.len(), 2);

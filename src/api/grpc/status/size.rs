@@ -77,8 +77,8 @@ fn cut(text: &str, length_max: usize, length_of: impl Fn(char) -> usize) -> Stri
     text.chars().take_while(fits).chain([ELLIPSIS]).collect()
 }
 
-/// An upper bound of the length of a character in a header: tonic encodes spaces and some
-/// punctuation, and all other characters outside ASCII, with three bytes for each byte.
+/// An upper bound of the length of a character in a header. Tonic encodes each byte of spaces, of
+/// some punctuation and of characters outside ASCII with three bytes.
 fn encoded_length(c: char) -> usize {
     let is_plain = c.is_ascii_alphanumeric() || "!$&'()*+,-./:;=@[\\]^_|~".contains(c);
     if is_plain { 1 } else { 3 * c.len_utf8() }

@@ -148,12 +148,12 @@ impl World {
         }
     }
 
-    /// Lets time pass, until the server has noticed and has recorded every expiry. The other member
-    /// is absent meanwhile, so that no lease of it expires.
+    /// Lets time pass, until the server has a new lease and has recorded every expiry. The other
+    /// member is absent meanwhile, so that no lease of it expires.
     pub(super) async fn pass(&mut self, span: Duration) {
         self.member.leave().await;
-        // The enforcement of the first unlock is not recorded. So the wait reads the membership, and
-        // the server knows that the member has left.
+        // The enforcement of the first unlock is not recorded. So the wait reads the membership,
+        // and the server knows that the member has left.
         let tenant_id = Some(TENANT.to_owned());
         let consistency_token = self.tokens[1].clone();
         let request = WaitEnforcedRequest { tenant_id, consistency_token };
