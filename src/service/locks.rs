@@ -8,7 +8,6 @@ use crate::{
     domain::{
         Action, Attribution, Caller, Event, EventKind, FreeText, Lock, LockId, LockRequest,
         LockState, LockTarget, LockTerms, Party, Revision, TenantId, Time, UnlockRequest,
-        event::{LockExpired, Locked, Unlocked},
         lock::{Lifting, TENANT_LOCKS_MAX, VENDOR_LOCKS_MAX},
         token::ConsistencyToken,
     },
@@ -102,7 +101,7 @@ impl Service {
             create_sequence: 0,
             sequence: 0,
         };
-        let kind = EventKind::Locked(Locked { lock: lock.clone() });
+        let kind = EventKind::Locked { lock: lock.clone() };
         let new = lock_event(&lock, caller.author.clone(), reason, kind);
         let (event, commit) = self.append_and_commit(transaction, new, key.as_ref()).await?;
         let enforcement = self.enforce(commit, deadline).await?;
@@ -139,7 +138,7 @@ impl Service {
         let UnlockRequest { reason, .. } = request;
         let actor = caller.author.actor.clone();
         found.lifting = Some(Lifting { time: now, actor, reason: reason.clone() });
-        let kind = EventKind::Unlocked(Unlocked { lock: found.clone() });
+        let kind = EventKind::Unlocked { lock: found.clone() };
         let new = lock_event(&found, caller.author.clone(), reason, kind);
         let (event, commit) = self.append_and_commit(transaction, new, key.as_ref()).await?;
         self.node.wait_for(commit.last, deadline).await;
@@ -219,7 +218,7 @@ fn check_party(caller: &Caller, lock: &Lock) -> Result<(), ServiceError> {
 
 /// The event that ends a lock whose end time was reached.
 pub(super) fn expiry(lock: &Lock) -> NewEvent {
-    let kind = EventKind::LockExpired(LockExpired { lock: lock.clone() });
+    let kind = EventKind::LockExpired { lock: lock.clone() };
     lock_event(lock, Attribution::system(), FreeText::default(), kind)
 }
 
