@@ -181,9 +181,9 @@ async fn last_revision(
 }
 
 /// A new id, whose time is that of the transaction.
-fn new_id(now: Time) -> GrantId {
+pub(super) fn new_id(now: Time) -> Uuid {
     let (seconds, nanos) = (now.timestamp().unsigned_abs(), now.timestamp_subsec_nanos());
-    GrantId(Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, nanos)))
+    Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, nanos))
 }
 
 /// How many of `grants` the response to a change contains.
@@ -195,7 +195,7 @@ fn new_grant(caller: &Caller, request: GrantRequest, period: Period, now: Time) 
     Grant {
         tenant_id: request.tenant_id,
         terms: GrantTerms {
-            grant_id: new_id(now),
+            grant_id: GrantId(new_id(now)),
             group_id: request.group_id,
             agent_ids: request.agent_ids,
             access_level: request.access_level,

@@ -2,7 +2,6 @@
 
 use tokio::time::Instant;
 use tracing::warn;
-use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::{
     domain::{
@@ -13,7 +12,7 @@ use crate::{
     },
     service::{
         Enforcement, Service, ServiceError,
-        grants::check_etag,
+        grants::{check_etag, new_id},
         idempotency::{earlier_parts, key},
         page::{Page, PageRequest, QueryId},
     },
@@ -93,7 +92,13 @@ impl Service {
         let party = caller.party(Action::LockAccess, tenant_id.as_ref());
         check_limit(transaction.as_mut(), party, tenant_id.as_ref(), &target).await?;
         let lock = Lock {
-            terms: LockTerms { lock_id: new_id(now), tenant_id, target, party, expire_time },
+            terms: LockTerms {
+                lock_id: LockId(new_id(now)),
+                tenant_id,
+                target,
+                party,
+                expire_time,
+            },
             reason: reason.clone(),
             create_time: now,
             creator: caller.author.actor.clone(),
@@ -237,10 +242,4 @@ async fn find(transaction: &mut dyn Transaction, lock: &LockRef) -> Result<Lock,
     let found = transaction.lock(lock_id).await?;
     let found = found.filter(|found| found.tenant_id() == lock.tenant_id.as_ref());
     found.ok_or_else(|| lock.not_found())
-}
-
-/// A new id, whose time is that of the transaction.
-fn new_id(now: Time) -> LockId {
-    let (seconds, nanos) = (now.timestamp().unsigned_abs(), now.timestamp_subsec_nanos());
-    LockId(Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, nanos)))
 }
