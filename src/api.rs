@@ -9,7 +9,6 @@ pub mod credentials;
 pub mod detached;
 pub mod grpc;
 pub mod health;
-pub mod keyed_semaphore;
 pub mod limit;
 pub mod metrics;
 pub mod observe;

@@ -66,7 +66,7 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
 pub async fn run_sidecar(config: SidecarConfig) -> Result<(), ServeError> {
     let telemetry = telemetry::init(&config.common)?;
     let result = until_signalled(async {
-        let listeners = Listeners::bind(&config.common).await?;
+        let listeners = Listeners::bind(&config.common)?;
         start_sidecar(config, listeners, Arc::new(SystemClock)).await
     })
     .await;
@@ -100,7 +100,7 @@ async fn until_signalled(
 
 /// Binds the listeners first: a process that cannot listen must not migrate the database.
 async fn open(config: Config) -> Result<Running, ServeError> {
-    let listeners = Listeners::bind(&config.common).await?;
+    let listeners = Listeners::bind(&config.common)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let store = store::open(config.database_url.as_str(), Arc::clone(&clock)).await?;
     start(config, listeners, store, clock).await

@@ -28,6 +28,7 @@ pub mod expiry;
 pub mod grants;
 pub mod history;
 mod idempotency;
+pub mod keyed_semaphore;
 pub mod locks;
 pub mod nodes;
 pub mod page;
@@ -37,6 +38,7 @@ pub mod revoke_all;
 pub mod verification;
 
 pub use enforce::{Enforcement, EnforcementState, EventView};
+use keyed_semaphore::KeyedSemaphore;
 use verification::VerificationStatus;
 
 /// The maximum number of grants in the response to a change. `ListGrants` returns all of them.
@@ -62,8 +64,10 @@ pub struct Service {
     limits: Limits,
     /// Signs checkpoints.
     checkpoint_key: Option<CheckpointKey>,
-    /// Permits for callers that wait long for enforcement.
+    /// Permits for calls that wait long for enforcement.
     long_waits: Semaphore,
+    /// The same permits of each tenant, and of the vendor.
+    long_waits_of_owner: Arc<KeyedSemaphore<Option<TenantId>>>,
     /// When the next unrecorded expiry is due, as last read by the sweep, in microseconds since
     /// 1970.
     next_expiry_us: AtomicI64,
@@ -212,6 +216,7 @@ impl Service {
             limits,
             checkpoint_key: None,
             long_waits: Semaphore::new(enforce::LONG_WAITS),
+            long_waits_of_owner: Arc::new(KeyedSemaphore::new(enforce::LONG_WAITS_OF_OWNER)),
             next_expiry_us: AtomicI64::new(i64::MAX),
             verification: Mutex::default(),
         }
@@ -278,10 +283,12 @@ impl Service {
         let span = info_span!(target: "support_access::trace", "commit");
         // The order matters: the time is read once the commit has been answered.
         let (last, at) = (change.commit().instrument(span).await?, self.node.boot_time());
+        let time = events.last().map_or(Time::UNIX_EPOCH, |event| event.time);
         let commit = Commit {
             first: events.first().map_or(last, |event| event.revision),
             last,
-            time: events.last().map_or(Time::UNIX_EPOCH, |event| event.time),
+            time,
+            in_log: (last, time),
             at,
             max_staleness,
         };

@@ -24,11 +24,11 @@ use tower::{Layer, Service};
 use crate::{
     api::{
         grpc::{ENFORCEMENT_TIMEOUT, TIMEOUT, refuse_excess},
-        keyed_semaphore::KeyedSemaphore,
         observe::GRPC_TIMEOUT,
         proto::v1::ErrorReason,
     },
     domain::{Action, Caller},
+    service::keyed_semaphore::KeyedSemaphore,
 };
 
 mod permit;

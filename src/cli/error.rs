@@ -319,6 +319,7 @@ mod tests {
         }
         assert!(exits(Exit::NotPermitted).contains(&"ROLE_MISSING"));
         assert!(exits(Exit::Unavailable).contains(&"TOO_MANY_LIVE_GRANTS"));
-        assert_eq!(exits(Exit::Unexpected), ["INTERNAL", "REPLICA_REQUIRED"]);
+        let unexpected = ["INTERNAL", "REPLICA_REQUIRED", "METHOD_NOT_FOUND"];
+        assert_eq!(exits(Exit::Unexpected), unexpected);
     }
 }

@@ -9,8 +9,8 @@ use crate::domain::{
 
 /// The maximum number of group values in one check.
 pub const GROUPS_MAX: usize = 500;
-/// The maximum length of a group value, in bytes.
-pub const GROUP_BYTES_MAX: usize = 1_024;
+/// The maximum reported length of a group value that is not an id, in bytes.
+const IGNORED_LENGTH_MAX: usize = 1_024;
 
 /// One question of a gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,14 +54,11 @@ impl AssertedGroups {
     pub fn new(values: impl IntoIterator<Item = String>) -> Self {
         let mut groups = Self::default();
         for value in values {
-            match GroupId::new(&value) {
-                Ok(group_id) => {
-                    groups.ids.insert(group_id);
-                }
-                Err(_) => {
-                    groups.shown.extend(shown_id(&value, GroupId::new));
-                    groups.ignored.push(value);
-                }
+            if let Ok(group_id) = GroupId::new(&value) {
+                groups.ids.insert(group_id);
+            } else {
+                groups.shown.extend(shown_id(&value, GroupId::new));
+                groups.ignored.push(shortened(value));
             }
         }
         groups
@@ -87,7 +84,7 @@ impl AssertedGroups {
         self.ids.iter().chain(&self.shown)
     }
 
-    /// The values that are not ids.
+    /// The values that are not ids, in the order of the check. Long values are cut.
     pub fn ignored(&self) -> &[String] {
         &self.ignored
     }
@@ -96,5 +93,29 @@ impl AssertedGroups {
 impl FromIterator<GroupId> for AssertedGroups {
     fn from_iter<I: IntoIterator<Item = GroupId>>(ids: I) -> Self {
         Self { ids: ids.into_iter().collect(), ..Self::default() }
+    }
+}
+
+fn shortened(mut value: String) -> String {
+    if value.len() > IGNORED_LENGTH_MAX {
+        value.truncate(value.floor_char_boundary(IGNORED_LENGTH_MAX));
+        value.shrink_to_fit();
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_value_is_ignored_and_still_shows_the_group_of_a_lock() {
+        let hidden = "\u{200b}".repeat(400) + "support";
+        let long = "é".repeat(513);
+        let groups = AssertedGroups::new([hidden.clone(), long, "engineering".to_owned()]);
+        let [support, engineering] = ["support", "engineering"].map(|id| GroupId::new(id).unwrap());
+        assert!(groups.contains(&engineering) && !groups.contains(&support));
+        assert!(groups.shows(&support), "a lock applies to every value that shows its group");
+        assert_eq!(groups.ignored(), [hidden[..1_023].to_owned(), "é".repeat(512)]);
     }
 }

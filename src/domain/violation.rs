@@ -4,6 +4,10 @@ use std::fmt::Display;
 
 use crate::domain::ids::TextError;
 
+/// The maximum number of violations that are kept of one request. An error shows no more, and a
+/// request must not cost more memory than its own size.
+const KEPT_MAX: usize = 20;
+
 /// Why a field was rejected. The API's `ViolationReason` has the same names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ViolationReason {
@@ -46,9 +50,13 @@ pub struct FieldViolation {
     pub description: String,
 }
 
-/// Collects all problems of one request, so that a caller can fix them at once.
+/// Collects the problems of one request, so that a caller can fix them at once. Keeps the first 20,
+/// and counts the rest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Violations(Vec<FieldViolation>);
+pub struct Violations {
+    kept: Vec<FieldViolation>,
+    omitted: usize,
+}
 
 impl ViolationReason {
     /// Every reason, in the order of the API.
@@ -108,18 +116,24 @@ impl Violations {
         reason: ViolationReason,
         description: impl Display,
     ) {
+        if self.kept.len() == KEPT_MAX {
+            self.omitted += 1;
+            return;
+        }
         let (field, description) = (field.into(), description.to_string());
-        self.0.push(FieldViolation { field, reason, description });
+        self.kept.push(FieldViolation { field, reason, description });
     }
 
     /// Adds all violations of `more`.
     pub fn extend(&mut self, more: Self) {
-        self.0.extend(more.0);
+        let room = KEPT_MAX - self.kept.len();
+        self.omitted += more.omitted + more.kept.len().saturating_sub(room);
+        self.kept.extend(more.kept.into_iter().take(room));
     }
 
     /// The same violations, of fields inside `prefix`, such as `checks[3].`.
     pub fn within(mut self, prefix: &str) -> Self {
-        for violation in &mut self.0 {
+        for violation in &mut self.kept {
             violation.field.insert_str(0, prefix);
         }
         self
@@ -132,7 +146,7 @@ impl Violations {
 
     /// Whether there are no violations.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.kept.is_empty()
     }
 
     /// `Ok` if there are no violations.
@@ -140,20 +154,51 @@ impl Violations {
         if self.is_empty() { Ok(()) } else { Err(self) }
     }
 
-    /// The violations, in the order in which they were added.
+    /// The first violations, in the order in which they were added.
     pub fn as_slice(&self) -> &[FieldViolation] {
-        &self.0
+        &self.kept
+    }
+
+    /// The number of further violations.
+    pub fn omitted(&self) -> usize {
+        self.omitted
     }
 }
 
 impl Display for Violations {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (index, FieldViolation { field, description, .. }) in self.0.iter().enumerate() {
+        for (index, FieldViolation { field, description, .. }) in self.kept.iter().enumerate() {
             let separator = if index == 0 { "" } else { "; " };
             write!(f, "{separator}{field}: {description}")?;
         }
-        Ok(())
+        match self.omitted {
+            0 => Ok(()),
+            omitted => write!(f, "; and {omitted} more"),
+        }
     }
 }
 
 impl std::error::Error for Violations {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn violations_beyond_the_maximum_are_only_counted() {
+        let mut first = Violations::default();
+        for index in 0..15 {
+            first.add(format!("f[{index}]"), ViolationReason::Malformed, "is malformed");
+        }
+        let mut all = first.clone();
+        all.extend(first.clone());
+        all.extend(first);
+        all.add("last", ViolationReason::Malformed, "is malformed");
+        assert_eq!((all.as_slice().len(), all.omitted()), (KEPT_MAX, 46 - KEPT_MAX));
+        assert_eq!(all.as_slice()[19].field, "f[4]");
+        assert!(all.to_string().ends_with("f[4]: is malformed; and 26 more"));
+        assert!(
+            all.within("check.").to_string().ends_with("check.f[4]: is malformed; and 26 more")
+        );
+    }
+}

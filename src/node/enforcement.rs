@@ -16,10 +16,13 @@ const REPORTED_LEASES: u32 = 1;
 pub struct Commit {
     /// The first event of the change.
     pub first: Revision,
-    /// The last event of the change, or a later one. Every node must acknowledge this revision.
+    /// The last event of the change. Every node must acknowledge this revision.
     pub last: Revision,
-    /// The time of event `last`, which identifies the log together with the revision.
+    /// The time of event `last`.
     pub time: Time,
+    /// Revision and time of event `last`, or of a later event, in the log of the change. The
+    /// acknowledgement of the own node counts only if the node has this event too.
+    pub in_log: (Revision, Time),
     /// A time after the commit was answered.
     pub at: BootTime,
     /// The longest lifetime of a lease of any node that registered before the commit.

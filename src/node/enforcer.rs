@@ -167,7 +167,8 @@ impl Enforcer {
     }
 
     fn coverage_in(&self, membership: &MembershipView, commit: &Commit) -> Coverage {
-        let own_ack = self.node.ack_of(commit.last, commit.time);
+        let (revision, time) = commit.in_log;
+        let own_ack = self.node.ack_of(revision, time);
         membership.coverage(commit, self.node.id(), own_ack, self.node.boot_time())
     }
 
@@ -287,8 +288,8 @@ impl Enforcer {
             }
             let elapsed = now.since(commit.at);
             let enforced = Enforced {
-                // In microseconds, as the history records the duration.
-                elapsed: elapsed - Duration::from_nanos((elapsed.subsec_nanos() % 1_000).into()),
+                // In whole microseconds, as the history records the duration.
+                elapsed: Duration::new(elapsed.as_secs(), elapsed.subsec_micros() * 1_000),
                 nodes_acknowledged: coverage.acknowledged,
                 nodes_lapsed: coverage.lapsed,
             };

@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
-use crate::{api::keyed_semaphore::KeyedPermit, auth::ConnectionInfo};
+use crate::{auth::ConnectionInfo, service::keyed_semaphore::KeyedPermit};
 
 /// Timeout of the connection preface of HTTP/2 (RFC 9113, section 3.4), or of as many bytes of
 /// HTTP/1.

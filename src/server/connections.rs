@@ -23,7 +23,6 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::keyed_semaphore::KeyedSemaphore,
     auth::{ConnectionInfo, Peer},
     server::{
         accept::{Accept, Origin, accept_next},
@@ -31,6 +30,7 @@ use crate::{
         tasks::Tasks,
         tls::{Tls, TlsConnection},
     },
+    service::keyed_semaphore::KeyedSemaphore,
 };
 
 /// How long a connection may stay open without an authenticated call.

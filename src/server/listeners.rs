@@ -13,13 +13,15 @@ use std::{
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
 };
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tracing::warn;
 
 use crate::server::config::{Common, ListenAddress};
 
-/// Length of the accept queue of a Unix socket, as in the standard library.
-const BACKLOG: i32 = 128;
+/// Length of an accept queue, if the kernel (`somaxconn`) allows as many. Longer than the default of
+/// 128: when a server restarts, all clients reconnect at once. A TCP client whose connection does
+/// not fit may wait for a server that does not know the connection.
+const BACKLOG: u32 = 1_024;
 
 /// Reason why an address cannot be bound. The message is a sentence for an operator.
 #[derive(Debug, thiserror::Error)]
@@ -66,12 +68,12 @@ struct SocketFile {
 
 impl Listeners {
     /// Binds every address of the configuration.
-    pub async fn bind(config: &Common) -> Result<Self, BindError> {
+    pub fn bind(config: &Common) -> Result<Self, BindError> {
         let mut grpc = Vec::with_capacity(config.listen.len());
         for address in &config.listen {
-            grpc.push(Listener::bind(address, config.socket_mode).await?);
+            grpc.push(Listener::bind(address, config.socket_mode)?);
         }
-        let metrics = bind_tcp(config.metrics_listen).await?;
+        let metrics = bind_tcp(config.metrics_listen)?;
         Ok(Self { grpc, metrics })
     }
 }
@@ -80,9 +82,9 @@ impl Listeners {
 
 impl Listener {
     /// Binds `address`. `socket_mode` are the permission bits of a Unix socket.
-    pub async fn bind(address: &ListenAddress, socket_mode: u32) -> Result<Self, BindError> {
+    pub fn bind(address: &ListenAddress, socket_mode: u32) -> Result<Self, BindError> {
         match address {
-            ListenAddress::Tcp(address) => bind_tcp(*address).await.map(Self::Tcp),
+            ListenAddress::Tcp(address) => bind_tcp(*address).map(Self::Tcp),
             ListenAddress::Unix(path) => {
                 let failed = |cause| BindError { address: address.clone(), cause };
                 UnixSocket::bind(path, socket_mode).map(Self::Unix).map_err(failed)
@@ -99,10 +101,18 @@ impl Listener {
     }
 }
 
-async fn bind_tcp(address: SocketAddr) -> Result<TcpListener, BindError> {
+fn bind_tcp(address: SocketAddr) -> Result<TcpListener, BindError> {
     let failed =
         |error| BindError { address: ListenAddress::Tcp(address), cause: cause_of(&error) };
-    TcpListener::bind(address).await.map_err(failed)
+    listen_tcp(address).map_err(failed)
+}
+
+fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A restarted server can bind while connections of the earlier process are closing.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 // === impl UnixSocket ===
@@ -122,7 +132,7 @@ impl UnixSocket {
         let metadata = secured.and_then(|()| fs::symlink_metadata(path));
         file.inode = Some(metadata.map_err(|error| cause_of(&error))?.ino());
         // Clients can connect from here on, after the permission bits are set.
-        listen(&socket, BACKLOG).map_err(failed)?;
+        listen(&socket, BACKLOG.cast_signed()).map_err(failed)?;
         let listener = UnixListener::from_std(socket.into()).map_err(|error| cause_of(&error))?;
         Ok(Self { file, listener })
     }

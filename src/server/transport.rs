@@ -24,7 +24,7 @@ use crate::{
         grpc::{
             MESSAGE_LENGTH_MAX,
             access::Access,
-            admin::Admin,
+            admin::{Admin, AdminAtSidecar},
             explain_refusal,
             nodes::Nodes,
             replication::{REQUEST_LENGTH_MAX, ReplicationService},
@@ -122,6 +122,8 @@ impl GrpcServer {
             let admin = SupportAccessAdminServer::new(Admin::new(Arc::clone(service)))
                 .max_decoding_message_size(MESSAGE_LENGTH_MAX);
             routes = routes.add_service(Detached::new(admin, calls.clone()));
+        } else {
+            routes = routes.add_service(AdminAtSidecar);
         }
         if *reflection {
             routes = with_reflection(routes);

@@ -10,7 +10,7 @@ use tracing::{Instrument, info_span};
 
 use crate::{
     domain::{
-        Enforced, Event, Revision, TenantId, Time,
+        Enforced, Event, Position, Revision, TenantId, Time,
         time::between,
         token::{ConsistencyToken, TokenEvent, TokenInvalid},
     },
@@ -24,9 +24,12 @@ use crate::{
 
 /// How long every caller may wait for enforcement.
 const SHORT_WAIT: Duration = Duration::from_secs(10);
-/// The number of callers that may wait longer. Leases can be long, and callers that wait for a dead
+/// The number of calls that may wait longer. Leases can be long, and calls that wait for a dead
 /// node must not exhaust the resources that revocations need.
 pub(super) const LONG_WAITS: usize = 512;
+/// The number of calls for one tenant, or for the vendor, that may wait longer. So one tenant cannot
+/// exhaust the long waits of others.
+pub(super) const LONG_WAITS_OF_OWNER: usize = 32;
 
 /// Whether a change is in force at every check node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,20 +91,20 @@ impl Service {
     /// the history in either case.
     pub(super) async fn enforce(
         &self,
+        owner: Option<&TenantId>,
         commit: Commit,
         deadline: Instant,
     ) -> Result<Enforcement, ServiceError> {
         let result = self.enforcer.enforce(commit);
         let span = info_span!(target: "support_access::trace", "enforce", revision = commit.last);
-        let enforced = self.wait(result, deadline).instrument(span).await;
+        let enforced = self.wait(owner, result, deadline).instrument(span).await;
         let time = Some(commit.time);
-        let enforcement = match enforced {
-            Some(enforced) => self.complete(commit.last, time, enforced),
-            None => {
-                let elapsed = self.node.boot_time().since(commit.at);
-                self.pending(commit.last, time, elapsed, &commit)
-            }
-        }?;
+        let enforcement = if let Some(enforced) = enforced {
+            self.complete(commit.last, time, enforced)?
+        } else {
+            let elapsed = self.node.boot_time().since(commit.at);
+            self.pending(commit.last, time, elapsed, &commit)?
+        };
         self.enforcer.count_answer(enforcement.state == EnforcementState::Complete);
         Ok(enforcement)
     }
@@ -109,8 +112,12 @@ impl Service {
     /// As [`Self::enforce`], for a change that was made earlier and is known to be durable. Returns
     /// the recorded result, if there is one. Revision 0 stands for a tenant's state before the
     /// first event.
+    ///
+    /// Depends on the nodes that have the event, and on no later event: a tenant must not learn of
+    /// the changes of others.
     pub(super) async fn enforce_again(
         &self,
+        owner: Option<&TenantId>,
         revision: Revision,
         deadline: Instant,
     ) -> Result<Enforcement, ServiceError> {
@@ -118,23 +125,49 @@ impl Service {
         if let Some(enforced) = self.store.history().enforced(revision).await? {
             return self.complete(revision, time, enforced);
         }
-        // Every node that may still answer from before the change is in this list. A node that has
-        // the head of the log has the change.
-        let MemberList { max_staleness, head, .. } = self.store.membership().members().await?;
+        // Every node that may still answer from before the change is in this list.
+        let MemberList { max_staleness, .. } = self.store.membership().members().await?;
+        let event = (revision, time.unwrap_or(Time::UNIX_EPOCH));
         let commit = Commit {
             first: revision,
-            last: head.revision,
-            time: head.time.unwrap_or(Time::UNIX_EPOCH),
+            last: revision,
+            time: event.1,
+            in_log: self.own_position_in_log(revision).await?.unwrap_or(event),
             at: self.node.boot_time(),
             max_staleness,
         };
         let (commit, result) = self.enforcer.wait_for(commit, time);
-        let enforced = self.wait(result, deadline).await;
+        let enforced = self.wait(owner, result, deadline).await;
         let elapsed = time.map_or(Duration::ZERO, |time| between(time, self.now()));
         match enforced {
             Some(enforced) => self.complete(revision, time, Enforced { elapsed, ..enforced }),
             None => self.pending(revision, time, elapsed, &commit),
         }
+    }
+
+    /// The position of the own node, if it is later than `revision` and in the log of the database.
+    /// `revision` is one of an event that was read from the database before.
+    ///
+    /// The node remembers recent events only, so it cannot show that it has an old event. It can
+    /// show that it has the event at its position. The database has that event, too. Two logs with
+    /// an equal event have equal earlier events, so the node has the event of `revision`.
+    ///
+    /// The result stays true while the node follows this log. After a restore, the node replaces its
+    /// snapshot and forgets its earlier events. Then it does not have the event at the returned
+    /// position, and its acknowledgement does not count. A restore between the two reads of the
+    /// database can only lose the event of `revision` itself. No acknowledgement can prevent that.
+    async fn own_position_in_log(
+        &self,
+        revision: Revision,
+    ) -> Result<Option<(Revision, Time)>, ServiceError> {
+        let Some(Position { revision: own, time: Some(time), .. }) = self.node.position() else {
+            return Ok(None);
+        };
+        if own <= revision {
+            return Ok(None);
+        }
+        let event = self.event_at(own).await?;
+        Ok(event.filter(|event| event.time == time).map(|event| (event.revision, event.time)))
     }
 
     /// Waits until the event of a consistency token, and every earlier event, is in force
@@ -159,7 +192,7 @@ impl Service {
                 return Err(ServiceError::EventNotFound);
             }
         }
-        self.enforce_again(token.revision, deadline).await
+        self.enforce_again(tenant_id, token.revision, deadline).await
     }
 
     /// An event, as listed for callers.
@@ -185,6 +218,7 @@ impl Service {
 
     async fn wait(
         &self,
+        owner: Option<&TenantId>,
         result: oneshot::Receiver<Enforced>,
         deadline: Instant,
     ) -> Option<Enforced> {
@@ -193,11 +227,12 @@ impl Service {
         let mut outcome = timeout_at(soon, &mut result).await;
         if outcome.is_err()
             && soon < deadline
+            && let Some(_permit_of_owner) = self.long_waits_of_owner.try_acquire(&owner.cloned())
             && let Ok(_permit) = self.long_waits.try_acquire()
         {
             outcome = timeout_at(deadline, &mut result).await;
         }
-        // No result: the deadline came, too many callers wait, or the server stops.
+        // No result: the deadline came, too many calls wait, or the server stops.
         outcome.ok()?.ok()
     }
 

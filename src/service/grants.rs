@@ -102,7 +102,7 @@ impl Service {
                 _ => None,
             };
             let grant = GrantView::at(self.current_grant(&event).await?, now);
-            let enforcement = self.enforce_again(event.revision, deadline).await?;
+            let enforcement = self.enforce_again(tenant_id, event.revision, deadline).await?;
             return Ok(ExtendOutcome { grant, previous_expire_time, enforcement });
         }
         let mut grant = find(transaction.as_mut(), grant).await?;
@@ -119,7 +119,7 @@ impl Service {
         if expire_time == previous_expire_time {
             let revision = last_revision(transaction.as_mut(), &grant).await?;
             transaction.commit().await?;
-            let enforcement = self.enforce_again(revision, deadline).await?;
+            let enforcement = self.enforce_again(tenant_id, revision, deadline).await?;
             let grant = GrantView::at(grant, now);
             return Ok(ExtendOutcome { grant, previous_expire_time, enforcement });
         }
@@ -127,7 +127,7 @@ impl Service {
         let kind = EventKind::Extended { grant: grant.clone(), previous_expire_time };
         let new = grant_event(&grant, caller.author.clone(), request.reason, kind);
         let (event, commit) = self.append_and_commit(transaction, new, key.as_ref()).await?;
-        let enforcement = self.enforce(commit, deadline).await?;
+        let enforcement = self.enforce(tenant_id, commit, deadline).await?;
         let grant = GrantView::at(grant_of(&event)?, now);
         Ok(ExtendOutcome { grant, previous_expire_time, enforcement })
     }
@@ -152,7 +152,7 @@ impl Service {
         remaining.truncate(listed(&remaining));
         let (grant, enforcement) = if let Some(part) = earlier {
             transaction.commit().await?;
-            (found, self.enforce_again(part.last_revision, deadline).await?)
+            (found, self.enforce_again(tenant_id, part.last_revision, deadline).await?)
         } else if is_live {
             let new = if found.state(now).is_ended() {
                 expiry(&found)
@@ -161,11 +161,11 @@ impl Service {
                 revocation(caller, found, request.reason, now)
             };
             let (event, commit) = self.append_and_commit(transaction, new, key.as_ref()).await?;
-            (grant_of(&event)?, self.enforce(commit, deadline).await?)
+            (grant_of(&event)?, self.enforce(tenant_id, commit, deadline).await?)
         } else {
             let revision = last_revision(transaction.as_mut(), &found).await?;
             transaction.commit().await?;
-            (found, self.enforce_again(revision, deadline).await?)
+            (found, self.enforce_again(tenant_id, revision, deadline).await?)
         };
         let remaining = remaining.into_iter().map(|grant| GrantView::at(grant, now)).collect();
         Ok(RevokeOutcome { grant: GrantView::at(grant, now), enforcement, remaining })

@@ -84,7 +84,7 @@ impl Service {
         let now = transaction.now();
         if let Some(part) = earlier_parts(transaction.as_mut(), key.as_ref()).await?.pop() {
             let lock = self.replay_lock(transaction, part.last_revision).await?;
-            let enforcement = self.enforce_again(part.last_revision, deadline).await?;
+            let enforcement = self.enforce_again(owner, part.last_revision, deadline).await?;
             return Ok(LockOutcome { lock: LockView::at(lock, now), enforcement });
         }
         let LockRequest { tenant_id, target, reason, end, request_id: _ } = request;
@@ -109,7 +109,7 @@ impl Service {
         let kind = EventKind::Locked { lock: lock.clone() };
         let new = lock_event(&lock, caller.author.clone(), reason, kind);
         let (event, commit) = self.append_and_commit(transaction, new, key.as_ref()).await?;
-        let enforcement = self.enforce(commit, deadline).await?;
+        let enforcement = self.enforce(lock.tenant_id(), commit, deadline).await?;
         Ok(LockOutcome { lock: LockView::at(lock_of(&event)?, now), enforcement })
     }
 

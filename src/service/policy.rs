@@ -75,7 +75,7 @@ impl Service {
                 None => self.last_revision(tenant_id).await?,
             };
             transaction.commit().await?;
-            self.enforce_again(last, deadline).await?
+            self.enforce_again(Some(tenant_id), last, deadline).await?
         } else {
             let event = NewEvent {
                 tenant_id: Some(tenant_id.clone()),
@@ -87,7 +87,7 @@ impl Service {
                 },
             };
             let (_, commit) = self.append_and_commit(transaction, event, key.as_ref()).await?;
-            self.enforce(commit, deadline).await?
+            self.enforce(Some(tenant_id), commit, deadline).await?
         };
         let outside = outside.into_iter().map(|grant| GrantView::at(grant, now)).collect();
         Ok(PolicyOutcome { policy, overrides: new, outside, enforcement })

@@ -80,7 +80,7 @@ impl Service {
                     None => self.last_revision(tenant_id).await?,
                 };
                 transaction.commit().await?;
-                break self.enforce_again(last, deadline).await?;
+                break self.enforce_again(Some(tenant_id), last, deadline).await?;
             }
             let is_last = live.len() < CHUNK;
             let events = end_all(transaction.as_mut(), caller, live, &request).await?;
@@ -91,7 +91,7 @@ impl Service {
             bound = bound.or(events.first().map(|event| event.sequence));
             revoked.add(events);
             if is_last {
-                break self.enforce(commit, deadline).await?;
+                break self.enforce(Some(tenant_id), commit, deadline).await?;
             }
             // Only the last chunk is waited for. The enforcement of every chunk is recorded.
             drop(self.enforcer.enforce(commit));

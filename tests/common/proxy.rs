@@ -1,4 +1,4 @@
-//! A TCP proxy that a test can slow to_client, block and cut.
+//! A TCP proxy that a test can delay, block and cut.
 
 use std::{
     net::SocketAddr,
@@ -98,7 +98,7 @@ impl Proxy {
     /// Blocks both directions and keeps connections open, like a network partition.
     pub fn block(&self) {
         self.network.send_modify(|network| {
-            (network.is_open_to_server, network.is_open_to_client) = (false, false)
+            (network.is_open_to_server, network.is_open_to_client) = (false, false);
         });
     }
 

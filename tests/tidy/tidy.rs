@@ -41,7 +41,8 @@ macro_rules! rules {
                     for (path, line, text) in $catches {
                         let findings = $module::$rule(&[Source::new(path, text)]);
                         let position = format!("{path}:{line}: ");
-                        let is_found = findings.iter().any(|finding| finding.starts_with(&position));
+                        let is_at = |finding: &Finding| finding.starts_with(&position);
+                        let is_found = findings.iter().any(is_at);
                         assert!(is_found, "no finding at {position}{text:?}, but {findings:?}");
                     }
                     for (path, text) in $passes {

@@ -1,17 +1,26 @@
 //! `SupportAccessAdmin`: for tenant administrators and their portals, operators and auditors.
 
-use std::sync::Arc;
+use std::{
+    convert::Infallible,
+    future::{Ready, ready},
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
-use tonic::{Request, Response, Status, async_trait};
+use tonic::{Request, Response, Status, async_trait, body::Body, server::NamedService};
 
 use crate::{
     api::{
         grpc::{
             call::{Call, admit},
             convert::{events, grants, lists, locks, policies},
+            status::refuse_at_sidecar,
         },
-        proto::v1::{self as pb, support_access_admin_server::SupportAccessAdmin},
+        proto::v1::{
+            self as pb,
+            support_access_admin_server::{SERVICE_NAME, SupportAccessAdmin},
+        },
     },
     service::Service,
 };
@@ -21,6 +30,10 @@ use crate::{
 pub struct Admin {
     service: Arc<Service>,
 }
+
+/// The service at a sidecar, which refuses every call with `REPLICA_REQUIRED`.
+#[derive(Debug, Clone, Copy)]
+pub struct AdminAtSidecar;
 
 impl Admin {
     /// The service over `service`.
@@ -231,5 +244,23 @@ impl SupportAccessAdmin for Admin {
             locks: locks::locks(page.items),
             next_page_token: page.next_token,
         }))
+    }
+}
+
+impl NamedService for AdminAtSidecar {
+    const NAME: &'static str = SERVICE_NAME;
+}
+
+impl tower::Service<http::Request<Body>> for AdminAtSidecar {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: http::Request<Body>) -> Self::Future {
+        ready(Ok(refuse_at_sidecar()))
     }
 }

@@ -62,7 +62,8 @@ impl ErrorReason {
             Self::PolicyViolation => (
                 FailedPrecondition,
                 "The tenant's support policy forbids the request. `BadRequest` names each field; \
-                 the metadata contains the limits.",
+                 the metadata contains the limits. If fields exceed limits of the same name, the \
+                 metadata contains the limit of the first field.",
                 "Stay within the limits, or have the policy changed.",
             ),
             Self::GrantNotFound => {
@@ -103,7 +104,7 @@ impl ErrorReason {
                 ResourceExhausted,
                 "The party has the maximum number of live locks. The metadata contains \
                  `max_locks`.",
-                "Lift locks first, or lock everything.",
+                "Lift locks first. A lock on everything has a higher maximum.",
             ),
             Self::ConsistencyTokenInvalid => (
                 FailedPrecondition,
@@ -141,6 +142,11 @@ impl ErrorReason {
             Self::ReplicaRequired => {
                 (Unimplemented, "Only replicas serve this method.", "Connect to a replica.")
             }
+            Self::MethodNotFound => (
+                Unimplemented,
+                "The server has no such method.",
+                "Correct the path, or use a server and a client of the same version.",
+            ),
             Self::CredentialsMissing => (
                 Unauthenticated,
                 "The call carries no credentials.",
@@ -338,7 +344,8 @@ mod tests {
         let set = prost_types::FileDescriptorSet::decode(proto::DESCRIPTORS).unwrap();
         let mut enums = set.file.iter().flat_map(|file| &file.enum_type);
         let reasons = enums.find(|found| found.name() == "ErrorReason").unwrap();
-        let named: Vec<&str> = reasons.value[1..].iter().map(|value| value.name()).collect();
+        let named: Vec<&str> =
+            reasons.value[1..].iter().map(prost_types::EnumValueDescriptorProto::name).collect();
         let table: Vec<&str> = ErrorReason::all().map(|reason| reason.as_str_name()).collect();
         assert_eq!(table, named);
     }

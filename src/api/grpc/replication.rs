@@ -22,7 +22,6 @@ use crate::{
             call::admit_to,
             status::{Failure, credentials_expired, late_message, unread_in_stream},
         },
-        keyed_semaphore::{KeyedPermit, KeyedSemaphore},
         proto::replication::v1::{self as rpb, replication_server::Replication},
     },
     domain::{Action, Scope},
@@ -31,6 +30,7 @@ use crate::{
         follower_session::{SessionEnd, serve},
         message::{ToFollower, ToUpstream},
     },
+    service::keyed_semaphore::{KeyedPermit, KeyedSemaphore},
 };
 
 pub use crate::api::grpc::convert::replication::{

@@ -8,7 +8,7 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 use tracing::{error, warn};
 
 use crate::{
-    api::{credentials::ACTOR, grpc::errors::violation_name, proto::v1::ErrorReason},
+    api::{credentials::ACTOR, proto::v1::ErrorReason},
     auth::{AuthError, ConnectionInfo, token::TokenError},
     domain::{Denied, ViolationReason, policy::Forbidden, violation::Violations},
     node::follower_session::SessionEnd,
@@ -16,12 +16,14 @@ use crate::{
     store::StoreError,
 };
 
+mod size;
+
+use size::{fitting_message, fitting_text, fitting_violations, listed};
+
 /// The maximum length of a message from a caller, in bytes.
 pub const MESSAGE_LENGTH_MAX: usize = 4 * 1_024 * 1_024;
 /// The domain of every `ErrorInfo`.
 const DOMAIN: &str = "supportaccess.v1";
-/// The maximum number of violations in a status, which travels in a header.
-const VIOLATIONS_MAX: usize = 20;
 /// The metadata key of the id under which the log has the details of an internal error.
 const CALL_ID: &str = "call_id";
 /// How prost and tonic report that a message cannot be decoded.
@@ -107,30 +109,25 @@ impl StatusBuilder {
         if let Some(delay) = reason.description().retry_delay {
             details.set_retry_info(Some(delay));
         }
-        Self { reason, message: message.into(), details, metadata: HashMap::new() }
+        let message = fitting_message(&message.into());
+        Self { reason, message, details, metadata: HashMap::new() }
     }
 
     /// Names the field at fault, which has the reason of the error.
     fn field(mut self, field: &str) -> Self {
-        let mut violation = FieldViolation::new(field, &self.message);
+        let mut violation = FieldViolation::new(field, fitting_text(&self.message));
         violation.reason = self.reason.name().into();
         self.details.set_bad_request(vec![violation]);
         self
     }
 
     fn violations(mut self, violations: &Violations) -> Self {
-        let shown = violations.as_slice().iter().take(VIOLATIONS_MAX);
-        let shown = shown.map(|violation| {
-            let mut shown = FieldViolation::new(&violation.field, &violation.description);
-            shown.reason = violation_name(violation.reason).into();
-            shown
-        });
-        self.details.set_bad_request(shown.collect::<Vec<_>>());
+        self.details.set_bad_request(fitting_violations(violations));
         self
     }
 
-    fn metadata(mut self, key: &str, value: impl ToString) -> Self {
-        self.metadata.insert(key.into(), value.to_string());
+    fn metadata(mut self, key: &str, value: &impl ToString) -> Self {
+        self.metadata.insert(key.into(), fitting_text(&value.to_string()));
         self
     }
 
@@ -144,13 +141,6 @@ impl StatusBuilder {
         let code = self.reason.description().code;
         Status::with_error_details(code, self.message, self.details)
     }
-}
-
-/// A message from the first violations, short enough for a header.
-fn listed(violations: &Violations) -> String {
-    let shown = violations.as_slice().iter().take(VIOLATIONS_MAX);
-    let texts = shown.map(|violation| format!("{}: {}", violation.field, violation.description));
-    texts.collect::<Vec<_>>().join("; ")
 }
 
 fn invalid(violations: &Violations) -> Status {
@@ -227,7 +217,7 @@ pub fn state_call_id(headers: &mut HeaderMap, call_id: &str) {
     if Status::from_header_map(headers).is_some_and(|status| status.code() == Code::Internal) {
         let message = format!("internal error; the server's log has the details of call {call_id}");
         let builder = StatusBuilder::new(ErrorReason::Internal, message);
-        let status = builder.metadata(CALL_ID, call_id).build();
+        let status = builder.metadata(CALL_ID, &call_id).build();
         if let Err(error) = status.add_header(headers) {
             warn!(%error, "an internal error does not fit into its header");
         }
@@ -322,8 +312,22 @@ pub(super) fn late_message() -> Failure {
 
 /// The error of a sidecar for methods that only replicas serve.
 pub(super) fn replica_required() -> Failure {
-    let message = "a sidecar does not know all check nodes; connect to a replica";
-    StatusBuilder::new(ErrorReason::ReplicaRequired, message).build().into()
+    replica_required_status().into()
+}
+
+/// Refuses a call at a sidecar, to a service that only replicas serve.
+pub(super) fn refuse_at_sidecar() -> Response<Body> {
+    replica_required_status().into_http()
+}
+
+fn replica_required_status() -> Status {
+    let message = "only replicas serve this method; connect to a replica";
+    StatusBuilder::new(ErrorReason::ReplicaRequired, message).build()
+}
+
+fn method_not_found() -> Status {
+    let message = "the server has no such method; compare its version with the client's";
+    StatusBuilder::new(ErrorReason::MethodNotFound, message).build()
 }
 
 /// The error that ends a stream whose caller's credentials have expired.
@@ -368,7 +372,8 @@ pub fn refuse_unread(cause: Unread) -> Response<Body> {
 }
 
 /// Gives tonic's own errors the code and details of all other errors. Tonic rejects a message that
-/// is too long ([`Code::OutOfRange`], which no handler returns) or cannot be decoded.
+/// is too long ([`Code::OutOfRange`], which no handler returns) or cannot be decoded, and a call of
+/// a method that does not exist.
 pub fn explain_refusal(response: Response<Body>) -> Response<Body> {
     let headers = response.headers();
     // Most responses have no status in their headers, and few have one of these codes.
@@ -378,6 +383,10 @@ pub fn explain_refusal(response: Response<Body>) -> Response<Body> {
     match code {
         Some(Code::OutOfRange) => too_long(MESSAGE_LENGTH_MAX).into_http(),
         Some(Code::Internal) if is_malformed() => malformed_message().into_http(),
+        // Tonic sends no message if no route matches.
+        Some(Code::Unimplemented) if !headers.contains_key(Status::GRPC_MESSAGE) => {
+            method_not_found().into_http()
+        }
         _ => response,
     }
 }
@@ -396,4 +405,51 @@ fn malformed_message() -> Status {
 fn too_long(length_max: usize) -> Status {
     let description = format!("must be at most {length_max} bytes long");
     invalid(&Violations::of("message", ViolationReason::OutOfRange, description))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// The bytes of all headers of a status, with their names.
+    fn length(status: &Status) -> usize {
+        let mut headers = HeaderMap::new();
+        status.add_header(&mut headers).unwrap();
+        headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
+    }
+
+    #[test]
+    fn the_largest_status_fits_into_the_headers_of_proxies() {
+        let long = "\u{1F980}".repeat(128);
+        let mut violations = Violations::default();
+        for index in 0..100 {
+            let description = [long.as_str(); 10].join(", ");
+            violations.add(format!("f[{index}]"), ViolationReason::GroupNotAllowed, description);
+        }
+        let limits = BTreeMap::from([
+            ("groups", long.repeat(10)),
+            ("agent_kinds", "HUMAN, AI, SERVICE".into()),
+            ("max_access_level", "READ_WRITE".into()),
+        ]);
+        let forbidden = Forbidden { violations, limits };
+        let status = policy_violation(&forbidden);
+        assert!(length(&status) <= 8_192, "{}", length(&status));
+        let details = status.get_error_details();
+        assert!(!details.bad_request().unwrap().field_violations.is_empty());
+        assert!(details.error_info().unwrap().metadata["groups"].ends_with('…'));
+
+        let mut violations = Violations::default();
+        for index in 0..50 {
+            violations.add(format!("f[{index}]"), ViolationReason::Malformed, "a b".repeat(30));
+        }
+        let status = invalid(&violations);
+        assert!(length(&status) <= 8_192, "{}", length(&status));
+        assert!(status.message().starts_with("f[0]: a ba ba b"));
+        assert!(status.message().ends_with(" more"), "the rest is counted");
+
+        let error = ServiceError::LockNotFound { tenant_id: None, lock_id: long };
+        assert!(length(&service_error(&error)) <= 8_192);
+    }
 }

@@ -16,9 +16,9 @@ use tokio::time::{Sleep, sleep};
 use tokio_util::bytes::Bytes;
 use tonic::{Status, body::Body};
 
-use crate::api::{
-    grpc::{broken_off, excess, refuse_late},
-    keyed_semaphore::{KeyedPermit, KeyedSemaphore},
+use crate::{
+    api::grpc::{broken_off, excess, refuse_late},
+    service::keyed_semaphore::{KeyedPermit, KeyedSemaphore},
 };
 
 /// Bytes of a message that are not counted. Most messages are much shorter.

@@ -20,7 +20,8 @@ pub enum PolicyError {
 pub struct Forbidden {
     /// The fields.
     pub violations: Violations,
-    /// The exceeded limits by name, such as `max_duration: "604800s"`.
+    /// The exceeded limits by name, such as `max_duration: "604800s"`. If several fields exceed
+    /// limits of the same name, the limit of the first field.
     pub limits: BTreeMap<&'static str, String>,
 }
 
@@ -34,7 +35,7 @@ impl Forbidden {
         description: impl fmt::Display,
     ) {
         self.violations.add(field, reason, description);
-        self.limits.insert(limit.0, limit.1);
+        self.limits.entry(limit.0).or_insert(limit.1);
     }
 
     /// The same, of fields inside `prefix`.

@@ -5,8 +5,8 @@ use std::fs;
 use crate::cli::{Output, output, program, run};
 
 fn invalid(problems: &[&str]) -> Output {
-    let stderr = problems.iter().map(|problem| format!("error: {problem}\n")).collect();
-    Output { code: 64, stdout: String::new(), stderr }
+    let lines: Vec<String> = problems.iter().map(|problem| format!("error: {problem}\n")).collect();
+    Output { code: 64, stdout: String::new(), stderr: lines.concat() }
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn grant_request(request_id: &str) -> GrantAccessRequest {
     }
 }
 
-/// Asserts the response during an database_outage: `UNAVAILABLE` with a retry delay.
+/// Asserts the response during a database outage: `UNAVAILABLE` with a retry delay.
 fn assert_unavailable(status: &Status) {
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
     let details = status.get_error_details();

@@ -208,9 +208,9 @@ async fn promoting_a_synchronous_standby_loses_no_change() {
     let kept = fleet.grant_everywhere(0, "kept").await;
     let workload = Workload::start(&fleet, &["kept"]);
     fleet.history.wait_for_changes(STEADY).await;
-    let lost = pair.kill_primary();
+    let killed = pair.kill_primary();
     wait_until_all_are_stale(&fleet, "kept").await;
-    let lapsed = |answer: &Answer| answer.invoked >= lost + MAX_STALENESS;
+    let lapsed = |answer: &Answer| answer.invoked >= killed + MAX_STALENESS;
     eventually("checks run after all leases have lapsed", async || {
         !fleet.history.answers(lapsed).is_empty()
     })
@@ -227,7 +227,7 @@ async fn promoting_a_synchronous_standby_loses_no_change() {
     fleet.history.wait_for_changes(STEADY).await;
     let acknowledged = workload.end(&fleet).await;
     assert!(acknowledged > 20, "the run must include enough changes");
-    let (first, last, count) = stale(&fleet, lost).unwrap();
+    let (first, last, count) = stale(&fleet, killed).unwrap();
     println!("{count} checks were STALE, from {first:?} to {last:?} after the primary was killed");
     assert!(first >= SOON, "leases must stay valid after the loss of the primary: {first:?}");
     fleet.wait_until_all_acknowledge(1).await;

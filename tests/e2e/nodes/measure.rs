@@ -41,8 +41,9 @@ pub async fn measure(plan: Plan) -> Figures {
     let fleet = fleet(&cluster, plan).await;
     println!("{} nodes are serving after {:?}", fleet.count(), started.elapsed());
 
-    let mut plain = PgConnection::connect(&cluster.url("postgres")).await.unwrap();
-    commit(&mut plain, "CREATE TABLE plain (number bigint); INSERT INTO plain VALUES (0)").await;
+    let mut connection = PgConnection::connect(&cluster.url("postgres")).await.unwrap();
+    commit(&mut connection, "CREATE TABLE plain (number bigint); INSERT INTO plain VALUES (0)")
+        .await;
     let tenants: Vec<String> =
         (0..plan.replicas).map(|number| format!("tenant-{number}")).collect();
     let nodes = u32::try_from(fleet.count()).unwrap();
@@ -53,7 +54,7 @@ pub async fn measure(plan: Plan) -> Figures {
     for number in 0..plan.revocations {
         let replica = number % plan.replicas;
         let grant = fleet.grant_everywhere(replica, &tenants[replica]).await;
-        figures.commit.push(commit(&mut plain, "UPDATE plain SET number = number + 1").await);
+        figures.commit.push(commit(&mut connection, "UPDATE plain SET number = number + 1").await);
         let revoked = fleet.revoke(replica, &grant).await.unwrap();
         let enforcement = revoked.enforcement.clone();
         assert_eq!(enforcement.state(), EnforcementState::Complete, "{revoked:?}");

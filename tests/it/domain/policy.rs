@@ -150,7 +150,9 @@ fn times_that_no_policy_allows_are_invalid() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn a_policy_forbids_by_field_and_states_its_limits() {
+    type Case<'a> = (GrantRequest, &'a [(&'a str, Reason)], &'a [(&'a str, &'a str)]);
     let strict = SupportPolicy {
         until_revoked_allowed: false,
         reason_required: true,
@@ -175,7 +177,6 @@ fn a_policy_forbids_by_field_and_states_its_limits() {
     let kind = |agent_kind| AgentKindEntry { agent_kind, ..AgentKindEntry::HUMAN };
     let limited =
         AgentKindEntry { max_access_level: Some(AccessLevel::ReadOnly), ..AgentKindEntry::HUMAN };
-    type Case<'a> = (GrantRequest, &'a [(&'a str, Reason)], &'a [(&'a str, &'a str)]);
     let cases: Vec<Case<'_>> = vec![
         (
             GrantRequest { group_id: group("engineering"), ..base.clone() },
@@ -232,6 +233,19 @@ fn a_policy_forbids_by_field_and_states_its_limits() {
                 ..base.clone()
             },
             &[("agent_kinds.entries[0]", Reason::AgentKindNotAllowed)],
+            &[("max_access_level", "READ_WRITE")],
+        ),
+        (
+            GrantRequest {
+                access_level: AccessLevel::Admin,
+                agent_kinds: Some(vec![limited]),
+                ..base.clone()
+            },
+            &[
+                ("access_level", Reason::LevelNotAllowed),
+                ("agent_kinds.entries[0]", Reason::AgentKindNotAllowed),
+            ],
+            // The limit of the first field, not of the last.
             &[("max_access_level", "READ_WRITE")],
         ),
         (

@@ -63,7 +63,7 @@ pub(crate) async fn start(config: Config) -> (Running, SlowStore) {
 }
 
 pub(crate) async fn start_on(config: Config, store: &SlowStore) -> Result<Running, ServeError> {
-    let listeners = Listeners::bind(&config.common).await?;
+    let listeners = Listeners::bind(&config.common)?;
     server::start(config, listeners, Arc::new(store.clone()), Arc::new(SystemClock)).await
 }
 
@@ -75,7 +75,7 @@ pub(crate) async fn start_observed(
 ) -> Running {
     store.is_loading_held.send_replace(true);
     let config = config();
-    let listeners = Listeners::bind(&config.common).await.unwrap();
+    let listeners = Listeners::bind(&config.common).unwrap();
     let metrics = listeners.metrics.local_addr().unwrap();
     let starting = server::start(config, listeners, Arc::new(store.clone()), Arc::new(SystemClock));
     let observing = async {

@@ -89,7 +89,7 @@ async fn calls_in_progress_are_answered_while_the_server_drains() {
     };
     let call = admin.grant_access(a_grant());
     let (ended, response, ()) =
-        with_timeout(async { tokio::join!(running.wait(), call, observing) }).await;
+        with_timeout(Box::pin(async { tokio::join!(running.wait(), call, observing) })).await;
     response.unwrap();
     ended.unwrap();
     assert_eq!(store.commits(), 1);
@@ -143,7 +143,7 @@ async fn a_call_is_aborted_after_the_drain_timeout() {
     let call = admin.grant_access(a_grant());
     let ending = async { (running.wait().await, Instant::now()) };
     let ((ended, end), response, begin) =
-        with_timeout(async { tokio::join!(ending, call, stopping) }).await;
+        with_timeout(Box::pin(async { tokio::join!(ending, call, stopping) })).await;
     ended.unwrap();
     response.unwrap_err();
     let took = end - begin;

@@ -29,9 +29,12 @@ use tonic_reflection::pb::v1::{
 
 use tonic_types::StatusExt;
 
-use crate::server::harness::{
-    TIMEOUT, a_check, a_grant, access, admin, an_access_check, channel, common, config, eventually,
-    get, has_metric, rpcs, start, stop, wait_for_metric, with_timeout,
+use crate::server::{
+    follower::reason,
+    harness::{
+        TIMEOUT, a_check, a_grant, access, admin, an_access_check, channel, common, config,
+        eventually, get, has_metric, rpcs, start, stop, wait_for_metric, with_timeout,
+    },
 };
 
 const ACCESS: &str = "supportaccess.v1.SupportAccess";
@@ -66,7 +69,7 @@ async fn each_rpc_is_counted_by_method_and_code() {
 }
 
 #[tokio::test]
-async fn unknown_methods_share_one_label() {
+async fn unknown_methods_are_explained_and_share_one_label() {
     let (running, _store) = start(config()).await;
     for path in ["/made.up.Service/Method", "/supportaccess.v1.SupportAccess/MadeUp", "/x"] {
         let mut grpc = Grpc::new(channel(&running).await);
@@ -74,7 +77,9 @@ async fn unknown_methods_share_one_label() {
         let codec = ProstCodec::<CheckAccessRequest, CheckAccessRequest>::default();
         let path = PathAndQuery::from_static(path);
         let response = grpc.unary(Request::new(a_check()), path, codec).await;
-        assert_eq!(response.unwrap_err().code(), Code::Unimplemented);
+        let error = response.unwrap_err();
+        let found = (error.code(), reason(&error));
+        assert_eq!(found, (Code::Unimplemented, "METHOD_NOT_FOUND".to_owned()));
     }
     wait_for_metric(&running, &rpcs("unknown", "unknown", "UNIMPLEMENTED", 3)).await;
     let (.., metrics) = get(running.metrics, "/metrics").await;

@@ -87,10 +87,12 @@ impl Fixture {
     pub(crate) fn read_membership(&self, number: usize) {
         let running = self.running(number);
         let Some((replica, _)) = &running.replica else { return };
+        let time = self.cluster.now();
         let commit = Commit {
             first: Revision::MAX,
             last: Revision::MAX,
-            time: self.cluster.now(),
+            time,
+            in_log: (Revision::MAX, time),
             at: running.node.boot_time(),
             max_staleness: self.cluster.max_staleness,
         };

@@ -10,10 +10,8 @@ use crate::{
         proto::v1 as pb,
     },
     domain::{
-        AccessCheck, AgentId, AssertedGroups, TenantId, ViolationReason,
-        check::{GROUP_BYTES_MAX, GROUPS_MAX},
-        explain::ChecklistItem,
-        violation::Violations,
+        AccessCheck, AgentId, AssertedGroups, TenantId, ViolationReason, check::GROUPS_MAX,
+        explain::ChecklistItem, violation::Violations,
     },
     service::check::{BATCH_MAX, Candidate, CheckResult, Explanation},
 };
@@ -82,15 +80,7 @@ fn check(message: pb::AccessCheck, is_agent_required: bool) -> Parsed<AccessChec
     } else {
         fields.optional("agent_id", &agent_id, AgentId::new)
     };
-    if fields.length("group_ids", group_ids.len(), GROUPS_MAX) {
-        for (index, value) in group_ids.iter().enumerate() {
-            if value.len() > GROUP_BYTES_MAX {
-                let field = format!("group_ids[{index}]");
-                let description = format!("must be at most {GROUP_BYTES_MAX} bytes long");
-                fields.add(&field, ViolationReason::OutOfRange, &description);
-            }
-        }
-    }
+    fields.length("group_ids", group_ids.len(), GROUPS_MAX);
     let required_level = fields.level("required_level", required_level);
     let agent_kind = fields.kind("agent_kind", agent_kind);
     let on_behalf_of = fields.optional("on_behalf_of", &on_behalf_of, AgentId::new);
@@ -155,5 +145,40 @@ fn candidate(candidate: Candidate) -> pb::CandidateGrant {
     pb::CandidateGrant {
         grant: Some(grants::terms(tenant_id, terms, state)),
         reasons: reasons.into_iter().map(ProtoEnum::to_proto).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mk_check(group_ids: Vec<String>) -> pb::AccessCheck {
+        pb::AccessCheck {
+            tenant_id: "acme".to_owned(),
+            agent_id: "ann".to_owned(),
+            group_ids,
+            required_level: pb::AccessLevel::ReadOnly.into(),
+            agent_kind: pb::AgentKind::Human.into(),
+            on_behalf_of: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_long_group_value_denies_neither_its_check_nor_the_batch() {
+        let long = mk_check(vec!["x".repeat(100_000), "support".to_owned()]);
+        let checks = vec![mk_check(Vec::new()), long];
+        let request = pb::BatchCheckAccessRequest { checks, consistency_token: String::new() };
+        let (checks, _) = batch_request(request).unwrap();
+        assert_eq!(checks[1].groups.ignored().len(), 1);
+        assert_eq!(checks[1].groups.ids().len(), 1);
+    }
+
+    #[test]
+    fn a_batch_of_invalid_checks_keeps_few_violations() {
+        let checks = vec![pb::AccessCheck::default(); BATCH_MAX];
+        let request = pb::BatchCheckAccessRequest { checks, consistency_token: String::new() };
+        let violations = batch_request(request).unwrap_err();
+        assert_eq!(violations.as_slice().len() + violations.omitted(), 4 * BATCH_MAX);
+        assert!(violations.as_slice().len() <= 20);
     }
 }

@@ -31,7 +31,8 @@ pub(in crate::api::grpc) fn list_grants_request(
         let description = "must be SCOPE_TENANT or SCOPE_ALL: the vendor has no grants";
         fields.add("scope", ViolationReason::Malformed, description);
     }
-    let numbered = states.iter().enumerate();
+    let is_short = fields.length("states", states.len(), GrantState::ALL.len());
+    let numbered = states.iter().enumerate().filter(|_| is_short);
     let mut states: Vec<GrantState> = numbered
         .filter_map(|(index, state)| fields.state(&format!("states[{index}]"), *state))
         .collect();
@@ -160,5 +161,24 @@ fn list_order(fields: &mut Fields, order: i32) -> ListOrder {
             fields.add("order", ViolationReason::Malformed, description);
             ListOrder::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_states_is_limited_before_they_are_parsed() {
+        let request = |states| pb::ListGrantsRequest {
+            tenant_id: "acme".to_owned(),
+            states,
+            ..pb::ListGrantsRequest::default()
+        };
+        let violations = list_grants_request(request(vec![99; 1_000_000])).unwrap_err();
+        let fields: Vec<_> = violations.as_slice().iter().map(|found| &found.field).collect();
+        assert_eq!(fields, ["states"]);
+        assert_eq!(violations.omitted(), 0);
+        assert!(list_grants_request(request(vec![1, 2, 3, 4])).is_ok());
     }
 }

@@ -52,7 +52,7 @@ pub(in crate::api::grpc) fn update_support_policy_request(
     let policy_overrides = policy_overrides.unwrap_or_default();
     let paths = update_mask.map(|mask| mask.paths).unwrap_or_default();
     let changed = masked_fields(&mut fields, &paths, &policy_overrides);
-    let update = match overrides(policy_overrides, &changed) {
+    let update = match overrides(&policy_overrides, &changed) {
         Ok(overrides) => Some(OverridesUpdate { fields: changed, overrides }),
         Err(violations) => {
             fields.extend(violations.within("policy_overrides."));
@@ -105,7 +105,7 @@ fn masked_fields(
 }
 
 /// Parses the changed fields. AIP-134: fields outside the mask are ignored.
-fn overrides(message: pb::PolicyOverrides, changed: &[OverrideField]) -> Parsed<PolicyOverrides> {
+fn overrides(message: &pb::PolicyOverrides, changed: &[OverrideField]) -> Parsed<PolicyOverrides> {
     let mut fields = Fields::default();
     let mut parsed = PolicyOverrides::default();
     for field in changed {

@@ -8,13 +8,15 @@ use crate::{
     domain::{AuthenticationMethod, Caller, NodeKind, Tenants},
 };
 
+/// Empty in a debug build.
+const COMMIT: &str = env!("SUPPORT_ACCESS_COMMIT");
 /// The maximum number of tenants in a response.
 const TENANTS_MAX: usize = 100;
 
 pub(in crate::api::grpc) fn server_info(kind: NodeKind) -> pb::GetServerInfoResponse {
     pb::GetServerInfoResponse {
         version: env!("CARGO_PKG_VERSION").into(),
-        commit: env!("SUPPORT_ACCESS_COMMIT").into(),
+        commit: COMMIT.to_owned(),
         kind: kind.to_proto(),
     }
 }

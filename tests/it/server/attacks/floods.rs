@@ -75,6 +75,9 @@ fn empty_messages(number: u32) -> Vec<u8> {
     if number == 0 { [open, empty].concat() } else { empty }
 }
 
+/// A name, and the frames of a number of repetitions.
+type Flood = (&'static str, fn(u32) -> Vec<u8>);
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn floods_of_frames_affect_no_other_client() {
     const PER_ADDRESS: usize = 20;
@@ -82,7 +85,7 @@ async fn floods_of_frames_affect_no_other_client() {
     let running = limited(limits).await;
     let address = tcp(&running);
     let gateway = BackgroundClient::connect(&running).await;
-    let floods: [(&str, fn(u32) -> Vec<u8>); 4] = [
+    let floods: [Flood; 4] = [
         ("rapid resets", rapid_resets),
         ("open streams", open_streams),
         ("continuations", continuations),

@@ -64,7 +64,7 @@ fn random_frames(random: &mut StdRng) -> Vec<u8> {
     bytes
 }
 
-/// A TLS record of a handshake with the start of a ClientHello.
+/// A TLS record of a handshake with the start of a `ClientHello`.
 fn random_hello(random: &mut StdRng) -> Vec<u8> {
     let mut bytes = vec![22, 3, 1];
     let rest = random_bytes(random, 600);

@@ -39,7 +39,7 @@ pub(super) async fn sidecar(world: &World, name: Option<&str>, token: Option<&st
         upstream_token_file: token.map(|token| at("token", token)),
         common: common(),
     };
-    let listeners = Listeners::bind(&config.common).await.unwrap();
+    let listeners = Listeners::bind(&config.common).unwrap();
     let running = start_sidecar(config, listeners, std::sync::Arc::new(SystemClock)).await.unwrap();
     Sidecar { running, _dir: dir }
 }

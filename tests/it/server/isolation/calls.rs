@@ -69,6 +69,10 @@ pub(super) enum Call {
     Explain {
         has_agent: bool,
     },
+    /// Time passes, and grants expire.
+    Pass {
+        days: u64,
+    },
 }
 
 /// A call of the other tenant or of the vendor.
@@ -129,6 +133,7 @@ pub(super) fn calls() -> impl Strategy<Value = Call> {
         2 => index().prop_map(|change| Call::Wait { change }),
         2 => (any::<bool>(), 0..4).prop_map(|(has_token, kind)| Call::Check { has_token, kind }),
         1 => any::<bool>().prop_map(|has_agent| Call::Explain { has_agent }),
+        1 => (1..60_u64).prop_map(|days| Call::Pass { days }),
     ]
 }
 

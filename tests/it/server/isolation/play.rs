@@ -1,7 +1,9 @@
 //! Plays calls.
 
+use std::time::Duration;
+
 use support_access::api::proto::v1::*;
-use tonic::{Response, Status};
+use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::{
@@ -12,6 +14,12 @@ use super::{
     },
     world::World,
 };
+
+/// Timeout of a change of the tenant, whose enforcement may be pending.
+const OWN_TIMEOUT: Duration = Duration::from_secs(2);
+/// Timeout of a change of others, whose enforcement is always pending. Whether there is a response
+/// does not matter.
+const FOREIGN_TIMEOUT: Duration = Duration::from_millis(60);
 
 impl World {
     #[expect(clippy::too_many_lines, reason = "one arm for each call")]
@@ -44,7 +52,7 @@ impl World {
                     request_id: request_id(request, "extend"),
                     ..ExtendAccessRequest::default()
                 };
-                let result = self.admin.extend_access(message).await;
+                let result = self.admin.extend_access(within(message, OWN_TIMEOUT)).await;
                 if let Some(response) = self.observe(result, "ExtendAccessResponse") {
                     self.tokens.push(response.consistency_token);
                 }
@@ -58,7 +66,7 @@ impl World {
                     request_id: request_id(request, "revoke"),
                     ..RevokeAccessRequest::default()
                 };
-                let result = self.admin.revoke_access(message).await;
+                let result = self.admin.revoke_access(within(message, OWN_TIMEOUT)).await;
                 if let Some(response) = self.observe(result, "RevokeAccessResponse") {
                     self.tokens.extend(
                         response.enforcement.map(|enforcement| enforcement.consistency_token),
@@ -69,7 +77,7 @@ impl World {
                 let request_id = request_id(request, "all");
                 let message =
                     RevokeAllAccessRequest { tenant_id, request_id, reason: String::new() };
-                let result = self.admin.revoke_all_access(message).await;
+                let result = self.admin.revoke_all_access(within(message, OWN_TIMEOUT)).await;
                 if let Some(response) = self.observe(result, "RevokeAllAccessResponse") {
                     self.tokens.extend(
                         response.enforcement.map(|enforcement| enforcement.consistency_token),
@@ -79,9 +87,10 @@ impl World {
             Call::Get { grant, is_foreign } => {
                 let foreign = self.foreign_grants.last().map(|grant| grant.grant_id.clone());
                 let unknown = || Uuid::now_v7().to_string();
-                let grant_id = match is_foreign {
-                    true => foreign.unwrap_or_else(unknown),
-                    false => self.own_grant(grant).0,
+                let grant_id = if is_foreign {
+                    foreign.unwrap_or_else(unknown)
+                } else {
+                    self.own_grant(grant).0
                 };
                 let result = self.admin.get_grant(GetGrantRequest { tenant_id, grant_id }).await;
                 self.observe(result, "GetGrantResponse");
@@ -107,11 +116,8 @@ impl World {
                     page_token: if has_token { self.event_token.clone() } else { String::new() },
                     ..ListEventsRequest::default()
                 };
-                let mut result = self.admin.list_events(message).await;
-                // The server records the enforcement shortly after the response.
-                for event in result.iter_mut().flat_map(|page| &mut page.get_mut().events) {
-                    event.enforcement = None;
-                }
+                self.wait_for_records().await;
+                let result = self.admin.list_events(message).await;
                 if let Some(page) = self.observe(result, "ListEventsResponse") {
                     self.event_token = [page.next_page_token, page.resume_token].concat();
                 }
@@ -138,7 +144,7 @@ impl World {
                 let request_id = request_id(request, "update");
                 let message =
                     UpdateSupportPolicyRequest { tenant_id, request_id, ..update_request(days) };
-                let result = self.admin.update_support_policy(message).await;
+                let result = self.admin.update_support_policy(within(message, OWN_TIMEOUT)).await;
                 self.observe(result, "UpdateSupportPolicyResponse");
             }
             Call::Lock { target, request } => {
@@ -147,7 +153,7 @@ impl World {
                     request_id: request_id(request, "lock"),
                     ..lock_request(target)
                 };
-                let result = self.admin.lock_access(message).await;
+                let result = self.admin.lock_access(within(message, OWN_TIMEOUT)).await;
                 if let Some(response) = self.observe(result, "LockAccessResponse") {
                     self.locks.extend(response.lock);
                     self.tokens.push(response.consistency_token);
@@ -164,7 +170,9 @@ impl World {
                     ..UnlockAccessRequest::default()
                 };
                 let result = self.admin.unlock_access(message).await;
-                self.observe(result, "UnlockAccessResponse");
+                if let Some(response) = self.observe(result, "UnlockAccessResponse") {
+                    self.tokens.push(response.consistency_token);
+                }
             }
             Call::ListLocks { include_ended, size } => {
                 let message = ListLocksRequest {
@@ -180,7 +188,7 @@ impl World {
                 let token = self.tokens.iter().rev().nth(change).cloned().unwrap_or_default();
                 let tenant_id = Some(tenant_id);
                 let message = WaitEnforcedRequest { tenant_id, consistency_token: token };
-                let result = self.admin.wait_enforced(message).await;
+                let result = self.admin.wait_enforced(within(message, OWN_TIMEOUT)).await;
                 self.observe(result, "WaitEnforcedResponse");
             }
             Call::Check { has_token, kind } => {
@@ -202,10 +210,11 @@ impl World {
                 }
                 let message =
                     ExplainAccessRequest { check: Some(check), consistency_token: String::new() };
-                let result = self.checks.explain_access(message).await;
-                let result = without_lease(result, |explanation| explanation.result.as_mut());
+                let result = self.explain.explain_access(message).await;
+                let result = without_lease(result, |it| it.result.as_mut());
                 self.observe(result, "ExplainAccessResponse");
             }
+            Call::Pass { days } => self.pass(Duration::from_hours(24 * days)).await,
         }
     }
 
@@ -221,7 +230,7 @@ impl World {
         match *call {
             Foreign::Grant { agents } => {
                 let message = GrantAccessRequest { tenant_id, ..grant_request(agents) };
-                let granted = self.admin.grant_access(message).await;
+                let granted = self.other.grant_access(message).await;
                 self.foreign_grants.extend(granted.ok().and_then(|it| it.into_inner().grant));
             }
             Foreign::Extend { days } => {
@@ -229,26 +238,26 @@ impl World {
                 let grant_id = grant.grant_id;
                 let message =
                     ExtendAccessRequest { tenant_id, grant_id, duration, ..Default::default() };
-                drop(self.admin.extend_access(message).await);
+                drop(self.other.extend_access(within(message, FOREIGN_TIMEOUT)).await);
             }
             Foreign::Revoke => {
                 let grant_id = grant.grant_id;
                 let message = RevokeAccessRequest { tenant_id, grant_id, ..Default::default() };
-                drop(self.admin.revoke_access(message).await);
+                drop(self.other.revoke_access(within(message, FOREIGN_TIMEOUT)).await);
             }
             Foreign::RevokeAll => {
                 let message = RevokeAllAccessRequest { tenant_id, ..Default::default() };
-                self.admin.revoke_all_access(message).await.unwrap();
+                drop(self.other.revoke_all_access(within(message, FOREIGN_TIMEOUT)).await);
             }
             Foreign::Update { days } => {
                 let message = UpdateSupportPolicyRequest { tenant_id, ..update_request(days) };
-                self.admin.update_support_policy(message).await.unwrap();
+                drop(self.other.update_support_policy(within(message, FOREIGN_TIMEOUT)).await);
             }
             Foreign::Lock { target } => {
                 let message =
                     LockAccessRequest { tenant_id: Some(tenant_id), ..lock_request(target) };
-                let locked = self.admin.lock_access(message).await.unwrap().into_inner();
-                self.foreign_locks.extend(locked.lock);
+                let locked = self.other.lock_access(within(message, FOREIGN_TIMEOUT)).await;
+                self.foreign_locks.extend(locked.ok().and_then(|it| it.into_inner().lock));
             }
             Foreign::VendorLock { target } => {
                 let [agent_id, group_id] =
@@ -256,8 +265,8 @@ impl World {
                 let reason = "an incident".to_owned();
                 let message =
                     LockAccessRequest { agent_id, group_id, reason, ..Default::default() };
-                let locked = self.admin.lock_access(message).await.unwrap().into_inner();
-                self.vendor_locks.extend(locked.lock);
+                let locked = self.vendor.lock_access(within(message, FOREIGN_TIMEOUT)).await;
+                self.vendor_locks.extend(locked.ok().and_then(|it| it.into_inner().lock));
             }
             Foreign::Unlock => {
                 let lock = self.foreign_locks.pop();
@@ -281,7 +290,8 @@ impl World {
         let Some(Lock { tenant_id, lock_id, .. }) = lock else { return };
         let reason = "over".to_owned();
         let message = UnlockAccessRequest { tenant_id, lock_id, reason, ..Default::default() };
-        self.admin.unlock_access(message).await.unwrap();
+        let admin = if message.tenant_id.is_some() { &mut self.other } else { &mut self.vendor };
+        admin.unlock_access(message).await.unwrap();
     }
 }
 
@@ -297,4 +307,10 @@ fn without_lease<M>(
         check.valid_for = None;
     }
     result
+}
+
+fn within<M>(message: M, timeout: Duration) -> Request<M> {
+    let mut request = Request::new(message);
+    request.set_timeout(timeout);
+    request
 }

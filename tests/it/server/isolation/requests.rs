@@ -39,8 +39,8 @@ pub(super) fn lock_request(target: usize) -> LockAccessRequest {
     let mut request =
         LockAccessRequest { reason: "an incident".to_owned(), ..LockAccessRequest::default() };
     match target {
-        0 => request.agent_id = "agent-0".to_owned(),
-        1 => request.group_id = "support".to_owned(),
+        0 => "agent-0".clone_into(&mut request.agent_id),
+        1 => "support".clone_into(&mut request.group_id),
         2 => request.agent_kind = AgentKind::Human.into(),
         _ => request.everything = true,
     }
