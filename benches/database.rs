@@ -33,9 +33,7 @@ use sqlx::{Connection, PgConnection};
 use support_access::{
     domain::{
         AccessLevel, Ack, Attribution, EventKind, FreeText, Grant, GrantId, GrantTerms, GroupId,
-        NodeId, NodeInfo, NodeKind, Position, Revocation, TenantId, Ticket, Time,
-        event::{Granted, Revoked},
-        ids::Actor,
+        NodeId, NodeInfo, NodeKind, Position, Revocation, TenantId, Ticket, Time, ids::Actor,
     },
     server::SystemClock,
     store::{self, NewEvent, Registration, Store},
@@ -169,7 +167,7 @@ fn entry(kind: EventKind, grant: &Grant) -> NewEvent {
 async fn grant_and_revoke(store: &dyn Store, number: u32) {
     let mut change = store.log().begin().await.unwrap();
     let mut grant = grant(number, change.now());
-    let kind = EventKind::Granted(Granted { grant: grant.clone() });
+    let kind = EventKind::Granted { grant: grant.clone() };
     let event = change.append(entry(kind, &grant)).await.unwrap();
     change.commit().await.unwrap();
     let mut change = store.log().begin().await.unwrap();
@@ -177,7 +175,7 @@ async fn grant_and_revoke(store: &dyn Store, number: u32) {
     grant.terms.revoke_time = Some(change.now());
     let revoker = grant.creator.clone();
     grant.revocation = Some(Revocation { revoker, reason: FreeText::default() });
-    let kind = EventKind::Revoked(Revoked { grant: grant.clone() });
+    let kind = EventKind::Revoked { grant: grant.clone() };
     change.append(entry(kind, &grant)).await.unwrap();
     change.commit().await.unwrap();
 }

@@ -33,7 +33,7 @@ use support_access::{
     },
     domain::{
         AccessLevel, Attribution, EventKind, FreeText, Grant, GrantId, GrantTerms, GroupId,
-        TenantId, Ticket, event::Granted, ids::Actor,
+        TenantId, Ticket, ids::Actor,
     },
     server::SystemClock,
     store::{self, NewEvent},
@@ -80,7 +80,7 @@ async fn fill(database_url: &str) {
             create_sequence: 0,
             sequence: 0,
         };
-        let kind = EventKind::Granted(Granted { grant });
+        let kind = EventKind::Granted { grant };
         let author = Attribution::direct(actor.clone());
         let tenant_id = Some(tenant_id);
         let entry = NewEvent { tenant_id, author, reason: FreeText::default(), kind };

@@ -45,7 +45,7 @@ use support_access::{
     },
     domain::{
         AccessLevel, Attribution, EventKind, FreeText, Grant, GrantId, GrantTerms, GroupId, NodeId,
-        NodeKind, TenantId, Ticket, event::Granted, ids::Actor,
+        NodeKind, TenantId, Ticket, ids::Actor,
     },
     node::{CheckNode, upstream_session},
     server::SystemClock,
@@ -146,8 +146,7 @@ async fn fill(database_url: &str) {
             create_sequence: 0,
             sequence: 0,
         };
-        let (kind, author) =
-            (EventKind::Granted(Granted { grant }), Attribution::direct(actor.clone()));
+        let (kind, author) = (EventKind::Granted { grant }, Attribution::direct(actor.clone()));
         let tenant_id = Some(tenant_id);
         let entry = NewEvent { tenant_id, author, reason: FreeText::default(), kind };
         change.append(entry).await.unwrap();

@@ -41,105 +41,73 @@ pub struct Event {
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum EventKind {
     /// A tenant administrator granted access.
-    Granted(Granted),
-    /// The end of a grant was moved.
-    Extended(Extended),
+    Granted {
+        /// The new grant.
+        grant: Grant,
+    },
+    /// The end of a grant was moved, later or earlier.
+    Extended {
+        /// The grant with the new end.
+        grant: Grant,
+        /// The previous end. `None`: until revoked.
+        previous_expire_time: Option<Time>,
+    },
     /// A grant was ended before the end time.
-    Revoked(Revoked),
+    Revoked {
+        /// The ended grant.
+        grant: Grant,
+    },
     /// A grant ended by itself.
-    Expired(Expired),
+    Expired {
+        /// The ended grant.
+        grant: Grant,
+    },
     /// The tenant's policy overrides were changed.
-    PolicyUpdated(PolicyUpdated),
+    PolicyUpdated {
+        /// All overrides of the tenant after the change.
+        policy_overrides: PolicyOverrides,
+        /// The effective policy after the change, with the vendor's catalogue of that time.
+        support_policy: SupportPolicy,
+    },
     /// A lock was created.
-    Locked(Locked),
+    Locked {
+        /// The new lock.
+        lock: Lock,
+    },
     /// A lock was lifted before the end time.
-    Unlocked(Unlocked),
+    Unlocked {
+        /// The ended lock.
+        lock: Lock,
+    },
     /// A lock ended by itself.
-    LockExpired(LockExpired),
-}
-
-/// A tenant administrator granted access.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Granted {
-    /// The new grant.
-    pub grant: Grant,
-}
-
-/// The end of a grant was moved, later or earlier.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Extended {
-    /// The grant with the new end.
-    pub grant: Grant,
-    /// The previous end. `None`: until revoked.
-    pub previous_expire_time: Option<Time>,
-}
-
-/// A grant was ended before the end time.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Revoked {
-    /// The ended grant.
-    pub grant: Grant,
-}
-
-/// A grant ended by itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Expired {
-    /// The ended grant.
-    pub grant: Grant,
-}
-
-/// The tenant's policy overrides were changed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PolicyUpdated {
-    /// All overrides of the tenant after the change.
-    pub policy_overrides: PolicyOverrides,
-    /// The effective policy after the change, with the vendor's catalogue of that time.
-    pub support_policy: SupportPolicy,
-}
-
-/// A lock was created.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Locked {
-    /// The new lock.
-    pub lock: Lock,
-}
-
-/// A lock was lifted before the end time.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Unlocked {
-    /// The ended lock.
-    pub lock: Lock,
-}
-
-/// A lock ended by itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LockExpired {
-    /// The ended lock.
-    pub lock: Lock,
+    LockExpired {
+        /// The ended lock.
+        lock: Lock,
+    },
 }
 
 impl EventKind {
     /// The name of the kind in stores, logs and records.
     pub const fn name(&self) -> &'static str {
         match self {
-            Self::Granted(_) => "granted",
-            Self::Extended(_) => "extended",
-            Self::Revoked(_) => "revoked",
-            Self::Expired(_) => "expired",
-            Self::PolicyUpdated(_) => "policy_updated",
-            Self::Locked(_) => "locked",
-            Self::Unlocked(_) => "unlocked",
-            Self::LockExpired(_) => "lock_expired",
+            Self::Granted { .. } => "granted",
+            Self::Extended { .. } => "extended",
+            Self::Revoked { .. } => "revoked",
+            Self::Expired { .. } => "expired",
+            Self::PolicyUpdated { .. } => "policy_updated",
+            Self::Locked { .. } => "locked",
+            Self::Unlocked { .. } => "unlocked",
+            Self::LockExpired { .. } => "lock_expired",
         }
     }
 
     /// The grant after the event, if the event is about a grant.
     pub const fn grant(&self) -> Option<&Grant> {
         match self {
-            Self::Granted(Granted { grant })
-            | Self::Extended(Extended { grant, .. })
-            | Self::Revoked(Revoked { grant })
-            | Self::Expired(Expired { grant }) => Some(grant),
+            Self::Granted { grant }
+            | Self::Extended { grant, .. }
+            | Self::Revoked { grant }
+            | Self::Expired { grant } => Some(grant),
             _ => None,
         }
     }
@@ -147,9 +115,9 @@ impl EventKind {
     /// The lock after the event, if the event is about a lock.
     pub const fn lock(&self) -> Option<&Lock> {
         match self {
-            Self::Locked(Locked { lock })
-            | Self::Unlocked(Unlocked { lock })
-            | Self::LockExpired(LockExpired { lock }) => Some(lock),
+            Self::Locked { lock } | Self::Unlocked { lock } | Self::LockExpired { lock } => {
+                Some(lock)
+            }
             _ => None,
         }
     }
@@ -158,24 +126,25 @@ impl EventKind {
     pub const fn is_end(&self) -> bool {
         matches!(
             self,
-            Self::Revoked(_) | Self::Expired(_) | Self::Unlocked(_) | Self::LockExpired(_)
+            Self::Revoked { .. }
+                | Self::Expired { .. }
+                | Self::Unlocked { .. }
+                | Self::LockExpired { .. }
         )
     }
 
     /// Stamps the grant or lock of an event that is appended at this sequence of the history.
     pub fn set_sequence(&mut self, sequence: Sequence) {
-        let is_new = matches!(self, Self::Granted(_) | Self::Locked(_));
+        let is_new = matches!(self, Self::Granted { .. } | Self::Locked { .. });
         let (last, created) = match self {
-            Self::Granted(Granted { grant })
-            | Self::Extended(Extended { grant, .. })
-            | Self::Revoked(Revoked { grant })
-            | Self::Expired(Expired { grant }) => (&mut grant.sequence, &mut grant.create_sequence),
-            Self::Locked(Locked { lock })
-            | Self::Unlocked(Unlocked { lock })
-            | Self::LockExpired(LockExpired { lock }) => {
+            Self::Granted { grant }
+            | Self::Extended { grant, .. }
+            | Self::Revoked { grant }
+            | Self::Expired { grant } => (&mut grant.sequence, &mut grant.create_sequence),
+            Self::Locked { lock } | Self::Unlocked { lock } | Self::LockExpired { lock } => {
                 (&mut lock.sequence, &mut lock.create_sequence)
             }
-            Self::PolicyUpdated(_) => return,
+            Self::PolicyUpdated { .. } => return,
         };
         *last = sequence;
         if is_new {

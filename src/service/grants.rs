@@ -6,9 +6,7 @@ use uuid::{NoContext, Timestamp, Uuid};
 use crate::{
     domain::{
         Attribution, Caller, EventKind, ExtendRequest, FreeText, Grant, GrantId, GrantRequest,
-        GrantTerms, Revision, Revocation, RevokeRequest, Time,
-        event::{Expired, Extended, Granted, Revoked},
-        policy::Period,
+        GrantTerms, Revision, Revocation, RevokeRequest, Time, policy::Period,
         token::ConsistencyToken,
     },
     service::{
@@ -77,7 +75,7 @@ impl Service {
         }
         let grant = new_grant(caller, request, period, now);
         let reason = grant.reason.clone();
-        let kind = EventKind::Granted(Granted { grant: grant.clone() });
+        let kind = EventKind::Granted { grant: grant.clone() };
         let new = grant_event(&grant, caller.author.clone(), reason, kind);
         let (event, commit) = self.append_and_commit(transaction, new, key.as_ref()).await?;
         self.node.wait_for(commit.last, deadline).await;
@@ -100,7 +98,7 @@ impl Service {
         if let Some(part) = earlier_parts(transaction.as_mut(), key.as_ref()).await?.pop() {
             let event = self.replay(transaction, part).await?;
             let previous_expire_time = match &event.kind {
-                EventKind::Extended(extended) => extended.previous_expire_time,
+                EventKind::Extended { previous_expire_time, .. } => *previous_expire_time,
                 _ => None,
             };
             let grant = GrantView::at(self.current_grant(&event).await?, now);
@@ -126,7 +124,7 @@ impl Service {
             return Ok(ExtendOutcome { grant, previous_expire_time, enforcement });
         }
         grant.terms.expire_time = expire_time;
-        let kind = EventKind::Extended(Extended { grant: grant.clone(), previous_expire_time });
+        let kind = EventKind::Extended { grant: grant.clone(), previous_expire_time };
         let new = grant_event(&grant, caller.author.clone(), request.reason, kind);
         let (event, commit) = self.append_and_commit(transaction, new, key.as_ref()).await?;
         let enforcement = self.enforce(tenant_id, commit, deadline).await?;
@@ -183,9 +181,9 @@ async fn last_revision(
 }
 
 /// A new id, whose time is that of the transaction.
-fn new_id(now: Time) -> GrantId {
+pub(super) fn new_id(now: Time) -> Uuid {
     let (seconds, nanos) = (now.timestamp().unsigned_abs(), now.timestamp_subsec_nanos());
-    GrantId(Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, nanos)))
+    Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, nanos))
 }
 
 /// How many of `grants` the response to a change contains.
@@ -197,7 +195,7 @@ fn new_grant(caller: &Caller, request: GrantRequest, period: Period, now: Time) 
     Grant {
         tenant_id: request.tenant_id,
         terms: GrantTerms {
-            grant_id: new_id(now),
+            grant_id: GrantId(new_id(now)),
             group_id: request.group_id,
             agent_ids: request.agent_ids,
             access_level: request.access_level,
@@ -228,7 +226,7 @@ pub(super) fn revocation(
     let revoker = caller.author.actor.clone();
     grant.terms.revoke_time = Some(now);
     grant.revocation = Some(Revocation { revoker, reason: reason.clone() });
-    let kind = EventKind::Revoked(Revoked { grant: grant.clone() });
+    let kind = EventKind::Revoked { grant: grant.clone() };
     grant_event(&grant, caller.author.clone(), reason, kind)
 }
 
@@ -236,7 +234,7 @@ pub(super) fn revocation(
 /// at once, without waiting for the sweep. The end is then enforced like a revocation,
 /// whatever the clock of a check node shows.
 pub(super) fn expiry(grant: &Grant) -> NewEvent {
-    let kind = EventKind::Expired(Expired { grant: grant.clone() });
+    let kind = EventKind::Expired { grant: grant.clone() };
     grant_event(grant, Attribution::system(), FreeText::default(), kind)
 }
 

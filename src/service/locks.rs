@@ -2,19 +2,17 @@
 
 use tokio::time::Instant;
 use tracing::warn;
-use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::{
     domain::{
         Action, Attribution, Caller, Event, EventKind, FreeText, Lock, LockId, LockRequest,
         LockState, LockTarget, LockTerms, Party, Revision, TenantId, Time, UnlockRequest,
-        event::{LockExpired, Locked, Unlocked},
         lock::{Lifting, TENANT_LOCKS_MAX, VENDOR_LOCKS_MAX},
         token::ConsistencyToken,
     },
     service::{
         Enforcement, Service, ServiceError,
-        grants::check_etag,
+        grants::{check_etag, new_id},
         idempotency::{earlier_parts, key},
         page::{Page, PageRequest, QueryId},
     },
@@ -94,7 +92,13 @@ impl Service {
         let party = caller.party(Action::LockAccess, tenant_id.as_ref());
         check_limit(transaction.as_mut(), party, tenant_id.as_ref(), &target).await?;
         let lock = Lock {
-            terms: LockTerms { lock_id: new_id(now), tenant_id, target, party, expire_time },
+            terms: LockTerms {
+                lock_id: LockId(new_id(now)),
+                tenant_id,
+                target,
+                party,
+                expire_time,
+            },
             reason: reason.clone(),
             create_time: now,
             creator: caller.author.actor.clone(),
@@ -102,7 +106,7 @@ impl Service {
             create_sequence: 0,
             sequence: 0,
         };
-        let kind = EventKind::Locked(Locked { lock: lock.clone() });
+        let kind = EventKind::Locked { lock: lock.clone() };
         let new = lock_event(&lock, caller.author.clone(), reason, kind);
         let (event, commit) = self.append_and_commit(transaction, new, key.as_ref()).await?;
         let enforcement = self.enforce(lock.tenant_id(), commit, deadline).await?;
@@ -139,7 +143,7 @@ impl Service {
         let UnlockRequest { reason, .. } = request;
         let actor = caller.author.actor.clone();
         found.lifting = Some(Lifting { time: now, actor, reason: reason.clone() });
-        let kind = EventKind::Unlocked(Unlocked { lock: found.clone() });
+        let kind = EventKind::Unlocked { lock: found.clone() };
         let new = lock_event(&found, caller.author.clone(), reason, kind);
         let (event, commit) = self.append_and_commit(transaction, new, key.as_ref()).await?;
         self.node.wait_for(commit.last, deadline).await;
@@ -219,7 +223,7 @@ fn check_party(caller: &Caller, lock: &Lock) -> Result<(), ServiceError> {
 
 /// The event that ends a lock whose end time was reached.
 pub(super) fn expiry(lock: &Lock) -> NewEvent {
-    let kind = EventKind::LockExpired(LockExpired { lock: lock.clone() });
+    let kind = EventKind::LockExpired { lock: lock.clone() };
     lock_event(lock, Attribution::system(), FreeText::default(), kind)
 }
 
@@ -238,10 +242,4 @@ async fn find(transaction: &mut dyn Transaction, lock: &LockRef) -> Result<Lock,
     let found = transaction.lock(lock_id).await?;
     let found = found.filter(|found| found.tenant_id() == lock.tenant_id.as_ref());
     found.ok_or_else(|| lock.not_found())
-}
-
-/// A new id, whose time is that of the transaction.
-fn new_id(now: Time) -> LockId {
-    let (seconds, nanos) = (now.timestamp().unsigned_abs(), now.timestamp_subsec_nanos());
-    LockId(Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, nanos)))
 }

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use crate::{
     domain::{
         Caller, EventKind, PolicyOverrides, PolicyRequest, SupportPolicy, TenantId,
-        ViolationReason, event::PolicyUpdated, violation::Violations,
+        ViolationReason, violation::Violations,
     },
     service::{
         Enforcement, GrantView, Service, ServiceError,
@@ -77,13 +77,14 @@ impl Service {
             transaction.commit().await?;
             self.enforce_again(Some(tenant_id), last, deadline).await?
         } else {
-            let update =
-                PolicyUpdated { policy_overrides: new.clone(), support_policy: policy.clone() };
             let event = NewEvent {
                 tenant_id: Some(tenant_id.clone()),
                 author: caller.author.clone(),
                 reason: request.reason,
-                kind: EventKind::PolicyUpdated(update),
+                kind: EventKind::PolicyUpdated {
+                    policy_overrides: new.clone(),
+                    support_policy: policy.clone(),
+                },
             };
             let (_, commit) = self.append_and_commit(transaction, event, key.as_ref()).await?;
             self.enforce(Some(tenant_id), commit, deadline).await?

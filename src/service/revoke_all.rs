@@ -37,10 +37,10 @@ struct Revoked {
 impl Revoked {
     fn add(&mut self, events: Vec<Event>) {
         for event in events {
-            let EventKind::Revoked(revoked) = event.kind else { continue };
+            let EventKind::Revoked { grant } = event.kind else { continue };
             self.count += 1;
             if self.grants.len() < LISTED_MAX {
-                self.grants.push(revoked.grant);
+                self.grants.push(grant);
             }
         }
     }

@@ -3,8 +3,11 @@
 mod callers;
 mod canonical;
 mod chain;
+mod checks;
 mod grants;
 mod ids;
 mod locks;
 mod policy;
 mod times;
+mod tokens;
+mod violations;

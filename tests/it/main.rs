@@ -16,6 +16,7 @@ mod auth;
 #[path = "../common/mod.rs"]
 mod common;
 mod domain;
+mod node;
 mod properties;
 mod server;
 mod store;

@@ -13,6 +13,7 @@ mod identity;
 mod isolation;
 mod lifecycle;
 mod messages;
+mod metrics;
 mod observe;
 mod rpcs;
 mod sidecars;

@@ -176,7 +176,8 @@ pub fn load<C: Settings>(flags: &Flags, env: Env<'_>) -> Result<C, ConfigError> 
     if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
 }
 
-/// Opens the sources of settings. Replicas and sidecars may share a file, which may therefore contain the settings of both.
+/// Opens the sources of settings. Replicas and sidecars may share a file, which may therefore
+/// contain the settings of both.
 pub fn open<'a>(flags: &'a Flags, env: Env<'a>, problems: &mut Vec<String>) -> Sources<'a> {
     let groups = [Common::SETTINGS, Config::SETTINGS, SidecarConfig::SETTINGS];
     let names = groups.iter().flat_map(|settings| settings.iter().map(|setting| setting.name));

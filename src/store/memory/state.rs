@@ -136,9 +136,10 @@ impl State {
             set_live(&mut self.live_locks, &key, !is_ended);
             put(&mut self.locks, key, lock.clone(), revision, is_ended);
         }
-        if let (EventKind::PolicyUpdated(update), Some(tenant_id)) = (&event.kind, &event.tenant_id)
+        if let EventKind::PolicyUpdated { policy_overrides, .. } = &event.kind
+            && let Some(tenant_id) = &event.tenant_id
         {
-            self.overrides.insert(tenant_id.clone(), update.policy_overrides.clone());
+            self.overrides.insert(tenant_id.clone(), policy_overrides.clone());
         }
         self.revisions.insert((event.tenant_id.clone(), event.sequence), revision);
         self.events.push_back(StoredEvent { event, body, hash });

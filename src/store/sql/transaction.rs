@@ -93,19 +93,19 @@ impl<DB: Backend> SqlTransaction<DB> {
         self.connection.execute(log::insert_event(&stamped)).await?;
         let (kind, revision) = (&stamped.event.kind, stamped.event.revision);
         match kind {
-            EventKind::Granted(granted) => self.insert_grant(&granted.grant, revision).await?,
-            EventKind::PolicyUpdated(update) => {
-                let body = to_json(&update.policy_overrides)?;
+            EventKind::Granted { grant } => self.insert_grant(grant, revision).await?,
+            EventKind::PolicyUpdated { policy_overrides, .. } => {
+                let body = to_json(policy_overrides)?;
                 self.connection.execute(log::upsert_overrides(&stamped, body)).await?;
             }
-            EventKind::Locked(locked) => {
-                self.connection.execute(locks::insert(&locked.lock, revision)).await?;
+            EventKind::Locked { lock } => {
+                self.connection.execute(locks::insert(lock, revision)).await?;
             }
-            EventKind::Extended(_)
-            | EventKind::Revoked(_)
-            | EventKind::Expired(_)
-            | EventKind::Unlocked(_)
-            | EventKind::LockExpired(_) => {
+            EventKind::Extended { .. }
+            | EventKind::Revoked { .. }
+            | EventKind::Expired { .. }
+            | EventKind::Unlocked { .. }
+            | EventKind::LockExpired { .. } => {
                 if let Some(grant) = kind.grant() {
                     self.update_grant(grant, kind.is_end()).await?;
                 }

@@ -11,7 +11,7 @@ use support_access::{
     },
     domain::{
         AccessLevel, Attribution, EventKind, FreeText, Grant, GrantId, GrantTerms, GroupId,
-        TenantId, Ticket, event::Granted, ids::Actor,
+        TenantId, Ticket, ids::Actor,
     },
     server::SystemClock,
     store::{self, NewEvent},
@@ -95,7 +95,7 @@ async fn fill(database_url: &str) {
             sequence: 0,
         };
         let (kind, attribution) =
-            (EventKind::Granted(Granted { grant }), Attribution::direct(actor.clone()));
+            (EventKind::Granted { grant }, Attribution::direct(actor.clone()));
         let tenant_id = Some(tenant_id);
         let event = NewEvent { tenant_id, author: attribution, reason: FreeText::default(), kind };
         transaction.append(event).await.unwrap();

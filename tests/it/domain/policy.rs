@@ -1,4 +1,4 @@
-//! What a support policy allows.
+//! Grants and extensions under a support policy.
 
 use chrono::TimeDelta;
 use support_access::domain::{

@@ -5,7 +5,6 @@ use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
 use support_access::{
     domain::{
         AgentKind, EventKind, FreeText, Lock, LockId, LockTarget, LockTerms, Party, Time,
-        event::{LockExpired, Locked, Unlocked},
         lock::Lifting,
     },
     store::{LockFilter, LockQuery, NewEvent, QueryScope, Store, Transaction},
@@ -41,18 +40,18 @@ fn lock_event(lock: &Lock, kind: EventKind) -> NewEvent {
 }
 
 pub fn locked(lock: Lock) -> NewEvent {
-    lock_event(&lock.clone(), EventKind::Locked(Locked { lock }))
+    lock_event(&lock.clone(), EventKind::Locked { lock })
 }
 
 pub fn unlocked(lock: &Lock, now: Time) -> NewEvent {
     let reason = FreeText::new("found again").unwrap();
     let lifting = Some(Lifting { time: now, actor: actor("other"), reason });
     let lock = Lock { lifting, ..lock.clone() };
-    lock_event(&lock.clone(), EventKind::Unlocked(Unlocked { lock }))
+    lock_event(&lock.clone(), EventKind::Unlocked { lock })
 }
 
 pub fn lock_expired(lock: &Lock) -> NewEvent {
-    lock_event(lock, EventKind::LockExpired(LockExpired { lock: lock.clone() }))
+    lock_event(lock, EventKind::LockExpired { lock: lock.clone() })
 }
 
 pub fn all_locks(now: Time) -> LockQuery {

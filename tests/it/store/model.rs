@@ -142,7 +142,7 @@ impl Model {
         let own =
             self.events.iter().rev().filter(|event| event.tenant_id.as_ref() == Some(tenant_id));
         let mut updates = own.filter_map(|event| match &event.kind {
-            EventKind::PolicyUpdated(update) => Some(update.policy_overrides.clone()),
+            EventKind::PolicyUpdated { policy_overrides, .. } => Some(policy_overrides.clone()),
             _ => None,
         });
         updates.next().unwrap_or_default()

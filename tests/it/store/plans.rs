@@ -6,7 +6,7 @@ use std::{future::Future, sync::Arc};
 use support_access::{
     domain::{
         EventKind, GrantId, GrantState, PolicyOverrides, SupportPolicy, TenantId, Time,
-        event::PolicyUpdated, time::from_micros,
+        time::from_micros,
     },
     store::{
         EventFilter, EventQuery, GrantFilter, GrantQuery, LockFilter, LockQuery, PageBounds,
@@ -83,7 +83,7 @@ impl ExplainedStore {
         let database = bench.url.split(['/', '?']).nth(3).unwrap().to_owned();
         let (policy_overrides, support_policy) =
             (PolicyOverrides::default(), SupportPolicy::default());
-        let body = EventKind::PolicyUpdated(PolicyUpdated { policy_overrides, support_policy });
+        let body = EventKind::PolicyUpdated { policy_overrides, support_policy };
         let body = serde_json::to_string(&body).unwrap();
         Cluster::shared().psql(&database, &HISTORY.replace("{body}", &body));
         bench.url += "&options[session_preload_libraries]=auto_explain\

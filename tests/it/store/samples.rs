@@ -7,9 +7,7 @@ use support_access::{
     domain::{
         AccessLevel, Ack, AgentId, Attribution, Enforced, Event, EventKind, FreeText, Grant,
         GrantId, GrantTerms, GroupId, NodeId, PolicyOverrides, RequestId, Revision, Revocation,
-        SupportPolicy, TenantId, Ticket, Time,
-        event::{Expired, Extended, Granted, PolicyUpdated, Revoked},
-        ids::Actor,
+        SupportPolicy, TenantId, Ticket, Time, ids::Actor,
     },
     store::{
         EventFilter, EventQuery, GrantFilter, GrantQuery, HistoryEvent, IdempotencyKey, Listed,
@@ -73,14 +71,14 @@ fn grant_event(grant: &Grant, kind: EventKind) -> NewEvent {
 }
 
 pub fn granted(grant: Grant) -> NewEvent {
-    grant_event(&grant.clone(), EventKind::Granted(Granted { grant }))
+    grant_event(&grant.clone(), EventKind::Granted { grant })
 }
 
 pub fn extended(grant: &Grant, expire_time: Option<Time>) -> NewEvent {
     let previous_expire_time = grant.terms.expire_time;
     let mut grant = grant.clone();
     grant.terms.expire_time = expire_time;
-    grant_event(&grant.clone(), EventKind::Extended(Extended { grant, previous_expire_time }))
+    grant_event(&grant.clone(), EventKind::Extended { grant, previous_expire_time })
 }
 
 pub fn revoked(grant: &Grant, now: Time) -> NewEvent {
@@ -88,20 +86,17 @@ pub fn revoked(grant: &Grant, now: Time) -> NewEvent {
     grant.terms.revoke_time = Some(now);
     let reason = FreeText::new("enough").unwrap();
     grant.revocation = Some(Revocation { revoker: actor("other"), reason });
-    grant_event(&grant.clone(), EventKind::Revoked(Revoked { grant }))
+    grant_event(&grant.clone(), EventKind::Revoked { grant })
 }
 
 pub fn expired(grant: &Grant) -> NewEvent {
-    grant_event(grant, EventKind::Expired(Expired { grant: grant.clone() }))
+    grant_event(grant, EventKind::Expired { grant: grant.clone() })
 }
 
 /// A policy event of a tenant, or of the vendor.
 pub fn policy_updated(tenant_id: Option<TenantId>, policy_overrides: PolicyOverrides) -> NewEvent {
     let support_policy = SupportPolicy::default().narrowed_by(&policy_overrides);
-    new_event(
-        tenant_id,
-        EventKind::PolicyUpdated(PolicyUpdated { policy_overrides, support_policy }),
-    )
+    new_event(tenant_id, EventKind::PolicyUpdated { policy_overrides, support_policy })
 }
 
 pub fn grant_of(event: &Event) -> Grant {

@@ -5,12 +5,7 @@ use crate::{
         grpc::convert::{grants, locks, policies, timestamps::timestamp},
         proto::v1::{self as pb, event::Payload},
     },
-    domain::{
-        Event, EventKind, Grant, Lock, TenantId, Time,
-        event::{
-            Expired, Extended, Granted, LockExpired, Locked, PolicyUpdated, Revoked, Unlocked,
-        },
-    },
+    domain::{Event, EventKind, Grant, Lock, TenantId, Time},
     service::{EventView, GrantView, locks::LockView},
     store::HistoryEvent,
 };
@@ -37,30 +32,28 @@ fn payload(tenant_id: Option<&TenantId>, kind: EventKind, time: Time) -> Payload
     let grant = |grant: Grant| Some(grants::grant(GrantView::at(grant, time)));
     let lock = |lock: Lock| Some(locks::lock(LockView::at(lock, time)));
     match kind {
-        EventKind::Granted(Granted { grant: new }) => {
-            Payload::Granted(pb::Granted { grant: grant(new) })
-        }
-        EventKind::Extended(Extended { grant: extended, previous_expire_time }) => {
+        EventKind::Granted { grant: new } => Payload::Granted(pb::Granted { grant: grant(new) }),
+        EventKind::Extended { grant: extended, previous_expire_time } => {
             let previous_expire_time = previous_expire_time.map(timestamp);
             Payload::Extended(pb::Extended { grant: grant(extended), previous_expire_time })
         }
-        EventKind::Revoked(Revoked { grant: ended }) => {
+        EventKind::Revoked { grant: ended } => {
             Payload::Revoked(pb::Revoked { grant: grant(ended) })
         }
-        EventKind::Expired(Expired { grant: ended }) => {
+        EventKind::Expired { grant: ended } => {
             Payload::Expired(pb::Expired { grant: grant(ended) })
         }
-        EventKind::PolicyUpdated(PolicyUpdated { policy_overrides, support_policy }) => {
+        EventKind::PolicyUpdated { policy_overrides, support_policy } => {
             let policy_overrides = Some(policies::policy_overrides(&policy_overrides));
             let support_policy =
                 tenant_id.map(|tenant_id| policies::support_policy(tenant_id, &support_policy));
             Payload::PolicyUpdated(pb::PolicyUpdated { policy_overrides, support_policy })
         }
-        EventKind::Locked(Locked { lock: new }) => Payload::Locked(pb::Locked { lock: lock(new) }),
-        EventKind::Unlocked(Unlocked { lock: ended }) => {
+        EventKind::Locked { lock: new } => Payload::Locked(pb::Locked { lock: lock(new) }),
+        EventKind::Unlocked { lock: ended } => {
             Payload::Unlocked(pb::Unlocked { lock: lock(ended) })
         }
-        EventKind::LockExpired(LockExpired { lock: ended }) => {
+        EventKind::LockExpired { lock: ended } => {
             Payload::LockExpired(pb::LockExpired { lock: lock(ended) })
         }
     }

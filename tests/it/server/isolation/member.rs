@@ -56,7 +56,7 @@ impl Member {
         let mut own = events.iter().rev().filter(|event| {
             event.tenant_id.as_ref().is_some_and(|tenant_id| tenant_id.as_str() == TENANT)
         });
-        let Some(last) = own.find(|event| !matches!(event.kind, EventKind::Granted(_))) else {
+        let Some(last) = own.find(|event| !matches!(event.kind, EventKind::Granted { .. })) else {
             return;
         };
         let (revision, time) = (last.revision, Some(last.time));

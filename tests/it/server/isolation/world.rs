@@ -183,10 +183,10 @@ impl World {
             let is_own = event.tenant_id.as_ref().is_some_and(|id| own(id.as_str()));
             let is_enforced = matches!(
                 event.kind,
-                EventKind::Extended(_)
-                    | EventKind::Revoked(_)
-                    | EventKind::Locked(_)
-                    | EventKind::PolicyUpdated(_)
+                EventKind::Extended { .. }
+                    | EventKind::Revoked { .. }
+                    | EventKind::Locked { .. }
+                    | EventKind::PolicyUpdated { .. }
             );
             if is_own && is_enforced {
                 let record = async || self.store.history().enforced(event.revision).await.unwrap();

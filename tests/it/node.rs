@@ -1,0 +1,4 @@
+//! Parts of the replication protocol.
+
+mod followers;
+mod leases;
