@@ -155,7 +155,7 @@ def test_sidecar_follows_a_replica_and_answers_at_its_socket(directory, secrets)
             sidecar.until_ready()
             done = run_binary(["check", "acme", "dana", "--group", "support", "--level",
                                "read-only", "--server", f"unix:{directory}/check.sock"])
-            assert done.returncode == 1 and "NO_GRANT" in done.stdout, done.stderr
+            assert done.returncode == 2 and "NO_GRANT" in done.stdout, done.stderr
             assert sidecar.terminate()[0] == 0
 
 

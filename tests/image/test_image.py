@@ -64,8 +64,8 @@ def run_ok(container, arguments, **variables):
 
 def is_denied(container, **variables):
     code, printed = container.run(*CHECK, **variables)
-    assert (code == 1) == ("DENIED" in printed), printed
-    return code == 1
+    assert (code == 2) == ("DENIED" in printed), printed
+    return code == 2
 
 
 def grant_check_and_revoke(container):

@@ -104,7 +104,7 @@ def test_open_transaction_blocks_changes_and_sweep(service, prometheus):
     with transaction, background_threads(service.grant, 6):
         alert = prometheus.until_firing("SupportAccessChangesFailing")
         assert_labels(alert, "critical", **REPLICAS)
-        assert service.check_at_sidecar().returncode == 1, "checks are still answered"
+        assert service.check_at_sidecar().returncode == 2, "checks are still answered"
         alert = prometheus.until_firing("SupportAccessSweepBehind")
         assert_labels(alert, "warning", **REPLICAS)
         assert not prometheus.firing("SupportAccessDatabaseUnreachable")
