@@ -3,6 +3,7 @@
 #[allow(clippy::disallowed_methods, reason = "tasks of a test end with its runtime")]
 mod attacks;
 mod config;
+mod credentials;
 mod errors;
 mod expiry;
 mod follow;
@@ -20,6 +21,7 @@ mod sidecars;
 mod slow_store;
 mod sockets;
 mod tasks;
+mod timeouts;
 mod tokens;
 mod upstreams;
 

@@ -332,21 +332,3 @@ pub(super) fn violation_name(reason: ViolationReason) -> &'static str {
     let name = reason.as_str_name();
     name.strip_prefix("VIOLATION_REASON_").unwrap_or(name)
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::api::proto;
-    use prost::Message;
-
-    #[test]
-    fn every_reason_of_the_api_is_in_the_table() {
-        let set = prost_types::FileDescriptorSet::decode(proto::DESCRIPTORS).unwrap();
-        let mut enums = set.file.iter().flat_map(|file| &file.enum_type);
-        let reasons = enums.find(|found| found.name() == "ErrorReason").unwrap();
-        let named: Vec<&str> =
-            reasons.value[1..].iter().map(prost_types::EnumValueDescriptorProto::name).collect();
-        let table: Vec<&str> = ErrorReason::all().map(|reason| reason.as_str_name()).collect();
-        assert_eq!(table, named);
-    }
-}

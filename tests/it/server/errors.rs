@@ -3,7 +3,12 @@
 
 use std::fs;
 
-use support_access::api::{grpc::errors, proto::v1::ErrorReason};
+use prost::Message;
+use prost_types::{EnumValueDescriptorProto, FileDescriptorSet};
+use support_access::api::{
+    grpc::errors,
+    proto::{DESCRIPTORS, v1::ErrorReason},
+};
 
 const DOCUMENT: &str = "docs/errors.md";
 
@@ -50,4 +55,14 @@ fn the_reasons_of_errors_are_documented() {
     } else {
         assert_eq!(document, expected, "{DOCUMENT} must agree with the code");
     }
+}
+
+#[test]
+fn every_reason_of_the_api_is_in_the_table() {
+    let set = FileDescriptorSet::decode(DESCRIPTORS).unwrap();
+    let mut enums = set.file.iter().flat_map(|file| &file.enum_type);
+    let reasons = enums.find(|found| found.name() == "ErrorReason").unwrap();
+    let named: Vec<&str> = reasons.value[1..].iter().map(EnumValueDescriptorProto::name).collect();
+    let table: Vec<&str> = ErrorReason::all().map(|reason| reason.as_str_name()).collect();
+    assert_eq!(table, named);
 }
