@@ -29,8 +29,8 @@ pub(crate) enum HealthCommand {
 /// Check whether the server or sidecar on this machine serves; for the health check of a container
 ///
 /// The address comes from the same places as that of the server, so this command finds the server
-/// in the same container. No credentials are needed. Unspecified addresses stand for loopback. The exit
-/// code is 0 if the server serves, and 1 otherwise.
+/// in the same container. No credentials are needed. Unspecified addresses stand for loopback. The
+/// exit code is 0 if the server serves, and 1 otherwise.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   support-access health check")]

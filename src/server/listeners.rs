@@ -18,9 +18,9 @@ use tracing::warn;
 
 use crate::server::config::{Common, ListenAddress};
 
-/// Length of an accept queue, if the kernel (`somaxconn`) allows as many. Longer than the default of
-/// 128: when a server restarts, all clients reconnect at once. A TCP client whose connection does
-/// not fit may wait for a server that does not know the connection.
+/// Length of an accept queue, if the kernel (`somaxconn`) allows as many. The default of 128 is too
+/// short: all clients reconnect at once when a server restarts, and a TCP client whose connection
+/// does not fit may wait for a server that does not know the connection.
 const BACKLOG: u32 = 1_024;
 
 /// Reason why an address cannot be bound. The message is a sentence for an operator.

@@ -55,7 +55,7 @@ impl Topology {
         let mut fleet = Fleet::new();
         let urls = [by_proxy.as_str(), &url, &url].into_iter().enumerate();
         let mut replicas: Vec<Launch> = urls.map(|(number, url)| replica(url, number)).collect();
-        // Replica 1 makes the changes, and logs each one after the database has answered the commit.
+        // Replica 1 makes the changes, and logs each after the database has answered the commit.
         let changing = replicas.remove(1).env("SUPPORT_ACCESS_LOG", "info,support_access::rpc=off");
         replicas.insert(1, changing);
         fleet.add_replicas(replicas).await;
