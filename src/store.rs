@@ -94,7 +94,7 @@ pub enum Notification {
 ///   revision sees every smaller one.
 /// - A change that [`Transaction::commit`] has confirmed survives a crash of this process and of
 ///   the database.
-/// - Nothing is ever deleted.
+/// - Only rows of check nodes are deleted.
 /// - Every event is part of the hash chain of its tenant, or of the vendor, at the next sequence.
 ///   The hash is computed once, when the event is appended.
 /// - Reads outside a [`Transaction`] see committed changes only, and every change that was

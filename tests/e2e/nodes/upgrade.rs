@@ -104,7 +104,7 @@ impl Rollout {
         self.fleet.socket(&format!("relay-{generation}"))
     }
 
-    /// Starts a process and latencies until the process is ready.
+    /// Starts a process and waits until the process is ready.
     async fn start_node(&mut self, launch: Launch) -> Node {
         let server = block_in_place(|| launch.start());
         server.ready().await;
