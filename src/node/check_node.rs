@@ -204,8 +204,8 @@ impl CheckNode {
         self.request_lease();
     }
 
-    /// Drops the lease until a new snapshot is loaded: the snapshot is not a state of the database's
-    /// log.
+    /// Drops the lease until a new snapshot is loaded: the current one is not a state of the
+    /// database's log.
     pub fn invalidate(&self) {
         self.invalidate_locked(&mut self.state.lock());
     }
