@@ -48,7 +48,7 @@ const GRANTS: u32 = 5_000;
 /// A database on a dedicated server, and the server's resource usage.
 struct Server {
     cluster: Cluster,
-    store: Arc<dyn Store>,
+    store: Arc<Store>,
     url: String,
     own: PgConnection,
     postmaster: u32,
@@ -91,7 +91,7 @@ impl Server {
         &mut self,
         name: &str,
         rounds: u32,
-        operation: impl Fn(Arc<dyn Store>, u32) -> F,
+        operation: impl Fn(Arc<Store>, u32) -> F,
     ) -> Duration {
         for round in 0..100 {
             operation(Arc::clone(&self.store), round).await; // warms up plans and caches
@@ -125,7 +125,7 @@ fn node(number: u128) -> NodeId {
     NodeId(Uuid::from_u128(number + 1))
 }
 
-async fn register(store: &dyn Store, numbers: std::ops::Range<u128>) {
+async fn register(store: &Store, numbers: std::ops::Range<u128>) {
     for number in numbers {
         let node_id = node(number);
         let version = env!("CARGO_PKG_VERSION").to_owned();
@@ -164,13 +164,13 @@ fn entry(kind: EventKind, grant: &Grant) -> NewEvent {
 }
 
 /// Creates a grant and revokes it: two changes.
-async fn grant_and_revoke(store: &dyn Store, number: u32) {
-    let mut change = store.log().begin().await.unwrap();
+async fn grant_and_revoke(store: &Store, number: u32) {
+    let mut change = store.begin().await.unwrap();
     let mut grant = grant(number, change.now());
     let kind = EventKind::Granted { grant: grant.clone() };
     let event = change.append(entry(kind, &grant)).await.unwrap();
     change.commit().await.unwrap();
-    let mut change = store.log().begin().await.unwrap();
+    let mut change = store.begin().await.unwrap();
     grant = event.kind.grant().unwrap().clone();
     grant.terms.revoke_time = Some(change.now());
     let revoker = grant.creator.clone();
@@ -189,14 +189,14 @@ async fn statements(server: &mut Server) {
         .await;
     let head = server.store.log().head().await.unwrap();
     let ack = Ack { revision: head.revision, nodes: 101, nodes_lapsed: 0 };
-    let acknowledge = move |store: Arc<dyn Store>, round: u32| async move {
+    let acknowledge = move |store: Arc<Store>, round: u32| async move {
         store.membership().acknowledge(node(u128::from(round) % 10), head, ack).await.unwrap();
     };
     let mut rows = 0;
     for count in [10, 100, 1_000] {
         register(server.store.as_ref(), rows..count).await;
         rows = count;
-        let renew = move |store: Arc<dyn Store>, round: u32| async move {
+        let renew = move |store: Arc<Store>, round: u32| async move {
             let node_id = node(u128::from(round) % count);
             store
                 .membership()
@@ -206,13 +206,13 @@ async fn statements(server: &mut Server) {
                 .unwrap();
         };
         server.cost(&format!("a heartbeat, {count} members"), ROUNDS, renew).await;
-        let read = |store: Arc<dyn Store>, _| async move {
+        let read = |store: Arc<Store>, _| async move {
             store.membership().members().await.unwrap();
         };
         server.cost(&format!("a read of the membership, {count} members"), ROUNDS / 2, read).await;
     }
     server.cost("an acknowledgement, no listener", ROUNDS, acknowledge).await;
-    let read = move |store: Arc<dyn Store>, _| async move {
+    let read = move |store: Arc<Store>, _| async move {
         store.log().events_after(head.revision - 1, 1_000).await.unwrap();
     };
     server.cost("a read of the log, nothing new", ROUNDS, read).await;
@@ -220,7 +220,7 @@ async fn statements(server: &mut Server) {
         grant_and_revoke(server.store.as_ref(), number * 1_000).await; // all of one tenant
     }
     let tenant_id = grant(0, Time::UNIX_EPOCH).tenant_id;
-    let page = |store: Arc<dyn Store>, _| {
+    let page = |store: Arc<Store>, _| {
         let tenant_id = tenant_id.clone();
         async move {
             assert_eq!(store.history().records(Some(&tenant_id), 0, 200).await.unwrap().len(), 200);
@@ -228,7 +228,7 @@ async fn statements(server: &mut Server) {
     };
     server.cost("a page of 200 records, for verification", ROUNDS / 10, page).await;
     let infos: Vec<_> = (0..100).map(|number| info(number, head)).collect();
-    let report = |store: Arc<dyn Store>, _| {
+    let report = |store: Arc<Store>, _| {
         let infos = infos.clone();
         async move { store.membership().write_followers(node(0), &infos).await.unwrap() }
     };
@@ -248,7 +248,7 @@ async fn notifications(server: &mut Server, head: Position, ack: Ack) {
                 listeners.push(tokio::spawn(async move { while listener.next().await.is_ok() {} }));
             }
         }
-        let acknowledge = move |store: Arc<dyn Store>, round: u32| async move {
+        let acknowledge = move |store: Arc<Store>, round: u32| async move {
             // A store has connections for three concurrent acknowledgements.
             let one = |number: u128| store.membership().acknowledge(node(number % 10), head, ack);
             let number = u128::from(round) * 3;

@@ -54,7 +54,7 @@ const FILL: &str = "
     ANALYZE;
 ";
 
-async fn fill(backend: &Backend, count: usize) -> Arc<dyn Store> {
+async fn fill(backend: &Backend, count: usize) -> Arc<Store> {
     let clock = Arc::new(SystemClock);
     store::open(&backend.database_url(), clock.clone()).await.unwrap().close().await;
     let live = "(n > {count} - 5000 AND n % 100 = 0)";
@@ -116,7 +116,7 @@ fn queries(count: usize) -> Vec<(&'static str, GrantQuery)> {
 fn list_grants(criterion: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
     for name in ["sqlite", "postgres"] {
-        let stores: Vec<(usize, Backend, Arc<dyn Store>)> = SIZES
+        let stores: Vec<(usize, Backend, Arc<Store>)> = SIZES
             .into_iter()
             .map(|count| {
                 let backend =

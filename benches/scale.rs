@@ -121,7 +121,7 @@ impl Drop for Process {
 
 async fn fill(database_url: &str) {
     let store = store::open(database_url, Arc::new(SystemClock)).await.unwrap();
-    let mut change = store.log().begin().await.unwrap();
+    let mut change = store.begin().await.unwrap();
     let (actor, now) = (Actor::new("admin").unwrap(), change.now());
     for number in 0..LIVE_GRANTS {
         let tenant = format!("tenant-{:06}", number / GRANTS_PER_TENANT);

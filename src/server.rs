@@ -110,7 +110,7 @@ async fn open(config: Config) -> Result<Running, ServeError> {
 pub async fn start(
     config: Config,
     listeners: Listeners,
-    store: Arc<dyn Store>,
+    store: Arc<Store>,
     clock: Arc<dyn Clock>,
 ) -> Result<Running, ServeError> {
     let limits = Limits {

@@ -56,7 +56,7 @@ pub struct Limits {
 /// All use cases, at a replica.
 #[derive(Debug)]
 pub struct Service {
-    store: Arc<dyn Store>,
+    store: Arc<Store>,
     node: Arc<CheckNode>,
     replica: Arc<Replica>,
     enforcer: Arc<Enforcer>,

@@ -4,7 +4,12 @@
 //! SQLite and PostgreSQL. The two databases share the module `sql`. `tests/it/store` runs one suite
 //! against all three. This module contains all SQL.
 
-use std::{error::Error, fmt::Debug, time::Duration};
+use std::{
+    error::Error,
+    fmt::{self, Debug},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use uuid::Uuid;
@@ -99,36 +104,39 @@ pub enum Notification {
 ///   The hash is computed once, when the event is appended.
 /// - Reads outside a [`Transaction`] see committed changes only, and every change that was
 ///   committed before the read began.
+#[derive(Clone)]
+pub struct Store {
+    transactions: Arc<dyn Transactions>,
+    log: Arc<dyn Log>,
+    queries: Arc<dyn Queries>,
+    history: Arc<dyn History>,
+    membership: Arc<dyn Membership>,
+    notifications: Arc<dyn Notifications>,
+    backend: Arc<dyn Facets>,
+}
+
+/// A database: implements every facet of a [`Store`].
 #[async_trait]
-pub trait Store: Debug + Send + Sync {
-    /// The log and transactions.
-    fn log(&self) -> &dyn Log;
-
-    /// Reads of single objects and lists.
-    fn queries(&self) -> &dyn Queries;
-
-    /// The hash chains, and the recorded enforcement of changes.
-    fn history(&self) -> &dyn History;
-
-    /// The table of check nodes.
-    fn membership(&self) -> &dyn Membership;
-
-    /// Notifications of changes.
-    fn notifications(&self) -> &dyn Notifications;
-
+pub trait Facets:
+    Debug + Transactions + Log + Queries + History + Membership + Notifications
+{
     /// Closes every connection. Later calls are `Unavailable`.
     async fn close(&self);
 }
 
-/// The log and transactions.
+/// Transactions, which make every change.
 #[async_trait]
-pub trait Log: Send + Sync {
+pub trait Transactions: Send + Sync {
     /// Begins a transaction. Transactions run one at a time over all processes of one database:
     /// while one is open, every other `begin` waits, and is `Unavailable` after a few seconds. A
     /// transaction therefore sees the latest state, conflicts with no other and cannot deadlock. A
     /// transaction that is dropped without a commit changes nothing.
     async fn begin(&self) -> Result<Box<dyn Transaction>, StoreError>;
+}
 
+/// The log.
+#[async_trait]
+pub trait Log: Send + Sync {
     /// The end of the log.
     async fn head(&self) -> Result<Position, StoreError>;
 
@@ -295,5 +303,81 @@ impl StoreError {
 
     fn broken(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Broken(error.into())
+    }
+}
+
+// === impl Store ===
+
+impl Store {
+    /// All facets of one database.
+    pub fn new(backend: Arc<impl Facets + 'static>) -> Arc<Self> {
+        Arc::new(Self {
+            transactions: backend.clone(),
+            log: backend.clone(),
+            queries: backend.clone(),
+            history: backend.clone(),
+            membership: backend.clone(),
+            notifications: backend.clone(),
+            backend,
+        })
+    }
+
+    /// The same store with other transactions.
+    #[must_use]
+    pub fn with_transactions(&self, transactions: Arc<dyn Transactions>) -> Arc<Self> {
+        Arc::new(Self { transactions, ..self.clone() })
+    }
+
+    /// The same store with another log.
+    #[must_use]
+    pub fn with_log(&self, log: Arc<dyn Log>) -> Arc<Self> {
+        Arc::new(Self { log, ..self.clone() })
+    }
+
+    /// The same store with other queries.
+    #[must_use]
+    pub fn with_queries(&self, queries: Arc<dyn Queries>) -> Arc<Self> {
+        Arc::new(Self { queries, ..self.clone() })
+    }
+
+    /// Begins a transaction, see [`Transactions::begin`].
+    pub async fn begin(&self) -> Result<Box<dyn Transaction>, StoreError> {
+        self.transactions.begin().await
+    }
+
+    /// The log.
+    pub fn log(&self) -> &dyn Log {
+        self.log.as_ref()
+    }
+
+    /// Reads of single objects and lists.
+    pub fn queries(&self) -> &dyn Queries {
+        self.queries.as_ref()
+    }
+
+    /// The hash chains, and the recorded enforcement of changes.
+    pub fn history(&self) -> &dyn History {
+        self.history.as_ref()
+    }
+
+    /// The table of check nodes.
+    pub fn membership(&self) -> &dyn Membership {
+        self.membership.as_ref()
+    }
+
+    /// Notifications of changes.
+    pub fn notifications(&self) -> &dyn Notifications {
+        self.notifications.as_ref()
+    }
+
+    /// Closes every connection. Later calls are `Unavailable`.
+    pub async fn close(&self) {
+        self.backend.close().await;
+    }
+}
+
+impl Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Store").field(&self.backend).finish()
     }
 }

@@ -77,7 +77,7 @@ pub struct EnforcementTotals {
 #[derive(Debug)]
 pub struct Enforcer {
     node: Arc<CheckNode>,
-    store: Arc<dyn Store>,
+    store: Arc<Store>,
     membership: Mutex<MembershipView>,
     pending: Mutex<Vec<PendingChange>>,
     /// When a caller first waited for a change that was made elsewhere or earlier.
@@ -116,7 +116,7 @@ impl EnforcementTotals {
 
 impl Enforcer {
     /// An enforcer at `node`, with the membership in `store`.
-    pub fn new(node: Arc<CheckNode>, store: Arc<dyn Store>) -> Arc<Self> {
+    pub fn new(node: Arc<CheckNode>, store: Arc<Store>) -> Arc<Self> {
         Arc::new(Self {
             node,
             store,

@@ -42,7 +42,7 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Replica {
     node: Arc<CheckNode>,
-    store: Arc<dyn Store>,
+    store: Arc<Store>,
     enforcer: Arc<Enforcer>,
     registration: Registration,
     /// Notified when the log may have grown.
@@ -62,7 +62,7 @@ struct HeartbeatRequest {
 
 impl Replica {
     /// A replica at `node`, with leases of `max_staleness`.
-    pub fn new(node: Arc<CheckNode>, store: Arc<dyn Store>, max_staleness: Duration) -> Arc<Self> {
+    pub fn new(node: Arc<CheckNode>, store: Arc<Store>, max_staleness: Duration) -> Arc<Self> {
         let enforcer = Enforcer::new(Arc::clone(&node), Arc::clone(&store));
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let registration =
@@ -79,7 +79,7 @@ impl Replica {
     }
 
     /// The store of the log.
-    pub fn store(&self) -> &Arc<dyn Store> {
+    pub fn store(&self) -> &Arc<Store> {
         &self.store
     }
 

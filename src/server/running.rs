@@ -40,7 +40,7 @@ pub struct Running {
     pub(super) connections: ConnectionLimiter,
     pub(super) health: Health,
     /// `None`: a sidecar.
-    pub(super) store: Option<Arc<dyn Store>>,
+    pub(super) store: Option<Arc<Store>>,
     /// The reason why no upstream can be followed without a change of the configuration.
     pub(super) upstream_error: watch::Sender<Option<String>>,
     pub(super) drain_timeout: Duration,

@@ -83,12 +83,12 @@ pub struct Candidate {
 pub struct Checks {
     node: Arc<CheckNode>,
     /// The grants that are too old for memory. A sidecar has none.
-    history: Option<Arc<dyn Store>>,
+    history: Option<Arc<Store>>,
 }
 
 impl Checks {
     /// Decides from the snapshot of `node`. Explanations also read `history`.
-    pub fn new(node: Arc<CheckNode>, history: Option<Arc<dyn Store>>) -> Self {
+    pub fn new(node: Arc<CheckNode>, history: Option<Arc<Store>>) -> Self {
         Self { node, history }
     }
 

@@ -189,7 +189,7 @@ impl Service {
                 return Err(ServiceError::EventNotFound);
             }
             // An event that can be read need not be durable. A commit makes certain of that.
-            if self.store.log().begin().await?.commit().await? < token.revision {
+            if self.store.begin().await?.commit().await? < token.revision {
                 return Err(ServiceError::EventNotFound);
             }
         }
@@ -292,13 +292,13 @@ mod tests {
         },
         node::{CheckNode, replica::Replica},
         service::Limits,
-        store::memory::MemoryStore,
+        store::{Store, memory::MemoryStore},
     };
 
     /// A service whose node follows the log only when it joins.
     struct Fixture {
         clock: Arc<ManualClock>,
-        store: Arc<MemoryStore>,
+        memory: Arc<MemoryStore>,
         replica: Arc<Replica>,
         service: Service,
     }
@@ -306,14 +306,14 @@ mod tests {
     impl Fixture {
         async fn new() -> Self {
             let clock = Arc::new(ManualClock::at(from_micros(1_700_000_000_000_000).unwrap()));
-            let store = Arc::new(MemoryStore::new(clock.clone()));
+            let memory = Arc::new(MemoryStore::new(clock.clone()));
             let max_staleness = Duration::from_secs(2);
             let limits = Limits { live_grants_per_tenant: 100, max_staleness };
             let node = CheckNode::new(NodeId(uuid::Uuid::nil()), NodeKind::Replica, clock.clone());
-            let replica = Replica::new(node, store.clone(), max_staleness);
+            let replica = Replica::new(node, Store::new(memory.clone()), max_staleness);
             replica.join().await.unwrap();
             let service = Service::new(replica.clone(), SupportPolicy::default(), limits);
-            Self { clock, store, replica, service }
+            Self { clock, memory, replica, service }
         }
 
         async fn grant(&self, tenant_id: &'static str) {
@@ -358,11 +358,11 @@ mod tests {
     async fn a_node_of_another_log_acknowledges_nothing() {
         let fixture = Fixture::new().await;
         fixture.grant("acme").await;
-        let backup = fixture.store.backup().unwrap();
+        let backup = fixture.memory.backup().unwrap();
         fixture.grant("lost").await;
         fixture.grant("lost").await;
         fixture.replica.join().await.unwrap();
-        fixture.store.restore(backup);
+        fixture.memory.restore(backup);
         fixture.clock.pass(Duration::from_secs(1));
         fixture.grant("acme").await;
         assert_eq!(fixture.acknowledged(2).await, 0, "the node has another event 2");

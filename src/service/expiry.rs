@@ -60,7 +60,7 @@ impl Service {
     }
 
     async fn sweep_batch(&self) -> Result<usize, StoreError> {
-        let mut change = self.store.log().begin().await?;
+        let mut change = self.store.begin().await?;
         let due = change.due_grants(change.now(), BATCH).await?;
         let mut events = Vec::with_capacity(due.len());
         for grant in due {

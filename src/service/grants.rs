@@ -59,7 +59,7 @@ impl Service {
     ) -> Result<GrantOutcome, ServiceError> {
         let (tenant_id, request_id) = (Some(&request.tenant_id), request.request_id.as_ref());
         let key = key(tenant_id, request_id, "GrantAccess", &request)?;
-        let mut transaction = self.store.log().begin().await?;
+        let mut transaction = self.store.begin().await?;
         let now = transaction.now();
         if let Some(part) = earlier_parts(transaction.as_mut(), key.as_ref()).await?.pop() {
             let event = self.replay(transaction, part).await?;
@@ -93,7 +93,7 @@ impl Service {
     ) -> Result<ExtendOutcome, ServiceError> {
         let (tenant_id, request_id) = (Some(&grant.tenant_id), request.request_id.as_ref());
         let key = key(tenant_id, request_id, "ExtendAccess", (&grant.text, &request))?;
-        let mut transaction = self.store.log().begin().await?;
+        let mut transaction = self.store.begin().await?;
         let now = transaction.now();
         if let Some(part) = earlier_parts(transaction.as_mut(), key.as_ref()).await?.pop() {
             let event = self.replay(transaction, part).await?;
@@ -142,7 +142,7 @@ impl Service {
     ) -> Result<RevokeOutcome, ServiceError> {
         let (tenant_id, request_id) = (Some(&grant.tenant_id), request.request_id.as_ref());
         let key = key(tenant_id, request_id, "RevokeAccess", (&grant.text, &request))?;
-        let mut transaction = self.store.log().begin().await?;
+        let mut transaction = self.store.begin().await?;
         let now = transaction.now();
         let earlier = earlier_parts(transaction.as_mut(), key.as_ref()).await?.pop();
         let found = find(transaction.as_mut(), grant).await?;

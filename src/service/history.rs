@@ -47,7 +47,7 @@ impl Service {
         let time = earliest.unwrap_or_else(|| self.now());
         let head = self.store.history().chain_head(tenant_id).await?;
         // An event that can be read need not be durable. A commit makes certain of that.
-        self.store.log().begin().await?.commit().await?;
+        self.store.begin().await?.commit().await?;
         Ok(Checkpoint::new(tenant_id, head, time, self.checkpoint_key.as_ref())?)
     }
 }

@@ -15,9 +15,9 @@ use crate::{
         chain::{ChainHead, Record},
     },
     store::{
-        EventQuery, GrantQuery, HeartbeatResponse, History, HistoryEvent, Listed, Listener, Loaded,
-        LockQuery, Log, MemberList, Membership, Notification, Notifications, Queries, Registration,
-        Retained, Store, StoreError, TIMEOUT, Transaction, new_epoch,
+        EventQuery, Facets, GrantQuery, HeartbeatResponse, History, HistoryEvent, Listed, Listener,
+        Loaded, LockQuery, Log, MemberList, Membership, Notification, Notifications, Queries,
+        Registration, Retained, StoreError, TIMEOUT, Transaction, Transactions, new_epoch,
         notify::{LocalNotifier, Notifier},
     },
 };
@@ -91,27 +91,7 @@ impl MemoryStore {
 }
 
 #[async_trait]
-impl Store for MemoryStore {
-    fn log(&self) -> &dyn Log {
-        self
-    }
-
-    fn queries(&self) -> &dyn Queries {
-        self
-    }
-
-    fn history(&self) -> &dyn History {
-        self
-    }
-
-    fn membership(&self) -> &dyn Membership {
-        self
-    }
-
-    fn notifications(&self) -> &dyn Notifications {
-        self
-    }
-
+impl Facets for MemoryStore {
     async fn close(&self) {
         self.database.close();
         self.notifier.close().await;
@@ -119,7 +99,7 @@ impl Store for MemoryStore {
 }
 
 #[async_trait]
-impl Log for MemoryStore {
+impl Transactions for MemoryStore {
     async fn begin(&self) -> Result<Box<dyn Transaction>, StoreError> {
         let writer = self.lock_writer().await?;
         let (content, incarnation) = self.database.begin()?;
@@ -137,7 +117,10 @@ impl Log for MemoryStore {
             _writer: writer,
         }))
     }
+}
 
+#[async_trait]
+impl Log for MemoryStore {
     async fn head(&self) -> Result<Position, StoreError> {
         Ok(self.database.content()?.head())
     }

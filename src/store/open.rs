@@ -9,9 +9,9 @@ use crate::{
 
 /// Opens the store at `url`: `sqlite://PATH`, `postgres://…` or `memory:`. Creates or migrates its
 /// schema, and rejects a schema of another application or of an incompatible version.
-pub async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, OpenError> {
+pub async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<Store>, OpenError> {
     match Backend::of(url)? {
-        Backend::Memory => Ok(Arc::new(MemoryStore::new(clock))),
+        Backend::Memory => Ok(Store::new(Arc::new(MemoryStore::new(clock)))),
         Backend::Sqlite => sqlite::open(url, clock).await,
         Backend::Postgres => postgres::open(url, clock).await,
     }

@@ -171,7 +171,7 @@ impl Backend for Postgres {
 }
 
 /// Opens the database at `url`. The clock of the database decides, not that of the process.
-pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, OpenError> {
+pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<Store>, OpenError> {
     let options = parse(url)?;
     prepare(&options).await?;
     let writers = pool(WRITERS).connect_lazy_with(options.clone());
@@ -182,7 +182,7 @@ pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Sto
         connect(pool).await.map_err(|error| open_error(&options, &error))?;
     }
     let notifier = Arc::new(Listeners(pool(LISTENERS).connect_lazy_with(options)));
-    Ok(Arc::new(SqlStore {
+    Ok(Store::new(Arc::new(SqlStore {
         writers,
         readers,
         node_writers,
@@ -192,7 +192,7 @@ pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Sto
         notifier,
         clock,
         file_lock: Mutex::new(None),
-    }))
+    })))
 }
 
 /// Migrates the schema of the database at `url` to this version.

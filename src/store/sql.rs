@@ -20,8 +20,8 @@ use tokio::{sync::Semaphore, time::timeout};
 use crate::{
     domain::{Clock, Epoch, Event, GrantTerms, Position, Revision, TenantId},
     store::{
-        History, Listener, Loaded, Log, Membership, Notifications, Queries, Retained, Store,
-        StoreError, TIMEOUT, Transaction, new_epoch, notify::Notifier,
+        Facets, Listener, Loaded, Log, Notifications, Retained, StoreError, TIMEOUT, Transaction,
+        Transactions, new_epoch, notify::Notifier,
     },
 };
 use connection::Connection;
@@ -232,27 +232,7 @@ impl<DB: Backend> SqlStore<DB> {
 }
 
 #[async_trait]
-impl<DB: Backend> Store for SqlStore<DB> {
-    fn log(&self) -> &dyn Log {
-        self
-    }
-
-    fn queries(&self) -> &dyn Queries {
-        self
-    }
-
-    fn history(&self) -> &dyn History {
-        self
-    }
-
-    fn membership(&self) -> &dyn Membership {
-        self
-    }
-
-    fn notifications(&self) -> &dyn Notifications {
-        self
-    }
-
+impl<DB: Backend> Facets for SqlStore<DB> {
     /// Waits a few seconds for operations in progress.
     async fn close(&self) {
         // The writers last: SQLite removes its write-ahead log when the last connection closes, if
@@ -273,11 +253,14 @@ impl<DB: Backend> Store for SqlStore<DB> {
 }
 
 #[async_trait]
-impl<DB: Backend> Log for SqlStore<DB> {
+impl<DB: Backend> Transactions for SqlStore<DB> {
     async fn begin(&self) -> Result<Box<dyn Transaction>, StoreError> {
         Ok(Box::new(with_timeout(self.begin_at_head()).await?))
     }
+}
 
+#[async_trait]
+impl<DB: Backend> Log for SqlStore<DB> {
     async fn head(&self) -> Result<Position, StoreError> {
         with_timeout(async {
             let mut connection = Connection::take(&self.readers).await?;

@@ -95,7 +95,7 @@ fn primary_code(error: &dyn DatabaseError) -> Option<u32> {
 }
 
 /// Opens or creates the file at `url`.
-pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, OpenError> {
+pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<Store>, OpenError> {
     let path = parse(url)?;
     let lock = prepare(&path).await?;
     let to_open_error = |error| open_error(&path, &error);
@@ -107,7 +107,7 @@ pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Sto
     let readers = pool.max_connections(READERS);
     let readers = readers.connect_with(options(&path).pragma("query_only", "ON"));
     let readers = readers.await.map_err(to_open_error)?;
-    Ok(Arc::new(SqlStore {
+    Ok(Store::new(Arc::new(SqlStore {
         node_writers: writers.clone(),
         node_readers: readers.clone(),
         writers,
@@ -117,7 +117,7 @@ pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<dyn Sto
         notifier: Arc::new(LocalNotifier::default()),
         clock,
         file_lock: Mutex::new(Some(lock)),
-    }))
+    })))
 }
 
 /// Migrates the schema of the file at `url` to this version.

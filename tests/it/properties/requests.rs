@@ -7,16 +7,13 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use support_access::{
     domain::{
-        Caller, End, Epoch, Event, ExtendRequest, FreeText, GrantRequest, GrantState, GrantTerms,
-        LockRequest, LockState, LockTarget, OverrideField, OverridesUpdate, PolicyOverrides,
-        PolicyRequest, Position, RequestId, Revision, RevokeRequest, Span, TenantId, UnlockRequest,
-        clock::ManualClock, time::from_micros,
+        Caller, End, ExtendRequest, FreeText, GrantRequest, GrantState, LockRequest, LockState,
+        LockTarget, OverrideField, OverridesUpdate, PolicyOverrides, PolicyRequest, RequestId,
+        Revision, RevokeRequest, Span, TenantId, UnlockRequest, clock::ManualClock,
+        time::from_micros,
     },
     service::{EnforcementState, GrantRef, ServiceError, locks::LockRef},
-    store::{
-        History, Loaded, Log, Membership, Notifications, Queries, Retained, Store, StoreError,
-        Transaction, memory::MemoryStore,
-    },
+    store::{Store, StoreError, Transaction, Transactions, memory::MemoryStore},
 };
 
 use crate::properties::world::{World, admin, mk_request, reference, soon, tenant};
@@ -198,7 +195,7 @@ async fn revoke_all_commits_at_most_500_grants_at_a_time() {
     assert!(done.grants.is_sorted_by(|a, b| a.grant.create_sequence > b.grant.create_sequence));
     assert_eq!(done.enforcement.state, EnforcementState::Complete);
     assert_eq!(done.enforcement.revision, before + 1_100, "covers the last chunk");
-    let mut change = world.store.log().begin().await.unwrap();
+    let mut change = world.store.begin().await.unwrap();
     let parts = change.request(Some(&acme), &id("r")).await.unwrap();
     drop(change);
     let bounds = parts.iter().map(|part| (part.part, part.first_revision, part.last_revision));
@@ -220,86 +217,42 @@ async fn revoke_all_commits_at_most_500_grants_at_a_time() {
     assert_eq!(rest.count, 3);
 }
 
-/// A store whose transactions fail to begin after some.
+/// Transactions of which only some can begin.
 #[derive(Debug)]
-struct FailingStore {
-    inner: MemoryStore,
+struct FailingTransactions {
+    inner: Arc<Store>,
     /// How many transactions may still begin. `None`: any number.
     remaining: Mutex<Option<usize>>,
 }
 
 #[async_trait]
-impl Store for FailingStore {
-    fn log(&self) -> &dyn Log {
-        self
-    }
-
-    fn queries(&self) -> &dyn Queries {
-        self.inner.queries()
-    }
-
-    fn history(&self) -> &dyn History {
-        self.inner.history()
-    }
-
-    fn membership(&self) -> &dyn Membership {
-        self.inner.membership()
-    }
-
-    fn notifications(&self) -> &dyn Notifications {
-        self.inner.notifications()
-    }
-
-    async fn close(&self) {
-        self.inner.close().await;
-    }
-}
-
-#[async_trait]
-impl Log for FailingStore {
+impl Transactions for FailingTransactions {
     async fn begin(&self) -> Result<Box<dyn Transaction>, StoreError> {
         if let Some(remaining) = self.remaining.lock().as_mut() {
             let is_down = StoreError::Unavailable("the database is down".into());
             *remaining = remaining.checked_sub(1).ok_or(is_down)?;
         }
-        self.inner.log().begin().await
-    }
-
-    async fn head(&self) -> Result<Position, StoreError> {
-        self.inner.log().head().await
-    }
-
-    async fn events_after(&self, after: Revision, limit: usize) -> Result<Vec<Event>, StoreError> {
-        self.inner.log().events_after(after, limit).await
-    }
-
-    async fn load(
-        &self,
-        visit: &mut (dyn FnMut(TenantId, GrantTerms, Retained) + Send),
-    ) -> Result<Loaded, StoreError> {
-        self.inner.log().load(visit).await
-    }
-
-    async fn replace_epoch(&self) -> Result<Epoch, StoreError> {
-        self.inner.log().replace_epoch().await
+        self.inner.begin().await
     }
 }
 
 #[tokio::test]
 async fn revoke_all_continues_after_a_failure() {
     let clock = Arc::new(ManualClock::at(from_micros(1_700_000_000_000_000).unwrap()));
-    let inner = MemoryStore::new(clock.clone());
-    let store = Arc::new(FailingStore { inner, remaining: Mutex::new(None) });
-    let world = World::over(store.clone(), clock.clone(), clock).await;
+    let inner = Store::new(Arc::new(MemoryStore::new(clock.clone())));
+    let remaining = Mutex::new(None);
+    let transactions = Arc::new(FailingTransactions { inner: inner.clone(), remaining });
+    let store = inner.with_transactions(transactions.clone());
+    let world = World::over(store, clock.clone(), clock).await;
     let acme = tenant("acme");
     grants(&world, &acme, 1_200).await;
     let before = head(&world).await;
-    *store.remaining.lock() = Some(1);
+    *transactions.remaining.lock() = Some(1);
     let service = &world.service;
     let failed =
         service.revoke_all_access(&admin(), &acme, revoke_all(Some(id("r"))), soon()).await;
     assert!(matches!(failed, Err(ServiceError::Store(StoreError::Unavailable(_)))), "{failed:?}");
-    *store.remaining.lock() = None;
+    *transactions.remaining.lock() = None;
     assert_eq!(head(&world).await, before + 500, "the first chunk is durable");
     grants(&world, &acme, 2).await;
     let done = service

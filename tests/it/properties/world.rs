@@ -27,7 +27,7 @@ const MAX_STALENESS: Duration = Duration::from_mins(5);
 pub(crate) struct World {
     pub(crate) service: Arc<Service>,
     pub(crate) node: Arc<CheckNode>,
-    pub(crate) store: Arc<dyn Store>,
+    pub(crate) store: Arc<Store>,
     checks: Checks,
     replica: Arc<Replica>,
     /// The database's clock.
@@ -39,7 +39,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) async fn new() -> Self {
         let clock = Arc::new(ManualClock::at(from_micros(1_700_000_000_000_000).unwrap()));
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(clock.clone()));
+        let store = Store::new(Arc::new(MemoryStore::new(clock.clone())));
         Self::over(store, clock.clone(), clock).await
     }
 
@@ -56,7 +56,7 @@ impl World {
     }
 
     pub(crate) async fn over(
-        store: Arc<dyn Store>,
+        store: Arc<Store>,
         clock: Arc<ManualClock>,
         own_clock: Arc<ManualClock>,
     ) -> Self {

@@ -64,7 +64,7 @@ pub(crate) async fn start(config: Config) -> (Running, SlowStore) {
 
 pub(crate) async fn start_on(config: Config, store: &SlowStore) -> Result<Running, ServeError> {
     let listeners = Listeners::bind(&config.common)?;
-    server::start(config, listeners, Arc::new(store.clone()), Arc::new(SystemClock)).await
+    server::start(config, listeners, store.store(), Arc::new(SystemClock)).await
 }
 
 /// Starts a server. The grants are loaded after `observe` has returned, which gets the address of
@@ -77,7 +77,7 @@ pub(crate) async fn start_observed(
     let config = config();
     let listeners = Listeners::bind(&config.common).unwrap();
     let metrics = listeners.metrics.local_addr().unwrap();
-    let starting = server::start(config, listeners, Arc::new(store.clone()), Arc::new(SystemClock));
+    let starting = server::start(config, listeners, store.store(), Arc::new(SystemClock));
     let observing = async {
         observe(metrics).await;
         store.is_loading_held.send_replace(false);

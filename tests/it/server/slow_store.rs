@@ -1,4 +1,4 @@
-//! A store that can be held up.
+//! A store that a test can delay.
 
 use std::{
     sync::{
@@ -16,21 +16,21 @@ use support_access::{
     },
     server::SystemClock,
     store::{
-        EventQuery, GrantQuery, History, HistoryEvent, IdempotencyKey, Listed, Loaded, LockQuery,
-        Log, Membership, NewEvent, Notifications, Queries, RequestPart, Retained, Store,
-        StoreError, Transaction, memory::MemoryStore,
+        EventQuery, GrantQuery, HistoryEvent, IdempotencyKey, Listed, Loaded, LockQuery, Log,
+        NewEvent, Queries, RequestPart, Retained, Store, StoreError, Transaction, Transactions,
+        memory::MemoryStore,
     },
 };
 use tokio::sync::watch;
 
-/// A store in memory whose loading, changes and lists can be held up.
+/// A store in memory. A test can delay loads, changes and lists.
 #[derive(Debug, Clone)]
 pub(crate) struct SlowStore {
-    inner: Arc<MemoryStore>,
+    inner: Arc<Store>,
     pub(crate) is_loading_held: watch::Sender<bool>,
     pub(crate) are_changes_held: watch::Sender<bool>,
     pub(crate) are_reads_held: watch::Sender<bool>,
-    /// Changes that are being held up.
+    /// Changes that are being delayed.
     pub(crate) waiting: Arc<AtomicUsize>,
     pub(crate) commits: Arc<AtomicUsize>,
     pub(crate) is_broken: bool,
@@ -44,7 +44,7 @@ struct CountedTransaction {
 impl SlowStore {
     pub(crate) fn new() -> Self {
         Self {
-            inner: Arc::new(MemoryStore::new(Arc::new(SystemClock))),
+            inner: Store::new(Arc::new(MemoryStore::new(Arc::new(SystemClock)))),
             is_loading_held: watch::Sender::new(false),
             are_changes_held: watch::Sender::new(false),
             are_reads_held: watch::Sender::new(false),
@@ -52,6 +52,12 @@ impl SlowStore {
             commits: Arc::default(),
             is_broken: false,
         }
+    }
+
+    /// The store with the delays.
+    pub(crate) fn store(&self) -> Arc<Store> {
+        let delays = Arc::new(self.clone());
+        self.inner.with_transactions(delays.clone()).with_log(delays.clone()).with_queries(delays)
     }
 
     pub(crate) fn waiting(&self) -> usize {
@@ -68,41 +74,17 @@ async fn released(held: &watch::Sender<bool>) {
 }
 
 #[async_trait]
-impl Store for SlowStore {
-    fn log(&self) -> &dyn Log {
-        self
-    }
-
-    fn queries(&self) -> &dyn Queries {
-        self
-    }
-
-    fn history(&self) -> &dyn History {
-        self.inner.history()
-    }
-
-    fn membership(&self) -> &dyn Membership {
-        self.inner.membership()
-    }
-
-    fn notifications(&self) -> &dyn Notifications {
-        self.inner.notifications()
-    }
-
-    async fn close(&self) {
-        self.inner.close().await;
+impl Transactions for SlowStore {
+    async fn begin(&self) -> Result<Box<dyn Transaction>, StoreError> {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        released(&self.are_changes_held).await;
+        let inner = self.inner.begin().await?;
+        Ok(Box::new(CountedTransaction { inner, commits: Arc::clone(&self.commits) }))
     }
 }
 
 #[async_trait]
 impl Log for SlowStore {
-    async fn begin(&self) -> Result<Box<dyn Transaction>, StoreError> {
-        self.waiting.fetch_add(1, Ordering::SeqCst);
-        released(&self.are_changes_held).await;
-        let inner = self.inner.log().begin().await?;
-        Ok(Box::new(CountedTransaction { inner, commits: Arc::clone(&self.commits) }))
-    }
-
     async fn head(&self) -> Result<Position, StoreError> {
         self.inner.log().head().await
     }

@@ -9,7 +9,6 @@ use support_access::{
     },
     domain::token::TokenEvent,
     server::Running,
-    store::Store,
 };
 use tonic::{Code, Status};
 
@@ -88,7 +87,7 @@ async fn tokens_of_another_log_or_epoch_are_invalid() {
     assert_invalid(check(&foreign, &token).await);
     assert_invalid(wait(&foreign, &token).await);
 
-    store.log().replace_epoch().await.unwrap();
+    store.store().log().replace_epoch().await.unwrap();
     for node in [&running, &sidecar] {
         eventually(async || check(node, &token).await.is_err()).await;
         assert_invalid(check(node, &token).await);
@@ -114,7 +113,7 @@ async fn tokens_that_contradict_the_log_are_invalid_and_later_ones_are_waited_fo
     for _ in 0..3 {
         admin(&running).await.grant_access(a_grant()).await.unwrap();
     }
-    let loaded = store.log().load(&mut |_, _, _| {}).await.unwrap();
+    let loaded = store.store().log().load(&mut |_, _, _| {}).await.unwrap();
     let (revision, time) = (loaded.position.revision, loaded.position.time.unwrap());
     let token = |revision, seconds| {
         let time = time + chrono::TimeDelta::seconds(seconds);

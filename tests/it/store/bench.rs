@@ -46,7 +46,7 @@ impl Bench {
     }
 
     /// Opens the store, also after a close. A memory store is a new, empty one each time.
-    pub async fn open(&self) -> Arc<dyn Store> {
+    pub async fn open(&self) -> Arc<Store> {
         open(&self.url, self.clock.clone()).await.unwrap()
     }
 

@@ -24,7 +24,7 @@ fn of_vendor() -> NewEvent {
     policy_updated(None, PolicyOverrides::default())
 }
 
-async fn records(store: &dyn Store, tenant_id: Option<&TenantId>) -> Vec<Record> {
+async fn records(store: &Store, tenant_id: Option<&TenantId>) -> Vec<Record> {
     store.history().records(tenant_id, 0, usize::MAX).await.unwrap()
 }
 
@@ -37,7 +37,7 @@ fn verify(records: &[Record]) -> Result<VerifyReport, VerifyError> {
 }
 
 /// Verifies the chain of one history, and compares the chain with the list of events.
-async fn check(store: &dyn Store, tenant_id: Option<&TenantId>, events: &[Event]) {
+async fn check(store: &Store, tenant_id: Option<&TenantId>, events: &[Event]) {
     let records = records(store, tenant_id).await;
     let head = store.history().chain_head(tenant_id).await.unwrap();
     assert_eq!(head.link, records.last().map_or(Link::START, |record| record.link));

@@ -89,7 +89,7 @@ pub async fn uncommitted_events_are_visible_in_their_transaction_only(bench: &Be
     assert_eq!(visited(store.as_ref()).await, 1);
 }
 
-async fn visited(store: &dyn Store) -> usize {
+async fn visited(store: &Store) -> usize {
     let mut count = 0;
     store.log().load(&mut |_, _, _| count += 1).await.unwrap();
     count
@@ -117,7 +117,7 @@ pub async fn a_dropped_transaction_changes_nothing_and_blocks_no_other(bench: &B
 pub async fn a_second_transaction_waits_for_a_bounded_time(bench: &Bench) {
     let store = bench.open().await;
     let open = begin(store.as_ref()).await;
-    let waiting = store.log().begin();
+    let waiting = store.begin();
     tokio::pin!(waiting);
     let early = timeout(Duration::from_millis(300), &mut waiting).await;
     assert!(early.is_err(), "the second transaction must wait");
@@ -182,7 +182,7 @@ pub async fn a_cancelled_transaction_commits_all_events_or_none(bench: &Bench) {
     for _ in 0..300 {
         let limit = Duration::from_micros(rng.random_range(0..6_000));
         let change = async {
-            let mut change = store.log().begin().await?;
+            let mut change = store.begin().await?;
             let event = change.append(granted(new_grant("acme", "support", change.now()))).await?;
             change.append(revoked(&grant_of(&event), change.now())).await?;
             change.commit().await
@@ -290,7 +290,7 @@ pub async fn a_closed_store_is_unavailable(bench: &Bench) {
     drop(change);
     let id = new_node();
     let refusals = [
-        store.log().begin().await.map(drop),
+        store.begin().await.map(drop),
         store.log().head().await.map(drop),
         store.log().load(&mut |_, _, _| {}).await.map(drop),
         store.log().events_after(0, 1).await.map(drop),

@@ -116,7 +116,7 @@ async fn concurrent_registrations_both_raise_max_staleness() {
     other.execute(insert).await.unwrap();
     other.execute("COMMIT").await.unwrap();
     registering.await.unwrap();
-    assert_eq!(store.log().begin().await.unwrap().max_staleness(), Duration::from_mins(1));
+    assert_eq!(store.begin().await.unwrap().max_staleness(), Duration::from_mins(1));
     other.close().await.unwrap();
 }
 
@@ -133,7 +133,7 @@ async fn nodes_wait_neither_for_transactions_nor_for_readers() {
     holder.execute(hold).await.unwrap();
     let tenant = tenant("acme");
     // More than the pools have connections.
-    let changes = join_all((0..8).map(|_| async { store.log().begin().await.map(drop) }));
+    let changes = join_all((0..8).map(|_| async { store.begin().await.map(drop) }));
     let readers = join_all((0..16).map(|_| store.queries().overrides(&tenant)));
     let nodes = async {
         tokio::task::yield_now().await;

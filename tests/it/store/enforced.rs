@@ -16,7 +16,7 @@ const OTHER: Enforced =
     Enforced { elapsed: Duration::from_secs(2), nodes_acknowledged: 1, nodes_lapsed: 0 };
 
 /// Appends events of two tenants in turn, in one transaction.
-async fn change(store: &dyn Store, events: usize) {
+async fn change(store: &Store, events: usize) {
     let mut change = begin(store).await;
     for number in 0..events {
         let tenant = if number % 2 == 0 { "acme" } else { "bolt" };
@@ -26,7 +26,7 @@ async fn change(store: &dyn Store, events: usize) {
 }
 
 /// The revisions of a tenant's events, newest first, with the recorded enforcements.
-async fn listed(store: &dyn Store, tenant: &str) -> Vec<(Revision, Option<Enforced>)> {
+async fn listed(store: &Store, tenant: &str) -> Vec<(Revision, Option<Enforced>)> {
     let events = store.queries().events(&all_events(tenant)).await.unwrap();
     events.into_iter().map(|listed| (listed.item.event.revision, listed.item.enforced)).collect()
 }

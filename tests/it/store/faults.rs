@@ -25,11 +25,11 @@ pub async fn is_unavailable<T: Debug>(work: impl Future<Output = Result<T, Store
 }
 
 /// Repeats a change until the store has recovered.
-pub async fn recovers(store: &dyn Store) -> Revision {
+pub async fn recovers(store: &Store) -> Revision {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         let attempt = async {
-            let mut change = store.log().begin().await?;
+            let mut change = store.begin().await?;
             change.append(granted(new_grant("acme", "support", change.now()))).await?;
             let revision = change.commit().await?;
             store.queries().grants(&all_grants("acme", chrono::DateTime::UNIX_EPOCH)).await?;
@@ -62,7 +62,7 @@ async fn a_restarted_database_is_used_again() {
     cluster.stop();
     is_unavailable(cut_off.append(granted(new_grant("acme", "support", now)))).await;
     is_unavailable(cut_off.commit()).await;
-    is_unavailable(store.log().begin().map_drop()).await;
+    is_unavailable(store.begin().map_drop()).await;
     is_unavailable(store.log().head()).await;
     is_unavailable(store.log().load(&mut |_, _, _| {})).await;
     cluster.start();
@@ -90,7 +90,7 @@ async fn acknowledged_changes_survive_a_kill_of_the_database() {
             let mut count = 0;
             loop {
                 let work = async {
-                    let mut change = store.log().begin().await?;
+                    let mut change = store.begin().await?;
                     change.append(granted(new_grant("acme", "support", change.now()))).await?;
                     change.commit().await
                 };
@@ -133,7 +133,7 @@ async fn a_paused_database_blocks_no_caller() {
     let mut ignore = |_, _, _| {};
     tokio::join!(
         is_unavailable(in_flight.append(granted(new_grant("acme", "support", now)))),
-        is_unavailable(store.log().begin().map_drop()),
+        is_unavailable(store.begin().map_drop()),
         is_unavailable(store.log().head()),
         is_unavailable(store.log().load(&mut ignore)),
         is_unavailable(store.queries().overrides(&tenant)),
@@ -142,7 +142,7 @@ async fn a_paused_database_blocks_no_caller() {
     // One transaction is dropped during a statement, and another between statements. Both must
     // release their connections.
     drop(in_flight);
-    is_unavailable(store.log().begin().map_drop()).await;
+    is_unavailable(store.begin().map_drop()).await;
     cluster.resume();
     assert_eq!(recovers(store.as_ref()).await, 2);
     timeout(BOUND, store.close()).await.expect("the close ends");
@@ -155,7 +155,7 @@ async fn a_lock_on_the_head_blocks_transactions_only() {
     let options: PgConnectOptions = bench.url.parse().unwrap();
     let mut holder = options.connect().await.unwrap();
     holder.execute("BEGIN; SELECT * FROM head FOR UPDATE").await.unwrap();
-    is_unavailable(store.log().begin().map_drop()).await;
+    is_unavailable(store.begin().map_drop()).await;
     assert_eq!(store.log().head().await.unwrap().revision, 0);
     holder.close().await.unwrap();
     assert_eq!(recovers(store.as_ref()).await, 1);

@@ -64,7 +64,7 @@ async fn append(change: &mut dyn Transaction, entry: NewEvent) -> Lock {
 }
 
 /// Creates a lock on everything in a transaction of its own.
-async fn create(store: &dyn Store, tenant_id: Option<&str>, party: Party) -> Lock {
+async fn create(store: &Store, tenant_id: Option<&str>, party: Party) -> Lock {
     let mut change = begin(store).await;
     let lock = new_lock(tenant_id, LockTarget::Everything, party, change.now());
     let lock = append(change.as_mut(), locked(lock)).await;

@@ -16,24 +16,24 @@ use crate::store::{
 };
 
 /// Registers a node, and returns the id.
-pub async fn registered(store: &dyn Store) -> NodeId {
+pub async fn registered(store: &Store) -> NodeId {
     let id = new_node();
     store.membership().register(&member(id)).await.unwrap();
     id
 }
 
 /// The row of a node.
-pub async fn row(store: &dyn Store, id: NodeId) -> Option<Member> {
+pub async fn row(store: &Store, id: NodeId) -> Option<Member> {
     let members = store.membership().members().await.unwrap().members;
     members.into_iter().find(|member| member.node_id == id)
 }
 
-async fn followers_of(store: &dyn Store, id: NodeId) -> Vec<NodeInfo> {
+async fn followers_of(store: &Store, id: NodeId) -> Vec<NodeInfo> {
     let rows = store.membership().read_followers().await.unwrap();
     rows.into_iter().find(|(node_id, _)| *node_id == id).expect("the node is a member").1
 }
 
-async fn heartbeat(store: &dyn Store, id: NodeId, held: Option<Position>) -> HeartbeatResponse {
+async fn heartbeat(store: &Store, id: NodeId, held: Option<Position>) -> HeartbeatResponse {
     store.membership().heartbeat(id, 0, held).await.unwrap().expect("the node has a row")
 }
 
@@ -92,7 +92,7 @@ pub async fn a_second_registration_keeps_the_heartbeat_seq(bench: &Bench) {
     assert_eq!(store.membership().members().await.unwrap().max_staleness, Duration::from_mins(1));
 }
 
-async fn grant_and_head(store: &dyn Store) -> Position {
+async fn grant_and_head(store: &Store) -> Position {
     make_grant(store, "acme", "support").await;
     store.log().head().await.unwrap()
 }
@@ -181,11 +181,11 @@ pub async fn acknowledgements_never_decrease_and_are_of_this_log(bench: &Bench) 
 }
 
 /// The `max_staleness` of the next transaction, in seconds.
-async fn longest_staleness(store: &dyn Store) -> u64 {
+async fn longest_staleness(store: &Store) -> u64 {
     begin(store).await.max_staleness().as_secs()
 }
 
-async fn register_for(store: &dyn Store, seconds: u64) -> NodeId {
+async fn register_for(store: &Store, seconds: u64) -> NodeId {
     let id = new_node();
     let max_staleness = Duration::from_secs(seconds);
     store.membership().register(&Registration { max_staleness, ..member(id) }).await.unwrap();

@@ -19,7 +19,7 @@ async fn next(listener: &mut dyn Listener) -> Notification {
 }
 
 /// A second store on the same database, or the same store if the database allows only one.
-async fn another(bench: &Bench, store: &Arc<dyn Store>) -> Arc<dyn Store> {
+async fn another(bench: &Bench, store: &Arc<Store>) -> Arc<Store> {
     if bench.url.starts_with("postgres") { bench.open().await } else { Arc::clone(store) }
 }
 

@@ -18,7 +18,7 @@ use crate::store::{
 };
 
 /// Calls every operation of a node, and expects each to be unavailable within the bound.
-async fn expect_unavailable(store: &dyn Store) {
+async fn expect_unavailable(store: &Store) {
     let held = support_access::domain::Position {
         epoch: support_access::domain::Epoch(uuid::Uuid::nil()),
         revision: 0,
@@ -55,7 +55,7 @@ async fn is_lost(listener: &mut dyn Listener) {
     is_unavailable(listener.next()).await;
 }
 
-async fn expect_notification(store: &dyn Store) {
+async fn expect_notification(store: &Store) {
     let mut listener = store.notifications().listen().await.unwrap();
     make_grant(store, "acme", "support").await;
     assert_eq!(timeout(BOUND, listener.next()).await.unwrap().unwrap(), Notification::Log);
@@ -181,7 +181,7 @@ async fn a_primary_that_cannot_replicate_proves_nothing() {
     }
     assert!(store.membership().acknowledge(other, head, ack(0)).await.unwrap());
     let change = async {
-        let mut change = store.log().begin().await?;
+        let mut change = store.begin().await?;
         change.append(granted(new_grant("acme", "support", change.now()))).await?;
         change.commit().await
     };
@@ -212,12 +212,12 @@ async fn a_primary_that_cannot_replicate_confirms_nothing() {
     {
         assert!(Instant::now() < deadline, "commits wait for the standby");
     }
-    let mut change = store.log().begin().await.unwrap();
+    let mut change = store.begin().await.unwrap();
     assert!(change.grant(&grant.tenant_id, grant.id()).await.unwrap().is_some());
     is_unavailable(change.commit()).await;
     cluster.replicate_to("");
     recovers(store.as_ref()).await;
-    assert!(store.log().begin().await.unwrap().commit().await.unwrap() >= grant.sequence);
+    assert!(store.begin().await.unwrap().commit().await.unwrap() >= grant.sequence);
 }
 
 /// As behind an address that was moved: reads would answer, with what may be out of date.
@@ -236,7 +236,7 @@ async fn a_standby_proves_nothing() {
     is_rejected(async || store.membership().evict(id, 0).await.map(drop)).await;
     is_rejected(async || store.membership().register(&new).await).await;
     is_rejected(async || store.notifications().listen().await.map(drop)).await;
-    is_rejected(async || store.log().begin().await.map(drop)).await;
+    is_rejected(async || store.begin().await.map(drop)).await;
     assert_eq!(store.log().head().await.unwrap(), head, "reads succeed");
 }
 

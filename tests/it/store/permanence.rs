@@ -19,7 +19,7 @@ const ID: &str = "'01890a5d-ac96-774b-bcce-b302099a8057'";
 
 /// One live grant that names an agent, two ended grants of one group, a live and an ended lock,
 /// overrides, a request, and an enforcement.
-async fn populate(store: &dyn Store) {
+async fn populate(store: &Store) {
     let mut change = begin(store).await;
     let now = change.now();
     let mut grant = new_grant("acme", "support", now);
@@ -44,7 +44,7 @@ async fn populate(store: &dyn Store) {
 }
 
 /// All state that decides access, as the store returns that state.
-async fn state(store: &dyn Store) -> String {
+async fn state(store: &Store) -> String {
     let mut loaded = Vec::new();
     let mut visit = |tenant_id, terms, retained| loaded.push((tenant_id, terms, retained));
     let others = store.log().load(&mut visit).await.unwrap();

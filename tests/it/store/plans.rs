@@ -72,7 +72,7 @@ const NEWEST: PageBounds = PageBounds::newest(50);
 
 /// A store on [`HISTORY`], whose server logs its plans.
 struct ExplainedStore {
-    store: Arc<dyn Store>,
+    store: Arc<Store>,
     _bench: Bench,
 }
 
@@ -93,7 +93,7 @@ impl ExplainedStore {
 
     /// Runs `read` several times. Each time, indexes whose names begin with each of `indexes` must
     /// be read, and no large table.
-    async fn expect<T, F>(&self, indexes: &[&str], read: impl Fn(Arc<dyn Store>) -> F)
+    async fn expect<T, F>(&self, indexes: &[&str], read: impl Fn(Arc<Store>) -> F)
     where
         F: Future<Output = Result<T, StoreError>>,
     {
@@ -208,12 +208,11 @@ async fn histories_are_read_from_their_index() {
     let explained = ExplainedStore::open().await;
     let index = "events_tenant_id_sequence_key";
     let read =
-        async |store: Arc<dyn Store>| store.history().records(Some(&tenant("acme")), 7, 50).await;
+        async |store: Arc<Store>| store.history().records(Some(&tenant("acme")), 7, 50).await;
     explained.expect(&[index], read).await;
-    let read =
-        async |store: Arc<dyn Store>| store.history().chain_head(Some(&tenant("acme"))).await;
+    let read = async |store: Arc<Store>| store.history().chain_head(Some(&tenant("acme"))).await;
     explained.expect(&[index], read).await;
-    let read = async |store: Arc<dyn Store>| store.history().enforced(20_000).await;
+    let read = async |store: Arc<Store>| store.history().enforced(20_000).await;
     explained.expect(&["enforcements_pkey"], read).await;
 }
 

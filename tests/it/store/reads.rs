@@ -107,7 +107,7 @@ pub async fn pages_show_each_grant_once_while_others_are_created(bench: &Bench) 
 
 async fn page_through(
     bench: &Bench,
-    store: &dyn support_access::store::Store,
+    store: &support_access::store::Store,
     limit: usize,
 ) -> Vec<Grant> {
     let mut query = all_grants("acme", bench.clock.now());

@@ -14,12 +14,13 @@ use crate::store::{
     samples::{ENFORCED, ack, begin, make_grant, record},
 };
 
-fn store() -> (Arc<ManualClock>, MemoryStore) {
+fn store() -> (Arc<ManualClock>, Arc<MemoryStore>, Arc<Store>) {
     let clock = Arc::new(ManualClock::at(from_parts(1_800_000_000, 0).unwrap()));
-    (clock.clone(), MemoryStore::new(clock))
+    let memory = Arc::new(MemoryStore::new(clock.clone()));
+    (clock, memory.clone(), Store::new(memory))
 }
 
-async fn made(clock: &ManualClock, store: &MemoryStore) -> Position {
+async fn made(clock: &ManualClock, store: &Store) -> Position {
     clock.pass(std::time::Duration::from_millis(1));
     make_grant(store, "acme", "support").await;
     store.log().head().await.unwrap()
@@ -27,18 +28,18 @@ async fn made(clock: &ManualClock, store: &MemoryStore) -> Position {
 
 #[tokio::test]
 async fn lost_events_are_not_held_even_if_their_revisions_are_reused() {
-    let (clock, store) = store();
+    let (clock, memory, store) = store();
     let id = registered(&store).await;
     let kept = made(&clock, &store).await;
     assert!(store.membership().acknowledge(id, kept, ack(1)).await.unwrap());
-    let backup = store.backup().unwrap();
+    let backup = memory.backup().unwrap();
     let lost = made(&clock, &store).await;
     let late = registered(&store).await;
     store.membership().heartbeat(id, 0, Some(lost)).await.unwrap().unwrap();
     assert!(store.membership().acknowledge(id, lost, ack(2)).await.unwrap());
     record(&store, 2, 2, ENFORCED).await;
 
-    store.restore(backup);
+    memory.restore(backup);
     assert_eq!(store.log().head().await.unwrap(), kept);
     assert_eq!(
         store.membership().heartbeat(late, 0, Some(kept)).await.unwrap(),
@@ -65,12 +66,12 @@ async fn lost_events_are_not_held_even_if_their_revisions_are_reused() {
 
 #[tokio::test]
 async fn a_restore_ends_transactions_and_subscriptions() {
-    let (clock, store) = store();
+    let (clock, memory, store) = store();
     made(&clock, &store).await;
-    let backup = store.backup().unwrap();
+    let backup = memory.backup().unwrap();
     let mut listener = store.notifications().listen().await.unwrap();
     let change = begin(&store).await;
-    store.restore(backup);
+    memory.restore(backup);
     assert!(matches!(change.commit().await, Err(StoreError::Unavailable(_))));
     let soon = std::time::Duration::from_secs(5);
     let ended = timeout(soon, listener.next()).await.expect("the subscription ends");
@@ -82,11 +83,11 @@ async fn a_restore_ends_transactions_and_subscriptions() {
 
 #[tokio::test]
 async fn an_empty_database_in_place_of_the_old_has_another_log() {
-    let (clock, store) = store();
+    let (clock, memory, store) = store();
     let id = registered(&store).await;
     let beginning = store.log().head().await.unwrap();
     let old = made(&clock, &store).await;
-    store.new_log();
+    memory.new_log();
     let new = store.log().head().await.unwrap();
     assert_eq!((new.revision, new.time), (0, None));
     assert_ne!(new.epoch, old.epoch);

@@ -151,12 +151,12 @@ pub fn ack(revision: Revision) -> Ack {
 pub const ENFORCED: Enforced =
     Enforced { elapsed: Duration::from_millis(12), nodes_acknowledged: 3, nodes_lapsed: 1 };
 
-pub async fn begin(store: &dyn Store) -> Box<dyn Transaction> {
-    store.log().begin().await.unwrap()
+pub async fn begin(store: &Store) -> Box<dyn Transaction> {
+    store.begin().await.unwrap()
 }
 
 /// Creates a grant in a separate transaction.
-pub async fn make_grant(store: &dyn Store, tenant_id: &str, group_id: &str) -> Grant {
+pub async fn make_grant(store: &Store, tenant_id: &str, group_id: &str) -> Grant {
     let mut change = begin(store).await;
     let grant = new_grant(tenant_id, group_id, change.now());
     let event = change.append(granted(grant)).await.unwrap();
@@ -165,7 +165,7 @@ pub async fn make_grant(store: &dyn Store, tenant_id: &str, group_id: &str) -> G
 }
 
 /// Records the enforcement of a change that is in the log.
-pub async fn record(store: &dyn Store, first: Revision, last: Revision, enforced: Enforced) {
+pub async fn record(store: &Store, first: Revision, last: Revision, enforced: Enforced) {
     let event = store.log().events_after(last - 1, 1).await.unwrap().into_iter().next();
     let time = event.map_or(Time::UNIX_EPOCH, |event| event.time);
     store.history().record_enforced(first, last, time, enforced).await.unwrap();

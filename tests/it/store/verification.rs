@@ -26,7 +26,7 @@ use crate::store::{
 };
 
 /// The service of a registered node that runs no background task.
-async fn service(clock: &Arc<ManualClock>, store: &Arc<dyn Store>, id: Uuid) -> Arc<Service> {
+async fn service(clock: &Arc<ManualClock>, store: &Arc<Store>, id: Uuid) -> Arc<Service> {
     let max_staleness = Duration::from_mins(5);
     let node = CheckNode::new(NodeId(id), NodeKind::Replica, Arc::clone(clock) as _);
     let replica = Replica::new(node, Arc::clone(store), max_staleness);
@@ -35,7 +35,7 @@ async fn service(clock: &Arc<ManualClock>, store: &Arc<dyn Store>, id: Uuid) -> 
     Arc::new(Service::new(replica, SupportPolicy::default(), limits))
 }
 
-async fn service_of(bench: &Bench, store: &Arc<dyn Store>) -> Arc<Service> {
+async fn service_of(bench: &Bench, store: &Arc<Store>) -> Arc<Service> {
     service(&bench.clock, store, Uuid::new_v4()).await
 }
 
@@ -106,7 +106,7 @@ pub async fn a_truncated_history_is_detected(bench: &Bench) {
 }
 
 /// Computes new hashes for all records of a history, so that the history verifies.
-async fn rehash(bench: &Bench, store: &dyn Store, tenant_id: &str) {
+async fn rehash(bench: &Bench, store: &Store, tenant_id: &str) {
     let mut previous = Hash::ZERO;
     for record in store.history().records(Some(&tenant(tenant_id)), 0, 99).await.unwrap() {
         let mut line: serde_json::Value = serde_json::from_str(&record.line).unwrap();
@@ -164,7 +164,7 @@ pub async fn a_chain_with_an_invalid_tenant_id_is_one_break(bench: &Bench) {
 async fn a_restore_during_a_pass_is_no_break() {
     let clock = Arc::new(ManualClock::at(from_parts(1_800_000_000, 0).unwrap()));
     let memory = Arc::new(MemoryStore::new(clock.clone()));
-    let store: Arc<dyn Store> = memory.clone();
+    let store = Store::new(memory.clone());
     let service = service(&clock, &store, Uuid::new_v4()).await;
     let grants = async |count: usize| {
         for _ in 0..count {
@@ -200,7 +200,7 @@ async fn a_restore_during_a_pass_is_no_break() {
 #[tokio::test(start_paused = true)]
 async fn one_replica_verifies_and_another_takes_over() {
     let clock = Arc::new(ManualClock::at(from_parts(1_800_000_000, 0).unwrap()));
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::new(clock.clone()));
+    let store = Store::new(Arc::new(MemoryStore::new(clock.clone())));
     make_grant(store.as_ref(), "acme", "support").await;
     let [first, second, third] = [1, 2, 3].map(Uuid::from_u128);
     let replicas = [service(&clock, &store, third).await, service(&clock, &store, second).await];
@@ -230,7 +230,7 @@ async fn one_replica_verifies_and_another_takes_over() {
     assert_eq!(verifying(&replicas).await, [Some(Some(0)), None], "the role returns");
 }
 
-async fn evict(store: &Arc<dyn Store>, id: Uuid) {
+async fn evict(store: &Arc<Store>, id: Uuid) {
     let list = store.membership().members().await.unwrap();
     let member = list.members.iter().find(|member| member.node_id == NodeId(id)).unwrap();
     assert!(store.membership().evict(NodeId(id), member.heartbeat_seq).await.unwrap());

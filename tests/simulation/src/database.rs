@@ -28,7 +28,9 @@ type RowLock = Arc<tokio::sync::Mutex<()>>;
 
 #[derive(Debug)]
 pub(crate) struct Database {
-    pub(crate) store: MemoryStore,
+    pub(crate) memory: Arc<MemoryStore>,
+    /// All facets of `memory`.
+    pub(crate) store: Arc<Store>,
     pub(crate) clock: Arc<DatabaseClock>,
     pub(crate) checker: Arc<Checker>,
     pub(crate) tasks: TaskTracker,
@@ -86,8 +88,10 @@ pub(crate) fn unavailable() -> StoreError {
 
 impl Database {
     pub(crate) fn new(clock: Arc<DatabaseClock>, checker: Arc<Checker>) -> Arc<Self> {
+        let memory = Arc::new(MemoryStore::new(clock.clone()));
         Arc::new(Self {
-            store: MemoryStore::new(clock.clone()),
+            store: Store::new(memory.clone()),
+            memory,
             clock,
             checker,
             tasks: TaskTracker::new(),
@@ -140,13 +144,13 @@ impl Database {
 
     /// Comes up with an earlier state.
     pub(crate) async fn come_up_with(&self, backup: Backup, kind: RestoreKind) {
-        self.store.restore(backup);
+        self.memory.restore(backup);
         self.come_up_restored(kind).await;
     }
 
     /// Comes up as another, empty database.
     pub(crate) async fn come_up_empty(&self) {
-        self.store.new_log();
+        self.memory.new_log();
         self.come_up_restored(RestoreKind::LeasesExpired).await;
     }
 

@@ -18,9 +18,9 @@ use crate::{
     faulty_transaction::FaultyTransaction,
     link::Link,
     store::{
-        EventQuery, GrantQuery, HeartbeatResponse, History, HistoryEvent, Listed, Listener, Loaded,
-        LockQuery, Log, MemberList, Membership, Notification, Notifications, Queries, Registration,
-        Retained, Store, StoreError, Transaction,
+        EventQuery, Facets, GrantQuery, HeartbeatResponse, History, HistoryEvent, Listed, Listener,
+        Loaded, LockQuery, Log, MemberList, Membership, Notification, Notifications, Queries,
+        Registration, Retained, StoreError, Transaction, Transactions,
     },
 };
 
@@ -78,42 +78,25 @@ impl FaultyStore {
 }
 
 #[async_trait]
-impl Store for FaultyStore {
-    fn log(&self) -> &dyn Log {
-        self
-    }
-
-    fn queries(&self) -> &dyn Queries {
-        self
-    }
-
-    fn history(&self) -> &dyn History {
-        self
-    }
-
-    fn membership(&self) -> &dyn Membership {
-        self
-    }
-
-    fn notifications(&self) -> &dyn Notifications {
-        self
-    }
-
+impl Facets for FaultyStore {
     async fn close(&self) {}
 }
 
 #[async_trait]
-impl Log for FaultyStore {
+impl Transactions for FaultyStore {
     async fn begin(&self) -> Result<Box<dyn Transaction>, StoreError> {
         let begin = |connection: Connection| async move {
-            let transaction = connection.database.store.log().begin().await?;
+            let transaction = connection.database.store.begin().await?;
             connection.check()?;
             Ok((transaction, connection))
         };
         let (transaction, connection) = self.execute(begin).await?;
         Ok(Box::new(FaultyTransaction::new(transaction, connection, Arc::clone(&self.link))))
     }
+}
 
+#[async_trait]
+impl Log for FaultyStore {
     async fn head(&self) -> Result<Position, StoreError> {
         self.execute(|connection| async move { connection.database.store.log().head().await }).await
     }

@@ -28,10 +28,10 @@ pub(crate) fn is_broken(rule: Rule) -> bool {
 
 /// Answers a heartbeat for a node that has no membership row.
 pub(crate) async fn heartbeat_without_row(
-    store: &dyn Store,
+    store: &Store,
     position: Option<Position>,
 ) -> Result<Option<HeartbeatResponse>, StoreError> {
-    let now = store.log().begin().await?.now();
+    let now = store.begin().await?.now();
     let head = store.log().head().await?;
     let is_held = position.is_some_and(|position| position.epoch == head.epoch);
     Ok(Some(HeartbeatResponse { head, is_held, now }))
@@ -39,7 +39,7 @@ pub(crate) async fn heartbeat_without_row(
 
 /// Acknowledges events that checks are not answered from yet.
 pub(crate) async fn acknowledge_unpublished(
-    store: &dyn Store,
+    store: &Store,
     node: &CheckNode,
     events: &[Event],
 ) -> Result<(), StoreError> {
@@ -52,7 +52,7 @@ pub(crate) async fn acknowledge_unpublished(
 
 /// Deletes the membership row of a node, whichever heartbeat the row shows.
 pub(crate) async fn evict_any_heartbeat(
-    store: &dyn Store,
+    store: &Store,
     node_id: NodeId,
 ) -> Result<bool, StoreError> {
     loop {

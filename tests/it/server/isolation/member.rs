@@ -5,7 +5,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use support_access::{
     domain::{Ack, EventKind, NodeId, Position},
-    store::{Registration, Store, memory::MemoryStore},
+    store::{Registration, Store},
 };
 use uuid::Uuid;
 
@@ -16,12 +16,12 @@ use super::TENANT;
 /// changes of others differs.
 #[derive(Debug, Clone)]
 pub(super) struct Member {
-    store: Arc<MemoryStore>,
+    store: Arc<Store>,
     node_id: Arc<Mutex<Option<NodeId>>>,
 }
 
 impl Member {
-    pub(super) fn new(store: &Arc<MemoryStore>) -> Self {
+    pub(super) fn new(store: &Arc<Store>) -> Self {
         Self { store: Arc::clone(store), node_id: Arc::default() }
     }
 

@@ -60,7 +60,7 @@ impl Interceptor for Bearer {
 pub(super) struct World {
     pub(super) running: Running,
     pub(super) clock: Arc<ManualClock>,
-    pub(super) store: Arc<MemoryStore>,
+    pub(super) store: Arc<Store>,
     pub(super) member: Member,
     /// The administrator of the tenant.
     pub(super) admin: Admin,
@@ -88,7 +88,7 @@ pub(super) struct World {
 impl World {
     pub(super) async fn new() -> Self {
         let clock = Arc::new(ManualClock::at(from_micros(START * 1_000_000).unwrap()));
-        let store = Arc::new(MemoryStore::new(clock.clone()));
+        let store = Store::new(Arc::new(MemoryStore::new(clock.clone())));
         let (dir, issuer) = (TempDir::new().unwrap(), Issuer::new());
         let keys = dir.path().join("jwks.json");
         fs::write(&keys, issuer.jwks()).unwrap();
