@@ -36,7 +36,7 @@ pub enum TokenError {
     #[error("it is not a JSON Web Token that is signed with RS256, ES256 or EdDSA")]
     Malformed,
     /// No such issuer is configured.
-    #[error("its issuer is not known here")]
+    #[error("its issuer is not configured")]
     UnknownIssuer,
     /// The issuer has no such key.
     #[error("its issuer has no such key")]

@@ -26,7 +26,7 @@ impl Exit {
         (Self::NotFound, "not found"),
         (
             Self::Conflict,
-            "conflict: changed meanwhile, request id reused, ended, or locked by others",
+            "conflict: etag mismatch, request id reused, ended, or lock of the other party",
         ),
         (Self::PolicyViolation, "the tenant's support policy forbids the request"),
         (Self::NotPermitted, "not authenticated, or not permitted"),

@@ -255,7 +255,7 @@ impl SupportPolicy {
         let ahead = self.max_schedule_ahead;
         if after(now, ahead).is_some_and(|latest| start > latest) {
             let limit = ("max_schedule_ahead", ahead.to_proto_json());
-            let description = format!("must be at most {ahead} ahead, says the support policy");
+            let description = format!("must be at most {ahead} from now, by the support policy");
             forbidden.add("start_time", Reason::StartNotAllowed, limit, description);
         }
     }
@@ -278,7 +278,7 @@ impl SupportPolicy {
             Some(expire) if between(start, expire) > max.0 => {
                 let limit = ("max_duration", max.to_proto_json());
                 let description =
-                    format!("must be at most {max} from the start, says the support policy");
+                    format!("must be at most {max} from the start, by the support policy");
                 forbidden.add(field, Reason::DurationNotAllowed, limit, description);
             }
             _ => {}

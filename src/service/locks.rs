@@ -216,7 +216,7 @@ fn check_party(caller: &Caller, lock: &Lock) -> Result<(), ServiceError> {
         actor = %caller.author.actor,
         via = caller.author.via.as_ref().map(tracing::field::display),
         party = party.as_str(),
-        "rejected the lifting of a lock of the other party"
+        "refused to lift a lock of the other party"
     );
     Err(ServiceError::LockOfOtherParty { party })
 }

@@ -164,7 +164,7 @@ impl Verification {
     /// older state of the database was restored.
     pub async fn run_pass(&mut self) {
         while let Err(Restored) = self.try_pass().await {
-            info!("the database was restored: the verification of the history begins again");
+            info!("the database was restored, restarting the verification of the history");
             sleep(RETRY_DELAY).await;
         }
     }

@@ -353,7 +353,7 @@ fn open_error(options: &PgConnectOptions, error: &sqlx::Error) -> OpenError {
             format!("{server} cannot be reached ({cause}): start it, or correct database-url")
         }
         (_, sqlx::Error::PoolTimedOut) => {
-            format!("{server} does not answer: see that it runs, or correct database-url")
+            format!("{server} does not respond: check that it runs, or correct database-url")
         }
         _ => format!("{} cannot be used: {cause}", describe(options)),
     })

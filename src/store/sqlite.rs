@@ -215,7 +215,7 @@ fn parse(url: &str) -> Result<PathBuf, OpenError> {
             "mode=memory" => return reject(in_memory),
             "mode=ro" | "immutable=1" | "immutable=true" => {
                 return reject(
-                    "asks for a read-only database, but support-access must write: leave out \
+                    "requests read-only access, but support-access must write: leave out \
                      mode=ro",
                 );
             }

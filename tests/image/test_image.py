@@ -216,7 +216,7 @@ def test_replica_with_tls_and_sidecar_at_a_socket(directory):
         eventually(lambda: container.run(*CHECK, **AT_SIDECAR)[0] == 0,
                    "the sidecar has applied the grant")
         assert "SIDECAR" in run_ok(container, ["node", "list"], **as_caller("operator"))
-        assert "2 confirmed" in run_ok(container, REVOKE, **as_caller("portal"))
+        assert "2 acknowledged" in run_ok(container, REVOKE, **as_caller("portal"))
         assert is_denied(container, **AT_SIDECAR)
         assert terminate(server) == 0
         eventually(lambda: container.health(**with_config("sidecar"))[1].startswith("stale"),

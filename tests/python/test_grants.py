@@ -34,20 +34,20 @@ def ids(listed):
 
 
 def test_a_grant_is_stored_as_requested(client):
-    asked = client.grant_request(
+    request = client.grant_request(
         agent_ids=["zoe", "adam"],
         reason="first line\n\tsecond — ünïcode",
         ticket="T-42",
         expire_time={"seconds": int((now() + DAY).timestamp()), "nanos": 123_456_789},
     )
-    grant = client.admin("GrantAccess", asked).grant
+    grant = client.admin("GrantAccess", request).grant
     assert uuid.UUID(grant.grant_id).version == 7
     assert grant.tenant_id == client.tenant_id
     assert grant.group_id == "support"
     assert list(grant.named_agents.agent_ids) == ["adam", "zoe"], "named agents must be sorted"
-    assert grant.access_level == asked.access_level
-    assert (grant.reason, grant.ticket) == (asked.reason, asked.ticket)
-    assert grant.expire_time.seconds == asked.expire_time.seconds
+    assert grant.access_level == request.access_level
+    assert (grant.reason, grant.ticket) == (request.reason, request.ticket)
+    assert grant.expire_time.seconds == request.expire_time.seconds
     assert grant.expire_time.nanos == 123_456_000, "times must have microsecond precision"
     assert abs(moment(grant.create_time) - now()) < timedelta(minutes=1)
     assert grant.create_time == grant.start_time, "the grant must start now"

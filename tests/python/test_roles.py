@@ -21,7 +21,7 @@ class Database:
 
     def sql(self, text, role="postgres", name="access"):
         """Runs SQL with psql."""
-        asked = [
+        arguments = [
             program("psql"),
             "--host",
             self.directory,
@@ -37,16 +37,16 @@ class Database:
             "-",
         ]
         return subprocess.run(
-            asked, input=text, capture_output=True, text=True, timeout=DEADLINE_S, check=False
+            arguments, input=text, capture_output=True, text=True, timeout=DEADLINE_S, check=False
         )
 
     def url(self, role):
         return f"postgres://{role}@localhost/access?host={self.directory}"
 
     def run(self, command, role):
-        asked = [BINARY, *command.split(), "--database-url", self.url(role)]
+        arguments = [BINARY, *command.split(), "--database-url", self.url(role)]
         return subprocess.run(
-            asked,
+            arguments,
             env=plain_environment(),
             capture_output=True,
             text=True,

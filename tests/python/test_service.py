@@ -41,7 +41,7 @@ def test_health(client, service):
 def test_health_of_an_unknown_service(client):
     stub = health_pb2_grpc.HealthStub(client.channel)
     with pytest.raises(grpc.RpcError) as raised:
-        stub.Check(health_pb2.HealthCheckRequest(service="nobody"), timeout=DEADLINE_S)
+        stub.Check(health_pb2.HealthCheckRequest(service="unknown"), timeout=DEADLINE_S)
     assert raised.value.code() == grpc.StatusCode.NOT_FOUND
 
 
@@ -210,8 +210,8 @@ def test_a_port_in_use(tmp_path, taken):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
         free = "--metrics-listen" if taken == "--listen" else "--listen"
-        said = refuses_to_start(tmp_path, taken, f"127.0.0.1:{port}", free, "127.0.0.1:0")
-        assert port in said
+        error = refuses_to_start(tmp_path, taken, f"127.0.0.1:{port}", free, "127.0.0.1:0")
+        assert port in error
 
 
 def test_a_corrupt_database(tmp_path):
@@ -237,8 +237,8 @@ def test_an_unknown_configuration_key(tmp_path):
 
 
 def test_an_address_that_is_not_loopback(tmp_path):
-    said = refuses_to_start(tmp_path, "--listen", "0.0.0.0:0", "--metrics-listen", "127.0.0.1:0")
-    assert "without authentication" in said
+    error = refuses_to_start(tmp_path, "--listen", "0.0.0.0:0", "--metrics-listen", "127.0.0.1:0")
+    assert "without authentication" in error
 
 
 def test_the_server_becomes_ready(new_database):

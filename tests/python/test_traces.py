@@ -88,9 +88,9 @@ def test_a_call_continues_the_trace_of_its_caller(collector):
     assert (span.trace_id.hex(), span.parent_span_id.hex()) == (trace_id, span_id)
     assert (span.trace_state, span.kind) == ("vendor=abc", Span.SPAN_KIND_SERVER)
     assert span.name == "supportaccess.v1.SupportAccess/CheckAccess"
-    told = attributes(span)
-    assert told.pop("busy_ns", 0) >= 0 and told.pop("idle_ns", 0) >= 0
-    assert told == {
+    found = attributes(span)
+    assert found.pop("busy_ns", 0) >= 0 and found.pop("idle_ns", 0) >= 0
+    assert found == {
         "rpc.system.name": "grpc",
         "rpc.method": "supportaccess.v1.SupportAccess/CheckAccess",
         "rpc.response.status_code": "OK",
@@ -170,7 +170,7 @@ def test_an_unavailable_collector_delays_no_call(collector):
         check(client)
         server.process.terminate()
         assert server.process.wait(DEADLINE_S) == 0, server.log()
-        told = [json.loads(line) for line in server.lines]
-    assert [line for line in told if line["level"] in ("WARN", "ERROR")], (
+        records = [json.loads(line) for line in server.lines]
+    assert [line for line in records if line["level"] in ("WARN", "ERROR")], (
         "it says that traces were lost"
     )

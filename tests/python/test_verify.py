@@ -28,18 +28,18 @@ SENTENCES = {
     "not_json": "it is not JSON",
     "not_canonical": "it is not canonical JSON",
     "unknown": "it is neither a record nor a checkpoint",
-    "after_checkpoint": "it comes after the checkpoint",
+    "after_checkpoint": "it follows the checkpoint",
     "not_signed": "the checkpoint is not signed",
     "other_key": "the checkpoint is signed by the key",
     "wrong_signature": "the signature of the checkpoint is wrong",
-    "other_log": "it is of another log",
-    "other_tenant": "it is of another history",
+    "other_log": "it belongs to another log",
+    "other_tenant": "it belongs to another history",
     "cut_short": "the history was cut short",
     "checkpoint_mismatch": "it does not match the checkpoint",
     "changed": "it was changed",
     "not_next": "it is event",
     "not_following": "it does not follow the line before",
-    "empty": "there is nothing",
+    "empty": "the file is empty",
     "no_checkpoint": "there is no checkpoint",
 }
 
@@ -114,7 +114,7 @@ def exported(backend, request, tmp_path_factory):
 
 def both(tmp_path, lines, public=None, kept=None):
     """The fault that both verifiers find. The test fails if the verifiers differ."""
-    file = tmp_path / "told.jsonl"
+    file = tmp_path / "input.jsonl"
     file.write_bytes(b"".join(line + b"\n" for line in lines))
     arguments = ["history", "verify", file]
     if public:
@@ -122,16 +122,16 @@ def both(tmp_path, lines, public=None, kept=None):
     if kept:
         (tmp_path / "kept").write_bytes(kept + b"\n")
         arguments += ["--checkpoint", tmp_path / "kept"]
-    said = command(*arguments)
+    result = command(*arguments)
     found = verify(lines, read_key(public.read_bytes()) if public else None, kept)
     if found is None:
-        assert said.returncode == 0, said
+        assert result.returncode == 0, result
         return None
     line, kind = found
     place = f"line {line}" if line else "--checkpoint"
-    assert said.returncode == 2, (found, said)
-    assert said.stderr.decode().startswith(f"error: {place}: {SENTENCES[kind]}"), (found, said)
-    assert said.stdout == b""
+    assert result.returncode == 2, (found, result)
+    assert result.stderr.decode().startswith(f"error: {place}: {SENTENCES[kind]}"), (found, result)
+    assert result.stdout == b""
     return found
 
 
@@ -154,11 +154,11 @@ def rehashed(line, **members):
 
 def rewritten(lines, at, **members):
     """Changes a record, and computes new hashes for that record and all later ones."""
-    told, previous = list(lines[:at]), json.loads(lines[at - 1])["hash"] if at else ZERO
+    given, previous = list(lines[:at]), json.loads(lines[at - 1])["hash"] if at else ZERO
     for line in lines[at:]:
-        told.append(rehashed(line, previous_hash=previous, **members))
-        previous, members = json.loads(told[-1])["hash"], {}
-    return told
+        given.append(rehashed(line, previous_hash=previous, **members))
+        previous, members = json.loads(given[-1])["hash"], {}
+    return given
 
 
 def test_an_export_verifies(exported, tmp_path):
@@ -204,7 +204,7 @@ def test_tampering_is_found_in_its_first_line(exported, tmp_path):
             lines[:4] + [changed(lines[4], via="portal")] + lines[5:],
             (5, "changed"),
         ),
-        "a member was taken": (
+        "a member was removed": (
             lines[:4] + [changed(lines[4], actor=None)] + lines[5:],
             (5, "unknown"),
         ),
@@ -212,7 +212,7 @@ def test_tampering_is_found_in_its_first_line(exported, tmp_path):
         "the first line was removed": (lines[1:], (1, "not_next")),
         "the last record was removed": (lines[:-2] + lines[-1:], (count, "cut_short")),
         "the end was cut off": (lines[:7] + lines[-1:], (8, "cut_short")),
-        "a line was doubled": (lines[:5] + lines[4:], (6, "not_next")),
+        "a line was duplicated": (lines[:5] + lines[4:], (6, "not_next")),
         "two lines were swapped": (lines[:4] + [lines[5], lines[4]] + lines[6:], (5, "not_next")),
         "a line was moved to the end": (
             lines[:4] + lines[5:-1] + [lines[4]] + lines[-1:],
@@ -250,11 +250,11 @@ def test_tampering_is_found_in_its_first_line(exported, tmp_path):
             (5, "not_canonical"),
         ),
         "a carriage return": (lines[:4] + [lines[4] + b"\r"] + lines[5:], (5, "not_canonical")),
-        "a name twice": (
-            lines[:4] + [lines[4].replace(b"{", b'{"actor":"somebody else",', 1)] + lines[5:],
+        "a duplicate name": (
+            lines[:4] + [lines[4].replace(b"{", b'{"actor":"another actor",', 1)] + lines[5:],
             (5, "not_canonical"),
         ),
-        "an escape too many": (
+        "an unnecessary escape": (
             lines[:4] + [lines[4].replace(b"maria", b"\\u006daria", 1)] + lines[5:],
             (5, "not_canonical"),
         ),
@@ -262,11 +262,11 @@ def test_tampering_is_found_in_its_first_line(exported, tmp_path):
             lines[:4] + [lines[4].replace(b'"sequence":5', b'"sequence":5.0')] + lines[5:],
             (5, "not_canonical"),
         ),
-        "minus nothing": (
+        "negative zero": (
             lines[:4] + [lines[4].replace(b'"sequence":5', b'"sequence":-0')] + lines[5:],
             (5, "not_canonical"),
         ),
-        "a number too great": (
+        "a number out of range": (
             lines[:4]
             + [lines[4].replace(b'"sequence":5', b'"sequence":9007199254740993')]
             + lines[5:],
@@ -276,13 +276,13 @@ def test_tampering_is_found_in_its_first_line(exported, tmp_path):
             lines[:4] + [lines[4].replace(b'"sequence":5', b'"sequence":NaN')] + lines[5:],
             (5, "not_json"),
         ),
-        "a truth for a number": (
+        "a boolean for a number": (
             lines[:4] + [lines[4].replace(b'"sequence":5', b'"sequence":true')] + lines[5:],
             (5, "unknown"),
         ),
         "an empty line": (lines[:4] + [b""] + lines[4:], (5, "not_json")),
-        "half a line": (lines[:4] + [lines[4][:99]], (5, "not_json")),
-        "half a character": (lines[:4] + ["é".encode()[:1]] + lines[5:], (5, "not_json")),
+        "a truncated line": (lines[:4] + [lines[4][:99]], (5, "not_json")),
+        "a truncated character": (lines[:4] + ["é".encode()[:1]] + lines[5:], (5, "not_json")),
         "half a surrogate pair": (lines[:4] + [b'["\\ud800"]'] + lines[5:], (5, "not_json")),
         "a byte order mark": ([b"\xef\xbb\xbf" + lines[0]] + lines[1:], (1, "not_json")),
         "nested as deeply as can be": ([b"[" * 127 + b"]" * 127], (1, "unknown")),
@@ -292,45 +292,45 @@ def test_tampering_is_found_in_its_first_line(exported, tmp_path):
         "nothing": ([], (1, "empty")),
         "a later format": ([lines[0].replace(b"record.v1", b"record.v2")], (1, "unknown")),
     }
-    for name, (told, expected) in cases.items():
-        assert told != lines, name
-        assert both(tmp_path, told) == expected, name
+    for name, (given, expected) in cases.items():
+        assert given != lines, name
+        assert both(tmp_path, given) == expected, name
 
 
 def test_only_checkpoints_reveal_a_rewritten_end(exported, tmp_path):
     """With the format and the whole file, an attacker can write a consistent history."""
     count = len(exported.records)
-    told = rewritten(exported.records, 12, reason="rewritten")
-    last = json.loads(told[-1])
-    assert both(tmp_path, told) is None, "the lines alone prove nothing against that"
-    assert both(tmp_path, told + [exported.checkpoint]) == (count + 1, "checkpoint_mismatch")
-    assert both(tmp_path, told, kept=exported.late) == (count, "checkpoint_mismatch")
-    assert both(tmp_path, told, kept=exported.early) is None, "it is from before that"
+    given = rewritten(exported.records, 12, reason="rewritten")
+    last = json.loads(given[-1])
+    assert both(tmp_path, given) is None, "without a checkpoint, the lines verify"
+    assert both(tmp_path, given + [exported.checkpoint]) == (count + 1, "checkpoint_mismatch")
+    assert both(tmp_path, given, kept=exported.late) == (count, "checkpoint_mismatch")
+    assert both(tmp_path, given, kept=exported.early) is None, "the checkpoint precedes the change"
     unsigned = changed(exported.checkpoint, hash=last["hash"], key_id=None, signature=None)
-    assert both(tmp_path, told + [unsigned]) is None, (
-        "an unsigned checkpoint in the same file proves nothing, either"
+    assert both(tmp_path, given + [unsigned]) is None, (
+        "an unsigned checkpoint in the same file reveals no change"
     )
-    assert both(tmp_path, told + [unsigned], public=exported.public) == (count + 1, "not_signed")
+    assert both(tmp_path, given + [unsigned], public=exported.public) == (count + 1, "not_signed")
     forged = changed(exported.checkpoint, hash=last["hash"])
-    assert both(tmp_path, told + [forged]) is None, "nobody looks at the signature without a key"
-    assert both(tmp_path, told + [forged], public=exported.public) == (count + 1, "wrong_signature")
-    assert both(tmp_path, told, public=exported.public) == (count + 1, "no_checkpoint")
+    assert both(tmp_path, given + [forged]) is None, "without a key, signatures are not verified"
+    assert both(tmp_path, given + [forged], public=exported.public) == (count + 1, "wrong_signature")
+    assert both(tmp_path, given, public=exported.public) == (count + 1, "no_checkpoint")
 
 
 def test_only_checkpoints_reveal_a_missing_end(exported, tmp_path):
-    told = exported.records[:13]
-    assert both(tmp_path, told) is None, "the lines alone prove nothing against that"
-    assert both(tmp_path, told, public=exported.public) == (14, "no_checkpoint")
-    assert both(tmp_path, told, kept=exported.late) == (14, "cut_short")
-    assert both(tmp_path, told, public=exported.public, kept=exported.early) is None, (
-        "all that it has seen is there"
+    given = exported.records[:13]
+    assert both(tmp_path, given) is None, "without a checkpoint, the lines verify"
+    assert both(tmp_path, given, public=exported.public) == (14, "no_checkpoint")
+    assert both(tmp_path, given, kept=exported.late) == (14, "cut_short")
+    assert both(tmp_path, given, public=exported.public, kept=exported.early) is None, (
+        "the export contains all events of the checkpoint"
     )
-    assert both(tmp_path, told[:9], kept=exported.early) == (10, "cut_short")
-    end = json.loads(told[-1])
+    assert both(tmp_path, given[:9], kept=exported.early) == (10, "cut_short")
+    end = json.loads(given[-1])
     shorter = changed(exported.checkpoint, sequence=end["sequence"], hash=end["hash"])
-    assert both(tmp_path, told + [shorter]) is None
-    assert both(tmp_path, told + [shorter], public=exported.public) == (14, "wrong_signature")
-    assert both(tmp_path, told + [shorter], kept=exported.late) == (14, "cut_short")
+    assert both(tmp_path, given + [shorter]) is None
+    assert both(tmp_path, given + [shorter], public=exported.public) == (14, "wrong_signature")
+    assert both(tmp_path, given + [shorter], kept=exported.late) == (14, "cut_short")
     assert both(tmp_path, [], kept=exported.late) == (1, "empty")
 
 
@@ -351,15 +351,15 @@ def test_checkpoints_must_be_signed_by_the_given_key(exported, tmp_path):
         0,
         "other_key",
     )
-    for strange in (
+    for members in (
         {"signature": None},
         {"key_id": None},
         {"signature": "00"},
         {"sequence": 0},
         {"extra": 1},
     ):
-        told = exported.records + [changed(exported.checkpoint, **strange)]
-        assert both(tmp_path, told) == (count + 1, "unknown"), strange
+        given = exported.records + [changed(exported.checkpoint, **members)]
+        assert both(tmp_path, given) == (count + 1, "unknown"), members
 
 
 def test_both_verifiers_find_changed_bytes(exported, tmp_path):

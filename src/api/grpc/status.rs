@@ -337,7 +337,7 @@ pub(super) fn unread_in_stream(status: Status, length_max: usize) -> Failure {
 
 /// The error that ends a message whose caller is gone.
 pub fn broken_off() -> Status {
-    Status::cancelled("the message was broken off")
+    Status::cancelled("the client closed the stream before the end of the message")
 }
 
 /// Refuses a request whose message could not be read.

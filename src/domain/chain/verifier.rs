@@ -33,32 +33,32 @@ pub struct VerifyError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChainError {
     /// The export has no lines.
-    #[error("there is nothing: even an empty history has a checkpoint")]
+    #[error("the file is empty: even the export of an empty history has a checkpoint")]
     Empty,
     /// Longer than [`LINE_LENGTH_MAX`].
-    #[error("it is longer than {LINE_LENGTH_MAX} bytes, as no record is")]
+    #[error("it is longer than {LINE_LENGTH_MAX} bytes, the maximum of a record")]
     TooLong,
     /// Not JSON in UTF-8.
     #[error("it is not JSON")]
     NotJson,
     /// The line is not in its only canonical form: a reader might show other content than was
     /// hashed.
-    #[error("it is not canonical JSON (RFC 8785): what it shows may not be what was hashed")]
+    #[error("it is not canonical JSON (RFC 8785): a reader may show other content than was hashed")]
     NotCanonical,
     /// Neither a record nor a checkpoint of a known format.
-    #[error("it is neither a record nor a checkpoint of a format that is known here")]
+    #[error("it is neither a record nor a checkpoint in a supported format")]
     Unknown,
     /// The line follows a checkpoint.
-    #[error("it comes after the checkpoint, which is the end of an export")]
+    #[error("it follows the checkpoint, which ends an export")]
     AfterCheckpoint,
     /// The hash is not that of the record.
-    #[error("it was changed: its hash is not that of what it says")]
+    #[error("it was changed: the content does not match the hash")]
     Changed,
     /// The line is from another log.
-    #[error("it is of another log than the others")]
+    #[error("it belongs to another log than the earlier lines")]
     OtherLog,
     /// The line is from another history.
-    #[error("it is of another history: tenant {found:?}, and not {expected:?}")]
+    #[error("it belongs to another history: tenant {found:?}, not {expected:?}")]
     OtherTenant {
         /// The tenant of the earlier lines. Empty: the vendor.
         expected: String,
@@ -67,8 +67,8 @@ pub enum ChainError {
     },
     /// The sequence is not the next one.
     #[error(
-        "it is event {found} of the history where event {expected} should stand: a line was \
-         removed, inserted, doubled or moved"
+        "it is event {found}, but event {expected} is the next: a line was removed, inserted, \
+         duplicated or moved"
     )]
     NotNext {
         /// The next sequence.
@@ -84,7 +84,7 @@ pub enum ChainError {
     CheckpointMismatch,
     /// The history ends before the checkpoint.
     #[error(
-        "the history was cut short: the checkpoint has seen {expected} events, and here are {found}"
+        "the history was cut short: the checkpoint covers {expected} events, the export {found}"
     )]
     CutShort {
         /// The number of events at the checkpoint.
@@ -93,13 +93,13 @@ pub enum ChainError {
         found: Sequence,
     },
     /// A public key was given, and no checkpoint.
-    #[error("there is no checkpoint, so that the public key can prove nothing")]
+    #[error("there is no checkpoint whose signature the public key could verify")]
     NoCheckpoint,
     /// A public key was given, and the checkpoint is not signed.
     #[error("the checkpoint is not signed")]
     NotSigned,
     /// A public key was given, and the checkpoint is signed by another key.
-    #[error("the checkpoint is signed by the key {found}, and not by {expected}")]
+    #[error("the checkpoint is signed by the key {found}, not by {expected}")]
     OtherKey {
         /// The id of the given key.
         expected: String,

@@ -69,7 +69,7 @@ async fn a_sqlite_file_must_be_writable_intact_and_of_this_program() {
     expect_error(
         &bench,
         &format!("{url}?mode=ro"),
-        "database-url asks for a read-only database, but support-access must write: leave out \
+        "database-url requests read-only access, but support-access must write: leave out \
          mode=ro",
     )
     .await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use support_access::{
-    domain::Time,
+    domain::{NodeId, Time},
     store::{Listener, Notification, Store, StoreError},
 };
 use tokio::time::{Instant, timeout};
@@ -86,7 +86,7 @@ async fn a_read_after_an_outage_succeeds() {
 }
 
 #[tokio::test]
-async fn nodes_are_told_that_the_database_is_away() {
+async fn listeners_fail_when_the_database_stops() {
     let (cluster, bench) = own_cluster();
     let store = bench.open().await;
     let id = registered(store.as_ref()).await;
@@ -102,7 +102,7 @@ async fn nodes_are_told_that_the_database_is_away() {
         cluster.start();
         recovers(store.as_ref()).await;
         expect_notification(store.as_ref()).await;
-        // A connection from before may come first, and tell so: a node goes on asking.
+        // The pool may return a broken connection first. A node retries.
         let renewed = timeout(BOUND, async {
             loop {
                 if let Ok(renewed) = store.membership().heartbeat(id, 0, None).await {
@@ -116,19 +116,19 @@ async fn nodes_are_told_that_the_database_is_away() {
 }
 
 #[tokio::test]
-async fn nodes_are_told_that_the_database_has_fallen_silent() {
+async fn listeners_fail_when_the_database_does_not_respond() {
     let (cluster, bench) = own_cluster();
     let store = bench.open().await;
     let id = registered(store.as_ref()).await;
     let mut listener = store.notifications().listen().await.unwrap();
-    let mut restless = store.notifications().listen().await.unwrap();
+    let mut impatient = store.notifications().listen().await.unwrap();
     cluster.pause();
-    // A caller who looks in between, and never waits as long as the listener would, hears it too.
+    // A caller that waits in short intervals also receives the error.
     let in_short_waits = async {
         let deadline = Instant::now() + BOUND;
         loop {
             assert!(Instant::now() < deadline, "the listener notices");
-            match timeout(Duration::from_millis(100), restless.next()).await {
+            match timeout(Duration::from_millis(100), impatient.next()).await {
                 Err(_) => {}
                 Ok(notification) => {
                     assert!(
@@ -141,7 +141,7 @@ async fn nodes_are_told_that_the_database_has_fallen_silent() {
         }
     };
     tokio::join!(is_lost(listener.as_mut()), in_short_waits, expect_unavailable(store.as_ref()));
-    drop((listener, restless));
+    drop((listener, impatient));
     cluster.resume();
     recovers(store.as_ref()).await;
     expect_notification(store.as_ref()).await;
@@ -149,36 +149,39 @@ async fn nodes_are_told_that_the_database_has_fallen_silent() {
     timeout(BOUND, store.close()).await.expect("the close ends");
 }
 
-/// A listener that is merely bored goes on, and hears what comes.
+/// An idle listener still receives later notifications.
 #[tokio::test]
-async fn silence_alone_is_no_loss() {
+async fn idle_listeners_stay_subscribed() {
     let (_cluster, bench) = own_cluster();
     let store = bench.open().await;
     let mut listener = store.notifications().listen().await.unwrap();
-    let bored = timeout(Duration::from_secs(12), listener.next()).await;
-    assert!(bored.is_err(), "{bored:?}");
+    let idle = timeout(Duration::from_secs(12), listener.next()).await;
+    assert!(idle.is_err(), "{idle:?}");
     make_grant(store.as_ref(), "acme", "support").await;
     assert_eq!(timeout(BOUND, listener.next()).await.unwrap().unwrap(), Notification::Log);
+}
+
+/// Waits until commits wait for the missing standby.
+async fn wait_until_commits_wait(store: &Store, witness: NodeId) {
+    let deadline = Instant::now() + BOUND;
+    let commit = async || store.membership().write_followers(witness, &[]).await;
+    while timeout(Duration::from_millis(300), commit()).await.is_ok() {
+        assert!(Instant::now() < deadline, "commits must wait for the standby");
+    }
 }
 
 /// With synchronous replication, a primary without its standby commits nothing. The standby may
 /// have been promoted. No timeout of the server may end the wait and report a success. An
 /// acknowledgement does not wait.
 #[tokio::test]
-async fn a_primary_that_cannot_replicate_proves_nothing() {
+async fn a_primary_that_cannot_replicate_renews_no_lease() {
     let (cluster, bench) = own_cluster();
     let store = bench.open().await;
     let (id, other) = (registered(store.as_ref()).await, registered(store.as_ref()).await);
     let (dead, witness) = (registered(store.as_ref()).await, registered(store.as_ref()).await);
     let head = store.log().head().await.unwrap();
     cluster.replicate_to("missing");
-    let deadline = Instant::now() + BOUND;
-    while timeout(Duration::from_millis(300), store.membership().write_followers(witness, &[]))
-        .await
-        .is_ok()
-    {
-        assert!(Instant::now() < deadline, "commits wait for the standby");
-    }
+    wait_until_commits_wait(store.as_ref(), witness).await;
     assert!(store.membership().acknowledge(other, head, ack(0)).await.unwrap());
     let change = async {
         let mut change = store.begin().await?;
@@ -199,19 +202,13 @@ async fn a_primary_that_cannot_replicate_proves_nothing() {
 /// A primary without its standby does not confirm existing state either: unreplicated state may be
 /// lost.
 #[tokio::test]
-async fn a_primary_that_cannot_replicate_confirms_nothing() {
+async fn a_primary_that_cannot_replicate_acknowledges_no_request() {
     let (cluster, bench) = own_cluster();
     let store = bench.open().await;
     let grant = make_grant(store.as_ref(), "acme", "support").await;
     let witness = registered(store.as_ref()).await;
     cluster.replicate_to("missing");
-    let deadline = Instant::now() + BOUND;
-    while timeout(Duration::from_millis(300), store.membership().write_followers(witness, &[]))
-        .await
-        .is_ok()
-    {
-        assert!(Instant::now() < deadline, "commits wait for the standby");
-    }
+    wait_until_commits_wait(store.as_ref(), witness).await;
     let mut change = store.begin().await.unwrap();
     assert!(change.grant(&grant.tenant_id, grant.id()).await.unwrap().is_some());
     is_unavailable(change.commit()).await;
@@ -220,9 +217,9 @@ async fn a_primary_that_cannot_replicate_confirms_nothing() {
     assert!(store.begin().await.unwrap().commit().await.unwrap() >= grant.sequence);
 }
 
-/// As behind an address that was moved: reads would answer, with what may be out of date.
+/// The address may lead to a standby after a failover. Reads would succeed with old data.
 #[tokio::test]
-async fn a_standby_proves_nothing() {
+async fn a_standby_renews_no_lease() {
     let (cluster, bench) = own_cluster();
     let store = bench.open().await;
     let id = registered(store.as_ref()).await;
@@ -243,7 +240,7 @@ async fn a_standby_proves_nothing() {
 /// After a failover, the old primary may continue to run, with the connections that were opened
 /// before. The old primary cannot commit, but serves outdated reads.
 #[tokio::test]
-async fn a_primary_that_was_left_behind_is_not_read() {
+async fn a_deposed_primary_is_not_read() {
     let (old, bench) = own_cluster();
     let before = bench.open().await;
     let id = registered(before.as_ref()).await;
