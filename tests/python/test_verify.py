@@ -313,7 +313,8 @@ def test_only_checkpoints_reveal_a_rewritten_end(exported, tmp_path):
     assert both(tmp_path, given + [unsigned], public=exported.public) == (count + 1, "not_signed")
     forged = changed(exported.checkpoint, hash=last["hash"])
     assert both(tmp_path, given + [forged]) is None, "without a key, signatures are not verified"
-    assert both(tmp_path, given + [forged], public=exported.public) == (count + 1, "wrong_signature")
+    wrong = (count + 1, "wrong_signature")
+    assert both(tmp_path, given + [forged], public=exported.public) == wrong
     assert both(tmp_path, given, public=exported.public) == (count + 1, "no_checkpoint")
 
 

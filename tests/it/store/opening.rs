@@ -4,13 +4,15 @@ use std::{
     fs,
     os::unix::fs::FileExt,
     sync::Arc,
-    time::{Duration, Instant},
 };
 
 use sqlx::{ConnectOptions, Connection, Executor};
 use support_access::store::{OpenError, migrate, open};
 
-use crate::store::{bench::Bench, postgres::Cluster, samples::make_grant};
+use crate::{
+    common::server::eventually,
+    store::{bench::Bench, postgres::Cluster, samples::make_grant},
+};
 
 /// The error of an `open`, after checks that apply to every such error.
 async fn open_error(bench: &Bench, url: &str) -> String {
@@ -303,12 +305,9 @@ async fn a_waiting_postgres_migration_blocks_no_other_session() {
 
     // The migration requests the lock, and gives up, repeatedly.
     let mut observer = options.connect().await.unwrap();
-    let deadline = Instant::now() + Duration::from_secs(30);
     for is_waiting in [true, false, true, false] {
-        while waits_for_a_lock(&mut observer).await != is_waiting {
-            assert!(Instant::now() < deadline, "waiting: {}", !is_waiting);
-            tokio::time::sleep(Duration::from_millis(5)).await; // between two looks
-        }
+        let description = format!("the migration waits for the lock: {is_waiting}");
+        eventually(&description, async || waits_for_a_lock(&mut observer).await == is_waiting).await;
     }
     assert!(!migrating.is_finished());
     connection.execute("COMMIT").await.unwrap();

@@ -5,7 +5,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use support_access::{
     domain::{Ack, EventKind, NodeId, Position},
-    store::{Registration, Store},
+    store::{Notification, Registration, Store},
 };
 use uuid::Uuid;
 
@@ -41,12 +41,13 @@ impl Member {
 
     /// Acknowledges changes until the future is dropped.
     pub(super) async fn run(&self) -> Infallible {
+        let mut notifications = self.store.notifications().listen().await.unwrap();
         loop {
             let node_id = *self.node_id.lock();
             if let Some(node_id) = node_id {
                 self.acknowledge(node_id).await;
             }
-            tokio::time::sleep(Duration::from_millis(1)).await; // between two polls
+            while notifications.next().await.unwrap() != Notification::Log {}
         }
     }
 
