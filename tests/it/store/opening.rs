@@ -1,10 +1,6 @@
 //! Databases that cannot be opened, and the error with the reason and the fix.
 
-use std::{
-    fs,
-    os::unix::fs::FileExt,
-    sync::Arc,
-};
+use std::{fs, os::unix::fs::FileExt, sync::Arc};
 
 use sqlx::{ConnectOptions, Connection, Executor};
 use support_access::store::{OpenError, migrate, open};
@@ -307,7 +303,8 @@ async fn a_waiting_postgres_migration_blocks_no_other_session() {
     let mut observer = options.connect().await.unwrap();
     for is_waiting in [true, false, true, false] {
         let description = format!("the migration waits for the lock: {is_waiting}");
-        eventually(&description, async || waits_for_a_lock(&mut observer).await == is_waiting).await;
+        eventually(&description, async || waits_for_a_lock(&mut observer).await == is_waiting)
+            .await;
     }
     assert!(!migrating.is_finished());
     connection.execute("COMMIT").await.unwrap();
