@@ -45,8 +45,8 @@ fn commit() -> Option<String> {
     git(&["rev-parse", "--short=12", "HEAD"])
 }
 
-/// The output of a Git command in the package's own repository. A package that was unpacked inside
-/// another repository has none.
+/// The output of a Git command. `None` if the root of the repository is not the package, such as a
+/// package that was unpacked inside another repository.
 fn git(arguments: &[&str]) -> Option<String> {
     let package = env::var("CARGO_MANIFEST_DIR").ok()?;
     let run = |arguments: &[&str]| {

@@ -58,7 +58,7 @@ struct Server {
 type Spent = BTreeMap<u32, u64>;
 
 impl Server {
-    async fn begin() -> Self {
+    async fn start() -> Self {
         let cluster = Cluster::launch();
         let url = cluster.fresh_database();
         let store = store::open(&url, Arc::new(SystemClock)).await.unwrap();
@@ -181,7 +181,7 @@ async fn grant_and_revoke(store: &Store, number: u32) {
 }
 
 async fn statements(server: &mut Server) {
-    println!("{:<44} {:>9} {:>9} {:>9}", "each, of a PostgreSQL", "µs of CPU", "µs", "WAL bytes");
+    println!("{:<44} {:>9} {:>9} {:>9}", "each, in PostgreSQL", "µs of CPU", "µs", "WAL bytes");
     server
         .cost("a grant and a revocation (two changes)", 1_000, |store, round| async move {
             grant_and_revoke(store.as_ref(), round).await;
@@ -277,7 +277,7 @@ fn info(number: u128, head: Position) -> NodeInfo {
 
 /// Measures the size of revoked grants on disk.
 async fn disk() {
-    let server = Server::begin().await;
+    let server = Server::start().await;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("history.db");
     let url = format!("sqlite://{}", file.display());
@@ -311,15 +311,15 @@ async fn disk() {
 
 #[tokio::main]
 async fn main() {
-    let mut server = Server::begin().await;
+    let mut server = Server::start().await;
     let sessions =
         "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'support-access'";
     println!(
-        "connections of a store that was opened: {}",
+        "connections after the store was opened: {}",
         server.cluster.psql("postgres", sessions)
     );
     statements(&mut server).await;
-    println!("connections after that: {}", server.cluster.psql("postgres", sessions));
+    println!("connections after all statements: {}", server.cluster.psql("postgres", sessions));
     drop(server);
     disk().await;
 }

@@ -13,7 +13,7 @@
     reason = "a benchmark fails by panicking, and prints what it finds"
 )]
 
-#[allow(dead_code, reason = "a benchmark needs a part of it")]
+#[allow(dead_code, reason = "a benchmark needs only a part")]
 #[path = "../tests/common/server.rs"]
 mod server;
 

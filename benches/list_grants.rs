@@ -14,7 +14,7 @@
 
 #[path = "../tests/common/backend.rs"]
 mod backend;
-#[allow(dead_code, reason = "a benchmark needs a part of it")]
+#[allow(dead_code, reason = "a benchmark needs only a part")]
 #[path = "../tests/common/postgres.rs"]
 mod postgres;
 

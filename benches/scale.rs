@@ -206,7 +206,7 @@ async fn measure_join(url: &str) {
     }
     let bytes = sidecar.resident() - empty.resident();
     println!(
-        "a sidecar process takes {} bytes a grant, beyond what an empty one takes",
+        "a sidecar process takes {} bytes a grant, in addition to an empty process",
         bytes / LIVE_GRANTS
     );
 }
@@ -275,7 +275,7 @@ async fn measure_stalled_followers(url: &str) {
             let grant = admin.grant_access(request).await.unwrap().into_inner().grant.unwrap();
             let (tenant_id, grant_id) = (grant.tenant_id, grant.grant_id);
             let request = RevokeAccessRequest { tenant_id, grant_id, ..Default::default() };
-            // StalledFollower followers would delay the revocation until the deadline.
+            // Stalled followers would delay the revocation until the deadline.
             let mut request = tonic::Request::new(request);
             request.set_timeout(Duration::from_millis(200));
             let _ = admin.revoke_access(request).await;

@@ -100,7 +100,7 @@ need_postgres() {
     ! command -v initdb >/dev/null; then
     apt_install 'PostgreSQL, to test this database' postgresql
   fi
-  # PostgreSQL refuses to run as root.
+  # PostgreSQL does not run as root.
   if ((EUID == 0)) && ! id postgres >/dev/null 2>&1; then
     fail 'missing: the user postgres, which runs PostgreSQL for tests as root. Create this user'
   fi

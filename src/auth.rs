@@ -1,8 +1,8 @@
 //! Authentication: turns what a connection and a token prove into a [`Caller`].
 //!
-//! Fails closed: a caller without credentials is refused, and a caller whose name is bound to no
-//! role has no permissions. Without any configured method, every caller is a local one with all
-//! roles. The configuration accepts such a server only on loopback addresses (`server/config.rs`).
+//! Fails closed: a caller without credentials is rejected, and a caller whose name is bound to no
+//! role has no permissions. Without a configured method, every caller is local and has all roles.
+//! The configuration accepts such a server only on loopback addresses (`server/config/groups.rs`).
 
 use std::{
     collections::BTreeSet,
@@ -52,7 +52,7 @@ pub struct ConnectionInfo {
     is_authenticated: AtomicBool,
 }
 
-/// Reason why a call is not authenticated. The message is for the caller, and reveals nothing else.
+/// Reason why a call is not authenticated. The message is for the caller, and contains no secrets.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
     /// There is neither a certificate nor a token.
@@ -67,7 +67,7 @@ pub enum AuthError {
     )]
     CertificateNameless,
     /// The token is invalid.
-    #[error("the bearer token is refused: {0}")]
+    #[error("the bearer token is rejected: {0}")]
     Token(#[from] TokenError),
     /// The asserted name is invalid.
     #[error("the name {0}")]
@@ -134,13 +134,13 @@ impl ConnectionInfo {
 // === impl Authenticator ===
 
 impl Authenticator {
-    /// Authenticates with these methods. `None`: every caller is a local one.
+    /// Authenticates with these methods. `None`: every caller is local.
     pub fn new(methods: Option<(Bindings, Verifier)>, clock: Arc<dyn Clock>) -> Self {
         let methods = methods.map(|(bindings, verifier)| Methods { bindings, verifier });
         Self { methods, clock }
     }
 
-    /// Whether no method is configured, so that every caller is a local one.
+    /// Whether no method is configured, so that every caller is local.
     pub fn is_disabled(&self) -> bool {
         self.methods.is_none()
     }
@@ -240,7 +240,7 @@ impl Methods {
     }
 }
 
-/// The bearer of a token. Roles of the connection and of the token are never combined; a portal
+/// The bearer of a token. Roles of the connection and of the token are never combined. A portal
 /// forwards tokens of tenants only.
 fn caller_with_token(
     of_connection: Option<Credential>,
@@ -267,8 +267,8 @@ fn caller_with_token(
     Ok(Caller { author, method, roles, tenants, identity, valid_for, expire_time })
 }
 
-/// Separation of duties. The configuration rejects conflicts of one name; this rejects conflicts of
-/// a caller's several names.
+/// Enforces the separation of duties for a caller with several names. The configuration rejects
+/// only conflicts of one name.
 fn check_conflicts(roles: &BTreeSet<Role>) -> Result<(), AuthError> {
     match bindings::conflict(roles) {
         Some((first, second, reason)) => Err(AuthError::Conflict { first, second, reason }),

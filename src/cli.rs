@@ -1,8 +1,8 @@
 //! The command line.
 //!
-//! A file per noun turns arguments into requests, and responses into a [`Report`]. Only [`output`]
-//! prints. Doc comments of arguments are help texts, without a full stop at the end of the first
-//! line.
+//! Each noun has a file that turns arguments into requests, and responses into a [`Report`]. Only
+//! [`output`] prints. Doc comments of arguments are help texts. The first line of a help text ends
+//! without a full stop.
 
 #![allow(clippy::doc_markdown, reason = "help texts have no markup")]
 
@@ -131,7 +131,7 @@ impl Cli {
         self.runtime()?.block_on(self.command.run())
     }
 
-    /// Several threads for a server, one for every other command.
+    /// A server needs several threads. Every other command needs one.
     fn runtime(&self) -> Result<Runtime, CliError> {
         let mut builder = match self.command {
             Command::Serve(_) | Command::Sidecar(_) => Builder::new_multi_thread(),
@@ -218,12 +218,12 @@ fn help_text(command: &clap::Command) -> String {
     }
     text + "
 Durations are numbers with units: w, d (24 hours), h, m, s, ms, us; also sums, such as \"1d 12h\".
-Times are RFC 3339 with a zone: 2026-12-01T09:00Z or 2026-12-01T10:00:30+01:00. Tables are in UTC.
+Times are RFC 3339 with a zone: 2026-12-01T09:00Z or 2026-12-01T10:00:30+01:00. Tables use UTC.
 Help for a command: support-access COMMAND --help"
 }
 
-/// Whether the command line asks for JSON. This looks at the raw arguments, because an error in the
-/// arguments is JSON, too.
+/// Whether the user has requested JSON. The raw arguments decide, because an error in the arguments
+/// is printed as JSON, too.
 fn asks_for_json(args: &[OsString]) -> bool {
     let mut format = env::var("SUPPORT_ACCESS_OUTPUT").unwrap_or_default();
     let mut is_next = false;

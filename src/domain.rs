@@ -1,4 +1,4 @@
-//! The domain: grants, locks, policies, checks and decisions, and pure functions of them.
+//! The domain: grants, locks, policies, checks and decisions, and pure functions on these types.
 //!
 //! No function performs I/O, waits or reads a clock: the time is an argument. All other modules use
 //! these types.

@@ -106,7 +106,8 @@ async fn open(config: Config) -> Result<Running, ServeError> {
     start(config, listeners, store, clock).await
 }
 
-/// Starts a replica on bound listeners and an open store. Checks are answered when this returns.
+/// Starts a replica on bound listeners and an open store. Once this returns, the replica answers
+/// checks.
 pub async fn start(
     config: Config,
     listeners: Listeners,
@@ -127,7 +128,7 @@ pub async fn start(
     let source = ReadingsSource::new(&node, &running.connections, &identity);
     let source = source.with_service(&service);
     let metrics = Arc::new(Metrics::new(move || source.read()));
-    // Before anything that may fail or wait, so that `/readyz` gives the reason.
+    // Before anything that may fail or wait, so that `/readyz` states the reason.
     running.serve_metrics(listeners.metrics, &metrics);
 
     if let Err(error) = replica.join().await {

@@ -41,7 +41,7 @@ pub use enforce::{Enforcement, EnforcementState, EventView};
 use keyed_semaphore::KeyedSemaphore;
 use verification::VerificationStatus;
 
-/// The maximum number of grants in the response to a change. `ListGrants` returns all of them.
+/// The maximum number of grants in the response to a change. `ListGrants` returns all grants.
 pub const LISTED_MAX: usize = 1_000;
 
 /// Limits of the service.
@@ -102,9 +102,9 @@ pub enum ServiceError {
     #[error("request_id was used for a different request; choose a new one")]
     RequestIdReused,
     /// The object has changed since the caller's read.
-    #[error("etag is outdated: the object has changed since; read the object again")]
+    #[error("etag is outdated, because the object has changed; read the object again")]
     EtagMismatch,
-    /// The consistency token is not one of this log.
+    /// The consistency token does not belong to this log.
     #[error(transparent)]
     TokenInvalid(#[from] TokenInvalid),
     /// The history has no event with the consistency token.
@@ -116,7 +116,7 @@ pub enum ServiceError {
         /// The maximum.
         limit: usize,
     },
-    /// There is no such lock in that tenant, or among those in all tenants.
+    /// There is no such lock in that tenant, or among the locks in all tenants.
     #[error("{} no lock {lock_id:?}", owner(tenant_id.as_ref()))]
     LockNotFound {
         /// The tenant. `None`: all tenants.
@@ -191,7 +191,7 @@ pub struct GrantRef {
 }
 
 impl GrantRef {
-    /// The id. Every other text names no grant.
+    /// The id. A text that is not a UUID names no grant.
     fn id(&self) -> Result<GrantId, ServiceError> {
         self.text.parse().map(GrantId).map_err(|_| self.not_found())
     }
@@ -228,8 +228,8 @@ impl Service {
         Self { checkpoint_key, ..self }
     }
 
-    /// The time at which states are derived: the database's, or before that is known, the time of
-    /// the last event.
+    /// The time at which states are derived: the time of the database. Until the node knows that
+    /// time, the time of the last event.
     fn now(&self) -> Time {
         let read_view = self.node.read_view();
         let now = read_view.now.map(|now| now.latest);
@@ -262,9 +262,9 @@ impl Service {
         Ok(self.store.log().events_after(revision - 1, 1).await?.pop())
     }
 
-    /// The revision of the last event in a tenant's history; 0 if there is none. The result of a
-    /// change that changes nothing refers to this event: the head of the log would reveal that
-    /// other tenants have changes.
+    /// The revision of the last event in a tenant's history; 0 if there is none. If a call changes
+    /// nothing, its result refers to this event. The head of the log would reveal that other
+    /// tenants have changes.
     async fn last_revision(&self, tenant_id: &TenantId) -> Result<Revision, StoreError> {
         let scope = QueryScope::Tenant(tenant_id.clone());
         let filter = EventFilter { scope, grant_id: None };
@@ -281,7 +281,7 @@ impl Service {
     ) -> Result<Commit, StoreError> {
         let max_staleness = change.max_staleness().max(self.limits.max_staleness);
         let span = info_span!(target: "support_access::trace", "commit");
-        // The order matters: the time is read once the commit has been answered.
+        // The order matters: the time is read after the commit has returned.
         let (last, at) = (change.commit().instrument(span).await?, self.node.boot_time());
         let time = events.last().map_or(Time::UNIX_EPOCH, |event| event.time);
         let commit = Commit {

@@ -94,7 +94,7 @@ pub enum Notification {
 ///
 /// # Contract
 ///
-/// - The log is the truth. [`Log::load`] returns what a replay of [`Log::events_after`] 0 gives.
+/// - The log is the truth. [`Log::load`] returns the result of a replay of all events.
 /// - Revisions are gap-free: 1, 2, 3 and so on, in the order of commits. A reader that sees one
 ///   revision sees every smaller one.
 /// - A change that [`Transaction::commit`] has confirmed survives a crash of this process and of
@@ -103,7 +103,7 @@ pub enum Notification {
 /// - Every event is part of the hash chain of its tenant, or of the vendor, at the next sequence.
 ///   The hash is computed once, when the event is appended.
 /// - Reads outside a [`Transaction`] see committed changes only, and every change that was
-///   committed before the read began.
+///   committed before the read started.
 #[derive(Clone)]
 pub struct Store {
     transactions: Arc<dyn Transactions>,
@@ -127,8 +127,8 @@ pub trait Facets:
 /// Transactions, which make every change.
 #[async_trait]
 pub trait Transactions: Send + Sync {
-    /// Begins a transaction. Transactions run one at a time over all processes of one database:
-    /// while one is open, every other `begin` waits, and is `Unavailable` after a few seconds. A
+    /// Begins a transaction. Transactions run one at a time over all processes of one database.
+    /// While one is open, every other `begin` waits, and is `Unavailable` after a few seconds. A
     /// transaction therefore sees the latest state, conflicts with no other and cannot deadlock. A
     /// transaction that is dropped without a commit changes nothing.
     async fn begin(&self) -> Result<Box<dyn Transaction>, StoreError>;
@@ -206,9 +206,10 @@ pub trait History: Send + Sync {
     /// The end of a chain. `None`: that of the vendor's own history.
     async fn chain_head(&self, tenant_id: Option<&TenantId>) -> Result<ChainHead, StoreError>;
 
-    /// Records that the events from `first` to `last`, which one change appended, are in force
-    /// everywhere. Only the first record of a change is kept. Nothing is recorded if the log has no
-    /// event `last` of this `time`: after a restore, another event may have the same revision.
+    /// Records that the events from `first` to `last`, which one change appended, are enforced at
+    /// every check node. Only the first record of a change is kept. Nothing is recorded if the log
+    /// has no event `last` of this `time`: after a restore, another event may have the same
+    /// revision.
     async fn record_enforced(
         &self,
         first: Revision,
@@ -229,11 +230,11 @@ pub trait Membership: Send + Sync {
     /// that has a row keeps `heartbeat_seq`, which never decreases.
     async fn register(&self, member: &Registration) -> Result<(), StoreError>;
 
-    /// Advances the `heartbeat_seq` of the node's row, to `seq` if that is greater, and reads the
-    /// end of the log and the clock. This is one statement, committed when the method returns. No
-    /// event after the returned head was committed before the call. `held` is the position that the
-    /// node holds. Returns `None` if the node has no row because of an eviction. The node must then
-    /// register again.
+    /// Advances the `heartbeat_seq` of the node's row by one, or to `seq` if that is greater. Also
+    /// reads the end of the log and the clock. This is one statement, committed when the method
+    /// returns. No event after the returned head was committed before the call. `position` is the
+    /// position of the node's snapshot. Returns `None` if the node has no row because of an
+    /// eviction. The node must then register again.
     ///
     /// The caller never passes the same `seq` twice. After a restore, a node that watches the row
     /// must be able to distinguish the new state from an earlier one.
@@ -241,17 +242,17 @@ pub trait Membership: Send + Sync {
         &self,
         node_id: NodeId,
         seq: i64,
-        held: Option<Position>,
+        position: Option<Position>,
     ) -> Result<Option<HeartbeatResponse>, StoreError>;
 
     /// Writes the node's acknowledgement into its row, unless the row has a later one, and notifies
-    /// the listeners. Returns false if nothing was written: the node has no row, or `held`, which
-    /// includes the acknowledged revision, is not in this log. An acknowledgement may be lost if
-    /// the database crashes. That is safe.
+    /// the listeners. Returns false if nothing was written: the node has no row, or `position`,
+    /// which includes the acknowledged revision, is not in this log. An acknowledgement may be lost
+    /// if the database crashes. That is safe.
     async fn acknowledge(
         &self,
         node_id: NodeId,
-        held: Position,
+        position: Position,
         ack: Ack,
     ) -> Result<bool, StoreError>;
 
@@ -269,8 +270,8 @@ pub trait Membership: Send + Sync {
     async fn members(&self) -> Result<MemberList, StoreError>;
 
     /// Removes a node if the row still has this `heartbeat_seq`; otherwise returns false. Waits for
-    /// a heartbeat in flight. Once this returned true, the node cannot renew the lease, and later
-    /// changes do not wait for the node.
+    /// a heartbeat in flight. Once this has returned true, the node cannot renew the lease, and
+    /// later changes do not wait for the node.
     async fn evict(&self, node_id: NodeId, seq: i64) -> Result<bool, StoreError>;
 }
 
@@ -289,7 +290,7 @@ pub trait Listener: Send {
     async fn next(&mut self) -> Result<Notification, StoreError>;
 }
 
-/// The identity of a new life of a log.
+/// The identity of a new incarnation of a log.
 fn new_epoch() -> (Epoch, TokenKey) {
     // Some bits of a random UUID are fixed. The rotation pairs each fixed bit with a random one.
     let key = Uuid::new_v4().as_u128() ^ Uuid::new_v4().as_u128().rotate_left(32);

@@ -33,12 +33,12 @@ CREATE TABLE head (
 COMMENT ON TABLE head IS 'The end of the log: one row, which every change locks and updates.';
 COMMENT ON COLUMN head.id IS 'Always 1.';
 COMMENT ON COLUMN head.log_name IS 'The permanent name of the log: a UUID that is part of every record.';
-COMMENT ON COLUMN head.epoch IS 'The current life of the log: a UUID that is replaced after a restore.';
+COMMENT ON COLUMN head.epoch IS 'The current incarnation of the log: a UUID that is replaced after a restore.';
 COMMENT ON COLUMN head.token_key IS 'The secret key of consistency tokens. Replaced together with the epoch.';
 COMMENT ON COLUMN head.revision IS 'The revision of the last event. 0: the log is empty.';
 COMMENT ON COLUMN head.time IS 'The time of the last event. The next event is never earlier.';
 COMMENT ON COLUMN head.max_staleness IS
-    'The longest lifetime of a lease among the registered nodes. A change that locks the row reads it.';
+    'The longest lifetime of a lease among the registered nodes. Each change reads this value under the lock on the row.';
 
 INSERT INTO head (id, log_name, epoch, token_key, revision, time, max_staleness)
 SELECT 1, gen_random_uuid()::text, gen_random_uuid()::text,
@@ -83,7 +83,7 @@ COMMENT ON COLUMN events.hash IS
     'The SHA-256 of the event and of the previous hash of the history, as docs/history.md specifies.';
 COMMENT ON COLUMN events.time IS 'When the event was committed.';
 COMMENT ON COLUMN events.actor IS 'The caller that made the change.';
-COMMENT ON COLUMN events.via IS 'The service through which the actor called: the name in its certificate.';
+COMMENT ON COLUMN events.via IS 'The service through which the actor called: the name in the certificate of the service.';
 COMMENT ON COLUMN events.actor_asserted IS '1: that service only named the actor, without proof.';
 COMMENT ON COLUMN events.reason IS 'The caller''s reason. May be empty.';
 COMMENT ON COLUMN events.kind IS 'The kind of change, in one word.';
@@ -316,10 +316,10 @@ CREATE TABLE enforcements (
     CONSTRAINT enforcements_nodes_check CHECK (nodes_acknowledged >= 0 AND nodes_lapsed >= 0)
 );
 
-COMMENT ON TABLE enforcements IS 'The changes that were known to be in force at every check node. Permanent.';
+COMMENT ON TABLE enforcements IS 'The changes whose enforcement at every check node is known. Permanent.';
 COMMENT ON COLUMN enforcements.last_revision IS 'The last event of the change.';
 COMMENT ON COLUMN enforcements.first_revision IS 'The first event of the change.';
-COMMENT ON COLUMN enforcements.elapsed IS 'The time from the commit until the change was known to be in force.';
+COMMENT ON COLUMN enforcements.elapsed IS 'The time from the commit until the enforcement was known.';
 COMMENT ON COLUMN enforcements.nodes_acknowledged IS 'The number of nodes that acknowledged the change.';
 COMMENT ON COLUMN enforcements.nodes_lapsed IS 'The number of further nodes, whose leases had expired.';
 

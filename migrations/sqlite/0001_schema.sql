@@ -16,7 +16,7 @@ PRAGMA application_id = 1400193379;
 CREATE TABLE head (
     id            INTEGER NOT NULL, -- always 1
     log_name      TEXT NOT NULL,    -- the permanent name of the log: a UUID that is part of every record
-    epoch         TEXT NOT NULL,    -- the current life of the log: a UUID that is replaced after a restore
+    epoch         TEXT NOT NULL,    -- the current incarnation of the log: a UUID that is replaced after a restore
     token_key     BLOB NOT NULL,    -- the secret key of consistency tokens; replaced together with the epoch
     revision      INTEGER NOT NULL, -- the revision of the last event; 0: the log is empty
     time          INTEGER,          -- the time of the last event; the next event is never earlier
@@ -47,7 +47,7 @@ CREATE TABLE events (
     hash           BLOB NOT NULL,    -- the SHA-256 of the event and of the previous hash of the history (docs/history.md)
     time           INTEGER NOT NULL, -- when the event was committed
     actor          TEXT NOT NULL,    -- the caller that made the change
-    via            TEXT,             -- the service through which the actor called: the name in its certificate
+    via            TEXT,             -- the service through which the actor called: the name in the certificate of the service
     actor_asserted INTEGER NOT NULL, -- 1: that service only named the actor, without proof
     reason         TEXT NOT NULL,    -- the caller's reason; may be empty
     kind           TEXT NOT NULL,    -- the kind of change, in one word
@@ -212,11 +212,11 @@ CREATE TABLE requests (
     CONSTRAINT requests_last_revision_check CHECK (last_revision >= first_revision)
 ) STRICT, WITHOUT ROWID;
 
--- The changes that were known to be in force at every check node. Permanent.
+-- The changes whose enforcement at every check node is known. Permanent.
 CREATE TABLE enforcements (
     last_revision      INTEGER NOT NULL, -- the last event of the change
     first_revision     INTEGER NOT NULL, -- the first event of the change
-    elapsed            INTEGER NOT NULL, -- the time from the commit until the change was known to be in force
+    elapsed            INTEGER NOT NULL, -- the time from the commit until the enforcement was known
     nodes_acknowledged INTEGER NOT NULL, -- the number of nodes that acknowledged the change
     nodes_lapsed       INTEGER NOT NULL, -- the number of further nodes, whose leases had expired
     CONSTRAINT enforcements_pkey PRIMARY KEY (last_revision),
@@ -297,7 +297,8 @@ BEGIN SELECT RAISE(ABORT, 'history is permanent: DELETE on grant_agents is rejec
 CREATE TRIGGER latest_ended_grants_are_permanent BEFORE DELETE ON latest_ended_grants
 BEGIN SELECT RAISE(ABORT, 'history is permanent: DELETE on latest_ended_grants is rejected'); END;
 
--- An upsert fires this trigger, too. So the trigger accepts what the update below would accept.
+-- An upsert fires this trigger, too. The trigger therefore accepts all rows that the trigger for
+-- updates accepts.
 CREATE TRIGGER latest_ended_grants_are_never_replaced BEFORE INSERT ON latest_ended_grants
 WHEN EXISTS (SELECT 1 FROM latest_ended_grants WHERE tenant_id = NEW.tenant_id AND group_id = NEW.group_id
     AND (NEW.end_time, NEW.access_level, NEW.grant_id) <= (end_time, access_level, grant_id))
@@ -328,7 +329,8 @@ BEGIN SELECT RAISE(ABORT, 'history is permanent: UPDATE on locks is rejected'); 
 CREATE TRIGGER policy_overrides_are_permanent BEFORE DELETE ON policy_overrides
 BEGIN SELECT RAISE(ABORT, 'history is permanent: DELETE on policy_overrides is rejected'); END;
 
--- An upsert fires this trigger, too. So the trigger accepts what the update below would accept.
+-- An upsert fires this trigger, too. The trigger therefore accepts all rows that the trigger for
+-- updates accepts.
 CREATE TRIGGER policy_overrides_are_never_replaced BEFORE INSERT ON policy_overrides
 WHEN EXISTS (SELECT 1 FROM policy_overrides WHERE tenant_id = NEW.tenant_id AND NEW.sequence <= sequence)
 BEGIN SELECT RAISE(ABORT, 'history is permanent: REPLACE on policy_overrides is rejected'); END;

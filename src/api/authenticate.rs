@@ -15,7 +15,7 @@ use tower::{Layer, Service};
 use crate::{
     api::{
         credentials::ACTOR,
-        grpc::{refuse_name, refuse_unauthenticated},
+        grpc::{reject_name, reject_unauthenticated},
     },
     auth::{AuthError, Authenticator, ConnectionInfo, Peer},
     domain::Caller,
@@ -32,7 +32,7 @@ pub struct AuthenticateLayer {
     authenticator: Arc<Authenticator>,
 }
 
-/// Adds the caller to the extensions of the request as `Arc<Caller>`. Refuses calls that are not
+/// Adds the caller to the extensions of the request as `Arc<Caller>`. Rejects calls that are not
 /// authenticated.
 #[derive(Debug, Clone)]
 pub struct Authenticate<S> {
@@ -89,10 +89,10 @@ where
                     request.extensions_mut().insert(Arc::new(caller));
                     Either::Left(self.inner.call(request))
                 }
-                Err(refusal) => Either::Right(ready(Ok(*refusal))),
+                Err(rejection) => Either::Right(ready(Ok(*rejection))),
             });
         };
-        // No inner service needs the token, so none can leak it.
+        // No inner service needs the token. Without the token, no inner service can leak it.
         request.headers_mut().remove(AUTHORIZATION);
         // `self.inner` was polled ready; the clone was not.
         let clone = self.inner.clone();
@@ -105,7 +105,7 @@ where
                     request.extensions_mut().insert(Arc::new(caller));
                     inner.call(request).await
                 }
-                Err(error) => Ok(refuse_unauthenticated(&error, &connection)),
+                Err(error) => Ok(reject_unauthenticated(&error, &connection)),
             }
         }))
     }
@@ -118,18 +118,18 @@ impl<S> Authenticate<S> {
         headers: &HeaderMap,
     ) -> Result<Caller, Box<Response<Body>>> {
         let name = headers.get(ACTOR).map(|name| name.to_str()).transpose();
-        let name = name.map_err(|_| Box::new(refuse_name("must be visible ASCII characters")))?;
+        let name = name.map_err(|_| Box::new(reject_name("must be visible ASCII characters")))?;
         self.authenticator.by_connection(&connection.peer, name).map_err(|error| {
             Box::new(match error {
-                AuthError::Name(problem) => refuse_name(&problem.to_string()),
-                other => refuse_unauthenticated(&other, connection),
+                AuthError::Name(problem) => reject_name(&problem.to_string()),
+                other => reject_unauthenticated(&other, connection),
             })
         })
     }
 }
 
 /// The bearer token of a request. An `authorization` header of another form is an empty token,
-/// which is refused.
+/// which is rejected.
 fn bearer_token(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(AUTHORIZATION)?;
     let text = value.to_str().unwrap_or("");

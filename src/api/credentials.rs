@@ -14,12 +14,11 @@ use tonic::{
 
 /// The metadata key of a bearer token (RFC 6750).
 pub const AUTHORIZATION: &str = "authorization";
-/// The header that names the actor: without authentication, or from a portal that is trusted to
-/// assert names.
+/// The header that names the actor. Accepted without authentication, and from a portal that is
+/// trusted to assert names.
 pub const ACTOR: HeaderName = HeaderName::from_static("support-access-actor");
 
-/// Whether others on the network can read and change the traffic to `url`: `http://` to another
-/// host.
+/// Whether the traffic to `url` leaves this host without encryption.
 pub fn is_exposed(url: &str) -> bool {
     let Some(uri) = url.strip_prefix("http://").and_then(|_| url.parse::<Uri>().ok()) else {
         return false;

@@ -16,14 +16,14 @@ use tonic::{Code, Status, body::Body, server::NamedService};
 use tower::Service;
 
 use crate::api::{
-    grpc::{MESSAGE_LENGTH_MAX, Unread, refuse_unread},
+    grpc::{MESSAGE_LENGTH_MAX, Unread, reject_unread},
     limit::CallPermit,
 };
 
 /// Maximum number of concurrent calls. Further calls wait. The limit of a connection does not count
 /// calls whose callers have disconnected.
 const CALLS_MAX: usize = 1_024;
-/// Timeout until a message has arrived whole.
+/// Timeout for the arrival of a whole message.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Length of the prefix of a gRPC message: a compression flag and the length.
 const PREFIX_LENGTH: usize = 5;
@@ -38,12 +38,11 @@ pub trait Spawn: Clone + Send + Sync + 'static {
     ) -> BoxFuture<'static, T>;
 }
 
-/// Starts a call once its whole message has arrived: until then, the call holds no permit, and a
+/// Starts a call once the whole message has arrived. Until then, the call holds no permit, and a
 /// caller that disconnects has changed nothing.
 ///
-/// A started call runs to its end, even if its caller disconnects or its deadline passes. So the
-/// outcome of a transaction depends on the request, not on the moment at which a caller stopped
-/// waiting.
+/// A started call runs to completion, even if the caller disconnects or the deadline passes. So the
+/// outcome of a transaction depends on the request, and not on when the caller stops waiting.
 #[derive(Debug, Clone)]
 pub struct Detached<S, T> {
     inner: S,
@@ -79,7 +78,7 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let name = request.uri().path().to_owned();
-        // Held until the call ends, so that a caller that disconnects cannot exceed its limit.
+        // Held until the call ends, so that a caller cannot exceed the limit by disconnecting.
         let call_permit = request.extensions().get::<Arc<CallPermit>>().cloned();
         // `self.inner` was polled ready; the clone was not.
         let clone = self.inner.clone();
@@ -89,7 +88,7 @@ where
         Box::pin(async move {
             let request = match read.await.unwrap_or(Err(Unread::Late)) {
                 Ok(request) => request,
-                Err(reason) => return Ok(refuse_unread(reason)),
+                Err(reason) => return Ok(reject_unread(reason)),
             };
             let permit = permits.acquire_owned().await;
             let call = async move {
@@ -113,7 +112,7 @@ async fn read_message(request: Request<Body>) -> Result<Request<Body>, Unread> {
         Err(error) if error.is::<LengthLimitError>() => Err(Unread::TooLong),
         Err(error) => Err(match error.downcast_ref::<Status>().map(Status::code) {
             Some(Code::ResourceExhausted) => Unread::Excess,
-            _ => Unread::BrokenOff,
+            _ => Unread::Disconnected,
         }),
     }
 }

@@ -15,6 +15,6 @@ pub mod upstream;
 pub use call::parse_timeout;
 pub(in crate::api) use call::{ENFORCEMENT_TIMEOUT, TIMEOUT};
 pub use status::{
-    MESSAGE_LENGTH_MAX, Unread, broken_off, excess, explain_refusal, refuse_excess, refuse_late,
-    refuse_name, refuse_unauthenticated, refuse_unread, shutdown_trailers, state_call_id,
+    MESSAGE_LENGTH_MAX, Unread, disconnected, excess, explain_refusal, reject_excess, reject_late,
+    reject_name, reject_unauthenticated, reject_unread, shutdown_trailers, state_call_id,
 };

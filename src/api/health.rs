@@ -34,7 +34,7 @@ pub enum Phase {
     Serving,
     /// The node has no valid lease, and denies every check.
     Stale,
-    /// Calls in progress end; new calls should go to another server.
+    /// Calls in progress are completed. Clients should send new calls to another server.
     Stopping,
 }
 
@@ -62,7 +62,7 @@ impl Phase {
 // === impl Health ===
 
 impl Health {
-    /// Begins with [`Phase::Starting`].
+    /// Starts in [`Phase::Starting`].
     pub async fn new() -> Self {
         let phase = Arc::new(RwLock::new(Phase::Starting));
         let health = Self { phase, reporter: HealthReporter::new() };

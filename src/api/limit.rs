@@ -23,7 +23,7 @@ use tower::{Layer, Service};
 
 use crate::{
     api::{
-        grpc::{ENFORCEMENT_TIMEOUT, TIMEOUT, refuse_excess},
+        grpc::{ENFORCEMENT_TIMEOUT, TIMEOUT, reject_excess},
         observe::GRPC_TIMEOUT,
         proto::v1::ErrorReason,
     },
@@ -36,7 +36,7 @@ mod permit;
 use permit::CountedBody;
 pub use permit::{CallPermit, LimitedFuture};
 
-/// Number of tracked callers above which idle ones are evicted.
+/// Number of tracked callers above which idle callers are evicted.
 const CALLERS_MAX: usize = 10_000;
 /// [`TIMEOUT`] as a gRPC header.
 const DEADLINE: HeaderValue = HeaderValue::from_static("10S");
@@ -69,8 +69,8 @@ pub struct LimitLayer {
     limits: Arc<Limits>,
 }
 
-/// Refuses calls above the limits of their caller with `RESOURCE_EXHAUSTED` and a retry delay. Adds
-/// a deadline to calls without one, and ends calls that exceed the timeout.
+/// Rejects calls above the limits of their caller with `RESOURCE_EXHAUSTED` and a retry delay. Adds
+/// a deadline to calls that have none, and ends calls that exceed the timeout.
 #[derive(Clone)]
 pub struct Limit<S> {
     inner: S,
@@ -89,7 +89,7 @@ struct Limits {
 struct RateLimit {
     buckets: DefaultKeyedRateLimiter<Arc<str>>,
     clock: DefaultClock,
-    /// Number of tracked callers above which idle ones are evicted next.
+    /// Number of tracked callers above which the next eviction runs.
     eviction_threshold: AtomicUsize,
 }
 
@@ -158,13 +158,13 @@ where
             _ => requests,
         };
         if let Err(delay) = rate_limit.check(&identity) {
-            return Either::Right(ready(Ok(refuse_excess(ErrorReason::TooManyRequests, delay))));
+            return Either::Right(ready(Ok(reject_excess(ErrorReason::TooManyRequests, delay))));
         }
         let Some(call) = calls.try_acquire(&identity) else {
-            return Either::Right(ready(Ok(refuse_excess(ErrorReason::TooManyCalls, RETRY_DELAY))));
+            return Either::Right(ready(Ok(reject_excess(ErrorReason::TooManyCalls, RETRY_DELAY))));
         };
         let permit = Arc::new(CallPermit::new(call, Arc::clone(bytes), identity));
-        // Followers have a separate limit, because the streams do not end.
+        // Streams of followers do not end. `ReplicationService` limits their number.
         let is_held_to_the_end = action != Some(Action::Follow);
         if is_held_to_the_end {
             request.extensions_mut().insert(Arc::clone(&permit));
@@ -186,12 +186,12 @@ impl<S> fmt::Debug for Limit<S> {
 fn action_of(path: &str) -> Option<Action> {
     let (service, method) = path.strip_prefix("/supportaccess.")?.split_once('/')?;
     let action = Action::ALL.iter().find(|action| action.name() == method).copied()?;
-    // Other services have no such method, and must not get the exceptions for streams.
+    // A method of this name in another service does not exist, and must not be treated as a stream.
     let is_replication = service == "replication.v1.Replication";
     (is_replication == (action == Action::Follow)).then_some(action)
 }
 
-/// The timeout until a response begins, and the deadline for the handler. Streams have no deadline.
+/// The timeout until a response starts, and the default deadline. `Follow` has no deadline.
 fn timeout_of(action: Option<Action>) -> (Duration, Option<HeaderValue>) {
     match action {
         None | Some(Action::Follow) => (TIMEOUT, None),
@@ -220,14 +220,14 @@ impl RateLimit {
             self.evict_idle();
         }
         let checked = self.buckets.check_key(identity);
-        // The delay may have passed by now, but a refused caller must wait.
+        // The delay may have passed by now, but a rejected caller must wait.
         checked.map_err(|until| until.wait_time_from(self.clock.now()).max(RETRY_DELAY_MIN))
     }
 
     fn evict_idle(&self) {
         self.buckets.retain_recent();
         let left = self.buckets.len();
-        // Eviction visits every caller: the next one waits until their number has doubled.
+        // An eviction visits every caller. So the next eviction waits for twice as many callers.
         self.eviction_threshold.store(CALLERS_MAX.max(2 * left), Ordering::Relaxed);
         if left < CALLERS_MAX {
             self.buckets.shrink_to_fit();

@@ -1,8 +1,7 @@
 //! Metrics for Prometheus.
 //!
-//! The counters of checks and RPCs are resolved in advance, so that counting is one atomic
-//! addition. State that can be read is not counted, but read when the metrics are scraped, so that
-//! it cannot drift.
+//! The counters of checks and RPCs are created in advance, so that counting is one atomic addition.
+//! State such as the number of grants is read at each scrape, because a counter could drift.
 
 use std::{collections::HashMap, fmt, sync::OnceLock, time::Duration};
 

@@ -33,7 +33,7 @@ const PATH_LENGTH_MAX: usize = 200;
 
 pub(super) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 pub(super) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
-/// Upper bound for the assumed time between the client and this server.
+/// Maximum of the assumed time that a call takes from the client to this server.
 const TRANSIT_MAX: Duration = Duration::from_millis(50);
 const TARGET: &str = "support_access::rpc";
 
@@ -49,8 +49,8 @@ pub struct ObserveLayer {
 }
 
 /// Observes each RPC. A call that is dropped before its end counts as `CANCELLED`, or as
-/// `DEADLINE_EXCEEDED` if its deadline has passed, but never as `OK`. A call that panics is
-/// answered with `INTERNAL`.
+/// `DEADLINE_EXCEEDED` if the deadline has passed. The response to a call that panics is
+/// `INTERNAL`.
 #[derive(Debug, Clone)]
 pub struct Observe<S> {
     inner: S,
@@ -178,7 +178,7 @@ where
             state_call_id(&mut parts.headers, &open.id.to_string());
             parts.headers.insert(CALL_ID, open.id.0.clone());
             if let Some(code) = code_in(&parts.headers) {
-                // A response with a status in its headers has no trailers, and its body may never
+                // A response with a status in the headers has no trailers, and the body may never
                 // be polled.
                 open.code = Some(code);
                 observer = None;
@@ -232,7 +232,7 @@ impl RpcObserver {
         let path = request.uri().path();
         let method = metrics.rpc_started(path);
         let id = CallId::from_request(request);
-        let span = trace::begin(&metrics.rpc(method).name, &id, request.headers());
+        let span = trace::start(&metrics.rpc(method).name, &id, request.headers());
         Self {
             metrics,
             method,
@@ -289,7 +289,7 @@ impl Drop for RpcObserver {
     }
 }
 
-/// The assumed time since the client sent the call, when the deadline started.
+/// The assumed time from the start of the client's deadline to the arrival of the call.
 fn transit(timeout: Duration) -> Duration {
     (timeout / 10).min(TRANSIT_MAX)
 }

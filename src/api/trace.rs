@@ -41,7 +41,7 @@ const STATE_LENGTH_MAX: usize = 512;
 static SAMPLED_BY_CALLERS: LazyLock<DefaultDirectRateLimiter> =
     LazyLock::new(|| RateLimiter::direct(Quota::per_second(SAMPLED_MAX)));
 
-/// Whether traces are collected. Global, as is the subscriber that collects them.
+/// Whether traces are collected. Global, because the subscriber that collects them is global.
 static IS_COLLECTED: AtomicBool = AtomicBool::new(false);
 
 struct Headers<'a>(&'a HeaderMap);
@@ -62,7 +62,7 @@ pub fn enable() {
 }
 
 /// Starts the span of a call to `method`, such as `grpc.health.v1.Health/Check`.
-pub(super) fn begin(method: &str, call_id: &dyn Display, headers: &HeaderMap) -> Span {
+pub(super) fn start(method: &str, call_id: &dyn Display, headers: &HeaderMap) -> Span {
     if !IS_COLLECTED.load(Ordering::Relaxed) {
         return info_span!(target: CALL_TARGET, "rpc", %call_id);
     }
@@ -80,9 +80,9 @@ pub(super) fn begin(method: &str, call_id: &dyn Display, headers: &HeaderMap) ->
     span
 }
 
-/// The trace of the caller. Any caller can request sampling, so only [`SAMPLED_MAX`] requests per
-/// second are honoured. A longer `tracestate` than every participant must support is dropped (W3C
-/// Trace Context, section 3.3.1.5).
+/// The trace of the caller. Any caller can request sampling, so at most [`SAMPLED_MAX`] calls per
+/// second are sampled at request. A `tracestate` longer than [`STATE_LENGTH_MAX`] is dropped,
+/// because no participant must support more (W3C Trace Context, section 3.3.1.5).
 fn parent(headers: &HeaderMap) -> Context {
     let parent = TraceContextPropagator::new().extract(&Headers(headers));
     let received = parent.span().span_context().clone();

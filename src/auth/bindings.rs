@@ -23,7 +23,7 @@ pub struct AuthConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificates: Option<BTreeMap<Role, Vec<String>>>,
     /// User ids of this host, by role, as the kernel reports them for Unix sockets. All other users
-    /// are refused.
+    /// are rejected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub users: Option<BTreeMap<Role, Vec<u32>>>,
     /// Issuers of bearer tokens.
@@ -45,7 +45,7 @@ pub struct IssuerConfig {
     #[serde(default = "default_name_claim")]
     pub name_claim: String,
     /// The claim with the caller's roles at the issuer: a list of strings, or one string of words.
-    /// A name that begins with a slash is a JSON pointer (RFC 6901).
+    /// A name that starts with a slash is a JSON pointer (RFC 6901).
     #[serde(default = "default_role_claim")]
     pub role_claim: String,
     /// The claim with the caller's tenants: a list of strings, or one string. May be a JSON
@@ -113,7 +113,7 @@ impl AuthConfig {
         self.certificates.is_none() && self.users.is_none() && self.issuers.is_none()
     }
 
-    /// Everything that is invalid, a sentence each.
+    /// The problems of the sections, a sentence each.
     pub fn problems(&self) -> Vec<String> {
         let (certificates, users) = (self.certificates(), self.users());
         let mut problems = Vec::new();

@@ -29,7 +29,7 @@ pub struct HttpClient {
     tls: Option<TlsConnector>,
 }
 
-/// The answer to a GET.
+/// The response to a GET.
 #[derive(Debug)]
 pub struct Answer {
     /// The status.
@@ -109,7 +109,7 @@ where
     };
     let (mut exchange, mut connection) = (pin!(exchange), pin!(connection));
     tokio::select! {
-        answer = &mut exchange => answer,
+        response = &mut exchange => response,
         // The connection may end before the last bytes of the body are taken from it.
         _ = &mut connection => exchange.await,
     }

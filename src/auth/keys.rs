@@ -26,8 +26,8 @@ use crate::{
 const URL_INTERVAL: Duration = Duration::from_mins(5);
 /// Refresh interval of keys in a file.
 const FILE_INTERVAL: Duration = Duration::from_secs(2);
-/// Minimum interval between refreshes for tokens with unknown keys, which anyone can forge, and
-/// between retries after a failure.
+/// Minimum interval between retries after a failure, and between refreshes for tokens with unknown
+/// keys, which anyone can forge.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// How long keys are used after the last successful refresh. An unavailable issuer should not
 /// prevent revocations.
@@ -101,8 +101,8 @@ impl IssuerKeys {
         Ok(keys)
     }
 
-    /// Refreshes the keys at intervals and on request, until `stop`. No other task fetches: a
-    /// caller that disconnects aborts no refresh, and two callers cause only one.
+    /// Refreshes the keys at intervals and on request, until `stop`. No other task fetches, so a
+    /// caller that disconnects aborts no refresh, and concurrent callers cause only one.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let interval = match self.source {
             Source::File(_) => FILE_INTERVAL,
@@ -120,8 +120,8 @@ impl IssuerKeys {
         }
     }
 
-    /// The key of a token. For an unknown key, requests a refresh and waits for it, at most every
-    /// [`RETRY_INTERVAL`].
+    /// The key of a token. For an unknown key, requests a refresh and waits for it, at most once
+    /// per [`RETRY_INTERVAL`].
     pub async fn find(
         &self,
         id: Option<&str>,
@@ -168,7 +168,7 @@ impl IssuerKeys {
             Source::File(path) => read_file(path),
             Source::Url { url, client } => timeout(REFRESH_TIMEOUT, fetch(client, url))
                 .await
-                .unwrap_or_else(|_| Err(format!("{url} did not answer within the timeout"))),
+                .unwrap_or_else(|_| Err(format!("{url} did not respond within the timeout"))),
         };
         let replaced = text.and_then(|text| self.replace(text));
         if let Err(error) = &replaced {
@@ -224,7 +224,7 @@ impl Source {
 }
 
 fn must_be_https(text: &str) -> String {
-    format!("{text:?} must begin with https://: others on the network could replace the keys")
+    format!("{text:?} must start with https://: others on the network could replace the keys")
 }
 
 impl fmt::Display for Source {
@@ -241,16 +241,16 @@ fn read_file(path: &PathBuf) -> Result<String, String> {
 }
 
 async fn fetch(client: &HttpClient, url: &Uri) -> Result<String, String> {
-    let answer = client.get(url, LENGTH_MAX).await;
+    let response = client.get(url, LENGTH_MAX).await;
     let Answer { status, body, is_truncated } =
-        answer.map_err(|error| format!("{url} cannot be read: {error}"))?;
+        response.map_err(|error| format!("{url} cannot be read: {error}"))?;
     if !status.is_success() {
-        return Err(format!("{url} answers {status}"));
+        return Err(format!("{url} responded with {status}"));
     }
     if is_truncated {
-        return Err(format!("{url} answers more than {LENGTH_MAX} bytes"));
+        return Err(format!("{url} responded with more than {LENGTH_MAX} bytes"));
     }
-    String::from_utf8(body).map_err(|_| format!("{url} does not answer with text"))
+    String::from_utf8(body).map_err(|_| format!("the response of {url} is not UTF-8 text"))
 }
 
 /// The keys of a set that can verify signatures. Skips other keys (RFC 7517, section 5).

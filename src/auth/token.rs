@@ -1,5 +1,5 @@
-//! Bearer tokens: JSON Web Tokens (RFC 7519) signed by a configured issuer, verified with RFC 8725
-//! in mind. The claim `cnf` and the header `typ` are ignored.
+//! Bearer tokens: JSON Web Tokens (RFC 7519) signed by a configured issuer, verified as RFC 8725
+//! recommends. The claim `cnf` and the header `typ` are ignored.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,7 +26,7 @@ const TENANTS_MAX: usize = 1_000;
 /// Accepted signature algorithms. All are asymmetric: a key that verifies cannot sign.
 const ALGORITHMS: [Algorithm; 3] = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
 
-/// Reason why a token is refused. The message reveals nothing that the bearer does not know.
+/// Reason why a token is rejected. The message reveals nothing that the bearer does not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     /// Longer than [`LENGTH_MAX`].
@@ -56,8 +56,8 @@ pub enum TokenError {
     /// The claim `nbf` is in the future.
     #[error("it is not valid yet")]
     NotYetValid,
-    /// A required claim is missing or has the wrong type.
-    #[error("a required claim is missing or of the wrong kind")]
+    /// A required claim is missing or invalid.
+    #[error("a required claim is missing or invalid")]
     Incomplete,
 }
 
@@ -68,7 +68,7 @@ pub struct Claims {
     pub issuer: String,
     /// The bearer's name.
     pub name: Actor,
-    /// The bearer's roles here.
+    /// The bearer's roles in this service.
     pub roles: BTreeSet<Role>,
     /// The tenants in which the bearer has tenant roles.
     pub tenants: BTreeSet<TenantId>,
@@ -137,7 +137,7 @@ impl Issuer {
         validation.set_issuer(&[&self.config.issuer]);
         validation.set_audience(&[&self.config.audience]);
         validation.set_required_spec_claims(&["exp", "iss", "aud"]);
-        // Checked against our own clock, below.
+        // `check_times` compares the times with this service's clock.
         validation.validate_exp = false;
         let verified = decode::<Value>(token, key, &validation);
         verified.map(|token| token.claims).map_err(|error| match error.kind() {

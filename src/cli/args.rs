@@ -21,7 +21,8 @@ use crate::{
 /// The maximum size of a page at the server.
 const PAGE_SIZE_MAX: usize = 1_000;
 
-/// Makes enums of the API values of arguments. `READ_WRITE` is `read-write`, or `read_write`.
+/// Accepts enums of the API as argument values. `READ_WRITE` is written `read-write` or
+/// `read_write`.
 macro_rules! value_enums {
     ($($Enum:ident, $prefix:literal: $($Variant:ident),*;)*) => { $(
         impl ValueEnum for v1::$Enum {
@@ -43,7 +44,7 @@ value_enums! {
     GrantState, "GRANT_STATE_": Scheduled, Active, Expired, Revoked;
 }
 
-/// The length of a list.
+/// The maximum length of a list.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct LimitArgs {
     /// List at most this many, 1 to 1000000
@@ -71,9 +72,11 @@ pub(crate) struct HistoryArgs {
 impl HistoryArgs {
     /// The tenant, or `None` for the vendor.
     pub(crate) fn tenant_id(&self) -> Result<Option<String>, CliError> {
-        // An empty tenant, such as an unset variable of a script, must not stand for the vendor.
+        // An empty tenant, such as from an unset variable of a script, must not mean the vendor.
         match self.tenant_id.as_deref() {
-            Some("") => Err(CliError::usage("TENANT: must not be empty")),
+            Some("") => Err(CliError::usage(
+                "TENANT: must not be empty; name a tenant, or use --vendor for the vendor",
+            )),
             tenant_id => Ok(tenant_id.map(Into::into)),
         }
     }
@@ -101,7 +104,7 @@ impl LimitArgs {
     }
 }
 
-/// The names of the arguments `A` by their ids: `--for`, or `TENANT`.
+/// The names of the arguments `A` by id. Examples of names are `--for` and `TENANT`.
 pub(crate) fn names<A: Args>() -> ArgumentNames {
     let command = A::augment_args(Command::new("names"));
     let name = |arg: &clap::Arg| match arg.get_long() {
@@ -119,7 +122,9 @@ pub(crate) fn parse_duration(text: &str) -> Result<Span, String> {
 
 /// A duration in a request.
 pub(crate) fn to_proto(span: Span) -> Result<Duration, CliError> {
-    span.0.try_into().map_err(|_| CliError::usage(format!("{span} is too long")))
+    span.0
+        .try_into()
+        .map_err(|_| CliError::usage(format!("{span} is too long; write a shorter duration")))
 }
 
 /// A time in RFC 3339, with optional seconds.
@@ -153,10 +158,10 @@ pub(crate) fn parse_group_override(text: &str) -> Result<v1::GroupOverride, Stri
     Ok(v1::GroupOverride { group_id: group_id.into(), max_access_level: level.into() })
 }
 
-/// The option that makes a repeated command safe.
+/// The id by which the server recognizes a repeated command.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RequestArgs {
-    /// Makes a repeated command safe: the same id makes one change [default: a new UUID]
+    /// Repeated commands with the same id make the change only once [default: a new UUID]
     #[arg(long = "request-id", value_name = "ID")]
     request_id: Option<String>,
 }
@@ -229,7 +234,7 @@ mod tests {
         assert!(parse_group_override("support:all").is_err());
     }
 
-    /// The sizes and tokens of the pages that are read of a list with these pages.
+    /// Reads a list with these pages. Returns the size and token of each request, and the result.
     async fn read(pages: &[(usize, &str)]) -> (Vec<(i32, String)>, (usize, String)) {
         let requests = RefCell::new(Vec::new());
         let read_page = async |size, token| {

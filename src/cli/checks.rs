@@ -58,7 +58,7 @@ struct QuestionArgs {
     /// The support agent
     #[arg(value_name = "AGENT")]
     agent_id: String,
-    /// A group of the agent; repeated for each group, up to 500 times
+    /// A group of the agent; may be repeated, up to 500 times
     #[arg(long = "group", value_name = "ID")]
     group_ids: Vec<String>,
     /// The level that the agent needs
@@ -70,7 +70,7 @@ struct QuestionArgs {
     /// The human behind an AI or service agent
     #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     on_behalf_of: String,
-    /// Answer from the change with this consistency token, or from a later one
+    /// Answer from the change with this consistency token, or from a later change
     #[arg(long = "token", value_name = "TOKEN", default_value = "", hide_default_value = true)]
     consistency_token: String,
 }
@@ -87,7 +87,7 @@ impl QuestionArgs {
         }
     }
 
-    /// A warning for a list of groups in one option, which counts as the id of one group.
+    /// A warning for a list of groups in one option. The whole list counts as one group id.
     fn warning(&self) -> Option<String> {
         let group = self.group_ids.iter().find(|group| group.contains(','))?;
         Some(format!("{group:?} is the id of one group; repeat --group for several groups"))

@@ -32,11 +32,11 @@ use crate::api::{
 const ACTOR_KEY: &str = "support-access-actor";
 /// More than the longest response: 1,000 grants with the longest texts.
 const MESSAGE_LENGTH_MAX: usize = 64 << 20;
-/// The server's own error about the deadline takes a little longer than the deadline.
+/// How long the client waits after the deadline for the server's error about the deadline.
 const DEADLINE_GRACE: Duration = Duration::from_millis(250);
 /// The minimum delay before a retry.
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(50);
-const PENDING: &str = "the change is durable, but not yet known to be in force at every check \
+const PENDING: &str = "the change is durable, but not yet known to be enforced at every check \
                        node; `support-access history wait` waits for it";
 
 /// A command that calls the server.
@@ -75,7 +75,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Connects. `names` are the arguments in errors about fields of requests.
+    /// Connects. Errors about a field of a request show the argument from `names` instead.
     pub(crate) async fn new(
         connection: &ConnectionArgs,
         output: &OutputArgs,
@@ -118,8 +118,8 @@ impl Client {
         self.call_until(self.deadline(), message, send).await
     }
 
-    /// Sends a change, within the timeout. If the server may have made the change, the error states
-    /// how the command can be repeated without a second change.
+    /// Sends a change, within the timeout. If the server may have made the change, the hint states
+    /// how to repeat the command without a second change.
     pub(crate) async fn change<M: Clone, A>(
         &self,
         request_id: &str,
@@ -131,14 +131,14 @@ impl Client {
                 return error;
             }
             error.with_hint(format!(
-                "the change may have been made; with --request-id {request_id}, a repeated command \
-                 makes one change"
+                "the change may have been made; repeat the command with --request-id {request_id} \
+                 to make the change only once"
             ))
         })
     }
 
-    /// Sends a request, and repeats the request when the server asks for that. This is safe: every
-    /// change has a request id.
+    /// Sends a request, and retries if the server returns a retry delay. Retries are safe, because
+    /// every change has a request id.
     pub(crate) async fn call_until<M: Clone, A>(
         &self,
         deadline: Instant,
@@ -176,7 +176,7 @@ impl Client {
         }
     }
 
-    /// The error of a call. The server did not send a status that has a source.
+    /// The error of a call. A status with a source comes from the client, not from the server.
     pub(crate) async fn error(&self, status: &Status) -> CliError {
         match status.source() {
             Some(source) if causes(source).any(<dyn Error>::is::<TimeoutExpired>) => {
@@ -187,7 +187,7 @@ impl Client {
         }
     }
 
-    /// A response in the format that the user asked for.
+    /// A response in the requested format.
     pub(crate) fn report<M: prost::Name>(
         &self,
         response: &M,
@@ -208,15 +208,15 @@ impl Client {
     }
 }
 
-/// The delay after which the server asks for a repetition.
+/// The delay before a retry. `None`: the server does not suggest a retry.
 fn retry_delay(status: &Status) -> Option<Duration> {
     let delay = status.get_details_retry_info()?.retry_delay?;
     Some(delay.max(RETRY_DELAY_MIN))
 }
 
 impl Report {
-    /// The same report, with the exit code and the warning for a change that is not yet in force.
-    /// An unknown state guarantees nothing, and counts as pending.
+    /// Sets the exit code and adds the warning for a change that is not yet enforced. An unknown
+    /// state guarantees nothing, and counts as pending.
     pub(crate) fn with_enforcement(mut self, enforcement: Option<&v1::Enforcement>) -> Self {
         let state = enforcement.map(v1::Enforcement::state);
         if state != Some(v1::EnforcementState::Complete) {

@@ -7,7 +7,7 @@ use super::{Cli, output::Report};
 
 const NAME: &str = "support-access";
 
-/// Print the completions of a shell
+/// Print the completion script for a shell
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   support-access completions bash > ~/.local/share/bash-completion/completions/support-access

@@ -58,7 +58,9 @@ async fn migrate(config: DatabaseConfig) -> Result<Report, CliError> {
 async fn restored(config: DatabaseConfig) -> Result<Report, CliError> {
     let url = config.database_url.as_str();
     if url == "memory:" {
-        return Err(CliError::usage("--database-url is memory:, which cannot be restored"));
+        return Err(CliError::usage(
+            "--database-url: memory: cannot be restored; name the restored database",
+        ));
     }
     let store = store::open(url, Arc::new(SystemClock)).await;
     let store = store.map_err(|error| CliError::because(&error))?;

@@ -20,10 +20,11 @@ use crate::api::health::Phase;
 
 /// The timeout of each step of a probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
-/// A server without TLS closes the connection or answers in HTTP. A server with TLS sends an alert.
+/// A server without TLS closes the connection or sends an HTTP response. A server with TLS sends an
+/// alert.
 const PROBE: &[u8] = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-/// The bytes of an answer that are read.
-const ANSWER_LENGTH_MAX: u64 = 4_096;
+/// The maximum number of bytes that are read of a response.
+const RESPONSE_LENGTH_MAX: u64 = 4_096;
 
 /// Why a connection failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +35,7 @@ pub(crate) enum Diagnosis {
     TlsServer,
     /// The port serves metrics.
     MetricsPort,
-    /// The peer answers in HTTP, but does not serve gRPC.
+    /// The peer sends an HTTP response, but does not serve gRPC.
     NotGrpc,
     /// No trusted authority has signed the server's certificate.
     UnknownAuthority,
@@ -106,39 +107,39 @@ fn diagnose_tls(error: &rustls::Error) -> Option<Diagnosis> {
 async fn probe(server: &ServerAddress) -> Peer {
     if let Some(path) = server.socket() {
         match timeout(PROBE_TIMEOUT, UnixStream::connect(path)).await {
-            Ok(Ok(stream)) => return classify(&answer(stream).await),
+            Ok(Ok(stream)) => return classify(&exchange(stream).await),
             _ => return Peer::Other,
         }
     }
     let Some((host, port)) = server.host_and_port() else { return Peer::Other };
     match timeout(PROBE_TIMEOUT, TcpStream::connect((host, port))).await {
-        Ok(Ok(stream)) => classify(&answer(stream).await),
+        Ok(Ok(stream)) => classify(&exchange(stream).await),
         _ => Peer::Other,
     }
 }
 
-/// The beginning of the peer's answer to [`PROBE`].
-async fn answer(mut stream: impl AsyncReadExt + AsyncWriteExt + Unpin) -> Vec<u8> {
-    let mut answer = Vec::new();
-    // Whatever arrived before an error or the timeout identifies the peer.
-    let exchange = async {
+/// Sends [`PROBE`], and returns the start of the peer's response.
+async fn exchange(mut stream: impl AsyncReadExt + AsyncWriteExt + Unpin) -> Vec<u8> {
+    let mut response = Vec::new();
+    // The bytes that arrived before an error or the timeout identify the peer.
+    let steps = async {
         stream.write_all(PROBE).await?;
-        stream.take(ANSWER_LENGTH_MAX).read_to_end(&mut answer).await
+        stream.take(RESPONSE_LENGTH_MAX).read_to_end(&mut response).await
     };
-    let _ = timeout(PROBE_TIMEOUT, exchange).await;
-    answer
+    let _ = timeout(PROBE_TIMEOUT, steps).await;
+    response
 }
 
-fn classify(answer: &[u8]) -> Peer {
+fn classify(response: &[u8]) -> Peer {
     const PHASES: [Phase; 4] = [Phase::Starting, Phase::Serving, Phase::Stale, Phase::Stopping];
-    if let [0x15, 0x03, ..] = answer {
+    if let [0x15, 0x03, ..] = response {
         return Peer::Tls;
     }
-    if answer.is_empty() {
+    if response.is_empty() {
         return Peer::Closed;
     }
-    let answer = String::from_utf8_lossy(answer);
-    match answer.strip_prefix("HTTP/1.").and_then(|rest| rest.split_once("\r\n\r\n")) {
+    let response = String::from_utf8_lossy(response);
+    match response.strip_prefix("HTTP/1.").and_then(|rest| rest.split_once("\r\n\r\n")) {
         Some((_, body)) if PHASES.iter().any(|phase| body.contains(phase.as_str())) => {
             Peer::Metrics
         }
@@ -148,7 +149,7 @@ fn classify(answer: &[u8]) -> Peer {
 }
 
 impl Diagnosis {
-    /// The error, with the remedy. `has_ca` and `has_certificate` are whether --ca and
+    /// The error, with the remedy. `has_ca` and `has_certificate` state whether --ca and
     /// --certificate are given.
     pub(crate) fn to_error(
         &self,
@@ -162,7 +163,7 @@ impl Diagnosis {
             Self::PlainServer => message("the server at SERVER does not use TLS")
                 .with_hint("use http:// in --server"),
             Self::TlsServer => message("the server at SERVER uses TLS")
-                .with_hint("use https:// in --server, and --ca for an authority of your own"),
+                .with_hint("use https:// in --server, and name a private authority with --ca"),
             Self::MetricsPort => message("SERVER is a metrics port, not a gRPC port")
                 .with_hint("the gRPC port is 50051, unless the server's `listen` names another"),
             Self::NotGrpc => message("the server at SERVER does not serve gRPC")
@@ -207,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_peer_is_recognized_by_its_answer() {
+    fn a_peer_is_recognized_by_its_response() {
         let cases: [(&[u8], Peer); 6] = [
             (b"\x15\x03\x03\0\x02\x02\x46", Peer::Tls),
             (b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nserving\n", Peer::Metrics),
@@ -216,8 +217,8 @@ mod tests {
             (b"\0\0\x12\x04\0\0\0\0\0", Peer::Other),
             (b"SSH-2.0-OpenSSH", Peer::Other),
         ];
-        for (answer, expected) in cases {
-            assert_eq!(classify(answer), expected);
+        for (response, expected) in cases {
+            assert_eq!(classify(response), expected);
         }
     }
 }

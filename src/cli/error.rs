@@ -21,9 +21,9 @@ const ACTOR: (&str, &str) = ("support-access-actor", "--actor");
 pub(crate) struct CliError {
     /// The exit code.
     pub(crate) exit: Exit,
-    /// The gRPC code of the server, or the code that fits an error of the client.
+    /// The gRPC code of the server, or the matching code for an error of the client.
     pub(crate) code: Code,
-    /// The error reason of the server. Empty: the server gave none.
+    /// The error reason of the server. Empty: no error reason.
     pub(crate) reason: String,
     /// The problem, in one sentence.
     pub(crate) message: String,
@@ -176,7 +176,7 @@ pub(crate) fn causes<'a>(
     iter::successors(Some(error), |&error| error.source())
 }
 
-/// The argument that fills `field`. A field without an argument stands for itself.
+/// The argument that fills `field`. Without such an argument, the name of the field.
 fn argument(field: &str, names: &ArgumentNames) -> String {
     if field == ACTOR.0 {
         return ACTOR.1.into();
@@ -214,18 +214,20 @@ fn hint(code: Code, reason: Option<ErrorReason>) -> Option<&'static str> {
         Some(Reason::GrantNotFound) => "`support-access list TENANT` lists the tenant's grants",
         Some(Reason::GrantEnded) => "`support-access grant` creates a new grant",
         Some(Reason::LockNotFound) => {
-            "`support-access lock list TENANT --ended` lists the locks in a tenant, and \
-             --all-tenants those in all tenants"
+            "`support-access lock list TENANT --ended` lists the locks in a tenant; --all-tenants \
+             instead of TENANT lists every lock"
         }
         Some(Reason::EtagMismatch) => "read the object again, and use its new etag",
-        Some(Reason::RequestIdReused) => "omit --request-id: each command then has its own id",
+        Some(Reason::RequestIdReused) => {
+            "omit --request-id, so that each command has a separate id"
+        }
         Some(Reason::TooManyLiveGrants) => "revoke grants that are no longer needed",
         Some(Reason::TooManyLocks) => "lift locks that are no longer needed",
         Some(Reason::ConsistencyTokenInvalid) => {
             "omit --token, or use the token of a change after the restore of the database"
         }
         Some(Reason::EventNotFound) => "name the tenant whose history contains the change",
-        Some(Reason::ReplicaRequired) => "the server is a sidecar; --server names a replica",
+        Some(Reason::ReplicaRequired) => "the server is a sidecar; name a replica with --server",
         Some(Reason::CredentialsMissing) => {
             "--certificate and --key, or --token-file, name the credentials"
         }
@@ -268,7 +270,7 @@ mod tests {
         let metadata = HashMap::from([("max_duration".to_owned(), "604800s".to_owned())]);
         details.set_error_info(reason.name(), "supportaccess.v1", metadata);
         details.set_bad_request(violations.iter().map(to_violation).collect::<Vec<_>>());
-        Status::with_error_details(reason.description().code, "refused", details)
+        Status::with_error_details(reason.description().code, "rejected", details)
     }
 
     #[test]

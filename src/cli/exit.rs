@@ -22,11 +22,11 @@ impl Exit {
         (Self::Success, "success; check: allowed"),
         (Self::Unexpected, "unexpected error; health check: not serving"),
         (Self::Denied, "check: denied, or not as expected; history verify: not valid"),
-        (Self::Pending, "the change is durable, but not yet in force at every check node"),
+        (Self::Pending, "the change is durable, but not yet enforced at every check node"),
         (Self::NotFound, "not found"),
         (
             Self::Conflict,
-            "conflict: etag mismatch, request id reused, ended, or lock of the other party",
+            "conflict: etag mismatch, reused request id, ended grant, or lock of the other party",
         ),
         (Self::PolicyViolation, "the tenant's support policy forbids the request"),
         (Self::NotPermitted, "not authenticated, or not permitted"),

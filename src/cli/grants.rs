@@ -118,8 +118,8 @@ pub(crate) struct ExtendArgs {
 
 /// End one grant of a tenant at once, or all of them
 ///
-/// Returns when no check node can allow by the grant, and lists the tenant's other grants. A grant
-/// that has ended already does not change.
+/// Returns when no check node can allow access by the grant, and lists the tenant's other live
+/// grants. A grant that has ended already does not change.
 #[derive(Debug, Args)]
 #[command(
     group = ArgGroup::new("which").required(true).args(["grant_id", "all"]),
@@ -175,10 +175,10 @@ pub(crate) struct ListArgs {
     /// Only grants that name this agent
     #[arg(long = "agent", value_name = "ID", default_value = "", hide_default_value = true)]
     agent_id: String,
-    /// Only grants in force at this time or later
+    /// Only grants that are active at this time or later
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     overlap_start: Option<Timestamp>,
-    /// Only grants in force before this time
+    /// Only grants that are active before this time
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     overlap_end: Option<Timestamp>,
     #[command(flatten)]
@@ -329,14 +329,16 @@ async fn get(client: &Client, tenant_id: &str, grant_id: &str) -> Result<v1::Gra
     Ok(client.call(message, send).await?.grant.unwrap_or_default())
 }
 
-/// The end of a grant moved by a duration.
+/// The end of a grant, moved by a duration.
 fn later(expire_time: Option<Timestamp>, by: Span) -> Result<Timestamp, CliError> {
     let Some(end) = expire_time else {
         return Err(CliError::usage("--by: the grant lasts until it is revoked, and has no end")
             .with_hint("--for or --until sets an end"));
     };
     let moved = from_parts(end.seconds, end.nanos).and_then(|end| after(end, by));
-    let moved = moved.ok_or_else(|| CliError::usage("--by: the new end is after the year 9999"))?;
+    let moved = moved.ok_or_else(|| {
+        CliError::usage("--by: the new end is after the year 9999; write a shorter duration")
+    })?;
     let nanos = i32::try_from(moved.timestamp_subsec_nanos()).unwrap_or_default();
     Ok(Timestamp { seconds: moved.timestamp(), nanos })
 }

@@ -1,4 +1,4 @@
-//! `support-access health`
+//! `support-access health check`.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -16,9 +16,9 @@ use crate::{
     server::config::HealthConfig,
 };
 
-/// Timeout of the request. A healthy server answers at once.
+/// Timeout of the request. A healthy server responds at once.
 const TIMEOUT: Duration = Duration::from_secs(3);
-/// Maximum number of bytes that are read of an answer.
+/// Maximum number of bytes that are read of a response.
 const LENGTH_MAX: usize = 1_024;
 
 #[derive(Debug, Subcommand)]
@@ -28,9 +28,9 @@ pub(crate) enum HealthCommand {
 
 /// Check whether the server or sidecar on this machine serves; for the health check of a container
 ///
-/// The address comes from the same places as that of the server, so this command finds the server
-/// in the same container. No credentials are needed. Unspecified addresses stand for loopback. The
-/// exit code is 0 if the server serves, and 1 otherwise.
+/// This command reads the same settings as the server, and therefore finds the server in the same
+/// container. No credentials are needed. An unspecified address, such as 0.0.0.0, stands for
+/// loopback. The exit code is 0 if the server serves, and 1 otherwise.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   support-access health check")]
@@ -50,8 +50,8 @@ async fn check(args: &CheckArgs) -> Result<Report, CliError> {
     let HealthConfig { metrics_listen } = args.settings.load()?;
     if metrics_listen.port() == 0 {
         return Err(CliError::usage(format!(
-            "{metrics_listen} stands for a free port, which only the server knows; its log \
-             contains the address"
+            "{metrics_listen} stands for a free port, which only the server knows; name the port \
+             in the server's log"
         )));
     }
     let url = format!("http://{}/readyz", reachable(metrics_listen));
@@ -61,7 +61,7 @@ async fn check(args: &CheckArgs) -> Result<Report, CliError> {
         StatusCode::SERVICE_UNAVAILABLE => Exit::Unexpected,
         other => {
             return Err(CliError::new(format!(
-                "{url} answers {other}, as support-access does not"
+                "{url} returned {other}, in a response that is not from support-access"
             ))
             .with_hint("another program may listen there"));
         }
@@ -83,9 +83,9 @@ async fn get(url: &str) -> Result<(StatusCode, String), CliError> {
     let failed = |cause: String| CliError::new(format!("{url} cannot be read: {cause}"));
     let parsed: Uri =
         url.parse().map_err(|error: http::uri::InvalidUri| failed(error.to_string()))?;
-    let answer = timeout(TIMEOUT, HttpClient::plain().get(&parsed, LENGTH_MAX)).await;
-    let answer = answer.unwrap_or_else(|_| Err("no answer within the timeout".into()));
-    let Answer { status, body, .. } = answer.map_err(failed)?;
+    let response = timeout(TIMEOUT, HttpClient::plain().get(&parsed, LENGTH_MAX)).await;
+    let response = response.unwrap_or_else(|_| Err("no response within the timeout".into()));
+    let Answer { status, body, .. } = response.map_err(failed)?;
     Ok((status, String::from_utf8_lossy(&body).into_owned()))
 }
 

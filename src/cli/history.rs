@@ -63,10 +63,10 @@ pub(crate) struct ListArgs {
     limit: LimitArgs,
 }
 
-/// Wait until a change is in force at every check node
+/// Wait until a change is enforced at every check node
 ///
-/// Every change prints a consistency token. A change is in force after about the server's
-/// max-staleness, 2s by default, even if nodes are dead or unreachable.
+/// Every change prints a consistency token. A change is enforced at the latest after about the
+/// server's max-staleness, 2s by default, even if nodes are dead or unreachable.
 #[derive(Debug, Args)]
 #[command(
     allow_missing_positional = true,

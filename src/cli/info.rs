@@ -26,7 +26,7 @@ pub(crate) struct VersionArgs {
     connection: ConnectionArgs,
 }
 
-/// Show who you are to the server: name, roles and tenants
+/// Show how the server identifies you: name, roles and tenants
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   support-access whoami --token-file maria.token")]

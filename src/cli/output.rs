@@ -41,7 +41,7 @@ impl Report {
 }
 
 /// Prints the result of a command, and returns the exit code. Errors and warnings are JSON if the
-/// user asked for JSON.
+/// user has requested JSON.
 pub(crate) fn conclude(result: Result<Report, CliError>, is_json: bool) -> ExitCode {
     let printed = result.and_then(|report| {
         print_part(&report.text)?;
@@ -51,7 +51,7 @@ pub(crate) fn conclude(result: Result<Report, CliError>, is_json: bool) -> ExitC
         Ok(Report { warnings, exit, .. }) => (render_warnings(&warnings, is_json), exit),
         Err(error) => (render_error(&error, is_json), error.exit),
     };
-    // A failed write to stderr has nowhere to be reported. The exit code still is correct.
+    // A failed write to stderr cannot be reported. The exit code is still correct.
     let _ = io::stderr().lock().write_all(text.as_bytes());
     exit.into()
 }
@@ -71,7 +71,7 @@ pub(crate) fn print_usage(error: &clap::Error, is_json: bool) -> ExitCode {
     if error.use_stderr() && is_json {
         return conclude(Err(error.into()), is_json);
     }
-    // A failed write has nowhere to be reported.
+    // A failed write cannot be reported.
     let _ = error.print();
     if error.use_stderr() { Exit::Usage.into() } else { Exit::Success.into() }
 }

@@ -67,7 +67,7 @@ pub(crate) struct SetArgs {
     /// Offer no durations; each duration up to the maximum can still be granted
     #[arg(long, conflicts_with = "preset_durations")]
     no_presets: bool,
-    /// The duration of a grant without an end of its own
+    /// The duration of a grant without an explicit end
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     default_duration: Option<Span>,
     /// The longest time from the start of a grant to the end
@@ -145,7 +145,7 @@ pub(crate) async fn get(
 }
 
 impl SetArgs {
-    /// A field that the mask names and the message lacks is cleared.
+    /// The server clears a field that is in the mask but not in the message.
     fn to_request(&self) -> Result<v1::UpdateSupportPolicyRequest, CliError> {
         let mut presets = self.preset_durations.clone();
         presets.sort_unstable();
@@ -166,7 +166,7 @@ impl SetArgs {
         };
         let set: Vec<OverrideField> = overrides.fields().collect();
         if let Some(both) = self.clear.iter().find(|field| set.contains(field)) {
-            let problem = format!("--clear: {} is set and cleared in one command", both.name());
+            let problem = format!("--clear: {} is also set; set or clear, not both", both.name());
             return Err(CliError::usage(problem));
         }
         let paths = set.iter().chain(&self.clear).map(|field| field.name().to_owned()).collect();

@@ -29,8 +29,9 @@ fn notes() -> String {
 {EXAMPLES}
 
 Each setting is taken from the flag, the environment variable (an empty variable counts as unset),
-the configuration file or the default, in this order. `support-access config check` checks them
-without starting anything. The file is TOML, and has tables that are neither flags nor variables:
+the configuration file or the default, in this order. `support-access config check` checks the
+settings without starting anything. The file is TOML. The tables of the file have neither flags nor
+variables:
 
 {example}
 

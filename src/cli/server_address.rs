@@ -15,7 +15,7 @@ impl ServerAddress {
         &self.0
     }
 
-    /// Whether the address begins with https://.
+    /// Whether the address starts with https://.
     pub(crate) fn uses_tls(&self) -> bool {
         self.0.starts_with("https://")
     }

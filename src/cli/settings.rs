@@ -76,7 +76,7 @@ fn to_arg(setting: &'static Setting) -> Arg {
     }
 }
 
-/// An environment variable. A value that is not Unicode is replaced by one that no parser accepts.
+/// An environment variable. Bytes that are not UTF-8 become U+FFFD.
 fn from_env(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }

@@ -14,13 +14,14 @@ Example:
   support-access sidecar --upstream https://access.example:50051
 
 Each setting is taken from the flag, the environment variable, the configuration file or the
-default, as for `serve`. Both may share a file. `support-access config check sidecar` checks them
-without starting anything.
+default, as for `serve`. A replica and a sidecar may share a file. To check the settings without
+starting anything, use `support-access config check sidecar`.
 
-A sidecar answers checks from memory, and accepts no changes. It follows the first available
-upstream. Without a valid lease, it denies every check with STALE, and its health is NOT_SERVING.
+A sidecar answers checks from memory, and accepts no changes. The sidecar follows the first
+available upstream. Without a valid lease, the sidecar denies every check with STALE, and the health
+is NOT_SERVING.
 
-Exit codes: 0 stopped by a signal, 1 could not start, failed, or was refused by every upstream,
+Exit codes: 0 stopped by a signal, 1 could not start, failed, or was rejected by every upstream,
 64 wrong usage or configuration.";
 
 /// Run a sidecar: a check node beside a gateway, which follows a server

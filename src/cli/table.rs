@@ -9,7 +9,7 @@ use crate::domain::ids::is_unsafe;
 
 /// The space between two columns.
 const GAP: usize = 2;
-/// The smallest width to which a text column is shortened. Below, the column is omitted.
+/// The smallest width to which a text column is shortened. A narrower column is omitted.
 const TEXT_WIDTH_MIN: usize = 20;
 
 /// The properties of the output stream.
@@ -46,7 +46,7 @@ pub(crate) struct Column {
 /// How a column fits into a narrow terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shape {
-    /// Never broken, such as ids and times.
+    /// Neither shortened nor wrapped: ids and times.
     Fixed,
     /// Shortened.
     Text,
@@ -61,8 +61,8 @@ pub(crate) struct Cell {
     highlight: Option<Highlight>,
 }
 
-/// Replaces characters that could control a terminal, since the text may come from a stranger. Line
-/// breaks and tabs become spaces.
+/// Replaces characters that could control a terminal, because the text may come from an untrusted
+/// source. Line breaks and tabs become spaces.
 pub(crate) fn clean(text: &str) -> String {
     let replace = |c: char| match c {
         '\n' | '\r' | '\t' => ' ',
@@ -159,7 +159,7 @@ fn to_lines(layout: Layout, shown: &[(usize, usize)], columns: &[Column], row: &
     (0..height).map(line).collect()
 }
 
-/// `text`, or the beginning and an ellipsis if the text is too wide.
+/// `text`, or the start and an ellipsis if the text is too wide.
 fn shorten(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
@@ -217,7 +217,7 @@ impl Layout {
 // === impl Column ===
 
 impl Column {
-    /// A column that is never broken.
+    /// A column that is neither shortened nor wrapped.
     pub(crate) const fn fixed(header: &'static str, rank: u8) -> Self {
         Self { header, rank, shape: Shape::Fixed }
     }
@@ -236,7 +236,7 @@ impl Column {
 // === impl Cell ===
 
 impl Cell {
-    /// A text from any source.
+    /// A cell with the text, cleaned. An empty text becomes `-`.
     pub(crate) fn new(text: impl AsRef<str>) -> Self {
         let text = clean(text.as_ref());
         Self { text: if text.is_empty() { "-".into() } else { text }, highlight: None }

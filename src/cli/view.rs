@@ -92,17 +92,18 @@ pub(crate) fn time_and_caller(time: Option<&Timestamp>, caller: &str) -> Cell {
     Cell::new(format!("{} by {caller}", time_utc(time, "-")))
 }
 
-/// How many nodes have acknowledged a change, or hold no lease from before the change.
+/// The numbers of acknowledged and lapsed nodes. A lapsed node has no valid lease from before the
+/// change.
 pub(crate) fn node_counts(enforcement: &v1::Enforcement) -> String {
     let v1::Enforcement { nodes_acknowledged, nodes_lapsed, .. } = enforcement;
     format!("{nodes_acknowledged} acknowledged, {nodes_lapsed} lapsed")
 }
 
-/// How far a change has reached the check nodes, and the consistency token of the change.
+/// The rows for the enforcement state and the consistency token of a change.
 pub(crate) fn enforcement(
     enforcement: Option<&v1::Enforcement>,
 ) -> impl Iterator<Item = (&'static str, Cell)> {
-    let in_force = match enforcement {
+    let state = match enforcement {
         None => Cell::new("unknown").highlighted(Highlight::Warning),
         Some(found) if found.state() == v1::EnforcementState::Complete => {
             let elapsed = measured(found.elapsed.as_ref());
@@ -113,10 +114,10 @@ pub(crate) fn enforcement(
         Some(found) => pending(found),
     };
     let token = enforcement.map(|found| ("Token", Cell::new(&found.consistency_token)));
-    [("In force", in_force)].into_iter().chain(token)
+    [("Enforced", state)].into_iter().chain(token)
 }
 
-/// A change that is not yet known to be in force everywhere.
+/// A change that is not yet known to be enforced everywhere.
 pub(crate) fn pending(enforcement: &v1::Enforcement) -> Cell {
     let (counts, pending) = (node_counts(enforcement), enforcement.nodes_pending);
     let latest = time_utc(enforcement.complete_by.as_ref(), "-");
@@ -158,8 +159,8 @@ mod tests {
         let rows: Vec<_> = enforcement(Some(&found)).collect();
         let text = "NOT YET at every check node (1 acknowledged, 0 lapsed, 2 pending); \
                     by 2026-12-01 09:00:00 UTC";
-        let in_force = Cell::new(text).highlighted(Highlight::Warning);
-        assert_eq!(rows, [("In force", in_force), ("Token", Cell::new("token"))]);
+        let state = Cell::new(text).highlighted(Highlight::Warning);
+        assert_eq!(rows, [("Enforced", state), ("Token", Cell::new("token"))]);
         assert_eq!(enforcement(None).count(), 1, "no token is known");
     }
 }

@@ -43,7 +43,7 @@ pub enum Role {
     Auditor,
 }
 
-/// The owner of a lock or a role: the customer or the vendor.
+/// The owner of a lock or a role: the tenant or the vendor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Party {
@@ -97,8 +97,8 @@ pub struct Caller {
     pub roles: BTreeSet<Role>,
     /// The tenants to which [`Permission::Own`] applies.
     pub tenants: Tenants,
-    /// Key of rate limits and quotas: authentication method and name. The same name under two
-    /// methods is two callers.
+    /// Key of rate limits and quotas: authentication method and name. One name under two methods is
+    /// two callers.
     pub identity: Arc<str>,
     /// Remaining validity of the credentials. `None`: as long as the connection lasts.
     pub valid_for: Option<Duration>,
@@ -173,10 +173,10 @@ impl Role {
     pub fn conflict(self, other: Self) -> Option<&'static str> {
         let either_is = |role| self == role || other == role;
         if self.party() != other.party() {
-            Some("a caller with a customer's and a vendor's role could grant access to itself")
+            Some("a caller with a tenant's and a vendor's role could grant access to itself")
         } else if either_is(Self::Portal) && (either_is(Self::Operator) || either_is(Self::Gateway))
         {
-            Some("the portal forwards customers' decisions, and must not be able to use them")
+            Some("the portal forwards the grants of tenants, and must not use these grants")
         } else {
             None
         }
@@ -252,8 +252,8 @@ impl Caller {
         Err(denied)
     }
 
-    /// The party for which the caller performs `action`: the tenant, if a tenant role permits the
-    /// action and `tenant_id` is one of the caller's own tenants.
+    /// The party for which the caller performs `action`. This is the tenant if a tenant role
+    /// permits the action and `tenant_id` is one of the caller's own tenants, or else the vendor.
     pub fn party(&self, action: Action, tenant_id: Option<&TenantId>) -> Party {
         let mut tenant_roles = self.roles.iter().filter(|role| role.party() == Party::Tenant);
         let is_permitted = tenant_roles.any(|role| action.permission(*role) != Permission::None);
@@ -275,7 +275,7 @@ impl Caller {
 // === impl Action ===
 
 impl Action {
-    /// Whether the action waits until a change is in force at every check node.
+    /// Whether the action waits until a change is enforced at every check node.
     pub const fn waits_for_enforcement(self) -> bool {
         matches!(
             self,

@@ -1,10 +1,10 @@
-//! Hash chains: a change of a history is detected, because each event is hashed with the previous
-//! one.
+//! Hash chains: each event is hashed together with the previous hash, so that a later change of a
+//! history is detected.
 //!
 //! The history of each tenant is a chain, and so is the vendor's. Every event has a sequence in the
 //! chain, 1, 2, 3 and so on, and a hash over the content and the previous hash. `docs/history.md`
-//! specifies the format, so that anyone can write a verifier. This module must implement that
-//! specification permanently.
+//! specifies the format, so that anyone can write a verifier. This module must always implement
+//! that specification.
 
 use std::{
     fmt::{self, Write},
@@ -39,7 +39,8 @@ const HASH: &str = "hash";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Hash(pub [u8; 32]);
 
-/// The position of an event in the chain, and the hash, which covers all earlier events.
+/// The position of an event in the chain, and the hash, which covers this event and all earlier
+/// events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Link {
     /// The event's sequence.
@@ -68,8 +69,8 @@ pub struct Record {
     pub line: String,
 }
 
-/// The hashed content of an event, as stored. The content is not interpreted, so that a later
-/// version with other names produces the same record.
+/// The hashed content of an event, as stored. A record depends on these texts only. A later version
+/// that renames a field in Rust therefore produces the same record.
 #[derive(Debug, Clone, Copy)]
 pub struct Content<'a> {
     /// The tenant. Empty: the vendor's own history.

@@ -30,7 +30,8 @@ pub struct AccessCheck {
 }
 
 /// The groups that a gateway asserts. The values come from an identity provider, so some may not be
-/// ids. Such a value matches no grant. It still matches a lock on the group that it shows.
+/// ids. Such a value matches no grant. A lock on a group still matches a value that looks like the
+/// id of the group.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AssertedGroups {
     ids: BTreeSet<GroupId>,
@@ -41,7 +42,8 @@ pub struct AssertedGroups {
 // === impl AccessCheck ===
 
 impl AccessCheck {
-    /// Whether the check is about this agent, or about an agent that acts on behalf of it.
+    /// Whether the check is about this agent, or about another agent that acts on behalf of this
+    /// one.
     pub fn involves_agent(&self, agent_id: &AgentId) -> bool {
         self.agent_id.as_ref() == Some(agent_id) || self.on_behalf_of.as_ref() == Some(agent_id)
     }

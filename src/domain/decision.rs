@@ -18,7 +18,7 @@ const MESSAGE_LENGTH_MAX: usize = 1_000;
 pub enum Reason {
     /// An active grant covers the check. The only reason that allows.
     GrantActive,
-    /// No grant comes close.
+    /// The tenant has no live grant, and no grant to the agent's groups has ended.
     NoGrant,
     /// A matching grant starts later.
     NotStarted,
@@ -68,7 +68,7 @@ pub enum Remedy {
 /// The decision on an [`AccessCheck`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decision<'a> {
-    /// Why.
+    /// The reason.
     pub reason: Reason,
     /// The grant that allows the check, or that came closest.
     pub terms: Option<&'a GrantTerms>,
@@ -224,7 +224,7 @@ pub fn message(decision: &Decision<'_>, check: &AccessCheck) -> String {
         (Some(lock), _) => lock_message(lock),
         (None, Some(terms)) => grant_message(decision.reason, terms, check),
         (None, None) => match decision.reason {
-            Reason::Stale => "The check node cannot prove that its data is recent, so it denies. \
+            Reason::Stale => "The check node cannot prove that its data is recent, and denies. \
                               Retry, or ask another check node."
                 .into(),
             Reason::AgentKindNotAllowed => format!(
@@ -279,8 +279,8 @@ fn grant_message(reason: Reason, terms: &GrantTerms, check: &AccessCheck) -> Str
             join(check.groups.ids()),
         ),
         Reason::AgentNotNamed => format!(
-            "The grant to group {group} names its agents, and {agent} is not one of them. A tenant \
-             administrator can grant access to the agent, or to the whole group.",
+            "The grant to group {group} does not name {agent}. A tenant administrator can grant \
+             access to the agent, or to the whole group.",
         ),
         Reason::LevelExceeded => format!(
             "The grant to group {group} allows {}, but {} is required. A tenant administrator can \

@@ -57,7 +57,7 @@ pub enum EventKind {
         /// The ended grant.
         grant: Grant,
     },
-    /// A grant ended by itself.
+    /// A grant reached the end time.
     Expired {
         /// The ended grant.
         grant: Grant,
@@ -79,7 +79,7 @@ pub enum EventKind {
         /// The ended lock.
         lock: Lock,
     },
-    /// A lock ended by itself.
+    /// A lock reached the end time.
     LockExpired {
         /// The ended lock.
         lock: Lock,
@@ -133,7 +133,7 @@ impl EventKind {
         )
     }
 
-    /// Stamps the grant or lock of an event that is appended at this sequence of the history.
+    /// Sets the sequences of the grant or lock of an event that is appended at `sequence`.
     pub fn set_sequence(&mut self, sequence: Sequence) {
         let is_new = matches!(self, Self::Granted { .. } | Self::Locked { .. });
         let (last, created) = match self {

@@ -44,8 +44,8 @@ pub struct ChecklistItem {
     pub detail: String,
 }
 
-/// The checklist for a decision. Exactly one answer is [`ChecklistAnswer::No`], except that there
-/// is none if the check is allowed or [`Reason::Stale`].
+/// The checklist for a decision. Exactly one answer is [`ChecklistAnswer::No`], or none if the
+/// check is allowed or [`Reason::Stale`].
 pub fn checklist(decision: &Decision<'_>, check: &AccessCheck) -> Vec<ChecklistItem> {
     let obstacle = obstacle(decision);
     let questions = [

@@ -36,7 +36,7 @@ pub enum AgentKind {
     Human,
     /// An AI agent, autonomous or on behalf of a human.
     Ai,
-    /// A program without a model, such as a backup job.
+    /// A program without an AI model, such as a backup job.
     Service,
 }
 
@@ -136,7 +136,7 @@ impl GrantTerms {
         }
     }
 
-    /// When the grant ended or will end, if that is known.
+    /// When the grant ended or will end. `None`: when a caller revokes the grant.
     pub fn end_time(&self) -> Option<Time> {
         self.revoke_time.or(self.expire_time)
     }

@@ -1,5 +1,4 @@
-//! Ids and free texts from callers. Each is validated once, where it enters, and trusted
-//! afterwards.
+//! Ids and free texts from callers. Each is validated once, when received, and trusted afterwards.
 
 use std::{fmt, sync::Arc};
 
@@ -15,7 +14,7 @@ use uuid::Uuid;
 pub const ID_LENGTH_MAX: usize = 128;
 /// The maximum length of a free text, in characters.
 pub const FREE_TEXT_LENGTH_MAX: usize = 1_000;
-/// U+2800 is a symbol without a dot. Unicode has no property for such a character.
+/// The Braille pattern without dots, which is invisible. No Unicode property marks such a symbol.
 const BRAILLE_BLANK: char = '\u{2800}';
 
 /// Why a text was rejected.
@@ -42,15 +41,14 @@ pub enum TextError {
     /// No character of the text is visible.
     #[error("must contain a visible character")]
     NothingVisible,
-    /// The text is not in Unicode Normalization Form C. The same word has one spelling in that
-    /// form.
+    /// The text is not in Unicode Normalization Form C. In that form, each word has one spelling.
     #[error("must be in Unicode Normalization Form C (NFC)")]
     NotNormalized,
     /// The text starts or ends with white space, which is invisible in a log.
-    #[error("must not begin or end with white space")]
+    #[error("must not start or end with white space")]
     SurroundingSpace,
     /// The name is reserved for the service itself.
-    #[error("must not be a name that the service uses itself")]
+    #[error("must not be a name that is reserved for the service; choose another name")]
     Reserved,
 }
 
@@ -91,7 +89,7 @@ pub fn check_id(text: &str) -> Result<(), TextError> {
 }
 
 /// The id that a text shows: in NFC, without control, default-ignorable and bidirectional
-/// characters. `None`: the rest is not an id either.
+/// characters. `None`: the remaining text is not an id.
 pub fn shown_id<T>(text: &str, new: impl FnOnce(&str) -> Result<T, TextError>) -> Option<T> {
     let is_shown = |c: &char| !(c.is_control() || is_ignorable(*c));
     let shown: String = text.chars().filter(is_shown).collect();

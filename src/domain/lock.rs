@@ -17,7 +17,7 @@ use crate::domain::{
 
 /// Maximum number of live locks of the vendor. Every check node holds these locks in memory.
 pub const VENDOR_LOCKS_MAX: usize = 1_000;
-/// The most live locks that one tenant may create itself.
+/// Maximum number of live locks that one tenant has created.
 pub const TENANT_LOCKS_MAX: usize = 100;
 /// Upper bound for the size of a lock without reasons, in bytes: ids of up to 128 characters of up
 /// to four bytes, and times.
@@ -100,7 +100,7 @@ impl fmt::Display for LockTarget {
     }
 }
 
-/// Where a lock is in its life. Derived from the lock and the time, never stored.
+/// The state of a lock. Derived from the lock and the time, never stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LockState {
     /// Denies every check that it matches.
@@ -120,21 +120,21 @@ pub struct LockTerms {
     pub tenant_id: Option<TenantId>,
     /// The checks that the lock denies.
     pub target: LockTarget,
-    /// The party that created the lock, and that may lift it.
+    /// The party that created the lock, and may lift the lock.
     pub party: Party,
     /// When the lock ends by itself (exclusive). `None`: when a caller lifts the lock.
     pub expire_time: Option<Time>,
 }
 
 impl LockTerms {
-    /// Whether the lock applies at `now`, unless it was lifted. If the time is known only within
-    /// bounds, the lock applies until the end has certainly passed.
+    /// Whether the lock applies at `now`, if no caller has lifted the lock. If the time is known
+    /// only within bounds, the lock applies until the end has certainly passed.
     pub fn applies_at(&self, now: impl Into<Now>) -> bool {
         let now = now.into();
         self.expire_time.is_none_or(|expire| now.earliest < expire)
     }
 
-    /// Whether the lock is about the check.
+    /// Whether the lock is about the tenant and the agent of the check.
     pub fn matches(&self, check: &AccessCheck) -> bool {
         let applies_in = |tenant_id: &TenantId| *tenant_id == check.tenant_id;
         self.tenant_id.as_ref().is_none_or(applies_in) && self.target.matches(check)
@@ -227,8 +227,8 @@ pub struct LockRequest {
     pub end: Option<End>,
 }
 
-/// The lock that a denial names: of all locks that deny the check, the one that applies longest,
-/// then the one that matches most. `None`: no lock denies the check.
+/// The lock that a denial names. If several locks deny the check, this is the lock that applies
+/// longest, then the lock that matches the most checks. `None`: no lock denies the check.
 pub fn matching_lock<'a>(
     locks: impl IntoIterator<Item = &'a LockTerms>,
     check: &AccessCheck,

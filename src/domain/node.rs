@@ -1,4 +1,4 @@
-//! Check nodes, and how far a change has reached the nodes.
+//! Check nodes, and the enforcement of a change at the nodes.
 
 use std::{fmt, time::Duration};
 
@@ -62,7 +62,7 @@ pub struct NodeInfo {
 /// The enforcement of a change at every check node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Enforced {
-    /// From the commit until that was known.
+    /// The time from the commit until the enforcement was known.
     pub elapsed: Duration,
     /// Nodes that acknowledged the change.
     pub nodes_acknowledged: u32,

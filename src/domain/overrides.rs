@@ -1,5 +1,4 @@
-//! A tenant's policy overrides: its own choices, each as strict as the vendor's catalogue or
-//! stricter.
+//! A tenant's policy overrides: the tenant's own choices, which narrow the vendor's catalogue.
 
 use serde::{Deserialize, Serialize};
 
@@ -23,9 +22,9 @@ pub struct GroupOverride {
 /// Declares the overrides and the names of their fields at once.
 macro_rules! overrides {
     ($($(#[$doc:meta])* $field:ident: $variant:ident, $type:ty;)*) => {
-        /// A tenant's own choices. `None` inherits the vendor's catalogue, including its later
-        /// changes. The catalogue is applied whenever a policy is read, so a tenant is never more
-        /// permissive than the vendor, whichever of the two changed last.
+        /// A tenant's own choices. `None` inherits the vendor's catalogue, including later changes.
+        /// The catalogue is applied whenever a policy is read. A tenant is therefore never more
+        /// permissive than the vendor, even if the catalogue was narrowed after the choice.
         #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
         pub struct PolicyOverrides {
             $($(#[$doc])* pub $field: Option<$type>,)*
@@ -53,7 +52,8 @@ macro_rules! overrides {
         }
 
         impl PolicyOverrides {
-            /// These overrides after an update. A field that the update names and lacks is cleared.
+            /// These overrides after an update. A field is cleared if `update.fields` names the
+            /// field and `update.overrides` lacks a value.
             pub fn merged(mut self, update: &OverridesUpdate) -> Self {
                 for field in &update.fields {
                     match field {
@@ -101,9 +101,9 @@ pub struct OverridesUpdate {
 /// The request of `UpdateSupportPolicy`. Each field is valid by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PolicyRequest {
-    /// Makes a retry safe.
+    /// The idempotency key.
     pub request_id: Option<RequestId>,
-    /// The etag of the policy as the caller knows it. `None`: the last writer wins.
+    /// The etag of the policy as known to the caller. `None`: the last writer wins.
     pub etag: Option<String>,
     /// The overrides to change.
     pub update: OverridesUpdate,

@@ -69,7 +69,7 @@ pub struct SupportPolicy {
     pub agent_kinds: Vec<AgentKindEntry>,
 }
 
-/// From when until when a grant applies.
+/// The period in which a grant applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Period {
     /// The start (inclusive).
@@ -141,7 +141,7 @@ impl SupportPolicy {
         self.check_reason(&mut forbidden, &request.reason);
         if self.ticket_required && request.ticket.is_empty() {
             let limit = ("ticket_required", "true".into());
-            let description = "must not be empty: the support policy requires a ticket";
+            let description = "must not be empty, because the support policy requires a ticket";
             forbidden.add("ticket", Reason::TicketRequired, limit, description);
         }
         self.check_start(&mut forbidden, start_time, now);
@@ -235,7 +235,7 @@ impl SupportPolicy {
             (("max_access_level", max.into()), format!("{kind} agents are allowed up to {max}"))
         } else if entry.max_access_level.is_some_and(|max| max < level) {
             let description = "max_access_level must be unspecified, or at least access_level: \
-                a level of its own for an agent kind is not supported yet";
+                a separate level for an agent kind is not supported yet";
             (("max_access_level", level.as_str().into()), description.into())
         } else {
             return;
@@ -246,7 +246,7 @@ impl SupportPolicy {
     fn check_reason(&self, forbidden: &mut Forbidden, reason: &FreeText) {
         if self.reason_required && reason.is_blank() {
             let limit = ("reason_required", "true".into());
-            let description = "must not be empty: the support policy requires a reason";
+            let description = "must not be empty, because the support policy requires a reason";
             forbidden.add("reason", Reason::ReasonRequired, limit, description);
         }
     }
@@ -271,7 +271,7 @@ impl SupportPolicy {
         match expire {
             None if !self.until_revoked_allowed => {
                 let limit = ("until_revoked_allowed", "false".into());
-                let description = "is not allowed by the support policy: \
+                let description = "is not allowed by the support policy; \
                     set an end time or a duration";
                 forbidden.add(field, Reason::UntilRevokedNotAllowed, limit, description);
             }

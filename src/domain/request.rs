@@ -11,7 +11,7 @@ use crate::domain::{
     violation::{ViolationReason, Violations},
 };
 
-/// How far in the past a start may lie and still count as now, because clocks differ.
+/// A start at most this far in the past counts as now, because clocks differ.
 pub const START_LEEWAY: Duration = Duration::from_mins(5);
 
 /// When a grant or lock ends.
@@ -19,7 +19,7 @@ pub const START_LEEWAY: Duration = Duration::from_mins(5);
 pub enum End {
     /// At this time.
     At(Time),
-    /// So long after the start, or after now.
+    /// This long after the start, or after now.
     After(Span),
     /// When a caller revokes the grant.
     UntilRevoked,
@@ -35,7 +35,7 @@ impl End {
         }
     }
 
-    /// The end time, counted from `from`. It must be after both `from` and `now`.
+    /// The end time, counted from `from`. Must be after both `from` and `now`.
     pub fn resolve(self, from: Time, now: Time) -> Result<Option<Time>, Violations> {
         let out_of_range = |description: &str| {
             Err(Violations::of(self.field(), ViolationReason::OutOfRange, description))
@@ -60,7 +60,7 @@ impl End {
 /// must have the same content, in serialized form.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct GrantRequest {
-    /// Makes a retry safe.
+    /// The idempotency key.
     pub request_id: Option<RequestId>,
     /// The tenant that grants access.
     pub tenant_id: TenantId,
@@ -85,7 +85,7 @@ pub struct GrantRequest {
 /// The request of `ExtendAccess`. Each field is valid by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ExtendRequest {
-    /// Makes a retry safe.
+    /// The idempotency key.
     pub request_id: Option<RequestId>,
     /// The etag of the grant as known to the caller. `None`: the last writer wins.
     pub etag: Option<String>,
@@ -98,7 +98,7 @@ pub struct ExtendRequest {
 /// The request of `RevokeAccess` and `RevokeAllAccess`. Each field is valid by itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct RevokeRequest {
-    /// Makes a retry safe.
+    /// The idempotency key.
     pub request_id: Option<RequestId>,
     /// The etag of the grant as known to the caller. `None`: revoke unconditionally.
     pub etag: Option<String>,
@@ -109,7 +109,7 @@ pub struct RevokeRequest {
 /// The request of `UnlockAccess`. Each field is valid by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct UnlockRequest {
-    /// Makes a retry safe.
+    /// The idempotency key.
     pub request_id: Option<RequestId>,
     /// The etag of the lock as known to the caller. `None`: lift unconditionally.
     pub etag: Option<String>,

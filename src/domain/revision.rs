@@ -21,7 +21,7 @@ pub type Sequence = i64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LogName(pub Uuid);
 
-/// One life of a log: a UUID that is replaced after the database was restored.
+/// One incarnation of a log: a UUID that is replaced after the database was restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Epoch(pub Uuid);
 
@@ -29,11 +29,11 @@ pub struct Epoch(pub Uuid);
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenKey(pub [u8; 16]);
 
-/// A place in a log: after one event. Two logs that share a position share everything before it.
-/// After a restore, the event with the same revision has another time.
+/// A position in a log, after one event. Two logs that share a position share all events up to that
+/// position. After a restore, the event with the same revision has another time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
-    /// The life of the log.
+    /// The incarnation of the log.
     pub epoch: Epoch,
     /// The revision of the event. 0: the beginning.
     pub revision: Revision,

@@ -44,7 +44,8 @@ pub fn between(earlier: Time, later: Time) -> Duration {
     (later - earlier).to_std().unwrap_or_default()
 }
 
-/// Bounds of the current time. Access starts by the lower bound and ends by the upper bound.
+/// Bounds of the current time. A grant starts when the lower bound reaches the start, and ends when
+/// the upper bound reaches the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now {
     /// The lower bound.
@@ -66,8 +67,8 @@ impl From<Time> for Now {
 #[serde(try_from = "String", into = "String")]
 pub struct Span(pub Duration);
 
-/// The units of a [`Span`], in microseconds, largest first. A month or a year has no fixed length,
-/// and an `M` is easily confused with an `m`.
+/// The units of a [`Span`], in microseconds, largest first. Months and years are missing: neither
+/// has a fixed length, and an `M` is easily confused with an `m`.
 const UNITS: [(&str, u64); 7] = [
     ("w", 604_800_000_000),
     ("d", 86_400_000_000),

@@ -7,7 +7,7 @@
 //!
 //! `WaitEnforced` compares the revision and the time with the event in the log. A check node keeps
 //! no old events: it rejects a token only if the token contradicts the position of the node. A
-//! forged token that passes both can only make a check wait for a revision, and then deny it.
+//! forged token that passes both can only delay a check, which is then denied.
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ use crate::domain::{
 
 /// The length of a token, in characters.
 const LENGTH: usize = 22;
-/// The bytes of the revision in the block. More than 10¹⁴ events.
+/// The bytes of the revision in the block: enough for 10¹⁴ events.
 const REVISION_BYTES: usize = 6;
 /// The bytes of the time in the block, in microseconds since 1970: until the year 4253.
 const TIME_BYTES: usize = 7;
@@ -42,15 +42,15 @@ pub struct TokenEvent {
     time_us: u64,
 }
 
-/// The token is forged, or of another epoch or log.
+/// The token is forged, or belongs to another epoch or log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "consistency_token is not one of this log, or is older than a restore of the database: \
+    "consistency_token is not one of this log, or is older than a restore of the database; \
      drop the token"
 )]
 pub struct TokenInvalid;
 
-/// The cryptographic library failed, such as for lack of memory.
+/// The cryptographic library failed, for example for lack of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a consistency token cannot be encrypted")]
 pub struct NotEncrypted;
@@ -64,7 +64,8 @@ impl TokenEvent {
         Self { revision, time_us: micros.cast_unsigned() & TIME_MASK }
     }
 
-    /// Whether no log with an event `head` can contain this event too: times never decrease.
+    /// Whether no log that contains the event `head` can also contain this event. In a log, times
+    /// never decrease.
     pub fn contradicts(self, head: Self) -> bool {
         match self.revision.cmp(&head.revision) {
             std::cmp::Ordering::Less => self.time_us > head.time_us,

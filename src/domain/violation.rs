@@ -4,8 +4,7 @@ use std::fmt::Display;
 
 use crate::domain::ids::TextError;
 
-/// The maximum number of violations that are kept of one request, so that the violations of a
-/// request need little memory.
+/// The maximum number of violations that are kept for one request, to limit memory.
 const KEPT_MAX: usize = 20;
 
 /// Why a field was rejected. The API's `ViolationReason` has the same names.

@@ -51,8 +51,8 @@ impl ChangeBuffer {
             || (position.epoch == self.base.epoch && position.time.is_some_and(has_event))
     }
 
-    /// Whether the buffer shows that this log has an event of `revision` at `time`. If so, all
-    /// earlier events are equal, too.
+    /// Whether the buffer shows that this log has an event of `revision` at `time`. Two logs that
+    /// share this event also share all earlier events.
     pub(super) fn has(&self, revision: Revision, time: Time) -> bool {
         if revision <= self.base.revision {
             return revision == self.base.revision && self.base.time == Some(time);

@@ -1,4 +1,4 @@
-//! The center of a check node: every change of the view goes through here.
+//! The state of a check node. Only the methods in this file change the view.
 
 use std::{sync::Arc, time::Duration};
 
@@ -99,7 +99,7 @@ impl CheckNode {
         self.view().snapshot.revision()
     }
 
-    /// The number of snapshots that replaced an earlier one.
+    /// The number of loaded snapshots.
     pub fn generation(&self) -> u64 {
         self.progress.read().generation
     }
@@ -119,8 +119,8 @@ impl CheckNode {
 
     /// The view, time and lease for a check that is invoked now.
     ///
-    /// The clock is read before the view. So a node that is paused between the two, even for long,
-    /// answers as of the invocation.
+    /// The clock is read before the view. So a node that is paused between the two reads, even for
+    /// long, answers as of the invocation.
     pub fn read_view(&self) -> ReadView {
         let now = self.boot_time();
         let view = self.view.load_full();
@@ -155,8 +155,8 @@ impl CheckNode {
 
     // === the log ===
 
-    /// Applies changes that continue the log, and buffers them for followers. Other changes have no
-    /// effect.
+    /// Applies changes that continue the log, and buffers them for followers. Fails without any
+    /// effect if a change is missing.
     pub fn apply(&self, changes: &[Arc<Change>]) -> Result<(), Gap> {
         let mut state = self.state.lock();
         let mut view = View::clone(&self.view());
@@ -278,8 +278,8 @@ impl CheckNode {
         self.with_state(|state| state.ack())
     }
 
-    /// [`Self::ack`] with the node's position, which proves the log of the acknowledgement. `None`
-    /// without a valid snapshot.
+    /// [`Self::ack`] with the node's position, which identifies the log of the acknowledgement.
+    /// `None` without a valid snapshot.
     pub fn ack_in_log(&self) -> Option<(Ack, Position)> {
         self.with_state(|state| {
             let position = state.view.snapshot.position().filter(|_| !state.view.is_invalidated);
@@ -343,7 +343,7 @@ impl CheckNode {
         path
     }
 
-    /// Runs `read` on a consistent state. The view cannot change in between.
+    /// Runs `read` on a consistent state: the view cannot change during the call.
     pub(super) fn with_state<T>(&self, read: impl FnOnce(StateGuard<'_>) -> T) -> T {
         let mut state = self.state.lock();
         let NodeState { followers, change_buffer, .. } = &mut *state;

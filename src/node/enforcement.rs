@@ -21,9 +21,9 @@ pub struct Commit {
     /// The time of event `last`.
     pub time: Time,
     /// Revision and time of event `last`, or of a later event, in the log of the change. The
-    /// acknowledgement of the own node counts only if the node has this event too.
+    /// acknowledgement of this node counts only if this node has that event, too.
     pub in_log: (Revision, Time),
-    /// A time after the commit was answered.
+    /// A time after the commit has returned.
     pub at: BootTime,
     /// The longest lifetime of a lease of any node that registered before the commit.
     pub max_staleness: Duration,
@@ -48,8 +48,8 @@ pub struct MembershipView {
     /// The time at which the last read was sent, and the head of the log in the response.
     last_read: Option<(BootTime, Revision)>,
     members: BTreeMap<NodeId, ObservedMember>,
-    /// Members that were evicted recently: when, and how many nodes each stood for. Only for
-    /// reports.
+    /// Recently evicted members: the time of the eviction, and the number of nodes that the member
+    /// acknowledged for. Only for reports.
     evicted: BTreeMap<NodeId, (BootTime, u32)>,
 }
 
@@ -71,8 +71,8 @@ pub struct SilentMember {
 }
 
 impl MembershipView {
-    /// Records a read of the membership that was sent at `sent_at` and answered by `now`. Returns
-    /// the silent members.
+    /// Records a read of the membership. The request was sent at `sent_at`, and the response has
+    /// arrived by `now`. Returns the silent members.
     pub fn observe(
         &mut self,
         membership: &MemberList,
@@ -90,7 +90,7 @@ impl MembershipView {
         let members = members.collect();
         let earlier = std::mem::replace(&mut self.members, members);
         let gone = earlier.into_iter().filter(|(node_id, _)| !self.members.contains_key(node_id));
-        // A member that was silent for long was evicted by another replica. Otherwise, the member
+        // Another replica has evicted a member that was silent for long. Any other missing member
         // has left.
         for (node_id, member) in gone.filter(|(_, member)| now >= member.since + timeout / 2) {
             self.evicted.insert(node_id, (now, member.ack.nodes.max(1)));
@@ -115,25 +115,32 @@ impl MembershipView {
         }
     }
 
-    /// Whether `own` was the only member when the membership was last read.
-    pub fn is_only(&self, own: NodeId) -> bool {
-        self.last_read.is_some() && self.members.keys().all(|node_id| *node_id == own)
+    /// Whether `this_node` was the only member when the membership was last read.
+    pub fn is_only(&self, this_node: NodeId) -> bool {
+        self.last_read.is_some() && self.members.keys().all(|node_id| *node_id == this_node)
     }
 
-    /// Whether `own` may be the only member: [`Self::is_only`], or the membership was never read.
-    pub fn may_be_only(&self, own: NodeId) -> bool {
-        self.last_read.is_none() || self.is_only(own)
+    /// Whether `this_node` may be the only member: [`Self::is_only`], or the membership was never
+    /// read.
+    pub fn may_be_only(&self, this_node: NodeId) -> bool {
+        self.last_read.is_none() || self.is_only(this_node)
     }
 
-    /// The progress of `commit`. The node `own` acknowledges `own_ack`, which the membership need
-    /// not show yet.
-    pub fn coverage(&self, commit: &Commit, own: NodeId, own_ack: Ack, now: BootTime) -> Coverage {
+    /// The progress of `commit`. `this_node` acknowledges `own_ack`, which the membership need not
+    /// show yet.
+    pub fn coverage(
+        &self,
+        commit: &Commit,
+        this_node: NodeId,
+        own_ack: Ack,
+        now: BootTime,
+    ) -> Coverage {
         // A membership without the commit comes from another database, such as a deposed primary.
         let is_after_commit = self
             .last_read
             .is_some_and(|(sent_at, head)| sent_at >= commit.at && head >= commit.last);
         let (mut acknowledged, mut lapsed, mut missing) = (0, 0, 0);
-        let others = self.members.iter().filter(|(node_id, _)| **node_id != own);
+        let others = self.members.iter().filter(|(node_id, _)| **node_id != this_node);
         for ack in others.map(|(_, member)| member.ack).chain([own_ack]) {
             if ack.revision >= commit.last {
                 acknowledged += ack.nodes;

@@ -1,5 +1,4 @@
-//! Enforces changes: reads the membership until each change is in force at all nodes, and evicts
-//! silent members.
+//! Waits until changes are enforced. To this end, reads the membership, and evicts silent members.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -31,7 +30,7 @@ const IDLE_INTERVAL: Duration = Duration::from_millis(500);
 const MEMBERSHIP_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the start of a wait is remembered. Longer than any lease.
 const WAITS_REMEMBERED: Duration = Duration::from_mins(15);
-/// Maximum number of starts of waits that are remembered.
+/// Maximum number of remembered starts of waits.
 const WAITS_MAX: usize = 1_024;
 /// Capacity of the queue of results to write. Beyond that, results are dropped, and the history
 /// lacks these results.
@@ -67,9 +66,9 @@ pub struct EnforcementTotals {
     pub duration_sum: Duration,
     /// Nodes that did not acknowledge: the changes had to wait for a lease to expire.
     pub nodes_lapsed: u64,
-    /// Changes that were answered as enforced.
+    /// Changes whose response was `COMPLETE`.
     pub complete: u64,
-    /// Changes that were answered before enforcement.
+    /// Changes whose response was `PENDING`.
     pub pending: u64,
 }
 
@@ -84,7 +83,7 @@ pub struct Enforcer {
     first_waits: Mutex<BTreeMap<ChangeKey, BootTime>>,
     /// Requests a read of the membership.
     read_requested: Notify,
-    /// Requests a look at the pending changes.
+    /// Requests another decision on the pending changes.
     resolve_requested: Notify,
     totals: Mutex<EnforcementTotals>,
 }
@@ -94,8 +93,8 @@ struct PendingChange {
     commit: Commit,
     /// Whether this process has made the change, so that the result is counted and written.
     is_own: bool,
-    /// The generation of the node when the wait began. In another generation, the revision may
-    /// stand for another event.
+    /// The generation of the node when the wait started. In another generation, the revision may
+    /// be that of another event.
     generation: u64,
     done: oneshot::Sender<Enforced>,
 }
@@ -134,8 +133,8 @@ impl Enforcer {
         *self.totals.lock()
     }
 
-    /// Counts the answer to the caller of a change.
-    pub fn count_answer(&self, is_complete: bool) {
+    /// Counts the response to the caller of a change.
+    pub fn count_response(&self, is_complete: bool) {
         let mut totals = self.totals.lock();
         if is_complete {
             totals.complete += 1;
@@ -172,8 +171,8 @@ impl Enforcer {
         membership.coverage(commit, self.node.id(), own_ack, self.node.boot_time())
     }
 
-    /// When a caller first waited for a change, which was committed by then. So a caller that asks
-    /// repeatedly does not restart the wait for leases to expire.
+    /// When a caller first waited for a change, which was committed by then. So a repeated call
+    /// does not restart the wait for leases to expire.
     fn first_wait(&self, change: ChangeKey, now: BootTime) -> BootTime {
         let mut first_waits = self.first_waits.lock();
         first_waits.retain(|_, at| now.since(*at) < WAITS_REMEMBERED);
@@ -269,8 +268,8 @@ impl Enforcer {
         }
     }
 
-    /// Answers the callers of all enforced changes. Returns the time until the next change is
-    /// enforced in any case.
+    /// Sends the results of all enforced changes. Returns the time until the leases from before the
+    /// next pending change have expired.
     fn resolve(&self, records: &mpsc::Sender<Record>) -> Option<Duration> {
         let mut next: Option<Duration> = None;
         let membership = self.membership.lock();

@@ -1,4 +1,4 @@
-//! Logging and timeouts for operations that are retried until the database answers.
+//! Logging and timeouts for operations that are retried until the database responds.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use crate::store::StoreError;
 
 /// Timeout of a read that the node needs to keep the lease.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_millis(750);
-/// Upper bound of that timeout, which doubles with each failure.
+/// Upper bound of that timeout, which doubles after each failure.
 pub(super) const READ_TIMEOUT_MAX: Duration = Duration::from_secs(6);
 
-/// Fails with [`StoreError::Unavailable`] after `limit`. The connection may be dead; another must
-/// be tried while the lease is valid.
+/// Fails with [`StoreError::Unavailable`] after `limit`. The connection may be dead, and another
+/// connection must be tried while the lease is valid.
 pub(super) async fn with_timeout<T>(
     limit: Duration,
     operation: impl Future<Output = Result<T, StoreError>>,

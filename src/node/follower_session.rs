@@ -1,8 +1,9 @@
-//! The session of one follower: which messages the follower receives, in which order, and which the
+//! The session of one follower: the messages that the follower receives, and the messages that the
 //! follower may send. The state machine is [`FollowerSession`], driven by [`serve`].
 //!
-//! The order is essential. A pong follows every change that the node had applied when granting the
-//! lease. So a follower that receives a pong has everything that the node may have acknowledged.
+//! The order of messages is essential. A pong follows every change that the node had applied when
+//! granting the lease. So a follower that receives a pong has everything that the node may have
+//! acknowledged.
 
 use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
 
@@ -31,8 +32,8 @@ pub use end::SessionEnd;
 use rate_limit::RateLimit;
 use resume::ResumeRequest;
 
-/// Maximum number of pings that wait for a pong. Beyond that, the oldest is dropped, which would
-/// bring the oldest lease.
+/// Maximum number of pings that wait for a pong. Beyond that, the oldest ping is dropped, because
+/// its pong would give the oldest lease.
 const PINGS_MAX: usize = 32;
 
 /// The stream of one follower.
@@ -155,15 +156,15 @@ impl FollowerSession {
     /// How long a follower with leases may take to acknowledge a revision; `None` while this node
     /// has no lease to grant.
     ///
-    /// A follower that waits for further followers must disconnect these before its own timeout. So
-    /// the timeout is longer the closer the node is to the replica.
+    /// A follower must first have time to disconnect its own followers that do not acknowledge. So
+    /// the closer a node is to the replica, the longer is the timeout.
     fn ack_timeout(&self, now: BootTime) -> Option<Duration> {
         let lease = self.node.view().lease.filter(|lease| lease.is_valid(now))?;
         let hops = (PATH_MAX + 2).saturating_sub(self.node.path().len());
         Some(lease.max_staleness.saturating_mul(2 * u32::try_from(hops).unwrap_or(u32::MAX / 2)))
     }
 
-    /// The revision that the follower was sent, and may acknowledge.
+    /// The last revision that was sent to the follower, and that the follower may acknowledge.
     fn sent(&self) -> Revision {
         match &self.stage {
             Stage::Changes { sent, .. } => *sent,
@@ -220,7 +221,7 @@ impl FollowerSession {
                 }
             }
             Stage::Snapshot { stream, position, token_key, has_begun } => {
-                // Before the next message fails: `close` must find the stream.
+                // Restored first: if the next message fails, `close` must find the stream.
                 self.stage = Stage::Snapshot { stream, position, token_key, has_begun: true };
                 if !has_begun {
                     return Ok(Some(ToFollower::SnapshotBegin));
@@ -245,7 +246,7 @@ impl FollowerSession {
         let id = id.ok_or(SessionEnd::TooMany)?;
         let stream = FollowerStream { node_id, id, generation: self.node.generation() };
         let lease_received_at = hello.lease_age.map(|age| received_at - lower_bound(age));
-        let request = ResumeRequest { position: hello.held, received_at, lease_received_at };
+        let request = ResumeRequest { position: hello.position, received_at, lease_received_at };
         self.stage = self.resume(stream, request);
         let version = env!("CARGO_PKG_VERSION").to_owned();
         Ok(ToFollower::Welcome(Welcome { protocol: PROTOCOL, node_id: self.node.id(), version }))
@@ -255,17 +256,17 @@ impl FollowerSession {
     fn resume(&self, stream: FollowerStream, request: ResumeRequest) -> Stage {
         self.node.with_state(|state| {
             let snapshot = &state.view.snapshot;
-            let own = snapshot.position().zip(snapshot.token_key());
-            let Some(((position, token_key), buffer)) = own.zip(state.change_buffer) else {
+            let loaded = snapshot.position().zip(snapshot.token_key());
+            let Some(((position, token_key), buffer)) = loaded.zip(state.change_buffer) else {
                 return Stage::Waiting(stream, request);
             };
             match request.position {
-                Some(held) if request.needs_newer_lease(&state, &position, &held) => {
+                Some(theirs) if request.needs_newer_lease(&state, &position, &theirs) => {
                     self.node.request_lease();
                     Stage::Waiting(stream, request)
                 }
-                Some(held) if buffer.continues(&held) => {
-                    Stage::Changes { stream, sent: held.revision }
+                Some(theirs) if buffer.continues(&theirs) => {
+                    Stage::Changes { stream, sent: theirs.revision }
                 }
                 _ => {
                     let transfer = SnapshotTransfer::start(snapshot.clone(), state.now);
@@ -305,7 +306,7 @@ impl FollowerSession {
             }
             let Some(seq) = ping else { return Ok(None) };
             let lease = state.view.lease.filter(|lease| lease.is_valid(state.now));
-            // The follower counts before the grant leaves this node.
+            // The follower must be counted before the grant is sent.
             if let Some(lease) = &lease {
                 state.followers.record_lease_grant(node_id, id, lease, state.now);
             }

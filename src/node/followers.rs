@@ -1,5 +1,4 @@
-//! The followers of a node, with leases and acknowledgements. Pure:
-//! time is an argument.
+//! The followers of a node, with leases and acknowledgements. Pure: time is an argument.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -15,7 +14,7 @@ use crate::{
 /// How long an expired follower is still reported as lapsed, in lease durations.
 const REPORTED_LEASES: u32 = 1;
 
-/// Identifies one stream of a follower: every connection of a follower has another id.
+/// Identifies one stream of a follower. Each stream has another id.
 pub type StreamId = u64;
 
 /// All nodes that may answer checks because of a lease from this node.
@@ -124,8 +123,8 @@ impl Followers {
         self.transfers.insert(stream, transfer);
     }
 
-    /// The next message of the snapshot that is being sent on a stream, `Some(None)` at the end;
-    /// `None` if the follower was too slow, so that the transfer was dropped.
+    /// The next message of the snapshot that is being sent on a stream; `Some(None)` at the end.
+    /// `None` if the transfer was dropped, because the follower was too slow.
     pub fn next_snapshot_message(
         &mut self,
         stream: StreamId,
@@ -166,8 +165,8 @@ impl Followers {
         }
     }
 
-    /// Records that a follower is granted a lease that derives from `lease`. Call before sending
-    /// the grant.
+    /// Records that the follower gets a lease that derives from `lease`. Call before sending the
+    /// grant of the lease.
     pub fn record_lease_grant(
         &mut self,
         node_id: NodeId,

@@ -1,4 +1,4 @@
-//! The gauges of a node.
+//! The current state of a node, as numbers.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Leases: how a node knows, without comparing clocks, that the data is recent enough to answer
-//! from. Pure: time is an argument.
+//! Leases. A lease shows that the data of a node is recent enough to answer checks from. No clocks
+//! are compared. Pure: time is an argument.
 //!
 //! A [`Lease`] states that every change that was committed before `valid_from` has a revision of at
 //! most `revision`. A node that has applied `revision` may answer until `valid_from + 0.99 ×
@@ -13,33 +13,33 @@ use crate::{
     node::message::LeaseGrant,
 };
 
-/// Maximum number of renewals in flight. Beyond that, the oldest is dropped, which would bring the
-/// oldest lease.
+/// Maximum number of renewals in flight. Beyond that, the oldest renewal is dropped, because its
+/// response would give the oldest lease.
 const IN_FLIGHT_MAX: usize = 32;
 /// Maximum number of leases that wait for a revision to be applied.
 const PENDING_MAX: usize = 32;
 
-/// Minimum pause between two renewals, when callers request a newer lease.
+/// Minimum pause between two renewals, even if a newer lease is requested.
 pub const EARLY_RENEWAL_PAUSE: Duration = Duration::from_millis(20);
 
-/// The time for which the *holder* of a lease may rely on `span`: the holder's clock may run 1 %
-/// slow.
+/// How long the holder may use a lease of `span`. The clock of the holder may run 1 % slow.
 pub fn holder_bound(span: Duration) -> Duration {
     span * 99 / 100
 }
 
-/// The time for which others must wait until `span` is over, on a clock that may run 1 % fast.
+/// How long other nodes must wait until a lease of `span` has expired. The clock of the waiting
+/// node may run 1 % fast.
 pub fn grantor_bound(span: Duration) -> Duration {
     span * 101 / 100
 }
 
-/// Upper bound, on this clock, of a span that another clock measured. Both may be wrong by 1 %:
-/// 101/99, rounded up.
+/// Upper bound, on this clock, of a span that another clock measured. Both clocks may be wrong by
+/// 1 %, so the factor is 101/99, rounded up.
 pub fn upper_bound(span: Duration) -> Duration {
     span * 103 / 100
 }
 
-/// Lower bound, likewise.
+/// Lower bound of such a span. The factor is 99/101, rounded down.
 pub fn lower_bound(span: Duration) -> Duration {
     span * 97 / 100
 }
@@ -60,9 +60,9 @@ pub struct Lease {
 /// A reading of the database clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClockReading {
-    /// Lower bound of the time of the reading: the request was sent then.
+    /// When the request was sent: a lower bound of the time of the reading.
     pub sent_at: BootTime,
-    /// Upper bound of the time of the reading: the response arrived then.
+    /// When the response arrived: an upper bound of the time of the reading.
     pub received_at: BootTime,
     /// The value that was read.
     pub value: Now,
@@ -107,8 +107,7 @@ pub struct LeaseTracker {
     last_seq: i64,
     /// Sequence number and send time of each renewal, oldest first.
     in_flight: VecDeque<(i64, BootTime)>,
-    /// Each with the head of the log that the lease refers to, if the lease comes from the
-    /// database.
+    /// Leases whose revision is not applied yet. A lease from the database has the head of the log.
     pending: VecDeque<(Lease, Option<Position>)>,
 }
 
@@ -141,8 +140,8 @@ impl LeaseTracker {
             return false;
         };
         if self.pending.len() == PENDING_MAX {
-            // The oldest lease will be usable first, and the newest will be usable longest. Replace
-            // one in between.
+            // The oldest lease is usable first, and the new one is valid longest. So drop a lease
+            // in between.
             self.pending.pop_back();
         }
         let lease = Lease {
@@ -156,7 +155,7 @@ impl LeaseTracker {
     }
 
     /// The best usable lease of a node at revision `applied`, which has the lease `current`. A
-    /// valid lease is better than an expired one; among these, the latest `valid_from` is best.
+    /// valid lease is better than an expired one. Among several, the latest `valid_from` is best.
     pub fn best(
         &mut self,
         applied: Revision,
@@ -165,20 +164,19 @@ impl LeaseTracker {
     ) -> Option<Lease> {
         let is_usable = |lease: &Lease| lease.revision <= applied;
         let usable = self.pending.iter().map(|(lease, _)| *lease).filter(is_usable);
-        // The lifetime of leases may have been longer before: the latest lease need not expire
-        // last.
+        // An earlier lease may have a longer lifetime, so the latest lease need not expire last.
         let rank = |lease: &Lease| (lease.is_valid(now), lease.valid_from);
         let best = current.into_iter().chain(usable).max_by_key(rank);
         self.pending.retain(|(lease, _)| !is_usable(lease));
         best
     }
 
-    /// Whether a valid pending lease refers to a log that does not contain this node's log up to
-    /// `applied`.
+    /// Whether the log of this node, which ends at `applied`, lacks the head of a valid pending
+    /// lease.
     ///
-    /// This happens after a restore. Both logs may have been equal up to the position of the node
-    /// when it sent the renewal. Then the node may have received an event of the earlier log. An
-    /// expired lease says nothing about the current log.
+    /// This happens after a restore. When the node sent the renewal, its position was in both logs.
+    /// Then the node received an event of the earlier log. Expired leases are ignored, because they
+    /// may refer to an earlier log.
     pub fn conflicts_with(
         &self,
         applied: Revision,
@@ -190,7 +188,7 @@ impl LeaseTracker {
         heads.any(|head| head.revision <= applied && !contains(head))
     }
 
-    /// Drops all renewals and leases, when the node switches to another log.
+    /// Drops all renewals and pending leases. Call when the node switches to another log.
     pub fn reset(&mut self) {
         self.in_flight.clear();
         self.pending.clear();

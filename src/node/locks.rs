@@ -8,7 +8,7 @@ use crate::domain::{AccessCheck, LockTarget, LockTerms, TenantId};
 type Map<K, V> = GenericHashMap<K, V, RandomState, DefaultSharedPtr>;
 
 /// Locks that no event has ended; some may have expired. A clone shares memory with the original. A
-/// check reads only the locks of its tenant and targets. Without any lock, a check reads one flag.
+/// check reads only the locks of its tenant and targets.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Locks {
     by_tenant: Map<Option<TenantId>, Map<LockTarget, Vec<LockTerms>>>,

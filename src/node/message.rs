@@ -1,5 +1,5 @@
-//! The messages of the replication protocol. The protocol requires only that both directions of a
-//! stream are ordered.
+//! The messages of the replication protocol. The protocol requires only that each direction of a
+//! stream is ordered.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,11 +11,10 @@ use crate::{
     store::Retained,
 };
 
-/// The version of the protocol. Two nodes of different versions refuse each other: a follower that
+/// The version of the protocol. Two nodes of different versions reject each other: a follower that
 /// ignores unknown messages could allow checks that such a message denies.
 pub const PROTOCOL: u32 = 1;
-/// Maximum number of nodes between a sidecar and the database. Each hop makes
-/// leases older.
+/// Maximum number of nodes between a sidecar and the database. Each hop makes leases older.
 pub const PATH_MAX: usize = 4;
 /// Maximum number of nodes in one report.
 pub const REPORT_MAX: usize = 1_000;
@@ -53,7 +52,7 @@ pub struct Hello {
     /// The program version of the follower.
     pub version: String,
     /// The position of the follower's snapshot; `None` without a valid snapshot.
-    pub held: Option<Position>,
+    pub position: Option<Position>,
     /// Time since the follower received the current lease; `None` without a valid lease.
     pub lease_age: Option<Duration>,
 }
@@ -119,7 +118,7 @@ pub struct LeaseGrant {
     pub now: Now,
 }
 
-/// The effect of an event on a snapshot. Texts for the history are left out.
+/// The effect of an event on a snapshot, without the texts for the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// The event's position in the log.

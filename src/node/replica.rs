@@ -28,7 +28,7 @@ mod last_ack;
 
 use last_ack::LastAck;
 
-/// Maximum number of events in one read. Divided by four with each timeout, down to the minimum.
+/// Maximum number of events in one read. Divided by four after each failure, down to the minimum.
 const BATCH: usize = 1_000;
 const BATCH_MIN: usize = 16;
 /// Number of heartbeats in one lease duration. Heartbeats also poll the head of the log.
@@ -47,7 +47,7 @@ pub struct Replica {
     registration: Registration,
     /// Notified when the log may have grown.
     log_changed: Notify,
-    /// The sequence number of the last answered heartbeat, and the head in the response.
+    /// The sequence number of the last heartbeat with a response, and the head in that response.
     last_heartbeat: Mutex<(i64, Revision)>,
     last_ack: Mutex<LastAck>,
 }
@@ -61,7 +61,7 @@ struct HeartbeatRequest {
 }
 
 impl Replica {
-    /// A replica at `node`, with leases of `max_staleness`.
+    /// A replica that keeps `node` up to date, with leases of `max_staleness`.
     pub fn new(node: Arc<CheckNode>, store: Arc<Store>, max_staleness: Duration) -> Arc<Self> {
         let enforcer = Enforcer::new(Arc::clone(&node), Arc::clone(&store));
         let version = env!("CARGO_PKG_VERSION").to_owned();
@@ -96,7 +96,7 @@ impl Replica {
     /// Loads the snapshot, registers as a member, and takes the first lease. After that, the node
     /// answers checks.
     pub async fn join(&self) -> Result<(), StoreError> {
-        // Before the registration: no change waits for a node that loads.
+        // Load first: from the registration on, every change waits for this node.
         self.load().await?;
         self.register().await?;
         self.renew_lease().await
@@ -124,7 +124,7 @@ impl Replica {
             && let Err(error) = self.leave().await
         {
             let error = error_chain(&error);
-            debug!(%error, "cannot leave the membership, others will evict this node");
+            debug!(%error, "cannot leave the membership, another replica will evict this node");
         }
     }
 
@@ -172,9 +172,8 @@ impl Replica {
             let Some(last) = new.last() else { return Ok(()) };
             let (seq, head) = *self.last_heartbeat.lock();
             if seq != seq_before && head < last.revision {
-                // A heartbeat was answered during the read, with a head before these events. A
-                // restore before the heartbeat may have lost these events. Read again, after the
-                // heartbeat.
+                // During the read, a heartbeat returned a head before these events. A restore
+                // before that heartbeat may have lost these events. So read again.
                 continue;
             }
             self.apply(new).await?;
@@ -208,7 +207,7 @@ impl Replica {
     async fn renew_leases(&self) {
         let max_staleness = self.registration.max_staleness;
         let interval = max_staleness / HEARTBEATS_PER_LEASE;
-        // The connection may be dead. A third of the lease leaves time to try another one.
+        // The connection may be dead. A third of the lease leaves time to try another connection.
         let heartbeat_timeout = (max_staleness / 3).max(HEARTBEAT_TIMEOUT_MIN);
         let mut failures = FailureLogger::new("renew the lease");
         loop {
@@ -232,7 +231,7 @@ impl Replica {
         *self.last_heartbeat.lock() = (request.seq, response.head.revision);
         // Applied events beyond the head may be newer than the heartbeat, or lost in an earlier
         // restore.
-        let is_beyond_head = response.is_held && self.node.revision() > response.head.revision;
+        let is_beyond_head = response.is_in_log && self.node.revision() > response.head.revision;
         if is_beyond_head && !self.confirm_position(request).await? {
             return Ok(());
         }
@@ -262,18 +261,18 @@ impl Replica {
     }
 
     /// The number of the next heartbeat. No number is used twice, not even after a restore of the
-    /// database. So a replica that observes the row always sees a change. Boot time advances much
-    /// faster than heartbeats are sent.
+    /// database. So every heartbeat changes the row, as other replicas observe it. The boot time is
+    /// such a number, because it advances between any two heartbeats.
     fn next_heartbeat(&self) -> i64 {
         self.node.boot_time().0
     }
 
     fn accept(&self, request: HeartbeatRequest, response: HeartbeatResponse) {
         let HeartbeatRequest { seq, generation, position } = request;
-        let HeartbeatResponse { head, is_held, now } = response;
-        // The response is about the snapshot of the request.
+        let HeartbeatResponse { head, is_in_log, now } = response;
+        // `is_in_log` refers to the snapshot that the node had when the request was sent.
         let is_current = position.is_some() && generation == self.node.generation();
-        if is_held {
+        if is_in_log {
             let lease_grant = LeaseGrant {
                 revision: head.revision,
                 age: Duration::ZERO,
@@ -308,7 +307,7 @@ impl Replica {
 
     async fn listen_once(&self) -> Result<(), StoreError> {
         let mut notifications = self.store.notifications().listen().await?;
-        // Earlier notifications were missed.
+        // Earlier notifications may have been missed.
         self.log_changed.notify_one();
         self.enforcer.wake();
         loop {
@@ -323,7 +322,7 @@ impl Replica {
 
     /// Inserts or resets the membership row, which then acknowledges nothing.
     async fn register(&self) -> Result<(), StoreError> {
-        // Before the statement: the row may be written even if the response is lost.
+        // Invalidate before the statement: the row may be written even if the response is lost.
         self.last_ack.lock().invalidate();
         let first_heartbeat = self.next_heartbeat();
         let registration = Registration { first_heartbeat, ..self.registration.clone() };
@@ -337,9 +336,9 @@ impl Replica {
     async fn leave(&self) -> Result<(), StoreError> {
         loop {
             let members = self.store.membership().members().await?.members;
-            let own = members.iter().find(|member| member.node_id == self.registration.node_id);
-            let Some(own) = own else { return Ok(()) };
-            if self.store.membership().evict(own.node_id, own.heartbeat_seq).await? {
+            let row = members.iter().find(|member| member.node_id == self.registration.node_id);
+            let Some(row) = row else { return Ok(()) };
+            if self.store.membership().evict(row.node_id, row.heartbeat_seq).await? {
                 return Ok(());
             }
             // A heartbeat that was in flight has changed the row.

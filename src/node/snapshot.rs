@@ -1,4 +1,4 @@
-//! The map that checks read: all live grants, the latest ended grant of each tenant and group, and
+//! The data that checks read: all live grants, the latest ended grant of each tenant and group, and
 //! all live locks.
 
 use std::{mem::size_of, sync::Arc};
@@ -20,8 +20,8 @@ type Groups = GenericHashMap<GroupId, (), RandomState, DefaultSharedPtr>;
 
 /// Grants and locks as of one revision.
 ///
-/// A clone is cheap, and shares memory with the original. So the next snapshot is a
-/// clone in which only the tenants of the new events are replaced.
+/// A clone is cheap, and shares memory with the original. So the next snapshot is a clone in which
+/// only the tenants of the new events are replaced.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     /// The last event in the snapshot; `None` before the first load.
@@ -164,7 +164,7 @@ impl Snapshot {
         push(&mut self.tenant_mut(tenant_id).live, terms);
     }
 
-    /// Keeps the latest ended grant of the group, in the order of preference of decisions.
+    /// Keeps only that ended grant of the group that decisions prefer: the one that ended last.
     fn insert_ended(&mut self, tenant_id: &TenantId, terms: GrantTerms) {
         let rank = |terms: &GrantTerms| (terms.end_time(), terms.access_level, terms.grant_id);
         let added = weight(&terms);
@@ -213,7 +213,7 @@ impl TenantGrants {
     }
 }
 
-/// Adds a grant with little spare capacity: there are many tenants, and most have few grants.
+/// Adds a grant, and reserves little spare capacity: most of the many tenants have few grants.
 fn push(grants: &mut Vec<GrantTerms>, terms: GrantTerms) {
     if grants.len() == grants.capacity() {
         grants.reserve_exact(1 + grants.len() / 8);

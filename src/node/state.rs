@@ -18,7 +18,7 @@ pub(super) struct NodeState {
     pub(super) upstream_path: Vec<NodeId>,
 }
 
-/// A consistent look at a node: the view cannot change during the borrow.
+/// A consistent state of a node: the view cannot change during the borrow.
 pub(super) struct StateGuard<'a> {
     pub(super) followers: &'a mut Followers,
     pub(super) change_buffer: Option<&'a ChangeBuffer>,

@@ -1,5 +1,7 @@
-//! Follows another node: receives its log, renews leases with pings, and acknowledges. The state
-//! machine is [`UpstreamSession`], driven by [`run`], which moves from one upstream to the next.
+//! Follows another node: receives its log, renews leases with pings, and acknowledges changes.
+//!
+//! The state machine is [`UpstreamSession`]. [`follow`] drives the session of one upstream, and
+//! [`run`] moves from one upstream to the next.
 
 use std::{fmt, pin::pin, sync::Arc, time::Duration};
 
@@ -26,7 +28,7 @@ use crate::{
 const PINGS_PER_LEASE: u32 = 10;
 /// Interval of pings before the lease duration is known.
 const FIRST_PING_INTERVAL: Duration = Duration::from_millis(100);
-/// Timeout of the upstream before the lease duration is known.
+/// How long the upstream may be silent before the lease duration is known.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(3);
 /// Interval of reports about the followers of this node.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
@@ -48,22 +50,22 @@ pub trait Upstream: fmt::Debug + Send + Sync {
     ) -> Result<BoxStream<'static, Result<ToFollower, FollowError>>, FollowError>;
 }
 
-/// Why a node does not follow an upstream, or no longer.
+/// Why a node cannot follow an upstream, or has stopped following it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FollowError {
     /// A retry would fail, too: the configuration must be corrected. Contains one sentence.
     #[error("{0}")]
-    Refused(String),
+    Rejected(String),
     /// A retry, or another upstream, may succeed.
     #[error("{0}")]
     Lost(String),
 }
 
 impl FollowError {
-    /// Adds the name of the upstream to a refusal.
+    /// Adds the name of the upstream to a rejection.
     fn at(self, upstream: &dyn Upstream) -> Self {
         match self {
-            Self::Refused(reason) => Self::Refused(format!("{upstream:?}: {reason}")),
+            Self::Rejected(reason) => Self::Rejected(format!("{upstream:?}: {reason}")),
             lost @ Self::Lost(_) => lost,
         }
     }
@@ -75,7 +77,7 @@ pub struct UpstreamSession {
     node: Arc<CheckNode>,
     is_welcome: bool,
     /// Whether the node's snapshot is known to belong to the upstream's log. Until then, the node
-    /// must not acknowledge: the same revisions may be other events there.
+    /// must not acknowledge: in the upstream's log, the same revision may be another event.
     is_confirmed: bool,
     /// The snapshot that is being received.
     incoming: Option<Snapshot>,
@@ -88,8 +90,8 @@ pub struct UpstreamSession {
 }
 
 impl UpstreamSession {
-    /// The session of a new stream. A node with other upstreams leaves an upstream that has no
-    /// lease for long.
+    /// The session of a new stream. A node that `has_others` leaves an upstream that has had no
+    /// lease for [`Self::timeout`].
     pub fn new(node: Arc<CheckNode>, has_others: bool) -> Self {
         Self {
             node,
@@ -107,7 +109,7 @@ impl UpstreamSession {
 
     /// The first message.
     pub fn hello(&self) -> ToUpstream {
-        let held = self.node.position().filter(|_| !self.node.is_invalidated());
+        let position = self.node.position().filter(|_| !self.node.is_invalidated());
         let read_view = self.node.read_view();
         let lease = read_view.view.lease().filter(|_| read_view.is_fresh());
         let received_at = lease.map(|lease| lease.database_clock.received_at);
@@ -115,7 +117,7 @@ impl UpstreamSession {
             protocol: PROTOCOL,
             node_id: self.node.id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            held,
+            position,
             lease_age: received_at.map(|received_at| self.node.boot_time().since(received_at)),
         })
     }
@@ -125,7 +127,7 @@ impl UpstreamSession {
         ToUpstream::Ping { seq: self.node.start_renewal() }
     }
 
-    /// The acknowledgement, if changed and allowed.
+    /// The acknowledgement, if it has changed and the node may acknowledge.
     pub fn ack(&mut self) -> Option<ToUpstream> {
         let ack = self.node.ack();
         let is_new = self.last_ack.is_none_or(|last| last != ack && last.revision <= ack.revision);
@@ -177,8 +179,8 @@ impl UpstreamSession {
 
     fn receive_welcome(&mut self, welcome: &Welcome) -> Result<(), FollowError> {
         if welcome.protocol != PROTOCOL {
-            return Err(FollowError::Refused(format!(
-                "the upstream speaks version {} of the protocol, but this node speaks {PROTOCOL}: \
+            return Err(FollowError::Rejected(format!(
+                "the upstream speaks version {} of the protocol, but this node speaks {PROTOCOL}; \
                 upgrade the older of the two",
                 welcome.protocol
             )));
@@ -189,15 +191,15 @@ impl UpstreamSession {
 
     fn receive_pong(&mut self, pong: Pong) -> Result<(), FollowError> {
         if pong.path.contains(&self.node.id()) {
-            return Err(FollowError::Refused(
-                "the upstream follows this node, directly or through others, so none of them \
-                reaches a replica: correct the upstreams"
+            return Err(FollowError::Rejected(
+                "the upstream follows this node, directly or through others, so neither node \
+                reaches a replica; correct the upstreams"
                     .into(),
             ));
         }
         if pong.path.len() > PATH_MAX {
-            return Err(FollowError::Refused(format!(
-                "the upstream is {} steps from the replica, and at most {PATH_MAX} are allowed: \
+            return Err(FollowError::Rejected(format!(
+                "the upstream is {} steps from the replica, and at most {PATH_MAX} are allowed; \
                 follow a node that is nearer",
                 pong.path.len()
             )));
@@ -226,8 +228,8 @@ impl UpstreamSession {
         self.max_staleness.map_or(FIRST_PING_INTERVAL, |span| span / PINGS_PER_LEASE)
     }
 
-    /// How long the upstream may be silent. Half a lease leaves time to get the next lease from
-    /// another upstream.
+    /// How long the upstream may be silent. Half a lease leaves time to get a lease from another
+    /// upstream.
     pub fn timeout(&self) -> Duration {
         self.max_staleness.map_or(WELCOME_TIMEOUT, |span| span / 2)
     }
@@ -300,16 +302,16 @@ pub async fn follow(
     }
 }
 
-/// Follows the upstreams in turn, until stopped. Fails only if all upstreams refuse this node
-/// before the first snapshot: then the configuration must be corrected.
+/// Follows the upstreams in turn, until stopped. Fails only if all upstreams reject this node
+/// before the first snapshot. Then the configuration must be corrected.
 pub async fn run(
     node: Arc<CheckNode>,
     upstreams: Vec<Arc<dyn Upstream>>,
     stop: CancellationToken,
 ) -> Result<(), FollowError> {
     let mut back_off = BACK_OFF_MIN;
-    // The number of consecutive refusals.
-    let mut refusals = 0;
+    // The number of consecutive rejections.
+    let mut rejections = 0;
     for upstream in upstreams.iter().cycle() {
         let started_at = Instant::now();
         let (outgoing, to_send) = mpsc::channel(OUTGOING_CAPACITY);
@@ -325,8 +327,8 @@ pub async fn run(
         };
         let mut stream = pin!(stream);
         let Some(error) = stop.run_until_cancelled(stream.as_mut()).await else {
-            // If a follower holds a lease from this node, the upstream must wait until the lease
-            // expires.
+            // While a follower holds a lease from this node, this node must not leave. The upstream
+            // then waits until that lease expires.
             if node.step_down() {
                 let _ = to_leave.try_send(ToUpstream::Leave);
                 // The upstream reads the message, and ends the stream.
@@ -334,16 +336,16 @@ pub async fn run(
             }
             return Ok(());
         };
-        let is_refused = matches!(error, FollowError::Refused(_)) && node.position().is_none();
-        refusals = if is_refused { refusals + 1 } else { 0 };
-        if refusals == upstreams.len() {
+        let is_rejected = matches!(error, FollowError::Rejected(_)) && node.position().is_none();
+        rejections = if is_rejected { rejections + 1 } else { 0 };
+        if rejections == upstreams.len() {
             return Err(error);
         }
         warn!(?upstream, %error, "cannot follow, trying the next");
         if started_at.elapsed() > BACK_OFF_MAX {
             back_off = BACK_OFF_MIN;
         }
-        // The pause depends on the node, so that nodes which lose the same upstream do not
+        // The pause depends on the node id, so that nodes that lose the same upstream do not
         // reconnect all at once.
         let share = u32::from(node.id().0.as_bytes()[15]);
         let pause = back_off / 2 + back_off * share / (2 * u32::from(u8::MAX));

@@ -84,8 +84,8 @@ impl MonotonicTime {
     /// Raises `now.latest` to the highest value passed so far. `now.earliest` is unchanged.
     ///
     /// The bounds diverge after the database clock is set back. Grants end by `latest`, so an ended
-    /// grant stays ended. Locks end by `earliest`, so a lock that was set after the step holds to
-    /// the end.
+    /// grant stays ended. Locks end by `earliest`, so a lock that was created after the step
+    /// applies until its end.
     pub(super) fn advance(&self, now: Now) -> Now {
         let before = self.latest_us.fetch_max(now.latest.timestamp_micros(), Ordering::Relaxed);
         let latest = from_micros(before).map_or(now.latest, |before| before.max(now.latest));

@@ -1,7 +1,7 @@
 //! Notifies tasks of changes of a node, like `tokio::sync::watch`.
 //!
-//! Unlike there, waiting tasks wake in first-in, first-out order. The simulation
-//! depends on that order: the same seed must give the same history.
+//! In contrast to `tokio::sync::watch`, waiting tasks wake in first-in, first-out order. The
+//! simulation depends on that order: the same seed must give the same history.
 
 use std::{pin::pin, sync::Arc};
 
@@ -15,8 +15,7 @@ use crate::domain::Revision;
 pub struct NodeProgress {
     /// The revision that checks are answered from.
     pub revision: Revision,
-    /// The number of snapshots that replaced the earlier one. A stream that began in another
-    /// generation must end.
+    /// The number of loaded snapshots. A stream that started in another generation must end.
     pub generation: u64,
     /// The number of changes of the lease.
     pub leases: u64,
@@ -56,7 +55,7 @@ impl WatchSender {
         self.0.changed.notify_waiters();
     }
 
-    /// A receiver that has seen the current progress.
+    /// A watcher that has seen the current progress.
     pub(super) fn subscribe(&self) -> Watcher {
         let seen_version = self.0.progress.lock().1;
         Watcher { shared: Arc::clone(&self.0), seen_version }

@@ -70,7 +70,7 @@ impl Accept for TcpListener {
     }
 }
 
-/// A Unix socket that refuses users without a binding.
+/// A Unix socket that rejects users without a binding.
 pub(super) struct LocalListener {
     pub(super) socket: UnixSocket,
     pub(super) authenticator: Arc<Authenticator>,
@@ -83,7 +83,7 @@ impl Accept for LocalListener {
         let (stream, _) = self.socket.listener.accept().await?;
         let uid = stream.peer_cred()?.uid();
         if !self.authenticator.allows_user(uid) {
-            warn!(target: "support_access::audit", uid, "a user of this host was refused");
+            warn!(target: "support_access::audit", uid, "a user of this host was rejected");
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         Ok((stream, Origin::User(uid)))

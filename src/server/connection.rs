@@ -24,8 +24,8 @@ use tonic::transport::server::Connected;
 
 use crate::{auth::ConnectionInfo, service::keyed_semaphore::KeyedPermit};
 
-/// Timeout of the connection preface of HTTP/2 (RFC 9113, section 3.4), or of as many bytes of
-/// HTTP/1.
+/// Timeout for the connection preface of HTTP/2 (RFC 9113, section 3.4), or for the same number of
+/// bytes of HTTP/1.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const PREFACE_LENGTH: usize = 24;
 /// How long a client may read nothing while data waits to be sent.
@@ -70,7 +70,7 @@ pub(super) struct ConnectionPermit {
 // === impl ConnectionPermit ===
 
 impl ConnectionPermit {
-    /// A permit among all connections, and one among those of the client's network. Counts the
+    /// Combines a permit for the server and a permit for the client's network. Counts the
     /// connection in `open`.
     pub(super) fn new(
         connection: OwnedSemaphorePermit,
@@ -123,8 +123,8 @@ impl<IO> Connection<IO> {
         &self.info
     }
 
-    /// Fails once the connection was aborted or revoked. Called only when no I/O is ready, which
-    /// happens soon even on a busy connection.
+    /// Fails once the connection is aborted or revoked. Polled only when no I/O is ready. Even a
+    /// busy connection soon has a moment without ready I/O.
     fn poll_closed<T>(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         let this = self.project();
         let mut is_closed = this.abort.as_mut().poll(cx).is_ready();

@@ -17,7 +17,7 @@ pub enum ServeError {
     #[error(transparent)]
     Bind(#[from] BindError),
     /// A system call failed.
-    #[error("the operating system refuses a required operation: {0}")]
+    #[error("a required system call failed: {0}")]
     System(#[from] io::Error),
     /// TLS cannot be set up.
     #[error(transparent)]

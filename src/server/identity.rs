@@ -24,7 +24,7 @@ pub(super) struct Identity {
     pub(super) tls: Option<Arc<Tls>>,
 }
 
-/// The files and keys that need a refresh.
+/// The files and keys that background tasks refresh.
 pub(super) struct Refresh {
     keys: Vec<Arc<IssuerKeys>>,
     tls: Option<(Arc<Tls>, Loaded)>,

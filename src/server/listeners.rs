@@ -19,8 +19,8 @@ use tracing::warn;
 use crate::server::config::{Common, ListenAddress};
 
 /// Length of an accept queue, if the kernel (`somaxconn`) allows as many. The default of 128 is too
-/// short: all clients reconnect at once when a server restarts, and a TCP client whose connection
-/// does not fit may wait for a server that does not know the connection.
+/// short, because all clients reconnect at once when a server restarts. When the queue is full, a
+/// TCP client may wait on a connection that the server has dropped.
 const BACKLOG: u32 = 1_024;
 
 /// Reason why an address cannot be bound. The message is a sentence for an operator.
@@ -52,7 +52,8 @@ pub enum Listener {
 /// A Unix socket. Its file is removed on drop.
 #[derive(Debug)]
 pub struct UnixSocket {
-    // Dropped first: a successor would replace a file without a listener.
+    // Dropped before `listener`. Otherwise a successor could replace the file just before its
+    // removal.
     file: SocketFile,
     pub(super) listener: UnixListener,
 }

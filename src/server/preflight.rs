@@ -33,7 +33,7 @@ pub fn check_sidecar_files(config: &SidecarConfig) -> Vec<String> {
         let upstream = GrpcUpstream::new(url, &credentials);
         upstream.map_or_else(|problem| vec![problem], |upstream| upstream.check_credentials())
     });
-    // Upstreams share credentials, and therefore their problems.
+    // Upstreams share credentials, so each of them reports the same problems.
     let upstreams: BTreeSet<String> = upstreams.collect();
     let mut problems = check_files(&config.common);
     problems.extend(upstreams);

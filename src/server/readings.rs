@@ -23,7 +23,7 @@ use crate::{
     service::Service,
 };
 
-/// Maximum number of bytes that are read of a certificate file.
+/// Maximum number of bytes that are read from a certificate file.
 const LENGTH_MAX: u64 = 1 << 20;
 
 /// The components whose state is read.
@@ -80,8 +80,8 @@ impl ReadingsSource {
         }
     }
 
-    /// Expiries of the certificates in use by the server, and in the files for upstreams, which are
-    /// read for each connection.
+    /// Expiries of the certificates that the server uses, and of the certificates in the files for
+    /// upstreams. Each connection to an upstream reads these files.
     fn certificates(&self) -> Vec<(&'static str, Time)> {
         let own = self.tls.as_ref().map(|tls| tls.expiries()).unwrap_or_default();
         let ClientCredentials { ca, identity, token_file: _ } = &self.credentials;
@@ -103,7 +103,7 @@ fn of_replica(service: &Service) -> ReplicaReadings {
 }
 
 fn expiry_of_file(path: &Path) -> Option<Time> {
-    // Opening another kind of file may block, such as a pipe.
+    // Opening a file of another kind, such as a pipe, may block.
     fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
     let mut pem = Vec::new();
     File::open(path).ok()?.take(LENGTH_MAX).read_to_end(&mut pem).ok()?;

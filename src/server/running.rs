@@ -24,7 +24,7 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(1);
 /// A running server. [`Running::wait`] shuts it down gracefully; dropping it aborts everything.
 #[derive(Debug)]
 pub struct Running {
-    /// The addresses of gRPC, in the order of the configuration, with real ports.
+    /// The gRPC addresses, in the order of the configuration, with real ports.
     pub grpc: Vec<ListenAddress>,
     /// The address of metrics and health, with the real port.
     pub metrics: SocketAddr,
@@ -101,7 +101,7 @@ impl Running {
         let grace = Instant::now() + STEP_TIMEOUT;
         let mut late = self.listeners.join_or_abort(grace).await;
 
-        // Before the background tasks, on which calls may wait.
+        // Calls end before the background tasks, because calls may wait for these tasks.
         self.drain(&self.calls, deadline.max(grace)).await;
         late.extend(self.calls.join_or_abort(Instant::now()).await);
 

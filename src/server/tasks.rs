@@ -32,11 +32,11 @@ pub struct Tasks(Arc<Group>);
 #[derive(Debug, Default)]
 struct Group {
     tracker: TaskTracker,
-    /// Requests every task to end.
+    /// Cancelled to request a stop of every task.
     stop: CancellationToken,
     /// The tasks that have not ended.
     running: Mutex<Running>,
-    /// The first task that ended without a request.
+    /// The first task that panicked, or ended before a stop was requested.
     failure: watch::Sender<Option<TaskFailure>>,
 }
 
@@ -46,7 +46,7 @@ struct Running {
     tasks: BTreeMap<u64, (Arc<str>, AbortHandle)>,
 }
 
-/// A task that ended without a request, or panicked.
+/// A task that panicked, or ended before a stop was requested.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskFailure {
     /// The name of the task.
@@ -63,17 +63,17 @@ impl Tasks {
         Self::default()
     }
 
-    /// Cancelled when the tasks are requested to end.
+    /// Cancelled by [`Tasks::stop`].
     pub fn stop_token(&self) -> CancellationToken {
         self.0.stop.clone()
     }
 
-    /// Requests every task to end.
+    /// Requests a stop of every task.
     pub fn stop(&self) {
         self.0.stop.cancel();
     }
 
-    /// Spawns a task that runs until it is requested to end. If the task ends before or panics, the
+    /// Spawns a task that runs until a stop is requested. If the task ends earlier or panics, the
     /// group has a failure.
     pub fn spawn(
         &self,
@@ -105,7 +105,7 @@ impl Tasks {
             match handle.await {
                 Ok(Ok(output)) => output,
                 Ok(Err(panic)) => resume_unwind(panic),
-                // Aborted: by now, the connection of the caller is closed.
+                // Aborted. By then, the server has closed the caller's connection.
                 Err(_) => pending().await,
             }
         })
@@ -154,7 +154,7 @@ impl Tasks {
         name: Arc<str>,
         future: impl Future<Output = T> + Send + 'static,
     ) -> JoinHandle<T> {
-        // Locked until the task is inserted, so that the task cannot remove itself before.
+        // Locked until the task is inserted, so that the task cannot remove itself earlier.
         let mut running = self.0.running.lock();
         let id = running.next_id;
         running.next_id += 1;

@@ -87,7 +87,7 @@ pub(super) fn init(config: &Common) -> Result<Telemetry, TelemetryError> {
         version = env!("CARGO_PKG_VERSION"),
         profile = if cfg!(debug_assertions) { "debug" } else { "release" },
         traces = config.otlp_endpoint,
-        "support-access starts"
+        "starting support-access"
     );
     Ok(Telemetry { traces })
 }

@@ -59,7 +59,7 @@ struct Current {
     config: Arc<ServerConfig>,
     /// Earliest expiry of the certificates in each file, by the setting that names the file.
     expiries: Vec<(&'static str, Time)>,
-    /// Cancelled when an authority is removed, which may have issued the certificate of a connected
+    /// Cancelled when an authority is removed that may have issued the certificate of a connected
     /// client.
     revoked: CancellationToken,
 }
@@ -71,7 +71,7 @@ pub(super) struct Loaded(Contents);
 pub(super) struct TlsConnection {
     pub(super) stream: TlsStream<TcpStream>,
     pub(super) info: ConnectionInfo,
-    /// Cancelled when the client's certificate may no longer be trusted.
+    /// Cancelled when an authority is removed that may have issued the client's certificate.
     pub(super) revoked: Option<CancellationToken>,
 }
 
@@ -102,15 +102,15 @@ impl Tls {
         self.handshake(stream).await.inspect_err(|error| self.note_failure(error, address))
     }
 
-    /// The number of handshakes that the server or the client rejected. Does not count connections
-    /// that were closed.
+    /// The number of handshakes that the server or the client rejected. Timeouts and closed
+    /// connections do not count.
     pub(super) fn handshakes_failed(&self) -> u64 {
         self.handshakes_failed.load(Ordering::Relaxed)
     }
 
     fn note_failure(&self, error: &io::Error, address: Option<SocketAddr>) {
         if error.kind() != io::ErrorKind::InvalidData {
-            debug!(%error, "a TLS handshake has ended");
+            debug!(%error, "a TLS handshake was not completed");
             return;
         }
         self.handshakes_failed.fetch_add(1, Ordering::Relaxed);
@@ -150,8 +150,8 @@ impl Tls {
     /// Reloads the files when they change, until `stop`. Invalid files are logged, and the previous
     /// configuration stays in use.
     ///
-    /// Each configuration has its own TLS sessions, so that no client resumes a session from a
-    /// removed authority.
+    /// Each configuration has separate TLS sessions, so that no client resumes a session that a
+    /// removed authority has authenticated.
     pub(super) async fn watch(self: Arc<Self>, loaded: Loaded, stop: CancellationToken) {
         let Loaded(mut contents) = loaded;
         let mut last_error = None;
@@ -165,12 +165,12 @@ impl Tls {
                     last_error = None;
                     info!("certificates reloaded");
                 }
-                // The files may be in the middle of being replaced.
+                // Another process may be replacing the files.
                 Err(error) if last_error.as_ref() != Some(&error) => {
                     warn!(
                         %error,
                         "the certificates have changed, but cannot be used: \
-                         going on with those before"
+                         the previous certificates stay in use"
                     );
                     last_error = Some(error);
                 }

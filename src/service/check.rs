@@ -30,7 +30,7 @@ const CANDIDATES_MAX: usize = 100;
 /// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckResult {
-    /// Why. Only [`Reason::GrantActive`] allows.
+    /// The reason. Only [`Reason::GrantActive`] allows.
     pub reason: Reason,
     /// The remedy for a denial.
     pub remedy: Remedy,
@@ -57,7 +57,7 @@ pub struct Explanation {
     pub result: CheckResult,
     /// The checklist, in order.
     pub checklist: Vec<ChecklistItem>,
-    /// The tenant's grants: first those in memory, then older ones; each part newest first.
+    /// The tenant's grants: first the grants in memory, then older grants; each part newest first.
     pub candidates: Vec<Candidate>,
     /// Whether there are, or may be, more grants.
     pub is_truncated: bool,
@@ -82,7 +82,7 @@ pub struct Candidate {
 #[derive(Debug)]
 pub struct Checks {
     node: Arc<CheckNode>,
-    /// The grants that are too old for memory. A sidecar has none.
+    /// The store with the ended grants that are not in memory. A sidecar has no store.
     history: Option<Arc<Store>>,
 }
 
@@ -123,8 +123,8 @@ impl Checks {
         Ok(results)
     }
 
-    /// Explains a check. The result is the one that [`Self::check`] returns. Grants that are too
-    /// old for memory come from the store, if the store is available.
+    /// Explains a check, with the result that [`Self::check`] returns. Ended grants that are not in
+    /// memory come from the store, if the store is available.
     pub async fn explain(
         &self,
         check: &AccessCheck,
@@ -182,7 +182,7 @@ impl Checks {
     }
 
     /// The snapshot to decide from, once it includes the event of `token`. A snapshot that does not
-    /// include the event in time must not be used, and has no `valid_for`.
+    /// include the event in time must not be used, and gets a `valid_for` of zero.
     async fn read_view(&self, token: &str, deadline: Instant) -> Result<ReadView, TokenInvalid> {
         let read_view = self.node.read_view();
         if token.is_empty() {
@@ -194,7 +194,7 @@ impl Checks {
         };
         let event = match key.decrypt(token) {
             Ok(event) => event,
-            // A node without a lease may have missed that the key was replaced.
+            // A node without a lease may not know yet that the key was replaced.
             Err(_) if !read_view.is_fresh() => return Ok(unusable(read_view)),
             Err(invalid) => return Err(invalid),
         };

@@ -1,4 +1,4 @@
-//! When a change is in force at every check node.
+//! Waits until a change is enforced, and reports the progress.
 
 use std::time::Duration;
 
@@ -28,37 +28,38 @@ const SHORT_WAIT: Duration = Duration::from_secs(10);
 /// node must not exhaust the resources that revocations need.
 pub(super) const LONG_WAITS: usize = 512;
 /// The number of calls for one tenant, or for the vendor, that may wait longer. So one tenant
-/// cannot exhaust the long waits of others.
+/// cannot exhaust the long waits of other tenants.
 pub(super) const LONG_WAITS_OF_OWNER: usize = 32;
 
-/// Whether a change is in force at every check node.
+/// Whether a change is enforced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EnforcementState {
     /// No check node can still answer from before the change.
     Complete,
-    /// That was not yet known at the caller's deadline.
+    /// At the caller's deadline, the change was not known to be enforced.
     Pending,
 }
 
 /// How far a change has reached the check nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Enforcement {
-    /// Whether the change is in force everywhere.
+    /// Whether the change is enforced.
     pub state: EnforcementState,
     /// The position of the change in the log. Internal.
     pub revision: Revision,
     /// Identifies the change to callers.
     pub token: ConsistencyToken,
-    /// From the commit until the change was known to be in force everywhere, or until this result.
+    /// From the commit until the change was known to be enforced, or until this result.
     pub elapsed: Duration,
     /// Nodes that answer from the change or a later one.
     pub nodes_acknowledged: u32,
     /// Nodes that did not acknowledge the change, and whose leases have expired.
     pub nodes_lapsed: u32,
-    /// Nodes that may still answer from before the change. A node counts together with the
-    /// followers, until the last of them has acknowledged. 0 if complete.
+    /// Nodes that may still answer from before the change. A node counts together with its
+    /// followers until the last follower has acknowledged. 0 if complete.
     pub nodes_pending: u32,
-    /// When the change is in force everywhere at the latest, or was known to be.
+    /// If complete, when the change was known to be enforced. Otherwise, the latest time at which
+    /// the change is enforced.
     pub complete_by: Time,
 }
 
@@ -87,8 +88,8 @@ impl Service {
         self.enforcer.totals()
     }
 
-    /// Waits until a commit is in force everywhere, or until `deadline`. The result is recorded in
-    /// the history in either case.
+    /// Waits until a commit is enforced, or until `deadline`. The result is recorded in the history
+    /// in either case.
     pub(super) async fn enforce(
         &self,
         owner: Option<&TenantId>,
@@ -105,7 +106,7 @@ impl Service {
             let elapsed = self.node.boot_time().since(commit.at);
             self.pending(commit.last, time, elapsed, &commit)?
         };
-        self.enforcer.count_answer(enforcement.state == EnforcementState::Complete);
+        self.enforcer.count_response(enforcement.state == EnforcementState::Complete);
         Ok(enforcement)
     }
 
@@ -113,8 +114,8 @@ impl Service {
     /// the recorded result, if there is one. Revision 0 stands for a tenant's state before the
     /// first event.
     ///
-    /// Depends on the nodes that have the event, and on no later event: a tenant must not learn of
-    /// the changes of others.
+    /// The result depends on the nodes that have the event, and on no later event: a tenant must
+    /// not learn of changes of other tenants.
     pub(super) async fn enforce_again(
         &self,
         owner: Option<&TenantId>,
@@ -145,18 +146,18 @@ impl Service {
         }
     }
 
-    /// The position of the own node, if it is later than `revision` and in the log of the database.
-    /// `revision` is one of an event that was read from the database before.
+    /// The position of this node, if the position is later than `revision` and in the log of the
+    /// database. The event of `revision` was read from the database before.
     ///
-    /// The node remembers recent events only, so it cannot show that it has an old event. It can
-    /// show that it has the event at its position. The database has that event, too. Two logs with
-    /// an equal event have equal earlier events, so the node has the event of `revision`.
+    /// The node buffers only recent events, so it cannot show that it has an old event. The node
+    /// does have the event at its position. If the database has that event too, both logs have the
+    /// same earlier events. So the node has the event of `revision`.
     ///
     /// The result stays true while the node follows this log. After a restore, the node replaces
-    /// its snapshot and forgets its earlier events. Then the node does not remember the event at
-    /// the returned position, and its acknowledgement does not count. A restore between the two
-    /// reads of the database can only lose the event of `revision` itself. No acknowledgement can
-    /// prevent that.
+    /// its snapshot and drops the buffered events. The acknowledgement of the node then no longer
+    /// counts, because the buffer lacks the event at the returned position. A restore between the
+    /// two reads of the database can lose the event of `revision`. No acknowledgement can prevent
+    /// that.
     async fn own_position_in_log(
         &self,
         revision: Revision,
@@ -171,8 +172,8 @@ impl Service {
         Ok(event.filter(|event| event.time == time).map(|event| (event.revision, event.time)))
     }
 
-    /// Waits until the event of a consistency token, and every earlier event, is in force
-    /// everywhere. The event must be in the history of the tenant, or in the vendor's own.
+    /// Waits until the event of a consistency token, and every earlier event, is enforced. The
+    /// event must be in the history of the tenant, or in the vendor's own.
     pub async fn wait_enforced(
         &self,
         tenant_id: Option<&TenantId>,
@@ -188,7 +189,7 @@ impl Service {
             if event.tenant_id.as_ref() != tenant_id {
                 return Err(ServiceError::EventNotFound);
             }
-            // An event that can be read need not be durable. A commit makes certain of that.
+            // An event that can be read need not be durable. After a later commit, it is.
             if self.store.begin().await?.commit().await? < token.revision {
                 return Err(ServiceError::EventNotFound);
             }
@@ -209,7 +210,7 @@ impl Service {
         let read_view = self.node.read_view();
         let key = read_view.view.snapshot().token_key();
         match key.ok_or(TokenInvalid).and_then(|key| key.decrypt(token)) {
-            // A node without a lease may have missed that the key was replaced.
+            // A node without a lease may not know yet that the key was replaced.
             Err(TokenInvalid) if !read_view.is_fresh() => {
                 Err(StoreError::Unavailable("the node has no lease".into()).into())
             }
@@ -334,7 +335,7 @@ mod tests {
             self.service.grant_access(&caller, request, Instant::now()).await.unwrap();
         }
 
-        /// How many nodes have acknowledged an event.
+        /// The number of nodes that have acknowledged an event.
         async fn acknowledged(&self, revision: Revision) -> u32 {
             let enforcement = self.service.enforce_again(None, revision, Instant::now()).await;
             enforcement.unwrap().nodes_acknowledged
@@ -342,7 +343,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_own_node_acknowledges_events_that_it_no_longer_remembers() {
+    async fn a_node_acknowledges_events_that_it_no_longer_buffers() {
         let fixture = Fixture::new().await;
         fixture.grant("acme").await;
         fixture.grant("globex").await;
@@ -378,7 +379,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_tenant_cannot_hold_all_long_waits() {
+    async fn one_tenant_cannot_exhaust_the_long_waits() {
         let Fixture { service, .. } = Fixture::new().await;
         let [acme, globex] = ["acme", "globex"].map(TenantId::fixed);
         let start = Instant::now();

@@ -49,8 +49,8 @@ pub struct RevokeOutcome {
 }
 
 impl Service {
-    /// Grants access to a support group. When this method returns, checks of this process know the
-    /// grant, unless `deadline` came first.
+    /// Grants access to a support group. When this method returns, this node has applied the grant,
+    /// unless `deadline` came first.
     pub async fn grant_access(
         &self,
         caller: &Caller,
@@ -83,7 +83,7 @@ impl Service {
         Ok(GrantOutcome { grant, token: self.token(commit.last, Some(commit.time))? })
     }
 
-    /// Moves the end of a grant, later or earlier. A move to the present end changes nothing.
+    /// Moves the end of a grant, later or earlier. A move to the current end changes nothing.
     pub async fn extend_access(
         &self,
         caller: &Caller,
@@ -180,7 +180,7 @@ async fn last_revision(
     Ok(transaction.revision_of(Some(&grant.tenant_id), grant.sequence).await?)
 }
 
-/// A new id, whose time is that of the transaction.
+/// A new id, which contains the time of the transaction.
 pub(super) fn new_id(now: Time) -> Uuid {
     let (seconds, nanos) = (now.timestamp().unsigned_abs(), now.timestamp_subsec_nanos());
     Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, nanos))
@@ -230,9 +230,9 @@ pub(super) fn revocation(
     grant_event(&grant, caller.author.clone(), reason, kind)
 }
 
-/// The event that ends a grant whose end time was reached. A revocation of such a grant appends it
-/// at once, without waiting for the sweep. The end is then enforced like a revocation,
-/// whatever the clock of a check node shows.
+/// The event that ends a grant whose end time was reached. A revocation of such a grant appends
+/// this event without waiting for the sweep. The end is then enforced like a revocation, and does
+/// not depend on the clocks of the check nodes.
 pub(super) fn expiry(grant: &Grant) -> NewEvent {
     let kind = EventKind::Expired { grant: grant.clone() };
     grant_event(grant, Attribution::system(), FreeText::default(), kind)

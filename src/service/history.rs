@@ -15,7 +15,7 @@ const RECORDS_MAX: usize = 200;
 
 impl Service {
     /// The records after `after` in a tenant's history, or in the vendor's own, up to the head at
-    /// the time of the call. Some at a time, oldest first.
+    /// the time of the call. In batches, oldest first.
     pub async fn export_history(
         self: Arc<Self>,
         tenant_id: Option<TenantId>,
@@ -46,7 +46,7 @@ impl Service {
         let earliest = self.node.read_view().now.map(|now| now.earliest);
         let time = earliest.unwrap_or_else(|| self.now());
         let head = self.store.history().chain_head(tenant_id).await?;
-        // An event that can be read need not be durable. A commit makes certain of that.
+        // An event that can be read need not be durable. After a later commit, it is.
         self.store.begin().await?.commit().await?;
         Ok(Checkpoint::new(tenant_id, head, time, self.checkpoint_key.as_ref())?)
     }

@@ -38,7 +38,7 @@ pub(super) async fn earlier_parts(
 }
 
 impl Service {
-    /// Makes a change of one event.
+    /// Appends one event, records the request, and commits.
     pub(super) async fn append_and_commit(
         &self,
         mut transaction: Box<dyn Transaction>,
@@ -53,8 +53,8 @@ impl Service {
         Ok((event, commit))
     }
 
-    /// The event of an earlier call that `transaction` has found. The commit makes certain that the
-    /// event is durable.
+    /// The event of an earlier call that `transaction` has found. After the commit, the event is
+    /// durable.
     pub(super) async fn replay(
         &self,
         transaction: Box<dyn Transaction>,

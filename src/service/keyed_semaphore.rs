@@ -5,7 +5,7 @@ use std::{collections::HashMap, fmt, hash::Hash, sync::Arc};
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
-/// Limits how many permits each key holds. Stores only keys that hold permits.
+/// Limits the number of permits of each key. Stores only keys that hold permits.
 #[derive(Debug)]
 pub struct KeyedSemaphore<K> {
     permits_max: usize,
@@ -94,10 +94,10 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_of_zero_denies_every_permit() {
+    fn a_limit_of_zero_rejects_every_permit() {
         let semaphore = Arc::new(KeyedSemaphore::new(0));
         assert!(semaphore.try_acquire(&1).is_none());
-        assert!(semaphore.held.lock().is_empty(), "denied keys are not stored");
+        assert!(semaphore.held.lock().is_empty(), "rejected keys are not stored");
     }
 
     #[test]

@@ -71,7 +71,7 @@ impl LockRef {
 }
 
 impl Service {
-    /// Creates a lock, and waits until the lock is in force.
+    /// Creates a lock, and waits until the lock is enforced.
     pub async fn lock_access(
         &self,
         caller: &Caller,
@@ -113,8 +113,8 @@ impl Service {
         Ok(LockOutcome { lock: LockView::at(lock_of(&event)?, now), enforcement })
     }
 
-    /// Lifts a lock. A lock that has ended already stays as it is. When this method returns, checks
-    /// of this process know the change, unless `deadline` came first.
+    /// Lifts a lock. A lock that has ended already stays as it is. When this method returns, this
+    /// node has applied the change, unless `deadline` came first.
     pub async fn unlock_access(
         &self,
         caller: &Caller,
@@ -181,9 +181,9 @@ impl Service {
     }
 }
 
-/// Bounds the number of live locks, which every check node holds in memory. Another lock on
-/// everything is always possible for the vendor. A tenant that locks everything may have twice as
-/// many locks: at that number, everything is locked already.
+/// Bounds the number of live locks, which every check node holds in memory. The vendor may always
+/// create a lock on everything. A tenant may create locks on everything up to twice the limit: at
+/// that number, the tenant has already locked everything.
 async fn check_limit(
     transaction: &mut dyn Transaction,
     party: Party,
@@ -216,7 +216,7 @@ fn check_party(caller: &Caller, lock: &Lock) -> Result<(), ServiceError> {
         actor = %caller.author.actor,
         via = caller.author.via.as_ref().map(tracing::field::display),
         party = party.as_str(),
-        "refused to lift a lock of the other party"
+        "rejected a request to lift a lock of the other party"
     );
     Err(ServiceError::LockOfOtherParty { party })
 }

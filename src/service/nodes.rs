@@ -20,8 +20,8 @@ pub struct CheckNodeList {
 }
 
 impl Service {
-    /// Every replica in the membership, and their followers: this node's own from memory, and those
-    /// of other replicas as last reported.
+    /// Every replica in the membership, and all followers. The followers of this node come from
+    /// memory, and the followers of other replicas from the latest reports.
     pub async fn check_nodes(&self) -> Result<CheckNodeList, ServiceError> {
         let members = self.store.membership().members().await?;
         let reports = self.store.membership().read_followers().await?;
@@ -32,7 +32,7 @@ impl Service {
         let others = others.map(info).chain(reports.flat_map(|(_, followers)| followers));
         let head = members.head.revision.max(self.node.revision());
         let mut nodes = BTreeMap::new();
-        // Two replicas report a sidecar that has moved. The more recent report is right.
+        // Two replicas may report a sidecar that has moved. The more recent report is right.
         for info in std::iter::once(own).chain(self.node.followers()).chain(others) {
             let known = nodes.entry(info.node_id).or_insert_with(|| info.clone());
             if info.silent_for < known.silent_for {
@@ -57,7 +57,7 @@ impl Service {
     }
 }
 
-/// Another replica, by its row in the membership. A heartbeat renews the row and the lease.
+/// Another replica, as its row in the membership shows. A heartbeat renews the row and the lease.
 fn info(member: Member) -> NodeInfo {
     let Member { node_id, version, heartbeat_seq: _, ack, heartbeat_age } = member;
     NodeInfo {

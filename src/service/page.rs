@@ -10,8 +10,8 @@ use crate::{
 
 /// The default page size.
 pub const SIZE_DEFAULT: usize = 50;
-/// The maximum length of a text that is decoded as a token: that of a list of ids of up to 128
-/// characters of four bytes.
+/// The maximum length of a page token. The token of a list of ids is the longest: an id has up to
+/// 128 characters of four bytes.
 const TOKEN_LENGTH_MAX: usize = 700;
 /// The maximum page size.
 pub const SIZE_MAX: usize = 1_000;
@@ -19,7 +19,7 @@ pub const SIZE_MAX: usize = 1_000;
 /// The maximum size of a response, estimated, in bytes. By default, clients reject more than 4 MiB.
 const WEIGHT_MAX: usize = 3 * 1_024 * 1_024;
 
-/// How many of `items` fit into one response, at least one.
+/// How many of `items` fit into one response; at least one.
 pub(super) fn fitting<T>(items: &[T], weight: impl Fn(&T) -> usize) -> usize {
     let mut total = 0;
     let fits = |item: &&T| {
@@ -87,7 +87,7 @@ impl QueryId {
     }
 }
 
-/// The violation of a token that is not one of this query.
+/// The violation of a token that does not belong to this query.
 pub(super) fn invalid_token() -> Violations {
     let description = "must be empty, or a token of a page with the same filters";
     Violations::of("page_token", ViolationReason::Malformed, description)

@@ -30,7 +30,7 @@ pub struct PolicyOutcome {
     pub enforcement: Enforcement,
 }
 
-/// Changes with every change of the policy.
+/// The etag of a policy. Different policies have different etags.
 pub fn etag(policy: &SupportPolicy) -> String {
     let content = serde_json::to_vec(policy).unwrap_or_default();
     let digest: [u8; 32] = Sha256::digest(content).into();

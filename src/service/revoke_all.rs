@@ -27,7 +27,7 @@ pub struct RevokeAllOutcome {
     pub enforcement: Enforcement,
 }
 
-/// The grants that the call has revoked so far.
+/// The grants that were revoked so far.
 #[derive(Default)]
 struct Revoked {
     grants: Vec<Grant>,
@@ -47,9 +47,9 @@ impl Revoked {
 }
 
 impl Service {
-    /// Ends all live grants of a tenant. The set of grants is fixed when the first call starts: the
-    /// grants that were created before the first event of the first chunk. After an error, a call
-    /// with the same request id continues with the remaining grants of that set.
+    /// Ends all live grants of a tenant that were created before the first event of the first
+    /// chunk. After an error, a call with the same request id continues with the remaining grants
+    /// of that set.
     pub async fn revoke_all_access(
         &self,
         caller: &Caller,

@@ -4,8 +4,8 @@
 //! minute, so that another replica takes over within about a minute after that member has left.
 //!
 //! A pass over all chains finds every record that does not match its hash. Records that were
-//! rewritten together with their hashes do match. A pass finds such records by comparison with the
-//! previous pass of the same process, which keeps a hash over the ends of all chains.
+//! rewritten together with their hashes do match. To find these, the process keeps a hash over the
+//! ends of all chains, and compares each pass with the previous one.
 
 use std::{fmt::Display, sync::Arc, time::Duration};
 
@@ -43,9 +43,9 @@ const UNREADABLE: &str = "the history cannot be read";
 /// The result of the verification at the verifying replica.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct VerificationStatus {
-    /// Broken chains: of the last pass, or of the current pass if it has found more. `None`: no
-    /// pass has ended, and no break was found. Events that are in no chain count as one break, and
-    /// so does a rewritten history.
+    /// Broken chains of the last pass, or of the current pass if that number is higher. `None`: no
+    /// pass has ended, and no break was found. Events that are in no chain count as one break. A
+    /// rewritten history also counts as one break.
     pub breaks: Option<u64>,
     /// End of the last pass.
     pub completed_at: Option<Time>,
@@ -69,8 +69,8 @@ struct Summary {
 #[derive(Debug)]
 struct Pass {
     previous: Summary,
-    /// The end of the log when the pass began, and the time of the event there. Later events are
-    /// left to the next pass.
+    /// The end of the log when the pass started, and the time of the event there. The next pass
+    /// verifies later events.
     head: Revision,
     time: Option<Time>,
     breaks: u64,
@@ -81,11 +81,11 @@ struct Pass {
     previous_ends: Sha256,
 }
 
-/// The database was restored during a pass, which has read records of both states.
+/// The database was restored during a pass. The pass may have read records of both states.
 struct Restored;
 
-/// Verifies all chains while this replica is the verifying one, and again `interval` after each
-/// pass, until `stop` is cancelled.
+/// Verifies all chains while this replica has the smallest node id, until `stop` is cancelled. Each
+/// pass starts `interval` after the end of the previous one.
 pub async fn run(service: Arc<Service>, interval: Duration, stop: CancellationToken) {
     let role_interval = interval.min(ROLE_INTERVAL);
     let mut verification = Verification::new(Arc::clone(&service));
@@ -134,10 +134,11 @@ impl Service {
         update(self.verification.lock().get_or_insert_default());
     }
 
-    /// Waits until the membership says whether this replica verifies, as `expected`.
+    /// Waits until the membership shows that this replica verifies, or if not `expected`, that
+    /// another replica verifies.
     async fn wait_for_role(&self, expected: bool, interval: Duration) {
         loop {
-            // While the membership cannot be read, the role stays.
+            // While the membership cannot be read, the role does not change.
             match self.store.membership().members().await {
                 Ok(list) => {
                     let smallest = list.members.iter().map(|member| member.node_id).min();
@@ -160,8 +161,8 @@ impl Verification {
         Self { service, summary: None }
     }
 
-    /// Verifies every chain once. Waits while the database is unavailable, and begins again if an
-    /// older state of the database was restored.
+    /// Verifies every chain once. Waits while the database is unavailable, and restarts the pass if
+    /// an older state of the database was restored.
     pub async fn run_pass(&mut self) {
         while let Err(Restored) = self.try_pass().await {
             info!("the database was restored, restarting the verification of the history");
@@ -249,7 +250,7 @@ impl Verification {
                     break 'pages;
                 }
                 if let Err(fault) = verifier.line(line.as_bytes()) {
-                    return self.report_break(pass, chain_id, &fault.misfit).await;
+                    return self.report_break(pass, chain_id, &fault.mismatch).await;
                 }
                 pass.chained_events += 1;
                 last = *link;
@@ -364,7 +365,7 @@ fn cause(error: &StoreError) -> Option<String> {
     std::error::Error::source(error).map(ToString::to_string)
 }
 
-/// Sleeps so that the database has to serve at most `UNITS_PER_SECOND`.
+/// Sleeps, so that the load on the database is at most `UNITS_PER_SECOND`.
 async fn throttle(units: usize) {
     #[expect(clippy::cast_precision_loss, reason = "at most a page")]
     let units = units as f64;

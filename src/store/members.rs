@@ -23,8 +23,8 @@ pub struct Registration {
 pub struct HeartbeatResponse {
     /// The end of the log.
     pub head: Position,
-    /// Whether the position that the node holds is in this log. False if the node holds nothing.
-    pub is_held: bool,
+    /// Whether the position of the node's snapshot is in this log. False without a position.
+    pub is_in_log: bool,
     /// The clock of the database, or of the process if the database is embedded, read in the same
     /// statement.
     pub now: Time,

@@ -1,4 +1,5 @@
-//! The store in memory, which ends with the process: the contract in the simplest code.
+//! The store in memory, which is lost when the process ends: the simplest implementation of the
+//! contract.
 
 use std::sync::Arc;
 
@@ -244,19 +245,20 @@ impl Membership for MemoryStore {
         &self,
         node_id: NodeId,
         seq: i64,
-        held: Option<Position>,
+        position: Option<Position>,
     ) -> Result<Option<HeartbeatResponse>, StoreError> {
         let now = self.clock.now();
-        self.database.write(|content| content.heartbeat(node_id, seq, held, now))
+        self.database.write(|content| content.heartbeat(node_id, seq, position, now))
     }
 
     async fn acknowledge(
         &self,
         node_id: NodeId,
-        held: Position,
+        position: Position,
         ack: Ack,
     ) -> Result<bool, StoreError> {
-        let is_written = self.database.write(|content| content.acknowledge(node_id, held, ack))?;
+        let is_written =
+            self.database.write(|content| content.acknowledge(node_id, position, ack))?;
         if is_written {
             self.notifier.notify(Notification::Membership);
         }

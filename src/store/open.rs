@@ -20,9 +20,11 @@ pub async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<Store>, OpenEr
 /// Migrates the schema of the database at `url` to this version, as [`open`] does.
 pub async fn migrate(url: &str) -> Result<(), OpenError> {
     match Backend::of(url)? {
-        Backend::Memory => {
-            Err(OpenError("database-url is memory:, where there is nothing to migrate".into()))
-        }
+        Backend::Memory => Err(OpenError(
+            "database-url is memory:, which has no schema to migrate; write sqlite://PATH or \
+                 postgres://USER:PASSWORD@HOST/DATABASE"
+                .into(),
+        )),
         Backend::Sqlite => sqlite::migrate(url).await,
         Backend::Postgres => postgres::migrate(url).await,
     }

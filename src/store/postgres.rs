@@ -32,8 +32,8 @@ use crate::{
     },
 };
 
-/// The prefixes of channel names, which the name of the log follows: channels belong to the whole
-/// database, a log to one schema.
+/// The prefixes of channel names. The name of the log follows, because a channel belongs to the
+/// whole database, and a log to one schema.
 macro_rules! channel {
     (log) => {
         "support_access_log_"
@@ -57,8 +57,7 @@ const VERSION_MIN: i32 = 140_000;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long an idle connection may take to respond before the connection counts as dead.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
-/// Transactions run one at a time. More than one connection, so that the next transaction can start
-/// at once.
+/// Transactions run one at a time. Further connections let the next transaction start at once.
 const WRITERS: u32 = 4;
 /// Separate from the writers, so that readers do not queue behind transactions.
 const READERS: u32 = 8;
@@ -70,11 +69,11 @@ const NODE_READERS: u32 = 3;
 /// server disappeared.
 const LISTENERS: u32 = 8;
 
-/// For every session. The time limits are shorter than the timeouts of this program where that is
-/// useful: an error of the server is clean, and releases locks. `remote_apply` is kept because an
-/// operator chose it; anything less than `on` could lose acknowledged changes. A single statement
-/// must see the changes that were committed before the locks were granted, and must not fail
-/// because of these changes.
+/// For every session. Locks and statements time out before this program does, because an error of
+/// the server releases locks. `remote_apply` is kept, because an operator chose this setting. A
+/// setting below `on` could lose acknowledged changes. With `read committed`, a statement that
+/// waited for a lock sees the changes that were committed meanwhile, and does not fail because of
+/// these changes.
 const SESSION: &str = "
     SET lock_timeout = '4s';
     SET statement_timeout = '4500ms';
@@ -83,9 +82,9 @@ const SESSION: &str = "
     SELECT set_config('synchronous_commit', 'on', false)
         WHERE current_setting('synchronous_commit') <> 'remote_apply';
 ";
-/// For the session that migrates. The statements may take long. But while the session waits for a
-/// lock, all later sessions wait too, including heartbeats. The session must give up soon, and
-/// retry.
+/// For the session that migrates. The statements may take long. But while this session waits for a
+/// lock, all later sessions wait, too, and so do heartbeats. The session must therefore give up
+/// soon, and retry.
 const MIGRATION_SESSION: &str = "
     SET lock_timeout = '500ms';
     SET statement_timeout = 0;
@@ -93,7 +92,7 @@ const MIGRATION_SESSION: &str = "
     SET synchronous_commit = on;
 ";
 
-/// How long a migration retries to get the locks.
+/// How long a migration retries to acquire the locks.
 const MIGRATION_TIMEOUT: Duration = Duration::from_mins(1);
 /// The pause between two attempts, in which other sessions proceed.
 const MIGRATION_PAUSE: Duration = Duration::from_secs(1);
@@ -157,7 +156,7 @@ impl Backend for Postgres {
     fn is_transient(error: &dyn DatabaseError) -> bool {
         let code = error.code().unwrap_or_default();
         match code.as_ref() {
-            "25006" // read_only_sql_transaction: a standby, or being one
+            "25006" // read_only_sql_transaction: the server is a standby, or read-only
             | "25P03" // idle_in_transaction_session_timeout
             | "40001" // serialization_failure
             | "40P01" // deadlock_detected
@@ -206,7 +205,7 @@ async fn connect(pool: &PgPool) -> Result<(), sqlx::Error> {
 
 /// A pool for transactions.
 fn pool(max: u32) -> PgPoolOptions {
-    // Sends the ROLLBACK of a dropped transaction.
+    // The ping completes the ROLLBACK of a dropped transaction.
     statement_pool(max).after_release(|connection, _| Box::pin(ping(connection)))
 }
 
@@ -239,7 +238,7 @@ fn parse(url: &str) -> Result<PgConnectOptions, OpenError> {
     let options: PgConnectOptions = url.parse().map_err(|error| {
         let cause = schema::plain(&error); // never contains the URL
         OpenError(format!(
-            "database-url is not a PostgreSQL URL ({cause}): \
+            "database-url is not a PostgreSQL URL ({cause}); \
              write postgres://USER:PASSWORD@HOST/DATABASE"
         ))
     })?;
@@ -261,18 +260,18 @@ async fn prepare(options: &PgConnectOptions) -> Result<(), OpenError> {
     let (version, encoding, in_recovery, read_only, schema): Facts =
         sqlx::query_as(FACTS).fetch_one(&mut connection).await.map_err(to_open_error)?;
     let problem = if version < VERSION_MIN {
-        Some("is older than PostgreSQL 14: upgrade it")
+        Some("is older than PostgreSQL 14; upgrade the server")
     } else if in_recovery {
-        Some("is a standby, in recovery: point database-url at the primary")
+        Some("is a standby, in recovery; point database-url at the primary")
     } else if read_only {
         Some(
-            "is read-only (default_transaction_read_only), but support-access must write: \
-             allow it, or point database-url at another",
+            "is read-only (default_transaction_read_only), but support-access must write; \
+             allow writes, or point database-url at another database",
         )
     } else if encoding != "UTF8" {
-        Some("does not have the encoding UTF8: create one that has")
+        Some("does not have the encoding UTF8; create a database that has")
     } else if schema.is_none() {
-        Some("has no schema to create tables in: correct the search_path")
+        Some("has no schema to create tables in; correct the search_path")
     } else {
         None
     };
@@ -287,7 +286,7 @@ async fn prepare(options: &PgConnectOptions) -> Result<(), OpenError> {
         applied = select_applied().fetch_all(&mut connection).await.map_err(to_open_error)?;
     }
     schema::check(&database, &tables, &applied, &POSTGRES)?;
-    // A role that only serves need not own the tables.
+    // A database role that never migrates need not own the tables.
     if schema::is_behind(&applied, &POSTGRES) {
         run_migrations(&mut connection).await.map_err(|error| schema::failed(&database, &error))?;
         applied = select_applied().fetch_all(&mut connection).await.map_err(to_open_error)?;
@@ -346,14 +345,18 @@ fn open_error(options: &PgConnectOptions, error: &sqlx::Error) -> OpenError {
     let code = error.as_database_error().and_then(DatabaseError::code).unwrap_or_default();
     OpenError(match (code.as_ref(), error) {
         ("28000" | "28P01", _) => {
-            format!("{server} refuses the user ({cause}): correct database-url")
+            format!("{server} rejects the user ({cause}); correct database-url")
         }
-        ("3D000", _) => format!("{} does not exist: create it", describe(options)),
+        ("3D000", _) => format!("{} does not exist; create the database", describe(options)),
         (_, sqlx::Error::Io(_)) => {
-            format!("{server} cannot be reached ({cause}): start it, or correct database-url")
+            format!(
+                "{server} cannot be reached ({cause}); start the server, or correct database-url"
+            )
         }
         (_, sqlx::Error::PoolTimedOut) => {
-            format!("{server} does not respond: check that it runs, or correct database-url")
+            format!(
+                "{server} does not respond; check that the server runs, or correct database-url"
+            )
         }
         _ => format!("{} cannot be used: {cause}", describe(options)),
     })

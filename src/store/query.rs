@@ -37,7 +37,7 @@ pub struct PageBounds {
     pub order: ListOrder,
     /// Only items that come after this position in that order.
     pub after: Option<ListPosition>,
-    /// The most items to return.
+    /// The maximum number of items to return.
     pub limit: usize,
 }
 
@@ -63,10 +63,10 @@ pub struct GrantFilter {
     pub group_id: Option<GroupId>,
     /// Naming this agent.
     pub agent_id: Option<AgentId>,
-    /// In force at some time at or after this time.
+    /// Active at some time at or after this time.
     pub overlap_start: Option<Time>,
-    /// In force at some time before this time. With either of the two bounds, a grant that was
-    /// revoked before its start does not match, because that grant was never in force.
+    /// Active at some time before this time. With either of the two bounds, a grant that was
+    /// revoked before its start does not match, because that grant was never active.
     pub overlap_end: Option<Time>,
 }
 
@@ -105,8 +105,8 @@ pub struct LockFilter {
     /// The histories: locks in one tenant, locks that apply in all tenants (`Vendor`), or all
     /// locks.
     pub scope: QueryScope,
-    /// Whether to include ended locks. A lock that an event has ended has ended, even if the time
-    /// of the query is earlier because clocks differ.
+    /// Whether to include ended locks. A lock counts as ended after the event that ended the lock,
+    /// even if the time of the query is earlier because clocks differ.
     pub include_ended: bool,
 }
 

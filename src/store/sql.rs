@@ -1,5 +1,5 @@
 //! The store in a database. [`sqlite`](super::sqlite) and [`postgres`](super::postgres) open the
-//! database and define the differences; the statements are here.
+//! database and define the differences. This module contains the statements.
 
 use std::{
     fmt,
@@ -64,8 +64,7 @@ pub(super) trait Backend: Database {
         sql: &'static str,
     ) -> BoxFuture<'c, Result<(), sqlx::Error>>;
 
-    /// Whether an error of the database is transient: it is overloaded, restarting, or read-only
-    /// for now.
+    /// Whether an error is transient: the database is overloaded, restarting, or read-only for now.
     fn is_transient(error: &dyn sqlx::error::DatabaseError) -> bool;
 
     /// The meaning of an error for the caller.
@@ -105,7 +104,7 @@ pub(super) struct SqlStore<DB: Backend> {
     pub(super) known_head: AtomicI64,
     /// Delivers notifications.
     pub(super) notifier: Arc<dyn Notifier>,
-    /// The time, for a database without a clock.
+    /// The clock of the process, for a database without a clock.
     pub(super) clock: Arc<dyn Clock>,
     /// The lock on the database file, released once all connections are closed.
     pub(super) file_lock: Mutex<Option<File>>,
@@ -185,7 +184,7 @@ impl<DB: Backend> SqlStore<DB> {
         Ok(connection)
     }
 
-    /// Reads rows. If the connection failed while it was idle, reads them on another one.
+    /// Reads rows. Retries on another connection if a connection failed while idle.
     async fn read<T: Row>(&self, statement: Statement) -> Result<Vec<T>, StoreError> {
         with_timeout(async {
             let mut retries = self.readers.options().get_max_connections();

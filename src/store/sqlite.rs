@@ -102,8 +102,7 @@ pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<Store>,
     let pool = SqlitePoolOptions::new().acquire_timeout(TIMEOUT).test_before_acquire(false);
     let writers = pool.clone().max_connections(1).connect_with(options(&path));
     let writers = writers.await.map_err(to_open_error)?;
-    // Not read-only for SQLite: such a connection could neither recover nor remove the write-ahead
-    // log.
+    // Not opened read-only: such a connection could neither recover nor remove the write-ahead log.
     let readers = pool.max_connections(READERS);
     let readers = readers.connect_with(options(&path).pragma("query_only", "ON"));
     let readers = readers.await.map_err(to_open_error)?;
@@ -131,7 +130,7 @@ async fn prepare(path: &Path) -> Result<File, OpenError> {
     let lock = lock(path)?;
     let database = describe(path);
     let to_open_error = |error| open_error(path, &error);
-    // No setting may stay in the file before it is known to belong to support-access.
+    // This connection sets nothing in the file, because the file may belong to another program.
     let probe = SqliteConnectOptions::new().filename(path).create_if_missing(true);
     let mut connection = probe.connect().await.map_err(to_open_error)?;
     check_version(&text(&mut connection, "SELECT sqlite_version()").await.map_err(to_open_error)?)?;
@@ -166,8 +165,8 @@ async fn check_owner(
     database: &str,
     connection: &mut SqliteConnection,
 ) -> Result<Result<(), OpenError>, sqlx::Error> {
-    // Fails if the file is read-only; `BEGIN IMMEDIATE` alone does not. The rollback leaves no
-    // trace.
+    // Writing a pragma fails if the file is read-only. `BEGIN IMMEDIATE` alone does not fail. The
+    // rollback leaves the file unchanged.
     let mut attempt = connection.begin_with("BEGIN IMMEDIATE").await?;
     attempt.execute("PRAGMA user_version = 1").await?;
     attempt.rollback().await?;
@@ -195,7 +194,7 @@ fn check_version(version: &str) -> Result<(), OpenError> {
         return Ok(());
     }
     Err(OpenError(format!(
-        "the SQLite library is version {version}, which can corrupt databases: \
+        "the SQLite library is version {version}, which can corrupt databases; \
          build support-access with 3.51.3 or later"
     )))
 }
@@ -204,7 +203,7 @@ fn check_version(version: &str) -> Result<(), OpenError> {
 fn parse(url: &str) -> Result<PathBuf, OpenError> {
     let reject = |problem: &str| Err(OpenError(format!("database-url {problem}")));
     let in_memory = "names a SQLite database in memory, which support-access cannot share between \
-                     its connections: write memory: to keep nothing, or the path of a file";
+                     its connections; write memory: to keep nothing, or the path of a file";
     if url.contains(":memory:") {
         return reject(in_memory);
     }
@@ -214,26 +213,30 @@ fn parse(url: &str) -> Result<PathBuf, OpenError> {
             "mode=rw" | "mode=rwc" => {}
             "mode=memory" => return reject(in_memory),
             "mode=ro" | "immutable=1" | "immutable=true" => {
-                return reject(
-                    "requests read-only access, but support-access must write: leave out \
-                     mode=ro",
-                );
+                return reject(&format!(
+                    "requests read-only access, but support-access must write; leave out \
+                     {parameter}"
+                ));
             }
             other => {
-                return reject(&format!("has {other:?}, which is not supported: leave it out"));
+                return reject(&format!(
+                    "has {other:?}, which is not supported; leave out the parameter"
+                ));
             }
         }
     }
     let Ok(options) = url.parse::<SqliteConnectOptions>() else {
-        return reject("is not a SQLite URL: write sqlite://PATH");
+        return reject("is not a SQLite URL; write sqlite://PATH");
     };
     let path = options.get_filename();
     let Some(name) = path.file_name() else {
-        return reject("names no file: write sqlite://PATH");
+        return reject("names no file; write sqlite://PATH");
     };
     if path.is_dir() {
         let path = path.display();
-        return reject(&format!("names {path}, which is a directory: name a file in it"));
+        return reject(&format!(
+            "names {path}, which is a directory; name a file in this directory"
+        ));
     }
     if let Ok(path) = fs::canonicalize(path) {
         return Ok(path);
@@ -243,7 +246,9 @@ fn parse(url: &str) -> Result<PathBuf, OpenError> {
         Ok(directory) => Ok(directory.join(name)),
         Err(error) => {
             let path = path.display();
-            reject(&format!("names {path}, but its directory cannot be used ({error}): create it"))
+            reject(&format!(
+                "names {path}, but its directory cannot be used ({error}); create the directory"
+            ))
         }
     }
 }
@@ -260,8 +265,8 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(OpenError(format!(
-            "{} is in use by another process, and SQLite serves one: \
-             stop the other, or use PostgreSQL",
+            "{} is in use by another process, and SQLite serves only one; \
+             stop the other process, or use PostgreSQL",
             describe(path)
         ))),
         Err(TryLockError::Error(error)) => {
@@ -276,12 +281,12 @@ fn describe(path: &Path) -> String {
 
 fn corrupt(path: &Path) -> OpenError {
     let database = describe(path);
-    OpenError(format!("{database} is corrupt or not a SQLite database: restore it from a backup"))
+    OpenError(format!("{database} is corrupt or not a SQLite database; restore a backup"))
 }
 
 fn read_only(path: &Path) -> OpenError {
     OpenError(format!(
-        "{} is read-only, but support-access must write: \
+        "{} is read-only, but support-access must write; \
          make the file and its directory writable",
         describe(path)
     ))

@@ -51,7 +51,8 @@ pub struct RequestPart {
     pub last_revision: Revision,
 }
 
-/// One transaction, which holds the head of the log. Reads see what the transaction has appended.
+/// One transaction, which has locked the head of the log. Reads see what the transaction has
+/// appended.
 #[async_trait]
 pub trait Transaction: Send {
     /// When the change happens: by the clock of the database, or of the process if the database is
@@ -91,7 +92,7 @@ pub trait Transaction: Send {
     /// One lock.
     async fn lock(&mut self, lock_id: LockId) -> Result<Option<Lock>, StoreError>;
 
-    /// The number of locks of a party that no event has ended: in one tenant, or everywhere.
+    /// The number of locks of a party that no event has ended. `None`: in all histories.
     async fn count_live_locks(
         &mut self,
         party: Party,
@@ -117,20 +118,21 @@ pub trait Transaction: Send {
     ) -> Result<Vec<RequestPart>, StoreError>;
 
     /// Appends an event at the next revision and sequence and at [`Transaction::now`], and updates
-    /// the grant, lock or overrides that the event is about. An existing grant or lock changes only
-    /// its end, and never changes after it has ended. Returns the event as written. After an error,
-    /// or if the caller drops the future, the transaction can no longer be committed.
+    /// the grant, lock or overrides that the event is about. Only the end of an existing grant or
+    /// lock may change, and an ended grant or lock never changes. Returns the event as written.
+    /// After an error, or if the caller drops the future, the transaction can no longer be
+    /// committed.
     async fn append(&mut self, new: NewEvent) -> Result<Event, StoreError>;
 
     /// Stores that the events appended so far are part `part` of a request. Stores nothing if there
     /// are none. Must be the last call before the commit.
     async fn record_request(&mut self, key: &IdempotencyKey, part: u32) -> Result<(), StoreError>;
 
-    /// Commits, and returns the revision of the log. When this method has returned, everything that
-    /// the transaction has read is durable as well, even if nothing was appended. A read alone does
-    /// not guarantee that. A primary may crash while a commit waits for a standby. After the
-    /// restart, the primary shows the change, and may still lose the change in a failover. A caller
-    /// that confirms an existing state must therefore commit first.
+    /// Commits, and returns the revision of the log. After a success, everything that the
+    /// transaction has read is durable as well, even if nothing was appended. A read alone does not
+    /// guarantee that. A primary may crash while a commit waits for a standby. After the restart,
+    /// the primary shows the change, and may still lose the change in a failover. A caller that
+    /// confirms an existing state must therefore commit first.
     async fn commit(self: Box<Self>) -> Result<Revision, StoreError>;
 }
 

@@ -1,8 +1,8 @@
 """Golden files: the rendered chart for each values file.
 
-A values file in FULL has a golden file with all of its templates. Any other values file stores the
-difference from `minimal` as a unified diff for each template, so that a change to a template shows
-up in one place. `python tests/chart/golden.py` writes all of them.
+A values file in FULL has a golden file with all templates. The golden file of any other values file
+contains the difference from `minimal`, as a unified diff for each template. A change to a template
+therefore changes few golden files. `python tests/chart/golden.py` writes all golden files.
 """
 
 import difflib

@@ -114,7 +114,7 @@ def test_database_tls_mode_is_respected(directory, secrets, name, falls_back_to_
     variables = literal_variables(pod_spec(objects)["containers"][0], directory)
     received = []
 
-    def refuse_tls(listener):
+    def reject_tls(listener):
         """A PostgreSQL server without TLS, up to the startup message."""
         connection, _ = listener.accept()
         with connection:
@@ -124,7 +124,7 @@ def test_database_tls_mode_is_respected(directory, secrets, name, falls_back_to_
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(DEADLINE_S)
-        thread = threading.Thread(target=refuse_tls, args=[listener])
+        thread = threading.Thread(target=reject_tls, args=[listener])
         thread.start()
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         variables[DATABASE_URL] = f"postgres://role:secret@{address}/access"

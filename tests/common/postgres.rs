@@ -23,7 +23,7 @@ use std::{
 #[path = "standby.rs"]
 mod standby;
 
-/// The account that Debian's packages create. PostgreSQL refuses to run as root.
+/// The account that Debian's packages create. PostgreSQL does not run as root.
 const ACCOUNT: &str = "postgres";
 /// The longest that one operation may take while other tests keep the machine busy.
 const TIMEOUT: Duration = Duration::from_mins(1);
@@ -140,7 +140,7 @@ impl Cluster {
     /// that outlived the postmaster could still commit.
     pub fn kill(&self) {
         let postmaster = self.postmaster();
-        // First, so that the postmaster starts no further processes.
+        // Pause the postmaster first, so that no new child processes start.
         signal("STOP", &[postmaster]);
         let mut processes = children(postmaster);
         processes.push(postmaster);
@@ -148,7 +148,7 @@ impl Cluster {
         let deadline = Instant::now() + TIMEOUT;
         while processes.iter().any(|pid| is_running(*pid)) {
             assert!(Instant::now() < deadline, "PostgreSQL must end when killed");
-            thread::sleep(Duration::from_millis(5)); // between two looks
+            thread::sleep(Duration::from_millis(5)); // poll interval
         }
     }
 
@@ -212,7 +212,7 @@ impl Cluster {
     fn postmaster(&self) -> u32 {
         let path = self.data().join("postmaster.pid");
         let text = fs::read_to_string(path).expect("the server is running");
-        text.lines().next().and_then(|line| line.parse().ok()).expect("a pid")
+        text.lines().next().and_then(|line| line.parse().ok()).expect("the first line is a pid")
     }
 }
 
@@ -243,12 +243,12 @@ fn watch(directory: &Path) -> Child {
 
 /// Returns the template data directory. The first caller runs `initdb`.
 fn template() -> PathBuf {
-    let shelf = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let version = PathBuf::from(binary("initdb"));
     let version = version.iter().rev().nth(2).expect("a version").to_string_lossy().into_owned();
-    let template = shelf.join(format!("postgres-{version}-template"));
-    fs::create_dir_all(shelf).expect("target/tmp can be made");
-    let lock = File::create(shelf.join("postgres-template.lock")).expect("the lock can be made");
+    let template = cache.join(format!("postgres-{version}-template"));
+    fs::create_dir_all(cache).expect("target/tmp can be made");
+    let lock = File::create(cache.join("postgres-template.lock")).expect("the lock can be made");
     lock.lock().expect("the lock can be taken");
     if !template.exists() {
         let fresh = std::env::temp_dir().join(format!("support-access-pg-template-{}", id()));
@@ -273,7 +273,7 @@ fn binary(name: &str) -> String {
     paths.retain(|path| path.exists());
     paths.sort();
     let path = paths.pop().expect("PostgreSQL is installed: apt-get install postgresql");
-    path.to_str().expect("a plain path").to_owned()
+    path.to_str().expect("the path is UTF-8").to_owned()
 }
 
 /// Returns a command that runs as [`ACCOUNT`] if this process is root.

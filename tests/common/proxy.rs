@@ -48,7 +48,7 @@ struct Network {
     is_open_to_client: bool,
     /// The delay of each read, in both directions.
     delay: Duration,
-    /// Whether new connections are refused.
+    /// Whether new connections are closed at once.
     is_cut: bool,
     /// The number of cuts so far. A connection ends at the next cut.
     cuts: u64,
@@ -117,7 +117,7 @@ impl Proxy {
         self.network.send_modify(|network| network.delay = delay);
     }
 
-    /// Closes all connections and refuses new ones.
+    /// Closes all connections, and closes each new connection at once.
     pub fn cut(&self) {
         self.network
             .send_modify(|network| (network.is_cut, network.cuts) = (true, network.cuts + 1));

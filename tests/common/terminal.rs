@@ -43,7 +43,7 @@ pub fn run_on_terminal(
         .stdout(Stdio::piped())
         .spawn()
         .expect("setpriv of util-linux is installed");
-    // The input stays open, because the end would appear on the terminal.
+    // The input stays open, because the terminal would show its end.
     let mut stdin = process.stdin.take().expect("stdin is piped");
     let mut stdout = process.stdout.take().expect("stdout is piped");
     let _terminal = Terminal(process);

@@ -23,8 +23,8 @@ use std::{
 
 use fake::Fake;
 
-/// The warning of a change that is not yet in force everywhere.
-const PENDING: &str = "warning: the change is durable, but not yet known to be in force at every \
+/// The warning of a change that is not yet enforced everywhere.
+const PENDING: &str = "warning: the change is durable, but not yet known to be enforced at every \
                        check node; `support-access history wait` waits for it\n";
 
 /// The result of a process.
@@ -42,7 +42,7 @@ impl Output {
     }
 }
 
-/// The program, with nothing in its environment but the name of the user.
+/// The program, with an environment that contains only the name of the user.
 fn program(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_support-access"));
     command.args(args).env_clear().env("USER", "alice").stdin(Stdio::null());
@@ -268,7 +268,7 @@ fn an_invalid_configuration_exits_with_64() {
     assert!(open.code == 64 && open.stderr.starts_with(start), "{open:?}");
     let unknown = run(&["database", "migrate", "--database-url", "mysql:x"]);
     assert_eq!(unknown.code, 64);
-    assert!(unknown.stderr.starts_with("error: --database-url must begin with"), "{unknown:?}");
+    assert!(unknown.stderr.starts_with("error: --database-url must start with"), "{unknown:?}");
     let memory = run(&["database", "migrate", "--database-url", "memory:"]);
     assert_eq!(memory.code, 1, "{memory:?}");
     let memory = run(&["database", "restored", "--database-url", "memory:"]);

@@ -46,8 +46,8 @@ fn secure_setup_on_postgresql() {
     play(SECURE_SETUP, &Backend::Postgres(postgres::Cluster::launch()));
 }
 
-/// Types the commands of a document into one shell, and compares the output of each. A server runs
-/// before, unless the document starts one.
+/// Types the commands of a document into one shell, and compares the output of each. A server is
+/// started first, unless the document starts one.
 fn play(document: &str, backend: &Backend) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
     let text = std::fs::read_to_string(path).expect("the document exists");

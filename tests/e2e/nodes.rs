@@ -17,7 +17,7 @@ mod enforcement;
 mod failover;
 mod locks;
 mod recovery;
-mod refusals;
+mod rejections;
 mod sidecars;
 mod silence;
 mod upgrade;

@@ -1,7 +1,8 @@
 """Runs processes in a root directory with the content of the image, without a container engine.
 
-Mount and network namespaces isolate the files and ports, and leave nothing behind. Root needs no
-more. Other users need a user namespace; without one, the tests fail with an explanation."""
+Mount and network namespaces isolate files and ports, and disappear with their processes. Root needs
+no other namespaces. Other users also need a user namespace. Without one, the tests fail with an
+explanation."""
 
 import os
 import re
@@ -14,14 +15,14 @@ from pathlib import Path
 from dockerfile import IMAGE
 from harness import BINARY, DEADLINE_S, eventually
 
-# The libraries of gcr.io/distroless/cc-debian13 that a Rust program can need, from Debian's
+# The libraries of gcr.io/distroless/cc-debian13 that a Rust program can need: those of Debian's
 # packages libc6, libgcc-s1 and libstdc++6.
 IMAGE_LIBRARIES = {
     "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1", "libc.so.6", "libm.so.6", "libdl.so.2",
     "libpthread.so.0", "librt.so.1", "libresolv.so.2", "libutil.so.1", "libgcc_s.so.1",
     "libstdc++.so.6",
 }
-# The glibc version of each Debian release. It runs programs that were linked with older versions.
+# The glibc version of each Debian release. Programs that were linked with an older version run.
 GLIBC_VERSIONS = {12: (2, 36), 13: (2, 41)}
 # The files of the base image that the tests can read.
 BASE_FILES = {
@@ -118,15 +119,17 @@ class Container:
         return self
 
     def __exit__(self, *_):
+        """Kills the processes that run after a failed assertion, and then waits for all."""
         for process in self.processes:
             if process.poll() is None:
-                process.kill()
+                kill(process)
+        for process in self.processes:
             process.communicate()
         self.keeper.communicate()
 
     def _enter(self, command, *options):
-        """A command line that enters the namespaces, the root and the working directory as the
-        image's user, without capabilities."""
+        """A command line that enters the namespaces, the root and the working directory. The
+        command runs as the image's user, without capabilities."""
         user, group = IMAGE.user
         namespaces = ["--mount", "--net"]
         identity = [f"--setgid={group}", f"--setuid={user}"]
@@ -169,11 +172,26 @@ class Container:
         eventually(is_healthy, "the health check succeeds")
 
 
+def children(process):
+    """The PIDs of the child processes, outside of the container."""
+    text = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    return [int(pid) for pid in text.split()]
+
+
 def host_pid(process):
     """The PID outside of the container of the process with PID 1."""
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
-    pid, = children.split()
-    return int(pid)
+    pid, = children(process)
+    return pid
+
+
+def kill(process):
+    """Kills PID 1 and `unshare`, its parent.
+
+    PID 1 ends with its namespace. Killing `unshare` alone is not enough: the kernel clears the
+    setting of `--kill-child` when PID 1 changes the user."""
+    for pid in children(process):
+        os.kill(pid, signal.SIGKILL)
+    process.kill()
 
 
 def identity(process):

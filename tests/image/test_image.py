@@ -72,7 +72,7 @@ def grant_check_and_revoke(container):
     assert is_denied(container)
     run_ok(container, GRANT)
     assert "ALLOWED" in run_ok(container, CHECK)
-    assert "In force" in run_ok(container, REVOKE)
+    assert "Enforced" in run_ok(container, REVOKE)
     assert is_denied(container)
 
 
@@ -195,7 +195,7 @@ def as_caller(name):
 
 def test_replica_with_tls_and_sidecar_at_a_socket(directory):
     root, secrets = directory / "root", directory / "secrets"
-    # The image trusts the authority, and no process has a setting for it.
+    # The authority is in the image, so the processes need no setting to trust it.
     fill(root, ca_certificates=make_certificates(secrets))
     (secrets / "replica.toml").write_text(REPLICA_CONFIG + ISSUER_CONFIG)
     (secrets / "sidecar.toml").write_text(SIDECAR_CONFIG)

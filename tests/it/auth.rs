@@ -30,7 +30,7 @@ fn bound(role: Role, name: &str) -> Bindings {
 }
 
 #[test]
-fn a_certificate_that_expires_during_a_connection_is_refused() {
+fn a_certificate_that_expires_during_a_connection_is_rejected() {
     let clock = clock();
     let not_after = clock.now() + chrono::TimeDelta::seconds(10);
     let names = vec!["gateway.example".to_owned()];
@@ -71,15 +71,15 @@ fn an_empty_configuration_admits_no_caller() {
 fn roles_of_both_parties_conflict() {
     for first in Role::ALL {
         for second in Role::ALL {
-            let is_refused = first.conflict(second).is_some();
-            assert_eq!(is_refused, second.conflict(first).is_some(), "{first} {second}");
+            let is_rejected = first.conflict(second).is_some();
+            assert_eq!(is_rejected, second.conflict(first).is_some(), "{first} {second}");
             let is_expected = |a: Role, b: Role| {
                 matches!(a, Role::TenantAdmin | Role::TenantAuditor)
                     && !matches!(b, Role::TenantAdmin | Role::TenantAuditor)
                     || a == Role::Portal && matches!(b, Role::Gateway | Role::Operator)
             };
             let expected = is_expected(first, second) || is_expected(second, first);
-            assert_eq!(is_refused, expected, "{first} {second}");
+            assert_eq!(is_rejected, expected, "{first} {second}");
         }
     }
 }
@@ -138,7 +138,7 @@ async fn keys_match_by_id_and_algorithm_and_only_if_they_are_for_signatures() {
 }
 
 #[test]
-fn invalid_sources_of_keys_are_refused() {
+fn invalid_sources_of_keys_are_rejected() {
     let error = |source: &str| IssuerKeys::new(source, clock()).unwrap_err();
     for url in [
         "http://id.example/keys",
@@ -146,7 +146,7 @@ fn invalid_sources_of_keys_are_refused() {
         "ftp://id.example",
         "file:///etc/passwd",
     ] {
-        assert!(error(url).contains("must begin with https://"), "{url}");
+        assert!(error(url).contains("must start with https://"), "{url}");
     }
     assert!(error("/no/such/file").contains("/no/such/file cannot be read"));
     let dir = TempDir::new().unwrap();

@@ -24,7 +24,7 @@ mod verification;
 
 use crate::common::{later, postgres, proxy};
 
-/// Runs each case on each store, as a test of its own.
+/// Runs each case on each store, as a separate test.
 macro_rules! suite {
     ($($store:ident { $($module:ident: $($case:ident),* $(,)?;)* })*) => { $(
         mod $store {
@@ -60,7 +60,7 @@ macro_rules! contract {
             membership:
                 a_node_is_a_member_until_its_eviction,
                 a_second_registration_keeps_the_heartbeat_seq,
-                a_heartbeat_returns_the_head_and_whether_the_position_is_held,
+                a_heartbeat_returns_the_head_and_whether_the_position_is_in_the_log,
                 acknowledgements_never_decrease_and_are_of_this_log,
                 a_transaction_knows_the_longest_max_staleness_of_the_members,
                 followers_are_kept_until_the_next_write,

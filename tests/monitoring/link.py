@@ -63,7 +63,7 @@ class Link:
 
     @contextmanager
     def cut(self):
-        """Closes all connections, and new connections at once."""
+        """Closes all connections, and closes each new connection at once."""
         with self.lock:
             self.is_cut = True
         self._close_all()

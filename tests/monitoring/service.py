@@ -1,4 +1,4 @@
-"""Two replicas and three sidecars on a PostgreSQL, with the failures that the alerts are about."""
+"""Two replicas and three sidecars on one PostgreSQL database, and the faults that fire alerts."""
 
 import signal
 import socket

@@ -1,5 +1,5 @@
-"""A real Prometheus fires each alert for real replicas and sidecars, and resolves the alert after
-the problem. The tests share the processes, and restore their state."""
+"""A real Prometheus fires each alert for real replicas and sidecars, and resolves the alert
+afterwards. The tests share the processes, and undo each fault."""
 
 import threading
 from contextlib import contextmanager

@@ -219,7 +219,7 @@ def remedy(result):
     return access.Remedy.Name(result.remedy).removeprefix("REMEDY_")
 
 
-class Refusal:
+class Rejection:
     """The error of a failed call."""
 
     def __init__(self, error):
@@ -235,7 +235,7 @@ class Refusal:
             self.reasons.setdefault(violation.field, []).append(violation.reason)
 
     def detail(self, kind):
-        """The detail of a kind; empty if there is none."""
+        """The error detail of a kind. Empty if there is none."""
         found = kind()
         for packed in self._details:
             if packed.Is(kind.DESCRIPTOR):
@@ -244,34 +244,34 @@ class Refusal:
 
 
 class Caught:
-    """Holds the refusal after the block."""
+    """The rejection, once the block has ended."""
 
-    refusal = None
+    rejection = None
 
 
 @contextmanager
-def refused(code, *fields, reason=None):
-    """The block must fail with `code`, and name exactly `fields` as those at fault."""
+def rejected(code, *fields, reason=None):
+    """Asserts that the block fails with `code`, and that the error names exactly `fields`."""
     caught = Caught()
     with pytest.raises(grpc.RpcError) as raised:
         yield caught
-    refusal = caught.refusal = Refusal(raised.value)
-    assert refusal.code == code, (refusal.code, refusal.message, refusal.violations)
-    assert set(refusal.violations) == set(fields), (refusal.message, refusal.violations)
-    assert all(text.strip() for texts in refusal.violations.values() for text in texts)
-    info = refusal.info
+    rejection = caught.rejection = Rejection(raised.value)
+    assert rejection.code == code, (rejection.code, rejection.message, rejection.violations)
+    assert set(rejection.violations) == set(fields), (rejection.message, rejection.violations)
+    assert all(text.strip() for texts in rejection.violations.values() for text in texts)
+    info = rejection.info
     assert info.domain == "supportaccess.v1", info
     assert info.reason in ERROR_REASONS and (reason is None or info.reason == reason), info
     has_own_reasons = info.reason in ("INVALID_FIELD", "POLICY_VIOLATION")
     expected = VIOLATION_REASONS if has_own_reasons else {info.reason}
-    found = {reason for reasons in refusal.reasons.values() for reason in reasons}
+    found = {reason for reasons in rejection.reasons.values() for reason in reasons}
     assert found <= expected, (found, info)
 
 
 def invalid(*fields):
-    return refused(grpc.StatusCode.INVALID_ARGUMENT, *fields, reason="INVALID_FIELD")
+    return rejected(grpc.StatusCode.INVALID_ARGUMENT, *fields, reason="INVALID_FIELD")
 
 
 def forbidden(*fields):
-    """The policy must forbid exactly these fields."""
-    return refused(grpc.StatusCode.FAILED_PRECONDITION, *fields, reason="POLICY_VIOLATION")
+    """Asserts that the policy forbids exactly these fields."""
+    return rejected(grpc.StatusCode.FAILED_PRECONDITION, *fields, reason="POLICY_VIOLATION")

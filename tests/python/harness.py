@@ -1,4 +1,4 @@
-"""Real components for the tests: a server process, and a private PostgreSQL cluster."""
+"""Processes for the tests: a server, and a private PostgreSQL cluster."""
 
 import getpass
 import json
@@ -38,7 +38,7 @@ class Server:
     """`support-access serve` on free ports of the loopback interface."""
 
     def __init__(self, database_url, *more_arguments):
-        assert BINARY.exists(), f"{BINARY} is not there: run `cargo build` first"
+        assert BINARY.exists(), f"{BINARY} does not exist; run `cargo build`"
         self.arguments = [
             BINARY,
             "serve",

@@ -20,8 +20,8 @@ WHOLE_MAX = 2**53 - 1
 ZERO = "0" * 64
 
 
-class Misfit(Exception):
-    """A fault, by its name in docs/history.md."""
+class FaultKind(Exception):
+    """A fault by its name in docs/history.md, without the line."""
 
     def __init__(self, kind):
         super().__init__(kind)
@@ -29,7 +29,7 @@ class Misfit(Exception):
 
 
 class Fault(Exception):
-    """The first line with a fault, and the fault."""
+    """A fault, and the first line that has it."""
 
     def __init__(self, line, kind):
         super().__init__(f"line {line}: {kind}")
@@ -50,7 +50,7 @@ def canonical(value):
     if isinstance(value, dict):
         names = sorted(value, key=lambda name: name.encode("utf-16-be"))
         return "{" + ",".join(f"{canonical(name)}:{canonical(value[name])}" for name in names) + "}"
-    raise Misfit("not_canonical")
+    raise FaultKind("not_canonical")
 
 
 def depth(value):
@@ -68,7 +68,7 @@ def no_constant(text):
 def parse(line):
     """The object on a canonical line."""
     if len(line) > LENGTH_MAX:
-        raise Misfit("too_long")
+        raise FaultKind("too_long")
     try:
         text = line.decode()
         value = json.loads(text, parse_constant=no_constant)
@@ -76,9 +76,9 @@ def parse(line):
             raise ValueError("too deep")
         json.dumps(value, ensure_ascii=False).encode()  # fails for half of a surrogate pair
     except (ValueError, RecursionError):
-        raise Misfit("not_json") from None
+        raise FaultKind("not_json") from None
     if canonical(value) != text:
-        raise Misfit("not_canonical")
+        raise FaultKind("not_canonical")
     return value
 
 
@@ -131,7 +131,7 @@ def read(line):
     if kind == CHECKPOINT and (has(value, OF_CHECKPOINT) or has(value, OF_SIGNED)):
         if value["sequence"] > 0 or value["hash"] == ZERO:
             return value
-    raise Misfit("unknown")
+    raise FaultKind("unknown")
 
 
 def without(value, name):
@@ -146,17 +146,17 @@ def check_signature(checkpoint, key):
     if key is None:
         return
     if "signature" not in checkpoint:
-        raise Misfit("not_signed")
+        raise FaultKind("not_signed")
     if checkpoint["key_id"] != key_id(key):
-        raise Misfit("other_key")
+        raise FaultKind("other_key")
     try:
         key.verify(bytes.fromhex(checkpoint["signature"]), without(checkpoint, "signature"))
     except InvalidSignature:
-        raise Misfit("wrong_signature") from None
+        raise FaultKind("wrong_signature") from None
 
 
 class Verifier:
-    """Verifies line by line. Keeps the last link, the log and the tenant."""
+    """Verifies line by line. Keeps the last hash, the log and the tenant."""
 
     def __init__(self, key=None, kept=None):
         self.key = key
@@ -174,13 +174,13 @@ class Verifier:
         try:
             value = read(line)
             if self.has_checkpoint:
-                raise Misfit("after_checkpoint")
+                raise FaultKind("after_checkpoint")
             if value["format"] == RECORD:
                 self._record(value)
             else:
                 self._checkpoint(value)
-        except Misfit as misfit:
-            raise Fault(self.lines, misfit.kind) from None
+        except FaultKind as fault:
+            raise Fault(self.lines, fault.kind) from None
 
     def finish(self):
         after_records = self.lines - self.has_checkpoint + 1
@@ -194,33 +194,33 @@ class Verifier:
     def _subject(self, value):
         log, tenant_id = self.subject = self.subject or (value["log"], value["tenant_id"])
         if value["log"] != log:
-            raise Misfit("other_log")
+            raise FaultKind("other_log")
         if value["tenant_id"] != tenant_id:
-            raise Misfit("other_tenant")
+            raise FaultKind("other_tenant")
 
     def _record(self, record):
         if hashlib.sha256(without(record, "hash")).hexdigest() != record["hash"]:
-            raise Misfit("changed")
+            raise FaultKind("changed")
         self._subject(record)
         if record["sequence"] != self.sequence + 1:
-            raise Misfit("not_next")
+            raise FaultKind("not_next")
         if record["previous_hash"] != self.hash:
-            raise Misfit("not_following")
+            raise FaultKind("not_following")
         if (
             self.kept
             and self.kept["sequence"] == record["sequence"]
             and self.kept["hash"] != record["hash"]
         ):
-            raise Misfit("checkpoint_mismatch")
+            raise FaultKind("checkpoint_mismatch")
         self.sequence, self.hash = record["sequence"], record["hash"]
 
     def _checkpoint(self, checkpoint):
         check_signature(checkpoint, self.key)
         self._subject(checkpoint)
         if checkpoint["sequence"] > self.sequence:
-            raise Misfit("cut_short")
+            raise FaultKind("cut_short")
         if (checkpoint["sequence"], checkpoint["hash"]) != (self.sequence, self.hash):
-            raise Misfit("checkpoint_mismatch")
+            raise FaultKind("checkpoint_mismatch")
         self.has_checkpoint = True
 
 
@@ -237,8 +237,8 @@ def verify(lines, key=None, kept=None):
     """
     try:
         verifier = Verifier(key, read(kept) if kept else None)
-    except Misfit as misfit:
-        return 0, misfit.kind
+    except FaultKind as fault:
+        return 0, fault.kind
     try:
         for line in lines:
             verifier.line(line)

@@ -24,7 +24,7 @@ YEAR_1, YEAR_9999 = -62_135_596_800, 253_402_300_799
 
 @pytest.fixture(autouse=True)
 def nothing_is_changed(client):
-    """Most tests here must not create events. The others set the expected number."""
+    """Asserts that a test creates no events, or as many as the test expects."""
     client.events_expected = 0
     yield
     events = client.events().events
@@ -60,7 +60,7 @@ def cases(fields, values):
 
 
 def states(caught, field, expected):
-    [description] = caught.refusal.violations[field]
+    [description] = caught.rejection.violations[field]
     assert expected in description.replace(",", ""), description
 
 
@@ -148,7 +148,7 @@ def test_no_end_at_all(client):
     for absent in ({"duration": None}, {"until_revoked": False}):
         with invalid("expire_time") as caught:
             client.grant(**absent)
-        assert caught.refusal.reasons == {"expire_time": ["REQUIRED"]}
+        assert caught.rejection.reasons == {"expire_time": ["REQUIRED"]}
     grant = client.grant()
     for absent in ({}, {"until_revoked": False}):
         with invalid("expire_time"):
@@ -175,7 +175,7 @@ def test_two_ends_conflict(client, fields):
     for call in (lambda: client.grant(**ends), lambda: client.extend(grant, **ends)):
         with invalid(*fields) as caught:
             call()
-        assert caught.refusal.reasons == {field: ["CONFLICT"] for field in fields}
+        assert caught.rejection.reasons == {field: ["CONFLICT"] for field in fields}
     client.extend(grant, expire_time=ENDS["expire_time"], until_revoked=False)
     client.events_expected = 2
 
@@ -234,8 +234,8 @@ FORBIDDEN = {
 def test_a_policy_violation_states_field_reason_and_limit(client, fields, field, reason, limits):
     with forbidden(field) as caught:
         client.grant(**fields)
-    assert caught.refusal.reasons == {field: [reason]}
-    assert dict(caught.refusal.info.metadata) == limits
+    assert caught.rejection.reasons == {field: [reason]}
+    assert dict(caught.rejection.info.metadata) == limits
 
 
 def test_a_later_end_beyond_the_policy(client):
@@ -246,7 +246,7 @@ def test_a_later_end_beyond_the_policy(client):
     ):
         with forbidden(field) as caught:
             client.extend(grant, **{field: end})
-        assert dict(caught.refusal.info.metadata) == {"max_duration": "7776000s"}
+        assert dict(caught.rejection.info.metadata) == {"max_duration": "7776000s"}
     client.events_expected = 1
 
 
@@ -377,7 +377,7 @@ def test_an_actor_too_long(server, client):
 def test_a_message_over_the_size_limit(client):
     with invalid("message"):
         client.grant(reason="x" * (8 << 20))
-    assert client.policy(), "the server must still answer"
+    assert client.policy(), "the server must still respond"
 
 
 def test_bytes_that_are_not_a_message(client):
@@ -385,7 +385,7 @@ def test_bytes_that_are_not_a_message(client):
     with pytest.raises(grpc.RpcError) as raised:
         call(b"\xff\xff\xff", timeout=DEADLINE_S)
     assert raised.value.code() == grpc.StatusCode.INVALID_ARGUMENT, raised.value
-    assert client.policy(), "the server must still answer"
+    assert client.policy(), "the server must still respond"
 
 
 def test_a_method_that_does_not_exist(client):

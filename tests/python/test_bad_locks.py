@@ -5,11 +5,11 @@ import uuid
 
 import grpc
 import pytest
-from client import DAY, admin, duration, invalid, now, refused, timestamp
+from client import DAY, admin, duration, invalid, now, rejected, timestamp
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from supportaccess.v1 import lock_pb2 as locks
-from test_locks import TARGETS, listed, lock, lock_own, unlock
+from test_locks import TARGETS, lift, listed, lock, lock_own
 
 YEAR_9999 = 253_402_300_799
 BAD_IDS = {
@@ -24,7 +24,7 @@ BAD_REASONS = {"": "blank", " \n\t": "blank", "x" * 1001: "1000", "a\x1b[31m": "
 
 
 def states(caught, field, expected):
-    assert expected in " ".join(caught.refusal.violations[field]).replace(",", "")
+    assert expected in " ".join(caught.rejection.violations[field]).replace(",", "")
 
 
 @pytest.fixture
@@ -34,10 +34,10 @@ def nothing_is_changed(client):
     assert not listed(client, include_ended=True, tenant_id=client.tenant_id)
 
 
-refusals = pytest.mark.usefixtures("nothing_is_changed")
+rejections = pytest.mark.usefixtures("nothing_is_changed")
 
 
-@refusals
+@rejections
 @pytest.mark.parametrize("field", ["tenant_id", "agent_id", "group_id"])
 @pytest.mark.parametrize(("value", "expected"), BAD_IDS.items(), ids=BAD_IDS.values())
 def test_invalid_targets(client, field, value, expected):
@@ -49,44 +49,44 @@ def test_invalid_targets(client, field, value, expected):
     states(caught, field, expected)
 
 
-@refusals
+@rejections
 def test_a_lock_has_exactly_one_target(client):
     own = {"tenant_id": client.tenant_id}
     for absent in ({}, {"everything": False}, {"agent_id": "", "agent_kind": 0}):
         with invalid("agent_id") as caught:
             lock(client, **own, **absent)
-        assert caught.refusal.reasons == {"agent_id": ["REQUIRED"]}
+        assert caught.rejection.reasons == {"agent_id": ["REQUIRED"]}
     with invalid("agent_kind"):
         lock(client, agent_kind=9, **own)
     for pair in itertools.combinations(TARGETS, 2):
         fields = pair[0] | pair[1]
         with invalid(*fields) as caught:
             lock(client, **own, **fields)
-        assert caught.refusal.reasons == {field: ["CONFLICT"] for field in fields}
+        assert caught.rejection.reasons == {field: ["CONFLICT"] for field in fields}
     with invalid("agent_id", "reason"):
         lock(client, reason="")
 
 
-@refusals
+@rejections
 def test_a_lock_has_at_most_one_end(client):
     with invalid("expire_time", "duration"):
         lock_own(client, expire_time=timestamp(now() + DAY), duration=duration(DAY))
 
 
-@refusals
+@rejections
 @pytest.mark.parametrize(("value", "expected"), BAD_REASONS.items(), ids=range(4))
 def test_a_reason_is_required(client, value, expected):
     with invalid("reason") as caught:
         lock_own(client, reason=value)
     states(caught, "reason", expected)
     with invalid("reason") as caught:
-        unlock(
+        lift(
             client, locks.Lock(tenant_id=client.tenant_id, lock_id=str(uuid.uuid4())), reason=value
         )
     states(caught, "reason", expected)
 
 
-@refusals
+@rejections
 @pytest.mark.parametrize(
     ("field", "end"),
     [
@@ -106,31 +106,31 @@ def test_ends(client, field, end):
         lock_own(client, **{field: end})
 
 
-@refusals
+@rejections
 def test_an_unknown_lock_is_not_found(client):
     unknown = str(uuid.uuid4())
     for tenant_id in (None, client.tenant_id):
         for lock_id in (unknown, "not a UUID"):
-            with refused(grpc.StatusCode.NOT_FOUND, "lock_id", reason="LOCK_NOT_FOUND"):
-                unlock(client, locks.Lock(), tenant_id=tenant_id, lock_id=lock_id)
+            with rejected(grpc.StatusCode.NOT_FOUND, "lock_id", reason="LOCK_NOT_FOUND"):
+                lift(client, locks.Lock(), tenant_id=tenant_id, lock_id=lock_id)
     for value, expected in BAD_IDS.items():
         with invalid("lock_id") as caught:
-            unlock(client, locks.Lock(), lock_id=value)
+            lift(client, locks.Lock(), lock_id=value)
         states(caught, "lock_id", expected)
         with invalid("tenant_id") as caught:
-            unlock(client, locks.Lock(), tenant_id=value, lock_id=unknown)
+            lift(client, locks.Lock(), tenant_id=value, lock_id=unknown)
         states(caught, "tenant_id", expected)
 
 
 def test_a_lock_of_another_tenant_is_not_found(client):
     found = lock_own(client)
     for tenant_id in (None, client.tenant_id + "-2"):
-        with refused(grpc.StatusCode.NOT_FOUND, "lock_id"):
-            unlock(client, found, tenant_id=tenant_id)
+        with rejected(grpc.StatusCode.NOT_FOUND, "lock_id"):
+            lift(client, found, tenant_id=tenant_id)
     assert listed(client, tenant_id=client.tenant_id) == [found]
 
 
-@refusals
+@rejections
 def test_lists_of_locks(client):
     for field, value in (("page_size", -1), ("page_token", "not a token"), ("tenant_id", " ")):
         with invalid(field):

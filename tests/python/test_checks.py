@@ -14,7 +14,7 @@ from client import (
     moment,
     now,
     reason,
-    refused,
+    rejected,
     remedy,
     timestamp,
 )
@@ -90,7 +90,7 @@ def test_access_ends_by_itself_and_never_late(client):
     def over():
         asked_at = now()
         answer = client.check()
-        assert not (allowed(answer) and asked_at >= end), "allowed at or after the end"
+        assert not (allowed(answer) and asked_at >= end), "allowed at the end or later"
         if allowed(answer):
             assert answer.valid_for.ToTimedelta() <= end - asked_at, "valid beyond the end"
         return reason(answer) == "EXPIRED"
@@ -100,15 +100,15 @@ def test_access_ends_by_itself_and_never_late(client):
     assert client.get(grant).state == grants.GRANT_STATE_EXPIRED
 
 
-def test_a_denial_states_the_nearest_reason(client):
+def test_a_denial_states_the_reason_that_is_closest_to_an_allow(client):
     client.revoke(client.grant(group_id="support"))
     client.grant(group_id="engineering")
     assert reason(client.check(group_ids=["support"])) == "REVOKED", (
-        "nearer than a grant to another group"
+        "closer to an allow than a grant to another group"
     )
     client.grant(group_id="support", access_level=READ_ONLY)
     assert reason(client.check(required_level=ADMIN)) == "LEVEL_EXCEEDED", (
-        "nearer than a revoked one"
+        "closer to an allow than a revoked grant"
     )
 
 
@@ -183,7 +183,7 @@ def test_a_forged_token_is_rejected(client, token):
         lambda token: client.batch([client.access_check()], token),
     )
     for call in calls:
-        with refused(
+        with rejected(
             grpc.StatusCode.FAILED_PRECONDITION,
             "consistency_token",
             reason="CONSISTENCY_TOKEN_INVALID",
@@ -194,7 +194,7 @@ def test_a_forged_token_is_rejected(client, token):
 def test_a_token_of_another_log_is_rejected(client, new_database):
     with Server(new_database) as other, Client(other.target, "acme") as stranger:
         foreign = stranger.granted().consistency_token
-    with refused(
+    with rejected(
         grpc.StatusCode.FAILED_PRECONDITION, "consistency_token", reason="CONSISTENCY_TOKEN_INVALID"
     ):
         client.check(token=foreign)

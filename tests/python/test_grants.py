@@ -16,7 +16,7 @@ from client import (
     moment,
     now,
     reason,
-    refused,
+    rejected,
     timestamp,
 )
 
@@ -113,7 +113,7 @@ def test_a_scheduled_grant_can_be_extended_and_revoked(client):
 def test_an_ended_grant_cannot_be_extended(client):
     grant = client.grant()
     client.revoke(grant)
-    with refused(grpc.StatusCode.FAILED_PRECONDITION, "grant_id", reason="GRANT_ENDED"):
+    with rejected(grpc.StatusCode.FAILED_PRECONDITION, "grant_id", reason="GRANT_ENDED"):
         client.extend(grant, duration=duration(DAY))
     assert client.get(grant).state == REVOKED
 
@@ -155,9 +155,9 @@ def test_revoke_all_ends_every_live_grant(client):
 def test_an_outdated_etag_is_rejected(client):
     grant = client.grant()
     client.extend(grant, duration=duration(DAY), etag=grant.etag)
-    with refused(grpc.StatusCode.ABORTED, "etag", reason="ETAG_MISMATCH"):
+    with rejected(grpc.StatusCode.ABORTED, "etag", reason="ETAG_MISMATCH"):
         client.revoke(grant, etag=grant.etag)
-    with refused(grpc.StatusCode.ABORTED, "etag", reason="ETAG_MISMATCH"):
+    with rejected(grpc.StatusCode.ABORTED, "etag", reason="ETAG_MISMATCH"):
         client.extend(grant, duration=duration(DAY), etag=grant.etag)
     current = client.get(grant)
     assert current.state == ACTIVE
@@ -185,8 +185,8 @@ def test_a_grant_may_name_humans(client):
 def test_other_agent_kinds_are_not_supported_yet(client, kind):
     with forbidden("agent_kinds.entries[1]") as caught:
         client.grant(agent_kinds=kinds({"agent_kind": HUMAN}, {"agent_kind": kind}))
-    assert caught.refusal.reasons == {"agent_kinds.entries[1]": ["AGENT_KIND_NOT_ALLOWED"]}
-    assert caught.refusal.info.metadata["agent_kinds"] == "HUMAN"
+    assert caught.rejection.reasons == {"agent_kinds.entries[1]": ["AGENT_KIND_NOT_ALLOWED"]}
+    assert caught.rejection.info.metadata["agent_kinds"] == "HUMAN"
     assert not client.list().grants
 
 
@@ -220,13 +220,13 @@ def test_a_grant_of_another_tenant_is_not_found(server, client):
             other.revoke,
             lambda grant: other.extend(grant, duration=duration(DAY)),
         ):
-            refusals = []
+            rejections = []
             for target in (grant, unknown):
-                with refused(grpc.StatusCode.NOT_FOUND, "grant_id") as caught:
+                with rejected(grpc.StatusCode.NOT_FOUND, "grant_id") as caught:
                     call(target)
-                found = caught.refusal
-                refusals.append((found.message, found.info, found.violations, target.grant_id))
-            foreign, missing = [repr(found[:3]).replace(found[3], "ID") for found in refusals]
+                found = caught.rejection
+                rejections.append((found.message, found.info, found.violations, target.grant_id))
+            foreign, missing = [repr(found[:3]).replace(found[3], "ID") for found in rejections]
             assert foreign == missing, (
                 "the error must not reveal whether another tenant has the grant"
             )

@@ -58,7 +58,7 @@ def test_the_overlapping_window_is_half_open(client):
 
     client.revoke(grant)
     assert not listed(timedelta(0), DAY), (
-        "a grant that was revoked before its start was never in force"
+        "a grant that was revoked before the start was never active"
     )
 
 

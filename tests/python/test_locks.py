@@ -16,7 +16,7 @@ from client import (
     now,
     payload,
     reason,
-    refused,
+    rejected,
     remedy,
 )
 from harness import Server, eventually
@@ -49,15 +49,15 @@ def lock_own(client, **fields):
     return lock(client, tenant_id=client.tenant_id, everything=True, **fields)
 
 
-def unlocked(client, found, **fields):
+def lift_response(client, found, **fields):
     """The whole response to a lifted lock."""
     tenant_id = found.tenant_id if found.HasField("tenant_id") else None
     fields = {"tenant_id": tenant_id, "lock_id": found.lock_id, "reason": "found again"} | fields
     return client.admin("UnlockAccess", admin.UnlockAccessRequest(**fields))
 
 
-def unlock(client, found, **fields):
-    return unlocked(client, found, **fields).lock
+def lift(client, found, **fields):
+    return lift_response(client, found, **fields).lock
 
 
 def listed(client, **fields):
@@ -98,13 +98,13 @@ def test_a_lock_overrides_earlier_and_later_grants(alone, target, tenant):
     later = alone.granted(until_revoked=True, reason="for the incident", duration=None)
     assert reason(alone.check(token=later.consistency_token)) == "LOCKED"
 
-    lifted = unlocked(alone, found)
+    lifted = lift_response(alone, found)
     assert (lifted.lock.lock_id, lifted.lock.state) == (found.lock_id, locks.LOCK_STATE_LIFTED)
     assert (lifted.lock.unlocker, lifted.lock.unlock_reason) == ("alice@example.com", "found again")
     assert lifted.lock.etag != found.etag
     assert moment(found.create_time) <= moment(lifted.lock.unlock_time)
     assert allowed(alone.check(token=lifted.consistency_token))
-    assert unlock(alone, found, reason="again") == lifted.lock, "a lifted lock must not change"
+    assert lift(alone, found, reason="again") == lifted.lock, "a lifted lock must not change"
 
 
 def test_other_checks_are_not_locked(alone):
@@ -113,11 +113,11 @@ def test_other_checks_are_not_locked(alone):
     for target in TARGETS:
         found = lock(alone, tenant_id="acme", **target)
         assert reason(alone.check()) == "LOCKED"
-        assert allowed(alone.check(tenant_id="globex")), "the lock must apply in its tenant only"
-        unlock(alone, found)
+        assert allowed(alone.check(tenant_id="globex")), "the lock must apply in one tenant only"
+        lift(alone, found)
     agent = lock(alone, agent_id="agent-7")
     assert allowed(alone.check(agent_id="agent-8"))
-    unlock(alone, agent)
+    lift(alone, agent)
     lock(alone, agent_kind=grants.AGENT_KIND_AI)
     assert allowed(alone.check())
     assert reason(alone.check(agent_kind=grants.AGENT_KIND_AI)) == "LOCKED"
@@ -154,9 +154,9 @@ def test_locks_with_the_same_target_are_independent(client):
     client.grant()
     first, second = (lock_own(client) for _ in range(2))
     assert first.lock_id != second.lock_id
-    unlock(client, first)
+    lift(client, first)
     assert reason(client.check()) == "LOCKED"
-    unlock(client, second)
+    lift(client, second)
     assert allowed(client.check())
 
 
@@ -165,17 +165,17 @@ def test_a_repeated_lock_is_created_once(client):
     first = locked(client, **fields)
     client.settled_events()
     assert locked(client, **fields) == first
-    with refused(grpc.StatusCode.ALREADY_EXISTS, "request_id", reason="REQUEST_ID_REUSED"):
+    with rejected(grpc.StatusCode.ALREADY_EXISTS, "request_id", reason="REQUEST_ID_REUSED"):
         lock(client, **fields | {"reason": "another"})
-    lifted = unlocked(client, first.lock, request_id="lift")
-    assert unlocked(client, first.lock, request_id="lift") == lifted
+    lifted = lift_response(client, first.lock, request_id="lift")
+    assert lift_response(client, first.lock, request_id="lift") == lifted
     assert locked(client, **fields).lock == lifted.lock, (
-        "a replay must return the lock as it is now"
+        "a retry must return the current state of the lock"
     )
     assert len(client.events().events) == 2
 
 
-def test_the_vendor_has_request_ids_of_its_own(alone):
+def test_the_vendor_has_separate_request_ids(alone):
     fields = {"agent_id": "a", "request_id": "key"}
     assert lock(alone, **fields) == lock(alone, **fields)
     assert alone.grant(request_id="key")
@@ -183,9 +183,9 @@ def test_the_vendor_has_request_ids_of_its_own(alone):
 
 def test_an_outdated_etag_is_rejected(client):
     found = lock_own(client)
-    with refused(grpc.StatusCode.ABORTED, "etag", reason="ETAG_MISMATCH"):
-        unlock(client, found, etag="s99")
-    assert unlock(client, found, etag=found.etag).state == locks.LOCK_STATE_LIFTED
+    with rejected(grpc.StatusCode.ABORTED, "etag", reason="ETAG_MISMATCH"):
+        lift(client, found, etag="s99")
+    assert lift(client, found, etag=found.etag).state == locks.LOCK_STATE_LIFTED
 
 
 def test_a_lock_applies_to_batches(client):
@@ -236,12 +236,12 @@ def test_a_lock_ends_by_itself_as_one_event(client):
     assert [(event.actor, event.lock_expired.lock.state) for event in expired] == [
         ("system", locks.LOCK_STATE_EXPIRED)
     ]
-    assert unlock(client, found).state == locks.LOCK_STATE_EXPIRED
+    assert lift(client, found).state == locks.LOCK_STATE_EXPIRED
 
 
 def test_every_lock_is_in_its_history(alone):
     tenant = lock_own(alone, reason="an incident")
-    unlock(alone, tenant, reason="it is over")
+    lift(alone, tenant, reason="it is over")
     for target in TARGETS:
         lock(alone, **target)
 
@@ -281,7 +281,7 @@ def test_lists_and_pages(alone):
     assert listed(alone) == newest_first
     assert listed(alone, tenant_id="acme") == newest_first[2:]
     assert listed(alone, scope=admin.SCOPE_VENDOR) == [made[3]]
-    lifted = unlock(alone, made[1])
+    lifted = lift(alone, made[1])
     assert listed(alone, tenant_id="acme") == [made[2], made[0]]
     assert listed(alone, tenant_id="acme", include_ended=True) == [made[2], lifted, made[0]]
     assert listed(alone, tenant_id="unknown") == []
@@ -303,12 +303,13 @@ def test_lists_and_pages(alone):
 def test_a_tenant_may_have_a_hundred_locks(client):
     for _ in range(100):
         last = lock(client, tenant_id=client.tenant_id, agent_id="agent-7")
-    with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "agent_id", reason="TOO_MANY_LOCKS") as caught:
+    exhausted = grpc.StatusCode.RESOURCE_EXHAUSTED
+    with rejected(exhausted, "agent_id", reason="TOO_MANY_LOCKS") as caught:
         lock(client, tenant_id=client.tenant_id, agent_id="agent-7")
-    assert caught.refusal.info.metadata["max_locks"] == "100"
-    lock_own(client)  # Always possible.
+    assert caught.rejection.info.metadata["max_locks"] == "100"
+    lock_own(client)  # A lock on everything is always possible.
     for _ in range(2):
-        unlock(client, last)
+        lift(client, last)
         last = listed(client, tenant_id=client.tenant_id)[1]
     lock(client, tenant_id=client.tenant_id, agent_id="agent-7")
 
@@ -322,5 +323,5 @@ def test_locks_outlive_the_server(new_database):
         eventually(lambda: reason(client.check()) != "STALE", "the server answers")
         assert reason(client.check()) == "LOCKED"
         assert listed(client) == [found]
-        unlock(client, found)
+        lift(client, found)
         assert allowed(client.check())

@@ -1,10 +1,10 @@
-"""An outage of PostgreSQL. Changes fail, nothing is half-written, and the server recovers."""
+"""An outage of PostgreSQL. Changes fail as a whole, and the server recovers."""
 
 import uuid
 
 import grpc
 import pytest
-from client import Client, allowed, reason, refused
+from client import Client, allowed, reason, rejected
 from google.rpc import error_details_pb2
 from harness import Postgres, Server, eventually
 
@@ -29,9 +29,9 @@ def test_the_server_recovers_from_an_outage_of_postgres(cluster):
             lambda: client.revoke(kept),
             lambda: client.list(),
         ):
-            with refused(grpc.StatusCode.UNAVAILABLE, reason="DATABASE_UNAVAILABLE") as caught:
+            with rejected(grpc.StatusCode.UNAVAILABLE, reason="DATABASE_UNAVAILABLE") as caught:
                 change()
-            retry = caught.refusal.detail(error_details_pb2.RetryInfo)
+            retry = caught.rejection.detail(error_details_pb2.RetryInfo)
             assert retry.retry_delay.ToNanoseconds() > 0, "the error must state a retry delay"
         stale = eventually(
             lambda: (lambda answer: answer if reason(answer) == "STALE" else None)(client.check()),
@@ -52,7 +52,7 @@ def test_the_server_recovers_from_an_outage_of_postgres(cluster):
         eventually(lambda: allowed(client.check()), "checks must be allowed again")
         assert {grant.grant_id for grant in client.list().grants} == {made.grant_id, kept.grant_id}
         sequences = [event.sequence for event in client.events().events]
-        assert sequences == [2, 1], "nothing may be half-written or written twice"
+        assert sequences == [2, 1], "no change may be partly written or written twice"
         client.revoke(made)
         client.revoke(kept)
         assert not allowed(client.check())

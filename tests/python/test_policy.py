@@ -4,7 +4,18 @@ from datetime import timedelta
 
 import grpc
 import pytest
-from client import DAY, allowed, duration, forbidden, grants, invalid, kind, now, refused, timestamp
+from client import (
+    DAY,
+    allowed,
+    duration,
+    forbidden,
+    grants,
+    invalid,
+    kind,
+    now,
+    rejected,
+    timestamp,
+)
 from supportaccess.v1 import policy_pb2 as policies
 
 HOUR = timedelta(hours=1)
@@ -97,8 +108,8 @@ def test_overrides_apply_and_are_stored(client):
     ):
         with forbidden(field) as caught:
             client.grant(**level | fields)
-        assert caught.refusal.reasons == {field: [reason]}
-        assert dict(caught.refusal.info.metadata) == limits
+        assert caught.rejection.reasons == {field: [reason]}
+        assert dict(caught.rejection.info.metadata) == limits
     assert len(client.list().grants) == 1
 
 
@@ -106,7 +117,8 @@ def test_reason_and_ticket_can_be_required(client):
     client.update_policy(reason_required=True, ticket_required=True)
     with forbidden("reason", "ticket") as caught:
         client.grant(reason=" \n", ticket="")
-    assert caught.refusal.reasons == {"reason": ["REASON_REQUIRED"], "ticket": ["TICKET_REQUIRED"]}
+    reasons = {"reason": ["REASON_REQUIRED"], "ticket": ["TICKET_REQUIRED"]}
+    assert caught.rejection.reasons == reasons
     assert not client.list().grants
     grant = client.grant(duration=duration(DAY))
     with forbidden("reason"):
@@ -158,8 +170,8 @@ def test_an_override_is_never_more_permissive_than_the_catalogue(client, path):
     field = f"policy_overrides.{FIELDS.get(path, path)}"
     with forbidden(field) as caught:
         client.update_policy([path], **{path: LOOSER[path]})
-    assert caught.refusal.reasons == {field: ["EXCEEDS_CATALOGUE"]}
-    assert caught.refusal.info.metadata
+    assert caught.rejection.reasons == {field: ["EXCEEDS_CATALOGUE"]}
+    assert caught.rejection.info.metadata
     assert client.policy() == before
     assert not client.events().events
 
@@ -182,7 +194,7 @@ def test_the_mask_must_name_overrides(client, paths):
 def test_an_outdated_etag_is_rejected(client):
     etag = client.policy().etag
     client.update_policy(reason_required=True, etag=etag)
-    with refused(grpc.StatusCode.ABORTED, "etag"):
+    with rejected(grpc.StatusCode.ABORTED, "etag"):
         client.update_policy(reason_required=False, etag=etag)
     assert client.policy().reason_required
 
@@ -244,8 +256,8 @@ def test_a_tenant_can_limit_or_forbid_humans(client):
     client.grant(access_level=READ_ONLY)
     with forbidden("agent_kinds") as caught:
         client.grant(access_level=ADMIN)
-    assert caught.refusal.reasons == {"agent_kinds": ["AGENT_KIND_NOT_ALLOWED"]}
-    assert dict(caught.refusal.info.metadata) == {"max_access_level": "READ_ONLY"}
+    assert caught.rejection.reasons == {"agent_kinds": ["AGENT_KIND_NOT_ALLOWED"]}
+    assert dict(caught.rejection.info.metadata) == {"max_access_level": "READ_ONLY"}
     assert not client.update_policy(agent_kinds={}).support_policy.agent_kinds.entries
     with forbidden("agent_kinds"):
         client.grant(access_level=READ_ONLY)

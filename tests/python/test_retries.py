@@ -4,7 +4,7 @@ import uuid
 from datetime import timedelta
 
 import grpc
-from client import DAY, Client, allowed, duration, grants, invalid, moment, now, refused
+from client import DAY, Client, allowed, duration, grants, invalid, moment, now, rejected
 
 COMPLETE = grants.ENFORCEMENT_STATE_COMPLETE
 
@@ -24,7 +24,7 @@ def test_a_repeated_request_returns_the_grant_as_it_is_now(client):
     assert not allowed(client.check())
 
     request.ticket = "T-2"
-    with refused(grpc.StatusCode.ALREADY_EXISTS, "request_id", reason="REQUEST_ID_REUSED"):
+    with rejected(grpc.StatusCode.ALREADY_EXISTS, "request_id", reason="REQUEST_ID_REUSED"):
         client.admin("GrantAccess", request)
     assert len(client.list().grants) == 1
 
@@ -46,7 +46,7 @@ def test_every_change_can_be_repeated(client):
         assert call(f"key-{number}", "first") == first, (
             "the enforcement of the first call must be returned"
         )
-        with refused(grpc.StatusCode.ALREADY_EXISTS, "request_id", reason="REQUEST_ID_REUSED"):
+        with rejected(grpc.StatusCode.ALREADY_EXISTS, "request_id", reason="REQUEST_ID_REUSED"):
             call(f"key-{number}", "other content")
         assert len(client.events().events) == number
 
@@ -64,7 +64,7 @@ def test_every_change_can_be_repeated(client):
 def test_a_request_id_has_one_use_in_a_tenant(client):
     request = client.grant_request(request_id="same")
     grant = client.admin("GrantAccess", request).grant
-    with refused(grpc.StatusCode.ALREADY_EXISTS, "request_id"):
+    with rejected(grpc.StatusCode.ALREADY_EXISTS, "request_id"):
         client.revoke(grant, request_id="same")
     request.tenant_id += "-2"
     assert client.admin("GrantAccess", request).grant.grant_id != grant.grant_id
@@ -92,9 +92,9 @@ def test_a_change_can_be_waited_for_in_its_own_history(server, client):
     with Client(server.target, client.tenant_id + "-2") as other:
         other.grant()
         for tenant_id in (other.tenant_id, None):
-            with refused(grpc.StatusCode.NOT_FOUND, "consistency_token", reason="EVENT_NOT_FOUND"):
+            with rejected(grpc.StatusCode.NOT_FOUND, "consistency_token", reason="EVENT_NOT_FOUND"):
                 other.wait(revoked.consistency_token, tenant_id=tenant_id)
-    with refused(
+    with rejected(
         grpc.StatusCode.FAILED_PRECONDITION, "consistency_token", reason="CONSISTENCY_TOKEN_INVALID"
     ):
         client.wait("AAAAAAAAAAAAAAAAAAAAAA")

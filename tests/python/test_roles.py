@@ -70,7 +70,7 @@ def make_database(postgres):
     assert done.returncode == 0, done.stderr
 
 
-def test_a_server_needs_no_more_than_the_documented_privileges(database):
+def test_the_documented_privileges_suffice_for_a_server(database):
     early = database.run("serve", SERVER)
     assert early.returncode == 1 and "permission denied for schema public" in early.stderr, (
         early.stderr
@@ -114,7 +114,7 @@ def test_a_server_cannot_change_the_schema(database, text):
     )
 
 
-def test_a_server_that_has_made_the_tables_can_hand_them_over(database):
+def test_the_tables_of_a_server_can_be_reassigned_to_the_owner(database):
     assert database.sql(f"GRANT CREATE ON SCHEMA public TO {SERVER}").returncode == 0
     done = database.run("database migrate", SERVER)
     assert done.returncode == 0, done.stderr

@@ -8,7 +8,7 @@ import urllib.request
 
 import grpc
 import pytest
-from client import Client, allowed, reason, refused
+from client import Client, allowed, reason, rejected
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
@@ -84,7 +84,7 @@ def test_reflection(client):
     ]
     assert "supportaccess/v1/support_access.proto" in [file.name for file in described]
     assert all(detail.HasField("file_descriptor_response") for detail in details), (
-        "clients decode the details of errors"
+        "clients need the messages of error details"
     )
 
 
@@ -140,7 +140,7 @@ def test_metrics_show_the_state(server, client):
     names = {name for name, _ in samples(server)}
     for word in ("revision", "live_grants", "snapshot", "sweep"):
         assert any(word in name for name in names), (word, names)
-    assert any(name.endswith("_bucket") for name in names), "durations"
+    assert any(name.endswith("_bucket") for name in names), "there must be histograms"
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
@@ -173,7 +173,7 @@ def test_acknowledged_changes_survive_a_restart(new_database, ending):
         following = client.grant(reason="after the restart")
         newest = client.events().events[0]
         assert newest.granted.grant == following
-        assert newest.sequence == history[0].sequence + 1, "no event may be missing or doubled"
+        assert newest.sequence == history[0].sequence + 1, "no event may be missing or duplicated"
         assert second.terminate() == 0
 
 
@@ -186,8 +186,8 @@ def test_the_server_shuts_down_while_streams_are_open(new_database):
         watch.cancel()
 
 
-def refuses_to_start(directory, *arguments):
-    """The error of a server that does not start. The error must be short, and not a crash."""
+def startup_error(directory, *arguments):
+    """The error of a server that does not start. The server must not panic."""
     ended = subprocess.run(
         [BINARY, "serve", *arguments],
         cwd=directory,
@@ -210,34 +210,34 @@ def test_a_port_in_use(tmp_path, taken):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
         free = "--metrics-listen" if taken == "--listen" else "--listen"
-        error = refuses_to_start(tmp_path, taken, f"127.0.0.1:{port}", free, "127.0.0.1:0")
+        error = startup_error(tmp_path, taken, f"127.0.0.1:{port}", free, "127.0.0.1:0")
         assert port in error
 
 
 def test_a_corrupt_database(tmp_path):
     (tmp_path / "corrupt.db").write_bytes(b"this is no database" * 1000)
-    assert "corrupt.db" in refuses_to_start(
+    assert "corrupt.db" in startup_error(
         tmp_path, *FREE, "--database-url", "sqlite://corrupt.db"
     )
 
 
 def test_a_database_in_a_missing_directory(tmp_path):
-    assert "nowhere" in refuses_to_start(
+    assert "nowhere" in startup_error(
         tmp_path, *FREE, "--database-url", "sqlite://nowhere/at-all.db"
     )
 
 
 def test_a_database_of_an_unknown_kind(tmp_path):
-    assert "mysql" in refuses_to_start(tmp_path, *FREE, "--database-url", "mysql://localhost/x")
+    assert "mysql" in startup_error(tmp_path, *FREE, "--database-url", "mysql://localhost/x")
 
 
 def test_an_unknown_configuration_key(tmp_path):
     (tmp_path / "config.toml").write_text("no_such_key = 1\n")
-    assert "no_such_key" in refuses_to_start(tmp_path, *FREE, "--config", "config.toml")
+    assert "no_such_key" in startup_error(tmp_path, *FREE, "--config", "config.toml")
 
 
 def test_an_address_that_is_not_loopback(tmp_path):
-    error = refuses_to_start(tmp_path, "--listen", "0.0.0.0:0", "--metrics-listen", "127.0.0.1:0")
+    error = startup_error(tmp_path, "--listen", "0.0.0.0:0", "--metrics-listen", "127.0.0.1:0")
     assert "without authentication" in error
 
 
@@ -263,7 +263,7 @@ def test_tokens_from_before_a_declared_restore_are_rejected(new_database):
 
     with Server(new_database) as second, Client(second.target, "acme") as client:
         for call in (client.check, client.wait):
-            with refused(
+            with rejected(
                 grpc.StatusCode.FAILED_PRECONDITION,
                 "consistency_token",
                 reason="CONSISTENCY_TOKEN_INVALID",

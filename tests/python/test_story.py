@@ -24,7 +24,7 @@ def test_grant_for_seven_days_and_disable(client):
     assert disabled.grant.state == grants.GRANT_STATE_REVOKED
     assert disabled.enforcement.state == grants.ENFORCEMENT_STATE_COMPLETE
     assert reason(client.check()) == "REVOKED", (
-        "a check after COMPLETE must be decided with the change in force"
+        "a check after COMPLETE must be decided with the change"
     )
 
 

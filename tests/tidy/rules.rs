@@ -1,4 +1,4 @@
-//! Rules on the place of things, on sizes and on tests.
+//! Rules on where code belongs, on file sizes and on tests.
 
 use crate::{
     Finding,
@@ -121,7 +121,7 @@ pub(crate) fn no_test_is_ignored(sources: &[Source]) -> Vec<Finding> {
     findings
 }
 
-/// A test waits for an event. A line that sleeps states the reason in a comment.
+/// A test waits for a condition. A line that sleeps states the reason in a comment.
 pub(crate) fn tests_do_not_sleep(sources: &[Source]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for source in sources {
@@ -151,7 +151,7 @@ pub(crate) fn tests_do_not_sleep(sources: &[Source]) -> Vec<Finding> {
 }
 
 pub(crate) fn no_machine_paths(sources: &[Source]) -> Vec<Finding> {
-    // Composed here, because this file must obey the rule, too.
+    // Composed, because this file must obey the rule, too.
     let banned = ["work", "root", "home", "Users"].map(|folder| format!("/{folder}/"));
     let mut findings = Vec::new();
     for source in sources {

@@ -61,17 +61,17 @@ impl Source {
         self.code.lines().zip(self.text.lines()).map(is_comment).collect()
     }
 
-    /// String literals without their quotes, each with its line.
+    /// Rust and Python: string literals without prefixes and quotes, each with its line.
     pub(crate) fn literals(&self) -> Vec<(usize, String)> {
+        let skipped = if self.is_rust() { skipped } else { skipped_in_python };
         let mut literals = Vec::new();
         let (mut at, mut before) = (0, None);
         while let Some(next) = self.text[at..].chars().next() {
             let length = skipped(&self.text[at..], before).max(next.len_utf8());
             let token = &self.text[at..at + length];
-            if token.ends_with('"') && token.len() > 2 {
-                let content = token.trim_start_matches(['b', 'r', '#', '"']);
+            if let Some(content) = content(token) {
                 let line = self.text[..at].matches('\n').count() + 1;
-                literals.push((line, content.trim_end_matches('"').to_owned()));
+                literals.push((line, content.to_owned()));
             }
             before = Some(next);
             at += length;
@@ -148,13 +148,34 @@ fn skipped(rest: &str, before: Option<char>) -> usize {
         return block_comment(rest);
     }
     if rest.starts_with('"') {
-        return quoted(rest, '"');
+        return quoted(rest, "\"");
     }
     if rest.starts_with('\'') {
         return character(rest);
     }
     let in_word = before.is_some_and(|c| c.is_alphanumeric() || c == '_');
     if in_word { 0 } else { raw(rest) }
+}
+
+/// As [`skipped`], for Python.
+fn skipped_in_python(rest: &str, before: Option<char>) -> usize {
+    if rest.starts_with('#') {
+        return rest.find('\n').unwrap_or(rest.len());
+    }
+    let without_prefix = match before {
+        Some(c) if is_word(c) => rest,
+        _ => rest.trim_start_matches(['b', 'f', 'r', 'u', 'B', 'F', 'R', 'U']),
+    };
+    let quote = ["\"\"\"", "'''", "\"", "'"].into_iter().find(|it| without_prefix.starts_with(it));
+    quote.map_or(0, |quote| rest.len() - without_prefix.len() + quoted(without_prefix, quote))
+}
+
+/// The content of a string literal. `None` for comments and code.
+fn content(token: &str) -> Option<&str> {
+    let opening = token.find(['"', '\''])?;
+    let is_prefix = |c: char| c.is_alphabetic() || c == '#';
+    let is_literal = !token.starts_with('#') && token[..opening].chars().all(is_prefix);
+    (is_literal && token.len() > 1).then(|| token[opening..].trim_matches(['"', '\'', '#']))
 }
 
 /// `r"…"`, `r#"…"#`, or these with a `b` before.
@@ -187,13 +208,13 @@ fn block_comment(rest: &str) -> usize {
     rest.len()
 }
 
-fn quoted(rest: &str, quote: char) -> usize {
+fn quoted(rest: &str, quote: &str) -> usize {
     let mut escaped = false;
-    for (at, c) in rest.char_indices().skip(1) {
+    for (at, c) in rest.char_indices().skip(quote.len()) {
         match c {
             _ if escaped => escaped = false,
             '\\' => escaped = true,
-            _ if c == quote => return at + c.len_utf8(),
+            _ if rest[at..].starts_with(quote) => return at + quote.len(),
             _ => {}
         }
     }
@@ -204,7 +225,7 @@ fn quoted(rest: &str, quote: char) -> usize {
 fn character(rest: &str) -> usize {
     let mut after = rest.chars().skip(1);
     match (after.next(), after.next()) {
-        (Some('\\'), _) | (Some(_), Some('\'')) => quoted(rest, '\''),
+        (Some('\\'), _) | (Some(_), Some('\'')) => quoted(rest, "'"),
         _ => 0,
     }
 }

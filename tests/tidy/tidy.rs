@@ -175,11 +175,14 @@ rules! {
             ("proto/a.proto", 1, &format!("// The caller is {} so.", "told")),
             ("docs/a.md", 3, &format!("# A\n\nIt is no {} there.", "more")),
             ("tests/python/test_a.py", 1, &format!("# {} else", "somebody")),
+            ("tests/python/test_a.py", 2, &format!("\nassert a, f'it {} b'", "hears")),
+            ("tests/python/test_a.py", 1, &format!("\"\"\"It is\n{}.\"\"\"", "doubled")),
             ("helm/a/values.yaml", 1, &format!("# Waits for {}.", "ever")),
         ],
         passes: [
             ("src/node.rs", "// At most 5 nodes, no more than that. We recommend it.\nlet a = 1;"),
             ("docs/a.md", &format!("```console\n$ {}\n```\n`{}`", "nobody", "whoever")),
+            ("tests/python/test_a.py", &format!("{} = {}(a, 'b c')", "nobody", "hears")),
         ],
     }
     prose::sentences_begin_with_their_subject {
@@ -209,7 +212,7 @@ rules! {
     }
     prose::test_names_name_the_component {
         catches: [
-            ("tests/it/main.rs", 1, &format!("fn {}_calls_is_refused() {{}}", "who")),
+            ("tests/it/main.rs", 1, &format!("fn {}_calls_is_rejected() {{}}", "who")),
             ("src/node.rs", 2, &format!("\nfn a_lease_of_{}() {{}}", "nobody")),
         ],
         passes: [("src/node.rs", "fn whole() {}\nfn whoami() {}")],
@@ -246,7 +249,7 @@ fn pronouns_are_rare() {
     assert!(findings.is_empty(), "\n{}\n", findings.join("\n"));
 }
 
-/// A file with so many lines, and a module of tests at its end.
+/// A file with `lines` lines, and a test module of `tests` lines at the end.
 fn long(lines: usize, tests: usize) -> String {
     let tests = match tests {
         0 => String::new(),
@@ -267,6 +270,17 @@ fn comments_and_literals_are_blanked() {
     for (text, code) in cases {
         assert_eq!(blank(text), code, "{text}");
     }
+}
+
+#[test]
+fn literals_are_read_without_prefixes_and_quotes() {
+    let contents = |path: &str, text: &str| -> Vec<String> {
+        Source::new(path, text).literals().into_iter().map(|(_, content)| content).collect()
+    };
+    let rust = "f(\"b\\\"c\", r#\"d\"e\"#, 'f') // \"g\"\n/* \"h\" */ br\"i\"";
+    assert_eq!(contents("a.rs", rust), ["b\\\"c", "d\"e", "f", "i"]);
+    let python = "f(b'c', rf\"d'e\") # 'g'\n\"\"\"h \"i\"\nj\"\"\" + buffer['k\\'l']";
+    assert_eq!(contents("a.py", python), ["c", "d'e", "h \"i\"\nj", "k\\'l"]);
 }
 
 #[test]

@@ -31,14 +31,14 @@ impl Access {
     }
 }
 
-type Answered<T> = Result<Response<T>, Status>;
+type RpcResult<T> = Result<Response<T>, Status>;
 
 #[async_trait]
 impl SupportAccess for Access {
     async fn check_access(
         &self,
         request: Request<pb::CheckAccessRequest>,
-    ) -> Answered<pb::CheckAccessResponse> {
+    ) -> RpcResult<pb::CheckAccessResponse> {
         let Call { message, deadline, .. } = admit(request)?;
         let (check, token) = checks::check_request(message)?;
         let result = self.checks.check(&check, &token, deadline).await?;
@@ -49,7 +49,7 @@ impl SupportAccess for Access {
     async fn batch_check_access(
         &self,
         request: Request<pb::BatchCheckAccessRequest>,
-    ) -> Answered<pb::BatchCheckAccessResponse> {
+    ) -> RpcResult<pb::BatchCheckAccessResponse> {
         let Call { message, deadline, .. } = admit(request)?;
         let (batch, token) = checks::batch_request(message)?;
         let results = self.checks.check_batch(&batch, &token, deadline).await?;
@@ -63,10 +63,10 @@ impl SupportAccess for Access {
     async fn explain_access(
         &self,
         request: Request<pb::ExplainAccessRequest>,
-    ) -> Answered<pb::ExplainAccessResponse> {
+    ) -> RpcResult<pb::ExplainAccessResponse> {
         let Call { caller, message, deadline } = admit(request)?;
         let (check, token) = checks::explain_request(message)?;
-        // Gateways know their agent. Only a tenant may ask about an unnamed one.
+        // Only callers of the tenant may omit the agent. A gateway always knows the agent.
         let party = caller.party(Action::ExplainAccess, Some(&check.tenant_id));
         if check.agent_id.is_none() && party == Party::Vendor {
             let (field, description) = ("check.agent_id", "must not be empty");

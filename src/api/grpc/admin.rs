@@ -15,7 +15,7 @@ use crate::{
         grpc::{
             call::{Call, admit},
             convert::{events, grants, lists, locks, policies},
-            status::refuse_at_sidecar,
+            status::reject_at_sidecar,
         },
         proto::v1::{
             self as pb,
@@ -31,7 +31,7 @@ pub struct Admin {
     service: Arc<Service>,
 }
 
-/// The service at a sidecar, which refuses every call with `REPLICA_REQUIRED`.
+/// The service at a sidecar, which rejects every call with `REPLICA_REQUIRED`.
 #[derive(Debug, Clone, Copy)]
 pub struct AdminAtSidecar;
 
@@ -42,7 +42,7 @@ impl Admin {
     }
 }
 
-type Answered<T> = Result<Response<T>, Status>;
+type RpcResult<T> = Result<Response<T>, Status>;
 
 #[async_trait]
 impl SupportAccessAdmin for Admin {
@@ -51,7 +51,7 @@ impl SupportAccessAdmin for Admin {
     async fn grant_access(
         &self,
         request: Request<pb::GrantAccessRequest>,
-    ) -> Answered<pb::GrantAccessResponse> {
+    ) -> RpcResult<pb::GrantAccessResponse> {
         let Call { caller, message, deadline } = admit(request)?;
         let request = grants::grant_request(message)?;
         let granted = self.service.grant_access(&caller, request, deadline).await?;
@@ -64,7 +64,7 @@ impl SupportAccessAdmin for Admin {
     async fn extend_access(
         &self,
         request: Request<pb::ExtendAccessRequest>,
-    ) -> Answered<pb::ExtendAccessResponse> {
+    ) -> RpcResult<pb::ExtendAccessResponse> {
         let Call { caller, message, deadline } = admit(request)?;
         let (grant, request) = grants::extend_request(message)?;
         let extended = self.service.extend_access(&caller, &grant, request, deadline).await;
@@ -74,7 +74,7 @@ impl SupportAccessAdmin for Admin {
     async fn revoke_access(
         &self,
         request: Request<pb::RevokeAccessRequest>,
-    ) -> Answered<pb::RevokeAccessResponse> {
+    ) -> RpcResult<pb::RevokeAccessResponse> {
         let Call { caller, message, deadline } = admit(request)?;
         let (grant, request) = grants::revoke_request(message)?;
         let revoked = self.service.revoke_access(&caller, &grant, request, deadline).await?;
@@ -88,7 +88,7 @@ impl SupportAccessAdmin for Admin {
     async fn revoke_all_access(
         &self,
         request: Request<pb::RevokeAllAccessRequest>,
-    ) -> Answered<pb::RevokeAllAccessResponse> {
+    ) -> RpcResult<pb::RevokeAllAccessResponse> {
         let Call { caller, message, deadline } = admit(request)?;
         let (tenant_id, request) = grants::revoke_all_request(message)?;
         let revoked =
@@ -103,7 +103,7 @@ impl SupportAccessAdmin for Admin {
     async fn get_grant(
         &self,
         request: Request<pb::GetGrantRequest>,
-    ) -> Answered<pb::GetGrantResponse> {
+    ) -> RpcResult<pb::GetGrantResponse> {
         let grant = grants::get_grant_request(admit(request)?.message)?;
         let grant = self.service.get_grant(&grant).await?;
         Ok(Response::new(pb::GetGrantResponse { grant: Some(grants::grant(grant)) }))
@@ -112,7 +112,7 @@ impl SupportAccessAdmin for Admin {
     async fn list_grants(
         &self,
         request: Request<pb::ListGrantsRequest>,
-    ) -> Answered<pb::ListGrantsResponse> {
+    ) -> RpcResult<pb::ListGrantsResponse> {
         let (filter, page) = lists::list_grants_request(admit(request)?.message)?;
         let page = self.service.list_grants(filter, &page).await?;
         Ok(Response::new(pb::ListGrantsResponse {
@@ -125,7 +125,7 @@ impl SupportAccessAdmin for Admin {
     async fn list_events(
         &self,
         request: Request<pb::ListEventsRequest>,
-    ) -> Answered<pb::ListEventsResponse> {
+    ) -> RpcResult<pb::ListEventsResponse> {
         let (scope, grant, page) = lists::list_events_request(admit(request)?.message)?;
         let page = self.service.list_events(scope, grant.as_ref(), &page).await?;
         Ok(Response::new(pb::ListEventsResponse {
@@ -138,7 +138,7 @@ impl SupportAccessAdmin for Admin {
     async fn list_tenants(
         &self,
         request: Request<pb::ListTenantsRequest>,
-    ) -> Answered<pb::ListTenantsResponse> {
+    ) -> RpcResult<pb::ListTenantsResponse> {
         let page = lists::list_tenants_request(admit(request)?.message)?;
         let page = self.service.list_tenants(&page).await?;
         let tenant = |tenant_id| pb::Tenant { tenant_id };
@@ -151,7 +151,7 @@ impl SupportAccessAdmin for Admin {
     async fn get_support_policy(
         &self,
         request: Request<pb::GetSupportPolicyRequest>,
-    ) -> Answered<pb::GetSupportPolicyResponse> {
+    ) -> RpcResult<pb::GetSupportPolicyResponse> {
         let tenant_id = policies::get_support_policy_request(admit(request)?.message)?;
         let (policy, overrides) = self.service.support_policy(&tenant_id).await?;
         Ok(Response::new(pb::GetSupportPolicyResponse {
@@ -163,7 +163,7 @@ impl SupportAccessAdmin for Admin {
     async fn update_support_policy(
         &self,
         request: Request<pb::UpdateSupportPolicyRequest>,
-    ) -> Answered<pb::UpdateSupportPolicyResponse> {
+    ) -> RpcResult<pb::UpdateSupportPolicyResponse> {
         let Call { caller, message, deadline } = admit(request)?;
         let (tenant_id, request) = policies::update_support_policy_request(message)?;
         let updated =
@@ -179,7 +179,7 @@ impl SupportAccessAdmin for Admin {
     async fn wait_enforced(
         &self,
         request: Request<pb::WaitEnforcedRequest>,
-    ) -> Answered<pb::WaitEnforcedResponse> {
+    ) -> RpcResult<pb::WaitEnforcedResponse> {
         let Call { message, deadline, .. } = admit(request)?;
         let (tenant_id, token) = lists::wait_enforced_request(message)?;
         let enforcement = self.service.wait_enforced(tenant_id.as_ref(), &token, deadline).await;
@@ -190,7 +190,7 @@ impl SupportAccessAdmin for Admin {
     async fn export_history(
         &self,
         request: Request<pb::ExportHistoryRequest>,
-    ) -> Answered<Self::ExportHistoryStream> {
+    ) -> RpcResult<Self::ExportHistoryStream> {
         let (tenant_id, after) = lists::export_history_request(admit(request)?.message)?;
         let export = Arc::clone(&self.service).export_history(tenant_id, after).await;
         let records = export?.map_err(Status::from);
@@ -201,7 +201,7 @@ impl SupportAccessAdmin for Admin {
     async fn get_checkpoint(
         &self,
         request: Request<pb::GetCheckpointRequest>,
-    ) -> Answered<pb::GetCheckpointResponse> {
+    ) -> RpcResult<pb::GetCheckpointResponse> {
         let tenant_id = lists::get_checkpoint_request(admit(request)?.message)?;
         let checkpoint = self.service.checkpoint(tenant_id.as_ref()).await?;
         Ok(Response::new(pb::GetCheckpointResponse { checkpoint: checkpoint.line() }))
@@ -210,7 +210,7 @@ impl SupportAccessAdmin for Admin {
     async fn lock_access(
         &self,
         request: Request<pb::LockAccessRequest>,
-    ) -> Answered<pb::LockAccessResponse> {
+    ) -> RpcResult<pb::LockAccessResponse> {
         let Call { caller, message, deadline } = admit(request)?;
         let request = locks::lock_request(message)?;
         let locked = self.service.lock_access(&caller, request, deadline).await?;
@@ -224,7 +224,7 @@ impl SupportAccessAdmin for Admin {
     async fn unlock_access(
         &self,
         request: Request<pb::UnlockAccessRequest>,
-    ) -> Answered<pb::UnlockAccessResponse> {
+    ) -> RpcResult<pb::UnlockAccessResponse> {
         let Call { caller, message, deadline } = admit(request)?;
         let (lock, request) = locks::unlock_request(message)?;
         let unlocked = self.service.unlock_access(&caller, &lock, request, deadline).await?;
@@ -237,7 +237,7 @@ impl SupportAccessAdmin for Admin {
     async fn list_locks(
         &self,
         request: Request<pb::ListLocksRequest>,
-    ) -> Answered<pb::ListLocksResponse> {
+    ) -> RpcResult<pb::ListLocksResponse> {
         let (filter, page) = lists::list_locks_request(admit(request)?.message)?;
         let page = self.service.list_locks(filter, &page).await?;
         Ok(Response::new(pb::ListLocksResponse {
@@ -261,6 +261,6 @@ impl tower::Service<http::Request<Body>> for AdminAtSidecar {
     }
 
     fn call(&mut self, _: http::Request<Body>) -> Self::Future {
-        ready(Ok(refuse_at_sidecar()))
+        ready(Ok(reject_at_sidecar()))
     }
 }

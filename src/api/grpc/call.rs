@@ -36,8 +36,8 @@ pub(super) struct Call<M> {
     pub(super) deadline: Instant,
 }
 
-/// Admits a call if its caller has the permission. The only way to a request's message. A refusal
-/// is logged as an audit line.
+/// Admits a call if the caller has the permission. No other function returns the message of a
+/// request. Each rejection is logged as an audit line.
 pub(super) fn admit<M: Guarded>(request: Request<M>) -> Result<Call<M>, Failure> {
     let (metadata, extensions, message) = request.into_parts();
     let caller = admit_to(M::ACTION, message.scope(), &extensions)?;
@@ -45,7 +45,7 @@ pub(super) fn admit<M: Guarded>(request: Request<M>) -> Result<Call<M>, Failure>
     Ok(Call { caller, message, deadline: deadline_within(&metadata, timeout_max) })
 }
 
-/// As [`admit`], for a request without a single message.
+/// As [`admit`], for a stream of messages.
 pub(super) fn admit_to(
     action: Action,
     scope: Scope<'_>,
@@ -71,7 +71,7 @@ pub(super) fn admit_to(
             is_asserted,
             address = address.map(display),
             reason = %denied,
-            "a call was refused"
+            "a call was rejected"
         );
         return Err(denied.into());
     }

@@ -1,5 +1,5 @@
-//! Conversion between messages and the types of the domain, by concept. Requests are validated
-//! field by field. Domain values always have a message.
+//! Conversion between messages and the types of the domain. Requests are validated field by field.
+//! The conversion of a domain value to a message cannot fail.
 
 pub(super) mod checks;
 mod enums;

@@ -18,7 +18,7 @@ use crate::{
 pub struct ErrorDescription {
     /// The gRPC code of every error with this reason.
     pub code: Code,
-    /// Whether the error carries a `RetryInfo`: the delay, unless the server knows a better one.
+    /// The default delay in the `RetryInfo`. `None`: the error has no `RetryInfo`.
     pub retry_delay: Option<Duration>,
     /// The meaning, for people.
     pub meaning: &'static str,
@@ -26,8 +26,7 @@ pub struct ErrorDescription {
     pub action: &'static str,
 }
 
-/// The delay before a retry while a database or an issuer of tokens is unavailable, or a caller
-/// exceeds its limits.
+/// The default delay before a retry.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 impl ErrorReason {
@@ -64,7 +63,7 @@ impl ErrorReason {
                 "The tenant's support policy forbids the request. `BadRequest` names each field; \
                  the metadata contains the limits. If fields exceed limits of the same name, the \
                  metadata contains the limit of the first field.",
-                "Stay within the limits, or have the policy changed.",
+                "Stay within the limits, or change the policy.",
             ),
             Self::GrantNotFound => {
                 (NotFound, "The tenant has no such grant.", "Correct `tenant_id` or `grant_id`.")
@@ -110,7 +109,7 @@ impl ErrorReason {
                 FailedPrecondition,
                 "The consistency token is forged, belongs to another log, or is older than a \
                  restore of the database.",
-                "Drop the token, and send the request once more without one.",
+                "Send the request again without a consistency token.",
             ),
             Self::EventNotFound => (
                 NotFound,
@@ -175,11 +174,11 @@ impl ErrorReason {
             Self::NotOwnTenant => (
                 PermissionDenied,
                 "The caller may do this in its own tenants only.",
-                "Name an own tenant.",
+                "Name one of the caller's tenants.",
             ),
             Self::SeparationOfDuties => (
                 PermissionDenied,
-                "The caller has roles that exclude each other.",
+                "The caller has conflicting roles.",
                 "Use separate credentials for the roles.",
             ),
             Self::TooManyCalls => (
@@ -207,18 +206,18 @@ impl ErrorReason {
             }
             Self::AckOutOfRange => (
                 InvalidArgument,
-                "Replication: an acknowledgement of a revision that was not sent on this stream, \
-                 or of an earlier one than before.",
+                "Replication: the follower acknowledged a revision that was not sent on this \
+                 stream, or a lower revision than before.",
                 "Correct the follower.",
             ),
             Self::PingOutOfOrder => (
                 InvalidArgument,
-                "Replication: ping sequences must increase.",
+                "Replication: a ping sequence is not greater than the previous one.",
                 "Correct the follower.",
             ),
             Self::ProtocolMismatch => (
                 FailedPrecondition,
-                "Replication: the nodes speak different versions of the protocol.",
+                "Replication: the nodes use different versions of the protocol.",
                 "Run the same version on both nodes.",
             ),
             Self::FollowsItself => (
@@ -272,7 +271,7 @@ impl ErrorReason {
 pub struct ViolationDescription {
     /// The reason in a `FieldViolation`, such as `REQUIRED`.
     pub name: &'static str,
-    /// Whether the tenant's support policy forbids the value. Otherwise, no policy allows it.
+    /// Whether the tenant's support policy forbids the value. Otherwise, every policy forbids it.
     pub is_policy: bool,
     /// The meaning, for people.
     pub meaning: &'static str,

@@ -1,5 +1,5 @@
-//! The action and the scope of each request, which its caller must be permitted. A request that is
-//! not listed here cannot be [admitted](super::call::admit).
+//! The permission that each request requires: an action in a scope. A request that is not listed
+//! here cannot be [admitted](super::call::admit).
 
 use crate::{
     api::proto::v1 as pb,
@@ -60,7 +60,7 @@ fn optional(tenant_id: &Option<String>) -> Scope<'_> {
     tenant_id.as_deref().map_or(Scope::Vendor, Scope::Tenant)
 }
 
-/// A list with any other scope than one tenant contains data of the vendor or of all tenants.
+/// Every scope except one tenant includes data of the vendor or of all tenants.
 fn listed(scope: i32, tenant_id: &str) -> Scope<'_> {
     match pb::Scope::try_from(scope) {
         Ok(pb::Scope::Unspecified | pb::Scope::Tenant) => Scope::Tenant(tenant_id),

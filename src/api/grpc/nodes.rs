@@ -24,7 +24,7 @@ pub struct Nodes {
 }
 
 impl Nodes {
-    /// The service. Only a replica, which has a `service`, knows all check nodes.
+    /// The service at a replica. Without `service`, at a sidecar, which rejects every call.
     pub fn new(service: Option<Arc<Service>>) -> Self {
         Self { service }
     }

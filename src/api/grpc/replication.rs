@@ -46,11 +46,11 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// The maximum number of messages that wait to be sent to one follower.
 const QUEUE_LENGTH: usize = 2;
 
-/// The service at a node that others may follow.
+/// The service at a node that other nodes may follow.
 #[derive(Debug, Clone)]
 pub struct ReplicationService {
     node: Arc<CheckNode>,
-    /// Streams by the rate limit key of the caller.
+    /// Streams of each caller, by [`Caller::identity`](crate::domain::Caller::identity).
     followers: Arc<KeyedSemaphore<Arc<str>>>,
 }
 
@@ -77,8 +77,8 @@ impl Replication for ReplicationService {
     }
 }
 
-/// The messages to one follower. The session runs when this stream is polled: a follower that does
-/// not read costs nothing. Dropping the stream ends the session.
+/// The messages to one follower. The session runs only when this stream is polled, so a follower
+/// that does not read causes no work. Dropping the stream ends the session.
 pub struct FollowStream {
     /// `None`: the session has ended.
     session: Option<BoxFuture<'static, Result<(), Failure>>>,

@@ -51,8 +51,8 @@ pub enum Unread {
     Late,
     /// The caller's requests in flight are too large.
     Excess,
-    /// The caller or the connection ended first.
-    BrokenOff,
+    /// The caller disconnected before the end of the message.
+    Disconnected,
 }
 
 /// An error under construction.
@@ -215,8 +215,8 @@ fn internal() -> Status {
     StatusBuilder::new(ErrorReason::Internal, "internal error; see the server's log").build()
 }
 
-/// States the call id in an internal error, so that the operator finds the details in the log.
-/// Other responses stay as they are.
+/// Adds the call id to an internal error, so that the operator finds the details in the log. Leaves
+/// other responses unchanged.
 pub fn state_call_id(headers: &mut HeaderMap, call_id: &str) {
     if Status::from_header_map(headers).is_some_and(|status| status.code() == Code::Internal) {
         let message = format!("internal error; the server's log has the details of call {call_id}");
@@ -233,11 +233,17 @@ pub(super) fn unknown_caller() -> Failure {
     unauthenticated(&AuthError::Missing).into()
 }
 
-/// Refuses a call that is not authenticated, and logs an audit line.
-pub fn refuse_unauthenticated(error: &AuthError, connection: &ConnectionInfo) -> Response<Body> {
+/// Rejects a call that is not authenticated, and logs an audit line.
+pub fn reject_unauthenticated(error: &AuthError, connection: &ConnectionInfo) -> Response<Body> {
     let ConnectionInfo { peer, address, .. } = connection;
     let address = address.map(tracing::field::display);
-    warn!(target: "support_access::audit", reason = %error, ?peer, address, "a caller was refused");
+    warn!(
+        target: "support_access::audit",
+        reason = %error,
+        ?peer,
+        address,
+        "a caller was rejected"
+    );
     unauthenticated(error).into_http()
 }
 
@@ -257,17 +263,17 @@ fn unauthenticated(error: &AuthError) -> Status {
     StatusBuilder::new(reason, error.to_string()).build()
 }
 
-/// Refuses the name that a caller gives itself.
-pub fn refuse_name(description: &str) -> Response<Body> {
+/// Rejects the actor that a caller names in the header [`ACTOR`].
+pub fn reject_name(description: &str) -> Response<Body> {
     invalid(&Violations::of(ACTOR.as_str(), ViolationReason::Malformed, description)).into_http()
 }
 
-/// Refuses a call that exceeds a limit of the caller.
-pub fn refuse_excess(reason: ErrorReason, delay: Duration) -> Response<Body> {
+/// Rejects a call that exceeds a limit of the caller.
+pub fn reject_excess(reason: ErrorReason, delay: Duration) -> Response<Body> {
     exhausted(reason).retry_after(delay).build().into_http()
 }
 
-/// The error that ends a message for whose rest there is no room.
+/// The error that ends a message whose bytes exceed the limit of the caller.
 pub fn excess() -> Status {
     exhausted(ErrorReason::TooManyBytes).build()
 }
@@ -276,9 +282,9 @@ fn exhausted(reason: ErrorReason) -> StatusBuilder {
     StatusBuilder::new(reason, "the caller exceeds its limit; retry after the delay")
 }
 
-/// Refuses a call that exceeds the longest deadline.
-pub fn refuse_late() -> Response<Body> {
-    late("the call exceeded the longest deadline").into_http()
+/// Rejects a call that exceeds the longest deadline.
+pub fn reject_late() -> Response<Body> {
+    late("the call took longer than the server allows; retry with the same request_id").into_http()
 }
 
 fn late(message: &str) -> Status {
@@ -295,8 +301,8 @@ pub(super) fn replica_required() -> Failure {
     replica_required_status().into()
 }
 
-/// Refuses a call at a sidecar, to a service that only replicas serve.
-pub(super) fn refuse_at_sidecar() -> Response<Body> {
+/// Rejects a call at a sidecar, to a service that only replicas serve.
+pub(super) fn reject_at_sidecar() -> Response<Body> {
     replica_required_status().into_http()
 }
 
@@ -306,7 +312,7 @@ fn replica_required_status() -> Status {
 }
 
 fn method_not_found() -> Status {
-    let message = "the server has no such method; compare its version with the client's";
+    let message = "the server has no such method; use a server and a client of the same version";
     StatusBuilder::new(ErrorReason::MethodNotFound, message).build()
 }
 
@@ -335,25 +341,25 @@ pub(super) fn unread_in_stream(status: Status, length_max: usize) -> Failure {
     }
 }
 
-/// The error that ends a message whose caller is gone.
-pub fn broken_off() -> Status {
+/// The error that ends a message whose caller has disconnected.
+pub fn disconnected() -> Status {
     Status::cancelled("the client closed the stream before the end of the message")
 }
 
-/// Refuses a request whose message could not be read.
-pub fn refuse_unread(cause: Unread) -> Response<Body> {
+/// Rejects a request whose message could not be read.
+pub fn reject_unread(cause: Unread) -> Response<Body> {
     match cause {
         Unread::TooLong => too_long(MESSAGE_LENGTH_MAX),
         Unread::Late => late("the message did not arrive before the deadline"),
         Unread::Excess => excess(),
-        Unread::BrokenOff => broken_off(),
+        Unread::Disconnected => disconnected(),
     }
     .into_http()
 }
 
-/// Gives tonic's own errors the code and details of all other errors. Tonic rejects a message that
-/// is too long ([`Code::OutOfRange`], which no handler returns) or cannot be decoded, and a call of
-/// a method that does not exist.
+/// Gives the errors of tonic the codes and details of this API. Tonic rejects a message that is too
+/// long ([`Code::OutOfRange`], which no handler returns) or cannot be decoded, and a call of a
+/// method that does not exist.
 pub fn explain_refusal(response: Response<Body>) -> Response<Body> {
     let headers = response.headers();
     // Most responses have no status in their headers, and few have one of these codes.
@@ -371,7 +377,7 @@ pub fn explain_refusal(response: Response<Body>) -> Response<Body> {
     }
 }
 
-/// Whether tonic could not decode a message. tonic has one code for that and for its own faults.
+/// Whether tonic could not decode a message. Tonic returns the same code for internal errors.
 fn is_malformed_message(status: &Status) -> bool {
     status.code() == Code::Internal
         && MALFORMED_MESSAGE.iter().any(|start| status.message().starts_with(start))

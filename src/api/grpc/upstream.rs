@@ -37,7 +37,8 @@ use crate::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// The timeout until a stream is open, including the connection.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
-/// The HTTP/2 keepalive. The protocol notices a dead peer sooner; keepalive frees the connection.
+/// The HTTP/2 keepalive, which closes the connection to a dead peer. The replication protocol
+/// notices a dead peer sooner.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The flow control window, in bytes: a snapshot should not wait for window updates.
@@ -46,7 +47,7 @@ const WINDOW: u32 = 4 * 1_024 * 1_024;
 const MESSAGE_LENGTH_MAX: usize = 300;
 /// The first bytes of every response of an HTTP/1 server.
 const HTTP1: &[u8; 7] = b"HTTP/1.";
-/// How HTTP/2 and gRPC report a response of another protocol.
+/// Texts by which HTTP/2 and gRPC report a response of another protocol.
 const NOT_GRPC: [&str; 4] = [
     "frame with invalid size",
     "unspecific protocol error detected",
@@ -54,7 +55,7 @@ const NOT_GRPC: [&str; 4] = [
     "failed to decode Protobuf message",
 ];
 
-/// A check node to follow, by its URL. Each stream has a connection of its own.
+/// A check node to follow, by URL. Each stream has a separate connection.
 pub struct GrpcUpstream {
     url: String,
     endpoint: Endpoint,
@@ -69,9 +70,7 @@ impl GrpcUpstream {
             "write it like https://replica:50051 or unix:/run/support-access/check.sock";
         // The error must not repeat the credentials.
         if url.contains('@') && !url.starts_with("unix:") {
-            return Err(format!(
-                "the URL of an upstream must not have credentials in it; {EXAMPLE}"
-            ));
+            return Err(format!("the URL of an upstream must not contain credentials; {EXAMPLE}"));
         }
         let is_path = url.strip_prefix("unix:").is_some_and(|path| !path.is_empty());
         let is_url = (url.starts_with("http://") || url.starts_with("https://"))
@@ -104,12 +103,12 @@ impl GrpcUpstream {
         }
     }
 
-    /// Reads the credential files. Returns the problems of using them for this upstream.
+    /// Reads the credential files. Returns the problems.
     pub fn check_credentials(&self) -> Vec<String> {
         [self.credentials.token().err(), self.secured().err()].into_iter().flatten().collect()
     }
 
-    /// The endpoint, with TLS by the files as they are now.
+    /// The endpoint, with TLS by the current content of the files.
     fn secured(&self) -> Result<Endpoint, String> {
         if !self.url.starts_with("https://") {
             return Ok(self.endpoint.clone());
@@ -124,14 +123,14 @@ impl GrpcUpstream {
         let Some(authority) = self.endpoint.uri().authority() else { return false };
         let port = authority.port_u16().unwrap_or(80);
         let request = format!("GET / HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
-        let asking = async {
+        let response = async {
             let mut stream = TcpStream::connect(format!("{}:{port}", authority.host())).await?;
             stream.write_all(request.as_bytes()).await?;
-            let mut answer = [0; HTTP1.len()];
-            stream.read_exact(&mut answer).await?;
-            io::Result::Ok(answer == *HTTP1)
+            let mut start = [0; HTTP1.len()];
+            stream.read_exact(&mut start).await?;
+            io::Result::Ok(start == *HTTP1)
         };
-        asking.await.unwrap_or(false)
+        response.await.unwrap_or(false)
     }
 }
 
@@ -151,7 +150,7 @@ pub async fn open_on(
     if let Some(token) = token {
         stream.metadata_mut().insert(AUTHORIZATION, token);
     }
-    let response = client.follow(stream).await.map_err(|status| refusal(url, &status))?;
+    let response = client.follow(stream).await.map_err(|status| follow_error(url, &status))?;
     if !is_grpc(response.metadata()) {
         return Err(no_server(url));
     }
@@ -171,7 +170,7 @@ impl Upstream for GrpcUpstream {
         &self,
         outgoing: mpsc::Receiver<ToUpstream>,
     ) -> Result<BoxStream<'static, Result<ToFollower, FollowError>>, FollowError> {
-        let silent = |_| Err(FollowError::Lost("it does not answer".into()));
+        let silent = |_| Err(FollowError::Lost("it does not respond".into()));
         timeout(OPEN_TIMEOUT, self.open_stream(outgoing)).await.unwrap_or_else(silent)
     }
 }
@@ -180,17 +179,17 @@ fn parse(
     url: &str,
     received: Result<rpb::FollowResponse, Status>,
 ) -> Result<ToFollower, FollowError> {
-    let message = received.map_err(|status| refusal(url, &status))?;
+    let message = received.map_err(|status| follow_error(url, &status))?;
     parse_response(message).map_err(|violations| {
-        FollowError::Refused(format!(
+        FollowError::Rejected(format!(
             "{url} sent a message that this program does not understand: {}",
             plain(&violations.to_string())
         ))
     })
 }
 
-/// The meaning of a status for a follower.
-fn refusal(url: &str, status: &Status) -> FollowError {
+/// The error of a follower whose stream ended with `status`.
+fn follow_error(url: &str, status: &Status) -> FollowError {
     let cause = status.source().map(innermost);
     let text = cause.clone().unwrap_or_else(|| status.message().to_owned());
     if NOT_GRPC.iter().any(|error| text.contains(error)) {
@@ -200,7 +199,7 @@ fn refusal(url: &str, status: &Status) -> FollowError {
     match status.code() {
         Code::Unimplemented => no_server(url),
         Code::FailedPrecondition | Code::InvalidArgument => {
-            FollowError::Refused(format!("{url} refuses this node: {text}"))
+            FollowError::Rejected(format!("{url} rejects this node: {text}"))
         }
         _ if cause.is_some() => FollowError::Lost(format!("the connection has failed: {text}")),
         _ => FollowError::Lost(format!("it has ended the stream: {text}")),
@@ -208,7 +207,7 @@ fn refusal(url: &str, status: &Status) -> FollowError {
 }
 
 fn no_server(url: &str) -> FollowError {
-    FollowError::Refused(format!(
+    FollowError::Rejected(format!(
         "{url} is not a support-access server that can be followed: correct the upstream"
     ))
 }
@@ -224,7 +223,7 @@ fn innermost(error: &(dyn Error + 'static)) -> String {
     causes.last().map(ToString::to_string).unwrap_or_default()
 }
 
-/// A remote text, short and in one line.
+/// A text from another node, shortened and in one line.
 fn plain(text: &str) -> String {
     let plain = |c: char| if c.is_control() { ' ' } else { c };
     text.chars().take(MESSAGE_LENGTH_MAX).map(plain).collect()

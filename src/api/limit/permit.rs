@@ -17,15 +17,15 @@ use tokio_util::bytes::Bytes;
 use tonic::{Status, body::Body};
 
 use crate::{
-    api::grpc::{broken_off, excess, refuse_late},
+    api::grpc::{disconnected, excess, reject_late},
     service::keyed_semaphore::{KeyedPermit, KeyedSemaphore},
 };
 
 /// Bytes of a message that are not counted. Most messages are much shorter.
 const UNCOUNTED_BYTES: usize = 64 * 1_024;
 
-/// The permit of a call. Shared by every part of the call that may outlive the others: the rest of
-/// the message, a detached handler, the response.
+/// The permit of a call. Shared by the parts of the call that may outlive each other: the rest of
+/// the message, a detached handler, and the response.
 pub struct CallPermit {
     _call: KeyedPermit<Arc<str>>,
     /// The bytes in flight of each caller.
@@ -93,7 +93,8 @@ impl fmt::Debug for CallPermit {
 // === impl LimitedFuture ===
 
 impl<F> LimitedFuture<F> {
-    /// `is_held_by_response`: the permit is released when the response is read, not when it begins.
+    /// If `is_held_by_response`, the permit is released once the response is read or dropped.
+    /// Otherwise, the permit is released once the response starts.
     pub(super) fn new(
         inner: F,
         timeout: Duration,
@@ -115,7 +116,7 @@ where
         let Poll::Ready(response) = this.inner.poll(cx) else {
             let timeout = *this.timeout;
             let deadline = this.deadline.get_or_insert_with(|| Box::pin(sleep(timeout)));
-            return deadline.as_mut().poll(cx).map(|()| Ok(refuse_late()));
+            return deadline.as_mut().poll(cx).map(|()| Ok(reject_late()));
         };
         let permit = this.permit.take().filter(|_| *this.is_held_by_response);
         Poll::Ready(response.map(|response| {
@@ -155,7 +156,7 @@ impl http_body::Body for CountedBody {
         let count = match &frame {
             Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len),
             // A client that resets the stream or the connection is not a fault of the server.
-            Some(Err(_)) => return Poll::Ready(Some(Err(broken_off()))),
+            Some(Err(_)) => return Poll::Ready(Some(Err(disconnected()))),
             None => 0,
         };
         let before = self.length.max(UNCOUNTED_BYTES);

@@ -65,8 +65,8 @@ impl<F: Fn() -> Readings + Send + Sync + 'static> Collector for ReadingsCollecto
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let readings = (self.0)();
         let mut samples = Samples(encoder);
-        samples.of_node(&readings.node)?;
-        samples.of_process(&readings)?;
+        samples.write_node(&readings.node)?;
+        samples.write_process(&readings)?;
         readings.replica.map_or(Ok(()), |replica| samples.write_replica(&replica))
     }
 }
@@ -74,7 +74,7 @@ impl<F: Fn() -> Readings + Send + Sync + 'static> Collector for ReadingsCollecto
 struct Samples<'a>(DescriptorEncoder<'a>);
 
 impl Samples<'_> {
-    fn of_node(&mut self, node: &Gauges) -> fmt::Result {
+    fn write_node(&mut self, node: &Gauges) -> fmt::Result {
         self.number("live_grants", "Scheduled and active grants.", node.live_grants)?;
         self.number("locks", "Live locks.", node.locks)?;
         let revision = node.revision.unsigned_abs();
@@ -88,7 +88,7 @@ impl Samples<'_> {
         self.write("lease_age", help, Some(&Unit::Seconds), &ConstGauge::new(age))
     }
 
-    fn of_process(&mut self, readings: &Readings) -> fmt::Result {
+    fn write_process(&mut self, readings: &Readings) -> fmt::Result {
         self.number("connections", "Open gRPC connections.", readings.connections)?;
         let help = "Maximum number of gRPC connections. Further connections wait.";
         self.number("connections_limit", help, readings.connections_limit)?;
@@ -180,7 +180,7 @@ impl Samples<'_> {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "Prometheus knows only floating-point numbers")]
+#[expect(clippy::cast_precision_loss, reason = "all numbers of Prometheus are floating-point")]
 fn seconds(time: &Time) -> f64 {
     time.timestamp() as f64
 }

@@ -64,10 +64,9 @@ pub(super) fn revoked(layout: Layout, response: &v1::RevokeAccessResponse) -> St
     rows.extend(enforcement(response.enforcement.as_ref()));
     let text = details(layout, &rows);
     if response.remaining_grants.is_empty() {
-        return text + "\nThe tenant has no other grants in force.\n";
+        return text + "\nThe tenant has no other live grants.\n";
     }
-    text + "\nOther grants of the tenant are still in force:\n\n"
-        + &grants(layout, &response.remaining_grants)
+    text + "\nOther live grants of the tenant:\n\n" + &grants(layout, &response.remaining_grants)
 }
 
 pub(super) fn revoked_all(layout: Layout, response: &v1::RevokeAllAccessResponse) -> String {
@@ -163,7 +162,7 @@ fn rows(grant: &v1::Grant) -> Vec<(&'static str, Cell)> {
     ];
     if grant.revoke_time.is_some() {
         rows.push(("Revoked", time_and_caller(grant.revoke_time.as_ref(), &grant.revoker)));
-        rows.push(("Because", Cell::new(&grant.revoke_reason)));
+        rows.push(("Revoke reason", Cell::new(&grant.revoke_reason)));
     }
     rows.push(("Etag", Cell::new(&grant.etag)));
     rows

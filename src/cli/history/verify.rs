@@ -76,7 +76,7 @@ fn verify_file(args: &VerifyArgs, file: &Path) -> Result<Report, CliError> {
     let result = verify(verifier, input).map_err(|error| unreadable("FILE", file, &error))?;
     let found = result.map_err(|error| not_valid(&error.to_string()))?;
     if args.expect_tenant.as_ref().is_some_and(|tenant| *tenant != found.tenant_id) {
-        return Err(not_valid(&format!("the history is that of {}", owner(&found))));
+        return Err(not_valid(&format!("the history belongs to {}", owner(&found))));
     }
     Ok(report(&found))
 }

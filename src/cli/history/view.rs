@@ -40,10 +40,10 @@ pub(super) fn list(layout: Layout, list: &v1::ListEventsResponse, all: bool) -> 
     table(layout, &columns, &rows) + if list.next_page_token.is_empty() { "" } else { MORE }
 }
 
-/// The response to `history wait`. The server returns the recorded duration, or the time until the
-/// response if none was recorded, so no duration is shown.
+/// The response to `history wait`, without the duration. If no duration was recorded, the server
+/// returns the time until the response instead.
 pub(super) fn waited(layout: Layout, response: &v1::WaitEnforcedResponse) -> String {
-    let in_force = match &response.enforcement {
+    let state = match &response.enforcement {
         None => Cell::new("unknown").highlighted(Highlight::Warning),
         Some(found) if found.state() == v1::EnforcementState::Complete => {
             Cell::new(format!("at every check node ({})", node_counts(found)))
@@ -51,7 +51,7 @@ pub(super) fn waited(layout: Layout, response: &v1::WaitEnforcedResponse) -> Str
         }
         Some(found) => pending(found),
     };
-    details(layout, &[("In force", in_force)])
+    details(layout, &[("Enforced", state)])
 }
 
 fn row(event: &v1::Event) -> Vec<Cell> {
@@ -84,7 +84,7 @@ fn attribution(event: &v1::Event) -> String {
 /// The recorded enforcement.
 fn enforced(enforcement: &v1::Enforcement) -> String {
     let elapsed = measured(enforcement.elapsed.as_ref());
-    format!("in force everywhere after {elapsed} ({})", node_counts(enforcement))
+    format!("enforced everywhere after {elapsed} ({})", node_counts(enforcement))
 }
 
 /// The name of the event, the grant or lock, and the change.

@@ -92,7 +92,7 @@ fn rows(lock: &v1::Lock) -> Vec<(&'static str, Cell)> {
     ];
     if lock.unlock_time.is_some() {
         rows.push(("Lifted", time_and_caller(lock.unlock_time.as_ref(), &lock.unlocker)));
-        rows.push(("Because", Cell::new(&lock.unlock_reason)));
+        rows.push(("Lift reason", Cell::new(&lock.unlock_reason)));
     }
     rows.push(("Etag", Cell::new(&lock.etag)));
     rows
@@ -143,18 +143,18 @@ mod tests {
         let response =
             v1::UnlockAccessResponse { lock: Some(mk_lock()), consistency_token: "token".into() };
         let expected = "\
-Lock     l1
-State    LIFTED
-Target   group support
-Tenant   all tenants
-Party    VENDOR
-End      until lifted
-Reason   two lines \u{fffd}[31m
-Created  2026-12-01 09:00:00 UTC by alice
-Lifted   2026-12-01 09:01:00 UTC by carol
-Because  over
-Etag     s4
-Token    token
+Lock         l1
+State        LIFTED
+Target       group support
+Tenant       all tenants
+Party        VENDOR
+End          until lifted
+Reason       two lines \u{fffd}[31m
+Created      2026-12-01 09:00:00 UTC by alice
+Lifted       2026-12-01 09:01:00 UTC by carol
+Lift reason  over
+Etag         s4
+Token        token
 ";
         assert_eq!(lifted(Layout::default(), &response), expected);
     }

@@ -12,7 +12,7 @@ const WHOLE_MAX: i64 = (1 << 53) - 1;
 
 /// The value has no canonical text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("it contains a number that is not an integer, or greater than 2^53 - 1")]
+#[error("it contains a number that is not an integer between -2^53 + 1 and 2^53 - 1")]
 pub struct NotCanonical;
 
 /// The canonical text of `value`.

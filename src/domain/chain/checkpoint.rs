@@ -15,8 +15,8 @@ use crate::domain::{
     time::Time,
 };
 
-/// The format of a checkpoint. It is part of the signed text, so that the signature is valid for
-/// nothing else.
+/// The format of a checkpoint. Part of the signed text, so that the signature is valid for no other
+/// kind of object.
 pub const CHECKPOINT_FORMAT: &str = "support-access.history.checkpoint.v1";
 
 const SIGNATURE: &str = "signature";
@@ -45,10 +45,10 @@ pub struct Signature {
     pub signature: [u8; 64],
 }
 
-/// The result of the check of a signature.
+/// The result of the verification of a signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Proof {
-    /// That key signed the checkpoint.
+    /// The given key signed the checkpoint.
     Signed,
     /// The checkpoint has no signature.
     Unsigned,
@@ -112,9 +112,10 @@ impl Checkpoint {
             signature,
         };
         let count = 6 + 2 * usize::from(checkpoint.signature.is_some());
-        let is_start = checkpoint.link.sequence > 0 || checkpoint.link.hash == Hash::ZERO;
+        // An empty history has the hash zero.
+        let is_consistent = checkpoint.link.sequence > 0 || checkpoint.link.hash == Hash::ZERO;
         let is_known = text("format") == Some(CHECKPOINT_FORMAT) && members.len() == count;
-        (is_start && is_known).then_some(checkpoint)
+        (is_consistent && is_known).then_some(checkpoint)
     }
 
     pub(super) fn proof(&self, key: &PublicKey) -> Proof {

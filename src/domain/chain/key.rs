@@ -1,5 +1,5 @@
-//! Ed25519 keys (RFC 8032) for checkpoints, in the encodings that OpenSSL writes. Reading PEM files
-//! is up to the caller.
+//! Ed25519 keys (RFC 8032) for checkpoints, in the encodings that OpenSSL writes. The caller reads
+//! the PEM files.
 
 use std::{fmt, sync::Arc};
 
@@ -13,7 +13,7 @@ use crate::domain::chain::to_hex;
 const PUBLIC_KEY_HEAD: [u8; 12] =
     [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
-/// Why a key cannot be used: the rest of a sentence that begins with the name of the file. Contains
+/// Why a key cannot be used. The text follows the name of the file in an error, and contains
 /// nothing of the file's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
@@ -39,7 +39,7 @@ pub struct CheckpointKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PublicKey([u8; 32]);
 
-/// The cryptographic library could not sign, for example without memory.
+/// The cryptographic library could not sign, for example for lack of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the checkpoint cannot be signed")]
 pub struct NotSigned;

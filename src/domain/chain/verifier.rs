@@ -1,5 +1,5 @@
-//! The verifier: reads an exported history line by line, and reports the first line that does not
-//! match, with the mismatch.
+//! The verifier reads an exported history line by line, and reports the first line that does not
+//! match.
 //!
 //! Only the last link is kept, so that a history of any length can be verified.
 
@@ -21,12 +21,12 @@ pub const LINE_LENGTH_MAX: usize = 4 << 20;
 
 /// The first line that does not match.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("line {line}: {misfit}")]
+#[error("line {line}: {mismatch}")]
 pub struct VerifyError {
     /// The number of the line, from 1. For missing records, the line after the last record.
     pub line: u64,
     /// The mismatch.
-    pub misfit: ChainError,
+    pub mismatch: ChainError,
 }
 
 /// Why a line does not match.
@@ -41,8 +41,7 @@ pub enum ChainError {
     /// Not JSON in UTF-8.
     #[error("it is not JSON")]
     NotJson,
-    /// The line is not in its only canonical form: a reader might show other content than was
-    /// hashed.
+    /// The line is not canonical JSON. A reader might show other content than was hashed.
     #[error("it is not canonical JSON (RFC 8785): a reader may show other content than was hashed")]
     NotCanonical,
     /// Neither a record nor a checkpoint of a known format.
@@ -55,12 +54,12 @@ pub enum ChainError {
     #[error("it was changed: the content does not match the hash")]
     Changed,
     /// The line is from another log.
-    #[error("it belongs to another log than the earlier lines")]
+    #[error("it belongs to another log than the kept checkpoint or the earlier lines")]
     OtherLog,
     /// The line is from another history.
     #[error("it belongs to another history: tenant {found:?}, not {expected:?}")]
     OtherTenant {
-        /// The tenant of the earlier lines. Empty: the vendor.
+        /// The tenant of the kept checkpoint or the earlier lines. Empty: the vendor.
         expected: String,
         /// The tenant of this line. Empty: the vendor.
         found: String,
@@ -93,7 +92,7 @@ pub enum ChainError {
         found: Sequence,
     },
     /// A public key was given, and no checkpoint.
-    #[error("there is no checkpoint whose signature the public key could verify")]
+    #[error("there is no checkpoint to verify with the public key; add a signed checkpoint")]
     NoCheckpoint,
     /// A public key was given, and the checkpoint is not signed.
     #[error("the checkpoint is not signed")]
@@ -149,7 +148,7 @@ enum Line {
     Checkpoint(Checkpoint),
 }
 
-/// Reads a checkpoint that was kept in a file of its own.
+/// Reads a checkpoint that was kept in a separate file.
 pub fn read_checkpoint(line: &[u8]) -> Result<Checkpoint, ChainError> {
     match read(line)? {
         Line::Checkpoint(checkpoint) => Ok(checkpoint),
@@ -173,14 +172,14 @@ impl Verifier {
     /// Verifies the next line, without its line break.
     pub fn line(&mut self, line: &[u8]) -> Result<(), VerifyError> {
         self.lines += 1;
-        self.take(line).map_err(|misfit| VerifyError { line: self.lines, misfit })
+        self.take(line).map_err(|mismatch| VerifyError { line: self.lines, mismatch })
     }
 
     /// Ends the verification after the last line.
     pub fn finish(self) -> Result<VerifyReport, VerifyError> {
-        self.check_end().map_err(|misfit| {
+        self.check_end().map_err(|mismatch| {
             let records = self.lines - u64::from(self.own.is_some());
-            VerifyError { line: records + 1, misfit }
+            VerifyError { line: records + 1, mismatch }
         })?;
         let Self { key, kept, subject, last, last_time, own, .. } = self;
         let (log, tenant_id) = subject.unwrap_or_default();
@@ -231,7 +230,7 @@ impl Verifier {
         }
     }
 
-    /// The given checkpoint names the history, or else the first line.
+    /// The given checkpoint determines the expected history. Without one, the first line does.
     fn check_subject(&mut self, found: (String, String)) -> Result<(), ChainError> {
         let expected = self.subject.get_or_insert_with(|| found.clone());
         if expected.0 != found.0 {
@@ -307,7 +306,7 @@ fn read_record(mut members: Map<String, Value>) -> Option<Line> {
     let previous = text("previous_hash")?.parse().ok()?;
     let subject = (text("log")?.to_owned(), text("tenant_id")?.to_owned());
     let time = text("time")?.to_owned();
-    // The record was canonical with the hash, so the rest is canonical too.
+    // The record with the hash was canonical, so the record without the hash is canonical, too.
     let unhashed = to_canonical(&Value::Object(members)).ok()?;
     let link = Link { sequence, hash };
     let is_right = Hash::of(&unhashed) == hash;

@@ -12,8 +12,8 @@ use crate::domain::{
 };
 
 impl SupportPolicy {
-    /// This catalogue, narrowed by the overrides of a tenant: the stricter of the two in
-    /// everything.
+    /// This catalogue, narrowed by the overrides of a tenant. In each field, the stricter value
+    /// applies.
     pub fn narrowed_by(&self, overrides: &PolicyOverrides) -> Self {
         let PolicyOverrides {
             groups,
@@ -52,11 +52,11 @@ impl SupportPolicy {
             violations.add(field, ViolationReason::OutOfRange, description);
         };
         if self.groups.len() > GROUPS_MAX {
-            add("groups", format!("must be at most {GROUPS_MAX}"));
+            add("groups", format!("must have at most {GROUPS_MAX} entries"));
         }
         for (index, group) in self.groups.iter().enumerate() {
             if self.groups[..index].iter().any(|earlier| earlier.group_id == group.group_id) {
-                add("groups", format!("names {} twice", group.group_id));
+                add("groups", format!("must name {} only once", group.group_id));
             }
             for (field, text, limit) in [
                 ("display_name", &group.display_name, DISPLAY_NAME_LENGTH_MAX),
@@ -68,7 +68,7 @@ impl SupportPolicy {
             }
         }
         if self.preset_durations.len() > PRESETS_MAX {
-            add("preset_durations", format!("must be at most {PRESETS_MAX}"));
+            add("preset_durations", format!("must have at most {PRESETS_MAX} entries"));
         }
         if self.max_duration.is_zero() || self.max_duration > DURATION_MAX {
             add("max_duration", format!("must be positive and at most {DURATION_MAX}"));
@@ -87,7 +87,7 @@ impl SupportPolicy {
             add("default_duration", "must be positive and at most max_duration".into());
         }
         if self.agent_kinds != [AgentKindEntry::HUMAN] {
-            add("agent_kinds", "must be omitted: only HUMAN is supported yet".into());
+            add("agent_kinds", "must be omitted, because only HUMAN is supported".into());
         }
         violations.into_result()
     }

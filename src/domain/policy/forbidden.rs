@@ -20,8 +20,8 @@ pub enum PolicyError {
 pub struct Forbidden {
     /// The fields.
     pub violations: Violations,
-    /// The exceeded limits by name, such as `max_duration: "604800s"`. If several fields exceed
-    /// limits of the same name, the limit of the first field.
+    /// The exceeded limits by name, such as `max_duration: "604800s"`. Contains the limit of the
+    /// first field if several fields exceed limits of the same name.
     pub limits: BTreeMap<&'static str, String>,
 }
 
@@ -38,7 +38,7 @@ impl Forbidden {
         self.limits.entry(limit.0).or_insert(limit.1);
     }
 
-    /// The same, of fields inside `prefix`.
+    /// The same violations, of fields inside `prefix`.
     pub fn within(self, prefix: &str) -> Self {
         Self { violations: self.violations.within(prefix), ..self }
     }

@@ -16,17 +16,17 @@ pub enum SessionEnd {
     SecondHello,
     /// The follower speaks another version of the protocol.
     #[error(
-        "this node speaks version {PROTOCOL} of the protocol, but the follower speaks {0}: \
+        "this node speaks version {PROTOCOL} of the protocol, but the follower speaks {0}; \
         upgrade the older of the two"
     )]
     OtherProtocol(u32),
     /// The follower is this node.
-    #[error("a check node must not follow itself: correct its upstream")]
+    #[error("a check node must not follow itself; correct the upstream")]
     Itself,
     /// The revision was not sent, or is less than an earlier one.
     #[error(
-        "ack.revision must be between {least} and {most}, which were sent on this stream, \
-        but is {found}"
+        "ack.revision must be between {least}, the last acknowledged revision, and {most}, the \
+        last sent revision, but is {found}"
     )]
     WrongAck {
         /// The last acknowledged revision.
@@ -45,20 +45,23 @@ pub enum SessionEnd {
         found: i64,
     },
     /// The follower exceeds the rate limit.
-    #[error("a follower may send {MESSAGES_PER_SECOND} messages and one report a second")]
+    #[error(
+        "the follower exceeds the rate limit; send at most {MESSAGES_PER_SECOND} messages and one \
+        report a second"
+    )]
     Flood,
     /// The follower reads too slowly: the next changes, or the rest of the snapshot, were dropped.
-    #[error("the follower is too slow: it must reconnect, and start from a snapshot")]
+    #[error("the follower reads too slowly; reconnect, and start from a snapshot")]
     TooSlow,
-    /// The follower requests leases, but does not acknowledge this revision. Every change would
-    /// wait for this follower.
-    #[error("the follower has not acknowledged revision {0} within the timeout: it must reconnect")]
+    /// The follower requests leases, but has not acknowledged this revision. Every change would
+    /// wait for the follower.
+    #[error("the follower has not acknowledged revision {0} within the timeout; reconnect")]
     Unacknowledged(Revision),
     /// The node has the maximum number of followers.
-    #[error("this node has {FOLLOWERS_MAX} followers, the maximum: follow another node")]
+    #[error("this node has {FOLLOWERS_MAX} followers, the maximum; follow another node")]
     TooMany,
     /// The node has replaced the snapshot.
-    #[error("this node has replaced its snapshot: the follower must reconnect")]
+    #[error("this node has replaced its snapshot; reconnect")]
     NewSnapshot,
     /// The follower has opened another stream.
     #[error("the follower has opened another stream")]

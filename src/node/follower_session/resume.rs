@@ -5,9 +5,10 @@ use crate::{
     node::state::StateGuard,
 };
 
-/// The state of a follower at the time of the connection.
+/// The state of a follower when its stream was opened.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ResumeRequest {
+    /// The position of the follower; `None` without a valid snapshot.
     pub(super) position: Option<Position>,
     pub(super) received_at: BootTime,
     /// Upper bound of the time at which the follower received the lease; `None` without a valid
@@ -16,19 +17,20 @@ pub(super) struct ResumeRequest {
 }
 
 impl ResumeRequest {
-    /// Whether a node at `position` needs a newer lease to decide how a follower at `held` resumes.
+    /// Whether this node, at position `ours`, needs a newer lease to decide how a follower at
+    /// position `theirs` resumes.
     ///
-    /// If `held` is not in the log of the node, `held` is either newer, or of another log. A lease
-    /// that started after the follower connected decides that. If `held` is in the log of the node,
-    /// later events may have been lost in a restore. Lost events must not reach a follower with a
-    /// lease for the restored log.
+    /// If `theirs` is later than `ours`, or of another epoch, either node may be in another log. A
+    /// lease that started after the follower connected shows the current log. If `theirs` is not
+    /// later, events after it may have been lost in a restore. Lost events must not reach a
+    /// follower with a lease for the restored log.
     pub(super) fn needs_newer_lease(
         &self,
         state: &StateGuard<'_>,
-        position: &Position,
-        held: &Position,
+        ours: &Position,
+        theirs: &Position,
     ) -> bool {
-        let is_known = held.epoch == position.epoch && held.revision <= position.revision;
+        let is_known = theirs.epoch == ours.epoch && theirs.revision <= ours.revision;
         let needed = if is_known { self.lease_received_at } else { Some(self.received_at) };
         let is_older = |since| state.lease_valid_from().is_none_or(|valid_from| valid_from < since);
         needed.is_some_and(is_older)

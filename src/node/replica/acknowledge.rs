@@ -12,8 +12,8 @@ use crate::{
     },
 };
 
-/// Maximum interval between two looks at the acknowledgement, which also changes when leases of
-/// followers expire.
+/// Maximum interval between two comparisons of the acknowledgement with the row. The
+/// acknowledgement also changes when leases of followers expire.
 const ACK_INTERVAL: Duration = Duration::from_millis(250);
 /// Timeout of the write of an acknowledgement.
 const ACK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -43,7 +43,8 @@ impl Replica {
                         }
                         continue;
                     }
-                    // Without a row, or with another log: the next heartbeat finds out which.
+                    // The row is missing, or the log is another one. The next heartbeat shows
+                    // which.
                     Ok(false) | Err(_) => pause = RETRY_INTERVAL,
                 }
             }

@@ -24,14 +24,14 @@ use crate::{
 settings! {
     /// Settings of replicas and sidecars.
     pub struct Common {
-        /// Address of gRPC: `IP:PORT`, `localhost:PORT` or `unix:PATH`. Port 0 stands for a free
+        /// Address of gRPC: `IP:PORT`, `localhost:PORT` or `unix:PATH`. Port 0 selects a free
         /// port. May be repeated.
         listen: Many<ListenAddress> = "ADDRESS", "127.0.0.1:50051", str::parse;
-        /// Address of metrics and health over HTTP: `IP:PORT` or `localhost:PORT`. Port 0 stands
-        /// for a free port.
+        /// Address of metrics and health over HTTP: `IP:PORT` or `localhost:PORT`. Port 0 selects
+        /// a free port.
         metrics_listen: One<SocketAddr> = "ADDRESS", "127.0.0.1:9464", parse_tcp;
-        /// Timeout of calls in progress after a signal to stop, 0s to 1h. Their connections are
-        /// closed afterwards.
+        /// How long calls in progress may continue after a signal to stop, 0s to 1h. Then their
+        /// connections are closed.
         drain_timeout: One<Duration> = "DURATION", "10s", |text| {
             parse_duration(text, Duration::ZERO..=Duration::from_hours(1))
         };
@@ -48,7 +48,7 @@ settings! {
         socket_mode: One<u32> = "BITS", "0660", parse_mode;
         /// Allow connections without TLS beyond loopback, for example behind a mesh that encrypts.
         ///
-        /// Others on the network can read tokens, and can change the answers of upstreams. Logged
+        /// Others on the network can read tokens, and can forge the responses of upstreams. Logged
         /// as a warning.
         insecure: Switch<bool> = "true|false", "false", parse_bool;
         /// Serve gRPC reflection.
@@ -78,8 +78,8 @@ settings! {
 settings! {
     /// Settings of a replica.
     pub struct Config {
-        /// The database: `sqlite://PATH`, `postgres://USER:PASSWORD@HOST/NAME`, or `memory:` to
-        /// keep nothing.
+        /// The database: `sqlite://PATH`, `postgres://USER:PASSWORD@HOST/NAME`, or `memory:`,
+        /// which stores nothing on disk.
         ///
         /// Prefer the environment variable or the file for a URL with a password: other users of
         /// the machine can see flags.
@@ -87,8 +87,9 @@ settings! {
         /// How long check nodes may answer from one lease, 200ms to 5m. Replicas pass the value on
         /// to sidecars.
         ///
-        /// A revocation is enforced everywhere after this time at the latest. A check node without
-        /// contact to its upstream denies every check after this time.
+        /// A revocation is enforced everywhere after 1.01 times this duration at the latest. A
+        /// check node without contact to the database or its upstream denies every check after
+        /// this duration.
         max_staleness: One<Duration> = "DURATION", "2s", |text| {
             parse_duration(text, Duration::from_millis(200)..=Duration::from_mins(5))
         };
@@ -99,7 +100,7 @@ settings! {
         /// The key that signs checkpoints of histories: Ed25519 in PKCS#8 PEM, as written by
         /// `openssl genpkey -algorithm ed25519`. Without a key, checkpoints are not signed.
         checkpoint_key: Optional<CheckpointKey> = "FILE", "", read_checkpoint_key;
-        /// Interval between verifications of all hash chains, 1s to 30d. Breaks are logged and
+        /// Pause between two verifications of all hash chains, 1s to 30d. Breaks are logged and
         /// counted in the metrics.
         verify_interval: One<Duration> = "DURATION", "1h", |text| {
             parse_duration(text, Duration::from_secs(1)..=Duration::from_hours(30 * 24))
@@ -121,8 +122,8 @@ settings! {
         /// `http://HOST:PORT` or `unix:PATH`. Required. May be repeated; the first available
         /// upstream is followed.
         upstream: Many<String> = "URL", "", parse_upstream;
-        /// The authorities of upstreams: a PEM file. Without it, the authorities that this machine
-        /// trusts.
+        /// The authorities of upstreams: a PEM file. Without a file, the sidecar uses the
+        /// authorities that this machine trusts.
         upstream_ca: Optional<PathBuf> = "FILE", "", parse_path;
         /// The sidecar's client certificate for upstreams: a PEM file. Read again for each
         /// connection.
@@ -139,7 +140,7 @@ settings! {
     check SidecarConfig::check_combinations;
 }
 
-/// The only setting of the commands on the database.
+/// The setting of commands that need the database only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatabaseConfig {
     /// See [`Config::database_url`].
@@ -169,7 +170,7 @@ pub struct TlsFiles {
 pub fn load<C: Settings>(flags: &Flags, env: Env<'_>) -> Result<C, ConfigError> {
     let mut problems = Vec::new();
     let config = C::read(&open(flags, env, &mut problems), &mut problems);
-    // A setting with a problem has its default, which may not suit the others.
+    // A setting with a problem has its default here, which may not fit the other settings.
     if problems.is_empty() {
         config.check(&mut problems);
     }
@@ -193,8 +194,7 @@ impl Common {
         Some(TlsFiles { certificate, key, client_ca: self.tls_client_ca.clone() })
     }
 
-    /// Whether callers are authenticated. If not, every caller is a local one, who may do
-    /// everything.
+    /// Whether callers are authenticated. If not, every caller is local and has all roles.
     pub fn is_authenticated(&self) -> bool {
         !self.auth.is_empty() || self.tls_client_ca.is_some()
     }
@@ -268,7 +268,7 @@ impl SidecarConfig {
         let is_plain = |url: &&String| is_exposed(url) && !self.common.insecure;
         problems.extend(self.upstream.iter().filter(is_plain).map(|url| {
             format!(
-                "--upstream {url} must begin with https://: others on the network could forge \
+                "--upstream {url} must start with https://: others on the network could forge \
                  grants; set --insecure behind a mesh that encrypts"
             )
         }));

@@ -27,14 +27,14 @@ pub struct CallLimits {
     /// Checks of one caller per second. Bursts may be twice as large. Further checks fail with
     /// `RESOURCE_EXHAUSTED`.
     pub checks_per_second: u32,
-    /// All other requests of one caller per second, likewise.
+    /// All other requests of one caller per second, with the same bursts and the same error.
     pub requests_per_second: u32,
     /// Concurrent followers with the credentials of one caller. Further followers fail with
     /// `RESOURCE_EXHAUSTED`.
     pub followers_per_caller: usize,
     /// Interval of HTTP/2 pings on idle connections, 100ms to 5m.
     pub keepalive_interval: Span,
-    /// Timeout for the answer to a ping, 100ms to 5m. The connection is closed afterwards.
+    /// Timeout for the response to a ping, 100ms to 5m. Then the connection is closed.
     pub keepalive_timeout: Span,
 }
 

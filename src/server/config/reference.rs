@@ -21,9 +21,9 @@ the variable `SUPPORT_ACCESS_CONFIG` names the file, which is TOML. A replica an
 share a file.
 
 A setting has one name everywhere: `max_staleness` in the file is the flag `--max-staleness` and
-the variable `SUPPORT_ACCESS_MAX_STALENESS`. An empty variable counts as unset. Lists are repeated
-flags, or are separated by commas in a variable. Durations are numbers with units, such as `90s` or
-`1h 30m`.
+the variable `SUPPORT_ACCESS_MAX_STALENESS`. An empty variable counts as unset. For a list,
+repeat the flag, or separate the values in the variable by commas. Durations are numbers with units,
+such as `90s` or `1h 30m`.
 
 `support-access config check` reports every problem of a configuration, or prints the effective
 settings.

@@ -39,7 +39,7 @@ max_access_level = "ADMIN"        # READ_ONLY, READ_WRITE or ADMIN
 
 [certificates]                    # names in client certificates, by role: gateway, node,
 gateway = ["spiffe://vendor.example/gateway"]        # portal, operator, auditor
-[users]                           # user ids at Unix sockets, by role; all others are refused
+[users]                           # user ids at Unix sockets, by role; all others are rejected
 gateway = [1000]
 [[issuers]]                       # issuers of bearer tokens
 issuer = "https://id.example"     # the claim iss
@@ -62,7 +62,7 @@ checks_per_second = 100000        # per caller; bursts may be twice as large
 requests_per_second = 2000        # per caller, all other requests; bursts may be twice as large
 followers_per_caller = 4096
 keepalive_interval = "20s"        # interval of pings on idle connections; 100ms to 5m
-keepalive_timeout = "10s"         # for the answer to a ping; 100ms to 5m
+keepalive_timeout = "10s"         # for the response to a ping; 100ms to 5m
 "#;
 
 /// Reads `[limits]`.

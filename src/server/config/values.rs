@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// A value, or the rest of a sentence that begins with the name of the setting.
+/// A value, or the rest of a sentence that starts with the name of the setting.
 type Parsed<T> = Result<T, String>;
 
 /// An address for gRPC.
@@ -88,7 +88,7 @@ impl DatabaseUrl {
         &self.0
     }
 
-    /// The URL; of a PostgreSQL URL only the scheme, because the rest may contain a password.
+    /// The URL. For PostgreSQL only the scheme, because the rest may contain a password.
     pub fn redacted(&self) -> &str {
         let scheme = scheme(&self.0);
         if scheme.starts_with("postgres") { scheme } else { &self.0 }
@@ -103,8 +103,8 @@ impl FromStr for DatabaseUrl {
             "sqlite" | "postgres" | "postgresql" | "memory" => Ok(Self(text.to_owned())),
             // The error repeats only the scheme: the rest may contain a password.
             other => Err(format!(
-                "must begin with sqlite:, postgres: or memory:, such as \
-                 sqlite://support-access.db, but begins with {other:?}"
+                "must start with sqlite:, postgres: or memory:, such as \
+                 sqlite://support-access.db, but starts with {other:?}"
             )),
         }
     }

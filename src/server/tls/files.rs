@@ -64,7 +64,7 @@ impl Contents {
                 let mut roots = RootCertStore::empty();
                 for root in certificates(ca, path)? {
                     roots.add(root).map_err(|error| {
-                        format!("{} contains no valid authority: {error}", path.display())
+                        format!("{} contains an invalid authority: {error}", path.display())
                     })?;
                 }
                 let verifier = WebPkiClientVerifier::builder(Arc::new(roots));

@@ -17,7 +17,7 @@ pub(super) struct Content {
     pub(super) epoch: Epoch,
     pub(super) token_key: TokenKey,
     pub(super) state: State,
-    /// Apart from the state: nodes write their rows while a transaction works on a copy of the
+    /// Separate from the state: nodes write their rows while a transaction works on a copy of the
     /// state.
     pub(super) members: MemberTable,
 }
@@ -109,19 +109,19 @@ impl Content {
         &mut self,
         node_id: NodeId,
         seq: i64,
-        held: Option<Position>,
+        position: Option<Position>,
         now: Time,
     ) -> Option<HeartbeatResponse> {
         self.members.heartbeat(node_id, seq, now).then(|| HeartbeatResponse {
             head: self.head(),
-            is_held: held.is_some_and(|held| self.contains(held)),
+            is_in_log: position.is_some_and(|position| self.contains(position)),
             now,
         })
     }
 
-    pub(super) fn acknowledge(&mut self, node_id: NodeId, held: Position, ack: Ack) -> bool {
-        ack.revision <= held.revision
-            && self.contains(held)
+    pub(super) fn acknowledge(&mut self, node_id: NodeId, position: Position, ack: Ack) -> bool {
+        ack.revision <= position.revision
+            && self.contains(position)
             && self.members.acknowledge(node_id, ack)
     }
 

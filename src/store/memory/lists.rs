@@ -97,15 +97,15 @@ fn matches(stored: &Stored<Grant>, filter: &GrantFilter, now: Time) -> bool {
         state => state,
     };
     let end = terms.end_time().unwrap_or(Time::MAX_UTC);
-    // A grant that was revoked before its start was never in force.
-    let was_in_force = terms.start_time < end;
+    // A grant that was revoked before its start was never active.
+    let was_active = terms.start_time < end;
     let has_overlap = filter.overlap_start.is_some() || filter.overlap_end.is_some();
     (filter.states.is_empty() || filter.states.contains(&state))
         && filter.group_id.as_ref().is_none_or(|group_id| *group_id == terms.group_id)
         && filter.agent_id.as_ref().is_none_or(|agent_id| terms.agent_ids.contains(agent_id))
         && filter.overlap_start.is_none_or(|start| end > start)
         && filter.overlap_end.is_none_or(|limit| terms.start_time < limit)
-        && (was_in_force || !has_overlap)
+        && (was_active || !has_overlap)
 }
 
 /// The items within the bounds of a page, in the order of the page.

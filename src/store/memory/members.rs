@@ -15,7 +15,7 @@ pub(super) struct MemberTable {
     rows: OrdMap<NodeId, Row>,
     /// The longest `max_staleness` of all rows, when a node last registered or was evicted.
     pub(super) max_staleness: Duration,
-    /// By the last revision of a change, with the first.
+    /// The first revision and the enforcement of each change, by the last revision.
     enforced: OrdMap<Revision, (Revision, Enforced)>,
 }
 

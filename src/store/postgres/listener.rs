@@ -23,7 +23,7 @@ struct ChannelListener {
     membership_channel: String,
     /// When the connection last responded.
     last_response: Instant,
-    /// When the current probe began.
+    /// When the current probe started.
     probed_at: Option<Instant>,
     /// Whether notifications may have been lost.
     is_broken: bool,
@@ -37,7 +37,8 @@ impl Notifier for Listeners {
     async fn listen(&self) -> Result<Box<dyn Listener>, StoreError> {
         let connect = async {
             let mut listener = PgListener::connect_with(&self.0).await?;
-            // A caller learns at once that the old connection failed, before a new one is open.
+            // A caller must learn at once that the connection failed. By default, sqlx would first
+            // open a new connection.
             listener.eager_reconnect(false);
             let log_name: String =
                 sqlx::query_scalar("SELECT log_name FROM head").fetch_one(&mut listener).await?;
@@ -62,7 +63,7 @@ impl Notifier for Listeners {
 }
 
 impl ChannelListener {
-    /// Waits for the next notification, and probes the connection when it is silent.
+    /// Waits for the next notification, and probes the connection after a silence.
     async fn receive(&mut self) -> Result<Notification, StoreError> {
         loop {
             // Measured from the last response, and not from this call: the caller may cancel calls.

@@ -27,19 +27,19 @@ const ROW_TIMEOUT: Duration = Duration::from_secs(30);
 /// every later `BEGIN` on the connection.
 ///
 /// This type therefore tracks the state itself. A connection returns to the pool only if the last
-/// statement was answered without an error. Any other connection is closed at once, and the
-/// database rolls back: PostgreSQL when it finds the socket closed, SQLite when the connection's
-/// thread ends. The pool opens a new connection on demand.
+/// statement completed without an error. Any other connection is closed at once, and the database
+/// rolls back: PostgreSQL when it finds the socket closed, SQLite when the connection's thread
+/// ends. The pool opens a new connection on demand.
 ///
 /// Dropping a connection in an open transaction between two statements is the normal way to abandon
 /// the transaction. The drop sends a `ROLLBACK` and does not wait. Both drivers send a statement at
-/// the first poll. Before the next use, the pool pings the connection, and the ping is processed
-/// after the `ROLLBACK`.
+/// the first poll. Both databases process the `ROLLBACK` before the next statement. With
+/// PostgreSQL, the pool also waits for a ping before the next use.
 #[derive(Debug)]
 pub(in crate::store) struct Connection<DB: Backend> {
     /// `None` only after the drop.
     pooled: Option<PoolConnection<DB>>,
-    /// Whether the last statement was answered without an error.
+    /// Whether the last statement completed without an error.
     is_sound: bool,
     in_transaction: bool,
 }
@@ -100,8 +100,8 @@ impl<DB: Backend> Connection<DB> {
         Ok(count)
     }
 
-    /// Closes a connection that ends at `read`, although revision `known` was committed before: it
-    /// leads to another database.
+    /// Closes the connection if its log ends at `read`, although revision `known` was committed
+    /// before. Such a connection leads to another database.
     pub(super) fn ensure_current(
         &mut self,
         known: Revision,
@@ -124,7 +124,7 @@ impl<DB: Backend> Connection<DB> {
         Ok(())
     }
 
-    /// The driver's connection, which counts as unsound until it has answered.
+    /// The driver's connection, which counts as unsound until the next statement completes.
     fn inner(&mut self) -> Result<&mut DB::Connection, StoreError> {
         let is_sound = std::mem::replace(&mut self.is_sound, false);
         match &mut self.pooled {

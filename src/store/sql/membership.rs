@@ -67,9 +67,9 @@ impl<DB: Backend> Membership for SqlStore<DB> {
         &self,
         node_id: NodeId,
         seq: i64,
-        held: Option<Position>,
+        position: Option<Position>,
     ) -> Result<Option<HeartbeatResponse>, StoreError> {
-        let statement = members::heartbeat(&DB::DIALECT, node_id, seq, held, self.clock.now());
+        let statement = members::heartbeat(&DB::DIALECT, node_id, seq, position, self.clock.now());
         let rows: Vec<HeartbeatRow> = self.write_node_returning(statement).await?;
         let response = rows.into_iter().next().map(HeartbeatRow::into_domain).transpose()?;
         if let Some(response) = &response {
@@ -82,13 +82,13 @@ impl<DB: Backend> Membership for SqlStore<DB> {
     async fn acknowledge(
         &self,
         node_id: NodeId,
-        held: Position,
+        position: Position,
         ack: Ack,
     ) -> Result<bool, StoreError> {
-        if ack.revision > held.revision {
-            return Ok(false); // `held` proves nothing about later revisions
+        if ack.revision > position.revision {
+            return Ok(false); // `position` proves nothing about later revisions
         }
-        let statement = members::acknowledge(&DB::DIALECT, node_id, held, ack);
+        let statement = members::acknowledge(&DB::DIALECT, node_id, position, ack);
         let is_written = !self.write_node_returning::<(String,)>(statement).await?.is_empty();
         if is_written {
             self.notifier.notify(Notification::Membership);

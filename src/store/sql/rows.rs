@@ -115,7 +115,7 @@ where
 
 /// A value that no version of this program has written.
 #[derive(Debug, thiserror::Error)]
-#[error("the database contains {column} = {value:?}")]
+#[error("the database contains an invalid value: {column} = {value:?}")]
 struct CorruptRow {
     column: &'static str,
     value: String,

@@ -11,7 +11,7 @@ pub(in crate::store) const MIGRATIONS_TABLE: &str = "_sqlx_migrations";
 pub(in crate::store) const SELECT_APPLIED: &str =
     "SELECT version, description, success, checksum FROM _sqlx_migrations ORDER BY version";
 
-/// The first word of the description of a migration that programs of earlier versions can run with.
+/// The first word of the description of a migration that leaves earlier programs able to run.
 const EXPAND: &str = "expand";
 
 row! {
@@ -44,8 +44,8 @@ pub(in crate::store) fn check(
     });
     if !is_ours {
         return Err(OpenError(format!(
-            "{database} contains tables of another program: give support-access a database of its \
-             own"
+            "{database} contains tables of another program; give support-access a separate \
+             database"
         )));
     }
     check_versions(database, applied, migrator).map(drop)
@@ -83,7 +83,7 @@ fn check_versions(
         let known = migrator.iter().find(|migration| migration.version == *version);
         let problem = match known {
             _ if !success => format!(
-                "is in the middle of migration {version}, which failed: restore the database from \
+                "is in the middle of migration {version}, which failed; restore the database from \
                  a backup"
             ),
             None if *version > newest && row.is_expand() => {
@@ -91,12 +91,12 @@ fn check_versions(
                 continue;
             }
             None => format!(
-                "has schema version {version}, but this program knows only {newest}: \
+                "has schema version {version}, but this program knows only {newest}; \
                  run the version of support-access that wrote it, or a later one"
             ),
             Some(known) if *known.checksum != **checksum => format!(
-                "was brought to schema version {version} by another build of support-access than \
-                 this: run that build, or restore it from a backup"
+                "was migrated to schema version {version} by another build of support-access; run \
+                 that build, or restore the database from a backup"
             ),
             Some(_) => continue,
         };
@@ -104,8 +104,8 @@ fn check_versions(
     }
     match (ahead, missing(applied, migrator)) {
         (Some(version), Some(missing)) => reject(format!(
-            "was brought to schema version {version}, without version {missing}, by another build \
-             of support-access than this: run that build, or restore it from a backup"
+            "was migrated to schema version {version}, without version {missing}, by another build \
+             of support-access; run that build, or restore the database from a backup"
         )),
         _ => Ok(ahead),
     }
@@ -151,7 +151,8 @@ pub(in crate::store) fn failed(database: &str, error: &MigrateError) -> OpenErro
         other => other.to_string(),
     };
     OpenError(format!(
-        "{database} could not be migrated: {cause}; correct this and start again, no data is lost"
+        "{database} could not be migrated, and no data is lost: {cause}; correct the cause and \
+         start again"
     ))
 }
 
@@ -208,8 +209,8 @@ mod tests {
         {
             assert_eq!(
                 outcome(tables, applied),
-                "the database contains tables of another program: give support-access a database \
-                 of its own"
+                "the database contains tables of another program; give support-access a separate \
+                 database"
             );
         }
     }
@@ -250,7 +251,7 @@ mod tests {
         let error = outcome(&tables, &holed);
         assert!(
             error.contains(
-                "was brought to schema version 9000, without version 2, by another build"
+                "was migrated to schema version 9000, without version 2, by another build"
             ),
             "{error}"
         );

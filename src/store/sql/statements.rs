@@ -37,11 +37,11 @@ pub(in crate::store) struct Dialect {
     pub(in crate::store) begin_transaction: &'static str,
     /// Begins a transaction that reads one snapshot.
     pub(in crate::store) begin_snapshot: &'static str,
-    /// Locks the head, and returns its revision, time and `max_staleness`, the clock of the
-    /// database if it has one, and the name of the log.
+    /// Locks the head. Returns the revision, the time, `max_staleness`, the clock of the database
+    /// or NULL, and the name of the log.
     pub(in crate::store) lock_head: &'static str,
-    /// The clock of the database when the expression is evaluated, in microseconds since 1970, if
-    /// it has one.
+    /// The clock of the database when the expression is evaluated, in microseconds since 1970.
+    /// `None`: the database has no clock.
     pub(in crate::store) clock: Option<&'static str>,
     /// Whether the database is a standby, which may be behind the primary.
     pub(in crate::store) is_standby: &'static str,
@@ -50,7 +50,7 @@ pub(in crate::store) struct Dialect {
     /// Notifies listeners of a change of the membership after the commit. An expression of type
     /// text.
     pub(in crate::store) notify_membership: &'static str,
-    /// As `notify_membership`, and the commit does not wait for the disk.
+    /// As `notify_membership`, but the commit does not wait for the disk.
     pub(in crate::store) notify_membership_lazily: &'static str,
     /// A table with a row for each text of the JSON array `$3`.
     pub(in crate::store) each_text: &'static str,

@@ -42,8 +42,8 @@ pub(super) struct SqlTransaction<DB: Backend> {
     revision: Revision,
     /// The ends of the chains that the transaction has appended to.
     links: HashMap<Option<TenantId>, Link>,
-    /// False while something is being written. A part of an event must never be committed, even if
-    /// the caller was cancelled or ignored an error.
+    /// False while a write is incomplete. A part of an event must never be committed, even if the
+    /// caller was cancelled or ignored an error.
     is_whole: bool,
 }
 
@@ -161,7 +161,9 @@ impl<DB: Backend> SqlTransaction<DB> {
         if self.is_whole {
             return Ok(());
         }
-        Err(StoreError::unavailable("a write of this transaction is incomplete: begin again"))
+        Err(StoreError::unavailable(
+            "a write of this transaction is incomplete; begin another transaction",
+        ))
     }
 }
 

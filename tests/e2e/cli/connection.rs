@@ -17,15 +17,15 @@ fn error(server: &str, more: &[&str]) -> String {
     result.stderr
 }
 
-/// Answers every connection with the same bytes.
-fn answer_with(answer: &'static [u8]) -> u16 {
+/// Responds to every connection with the same bytes.
+fn respond_with(response: &'static [u8]) -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
             let _ = stream.read(&mut [0; 4_096]);
-            let _ = stream.write_all(answer);
+            let _ = stream.write_all(response);
         }
     });
     port
@@ -67,7 +67,7 @@ fn https_to_a_server_without_tls_is_named() {
 
 #[test]
 fn a_program_without_grpc_is_named() {
-    let port = answer_with(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n");
+    let port = respond_with(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n");
     let stderr = format!(
         "error: the server at http://localhost:{port} does not serve gRPC\n\
          hint: another program may use this port\n"
@@ -109,7 +109,7 @@ fn mistakes_with_tls_ports_and_sockets_are_named() {
 
     let stderr = format!(
         "error: the server at http://{address} uses TLS\n\
-         hint: use https:// in --server, and --ca for an authority of your own\n"
+         hint: use https:// in --server, and name a private authority with --ca\n"
     );
     assert_eq!(error(address, &[]), stderr, "a loopback address without a scheme has no TLS");
 

@@ -72,8 +72,8 @@ fn commands_without_a_server_ignore_the_variables() {
     let served = with_nonsense(&["serve", "--log", "a=b=c"]);
     assert!(served.stderr.starts_with("error: --log must be"), "{served:?}");
     assert_eq!(with_nonsense(&["list", "acme"]).code, 64, "the variables are invalid");
-    let refused = run(&["database", "migrate", "--database-url", &url, "--output", "json"]);
-    assert_eq!((refused.code, refused.stdout.as_str()), (64, ""));
+    let rejected = run(&["database", "migrate", "--database-url", &url, "--output", "json"]);
+    assert_eq!((rejected.code, rejected.stdout.as_str()), (64, ""));
 }
 
 #[test]

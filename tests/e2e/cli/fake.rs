@@ -96,7 +96,7 @@ impl Fake {
 }
 
 /// An error about one field, as from the real server.
-fn refused(code: Code, reason: &str, field: &str, description: &str) -> Status {
+fn rejected(code: Code, reason: &str, field: &str, description: &str) -> Status {
     let mut details = ErrorDetails::with_bad_request(vec![FieldViolation::new(field, description)]);
     let metadata = [("max_duration".to_owned(), "2592000s".to_owned())];
     details.set_error_info(reason, "supportaccess.v1", metadata);
@@ -133,10 +133,10 @@ pub fn mk_lock(lock_id: &str) -> v1::Lock {
     }
 }
 
-/// The tenant stands for no case.
+/// The name of the tenant selects no enforcement.
 struct NoCase;
 
-/// How far a change has come, by the name of the tenant.
+/// The enforcement of a change, by the name of the tenant.
 fn mk_enforcement(tenant: &str) -> Result<Option<v1::Enforcement>, NoCase> {
     let state = match tenant {
         "complete" => v1::EnforcementState::Complete.into(),

@@ -84,8 +84,8 @@ fn a_change_is_retried_with_the_same_request_id_while_the_database_is_unavailabl
         assert_eq!(first, second);
     }
     let stderr = "error: the database is unavailable\n\
-                  hint: the change may have been made; with --request-id r7, a repeated command \
-                  makes one change\n";
+                  hint: the change may have been made; repeat the command with --request-id r7 \
+                  to make the change only once\n";
     let result = grant("unavailable", &["--timeout", "300ms", "--request-id", "r7"]);
     assert_eq!(result, Output::error(8, stderr));
 
@@ -100,8 +100,8 @@ fn a_change_is_retried_with_the_same_request_id_while_the_database_is_unavailabl
 fn every_change_that_may_have_been_made_names_its_request_id() {
     let server = Fake::default().start();
     let stderr = "error: the database is unavailable\n\
-                  hint: the change may have been made; with --request-id r7, a repeated command \
-                  makes one change\n";
+                  hint: the change may have been made; repeat the command with --request-id r7 \
+                  to make the change only once\n";
     for change in [
         "extend unavailable g1 --for 1h",
         "policy set unavailable --reason-required true",
@@ -176,7 +176,7 @@ fn revoke_takes_one_grant_or_all() {
 }
 
 #[test]
-fn a_change_that_is_not_in_force_everywhere_exits_with_3() {
+fn a_change_that_is_not_enforced_everywhere_exits_with_3() {
     let server = Fake::default().start();
     for (tenant, code, stderr) in [
         ("complete", 0, ""),
@@ -192,7 +192,7 @@ fn a_change_that_is_not_in_force_everywhere_exits_with_3() {
         ] {
             let result = run_at(&server, args);
             assert_eq!((result.code, result.stderr.as_str()), (code, stderr), "{args:?}");
-            assert!(result.stdout.contains("In force "), "{args:?}: {result:?}");
+            assert!(result.stdout.contains("Enforced "), "{args:?}: {result:?}");
         }
     }
 }

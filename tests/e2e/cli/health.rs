@@ -1,4 +1,4 @@
-//! `health check`: the address of the server, and the meaning of the answers.
+//! `health check`: the address of the server, and the meaning of the responses.
 //! `tests/it/server/health.rs` tests the command with real servers.
 
 use std::{
@@ -13,8 +13,8 @@ use crate::cli::{Output, output, program, run};
 /// Only root could listen on this port.
 const NO_LISTENER: &str = "127.0.0.1:1";
 
-/// Answers the next request, and returns the request when joined.
-fn answer_once(status: &'static str, body: String) -> (SocketAddr, thread::JoinHandle<String>) {
+/// Responds to the next request, and returns the request when joined.
+fn respond_once(status: &'static str, body: String) -> (SocketAddr, thread::JoinHandle<String>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     let server = thread::spawn(move || {
@@ -22,7 +22,7 @@ fn answer_once(status: &'static str, body: String) -> (SocketAddr, thread::JoinH
         let mut request = [0; 4_096];
         let length = stream.read(&mut request).unwrap();
         let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", body.len());
-        // The client may close the connection before the end of a long answer.
+        // The client may close the connection before the end of a long response.
         let _ = stream.write_all(format!("{head}{body}").as_bytes());
         String::from_utf8_lossy(&request[..length]).into_owned()
     });
@@ -30,7 +30,7 @@ fn answer_once(status: &'static str, body: String) -> (SocketAddr, thread::JoinH
 }
 
 fn serving() -> (SocketAddr, thread::JoinHandle<String>) {
-    answer_once("200 OK", "serving\n".into())
+    respond_once("200 OK", "serving\n".into())
 }
 
 fn healthy() -> Output {
@@ -100,7 +100,8 @@ fn the_default_address_is_that_of_the_server() {
 
 #[test]
 fn a_server_that_does_not_serve_is_not_healthy() {
-    let (address, server) = answer_once("503 Service Unavailable", "stopping: \u{1b}[31m\n".into());
+    let (address, server) =
+        respond_once("503 Service Unavailable", "stopping: \u{1b}[31m\n".into());
     let stdout = "stopping: \u{fffd}[31m\n".into();
     let expected = Output { code: 1, stdout, stderr: String::new() };
     assert_eq!(check(&address.to_string()), expected);
@@ -110,16 +111,17 @@ fn a_server_that_does_not_serve_is_not_healthy() {
 #[test]
 fn another_program_is_not_healthy() {
     let long = "x".repeat(1 << 20);
-    let answers = [
+    let responses = [
         ("200 OK", "<html>Welcome</html>"),
         ("200 OK", &long),
         ("404 Not Found", "serving"),
         ("302 Found", ""),
     ];
-    for (status, body) in answers {
-        let (address, server) = answer_once(status, body.to_owned());
+    for (status, body) in responses {
+        let (address, server) = respond_once(status, body.to_owned());
         let stderr = format!(
-            "error: http://{address}/readyz answers {status}, as support-access does not\n\
+            "error: http://{address}/readyz returned {status}, in a response that is not from \
+             support-access\n\
              hint: another program may listen there\n"
         );
         assert_eq!(check(&address.to_string()), Output::error(1, &stderr));
@@ -128,11 +130,11 @@ fn another_program_is_not_healthy() {
 }
 
 #[test]
-fn a_server_that_does_not_answer_is_not_healthy() {
+fn a_server_that_does_not_respond_is_not_healthy() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let silent = check(&address);
-    let start = format!("error: http://{address}/readyz cannot be read: no answer ");
+    let start = format!("error: http://{address}/readyz cannot be read: no response ");
     assert!(silent.code == 1 && silent.stderr.starts_with(&start), "{silent:?}");
     let absent = check(NO_LISTENER);
     let stderr = format!(

@@ -48,7 +48,7 @@ fn wait_repeats_the_request_until_the_timeout_and_states_no_duration() {
     let server = fake.start();
     let result = run_at(&server, &["history", "wait", "acme", "t7"]);
     assert_eq!((result.code, result.stderr.as_str()), (0, ""));
-    let stdout = "In force  at every check node (3 acknowledged, 0 lapsed)\n";
+    let stdout = "Enforced  at every check node (3 acknowledged, 0 lapsed)\n";
     assert_eq!(result.stdout, stdout);
     let waits = || -> Vec<(String, Option<String>)> {
         let received = fake.0.lock();
@@ -60,7 +60,7 @@ fn wait_repeats_the_request_until_the_timeout_and_states_no_duration() {
 
     let pending = run_at(&server, &["history", "wait", "--vendor", "t8", "--timeout", "300ms"]);
     assert_eq!((pending.code, pending.stderr.as_str()), (3, PENDING));
-    assert!(pending.stdout.starts_with("In force  NOT YET at every check node"), "{pending:?}");
+    assert!(pending.stdout.starts_with("Enforced  NOT YET at every check node"), "{pending:?}");
     assert_eq!(waits(), [t7.clone(), t7, ("t8".to_owned(), None)]);
 
     let stderr = "error: TOKEN: there is no such event\n\
@@ -109,10 +109,10 @@ fn an_export_has_all_pages_up_to_its_checkpoint() {
         "{verified:?}"
     );
     let other = verify(&file, &["--expect-tenant", "acme"]);
-    assert_eq!(other, Output::error(2, "error: the history is that of the vendor\n"));
+    assert_eq!(other, Output::error(2, "error: the history belongs to the vendor\n"));
     let mixed = verify(&file, &["--checkpoint", kept.to_str().unwrap()]);
-    let misfit = ChainError::OtherTenant { expected: "acme".into(), found: String::new() };
-    let stderr = format!("error: {}\n", VerifyError { line: 1, misfit });
+    let mismatch = ChainError::OtherTenant { expected: "acme".into(), found: String::new() };
+    let stderr = format!("error: {}\n", VerifyError { line: 1, mismatch });
     assert_eq!(mixed, Output::error(2, &stderr));
 }
 
@@ -153,8 +153,8 @@ fn verify_names_the_first_invalid_line() {
         fs::write(&file, lines.join("\n")).unwrap();
         verify(&file, &[])
     };
-    let invalid = |line: u64, misfit: ChainError| {
-        Output::error(2, &format!("error: {}\n", VerifyError { line, misfit }))
+    let invalid = |line: u64, mismatch: ChainError| {
+        Output::error(2, &format!("error: {}\n", VerifyError { line, mismatch }))
     };
     let changed = lines[6].replace("admin", "mallory");
     let changed = verify_lines(&[&lines[..6], &[changed.as_str()], &lines[7..]].concat());

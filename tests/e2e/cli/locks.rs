@@ -53,7 +53,7 @@ fn create_sends_the_scope_the_target_and_the_end() {
 }
 
 #[test]
-fn a_lock_that_is_not_in_force_everywhere_exits_with_3() {
+fn a_lock_that_is_not_enforced_everywhere_exits_with_3() {
     let server = Fake::default().start();
     for (tenant, code, stderr) in
         [("complete", 0, ""), ("pending", 3, PENDING), ("no-enforcement", 3, PENDING)]
@@ -61,7 +61,7 @@ fn a_lock_that_is_not_in_force_everywhere_exits_with_3() {
         let args = ["lock", "create", tenant, "--everything", "--reason", "why"];
         let result = run_at(&server, &args);
         assert_eq!((result.code, result.stderr.as_str()), (code, stderr), "{tenant}");
-        assert!(result.stdout.contains("In force "), "{result:?}");
+        assert!(result.stdout.contains("Enforced "), "{result:?}");
     }
 }
 
@@ -97,8 +97,8 @@ fn lift_names_the_scope_and_the_lock() {
     let expected = [request(Some("acme"), "l1", "r1"), request(None, "l2", "r2")];
     assert_eq!(fake.0.lock().unlocks, expected);
 
-    let refused = run_at(&server, &["lock", "lift", "other", "l1", "--reason", "over"]);
-    assert_eq!(refused, Output::error(5, "error: LOCK: only the vendor may lift it\n"));
+    let rejected = run_at(&server, &["lock", "lift", "other", "l1", "--reason", "over"]);
+    assert_eq!(rejected, Output::error(5, "error: LOCK: only the vendor may lift it\n"));
 }
 
 #[test]

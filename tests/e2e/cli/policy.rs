@@ -20,7 +20,7 @@ fn set_sends_the_given_overrides_only() {
     assert_eq!(set("--no-groups --ticket-required true --request-id r2").code, 0);
     assert_eq!(set("--clear max-duration --clear preset-durations --request-id r3").code, 0);
     let both = set("--max-duration 7d --clear max-duration");
-    let stderr = "error: --clear: max_duration is set and cleared in one command\n";
+    let stderr = "error: --clear: max_duration is also set; set or clear, not both\n";
     assert_eq!((both.code, both.stderr.as_str()), (64, stderr));
 
     let received = fake.0.lock();

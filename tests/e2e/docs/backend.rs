@@ -28,11 +28,11 @@ impl Backend {
     }
 }
 
-/// Two ports of loopback that are free now.
+/// Two loopback ports that are currently free.
 pub(crate) fn free_ports() -> [String; 2] {
     // Both are bound before the first is released, so that the ports differ.
     let listeners = [0, 0].map(|port| TcpListener::bind(("127.0.0.1", port)).expect("a free port"));
-    listeners.map(|listener| listener.local_addr().expect("its address").port().to_string())
+    listeners.map(|listener| listener.local_addr().expect("an address").port().to_string())
 }
 
 /// A server that ends with the test, even if the process of the test is killed.
@@ -66,7 +66,7 @@ impl Server {
                 break address.to_owned();
             }
         };
-        // The log is read on, because the server would block on a full pipe.
+        // Continue to read the log, because the server would block on a full pipe.
         std::thread::spawn(move || io::copy(&mut log, &mut io::sink()));
         Self { process, address }
     }

@@ -45,14 +45,14 @@ impl Session<'_> {
     }
 }
 
-/// The commands, each followed by the mark. `$?` stays that of the command, for the next one.
+/// The commands, each followed by the mark. The next command still sees `$?` of the command.
 fn script(commands: &[&str]) -> String {
     let mut script = String::from(
         "exec < /dev/null\n\
          end_command() { local status=$?; printf '\\n%s\\n' \"$1\"; return $status; }\n",
     );
     for command in commands {
-        writeln!(script, "{command}\nend_command '{MARK}'").expect("a String grows");
+        writeln!(script, "{command}\nend_command '{MARK}'").expect("a String accepts any text");
     }
     script
 }
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "bash ended early")]
-    fn a_command_that_swallows_the_following_ones_is_an_error() {
+    fn a_command_that_consumes_later_commands_is_an_error() {
         run(&["echo 'no end", "echo b"]);
     }
 
@@ -116,7 +116,7 @@ mod tests {
         for end in ["exit", "kill -KILL $$", "kill -KILL $PPID; cat /dev/tty"] {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path();
-            // The end of the server is the end of the FIFO for the reader.
+            // The reader sees the end of the FIFO when the server ends.
             let fifo = path.join("fifo");
             assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
             let (sender, receiver) = channel();

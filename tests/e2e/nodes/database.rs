@@ -60,13 +60,13 @@ async fn database_outage(fail: impl Fn(&Cluster), recover: impl Fn(&Cluster)) {
             "nodes allow access while the leases are valid: {verdict:?}"
         );
     }
-    changes_are_refused(&fleet, &kept).await;
+    assert_changes_fail(&fleet, &kept).await;
     for node in fleet.nodes() {
         eventually("the node is not SERVING", async || !is_serving(&node.channel).await).await;
         assert_eq!(fleet.check(node, "kept", "").await, Verdict::Stale);
     }
     let late = || fleet.history.answers(|answer| answer.invoked >= failed + MAX_STALENESS);
-    eventually("all leases have lapsed", async || late().len() > 10).await;
+    eventually("all leases have expired", async || late().len() > 10).await;
     let late = late();
     assert!(late.iter().all(|answer| answer.verdict == Verdict::Stale), "{late:?}");
 
@@ -85,14 +85,14 @@ async fn database_outage(fail: impl Fn(&Cluster), recover: impl Fn(&Cluster)) {
     fleet.history.verify(&log(&mut fleet.admin(0), &tenants).await);
 }
 
-/// Asserts that changes fail with `UNAVAILABLE`, because the database may return.
-pub async fn changes_are_refused(fleet: &Fleet, kept: &Grant) {
+/// Asserts that changes fail with `UNAVAILABLE`, which means that a retry may succeed.
+pub async fn assert_changes_fail(fleet: &Fleet, kept: &Grant) {
     for replica in 0..2 {
         let mut admin = fleet.admin(replica);
         let (granted, revoked) =
             tokio::join!(grant(&mut admin, "kept"), fleet.revoke(replica, kept));
-        for refused in [granted.unwrap_err(), revoked.unwrap_err()] {
-            assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+        for error in [granted.unwrap_err(), revoked.unwrap_err()] {
+            assert_eq!(error.code(), Code::Unavailable, "{error:?}");
         }
     }
 }
@@ -200,8 +200,8 @@ async fn nodes_follow_a_database_restored_from_a_backup() {
     Histories { before, after: histories(&fleet).await }.verify(&fleet, enforced_at);
 }
 
-/// A disconnected sidecar keeps its state of the old log until its lease lapses, whatever the
-/// sidecar has acknowledged.
+/// A disconnected sidecar keeps the state of the old log until the lease of the sidecar expires,
+/// regardless of earlier acknowledgements.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_partitioned_sidecar_loses_its_lease_when_the_database_is_restored() {
     let cluster = Cluster::launch();

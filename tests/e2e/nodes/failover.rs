@@ -20,7 +20,7 @@ use tonic::{Code, Status};
 
 use crate::nodes::{
     administrator::Administrator,
-    database::{SOON, changes_are_refused, fleet, fleet_with},
+    database::{SOON, assert_changes_fail, fleet, fleet_with},
     fleet::{Fleet, MAX_STALENESS, grant, request},
     history::{Answer, History, Verdict, log},
     load::Load,
@@ -210,12 +210,12 @@ async fn promoting_a_synchronous_standby_loses_no_change() {
     fleet.history.wait_for_changes(STEADY).await;
     let killed = pair.kill_primary();
     wait_until_all_are_stale(&fleet, "kept").await;
-    let lapsed = |answer: &Answer| answer.invoked >= killed + MAX_STALENESS;
-    eventually("checks run after all leases have lapsed", async || {
-        !fleet.history.answers(lapsed).is_empty()
+    let expired = |answer: &Answer| answer.invoked >= killed + MAX_STALENESS;
+    eventually("checks run after all leases have expired", async || {
+        !fleet.history.answers(expired).is_empty()
     })
     .await;
-    for answer in fleet.history.answers(lapsed) {
+    for answer in fleet.history.answers(expired) {
         assert_eq!(answer.verdict, Verdict::Stale, "{answer:?}");
     }
     let promoted = pair.fail_over();
@@ -253,7 +253,7 @@ async fn old_primary_renews_no_lease(pair: &Pair, fleet: &Fleet, kept: &Grant) {
         "all nodes were STALE {:?} after they were promoted to the old primary",
         redirected.elapsed()
     );
-    changes_are_refused(fleet, kept).await;
+    assert_changes_fail(fleet, kept).await;
     let late = |answer: &Answer| answer.invoked >= redirected + MAX_STALENESS;
     for answer in fleet.history.answers(late) {
         assert_eq!(answer.verdict, Verdict::Stale, "{answer:?}");

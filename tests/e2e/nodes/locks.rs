@@ -1,4 +1,4 @@
-//! Locks at real nodes: enforcement, new and restarted nodes, unlocking and expiry.
+//! Locks at real nodes: enforcement, new and restarted nodes, lifting and expiry.
 
 use std::time::{Duration, Instant};
 
@@ -57,7 +57,7 @@ fn ada() -> LockAccessRequest {
     LockAccessRequest { agent_id: "ada".into(), ..Default::default() }
 }
 
-pub async fn unlock(fleet: &Fleet, by: usize, lock: &Lock) -> Lock {
+pub async fn lift(fleet: &Fleet, by: usize, lock: &Lock) -> Lock {
     let request = UnlockAccessRequest {
         tenant_id: lock.tenant_id.clone(),
         lock_id: lock.lock_id.clone(),
@@ -68,7 +68,7 @@ pub async fn unlock(fleet: &Fleet, by: usize, lock: &Lock) -> Lock {
 }
 
 /// Asserts that a node denies access from now on, and waits until the reason is `LOCKED`. Until
-/// then the node may response `STALE`.
+/// then, the node may answer `STALE`.
 async fn assert_locked(fleet: &Fleet, node: &Node, token: &str) {
     eventually("the node answers LOCKED", async || {
         let verdict = fleet.check(node, "acme", token).await;
@@ -79,7 +79,7 @@ async fn assert_locked(fleet: &Fleet, node: &Node, token: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn locks_are_enforced_on_every_node_until_unlocked() {
+async fn locks_are_enforced_on_every_node_until_lifted() {
     let cluster = Cluster::launch();
     let (fleet, _url) = start_fleet(&cluster).await;
     let grant = fleet.grant_everywhere(0, "acme").await;
@@ -104,8 +104,8 @@ async fn locks_are_enforced_on_every_node_until_unlocked() {
             assert_locked(&fleet, node, &token).await;
         }
         fleet.revoke(0, &later).await.unwrap();
-        let unlocked = unlock(&fleet, (round + 1) % 2, &response.lock.unwrap()).await;
-        assert_eq!(unlocked.state(), LockState::Lifted);
+        let lifted = lift(&fleet, (round + 1) % 2, &response.lock.unwrap()).await;
+        assert_eq!(lifted.state(), LockState::Lifted);
         for node in fleet.nodes() {
             fleet.wait_until_allowed(node, &grant).await;
         }
@@ -121,7 +121,7 @@ async fn a_resumed_sidecar_applies_locks_set_during_the_pause() {
     paused.server.pause();
     let response = lock(&fleet, 0, acme()).await;
     let enforcement = response.enforcement.unwrap();
-    assert!(enforcement.nodes_lapsed > 0, "the paused node's lease must lapse: {enforcement:?}");
+    assert!(enforcement.nodes_lapsed > 0, "the paused node's lease must expire: {enforcement:?}");
     paused.server.resume();
     assert_locked(&fleet, paused, "").await;
 }
@@ -145,8 +145,8 @@ async fn new_and_restarted_nodes_apply_existing_locks() {
     fleet.add_replicas(vec![replica(&url, 2)]).await;
     fleet.replicas[2].server.serving().await;
     assert_locked(&fleet, &fleet.replicas[2], "").await;
-    let unlocked = unlock(&fleet, 2, &response.lock.unwrap()).await;
-    assert_eq!(unlocked.unlocker, "anonymous");
+    let lifted = lift(&fleet, 2, &response.lock.unwrap()).await;
+    assert_eq!(lifted.unlocker, "anonymous");
     for node in fleet.sidecars[1..2].iter().chain(&fleet.replicas[1..]) {
         fleet.wait_until_allowed(node, &grant).await;
     }
@@ -177,7 +177,7 @@ async fn locks_expire_on_every_node_and_never_early() {
         has_expired
     })
     .await;
-    // The expiry is recorded once, and unlocking has no further effect.
-    let expired = unlock(&fleet, 1, &set).await;
+    // The expiry is recorded once, and lifting the lock has no further effect.
+    let expired = lift(&fleet, 1, &set).await;
     assert_eq!((expired.state(), expired.unlocker.as_str()), (LockState::Expired, ""));
 }

@@ -22,7 +22,7 @@ use crate::nodes::{
     fleet::{Fleet, MAX_STALENESS},
     history::{Answer, History, Log, Verdict, assert_consistent, log, matches_log},
     load::Load,
-    locks::{everything, lock, unlock},
+    locks::{everything, lift, lock},
     postgres::Cluster,
     proxy::{Proxy, Target},
     server::eventually,
@@ -30,9 +30,13 @@ use crate::nodes::{
 
 /// The interval between checks at each node.
 const PACE: Duration = Duration::from_millis(10);
-/// The tenants, named after their history. Ended before the backup, granted before the backup, and
-/// granted after the backup: these survive. Two grants are revoked after the point in time, and
-/// only one of them is revoked again. The last one is granted after the point in time.
+/// The tenants, named after the history of their grant.
+///
+/// - `ended`, `kept` and `recent`: revoked before the backup, granted before the backup, and
+///   granted after the backup. The restore loses no event of these tenants.
+/// - `revoked` and `reopened`: revoked after the point in time, so the restore loses the
+///   revocation. The operator revokes only the first grant again.
+/// - `lost`: granted after the point in time.
 const TENANTS: [&str; 6] = ["ended", "kept", "recent", "revoked", "reopened", "lost"];
 const LOCKED: Verdict = Verdict::Denied(DecisionReason::Locked);
 const REVOKED: Verdict = Verdict::Denied(DecisionReason::Revoked);
@@ -169,8 +173,8 @@ async fn point_in_time_recovery_under_a_global_lock() {
     let reviewed = export(&directory, "reviewed", first.replicas[0].server.url());
     let (code, error) = verify(&exported, &reviewed, "revoked");
     assert!(code == 2 && error.contains("the history was rewritten"), "{error}");
-    let unlocked = Instant::now();
-    unlock(&first, 0, &locked).await;
+    let lifted = Instant::now();
+    lift(&first, 0, &locked).await;
     drop(first);
     assert_restored_state(&fleet, &grants).await;
     drop(load);
@@ -179,18 +183,18 @@ async fn point_in_time_recovery_under_a_global_lock() {
     let after = histories(&fleet).await;
     let answers = fleet.history.answers(|_| true);
     for answer in &answers {
-        let is_lapsed = answer.invoked >= killed + MAX_STALENESS;
+        let is_expired = answer.invoked >= killed + MAX_STALENESS;
         let is_uncertain = answer.verdict == Verdict::Stale;
         let is_correct = match () {
-            () if !is_lapsed => matches_log(&before, answer),
+            () if !is_expired => matches_log(&before, answer),
             () if answer.answered < redirected => is_uncertain,
-            () if answer.answered < unlocked => is_uncertain || answer.verdict == LOCKED,
+            () if answer.answered < lifted => is_uncertain || answer.verdict == LOCKED,
             () => answer.verdict == LOCKED || matches_log(&after, answer),
         };
-        let times = (killed, redirected, unlocked);
-        assert!(is_correct, "(killed, redirected, unlocked) = {times:?}: {answer:?}");
+        let times = (killed, redirected, lifted);
+        assert!(is_correct, "(killed, redirected, lifted) = {times:?}: {answer:?}");
     }
-    let late = |answer: &&Answer| answer.invoked >= unlocked && answer.verdict != LOCKED;
+    let late = |answer: &&Answer| answer.invoked >= lifted && answer.verdict != LOCKED;
     let late: Vec<Answer> = answers.iter().filter(late).cloned().collect();
     assert_consistent(&after, &late);
     fleet.assert_running();

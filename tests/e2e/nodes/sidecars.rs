@@ -62,7 +62,7 @@ async fn a_sidecar_switches_replicas_without_a_stale_answer() {
         fleet.history.answers(|answer| answer.node == number && answer.tenant_id == "kept");
     let denied = answers.iter().filter(|answer| !answer.verdict.is_allowed_by(&kept)).count();
     println!("{} checks, {denied} of them denied", answers.len());
-    assert_eq!(denied, 0, "the grant was live all the time");
+    assert_eq!(denied, 0, "the grant was live at all times");
 }
 
 const MANY: usize = 2_000;
@@ -199,8 +199,8 @@ async fn a_sidecar_serves_the_gateway_api() {
         assert_eq!(explained.result.unwrap().grant_id, kept.grant_id);
     }
     let mut admin = SupportAccessAdminClient::new(sidecar.channel.clone());
-    let refused = grant(&mut admin, "acme").await.unwrap_err();
-    assert_eq!(refused.code(), Code::Unimplemented, "{refused:?}");
+    let error = grant(&mut admin, "acme").await.unwrap_err();
+    assert_eq!(error.code(), Code::Unimplemented, "{error:?}");
 }
 
 /// A replica lists all nodes, including the followers of remaining replicas.
@@ -226,8 +226,8 @@ async fn a_replica_lists_all_nodes() {
         .await;
     }
     let mut client = CheckNodesClient::new(fleet.sidecars[0].channel.clone());
-    let refused = client.list_check_nodes(ListCheckNodesRequest {}).await.unwrap_err();
-    assert_eq!(refused.code(), Code::Unimplemented, "{refused:?}");
+    let error = client.list_check_nodes(ListCheckNodesRequest {}).await.unwrap_err();
+    assert_eq!(error.code(), Code::Unimplemented, "{error:?}");
 }
 
 /// A caller whose deadline ends first gets the state `PENDING`, and can wait again at any replica.
@@ -260,7 +260,7 @@ async fn a_pending_revocation_can_be_awaited_at_any_replica() {
         assert_eq!(waited.state(), EnforcementState::Complete, "{waited:?}");
         let elapsed: Duration = waited.elapsed.unwrap().try_into().unwrap();
         // After the commit, a replica waits for the leases as of the new call.
-        assert!(waited.nodes_lapsed > 0, "the paused node's lease must lapse: {waited:?}");
+        assert!(waited.nodes_lapsed > 0, "the paused node's lease must expire: {waited:?}");
         assert!(elapsed < ENFORCEMENT_BOUND + FAST, "{waited:?}");
         fleet.assert_denied(&revoked).await;
     }

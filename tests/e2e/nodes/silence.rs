@@ -102,7 +102,7 @@ impl Topology {
     async fn revoke(&self) {
         let revoked = self.fleet.revoke_within_bound(1, &self.revoked_grant).await;
         println!("with a silent node: {revoked:?}");
-        assert!(revoked.enforcement.nodes_lapsed > 0, "a lease must lapse: {revoked:?}");
+        assert!(revoked.enforcement.nodes_lapsed > 0, "a lease must expire: {revoked:?}");
         self.fleet.revoke_until_fast(1).await;
         self.fleet.revoke_until_fast(2).await;
     }
@@ -239,7 +239,7 @@ async fn a_replica_that_cannot_receive_from_the_database_allows_no_revoked_acces
     partition(|topology| topology.database.block_to_client(), replica_0_and_followers).await;
 }
 
-/// The database is paused after the commit. The revocation is complete when the leases have lapsed.
+/// The database is paused after the commit. The revocation is complete when the leases have expired.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revocation_completes_while_the_database_is_paused() {
     let topology = Topology::start().await;
@@ -306,7 +306,7 @@ async fn narrowing_access_waits_for_a_paused_sidecar() {
         };
         println!("change {change}: {narrowed:?}");
         narrowed.assert_within_bound();
-        assert!(narrowed.enforcement.nodes_lapsed > 0, "a lease must lapse: {narrowed:?}");
+        assert!(narrowed.enforcement.nodes_lapsed > 0, "a lease must expire: {narrowed:?}");
         sidecar.server.resume();
         topology.wait_for_recovery().await;
     }

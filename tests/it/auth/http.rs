@@ -18,7 +18,7 @@ use tokio_rustls::{
 };
 
 /// Reads a request, and sends `response`. Returns the request.
-async fn answer(mut io: impl AsyncRead + AsyncWrite + Unpin, response: &str) -> String {
+async fn respond(mut io: impl AsyncRead + AsyncWrite + Unpin, response: &str) -> String {
     let mut request = vec![0; 4_096];
     let length = io.read(&mut request).await.unwrap_or_default();
     // Fails if the client has closed the connection.
@@ -33,7 +33,7 @@ async fn get(response: &str, length_max: usize) -> (Result<Answer, String>, Stri
     let url: Uri = format!("http://{}/keys?a=b", listener.local_addr().unwrap()).parse().unwrap();
     let serving = async {
         let (stream, _) = listener.accept().await.unwrap();
-        answer(stream, response).await
+        respond(stream, response).await
     };
     let client = HttpClient::plain();
     tokio::join!(client.get(&url, length_max), serving)
@@ -99,7 +99,7 @@ async fn servers_need_a_trusted_certificate_for_their_name() {
         let serving = async {
             let (stream, _) = listener.accept().await.unwrap();
             if let Ok(stream) = acceptor.accept(stream).await {
-                answer(stream, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+                respond(stream, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
             }
         };
         let (got, ()) = tokio::join!(client.get(&url, 10), serving);

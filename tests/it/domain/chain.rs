@@ -93,8 +93,8 @@ fn verify<L: AsRef<[u8]>>(
     verifier.finish()
 }
 
-fn fault(line: usize, misfit: ChainError) -> Result<VerifyReport, VerifyError> {
-    Err(VerifyError { line: line as u64, misfit })
+fn fault(line: usize, mismatch: ChainError) -> Result<VerifyReport, VerifyError> {
+    Err(VerifyError { line: line as u64, mismatch })
 }
 
 #[test]
@@ -165,10 +165,11 @@ fn a_public_key_requires_signatures() {
     let other = other_key();
     assert!(verify(&[line(Some(&key()))], public, None).unwrap().is_signed);
     assert_eq!(verify(&[line(None)], public, None), fault(1, ChainError::NotSigned));
-    let misfit = ChainError::OtherKey { expected: key().public().id(), found: other.public().id() };
-    assert_eq!(verify(&[line(Some(&other))], public, None), fault(1, misfit));
-    let posing = line(Some(&other)).replace(&other.public().id(), &key().public().id());
-    assert_eq!(verify(&[posing], public, None), fault(1, ChainError::WrongSignature));
+    let mismatch =
+        ChainError::OtherKey { expected: key().public().id(), found: other.public().id() };
+    assert_eq!(verify(&[line(Some(&other))], public, None), fault(1, mismatch));
+    let disguised = line(Some(&other)).replace(&other.public().id(), &key().public().id());
+    assert_eq!(verify(&[disguised], public, None), fault(1, ChainError::WrongSignature));
     let later = line(Some(&key())).replace("2030-", "2031-");
     assert_eq!(verify(&[&later], public, None), fault(1, ChainError::WrongSignature));
     assert!(verify(&[&later], None, None).is_ok(), "without a key, signatures are not checked");
@@ -227,25 +228,25 @@ fn malformed_lines_are_rejected() {
         (b"{}\r", ChainError::NotCanonical),
         (long.as_bytes(), ChainError::TooLong),
     ];
-    for (text, misfit) in broken {
+    for (text, mismatch) in broken {
         assert_eq!(
             verify(&[text], None, None),
-            fault(1, misfit),
+            fault(1, mismatch),
             "{}",
             String::from_utf8_lossy(&text[..text.len().min(40)])
         );
     }
-    let doubled = line.replacen("{\"actor\":\"a\"", "{\"actor\":\"b\",\"actor\":\"a\"", 1);
+    let duplicate = line.replacen("{\"actor\":\"a\"", "{\"actor\":\"b\",\"actor\":\"a\"", 1);
     assert_eq!(
-        verify(&[doubled], None, None),
+        verify(&[duplicate], None, None),
         fault(1, ChainError::NotCanonical),
         "a reader might show b"
     );
     let after = [line.as_str(), &point, line];
     assert_eq!(verify(&after, None, None), fault(3, ChainError::AfterCheckpoint));
     let other = checkpoint(log(1), "bolt", last, None).line();
-    let misfit = ChainError::OtherTenant { expected: "acme".into(), found: "bolt".into() };
-    assert_eq!(verify(&[line, &other], None, None), fault(2, misfit));
+    let mismatch = ChainError::OtherTenant { expected: "acme".into(), found: "bolt".into() };
+    assert_eq!(verify(&[line, &other], None, None), fault(2, mismatch));
     let other = checkpoint(log(2), "acme", last, None).line();
     assert_eq!(verify(&[line, &other], None, None), fault(2, ChainError::OtherLog));
 }

@@ -48,7 +48,7 @@ fn spans_have_units_of_a_fixed_length_only() {
 }
 
 #[test]
-fn moments_outside_the_years_1_to_9999_are_refused() {
+fn times_outside_the_years_1_to_9999_are_rejected() {
     assert!(from_parts(SECONDS_MIN, 0).is_some());
     assert!(from_parts(SECONDS_MAX, 999_999_999).is_some());
     assert_eq!(from_parts(SECONDS_MIN - 1, 0), None);

@@ -35,7 +35,7 @@ fn the_number_of_followers_is_bounded() {
         protocol: PROTOCOL,
         node_id: NodeId(Uuid::from_u128(number as u128)),
         version: String::new(),
-        held: None,
+        position: None,
         lease_age: None,
     };
     let (mut followers, now) = (Followers::default(), BootTime(0));

@@ -22,7 +22,7 @@ fn a_session_that_ends_during_a_snapshot_is_disconnected() {
         protocol: PROTOCOL,
         node_id: NodeId(Uuid::max()),
         version: String::new(),
-        held: None,
+        position: None,
         lease_age: None,
     };
     session.receive(ToUpstream::Hello(hello)).unwrap();

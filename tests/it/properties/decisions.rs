@@ -147,7 +147,7 @@ proptest! {
             prop_assert!(is_allowing(&terms));
             let end = |terms: &GrantTerms| terms.expire_time.unwrap_or(Time::MAX_UTC);
             let latest = grants.iter().filter(is_allowing).map(end).max();
-            prop_assert_eq!(Some(end(terms)), latest, "the grant that ends last decides");
+            prop_assert_eq!(Some(end(terms)), latest, "the grant that ends last must decide");
         }
     }
 
@@ -188,7 +188,7 @@ proptest! {
 }
 
 #[test]
-fn a_revoked_grant_to_the_agents_group_is_nearer_than_a_grant_to_another_group() {
+fn a_denial_names_a_revoked_grant_to_the_agents_group_before_a_grant_to_another_group() {
     let base = GrantTerms {
         grant_id: GrantId(Uuid::from_u128(1)),
         group_id: group("support"),

@@ -181,7 +181,7 @@ async fn history_agrees(world: &World, model: &Model) {
     let mut endings: HashMap<GrantId, usize> = HashMap::new();
     let mut last: Model = HashMap::new();
     for (index, event) in events.iter().enumerate() {
-        assert_eq!(event.revision, i64::try_from(index).unwrap() + 1, "gap-free");
+        assert_eq!(event.revision, i64::try_from(index).unwrap() + 1, "revisions must be gap-free");
         replayed.apply(&Change::from(event));
         let grant = event.kind.grant().unwrap().clone();
         if event.kind.is_end() {
@@ -195,13 +195,17 @@ async fn history_agrees(world: &World, model: &Model) {
         }
         last.insert(grant.id(), grant);
     }
-    assert!(endings.values().all(|count| *count == 1), "a grant ends once");
+    assert!(endings.values().all(|count| *count == 1), "a grant must end once");
     let now = world.now();
     for (id, grant) in model {
         assert_eq!(last[id].terms, grant.terms);
         let stored = world.store.queries().grant(&grant.tenant_id, *id).await.unwrap().unwrap();
         assert_eq!(stored, last[id], "the stored grant must follow from the log");
-        assert_eq!(endings.contains_key(id), grant.state(now).is_ended(), "after a sweep");
+        assert_eq!(
+            endings.contains_key(id),
+            grant.state(now).is_ended(),
+            "after a sweep, each end is an event"
+        );
     }
     world.node.wait_for(head.revision, soon()).await;
     let view = world.node.view();

@@ -169,7 +169,7 @@ fn why() -> FreeText {
     FreeText::new("why").unwrap()
 }
 
-/// A tenant, and what is locked there.
+/// The tenant and the target of a lock.
 type Locked = (Option<TenantId>, LockTarget);
 
 fn everything_in(tenant_id: &str) -> Locked {
@@ -187,14 +187,14 @@ async fn lock_as(world: &World, caller: &Caller, locked: Locked) -> LockRef {
     LockRef { tenant_id, text: locked.lock.lock.id().to_string() }
 }
 
-async fn unlock_as(
+async fn lift_as(
     world: &World,
     caller: &Caller,
     lock: &LockRef,
 ) -> Result<LockState, ServiceError> {
     let request = UnlockRequest { request_id: None, etag: None, reason: why() };
-    let unlocked = world.service.unlock_access(caller, lock, request, soon()).await;
-    unlocked.map(|unlocked| unlocked.lock.state)
+    let lifted = world.service.unlock_access(caller, lock, request, soon()).await;
+    lifted.map(|lifted| lifted.lock.state)
 }
 
 /// Every caller of the party that created a lock may lift the lock.
@@ -214,16 +214,16 @@ async fn only_the_party_that_created_a_lock_may_lift_it() {
     };
 
     let own = lock_as(&world, &ann, acme()).await;
-    denied(unlock_as(&world, &ops, &own).await, Party::Tenant);
-    denied(unlock_as(&world, &eve, &own).await, Party::Tenant);
-    assert_eq!(unlock_as(&world, &bob, &own).await.unwrap(), LockState::Lifted);
-    denied(unlock_as(&world, &ops, &own).await, Party::Tenant);
+    denied(lift_as(&world, &ops, &own).await, Party::Tenant);
+    denied(lift_as(&world, &eve, &own).await, Party::Tenant);
+    assert_eq!(lift_as(&world, &bob, &own).await.unwrap(), LockState::Lifted);
+    denied(lift_as(&world, &ops, &own).await, Party::Tenant);
 
     let emergency = lock_as(&world, &ops, acme()).await;
-    denied(unlock_as(&world, &ann, &emergency).await, Party::Vendor);
-    assert_eq!(unlock_as(&world, &dev, &emergency).await.unwrap(), LockState::Lifted);
+    denied(lift_as(&world, &ann, &emergency).await, Party::Vendor);
+    assert_eq!(lift_as(&world, &dev, &emergency).await.unwrap(), LockState::Lifted);
     let revision = world.store.log().head().await.unwrap().revision;
-    assert_eq!(unlock_as(&world, &dev, &emergency).await.unwrap(), LockState::Lifted);
+    assert_eq!(lift_as(&world, &dev, &emergency).await.unwrap(), LockState::Lifted);
     assert_eq!(
         world.store.log().head().await.unwrap().revision,
         revision,
@@ -235,14 +235,14 @@ async fn only_the_party_that_created_a_lock_may_lift_it() {
     for locked in [everywhere(LockTarget::Everything), everywhere(ada), acme()] {
         for setter in [&ops, &local] {
             let lock = lock_as(&world, setter, locked.clone()).await;
-            assert_eq!(unlock_as(&world, &local, &lock).await.unwrap(), LockState::Lifted);
+            assert_eq!(lift_as(&world, &local, &lock).await.unwrap(), LockState::Lifted);
         }
     }
     // A lock of another tenant, and a lock without a tenant.
     let lock = lock_as(&world, &ann, acme()).await;
     for tenant_id in [None, Some(tenant("globex"))] {
         let wrong = LockRef { tenant_id, ..lock.clone() };
-        let found = unlock_as(&world, &local, &wrong).await;
+        let found = lift_as(&world, &local, &wrong).await;
         assert!(matches!(found, Err(ServiceError::LockNotFound { .. })), "{found:?}");
     }
 }
@@ -264,9 +264,9 @@ async fn each_party_has_its_own_limit_of_locks() {
         let locked = lock(ann.clone(), support()).await.unwrap();
         first.get_or_insert(locked.lock.lock.id());
     }
-    let refused = lock(ann.clone(), support()).await;
+    let rejected = lock(ann.clone(), support()).await;
     assert!(matches!(
-        refused,
+        rejected,
         Err(ServiceError::TooManyLocks { party: Party::Tenant, limit: 100, field: "group_id" })
     ));
     // The limits of tenants and of the vendor are independent.
@@ -274,32 +274,32 @@ async fn each_party_has_its_own_limit_of_locks() {
     lock(operator("ops"), acme()).await.unwrap();
     let text = first.unwrap().to_string();
     let first = LockRef { tenant_id: Some(tenant("acme")), text };
-    unlock_as(&world, &ann, &first).await.unwrap();
+    lift_as(&world, &ann, &first).await.unwrap();
     lock(ann.clone(), support()).await.unwrap();
     let ada = || (None, LockTarget::Agent(agent("ada")));
     for _ in 1..1_000 {
         lock(operator("ops"), ada()).await.unwrap();
     }
-    let refused = lock(operator("ops"), ada()).await;
+    let rejected = lock(operator("ops"), ada()).await;
     assert!(matches!(
-        refused,
+        rejected,
         Err(ServiceError::TooManyLocks { party: Party::Vendor, limit: 1_000, field: "agent_id" })
     ));
-    // At the limit, everything can still be locked, without lifting a lock first.
+    // At the limit, everything can still be locked without lifting another lock.
     lock(operator("ops"), (None, LockTarget::Everything)).await.unwrap();
     for _ in 0..100 {
         lock(ann.clone(), acme()).await.unwrap();
     }
-    let refused = lock(ann.clone(), acme()).await;
+    let rejected = lock(ann.clone(), acme()).await;
     assert!(matches!(
-        refused,
+        rejected,
         Err(ServiceError::TooManyLocks { party: Party::Tenant, limit: 200, field: "everything" })
     ));
 }
 
-/// The end of a lock follows the clock at its creation, even if the clock was later before.
+/// The duration of a lock counts from the clock at the creation, even if the clock was set back.
 #[tokio::test]
-async fn a_lock_lasts_by_a_clock_that_was_set_back() {
+async fn a_lock_lasts_its_duration_after_the_clock_was_set_back() {
     let world = World::new().await;
     let acme = tenant("acme");
     let end = End::UntilRevoked;
@@ -319,7 +319,7 @@ async fn a_lock_lasts_by_a_clock_that_was_set_back() {
     assert_eq!(world.check(&check).await.reason, Reason::GrantActive);
 }
 
-/// A lock with an end applies until then. The sweep records the end once.
+/// A lock with an end applies until that time. The sweep records the end once.
 #[tokio::test]
 async fn a_lock_ends_by_itself() {
     let world = World::new().await;
@@ -340,13 +340,13 @@ async fn a_lock_ends_by_itself() {
     assert_eq!(world.service.sweep().await.unwrap(), 1);
     assert_eq!(world.service.sweep().await.unwrap(), 0);
     let reference = LockRef { tenant_id: Some(acme.clone()), text: view.lock.id().to_string() };
-    assert_eq!(unlock_as(&world, &local, &reference).await.unwrap(), LockState::Expired);
+    assert_eq!(lift_as(&world, &local, &reference).await.unwrap(), LockState::Expired);
     let scope = || QueryScope::Tenant(acme.clone());
     let filter = |include_ended| LockFilter { scope: scope(), include_ended };
     let page = PageRequest::default();
     assert_eq!(world.service.list_locks(filter(false), &page).await.unwrap().items, []);
     let [listed] = &world.service.list_locks(filter(true), &page).await.unwrap().items[..] else {
-        panic!("one lock")
+        panic!("there must be exactly one lock")
     };
     assert_eq!(listed.state, LockState::Expired);
     assert_eq!(world.restarted().await.check(&check).await.reason, Reason::GrantActive);

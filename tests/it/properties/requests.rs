@@ -49,7 +49,7 @@ async fn a_repeated_grant_returns_the_grant_as_it_is_now() {
     assert_eq!(again.grant.grant.id(), first.grant.grant.id());
     assert_eq!(head(&world).await, 2);
     assert_reused(&grant(&GrantRequest { reason: why("another"), ..request.clone() }).await);
-    // The id belongs to the tenant.
+    // Each tenant has separate request ids.
     let other = GrantRequest { tenant_id: tenant("globex"), ..request };
     assert_ne!(grant(&other).await.unwrap().grant.grant.id(), first.grant.grant.id());
 }
@@ -95,14 +95,14 @@ async fn a_repeated_revoke_returns_the_first_enforcement() {
     assert_reused(&revoke("r", "another", &grant).await);
     let other = reference(&world.grant(mk_request(&tenant("acme"))).await);
     assert_reused(&revoke("r", "solved", &other).await);
-    // A call that changes nothing stores nothing, so that the id is still free.
+    // A call without a change stores no request id, so the id can still be used.
     revoke("free", "late", &grant).await.unwrap();
     revoke("free", "solved", &other).await.unwrap();
     assert_eq!(head(&world).await, 5);
 }
 
 #[tokio::test]
-async fn a_repeated_lock_or_unlock_changes_nothing() {
+async fn a_repeated_lock_or_lift_changes_nothing() {
     let world = World::new().await;
     let caller = Caller::local(None).unwrap();
     for tenant_id in [Some(tenant("acme")), None] {
@@ -125,17 +125,17 @@ async fn a_repeated_lock_or_unlock_changes_nothing() {
 
         let text = first.lock.lock.id().to_string();
         let target = LockRef { tenant_id: tenant_id.clone(), text };
-        let unlock = async |etag: Option<String>, reason: &str| {
+        let lift = async |etag: Option<String>, reason: &str| {
             let request = UnlockRequest { request_id: Some(id("u")), etag, reason: why(reason) };
             world.service.unlock_access(&caller, &target, request, soon()).await
         };
-        let stale = unlock(Some("s0".into()), "over").await;
+        let stale = lift(Some("s0".into()), "over").await;
         assert!(matches!(stale, Err(ServiceError::EtagMismatch)), "{stale:?}");
         let etag = Some(first.lock.lock.etag());
-        let lifted = unlock(etag.clone(), "over").await.unwrap();
-        assert_eq!(unlock(etag.clone(), "over").await.unwrap(), lifted);
+        let lifted = lift(etag.clone(), "over").await.unwrap();
+        assert_eq!(lift(etag.clone(), "over").await.unwrap(), lifted);
         assert_eq!(lifted.lock.state, LockState::Lifted);
-        assert_reused(&unlock(etag, "another").await);
+        assert_reused(&lift(etag, "another").await);
         assert_eq!(
             lock(&request).await.unwrap().lock.state,
             LockState::Lifted,
@@ -194,7 +194,11 @@ async fn revoke_all_commits_at_most_500_grants_at_a_time() {
     assert_eq!((done.count, done.grants.len()), (1_100, 1_000));
     assert!(done.grants.is_sorted_by(|a, b| a.grant.create_sequence > b.grant.create_sequence));
     assert_eq!(done.enforcement.state, EnforcementState::Complete);
-    assert_eq!(done.enforcement.revision, before + 1_100, "covers the last chunk");
+    assert_eq!(
+        done.enforcement.revision,
+        before + 1_100,
+        "the enforcement must cover the last chunk"
+    );
     let mut change = world.store.begin().await.unwrap();
     let parts = change.request(Some(&acme), &id("r")).await.unwrap();
     drop(change);
@@ -217,11 +221,11 @@ async fn revoke_all_commits_at_most_500_grants_at_a_time() {
     assert_eq!(rest.count, 3);
 }
 
-/// Transactions of which only some can begin.
+/// Transactions of which only a number can begin.
 #[derive(Debug)]
 struct FailingTransactions {
     inner: Arc<Store>,
-    /// How many transactions may still begin. `None`: any number.
+    /// The number of transactions that can still begin. `None`: no limit.
     remaining: Mutex<Option<usize>>,
 }
 
@@ -253,13 +257,13 @@ async fn revoke_all_continues_after_a_failure() {
         service.revoke_all_access(&admin(), &acme, revoke_all(Some(id("r"))), soon()).await;
     assert!(matches!(failed, Err(ServiceError::Store(StoreError::Unavailable(_)))), "{failed:?}");
     *transactions.remaining.lock() = None;
-    assert_eq!(head(&world).await, before + 500, "the first chunk is durable");
+    assert_eq!(head(&world).await, before + 500, "the first chunk must be durable");
     grants(&world, &acme, 2).await;
     let done = service
         .revoke_all_access(&admin(), &acme, revoke_all(Some(id("r"))), soon())
         .await
         .unwrap();
-    assert_eq!(done.count, 1_200, "the set was fixed by the first call");
+    assert_eq!(done.count, 1_200, "the first call must determine the set of grants");
     assert_eq!(done.enforcement.state, EnforcementState::Complete);
     assert_eq!(head(&world).await, before + 1_202);
 }

@@ -1,4 +1,4 @@
-//! After an operator has declared a restore, running nodes drop the leases and load again.
+//! After an operator has declared a restore, running nodes drop the leases and load new snapshots.
 
 use support_access::domain::{
     Reason,
@@ -8,7 +8,7 @@ use support_access::domain::{
 use crate::properties::world::{World, mk_check, mk_request, soon, tenant};
 
 #[tokio::test]
-async fn a_node_loads_again_after_the_epoch_was_replaced() {
+async fn a_node_loads_a_new_snapshot_after_the_epoch_was_replaced() {
     let world = World::new().await;
     world.grant(mk_request(&tenant("acme"))).await;
     let check = mk_check(&tenant("acme"));
@@ -23,7 +23,7 @@ async fn a_node_loads_again_after_the_epoch_was_replaced() {
             progress.changed().await;
         }
     };
-    tokio::time::timeout_at(soon(), reloaded).await.expect("the node loads again");
+    tokio::time::timeout_at(soon(), reloaded).await.expect("the node loads a new snapshot");
     let loaded = world.store.log().load(&mut |_, _, _| {}).await.unwrap();
     let view = world.node.view();
     assert_eq!(view.snapshot().position(), Some(loaded.position));

@@ -58,9 +58,9 @@ impl World {
     pub(crate) async fn over(
         store: Arc<Store>,
         clock: Arc<ManualClock>,
-        own_clock: Arc<ManualClock>,
+        node_clock: Arc<ManualClock>,
     ) -> Self {
-        let node = CheckNode::new(NodeId(Uuid::new_v4()), NodeKind::Replica, own_clock);
+        let node = CheckNode::new(NodeId(Uuid::new_v4()), NodeKind::Replica, node_clock);
         let replica = Replica::new(node.clone(), store.clone(), MAX_STALENESS);
         replica.join().await.unwrap();
         let stop = CancellationToken::new();
@@ -79,7 +79,7 @@ impl World {
         self.clock.now()
     }
 
-    /// Moves the database's clock, and renews the node's lease, which contains the clock.
+    /// Moves the database's clock, and renews the node's lease, which carries the clock's time.
     pub(crate) async fn advance(&self, seconds: i64) {
         self.clock.set(TimeDelta::seconds(seconds));
         self.replica.renew_lease().await.unwrap();

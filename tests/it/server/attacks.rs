@@ -1,4 +1,4 @@
-//! Attackers on raw sockets, beside a well-behaved gateway that must be answered all the time.
+//! Attackers on raw sockets, beside a well-behaved gateway whose checks must be answered in time.
 //!
 //! The HTTP/2 and TLS implementations have their own conformance tests. These tests cover the
 //! limits and timeouts of this service, and the memory that attackers can make the service use.

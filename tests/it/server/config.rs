@@ -190,7 +190,7 @@ fn listen_addresses_are_parsed_and_displayed() {
 }
 
 #[test]
-fn invalid_values_are_refused_with_the_valid_ones() {
+fn invalid_values_are_rejected_with_the_valid_ones() {
     let duration = "must be a duration from 200ms to 5m, such as 2s, but is";
     let cases = [
         ("max_staleness", "199ms", &*format!("{duration} \"199ms\"")),
@@ -223,8 +223,8 @@ fn invalid_values_are_refused_with_the_valid_ones() {
         (
             "database_url",
             "mysql://root:secret@db",
-            "must begin with sqlite:, postgres: or memory:, such as sqlite://support-access.db, \
-             but begins with \"mysql\"",
+            "must start with sqlite:, postgres: or memory:, such as sqlite://support-access.db, \
+             but starts with \"mysql\"",
         ),
     ];
     for (name, value, expected) in cases {
@@ -347,7 +347,7 @@ fn a_sidecar_needs_a_valid_upstream() {
     let problem = |flags: &[(&str, &str)]| load(flags).unwrap_err().join("\n");
     assert_eq!(load(&[("upstream", "https://a:1")]).unwrap().upstream, ["https://a:1"]);
     let plain = ("upstream", "http://replica:50051");
-    let expected = "--upstream http://replica:50051 must begin with https://";
+    let expected = "--upstream http://replica:50051 must start with https://";
     assert!(problem(&[plain]).starts_with(expected));
     assert!(load(&[plain, ("insecure", "true")]).is_ok());
     assert!(problem(&[]).starts_with("--upstream must be given, such as"));
@@ -363,7 +363,7 @@ fn a_sidecar_needs_a_valid_upstream() {
 }
 
 #[test]
-fn invalid_checkpoint_keys_are_refused_and_not_shown() {
+fn invalid_checkpoint_keys_are_rejected_and_not_shown() {
     let dir = TempDir::new().unwrap();
     let path = write_key(&dir, "key");
     let pem = fs::read_to_string(&path).unwrap();

@@ -151,7 +151,7 @@ async fn a_follower_that_never_acknowledges_is_disconnected() {
     good.pong(1).await;
     let (_, revision) = grant(&running, a_grant()).await;
     good.keep_up(revision).await;
-    // The interval of followers: a tenth of a lease.
+    // The ping interval of followers: a tenth of a lease.
     let mut pace = tokio::time::interval(max_staleness / 10);
     let (mut responses, mut last) = (0, 1);
     let end = loop {
@@ -255,10 +255,10 @@ async fn revocations_wait_for_crashed_followers_but_not_for_followers_that_left(
         (enforcement.nodes_acknowledged, enforcement.nodes_lapsed)
     };
     let mut leaving = Follower::new(channel(&running).await).await;
-    assert_eq!(revoke(&mut leaving, true).await, (1, 0), "no lease has to lapse");
+    assert_eq!(revoke(&mut leaving, true).await, (1, 0), "no lease has to expire");
 
     let mut crashing = Follower::new(channel(&running).await).await;
-    assert_eq!(revoke(&mut crashing, false).await, (1, 1), "the follower's lease has to lapse");
+    assert_eq!(revoke(&mut crashing, false).await, (1, 1), "the follower's lease has to expire");
 
     let none = admin(&running).await.wait_enforced(wait("acme", "")).await;
     assert_eq!(none.unwrap_err().code(), Code::InvalidArgument);

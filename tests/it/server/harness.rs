@@ -67,8 +67,8 @@ pub(crate) async fn start_on(config: Config, store: &SlowStore) -> Result<Runnin
     server::start(config, listeners, store.store(), Arc::new(SystemClock)).await
 }
 
-/// Starts a server. The grants are loaded after `observe` has returned, which gets the address of
-/// the metrics endpoint.
+/// Starts a server. Calls `observe` with the address of the metrics endpoint before the grants are
+/// loaded.
 pub(crate) async fn start_observed(
     store: &SlowStore,
     observe: impl AsyncFnOnce(SocketAddr),

@@ -190,7 +190,7 @@ pub(crate) fn bearing<M>(message: M, token: &str) -> Request<M> {
     request
 }
 
-/// The machine-readable reason of a refusal.
+/// The machine-readable reason of a rejection.
 pub(crate) fn reason(status: &Status) -> String {
     status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
 }

@@ -182,7 +182,7 @@ async fn silent_connections_do_not_delay_the_shutdown() {
     half.write_all(b"PRI * HTTP/2.0\r\n").await.unwrap();
     let mut metrics = TcpStream::connect(running.metrics).await.unwrap();
     metrics.write_all(b"GET /metrics HTTP/1.1\r\nHost:").await.unwrap();
-    // Listeners accept in order: an answer to a later connection proves that the earlier ones were
+    // Listeners accept in order: a response on a later connection proves that the earlier ones were
     // accepted.
     channel(&running).await;
     get(running.metrics, "/healthz").await;

@@ -86,11 +86,11 @@ fn infos() -> impl Strategy<Value = NodeInfo> {
 fn requests() -> impl Strategy<Value = ToUpstream> {
     let hello =
         (any::<u32>(), node_ids(), versions(), option::of(positions()), option::of(spans()))
-            .prop_map(|(protocol, node_id, version, held, lease_age)| Hello {
+            .prop_map(|(protocol, node_id, version, position, lease_age)| Hello {
                 protocol,
                 node_id,
                 version,
-                held,
+                position,
                 lease_age,
             });
     let ack = (revisions(), 1..=100_000_u32, 0..=100_000_u32)
@@ -324,7 +324,7 @@ fn invalid_requests_are_rejected_by_field() {
     }
 }
 
-/// Makes a message invalid, and the field that then is.
+/// A change that makes a message invalid, and the field that is then invalid.
 type Invalid = (fn(&mut follow_response::SnapshotGrants), &'static str);
 
 #[test]

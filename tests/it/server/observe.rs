@@ -37,7 +37,7 @@ fn assert_counted(metrics: &Metrics, code: &str) {
 }
 
 #[tokio::test]
-async fn a_panic_is_answered_with_internal() {
+async fn a_panic_ends_the_call_with_internal() {
     let metrics = metrics();
     let panics = service_fn(async |_: Request<()>| -> Result<Response<TonicBody>, Infallible> {
         panic!("in the handler")

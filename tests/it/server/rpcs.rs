@@ -1,4 +1,4 @@
-//! Metrics, log lines, ids and refusals of RPCs.
+//! Metrics, log lines, ids and rejections of RPCs.
 
 use std::{
     io::{self, Write},
@@ -158,7 +158,7 @@ async fn a_call_has_the_id_of_its_caller_or_a_new_one() {
         let id = id_of_call(invalid).await;
         assert!(uuid::Uuid::parse_str(&id).is_ok(), "{id}");
     }
-    // Refusals have an id, too.
+    // Rejections have an id, too.
     let mut health = HealthClient::new(channel(&running).await);
     let mut request = Request::new(HealthCheckRequest { service: "made.up.Service".to_owned() });
     request.metadata_mut().insert("x-request-id", "why".parse().unwrap());
@@ -168,7 +168,7 @@ async fn a_call_has_the_id_of_its_caller_or_a_new_one() {
 }
 
 #[tokio::test]
-async fn an_oversized_message_is_refused() {
+async fn an_oversized_message_is_rejected() {
     let (running, _store) = start(config()).await;
     let mut access = access(&running).await;
     let large = |length| {
@@ -187,7 +187,7 @@ async fn an_oversized_message_is_refused() {
 }
 
 #[tokio::test]
-async fn a_malformed_message_is_refused() {
+async fn a_malformed_message_is_rejected() {
     let (running, _store) = start(config()).await;
     for method in ["SupportAccess/CheckAccess", "SupportAccessAdmin/GetGrant"] {
         let mut grpc = Grpc::new(channel(&running).await);
@@ -242,7 +242,7 @@ async fn calls_without_their_message_delay_no_other_call() {
 }
 
 #[tokio::test]
-async fn oversized_metadata_is_refused() {
+async fn oversized_metadata_is_rejected() {
     let (running, _store) = start(config()).await;
     let mut access = access(&running).await;
     let mut request = Request::new(a_check());

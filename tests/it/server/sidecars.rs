@@ -67,7 +67,7 @@ async fn a_sidecar_answers_checks_and_has_followers() {
 }
 
 #[tokio::test]
-async fn a_sidecar_refuses_rpcs_of_replicas() {
+async fn a_sidecar_rejects_rpcs_of_replicas() {
     let (replica, _store) = start(config()).await;
     let sidecar = sidecar(&replica).await;
     let mut client = CheckNodesClient::new(channel(&sidecar).await);

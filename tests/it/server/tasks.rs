@@ -11,7 +11,7 @@ fn soon() -> Instant {
 }
 
 #[tokio::test]
-async fn a_task_that_ends_on_request_is_no_failure() {
+async fn a_task_that_ends_on_request_is_not_a_failure() {
     let tasks = Tasks::new();
     let stop = tasks.stop_token();
     tasks.spawn("follower", async move { stop.cancelled().await });

@@ -61,7 +61,7 @@ async fn connect(url: &str, hello: Hello) -> Result<ToFollower, FollowError> {
 }
 
 fn hello(node_id: NodeId) -> Hello {
-    Hello { protocol: PROTOCOL, node_id, version: "1".to_owned(), held: None, lease_age: None }
+    Hello { protocol: PROTOCOL, node_id, version: "1".to_owned(), position: None, lease_age: None }
 }
 
 #[tokio::test]
@@ -130,7 +130,7 @@ async fn invalid_upstreams_are_reported() {
             let expected = format!(
                 "{url} is not a support-access server that can be followed: correct the upstream"
             );
-            assert_eq!(error, FollowError::Refused(expected));
+            assert_eq!(error, FollowError::Rejected(expected));
         }
     };
     tokio::select! {
@@ -142,14 +142,14 @@ async fn invalid_upstreams_are_reported() {
     let Ok(ToFollower::Welcome(welcome)) = connect(&url, hello(node().id())).await else {
         panic!("no welcome")
     };
-    let expected = "refuses this node: a check node must not follow itself: correct its upstream";
+    let expected = "rejects this node: a check node must not follow itself; correct the upstream";
     let error = connect(&url, hello(welcome.node_id)).await.unwrap_err();
-    assert_eq!(error, FollowError::Refused(format!("{url} {expected}")));
+    assert_eq!(error, FollowError::Rejected(format!("{url} {expected}")));
     let newer = Hello { protocol: 2, ..hello(node().id()) };
     let error = connect(&url, newer).await.unwrap_err().to_string();
-    let expected = "this node speaks version 1 of the protocol, but the follower speaks 2: \
+    let expected = "this node speaks version 1 of the protocol, but the follower speaks 2; \
         upgrade the older of the two";
-    assert_eq!(error, format!("{url} refuses this node: {expected}"));
+    assert_eq!(error, format!("{url} rejects this node: {expected}"));
     stop(running).await.unwrap();
 }
 
@@ -158,7 +158,7 @@ async fn unavailable_upstreams_are_retried() {
     let silent = TcpListener::bind(loopback()).await.unwrap();
     let url = format!("http://{}", silent.local_addr().unwrap());
     let lost = connect(&url, hello(node().id())).await.unwrap_err();
-    assert_eq!(lost, FollowError::Lost("it does not answer".to_owned()));
+    assert_eq!(lost, FollowError::Lost("it does not respond".to_owned()));
     // Bound, so that no other process listens there, but not listening.
     let closed = TcpSocket::new_v4().unwrap();
     closed.bind(loopback()).unwrap();

@@ -1,4 +1,4 @@
-//! The database of a test: an empty one of each kind, deleted afterwards.
+//! The database of a test: empty at the start, and deleted afterwards.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::store::postgres::Cluster;
 pub struct Bench {
     /// The URL of the database.
     pub url: String,
-    /// The clock of stores without a clock of the database.
+    /// The clock of stores whose database has no clock.
     pub clock: Arc<ManualClock>,
     /// The directory of a SQLite file.
     directory: Option<TempDir>,

@@ -14,7 +14,7 @@ use support_access::{
 
 use crate::store::{
     bench::Bench,
-    history::{TENANTS, live_on, seeded},
+    history::{TENANTS, make_random_changes, seeded},
     model::Model,
     samples::{begin, events_in, granted, items, make_grant, new_grant, policy_updated, tenant},
 };
@@ -98,7 +98,7 @@ pub async fn every_history_is_a_separate_chain(bench: &Bench) {
     let mut model = Model::default();
     check(store.as_ref(), Some(&tenant("empty")), &[]).await;
     for _ in 0..4 {
-        live_on(store.as_ref(), &mut model, &mut rng, 12).await;
+        make_random_changes(store.as_ref(), &mut model, &mut rng, 12).await;
         let mut change = begin(store.as_ref()).await;
         model.events.push(change.append(of_vendor()).await.unwrap());
         if rng.random_bool(0.5) {
@@ -165,7 +165,7 @@ pub async fn a_changed_row_is_named_by_the_verifier(bench: &Bench) {
     }
     let acme = tenant("acme");
     verify(&records(store.as_ref(), Some(&acme)).await).unwrap();
-    let fault = |line, misfit| VerifyError { line, misfit };
+    let fault = |line, mismatch| VerifyError { line, mismatch };
     for (sql, expected) in [
         (
             "UPDATE events SET reason = 'never mind' WHERE revision = 3",

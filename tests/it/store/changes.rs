@@ -103,9 +103,12 @@ pub async fn a_dropped_transaction_changes_nothing_and_blocks_no_other(bench: &B
         change.append(granted(grant)).await.unwrap();
         change.record_request(&key(Some("acme"), "r", 1), 0).await.unwrap();
         drop(change);
-        let began = Instant::now();
+        let started = Instant::now();
         let mut change = begin(store.as_ref()).await;
-        assert!(began.elapsed() < Duration::from_secs(3), "round {round} had to wait");
+        assert!(
+            started.elapsed() < Duration::from_secs(3),
+            "round {round}: the transaction must not wait"
+        );
         let request_id = key(None, "r", 1).request_id;
         assert_eq!(change.request(Some(&tenant("acme")), &request_id).await.unwrap(), []);
         assert_eq!(change.commit().await.unwrap(), 0, "an empty transaction changes nothing");
@@ -289,7 +292,7 @@ pub async fn a_closed_store_is_unavailable(bench: &Bench) {
     timeout(Duration::from_secs(10), store.close()).await.expect("the close ends");
     drop(change);
     let id = new_node();
-    let refusals = [
+    let results = [
         store.begin().await.map(drop),
         store.log().head().await.map(drop),
         store.log().load(&mut |_, _, _| {}).await.map(drop),
@@ -312,8 +315,8 @@ pub async fn a_closed_store_is_unavailable(bench: &Bench) {
         store.history().enforced(1).await.map(drop),
         store.notifications().listen().await.map(drop),
     ];
-    for refusal in refusals {
-        assert!(matches!(refusal, Err(StoreError::Unavailable(_))), "{refusal:?}");
+    for result in results {
+        assert!(matches!(result, Err(StoreError::Unavailable(_))), "{result:?}");
     }
 }
 

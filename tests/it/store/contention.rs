@@ -75,8 +75,8 @@ async fn a_heartbeat_waits_for_an_eviction_in_flight() {
     }
 }
 
-/// A heartbeat that waited returns the head of the time of the call, or a later one. Both are safe.
-/// But the heartbeat must not overwrite the change for which it waited.
+/// A heartbeat that waited returns the head at the time of the call, or a later head. Both are
+/// safe. But the heartbeat must not overwrite the change that it waited for.
 #[tokio::test]
 async fn a_concurrent_heartbeat_and_acknowledgement_are_both_kept() {
     let bench = bench();
@@ -93,14 +93,14 @@ async fn a_concurrent_heartbeat_and_acknowledgement_are_both_kept() {
             other.execute("SELECT pg_sleep(0.3); COMMIT").await.unwrap();
         }
     );
-    assert!(renewed.unwrap().unwrap().is_held && acknowledged.unwrap());
+    assert!(renewed.unwrap().unwrap().is_in_log && acknowledged.unwrap());
     let row = row(store.as_ref(), id).await.unwrap();
     assert_eq!((row.heartbeat_seq, row.ack), (2, ack(1)));
     other.close().await.unwrap();
 }
 
-/// Each registration reads all rows after it has locked the head. Otherwise both could miss the
-/// longest lease.
+/// Each registration reads all rows after the head is locked. Otherwise both could miss the longest
+/// lease.
 #[tokio::test]
 async fn concurrent_registrations_both_raise_max_staleness() {
     let bench = bench();
@@ -137,7 +137,7 @@ async fn nodes_wait_neither_for_transactions_nor_for_readers() {
     let readers = join_all((0..16).map(|_| store.queries().overrides(&tenant)));
     let nodes = async {
         tokio::task::yield_now().await;
-        assert!(store.membership().heartbeat(id, 0, Some(head)).await.unwrap().unwrap().is_held);
+        assert!(store.membership().heartbeat(id, 0, Some(head)).await.unwrap().unwrap().is_in_log);
         assert!(store.membership().acknowledge(id, head, ack(1)).await.unwrap());
         store.membership().write_followers(id, &[]).await.unwrap();
         assert_eq!(store.membership().members().await.unwrap().members.len(), 2);

@@ -46,7 +46,7 @@ async fn expanding_migrations_are_accepted(bench: &Bench) {
 async fn contracting_migrations_are_rejected(bench: &Bench) {
     bench.open().await.close().await;
     apply_later(bench, &[EXPAND, CONTRACT]).await;
-    let expected = "has schema version 3, but this program knows only 1: run the version of \
+    let expected = "has schema version 3, but this program knows only 1; run the version of \
                     support-access that wrote it, or a later one";
     let OpenError(rejected) = open(&bench.url, bench.clock.clone()).await.unwrap_err();
     assert!(rejected.ends_with(expected), "{rejected}");

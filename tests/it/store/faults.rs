@@ -20,8 +20,8 @@ use crate::store::{
 pub const BOUND: Duration = Duration::from_secs(9);
 
 pub async fn is_unavailable<T: Debug>(work: impl Future<Output = Result<T, StoreError>>) {
-    let answer = timeout(BOUND, work).await.expect("the wait is bounded");
-    assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
+    let result = timeout(BOUND, work).await.expect("the wait is bounded");
+    assert!(matches!(result, Err(StoreError::Unavailable(_))), "{result:?}");
 }
 
 /// Repeats a change until the store has recovered.

@@ -32,7 +32,12 @@ pub fn seeded() -> StdRng {
 }
 
 /// Commits transactions of a few events, drops others, and updates the model.
-pub async fn live_on(store: &Store, model: &mut Model, rng: &mut StdRng, changes: usize) {
+pub async fn make_random_changes(
+    store: &Store,
+    model: &mut Model,
+    rng: &mut StdRng,
+    changes: usize,
+) {
     for _ in 0..changes {
         let mut change = begin(store).await;
         let mut working = model.clone();

@@ -63,7 +63,7 @@ async fn append(change: &mut dyn Transaction, entry: NewEvent) -> Lock {
     change.append(entry).await.unwrap().kind.lock().unwrap().clone()
 }
 
-/// Creates a lock on everything in a transaction of its own.
+/// Creates a lock on everything in a separate transaction.
 async fn create(store: &Store, tenant_id: Option<&str>, party: Party) -> Lock {
     let mut change = begin(store).await;
     let lock = new_lock(tenant_id, LockTarget::Everything, party, change.now());

@@ -49,7 +49,7 @@ pub async fn a_node_is_a_member_until_its_eviction(bench: &Bench) {
     assert!(new.heartbeat_age < Duration::from_secs(10), "{new:?}");
 
     heartbeat(store.as_ref(), id, None).await;
-    assert!(!store.membership().evict(id, 0).await.unwrap(), "a heartbeat came between");
+    assert!(!store.membership().evict(id, 0).await.unwrap(), "the heartbeat number has changed");
     assert_eq!(row(store.as_ref(), id).await.unwrap().heartbeat_seq, 1);
     assert!(store.membership().evict(id, 1).await.unwrap());
     assert!(!store.membership().evict(id, 1).await.unwrap(), "the row is already deleted");
@@ -110,14 +110,14 @@ pub fn foreign_positions(head: Position) -> [(Position, &'static str); 5] {
     ]
 }
 
-pub async fn a_heartbeat_returns_the_head_and_whether_the_position_is_held(bench: &Bench) {
+pub async fn a_heartbeat_returns_the_head_and_whether_the_position_is_in_the_log(bench: &Bench) {
     let store = bench.open().await;
     let id = registered(store.as_ref()).await;
     let beginning = store.log().head().await.unwrap();
     assert_eq!((beginning.revision, beginning.time), (0, None));
     let first = heartbeat(store.as_ref(), id, None).await;
-    assert_eq!((first.head, first.is_held), (beginning, false));
-    assert!(heartbeat(store.as_ref(), id, Some(beginning)).await.is_held);
+    assert_eq!((first.head, first.is_in_log), (beginning, false));
+    assert!(heartbeat(store.as_ref(), id, Some(beginning)).await.is_in_log);
 
     let position = grant_and_head(store.as_ref()).await;
     let events = store.log().events_after(0, 9).await.unwrap();
@@ -127,12 +127,12 @@ pub async fn a_heartbeat_returns_the_head_and_whether_the_position_is_held(bench
     let last = grant_and_head(store.as_ref()).await;
     for held in [beginning, position, last] {
         let response = heartbeat(store.as_ref(), id, Some(held)).await;
-        assert_eq!((response.head, response.is_held), (last, true), "{held:?}");
+        assert_eq!((response.head, response.is_in_log), (last, true), "{held:?}");
         assert!(Some(response.now) >= last.time && response.now >= first.now);
     }
     for (held, difference) in foreign_positions(last) {
         let response = heartbeat(store.as_ref(), id, Some(held)).await;
-        assert_eq!((response.head, response.is_held), (last, false), "{difference}");
+        assert_eq!((response.head, response.is_in_log), (last, false), "{difference}");
     }
     assert_eq!(
         row(store.as_ref(), id).await.unwrap().heartbeat_seq,
@@ -235,12 +235,12 @@ pub async fn a_new_epoch_is_noticed_by_the_next_heartbeat(bench: &Bench) {
     let new = Position { epoch, ..old };
     assert_eq!(store.log().head().await.unwrap(), new);
     let response = heartbeat(store.as_ref(), id, Some(old)).await;
-    assert_eq!((response.head, response.is_held), (new, false));
+    assert_eq!((response.head, response.is_in_log), (new, false));
     assert!(!store.membership().acknowledge(id, old, ack(1)).await.unwrap());
     let reloaded = store.log().load(&mut |_, _, _| {}).await.unwrap();
     assert_eq!(reloaded.position, new);
     assert_ne!(reloaded.token_key, loaded.token_key);
-    assert!(heartbeat(store.as_ref(), id, Some(new)).await.is_held);
+    assert!(heartbeat(store.as_ref(), id, Some(new)).await.is_in_log);
     assert!(store.membership().acknowledge(id, new, ack(1)).await.unwrap());
 
     let head = store.history().chain_head(None).await.unwrap();
@@ -287,7 +287,7 @@ pub async fn nodes_send_heartbeats_while_a_transaction_is_open(bench: &Bench) {
         return; // SQLite has one writer, so that nodes wait for the commit
     }
     let change = begin(store.as_ref()).await;
-    assert!(heartbeat(store.as_ref(), id, Some(held)).await.is_held);
+    assert!(heartbeat(store.as_ref(), id, Some(held)).await.is_in_log);
     assert!(store.membership().acknowledge(id, held, ack(0)).await.unwrap());
     change.commit().await.unwrap();
     let row = row(store.as_ref(), id).await.unwrap();

@@ -13,7 +13,7 @@ use support_access::{
     },
 };
 
-/// Everything that ever happened.
+/// All committed events.
 #[derive(Debug, Default, Clone)]
 pub struct Model {
     pub events: Vec<Event>,

@@ -35,12 +35,12 @@ async fn urls_are_validated_and_passwords_are_not_shown() {
         assert_eq!(open_error(&bench, url).await, schemes);
     }
     let in_memory = "database-url names a SQLite database in memory, which support-access cannot \
-                     share between its connections: write memory: to keep nothing, or the path \
+                     share between its connections; write memory: to keep nothing, or the path \
                      of a file";
     for url in ["sqlite::memory:", "sqlite://:memory:", "sqlite://x?mode=memory"] {
         assert_eq!(open_error(&bench, url).await, in_memory);
     }
-    let none = "database-url names no file: write sqlite://PATH";
+    let none = "database-url names no file; write sqlite://PATH";
     for url in ["sqlite:", "sqlite://", "sqlite://?mode=rwc", "sqlite:///"] {
         assert_eq!(open_error(&bench, url).await, none);
     }
@@ -48,7 +48,7 @@ async fn urls_are_validated_and_passwords_are_not_shown() {
     assert!(
         port.starts_with("database-url is not a PostgreSQL URL (")
             && port.ends_with(
-                "): write \
+                "); write \
                      postgres://USER:PASSWORD@HOST/DATABASE"
             ),
         "{port}"
@@ -56,7 +56,9 @@ async fn urls_are_validated_and_passwords_are_not_shown() {
     let several = open_error(&bench, "postgres://me:s3cret@one:5432,two:5432/x").await;
     assert!(several.starts_with("database-url is not a PostgreSQL URL ("), "{several}");
     let OpenError(memory) = migrate("memory:").await.unwrap_err();
-    assert_eq!(memory, "database-url is memory:, where there is nothing to migrate");
+    let no_schema = "database-url is memory:, which has no schema to migrate; write sqlite://PATH \
+                     or postgres://USER:PASSWORD@HOST/DATABASE";
+    assert_eq!(memory, no_schema);
 }
 
 #[tokio::test]
@@ -67,28 +69,28 @@ async fn a_sqlite_file_must_be_writable_intact_and_of_this_program() {
     expect_error(
         &bench,
         &format!("{url}?mode=ro"),
-        "database-url requests read-only access, but support-access must write: leave out \
+        "database-url requests read-only access, but support-access must write; leave out \
          mode=ro",
     )
     .await;
     expect_error(
         &bench,
         &format!("{url}?cache=shared"),
-        "database-url has \"cache=shared\", which is not supported: leave it out",
+        "database-url has \"cache=shared\", which is not supported; leave out the parameter",
     )
     .await;
     let nowhere = open_error(&bench, &format!("{url}/nowhere/file.db")).await;
     assert!(nowhere.contains("but its directory cannot be used"), "{nowhere}");
 
-    fs::write(&path, "Dear diary, today I was not a database. ".repeat(100)).unwrap();
-    let corrupt = "the database PATH is corrupt or not a SQLite database: restore it from a backup";
+    fs::write(&path, "This text is not a SQLite database. ".repeat(100)).unwrap();
+    let corrupt = "the database PATH is corrupt or not a SQLite database; restore a backup";
     expect_error(&bench, url, corrupt).await;
 
     fs::remove_file(&path).unwrap();
     sql(&path, "CREATE TABLE customers (id INTEGER); PRAGMA user_version = 7").await;
     let before = fs::read(&path).unwrap();
-    let theirs = "the database PATH contains tables of another program: give support-access a \
-                  database of its own";
+    let theirs = "the database PATH contains tables of another program; give support-access a \
+                  separate database";
     expect_error(&bench, url, theirs).await;
     assert_eq!(fs::read(&path).unwrap(), before, "the file is unchanged");
 
@@ -121,7 +123,7 @@ async fn a_damaged_sqlite_file_is_rejected() {
     // The write version in the header. SQLite reads such a file, but does not write to the file.
     let file = fs::File::options().write(true).open(&path).unwrap();
     file.write_all_at(&[9], 18).unwrap();
-    let expected = "the database PATH is read-only, but support-access must write: make the file \
+    let expected = "the database PATH is read-only, but support-access must write; make the file \
                     and its directory writable";
     expect_error(&bench, &bench.url, expected).await;
 
@@ -129,8 +131,7 @@ async fn a_damaged_sqlite_file_is_rejected() {
     fs::write(&path, &whole).unwrap();
     let middle = u64::try_from(whole.len() / 2 / 4096 * 4096).unwrap();
     file.write_all_at(&[0xa5; 4096], middle).unwrap();
-    let expected =
-        "the database PATH is corrupt or not a SQLite database: restore it from a backup";
+    let expected = "the database PATH is corrupt or not a SQLite database; restore a backup";
     expect_error(&bench, &bench.url, expected).await;
 
     fs::write(&path, &whole).unwrap();
@@ -142,8 +143,8 @@ async fn a_damaged_sqlite_file_is_rejected() {
 async fn a_sqlite_file_has_one_process() {
     let bench = Bench::sqlite();
     let store = bench.open().await;
-    let expected = "the database PATH is in use by another process, and SQLite serves one: stop \
-                    the other, or use PostgreSQL";
+    let expected = "the database PATH is in use by another process, and SQLite serves only one; \
+                    stop the other process, or use PostgreSQL";
     expect_error(&bench, &bench.url, expected).await;
     let path = bench.url.trim_start_matches("sqlite://");
     let link = format!("{path}.link");
@@ -158,17 +159,17 @@ async fn damaged_schemas_are_rejected(bench: &Bench, place: &str) {
     migrate(&bench.url).await.unwrap();
     let expect = |problem: &str| format!("{place} {problem}");
     bench.sql("UPDATE _sqlx_migrations SET checksum = 'x'").await.unwrap();
-    let changed = "was brought to schema version 1 by another build of support-access than this: \
-                   run that build, or restore it from a backup";
+    let changed = "was migrated to schema version 1 by another build of support-access; run that \
+                   build, or restore the database from a backup";
     assert_eq!(open_error(bench, &bench.url).await, expect(changed));
     bench.sql("UPDATE _sqlx_migrations SET success = FALSE").await.unwrap();
-    let dirty = "is in the middle of migration 1, which failed: restore the database from a backup";
+    let dirty = "is in the middle of migration 1, which failed; restore the database from a backup";
     assert_eq!(open_error(bench, &bench.url).await, expect(dirty));
     bench
         .sql("UPDATE _sqlx_migrations SET version = version + 8, description = 'x'")
         .await
         .unwrap();
-    let theirs = "contains tables of another program: give support-access a database of its own";
+    let theirs = "contains tables of another program; give support-access a separate database";
     assert_eq!(open_error(bench, &bench.url).await, expect(theirs));
 }
 
@@ -178,7 +179,7 @@ async fn a_later_schema_is_rejected(bench: &Bench, place: &str) {
                  (version, description, success, checksum, execution_time) \
                  VALUES (9999, 'later', TRUE, 'x', 0)";
     bench.sql(newer).await.unwrap();
-    let expected = "has schema version 9999, but this program knows only 1: run the version of \
+    let expected = "has schema version 9999, but this program knows only 1; run the version of \
                     support-access that wrote it, or a later one";
     assert_eq!(open_error(bench, &bench.url).await, format!("{place} {expected}"));
 }
@@ -223,7 +224,7 @@ async fn a_postgres_database_must_exist_be_writable_and_of_this_program() {
     let bench = Bench::postgres();
     let (here, server) = place(&bench.url);
     bench.sql("CREATE TABLE customers (id bigint)").await.unwrap();
-    let theirs = "contains tables of another program: give support-access a database of its own";
+    let theirs = "contains tables of another program; give support-access a separate database";
     assert_eq!(open_error(&bench, &bench.url).await, format!("{here} {theirs}"));
 
     let bench = Bench::postgres();
@@ -231,27 +232,30 @@ async fn a_postgres_database_must_exist_be_writable_and_of_this_program() {
     let name = here.split('"').nth(1).unwrap().to_owned();
     let alter = format!("ALTER DATABASE {name} SET default_transaction_read_only = on");
     Cluster::shared().psql("postgres", &alter);
-    let read_only = "is read-only (default_transaction_read_only), but support-access must write: \
-                     allow it, or point database-url at another";
+    let read_only = "is read-only (default_transaction_read_only), but support-access must write; \
+                     allow writes, or point database-url at another database";
     assert_eq!(open_error(&bench, &bench.url).await, format!("{here} {read_only}"));
 
     let cluster = Cluster::shared();
     let missing = open_error(&bench, &cluster.url("nosuch")).await;
-    assert_eq!(missing, format!("the database \"nosuch\" on {server} does not exist: create it"));
+    assert_eq!(
+        missing,
+        format!("the database \"nosuch\" on {server} does not exist; create the database")
+    );
 
     let latin = cluster.fresh_database_with("ENCODING LATIN1 LOCALE 'C' TEMPLATE template0");
     let (here, _) = place(&latin);
-    let encoding = "does not have the encoding UTF8: create one that has";
+    let encoding = "does not have the encoding UTF8; create a database that has";
     assert_eq!(open_error(&bench, &latin).await, format!("{here} {encoding}"));
 
     let unknown = cluster.url("postgres").replace("user=postgres", "user=mallory&password=s3cret");
     let rejected = open_error(&bench, &unknown).await;
-    let expected = "refuses the user (role \"mallory\" does not exist): correct database-url";
+    let expected = "rejects the user (role \"mallory\" does not exist); correct database-url";
     assert_eq!(rejected, format!("{server} {expected}"));
 
     let unreachable = open_error(&bench, "postgres://me:s3cret@127.0.0.1:1/x").await;
     let expected = "PostgreSQL at 127.0.0.1:1 cannot be reached (Connection refused (os error \
-                    111)): start it, or correct database-url";
+                    111)); start the server, or correct database-url";
     assert_eq!(unreachable, expected);
 }
 
@@ -260,7 +264,7 @@ async fn a_standby_is_rejected() {
     let standby = Cluster::launch_standby();
     let url = standby.url("postgres");
     let (here, _) = place(&url);
-    let expected = "is a standby, in recovery: point database-url at the primary";
+    let expected = "is a standby, in recovery; point database-url at the primary";
     assert_eq!(open_error(&Bench::memory(), &url).await, format!("{here} {expected}"));
 }
 
@@ -273,7 +277,7 @@ async fn replicas_may_start_concurrently_on_an_empty_database() {
     }
 }
 
-/// Whether a session waits for a lock, so that later sessions would wait behind it.
+/// Whether a session waits for a lock. Later sessions would then wait, too.
 async fn waits_for_a_lock(observer: &mut sqlx::PgConnection) -> bool {
     const WAITING: &str = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted \
          AND locktype = 'relation' \
@@ -281,7 +285,7 @@ async fn waits_for_a_lock(observer: &mut sqlx::PgConnection) -> bool {
     sqlx::query_scalar(WAITING).fetch_one(observer).await.unwrap()
 }
 
-/// Another session holds a table that the migration needs, and later sessions go on.
+/// Another session holds a table that the migration needs, and later sessions proceed.
 #[tokio::test]
 async fn a_waiting_postgres_migration_blocks_no_other_session() {
     let bench = Bench::postgres();

@@ -121,14 +121,14 @@ async fn listeners_fail_when_the_database_does_not_respond() {
     let store = bench.open().await;
     let id = registered(store.as_ref()).await;
     let mut listener = store.notifications().listen().await.unwrap();
-    let mut impatient = store.notifications().listen().await.unwrap();
+    let mut polled = store.notifications().listen().await.unwrap();
     cluster.pause();
     // A caller that waits in short intervals also receives the error.
     let in_short_waits = async {
         let deadline = Instant::now() + BOUND;
         loop {
             assert!(Instant::now() < deadline, "the listener notices");
-            match timeout(Duration::from_millis(100), impatient.next()).await {
+            match timeout(Duration::from_millis(100), polled.next()).await {
                 Err(_) => {}
                 Ok(notification) => {
                     assert!(
@@ -141,7 +141,7 @@ async fn listeners_fail_when_the_database_does_not_respond() {
         }
     };
     tokio::join!(is_lost(listener.as_mut()), in_short_waits, expect_unavailable(store.as_ref()));
-    drop((listener, impatient));
+    drop((listener, polled));
     cluster.resume();
     recovers(store.as_ref()).await;
     expect_notification(store.as_ref()).await;
@@ -196,7 +196,7 @@ async fn a_primary_that_cannot_replicate_renews_no_lease() {
     assert_eq!(store.log().head().await.unwrap(), head, "unreplicated changes are not visible");
     cluster.replicate_to("");
     recovers(store.as_ref()).await;
-    assert!(store.membership().heartbeat(id, 0, Some(head)).await.unwrap().unwrap().is_held);
+    assert!(store.membership().heartbeat(id, 0, Some(head)).await.unwrap().unwrap().is_in_log);
 }
 
 /// A primary without its standby does not confirm existing state either: unreplicated state may be
@@ -292,7 +292,7 @@ async fn until_available<T>(operation: impl AsyncFn() -> Result<T, StoreError>) 
             Err(broken) => panic!("{broken:?}"),
         }
     }
-    panic!("the store recovers")
+    panic!("the store must recover")
 }
 
 /// Repeats an operation until the standby rejects it. Earlier errors come from connections that

@@ -63,9 +63,9 @@ const HISTORY: &str = "
     VACUUM ANALYZE;
 ";
 
-/// A table scan is an error, except of the small tables.
+/// The tables that no statement may scan.
 const LARGE_TABLES: [&str; 5] = ["events", "grants", "grant_agents", "locks", "enforcements"];
-/// PostgreSQL can switch to a plan for any values at the sixth execution of a prepared statement.
+/// PostgreSQL can switch to a generic plan at the sixth execution of a prepared statement.
 const EXECUTIONS: usize = 7;
 
 const NEWEST: PageBounds = PageBounds::newest(50);
@@ -143,7 +143,7 @@ async fn lists_of_grants_read_their_indexes() {
         let live = GrantFilter { states, ..all.clone() };
         explained.expect_grants(live, &["grants_live_tenant_id_create_sequence_idx"]).await;
     }
-    // For a common group, the newest grants of the tenant are as good.
+    // For a common group, PostgreSQL may read the newest grants of the tenant instead.
     let of_group = GrantFilter { group_id: Some(group("rare")), ..all.clone() };
     let index = "grants_tenant_id_group_id_create_sequence_idx";
     explained.expect_grants(of_group, &[index]).await;

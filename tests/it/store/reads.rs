@@ -12,7 +12,7 @@ use support_access::{
 
 use crate::store::{
     bench::Bench,
-    history::{TENANTS, live_on, random_event_query, random_grant_query, seeded},
+    history::{TENANTS, make_random_changes, random_event_query, random_grant_query, seeded},
     locks::random_lock_query,
     model::{Known, Model},
     samples::{
@@ -26,7 +26,7 @@ pub async fn reads_agree_with_a_naive_model_of_the_log(bench: &Bench) {
     let mut model = Model::default();
     let mut rng = seeded();
     for _ in 0..6 {
-        live_on(store.as_ref(), &mut model, &mut rng, 20).await;
+        make_random_changes(store.as_ref(), &mut model, &mut rng, 20).await;
         assert_eq!(store.log().events_after(0, usize::MAX).await.unwrap(), model.events);
         assert_eq!(store.log().head().await.unwrap().revision, model.head());
         let mut visited = Vec::new();

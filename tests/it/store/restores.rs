@@ -55,11 +55,11 @@ async fn lost_events_are_not_held_even_if_their_revisions_are_reused() {
         "the log has another event 2"
     );
     let response = store.membership().heartbeat(id, 0, Some(lost)).await.unwrap().unwrap();
-    assert_eq!((response.head, response.is_held), (other, false));
+    assert_eq!((response.head, response.is_in_log), (other, false));
     store.history().record_enforced(2, 2, lost.time.unwrap(), ENFORCED).await.unwrap();
     assert_eq!(store.history().enforced(2).await.unwrap(), None, "the log has another event 2");
     for (held, revision) in [(kept, 1), (other, 2)] {
-        assert!(store.membership().heartbeat(id, 0, Some(held)).await.unwrap().unwrap().is_held);
+        assert!(store.membership().heartbeat(id, 0, Some(held)).await.unwrap().unwrap().is_in_log);
         assert!(store.membership().acknowledge(id, held, ack(revision)).await.unwrap());
     }
 }
@@ -82,7 +82,7 @@ async fn a_restore_ends_transactions_and_subscriptions() {
 }
 
 #[tokio::test]
-async fn an_empty_database_in_place_of_the_old_has_another_log() {
+async fn an_empty_replacement_database_has_another_log() {
     let (clock, memory, store) = store();
     let id = registered(&store).await;
     let beginning = store.log().head().await.unwrap();
@@ -94,7 +94,7 @@ async fn an_empty_database_in_place_of_the_old_has_another_log() {
     assert_eq!(store.membership().heartbeat(id, 0, Some(old)).await.unwrap(), None);
     store.membership().register(&crate::store::samples::member(id)).await.unwrap();
     for held in [beginning, old] {
-        assert!(!store.membership().heartbeat(id, 0, Some(held)).await.unwrap().unwrap().is_held);
+        assert!(!store.membership().heartbeat(id, 0, Some(held)).await.unwrap().unwrap().is_in_log);
         assert!(!store.membership().acknowledge(id, held, ack(held.revision)).await.unwrap());
     }
 }

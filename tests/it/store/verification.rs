@@ -227,7 +227,11 @@ async fn one_replica_verifies_and_another_takes_over() {
     assert_eq!(verifying(&replicas).await, [None, None], "a new replica has a smaller id");
 
     evict(&store, first).await;
-    assert_eq!(verifying(&replicas).await, [Some(Some(0)), None], "the role returns");
+    assert_eq!(
+        verifying(&replicas).await,
+        [Some(Some(0)), None],
+        "the smallest remaining id verifies again"
+    );
 }
 
 async fn evict(store: &Arc<Store>, id: Uuid) {

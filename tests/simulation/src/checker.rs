@@ -1,4 +1,4 @@
-//! Sees every commit and every check, and reports the first violation of a guarantee.
+//! Observes every commit and every check, and reports the first violation of a guarantee.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -162,9 +162,9 @@ impl Checker {
         }
     }
 
-    /// Records that a commit was answered to the current task.
-    pub(crate) fn record_answer(&self, revision: Revision) {
-        self.state.lock().log.record_answer(revision);
+    /// Records that the current task has received the response to a commit.
+    pub(crate) fn record_commit_response(&self, revision: Revision) {
+        self.state.lock().log.record_commit_response(revision);
     }
 
     /// Records that the log now ends at `head`.
@@ -189,7 +189,7 @@ impl Checker {
         self.state.lock().log_number
     }
 
-    /// Records the enforcement of a change of log `log_number`, as answered by a replica.
+    /// Records the enforcement of a change of log `log_number`, from the response of a replica.
     pub(crate) fn record_enforcement(
         &self,
         enforcement: &Enforcement,
@@ -210,9 +210,9 @@ impl Checker {
         state.counts.acknowledged += u64::from(nodes_lapsed == 0);
         state.log.enforced = state.log.enforced.max(revision);
         state.earlier = state.earlier.take().filter(|earlier| revision <= earlier.fork);
-        // Only for the task that made the change: another waiter may have begun to wait much later.
+        // Only the task that made the change: other tasks may have started to wait much later.
         let committed_at = state.log.at(revision).and_then(|logged| {
-            let (at, task) = logged.answered.filter(|(_, task)| *task == task::try_id())?;
+            let (at, task) = logged.response.filter(|(_, task)| *task == task::try_id())?;
             task.map(|_| at)
         });
         drop(state);

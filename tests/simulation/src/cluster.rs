@@ -73,7 +73,7 @@ pub(crate) struct RunningNode {
     pub(crate) replica: Option<(Arc<Replica>, Arc<Service>)>,
     /// Whether the node accepts connections.
     is_ready: Arc<AtomicBool>,
-    /// Cancelled when the node no longer answers checks or serves followers.
+    /// Cancelled when the node stops answering checks and serving followers.
     pub(crate) closed: CancellationToken,
     stop: CancellationToken,
 }
@@ -180,7 +180,7 @@ impl Cluster {
         let (stop, checker) = (running.stop.clone(), Arc::clone(&self.checker));
         running.process.spawn(async move {
             if let Err(error) = upstream_session::run(node, upstreams, stop).await {
-                checker.violation(format!("a sidecar was refused: {error}"));
+                checker.violation(format!("a sidecar was rejected: {error}"));
             }
         });
         running
@@ -279,7 +279,7 @@ impl Machine {
         self.running.lock().clone()
     }
 
-    /// The node of this machine, if serving checks and followers.
+    /// The node of this machine, if the node answers checks and serves followers.
     pub(crate) fn serving_node(&self) -> Option<Arc<RunningNode>> {
         self.running().filter(|running| {
             running.is_ready.load(Ordering::Relaxed) && !running.closed.is_cancelled()

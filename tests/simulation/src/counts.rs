@@ -7,11 +7,11 @@ use std::ops::Add;
 pub struct Counts {
     /// Committed events.
     pub commits: u64,
-    /// Changes that were answered as enforced.
+    /// Changes whose response was `COMPLETE`.
     pub complete: u64,
     /// Enforced changes that every node had acknowledged, so that no lease had to expire.
     pub acknowledged: u64,
-    /// Changes that were answered before enforcement.
+    /// Changes whose response was `PENDING`.
     pub pending: u64,
     /// Checks.
     pub checks: u64,

@@ -71,7 +71,7 @@ impl Sub for Statements {
 #[derive(Debug, Default)]
 struct Status {
     is_down: bool,
-    /// The number of failures. Connections from before a failure are dead.
+    /// The number of failures. A failure closes all connections.
     failures: u64,
 }
 
@@ -190,13 +190,13 @@ impl Connection {
         Ok(())
     }
 
-    /// Reads the row and the head, and commits later. A row that was inserted in between is not
-    /// updated.
+    /// Reads the row and the head, and commits later. If the row was inserted in between, the
+    /// heartbeat does not update the row.
     pub(crate) async fn heartbeat(
         &self,
         node_id: NodeId,
         heartbeat: i64,
-        held: Option<Position>,
+        position: Option<Position>,
         link: &Link,
     ) -> Result<Option<HeartbeatResponse>, StoreError> {
         self.database.count(|statements| statements.heartbeats += 1);
@@ -204,7 +204,7 @@ impl Connection {
         let row = self.row(node_id).await?;
         let response = HeartbeatResponse {
             head: store.log().head().await?,
-            is_held: self.is_in_log(held).await?,
+            is_in_log: self.is_in_log(position).await?,
             now: self.database.clock.now(),
         };
         let _row = self.lock_row(node_id).await?;
@@ -216,7 +216,7 @@ impl Connection {
         if row.is_none() || row != self.row(node_id).await? {
             return Ok(None);
         }
-        Ok(store.membership().heartbeat(node_id, heartbeat, held).await?.map(|_| response))
+        Ok(store.membership().heartbeat(node_id, heartbeat, position).await?.map(|_| response))
     }
 
     pub(crate) async fn membership(&self) -> Result<MemberList, StoreError> {
@@ -249,12 +249,13 @@ impl Connection {
     pub(crate) async fn acknowledge(
         &self,
         node_id: NodeId,
-        held: Position,
+        position: Position,
         ack: Ack,
     ) -> Result<bool, StoreError> {
         self.database.count(|statements| statements.acknowledgements += 1);
         let _row = self.lock_row(node_id).await?;
-        let is_written = self.database.store.membership().acknowledge(node_id, held, ack).await?;
+        let is_written =
+            self.database.store.membership().acknowledge(node_id, position, ack).await?;
         if is_written {
             self.database.notify(Notification::Membership);
         }

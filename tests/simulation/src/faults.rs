@@ -27,7 +27,7 @@ pub(crate) struct FaultInjector {
     quiesce: CancellationToken,
     /// The longest lease duration, in milliseconds.
     lease_ms: u64,
-    /// Held during a fault of the database, so that there is only one at a time.
+    /// Locked during a fault of the database, so that these faults do not overlap.
     database_fault: Mutex<()>,
     /// Faults that have not ended.
     active: TaskTracker,
@@ -230,7 +230,7 @@ impl FaultInjector {
 
     // === the database ===
 
-    /// Takes the database down for a while, as a failover without losses does.
+    /// Takes the database down for a while, like a failover without losses.
     async fn fail_database(&self) {
         let Ok(_fault) = self.database_fault.try_lock() else { return };
         self.cluster.checker.log("the database is down");
@@ -259,7 +259,7 @@ impl FaultInjector {
         }
     }
 
-    // === at the worst time ===
+    // === after a renewal ===
 
     /// Revokes a grant right after a node has renewed the lease, and cuts that node off.
     async fn fault_after_renewal(&self) {

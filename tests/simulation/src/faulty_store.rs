@@ -44,7 +44,7 @@ impl FaultyStore {
     }
 
     /// Runs a statement at the database, and returns the result. The statement completes even if
-    /// the client gives up.
+    /// the client stops waiting.
     async fn execute<T, F>(
         &self,
         statement: impl FnOnce(Connection) -> F + Send + 'static,
@@ -261,12 +261,12 @@ impl Membership for FaultyStore {
     async fn heartbeat(
         &self,
         node_id: NodeId,
-        seq: i64,
-        held: Option<Position>,
+        heartbeat: i64,
+        position: Option<Position>,
     ) -> Result<Option<HeartbeatResponse>, StoreError> {
         let link = Arc::clone(&self.link);
         self.execute(move |connection| async move {
-            connection.heartbeat(node_id, seq, held, &link).await
+            connection.heartbeat(node_id, heartbeat, position, &link).await
         })
         .await
     }
@@ -274,12 +274,12 @@ impl Membership for FaultyStore {
     async fn acknowledge(
         &self,
         node_id: NodeId,
-        held: Position,
+        position: Position,
         ack: Ack,
     ) -> Result<bool, StoreError> {
-        self.execute(
-            move |connection| async move { connection.acknowledge(node_id, held, ack).await },
-        )
+        self.execute(move |connection| async move {
+            connection.acknowledge(node_id, position, ack).await
+        })
         .await
     }
 
@@ -306,8 +306,9 @@ impl Membership for FaultyStore {
         self.execute(|connection| async move { connection.membership().await }).await
     }
 
-    async fn evict(&self, node_id: NodeId, seq: i64) -> Result<bool, StoreError> {
-        self.execute(move |connection| async move { connection.evict(node_id, seq).await }).await
+    async fn evict(&self, node_id: NodeId, heartbeat: i64) -> Result<bool, StoreError> {
+        self.execute(move |connection| async move { connection.evict(node_id, heartbeat).await })
+            .await
     }
 }
 

@@ -51,7 +51,7 @@ impl FaultyTransaction {
 }
 
 impl Drop for FaultyTransaction {
-    /// The database notices after a while that the client is gone, and rolls back. Until then,
+    /// The database detects after a while that the client is gone, and rolls back. Until then,
     /// other transactions wait.
     fn drop(&mut self) {
         if let Some(transaction) = self.transaction.take()
@@ -168,7 +168,7 @@ impl Transaction for FaultyTransaction {
         });
         let received = timeout(COMMIT_TIMEOUT, received).await;
         let revision = received.map_err(|_| unavailable())?.map_err(|_| unavailable())??;
-        self.connection.database.checker.record_answer(revision);
+        self.connection.database.checker.record_commit_response(revision);
         Ok(revision)
     }
 }

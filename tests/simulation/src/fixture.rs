@@ -83,7 +83,7 @@ impl Fixture {
         self.wait_until(number, |running| running.node.gauges().followers == count).await;
     }
 
-    /// Makes a replica read the membership now, as when a caller begins to wait for a change.
+    /// Makes a replica read the membership now, as when a caller starts to wait for a change.
     pub(crate) fn read_membership(&self, number: usize) {
         let running = self.running(number);
         let Some((replica, _)) = &running.replica else { return };
@@ -101,7 +101,7 @@ impl Fixture {
 
     // === changes ===
 
-    /// Grants access, and waits until all nodes know the grant.
+    /// Grants access, and gives all nodes time to apply the grant.
     pub(crate) async fn grant(&self, replica: usize, end: End) -> GrantKey {
         let grant = self.workload.grant(&self.running(replica), end, None);
         sleep(Duration::from_millis(300)).await;
@@ -129,7 +129,7 @@ impl Fixture {
     /// Waits until a revocation is enforced.
     pub(crate) async fn expect_enforced(&self, response: Response) {
         if !matches!(timeout(TIMEOUT, response).await, Ok(Ok(Some(_)))) {
-            self.cluster.checker.violation("a revocation was not answered".into());
+            self.cluster.checker.violation("a revocation was not enforced in time".into());
         }
     }
 

@@ -1,10 +1,13 @@
 //! A deterministic simulation of the protocol between check nodes.
 //!
 //! The drivers of `node` and `service` run in virtual time, with clocks, a network and a database
-//! that fail. One seed determines one history, so every failure can be repeated. The checker sees
-//! everything, and ends the history at the first violation of a guarantee: a check that is allowed
-//! after the grant was revoked or has expired, or despite a lock; an event that is lost or applied
-//! twice; a revocation that takes too long; a node that still denies once everything is repaired.
+//! that fail. One seed determines one history, so every failure can be repeated. The checker
+//! observes every commit and every check. The first violation of a guarantee ends the history:
+//!
+//! - A check is allowed after the grant was revoked or has expired, or despite a lock.
+//! - An event is lost or applied twice.
+//! - A revocation takes too long.
+//! - A node still denies after everything was repaired.
 //!
 //! [`node`] and [`service`] are copies of the modules of the service. `build.rs` has compiled the
 //! mutants of `mutants/` into the copies. Each mutant breaks one rule of the protocol, and the
@@ -114,7 +117,8 @@ fn run<H: Future<Output = ()>>(
     outcome
 }
 
-/// Random faults under a random workload. At the end, everything is repaired, and must work.
+/// Injects random faults under a random workload. At the end, everything is repaired, and must
+/// work.
 async fn random_history(cluster: Arc<Cluster>) {
     let quiesce = CancellationToken::new();
     let workload = Workload::new(Arc::clone(&cluster));

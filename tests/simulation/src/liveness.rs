@@ -1,4 +1,4 @@
-//! Checks that a repaired cluster works: a node that denied forever would violate no other
+//! Checks that a repaired cluster works. A node that always denies would violate no other
 //! guarantee.
 
 use std::{sync::Arc, time::Duration};
@@ -15,7 +15,7 @@ use crate::{
 
 /// How long nodes may take to get a lease again.
 const RECOVERY: Duration = Duration::from_secs(6);
-/// How long dead members may be reported, in lease durations, with a margin.
+/// How long dead members may be counted as lapsed, in lease durations, with a margin.
 const REPORTED_LEASES: u32 = 7;
 /// How long a change may take to reach all nodes.
 pub(crate) const PROMPT: Duration = Duration::from_millis(200);
@@ -36,7 +36,7 @@ pub(crate) async fn check(
         }
     }
     let Some(replica) = workload.any_replica() else { return };
-    workload.unlock_all(&replica);
+    workload.lift_all(&replica);
     sleep(PROMPT).await;
     let grant = workload.grant(&replica, End::UntilRevoked, None);
     sleep(PROMPT).await;

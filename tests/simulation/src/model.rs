@@ -17,8 +17,8 @@ use crate::{
 #[derive(Debug, Clone, Default)]
 struct State {
     grants: BTreeMap<(TenantId, GrantId), (Retained, GrantTerms)>,
-    /// By the revision of the creation: lock ids are random, and would make the order depend on
-    /// more than the seed.
+    /// By the revision of the creation. Lock ids are random, so an order by id would not depend on
+    /// the seed alone.
     locks: BTreeMap<Revision, LockTerms>,
 }
 
@@ -29,15 +29,15 @@ pub(crate) struct LogModel {
     events: Vec<LoggedEvent>,
     /// The state at each revision.
     states: Vec<Arc<State>>,
-    /// The last revision that was answered as enforced.
+    /// The last revision that a response has reported as enforced.
     pub(crate) enforced: Revision,
 }
 
 #[derive(Debug, Clone)]
 pub(crate) struct LoggedEvent {
     pub(crate) event: Event,
-    /// When the commit was answered, and to which task.
-    pub(crate) answered: Option<(Instant, Option<task::Id>)>,
+    /// The arrival of the response to the commit, and the task that received the response.
+    pub(crate) response: Option<(Instant, Option<task::Id>)>,
 }
 
 impl LogModel {
@@ -65,14 +65,14 @@ impl LogModel {
             }
         }
         self.states.push(Arc::new(state));
-        self.events.push(LoggedEvent { event, answered: None });
+        self.events.push(LoggedEvent { event, response: None });
     }
 
-    /// Records that the commit of `revision` was answered to the current task.
-    pub(crate) fn record_answer(&mut self, revision: Revision) {
+    /// Records that the current task has received the response to the commit of `revision`.
+    pub(crate) fn record_commit_response(&mut self, revision: Revision) {
         let index = usize::try_from(revision - 1).ok();
         if let Some(logged) = index.and_then(|index| self.events.get_mut(index)) {
-            logged.answered.get_or_insert_with(|| (Instant::now(), task::try_id()));
+            logged.response.get_or_insert_with(|| (Instant::now(), task::try_id()));
         }
     }
 
@@ -125,8 +125,8 @@ impl LogModel {
     /// Whether a check may be allowed by a grant, from the last enforced revision or from any later
     /// one.
     ///
-    /// The database clock shows `now`, and would show `latest` without any step back. An
-    /// expired lock need not hold again, and a grant that has started may still be used.
+    /// The database clock shows `now`, and would show `latest` without any step back. After a step
+    /// back, an expired lock need not apply again, and a started grant may still be used.
     pub(crate) fn may_allow(
         &self,
         check: &AccessCheck,

@@ -26,15 +26,15 @@ pub(crate) fn is_broken(rule: Rule) -> bool {
 
 // === called by mutants ===
 
-/// Answers a heartbeat for a node that has no membership row.
+/// Returns a response to a heartbeat of a node that has no membership row.
 pub(crate) async fn heartbeat_without_row(
     store: &Store,
     position: Option<Position>,
 ) -> Result<Option<HeartbeatResponse>, StoreError> {
     let now = store.begin().await?.now();
     let head = store.log().head().await?;
-    let is_held = position.is_some_and(|position| position.epoch == head.epoch);
-    Ok(Some(HeartbeatResponse { head, is_held, now }))
+    let is_in_log = position.is_some_and(|position| position.epoch == head.epoch);
+    Ok(Some(HeartbeatResponse { head, is_in_log, now }))
 }
 
 /// Acknowledges events that checks are not answered from yet.

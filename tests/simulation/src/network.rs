@@ -97,7 +97,7 @@ async fn carry<T>(
         link.traverse().await;
     };
     disconnected.run_until_cancelled(carrying).await;
-    // Sometimes one of the two ends does not notice.
+    // Sometimes one of the two ends stays open.
     let (keeps_receiver, keeps_sender) = (link.loses_response(), link.loses_response());
     if keeps_receiver || keeps_sender {
         let _kept = if keeps_receiver { (None, Some(to)) } else { (Some(from), None) };

@@ -1,5 +1,5 @@
-//! Scenarios that random histories rarely reach. Each targets some rules: with one of these broken,
-//! the scenario violates a guarantee. Without a broken rule, all scenarios keep all guarantees.
+//! Scenarios that random histories rarely reach. Each scenario targets some rules. If one of these
+//! rules is broken, the scenario violates a guarantee. Otherwise, it keeps all guarantees.
 
 use std::sync::Arc;
 
@@ -80,13 +80,13 @@ pub const SCENARIOS: [Scenario; 20] = [
         play: |fixture| Box::pin(play::longer_lease(fixture)),
     },
     Scenario {
-        name: "the answer to a commit is slow",
+        name: "the response to a commit is slow",
         rules: &[Rule::WaitStartsAfterCommit],
         plan: plans::two_replicas,
         play: |fixture| Box::pin(play::slow_commit(fixture)),
     },
     Scenario {
-        name: "a node knows the head long before it has read the events",
+        name: "a node gets a lease for events long before reading them",
         rules: &[Rule::LeaseAfterApply],
         plan: plans::two_replicas,
         play: |fixture| Box::pin(play::slow_reads(fixture)),

@@ -1,5 +1,5 @@
-//! Administrators who grant, extend, revoke, lock and unlock at any replica, and wait for the
-//! enforcement.
+//! Administrators who grant, extend and revoke access, and create and lift locks. Each call goes to
+//! any replica, and waits for the enforcement.
 
 use std::{
     collections::BTreeSet,
@@ -55,7 +55,7 @@ impl Workload {
                 46..80 => self.revoke_any(&replica),
                 80..84 => self.revoke_all(&replica),
                 84..91 => self.lock(&replica),
-                91..95 => self.unlock_any(&replica),
+                91..95 => self.lift_any(&replica),
                 _ => self.wait_enforced(&replica),
             }
         }
@@ -74,7 +74,7 @@ impl Workload {
     pub(crate) fn any_live(&self) -> Option<(GrantKey, GrantTerms)> {
         let grants = self.cluster.checker.grants().into_iter();
         let mut live: Vec<_> = grants.filter(|(.., is_live)| *is_live).collect();
-        // Not in the order of grant ids, which do not depend on the seed.
+        // Grant ids do not depend on the seed, so the order must not depend on grant ids.
         live.sort_by(|(left, ..), (right, ..)| left.cmp(right));
         self.cluster.random.pick(&live).map(|(grant, terms, _)| (grant.clone(), terms.clone()))
     }
@@ -181,8 +181,8 @@ impl Workload {
         });
     }
 
-    /// Locks a tenant, or sometimes more, then for a short time: otherwise no check would be
-    /// allowed.
+    /// Locks a tenant, or sometimes all tenants. A lock in all tenants ends soon, because otherwise
+    /// no check would be allowed.
     fn lock(&self, replica: &RunningNode) {
         let Some((grant, _)) = self.any_live() else { return };
         let random = &self.cluster.random;
@@ -211,18 +211,18 @@ impl Workload {
         });
     }
 
-    fn unlock_any(&self, replica: &RunningNode) {
+    fn lift_any(&self, replica: &RunningNode) {
         if let Some(lock) = self.cluster.random.pick(&self.cluster.checker.locks()) {
-            self.unlock(replica, lock);
+            self.lift(replica, lock);
         }
     }
 
-    pub(crate) fn unlock_all(&self, replica: &RunningNode) {
-        self.cluster.checker.locks().iter().for_each(|lock| self.unlock(replica, lock));
+    pub(crate) fn lift_all(&self, replica: &RunningNode) {
+        self.cluster.checker.locks().iter().for_each(|lock| self.lift(replica, lock));
     }
 
-    fn unlock(&self, replica: &RunningNode, lock: &LockTerms) {
-        // An unlock is not enforced, so no grant is checked after the call.
+    fn lift(&self, replica: &RunningNode, lock: &LockTerms) {
+        // Lifting a lock returns no enforcement, so no grant is checked after the call.
         let unused = GrantKey { tenant_id: tenant(0), group_id: group_id(0) };
         let tenant_id = lock.tenant_id.clone();
         let lock = LockRef { tenant_id, text: lock.lock_id.to_string() };

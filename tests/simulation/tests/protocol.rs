@@ -16,12 +16,11 @@ use simulation::{Counts, Outcome, Rule, SCENARIOS, Settings, Statements, costs, 
 
 /// Random histories of an ordinary run.
 const SEEDS: u64 = 200;
-/// Seeds that once found a fault. A change of the simulation gives these seeds other histories,
-/// which does no harm.
+/// Seeds that once found a fault. After a change of the simulation, these seeds may give other
+/// histories.
 const REGRESSIONS: [u64; 14] =
     [4, 5, 32, 40, 86, 148, 235, 357, 609, 4547, 4658, 6206, 6428, 10357];
-/// Random histories in which a broken rule must be detected, unless a targeted scenario detects the
-/// broken rule.
+/// Random histories in which a broken rule must be detected, unless a targeted scenario detects it.
 const SEEDS_PER_RULE: u64 = 25;
 /// How often each targeted scenario runs.
 const REPETITIONS: u64 = 10;

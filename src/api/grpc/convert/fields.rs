@@ -29,7 +29,7 @@ pub(in crate::api::grpc) type Parsed<T> = Result<T, Violations>;
 pub(super) struct Fields(Violations);
 
 impl Fields {
-    /// The parsed message, or all violations. `None` stands for a violation that was added before.
+    /// The parsed message, or all violations. `parsed` is `None` only if a violation was added.
     pub(super) fn finish<T>(self, parsed: Option<T>) -> Parsed<T> {
         self.0.into_result()?;
         parsed.ok_or_else(Violations::default)
@@ -70,7 +70,7 @@ impl Fields {
         if text.is_empty() { None } else { self.text(field, text, new) }
     }
 
-    /// The tenant of a call that may concern the vendor instead. An empty id is not an absent one.
+    /// The tenant of a call that is otherwise about the vendor. An empty id is invalid, not absent.
     pub(super) fn tenant(&mut self, tenant_id: Option<&str>) -> Option<TenantId> {
         tenant_id.and_then(|tenant_id| self.text("tenant_id", tenant_id, TenantId::new))
     }
@@ -99,7 +99,8 @@ impl Fields {
     /// Whether a list is not too long.
     pub(super) fn length(&mut self, field: &str, length: usize, max: usize) -> bool {
         if length > max {
-            self.out_of_range(field, &format!("must be at most {max}, but are {length}"));
+            let description = format!("must have at most {max} items, but has {length}");
+            self.out_of_range(field, &description);
         }
         length <= max
     }
@@ -200,8 +201,8 @@ impl Fields {
         Some(Span(std::time::Duration::new(seconds, micros * 1_000)))
     }
 
-    /// Exactly one of `alternatives` must be set. Clients send all fields of a form, so a second
-    /// value must not win silently.
+    /// Exactly one of `alternatives` must be set. A client may send every field of a form, so a
+    /// second value is a violation, and not silently ignored.
     pub(super) fn exactly_one(&mut self, alternatives: &[(&str, bool)]) {
         if !alternatives.iter().any(|(_, is_set)| *is_set) {
             let names: Vec<&str> = alternatives.iter().map(|(name, _)| *name).collect();

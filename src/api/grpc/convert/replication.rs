@@ -1,6 +1,7 @@
 //! The messages of replication between check nodes.
 //!
-//! Parsing stops at the first invalid field: a message was made by a program, and may be long.
+//! Parsing stops at the first invalid field, because a message can be long, and no user corrects
+//! the fields by hand.
 
 use std::time::Duration;
 
@@ -32,10 +33,10 @@ pub use response::{parse_response, response};
 
 /// The maximum length of a program's version, in characters.
 const VERSION_LENGTH_MAX: usize = 64;
-/// Above every real revision, and small enough that arithmetic cannot overflow.
+/// Greater than every real revision, and small enough that arithmetic cannot overflow.
 const REVISION_MAX: Revision = 1 << 62;
 
-/// A check node, which lags behind the head of the log by so many revisions.
+/// The message for a check node that is `lag` revisions behind the head of the log.
 pub(in crate::api::grpc) fn node_message(info: NodeInfo, lag: Revision) -> pb::CheckNode {
     let NodeInfo { node_id, kind, version, upstream, revision, lease_age, silent_for } = info;
     pb::CheckNode {
@@ -98,7 +99,7 @@ fn parse_position(message: rpb::LogPosition) -> Parsed<Position> {
 }
 
 fn parse_bytes(field: &str, bytes: &[u8]) -> Parsed<[u8; 16]> {
-    let description = || format!("must be 16 bytes long, but has {}", bytes.len());
+    let description = || format!("must have 16 bytes, but has {}", bytes.len());
     bytes.try_into().map_err(|_| malformed(field, &description()))
 }
 

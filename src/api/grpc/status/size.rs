@@ -1,6 +1,6 @@
-//! The size of a status. A status travels in two headers: the message, percent-encoded, and the
-//! details, which repeat the message, in base64. Proxies limit the size of all headers, often to
-//! 8 KiB.
+//! The size of a status, which is sent in two headers. One header is the percent-encoded message.
+//! The other header has the details and the message again, in base64. Proxies limit the size of all
+//! headers, often to 8 KiB.
 
 use tonic_types::FieldViolation;
 

@@ -18,7 +18,7 @@ row! {
         epoch: String,
         revision: i64,
         time: Option<i64>,
-        is_held: bool,
+        is_in_log: bool,
         heartbeat_time: i64,
     }
 }
@@ -70,9 +70,9 @@ fn age(now: i64, earlier: i64) -> Duration {
 
 impl HeartbeatRow {
     pub(in crate::store) fn into_domain(self) -> Result<HeartbeatResponse, StoreError> {
-        let Self { epoch, revision, time: head_time, is_held, heartbeat_time } = self;
+        let Self { epoch, revision, time: head_time, is_in_log, heartbeat_time } = self;
         let head = position(epoch, revision, head_time)?;
-        Ok(HeartbeatResponse { head, is_held, now: time("heartbeat_time", heartbeat_time)? })
+        Ok(HeartbeatResponse { head, is_in_log, now: time("heartbeat_time", heartbeat_time)? })
     }
 }
 

@@ -28,7 +28,7 @@ pub(in crate::store) fn records(
     Statement::with(sql, vec![owner(tenant_id).into(), sequence.into(), limit.into()])
 }
 
-/// Does nothing if there is a record already, or no such event.
+/// Does nothing if the change already has a record, or if the log has no such event.
 pub(in crate::store) fn insert_enforced(
     first: Revision,
     last: Revision,
@@ -50,8 +50,8 @@ pub(in crate::store) fn insert_enforced(
     Statement::with(sql, values)
 }
 
-/// Changes do not overlap. The record of an event, if there is one, is therefore the first that
-/// ends at the event or later.
+/// Changes do not overlap. The record of an event, if there is one, is therefore the first record
+/// that ends at the event or later.
 pub(in crate::store) fn enforced(revision: Revision) -> Statement {
     let sql = "SELECT n.elapsed, n.nodes_acknowledged, n.nodes_lapsed FROM \
                (SELECT first_revision, elapsed, nodes_acknowledged, nodes_lapsed FROM enforcements \

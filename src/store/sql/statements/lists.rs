@@ -88,7 +88,8 @@ const AGENTS: &str = "a.tenant_id = g.tenant_id AND a.create_sequence = g.create
 pub(in crate::store) fn grants(query: &GrantQuery) -> Statement {
     let GrantQuery { filter, now, page } = query;
     let (scope, is_live) = (&filter.scope, is_live(&filter.states));
-    // Few grants are live, and few grants name an agent. Whichever is rarer leads the query.
+    // Few grants are live, and fewer than all grants name the agent. The query starts at the live
+    // grants if only these can match, and otherwise at the grants that name the agent.
     let is_led_by_agent = filter.agent_id.is_some() && !is_live && *scope != QueryScope::All;
     let mut list = if is_led_by_agent {
         let from = format!("grant_agents AS a JOIN grants AS g ON {AGENTS}");
@@ -122,7 +123,7 @@ pub(in crate::store) fn grants(query: &GrantQuery) -> Statement {
         list.add(format!("g.start_time < {end}"));
     }
     if filter.overlap_start.is_some() || filter.overlap_end.is_some() {
-        // A grant that was revoked before its start was never in force.
+        // A grant that was revoked before its start was never active.
         list.add("g.start_time < coalesce(g.revoke_time, g.expire_time, g.start_time + 1)");
     }
     list.select(&format!("{}, {}", grants::TERMS, grants::REST))
@@ -156,8 +157,8 @@ fn add_states(list: &mut List<'_>, states: &[GrantState], now: Time) {
     list.add(format!("({})", alternatives.join(" OR ")));
 }
 
-/// Each event has the record of its change: the first record that ends at the event or later, if
-/// that record began at the event or earlier.
+/// Joins each event with the enforcement of the change. This is the first record that ends at the
+/// event or later, if that record also starts at the event or earlier.
 pub(in crate::store) fn events(query: &EventQuery) -> Statement {
     let EventQuery { filter, page } = query;
     let from = "events AS e LEFT JOIN enforcements AS n ON n.first_revision <= e.revision \

@@ -47,18 +47,18 @@ pub(in crate::store) fn heartbeat(
     dialect: &Dialect,
     node_id: NodeId,
     seq: i64,
-    held: Option<Position>,
+    position: Option<Position>,
     clock: Time,
 ) -> Statement {
     let mut values = vec![node_id.into(), seq.into()];
-    let is_held = is_held(held, &mut values);
+    let is_in_log = is_in_log(position, &mut values);
     let now = clock_expression(dialect, clock, &mut values);
     let sql = format!(
         "UPDATE members SET heartbeat_seq = \
          CASE WHEN heartbeat_seq < $2 THEN $2 ELSE heartbeat_seq + 1 END, heartbeat_time = {now} \
          WHERE node_id = $1 \
          RETURNING (SELECT epoch FROM head) AS epoch, (SELECT revision FROM head) AS revision, \
-         (SELECT time FROM head) AS time, {is_held} AS is_held, heartbeat_time"
+         (SELECT time FROM head) AS time, {is_in_log} AS is_in_log, heartbeat_time"
     );
     Statement::with(sql, values)
 }
@@ -68,7 +68,7 @@ pub(in crate::store) fn heartbeat(
 pub(in crate::store) fn acknowledge(
     dialect: &Dialect,
     node_id: NodeId,
-    held: Position,
+    position: Position,
     ack: Ack,
 ) -> Statement {
     let mut values = vec![
@@ -77,21 +77,21 @@ pub(in crate::store) fn acknowledge(
         i64::from(ack.nodes).into(),
         i64::from(ack.nodes_lapsed).into(),
     ];
-    let is_held = is_held(Some(held), &mut values);
+    let is_in_log = is_in_log(Some(position), &mut values);
     let sql = format!(
         "UPDATE members SET acknowledged_revision = $2, nodes = $3, nodes_lapsed = $4 \
-         WHERE node_id = $1 AND acknowledged_revision <= $2 AND {is_held} RETURNING {}",
+         WHERE node_id = $1 AND acknowledged_revision <= $2 AND {is_in_log} RETURNING {}",
         dialect.notify_membership_lazily
     );
     Statement::with(sql, values)
 }
 
-/// The condition that `held` is in this log; never NULL. Two logs that share a position share
-/// everything before it, so that a comparison of one event is enough.
-fn is_held(held: Option<Position>, values: &mut Vec<Value>) -> String {
-    let epoch = bind(values, Value::MaybeText(held.map(|held| held.epoch.to_string())));
-    let revision = bind(values, held.map(|held| held.revision));
-    let time = bind(values, held.and_then(|held| held.time));
+/// The condition that `position` is in this log; never NULL. Two logs that share a position share
+/// all earlier events, so that a comparison of one event is enough.
+fn is_in_log(position: Option<Position>, values: &mut Vec<Value>) -> String {
+    let epoch = bind(values, Value::MaybeText(position.map(|position| position.epoch.to_string())));
+    let revision = bind(values, position.map(|position| position.revision));
+    let time = bind(values, position.and_then(|position| position.time));
     format!(
         "EXISTS (SELECT 1 FROM head WHERE epoch = {epoch} AND ({revision} = 0 \
          OR EXISTS (SELECT 1 FROM events WHERE revision = {revision} AND time = {time})))"
@@ -121,8 +121,9 @@ pub(in crate::store) fn select(dialect: &Dialect, clock: Time) -> Statement {
     Statement::with(sql, values)
 }
 
-/// Waits for uncommitted writes of the row, and then reads the row again. Returns a row if it
-/// deleted one: the node's `max_staleness` if it was the only longest one, or else 0.
+/// Waits for uncommitted writes of the row, and then reads the row again. Returns a row if the
+/// node's row was deleted. The value is the node's `max_staleness` if all others are shorter, or
+/// else 0.
 pub(in crate::store) fn delete(node_id: NodeId, seq: i64) -> Statement {
     let sql = "DELETE FROM members WHERE node_id = $1 AND heartbeat_seq = $2 \
                RETURNING CASE WHEN max_staleness > (SELECT coalesce(max(max_staleness), 0) \

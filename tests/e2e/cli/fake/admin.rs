@@ -4,7 +4,7 @@ use support_access::api::proto::v1::{self, support_access_admin_server::SupportA
 use tonic::{Code, Request, Response, Status};
 
 use super::{
-    Fake, NoCase, Reply, history, mk_enforcement, mk_grant, mk_lock, refused, unavailable,
+    Fake, NoCase, Reply, history, mk_enforcement, mk_grant, mk_lock, rejected, unavailable,
 };
 
 /// The number of grants of every tenant.
@@ -22,7 +22,7 @@ fn page(token: &str, size: i32, length: usize) -> (std::ops::Range<usize>, Strin
 }
 
 fn grant_not_found() -> Status {
-    refused(Code::NotFound, "GRANT_NOT_FOUND", "grant_id", "there is no such grant")
+    rejected(Code::NotFound, "GRANT_NOT_FOUND", "grant_id", "there is no such grant")
 }
 
 #[tonic::async_trait]
@@ -38,7 +38,7 @@ impl SupportAccessAdmin for Fake {
         let tenant = message.tenant_id.clone();
         self.record(&metadata, |received| received.grants.push(message));
         match tenant.as_str() {
-            "strict" => Err(refused(
+            "strict" => Err(rejected(
                 Code::FailedPrecondition,
                 "POLICY_VIOLATION",
                 "duration",
@@ -111,7 +111,7 @@ impl SupportAccessAdmin for Fake {
             "empty" => return Err(grant_not_found()),
             "foreign" => {
                 let (code, text) = (Code::PermissionDenied, "the tenant is not the caller's own");
-                return Err(refused(code, "NOT_OWN_TENANT", "tenant_id", text));
+                return Err(rejected(code, "NOT_OWN_TENANT", "tenant_id", text));
             }
             _ => {}
         }
@@ -188,8 +188,8 @@ impl SupportAccessAdmin for Fake {
         }))
     }
 
-    /// The change of token t7 is in force at the second request, that of t8 never. Other tokens are
-    /// unknown.
+    /// The change of token t7 is enforced at the second request, and the change of t8 never. Other
+    /// tokens are unknown.
     async fn wait_enforced(
         &self,
         request: Request<v1::WaitEnforcedRequest>,
@@ -202,7 +202,7 @@ impl SupportAccessAdmin for Fake {
             "t7" | "t8" => v1::EnforcementState::Pending,
             _ => {
                 let (field, text) = ("consistency_token", "there is no such event");
-                return Err(refused(Code::NotFound, "EVENT_NOT_FOUND", field, text));
+                return Err(rejected(Code::NotFound, "EVENT_NOT_FOUND", field, text));
             }
         };
         let elapsed = Some(prost_types::Duration { seconds: 784, nanos: 0 });
@@ -234,7 +234,7 @@ impl SupportAccessAdmin for Fake {
         Ok(Response::new(v1::GetCheckpointResponse { checkpoint }))
     }
 
-    /// A lock in all tenants is in force.
+    /// A lock in all tenants is enforced at once.
     async fn lock_access(
         &self,
         request: Request<v1::LockAccessRequest>,
@@ -261,7 +261,7 @@ impl SupportAccessAdmin for Fake {
         match tenant.as_str() {
             "other" => {
                 let (field, text) = ("lock_id", "only the vendor may lift it");
-                return Err(refused(Code::PermissionDenied, "LOCK_OF_OTHER_PARTY", field, text));
+                return Err(rejected(Code::PermissionDenied, "LOCK_OF_OTHER_PARTY", field, text));
             }
             "unavailable" => return Err(unavailable()),
             _ => {}

@@ -1,4 +1,4 @@
-//! The histories of the fake server, which fit together.
+//! The histories of the fake server, with valid hash chains.
 
 use support_access::{
     api::proto::v1,
@@ -11,10 +11,10 @@ use support_access::{
 use tonic::Status;
 use uuid::Uuid;
 
-/// How many events the checkpoint of every history knows.
+/// The sequence of the checkpoint of every history.
 pub const HISTORY: usize = 2_500;
 
-/// The records of so many events, and a checkpoint.
+/// The records of this many events, and a checkpoint.
 fn history(tenant_id: &str, events: usize) -> (Vec<String>, String) {
     let log = LogName(Uuid::nil());
     let time = from_micros(1_800_000_000_000_000).unwrap();
@@ -33,7 +33,7 @@ fn history(tenant_id: &str, events: usize) -> (Vec<String>, String) {
     (records, Checkpoint::new(tenant_id.as_ref(), head, time, None).unwrap().line())
 }
 
-/// There are always more than the checkpoint knows: the history grows.
+/// Exports more events than the checkpoint covers, because a history grows.
 pub(super) fn export(
     message: &v1::ExportHistoryRequest,
 ) -> Vec<Result<v1::ExportHistoryResponse, Status>> {

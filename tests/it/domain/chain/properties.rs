@@ -92,7 +92,7 @@ proptest! {
     #[test]
     fn a_moved_or_replaced_line_is_named(
         events in prop::collection::vec(sample(), 2..9),
-        what in 0..7,
+        alteration in 0..7,
         place in any::<Index>(),
         other in any::<Index>(),
     ) {
@@ -111,7 +111,7 @@ proptest! {
             found: number(found),
         };
         let mut altered = lines.clone();
-        let expected = match what {
+        let expected = match alteration {
             0 => {
                 altered.remove(at);
                 match at {
@@ -185,7 +185,7 @@ proptest! {
         prop_assert_eq!(verify(&altered, public, None), mismatch(count + 1));
         // The checkpoint is forged as well, without the key.
         altered[count] = checkpoint(log(1), "acme", end, None).line();
-        prop_assert!(verify(&altered, None, None).is_ok(), "nothing in the file contradicts it");
+        prop_assert!(verify(&altered, None, None).is_ok(), "nothing in the file shows the change");
         let expected = fault(count + 1, ChainError::NotSigned);
         prop_assert_eq!(verify(&altered, public, None), expected);
         let unsigned = checkpoint(log(1), "acme", end, None);

@@ -1,4 +1,4 @@
-//! Limits of one caller. Further calls are refused with a retry delay, and affect no other caller.
+//! Limits of one caller. Further calls are rejected with a retry delay, and affect no other caller.
 
 use std::time::{Duration, Instant};
 
@@ -31,10 +31,10 @@ async fn list(channel: &Channel, name: &str) -> Result<(), Status> {
 }
 
 #[track_caller]
-fn assert_exhausted(refused: &Status, reason: &str) {
-    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
-    assert_eq!(refused.get_details_error_info().unwrap().reason, reason);
-    let delay = refused.get_details_retry_info().unwrap().retry_delay.unwrap();
+fn assert_exhausted(rejected: &Status, reason: &str) {
+    assert_eq!(rejected.code(), Code::ResourceExhausted, "{rejected:?}");
+    assert_eq!(rejected.get_details_error_info().unwrap().reason, reason);
+    let delay = rejected.get_details_retry_info().unwrap().retry_delay.unwrap();
     assert!(delay > Duration::ZERO && delay < Duration::from_secs(2), "{delay:?}");
 }
 
@@ -44,10 +44,10 @@ async fn assert_rate_limit(call: impl AsyncFn() -> Result<(), Status>) {
     let results = join_all((0..100).map(|_| call())).await;
     // Every second since the start has permitted ten further calls.
     let accepted_max = 20 + 10 * (started.elapsed().as_secs() + 1);
-    let (accepted, refused): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+    let (accepted, rejected): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
     let count = accepted.len() as u64;
     assert!((20..=accepted_max).contains(&count), "{count} of 100, at most {accepted_max}");
-    for status in refused {
+    for status in rejected {
         assert_exhausted(&status.unwrap_err(), "TOO_MANY_REQUESTS");
     }
 }
@@ -89,8 +89,8 @@ async fn the_concurrent_calls_of_a_caller_are_limited() {
         })
         .collect();
     // Counted by the server: a call of mallory that observes the limit could take its last permit.
-    let refused = rpcs("supportaccess.v1.SupportAccess", "CheckAccess", "RESOURCE_EXHAUSTED", 20);
-    wait_for_metric(&running, &refused).await;
+    let rejected = rpcs("supportaccess.v1.SupportAccess", "CheckAccess", "RESOURCE_EXHAUSTED", 20);
+    wait_for_metric(&running, &rejected).await;
     assert_exhausted(&check(&channel, "mallory").await.unwrap_err(), "TOO_MANY_CALLS");
     check(&channel, "trudy").await.unwrap();
     waiting.iter().for_each(tokio::task::JoinHandle::abort);
@@ -114,9 +114,9 @@ async fn the_followers_of_a_caller_are_limited() {
     for _ in 0..3 {
         followers.push(follow("mallory").await.unwrap());
     }
-    let refused = follow("mallory").await.unwrap_err();
-    assert_eq!(refused.code(), Code::ResourceExhausted);
-    assert_eq!(refused.get_details_error_info().unwrap().reason, "TOO_MANY_FOLLOWERS");
+    let rejected = follow("mallory").await.unwrap_err();
+    assert_eq!(rejected.code(), Code::ResourceExhausted);
+    assert_eq!(rejected.get_details_error_info().unwrap().reason, "TOO_MANY_FOLLOWERS");
     follow("trudy").await.unwrap();
     followers.pop();
     eventually(async || follow("mallory").await.is_ok()).await;

@@ -100,7 +100,7 @@ async fn closed_connections_release_their_permits() {
             // A third of the connections sends a preface. Some are reset by the server.
             let Ok(mut attacker) = Attacker::silent(address).await else { return };
             if (number + round) % 3 == 0 {
-                let _ = attacker.begin(&[]).await;
+                let _ = attacker.start(&[]).await;
             }
         }))
         .await;

@@ -101,7 +101,7 @@ impl Attacker<TcpStream> {
     /// A connection with a valid preface.
     pub(super) async fn connect(address: SocketAddr) -> io::Result<Self> {
         let mut attacker = Self::silent(address).await?;
-        attacker.begin(&[]).await?;
+        attacker.start(&[]).await?;
         Ok(attacker)
     }
 
@@ -119,7 +119,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Attacker<IO> {
     }
 
     /// Sends the preface and `settings`.
-    pub(super) async fn begin(&mut self, settings: &[u8]) -> io::Result<()> {
+    pub(super) async fn start(&mut self, settings: &[u8]) -> io::Result<()> {
         self.send(PREFACE).await?;
         self.send(&frame(SETTINGS, 0, 0, settings)).await
     }

@@ -37,12 +37,12 @@ async fn the_message_bytes_of_a_caller_are_limited() {
             .collect();
         let codes: Vec<Option<Code>> =
             calls.map(|status| status.map(|status| status.code())).collect().await;
-        let refused = codes.iter().filter(|code| **code == Some(Code::ResourceExhausted)).count();
+        let rejected = codes.iter().filter(|code| **code == Some(Code::ResourceExhausted)).count();
         let late = codes.iter().filter(|code| **code == Some(Code::DeadlineExceeded)).count();
         let growth = resident().saturating_sub(before);
-        println!("{path}: {refused} refused, {late} late, +{growth} B");
-        assert_eq!(refused + late, CALLS, "{codes:?}");
-        assert!(refused > CALLS / 2 && growth < 96 * MEGABYTE, "{refused} refused, +{growth} B");
+        println!("{path}: {rejected} rejected, {late} late, +{growth} B");
+        assert_eq!(rejected + late, CALLS, "{codes:?}");
+        assert!(rejected > CALLS / 2 && growth < 96 * MEGABYTE, "{rejected} rejected, +{growth} B");
         drop(channel);
     }
     println!("meanwhile {} checks were answered", gateway.stop().await);
@@ -63,7 +63,7 @@ async fn unread_responses_count_as_calls() {
     let gateway = BackgroundClient::connect(&running).await;
     let mut attacker = Attacker::silent(address).await.unwrap();
     // SETTINGS_INITIAL_WINDOW_SIZE of zero: the server may not send data.
-    attacker.begin(&[0, 4, 0, 0, 0, 0]).await.unwrap();
+    attacker.start(&[0, 4, 0, 0, 0, 0]).await.unwrap();
     let list = raw::framed(&prost::Message::encode_to_vec(&ListEventsRequest {
         tenant_id: "acme".to_owned(),
         ..ListEventsRequest::default()
@@ -80,11 +80,11 @@ async fn unread_responses_count_as_calls() {
     };
     // Counted by the server: a call of mallory that observes the limit could take its last permit.
     let admin = "supportaccess.v1.SupportAccessAdmin";
-    let refused = rpcs(admin, "ListEvents", "RESOURCE_EXHAUSTED", ATTEMPTS - CALLS);
-    wait_for_metric(&running, &refused).await;
-    let refused = check("mallory").await.unwrap_err();
-    assert_eq!(refused.code(), Code::ResourceExhausted);
-    assert_eq!(refused.get_details_error_info().unwrap().reason, "TOO_MANY_CALLS");
+    let rejected = rpcs(admin, "ListEvents", "RESOURCE_EXHAUSTED", ATTEMPTS - CALLS);
+    wait_for_metric(&running, &rejected).await;
+    let rejected = check("mallory").await.unwrap_err();
+    assert_eq!(rejected.code(), Code::ResourceExhausted);
+    assert_eq!(rejected.get_details_error_info().unwrap().reason, "TOO_MANY_CALLS");
     check("trudy").await.unwrap();
     drop(attacker);
     eventually(async || check("mallory").await.is_ok()).await;
@@ -112,8 +112,8 @@ async fn changes_count_as_calls_after_their_callers_disconnect() {
             () = eventually(async || store.waiting() >= started) => {}
         }
     }
-    let refused = grant(&channel, "mallory").await.unwrap_err();
-    assert_eq!(refused.get_details_error_info().unwrap().reason, "TOO_MANY_CALLS");
+    let rejected = grant(&channel, "mallory").await.unwrap_err();
+    assert_eq!(rejected.get_details_error_info().unwrap().reason, "TOO_MANY_CALLS");
     store.are_changes_held.send_replace(false);
     grant(&channel, "trudy").await.unwrap();
     eventually(async || grant(&channel, "mallory").await.is_ok()).await;

@@ -39,7 +39,7 @@ fn nested(depth: usize) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn oversized_messages_are_refused() {
+async fn oversized_messages_are_rejected() {
     let running = limited(CallLimits::default()).await;
     let address = tcp(&running);
     let gateway = BackgroundClient::connect(&running).await;
@@ -74,7 +74,7 @@ async fn oversized_messages_are_refused() {
         assert_eq!(status.code(), expected, "{shown}");
         println!("{path}, {} B: +{} B", message.len(), resident().saturating_sub(before));
     }
-    // Compression is disabled: a compressed message is refused without decompression.
+    // Compression is disabled: a compressed message is rejected without decompression.
     let bomb = [vec![1, 0, 0, 0, 20], vec![7; 20]].concat();
     let status = raw::outcome(&channel, raw::request(CHECK, "mallory", raw::whole(bomb))).await;
     let status = status.expect("a status");
@@ -84,7 +84,7 @@ async fn oversized_messages_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn oversized_headers_are_refused() {
+async fn oversized_headers_are_rejected() {
     let running = limited(CallLimits::default()).await;
     let address = tcp(&running);
     let gateway = BackgroundClient::connect(&running).await;
@@ -102,10 +102,10 @@ async fn oversized_headers_are_refused() {
         }
         let _ = attacker.send(&bytes).await;
         // A response with the status 431, a reset stream, or a closed connection.
-        let refusal = attacker
+        let rejection = attacker
             .until(TIMEOUT, |frame| [HEADERS, RST_STREAM, GO_AWAY].contains(&frame.kind))
             .await;
-        assert!(refusal.is_some() || attacker.until_closed(TIMEOUT).await.is_some(), "{length}");
+        assert!(rejection.is_some() || attacker.until_closed(TIMEOUT).await.is_some(), "{length}");
     }
     let mut attacker = Attacker::silent(running.metrics).await.unwrap();
     let head =

@@ -93,7 +93,7 @@ fn only_issued_tokens_are_accepted() {
 }
 
 #[test]
-fn certificates_are_parsed_or_refused() {
+fn certificates_are_parsed_or_rejected() {
     let (pem, _) = Authority::new("fuzz").client(GATEWAY);
     let valid = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap().to_vec();
     assert_eq!(Certificate::from_der(&valid).unwrap().names, [GATEWAY]);
@@ -104,7 +104,7 @@ fn certificates_are_parsed_or_refused() {
 }
 
 #[test]
-fn key_sets_are_parsed_or_refused() {
+fn key_sets_are_parsed_or_rejected() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("jwks.json");
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -160,7 +160,7 @@ fn json() -> impl Strategy<Value = String> {
 }
 
 #[test]
-fn configurations_are_loaded_or_refused() {
+fn configurations_are_loaded_or_rejected() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("config.toml");
     let valid = "trust_portal_assertion = true\nlisten = ['127.0.0.1:0']\n\

@@ -56,16 +56,16 @@ async fn assert_ended_in_time(attacks: Vec<Attack>) {
     println!("{count} slow connections were ended in time");
 }
 
-/// A connection that sends `bytes` one at a time, after a preface if `begin`.
+/// A connection that sends `bytes` one at a time, after a preface if `has_preface`.
 fn dribbling(
     address: SocketAddr,
-    begin: bool,
+    has_preface: bool,
     bytes: Vec<u8>,
 ) -> BoxFuture<'static, Option<Duration>> {
     Box::pin(async move {
         let mut attacker = Attacker::silent(address).await.unwrap();
-        if begin {
-            attacker.begin(&[]).await.unwrap();
+        if has_preface {
+            attacker.start(&[]).await.unwrap();
         }
         attacker.dribble(&bytes, TEN + SLACK).await
     })

@@ -47,7 +47,7 @@ fn the_example_contains_every_key_of_every_section() {
         fields::<SupportPolicy>("unknown = 1"),
         fields::<SupportPolicy>(group),
     ];
-    // `agent_kinds` must be omitted yet.
+    // The example omits `agent_kinds`, because the only valid value is the default.
     for field in all.iter().flatten().filter(|field| *field != "agent_kinds") {
         let is_key = |line: &str| line.starts_with(&format!("{field} ="));
         let is_table = |line: &str| line.contains(&format!("{field}]"));

@@ -79,7 +79,7 @@ fn socket_modes_are_octal() {
 }
 
 #[test]
-fn bindings_that_violate_the_separation_of_duties_are_refused() {
+fn bindings_that_violate_the_separation_of_duties_are_rejected() {
     let both = |first: &str, second: &str| {
         let names = format!(
             "certificates = {{ {first} = ['a.example'], {second} = ['b.example', 'a.example'] }}"
@@ -89,7 +89,7 @@ fn bindings_that_violate_the_separation_of_duties_are_refused() {
     for second in ["operator", "gateway"] {
         let expected = format!(
             "FILE: certificates binds a.example to both portal and {second} (separation of \
-             duties): the portal forwards customers' decisions, and must not be able to use them"
+             duties): the portal forwards the grants of tenants, and must not use these grants"
         );
         assert_eq!(both("portal", second).unwrap_err(), expected);
     }
@@ -103,7 +103,7 @@ fn bindings_that_violate_the_separation_of_duties_are_refused() {
 }
 
 #[test]
-fn invalid_bindings_are_refused() {
+fn invalid_bindings_are_rejected() {
     let cases = [
         ("certificates = { root = ['a'] }", "unknown variant `root`"),
         ("certificates = { tenant_admin = ['a.example'] }", "tenant_admin requires a token"),

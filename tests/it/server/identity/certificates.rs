@@ -29,12 +29,15 @@ async fn a_certificate_without_a_binding_has_no_permissions() {
     let world = World::new().await;
     for name in ["spiffe://vendor.example/gateway/2", "spiffe://other.example/gateway", "localhost"]
     {
-        let refused = world.checks(Some(name)).await.check_access(a_check()).await.unwrap_err();
-        assert_eq!((refused.code(), &*reason(&refused)), (Code::PermissionDenied, "ROLE_MISSING"));
+        let rejected = world.checks(Some(name)).await.check_access(a_check()).await.unwrap_err();
+        assert_eq!(
+            (rejected.code(), &*reason(&rejected)),
+            (Code::PermissionDenied, "ROLE_MISSING")
+        );
     }
-    let refused = world.checks(None).await.check_access(a_check()).await.unwrap_err();
+    let rejected = world.checks(None).await.check_access(a_check()).await.unwrap_err();
     assert_eq!(
-        (refused.code(), &*reason(&refused)),
+        (rejected.code(), &*reason(&rejected)),
         (Code::Unauthenticated, "CREDENTIALS_MISSING")
     );
 }
@@ -47,14 +50,14 @@ async fn the_common_name_is_ignored() {
     });
     let channel = world.connect(Some(identity)).await.unwrap();
     let mut client = SupportAccessClient::new(channel);
-    let refused = client.check_access(a_check()).await.unwrap_err();
+    let rejected = client.check_access(a_check()).await.unwrap_err();
     assert_eq!(
-        (refused.code(), &*reason(&refused)),
+        (rejected.code(), &*reason(&rejected)),
         (Code::Unauthenticated, "CERTIFICATE_REJECTED")
     );
 }
 
-/// Whether a call is answered. With TLS 1.3, a client may connect before the server has refused the
+/// Whether a call succeeds. With TLS 1.3, a client may connect before the server has rejected the
 /// connection.
 async fn is_accepted(world: &World, identity: (String, String)) -> bool {
     match world.connect(Some(identity)).await {
@@ -67,7 +70,7 @@ async fn is_accepted(world: &World, identity: (String, String)) -> bool {
 }
 
 #[tokio::test]
-async fn invalid_certificates_are_refused_in_the_handshake() {
+async fn invalid_certificates_are_rejected_in_the_handshake() {
     let world = World::new().await;
     assert!(is_accepted(&world, world.authority.client(GATEWAY)).await);
     let unknown = Authority::new("another authority");
@@ -88,20 +91,20 @@ async fn invalid_certificates_are_refused_in_the_handshake() {
 }
 
 #[tokio::test]
-async fn conflicting_roles_of_several_names_are_refused() {
+async fn conflicting_roles_of_several_names_are_rejected() {
     let world = World::new().await;
     for names in [[PORTAL, OPERATOR], [GATEWAY, PORTAL]] {
         let identity = world.authority.client_with(&names, |_| {});
         let channel = world.connect(Some(identity)).await.unwrap();
         let mut client = SupportAccessClient::new(channel);
-        let refused = client.check_access(a_check()).await.unwrap_err();
+        let rejected = client.check_access(a_check()).await.unwrap_err();
         let expected = (Code::PermissionDenied, "SEPARATION_OF_DUTIES");
-        assert_eq!((refused.code(), &*reason(&refused)), expected);
+        assert_eq!((rejected.code(), &*reason(&rejected)), expected);
     }
 }
 
 #[tokio::test]
-async fn plain_connections_to_a_tls_listener_are_refused() {
+async fn plain_connections_to_a_tls_listener_are_rejected() {
     let world = World::new().await;
     let plain = world.url().replace("https://", "http://");
     let connected = tonic::transport::Endpoint::from_shared(plain).unwrap().connect().await;

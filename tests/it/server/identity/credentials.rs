@@ -1,4 +1,4 @@
-//! Bearer tokens: invalid tokens of every kind are refused.
+//! Bearer tokens: invalid tokens of every kind are rejected.
 
 use std::time::{Duration, Instant};
 
@@ -174,21 +174,21 @@ fn unsuitable(issuer: &Issuer) -> Vec<(&'static str, String)> {
 }
 
 #[tokio::test]
-async fn invalid_tokens_are_refused() {
+async fn invalid_tokens_are_rejected() {
     let world = World::new().await;
     let client = world.admin(None).await;
     list(&client, &world.issuer.signer.sign(&valid())).await.unwrap();
     let cases = [forged(&world.issuer), unsuitable(&world.issuer)].concat();
     let count = cases.len();
     for (name, token) in cases {
-        let refused = list(&client, &token).await.unwrap_err();
+        let rejected = list(&client, &token).await.unwrap_err();
         assert_eq!(
-            (refused.code(), &*reason(&refused)),
+            (rejected.code(), &*reason(&rejected)),
             (Code::Unauthenticated, "TOKEN_REJECTED"),
             "{name}"
         );
-        let message = refused.message();
-        assert!(message.starts_with("the bearer token is refused: "), "{name}: {message}");
+        let message = rejected.message();
+        assert!(message.starts_with("the bearer token is rejected: "), "{name}: {message}");
     }
     println!("{count} invalid tokens");
 }
@@ -209,7 +209,7 @@ async fn the_leeway_tolerates_differences_between_clocks() {
 }
 
 #[tokio::test]
-async fn truncated_and_modified_tokens_are_refused() {
+async fn truncated_and_modified_tokens_are_rejected() {
     let world = World::new().await;
     let client = world.admin(None).await;
     let token = world.issuer.signer.sign(&valid());
@@ -245,8 +245,8 @@ async fn malformed_claims_grant_nothing() {
         without("tenants"),
     ];
     for claims in cases {
-        let refused = list(&client, &world.issuer.signer.sign(&claims)).await.unwrap_err();
-        assert_eq!(refused.code(), Code::PermissionDenied, "{claims}");
+        let rejected = list(&client, &world.issuer.signer.sign(&claims)).await.unwrap_err();
+        assert_eq!(rejected.code(), Code::PermissionDenied, "{claims}");
     }
     for claims in [with("roles", json!("openid access-admin")), with("tenants", json!("acme"))] {
         list(&client, &world.issuer.signer.sign(&claims)).await.unwrap();
@@ -254,7 +254,7 @@ async fn malformed_claims_grant_nothing() {
 }
 
 #[tokio::test]
-async fn other_schemes_and_huge_headers_are_refused() {
+async fn other_schemes_and_huge_headers_are_rejected() {
     let world = World::new().await;
     let client = world.admin(None).await;
     let token = world.issuer.signer.sign(&valid());
@@ -273,7 +273,7 @@ async fn other_schemes_and_huge_headers_are_refused() {
     {
         assert_eq!(send(value).await.unwrap_err().code(), Code::Unauthenticated);
     }
-    // The limit of metadata refuses a megabyte.
+    // The limit of metadata rejects a megabyte.
     assert!(send(format!("Bearer {}", "x".repeat(1 << 20))).await.is_err());
     list(&world.admin(None).await, &token).await.unwrap();
 }
@@ -295,8 +295,8 @@ async fn unknown_keys_cause_a_refresh_at_most_every_five_seconds() {
     let unknown = Signer::es256("3");
     let started = Instant::now();
     for _ in 0..200 {
-        let refused = list(&client, &unknown.sign(&valid())).await.unwrap_err();
-        assert!(refused.message().ends_with("has no such key"), "{}", refused.message());
+        let rejected = list(&client, &unknown.sign(&valid())).await.unwrap_err();
+        assert!(rejected.message().ends_with("has no such key"), "{}", rejected.message());
     }
     let fetches = keys.fetches() - before;
     let fetches_max = 2 + started.elapsed().as_secs() / 5;
@@ -310,9 +310,9 @@ async fn an_unavailable_issuer_does_not_prevent_the_start() {
     *keys.response.lock() = (500, "sorry".into());
     let world = World::with_keys_at(&keys.url).await;
     let client = world.admin(None).await;
-    let refused = list(&client, &signer.sign(&valid())).await.unwrap_err();
-    assert_eq!((refused.code(), &*reason(&refused)), (Code::Unavailable, "KEYS_UNAVAILABLE"));
-    let delay = refused.get_details_retry_info().unwrap().retry_delay.unwrap();
+    let rejected = list(&client, &signer.sign(&valid())).await.unwrap_err();
+    assert_eq!((rejected.code(), &*reason(&rejected)), (Code::Unavailable, "KEYS_UNAVAILABLE"));
+    let delay = rejected.get_details_retry_info().unwrap().retry_delay.unwrap();
     assert!(delay > Duration::ZERO);
     *keys.response.lock() = (200, set(&[&signer]));
     eventually(async || list(&client, &signer.sign(&valid())).await.is_ok()).await;

@@ -1,4 +1,4 @@
-//! Methods of authentication, alone and combined, and the audit of refused calls.
+//! Methods of authentication, alone and combined, and the audit of rejected calls.
 
 use std::{
     fs,
@@ -72,12 +72,12 @@ async fn without_issuers_every_client_needs_a_certificate() {
     let gateway = connect(&url, &authority, Some(authority.client(GATEWAY))).await;
     gateway.unwrap().check_access(a_check()).await.unwrap();
     if let Some(mut client) = connect(&url, &authority, None).await {
-        // With TLS 1.3, the handshake ends for the client before the server refuses it.
-        let refused = client.check_access(a_check()).await.unwrap_err();
+        // With TLS 1.3, the handshake ends for the client before the server rejects it.
+        let rejected = client.check_access(a_check()).await.unwrap_err();
         assert_ne!(
-            refused.code(),
+            rejected.code(),
             Code::Unauthenticated,
-            "the connection must be refused, not the call: {refused}"
+            "the connection must be rejected, not the call: {rejected}"
         );
     }
 }
@@ -95,9 +95,9 @@ async fn without_authorities_no_client_needs_a_certificate() {
     client.check_access(bearing(a_check(), &token)).await.unwrap();
     // The server requests no certificate, and ignores one.
     let mut client = connect(&url, &authority, Some(authority.client(GATEWAY))).await.unwrap();
-    let refused = client.check_access(a_check()).await.unwrap_err();
+    let rejected = client.check_access(a_check()).await.unwrap_err();
     assert_eq!(
-        (refused.code(), &*reason(&refused)),
+        (rejected.code(), &*reason(&rejected)),
         (Code::Unauthenticated, "CREDENTIALS_MISSING")
     );
 }
@@ -161,7 +161,7 @@ impl Write for Log {
 
 /// The runtime has one thread, so that the subscriber of this thread receives every event.
 #[tokio::test]
-async fn refused_calls_are_counted_and_audited() {
+async fn rejected_calls_are_counted_and_audited() {
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()
@@ -177,10 +177,10 @@ async fn refused_calls_are_counted_and_audited() {
     let mut gateway = world.admin(Some(GATEWAY)).await;
     assert_eq!(gateway.list_grants(request()).await.unwrap_err().code(), Code::PermissionDenied);
     let token = world.issuer.token("alice", "access-admin", &["other"]);
-    let refused = world.admin(None).await.list_grants(bearing(request(), &token)).await;
-    assert_eq!(refused.unwrap_err().code(), Code::PermissionDenied);
-    let refused = world.admin(None).await.list_grants(bearing(request(), "secret.to.ken")).await;
-    assert_eq!(refused.unwrap_err().code(), Code::Unauthenticated);
+    let rejected = world.admin(None).await.list_grants(bearing(request(), &token)).await;
+    assert_eq!(rejected.unwrap_err().code(), Code::PermissionDenied);
+    let rejected = world.admin(None).await.list_grants(bearing(request(), "secret.to.ken")).await;
+    assert_eq!(rejected.unwrap_err().code(), Code::Unauthenticated);
 
     let (service, method) = ("supportaccess.v1.SupportAccessAdmin", "ListGrants");
     assert!(has_metric(&world.running, &rpcs(service, method, "PERMISSION_DENIED", 2)).await);
@@ -197,9 +197,9 @@ async fn refused_calls_are_counted_and_audited() {
     assert!(
         fields
             .iter()
-            .any(|line| line["actor"] == "alice" && line["message"] == "a call was refused")
+            .any(|line| line["actor"] == "alice" && line["message"] == "a call was rejected")
     );
-    assert!(fields.iter().any(|line| line["message"] == "a caller was refused"), "{fields:?}");
+    assert!(fields.iter().any(|line| line["message"] == "a caller was rejected"), "{fields:?}");
     assert!(!text.contains("secret.to.ken"), "the log contains a token");
     assert!(!text.contains(&token), "the log contains a token");
 }

@@ -65,8 +65,8 @@ async fn every_metric_is_documented() {
     eventually(async || metrics(&world.running).await.contains_key(breaks)).await;
     let of_replica = metrics(&world.running).await;
     let of_sidecar = metrics(&sidecar.running).await;
-    let mut table =
-        String::from("| Metric | Type | Unit | Labels | Of | Meaning |\n|---|---|---|---|---|---|");
+    let head = "| Metric | Type | Unit | Labels | Nodes | Meaning |\n|---|---|---|---|---|---|";
+    let mut table = head.to_owned();
     for (name, Metric { kind, unit, help, labels }) in &of_replica {
         let of = match of_sidecar.get(name) {
             Some(same) => {

@@ -50,7 +50,7 @@ impl RoleHolder {
         let mut replication = ReplicationClient::new(self.channel.clone());
         let mut info = ServerInfoClient::new(self.channel.clone());
         let check = Some(AccessCheck { tenant_id: tenant_id.clone(), ..an_access_check() });
-        // Without a tenant, the vendor.
+        // A request without a tenant concerns the vendor.
         let named = Some(tenant_id.clone()).filter(|tenant_id| !tenant_id.is_empty());
         let scope = if named.is_some() { Scope::Tenant } else { Scope::Vendor }.into();
         macro_rules! call {
@@ -187,9 +187,9 @@ fn is_scoped(action: Action) -> bool {
 }
 
 #[tokio::test]
-async fn every_rpc_of_every_role_is_permitted_or_refused_as_in_the_table() {
+async fn every_rpc_of_every_role_is_permitted_or_rejected_as_in_the_table() {
     let world = World::new().await;
-    let (mut cells, mut refusals) = (0, 0);
+    let (mut cells, mut rejections) = (0, 0);
     for holder in holders(&world).await {
         for action in Action::ALL {
             for (tenant_id, is_own) in [("acme", true), ("other", false)] {
@@ -200,18 +200,18 @@ async fn every_rpc_of_every_role_is_permitted_or_refused_as_in_the_table() {
                     Permission::None => Some("ROLE_MISSING"),
                 };
                 let name = format!("{} by {} in {tenant_id}", action.name(), holder.name);
-                let refused = holder.call(*action, tenant_id).await.err();
-                let refused = refused.filter(|status| {
+                let rejected = holder.call(*action, tenant_id).await.err();
+                let rejected = rejected.filter(|status| {
                     assert_ne!(status.code(), Code::Unauthenticated, "{name}");
                     status.code() == Code::PermissionDenied
                 });
-                assert_eq!(refused.as_ref().map(reason).as_deref(), expected, "{name}");
+                assert_eq!(rejected.as_ref().map(reason).as_deref(), expected, "{name}");
                 cells += 1;
-                refusals += usize::from(expected.is_some());
+                rejections += usize::from(expected.is_some());
             }
         }
     }
-    println!("{cells} cells, {refusals} of them refusals");
+    println!("{cells} cells, {rejections} of them rejections");
 }
 
 /// Requests without a tenant concern the vendor's own history and locks.
@@ -227,10 +227,11 @@ async fn tenants_have_no_access_to_the_vendors_data() {
             Action::UnlockAccess,
             Action::WaitEnforced,
         ] {
-            let refused = holder.call(action, "").await.err();
-            let is_refused = refused.is_some_and(|status| status.code() == Code::PermissionDenied);
+            let rejected = holder.call(action, "").await.err();
+            let is_rejected =
+                rejected.is_some_and(|status| status.code() == Code::PermissionDenied);
             let expected = action.permission(holder.role) != Permission::All;
-            assert_eq!(is_refused, expected, "{} by {}", action.name(), holder.name);
+            assert_eq!(is_rejected, expected, "{} by {}", action.name(), holder.name);
         }
         let mut admin = SupportAccessAdminClient::new(holder.channel.clone());
         for request in [
@@ -238,9 +239,9 @@ async fn tenants_have_no_access_to_the_vendors_data() {
             LockAccessRequest { group_id: "support".to_owned(), ..LockAccessRequest::default() },
             LockAccessRequest { everything: true, ..LockAccessRequest::default() },
         ] {
-            let refused = admin.lock_access(holder.request(request)).await.unwrap_err();
-            let is_refused = refused.code() == Code::PermissionDenied;
-            assert_eq!(is_refused, holder.role != Role::Operator, "{}", holder.name);
+            let rejected = admin.lock_access(holder.request(request)).await.unwrap_err();
+            let is_rejected = rejected.code() == Code::PermissionDenied;
+            assert_eq!(is_rejected, holder.role != Role::Operator, "{}", holder.name);
         }
     }
 }
@@ -252,8 +253,8 @@ async fn callers_without_credentials_may_only_check_health() {
     let unauthenticated =
         RoleHolder { name: String::new(), role: Role::Node, channel: channel.clone(), token: None };
     for action in Action::ALL {
-        let refused = unauthenticated.call(*action, "acme").await.unwrap_err();
-        assert_eq!(refused.code(), Code::Unauthenticated, "{}", action.name());
+        let rejected = unauthenticated.call(*action, "acme").await.unwrap_err();
+        assert_eq!(rejected.code(), Code::Unauthenticated, "{}", action.name());
     }
     let mut health = tonic_health::pb::health_client::HealthClient::new(channel.clone());
     let request = tonic_health::pb::HealthCheckRequest::default();

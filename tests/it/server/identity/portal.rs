@@ -31,8 +31,8 @@ async fn portal_and_administrator_are_verified_and_recorded() {
     assert!(!event.actor_asserted);
 
     let other = GrantAccessRequest { tenant_id: "other".to_owned(), ..a_grant() };
-    let refused = portal.grant_access(bearing(other, &token)).await.unwrap_err();
-    assert_eq!((refused.code(), &*reason(&refused)), (Code::PermissionDenied, "NOT_OWN_TENANT"));
+    let rejected = portal.grant_access(bearing(other, &token)).await.unwrap_err();
+    assert_eq!((rejected.code(), &*reason(&rejected)), (Code::PermissionDenied, "NOT_OWN_TENANT"));
 }
 
 #[tokio::test]
@@ -49,8 +49,11 @@ async fn a_portal_has_no_permissions_of_its_own() {
     let world = World::new().await;
     let mut portal = world.admin(Some(PORTAL)).await;
     for request in [Request::new(a_grant()), named(a_grant(), "alice@acme.example")] {
-        let refused = portal.grant_access(request).await.unwrap_err();
-        assert_eq!((refused.code(), &*reason(&refused)), (Code::PermissionDenied, "ROLE_MISSING"));
+        let rejected = portal.grant_access(request).await.unwrap_err();
+        assert_eq!(
+            (rejected.code(), &*reason(&rejected)),
+            (Code::PermissionDenied, "ROLE_MISSING")
+        );
     }
 }
 
@@ -63,13 +66,13 @@ async fn a_trusted_portal_may_name_the_administrator_and_the_history_marks_it() 
     assert_eq!((&*event.actor, &*event.via), ("alice@acme.example", PORTAL));
     assert!(event.actor_asserted);
     for name in ["system", ""] {
-        let refused = portal.grant_access(named(a_grant(), name)).await.unwrap_err();
-        assert_eq!(refused.code(), Code::InvalidArgument, "{name:?}");
+        let rejected = portal.grant_access(named(a_grant(), name)).await.unwrap_err();
+        assert_eq!(rejected.code(), Code::InvalidArgument, "{name:?}");
     }
     // Other callers are not trusted.
     let mut operator = world.admin(Some(OPERATOR)).await;
-    let refused = operator.grant_access(named(a_grant(), "alice@acme.example")).await.unwrap_err();
-    assert_eq!((refused.code(), &*reason(&refused)), (Code::PermissionDenied, "ROLE_MISSING"));
+    let rejected = operator.grant_access(named(a_grant(), "alice@acme.example")).await.unwrap_err();
+    assert_eq!((rejected.code(), &*reason(&rejected)), (Code::PermissionDenied, "ROLE_MISSING"));
 }
 
 #[tokio::test]
@@ -80,9 +83,9 @@ async fn roles_of_certificate_and_token_are_not_combined() {
     for (certificate, token) in [(OPERATOR, &admin), (super::GATEWAY, &admin), (PORTAL, &operator)]
     {
         let mut client = world.admin(Some(certificate)).await;
-        let refused = client.grant_access(bearing(a_grant(), token)).await.unwrap_err();
+        let rejected = client.grant_access(bearing(a_grant(), token)).await.unwrap_err();
         let expected = (Code::PermissionDenied, "SEPARATION_OF_DUTIES");
-        assert_eq!((refused.code(), &*reason(&refused)), expected, "{certificate}");
+        assert_eq!((rejected.code(), &*reason(&rejected)), expected, "{certificate}");
     }
 }
 
@@ -92,8 +95,8 @@ async fn a_token_cannot_have_roles_of_both_parties() {
     let mut claims = super::issuer::claims("mallory", "access-admin", &["acme"]);
     claims["roles"] = serde_json::json!(["access-admin", "vendor-operator"]);
     let token = world.issuer.signer.sign(&claims);
-    let refused = world.admin(None).await.grant_access(bearing(a_grant(), &token)).await;
-    let refused = refused.unwrap_err();
+    let rejected = world.admin(None).await.grant_access(bearing(a_grant(), &token)).await;
+    let rejected = rejected.unwrap_err();
     let expected = (Code::PermissionDenied, "SEPARATION_OF_DUTIES");
-    assert_eq!((refused.code(), &*reason(&refused)), expected);
+    assert_eq!((rejected.code(), &*reason(&rejected)), expected);
 }

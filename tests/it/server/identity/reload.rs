@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use super::{GATEWAY, World, authority::Authority, issuer::Signer};
 use crate::server::harness::{a_check, eventually};
 
-/// Background calls, half of them on new connections. Every call must be answered.
+/// Background calls, half of them on new connections. Every call must succeed.
 struct Load {
     calls: JoinSet<usize>,
     stop: Arc<AtomicBool>,
@@ -127,8 +127,8 @@ async fn removing_an_authority_revokes_its_certificates() {
     fs::write(&world.files.client_ca, new.pem()).unwrap();
     eventually(async || !connects(old.clone()).await).await;
     assert!(connects(new.client(GATEWAY)).await);
-    let refused = open.check_access(a_check()).await;
-    assert!(refused.is_err(), "open connections are closed");
+    let rejected = open.check_access(a_check()).await;
+    assert!(rejected.is_err(), "open connections are closed");
 }
 
 #[tokio::test]
@@ -143,5 +143,5 @@ async fn key_sets_in_files_are_reloaded() {
     assert!(is_accepted(&world.issuer.signer).await);
     fs::write(&world.files.jwks, super::issuer::set(&[&second])).unwrap();
     eventually(async || is_accepted(&second).await).await;
-    assert!(!is_accepted(&world.issuer.signer).await, "a withdrawn key is refused");
+    assert!(!is_accepted(&world.issuer.signer).await, "a withdrawn key is rejected");
 }

@@ -65,7 +65,7 @@ async fn a_sidecar_follows_with_a_certificate_or_with_a_token() {
 async fn callers_without_the_role_node_cannot_follow() {
     let world = World::new().await;
     let gateway = world.issuer.token("gw", "vendor-gateway", &[]);
-    let refused = [
+    let rejected = [
         sidecar(&world, Some(GATEWAY), None).await,
         sidecar(&world, Some(OPERATOR), None).await,
         sidecar(&world, None, None).await,
@@ -74,7 +74,7 @@ async fn callers_without_the_role_node_cannot_follow() {
     // This node starts last. Once it follows, the other nodes had enough time to follow.
     let node = sidecar(&world, Some(NODE), None).await;
     eventually(async || !is_stale(&node).await).await;
-    for sidecar in refused {
+    for sidecar in rejected {
         assert!(is_stale(&sidecar).await);
     }
 }

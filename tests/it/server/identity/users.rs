@@ -40,8 +40,8 @@ async fn the_kernel_identifies_users_of_a_socket() {
     let mut checks = SupportAccessClient::new(channel.clone());
     checks.check_access(a_check()).await.unwrap();
     let mut admin = SupportAccessAdminClient::new(channel);
-    let refused = admin.grant_access(a_grant()).await.unwrap_err();
-    assert_eq!((refused.code(), &*reason(&refused)), (Code::PermissionDenied, "ROLE_MISSING"));
+    let rejected = admin.grant_access(a_grant()).await.unwrap_err();
+    assert_eq!((rejected.code(), &*reason(&rejected)), (Code::PermissionDenied, "ROLE_MISSING"));
 }
 
 #[tokio::test]
@@ -53,10 +53,10 @@ async fn users_without_a_binding_are_disconnected() {
     let connected = tonic::transport::Endpoint::try_from(uri).unwrap().connect().await;
     if let Ok(channel) = connected {
         let mut checks = SupportAccessClient::new(channel);
-        let refused = checks.check_access(a_check()).await.unwrap_err();
+        let rejected = checks.check_access(a_check()).await.unwrap_err();
         // The connection is closed before a status could be sent.
-        assert_ne!(refused.code(), Code::PermissionDenied, "{refused}");
-        assert_ne!(refused.code(), Code::Unauthenticated, "{refused}");
+        assert_ne!(rejected.code(), Code::PermissionDenied, "{rejected}");
+        assert_ne!(rejected.code(), Code::Unauthenticated, "{rejected}");
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) enum Call {
     RevokeAll {
         request: usize,
     },
-    /// Reads an own grant, or a grant of the other tenant.
+    /// Reads a grant of this tenant, or of the other tenant.
     Get {
         grant: usize,
         is_foreign: bool,

@@ -17,8 +17,8 @@ use super::{
 
 /// Timeout of a change of the tenant, whose enforcement may be pending.
 const OWN_TIMEOUT: Duration = Duration::from_secs(2);
-/// Timeout of a change of others, whose enforcement is always pending. Whether there is a response
-/// does not matter.
+/// Timeout of a change of others, whose enforcement is always pending. The test does not
+/// compare responses to others.
 const FOREIGN_TIMEOUT: Duration = Duration::from_millis(60);
 
 impl World {
@@ -270,11 +270,11 @@ impl World {
             }
             Foreign::Unlock => {
                 let lock = self.foreign_locks.pop();
-                self.unlock(lock).await;
+                self.lift(lock).await;
             }
             Foreign::VendorUnlock => {
                 let lock = self.vendor_locks.pop();
-                self.unlock(lock).await;
+                self.lift(lock).await;
             }
             Foreign::Check => {
                 let message = CheckAccessRequest {
@@ -286,7 +286,7 @@ impl World {
         }
     }
 
-    async fn unlock(&mut self, lock: Option<Lock>) {
+    async fn lift(&mut self, lock: Option<Lock>) {
         let Some(Lock { tenant_id, lock_id, .. }) = lock else { return };
         let reason = "over".to_owned();
         let message = UnlockAccessRequest { tenant_id, lock_id, reason, ..Default::default() };

@@ -56,7 +56,7 @@ impl Interceptor for Bearer {
     }
 }
 
-/// A server with what both sides remember of their earlier calls.
+/// A server, and the results of earlier calls that later calls use.
 pub(super) struct World {
     pub(super) running: Running,
     pub(super) clock: Arc<ManualClock>,
@@ -152,8 +152,8 @@ impl World {
     /// member is absent meanwhile, so that no lease of it expires.
     pub(super) async fn pass(&mut self, span: Duration) {
         self.member.leave().await;
-        // The enforcement of the first unlock is not recorded. So the wait reads the membership,
-        // and the server knows that the member has left.
+        // The enforcement of the first lifted lock is not recorded. So the wait reads the
+        // membership, and the server knows that the member has left.
         let tenant_id = Some(TENANT.to_owned());
         let consistency_token = self.tokens[1].clone();
         let request = WaitEnforcedRequest { tenant_id, consistency_token };
@@ -164,7 +164,7 @@ impl World {
             let check = Some(access_check(TENANT));
             let request = CheckAccessRequest { check, consistency_token: String::new() };
             let result = checks.clone().check_access(request).await;
-            // An error: the keys of the issuer have to be read again, too.
+            // An error is possible: the keys of the issuer must be read again, too.
             let is_fresh =
                 result.is_ok_and(|result| result.into_inner().reason() != DecisionReason::Stale);
             let next = store.queries().next_expiry().await.unwrap();

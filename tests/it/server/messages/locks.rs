@@ -40,7 +40,7 @@ fn lock(target: LockTarget) -> LockTerms {
     LockTerms { lock_id, tenant_id: None, target, party, expire_time }
 }
 
-/// Makes a lock invalid, and the field that then is.
+/// A change that makes a lock invalid, and the field that is then invalid.
 type Invalid = (fn(&mut rpb::ReplicatedLock), &'static str);
 
 #[test]

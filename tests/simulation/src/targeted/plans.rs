@@ -6,7 +6,7 @@ use crate::{clocks::DRIFT_MAX, plan::Plan};
 
 /// The lease duration of all scenarios that do not state another.
 pub(super) const LEASE: Duration = Duration::from_secs(1);
-/// So short that a node may still wait for a response when all leases have expired.
+/// A node may still wait for a response when all of these leases have expired.
 pub(super) const SHORT_LEASE: Duration = Duration::from_millis(400);
 
 pub(super) fn one_replica() -> Plan {

@@ -37,8 +37,8 @@ pub(super) async fn cut_off_after_renewal(fixture: Fixture) {
     fixture.expect_enforced(fixture.revoke(1, &grant)).await;
 }
 
-/// A node has sent no heartbeat for so long that it seems silent. The next heartbeat is sent, but
-/// not committed.
+/// A node has sent no heartbeat for so long that the node seems silent. Then a heartbeat is sent, but
+/// not committed yet.
 pub(super) async fn heartbeat_in_flight(fixture: Fixture) {
     fixture.start_all(2).await;
     let grant = fixture.grant(1, End::UntilRevoked).await;
@@ -53,8 +53,8 @@ pub(super) async fn heartbeat_in_flight(fixture: Fixture) {
     sleep(LEASE).await;
 }
 
-/// The read of the membership is slow to arrive. In the meantime, a node renews the lease, and is
-/// then cut off.
+/// The request for the membership arrives late. In the meantime, a node renews its lease, and is then
+/// cut off.
 pub(super) async fn late_membership_read(fixture: Fixture) {
     fixture.start_all(2).await;
     let grant = fixture.grant(1, End::UntilRevoked).await;
@@ -136,8 +136,8 @@ pub(super) async fn slow_commit(fixture: Fixture) {
     fixture.expect_enforced(response).await;
 }
 
-/// A node reads the log so slowly that others wait for a lease to expire, but the node keeps
-/// sending heartbeats.
+/// A node keeps sending heartbeats, but reads the log slowly. So a revocation waits until a lease of
+/// the node has expired.
 pub(super) async fn slow_reads(fixture: Fixture) {
     fixture.start_all(2).await;
     let grant = fixture.grant(1, End::UntilRevoked).await;
@@ -169,7 +169,7 @@ pub(super) async fn late_event(fixture: Fixture) {
     sleep(SHORT_LEASE).await;
 }
 
-/// Like [`late_event`], but nothing else happens until the event arrives.
+/// Like [`late_event`], but no change follows the restore.
 pub(super) async fn lost_event(fixture: Fixture) {
     let (_, backup, _) = event_in_transit(&fixture).await;
     restore_after_expiry(&fixture, backup, SHORT_LEASE).await;
@@ -232,8 +232,8 @@ pub(super) async fn lost_commits(fixture: Fixture) {
     fixture.expect_enforced(fixture.revoke(1, &grant)).await;
 }
 
-/// An older log is restored, and a replica that is cut off does not know. A sidecar that already
-/// has a lease for the restored log connects to that replica, and must not receive the lost events.
+/// An older log is restored while a replica is cut off. A sidecar that already has a lease for the
+/// restored log connects to that replica. The sidecar must not receive the lost events.
 pub(super) async fn late_upstream(fixture: Fixture) {
     fixture.start_all(3).await;
     fixture.grant(0, End::UntilRevoked).await;
@@ -255,8 +255,8 @@ pub(super) async fn late_upstream(fixture: Fixture) {
 
 // === replication ===
 
-/// A follower with an expired lease reconnects. While it catches up, a grant is revoked. A ping is
-/// answered while changes wait to be sent.
+/// A follower with an expired lease reconnects. While it catches up, a grant is revoked. A ping
+/// arrives while changes wait to be sent.
 pub(super) async fn narrow_stream(fixture: Fixture) {
     fixture.start_all(2).await;
     let grant = fixture.grant(0, End::UntilRevoked).await;
@@ -270,12 +270,12 @@ pub(super) async fn narrow_stream(fixture: Fixture) {
     // The follower resumes with changes.
     fixture.wait_for_renewal(0).await;
     fixture.wait_for_renewal(0).await;
-    // The stream has no capacity left: these two changes wait for each other ...
+    // The stream has no capacity left, so changes wait to be sent.
     for _ in 0..2 {
         sleep(Duration::from_millis(30)).await;
         fixture.grant_many(0, 1).await;
     }
-    // ... while the follower sends a ping.
+    // In the meantime, the follower sends a ping.
     sleep(Duration::from_millis(40)).await;
     fixture.expect_enforced(fixture.revoke(0, &grant)).await;
     sleep(LEASE * 2).await;
@@ -302,7 +302,7 @@ pub(super) async fn ping_while_stopping(fixture: Fixture) {
     let grant = fixture.grant(0, End::UntilRevoked).await;
     fixture.set_database_link(1, LinkConditions::REFUSED);
     sleep(LEASE * 11 / 10).await;
-    // So slow that the node mostly waits for a response.
+    // With this delay, the node mostly waits for a response.
     fixture.set_database_link(1, delayed(150));
     sleep(LEASE / 4).await;
     let running = fixture.running(1);
@@ -343,8 +343,8 @@ pub(super) async fn clock_set_back(fixture: Fixture) {
     fixture.cluster.check_everywhere(&grant);
 }
 
-/// A machine is suspended for two hours. After the resume, a grant with another minute left is
-/// active.
+/// A machine is suspended for two hours. When the machine resumes, a grant is active for another
+/// minute.
 pub(super) async fn long_suspend(fixture: Fixture) {
     let running = fixture.start(0).await;
     let suspended = Duration::from_hours(2);

@@ -1,5 +1,5 @@
-//! Replicated grants. A message contains each group once, and each tenant once per run of its
-//! grants.
+//! Replicated grants. A message contains each group once. A grant without a tenant has the tenant
+//! of the previous grant in the message.
 
 use std::collections::HashMap;
 
@@ -96,7 +96,10 @@ impl GrantReader {
         let index = usize::try_from(group_index).unwrap_or(usize::MAX);
         let group_id = self.group_ids.get(index).cloned();
         if agent_ids.len() > AGENTS_MAX {
-            return Err(out_of_range("agent_ids", &format!("must be at most {AGENTS_MAX}")));
+            return Err(out_of_range(
+                "agent_ids",
+                &format!("must have at most {AGENTS_MAX} items"),
+            ));
         }
         let agent_ids = parse_ids("agent_ids", &agent_ids, AgentId::new)?;
         let access_level = AccessLevel::from_proto(access_level);

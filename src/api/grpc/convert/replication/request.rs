@@ -26,18 +26,18 @@ const NODES_MAX: u32 = 100_000;
 /// The message to an upstream.
 pub fn request(message: ToUpstream) -> rpb::FollowRequest {
     let message = match message {
-        ToUpstream::Hello(Hello { protocol, node_id, version, held, lease_age }) => {
+        ToUpstream::Hello(Hello { protocol, node_id, version, position, lease_age }) => {
             Message::Hello(fr::Hello {
                 protocol_version: protocol,
                 node_id: node_id.0.as_bytes().to_vec(),
                 version,
-                position: held.map(position_message),
+                position: position.map(position_message),
                 lease_age: lease_age.map(duration),
             })
         }
         ToUpstream::Ping { seq } => Message::Ping(fr::Ping { sequence: seq }),
         ToUpstream::Ack(Ack { revision, nodes, nodes_lapsed }) => {
-            // The numbers are for display, so a larger number is cut to the maximum.
+            // The numbers are for display only, so a larger number may be cut to the maximum.
             let [nodes, nodes_lapsed] = [nodes, nodes_lapsed].map(|number| number.min(NODES_MAX));
             Message::Acknowledge(fr::Acknowledge { revision, nodes, nodes_lapsed })
         }
@@ -67,12 +67,12 @@ pub fn parse_request(request: rpb::FollowRequest) -> Parsed<ToUpstream> {
 
 fn parse_hello(message: fr::Hello) -> Parsed<Hello> {
     let fr::Hello { protocol_version, node_id, version, position, lease_age } = message;
-    let held = position.map(|position| within(parse_position(position), "position."));
+    let position = position.map(|position| within(parse_position(position), "position."));
     Ok(Hello {
         protocol: protocol_version,
         node_id: NodeId(parse_uuid("node_id", &node_id)?),
         version: parse_version("version", version)?,
-        held: held.transpose()?,
+        position: position.transpose()?,
         lease_age: lease_age.map(|age| parse_duration("lease_age", age)).transpose()?,
     })
 }
@@ -91,7 +91,8 @@ fn parse_acknowledge(message: fr::Acknowledge) -> Parsed<Ack> {
 fn parse_report(message: fr::Report) -> Parsed<Vec<NodeInfo>> {
     let fr::Report { check_nodes } = message;
     if check_nodes.len() > REPORT_MAX {
-        let description = format!("must be at most {REPORT_MAX}, but are {}", check_nodes.len());
+        let description =
+            format!("must have at most {REPORT_MAX} items, but has {}", check_nodes.len());
         return Err(out_of_range("check_nodes", &description));
     }
     let numbered = check_nodes.into_iter().enumerate();

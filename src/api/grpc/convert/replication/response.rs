@@ -23,9 +23,9 @@ use crate::{
     store::Retained,
 };
 
-/// The maximum length of a path. The follower itself rejects a path that is too long to follow.
+/// The maximum length of a path in a message. A follower accepts less (`node::message::PATH_MAX`).
 const PATH_LENGTH_MAX: usize = 16;
-/// The bounds of a lease's lifetime. A very short lease would be renewed all the time.
+/// The bounds of a lease's lifetime. A shorter lease would be renewed continuously.
 const LEASE_MIN: Duration = Duration::from_millis(10);
 const LEASE_MAX: Duration = Duration::from_hours(1);
 
@@ -85,7 +85,7 @@ fn lease_message(lease: LeaseGrant) -> fr::Lease {
     }
 }
 
-/// The upper bound of the clock is rounded up, as the lower bound is rounded down.
+/// Rounds up, so that an upper bound remains an upper bound.
 fn micros_rounded_up(time: Time) -> i64 {
     let has_rest = !time.timestamp_subsec_nanos().is_multiple_of(1_000);
     time.timestamp_micros() + i64::from(has_rest)
@@ -166,7 +166,7 @@ fn parse_change(reader: &mut GrantReader, message: fr::Change) -> Parsed<Arc<Cha
 fn parse_pong(message: fr::Pong) -> Parsed<Pong> {
     let fr::Pong { sequence, path, lease } = message;
     if path.len() > PATH_LENGTH_MAX {
-        return Err(out_of_range("path", &format!("must be at most {PATH_LENGTH_MAX} long")));
+        return Err(out_of_range("path", &format!("must have at most {PATH_LENGTH_MAX} items")));
     }
     let path = path.iter().map(|bytes| parse_uuid("path", bytes).map(NodeId));
     Ok(Pong {

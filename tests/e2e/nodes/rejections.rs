@@ -31,7 +31,7 @@ fn sidecar(upstreams: &[&str]) -> Launch {
     Launch::sidecar(upstreams).flags(&["--log", "off"])
 }
 
-async fn refusal(upstream: &str) -> String {
+async fn rejection(upstream: &str) -> String {
     let launch = sidecar(&[upstream]);
     let Outcome { code, stderr } = tokio::task::spawn_blocking(|| launch.outcome()).await.unwrap();
     assert_eq!(code, Some(1), "{stderr}");
@@ -71,11 +71,11 @@ fn no_server(url: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn http_upstreams_are_refused() {
+async fn http_upstreams_are_rejected() {
     let answer = "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     let replica = Server::start("memory:");
     for url in [serve_bytes(answer).await, format!("http://{}", replica.http)] {
-        assert_eq!(refusal(&url).await, no_server(&url));
+        assert_eq!(rejection(&url).await, no_server(&url));
     }
 }
 
@@ -89,16 +89,16 @@ async fn upstreams_that_close_connections_are_retried() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn other_grpc_upstreams_are_refused() {
+async fn other_grpc_upstreams_are_rejected() {
     let (_reporter, health) = health_reporter();
     let url = serve(tonic::transport::Server::builder().add_service(health)).await;
-    assert_eq!(refusal(&url).await, no_server(&url));
+    assert_eq!(rejection(&url).await, no_server(&url));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn upstreams_with_another_wire_protocol_are_refused() {
+async fn upstreams_with_another_wire_protocol_are_rejected() {
     let url = serve_bytes("SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n").await;
-    assert_eq!(refusal(&url).await, no_server(&url));
+    assert_eq!(rejection(&url).await, no_server(&url));
 }
 
 /// A node with another protocol version.
@@ -120,10 +120,10 @@ impl Replication for OtherVersion {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn upstreams_with_another_protocol_version_are_refused() {
+async fn upstreams_with_another_protocol_version_are_rejected() {
     let service = ReplicationServer::new(OtherVersion);
     let url = serve(tonic::transport::Server::builder().add_service(service)).await;
-    let error = refusal(&url).await;
+    let error = rejection(&url).await;
     assert!(error.starts_with(&url), "{error}");
     assert!(error.contains("version 2 of the protocol"), "{error}");
     assert!(error.contains("upgrade the older of the two"), "{error}");
@@ -162,7 +162,7 @@ async fn ring(length: usize) {
         servers.iter_mut().any(|server| !server.is_running())
     })
     .await;
-    let mut refusals = 0;
+    let mut rejections = 0;
     for server in &mut servers {
         if server.is_running() {
             // The server may exit at any moment.
@@ -174,19 +174,19 @@ async fn ring(length: usize) {
             assert_eq!(code, Some(1), "{stderr}");
             assert!(error.starts_with("error: cannot follow an upstream: unix:"), "{error}");
             assert!(error.contains("the upstream follows this node"), "{error}");
-            refusals += 1;
+            rejections += 1;
         }
     }
-    println!("{refusals} of {length} exited");
+    println!("{rejections} of {length} exited");
 }
 
 #[test]
-fn a_ring_of_two_is_refused() {
+fn a_ring_of_two_is_rejected() {
     ring(2);
 }
 
 #[test]
-fn a_ring_of_three_is_refused() {
+fn a_ring_of_three_is_rejected() {
     ring(3);
 }
 
