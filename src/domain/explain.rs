@@ -12,7 +12,7 @@ use crate::domain::{
 pub enum ChecklistQuestion {
     /// Has the tenant granted support access?
     AccessGranted,
-    /// Is the grant's period not over?
+    /// Is the grant's end time in the future?
     PeriodNotExpired,
     /// Is the grant active: started, and not revoked?
     EntryActive,

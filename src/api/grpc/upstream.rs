@@ -208,7 +208,7 @@ fn follow_error(url: &str, status: &Status) -> FollowError {
 
 fn no_server(url: &str) -> FollowError {
     FollowError::Rejected(format!(
-        "{url} is not a support-access server that can be followed: correct the upstream"
+        "{url} is not a support-access server that can be followed; correct the upstream"
     ))
 }
 

@@ -67,7 +67,7 @@ async fn serve_bytes(bytes: &'static str) -> String {
 }
 
 fn no_server(url: &str) -> String {
-    format!("{url} is not a support-access server that can be followed: correct the upstream")
+    format!("{url} is not a support-access server that can be followed; correct the upstream")
 }
 
 #[tokio::test(flavor = "multi_thread")]

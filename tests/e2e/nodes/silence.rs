@@ -239,7 +239,7 @@ async fn a_replica_that_cannot_receive_from_the_database_allows_no_revoked_acces
     partition(|topology| topology.database.block_to_client(), replica_0_and_followers).await;
 }
 
-/// The database is paused after the commit. The revocation is complete when the leases have expired.
+/// The database is paused after the commit. The revocation is complete once all leases expired.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revocation_completes_while_the_database_is_paused() {
     let topology = Topology::start().await;

@@ -128,7 +128,7 @@ async fn invalid_upstreams_are_reported() {
         for url in [other, format!("http://{}", running.metrics)] {
             let error = connect(&url, hello(node().id())).await.unwrap_err();
             let expected = format!(
-                "{url} is not a support-access server that can be followed: correct the upstream"
+                "{url} is not a support-access server that can be followed; correct the upstream"
             );
             assert_eq!(error, FollowError::Rejected(expected));
         }

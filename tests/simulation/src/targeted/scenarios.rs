@@ -37,8 +37,8 @@ pub(super) async fn cut_off_after_renewal(fixture: Fixture) {
     fixture.expect_enforced(fixture.revoke(1, &grant)).await;
 }
 
-/// A node has sent no heartbeat for so long that the node seems silent. Then a heartbeat is sent, but
-/// not committed yet.
+/// A node has sent no heartbeat for so long that the node seems silent. Then a heartbeat is sent,
+/// but not committed yet.
 pub(super) async fn heartbeat_in_flight(fixture: Fixture) {
     fixture.start_all(2).await;
     let grant = fixture.grant(1, End::UntilRevoked).await;
@@ -53,8 +53,8 @@ pub(super) async fn heartbeat_in_flight(fixture: Fixture) {
     sleep(LEASE).await;
 }
 
-/// The request for the membership arrives late. In the meantime, a node renews its lease, and is then
-/// cut off.
+/// The request for the membership arrives late. In the meantime, a node renews its lease, and is
+/// then cut off.
 pub(super) async fn late_membership_read(fixture: Fixture) {
     fixture.start_all(2).await;
     let grant = fixture.grant(1, End::UntilRevoked).await;
@@ -136,8 +136,8 @@ pub(super) async fn slow_commit(fixture: Fixture) {
     fixture.expect_enforced(response).await;
 }
 
-/// A node keeps sending heartbeats, but reads the log slowly. So a revocation waits until a lease of
-/// the node has expired.
+/// A node keeps sending heartbeats, but reads the log slowly. So a revocation waits until a lease
+/// of the node has expired.
 pub(super) async fn slow_reads(fixture: Fixture) {
     fixture.start_all(2).await;
     let grant = fixture.grant(1, End::UntilRevoked).await;
