@@ -2,7 +2,6 @@
 
 use std::{
     convert::Infallible,
-    fmt,
     num::NonZeroU32,
     sync::{
         Arc,
@@ -64,20 +63,21 @@ pub struct CallerLimits {
 }
 
 /// Creates [`Limit`] services with shared counters.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct LimitLayer {
     limits: Arc<Limits>,
 }
 
 /// Rejects calls above the limits of their caller with `RESOURCE_EXHAUSTED` and a retry delay. Adds
 /// a deadline to calls that have none, and ends calls that exceed the timeout.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Limit<S> {
     inner: S,
     limits: Arc<Limits>,
 }
 
 /// Keys are [`Caller::identity`].
+#[derive(Debug)]
 struct Limits {
     calls: Arc<KeyedSemaphore<Arc<str>>>,
     bytes: Arc<KeyedSemaphore<Arc<str>>>,
@@ -86,6 +86,7 @@ struct Limits {
 }
 
 /// A token bucket for each caller.
+#[derive(Debug)]
 struct RateLimit {
     buckets: DefaultKeyedRateLimiter<Arc<str>>,
     clock: DefaultClock,
@@ -114,12 +115,6 @@ impl<S> Layer<S> for LimitLayer {
 
     fn layer(&self, inner: S) -> Self::Service {
         Limit { inner, limits: Arc::clone(&self.limits) }
-    }
-}
-
-impl fmt::Debug for LimitLayer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LimitLayer").finish_non_exhaustive()
     }
 }
 
@@ -173,12 +168,6 @@ where
         let request = request.map(|body| Body::new(CountedBody::new(body, held)));
         let inner = self.inner.call(request);
         Either::Left(LimitedFuture::new(inner, timeout, Some(permit), is_held_to_the_end))
-    }
-}
-
-impl<S> fmt::Debug for Limit<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Limit").finish_non_exhaustive()
     }
 }
 

@@ -1,7 +1,6 @@
 //! A layer that ends long-lived streams when the server shuts down.
 
 use std::{
-    fmt,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -40,6 +39,7 @@ pin_project! {
 
 pin_project! {
     /// A response body that ends at shutdown.
+    #[derive(Debug)]
     pub struct ShutdownBody<B> {
         #[pin]
         inner: B,
@@ -109,12 +109,6 @@ where
 }
 
 // === impl ShutdownBody ===
-
-impl<B> fmt::Debug for ShutdownBody<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ShutdownBody").finish_non_exhaustive()
-    }
-}
 
 impl<B: Default> Default for ShutdownBody<B> {
     fn default() -> Self {

@@ -9,9 +9,7 @@ const EXAMPLES: &str = "\
 Example:
   support-access sidecar --upstream https://access.example:50051";
 
-const NOTES: &str = "\
-Example:
-  support-access sidecar --upstream https://access.example:50051
+const NOTES: &str = "
 
 Each setting is taken from the flag, the environment variable, the configuration file or the
 default, as for `serve`. A replica and a sidecar may share a file. To check the settings without
@@ -26,7 +24,7 @@ Exit codes: 0 stopped by a signal, 1 could not start, failed, or was rejected by
 
 /// Run a sidecar: a check node beside a gateway, which follows a server
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES, after_long_help = NOTES)]
+#[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}{NOTES}"))]
 pub(crate) struct SidecarArgs {
     #[command(flatten)]
     settings: SettingArgs<SidecarConfig>,

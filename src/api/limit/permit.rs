@@ -1,7 +1,6 @@
 //! The resources of a call: a permit of the caller, and the bytes of the message.
 
 use std::{
-    fmt,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -26,6 +25,7 @@ const UNCOUNTED_BYTES: usize = 64 * 1_024;
 
 /// The permit of a call. Shared by the parts of the call that may outlive each other: the rest of
 /// the message, a detached handler, and the response.
+#[derive(Debug)]
 pub struct CallPermit {
     _call: KeyedPermit<Arc<str>>,
     /// The bytes in flight of each caller.
@@ -36,6 +36,7 @@ pub struct CallPermit {
 
 pin_project! {
     /// The future of a response, with a timeout and the permit of the call.
+    #[derive(Debug)]
     pub struct LimitedFuture<F> {
         #[pin]
         inner: F,
@@ -84,12 +85,6 @@ impl CallPermit {
     }
 }
 
-impl fmt::Debug for CallPermit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CallPermit").field("caller", &self.caller).finish_non_exhaustive()
-    }
-}
-
 // === impl LimitedFuture ===
 
 impl<F> LimitedFuture<F> {
@@ -127,12 +122,6 @@ where
                 _ => inner,
             })
         }))
-    }
-}
-
-impl<F> fmt::Debug for LimitedFuture<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LimitedFuture").field("permit", &self.permit).finish_non_exhaustive()
     }
 }
 
