@@ -151,6 +151,7 @@ impl Transaction for FaultyTransaction {
         let transaction = self.transaction.take().ok_or_else(unavailable)?;
         let (connection, link) = (self.connection.clone(), Arc::clone(&self.link));
         let events = std::mem::take(&mut self.events);
+        let is_change = !events.is_empty();
         let (response, received) = oneshot::channel();
         self.connection.database.tasks.spawn(async move {
             link.traverse().await;
@@ -168,7 +169,10 @@ impl Transaction for FaultyTransaction {
         });
         let received = timeout(COMMIT_TIMEOUT, received).await;
         let revision = received.map_err(|_| unavailable())?.map_err(|_| unavailable())??;
-        self.connection.database.checker.record_commit_response(revision);
+        // The commit of a transaction that only read has not made the last change.
+        if is_change {
+            self.connection.database.checker.record_commit_response(revision);
+        }
         Ok(revision)
     }
 }
