@@ -18,4 +18,5 @@ mod common;
 mod cli;
 mod crash;
 mod docs;
+mod files;
 mod nodes;
