@@ -19,4 +19,5 @@ mod cli;
 mod crash;
 mod docs;
 mod files;
+mod logs;
 mod nodes;
