@@ -127,7 +127,7 @@ fn write_lines(out: &mut impl Write, mut lines: &[u8]) -> u64 {
             Ok(count) => lines = lines.get(count..).unwrap_or_default(),
         }
     }
-    lines.iter().filter(|byte| **byte == b'\n').count() as u64
+    lines.split(|byte| *byte == b'\n').skip(1).count() as u64
 }
 
 #[cfg(test)]
