@@ -57,7 +57,7 @@ impl<DB: Backend> Membership for SqlStore<DB> {
     ///
     /// PostgreSQL commits such a statement before it sends `ReadyForQuery`. sqlx ends the stream of
     /// rows at that message only (`PgConnection::run`), and returns an error of the commit even if
-    /// rows came before the error. The commit waits as [`Dialect::commit_durably`] demands;
+    /// rows came before the error. The commit waits as `Dialect::commit_durably` demands;
     /// `statement_timeout` does not shorten that wait, because the server stops this timer earlier.
     ///
     /// SQLite commits in the step that reports the end of the rows, and sqlx ends the stream after
