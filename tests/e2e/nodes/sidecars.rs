@@ -21,11 +21,12 @@ use tonic::{Code, Request};
 use uuid::Uuid;
 
 use crate::nodes::{
-    fleet::{ENFORCEMENT_BOUND, FAST, Fleet, access_check, grant, sidecar},
+    fleet::{ENFORCEMENT_BOUND, FAST, Fleet, grant, sidecar},
     history::Verdict,
     load::Load,
     postgres::Cluster,
     proxy::{Proxy, Target},
+    requests::access_check,
     server::{connect, eventually, is_serving},
 };
 
