@@ -135,9 +135,9 @@ need_toolchain() {
   done
 }
 
-# tests/stubs compiles generated clients with Go, Node.js and Java. The machine's own version
-# suffices if the pinned libraries support that version. A toolchain in .venv stays in use, so that
-# a change of the requirements takes effect.
+# tests/stubs compiles and runs generated clients with Go, Node.js and Java. The machine's own
+# version suffices if the pinned libraries support that version. A toolchain in .venv stays in use,
+# so that a change of the requirements takes effect.
 need_go() {
   [[ ! -d .venv/go ]] && at_least go1.26 "$(GOTOOLCHAIN=local go env GOVERSION 2>/dev/null)" &&
     return

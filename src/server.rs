@@ -20,6 +20,7 @@ use crate::{
 };
 
 mod accept;
+mod authority;
 mod clock;
 pub mod config;
 mod connection;

@@ -3,13 +3,19 @@
 use std::{future::Future, io, net::IpAddr, sync::Arc, time::Duration};
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream, UnixStream},
+    io::{AsyncRead, AsyncWrite, Join, join},
+    net::{
+        TcpListener, TcpStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
     time::sleep,
 };
 use tracing::warn;
 
-use crate::{auth::Authenticator, server::listeners::UnixSocket};
+use crate::{
+    auth::Authenticator,
+    server::{authority::LocalAuthority, listeners::UnixSocket},
+};
 
 /// Pause after an error of `accept`, such as too many open files.
 const ERROR_PAUSE: Duration = Duration::from_millis(500);
@@ -70,22 +76,23 @@ impl Accept for TcpListener {
     }
 }
 
-/// A Unix socket that rejects users without a binding.
+/// A Unix socket that rejects users without a binding, and accepts every `:authority`.
 pub(super) struct LocalListener {
     pub(super) socket: UnixSocket,
     pub(super) authenticator: Arc<Authenticator>,
 }
 
 impl Accept for LocalListener {
-    type Io = UnixStream;
+    type Io = Join<LocalAuthority<OwnedReadHalf>, OwnedWriteHalf>;
 
-    async fn accept(&self) -> io::Result<(UnixStream, Origin)> {
+    async fn accept(&self) -> io::Result<(Self::Io, Origin)> {
         let (stream, _) = self.socket.listener.accept().await?;
         let uid = stream.peer_cred()?.uid();
         if !self.authenticator.allows_user(uid) {
             warn!(target: "support_access::audit", uid, "a user of this host was rejected");
             return Err(io::ErrorKind::PermissionDenied.into());
         }
-        Ok((stream, Origin::User(uid)))
+        let (reader, writer) = stream.into_split();
+        Ok((join(LocalAuthority::new(reader), writer), Origin::User(uid)))
     }
 }

@@ -34,22 +34,13 @@ def plain_environment():
     return {k: v for k, v in os.environ.items() if not k.startswith("SUPPORT_ACCESS_")}
 
 
-class Server:
-    """`support-access serve` on free ports of the loopback interface."""
+class Node:
+    """A check node on free ports of the loopback interface."""
 
-    def __init__(self, database_url, *more_arguments):
+    def __init__(self, *command):
         assert BINARY.exists(), f"{BINARY} does not exist; run `cargo build`"
-        self.arguments = [
-            BINARY,
-            "serve",
-            "--listen",
-            "127.0.0.1:0",
-            "--metrics-listen",
-            "127.0.0.1:0",
-            "--database-url",
-            database_url,
-            *more_arguments,
-        ]
+        listen = ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]
+        self.arguments = [BINARY, *command, *listen]
         self.lines = []
         self.ports = {}
         self._ready = threading.Event()
@@ -129,6 +120,20 @@ def listening_ports(line):
             )
             ports["grpc" if "grpc" in kind else "http"] = int(found[1])
     return ports
+
+
+class Server(Node):
+    """`support-access serve`."""
+
+    def __init__(self, database_url, *more_arguments):
+        super().__init__("serve", "--database-url", database_url, *more_arguments)
+
+
+class Sidecar(Node):
+    """`support-access sidecar`."""
+
+    def __init__(self, upstream, *more_arguments):
+        super().__init__("sidecar", "--upstream", upstream, *more_arguments)
 
 
 class Postgres:

@@ -1,5 +1,6 @@
 """Stubs for Go, Java, Python and TypeScript, generated from proto/ with each language's own
-generator. The generated code compiles, and every language encodes a request to the same bytes."""
+generator. The generated code compiles, and every language encodes a request to the same bytes. Each
+language's gRPC library calls a replica and a sidecar at Unix sockets, with its default settings."""
 
 # Each language has a directory with a program and the pinned versions of generator and libraries. A
 # test copies the directory, so that the source tree stays unchanged. The tools cache their
@@ -12,11 +13,14 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from urllib.parse import quote
 
 import grpc_tools
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from harness import Server, Sidecar
 
 HERE = Path(__file__).parent
 PROTO = HERE.parents[1] / "proto"
@@ -56,8 +60,9 @@ def field(number, value):
 CHECK = (field(1, "acme") + field(2, "dana") + field(3, "billing") + field(3, "größe")
          + field(4, 2) + field(5, 3) + field(6, "erin"))
 REQUEST = field(1, CHECK) + field(2, "token")
-# The output of the program in each language.
-OUTPUT = f"supportaccess.v1.SupportAccess/CheckAccess\n{REQUEST.hex()}\n"
+# The output of the program in each language, which sends three checks to two nodes.
+OUTPUT = (f"supportaccess.v1.SupportAccess/CheckAccess\n{REQUEST.hex()}\n"
+          + 6 * "DECISION_DENIED\n")
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +77,26 @@ def project(request, tmp_path):
     """A copy of the directory of the language that the test is named after."""
     language = request.node.name.split("_")[1]
     return Path(shutil.copytree(HERE / language, tmp_path / language))
+
+
+@pytest.fixture(scope="module")
+def sockets():
+    """The paths of the sockets of a replica and a sidecar. The second path has characters that are
+    escaped in URIs, and others that have a meaning there."""
+    # In a directory with a short name, because the path of a socket has at most 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="support-access-") as directory:
+        replica, sidecar = (Path(directory, "run/support-access", name, "check.sock")
+                            for name in ["replica", "50% [a:b]@ü"])
+        for socket in [replica, sidecar]:
+            socket.parent.mkdir(parents=True)
+        with (Server("memory:", f"--listen=unix:{replica}"),
+              Sidecar(f"unix:{replica}", f"--listen=unix:{sidecar}")):
+            yield replica, sidecar
+
+
+@pytest.fixture
+def targets(sockets):
+    return [f"unix:{quote(str(socket))}" for socket in sockets]
 
 
 def test_every_file_states_the_package_names_of_all_languages(descriptors):
@@ -99,7 +124,7 @@ def test_clients_do_not_need_the_replication_protocol(descriptors):
     assert not foreign, "supportaccess.v1 must import only itself and well-known types"
 
 
-def test_go_stubs_compile_and_encode(project):
+def test_go_stubs_compile_encode_and_call(project, targets):
     # An installed toolchain that is too old fails here, and does not download a newer one.
     go = {"GOTOOLCHAIN": "local", "GOWORK": "off"}
     run("go", "build", "-o", "bin/", "tool", cwd=project, **go)
@@ -113,15 +138,16 @@ def test_go_stubs_compile_and_encode(project):
         f"{GO_MODULE}/supportaccess/replication/v1 replicationv1",
     }
     run("go", "build", "./...", cwd=project, **go)
-    assert run("go", "run", ".", cwd=project, **go) == OUTPUT
+    assert run("go", "run", ".", *targets, cwd=project, **go) == OUTPUT
 
 
-def test_java_stubs_compile_and_encode(project):
+def test_java_stubs_compile_encode_and_call(project, targets):
     # The directory where the Maven plugin expects the files.
     shutil.copytree(PROTO, project / "src/main/proto")
     # Maven is faster without the optimizing compiler, because the process is short.
     run("mvn", "--batch-mode", "--no-transfer-progress", "--strict-checksums", "--quiet",
-        "compile", "exec:exec", cwd=project, MAVEN_OPTS="-XX:TieredStopAtLevel=1")
+        f"-Dreplica={targets[0]}", f"-Dsidecar={targets[1]}", "compile", "exec:exec", cwd=project,
+        MAVEN_OPTS="-XX:TieredStopAtLevel=1")
     generated = {f"io/github/{directory}" for directory in DIRECTORIES}
     for generator in ["java", "grpc-java"]:
         root = project / "target/generated-sources/protobuf" / generator
@@ -130,16 +156,16 @@ def test_java_stubs_compile_and_encode(project):
     assert (project / "target/output").read_text() == OUTPUT
 
 
-def test_python_stubs_import_and_encode(project):
+def test_python_stubs_import_encode_and_call(project, targets):
     protoc("--python_out=.", "--grpc_python_out=.", cwd=project)
     assert directories(project, "_pb2.py") == directories(project, "_pb2_grpc.py") == DIRECTORIES
     modules = [str(file.relative_to(project)).removesuffix(".py").replace("/", ".")
                for file in project.rglob("*_pb2*.py")]
     run(sys.executable, "-W", "error", "-c", f"import {', '.join(modules)}", cwd=project)
-    assert run(sys.executable, "-W", "error", "round_trip.py", cwd=project) == OUTPUT
+    assert run(sys.executable, "-W", "error", "round_trip.py", *targets, cwd=project) == OUTPUT
 
 
-def test_typescript_stubs_compile_and_encode(project):
+def test_typescript_stubs_compile_encode_and_call(project, sockets):
     # ts-proto is the usual generator for grpc-js whose messages and clients are typed at compile
     # time. proto-loader reads the .proto files at run time, and protoc-gen-es has no grpc-js
     # clients.
@@ -151,4 +177,6 @@ def test_typescript_stubs_compile_and_encode(project):
            cwd=project)
     assert directories(project / "generated", ".ts") == DIRECTORIES | {"google/protobuf"}
     run("node_modules/.bin/tsc", "--strict", cwd=project)
-    assert run("node", "compiled/round_trip.js", cwd=project) == OUTPUT
+    # grpc-js does not unescape paths.
+    targets = [f"unix:{socket}" for socket in sockets]
+    assert run("node", "compiled/round_trip.js", *targets, cwd=project) == OUTPUT
