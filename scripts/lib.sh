@@ -106,6 +106,57 @@ need_postgres() {
   fi
 }
 
+# need_pgbouncer RELEASE PACKAGE…: unpacks PgBouncer of a release of Debian in .venv/pgbouncer, with
+# its C library, so that the program runs on every release. A package would start a service.
+need_pgbouncer() {
+  local release=$1 directory=.venv/pgbouncer/$1 work mirror loader libraries
+  shift
+  [[ -x $directory/run ]] && return
+  printf '\n-- Unpacking PgBouncer of Debian %s in %s: tests connect through a pooler\n' \
+    "$release" "$directory"
+  rm --recursive --force "$directory"
+  mkdir --parents "$directory"
+  work=$(mktemp --directory)
+  mkdir --parents "$work"/{lists,archives}/partial
+  touch "$work/status"
+  # shellcheck disable=SC2016 # apt-get replaces the variable
+  mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' \
+    "Codename: $(. /etc/os-release && printf '%s' "$VERSION_CODENAME")" | head --lines 1)
+  printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n' \
+    "$mirror" "$release" > "$work/sources.list"
+  cat > "$work/apt.conf" << EOF
+Dir::State::lists "$work/lists";
+Dir::State::status "$work/status";
+Dir::Cache "$work";
+Dir::Etc::sourcelist "$work/sources.list";
+Dir::Etc::sourceparts "-";
+Acquire::Languages "none";
+APT::Sandbox::User "";
+EOF
+  (
+    export APT_CONFIG=$work/apt.conf
+    cd "$work" || exit
+    apt-get update --quiet=2
+    apt-get download --quiet=2 pgbouncer libc6 libpam0g libsystemd0 libaudit1 libcap-ng0 libcap2 \
+      libgcrypt20 libgpg-error0 liblz4-1 liblzma5 libzstd1 "$@"
+  )
+  find "$work" -maxdepth 1 -name '*.deb' -exec dpkg-deb --extract {} "$directory" \;
+  rm --recursive --force "$work"
+  directory=$(realpath "$directory")
+  loader=$(find "$directory" -name 'ld-linux*.so.*' -path '*-linux-gnu/*' -print -quit)
+  libraries=$(find "$directory" -type d -name '*-linux-gnu' -printf '%p:')
+  printf '#!/bin/sh\nexec %q --library-path %q %q "$@"\n' \
+    "$loader" "${libraries%:}" "$directory/usr/sbin/pgbouncer" > "$directory/run"
+  chmod +x "$directory/run"
+}
+
+# PgBouncer 1.18 and 1.24.
+need_pgbouncers() {
+  command -v apt-get >/dev/null || fail 'missing: apt-get, to download PgBouncer of two releases'
+  need_pgbouncer bookworm libevent-2.1-7 libssl3 libc-ares2
+  need_pgbouncer trixie libevent-2.1-7t64 libssl3t64 libcares2 zlib1g
+}
+
 # Tests check the alerts with promtool, and start a Prometheus. The server that Debian's package
 # starts is stopped.
 need_prometheus() {
@@ -168,6 +219,7 @@ need_everything() {
   need_prometheus
   need_java
   need_tools
+  need_pgbouncers
   need_go
   need_node
   need_environment checkov 'to check the chart'

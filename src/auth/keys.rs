@@ -203,14 +203,15 @@ impl fmt::Debug for IssuerKeys {
 
 impl Source {
     fn url(text: &str) -> Result<Self, String> {
+        // First, because other errors repeat the URL.
+        if text.contains('@') {
+            return Err("the URL of an issuer's keys must not contain credentials".into());
+        }
         let is_https = text.starts_with("https://");
         if !is_https && !text.starts_with("http://") {
             return Err(must_be_https(text));
         }
         let url: Uri = text.parse().map_err(|error| format!("{text:?} is not a URL: {error}"))?;
-        if url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-            return Err("the URL of an issuer's keys must not contain credentials".into());
-        }
         let is_local = matches!(url.host(), Some("localhost" | "127.0.0.1" | "[::1]"));
         let client = if is_https {
             HttpClient::secure().map_err(|error| format!("cannot fetch {text:?}: {error}"))?

@@ -4,6 +4,7 @@
 //! this program stops waiting for a server that does not respond.
 
 use std::{
+    io::ErrorKind,
     sync::{Arc, atomic::AtomicI64},
     time::Duration,
 };
@@ -27,7 +28,7 @@ use crate::{
     store::{
         OpenError, Store, TIMEOUT,
         migrations::POSTGRES,
-        postgres::listener::Listeners,
+        postgres::{listener::Listeners, session::SessionCheck, url::connect_options},
         sql::{Backend, Dialect, Row, SqlStore, Statement, arguments, schema},
     },
 };
@@ -49,7 +50,35 @@ macro_rules! notify_membership {
     };
 }
 
+/// The settings of every session, and again of every transaction of a change: a session may lose
+/// its settings. Locks and statements time out before this program does, because an error of the
+/// server releases locks.
+macro_rules! timeouts {
+    (local: $is_local:literal) => {
+        concat!(
+            "SELECT set_config('lock_timeout', '4s', ",
+            $is_local,
+            "), set_config('statement_timeout', '4500ms', ",
+            $is_local,
+            "), set_config('idle_in_transaction_session_timeout', '10s', ",
+            $is_local,
+            ")"
+        )
+    };
+}
+
+/// Makes the commit of the current transaction durable. `remote_apply` is kept, because an operator
+/// chose this setting. A setting below `on` could lose acknowledged changes.
+macro_rules! commit_durably {
+    () => {
+        "set_config('synchronous_commit', CASE current_setting('synchronous_commit') \
+         WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)"
+    };
+}
+
 mod listener;
+mod session;
+mod url;
 
 /// The oldest supported release.
 const VERSION_MIN: i32 = 140_000;
@@ -69,19 +98,12 @@ const NODE_READERS: u32 = 3;
 /// server disappeared.
 const LISTENERS: u32 = 8;
 
-/// For every session. Locks and statements time out before this program does, because an error of
-/// the server releases locks. `remote_apply` is kept, because an operator chose this setting. A
-/// setting below `on` could lose acknowledged changes. With `read committed`, a statement that
-/// waited for a lock sees the changes that were committed meanwhile, and does not fail because of
-/// these changes.
-const SESSION: &str = "
-    SET lock_timeout = '4s';
-    SET statement_timeout = '4500ms';
-    SET idle_in_transaction_session_timeout = '10s';
-    SET default_transaction_isolation = 'read committed';
-    SELECT set_config('synchronous_commit', 'on', false)
-        WHERE current_setting('synchronous_commit') <> 'remote_apply';
-";
+/// For every session, and so for single statements. With `read committed`, a statement that waited
+/// for a lock sees the changes that were committed meanwhile, and does not fail.
+const SESSION: &str = concat!(
+    timeouts!(local: false),
+    ", set_config('default_transaction_isolation', 'read committed', false)"
+);
 /// For the session that migrates. The statements may take long. But while this session waits for a
 /// lock, all later sessions wait, too, and so do heartbeats. The session must therefore give up
 /// soon, and retry.
@@ -100,7 +122,12 @@ const MIGRATION_PAUSE: Duration = Duration::from_secs(1);
 impl Backend for Postgres {
     const DIALECT: Dialect = Dialect {
         // Without READ WRITE: a standby rejects that as unsupported, and not as read-only.
-        begin_transaction: "BEGIN ISOLATION LEVEL READ COMMITTED",
+        begin_transaction: concat!(
+            "BEGIN ISOLATION LEVEL READ COMMITTED; ",
+            timeouts!(local: true),
+            ", ",
+            commit_durably!()
+        ),
         begin_snapshot: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
                          SET LOCAL statement_timeout = '10min'",
         // The subquery locks the row. The clock is read after that wait, and not before.
@@ -112,7 +139,8 @@ impl Backend for Postgres {
         is_standby: "pg_is_in_recovery()",
         notify_log: concat!("pg_notify('", channel!(log), "' || log_name, '')::text"),
         notify_membership: notify_membership!(),
-        // The setting is local to the transaction, and takes effect at the commit.
+        // These settings are local to the transaction, and take effect at the commit.
+        commit_durably: commit_durably!(),
         notify_membership_lazily: concat!(
             notify_membership!(),
             " || set_config('synchronous_commit', 'off', true)"
@@ -171,16 +199,17 @@ impl Backend for Postgres {
 
 /// Opens the database at `url`. The clock of the database decides, not that of the process.
 pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<Store>, OpenError> {
-    let options = parse(url)?;
-    prepare(&options).await?;
-    let writers = pool(WRITERS).connect_lazy_with(options.clone());
-    let readers = pool(READERS).connect_lazy_with(options.clone());
-    let node_writers = statement_pool(NODE_WRITERS).connect_lazy_with(options.clone());
-    let node_readers = statement_pool(NODE_READERS).connect_lazy_with(options.clone());
+    let options = connect_options(url)?;
+    let check = Arc::new(SessionCheck::new(&options));
+    prepare(&options, &check).await?;
+    let writers = pool(WRITERS, &check).connect_lazy_with(options.clone());
+    let readers = pool(READERS, &check).connect_lazy_with(options.clone());
+    let node_writers = statement_pool(NODE_WRITERS, &check).connect_lazy_with(options.clone());
+    let node_readers = statement_pool(NODE_READERS, &check).connect_lazy_with(options.clone());
     for pool in [&writers, &readers, &node_writers, &node_readers] {
         connect(pool).await.map_err(|error| open_error(&options, &error))?;
     }
-    let notifier = Arc::new(Listeners(pool(LISTENERS).connect_lazy_with(options)));
+    let notifier = Arc::new(Listeners(pool(LISTENERS, &check).connect_lazy_with(options)));
     Ok(Store::new(Arc::new(SqlStore {
         writers,
         readers,
@@ -196,7 +225,8 @@ pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<Store>,
 
 /// Migrates the schema of the database at `url` to this version.
 pub(super) async fn migrate(url: &str) -> Result<(), OpenError> {
-    prepare(&parse(url)?).await
+    let options = connect_options(url)?;
+    prepare(&options, &SessionCheck::new(&options)).await
 }
 
 async fn connect(pool: &PgPool) -> Result<(), sqlx::Error> {
@@ -204,18 +234,23 @@ async fn connect(pool: &PgPool) -> Result<(), sqlx::Error> {
 }
 
 /// A pool for transactions.
-fn pool(max: u32) -> PgPoolOptions {
+fn pool(max: u32, check: &Arc<SessionCheck>) -> PgPoolOptions {
     // The ping completes the ROLLBACK of a dropped transaction.
-    statement_pool(max).after_release(|connection, _| Box::pin(ping(connection)))
+    statement_pool(max, check).after_release(|connection, _| Box::pin(ping(connection)))
 }
 
 /// A pool for single statements.
-fn statement_pool(max: u32) -> PgPoolOptions {
+fn statement_pool(max: u32, check: &Arc<SessionCheck>) -> PgPoolOptions {
+    let check = Arc::clone(check);
     PgPoolOptions::new()
         .max_connections(max)
         .acquire_timeout(ACQUIRE_TIMEOUT)
-        .after_connect(|connection, _| {
-            Box::pin(async move { connection.execute(SESSION).await.map(drop) })
+        .after_connect(move |connection, _| {
+            let check = Arc::clone(&check);
+            Box::pin(async move {
+                check.run(connection).await?;
+                connection.execute(SESSION).await.map(drop)
+            })
         })
         // Replaces sqlx's ping, which has no timeout: without keepalive, a connection can be dead
         // without an error.
@@ -234,28 +269,16 @@ async fn ping(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
     }
 }
 
-fn parse(url: &str) -> Result<PgConnectOptions, OpenError> {
-    let options: PgConnectOptions = url.parse().map_err(|error| {
-        let cause = schema::plain(&error); // never contains the URL
-        OpenError(format!(
-            "database-url is not a PostgreSQL URL ({cause}); \
-             write postgres://USER:PASSWORD@HOST/DATABASE"
-        ))
-    })?;
-    Ok(match options.get_application_name() {
-        None => options.application_name("support-access"),
-        Some(_) => options,
-    })
-}
-
 /// Checks that the database accepts writes and belongs to support-access, and migrates it.
-async fn prepare(options: &PgConnectOptions) -> Result<(), OpenError> {
+async fn prepare(options: &PgConnectOptions, check: &SessionCheck) -> Result<(), OpenError> {
     let database = describe(options);
     let to_open_error = |error| open_error(options, &error);
-    let mut connection = match timeout(TIMEOUT, options.connect()).await {
-        Ok(connected) => connected.map_err(to_open_error)?,
-        Err(_) => return Err(to_open_error(sqlx::Error::PoolTimedOut)),
+    let connect = async {
+        let mut connection = options.connect().await?;
+        check.run(&mut connection).await.map(|()| connection)
     };
+    let connected = timeout(TIMEOUT, connect).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+    let mut connection = connected.map_err(to_open_error)?;
     connection.execute(MIGRATION_SESSION).await.map_err(to_open_error)?;
     let (version, encoding, in_recovery, read_only, schema): Facts =
         sqlx::query_as(FACTS).fetch_one(&mut connection).await.map_err(to_open_error)?;
@@ -348,6 +371,12 @@ fn open_error(options: &PgConnectOptions, error: &sqlx::Error) -> OpenError {
             format!("{server} rejects the user ({cause}); correct database-url")
         }
         ("3D000", _) => format!("{} does not exist; create the database", describe(options)),
+        // An error of rustls, such as an unknown authority, is of this kind.
+        (_, sqlx::Error::Tls(_)) => distrusted(&server, &cause),
+        (_, sqlx::Error::Io(error)) if error.kind() == ErrorKind::InvalidData => {
+            distrusted(&server, &cause)
+        }
+        (_, sqlx::Error::Configuration(_)) => format!("{server} cannot be used: {cause}"),
         (_, sqlx::Error::Io(_)) => {
             format!(
                 "{server} cannot be reached ({cause}); start the server, or correct database-url"
@@ -355,9 +384,17 @@ fn open_error(options: &PgConnectOptions, error: &sqlx::Error) -> OpenError {
         }
         (_, sqlx::Error::PoolTimedOut) => {
             format!(
-                "{server} does not respond; check that the server runs, or correct database-url"
+                "{server} does not respond; check that the server runs and that a pooler has free \
+                 connections, or correct database-url"
             )
         }
         _ => format!("{} cannot be used: {cause}", describe(options)),
     })
+}
+
+fn distrusted(server: &str, cause: &str) -> String {
+    format!(
+        "{server} is not verified ({cause}); configure TLS in the server, and name its authority \
+         in sslrootcert. A weaker sslmode lets others on the network read the password"
+    )
 }

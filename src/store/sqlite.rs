@@ -45,6 +45,7 @@ impl Backend for Sqlite {
         is_standby: "FALSE",
         notify_log: "''",
         notify_membership: "''",
+        commit_durably: "''",
         notify_membership_lazily: "''",
         each_text: "json_each($3)",
     };

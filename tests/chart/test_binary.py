@@ -105,12 +105,15 @@ def test_migration_job_runs_a_command_of_the_binary(directory):
         assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(("name", "falls_back_to_plain_text"), [
-    ("migration-job", False),
-    ("minimal", True),
+@pytest.mark.parametrize(("name", "overrides", "falls_back_to_plain_text"), [
+    ("migration-job", {}, False),
+    ("minimal", {}, False),
+    ("minimal", {"database__tls": {"mode": "prefer"}}, True),
 ])
-def test_database_tls_mode_is_respected(directory, secrets, name, falls_back_to_plain_text):
-    objects = manifests(values_for(name))
+def test_database_tls_mode_is_respected(directory, secrets, name, overrides,
+                                        falls_back_to_plain_text):
+    copy_files(directory, {"database-ca/ca.crt": "ca.crt"})
+    objects = manifests(values_for(name, **overrides))
     variables = literal_variables(pod_spec(objects)["containers"][0], directory)
     received = []
 
@@ -126,7 +129,8 @@ def test_database_tls_mode_is_respected(directory, secrets, name, falls_back_to_
         listener.settimeout(DEADLINE_S)
         thread = threading.Thread(target=reject_tls, args=[listener])
         thread.start()
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        # This address leads to this machine, but is no loopback address.
+        address = f"0.0.0.0:{listener.getsockname()[1]}"
         variables[DATABASE_URL] = f"postgres://role:secret@{address}/access"
         done = run_binary(["database", "migrate"], variables)
         thread.join()

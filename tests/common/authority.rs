@@ -27,7 +27,12 @@ impl Authority {
 
     /// Certificate and key of a server on this host.
     pub(crate) fn server(&self) -> (String, String) {
-        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        self.server_named(&["localhost", "127.0.0.1"])
+    }
+
+    /// Certificate and key of a server with these names and addresses.
+    pub(crate) fn server_named(&self, names: &[&str]) -> (String, String) {
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
         self.certify(&CertificateParams::new(names).unwrap())
     }
 

@@ -20,6 +20,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[path = "pgbouncer.rs"]
+pub mod pgbouncer;
 #[path = "standby.rs"]
 mod standby;
 
@@ -38,6 +40,8 @@ pub struct Cluster {
     /// Waits until this process has ended, then stops the server and removes the directory.
     watchdog: Child,
     databases: AtomicU32,
+    /// Settings besides [`SETTINGS`].
+    settings: String,
 }
 
 // === impl Cluster ===
@@ -61,6 +65,17 @@ impl Cluster {
     pub fn launch_standby() -> Self {
         let cluster = Self::prepare();
         check(as_account("touch").arg(cluster.data().join("standby.signal")));
+        cluster.start();
+        cluster
+    }
+
+    /// Starts a new cluster with TLS on this port of the loopback address.
+    pub fn launch_tls(port: u16, (certificate, key): &(String, String)) -> Self {
+        let mut cluster = Self::prepare();
+        for (name, content) in [("server.crt", certificate), ("server.key", key)] {
+            write_private(&cluster.data().join(name), content);
+        }
+        cluster.settings = format!("-c listen_addresses=127.0.0.1 -c port={port} -c ssl=on");
         cluster.start();
         cluster
     }
@@ -111,7 +126,8 @@ impl Cluster {
             let mut start = as_account(&binary("pg_ctl"));
             start.args(["start", "--wait", "--silent", "--pgdata"]).arg(self.data());
             start.arg("--log").arg(self.directory.join("log"));
-            start.arg("--options").arg(format!("{SETTINGS} -k {}", self.directory.display()));
+            let (settings, directory) = (&self.settings, self.directory.display());
+            start.arg("--options").arg(format!("{SETTINGS} {settings} -k {directory}"));
             let status = start.stdout(Stdio::null()).stderr(Stdio::null()).status();
             if status.expect("pg_ctl starts").success() {
                 return;
@@ -201,7 +217,7 @@ impl Cluster {
         let watchdog = watch(&directory);
         let copy = directory.join("data");
         check(Command::new("cp").args(["-a", "--reflink=auto"]).arg(data).arg(copy));
-        Self { directory, watchdog, databases: AtomicU32::new(0) }
+        Self { directory, watchdog, databases: AtomicU32::new(0), settings: String::new() }
     }
 
     /// Returns the data directory.
@@ -288,6 +304,17 @@ fn as_account(program: &str) -> Command {
     };
     command.current_dir("/"); // readable by every account
     command
+}
+
+/// Writes a file that only the server can read.
+fn write_private(path: &Path, content: &str) {
+    let mut shell = as_account("sh");
+    shell.args(["-c", "umask 077; cat > \"$1\"", "write"]).arg(path).stdin(Stdio::piped());
+    let mut child = shell.spawn().expect("sh starts");
+    let mut stdin = child.stdin.take().expect("stdin is piped");
+    stdin.write_all(content.as_bytes()).expect("sh reads");
+    drop(stdin);
+    assert!(child.wait().expect("sh ends").success(), "{} is written", path.display());
 }
 
 fn check(command: &mut Command) {

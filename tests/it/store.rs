@@ -17,12 +17,14 @@ mod opening;
 mod outages;
 mod permanence;
 mod plans;
+mod poolers;
 mod reads;
 mod restores;
 mod samples;
+mod tls;
 mod verification;
 
-use crate::common::{later, postgres, proxy};
+use crate::common::{authority, later, postgres, proxy};
 
 /// Runs each case on each store, as a separate test.
 macro_rules! suite {

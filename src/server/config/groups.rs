@@ -81,6 +81,10 @@ settings! {
         /// The database: `sqlite://PATH`, `postgres://USER:PASSWORD@HOST/NAME`, or `memory:`,
         /// which stores nothing on disk.
         ///
+        /// Connections to PostgreSQL on another machine use TLS, and verify the certificate
+        /// (`sslmode=verify-full`). Only a weaker `sslmode` in the URL or in `PGSSLMODE` changes
+        /// this, not `--insecure`. `sslrootcert` names the file of the authority.
+        ///
         /// Prefer the environment variable or the file for a URL with a password: other users of
         /// the machine can see flags.
         database_url: One<DatabaseUrl> = "URL", "sqlite://support-access.db", str::parse;

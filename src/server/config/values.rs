@@ -136,7 +136,8 @@ pub(super) fn parse_tcp(text: &str) -> Parsed<SocketAddr> {
 pub(super) fn parse_upstream(text: &str) -> Parsed<String> {
     let schemes = ["http://", "https://", "unix:"];
     let rest = schemes.into_iter().find_map(|scheme| text.strip_prefix(scheme));
-    if rest.is_none_or(str::is_empty) {
+    // An `@` may follow a password, which the error must not repeat. `GrpcUpstream` rejects it.
+    if rest.is_none_or(str::is_empty) && !text.contains('@') {
         return Err(format!(
             "must be like https://replica:50051 or unix:/run/support-access/check.sock, \
              but is {text:?}"

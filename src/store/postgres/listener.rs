@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::{Executor, PgPool, Postgres, postgres::PgListener};
+use sqlx::{PgPool, Postgres, postgres::PgListener};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::store::{Listener, Notification, StoreError, TIMEOUT, notify::Notifier, sql::Backend};
+use crate::store::{
+    Listener, Notification, StoreError, TIMEOUT, notify::Notifier, postgres::session::Session,
+    sql::Backend,
+};
 
 /// How long a connection may be silent before it is probed. sqlx has no keepalive, and a server
 /// whose machine disappeared sends no error.
@@ -20,6 +23,8 @@ pub(super) struct Listeners(pub(super) PgPool);
 
 struct ChannelListener {
     listener: PgListener,
+    /// The session that listens.
+    session: Session,
     membership_channel: String,
     /// When the connection last responded.
     last_response: Instant,
@@ -40,6 +45,7 @@ impl Notifier for Listeners {
             // A caller must learn at once that the connection failed. By default, sqlx would first
             // open a new connection.
             listener.eager_reconnect(false);
+            let session = Session::of(&mut listener).await?;
             let log_name: String =
                 sqlx::query_scalar("SELECT log_name FROM head").fetch_one(&mut listener).await?;
             let log_channel = format!("{}{log_name}", channel!(log));
@@ -47,6 +53,7 @@ impl Notifier for Listeners {
             listener.listen_all([&*log_channel, &*membership_channel]).await?;
             Ok(ChannelListener {
                 listener,
+                session,
                 membership_channel,
                 last_response: Instant::now(),
                 probed_at: None,
@@ -86,7 +93,7 @@ impl ChannelListener {
     /// with the same deadline.
     async fn probe(&mut self) -> Result<(), StoreError> {
         let deadline = *self.probed_at.get_or_insert_with(Instant::now) + PROBE_TIMEOUT;
-        let response = timeout_at(deadline, self.listener.execute("SELECT 1")).await;
+        let response = timeout_at(deadline, self.session.confirm(&mut self.listener)).await;
         response.map_err(StoreError::unavailable)?.map_err(Postgres::store_error)?;
         self.last_response = Instant::now();
         self.probed_at = None;

@@ -50,7 +50,7 @@ impl<DB: Backend> History for SqlStore<DB> {
         time: Time,
         enforced: Enforced,
     ) -> Result<(), StoreError> {
-        let statement = history::insert_enforced(first, last, time, enforced);
+        let statement = history::insert_enforced(&DB::DIALECT, first, last, time, enforced);
         self.write_node(statement).await.map(drop)
     }
 

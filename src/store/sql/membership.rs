@@ -57,7 +57,7 @@ impl<DB: Backend> Membership for SqlStore<DB> {
     ///
     /// PostgreSQL commits such a statement before it sends `ReadyForQuery`. sqlx ends the stream of
     /// rows at that message only (`PgConnection::run`), and returns an error of the commit even if
-    /// rows came before the error. The commit waits as `synchronous_commit` demands;
+    /// rows came before the error. The commit waits as [`Dialect::commit_durably`] demands;
     /// `statement_timeout` does not shorten that wait, because the server stops this timer earlier.
     ///
     /// SQLite commits in the step that reports the end of the rows, and sqlx ends the stream after
@@ -124,7 +124,8 @@ impl<DB: Backend> Membership for SqlStore<DB> {
     }
 
     async fn evict(&self, node_id: NodeId, seq: i64) -> Result<bool, StoreError> {
-        let evicted: Vec<(i64,)> = self.write_node_returning(members::delete(node_id, seq)).await?;
+        let statement = members::delete(&DB::DIALECT, node_id, seq);
+        let evicted: Vec<(i64,)> = self.write_node_returning(statement).await?;
         if evicted.iter().any(|(longest,)| *longest > 0) {
             // The node is evicted even if this fails. Changes then wait for silent nodes longer
             // than necessary.

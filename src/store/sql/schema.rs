@@ -161,6 +161,7 @@ pub(in crate::store) fn plain(error: &sqlx::Error) -> String {
     let text = match error {
         sqlx::Error::Database(error) => error.message().to_owned(),
         sqlx::Error::Io(error) => error.to_string(),
+        sqlx::Error::Tls(error) | sqlx::Error::Configuration(error) => error.to_string(),
         other => other.to_string(),
     };
     text.split_whitespace().collect::<Vec<_>>().join(" ")

@@ -50,6 +50,9 @@ pub(in crate::store) struct Dialect {
     /// Notifies listeners of a change of the membership after the commit. An expression of type
     /// text.
     pub(in crate::store) notify_membership: &'static str,
+    /// Makes the commit of the current statement durable, regardless of the session. An expression
+    /// of type text.
+    pub(in crate::store) commit_durably: &'static str,
     /// As `notify_membership`, but the commit does not wait for the disk.
     pub(in crate::store) notify_membership_lazily: &'static str,
     /// A table with a row for each text of the JSON array `$3`.

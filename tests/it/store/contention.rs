@@ -27,7 +27,7 @@ async fn session(bench: &Bench) -> PgConnection {
 /// A database whose sessions fail instead of waiting, unless the store sets the isolation level.
 fn bench() -> Bench {
     let mut bench = Bench::postgres();
-    bench.url += "&options[default_transaction_isolation]=serializable";
+    bench.url += "&options=-c%20default_transaction_isolation=serializable";
     bench
 }
 
@@ -165,11 +165,14 @@ async fn nodes_wait_neither_for_transactions_nor_for_readers() {
     holder.close().await.unwrap();
 }
 
-/// Heartbeats and evictions wait for the disk. An acknowledgement does not.
+/// Heartbeats and evictions wait for the disk, whatever the session has set. An acknowledgement
+/// does not.
 #[tokio::test]
 async fn heartbeats_are_durable_and_acknowledgements_are_not() {
     let bench = Bench::postgres();
     let database = bench.url.split(['/', '?']).nth(3).unwrap().to_owned();
+    let not_durable = format!("ALTER DATABASE {database} SET synchronous_commit = off");
+    Cluster::shared().psql(&database, &not_durable);
     let store = bench.open().await;
     let id = registered(store.as_ref()).await;
     let head = store.log().head().await.unwrap();

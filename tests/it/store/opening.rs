@@ -45,16 +45,13 @@ async fn urls_are_validated_and_passwords_are_not_shown() {
         assert_eq!(open_error(&bench, url).await, none);
     }
     let port = open_error(&bench, "postgres://me:s3cret@localhost:99999/x").await;
-    assert!(
-        port.starts_with("database-url is not a PostgreSQL URL (")
-            && port.ends_with(
-                "); write \
-                     postgres://USER:PASSWORD@HOST/DATABASE"
-            ),
-        "{port}"
-    );
+    assert_eq!(port, "port in database-url must be a number from 1 to 65535");
     let several = open_error(&bench, "postgres://me:s3cret@one:5432,two:5432/x").await;
-    assert!(several.starts_with("database-url is not a PostgreSQL URL ("), "{several}");
+    assert_eq!(
+        several,
+        "database-url is not a PostgreSQL URL (the host or the port is invalid); write \
+         postgres://USER:PASSWORD@HOST/DATABASE"
+    );
     let OpenError(memory) = migrate("memory:").await.unwrap_err();
     let no_schema = "database-url is memory:, which has no schema to migrate; write sqlite://PATH \
                      or postgres://USER:PASSWORD@HOST/DATABASE";

@@ -86,8 +86,8 @@ impl ExplainedStore {
         let body = EventKind::PolicyUpdated { policy_overrides, support_policy };
         let body = serde_json::to_string(&body).unwrap();
         Cluster::shared().psql(&database, &HISTORY.replace("{body}", &body));
-        bench.url += "&options[session_preload_libraries]=auto_explain\
-                      &options[auto_explain.log_min_duration]=0";
+        bench.url += "&options=-c%20session_preload_libraries=auto_explain\
+                      %20-c%20auto_explain.log_min_duration=0";
         Self { store: bench.open().await, _bench: bench }
     }
 

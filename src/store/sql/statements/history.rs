@@ -2,7 +2,7 @@
 
 use crate::{
     domain::{Enforced, Revision, Sequence, TenantId, Time},
-    store::sql::statements::{Statement, log::EVENT, owner},
+    store::sql::statements::{Dialect, Statement, log::EVENT, owner},
 };
 
 /// The head of the log, and the end of a chain.
@@ -30,15 +30,19 @@ pub(in crate::store) fn records(
 
 /// Does nothing if the change already has a record, or if the log has no such event.
 pub(in crate::store) fn insert_enforced(
+    dialect: &Dialect,
     first: Revision,
     last: Revision,
     time: Time,
     enforced: Enforced,
 ) -> Statement {
-    let sql = "INSERT INTO enforcements \
-               (last_revision, first_revision, elapsed, nodes_acknowledged, nodes_lapsed) \
-               SELECT revision, $2, $3, $4, $5 FROM events WHERE revision = $1 AND time = $6 \
-               ON CONFLICT (last_revision) DO NOTHING";
+    let sql = format!(
+        "INSERT INTO enforcements \
+         (last_revision, first_revision, elapsed, nodes_acknowledged, nodes_lapsed) \
+         SELECT revision, $2, $3, $4, $5 FROM events WHERE revision = $1 AND time = $6 \
+         ON CONFLICT (last_revision) DO NOTHING RETURNING {}",
+        dialect.commit_durably
+    );
     let values = vec![
         last.into(),
         first.into(),

@@ -58,7 +58,8 @@ pub(in crate::store) fn heartbeat(
          CASE WHEN heartbeat_seq < $2 THEN $2 ELSE heartbeat_seq + 1 END, heartbeat_time = {now} \
          WHERE node_id = $1 \
          RETURNING (SELECT epoch FROM head) AS epoch, (SELECT revision FROM head) AS revision, \
-         (SELECT time FROM head) AS time, {is_in_log} AS is_in_log, heartbeat_time"
+         (SELECT time FROM head) AS time, {is_in_log} AS is_in_log, heartbeat_time, {}",
+        dialect.commit_durably
     );
     Statement::with(sql, values)
 }
@@ -124,9 +125,12 @@ pub(in crate::store) fn select(dialect: &Dialect, clock: Time) -> Statement {
 /// Waits for uncommitted writes of the row, and then reads the row again. Returns a row if the
 /// node's row was deleted. The value is the node's `max_staleness` if all others are shorter, or
 /// else 0.
-pub(in crate::store) fn delete(node_id: NodeId, seq: i64) -> Statement {
-    let sql = "DELETE FROM members WHERE node_id = $1 AND heartbeat_seq = $2 \
-               RETURNING CASE WHEN max_staleness > (SELECT coalesce(max(max_staleness), 0) \
-               FROM members AS other WHERE other.node_id <> $1) THEN max_staleness ELSE 0 END";
+pub(in crate::store) fn delete(dialect: &Dialect, node_id: NodeId, seq: i64) -> Statement {
+    let sql = format!(
+        "DELETE FROM members WHERE node_id = $1 AND heartbeat_seq = $2 \
+         RETURNING CASE WHEN max_staleness > (SELECT coalesce(max(max_staleness), 0) \
+         FROM members AS other WHERE other.node_id <> $1) THEN max_staleness ELSE 0 END, {}",
+        dialect.commit_durably
+    );
     Statement::with(sql, vec![node_id.into(), seq.into()])
 }

@@ -1,10 +1,14 @@
 //! Logs contain no secrets.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 
-use support_access::api::proto::v1::{
-    ListGrantsRequest, support_access_admin_client::SupportAccessAdminClient,
-    support_access_client::SupportAccessClient,
+use support_access::{
+    api::proto::v1::{
+        ListGrantsRequest, support_access_admin_client::SupportAccessAdminClient,
+        support_access_client::SupportAccessClient,
+    },
+    auth::keys::IssuerKeys,
+    server::SystemClock,
 };
 use tempfile::TempDir;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
@@ -134,8 +138,44 @@ async fn no_secret_is_logged_by_a_server_on_postgres() {
 
 #[test]
 fn a_server_that_cannot_start_logs_no_secret() {
-    let url = format!("postgres://support:{PASSWORD}@127.0.0.1:1/access");
-    let outcome = Launch::replica(&url).flags(&["--log", "trace"]).outcome();
+    let home = TempDir::new().unwrap();
+    let passwords = home.path().join(".pgpass");
+    fs::write(&passwords, format!("this line is malformed {PASSWORD}\n")).unwrap();
+    fs::set_permissions(&passwords, fs::Permissions::from_mode(0o600)).unwrap();
+    let host = "127.0.0.1:1/access";
+    for url in [
+        format!("postgres://support:{PASSWORD}@{host}"),
+        format!("postgres://support:47?{PASSWORD}@{host}"),
+        format!("postgres://support:47#{PASSWORD}@{host}"),
+        format!("postgres://support:47/{PASSWORD}@{host}"),
+        format!("postgres://support:p@{PASSWORD}@{host}"),
+        format!("postgres://support:%{PASSWORD}@{host}"),
+        format!("postgres://{host}?sslpassword={PASSWORD}"),
+        format!("postgres://{host}?password=a&{PASSWORD}"),
+        format!("postgres://{host}?sslmode={PASSWORD}"),
+        format!("postgres://{host}?sslkey={PASSWORD}"),
+        format!("postgres://support@{host}"),
+    ] {
+        let launch = Launch::replica(&url).flags(&["--log", "trace"]);
+        let outcome = launch.env("HOME", home.path()).outcome();
+        assert_ne!(outcome.code, Some(0), "{url}");
+        assert!(!outcome.stderr.contains(PASSWORD), "{url}: {}", outcome.stderr);
+    }
+    for variable in ["PGPASSFILE", "PGPORT", "PGSSLMODE", "PGSSLKEY", "PGPASSWORD"] {
+        let launch = Launch::replica("postgres:///access").flags(&["--log", "trace"]);
+        let launch = launch.env("PGHOST", "127.0.0.1").env("PGPORT", "1");
+        let outcome = launch.env(variable, format!("/{PASSWORD}")).outcome();
+        assert_ne!(outcome.code, Some(0), "{variable}");
+        assert!(!outcome.stderr.contains(PASSWORD), "{variable}: {}", outcome.stderr);
+    }
+}
+
+#[test]
+fn urls_of_others_are_not_repeated_with_a_password() {
+    let outcome = Launch::sidecar(&[&format!("node:{PASSWORD}@replica:50051")]).outcome();
     assert_ne!(outcome.code, Some(0));
     assert!(!outcome.stderr.contains(PASSWORD), "{}", outcome.stderr);
+    let error = IssuerKeys::new(&format!("https://me:{PASSWORD} x@idp"), Arc::new(SystemClock));
+    let error = error.err().unwrap();
+    assert!(!error.contains(PASSWORD), "{error}");
 }
