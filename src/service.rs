@@ -41,6 +41,8 @@ pub use enforce::{Enforcement, EnforcementState, EventView};
 use keyed_semaphore::KeyedSemaphore;
 use verification::VerificationStatus;
 
+/// The name of the log event of a change.
+pub const CHANGE: &str = "change";
 /// The maximum number of grants in the response to a change. `ListGrants` returns all grants.
 pub const LISTED_MAX: usize = 1_000;
 
@@ -300,6 +302,7 @@ impl Service {
 
 fn audit(event: &Event) {
     info!(
+        name: CHANGE,
         target: "support_access::audit",
         revision = event.revision,
         tenant_id = event.tenant_id.as_ref().map(tracing::field::display),

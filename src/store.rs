@@ -20,6 +20,7 @@ use crate::domain::{
     chain::{ChainHead, Record},
 };
 
+mod database_files;
 mod members;
 pub mod memory;
 mod migrations;
@@ -31,8 +32,9 @@ mod sql;
 mod sqlite;
 mod transaction;
 
+pub use database_files::FileLost;
 pub use members::{HeartbeatResponse, Member, MemberList, Registration};
-pub use open::{migrate, open};
+pub use open::{accept_restored, migrate, open};
 pub use query::{
     EventFilter, EventQuery, GrantFilter, GrantQuery, HistoryEvent, ListOrder, ListPosition,
     Listed, LockFilter, LockQuery, PageBounds, QueryScope,

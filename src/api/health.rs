@@ -103,6 +103,7 @@ impl Health {
             let valid_for = node.read_view().valid_for;
             let now = self.phase();
             let next = match (now, valid_for.is_zero()) {
+                (Phase::Stopping, _) => now,
                 (_, false) => Phase::Serving,
                 (Phase::Serving, true) => Phase::Stale,
                 (_, true) => now,

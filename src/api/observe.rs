@@ -1,4 +1,4 @@
-//! The outermost layer: counts, times, logs and traces each RPC.
+//! The outermost layer: counts, times and traces each RPC, and logs each error.
 
 use std::{
     fmt,
@@ -15,7 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tonic::Code;
 use tower::{Layer, Service};
-use tracing::{Instrument, Span, error, info, instrument::Instrumented, warn};
+use tracing::{Instrument, Span, debug, error, info, instrument::Instrumented, warn};
 use uuid::Uuid;
 
 use crate::api::{
@@ -284,6 +284,8 @@ impl Drop for RpcObserver {
         match code {
             Code::Internal | Code::DataLoss => log!(error),
             Code::Unknown => log!(warn),
+            // Changes and denials have lines of their own.
+            Code::Ok | Code::Cancelled => log!(debug),
             _ => log!(info),
         }
     }

@@ -62,6 +62,7 @@ async fn restored(config: DatabaseConfig) -> Result<Report, CliError> {
             "--database-url: memory: cannot be restored; name the restored database",
         ));
     }
+    store::accept_restored(url).map_err(|error| CliError::because(&error))?;
     let store = store::open(url, Arc::new(SystemClock)).await;
     let store = store.map_err(|error| CliError::because(&error))?;
     let epoch = store.log().replace_epoch().await;

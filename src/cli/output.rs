@@ -4,6 +4,9 @@ use std::{
     io::{self, ErrorKind, IsTerminal, Write},
     os::fd::AsFd,
     process::ExitCode,
+    sync::mpsc,
+    thread,
+    time::Duration,
 };
 
 use anstream::{AutoStream, ColorChoice, stream::RawStream};
@@ -15,6 +18,9 @@ use super::{
     json::{error_json, warning_json},
     table::{Highlight, Layout},
 };
+
+/// How long a message may wait for the reader of a pipe.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
@@ -51,9 +57,25 @@ pub(crate) fn conclude(result: Result<Report, CliError>, is_json: bool) -> ExitC
         Ok(Report { warnings, exit, .. }) => (render_warnings(&warnings, is_json), exit),
         Err(error) => (render_error(&error, is_json), error.exit),
     };
-    // A failed write to stderr cannot be reported. The exit code is still correct.
-    let _ = io::stderr().lock().write_all(text.as_bytes());
+    if !text.is_empty() {
+        print_message(text);
+    }
     exit.into()
+}
+
+/// Prints to stderr. A failed write cannot be reported. The exit code is still correct.
+fn print_message(text: String) {
+    let (written, wait) = mpsc::channel::<()>();
+    let print = move || {
+        let _ = io::stderr().lock().write_all(text.as_bytes());
+        drop(written);
+    };
+    if io::stderr().is_terminal() {
+        print();
+    } else if thread::Builder::new().spawn(print).is_ok() {
+        // A pipe that is not read must not keep a failed server alive.
+        let _ = wait.recv_timeout(MESSAGE_TIMEOUT);
+    }
 }
 
 /// Prints a part of a result. Returns false if the reader has closed the pipe, as `head` does.

@@ -19,7 +19,12 @@ use crate::{
     auth::certificate::earliest_expiry,
     domain::Time,
     node::CheckNode,
-    server::{connections::ConnectionLimiter, identity::Identity, tls::Tls},
+    server::{
+        connections::ConnectionLimiter,
+        identity::Identity,
+        telemetry::{LinesNotWritten, lines_not_written},
+        tls::Tls,
+    },
     service::Service,
 };
 
@@ -67,6 +72,7 @@ impl ReadingsSource {
     pub(super) fn read(&self) -> Readings {
         let runtime = self.runtime.metrics();
         let workers = runtime.num_workers();
+        let LinesNotWritten { dropped, left_out } = lines_not_written();
         let busy = (0..workers).map(|worker| runtime.worker_total_busy_duration(worker));
         Readings {
             node: self.node.gauges(),
@@ -76,6 +82,7 @@ impl ReadingsSource {
             worker_busy: busy.sum::<Duration>(),
             certificates: self.certificates(),
             handshakes_failed: self.tls.as_ref().map_or(0, |tls| tls.handshakes_failed()),
+            log_lines_dropped: vec![("BACKLOG", dropped), ("RATE_LIMIT", left_out)],
             replica: self.service.as_deref().map(of_replica),
         }
     }

@@ -1,10 +1,17 @@
 //! Logs on stderr, and traces to a collector.
+//!
+//! A thread writes the log lines, so that a log without a reader delays nothing (`queue.rs`). The
+//! number of lines that a caller can cause is bounded (`limit.rs`).
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
-    io::{IsTerminal, stderr},
+    fs::File,
+    io::{self, IsTerminal, stderr},
+    os::fd::AsFd,
     panic,
-    time::Duration,
+    sync::LazyLock,
+    thread,
+    time::{Duration, Instant},
 };
 
 use opentelemetry::trace::TracerProvider;
@@ -28,11 +35,25 @@ use crate::{
     api::trace,
     server::config::{Common, LogFormat, TraceRatio},
 };
+use limit::{LimitedFormat, LineLimit};
+use queue::{LineQueue, REPORT_INTERVAL};
+use text::QuotedFields;
+
+mod limit;
+mod queue;
+mod text;
 
 /// The service name in traces.
 const SERVICE_NAME: &str = "support-access";
 /// Timeout for sending the last spans at shutdown.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+/// Timeout for writing the last log lines at shutdown.
+const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The lines that wait to be written. Global, because the subscriber is global.
+static LINES: LineQueue = LineQueue::new();
+/// Decides which lines are written.
+static LIMIT: LazyLock<LineLimit> = LazyLock::new(LineLimit::new);
 
 /// Reason why logs or traces cannot be set up. The message is a sentence for an operator.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +74,15 @@ pub enum TelemetryError {
         /// The cause.
         cause: String,
     },
+}
+
+/// The numbers of log lines that were not written.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LinesNotWritten {
+    /// Lines that did not fit into the queue, or could not be written.
+    pub(super) dropped: u64,
+    /// Lines above the limit of their call site.
+    pub(super) left_out: u64,
 }
 
 /// The exporter of traces, if there is one. Call [`Telemetry::shut_down`] before the process exits.
@@ -79,6 +109,7 @@ pub(super) fn init(config: &Common) -> Result<Telemetry, TelemetryError> {
         .with(layers)
         .try_init()
         .map_err(|error| failed(error.to_string()))?;
+    start_writer().map_err(|error| failed(error.to_string()))?;
     if traces.is_some() {
         trace::enable();
     }
@@ -99,11 +130,37 @@ fn lines<S: Subscriber + for<'a> LookupSpan<'a>>(
     if is_json(format) {
         // The current span is the call to which a line belongs.
         let lines = fmt::layer().json().flatten_event(true).with_current_span(true);
-        lines.with_span_list(false).with_writer(stderr).boxed()
+        let lines = lines.with_span_list(false).with_writer(|| &LINES);
+        lines.map_event_format(|format| LimitedFormat::new(format, &LIMIT)).boxed()
     } else {
         let has_colours = stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        fmt::layer().with_ansi(has_colours).with_writer(stderr).boxed()
+        let lines = fmt::layer().fmt_fields(QuotedFields).with_ansi(has_colours);
+        let lines = lines.with_writer(|| &LINES);
+        lines.map_event_format(|format| LimitedFormat::new(format, &LIMIT)).boxed()
     }
+}
+
+/// Starts the thread that writes the lines.
+fn start_writer() -> io::Result<()> {
+    // Not `Stderr`, whose lock would block other writers, too.
+    let out = File::from(stderr().as_fd().try_clone_to_owned()?);
+    let mut last_report = Instant::now();
+    let report = move |dropped| {
+        if dropped > 0 {
+            warn!(lines = dropped, "log lines were dropped, because the log was not read");
+        }
+        if last_report.elapsed() >= REPORT_INTERVAL {
+            last_report = Instant::now();
+            LIMIT.report();
+        }
+    };
+    let writer = thread::Builder::new().name("log".into());
+    writer.spawn(move || LINES.write_all_to(out, report)).map(drop)
+}
+
+/// The numbers of log lines that were not written.
+pub(super) fn lines_not_written() -> LinesNotWritten {
+    LinesNotWritten { dropped: LINES.dropped(), left_out: LIMIT.left_out() }
 }
 
 /// The layer that exports spans.
@@ -154,7 +211,7 @@ fn is_json(format: LogFormat) -> bool {
 }
 
 impl Telemetry {
-    /// Sends the last spans.
+    /// Sends the last spans, and writes the last log lines, each within a timeout.
     pub fn shut_down(self) {
         // The exporter needs a worker thread of this runtime while this thread blocks.
         let flush = |traces: SdkTracerProvider| traces.shutdown_with_timeout(FLUSH_TIMEOUT);
@@ -163,6 +220,8 @@ impl Telemetry {
         {
             warn!(%error, "cannot send the last traces");
         }
+        LIMIT.report();
+        LINES.flush(LOG_FLUSH_TIMEOUT);
     }
 }
 

@@ -12,10 +12,9 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
 use tokio::{
     net::TcpStream,
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
 use tokio_util::sync::CancellationToken;
@@ -33,8 +32,6 @@ use files::Contents;
 
 /// Interval between checks of the files.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(1);
-/// Minimum interval between log lines on failed handshakes.
-const LOG_INTERVAL: Duration = Duration::from_secs(1);
 /// Timeout of a handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -50,8 +47,6 @@ pub(super) struct Tls {
     is_certificate_optional: bool,
     current: ArcSwap<Current>,
     handshakes_failed: AtomicU64,
-    /// Time of the last log line on failed handshakes.
-    failure_logged: Mutex<Option<Instant>>,
 }
 
 /// The configuration of new connections.
@@ -86,13 +81,8 @@ impl Tls {
         let (config, expiries) = (Arc::new(config), contents.expiries());
         let revoked = CancellationToken::new();
         let current = ArcSwap::from_pointee(Current { config, expiries, revoked });
-        let tls = Self {
-            files,
-            is_certificate_optional,
-            current,
-            handshakes_failed: AtomicU64::new(0),
-            failure_logged: Mutex::new(None),
-        };
+        let handshakes_failed = AtomicU64::new(0);
+        let tls = Self { files, is_certificate_optional, current, handshakes_failed };
         Ok((tls, Loaded(contents)))
     }
 
@@ -114,13 +104,8 @@ impl Tls {
             return;
         }
         self.handshakes_failed.fetch_add(1, Ordering::Relaxed);
-        let mut logged = self.failure_logged.lock();
-        // Clients without credentials must not be able to flood the log.
-        if logged.is_none_or(|logged| logged.elapsed() >= LOG_INTERVAL) {
-            *logged = Some(Instant::now());
-            let address = address.map(tracing::field::display);
-            warn!(target: "support_access::audit", address, %error, "a TLS handshake has failed");
-        }
+        let address = address.map(tracing::field::display);
+        warn!(target: "support_access::audit", address, %error, "a TLS handshake has failed");
     }
 
     async fn handshake(&self, stream: TcpStream) -> io::Result<TlsConnection> {

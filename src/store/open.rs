@@ -30,6 +30,15 @@ pub async fn migrate(url: &str) -> Result<(), OpenError> {
     }
 }
 
+/// Declares that the database at `url` was restored from a backup, and may therefore lack
+/// acknowledged changes. Otherwise, [`open`] rejects a SQLite file that lacks them.
+pub fn accept_restored(url: &str) -> Result<(), OpenError> {
+    match Backend::of(url)? {
+        Backend::Sqlite => sqlite::accept_restored(url),
+        Backend::Memory | Backend::Postgres => Ok(()),
+    }
+}
+
 /// The kind of store at a URL.
 enum Backend {
     Memory,

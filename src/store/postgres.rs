@@ -10,7 +10,6 @@ use std::{
 };
 
 use futures::{StreamExt, TryFutureExt, future::BoxFuture, stream::BoxStream};
-use parking_lot::Mutex;
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, PgPool, Postgres,
     error::DatabaseError,
@@ -219,7 +218,7 @@ pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<Store>,
         known_head: AtomicI64::new(0),
         notifier,
         clock,
-        file_lock: Mutex::new(None),
+        files: None,
     })))
 }
 

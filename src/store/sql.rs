@@ -3,7 +3,6 @@
 
 use std::{
     fmt,
-    fs::File,
     future::Future,
     sync::{
         Arc,
@@ -13,7 +12,6 @@ use std::{
 
 use async_trait::async_trait;
 use futures::{future::BoxFuture, stream::BoxStream};
-use parking_lot::Mutex;
 use sqlx::{Database, Pool};
 use tokio::{sync::Semaphore, time::timeout};
 
@@ -21,7 +19,7 @@ use crate::{
     domain::{Clock, Epoch, Event, GrantTerms, Position, Revision, TenantId},
     store::{
         Facets, Listener, Loaded, Log, Notifications, Retained, StoreError, TIMEOUT, Transaction,
-        Transactions, new_epoch, notify::Notifier,
+        Transactions, database_files::DatabaseFiles, new_epoch, notify::Notifier,
     },
 };
 use connection::Connection;
@@ -106,8 +104,8 @@ pub(super) struct SqlStore<DB: Backend> {
     pub(super) notifier: Arc<dyn Notifier>,
     /// The clock of the process, for a database without a clock.
     pub(super) clock: Arc<dyn Clock>,
-    /// The lock on the database file, released once all connections are closed.
-    pub(super) file_lock: Mutex<Option<File>>,
+    /// The files of an embedded database.
+    pub(super) files: Option<Arc<DatabaseFiles>>,
 }
 
 /// Bounds the wait for an operation: a server that disappears must not block the callers.
@@ -156,9 +154,15 @@ impl<DB: Backend> SqlStore<DB> {
     async fn begin_at_head(&self) -> Result<SqlTransaction<DB>, StoreError> {
         let permit = Arc::clone(&self.transactions).acquire_owned().await;
         let permit = permit.map_err(StoreError::unavailable)?;
+        self.verify_files()?;
         let connection = Connection::begin(&self.writers, DB::DIALECT.begin_transaction).await?;
-        let notifier = Arc::clone(&self.notifier);
-        SqlTransaction::at_head(connection, permit, notifier, self.clock.as_ref()).await
+        let (notifier, files) = (Arc::clone(&self.notifier), self.files.clone());
+        SqlTransaction::at_head(connection, permit, notifier, files, self.clock.as_ref()).await
+    }
+
+    /// Fails if what this process writes would be lost.
+    fn verify_files(&self) -> Result<(), StoreError> {
+        self.files.as_ref().map_or(Ok(()), |files| files.verify())
     }
 
     /// Executes statements that update the head, in a transaction that has locked the head.
@@ -170,7 +174,8 @@ impl<DB: Backend> SqlStore<DB> {
             for statement in statements {
                 let _notified: Vec<(String,)> = connection.all(statement).await?;
             }
-            connection.commit().await
+            connection.commit().await?;
+            self.verify_files()
         })
         .await
     }
@@ -234,8 +239,6 @@ impl<DB: Backend> SqlStore<DB> {
 impl<DB: Backend> Facets for SqlStore<DB> {
     /// Waits a few seconds for operations in progress.
     async fn close(&self) {
-        // The writers last: SQLite removes its write-ahead log when the last connection closes, if
-        // that connection may write.
         let readers = tokio::join!(
             timeout(TIMEOUT, self.notifier.close()),
             timeout(TIMEOUT, self.node_readers.close()),
@@ -245,8 +248,10 @@ impl<DB: Backend> Facets for SqlStore<DB> {
             timeout(TIMEOUT, self.node_writers.close()),
             timeout(TIMEOUT, self.writers.close()),
         );
-        if matches!((readers, writers), ((Ok(()), Ok(()), Ok(())), (Ok(()), Ok(())))) {
-            self.file_lock.lock().take();
+        if matches!((readers, writers), ((Ok(()), Ok(()), Ok(())), (Ok(()), Ok(()))))
+            && let Some(files) = &self.files
+        {
+            files.close().await;
         }
     }
 }

@@ -4,14 +4,16 @@
 //! Every commit waits for the disk (`synchronous = FULL`).
 
 use std::{
-    fs::{self, File, TryLockError},
-    io,
+    fs, io,
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicI64},
 };
 
-use futures::{StreamExt, TryFutureExt, future::BoxFuture, stream::BoxStream};
-use parking_lot::Mutex;
+use futures::{
+    FutureExt, StreamExt, TryFutureExt,
+    future::{BoxFuture, ready},
+    stream::BoxStream,
+};
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, Executor, Sqlite, SqliteConnection,
     error::DatabaseError,
@@ -20,9 +22,10 @@ use sqlx::{
 use tokio::sync::Semaphore;
 
 use crate::{
-    domain::Clock,
+    domain::{Clock, Revision},
     store::{
         OpenError, Store, TIMEOUT,
+        database_files::{DatabaseFiles, LockFile, describe, read_only},
         migrations::SQLITE,
         notify::LocalNotifier,
         sql::{Backend, Dialect, Row, SqlStore, Statement, arguments, schema},
@@ -97,10 +100,19 @@ fn primary_code(error: &dyn DatabaseError) -> Option<u32> {
 
 /// Opens or creates the file at `url`.
 pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<Store>, OpenError> {
-    let path = parse(url)?;
+    let configured = parse(url)?;
+    let path = canonical(&configured)?;
     let lock = prepare(&path).await?;
     let to_open_error = |error| open_error(&path, &error);
+    let files = DatabaseFiles::open(lock, &options(&path), &configured).await;
+    let files = Arc::new(files.map_err(to_open_error)?);
+    let opened = Arc::clone(&files);
     let pool = SqlitePoolOptions::new().acquire_timeout(TIMEOUT).test_before_acquire(false);
+    let pool = pool.after_connect(move |_, _| {
+        // The connection may have opened another file.
+        let verified = opened.verify().map_err(|error| sqlx::Error::Io(io::Error::other(error)));
+        ready(verified).boxed()
+    });
     let writers = pool.clone().max_connections(1).connect_with(options(&path));
     let writers = writers.await.map_err(to_open_error)?;
     // Not opened read-only: such a connection could neither recover nor remove the write-ahead log.
@@ -116,30 +128,38 @@ pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<Store>,
         known_head: AtomicI64::new(0),
         notifier: Arc::new(LocalNotifier::default()),
         clock,
-        file_lock: Mutex::new(Some(lock)),
+        files: Some(files),
     })))
 }
 
 /// Migrates the schema of the file at `url` to this version.
 pub(super) async fn migrate(url: &str) -> Result<(), OpenError> {
-    prepare(&parse(url)?).await.map(drop)
+    prepare(&canonical(&parse(url)?)?).await.map(drop)
+}
+
+/// Accepts that the file at `url` may lack acknowledged changes, because a backup was restored.
+pub(super) fn accept_restored(url: &str) -> Result<(), OpenError> {
+    LockFile::acquire(&canonical(&parse(url)?)?)?.reset()
 }
 
 /// Checks that the file is intact and belongs to support-access, and migrates it. The returned lock
 /// excludes other processes.
-async fn prepare(path: &Path) -> Result<File, OpenError> {
-    let lock = lock(path)?;
+async fn prepare(path: &Path) -> Result<LockFile, OpenError> {
+    let lock = LockFile::acquire(path)?;
     let database = describe(path);
     let to_open_error = |error| open_error(path, &error);
+    lock.create_database()?;
     // This connection sets nothing in the file, because the file may belong to another program.
-    let probe = SqliteConnectOptions::new().filename(path).create_if_missing(true);
+    let probe = SqliteConnectOptions::new().filename(path);
     let mut connection = probe.connect().await.map_err(to_open_error)?;
     check_version(&text(&mut connection, "SELECT sqlite_version()").await.map_err(to_open_error)?)?;
     let found = text(&mut connection, "PRAGMA quick_check(1)").await.map_err(to_open_error)?;
     if found != "ok" {
         return Err(corrupt(path));
     }
-    check_owner(&database, &mut connection).map_err(to_open_error).await??;
+    let revision = check_owner(&database, &mut connection).map_err(to_open_error).await??;
+    // Before the migration, which would prevent the return of a lost write-ahead log.
+    lock.check(revision)?;
     connection.close().await.map_err(to_open_error)?;
 
     let mut connection = options(path).connect().await.map_err(to_open_error)?;
@@ -162,10 +182,11 @@ fn options(path: &Path) -> SqliteConnectOptions {
         .busy_timeout(TIMEOUT)
 }
 
+/// Returns the end of the log.
 async fn check_owner(
     database: &str,
     connection: &mut SqliteConnection,
-) -> Result<Result<(), OpenError>, sqlx::Error> {
+) -> Result<Result<Revision, OpenError>, sqlx::Error> {
     // Writing a pragma fails if the file is read-only. `BEGIN IMMEDIATE` alone does not fail. The
     // rollback leaves the file unchanged.
     let mut attempt = connection.begin_with("BEGIN IMMEDIATE").await?;
@@ -176,13 +197,21 @@ async fn check_owner(
     let mut tables: Vec<String> = sqlx::query_scalar(tables).fetch_all(&mut *connection).await?;
     let mut applied = Vec::new();
     if tables.iter().any(|table| table == schema::MIGRATIONS_TABLE) {
-        applied = sqlx::query_as(schema::SELECT_APPLIED).fetch_all(connection).await?;
+        applied = sqlx::query_as(schema::SELECT_APPLIED).fetch_all(&mut *connection).await?;
     }
     if id != 0 && id != APPLICATION_ID {
         tables.push("the tables of another application".into());
         applied.clear();
     }
-    Ok(schema::check(database, &tables, &applied, &SQLITE))
+    if let Err(error) = schema::check(database, &tables, &applied, &SQLITE) {
+        return Ok(Err(error));
+    }
+    let revision = if tables.iter().any(|table| table == "head") {
+        sqlx::query_scalar("SELECT revision FROM head").fetch_optional(connection).await?
+    } else {
+        None
+    };
+    Ok(Ok(revision.unwrap_or(0)))
 }
 
 async fn text(connection: &mut SqliteConnection, sql: &'static str) -> Result<String, sqlx::Error> {
@@ -200,7 +229,7 @@ fn check_version(version: &str) -> Result<(), OpenError> {
     )))
 }
 
-/// The canonical path of the file, so that two names of one file share one lock.
+/// The name of the file in a URL.
 fn parse(url: &str) -> Result<PathBuf, OpenError> {
     let reject = |problem: &str| Err(OpenError(format!("database-url {problem}")));
     let in_memory = "names a SQLite database in memory, which support-access cannot share between \
@@ -230,67 +259,37 @@ fn parse(url: &str) -> Result<PathBuf, OpenError> {
         return reject("is not a SQLite URL; write sqlite://PATH");
     };
     let path = options.get_filename();
-    let Some(name) = path.file_name() else {
+    if path.file_name().is_none() {
         return reject("names no file; write sqlite://PATH");
-    };
+    }
     if path.is_dir() {
         let path = path.display();
         return reject(&format!(
             "names {path}, which is a directory; name a file in this directory"
         ));
     }
+    Ok(path.to_owned())
+}
+
+/// The canonical path of the file, so that two names of one file share one lock.
+fn canonical(path: &Path) -> Result<PathBuf, OpenError> {
     if let Ok(path) = fs::canonicalize(path) {
         return Ok(path);
     }
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     match fs::canonicalize(directory.unwrap_or(Path::new("."))) {
-        Ok(directory) => Ok(directory.join(name)),
-        Err(error) => {
-            let path = path.display();
-            reject(&format!(
-                "names {path}, but its directory cannot be used ({error}); create the directory"
-            ))
-        }
-    }
-}
-
-/// Excludes other processes: notifications reach only listeners in the same process.
-fn lock(path: &Path) -> Result<File, OpenError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let options = File::options().write(true).create(true).truncate(false).open(&name);
-    let file = options.map_err(|error| match error.kind() {
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => read_only(path),
-        _ => OpenError(format!("{} cannot be created: {error}", Path::new(&name).display())),
-    })?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError(format!(
-            "{} is in use by another process, and SQLite serves only one; \
-             stop the other process, or use PostgreSQL",
-            describe(path)
+        Ok(directory) => Ok(directory.join(path.file_name().unwrap_or_default())),
+        Err(error) => Err(OpenError(format!(
+            "database-url names {}, but its directory cannot be used ({error}); create the \
+             directory",
+            path.display()
         ))),
-        Err(TryLockError::Error(error)) => {
-            Err(OpenError(format!("{} cannot be locked: {error}", Path::new(&name).display())))
-        }
     }
-}
-
-fn describe(path: &Path) -> String {
-    format!("the database {}", path.display())
 }
 
 fn corrupt(path: &Path) -> OpenError {
     let database = describe(path);
     OpenError(format!("{database} is corrupt or not a SQLite database; restore a backup"))
-}
-
-fn read_only(path: &Path) -> OpenError {
-    OpenError(format!(
-        "{} is read-only, but support-access must write; \
-         make the file and its directory writable",
-        describe(path)
-    ))
 }
 
 fn open_error(path: &Path, error: &sqlx::Error) -> OpenError {

@@ -40,6 +40,8 @@ pub struct Launch {
     command: Command,
     name: String,
     listens: bool,
+    /// See [`Launch::log_unread_until`].
+    unread_until: Option<Receiver<()>>,
 }
 
 /// A child process that is killed on drop.
@@ -96,7 +98,7 @@ impl Launch {
     fn new(subcommand: &str, name: &str) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_support-access"));
         command.args([subcommand, "--metrics-listen", "127.0.0.1:0", "--log-format", "json"]);
-        Self { command, name: name.into(), listens: false }
+        Self { command, name: name.into(), listens: false, unread_until: None }
     }
 
     /// Sets the name that prefixes the server's log lines.
@@ -127,6 +129,11 @@ impl Launch {
         self
     }
 
+    /// Once the server listens, nothing reads its log until the sender of `resumed` is dropped.
+    pub fn log_unread_until(self, resumed: Receiver<()>) -> Self {
+        Self { unread_until: Some(resumed), ..self }
+    }
+
     /// Starts the server and waits until the server listens.
     pub fn start(self) -> Server {
         self.try_start().expect("the server did not start; its log is above")
@@ -154,14 +161,15 @@ impl Launch {
     }
 
     fn spawn(self) -> Starting {
-        let Self { mut command, name, .. } = if self.listens { self } else { self.on_port() };
+        let Self { mut command, name, unread_until, .. } =
+            if self.listens { self } else { self.on_port() };
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut process = Process(command.spawn().unwrap());
         watchdog::started(process.0.id());
         let stderr = process.0.stderr.take().unwrap();
         let (sender, logs) = channel();
         let prefix = name.clone();
-        thread::spawn(move || read_lines(&prefix, stderr, &sender));
+        thread::spawn(move || read_lines(&prefix, stderr, &sender, unread_until));
         Starting { process, name, logs }
     }
 }
@@ -359,10 +367,20 @@ fn signal(name: &str, pid: u32) {
     assert!(status.unwrap().success(), "process {pid} is running");
 }
 
-fn read_lines(name: &str, stderr: impl Read, sender: &Sender<String>) {
+fn read_lines(
+    name: &str,
+    stderr: impl Read,
+    sender: &Sender<String>,
+    mut unread_until: Option<Receiver<()>>,
+) {
     for line in BufReader::new(stderr).lines().map_while(Result::ok) {
         // The test runner shows this output if the test fails.
         eprintln!("{name}: {line}");
+        let is_last_at_start = line.contains("\"listening\"") && line.contains("\"metrics\"");
         let _ = sender.send(line);
+        if is_last_at_start && let Some(resumed) = unread_until.take() {
+            // Returns when the sender is dropped.
+            let _ = resumed.recv();
+        }
     }
 }

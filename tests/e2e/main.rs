@@ -18,4 +18,6 @@ mod common;
 mod cli;
 mod crash;
 mod docs;
+mod files;
+mod logs;
 mod nodes;

@@ -8,6 +8,7 @@ mod contention;
 mod enforced;
 mod expanded;
 mod faults;
+mod files;
 mod history;
 mod locks;
 mod membership;

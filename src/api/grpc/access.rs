@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status, async_trait};
+use tracing::info;
 
 use crate::{
     api::{
@@ -13,8 +14,8 @@ use crate::{
         metrics::Metrics,
         proto::v1::{self as pb, support_access_server::SupportAccess},
     },
-    domain::{Action, Party, ViolationReason, violation::Violations},
-    service::check::Checks,
+    domain::{AccessCheck, Action, Caller, Party, Reason, ViolationReason, violation::Violations},
+    service::check::{CheckResult, Checks},
 };
 
 /// The service, at a replica or a sidecar.
@@ -29,6 +30,23 @@ impl Access {
     pub fn new(checks: Arc<Checks>, metrics: Arc<Metrics>) -> Self {
         Self { checks, metrics }
     }
+
+    /// Counts a decision, and logs a denial.
+    fn record(&self, caller: &Caller, check: &AccessCheck, result: &CheckResult) {
+        self.metrics.check(result.reason);
+        if result.reason != Reason::GrantActive {
+            info!(
+                target: "support_access::audit",
+                tenant_id = %check.tenant_id,
+                agent_id = check.agent_id.as_ref().map(tracing::field::display),
+                reason = result.reason.as_str(),
+                grant_id = result.grant_id.map(tracing::field::display),
+                lock_id = result.lock_id.map(tracing::field::display),
+                actor = %caller.author.actor,
+                "a check was denied"
+            );
+        }
+    }
 }
 
 type RpcResult<T> = Result<Response<T>, Status>;
@@ -39,10 +57,10 @@ impl SupportAccess for Access {
         &self,
         request: Request<pb::CheckAccessRequest>,
     ) -> RpcResult<pb::CheckAccessResponse> {
-        let Call { message, deadline, .. } = admit(request)?;
+        let Call { caller, message, deadline } = admit(request)?;
         let (check, token) = checks::check_request(message)?;
         let result = self.checks.check(&check, &token, deadline).await?;
-        self.metrics.check(result.reason);
+        self.record(&caller, &check, &result);
         Ok(Response::new(checks::result(result)))
     }
 
@@ -50,11 +68,11 @@ impl SupportAccess for Access {
         &self,
         request: Request<pb::BatchCheckAccessRequest>,
     ) -> RpcResult<pb::BatchCheckAccessResponse> {
-        let Call { message, deadline, .. } = admit(request)?;
+        let Call { caller, message, deadline } = admit(request)?;
         let (batch, token) = checks::batch_request(message)?;
         let results = self.checks.check_batch(&batch, &token, deadline).await?;
-        for result in &results {
-            self.metrics.check(result.reason);
+        for (check, result) in batch.iter().zip(&results) {
+            self.record(&caller, check, result);
         }
         let results = results.into_iter().map(checks::result).collect();
         Ok(Response::new(pb::BatchCheckAccessResponse { results }))

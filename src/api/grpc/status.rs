@@ -13,7 +13,7 @@ use crate::{
     domain::{Denied, ViolationReason, policy::Forbidden, violation::Violations},
     node::follower_session::SessionEnd,
     service::ServiceError,
-    store::StoreError,
+    store::{FileLost, StoreError},
 };
 
 mod session;
@@ -196,7 +196,11 @@ fn service_error(error: &ServiceError) -> Status {
         }
         ServiceError::Store(StoreError::Unavailable(source)) => {
             error!(error = %source, "the database is unavailable");
-            let message = "the database is unavailable; retry with the same request_id";
+            let message = if source.is::<FileLost>() {
+                "the server's database file was removed or replaced; ask an operator to restore it"
+            } else {
+                "the database is unavailable; retry with the same request_id"
+            };
             StatusBuilder::new(ErrorReason::DatabaseUnavailable, message).build()
         }
         ServiceError::Store(StoreError::Broken(source)) => {

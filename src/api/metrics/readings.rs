@@ -35,6 +35,8 @@ pub struct Readings {
     pub certificates: Vec<(&'static str, Time)>,
     /// TLS handshakes that the server or the client rejected.
     pub handshakes_failed: u64,
+    /// Log lines that were not written, by reason.
+    pub log_lines_dropped: Vec<(&'static str, u64)>,
     /// State of a replica. `None`: a sidecar.
     pub replica: Option<ReplicaReadings>,
 }
@@ -99,6 +101,8 @@ impl Samples<'_> {
         let help = "TLS handshakes that the server or the client rejected.";
         let failed = ConstCounter::new(readings.handshakes_failed);
         self.write("handshakes_failed", help, None, &failed)?;
+        let help = "Log lines that were not written, by reason.";
+        self.counters("log_lines_dropped", help, "reason", &readings.log_lines_dropped)?;
         if readings.certificates.is_empty() {
             return Ok(());
         }
@@ -142,11 +146,8 @@ impl Samples<'_> {
             .encode_descriptor("enforcement_duration", help, Some(&Unit::Seconds), kind)?
             .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
         let help = "Changes that end or shorten access, by the enforcement state in the response.";
-        let mut encoder =
-            self.0.encode_descriptor("enforcements", help, None, MetricType::Counter)?;
-        for (state, count) in [("COMPLETE", totals.complete), ("PENDING", totals.pending)] {
-            ConstCounter::new(count).encode(encoder.encode_family(&[("state", state)])?)?;
-        }
+        let by_state = [("COMPLETE", totals.complete), ("PENDING", totals.pending)];
+        self.counters("enforcements", help, "state", &by_state)?;
         let help = "Check nodes that had not acknowledged a change and whose leases had to expire.";
         self.write("nodes_lapsed", help, None, &ConstCounter::new(totals.nodes_lapsed))
     }
@@ -163,6 +164,21 @@ impl Samples<'_> {
         metric: &(impl EncodeMetric + TypedMetric),
     ) -> fmt::Result {
         metric.encode(self.0.encode_descriptor(name, help, unit, metric.metric_type())?)
+    }
+
+    /// Writes one counter for each value of a label.
+    fn counters(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &'static str,
+        counts: &[(&'static str, u64)],
+    ) -> fmt::Result {
+        let mut encoder = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (value, count) in counts {
+            ConstCounter::new(*count).encode(encoder.encode_family(&[(label, *value)])?)?;
+        }
+        Ok(())
     }
 
     fn family<'t>(

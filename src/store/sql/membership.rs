@@ -71,6 +71,7 @@ impl<DB: Backend> Membership for SqlStore<DB> {
     ) -> Result<Option<HeartbeatResponse>, StoreError> {
         let statement = members::heartbeat(&DB::DIALECT, node_id, seq, position, self.clock.now());
         let rows: Vec<HeartbeatRow> = self.write_node_returning(statement).await?;
+        self.verify_files()?;
         let response = rows.into_iter().next().map(HeartbeatRow::into_domain).transpose()?;
         if let Some(response) = &response {
             // Not the maximum: a restore may shorten the log.

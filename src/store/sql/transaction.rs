@@ -12,6 +12,7 @@ use crate::{
     },
     store::{
         IdempotencyKey, NewEvent, Notification, RequestPart, StoreError, Transaction,
+        database_files::DatabaseFiles,
         notify::Notifier,
         sql::{
             Backend, Connection, Statement, only,
@@ -33,6 +34,8 @@ pub(super) struct SqlTransaction<DB: Backend> {
     /// Released together with the connection.
     _permit: OwnedSemaphorePermit,
     notifier: Arc<dyn Notifier>,
+    /// The files of an embedded database.
+    files: Option<Arc<DatabaseFiles>>,
     now: Time,
     max_staleness: Duration,
     log: LogName,
@@ -53,6 +56,7 @@ impl<DB: Backend> SqlTransaction<DB> {
         mut connection: Connection<DB>,
         permit: OwnedSemaphorePermit,
         notifier: Arc<dyn Notifier>,
+        files: Option<Arc<DatabaseFiles>>,
         clock: &dyn Clock,
     ) -> Result<Self, StoreError> {
         let head = connection.first(Statement::new(DB::DIALECT.lock_head)).await?;
@@ -64,6 +68,7 @@ impl<DB: Backend> SqlTransaction<DB> {
             connection,
             _permit: permit,
             notifier,
+            files,
             now,
             max_staleness: rows::span("max_staleness", max_staleness)?,
             log: rows::log_name(log)?,
@@ -273,7 +278,7 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
 
     async fn commit(self: Box<Self>) -> Result<Revision, StoreError> {
         self.check_whole()?;
-        let Self { mut connection, notifier, now, begin_revision, revision, .. } = *self;
+        let Self { mut connection, notifier, files, now, begin_revision, revision, .. } = *self;
         let has_events = revision > begin_revision;
         with_timeout(async move {
             if has_events {
@@ -285,6 +290,7 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
             connection.commit().await
         })
         .await?;
+        files.map_or(Ok(()), |files| files.acknowledge(revision))?;
         if has_events {
             notifier.notify(Notification::Log);
         }

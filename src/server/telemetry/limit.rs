@@ -1,0 +1,258 @@
+//! Bounds the lines that callers can cause.
+//!
+//! Each call site in the code may write [`BURST`] lines at once, and one line per second
+//! afterwards. Lines that name an actor are counted for each actor, so that one caller hides no
+//! other. All unauthenticated peers share one allowance. Every second, one line for each call site
+//! states how many lines were left out. Lines below the level `INFO` are not limited.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    fmt::{self, Debug, Write as _},
+    hash::{DefaultHasher, Hash, Hasher},
+    num::NonZeroU32,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use parking_lot::Mutex;
+use tracing::{
+    Event, Level, Subscriber,
+    callsite::Identifier,
+    field::{Field, Visit},
+    warn,
+};
+use tracing_subscriber::{
+    fmt::{
+        FmtContext,
+        format::{FormatEvent, FormatFields, Writer},
+    },
+    registry::LookupSpan,
+};
+
+use crate::service::CHANGE;
+
+/// The fields by which lines of one call site are counted. The values are authenticated names and
+/// codes of gRPC: an unauthenticated peer cannot choose them freely.
+const KEY_FIELDS: [&str; 2] = ["actor", "code"];
+/// The name of the line about lines that were left out.
+const SUMMARY: &str = "lines left out";
+/// Lines that are never left out. A change adds more bytes to the database than to the log.
+const UNLIMITED: [&str; 2] = [CHANGE, SUMMARY];
+/// Number of lines that a call site may write at once.
+const BURST: NonZeroU32 = NonZeroU32::MIN.saturating_add(9);
+/// Number of keys above which unused keys are evicted.
+const KEYS_MAX: usize = 10_000;
+
+/// Call site, and hash of the values of [`KEY_FIELDS`].
+type Key = (Identifier, u64);
+
+/// Decides which lines are written.
+pub(super) struct LineLimit {
+    buckets: DefaultKeyedRateLimiter<Key>,
+    left_out: Mutex<HashMap<Identifier, LeftOut>>,
+    left_out_total: AtomicU64,
+}
+
+/// Formats the lines that the limit admits, and nothing for the others. Not a filter: those of
+/// tracing-subscriber 0.3 keep wrong state if `event_enabled` returns false.
+pub(super) struct LimitedFormat<F> {
+    format: F,
+    limit: &'static LineLimit,
+}
+
+/// Lines of one call site that were left out since the last report.
+struct LeftOut {
+    count: u64,
+    /// The message of the first line.
+    message: String,
+}
+
+impl LineLimit {
+    pub(super) fn new() -> Self {
+        Self {
+            buckets: RateLimiter::keyed(Quota::per_second(NonZeroU32::MIN).allow_burst(BURST)),
+            left_out: Mutex::default(),
+            left_out_total: AtomicU64::new(0),
+        }
+    }
+
+    /// The number of lines that were left out.
+    pub(super) fn left_out(&self) -> u64 {
+        self.left_out_total.load(Ordering::Relaxed)
+    }
+
+    /// Logs how many lines were left out since the last report. Call at most once a second.
+    pub(super) fn report(&self) {
+        if self.buckets.len() > KEYS_MAX {
+            self.buckets.retain_recent();
+            self.buckets.shrink_to_fit();
+        }
+        let left_out = std::mem::take(&mut *self.left_out.lock());
+        for LeftOut { count, message } in left_out.into_values() {
+            warn!(name: SUMMARY, lines = count, like = message, "similar lines were left out");
+        }
+    }
+
+    fn admits(&self, event: &Event<'_>) -> bool {
+        let metadata = event.metadata();
+        if *metadata.level() > Level::INFO || UNLIMITED.contains(&metadata.name()) {
+            return true;
+        }
+        let site = metadata.callsite();
+        let mut key = KeyHasher(DefaultHasher::new());
+        event.record(&mut key);
+        if self.buckets.check_key(&(site.clone(), key.0.finish())).is_ok() {
+            return true;
+        }
+        self.left_out_total.fetch_add(1, Ordering::Relaxed);
+        match self.left_out.lock().entry(site) {
+            Entry::Occupied(mut entry) => entry.get_mut().count += 1,
+            Entry::Vacant(entry) => {
+                let mut message = Message(String::new());
+                event.record(&mut message);
+                entry.insert(LeftOut { count: 1, message: message.0 });
+            }
+        }
+        false
+    }
+}
+
+impl<F> LimitedFormat<F> {
+    /// Formats lines with `format`.
+    pub(super) fn new(format: F, limit: &'static LineLimit) -> Self {
+        Self { format, limit }
+    }
+}
+
+impl<S, N, F> FormatEvent<S, N> for LimitedFormat<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        if self.limit.admits(event) {
+            self.format.format_event(context, writer, event)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Hashes the values of [`KEY_FIELDS`].
+struct KeyHasher(DefaultHasher);
+
+impl Visit for KeyHasher {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        if KEY_FIELDS.contains(&field.name()) {
+            field.name().hash(&mut self.0);
+            // Hashing cannot fail.
+            let _ = write!(Hashed(&mut self.0), "{value:?}");
+        }
+    }
+}
+
+struct Hashed<'a>(&'a mut DefaultHasher);
+
+impl fmt::Write for Hashed<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.write(text.as_bytes());
+        Ok(())
+    }
+}
+
+/// The message of an event.
+struct Message(String);
+
+impl Visit for Message {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        if field.name() == "message" {
+            self.0 = format!("{value:?}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tracing::{debug, info, subscriber::with_default};
+    use tracing_subscriber::{Registry, fmt::MakeWriter, layer::SubscriberExt};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Lines {
+        fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().extend_from_slice(line);
+            Ok(line.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl<'a> MakeWriter<'a> for Lines {
+        type Writer = Self;
+
+        fn make_writer(&'a self) -> Self {
+            self.clone()
+        }
+    }
+
+    /// The lines that `act` logs.
+    fn logged(act: impl FnOnce(&'static LineLimit)) -> Vec<String> {
+        let limit: &'static LineLimit = Box::leak(Box::new(LineLimit::new()));
+        let lines = Lines::default();
+        let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(lines.clone());
+        let layer = layer.map_event_format(|format| LimitedFormat::new(format, limit));
+        with_default(Registry::default().with(layer), || act(limit));
+        let text = String::from_utf8(lines.0.lock().clone()).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    fn count(lines: &[String], text: &str) -> usize {
+        lines.iter().filter(|line| line.contains(text)).count()
+    }
+
+    fn reject(actor: &str) {
+        info!(%actor, "rejected");
+    }
+
+    #[test]
+    fn a_flood_of_one_caller_is_bounded_and_hides_no_other_caller() {
+        let lines = logged(|limit| {
+            (0..1_000).for_each(|_| reject("mallory"));
+            reject("alice");
+            limit.report();
+            limit.report();
+            assert!(limit.left_out() >= 1_000 - 20, "{}", limit.left_out());
+        });
+        let shown = count(&lines, "mallory");
+        assert!((10..20).contains(&shown), "{shown}");
+        assert_eq!(count(&lines, "alice"), 1);
+        let summary = format!("similar lines were left out lines={}", 1_000 - shown);
+        assert_eq!(count(&lines, &summary), 1, "{lines:?}");
+        assert_eq!(count(&lines, "like=\"rejected\""), 1, "reported once: {lines:?}");
+    }
+
+    #[test]
+    fn changes_and_debug_lines_are_not_limited() {
+        let lines = logged(|limit| {
+            for _ in 0..1_000 {
+                info!(name: CHANGE, actor = "alice", "changed");
+                debug!("details");
+            }
+            assert_eq!(limit.left_out(), 0);
+        });
+        assert_eq!((count(&lines, "changed"), count(&lines, "details")), (1_000, 1_000));
+    }
+}
