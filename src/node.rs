@@ -10,6 +10,7 @@
 //! ARCHITECTURE.md lists the rules of the protocol, and `tests/simulation` tests all rules in
 //! virtual time.
 
+mod applied_times;
 mod change_buffer;
 mod check_node;
 pub mod enforcement;
