@@ -5,6 +5,7 @@ use std::{
     ffi::OsStr,
     io::{BufRead, BufReader, Read},
     net::SocketAddr,
+    os::unix::fs::MetadataExt,
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::{Receiver, Sender, channel},
@@ -121,6 +122,28 @@ impl Launch {
     /// Also listens on a free loopback port.
     pub fn on_port(self) -> Self {
         Self { listens: true, ..self.flags(&["--listen", "127.0.0.1:0"]) }
+    }
+
+    /// Listens on this address.
+    pub fn on_address(self, address: &str) -> Self {
+        Self { listens: true, ..self.flags(&["--listen", address]) }
+    }
+
+    /// Resolves names with this file instead of `/etc/hosts`, in a mount namespace.
+    pub fn with_hosts(self, hosts: &Path) -> Self {
+        let mut command = Command::new("unshare");
+        command.arg("--mount");
+        if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
+            command.args(["--user", "--map-root-user"]);
+        }
+        // The shell replaces itself, so signals reach the server.
+        let script = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+        command.args(["sh", "-c", script]).arg(hosts).arg(self.command.get_program());
+        command.args(self.command.get_args());
+        for (name, value) in self.command.get_envs() {
+            command.env(name, value.unwrap_or_default());
+        }
+        Self { command, ..self }
     }
 
     /// Sets an environment variable.
