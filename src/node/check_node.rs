@@ -299,8 +299,8 @@ impl CheckNode {
         })
     }
 
-    /// A time by which this node had applied `revision`. The event `in_log`, by revision and time, is
-    /// that event or a later one. `None` if the node does not have that event.
+    /// A time by which this node had applied `revision`. The event `in_log`, by revision and time,
+    /// is that event or a later one. `None` if the node does not have that event.
     pub fn applied_at(&self, revision: Revision, in_log: (Revision, Time)) -> Option<BootTime> {
         let state = self.state.lock();
         let is_same_log = state.change_buffer.as_ref()?.has(in_log.0, in_log.1);

@@ -139,8 +139,8 @@ impl Enforcer {
     }
 
     /// Waits for a change that may have been made elsewhere or earlier. In the returned commit, the
-    /// wait for leases to expire starts when this node applied the change. So a caller need not stay
-    /// at one replica, and a repeated call does not restart the wait.
+    /// wait for leases to expire starts when this node applied the change. So a caller may switch
+    /// replicas, and a repeated call does not restart the wait.
     pub fn wait_for(&self, commit: Commit) -> (Commit, oneshot::Receiver<Enforced>) {
         let applied_at = self.node.applied_at(commit.last, commit.in_log);
         let commit = Commit { at: applied_at.unwrap_or(commit.at), ..commit };

@@ -279,7 +279,7 @@ mod tests {
     impl Upstream for Node {
         async fn open(&self, _: mpsc::Receiver<ToUpstream>) -> Result<Incoming, FollowError> {
             match self.1 {
-                Opens(after) => sleep(after).await,
+                Opens(after) => sleep(after).await, // virtual time
                 Hangs => pending().await,
                 Rejects => return Err(FollowError::Rejected("rejected".into())),
             }

@@ -3,12 +3,11 @@
 
 use std::{
     ffi::OsStr,
-    io::{BufRead, BufReader, Read},
     net::SocketAddr,
     os::unix::fs::MetadataExt,
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::mpsc::{Receiver, channel},
     thread,
     time::{Duration, Instant},
 };
@@ -28,6 +27,8 @@ use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
+#[path = "log_lines.rs"]
+mod log_lines;
 #[path = "watchdog.rs"]
 mod watchdog;
 
@@ -192,7 +193,7 @@ impl Launch {
         let stderr = process.0.stderr.take().unwrap();
         let (sender, logs) = channel();
         let prefix = name.clone();
-        thread::spawn(move || read_lines(&prefix, stderr, &sender, unread_until));
+        thread::spawn(move || log_lines::read(&prefix, stderr, &sender, unread_until));
         Starting { process, name, logs }
     }
 }
@@ -388,22 +389,4 @@ pub async fn eventually(description: &str, mut is_true: impl AsyncFnMut() -> boo
 fn signal(name: &str, pid: u32) {
     let status = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status();
     assert!(status.unwrap().success(), "process {pid} is running");
-}
-
-fn read_lines(
-    name: &str,
-    stderr: impl Read,
-    sender: &Sender<String>,
-    mut unread_until: Option<Receiver<()>>,
-) {
-    for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-        // The test runner shows this output if the test fails.
-        eprintln!("{name}: {line}");
-        let is_last_at_start = line.contains("\"listening\"") && line.contains("\"metrics\"");
-        let _ = sender.send(line);
-        if is_last_at_start && let Some(resumed) = unread_until.take() {
-            // Returns when the sender is dropped.
-            let _ = resumed.recv();
-        }
-    }
 }

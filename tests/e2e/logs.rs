@@ -118,7 +118,7 @@ async fn processes_whose_logs_are_not_read_stop_on_sigterm() {
 fn a_server_that_cannot_start_exits_although_its_error_is_not_read() {
     let (_reader, mut stderr) = pipe().unwrap();
     // The capacity of a pipe: https://man7.org/linux/man-pages/man7/pipe.7.html.
-    stderr.write_all(&[b'x'; 65_536]).unwrap();
+    stderr.write_all(&vec![b'x'; 65_536]).unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let mut command = Command::new(env!("CARGO_BIN_EXE_support-access"));

@@ -145,13 +145,14 @@ mod tests {
         let queue = Arc::new(LineQueue::new());
         let (reports, received) = mpsc::channel();
         let writing = Arc::clone(&queue);
-        thread::spawn(move || {
+        let writer = thread::Builder::new().spawn(move || {
             writing.write_all_to(out, |dropped| {
                 if dropped > 0 {
                     reports.send(dropped).unwrap();
                 }
             })
         });
+        drop(writer.unwrap());
         (queue, received)
     }
 

@@ -65,7 +65,7 @@ async fn a_sidecar_switches_replicas_without_a_stale_answer() {
     assert_eq!(denied, 0, "the grant was live at all times");
 }
 
-/// A sidecar knows two replicas by one name. Whichever replica hangs, the sidecar follows the other.
+/// A sidecar knows two replicas by one name. If either replica hangs, the sidecar follows the other.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sidecar_tries_every_address_of_a_name() {
     let cluster = Cluster::launch();
@@ -88,7 +88,7 @@ async fn a_sidecar_tries_every_address_of_a_name() {
     let kept = fleet.grant_everywhere(1, "kept").await;
     let mut load = Load::new(&fleet.history, &["kept".into()], Duration::from_millis(2));
     load.add(&fleet.sidecars[0]);
-    // The sidecar follows replica 1, because replica 0 was silent. Afterwards, it follows replica 0.
+    // The sidecar follows replica 1, because replica 0 was silent. Then it follows replica 0.
     for (hanging, other) in [(1, 0), (0, 1)] {
         fleet.replicas[hanging].server.pause();
         let granted = grant(&mut fleet.admin(other), "interim").await.unwrap();

@@ -154,9 +154,9 @@ impl Fixture {
         }
     }
 
-    /// Waits for the enforcement of the last change at one replica after the other, as a caller with
-    /// short deadlines behind a load balancer does. Requires that the enforcement is known within
-    /// `limit`.
+    /// Waits for the enforcement of the last change at one replica after the other, as a caller
+    /// with short deadlines behind a load balancer does. Requires that the enforcement is known
+    /// within `limit`.
     pub(crate) async fn expect_enforced_at_any(
         &self,
         replicas: &[usize],

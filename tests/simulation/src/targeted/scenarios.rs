@@ -187,9 +187,9 @@ pub(super) async fn lost_event(fixture: Fixture) {
     fixture.expect_fresh(0);
 }
 
-/// A grant is revoked after a restore, and the event has the revision of a lost event. A caller waits
-/// for the revocation at a replica that has applied the lost event long ago, and does not know of
-/// the restore yet. A node has a lease from before the revocation.
+/// A grant is revoked after a restore, and the event has the revision of a lost event. A caller
+/// waits for the revocation at a replica that has applied the lost event long ago, and does not
+/// know of the restore yet. A node has a lease from before the revocation.
 pub(super) async fn wait_at_unaware_replica(fixture: Fixture) {
     fixture.start_all(3).await;
     let grant = fixture.grant(1, End::UntilRevoked).await;
