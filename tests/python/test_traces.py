@@ -67,13 +67,16 @@ def collector():
         yield started
 
 
-def traced(collector, ratio):
-    return Server("memory:", "--otlp-endpoint", collector.endpoint, "--trace-ratio", ratio)
+def traced(collector, ratio, *flags):
+    return Server(
+        "memory:", "--otlp-endpoint", collector.endpoint, "--trace-ratio", ratio, *flags)
 
 
 def test_a_call_continues_the_trace_of_its_caller(collector):
     trace_id, span_id, header = new_parent()
-    with traced(collector, "0") as server, Client(server.target, "acme") as client:
+    # Calls without an error are logged at this level.
+    server = traced(collector, "0", "--log", "support_access=debug")
+    with server, Client(server.target, "acme") as client:
         check(
             client,
             ("traceparent", header),
