@@ -1,6 +1,6 @@
 //! Waits until changes are enforced. To this end, reads the membership, and evicts silent members.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    domain::{BootTime, Enforced, Revision, Time},
+    domain::Enforced,
     node::{
         check_node::CheckNode,
         enforcement::{Commit, Coverage, MembershipView},
@@ -28,10 +28,6 @@ const BUSY_INTERVAL: Duration = Duration::from_millis(50);
 const IDLE_INTERVAL: Duration = Duration::from_millis(500);
 /// Timeout of a read.
 const MEMBERSHIP_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long the start of a wait is remembered. Longer than any lease.
-const WAITS_REMEMBERED: Duration = Duration::from_mins(15);
-/// Maximum number of remembered starts of waits.
-const WAITS_MAX: usize = 1_024;
 /// Capacity of the queue of results to write. Beyond that, results are dropped, and the history
 /// lacks these results.
 const RECORDS_MAX: usize = 1_024;
@@ -79,8 +75,6 @@ pub struct Enforcer {
     store: Arc<Store>,
     membership: Mutex<MembershipView>,
     pending: Mutex<Vec<PendingChange>>,
-    /// When a caller first waited for a change that was made elsewhere or earlier.
-    first_waits: Mutex<BTreeMap<ChangeKey, BootTime>>,
     /// Requests a read of the membership.
     read_requested: Notify,
     /// Requests another decision on the pending changes.
@@ -99,9 +93,6 @@ struct PendingChange {
     done: oneshot::Sender<Enforced>,
 }
 
-/// Identifies a change. After a restore, another event may have the same revision, but not the same
-/// time.
-type ChangeKey = (Revision, Option<Time>);
 type Record = (Commit, Enforced);
 
 impl EnforcementTotals {
@@ -121,7 +112,6 @@ impl Enforcer {
             store,
             membership: Mutex::default(),
             pending: Mutex::default(),
-            first_waits: Mutex::default(),
             read_requested: Notify::new(),
             resolve_requested: Notify::new(),
             totals: Mutex::default(),
@@ -148,15 +138,12 @@ impl Enforcer {
         self.wait(commit, true)
     }
 
-    /// Waits for a change that may have been made elsewhere or earlier, at `made` by the database
-    /// clock. The returned commit has the time of the first wait.
-    pub fn wait_for(
-        &self,
-        commit: Commit,
-        made: Option<Time>,
-    ) -> (Commit, oneshot::Receiver<Enforced>) {
-        let at = self.first_wait((commit.first, made), commit.at);
-        let commit = Commit { at, ..commit };
+    /// Waits for a change that may have been made elsewhere or earlier. In the returned commit, the
+    /// wait for leases to expire starts when this node applied the change. So a caller may switch
+    /// replicas, and a repeated call does not restart the wait.
+    pub fn wait_for(&self, commit: Commit) -> (Commit, oneshot::Receiver<Enforced>) {
+        let applied_at = self.node.applied_at(commit.last, commit.in_log);
+        let commit = Commit { at: applied_at.unwrap_or(commit.at), ..commit };
         (commit, self.wait(commit, false))
     }
 
@@ -169,17 +156,6 @@ impl Enforcer {
         let (revision, time) = commit.in_log;
         let own_ack = self.node.ack_of(revision, time);
         membership.coverage(commit, self.node.id(), own_ack, self.node.boot_time())
-    }
-
-    /// When a caller first waited for a change, which was committed by then. So a repeated call
-    /// does not restart the wait for leases to expire.
-    fn first_wait(&self, change: ChangeKey, now: BootTime) -> BootTime {
-        let mut first_waits = self.first_waits.lock();
-        first_waits.retain(|_, at| now.since(*at) < WAITS_REMEMBERED);
-        if first_waits.len() == WAITS_MAX {
-            first_waits.pop_first();
-        }
-        *first_waits.entry(change).or_insert(now)
     }
 
     fn wait(&self, commit: Commit, is_own: bool) -> oneshot::Receiver<Enforced> {

@@ -137,7 +137,7 @@ impl Service {
             at: self.node.boot_time(),
             max_staleness,
         };
-        let (commit, result) = self.enforcer.wait_for(commit, time);
+        let (commit, result) = self.enforcer.wait_for(commit);
         let enforced = self.wait(owner, result, deadline).await;
         let elapsed = time.map_or(Duration::ZERO, |time| between(time, self.now()));
         match enforced {
