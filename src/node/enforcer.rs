@@ -14,7 +14,7 @@ use crate::{
     domain::Enforced,
     node::{
         check_node::CheckNode,
-        enforcement::{Commit, Coverage, MembershipView},
+        enforcement::{Commit, Coverage, MembershipView, SilentMember},
         failure_log::{FailureLogger, error_chain, with_timeout},
     },
     store::{Store, StoreError},
@@ -140,7 +140,8 @@ impl Enforcer {
 
     /// Waits for a change that may have been made elsewhere or earlier. In the returned commit, the
     /// wait for leases to expire starts when this node applied the change. So a caller may switch
-    /// replicas, and a repeated call does not restart the wait.
+    /// replicas, and a repeated call does not restart the wait. The wait may have ended already, so
+    /// [`Self::refresh`] must come first.
     pub fn wait_for(&self, commit: Commit) -> (Commit, oneshot::Receiver<Enforced>) {
         let applied_at = self.node.applied_at(commit.last, commit.in_log);
         let commit = Commit { at: applied_at.unwrap_or(commit.at), ..commit };
@@ -205,18 +206,32 @@ impl Enforcer {
             let is_idle = self.pending.lock().is_empty();
             let interval = if is_idle { IDLE_INTERVAL } else { BUSY_INTERVAL };
             let _ = timeout(interval, self.read_requested.notified()).await;
-            let _ = failures.record(self.read_membership().await);
+            let _ = failures.record(self.read_and_evict().await);
         }
     }
 
-    /// Reads the membership once, and evicts silent members.
-    async fn read_membership(&self) -> Result<(), StoreError> {
+    /// Reads the membership, and returns the longest lifetime of a lease. The result of a later
+    /// wait then depends on no read for another change: a tenant must not learn of changes of
+    /// other tenants.
+    pub async fn refresh(&self) -> Result<Duration, StoreError> {
+        let (max_staleness, _) = self.read_membership().await?;
+        Ok(max_staleness)
+    }
+
+    /// Reads the membership. Returns the longest lifetime of a lease, and the silent members.
+    async fn read_membership(&self) -> Result<(Duration, Vec<SilentMember>), StoreError> {
         let sent_at = self.node.boot_time();
         let membership =
             with_timeout(MEMBERSHIP_TIMEOUT, self.store.membership().members()).await?;
         let now = self.node.boot_time();
         let silent = self.membership.lock().observe(&membership, sent_at, now);
         self.resolve_requested.notify_one();
+        Ok((membership.max_staleness, silent))
+    }
+
+    /// Reads the membership once, and evicts silent members.
+    async fn read_and_evict(&self) -> Result<(), StoreError> {
+        let (_, silent) = self.read_membership().await?;
         for member in silent.into_iter().filter(|member| member.node_id != self.node.id()) {
             if self.store.membership().evict(member.node_id, member.heartbeat).await? {
                 info!(node = %member.node_id, "evicted a silent check node from the membership");

@@ -65,7 +65,7 @@ async fn a_sidecar_switches_replicas_without_a_stale_answer() {
     assert_eq!(denied, 0, "the grant was live at all times");
 }
 
-/// A sidecar knows two replicas by one name. If either replica hangs, the sidecar follows the other.
+/// A sidecar knows two replicas by one name. If one of them hangs, the sidecar follows the other.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sidecar_tries_every_address_of_a_name() {
     let cluster = Cluster::launch();
