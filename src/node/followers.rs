@@ -1,10 +1,12 @@
 //! The followers of a node, with leases and acknowledgements. Pure: time is an argument.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 
 use crate::{
     domain::{Ack, BootTime, NodeId, NodeInfo, NodeKind, Revision},
     node::{
+        applied_times::AppliedTimes,
+        delays::Delays,
         lease::{Lease, grantor_bound},
         message::{FOLLOWERS_MAX, Hello, REPORT_MAX, ToFollower},
         snapshot_transfer::SnapshotTransfer,
@@ -13,6 +15,10 @@ use crate::{
 
 /// How long an expired follower is still reported as lapsed, in lease durations.
 const REPORTED_LEASES: u32 = 1;
+
+/// How long a follower may take to acknowledge a change before that counts as a delay: this part of
+/// a lease.
+const PROMPT_PARTS: u32 = 4;
 
 /// Identifies one stream of a follower. Each stream has another id.
 pub type StreamId = u64;
@@ -25,16 +31,32 @@ pub struct Followers {
     /// Snapshots that are being sent. The node owns the transfers, not the streams, so a stalled
     /// stream cannot keep the memory of a snapshot.
     transfers: BTreeMap<StreamId, SnapshotTransfer>,
+    delays: Delays,
+}
+
+/// Why a follower gets no slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoSlot {
+    /// The node has the maximum number of followers.
+    TooMany,
+    /// The node id belongs to a follower with another credential.
+    OtherCredential,
+    /// Followers with this credential have delayed changes for too long.
+    Excluded,
 }
 
 #[derive(Debug)]
 struct Follower {
     version: String,
+    /// The identity of the caller that first used the node id.
+    credential: Arc<str>,
     /// The current stream; `None` while the follower is disconnected.
     stream: Option<StreamId>,
     acked: Ack,
     /// The time at which all leases of the follower have expired; `None` without any lease so far.
     expires_at: Option<BootTime>,
+    /// Since when the follower has both the current stream and a lease, and must acknowledge.
+    ack_due_since: BootTime,
     /// The lifetime of the latest lease.
     max_staleness: Duration,
     last_message_at: BootTime,
@@ -56,15 +78,35 @@ impl Follower {
             |expires_at: BootTime| expires_at + self.max_staleness * REPORTED_LEASES;
         self.stream.is_some() || self.expires_at.is_some_and(|at| now < reported_until(at))
     }
+
+    /// The time in which the follower has delayed a change, beyond what is prompt.
+    fn delay(&self, applied_times: &AppliedTimes, now: BootTime) -> Option<Range<BootTime>> {
+        let since = applied_times.get(self.acked.revision + 1)?.max(self.ack_due_since);
+        let from = since + self.max_staleness / PROMPT_PARTS;
+        Some(from..self.expires_at?.min(now)).filter(|delay| !delay.is_empty())
+    }
 }
 
 impl Followers {
-    /// Opens a stream for a follower, and replaces an earlier stream. `None` if the node has too
-    /// many followers.
-    pub fn connect(&mut self, hello: &Hello, now: BootTime) -> Option<StreamId> {
+    /// Opens a stream for a follower, and replaces an earlier stream of the same credential. Fails
+    /// if the followers of the credential have delayed changes for `delay_max`.
+    pub fn connect(
+        &mut self,
+        hello: &Hello,
+        credential: &Arc<str>,
+        delay_max: Option<Duration>,
+        now: BootTime,
+    ) -> Result<StreamId, NoSlot> {
         self.by_node.retain(|_, follower| follower.is_recent(now));
-        if self.by_node.len() >= FOLLOWERS_MAX && !self.by_node.contains_key(&hello.node_id) {
-            return None;
+        let known = self.by_node.get(&hello.node_id);
+        if known.is_some_and(|known| known.credential != *credential) {
+            return Err(NoSlot::OtherCredential);
+        }
+        if delay_max.is_some_and(|delay_max| self.delays.total(credential, now) >= delay_max) {
+            return Err(NoSlot::Excluded);
+        }
+        if self.by_node.len() >= FOLLOWERS_MAX && known.is_none() {
+            return Err(NoSlot::TooMany);
         }
         self.last_stream += 1;
         let known = self.by_node.remove(&hello.node_id);
@@ -72,16 +114,18 @@ impl Followers {
         let max_staleness = known.map_or(Duration::ZERO, |known| known.max_staleness);
         let follower = Follower {
             version: hello.version.clone(),
+            credential: Arc::clone(credential),
             stream: Some(self.last_stream),
             acked: Ack { revision: 0, nodes: 1, nodes_lapsed: 0 },
             expires_at,
+            ack_due_since: now,
             max_staleness,
             last_message_at: now,
             lease_age: None,
             report: Vec::new(),
         };
         self.by_node.insert(hello.node_id, follower);
-        Some(self.last_stream)
+        Ok(self.last_stream)
     }
 
     /// Whether `stream` is the current stream of the follower.
@@ -142,12 +186,50 @@ impl Followers {
         self.transfers.retain(|_, transfer| !transfer.is_stalled(now));
     }
 
+    // === delays ===
+
+    /// Counts how long all followers have delayed changes. Call before [`Self::connect`].
+    pub fn count_delays(&mut self, applied_times: &AppliedTimes, now: BootTime) {
+        self.delays.prune(now);
+        for follower in self.by_node.values() {
+            if let Some(delay) = follower.delay(applied_times, now) {
+                self.delays.add(&follower.credential, &delay);
+            }
+        }
+    }
+
+    /// Whether a follower delays a change, after the followers of its credential have delayed
+    /// changes for `delay_max`.
+    pub fn is_overdue(
+        &self,
+        node_id: NodeId,
+        applied_times: &AppliedTimes,
+        delay_max: Duration,
+        now: BootTime,
+    ) -> bool {
+        self.by_node.get(&node_id).is_some_and(|follower| {
+            follower.delay(applied_times, now).is_some_and(|delay| delay.end == now)
+                && self.delays.total(&follower.credential, now) >= delay_max
+        })
+    }
+
     // === messages of followers ===
 
-    /// Records that a follower has sent a message.
-    pub fn record_message(&mut self, node_id: NodeId, stream: StreamId, now: BootTime) {
-        if let Some(follower) = self.current(node_id, stream) {
+    /// Records that a follower has sent a message, and counts how long the follower has delayed
+    /// changes until then.
+    pub fn record_message(
+        &mut self,
+        node_id: NodeId,
+        stream: StreamId,
+        applied_times: &AppliedTimes,
+        now: BootTime,
+    ) {
+        let follower = self.by_node.get_mut(&node_id);
+        if let Some(follower) = follower.filter(|follower| follower.stream == Some(stream)) {
             follower.last_message_at = now;
+            if let Some(delay) = follower.delay(applied_times, now) {
+                self.delays.add(&follower.credential, &delay);
+            }
         }
     }
 
@@ -175,6 +257,9 @@ impl Followers {
         now: BootTime,
     ) {
         let Some(follower) = self.current(node_id, stream) else { return };
+        if !follower.holds_lease(now) {
+            follower.ack_due_since = now;
+        }
         let expires_at = lease.valid_from + grantor_bound(lease.max_staleness);
         follower.expires_at = follower.expires_at.max(Some(expires_at));
         follower.max_staleness = lease.max_staleness;

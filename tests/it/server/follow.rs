@@ -140,9 +140,9 @@ async fn a_protocol_violation_ends_only_its_stream() {
     stop(running).await.unwrap();
 }
 
-/// Otherwise every change would wait for this follower.
+/// Otherwise every change would wait for this follower, which could also return with another id.
 #[tokio::test]
-async fn a_follower_that_never_acknowledges_is_disconnected() {
+async fn a_follower_that_never_acknowledges_loses_its_slot() {
     let max_staleness = Duration::from_millis(200);
     let (running, _store) = start(Config { max_staleness, ..config() }).await;
     let mut silent = Follower::new(channel(&running).await).await;
@@ -165,6 +165,8 @@ async fn a_follower_that_never_acknowledges_is_disconnected() {
     };
     assert_eq!((end.code(), reason(&end).as_str()), (Code::Aborted, "CHANGES_NOT_ACKNOWLEDGED"));
     assert!(responses > 1, "the stream was open until then");
+    let mut again = Follower::new(channel(&running).await).await;
+    assert_eq!(again.end().await, (Code::ResourceExhausted, "FOLLOWERS_EXCLUDED".to_owned()));
     // The other stream stays open. The server itself may be without a lease for a moment.
     let mut sequence = 1;
     eventually(async || {
