@@ -336,7 +336,7 @@ impl CheckNode {
         is_alone
     }
 
-    /// The followers of this node, and the followers of these followers.
+    /// The followers of this node.
     pub fn followers(&self) -> Vec<NodeInfo> {
         self.state.lock().followers.infos(self.id, self.boot_time())
     }

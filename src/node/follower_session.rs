@@ -112,14 +112,10 @@ impl FollowerSession {
                 }
                 self.pings.push_back(seq);
             }
-            ToUpstream::Ack(ack) => {
-                self.check_ack(ack.revision)?;
-                self.node.with_state(|state| state.followers.record_ack(node_id, id, ack));
+            ToUpstream::Ack(revision) => {
+                self.check_ack(revision)?;
+                self.node.with_state(|state| state.followers.record_ack(node_id, id, revision));
                 self.node.notify_acks();
-            }
-            ToUpstream::Report(infos) => {
-                self.rate_limit.take_report(now)?;
-                self.node.with_state(|state| state.followers.record_report(node_id, id, infos));
             }
             ToUpstream::Leave => {
                 self.node.with_state(|state| state.followers.leave(node_id, id));
@@ -150,8 +146,8 @@ impl FollowerSession {
                 Ok(())
             }
             // Nothing was sent yet that the follower could acknowledge.
-            (Stage::Greeting(_), ToUpstream::Ack(ack)) if ack.revision > 0 => {
-                Err(SessionEnd::WrongAck { least: 0, most: 0, found: ack.revision })
+            (Stage::Greeting(_), ToUpstream::Ack(found)) if found > 0 => {
+                Err(SessionEnd::WrongAck { least: 0, most: 0, found })
             }
             _ => Ok(()),
         }

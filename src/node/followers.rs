@@ -8,7 +8,7 @@ use crate::{
         applied_times::AppliedTimes,
         delays::Delays,
         lease::{Lease, grantor_bound},
-        message::{FOLLOWERS_MAX, Hello, REPORT_MAX, ToFollower},
+        message::{FOLLOWERS_MAX, Hello, ToFollower},
         snapshot_transfer::SnapshotTransfer,
     },
 };
@@ -52,7 +52,7 @@ struct Follower {
     credential: Arc<str>,
     /// The current stream; `None` while the follower is disconnected.
     stream: Option<StreamId>,
-    acked: Ack,
+    acked: Revision,
     /// The time at which all leases of the follower have expired; `None` without any lease so far.
     expires_at: Option<BootTime>,
     /// Since when the follower has both the current stream and a lease, and must acknowledge.
@@ -62,8 +62,6 @@ struct Follower {
     last_message_at: BootTime,
     /// The age of the latest lease at the time of the grant.
     lease_age: Option<Duration>,
-    /// The nodes that follow this follower.
-    report: Vec<NodeInfo>,
 }
 
 impl Follower {
@@ -81,7 +79,7 @@ impl Follower {
 
     /// The time in which the follower has delayed a change, beyond what is prompt.
     fn delay(&self, applied_times: &AppliedTimes, now: BootTime) -> Option<Range<BootTime>> {
-        let since = applied_times.get(self.acked.revision + 1)?.max(self.ack_due_since);
+        let since = applied_times.get(self.acked + 1)?.max(self.ack_due_since);
         let from = since + self.max_staleness / PROMPT_PARTS;
         Some(from..self.expires_at?.min(now)).filter(|delay| !delay.is_empty())
     }
@@ -116,13 +114,12 @@ impl Followers {
             version: hello.version.clone(),
             credential: Arc::clone(credential),
             stream: Some(self.last_stream),
-            acked: Ack { revision: 0, nodes: 1, nodes_lapsed: 0 },
+            acked: 0,
             expires_at,
             ack_due_since: now,
             max_staleness,
             last_message_at: now,
             lease_age: None,
-            report: Vec::new(),
         };
         self.by_node.insert(hello.node_id, follower);
         Ok(self.last_stream)
@@ -155,7 +152,7 @@ impl Followers {
     pub fn reset(&mut self) {
         self.transfers.clear();
         for follower in self.by_node.values_mut() {
-            follower.acked.revision = 0;
+            follower.acked = 0;
             follower.stream = None;
         }
     }
@@ -234,16 +231,9 @@ impl Followers {
     }
 
     /// Records an acknowledgement, which includes the followers of the follower.
-    pub fn record_ack(&mut self, node_id: NodeId, stream: StreamId, ack: Ack) {
+    pub fn record_ack(&mut self, node_id: NodeId, stream: StreamId, revision: Revision) {
         if let Some(follower) = self.current(node_id, stream) {
-            follower.acked = ack;
-        }
-    }
-
-    /// Records the nodes that follow the follower.
-    pub fn record_report(&mut self, node_id: NodeId, stream: StreamId, report: Vec<NodeInfo>) {
-        if let Some(follower) = self.current(node_id, stream) {
-            follower.report = report;
+            follower.acked = revision;
         }
     }
 
@@ -268,20 +258,20 @@ impl Followers {
 
     // === acknowledgement ===
 
-    /// The acknowledgement of a node at `applied`, including all followers.
+    /// The acknowledgement of a node at `applied`, including all followers. A follower counts as
+    /// one node, together with the nodes that follow it: this node cannot verify their number.
     pub fn ack(&self, applied: Revision, now: BootTime) -> Ack {
         let mut ack = Ack { revision: applied, nodes: 1, nodes_lapsed: 0 };
         for follower in self.by_node.values().filter(|follower| follower.holds_lease(now)) {
-            ack.revision = ack.revision.min(follower.acked.revision);
+            ack.revision = ack.revision.min(follower.acked);
         }
         for follower in self.by_node.values() {
-            let is_behind = follower.acked.revision < ack.revision;
+            let is_behind = follower.acked < ack.revision;
             let is_active = follower.stream.is_some() || follower.holds_lease(now);
             if !is_behind && is_active {
-                ack.nodes = ack.nodes.saturating_add(follower.acked.nodes);
-                ack.nodes_lapsed = ack.nodes_lapsed.saturating_add(follower.acked.nodes_lapsed);
+                ack.nodes += 1;
             } else if is_behind && follower.expires_at.is_some() && follower.is_recent(now) {
-                ack.nodes_lapsed = ack.nodes_lapsed.saturating_add(1);
+                ack.nodes_lapsed += 1;
             }
         }
         ack
@@ -291,7 +281,7 @@ impl Followers {
     /// follower behind `applied`.
     pub fn next_expiry(&self, applied: Revision, now: BootTime) -> Option<BootTime> {
         let delays_ack =
-            |follower: &&Follower| follower.acked.revision < applied && follower.holds_lease(now);
+            |follower: &&Follower| follower.acked < applied && follower.holds_lease(now);
         let delaying = self.by_node.values().filter(delays_ack);
         delaying.filter_map(|follower| follower.expires_at).min()
     }
@@ -308,26 +298,25 @@ impl Followers {
         self.by_node.values().filter(|follower| follower.stream.is_some()).count()
     }
 
-    /// The followers that are connected or hold a lease, and the nodes that follow these. At most
-    /// [`REPORT_MAX`].
-    pub fn infos(&self, upstream: NodeId, now: BootTime) -> Vec<NodeInfo> {
+    /// The followers that are connected or hold a lease. Nodes that follow these are unknown here:
+    /// a statement of a follower about other nodes could not be verified.
+    pub fn infos(&self, this_node: NodeId, now: BootTime) -> Vec<NodeInfo> {
         let is_active = |(_, follower): &(&NodeId, &Follower)| {
             follower.stream.is_some() || follower.holds_lease(now)
         };
-        let infos = self.by_node.iter().filter(is_active).flat_map(|(node_id, follower)| {
+        let info = |(node_id, follower): (&NodeId, &Follower)| {
             let silent_for = now.since(follower.last_message_at);
-            let info = NodeInfo {
+            NodeInfo {
                 node_id: *node_id,
                 kind: NodeKind::Sidecar,
                 version: follower.version.clone(),
-                upstream: Some(upstream),
-                revision: follower.acked.revision,
+                upstream: Some(this_node),
+                revision: follower.acked,
                 lease_age: follower.lease_age.map(|age| age + silent_for),
                 silent_for,
-            };
-            std::iter::once(info).chain(follower.report.iter().cloned())
-        });
-        infos.take(REPORT_MAX).collect()
+            }
+        };
+        self.by_node.iter().filter(is_active).map(info).collect()
     }
 
     fn current(&mut self, node_id: NodeId, stream: StreamId) -> Option<&mut Follower> {

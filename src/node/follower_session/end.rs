@@ -49,8 +49,7 @@ pub enum SessionEnd {
     },
     /// The follower exceeds the rate limit.
     #[error(
-        "the follower exceeds the rate limit; send at most {MESSAGES_PER_SECOND} messages and one \
-        report a second"
+        "the follower exceeds the rate limit; send at most {MESSAGES_PER_SECOND} messages a second"
     )]
     Flood,
     /// The follower reads too slowly: the next changes, or the rest of the snapshot, were dropped.

@@ -94,7 +94,10 @@ impl Rollout {
         match number {
             1 => sidecar(&all, number).on_socket(&self.socket(generation)),
             2 => sidecar(&[&self.service.url()], number),
-            3 => sidecar(&[&self.relay.url()], number),
+            3 => {
+                let relay = format!("unix:{}", self.socket(generation).display());
+                sidecar(&[&self.relay.url()], number).by_proxy_to(relay)
+            }
             _ => sidecar(&all, number),
         }
     }
