@@ -42,7 +42,7 @@ pub struct Launch {
     command: Command,
     name: String,
     listens: bool,
-    upstreams: Vec<String>,
+    pub upstreams: Vec<String>,
     /// See [`Launch::log_unread_until`].
     unread_until: Option<Receiver<()>>,
 }
@@ -100,12 +100,6 @@ impl Launch {
         let mut launch = Self::new("sidecar", "sidecar");
         launch.upstreams = upstreams.iter().map(|&url| url.to_owned()).collect();
         upstreams.iter().fold(launch, |launch, url| launch.flags(&["--upstream", url]))
-    }
-
-    /// States the URL behind an upstream that is a proxy.
-    pub fn by_proxy_to(mut self, url: String) -> Self {
-        self.upstreams.push(url);
-        self
     }
 
     fn new(subcommand: &str, name: &str) -> Self {

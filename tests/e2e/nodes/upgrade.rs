@@ -95,8 +95,10 @@ impl Rollout {
             1 => sidecar(&all, number).on_socket(&self.socket(generation)),
             2 => sidecar(&[&self.service.url()], number),
             3 => {
-                let relay = format!("unix:{}", self.socket(generation).display());
-                sidecar(&[&self.relay.url()], number).by_proxy_to(relay)
+                let mut launch = sidecar(&[&self.relay.url()], number);
+                // The URL behind the proxy.
+                launch.upstreams.push(format!("unix:{}", self.socket(generation).display()));
+                launch
             }
             _ => sidecar(&all, number),
         }

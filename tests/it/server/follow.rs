@@ -385,7 +385,6 @@ async fn a_follower_hides_no_node() {
     let replicas = list().await;
     assert_eq!(replicas.len(), 2);
     let mut rogue = Follower::silent(channel(&first).await).await;
-    // The id of the second replica: the own id is rejected.
     let path = Follower::new(channel(&first).await).await.pong(1).await.path;
     let own = Uuid::from_slice(&path[0]).unwrap().to_string();
     let other = replicas.iter().find(|node| node.node_id != own).unwrap();
