@@ -1,5 +1,5 @@
-//! Verifies the hash chains of all histories repeatedly, at one replica, and compares the grants and
-//! locks with them.
+//! Verifies the hash chains of all histories repeatedly, at one replica, and compares the grants
+//! and locks with them.
 //!
 //! The member with the smallest node id verifies. Each replica reads the membership again every
 //! minute, so that another replica takes over within about a minute after that member has left.

@@ -68,18 +68,18 @@ impl<DB: Backend> History for SqlStore<DB> {
                 let page = self.compare_page(differences::events(after, limit), limit);
                 let position = |row: &ComparedEventRow| ComparePosition::Events(row.position);
                 let next = ComparePosition::Grants(0);
-                page.await?.compare(position, ComparedEventRow::difference, Some(next))
+                Ok(page.await?.compare(position, ComparedEventRow::difference, Some(next)))
             }
             ComparePosition::Grants(after) => {
                 let page = self.compare_page(differences::grants(after, limit), limit);
                 let position = |row: &ComparedGrantRow| ComparePosition::Grants(row.last.position);
                 let next = ComparePosition::Locks(0);
-                page.await?.compare(position, ComparedGrantRow::difference, Some(next))
+                Ok(page.await?.compare(position, ComparedGrantRow::difference, Some(next)))
             }
             ComparePosition::Locks(after) => {
                 let page = self.compare_page(differences::locks(after, limit), limit);
                 let position = |row: &ComparedLockRow| ComparePosition::Locks(row.last.position);
-                page.await?.compare(position, ComparedLockRow::difference, None)
+                Ok(page.await?.compare(position, ComparedLockRow::difference, None))
             }
         }
     }
@@ -109,14 +109,11 @@ impl<T> ComparePage<T> {
         position: impl FnOnce(&T) -> ComparePosition,
         difference: impl Fn(T) -> Option<Difference>,
         next: Option<ComparePosition>,
-    ) -> Result<Comparison, StoreError> {
+    ) -> Comparison {
         let rows = self.rows.len();
         let last = self.rows.last().map(position);
         let next = if self.is_last { next } else { last };
-        Ok(Comparison {
-            differences: self.rows.into_iter().filter_map(difference).collect(),
-            rows,
-            next,
-        })
+        let differences = self.rows.into_iter().filter_map(difference).collect();
+        Comparison { differences, rows, next }
     }
 }

@@ -22,7 +22,7 @@ row! {
 }
 
 row! {
-    /// What the tables of grants and locks have in common, and the last event about the row.
+    /// The columns that grants and locks have in common, and the last event about the row.
     pub(in crate::store) struct LastEventRow {
         pub(in crate::store) position: i64,
         first_revision: Option<i64>,
