@@ -52,7 +52,9 @@ mod grants;
 mod locks;
 mod members;
 
-pub(in crate::store) use differences::{ComparedEventRow, ComparedGrantRow, ComparedLockRow};
+pub(in crate::store) use differences::{
+    ComparedEventRow, ComparedGrantRow, ComparedLockRow, ComparedRow,
+};
 pub(in crate::store) use events::{ChainHeadRow, EventRow, LinkRow, ListedEventRow, RecordRow};
 pub(in crate::store) use grants::{GrantRow, GrantTermsRow};
 pub(in crate::store) use locks::{LockRow, LockTermsRow};

@@ -54,7 +54,7 @@ pub(super) async fn returning_rogue(fixture: Fixture) {
     let rogue = async {
         for number in 1.. {
             let _ = stay(session(&fixture), NodeId(Uuid::from_u128(number))).await;
-            sleep(LEASE / 20).await;
+            sleep(LEASE / 20).await; // virtual time
         }
     };
     let revoking = async {
@@ -81,7 +81,7 @@ async fn stay(mut session: FollowerSession, node_id: NodeId) -> Result<(), Sessi
             break;
         }
         session.receive(ToUpstream::Ping { seq })?;
-        sleep(LEASE / 20).await;
+        sleep(LEASE / 20).await; // virtual time
     }
     Ok(())
 }
