@@ -3,11 +3,11 @@
 
 use std::{
     ffi::OsStr,
-    io::{BufRead, BufReader, Read},
     net::SocketAddr,
+    os::unix::fs::MetadataExt,
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::mpsc::{Receiver, channel},
     thread,
     time::{Duration, Instant},
 };
@@ -27,6 +27,8 @@ use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
+#[path = "log_lines.rs"]
+mod log_lines;
 #[path = "watchdog.rs"]
 mod watchdog;
 
@@ -123,6 +125,28 @@ impl Launch {
         Self { listens: true, ..self.flags(&["--listen", "127.0.0.1:0"]) }
     }
 
+    /// Listens on this address.
+    pub fn on_address(self, address: &str) -> Self {
+        Self { listens: true, ..self.flags(&["--listen", address]) }
+    }
+
+    /// Resolves names with this file instead of `/etc/hosts`, in a mount namespace.
+    pub fn with_hosts(self, hosts: &Path) -> Self {
+        let mut command = Command::new("unshare");
+        command.arg("--mount");
+        if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
+            command.args(["--user", "--map-root-user"]);
+        }
+        // The shell replaces itself, so signals reach the server.
+        let script = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+        command.args(["sh", "-c", script]).arg(hosts).arg(self.command.get_program());
+        command.args(self.command.get_args());
+        for (name, value) in self.command.get_envs() {
+            command.env(name, value.unwrap_or_default());
+        }
+        Self { command, ..self }
+    }
+
     /// Sets an environment variable.
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.command.env(name, value);
@@ -169,7 +193,7 @@ impl Launch {
         let stderr = process.0.stderr.take().unwrap();
         let (sender, logs) = channel();
         let prefix = name.clone();
-        thread::spawn(move || read_lines(&prefix, stderr, &sender, unread_until));
+        thread::spawn(move || log_lines::read(&prefix, stderr, &sender, unread_until));
         Starting { process, name, logs }
     }
 }
@@ -365,22 +389,4 @@ pub async fn eventually(description: &str, mut is_true: impl AsyncFnMut() -> boo
 fn signal(name: &str, pid: u32) {
     let status = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status();
     assert!(status.unwrap().success(), "process {pid} is running");
-}
-
-fn read_lines(
-    name: &str,
-    stderr: impl Read,
-    sender: &Sender<String>,
-    mut unread_until: Option<Receiver<()>>,
-) {
-    for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-        // The test runner shows this output if the test fails.
-        eprintln!("{name}: {line}");
-        let is_last_at_start = line.contains("\"listening\"") && line.contains("\"metrics\"");
-        let _ = sender.send(line);
-        if is_last_at_start && let Some(resumed) = unread_until.take() {
-            // Returns when the sender is dropped.
-            let _ = resumed.recv();
-        }
-    }
 }

@@ -21,7 +21,7 @@ use tonic::{Code, Request};
 use uuid::Uuid;
 
 use crate::nodes::{
-    fleet::{ENFORCEMENT_BOUND, FAST, Fleet, grant, sidecar},
+    fleet::{ENFORCEMENT_BOUND, FAST, Fleet, grant, replica, sidecar},
     history::Verdict,
     load::Load,
     postgres::Cluster,
@@ -64,6 +64,47 @@ async fn a_sidecar_switches_replicas_without_a_stale_answer() {
     let denied = answers.iter().filter(|answer| !answer.verdict.is_allowed_by(&kept)).count();
     println!("{} checks, {denied} of them denied", answers.len());
     assert_eq!(denied, 0, "the grant was live at all times");
+}
+
+/// A sidecar knows two replicas by one name. If one of them hangs, the sidecar follows the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sidecar_tries_every_address_of_a_name() {
+    let cluster = Cluster::launch();
+    let url = cluster.fresh_database();
+    let mut fleet = Fleet::new();
+    let launch = |number, address: &str| {
+        replica(&url, number).flags(&["--max-staleness", "6s"]).on_address(address)
+    };
+    fleet.add_replicas(vec![launch(0, "127.0.0.2:0")]).await;
+    let port = fleet.replicas[0].server.address().port();
+    fleet.add_replicas(vec![launch(1, &format!("127.0.0.3:{port}"))]).await;
+    let hosts = fleet.socket("hosts");
+    std::fs::write(&hosts, "127.0.0.2 access.test\n127.0.0.3 access.test\n").unwrap();
+    fleet.replicas[0].server.pause();
+    let launch = sidecar(&[&format!("http://access.test:{port}")], 0).flags(&["--insecure"]);
+    fleet.add_sidecars(vec![launch.with_hosts(&hosts)]).await;
+    fleet.sidecars[0].server.serving().await;
+    fleet.replicas[0].server.resume();
+    fleet.serving().await;
+    let kept = fleet.grant_everywhere(1, "kept").await;
+    let mut load = Load::new(&fleet.history, &["kept".into()], Duration::from_millis(2));
+    load.add(&fleet.sidecars[0]);
+    // The sidecar follows replica 1, because replica 0 was silent. Then it follows replica 0.
+    for (hanging, other) in [(1, 0), (0, 1)] {
+        fleet.replicas[hanging].server.pause();
+        let granted = grant(&mut fleet.admin(other), "interim").await.unwrap();
+        fleet.wait_until_allowed(&fleet.sidecars[0], &granted).await;
+        fleet.replicas[hanging].server.resume();
+        fleet.serving().await;
+    }
+    assert_eq!(load.failures(), 0);
+    drop(load);
+    let answers = fleet.history.answers(|answer| answer.tenant_id == "kept");
+    let number = fleet.sidecars[0].number;
+    let denied = answers
+        .iter()
+        .filter(|answer| answer.node == number && !answer.verdict.is_allowed_by(&kept));
+    assert_eq!(denied.count(), 0, "the sidecar had a lease at all times");
 }
 
 const MANY: usize = 2_000;

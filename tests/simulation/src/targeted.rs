@@ -24,7 +24,7 @@ pub struct Scenario {
 }
 
 /// All scenarios.
-pub const SCENARIOS: [Scenario; 20] = [
+pub const SCENARIOS: [Scenario; 22] = [
     Scenario {
         name: "the clock of the holder is slow, and the clock of the waiting replica is fast",
         rules: &[Rule::RateMargins, Rule::HolderMargin, Rule::GrantorMargin],
@@ -92,6 +92,18 @@ pub const SCENARIOS: [Scenario; 20] = [
         play: |fixture| Box::pin(play::slow_reads(fixture)),
     },
     Scenario {
+        name: "a caller with short deadlines waits at one replica after the other",
+        rules: &[Rule::WaitStartsAtApply],
+        plan: plans::three_replicas,
+        play: |fixture| Box::pin(play::switching_caller(fixture)),
+    },
+    Scenario {
+        name: "a caller waits at a replica that does not know of a restore",
+        rules: &[Rule::WaitStartsInSameLog],
+        plan: plans::three_replicas,
+        play: |fixture| Box::pin(play::wait_at_unaware_replica(fixture)),
+    },
+    Scenario {
         name: "a follower reconnects over a narrow stream",
         rules: &[Rule::PongsFollowChanges],
         plan: plans::replica_and_sidecar,
@@ -128,10 +140,10 @@ pub const SCENARIOS: [Scenario; 20] = [
         play: |fixture| Box::pin(play::long_suspend(fixture)),
     },
     Scenario {
-        name: "one of two upstreams hangs",
+        name: "two of three upstreams hang",
         rules: &[],
-        plan: plans::two_replicas_and_sidecar,
-        play: |fixture| Box::pin(play::hanging_upstream(fixture)),
+        plan: plans::three_replicas_and_sidecar,
+        play: |fixture| Box::pin(play::hanging_upstreams(fixture)),
     },
     Scenario {
         name: "only one revocation waits for a dead node",
