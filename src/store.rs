@@ -21,6 +21,7 @@ use crate::domain::{
 };
 
 mod database_files;
+mod differences;
 mod members;
 pub mod memory;
 mod migrations;
@@ -33,6 +34,7 @@ mod sqlite;
 mod transaction;
 
 pub use database_files::FileLost;
+pub use differences::{ComparePosition, Comparison, Difference, DifferenceProblem};
 pub use members::{HeartbeatResponse, Member, MemberList, Registration};
 pub use open::{accept_restored, migrate, open};
 pub use query::{
@@ -222,6 +224,9 @@ pub trait History: Send + Sync {
 
     /// The recorded enforcement of an event.
     async fn enforced(&self, revision: Revision) -> Result<Option<Enforced>, StoreError>;
+
+    /// Compares at most `limit` rows with the events about them, from `from` on.
+    async fn compare(&self, from: ComparePosition, limit: usize) -> Result<Comparison, StoreError>;
 }
 
 /// The table of check nodes.

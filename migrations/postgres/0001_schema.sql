@@ -92,7 +92,10 @@ COMMENT ON COLUMN events.lock_id IS 'The lock that the event is about.';
 COMMENT ON COLUMN events.body IS
     'The change, as JSON: the kind, and the grant, lock or policy after the event. Text, so that every byte is kept.';
 
+-- The events of a grant and of a lock, and the policy events of a tenant.
 CREATE INDEX events_tenant_id_grant_id_sequence_idx ON events (tenant_id, grant_id, sequence) WHERE grant_id IS NOT NULL;
+CREATE INDEX events_tenant_id_lock_id_sequence_idx ON events (tenant_id, lock_id, sequence) WHERE lock_id IS NOT NULL;
+CREATE INDEX events_policy_tenant_id_sequence_idx ON events (tenant_id, sequence) WHERE kind = 'policy_updated';
 
 -- Grants.
 
@@ -261,23 +264,6 @@ CREATE INDEX locks_live_party_tenant_id_idx ON locks (party, tenant_id) WHERE en
 CREATE INDEX locks_live_expire_time_create_revision_idx ON locks (expire_time, create_revision)
     WHERE ended_sequence IS NULL AND expire_time IS NOT NULL;
 
--- Policy overrides.
-
-CREATE TABLE policy_overrides (
-    tenant_id text COLLATE "C" NOT NULL,
-    sequence  bigint NOT NULL,
-    body      text COLLATE "C" NOT NULL,
-    CONSTRAINT policy_overrides_pkey PRIMARY KEY (tenant_id),
-    CONSTRAINT policy_overrides_tenant_id_sequence_fkey FOREIGN KEY (tenant_id, sequence)
-        REFERENCES events (tenant_id, sequence),
-    CONSTRAINT policy_overrides_body_check CHECK (body::json IS NOT NULL)
-);
-
-COMMENT ON TABLE policy_overrides IS 'The policy overrides of each tenant after the last policy event.';
-COMMENT ON COLUMN policy_overrides.tenant_id IS 'The tenant.';
-COMMENT ON COLUMN policy_overrides.sequence IS 'The last policy event, in the tenant''s history.';
-COMMENT ON COLUMN policy_overrides.body IS 'The overrides, as JSON.';
-
 -- Requests, and the enforcement of changes.
 
 CREATE TABLE requests (
@@ -428,13 +414,6 @@ CREATE TRIGGER locks_move_forward BEFORE UPDATE ON locks
             NEW.party, NEW.reason, NEW.create_time, NEW.creator)
         <> (OLD.tenant_id, OLD.create_sequence, OLD.create_revision, OLD.lock_id, OLD.target, OLD.target_id,
             OLD.party, OLD.reason, OLD.create_time, OLD.creator))
-    EXECUTE FUNCTION reject_change();
-
-CREATE TRIGGER policy_overrides_are_permanent BEFORE DELETE OR TRUNCATE ON policy_overrides
-    FOR EACH STATEMENT EXECUTE FUNCTION reject_change();
-CREATE TRIGGER policy_overrides_move_forward BEFORE UPDATE ON policy_overrides
-    FOR EACH ROW
-    WHEN (NEW.tenant_id <> OLD.tenant_id OR NEW.sequence <= OLD.sequence)
     EXECUTE FUNCTION reject_change();
 
 CREATE TRIGGER requests_are_permanent BEFORE UPDATE OR DELETE OR TRUNCATE ON requests

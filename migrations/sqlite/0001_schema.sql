@@ -67,7 +67,10 @@ CREATE TABLE events (
     CONSTRAINT events_body_check CHECK (json_valid(body))
 ) STRICT;
 
+-- The events of a grant and of a lock, and the policy events of a tenant.
 CREATE INDEX events_tenant_id_grant_id_sequence_idx ON events (tenant_id, grant_id, sequence) WHERE grant_id IS NOT NULL;
+CREATE INDEX events_tenant_id_lock_id_sequence_idx ON events (tenant_id, lock_id, sequence) WHERE lock_id IS NOT NULL;
+CREATE INDEX events_policy_tenant_id_sequence_idx ON events (tenant_id, sequence) WHERE kind = 'policy_updated';
 
 -- Every grant after its last event.
 CREATE TABLE grants (
@@ -184,17 +187,6 @@ CREATE INDEX locks_live_party_tenant_id_idx ON locks (party, tenant_id) WHERE en
 -- The locks that end next.
 CREATE INDEX locks_live_expire_time_create_revision_idx ON locks (expire_time, create_revision)
     WHERE ended_sequence IS NULL AND expire_time IS NOT NULL;
-
--- The policy overrides of each tenant after the last policy event.
-CREATE TABLE policy_overrides (
-    tenant_id TEXT NOT NULL,    -- the tenant
-    sequence  INTEGER NOT NULL, -- the last policy event, in the tenant's history
-    body      TEXT NOT NULL,    -- the overrides, as JSON
-    CONSTRAINT policy_overrides_pkey PRIMARY KEY (tenant_id),
-    CONSTRAINT policy_overrides_tenant_id_sequence_fkey FOREIGN KEY (tenant_id, sequence)
-        REFERENCES events (tenant_id, sequence),
-    CONSTRAINT policy_overrides_body_check CHECK (json_valid(body))
-) STRICT, WITHOUT ROWID;
 
 -- The request ids that made a change, so that a retry does not repeat the change. Permanent.
 CREATE TABLE requests (
@@ -325,19 +317,6 @@ WHEN OLD.ended_sequence IS NOT NULL OR NEW.ended_sequence IS NULL OR NEW.sequenc
     <> (OLD.tenant_id, OLD.create_sequence, OLD.create_revision, OLD.lock_id, OLD.target, OLD.target_id,
         OLD.party, OLD.reason, OLD.create_time, OLD.creator)
 BEGIN SELECT RAISE(ABORT, 'history is permanent: UPDATE on locks is rejected'); END;
-
-CREATE TRIGGER policy_overrides_are_permanent BEFORE DELETE ON policy_overrides
-BEGIN SELECT RAISE(ABORT, 'history is permanent: DELETE on policy_overrides is rejected'); END;
-
--- An upsert fires this trigger, too. The trigger therefore accepts all rows that the trigger for
--- updates accepts.
-CREATE TRIGGER policy_overrides_are_never_replaced BEFORE INSERT ON policy_overrides
-WHEN EXISTS (SELECT 1 FROM policy_overrides WHERE tenant_id = NEW.tenant_id AND NEW.sequence <= sequence)
-BEGIN SELECT RAISE(ABORT, 'history is permanent: REPLACE on policy_overrides is rejected'); END;
-
-CREATE TRIGGER policy_overrides_move_forward BEFORE UPDATE ON policy_overrides
-WHEN NEW.tenant_id <> OLD.tenant_id OR NEW.sequence <= OLD.sequence
-BEGIN SELECT RAISE(ABORT, 'history is permanent: UPDATE on policy_overrides is rejected'); END;
 
 CREATE TRIGGER requests_are_never_replaced BEFORE INSERT ON requests
 WHEN EXISTS (SELECT 1 FROM requests

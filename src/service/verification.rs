@@ -1,4 +1,5 @@
-//! Verifies the hash chains of all histories repeatedly, at one replica.
+//! Verifies the hash chains of all histories repeatedly, at one replica, and compares the grants
+//! and locks with them.
 //!
 //! The member with the smallest node id verifies. Each replica reads the membership again every
 //! minute, so that another replica takes over within about a minute after that member has left.
@@ -24,6 +25,8 @@ use crate::{
     store::StoreError,
 };
 
+mod rows;
+
 /// Records per read. A record may have 200,000 bytes.
 const PAGE: usize = 50;
 /// Maximum load on the database: records or KiB per second, whichever is more.
@@ -47,6 +50,8 @@ pub struct VerificationStatus {
     /// pass has ended, and no break was found. Events that are in no chain count as one break. A
     /// rewritten history also counts as one break.
     pub breaks: Option<u64>,
+    /// Grants, locks and columns of events that differ from the history, as `breaks`.
+    pub differences: Option<u64>,
     /// End of the last pass.
     pub completed_at: Option<Time>,
     /// Events verified since this replica took over.
@@ -74,6 +79,7 @@ struct Pass {
     head: Revision,
     time: Option<Time>,
     breaks: u64,
+    differences: u64,
     /// Events up to `head` that are in a chain.
     chained_events: Revision,
     /// The hash over the ends of the chains as of `head`, and as of the head of the previous pass.
@@ -195,6 +201,7 @@ impl Verification {
             let mismatch = format!("{missing} events of the log are in no chain");
             self.report_break(&mut pass, "", &mismatch).await?;
         }
+        self.compare_rows(&mut pass).await?;
         self.finish(pass).await
     }
 
@@ -222,7 +229,11 @@ impl Verification {
             if status.breaks.is_some_and(|breaks| breaks > 0) && pass.breaks == 0 {
                 info!("all chains of the history verify again");
             }
+            if status.differences.is_some_and(|count| count > 0) && pass.differences == 0 {
+                info!("all grants and locks equal their history again");
+            }
             status.breaks = Some(pass.breaks);
+            status.differences = Some(pass.differences);
             status.completed_at = Some(now);
         });
         Ok(())
@@ -317,7 +328,16 @@ impl Verification {
 impl Pass {
     fn new(previous: Summary, head: Revision, time: Option<Time>) -> Self {
         let (ends, previous_ends) = (Sha256::new(), Sha256::new());
-        Self { previous, head, time, breaks: 0, chained_events: 0, ends, previous_ends }
+        Self {
+            previous,
+            head,
+            time,
+            breaks: 0,
+            differences: 0,
+            chained_events: 0,
+            ends,
+            previous_ends,
+        }
     }
 
     fn add_end(&mut self, chain_id: &str, last: Link, previous_last: Link) {

@@ -16,9 +16,10 @@ use crate::{
         chain::{ChainHead, Record},
     },
     store::{
-        EventQuery, Facets, GrantQuery, HeartbeatResponse, History, HistoryEvent, Listed, Listener,
-        Loaded, LockQuery, Log, MemberList, Membership, Notification, Notifications, Queries,
-        Registration, Retained, StoreError, TIMEOUT, Transaction, Transactions, new_epoch,
+        ComparePosition, Comparison, EventQuery, Facets, GrantQuery, HeartbeatResponse, History,
+        HistoryEvent, Listed, Listener, Loaded, LockQuery, Log, MemberList, Membership,
+        Notification, Notifications, Queries, Registration, Retained, StoreError, TIMEOUT,
+        Transaction, Transactions, new_epoch,
         notify::{LocalNotifier, Notifier},
     },
 };
@@ -228,6 +229,11 @@ impl History for MemoryStore {
 
     async fn enforced(&self, revision: Revision) -> Result<Option<Enforced>, StoreError> {
         Ok(self.database.content()?.members.enforced(revision))
+    }
+
+    /// There are no rows besides the state that follows from the log.
+    async fn compare(&self, _: ComparePosition, _: usize) -> Result<Comparison, StoreError> {
+        self.database.content().map(|_| Comparison::NONE)
     }
 }
 

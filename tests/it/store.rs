@@ -113,7 +113,8 @@ macro_rules! durable {
                 a_changed_history_is_detected_until_it_is_restored,
                 a_truncated_history_is_detected,
                 a_rewritten_history_is_detected_by_the_process_that_verified_it_before,
-                a_chain_with_an_invalid_tenant_id_is_one_break;
+                a_chain_with_an_invalid_tenant_id_is_one_break,
+                a_row_that_differs_from_the_history_is_detected_until_it_is_restored;
         }
     )* } } };
 }

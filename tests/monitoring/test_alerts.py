@@ -229,6 +229,25 @@ def test_changed_event_breaks_the_history(service, prometheus):
     prometheus.until_resolved("SupportAccessHistoryBroken")
 
 
+def test_changed_grant_differs_from_the_history(service, prometheus):
+    """The owner of the tables can disable the trigger that rejects such a change."""
+    service.use()
+
+    def tamper(reason):
+        service.sql("ALTER TABLE grants DISABLE TRIGGER grants_move_forward; "
+                    f"UPDATE grants SET reason = {reason} WHERE create_revision = "
+                    "(SELECT min(create_revision) FROM grants); "
+                    "ALTER TABLE grants ENABLE TRIGGER grants_move_forward")
+
+    tamper("reason || 'x'")
+    try:
+        alert = prometheus.until_firing("SupportAccessHistoryDiffers")
+        assert_labels(alert, "critical", **REPLICAS)
+    finally:
+        tamper("left(reason, -1)")
+    prometheus.until_resolved("SupportAccessHistoryDiffers")
+
+
 def test_every_alert_has_fired_and_is_resolved(service, prometheus):
     fired = prometheus.query('count by (alertname, severity) '
                              '(count_over_time(ALERTS{alertstate="firing"}[10m]))')

@@ -126,6 +126,11 @@ impl Samples<'_> {
                         a pass has ended or found a break.";
             self.number("history_breaks", help, breaks)?;
         }
+        if let Some(differences) = status.differences {
+            let help = "Grants and locks that differ from the history. Only at the replica that \
+                        verifies the histories, once a pass has ended or found a difference.";
+            self.number("history_differences", help, differences)?;
+        }
         let help = "End of the last pass over all hash chains, in seconds since 1970; 0: none yet. \
                     Only at the replica that verifies the histories.";
         let at = ConstGauge::new(status.completed_at.map_or(0.0, |at| seconds(&at)));

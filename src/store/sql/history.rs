@@ -8,11 +8,14 @@ use crate::{
         chain::{ChainHead, Record},
     },
     store::{
-        History, StoreError,
+        ComparePosition, Comparison, Difference, History, StoreError,
         sql::{
-            Backend, Connection, SqlStore, only,
-            rows::{ChainHeadRow, EnforcedRow, RecordRow},
-            statements::history,
+            Backend, Connection, Row, SqlStore, Statement, only,
+            rows::{
+                ChainHeadRow, ComparedEventRow, ComparedGrantRow, ComparedLockRow, EnforcedRow,
+                RecordRow,
+            },
+            statements::{differences, history},
             with_timeout,
         },
     },
@@ -57,5 +60,60 @@ impl<DB: Backend> History for SqlStore<DB> {
     async fn enforced(&self, revision: Revision) -> Result<Option<Enforced>, StoreError> {
         let row: Option<EnforcedRow> = self.read_first(history::enforced(revision)).await?;
         row.map_or(Ok(None), EnforcedRow::into_domain)
+    }
+
+    async fn compare(&self, from: ComparePosition, limit: usize) -> Result<Comparison, StoreError> {
+        match from {
+            ComparePosition::Events(after) => {
+                let page = self.compare_page(differences::events(after, limit), limit);
+                let position = |row: &ComparedEventRow| ComparePosition::Events(row.position);
+                let next = ComparePosition::Grants(0);
+                Ok(page.await?.compare(position, ComparedEventRow::difference, Some(next)))
+            }
+            ComparePosition::Grants(after) => {
+                let page = self.compare_page(differences::grants(after, limit), limit);
+                let position = |row: &ComparedGrantRow| ComparePosition::Grants(row.last.position);
+                let next = ComparePosition::Locks(0);
+                Ok(page.await?.compare(position, ComparedGrantRow::difference, Some(next)))
+            }
+            ComparePosition::Locks(after) => {
+                let page = self.compare_page(differences::locks(after, limit), limit);
+                let position = |row: &ComparedLockRow| ComparePosition::Locks(row.last.position);
+                Ok(page.await?.compare(position, ComparedLockRow::difference, None))
+            }
+        }
+    }
+}
+
+/// Some rows to compare.
+struct ComparePage<T> {
+    rows: Vec<T>,
+    is_last: bool,
+}
+
+impl<DB: Backend> SqlStore<DB> {
+    async fn compare_page<T: Row>(
+        &self,
+        statement: Statement,
+        limit: usize,
+    ) -> Result<ComparePage<T>, StoreError> {
+        let read = async { self.current_reader().await?.all(statement).await };
+        let rows: Vec<T> = with_timeout(read).await?;
+        Ok(ComparePage { is_last: rows.len() < limit, rows })
+    }
+}
+
+impl<T> ComparePage<T> {
+    fn compare(
+        self,
+        position: impl FnOnce(&T) -> ComparePosition,
+        difference: impl Fn(T) -> Option<Difference>,
+        next: Option<ComparePosition>,
+    ) -> Comparison {
+        let rows = self.rows.len();
+        let last = self.rows.last().map(position);
+        let next = if self.is_last { next } else { last };
+        let differences = self.rows.into_iter().filter_map(difference).collect();
+        Comparison { differences, rows, next }
     }
 }

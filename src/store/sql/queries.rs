@@ -46,7 +46,7 @@ impl<DB: Backend> Queries for SqlStore<DB> {
     }
 
     async fn overrides(&self, tenant_id: &TenantId) -> Result<PolicyOverrides, StoreError> {
-        rows::overrides(self.read_first(lists::overrides(tenant_id)).await?)
+        rows::overrides(self.read_first(lists::last_policy_event(tenant_id)).await?)
     }
 
     async fn next_expiry(&self) -> Result<Option<Time>, StoreError> {

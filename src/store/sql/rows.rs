@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        AccessLevel, Enforced, Epoch, FreeText, LogName, PolicyOverrides, Position, TenantId, Time,
-        TokenKey, time::from_micros,
+        AccessLevel, Enforced, Epoch, EventKind, FreeText, LogName, PolicyOverrides, Position,
+        TenantId, Time, TokenKey, time::from_micros,
     },
     store::{Listed, RequestPart, StoreError},
 };
@@ -20,13 +20,13 @@ macro_rules! row {
     (
         $(#[$attribute:meta])* $visibility:vis struct $Row:ident {
             $($column_visibility:vis $column:ident: $Column:ty),* $(,)?
-        } $(with { $($part:ident: $Part:ty),* $(,)? })?
+        } $(with { $($part_visibility:vis $part:ident: $Part:ty),* $(,)? })?
     ) => {
         $(#[$attribute])*
         #[derive(Debug)]
         $visibility struct $Row {
             $($column_visibility $column: $Column,)*
-            $($($part: $Part,)*)?
+            $($($part_visibility $part: $Part,)*)?
         }
 
         impl<'r, R: sqlx::Row> sqlx::FromRow<'r, R> for $Row
@@ -46,11 +46,13 @@ macro_rules! row {
 }
 pub(in crate::store::sql) use row;
 
+mod differences;
 mod events;
 mod grants;
 mod locks;
 mod members;
 
+pub(in crate::store) use differences::{ComparedEventRow, ComparedGrantRow, ComparedLockRow};
 pub(in crate::store) use events::{ChainHeadRow, EventRow, LinkRow, ListedEventRow, RecordRow};
 pub(in crate::store) use grants::{GrantRow, GrantTermsRow};
 pub(in crate::store) use locks::{LockRow, LockTermsRow};
@@ -213,9 +215,13 @@ fn position(epoch: String, revision: i64, micros: Option<i64>) -> Result<Positio
     Ok(Position { epoch, revision, time: maybe_time("time", micros)? })
 }
 
-/// The row of `policy_overrides` of a tenant.
-pub(in crate::store) fn overrides(row: Option<(String,)>) -> Result<PolicyOverrides, StoreError> {
-    row.map_or_else(|| Ok(PolicyOverrides::default()), |(body,)| from_json("body", &body))
+/// The overrides after the last policy event of a tenant.
+pub(in crate::store) fn overrides(last: Option<EventRow>) -> Result<PolicyOverrides, StoreError> {
+    let Some(last) = last else { return Ok(PolicyOverrides::default()) };
+    match last.into_domain()?.kind {
+        EventKind::PolicyUpdated { policy_overrides, .. } => Ok(policy_overrides),
+        other => Err(corrupt("kind", other.name(), None)),
+    }
 }
 
 impl HeadRow {

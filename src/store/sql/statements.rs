@@ -4,6 +4,7 @@ use std::{borrow::Cow, time::Duration};
 
 use crate::domain::{Epoch, GrantId, LockId, NodeId, TenantId, Time};
 
+pub(in crate::store) mod differences;
 pub(in crate::store) mod grants;
 pub(in crate::store) mod history;
 pub(in crate::store) mod lists;

@@ -16,7 +16,7 @@ use crate::{
         notify::Notifier,
         sql::{
             Backend, Connection, Statement, only,
-            rows::{self, GrantRow, LinkRow, LockRow, RequestRow, to_json},
+            rows::{self, GrantRow, LinkRow, LockRow, RequestRow},
             statements::{grants, lists, locks, log, owner},
             with_timeout,
         },
@@ -99,10 +99,8 @@ impl<DB: Backend> SqlTransaction<DB> {
         let (kind, revision) = (&stamped.event.kind, stamped.event.revision);
         match kind {
             EventKind::Granted { grant } => self.insert_grant(grant, revision).await?,
-            EventKind::PolicyUpdated { policy_overrides, .. } => {
-                let body = to_json(policy_overrides)?;
-                self.connection.execute(log::upsert_overrides(&stamped, body)).await?;
-            }
+            // The last policy event of a tenant contains the overrides.
+            EventKind::PolicyUpdated { .. } => {}
             EventKind::Locked { lock } => {
                 self.connection.execute(locks::insert(lock, revision)).await?;
             }
@@ -212,7 +210,7 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
     }
 
     async fn overrides(&mut self, tenant_id: &TenantId) -> Result<PolicyOverrides, StoreError> {
-        let row = with_timeout(self.connection.first(lists::overrides(tenant_id))).await?;
+        let row = with_timeout(self.connection.first(lists::last_policy_event(tenant_id))).await?;
         rows::overrides(row)
     }
 

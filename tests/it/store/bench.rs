@@ -54,14 +54,22 @@ impl Bench {
     pub async fn forge(&self, sql: impl Into<String>) {
         let sql: String = sql.into();
         let sql = if self.directory.is_some() {
-            format!(
-                "PRAGMA foreign_keys = OFF; DROP TRIGGER IF EXISTS events_are_never_updated; \
-                 DROP TRIGGER IF EXISTS events_are_permanent; {sql}"
-            )
+            let triggers: Vec<String> = self.sqlite_triggers().await.unwrap();
+            let drops = triggers.iter().map(|name| format!("DROP TRIGGER {name}; "));
+            format!("PRAGMA foreign_keys = OFF; {}{sql}", drops.collect::<String>())
         } else {
             format!("SET session_replication_role = replica; {sql}")
         };
         self.sql(sql).await.unwrap();
+    }
+
+    async fn sqlite_triggers(&self) -> Result<Vec<String>, sqlx::Error> {
+        use sqlx::{ConnectOptions, Row};
+        let options: sqlx::sqlite::SqliteConnectOptions = self.url.parse()?;
+        let mut connection = options.connect().await?;
+        let select = sqlx::query("SELECT name FROM sqlite_schema WHERE type = 'trigger'");
+        let rows = select.fetch_all(&mut connection).await?;
+        Ok(rows.iter().map(|row| row.get("name")).collect())
     }
 
     /// Runs SQL without the store, and returns the error of the database.

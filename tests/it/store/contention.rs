@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, postgres::PgConnectOptions};
-use support_access::store::StoreError;
+use support_access::{domain::GrantId, store::StoreError};
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use crate::store::{
     bench::Bench,
@@ -129,12 +130,12 @@ async fn nodes_wait_neither_for_transactions_nor_for_readers() {
     let head = store.log().head().await.unwrap();
     let mut holder = session(&bench).await;
     let hold = "BEGIN; SELECT * FROM head FOR UPDATE; \
-                LOCK TABLE policy_overrides IN ACCESS EXCLUSIVE MODE";
+                LOCK TABLE grants IN ACCESS EXCLUSIVE MODE";
     holder.execute(hold).await.unwrap();
-    let tenant = tenant("acme");
+    let (tenant, grant_id) = (tenant("acme"), GrantId(Uuid::nil()));
     // More than the pools have connections.
     let changes = join_all((0..8).map(|_| async { store.begin().await.map(drop) }));
-    let readers = join_all((0..16).map(|_| store.queries().overrides(&tenant)));
+    let readers = join_all((0..16).map(|_| store.queries().grant(&tenant, grant_id)));
     let nodes = async {
         tokio::task::yield_now().await;
         assert!(store.membership().heartbeat(id, 0, Some(head)).await.unwrap().unwrap().is_in_log);

@@ -85,7 +85,6 @@ fn table_attacks() -> Vec<String> {
         "grant_agents",
         "latest_ended_grants",
         "locks",
-        "policy_overrides",
         "requests",
         "enforcements",
     ]
@@ -108,10 +107,6 @@ fn table_attacks() -> Vec<String> {
         ("grant_agents", "agent_id = 'bob'|create_sequence = 3"),
         ("requests", "request_id = 'x'|part = 1|fingerprint = fingerprint|last_revision = 1"),
         ("enforcements", "elapsed = 0|nodes_lapsed = 0"),
-        (
-            "policy_overrides",
-            "body = '{\"ticket_required\":true}'|tenant_id = 'bolt', sequence = 99",
-        ),
         ("latest_ended_grants", "end_time = end_time - 1|access_level = 1|group_id = 'support'"),
     ] {
         attacks.extend(columns.split('|').map(|set| update(table, set, "TRUE")));
@@ -183,7 +178,7 @@ fn update(table: &str, set: &str, rows: &str) -> String {
 
 /// The statements that only one of the databases has.
 fn special_attacks(is_postgres: bool) -> Vec<String> {
-    let tables = ["head", "events", "grants", "locks", "policy_overrides", "requests"];
+    let tables = ["head", "events", "grants", "locks", "requests"];
     let more = ["grant_agents", "latest_ended_grants", "enforcements"];
     if is_postgres {
         return tables

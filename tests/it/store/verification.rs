@@ -5,7 +5,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 use futures::FutureExt;
 use support_access::{
     domain::{
-        NodeId, NodeKind, SupportPolicy,
+        LockTarget, NodeId, NodeKind, Party, SupportPolicy,
         chain::{Hash, to_canonical},
         clock::ManualClock,
         time::from_parts,
@@ -22,7 +22,8 @@ use uuid::Uuid;
 
 use crate::store::{
     bench::Bench,
-    samples::{make_grant, tenant},
+    locks::{locked, new_lock, unlocked},
+    samples::{begin, extended, grant_of, granted, make_grant, new_grant, revoked, tenant},
 };
 
 /// The service of a registered node that runs no background task.
@@ -157,6 +158,76 @@ pub async fn a_chain_with_an_invalid_tenant_id_is_one_break(bench: &Bench) {
     assert_eq!(first_breaks(&service).await, 1);
     bench.forge("UPDATE events SET actor = 'mallory' WHERE revision = 3").await;
     assert_eq!(first_breaks(&service).await, 2);
+}
+
+async fn differences(service: &Arc<Service>) -> u64 {
+    Verification::new(Arc::clone(service)).run_pass().await;
+    let status = status(service);
+    assert_eq!(status.breaks, Some(0), "all chains verify");
+    status.differences.expect("a pass has ended")
+}
+
+/// Changes, deletions and insertions by the owner of the tables.
+pub async fn a_row_that_differs_from_the_history_is_detected_until_it_is_restored(bench: &Bench) {
+    let store = bench.open().await;
+    let service = service_of(bench, &store).await;
+    let mut change = begin(store.as_ref()).await;
+    let now = change.now();
+    for _ in 0..2 {
+        let grant = change.append(granted(new_grant("acme", "support", now))).await.unwrap();
+        change.append(extended(&grant_of(&grant), None)).await.unwrap();
+    }
+    let ended = change.append(granted(new_grant("acme", "support", now))).await.unwrap();
+    change.append(revoked(&grant_of(&ended), now)).await.unwrap();
+    for tenant_id in [None, Some("acme")] {
+        let lock = new_lock(tenant_id, LockTarget::Everything, Party::Vendor, now);
+        let lock = change.append(locked(lock)).await.unwrap();
+        if tenant_id.is_some() {
+            change.append(unlocked(lock.kind.lock().unwrap(), now)).await.unwrap();
+        }
+    }
+    change.commit().await.unwrap();
+    assert_eq!(differences(&service).await, 0);
+
+    for table in ["grants", "locks", "events"] {
+        bench.forge(format!("CREATE TABLE saved_{table} AS SELECT * FROM {table}")).await;
+    }
+    for (table, forgery, expected) in [
+        (
+            "grants",
+            "UPDATE grants SET revoke_time = NULL, revoker = NULL, revoke_reason = NULL, \
+             ended_sequence = NULL WHERE create_sequence = 5",
+            1,
+        ),
+        ("grants", "UPDATE grants SET access_level = 3 WHERE create_sequence < 5", 2),
+        ("grants", "UPDATE grants SET expire_time = 1, ended_sequence = sequence", 3),
+        ("grants", "UPDATE grants SET sequence = sequence - 1 WHERE create_sequence = 1", 1),
+        ("grants", "UPDATE grants SET reason = 'x' WHERE create_sequence = 1", 1),
+        ("grants", "UPDATE grants SET agent_ids = '[3]' WHERE create_sequence = 1", 1),
+        ("grants", "UPDATE grants SET create_revision = 99 WHERE create_sequence = 1", 1),
+        ("grants", "DELETE FROM grants WHERE create_sequence = 1", 1),
+        // The grant of the tenant is missing, and the other tenant has one too many.
+        ("grants", "UPDATE grants SET tenant_id = 'bolt' WHERE create_sequence = 1", 2),
+        ("locks", "DELETE FROM locks", 2),
+        ("locks", "UPDATE locks SET expire_time = 1 WHERE ended_sequence IS NULL", 1),
+        (
+            "locks",
+            "UPDATE locks SET unlock_time = NULL, unlocker = NULL, unlock_reason = NULL, \
+             ended_sequence = NULL WHERE ended_sequence IS NOT NULL",
+            1,
+        ),
+        ("locks", "UPDATE locks SET target = 'group_id', target_id = 'x' WHERE tenant_id = ''", 1),
+        // These columns are not part of the chain, but find the last event about a row.
+        ("events", "UPDATE events SET kind = 'extended' WHERE sequence = 1 AND tenant_id <> ''", 1),
+        ("events", "UPDATE events SET grant_id = 'x' WHERE sequence = 6", 2),
+    ] {
+        bench.forge(forgery).await;
+        assert_eq!(differences(&service).await, expected, "{forgery}");
+        let restore =
+            format!("DELETE FROM {table}; INSERT INTO {table} SELECT * FROM saved_{table}");
+        bench.forge(restore).await;
+        assert_eq!(differences(&service).await, 0, "after {forgery}");
+    }
 }
 
 /// The records before and after the restore do not match, although no record was changed.

@@ -18,9 +18,10 @@ use crate::{
     faulty_transaction::FaultyTransaction,
     link::Link,
     store::{
-        EventQuery, Facets, GrantQuery, HeartbeatResponse, History, HistoryEvent, Listed, Listener,
-        Loaded, LockQuery, Log, MemberList, Membership, Notification, Notifications, Queries,
-        Registration, Retained, StoreError, Transaction, Transactions,
+        ComparePosition, Comparison, EventQuery, Facets, GrantQuery, HeartbeatResponse, History,
+        HistoryEvent, Listed, Listener, Loaded, LockQuery, Log, MemberList, Membership,
+        Notification, Notifications, Queries, Registration, Retained, StoreError, Transaction,
+        Transactions,
     },
 };
 
@@ -240,6 +241,13 @@ impl History for FaultyStore {
             connection.database.store.history().records(tenant_id.as_ref(), sequence, limit).await
         };
         self.execute(read).await
+    }
+
+    async fn compare(&self, from: ComparePosition, limit: usize) -> Result<Comparison, StoreError> {
+        self.execute(move |connection| async move {
+            connection.database.store.history().compare(from, limit).await
+        })
+        .await
     }
 
     async fn chain_head(&self, tenant_id: Option<&TenantId>) -> Result<ChainHead, StoreError> {

@@ -65,6 +65,11 @@ fn agents(json: &str) -> Result<BTreeSet<AgentId>, StoreError> {
 }
 
 impl GrantRow {
+    /// The tenant and the id, as stored.
+    pub(super) fn key(&self) -> (String, String) {
+        (self.terms.tenant_id.clone(), self.terms.grant_id.clone())
+    }
+
     pub(in crate::store) fn into_domain(self) -> Result<Grant, StoreError> {
         let (tenant_id, terms) = self.terms.into_domain()?;
         let revocation = match self.revoker.zip(self.revoke_reason) {

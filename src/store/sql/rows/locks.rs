@@ -71,6 +71,11 @@ fn target(field: &str, id: String) -> Result<LockTarget, StoreError> {
 }
 
 impl LockRow {
+    /// The tenant and the id, as stored.
+    pub(super) fn key(&self) -> (String, String) {
+        (self.terms.tenant_id.clone(), self.terms.lock_id.clone())
+    }
+
     pub(in crate::store) fn into_domain(self) -> Result<Lock, StoreError> {
         let lifting = match maybe_time("unlock_time", self.unlock_time)? {
             Some(time) => Some(Lifting {

@@ -196,8 +196,13 @@ pub(in crate::store) fn tenants(after: &str, limit: usize) -> Statement {
     Statement::with(sql, vec![after.into(), limit.into()])
 }
 
-pub(in crate::store) fn overrides(tenant_id: &TenantId) -> Statement {
-    let sql = "SELECT body FROM policy_overrides WHERE tenant_id = $1";
+/// The last policy event of a tenant.
+pub(in crate::store) fn last_policy_event(tenant_id: &TenantId) -> Statement {
+    let event = log::EVENT;
+    let sql = format!(
+        "SELECT {event} FROM events AS e WHERE e.tenant_id = $1 AND e.kind = 'policy_updated' \
+         ORDER BY e.sequence DESC LIMIT 1"
+    );
     Statement::with(sql, vec![tenant_id.into()])
 }
 

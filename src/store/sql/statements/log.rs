@@ -98,14 +98,6 @@ pub(in crate::store) fn update_epoch(
     Statement::with(sql, vec![epoch.into(), token_key.0.as_slice().into()])
 }
 
-pub(in crate::store) fn upsert_overrides(stamped: &StampedEvent, body: String) -> Statement {
-    let sql = "INSERT INTO policy_overrides (tenant_id, sequence, body) VALUES ($1, $2, $3) \
-               ON CONFLICT (tenant_id) DO UPDATE SET sequence = excluded.sequence, \
-               body = excluded.body";
-    let owner = owner(stamped.event.tenant_id.as_ref());
-    Statement::with(sql, vec![owner.into(), stamped.event.sequence.into(), body.into()])
-}
-
 pub(in crate::store) fn request(tenant_id: Option<&TenantId>, request_id: &RequestId) -> Statement {
     let sql = "SELECT part, fingerprint, first_revision, last_revision FROM requests \
                WHERE tenant_id = $1 AND request_id = $2 ORDER BY part";
