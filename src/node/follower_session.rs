@@ -310,7 +310,10 @@ impl FollowerSession {
             if let Some(lease) = &lease {
                 state.followers.record_lease_grant(node_id, id, lease, state.now);
             }
-            let lease = lease.map(|lease| lease.grant(revision, state.now));
+            let lease = lease.map(|lease| {
+                let time = state.view.time_at(&lease.database_clock, state.now);
+                lease.grant(revision, time, state.now)
+            });
             Ok(Some(ToFollower::Pong(Pong { seq, path: Vec::new(), lease })))
         })?;
         match &mut message {

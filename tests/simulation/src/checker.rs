@@ -19,10 +19,10 @@ use crate::{
     clocks::DatabaseClock,
     counts::Counts,
     domain::{
-        Clock, Epoch, Event, GrantId, GrantTerms, LockTerms, NodeId, Position, Reason, Revision,
-        TenantId, Time,
+        Epoch, Event, GrantId, GrantTerms, LockTerms, NodeId, Position, Reason, Revision, TenantId,
+        Time, time::between,
     },
-    model::LogModel,
+    model::{LogModel, elapsed_at},
     node::{CheckNode, ReadView},
     service::{Enforcement, EnforcementState},
     store::Retained,
@@ -53,12 +53,17 @@ pub(crate) struct Checker {
     state: Mutex<State>,
     violated: Notify,
     /// Receives each grant with an end time.
-    ends: mpsc::UnboundedSender<(GrantKey, Time)>,
+    ends: mpsc::UnboundedSender<GrantEnd>,
 }
+
+/// A grant, the end time, and when all of its time has elapsed.
+pub(crate) type GrantEnd = (GrantKey, Time, Instant);
 
 #[derive(Debug)]
 struct State {
     log: LogModel,
+    /// When each node was started.
+    node_starts: BTreeMap<NodeId, Instant>,
     /// The log before the last restore, if leases from before may still be valid.
     earlier: Option<EarlierLog>,
     /// The number of restores.
@@ -86,10 +91,11 @@ impl Checker {
     pub(crate) fn new(
         max_staleness: Duration,
         clock: Arc<DatabaseClock>,
-        ends: mpsc::UnboundedSender<(GrantKey, Time)>,
+        ends: mpsc::UnboundedSender<GrantEnd>,
     ) -> Self {
         let state = State {
             log: LogModel::new(Epoch(uuid::Uuid::nil())),
+            node_starts: BTreeMap::new(),
             earlier: None,
             log_number: 0,
             recent_grants: VecDeque::new(),
@@ -134,6 +140,11 @@ impl Checker {
         self.state.lock().counts
     }
 
+    /// Records that a node is started now.
+    pub(crate) fn record_start(&self, node_id: NodeId) {
+        self.state.lock().node_starts.insert(node_id, Instant::now());
+    }
+
     // === the log ===
 
     pub(crate) fn record_commit(&self, events: Vec<Event>) {
@@ -147,7 +158,8 @@ impl Checker {
                 let (tenant_id, group_id) = (grant.tenant_id.clone(), group_id.clone());
                 let key = GrantKey { tenant_id, group_id };
                 if let Some(end) = expire_time.filter(|_| !event.kind.is_end()) {
-                    let _ = self.ends.send((key.clone(), end));
+                    let elapsed = elapsed_at(between(event.time, end));
+                    let _ = self.ends.send((key.clone(), end, elapsed));
                 }
                 state.add_recent_grant(key);
             }
@@ -274,9 +286,12 @@ impl Checker {
             && let Some((grant_id, _)) = decided_by
         {
             state.counts.allowed += 1;
-            let (now, latest) = (self.clock.now(), self.clock.latest());
+            // A node reads the clock with each renewal of its lease.
+            let now = self.clock.earliest_within(self.max_staleness * 102 / 100);
+            let latest = self.clock.latest();
             let check = access_check(grant);
-            let may_allow = |log: &LogModel| log.may_allow(&check, grant_id, now, latest);
+            let start = state.node_starts.get(&node_id).copied().unwrap_or_else(Instant::now);
+            let may_allow = |log: &LogModel| log.may_allow(&check, grant_id, now, latest, start);
             if !may_allow(&state.log) && !state.earlier_log().is_some_and(may_allow) {
                 let enforced = state.log.enforced;
                 let revision = read_view.view.snapshot().revision();

@@ -24,7 +24,7 @@ pub struct Scenario {
 }
 
 /// All scenarios.
-pub const SCENARIOS: [Scenario; 20] = [
+pub const SCENARIOS: [Scenario; 21] = [
     Scenario {
         name: "the clock of the holder is slow, and the clock of the waiting replica is fast",
         rules: &[Rule::RateMargins, Rule::HolderMargin, Rule::GrantorMargin],
@@ -144,6 +144,12 @@ pub const SCENARIOS: [Scenario; 20] = [
         rules: &[Rule::TimeNeverRunsBack],
         plan: plans::one_replica,
         play: |fixture| Box::pin(play::clock_set_back(fixture)),
+    },
+    Scenario {
+        name: "the database clock is set back by an hour during a grant",
+        rules: &[Rule::TimeKeepsPace],
+        plan: plans::two_replicas_and_sidecar,
+        play: |fixture| Box::pin(play::clock_set_back_for_good(fixture)),
     },
 ];
 

@@ -338,9 +338,18 @@ pub(super) async fn clock_set_back(fixture: Fixture) {
     sleep(Duration::from_millis(420)).await;
     fixture.cluster.check_everywhere(&grant);
     fixture.set_database_link(0, INSTANT);
-    fixture.cluster.database.clock.set_back(TimeDelta::milliseconds(300));
+    fixture.cluster.database.clock.step(TimeDelta::milliseconds(-300));
     fixture.wait_for_renewal(0).await;
     fixture.cluster.check_everywhere(&grant);
+}
+
+/// The database clock is set back by an hour during a grant, and stays so.
+pub(super) async fn clock_set_back_for_good(fixture: Fixture) {
+    fixture.start_all(2).await;
+    fixture.grant(0, End::After(Span(Duration::from_secs(2)))).await;
+    fixture.cluster.database.clock.step(TimeDelta::hours(-1));
+    // The end of the grant is watched.
+    sleep(Duration::from_secs(4)).await;
 }
 
 /// A machine is suspended for two hours. When the machine resumes, a grant is active for another
