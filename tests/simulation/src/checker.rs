@@ -35,6 +35,9 @@ const ENFORCED_WITHIN_PERCENT: u32 = 110;
 /// Additional time for timers, which have a resolution of a millisecond.
 const TIMER_SLACK: Duration = Duration::from_millis(5);
 
+/// The time within which healthy nodes observe a change.
+const OBSERVED_WITHIN: Duration = Duration::from_millis(100);
+
 /// The state of the nodes when the database came up with an earlier log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RestoreKind {
@@ -56,14 +59,14 @@ pub(crate) struct Checker {
     ends: mpsc::UnboundedSender<GrantEnd>,
 }
 
-/// A grant, the end time, and when all of its time has elapsed.
+/// A grant, the end time, and when all of its time has elapsed at healthy nodes.
 pub(crate) type GrantEnd = (GrantKey, Time, Instant);
 
 #[derive(Debug)]
 struct State {
     log: LogModel,
-    /// When each node was started.
-    node_starts: BTreeMap<NodeId, Instant>,
+    /// When each node was first seen at each revision of the current log.
+    observed: BTreeMap<NodeId, BTreeMap<Revision, Instant>>,
     /// The log before the last restore, if leases from before may still be valid.
     earlier: Option<EarlierLog>,
     /// The number of restores.
@@ -95,7 +98,7 @@ impl Checker {
     ) -> Self {
         let state = State {
             log: LogModel::new(Epoch(uuid::Uuid::nil())),
-            node_starts: BTreeMap::new(),
+            observed: BTreeMap::new(),
             earlier: None,
             log_number: 0,
             recent_grants: VecDeque::new(),
@@ -140,11 +143,6 @@ impl Checker {
         self.state.lock().counts
     }
 
-    /// Records that a node is started now.
-    pub(crate) fn record_start(&self, node_id: NodeId) {
-        self.state.lock().node_starts.insert(node_id, Instant::now());
-    }
-
     // === the log ===
 
     pub(crate) fn record_commit(&self, events: Vec<Event>) {
@@ -158,7 +156,8 @@ impl Checker {
                 let (tenant_id, group_id) = (grant.tenant_id.clone(), group_id.clone());
                 let key = GrantKey { tenant_id, group_id };
                 if let Some(end) = expire_time.filter(|_| !event.kind.is_end()) {
-                    let elapsed = elapsed_at(between(event.time, end));
+                    let observed = Instant::now() + OBSERVED_WITHIN;
+                    let elapsed = elapsed_at(observed, between(event.time, end));
                     let _ = self.ends.send((key.clone(), end, elapsed));
                 }
                 state.add_recent_grant(key);
@@ -185,6 +184,7 @@ impl Checker {
         let mut state = self.state.lock();
         state.log_number += 1;
         state.compared.clear();
+        state.observed.clear();
         let earlier = state.log.clone();
         if earlier.contains(&head) {
             state.log.truncate(head.revision);
@@ -247,7 +247,7 @@ impl Checker {
     pub(crate) fn check_recent_grants(&self, name: &str, node: &CheckNode) {
         let grants = self.state.lock().recent_grants.clone();
         let read_view = node.read_view();
-        self.verify_snapshot(name, &read_view, node.generation());
+        self.verify_snapshot(name, node, &read_view);
         for grant in &grants {
             self.verify_decision(name, node.id(), &read_view, grant);
         }
@@ -256,7 +256,7 @@ impl Checker {
     /// Checks one grant at a node, and returns the reason of the decision.
     pub(crate) fn check(&self, name: &str, node: &CheckNode, grant: &GrantKey) -> Reason {
         let read_view = node.read_view();
-        self.verify_snapshot(name, &read_view, node.generation());
+        self.verify_snapshot(name, node, &read_view);
         self.verify_decision(name, node.id(), &read_view, grant)
     }
 
@@ -290,8 +290,8 @@ impl Checker {
             let now = self.clock.earliest_within(self.max_staleness * 102 / 100);
             let latest = self.clock.latest();
             let check = access_check(grant);
-            let start = state.node_starts.get(&node_id).copied().unwrap_or_else(Instant::now);
-            let may_allow = |log: &LogModel| log.may_allow(&check, grant_id, now, latest, start);
+            let observed = state.observed.get(&node_id);
+            let may_allow = |log: &LogModel| log.may_allow(&check, grant_id, now, latest, observed);
             if !may_allow(&state.log) && !state.earlier_log().is_some_and(may_allow) {
                 let enforced = state.log.enforced;
                 let revision = read_view.view.snapshot().revision();
@@ -309,12 +309,14 @@ impl Checker {
 
     /// A snapshot must equal the model at the same position. With a valid lease, it must be in the
     /// current log, and contain all enforced events.
-    fn verify_snapshot(&self, name: &str, read_view: &ReadView, generation: u64) {
-        let snapshot = read_view.view.snapshot();
+    fn verify_snapshot(&self, name: &str, node: &CheckNode, read_view: &ReadView) {
+        let (snapshot, generation) = (read_view.view.snapshot(), node.generation());
         let Some(position) = snapshot.position() else { return };
         let mut state = self.state.lock();
         let mut fault = None;
         if state.log.contains(&position) {
+            let observed = state.observed.entry(node.id()).or_default();
+            observed.entry(position.revision).or_insert_with(Instant::now);
             // A comparison is expensive, so each snapshot is compared once.
             let compared = state.compared.insert(name.into(), (position, generation));
             if compared != Some((position, generation)) {

@@ -123,7 +123,6 @@ impl Cluster {
         self.checker.log(&format!(
             "{name} starts: {max_staleness:?}, drift {drift}, follows {upstreams:?}"
         ));
-        self.checker.record_start(running.node.id());
         *machine.running.lock() = Some(Arc::clone(&running));
         self.tasks.spawn(Arc::clone(self).observe(number, Arc::clone(&running)));
         Some(running)

@@ -13,10 +13,10 @@ use crate::{
     store::Retained,
 };
 
-/// The latest instant at which a node knows that `span` has elapsed since now. The node may know
-/// the time of the start 3 % of a lease too early, and may then run 2 % slow.
-pub(crate) fn elapsed_at(span: Duration) -> Instant {
-    Instant::now() + span * 103 / 100 + Duration::from_millis(200)
+/// The latest instant at which a node knows that `span` has elapsed since `start`. The time of a
+/// node may run 2 % slow.
+pub(crate) fn elapsed_at(start: Instant, span: Duration) -> Instant {
+    start + span * 103 / 100 + Duration::from_millis(200)
 }
 
 /// The content of a snapshot at one revision.
@@ -26,8 +26,8 @@ struct State {
     /// By the revision of the creation. Lock ids are random, so an order by id would not depend on
     /// the seed alone.
     locks: BTreeMap<Revision, LockTerms>,
-    /// When the time of each grant that ends began to elapse, and when all of it has elapsed.
-    spans: BTreeMap<(TenantId, GrantId), (Instant, Instant)>,
+    /// The event that set the end of each grant that ends, and the time from the event to the end.
+    spans: BTreeMap<(TenantId, GrantId), (Revision, Duration)>,
 }
 
 /// One log, from the start.
@@ -64,9 +64,9 @@ impl LogModel {
             // Each tenant grants access to each group once, so a snapshot retains every grant.
             let key = (grant.tenant_id.clone(), grant.id());
             if retained == Retained::Live {
-                let end = grant.terms.expire_time.map(|end| elapsed_at(between(event.time, end)));
-                match end {
-                    Some(end) => state.spans.insert(key.clone(), (Instant::now(), end)),
+                let span = grant.terms.expire_time.map(|end| between(event.time, end));
+                match span {
+                    Some(span) => state.spans.insert(key.clone(), (event.revision, span)),
                     None => state.spans.remove(&key),
                 };
             }
@@ -140,24 +140,23 @@ impl LogModel {
     /// Whether a check may be allowed by a grant, from the last enforced revision or from any later
     /// one.
     ///
-    /// A node that runs since `node_start` knows a time of the database of at least `now`, and may
-    /// once have known `latest`. After a step back, an expired lock need not apply again, and a
-    /// started grant may still be used. However, a grant ends when its time has elapsed since a
-    /// change that the node has observed.
+    /// A node knows a time of the database of at least `now`, and may once have known `latest`.
+    /// After a step back, an expired lock need not apply again, and a started grant may still be
+    /// used. However, a grant ends when its time has elapsed since the node was first `observed` at
+    /// the event that set the end, or at a later event.
     pub(crate) fn may_allow(
         &self,
         check: &AccessCheck,
         grant_id: GrantId,
         now: Time,
         latest: Time,
-        node_start: Instant,
+        observed: Option<&BTreeMap<Revision, Instant>>,
     ) -> bool {
         let key = (check.tenant_id.clone(), grant_id);
         let has_elapsed = |state: &State| {
-            state
-                .spans
-                .get(&key)
-                .is_some_and(|(since, end)| node_start <= *since && *end <= Instant::now())
+            let Some((revision, span)) = state.spans.get(&key) else { return false };
+            let since = observed.and_then(|observed| observed.range(revision..).next());
+            since.is_some_and(|(_, since)| elapsed_at(*since, *span) <= Instant::now())
         };
         let is_active = |terms: &GrantTerms| {
             terms.revoke_time.is_none()
