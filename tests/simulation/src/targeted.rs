@@ -24,7 +24,7 @@ pub struct Scenario {
 }
 
 /// All scenarios.
-pub const SCENARIOS: [Scenario; 21] = [
+pub const SCENARIOS: [Scenario; 24] = [
     Scenario {
         name: "the clock of the holder is slow, and the clock of the waiting replica is fast",
         rules: &[Rule::RateMargins, Rule::HolderMargin, Rule::GrantorMargin],
@@ -150,6 +150,24 @@ pub const SCENARIOS: [Scenario; 21] = [
         rules: &[Rule::TimeKeepsPace],
         plan: plans::two_replicas_and_sidecar,
         play: |fixture| Box::pin(play::clock_set_back_for_good(fixture)),
+    },
+    Scenario {
+        name: "the database clock is ahead for a while",
+        rules: &[Rule::ChangesAtTrustedTime, Rule::UntrustedTimeIsNotKept],
+        plan: plans::two_replicas_and_sidecar,
+        play: |fixture| Box::pin(play::clock_ahead_for_a_while(fixture)),
+    },
+    Scenario {
+        name: "the database clock steps forward during a grant",
+        rules: &[Rule::UntrustedReadingsEndGrants],
+        plan: plans::two_replicas_and_sidecar,
+        play: |fixture| Box::pin(play::clock_steps_forward(fixture)),
+    },
+    Scenario {
+        name: "a replica restarts after the database clock was set back",
+        rules: &[Rule::ResumeRecordedTime],
+        plan: plans::two_replicas,
+        play: |fixture| Box::pin(play::restart_after_step_back(fixture)),
     },
 ];
 
