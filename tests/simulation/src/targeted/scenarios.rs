@@ -352,6 +352,26 @@ pub(super) async fn clock_set_back_for_good(fixture: Fixture) {
     sleep(Duration::from_secs(4)).await;
 }
 
+/// Both replicas lose the database. Then the clock is set back, and one replica restarts, with a
+/// time that is seconds behind that of the sidecar. The sidecar changes to that replica.
+pub(super) async fn upstream_with_earlier_time(fixture: Fixture) {
+    fixture.start_all(3).await;
+    let grant = fixture.grant(0, End::After(Span(Duration::from_secs(6)))).await;
+    sleep(LEASE).await;
+    fixture.set_database_link(0, CUT);
+    fixture.set_database_link(1, CUT);
+    sleep(LEASE * 3).await;
+    fixture.cluster.crash(1);
+    fixture.cluster.database.clock.step(TimeDelta::hours(-1));
+    fixture.set_database_link(1, HEALTHY);
+    fixture.start(1).await;
+    fixture.wait_until(2, |running| running.node.read_view().is_fresh()).await;
+    for _ in 0..7 {
+        sleep(LEASE / 2).await;
+        fixture.cluster.check_everywhere(&grant);
+    }
+}
+
 /// The database clock is two hours ahead for a while. Meanwhile, a grant is revoked.
 pub(super) async fn clock_ahead_for_a_while(fixture: Fixture) {
     fixture.start_all(3).await;
