@@ -249,13 +249,14 @@ impl Service {
         now.or(read_view.view.snapshot().time()).unwrap_or(Time::UNIX_EPOCH)
     }
 
-    /// Begins a transaction at the trusted time.
+    /// Begins a transaction at the trusted time. After an event that is ahead of that time, time goes
+    /// on from that event.
     async fn begin(&self) -> Result<Box<dyn Transaction>, StoreError> {
         let sent_at = self.node.boot_time();
         let mut transaction = self.store.begin().await?;
         let clock = transaction.clock();
         let judgement = self.replica.database_clock().judge(clock, sent_at);
-        transaction.set_now(judgement.trusted);
+        transaction.set_now(judgement.trusted.max(self.node.least_time()));
         Ok(transaction)
     }
 

@@ -78,7 +78,9 @@ impl TrustedClock {
         let distance = reading - reading.clamp(least, most);
         if distance.abs() <= TRUSTED_DISTANCE {
             let trusted = reading.max(previous.slowest(sent_at));
-            if received_at.since(sent_at) <= ACCURATE_WITHIN {
+            // Readings overlap. An earlier request must not move the trusted time ahead.
+            let is_latest = previous.at <= sent_at;
+            if is_latest && received_at.since(sent_at) <= ACCURATE_WITHIN {
                 self.trusted = Some(Anchor { time: trusted, at: sent_at });
             }
             (self.step, self.stable_step) = (None, None);
@@ -239,6 +241,17 @@ mod tests {
             assert_eq!(judgement.is_trusted(), is_trusted, "{is_running} {reading}");
             assert!(judgement.trusted >= time(0) && judgement.now.latest >= time(0));
         }
+    }
+
+    #[test]
+    fn overlapping_readings_leave_the_trusted_time_where_it_is() {
+        let mut bench = bench();
+        for at in 1..100 {
+            assert!(bench.read(at, at).is_trusted());
+            let late = bench.0.observe(time(at), boot(at - 1), boot(at));
+            assert_eq!((late.trusted, late.distance), (time(at), TimeDelta::zero()));
+        }
+        assert_eq!(bench.read(100, 100).trusted, time(100));
     }
 
     #[test]

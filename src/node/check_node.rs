@@ -84,6 +84,12 @@ impl CheckNode {
         Arc::clone(&self.clock)
     }
 
+    /// The least time of checks and changes: later than all known events and trusted readings of
+    /// the database clock, unless these are recent.
+    pub fn least_time(&self) -> Time {
+        self.view().steady_time.at(self.boot_time())
+    }
+
     /// The time on the clock that leases are measured by.
     pub fn boot_time(&self) -> BootTime {
         self.clock.boot_time()

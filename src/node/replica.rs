@@ -312,16 +312,17 @@ impl Replica {
 
     // === time ===
 
-    /// Continues from the recorded trusted time.
+    /// Continues from the recorded trusted time, or from the last event if that is later.
     async fn resume_time(&self) -> Result<(), StoreError> {
         let membership = self.store.membership();
         let recorded = membership.trusted_time().await?;
+        let last_event = self.node.position().and_then(|position| position.time);
         let members = membership.members().await?;
         let is_running = members.members.iter().any(|member| {
             member.node_id != self.registration.node_id
                 && member.heartbeat_age <= grantor_bound(members.max_staleness)
         });
-        self.database_clock.resume(recorded, is_running);
+        self.database_clock.resume(recorded.max(last_event), is_running);
         Ok(())
     }
 

@@ -147,6 +147,24 @@ async fn a_clock_that_was_ahead_freezes_no_time() {
 }
 
 #[tokio::test]
+async fn after_an_event_that_is_ahead_time_goes_on() {
+    let bench = Bench::new().await;
+    let ahead = bench.clock.now() + TimeDelta::hours(1);
+    bench.clock.set(TimeDelta::hours(1));
+    let other = Bench::start(Arc::clone(&bench.clock), Arc::clone(&bench.store)).await;
+    assert_eq!(other.grant(10).await.unwrap().grant.terms.start_time, ahead, "the first reading");
+    bench.step(TimeDelta::hours(-1)).await;
+    bench.clock.pass(Duration::from_secs(100));
+    bench.renew().await;
+    let grant = bench.grant(1).await.unwrap().grant;
+    let least = ahead + TimeDelta::seconds(99);
+    assert!(grant.terms.start_time >= least, "{} is before {least}", grant.terms.start_time);
+    bench.clock.pass(Duration::from_mins(61));
+    bench.renew().await;
+    assert!(grant.terms.expire_time.unwrap() <= bench.latest(), "the grant has ended");
+}
+
+#[tokio::test]
 async fn the_sweep_records_no_expiry_by_a_clock_that_is_ahead() {
     let bench = Bench::new().await;
     let grant = bench.grant(1).await.unwrap();

@@ -375,6 +375,7 @@ pub(super) async fn upstream_with_earlier_time(fixture: Fixture) {
 /// The database clock is two hours ahead for a while. Meanwhile, a grant is revoked.
 pub(super) async fn clock_ahead_for_a_while(fixture: Fixture) {
     fixture.start_all(3).await;
+    let long = fixture.grant(0, End::After(Span(Duration::from_mins(10)))).await;
     let revoked = fixture.grant(0, End::UntilRevoked).await;
     let clock = &fixture.cluster.database.clock;
     clock.step(TimeDelta::hours(2));
@@ -385,6 +386,7 @@ pub(super) async fn clock_ahead_for_a_while(fixture: Fixture) {
     let grant = fixture.grant(0, End::After(Span(Duration::from_secs(2)))).await;
     sleep(LEASE / 2).await;
     for number in 0..3 {
+        fixture.expect_allowed(number, &long);
         fixture.expect_allowed(number, &grant);
     }
     // The end of the grant is watched.
