@@ -12,6 +12,7 @@
 
 mod change_buffer;
 mod check_node;
+pub mod database_clock;
 pub mod enforcement;
 pub mod enforcer;
 pub mod failure_log;

@@ -20,6 +20,8 @@ const ACCURATE_WITHIN: Duration = Duration::from_secs(1);
 /// A clock that is trusted as long as the clock advances like the boot clock.
 #[derive(Debug, Default)]
 pub struct TrustedClock {
+    /// The time that was trusted before the first reading, and whether time has passed since.
+    recorded: Option<(Time, bool)>,
     /// The last trusted time. `None` before the first reading.
     trusted: Option<Anchor>,
     /// The first reading after a step forward.
@@ -37,8 +39,6 @@ pub struct Judgement {
     pub now: Now,
     /// The distance of the reading from the expected time; positive if the clock is ahead.
     pub distance: TimeDelta,
-    /// Whether the clock is ahead, and has been for [`STABLE_AFTER`].
-    pub is_stable: bool,
 }
 
 /// An instant on both clocks.
@@ -54,6 +54,12 @@ impl TrustedClock {
         Self { trusted: Some(Anchor { time, at }), ..Self::default() }
     }
 
+    /// Continues from a recorded time. If `is_running`, another clock has advanced that time until
+    /// now. Otherwise any later time is possible.
+    pub fn resuming(recorded: Time, is_running: bool) -> Self {
+        Self { recorded: Some((recorded, is_running)), ..Self::default() }
+    }
+
     /// Judges a reading that was requested at `sent_at` and arrived at `received_at`. The first
     /// reading of all is trusted.
     pub fn observe(
@@ -63,34 +69,34 @@ impl TrustedClock {
         received_at: BootTime,
     ) -> Judgement {
         let anchor = Anchor { time: reading, at: sent_at };
-        let previous = *self.trusted.get_or_insert(anchor);
+        let first = match self.recorded {
+            Some((time, is_running)) if is_running || reading < time => Anchor { time, ..anchor },
+            _ => anchor,
+        };
+        let previous = *self.trusted.get_or_insert(first);
         let (least, most) = (previous.expected(sent_at), previous.expected(received_at));
         let distance = reading - reading.clamp(least, most);
         if distance.abs() <= TRUSTED_DISTANCE {
             let trusted = reading.max(previous.slowest(sent_at));
-            if received_at.since(sent_at) <= ACCURATE_WITHIN {
+            // Readings overlap. An earlier request must not move the trusted time ahead.
+            let is_latest = previous.at <= sent_at;
+            if is_latest && received_at.since(sent_at) <= ACCURATE_WITHIN {
                 self.trusted = Some(Anchor { time: trusted, at: sent_at });
             }
             (self.step, self.stable_step) = (None, None);
             let now = Now { earliest: reading, latest: trusted };
-            return Judgement { trusted, now, distance, is_stable: false };
+            return Judgement { trusted, now, distance };
         }
         let is_ahead = distance > TimeDelta::zero();
         self.step = self.step.filter(|step| is_ahead && step.is_continued_by(anchor));
         let step = self.step.get_or_insert(anchor);
-        let is_stable = is_ahead && received_at.since(step.at) >= STABLE_AFTER;
-        if is_stable {
+        if is_ahead && received_at.since(step.at) >= STABLE_AFTER {
             self.stable_step = Some(anchor);
         }
         // Grants end by the latest of all times, and start by the earliest.
         let latest = self.stable_step.map_or(least, |step| step.slowest(sent_at));
         let latest = latest.max(least).max(reading);
-        Judgement {
-            trusted: least,
-            now: Now { earliest: reading.min(least), latest },
-            distance,
-            is_stable,
-        }
+        Judgement { trusted: least, now: Now { earliest: reading.min(least), latest }, distance }
     }
 }
 
@@ -181,7 +187,6 @@ mod tests {
         assert_eq!(judgement.distance, TimeDelta::seconds(-1_810));
         assert_eq!(judgement.trusted, time(10));
         assert_eq!(judgement.now, Now { earliest: time(-1_800), latest: time(10) });
-        assert!(!bench.read(-1_700, 110).is_stable, "a step back is never accepted");
         assert!(bench.read(111, 111).is_trusted(), "the clock is right again");
     }
 
@@ -199,24 +204,54 @@ mod tests {
     #[test]
     fn a_forward_step_is_accepted_for_ends_after_a_minute() {
         let mut bench = bench();
-        assert!(!bench.read(7_201, 1).is_stable);
-        assert!(!bench.read(7_260, 60).is_stable);
-        assert!(bench.read(7_261, 61).is_stable);
-        assert_eq!(bench.read(7_301, 101).trusted, time(101), "the trusted time is unchanged");
+        for at in 1..=61 {
+            assert_eq!(bench.read(7_200 + at, at).trusted, time(at), "unchanged");
+        }
         // A smaller step back leaves the end of grants where it was.
-        let judgement = bench.read(3_701, 101);
-        assert!(!judgement.is_trusted() && !judgement.is_stable);
-        assert_eq!(judgement.now, Now { earliest: time(101), latest: time(7_301) });
+        let judgement = bench.read(3_661, 61);
+        assert!(!judgement.is_trusted());
+        assert_eq!(judgement.now, Now { earliest: time(61), latest: time(7_261) });
         // The clock is right again.
         assert_eq!(bench.read(102, 102).now, time(102).into());
     }
 
     #[test]
-    fn a_clock_that_jumps_about_is_never_stable() {
+    fn a_forward_step_that_lasts_less_than_a_minute_is_not_accepted() {
         let mut bench = bench();
         for at in 1..200 {
-            assert!(!bench.read(3_600 + at + at % 2 * 60, at).is_stable);
+            bench.read(3_600 + at + at / 50 * 60, at);
         }
+        let now = bench.read(1_800, 200).now;
+        assert_eq!(now, Now { earliest: time(200), latest: time(1_800) });
+    }
+
+    #[test]
+    fn the_first_reading_is_compared_with_the_recorded_time() {
+        // The recorded time is 0.
+        for (is_running, reading, is_trusted) in [
+            (false, 7_200, true),
+            (false, -4, true),
+            (false, -6, false),
+            (true, 4, true),
+            (true, 6, false),
+            (true, -6, false),
+        ] {
+            let clock = TrustedClock::resuming(time(0), is_running);
+            let judgement = Bench(clock).read(reading, 50);
+            assert_eq!(judgement.is_trusted(), is_trusted, "{is_running} {reading}");
+            assert!(judgement.trusted >= time(0) && judgement.now.latest >= time(0));
+        }
+    }
+
+    #[test]
+    fn overlapping_readings_leave_the_trusted_time_where_it_is() {
+        let mut bench = bench();
+        for at in 1..100 {
+            assert!(bench.read(at, at).is_trusted());
+            let late = bench.0.observe(time(at), boot(at - 1), boot(at));
+            assert_eq!((late.trusted, late.distance), (time(at), TimeDelta::zero()));
+        }
+        assert_eq!(bench.read(100, 100).trusted, time(100));
     }
 
     #[test]

@@ -79,6 +79,17 @@ impl CheckNode {
         self.kind
     }
 
+    /// The clock that leases are measured by.
+    pub(super) fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock)
+    }
+
+    /// The least time of checks and changes: later than all known events and trusted readings of
+    /// the database clock, unless these are recent.
+    pub fn least_time(&self) -> Time {
+        self.view().steady_time.at(self.boot_time())
+    }
+
     /// The time on the clock that leases are measured by.
     pub fn boot_time(&self) -> BootTime {
         self.clock.boot_time()
@@ -132,7 +143,7 @@ impl CheckNode {
         // Without a valid lease, the check is denied. The time may be inaccurate by then, and must
         // not be remembered.
         if let Some(time) = time.filter(|_| !valid_for.is_zero()) {
-            view.steady_time.advance(time.latest, now);
+            view.remember(time.latest, view.is_clock_trusted(), now);
         }
         ReadView { view, now: time, valid_for }
     }
@@ -260,7 +271,7 @@ impl CheckNode {
             self.invalidate();
             return false;
         }
-        view.steady_time.advance(clock.value.latest, clock.sent_at);
+        view.remember(clock.value.latest, clock.is_trusted, clock.sent_at);
         let lease = lease_tracker.best(revision, view.lease, now);
         let is_usable = !view.is_invalidated && lease.is_some_and(|lease| lease.is_valid(now));
         if lease != view.lease && is_usable {

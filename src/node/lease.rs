@@ -66,6 +66,8 @@ pub struct ClockReading {
     pub received_at: BootTime,
     /// The value that was read.
     pub value: Now,
+    /// Whether the replica trusts the reading.
+    pub is_trusted: bool,
 }
 
 impl ClockReading {
@@ -93,7 +95,8 @@ impl Lease {
     /// ordered, so a follower has `revision` when the grant arrives.
     pub fn grant(&self, revision: Revision, time: Now, now: BootTime) -> LeaseGrant {
         let (age, max_staleness) = (now.since(self.valid_from), self.max_staleness);
-        LeaseGrant { revision, age, max_staleness, now: time }
+        let is_clock_trusted = self.database_clock.is_trusted;
+        LeaseGrant { revision, age, max_staleness, now: time, is_clock_trusted }
     }
 }
 
@@ -138,7 +141,8 @@ impl LeaseTracker {
             // in between.
             self.pending.pop_back();
         }
-        let database_clock = ClockReading { sent_at, received_at: now, value: lease_grant.now };
+        let LeaseGrant { now: value, is_clock_trusted: is_trusted, .. } = lease_grant;
+        let database_clock = ClockReading { sent_at, received_at: now, value, is_trusted };
         let lease = Lease {
             valid_from: sent_at - upper_bound(lease_grant.age),
             revision: lease_grant.revision,

@@ -61,14 +61,27 @@ impl View {
 
     /// Bounds of the time at `now`.
     ///
-    /// The bounds diverge after the database clock is set back. Grants end by the upper bound, so
-    /// they end when their time has elapsed. Locks end by the lower bound, so a lock that was
+    /// The bounds diverge while the database clock is not trusted. Grants end by the upper bound,
+    /// so they end when their time has elapsed. Locks end by the lower bound, so a lock that was
     /// created after the step applies until its end.
     pub(super) fn time_at(&self, clock: &ClockReading, now: BootTime) -> Now {
         let last_event = self.snapshot.time().unwrap_or(Time::MIN_UTC);
         let earliest = clock.at(now).earliest.max(last_event);
         let latest = clock.at(now).latest.max(self.steady_time.at(now));
         Now { earliest, latest: latest.max(last_event) }
+    }
+
+    /// Whether the replica trusts the latest reading of the database clock.
+    pub fn is_clock_trusted(&self) -> bool {
+        self.database_clock.is_none_or(|clock| clock.is_trusted)
+    }
+
+    /// Makes the time at `now` the least time from then on. A time that is not trusted must not
+    /// outlive the fault of the clock.
+    pub(super) fn remember(&self, time: Time, is_trusted: bool, now: BootTime) {
+        if is_trusted {
+            self.steady_time.advance(time, now);
+        }
     }
 
     pub(super) fn with_lease(self, lease: Option<Lease>) -> Self {

@@ -19,7 +19,7 @@ fn at(millis: i64) -> BootTime {
 fn lease_grant(revision: Revision, age_ms: u64) -> LeaseGrant {
     let now = from_micros(1_000_000).unwrap().into();
     let age = Duration::from_millis(age_ms);
-    LeaseGrant { revision, age, max_staleness: MAX_STALENESS, now }
+    LeaseGrant { revision, age, max_staleness: MAX_STALENESS, now, is_clock_trusted: true }
 }
 
 #[test]
@@ -60,6 +60,7 @@ fn latest_valid_lease_wins() {
             sent_at: at(valid_from),
             received_at: at(valid_from),
             value: from_micros(0).unwrap().into(),
+            is_trusted: true,
         };
         let max_staleness = Duration::from_millis(max_staleness_ms);
         Lease { valid_from: at(valid_from), revision: 1, max_staleness, database_clock }
@@ -68,8 +69,13 @@ fn latest_valid_lease_wins() {
         let mut tracker = LeaseTracker::default();
         let Lease { valid_from, revision, max_staleness, database_clock } = pending;
 
-        let lease_grant =
-            LeaseGrant { revision, age: Duration::ZERO, max_staleness, now: database_clock.value };
+        let lease_grant = LeaseGrant {
+            revision,
+            age: Duration::ZERO,
+            max_staleness,
+            now: database_clock.value,
+            is_clock_trusted: true,
+        };
         let seq = tracker.start_renewal(valid_from);
         assert!(tracker.record_response(seq, lease_grant, None, valid_from).is_some());
         tracker.best(1, Some(current), at(now)).unwrap().valid_from

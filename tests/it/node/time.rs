@@ -29,10 +29,14 @@ impl Bench {
 
     /// Renews the lease, and so reads the clock of the database.
     fn renew(&self) {
+        self.renew_with(true);
+    }
+
+    fn renew_with(&self, is_clock_trusted: bool) {
         let seq = self.node.start_renewal();
         let now = self.clock.now().into();
-        let max_staleness = Duration::from_secs(2);
-        let grant = LeaseGrant { revision: 0, age: Duration::ZERO, max_staleness, now };
+        let (age, max_staleness) = (Duration::ZERO, Duration::from_secs(2));
+        let grant = LeaseGrant { revision: 0, age, max_staleness, now, is_clock_trusted };
         assert!(self.node.record_response(seq, grant, None));
     }
 
@@ -58,6 +62,18 @@ fn a_clock_that_is_set_back_leaves_the_time_of_ends_running() {
     }
     let now = bench.node.read_view().now.unwrap();
     assert_eq!(now.earliest, bench.clock.now(), "locks end by the clock");
+}
+
+#[test]
+fn a_clock_that_is_not_trusted_leaves_no_trace() {
+    let bench = Bench::new();
+    let start = bench.clock.now();
+    bench.clock.set(TimeDelta::hours(1));
+    bench.renew_with(false);
+    assert_eq!(bench.latest(), start + TimeDelta::hours(1), "grants end by the clock");
+    bench.clock.set(TimeDelta::hours(-1));
+    bench.renew();
+    assert_eq!(bench.latest(), start);
 }
 
 #[test]

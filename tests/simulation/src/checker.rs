@@ -271,7 +271,9 @@ impl Checker {
         let mut state = self.state.lock();
         if let Some((grant_id, end)) = decided_by {
             let was_expired = state.expired.contains(&(node_id, grant_id, end));
-            if reason == Reason::Expired && !was_expired {
+            // A clock that is not trusted leaves no trace.
+            let is_remembered = read_view.view.is_clock_trusted();
+            if reason == Reason::Expired && is_remembered && !was_expired {
                 state.expired.insert((node_id, grant_id, end));
             } else if reason == Reason::GrantActive && was_expired {
                 drop(state);

@@ -106,6 +106,11 @@ impl DatabaseClock {
         self.steps.lock().push((Instant::now(), offset));
     }
 
+    /// Undoes all steps.
+    pub(crate) fn correct(&self) {
+        self.step(-self.offset());
+    }
+
     /// The earliest time that a node may know, which has read the clock within the last `span`.
     pub(crate) fn earliest_within(&self, span: Duration) -> Time {
         let steps = self.steps.lock();

@@ -329,6 +329,7 @@ impl FaultInjector {
         self.active.close();
         self.active.wait().await;
         cluster.checker.log("everything is repaired");
+        cluster.database.clock.correct();
         for route in cluster.network.routes() {
             route.set(LinkConditions::HEALTHY);
         }

@@ -152,6 +152,8 @@ impl LogModel {
         latest: Time,
         observed: Option<&BTreeMap<Revision, Instant>>,
     ) -> bool {
+        // Changes happen at the trusted time, which may be ahead of the clock.
+        let latest = latest.max(self.events.last().map_or(latest, |last| last.event.time));
         let key = (check.tenant_id.clone(), grant_id);
         let has_elapsed = |state: &State| {
             let Some((revision, span)) = state.spans.get(&key) else { return false };
