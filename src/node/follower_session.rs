@@ -11,7 +11,7 @@ use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 
 use crate::{
-    domain::{BootTime, NodeId, Position, Revision, TokenKey},
+    domain::{BootTime, NodeId, Now, Position, Revision, TokenKey},
     node::{
         check_node::CheckNode,
         followers::StreamId,
@@ -311,7 +311,11 @@ impl FollowerSession {
                 state.followers.record_lease_grant(node_id, id, lease, state.now);
             }
             let lease = lease.map(|lease| {
-                let time = state.view.time_at(&lease.database_clock, state.now);
+                let clock = &lease.database_clock;
+                let latest = state.view.time_at(clock, state.now).latest;
+                // The last event may be ahead of the clock. Then grants must not start by the time
+                // since that event.
+                let time = Now { earliest: clock.at(state.now).earliest, latest };
                 lease.grant(revision, time, state.now)
             });
             Ok(Some(ToFollower::Pong(Pong { seq, path: Vec::new(), lease })))

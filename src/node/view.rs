@@ -79,9 +79,10 @@ impl View {
     /// Makes the time at `now` the least time from then on. A time that is not trusted must not
     /// outlive the fault of the clock.
     pub(super) fn remember(&self, time: Time, is_trusted: bool, now: BootTime) {
-        if is_trusted {
-            self.steady_time.advance(time, now);
+        if !is_trusted {
+            return;
         }
+        self.steady_time.advance(time, now);
     }
 
     pub(super) fn with_lease(self, lease: Option<Lease>) -> Self {
