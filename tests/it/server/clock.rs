@@ -102,7 +102,7 @@ fn named(grant: &GrantView) -> GrantRef {
 }
 
 #[track_caller]
-fn assert_unreliable<T: std::fmt::Debug>(result: Result<T, ServiceError>) {
+fn assert_unreliable<T: std::fmt::Debug>(result: &Result<T, ServiceError>) {
     assert!(matches!(result, Err(ServiceError::ClockUnreliable { .. })), "{result:?}");
 }
 
@@ -113,8 +113,8 @@ async fn while_the_clock_is_not_trusted_access_can_only_be_reduced() {
         let (first, second) = (bench.grant(10).await.unwrap(), bench.grant(10).await.unwrap());
         bench.step(TimeDelta::hours(hours)).await;
         assert_eq!(bench.service.clock_distance(), TimeDelta::hours(hours));
-        assert_unreliable(bench.grant(1).await);
-        assert_unreliable(bench.extend(&first, 12).await);
+        assert_unreliable(&bench.grant(1).await);
+        assert_unreliable(&bench.extend(&first, 12).await);
         assert!(bench.extend(&first, 9).await.is_ok(), "a shorter end");
         let (revoke, now) = (RevokeRequest::default(), Instant::now());
         assert!(bench.service.revoke_access(&caller(), &named(&second), revoke, now).await.is_ok());
@@ -186,10 +186,10 @@ async fn a_restarted_replica_does_not_trust_a_clock_before_the_recorded_time() {
     bench.clock.pass(MAX_STALENESS * 2);
     bench.clock.set(TimeDelta::days(-1));
     let bench = Bench::start(Arc::clone(&bench.clock), Arc::clone(&bench.store)).await;
-    assert_unreliable(bench.grant(1).await);
+    assert_unreliable(&bench.grant(1).await);
     assert!(bench.latest() >= start, "grants end by the recorded time");
     bench.step(TimeDelta::days(2)).await;
-    assert_unreliable(bench.grant(1).await);
+    assert_unreliable(&bench.grant(1).await);
     bench.clock.pass(MAX_STALENESS * 2);
     let bench = Bench::start(Arc::clone(&bench.clock), Arc::clone(&bench.store)).await;
     assert!(bench.grant(1).await.is_ok(), "any later time is possible");
@@ -201,5 +201,5 @@ async fn a_replica_that_joins_others_trusts_only_their_time() {
     first.store.membership().record_trusted_time(first.clock.now()).await.unwrap();
     first.step(TimeDelta::hours(2)).await;
     let second = Bench::start(Arc::clone(&first.clock), Arc::clone(&first.store)).await;
-    assert_unreliable(second.grant(1).await);
+    assert_unreliable(&second.grant(1).await);
 }
