@@ -12,7 +12,7 @@ const REMEMBERED: Duration = Duration::from_mins(6);
 /// When a node applied the revisions of its log. The number of entries is bounded by
 /// [`REMEMBERED`] and [`RESOLUTION`], not by the number of changes.
 #[derive(Debug, Default)]
-pub(super) struct AppliedTimes {
+pub struct AppliedTimes {
     /// In ascending order of revisions and times.
     entries: VecDeque<Entry>,
 }

@@ -355,7 +355,7 @@ impl CheckNode {
         is_alone
     }
 
-    /// The followers of this node, and the followers of these followers.
+    /// The followers of this node.
     pub fn followers(&self) -> Vec<NodeInfo> {
         self.state.lock().followers.infos(self.id, self.boot_time())
     }
@@ -375,10 +375,10 @@ impl CheckNode {
     /// Runs `read` on a consistent state: the view cannot change during the call.
     pub(super) fn with_state<T>(&self, read: impl FnOnce(StateGuard<'_>) -> T) -> T {
         let mut state = self.state.lock();
-        let NodeState { followers, change_buffer, .. } = &mut *state;
-        let view = self.view.load_full();
+        let NodeState { followers, change_buffer, applied_times, .. } = &mut *state;
+        let (view, now) = (self.view.load_full(), self.boot_time());
         let change_buffer = change_buffer.as_ref();
-        read(StateGuard { followers, change_buffer, view, now: self.boot_time() })
+        read(StateGuard { followers, change_buffer, applied_times, view, now })
     }
 
     fn publish(&self, view: View, advance: impl FnOnce(&mut NodeProgress)) {

@@ -26,6 +26,7 @@ pub(super) struct NodeState {
 pub(super) struct StateGuard<'a> {
     pub(super) followers: &'a mut Followers,
     pub(super) change_buffer: Option<&'a ChangeBuffer>,
+    pub(super) applied_times: &'a AppliedTimes,
     pub(super) view: Arc<View>,
     pub(super) now: BootTime,
 }

@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use crate::{
-    domain::{Ack, BootTime, NodeInfo},
+    domain::{BootTime, Revision},
     node::{
         check_node::CheckNode,
         lease::EARLY_RENEWAL_PAUSE,
@@ -28,8 +28,6 @@ const FIRST_PING_INTERVAL: Duration = Duration::from_millis(100);
 /// minimum, if there are others and the duration of earlier leases is known.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(3);
 const WELCOME_TIMEOUT_MIN: Duration = Duration::from_millis(250);
-/// Interval of reports about the followers of this node.
-const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Why a node cannot follow an upstream, or has stopped following it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -73,7 +71,7 @@ pub struct UpstreamSession {
     no_lease_since: Option<BootTime>,
     /// Whether there are other upstreams to follow.
     has_others: bool,
-    last_ack: Option<Ack>,
+    last_ack: Option<Revision>,
 }
 
 impl UpstreamSession {
@@ -122,13 +120,13 @@ impl UpstreamSession {
 
     /// The acknowledgement, if it has changed and the node may acknowledge.
     pub fn ack(&mut self) -> Option<ToUpstream> {
-        let ack = self.node.ack();
-        let is_new = self.last_ack.is_none_or(|last| last != ack && last.revision <= ack.revision);
+        let revision = self.node.ack().revision;
+        let is_new = self.last_ack.is_none_or(|last| last < revision);
         if !is_new || !self.is_confirmed || !self.is_welcome || self.incoming.is_some() {
             return None;
         }
-        self.last_ack = Some(ack);
-        Some(ToUpstream::Ack(ack))
+        self.last_ack = Some(revision);
+        Some(ToUpstream::Ack(revision))
     }
 
     // === messages from the upstream ===
@@ -242,8 +240,7 @@ pub async fn follow(
     let mut incoming = pin!(incoming);
     let mut session = UpstreamSession::new(Arc::clone(node), has_others);
     let mut acks = node.watch_acks();
-    let (mut last_message_at, mut next_report_at) =
-        (Instant::now(), Instant::now() + REPORT_INTERVAL);
+    let mut last_message_at = Instant::now();
     let (mut next_ping_at, mut last_ping_at) = (Instant::now(), Instant::now());
     let closed = |_| FollowError::Lost("the upstream has closed the stream".into());
     if let Err(error) = outgoing.try_send(session.hello()).map_err(closed) {
@@ -269,13 +266,6 @@ pub async fn follow(
                 // Without capacity, earlier pings have not been sent yet.
                 if let Ok(permit) = outgoing.try_reserve() {
                     permit.send(session.ping());
-                }
-                if next_report_at <= Instant::now() {
-                    next_report_at = Instant::now() + REPORT_INTERVAL;
-                    let report: Vec<NodeInfo> = node.followers();
-                    if !report.is_empty() {
-                        let _ = outgoing.try_send(ToUpstream::Report(report));
-                    }
                 }
             }
             () = sleep_until(last_message_at + session.timeout()) => {

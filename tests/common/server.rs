@@ -42,6 +42,7 @@ pub struct Launch {
     command: Command,
     name: String,
     listens: bool,
+    pub upstreams: Vec<String>,
     /// See [`Launch::log_unread_until`].
     unread_until: Option<Receiver<()>>,
 }
@@ -55,6 +56,7 @@ struct Process(Child);
 struct Starting {
     process: Process,
     name: String,
+    upstreams: Vec<String>,
     logs: Receiver<String>,
 }
 
@@ -66,6 +68,8 @@ pub struct Server {
     pub name: String,
     /// The gRPC URLs of TCP ports or Unix sockets, in the order of the flags.
     pub urls: Vec<String>,
+    /// The URLs that the server follows.
+    pub upstreams: Vec<String>,
     /// The address of the HTTP server.
     pub http: SocketAddr,
     /// The time of the `listening` log line, by the server's clock.
@@ -93,14 +97,16 @@ impl Launch {
 
     /// A sidecar that follows the first available upstream in `upstreams`.
     pub fn sidecar(upstreams: &[&str]) -> Self {
-        let launch = Self::new("sidecar", "sidecar");
+        let mut launch = Self::new("sidecar", "sidecar");
+        launch.upstreams = upstreams.iter().map(|&url| url.to_owned()).collect();
         upstreams.iter().fold(launch, |launch, url| launch.flags(&["--upstream", url]))
     }
 
     fn new(subcommand: &str, name: &str) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_support-access"));
         command.args([subcommand, "--metrics-listen", "127.0.0.1:0", "--log-format", "json"]);
-        Self { command, name: name.into(), listens: false, unread_until: None }
+        let (name, upstreams) = (name.into(), Vec::new());
+        Self { command, name, listens: false, upstreams, unread_until: None }
     }
 
     /// Sets the name that prefixes the server's log lines.
@@ -185,7 +191,7 @@ impl Launch {
     }
 
     fn spawn(self) -> Starting {
-        let Self { mut command, name, unread_until, .. } =
+        let Self { mut command, name, upstreams, unread_until, .. } =
             if self.listens { self } else { self.on_port() };
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut process = Process(command.spawn().unwrap());
@@ -194,7 +200,7 @@ impl Launch {
         let (sender, logs) = channel();
         let prefix = name.clone();
         thread::spawn(move || log_lines::read(&prefix, stderr, &sender, unread_until));
-        Starting { process, name, logs }
+        Starting { process, name, upstreams, logs }
     }
 }
 
@@ -216,7 +222,7 @@ impl Starting {
                 (Some(socket), _) if socket.starts_with("unix:") => urls.push(socket.to_owned()),
                 (Some(address), _) => urls.push(format!("http://{address}")),
                 (None, Some(http)) => {
-                    let Self { process, name, logs } = self;
+                    let Self { process, name, upstreams, logs } = self;
                     let logs = Mutex::new(logs);
                     let http = http.parse().unwrap();
                     let started_at = line["timestamp"].as_str().unwrap().to_owned();
@@ -224,6 +230,7 @@ impl Starting {
                         process,
                         name,
                         urls,
+                        upstreams,
                         http,
                         started_at,
                         startup_logs,

@@ -120,9 +120,14 @@ impl Fleet {
         self.replicas.iter().chain(&self.sidecars)
     }
 
-    /// Returns the number of nodes.
+    /// Returns the number of nodes that acknowledge a change. A sidecar that follows another
+    /// sidecar counts together with it.
     pub fn count(&self) -> i32 {
-        i32::try_from(self.replicas.len() + self.sidecars.len()).unwrap()
+        let relays = || self.sidecars.iter().flat_map(|node| &node.server.urls);
+        let follows_replica =
+            |node: &&Node| !node.server.upstreams.iter().any(|url| relays().any(|of| of == url));
+        let sidecars = self.sidecars.iter().filter(follows_replica).count();
+        i32::try_from(self.replicas.len() + sidecars).unwrap()
     }
 
     /// Asserts that no process has exited.

@@ -95,7 +95,12 @@ impl Rollout {
         match number {
             1 => sidecar(&all, number).on_socket(&self.socket(generation)),
             2 => sidecar(&[&self.service.url()], number),
-            3 => sidecar(&[&self.relay.url()], number),
+            3 => {
+                let mut launch = sidecar(&[&self.relay.url()], number);
+                // The URL behind the proxy.
+                launch.upstreams.push(format!("unix:{}", self.socket(generation).display()));
+                launch
+            }
             _ => sidecar(&all, number),
         }
     }

@@ -176,7 +176,8 @@ impl SimulatedUpstream {
             let _ = accept.send(());
             let incoming = stream::poll_fn(move |context| incoming.poll_recv(context));
             let incoming = incoming.map(Ok::<_, ()>);
-            let session = follower_session::serve(node, incoming, to_follower);
+            let credential = format!("machine {follower}").into();
+            let session = follower_session::serve(node, credential, incoming, to_follower);
             if let Some(Err(end)) = closed.run_until_cancelled(session).await {
                 checker.log(&format!("the stream of machine {follower} was ended: {end}"));
             }

@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use crate::{Outcome, Rule, Settings, fixture::Fixture, plan::Plan};
 
 mod plans;
+mod rogues;
 mod scenarios;
 
 use scenarios as play;
@@ -24,7 +25,7 @@ pub struct Scenario {
 }
 
 /// All scenarios.
-pub const SCENARIOS: [Scenario; 27] = [
+pub const SCENARIOS: [Scenario; 29] = [
     Scenario {
         name: "the clock of the holder is slow, and the clock of the waiting replica is fast",
         rules: &[Rule::RateMargins, Rule::HolderMargin, Rule::GrantorMargin],
@@ -144,6 +145,18 @@ pub const SCENARIOS: [Scenario; 27] = [
         rules: &[],
         plan: plans::three_replicas_and_sidecar,
         play: |fixture| Box::pin(play::hanging_upstreams(fixture)),
+    },
+    Scenario {
+        name: "a follower uses the node id of another, and leaves in its name",
+        rules: &[Rule::NodeIdsBelongToCredentials],
+        plan: plans::replica_and_sidecar,
+        play: |fixture| Box::pin(rogues::impostor(fixture)),
+    },
+    Scenario {
+        name: "a follower never acknowledges, and returns with other node ids",
+        rules: &[Rule::DelayingCredentialsGetNoSlot],
+        plan: plans::one_replica,
+        play: |fixture| Box::pin(rogues::returning_rogue(fixture)),
     },
     Scenario {
         name: "only one revocation waits for a dead node",
