@@ -249,8 +249,8 @@ impl Service {
         now.or(read_view.view.snapshot().time()).unwrap_or(Time::UNIX_EPOCH)
     }
 
-    /// Begins a transaction at the trusted time. After an event that is ahead of that time, time goes
-    /// on from that event.
+    /// Begins a transaction at the trusted time. After an event that is ahead of that time, time
+    /// goes on from that event.
     async fn begin(&self) -> Result<Box<dyn Transaction>, StoreError> {
         let sent_at = self.node.boot_time();
         let mut transaction = self.store.begin().await?;

@@ -11,7 +11,7 @@ use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 
 use crate::{
-    domain::{BootTime, NodeId, Now, Position, Revision, TokenKey},
+    domain::{NodeId, Now, Position, Revision, TokenKey},
     node::{
         check_node::CheckNode,
         followers::StreamId,

@@ -178,8 +178,8 @@ fn parse_pong(message: fr::Pong) -> Parsed<Pong> {
 }
 
 fn parse_lease(message: fr::Lease) -> Parsed<LeaseGrant> {
-    let fr::Lease { revision, age, max_staleness, latest_time_us, earliest_time_us, clock_trusted } =
-        message;
+    let is_clock_trusted = message.clock_trusted;
+    let fr::Lease { revision, age, max_staleness, latest_time_us, earliest_time_us, .. } = message;
     let max_staleness = required("max_staleness", max_staleness)?;
     let max_staleness = parse_duration("max_staleness", max_staleness)?;
     if !(LEASE_MIN..=LEASE_MAX).contains(&max_staleness) {
@@ -200,6 +200,6 @@ fn parse_lease(message: fr::Lease) -> Parsed<LeaseGrant> {
         age,
         max_staleness,
         now: Now { earliest, latest },
-        is_clock_trusted: clock_trusted,
+        is_clock_trusted,
     })
 }
