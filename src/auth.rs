@@ -14,10 +14,13 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::Mutex;
+
 use crate::domain::{
     Attribution, AuthenticationMethod, Caller, Clock, Party, Role, TenantId, Tenants, Time,
     ids::{Actor, TextError},
     time::between,
+    trusted_clock::TrustedClock,
 };
 
 pub mod bindings;
@@ -90,6 +93,9 @@ pub struct Authenticator {
     /// `None`: no method is configured.
     methods: Option<Methods>,
     clock: Arc<dyn Clock>,
+    /// Judges the wall clock. A credential that has expired stays expired if the wall clock is set
+    /// back.
+    trusted_clock: Mutex<TrustedClock>,
 }
 
 #[derive(Debug)]
@@ -137,7 +143,8 @@ impl Authenticator {
     /// Authenticates with these methods. `None`: every caller is local.
     pub fn new(methods: Option<(Bindings, Verifier)>, clock: Arc<dyn Clock>) -> Self {
         let methods = methods.map(|(bindings, verifier)| Methods { bindings, verifier });
-        Self { methods, clock }
+        let trusted_clock = TrustedClock::starting_at(clock.now(), clock.boot_time());
+        Self { methods, clock, trusted_clock: Mutex::new(trusted_clock) }
     }
 
     /// Whether no method is configured, so that every caller is local.
@@ -153,7 +160,7 @@ impl Authenticator {
     /// Authenticates a call without a token. `name` is the actor that the caller asserts.
     pub fn by_connection(&self, peer: &Peer, name: Option<&str>) -> Result<Caller, AuthError> {
         let Some(methods) = &self.methods else { return Ok(Caller::local(name)?) };
-        let credential = methods.credential_of(peer, self.clock.now())?;
+        let credential = methods.credential_of(peer, self.now())?;
         methods.caller_without_token(credential.ok_or(AuthError::Missing)?, name)
     }
 
@@ -161,7 +168,7 @@ impl Authenticator {
     /// fetched.
     pub async fn by_token(&self, peer: &Peer, token: &str) -> Result<Caller, AuthError> {
         let Some(methods) = &self.methods else { return Ok(Caller::local(None)?) };
-        let now = self.clock.now();
+        let now = self.now();
         let of_connection = methods.credential_of(peer, now)?;
         let claims = methods.verifier.verify(token, now).await?;
         let Claims { issuer, name, roles, tenants, expires } = claims;
@@ -177,6 +184,12 @@ impl Authenticator {
             expire_time: Some(expires),
         };
         caller_with_token(of_connection, of_token)
+    }
+
+    /// The time at which credentials are judged: the later one of wall clock and elapsed time.
+    fn now(&self) -> Time {
+        let at = self.clock.boot_time();
+        self.trusted_clock.lock().observe(self.clock.now(), at, at).now.latest
     }
 }
 

@@ -37,6 +37,7 @@ pub mod request;
 pub mod revision;
 pub mod time;
 pub mod token;
+pub mod trusted_clock;
 pub mod violation;
 
 pub use caller::{
@@ -58,4 +59,5 @@ pub use policy::{SupportGroup, SupportPolicy};
 pub use request::{End, ExtendRequest, GrantRequest, RevokeRequest, UnlockRequest};
 pub use revision::{Epoch, LogName, Position, Revision, Sequence, TokenKey};
 pub use time::{Now, Span, Time};
+pub use trusted_clock::{Judgement, TrustedClock};
 pub use violation::{FieldViolation, ViolationReason, Violations};

@@ -13,6 +13,7 @@
 mod applied_times;
 mod change_buffer;
 mod check_node;
+pub mod database_clock;
 mod delays;
 pub mod enforcement;
 pub mod enforcer;

@@ -6,6 +6,7 @@
 
 use std::sync::{Arc, atomic::AtomicI64};
 
+use chrono::TimeDelta;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tracing::{Instrument, info, info_span};
@@ -142,6 +143,16 @@ pub enum ServiceError {
         /// The field of the target.
         field: &'static str,
     },
+    /// The database clock is not trusted.
+    #[error(
+        "the database clock is wrong by {} s, so that the end of a grant would be uncertain; an \
+         operator must correct the clock",
+        distance.num_seconds()
+    )]
+    ClockUnreliable {
+        /// The distance of the clock from the expected time; positive if the clock is ahead.
+        distance: TimeDelta,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -236,6 +247,31 @@ impl Service {
         let read_view = self.node.read_view();
         let now = read_view.now.map(|now| now.latest);
         now.or(read_view.view.snapshot().time()).unwrap_or(Time::UNIX_EPOCH)
+    }
+
+    /// Begins a transaction at the trusted time. After an event that is ahead of that time, time
+    /// goes on from that event.
+    async fn begin(&self) -> Result<Box<dyn Transaction>, StoreError> {
+        let sent_at = self.node.boot_time();
+        let mut transaction = self.store.begin().await?;
+        let clock = transaction.clock();
+        let judgement = self.replica.database_clock().judge(clock, sent_at);
+        transaction.set_now(judgement.trusted.max(self.node.least_time()));
+        Ok(transaction)
+    }
+
+    /// Rejects a change that needs a trusted time.
+    fn check_clock(&self) -> Result<(), ServiceError> {
+        let clock = self.replica.database_clock();
+        if clock.is_trusted() {
+            return Ok(());
+        }
+        Err(ServiceError::ClockUnreliable { distance: clock.distance() })
+    }
+
+    /// The distance of the database clock from the expected time; positive if the clock is ahead.
+    pub fn clock_distance(&self) -> TimeDelta {
+        self.replica.database_clock().distance()
     }
 
     /// The consistency token of an event. `None`: the beginning of the log.

@@ -280,6 +280,12 @@ pub trait Membership: Send + Sync {
     /// a heartbeat in flight. Once this has returned true, the node cannot renew the lease, and
     /// later changes do not wait for the node.
     async fn evict(&self, node_id: NodeId, seq: i64) -> Result<bool, StoreError>;
+
+    /// The trusted time. `None`: none was recorded. Outlives all rows of nodes.
+    async fn trusted_time(&self) -> Result<Option<Time>, StoreError>;
+
+    /// Records a trusted time, unless a later one is recorded.
+    async fn record_trusted_time(&self, time: Time) -> Result<(), StoreError>;
 }
 
 /// Notifications of changes.

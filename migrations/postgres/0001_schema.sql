@@ -7,8 +7,8 @@
 -- Two numbers order events. The revision counts all events of the log; it is internal. The sequence
 -- counts the events of one history, of a tenant or of the vendor.
 --
--- Names: tables are plural, except the single row of head. Constraints and indexes are named
--- <table>_<columns or rule>_<check|key|pkey|fkey|idx>, triggers <table>_<rule>.
+-- Names: tables are plural, except head and trusted_time, which have one row. Constraints and
+-- indexes are named <table>_<columns or rule>_<check|key|pkey|fkey|idx>, triggers <table>_<rule>.
 
 -- The end of the log.
 
@@ -344,6 +344,22 @@ COMMENT ON COLUMN members.version IS 'The version of the node''s program.';
 COMMENT ON COLUMN members.heartbeat_time IS 'The time of the last heartbeat, or of the registration, by the database''s clock.';
 COMMENT ON COLUMN members.followers IS 'The node''s followers, as a JSON array, for display.';
 
+-- The trusted time, which outlives the rows of members.
+
+CREATE TABLE trusted_time (
+    id   bigint NOT NULL,
+    time bigint,
+    CONSTRAINT trusted_time_pkey PRIMARY KEY (id),
+    CONSTRAINT trusted_time_id_check CHECK (id = 1)
+) WITH (fillfactor = 10); -- updated continually, like members
+
+COMMENT ON TABLE trusted_time IS
+    'The latest time that a check node has trusted: one row. The database''s clock may be wrong.';
+COMMENT ON COLUMN trusted_time.id IS 'Always 1.';
+COMMENT ON COLUMN trusted_time.time IS 'The time. It never decreases. NULL before the first.';
+
+INSERT INTO trusted_time (id) VALUES (1);
+
 -- History is permanent. These triggers also reject statements of the tables' owner.
 
 CREATE FUNCTION reject_change() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -375,6 +391,13 @@ CREATE TRIGGER head_moves_forward BEFORE UPDATE ON head
     FOR EACH ROW
     WHEN (NEW.revision < OLD.revision OR NEW.time < OLD.time OR (NEW.time IS NULL AND OLD.time IS NOT NULL)
         OR NEW.log_name <> OLD.log_name OR (NEW.epoch <> OLD.epoch) <> (NEW.token_key <> OLD.token_key))
+    EXECUTE FUNCTION reject_change();
+
+CREATE TRIGGER trusted_time_is_permanent BEFORE DELETE OR TRUNCATE ON trusted_time
+    FOR EACH STATEMENT EXECUTE FUNCTION reject_change();
+CREATE TRIGGER trusted_time_moves_forward BEFORE UPDATE ON trusted_time
+    FOR EACH ROW
+    WHEN (NEW.time < OLD.time OR (NEW.time IS NULL AND OLD.time IS NOT NULL))
     EXECUTE FUNCTION reject_change();
 
 CREATE TRIGGER events_have_no_gaps BEFORE INSERT ON events

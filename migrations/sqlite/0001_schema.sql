@@ -6,8 +6,8 @@
 -- Two numbers order events. The revision counts all events of the log; it is internal. The sequence
 -- counts the events of one history, of a tenant or of the vendor.
 --
--- Names: tables are plural, except the single row of head. Constraints and indexes are named
--- <table>_<columns or rule>_<check|key|pkey|fkey|idx>, triggers <table>_<rule>.
+-- Names: tables are plural, except head and trusted_time, which have one row. Constraints and
+-- indexes are named <table>_<columns or rule>_<check|key|pkey|fkey|idx>, triggers <table>_<rule>.
 
 -- Marks the file as a database of support-access ("SuAc").
 PRAGMA application_id = 1400193379;
@@ -239,6 +239,18 @@ CREATE TABLE members (
     CONSTRAINT members_followers_check CHECK (json_valid(followers))
 ) STRICT, WITHOUT ROWID;
 
+-- The trusted time, which outlives the rows of members: the latest time that a check node has
+-- trusted. The clock of the process may be wrong.
+
+CREATE TABLE trusted_time (
+    id   INTEGER NOT NULL, -- always 1
+    time INTEGER,          -- never decreases; NULL before the first
+    CONSTRAINT trusted_time_pkey PRIMARY KEY (id),
+    CONSTRAINT trusted_time_id_check CHECK (id = 1)
+) STRICT;
+
+INSERT INTO trusted_time (id) VALUES (1);
+
 -- History is permanent. The triggers on INSERT reject INSERT OR REPLACE, which fires no DELETE
 -- trigger.
 
@@ -252,6 +264,16 @@ CREATE TRIGGER head_moves_forward BEFORE UPDATE ON head
 WHEN NEW.revision < OLD.revision OR NEW.time < OLD.time OR (NEW.time IS NULL AND OLD.time IS NOT NULL)
     OR NEW.log_name <> OLD.log_name OR (NEW.epoch <> OLD.epoch) <> (NEW.token_key <> OLD.token_key)
 BEGIN SELECT RAISE(ABORT, 'history is permanent: UPDATE on head is rejected'); END;
+
+CREATE TRIGGER trusted_time_is_permanent BEFORE DELETE ON trusted_time
+BEGIN SELECT RAISE(ABORT, 'history is permanent: DELETE on trusted_time is rejected'); END;
+
+CREATE TRIGGER trusted_time_has_one_row BEFORE INSERT ON trusted_time
+BEGIN SELECT RAISE(ABORT, 'history is permanent: INSERT on trusted_time is rejected'); END;
+
+CREATE TRIGGER trusted_time_moves_forward BEFORE UPDATE ON trusted_time
+WHEN NEW.time < OLD.time OR (NEW.time IS NULL AND OLD.time IS NOT NULL)
+BEGIN SELECT RAISE(ABORT, 'history is permanent: UPDATE on trusted_time is rejected'); END;
 
 CREATE TRIGGER events_have_no_gaps BEFORE INSERT ON events
 WHEN NEW.revision <> (SELECT coalesce(max(revision), 0) + 1 FROM events)

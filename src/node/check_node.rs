@@ -55,7 +55,7 @@ impl CheckNode {
             lease: None,
             database_clock: None,
             is_invalidated: false,
-            monotonic_time: Arc::default(),
+            steady_time: Arc::default(),
         };
         Arc::new(Self {
             id,
@@ -77,6 +77,17 @@ impl CheckNode {
     /// Replica or sidecar.
     pub fn kind(&self) -> NodeKind {
         self.kind
+    }
+
+    /// The clock that leases are measured by.
+    pub(super) fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock)
+    }
+
+    /// The least time of checks and changes: later than all known events and trusted readings of
+    /// the database clock, unless these are recent.
+    pub fn least_time(&self) -> Time {
+        self.view().steady_time.at(self.boot_time())
     }
 
     /// The time on the clock that leases are measured by.
@@ -128,12 +139,13 @@ impl CheckNode {
             Some(lease) if lease.is_valid(now) => lease.expires_at().since(now),
             _ => Duration::ZERO,
         };
-        let now = view.database_clock.map(|clock| {
-            // Without a valid lease, the check is denied. The time may be inaccurate by then, and
-            // must not be remembered.
-            if valid_for.is_zero() { clock.at(now) } else { view.decision_time(&clock, now) }
-        });
-        ReadView { view, now, valid_for }
+        let time = view.database_clock.map(|clock| view.time_at(&clock, now));
+        // Without a valid lease, the check is denied. The time may be inaccurate by then, and must
+        // not be remembered.
+        if let Some(time) = time.filter(|_| !valid_for.is_zero()) {
+            view.remember(time.latest, view.is_clock_trusted(), now);
+        }
+        ReadView { view, now: time, valid_for }
     }
 
     /// Waits until checks are answered from `revision` or a later one. Returns false if `deadline`
@@ -183,6 +195,9 @@ impl CheckNode {
         } else {
             lease_tracker.best(revision, view.lease, now)
         };
+        if let Some(time) = view.snapshot.time() {
+            view.steady_time.advance(time, now);
+        }
         self.publish(view.with_lease(best), |progress| progress.leases += 1);
         Ok(())
     }
@@ -197,11 +212,14 @@ impl CheckNode {
         state.followers.reset();
         let epoch = |position: Option<Position>| position.map(|position| position.epoch);
         let is_same_log = epoch(snapshot.position()) == epoch(self.position());
-        let monotonic_time =
-            if is_same_log { Arc::clone(&self.view().monotonic_time) } else { Arc::default() };
+        let steady_time =
+            if is_same_log { Arc::clone(&self.view().steady_time) } else { Arc::default() };
+        if let Some(time) = snapshot.time() {
+            steady_time.advance(time, self.boot_time());
+        }
         let database_clock = self.view().database_clock;
         let view =
-            View { snapshot, lease: None, database_clock, is_invalidated: false, monotonic_time };
+            View { snapshot, lease: None, database_clock, is_invalidated: false, steady_time };
         self.publish(view, |progress| progress.generation += 1);
         self.request_lease();
     }
@@ -243,9 +261,9 @@ impl CheckNode {
         let now = self.boot_time();
         state.followers.drop_stalled_transfers(now);
         let NodeState { lease_tracker, change_buffer, .. } = &mut *state;
-        if !lease_tracker.record_response(seq, lease_grant, head, now) {
+        let Some(clock) = lease_tracker.record_response(seq, lease_grant, head, now) else {
             return false;
-        }
+        };
         let view = self.view.load_full();
         let revision = view.snapshot.revision();
         let contains =
@@ -255,6 +273,7 @@ impl CheckNode {
             self.invalidate();
             return false;
         }
+        view.remember(clock.value.latest, clock.is_trusted, clock.sent_at);
         let lease = lease_tracker.best(revision, view.lease, now);
         let is_usable = !view.is_invalidated && lease.is_some_and(|lease| lease.is_valid(now));
         if lease != view.lease && is_usable {

@@ -11,7 +11,7 @@ use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 
 use crate::{
-    domain::{NodeId, Position, Revision, TokenKey},
+    domain::{NodeId, Now, Position, Revision, TokenKey},
     node::{
         check_node::CheckNode,
         followers::StreamId,
@@ -303,7 +303,14 @@ impl FollowerSession {
             if let Some(lease) = &lease {
                 state.followers.record_lease_grant(node_id, id, lease, state.now);
             }
-            let lease = lease.map(|lease| lease.grant(revision, state.now));
+            let lease = lease.map(|lease| {
+                let clock = &lease.database_clock;
+                let latest = state.view.time_at(clock, state.now).latest;
+                // The last event may be ahead of the clock. Then grants must not start by the time
+                // since that event.
+                let time = Now { earliest: clock.at(state.now).earliest, latest };
+                lease.grant(revision, time, state.now)
+            });
             Ok(Some(ToFollower::Pong(Pong { seq, path: Vec::new(), lease })))
         })?;
         match &mut message {

@@ -66,6 +66,8 @@ pub struct ClockReading {
     pub received_at: BootTime,
     /// The value that was read.
     pub value: Now,
+    /// Whether the replica trusts the reading.
+    pub is_trusted: bool,
 }
 
 impl ClockReading {
@@ -89,15 +91,12 @@ impl Lease {
         now < self.expires_at()
     }
 
-    /// The lease to grant to followers. The stream is ordered, so a follower has `revision` when
-    /// the grant arrives.
-    pub fn grant(&self, revision: Revision, now: BootTime) -> LeaseGrant {
-        LeaseGrant {
-            revision,
-            age: now.since(self.valid_from),
-            max_staleness: self.max_staleness,
-            now: self.database_clock.at(now),
-        }
+    /// The lease to grant to followers when the time of the database is `time`. The stream is
+    /// ordered, so a follower has `revision` when the grant arrives.
+    pub fn grant(&self, revision: Revision, time: Now, now: BootTime) -> LeaseGrant {
+        let (age, max_staleness) = (now.since(self.valid_from), self.max_staleness);
+        let is_clock_trusted = self.database_clock.is_trusted;
+        LeaseGrant { revision, age, max_staleness, now: time, is_clock_trusted }
     }
 }
 
@@ -124,34 +123,34 @@ impl LeaseTracker {
     }
 
     /// Records the response to renewal `seq`. The database also returns the `head` of the log;
-    /// another node does not, because a stream stays within one log. Returns false for duplicate,
-    /// reordered and unsolicited responses.
+    /// another node does not, because a stream stays within one log. Returns the reading of the
+    /// database clock; `None` for duplicate, reordered and unsolicited responses.
     pub fn record_response(
         &mut self,
         seq: i64,
         lease_grant: LeaseGrant,
         head: Option<Position>,
         now: BootTime,
-    ) -> bool {
+    ) -> Option<ClockReading> {
         while self.in_flight.front().is_some_and(|(oldest, _)| *oldest < seq) {
             self.in_flight.pop_front();
         }
-        let Some((_, sent_at)) = self.in_flight.pop_front_if(|(oldest, _)| *oldest == seq) else {
-            return false;
-        };
+        let (_, sent_at) = self.in_flight.pop_front_if(|(oldest, _)| *oldest == seq)?;
         if self.pending.len() == PENDING_MAX {
             // The oldest lease is usable first, and the new one is valid longest. So drop a lease
             // in between.
             self.pending.pop_back();
         }
+        let LeaseGrant { now: value, is_clock_trusted: is_trusted, .. } = lease_grant;
+        let database_clock = ClockReading { sent_at, received_at: now, value, is_trusted };
         let lease = Lease {
             valid_from: sent_at - upper_bound(lease_grant.age),
             revision: lease_grant.revision,
             max_staleness: lease_grant.max_staleness,
-            database_clock: ClockReading { sent_at, received_at: now, value: lease_grant.now },
+            database_clock,
         };
         self.pending.push_back((lease, head));
-        true
+        Some(database_clock)
     }
 
     /// The best usable lease of a node at revision `applied`, which has the lease `current`. A

@@ -110,6 +110,8 @@ pub struct LeaseGrant {
     pub max_staleness: Duration,
     /// The database clock, as known to the grantor.
     pub now: Now,
+    /// Whether the replica trusts its reading of the database clock.
+    pub is_clock_trusted: bool,
 }
 
 /// The effect of an event on a snapshot, without the texts for the history.

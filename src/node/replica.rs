@@ -11,12 +11,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
-    domain::{Event, Position, Revision},
+    domain::{BootTime, Event, Position, Revision},
     node::{
         check_node::CheckNode,
+        database_clock::DatabaseClock,
         enforcer::Enforcer,
         failure_log::{FailureLogger, READ_TIMEOUT, READ_TIMEOUT_MAX, error_chain, with_timeout},
-        lease::EARLY_RENEWAL_PAUSE,
+        lease::{EARLY_RENEWAL_PAUSE, grantor_bound},
         message::{Change, LeaseGrant},
         snapshot::Snapshot,
     },
@@ -35,6 +36,8 @@ const BATCH_MIN: usize = 16;
 const HEARTBEATS_PER_LEASE: u32 = 8;
 /// Minimum timeout of a heartbeat, for short leases.
 const HEARTBEAT_TIMEOUT_MIN: Duration = Duration::from_millis(150);
+/// The interval between two records of the trusted time. Shorter than a trusted distance.
+const TIME_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause before an operation is retried.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -44,6 +47,7 @@ pub struct Replica {
     node: Arc<CheckNode>,
     store: Arc<Store>,
     enforcer: Arc<Enforcer>,
+    database_clock: DatabaseClock,
     registration: Registration,
     /// Notified when the log may have grown.
     log_changed: Notify,
@@ -56,6 +60,7 @@ pub struct Replica {
 #[derive(Debug, Clone, Copy)]
 struct HeartbeatRequest {
     seq: i64,
+    sent_at: BootTime,
     generation: u64,
     position: Option<Position>,
 }
@@ -64,6 +69,7 @@ impl Replica {
     /// A replica that keeps `node` up to date, with leases of `max_staleness`.
     pub fn new(node: Arc<CheckNode>, store: Arc<Store>, max_staleness: Duration) -> Arc<Self> {
         let enforcer = Enforcer::new(Arc::clone(&node), Arc::clone(&store));
+        let database_clock = DatabaseClock::new(node.clock());
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let registration =
             Registration { node_id: node.id(), version, max_staleness, first_heartbeat: 0 };
@@ -71,6 +77,7 @@ impl Replica {
             node,
             store,
             enforcer,
+            database_clock,
             registration,
             log_changed: Notify::new(),
             last_heartbeat: Mutex::default(),
@@ -93,11 +100,17 @@ impl Replica {
         &self.enforcer
     }
 
+    /// The judge of the database clock.
+    pub fn database_clock(&self) -> &DatabaseClock {
+        &self.database_clock
+    }
+
     /// Loads the snapshot, registers as a member, and takes the first lease. After that, the node
     /// answers checks.
     pub async fn join(&self) -> Result<(), StoreError> {
         // Load first: from the registration on, every change waits for this node.
         self.load().await?;
+        self.resume_time().await?;
         self.register().await?;
         self.renew_lease().await
     }
@@ -116,7 +129,8 @@ impl Replica {
                 self.renew_leases(),
                 self.listen(),
                 self.acknowledge(),
-                self.report_followers()
+                self.report_followers(),
+                self.record_time()
             );
         };
         stop.run_until_cancelled(work).await;
@@ -257,7 +271,8 @@ impl Replica {
 
     fn start_heartbeat(&self) -> HeartbeatRequest {
         let (generation, position) = (self.node.generation(), self.node.position());
-        HeartbeatRequest { seq: self.node.start_renewal(), generation, position }
+        let sent_at = self.node.boot_time();
+        HeartbeatRequest { seq: self.node.start_renewal(), sent_at, generation, position }
     }
 
     /// The number of the next heartbeat. No number is used twice, not even after a restore of the
@@ -268,8 +283,9 @@ impl Replica {
     }
 
     fn accept(&self, request: HeartbeatRequest, response: HeartbeatResponse) {
-        let HeartbeatRequest { seq, generation, position } = request;
+        let HeartbeatRequest { seq, sent_at, generation, position } = request;
         let HeartbeatResponse { head, is_in_log, now } = response;
+        let judgement = self.database_clock.judge(now, sent_at);
         // `is_in_log` refers to the snapshot that the node had when the request was sent.
         let is_current = position.is_some() && generation == self.node.generation();
         if is_in_log {
@@ -277,7 +293,8 @@ impl Replica {
                 revision: head.revision,
                 age: Duration::ZERO,
                 max_staleness: self.registration.max_staleness,
-                now: now.into(),
+                now: judgement.now,
+                is_clock_trusted: judgement.is_trusted(),
             };
             self.node.record_response(seq, lease_grant, Some(head));
         } else if is_current && !self.node.is_invalidated() {
@@ -291,6 +308,34 @@ impl Replica {
     fn invalidate(&self) {
         warn!("the snapshot of this node is not in the log of the database");
         self.node.invalidate();
+    }
+
+    // === time ===
+
+    /// Continues from the recorded trusted time, or from the last event if that is later.
+    async fn resume_time(&self) -> Result<(), StoreError> {
+        let membership = self.store.membership();
+        let recorded = membership.trusted_time().await?;
+        let last_event = self.node.position().and_then(|position| position.time);
+        let members = membership.members().await?;
+        let is_running = members.members.iter().any(|member| {
+            member.node_id != self.registration.node_id
+                && member.heartbeat_age <= grantor_bound(members.max_staleness)
+        });
+        self.database_clock.resume(recorded.max(last_event), is_running);
+        Ok(())
+    }
+
+    /// Records the trusted time, from which later processes continue.
+    async fn record_time(&self) {
+        let mut failures = FailureLogger::new("record the time");
+        loop {
+            sleep(TIME_INTERVAL).await;
+            if let Some(time) = self.database_clock.trusted() {
+                let recorded = self.store.membership().record_trusted_time(time);
+                let _ = failures.record(with_timeout(READ_TIMEOUT, recorded).await);
+            }
+        }
     }
 
     // === notifications ===

@@ -25,8 +25,8 @@ pub struct View {
     pub(super) database_clock: Option<ClockReading>,
     /// Whether the snapshot is known to differ from the log of the database.
     pub(super) is_invalidated: bool,
-    /// The latest time that decided a check in this log.
-    pub(super) monotonic_time: Arc<MonotonicTime>,
+    /// The least time of checks in this log.
+    pub(super) steady_time: Arc<SteadyTime>,
 }
 
 /// The view, time and lease of one check.
@@ -40,10 +40,12 @@ pub struct ReadView {
     pub valid_for: Duration,
 }
 
-/// A time, in microseconds since 1970, that never decreases.
+/// A time that never decreases, and never runs slower than 99 % of the boot clock. Without this
+/// bound, a database clock that is set back or stands still would extend grants.
 #[derive(Debug)]
-pub(super) struct MonotonicTime {
-    latest_us: AtomicI64,
+pub(super) struct SteadyTime {
+    /// The greatest distance so far from 99 % of the boot time to a known time, in microseconds.
+    offset_us: AtomicI64,
 }
 
 impl View {
@@ -57,14 +59,30 @@ impl View {
         self.lease.as_ref()
     }
 
-    /// The time of the database at `now`, but at least the time of the last event. The upper bound
-    /// never decreases within one log, so an ended grant stays ended even if the database clock is
-    /// set back.
-    pub(super) fn decision_time(&self, clock: &ClockReading, now: BootTime) -> Now {
-        let now = clock.at(now);
-        let least = self.snapshot.time().unwrap_or(Time::MIN_UTC);
-        let (earliest, latest) = (now.earliest.max(least), now.latest.max(least));
-        self.monotonic_time.advance(Now { earliest, latest })
+    /// Bounds of the time at `now`.
+    ///
+    /// The bounds diverge while the database clock is not trusted. Grants end by the upper bound,
+    /// so they end when their time has elapsed. Locks end by the lower bound, so a lock that was
+    /// created after the step applies until its end.
+    pub(super) fn time_at(&self, clock: &ClockReading, now: BootTime) -> Now {
+        let last_event = self.snapshot.time().unwrap_or(Time::MIN_UTC);
+        let earliest = clock.at(now).earliest.max(last_event);
+        let latest = clock.at(now).latest.max(self.steady_time.at(now));
+        Now { earliest, latest: latest.max(last_event) }
+    }
+
+    /// Whether the replica trusts the latest reading of the database clock.
+    pub fn is_clock_trusted(&self) -> bool {
+        self.database_clock.is_none_or(|clock| clock.is_trusted)
+    }
+
+    /// Makes the time at `now` the least time from then on. A time that is not trusted must not
+    /// outlive the fault of the clock.
+    pub(super) fn remember(&self, time: Time, is_trusted: bool, now: BootTime) {
+        if !is_trusted {
+            return;
+        }
+        self.steady_time.advance(time, now);
     }
 
     pub(super) fn with_lease(self, lease: Option<Lease>) -> Self {
@@ -80,21 +98,28 @@ impl ReadView {
     }
 }
 
-impl MonotonicTime {
-    /// Raises `now.latest` to the highest value passed so far. `now.earliest` is unchanged.
-    ///
-    /// The bounds diverge after the database clock is set back. Grants end by `latest`, so an ended
-    /// grant stays ended. Locks end by `earliest`, so a lock that was created after the step
-    /// applies until its end.
-    pub(super) fn advance(&self, now: Now) -> Now {
-        let before = self.latest_us.fetch_max(now.latest.timestamp_micros(), Ordering::Relaxed);
-        let latest = from_micros(before).map_or(now.latest, |before| before.max(now.latest));
-        Now { earliest: now.earliest, latest }
+impl SteadyTime {
+    /// Records that the time was `time` at `at`.
+    pub(super) fn advance(&self, time: Time, at: BootTime) {
+        let offset_us = time.timestamp_micros().saturating_sub(slow_us(at));
+        self.offset_us.fetch_max(offset_us, Ordering::Relaxed);
+    }
+
+    /// The least time at `at`.
+    pub(super) fn at(&self, at: BootTime) -> Time {
+        let least_us = self.offset_us.load(Ordering::Relaxed).saturating_add(slow_us(at));
+        let limit = if least_us < 0 { Time::MIN_UTC } else { Time::MAX_UTC };
+        from_micros(least_us).unwrap_or(limit)
     }
 }
 
-impl Default for MonotonicTime {
+impl Default for SteadyTime {
     fn default() -> Self {
-        Self { latest_us: AtomicI64::new(i64::MIN) }
+        Self { offset_us: AtomicI64::new(i64::MIN) }
     }
+}
+
+/// 99 % of the boot time, in microseconds.
+fn slow_us(at: BootTime) -> i64 {
+    at.0 / 100_000 * 99
 }

@@ -105,6 +105,7 @@ fn of_replica(service: &Service) -> ReplicaReadings {
     ReplicaReadings {
         enforcement: service.enforcement_totals(),
         sweep_lag: service.sweep_lag(),
+        clock_distance: service.clock_distance(),
         verification: service.verification(),
     }
 }

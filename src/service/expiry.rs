@@ -39,7 +39,8 @@ impl Service {
         Duration::from_micros(lag_us.try_into().unwrap_or(0))
     }
 
-    /// Records every expiry that is due, once each, and returns their number.
+    /// Records every expiry that is due, once each, and returns their number. Records nothing while
+    /// the database clock is not trusted: an expiry is final, even if the clock was wrong.
     pub async fn sweep(&self) -> Result<usize, StoreError> {
         let mut recorded = 0;
         loop {
@@ -47,7 +48,8 @@ impl Service {
             let next = self.store.queries().next_expiry().await?;
             let next_us = next.map_or(i64::MAX, |next| next.timestamp_micros());
             self.next_expiry_us.store(next_us, Ordering::Relaxed);
-            if next.is_none_or(|next| next > now) {
+            let is_due = next.is_some_and(|next| next <= now);
+            if !is_due || !self.replica.database_clock().is_trusted() {
                 return Ok(recorded);
             }
             let swept = self.sweep_batch().await?;
@@ -60,7 +62,10 @@ impl Service {
     }
 
     async fn sweep_batch(&self) -> Result<usize, StoreError> {
-        let mut change = self.store.begin().await?;
+        let mut change = self.begin().await?;
+        if !self.replica.database_clock().is_trusted() {
+            return Ok(0);
+        }
         let due = change.due_grants(change.now(), BATCH).await?;
         let mut events = Vec::with_capacity(due.len());
         for grant in due {

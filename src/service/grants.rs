@@ -59,7 +59,7 @@ impl Service {
     ) -> Result<GrantOutcome, ServiceError> {
         let (tenant_id, request_id) = (Some(&request.tenant_id), request.request_id.as_ref());
         let key = key(tenant_id, request_id, "GrantAccess", &request)?;
-        let mut transaction = self.store.begin().await?;
+        let mut transaction = self.begin().await?;
         let now = transaction.now();
         if let Some(part) = earlier_parts(transaction.as_mut(), key.as_ref()).await?.pop() {
             let event = self.replay(transaction, part).await?;
@@ -67,6 +67,7 @@ impl Service {
             let token = self.token(event.revision, Some(event.time))?;
             return Ok(GrantOutcome { grant, token });
         }
+        self.check_clock()?;
         let overrides = transaction.overrides(&request.tenant_id).await?;
         let period = self.catalogue.narrowed_by(&overrides).check_grant(&request, now)?;
         let limit = self.limits.live_grants_per_tenant;
@@ -93,7 +94,7 @@ impl Service {
     ) -> Result<ExtendOutcome, ServiceError> {
         let (tenant_id, request_id) = (Some(&grant.tenant_id), request.request_id.as_ref());
         let key = key(tenant_id, request_id, "ExtendAccess", (&grant.text, &request))?;
-        let mut transaction = self.store.begin().await?;
+        let mut transaction = self.begin().await?;
         let now = transaction.now();
         if let Some(part) = earlier_parts(transaction.as_mut(), key.as_ref()).await?.pop() {
             let event = self.replay(transaction, part).await?;
@@ -123,6 +124,13 @@ impl Service {
             let grant = GrantView::at(grant, now);
             return Ok(ExtendOutcome { grant, previous_expire_time, enforcement });
         }
+        let is_later = match (previous_expire_time, expire_time) {
+            (Some(previous), Some(end)) => end > previous,
+            (previous, _) => previous.is_some(),
+        };
+        if is_later {
+            self.check_clock()?;
+        }
         grant.terms.expire_time = expire_time;
         let kind = EventKind::Extended { grant: grant.clone(), previous_expire_time };
         let new = grant_event(&grant, caller.author.clone(), request.reason, kind);
@@ -142,7 +150,7 @@ impl Service {
     ) -> Result<RevokeOutcome, ServiceError> {
         let (tenant_id, request_id) = (Some(&grant.tenant_id), request.request_id.as_ref());
         let key = key(tenant_id, request_id, "RevokeAccess", (&grant.text, &request))?;
-        let mut transaction = self.store.begin().await?;
+        let mut transaction = self.begin().await?;
         let now = transaction.now();
         let earlier = earlier_parts(transaction.as_mut(), key.as_ref()).await?.pop();
         let found = find(transaction.as_mut(), grant).await?;

@@ -80,7 +80,7 @@ impl Service {
     ) -> Result<LockOutcome, ServiceError> {
         let (owner, request_id) = (request.tenant_id.as_ref(), request.request_id.as_ref());
         let key = key(owner, request_id, "LockAccess", &request)?;
-        let mut transaction = self.store.begin().await?;
+        let mut transaction = self.begin().await?;
         let now = transaction.now();
         if let Some(part) = earlier_parts(transaction.as_mut(), key.as_ref()).await?.pop() {
             let lock = self.replay_lock(transaction, part.last_revision).await?;
@@ -124,7 +124,7 @@ impl Service {
     ) -> Result<UnlockOutcome, ServiceError> {
         let (owner, request_id) = (lock.tenant_id.as_ref(), request.request_id.as_ref());
         let key = key(owner, request_id, "UnlockAccess", (&lock.text, &request))?;
-        let mut transaction = self.store.begin().await?;
+        let mut transaction = self.begin().await?;
         let now = transaction.now();
         let mut found = find(transaction.as_mut(), lock).await?;
         check_party(caller, &found)?;

@@ -57,7 +57,7 @@ impl Service {
     ) -> Result<PolicyOutcome, ServiceError> {
         let request_id = request.request_id.as_ref();
         let key = key(Some(tenant_id), request_id, "UpdateSupportPolicy", &request)?;
-        let mut transaction = self.store.begin().await?;
+        let mut transaction = self.begin().await?;
         let now = transaction.now();
         let earlier = earlier_parts(transaction.as_mut(), key.as_ref()).await?.pop();
         let old = transaction.overrides(tenant_id).await?;

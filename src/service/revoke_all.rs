@@ -59,7 +59,7 @@ impl Service {
     ) -> Result<RevokeAllOutcome, ServiceError> {
         let request_id = request.request_id.as_ref();
         let key = key(Some(tenant_id), request_id, "RevokeAllAccess", &request)?;
-        let mut transaction = self.store.begin().await?;
+        let mut transaction = self.begin().await?;
         let mut now = transaction.now();
         let earlier = earlier_parts(transaction.as_mut(), key.as_ref()).await?;
         let mut revoked = Revoked::default();
@@ -97,7 +97,7 @@ impl Service {
             drop(self.enforcer.enforce(commit));
             last_revision = Some(commit.last);
             part = part.saturating_add(1);
-            transaction = self.store.begin().await?;
+            transaction = self.begin().await?;
             now = transaction.now();
         };
         let Revoked { mut grants, count } = revoked;

@@ -105,10 +105,11 @@ impl Transactions for MemoryStore {
     async fn begin(&self) -> Result<Box<dyn Transaction>, StoreError> {
         let writer = self.lock_writer().await?;
         let (content, incarnation) = self.database.begin()?;
-        let last = content.head().time;
-        let now = self.clock.now();
+        let (last, clock) = (content.head().time, self.clock.now());
         Ok(Box::new(MemoryTransaction {
-            now: last.map_or(now, |last| last.max(now)),
+            clock,
+            last,
+            now: last.map_or(clock, |last| last.max(clock)),
             max_staleness: content.members.max_staleness,
             log: content.log,
             begin_revision: content.state.head(),
@@ -289,6 +290,14 @@ impl Membership for MemoryStore {
 
     async fn evict(&self, node_id: NodeId, seq: i64) -> Result<bool, StoreError> {
         self.database.write(|content| content.members.evict(node_id, seq))
+    }
+
+    async fn trusted_time(&self) -> Result<Option<Time>, StoreError> {
+        Ok(self.database.content()?.trusted_time)
+    }
+
+    async fn record_trusted_time(&self, time: Time) -> Result<(), StoreError> {
+        self.database.write(|content| content.trusted_time = content.trusted_time.max(Some(time)))
     }
 }
 

@@ -55,9 +55,16 @@ pub struct RequestPart {
 /// appended.
 #[async_trait]
 pub trait Transaction: Send {
-    /// When the change happens: by the clock of the database, or of the process if the database is
-    /// embedded, but never before the last event.
+    /// The clock of the database, or of the process if the database is embedded, when the
+    /// transaction began. May be wrong.
+    fn clock(&self) -> Time;
+
+    /// When the change happens: [`Self::clock`], or the time of [`Self::set_now`], but never before
+    /// the last event.
     fn now(&self) -> Time;
+
+    /// Sets the time of the change, for a caller that knows the time better than the clock.
+    fn set_now(&mut self, time: Time);
 
     /// The longest lifetime of a lease among the check nodes that registered before this
     /// transaction.

@@ -4,15 +4,15 @@ mod http;
 
 use std::{fs, sync::Arc, time::Duration};
 
-use jsonwebtoken::{Algorithm, EncodingKey, jwk::Jwk};
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, jwk::Jwk};
 use serde_json::json;
 use support_access::{
     auth::{
         AuthError, Authenticator, Peer,
-        bindings::{AuthConfig, Bindings},
+        bindings::{AuthConfig, Bindings, IssuerConfig},
         certificate::Certificate,
         keys::{IssuerKeys, KeyError},
-        token::Verifier,
+        token::{TokenError, Verifier},
     },
     domain::{Action, Clock, Role, Scope, clock::ManualClock, time::from_micros},
 };
@@ -44,6 +44,72 @@ fn a_certificate_that_expires_during_a_connection_is_rejected() {
     clock.pass(Duration::from_secs(1));
     let error = authenticator.by_connection(&peer, None).unwrap_err();
     assert_eq!(error, AuthError::CertificateExpired);
+}
+
+#[tokio::test]
+async fn expired_credentials_stay_expired_when_the_wall_clock_is_set_back() {
+    let clock = clock();
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("keys.json");
+    let pair = aws_lc_rs::signature::Ed25519KeyPair::generate().unwrap();
+    let key = EncodingKey::from_ed_der(pair.to_pkcs8v1().unwrap().as_ref());
+    let jwk = Jwk::from_encoding_key(&key, Algorithm::EdDSA).unwrap();
+    fs::write(&path, json!({ "keys": [jwk] }).to_string()).unwrap();
+    let issuer = json!({
+        "issuer": "https://id.example",
+        "audience": "support-access",
+        "keys": path,
+        "leeway": "30s",
+        "roles": { "operator": ["operator"] },
+    });
+    let issuer: IssuerConfig = serde_json::from_value(issuer).unwrap();
+    let keys = Arc::new(IssuerKeys::new(&issuer.keys, clock.clone()).unwrap());
+    let verifier = Verifier::new([(issuer, keys)]);
+    let bindings = bound(Role::Gateway, "gateway.example");
+    let authenticator = Authenticator::new(Some((bindings, verifier)), clock.clone());
+    let claims = json!({
+        "iss": "https://id.example",
+        "aud": "support-access",
+        "sub": "olga",
+        "roles": "operator",
+        "exp": clock.now().timestamp() + 60,
+    });
+    let token = encode(&Header::new(Algorithm::EdDSA), &claims, &key).unwrap();
+    let certificate = Certificate {
+        names: vec!["gateway.example".to_owned()],
+        not_after: clock.now() + chrono::TimeDelta::seconds(90),
+    };
+    let peer = Peer::Certificate(certificate);
+    let by_token = async || authenticator.by_token(&Peer::Unknown, &token).await;
+    let by_certificate = || authenticator.by_connection(&peer, None);
+
+    clock.pass(Duration::from_secs(89));
+    assert!(by_token().await.is_ok() && by_certificate().is_ok(), "including the leeway");
+    clock.set(chrono::TimeDelta::hours(-1));
+    assert!(by_token().await.is_ok() && by_certificate().is_ok(), "89 s have elapsed");
+    clock.pass(Duration::from_secs(1));
+    assert_eq!(by_token().await, Err(AuthError::Token(TokenError::Expired)));
+    assert_eq!(by_certificate(), Err(AuthError::CertificateExpired));
+    clock.pass(Duration::from_mins(30));
+    assert_eq!(by_token().await, Err(AuthError::Token(TokenError::Expired)));
+    assert_eq!(by_certificate(), Err(AuthError::CertificateExpired));
+}
+
+#[tokio::test]
+async fn a_wall_clock_that_was_ahead_for_a_while_leaves_no_trace() {
+    let clock = clock();
+    let peer = Peer::Certificate(Certificate {
+        names: vec!["gateway.example".to_owned()],
+        not_after: clock.now() + chrono::TimeDelta::minutes(10),
+    });
+    let bindings = bound(Role::Gateway, "gateway.example");
+    let authenticator = Authenticator::new(Some((bindings, Verifier::default())), clock.clone());
+    clock.set(chrono::TimeDelta::hours(2));
+    let error = authenticator.by_connection(&peer, None).unwrap_err();
+    assert_eq!(error, AuthError::CertificateExpired);
+    clock.pass(Duration::from_secs(3));
+    clock.set(chrono::TimeDelta::hours(-2));
+    assert!(authenticator.by_connection(&peer, None).is_ok());
 }
 
 #[test]

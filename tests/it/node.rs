@@ -3,3 +3,4 @@
 mod followers;
 mod leases;
 mod sessions;
+mod time;

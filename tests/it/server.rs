@@ -2,6 +2,7 @@
 
 #[allow(clippy::disallowed_methods, reason = "tasks of a test end with its runtime")]
 mod attacks;
+mod clock;
 mod config;
 mod credentials;
 mod errors;

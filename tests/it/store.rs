@@ -53,6 +53,7 @@ macro_rules! contract {
                 concurrent_transactions_lose_no_update_and_leave_no_gap,
                 a_cancelled_transaction_commits_all_events_or_none,
                 event_times_never_decrease,
+                a_caller_may_set_the_time_of_a_change,
                 requests_are_stored_by_tenant_and_part,
                 a_transaction_without_events_stores_no_request,
                 a_closed_store_is_unavailable;
@@ -69,6 +70,7 @@ macro_rules! contract {
                 followers_are_kept_until_the_next_write,
                 a_new_epoch_is_noticed_by_the_next_heartbeat,
                 nodes_send_heartbeats_while_a_transaction_is_open,
+                the_trusted_time_never_decreases,
                 the_age_of_a_heartbeat_is_measured_by_one_clock;
             enforced:
                 an_enforcement_is_listed_with_every_event_of_the_change,

@@ -215,6 +215,26 @@ gateway = [{uid}]
         return done.stdout.strip()
 
     @contextmanager
+    def clock_set_back(self, interval):
+        """Sets back the clock of the database, by a function that hides the one of PostgreSQL.
+        Connections find the function once they are opened again."""
+        reconnect = ("SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                     "WHERE datname = current_database() AND pid <> pg_backend_pid();")
+        self.sql(
+            "CREATE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE "
+            f"AS $$ SELECT pg_catalog.clock_timestamp() - interval '{interval}' $$;")
+        self.sql("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = public, "
+                 "pg_catalog', current_database()); END $$;")
+        self.sql(reconnect)
+        try:
+            yield
+        finally:
+            self.sql("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I RESET search_path', "
+                     "current_database()); END $$;")
+            self.sql("DROP FUNCTION public.clock_timestamp();")
+            self.sql(reconnect)
+
+    @contextmanager
     def open_transaction(self, statement):
         """Keeps a transaction open, like an abandoned terminal."""
         terminal = subprocess.Popen([program("psql"), *PSQL, self.database], text=True,

@@ -112,6 +112,16 @@ def test_open_transaction_blocks_changes_and_sweep(service, prometheus):
     prometheus.until_resolved("SupportAccessSweepBehind")
 
 
+def test_database_clock_is_set_back(service, prometheus):
+    with service.clock_set_back("1 hour"):
+        alert = prometheus.until_firing("SupportAccessClockUnreliable")
+        assert_labels(alert, "critical", **REPLICAS)
+        rejected = service.grant()
+        assert rejected.returncode != 0 and "CLOCK_UNRELIABLE" in rejected.stderr
+    prometheus.until_resolved("SupportAccessClockUnreliable")
+    eventually(lambda: service.grant().returncode == 0, "grants succeed again")
+
+
 def test_locked_events_block_verification(service, prometheus):
     """Heartbeats read the table too, so that other alerts fire as well."""
     with service.open_transaction("LOCK TABLE events;"):

@@ -116,6 +116,12 @@ impl ErrorReason {
                 "The history has no event with that consistency token.",
                 "Correct `tenant_id` or `consistency_token`.",
             ),
+            Self::ClockUnreliable => (
+                FailedPrecondition,
+                "The clock of the database is not trusted, because it differs from the elapsed \
+                 time. Grants and later ends are rejected; every other change is possible.",
+                "Ask an operator to correct the clock.",
+            ),
             Self::DatabaseUnavailable => (
                 Unavailable,
                 "The database is unavailable. Nothing was changed, or the whole change was made.",

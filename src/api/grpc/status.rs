@@ -181,6 +181,7 @@ fn service_error(error: &ServiceError) -> Status {
         ServiceError::EventNotFound => {
             failed(ErrorReason::EventNotFound).field("consistency_token").build()
         }
+        ServiceError::ClockUnreliable { .. } => failed(ErrorReason::ClockUnreliable).build(),
         ServiceError::TooManyLiveGrants { limit } => failed(ErrorReason::TooManyLiveGrants)
             .field("tenant_id")
             .metadata("max_live_grants_per_tenant", limit)

@@ -2,6 +2,7 @@
 
 use std::{fmt, time::Duration};
 
+use chrono::TimeDelta;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, NoLabelSet},
@@ -48,6 +49,8 @@ pub struct ReplicaReadings {
     pub enforcement: EnforcementTotals,
     /// Age of the oldest expiry that is not recorded yet.
     pub sweep_lag: Duration,
+    /// Distance of the database clock from the expected time; positive if the clock is ahead.
+    pub clock_distance: TimeDelta,
     /// Verification of the histories. `None`: another replica verifies.
     pub verification: Option<VerificationStatus>,
 }
@@ -116,6 +119,10 @@ impl Samples<'_> {
         let help = "Age of the oldest expiry that is not recorded yet. Checks do not depend on it.";
         let lag = ConstGauge::new(replica.sweep_lag.as_secs_f64());
         self.write("sweep_lag", help, Some(&Unit::Seconds), &lag)?;
+        let help = "Distance of the database clock from the time that is expected from the elapsed \
+                    time; positive if the clock is ahead. Beyond 5, the clock is not trusted.";
+        let distance = ConstGauge::new(replica.clock_distance.as_seconds_f64());
+        self.write("clock_distance", help, Some(&Unit::Seconds), &distance)?;
         self.write_enforcement(&replica.enforcement)?;
         replica.verification.map_or(Ok(()), |status| self.write_verification(&status))
     }

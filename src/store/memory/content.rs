@@ -20,6 +20,7 @@ pub(super) struct Content {
     /// Separate from the state: nodes write their rows while a transaction works on a copy of the
     /// state.
     pub(super) members: MemberTable,
+    pub(super) trusted_time: Option<Time>,
 }
 
 /// The content, shared by readers and writers.
@@ -86,7 +87,7 @@ impl Database {
 impl Content {
     pub(super) fn empty(log: LogName, epoch: Epoch, token_key: TokenKey) -> Self {
         let (state, members) = (State::default(), MemberTable::default());
-        Self { log, epoch, token_key, state, members }
+        Self { log, epoch, token_key, state, members, trusted_time: None }
     }
 
     pub(super) fn head(&self) -> Position {

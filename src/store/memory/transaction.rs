@@ -22,6 +22,8 @@ use crate::{
 };
 
 pub(super) struct MemoryTransaction {
+    pub(super) clock: Time,
+    pub(super) last: Option<Time>,
     pub(super) now: Time,
     pub(super) max_staleness: Duration,
     pub(super) log: LogName,
@@ -37,8 +39,16 @@ pub(super) struct MemoryTransaction {
 
 #[async_trait]
 impl Transaction for MemoryTransaction {
+    fn clock(&self) -> Time {
+        self.clock
+    }
+
     fn now(&self) -> Time {
         self.now
+    }
+
+    fn set_now(&mut self, time: Time) {
+        self.now = self.last.map_or(time, |last| last.max(time));
     }
 
     fn max_staleness(&self) -> Duration {

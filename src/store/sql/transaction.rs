@@ -8,7 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::{
     domain::{
         Clock, Event, EventKind, Grant, GrantId, Lock, LockId, LogName, Party, PolicyOverrides,
-        RequestId, Revision, Sequence, TenantId, Time, chain::Link, time::from_micros,
+        RequestId, Revision, Sequence, TenantId, Time, chain::Link,
     },
     store::{
         IdempotencyKey, NewEvent, Notification, RequestPart, StoreError, Transaction,
@@ -36,6 +36,9 @@ pub(super) struct SqlTransaction<DB: Backend> {
     notifier: Arc<dyn Notifier>,
     /// The files of an embedded database.
     files: Option<Arc<DatabaseFiles>>,
+    clock: Time,
+    /// The time of the last event before this transaction.
+    last: Option<Time>,
     now: Time,
     max_staleness: Duration,
     log: LogName,
@@ -62,14 +65,16 @@ impl<DB: Backend> SqlTransaction<DB> {
         let head = connection.first(Statement::new(DB::DIALECT.lock_head)).await?;
         let (revision, last, max_staleness, database_clock, log): LockedHead = only(head)?;
         let micros = database_clock.unwrap_or_else(|| clock.now().timestamp_micros());
-        let now = from_micros(last.map_or(micros, |last| last.max(micros)))
-            .ok_or_else(|| StoreError::broken("the time is not in the years 1 to 9999"))?;
+        let clock = rows::time("the clock", micros)?;
+        let last = last.map(|last| rows::time("head.time", last)).transpose()?;
         Ok(Self {
             connection,
             _permit: permit,
             notifier,
             files,
-            now,
+            clock,
+            last,
+            now: last.map_or(clock, |last| last.max(clock)),
             max_staleness: rows::span("max_staleness", max_staleness)?,
             log: rows::log_name(log)?,
             begin_revision: revision,
@@ -176,8 +181,16 @@ fn not_live(object: &str, id: impl std::fmt::Display) -> StoreError {
 
 #[async_trait]
 impl<DB: Backend> Transaction for SqlTransaction<DB> {
+    fn clock(&self) -> Time {
+        self.clock
+    }
+
     fn now(&self) -> Time {
         self.now
+    }
+
+    fn set_now(&mut self, time: Time) {
+        self.now = self.last.map_or(time, |last| last.max(time));
     }
 
     fn max_staleness(&self) -> Duration {

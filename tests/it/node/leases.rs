@@ -19,14 +19,14 @@ fn at(millis: i64) -> BootTime {
 fn lease_grant(revision: Revision, age_ms: u64) -> LeaseGrant {
     let now = from_micros(1_000_000).unwrap().into();
     let age = Duration::from_millis(age_ms);
-    LeaseGrant { revision, age, max_staleness: MAX_STALENESS, now }
+    LeaseGrant { revision, age, max_staleness: MAX_STALENESS, now, is_clock_trusted: true }
 }
 
 #[test]
 fn lease_starts_when_the_renewal_is_sent() {
     let mut tracker = LeaseTracker::default();
     let seq = tracker.start_renewal(at(1_000));
-    assert!(tracker.record_response(seq, lease_grant(7, 100), None, at(1_500)));
+    assert!(tracker.record_response(seq, lease_grant(7, 100), None, at(1_500)).is_some());
     let lease = tracker.best(7, None, at(1_500)).unwrap();
     assert_eq!(lease.valid_from, at(897), "the age is stretched by 3 %");
     assert_eq!(lease.expires_at(), at(897 + 1_980));
@@ -41,7 +41,9 @@ fn lease_is_unusable_until_its_revision_is_applied() {
     let mut tracker = LeaseTracker::default();
     for (revision, now) in [(7, 1_000), (9, 1_500), (11, 2_000)] {
         let seq = tracker.start_renewal(at(now));
-        assert!(tracker.record_response(seq, lease_grant(revision, 0), None, at(now + 1)));
+        assert!(
+            tracker.record_response(seq, lease_grant(revision, 0), None, at(now + 1)).is_some()
+        );
     }
     assert_eq!(tracker.best(6, None, at(2_001)), None);
     let first = tracker.best(9, None, at(2_001)).unwrap();
@@ -58,6 +60,7 @@ fn latest_valid_lease_wins() {
             sent_at: at(valid_from),
             received_at: at(valid_from),
             value: from_micros(0).unwrap().into(),
+            is_trusted: true,
         };
         let max_staleness = Duration::from_millis(max_staleness_ms);
         Lease { valid_from: at(valid_from), revision: 1, max_staleness, database_clock }
@@ -66,10 +69,15 @@ fn latest_valid_lease_wins() {
         let mut tracker = LeaseTracker::default();
         let Lease { valid_from, revision, max_staleness, database_clock } = pending;
 
-        let lease_grant =
-            LeaseGrant { revision, age: Duration::ZERO, max_staleness, now: database_clock.value };
+        let lease_grant = LeaseGrant {
+            revision,
+            age: Duration::ZERO,
+            max_staleness,
+            now: database_clock.value,
+            is_clock_trusted: true,
+        };
         let seq = tracker.start_renewal(valid_from);
-        assert!(tracker.record_response(seq, lease_grant, None, valid_from));
+        assert!(tracker.record_response(seq, lease_grant, None, valid_from).is_some());
         tracker.best(1, Some(current), at(now)).unwrap().valid_from
     };
     let (long, short) = (lease(1_000, 60_000), lease(2_000, 1_000));
@@ -81,7 +89,7 @@ fn latest_valid_lease_wins() {
 fn unsolicited_responses_are_ignored() {
     let mut tracker = LeaseTracker::default();
     let respond = |tracker: &mut LeaseTracker, seq, now| {
-        tracker.record_response(seq, lease_grant(0, 0), None, at(now))
+        tracker.record_response(seq, lease_grant(0, 0), None, at(now)).is_some()
     };
     assert!(!respond(&mut tracker, 1, 1));
     let (first, second) = (tracker.start_renewal(at(1)), tracker.start_renewal(at(2)));

@@ -21,7 +21,7 @@ async fn an_expired_grant_stays_expired_with_and_without_an_expiry_event() {
         if is_recorded {
             assert_eq!(world.service.sweep().await.unwrap(), 1);
         }
-        world.advance(-7_200).await;
+        world.set_back(7_200).await;
         assert_eq!(world.check(&mk_check(&tenant("acme"))).await.reason, Reason::Expired);
         let mut filter = GrantFilter::all(QueryScope::Tenant(tenant("acme")));
         filter.states = vec![GrantState::Expired];
@@ -37,7 +37,7 @@ async fn a_node_that_starts_with_a_clock_that_is_behind_denies_expired_grants() 
     world.grant(request).await;
     world.advance(3_600).await;
     world.service.sweep().await.unwrap();
-    world.advance(-7_200).await;
+    world.set_back(7_200).await;
     let restarted = world.restarted().await;
     assert_eq!(restarted.check(&mk_check(&tenant("acme"))).await.reason, Reason::Expired);
 }

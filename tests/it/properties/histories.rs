@@ -25,7 +25,7 @@ enum Step {
     Extend { which: Index, hours: u64 },
     Revoke { which: Index },
     RevokeAll { tenant: usize },
-    Wait { seconds: i64 },
+    Wait { seconds: u64 },
     Sweep,
 }
 
@@ -48,7 +48,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (any::<Index>(), 0..5_u64).prop_map(|(which, hours)| Step::Extend { which, hours }),
         3 => any::<Index>().prop_map(|which| Step::Revoke { which }),
         1 => (0..2_usize).prop_map(|tenant| Step::RevokeAll { tenant }),
-        4 => (0..5_400_i64).prop_map(|seconds| Step::Wait { seconds }),
+        4 => (0..5_400_u64).prop_map(|seconds| Step::Wait { seconds }),
         2 => Just(Step::Sweep),
     ]
 }

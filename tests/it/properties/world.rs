@@ -32,6 +32,8 @@ pub(crate) struct World {
     replica: Arc<Replica>,
     /// The database's clock.
     clock: Arc<ManualClock>,
+    /// The node's clock; may be the database's.
+    node_clock: Arc<ManualClock>,
     /// Stops the replica when the world is dropped.
     _stop: DropGuard,
 }
@@ -60,7 +62,7 @@ impl World {
         clock: Arc<ManualClock>,
         node_clock: Arc<ManualClock>,
     ) -> Self {
-        let node = CheckNode::new(NodeId(Uuid::new_v4()), NodeKind::Replica, node_clock);
+        let node = CheckNode::new(NodeId(Uuid::new_v4()), NodeKind::Replica, node_clock.clone());
         let replica = Replica::new(node.clone(), store.clone(), MAX_STALENESS);
         replica.join().await.unwrap();
         let stop = CancellationToken::new();
@@ -72,16 +74,26 @@ impl World {
         let limits = Limits { live_grants_per_tenant: 10_000, max_staleness: MAX_STALENESS };
         let service = Arc::new(Service::new(replica.clone(), SupportPolicy::default(), limits));
         let checks = Checks::new(node.clone(), Some(store.clone()));
-        Self { service, node, store, checks, replica, clock, _stop: stop.drop_guard() }
+        let stop = stop.drop_guard();
+        Self { service, node, store, checks, replica, clock, node_clock, _stop: stop }
     }
 
     pub(crate) fn now(&self) -> Time {
         self.clock.now()
     }
 
-    /// Moves the database's clock, and renews the node's lease, which carries the clock's time.
-    pub(crate) async fn advance(&self, seconds: i64) {
-        self.clock.set(TimeDelta::seconds(seconds));
+    /// Lets time pass, and renews the node's lease, which carries the time of the database.
+    pub(crate) async fn advance(&self, seconds: u64) {
+        self.clock.pass(Duration::from_secs(seconds));
+        if !Arc::ptr_eq(&self.clock, &self.node_clock) {
+            self.node_clock.pass(Duration::from_secs(seconds));
+        }
+        self.replica.renew_lease().await.unwrap();
+    }
+
+    /// Sets back the database's clock, and renews the node's lease.
+    pub(crate) async fn set_back(&self, seconds: i64) {
+        self.clock.set(-TimeDelta::seconds(seconds));
         self.replica.renew_lease().await.unwrap();
     }
 

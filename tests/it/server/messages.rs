@@ -113,12 +113,12 @@ fn responses() -> impl Strategy<Value = ToFollower> {
         .prop_map(|(revision, time, grant, lock)| Arc::new(Change { revision, time, grant, lock }));
     let nanos = |range: std::ops::RangeInclusive<u64>| range.prop_map(Duration::from_nanos);
     let leases = nanos(10_000_000..=3_600_000_000_000);
-    let lease = (revisions(), nanos(0..=10_000_000), leases, times(), times()).prop_map(
-        |(revision, age, max_staleness, first, second)| {
+    let lease = (revisions(), nanos(0..=10_000_000), leases, times(), times(), any::<bool>());
+    let lease =
+        lease.prop_map(|(revision, age, max_staleness, first, second, is_clock_trusted)| {
             let now = Now { earliest: first.min(second), latest: first.max(second) };
-            LeaseGrant { revision, age, max_staleness, now }
-        },
-    );
+            LeaseGrant { revision, age, max_staleness, now, is_clock_trusted }
+        });
     let pong = (any::<i64>(), vec(node_ids(), 0..16), option::of(lease))
         .prop_map(|(seq, path, lease)| Pong { seq, path, lease });
     prop_oneof![
@@ -233,8 +233,8 @@ fn a_message_of_the_largest_changes_is_short_enough() {
 fn the_upper_bound_of_the_database_clock_is_rounded_up() {
     let time = from_micros(7).unwrap() + Duration::from_nanos(1);
     let max_staleness = Duration::from_secs(2);
-    let lease_grant =
-        LeaseGrant { revision: 1, age: Duration::ZERO, max_staleness, now: time.into() };
+    let (age, now) = (Duration::ZERO, time.into());
+    let lease_grant = LeaseGrant { revision: 1, age, max_staleness, now, is_clock_trusted: true };
     let pong = ToFollower::Pong(Pong { seq: 1, path: Vec::new(), lease: Some(lease_grant) });
     let Ok(ToFollower::Pong(pong)) = parse_response(response(pong)) else {
         panic!("the message must be accepted")
@@ -325,6 +325,7 @@ fn invalid_responses_are_rejected_by_field() {
         max_staleness: span(2_000),
         latest_time_us: 0,
         earliest_time_us: 0,
+        clock_trusted: true,
     };
     let pong = |lease| parse(Message::Pong(Pong { lease: Some(lease), ..Pong::default() }));
     assert!(pong(lease).is_ok());

@@ -147,8 +147,16 @@ impl Queries for SlowStore {
 
 #[async_trait]
 impl Transaction for CountedTransaction {
+    fn clock(&self) -> Time {
+        self.inner.clock()
+    }
+
     fn now(&self) -> Time {
         self.inner.now()
+    }
+
+    fn set_now(&mut self, time: Time) {
+        self.inner.set_now(time);
     }
 
     fn max_staleness(&self) -> Duration {

@@ -240,6 +240,19 @@ pub async fn event_times_never_decrease(bench: &Bench) {
     }
 }
 
+pub async fn a_caller_may_set_the_time_of_a_change(bench: &Bench) {
+    let store = bench.open().await;
+    let mut change = begin(store.as_ref()).await;
+    let earlier = change.clock() - TimeDelta::hours(1);
+    change.set_now(earlier);
+    let event = change.append(granted(new_grant("acme", "support", earlier))).await.unwrap();
+    assert_eq!((event.time, change.now()), (earlier, earlier));
+    change.commit().await.unwrap();
+    let mut change = begin(store.as_ref()).await;
+    change.set_now(earlier - TimeDelta::hours(1));
+    assert_eq!(change.now(), earlier, "not before the last event");
+}
+
 pub async fn requests_are_stored_by_tenant_and_part(bench: &Bench) {
     let store = bench.open().await;
     let owners = [(Some("acme"), 1), (Some("bolt"), 2), (None, 3)];

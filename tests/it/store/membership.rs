@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use support_access::{
-    domain::{Ack, Epoch, NodeId, NodeInfo, NodeKind, Position},
+    domain::{Ack, Epoch, NodeId, NodeInfo, NodeKind, Position, time::from_micros},
     store::{HeartbeatResponse, Member, Registration, Store},
 };
 use tokio::time::timeout;
@@ -310,4 +310,18 @@ pub async fn the_age_of_a_heartbeat_is_measured_by_one_clock(bench: &Bench) {
     assert!(age().await < Duration::from_secs(5));
     bench.clock.set(TimeDelta::seconds(-3_600));
     assert!(age().await < Duration::from_secs(5), "an age is never negative");
+}
+
+pub async fn the_trusted_time_never_decreases(bench: &Bench) {
+    let store = bench.open().await;
+    let id = registered(store.as_ref()).await;
+    let membership = store.membership();
+    assert_eq!(membership.trusted_time().await.unwrap(), None);
+    let at = |micros| from_micros(micros).unwrap();
+    for (recorded, expected) in [(5, 5), (3, 5), (5, 5), (9, 9)] {
+        membership.record_trusted_time(at(recorded)).await.unwrap();
+        assert_eq!(membership.trusted_time().await.unwrap(), Some(at(expected)));
+    }
+    assert!(membership.evict(id, 0).await.unwrap());
+    assert_eq!(membership.trusted_time().await.unwrap(), Some(at(9)), "outlives all members");
 }

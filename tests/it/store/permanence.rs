@@ -41,6 +41,7 @@ async fn populate(store: &Store) {
     change.record_request(&key(Some("acme"), "r", 1), 0).await.unwrap();
     let last = change.commit().await.unwrap();
     record(store, 1, last, ENFORCED).await;
+    store.membership().record_trusted_time(now).await.unwrap();
 }
 
 /// All state that decides access, as the store returns that state.
@@ -87,6 +88,7 @@ fn table_attacks() -> Vec<String> {
         "locks",
         "requests",
         "enforcements",
+        "trusted_time",
     ]
     .map(|table| format!("DELETE FROM {table}"))
     .into();
@@ -107,6 +109,7 @@ fn table_attacks() -> Vec<String> {
         ("grant_agents", "agent_id = 'bob'|create_sequence = 3"),
         ("requests", "request_id = 'x'|part = 1|fingerprint = fingerprint|last_revision = 1"),
         ("enforcements", "elapsed = 0|nodes_lapsed = 0"),
+        ("trusted_time", "time = time - 1|time = NULL"),
         ("latest_ended_grants", "end_time = end_time - 1|access_level = 1|group_id = 'support'"),
     ] {
         attacks.extend(columns.split('|').map(|set| update(table, set, "TRUE")));
@@ -178,7 +181,7 @@ fn update(table: &str, set: &str, rows: &str) -> String {
 
 /// The statements that only one of the databases has.
 fn special_attacks(is_postgres: bool) -> Vec<String> {
-    let tables = ["head", "events", "grants", "locks", "requests"];
+    let tables = ["head", "events", "grants", "locks", "requests", "trusted_time"];
     let more = ["grant_agents", "latest_ended_grants", "enforcements"];
     if is_postgres {
         return tables

@@ -19,10 +19,10 @@ use crate::{
     clocks::DatabaseClock,
     counts::Counts,
     domain::{
-        Clock, Epoch, Event, GrantId, GrantTerms, LockTerms, NodeId, Position, Reason, Revision,
-        TenantId, Time,
+        Epoch, Event, GrantId, GrantTerms, LockTerms, NodeId, Position, Reason, Revision, TenantId,
+        Time, time::between,
     },
-    model::LogModel,
+    model::{LogModel, elapsed_at},
     node::{CheckNode, ReadView},
     service::{Enforcement, EnforcementState},
     store::Retained,
@@ -34,6 +34,9 @@ const RECENT_GRANTS: usize = 6;
 const ENFORCED_WITHIN_PERCENT: u32 = 110;
 /// Additional time for timers, which have a resolution of a millisecond.
 const TIMER_SLACK: Duration = Duration::from_millis(5);
+
+/// The time within which healthy nodes observe a change.
+const OBSERVED_WITHIN: Duration = Duration::from_millis(100);
 
 /// The state of the nodes when the database came up with an earlier log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,12 +56,17 @@ pub(crate) struct Checker {
     state: Mutex<State>,
     violated: Notify,
     /// Receives each grant with an end time.
-    ends: mpsc::UnboundedSender<(GrantKey, Time)>,
+    ends: mpsc::UnboundedSender<GrantEnd>,
 }
+
+/// A grant, the end time, and when all of its time has elapsed at healthy nodes.
+pub(crate) type GrantEnd = (GrantKey, Time, Instant);
 
 #[derive(Debug)]
 struct State {
     log: LogModel,
+    /// When each node was first seen at each revision of the current log.
+    observed: BTreeMap<NodeId, BTreeMap<Revision, Instant>>,
     /// The log before the last restore, if leases from before may still be valid.
     earlier: Option<EarlierLog>,
     /// The number of restores.
@@ -86,10 +94,11 @@ impl Checker {
     pub(crate) fn new(
         max_staleness: Duration,
         clock: Arc<DatabaseClock>,
-        ends: mpsc::UnboundedSender<(GrantKey, Time)>,
+        ends: mpsc::UnboundedSender<GrantEnd>,
     ) -> Self {
         let state = State {
             log: LogModel::new(Epoch(uuid::Uuid::nil())),
+            observed: BTreeMap::new(),
             earlier: None,
             log_number: 0,
             recent_grants: VecDeque::new(),
@@ -147,7 +156,9 @@ impl Checker {
                 let (tenant_id, group_id) = (grant.tenant_id.clone(), group_id.clone());
                 let key = GrantKey { tenant_id, group_id };
                 if let Some(end) = expire_time.filter(|_| !event.kind.is_end()) {
-                    let _ = self.ends.send((key.clone(), end));
+                    let observed = Instant::now() + OBSERVED_WITHIN;
+                    let elapsed = elapsed_at(observed, between(event.time, end));
+                    let _ = self.ends.send((key.clone(), end, elapsed));
                 }
                 state.add_recent_grant(key);
             }
@@ -173,6 +184,7 @@ impl Checker {
         let mut state = self.state.lock();
         state.log_number += 1;
         state.compared.clear();
+        state.observed.clear();
         let earlier = state.log.clone();
         if earlier.contains(&head) {
             state.log.truncate(head.revision);
@@ -235,7 +247,7 @@ impl Checker {
     pub(crate) fn check_recent_grants(&self, name: &str, node: &CheckNode) {
         let grants = self.state.lock().recent_grants.clone();
         let read_view = node.read_view();
-        self.verify_snapshot(name, &read_view, node.generation());
+        self.verify_snapshot(name, node, &read_view);
         for grant in &grants {
             self.verify_decision(name, node.id(), &read_view, grant);
         }
@@ -244,7 +256,7 @@ impl Checker {
     /// Checks one grant at a node, and returns the reason of the decision.
     pub(crate) fn check(&self, name: &str, node: &CheckNode, grant: &GrantKey) -> Reason {
         let read_view = node.read_view();
-        self.verify_snapshot(name, &read_view, node.generation());
+        self.verify_snapshot(name, node, &read_view);
         self.verify_decision(name, node.id(), &read_view, grant)
     }
 
@@ -259,7 +271,9 @@ impl Checker {
         let mut state = self.state.lock();
         if let Some((grant_id, end)) = decided_by {
             let was_expired = state.expired.contains(&(node_id, grant_id, end));
-            if reason == Reason::Expired && !was_expired {
+            // A clock that is not trusted leaves no trace.
+            let is_remembered = read_view.view.is_clock_trusted();
+            if reason == Reason::Expired && is_remembered && !was_expired {
                 state.expired.insert((node_id, grant_id, end));
             } else if reason == Reason::GrantActive && was_expired {
                 drop(state);
@@ -274,9 +288,12 @@ impl Checker {
             && let Some((grant_id, _)) = decided_by
         {
             state.counts.allowed += 1;
-            let (now, latest) = (self.clock.now(), self.clock.latest());
+            // A node reads the clock with each renewal of its lease.
+            let now = self.clock.earliest_within(self.max_staleness * 102 / 100);
+            let latest = self.clock.latest();
             let check = access_check(grant);
-            let may_allow = |log: &LogModel| log.may_allow(&check, grant_id, now, latest);
+            let observed = state.observed.get(&node_id);
+            let may_allow = |log: &LogModel| log.may_allow(&check, grant_id, now, latest, observed);
             if !may_allow(&state.log) && !state.earlier_log().is_some_and(may_allow) {
                 let enforced = state.log.enforced;
                 let revision = read_view.view.snapshot().revision();
@@ -294,12 +311,14 @@ impl Checker {
 
     /// A snapshot must equal the model at the same position. With a valid lease, it must be in the
     /// current log, and contain all enforced events.
-    fn verify_snapshot(&self, name: &str, read_view: &ReadView, generation: u64) {
-        let snapshot = read_view.view.snapshot();
+    fn verify_snapshot(&self, name: &str, node: &CheckNode, read_view: &ReadView) {
+        let (snapshot, generation) = (read_view.view.snapshot(), node.generation());
         let Some(position) = snapshot.position() else { return };
         let mut state = self.state.lock();
         let mut fault = None;
         if state.log.contains(&position) {
+            let observed = state.observed.entry(node.id()).or_default();
+            observed.entry(position.revision).or_insert_with(Instant::now);
             // A comparison is expensive, so each snapshot is compared once.
             let compared = state.compared.insert(name.into(), (position, generation));
             if compared != Some((position, generation)) {

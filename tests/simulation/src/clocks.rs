@@ -84,33 +84,57 @@ impl Clock for MachineClock {
     }
 }
 
-/// The database clock. The rate is nearly right, and the clock may be set back.
+/// The database clock. The rate is nearly right, and the clock may step.
 #[derive(Debug)]
 pub(crate) struct DatabaseClock {
     start: Instant,
     /// Error of the rate, in millionths.
     drift: i64,
-    set_back: Mutex<TimeDelta>,
+    /// Each step, with the offset from then on.
+    steps: Mutex<Vec<(Instant, TimeDelta)>>,
 }
 
 impl DatabaseClock {
     pub(crate) fn new(drift: i64) -> Self {
-        Self { start: Instant::now(), drift, set_back: Mutex::default() }
+        let start = Instant::now();
+        Self { start, drift, steps: Mutex::new(vec![(start, TimeDelta::zero())]) }
     }
 
-    pub(crate) fn set_back(&self, span: TimeDelta) {
-        *self.set_back.lock() += span;
+    /// Steps forward, or back if `by` is negative.
+    pub(crate) fn step(&self, by: TimeDelta) {
+        let offset = self.offset() + by;
+        self.steps.lock().push((Instant::now(), offset));
     }
 
-    /// The time without any step back, as known to a node that read the clock before the step.
+    /// Undoes all steps.
+    pub(crate) fn correct(&self) {
+        self.step(-self.offset());
+    }
+
+    /// The earliest time that a node may know, which has read the clock within the last `span`.
+    pub(crate) fn earliest_within(&self, span: Duration) -> Time {
+        let steps = self.steps.lock();
+        let is_known = |ended: &Instant| ended.elapsed() <= span;
+        let ends = steps.iter().skip(1).map(|(at, _)| Some(*at)).chain([None]);
+        let known = steps.iter().zip(ends).filter(|(_, end)| end.as_ref().is_none_or(is_known));
+        let earliest = known.map(|((_, offset), _)| *offset).min().unwrap_or_default();
+        at_rate(self.start.elapsed(), self.drift) + earliest
+    }
+
+    /// The latest time that a node may know, which has read the clock at any time.
     pub(crate) fn latest(&self) -> Time {
-        self.now() + *self.set_back.lock()
+        let latest = self.steps.lock().iter().map(|(_, offset)| *offset).max();
+        at_rate(self.start.elapsed(), self.drift) + latest.unwrap_or_default()
+    }
+
+    fn offset(&self) -> TimeDelta {
+        self.steps.lock().last().map(|(_, offset)| *offset).unwrap_or_default()
     }
 }
 
 impl Clock for DatabaseClock {
     fn now(&self) -> Time {
-        at_rate(self.start.elapsed(), self.drift) - *self.set_back.lock()
+        at_rate(self.start.elapsed(), self.drift) + self.offset()
     }
 
     fn boot_time(&self) -> BootTime {

@@ -11,13 +11,13 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{
     sync::mpsc,
-    time::{sleep, timeout},
+    time::{sleep, sleep_until, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     check::GrantKey,
-    checker::{Checker, RestoreKind},
+    checker::{Checker, GrantEnd, RestoreKind},
     clocks::{DatabaseClock, MachineClock},
     database::Database,
     domain::{Clock, NodeId, NodeKind, Time, time::between},
@@ -247,11 +247,16 @@ impl Cluster {
     }
 
     /// Checks grants around the end times.
-    async fn watch_ends(self: Arc<Self>, mut ends: mpsc::UnboundedReceiver<(GrantKey, Time)>) {
-        while let Some((grant, end)) = ends.recv().await {
+    async fn watch_ends(self: Arc<Self>, mut ends: mpsc::UnboundedReceiver<GrantEnd>) {
+        while let Some((grant, end, elapsed)) = ends.recv().await {
             if between(self.now(), end) < WATCHED_ENDS {
-                self.tasks.spawn(Arc::clone(&self).watch_end(grant, end));
+                self.tasks.spawn(Arc::clone(&self).watch_end(grant.clone(), end));
             }
+            let cluster = Arc::clone(&self);
+            self.tasks.spawn(async move {
+                sleep_until(elapsed).await;
+                cluster.check_everywhere(&grant);
+            });
         }
     }
 

@@ -65,7 +65,8 @@ impl FaultInjector {
             18..23 => self.stop().await,
             23..48 => self.degrade_database_link().await,
             48..68 => self.degrade_route().await,
-            68..71 => self.set_clock(),
+            68..70 => self.set_wall_clock(),
+            70..71 => self.step_database_clock().await,
             71..74 => self.fail_database().await,
             74..77 => self.restore_database().await,
             _ => self.fault_after_renewal().await,
@@ -157,16 +158,28 @@ impl FaultInjector {
         }
     }
 
-    /// Sets a wall clock, or sets the database clock back.
-    fn set_clock(&self) {
+    fn set_wall_clock(&self) {
+        let machine = &self.cluster.machines[self.any_machine()];
+        machine.clock.set_wall(wall_offset(&self.cluster.random));
+    }
+
+    /// Steps the database clock, for a while or for good.
+    async fn step_database_clock(&self) {
         let random = &self.cluster.random;
-        if random.chance(50) {
-            self.cluster.machines[self.any_machine()].clock.set_wall(wall_offset(random));
-        } else {
-            let millis = i64::try_from(random.between(1, 200)).unwrap_or(1);
-            self.cluster.checker.log(&format!("the database clock is set back by {millis} ms"));
-            self.cluster.database.clock.set_back(TimeDelta::milliseconds(millis));
+        let most = *random.pick(&[200, 2_000, 20_000, 3_600_000]).unwrap_or(&200);
+        let millis = i64::try_from(random.between(1, most)).unwrap_or(1);
+        let by = TimeDelta::milliseconds(if random.chance(50) { millis } else { -millis });
+        let is_undone = random.chance(50);
+        self.step_clock(by);
+        if is_undone {
+            self.hold(self.duration()).await;
+            self.step_clock(-by);
         }
+    }
+
+    fn step_clock(&self, by: TimeDelta) {
+        self.cluster.checker.log(&format!("the database clock steps by {by}"));
+        self.cluster.database.clock.step(by);
     }
 
     // === links ===
@@ -316,6 +329,7 @@ impl FaultInjector {
         self.active.close();
         self.active.wait().await;
         cluster.checker.log("everything is repaired");
+        cluster.database.clock.correct();
         for route in cluster.network.routes() {
             route.set(LinkConditions::HEALTHY);
         }

@@ -318,6 +318,20 @@ impl Membership for FaultyStore {
         self.execute(move |connection| async move { connection.evict(node_id, heartbeat).await })
             .await
     }
+
+    async fn trusted_time(&self) -> Result<Option<Time>, StoreError> {
+        self.execute(|connection| async move {
+            connection.database.store.membership().trusted_time().await
+        })
+        .await
+    }
+
+    async fn record_trusted_time(&self, time: Time) -> Result<(), StoreError> {
+        self.execute(move |connection| async move {
+            connection.database.store.membership().record_trusted_time(time).await
+        })
+        .await
+    }
 }
 
 #[async_trait]

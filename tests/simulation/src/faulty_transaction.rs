@@ -24,6 +24,7 @@ const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct FaultyTransaction {
     /// `None` after the commit.
     transaction: Option<Box<dyn Transaction>>,
+    clock: Time,
     now: Time,
     max_staleness: Duration,
     events: Vec<Event>,
@@ -38,8 +39,9 @@ impl FaultyTransaction {
         link: Arc<Link>,
     ) -> Self {
         let (now, max_staleness) = (transaction.now(), transaction.max_staleness());
+        let clock = transaction.clock();
         let (transaction, events) = (Some(transaction), Vec::new());
-        Self { transaction, now, max_staleness, events, connection, link }
+        Self { transaction, clock, now, max_staleness, events, connection, link }
     }
 
     /// The transaction at the database, after the round trip of one statement.
@@ -68,8 +70,19 @@ impl Drop for FaultyTransaction {
 
 #[async_trait]
 impl Transaction for FaultyTransaction {
+    fn clock(&self) -> Time {
+        self.clock
+    }
+
     fn now(&self) -> Time {
         self.now
+    }
+
+    fn set_now(&mut self, time: Time) {
+        if let Some(transaction) = &mut self.transaction {
+            transaction.set_now(time);
+            self.now = transaction.now();
+        }
     }
 
     fn max_staleness(&self) -> Duration {

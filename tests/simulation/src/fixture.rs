@@ -193,6 +193,14 @@ impl Fixture {
         }
     }
 
+    pub(crate) fn expect_denied(&self, number: usize, grant: &GrantKey) {
+        let (name, running) = (self.name(number), self.running(number));
+        let reason = self.cluster.checker.check(name, &running.node, grant);
+        if reason == Reason::GrantActive {
+            self.cluster.checker.violation(format!("{name} allows a grant that has ended"));
+        }
+    }
+
     pub(crate) fn expect_fresh(&self, number: usize) {
         if !self.running(number).node.read_view().is_fresh() {
             self.cluster.checker.violation(format!("{} is still stale", self.name(number)));

@@ -1,17 +1,23 @@
 //! The reference model of one log: the committed events, and the checks that these allow.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::{task, time::Instant};
 
 use crate::{
     domain::{
         AccessCheck, Epoch, Event, GrantId, GrantTerms, LockTerms, Position, Revision, TenantId,
-        Time,
+        Time, time::between,
     },
     node::Snapshot,
     store::Retained,
 };
+
+/// The latest instant at which a node knows that `span` has elapsed since `start`. The time of a
+/// node may run 2 % slow.
+pub(crate) fn elapsed_at(start: Instant, span: Duration) -> Instant {
+    start + span * 103 / 100 + Duration::from_millis(200)
+}
 
 /// The content of a snapshot at one revision.
 #[derive(Debug, Clone, Default)]
@@ -20,6 +26,8 @@ struct State {
     /// By the revision of the creation. Lock ids are random, so an order by id would not depend on
     /// the seed alone.
     locks: BTreeMap<Revision, LockTerms>,
+    /// The event that set the end of each grant that ends, and the time from the event to the end.
+    spans: BTreeMap<(TenantId, GrantId), (Revision, Duration)>,
 }
 
 /// One log, from the start.
@@ -55,6 +63,13 @@ impl LogModel {
             let retained = if event.kind.is_end() { Retained::LastEnded } else { Retained::Live };
             // Each tenant grants access to each group once, so a snapshot retains every grant.
             let key = (grant.tenant_id.clone(), grant.id());
+            if retained == Retained::Live {
+                let span = grant.terms.expire_time.map(|end| between(event.time, end));
+                match span {
+                    Some(span) => state.spans.insert(key.clone(), (event.revision, span)),
+                    None => state.spans.remove(&key),
+                };
+            }
             state.grants.insert(key, (retained, grant.terms.clone()));
         }
         if let Some(lock) = event.kind.lock() {
@@ -125,16 +140,26 @@ impl LogModel {
     /// Whether a check may be allowed by a grant, from the last enforced revision or from any later
     /// one.
     ///
-    /// The database clock shows `now`, and would show `latest` without any step back. After a step
-    /// back, an expired lock need not apply again, and a started grant may still be used.
+    /// A node knows a time of the database of at least `now`, and may once have known `latest`.
+    /// After a step back, an expired lock need not apply again, and a started grant may still be
+    /// used. However, a grant ends when its time has elapsed since the node was first `observed` at
+    /// the event that set the end, or at a later event.
     pub(crate) fn may_allow(
         &self,
         check: &AccessCheck,
         grant_id: GrantId,
         now: Time,
         latest: Time,
+        observed: Option<&BTreeMap<Revision, Instant>>,
     ) -> bool {
+        // Changes happen at the trusted time, which may be ahead of the clock.
+        let latest = latest.max(self.events.last().map_or(latest, |last| last.event.time));
         let key = (check.tenant_id.clone(), grant_id);
+        let has_elapsed = |state: &State| {
+            let Some((revision, span)) = state.spans.get(&key) else { return false };
+            let since = observed.and_then(|observed| observed.range(revision..).next());
+            since.is_some_and(|(_, since)| elapsed_at(*since, *span) <= Instant::now())
+        };
         let is_active = |terms: &GrantTerms| {
             terms.revoke_time.is_none()
                 && terms.start_time <= latest
@@ -144,6 +169,7 @@ impl LogModel {
         let enforced = usize::try_from(self.enforced).unwrap_or(0);
         self.states.iter().skip(enforced).any(|state| {
             state.grants.get(&key).is_some_and(|(_, terms)| is_active(terms))
+                && !has_elapsed(state)
                 && !state.locks.values().any(denies)
         })
     }

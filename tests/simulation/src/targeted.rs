@@ -7,6 +7,7 @@ use futures::future::BoxFuture;
 
 use crate::{Outcome, Rule, Settings, fixture::Fixture, plan::Plan};
 
+mod clocks;
 mod plans;
 mod rogues;
 mod scenarios;
@@ -25,7 +26,7 @@ pub struct Scenario {
 }
 
 /// All scenarios.
-pub const SCENARIOS: [Scenario; 24] = [
+pub const SCENARIOS: [Scenario; 29] = [
     Scenario {
         name: "the clock of the holder is slow, and the clock of the waiting replica is fast",
         rules: &[Rule::RateMargins, Rule::HolderMargin, Rule::GrantorMargin],
@@ -138,7 +139,7 @@ pub const SCENARIOS: [Scenario; 24] = [
         name: "a machine is suspended for hours",
         rules: &[Rule::StaleTimeIsNotKept],
         plan: plans::one_replica,
-        play: |fixture| Box::pin(play::long_suspend(fixture)),
+        play: |fixture| Box::pin(clocks::long_suspend(fixture)),
     },
     Scenario {
         name: "two of three upstreams hang",
@@ -166,9 +167,39 @@ pub const SCENARIOS: [Scenario; 24] = [
     },
     Scenario {
         name: "the database clock is set back after a grant has expired",
-        rules: &[Rule::TimeNeverRunsBack],
+        rules: &[],
         plan: plans::one_replica,
-        play: |fixture| Box::pin(play::clock_set_back(fixture)),
+        play: |fixture| Box::pin(clocks::clock_set_back(fixture)),
+    },
+    Scenario {
+        name: "the database clock is set back by an hour during a grant",
+        rules: &[],
+        plan: plans::two_replicas_and_sidecar,
+        play: |fixture| Box::pin(clocks::clock_set_back_for_good(fixture)),
+    },
+    Scenario {
+        name: "a follower changes to an upstream with an earlier time",
+        rules: &[Rule::TimeKeepsPace, Rule::TimeNeverRunsBack],
+        plan: plans::two_replicas_and_sidecar,
+        play: |fixture| Box::pin(clocks::upstream_with_earlier_time(fixture)),
+    },
+    Scenario {
+        name: "the database clock is ahead for a while",
+        rules: &[Rule::ChangesAtTrustedTime, Rule::UntrustedTimeIsNotKept],
+        plan: plans::two_replicas_and_sidecar,
+        play: |fixture| Box::pin(clocks::clock_ahead_for_a_while(fixture)),
+    },
+    Scenario {
+        name: "the database clock steps forward during a grant",
+        rules: &[Rule::UntrustedReadingsEndGrants],
+        plan: plans::two_replicas_and_sidecar,
+        play: |fixture| Box::pin(clocks::clock_steps_forward(fixture)),
+    },
+    Scenario {
+        name: "a replica restarts after the database clock was set back",
+        rules: &[Rule::ResumeRecordedTime],
+        plan: plans::two_replicas,
+        play: |fixture| Box::pin(clocks::restart_after_step_back(fixture)),
     },
 ];
 

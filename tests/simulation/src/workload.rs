@@ -74,6 +74,17 @@ impl Workload {
         self.cluster.random.pick(&replicas).cloned()
     }
 
+    /// Any replica that serves and trusts the database clock.
+    pub(crate) fn any_replica_with_trusted_clock(&self) -> Option<Arc<RunningNode>> {
+        let nodes = self.cluster.machines.iter().filter_map(Machine::serving_node);
+        let is_trusted = |running: &Arc<RunningNode>| {
+            let replica = running.replica.as_ref();
+            replica.is_some_and(|(replica, _)| replica.database_clock().is_trusted())
+        };
+        let replicas: Vec<_> = nodes.filter(is_trusted).collect();
+        self.cluster.random.pick(&replicas).cloned()
+    }
+
     /// Any grant that no event has ended.
     pub(crate) fn any_live(&self) -> Option<(GrantKey, GrantTerms)> {
         let grants = self.cluster.checker.grants().into_iter();

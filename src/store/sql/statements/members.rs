@@ -122,6 +122,15 @@ pub(in crate::store) fn select(dialect: &Dialect, clock: Time) -> Statement {
     Statement::with(sql, values)
 }
 
+pub(in crate::store) fn trusted_time() -> Statement {
+    Statement::new("SELECT time FROM trusted_time")
+}
+
+pub(in crate::store) fn raise_trusted_time(time: Time) -> Statement {
+    let sql = "UPDATE trusted_time SET time = $1 WHERE id = 1 AND (time IS NULL OR time < $1)";
+    Statement::with(sql, vec![time.into()])
+}
+
 /// Waits for uncommitted writes of the row, and then reads the row again. Returns a row if the
 /// node's row was deleted. The value is the node's `max_staleness` if all others are shorter, or
 /// else 0.

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use chrono::TimeDelta;
 use tokio::time::sleep;
 
 use crate::{
     check::GrantKey,
     checker::RestoreKind,
-    domain::{End, Revision, Span},
+    domain::{End, Revision},
     fixture::Fixture,
     link::LinkConditions,
     store::memory::Backup,
@@ -364,37 +363,4 @@ pub(super) async fn hanging_upstreams(fixture: Fixture) {
     let grant = fixture.grant(0, End::UntilRevoked).await;
     fixture.expect_allowed(SIDECAR, &grant);
     fixture.expect_prompt_revoke(0, &grant).await;
-}
-
-// === time ===
-
-/// The database clock is set back to before the end of an expired grant.
-pub(super) async fn clock_set_back(fixture: Fixture) {
-    fixture.start(0).await;
-    let grant = fixture.grant(0, End::After(Span(Duration::from_millis(700)))).await;
-    sleep(Duration::from_millis(420)).await;
-    fixture.cluster.check_everywhere(&grant);
-    fixture.set_database_link(0, INSTANT);
-    fixture.cluster.database.clock.set_back(TimeDelta::milliseconds(300));
-    fixture.wait_for_renewal(0).await;
-    fixture.cluster.check_everywhere(&grant);
-}
-
-/// A machine is suspended for two hours. When the machine resumes, a grant is active for another
-/// minute.
-pub(super) async fn long_suspend(fixture: Fixture) {
-    let running = fixture.start(0).await;
-    let suspended = Duration::from_hours(2);
-    let end = End::After(Span(suspended + Duration::from_mins(1)));
-    let grant = fixture.grant(0, end).await;
-    let clock = &fixture.cluster.machines[0].clock;
-    running.process.pause();
-    clock.suspend();
-    sleep(suspended).await;
-    fixture.cluster.check_everywhere(&grant);
-    clock.resume();
-    running.process.resume();
-    sleep(LEASE).await;
-    fixture.expect_fresh(0);
-    fixture.expect_allowed(0, &grant);
 }

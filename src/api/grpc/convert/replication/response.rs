@@ -75,13 +75,14 @@ pub fn response(message: ToFollower) -> rpb::FollowResponse {
 }
 
 fn lease_message(lease: LeaseGrant) -> fr::Lease {
-    let LeaseGrant { revision, age, max_staleness, now } = lease;
+    let LeaseGrant { revision, age, max_staleness, now, is_clock_trusted } = lease;
     fr::Lease {
         revision,
         age: Some(duration(age)),
         max_staleness: Some(duration(max_staleness)),
         latest_time_us: micros_rounded_up(now.latest),
         earliest_time_us: now.earliest.timestamp_micros(),
+        clock_trusted: is_clock_trusted,
     }
 }
 
@@ -177,7 +178,8 @@ fn parse_pong(message: fr::Pong) -> Parsed<Pong> {
 }
 
 fn parse_lease(message: fr::Lease) -> Parsed<LeaseGrant> {
-    let fr::Lease { revision, age, max_staleness, latest_time_us, earliest_time_us } = message;
+    let is_clock_trusted = message.clock_trusted;
+    let fr::Lease { revision, age, max_staleness, latest_time_us, earliest_time_us, .. } = message;
     let max_staleness = required("max_staleness", max_staleness)?;
     let max_staleness = parse_duration("max_staleness", max_staleness)?;
     if !(LEASE_MIN..=LEASE_MAX).contains(&max_staleness) {
@@ -198,5 +200,6 @@ fn parse_lease(message: fr::Lease) -> Parsed<LeaseGrant> {
         age,
         max_staleness,
         now: Now { earliest, latest },
+        is_clock_trusted,
     })
 }

@@ -1,0 +1,73 @@
+//! The database clock, as judged by one replica.
+
+use std::sync::Arc;
+
+use chrono::TimeDelta;
+use parking_lot::Mutex;
+use tracing::{info, warn};
+
+use crate::domain::{BootTime, Clock, Judgement, Time, TrustedClock};
+
+/// Judges every reading of the database clock.
+#[derive(Debug)]
+pub struct DatabaseClock {
+    boot_clock: Arc<dyn Clock>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    trusted_clock: TrustedClock,
+    /// The judgement of the last reading.
+    last: Option<Judgement>,
+}
+
+impl DatabaseClock {
+    /// Measures elapsed time by `boot_clock`.
+    pub(super) fn new(boot_clock: Arc<dyn Clock>) -> Self {
+        Self { boot_clock, state: Mutex::default() }
+    }
+
+    /// Continues from the recorded trusted time. `is_running`: another process has run until now.
+    pub(super) fn resume(&self, recorded: Option<Time>, is_running: bool) {
+        let trusted_clock =
+            recorded.map(|time| TrustedClock::resuming(time, is_running)).unwrap_or_default();
+        *self.state.lock() = State { trusted_clock, last: None };
+    }
+
+    /// Judges a reading that was requested at `sent_at` and arrives now.
+    pub fn judge(&self, reading: Time, sent_at: BootTime) -> Judgement {
+        let mut state = self.state.lock();
+        let judgement = state.trusted_clock.observe(reading, sent_at, self.boot_clock.boot_time());
+        let was_trusted = state.last.is_none_or(|last| last.is_trusted());
+        state.last = Some(judgement);
+        drop(state);
+        match (was_trusted, judgement.is_trusted()) {
+            (true, false) => warn!(
+                distance_seconds = judgement.distance.num_seconds(),
+                expected = %judgement.trusted,
+                "the database clock is not trusted, because it differs from the elapsed time; \
+                 correct the clock"
+            ),
+            (false, true) => info!("the database clock is trusted again"),
+            _ => {}
+        }
+        judgement
+    }
+
+    /// The distance of the last reading from the expected time; positive if the clock is ahead.
+    pub fn distance(&self) -> TimeDelta {
+        self.state.lock().last.map(|last| last.distance).unwrap_or_default()
+    }
+
+    /// The trusted time at the last reading. Advances with the elapsed time, even while readings
+    /// are not trusted.
+    pub(super) fn trusted(&self) -> Option<Time> {
+        self.state.lock().last.map(|last| last.trusted)
+    }
+
+    /// Whether the last reading is trusted.
+    pub fn is_trusted(&self) -> bool {
+        self.state.lock().last.is_none_or(|last| last.is_trusted())
+    }
+}

@@ -1,0 +1,119 @@
+//! The steps of scenarios with clocks that step, and with a suspended machine.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use tokio::time::sleep;
+
+use crate::{
+    domain::{End, Span},
+    fixture::Fixture,
+    link::LinkConditions,
+    targeted::plans::LEASE,
+};
+
+const HEALTHY: LinkConditions = LinkConditions::HEALTHY;
+const INSTANT: LinkConditions = LinkConditions::INSTANT;
+const CUT: LinkConditions = LinkConditions::CUT;
+
+/// The database clock is set back to before the end of an expired grant.
+pub(super) async fn clock_set_back(fixture: Fixture) {
+    fixture.start(0).await;
+    let grant = fixture.grant(0, End::After(Span(Duration::from_millis(700)))).await;
+    sleep(Duration::from_millis(420)).await;
+    fixture.cluster.check_everywhere(&grant);
+    fixture.set_database_link(0, INSTANT);
+    fixture.cluster.database.clock.step(TimeDelta::milliseconds(-300));
+    fixture.wait_for_renewal(0).await;
+    fixture.cluster.check_everywhere(&grant);
+}
+
+/// The database clock is set back by an hour during a grant, and stays so.
+pub(super) async fn clock_set_back_for_good(fixture: Fixture) {
+    fixture.start_all(2).await;
+    fixture.grant(0, End::After(Span(Duration::from_secs(2)))).await;
+    fixture.cluster.database.clock.step(TimeDelta::hours(-1));
+    // The end of the grant is watched.
+    sleep(Duration::from_secs(4)).await;
+}
+
+/// Both replicas lose the database. Then the clock is set back, and one replica restarts, with a
+/// time that is seconds behind that of the sidecar. The sidecar changes to that replica.
+pub(super) async fn upstream_with_earlier_time(fixture: Fixture) {
+    fixture.start_all(3).await;
+    let grant = fixture.grant(0, End::After(Span(Duration::from_secs(6)))).await;
+    sleep(LEASE).await;
+    fixture.set_database_link(0, CUT);
+    fixture.set_database_link(1, CUT);
+    sleep(LEASE * 3).await;
+    fixture.cluster.crash(1);
+    fixture.cluster.database.clock.step(TimeDelta::hours(-1));
+    fixture.set_database_link(1, HEALTHY);
+    fixture.start(1).await;
+    fixture.wait_until(2, |running| running.node.read_view().is_fresh()).await;
+    for _ in 0..7 {
+        sleep(LEASE / 2).await;
+        fixture.cluster.check_everywhere(&grant);
+    }
+}
+
+/// The database clock is two hours ahead for a while. Meanwhile, a grant is revoked.
+pub(super) async fn clock_ahead_for_a_while(fixture: Fixture) {
+    fixture.start_all(3).await;
+    let long = fixture.grant(0, End::After(Span(Duration::from_mins(10)))).await;
+    let revoked = fixture.grant(0, End::UntilRevoked).await;
+    let clock = &fixture.cluster.database.clock;
+    clock.step(TimeDelta::hours(2));
+    fixture.wait_for_renewal(0).await;
+    fixture.expect_enforced(fixture.revoke(0, &revoked)).await;
+    clock.step(TimeDelta::hours(-2));
+    sleep(LEASE * 3).await;
+    let grant = fixture.grant(0, End::After(Span(Duration::from_secs(2)))).await;
+    sleep(LEASE / 2).await;
+    for number in 0..3 {
+        fixture.expect_allowed(number, &long);
+        fixture.expect_allowed(number, &grant);
+    }
+    // The end of the grant is watched.
+    sleep(LEASE * 3).await;
+}
+
+/// The database clock steps forward by an hour during a grant.
+pub(super) async fn clock_steps_forward(fixture: Fixture) {
+    fixture.start_all(3).await;
+    let grant = fixture.grant(0, End::After(Span(Duration::from_mins(10)))).await;
+    fixture.cluster.database.clock.step(TimeDelta::hours(1));
+    sleep(LEASE * 2).await;
+    fixture.cluster.check_everywhere(&grant);
+}
+
+/// The database clock is set back, and a replica restarts.
+pub(super) async fn restart_after_step_back(fixture: Fixture) {
+    fixture.start_all(2).await;
+    let grant = fixture.grant(0, End::After(Span(Duration::from_secs(6)))).await;
+    sleep(LEASE * 4).await;
+    fixture.cluster.crash(1);
+    fixture.cluster.database.clock.step(TimeDelta::hours(-1));
+    fixture.start(1).await;
+    sleep(LEASE * 7 / 2).await;
+    fixture.expect_denied(1, &grant);
+}
+
+/// A machine is suspended for two hours. When the machine resumes, a grant is active for another
+/// minute.
+pub(super) async fn long_suspend(fixture: Fixture) {
+    let running = fixture.start(0).await;
+    let suspended = Duration::from_hours(2);
+    let end = End::After(Span(suspended + Duration::from_mins(1)));
+    let grant = fixture.grant(0, end).await;
+    let clock = &fixture.cluster.machines[0].clock;
+    running.process.pause();
+    clock.suspend();
+    sleep(suspended).await;
+    fixture.cluster.check_everywhere(&grant);
+    clock.resume();
+    running.process.resume();
+    sleep(LEASE).await;
+    fixture.expect_fresh(0);
+    fixture.expect_allowed(0, &grant);
+}
