@@ -256,7 +256,7 @@ impl Service {
         let mut transaction = self.store.begin().await?;
         let clock = transaction.clock();
         let judgement = self.replica.database_clock().judge(clock, sent_at);
-        transaction.set_now(judgement.trusted.max(self.node.least_time()));
+        transaction.set_now(judgement.trusted.max(self.node.least_time_of_change()));
         Ok(transaction)
     }
 

@@ -110,12 +110,17 @@ impl Judgement {
 impl Anchor {
     /// The time at `at`.
     fn expected(self, at: BootTime) -> Time {
-        self.time + at.since(self.at)
+        self.after(at.since(self.at))
     }
 
     /// A lower bound of the time at `at`. The boot clock may run 1 % fast.
     fn slowest(self, at: BootTime) -> Time {
-        self.time + at.since(self.at) * 99 / 100
+        self.after(at.since(self.at) * 99 / 100)
+    }
+
+    /// The time after `span`, truncated to microseconds like the readings.
+    fn after(self, span: Duration) -> Time {
+        self.time + TimeDelta::microseconds(span.as_micros().try_into().unwrap_or(i64::MAX))
     }
 
     fn is_continued_by(self, later: Self) -> bool {

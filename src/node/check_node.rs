@@ -55,7 +55,7 @@ impl CheckNode {
             lease: None,
             database_clock: None,
             is_invalidated: false,
-            steady_time: Arc::default(),
+            least_times: Arc::default(),
         };
         Arc::new(Self {
             id,
@@ -84,10 +84,9 @@ impl CheckNode {
         Arc::clone(&self.clock)
     }
 
-    /// The least time of checks and changes: later than all known events and trusted readings of
-    /// the database clock, unless these are recent.
-    pub fn least_time(&self) -> Time {
-        self.view().steady_time.at(self.boot_time())
+    /// The least time of a change: the time of the last event, and 99 % of the time since.
+    pub fn least_time_of_change(&self) -> Time {
+        self.view().least_times.of_change(self.boot_time())
     }
 
     /// The time on the clock that leases are measured by.
@@ -196,7 +195,7 @@ impl CheckNode {
             lease_tracker.best(revision, view.lease, now)
         };
         if let Some(time) = view.snapshot.time() {
-            view.steady_time.advance(time, now);
+            view.least_times.record_event(time, now);
         }
         self.publish(view.with_lease(best), |progress| progress.leases += 1);
         Ok(())
@@ -212,14 +211,14 @@ impl CheckNode {
         state.followers.reset();
         let epoch = |position: Option<Position>| position.map(|position| position.epoch);
         let is_same_log = epoch(snapshot.position()) == epoch(self.position());
-        let steady_time =
-            if is_same_log { Arc::clone(&self.view().steady_time) } else { Arc::default() };
+        let least_times =
+            if is_same_log { Arc::clone(&self.view().least_times) } else { Arc::default() };
         if let Some(time) = snapshot.time() {
-            steady_time.advance(time, self.boot_time());
+            least_times.record_event(time, self.boot_time());
         }
         let database_clock = self.view().database_clock;
         let view =
-            View { snapshot, lease: None, database_clock, is_invalidated: false, steady_time };
+            View { snapshot, lease: None, database_clock, is_invalidated: false, least_times };
         self.publish(view, |progress| progress.generation += 1);
         self.request_lease();
     }

@@ -25,8 +25,8 @@ pub struct View {
     pub(super) database_clock: Option<ClockReading>,
     /// Whether the snapshot is known to differ from the log of the database.
     pub(super) is_invalidated: bool,
-    /// The least time of checks in this log.
-    pub(super) steady_time: Arc<SteadyTime>,
+    /// The least times in this log.
+    pub(super) least_times: Arc<LeastTimes>,
 }
 
 /// The view, time and lease of one check.
@@ -40,10 +40,20 @@ pub struct ReadView {
     pub valid_for: Duration,
 }
 
+/// The least times of checks and of changes.
+#[derive(Debug, Default)]
+pub(super) struct LeastTimes {
+    /// By events, and by trusted readings of the database clock.
+    checks: SteadyTime,
+    /// By events alone. A reading, and the time until then, depend on the activity of all tenants.
+    /// The time of a change must reveal nothing of that.
+    changes: SteadyTime,
+}
+
 /// A time that never decreases, and never runs slower than 99 % of the boot clock. Without this
 /// bound, a database clock that is set back or stands still would extend grants.
 #[derive(Debug)]
-pub(super) struct SteadyTime {
+struct SteadyTime {
     /// The greatest distance so far from 99 % of the boot time to a known time, in microseconds.
     offset_us: AtomicI64,
 }
@@ -67,7 +77,7 @@ impl View {
     pub(super) fn time_at(&self, clock: &ClockReading, now: BootTime) -> Now {
         let last_event = self.snapshot.time().unwrap_or(Time::MIN_UTC);
         let earliest = clock.at(now).earliest.max(last_event);
-        let latest = clock.at(now).latest.max(self.steady_time.at(now));
+        let latest = clock.at(now).latest.max(self.least_times.checks.at(now));
         Now { earliest, latest: latest.max(last_event) }
     }
 
@@ -82,7 +92,7 @@ impl View {
         if !is_trusted {
             return;
         }
-        self.steady_time.advance(time, now);
+        self.least_times.checks.advance(time, now);
     }
 
     pub(super) fn with_lease(self, lease: Option<Lease>) -> Self {
@@ -98,15 +108,28 @@ impl ReadView {
     }
 }
 
+impl LeastTimes {
+    /// Records that an event that happened at `time` was applied at `at`.
+    pub(super) fn record_event(&self, time: Time, at: BootTime) {
+        self.checks.advance(time, at);
+        self.changes.advance(time, at);
+    }
+
+    /// The least time of a change at `at`.
+    pub(super) fn of_change(&self, at: BootTime) -> Time {
+        self.changes.at(at)
+    }
+}
+
 impl SteadyTime {
     /// Records that the time was `time` at `at`.
-    pub(super) fn advance(&self, time: Time, at: BootTime) {
+    fn advance(&self, time: Time, at: BootTime) {
         let offset_us = time.timestamp_micros().saturating_sub(slow_us(at));
         self.offset_us.fetch_max(offset_us, Ordering::Relaxed);
     }
 
     /// The least time at `at`.
-    pub(super) fn at(&self, at: BootTime) -> Time {
+    fn at(&self, at: BootTime) -> Time {
         let least_us = self.offset_us.load(Ordering::Relaxed).saturating_add(slow_us(at));
         let limit = if least_us < 0 { Time::MIN_UTC } else { Time::MAX_UTC };
         from_micros(least_us).unwrap_or(limit)
