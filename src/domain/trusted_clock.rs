@@ -41,17 +41,19 @@ pub struct Judgement {
     pub distance: TimeDelta,
 }
 
-/// An instant on both clocks.
+/// A time that was read at some instant between two boot times.
 #[derive(Debug, Clone, Copy)]
 struct Anchor {
     time: Time,
-    at: BootTime,
+    sent_at: BootTime,
+    received_at: BootTime,
 }
 
 impl TrustedClock {
     /// Trusts `time` at `at`.
     pub fn starting_at(time: Time, at: BootTime) -> Self {
-        Self { trusted: Some(Anchor { time, at }), ..Self::default() }
+        let anchor = Anchor { time, sent_at: at, received_at: at };
+        Self { trusted: Some(anchor), ..Self::default() }
     }
 
     /// Continues from a recorded time. If `is_running`, another clock has advanced that time until
@@ -68,34 +70,35 @@ impl TrustedClock {
         sent_at: BootTime,
         received_at: BootTime,
     ) -> Judgement {
-        let anchor = Anchor { time: reading, at: sent_at };
+        let anchor = Anchor { time: reading, sent_at, received_at };
         let first = match self.recorded {
             Some((time, is_running)) if is_running || reading < time => Anchor { time, ..anchor },
             _ => anchor,
         };
         let previous = *self.trusted.get_or_insert(first);
-        let (least, most) = (previous.expected(sent_at), previous.expected(received_at));
-        let distance = reading - reading.clamp(least, most);
+        let distance = previous.distance_to(anchor);
         if distance.abs() <= TRUSTED_DISTANCE {
-            let trusted = reading.max(previous.slowest(sent_at));
+            let slowest = Anchor { time: previous.slowest(sent_at), received_at: sent_at, sent_at };
+            let latest = if reading < slowest.time { slowest } else { anchor };
             // Readings overlap. An earlier request must not move the trusted time ahead.
-            let is_latest = previous.at <= sent_at;
+            let is_latest = previous.sent_at <= sent_at;
             if is_latest && received_at.since(sent_at) <= ACCURATE_WITHIN {
-                self.trusted = Some(Anchor { time: trusted, at: sent_at });
+                self.trusted = Some(latest);
             }
             (self.step, self.stable_step) = (None, None);
-            let now = Now { earliest: reading, latest: trusted };
-            return Judgement { trusted, now, distance };
+            let now = Now { earliest: reading, latest: latest.time };
+            return Judgement { trusted: latest.time, now, distance };
         }
         let is_ahead = distance > TimeDelta::zero();
         self.step = self.step.filter(|step| is_ahead && step.is_continued_by(anchor));
         let step = self.step.get_or_insert(anchor);
-        if is_ahead && received_at.since(step.at) >= STABLE_AFTER {
+        if is_ahead && received_at.since(step.sent_at) >= STABLE_AFTER {
             self.stable_step = Some(anchor);
         }
+        let (least, most) = (previous.least(sent_at), previous.most(sent_at));
         // Grants end by the latest of all times, and start by the earliest.
-        let latest = self.stable_step.map_or(least, |step| step.slowest(sent_at));
-        let latest = latest.max(least).max(reading);
+        let latest = self.stable_step.map_or(most, |step| step.slowest(sent_at));
+        let latest = latest.max(most).max(reading);
         Judgement { trusted: least, now: Now { earliest: reading.min(least), latest }, distance }
     }
 }
@@ -108,14 +111,25 @@ impl Judgement {
 }
 
 impl Anchor {
-    /// The time at `at`.
-    fn expected(self, at: BootTime) -> Time {
-        self.after(at.since(self.at))
+    /// The earliest time at `at`.
+    fn least(self, at: BootTime) -> Time {
+        self.after(at.since(self.received_at))
     }
 
-    /// A lower bound of the time at `at`. The boot clock may run 1 % fast.
+    /// The latest time at `at`.
+    fn most(self, at: BootTime) -> Time {
+        self.after(at.since(self.sent_at))
+    }
+
+    /// The earliest time at `at` if the boot clock runs 1 % fast.
     fn slowest(self, at: BootTime) -> Time {
-        self.after(at.since(self.at) * 99 / 100)
+        self.after(at.since(self.received_at) * 99 / 100)
+    }
+
+    /// The distance of `later` from the expected time; positive if `later` is ahead.
+    fn distance_to(self, later: Self) -> TimeDelta {
+        let (least, most) = (self.least(later.sent_at), self.most(later.received_at));
+        later.time - later.time.clamp(least, most)
     }
 
     /// The time after `span`, truncated to microseconds like the readings.
@@ -124,7 +138,7 @@ impl Anchor {
     }
 
     fn is_continued_by(self, later: Self) -> bool {
-        (later.time - self.expected(later.at)).abs() <= TRUSTED_DISTANCE
+        self.distance_to(later).abs() <= TRUSTED_DISTANCE
     }
 }
 
@@ -175,6 +189,16 @@ mod tests {
         assert_eq!(judgement.now, Now { earliest: time(96), latest: time(99) });
         assert_eq!(bench.read(196, 200).trusted, time(198));
         assert_eq!(bench.read(596, 600).trusted, time(596), "the clock has caught up");
+    }
+
+    #[test]
+    fn slow_readings_after_a_small_step_back_do_not_slow_the_trusted_time_further() {
+        let mut bench = bench();
+        assert_eq!(bench.read(96, 100).trusted, time(99));
+        for at in 101..200 {
+            bench.0.observe(time(at - 4), boot(at - 1), boot(at));
+        }
+        assert_eq!(bench.read(196, 200).trusted, time(198));
     }
 
     #[test]
@@ -257,6 +281,14 @@ mod tests {
             assert_eq!((late.trusted, late.distance), (time(at), TimeDelta::zero()));
         }
         assert_eq!(bench.read(100, 100).trusted, time(100));
+    }
+
+    #[test]
+    fn a_slow_reading_does_not_move_the_trusted_time_ahead() {
+        let mut bench = bench();
+        // The clock was read at the end of the request.
+        assert_eq!(bench.0.observe(time(10), boot(9), boot(10)).trusted, time(10));
+        assert_eq!(bench.read(11, 11).now, time(11).into());
     }
 
     #[test]

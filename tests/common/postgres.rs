@@ -42,6 +42,8 @@ pub struct Cluster {
     databases: AtomicU32,
     /// Settings besides [`SETTINGS`].
     settings: String,
+    /// Environment variables of the server.
+    environment: Vec<(&'static str, PathBuf)>,
 }
 
 // === impl Cluster ===
@@ -78,6 +80,27 @@ impl Cluster {
         cluster.settings = format!("-c listen_addresses=127.0.0.1 -c port={port} -c ssl=on");
         cluster.start();
         cluster
+    }
+
+    /// Starts a new cluster whose clock [`Self::set_clock`] can step, by means of libfaketime.
+    pub fn launch_with_clock(libfaketime: PathBuf) -> Self {
+        let mut cluster = Self::prepare();
+        cluster.environment = vec![
+            ("LD_PRELOAD", libfaketime),
+            ("FAKETIME_TIMESTAMP_FILE", cluster.directory.join("clock")),
+            ("FAKETIME_NO_CACHE", "1".into()),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
+        ];
+        cluster.set_clock("+0");
+        cluster.start();
+        cluster
+    }
+
+    /// Sets the distance of the clock from this machine's clock, such as `-30m`.
+    pub fn set_clock(&self, distance: &str) {
+        let (clock, written) = (self.directory.join("clock"), self.directory.join("clock-new"));
+        fs::write(&written, distance).expect("the directory exists");
+        fs::rename(written, clock).expect("the directory exists");
     }
 
     /// Returns a superuser URL for the database named `database`.
@@ -128,6 +151,7 @@ impl Cluster {
             start.arg("--log").arg(self.directory.join("log"));
             let (settings, directory) = (&self.settings, self.directory.display());
             start.arg("--options").arg(format!("{SETTINGS} {settings} -k {directory}"));
+            start.envs(self.environment.iter().map(|(name, value)| (name, value)));
             let status = start.stdout(Stdio::null()).stderr(Stdio::null()).status();
             if status.expect("pg_ctl starts").success() {
                 return;
@@ -217,7 +241,8 @@ impl Cluster {
         let watchdog = watch(&directory);
         let copy = directory.join("data");
         check(Command::new("cp").args(["-a", "--reflink=auto"]).arg(data).arg(copy));
-        Self { directory, watchdog, databases: AtomicU32::new(0), settings: String::new() }
+        let databases = AtomicU32::new(0);
+        Self { directory, watchdog, databases, settings: String::new(), environment: vec![] }
     }
 
     /// Returns the data directory.

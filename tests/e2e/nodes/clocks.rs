@@ -1,4 +1,4 @@
-//! Nodes whose wall clock is one hour fast or slow.
+//! Nodes whose wall clock is one hour fast or slow, and databases whose clock steps.
 //!
 //! `libfaketime` changes the wall clock that the process reads. The configuration excludes
 //! monotonic clocks, and `CLOCK_BOOTTIME` bypasses the library.
@@ -10,7 +10,8 @@ use std::{
 };
 
 use chrono::DateTime;
-use support_access::api::proto::v1::{DecisionReason, Grant, GrantAccessRequest};
+use support_access::api::proto::v1::{DecisionReason, EnforcementState, Grant, GrantAccessRequest};
+use tonic::Code;
 
 use crate::nodes::{
     fleet::{FAST, Fleet, grant_with_token, replica, sidecar},
@@ -179,4 +180,105 @@ async fn grants_expire_on_time_despite_a_wrong_wall_clock() {
         assert!(last < end, "{} allowed access after the expire time", node.server.name);
         assert!(first + FAST > end, "{} ended the grant too early", node.server.name);
     }
+}
+
+// === a database clock that steps ===
+
+/// Two replicas and a sidecar on a database whose clock steps.
+async fn stepping() -> (Cluster, Fleet) {
+    let cluster = Cluster::launch_with_clock(library());
+    let mut fleet = Fleet::replicas(&cluster.fresh_database(), 2).await;
+    let url = fleet.replicas[1].server.url().to_owned();
+    fleet.add_sidecar(&[&url]).await;
+    fleet.serving().await;
+    (cluster, fleet)
+}
+
+/// A grant for this time from now, and the end of that time.
+async fn grant_for(fleet: &Fleet, tenant_id: &str, seconds: i64) -> (Grant, Instant) {
+    let duration = prost_types::Duration { seconds, nanos: 0 };
+    let period = GrantAccessRequest { duration: Some(duration), ..Default::default() };
+    let (grant, _) = grant(fleet, 0, tenant_id, period).await;
+    (grant, Instant::now() + Duration::from_secs(seconds.unsigned_abs()))
+}
+
+/// Waits until both replicas reject grants with `CLOCK_UNRELIABLE`.
+async fn wait_until_untrusted(fleet: &Fleet) {
+    for replica in 0..2 {
+        eventually("the replica rejects grants", async || {
+            let granted = fleet.admin(replica).grant_access(grant_request("more")).await;
+            granted.is_err_and(|status| {
+                assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
+                status.message().contains("the database clock is wrong by")
+            })
+        })
+        .await;
+    }
+}
+
+/// Waits until both replicas accept grants.
+async fn wait_until_trusted(fleet: &Fleet) {
+    for replica in 0..2 {
+        eventually("the replica accepts grants", async || {
+            fleet.admin(replica).grant_access(grant_request("more")).await.is_ok()
+        })
+        .await;
+    }
+}
+
+/// Asserts that every node allows access, and that none does after `end`. Prints when each node
+/// allowed access last.
+async fn assert_ends(fleet: &Fleet, grant: &Grant, end: Instant) {
+    let load = Load::on(fleet, std::slice::from_ref(&grant.tenant_id), PACE);
+    for node in fleet.nodes() {
+        eventually("the grant has expired", async || {
+            let verdict = fleet.check(node, &grant.tenant_id, "").await;
+            verdict == Verdict::Denied(DecisionReason::Expired)
+        })
+        .await;
+    }
+    drop(load);
+    let allowed = fleet.history.answers(|answer| answer.verdict.is_allowed_by(grant));
+    for node in fleet.nodes() {
+        let answers = allowed.iter().filter(|answer| answer.node == node.number);
+        let last = answers.map(|answer| answer.invoked).max();
+        let last = last.expect("the node allowed access before the end");
+        let before = end.checked_duration_since(last);
+        println!("{}: last allowed {before:?} before the end", node.server.name);
+        assert!(before.is_some(), "{} allowed access after the end", node.server.name);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_clock_that_is_set_back_extends_no_grant() {
+    let (cluster, fleet) = stepping().await;
+    let kept = fleet.grant_everywhere(0, "kept").await;
+    let (limited, end) = grant_for(&fleet, "limited", 10).await;
+    cluster.set_clock("-30m");
+    wait_until_untrusted(&fleet).await;
+    fleet.replicas[0].server.wait_for_log("the database clock is not trusted");
+    // Revocations work, and need no longer than usual.
+    let revoked = fleet.revoke_within_bound(1, &kept).await;
+    assert_eq!(revoked.enforcement.state(), EnforcementState::Complete);
+    assert_ends(&fleet, &limited, end).await;
+    cluster.set_clock("+0");
+    wait_until_trusted(&fleet).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_clock_that_was_ahead_extends_no_later_grant() {
+    let (cluster, fleet) = stepping().await;
+    let revoked = fleet.grant_everywhere(0, "revoked").await;
+    cluster.set_clock("+2h");
+    wait_until_untrusted(&fleet).await;
+    // A change while the clock is ahead.
+    fleet.revoke_within_bound(0, &revoked).await;
+    cluster.set_clock("+0");
+    wait_until_trusted(&fleet).await;
+    let (limited, end) = grant_for(&fleet, "limited", 5).await;
+    let start = limited.start_time.clone().unwrap();
+    let start = SystemTime::try_from(start).unwrap();
+    let distance = start.duration_since(SystemTime::now()).unwrap_or_else(|error| error.duration());
+    assert!(distance < Duration::from_mins(1), "the grant starts at {start:?}");
+    assert_ends(&fleet, &limited, end).await;
 }
