@@ -28,10 +28,12 @@ mod connections;
 mod error;
 mod identity;
 mod listeners;
+mod memory;
 mod preflight;
 mod readings;
 mod running;
 mod signals;
+mod strangers;
 pub mod tasks;
 mod telemetry;
 mod tls;
@@ -48,6 +50,7 @@ pub use tls::TlsError;
 use config::{CallLimits, Common, Config, SidecarConfig};
 use connections::ConnectionLimiter;
 use identity::Identity;
+use memory::Budget;
 use readings::ReadingsSource;
 use signals::Signals;
 use tasks::Tasks;
@@ -155,7 +158,7 @@ pub async fn start(
         checks,
         service: Some(service),
         metrics,
-        limits: config.common.limits,
+        budget: running.budget,
         reflection: config.common.reflection,
         identity,
     };
@@ -179,6 +182,7 @@ pub async fn start_sidecar(
     let (identity, refresh) = Identity::load(&config.common, &clock)?;
     let node = CheckNode::new(new_node_id(), NodeKind::Sidecar, clock);
     let running = Running::new(&listeners, &config.common).await?;
+    node.limit_snapshots(running.budget.snapshot);
     let source = ReadingsSource::new(&node, &running.connections, &identity);
     let source = source.with_credentials(credentials);
     let metrics = Arc::new(Metrics::new(move || source.read()));
@@ -201,7 +205,7 @@ pub async fn start_sidecar(
         checks,
         service: None,
         metrics,
-        limits: config.common.limits,
+        budget: running.budget,
         reflection: config.common.reflection,
         identity,
     };
@@ -211,7 +215,8 @@ pub async fn start_sidecar(
 
 impl Running {
     async fn new(listeners: &Listeners, config: &Common) -> Result<Self, ServeError> {
-        let CallLimits { connections, connections_per_address, .. } = config.limits;
+        let budget = Budget::of_process(config.limits);
+        let CallLimits { connections, connections_per_address, .. } = budget.limits;
         let shutdown = ShutdownHandle::default();
         let addresses = listeners.grpc.iter().map(Listener::address);
         Ok(Self {
@@ -223,9 +228,11 @@ impl Running {
             connections: ConnectionLimiter::new(
                 connections,
                 connections_per_address,
+                budget.strangers,
                 shutdown.abort_token(),
             )
             .with_unauthenticated_timeout(),
+            budget,
             shutdown,
             health: Health::new().await,
             store: None,
@@ -239,6 +246,7 @@ impl Running {
         let connections = ConnectionLimiter::new(
             METRICS_CONNECTIONS_MAX,
             METRICS_CONNECTIONS_PER_NETWORK_MAX,
+            METRICS_CONNECTIONS_MAX,
             self.shutdown.abort_token(),
         );
         let tasks = self.background.clone();

@@ -1,6 +1,9 @@
 //! The state of a check node. Only the methods in this file change the view.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -40,6 +43,9 @@ pub struct CheckNode {
     acks: WatchSender,
     /// Notified when a newer lease is requested.
     lease_requested: Notify,
+    /// Maximum size of a snapshot from an upstream, in bytes, estimated. Without it, any size is
+    /// accepted.
+    snapshot_bytes_max: OnceLock<u64>,
 }
 
 /// Changes that do not continue the node's log.
@@ -66,7 +72,18 @@ impl CheckNode {
             progress: WatchSender::default(),
             acks: WatchSender::default(),
             lease_requested: Notify::new(),
+            snapshot_bytes_max: OnceLock::new(),
         })
+    }
+
+    /// Limits the snapshots that the node accepts from upstreams, in bytes. Call at most once.
+    pub fn limit_snapshots(&self, bytes_max: u64) {
+        self.snapshot_bytes_max.get_or_init(|| bytes_max);
+    }
+
+    /// Whether the node accepts a snapshot of this estimated size from an upstream.
+    pub(super) fn has_memory_for(&self, snapshot_bytes: u64) -> bool {
+        self.snapshot_bytes_max.get().is_none_or(|bytes_max| snapshot_bytes <= *bytes_max)
     }
 
     /// The id of this process.

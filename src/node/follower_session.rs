@@ -40,6 +40,8 @@ const PINGS_MAX: usize = 32;
 #[derive(Debug)]
 pub struct FollowerSession {
     node: Arc<CheckNode>,
+    /// The identity of the caller that opened the stream.
+    caller: Arc<str>,
     stage: Stage,
     /// The sequence numbers of pings that wait for a pong.
     pings: VecDeque<i64>,
@@ -73,11 +75,12 @@ struct FollowerStream {
 }
 
 impl FollowerSession {
-    /// The session of a new stream.
-    pub fn new(node: Arc<CheckNode>) -> Self {
+    /// The session of a new stream of `caller`.
+    pub fn new(node: Arc<CheckNode>, caller: Arc<str>) -> Self {
         let rate_limit = RateLimit::new(node.boot_time());
         Self {
             node,
+            caller,
             stage: Stage::New,
             pings: VecDeque::new(),
             last_ping: 0,
@@ -241,8 +244,9 @@ impl FollowerSession {
 
     fn welcome(&mut self, hello: &Hello) -> Result<ToFollower, SessionEnd> {
         let node_id = hello.node_id;
-        let (id, received_at) =
-            self.node.with_state(|state| (state.followers.connect(hello, state.now), state.now));
+        let (id, received_at) = self.node.with_state(|state| {
+            (state.followers.connect(hello, &self.caller, state.now), state.now)
+        });
         let id = id.ok_or(SessionEnd::TooMany)?;
         let stream = FollowerStream { node_id, id, generation: self.node.generation() };
         let lease_received_at = hello.lease_age.map(|age| received_at - lower_bound(age));
@@ -353,15 +357,16 @@ impl Drop for FollowerSession {
     }
 }
 
-/// Serves a follower until the stream ends, or the follower leaves or violates the protocol.
+/// Serves a follower of `caller` until the stream ends, or the follower leaves or violates the protocol.
 pub async fn serve<E>(
     node: Arc<CheckNode>,
+    caller: Arc<str>,
     incoming: impl Stream<Item = Result<ToUpstream, E>>,
     outgoing: mpsc::Sender<ToFollower>,
 ) -> Result<(), SessionEnd> {
     let mut incoming = pin!(incoming);
     let mut progress = node.watch();
-    let mut session = FollowerSession::new(node);
+    let mut session = FollowerSession::new(node, caller);
     let mut next = None;
     loop {
         if next.is_none() {

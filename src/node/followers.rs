@@ -1,12 +1,12 @@
 //! The followers of a node, with leases and acknowledgements. Pure: time is an argument.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{
     domain::{Ack, BootTime, NodeId, NodeInfo, NodeKind, Revision},
     node::{
         lease::{Lease, grantor_bound},
-        message::{FOLLOWERS_MAX, Hello, REPORT_MAX, ToFollower},
+        message::{FOLLOWERS_MAX, FOLLOWERS_PER_CALLER_MAX, Hello, REPORT_MAX, ToFollower},
         snapshot_transfer::SnapshotTransfer,
     },
 };
@@ -29,6 +29,8 @@ pub struct Followers {
 
 #[derive(Debug)]
 struct Follower {
+    /// The identity of the caller that opened the stream.
+    caller: Arc<str>,
     version: String,
     /// The current stream; `None` while the follower is disconnected.
     stream: Option<StreamId>,
@@ -59,18 +61,22 @@ impl Follower {
 }
 
 impl Followers {
-    /// Opens a stream for a follower, and replaces an earlier stream. `None` if the node has too
-    /// many followers.
-    pub fn connect(&mut self, hello: &Hello, now: BootTime) -> Option<StreamId> {
+    /// Opens a stream for a follower, and replaces an earlier stream. `None` if the node or the
+    /// caller has too many followers, including recent ones. A known follower may always return.
+    pub fn connect(&mut self, hello: &Hello, caller: &Arc<str>, now: BootTime) -> Option<StreamId> {
         self.by_node.retain(|_, follower| follower.is_recent(now));
-        if self.by_node.len() >= FOLLOWERS_MAX && !self.by_node.contains_key(&hello.node_id) {
-            return None;
+        if !self.by_node.contains_key(&hello.node_id) {
+            let of_caller = self.by_node.values().filter(|known| known.caller == *caller).count();
+            if self.by_node.len() >= FOLLOWERS_MAX || of_caller >= FOLLOWERS_PER_CALLER_MAX {
+                return None;
+            }
         }
         self.last_stream += 1;
         let known = self.by_node.remove(&hello.node_id);
         let expires_at = known.as_ref().and_then(|known| known.expires_at);
         let max_staleness = known.map_or(Duration::ZERO, |known| known.max_staleness);
         let follower = Follower {
+            caller: Arc::clone(caller),
             version: hello.version.clone(),
             stream: Some(self.last_stream),
             acked: Ack { revision: 0, nodes: 1, nodes_lapsed: 0 },

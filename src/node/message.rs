@@ -20,6 +20,8 @@ pub const PATH_MAX: usize = 4;
 pub const REPORT_MAX: usize = 1_000;
 /// Maximum number of followers of one node.
 pub const FOLLOWERS_MAX: usize = 4_096;
+/// Maximum number of followers of one caller. The rest is for other callers.
+pub const FOLLOWERS_PER_CALLER_MAX: usize = FOLLOWERS_MAX / 4 * 3;
 /// Maximum rate of a follower's messages, and the size of a burst.
 pub const MESSAGES_PER_SECOND: u32 = 1_000;
 

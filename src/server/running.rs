@@ -13,7 +13,8 @@ use tracing::{error, info, warn};
 use crate::{
     api::health::{Health, Phase},
     server::{
-        config::ListenAddress, connections::ConnectionLimiter, error::ServeError, tasks::Tasks,
+        config::ListenAddress, connections::ConnectionLimiter, error::ServeError, memory::Budget,
+        tasks::Tasks,
     },
     store::Store,
 };
@@ -38,6 +39,7 @@ pub struct Running {
     pub(super) background: Tasks,
     /// The gRPC connections.
     pub(super) connections: ConnectionLimiter,
+    pub(super) budget: Budget,
     pub(super) health: Health,
     /// `None`: a sidecar.
     pub(super) store: Option<Arc<Store>>,

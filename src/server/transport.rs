@@ -44,11 +44,12 @@ use crate::{
             },
         },
         shutdown::ShutdownLayer,
+        trim::TrimLayer,
     },
     node::CheckNode,
     server::{
-        accept::LocalListener, config::CallLimits, connection::Connection,
-        connections::ConnectionLimiter, identity::Identity, listeners::Listener, tasks::Tasks,
+        accept::LocalListener, connection::Connection, connections::ConnectionLimiter,
+        identity::Identity, listeners::Listener, memory::Budget, tasks::Tasks,
     },
     service::{Service, check::Checks},
 };
@@ -58,6 +59,9 @@ pub(super) const METRICS_CONNECTIONS_MAX: usize = 256;
 /// Maximum number of these connections from one network, so that no client can deny the endpoint to
 /// others.
 pub(super) const METRICS_CONNECTIONS_PER_NETWORK_MAX: usize = 64;
+/// Size of the HTTP/2 windows of a stream and of a connection, in bytes: what a client may send
+/// before the server reads.
+const WINDOW: u32 = 65_535;
 /// Maximum size of the metadata of a call, in bytes.
 const METADATA_LENGTH_MAX: u32 = 16 * 1_024;
 /// Maximum size of the head of an HTTP/1 request, in bytes.
@@ -73,7 +77,7 @@ pub(super) struct Services {
     /// `None`: a sidecar, which accepts no changes.
     pub(super) service: Option<Arc<Service>>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) limits: CallLimits,
+    pub(super) budget: Budget,
     pub(super) reflection: bool,
     pub(super) identity: Identity,
 }
@@ -103,14 +107,19 @@ impl GrpcServer {
         calls: &Tasks,
         connections: ConnectionLimiter,
     ) -> Self {
-        let Services { node, checks, service, metrics, limits, reflection, identity } = services;
+        let Services { node, checks, service, metrics, budget, reflection, identity } = services;
+        let limits = &budget.limits;
         let access = Access::new(Arc::clone(checks), Arc::clone(metrics));
         let access = SupportAccessServer::new(access).max_decoding_message_size(MESSAGE_LENGTH_MAX);
         let nodes = CheckNodesServer::new(Nodes::new(service.clone()))
             .max_decoding_message_size(REQUEST_LENGTH_MAX);
         let info = ServerInfoServer::new(Info::new(node.kind()))
             .max_decoding_message_size(REQUEST_LENGTH_MAX);
-        let replication = ReplicationService::new(Arc::clone(node), limits.followers_per_caller);
+        let replication = ReplicationService::new(
+            Arc::clone(node),
+            limits.followers_per_caller,
+            budget.followers,
+        );
         let replication =
             ReplicationServer::new(replication).max_decoding_message_size(REQUEST_LENGTH_MAX);
         let mut routes = Routes::new(access)
@@ -134,6 +143,9 @@ impl GrpcServer {
             observe: ObserveLayer::new(Arc::clone(metrics)),
             limit: LimitLayer::new(CallerLimits {
                 calls: limits.calls_per_caller,
+                calls_in_all: budget.calls,
+                bytes: budget.bytes_per_caller,
+                bytes_in_all: budget.bytes,
                 checks_per_second: at_least_one(limits.checks_per_second),
                 requests_per_second: at_least_one(limits.requests_per_second),
             }),
@@ -176,11 +188,14 @@ impl GrpcServer {
     {
         let server = Server::builder()
             .max_concurrent_streams(self.calls_per_connection)
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
             .http2_max_header_list_size(METADATA_LENGTH_MAX)
             .http2_keepalive_interval(Some(self.keepalive_interval))
             .http2_keepalive_timeout(Some(self.keepalive_timeout))
             .layer(self.observe)
             .layer(ShutdownLayer::new(stop.clone()))
+            .layer(TrimLayer)
             .layer(MapResponseLayer::new(explain_refusal))
             .layer(AuthenticateLayer::new(self.identity.authenticator))
             .layer(self.limit);

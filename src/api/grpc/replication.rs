@@ -24,7 +24,7 @@ use crate::{
         },
         proto::replication::v1::{self as rpb, replication_server::Replication},
     },
-    domain::{Action, Scope},
+    domain::{Action, Caller, Scope},
     node::{
         CheckNode,
         follower_session::{SessionEnd, serve},
@@ -44,7 +44,7 @@ pub const RESPONSE_LENGTH_MAX: usize = 1_024 * 1_024;
 /// The time in which a follower must send its first message.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// The maximum number of messages that wait to be sent to one follower.
-const QUEUE_LENGTH: usize = 2;
+const QUEUE_LENGTH: usize = 1;
 
 /// The service at a node that other nodes may follow.
 #[derive(Debug, Clone)]
@@ -55,9 +55,10 @@ pub struct ReplicationService {
 }
 
 impl ReplicationService {
-    /// The service at `node`, with a maximum number of followers for each caller.
-    pub fn new(node: Arc<CheckNode>, followers_per_caller: usize) -> Self {
-        Self { node, followers: Arc::new(KeyedSemaphore::new(followers_per_caller)) }
+    /// The service at `node`, with a maximum number of followers for each caller, and for all.
+    pub fn new(node: Arc<CheckNode>, followers_per_caller: usize, followers: usize) -> Self {
+        let streams = KeyedSemaphore::new(followers_per_caller).with_total(followers);
+        Self { node, followers: Arc::new(streams) }
     }
 }
 
@@ -73,7 +74,7 @@ impl Replication for ReplicationService {
         let permit = self.followers.try_acquire(&caller.identity).ok_or(SessionEnd::TooMany);
         let permit = permit.map_err(Failure::from)?;
         let (node, incoming) = (Arc::clone(&self.node), request.into_inner().boxed());
-        Ok(Response::new(FollowStream::new(node, incoming, permit, caller.valid_for)))
+        Ok(Response::new(FollowStream::new(node, incoming, permit, &caller)))
     }
 }
 
@@ -91,10 +92,11 @@ impl FollowStream {
         node: Arc<CheckNode>,
         incoming: BoxStream<'static, Incoming>,
         permit: KeyedPermit<Arc<str>>,
-        valid_for: Option<Duration>,
+        caller: &Caller,
     ) -> Self {
         let (outgoing, messages) = mpsc::channel(QUEUE_LENGTH);
-        let session = run_session(node, incoming, outgoing);
+        let session = run_session(node, Arc::clone(&caller.identity), incoming, outgoing);
+        let valid_for = caller.valid_for;
         let session = async move {
             match valid_for {
                 Some(limit) => timeout(limit, session).await.unwrap_or(Err(credentials_expired())),
@@ -136,13 +138,14 @@ type Incoming = Result<rpb::FollowRequest, Status>;
 
 async fn run_session(
     node: Arc<CheckNode>,
+    caller: Arc<str>,
     incoming: BoxStream<'static, Incoming>,
     outgoing: mpsc::Sender<ToFollower>,
 ) -> Result<(), Failure> {
     let mut failure = None;
     let messages = parsed(incoming, HELLO_TIMEOUT)
         .map(|message| message.map_err(|found| failure = Some(found)));
-    let ended = serve(node, messages, outgoing).await;
+    let ended = serve(node, caller, messages, outgoing).await;
     match failure {
         Some(failure) => Err(failure),
         None => Ok(ended?),

@@ -47,6 +47,8 @@ pub(super) struct Failure(Box<Status>);
 pub enum Unread {
     /// The message is longer than [`MESSAGE_LENGTH_MAX`].
     TooLong,
+    /// The decoded message would take too much memory.
+    TooManyFields,
     /// The message did not arrive before the deadline.
     Late,
     /// The caller's requests in flight are too large.
@@ -272,6 +274,11 @@ pub fn reject_name(description: &str) -> Response<Body> {
     invalid(&Violations::of(ACTOR.as_str(), ViolationReason::Malformed, description)).into_http()
 }
 
+/// Rejects a request because of its header fields.
+pub fn reject_head(description: &str) -> Response<Body> {
+    invalid(&Violations::of("metadata", ViolationReason::OutOfRange, description)).into_http()
+}
+
 /// Rejects a call that exceeds a limit of the caller.
 pub fn reject_excess(reason: ErrorReason, delay: Duration) -> Response<Body> {
     exhausted(reason).retry_after(delay).build().into_http()
@@ -283,7 +290,10 @@ pub fn excess() -> Status {
 }
 
 fn exhausted(reason: ErrorReason) -> StatusBuilder {
-    StatusBuilder::new(reason, "the caller exceeds its limit; retry after the delay")
+    StatusBuilder::new(
+        reason,
+        "the caller, or all callers together, exceed a limit; retry after the delay",
+    )
 }
 
 /// Rejects a call that exceeds the longest deadline.
@@ -329,9 +339,18 @@ pub(super) fn credentials_expired() -> Failure {
 /// The trailers that end a stream when the server shuts down.
 pub fn shutdown_trailers() -> HeaderMap {
     let status = StatusBuilder::new(ErrorReason::ShuttingDown, "the server is shutting down");
+    trailers(&status.build())
+}
+
+/// The trailers that end a response whose bytes exceed the limit of the caller.
+pub fn excess_trailers() -> HeaderMap {
+    trailers(&excess())
+}
+
+fn trailers(status: &Status) -> HeaderMap {
     let mut trailers = HeaderMap::new();
-    if let Err(error) = status.build().add_header(&mut trailers) {
-        warn!(%error, "the trailers of a stream cannot be written");
+    if let Err(error) = status.add_header(&mut trailers) {
+        warn!(%error, "the trailers of a response cannot be written");
     }
     trailers
 }
@@ -354,6 +373,10 @@ pub fn disconnected() -> Status {
 pub fn reject_unread(cause: Unread) -> Response<Body> {
     match cause {
         Unread::TooLong => too_long(MESSAGE_LENGTH_MAX),
+        Unread::TooManyFields => {
+            let description = "has too many fields; send fewer in one message";
+            invalid(&Violations::of("message", ViolationReason::OutOfRange, description))
+        }
         Unread::Late => late("the message did not arrive before the deadline"),
         Unread::Excess => excess(),
         Unread::Disconnected => disconnected(),
@@ -392,7 +415,8 @@ fn malformed_message() -> Status {
     invalid(&Violations::of("message", ViolationReason::Malformed, description))
 }
 
-fn too_long(length_max: usize) -> Status {
+/// The error that ends a message that is too long.
+pub fn too_long(length_max: usize) -> Status {
     let description = format!("must be at most {length_max} bytes long");
     invalid(&Violations::of("message", ViolationReason::OutOfRange, description))
 }

@@ -163,7 +163,7 @@ impl SimulatedUpstream {
             let _ = accept.send(());
             let incoming = stream::poll_fn(move |context| incoming.poll_recv(context));
             let incoming = incoming.map(Ok::<_, ()>);
-            let session = follower_session::serve(node, incoming, to_follower);
+            let session = follower_session::serve(node, "sidecar".into(), incoming, to_follower);
             if let Some(Err(end)) = closed.run_until_cancelled(session).await {
                 checker.log(&format!("the stream of machine {follower} was ended: {end}"));
             }

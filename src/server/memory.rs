@@ -1,0 +1,132 @@
+//! The memory that callers may use, derived from the memory limit of the process.
+
+use std::fs;
+
+use tracing::info;
+
+use crate::server::config::CallLimits;
+
+const MEBIBYTE: usize = 1_024 * 1_024;
+/// The memory limit if neither the configuration nor a cgroup states one.
+const DEFAULT: usize = 4_096 * MEBIBYTE;
+/// Files with the limit of the cgroup, version 2 and version 1, as a container sees them.
+const CGROUP_LIMITS: [&str; 2] =
+    ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+/// Maximum memory of a connection, for each purpose below: a window of requests that no handler has
+/// read, the buffers of TLS, and the tables of HTTP/2.
+const CONNECTION: usize = 128 * 1_024;
+/// Maximum memory of a connection without an authenticated call: the largest number of errors that
+/// the client does not read.
+const STRANGER: usize = 256 * 1_024;
+/// Maximum uncounted memory of a call: the copied head, a short message, a short response, and the
+/// stream.
+const CALL: usize = 16 * 1_024;
+/// Maximum memory of a follower: messages of a snapshot that are queued, that wait, and that are
+/// sent.
+const FOLLOWER: usize = 256 * 1_024;
+/// Maximum number of long-message bytes that one caller has in flight.
+const BYTES_PER_CALLER_MAX: usize = 32 * MEBIBYTE;
+
+/// Limits within the memory limit. Together, callers may use half of the memory. The other half is
+/// for the snapshot, the program and the fragmentation of the heap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Budget {
+    /// The configured limits, lowered where the memory requires it.
+    pub(super) limits: CallLimits,
+    /// Connections without an authenticated call.
+    pub(super) strangers: usize,
+    /// Calls of all callers.
+    pub(super) calls: usize,
+    /// Bytes of long messages of all callers.
+    pub(super) bytes: usize,
+    /// Bytes of long messages of one caller.
+    pub(super) bytes_per_caller: usize,
+    /// Followers of all callers.
+    pub(super) followers: usize,
+    /// Estimated bytes of a snapshot from an upstream.
+    pub(super) snapshot: u64,
+}
+
+impl Budget {
+    /// The budget of this process: within the configured memory, else the limit of the cgroup.
+    pub(super) fn of_process(configured: CallLimits) -> Self {
+        let memory = match configured.memory_mib {
+            0 => cgroup_limit().unwrap_or(DEFAULT),
+            mebibytes => mebibytes as usize * MEBIBYTE,
+        };
+        let budget = Self::within(memory, configured);
+        let CallLimits { connections, calls_per_caller, .. } = budget.limits;
+        info!(
+            memory_mib = memory / MEBIBYTE,
+            connections,
+            calls = budget.calls,
+            calls_per_caller,
+            followers = budget.followers,
+            "limited callers to half of the memory"
+        );
+        budget
+    }
+
+    fn within(memory: usize, configured: CallLimits) -> Self {
+        let connections = (memory / 8 / CONNECTION).max(1);
+        // One address takes at most half, if the memory is the limit.
+        let per_address = connections.div_ceil(2);
+        let calls = (memory / 16 / CALL).max(1);
+        let followers = (memory / 8 / FOLLOWER).max(1);
+        // The rest is for other callers.
+        let followers_per_caller = followers - followers / 4;
+        let bytes_per_caller = (memory / 16).min(BYTES_PER_CALLER_MAX);
+        Self {
+            limits: CallLimits {
+                connections: configured.connections.min(connections),
+                connections_per_address: configured.connections_per_address.min(per_address),
+                calls_per_caller: configured.calls_per_caller.min(calls.div_ceil(2)),
+                followers_per_caller: configured.followers_per_caller.min(followers_per_caller),
+                ..configured
+            },
+            snapshot: memory as u64 / 4,
+            strangers: memory / 16 / STRANGER,
+            calls,
+            bytes: memory / 8,
+            bytes_per_caller,
+            followers,
+        }
+    }
+}
+
+/// The limit of the cgroup, in bytes. `None`: there is no limit.
+fn cgroup_limit() -> Option<usize> {
+    let limit = |path| fs::read_to_string(path).ok()?.trim().parse::<usize>().ok();
+    // Version 1 states a huge number if there is no limit.
+    CGROUP_LIMITS.into_iter().find_map(limit).filter(|limit| *limit < usize::MAX / 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_use_at_most_half_of_the_memory() {
+        for mebibytes in [64, 256, 512, 1_024, 16_384] {
+            let memory = mebibytes * MEBIBYTE;
+            let Budget { limits, strangers, calls, bytes, bytes_per_caller, followers, .. } =
+                Budget::within(memory, CallLimits::default());
+            let all = limits.connections * CONNECTION
+                + strangers * STRANGER
+                + calls * CALL
+                + bytes
+                + followers * FOLLOWER;
+            assert!(all <= memory / 2, "{all} of {memory}");
+            assert!(bytes_per_caller * 2 <= bytes && limits.calls_per_caller * 2 <= calls + 1);
+        }
+    }
+
+    #[test]
+    fn configured_limits_are_only_lowered() {
+        let configured = CallLimits { connections: 7, calls_per_caller: 3, ..Default::default() };
+        let limits = Budget::within(512 * MEBIBYTE, configured).limits;
+        assert_eq!((limits.connections, limits.calls_per_caller), (7, 3));
+        let lowered = Budget::within(256 * MEBIBYTE, CallLimits::default()).limits;
+        assert_eq!((lowered.connections, lowered.connections_per_address), (256, 128));
+    }
+}
