@@ -357,7 +357,8 @@ impl Drop for FollowerSession {
     }
 }
 
-/// Serves a follower of `caller` until the stream ends, or the follower leaves or violates the protocol.
+/// Serves a follower of `caller` until the stream ends, or the follower leaves or violates the
+/// protocol.
 pub async fn serve<E>(
     node: Arc<CheckNode>,
     caller: Arc<str>,

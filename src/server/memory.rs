@@ -15,9 +15,10 @@ const CGROUP_LIMITS: [&str; 2] =
 /// Maximum memory of a connection, for each purpose below: a window of requests that no handler has
 /// read, the buffers of TLS, and the tables of HTTP/2.
 const CONNECTION: usize = 128 * 1_024;
-/// Maximum memory of a connection without an authenticated call: the largest number of errors that
-/// the client does not read.
-const STRANGER: usize = 256 * 1_024;
+/// Memory for each concurrent call on one connection, shared by all connections.
+const CALLS_PER_CONNECTION: usize = 4 * MEBIBYTE;
+/// Maximum memory of a rejected call whose error the client does not read.
+const REJECTION: usize = 2 * 1_024;
 /// Maximum uncounted memory of a call: the copied head, a short message, a short response, and the
 /// stream.
 const CALL: usize = 16 * 1_024;
@@ -73,6 +74,11 @@ impl Budget {
         let per_address = connections.div_ceil(2);
         let calls = (memory / 16 / CALL).max(1);
         let followers = (memory / 8 / FOLLOWER).max(1);
+        let calls_per_connection = u32::try_from(memory / CALLS_PER_CONNECTION)
+            .unwrap_or(u32::MAX)
+            .clamp(1, configured.calls_per_connection);
+        // All calls on a connection may wait for the client to read their errors.
+        let stranger = calls_per_connection as usize * REJECTION;
         // The rest is for other callers.
         let followers_per_caller = followers - followers / 4;
         let bytes_per_caller = (memory / 16).min(BYTES_PER_CALLER_MAX);
@@ -80,12 +86,13 @@ impl Budget {
             limits: CallLimits {
                 connections: configured.connections.min(connections),
                 connections_per_address: configured.connections_per_address.min(per_address),
+                calls_per_connection,
                 calls_per_caller: configured.calls_per_caller.min(calls.div_ceil(2)),
                 followers_per_caller: configured.followers_per_caller.min(followers_per_caller),
                 ..configured
             },
             snapshot: memory as u64 / 4,
-            strangers: memory / 16 / STRANGER,
+            strangers: memory / 16 / stranger,
             calls,
             bytes: memory / 8,
             bytes_per_caller,
@@ -112,7 +119,7 @@ mod tests {
             let Budget { limits, strangers, calls, bytes, bytes_per_caller, followers, .. } =
                 Budget::within(memory, CallLimits::default());
             let all = limits.connections * CONNECTION
-                + strangers * STRANGER
+                + strangers * limits.calls_per_connection as usize * REJECTION
                 + calls * CALL
                 + bytes
                 + followers * FOLLOWER;

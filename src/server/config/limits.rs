@@ -14,8 +14,8 @@ const CONNECTIONS_MAX: usize = 1_000_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CallLimits {
-    /// Memory of the process, in MiB, from which the node derives limits of connections, calls,
-    /// followers and bytes. The limits below apply, too. Zero: the limit of the cgroup, else 4096.
+    /// Memory of the process, in MiB. The node derives limits of connections, calls, followers and
+    /// bytes from it. The limits below apply, too. Zero: the limit of the cgroup, else 4096.
     pub memory_mib: u32,
     /// Concurrent gRPC connections on all listeners together. Further connections wait.
     pub connections: usize,
@@ -47,7 +47,7 @@ impl Default for CallLimits {
             memory_mib: 0,
             connections: 4_096,
             connections_per_address: 2_048,
-            calls_per_connection: 128,
+            calls_per_connection: 1_024,
             calls_per_caller: 512,
             checks_per_second: 100_000,
             requests_per_second: 2_000,

@@ -53,12 +53,8 @@ async fn the_message_bytes_of_a_caller_are_limited() {
 async fn unread_responses_count_as_calls() {
     const CALLS: u32 = 50;
     const ATTEMPTS: u32 = 200;
-    let running = limited(CallLimits {
-        calls_per_connection: ATTEMPTS,
-        calls_per_caller: CALLS as usize,
-        ..CallLimits::default()
-    })
-    .await;
+    let running =
+        limited(CallLimits { calls_per_caller: CALLS as usize, ..CallLimits::default() }).await;
     let address = tcp(&running);
     let mut tenant = admin(&running).await;
     for _ in 0..20 {

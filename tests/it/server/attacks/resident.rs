@@ -41,8 +41,8 @@ fn peak(server: &Server) -> usize {
     line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1_024
 }
 
-/// Opens a connection from another address, and 1,000 health checks with `fields` additional header fields, but no
-/// message.
+/// Opens a connection from another address, and 1,000 health checks with `fields` additional header
+/// fields, but no message.
 async fn hold_health_checks(address: SocketAddr, fields: usize) -> io::Result<Attacker<TcpStream>> {
     let mut block = call(HEALTH, "mallory");
     for _ in 0..fields {
