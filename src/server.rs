@@ -123,11 +123,12 @@ pub async fn start(
         max_staleness: config.max_staleness,
     };
     let (identity, refresh) = Identity::load(&config.common, &clock)?;
-    let node = CheckNode::new(new_node_id(), NodeKind::Replica, clock);
+    let budget = Budget::of_process(config.common.limits);
+    let node = CheckNode::limited(new_node_id(), NodeKind::Replica, clock, budget.node);
     let replica = Replica::new(Arc::clone(&node), Arc::clone(&store), config.max_staleness);
     let service = Service::new(Arc::clone(&replica), config.policy, limits);
     let service = Arc::new(service.with_checkpoint_key(config.checkpoint_key));
-    let mut running = Running::new(&listeners, &config.common).await?;
+    let mut running = Running::new(&listeners, &config.common, &budget).await?;
     running.store = Some(Arc::clone(&store));
     let source = ReadingsSource::new(&node, &running.connections, &identity);
     let source = source.with_service(&service);
@@ -158,7 +159,7 @@ pub async fn start(
         checks,
         service: Some(service),
         metrics,
-        budget: running.budget,
+        budget,
         reflection: config.common.reflection,
         identity,
     };
@@ -180,9 +181,9 @@ pub async fn start_sidecar(
     });
     let upstreams = upstreams.collect::<Result<Vec<_>, ServeError>>()?;
     let (identity, refresh) = Identity::load(&config.common, &clock)?;
-    let node = CheckNode::new(new_node_id(), NodeKind::Sidecar, clock);
-    let running = Running::new(&listeners, &config.common).await?;
-    node.limit_snapshots(running.budget.snapshot);
+    let budget = Budget::of_process(config.common.limits);
+    let node = CheckNode::limited(new_node_id(), NodeKind::Sidecar, clock, budget.node);
+    let running = Running::new(&listeners, &config.common, &budget).await?;
     let source = ReadingsSource::new(&node, &running.connections, &identity);
     let source = source.with_credentials(credentials);
     let metrics = Arc::new(Metrics::new(move || source.read()));
@@ -205,7 +206,7 @@ pub async fn start_sidecar(
         checks,
         service: None,
         metrics,
-        budget: running.budget,
+        budget,
         reflection: config.common.reflection,
         identity,
     };
@@ -214,8 +215,11 @@ pub async fn start_sidecar(
 }
 
 impl Running {
-    async fn new(listeners: &Listeners, config: &Common) -> Result<Self, ServeError> {
-        let budget = Budget::of_process(config.limits);
+    async fn new(
+        listeners: &Listeners,
+        config: &Common,
+        budget: &Budget,
+    ) -> Result<Self, ServeError> {
         let CallLimits { connections, connections_per_address, .. } = budget.limits;
         let shutdown = ShutdownHandle::default();
         let addresses = listeners.grpc.iter().map(Listener::address);
@@ -232,7 +236,6 @@ impl Running {
                 shutdown.abort_token(),
             )
             .with_unauthenticated_timeout(),
-            budget,
             shutdown,
             health: Health::new().await,
             store: None,

@@ -87,6 +87,8 @@ where
         if request.uri().path() == HEALTH_CHECK {
             return Either::Left(match connection.try_visit() {
                 Some(visit) => {
+                    // A call that waits keeps no long header.
+                    request.headers_mut().remove(AUTHORIZATION);
                     request.extensions_mut().insert(Arc::new(visit));
                     Either::Left(self.inner.call(request))
                 }

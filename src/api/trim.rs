@@ -10,26 +10,21 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, header};
 use tonic::body::Body;
 use tower::{Layer, Service};
 
-use crate::api::{
-    credentials::ACTOR,
-    grpc::reject_head,
-    observe::{CALL_ID, GRPC_TIMEOUT},
-};
+use crate::api::{credentials::ACTOR, grpc::reject_head, observe::GRPC_TIMEOUT};
 
 /// Maximum number of header fields of a request.
 const FIELDS_MAX: usize = 100;
 /// Maximum length of a path. The paths of all methods are shorter.
 const PATH_LENGTH_MAX: usize = 256;
-/// The headers that another layer or tonic reads. Each has one value.
-const READ: [HeaderName; 9] = [
+/// Maximum length of the value of a header that is read, except for credentials, in bytes.
+const VALUE_LENGTH_MAX: usize = 1_024;
+/// The headers that an inner layer or tonic reads. Each has one value.
+const READ: [HeaderName; 6] = [
     header::AUTHORIZATION,
     header::CONTENT_TYPE,
     header::TE,
     HeaderName::from_static("grpc-encoding"),
-    HeaderName::from_static("traceparent"),
-    HeaderName::from_static("tracestate"),
     GRPC_TIMEOUT,
-    CALL_ID,
     ACTOR,
 ];
 
@@ -39,7 +34,7 @@ pub struct TrimLayer;
 
 /// Replaces the head of each request by a copy of the headers that are read. A field of one byte
 /// takes a hundred bytes of memory, and a short value keeps the whole block of headers in memory.
-/// So this layer must precede every wait. Rejects requests with too many fields.
+/// So this layer must precede every wait. Rejects requests with too many or too long fields.
 #[derive(Debug, Clone)]
 pub struct Trim<S> {
     inner: S,
@@ -74,21 +69,27 @@ where
             let description = format!("must have at most {FIELDS_MAX} fields");
             return Either::Right(ready(Ok(reject_head(&description))));
         }
-        *request.headers_mut() = copy_of_read(request.headers());
+        let Some(headers) = copy_of_read(request.headers()) else {
+            let description = format!("must have fields of at most {VALUE_LENGTH_MAX} bytes");
+            return Either::Right(ready(Ok(reject_head(&description))));
+        };
+        *request.headers_mut() = headers;
         *request.uri_mut() = copy_of_path(request.uri());
         Either::Left(self.inner.call(request))
     }
 }
 
-fn copy_of_read(headers: &HeaderMap) -> HeaderMap {
+/// A copy of the headers that are read. `None`: a value is too long.
+fn copy_of_read(headers: &HeaderMap) -> Option<HeaderMap> {
     let mut copy = HeaderMap::new();
     for name in READ {
-        let value = headers.get(&name).map(|value| HeaderValue::from_bytes(value.as_bytes()));
-        if let Some(Ok(value)) = value {
-            copy.insert(name, value);
+        let Some(value) = headers.get(&name).map(HeaderValue::as_bytes) else { continue };
+        if value.len() > VALUE_LENGTH_MAX && name != header::AUTHORIZATION {
+            return None;
         }
+        copy.insert(name, HeaderValue::from_bytes(value).ok()?);
     }
-    copy
+    Some(copy)
 }
 
 /// A copy of the path. A path that is too long becomes `/`, which is no method either.
@@ -119,7 +120,7 @@ mod tests {
     fn only_the_headers_that_are_read_are_kept() {
         let request = Request::builder()
             .uri("https://host/service/Method")
-            .header("x-request-id", "7")
+            .header("grpc-timeout", "7S")
             .header("cookie", "a")
             .header("te", "trailers")
             .header("te", "again");
@@ -127,7 +128,7 @@ mod tests {
         assert_eq!(uri, "/service/Method");
         let fields: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value)).collect();
         assert_eq!(fields.len(), 2, "{fields:?}");
-        assert_eq!(headers["x-request-id"], "7");
+        assert_eq!(headers["grpc-timeout"], "7S");
         assert_eq!(headers["te"], "trailers");
     }
 
@@ -139,6 +140,18 @@ mod tests {
         };
         assert!(head(with(FIELDS_MAX)).is_some());
         assert!(head(with(FIELDS_MAX + 1)).is_none());
+    }
+
+    #[test]
+    fn only_credentials_may_be_long() {
+        let with = |name, length| {
+            let request = Request::builder().uri("/service/Method");
+            request.header(name, "a".repeat(length)).body(()).unwrap()
+        };
+        for (name, is_accepted) in [("authorization", true), ("te", false), ("cookie", true)] {
+            assert!(head(with(name, VALUE_LENGTH_MAX)).is_some());
+            assert_eq!(head(with(name, VALUE_LENGTH_MAX + 1)).is_some(), is_accepted, "{name}");
+        }
     }
 
     #[test]

@@ -1,9 +1,6 @@
 //! The state of a check node. Only the methods in this file change the view.
 
-use std::{
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -16,7 +13,9 @@ use crate::{
     domain::{Ack, BootTime, Clock, NodeId, NodeInfo, NodeKind, Position, Revision, Time},
     node::{
         change_buffer::ChangeBuffer,
+        followers::Followers,
         gauges::Gauges,
+        limits::NodeLimits,
         message::{Change, LeaseGrant},
         snapshot::Snapshot,
         state::{NodeState, StateGuard},
@@ -43,9 +42,7 @@ pub struct CheckNode {
     acks: WatchSender,
     /// Notified when a newer lease is requested.
     lease_requested: Notify,
-    /// Maximum size of a snapshot from an upstream, in bytes, estimated. Without it, any size is
-    /// accepted.
-    snapshot_bytes_max: OnceLock<u64>,
+    pub(super) limits: NodeLimits,
 }
 
 /// Changes that do not continue the node's log.
@@ -56,6 +53,16 @@ pub struct Gap(pub Revision);
 impl CheckNode {
     /// A node without a snapshot, which denies every check with `STALE`.
     pub fn new(id: NodeId, kind: NodeKind, clock: Arc<dyn Clock>) -> Arc<Self> {
+        Self::limited(id, kind, clock, NodeLimits::default())
+    }
+
+    /// Like [`Self::new`], with other limits than the default.
+    pub fn limited(
+        id: NodeId,
+        kind: NodeKind,
+        clock: Arc<dyn Clock>,
+        limits: NodeLimits,
+    ) -> Arc<Self> {
         let view = View {
             snapshot: Snapshot::default(),
             lease: None,
@@ -68,22 +75,15 @@ impl CheckNode {
             kind,
             clock,
             view: ArcSwap::from_pointee(view),
-            state: Mutex::default(),
+            state: Mutex::new(NodeState {
+                followers: Followers::limited(limits.followers),
+                ..NodeState::default()
+            }),
             progress: WatchSender::default(),
             acks: WatchSender::default(),
             lease_requested: Notify::new(),
-            snapshot_bytes_max: OnceLock::new(),
+            limits,
         })
-    }
-
-    /// Limits the snapshots that the node accepts from upstreams, in bytes. Call at most once.
-    pub fn limit_snapshots(&self, bytes_max: u64) {
-        self.snapshot_bytes_max.get_or_init(|| bytes_max);
-    }
-
-    /// Whether the node accepts a snapshot of this estimated size from an upstream.
-    pub(super) fn has_memory_for(&self, snapshot_bytes: u64) -> bool {
-        self.snapshot_bytes_max.get().is_none_or(|bytes_max| snapshot_bytes <= *bytes_max)
     }
 
     /// The id of this process.
@@ -219,6 +219,22 @@ impl CheckNode {
             View { snapshot, lease: None, database_clock, is_invalidated: false, monotonic_time };
         self.publish(view, |progress| progress.generation += 1);
         self.request_lease();
+    }
+
+    /// Frees the content of the snapshot, unless checks may be answered from it. Call before the
+    /// next snapshot is loaded: the memory may not suffice for both.
+    pub fn free_obsolete_snapshot(&self) {
+        let mut state = self.state.lock();
+        let view = self.view.load_full();
+        let is_valid = view.lease.is_some_and(|lease| lease.is_valid(self.boot_time()));
+        if view.snapshot.position().is_none() || (is_valid && !view.is_invalidated) {
+            return;
+        }
+        state.lease_tracker.reset();
+        state.followers.drop_transfers();
+        let snapshot = view.snapshot.emptied();
+        let view = View { snapshot, lease: None, is_invalidated: true, ..View::clone(&view) };
+        self.publish(view, |progress| progress.leases += 1);
     }
 
     /// Drops the lease until a new snapshot is loaded: the current one is not a state of the

@@ -6,7 +6,8 @@ use crate::{
     domain::{Ack, BootTime, NodeId, NodeInfo, NodeKind, Revision},
     node::{
         lease::{Lease, grantor_bound},
-        message::{FOLLOWERS_MAX, FOLLOWERS_PER_CALLER_MAX, Hello, REPORT_MAX, ToFollower},
+        limits::FollowerLimits,
+        message::{Hello, REPORT_MAX, REPORTED_MAX, ToFollower},
         snapshot_transfer::SnapshotTransfer,
     },
 };
@@ -20,6 +21,7 @@ pub type StreamId = u64;
 /// All nodes that may answer checks because of a lease from this node.
 #[derive(Debug, Default)]
 pub struct Followers {
+    limits: FollowerLimits,
     last_stream: StreamId,
     by_node: BTreeMap<NodeId, Follower>,
     /// Snapshots that are being sent. The node owns the transfers, not the streams, so a stalled
@@ -61,13 +63,19 @@ impl Follower {
 }
 
 impl Followers {
+    /// No followers, and at most as many as `limits` allow.
+    pub(super) fn limited(limits: FollowerLimits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
     /// Opens a stream for a follower, and replaces an earlier stream. `None` if the node or the
     /// caller has too many followers, including recent ones. A known follower may always return.
     pub fn connect(&mut self, hello: &Hello, caller: &Arc<str>, now: BootTime) -> Option<StreamId> {
         self.by_node.retain(|_, follower| follower.is_recent(now));
         if !self.by_node.contains_key(&hello.node_id) {
             let of_caller = self.by_node.values().filter(|known| known.caller == *caller).count();
-            if self.by_node.len() >= FOLLOWERS_MAX || of_caller >= FOLLOWERS_PER_CALLER_MAX {
+            let FollowerLimits { in_all, per_caller } = self.limits;
+            if self.by_node.len() >= in_all || of_caller >= per_caller {
                 return None;
             }
         }
@@ -101,6 +109,7 @@ impl Followers {
         self.transfers.remove(&stream);
         if let Some(follower) = self.current(node_id, stream) {
             follower.stream = None;
+            follower.report = Vec::new();
         }
     }
 
@@ -115,7 +124,7 @@ impl Followers {
     /// Drops all acknowledgements and streams: the node has another log now. The leases of
     /// followers stay counted.
     pub fn reset(&mut self) {
-        self.transfers.clear();
+        self.drop_transfers();
         for follower in self.by_node.values_mut() {
             follower.acked.revision = 0;
             follower.stream = None;
@@ -148,6 +157,11 @@ impl Followers {
         self.transfers.retain(|_, transfer| !transfer.is_stalled(now));
     }
 
+    /// Drops all snapshots that are being sent.
+    pub(super) fn drop_transfers(&mut self) {
+        self.transfers.clear();
+    }
+
     // === messages of followers ===
 
     /// Records that a follower has sent a message.
@@ -164,9 +178,12 @@ impl Followers {
         }
     }
 
-    /// Records the nodes that follow the follower.
-    pub fn record_report(&mut self, node_id: NodeId, stream: StreamId, report: Vec<NodeInfo>) {
+    /// Records the nodes that follow the follower, as many as fit in [`REPORTED_MAX`].
+    pub fn record_report(&mut self, node_id: NodeId, stream: StreamId, mut report: Vec<NodeInfo>) {
+        let reported = self.reported();
         if let Some(follower) = self.current(node_id, stream) {
+            report.truncate(REPORTED_MAX.saturating_sub(reported - follower.report.len()));
+            report.shrink_to_fit();
             follower.report = report;
         }
     }
@@ -227,6 +244,11 @@ impl Followers {
     /// The number of followers with a stream.
     pub fn connected(&self) -> usize {
         self.by_node.values().filter(|follower| follower.stream.is_some()).count()
+    }
+
+    /// The number of nodes in the reports of all followers.
+    pub fn reported(&self) -> usize {
+        self.by_node.values().map(|follower| follower.report.len()).sum()
     }
 
     /// The followers that are connected or hold a lease, and the nodes that follow these. At most

@@ -18,6 +18,8 @@ pub const PROTOCOL: u32 = 1;
 pub const PATH_MAX: usize = 4;
 /// Maximum number of nodes in one report.
 pub const REPORT_MAX: usize = 1_000;
+/// Maximum number of nodes in the reports of all followers of one node.
+pub const REPORTED_MAX: usize = 4 * REPORT_MAX;
 /// Maximum number of followers of one node.
 pub const FOLLOWERS_MAX: usize = 4_096;
 /// Maximum number of followers of one caller. The rest is for other callers.

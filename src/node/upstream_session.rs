@@ -20,7 +20,7 @@ use crate::{
         check_node::CheckNode,
         lease::EARLY_RENEWAL_PAUSE,
         message::{Hello, PATH_MAX, PROTOCOL, Pong, ToFollower, ToUpstream, Welcome},
-        snapshot::{Snapshot, weight},
+        snapshot::Snapshot,
     },
 };
 
@@ -81,8 +81,6 @@ pub struct UpstreamSession {
     is_confirmed: bool,
     /// The snapshot that is being received.
     incoming: Option<Snapshot>,
-    /// The estimated size of `incoming`, in bytes.
-    incoming_bytes: u64,
     max_staleness: Option<Duration>,
     /// Since when the upstream has had no valid lease; `None` while there is one.
     no_lease_since: Option<BootTime>,
@@ -100,7 +98,6 @@ impl UpstreamSession {
             is_welcome: false,
             is_confirmed: false,
             incoming: None,
-            incoming_bytes: 0,
             max_staleness: None,
             no_lease_since: None,
             has_others,
@@ -152,19 +149,16 @@ impl UpstreamSession {
         match (message, &mut self.incoming) {
             (ToFollower::Welcome(welcome), _) => self.receive_welcome(&welcome)?,
             (ToFollower::SnapshotBegin, None) => {
+                self.node.free_obsolete_snapshot();
                 self.incoming = Some(Snapshot::default());
-                self.incoming_bytes = 0;
             }
             (ToFollower::SnapshotLocks(locks), Some(snapshot)) => {
                 for terms in locks {
-                    self.incoming_bytes += terms.weight() as u64;
                     snapshot.insert_lock(terms);
                 }
             }
             (ToFollower::SnapshotGrants(grants), Some(snapshot)) => {
                 for (tenant_id, retained, terms) in grants {
-                    let texts = tenant_id.as_str().len() + terms.group_id.as_str().len();
-                    self.incoming_bytes += weight(&terms) + texts as u64;
                     snapshot.insert(&tenant_id, terms, retained);
                 }
             }
@@ -177,25 +171,28 @@ impl UpstreamSession {
                 }
             }
             (ToFollower::Changes(changes), None) => {
-                let bytes = self.node.gauges().snapshot_bytes;
-                self.require_memory(bytes)?;
                 self.node.apply(&changes).map_err(|gap| FollowError::Lost(gap.to_string()))?;
                 self.is_confirmed = true;
             }
             (ToFollower::Pong(pong), _) => self.receive_pong(pong)?,
             (_, _) => return Err(out_of_order("snapshot")),
         }
-        self.require_memory(self.incoming_bytes)
+        self.require_memory()
     }
 
-    /// Fails if a snapshot is larger than the memory of this node allows.
-    fn require_memory(&self, snapshot_bytes: u64) -> Result<(), FollowError> {
-        if self.node.has_memory_for(snapshot_bytes) {
+    /// Fails if the upstream has sent more than the memory of this node allows.
+    fn require_memory(&self) -> Result<(), FollowError> {
+        let bytes = match &self.incoming {
+            Some(snapshot) => snapshot.memory(),
+            None => self.node.view().snapshot.memory(),
+        };
+        let bytes_max = self.node.limits.snapshot_bytes;
+        if bytes <= bytes_max {
             return Ok(());
         }
         Err(FollowError::Lost(format!(
             "the upstream sends more than {} MiB of grants and locks; raise the memory limit",
-            snapshot_bytes >> 20
+            bytes_max >> 20
         )))
     }
 

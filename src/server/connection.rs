@@ -77,7 +77,7 @@ pub(super) struct ConnectionPermit {
     open: Arc<AtomicUsize>,
 }
 
-/// What an accepted connection holds.
+/// The resources of an accepted connection.
 #[derive(Debug)]
 pub(super) struct Admission {
     pub(super) permit: ConnectionPermit,
@@ -144,8 +144,9 @@ impl<IO> Connection<IO> {
         &self.info
     }
 
-    /// Fails once the connection is aborted or revoked, or has unsent bytes that are too old. Polled
-    /// only when no I/O is ready. Even a busy connection soon has a moment without ready I/O.
+    /// Fails once the connection is aborted or revoked, or has unsent bytes that are too old.
+    /// Polled only when no I/O is ready. Even a busy connection soon has a moment without ready
+    /// I/O.
     fn poll_closed<T>(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         let this = self.project();
         while this.unsent.as_mut().poll(cx).is_ready() {

@@ -130,7 +130,8 @@ impl ConnectionLimiter {
                 loop {
                     tokio::select! {
                         Some(done) = handshakes.next() => {
-                            if let Some((TlsConnection { stream, info, revoked }, admission)) = done {
+                            if let Some((tls, admission)) = done {
+                                let TlsConnection { stream, info, revoked } = tls;
                                 let connection = limiter.connection(stream, info, admission);
                                 let connection = connection.until_revoked(revoked);
                                 return Some((Ok(connection), (limiter, listener, handshakes)));

@@ -4,7 +4,10 @@ use std::fs;
 
 use tracing::info;
 
-use crate::server::config::CallLimits;
+use crate::{
+    node::{FollowerLimits, NodeLimits, message::FOLLOWERS_MAX},
+    server::config::CallLimits,
+};
 
 const MEBIBYTE: usize = 1_024 * 1_024;
 /// The memory limit if neither the configuration nor a cgroup states one.
@@ -24,7 +27,7 @@ const REJECTION: usize = 2 * 1_024;
 const CALL: usize = 16 * 1_024;
 /// Maximum memory of a follower: messages of a snapshot that are queued, that wait, and that are
 /// sent.
-const FOLLOWER: usize = 256 * 1_024;
+const FOLLOWER: usize = 128 * 1_024;
 /// Maximum number of long-message bytes that one caller has in flight.
 const BYTES_PER_CALLER_MAX: usize = 32 * MEBIBYTE;
 
@@ -42,10 +45,10 @@ pub(super) struct Budget {
     pub(super) bytes: usize,
     /// Bytes of long messages of one caller.
     pub(super) bytes_per_caller: usize,
-    /// Followers of all callers.
+    /// Streams to followers of all callers.
     pub(super) followers: usize,
-    /// Estimated bytes of a snapshot from an upstream.
-    pub(super) snapshot: u64,
+    /// Limits for followers and upstreams.
+    pub(super) node: NodeLimits,
 }
 
 impl Budget {
@@ -73,14 +76,14 @@ impl Budget {
         // One address takes at most half, if the memory is the limit.
         let per_address = connections.div_ceil(2);
         let calls = (memory / 16 / CALL).max(1);
-        let followers = (memory / 8 / FOLLOWER).max(1);
+        let followers = (memory / 8 / FOLLOWER).clamp(1, FOLLOWERS_MAX);
         let calls_per_connection = u32::try_from(memory / CALLS_PER_CONNECTION)
             .unwrap_or(u32::MAX)
             .clamp(1, configured.calls_per_connection);
         // All calls on a connection may wait for the client to read their errors.
         let stranger = calls_per_connection as usize * REJECTION;
         // The rest is for other callers.
-        let followers_per_caller = followers - followers / 4;
+        let followers_per_caller = configured.followers_per_caller.min(three_quarters(followers));
         let bytes_per_caller = (memory / 16).min(BYTES_PER_CALLER_MAX);
         Self {
             limits: CallLimits {
@@ -88,10 +91,17 @@ impl Budget {
                 connections_per_address: configured.connections_per_address.min(per_address),
                 calls_per_connection,
                 calls_per_caller: configured.calls_per_caller.min(calls.div_ceil(2)),
-                followers_per_caller: configured.followers_per_caller.min(followers_per_caller),
+                followers_per_caller,
                 ..configured
             },
-            snapshot: memory as u64 / 4,
+            node: NodeLimits {
+                // The other streams are for followers that return.
+                followers: FollowerLimits {
+                    in_all: three_quarters(followers),
+                    per_caller: three_quarters(followers_per_caller),
+                },
+                snapshot_bytes: memory as u64 / 4,
+            },
             strangers: memory / 16 / stranger,
             calls,
             bytes: memory / 8,
@@ -99,6 +109,11 @@ impl Budget {
             followers,
         }
     }
+}
+
+/// Three quarters, rounded up.
+fn three_quarters(number: usize) -> usize {
+    number - number / 4
 }
 
 /// The limit of the cgroup, in bytes. `None`: there is no limit.

@@ -13,8 +13,7 @@ use tracing::{error, info, warn};
 use crate::{
     api::health::{Health, Phase},
     server::{
-        config::ListenAddress, connections::ConnectionLimiter, error::ServeError, memory::Budget,
-        tasks::Tasks,
+        config::ListenAddress, connections::ConnectionLimiter, error::ServeError, tasks::Tasks,
     },
     store::Store,
 };
@@ -39,7 +38,6 @@ pub struct Running {
     pub(super) background: Tasks,
     /// The gRPC connections.
     pub(super) connections: ConnectionLimiter,
-    pub(super) budget: Budget,
     pub(super) health: Health,
     /// `None`: a sidecar.
     pub(super) store: Option<Arc<Store>>,

@@ -40,7 +40,7 @@ pub(super) struct CountedBody {
     permit: Option<Arc<CallPermit>>,
 }
 
-/// What a call holds until the response is written.
+/// The resource of a call until the response is written.
 #[derive(Debug, Clone)]
 pub(super) enum Holder {
     Caller(Arc<CallPermit>),

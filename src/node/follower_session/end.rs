@@ -2,7 +2,7 @@
 
 use crate::{
     domain::Revision,
-    node::message::{FOLLOWERS_MAX, MESSAGES_PER_SECOND, PROTOCOL},
+    node::message::{MESSAGES_PER_SECOND, PROTOCOL},
 };
 
 /// Why the upstream has ended a stream.
@@ -57,8 +57,8 @@ pub enum SessionEnd {
     /// wait for the follower.
     #[error("the follower has not acknowledged revision {0} within the timeout; reconnect")]
     Unacknowledged(Revision),
-    /// The node has the maximum number of followers.
-    #[error("this node has {FOLLOWERS_MAX} followers, the maximum; follow another node")]
+    /// The node or the caller has the maximum number of followers.
+    #[error("this node or the caller has the maximum number of followers; follow another node")]
     TooMany,
     /// The node has replaced the snapshot.
     #[error("this node has replaced its snapshot; reconnect")]

@@ -3,12 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use support_access::{
-    domain::{BootTime, NodeId, time::from_micros},
+    domain::{BootTime, NodeId, NodeInfo, NodeKind, time::from_micros},
     node::{
         Snapshot,
         followers::Followers,
         lease::{ClockReading, Lease},
-        message::{FOLLOWERS_MAX, FOLLOWERS_PER_CALLER_MAX, Hello, PROTOCOL},
+        message::{
+            FOLLOWERS_MAX, FOLLOWERS_PER_CALLER_MAX, Hello, PROTOCOL, REPORT_MAX, REPORTED_MAX,
+        },
         snapshot_transfer::SnapshotTransfer,
     },
 };
@@ -69,6 +71,37 @@ fn disconnected_followers_with_a_lease_count_for_their_caller() {
     assert!(followers.connect(&hello(7), &callers[0], now).is_some(), "a follower returns");
     let later = now + 3 * max_staleness;
     assert!(followers.connect(&hello(FOLLOWERS_MAX + 1), &callers[0], later).is_some());
+}
+
+#[test]
+fn the_number_of_reported_nodes_is_bounded() {
+    let (mut followers, now) = (Followers::default(), BootTime(0));
+    let relay = |number: usize| hello(number).node_id;
+    let report = |count| {
+        let info = |number: usize| NodeInfo {
+            node_id: NodeId(Uuid::from_u128(1_000_000 + number as u128)),
+            kind: NodeKind::Sidecar,
+            version: String::new(),
+            upstream: None,
+            revision: 0,
+            lease_age: None,
+            silent_for: Duration::ZERO,
+        };
+        (0..count).map(info).collect::<Vec<_>>()
+    };
+    let streams: Vec<_> =
+        (0..10).map(|number| followers.connect(&hello(number), &"one".into(), now)).collect();
+    for (number, stream) in streams.iter().enumerate() {
+        followers.record_report(relay(number), stream.unwrap(), report(REPORT_MAX));
+    }
+    assert_eq!(followers.reported(), REPORTED_MAX);
+    followers.record_report(relay(0), streams[0].unwrap(), report(1));
+    followers.record_report(relay(9), streams[9].unwrap(), report(REPORT_MAX));
+    assert_eq!(followers.reported(), REPORTED_MAX, "a shorter report makes room");
+    for (number, stream) in streams.iter().enumerate() {
+        followers.disconnect(relay(number), stream.unwrap());
+    }
+    assert_eq!(followers.reported(), 0);
 }
 
 fn hello(number: usize) -> Hello {
