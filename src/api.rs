@@ -1,8 +1,8 @@
 //! The interfaces: gRPC, and an HTTP endpoint for metrics and health.
 //!
 //! Layers of gRPC, from the outside in: [`observe`], [`shutdown`], [`trim`],
-//! [`grpc::explain_refusal`], [`authenticate`], [`limit`], and [`detached`] around services that make
-//! changes.
+//! [`grpc::explain_refusal`], [`authenticate`], [`limit`], and [`detached`] around services that
+//! make changes.
 //! `grpc/convert.rs` converts messages, `grpc/status.rs` converts errors.
 
 pub mod authenticate;

@@ -221,22 +221,6 @@ impl CheckNode {
         self.request_lease();
     }
 
-    /// Frees the content of the snapshot, unless checks may be answered from it. Call before the
-    /// next snapshot is loaded: the memory may not suffice for both.
-    pub fn free_obsolete_snapshot(&self) {
-        let mut state = self.state.lock();
-        let view = self.view.load_full();
-        let is_valid = view.lease.is_some_and(|lease| lease.is_valid(self.boot_time()));
-        if view.snapshot.position().is_none() || (is_valid && !view.is_invalidated) {
-            return;
-        }
-        state.lease_tracker.reset();
-        state.followers.drop_transfers();
-        let snapshot = view.snapshot.emptied();
-        let view = View { snapshot, lease: None, is_invalidated: true, ..View::clone(&view) };
-        self.publish(view, |progress| progress.leases += 1);
-    }
-
     /// Drops the lease until a new snapshot is loaded: the current one is not a state of the
     /// database's log.
     pub fn invalidate(&self) {

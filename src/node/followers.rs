@@ -124,7 +124,7 @@ impl Followers {
     /// Drops all acknowledgements and streams: the node has another log now. The leases of
     /// followers stay counted.
     pub fn reset(&mut self) {
-        self.drop_transfers();
+        self.transfers.clear();
         for follower in self.by_node.values_mut() {
             follower.acked.revision = 0;
             follower.stream = None;
@@ -155,11 +155,6 @@ impl Followers {
     /// Drops the snapshots of followers that read too slowly.
     pub fn drop_stalled_transfers(&mut self, now: BootTime) {
         self.transfers.retain(|_, transfer| !transfer.is_stalled(now));
-    }
-
-    /// Drops all snapshots that are being sent.
-    pub(super) fn drop_transfers(&mut self) {
-        self.transfers.clear();
     }
 
     // === messages of followers ===

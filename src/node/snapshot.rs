@@ -114,11 +114,6 @@ impl Snapshot {
         })
     }
 
-    /// The position without the content. Nothing can be answered from it, and no follower gets it.
-    pub(super) fn emptied(&self) -> Self {
-        Self { position: self.position, ..Self::default() }
-    }
-
     /// The gauges of the snapshot, for metrics.
     pub fn gauges(&self) -> Gauges {
         Gauges {

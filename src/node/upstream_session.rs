@@ -148,10 +148,7 @@ impl UpstreamSession {
         }
         match (message, &mut self.incoming) {
             (ToFollower::Welcome(welcome), _) => self.receive_welcome(&welcome)?,
-            (ToFollower::SnapshotBegin, None) => {
-                self.node.free_obsolete_snapshot();
-                self.incoming = Some(Snapshot::default());
-            }
+            (ToFollower::SnapshotBegin, None) => self.incoming = Some(Snapshot::default()),
             (ToFollower::SnapshotLocks(locks), Some(snapshot)) => {
                 for terms in locks {
                     snapshot.insert_lock(terms);

@@ -15,11 +15,17 @@ const DEFAULT: usize = 4_096 * MEBIBYTE;
 /// Files with the limit of the cgroup, version 2 and version 1, as a container sees them.
 const CGROUP_LIMITS: [&str; 2] =
     ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
-/// Maximum memory of a connection, for each purpose below: a window of requests that no handler has
-/// read, the buffers of TLS, and the tables of HTTP/2.
-const CONNECTION: usize = 128 * 1_024;
+/// Maximum memory of a connection beyond the window: the buffers of TLS, and the tables of HTTP/2.
+const CONNECTION: usize = 64 * 1_024;
 /// Memory for each concurrent call on one connection, shared by all connections.
-const CALLS_PER_CONNECTION: usize = 4 * MEBIBYTE;
+const CALLS_PER_CONNECTION: usize = 8 * MEBIBYTE;
+/// Minimum HTTP/2 window of a connection, and the window of a stream, in bytes.
+pub(super) const WINDOW_MIN: u32 = 65_535;
+/// Maximum window of HTTP/2 (RFC 9113, section 6.9.1).
+const WINDOW_MAX: u32 = (1 << 31) - 1;
+/// Minimum window of a connection for each call, in bytes. `h2` closes a connection whose short
+/// messages, at 256 bytes each, fill half of the window before they are read.
+const WINDOW_PER_CALL: u32 = 512;
 /// Maximum memory of a rejected call whose error the client does not read.
 const REJECTION: usize = 2 * 1_024;
 /// Maximum uncounted memory of a call: the copied head, a short message, a short response, and the
@@ -37,6 +43,8 @@ const BYTES_PER_CALLER_MAX: usize = 32 * MEBIBYTE;
 pub(super) struct Budget {
     /// The configured limits, lowered where the memory requires it.
     pub(super) limits: CallLimits,
+    /// The HTTP/2 window of a connection, in bytes: what a client may send before the server reads.
+    pub(super) window: u32,
     /// Connections without an authenticated call.
     pub(super) strangers: usize,
     /// Calls of all callers.
@@ -72,14 +80,16 @@ impl Budget {
     }
 
     fn within(memory: usize, configured: CallLimits) -> Self {
-        let connections = (memory / 8 / CONNECTION).max(1);
-        // One address takes at most half, if the memory is the limit.
-        let per_address = connections.div_ceil(2);
         let calls = (memory / 16 / CALL).max(1);
         let followers = (memory / 8 / FOLLOWER).clamp(1, FOLLOWERS_MAX);
         let calls_per_connection = u32::try_from(memory / CALLS_PER_CONNECTION)
             .unwrap_or(u32::MAX)
             .clamp(1, configured.calls_per_connection);
+        let window =
+            calls_per_connection.saturating_mul(WINDOW_PER_CALL).clamp(WINDOW_MIN, WINDOW_MAX);
+        let connections = (memory / 8 / (CONNECTION + window as usize)).max(1);
+        // One address takes at most half, if the memory is the limit.
+        let per_address = connections.div_ceil(2);
         // All calls on a connection may wait for the client to read their errors.
         let stranger = calls_per_connection as usize * REJECTION;
         // The rest is for other callers.
@@ -102,6 +112,7 @@ impl Budget {
                 },
                 snapshot_bytes: memory as u64 / 4,
             },
+            window,
             strangers: memory / 16 / stranger,
             calls,
             bytes: memory / 8,
@@ -131,9 +142,10 @@ mod tests {
     fn callers_use_at_most_half_of_the_memory() {
         for mebibytes in [64, 256, 512, 1_024, 16_384] {
             let memory = mebibytes * MEBIBYTE;
+            let budget = Budget::within(memory, CallLimits::default());
             let Budget { limits, strangers, calls, bytes, bytes_per_caller, followers, .. } =
-                Budget::within(memory, CallLimits::default());
-            let all = limits.connections * CONNECTION
+                budget;
+            let all = limits.connections * (CONNECTION + budget.window as usize)
                 + strangers * limits.calls_per_connection as usize * REJECTION
                 + calls * CALL
                 + bytes
@@ -150,5 +162,6 @@ mod tests {
         assert_eq!((limits.connections, limits.calls_per_caller), (7, 3));
         let lowered = Budget::within(256 * MEBIBYTE, CallLimits::default()).limits;
         assert_eq!((lowered.connections, lowered.connections_per_address), (256, 128));
+        assert_eq!(lowered.calls_per_connection, 32);
     }
 }

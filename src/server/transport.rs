@@ -48,8 +48,13 @@ use crate::{
     },
     node::CheckNode,
     server::{
-        accept::LocalListener, connection::Connection, connections::ConnectionLimiter,
-        identity::Identity, listeners::Listener, memory::Budget, tasks::Tasks,
+        accept::LocalListener,
+        connection::Connection,
+        connections::ConnectionLimiter,
+        identity::Identity,
+        listeners::Listener,
+        memory::{Budget, WINDOW_MIN},
+        tasks::Tasks,
     },
     service::{Service, check::Checks},
 };
@@ -59,9 +64,6 @@ pub(super) const METRICS_CONNECTIONS_MAX: usize = 256;
 /// Maximum number of these connections from one network, so that no client can deny the endpoint to
 /// others.
 pub(super) const METRICS_CONNECTIONS_PER_NETWORK_MAX: usize = 64;
-/// Size of the HTTP/2 windows of a stream and of a connection, in bytes: what a client may send
-/// before the server reads.
-const WINDOW: u32 = 65_535;
 /// Maximum size of the metadata of a call, in bytes.
 const METADATA_LENGTH_MAX: u32 = 16 * 1_024;
 /// Maximum size of the head of an HTTP/1 request, in bytes.
@@ -89,6 +91,7 @@ pub(super) struct GrpcServer {
     observe: ObserveLayer,
     limit: LimitLayer,
     calls_per_connection: u32,
+    window: u32,
     keepalive_interval: Duration,
     keepalive_timeout: Duration,
     identity: Identity,
@@ -150,6 +153,7 @@ impl GrpcServer {
                 requests_per_second: at_least_one(limits.requests_per_second),
             }),
             calls_per_connection: limits.calls_per_connection,
+            window: budget.window,
             keepalive_interval: limits.keepalive_interval.0,
             keepalive_timeout: limits.keepalive_timeout.0,
             identity: identity.clone(),
@@ -188,8 +192,8 @@ impl GrpcServer {
     {
         let server = Server::builder()
             .max_concurrent_streams(self.calls_per_connection)
-            .initial_stream_window_size(WINDOW)
-            .initial_connection_window_size(WINDOW)
+            .initial_stream_window_size(WINDOW_MIN)
+            .initial_connection_window_size(self.window)
             .http2_max_header_list_size(METADATA_LENGTH_MAX)
             .http2_keepalive_interval(Some(self.keepalive_interval))
             .http2_keepalive_timeout(Some(self.keepalive_timeout))

@@ -44,7 +44,7 @@ impl<K: Eq + Hash + Clone> KeyedSemaphore<K> {
         self.try_acquire_many(key, 1)
     }
 
-    /// Acquires `count` permits, at least one. `None`: the key or all keys would exceed the maximum.
+    /// Acquires `count` permits, at least one. `None`: the key or all keys would exceed a maximum.
     pub fn try_acquire_many(self: &Arc<Self>, key: &K, count: usize) -> Option<KeyedPermit<K>> {
         let mut held = self.held.lock();
         let before = held.by_key.get(key).copied().unwrap_or(0);

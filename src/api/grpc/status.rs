@@ -20,9 +20,12 @@ mod session;
 mod size;
 #[cfg(test)]
 mod tests;
+mod unread;
 
 use session::session_end;
 use size::{fitting_message, fitting_text, fitting_violations, listed};
+pub(super) use unread::unread_in_stream;
+pub use unread::{Unread, explain_refusal, reject_unread, too_long};
 
 /// The maximum length of a message from a caller, in bytes.
 pub const MESSAGE_LENGTH_MAX: usize = 4 * 1_024 * 1_024;
@@ -30,32 +33,10 @@ pub const MESSAGE_LENGTH_MAX: usize = 4 * 1_024 * 1_024;
 const DOMAIN: &str = "supportaccess.v1";
 /// The metadata key of the id under which the log has the details of an internal error.
 const CALL_ID: &str = "call_id";
-/// How prost and tonic report that a message cannot be decoded.
-const MALFORMED_MESSAGE: [&str; 4] = [
-    "failed to decode Protobuf message: ",
-    "protocol error: received message with ",
-    "Unexpected EOF decoding stream.",
-    "Missing request message.",
-];
 
 /// The error of a handler.
 #[derive(Debug)]
 pub(super) struct Failure(Box<Status>);
-
-/// Why the message of a request could not be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unread {
-    /// The message is longer than [`MESSAGE_LENGTH_MAX`].
-    TooLong,
-    /// The decoded message would take too much memory.
-    TooManyFields,
-    /// The message did not arrive before the deadline.
-    Late,
-    /// The caller's requests in flight are too large.
-    Excess,
-    /// The caller disconnected before the end of the message.
-    Disconnected,
-}
 
 /// An error under construction.
 struct StatusBuilder {
@@ -355,68 +336,7 @@ fn trailers(status: &Status) -> HeaderMap {
     trailers
 }
 
-/// Why the next message of a stream, of at most `length_max` bytes, could not be read.
-pub(super) fn unread_in_stream(status: Status, length_max: usize) -> Failure {
-    match status.code() {
-        Code::OutOfRange => too_long(length_max).into(),
-        _ if is_malformed_message(&status) => malformed_message().into(),
-        _ => status.into(),
-    }
-}
-
 /// The error that ends a message whose caller has disconnected.
 pub fn disconnected() -> Status {
     Status::cancelled("the client closed the stream before the end of the message")
-}
-
-/// Rejects a request whose message could not be read.
-pub fn reject_unread(cause: Unread) -> Response<Body> {
-    match cause {
-        Unread::TooLong => too_long(MESSAGE_LENGTH_MAX),
-        Unread::TooManyFields => {
-            let description = "has too many fields; send fewer in one message";
-            invalid(&Violations::of("message", ViolationReason::OutOfRange, description))
-        }
-        Unread::Late => late("the message did not arrive before the deadline"),
-        Unread::Excess => excess(),
-        Unread::Disconnected => disconnected(),
-    }
-    .into_http()
-}
-
-/// Gives the errors of tonic the codes and details of this API. Tonic rejects a message that is too
-/// long ([`Code::OutOfRange`], which no handler returns) or cannot be decoded, and a call of a
-/// method that does not exist.
-pub fn explain_refusal(response: Response<Body>) -> Response<Body> {
-    let headers = response.headers();
-    // Most responses have no status in their headers, and few have one of these codes.
-    let code = headers.get(Status::GRPC_STATUS).map(|code| Code::from_bytes(code.as_bytes()));
-    let is_malformed =
-        || Status::from_header_map(headers).is_some_and(|status| is_malformed_message(&status));
-    match code {
-        Some(Code::OutOfRange) => too_long(MESSAGE_LENGTH_MAX).into_http(),
-        Some(Code::Internal) if is_malformed() => malformed_message().into_http(),
-        // Tonic sends no message if no route matches.
-        Some(Code::Unimplemented) if !headers.contains_key(Status::GRPC_MESSAGE) => {
-            method_not_found().into_http()
-        }
-        _ => response,
-    }
-}
-
-/// Whether tonic could not decode a message. Tonic returns the same code for internal errors.
-fn is_malformed_message(status: &Status) -> bool {
-    status.code() == Code::Internal
-        && MALFORMED_MESSAGE.iter().any(|start| status.message().starts_with(start))
-}
-
-fn malformed_message() -> Status {
-    let description = "must be a message of the RPC's request type";
-    invalid(&Violations::of("message", ViolationReason::Malformed, description))
-}
-
-/// The error that ends a message that is too long.
-pub fn too_long(length_max: usize) -> Status {
-    let description = format!("must be at most {length_max} bytes long");
-    invalid(&Violations::of("message", ViolationReason::OutOfRange, description))
 }

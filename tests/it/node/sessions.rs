@@ -10,7 +10,7 @@ use support_access::{
     node::{
         CheckNode, NodeLimits, Snapshot,
         follower_session::{FollowerSession, SessionEnd},
-        message::{Hello, LeaseGrant, PROTOCOL, ToFollower, ToUpstream, Welcome},
+        message::{Hello, PROTOCOL, ToFollower, ToUpstream, Welcome},
         upstream_session::{FollowError, UpstreamSession},
     },
 };
@@ -60,32 +60,6 @@ fn an_upstream_that_sends_an_endless_snapshot_is_left() {
     };
     assert!(matches!(left, FollowError::Lost(_)), "{left:?}");
     assert!(received < 10_000, "{received} locks");
-}
-
-#[test]
-fn a_snapshot_that_answers_no_check_is_freed_before_the_next() {
-    let now = from_micros(0).unwrap();
-    for (is_answering, locks) in [(true, 1), (false, 0)] {
-        let clock = Arc::new(ManualClock::at(now));
-        let node = CheckNode::new(NodeId(Uuid::nil()), NodeKind::Sidecar, clock);
-        let mut snapshot = Snapshot::beginning(Epoch(Uuid::nil()), TokenKey([0; 16]));
-        snapshot.insert_lock(lock(0));
-        node.replace_snapshot(snapshot);
-        if is_answering {
-            let (age, max_staleness) = (Duration::ZERO, Duration::from_secs(2));
-            let lease = LeaseGrant { revision: 0, age, max_staleness, now: now.into() };
-            node.record_response(node.start_renewal(), lease, None);
-        }
-        assert_eq!(node.read_view().is_fresh(), is_answering);
-        let mut session = UpstreamSession::new(Arc::clone(&node), false);
-        session.receive(welcome()).unwrap();
-        session.receive(ToFollower::SnapshotBegin).unwrap();
-        assert_eq!(node.gauges().locks, locks);
-        assert_eq!(node.read_view().is_fresh(), is_answering);
-        // Without the content, the node does not resume at this position.
-        let ToUpstream::Hello(hello) = session.hello() else { unreachable!() };
-        assert_eq!(hello.position.is_some(), is_answering);
-    }
 }
 
 fn welcome() -> ToFollower {
