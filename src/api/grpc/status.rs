@@ -25,7 +25,8 @@ mod unread;
 use session::session_end;
 use size::{fitting_message, fitting_text, fitting_violations, listed};
 pub(super) use unread::unread_in_stream;
-pub use unread::{Unread, explain_refusal, reject_unread, too_long};
+pub use unread::{Unread, reject_unread, too_long};
+use unread::{is_malformed_message, malformed_message};
 
 /// The maximum length of a message from a caller, in bytes.
 pub const MESSAGE_LENGTH_MAX: usize = 4 * 1_024 * 1_024;
@@ -309,6 +310,26 @@ fn replica_required_status() -> Status {
 fn method_not_found() -> Status {
     let message = "the server has no such method; use a server and a client of the same version";
     StatusBuilder::new(ErrorReason::MethodNotFound, message).build()
+}
+
+/// Gives the errors of tonic the codes and details of this API. Tonic rejects a message that is too
+/// long ([`Code::OutOfRange`], which no handler returns) or cannot be decoded, and a call of a
+/// method that does not exist.
+pub fn explain_refusal(response: Response<Body>) -> Response<Body> {
+    let headers = response.headers();
+    // Most responses have no status in their headers, and few have one of these codes.
+    let code = headers.get(Status::GRPC_STATUS).map(|code| Code::from_bytes(code.as_bytes()));
+    let is_malformed =
+        || Status::from_header_map(headers).is_some_and(|status| is_malformed_message(&status));
+    match code {
+        Some(Code::OutOfRange) => too_long(MESSAGE_LENGTH_MAX).into_http(),
+        Some(Code::Internal) if is_malformed() => malformed_message().into_http(),
+        // Tonic sends no message if no route matches.
+        Some(Code::Unimplemented) if !headers.contains_key(Status::GRPC_MESSAGE) => {
+            method_not_found().into_http()
+        }
+        _ => response,
+    }
 }
 
 /// The error that ends a stream whose caller's credentials have expired.

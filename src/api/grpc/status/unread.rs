@@ -3,7 +3,7 @@
 use http::Response;
 use tonic::{Code, Status, body::Body};
 
-use super::{Failure, MESSAGE_LENGTH_MAX, disconnected, excess, invalid, late, method_not_found};
+use super::{Failure, MESSAGE_LENGTH_MAX, disconnected, excess, invalid, late};
 use crate::domain::{ViolationReason, violation::Violations};
 
 /// How prost and tonic report that a message cannot be decoded.
@@ -53,33 +53,13 @@ pub fn reject_unread(cause: Unread) -> Response<Body> {
     .into_http()
 }
 
-/// Gives the errors of tonic the codes and details of this API. Tonic rejects a message that is too
-/// long ([`Code::OutOfRange`], which no handler returns) or cannot be decoded, and a call of a
-/// method that does not exist.
-pub fn explain_refusal(response: Response<Body>) -> Response<Body> {
-    let headers = response.headers();
-    // Most responses have no status in their headers, and few have one of these codes.
-    let code = headers.get(Status::GRPC_STATUS).map(|code| Code::from_bytes(code.as_bytes()));
-    let is_malformed =
-        || Status::from_header_map(headers).is_some_and(|status| is_malformed_message(&status));
-    match code {
-        Some(Code::OutOfRange) => too_long(MESSAGE_LENGTH_MAX).into_http(),
-        Some(Code::Internal) if is_malformed() => malformed_message().into_http(),
-        // Tonic sends no message if no route matches.
-        Some(Code::Unimplemented) if !headers.contains_key(Status::GRPC_MESSAGE) => {
-            method_not_found().into_http()
-        }
-        _ => response,
-    }
-}
-
 /// Whether tonic could not decode a message. Tonic returns the same code for internal errors.
-fn is_malformed_message(status: &Status) -> bool {
+pub(super) fn is_malformed_message(status: &Status) -> bool {
     status.code() == Code::Internal
         && MALFORMED_MESSAGE.iter().any(|start| status.message().starts_with(start))
 }
 
-fn malformed_message() -> Status {
+pub(super) fn malformed_message() -> Status {
     let description = "must be a message of the RPC's request type";
     invalid(&Violations::of("message", ViolationReason::Malformed, description))
 }
