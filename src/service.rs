@@ -35,6 +35,7 @@ pub mod page;
 pub mod policy;
 pub mod review;
 pub mod revoke_all;
+pub mod unsent;
 pub mod verification;
 
 pub use enforce::{Enforcement, EnforcementState, EventView};

@@ -13,7 +13,7 @@ const WEIGHT_MAX: usize = 16 * 1_024 * 1_024;
 /// Maximum number of changes in one message.
 const BATCH: usize = 200;
 /// Maximum size of the changes in one message, in bytes. A larger change is sent alone.
-const BATCH_WEIGHT: usize = 64 * 1_024;
+const BATCH_WEIGHT: usize = 16 * 1_024;
 
 /// Changes in the order of the log, without gaps, up to the revision of the node.
 #[derive(Debug)]

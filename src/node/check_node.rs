@@ -13,7 +13,9 @@ use crate::{
     domain::{Ack, BootTime, Clock, NodeId, NodeInfo, NodeKind, Position, Revision, Time},
     node::{
         change_buffer::ChangeBuffer,
+        followers::Followers,
         gauges::Gauges,
+        limits::NodeLimits,
         message::{Change, LeaseGrant},
         snapshot::Snapshot,
         state::{NodeState, StateGuard},
@@ -40,6 +42,7 @@ pub struct CheckNode {
     acks: WatchSender,
     /// Notified when a newer lease is requested.
     lease_requested: Notify,
+    pub(super) limits: NodeLimits,
 }
 
 /// Changes that do not continue the node's log.
@@ -50,6 +53,16 @@ pub struct Gap(pub Revision);
 impl CheckNode {
     /// A node without a snapshot, which denies every check with `STALE`.
     pub fn new(id: NodeId, kind: NodeKind, clock: Arc<dyn Clock>) -> Arc<Self> {
+        Self::limited(id, kind, clock, NodeLimits::default())
+    }
+
+    /// Like [`Self::new`], with other limits than the default.
+    pub fn limited(
+        id: NodeId,
+        kind: NodeKind,
+        clock: Arc<dyn Clock>,
+        limits: NodeLimits,
+    ) -> Arc<Self> {
         let view = View {
             snapshot: Snapshot::default(),
             lease: None,
@@ -62,10 +75,14 @@ impl CheckNode {
             kind,
             clock,
             view: ArcSwap::from_pointee(view),
-            state: Mutex::default(),
+            state: Mutex::new(NodeState {
+                followers: Followers::limited(limits.followers),
+                ..NodeState::default()
+            }),
             progress: WatchSender::default(),
             acks: WatchSender::default(),
             lease_requested: Notify::new(),
+            limits,
         })
     }
 

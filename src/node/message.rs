@@ -17,6 +17,8 @@ pub const PROTOCOL: u32 = 1;
 pub const PATH_MAX: usize = 4;
 /// Maximum number of followers of one node.
 pub const FOLLOWERS_MAX: usize = 4_096;
+/// Maximum number of followers with one credential. The rest is for other credentials.
+pub const FOLLOWERS_PER_CREDENTIAL_MAX: usize = FOLLOWERS_MAX / 4 * 3;
 /// Maximum rate of a follower's messages, and the size of a burst.
 pub const MESSAGES_PER_SECOND: u32 = 1_000;
 

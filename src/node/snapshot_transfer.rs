@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Maximum size of one message, in bytes, estimated.
-const MESSAGE_WEIGHT_MAX: u64 = 64 * 1_024;
+const MESSAGE_WEIGHT_MAX: u64 = 16 * 1_024;
 /// Maximum time that a follower may take to read one message.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -193,8 +193,8 @@ impl ErrorReason {
             ),
             Self::TooManyBytes => (
                 ResourceExhausted,
-                "The caller's requests in flight are too large.",
-                "Retry after the delay, with smaller requests.",
+                "The caller's requests and unread responses are too large.",
+                "Read all responses, and retry after the delay with smaller requests or pages.",
             ),
             Self::HelloExpected => (
                 InvalidArgument,

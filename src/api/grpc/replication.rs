@@ -44,7 +44,7 @@ pub const RESPONSE_LENGTH_MAX: usize = 1_024 * 1_024;
 /// The time in which a follower must send its first message.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// The maximum number of messages that wait to be sent to one follower.
-const QUEUE_LENGTH: usize = 2;
+const QUEUE_LENGTH: usize = 1;
 
 /// The service at a node that other nodes may follow.
 #[derive(Debug, Clone)]
@@ -55,9 +55,10 @@ pub struct ReplicationService {
 }
 
 impl ReplicationService {
-    /// The service at `node`, with a maximum number of followers for each caller.
-    pub fn new(node: Arc<CheckNode>, followers_per_caller: usize) -> Self {
-        Self { node, followers: Arc::new(KeyedSemaphore::new(followers_per_caller)) }
+    /// The service at `node`, with a maximum number of followers for each caller, and for all.
+    pub fn new(node: Arc<CheckNode>, followers_per_caller: usize, followers: usize) -> Self {
+        let streams = KeyedSemaphore::new(followers_per_caller).with_total(followers);
+        Self { node, followers: Arc::new(streams) }
     }
 }
 

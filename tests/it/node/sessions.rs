@@ -1,13 +1,17 @@
-//! The session of one follower.
+//! The sessions of one follower and of one upstream.
 
 use std::{sync::Arc, time::Duration};
 
 use support_access::{
-    domain::{Epoch, NodeId, NodeKind, TokenKey, clock::ManualClock, time::from_micros},
+    domain::{
+        Epoch, LockId, LockTarget, LockTerms, NodeId, NodeKind, Party, TokenKey,
+        clock::ManualClock, time::from_micros,
+    },
     node::{
-        CheckNode, Snapshot,
+        CheckNode, NodeLimits, Snapshot,
         follower_session::{FollowerSession, SessionEnd},
-        message::{Hello, PROTOCOL, ToFollower, ToUpstream},
+        message::{Hello, PROTOCOL, ToFollower, ToUpstream, Welcome},
+        upstream_session::{FollowError, UpstreamSession},
     },
 };
 use uuid::Uuid;
@@ -35,4 +39,40 @@ fn a_session_that_ends_during_a_snapshot_is_disconnected() {
     assert_eq!(node.gauges().followers, 1);
     drop(session);
     assert_eq!(node.gauges().followers, 0);
+}
+
+#[test]
+fn an_upstream_that_sends_an_endless_snapshot_is_left() {
+    const BYTES_MAX: u64 = 1_024 * 1_024;
+    let clock = Arc::new(ManualClock::at(from_micros(0).unwrap()));
+    let limits = NodeLimits { snapshot_bytes: BYTES_MAX, ..NodeLimits::default() };
+    let node = CheckNode::limited(NodeId(Uuid::nil()), NodeKind::Sidecar, clock, limits);
+    let mut session = UpstreamSession::new(Arc::clone(&node), false);
+    session.receive(welcome()).unwrap();
+    session.receive(ToFollower::SnapshotBegin).unwrap();
+    let mut received = 0;
+    let left = loop {
+        let locks: Vec<_> = (received..received + 100).map(lock).collect();
+        received += 100;
+        if let Err(error) = session.receive(ToFollower::SnapshotLocks(locks)) {
+            break error;
+        }
+    };
+    assert!(matches!(left, FollowError::Lost(_)), "{left:?}");
+    assert!(received < 10_000, "{received} locks");
+}
+
+fn welcome() -> ToFollower {
+    let node_id = NodeId(Uuid::max());
+    ToFollower::Welcome(Welcome { protocol: PROTOCOL, node_id, version: String::new() })
+}
+
+fn lock(number: u128) -> LockTerms {
+    LockTerms {
+        lock_id: LockId(Uuid::from_u128(number)),
+        tenant_id: None,
+        target: LockTarget::Everything,
+        party: Party::Vendor,
+        expire_time: None,
+    }
 }
