@@ -75,7 +75,9 @@ pub enum SessionEnd {
     )]
     OtherCredential,
     /// The node or the credential has the maximum number of followers.
-    #[error("this node or this credential has the maximum number of followers; follow another node")]
+    #[error(
+        "this node or this credential has the maximum number of followers; follow another node"
+    )]
     TooMany,
     /// The node has replaced the snapshot.
     #[error("this node has replaced its snapshot; reconnect")]
