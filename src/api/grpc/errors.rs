@@ -95,9 +95,9 @@ impl ErrorReason {
             ),
             Self::TooManyLiveGrants => (
                 ResourceExhausted,
-                "The tenant has the maximum number of live grants. The metadata contains \
-                 `max_live_grants_per_tenant`.",
-                "Revoke grants first.",
+                "The tenant would exceed the maximum number of live grants. Each named agent counts \
+                 as a grant. The metadata contains `max_live_grants_per_tenant`.",
+                "Revoke grants first, or name fewer agents.",
             ),
             Self::TooManyLocks => (
                 ResourceExhausted,

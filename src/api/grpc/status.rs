@@ -165,8 +165,8 @@ fn service_error(error: &ServiceError) -> Status {
         ServiceError::EventNotFound => {
             failed(ErrorReason::EventNotFound).field("consistency_token").build()
         }
-        ServiceError::TooManyLiveGrants { limit } => failed(ErrorReason::TooManyLiveGrants)
-            .field("tenant_id")
+        ServiceError::TooManyLiveGrants { limit, field } => failed(ErrorReason::TooManyLiveGrants)
+            .field(field)
             .metadata("max_live_grants_per_tenant", limit)
             .build(),
         ServiceError::LockNotFound { .. } => {
