@@ -14,7 +14,7 @@ pub(super) const PREFIX_LENGTH: usize = 5;
 /// 500 groups each.
 const DECODED_SIZE_MAX: usize = 32 * 1_024 * 1_024;
 /// Decoded sizes that are not counted, in bytes: they are part of the memory that each call takes.
-const UNCOUNTED_SIZE: usize = 16 * 1_024;
+const UNCOUNTED_SIZE: usize = 4 * 1_024;
 /// Estimated memory of a field of a message, in bytes.
 const FIELD_SIZE: usize = 256;
 /// Estimated memory of a field of such a field, in bytes. Most are texts.

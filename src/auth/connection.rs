@@ -13,7 +13,7 @@ use crate::{auth::certificate::Certificate, service::unsent::Unsent};
 /// Maximum number of [`Visit`]s on a connection without an authenticated call.
 const FIRST_VISITS_MAX: usize = 8;
 /// Maximum number of [`Visit`]s on any other connection.
-const VISITS_MAX: usize = 64;
+const VISITS_MAX: usize = 16;
 
 /// The identity of a client, as proven by the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
