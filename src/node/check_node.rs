@@ -63,22 +63,13 @@ impl CheckNode {
         clock: Arc<dyn Clock>,
         limits: NodeLimits,
     ) -> Arc<Self> {
-        let view = View {
-            snapshot: Snapshot::default(),
-            lease: None,
-            database_clock: None,
-            is_invalidated: false,
-            monotonic_time: Arc::default(),
-        };
+        let followers = Followers::limited(limits.followers);
         Arc::new(Self {
             id,
             kind,
             clock,
-            view: ArcSwap::from_pointee(view),
-            state: Mutex::new(NodeState {
-                followers: Followers::limited(limits.followers),
-                ..NodeState::default()
-            }),
+            view: ArcSwap::default(),
+            state: Mutex::new(NodeState { followers, ..NodeState::default() }),
             progress: WatchSender::default(),
             acks: WatchSender::default(),
             lease_requested: Notify::new(),
@@ -185,7 +176,8 @@ impl CheckNode {
         }
         state.followers.drop_stalled_transfers(self.boot_time());
         let NodeState { lease_tracker, change_buffer, applied_times, .. } = &mut *state;
-        let change_buffer = change_buffer.as_mut().ok_or(Gap(view.snapshot.revision()))?;
+        let change_buffer = change_buffer.as_mut().filter(|_| view.snapshot.position().is_some());
+        let change_buffer = change_buffer.ok_or(Gap(view.snapshot.revision()))?;
         for change in changes {
             change_buffer.push(Arc::clone(change));
         }
@@ -204,21 +196,38 @@ impl CheckNode {
         Ok(())
     }
 
+    /// Frees the snapshot, unless checks may be answered from it. Call while the next snapshot is
+    /// loaded: the memory may not suffice for both.
+    pub fn free_obsolete_snapshot(&self) {
+        let mut state = self.state.lock();
+        let view = self.view.load_full();
+        let may_answer = view.lease.is_some_and(|lease| lease.is_valid(self.boot_time()));
+        if may_answer || view.snapshot.position().is_none() {
+            return;
+        }
+        state.lease_tracker.reset();
+        state.followers.drop_transfers();
+        let snapshot = Snapshot::default();
+        let view = View { snapshot, lease: None, is_invalidated: true, ..View::clone(&view) };
+        self.publish(view, |progress| progress.leases += 1);
+    }
+
     /// Replaces the snapshot. Drops all leases and ends all streams to followers, which belong to
     /// the earlier log.
     pub fn replace_snapshot(&self, snapshot: Snapshot) {
         let mut state = self.state.lock();
+        // The snapshot of the earlier log may be free already, but the buffer is not.
+        let epoch = |buffer: &Option<ChangeBuffer>| buffer.as_ref().map(ChangeBuffer::epoch);
+        let earlier_epoch = epoch(&state.change_buffer);
         state.change_buffer = snapshot.position().map(ChangeBuffer::at);
+        let is_same_log = epoch(&state.change_buffer) == earlier_epoch;
         state.applied_times.reset(snapshot.revision(), self.boot_time());
         state.lease_tracker.reset();
         state.followers.reset();
-        let epoch = |position: Option<Position>| position.map(|position| position.epoch);
-        let is_same_log = epoch(snapshot.position()) == epoch(self.position());
         let monotonic_time =
             if is_same_log { Arc::clone(&self.view().monotonic_time) } else { Arc::default() };
         let database_clock = self.view().database_clock;
-        let view =
-            View { snapshot, lease: None, database_clock, is_invalidated: false, monotonic_time };
+        let view = View { snapshot, database_clock, monotonic_time, ..View::default() };
         self.publish(view, |progress| progress.generation += 1);
         self.request_lease();
     }

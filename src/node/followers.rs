@@ -166,7 +166,7 @@ impl Followers {
     /// Drops all acknowledgements and streams: the node has another log now. The leases of
     /// followers stay counted.
     pub fn reset(&mut self) {
-        self.transfers.clear();
+        self.drop_transfers();
         for follower in self.by_node.values_mut() {
             follower.acked = 0;
             follower.stream = None;
@@ -192,6 +192,11 @@ impl Followers {
             self.transfers.remove(&stream);
         }
         Some(message)
+    }
+
+    /// Drops all snapshots that are being sent.
+    pub fn drop_transfers(&mut self) {
+        self.transfers.clear();
     }
 
     /// Drops the snapshots of followers that read too slowly.

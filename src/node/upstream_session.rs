@@ -165,6 +165,9 @@ impl UpstreamSession {
             (ToFollower::Pong(pong), _) => self.receive_pong(pong)?,
             (_, _) => return Err(out_of_order("snapshot")),
         }
+        if self.incoming.is_some() {
+            self.node.free_obsolete_snapshot();
+        }
         self.require_memory()
     }
 
