@@ -77,6 +77,12 @@ impl Locks {
         self.bytes + self.count * LOCK_SIZE
     }
 
+    /// All locks, in no particular order. Clones the locks of one target at a time.
+    pub(super) fn into_terms(self) -> impl Iterator<Item = LockTerms> {
+        let by_target = self.by_tenant.into_iter().flat_map(|(_, by_target)| by_target);
+        by_target.flat_map(|(_, locks)| locks)
+    }
+
     /// All locks, in no particular order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &LockTerms> {
         self.by_tenant.values().flat_map(Map::values).flatten()

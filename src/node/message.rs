@@ -140,9 +140,12 @@ impl Change {
     /// Estimated size, in bytes.
     pub fn weight(&self) -> usize {
         const FIXED: usize = 200;
-        let agents = self.grant.iter().flat_map(|(_, _, terms)| &terms.agent_ids);
+        let grant = self.grant.as_ref().map_or(0, |(tenant_id, _, terms)| {
+            let agents = terms.agent_ids.iter().map(|agent| agent.as_str().len() + 16);
+            tenant_id.as_str().len() + terms.group_id.as_str().len() + agents.sum::<usize>()
+        });
         let lock = self.lock.as_ref().map_or(0, |lock| lock.terms.weight());
-        FIXED + lock + agents.map(|agent| agent.as_str().len() + 16).sum::<usize>()
+        FIXED + grant + lock
     }
 }
 

@@ -103,15 +103,19 @@ impl Snapshot {
         })
     }
 
-    /// All grants with tenants, in no particular order. Clones one grant at a time: a follower that
-    /// does not read must not hold a copy of all grants of a tenant.
-    pub(super) fn into_grants(self) -> impl Iterator<Item = (TenantId, Retained, GrantTerms)> {
-        self.tenants.into_iter().flat_map(|(tenant_id, grants)| {
+    /// All locks, and all grants with tenants, in no particular order. Clones one at a time: a
+    /// follower that does not read must not hold copies.
+    pub(super) fn into_items(
+        self,
+    ) -> (impl Iterator<Item = LockTerms>, impl Iterator<Item = (TenantId, Retained, GrantTerms)>)
+    {
+        let grants = self.tenants.into_iter().flat_map(|(tenant_id, grants)| {
             (0..).map_while(move |index| {
                 let (retained, terms) = grants.get(index)?;
                 Some((tenant_id.clone(), retained, terms.clone()))
             })
-        })
+        });
+        (self.locks.into_terms(), grants)
     }
 
     /// The gauges of the snapshot, for metrics.

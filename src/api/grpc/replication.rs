@@ -39,8 +39,9 @@ pub use crate::api::grpc::convert::replication::{
 
 /// The maximum length of a message from a follower, in bytes. Such a message is not counted.
 pub const REQUEST_LENGTH_MAX: usize = 4 * 1_024;
-/// The maximum length of a message to a follower, in bytes. Real messages are far shorter.
-pub const RESPONSE_LENGTH_MAX: usize = 1_024 * 1_024;
+/// The maximum length of a message to a follower, in bytes, twice that of the longest real message.
+/// The decoded message may take a hundred times as much memory.
+pub const RESPONSE_LENGTH_MAX: usize = 128 * 1_024;
 /// The time in which a follower must send its first message.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time in which a follower must send each further message. A follower sends at least ten pings
