@@ -4,15 +4,7 @@
 //! role has no permissions. Without a configured method, every caller is local and has all roles.
 //! The configuration accepts such a server only on loopback addresses (`server/config/groups.rs`).
 
-use std::{
-    collections::BTreeSet,
-    net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 
@@ -25,35 +17,15 @@ use crate::domain::{
 
 pub mod bindings;
 pub mod certificate;
+mod connection;
 pub mod http;
 pub mod keys;
 pub mod token;
 
+pub use connection::{ConnectionInfo, Peer, Visit};
+
 use bindings::Bindings;
-use certificate::Certificate;
 use token::{Claims, TokenError, Verifier};
-
-/// The identity of a client, as proven by the connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Peer {
-    /// The connection proves no identity.
-    Unknown,
-    /// A verified client certificate.
-    Certificate(Certificate),
-    /// A user id of this host, as reported by the kernel.
-    User(u32),
-}
-
-/// A connection as the layers see it.
-#[derive(Debug)]
-pub struct ConnectionInfo {
-    /// The identity that the connection proves.
-    pub peer: Peer,
-    /// The client's address. `None`: a Unix socket.
-    pub address: Option<IpAddr>,
-    /// Whether a call on this connection was authenticated.
-    is_authenticated: AtomicBool,
-}
 
 /// Reason why a call is not authenticated. The message is for the caller, and contains no secrets.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -113,28 +85,6 @@ struct Credential {
     identity: String,
     valid_for: Option<Duration>,
     expire_time: Option<Time>,
-}
-
-// === impl ConnectionInfo ===
-
-impl ConnectionInfo {
-    /// A connection without an authenticated call.
-    pub fn new(peer: Peer, address: Option<IpAddr>) -> Self {
-        Self { peer, address, is_authenticated: AtomicBool::new(false) }
-    }
-
-    /// Records that a call was authenticated.
-    pub fn mark_authenticated(&self) {
-        // Read first: writing on every call would invalidate the cache line of other processors.
-        if !self.is_authenticated() {
-            self.is_authenticated.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether a call on this connection was authenticated.
-    pub fn is_authenticated(&self) -> bool {
-        self.is_authenticated.load(Ordering::Relaxed)
-    }
 }
 
 // === impl Authenticator ===

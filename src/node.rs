@@ -22,6 +22,7 @@ pub mod follower_session;
 pub mod followers;
 mod gauges;
 pub mod lease;
+mod limits;
 mod locks;
 pub mod message;
 pub mod replica;
@@ -35,6 +36,7 @@ pub mod watch;
 
 pub use check_node::{CheckNode, Gap};
 pub use gauges::Gauges;
+pub use limits::{FollowerLimits, NodeLimits};
 pub use snapshot::Snapshot;
 pub use view::{ReadView, View};
 pub use watch::NodeProgress;

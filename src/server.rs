@@ -28,10 +28,12 @@ mod connections;
 mod error;
 mod identity;
 mod listeners;
+mod memory;
 mod preflight;
 mod readings;
 mod running;
 mod signals;
+mod strangers;
 pub mod tasks;
 mod telemetry;
 mod tls;
@@ -48,6 +50,7 @@ pub use tls::TlsError;
 use config::{CallLimits, Common, Config, SidecarConfig};
 use connections::ConnectionLimiter;
 use identity::Identity;
+use memory::Budget;
 use readings::ReadingsSource;
 use signals::Signals;
 use tasks::Tasks;
@@ -120,11 +123,12 @@ pub async fn start(
         max_staleness: config.max_staleness,
     };
     let (identity, refresh) = Identity::load(&config.common, &clock)?;
-    let node = CheckNode::new(new_node_id(), NodeKind::Replica, clock);
+    let budget = Budget::of_process(config.common.limits);
+    let node = CheckNode::limited(new_node_id(), NodeKind::Replica, clock, budget.node);
     let replica = Replica::new(Arc::clone(&node), Arc::clone(&store), config.max_staleness);
     let service = Service::new(Arc::clone(&replica), config.policy, limits);
     let service = Arc::new(service.with_checkpoint_key(config.checkpoint_key));
-    let mut running = Running::new(&listeners, &config.common).await?;
+    let mut running = Running::new(&listeners, &config.common, &budget).await?;
     running.store = Some(Arc::clone(&store));
     let source = ReadingsSource::new(&node, &running.connections, &identity);
     let source = source.with_service(&service);
@@ -155,7 +159,7 @@ pub async fn start(
         checks,
         service: Some(service),
         metrics,
-        limits: config.common.limits,
+        budget,
         reflection: config.common.reflection,
         identity,
     };
@@ -177,8 +181,9 @@ pub async fn start_sidecar(
     });
     let upstreams = upstreams.collect::<Result<Vec<_>, ServeError>>()?;
     let (identity, refresh) = Identity::load(&config.common, &clock)?;
-    let node = CheckNode::new(new_node_id(), NodeKind::Sidecar, clock);
-    let running = Running::new(&listeners, &config.common).await?;
+    let budget = Budget::of_process(config.common.limits);
+    let node = CheckNode::limited(new_node_id(), NodeKind::Sidecar, clock, budget.node);
+    let running = Running::new(&listeners, &config.common, &budget).await?;
     let source = ReadingsSource::new(&node, &running.connections, &identity);
     let source = source.with_credentials(credentials);
     let metrics = Arc::new(Metrics::new(move || source.read()));
@@ -201,7 +206,7 @@ pub async fn start_sidecar(
         checks,
         service: None,
         metrics,
-        limits: config.common.limits,
+        budget,
         reflection: config.common.reflection,
         identity,
     };
@@ -210,8 +215,12 @@ pub async fn start_sidecar(
 }
 
 impl Running {
-    async fn new(listeners: &Listeners, config: &Common) -> Result<Self, ServeError> {
-        let CallLimits { connections, connections_per_address, .. } = config.limits;
+    async fn new(
+        listeners: &Listeners,
+        config: &Common,
+        budget: &Budget,
+    ) -> Result<Self, ServeError> {
+        let CallLimits { connections, connections_per_address, .. } = budget.limits;
         let shutdown = ShutdownHandle::default();
         let addresses = listeners.grpc.iter().map(Listener::address);
         Ok(Self {
@@ -223,6 +232,7 @@ impl Running {
             connections: ConnectionLimiter::new(
                 connections,
                 connections_per_address,
+                budget.strangers,
                 shutdown.abort_token(),
             )
             .with_unauthenticated_timeout(),
@@ -239,6 +249,7 @@ impl Running {
         let connections = ConnectionLimiter::new(
             METRICS_CONNECTIONS_MAX,
             METRICS_CONNECTIONS_PER_NETWORK_MAX,
+            METRICS_CONNECTIONS_MAX,
             self.shutdown.abort_token(),
         );
         let tasks = self.background.clone();

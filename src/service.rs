@@ -36,6 +36,7 @@ pub mod page;
 pub mod policy;
 pub mod review;
 pub mod revoke_all;
+pub mod unsent;
 pub mod verification;
 
 pub use enforce::{Enforcement, EnforcementState, EventView};
@@ -50,7 +51,7 @@ pub const LISTED_MAX: usize = 1_000;
 /// Limits of the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// The maximum number of live grants of a tenant.
+    /// The maximum number of live grants of a tenant. Each named agent counts as a grant.
     pub live_grants_per_tenant: usize,
     /// The lifetime of this node's leases.
     pub max_staleness: std::time::Duration,
@@ -113,11 +114,16 @@ pub enum ServiceError {
     /// The history has no event with the consistency token.
     #[error("the history has no event with this consistency_token")]
     EventNotFound,
-    /// The tenant has the maximum number of live grants.
-    #[error("the tenant has {limit} live grants, the maximum; revoke grants first")]
+    /// The tenant would exceed the maximum number of live grants.
+    #[error(
+        "a tenant may have {limit} live grants, and each named agent counts as a grant; revoke \
+        grants first, or name fewer agents"
+    )]
     TooManyLiveGrants {
         /// The maximum.
         limit: usize,
+        /// The field that decides how much the grant counts.
+        field: &'static str,
     },
     /// There is no such lock in that tenant, or among the locks in all tenants.
     #[error("{} no lock {lock_id:?}", owner(tenant_id.as_ref()))]

@@ -7,7 +7,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use futures::future::{BoxFuture, Either, Ready, ready};
+use futures::{
+    FutureExt,
+    future::{BoxFuture, Either, Ready, ready},
+};
 use http::{HeaderMap, Request, Response, header::AUTHORIZATION};
 use tonic::body::Body;
 use tower::{Layer, Service};
@@ -15,7 +18,9 @@ use tower::{Layer, Service};
 use crate::{
     api::{
         credentials::ACTOR,
-        grpc::{reject_name, reject_unauthenticated},
+        grpc::{reject_excess, reject_name, reject_unauthenticated},
+        limit::RETRY_DELAY,
+        proto::v1::ErrorReason,
     },
     auth::{AuthError, Authenticator, ConnectionInfo, Peer},
     domain::Caller,
@@ -76,39 +81,69 @@ where
     }
 
     fn call(&mut self, mut request: Request<Q>) -> Self::Future {
-        if request.uri().path() == HEALTH_CHECK {
-            return Either::Left(Either::Left(self.inner.call(request)));
-        }
         let connection = request.extensions().get::<Arc<ConnectionInfo>>().cloned();
         let connection =
             connection.unwrap_or_else(|| Arc::new(ConnectionInfo::new(Peer::Unknown, None)));
-        let Some(token) = bearer_token(request.headers()).map(str::to_owned) else {
-            return Either::Left(match self.by_connection(&connection, request.headers()) {
-                Ok(caller) => {
-                    connection.mark_authenticated();
-                    request.extensions_mut().insert(Arc::new(caller));
+        if request.uri().path() == HEALTH_CHECK {
+            return Either::Left(match connection.try_visit() {
+                Some(visit) => {
+                    // A call that waits keeps no long header.
+                    request.headers_mut().remove(AUTHORIZATION);
+                    request.extensions_mut().insert(Arc::new(visit));
                     Either::Left(self.inner.call(request))
                 }
+                None => Either::Right(ready(Ok(reject_visit()))),
+            });
+        }
+        let Some(token) = bearer_token(request.headers()).map(str::to_owned) else {
+            return Either::Left(match self.by_connection(&connection, request.headers()) {
+                Ok(caller) => Either::Left(self.inner.call(with_caller(request, caller))),
                 Err(rejection) => Either::Right(ready(Ok(*rejection))),
             });
         };
         // No inner service needs the token. Without the token, no inner service can leak it.
         request.headers_mut().remove(AUTHORIZATION);
+        let (authenticator, info) = (Arc::clone(&self.authenticator), Arc::clone(&connection));
+        let mut verifying =
+            Box::pin(async move { authenticator.by_token(&info.peer, &token).await });
+        // Only a token of an unknown key waits. So an honest burst on a new connection is not
+        // counted as visits.
+        if let Some(verified) = (&mut verifying).now_or_never() {
+            return Either::Left(match verified {
+                Ok(caller) => Either::Left(self.inner.call(with_caller(request, caller))),
+                Err(error) => Either::Right(ready(Ok(reject_unauthenticated(&error, &connection)))),
+            });
+        }
+        let Some(visit) = connection.try_visit() else {
+            return Either::Left(Either::Right(ready(Ok(reject_visit()))));
+        };
         // `self.inner` was polled ready; the clone was not.
         let clone = self.inner.clone();
         let mut inner = mem::replace(&mut self.inner, clone);
-        let authenticator = Arc::clone(&self.authenticator);
         Either::Right(Box::pin(async move {
-            match authenticator.by_token(&connection.peer, &token).await {
+            match verifying.await {
                 Ok(caller) => {
-                    connection.mark_authenticated();
-                    request.extensions_mut().insert(Arc::new(caller));
-                    inner.call(request).await
+                    drop(visit);
+                    inner.call(with_caller(request, caller)).await
                 }
                 Err(error) => Ok(reject_unauthenticated(&error, &connection)),
             }
         }))
     }
+}
+
+/// Adds the authenticated caller, and records the authentication in the connection.
+fn with_caller<Q>(mut request: Request<Q>, caller: Caller) -> Request<Q> {
+    if let Some(connection) = request.extensions().get::<Arc<ConnectionInfo>>() {
+        connection.mark_authenticated();
+    }
+    request.extensions_mut().insert(Arc::new(caller));
+    request
+}
+
+/// Rejects a call without a caller, on a connection with too many of these.
+fn reject_visit() -> Response<Body> {
+    reject_excess(ErrorReason::TooManyCalls, RETRY_DELAY)
 }
 
 impl<S> Authenticate<S> {

@@ -10,14 +10,14 @@ use std::{
 
 use futures::future::BoxFuture;
 use http::{Request, Response};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::{sync::Semaphore, time::timeout};
-use tonic::{Code, Status, body::Body, server::NamedService};
+use tonic::{body::Body, server::NamedService};
 use tower::Service;
 
 use crate::api::{
-    grpc::{MESSAGE_LENGTH_MAX, Unread, reject_unread},
+    grpc::{Unread, reject_unread},
     limit::CallPermit,
+    message::{read_message, whole},
 };
 
 /// Maximum number of concurrent calls. Further calls wait. The limit of a connection does not count
@@ -25,8 +25,6 @@ use crate::api::{
 const CALLS_MAX: usize = 1_024;
 /// Timeout for the arrival of a whole message.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Length of the prefix of a gRPC message: a compression flag and the length.
-const PREFIX_LENGTH: usize = 5;
 
 /// Runs futures as tasks.
 pub trait Spawn: Clone + Send + Sync + 'static {
@@ -84,10 +82,12 @@ where
         let clone = self.inner.clone();
         let mut inner = mem::replace(&mut self.inner, clone);
         let (spawner, permits) = (self.spawner.clone(), Arc::clone(&self.permits));
-        let read = timeout(self.message_timeout, read_message(request));
+        let message_timeout = self.message_timeout;
         Box::pin(async move {
+            let try_count = |size| call_permit.as_ref().is_none_or(|permit| permit.try_count(size));
+            let read = timeout(message_timeout, read_message(request, try_count));
             let request = match read.await.unwrap_or(Err(Unread::Late)) {
-                Ok(request) => request,
+                Ok((parts, body)) => Request::from_parts(parts, whole(body)),
                 Err(reason) => return Ok(reject_unread(reason)),
             };
             let permit = permits.acquire_owned().await;
@@ -104,19 +104,6 @@ impl<S: NamedService, T> NamedService for Detached<S, T> {
     const NAME: &'static str = S::NAME;
 }
 
-/// The request with the whole body in memory.
-async fn read_message(request: Request<Body>) -> Result<Request<Body>, Unread> {
-    let (parts, body) = request.into_parts();
-    match Limited::new(body, MESSAGE_LENGTH_MAX + PREFIX_LENGTH).collect().await {
-        Ok(body) => Ok(Request::from_parts(parts, Body::new(body))),
-        Err(error) if error.is::<LengthLimitError>() => Err(Unread::TooLong),
-        Err(error) => Err(match error.downcast_ref::<Status>().map(Status::code) {
-            Some(Code::ResourceExhausted) => Unread::Excess,
-            _ => Unread::Disconnected,
-        }),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
@@ -128,9 +115,11 @@ mod tests {
     use http_body::Frame;
     use http_body_util::{Full, StreamBody};
     use tokio_util::bytes::Bytes;
+    use tonic::{Code, Status};
     use tower::{ServiceExt, service_fn};
 
     use super::*;
+    use crate::api::{grpc::MESSAGE_LENGTH_MAX, message::PREFIX_LENGTH};
 
     /// Runs futures in place.
     #[derive(Clone)]

@@ -15,6 +15,7 @@ pub mod upstream;
 pub use call::parse_timeout;
 pub(in crate::api) use call::{ENFORCEMENT_TIMEOUT, TIMEOUT};
 pub use status::{
-    MESSAGE_LENGTH_MAX, Unread, disconnected, excess, explain_refusal, reject_excess, reject_late,
-    reject_name, reject_unauthenticated, reject_unread, shutdown_trailers, state_call_id,
+    MESSAGE_LENGTH_MAX, Unread, disconnected, excess, excess_trailers, explain_refusal,
+    reject_excess, reject_head, reject_late, reject_name, reject_unauthenticated, reject_unread,
+    shutdown_trailers, state_call_id, too_long,
 };

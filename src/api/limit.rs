@@ -1,7 +1,9 @@
-//! A layer that limits the rate, the concurrency and the message bytes of each caller.
+//! A layer that limits the rate, the concurrency and the message bytes of each caller, and of all
+//! callers together.
 
 use std::{
     convert::Infallible,
+    mem,
     num::NonZeroU32,
     sync::{
         Arc,
@@ -11,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use futures::future::{Either, Ready, ready};
+use futures::future::{BoxFuture, Either, Ready, ready};
 use governor::{
     DefaultKeyedRateLimiter, Quota, RateLimiter,
     clock::{Clock as _, DefaultClock},
@@ -22,18 +24,22 @@ use tower::{Layer, Service};
 
 use crate::{
     api::{
-        grpc::{ENFORCEMENT_TIMEOUT, TIMEOUT, reject_excess},
+        grpc::{ENFORCEMENT_TIMEOUT, TIMEOUT, reject_excess, reject_unread},
+        message::{count_fields, read_message, whole},
         observe::GRPC_TIMEOUT,
         proto::v1::ErrorReason,
     },
+    auth::{ConnectionInfo, Visit},
     domain::{Action, Caller},
     service::keyed_semaphore::KeyedSemaphore,
 };
 
 mod permit;
+mod response;
 
-use permit::CountedBody;
-pub use permit::{CallPermit, LimitedFuture};
+pub use permit::CallPermit;
+use permit::{CountedBody, Holder};
+pub use response::LimitedFuture;
 
 /// Number of tracked callers above which idle callers are evicted.
 const CALLERS_MAX: usize = 10_000;
@@ -41,21 +47,31 @@ const CALLERS_MAX: usize = 10_000;
 const DEADLINE: HeaderValue = HeaderValue::from_static("10S");
 /// [`ENFORCEMENT_TIMEOUT`] as a gRPC header.
 const ENFORCEMENT_DEADLINE: HeaderValue = HeaderValue::from_static("6M");
-/// Maximum number of message bytes that one caller has in flight, without the uncounted bytes of
-/// each message.
-const BYTES_MAX: usize = 32 * 1_024 * 1_024;
+/// Maximum length of the message of a single check, in bytes. The longest has 500 ids of 128
+/// characters.
+const CHECK_LENGTH_MAX: usize = 320 * 1_024;
+/// The tag of the checks in a batch.
+const CHECKS_TAG: u32 = 1;
+/// Timeout of calls without a caller. Their messages are tiny.
+const VISIT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Retry delay sent to callers that exceed the concurrency limit.
-const RETRY_DELAY: Duration = Duration::from_millis(100);
+pub(super) const RETRY_DELAY: Duration = Duration::from_millis(100);
 /// Minimum retry delay sent to callers that exceed the rate limit.
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(1);
 /// Size of a burst, in seconds of the rate.
 const BURST: NonZeroU32 = NonZeroU32::MIN.saturating_add(1);
 
-/// Limits of each caller.
+/// Limits of each caller, and of all callers together.
 #[derive(Debug, Clone, Copy)]
 pub struct CallerLimits {
-    /// Concurrent calls.
+    /// Concurrent calls of a caller.
     pub calls: usize,
+    /// Concurrent calls of all callers.
+    pub calls_in_all: usize,
+    /// Bytes of long requests and unread responses of a caller.
+    pub bytes: usize,
+    /// Bytes of long requests and unread responses of all callers.
+    pub bytes_in_all: usize,
     /// Checks per second.
     pub checks_per_second: NonZeroU32,
     /// Other requests per second.
@@ -76,6 +92,8 @@ pub struct Limit<S> {
     limits: Arc<Limits>,
 }
 
+type CallResult = Result<Response<Body>, Infallible>;
+
 /// Keys are [`Caller::identity`].
 #[derive(Debug)]
 struct Limits {
@@ -88,6 +106,7 @@ struct Limits {
 /// A token bucket for each caller.
 #[derive(Debug)]
 struct RateLimit {
+    burst: NonZeroU32,
     buckets: DefaultKeyedRateLimiter<Arc<str>>,
     clock: DefaultClock,
     /// Number of tracked callers above which the next eviction runs.
@@ -99,10 +118,11 @@ struct RateLimit {
 impl LimitLayer {
     /// Applies `limits` to each caller.
     pub fn new(limits: CallerLimits) -> Self {
-        let CallerLimits { calls, checks_per_second, requests_per_second } = limits;
+        let CallerLimits { calls, calls_in_all, bytes, bytes_in_all, .. } = limits;
+        let CallerLimits { checks_per_second, requests_per_second, .. } = limits;
         let limits = Limits {
-            calls: Arc::new(KeyedSemaphore::new(calls)),
-            bytes: Arc::new(KeyedSemaphore::new(BYTES_MAX)),
+            calls: Arc::new(KeyedSemaphore::new(calls).with_total(calls_in_all)),
+            bytes: Arc::new(KeyedSemaphore::new(bytes).with_total(bytes_in_all)),
             checks: RateLimit::new(checks_per_second),
             requests: RateLimit::new(requests_per_second),
         };
@@ -122,11 +142,16 @@ impl<S> Layer<S> for LimitLayer {
 
 impl<S> Service<Request<Body>> for Limit<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send + 'static,
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Either<LimitedFuture<S::Future>, Ready<Result<Response<Body>, Infallible>>>;
+    type Future =
+        Either<LimitedFuture<Either<S::Future, BoxFuture<'static, CallResult>>>, Ready<CallResult>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(cx)
@@ -140,11 +165,14 @@ where
         {
             request.headers_mut().insert(GRPC_TIMEOUT, deadline);
         }
-        // Health checks are not authenticated, so there is no caller to limit.
+        let connection = request.extensions().get::<Arc<ConnectionInfo>>();
+        let unsent = connection.map(|info| Arc::clone(&info.unsent)).unwrap_or_default();
         let Some(caller) = request.extensions().get::<Arc<Caller>>() else {
-            let request = request.map(|body| Body::new(CountedBody::new(body, None)));
-            let inner = self.inner.call(request);
-            return Either::Left(LimitedFuture::new(inner, timeout, None, false));
+            // A health check has no caller to limit, only a visit.
+            let visit = request.extensions_mut().remove::<Arc<Visit>>().map(Holder::Visitor);
+            let body = |body| Body::new(CountedBody::new(body, usize::MAX, None));
+            let inner = Either::Left(self.inner.call(request.map(body)));
+            return Either::Left(LimitedFuture::new(inner, VISIT_TIMEOUT, visit, true, unsent));
         };
         let identity = Arc::clone(&caller.identity);
         let Limits { calls, bytes, checks, requests } = &*self.limits;
@@ -152,7 +180,9 @@ where
             Some(Action::CheckAccess | Action::BatchCheckAccess | Action::ExplainAccess) => checks,
             _ => requests,
         };
-        if let Err(delay) = rate_limit.check(&identity) {
+        // A batch takes all tokens at once, when the number of checks is known.
+        let is_batch = action == Some(Action::BatchCheckAccess);
+        if !is_batch && let Err(delay) = rate_limit.check(&identity) {
             return Either::Right(ready(Ok(reject_excess(ErrorReason::TooManyRequests, delay))));
         }
         let Some(call) = calls.try_acquire(&identity) else {
@@ -165,9 +195,51 @@ where
             request.extensions_mut().insert(Arc::clone(&permit));
         }
         let held = is_held_to_the_end.then(|| Arc::clone(&permit));
-        let request = request.map(|body| Body::new(CountedBody::new(body, held)));
-        let inner = self.inner.call(request);
-        Either::Left(LimitedFuture::new(inner, timeout, Some(permit), is_held_to_the_end))
+        let length_max = match action {
+            Some(Action::CheckAccess | Action::ExplainAccess) => CHECK_LENGTH_MAX,
+            _ => usize::MAX,
+        };
+        let request = request.map(|body| Body::new(CountedBody::new(body, length_max, held)));
+        let inner = if is_batch {
+            Either::Right(self.call_batch(request, Arc::clone(&permit)))
+        } else {
+            Either::Left(self.inner.call(request))
+        };
+        let holder = Some(Holder::Caller(permit));
+        Either::Left(LimitedFuture::new(inner, timeout, holder, is_held_to_the_end, unsent))
+    }
+}
+
+impl<S> Limit<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send + 'static,
+{
+    /// Reads the whole batch before it is decoded, because each of its checks counts.
+    fn call_batch(
+        &mut self,
+        request: Request<Body>,
+        permit: Arc<CallPermit>,
+    ) -> BoxFuture<'static, CallResult> {
+        // `self.inner` was polled ready; the clone was not.
+        let clone = self.inner.clone();
+        let mut inner = mem::replace(&mut self.inner, clone);
+        let limits = Arc::clone(&self.limits);
+        Box::pin(async move {
+            let (parts, body) = match read_message(request, |size| permit.try_count(size)).await {
+                Ok(read) => read,
+                Err(cause) => return Ok(reject_unread(cause)),
+            };
+            let count = u32::try_from(count_fields(&body, CHECKS_TAG)).unwrap_or(u32::MAX);
+            let count = NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN);
+            match limits.checks.check_many(permit.caller(), count) {
+                Ok(()) => inner.call(Request::from_parts(parts, whole(body))).await,
+                Err(delay) => Ok(reject_excess(ErrorReason::TooManyRequests, delay)),
+            }
+        })
     }
 }
 
@@ -195,8 +267,10 @@ fn timeout_of(action: Option<Action>) -> (Duration, Option<HeaderValue>) {
 
 impl RateLimit {
     fn new(per_second: NonZeroU32) -> Self {
-        let quota = Quota::per_second(per_second).allow_burst(per_second.saturating_mul(BURST));
+        let burst = per_second.saturating_mul(BURST);
+        let quota = Quota::per_second(per_second).allow_burst(burst);
         Self {
+            burst,
             buckets: RateLimiter::keyed(quota),
             clock: DefaultClock::default(),
             eviction_threshold: AtomicUsize::new(CALLERS_MAX),
@@ -205,10 +279,18 @@ impl RateLimit {
 
     /// Takes a token from the caller's bucket. The error is the delay until there is one.
     fn check(&self, identity: &Arc<str>) -> Result<(), Duration> {
+        self.check_many(identity, NonZeroU32::MIN)
+    }
+
+    /// Takes `count` tokens from the caller's bucket, but at most a burst. The error is the delay
+    /// until there are enough.
+    fn check_many(&self, identity: &Arc<str>, count: NonZeroU32) -> Result<(), Duration> {
         if self.buckets.len() > self.eviction_threshold.load(Ordering::Relaxed) {
             self.evict_idle();
         }
-        let checked = self.buckets.check_key(identity);
+        // Fails only for more than a burst.
+        let count = count.min(self.burst);
+        let checked = self.buckets.check_key_n(identity, count).unwrap_or(Ok(()));
         // The delay may have passed by now, but a rejected caller must wait.
         checked.map_err(|until| until.wait_time_from(self.clock.now()).max(RETRY_DELAY_MIN))
     }

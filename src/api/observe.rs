@@ -101,8 +101,10 @@ impl CallId {
             (1..=CALL_ID_LENGTH_MAX).contains(&id.len())
                 && id.as_bytes().iter().all(u8::is_ascii_graphic)
         };
-        let received = request.headers().get(CALL_ID).filter(is_valid).cloned();
-        Self(received.unwrap_or_else(|| {
+        let received = request.headers().get(CALL_ID).filter(is_valid);
+        // A clone would keep all headers of the request in memory.
+        let copy = received.and_then(|id| HeaderValue::from_bytes(id.as_bytes()).ok());
+        Self(copy.unwrap_or_else(|| {
             let id = Uuid::now_v7().to_string();
             HeaderValue::try_from(id).unwrap_or_else(|_| HeaderValue::from_static("unnamed"))
         }))

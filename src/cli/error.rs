@@ -221,7 +221,9 @@ fn hint(code: Code, reason: Option<ErrorReason>) -> Option<&'static str> {
         Some(Reason::RequestIdReused) => {
             "omit --request-id, so that each command has a separate id"
         }
-        Some(Reason::TooManyLiveGrants) => "revoke grants that are no longer needed",
+        Some(Reason::TooManyLiveGrants) => {
+            "revoke grants that are no longer needed, or name fewer agents"
+        }
         Some(Reason::TooManyLocks) => "lift locks that are no longer needed",
         Some(Reason::ConsistencyTokenInvalid) => {
             "omit --token, or use the token of a change after the restore of the database"

@@ -121,6 +121,11 @@ pub struct GrantTerms {
 }
 
 impl GrantTerms {
+    /// The size of the grant within the limit on live grants: each named agent counts as a grant.
+    pub fn size(&self) -> usize {
+        self.agent_ids.len().max(1)
+    }
+
     /// The state at `now`. If the time is known only within bounds, the grant is active only if it
     /// is active at every time within the bounds.
     pub fn state(&self, now: impl Into<Now>) -> GrantState {

@@ -4,7 +4,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use crate::{
-    domain::{Position, Revision, Time},
+    domain::{Epoch, Position, Revision, Time},
     node::message::Change,
 };
 
@@ -13,7 +13,7 @@ const WEIGHT_MAX: usize = 16 * 1_024 * 1_024;
 /// Maximum number of changes in one message.
 const BATCH: usize = 200;
 /// Maximum size of the changes in one message, in bytes. A larger change is sent alone.
-const BATCH_WEIGHT: usize = 64 * 1_024;
+const BATCH_WEIGHT: usize = 16 * 1_024;
 
 /// Changes in the order of the log, without gaps, up to the revision of the node.
 #[derive(Debug)]
@@ -29,6 +29,11 @@ impl ChangeBuffer {
     /// An empty buffer of a node at `base`.
     pub(super) fn at(base: Position) -> Self {
         Self { base, changes: VecDeque::new(), weight: 0, weight_max: WEIGHT_MAX }
+    }
+
+    /// The epoch of the log.
+    pub(super) fn epoch(&self) -> Epoch {
+        self.base.epoch
     }
 
     /// Adds the next change, and drops the oldest changes beyond the maximum size.
@@ -84,7 +89,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::domain::{Epoch, time::from_micros};
+    use crate::domain::time::from_micros;
 
     fn position(revision: Revision, micros: i64) -> Position {
         Position { epoch: Epoch(Uuid::nil()), revision, time: from_micros(micros) }

@@ -13,7 +13,9 @@ use crate::{
     domain::{Ack, BootTime, Clock, NodeId, NodeInfo, NodeKind, Position, Revision, Time},
     node::{
         change_buffer::ChangeBuffer,
+        followers::Followers,
         gauges::Gauges,
+        limits::NodeLimits,
         message::{Change, LeaseGrant},
         snapshot::Snapshot,
         state::{NodeState, StateGuard},
@@ -40,6 +42,7 @@ pub struct CheckNode {
     acks: WatchSender,
     /// Notified when a newer lease is requested.
     lease_requested: Notify,
+    pub(super) limits: NodeLimits,
 }
 
 /// Changes that do not continue the node's log.
@@ -50,22 +53,27 @@ pub struct Gap(pub Revision);
 impl CheckNode {
     /// A node without a snapshot, which denies every check with `STALE`.
     pub fn new(id: NodeId, kind: NodeKind, clock: Arc<dyn Clock>) -> Arc<Self> {
-        let view = View {
-            snapshot: Snapshot::default(),
-            lease: None,
-            database_clock: None,
-            is_invalidated: false,
-            least_times: Arc::default(),
-        };
+        Self::limited(id, kind, clock, NodeLimits::default())
+    }
+
+    /// Like [`Self::new`], with other limits than the default.
+    pub fn limited(
+        id: NodeId,
+        kind: NodeKind,
+        clock: Arc<dyn Clock>,
+        limits: NodeLimits,
+    ) -> Arc<Self> {
+        let followers = Followers::limited(limits.followers);
         Arc::new(Self {
             id,
             kind,
             clock,
-            view: ArcSwap::from_pointee(view),
-            state: Mutex::default(),
+            view: ArcSwap::default(),
+            state: Mutex::new(NodeState { followers, ..NodeState::default() }),
             progress: WatchSender::default(),
             acks: WatchSender::default(),
             lease_requested: Notify::new(),
+            limits,
         })
     }
 
@@ -179,7 +187,8 @@ impl CheckNode {
         }
         state.followers.drop_stalled_transfers(self.boot_time());
         let NodeState { lease_tracker, change_buffer, applied_times, .. } = &mut *state;
-        let change_buffer = change_buffer.as_mut().ok_or(Gap(view.snapshot.revision()))?;
+        let change_buffer = change_buffer.as_mut().filter(|_| view.snapshot.position().is_some());
+        let change_buffer = change_buffer.ok_or(Gap(view.snapshot.revision()))?;
         for change in changes {
             change_buffer.push(Arc::clone(change));
         }
@@ -201,24 +210,41 @@ impl CheckNode {
         Ok(())
     }
 
+    /// Frees the snapshot, unless checks may be answered from it. Call while the next snapshot is
+    /// loaded: the memory may not suffice for both.
+    pub fn free_obsolete_snapshot(&self) {
+        let mut state = self.state.lock();
+        let view = self.view.load_full();
+        let may_answer = view.lease.is_some_and(|lease| lease.is_valid(self.boot_time()));
+        if may_answer || view.snapshot.position().is_none() {
+            return;
+        }
+        state.lease_tracker.reset();
+        state.followers.drop_transfers();
+        let snapshot = Snapshot::default();
+        let view = View { snapshot, lease: None, is_invalidated: true, ..View::clone(&view) };
+        self.publish(view, |progress| progress.leases += 1);
+    }
+
     /// Replaces the snapshot. Drops all leases and ends all streams to followers, which belong to
     /// the earlier log.
     pub fn replace_snapshot(&self, snapshot: Snapshot) {
         let mut state = self.state.lock();
+        // The snapshot of the earlier log may be free already, but the buffer is not.
+        let epoch = |buffer: &Option<ChangeBuffer>| buffer.as_ref().map(ChangeBuffer::epoch);
+        let earlier_epoch = epoch(&state.change_buffer);
         state.change_buffer = snapshot.position().map(ChangeBuffer::at);
+        let is_same_log = epoch(&state.change_buffer) == earlier_epoch;
         state.applied_times.reset(snapshot.revision(), self.boot_time());
         state.lease_tracker.reset();
         state.followers.reset();
-        let epoch = |position: Option<Position>| position.map(|position| position.epoch);
-        let is_same_log = epoch(snapshot.position()) == epoch(self.position());
         let least_times =
             if is_same_log { Arc::clone(&self.view().least_times) } else { Arc::default() };
         if let Some(time) = snapshot.time() {
             least_times.record_event(time, self.boot_time());
         }
         let database_clock = self.view().database_clock;
-        let view =
-            View { snapshot, lease: None, database_clock, is_invalidated: false, least_times };
+        let view = View { snapshot, database_clock, least_times, ..View::default() };
         self.publish(view, |progress| progress.generation += 1);
         self.request_lease();
     }

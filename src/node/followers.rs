@@ -8,7 +8,8 @@ use crate::{
         applied_times::AppliedTimes,
         delays::Delays,
         lease::{Lease, grantor_bound},
-        message::{FOLLOWERS_MAX, Hello, ToFollower},
+        limits::FollowerLimits,
+        message::{Hello, ToFollower},
         snapshot_transfer::SnapshotTransfer,
     },
 };
@@ -26,6 +27,7 @@ pub type StreamId = u64;
 /// All nodes that may answer checks because of a lease from this node.
 #[derive(Debug, Default)]
 pub struct Followers {
+    limits: FollowerLimits,
     last_stream: StreamId,
     by_node: BTreeMap<NodeId, Follower>,
     /// Snapshots that are being sent. The node owns the transfers, not the streams, so a stalled
@@ -37,7 +39,7 @@ pub struct Followers {
 /// Why a follower gets no slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoSlot {
-    /// The node has the maximum number of followers.
+    /// The node or the credential has the maximum number of followers.
     TooMany,
     /// The node id belongs to a follower with another credential.
     OtherCredential,
@@ -86,8 +88,14 @@ impl Follower {
 }
 
 impl Followers {
+    /// No followers, and at most as many as `limits` allow.
+    pub(super) fn limited(limits: FollowerLimits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
     /// Opens a stream for a follower, and replaces an earlier stream of the same credential. Fails
-    /// if the followers of the credential have delayed changes for `delay_max`.
+    /// if the followers of the credential have delayed changes for `delay_max`, or if the node or
+    /// the credential has too many followers, including recent ones. A known follower may return.
     pub fn connect(
         &mut self,
         hello: &Hello,
@@ -103,7 +111,7 @@ impl Followers {
         if delay_max.is_some_and(|delay_max| self.delays.total(credential, now) >= delay_max) {
             return Err(NoSlot::Excluded);
         }
-        if self.by_node.len() >= FOLLOWERS_MAX && known.is_none() {
+        if known.is_none() && self.is_full(credential) {
             return Err(NoSlot::TooMany);
         }
         self.last_stream += 1;
@@ -123,6 +131,14 @@ impl Followers {
         };
         self.by_node.insert(hello.node_id, follower);
         Ok(self.last_stream)
+    }
+
+    /// Whether another follower with `credential` exceeds a limit.
+    fn is_full(&self, credential: &Arc<str>) -> bool {
+        let FollowerLimits { in_all, per_credential } = self.limits;
+        let has_credential = |known: &&Follower| known.credential == *credential;
+        self.by_node.len() >= in_all
+            || self.by_node.values().filter(has_credential).count() >= per_credential
     }
 
     /// Whether `stream` is the current stream of the follower.
@@ -150,7 +166,7 @@ impl Followers {
     /// Drops all acknowledgements and streams: the node has another log now. The leases of
     /// followers stay counted.
     pub fn reset(&mut self) {
-        self.transfers.clear();
+        self.drop_transfers();
         for follower in self.by_node.values_mut() {
             follower.acked = 0;
             follower.stream = None;
@@ -176,6 +192,11 @@ impl Followers {
             self.transfers.remove(&stream);
         }
         Some(message)
+    }
+
+    /// Drops all snapshots that are being sent.
+    pub fn drop_transfers(&mut self) {
+        self.transfers.clear();
     }
 
     /// Drops the snapshots of followers that read too slowly.

@@ -17,6 +17,8 @@ pub const PROTOCOL: u32 = 1;
 pub const PATH_MAX: usize = 4;
 /// Maximum number of followers of one node.
 pub const FOLLOWERS_MAX: usize = 4_096;
+/// Maximum number of followers with one credential. The rest is for other credentials.
+pub const FOLLOWERS_PER_CREDENTIAL_MAX: usize = FOLLOWERS_MAX / 4 * 3;
 /// Maximum rate of a follower's messages, and the size of a burst.
 pub const MESSAGES_PER_SECOND: u32 = 1_000;
 
@@ -140,9 +142,12 @@ impl Change {
     /// Estimated size, in bytes.
     pub fn weight(&self) -> usize {
         const FIXED: usize = 200;
-        let agents = self.grant.iter().flat_map(|(_, _, terms)| &terms.agent_ids);
+        let grant = self.grant.as_ref().map_or(0, |(tenant_id, _, terms)| {
+            let agents = terms.agent_ids.iter().map(|agent| agent.as_str().len() + 16);
+            tenant_id.as_str().len() + terms.group_id.as_str().len() + agents.sum::<usize>()
+        });
         let lock = self.lock.as_ref().map_or(0, |lock| lock.terms.weight());
-        FIXED + lock + agents.map(|agent| agent.as_str().len() + 16).sum::<usize>()
+        FIXED + grant + lock
     }
 }
 

@@ -204,6 +204,7 @@ impl Replica {
     }
 
     async fn load(&self) -> Result<(), StoreError> {
+        self.node.free_obsolete_snapshot();
         let mut snapshot = Snapshot::default();
         let mut insert = |tenant_id, terms, retained| snapshot.insert(&tenant_id, terms, retained);
         let Loaded { position, token_key, locks } = self.store.log().load(&mut insert).await?;

@@ -18,6 +18,12 @@ use crate::{
 type Tenants = GenericHashMap<TenantId, Arc<TenantGrants>, RandomState, DefaultSharedPtr>;
 type Groups = GenericHashMap<GroupId, (), RandomState, DefaultSharedPtr>;
 
+/// Estimated memory of a tenant in the map, without the id and the grants, in bytes.
+const TENANT_SIZE: usize =
+    size_of::<(TenantId, Arc<TenantGrants>)>() * 2 + size_of::<TenantGrants>() + 64;
+/// Estimated memory of a group in the map, without the id, in bytes.
+const GROUP_SIZE: usize = size_of::<GroupId>() * 2 + 32;
+
 /// Grants and locks as of one revision.
 ///
 /// A clone is cheap, and shares memory with the original. So the next snapshot is a clone in which
@@ -97,28 +103,37 @@ impl Snapshot {
         })
     }
 
-    /// All grants with tenants, in no particular order.
-    pub(super) fn into_grants(self) -> impl Iterator<Item = (TenantId, Retained, GrantTerms)> {
-        self.tenants.into_iter().flat_map(|(tenant_id, grants)| {
-            let grants = grants.iter();
-            let grants =
-                grants.map(|(retained, terms)| (tenant_id.clone(), retained, terms.clone()));
-            grants.collect::<Vec<_>>()
-        })
+    /// All locks, and all grants with tenants, in no particular order. Clones one at a time: a
+    /// follower that does not read must not hold copies.
+    pub(super) fn into_items(
+        self,
+    ) -> (impl Iterator<Item = LockTerms>, impl Iterator<Item = (TenantId, Retained, GrantTerms)>)
+    {
+        let grants = self.tenants.into_iter().flat_map(|(tenant_id, grants)| {
+            (0..).map_while(move |index| {
+                let (retained, terms) = grants.get(index)?;
+                Some((tenant_id.clone(), retained, terms.clone()))
+            })
+        });
+        (self.locks.into_terms(), grants)
     }
 
     /// The gauges of the snapshot, for metrics.
     pub fn gauges(&self) -> Gauges {
-        let tenants = self.tenants.len() as u64;
-        let per_tenant = size_of::<(TenantId, Arc<TenantGrants>)>() + size_of::<TenantGrants>();
         Gauges {
             revision: self.revision(),
             live_grants: self.live_grants,
-            locks: self.locks.iter().count() as u64,
-            tenants,
-            snapshot_bytes: self.bytes + tenants * per_tenant as u64,
+            locks: self.locks.count(),
+            tenants: self.tenants.len() as u64,
+            snapshot_bytes: self.memory(),
             ..Gauges::default()
         }
+    }
+
+    /// Estimated memory, in bytes.
+    pub(super) fn memory(&self) -> u64 {
+        let maps = self.tenants.len() * TENANT_SIZE + self.groups.len() * GROUP_SIZE;
+        self.bytes + maps as u64 + self.locks.memory()
     }
 
     /// Applies the next change.
@@ -197,12 +212,18 @@ impl Snapshot {
         if let Some((known, ())) = self.groups.get_key_value(&group_id) {
             return known.clone();
         }
+        self.bytes += group_id.as_str().len() as u64;
         self.groups.insert(group_id.clone(), ());
         group_id
     }
 
     fn tenant_mut(&mut self, tenant_id: &TenantId) -> &mut TenantGrants {
-        Arc::make_mut(self.tenants.entry(tenant_id.clone()).or_default())
+        let bytes = &mut self.bytes;
+        let grants = self.tenants.entry(tenant_id.clone()).or_insert_with(|| {
+            *bytes += tenant_id.as_str().len() as u64;
+            Arc::default()
+        });
+        Arc::make_mut(grants)
     }
 }
 
@@ -210,6 +231,14 @@ impl TenantGrants {
     fn iter(&self) -> impl Iterator<Item = (Retained, &GrantTerms)> {
         let live = self.live.iter().map(|terms| (Retained::Live, terms));
         live.chain(self.ended.iter().map(|terms| (Retained::LastEnded, terms)))
+    }
+
+    /// The item of [`Self::iter`] at `index`.
+    fn get(&self, index: usize) -> Option<(Retained, &GrantTerms)> {
+        match index.checked_sub(self.live.len()) {
+            None => Some((Retained::Live, self.live.get(index)?)),
+            Some(index) => Some((Retained::LastEnded, self.ended.get(index)?)),
+        }
     }
 }
 

@@ -12,14 +12,14 @@ use crate::{
 };
 
 /// Maximum size of one message, in bytes, estimated.
-const MESSAGE_WEIGHT_MAX: u64 = 64 * 1_024;
+const MESSAGE_WEIGHT_MAX: u64 = 16 * 1_024;
 /// Maximum time that a follower may take to read one message.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The rest of a snapshot. A transfer keeps the memory of the whole snapshot, so stalled transfers
 /// must be dropped.
 pub struct SnapshotTransfer {
-    locks: std::vec::IntoIter<LockTerms>,
+    locks: Box<dyn Iterator<Item = LockTerms> + Send>,
     grants: Box<dyn Iterator<Item = (TenantId, Retained, GrantTerms)> + Send>,
     last_message_at: BootTime,
 }
@@ -27,9 +27,8 @@ pub struct SnapshotTransfer {
 impl SnapshotTransfer {
     /// Starts the transfer of a snapshot.
     pub fn start(snapshot: Snapshot, now: BootTime) -> Self {
-        let locks: Vec<_> = snapshot.locks().cloned().collect();
-        let grants = Box::new(snapshot.into_grants());
-        Self { locks: locks.into_iter(), grants, last_message_at: now }
+        let (locks, grants) = snapshot.into_items();
+        Self { locks: Box::new(locks), grants: Box::new(grants), last_message_at: now }
     }
 
     /// The next message with locks or grants; `None` at the end.

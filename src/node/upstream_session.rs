@@ -165,7 +165,26 @@ impl UpstreamSession {
             (ToFollower::Pong(pong), _) => self.receive_pong(pong)?,
             (_, _) => return Err(out_of_order("snapshot")),
         }
-        Ok(())
+        if self.incoming.is_some() {
+            self.node.free_obsolete_snapshot();
+        }
+        self.require_memory()
+    }
+
+    /// Fails if the upstream has sent more than the memory of this node allows.
+    fn require_memory(&self) -> Result<(), FollowError> {
+        let bytes = match &self.incoming {
+            Some(snapshot) => snapshot.memory(),
+            None => self.node.view().snapshot.memory(),
+        };
+        let bytes_max = self.node.limits.snapshot_bytes;
+        if bytes <= bytes_max {
+            return Ok(());
+        }
+        Err(FollowError::Lost(format!(
+            "the upstream sends more than {} MiB of grants and locks; raise the memory limit",
+            bytes_max >> 20
+        )))
     }
 
     fn receive_welcome(&mut self, welcome: &Welcome) -> Result<(), FollowError> {

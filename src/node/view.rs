@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// An immutable state of a check node. A check loads the whole view at once.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct View {
     pub(super) snapshot: Snapshot,
     pub(super) lease: Option<Lease>,

@@ -29,7 +29,7 @@ pub(super) trait Accept: Send + Sync + 'static {
 }
 
 /// The origin of a connection.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Origin {
     /// A TCP client.
     Address(IpAddr),

@@ -3,7 +3,6 @@
 
 use std::{
     io,
-    net::IpAddr,
     pin::Pin,
     sync::{
         Arc,
@@ -17,12 +16,16 @@ use pin_project_lite::pin_project;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::OwnedSemaphorePermit,
-    time::{Sleep, sleep},
+    time::{Instant, Sleep, sleep},
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
-use crate::{auth::ConnectionInfo, service::keyed_semaphore::KeyedPermit};
+use crate::{
+    auth::ConnectionInfo,
+    server::{accept::Origin, strangers::Stranger},
+    service::keyed_semaphore::KeyedPermit,
+};
 
 /// Timeout for the connection preface of HTTP/2 (RFC 9113, section 3.4), or for the same number of
 /// bytes of HTTP/1.
@@ -30,6 +33,9 @@ const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const PREFACE_LENGTH: usize = 24;
 /// How long a client may read nothing while data waits to be sent.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// Maximum age of response bytes that a client has not read. The windows of HTTP/2 can delay
+/// responses without a blocked write.
+pub(super) const UNSENT_TIMEOUT: Duration = Duration::from_mins(1);
 
 pin_project! {
     /// A connection. Reads and writes fail once the connection must be closed.
@@ -40,11 +46,15 @@ pin_project! {
         info: Arc<ConnectionInfo>,
         // `None`: a call was authenticated, or no authentication is needed.
         unauthenticated: Option<Pin<Box<Sleep>>>,
+        // `None`: a call was authenticated.
+        stranger: Option<Stranger>,
         abort: Pin<Box<WaitForCancellationFutureOwned>>,
         // `None`: the client presented no certificate.
         revoked: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
         // `None`: the preface has arrived.
         preface: Option<Preface>,
+        // When the oldest unsent bytes may have reached their maximum age.
+        unsent: Pin<Box<Sleep>>,
         // Running while a write is blocked.
         blocked: Option<Pin<Box<Sleep>>>,
         permit: ConnectionPermit,
@@ -62,23 +72,32 @@ struct Preface {
 #[derive(Debug)]
 pub(super) struct ConnectionPermit {
     _connection: OwnedSemaphorePermit,
-    _of_network: Option<KeyedPermit<IpAddr>>,
+    _of_origin: KeyedPermit<Origin>,
     /// The number of open connections.
     open: Arc<AtomicUsize>,
+}
+
+/// The resources of an accepted connection.
+#[derive(Debug)]
+pub(super) struct Admission {
+    pub(super) permit: ConnectionPermit,
+    pub(super) stranger: Stranger,
+    /// Closes the connection.
+    pub(super) abort: CancellationToken,
 }
 
 // === impl ConnectionPermit ===
 
 impl ConnectionPermit {
-    /// Combines a permit for the server and a permit for the client's network. Counts the
-    /// connection in `open`.
+    /// Combines a permit for the server and a permit for the origin. Counts the connection in
+    /// `open`.
     pub(super) fn new(
         connection: OwnedSemaphorePermit,
-        of_network: Option<KeyedPermit<IpAddr>>,
+        of_origin: KeyedPermit<Origin>,
         open: Arc<AtomicUsize>,
     ) -> Self {
         open.fetch_add(1, Ordering::Relaxed);
-        Self { _connection: connection, _of_network: of_network, open }
+        Self { _connection: connection, _of_origin: of_origin, open }
     }
 }
 
@@ -94,18 +113,20 @@ impl<IO> Connection<IO> {
     pub(super) fn new(
         io: IO,
         info: ConnectionInfo,
-        permit: ConnectionPermit,
+        admission: Admission,
         unauthenticated_timeout: Option<Duration>,
-        abort: CancellationToken,
     ) -> Self {
+        let Admission { permit, stranger, abort } = admission;
         let deadline = Box::pin(sleep(PREFACE_TIMEOUT));
         Self {
             io,
             info: Arc::new(info),
             unauthenticated: unauthenticated_timeout.map(|timeout| Box::pin(sleep(timeout))),
+            stranger: Some(stranger),
             abort: Box::pin(abort.cancelled_owned()),
             revoked: None,
             preface: Some(Preface { bytes_left: PREFACE_LENGTH, deadline }),
+            unsent: Box::pin(sleep(UNSENT_TIMEOUT)),
             blocked: None,
             permit,
         }
@@ -123,10 +144,19 @@ impl<IO> Connection<IO> {
         &self.info
     }
 
-    /// Fails once the connection is aborted or revoked. Polled only when no I/O is ready. Even a
-    /// busy connection soon has a moment without ready I/O.
+    /// Fails once the connection is aborted or revoked, or has unsent bytes that are too old.
+    /// Polled only when no I/O is ready. Even a busy connection soon has a moment without ready
+    /// I/O.
     fn poll_closed<T>(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         let this = self.project();
+        while this.unsent.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            let due = this.info.unsent.oldest().unwrap_or(now) + UNSENT_TIMEOUT;
+            if due <= now {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            this.unsent.as_mut().reset(due);
+        }
         let mut is_closed = this.abort.as_mut().poll(cx).is_ready();
         if let Some(revoked) = this.revoked {
             is_closed |= revoked.as_mut().poll(cx).is_ready();
@@ -183,6 +213,7 @@ impl<IO: AsyncRead> AsyncRead for Connection<IO> {
         }
         if this.info.is_authenticated() {
             *this.unauthenticated = None;
+            *this.stranger = None;
         }
         if let Some(deadline) = this.unauthenticated
             && deadline.as_mut().poll(cx).is_ready()

@@ -17,7 +17,7 @@ use futures::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +26,8 @@ use crate::{
     auth::{ConnectionInfo, Peer},
     server::{
         accept::{Accept, Origin, accept_next},
-        connection::{Connection, ConnectionPermit},
+        connection::{Admission, Connection, ConnectionPermit},
+        strangers::Strangers,
         tasks::Tasks,
         tls::{Tls, TlsConnection},
     },
@@ -35,6 +36,8 @@ use crate::{
 
 /// How long a connection may stay open without an authenticated call.
 const UNAUTHENTICATED_TIMEOUT: Duration = Duration::from_mins(1);
+/// Maximum number of connections without an authenticated call.
+const STRANGERS_MAX: usize = 256;
 
 /// Limits the connections of a protocol. Clones share the limits.
 #[derive(Debug, Clone)]
@@ -43,7 +46,8 @@ pub(super) struct ConnectionLimiter {
     permits: Arc<Semaphore>,
     connections_max: usize,
     connections_open: Arc<AtomicUsize>,
-    per_network: Arc<KeyedSemaphore<IpAddr>>,
+    per_origin: Arc<KeyedSemaphore<Origin>>,
+    strangers: Strangers,
     /// `None`: connections need no authenticated call.
     unauthenticated_timeout: Option<Duration>,
     /// Closes every connection.
@@ -53,19 +57,22 @@ pub(super) struct ConnectionLimiter {
 // === impl ConnectionLimiter ===
 
 impl ConnectionLimiter {
-    /// Limits the connections in total and from each network. `abort` closes them.
+    /// Limits the connections in total and from each origin: a network, or a user of this host.
+    /// `abort` closes them. Connections without an authenticated call leave a quarter for others.
     pub(super) fn new(
         connections_max: usize,
-        per_network: usize,
+        per_origin: usize,
+        strangers_max: usize,
         abort: CancellationToken,
     ) -> Self {
         let permits = Arc::new(Semaphore::new(connections_max));
-        let per_network = Arc::new(KeyedSemaphore::new(per_network));
+        let not_reserved = (connections_max - connections_max / 4).min(STRANGERS_MAX);
         Self {
             permits,
             connections_max,
             connections_open: Arc::default(),
-            per_network,
+            per_origin: Arc::new(KeyedSemaphore::new(per_origin)),
+            strangers: Strangers::new(strangers_max.clamp(1, not_reserved.max(1))),
             unauthenticated_timeout: None,
             abort,
         }
@@ -98,12 +105,12 @@ impl ConnectionLimiter {
         acceptor: A,
     ) -> impl Stream<Item = io::Result<Connection<A::Io>>> + Send {
         stream::unfold((self, acceptor), async |(limiter, acceptor)| {
-            let (io, origin, permit) = limiter.next(&acceptor).await?;
+            let (io, origin, admission) = limiter.next(&acceptor).await?;
             let info = match origin {
                 Origin::Address(address) => ConnectionInfo::new(Peer::Unknown, Some(address)),
                 Origin::User(uid) => ConnectionInfo::new(Peer::User(uid), None),
             };
-            Some((Ok(limiter.connection(io, info, permit)), (limiter, acceptor)))
+            Some((Ok(limiter.connection(io, info, admission)), (limiter, acceptor)))
         })
     }
 
@@ -123,18 +130,20 @@ impl ConnectionLimiter {
                 loop {
                     tokio::select! {
                         Some(done) = handshakes.next() => {
-                            if let Some((TlsConnection { stream, info, revoked }, permit)) = done {
-                                let connection = limiter.connection(stream, info, permit);
+                            if let Some((tls, admission)) = done {
+                                let TlsConnection { stream, info, revoked } = tls;
+                                let connection = limiter.connection(stream, info, admission);
                                 let connection = connection.until_revoked(revoked);
                                 return Some((Ok(connection), (limiter, listener, handshakes)));
                             }
                         }
                         accepted = limiter.next(&listener) => {
-                            let (io, _, permit) = accepted?;
-                            let (tls, abort) = (Arc::clone(&tls), limiter.abort.child_token());
+                            let (io, _, admission) = accepted?;
+                            let tls = Arc::clone(&tls);
                             handshakes.push(tasks.spawn_detached("TLS handshake", async move {
-                                let done = abort.run_until_cancelled(tls.accept(io)).await?;
-                                done.ok().map(|connection| (connection, permit))
+                                let handshake = tls.accept(io);
+                                let done = admission.abort.run_until_cancelled(handshake).await?;
+                                done.ok().map(|connection| (connection, admission))
                             }));
                         }
                     }
@@ -143,35 +152,33 @@ impl ConnectionLimiter {
         })
     }
 
-    /// The next connection and its permit. Closes connections of networks that have reached their
-    /// limit.
-    async fn next<A: Accept>(&self, acceptor: &A) -> Option<(A::Io, Origin, ConnectionPermit)> {
+    /// The next connection. Closes connections of origins that have reached their limit.
+    async fn next<A: Accept>(&self, acceptor: &A) -> Option<(A::Io, Origin, Admission)> {
         loop {
             let permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;
             let (io, origin) = accept_next(acceptor).await;
-            let of_network = match origin {
-                Origin::Address(address) => {
-                    match self.per_network.try_acquire(&network_of(address)) {
-                        Some(of_network) => Some(of_network),
-                        None => continue,
-                    }
-                }
-                Origin::User(_) => None,
-            };
-            let open = Arc::clone(&self.connections_open);
-            return Some((io, origin, ConnectionPermit::new(permit, of_network, open)));
+            if let Some(admission) = self.admit(permit, origin) {
+                return Some((io, origin, admission));
+            }
         }
     }
 
-    fn connection<IO>(
-        &self,
-        io: IO,
-        info: ConnectionInfo,
-        permit: ConnectionPermit,
-    ) -> Connection<IO> {
+    fn admit(&self, permit: OwnedSemaphorePermit, origin: Origin) -> Option<Admission> {
+        let counted_as = match origin {
+            Origin::Address(address) => Origin::Address(network_of(address)),
+            user @ Origin::User(_) => user,
+        };
+        let of_origin = self.per_origin.try_acquire(&counted_as)?;
+        let open = Arc::clone(&self.connections_open);
         // A child token, because all connections would contend for the lock of a shared one.
         let abort = self.abort.child_token();
-        Connection::new(io, info, permit, self.unauthenticated_timeout, abort)
+        let stranger = self.strangers.admit(counted_as, abort.clone());
+        let permit = ConnectionPermit::new(permit, of_origin, open);
+        Some(Admission { permit, stranger, abort })
+    }
+
+    fn connection<IO>(&self, io: IO, info: ConnectionInfo, admission: Admission) -> Connection<IO> {
+        Connection::new(io, info, admission, self.unauthenticated_timeout)
     }
 }
 
@@ -192,22 +199,21 @@ mod tests {
     };
 
     use super::*;
-    use crate::server::connection::{PREFACE_LENGTH, READ_TIMEOUT};
+    use crate::server::connection::{PREFACE_LENGTH, READ_TIMEOUT, UNSENT_TIMEOUT};
 
     /// A connection with a buffer of 1,000 bytes, and its client.
     fn connect(limiter: &ConnectionLimiter) -> (Connection<DuplexStream>, DuplexStream) {
         let permit = Arc::clone(&limiter.permits).try_acquire_owned().unwrap();
-        let open = Arc::clone(&limiter.connections_open);
-        let permit = ConnectionPermit::new(permit, None, open);
+        let admission = limiter.admit(permit, Origin::User(1)).unwrap();
         let (server, client) = duplex(1_000);
         let info = ConnectionInfo::new(Peer::Unknown, None);
-        (limiter.connection(server, info, permit), client)
+        (limiter.connection(server, info, admission), client)
     }
 
     #[tokio::test(start_paused = true)]
     async fn unauthenticated_connections_are_closed() {
         for (is_authenticated, expected) in [(false, Some(io::ErrorKind::TimedOut)), (true, None)] {
-            let limiter = ConnectionLimiter::new(1, 1, CancellationToken::new());
+            let limiter = ConnectionLimiter::new(1, 1, 1, CancellationToken::new());
             let (mut connection, mut client) = connect(&limiter.with_unauthenticated_timeout());
             client.write_all(&[0; PREFACE_LENGTH]).await.unwrap();
             connection.read_exact(&mut [0; PREFACE_LENGTH]).await.unwrap();
@@ -222,7 +228,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn connections_of_clients_that_do_not_read_are_closed() {
-        let limiter = ConnectionLimiter::new(1, 1, CancellationToken::new());
+        let limiter = ConnectionLimiter::new(1, 1, 1, CancellationToken::new());
         let (mut connection, mut client) = connect(&limiter);
         let started = Instant::now();
         // A client that reads slowly stays connected.
@@ -235,6 +241,39 @@ mod tests {
         let error = connection.write_all(&[0]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert_eq!(started.elapsed().as_secs(), 5 * READ_TIMEOUT.as_secs() / 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_with_old_unsent_bytes_are_closed() {
+        let limiter = ConnectionLimiter::new(1, 1, 1, CancellationToken::new());
+        let (mut connection, mut client) = connect(&limiter);
+        client.write_all(&[0; PREFACE_LENGTH]).await.unwrap();
+        connection.read_exact(&mut [0; PREFACE_LENGTH]).await.unwrap();
+        let later = UNSENT_TIMEOUT + UNSENT_TIMEOUT / 2;
+        // Bytes that are read in time close nothing.
+        let unsent = connection.info().unsent.start();
+        assert!(timeout(UNSENT_TIMEOUT / 2, connection.read(&mut [0])).await.is_err());
+        drop(unsent);
+        assert!(timeout(later, connection.read(&mut [0])).await.is_err());
+        let _unsent = connection.info().unsent.start();
+        let started = Instant::now();
+        let error = connection.read(&mut [0]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(started.elapsed().as_secs(), UNSENT_TIMEOUT.as_secs());
+    }
+
+    #[test]
+    fn users_have_a_limit_of_their_own() {
+        let limiter = ConnectionLimiter::new(10, 2, 10, CancellationToken::new());
+        let admit = |origin| {
+            let permit = Arc::clone(&limiter.permits).try_acquire_owned().unwrap();
+            limiter.admit(permit, origin)
+        };
+        let held: Vec<_> = (0..4).filter_map(|_| admit(Origin::User(1_000))).collect();
+        assert_eq!(held.len(), 2);
+        assert!(admit(Origin::User(1_001)).is_some());
+        drop(held);
+        assert!(admit(Origin::User(1_000)).is_some());
     }
 
     #[test]

@@ -44,11 +44,17 @@ use crate::{
             },
         },
         shutdown::ShutdownLayer,
+        trim::TrimLayer,
     },
     node::CheckNode,
     server::{
-        accept::LocalListener, config::CallLimits, connection::Connection,
-        connections::ConnectionLimiter, identity::Identity, listeners::Listener, tasks::Tasks,
+        accept::LocalListener,
+        connection::Connection,
+        connections::ConnectionLimiter,
+        identity::Identity,
+        listeners::Listener,
+        memory::{Budget, WINDOW_MIN},
+        tasks::Tasks,
     },
     service::{Service, check::Checks},
 };
@@ -73,7 +79,7 @@ pub(super) struct Services {
     /// `None`: a sidecar, which accepts no changes.
     pub(super) service: Option<Arc<Service>>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) limits: CallLimits,
+    pub(super) budget: Budget,
     pub(super) reflection: bool,
     pub(super) identity: Identity,
 }
@@ -85,6 +91,7 @@ pub(super) struct GrpcServer {
     observe: ObserveLayer,
     limit: LimitLayer,
     calls_per_connection: u32,
+    window: u32,
     keepalive_interval: Duration,
     keepalive_timeout: Duration,
     identity: Identity,
@@ -103,14 +110,19 @@ impl GrpcServer {
         calls: &Tasks,
         connections: ConnectionLimiter,
     ) -> Self {
-        let Services { node, checks, service, metrics, limits, reflection, identity } = services;
+        let Services { node, checks, service, metrics, budget, reflection, identity } = services;
+        let limits = &budget.limits;
         let access = Access::new(Arc::clone(checks), Arc::clone(metrics));
         let access = SupportAccessServer::new(access).max_decoding_message_size(MESSAGE_LENGTH_MAX);
         let nodes = CheckNodesServer::new(Nodes::new(service.clone()))
             .max_decoding_message_size(REQUEST_LENGTH_MAX);
         let info = ServerInfoServer::new(Info::new(node.kind()))
             .max_decoding_message_size(REQUEST_LENGTH_MAX);
-        let replication = ReplicationService::new(Arc::clone(node), limits.followers_per_caller);
+        let replication = ReplicationService::new(
+            Arc::clone(node),
+            limits.followers_per_caller,
+            budget.followers,
+        );
         let replication =
             ReplicationServer::new(replication).max_decoding_message_size(REQUEST_LENGTH_MAX);
         let mut routes = Routes::new(access)
@@ -134,10 +146,14 @@ impl GrpcServer {
             observe: ObserveLayer::new(Arc::clone(metrics)),
             limit: LimitLayer::new(CallerLimits {
                 calls: limits.calls_per_caller,
+                calls_in_all: budget.calls,
+                bytes: budget.bytes_per_caller,
+                bytes_in_all: budget.bytes,
                 checks_per_second: at_least_one(limits.checks_per_second),
                 requests_per_second: at_least_one(limits.requests_per_second),
             }),
             calls_per_connection: limits.calls_per_connection,
+            window: budget.window,
             keepalive_interval: limits.keepalive_interval.0,
             keepalive_timeout: limits.keepalive_timeout.0,
             identity: identity.clone(),
@@ -176,11 +192,14 @@ impl GrpcServer {
     {
         let server = Server::builder()
             .max_concurrent_streams(self.calls_per_connection)
+            .initial_stream_window_size(WINDOW_MIN)
+            .initial_connection_window_size(self.window)
             .http2_max_header_list_size(METADATA_LENGTH_MAX)
             .http2_keepalive_interval(Some(self.keepalive_interval))
             .http2_keepalive_timeout(Some(self.keepalive_timeout))
             .layer(self.observe)
             .layer(ShutdownLayer::new(stop.clone()))
+            .layer(TrimLayer)
             .layer(MapResponseLayer::new(explain_refusal))
             .layer(AuthenticateLayer::new(self.identity.authenticator))
             .layer(self.limit);

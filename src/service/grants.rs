@@ -71,10 +71,13 @@ impl Service {
         let overrides = transaction.overrides(&request.tenant_id).await?;
         let period = self.catalogue.narrowed_by(&overrides).check_grant(&request, now)?;
         let limit = self.limits.live_grants_per_tenant;
-        if transaction.count_live_grants(&request.tenant_id).await? >= limit {
-            return Err(ServiceError::TooManyLiveGrants { limit });
-        }
+        let size = transaction.size_of_live_grants(&request.tenant_id).await?;
         let grant = new_grant(caller, request, period, now);
+        if size + grant.terms.size() > limit {
+            let is_named = !grant.terms.agent_ids.is_empty();
+            let field = if is_named { "named_agents" } else { "tenant_id" };
+            return Err(ServiceError::TooManyLiveGrants { limit, field });
+        }
         let reason = grant.reason.clone();
         let kind = EventKind::Granted { grant: grant.clone() };
         let new = grant_event(&grant, caller.author.clone(), reason, kind);

@@ -5,11 +5,19 @@ use std::{collections::HashMap, fmt, hash::Hash, sync::Arc};
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
-/// Limits the number of permits of each key. Stores only keys that hold permits.
+/// Limits the number of permits of each key, and of all keys together. Stores only keys that hold
+/// permits.
 #[derive(Debug)]
 pub struct KeyedSemaphore<K> {
     permits_max: usize,
-    held: Mutex<HashMap<K, usize, RandomState>>,
+    total_max: usize,
+    held: Mutex<Held<K>>,
+}
+
+#[derive(Debug)]
+struct Held<K> {
+    total: usize,
+    by_key: HashMap<K, usize, RandomState>,
 }
 
 /// One or more permits of a key, released on drop.
@@ -22,34 +30,50 @@ pub struct KeyedPermit<K: Eq + Hash> {
 impl<K: Eq + Hash + Clone> KeyedSemaphore<K> {
     /// Allows at most `permits_max` permits for each key.
     pub fn new(permits_max: usize) -> Self {
-        Self { permits_max, held: Mutex::default() }
+        let held = Mutex::new(Held { total: 0, by_key: HashMap::default() });
+        Self { permits_max, total_max: usize::MAX, held }
     }
 
-    /// Acquires a permit. `None`: the key holds the maximum.
+    /// Allows at most `total_max` permits for all keys together.
+    pub fn with_total(self, total_max: usize) -> Self {
+        Self { total_max, ..self }
+    }
+
+    /// Acquires a permit. `None`: the key or all keys hold the maximum.
     pub fn try_acquire(self: &Arc<Self>, key: &K) -> Option<KeyedPermit<K>> {
         self.try_acquire_many(key, 1)
     }
 
-    /// Acquires `count` permits, at least one. `None`: the key would exceed the maximum.
+    /// Acquires `count` permits, at least one. `None`: the key or all keys would exceed a maximum.
     pub fn try_acquire_many(self: &Arc<Self>, key: &K, count: usize) -> Option<KeyedPermit<K>> {
         let mut held = self.held.lock();
-        let before = held.get(key).copied().unwrap_or(0);
-        if count == 0 || count > self.permits_max.saturating_sub(before) {
+        let before = held.by_key.get(key).copied().unwrap_or(0);
+        if count == 0 || count > self.room(before, held.total) {
             return None;
         }
-        held.insert(key.clone(), before + count);
+        held.total += count;
+        held.by_key.insert(key.clone(), before + count);
         Some(KeyedPermit { semaphore: Arc::clone(self), key: key.clone(), count })
     }
 }
 
+impl<K> KeyedSemaphore<K> {
+    /// The number of further permits for a key that holds `of_key`, while all hold `total`.
+    fn room(&self, of_key: usize, total: usize) -> usize {
+        self.permits_max.saturating_sub(of_key).min(self.total_max.saturating_sub(total))
+    }
+}
+
 impl<K: Eq + Hash> KeyedPermit<K> {
-    /// Acquires `count` further permits. Returns false, and acquires none, if the key would exceed
-    /// the maximum.
+    /// Acquires `count` further permits. Returns false, and acquires none, if the key or all keys
+    /// would exceed the maximum.
     pub fn try_grow(&mut self, count: usize) -> bool {
         let mut held = self.semaphore.held.lock();
-        match held.get_mut(&self.key) {
-            Some(all) if count <= self.semaphore.permits_max.saturating_sub(*all) => {
-                *all += count;
+        let Held { total, by_key } = &mut *held;
+        match by_key.get_mut(&self.key) {
+            Some(of_key) if count <= self.semaphore.room(*of_key, *total) => {
+                *of_key += count;
+                *total += count;
                 self.count += count;
                 true
             }
@@ -61,10 +85,11 @@ impl<K: Eq + Hash> KeyedPermit<K> {
 impl<K: Eq + Hash> Drop for KeyedPermit<K> {
     fn drop(&mut self) {
         let mut held = self.semaphore.held.lock();
-        if let Some(all) = held.get_mut(&self.key) {
-            *all = all.saturating_sub(self.count);
-            if *all == 0 {
-                held.remove(&self.key);
+        held.total = held.total.saturating_sub(self.count);
+        if let Some(of_key) = held.by_key.get_mut(&self.key) {
+            *of_key = of_key.saturating_sub(self.count);
+            if *of_key == 0 {
+                held.by_key.remove(&self.key);
             }
         }
     }
@@ -90,14 +115,14 @@ mod tests {
         drop(first);
         drop(semaphore.try_acquire(&"a").unwrap());
         drop(second);
-        assert!(semaphore.held.lock().is_empty(), "keys without permits are removed");
+        assert!(semaphore.held.lock().by_key.is_empty(), "keys without permits are removed");
     }
 
     #[test]
     fn a_limit_of_zero_rejects_every_permit() {
         let semaphore = Arc::new(KeyedSemaphore::new(0));
         assert!(semaphore.try_acquire(&1).is_none());
-        assert!(semaphore.held.lock().is_empty(), "rejected keys are not stored");
+        assert!(semaphore.held.lock().by_key.is_empty(), "rejected keys are not stored");
     }
 
     #[test]
@@ -108,6 +133,16 @@ mod tests {
         assert!(held.try_grow(4) && !held.try_grow(1));
         assert!(semaphore.try_acquire_many(&"b", 10).is_some());
         drop(held);
-        assert!(semaphore.held.lock().is_empty());
+        assert!(semaphore.held.lock().by_key.is_empty());
+    }
+
+    #[test]
+    fn all_keys_together_have_a_limit() {
+        let semaphore = Arc::new(KeyedSemaphore::new(6).with_total(10));
+        let mut first = semaphore.try_acquire_many(&"a", 5).unwrap();
+        let second = semaphore.try_acquire_many(&"b", 5).unwrap();
+        assert!(semaphore.try_acquire(&"c").is_none() && !first.try_grow(1));
+        drop(second);
+        assert!(first.try_grow(1) && semaphore.try_acquire_many(&"c", 4).is_some());
     }
 }

@@ -145,6 +145,7 @@ impl Backend for Postgres {
             " || set_config('synchronous_commit', 'off', true)"
         ),
         each_text: "json_array_elements_text($3::json)",
+        agent_count: "json_array_length(agent_ids::json)",
     };
 
     fn fetch<T: Row>(

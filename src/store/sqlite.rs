@@ -51,6 +51,7 @@ impl Backend for Sqlite {
         commit_durably: "''",
         notify_membership_lazily: "''",
         each_text: "json_each($3)",
+        agent_count: "json_array_length(agent_ids)",
     };
 
     fn fetch<T: Row>(

@@ -86,8 +86,8 @@ pub trait Transaction: Send {
         limit: usize,
     ) -> Result<Vec<Grant>, StoreError>;
 
-    /// The number of the tenant's grants that no event has ended.
-    async fn count_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError>;
+    /// The total [`size`](crate::domain::GrantTerms::size) of the tenant's grants that no event has ended.
+    async fn size_of_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError>;
 
     /// Grants of all tenants that no event has ended and whose end time is `now` or earlier,
     /// earliest first, at most `limit`.

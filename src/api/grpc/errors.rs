@@ -95,9 +95,9 @@ impl ErrorReason {
             ),
             Self::TooManyLiveGrants => (
                 ResourceExhausted,
-                "The tenant has the maximum number of live grants. The metadata contains \
-                 `max_live_grants_per_tenant`.",
-                "Revoke grants first.",
+                "The tenant would exceed the maximum number of live grants. Each named agent counts \
+                 as a grant. The metadata contains `max_live_grants_per_tenant`.",
+                "Revoke grants first, or name fewer agents.",
             ),
             Self::TooManyLocks => (
                 ResourceExhausted,
@@ -199,8 +199,8 @@ impl ErrorReason {
             ),
             Self::TooManyBytes => (
                 ResourceExhausted,
-                "The caller's requests in flight are too large.",
-                "Retry after the delay, with smaller requests.",
+                "The caller's requests and unread responses are too large.",
+                "Read all responses, and retry after the delay with smaller requests or pages.",
             ),
             Self::HelloExpected => (
                 InvalidArgument,

@@ -37,14 +37,18 @@ pub use crate::api::grpc::convert::replication::{
     parse_request, parse_response, request, response,
 };
 
-/// The maximum length of a message from a follower, in bytes.
-pub const REQUEST_LENGTH_MAX: usize = 256 * 1_024;
-/// The maximum length of a message to a follower, in bytes. Real messages are far shorter.
-pub const RESPONSE_LENGTH_MAX: usize = 1_024 * 1_024;
+/// The maximum length of a message from a follower, in bytes. Such a message is not counted.
+pub const REQUEST_LENGTH_MAX: usize = 4 * 1_024;
+/// The maximum length of a message to a follower, in bytes, twice that of the longest real message.
+/// The decoded message may take a hundred times as much memory.
+pub const RESPONSE_LENGTH_MAX: usize = 128 * 1_024;
 /// The time in which a follower must send its first message.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// The time in which a follower must send each further message. A follower sends at least ten pings
+/// in one lease duration, which is five minutes at most.
+const SILENCE_TIMEOUT: Duration = Duration::from_mins(1);
 /// The maximum number of messages that wait to be sent to one follower.
-const QUEUE_LENGTH: usize = 2;
+const QUEUE_LENGTH: usize = 1;
 
 /// The service at a node that other nodes may follow.
 #[derive(Debug, Clone)]
@@ -55,9 +59,10 @@ pub struct ReplicationService {
 }
 
 impl ReplicationService {
-    /// The service at `node`, with a maximum number of followers for each caller.
-    pub fn new(node: Arc<CheckNode>, followers_per_caller: usize) -> Self {
-        Self { node, followers: Arc::new(KeyedSemaphore::new(followers_per_caller)) }
+    /// The service at `node`, with a maximum number of followers for each caller, and for all.
+    pub fn new(node: Arc<CheckNode>, followers_per_caller: usize, followers: usize) -> Self {
+        let streams = KeyedSemaphore::new(followers_per_caller).with_total(followers);
+        Self { node, followers: Arc::new(streams) }
     }
 }
 
@@ -142,7 +147,7 @@ async fn run_session(
     outgoing: mpsc::Sender<ToFollower>,
 ) -> Result<(), Failure> {
     let mut failure = None;
-    let messages = parsed(incoming, HELLO_TIMEOUT)
+    let messages = parsed(incoming, HELLO_TIMEOUT, SILENCE_TIMEOUT)
         .map(|message| message.map_err(|found| failure = Some(found)));
     let ended = serve(node, credential, messages, outgoing).await;
     match failure {
@@ -151,25 +156,21 @@ async fn run_session(
     }
 }
 
-/// The parsed messages of a follower. The first must arrive within `hello_timeout`.
+/// The parsed messages of a follower. The first must arrive within `hello_timeout`, and each further
+/// one within `silence_timeout`: a silent follower must not keep a slot.
 fn parsed(
     incoming: BoxStream<'static, Incoming>,
     hello_timeout: Duration,
+    silence_timeout: Duration,
 ) -> impl Stream<Item = Result<ToUpstream, Failure>> {
-    unfold((incoming, Some(hello_timeout)), async |(mut incoming, first_timeout)| {
-        let next = incoming.next();
-        let received = match first_timeout {
-            Some(limit) => match timeout(limit, next).await {
-                Ok(received) => received?,
-                Err(_) => return Some((Err(late_message()), (incoming, None))),
-            },
-            None => next.await?,
+    unfold((incoming, hello_timeout), move |(mut incoming, limit)| async move {
+        let message = match timeout(limit, incoming.next()).await {
+            Ok(Some(Ok(message))) => parse_request(message).map_err(Failure::from),
+            Ok(Some(Err(status))) => Err(unread_in_stream(status, REQUEST_LENGTH_MAX)),
+            Ok(None) => return None,
+            Err(_) => Err(late_message()),
         };
-        let message = match received {
-            Ok(message) => parse_request(message).map_err(Failure::from),
-            Err(status) => Err(unread_in_stream(status, REQUEST_LENGTH_MAX)),
-        };
-        Some((message, (incoming, None)))
+        Some((message, (incoming, silence_timeout)))
     })
 }
 
@@ -178,20 +179,39 @@ mod tests {
     use std::pin::pin;
 
     use futures::stream::{iter, pending};
+    use tokio::time::{Instant, sleep};
     use tonic::Code;
 
     use super::*;
 
-    #[tokio::test]
-    async fn only_the_first_message_has_a_timeout() {
-        let limit = Duration::from_millis(1);
-        let mut silent = pin!(parsed(pending().boxed(), limit));
-        let late = silent.next().await.unwrap().unwrap_err();
-        assert_eq!(Status::from(late).code(), Code::DeadlineExceeded);
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_follower_loses_its_stream() {
+        let ends = async |sent: usize| {
+            let sent = iter((0..sent).map(|_| Ok(request(ToUpstream::Leave))));
+            let incoming = sent.chain(pending()).boxed();
+            let mut messages = pin!(parsed(incoming, HELLO_TIMEOUT, SILENCE_TIMEOUT));
+            let started = Instant::now();
+            loop {
+                if let Err(late) = messages.next().await.unwrap() {
+                    assert_eq!(Status::from(late).code(), Code::DeadlineExceeded);
+                    return started.elapsed().as_secs();
+                }
+            }
+        };
+        assert_eq!(ends(0).await, HELLO_TIMEOUT.as_secs());
+        assert_eq!(ends(3).await, SILENCE_TIMEOUT.as_secs());
+    }
 
-        let leave = iter([Ok(request(ToUpstream::Leave))]).chain(pending());
-        let mut slow = pin!(parsed(leave.boxed(), limit));
-        assert!(matches!(slow.next().await, Some(Ok(ToUpstream::Leave))));
-        assert!(timeout(10 * limit, slow.next()).await.is_err(), "the next message may be late");
+    #[tokio::test(start_paused = true)]
+    async fn a_follower_that_pings_with_the_longest_lease_keeps_its_stream() {
+        let interval = Duration::from_mins(5) / 10;
+        let pings = unfold((), move |()| async move {
+            sleep(interval).await; // virtual time
+            Some((Ok(request(ToUpstream::Ping { seq: 1 })), ()))
+        });
+        let mut messages = pin!(parsed(pings.boxed(), HELLO_TIMEOUT + interval, SILENCE_TIMEOUT));
+        for _ in 0..100 {
+            assert!(matches!(messages.next().await, Some(Ok(ToUpstream::Ping { .. }))));
+        }
     }
 }

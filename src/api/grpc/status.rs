@@ -20,9 +20,13 @@ mod session;
 mod size;
 #[cfg(test)]
 mod tests;
+mod unread;
 
 use session::session_end;
 use size::{fitting_message, fitting_text, fitting_violations, listed};
+pub(super) use unread::unread_in_stream;
+pub use unread::{Unread, reject_unread, too_long};
+use unread::{is_malformed_message, malformed_message};
 
 /// The maximum length of a message from a caller, in bytes.
 pub const MESSAGE_LENGTH_MAX: usize = 4 * 1_024 * 1_024;
@@ -30,30 +34,10 @@ pub const MESSAGE_LENGTH_MAX: usize = 4 * 1_024 * 1_024;
 const DOMAIN: &str = "supportaccess.v1";
 /// The metadata key of the id under which the log has the details of an internal error.
 const CALL_ID: &str = "call_id";
-/// How prost and tonic report that a message cannot be decoded.
-const MALFORMED_MESSAGE: [&str; 4] = [
-    "failed to decode Protobuf message: ",
-    "protocol error: received message with ",
-    "Unexpected EOF decoding stream.",
-    "Missing request message.",
-];
 
 /// The error of a handler.
 #[derive(Debug)]
 pub(super) struct Failure(Box<Status>);
-
-/// Why the message of a request could not be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unread {
-    /// The message is longer than [`MESSAGE_LENGTH_MAX`].
-    TooLong,
-    /// The message did not arrive before the deadline.
-    Late,
-    /// The caller's requests in flight are too large.
-    Excess,
-    /// The caller disconnected before the end of the message.
-    Disconnected,
-}
 
 /// An error under construction.
 struct StatusBuilder {
@@ -182,8 +166,8 @@ fn service_error(error: &ServiceError) -> Status {
             failed(ErrorReason::EventNotFound).field("consistency_token").build()
         }
         ServiceError::ClockUnreliable { .. } => failed(ErrorReason::ClockUnreliable).build(),
-        ServiceError::TooManyLiveGrants { limit } => failed(ErrorReason::TooManyLiveGrants)
-            .field("tenant_id")
+        ServiceError::TooManyLiveGrants { limit, field } => failed(ErrorReason::TooManyLiveGrants)
+            .field(field)
             .metadata("max_live_grants_per_tenant", limit)
             .build(),
         ServiceError::LockNotFound { .. } => {
@@ -273,6 +257,11 @@ pub fn reject_name(description: &str) -> Response<Body> {
     invalid(&Violations::of(ACTOR.as_str(), ViolationReason::Malformed, description)).into_http()
 }
 
+/// Rejects a request because of its header fields.
+pub fn reject_head(description: &str) -> Response<Body> {
+    invalid(&Violations::of("metadata", ViolationReason::OutOfRange, description)).into_http()
+}
+
 /// Rejects a call that exceeds a limit of the caller.
 pub fn reject_excess(reason: ErrorReason, delay: Duration) -> Response<Body> {
     exhausted(reason).retry_after(delay).build().into_http()
@@ -284,7 +273,10 @@ pub fn excess() -> Status {
 }
 
 fn exhausted(reason: ErrorReason) -> StatusBuilder {
-    StatusBuilder::new(reason, "the caller exceeds its limit; retry after the delay")
+    StatusBuilder::new(
+        reason,
+        "the caller, or all callers together, exceed a limit; retry after the delay",
+    )
 }
 
 /// Rejects a call that exceeds the longest deadline.
@@ -321,47 +313,6 @@ fn method_not_found() -> Status {
     StatusBuilder::new(ErrorReason::MethodNotFound, message).build()
 }
 
-/// The error that ends a stream whose caller's credentials have expired.
-pub(super) fn credentials_expired() -> Failure {
-    let message = "the caller's certificate or token has expired; open the stream again";
-    StatusBuilder::new(ErrorReason::CredentialsExpired, message).build().into()
-}
-
-/// The trailers that end a stream when the server shuts down.
-pub fn shutdown_trailers() -> HeaderMap {
-    let status = StatusBuilder::new(ErrorReason::ShuttingDown, "the server is shutting down");
-    let mut trailers = HeaderMap::new();
-    if let Err(error) = status.build().add_header(&mut trailers) {
-        warn!(%error, "the trailers of a stream cannot be written");
-    }
-    trailers
-}
-
-/// Why the next message of a stream, of at most `length_max` bytes, could not be read.
-pub(super) fn unread_in_stream(status: Status, length_max: usize) -> Failure {
-    match status.code() {
-        Code::OutOfRange => too_long(length_max).into(),
-        _ if is_malformed_message(&status) => malformed_message().into(),
-        _ => status.into(),
-    }
-}
-
-/// The error that ends a message whose caller has disconnected.
-pub fn disconnected() -> Status {
-    Status::cancelled("the client closed the stream before the end of the message")
-}
-
-/// Rejects a request whose message could not be read.
-pub fn reject_unread(cause: Unread) -> Response<Body> {
-    match cause {
-        Unread::TooLong => too_long(MESSAGE_LENGTH_MAX),
-        Unread::Late => late("the message did not arrive before the deadline"),
-        Unread::Excess => excess(),
-        Unread::Disconnected => disconnected(),
-    }
-    .into_http()
-}
-
 /// Gives the errors of tonic the codes and details of this API. Tonic rejects a message that is too
 /// long ([`Code::OutOfRange`], which no handler returns) or cannot be decoded, and a call of a
 /// method that does not exist.
@@ -382,18 +333,32 @@ pub fn explain_refusal(response: Response<Body>) -> Response<Body> {
     }
 }
 
-/// Whether tonic could not decode a message. Tonic returns the same code for internal errors.
-fn is_malformed_message(status: &Status) -> bool {
-    status.code() == Code::Internal
-        && MALFORMED_MESSAGE.iter().any(|start| status.message().starts_with(start))
+/// The error that ends a stream whose caller's credentials have expired.
+pub(super) fn credentials_expired() -> Failure {
+    let message = "the caller's certificate or token has expired; open the stream again";
+    StatusBuilder::new(ErrorReason::CredentialsExpired, message).build().into()
 }
 
-fn malformed_message() -> Status {
-    let description = "must be a message of the RPC's request type";
-    invalid(&Violations::of("message", ViolationReason::Malformed, description))
+/// The trailers that end a stream when the server shuts down.
+pub fn shutdown_trailers() -> HeaderMap {
+    let status = StatusBuilder::new(ErrorReason::ShuttingDown, "the server is shutting down");
+    trailers(&status.build())
 }
 
-fn too_long(length_max: usize) -> Status {
-    let description = format!("must be at most {length_max} bytes long");
-    invalid(&Violations::of("message", ViolationReason::OutOfRange, description))
+/// The trailers that end a response whose bytes exceed the limit of the caller.
+pub fn excess_trailers() -> HeaderMap {
+    trailers(&excess())
+}
+
+fn trailers(status: &Status) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    if let Err(error) = status.add_header(&mut trailers) {
+        warn!(%error, "the trailers of a response cannot be written");
+    }
+    trailers
+}
+
+/// The error that ends a message whose caller has disconnected.
+pub fn disconnected() -> Status {
+    Status::cancelled("the client closed the stream before the end of the message")
 }

@@ -4,7 +4,7 @@ use crate::{
     domain::Revision,
     node::{
         followers::NoSlot,
-        message::{FOLLOWERS_MAX, MESSAGES_PER_SECOND, PROTOCOL},
+        message::{MESSAGES_PER_SECOND, PROTOCOL},
     },
 };
 
@@ -74,8 +74,10 @@ pub enum SessionEnd {
         another id"
     )]
     OtherCredential,
-    /// The node has the maximum number of followers.
-    #[error("this node has {FOLLOWERS_MAX} followers, the maximum; follow another node")]
+    /// The node or the credential has the maximum number of followers.
+    #[error(
+        "this node or this credential has the maximum number of followers; follow another node"
+    )]
     TooMany,
     /// The node has replaced the snapshot.
     #[error("this node has replaced its snapshot; reconnect")]

@@ -97,7 +97,8 @@ settings! {
         max_staleness: One<Duration> = "DURATION", "2s", |text| {
             parse_duration(text, Duration::from_millis(200)..=Duration::from_mins(5))
         };
-        /// Maximum number of scheduled and active grants of one tenant, 1 to 10000.
+        /// Maximum number of scheduled and active grants of one tenant, 1 to 10000. Each agent that
+        /// a grant names counts as a grant.
         max_live_grants_per_tenant: One<usize> = "NUMBER", "10000", |text| {
             parse_number(text, 1..=10_000)
         };

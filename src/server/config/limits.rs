@@ -14,10 +14,13 @@ const CONNECTIONS_MAX: usize = 1_000_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CallLimits {
+    /// Memory of the process, in MiB. The node derives limits of connections, calls, followers and
+    /// bytes from it. The limits below apply, too. Zero: the limit of the cgroup, else 4096.
+    pub memory_mib: u32,
     /// Concurrent gRPC connections on all listeners together. Further connections wait.
     pub connections: usize,
-    /// Concurrent connections from one IPv4 address or one IPv6 network (/64). Further connections
-    /// are closed.
+    /// Concurrent connections from one IPv4 address, one IPv6 network (/64) or one user of this
+    /// host. Further connections are closed.
     pub connections_per_address: usize,
     /// Concurrent calls on one connection. Further calls wait at the client.
     pub calls_per_connection: u32,
@@ -41,6 +44,7 @@ pub struct CallLimits {
 impl Default for CallLimits {
     fn default() -> Self {
         Self {
+            memory_mib: 0,
             connections: 4_096,
             connections_per_address: 2_048,
             calls_per_connection: 1_024,
@@ -58,6 +62,7 @@ impl CallLimits {
     /// The invalid fields, a sentence each.
     pub(super) fn problems(&self) -> Vec<String> {
         let Self {
+            memory_mib: _,
             connections,
             connections_per_address,
             calls_per_connection,

@@ -53,9 +53,10 @@ tenants = ["acme"]                # tenants of this issuer; optional for a singl
 [issuers.roles]                   # values of the role claim, by role
 tenant_admin = ["access-admin"]
 
-[limits]                          # numbers are at least 1
+[limits]                          # other numbers are at least 1
+memory_mib = 0                    # lowers the others; 0: the limit of the cgroup, else 4096
 connections = 4096                # on all gRPC listeners together
-connections_per_address = 2048
+connections_per_address = 2048    # also per user at Unix sockets
 calls_per_connection = 1024       # concurrent
 calls_per_caller = 512            # concurrent
 checks_per_second = 100000        # per caller; bursts may be twice as large

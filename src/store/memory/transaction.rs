@@ -73,8 +73,8 @@ impl Transaction for MemoryTransaction {
         Ok(live.take(limit).cloned().collect())
     }
 
-    async fn count_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError> {
-        Ok(self.state.live_grants_of(tenant_id, None).count())
+    async fn size_of_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError> {
+        Ok(self.state.live_grants_of(tenant_id, None).map(|grant| grant.terms.size()).sum())
     }
 
     async fn due_grants(&mut self, now: Time, limit: usize) -> Result<Vec<Grant>, StoreError> {

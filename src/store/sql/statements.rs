@@ -58,6 +58,8 @@ pub(in crate::store) struct Dialect {
     pub(in crate::store) notify_membership_lazily: &'static str,
     /// A table with a row for each text of the JSON array `$3`.
     pub(in crate::store) each_text: &'static str,
+    /// The number of texts in the JSON array `agent_ids`.
+    pub(in crate::store) agent_count: &'static str,
 }
 
 /// The stored form of the owner of a history. No tenant has an empty id.

@@ -214,8 +214,8 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
         self.read_grants(grants::live(tenant_id, before, limit)).await
     }
 
-    async fn count_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError> {
-        self.read_count(grants::count_live(tenant_id)).await
+    async fn size_of_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError> {
+        self.read_count(grants::size_of_live(&DB::DIALECT, tenant_id)).await
     }
 
     async fn due_grants(&mut self, now: Time, limit: usize) -> Result<Vec<Grant>, StoreError> {

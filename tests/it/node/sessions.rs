@@ -1,31 +1,30 @@
-//! The session of one follower.
+//! The sessions of one follower and of one upstream.
 
 use std::{sync::Arc, time::Duration};
 
 use support_access::{
-    domain::{Epoch, NodeId, NodeKind, TokenKey, clock::ManualClock, time::from_micros},
+    domain::{
+        Epoch, LockId, LockTarget, LockTerms, NodeId, NodeKind, Party, TokenKey,
+        clock::ManualClock, time::from_micros,
+    },
     node::{
-        CheckNode, Snapshot,
+        CheckNode, NodeLimits, Snapshot,
         follower_session::{FollowerSession, SessionEnd},
-        message::{Hello, PROTOCOL, ToFollower, ToUpstream},
+        message::{Hello, LeaseGrant, PROTOCOL, ToFollower, ToUpstream, Welcome},
+        upstream_session::{FollowError, UpstreamSession},
     },
 };
 use uuid::Uuid;
+
+const KEY: TokenKey = TokenKey([0; 16]);
 
 #[test]
 fn a_session_that_ends_during_a_snapshot_is_disconnected() {
     let clock = Arc::new(ManualClock::at(from_micros(0).unwrap()));
     let node = CheckNode::new(NodeId(Uuid::nil()), NodeKind::Replica, clock.clone());
-    node.replace_snapshot(Snapshot::beginning(Epoch(Uuid::nil()), TokenKey([0; 16])));
+    node.replace_snapshot(Snapshot::beginning(Epoch(Uuid::nil()), KEY));
     let mut session = FollowerSession::new(Arc::clone(&node), "sidecar".into());
-    let hello = Hello {
-        protocol: PROTOCOL,
-        node_id: NodeId(Uuid::max()),
-        version: String::new(),
-        position: None,
-        lease_age: None,
-    };
-    session.receive(ToUpstream::Hello(hello)).unwrap();
+    session.receive(ToUpstream::Hello(hello())).unwrap();
     let welcome = session.next_message().unwrap();
     assert!(matches!(welcome, Some(ToFollower::Welcome(_))), "{welcome:?}");
     assert_eq!(session.next_message(), Ok(Some(ToFollower::SnapshotBegin)));
@@ -35,4 +34,87 @@ fn a_session_that_ends_during_a_snapshot_is_disconnected() {
     assert_eq!(node.gauges().followers, 1);
     drop(session);
     assert_eq!(node.gauges().followers, 0);
+}
+
+#[test]
+fn an_upstream_that_sends_an_endless_snapshot_is_left() {
+    const BYTES_MAX: u64 = 1_024 * 1_024;
+    let clock = Arc::new(ManualClock::at(from_micros(0).unwrap()));
+    let limits = NodeLimits { snapshot_bytes: BYTES_MAX, ..NodeLimits::default() };
+    let node = CheckNode::limited(NodeId(Uuid::nil()), NodeKind::Sidecar, clock, limits);
+    let mut session = UpstreamSession::new(Arc::clone(&node), false);
+    session.receive(welcome()).unwrap();
+    session.receive(ToFollower::SnapshotBegin).unwrap();
+    let mut received = 0;
+    let left = loop {
+        let locks: Vec<_> = (received..received + 100).map(lock).collect();
+        received += 100;
+        if let Err(error) = session.receive(ToFollower::SnapshotLocks(locks)) {
+            break error;
+        }
+    };
+    assert!(matches!(left, FollowError::Lost(_)), "{left:?}");
+    assert!(received < 10_000, "{received} locks");
+}
+
+#[test]
+fn a_snapshot_that_answers_no_check_is_freed_while_the_next_is_loaded() {
+    const LEASE: Duration = Duration::from_secs(2);
+    let now = from_micros(0).unwrap();
+    let clock = Arc::new(ManualClock::at(now));
+    let node = CheckNode::new(NodeId(Uuid::nil()), NodeKind::Sidecar, clock.clone());
+    let mut snapshot = Snapshot::beginning(Epoch(Uuid::nil()), KEY);
+    snapshot.insert_lock(lock(0));
+    node.replace_snapshot(snapshot);
+    let lease =
+        LeaseGrant { revision: 0, age: Duration::ZERO, max_staleness: LEASE, now: now.into() };
+    assert!(node.record_response(node.start_renewal(), lease, None));
+    let mut follower = FollowerSession::new(Arc::clone(&node), "sidecar".into());
+    follower.receive(ToUpstream::Hello(hello())).unwrap();
+    for _ in 0..2 {
+        assert!(follower.next_message().unwrap().is_some(), "welcome, and begin");
+    }
+    let mut session = UpstreamSession::new(Arc::clone(&node), false);
+    session.receive(welcome()).unwrap();
+    session.receive(ToFollower::SnapshotBegin).unwrap();
+    assert!(node.read_view().is_fresh() && node.gauges().locks == 1, "checks are answered");
+
+    clock.pass(LEASE);
+    session.receive(ToFollower::SnapshotLocks(vec![lock(1), lock(2)])).unwrap();
+    assert!(!node.read_view().is_fresh() && node.gauges().locks == 0, "the lease has expired");
+    let ended = follower.next_message();
+    assert_eq!(ended, Err(SessionEnd::TooSlow), "a transfer keeps no obsolete snapshot");
+    let ToUpstream::Hello(hello) = session.hello() else { unreachable!() };
+    assert_eq!(hello.position, None, "without the content, the node does not resume");
+    assert!(node.apply(&[]).is_err(), "nor does it apply changes");
+
+    let (position, token_key) = (Snapshot::beginning(Epoch(Uuid::nil()), KEY).position(), KEY);
+    let end = ToFollower::SnapshotEnd { position: position.unwrap(), token_key };
+    session.receive(end).unwrap();
+    assert_eq!(node.gauges().locks, 2);
+}
+
+fn hello() -> Hello {
+    Hello {
+        protocol: PROTOCOL,
+        node_id: NodeId(Uuid::max()),
+        version: String::new(),
+        position: None,
+        lease_age: None,
+    }
+}
+
+fn welcome() -> ToFollower {
+    let node_id = NodeId(Uuid::max());
+    ToFollower::Welcome(Welcome { protocol: PROTOCOL, node_id, version: String::new() })
+}
+
+fn lock(number: u128) -> LockTerms {
+    LockTerms {
+        lock_id: LockId(Uuid::from_u128(number)),
+        tenant_id: None,
+        target: LockTarget::Everything,
+        party: Party::Vendor,
+        expire_time: None,
+    }
 }

@@ -13,6 +13,7 @@ mod memory;
 mod oversized;
 mod parsers;
 mod raw;
+mod resident;
 mod secrets;
 mod slow;
 

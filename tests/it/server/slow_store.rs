@@ -200,8 +200,8 @@ impl Transaction for CountedTransaction {
         self.inner.live_grants(tenant_id, before, limit).await
     }
 
-    async fn count_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError> {
-        self.inner.count_live_grants(tenant_id).await
+    async fn size_of_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError> {
+        self.inner.size_of_live_grants(tenant_id).await
     }
 
     async fn due_grants(&mut self, now: Time, limit: usize) -> Result<Vec<Grant>, StoreError> {

@@ -156,5 +156,5 @@ pub async fn tenants_do_not_see_each_other(bench: &Bench) {
     assert_eq!(change.request(None, &request_id).await.unwrap(), []);
     let live = change.live_grants(&acme.tenant_id, None, 9).await.unwrap();
     assert_eq!(live, std::slice::from_ref(&acme));
-    assert_eq!(change.count_live_grants(&acme.tenant_id).await.unwrap(), 1);
+    assert_eq!(change.size_of_live_grants(&acme.tenant_id).await.unwrap(), 1);
 }

@@ -126,8 +126,8 @@ impl Transaction for FaultyTransaction {
         self.open().await?.live_grants(tenant_id, before, limit).await
     }
 
-    async fn count_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError> {
-        self.open().await?.count_live_grants(tenant_id).await
+    async fn size_of_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError> {
+        self.open().await?.size_of_live_grants(tenant_id).await
     }
 
     async fn due_grants(&mut self, now: Time, limit: usize) -> Result<Vec<Grant>, StoreError> {

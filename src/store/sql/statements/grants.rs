@@ -38,8 +38,13 @@ pub(in crate::store) fn live(
     Statement::with(sql, vec![tenant_id.into(), before.into(), limit.into()])
 }
 
-pub(in crate::store) fn count_live(tenant_id: &TenantId) -> Statement {
-    let sql = "SELECT count(*) FROM grants WHERE tenant_id = $1 AND ended_sequence IS NULL";
+pub(in crate::store) fn size_of_live(dialect: &Dialect, tenant_id: &TenantId) -> Statement {
+    let sql = format!(
+        "SELECT count(*) + (SELECT coalesce(sum({} - 1), 0) FROM grants \
+         WHERE tenant_id = $1 AND ended_sequence IS NULL AND agent_ids <> '[]') \
+         FROM grants WHERE tenant_id = $1 AND ended_sequence IS NULL",
+        dialect.agent_count
+    );
     Statement::with(sql, vec![tenant_id.into()])
 }
 

@@ -7,7 +7,8 @@ use support_access::{
     api::proto::{
         replication::v1::{FollowRequest, replication_client::ReplicationClient},
         v1::{
-            ListGrantsRequest, support_access_admin_client::SupportAccessAdminClient,
+            BatchCheckAccessRequest, ListGrantsRequest,
+            support_access_admin_client::SupportAccessAdminClient,
             support_access_client::SupportAccessClient,
         },
     },
@@ -18,7 +19,7 @@ use tonic::{Code, Status, transport::Channel};
 use tonic_types::StatusExt;
 
 use super::{BackgroundClient, assert_healthy, connect, frames::message, limited, named, raw, tcp};
-use crate::server::harness::{a_check, eventually, rpcs, wait_for_metric};
+use crate::server::harness::{a_check, an_access_check, eventually, rpcs, wait_for_metric};
 
 async fn check(channel: &Channel, name: &str) -> Result<(), Status> {
     SupportAccessClient::new(channel.clone()).check_access(named(a_check(), name)).await.map(drop)
@@ -72,6 +73,26 @@ async fn the_check_rate_of_a_caller_is_limited() {
     assert_rate_limit(async || check(&channel, "mallory").await).await;
     check(&channel, "trudy").await.unwrap();
     list(&channel, "mallory").await.expect("other requests have their own limit");
+    assert_healthy(&running, channel).await;
+}
+
+#[tokio::test]
+async fn each_check_of_a_batch_counts() {
+    let running = limited(CallLimits { checks_per_second: 10, ..CallLimits::default() }).await;
+    let channel = connect(tcp(&running)).await;
+    let batch = async |name: &str, count| {
+        let checks = vec![an_access_check(); count];
+        let request = BatchCheckAccessRequest { checks, consistency_token: String::new() };
+        let mut client = SupportAccessClient::new(channel.clone());
+        client.batch_check_access(named(request, name)).await.map(drop)
+    };
+    batch("mallory", 15).await.unwrap();
+    assert_exhausted(&batch("mallory", 15).await.unwrap_err(), "TOO_MANY_REQUESTS");
+    batch("trudy", 1).await.unwrap();
+    eventually(async || batch("mallory", 15).await.is_ok()).await;
+    // A batch that is larger than a burst takes a whole burst.
+    eventually(async || batch("mallory", 30).await.is_ok()).await;
+    assert_exhausted(&batch("mallory", 15).await.unwrap_err(), "TOO_MANY_REQUESTS");
     assert_healthy(&running, channel).await;
 }
 

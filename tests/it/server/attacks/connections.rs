@@ -22,9 +22,9 @@ use crate::server::{
     proxy::{Proxy, Target},
 };
 
-const ATTACKER: [u8; 4] = [127, 0, 0, 2];
+pub(super) const ATTACKER: [u8; 4] = [127, 0, 0, 2];
 
-async fn connect_from(source: [u8; 4], to: SocketAddr) -> TcpStream {
+pub(super) async fn connect_from(source: [u8; 4], to: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(SocketAddr::from((source, 0))).unwrap();
     socket.connect(to).await.unwrap()
@@ -86,6 +86,37 @@ async fn one_address_cannot_occupy_the_metrics_endpoint() {
     let _attackers = flood(running.metrics, b"", 300, 64).await;
     assert_eq!(get(running.metrics, "/readyz").await.0, 200);
     gateway.stop().await;
+    assert_healthy(&running, connect(tcp(&running)).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_addresses_cannot_occupy_the_metrics_endpoint() {
+    let running = limited(CallLimits::default()).await;
+    let mut attackers = Vec::new();
+    for address in 2..10 {
+        let connecting = (0..64).map(|_| connect_from([127, 0, 0, address], running.metrics));
+        attackers.extend(join_all(connecting).await);
+        assert_eq!(get(running.metrics, "/readyz").await.0, 200);
+    }
+    assert_healthy(&running, connect(tcp(&running)).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_connections_of_several_addresses_keep_no_new_caller_out() {
+    let running = limited(CallLimits::default()).await;
+    let greeting = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
+    let mut attackers = Vec::new();
+    for address in 2..6 {
+        let connecting = (0..200).map(|_| connect_from([127, 0, 0, address], tcp(&running)));
+        for mut stream in join_all(connecting).await {
+            // Fails if the server has already closed the connection.
+            let _ = stream.write_all(&greeting).await;
+            attackers.push(stream);
+        }
+        assert!(accepts(tcp(&running), 10).await);
+    }
+    let closed = || attackers.iter().filter(|stream| is_closed(stream)).count();
+    eventually(async || closed() >= attackers.len() - 256).await;
     assert_healthy(&running, connect(tcp(&running)).await).await;
 }
 
