@@ -276,7 +276,7 @@ async fn a_database_clock_that_was_ahead_extends_no_later_grant() {
     cluster.set_clock("+0");
     wait_until_trusted(&fleet).await;
     let (limited, end) = grant_for(&fleet, "limited", 5).await;
-    let start = limited.start_time.clone().unwrap();
+    let start = limited.start_time.unwrap();
     let start = SystemTime::try_from(start).unwrap();
     let distance = start.duration_since(SystemTime::now()).unwrap_or_else(|error| error.duration());
     assert!(distance < Duration::from_mins(1), "the grant starts at {start:?}");
