@@ -57,7 +57,8 @@ fn disconnected_followers_with_a_lease_count_for_their_credential() {
     let (mut followers, now) = (Followers::default(), BootTime(0));
     let max_staleness = Duration::from_secs(2);
     let time = from_micros(0).unwrap().into();
-    let database_clock = ClockReading { sent_at: now, received_at: now, value: time };
+    let database_clock =
+        ClockReading { sent_at: now, received_at: now, value: time, is_trusted: true };
     let lease = Lease { valid_from: now, revision: 0, max_staleness, database_clock };
     let credentials: [Arc<str>; 2] = ["one".into(), "other".into()];
     let connect = |followers: &mut Followers, number, credential: usize, now| {

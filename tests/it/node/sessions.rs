@@ -66,8 +66,13 @@ fn a_snapshot_that_answers_no_check_is_freed_while_the_next_is_loaded() {
     let mut snapshot = Snapshot::beginning(Epoch(Uuid::nil()), KEY);
     snapshot.insert_lock(lock(0));
     node.replace_snapshot(snapshot);
-    let lease =
-        LeaseGrant { revision: 0, age: Duration::ZERO, max_staleness: LEASE, now: now.into() };
+    let lease = LeaseGrant {
+        revision: 0,
+        age: Duration::ZERO,
+        max_staleness: LEASE,
+        now: now.into(),
+        is_clock_trusted: true,
+    };
     assert!(node.record_response(node.start_renewal(), lease, None));
     let mut follower = FollowerSession::new(Arc::clone(&node), "sidecar".into());
     follower.receive(ToUpstream::Hello(hello())).unwrap();
