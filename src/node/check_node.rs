@@ -4,13 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use tokio::{
-    sync::Notify,
-    time::{Instant, timeout_at},
-};
+use tokio::sync::Notify;
 
 use crate::{
-    domain::{Ack, BootTime, Clock, NodeId, NodeInfo, NodeKind, Position, Revision, Time},
+    domain::{Ack, BootTime, Clock, Epoch, NodeId, NodeInfo, NodeKind, Position, Revision, Time},
     node::{
         change_buffer::ChangeBuffer,
         gauges::Gauges,
@@ -21,6 +18,8 @@ use crate::{
         watch::{NodeProgress, WatchSender, Watcher},
     },
 };
+
+mod waits;
 
 /// A check node. Every check reads the view. The tasks that follow the log and serve followers
 /// modify the node.
@@ -104,6 +103,11 @@ impl CheckNode {
         self.view().snapshot.position()
     }
 
+    /// The epoch of the snapshot; `None` before the first one.
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.position().map(|position| position.epoch)
+    }
+
     /// The revision of the snapshot.
     pub fn revision(&self) -> Revision {
         self.view().snapshot.revision()
@@ -145,18 +149,6 @@ impl CheckNode {
             view.remember(time.latest, view.is_clock_trusted(), now);
         }
         ReadView { view, now: time, valid_for }
-    }
-
-    /// Waits until checks are answered from `revision` or a later one. Returns false if `deadline`
-    /// comes first.
-    pub async fn wait_for(&self, revision: Revision, deadline: Instant) -> bool {
-        let mut progress = self.watch();
-        let reached = async {
-            while progress.read().revision < revision {
-                progress.changed().await;
-            }
-        };
-        timeout_at(deadline, reached).await.is_ok()
     }
 
     /// Watches the revision, the generation and the lease.
@@ -209,14 +201,17 @@ impl CheckNode {
         state.applied_times.reset(snapshot.revision(), self.boot_time());
         state.lease_tracker.reset();
         state.followers.reset();
-        let epoch = |position: Option<Position>| position.map(|position| position.epoch);
-        let is_same_log = epoch(snapshot.position()) == epoch(self.position());
-        let least_times =
-            if is_same_log { Arc::clone(&self.view().least_times) } else { Arc::default() };
+        // In another epoch, an operator may have accepted an earlier time.
+        let is_same_epoch = snapshot.position().map(|position| position.epoch) == self.epoch();
+        let (database_clock, least_times) = if is_same_epoch {
+            let view = self.view();
+            (view.database_clock, Arc::clone(&view.least_times))
+        } else {
+            (None, Arc::default())
+        };
         if let Some(time) = snapshot.time() {
             least_times.record_event(time, self.boot_time());
         }
-        let database_clock = self.view().database_clock;
         let view =
             View { snapshot, lease: None, database_clock, is_invalidated: false, least_times };
         self.publish(view, |progress| progress.generation += 1);

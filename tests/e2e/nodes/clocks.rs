@@ -1,7 +1,8 @@
 //! Nodes whose wall clock is one hour fast or slow.
 //!
 //! `libfaketime` changes the wall clock that the process reads. The configuration excludes
-//! monotonic clocks, and `CLOCK_BOOTTIME` bypasses the library.
+//! monotonic clocks, and `CLOCK_BOOTTIME` bypasses the library. One test steps the clock of the
+//! database instead.
 
 use std::{
     fs,
@@ -12,13 +13,16 @@ use std::{
 use chrono::DateTime;
 use support_access::api::proto::v1::{DecisionReason, Grant, GrantAccessRequest};
 
-use crate::nodes::{
-    fleet::{FAST, Fleet, grant_with_token, replica, sidecar},
-    history::{Answer, Verdict},
-    load::Load,
-    postgres::Cluster,
-    requests::grant_request,
-    server::{Launch, eventually},
+use crate::{
+    cli::run_at,
+    nodes::{
+        fleet::{FAST, Fleet, grant_with_token, replica, sidecar},
+        history::{Answer, Verdict},
+        load::Load,
+        postgres::Cluster,
+        requests::grant_request,
+        server::{Launch, eventually},
+    },
 };
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -178,5 +182,66 @@ async fn grants_expire_on_time_despite_a_wrong_wall_clock() {
         );
         assert!(last < end, "{} allowed access after the expire time", node.server.name);
         assert!(first + FAST > end, "{} ended the grant too early", node.server.name);
+    }
+}
+
+/// Steps the clock of a database, by a function that hides the one of PostgreSQL. Connections find
+/// the function once they are opened again.
+fn step_database_clock(cluster: &Cluster, database: &str, interval: &str) {
+    let sql = format!(
+        "CREATE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE \
+         AS $$ SELECT pg_catalog.clock_timestamp() + interval '{interval}' $$; \
+         ALTER DATABASE {database} SET search_path = public, pg_catalog; \
+         SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+         WHERE datname = current_database() AND pid <> pg_backend_pid();"
+    );
+    cluster.psql(database, &sql);
+}
+
+/// The operator's command after the database clock was set back.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_node_follows_a_clock_that_an_operator_accepts() {
+    let cluster = Cluster::launch();
+    let url = cluster.fresh_database();
+    let database = url.split(['/', '?']).nth(3).unwrap().to_owned();
+    let mut fleet = Fleet::replicas(&url, 2).await;
+    let upstream = fleet.replicas[1].server.url().to_owned();
+    fleet.add_sidecar(&[&upstream]).await;
+    fleet.serving().await;
+    let ten_hours = prost_types::Duration { seconds: 36_000, nanos: 0 };
+    let period = GrantAccessRequest { duration: Some(ten_hours), ..Default::default() };
+    let (before, old_token) = grant(&fleet, 0, "acme", period).await;
+
+    step_database_clock(&cluster, &database, "-1 hour");
+    eventually("the clock is not trusted", async || {
+        let granted = grant_with_token(&mut fleet.admin(0), grant_request("bolt")).await;
+        granted.is_err_and(|status| status.message().contains("the database clock is wrong"))
+    })
+    .await;
+    let server = fleet.replicas[0].server.url();
+    let accept = ["clock", "accept", "--reason", "the server was reset"];
+    let accepted = run_at(server, &accept);
+    assert_eq!((accepted.code, accepted.stderr.as_str()), (0, ""), "{accepted:?}");
+    let behind = ["(59m 59s behind)", "(1h behind)", "(1h 1s behind)"];
+    assert!(behind.iter().any(|text| accepted.stdout.contains(text)), "{accepted:?}");
+    let again = run_at(server, &accept);
+    assert!(again.stdout.contains("trusted already"), "{again:?}");
+
+    fleet.grant_everywhere(1, "bolt").await;
+    let moved =
+        run_at(fleet.replicas[1].server.url(), &["show", "acme", &before.grant_id, "-o", "json"]);
+    let moved: serde_json::Value = serde_json::from_str(&moved.stdout).unwrap();
+    let end = moved["grant"]["expire_time"].as_str().unwrap();
+    let end = DateTime::parse_from_rfc3339(end).unwrap().timestamp();
+    let moved_by = before.expire_time.unwrap().seconds - end;
+    assert!((3_600..3_610).contains(&moved_by), "the end was moved by {moved_by} s");
+    let history = run_at(server, &["history", "list", "acme"]);
+    assert!(history.stdout.contains("behind"), "{history:?}");
+    let vendor = run_at(server, &["history", "list", "--vendor"]);
+    assert!(vendor.stdout.contains("CLOCK_ACCEPTED"), "{vendor:?}");
+    for node in fleet.nodes() {
+        let check = fleet.history.check(node.number, &node.client, "acme", &old_token).await;
+        let rejected = check.expect_err("tokens from before are rejected");
+        assert!(rejected.message().contains("consistency_token"), "{rejected:?}");
     }
 }
