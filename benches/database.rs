@@ -143,6 +143,7 @@ fn grant(number: u32, now: Time) -> Grant {
         start_time: now,
         expire_time: Some(now + Duration::from_hours(24)),
         revoke_time: None,
+        is_expired: false,
     };
     Grant {
         tenant_id: TenantId::new(&format!("tenant-{:06}", number % 1_000)).unwrap(),

@@ -39,6 +39,7 @@ fn granted(number: usize, tenant_id: TenantId, groups: usize) -> Change {
         start_time: from_micros(0).unwrap(),
         expire_time: Some(now() + chrono::TimeDelta::days(7)),
         revoke_time: None,
+        is_expired: false,
     };
     Change { revision, time: now(), grant: Some((tenant_id, Retained::Live, terms)), lock: None }
 }

@@ -68,6 +68,7 @@ async fn fill(database_url: &str) {
             start_time: now,
             expire_time: None,
             revoke_time: None,
+            is_expired: false,
         };
         let grant = Grant {
             tenant_id: tenant_id.clone(),

@@ -25,6 +25,7 @@ use output::Report;
 mod args;
 mod checks;
 mod client;
+mod clock;
 mod completions;
 mod config;
 mod connection;
@@ -86,6 +87,9 @@ enum Command {
     /// List the check nodes
     #[command(subcommand)]
     Node(nodes::NodeCommand),
+    /// Accept the clock of the database after a step
+    #[command(subcommand)]
+    Clock(clock::ClockCommand),
     Serve(serve::ServeArgs),
     Sidecar(sidecar::SidecarArgs),
     /// Migrate the database, and declare a restore
@@ -105,7 +109,7 @@ enum Command {
 /// The commands by purpose, for the help text.
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Access", &["grant", "extend", "revoke", "list", "show", "check", "explain"]),
-    ("Administration", &["lock", "policy", "history", "tenant", "node"]),
+    ("Administration", &["lock", "policy", "history", "tenant", "node", "clock"]),
     ("Server", &["serve", "sidecar", "config", "database", "health"]),
     ("Information", &["version", "whoami", "completions", "help"]),
 ];
@@ -157,6 +161,7 @@ impl Command {
             Self::History(command) => command.run().await,
             Self::Tenant(command) => command.run().await,
             Self::Node(command) => command.run().await,
+            Self::Clock(command) => command.run().await,
             Self::Serve(args) => serve::run(args).await,
             Self::Sidecar(args) => sidecar::run(args).await,
             Self::Database(command) => command.run().await,

@@ -56,7 +56,9 @@ pub use lock::{Lock, LockId, LockRequest, LockState, LockTarget, LockTerms};
 pub use node::{Ack, Enforced, NodeId, NodeInfo, NodeKind};
 pub use overrides::{OverrideField, OverridesUpdate, PolicyOverrides, PolicyRequest};
 pub use policy::{SupportGroup, SupportPolicy};
-pub use request::{End, ExtendRequest, GrantRequest, RevokeRequest, UnlockRequest};
+pub use request::{
+    AcceptClockRequest, End, ExtendRequest, GrantRequest, RevokeRequest, UnlockRequest,
+};
 pub use revision::{Epoch, LogName, Position, Revision, Sequence, TokenKey};
 pub use time::{Now, Span, Time};
 pub use trusted_clock::{Judgement, TrustedClock};

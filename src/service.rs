@@ -4,11 +4,14 @@
 //! A use case takes a [`Caller`](crate::domain::Caller) and domain types, and depends on no
 //! protocol and no SQL.
 
-use std::sync::{Arc, atomic::AtomicI64};
+use std::{
+    sync::{Arc, atomic::AtomicI64},
+    time::Duration,
+};
 
 use chrono::TimeDelta;
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
 use tracing::{Instrument, info, info_span};
 
 use crate::{
@@ -24,6 +27,7 @@ use crate::{
 };
 
 pub mod check;
+pub mod clock;
 pub mod enforce;
 pub mod expiry;
 pub mod grants;
@@ -45,6 +49,8 @@ use verification::VerificationStatus;
 
 /// The name of the log event of a change.
 pub const CHANGE: &str = "change";
+/// How long a change waits until its node has loaded a new epoch.
+const EPOCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// The maximum number of grants in the response to a change. `ListGrants` returns all grants.
 pub const LISTED_MAX: usize = 1_000;
 
@@ -54,7 +60,7 @@ pub struct Limits {
     /// The maximum number of live grants of a tenant. Each named agent counts as a grant.
     pub live_grants_per_tenant: usize,
     /// The lifetime of this node's leases.
-    pub max_staleness: std::time::Duration,
+    pub max_staleness: Duration,
 }
 
 /// All use cases, at a replica.
@@ -152,7 +158,7 @@ pub enum ServiceError {
     /// The database clock is not trusted.
     #[error(
         "the database clock is wrong by {} s, so that the end of a grant would be uncertain; an \
-         operator must correct the clock",
+         operator must correct or accept the clock",
         distance.num_seconds()
     )]
     ClockUnreliable {
@@ -256,14 +262,25 @@ impl Service {
     }
 
     /// Begins a transaction at the trusted time. After an event that is ahead of that time, time
-    /// goes on from that event.
+    /// goes on from that event. Times of an earlier epoch may be later, so the node first loads the
+    /// current epoch.
     async fn begin(&self) -> Result<Box<dyn Transaction>, StoreError> {
-        let sent_at = self.node.boot_time();
-        let mut transaction = self.store.begin().await?;
-        let clock = transaction.clock();
-        let judgement = self.replica.database_clock().judge(clock, sent_at);
-        transaction.set_now(judgement.trusted.max(self.node.least_time_of_change()));
-        Ok(transaction)
+        let deadline = Instant::now() + EPOCH_TIMEOUT;
+        loop {
+            let sent_at = self.node.boot_time();
+            let mut transaction = self.store.begin().await?;
+            let epoch = transaction.epoch();
+            if self.node.epoch() == Some(epoch) {
+                let clock = transaction.clock();
+                let judgement = self.replica.database_clock().judge(clock, sent_at);
+                transaction.set_now(judgement.trusted.max(self.node.least_time_of_change()));
+                return Ok(transaction);
+            }
+            drop(transaction);
+            if !self.replica.wait_for_epoch(epoch, deadline).await {
+                return Err(StoreError::Unavailable("the node has not loaded the epoch".into()));
+            }
+        }
     }
 
     /// Rejects a change that needs a trusted time.
@@ -306,11 +323,10 @@ impl Service {
         Ok(self.store.log().events_after(revision - 1, 1).await?.pop())
     }
 
-    /// The revision of the last event in a tenant's history; 0 if there is none. If a call changes
-    /// nothing, its result refers to this event. The head of the log would reveal that other
-    /// tenants have changes.
-    async fn last_revision(&self, tenant_id: &TenantId) -> Result<Revision, StoreError> {
-        let scope = QueryScope::Tenant(tenant_id.clone());
+    /// The revision of the last event in a history; 0 if there is none. If a call changes nothing,
+    /// its result refers to this event. The head of the log would reveal that other tenants have
+    /// changes.
+    async fn last_revision(&self, scope: QueryScope) -> Result<Revision, StoreError> {
         let filter = EventFilter { scope, grant_id: None };
         let query = EventQuery { filter, page: PageBounds::newest(1) };
         let last = self.store.queries().events(&query).await?.pop();

@@ -35,7 +35,7 @@ mod transaction;
 
 pub use database_files::FileLost;
 pub use differences::{ComparePosition, Comparison, Difference, DifferenceProblem};
-pub use members::{HeartbeatResponse, Member, MemberList, Registration};
+pub use members::{HeartbeatResponse, Member, MemberList, Registration, TrustedTime};
 pub use open::{accept_restored, migrate, open};
 pub use query::{
     EventFilter, EventQuery, GrantFilter, GrantQuery, HistoryEvent, ListOrder, ListPosition,
@@ -83,6 +83,8 @@ pub struct Loaded {
     pub token_key: TokenKey,
     /// Every lock that no event has ended, in no particular order.
     pub locks: Vec<LockTerms>,
+    /// The recorded trusted time.
+    pub trusted_time: TrustedTime,
 }
 
 /// A hint about new data. The receiver must read the data.
@@ -281,11 +283,8 @@ pub trait Membership: Send + Sync {
     /// later changes do not wait for the node.
     async fn evict(&self, node_id: NodeId, seq: i64) -> Result<bool, StoreError>;
 
-    /// The trusted time. `None`: none was recorded. Outlives all rows of nodes.
-    async fn trusted_time(&self) -> Result<Option<Time>, StoreError>;
-
-    /// Records a trusted time, unless a later one is recorded.
-    async fn record_trusted_time(&self, time: Time) -> Result<(), StoreError>;
+    /// Records a trusted time, unless a later one is recorded, or another clock epoch has begun.
+    async fn record_trusted_time(&self, time: Time, clock_epoch: Epoch) -> Result<(), StoreError>;
 }
 
 /// Notifications of changes.

@@ -33,10 +33,12 @@ CREATE TABLE head (
 COMMENT ON TABLE head IS 'The end of the log: one row, which every change locks and updates.';
 COMMENT ON COLUMN head.id IS 'Always 1.';
 COMMENT ON COLUMN head.log_name IS 'The permanent name of the log: a UUID that is part of every record.';
-COMMENT ON COLUMN head.epoch IS 'The current incarnation of the log: a UUID that is replaced after a restore.';
+COMMENT ON COLUMN head.epoch IS
+    'The current incarnation of the log: a UUID that is replaced after a restore, and when an operator accepts the clock.';
 COMMENT ON COLUMN head.token_key IS 'The secret key of consistency tokens. Replaced together with the epoch.';
 COMMENT ON COLUMN head.revision IS 'The revision of the last event. 0: the log is empty.';
-COMMENT ON COLUMN head.time IS 'The time of the last event. The next event is never earlier.';
+COMMENT ON COLUMN head.time IS
+    'The time of the last event. The next event is never earlier, unless an operator accepts the clock.';
 COMMENT ON COLUMN head.max_staleness IS
     'The longest lifetime of a lease among the registered nodes. Each change reads this value under the lock on the row.';
 
@@ -69,7 +71,8 @@ CREATE TABLE events (
     CONSTRAINT events_hash_check CHECK (length(hash) = 32),
     CONSTRAINT events_actor_asserted_check CHECK (actor_asserted IN (0, 1) AND (via IS NOT NULL OR actor_asserted = 0)),
     CONSTRAINT events_kind_check CHECK (kind IN ('granted', 'extended', 'revoked', 'expired', 'policy_updated',
-        'locked', 'unlocked', 'lock_expired')),
+        'locked', 'unlocked', 'lock_expired', 'clock_accepted')),
+    CONSTRAINT events_clock_accepted_check CHECK (kind <> 'clock_accepted' OR tenant_id = ''),
     CONSTRAINT events_grant_id_check CHECK ((grant_id IS NOT NULL) = (kind IN ('granted', 'extended', 'revoked', 'expired'))),
     CONSTRAINT events_lock_id_check CHECK ((lock_id IS NOT NULL) = (kind IN ('locked', 'unlocked', 'lock_expired'))),
     CONSTRAINT events_body_check CHECK (body::json IS NOT NULL)
@@ -96,6 +99,8 @@ COMMENT ON COLUMN events.body IS
 CREATE INDEX events_tenant_id_grant_id_sequence_idx ON events (tenant_id, grant_id, sequence) WHERE grant_id IS NOT NULL;
 CREATE INDEX events_tenant_id_lock_id_sequence_idx ON events (tenant_id, lock_id, sequence) WHERE lock_id IS NOT NULL;
 CREATE INDEX events_policy_tenant_id_sequence_idx ON events (tenant_id, sequence) WHERE kind = 'policy_updated';
+-- The accepted clocks.
+CREATE INDEX events_clock_accepted_revision_idx ON events (revision) WHERE kind = 'clock_accepted';
 
 -- Grants.
 
@@ -349,18 +354,21 @@ COMMENT ON COLUMN members.followers IS 'The node''s followers, as a JSON array, 
 -- The trusted time, which outlives the rows of members.
 
 CREATE TABLE trusted_time (
-    id   bigint NOT NULL,
-    time bigint,
+    id    bigint NOT NULL,
+    time  bigint,
+    epoch text COLLATE "C" NOT NULL,
     CONSTRAINT trusted_time_pkey PRIMARY KEY (id),
-    CONSTRAINT trusted_time_id_check CHECK (id = 1)
+    CONSTRAINT trusted_time_id_check CHECK (id = 1),
+    CONSTRAINT trusted_time_epoch_check CHECK (length(epoch) = 36)
 ) WITH (fillfactor = 10); -- updated continually, like members
 
 COMMENT ON TABLE trusted_time IS
     'The latest time that a check node has trusted: one row. The database''s clock may be wrong.';
 COMMENT ON COLUMN trusted_time.id IS 'Always 1.';
-COMMENT ON COLUMN trusted_time.time IS 'The time. It never decreases. NULL before the first.';
+COMMENT ON COLUMN trusted_time.time IS 'The time. It never decreases within an epoch. NULL before the first.';
+COMMENT ON COLUMN trusted_time.epoch IS 'The epoch that began when an operator last accepted the clock, or the first epoch.';
 
-INSERT INTO trusted_time (id) VALUES (1);
+INSERT INTO trusted_time (id, epoch) SELECT 1, epoch FROM head;
 
 -- History is permanent. These triggers also reject statements of the tables' owner.
 
@@ -387,20 +395,52 @@ $$;
 
 COMMENT ON FUNCTION check_next_event IS 'Rejects gaps in the log and in histories.';
 
+CREATE FUNCTION check_head_time() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.revision <= OLD.revision OR NEW.epoch = OLD.epoch OR NOT EXISTS (SELECT 1 FROM events
+        WHERE revision = NEW.revision AND kind = 'clock_accepted' AND time = NEW.time)
+    THEN
+        RAISE EXCEPTION 'history is permanent: only an event that accepts the clock may be earlier'
+            USING ERRCODE = 'integrity_constraint_violation';
+    END IF;
+    RETURN NEW;
+END;
+$$;
+
+COMMENT ON FUNCTION check_head_time IS 'Rejects a decrease of the time without an event that accepts the clock.';
+
+CREATE FUNCTION check_trusted_time() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.epoch = OLD.epoch OR NOT EXISTS (SELECT 1 FROM head JOIN events ON events.revision = head.revision
+        WHERE head.epoch = NEW.epoch AND events.kind = 'clock_accepted' AND events.time = NEW.time)
+    THEN
+        RAISE EXCEPTION 'history is permanent: only the last event can begin an epoch of the clock'
+            USING ERRCODE = 'integrity_constraint_violation';
+    END IF;
+    RETURN NEW;
+END;
+$$;
+
+COMMENT ON FUNCTION check_trusted_time IS 'Rejects a decrease of the time, unless the last event accepts the clock.';
+
 CREATE TRIGGER head_is_permanent BEFORE DELETE OR TRUNCATE ON head
     FOR EACH STATEMENT EXECUTE FUNCTION reject_change();
 CREATE TRIGGER head_moves_forward BEFORE UPDATE ON head
     FOR EACH ROW
-    WHEN (NEW.revision < OLD.revision OR NEW.time < OLD.time OR (NEW.time IS NULL AND OLD.time IS NOT NULL)
+    WHEN (NEW.revision < OLD.revision OR (NEW.time IS NULL AND OLD.time IS NOT NULL)
         OR NEW.log_name <> OLD.log_name OR (NEW.epoch <> OLD.epoch) <> (NEW.token_key <> OLD.token_key))
     EXECUTE FUNCTION reject_change();
+CREATE TRIGGER head_time_moves_forward BEFORE UPDATE ON head
+    FOR EACH ROW WHEN (NEW.time < OLD.time) EXECUTE FUNCTION check_head_time();
 
 CREATE TRIGGER trusted_time_is_permanent BEFORE DELETE OR TRUNCATE ON trusted_time
     FOR EACH STATEMENT EXECUTE FUNCTION reject_change();
 CREATE TRIGGER trusted_time_moves_forward BEFORE UPDATE ON trusted_time
     FOR EACH ROW
-    WHEN (NEW.time < OLD.time OR (NEW.time IS NULL AND OLD.time IS NOT NULL))
+    WHEN (NEW.time IS NULL AND OLD.time IS NOT NULL)
     EXECUTE FUNCTION reject_change();
+CREATE TRIGGER trusted_time_follows_clock BEFORE UPDATE ON trusted_time
+    FOR EACH ROW WHEN (NEW.time < OLD.time OR NEW.epoch <> OLD.epoch) EXECUTE FUNCTION check_trusted_time();
 
 CREATE TRIGGER events_have_no_gaps BEFORE INSERT ON events
     FOR EACH ROW EXECUTE FUNCTION check_next_event();

@@ -16,10 +16,10 @@ PRAGMA application_id = 1400193379;
 CREATE TABLE head (
     id            INTEGER NOT NULL, -- always 1
     log_name      TEXT NOT NULL,    -- the permanent name of the log: a UUID that is part of every record
-    epoch         TEXT NOT NULL,    -- the current incarnation of the log: a UUID that is replaced after a restore
+    epoch         TEXT NOT NULL,    -- the current incarnation of the log: a UUID; replaced after a restore or an accepted clock
     token_key     BLOB NOT NULL,    -- the secret key of consistency tokens; replaced together with the epoch
     revision      INTEGER NOT NULL, -- the revision of the last event; 0: the log is empty
-    time          INTEGER,          -- the time of the last event; the next event is never earlier
+    time          INTEGER,          -- the time of the last event; only an event that accepts the clock may be earlier
     max_staleness INTEGER NOT NULL, -- the longest lifetime of a lease among the registered nodes
     CONSTRAINT head_pkey PRIMARY KEY (id),
     CONSTRAINT head_id_check CHECK (id = 1),
@@ -61,7 +61,8 @@ CREATE TABLE events (
     CONSTRAINT events_hash_check CHECK (length(hash) = 32),
     CONSTRAINT events_actor_asserted_check CHECK (actor_asserted IN (0, 1) AND (via IS NOT NULL OR actor_asserted = 0)),
     CONSTRAINT events_kind_check CHECK (kind IN ('granted', 'extended', 'revoked', 'expired', 'policy_updated',
-        'locked', 'unlocked', 'lock_expired')),
+        'locked', 'unlocked', 'lock_expired', 'clock_accepted')),
+    CONSTRAINT events_clock_accepted_check CHECK (kind <> 'clock_accepted' OR tenant_id = ''),
     CONSTRAINT events_grant_id_check CHECK ((grant_id IS NOT NULL) = (kind IN ('granted', 'extended', 'revoked', 'expired'))),
     CONSTRAINT events_lock_id_check CHECK ((lock_id IS NOT NULL) = (kind IN ('locked', 'unlocked', 'lock_expired'))),
     CONSTRAINT events_body_check CHECK (json_valid(body))
@@ -71,6 +72,8 @@ CREATE TABLE events (
 CREATE INDEX events_tenant_id_grant_id_sequence_idx ON events (tenant_id, grant_id, sequence) WHERE grant_id IS NOT NULL;
 CREATE INDEX events_tenant_id_lock_id_sequence_idx ON events (tenant_id, lock_id, sequence) WHERE lock_id IS NOT NULL;
 CREATE INDEX events_policy_tenant_id_sequence_idx ON events (tenant_id, sequence) WHERE kind = 'policy_updated';
+-- The accepted clocks.
+CREATE INDEX events_clock_accepted_revision_idx ON events (revision) WHERE kind = 'clock_accepted';
 
 -- Every grant after its last event.
 CREATE TABLE grants (
@@ -245,13 +248,15 @@ CREATE TABLE members (
 -- trusted. The clock of the process may be wrong.
 
 CREATE TABLE trusted_time (
-    id   INTEGER NOT NULL, -- always 1
-    time INTEGER,          -- never decreases; NULL before the first
+    id    INTEGER NOT NULL, -- always 1
+    time  INTEGER,          -- never decreases within an epoch; NULL before the first
+    epoch TEXT NOT NULL,    -- the epoch that began when an operator last accepted the clock, or the first epoch
     CONSTRAINT trusted_time_pkey PRIMARY KEY (id),
-    CONSTRAINT trusted_time_id_check CHECK (id = 1)
+    CONSTRAINT trusted_time_id_check CHECK (id = 1),
+    CONSTRAINT trusted_time_epoch_check CHECK (length(epoch) = 36)
 ) STRICT;
 
-INSERT INTO trusted_time (id) VALUES (1);
+INSERT INTO trusted_time (id, epoch) SELECT 1, epoch FROM head;
 
 -- History is permanent. The triggers on INSERT reject INSERT OR REPLACE, which fires no DELETE
 -- trigger.
@@ -263,9 +268,15 @@ CREATE TRIGGER head_has_one_row BEFORE INSERT ON head
 BEGIN SELECT RAISE(ABORT, 'history is permanent: INSERT on head is rejected'); END;
 
 CREATE TRIGGER head_moves_forward BEFORE UPDATE ON head
-WHEN NEW.revision < OLD.revision OR NEW.time < OLD.time OR (NEW.time IS NULL AND OLD.time IS NOT NULL)
+WHEN NEW.revision < OLD.revision OR (NEW.time IS NULL AND OLD.time IS NOT NULL)
     OR NEW.log_name <> OLD.log_name OR (NEW.epoch <> OLD.epoch) <> (NEW.token_key <> OLD.token_key)
 BEGIN SELECT RAISE(ABORT, 'history is permanent: UPDATE on head is rejected'); END;
+
+CREATE TRIGGER head_time_moves_forward BEFORE UPDATE ON head
+WHEN NEW.time < OLD.time AND (NEW.revision <= OLD.revision OR NEW.epoch = OLD.epoch
+    OR NOT EXISTS (SELECT 1 FROM events
+        WHERE revision = NEW.revision AND kind = 'clock_accepted' AND time = NEW.time))
+BEGIN SELECT RAISE(ABORT, 'history is permanent: only an event that accepts the clock may be earlier'); END;
 
 CREATE TRIGGER trusted_time_is_permanent BEFORE DELETE ON trusted_time
 BEGIN SELECT RAISE(ABORT, 'history is permanent: DELETE on trusted_time is rejected'); END;
@@ -274,8 +285,14 @@ CREATE TRIGGER trusted_time_has_one_row BEFORE INSERT ON trusted_time
 BEGIN SELECT RAISE(ABORT, 'history is permanent: INSERT on trusted_time is rejected'); END;
 
 CREATE TRIGGER trusted_time_moves_forward BEFORE UPDATE ON trusted_time
-WHEN NEW.time < OLD.time OR (NEW.time IS NULL AND OLD.time IS NOT NULL)
+WHEN NEW.time IS NULL AND OLD.time IS NOT NULL
 BEGIN SELECT RAISE(ABORT, 'history is permanent: UPDATE on trusted_time is rejected'); END;
+
+CREATE TRIGGER trusted_time_follows_clock BEFORE UPDATE ON trusted_time
+WHEN (NEW.time < OLD.time OR NEW.epoch <> OLD.epoch) AND (NEW.epoch = OLD.epoch
+    OR NOT EXISTS (SELECT 1 FROM head JOIN events ON events.revision = head.revision
+        WHERE head.epoch = NEW.epoch AND events.kind = 'clock_accepted' AND events.time = NEW.time))
+BEGIN SELECT RAISE(ABORT, 'history is permanent: only the last event can begin an epoch of the clock'); END;
 
 CREATE TRIGGER events_have_no_gaps BEFORE INSERT ON events
 WHEN NEW.revision <> (SELECT coalesce(max(revision), 0) + 1 FROM events)

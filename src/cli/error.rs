@@ -228,7 +228,9 @@ fn hint(code: Code, reason: Option<ErrorReason>) -> Option<&'static str> {
         Some(Reason::ConsistencyTokenInvalid) => {
             "omit --token, or use the token of a change after the restore of the database"
         }
-        Some(Reason::ClockUnreliable) => "an operator must correct the clock of the database",
+        Some(Reason::ClockUnreliable) => {
+            "an operator must correct the clock of the database, or run support-access clock accept"
+        }
         Some(Reason::EventNotFound) => "name the tenant whose history contains the change",
         Some(Reason::ReplicaRequired) => "the server is a sidecar; name a replica with --server",
         Some(Reason::CredentialsMissing) => {

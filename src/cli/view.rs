@@ -56,6 +56,14 @@ pub(crate) fn measured(measured: Option<&Duration>) -> String {
     }
 }
 
+/// The distance of a clock from the expected time.
+pub(crate) fn signed(distance: Option<&Duration>) -> String {
+    let Some(Duration { seconds, nanos }) = distance.copied() else { return "-".into() };
+    let size = Duration { seconds: seconds.saturating_abs(), nanos: nanos.saturating_abs() };
+    let direction = if seconds < 0 || nanos < 0 { "behind" } else { "ahead" };
+    format!("{} {direction}", measured(Some(&size)))
+}
+
 /// The name of an enum value without the prefix of the enum.
 pub(crate) fn short<'a>(name: &'a str, prefix: &str) -> &'a str {
     name.strip_prefix(prefix).unwrap_or(name)

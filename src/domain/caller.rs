@@ -275,7 +275,8 @@ impl Caller {
 // === impl Action ===
 
 impl Action {
-    /// Whether the action waits until a change is enforced at every check node.
+    /// Whether the action waits until a change is enforced at every check node, or until all grants
+    /// are changed.
     pub const fn waits_for_enforcement(self) -> bool {
         matches!(
             self,
@@ -285,6 +286,7 @@ impl Action {
                 | Self::UpdateSupportPolicy
                 | Self::LockAccess
                 | Self::WaitEnforced
+                | Self::AcceptClock
         )
     }
 
@@ -362,6 +364,7 @@ permissions! {
     LockAccess:          OWN   __      __     __      __   ALL      __;
     UnlockAccess:        OWN   __      __     __      __   ALL      __;
     ListLocks:           OWN   OWN     __     __      __   ALL      ALL;
+    AcceptClock:         __    __      __     __      __   ALL      __;
     CheckAccess:         __    __      __     ALL     __   __       __;
     BatchCheckAccess:    __    __      __     ALL     __   __       __;
     ExplainAccess:       OWN   OWN     __     ALL     __   __       __;

@@ -51,6 +51,10 @@ pub enum EventKind {
         grant: Grant,
         /// The previous end. `None`: until revoked.
         previous_expire_time: Option<Time>,
+        /// The step of the clock for which the end was moved back, in milliseconds. `None`: a
+        /// caller moved the end.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        clock_step_ms: Option<i64>,
     },
     /// A grant was ended before the end time.
     Revoked {
@@ -84,6 +88,15 @@ pub enum EventKind {
         /// The ended lock.
         lock: Lock,
     },
+    /// An operator accepted the database clock. The time of the event is the reading of that clock,
+    /// and may be earlier than the time of the previous event.
+    ClockAccepted {
+        /// The distance of the reading from the trusted time, in milliseconds. Positive if the
+        /// clock was ahead.
+        step_ms: i64,
+        /// The number of grants whose ends were moved back, or that were ended, before the event.
+        moved_grants: u32,
+    },
 }
 
 impl EventKind {
@@ -98,6 +111,7 @@ impl EventKind {
             Self::Locked { .. } => "locked",
             Self::Unlocked { .. } => "unlocked",
             Self::LockExpired { .. } => "lock_expired",
+            Self::ClockAccepted { .. } => "clock_accepted",
         }
     }
 
@@ -133,8 +147,14 @@ impl EventKind {
         )
     }
 
-    /// Sets the sequences of the grant or lock of an event that is appended at `sequence`.
-    pub fn set_sequence(&mut self, sequence: Sequence) {
+    /// Completes the grant or lock of an event that is appended at `sequence`: sets the sequences,
+    /// and records an expiry.
+    pub fn complete(&mut self, sequence: Sequence) {
+        match self {
+            Self::Expired { grant } => grant.terms.is_expired = true,
+            Self::LockExpired { lock } => lock.is_expired = true,
+            _ => {}
+        }
         let is_new = matches!(self, Self::Granted { .. } | Self::Locked { .. });
         let (last, created) = match self {
             Self::Granted { grant }
@@ -144,7 +164,7 @@ impl EventKind {
             Self::Locked { lock } | Self::Unlocked { lock } | Self::LockExpired { lock } => {
                 (&mut lock.sequence, &mut lock.create_sequence)
             }
-            Self::PolicyUpdated { .. } => return,
+            Self::PolicyUpdated { .. } | Self::ClockAccepted { .. } => return,
         };
         *last = sequence;
         if is_new {
@@ -156,9 +176,10 @@ impl EventKind {
 impl Event {
     /// The approximate size of the event in a response, in bytes.
     pub fn weight(&self) -> usize {
+        let policy = matches!(self.kind, EventKind::PolicyUpdated { .. }).then_some(POLICY_WEIGHT);
         let grant = self.kind.grant().map(Grant::weight);
-        let content = grant.or_else(|| self.kind.lock().map(Lock::weight));
-        self.reason.as_str().len() + content.unwrap_or(POLICY_WEIGHT)
+        let content = policy.or(grant).or_else(|| self.kind.lock().map(Lock::weight));
+        self.reason.as_str().len() + content.unwrap_or_default()
     }
 
     /// The id of the grant that the event is about, if any.

@@ -118,6 +118,10 @@ pub struct GrantTerms {
     pub expire_time: Option<Time>,
     /// When the grant was revoked. Never after `expire_time`.
     pub revoke_time: Option<Time>,
+    /// Whether an event has recorded the expiry. The grant then stays expired, even if an operator
+    /// accepts an earlier clock.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_expired: bool,
 }
 
 impl GrantTerms {
@@ -132,7 +136,7 @@ impl GrantTerms {
         let Now { earliest, latest } = now.into();
         if self.revoke_time.is_some() {
             GrantState::Revoked
-        } else if self.expire_time.is_some_and(|expire| expire <= latest) {
+        } else if self.is_expired || self.expire_time.is_some_and(|expire| expire <= latest) {
             GrantState::Expired
         } else if earliest < self.start_time {
             GrantState::Scheduled

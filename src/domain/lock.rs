@@ -171,6 +171,10 @@ pub struct Lock {
     pub creator: Actor,
     /// The lifting before the end time, if the lock was lifted.
     pub lifting: Option<Lifting>,
+    /// Whether an event has recorded the expiry. The lock then stays expired, even if an operator
+    /// accepts an earlier clock.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_expired: bool,
     /// The event that created the lock, in the history. Set by the store.
     pub create_sequence: Sequence,
     /// The last event that changed the lock, in the history. Set by the store.
@@ -192,7 +196,7 @@ impl Lock {
     pub fn state(&self, now: Time) -> LockState {
         if self.lifting.is_some() {
             LockState::Lifted
-        } else if self.terms.applies_at(now) {
+        } else if !self.is_expired && self.terms.applies_at(now) {
             LockState::Active
         } else {
             LockState::Expired

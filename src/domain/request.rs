@@ -106,6 +106,15 @@ pub struct RevokeRequest {
     pub reason: FreeText,
 }
 
+/// The request of `AcceptClock`. Each field is valid by itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct AcceptClockRequest {
+    /// The idempotency key.
+    pub request_id: Option<RequestId>,
+    /// The caller's reason.
+    pub reason: FreeText,
+}
+
 /// The request of `UnlockAccess`. Each field is valid by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct UnlockRequest {

@@ -1,18 +1,15 @@
-//! The state of a check node. Only the methods in this file change the view.
+//! The state of a check node. Only the methods here and in `check_node/snapshots.rs` change the
+//! view.
 
 use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use tokio::{
-    sync::Notify,
-    time::{Instant, timeout_at},
-};
+use tokio::sync::Notify;
 
 use crate::{
-    domain::{Ack, BootTime, Clock, NodeId, NodeInfo, NodeKind, Position, Revision, Time},
+    domain::{Ack, BootTime, Clock, Epoch, NodeId, NodeInfo, NodeKind, Position, Revision, Time},
     node::{
-        change_buffer::ChangeBuffer,
         followers::Followers,
         gauges::Gauges,
         limits::NodeLimits,
@@ -23,6 +20,9 @@ use crate::{
         watch::{NodeProgress, WatchSender, Watcher},
     },
 };
+
+mod snapshots;
+mod waits;
 
 /// A check node. Every check reads the view. The tasks that follow the log and serve followers
 /// modify the node.
@@ -112,6 +112,11 @@ impl CheckNode {
         self.view().snapshot.position()
     }
 
+    /// The epoch of the snapshot; `None` before the first one.
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.position().map(|position| position.epoch)
+    }
+
     /// The revision of the snapshot.
     pub fn revision(&self) -> Revision {
         self.view().snapshot.revision()
@@ -155,18 +160,6 @@ impl CheckNode {
         ReadView { view, now: time, valid_for }
     }
 
-    /// Waits until checks are answered from `revision` or a later one. Returns false if `deadline`
-    /// comes first.
-    pub async fn wait_for(&self, revision: Revision, deadline: Instant) -> bool {
-        let mut progress = self.watch();
-        let reached = async {
-            while progress.read().revision < revision {
-                progress.changed().await;
-            }
-        };
-        timeout_at(deadline, reached).await.is_ok()
-    }
-
     /// Watches the revision, the generation and the lease.
     pub fn watch(&self) -> Watcher {
         self.progress.subscribe()
@@ -208,62 +201,6 @@ impl CheckNode {
         }
         self.publish(view.with_lease(best), |progress| progress.leases += 1);
         Ok(())
-    }
-
-    /// Frees the snapshot, unless checks may be answered from it. Call while the next snapshot is
-    /// loaded: the memory may not suffice for both.
-    pub fn free_obsolete_snapshot(&self) {
-        let mut state = self.state.lock();
-        let view = self.view.load_full();
-        let may_answer = view.lease.is_some_and(|lease| lease.is_valid(self.boot_time()));
-        if may_answer || view.snapshot.position().is_none() {
-            return;
-        }
-        state.lease_tracker.reset();
-        state.followers.drop_transfers();
-        let snapshot = Snapshot::default();
-        let view = View { snapshot, lease: None, is_invalidated: true, ..View::clone(&view) };
-        self.publish(view, |progress| progress.leases += 1);
-    }
-
-    /// Replaces the snapshot. Drops all leases and ends all streams to followers, which belong to
-    /// the earlier log.
-    pub fn replace_snapshot(&self, snapshot: Snapshot) {
-        let mut state = self.state.lock();
-        // The snapshot of the earlier log may be free already, but the buffer is not.
-        let epoch = |buffer: &Option<ChangeBuffer>| buffer.as_ref().map(ChangeBuffer::epoch);
-        let earlier_epoch = epoch(&state.change_buffer);
-        state.change_buffer = snapshot.position().map(ChangeBuffer::at);
-        let is_same_log = epoch(&state.change_buffer) == earlier_epoch;
-        state.applied_times.reset(snapshot.revision(), self.boot_time());
-        state.lease_tracker.reset();
-        state.followers.reset();
-        let least_times =
-            if is_same_log { Arc::clone(&self.view().least_times) } else { Arc::default() };
-        if let Some(time) = snapshot.time() {
-            least_times.record_event(time, self.boot_time());
-        }
-        let database_clock = self.view().database_clock;
-        let view = View { snapshot, database_clock, least_times, ..View::default() };
-        self.publish(view, |progress| progress.generation += 1);
-        self.request_lease();
-    }
-
-    /// Drops the lease until a new snapshot is loaded: the current one is not a state of the
-    /// database's log.
-    pub fn invalidate(&self) {
-        self.invalidate_locked(&mut self.state.lock());
-    }
-
-    fn invalidate_locked(&self, state: &mut NodeState) {
-        state.lease_tracker.reset();
-        let view = View { lease: None, is_invalidated: true, ..View::clone(&self.view()) };
-        self.publish(view, |progress| progress.leases += 1);
-    }
-
-    /// Whether the node waits for a new snapshot.
-    pub fn is_invalidated(&self) -> bool {
-        self.view().is_invalidated
     }
 
     // === leases ===

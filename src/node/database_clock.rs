@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use parking_lot::Mutex;
 use tracing::{info, warn};
 
-use crate::domain::{BootTime, Clock, Judgement, Time, TrustedClock};
+use crate::domain::{BootTime, Clock, Epoch, Judgement, Time, TrustedClock};
 
 /// Judges every reading of the database clock.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub struct DatabaseClock {
 #[derive(Debug, Default)]
 struct State {
     trusted_clock: TrustedClock,
+    /// The epoch that began when an operator last accepted the clock. `None` before the start.
+    clock_epoch: Option<Epoch>,
     /// The judgement of the last reading.
     last: Option<Judgement>,
 }
@@ -28,11 +30,17 @@ impl DatabaseClock {
         Self { boot_clock, state: Mutex::default() }
     }
 
-    /// Continues from the recorded trusted time. `is_running`: another process has run until now.
-    pub(super) fn resume(&self, recorded: Option<Time>, is_running: bool) {
+    /// The epoch in which readings are judged. `None` before the start.
+    pub(super) fn clock_epoch(&self) -> Option<Epoch> {
+        self.state.lock().clock_epoch
+    }
+
+    /// Continues from the trusted time that is recorded in `clock_epoch`. `is_running`: another
+    /// process has run until now.
+    pub(super) fn resume(&self, recorded: Option<Time>, clock_epoch: Epoch, is_running: bool) {
         let trusted_clock =
             recorded.map(|time| TrustedClock::resuming(time, is_running)).unwrap_or_default();
-        *self.state.lock() = State { trusted_clock, last: None };
+        *self.state.lock() = State { trusted_clock, clock_epoch: Some(clock_epoch), last: None };
     }
 
     /// Judges a reading that was requested at `sent_at` and arrives now.
@@ -47,7 +55,7 @@ impl DatabaseClock {
                 distance_seconds = judgement.distance.num_seconds(),
                 expected = %judgement.trusted,
                 "the database clock is not trusted, because it differs from the elapsed time; \
-                 correct the clock"
+                 correct or accept the clock"
             ),
             (false, true) => info!("the database clock is trusted again"),
             _ => {}
@@ -61,9 +69,10 @@ impl DatabaseClock {
     }
 
     /// The trusted time at the last reading. Advances with the elapsed time, even while readings
-    /// are not trusted.
-    pub(super) fn trusted(&self) -> Option<Time> {
-        self.state.lock().last.map(|last| last.trusted)
+    /// are not trusted. Also the epoch of that time.
+    pub(super) fn trusted(&self) -> Option<(Time, Epoch)> {
+        let state = self.state.lock();
+        Some((state.last?.trusted, state.clock_epoch?))
     }
 
     /// Whether the last reading is trusted.

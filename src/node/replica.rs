@@ -5,19 +5,19 @@ use std::{sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use tokio::{
     sync::Notify,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
-    domain::{BootTime, Event, Position, Revision},
+    domain::{BootTime, Epoch, Event, EventKind, Position, Revision},
     node::{
         check_node::CheckNode,
         database_clock::DatabaseClock,
         enforcer::Enforcer,
         failure_log::{FailureLogger, READ_TIMEOUT, READ_TIMEOUT_MAX, error_chain, with_timeout},
-        lease::{EARLY_RENEWAL_PAUSE, grantor_bound},
+        lease::EARLY_RENEWAL_PAUSE,
         message::{Change, LeaseGrant},
         snapshot::Snapshot,
     },
@@ -26,6 +26,7 @@ use crate::{
 
 mod acknowledge;
 mod last_ack;
+mod time;
 
 use last_ack::LastAck;
 
@@ -36,8 +37,6 @@ const BATCH_MIN: usize = 16;
 const HEARTBEATS_PER_LEASE: u32 = 8;
 /// Minimum timeout of a heartbeat, for short leases.
 const HEARTBEAT_TIMEOUT_MIN: Duration = Duration::from_millis(150);
-/// The interval between two records of the trusted time. Shorter than a trusted distance.
-const TIME_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause before an operation is retried.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -110,7 +109,6 @@ impl Replica {
     pub async fn join(&self) -> Result<(), StoreError> {
         // Load first: from the registration on, every change waits for this node.
         self.load().await?;
-        self.resume_time().await?;
         self.register().await?;
         self.renew_lease().await
     }
@@ -118,6 +116,15 @@ impl Replica {
     /// Requests a read of the log, which may have grown.
     pub fn wake(&self) {
         self.log_changed.notify_one();
+    }
+
+    /// Waits until the node has loaded `epoch`, which another process may have begun. Returns false
+    /// if `deadline` comes first.
+    pub async fn wait_for_epoch(&self, epoch: Epoch, deadline: Instant) -> bool {
+        self.wake();
+        // The next heartbeat reads the epoch.
+        self.node.request_lease();
+        self.node.wait_for_epoch(epoch, deadline).await
     }
 
     /// Follows the log until stopped. Then leaves the membership, unless a follower holds a lease
@@ -195,6 +202,10 @@ impl Replica {
     }
 
     async fn apply(&self, events: &[Event]) -> Result<(), StoreError> {
+        if events.iter().any(|event| matches!(event.kind, EventKind::ClockAccepted { .. })) {
+            info!("an operator accepted the database clock, loading a new snapshot");
+            return self.load().await;
+        }
         let changes: Vec<_> = events.iter().map(|event| Arc::new(Change::from(event))).collect();
         if let Err(gap) = self.node.apply(&changes) {
             warn!(%gap, "loading a new snapshot");
@@ -207,11 +218,13 @@ impl Replica {
         self.node.free_obsolete_snapshot();
         let mut snapshot = Snapshot::default();
         let mut insert = |tenant_id, terms, retained| snapshot.insert(&tenant_id, terms, retained);
-        let Loaded { position, token_key, locks } = self.store.log().load(&mut insert).await?;
+        let loaded = self.store.log().load(&mut insert).await?;
+        let Loaded { position, token_key, locks, trusted_time } = loaded;
         for terms in locks {
             snapshot.insert_lock(terms);
         }
         snapshot.set_position(position, token_key);
+        self.resume_time(trusted_time, position.time).await?;
         self.node.replace_snapshot(snapshot);
         self.last_ack.lock().invalidate();
         Ok(())
@@ -309,34 +322,6 @@ impl Replica {
     fn invalidate(&self) {
         warn!("the snapshot of this node is not in the log of the database");
         self.node.invalidate();
-    }
-
-    // === time ===
-
-    /// Continues from the recorded trusted time, or from the last event if that is later.
-    async fn resume_time(&self) -> Result<(), StoreError> {
-        let membership = self.store.membership();
-        let recorded = membership.trusted_time().await?;
-        let last_event = self.node.position().and_then(|position| position.time);
-        let members = membership.members().await?;
-        let is_running = members.members.iter().any(|member| {
-            member.node_id != self.registration.node_id
-                && member.heartbeat_age <= grantor_bound(members.max_staleness)
-        });
-        self.database_clock.resume(recorded.max(last_event), is_running);
-        Ok(())
-    }
-
-    /// Records the trusted time, from which later processes continue.
-    async fn record_time(&self) {
-        let mut failures = FailureLogger::new("record the time");
-        loop {
-            sleep(TIME_INTERVAL).await;
-            if let Some(time) = self.database_clock.trusted() {
-                let recorded = self.store.membership().record_trusted_time(time);
-                let _ = failures.record(with_timeout(READ_TIMEOUT, recorded).await);
-            }
-        }
     }
 
     // === notifications ===

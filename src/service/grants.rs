@@ -135,7 +135,8 @@ impl Service {
             self.check_clock()?;
         }
         grant.terms.expire_time = expire_time;
-        let kind = EventKind::Extended { grant: grant.clone(), previous_expire_time };
+        let kind =
+            EventKind::Extended { grant: grant.clone(), previous_expire_time, clock_step_ms: None };
         let new = grant_event(&grant, caller.author.clone(), request.reason, kind);
         let (event, commit) = self.append_and_commit(transaction, new, key.as_ref()).await?;
         let enforcement = self.enforce(tenant_id, commit, deadline).await?;
@@ -213,6 +214,7 @@ fn new_grant(caller: &Caller, request: GrantRequest, period: Period, now: Time) 
             start_time: period.start_time,
             expire_time: period.expire_time,
             revoke_time: None,
+            is_expired: false,
         },
         reason: request.reason,
         ticket: request.ticket,
@@ -224,7 +226,12 @@ fn new_grant(caller: &Caller, request: GrantRequest, period: Period, now: Time) 
     }
 }
 
-fn grant_event(grant: &Grant, author: Attribution, reason: FreeText, kind: EventKind) -> NewEvent {
+pub(super) fn grant_event(
+    grant: &Grant,
+    author: Attribution,
+    reason: FreeText,
+    kind: EventKind,
+) -> NewEvent {
     NewEvent { tenant_id: Some(grant.tenant_id.clone()), author, reason, kind }
 }
 

@@ -103,6 +103,7 @@ impl Service {
             create_time: now,
             creator: caller.author.actor.clone(),
             lifting: None,
+            is_expired: false,
             create_sequence: 0,
             sequence: 0,
         };

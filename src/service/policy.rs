@@ -13,7 +13,7 @@ use crate::{
         grants::{check_etag, listed},
         idempotency::{earlier_parts, key},
     },
-    store::NewEvent,
+    store::{NewEvent, QueryScope},
 };
 
 /// The result of `UpdateSupportPolicy`.
@@ -72,7 +72,7 @@ impl Service {
         let enforcement = if new == old {
             let last = match earlier {
                 Some(part) => part.last_revision,
-                None => self.last_revision(tenant_id).await?,
+                None => self.last_revision(QueryScope::Tenant(tenant_id.clone())).await?,
             };
             transaction.commit().await?;
             self.enforce_again(Some(tenant_id), last, deadline).await?

@@ -9,7 +9,7 @@ use crate::{
         grants::{expiry, listed, revocation},
         idempotency::{earlier_parts, key},
     },
-    store::Transaction,
+    store::{QueryScope, Transaction},
 };
 
 /// The most grants that one transaction ends. Other transactions wait for each chunk.
@@ -77,7 +77,7 @@ impl Service {
             if live.is_empty() {
                 let last = match last_revision {
                     Some(revision) => revision,
-                    None => self.last_revision(tenant_id).await?,
+                    None => self.last_revision(QueryScope::Tenant(tenant_id.clone())).await?,
                 };
                 transaction.commit().await?;
                 break self.enforce_again(Some(tenant_id), last, deadline).await?;

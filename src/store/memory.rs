@@ -110,6 +110,8 @@ impl Transactions for MemoryStore {
             clock,
             last,
             now: last.map_or(clock, |last| last.max(clock)),
+            epoch: content.epoch,
+            new_epoch: None,
             max_staleness: content.members.max_staleness,
             log: content.log,
             begin_revision: content.state.head(),
@@ -149,7 +151,12 @@ impl Log for MemoryStore {
             visit(grant.tenant_id.clone(), grant.terms.clone(), retained);
         }
         let locks = content.state.live_locks().map(|stored| stored.item.terms.clone()).collect();
-        Ok(Loaded { position: content.head(), token_key: content.token_key, locks })
+        Ok(Loaded {
+            position: content.head(),
+            token_key: content.token_key,
+            locks,
+            trusted_time: content.trusted_time,
+        })
     }
 
     async fn replace_epoch(&self) -> Result<Epoch, StoreError> {
@@ -292,12 +299,8 @@ impl Membership for MemoryStore {
         self.database.write(|content| content.members.evict(node_id, seq))
     }
 
-    async fn trusted_time(&self) -> Result<Option<Time>, StoreError> {
-        Ok(self.database.content()?.trusted_time)
-    }
-
-    async fn record_trusted_time(&self, time: Time) -> Result<(), StoreError> {
-        self.database.write(|content| content.trusted_time = content.trusted_time.max(Some(time)))
+    async fn record_trusted_time(&self, time: Time, clock_epoch: Epoch) -> Result<(), StoreError> {
+        self.database.write(|content| content.record_trusted_time(time, clock_epoch))
     }
 }
 

@@ -131,8 +131,8 @@ impl Backend for Postgres {
                          SET LOCAL statement_timeout = '10min'",
         // The subquery locks the row. The clock is read after that wait, and not before.
         lock_head: "SELECT revision, time, max_staleness, \
-                    (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS clock, log_name \
-                    FROM (SELECT revision, time, max_staleness, log_name FROM head \
+                    (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS clock, log_name, \
+                    epoch FROM (SELECT revision, time, max_staleness, log_name, epoch FROM head \
                     WHERE id = 1 FOR UPDATE) AS head",
         clock: Some("(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"),
         is_standby: "pg_is_in_recovery()",

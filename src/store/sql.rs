@@ -23,8 +23,8 @@ use crate::{
     },
 };
 use connection::Connection;
-use rows::{EventRow, GrantTermsRow, HeadRow, LockTermsRow};
-use statements::{Value, log};
+use rows::{EventRow, GrantTermsRow, HeadRow, LockTermsRow, TrustedTimeRow};
+use statements::{Value, log, members};
 use transaction::SqlTransaction;
 
 pub(super) use rows::Row;
@@ -138,9 +138,9 @@ where
     Ok(arguments)
 }
 
-/// The only row of a statement that always returns one.
+/// The only row of a statement on a table that always has one.
 fn only<T>(row: Option<T>) -> Result<T, StoreError> {
-    row.ok_or_else(|| StoreError::broken("the table head is empty"))
+    row.ok_or_else(|| StoreError::broken("the table head or trusted_time is empty"))
 }
 
 // === impl SqlStore ===
@@ -230,8 +230,10 @@ impl<DB: Backend> SqlStore<DB> {
             Ok(())
         };
         connection.each(log::load_locks(), &mut add_row).await?;
+        let trusted_time = with_timeout(connection.first(members::trusted_time())).await?;
+        let trusted_time = only::<TrustedTimeRow>(trusted_time)?.into_domain()?;
         let (position, token_key) = head.into_domain()?;
-        Ok(Loaded { position, token_key, locks })
+        Ok(Loaded { position, token_key, locks, trusted_time })
     }
 }
 

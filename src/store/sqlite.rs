@@ -43,7 +43,7 @@ impl Backend for Sqlite {
     const DIALECT: Dialect = Dialect {
         begin_transaction: "BEGIN IMMEDIATE",
         begin_snapshot: "BEGIN",
-        lock_head: "SELECT revision, time, max_staleness, NULL, log_name FROM head",
+        lock_head: "SELECT revision, time, max_staleness, NULL, log_name, epoch FROM head",
         clock: None,
         is_standby: "FALSE",
         notify_log: "''",

@@ -6,12 +6,12 @@ use async_trait::async_trait;
 
 use crate::{
     domain::{
-        Attribution, Event, EventKind, FreeText, Grant, GrantId, Lock, LockId, LogName, Party,
-        PolicyOverrides, RequestId, Revision, Sequence, TenantId, Time,
+        Attribution, Epoch, Event, EventKind, FreeText, Grant, GrantId, Lock, LockId, LogName,
+        Party, PolicyOverrides, RequestId, Revision, Sequence, TenantId, Time,
         chain::{Content, Hash, Link},
         ids::Actor,
     },
-    store::StoreError,
+    store::{Listed, StoreError},
 };
 
 /// An event to append: an [`Event`] without the parts that the store adds.
@@ -23,7 +23,7 @@ pub struct NewEvent {
     pub author: Attribution,
     /// The caller's reason.
     pub reason: FreeText,
-    /// The change. The store sets the sequences of the grant or lock.
+    /// The change. The store completes the grant or lock ([`EventKind::complete`]).
     pub kind: EventKind,
 }
 
@@ -65,6 +65,9 @@ pub trait Transaction: Send {
 
     /// Sets the time of the change, for a caller that knows the time better than the clock.
     fn set_now(&mut self, time: Time);
+
+    /// The epoch of the log when the transaction began.
+    fn epoch(&self) -> Epoch;
 
     /// The longest lifetime of a lease among the check nodes that registered before this
     /// transaction.
@@ -110,6 +113,18 @@ pub trait Transaction: Send {
     /// most `limit`.
     async fn due_locks(&mut self, now: Time, limit: usize) -> Result<Vec<Lock>, StoreError>;
 
+    /// The last event about each grant of any tenant that no event has ended, in the order of
+    /// creation, at most `limit`. The position is the revision that created the grant, and is
+    /// greater than `after`.
+    async fn last_events_of_live_grants(
+        &mut self,
+        after: Revision,
+        limit: usize,
+    ) -> Result<Vec<Listed<Event>>, StoreError>;
+
+    /// The events with which operators accepted the clock, oldest first.
+    async fn clock_events(&mut self) -> Result<Vec<Event>, StoreError>;
+
     /// The revision of the event at this sequence of a history, which must exist.
     async fn revision_of(
         &mut self,
@@ -129,6 +144,10 @@ pub trait Transaction: Send {
     /// lock may change, and an ended grant or lock never changes. Returns the event as written.
     /// After an error, or if the caller drops the future, the transaction can no longer be
     /// committed.
+    ///
+    /// [`EventKind::ClockAccepted`] must be the last event of a transaction. The event happens at
+    /// [`Transaction::clock`], even if the last event is later. That time becomes the trusted time,
+    /// and a new epoch begins, with another token key.
     async fn append(&mut self, new: NewEvent) -> Result<Event, StoreError>;
 
     /// Stores that the events appended so far are part `part` of a request. Stores nothing if there
@@ -162,7 +181,7 @@ impl StampedEvent {
     ) -> Result<Self, StoreError> {
         let NewEvent { tenant_id, author, reason, mut kind } = new;
         let sequence = previous.sequence + 1;
-        kind.set_sequence(sequence);
+        kind.complete(sequence);
         let body = serde_json::to_string(&kind).map_err(StoreError::broken)?;
         let event = Event { revision, tenant_id, sequence, time, author, reason, kind };
         let link = content(&event, &body).link(log, previous).map_err(StoreError::broken)?;

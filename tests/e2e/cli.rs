@@ -29,10 +29,10 @@ const PENDING: &str = "warning: the change is durable, but not yet known to be e
 
 /// The result of a process.
 #[derive(Debug, PartialEq, Eq)]
-struct Output {
-    code: i32,
-    stdout: String,
-    stderr: String,
+pub(crate) struct Output {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Output {
@@ -62,7 +62,7 @@ fn run(args: &[&str]) -> Output {
     output(&mut program(args))
 }
 
-fn run_at(server: &str, args: &[&str]) -> Output {
+pub(crate) fn run_at(server: &str, args: &[&str]) -> Output {
     output(program(args).args(["--server", server]))
 }
 

@@ -4,6 +4,7 @@
 mod bench;
 mod chains;
 mod changes;
+mod clock;
 mod contention;
 mod enforced;
 mod expanded;
@@ -57,6 +58,10 @@ macro_rules! contract {
                 requests_are_stored_by_tenant_and_part,
                 a_transaction_without_events_stores_no_request,
                 a_closed_store_is_unavailable;
+            clock:
+                an_accepted_clock_may_be_earlier_and_begins_an_epoch,
+                a_dropped_acceptance_changes_nothing,
+                the_last_events_of_live_grants_are_read_in_pages;
             reads:
                 reads_agree_with_a_naive_model_of_the_log,
                 pages_show_each_grant_once_while_others_are_created,
@@ -108,6 +113,9 @@ macro_rules! durable {
                 a_changed_row_is_named_by_the_verifier;
             locks:
                 a_lock_event_must_be_about_a_live_lock;
+            clock:
+                only_an_accepted_clock_decreases_the_time,
+                the_accepted_time_survives_a_reopening;
             permanence:
                 history_is_permanent,
                 enums_are_checked;

@@ -14,7 +14,7 @@ use crate::{
     api::{
         grpc::{
             call::{Call, admit},
-            convert::{events, grants, lists, locks, policies},
+            convert::{clock, events, grants, lists, locks, policies},
             status::reject_at_sidecar,
         },
         proto::v1::{
@@ -244,6 +244,16 @@ impl SupportAccessAdmin for Admin {
             locks: locks::locks(page.items),
             next_page_token: page.next_token,
         }))
+    }
+
+    async fn accept_clock(
+        &self,
+        request: Request<pb::AcceptClockRequest>,
+    ) -> RpcResult<pb::AcceptClockResponse> {
+        let Call { caller, message, deadline } = admit(request)?;
+        let request = clock::accept_clock_request(message)?;
+        let accepted = self.service.accept_clock(&caller, request, deadline).await?;
+        Ok(Response::new(clock::accepted(accepted)))
     }
 }
 

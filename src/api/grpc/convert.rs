@@ -2,6 +2,7 @@
 //! The conversion of a domain value to a message cannot fail.
 
 pub(super) mod checks;
+pub(super) mod clock;
 mod enums;
 pub(super) mod events;
 mod fields;

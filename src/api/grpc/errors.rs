@@ -120,7 +120,7 @@ impl ErrorReason {
                 FailedPrecondition,
                 "The clock of the database is not trusted, because it differs from the elapsed \
                  time. Grants and later ends are rejected; every other change is possible.",
-                "Ask an operator to correct the clock.",
+                "Ask an operator to correct the clock, or to accept it.",
             ),
             Self::DatabaseUnavailable => (
                 Unavailable,

@@ -46,6 +46,7 @@ guarded! {
     LockAccessRequest: LockAccess, |request| optional(&request.tenant_id);
     UnlockAccessRequest: UnlockAccess, |request| optional(&request.tenant_id);
     ListLocksRequest: ListLocks, |request| listed(request.scope, &request.tenant_id);
+    AcceptClockRequest: AcceptClock, |_| Scope::Vendor;
     WaitEnforcedRequest: WaitEnforced, |request| optional(&request.tenant_id);
     CheckAccessRequest: CheckAccess, |_| Scope::Global;
     BatchCheckAccessRequest: BatchCheckAccess, |_| Scope::Global;

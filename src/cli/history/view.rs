@@ -7,7 +7,7 @@ use crate::{
     cli::{
         grants, locks, policy,
         table::{Cell, Column, Highlight, Layout, details, table},
-        view::{MORE, level, measured, node_counts, pending, time_to_second, time_utc},
+        view::{MORE, level, measured, node_counts, pending, signed, time_to_second, time_utc},
     },
 };
 
@@ -102,11 +102,15 @@ fn describe(event: &v1::Event) -> (&'static str, String, String) {
             let change = grant.as_ref().map(|grant| granted(event, grant));
             ("GRANTED", grant_id(grant), change.unwrap_or_default())
         }
-        Some(Payload::Extended(v1::Extended { grant, previous_expire_time })) => {
+        Some(Payload::Extended(v1::Extended { grant, previous_expire_time, clock_step })) => {
             let previous = previous_expire_time.as_ref();
             let previous = time_utc(previous, grants::view::UNTIL_REVOKED);
             let end = grant.as_ref().map(|grant| until(&grants::view::end(grant)));
-            let change = format!("{} (before: {previous})", end.unwrap_or_default());
+            let cause = match clock_step {
+                Some(step) => format!("; clock {}", signed(Some(step))),
+                None => String::new(),
+            };
+            let change = format!("{} (before: {previous}{cause})", end.unwrap_or_default());
             ("EXTENDED", grant_id(grant), change)
         }
         Some(Payload::Revoked(v1::Revoked { grant })) => {
@@ -127,6 +131,10 @@ fn describe(event: &v1::Event) -> (&'static str, String, String) {
         Some(Payload::Unlocked(v1::Unlocked { lock })) => ("UNLOCKED", lock_id(lock), target(lock)),
         Some(Payload::LockExpired(v1::LockExpired { lock })) => {
             ("LOCK_EXPIRED", lock_id(lock), target(lock))
+        }
+        Some(Payload::ClockAccepted(v1::ClockAccepted { step, moved_count })) => {
+            let change = format!("clock {}; moved grants: {moved_count}", signed(step.as_ref()));
+            ("CLOCK_ACCEPTED", String::new(), change)
         }
         None => ("-", String::new(), String::new()),
     }

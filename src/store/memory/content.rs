@@ -5,7 +5,7 @@ use parking_lot::Mutex;
 use crate::{
     domain::{Ack, Enforced, Epoch, LogName, NodeId, Position, Revision, Time, TokenKey},
     store::{
-        HeartbeatResponse, MemberList, StoreError,
+        HeartbeatResponse, MemberList, StoreError, TrustedTime,
         memory::{members::MemberTable, state::State},
     },
 };
@@ -20,7 +20,7 @@ pub(super) struct Content {
     /// Separate from the state: nodes write their rows while a transaction works on a copy of the
     /// state.
     pub(super) members: MemberTable,
-    pub(super) trusted_time: Option<Time>,
+    pub(super) trusted_time: TrustedTime,
 }
 
 /// The content, shared by readers and writers.
@@ -61,12 +61,23 @@ impl Database {
     }
 
     /// Replaces the state, if the content is still the incarnation that `state` was copied from.
-    pub(super) fn commit(&self, state: State, incarnation: u64) -> Result<(), StoreError> {
+    /// With `new_epoch`, the last event accepts the clock.
+    pub(super) fn commit(
+        &self,
+        state: State,
+        incarnation: u64,
+        new_epoch: Option<(Epoch, TokenKey)>,
+    ) -> Result<(), StoreError> {
         let mut inner = self.0.lock();
         if inner.incarnation != incarnation {
             return Err(StoreError::unavailable("the database was replaced"));
         }
-        inner.content.as_mut().ok_or_else(closed)?.state = state;
+        let content = inner.content.as_mut().ok_or_else(closed)?;
+        content.state = state;
+        if let Some((epoch, token_key)) = new_epoch {
+            (content.epoch, content.token_key) = (epoch, token_key);
+            content.trusted_time = TrustedTime { time: content.head().time, clock_epoch: epoch };
+        }
         Ok(())
     }
 
@@ -87,7 +98,8 @@ impl Database {
 impl Content {
     pub(super) fn empty(log: LogName, epoch: Epoch, token_key: TokenKey) -> Self {
         let (state, members) = (State::default(), MemberTable::default());
-        Self { log, epoch, token_key, state, members, trusted_time: None }
+        let trusted_time = TrustedTime { time: None, clock_epoch: epoch };
+        Self { log, epoch, token_key, state, members, trusted_time }
     }
 
     pub(super) fn head(&self) -> Position {
@@ -135,6 +147,13 @@ impl Content {
     ) {
         if self.contains(Position { epoch: self.epoch, revision: last, time: Some(time) }) {
             self.members.record_enforced(first, last, enforced);
+        }
+    }
+
+    pub(super) fn record_trusted_time(&mut self, time: Time, clock_epoch: Epoch) {
+        let trusted_time = &mut self.trusted_time;
+        if trusted_time.clock_epoch == clock_epoch {
+            trusted_time.time = trusted_time.time.max(Some(time));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     domain::{
-        Grant, GrantState, Lock, LockState, Sequence, TenantId, Time,
+        Grant, Lock, LockState, Sequence, TenantId, Time,
         chain::{Hash, Record},
     },
     store::{
@@ -92,10 +92,7 @@ pub(super) fn records(
 
 fn matches(stored: &Stored<Grant>, filter: &GrantFilter, now: Time) -> bool {
     let terms = &stored.item.terms;
-    let state = match stored.item.state(now) {
-        state if stored.is_ended && !state.is_ended() => GrantState::Expired,
-        state => state,
-    };
+    let state = stored.item.state(now);
     let end = terms.end_time().unwrap_or(Time::MAX_UTC);
     // A grant that was revoked before its start was never active.
     let was_active = terms.start_time < end;

@@ -7,15 +7,16 @@ use tokio::sync::OwnedMutexGuard;
 
 use crate::{
     domain::{
-        Event, Grant, GrantId, Lock, LockId, LogName, Party, PolicyOverrides, RequestId, Revision,
-        Sequence, TenantId, Time,
+        Epoch, Event, EventKind, Grant, GrantId, Lock, LockId, LogName, Party, PolicyOverrides,
+        RequestId, Revision, Sequence, TenantId, Time, TokenKey,
     },
     store::{
-        IdempotencyKey, NewEvent, Notification, RequestPart, StoreError, Transaction,
+        IdempotencyKey, Listed, NewEvent, Notification, RequestPart, StoreError, Transaction,
         memory::{
             content::Database,
-            state::{State, Stored},
+            state::{State, Stored, StoredEvent},
         },
+        new_epoch,
         notify::{LocalNotifier, Notifier},
         transaction::StampedEvent,
     },
@@ -25,6 +26,9 @@ pub(super) struct MemoryTransaction {
     pub(super) clock: Time,
     pub(super) last: Option<Time>,
     pub(super) now: Time,
+    pub(super) epoch: Epoch,
+    /// The epoch that begins with this transaction, if the transaction accepts the clock.
+    pub(super) new_epoch: Option<(Epoch, TokenKey)>,
     pub(super) max_staleness: Duration,
     pub(super) log: LogName,
     pub(super) state: State,
@@ -49,6 +53,10 @@ impl Transaction for MemoryTransaction {
 
     fn set_now(&mut self, time: Time) {
         self.now = self.last.map_or(time, |last| last.max(time));
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.epoch
     }
 
     fn max_staleness(&self) -> Duration {
@@ -104,6 +112,30 @@ impl Transaction for MemoryTransaction {
         Ok(due(self.state.live_locks(), |lock| lock.terms.expire_time, now, limit))
     }
 
+    async fn last_events_of_live_grants(
+        &mut self,
+        after: Revision,
+        limit: usize,
+    ) -> Result<Vec<Listed<Event>>, StoreError> {
+        let mut live: Vec<_> =
+            self.state.live_grants().filter(|stored| stored.create_revision > after).collect();
+        live.sort_by_key(|stored| stored.create_revision);
+        let last_event = |stored: &Stored<Grant>| {
+            let grant = &stored.item;
+            let revision =
+                self.state.revisions.get(&(Some(grant.tenant_id.clone()), grant.sequence));
+            let event = self.state.event(*revision?)?.event.clone();
+            Some(Listed { position: stored.create_revision, item: event })
+        };
+        Ok(live.into_iter().take(limit).filter_map(last_event).collect())
+    }
+
+    async fn clock_events(&mut self) -> Result<Vec<Event>, StoreError> {
+        let of_vendor = self.state.history(None, 0).map(|stored: &StoredEvent| &stored.event);
+        let is_accepted = |event: &&Event| matches!(event.kind, EventKind::ClockAccepted { .. });
+        Ok(of_vendor.filter(is_accepted).cloned().collect())
+    }
+
     async fn revision_of(
         &mut self,
         tenant_id: Option<&TenantId>,
@@ -123,6 +155,10 @@ impl Transaction for MemoryTransaction {
     }
 
     async fn append(&mut self, new: NewEvent) -> Result<Event, StoreError> {
+        if let EventKind::ClockAccepted { .. } = new.kind {
+            self.now = self.clock;
+            self.new_epoch = Some(new_epoch());
+        }
         let previous = self.state.chain_head(new.tenant_id.as_ref());
         let revision = self.state.head() + 1;
         let stamped = StampedEvent::new(new, self.log, previous, revision, self.now)?;
@@ -145,7 +181,7 @@ impl Transaction for MemoryTransaction {
 
     async fn commit(self: Box<Self>) -> Result<Revision, StoreError> {
         let revision = self.state.head();
-        self.database.commit(self.state, self.incarnation)?;
+        self.database.commit(self.state, self.incarnation, self.new_epoch)?;
         self.notifier.notify(Notification::Log);
         Ok(revision)
     }

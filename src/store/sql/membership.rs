@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use async_trait::async_trait;
 
 use crate::{
-    domain::{Ack, NodeId, NodeInfo, Position, Time},
+    domain::{Ack, Epoch, NodeId, NodeInfo, Position, Time},
     store::{
         HeartbeatResponse, MemberList, Membership, Notification, Registration, StoreError,
         sql::{
@@ -136,13 +136,7 @@ impl<DB: Backend> Membership for SqlStore<DB> {
         Ok(!evicted.is_empty())
     }
 
-    async fn trusted_time(&self) -> Result<Option<Time>, StoreError> {
-        let rows: Vec<(Option<i64>,)> = self.read(members::trusted_time()).await?;
-        let micros = rows.first().and_then(|(micros,)| *micros);
-        micros.map(|micros| rows::time("trusted_time", micros)).transpose()
-    }
-
-    async fn record_trusted_time(&self, time: Time) -> Result<(), StoreError> {
-        self.write_node(members::raise_trusted_time(time)).await.map(drop)
+    async fn record_trusted_time(&self, time: Time, clock_epoch: Epoch) -> Result<(), StoreError> {
+        self.write_node(members::raise_trusted_time(time, clock_epoch)).await.map(drop)
     }
 }

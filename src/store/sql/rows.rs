@@ -11,7 +11,7 @@ use crate::{
         AccessLevel, Enforced, Epoch, EventKind, FreeText, LogName, PolicyOverrides, Position,
         TenantId, Time, TokenKey, time::from_micros,
     },
-    store::{Listed, RequestPart, StoreError},
+    store::{Listed, RequestPart, StoreError, TrustedTime},
 };
 
 /// Defines a struct that is read from the rows of both databases. The fields after `with` are rows
@@ -78,6 +78,14 @@ row! {
         token_key: Vec<u8>,
         pub(in crate::store) revision: i64,
         time: Option<i64>,
+    }
+}
+
+row! {
+    /// The row of `trusted_time`.
+    pub(in crate::store) struct TrustedTimeRow {
+        trusted_time: Option<i64>,
+        clock_epoch: String,
     }
 }
 
@@ -212,9 +220,12 @@ pub(in crate::store) fn log_name(value: String) -> Result<LogName, StoreError> {
     Ok(LogName(parse("log_name", value, Uuid::parse_str)?))
 }
 
-fn position(epoch: String, revision: i64, micros: Option<i64>) -> Result<Position, StoreError> {
-    let epoch = Epoch(parse("epoch", epoch, Uuid::parse_str)?);
-    Ok(Position { epoch, revision, time: maybe_time("time", micros)? })
+pub(in crate::store) fn epoch(value: String) -> Result<Epoch, StoreError> {
+    Ok(Epoch(parse("epoch", value, Uuid::parse_str)?))
+}
+
+fn position(value: String, revision: i64, micros: Option<i64>) -> Result<Position, StoreError> {
+    Ok(Position { epoch: epoch(value)?, revision, time: maybe_time("time", micros)? })
 }
 
 /// The overrides after the last policy event of a tenant.
@@ -230,6 +241,13 @@ impl HeadRow {
     pub(in crate::store) fn into_domain(self) -> Result<(Position, TokenKey), StoreError> {
         let Self { epoch, token_key, revision, time } = self;
         Ok((position(epoch, revision, time)?, TokenKey(bytes("token_key", token_key)?)))
+    }
+}
+
+impl TrustedTimeRow {
+    pub(in crate::store) fn into_domain(self) -> Result<TrustedTime, StoreError> {
+        let time = maybe_time("trusted_time", self.trusted_time)?;
+        Ok(TrustedTime { time, clock_epoch: epoch(self.clock_epoch)? })
     }
 }
 

@@ -39,7 +39,7 @@ pub(in crate::store) struct Dialect {
     /// Begins a transaction that reads one snapshot.
     pub(in crate::store) begin_snapshot: &'static str,
     /// Locks the head. Returns the revision, the time, `max_staleness`, the clock of the database
-    /// or NULL, and the name of the log.
+    /// or NULL, the name of the log, and the epoch.
     pub(in crate::store) lock_head: &'static str,
     /// The clock of the database when the expression is evaluated, in microseconds since 1970.
     /// `None`: the database has no clock.

@@ -7,17 +7,18 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     domain::{
-        Clock, Event, EventKind, Grant, GrantId, Lock, LockId, LogName, Party, PolicyOverrides,
-        RequestId, Revision, Sequence, TenantId, Time, chain::Link,
+        Clock, Epoch, Event, EventKind, Grant, GrantId, Lock, LockId, LogName, Party,
+        PolicyOverrides, RequestId, Revision, Sequence, TenantId, Time, TokenKey, chain::Link,
     },
     store::{
-        IdempotencyKey, NewEvent, Notification, RequestPart, StoreError, Transaction,
+        IdempotencyKey, Listed, NewEvent, Notification, RequestPart, StoreError, Transaction,
         database_files::DatabaseFiles,
+        new_epoch,
         notify::Notifier,
         sql::{
             Backend, Connection, Statement, only,
-            rows::{self, GrantRow, LinkRow, LockRow, RequestRow},
-            statements::{grants, lists, locks, log, owner},
+            rows::{self, EventRow, GrantRow, LinkRow, ListedRow, LockRow, RequestRow},
+            statements::{grants, lists, locks, log, members, owner},
             with_timeout,
         },
         transaction::StampedEvent,
@@ -25,7 +26,7 @@ use crate::{
 };
 
 /// The row of [`Dialect::lock_head`](super::Dialect::lock_head).
-type LockedHead = (i64, Option<i64>, i64, Option<i64>, String);
+type LockedHead = (i64, Option<i64>, i64, Option<i64>, String, String);
 
 /// A transaction in a database.
 #[derive(Debug)]
@@ -40,6 +41,9 @@ pub(super) struct SqlTransaction<DB: Backend> {
     /// The time of the last event before this transaction.
     last: Option<Time>,
     now: Time,
+    epoch: Epoch,
+    /// The epoch that begins with this transaction, if the transaction accepts the clock.
+    new_epoch: Option<(Epoch, TokenKey)>,
     max_staleness: Duration,
     log: LogName,
     /// The revision of the log when the transaction began.
@@ -63,7 +67,7 @@ impl<DB: Backend> SqlTransaction<DB> {
         clock: &dyn Clock,
     ) -> Result<Self, StoreError> {
         let head = connection.first(Statement::new(DB::DIALECT.lock_head)).await?;
-        let (revision, last, max_staleness, database_clock, log): LockedHead = only(head)?;
+        let (revision, last, max_staleness, database_clock, log, epoch): LockedHead = only(head)?;
         let micros = database_clock.unwrap_or_else(|| clock.now().timestamp_micros());
         let clock = rows::time("the clock", micros)?;
         let last = last.map(|last| rows::time("head.time", last)).transpose()?;
@@ -75,6 +79,8 @@ impl<DB: Backend> SqlTransaction<DB> {
             clock,
             last,
             now: last.map_or(clock, |last| last.max(clock)),
+            epoch: rows::epoch(epoch)?,
+            new_epoch: None,
             max_staleness: rows::span("max_staleness", max_staleness)?,
             log: rows::log_name(log)?,
             begin_revision: revision,
@@ -99,13 +105,18 @@ impl<DB: Backend> SqlTransaction<DB> {
     }
 
     async fn write(&mut self, new: NewEvent) -> Result<StampedEvent, StoreError> {
+        if let EventKind::ClockAccepted { .. } = new.kind {
+            self.now = self.clock;
+            self.new_epoch = Some(new_epoch());
+        }
         let stamped = self.stamp(new).await?;
         self.connection.execute(log::insert_event(&stamped)).await?;
         let (kind, revision) = (&stamped.event.kind, stamped.event.revision);
         match kind {
             EventKind::Granted { grant } => self.insert_grant(grant, revision).await?,
-            // The last policy event of a tenant contains the overrides.
-            EventKind::PolicyUpdated { .. } => {}
+            // The last policy event of a tenant contains the overrides. The commit updates the head
+            // to an accepted clock.
+            EventKind::PolicyUpdated { .. } | EventKind::ClockAccepted { .. } => {}
             EventKind::Locked { lock } => {
                 self.connection.execute(locks::insert(lock, revision)).await?;
             }
@@ -193,6 +204,10 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
         self.now = self.last.map_or(time, |last| last.max(time));
     }
 
+    fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
     fn max_staleness(&self) -> Duration {
         self.max_staleness
     }
@@ -243,6 +258,21 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
         self.read_locks(locks::due(now, limit)).await
     }
 
+    async fn last_events_of_live_grants(
+        &mut self,
+        after: Revision,
+        limit: usize,
+    ) -> Result<Vec<Listed<Event>>, StoreError> {
+        let statement = grants::last_events_of_live(after, limit);
+        let rows: Vec<ListedRow<EventRow>> = with_timeout(self.connection.all(statement)).await?;
+        rows.into_iter().map(|row| row.into_domain(EventRow::into_domain)).collect()
+    }
+
+    async fn clock_events(&mut self) -> Result<Vec<Event>, StoreError> {
+        let rows: Vec<EventRow> = with_timeout(self.connection.all(log::clock_events())).await?;
+        rows.into_iter().map(EventRow::into_domain).collect()
+    }
+
     async fn revision_of(
         &mut self,
         tenant_id: Option<&TenantId>,
@@ -290,11 +320,15 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
     async fn commit(self: Box<Self>) -> Result<Revision, StoreError> {
         self.check_whole()?;
         let Self { mut connection, notifier, files, now, begin_revision, revision, .. } = *self;
-        let has_events = revision > begin_revision;
+        let (has_events, new_epoch) = (revision > begin_revision, self.new_epoch);
         with_timeout(async move {
-            if has_events {
-                let statement = log::update_head(&DB::DIALECT, revision, now);
-                let _notified: Vec<(String,)> = connection.all(statement).await?;
+            if let Some(new_epoch) = new_epoch {
+                let update = log::update_head_and_epoch(&DB::DIALECT, revision, now, new_epoch);
+                let _notified: Vec<(String,)> = connection.all(update).await?;
+                connection.execute(members::accept_time(now, new_epoch.0)).await?;
+            } else if has_events {
+                let update = log::update_head(&DB::DIALECT, revision, now);
+                let _notified: Vec<(String,)> = connection.all(update).await?;
             }
             // The lock on the head is a write: PostgreSQL waits for its standbys even if the
             // transaction wrote nothing else.

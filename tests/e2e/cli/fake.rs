@@ -43,6 +43,7 @@ pub struct Received {
     pub checks: Vec<v1::CheckAccessRequest>,
     pub locks: Vec<v1::LockAccessRequest>,
     pub unlocks: Vec<v1::UnlockAccessRequest>,
+    pub clocks: Vec<v1::AcceptClockRequest>,
     pub lock_lists: Vec<v1::ListLocksRequest>,
 }
 

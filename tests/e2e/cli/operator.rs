@@ -62,3 +62,35 @@ Tenants         all
     let result = output(command.env("SUPPORT_ACCESS_ACTOR", "maria@acme"));
     assert_eq!(result, Output { code: 0, stdout: stdout.into(), stderr: String::new() });
 }
+
+#[test]
+fn an_accepted_clock_is_shown_with_the_step() {
+    let server = Fake::default().start();
+    let stdout = "\
+Clock         accepted (1h behind)
+Moved grants  12
+Token         t7
+";
+    let args = ["clock", "accept", "--reason", "NTP is right", "--request-id", "r"];
+    let result = run_at(&server, &args);
+    assert_eq!(result, Output { code: 0, stdout: stdout.into(), stderr: String::new() });
+    let accepted = json(&run_at(&server, &[&args[..], &["-o", "json"]].concat()).stdout);
+    assert_eq!(accepted["step"], "-3600s");
+    assert_eq!(accepted["moved_count"], 12);
+
+    let trusted = run_at(&server, &["clock", "accept", "--reason", "trusted"]);
+    let start = "Clock         trusted already; nothing has changed\n";
+    assert!(trusted.stdout.starts_with(start), "{trusted:?}");
+    let unreasoned = run_at(&server, &["clock", "accept"]);
+    assert!(unreasoned.stderr.contains("--reason"), "{unreasoned:?}");
+}
+
+#[test]
+fn a_failed_acceptance_names_the_request_id() {
+    let server = Fake::default().start();
+    let args =
+        ["clock", "accept", "--reason", "unavailable", "--request-id", "r", "--timeout", "1s"];
+    let result = run_at(&server, &args);
+    assert_ne!(result.code, 0);
+    assert!(result.stderr.contains("--request-id r"), "{result:?}");
+}

@@ -13,13 +13,16 @@ use chrono::DateTime;
 use support_access::api::proto::v1::{DecisionReason, EnforcementState, Grant, GrantAccessRequest};
 use tonic::Code;
 
-use crate::nodes::{
-    fleet::{FAST, Fleet, grant_with_token, replica, sidecar},
-    history::{Answer, Verdict},
-    load::Load,
-    postgres::Cluster,
-    requests::grant_request,
-    server::{Launch, eventually},
+use crate::{
+    cli::run_at,
+    nodes::{
+        fleet::{FAST, Fleet, grant_with_token, replica, sidecar},
+        history::{Answer, Verdict},
+        load::Load,
+        postgres::Cluster,
+        requests::grant_request,
+        server::{Launch, eventually},
+    },
 };
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -281,4 +284,42 @@ async fn a_database_clock_that_was_ahead_extends_no_later_grant() {
     let distance = start.duration_since(SystemTime::now()).unwrap_or_else(|error| error.duration());
     assert!(distance < Duration::from_mins(1), "the grant starts at {start:?}");
     assert_ends(&fleet, &limited, end).await;
+}
+
+/// The operator's command after the database clock was set back.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_node_follows_a_clock_that_an_operator_accepts() {
+    let (cluster, fleet) = stepping().await;
+    let ten_hours = prost_types::Duration { seconds: 36_000, nanos: 0 };
+    let period = GrantAccessRequest { duration: Some(ten_hours), ..Default::default() };
+    let (before, old_token) = grant(&fleet, 0, "acme", period).await;
+
+    cluster.set_clock("-1h");
+    wait_until_untrusted(&fleet).await;
+    let server = fleet.replicas[0].server.url();
+    let accept = ["clock", "accept", "--reason", "the server was reset"];
+    let accepted = run_at(server, &accept);
+    assert_eq!((accepted.code, accepted.stderr.as_str()), (0, ""), "{accepted:?}");
+    let behind = ["(59m 59s behind)", "(1h behind)", "(1h 1s behind)"];
+    assert!(behind.iter().any(|text| accepted.stdout.contains(text)), "{accepted:?}");
+    let again = run_at(server, &accept);
+    assert!(again.stdout.contains("trusted already"), "{again:?}");
+
+    fleet.grant_everywhere(1, "bolt").await;
+    let moved =
+        run_at(fleet.replicas[1].server.url(), &["show", "acme", &before.grant_id, "-o", "json"]);
+    let moved: serde_json::Value = serde_json::from_str(&moved.stdout).unwrap();
+    let end = moved["grant"]["expire_time"].as_str().unwrap();
+    let end = DateTime::parse_from_rfc3339(end).unwrap().timestamp();
+    let moved_by = before.expire_time.unwrap().seconds - end;
+    assert!((3_600..3_610).contains(&moved_by), "the end was moved by {moved_by} s");
+    let history = run_at(server, &["history", "list", "acme"]);
+    assert!(history.stdout.contains("behind"), "{history:?}");
+    let vendor = run_at(server, &["history", "list", "--vendor"]);
+    assert!(vendor.stdout.contains("CLOCK_ACCEPTED"), "{vendor:?}");
+    for node in fleet.nodes() {
+        let check = fleet.history.check(node.number, &node.client, "acme", &old_token).await;
+        let rejected = check.expect_err("tokens from before are rejected");
+        assert!(rejected.message().contains("consistency_token"), "{rejected:?}");
+    }
 }

@@ -123,6 +123,7 @@ async fn fill(database_url: &str) {
             start_time: now,
             expire_time: None,
             revoke_time: None,
+            is_expired: false,
         };
         let tenant_id = TenantId::new(&format!("tenant-{number}")).unwrap();
         let grant = Grant {

@@ -17,6 +17,7 @@ fn the_start_is_inclusive_and_the_end_exclusive() {
         start_time: at(10),
         expire_time: Some(at(20)),
         revoke_time: None,
+        is_expired: false,
     };
     assert_eq!(terms.state(at(9)), GrantState::Scheduled);
     assert_eq!(terms.state(at(10)), GrantState::Active);
@@ -32,6 +33,8 @@ fn the_start_is_inclusive_and_the_end_exclusive() {
     );
     assert_eq!(terms.state(between(19, 21)), GrantState::Expired, "the grant may have ended");
     assert_eq!(terms.state(between(10, 19)), GrantState::Active);
+    let expired = GrantTerms { is_expired: true, ..terms.clone() };
+    assert_eq!(expired.state(at(12)), GrantState::Expired, "a recorded expiry is final");
     let revoked = GrantTerms { revoke_time: Some(at(15)), ..terms };
     for now in [5, 12, 15, 25] {
         assert_eq!(revoked.state(at(now)), GrantState::Revoked);

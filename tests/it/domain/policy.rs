@@ -48,6 +48,7 @@ fn mk_grant(start_time: Time, expire_time: Option<Time>) -> Grant {
             start_time,
             expire_time,
             revoke_time: None,
+            is_expired: false,
         },
         reason: FreeText::default(),
         ticket: Ticket::default(),

@@ -43,6 +43,7 @@ prop_compose! {
             start_time: at(start),
             expire_time: expire.map(at),
             revoke_time: revoke.map(at),
+            is_expired: false,
         }
     }
 }
@@ -197,11 +198,13 @@ fn a_denial_names_a_revoked_grant_to_the_agents_group_before_a_grant_to_another_
         start_time: at(0),
         expire_time: None,
         revoke_time: Some(at(5)),
+        is_expired: false,
     };
     let other = GrantTerms {
         grant_id: GrantId(Uuid::from_u128(2)),
         group_id: group("engineering"),
         revoke_time: None,
+        is_expired: false,
         ..base.clone()
     };
     let check = mk_check(&tenant("acme"));

@@ -16,6 +16,8 @@ use support_access::{
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+mod accept;
+
 const MAX_STALENESS: Duration = Duration::from_hours(10);
 
 /// A replica. The wall clock of its machine is the clock of the database.
@@ -43,7 +45,7 @@ impl Bench {
         let stop = CancellationToken::new();
         #[expect(clippy::disallowed_methods, reason = "ended by the token")]
         tokio::spawn(Arc::clone(&replica).run(stop.clone()));
-        let limits = Limits { live_grants_per_tenant: 10, max_staleness: MAX_STALENESS };
+        let limits = Limits { live_grants_per_tenant: 1_000, max_staleness: MAX_STALENESS };
         let service = Service::new(Arc::clone(&replica), SupportPolicy::default(), limits);
         Self { clock, store, replica, service, _stop: stop.drop_guard() }
     }
@@ -99,6 +101,12 @@ fn caller() -> Caller {
 fn named(grant: &GrantView) -> GrantRef {
     let (tenant_id, text) = (grant.grant.tenant_id.clone(), grant.grant.id().to_string());
     GrantRef { tenant_id, text }
+}
+
+/// Records the trusted time in the first epoch.
+async fn record(store: &Store, time: Time) {
+    let epoch = store.log().head().await.unwrap().epoch;
+    store.membership().record_trusted_time(time, epoch).await.unwrap();
 }
 
 #[track_caller]
@@ -181,7 +189,7 @@ async fn the_sweep_records_no_expiry_by_a_clock_that_is_ahead() {
 async fn a_restarted_replica_does_not_trust_a_clock_before_the_recorded_time() {
     let bench = Bench::new().await;
     let start = bench.clock.now();
-    bench.store.membership().record_trusted_time(start).await.unwrap();
+    record(&bench.store, start).await;
     // The row of the first process is old.
     bench.clock.pass(MAX_STALENESS * 2);
     bench.clock.set(TimeDelta::days(-1));
@@ -198,7 +206,7 @@ async fn a_restarted_replica_does_not_trust_a_clock_before_the_recorded_time() {
 #[tokio::test]
 async fn a_replica_that_joins_others_trusts_only_their_time() {
     let first = Bench::new().await;
-    first.store.membership().record_trusted_time(first.clock.now()).await.unwrap();
+    record(&first.store, first.clock.now()).await;
     first.step(TimeDelta::hours(2)).await;
     let second = Bench::start(Arc::clone(&first.clock), Arc::clone(&first.store)).await;
     assert_unreliable(&second.grant(1).await);

@@ -105,6 +105,7 @@ fn grants() -> impl Strategy<Value = (TenantId, Retained, GrantTerms)> {
                 start_time: ends.0,
                 expire_time: ends.1,
                 revoke_time: ends.2,
+                is_expired: retained == Retained::LastEnded && ends.2.is_none(),
             };
             (TenantId::new(&tenant).unwrap(), retained, terms)
         },
@@ -191,6 +192,7 @@ fn grant(tenant: &str, group: &str) -> (TenantId, Retained, GrantTerms) {
         start_time: time,
         expire_time: Some(time),
         revoke_time: None,
+        is_expired: false,
     };
     (TenantId::new(tenant).unwrap(), Retained::Live, terms)
 }

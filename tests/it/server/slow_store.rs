@@ -159,6 +159,10 @@ impl Transaction for CountedTransaction {
         self.inner.set_now(time);
     }
 
+    fn epoch(&self) -> Epoch {
+        self.inner.epoch()
+    }
+
     fn max_staleness(&self) -> Duration {
         self.inner.max_staleness()
     }
@@ -226,6 +230,18 @@ impl Transaction for CountedTransaction {
 
     async fn due_locks(&mut self, now: Time, limit: usize) -> Result<Vec<Lock>, StoreError> {
         self.inner.due_locks(now, limit).await
+    }
+
+    async fn last_events_of_live_grants(
+        &mut self,
+        after: Revision,
+        limit: usize,
+    ) -> Result<Vec<Listed<Event>>, StoreError> {
+        self.inner.last_events_of_live_grants(after, limit).await
+    }
+
+    async fn clock_events(&mut self) -> Result<Vec<Event>, StoreError> {
+        self.inner.clock_events().await
     }
 
     async fn append(&mut self, entry: NewEvent) -> Result<Event, StoreError> {

@@ -30,6 +30,7 @@ pub fn new_lock(tenant_id: Option<&str>, target: LockTarget, party: Party, now: 
         create_time: now,
         creator: actor("operator"),
         lifting: None,
+        is_expired: false,
         create_sequence: 0,
         sequence: 0,
     }

@@ -41,7 +41,8 @@ async fn populate(store: &Store) {
     change.record_request(&key(Some("acme"), "r", 1), 0).await.unwrap();
     let last = change.commit().await.unwrap();
     record(store, 1, last, ENFORCED).await;
-    store.membership().record_trusted_time(now).await.unwrap();
+    let epoch = store.log().head().await.unwrap().epoch;
+    store.membership().record_trusted_time(now, epoch).await.unwrap();
 }
 
 /// All state that decides access, as the store returns that state.
@@ -109,7 +110,11 @@ fn table_attacks() -> Vec<String> {
         ("grant_agents", "agent_id = 'bob'|create_sequence = 3"),
         ("requests", "request_id = 'x'|part = 1|fingerprint = fingerprint|last_revision = 1"),
         ("enforcements", "elapsed = 0|nodes_lapsed = 0"),
-        ("trusted_time", "time = time - 1|time = NULL"),
+        (
+            "trusted_time",
+            "time = time - 1|time = NULL|epoch = replace(epoch, '-', '+')\
+             |time = time - 1, epoch = replace(epoch, '-', '+')",
+        ),
         ("latest_ended_grants", "end_time = end_time - 1|access_level = 1|group_id = 'support'"),
     ] {
         attacks.extend(columns.split('|').map(|set| update(table, set, "TRUE")));
@@ -253,6 +258,7 @@ pub async fn enums_are_checked(bench: &Bench) {
         (event("granted", "NULL", "NULL"), "events_grant_id_check"),
         (event("policy_updated", ID, "NULL"), "events_grant_id_check"),
         (event("locked", "NULL", "NULL"), "events_lock_id_check"),
+        (event("clock_accepted", "NULL", "NULL"), "events_clock_accepted_check"),
         (lock("tenant_id", "acme", "vendor"), "locks_target_check"),
         (lock("agent_kind", "ROBOT", "vendor"), "locks_target_id_check"),
         (lock("everything", "x", "vendor"), "locks_target_id_check"),

@@ -251,4 +251,15 @@ async fn transactions_read_the_indexes_of_live_grants_and_locks() {
             .await;
     }
     explained.expect(&[due], async |store| store.queries().next_expiry().await).await;
+    let events_of_live = ["grants_live_create_revision_idx", "events_tenant_id_sequence_key"];
+    explained
+        .expect(&events_of_live, async |store| {
+            begin(store.as_ref()).await.last_events_of_live_grants(19_000, 50).await
+        })
+        .await;
+    explained
+        .expect(&["events_clock_accepted_revision_idx"], async |store| {
+            begin(store.as_ref()).await.clock_events().await
+        })
+        .await;
 }

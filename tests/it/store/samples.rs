@@ -11,7 +11,7 @@ use support_access::{
     },
     store::{
         EventFilter, EventQuery, GrantFilter, GrantQuery, HistoryEvent, IdempotencyKey, Listed,
-        NewEvent, PageBounds, QueryScope, Registration, Store, Transaction,
+        NewEvent, PageBounds, QueryScope, Registration, Store, Transaction, TrustedTime,
     },
 };
 use uuid::Uuid;
@@ -50,6 +50,7 @@ pub fn new_grant(tenant_id: &str, group_id: &str, now: Time) -> Grant {
             start_time: now,
             expire_time: Some(now + TimeDelta::hours(1)),
             revoke_time: None,
+            is_expired: false,
         },
         reason: FreeText::new("why\nnot").unwrap(),
         ticket: Ticket::new("T-1").unwrap(),
@@ -78,7 +79,9 @@ pub fn extended(grant: &Grant, expire_time: Option<Time>) -> NewEvent {
     let previous_expire_time = grant.terms.expire_time;
     let mut grant = grant.clone();
     grant.terms.expire_time = expire_time;
-    grant_event(&grant.clone(), EventKind::Extended { grant, previous_expire_time })
+    let kind =
+        EventKind::Extended { grant: grant.clone(), previous_expire_time, clock_step_ms: None };
+    grant_event(&grant, kind)
 }
 
 pub fn revoked(grant: &Grant, now: Time) -> NewEvent {
@@ -117,6 +120,16 @@ pub fn all_events(tenant_id: &str) -> EventQuery {
 
 pub fn events_in(scope: QueryScope) -> EventQuery {
     EventQuery { filter: EventFilter { scope, grant_id: None }, page: EVERYTHING }
+}
+
+/// The recorded trusted time.
+pub async fn trusted_time(store: &Store) -> TrustedTime {
+    store.log().load(&mut |_, _, _| {}).await.unwrap().trusted_time
+}
+
+/// An event that accepts the clock.
+pub fn clock_accepted(step_ms: i64) -> NewEvent {
+    new_event(None, EventKind::ClockAccepted { step_ms, moved_grants: 0 })
 }
 
 /// The items without positions.

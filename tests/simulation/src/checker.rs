@@ -34,7 +34,6 @@ const RECENT_GRANTS: usize = 6;
 const ENFORCED_WITHIN_PERCENT: u32 = 110;
 /// Additional time for timers, which have a resolution of a millisecond.
 const TIMER_SLACK: Duration = Duration::from_millis(5);
-
 /// The time within which healthy nodes observe a change.
 const OBSERVED_WITHIN: Duration = Duration::from_millis(100);
 
@@ -72,8 +71,8 @@ struct State {
     /// The number of restores.
     log_number: u64,
     recent_grants: VecDeque<GrantKey>,
-    /// Grants that a node has denied as expired, with the end times.
-    expired: BTreeSet<(NodeId, GrantId, Option<Time>)>,
+    /// Grants that a node has denied as expired in an epoch, with the end times.
+    expired: BTreeSet<(NodeId, Option<uuid::Uuid>, GrantId, Option<Time>)>,
     /// The position and generation of the snapshot that was last compared with the model, by node.
     compared: BTreeMap<String, (Position, u64)>,
     lines: Vec<String>,
@@ -145,7 +144,8 @@ impl Checker {
 
     // === the log ===
 
-    pub(crate) fn record_commit(&self, events: Vec<Event>) {
+    /// Records the events of a commit, whose last event may begin an epoch.
+    pub(crate) fn record_commit(&self, events: Vec<Event>, epoch: Option<Epoch>) {
         for event in events {
             let owner = event.tenant_id.as_ref().map_or("vendor", TenantId::as_str);
             let mut line = format!("r{} {} {owner}", event.revision, event.kind.name());
@@ -170,6 +170,9 @@ impl Checker {
             state.log.push(event);
             drop(state);
             self.log(&line);
+        }
+        if let Some(epoch) = epoch {
+            self.state.lock().log.begin_epoch(epoch);
         }
     }
 
@@ -270,11 +273,13 @@ impl Checker {
         let (reason, decided_by) = decision(read_view, grant);
         let mut state = self.state.lock();
         if let Some((grant_id, end)) = decided_by {
-            let was_expired = state.expired.contains(&(node_id, grant_id, end));
+            let position = read_view.view.snapshot().position();
+            let key = (node_id, position.map(|position| position.epoch.0), grant_id, end);
+            let was_expired = state.expired.contains(&key);
             // A clock that is not trusted leaves no trace.
             let is_remembered = read_view.view.is_clock_trusted();
             if reason == Reason::Expired && is_remembered && !was_expired {
-                state.expired.insert((node_id, grant_id, end));
+                state.expired.insert(key);
             } else if reason == Reason::GrantActive && was_expired {
                 drop(state);
                 self.violation(format!("{name} allows a grant that it has denied as expired"));

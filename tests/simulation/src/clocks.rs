@@ -92,12 +92,15 @@ pub(crate) struct DatabaseClock {
     drift: i64,
     /// Each step, with the offset from then on.
     steps: Mutex<Vec<(Instant, TimeDelta)>>,
+    /// The offset that an operator last accepted.
+    accepted: Mutex<TimeDelta>,
 }
 
 impl DatabaseClock {
     pub(crate) fn new(drift: i64) -> Self {
         let start = Instant::now();
-        Self { start, drift, steps: Mutex::new(vec![(start, TimeDelta::zero())]) }
+        let steps = Mutex::new(vec![(start, TimeDelta::zero())]);
+        Self { start, drift, steps, accepted: Mutex::new(TimeDelta::zero()) }
     }
 
     /// Steps forward, or back if `by` is negative.
@@ -106,9 +109,18 @@ impl DatabaseClock {
         self.steps.lock().push((Instant::now(), offset));
     }
 
-    /// Undoes all steps.
+    /// An operator has accepted a recent reading.
+    pub(crate) fn accept(&self, reading: Time) {
+        let offset = reading - at_rate(self.start.elapsed(), self.drift);
+        let steps = self.steps.lock();
+        let nearest = steps.iter().min_by_key(|(_, step)| (*step - offset).abs());
+        *self.accepted.lock() = nearest.map_or(offset, |(_, step)| *step);
+    }
+
+    /// Undoes all steps since an operator last accepted the clock.
     pub(crate) fn correct(&self) {
-        self.step(-self.offset());
+        let accepted = *self.accepted.lock();
+        self.step(accepted - self.offset());
     }
 
     /// The earliest time that a node may know, which has read the clock within the last `span`.

@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     checker::{Checker, RestoreKind},
     clocks::DatabaseClock,
-    domain::{Ack, Clock, Event, NodeId, NodeInfo, Position},
+    domain::{Ack, Clock, Event, EventKind, NodeId, NodeInfo, Position},
     link::Link,
     store::{
         HeartbeatResponse, MemberList, Notification, Registration, Store, StoreError,
@@ -123,6 +123,20 @@ impl Database {
 
     fn count(&self, count: impl FnOnce(&mut Statements)) {
         count(&mut self.statements.lock());
+    }
+
+    /// Records the events of a commit.
+    pub(crate) async fn record_commit(&self, events: Vec<Event>) {
+        let accepted = events.iter().find_map(|event| match event.kind {
+            EventKind::ClockAccepted { .. } => Some(event.time),
+            _ => None,
+        });
+        let mut epoch = None;
+        if let Some(time) = accepted {
+            self.clock.accept(time);
+            epoch = self.store.log().head().await.ok().map(|head| head.epoch);
+        }
+        self.checker.record_commit(events, epoch);
     }
 
     // === failures ===

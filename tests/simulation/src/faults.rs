@@ -163,7 +163,7 @@ impl FaultInjector {
         machine.clock.set_wall(wall_offset(&self.cluster.random));
     }
 
-    /// Steps the database clock, for a while or for good.
+    /// Steps the database clock, for a while or for good. An operator may accept each step.
     async fn step_database_clock(&self) {
         let random = &self.cluster.random;
         let most = *random.pick(&[200, 2_000, 20_000, 3_600_000]).unwrap_or(&200);
@@ -171,9 +171,22 @@ impl FaultInjector {
         let by = TimeDelta::milliseconds(if random.chance(50) { millis } else { -millis });
         let is_undone = random.chance(50);
         self.step_clock(by);
+        self.accept_clock().await;
         if is_undone {
             self.hold(self.duration()).await;
             self.step_clock(-by);
+            self.accept_clock().await;
+        }
+    }
+
+    /// In some cases, an operator accepts the clock after a while.
+    async fn accept_clock(&self) {
+        if self.cluster.random.chance(60) {
+            return;
+        }
+        self.hold(self.duration()).await;
+        if let Some(replica) = self.workload.any_replica() {
+            self.workload.accept_clock(&replica);
         }
     }
 

@@ -319,16 +319,9 @@ impl Membership for FaultyStore {
             .await
     }
 
-    async fn trusted_time(&self) -> Result<Option<Time>, StoreError> {
-        self.execute(|connection| async move {
-            connection.database.store.membership().trusted_time().await
-        })
-        .await
-    }
-
-    async fn record_trusted_time(&self, time: Time) -> Result<(), StoreError> {
+    async fn record_trusted_time(&self, time: Time, clock_epoch: Epoch) -> Result<(), StoreError> {
         self.execute(move |connection| async move {
-            connection.database.store.membership().record_trusted_time(time).await
+            connection.database.store.membership().record_trusted_time(time, clock_epoch).await
         })
         .await
     }

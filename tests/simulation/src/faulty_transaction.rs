@@ -8,11 +8,11 @@ use tokio::{runtime::Handle, sync::oneshot, time::timeout};
 use crate::{
     database::{Connection, unavailable},
     domain::{
-        Event, Grant, GrantId, Lock, LockId, Party, PolicyOverrides, RequestId, Revision, Sequence,
-        TenantId, Time,
+        Epoch, Event, Grant, GrantId, Lock, LockId, Party, PolicyOverrides, RequestId, Revision,
+        Sequence, TenantId, Time,
     },
     link::Link,
-    store::{IdempotencyKey, NewEvent, Notification, RequestPart, StoreError, Transaction},
+    store::{IdempotencyKey, Listed, NewEvent, Notification, RequestPart, StoreError, Transaction},
 };
 
 /// How long the database waits for the next statement of a transaction, and the client for each
@@ -26,6 +26,7 @@ pub(crate) struct FaultyTransaction {
     transaction: Option<Box<dyn Transaction>>,
     clock: Time,
     now: Time,
+    epoch: Epoch,
     max_staleness: Duration,
     events: Vec<Event>,
     connection: Connection,
@@ -39,9 +40,9 @@ impl FaultyTransaction {
         link: Arc<Link>,
     ) -> Self {
         let (now, max_staleness) = (transaction.now(), transaction.max_staleness());
-        let clock = transaction.clock();
+        let (clock, epoch) = (transaction.clock(), transaction.epoch());
         let (transaction, events) = (Some(transaction), Vec::new());
-        Self { transaction, clock, now, max_staleness, events, connection, link }
+        Self { transaction, clock, now, epoch, max_staleness, events, connection, link }
     }
 
     /// The transaction at the database, after the round trip of one statement.
@@ -83,6 +84,10 @@ impl Transaction for FaultyTransaction {
             transaction.set_now(time);
             self.now = transaction.now();
         }
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.epoch
     }
 
     fn max_staleness(&self) -> Duration {
@@ -154,6 +159,18 @@ impl Transaction for FaultyTransaction {
         self.open().await?.due_locks(now, limit).await
     }
 
+    async fn last_events_of_live_grants(
+        &mut self,
+        after: Revision,
+        limit: usize,
+    ) -> Result<Vec<Listed<Event>>, StoreError> {
+        self.open().await?.last_events_of_live_grants(after, limit).await
+    }
+
+    async fn clock_events(&mut self) -> Result<Vec<Event>, StoreError> {
+        self.open().await?.clock_events().await
+    }
+
     async fn append(&mut self, event: NewEvent) -> Result<Event, StoreError> {
         let event = self.open().await?.append(event).await?;
         self.events.push(event.clone());
@@ -172,7 +189,7 @@ impl Transaction for FaultyTransaction {
             let committed =
                 if is_reachable { transaction.commit().await } else { Err(unavailable()) };
             if committed.is_ok() {
-                connection.database.checker.record_commit(events);
+                connection.database.record_commit(events).await;
                 connection.database.notify(Notification::Log);
             }
             link.traverse().await;

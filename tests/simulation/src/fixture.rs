@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::{
     check::GrantKey,
     cluster::{Cluster, RunningNode},
-    domain::{BootTime, End, Reason, Revision},
+    domain::{BootTime, End, EventKind, Reason, Revision},
     link::LinkConditions,
     liveness::PROMPT,
     node::enforcement::Commit,
@@ -125,6 +125,18 @@ impl Fixture {
         let (grant, terms, _) = live.expect("the scenario has granted access");
         let deadline = Instant::now() + TIMEOUT;
         self.workload.revoke(&self.running(replica), grant, &terms, deadline)
+    }
+
+    /// Accepts the clock at a replica, and waits for the commit.
+    pub(crate) async fn accept_clock(&self, replica: usize) {
+        let head = self.cluster.checker.head();
+        self.workload.accept_clock(&self.running(replica));
+        self.wait_until(replica, |_| {
+            let last = self.cluster.checker.head();
+            let event = self.cluster.checker.event(last).filter(|_| last > head);
+            event.is_some_and(|event| matches!(event.kind, EventKind::ClockAccepted { .. }))
+        })
+        .await;
     }
 
     /// Waits at a replica for the enforcement of the last change, for at most `timeout`.

@@ -6,8 +6,8 @@ use tokio::{task, time::Instant};
 
 use crate::{
     domain::{
-        AccessCheck, Epoch, Event, GrantId, GrantTerms, LockTerms, Position, Revision, TenantId,
-        Time, time::between,
+        AccessCheck, Epoch, Event, EventKind, GrantId, GrantTerms, LockTerms, Position, Revision,
+        TenantId, Time, time::between,
     },
     node::Snapshot,
     store::Retained,
@@ -33,7 +33,8 @@ struct State {
 /// One log, from the start.
 #[derive(Debug, Clone)]
 pub(crate) struct LogModel {
-    epoch: Epoch,
+    /// The epochs, each with the revision of its first event.
+    epochs: Vec<(Revision, Epoch)>,
     events: Vec<LoggedEvent>,
     /// The state at each revision.
     states: Vec<Arc<State>>,
@@ -50,11 +51,17 @@ pub(crate) struct LoggedEvent {
 
 impl LogModel {
     pub(crate) fn new(epoch: Epoch) -> Self {
-        Self { epoch, events: Vec::new(), states: vec![Arc::default()], enforced: 0 }
+        let (epochs, states) = (vec![(0, epoch)], vec![Arc::default()]);
+        Self { epochs, events: Vec::new(), states, enforced: 0 }
     }
 
     pub(crate) fn head(&self) -> Revision {
         self.events.last().map_or(0, |logged| logged.event.revision)
+    }
+
+    /// Begins an epoch with the last event, which accepts the clock.
+    pub(crate) fn begin_epoch(&mut self, epoch: Epoch) {
+        self.epochs.push((self.head(), epoch));
     }
 
     pub(crate) fn push(&mut self, event: Event) {
@@ -63,7 +70,9 @@ impl LogModel {
             let retained = if event.kind.is_end() { Retained::LastEnded } else { Retained::Live };
             // Each tenant grants access to each group once, so a snapshot retains every grant.
             let key = (grant.tenant_id.clone(), grant.id());
-            if retained == Retained::Live {
+            // An end that moves with the clock leaves the rest of the time as it is.
+            let is_moved = matches!(event.kind, EventKind::Extended { clock_step_ms: Some(_), .. });
+            if retained == Retained::Live && !is_moved {
                 let span = grant.terms.expire_time.map(|end| between(event.time, end));
                 match span {
                     Some(span) => state.spans.insert(key.clone(), (event.revision, span)),
@@ -96,6 +105,7 @@ impl LogModel {
         let length = usize::try_from(head).unwrap_or(0);
         self.events.truncate(length);
         self.states.truncate(length + 1);
+        self.epochs.retain(|(first, _)| *first <= head);
         self.enforced = self.enforced.min(head);
     }
 
@@ -106,7 +116,9 @@ impl LogModel {
     /// Whether the position is in this log.
     pub(crate) fn contains(&self, position: &Position) -> bool {
         let time = self.at(position.revision).map(|logged| logged.event.time);
-        position.epoch == self.epoch
+        let mut epochs = self.epochs.iter().rev();
+        let epoch = epochs.find(|(first, _)| *first <= position.revision);
+        epoch.is_some_and(|(_, epoch)| *epoch == position.epoch)
             && (position.revision == 0 || (time.is_some() && time == position.time))
     }
 
@@ -162,6 +174,7 @@ impl LogModel {
         };
         let is_active = |terms: &GrantTerms| {
             terms.revoke_time.is_none()
+                && !terms.is_expired
                 && terms.start_time <= latest
                 && terms.expire_time.is_none_or(|end| now < end)
         };

@@ -26,7 +26,7 @@ pub struct Scenario {
 }
 
 /// All scenarios.
-pub const SCENARIOS: [Scenario; 29] = [
+pub const SCENARIOS: [Scenario; 32] = [
     Scenario {
         name: "the clock of the holder is slow, and the clock of the waiting replica is fast",
         rules: &[Rule::RateMargins, Rule::HolderMargin, Rule::GrantorMargin],
@@ -194,6 +194,28 @@ pub const SCENARIOS: [Scenario; 29] = [
         rules: &[Rule::UntrustedReadingsEndGrants],
         plan: plans::two_replicas_and_sidecar,
         play: |fixture| Box::pin(clocks::clock_steps_forward(fixture)),
+    },
+    Scenario {
+        name: "an operator accepts a step back of the clock",
+        rules: &[
+            Rule::AcceptedStepsMoveEnds,
+            Rule::EpochsHaveTheirOwnTime,
+            Rule::ReplicasFollowAcceptedClocks,
+        ],
+        plan: plans::two_replicas_and_sidecar,
+        play: |fixture| Box::pin(clocks::accepted_step_back(fixture)),
+    },
+    Scenario {
+        name: "an operator accepts a step forward, and the step back that undoes it",
+        rules: &[Rule::UndoneStepsSpareGrants],
+        plan: plans::two_replicas,
+        play: |fixture| Box::pin(clocks::accepted_step_and_return(fixture)),
+    },
+    Scenario {
+        name: "a replica that has not noticed an accepted clock makes a change",
+        rules: &[Rule::ChangesInCurrentEpoch],
+        plan: plans::two_replicas,
+        play: |fixture| Box::pin(clocks::change_after_accepted_step(fixture)),
     },
     Scenario {
         name: "a replica restarts after the database clock was set back",

@@ -21,9 +21,9 @@ use crate::{
     check::{GrantKey, agent_id},
     cluster::{Cluster, Machine, RunningNode},
     domain::{
-        AccessLevel, AgentKind, Caller, End, ExtendRequest, FreeText, GrantRequest, GrantTerms,
-        LockRequest, LockTarget, LockTerms, Revision, RevokeRequest, Span, TenantId, Ticket,
-        UnlockRequest, token::TokenEvent,
+        AcceptClockRequest, AccessLevel, AgentKind, Caller, End, ExtendRequest, FreeText,
+        GrantRequest, GrantTerms, LockRequest, LockTarget, LockTerms, Revision, RevokeRequest,
+        Span, TenantId, Ticket, UnlockRequest, token::TokenEvent,
     },
     plan::{GROUPS, group_id},
     service::{Enforcement, EnforcementState, GrantRef, Service, locks::LockRef},
@@ -223,6 +223,18 @@ impl Workload {
             let request = LockRequest { request_id: None, tenant_id, target, reason, end };
             let locked = service.lock_access(&administrator(), request, deadline).await;
             locked.ok().map(|locked| locked.enforcement)
+        });
+    }
+
+    /// An operator accepts the clock.
+    pub(crate) fn accept_clock(&self, replica: &RunningNode) {
+        // The response contains no enforcement, so no grant is checked after the call.
+        let unused = GrantKey { tenant_id: tenant(0), group_id: group_id(0) };
+        let deadline = self.any_deadline();
+        self.call(replica, unused, move |service| async move {
+            let request = AcceptClockRequest::default();
+            let _ = service.accept_clock(&administrator(), request, deadline).await;
+            None
         });
     }
 

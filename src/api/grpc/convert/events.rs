@@ -1,8 +1,13 @@
 //! Events of a history.
 
+use chrono::TimeDelta;
+
 use crate::{
     api::{
-        grpc::convert::{grants, locks, policies, timestamps::timestamp},
+        grpc::convert::{
+            grants, locks, policies,
+            timestamps::{signed_duration, timestamp},
+        },
         proto::v1::{self as pb, event::Payload},
     },
     domain::{Event, EventKind, Grant, Lock, TenantId, Time},
@@ -33,9 +38,12 @@ fn payload(tenant_id: Option<&TenantId>, kind: EventKind, time: Time) -> Payload
     let lock = |lock: Lock| Some(locks::lock(LockView::at(lock, time)));
     match kind {
         EventKind::Granted { grant: new } => Payload::Granted(pb::Granted { grant: grant(new) }),
-        EventKind::Extended { grant: extended, previous_expire_time } => {
-            let previous_expire_time = previous_expire_time.map(timestamp);
-            Payload::Extended(pb::Extended { grant: grant(extended), previous_expire_time })
+        EventKind::Extended { grant: extended, previous_expire_time, clock_step_ms } => {
+            Payload::Extended(pb::Extended {
+                grant: grant(extended),
+                previous_expire_time: previous_expire_time.map(timestamp),
+                clock_step: clock_step_ms.map(TimeDelta::milliseconds).map(signed_duration),
+            })
         }
         EventKind::Revoked { grant: ended } => {
             Payload::Revoked(pb::Revoked { grant: grant(ended) })
@@ -55,6 +63,12 @@ fn payload(tenant_id: Option<&TenantId>, kind: EventKind, time: Time) -> Payload
         }
         EventKind::LockExpired { lock: ended } => {
             Payload::LockExpired(pb::LockExpired { lock: lock(ended) })
+        }
+        EventKind::ClockAccepted { step_ms, moved_grants } => {
+            Payload::ClockAccepted(pb::ClockAccepted {
+                step: Some(signed_duration(TimeDelta::milliseconds(step_ms))),
+                moved_count: moved_grants.try_into().unwrap_or(i32::MAX),
+            })
         }
     }
 }

@@ -128,6 +128,7 @@ pub(super) fn terms(tenant_id: TenantId, terms: GrantTerms, state: GrantState) -
         start_time,
         expire_time,
         revoke_time,
+        is_expired: _,
     } = terms;
     let agent_ids: Vec<String> = agent_ids.into_iter().map(String::from).collect();
     pb::Grant {

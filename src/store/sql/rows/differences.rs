@@ -26,7 +26,6 @@ row! {
     pub(in crate::store) struct LastEventRow {
         pub(in crate::store) position: i64,
         first_revision: Option<i64>,
-        ended_sequence: Option<i64>,
         last_body: Option<String>,
     }
 }
@@ -84,9 +83,10 @@ impl ComparedRow for ComparedEventRow {
 impl ComparedRow for ComparedGrantRow {
     fn difference(self) -> Option<Difference> {
         let (tenant_id, id) = self.grant.key();
-        let problem = self
-            .last
-            .problem(self.grant.into_domain(), EventKind::grant, |grant| grant.sequence)?;
+        let ended_sequence = self.grant.terms.ended_sequence;
+        let sequence = |grant: &Grant| grant.sequence;
+        let grant = self.grant.into_domain();
+        let problem = self.last.problem(grant, ended_sequence, EventKind::grant, sequence)?;
         Some(Difference { tenant_id, object: "grant", id, problem })
     }
 
@@ -98,8 +98,10 @@ impl ComparedRow for ComparedGrantRow {
 impl ComparedRow for ComparedLockRow {
     fn difference(self) -> Option<Difference> {
         let (tenant_id, id) = self.lock.key();
-        let problem =
-            self.last.problem(self.lock.into_domain(), EventKind::lock, |lock| lock.sequence)?;
+        let ended_sequence = self.lock.ended_sequence;
+        let sequence = |lock: &Lock| lock.sequence;
+        let lock = self.lock.into_domain();
+        let problem = self.last.problem(lock, ended_sequence, EventKind::lock, sequence)?;
         Some(Difference { tenant_id, object: "lock", id, problem })
     }
 
@@ -117,6 +119,7 @@ impl LastEventRow {
     fn problem<T: PartialEq>(
         &self,
         found: Result<T, StoreError>,
+        ended_sequence: Option<i64>,
         object: impl FnOnce(&EventKind) -> Option<&T>,
         sequence: impl FnOnce(&T) -> i64,
     ) -> Option<Problem> {
@@ -124,9 +127,9 @@ impl LastEventRow {
         let last: Option<EventKind> = serde_json::from_str(body).ok();
         let is_equal = last.is_some_and(|last| {
             let Ok(found) = found else { return false };
-            let ended_sequence = last.is_end().then(|| sequence(&found));
+            let expected = last.is_end().then(|| sequence(&found));
             object(&last) == Some(&found)
-                && self.ended_sequence == ended_sequence
+                && ended_sequence == expected
                 && self.first_revision == Some(self.position)
         });
         (!is_equal).then_some(Problem::Changed)

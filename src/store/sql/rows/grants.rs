@@ -25,6 +25,7 @@ row! {
         start_time: i64,
         expire_time: Option<i64>,
         revoke_time: Option<i64>,
+        pub(super) ended_sequence: Option<i64>,
     }
 }
 
@@ -40,7 +41,7 @@ row! {
         create_sequence: i64,
         sequence: i64,
     } with {
-        terms: GrantTermsRow,
+        pub(super) terms: GrantTermsRow,
     }
 }
 
@@ -54,6 +55,7 @@ impl GrantTermsRow {
             start_time: time("start_time", self.start_time)?,
             expire_time: maybe_time("expire_time", self.expire_time)?,
             revoke_time: maybe_time("revoke_time", self.revoke_time)?,
+            is_expired: self.ended_sequence.is_some() && self.revoke_time.is_none(),
         };
         Ok((parse("tenant_id", self.tenant_id, TenantId::new)?, terms))
     }

@@ -36,6 +36,7 @@ row! {
         unlock_reason: Option<String>,
         create_sequence: i64,
         sequence: i64,
+        pub(super) ended_sequence: Option<i64>,
     } with {
         terms: LockTermsRow,
     }
@@ -90,6 +91,7 @@ impl LockRow {
             reason: free_text("reason", self.reason)?,
             create_time: time("create_time", self.create_time)?,
             creator: parse("creator", self.creator, Actor::new)?,
+            is_expired: self.ended_sequence.is_some() && lifting.is_none(),
             lifting,
             create_sequence: self.create_sequence,
             sequence: self.sequence,

@@ -42,7 +42,7 @@ fn objects(
     limit: usize,
 ) -> Statement {
     let sql = format!(
-        "SELECT {columns}, {alias}.ended_sequence, {alias}.create_revision AS position, \
+        "SELECT {columns}, {alias}.create_revision AS position, \
          first.revision AS first_revision, last.body AS last_body FROM {table} AS {alias} \
          LEFT JOIN events AS first ON first.tenant_id = {alias}.tenant_id \
          AND first.sequence = {alias}.create_sequence \

@@ -6,13 +6,13 @@ use crate::{
         StoreError,
         sql::{
             rows::{level_number, to_json},
-            statements::{Dialect, Statement},
+            statements::{Dialect, Statement, log},
         },
     },
 };
 
 pub(super) const TERMS: &str = "g.tenant_id, g.grant_id, g.group_id, g.agent_ids, g.access_level, \
-                                g.start_time, g.expire_time, g.revoke_time";
+                                g.start_time, g.expire_time, g.revoke_time, g.ended_sequence";
 /// The columns besides [`TERMS`].
 pub(super) const REST: &str = "g.reason, g.ticket, g.create_time, g.creator, g.revoker, \
                                g.revoke_reason, g.create_sequence, g.sequence";
@@ -46,6 +46,18 @@ pub(in crate::store) fn size_of_live(dialect: &Dialect, tenant_id: &TenantId) ->
         dialect.agent_count
     );
     Statement::with(sql, vec![tenant_id.into()])
+}
+
+/// The last events about the live grants of all tenants.
+pub(in crate::store) fn last_events_of_live(after: Revision, limit: usize) -> Statement {
+    let sql = format!(
+        "SELECT g.create_revision AS position, {} FROM grants AS g \
+         JOIN events AS e ON e.tenant_id = g.tenant_id AND e.sequence = g.sequence \
+         WHERE g.ended_sequence IS NULL AND g.create_revision > $1 \
+         ORDER BY g.create_revision LIMIT $2",
+        log::EVENT
+    );
+    Statement::with(sql, vec![after.into(), limit.into()])
 }
 
 pub(in crate::store) fn due(now: Time, limit: usize) -> Statement {

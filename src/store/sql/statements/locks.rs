@@ -9,7 +9,7 @@ pub(super) const TERMS: &str =
     "l.lock_id, l.tenant_id, l.target, l.target_id, l.party, l.expire_time";
 /// The columns besides [`TERMS`].
 pub(super) const REST: &str = "l.reason, l.create_time, l.creator, l.unlock_time, l.unlocker, \
-                               l.unlock_reason, l.create_sequence, l.sequence";
+                               l.unlock_reason, l.create_sequence, l.sequence, l.ended_sequence";
 
 pub(in crate::store) fn select(lock_id: LockId) -> Statement {
     let sql = format!("SELECT {TERMS}, {REST} FROM locks AS l WHERE l.lock_id = $1");

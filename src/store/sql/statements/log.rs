@@ -77,6 +77,13 @@ pub(in crate::store) fn insert_event(stamped: &StampedEvent) -> Statement {
     Statement::with(sql, values)
 }
 
+/// The events with which operators accepted the clock.
+pub(in crate::store) fn clock_events() -> Statement {
+    Statement::new(format!(
+        "SELECT {EVENT} FROM events AS e WHERE e.kind = 'clock_accepted' ORDER BY e.revision"
+    ))
+}
+
 pub(in crate::store) fn update_head(
     dialect: &Dialect,
     revision: Revision,
@@ -85,6 +92,22 @@ pub(in crate::store) fn update_head(
     let notify = dialect.notify_log;
     let sql = format!("UPDATE head SET revision = $1, time = $2 WHERE id = 1 RETURNING {notify}");
     Statement::with(sql, vec![revision.into(), time.into()])
+}
+
+/// As [`update_head`], after an event that accepts the clock.
+pub(in crate::store) fn update_head_and_epoch(
+    dialect: &Dialect,
+    revision: Revision,
+    time: Time,
+    (epoch, token_key): (Epoch, TokenKey),
+) -> Statement {
+    let notify = dialect.notify_log;
+    let sql = format!(
+        "UPDATE head SET revision = $1, time = $2, epoch = $3, token_key = $4 WHERE id = 1 \
+         RETURNING {notify}"
+    );
+    let token_key = token_key.0.as_slice();
+    Statement::with(sql, vec![revision.into(), time.into(), epoch.into(), token_key.into()])
 }
 
 /// For a transaction that has locked the head.

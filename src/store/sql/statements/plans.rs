@@ -3,7 +3,7 @@
 
 use sqlx::{Connection, Row, Sqlite, SqliteConnection};
 
-use super::{Statement, grants, history, lists, locks};
+use super::{Statement, grants, history, lists, locks, log};
 use crate::{
     domain::{AgentId, GrantId, GrantState, GroupId, Party, TenantId, Time},
     store::{
@@ -133,6 +133,10 @@ async fn transactions_read_the_indexes_of_live_grants_and_locks() {
     }
     expect(grants::live(&acme, None, 50), live_grants).await;
     expect(grants::due(now, 50), "grants_live_expire_time_create_revision_idx").await;
+    expect(grants::last_events_of_live(9, 50), "grants_live_create_revision_idx").await;
+    // The index contains only these events.
+    let accepted = plan(log::clock_events()).await;
+    assert_eq!(accepted, "SCAN e USING INDEX events_clock_accepted_revision_idx");
     let live_locks = "locks_live_party_tenant_id_idx";
     expect(locks::count_live(Party::Vendor, None), live_locks).await;
     expect(locks::count_live(Party::Tenant, Some(&acme)), live_locks).await;

@@ -282,4 +282,24 @@ impl SupportAccessAdmin for Fake {
         let locks = range.map(|number| mk_lock(&format!("l{number}"))).collect();
         Ok(Response::new(v1::ListLocksResponse { locks, next_page_token }))
     }
+
+    /// The clock is an hour behind, unless the reason is "trusted" or "unavailable".
+    async fn accept_clock(
+        &self,
+        request: Request<v1::AcceptClockRequest>,
+    ) -> Reply<v1::AcceptClockResponse> {
+        let (metadata, _, message) = request.into_parts();
+        let reason = message.reason.clone();
+        self.record(&metadata, |received| received.clocks.push(message));
+        let (seconds, moved_count) = match reason.as_str() {
+            "unavailable" => return Err(unavailable()),
+            "trusted" => (0, 0),
+            _ => (-3_600, 12),
+        };
+        Ok(Response::new(v1::AcceptClockResponse {
+            step: Some(prost_types::Duration { seconds, nanos: 0 }),
+            moved_count,
+            consistency_token: "t7".into(),
+        }))
+    }
 }

@@ -106,6 +106,7 @@ impl RoleHolder {
                 let (tenant_id, lock_id) = (named, grant_id);
                 call!(admin.unlock_access as UnlockAccessRequest { tenant_id, lock_id })
             }
+            Action::AcceptClock => call!(admin.accept_clock(AcceptClockRequest::default())),
             Action::ListLocks => call!(admin.list_locks as ListLocksRequest { scope, tenant_id }),
             Action::CheckAccess => {
                 call!(checks.check_access as CheckAccessRequest { check })

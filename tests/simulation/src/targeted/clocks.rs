@@ -78,6 +78,64 @@ pub(super) async fn clock_ahead_for_a_while(fixture: Fixture) {
     sleep(LEASE * 3).await;
 }
 
+/// The database clock is set back by eight seconds during a grant, and an operator accepts the
+/// clock. Both replicas can then grant access.
+pub(super) async fn accepted_step_back(fixture: Fixture) {
+    fixture.start_all(3).await;
+    let grant = fixture.grant(0, End::After(Span(Duration::from_secs(20)))).await;
+    sleep(Duration::from_secs(10)).await;
+    fixture.cluster.database.clock.step(TimeDelta::seconds(-8));
+    sleep(LEASE).await;
+    fixture.accept_clock(0).await;
+    sleep(LEASE).await;
+    for number in 0..3 {
+        fixture.expect_allowed(number, &grant);
+    }
+    for replica in 0..2 {
+        let new = fixture.grant(replica, End::After(Span(Duration::from_secs(5)))).await;
+        for number in 0..3 {
+            fixture.expect_allowed(number, &new);
+        }
+    }
+    // The elapsed time of each grant is watched.
+    sleep(Duration::from_secs(12)).await;
+}
+
+/// An operator accepts a step forward of eight seconds, and the step back that undoes it.
+pub(super) async fn accepted_step_and_return(fixture: Fixture) {
+    fixture.start_all(2).await;
+    let grant = fixture.grant(0, End::After(Span(Duration::from_secs(30)))).await;
+    for by in [8, -8] {
+        fixture.cluster.database.clock.step(TimeDelta::seconds(by));
+        sleep(LEASE).await;
+        fixture.accept_clock(1).await;
+        sleep(LEASE).await;
+    }
+    sleep(Duration::from_secs(20)).await;
+    for number in 0..2 {
+        fixture.expect_allowed(number, &grant);
+    }
+    // The elapsed time of the grant is watched.
+    sleep(Duration::from_secs(8)).await;
+}
+
+/// An operator accepts a step back. A replica that has not noticed makes a change.
+pub(super) async fn change_after_accepted_step(fixture: Fixture) {
+    fixture.start_all(2).await;
+    let grant = fixture.grant(0, End::After(Span(Duration::from_secs(20)))).await;
+    let revoked = fixture.grant(0, End::UntilRevoked).await;
+    sleep(Duration::from_secs(10)).await;
+    fixture.cluster.database.clock.step(TimeDelta::seconds(-8));
+    sleep(LEASE).await;
+    fixture.set_database_link(1, LinkConditions { lost_notifications: 100, ..HEALTHY });
+    fixture.accept_clock(0).await;
+    fixture.expect_enforced(fixture.revoke(1, &revoked)).await;
+    sleep(LEASE).await;
+    for number in 0..2 {
+        fixture.expect_allowed(number, &grant);
+    }
+}
+
 /// The database clock steps forward by an hour during a grant.
 pub(super) async fn clock_steps_forward(fixture: Fixture) {
     fixture.start_all(3).await;

@@ -43,6 +43,7 @@ impl<'a> GrantWriter<'a> {
             start_time,
             expire_time,
             revoke_time,
+            is_expired: _,
         } = terms;
         rpb::ReplicatedGrant {
             tenant_id: if is_same { String::new() } else { tenant_id.to_string() },
@@ -113,6 +114,7 @@ impl GrantReader {
             start_time: parse_time("start_time_us", start_time_us)?,
             expire_time: expire_time_us.map(|us| parse_time("expire_time_us", us)).transpose()?,
             revoke_time: revoke_time_us.map(|us| parse_time("revoke_time_us", us)).transpose()?,
+            is_expired: ended && revoke_time_us.is_none(),
         };
         let retained = if ended { Retained::LastEnded } else { Retained::Live };
         Ok((self.tenant(&tenant_id)?, retained, terms))
