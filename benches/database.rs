@@ -61,7 +61,7 @@ impl Server {
     async fn start() -> Self {
         let cluster = Cluster::launch();
         let url = cluster.fresh_database();
-        let store = store::open(&url, Arc::new(SystemClock)).await.unwrap();
+        let store = store::open(&url, Arc::new(SystemClock), None).await.unwrap();
         let mut own = PgConnection::connect(&url).await.unwrap();
         let (pid,): (i32,) =
             sqlx::query_as("SELECT pg_backend_pid()").fetch_one(&mut own).await.unwrap();
@@ -242,7 +242,7 @@ async fn notifications(server: &mut Server, head: Position, ack: Ack) {
     for count in [8, 32] {
         while listeners.len() < count {
             // A store has connections for eight listeners.
-            let other = store::open(&server.url, Arc::new(SystemClock)).await.unwrap();
+            let other = store::open(&server.url, Arc::new(SystemClock), None).await.unwrap();
             for _ in 0..8 {
                 let mut listener = other.notifications().listen().await.unwrap();
                 listeners.push(tokio::spawn(async move { while listener.next().await.is_ok() {} }));
@@ -281,7 +281,7 @@ async fn disk() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("history.db");
     let url = format!("sqlite://{}", file.display());
-    let sqlite = store::open(&url, Arc::new(SystemClock)).await.unwrap();
+    let sqlite = store::open(&url, Arc::new(SystemClock), None).await.unwrap();
     let database =
         server.url.trim_start_matches("postgres:///").split('?').next().unwrap().to_owned();
     let size = || -> i64 {

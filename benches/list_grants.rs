@@ -39,8 +39,8 @@ const PAGE: usize = 50;
 /// `{rows}` stands for a table with the numbers `n` from 1. `{id}` stands for a UUID.
 const FILL: &str = "
     INSERT INTO events (revision, tenant_id, sequence, hash, time, actor, actor_asserted, reason,
-                        kind, grant_id, body)
-    SELECT n, 'acme', n, {hash}, n, 'admin', 0, '', 'granted', {id}, '{}' FROM {rows};
+                        kind, grant_id, body, mac)
+    SELECT n, 'acme', n, {hash}, n, 'admin', 0, '', 'granted', {id}, '{}', {hash} FROM {rows};
     INSERT INTO grants (tenant_id, create_sequence, sequence, ended_sequence, create_revision,
                         grant_id, group_id, agent_ids, access_level, start_time, expire_time,
                         reason, ticket, create_time, creator)
@@ -56,7 +56,7 @@ const FILL: &str = "
 
 async fn fill(backend: &Backend, count: usize) -> Arc<Store> {
     let clock = Arc::new(SystemClock);
-    store::open(&backend.database_url(), clock.clone()).await.unwrap().close().await;
+    store::open(&backend.database_url(), clock.clone(), None).await.unwrap().close().await;
     let live = "(n > {count} - 5000 AND n % 100 = 0)";
     let sql = FILL.replace("{live}", live).replace("{count}", &count.to_string());
     match backend {
@@ -88,7 +88,7 @@ async fn fill(backend: &Backend, count: usize) -> Arc<Store> {
             cluster.psql(database, "VACUUM");
         }
     }
-    store::open(&backend.database_url(), clock).await.unwrap()
+    store::open(&backend.database_url(), clock, None).await.unwrap()
 }
 
 fn query(after: Option<i64>, narrow: impl FnOnce(&mut GrantFilter)) -> GrantQuery {

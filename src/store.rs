@@ -22,6 +22,8 @@ use crate::domain::{
 
 mod database_files;
 mod differences;
+mod event_key_file;
+mod fold;
 mod members;
 pub mod memory;
 mod migrations;
@@ -81,8 +83,11 @@ pub struct Loaded {
     pub position: Position,
     /// The key of consistency tokens in this epoch.
     pub token_key: TokenKey,
-    /// Every lock that no event has ended, in no particular order.
+    /// Every lock that no event has ended, in no particular order. Also locks on everything, where
+    /// the history is not authentic or incomplete.
     pub locks: Vec<LockTerms>,
+    /// Visited grants that must not be used, because they differ from their events.
+    pub rejected: Vec<(TenantId, GrantId)>,
 }
 
 /// A hint about new data. The receiver must read the data.

@@ -63,7 +63,8 @@ async fn restored(config: DatabaseConfig) -> Result<Report, CliError> {
         ));
     }
     store::accept_restored(url).map_err(|error| CliError::because(&error))?;
-    let store = store::open(url, Arc::new(SystemClock)).await;
+    let event_key_file = config.event_key_file.as_deref();
+    let store = store::open(url, Arc::new(SystemClock), event_key_file).await;
     let store = store.map_err(|error| CliError::because(&error))?;
     let epoch = store.log().replace_epoch().await;
     store.close().await;

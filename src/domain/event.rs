@@ -84,6 +84,10 @@ pub enum EventKind {
         /// The ended lock.
         lock: Lock,
     },
+    /// The row of the event is not authentic: no replica wrote the row as it is. Its content is
+    /// unknown. Never written.
+    #[serde(skip)]
+    Forged,
 }
 
 impl EventKind {
@@ -98,6 +102,7 @@ impl EventKind {
             Self::Locked { .. } => "locked",
             Self::Unlocked { .. } => "unlocked",
             Self::LockExpired { .. } => "lock_expired",
+            Self::Forged => "forged",
         }
     }
 
@@ -144,7 +149,7 @@ impl EventKind {
             Self::Locked { lock } | Self::Unlocked { lock } | Self::LockExpired { lock } => {
                 (&mut lock.sequence, &mut lock.create_sequence)
             }
-            Self::PolicyUpdated { .. } => return,
+            Self::PolicyUpdated { .. } | Self::Forged => return,
         };
         *last = sequence;
         if is_new {

@@ -127,6 +127,18 @@ pub struct LockTerms {
 }
 
 impl LockTerms {
+    /// Denies everything in a tenant whose history contains a forged event, or everywhere if the
+    /// history is the vendor's. Exists in snapshots only.
+    pub const fn quarantine(tenant_id: Option<TenantId>) -> Self {
+        Self {
+            lock_id: LockId(Uuid::max()),
+            tenant_id,
+            target: LockTarget::Everything,
+            party: Party::Vendor,
+            expire_time: None,
+        }
+    }
+
     /// Whether the lock applies at `now`, if no caller has lifted the lock. If the time is known
     /// only within bounds, the lock applies until the end has certainly passed.
     pub fn applies_at(&self, now: impl Into<Now>) -> bool {

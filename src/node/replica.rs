@@ -192,7 +192,11 @@ impl Replica {
     async fn load(&self) -> Result<(), StoreError> {
         let mut snapshot = Snapshot::default();
         let mut insert = |tenant_id, terms, retained| snapshot.insert(&tenant_id, terms, retained);
-        let Loaded { position, token_key, locks } = self.store.log().load(&mut insert).await?;
+        let loaded = self.store.log().load(&mut insert).await?;
+        let Loaded { position, token_key, locks, rejected } = loaded;
+        for (tenant_id, grant_id) in rejected {
+            snapshot.remove(&tenant_id, grant_id);
+        }
         for terms in locks {
             snapshot.insert_lock(terms);
         }

@@ -158,6 +158,19 @@ impl Snapshot {
         self.locks.insert(terms);
     }
 
+    /// Removes a grant that must not be used.
+    pub fn remove(&mut self, tenant_id: &TenantId, grant_id: GrantId) {
+        self.remove_live(tenant_id, grant_id);
+        if !self.tenants.contains_key(tenant_id) {
+            return;
+        }
+        let ended = &mut self.tenant_mut(tenant_id).ended;
+        if let Some(index) = ended.iter().position(|terms| terms.grant_id == grant_id) {
+            let removed = ended.swap_remove(index);
+            self.bytes -= weight(&removed);
+        }
+    }
+
     fn insert_live(&mut self, tenant_id: &TenantId, terms: GrantTerms) {
         self.live_grants += 1;
         self.bytes += weight(&terms);

@@ -148,7 +148,8 @@ impl Log for MemoryStore {
             visit(grant.tenant_id.clone(), grant.terms.clone(), retained);
         }
         let locks = content.state.live_locks().map(|stored| stored.item.terms.clone()).collect();
-        Ok(Loaded { position: content.head(), token_key: content.token_key, locks })
+        let (position, token_key) = (content.head(), content.token_key);
+        Ok(Loaded { position, token_key, locks, rejected: Vec::new() })
     }
 
     async fn replace_epoch(&self) -> Result<Epoch, StoreError> {

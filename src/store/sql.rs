@@ -16,14 +16,18 @@ use sqlx::{Database, Pool};
 use tokio::{sync::Semaphore, time::timeout};
 
 use crate::{
-    domain::{Clock, Epoch, Event, GrantTerms, Position, Revision, TenantId},
+    domain::{
+        Clock, Epoch, Event, GrantTerms, Position, Revision, TenantId, authenticity::LogKeys,
+        authenticity::StateSum,
+    },
     store::{
-        Facets, Listener, Loaded, Log, Notifications, Retained, StoreError, TIMEOUT, Transaction,
-        Transactions, database_files::DatabaseFiles, new_epoch, notify::Notifier,
+        Facets, Listener, Loaded, Log, Notifications, OpenError, Retained, StoreError, TIMEOUT,
+        Transaction, Transactions, database_files::DatabaseFiles, event_key_file::KeySource,
+        new_epoch, notify::Notifier,
     },
 };
 use connection::Connection;
-use rows::{EventRow, GrantTermsRow, HeadRow, LockTermsRow};
+use rows::{EventKeyRow, EventRow, HeadRow, LockedHeadRow};
 use statements::{Value, log};
 use transaction::SqlTransaction;
 
@@ -32,6 +36,7 @@ pub(super) use statements::{Dialect, Statement};
 
 mod connection;
 mod history;
+mod load;
 mod membership;
 mod queries;
 mod rows;
@@ -106,6 +111,43 @@ pub(super) struct SqlStore<DB: Backend> {
     pub(super) clock: Arc<dyn Clock>,
     /// The files of an embedded database.
     pub(super) files: Option<Arc<DatabaseFiles>>,
+    /// Authenticate what is read, and sign what is written.
+    pub(super) keys: Arc<LogKeys>,
+}
+
+/// The keys of the log in the database, which must have been used with no other event key.
+pub(super) async fn log_keys<DB: Backend>(
+    pool: &Pool<DB>,
+    source: &KeySource,
+) -> Result<Arc<LogKeys>, OpenError> {
+    let failed = |error: StoreError| {
+        let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        OpenError(format!("the event key cannot be checked: {error} ({cause})"))
+    };
+    let mut connection = Connection::take(pool).await.map_err(failed)?;
+    let read = connection.first(log::event_key()).await.map_err(failed)?;
+    let row: EventKeyRow = only(read).map_err(failed)?;
+    let key = source.read(row.event_key_id.is_none())?;
+    let keys = key.of_log(rows::log_name(row.log_name.clone()).map_err(failed)?);
+    let mut id = row.event_key_id.clone();
+    if id.is_none() {
+        let masked = keys.mask(StateSum::ZERO, row.epoch().map_err(failed)?, 0);
+        let masked = masked.map_err(|error| OpenError(error.to_string()))?;
+        let insert = log::insert_event_key(keys.id(), &masked);
+        connection.execute(insert).await.map_err(failed)?;
+        // Another process may have been first.
+        let read = connection.first(log::event_key()).await.map_err(failed)?;
+        let row: EventKeyRow = only(read).map_err(failed)?;
+        id = row.event_key_id;
+    }
+    if id.as_deref() == Some(&keys.id()) {
+        return Ok(Arc::new(keys));
+    }
+    Err(OpenError(
+        "the database was written with another event key; correct event-key-file, or restore the \
+         database together with its key"
+            .into(),
+    ))
 }
 
 /// Bounds the wait for an operation: a server that disappears must not block the callers.
@@ -157,7 +199,9 @@ impl<DB: Backend> SqlStore<DB> {
         self.verify_files()?;
         let connection = Connection::begin(&self.writers, DB::DIALECT.begin_transaction).await?;
         let (notifier, files) = (Arc::clone(&self.notifier), self.files.clone());
-        SqlTransaction::at_head(connection, permit, notifier, files, self.clock.as_ref()).await
+        let clock = self.clock.as_ref();
+        let keys = Arc::clone(&self.keys);
+        SqlTransaction::at_head(connection, permit, notifier, files, clock, keys).await
     }
 
     /// Fails if what this process writes would be lost.
@@ -206,32 +250,6 @@ impl<DB: Backend> SqlStore<DB> {
 
     async fn read_first<T: Row>(&self, statement: Statement) -> Result<Option<T>, StoreError> {
         Ok(self.read(statement).await?.into_iter().next())
-    }
-
-    /// Everything that [`Log::load`] reads, in one snapshot.
-    async fn load_all(
-        connection: &mut Connection<DB>,
-        visit: &mut (dyn FnMut(TenantId, GrantTerms, Retained) + Send),
-    ) -> Result<Loaded, StoreError> {
-        let head: HeadRow = only(with_timeout(connection.first(log::head())).await?)?;
-        for (statement, retained) in
-            [(log::load_live(), Retained::Live), (log::load_latest_ended(), Retained::LastEnded)]
-        {
-            let mut visit_row = |row: GrantTermsRow| {
-                let (tenant_id, terms) = row.into_domain()?;
-                visit(tenant_id, terms, retained);
-                Ok(())
-            };
-            connection.each(statement, &mut visit_row).await?;
-        }
-        let mut locks = Vec::new();
-        let mut add_row = |row: LockTermsRow| {
-            locks.push(row.into_domain()?);
-            Ok(())
-        };
-        connection.each(log::load_locks(), &mut add_row).await?;
-        let (position, token_key) = head.into_domain()?;
-        Ok(Loaded { position, token_key, locks })
     }
 }
 
@@ -285,7 +303,7 @@ impl<DB: Backend> Log for SqlStore<DB> {
         with_timeout(async {
             let mut connection = Connection::take(&self.node_readers).await?;
             let rows: Vec<EventRow> = connection.all(log::events_after(revision, limit)).await?;
-            let events = rows.into_iter().map(EventRow::into_domain);
+            let events = rows.into_iter().map(|row| row.into_domain(&self.keys));
             let events: Vec<_> = events.collect::<Result<_, _>>()?;
             if events.len() < limit {
                 let last = events.last().map_or(revision, |event: &Event| event.revision);
@@ -303,15 +321,27 @@ impl<DB: Backend> Log for SqlStore<DB> {
         let known_head = self.known_head();
         let begin = Connection::begin(&self.readers, DB::DIALECT.begin_snapshot);
         let mut connection = with_timeout(begin).await?;
-        let loaded = Self::load_all(&mut connection, visit).await?;
+        let loaded = self.load_all(&mut connection, visit).await?;
         connection.ensure_current(known_head, loaded.position.revision)?;
         Ok(loaded)
     }
 
     async fn replace_epoch(&self) -> Result<Epoch, StoreError> {
         let (epoch, token_key) = new_epoch();
-        let statement = log::update_epoch(&DB::DIALECT, epoch, token_key);
-        self.update_head(vec![statement]).await?;
+        with_timeout(async {
+            let begin = Connection::begin(&self.writers, DB::DIALECT.begin_transaction);
+            let mut connection = begin.await?;
+            let head = connection.first(Statement::new(DB::DIALECT.lock_head)).await?;
+            let LockedHeadRow { state, .. } = only(head)?;
+            let sum = state.sum(&self.keys)?;
+            let masked = self.keys.mask(sum, epoch, state.revision);
+            let masked = masked.map_err(StoreError::unavailable)?;
+            let statement = log::update_epoch(&DB::DIALECT, epoch, token_key, &masked);
+            let _notified: Vec<(String,)> = connection.all(statement).await?;
+            connection.commit().await?;
+            self.verify_files()
+        })
+        .await?;
         Ok(epoch)
     }
 }

@@ -68,7 +68,8 @@ impl<DB: Backend> History for SqlStore<DB> {
                 let page = self.compare_page(differences::events(after, limit), limit);
                 let position = |row: &ComparedEventRow| ComparePosition::Events(row.position);
                 let next = ComparePosition::Grants(0);
-                Ok(page.await?.compare(position, ComparedEventRow::difference, Some(next)))
+                let difference = |row: ComparedEventRow| row.difference(&self.keys);
+                Ok(page.await?.compare(position, difference, Some(next)))
             }
             ComparePosition::Grants(after) => {
                 let page = self.compare_page(differences::grants(after, limit), limit);

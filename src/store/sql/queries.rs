@@ -32,7 +32,8 @@ impl<DB: Backend> Queries for SqlStore<DB> {
 
     async fn events(&self, query: &EventQuery) -> Result<Vec<Listed<HistoryEvent>>, StoreError> {
         let rows: Vec<ListedRow<ListedEventRow>> = self.read(lists::events(query)).await?;
-        rows.into_iter().map(|row| row.into_domain(ListedEventRow::into_domain)).collect()
+        let convert = |row: ListedEventRow| row.into_domain(&self.keys);
+        rows.into_iter().map(|row| row.into_domain(convert)).collect()
     }
 
     async fn locks(&self, query: &LockQuery) -> Result<Vec<Listed<Lock>>, StoreError> {
@@ -46,7 +47,8 @@ impl<DB: Backend> Queries for SqlStore<DB> {
     }
 
     async fn overrides(&self, tenant_id: &TenantId) -> Result<PolicyOverrides, StoreError> {
-        rows::overrides(self.read_first(lists::last_policy_event(tenant_id)).await?)
+        let last = self.read_first(lists::last_policy_event(tenant_id)).await?;
+        rows::overrides(last, &self.keys)
     }
 
     async fn next_expiry(&self) -> Result<Option<Time>, StoreError> {

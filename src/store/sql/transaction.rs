@@ -7,8 +7,11 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     domain::{
-        Clock, Event, EventKind, Grant, GrantId, Lock, LockId, LogName, Party, PolicyOverrides,
-        RequestId, Revision, Sequence, TenantId, Time, chain::Link, time::from_micros,
+        Clock, Epoch, Event, Grant, GrantId, Lock, LockId, LogName, Party, PolicyOverrides,
+        RequestId, Revision, Sequence, TenantId, Time,
+        authenticity::{LogKeys, StateSum},
+        chain::Link,
+        time::from_micros,
     },
     store::{
         IdempotencyKey, NewEvent, Notification, RequestPart, StoreError, Transaction,
@@ -16,7 +19,7 @@ use crate::{
         notify::Notifier,
         sql::{
             Backend, Connection, Statement, only,
-            rows::{self, GrantRow, LinkRow, LockRow, RequestRow},
+            rows::{self, LinkRow, LockedHeadRow, RequestRow},
             statements::{grants, lists, locks, log, owner},
             with_timeout,
         },
@@ -24,8 +27,7 @@ use crate::{
     },
 };
 
-/// The row of [`Dialect::lock_head`](super::Dialect::lock_head).
-type LockedHead = (i64, Option<i64>, i64, Option<i64>, String);
+mod state;
 
 /// A transaction in a database.
 #[derive(Debug)]
@@ -39,6 +41,10 @@ pub(super) struct SqlTransaction<DB: Backend> {
     now: Time,
     max_staleness: Duration,
     log: LogName,
+    epoch: Epoch,
+    keys: Arc<LogKeys>,
+    /// The sum over all rows that decide access, after the appended events.
+    sum: StateSum,
     /// The revision of the log when the transaction began.
     begin_revision: Revision,
     /// The revision of the last event, including appended ones.
@@ -58,9 +64,11 @@ impl<DB: Backend> SqlTransaction<DB> {
         notifier: Arc<dyn Notifier>,
         files: Option<Arc<DatabaseFiles>>,
         clock: &dyn Clock,
+        keys: Arc<LogKeys>,
     ) -> Result<Self, StoreError> {
         let head = connection.first(Statement::new(DB::DIALECT.lock_head)).await?;
-        let (revision, last, max_staleness, database_clock, log): LockedHead = only(head)?;
+        let LockedHeadRow { max_staleness, clock: database_clock, log_name, state } = only(head)?;
+        let (revision, last) = (state.revision, state.time);
         let micros = database_clock.unwrap_or_else(|| clock.now().timestamp_micros());
         let now = from_micros(last.map_or(micros, |last| last.max(micros)))
             .ok_or_else(|| StoreError::broken("the time is not in the years 1 to 9999"))?;
@@ -71,7 +79,10 @@ impl<DB: Backend> SqlTransaction<DB> {
             files,
             now,
             max_staleness: rows::span("max_staleness", max_staleness)?,
-            log: rows::log_name(log)?,
+            log: rows::log_name(log_name)?,
+            epoch: state.epoch()?,
+            sum: state.sum(&keys)?,
+            keys,
             begin_revision: revision,
             revision,
             links: HashMap::new(),
@@ -93,68 +104,6 @@ impl<DB: Backend> SqlTransaction<DB> {
         StampedEvent::new(new, self.log, previous, self.revision + 1, self.now)
     }
 
-    async fn write(&mut self, new: NewEvent) -> Result<StampedEvent, StoreError> {
-        let stamped = self.stamp(new).await?;
-        self.connection.execute(log::insert_event(&stamped)).await?;
-        let (kind, revision) = (&stamped.event.kind, stamped.event.revision);
-        match kind {
-            EventKind::Granted { grant } => self.insert_grant(grant, revision).await?,
-            // The last policy event of a tenant contains the overrides.
-            EventKind::PolicyUpdated { .. } => {}
-            EventKind::Locked { lock } => {
-                self.connection.execute(locks::insert(lock, revision)).await?;
-            }
-            EventKind::Extended { .. }
-            | EventKind::Revoked { .. }
-            | EventKind::Expired { .. }
-            | EventKind::Unlocked { .. }
-            | EventKind::LockExpired { .. } => {
-                if let Some(grant) = kind.grant() {
-                    self.update_grant(grant, kind.is_end()).await?;
-                }
-                if let Some(lock) = kind.lock() {
-                    self.end_lock(lock).await?;
-                }
-            }
-        }
-        Ok(stamped)
-    }
-
-    async fn insert_grant(&mut self, grant: &Grant, revision: Revision) -> Result<(), StoreError> {
-        self.connection.execute(grants::insert(grant, revision)?).await?;
-        if !grant.terms.agent_ids.is_empty() {
-            self.connection.execute(grants::insert_agents(&DB::DIALECT, grant)?).await?;
-        }
-        Ok(())
-    }
-
-    async fn update_grant(&mut self, grant: &Grant, is_ended: bool) -> Result<(), StoreError> {
-        if self.connection.execute(grants::update(grant, is_ended)).await? != 1 {
-            return Err(not_live("grant", grant.id()));
-        }
-        if is_ended && let Some(end_time) = grant.terms.end_time() {
-            self.connection.execute(grants::upsert_latest_ended(grant, end_time)).await?;
-        }
-        Ok(())
-    }
-
-    async fn end_lock(&mut self, lock: &Lock) -> Result<(), StoreError> {
-        match self.connection.execute(locks::end(lock)).await? {
-            1 => Ok(()),
-            _ => Err(not_live("lock", lock.id())),
-        }
-    }
-
-    async fn read_grants(&mut self, statement: Statement) -> Result<Vec<Grant>, StoreError> {
-        let rows: Vec<GrantRow> = with_timeout(self.connection.all(statement)).await?;
-        rows.into_iter().map(GrantRow::into_domain).collect()
-    }
-
-    async fn read_locks(&mut self, statement: Statement) -> Result<Vec<Lock>, StoreError> {
-        let rows: Vec<LockRow> = with_timeout(self.connection.all(statement)).await?;
-        rows.into_iter().map(LockRow::into_domain).collect()
-    }
-
     async fn read_count(&mut self, statement: Statement) -> Result<usize, StoreError> {
         let count: Option<(i64,)> = with_timeout(self.connection.first(statement)).await?;
         Ok(count.and_then(|(count,)| usize::try_from(count).ok()).unwrap_or_default())
@@ -168,10 +117,6 @@ impl<DB: Backend> SqlTransaction<DB> {
             "a write of this transaction is incomplete; begin another transaction",
         ))
     }
-}
-
-fn not_live(object: &str, id: impl std::fmt::Display) -> StoreError {
-    StoreError::broken(format!("an event is about {object} {id}, which is missing or has ended"))
 }
 
 #[async_trait]
@@ -189,7 +134,7 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
         tenant_id: &TenantId,
         grant_id: GrantId,
     ) -> Result<Option<Grant>, StoreError> {
-        Ok(self.read_grants(grants::select(tenant_id, grant_id)).await?.pop())
+        with_timeout(self.find_grant(tenant_id, grant_id)).await
     }
 
     async fn live_grants(
@@ -198,7 +143,19 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
         before: Option<Sequence>,
         limit: usize,
     ) -> Result<Vec<Grant>, StoreError> {
-        self.read_grants(grants::live(tenant_id, before, limit)).await
+        let rows = grants::live(tenant_id, before, limit);
+        let events = grants::live_events(tenant_id, before, limit);
+        self.read_grants(rows, events).await
+    }
+
+    async fn hidden_grants(
+        &mut self,
+        tenant_id: &TenantId,
+        before: Option<Sequence>,
+    ) -> Result<Vec<Grant>, StoreError> {
+        let mut hidden = self.grants_of(log::hidden_grant_events(tenant_id)).await?;
+        hidden.retain(|grant| before.is_none_or(|before| grant.create_sequence < before));
+        Ok(hidden)
     }
 
     async fn count_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError> {
@@ -206,16 +163,18 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
     }
 
     async fn due_grants(&mut self, now: Time, limit: usize) -> Result<Vec<Grant>, StoreError> {
-        self.read_grants(grants::due(now, limit)).await
+        let due = self.read_grants(grants::due(now, limit), grants::due_events(now, limit)).await?;
+        let is_due = |grant: &Grant| grant.terms.expire_time.is_some_and(|end| end <= now);
+        Ok(due.into_iter().filter(is_due).collect())
     }
 
     async fn overrides(&mut self, tenant_id: &TenantId) -> Result<PolicyOverrides, StoreError> {
         let row = with_timeout(self.connection.first(lists::last_policy_event(tenant_id))).await?;
-        rows::overrides(row)
+        rows::overrides(row, &self.keys)
     }
 
     async fn lock(&mut self, lock_id: LockId) -> Result<Option<Lock>, StoreError> {
-        Ok(self.read_locks(locks::select(lock_id)).await?.pop())
+        with_timeout(self.find_lock(lock_id)).await
     }
 
     async fn count_live_locks(
@@ -227,7 +186,7 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
     }
 
     async fn due_locks(&mut self, now: Time, limit: usize) -> Result<Vec<Lock>, StoreError> {
-        self.read_locks(locks::due(now, limit)).await
+        with_timeout(self.find_due_locks(now, limit)).await
     }
 
     async fn revision_of(
@@ -276,11 +235,13 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
 
     async fn commit(self: Box<Self>) -> Result<Revision, StoreError> {
         self.check_whole()?;
-        let Self { mut connection, notifier, files, now, begin_revision, revision, .. } = *self;
-        let has_events = revision > begin_revision;
+        let has_events = self.revision > self.begin_revision;
+        let masked = self.keys.mask(self.sum, self.epoch, self.revision);
+        let masked = masked.map_err(StoreError::unavailable)?;
+        let Self { mut connection, notifier, files, now, revision, .. } = *self;
         with_timeout(async move {
             if has_events {
-                let statement = log::update_head(&DB::DIALECT, revision, now);
+                let statement = log::update_head(&DB::DIALECT, revision, now, &masked);
                 let _notified: Vec<(String,)> = connection.all(statement).await?;
             }
             // The lock on the head is a write: PostgreSQL waits for its standbys even if the

@@ -89,7 +89,7 @@ async fn change_and_kill(
 
 /// Asserts that revisions are contiguous, and that a new replica's state equals the replayed log.
 async fn assert_log_is_complete(backend: &Backend, states: &[ExpectedState]) {
-    let store = store::open(&backend.database_url(), Arc::new(SystemClock)).await.unwrap();
+    let store = store::open(&backend.database_url(), Arc::new(SystemClock), None).await.unwrap();
     let events = store.log().events_after(0, usize::MAX >> 1).await.unwrap();
     let revisions: Vec<i64> = events.iter().map(|event| event.revision).collect();
     let head = store.log().head().await.unwrap().revision;

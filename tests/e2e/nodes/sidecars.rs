@@ -69,7 +69,7 @@ const MANY: usize = 2_000;
 
 /// Creates a database with many grants.
 async fn fill(database_url: &str) {
-    let store = store::open(database_url, Arc::new(SystemClock)).await.unwrap();
+    let store = store::open(database_url, Arc::new(SystemClock), None).await.unwrap();
     let mut transaction = store.begin().await.unwrap();
     let (actor, now) = (Actor::new("admin").unwrap(), transaction.now());
     for number in 0..MANY {

@@ -48,7 +48,7 @@ async fn contracting_migrations_are_rejected(bench: &Bench) {
     apply_later(bench, &[EXPAND, CONTRACT]).await;
     let expected = "has schema version 3, but this program knows only 1; run the version of \
                     support-access that wrote it, or a later one";
-    let OpenError(rejected) = open(&bench.url, bench.clock.clone()).await.unwrap_err();
+    let OpenError(rejected) = open(&bench.url, bench.clock.clone(), None).await.unwrap_err();
     assert!(rejected.ends_with(expected), "{rejected}");
     let OpenError(rejected) = migrate(&bench.url).await.unwrap_err();
     assert!(rejected.ends_with(expected), "{rejected}");

@@ -12,7 +12,7 @@ use crate::{
 
 /// The error of an `open`, after checks that apply to every such error.
 async fn open_error(bench: &Bench, url: &str) -> String {
-    let OpenError(sentence) = open(url, bench.clock.clone()).await.expect_err(url);
+    let OpenError(sentence) = open(url, bench.clock.clone(), None).await.expect_err(url);
     let OpenError(same) = migrate(url).await.expect_err(url);
     assert_eq!(sentence, same, "open and migrate return the same error");
     assert!(!sentence.contains('\n') && !sentence.ends_with('.'), "{sentence}");

@@ -30,7 +30,7 @@ async fn poolers_that_do_not_keep_sessions_are_rejected() {
                 let pooler = PgBouncer::launch(&release, cluster, &[mode, extra]);
                 let url = pooler.url(&direct);
                 let bench = Bench::of_url(url.clone());
-                let OpenError(opened) = open(&url, bench.clock.clone()).await.unwrap_err();
+                let OpenError(opened) = open(&url, bench.clock.clone(), None).await.unwrap_err();
                 let OpenError(migrated) = migrate(&url).await.unwrap_err();
                 let context = format!("{} {mode} {extra}: {opened}", release.display());
                 assert!(opened.ends_with(REJECTED), "{context}");

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::store::{authority::Authority, bench::Bench, postgres::Cluster};
 
 async fn error(url: &str) -> String {
-    let OpenError(error) = open(url, Bench::memory().clock).await.expect_err(url);
+    let OpenError(error) = open(url, Bench::memory().clock, None).await.expect_err(url);
     assert!(!error.contains("s3cret"), "{error}");
     error
 }

@@ -23,15 +23,16 @@ pub(in crate::api::grpc) fn event(view: EventView) -> pb::Event {
         reason: reason.as_str().to_owned(),
         hash: hash.0.into(),
         enforcement: enforcement.map(grants::enforcement),
-        payload: Some(payload(tenant_id.as_ref(), kind, time)),
+        payload: payload(tenant_id.as_ref(), kind, time),
         tenant_id: tenant_id.map(String::from),
     }
 }
 
-fn payload(tenant_id: Option<&TenantId>, kind: EventKind, time: Time) -> Payload {
+/// `None`: no replica wrote the event.
+fn payload(tenant_id: Option<&TenantId>, kind: EventKind, time: Time) -> Option<Payload> {
     let grant = |grant: Grant| Some(grants::grant(GrantView::at(grant, time)));
     let lock = |lock: Lock| Some(locks::lock(LockView::at(lock, time)));
-    match kind {
+    Some(match kind {
         EventKind::Granted { grant: new } => Payload::Granted(pb::Granted { grant: grant(new) }),
         EventKind::Extended { grant: extended, previous_expire_time } => {
             let previous_expire_time = previous_expire_time.map(timestamp);
@@ -56,5 +57,6 @@ fn payload(tenant_id: Option<&TenantId>, kind: EventKind, time: Time) -> Payload
         EventKind::LockExpired { lock: ended } => {
             Payload::LockExpired(pb::LockExpired { lock: lock(ended) })
         }
-    }
+        EventKind::Forged => return None,
+    })
 }
