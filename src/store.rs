@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::domain::{
     Ack, Enforced, Epoch, Event, Grant, GrantId, GrantTerms, Lock, LockTerms, NodeId, NodeInfo,
     PolicyOverrides, Position, Revision, Sequence, TenantId, Time, TokenKey,
+    authenticity::EventKey,
     chain::{ChainHead, Record},
 };
 
@@ -37,6 +38,7 @@ mod transaction;
 
 pub use database_files::FileLost;
 pub use differences::{ComparePosition, Comparison, Difference, DifferenceProblem};
+pub use event_key_file::read_event_key;
 pub use members::{HeartbeatResponse, Member, MemberList, Registration};
 pub use open::{accept_restored, migrate, open};
 pub use query::{
@@ -168,6 +170,14 @@ pub trait Log: Send + Sync {
     /// Replaces the epoch and the token key after a restore, and returns the new epoch. Ordered
     /// with changes. Check nodes notice at the next heartbeat, drop all leases and load again.
     async fn replace_epoch(&self) -> Result<Epoch, StoreError>;
+
+    /// Replaces the event key: verifies all events and rows with the current key, and signs them
+    /// with `new`, in one transaction. This store cannot be used afterwards. Stores without an event
+    /// key do nothing.
+    async fn replace_event_key(&self, new: &EventKey) -> Result<(), StoreError> {
+        let _ = new;
+        Ok(())
+    }
 }
 
 /// Reads of single objects and lists.

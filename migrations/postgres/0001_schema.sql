@@ -391,8 +391,17 @@ CREATE TRIGGER head_moves_forward BEFORE UPDATE ON head
 
 CREATE TRIGGER events_have_no_gaps BEFORE INSERT ON events
     FOR EACH ROW EXECUTE FUNCTION check_next_event();
-CREATE TRIGGER events_are_permanent BEFORE UPDATE OR DELETE OR TRUNCATE ON events
+CREATE TRIGGER events_are_permanent BEFORE DELETE OR TRUNCATE ON events
     FOR EACH STATEMENT EXECUTE FUNCTION reject_change();
+-- A new event key replaces the HMAC, and nothing else.
+CREATE TRIGGER events_are_never_updated BEFORE UPDATE ON events
+    FOR EACH ROW
+    WHEN (NEW.mac = OLD.mac OR
+        (NEW.revision, NEW.tenant_id, NEW.sequence, NEW.hash, NEW.time, NEW.actor, NEW.via, NEW.actor_asserted,
+            NEW.reason, NEW.kind, NEW.grant_id, NEW.lock_id, NEW.body)
+        IS DISTINCT FROM (OLD.revision, OLD.tenant_id, OLD.sequence, OLD.hash, OLD.time, OLD.actor, OLD.via,
+            OLD.actor_asserted, OLD.reason, OLD.kind, OLD.grant_id, OLD.lock_id, OLD.body))
+    EXECUTE FUNCTION reject_change();
 
 CREATE TRIGGER grants_are_permanent BEFORE DELETE OR TRUNCATE ON grants
     FOR EACH STATEMENT EXECUTE FUNCTION reject_change();

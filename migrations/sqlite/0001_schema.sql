@@ -265,7 +265,13 @@ WHEN NEW.revision <> (SELECT coalesce(max(revision), 0) + 1 FROM events)
     OR NEW.sequence <> (SELECT coalesce(max(sequence), 0) + 1 FROM events WHERE tenant_id = NEW.tenant_id)
 BEGIN SELECT RAISE(ABORT, 'history is permanent: an event must have the next revision and the next sequence'); END;
 
+-- A new event key replaces the HMAC, and nothing else.
 CREATE TRIGGER events_are_never_updated BEFORE UPDATE ON events
+WHEN NEW.mac = OLD.mac OR
+    (NEW.revision, NEW.tenant_id, NEW.sequence, NEW.hash, NEW.time, NEW.actor, NEW.via, NEW.actor_asserted,
+        NEW.reason, NEW.kind, NEW.grant_id, NEW.lock_id, NEW.body)
+    IS NOT (OLD.revision, OLD.tenant_id, OLD.sequence, OLD.hash, OLD.time, OLD.actor, OLD.via, OLD.actor_asserted,
+        OLD.reason, OLD.kind, OLD.grant_id, OLD.lock_id, OLD.body)
 BEGIN SELECT RAISE(ABORT, 'history is permanent: UPDATE on events is rejected'); END;
 
 CREATE TRIGGER events_are_permanent BEFORE DELETE ON events

@@ -71,6 +71,11 @@ impl KeySource {
     }
 }
 
+/// Reads the event key in a file that the operator has created.
+pub fn read_event_key(path: &Path) -> Result<EventKey, OpenError> {
+    KeySource::File(path.to_path_buf()).read(false)
+}
+
 fn rejected(path: &Path, problem: &str) -> OpenError {
     OpenError(format!("the event key {} {problem}", path.display()))
 }

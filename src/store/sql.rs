@@ -17,24 +17,25 @@ use tokio::{sync::Semaphore, time::timeout};
 
 use crate::{
     domain::{
-        Clock, Epoch, Event, GrantTerms, Position, Revision, TenantId, authenticity::LogKeys,
-        authenticity::StateSum,
+        Clock, Epoch, Event, GrantTerms, Position, Revision, TenantId, authenticity::EventKey,
+        authenticity::LogKeys,
     },
     store::{
-        Facets, Listener, Loaded, Log, Notifications, OpenError, Retained, StoreError, TIMEOUT,
-        Transaction, Transactions, database_files::DatabaseFiles, event_key_file::KeySource,
-        new_epoch, notify::Notifier,
+        Facets, Listener, Loaded, Log, Notifications, Retained, StoreError, TIMEOUT, Transaction,
+        Transactions, database_files::DatabaseFiles, new_epoch, notify::Notifier,
     },
 };
 use connection::Connection;
-use rows::{EventKeyRow, EventRow, HeadRow, LockedHeadRow};
+use rows::{EventRow, HeadRow, LockedHeadRow};
 use statements::{Value, log};
 use transaction::SqlTransaction;
 
+pub(super) use event_key::log_keys;
 pub(super) use rows::Row;
 pub(super) use statements::{Dialect, Statement};
 
 mod connection;
+mod event_key;
 mod history;
 mod load;
 mod membership;
@@ -113,41 +114,6 @@ pub(super) struct SqlStore<DB: Backend> {
     pub(super) files: Option<Arc<DatabaseFiles>>,
     /// Authenticate what is read, and sign what is written.
     pub(super) keys: Arc<LogKeys>,
-}
-
-/// The keys of the log in the database, which must have been used with no other event key.
-pub(super) async fn log_keys<DB: Backend>(
-    pool: &Pool<DB>,
-    source: &KeySource,
-) -> Result<Arc<LogKeys>, OpenError> {
-    let failed = |error: StoreError| {
-        let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-        OpenError(format!("the event key cannot be checked: {error} ({cause})"))
-    };
-    let mut connection = Connection::take(pool).await.map_err(failed)?;
-    let read = connection.first(log::event_key()).await.map_err(failed)?;
-    let row: EventKeyRow = only(read).map_err(failed)?;
-    let key = source.read(row.event_key_id.is_none())?;
-    let keys = key.of_log(rows::log_name(row.log_name.clone()).map_err(failed)?);
-    let mut id = row.event_key_id.clone();
-    if id.is_none() {
-        let masked = keys.mask(StateSum::ZERO, row.epoch().map_err(failed)?, 0);
-        let masked = masked.map_err(|error| OpenError(error.to_string()))?;
-        let insert = log::insert_event_key(keys.id(), &masked);
-        connection.execute(insert).await.map_err(failed)?;
-        // Another process may have been first.
-        let read = connection.first(log::event_key()).await.map_err(failed)?;
-        let row: EventKeyRow = only(read).map_err(failed)?;
-        id = row.event_key_id;
-    }
-    if id.as_deref() == Some(&keys.id()) {
-        return Ok(Arc::new(keys));
-    }
-    Err(OpenError(
-        "the database was written with another event key; correct event-key-file, or restore the \
-         database together with its key"
-            .into(),
-    ))
 }
 
 /// Bounds the wait for an operation: a server that disappears must not block the callers.
@@ -343,6 +309,10 @@ impl<DB: Backend> Log for SqlStore<DB> {
         })
         .await?;
         Ok(epoch)
+    }
+
+    async fn replace_event_key(&self, new: &EventKey) -> Result<(), StoreError> {
+        self.sign_again(new).await
     }
 }
 

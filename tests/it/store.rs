@@ -123,7 +123,8 @@ macro_rules! durable {
                 a_forged_event_denies_everything_in_its_tenant,
                 a_missing_event_denies_everything,
                 an_older_state_with_an_older_sum_is_not_used,
-                changes_follow_the_events;
+                changes_follow_the_events,
+                the_event_key_can_be_replaced;
         }
     )* } } };
 }

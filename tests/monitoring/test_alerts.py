@@ -210,9 +210,9 @@ def test_changed_event_breaks_the_history(service, prometheus):
     body = service.sql(f"SELECT body FROM events {event}").replace("'", "''")
 
     def tamper(text):
-        service.sql("ALTER TABLE events DISABLE TRIGGER events_are_permanent; "
+        service.sql("ALTER TABLE events DISABLE TRIGGER events_are_never_updated; "
                     f"UPDATE events SET body = '{text}' {event}; "
-                    "ALTER TABLE events ENABLE TRIGGER events_are_permanent")
+                    "ALTER TABLE events ENABLE TRIGGER events_are_never_updated")
 
     def read():
         done = service.run("history", "list", TENANT, "--limit", "100000")

@@ -98,6 +98,7 @@ def test_the_documented_privileges_suffice_for_a_server(database):
     [
         "CREATE TABLE more ()",
         "DROP TRIGGER events_are_permanent ON events",
+        "DROP TRIGGER events_are_never_updated ON events",
         "ALTER TABLE events DISABLE TRIGGER ALL",
         "DROP TABLE events",
         "TRUNCATE events",

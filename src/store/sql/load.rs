@@ -11,7 +11,7 @@ use tracing::{error, warn};
 use crate::{
     domain::{
         GrantId, GrantTerms, LockTerms, TenantId,
-        authenticity::{StateRow, StateSum},
+        authenticity::{LogKeys, StateRow, StateSum},
     },
     store::{
         Loaded, Retained, StoreError,
@@ -57,7 +57,7 @@ impl<DB: Backend> SqlStore<DB> {
         let state: StateHeadRow = only(with_timeout(connection.first(log::state_head())).await?)?;
         let expected = state.sum(&self.keys).ok();
         let (position, token_key) = head.into_domain()?;
-        let (sum, locks) = self.load_rows(connection, visit).await?;
+        let (sum, locks) = Self::load_rows(&self.keys, connection, visit).await?;
         let mut loaded = Loaded { position, token_key, locks, rejected: Vec::new() };
         if sum.is_none() || sum != expected {
             let revision = position.revision;
@@ -71,8 +71,8 @@ impl<DB: Backend> SqlStore<DB> {
     }
 
     /// Visits all rows, and returns their sum. `None`: a row cannot be read.
-    async fn load_rows(
-        &self,
+    pub(super) async fn load_rows(
+        keys: &LogKeys,
         connection: &mut Connection<DB>,
         visit: Visit<'_>,
     ) -> Result<(Option<StateSum>, Vec<LockTerms>), StoreError> {
@@ -81,7 +81,7 @@ impl<DB: Backend> SqlStore<DB> {
             let mut visit_row = |row: GrantTermsRow| {
                 if let Ok((tenant_id, terms)) = row.into_domain() {
                     let row = grant_row(&tenant_id, &terms, retained);
-                    sum = sum.plus(self.keys.hash(row));
+                    sum = sum.plus(keys.hash(row));
                     visit(tenant_id, terms, retained);
                 } else {
                     is_readable = false;
@@ -93,7 +93,7 @@ impl<DB: Backend> SqlStore<DB> {
         let mut locks = Vec::new();
         let mut add_row = |row: LockTermsRow| {
             if let Ok(terms) = row.into_domain() {
-                sum = sum.plus(self.keys.hash(StateRow::Lock(&terms)));
+                sum = sum.plus(keys.hash(StateRow::Lock(&terms)));
                 locks.push(terms);
             } else {
                 is_readable = false;
@@ -102,7 +102,7 @@ impl<DB: Backend> SqlStore<DB> {
         };
         connection.each(log::load_locks(), &mut add_row).await?;
         let mut add_policy = |row: PolicyEventRow| {
-            sum = sum.plus(self.keys.hash(row.state()));
+            sum = sum.plus(keys.hash(row.state()));
             Ok(())
         };
         connection.each(log::load_policies(), &mut add_policy).await?;

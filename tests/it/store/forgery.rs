@@ -6,9 +6,10 @@ use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, slice, sync::
 use support_access::{
     domain::{
         Event, EventKind, Grant, GrantId, LockTarget, LockTerms, Party, PolicyOverrides, TenantId,
+        authenticity::EventKey,
     },
     node::{message::Change, snapshot::Snapshot},
-    store::{OpenError, Store, StoreError, open},
+    store::{OpenError, Store, StoreError, open, read_event_key},
 };
 
 use crate::store::{
@@ -311,6 +312,35 @@ pub async fn changes_follow_the_events(bench: &Bench) {
     assert!(matches!(read, Err(StoreError::Broken(_))), "{read:?}");
     let event: Event = store.log().events_after(1, 1).await.unwrap().remove(0);
     assert_eq!((event.kind, event.tenant_id), (EventKind::Forged, Some(acme)));
+}
+
+pub async fn the_event_key_can_be_replaced(bench: &Bench) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("new.key");
+    fs::write(&path, format!("{}\n", EventKey::generate().unwrap().to_text())).unwrap();
+    let store = bench.open().await;
+    let grants = Grants::make(&store).await;
+    let mut change = begin(&store).await;
+    let update = policy_updated(Some(tenant("acme")), PolicyOverrides::default());
+    change.append(update).await.unwrap();
+    change.commit().await.unwrap();
+    let new = read_event_key(&path).unwrap();
+
+    save(bench, &["grants"]).await;
+    bench.forge("UPDATE grants SET access_level = 3").await;
+    let replaced = store.log().replace_event_key(&new).await;
+    assert!(matches!(replaced, Err(StoreError::Broken(_))), "a forgery is not signed");
+    restore(bench, "grants").await;
+    store.log().replace_event_key(&new).await.unwrap();
+    store.close().await;
+
+    assert!(rejected(bench).await.contains("was written with another event key"));
+    let store = open(&bench.url, bench.clock.clone(), Some(&path)).await.unwrap();
+    assert_eq!(used(&store).await, (grants.ids(), Vec::new()));
+    make_grant(&store, "acme", "support").await;
+    let events = store.log().events_after(0, 99).await.unwrap();
+    assert_eq!(events.len(), 8);
+    assert!(events.iter().all(|event| event.kind != EventKind::Forged));
 }
 
 async fn rejected(bench: &Bench) -> String {

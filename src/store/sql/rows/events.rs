@@ -98,7 +98,11 @@ impl PolicyEventRow {
 impl EventRow {
     /// Whether a replica wrote the row as it is.
     pub(in crate::store) fn is_authentic(&self, keys: &LogKeys) -> bool {
-        let columns = EventColumns {
+        keys.is_authentic(&self.columns(), &self.mac)
+    }
+
+    fn columns(&self) -> EventColumns<'_> {
+        EventColumns {
             revision: self.revision,
             tenant_id: &self.tenant_id,
             sequence: self.sequence,
@@ -112,8 +116,7 @@ impl EventRow {
             grant_id: self.grant_id.as_deref(),
             lock_id: self.lock_id.as_deref(),
             body: &self.body,
-        };
-        keys.is_authentic(&columns, &self.mac)
+        }
     }
 
     /// The event. [`EventKind::Forged`] if the row is not authentic.
@@ -144,6 +147,23 @@ impl EventRow {
             return Err(forged(event.revision));
         }
         Ok(event)
+    }
+
+    /// The position in the log.
+    pub(in crate::store) fn revision(&self) -> i64 {
+        self.revision
+    }
+
+    /// The HMAC of an authentic event by another key.
+    pub(in crate::store) fn sign_again(
+        &self,
+        keys: &LogKeys,
+        new: &LogKeys,
+    ) -> Result<[u8; 32], StoreError> {
+        if !self.is_authentic(keys) {
+            return Err(forged(self.revision));
+        }
+        Ok(new.sign(&self.columns()))
     }
 
     /// A tenant that cannot be read is nobody's, so that the event denies everything everywhere.

@@ -36,6 +36,19 @@ pub(in crate::store) fn insert_event_key(id: [u8; 8], masked: &MaskedSum) -> Sta
     Statement::with(sql, values)
 }
 
+/// Another event key.
+pub(in crate::store) fn update_event_key(id: [u8; 8], masked: &MaskedSum) -> Statement {
+    let sql = "UPDATE head SET event_key_id = $1, state_nonce = $2, state_sum = $3 WHERE id = 1";
+    let values = vec![id[..].into(), masked.nonce[..].into(), masked.sum[..].into()];
+    Statement::with(sql, values)
+}
+
+/// The HMAC of an event by another event key.
+pub(in crate::store) fn update_mac(revision: Revision, mac: [u8; 32]) -> Statement {
+    let sql = "UPDATE events SET mac = $2 WHERE revision = $1";
+    Statement::with(sql, vec![revision.into(), mac[..].into()])
+}
+
 /// All events, in order.
 pub(in crate::store) fn all_events() -> Statement {
     Statement::new(format!("SELECT {EVENT} FROM events AS e ORDER BY e.revision"))
