@@ -5,8 +5,10 @@
 # need a newer C library. tests/image verifies this and rust-version of Cargo.toml.
 FROM rust:1.95.0-slim-bookworm AS build
 WORKDIR /build
-# No debug information. Function names remain, for the backtraces of panics.
-ENV CARGO_PROFILE_RELEASE_DEBUG=none \
+# Link-time optimization, and no debug information. Function names remain, for the backtraces of
+# panics.
+ENV CARGO_PROFILE_RELEASE_LTO=thin \
+    CARGO_PROFILE_RELEASE_DEBUG=none \
     CARGO_PROFILE_RELEASE_STRIP=debuginfo
 # .dockerignore admits only the files that the build needs.
 COPY . .

@@ -25,7 +25,7 @@ mod nodes {
     mod load;
     pub mod measure;
 
-    use crate::common::{postgres, server};
+    use crate::common::{postgres, requests, server};
 }
 
 use nodes::measure::{Plan, measure};

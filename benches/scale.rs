@@ -47,7 +47,7 @@ use support_access::{
         AccessLevel, Attribution, EventKind, FreeText, Grant, GrantId, GrantTerms, GroupId, NodeId,
         NodeKind, TenantId, Ticket, ids::Actor,
     },
-    node::{CheckNode, upstream_session},
+    node::{CheckNode, upstreams},
     server::SystemClock,
     store::{self, NewEvent},
 };
@@ -160,9 +160,8 @@ fn follow(url: &str) -> Arc<CheckNode> {
     let id = NodeId(Uuid::new_v4());
     let node = CheckNode::new(id, NodeKind::Sidecar, Arc::new(SystemClock));
     let upstream = Arc::new(GrpcUpstream::new(url, &ClientCredentials::default()).unwrap());
-    let upstream_session =
-        upstream_session::run(node.clone(), vec![upstream], CancellationToken::new());
-    tokio::spawn(async move { upstream_session.await.unwrap() });
+    let following = upstreams::run(node.clone(), vec![upstream], CancellationToken::new());
+    tokio::spawn(async move { following.await.unwrap() });
     node
 }
 

@@ -3,15 +3,17 @@
 //! Checks never touch the database. A [`CheckNode`] publishes immutable [`View`]s behind one atomic
 //! pointer. A view holds a [`Snapshot`] of the grants and locks at one revision, and the lease for
 //! that revision. A [`replica`] reads the log from the database. A sidecar follows another node
-//! ([`upstream_session`]). Both replicate to their own followers ([`follower_session`]).
+//! ([`upstreams`]). Both replicate to their own followers ([`follower_session`]).
 //!
 //! The protocol consists of state machines without I/O that take the time as an argument:
 //! [`lease`], [`followers`], [`enforcement`], [`follower_session`] and [`upstream_session`].
 //! ARCHITECTURE.md lists the rules of the protocol, and `tests/simulation` tests all rules in
 //! virtual time.
 
+mod applied_times;
 mod change_buffer;
 mod check_node;
+mod delays;
 pub mod enforcement;
 pub mod enforcer;
 pub mod failure_log;
@@ -26,6 +28,7 @@ pub mod snapshot;
 pub mod snapshot_transfer;
 mod state;
 pub mod upstream_session;
+pub mod upstreams;
 mod view;
 pub mod watch;
 

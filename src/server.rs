@@ -14,7 +14,7 @@ use crate::{
         metrics::Metrics,
     },
     domain::{Clock, NodeId, NodeKind},
-    node::{self, CheckNode, replica::Replica, upstream_session::Upstream},
+    node::{self, CheckNode, replica::Replica, upstreams::UpstreamName},
     service::{self, Limits, Service, check::Checks},
     store::{self, Store},
 };
@@ -174,7 +174,7 @@ pub async fn start_sidecar(
     let credentials = config.credentials();
     let upstreams = config.upstream.iter().map(|url| {
         let upstream = GrpcUpstream::new(url, &credentials).map_err(ServeError::Upstream)?;
-        Ok(Arc::new(upstream) as Arc<dyn Upstream>)
+        Ok(Arc::new(upstream) as Arc<dyn UpstreamName>)
     });
     let upstreams = upstreams.collect::<Result<Vec<_>, ServeError>>()?;
     let (identity, refresh) = Identity::load(&config.common, &clock)?;
@@ -186,7 +186,7 @@ pub async fn start_sidecar(
     running.serve_metrics(listeners.metrics, &metrics);
 
     let stop = running.background.stop_token();
-    let following = node::upstream_session::run(Arc::clone(&node), upstreams, stop.clone());
+    let following = node::upstreams::run(Arc::clone(&node), upstreams, stop.clone());
     let upstream_error = running.upstream_error.clone();
     running.background.spawn("follower", async move {
         if let Err(error) = following.await {

@@ -5,7 +5,6 @@
 //! against all three. This module contains all SQL.
 
 use std::{
-    error::Error,
     fmt::{self, Debug},
     sync::Arc,
     time::Duration,
@@ -23,6 +22,7 @@ use crate::domain::{
 
 mod database_files;
 mod differences;
+mod error;
 mod event_key_file;
 mod fold;
 mod members;
@@ -38,6 +38,7 @@ mod transaction;
 
 pub use database_files::FileLost;
 pub use differences::{ComparePosition, Comparison, Difference, DifferenceProblem};
+pub use error::{OpenError, StoreError};
 pub use event_key_file::read_event_key;
 pub use members::{HeartbeatResponse, Member, MemberList, Registration};
 pub use open::{accept_restored, migrate, open};
@@ -49,24 +50,6 @@ pub use transaction::{IdempotencyKey, NewEvent, RequestPart, Transaction};
 
 /// How long an operation may wait for the database before the operation is `Unavailable`.
 const TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Why an operation of a store failed.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The database is unavailable, too slow, or rejects writes for now. The caller may retry. If
-    /// [`Transaction::commit`] returns this error, the change may have been committed as a whole.
-    #[error("the database is not available")]
-    Unavailable(#[source] Box<dyn Error + Send + Sync>),
-    /// The database contains or returned something invalid. A retry does not help; an operator must
-    /// investigate.
-    #[error("the database contains or returned invalid data")]
-    Broken(#[source] Box<dyn Error + Send + Sync>),
-}
-
-/// Why a store could not be opened: one plain sentence for the operator.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct OpenError(pub String);
 
 /// Why a check node holds a grant in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,8 +155,8 @@ pub trait Log: Send + Sync {
     async fn replace_epoch(&self) -> Result<Epoch, StoreError>;
 
     /// Replaces the event key: verifies all events and rows with the current key, and signs them
-    /// with `new`, in one transaction. This store cannot be used afterwards. Stores without an event
-    /// key do nothing.
+    /// with `new`, in one transaction. This store cannot be used afterwards. Stores without an
+    /// event key do nothing.
     async fn replace_event_key(&self, new: &EventKey) -> Result<(), StoreError> {
         let _ = new;
         Ok(())
@@ -317,16 +300,6 @@ fn new_epoch() -> (Epoch, TokenKey) {
     // Some bits of a random UUID are fixed. The rotation pairs each fixed bit with a random one.
     let key = Uuid::new_v4().as_u128() ^ Uuid::new_v4().as_u128().rotate_left(32);
     (Epoch(Uuid::new_v4()), TokenKey(key.to_be_bytes()))
-}
-
-impl StoreError {
-    fn unavailable(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::Unavailable(error.into())
-    }
-
-    fn broken(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::Broken(error.into())
-    }
 }
 
 // === impl Store ===

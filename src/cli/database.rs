@@ -51,7 +51,8 @@ pub(crate) struct RestoredArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   openssl rand -hex 32 > new.key
-  support-access database rotate-event-key --event-key-file event.key --new-event-key-file new.key")]
+  support-access database rotate-event-key --event-key-file event.key \
+    --new-event-key-file new.key")]
 pub(crate) struct RotateEventKeyArgs {
     #[command(flatten)]
     settings: SettingArgs<DatabaseConfig>,

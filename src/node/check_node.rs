@@ -167,13 +167,14 @@ impl CheckNode {
             view.snapshot.apply(change);
         }
         state.followers.drop_stalled_transfers(self.boot_time());
-        let NodeState { lease_tracker, change_buffer, .. } = &mut *state;
+        let NodeState { lease_tracker, change_buffer, applied_times, .. } = &mut *state;
         let change_buffer = change_buffer.as_mut().ok_or(Gap(view.snapshot.revision()))?;
         for change in changes {
             change_buffer.push(Arc::clone(change));
         }
         let revision = view.snapshot.revision();
         let now = self.boot_time();
+        applied_times.record(revision, now);
         let contains = |head: &Position| change_buffer.continues(head);
         let best = if lease_tracker.conflicts_with(revision, now, contains) {
             view.is_invalidated = true;
@@ -191,6 +192,7 @@ impl CheckNode {
     pub fn replace_snapshot(&self, snapshot: Snapshot) {
         let mut state = self.state.lock();
         state.change_buffer = snapshot.position().map(ChangeBuffer::at);
+        state.applied_times.reset(snapshot.revision(), self.boot_time());
         state.lease_tracker.reset();
         state.followers.reset();
         let epoch = |position: Option<Position>| position.map(|position| position.epoch);
@@ -297,6 +299,14 @@ impl CheckNode {
         })
     }
 
+    /// A time by which this node had applied `revision`. The event `in_log`, by revision and time,
+    /// is that event or a later one. `None` if the node does not have that event.
+    pub fn applied_at(&self, revision: Revision, in_log: (Revision, Time)) -> Option<BootTime> {
+        let state = self.state.lock();
+        let is_same_log = state.change_buffer.as_ref()?.has(in_log.0, in_log.1);
+        state.applied_times.get(revision).filter(|_| is_same_log)
+    }
+
     /// Time until [`Self::ack`] changes because a follower's lease expires; `None` if no follower
     /// delays the acknowledgement.
     pub fn ack_unchanged_for(&self) -> Option<Duration> {
@@ -326,7 +336,7 @@ impl CheckNode {
         is_alone
     }
 
-    /// The followers of this node, and the followers of these followers.
+    /// The followers of this node.
     pub fn followers(&self) -> Vec<NodeInfo> {
         self.state.lock().followers.infos(self.id, self.boot_time())
     }
@@ -346,10 +356,10 @@ impl CheckNode {
     /// Runs `read` on a consistent state: the view cannot change during the call.
     pub(super) fn with_state<T>(&self, read: impl FnOnce(StateGuard<'_>) -> T) -> T {
         let mut state = self.state.lock();
-        let NodeState { followers, change_buffer, .. } = &mut *state;
-        let view = self.view.load_full();
+        let NodeState { followers, change_buffer, applied_times, .. } = &mut *state;
+        let (view, now) = (self.view.load_full(), self.boot_time());
         let change_buffer = change_buffer.as_ref();
-        read(StateGuard { followers, change_buffer, view, now: self.boot_time() })
+        read(StateGuard { followers, change_buffer, applied_times, view, now })
     }
 
     fn publish(&self, view: View, advance: impl FnOnce(&mut NodeProgress)) {

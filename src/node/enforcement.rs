@@ -72,7 +72,8 @@ pub struct SilentMember {
 
 impl MembershipView {
     /// Records a read of the membership. The request was sent at `sent_at`, and the response has
-    /// arrived by `now`. Returns the silent members.
+    /// arrived by `now`. If a later read was recorded already, nothing changes. Returns the silent
+    /// members.
     pub fn observe(
         &mut self,
         membership: &MemberList,
@@ -80,6 +81,19 @@ impl MembershipView {
         now: BootTime,
     ) -> Vec<SilentMember> {
         let timeout = grantor_bound(membership.max_staleness);
+        if self.last_read.is_none_or(|(last_sent_at, _)| sent_at >= last_sent_at) {
+            self.record(membership, timeout, sent_at, now);
+        }
+        self.silent(timeout, now)
+    }
+
+    fn record(
+        &mut self,
+        membership: &MemberList,
+        timeout: Duration,
+        sent_at: BootTime,
+        now: BootTime,
+    ) {
         let members = membership.members.iter().map(|member| {
             let known = self.members.get(&member.node_id);
             let known = known.filter(|known| known.heartbeat == member.heartbeat_seq);
@@ -97,7 +111,6 @@ impl MembershipView {
         }
         self.evicted.retain(|_, (evicted_at, _)| now < *evicted_at + timeout * REPORTED_LEASES);
         self.last_read = Some((sent_at, membership.head.revision));
-        self.silent(timeout, now)
     }
 
     fn silent(&self, timeout: Duration, now: BootTime) -> Vec<SilentMember> {
@@ -108,10 +121,13 @@ impl MembershipView {
     }
 
     /// Records that the row of a silent member was deleted. The member has no valid lease before
-    /// the next registration.
+    /// the next registration, which another read may have recorded already.
     pub fn record_eviction(&mut self, silent: SilentMember, now: BootTime) {
-        if let Some(member) = self.members.remove(&silent.node_id) {
-            self.evicted.insert(silent.node_id, (now, member.ack.nodes.max(1)));
+        let SilentMember { node_id, heartbeat } = silent;
+        let member = self.members.get(&node_id).filter(|member| member.heartbeat == heartbeat);
+        if let Some(nodes) = member.map(|member| member.ack.nodes.max(1)) {
+            self.members.remove(&node_id);
+            self.evicted.insert(node_id, (now, nodes));
         }
     }
 
@@ -160,5 +176,83 @@ impl MembershipView {
             // The membership may lack a node that has registered since the read.
             Coverage { acknowledged, lapsed, missing: missing.max(1), complete_at }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        domain::{Epoch, Position},
+        store::Member,
+    };
+
+    const THIS_NODE: NodeId = NodeId(Uuid::nil());
+    const OTHER: NodeId = NodeId(Uuid::max());
+    const MAX_STALENESS: Duration = Duration::from_secs(2);
+    const COMMIT: Commit = Commit {
+        first: 5,
+        last: 5,
+        time: Time::UNIX_EPOCH,
+        in_log: (5, Time::UNIX_EPOCH),
+        at: at(0),
+        max_staleness: MAX_STALENESS,
+    };
+
+    const fn at(millis: i64) -> BootTime {
+        BootTime(millis * 1_000_000)
+    }
+
+    const fn ack(revision: Revision) -> Ack {
+        Ack { revision, nodes: 1, nodes_lapsed: 0 }
+    }
+
+    /// The membership with one other node, if that node has a heartbeat.
+    fn membership(heartbeat: Option<i64>, acked: Revision) -> MemberList {
+        let member = |heartbeat_seq| Member {
+            node_id: OTHER,
+            version: "1.2.3".into(),
+            heartbeat_seq,
+            ack: ack(acked),
+            heartbeat_age: Duration::ZERO,
+        };
+        MemberList {
+            head: Position { epoch: Epoch(Uuid::nil()), revision: 5, time: None },
+            max_staleness: MAX_STALENESS,
+            members: heartbeat.map(member).into_iter().collect(),
+        }
+    }
+
+    fn missing(view: &MembershipView, now: BootTime) -> u32 {
+        view.coverage(&COMMIT, THIS_NODE, ack(5), now).missing
+    }
+
+    #[test]
+    fn a_read_that_was_sent_earlier_does_not_replace_a_later_one() {
+        let mut view = MembershipView::default();
+        view.observe(&membership(Some(1), 5), at(20), at(30));
+        assert_eq!(missing(&view, at(30)), 0);
+        view.observe(&membership(Some(1), 4), at(10), at(40));
+        assert_eq!(missing(&view, at(40)), 0);
+        view.observe(&membership(Some(1), 4), at(20), at(40));
+        assert_eq!(missing(&view, at(40)), 1);
+    }
+
+    #[test]
+    fn an_eviction_does_not_remove_a_node_that_has_registered_again() {
+        let mut view = MembershipView::default();
+        view.observe(&membership(Some(1), 4), at(0), at(0));
+        let [silent] = view.observe(&membership(Some(1), 4), at(2_100), at(2_100))[..] else {
+            panic!("the node is silent");
+        };
+        view.observe(&membership(Some(2), 4), at(2_200), at(2_200));
+        view.record_eviction(silent, at(2_300));
+        let commit = Commit { at: at(2_150), ..COMMIT };
+        let coverage = |view: &MembershipView| view.coverage(&commit, THIS_NODE, ack(5), at(2_300));
+        assert_eq!(coverage(&view).missing, 1, "the node may answer from before the commit");
+        view.record_eviction(SilentMember { heartbeat: 2, ..silent }, at(2_300));
+        assert_eq!((coverage(&view).missing, coverage(&view).lapsed), (0, 1));
     }
 }

@@ -1,6 +1,6 @@
 //! Waits until changes are enforced. To this end, reads the membership, and evicts silent members.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{
@@ -11,10 +11,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    domain::{BootTime, Enforced, Revision, Time},
+    domain::Enforced,
     node::{
         check_node::CheckNode,
-        enforcement::{Commit, Coverage, MembershipView},
+        enforcement::{Commit, Coverage, MembershipView, SilentMember},
         failure_log::{FailureLogger, error_chain, with_timeout},
     },
     store::{Store, StoreError},
@@ -28,10 +28,6 @@ const BUSY_INTERVAL: Duration = Duration::from_millis(50);
 const IDLE_INTERVAL: Duration = Duration::from_millis(500);
 /// Timeout of a read.
 const MEMBERSHIP_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long the start of a wait is remembered. Longer than any lease.
-const WAITS_REMEMBERED: Duration = Duration::from_mins(15);
-/// Maximum number of remembered starts of waits.
-const WAITS_MAX: usize = 1_024;
 /// Capacity of the queue of results to write. Beyond that, results are dropped, and the history
 /// lacks these results.
 const RECORDS_MAX: usize = 1_024;
@@ -79,8 +75,6 @@ pub struct Enforcer {
     store: Arc<Store>,
     membership: Mutex<MembershipView>,
     pending: Mutex<Vec<PendingChange>>,
-    /// When a caller first waited for a change that was made elsewhere or earlier.
-    first_waits: Mutex<BTreeMap<ChangeKey, BootTime>>,
     /// Requests a read of the membership.
     read_requested: Notify,
     /// Requests another decision on the pending changes.
@@ -99,9 +93,6 @@ struct PendingChange {
     done: oneshot::Sender<Enforced>,
 }
 
-/// Identifies a change. After a restore, another event may have the same revision, but not the same
-/// time.
-type ChangeKey = (Revision, Option<Time>);
 type Record = (Commit, Enforced);
 
 impl EnforcementTotals {
@@ -121,7 +112,6 @@ impl Enforcer {
             store,
             membership: Mutex::default(),
             pending: Mutex::default(),
-            first_waits: Mutex::default(),
             read_requested: Notify::new(),
             resolve_requested: Notify::new(),
             totals: Mutex::default(),
@@ -148,15 +138,13 @@ impl Enforcer {
         self.wait(commit, true)
     }
 
-    /// Waits for a change that may have been made elsewhere or earlier, at `made` by the database
-    /// clock. The returned commit has the time of the first wait.
-    pub fn wait_for(
-        &self,
-        commit: Commit,
-        made: Option<Time>,
-    ) -> (Commit, oneshot::Receiver<Enforced>) {
-        let at = self.first_wait((commit.first, made), commit.at);
-        let commit = Commit { at, ..commit };
+    /// Waits for a change that may have been made elsewhere or earlier. In the returned commit, the
+    /// wait for leases to expire starts when this node applied the change. So a caller may switch
+    /// replicas, and a repeated call does not restart the wait. The wait may have ended already, so
+    /// [`Self::refresh`] must come first.
+    pub fn wait_for(&self, commit: Commit) -> (Commit, oneshot::Receiver<Enforced>) {
+        let applied_at = self.node.applied_at(commit.last, commit.in_log);
+        let commit = Commit { at: applied_at.unwrap_or(commit.at), ..commit };
         (commit, self.wait(commit, false))
     }
 
@@ -169,17 +157,6 @@ impl Enforcer {
         let (revision, time) = commit.in_log;
         let own_ack = self.node.ack_of(revision, time);
         membership.coverage(commit, self.node.id(), own_ack, self.node.boot_time())
-    }
-
-    /// When a caller first waited for a change, which was committed by then. So a repeated call
-    /// does not restart the wait for leases to expire.
-    fn first_wait(&self, change: ChangeKey, now: BootTime) -> BootTime {
-        let mut first_waits = self.first_waits.lock();
-        first_waits.retain(|_, at| now.since(*at) < WAITS_REMEMBERED);
-        if first_waits.len() == WAITS_MAX {
-            first_waits.pop_first();
-        }
-        *first_waits.entry(change).or_insert(now)
     }
 
     fn wait(&self, commit: Commit, is_own: bool) -> oneshot::Receiver<Enforced> {
@@ -229,18 +206,32 @@ impl Enforcer {
             let is_idle = self.pending.lock().is_empty();
             let interval = if is_idle { IDLE_INTERVAL } else { BUSY_INTERVAL };
             let _ = timeout(interval, self.read_requested.notified()).await;
-            let _ = failures.record(self.read_membership().await);
+            let _ = failures.record(self.read_and_evict().await);
         }
     }
 
-    /// Reads the membership once, and evicts silent members.
-    async fn read_membership(&self) -> Result<(), StoreError> {
+    /// Reads the membership, and returns the longest lifetime of a lease. The result of a later
+    /// wait then depends on no read for another change: a tenant must not learn of changes of
+    /// other tenants.
+    pub async fn refresh(&self) -> Result<Duration, StoreError> {
+        let (max_staleness, _) = self.read_membership().await?;
+        Ok(max_staleness)
+    }
+
+    /// Reads the membership. Returns the longest lifetime of a lease, and the silent members.
+    async fn read_membership(&self) -> Result<(Duration, Vec<SilentMember>), StoreError> {
         let sent_at = self.node.boot_time();
         let membership =
             with_timeout(MEMBERSHIP_TIMEOUT, self.store.membership().members()).await?;
         let now = self.node.boot_time();
         let silent = self.membership.lock().observe(&membership, sent_at, now);
         self.resolve_requested.notify_one();
+        Ok((membership.max_staleness, silent))
+    }
+
+    /// Reads the membership once, and evicts silent members.
+    async fn read_and_evict(&self) -> Result<(), StoreError> {
+        let (_, silent) = self.read_membership().await?;
         for member in silent.into_iter().filter(|member| member.node_id != self.node.id()) {
             if self.store.membership().evict(member.node_id, member.heartbeat).await? {
                 info!(node = %member.node_id, "evicted a silent check node from the membership");

@@ -5,18 +5,18 @@
 //! granting the lease. So a follower that receives a pong has everything that the node may have
 //! acknowledged.
 
-use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
+use std::{collections::VecDeque, pin::pin, sync::Arc};
 
 use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 
 use crate::{
-    domain::{BootTime, NodeId, Position, Revision, TokenKey},
+    domain::{NodeId, Position, Revision, TokenKey},
     node::{
         check_node::CheckNode,
         followers::StreamId,
         lease::lower_bound,
-        message::{Hello, PATH_MAX, PROTOCOL, Pong, ToFollower, ToUpstream, Welcome},
+        message::{Hello, PROTOCOL, Pong, ToFollower, ToUpstream, Welcome},
         snapshot_transfer::SnapshotTransfer,
         state::StateGuard,
     },
@@ -27,7 +27,6 @@ mod end;
 mod rate_limit;
 mod resume;
 
-use acks::Acks;
 pub use end::SessionEnd;
 use rate_limit::RateLimit;
 use resume::ResumeRequest;
@@ -40,11 +39,13 @@ const PINGS_MAX: usize = 32;
 #[derive(Debug)]
 pub struct FollowerSession {
     node: Arc<CheckNode>,
+    /// The identity of the caller.
+    credential: Arc<str>,
     stage: Stage,
     /// The sequence numbers of pings that wait for a pong.
     pings: VecDeque<i64>,
     last_ping: i64,
-    acks: Acks,
+    last_acked: Revision,
     rate_limit: RateLimit,
 }
 
@@ -73,15 +74,16 @@ struct FollowerStream {
 }
 
 impl FollowerSession {
-    /// The session of a new stream.
-    pub fn new(node: Arc<CheckNode>) -> Self {
+    /// The session of a new stream of the caller with identity `credential`.
+    pub fn new(node: Arc<CheckNode>, credential: Arc<str>) -> Self {
         let rate_limit = RateLimit::new(node.boot_time());
         Self {
             node,
+            credential,
             stage: Stage::New,
             pings: VecDeque::new(),
             last_ping: 0,
-            acks: Acks::default(),
+            last_acked: 0,
             rate_limit,
         }
     }
@@ -94,28 +96,26 @@ impl FollowerSession {
         self.rate_limit.take_message(now)?;
         let Some(stream) = self.stream() else { return self.receive_first(message) };
         let FollowerStream { node_id, id, .. } = stream;
-        self.node.with_state(|state| state.followers.record_message(node_id, id, now));
+        self.node.with_state(|state| {
+            state.followers.record_message(node_id, id, state.applied_times, now);
+        });
         match message {
             ToUpstream::Hello(_) => return Err(SessionEnd::SecondHello),
             ToUpstream::Ping { seq } if seq <= self.last_ping => {
                 return Err(SessionEnd::WrongPing { last: self.last_ping, found: seq });
             }
             ToUpstream::Ping { seq } => {
-                self.acks.require(self.sent(), self.ack_timeout(now), now)?;
+                self.require_acks(node_id, now)?;
                 self.last_ping = seq;
                 if self.pings.len() == PINGS_MAX {
                     self.pings.pop_front();
                 }
                 self.pings.push_back(seq);
             }
-            ToUpstream::Ack(ack) => {
-                self.acks.record(ack.revision, self.sent())?;
-                self.node.with_state(|state| state.followers.record_ack(node_id, id, ack));
+            ToUpstream::Ack(revision) => {
+                self.check_ack(revision)?;
+                self.node.with_state(|state| state.followers.record_ack(node_id, id, revision));
                 self.node.notify_acks();
-            }
-            ToUpstream::Report(infos) => {
-                self.rate_limit.take_report(now)?;
-                self.node.with_state(|state| state.followers.record_report(node_id, id, infos));
             }
             ToUpstream::Leave => {
                 self.node.with_state(|state| state.followers.leave(node_id, id));
@@ -146,22 +146,11 @@ impl FollowerSession {
                 Ok(())
             }
             // Nothing was sent yet that the follower could acknowledge.
-            (Stage::Greeting(_), ToUpstream::Ack(ack)) if ack.revision > 0 => {
-                Err(SessionEnd::WrongAck { least: 0, most: 0, found: ack.revision })
+            (Stage::Greeting(_), ToUpstream::Ack(found)) if found > 0 => {
+                Err(SessionEnd::WrongAck { least: 0, most: 0, found })
             }
             _ => Ok(()),
         }
-    }
-
-    /// How long a follower with leases may take to acknowledge a revision; `None` while this node
-    /// has no lease to grant.
-    ///
-    /// A follower must first have time to disconnect its own followers that do not acknowledge. So
-    /// the closer a node is to the replica, the longer is the timeout.
-    fn ack_timeout(&self, now: BootTime) -> Option<Duration> {
-        let lease = self.node.view().lease.filter(|lease| lease.is_valid(now))?;
-        let hops = (PATH_MAX + 2).saturating_sub(self.node.path().len());
-        Some(lease.max_staleness.saturating_mul(2 * u32::try_from(hops).unwrap_or(u32::MAX / 2)))
     }
 
     /// The last revision that was sent to the follower, and that the follower may acknowledge.
@@ -241,9 +230,13 @@ impl FollowerSession {
 
     fn welcome(&mut self, hello: &Hello) -> Result<ToFollower, SessionEnd> {
         let node_id = hello.node_id;
-        let (id, received_at) =
-            self.node.with_state(|state| (state.followers.connect(hello, state.now), state.now));
-        let id = id.ok_or(SessionEnd::TooMany)?;
+        let delay_max = self.delay_max();
+        let (id, received_at) = self.node.with_state(|state| {
+            let StateGuard { followers, applied_times, now, .. } = state;
+            followers.count_delays(applied_times, now);
+            (followers.connect(hello, &self.credential, delay_max, now), now)
+        });
+        let id = id?;
         let stream = FollowerStream { node_id, id, generation: self.node.generation() };
         let lease_received_at = hello.lease_age.map(|age| received_at - lower_bound(age));
         let request = ResumeRequest { position: hello.position, received_at, lease_received_at };
@@ -353,15 +346,17 @@ impl Drop for FollowerSession {
     }
 }
 
-/// Serves a follower until the stream ends, or the follower leaves or violates the protocol.
+/// Serves a follower until the stream ends, or the follower leaves or violates the protocol. The
+/// identity of the caller is `credential`.
 pub async fn serve<E>(
     node: Arc<CheckNode>,
+    credential: Arc<str>,
     incoming: impl Stream<Item = Result<ToUpstream, E>>,
     outgoing: mpsc::Sender<ToFollower>,
 ) -> Result<(), SessionEnd> {
     let mut incoming = pin!(incoming);
     let mut progress = node.watch();
-    let mut session = FollowerSession::new(node);
+    let mut session = FollowerSession::new(node, credential);
     let mut next = None;
     loop {
         if next.is_none() {

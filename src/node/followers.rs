@@ -1,18 +1,24 @@
 //! The followers of a node, with leases and acknowledgements. Pure: time is an argument.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 
 use crate::{
     domain::{Ack, BootTime, NodeId, NodeInfo, NodeKind, Revision},
     node::{
+        applied_times::AppliedTimes,
+        delays::Delays,
         lease::{Lease, grantor_bound},
-        message::{FOLLOWERS_MAX, Hello, REPORT_MAX, ToFollower},
+        message::{FOLLOWERS_MAX, Hello, ToFollower},
         snapshot_transfer::SnapshotTransfer,
     },
 };
 
 /// How long an expired follower is still reported as lapsed, in lease durations.
 const REPORTED_LEASES: u32 = 1;
+
+/// How long a follower may take to acknowledge a change before that counts as a delay: this part of
+/// a lease.
+const PROMPT_PARTS: u32 = 4;
 
 /// Identifies one stream of a follower. Each stream has another id.
 pub type StreamId = u64;
@@ -25,23 +31,37 @@ pub struct Followers {
     /// Snapshots that are being sent. The node owns the transfers, not the streams, so a stalled
     /// stream cannot keep the memory of a snapshot.
     transfers: BTreeMap<StreamId, SnapshotTransfer>,
+    delays: Delays,
+}
+
+/// Why a follower gets no slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoSlot {
+    /// The node has the maximum number of followers.
+    TooMany,
+    /// The node id belongs to a follower with another credential.
+    OtherCredential,
+    /// Followers with this credential have delayed changes for too long.
+    Excluded,
 }
 
 #[derive(Debug)]
 struct Follower {
     version: String,
+    /// The identity of the caller that first used the node id.
+    credential: Arc<str>,
     /// The current stream; `None` while the follower is disconnected.
     stream: Option<StreamId>,
-    acked: Ack,
+    acked: Revision,
     /// The time at which all leases of the follower have expired; `None` without any lease so far.
     expires_at: Option<BootTime>,
+    /// Since when the follower has both the current stream and a lease, and must acknowledge.
+    ack_due_since: BootTime,
     /// The lifetime of the latest lease.
     max_staleness: Duration,
     last_message_at: BootTime,
     /// The age of the latest lease at the time of the grant.
     lease_age: Option<Duration>,
-    /// The nodes that follow this follower.
-    report: Vec<NodeInfo>,
 }
 
 impl Follower {
@@ -56,15 +76,35 @@ impl Follower {
             |expires_at: BootTime| expires_at + self.max_staleness * REPORTED_LEASES;
         self.stream.is_some() || self.expires_at.is_some_and(|at| now < reported_until(at))
     }
+
+    /// The time in which the follower has delayed a change, beyond what is prompt.
+    fn delay(&self, applied_times: &AppliedTimes, now: BootTime) -> Option<Range<BootTime>> {
+        let since = applied_times.get(self.acked + 1)?.max(self.ack_due_since);
+        let from = since + self.max_staleness / PROMPT_PARTS;
+        Some(from..self.expires_at?.min(now)).filter(|delay| !delay.is_empty())
+    }
 }
 
 impl Followers {
-    /// Opens a stream for a follower, and replaces an earlier stream. `None` if the node has too
-    /// many followers.
-    pub fn connect(&mut self, hello: &Hello, now: BootTime) -> Option<StreamId> {
+    /// Opens a stream for a follower, and replaces an earlier stream of the same credential. Fails
+    /// if the followers of the credential have delayed changes for `delay_max`.
+    pub fn connect(
+        &mut self,
+        hello: &Hello,
+        credential: &Arc<str>,
+        delay_max: Option<Duration>,
+        now: BootTime,
+    ) -> Result<StreamId, NoSlot> {
         self.by_node.retain(|_, follower| follower.is_recent(now));
-        if self.by_node.len() >= FOLLOWERS_MAX && !self.by_node.contains_key(&hello.node_id) {
-            return None;
+        let known = self.by_node.get(&hello.node_id);
+        if known.is_some_and(|known| known.credential != *credential) {
+            return Err(NoSlot::OtherCredential);
+        }
+        if delay_max.is_some_and(|delay_max| self.delays.total(credential, now) >= delay_max) {
+            return Err(NoSlot::Excluded);
+        }
+        if self.by_node.len() >= FOLLOWERS_MAX && known.is_none() {
+            return Err(NoSlot::TooMany);
         }
         self.last_stream += 1;
         let known = self.by_node.remove(&hello.node_id);
@@ -72,16 +112,17 @@ impl Followers {
         let max_staleness = known.map_or(Duration::ZERO, |known| known.max_staleness);
         let follower = Follower {
             version: hello.version.clone(),
+            credential: Arc::clone(credential),
             stream: Some(self.last_stream),
-            acked: Ack { revision: 0, nodes: 1, nodes_lapsed: 0 },
+            acked: 0,
             expires_at,
+            ack_due_since: now,
             max_staleness,
             last_message_at: now,
             lease_age: None,
-            report: Vec::new(),
         };
         self.by_node.insert(hello.node_id, follower);
-        Some(self.last_stream)
+        Ok(self.last_stream)
     }
 
     /// Whether `stream` is the current stream of the follower.
@@ -111,7 +152,7 @@ impl Followers {
     pub fn reset(&mut self) {
         self.transfers.clear();
         for follower in self.by_node.values_mut() {
-            follower.acked.revision = 0;
+            follower.acked = 0;
             follower.stream = None;
         }
     }
@@ -142,26 +183,57 @@ impl Followers {
         self.transfers.retain(|_, transfer| !transfer.is_stalled(now));
     }
 
+    // === delays ===
+
+    /// Counts how long all followers have delayed changes. Call before [`Self::connect`].
+    pub fn count_delays(&mut self, applied_times: &AppliedTimes, now: BootTime) {
+        self.delays.prune(now);
+        for follower in self.by_node.values() {
+            if let Some(delay) = follower.delay(applied_times, now) {
+                self.delays.add(&follower.credential, &delay);
+            }
+        }
+    }
+
+    /// Whether a follower delays a change, after the followers of its credential have delayed
+    /// changes for `delay_max`.
+    pub fn is_overdue(
+        &self,
+        node_id: NodeId,
+        applied_times: &AppliedTimes,
+        delay_max: Duration,
+        now: BootTime,
+    ) -> bool {
+        self.by_node.get(&node_id).is_some_and(|follower| {
+            follower.delay(applied_times, now).is_some_and(|delay| delay.end == now)
+                && self.delays.total(&follower.credential, now) >= delay_max
+        })
+    }
+
     // === messages of followers ===
 
-    /// Records that a follower has sent a message.
-    pub fn record_message(&mut self, node_id: NodeId, stream: StreamId, now: BootTime) {
-        if let Some(follower) = self.current(node_id, stream) {
+    /// Records that a follower has sent a message, and counts how long the follower has delayed
+    /// changes until then.
+    pub fn record_message(
+        &mut self,
+        node_id: NodeId,
+        stream: StreamId,
+        applied_times: &AppliedTimes,
+        now: BootTime,
+    ) {
+        let follower = self.by_node.get_mut(&node_id);
+        if let Some(follower) = follower.filter(|follower| follower.stream == Some(stream)) {
             follower.last_message_at = now;
+            if let Some(delay) = follower.delay(applied_times, now) {
+                self.delays.add(&follower.credential, &delay);
+            }
         }
     }
 
     /// Records an acknowledgement, which includes the followers of the follower.
-    pub fn record_ack(&mut self, node_id: NodeId, stream: StreamId, ack: Ack) {
+    pub fn record_ack(&mut self, node_id: NodeId, stream: StreamId, revision: Revision) {
         if let Some(follower) = self.current(node_id, stream) {
-            follower.acked = ack;
-        }
-    }
-
-    /// Records the nodes that follow the follower.
-    pub fn record_report(&mut self, node_id: NodeId, stream: StreamId, report: Vec<NodeInfo>) {
-        if let Some(follower) = self.current(node_id, stream) {
-            follower.report = report;
+            follower.acked = revision;
         }
     }
 
@@ -175,6 +247,9 @@ impl Followers {
         now: BootTime,
     ) {
         let Some(follower) = self.current(node_id, stream) else { return };
+        if !follower.holds_lease(now) {
+            follower.ack_due_since = now;
+        }
         let expires_at = lease.valid_from + grantor_bound(lease.max_staleness);
         follower.expires_at = follower.expires_at.max(Some(expires_at));
         follower.max_staleness = lease.max_staleness;
@@ -183,20 +258,20 @@ impl Followers {
 
     // === acknowledgement ===
 
-    /// The acknowledgement of a node at `applied`, including all followers.
+    /// The acknowledgement of a node at `applied`, including all followers. A follower counts as
+    /// one node, together with the nodes that follow it: this node cannot verify their number.
     pub fn ack(&self, applied: Revision, now: BootTime) -> Ack {
         let mut ack = Ack { revision: applied, nodes: 1, nodes_lapsed: 0 };
         for follower in self.by_node.values().filter(|follower| follower.holds_lease(now)) {
-            ack.revision = ack.revision.min(follower.acked.revision);
+            ack.revision = ack.revision.min(follower.acked);
         }
         for follower in self.by_node.values() {
-            let is_behind = follower.acked.revision < ack.revision;
+            let is_behind = follower.acked < ack.revision;
             let is_active = follower.stream.is_some() || follower.holds_lease(now);
             if !is_behind && is_active {
-                ack.nodes = ack.nodes.saturating_add(follower.acked.nodes);
-                ack.nodes_lapsed = ack.nodes_lapsed.saturating_add(follower.acked.nodes_lapsed);
+                ack.nodes += 1;
             } else if is_behind && follower.expires_at.is_some() && follower.is_recent(now) {
-                ack.nodes_lapsed = ack.nodes_lapsed.saturating_add(1);
+                ack.nodes_lapsed += 1;
             }
         }
         ack
@@ -206,7 +281,7 @@ impl Followers {
     /// follower behind `applied`.
     pub fn next_expiry(&self, applied: Revision, now: BootTime) -> Option<BootTime> {
         let delays_ack =
-            |follower: &&Follower| follower.acked.revision < applied && follower.holds_lease(now);
+            |follower: &&Follower| follower.acked < applied && follower.holds_lease(now);
         let delaying = self.by_node.values().filter(delays_ack);
         delaying.filter_map(|follower| follower.expires_at).min()
     }
@@ -223,26 +298,25 @@ impl Followers {
         self.by_node.values().filter(|follower| follower.stream.is_some()).count()
     }
 
-    /// The followers that are connected or hold a lease, and the nodes that follow these. At most
-    /// [`REPORT_MAX`].
-    pub fn infos(&self, upstream: NodeId, now: BootTime) -> Vec<NodeInfo> {
+    /// The followers that are connected or hold a lease. Nodes that follow these are unknown here:
+    /// a statement of a follower about other nodes could not be verified.
+    pub fn infos(&self, this_node: NodeId, now: BootTime) -> Vec<NodeInfo> {
         let is_active = |(_, follower): &(&NodeId, &Follower)| {
             follower.stream.is_some() || follower.holds_lease(now)
         };
-        let infos = self.by_node.iter().filter(is_active).flat_map(|(node_id, follower)| {
+        let info = |(node_id, follower): (&NodeId, &Follower)| {
             let silent_for = now.since(follower.last_message_at);
-            let info = NodeInfo {
+            NodeInfo {
                 node_id: *node_id,
                 kind: NodeKind::Sidecar,
                 version: follower.version.clone(),
-                upstream: Some(upstream),
-                revision: follower.acked.revision,
+                upstream: Some(this_node),
+                revision: follower.acked,
                 lease_age: follower.lease_age.map(|age| age + silent_for),
                 silent_for,
-            };
-            std::iter::once(info).chain(follower.report.iter().cloned())
-        });
-        infos.take(REPORT_MAX).collect()
+            }
+        };
+        self.by_node.iter().filter(is_active).map(info).collect()
     }
 
     fn current(&mut self, node_id: NodeId, stream: StreamId) -> Option<&mut Follower> {

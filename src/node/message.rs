@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     domain::{
-        Ack, Event, EventKind, GrantTerms, LockTerms, NodeId, NodeInfo, Now, Position, Revision,
-        TenantId, Time, TokenKey,
+        Event, EventKind, GrantTerms, LockTerms, NodeId, Now, Position, Revision, TenantId, Time,
+        TokenKey,
     },
     store::Retained,
 };
@@ -16,8 +16,6 @@ use crate::{
 pub const PROTOCOL: u32 = 1;
 /// Maximum number of nodes between a sidecar and the database. Each hop makes leases older.
 pub const PATH_MAX: usize = 4;
-/// Maximum number of nodes in one report.
-pub const REPORT_MAX: usize = 1_000;
 /// Maximum number of followers of one node.
 pub const FOLLOWERS_MAX: usize = 4_096;
 /// Maximum rate of a follower's messages, and the size of a burst.
@@ -34,10 +32,7 @@ pub enum ToUpstream {
         seq: i64,
     },
     /// The follower, and all nodes that follow it, answer checks from this revision or a later one.
-    Ack(Ack),
-    /// The nodes that follow the follower. For operators only: the protocol does not depend on
-    /// reports.
-    Report(Vec<NodeInfo>),
+    Ack(Revision),
     /// The follower has stopped answering checks, and no node that follows it holds a lease.
     Leave,
 }

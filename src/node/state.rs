@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use crate::{
     domain::{Ack, BootTime, NodeId},
-    node::{change_buffer::ChangeBuffer, followers::Followers, lease::LeaseTracker, view::View},
+    node::{
+        applied_times::AppliedTimes, change_buffer::ChangeBuffer, followers::Followers,
+        lease::LeaseTracker, view::View,
+    },
 };
 
 /// Everything that changes together with the view.
@@ -14,6 +17,7 @@ pub(super) struct NodeState {
     pub(super) followers: Followers,
     /// `None` while the node has no snapshot.
     pub(super) change_buffer: Option<ChangeBuffer>,
+    pub(super) applied_times: AppliedTimes,
     /// The path from the upstream to the replica, both included.
     pub(super) upstream_path: Vec<NodeId>,
 }
@@ -22,6 +26,7 @@ pub(super) struct NodeState {
 pub(super) struct StateGuard<'a> {
     pub(super) followers: &'a mut Followers,
     pub(super) change_buffer: Option<&'a ChangeBuffer>,
+    pub(super) applied_times: &'a AppliedTimes,
     pub(super) view: Arc<View>,
     pub(super) now: BootTime,
 }

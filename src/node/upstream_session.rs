@@ -1,21 +1,17 @@
 //! Follows another node: receives its log, renews leases with pings, and acknowledges changes.
 //!
-//! The state machine is [`UpstreamSession`]. [`follow`] drives the session of one upstream, and
-//! [`run`] moves from one upstream to the next.
+//! The state machine is [`UpstreamSession`], driven by [`follow`].
 
-use std::{fmt, pin::pin, sync::Arc, time::Duration};
+use std::{fmt::Debug, pin::pin, sync::Arc, time::Duration};
 
-use async_trait::async_trait;
-use futures::{Stream, StreamExt, stream::BoxStream};
+use futures::{Stream, StreamExt};
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep_until},
 };
-use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
 
 use crate::{
-    domain::{Ack, BootTime, NodeInfo},
+    domain::{BootTime, Revision},
     node::{
         check_node::CheckNode,
         lease::EARLY_RENEWAL_PAUSE,
@@ -28,27 +24,10 @@ use crate::{
 const PINGS_PER_LEASE: u32 = 10;
 /// Interval of pings before the lease duration is known.
 const FIRST_PING_INTERVAL: Duration = Duration::from_millis(100);
-/// How long the upstream may be silent before the lease duration is known.
+/// How long the upstream may be silent before the lease duration is known. Less, but at least the
+/// minimum, if there are others and the duration of earlier leases is known.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(3);
-/// Interval of reports about the followers of this node.
-const REPORT_INTERVAL: Duration = Duration::from_secs(5);
-/// Pause before the next upstream is tried. Doubles from the minimum to the maximum.
-const BACK_OFF_MIN: Duration = Duration::from_millis(50);
-const BACK_OFF_MAX: Duration = Duration::from_secs(1);
-/// How long a stopping node waits until the upstream has read the leave message.
-const LEAVE_TIMEOUT: Duration = Duration::from_millis(500);
-/// Capacity of the queue of messages to the upstream.
-const OUTGOING_CAPACITY: usize = 64;
-
-/// A node that can be followed. The `Debug` form is a name for logs and errors.
-#[async_trait]
-pub trait Upstream: fmt::Debug + Send + Sync {
-    /// Opens a stream to the upstream, which receives the messages of `outgoing`.
-    async fn open(
-        &self,
-        outgoing: mpsc::Receiver<ToUpstream>,
-    ) -> Result<BoxStream<'static, Result<ToFollower, FollowError>>, FollowError>;
-}
+const WELCOME_TIMEOUT_MIN: Duration = Duration::from_millis(250);
 
 /// Why a node cannot follow an upstream, or has stopped following it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -62,8 +41,13 @@ pub enum FollowError {
 }
 
 impl FollowError {
+    /// Whether the upstream has rejected this node.
+    pub(super) fn is_rejection(&self) -> bool {
+        matches!(self, Self::Rejected(_))
+    }
+
     /// Adds the name of the upstream to a rejection.
-    fn at(self, upstream: &dyn Upstream) -> Self {
+    pub(super) fn at(self, upstream: &dyn Debug) -> Self {
         match self {
             Self::Rejected(reason) => Self::Rejected(format!("{upstream:?}: {reason}")),
             lost @ Self::Lost(_) => lost,
@@ -82,23 +66,30 @@ pub struct UpstreamSession {
     /// The snapshot that is being received.
     incoming: Option<Snapshot>,
     max_staleness: Option<Duration>,
+    welcome_timeout: Duration,
     /// Since when the upstream has had no valid lease; `None` while there is one.
     no_lease_since: Option<BootTime>,
     /// Whether there are other upstreams to follow.
     has_others: bool,
-    last_ack: Option<Ack>,
+    last_ack: Option<Revision>,
 }
 
 impl UpstreamSession {
     /// The session of a new stream. A node that `has_others` leaves an upstream that has had no
     /// lease for [`Self::timeout`].
     pub fn new(node: Arc<CheckNode>, has_others: bool) -> Self {
+        let view = node.view();
+        let earlier = view.lease().filter(|_| has_others);
+        let welcome_timeout = earlier.map_or(WELCOME_TIMEOUT, |lease| {
+            (lease.max_staleness / 2).clamp(WELCOME_TIMEOUT_MIN, WELCOME_TIMEOUT)
+        });
         Self {
             node,
             is_welcome: false,
             is_confirmed: false,
             incoming: None,
             max_staleness: None,
+            welcome_timeout,
             no_lease_since: None,
             has_others,
             last_ack: None,
@@ -129,13 +120,13 @@ impl UpstreamSession {
 
     /// The acknowledgement, if it has changed and the node may acknowledge.
     pub fn ack(&mut self) -> Option<ToUpstream> {
-        let ack = self.node.ack();
-        let is_new = self.last_ack.is_none_or(|last| last != ack && last.revision <= ack.revision);
+        let revision = self.node.ack().revision;
+        let is_new = self.last_ack.is_none_or(|last| last < revision);
         if !is_new || !self.is_confirmed || !self.is_welcome || self.incoming.is_some() {
             return None;
         }
-        self.last_ack = Some(ack);
-        Some(ToUpstream::Ack(ack))
+        self.last_ack = Some(revision);
+        Some(ToUpstream::Ack(revision))
     }
 
     // === messages from the upstream ===
@@ -231,7 +222,7 @@ impl UpstreamSession {
     /// How long the upstream may be silent. Half a lease leaves time to get a lease from another
     /// upstream.
     pub fn timeout(&self) -> Duration {
-        self.max_staleness.map_or(WELCOME_TIMEOUT, |span| span / 2)
+        self.max_staleness.map_or(self.welcome_timeout, |span| span / 2)
     }
 }
 
@@ -249,8 +240,7 @@ pub async fn follow(
     let mut incoming = pin!(incoming);
     let mut session = UpstreamSession::new(Arc::clone(node), has_others);
     let mut acks = node.watch_acks();
-    let (mut last_message_at, mut next_report_at) =
-        (Instant::now(), Instant::now() + REPORT_INTERVAL);
+    let mut last_message_at = Instant::now();
     let (mut next_ping_at, mut last_ping_at) = (Instant::now(), Instant::now());
     let closed = |_| FollowError::Lost("the upstream has closed the stream".into());
     if let Err(error) = outgoing.try_send(session.hello()).map_err(closed) {
@@ -277,13 +267,6 @@ pub async fn follow(
                 if let Ok(permit) = outgoing.try_reserve() {
                     permit.send(session.ping());
                 }
-                if next_report_at <= Instant::now() {
-                    next_report_at = Instant::now() + REPORT_INTERVAL;
-                    let report: Vec<NodeInfo> = node.followers();
-                    if !report.is_empty() {
-                        let _ = outgoing.try_send(ToUpstream::Report(report));
-                    }
-                }
             }
             () = sleep_until(last_message_at + session.timeout()) => {
                 return FollowError::Lost("the upstream does not respond".into());
@@ -300,60 +283,4 @@ pub async fn follow(
             return closed(error);
         }
     }
-}
-
-/// Follows the upstreams in turn, until stopped. Fails only if all upstreams reject this node
-/// before the first snapshot. Then the configuration must be corrected.
-pub async fn run(
-    node: Arc<CheckNode>,
-    upstreams: Vec<Arc<dyn Upstream>>,
-    stop: CancellationToken,
-) -> Result<(), FollowError> {
-    let mut back_off = BACK_OFF_MIN;
-    // The number of consecutive rejections.
-    let mut rejections = 0;
-    for upstream in upstreams.iter().cycle() {
-        let started_at = Instant::now();
-        let (outgoing, to_send) = mpsc::channel(OUTGOING_CAPACITY);
-        let to_leave = outgoing.clone();
-        let stream = async {
-            match upstream.open(to_send).await {
-                Ok(incoming) => {
-                    let has_others = upstreams.len() > 1;
-                    follow(&node, incoming, outgoing, has_others).await.at(upstream.as_ref())
-                }
-                Err(error) => error,
-            }
-        };
-        let mut stream = pin!(stream);
-        let Some(error) = stop.run_until_cancelled(stream.as_mut()).await else {
-            // While a follower holds a lease from this node, this node must not leave. The upstream
-            // then waits until that lease expires.
-            if node.step_down() {
-                let _ = to_leave.try_send(ToUpstream::Leave);
-                // The upstream reads the message, and ends the stream.
-                let _ = timeout(LEAVE_TIMEOUT, stream).await;
-            }
-            return Ok(());
-        };
-        let is_rejected = matches!(error, FollowError::Rejected(_)) && node.position().is_none();
-        rejections = if is_rejected { rejections + 1 } else { 0 };
-        if rejections == upstreams.len() {
-            return Err(error);
-        }
-        warn!(?upstream, %error, "cannot follow, trying the next");
-        if started_at.elapsed() > BACK_OFF_MAX {
-            back_off = BACK_OFF_MIN;
-        }
-        // The pause depends on the node id, so that nodes that lose the same upstream do not
-        // reconnect all at once.
-        let share = u32::from(node.id().0.as_bytes()[15]);
-        let pause = back_off / 2 + back_off * share / (2 * u32::from(u8::MAX));
-        back_off = (back_off * 2).min(BACK_OFF_MAX);
-        if stop.run_until_cancelled(sleep(pause)).await.is_none() {
-            return Ok(());
-        }
-    }
-    info!("there is no upstream to follow");
-    Ok(())
 }

@@ -42,6 +42,8 @@ use text::QuotedFields;
 mod limit;
 mod queue;
 mod text;
+#[cfg(test)]
+mod written;
 
 /// The service name in traces.
 const SERVICE_NAME: &str = "support-access";

@@ -19,7 +19,7 @@ use crate::{
         enforcer::EnforcementTotals,
     },
     service::{Service, ServiceError},
-    store::{HistoryEvent, MemberList, StoreError},
+    store::{HistoryEvent, StoreError},
 };
 
 /// How long every caller may wait for enforcement.
@@ -126,18 +126,19 @@ impl Service {
         if let Some(enforced) = self.store.history().enforced(revision).await? {
             return self.complete(revision, time, enforced);
         }
-        // Every node that may still answer from before the change is in this list.
-        let MemberList { max_staleness, .. } = self.store.membership().members().await?;
+        let at = self.node.boot_time();
+        // Every node that may still answer from before the change is in this membership.
+        let max_staleness = self.enforcer.refresh().await?;
         let event = (revision, time.unwrap_or(Time::UNIX_EPOCH));
         let commit = Commit {
             first: revision,
             last: revision,
             time: event.1,
             in_log: self.own_position_in_log(revision).await?.unwrap_or(event),
-            at: self.node.boot_time(),
+            at,
             max_staleness,
         };
-        let (commit, result) = self.enforcer.wait_for(commit, time);
+        let (commit, result) = self.enforcer.wait_for(commit);
         let enforced = self.wait(owner, result, deadline).await;
         let elapsed = time.map_or(Duration::ZERO, |time| between(time, self.now()));
         match enforced {

@@ -1,6 +1,6 @@
 //! The list of check nodes, for operators.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use crate::{
     domain::{NodeInfo, NodeKind, Revision},
@@ -11,7 +11,8 @@ use crate::{
 /// All known check nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckNodeList {
-    /// Each node once: replicas first, then sidecars by their upstream.
+    /// Replicas first, then sidecars by their upstream. A sidecar that moves to another replica may
+    /// appear twice for a short time.
     pub nodes: Vec<NodeInfo>,
     /// The last revision in the log.
     pub head: Revision,
@@ -20,8 +21,9 @@ pub struct CheckNodeList {
 }
 
 impl Service {
-    /// Every replica in the membership, and all followers. The followers of this node come from
-    /// memory, and the followers of other replicas from the latest reports.
+    /// Every replica in the membership, and their followers. The followers of this node come from
+    /// memory, and the followers of other replicas from the latest reports of these replicas. So a
+    /// sidecar can neither invent nor hide a node.
     pub async fn check_nodes(&self) -> Result<CheckNodeList, ServiceError> {
         let members = self.store.membership().members().await?;
         let reports = self.store.membership().read_followers().await?;
@@ -29,17 +31,10 @@ impl Service {
         let own_id = own.node_id;
         let others = members.members.into_iter().filter(|member| member.node_id != own_id);
         let reports = reports.into_iter().filter(|(node_id, _)| *node_id != own_id);
-        let others = others.map(info).chain(reports.flat_map(|(_, followers)| followers));
+        let reports = reports.flat_map(|(_, followers)| followers);
         let head = members.head.revision.max(self.node.revision());
-        let mut nodes = BTreeMap::new();
-        // Two replicas may report a sidecar that has moved. The more recent report is right.
-        for info in std::iter::once(own).chain(self.node.followers()).chain(others) {
-            let known = nodes.entry(info.node_id).or_insert_with(|| info.clone());
-            if info.silent_for < known.silent_for {
-                *known = info;
-            }
-        }
-        let mut nodes: Vec<_> = nodes.into_values().collect();
+        let nodes = std::iter::once(own).chain(others.map(info));
+        let mut nodes: Vec<_> = nodes.chain(self.node.followers()).chain(reports).collect();
         nodes.sort_by_key(|info| (info.kind != NodeKind::Replica, info.upstream));
         Ok(CheckNodeList { nodes, head, max_staleness: members.max_staleness })
     }

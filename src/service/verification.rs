@@ -304,11 +304,14 @@ impl Verification {
         chain_id: &str,
         mismatch: &(dyn Display + Sync),
     ) -> Result<(), Restored> {
-        if self.time_of(pass.head).await != pass.time {
-            return Err(Restored);
-        }
+        self.check_not_restored(pass).await?;
         self.count_break(pass, chain_id, mismatch);
         Ok(())
+    }
+
+    /// Fails if the pass may have read two states of the database.
+    async fn check_not_restored(&self, pass: &Pass) -> Result<(), Restored> {
+        if self.time_of(pass.head).await == pass.time { Ok(()) } else { Err(Restored) }
     }
 
     fn count_break(&self, pass: &mut Pass, chain_id: &str, mismatch: &dyn Display) {

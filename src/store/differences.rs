@@ -23,6 +23,8 @@ pub struct Comparison {
     pub differences: Vec<Difference>,
     /// The number of compared rows.
     pub rows: usize,
+    /// The length of the bodies of the compared events.
+    pub bytes: usize,
     /// Where to continue. `None`: all rows are compared.
     pub next: Option<ComparePosition>,
 }
@@ -58,7 +60,7 @@ impl fmt::Display for DifferenceProblem {
         f.write_str(match self {
             Self::Changed => "the row differs from the last event about it",
             Self::Missing => "the row is missing",
-            Self::Surplus => "no event created the row",
+            Self::Surplus => "no event is about the row",
             Self::Forged => "no replica wrote the event as it is",
         })
     }
@@ -66,5 +68,5 @@ impl fmt::Display for DifferenceProblem {
 
 impl Comparison {
     /// There are no rows.
-    pub const NONE: Self = Self { differences: Vec::new(), rows: 0, next: None };
+    pub const NONE: Self = Self { differences: Vec::new(), rows: 0, bytes: 0, next: None };
 }

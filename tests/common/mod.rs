@@ -7,5 +7,6 @@ pub mod backend;
 pub mod later;
 pub mod postgres;
 pub mod proxy;
+pub mod requests;
 pub mod server;
 pub mod terminal;

@@ -3,11 +3,11 @@
 
 use std::{
     ffi::OsStr,
-    io::{BufRead, BufReader, Read},
     net::SocketAddr,
+    os::unix::fs::MetadataExt,
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::mpsc::{Receiver, channel},
     thread,
     time::{Duration, Instant},
 };
@@ -27,6 +27,8 @@ use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
+#[path = "log_lines.rs"]
+mod log_lines;
 #[path = "watchdog.rs"]
 mod watchdog;
 
@@ -40,6 +42,7 @@ pub struct Launch {
     command: Command,
     name: String,
     listens: bool,
+    pub upstreams: Vec<String>,
     /// See [`Launch::log_unread_until`].
     unread_until: Option<Receiver<()>>,
 }
@@ -53,6 +56,7 @@ struct Process(Child);
 struct Starting {
     process: Process,
     name: String,
+    upstreams: Vec<String>,
     logs: Receiver<String>,
 }
 
@@ -64,6 +68,8 @@ pub struct Server {
     pub name: String,
     /// The gRPC URLs of TCP ports or Unix sockets, in the order of the flags.
     pub urls: Vec<String>,
+    /// The URLs that the server follows.
+    pub upstreams: Vec<String>,
     /// The address of the HTTP server.
     pub http: SocketAddr,
     /// The time of the `listening` log line, by the server's clock.
@@ -91,14 +97,16 @@ impl Launch {
 
     /// A sidecar that follows the first available upstream in `upstreams`.
     pub fn sidecar(upstreams: &[&str]) -> Self {
-        let launch = Self::new("sidecar", "sidecar");
+        let mut launch = Self::new("sidecar", "sidecar");
+        launch.upstreams = upstreams.iter().map(|&url| url.to_owned()).collect();
         upstreams.iter().fold(launch, |launch, url| launch.flags(&["--upstream", url]))
     }
 
     fn new(subcommand: &str, name: &str) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_support-access"));
         command.args([subcommand, "--metrics-listen", "127.0.0.1:0", "--log-format", "json"]);
-        Self { command, name: name.into(), listens: false, unread_until: None }
+        let (name, upstreams) = (name.into(), Vec::new());
+        Self { command, name, listens: false, upstreams, unread_until: None }
     }
 
     /// Sets the name that prefixes the server's log lines.
@@ -121,6 +129,28 @@ impl Launch {
     /// Also listens on a free loopback port.
     pub fn on_port(self) -> Self {
         Self { listens: true, ..self.flags(&["--listen", "127.0.0.1:0"]) }
+    }
+
+    /// Listens on this address.
+    pub fn on_address(self, address: &str) -> Self {
+        Self { listens: true, ..self.flags(&["--listen", address]) }
+    }
+
+    /// Resolves names with this file instead of `/etc/hosts`, in a mount namespace.
+    pub fn with_hosts(self, hosts: &Path) -> Self {
+        let mut command = Command::new("unshare");
+        command.arg("--mount");
+        if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
+            command.args(["--user", "--map-root-user"]);
+        }
+        // The shell replaces itself, so signals reach the server.
+        let script = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+        command.args(["sh", "-c", script]).arg(hosts).arg(self.command.get_program());
+        command.args(self.command.get_args());
+        for (name, value) in self.command.get_envs() {
+            command.env(name, value.unwrap_or_default());
+        }
+        Self { command, ..self }
     }
 
     /// Sets an environment variable.
@@ -161,7 +191,7 @@ impl Launch {
     }
 
     fn spawn(self) -> Starting {
-        let Self { mut command, name, unread_until, .. } =
+        let Self { mut command, name, upstreams, unread_until, .. } =
             if self.listens { self } else { self.on_port() };
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut process = Process(command.spawn().unwrap());
@@ -169,8 +199,8 @@ impl Launch {
         let stderr = process.0.stderr.take().unwrap();
         let (sender, logs) = channel();
         let prefix = name.clone();
-        thread::spawn(move || read_lines(&prefix, stderr, &sender, unread_until));
-        Starting { process, name, logs }
+        thread::spawn(move || log_lines::read(&prefix, stderr, &sender, unread_until));
+        Starting { process, name, upstreams, logs }
     }
 }
 
@@ -192,7 +222,7 @@ impl Starting {
                 (Some(socket), _) if socket.starts_with("unix:") => urls.push(socket.to_owned()),
                 (Some(address), _) => urls.push(format!("http://{address}")),
                 (None, Some(http)) => {
-                    let Self { process, name, logs } = self;
+                    let Self { process, name, upstreams, logs } = self;
                     let logs = Mutex::new(logs);
                     let http = http.parse().unwrap();
                     let started_at = line["timestamp"].as_str().unwrap().to_owned();
@@ -200,6 +230,7 @@ impl Starting {
                         process,
                         name,
                         urls,
+                        upstreams,
                         http,
                         started_at,
                         startup_logs,
@@ -365,22 +396,4 @@ pub async fn eventually(description: &str, mut is_true: impl AsyncFnMut() -> boo
 fn signal(name: &str, pid: u32) {
     let status = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status();
     assert!(status.unwrap().success(), "process {pid} is running");
-}
-
-fn read_lines(
-    name: &str,
-    stderr: impl Read,
-    sender: &Sender<String>,
-    mut unread_until: Option<Receiver<()>>,
-) {
-    for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-        // The test runner shows this output if the test fails.
-        eprintln!("{name}: {line}");
-        let is_last_at_start = line.contains("\"listening\"") && line.contains("\"metrics\"");
-        let _ = sender.send(line);
-        if is_last_at_start && let Some(resumed) = unread_until.take() {
-            // Returns when the sender is dropped.
-            let _ = resumed.recv();
-        }
-    }
 }

@@ -5,4 +5,4 @@ mod expected_state;
 mod kill;
 mod outage;
 
-use crate::common::{backend, postgres, server};
+use crate::common::{backend, postgres, requests, server};

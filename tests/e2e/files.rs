@@ -6,14 +6,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use support_access::api::proto::v1::{
-    AccessCheck, AccessLevel, AgentKind, CheckAccessRequest, DecisionReason, GrantAccessRequest,
-    ListGrantsRequest,
-};
+use support_access::api::proto::v1::{DecisionReason, ListGrantsRequest};
 use tempfile::TempDir;
 use tonic::{Code, Status};
 
-use crate::common::server::{Launch, Outcome, Server, eventually, is_serving};
+use crate::common::{
+    requests::{check_request, grant_request},
+    server::{Launch, Outcome, Server, eventually, is_serving},
+};
 
 /// A directory with a SQLite database.
 struct Database {
@@ -58,14 +58,7 @@ impl Database {
 }
 
 async fn grant(server: &Server) -> Result<String, Status> {
-    let request = GrantAccessRequest {
-        tenant_id: "acme".into(),
-        group_id: "support".into(),
-        access_level: AccessLevel::ReadOnly.into(),
-        until_revoked: true,
-        ..Default::default()
-    };
-    let granted = server.admin().await.grant_access(request).await?;
+    let granted = server.admin().await.grant_access(grant_request("acme")).await?;
     Ok(granted.into_inner().grant.unwrap().grant_id)
 }
 
@@ -75,16 +68,14 @@ async fn count_grants(server: &Server) -> usize {
 }
 
 async fn check(server: &Server) -> DecisionReason {
-    let check = AccessCheck {
-        tenant_id: "acme".into(),
-        agent_id: "ada".into(),
-        group_ids: vec!["support".into()],
-        required_level: AccessLevel::ReadOnly.into(),
-        agent_kind: AgentKind::Human.into(),
-        on_behalf_of: String::new(),
-    };
-    let request = CheckAccessRequest { check: Some(check), consistency_token: String::new() };
-    server.access().await.check_access(request).await.unwrap().into_inner().reason()
+    server
+        .access()
+        .await
+        .check_access(check_request("acme", ""))
+        .await
+        .unwrap()
+        .into_inner()
+        .reason()
 }
 
 /// Asserts that a server without its files rejects changes at once, and denies checks soon.

@@ -11,8 +11,7 @@ use std::{
 };
 
 use support_access::api::proto::v1::{
-    AccessCheck, AccessLevel, AgentKind, CheckAccessRequest, Decision, EnforcementState,
-    GrantAccessRequest, ListGrantsRequest, RevokeAccessRequest,
+    CheckAccessRequest, Decision, EnforcementState, ListGrantsRequest, RevokeAccessRequest,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -21,32 +20,13 @@ use tokio::{
 };
 use tonic::Code;
 
-use crate::common::server::{Launch, Server, TIMEOUT, eventually, is_serving, wait};
+use crate::common::{
+    requests::{check_request, grant_request},
+    server::{Launch, Server, TIMEOUT, eventually, is_serving, wait},
+};
 
 /// Enough lines to fill the pipe and the queue with a few hundred calls.
 const VERBOSE: [&str; 2] = ["--log", "info,h2=trace"];
-
-fn check() -> CheckAccessRequest {
-    let check = AccessCheck {
-        tenant_id: "acme".into(),
-        agent_id: "ada".into(),
-        group_ids: vec!["support".into()],
-        required_level: AccessLevel::ReadOnly.into(),
-        agent_kind: AgentKind::Human.into(),
-        on_behalf_of: String::new(),
-    };
-    CheckAccessRequest { check: Some(check), consistency_token: String::new() }
-}
-
-fn grant() -> GrantAccessRequest {
-    GrantAccessRequest {
-        tenant_id: "acme".into(),
-        group_id: "support".into(),
-        access_level: AccessLevel::ReadOnly.into(),
-        until_revoked: true,
-        ..Default::default()
-    }
-}
 
 /// The number of dropped lines.
 async fn dropped(server: &Server) -> u64 {
@@ -65,7 +45,7 @@ async fn unread(launch: Launch) -> (Server, Sender<()>) {
     let mut access = server.access().await;
     eventually("the server drops lines", async || {
         for _ in 0..100 {
-            let answered = timeout(TIMEOUT, access.check_access(check())).await;
+            let answered = timeout(TIMEOUT, access.check_access(check_request("acme", ""))).await;
             answered.expect("a check is answered").unwrap();
         }
         dropped(&server).await > 0
@@ -79,9 +59,10 @@ async fn a_log_that_is_not_read_delays_no_call() {
     let (mut server, reading) = unread(Launch::replica("memory:")).await;
     let work = async {
         let mut admin = server.admin().await;
-        let granted = admin.grant_access(grant()).await.unwrap().into_inner().grant.unwrap();
+        let granted =
+            admin.grant_access(grant_request("acme")).await.unwrap().into_inner().grant.unwrap();
         let mut access = server.access().await;
-        let allowed = access.check_access(check()).await.unwrap().into_inner();
+        let allowed = access.check_access(check_request("acme", "")).await.unwrap().into_inner();
         assert_eq!(allowed.decision, i32::from(Decision::Allowed), "{allowed:?}");
         let revoke = RevokeAccessRequest {
             tenant_id: "acme".into(),
@@ -151,7 +132,7 @@ async fn one_caller_can_cause_few_lines() {
         let list = ListGrantsRequest { tenant_id: "acme".into(), ..Default::default() };
         let rejected = admin.list_grants(list).await.unwrap_err();
         assert_eq!(rejected.code(), Code::PermissionDenied);
-        let denied = access.check_access(check()).await.unwrap().into_inner();
+        let denied = access.check_access(check_request("acme", "")).await.unwrap().into_inner();
         assert_eq!(denied.decision, i32::from(Decision::Denied));
         let invalid = access.check_access(CheckAccessRequest::default()).await.unwrap_err();
         assert_eq!(invalid.code(), Code::InvalidArgument);
@@ -183,11 +164,10 @@ async fn one_caller_can_cause_few_lines() {
 async fn changes_and_denials_are_logged_and_allowed_checks_are_not() {
     let mut server = Server::start("memory:");
     let (mut admin, mut access) = (server.admin().await, server.access().await);
-    access.check_access(check()).await.unwrap();
+    access.check_access(check_request("acme", "")).await.unwrap();
     for _ in 0..50 {
-        let granted = admin.grant_access(grant()).await.unwrap().into_inner();
-        let allowed =
-            CheckAccessRequest { consistency_token: granted.consistency_token, ..check() };
+        let granted = admin.grant_access(grant_request("acme")).await.unwrap().into_inner();
+        let allowed = check_request("acme", &granted.consistency_token);
         let allowed = access.check_access(allowed).await.unwrap().into_inner();
         assert_eq!(allowed.decision, i32::from(Decision::Allowed), "{allowed:?}");
     }

@@ -22,4 +22,4 @@ mod sidecars;
 mod silence;
 mod upgrade;
 
-use crate::common::{later, postgres, proxy, server};
+use crate::common::{later, postgres, proxy, requests, server};

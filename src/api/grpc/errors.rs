@@ -250,8 +250,18 @@ impl ErrorReason {
             }
             Self::ChangesNotAcknowledged => (
                 Aborted,
-                "Replication: the follower does not acknowledge changes.",
-                "The follower reconnects by itself.",
+                "Replication: the follower does not acknowledge changes in time.",
+                "Find out why. Meanwhile, the follower may follow another node.",
+            ),
+            Self::NodeIdTaken => (
+                PermissionDenied,
+                "Replication: a follower with another credential uses the node id.",
+                "Restart the follower.",
+            ),
+            Self::FollowersExcluded => (
+                ResourceExhausted,
+                "Replication: followers with the same credential have delayed changes too long.",
+                "Give each sidecar its own credential. The follower retries by itself.",
             ),
         };
         let retry_delay = match self {

@@ -8,12 +8,12 @@ use crate::{
     api::{
         grpc::{
             call::admit,
-            convert::{replication::node_message, timestamps::duration},
+            convert::{ProtoEnum, timestamps::duration},
             status::replica_required,
         },
         proto::v1::{self as pb, check_nodes_server::CheckNodes},
     },
-    domain::NodeInfo,
+    domain::{NodeInfo, Revision},
     service::{Service, nodes::CheckNodeList},
 };
 
@@ -39,14 +39,24 @@ impl CheckNodes for Nodes {
         admit(request)?;
         let service = self.service.as_ref().ok_or_else(replica_required)?;
         let CheckNodeList { nodes, head, max_staleness } = service.check_nodes().await?;
-        let message = |info: NodeInfo| {
-            let lag = (head - info.revision).max(0);
-            node_message(info, lag)
-        };
         Ok(Response::new(pb::ListCheckNodesResponse {
-            check_nodes: nodes.into_iter().map(message).collect(),
+            check_nodes: nodes.into_iter().map(|info| message(info, head)).collect(),
             head_revision: head,
             max_staleness: Some(duration(max_staleness)),
         }))
+    }
+}
+
+fn message(info: NodeInfo, head: Revision) -> pb::CheckNode {
+    let NodeInfo { node_id, kind, version, upstream, revision, lease_age, silent_for } = info;
+    pb::CheckNode {
+        node_id: node_id.to_string(),
+        kind: kind.to_proto(),
+        version,
+        upstream_node_id: upstream.map(|node_id| node_id.to_string()).unwrap_or_default(),
+        revision,
+        lag: (head - revision).max(0),
+        lease_age: lease_age.map(duration),
+        silent_for: Some(duration(silent_for)),
     }
 }

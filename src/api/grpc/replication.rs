@@ -24,7 +24,7 @@ use crate::{
         },
         proto::replication::v1::{self as rpb, replication_server::Replication},
     },
-    domain::{Action, Scope},
+    domain::{Action, Caller, Scope},
     node::{
         CheckNode,
         follower_session::{SessionEnd, serve},
@@ -73,7 +73,7 @@ impl Replication for ReplicationService {
         let permit = self.followers.try_acquire(&caller.identity).ok_or(SessionEnd::TooMany);
         let permit = permit.map_err(Failure::from)?;
         let (node, incoming) = (Arc::clone(&self.node), request.into_inner().boxed());
-        Ok(Response::new(FollowStream::new(node, incoming, permit, caller.valid_for)))
+        Ok(Response::new(FollowStream::new(node, &caller, incoming, permit)))
     }
 }
 
@@ -89,12 +89,13 @@ pub struct FollowStream {
 impl FollowStream {
     fn new(
         node: Arc<CheckNode>,
+        caller: &Caller,
         incoming: BoxStream<'static, Incoming>,
         permit: KeyedPermit<Arc<str>>,
-        valid_for: Option<Duration>,
     ) -> Self {
         let (outgoing, messages) = mpsc::channel(QUEUE_LENGTH);
-        let session = run_session(node, incoming, outgoing);
+        let valid_for = caller.valid_for;
+        let session = run_session(node, Arc::clone(&caller.identity), incoming, outgoing);
         let session = async move {
             match valid_for {
                 Some(limit) => timeout(limit, session).await.unwrap_or(Err(credentials_expired())),
@@ -136,13 +137,14 @@ type Incoming = Result<rpb::FollowRequest, Status>;
 
 async fn run_session(
     node: Arc<CheckNode>,
+    credential: Arc<str>,
     incoming: BoxStream<'static, Incoming>,
     outgoing: mpsc::Sender<ToFollower>,
 ) -> Result<(), Failure> {
     let mut failure = None;
     let messages = parsed(incoming, HELLO_TIMEOUT)
         .map(|message| message.map_err(|found| failure = Some(found)));
-    let ended = serve(node, messages, outgoing).await;
+    let ended = serve(node, credential, messages, outgoing).await;
     match failure {
         Some(failure) => Err(failure),
         None => Ok(ended?),

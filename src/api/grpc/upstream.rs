@@ -1,14 +1,13 @@
 //! The follower side of a stream between check nodes.
 
-use std::{error::Error, fmt, io, iter::successors, time::Duration};
+use std::{error::Error, fmt, io, iter::successors, net::SocketAddr, sync::Arc, time::Duration};
 
-use futures::{
-    StreamExt,
-    stream::{BoxStream, unfold},
-};
+use futures::{StreamExt, stream::unfold};
+use http::Uri;
+use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpStream, lookup_host},
     sync::mpsc,
     time::timeout,
 };
@@ -17,6 +16,7 @@ use tonic::{
     metadata::{AsciiMetadataValue, MetadataMap},
     transport::{Channel, Endpoint},
 };
+use tower::service_fn;
 
 use crate::{
     api::{
@@ -29,7 +29,8 @@ use crate::{
     },
     node::{
         message::{ToFollower, ToUpstream},
-        upstream_session::{FollowError, Upstream},
+        upstream_session::FollowError,
+        upstreams::{Incoming, Upstream, UpstreamName},
     },
 };
 
@@ -55,11 +56,20 @@ const NOT_GRPC: [&str; 4] = [
     "failed to decode Protobuf message",
 ];
 
-/// A check node to follow, by URL. Each stream has a separate connection.
+/// Check nodes to follow, by URL. The host of the URL may have several addresses. TLS verifies the
+/// host, at every address.
+#[derive(Clone)]
 pub struct GrpcUpstream {
     url: String,
     endpoint: Endpoint,
     credentials: ClientCredentials,
+}
+
+/// One of the check nodes. Each stream has a separate connection.
+pub struct GrpcNode {
+    upstream: GrpcUpstream,
+    /// `None`: the URL is the path of a Unix socket.
+    address: Option<SocketAddr>,
 }
 
 impl GrpcUpstream {
@@ -88,19 +98,9 @@ impl GrpcUpstream {
         Ok(Self { url: url.to_owned(), endpoint, credentials: credentials.clone() })
     }
 
-    async fn open_stream(
-        &self,
-        outgoing: mpsc::Receiver<ToUpstream>,
-    ) -> Result<BoxStream<'static, Result<ToFollower, FollowError>>, FollowError> {
-        let endpoint = self.secured().map_err(FollowError::Lost)?;
-        let token = self.credentials.token().map_err(FollowError::Lost)?;
-        let channel = endpoint.connect().await.map_err(|error| {
-            FollowError::Lost(format!("it cannot be reached: {}", plain(&innermost(&error))))
-        })?;
-        match open_on(channel, &self.url, token, outgoing).await {
-            Err(FollowError::Lost(_)) if self.speaks_http1().await => Err(no_server(&self.url)),
-            opened => opened,
-        }
+    /// The node at one address. `None`: at the Unix socket of the URL.
+    pub fn at(&self, address: Option<SocketAddr>) -> GrpcNode {
+        GrpcNode { upstream: self.clone(), address }
     }
 
     /// Reads the credential files. Returns the problems.
@@ -117,14 +117,52 @@ impl GrpcUpstream {
         self.endpoint.clone().tls_config(config).map_err(|error| innermost(&error))
     }
 
+    /// Host and port of the URL; `None` for a Unix socket.
+    fn host_and_port(&self) -> Option<String> {
+        if self.url.starts_with("unix:") {
+            return None;
+        }
+        let uri = self.endpoint.uri();
+        let default = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+        Some(format!("{}:{}", uri.host()?, uri.port_u16().unwrap_or(default)))
+    }
+}
+
+impl GrpcNode {
+    async fn open_stream(
+        &self,
+        outgoing: mpsc::Receiver<ToUpstream>,
+    ) -> Result<Incoming, FollowError> {
+        let GrpcUpstream { url, credentials, .. } = &self.upstream;
+        let endpoint = self.upstream.secured().map_err(FollowError::Lost)?;
+        let token = credentials.token().map_err(FollowError::Lost)?;
+        let channel = self.connect(&endpoint).await.map_err(|error| {
+            FollowError::Lost(format!("it cannot be reached: {}", plain(&innermost(&error))))
+        })?;
+        match open_on(channel, url, token, outgoing).await {
+            Err(FollowError::Lost(_)) if self.speaks_http1().await => Err(no_server(url)),
+            opened => opened,
+        }
+    }
+
+    async fn connect(&self, endpoint: &Endpoint) -> Result<Channel, tonic::transport::Error> {
+        let Some(address) = self.address else { return endpoint.connect().await };
+        let connector = service_fn(move |_: Uri| async move {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            io::Result::Ok(TokioIo::new(stream))
+        });
+        endpoint.connect_with_connector(connector).await
+    }
+
     /// Whether an HTTP/1 server responds, such as the metrics port of a node. Such a server may
     /// close HTTP/2 connections without a response.
     async fn speaks_http1(&self) -> bool {
-        let Some(authority) = self.endpoint.uri().authority() else { return false };
-        let port = authority.port_u16().unwrap_or(80);
+        let authority = self.upstream.endpoint.uri().authority();
+        let Some((authority, address)) = authority.zip(self.address) else { return false };
         let request = format!("GET / HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
         let response = async {
-            let mut stream = TcpStream::connect(format!("{}:{port}", authority.host())).await?;
+            let mut stream = TcpStream::connect(address).await?;
             stream.write_all(request.as_bytes()).await?;
             let mut start = [0; HTTP1.len()];
             stream.read_exact(&mut start).await?;
@@ -140,7 +178,7 @@ pub async fn open_on(
     url: &str,
     token: Option<AsciiMetadataValue>,
     outgoing: mpsc::Receiver<ToUpstream>,
-) -> Result<BoxStream<'static, Result<ToFollower, FollowError>>, FollowError> {
+) -> Result<Incoming, FollowError> {
     let mut client = ReplicationClient::new(channel).max_decoding_message_size(RESPONSE_LENGTH_MAX);
     let requests = unfold(outgoing, async |mut outgoing| {
         let message = outgoing.recv().await?;
@@ -164,12 +202,36 @@ impl fmt::Debug for GrpcUpstream {
     }
 }
 
+impl fmt::Debug for GrpcNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address {
+            Some(address) if self.upstream.may_change() => {
+                write!(f, "{} at {}", self.upstream.url, address.ip())
+            }
+            _ => f.write_str(&self.upstream.url),
+        }
+    }
+}
+
 #[async_trait]
-impl Upstream for GrpcUpstream {
-    async fn open(
-        &self,
-        outgoing: mpsc::Receiver<ToUpstream>,
-    ) -> Result<BoxStream<'static, Result<ToFollower, FollowError>>, FollowError> {
+impl UpstreamName for GrpcUpstream {
+    async fn resolve(&self) -> Result<Vec<Arc<dyn Upstream>>, FollowError> {
+        let node = |address| Arc::new(self.at(address)) as Arc<dyn Upstream>;
+        let Some(host_and_port) = self.host_and_port() else { return Ok(vec![node(None)]) };
+        let addresses = lookup_host(host_and_port).await;
+        let addresses = addresses.map_err(|error| FollowError::Lost(plain(&error.to_string())))?;
+        Ok(addresses.map(|address| node(Some(address))).collect())
+    }
+
+    fn may_change(&self) -> bool {
+        let host_and_port = self.host_and_port();
+        host_and_port.is_some_and(|address| address.parse::<SocketAddr>().is_err())
+    }
+}
+
+#[async_trait]
+impl Upstream for GrpcNode {
+    async fn open(&self, outgoing: mpsc::Receiver<ToUpstream>) -> Result<Incoming, FollowError> {
         let silent = |_| Err(FollowError::Lost("it does not respond".into()));
         timeout(OPEN_TIMEOUT, self.open_stream(outgoing)).await.unwrap_or_else(silent)
     }

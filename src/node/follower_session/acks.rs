@@ -3,45 +3,42 @@
 use std::time::Duration;
 
 use crate::{
-    domain::{BootTime, Revision},
-    node::follower_session::end::SessionEnd,
+    domain::{BootTime, NodeId, Revision},
+    node::{
+        follower_session::{FollowerSession, SessionEnd},
+        message::PATH_MAX,
+    },
 };
 
-#[derive(Debug, Default)]
-pub(super) struct Acks {
-    last: Revision,
-    /// The revision to acknowledge, and the time of the first ping before the acknowledgement.
-    due: Option<(Revision, BootTime)>,
-}
-
-impl Acks {
-    /// Records an acknowledgement of a follower that was sent all revisions up to `sent`.
-    pub(super) fn record(&mut self, found: Revision, sent: Revision) -> Result<(), SessionEnd> {
-        if !(self.last..=sent).contains(&found) {
-            return Err(SessionEnd::WrongAck { least: self.last, most: sent, found });
+impl FollowerSession {
+    /// Fails if the follower acknowledges a revision that was not sent, or goes back.
+    pub(super) fn check_ack(&mut self, found: Revision) -> Result<(), SessionEnd> {
+        let (least, most) = (self.last_acked, self.sent());
+        if !(least..=most).contains(&found) {
+            return Err(SessionEnd::WrongAck { least, most, found });
         }
-        self.last = found;
+        self.last_acked = found;
         Ok(())
     }
 
-    /// Fails if the follower requests a lease, but has not acknowledged a revision within
-    /// `timeout`. Every change waits for a follower with a lease. Without a `timeout`, no lease is
-    /// granted, and the follower need not acknowledge.
-    pub(super) fn require(
-        &mut self,
-        sent: Revision,
-        timeout: Option<Duration>,
-        now: BootTime,
-    ) -> Result<(), SessionEnd> {
-        self.due = self.due.filter(|(revision, _)| *revision > self.last && timeout.is_some());
-        if let Some(timeout) = timeout
-            && sent > self.last
-        {
-            let (revision, since) = *self.due.get_or_insert((sent, now));
-            if now.since(since) > timeout {
-                return Err(SessionEnd::Unacknowledged(revision));
-            }
-        }
-        Ok(())
+    /// Fails if the follower requests a lease, but delays changes. Every change waits for a
+    /// follower with a lease.
+    pub(super) fn require_acks(&self, node_id: NodeId, now: BootTime) -> Result<(), SessionEnd> {
+        let Some(delay_max) = self.delay_max() else { return Ok(()) };
+        let is_overdue = self.node.with_state(|state| {
+            state.followers.is_overdue(node_id, state.applied_times, delay_max, now)
+        });
+        if is_overdue { Err(SessionEnd::Unacknowledged) } else { Ok(()) }
+    }
+
+    /// How long the followers of one credential may delay changes; `None` while this node has had
+    /// no lease to grant.
+    ///
+    /// A follower must first have time to disconnect its own followers that do not acknowledge. So
+    /// the closer a node is to the replica, the longer is the time.
+    pub(super) fn delay_max(&self) -> Option<Duration> {
+        let lease = self.node.view().lease?;
+        let hops = (PATH_MAX + 2).saturating_sub(self.node.path().len());
+        Some(lease.max_staleness.saturating_mul(2 * u32::try_from(hops).unwrap_or(u32::MAX / 2)))
     }
 }

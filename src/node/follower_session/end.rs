@@ -2,7 +2,10 @@
 
 use crate::{
     domain::Revision,
-    node::message::{FOLLOWERS_MAX, MESSAGES_PER_SECOND, PROTOCOL},
+    node::{
+        followers::NoSlot,
+        message::{FOLLOWERS_MAX, MESSAGES_PER_SECOND, PROTOCOL},
+    },
 };
 
 /// Why the upstream has ended a stream.
@@ -46,17 +49,31 @@ pub enum SessionEnd {
     },
     /// The follower exceeds the rate limit.
     #[error(
-        "the follower exceeds the rate limit; send at most {MESSAGES_PER_SECOND} messages and one \
-        report a second"
+        "the follower exceeds the rate limit; send at most {MESSAGES_PER_SECOND} messages a second"
     )]
     Flood,
     /// The follower reads too slowly: the next changes, or the rest of the snapshot, were dropped.
     #[error("the follower reads too slowly; reconnect, and start from a snapshot")]
     TooSlow,
-    /// The follower requests leases, but has not acknowledged this revision. Every change would
-    /// wait for the follower.
-    #[error("the follower has not acknowledged revision {0} within the timeout; reconnect")]
-    Unacknowledged(Revision),
+    /// The follower has a lease and delays a change, and followers with its credential have
+    /// delayed changes for too long.
+    #[error(
+        "the follower delays every change, because it does not acknowledge changes in time; find \
+        out why"
+    )]
+    Unacknowledged,
+    /// Followers with the same credential have delayed changes for too long.
+    #[error(
+        "followers with this credential have delayed changes for too long; follow another node, or \
+        retry later"
+    )]
+    Excluded,
+    /// The node id belongs to a follower with another credential.
+    #[error(
+        "a follower with another credential uses this node id; restart the follower, which gets \
+        another id"
+    )]
+    OtherCredential,
     /// The node has the maximum number of followers.
     #[error("this node has {FOLLOWERS_MAX} followers, the maximum; follow another node")]
     TooMany,
@@ -66,4 +83,14 @@ pub enum SessionEnd {
     /// The follower has opened another stream.
     #[error("the follower has opened another stream")]
     Replaced,
+}
+
+impl From<NoSlot> for SessionEnd {
+    fn from(reason: NoSlot) -> Self {
+        match reason {
+            NoSlot::TooMany => Self::TooMany,
+            NoSlot::OtherCredential => Self::OtherCredential,
+            NoSlot::Excluded => Self::Excluded,
+        }
+    }
 }

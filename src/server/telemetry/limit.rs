@@ -182,41 +182,20 @@ mod tests {
     use std::sync::Arc;
 
     use tracing::{debug, info, subscriber::with_default};
-    use tracing_subscriber::{Registry, fmt::MakeWriter, layer::SubscriberExt};
+    use tracing_subscriber::{Registry, layer::SubscriberExt};
 
     use super::*;
-
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl std::io::Write for Lines {
-        fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().extend_from_slice(line);
-            Ok(line.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl<'a> MakeWriter<'a> for Lines {
-        type Writer = Self;
-
-        fn make_writer(&'a self) -> Self {
-            self.clone()
-        }
-    }
+    use crate::server::telemetry::written::Written;
 
     /// The lines that `act` logs.
     fn logged(act: impl FnOnce(&'static LineLimit)) -> Vec<String> {
         let limit: &'static LineLimit = Box::leak(Box::new(LineLimit::new()));
-        let lines = Lines::default();
-        let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(lines.clone());
+        let written = Arc::new(Written::default());
+        let layer = tracing_subscriber::fmt::layer().with_ansi(false);
+        let layer = layer.with_writer(Arc::clone(&written));
         let layer = layer.map_event_format(|format| LimitedFormat::new(format, limit));
         with_default(Registry::default().with(layer), || act(limit));
-        let text = String::from_utf8(lines.0.lock().clone()).unwrap();
-        text.lines().map(str::to_owned).collect()
+        written.text().lines().map(str::to_owned).collect()
     }
 
     fn count(lines: &[String], text: &str) -> usize {

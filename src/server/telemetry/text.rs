@@ -79,37 +79,22 @@ fn write_message(writer: &mut Writer<'_>, message: &str) -> fmt::Result {
 mod tests {
     use std::sync::Arc;
 
-    use parking_lot::Mutex;
     use tracing::{info, info_span, subscriber::with_default};
 
     use super::*;
-
-    struct Shared(Arc<Mutex<Vec<u8>>>);
-
-    impl std::io::Write for Shared {
-        fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().extend_from_slice(line);
-            Ok(line.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::server::telemetry::written::Written;
 
     /// The line that `act` logs.
     fn line(act: impl FnOnce()) -> String {
-        let text = Arc::new(Mutex::new(Vec::new()));
-        let written = Arc::clone(&text);
+        let written = Arc::new(Written::default());
         let subscriber = tracing_subscriber::fmt()
             .with_ansi(false)
             .without_time()
             .fmt_fields(QuotedFields)
-            .with_writer(move || Shared(Arc::clone(&written)))
+            .with_writer(Arc::clone(&written))
             .finish();
         with_default(subscriber, act);
-        let text = text.lock().clone();
-        String::from_utf8(text).unwrap()
+        written.text()
     }
 
     #[test]

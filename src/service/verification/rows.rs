@@ -18,7 +18,7 @@ impl Verification {
             let Some(comparison) = retry(|| history.compare(position, PAGE)).await else {
                 return self.report_differences(pass, &[], 1).await;
             };
-            throttle(UNITS_PER_QUERY + comparison.rows).await;
+            throttle(UNITS_PER_QUERY + comparison.rows.max(comparison.bytes / 1_024)).await;
             let differences = &comparison.differences;
             self.report_differences(pass, differences, differences.len()).await?;
             match comparison.next {
@@ -38,9 +38,7 @@ impl Verification {
         if count == 0 {
             return Ok(());
         }
-        if self.time_of(pass.head).await != pass.time {
-            return Err(Restored);
-        }
+        self.check_not_restored(pass).await?;
         for (number, difference) in (pass.differences..LOGGED_MAX).zip(differences) {
             let Difference { tenant_id, object, id, problem } = difference;
             let tenant_id = (!tenant_id.is_empty()).then_some(tenant_id);

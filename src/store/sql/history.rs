@@ -1,19 +1,21 @@
 //! The hash chains, and the recorded enforcement of changes.
 
 use async_trait::async_trait;
+use tokio::task::yield_now;
 
 use crate::{
     domain::{
         Enforced, Revision, Sequence, TenantId, Time,
+        authenticity::LogKeys,
         chain::{ChainHead, Record},
     },
     store::{
-        ComparePosition, Comparison, Difference, History, StoreError,
+        ComparePosition, Comparison, History, StoreError,
         sql::{
             Backend, Connection, Row, SqlStore, Statement, only,
             rows::{
-                ChainHeadRow, ComparedEventRow, ComparedGrantRow, ComparedLockRow, EnforcedRow,
-                RecordRow,
+                ChainHeadRow, ComparedEventRow, ComparedGrantRow, ComparedLockRow, ComparedRow,
+                EnforcedRow, RecordRow,
             },
             statements::{differences, history},
             with_timeout,
@@ -68,19 +70,18 @@ impl<DB: Backend> History for SqlStore<DB> {
                 let page = self.compare_page(differences::events(after, limit), limit);
                 let position = |row: &ComparedEventRow| ComparePosition::Events(row.position);
                 let next = ComparePosition::Grants(0);
-                let difference = |row: ComparedEventRow| row.difference(&self.keys);
-                Ok(page.await?.compare(position, difference, Some(next)))
+                Ok(page.await?.compare(&self.keys, position, Some(next)).await)
             }
             ComparePosition::Grants(after) => {
                 let page = self.compare_page(differences::grants(after, limit), limit);
                 let position = |row: &ComparedGrantRow| ComparePosition::Grants(row.last.position);
                 let next = ComparePosition::Locks(0);
-                Ok(page.await?.compare(position, ComparedGrantRow::difference, Some(next)))
+                Ok(page.await?.compare(&self.keys, position, Some(next)).await)
             }
             ComparePosition::Locks(after) => {
                 let page = self.compare_page(differences::locks(after, limit), limit);
                 let position = |row: &ComparedLockRow| ComparePosition::Locks(row.last.position);
-                Ok(page.await?.compare(position, ComparedLockRow::difference, None))
+                Ok(page.await?.compare(&self.keys, position, None).await)
             }
         }
     }
@@ -104,17 +105,23 @@ impl<DB: Backend> SqlStore<DB> {
     }
 }
 
-impl<T> ComparePage<T> {
-    fn compare(
+impl<T: ComparedRow> ComparePage<T> {
+    async fn compare(
         self,
+        keys: &LogKeys,
         position: impl FnOnce(&T) -> ComparePosition,
-        difference: impl Fn(T) -> Option<Difference>,
         next: Option<ComparePosition>,
     ) -> Comparison {
         let rows = self.rows.len();
+        let bytes = self.rows.iter().map(ComparedRow::body_length).sum();
         let last = self.rows.last().map(position);
         let next = if self.is_last { next } else { last };
-        let differences = self.rows.into_iter().filter_map(difference).collect();
-        Comparison { differences, rows, next }
+        let mut differences = Vec::new();
+        for row in self.rows {
+            differences.extend(row.difference(keys));
+            // A long body takes milliseconds, and checks must not wait for many of them.
+            yield_now().await;
+        }
+        Comparison { differences, rows, bytes, next }
     }
 }

@@ -54,7 +54,9 @@ mod grants;
 mod locks;
 mod members;
 
-pub(in crate::store) use differences::{ComparedEventRow, ComparedGrantRow, ComparedLockRow};
+pub(in crate::store) use differences::{
+    ComparedEventRow, ComparedGrantRow, ComparedLockRow, ComparedRow,
+};
 pub(in crate::store) use events::{
     ChainHeadRow, EventRow, LinkRow, ListedEventRow, PolicyEventRow, RecordRow,
 };

@@ -6,13 +6,14 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use futures::future::join_all;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use support_access::api::proto::v1::{
-    AccessLevel, Event, ExtendAccessRequest, Grant, GrantAccessRequest, ListEventsRequest,
-    RevokeAccessRequest, event::Payload,
+    Event, ExtendAccessRequest, Grant, ListEventsRequest, RevokeAccessRequest, event::Payload,
 };
 use tokio::time::timeout;
 use tonic::Code;
 
-use crate::crash::{backend::Backend, expected_state::Admin, server::Server};
+use crate::crash::{
+    backend::Backend, expected_state::Admin, requests::grant_request, server::Server,
+};
 
 const ADMINISTRATORS: usize = 4;
 const GRANTS: usize = 6;
@@ -68,14 +69,7 @@ async fn change_concurrently(backend: &Backend, servers: usize) {
 }
 
 async fn grant(admin: &mut Admin) -> Grant {
-    let request = GrantAccessRequest {
-        tenant_id: "acme".into(),
-        group_id: "support".into(),
-        access_level: AccessLevel::ReadOnly.into(),
-        until_revoked: true,
-        ..Default::default()
-    };
-    admin.grant_access(request).await.unwrap().into_inner().grant.unwrap()
+    admin.grant_access(grant_request("acme")).await.unwrap().into_inner().grant.unwrap()
 }
 
 fn extension(grant_id: &str, etag: &str, hours: i64) -> ExtendAccessRequest {

@@ -2,11 +2,13 @@
 
 use rand::{RngExt, rngs::StdRng};
 use support_access::api::proto::v1::{
-    AccessLevel, ExtendAccessRequest, Grant, GrantAccessRequest, GrantState, ListGrantsRequest,
+    ExtendAccessRequest, Grant, GrantAccessRequest, GrantState, ListGrantsRequest,
     RevokeAccessRequest, support_access_admin_client::SupportAccessAdminClient,
 };
 use tokio::sync::watch;
 use tonic::{Code, Status, transport::Channel};
+
+use crate::crash::requests::grant_request;
 
 pub(crate) type Admin = SupportAccessAdminClient<Channel>;
 
@@ -80,11 +82,7 @@ impl ExpectedState {
     async fn grant(&mut self, admin: &mut Admin) -> Result<(), Status> {
         let request = GrantAccessRequest {
             request_id: format!("request-{}", self.next_request),
-            tenant_id: self.tenant_id.clone(),
-            group_id: "support".into(),
-            access_level: AccessLevel::ReadOnly.into(),
-            until_revoked: true,
-            ..Default::default()
+            ..grant_request(&self.tenant_id)
         };
         self.next_request += 1;
         self.unanswered = Some(request.clone());

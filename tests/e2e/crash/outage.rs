@@ -3,23 +3,22 @@
 use std::time::{Duration, Instant};
 
 use support_access::api::proto::v1::{
-    AccessCheck, AccessLevel, AgentKind, CheckAccessRequest, Decision, DecisionReason, Grant,
-    GrantAccessRequest, ListEventsRequest, ListGrantsRequest, RevokeAccessRequest,
+    Decision, DecisionReason, Grant, GrantAccessRequest, ListEventsRequest, ListGrantsRequest,
+    RevokeAccessRequest,
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use crate::crash::{backend::Backend, expected_state::Admin, postgres::Cluster, server::Server};
+use crate::crash::{
+    backend::Backend,
+    expected_state::Admin,
+    postgres::Cluster,
+    requests::{check_request, grant_request},
+    server::Server,
+};
 
-fn grant_request(request_id: &str) -> GrantAccessRequest {
-    GrantAccessRequest {
-        request_id: request_id.into(),
-        tenant_id: "acme".into(),
-        group_id: "support".into(),
-        access_level: AccessLevel::ReadOnly.into(),
-        until_revoked: true,
-        ..Default::default()
-    }
+fn named(request_id: &str) -> GrantAccessRequest {
+    GrantAccessRequest { request_id: request_id.into(), ..grant_request("acme") }
 }
 
 /// Asserts the response during a database outage: `UNAVAILABLE` with a retry delay.
@@ -55,10 +54,10 @@ async fn database_outage(fail: impl Fn(&Cluster), recover: impl Fn(&Cluster)) {
     };
     let server = Server::start(&backend.database_url());
     let mut admin = server.admin().await;
-    let first = grant_until_answered(&mut admin, grant_request("first")).await;
+    let first = grant_until_answered(&mut admin, named("first")).await;
 
     fail(cluster);
-    assert_unavailable(&admin.grant_access(grant_request("second")).await.unwrap_err());
+    assert_unavailable(&admin.grant_access(named("second")).await.unwrap_err());
     let revoke = RevokeAccessRequest {
         tenant_id: "acme".into(),
         grant_id: first.grant_id.clone(),
@@ -70,20 +69,11 @@ async fn database_outage(fail: impl Fn(&Cluster), recover: impl Fn(&Cluster)) {
     recover(cluster);
 
     // No change was half-written: the retries return the same grants.
-    let second = grant_until_answered(&mut admin, grant_request("second")).await;
-    assert_eq!(grant_until_answered(&mut admin, grant_request("second")).await, second);
-    assert_eq!(grant_until_answered(&mut admin, grant_request("first")).await, first);
+    let second = grant_until_answered(&mut admin, named("second")).await;
+    assert_eq!(grant_until_answered(&mut admin, named("second")).await, second);
+    assert_eq!(grant_until_answered(&mut admin, named("first")).await, first);
     let revoked = admin.revoke_access(revoke).await.unwrap().into_inner();
-    let check = AccessCheck {
-        tenant_id: "acme".into(),
-        agent_id: "ada".into(),
-        group_ids: vec!["support".into()],
-        required_level: AccessLevel::ReadOnly.into(),
-        agent_kind: AgentKind::Human.into(),
-        on_behalf_of: String::new(),
-    };
-    let consistency_token = revoked.enforcement.unwrap().consistency_token;
-    let request = CheckAccessRequest { check: Some(check), consistency_token };
+    let request = check_request("acme", &revoked.enforcement.unwrap().consistency_token);
     // Until the server's lease is renewed, checks are denied as stale.
     let mut access = server.access().await;
     let response = loop {

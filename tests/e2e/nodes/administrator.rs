@@ -4,13 +4,13 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use rand::{RngExt, rngs::StdRng};
 use support_access::api::proto::v1::{
-    AccessLevel, Event, ExtendAccessRequest, Grant, GrantAccessRequest, event::Payload,
+    Event, ExtendAccessRequest, Grant, GrantAccessRequest, event::Payload,
     support_access_admin_client::SupportAccessAdminClient,
 };
 use tokio::time::{sleep, timeout};
 use tonic::{Code, Status, transport::Endpoint};
 
-use crate::nodes::{fleet::Admin, history::History};
+use crate::nodes::{fleet::Admin, history::History, requests::grant_request};
 
 /// The timeout of one call. Afterwards the administrator retries at another server.
 const CALL_TIMEOUT: Duration = Duration::from_secs(4);
@@ -77,11 +77,7 @@ impl Administrator {
         let request = GrantAccessRequest {
             request_id: request_id.clone(),
             reason: request_id,
-            tenant_id: self.tenant_id.clone(),
-            group_id: "support".into(),
-            access_level: AccessLevel::ReadOnly.into(),
-            until_revoked: true,
-            ..Default::default()
+            ..grant_request(&self.tenant_id)
         };
         let granted = self
             .retry(|mut admin| {

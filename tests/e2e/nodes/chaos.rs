@@ -20,11 +20,12 @@ use tokio::{
 
 use crate::nodes::{
     administrator::Administrator,
-    fleet::{FAST, Fleet, Node, grant, grant_with_token, replica, request, sidecar},
+    fleet::{FAST, Fleet, Node, grant, grant_with_token, replica, sidecar},
     history::{History, Verdict, log},
     load::Load,
     postgres::Cluster,
     proxy::{Proxy, Target},
+    requests::grant_request,
     server::{Launch, eventually},
 };
 
@@ -287,7 +288,7 @@ async fn assert_recovered(fleet: &Fleet, tenants: &[String]) {
         let mut admin = fleet.admin(0);
         let mut granted = None;
         eventually("a change succeeds", async || {
-            granted = grant_with_token(&mut admin, request(tenant_id)).await.ok();
+            granted = grant_with_token(&mut admin, grant_request(tenant_id)).await.ok();
             granted.is_some()
         })
         .await;

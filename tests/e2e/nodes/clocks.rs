@@ -13,10 +13,11 @@ use chrono::DateTime;
 use support_access::api::proto::v1::{DecisionReason, Grant, GrantAccessRequest};
 
 use crate::nodes::{
-    fleet::{FAST, Fleet, grant_with_token, replica, request, sidecar},
+    fleet::{FAST, Fleet, grant_with_token, replica, sidecar},
     history::{Answer, Verdict},
     load::Load,
     postgres::Cluster,
+    requests::grant_request,
     server::{Launch, eventually},
 };
 
@@ -93,7 +94,7 @@ async fn grant(
         expire_time: period.expire_time,
         duration: period.duration,
         until_revoked: false,
-        ..request(tenant_id)
+        ..grant_request(tenant_id)
     };
     grant_with_token(&mut fleet.admin(replica), request).await.unwrap()
 }

@@ -21,11 +21,12 @@ use tonic::{Code, Status};
 use crate::nodes::{
     administrator::Administrator,
     database::{SOON, assert_changes_fail, fleet, fleet_with},
-    fleet::{Fleet, MAX_STALENESS, grant, request},
+    fleet::{Fleet, MAX_STALENESS, grant},
     history::{Answer, History, Verdict, log},
     load::Load,
     postgres::Cluster,
     proxy::{Proxy, Target},
+    requests::grant_request,
     server::eventually,
 };
 
@@ -366,7 +367,8 @@ async fn an_unreplicated_revocation_is_never_acknowledged() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_unreplicated_grant_is_never_acknowledged() {
     let (pair, mut fleet, kept) = without_standby().await;
-    let request = GrantAccessRequest { request_id: "once".into(), ..request("replicated late") };
+    let request =
+        GrantAccessRequest { request_id: "once".into(), ..grant_request("replicated late") };
     let mut admin = fleet.admin(1);
     pair.commit_without_standby("2", async || admin.grant_access(request.clone()).await).await;
     assert_never_acknowledged(async || admin.grant_access(request.clone()).await).await;

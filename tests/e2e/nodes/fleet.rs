@@ -4,9 +4,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use support_access::api::proto::v1::{
-    AccessCheck, AccessLevel, AgentKind, CheckAccessRequest, Enforcement, EnforcementState, Grant,
-    GrantAccessRequest, ListCheckNodesRequest, check_nodes_client::CheckNodesClient,
-    support_access_admin_client::SupportAccessAdminClient,
+    Enforcement, EnforcementState, Grant, GrantAccessRequest, ListCheckNodesRequest,
+    check_nodes_client::CheckNodesClient, support_access_admin_client::SupportAccessAdminClient,
     support_access_client::SupportAccessClient,
 };
 use tempfile::TempDir;
@@ -14,6 +13,7 @@ use tonic::{Status, transport::Channel};
 
 use crate::nodes::{
     history::{History, Verdict},
+    requests::grant_request,
     server::{Launch, Server, eventually},
 };
 
@@ -120,9 +120,14 @@ impl Fleet {
         self.replicas.iter().chain(&self.sidecars)
     }
 
-    /// Returns the number of nodes.
+    /// Returns the number of nodes that acknowledge a change. A sidecar that follows another
+    /// sidecar counts together with it.
     pub fn count(&self) -> i32 {
-        i32::try_from(self.replicas.len() + self.sidecars.len()).unwrap()
+        let relays = || self.sidecars.iter().flat_map(|node| &node.server.urls);
+        let follows_replica =
+            |node: &&Node| !node.server.upstreams.iter().any(|url| relays().any(|of| of == url));
+        let sidecars = self.sidecars.iter().filter(follows_replica).count();
+        i32::try_from(self.replicas.len() + sidecars).unwrap()
     }
 
     /// Asserts that no process has exited.
@@ -158,7 +163,7 @@ impl Fleet {
     /// Grants access and waits until every node allows it.
     pub async fn grant_everywhere(&self, replica: usize, tenant_id: &str) -> Grant {
         let (grant, token) =
-            grant_with_token(&mut self.admin(replica), request(tenant_id)).await.unwrap();
+            grant_with_token(&mut self.admin(replica), grant_request(tenant_id)).await.unwrap();
         let answers = join_all(self.nodes().map(|node| {
             eventually("every node allows access", async || {
                 self.check(node, tenant_id, &token).await.is_allowed_by(&grant)
@@ -258,7 +263,7 @@ impl Revoked {
 
 /// Grants access until revoked.
 pub async fn grant(admin: &mut Admin, tenant_id: &str) -> Result<Grant, Status> {
-    Ok(grant_with_token(admin, request(tenant_id)).await?.0)
+    Ok(grant_with_token(admin, grant_request(tenant_id)).await?.0)
 }
 
 /// Grants access and returns the grant with its consistency token.
@@ -268,35 +273,4 @@ pub async fn grant_with_token(
 ) -> Result<(Grant, String), Status> {
     let granted = admin.grant_access(request).await?.into_inner();
     Ok((granted.grant.unwrap(), granted.consistency_token))
-}
-
-/// A request for access until revoked.
-pub fn request(tenant_id: &str) -> GrantAccessRequest {
-    GrantAccessRequest {
-        tenant_id: tenant_id.into(),
-        group_id: "support".into(),
-        access_level: AccessLevel::ReadOnly.into(),
-        until_revoked: true,
-        ..Default::default()
-    }
-}
-
-/// A check whether agent `ada` may read.
-pub fn check_request(tenant_id: &str, consistency_token: &str) -> CheckAccessRequest {
-    CheckAccessRequest {
-        check: Some(access_check(tenant_id)),
-        consistency_token: consistency_token.into(),
-    }
-}
-
-/// The access check in [`check_request`].
-pub fn access_check(tenant_id: &str) -> AccessCheck {
-    AccessCheck {
-        tenant_id: tenant_id.into(),
-        agent_id: "ada".into(),
-        group_ids: vec!["support".into()],
-        required_level: AccessLevel::ReadOnly.into(),
-        agent_kind: AgentKind::Human.into(),
-        on_behalf_of: String::new(),
-    }
 }

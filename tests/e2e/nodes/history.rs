@@ -16,7 +16,8 @@ use tokio::sync::watch;
 use tonic::{Status, transport::Channel};
 
 use crate::nodes::{
-    fleet::{Admin, Revoked, check_request},
+    fleet::{Admin, Revoked},
+    requests::check_request,
     server::eventually,
 };
 

@@ -9,9 +9,10 @@ use support_access::api::proto::v1::{
 };
 
 use crate::nodes::{
-    fleet::{ENFORCEMENT_BOUND, Fleet, Node, grant_with_token, replica, request, sidecar},
+    fleet::{ENFORCEMENT_BOUND, Fleet, Node, grant_with_token, replica, sidecar},
     history::Verdict,
     postgres::Cluster,
+    requests::grant_request,
     server::eventually,
 };
 
@@ -99,7 +100,8 @@ async fn locks_are_enforced_on_every_node_until_lifted() {
             assert_locked(&fleet, node, "").await;
         }
         // A later grant does not override the lock.
-        let (later, token) = grant_with_token(&mut fleet.admin(1), request("acme")).await.unwrap();
+        let (later, token) =
+            grant_with_token(&mut fleet.admin(1), grant_request("acme")).await.unwrap();
         for node in fleet.nodes() {
             assert_locked(&fleet, node, &token).await;
         }

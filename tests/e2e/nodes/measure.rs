@@ -39,14 +39,14 @@ pub async fn measure(plan: Plan) -> Figures {
     let cluster = Cluster::launch();
     let started = Instant::now();
     let fleet = fleet(&cluster, plan).await;
-    println!("{} nodes are serving after {:?}", fleet.count(), started.elapsed());
+    println!("{} nodes are serving after {:?}", fleet.nodes().count(), started.elapsed());
 
     let mut connection = PgConnection::connect(&cluster.url("postgres")).await.unwrap();
     commit(&mut connection, "CREATE TABLE plain (number bigint); INSERT INTO plain VALUES (0)")
         .await;
     let tenants: Vec<String> =
         (0..plan.replicas).map(|number| format!("tenant-{number}")).collect();
-    let nodes = u32::try_from(fleet.count()).unwrap();
+    let nodes = u32::try_from(fleet.nodes().count()).unwrap();
     let pace = Duration::from_secs(1) * nodes / plan.checks_per_second;
     let load = Load::on(&fleet, &tenants, pace);
     let mut figures = Figures { elapsed: vec![], took: vec![], commit: vec![] };

@@ -22,12 +22,13 @@ use tokio::task::{AbortHandle, JoinSet, block_in_place};
 
 use crate::nodes::{
     administrator::Administrator,
-    fleet::{ENFORCEMENT_BOUND, Fleet, Node, grant, grant_with_token, replica, request, sidecar},
+    fleet::{ENFORCEMENT_BOUND, Fleet, Node, grant, grant_with_token, replica, sidecar},
     history::{Verdict, log},
     later::{self, EXPAND},
     load::Load,
     postgres::Cluster,
     proxy::{Proxy, Target},
+    requests::grant_request,
     server::Launch,
 };
 
@@ -94,7 +95,12 @@ impl Rollout {
         match number {
             1 => sidecar(&all, number).on_socket(&self.socket(generation)),
             2 => sidecar(&[&self.service.url()], number),
-            3 => sidecar(&[&self.relay.url()], number),
+            3 => {
+                let mut launch = sidecar(&[&self.relay.url()], number);
+                // The URL behind the proxy.
+                launch.upstreams.push(format!("unix:{}", self.socket(generation).display()));
+                launch
+            }
             _ => sidecar(&all, number),
         }
     }
@@ -157,7 +163,8 @@ impl Rollout {
     /// Grants access and asserts that every sidecar allows it from then on.
     async fn grant(&self, replica: usize, tenant_id: &str) -> Grant {
         let mut admin = self.fleet.admin(replica);
-        let (granted, token) = grant_with_token(&mut admin, request(tenant_id)).await.unwrap();
+        let (granted, token) =
+            grant_with_token(&mut admin, grant_request(tenant_id)).await.unwrap();
         for node in &self.fleet.sidecars {
             let verdict = self.fleet.check(node, tenant_id, &token).await;
             assert!(verdict.is_allowed_by(&granted), "{}: {verdict:?}", node.server.name);

@@ -17,7 +17,7 @@ fn a_session_that_ends_during_a_snapshot_is_disconnected() {
     let clock = Arc::new(ManualClock::at(from_micros(0).unwrap()));
     let node = CheckNode::new(NodeId(Uuid::nil()), NodeKind::Replica, clock.clone());
     node.replace_snapshot(Snapshot::beginning(Epoch(Uuid::nil()), TokenKey([0; 16])));
-    let mut session = FollowerSession::new(Arc::clone(&node));
+    let mut session = FollowerSession::new(Arc::clone(&node), "sidecar".into());
     let hello = Hello {
         protocol: PROTOCOL,
         node_id: NodeId(Uuid::max()),

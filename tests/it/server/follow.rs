@@ -6,7 +6,7 @@ use support_access::{
     api::proto::{
         replication::v1::{
             FollowRequest, FollowResponse, LogPosition,
-            follow_request::{Hello, Leave, Message, Report},
+            follow_request::{Hello, Leave, Message},
             follow_response::{Message as Response, SnapshotBegin},
         },
         v1::{
@@ -26,9 +26,10 @@ use uuid::Uuid;
 use crate::server::{
     follower::{Follower, ack, followers, grant, ping, reason},
     harness::{
-        a_grant, admin, channel, config, eventually, has_metric, start, stop, wait_for_metric,
-        with_timeout,
+        a_grant, admin, channel, config, eventually, has_metric, start, start_on, stop,
+        wait_for_metric, with_timeout,
     },
+    slow_store::SlowStore,
 };
 
 fn wait(tenant_id: &str, consistency_token: &str) -> WaitEnforcedRequest {
@@ -91,7 +92,6 @@ async fn a_protocol_violation_ends_only_its_stream() {
         Message::Hello(hello)
     };
     let unknown = Some(LogPosition { epoch: vec![7; 3], ..LogPosition::default() });
-    let check_nodes = vec![CheckNode::default(); 2];
     let malformed = (Code::InvalidArgument, "INVALID_FIELD");
     let cases: Vec<(Vec<Message>, (Code, &str))> = vec![
         (vec![ping(1)], (Code::InvalidArgument, "HELLO_EXPECTED")),
@@ -115,7 +115,6 @@ async fn a_protocol_violation_ends_only_its_stream() {
             malformed,
         ),
         (vec![hello(|_| {}), ack(-1)], malformed),
-        (vec![hello(|_| {}), Message::Report(Report { check_nodes })], malformed),
         // Longer than the limit of a message.
         (vec![hello(|hello| hello.version = "v".repeat(300_000))], malformed),
     ];
@@ -140,9 +139,9 @@ async fn a_protocol_violation_ends_only_its_stream() {
     stop(running).await.unwrap();
 }
 
-/// Otherwise every change would wait for this follower.
+/// Otherwise every change would wait for this follower, which could also return with another id.
 #[tokio::test]
-async fn a_follower_that_never_acknowledges_is_disconnected() {
+async fn a_follower_that_never_acknowledges_loses_its_slot() {
     let max_staleness = Duration::from_millis(200);
     let (running, _store) = start(Config { max_staleness, ..config() }).await;
     let mut silent = Follower::new(channel(&running).await).await;
@@ -165,6 +164,8 @@ async fn a_follower_that_never_acknowledges_is_disconnected() {
     };
     assert_eq!((end.code(), reason(&end).as_str()), (Code::Aborted, "CHANGES_NOT_ACKNOWLEDGED"));
     assert!(responses > 1, "the stream was open until then");
+    let mut again = Follower::new(channel(&running).await).await;
+    assert_eq!(again.end().await, (Code::ResourceExhausted, "FOLLOWERS_EXCLUDED".to_owned()));
     // The other stream stays open. The server itself may be without a lease for a moment.
     let mut sequence = 1;
     eventually(async || {
@@ -197,13 +198,6 @@ async fn a_flood_of_messages_ends_only_its_stream() {
     let mut bad = Follower::new(channel(&running).await).await;
     for sequence in 1..=5_000 {
         bad.send(ping(sequence)).await;
-    }
-    assert_eq!(bad.end().await, (Code::ResourceExhausted, "TOO_MANY_MESSAGES".to_owned()));
-    // Reports are long, so the limit of reports is lower.
-    let mut bad = Follower::new(channel(&running).await).await;
-    bad.pong(1).await;
-    for _ in 0..11 {
-        bad.send(Message::Report(Report { check_nodes: Vec::new() })).await;
     }
     assert_eq!(bad.end().await, (Code::ResourceExhausted, "TOO_MANY_MESSAGES".to_owned()));
     assert!(good.pong(2).await.lease.is_some());
@@ -363,33 +357,44 @@ async fn check_nodes_are_listed_with_their_followers() {
     let (_, revision) = grant(&running, a_grant()).await;
     let mut follower = Follower::new(channel(&running).await).await;
     follower.pong(1).await;
-    let below = Uuid::new_v4();
-    let report = CheckNode {
-        node_id: below.to_string(),
-        kind: NodeKind::Sidecar.into(),
-        version: "8.8".to_owned(),
-        upstream_node_id: follower.node_id.to_string(),
-        revision,
-        ..CheckNode::default()
-    };
-    follower.send(Message::Report(Report { check_nodes: vec![report] })).await;
-    follower.pong(2).await;
     let mut client = CheckNodesClient::new(channel(&running).await);
     let listed = client.list_check_nodes(ListCheckNodesRequest {}).await.unwrap().into_inner();
     assert_eq!((listed.head_revision, listed.max_staleness.unwrap().seconds), (revision, 2));
-    let named = |id: Uuid| {
-        let mut nodes = listed.check_nodes.iter();
-        nodes.find(|node| node.node_id == id.to_string()).unwrap()
-    };
-    assert_eq!(listed.check_nodes.len(), 3);
-    let (sidecar, lower) = (named(follower.node_id), named(below));
-    let replica = &listed.check_nodes[0];
+    let [replica, sidecar] = &listed.check_nodes[..] else { panic!("{listed:?}") };
     assert_eq!((replica.kind(), replica.upstream_node_id.as_str()), (NodeKind::Replica, ""));
     assert_eq!(replica.version, env!("CARGO_PKG_VERSION"));
     assert!(replica.lease_age.unwrap().seconds < 2);
     assert_eq!((sidecar.kind(), sidecar.version.as_str()), (NodeKind::Sidecar, "9.9"));
+    assert_eq!(sidecar.node_id, follower.node_id.to_string());
     assert_eq!(sidecar.upstream_node_id, replica.node_id);
     assert_eq!((sidecar.revision, sidecar.lag), (0, revision), "no acknowledgement was sent");
-    assert_eq!((lower.upstream_node_id.as_str(), lower.lag), (sidecar.node_id.as_str(), 0));
     stop(running).await.unwrap();
+}
+
+/// A follower that uses the id of the replica appears beside the replica, as a sidecar.
+#[tokio::test]
+async fn a_follower_hides_no_node() {
+    let store = SlowStore::new();
+    let (first, second) = (start_on(config(), &store).await, start_on(config(), &store).await);
+    let (first, second) = (first.unwrap(), second.unwrap());
+    let mut client = CheckNodesClient::new(channel(&first).await);
+    let mut list = async || {
+        let listed = client.list_check_nodes(ListCheckNodesRequest {}).await.unwrap();
+        listed.into_inner().check_nodes
+    };
+    let replicas = list().await;
+    assert_eq!(replicas.len(), 2);
+    let mut rogue = Follower::silent(channel(&first).await).await;
+    let path = Follower::new(channel(&first).await).await.pong(1).await.path;
+    let own = Uuid::from_slice(&path[0]).unwrap().to_string();
+    let other = replicas.iter().find(|node| node.node_id != own).unwrap();
+    rogue.node_id = other.node_id.parse().unwrap();
+    rogue.send(rogue.hello()).await;
+    rogue.pong(1).await;
+    let listed = list().await;
+    let with_id = listed.iter().filter(|node| node.node_id == other.node_id);
+    let kinds: Vec<_> = with_id.map(CheckNode::kind).collect();
+    assert_eq!(kinds, [NodeKind::Replica, NodeKind::Sidecar]);
+    stop(second).await.unwrap();
+    stop(first).await.unwrap();
 }

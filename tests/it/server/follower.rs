@@ -101,7 +101,7 @@ pub(crate) fn reason(status: &Status) -> String {
 }
 
 pub(crate) fn ack(revision: i64) -> Message {
-    Message::Acknowledge(Acknowledge { revision, nodes: 1, nodes_lapsed: 0 })
+    Message::Acknowledge(Acknowledge { revision })
 }
 
 pub(crate) fn ping(sequence: i64) -> Message {

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use support_access::{
     api::proto::v1::{
-        AccessCheck, AccessLevel, AgentKind, CheckAccessRequest, GrantAccessRequest,
+        AccessCheck, CheckAccessRequest, GrantAccessRequest,
         support_access_admin_client::SupportAccessAdminClient,
         support_access_client::SupportAccessClient,
     },
@@ -20,7 +20,10 @@ use tokio::{
 };
 use tonic::transport::{Channel, Endpoint};
 
-use crate::server::slow_store::SlowStore;
+use crate::{
+    common::requests::{access_check, check_request, grant_request},
+    server::slow_store::SlowStore,
+};
 
 /// Timeout of anything that should be quick, on a machine that is busy with other tests.
 pub(crate) const TIMEOUT: Duration = Duration::from_mins(1);
@@ -127,30 +130,15 @@ pub(crate) async fn admin(running: &Running) -> SupportAccessAdminClient<Channel
 }
 
 pub(crate) fn a_check() -> CheckAccessRequest {
-    let consistency_token = String::new();
-    CheckAccessRequest { check: Some(an_access_check()), consistency_token }
+    check_request("acme", "")
 }
 
 pub(crate) fn an_access_check() -> AccessCheck {
-    AccessCheck {
-        tenant_id: "acme".to_owned(),
-        agent_id: "ada".to_owned(),
-        group_ids: vec!["support".to_owned()],
-        required_level: AccessLevel::ReadOnly.into(),
-        agent_kind: AgentKind::Human.into(),
-        on_behalf_of: String::new(),
-    }
+    access_check("acme")
 }
 
 pub(crate) fn a_grant() -> GrantAccessRequest {
-    GrantAccessRequest {
-        tenant_id: "acme".to_owned(),
-        group_id: "support".to_owned(),
-        access_level: AccessLevel::ReadOnly.into(),
-        reason: "a broken report".to_owned(),
-        until_revoked: true,
-        ..GrantAccessRequest::default()
-    }
+    GrantAccessRequest { reason: "a broken report".to_owned(), ..grant_request("acme") }
 }
 
 /// Status, head and body of the response to a GET.

@@ -56,6 +56,24 @@ async fn transcripts(script: &[(Call, Vec<Foreign>)]) -> (Vec<String>, Vec<Strin
     tokio::join!(transcript(script, false), transcript(script, true))
 }
 
+/// After all leases have expired, the enforcement of a tenant's change names the nodes of the
+/// current membership. No change of others makes a server read a membership that is more recent.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_enforcement_reveals_no_reads_for_changes_of_others() {
+    let others = || vec![Foreign::Lock { target: 3 }];
+    let script = [
+        (Call::Grant { level: 1, days: 1, agents: 0, request: 0 }, others()),
+        // The other check node leaves, and joins again.
+        (Call::Pass { days: 1 }, others()),
+        (Call::Wait { change: 0 }, others()),
+    ];
+    let (alone, together) = transcripts(&script).await;
+    assert_eq!(alone, together);
+    let last = alone.last().unwrap();
+    assert!(last.contains("ENFORCEMENT_STATE_COMPLETE"), "{last}");
+    assert!(last.contains(r#""nodes_acknowledged":2"#), "{last}");
+}
+
 /// The enforcement of a tenant's change does not depend on later changes of others, which the other
 /// check node has not acknowledged.
 #[tokio::test(flavor = "multi_thread")]

@@ -5,20 +5,16 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use proptest::{collection::vec, option, prelude::*};
 use prost::Message;
 
-use prost_types::Duration as ProtoDuration;
 use support_access::{
     api::{
         grpc::replication::{
             RESPONSE_LENGTH_MAX, parse_request, parse_response, request, response,
         },
-        proto::{
-            replication::v1::{self as rpb, follow_request, follow_response},
-            v1 as pb,
-        },
+        proto::replication::v1::{self as rpb, follow_request, follow_response},
     },
     domain::{
-        AccessLevel, Ack, AgentId, Epoch, GrantId, GrantTerms, GroupId, NodeId, NodeInfo, NodeKind,
-        Now, Position, Revision, TenantId, Time, TokenKey, Violations,
+        AccessLevel, AgentId, Epoch, GrantId, GrantTerms, GroupId, NodeId, Now, Position, Revision,
+        TenantId, Time, TokenKey, Violations,
         time::{SECONDS_MAX, SECONDS_MIN, from_micros},
     },
     node::message::{Change, Hello, LeaseGrant, LockChange, Pong, ToFollower, ToUpstream, Welcome},
@@ -67,22 +63,6 @@ fn positions() -> impl Strategy<Value = Position> {
     })
 }
 
-fn infos() -> impl Strategy<Value = NodeInfo> {
-    let kinds = prop_oneof![Just(NodeKind::Replica), Just(NodeKind::Sidecar)];
-    let ids = (node_ids(), option::of(node_ids()));
-    (ids, kinds, versions(), revisions(), option::of(spans()), spans()).prop_map(
-        |((node_id, upstream), kind, version, revision, lease_age, silent_for)| NodeInfo {
-            node_id,
-            kind,
-            version,
-            upstream,
-            revision,
-            lease_age,
-            silent_for,
-        },
-    )
-}
-
 fn requests() -> impl Strategy<Value = ToUpstream> {
     let hello =
         (any::<u32>(), node_ids(), versions(), option::of(positions()), option::of(spans()))
@@ -93,13 +73,10 @@ fn requests() -> impl Strategy<Value = ToUpstream> {
                 position,
                 lease_age,
             });
-    let ack = (revisions(), 1..=100_000_u32, 0..=100_000_u32)
-        .prop_map(|(revision, nodes, nodes_lapsed)| Ack { revision, nodes, nodes_lapsed });
     prop_oneof![
         hello.prop_map(ToUpstream::Hello),
         any::<i64>().prop_map(|seq| ToUpstream::Ping { seq }),
-        ack.prop_map(ToUpstream::Ack),
-        vec(infos(), 0..20).prop_map(ToUpstream::Report),
+        revisions().prop_map(ToUpstream::Ack),
         Just(ToUpstream::Leave),
     ]
 }
@@ -276,7 +253,7 @@ fn assert_invalid<T: std::fmt::Debug>(parsed: Parsed<T>, field: &str) {
 
 #[test]
 fn invalid_requests_are_rejected_by_field() {
-    use follow_request::{Acknowledge, Hello, Message, Report};
+    use follow_request::{Acknowledge, Hello, Message};
     let parse = |message| parse_request(rpb::FollowRequest { message: Some(message) });
     assert_invalid(parse_request(rpb::FollowRequest::default()), "message");
 
@@ -297,30 +274,9 @@ fn invalid_requests_are_rejected_by_field() {
         assert_invalid(parse(Message::Hello(hello)), field);
     }
 
-    let acknowledge = Acknowledge { revision: 1, nodes: 1, nodes_lapsed: 0 };
-    for (acknowledge, field) in [
-        (Acknowledge { revision: -1, ..acknowledge }, "acknowledge.revision"),
-        (Acknowledge { nodes: 0, ..acknowledge }, "acknowledge.nodes"),
-        (Acknowledge { nodes: u32::MAX, ..acknowledge }, "acknowledge.nodes"),
-        (Acknowledge { nodes_lapsed: u32::MAX, ..acknowledge }, "acknowledge.nodes_lapsed"),
-    ] {
-        assert_invalid(parse(Message::Acknowledge(acknowledge)), field);
-    }
-
-    let node =
-        pb::CheckNode { node_id: Uuid::max().to_string(), kind: 2, ..pb::CheckNode::default() };
-    let report = |check_nodes| parse(Message::Report(Report { check_nodes }));
-    assert!(report(vec![node.clone(); 1_000]).is_ok());
-    assert_invalid(report(vec![node.clone(); 1_001]), "report.check_nodes");
-    let negative = Some(ProtoDuration { seconds: -1, nanos: 0 });
-    for (invalid, field) in [
-        (pb::CheckNode::default(), "kind"),
-        (pb::CheckNode { node_id: "x".into(), ..node.clone() }, "node_id"),
-        (pb::CheckNode { upstream_node_id: "x".into(), ..node.clone() }, "upstream_node_id"),
-        (pb::CheckNode { lease_age: negative, ..node.clone() }, "lease_age"),
-    ] {
-        let field = format!("report.check_nodes[1].{field}");
-        assert_invalid(report(vec![node.clone(), invalid]), &field);
+    for revision in [-1, i64::MAX] {
+        let acknowledge = Message::Acknowledge(Acknowledge { revision });
+        assert_invalid(parse(acknowledge), "acknowledge.revision");
     }
 }
 

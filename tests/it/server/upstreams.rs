@@ -11,7 +11,8 @@ use support_access::{
     node::{
         CheckNode,
         message::{Hello, PROTOCOL, ToFollower, ToUpstream},
-        upstream_session::{FollowError, Upstream, run},
+        upstream_session::FollowError,
+        upstreams::{Upstream, UpstreamName, run},
     },
     server::{Running, SystemClock},
 };
@@ -39,7 +40,7 @@ fn url(running: &Running) -> String {
 
 /// Follows the upstream until `done`.
 async fn follow_until(node: &Arc<CheckNode>, url: &str, done: impl Future<Output = ()>) {
-    let upstream: Arc<dyn Upstream> =
+    let upstream: Arc<dyn UpstreamName> =
         Arc::new(GrpcUpstream::new(url, &ClientCredentials::default()).unwrap());
     let stop = CancellationToken::new();
     let following = Box::pin(run(Arc::clone(node), vec![upstream], stop.clone()));
@@ -51,9 +52,17 @@ async fn follow_until(node: &Arc<CheckNode>, url: &str, done: impl Future<Output
     followed.unwrap();
 }
 
+/// The upstream at a URL with one address.
+async fn only_address(url: &str) -> Arc<dyn Upstream> {
+    let upstream = GrpcUpstream::new(url, &ClientCredentials::default()).unwrap();
+    let mut addresses = upstream.resolve().await.unwrap();
+    assert_eq!(addresses.len(), 1);
+    addresses.remove(0)
+}
+
 /// Sends a hello, and returns the first response.
 async fn connect(url: &str, hello: Hello) -> Result<ToFollower, FollowError> {
-    let upstream = GrpcUpstream::new(url, &ClientCredentials::default()).unwrap();
+    let upstream = only_address(url).await;
     let (requests, receiver) = mpsc::channel(1);
     requests.send(ToUpstream::Hello(hello)).await.unwrap();
     let mut stream = with_timeout(upstream.open(receiver)).await?;
@@ -173,7 +182,7 @@ async fn unavailable_upstreams_are_retried() {
 #[tokio::test]
 async fn a_stream_ends_when_the_upstream_shuts_down() {
     let (running, _store) = start(config()).await;
-    let upstream = GrpcUpstream::new(&url(&running), &ClientCredentials::default()).unwrap();
+    let upstream = only_address(&url(&running)).await;
     let (requests, receiver) = mpsc::channel(1);
     let mut stream = with_timeout(upstream.open(receiver)).await.unwrap();
     requests.send(ToUpstream::Hello(hello(node().id()))).await.unwrap();

@@ -23,11 +23,11 @@ use crate::{
     domain::{Clock, NodeId, NodeKind, Time, time::between},
     faulty_store::FaultyStore,
     link::Link,
-    network::{Network, SimulatedUpstream},
+    network::{Network, SimulatedName, SimulatedUpstream},
     node::{
         CheckNode,
         replica::Replica,
-        upstream_session::{self, Upstream},
+        upstreams::{self, Upstream, UpstreamName},
     },
     plan::{MachinePlan, Plan, catalogue},
     process::Process,
@@ -169,6 +169,13 @@ impl Cluster {
             Arc::new(SimulatedUpstream { cluster, follower, upstream }) as Arc<dyn Upstream>
         };
         let upstreams: Vec<_> = machine.plan.upstreams.iter().map(upstream).collect();
+        let name = |nodes| Arc::new(SimulatedName(nodes)) as Arc<dyn UpstreamName>;
+        // One name with several addresses, or several names with one address.
+        let names = if self.random.chance(50) {
+            vec![name(upstreams)]
+        } else {
+            upstreams.into_iter().map(|upstream| name(vec![upstream])).collect()
+        };
         let running = Arc::new(RunningNode {
             node: Arc::clone(&node),
             process: Process::new(&machine.name, Arc::clone(&self.checker)),
@@ -179,7 +186,7 @@ impl Cluster {
         });
         let (stop, checker) = (running.stop.clone(), Arc::clone(&self.checker));
         running.process.spawn(async move {
-            if let Err(error) = upstream_session::run(node, upstreams, stop).await {
+            if let Err(error) = upstreams::run(node, names, stop).await {
                 checker.violation(format!("a sidecar was rejected: {error}"));
             }
         });

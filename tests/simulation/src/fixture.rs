@@ -13,11 +13,14 @@ use crate::{
     node::enforcement::Commit,
     plan::Plan,
     random::Random,
+    service::EnforcementState,
     workload::{Response, Workload},
 };
 
 /// Timeout of everything that should succeed.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// The timeout of a caller that then waits at another replica.
+const SHORT_DEADLINE: Duration = Duration::from_millis(300);
 
 pub(crate) struct Fixture {
     pub(crate) cluster: Arc<Cluster>,
@@ -96,7 +99,7 @@ impl Fixture {
             at: running.node.boot_time(),
             max_staleness: self.cluster.max_staleness,
         };
-        drop(replica.enforcer().wait_for(commit, None));
+        drop(replica.enforcer().wait_for(commit));
     }
 
     // === changes ===
@@ -124,12 +127,53 @@ impl Fixture {
         self.workload.revoke(&self.running(replica), grant, &terms, deadline)
     }
 
+    /// Waits at a replica for the enforcement of the last change, for at most `timeout`.
+    pub(crate) fn wait_enforced(
+        &self,
+        replica: usize,
+        grant: &GrantKey,
+        timeout: Duration,
+    ) -> Response {
+        let (revision, deadline) = (self.cluster.checker.head(), Instant::now() + timeout);
+        self.workload.wait_enforced(&self.running(replica), grant.clone(), revision, deadline)
+    }
+
+    /// Waits until a change is committed after revision `head`.
+    pub(crate) async fn wait_for_commit(&self, head: Revision) {
+        while self.cluster.checker.head() == head {
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     // === expectations ===
 
     /// Waits until a revocation is enforced.
     pub(crate) async fn expect_enforced(&self, response: Response) {
         if !matches!(timeout(TIMEOUT, response).await, Ok(Ok(Some(_)))) {
             self.cluster.checker.violation("a revocation was not enforced in time".into());
+        }
+    }
+
+    /// Waits for the enforcement of the last change at one replica after the other, as a caller
+    /// with short deadlines behind a load balancer does. Requires that the enforcement is known
+    /// within `limit`.
+    pub(crate) async fn expect_enforced_at_any(
+        &self,
+        replicas: &[usize],
+        grant: &GrantKey,
+        limit: Duration,
+    ) {
+        let start = Instant::now();
+        for &replica in replicas.iter().cycle() {
+            let response = self.wait_enforced(replica, grant, SHORT_DEADLINE).await;
+            let state = response.ok().flatten().map(|enforcement| enforcement.state);
+            if start.elapsed() > limit {
+                self.cluster.checker.violation("a caller that switches waits too long".into());
+            }
+            if state == Some(EnforcementState::Complete) {
+                return;
+            }
+            sleep(Duration::from_millis(1)).await;
         }
     }
 
@@ -152,6 +196,15 @@ impl Fixture {
     pub(crate) fn expect_fresh(&self, number: usize) {
         if !self.running(number).node.read_view().is_fresh() {
             self.cluster.checker.violation(format!("{} is still stale", self.name(number)));
+        }
+    }
+
+    /// Requires that a node has a lease at all times, for `span`.
+    pub(crate) async fn expect_fresh_for(&self, number: usize, span: Duration) {
+        let start = Instant::now();
+        while start.elapsed() < span {
+            self.expect_fresh(number);
+            sleep(Duration::from_millis(10)).await;
         }
     }
 

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use futures::{StreamExt, stream, stream::BoxStream};
+use futures::{StreamExt, stream};
 use parking_lot::Mutex;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -17,8 +17,9 @@ use crate::{
     link::{Link, LinkConditions},
     node::{
         follower_session,
-        message::{ToFollower, ToUpstream},
-        upstream_session::{FollowError, Upstream},
+        message::ToUpstream,
+        upstream_session::FollowError,
+        upstreams::{Incoming, Upstream, UpstreamName},
     },
     random::Random,
 };
@@ -105,6 +106,21 @@ async fn carry<T>(
     }
 }
 
+/// A name with several addresses.
+#[derive(Debug)]
+pub(crate) struct SimulatedName(pub(crate) Vec<Arc<dyn Upstream>>);
+
+#[async_trait]
+impl UpstreamName for SimulatedName {
+    async fn resolve(&self) -> Result<Vec<Arc<dyn Upstream>>, FollowError> {
+        Ok(self.0.clone())
+    }
+
+    fn may_change(&self) -> bool {
+        false
+    }
+}
+
 /// An upstream of a follower.
 pub(crate) struct SimulatedUpstream {
     pub(crate) cluster: Arc<Cluster>,
@@ -124,10 +140,7 @@ fn lost(reason: &str) -> FollowError {
 
 #[async_trait]
 impl Upstream for SimulatedUpstream {
-    async fn open(
-        &self,
-        outgoing: mpsc::Receiver<ToUpstream>,
-    ) -> Result<BoxStream<'static, Result<ToFollower, FollowError>>, FollowError> {
+    async fn open(&self, outgoing: mpsc::Receiver<ToUpstream>) -> Result<Incoming, FollowError> {
         let opened = timeout(OPEN_TIMEOUT, self.open_stream(outgoing)).await;
         opened.unwrap_or_else(|_| Err(lost("the upstream does not respond")))
     }
@@ -137,7 +150,7 @@ impl SimulatedUpstream {
     async fn open_stream(
         &self,
         outgoing: mpsc::Receiver<ToUpstream>,
-    ) -> Result<BoxStream<'static, Result<ToFollower, FollowError>>, FollowError> {
+    ) -> Result<Incoming, FollowError> {
         let cluster = &self.cluster;
         let route = cluster.network.route(self.follower, self.upstream);
         route.to_upstream.traverse().await;
@@ -163,7 +176,8 @@ impl SimulatedUpstream {
             let _ = accept.send(());
             let incoming = stream::poll_fn(move |context| incoming.poll_recv(context));
             let incoming = incoming.map(Ok::<_, ()>);
-            let session = follower_session::serve(node, incoming, to_follower);
+            let credential = format!("machine {follower}").into();
+            let session = follower_session::serve(node, credential, incoming, to_follower);
             if let Some(Err(end)) = closed.run_until_cancelled(session).await {
                 checker.log(&format!("the stream of machine {follower} was ended: {end}"));
             }

@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use crate::{Outcome, Rule, Settings, fixture::Fixture, plan::Plan};
 
 mod plans;
+mod rogues;
 mod scenarios;
 
 use scenarios as play;
@@ -24,7 +25,7 @@ pub struct Scenario {
 }
 
 /// All scenarios.
-pub const SCENARIOS: [Scenario; 20] = [
+pub const SCENARIOS: [Scenario; 24] = [
     Scenario {
         name: "the clock of the holder is slow, and the clock of the waiting replica is fast",
         rules: &[Rule::RateMargins, Rule::HolderMargin, Rule::GrantorMargin],
@@ -92,6 +93,18 @@ pub const SCENARIOS: [Scenario; 20] = [
         play: |fixture| Box::pin(play::slow_reads(fixture)),
     },
     Scenario {
+        name: "a caller with short deadlines waits at one replica after the other",
+        rules: &[Rule::WaitStartsAtApply],
+        plan: plans::three_replicas,
+        play: |fixture| Box::pin(play::switching_caller(fixture)),
+    },
+    Scenario {
+        name: "a caller waits at a replica that does not know of a restore",
+        rules: &[Rule::WaitStartsInSameLog],
+        plan: plans::three_replicas,
+        play: |fixture| Box::pin(play::wait_at_unaware_replica(fixture)),
+    },
+    Scenario {
         name: "a follower reconnects over a narrow stream",
         rules: &[Rule::PongsFollowChanges],
         plan: plans::replica_and_sidecar,
@@ -128,10 +141,22 @@ pub const SCENARIOS: [Scenario; 20] = [
         play: |fixture| Box::pin(play::long_suspend(fixture)),
     },
     Scenario {
-        name: "one of two upstreams hangs",
+        name: "two of three upstreams hang",
         rules: &[],
-        plan: plans::two_replicas_and_sidecar,
-        play: |fixture| Box::pin(play::hanging_upstream(fixture)),
+        plan: plans::three_replicas_and_sidecar,
+        play: |fixture| Box::pin(play::hanging_upstreams(fixture)),
+    },
+    Scenario {
+        name: "a follower uses the node id of another, and leaves in its name",
+        rules: &[Rule::NodeIdsBelongToCredentials],
+        plan: plans::replica_and_sidecar,
+        play: |fixture| Box::pin(rogues::impostor(fixture)),
+    },
+    Scenario {
+        name: "a follower never acknowledges, and returns with other node ids",
+        rules: &[Rule::DelayingCredentialsGetNoSlot],
+        plan: plans::one_replica,
+        play: |fixture| Box::pin(rogues::returning_rogue(fixture)),
     },
     Scenario {
         name: "only one revocation waits for a dead node",

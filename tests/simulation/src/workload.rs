@@ -26,8 +26,11 @@ use crate::{
         UnlockRequest, token::TokenEvent,
     },
     plan::{GROUPS, group_id},
-    service::{Enforcement, GrantRef, Service, locks::LockRef},
+    service::{Enforcement, EnforcementState, GrantRef, Service, locks::LockRef},
 };
+
+/// How often a caller waits at another replica.
+const SWITCHES_MAX: usize = 50;
 
 /// The response to a change: the enforcement, or `None` if the change failed.
 pub(crate) type Response = oneshot::Receiver<Option<Enforcement>>;
@@ -49,14 +52,15 @@ impl Workload {
         let random = Arc::clone(&self.cluster.random);
         while quiesce.run_until_cancelled(sleep(random.millis(5, 250))).await.is_some() {
             let Some(replica) = self.any_replica() else { continue };
-            match random.between(0, 99) {
+            match random.between(0, 103) {
                 0..33 => drop(self.grant(&replica, self.any_end(), self.any_delay())),
                 33..46 => self.extend(&replica),
                 46..80 => self.revoke_any(&replica),
                 80..84 => self.revoke_all(&replica),
                 84..91 => self.lock(&replica),
                 91..95 => self.lift_any(&replica),
-                _ => self.wait_enforced(&replica),
+                95..99 => self.revoke_while_switching(),
+                _ => self.wait_for_any(&replica),
             }
         }
     }
@@ -235,19 +239,53 @@ impl Workload {
         });
     }
 
-    fn wait_enforced(&self, replica: &RunningNode) {
+    /// Revokes a grant with a short deadline. Then waits for the enforcement at one replica after
+    /// the other, as a caller behind a load balancer does.
+    fn revoke_while_switching(self: &Arc<Self>) {
+        let Some((grant, terms)) = self.any_live() else { return };
+        let workload = Arc::clone(self);
+        self.cluster.tasks.spawn(async move {
+            let random = &workload.cluster.random;
+            let soon = || Instant::now() + random.millis(50, 300);
+            let Some(replica) = workload.any_replica() else { return };
+            let mut response = workload.revoke(&replica, grant.clone(), &terms, soon());
+            for _ in 0..SWITCHES_MAX {
+                let Ok(Some(Enforcement { state, revision, .. })) = response.await else { return };
+                let Some(replica) = workload.any_replica() else { return };
+                if state == EnforcementState::Complete {
+                    return;
+                }
+                response = workload.wait_enforced(&replica, grant.clone(), revision, soon());
+            }
+        });
+    }
+
+    fn wait_for_any(&self, replica: &RunningNode) {
         let (head, random) = (self.cluster.checker.head(), &self.cluster.random);
         let Some((grant, _)) = self.any_live() else { return };
         let back = Revision::try_from(random.between(0, 3)).unwrap_or(0);
-        let Some(event) = self.cluster.checker.event((head - back).max(1)) else { return };
-        let Some(key) = replica.node.read_view().view.snapshot().token_key() else { return };
+        self.wait_enforced(replica, grant, (head - back).max(1), self.any_deadline());
+    }
+
+    /// Waits at a replica for the enforcement of an event of the current log. Without the event,
+    /// there is no response.
+    pub(crate) fn wait_enforced(
+        &self,
+        replica: &RunningNode,
+        grant: GrantKey,
+        revision: Revision,
+        deadline: Instant,
+    ) -> Response {
+        let (_, no_response) = oneshot::channel();
+        let Some(event) = self.cluster.checker.event(revision) else { return no_response };
+        let read_view = replica.node.read_view();
+        let Some(key) = read_view.view.snapshot().token_key() else { return no_response };
         let token = key.encrypt(TokenEvent::new(event.revision, Some(event.time)));
-        let Ok(token) = token else { return };
-        let deadline = self.any_deadline();
+        let Ok(token) = token else { return no_response };
         self.call(replica, grant, move |service| async move {
             let (tenant_id, token) = (event.tenant_id.as_ref(), token.to_string());
             service.wait_enforced(tenant_id, &token, deadline).await.ok()
-        });
+        })
     }
 
     /// Calls a replica. When the call returns an enforcement, checks the grant at all nodes at

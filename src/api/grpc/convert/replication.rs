@@ -10,16 +10,12 @@ use uuid::Uuid;
 
 use crate::{
     api::{
-        grpc::convert::{
-            enums::ProtoEnum,
-            fields::{DURATION_SECONDS_MAX, Parsed},
-            timestamps,
-        },
-        proto::{replication::v1 as rpb, v1 as pb},
+        grpc::convert::fields::{DURATION_SECONDS_MAX, Parsed},
+        proto::replication::v1 as rpb,
     },
     domain::{
-        Epoch, NodeId, NodeInfo, NodeKind, Position, Revision, Time, ViolationReason,
-        ids::check_line, time::from_micros, violation::Violations,
+        Epoch, Position, Revision, Time, ViolationReason, ids::check_line, time::from_micros,
+        violation::Violations,
     },
 };
 
@@ -35,50 +31,6 @@ pub use response::{parse_response, response};
 const VERSION_LENGTH_MAX: usize = 64;
 /// Greater than every real revision, and small enough that arithmetic cannot overflow.
 const REVISION_MAX: Revision = 1 << 62;
-
-/// The message for a check node that is `lag` revisions behind the head of the log.
-pub(in crate::api::grpc) fn node_message(info: NodeInfo, lag: Revision) -> pb::CheckNode {
-    let NodeInfo { node_id, kind, version, upstream, revision, lease_age, silent_for } = info;
-    pb::CheckNode {
-        node_id: node_id.to_string(),
-        kind: kind.to_proto(),
-        version,
-        upstream_node_id: upstream.map(|node_id| node_id.to_string()).unwrap_or_default(),
-        revision,
-        lag,
-        lease_age: lease_age.map(timestamps::duration),
-        silent_for: Some(timestamps::duration(silent_for)),
-    }
-}
-
-fn parse_node(message: pb::CheckNode) -> Parsed<NodeInfo> {
-    let pb::CheckNode {
-        node_id,
-        kind,
-        version,
-        upstream_node_id,
-        revision,
-        lag: _,
-        lease_age,
-        silent_for,
-    } = message;
-    let parse_id = |field: &str, text: &str| {
-        text.parse().map(NodeId).map_err(|_| malformed(field, "must be a UUID"))
-    };
-    let kind = NodeKind::from_proto(kind)
-        .ok_or_else(|| malformed("kind", "must be NODE_KIND_REPLICA or NODE_KIND_SIDECAR"))?;
-    let upstream = Some(upstream_node_id).filter(|text| !text.is_empty());
-    let upstream = upstream.map(|text| parse_id("upstream_node_id", &text)).transpose()?;
-    Ok(NodeInfo {
-        node_id: parse_id("node_id", &node_id)?,
-        kind,
-        version: parse_version("version", version)?,
-        upstream,
-        revision: parse_revision("revision", revision)?,
-        lease_age: lease_age.map(|age| parse_duration("lease_age", age)).transpose()?,
-        silent_for: parse_duration("silent_for", silent_for.unwrap_or_default())?,
-    })
-}
 
 fn position_message(position: Position) -> rpb::LogPosition {
     let Position { epoch, revision, time } = position;

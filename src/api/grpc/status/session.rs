@@ -22,7 +22,11 @@ pub(super) fn session_end(end: &SessionEnd) -> Status {
         SessionEnd::Itself => ended(ErrorReason::FollowsItself).field("hello.node_id").build(),
         SessionEnd::Flood => ended(ErrorReason::TooManyMessages).build(),
         SessionEnd::TooSlow => ended(ErrorReason::FollowerTooSlow).build(),
-        SessionEnd::Unacknowledged(_) => ended(ErrorReason::ChangesNotAcknowledged).build(),
+        SessionEnd::Unacknowledged => ended(ErrorReason::ChangesNotAcknowledged).build(),
+        SessionEnd::Excluded => ended(ErrorReason::FollowersExcluded).build(),
+        SessionEnd::OtherCredential => {
+            ended(ErrorReason::NodeIdTaken).field("hello.node_id").build()
+        }
         SessionEnd::TooMany => ended(ErrorReason::TooManyFollowers).build(),
         SessionEnd::NewSnapshot => ended(ErrorReason::NewSnapshot).build(),
         SessionEnd::Replaced => ended(ErrorReason::StreamReplaced).build(),

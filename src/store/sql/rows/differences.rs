@@ -44,8 +44,17 @@ row! {
     }
 }
 
-impl ComparedEventRow {
-    pub(in crate::store) fn difference(self, keys: &LogKeys) -> Option<Difference> {
+/// A row that is compared with the body of an event.
+pub(in crate::store) trait ComparedRow {
+    /// The difference, if there is one.
+    fn difference(self, keys: &LogKeys) -> Option<Difference>;
+
+    /// The length of the body in bytes.
+    fn body_length(&self) -> usize;
+}
+
+impl ComparedRow for ComparedEventRow {
+    fn difference(self, keys: &LogKeys) -> Option<Difference> {
         let is_authentic = self.event.is_authentic(keys);
         let EventRow { tenant_id, grant_id, lock_id, .. } = self.event;
         if !is_authentic {
@@ -57,28 +66,44 @@ impl ComparedEventRow {
         let problem = Problem::Missing;
         (self.created < 1).then_some(Difference { tenant_id, object, id, problem })
     }
+
+    fn body_length(&self) -> usize {
+        self.event.body.len()
+    }
 }
 
-impl ComparedGrantRow {
-    pub(in crate::store) fn difference(self) -> Option<Difference> {
+impl ComparedRow for ComparedGrantRow {
+    fn difference(self, _keys: &LogKeys) -> Option<Difference> {
         let (tenant_id, id) = self.grant.key();
         let problem = self
             .last
             .problem(self.grant.into_domain(), EventKind::grant, |grant| grant.sequence)?;
         Some(Difference { tenant_id, object: "grant", id, problem })
     }
+
+    fn body_length(&self) -> usize {
+        self.last.body_length()
+    }
 }
 
-impl ComparedLockRow {
-    pub(in crate::store) fn difference(self) -> Option<Difference> {
+impl ComparedRow for ComparedLockRow {
+    fn difference(self, _keys: &LogKeys) -> Option<Difference> {
         let (tenant_id, id) = self.lock.key();
         let problem =
             self.last.problem(self.lock.into_domain(), EventKind::lock, |lock| lock.sequence)?;
         Some(Difference { tenant_id, object: "lock", id, problem })
     }
+
+    fn body_length(&self) -> usize {
+        self.last.body_length()
+    }
 }
 
 impl LastEventRow {
+    fn body_length(&self) -> usize {
+        self.last_body.as_ref().map_or(0, String::len)
+    }
+
     /// Compares the object of a row with the object after the last event.
     fn problem<T: PartialEq>(
         &self,

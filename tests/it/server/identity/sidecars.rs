@@ -1,14 +1,19 @@
 //! Credentials of sidecars for their upstreams.
 
-use std::fs;
+use std::{fs, net::SocketAddr};
 
 use support_access::{
-    api::proto::replication::v1::{
-        FollowRequest,
-        follow_request::{Hello, Message},
-        replication_client::ReplicationClient,
+    api::{
+        credentials::ClientCredentials,
+        grpc::upstream::GrpcUpstream,
+        proto::replication::v1::{
+            FollowRequest,
+            follow_request::{Hello, Message},
+            replication_client::ReplicationClient,
+        },
     },
     domain::Clock,
+    node::upstreams::Upstream,
     server::{Listeners, Running, SystemClock, config::SidecarConfig, start_sidecar},
 };
 use tempfile::TempDir;
@@ -59,6 +64,32 @@ async fn a_sidecar_follows_with_a_certificate_or_with_a_token() {
     let node = world.issuer.token("sidecar-7", "vendor-node", &[]);
     let bearer = sidecar(&world, None, Some(&node)).await;
     eventually(async || is_allowed(&bearer).await).await;
+}
+
+#[tokio::test]
+async fn tls_verifies_the_name_of_an_upstream_at_every_address() {
+    let world = World::new().await;
+    let dir = TempDir::new().unwrap();
+    let (ca, token_file) = (dir.path().join("ca.pem"), dir.path().join("token"));
+    fs::write(&ca, world.authority.pem()).unwrap();
+    fs::write(&token_file, world.issuer.token("sidecar-7", "vendor-node", &[])).unwrap();
+    let credentials =
+        ClientCredentials { ca: Some(ca), identity: None, token_file: Some(token_file) };
+    let port = world.url().rsplit_once(':').unwrap().1.parse().unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    // The certificate is that of `localhost`.
+    for (url, is_right) in [("https://localhost", true), ("https://access.test", false)] {
+        let upstream = GrpcUpstream::new(url, &credentials).unwrap().at(Some(address));
+        let (_requests, receiver) = tokio::sync::mpsc::channel(1);
+        let opened = with_timeout(upstream.open(receiver)).await;
+        match opened {
+            Ok(_) => assert!(is_right, "{url}"),
+            Err(error) => {
+                let error = error.to_string();
+                assert!(!is_right && error.contains("certificate"), "{url}: {error}");
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -2,6 +2,8 @@
 
 use support_access::api::proto::v1::*;
 
+use crate::common::requests;
+
 pub(super) fn order(is_oldest_first: bool) -> i32 {
     let order = if is_oldest_first { ListOrder::OldestFirst } else { ListOrder::NewestFirst };
     order.into()
@@ -48,12 +50,5 @@ pub(super) fn lock_request(target: usize) -> LockAccessRequest {
 }
 
 pub(super) fn access_check(tenant_id: &str) -> AccessCheck {
-    AccessCheck {
-        tenant_id: tenant_id.to_owned(),
-        agent_id: "agent-0".to_owned(),
-        group_ids: vec!["support".to_owned()],
-        required_level: AccessLevel::ReadOnly.into(),
-        agent_kind: AgentKind::Human.into(),
-        on_behalf_of: String::new(),
-    }
+    AccessCheck { agent_id: "agent-0".to_owned(), ..requests::access_check(tenant_id) }
 }

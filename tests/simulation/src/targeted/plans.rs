@@ -17,12 +17,20 @@ pub(super) fn two_replicas() -> Plan {
     Plan::replicas(2, LEASE)
 }
 
+pub(super) fn three_replicas() -> Plan {
+    Plan::replicas(3, LEASE)
+}
+
 pub(super) fn replica_and_sidecar() -> Plan {
     Plan::replicas(1, LEASE).with_sidecar(vec![0])
 }
 
 pub(super) fn two_replicas_and_sidecar() -> Plan {
     Plan::replicas(2, LEASE).with_sidecar(vec![0, 1])
+}
+
+pub(super) fn three_replicas_and_sidecar() -> Plan {
+    Plan::replicas(3, LEASE).with_sidecar(vec![0, 1, 2])
 }
 
 pub(super) fn sidecar_of_second_replica() -> Plan {

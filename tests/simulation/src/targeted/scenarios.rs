@@ -127,11 +127,9 @@ pub(super) async fn slow_commit(fixture: Fixture) {
     fixture.start_all(2).await;
     let grant = fixture.grant(1, End::UntilRevoked).await;
     fixture.set_database_link(1, delayed(150));
-    let response = fixture.revoke(1, &grant);
     let head = fixture.cluster.checker.head();
-    while fixture.cluster.checker.head() == head {
-        sleep(Duration::from_millis(1)).await;
-    }
+    let response = fixture.revoke(1, &grant);
+    fixture.wait_for_commit(head).await;
     fixture.running(0).process.pause();
     fixture.expect_enforced(response).await;
 }
@@ -143,6 +141,18 @@ pub(super) async fn slow_reads(fixture: Fixture) {
     let grant = fixture.grant(1, End::UntilRevoked).await;
     fixture.set_database_link(0, LinkConditions { read_delay: (1_500, 1_500), ..HEALTHY });
     fixture.expect_enforced(fixture.revoke(1, &grant)).await;
+}
+
+/// A node keeps its lease, but reads the log slowly. A caller waits for a revocation at the other
+/// replicas in turn, with deadlines that are shorter than a lease.
+pub(super) async fn switching_caller(fixture: Fixture) {
+    fixture.start_all(3).await;
+    let grant = fixture.grant(1, End::UntilRevoked).await;
+    fixture.set_database_link(0, LinkConditions { read_delay: (4_000, 4_000), ..HEALTHY });
+    let head = fixture.cluster.checker.head();
+    drop(fixture.revoke(1, &grant));
+    fixture.wait_for_commit(head).await;
+    fixture.expect_enforced_at_any(&[2, 1], &grant, LEASE * 110 / 100).await;
 }
 
 /// A replica and a sidecar die. The first revocation waits for the leases, and the second does not.
@@ -177,6 +187,31 @@ pub(super) async fn lost_event(fixture: Fixture) {
     fixture.expect_fresh(0);
 }
 
+/// A grant is revoked after a restore, and the event has the revision of a lost event. A caller
+/// waits for the revocation at a replica that has applied the lost event long ago, and does not
+/// know of the restore yet. A node has a lease from before the revocation.
+pub(super) async fn wait_at_unaware_replica(fixture: Fixture) {
+    fixture.start_all(3).await;
+    let grant = fixture.grant(1, End::UntilRevoked).await;
+    let backup = fixture.cluster.database.memory.backup().expect("the database is open");
+    let head = fixture.cluster.checker.head();
+    fixture.grant_many(1, 1).await;
+    fixture.set_database_link(1, CUT);
+    restore_after_expiry(&fixture, backup, LEASE).await;
+    for number in [0, 2] {
+        fixture.wait_until(number, |running| running.node.revision() == head).await;
+        fixture.wait_until(number, |running| running.node.read_view().is_fresh()).await;
+    }
+    fixture.set_database_link(0, LinkConditions { read_delay: (4_000, 4_000), ..HEALTHY });
+    drop(fixture.revoke(2, &grant));
+    fixture.wait_for_commit(head).await;
+    // The heartbeat that is in transit would reveal the restore.
+    fixture.set_database_link(1, delayed(100));
+    sleep(Duration::from_millis(1)).await;
+    fixture.set_database_link(1, INSTANT);
+    fixture.expect_enforced(fixture.wait_enforced(1, &grant, LEASE * 2)).await;
+}
+
 /// Takes the database down until all leases have expired, and restores a backup.
 async fn restore_after_expiry(fixture: &Fixture, backup: Backup, lease: Duration) {
     let database = &fixture.cluster.database;
@@ -196,9 +231,7 @@ async fn event_in_transit(fixture: &Fixture) -> (GrantKey, Backup, Revision) {
     let head = fixture.cluster.checker.head();
     let granting = fixture.grant(1, End::UntilRevoked);
     let delaying = async {
-        while fixture.cluster.checker.head() == head {
-            sleep(Duration::from_millis(1)).await;
-        }
+        fixture.wait_for_commit(head).await;
         // The notification takes 5 ms, and the request another 5 ms.
         sleep(Duration::from_millis(9)).await;
         let delivers_after_failure = true;
@@ -316,16 +349,20 @@ pub(super) async fn ping_while_stopping(fixture: Fixture) {
     tokio::join!(fixture.cluster.stop(1), resuming, fixture.expect_enforced(response));
 }
 
-/// The first upstream of a sidecar never responds. Later, the second does not respond.
-pub(super) async fn hanging_upstream(fixture: Fixture) {
-    fixture.start_all(2).await;
-    fixture.set_route(2, 0, CUT);
-    fixture.start(2).await;
-    fixture.set_route(2, 0, HEALTHY);
-    fixture.set_route(2, 1, CUT);
-    sleep(LEASE * 3).await;
+/// The first upstreams of a sidecar never respond. Later, the third does not respond. The sidecar
+/// keeps its lease.
+pub(super) async fn hanging_upstreams(fixture: Fixture) {
+    const SIDECAR: usize = 3;
+    fixture.start_all(SIDECAR).await;
+    fixture.set_route(SIDECAR, 0, CUT);
+    fixture.set_route(SIDECAR, 1, CUT);
+    fixture.start(SIDECAR).await;
+    fixture.set_route(SIDECAR, 1, HEALTHY);
+    // The sidecar follows the third upstream. The first two have been silent.
+    fixture.cluster.network.route(SIDECAR, 2).set(CUT);
+    fixture.expect_fresh_for(SIDECAR, LEASE * 3).await;
     let grant = fixture.grant(0, End::UntilRevoked).await;
-    fixture.expect_allowed(2, &grant);
+    fixture.expect_allowed(SIDECAR, &grant);
     fixture.expect_prompt_revoke(0, &grant).await;
 }
 
