@@ -14,6 +14,9 @@
 )]
 
 #[allow(dead_code, reason = "a benchmark needs only a part")]
+#[path = "../tests/common/event_key.rs"]
+mod event_key;
+#[allow(dead_code, reason = "a benchmark needs only a part")]
 #[path = "../tests/common/server.rs"]
 mod server;
 

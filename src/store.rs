@@ -73,6 +73,9 @@ pub struct Loaded {
     pub locks: Vec<LockTerms>,
     /// Visited grants that must not be used, because they differ from their events.
     pub rejected: Vec<(TenantId, GrantId)>,
+    /// False if the rows are not authentic. The locks, and the grants without the rejected ones,
+    /// then follow from the events.
+    pub is_authentic: bool,
 }
 
 /// A hint about new data. The receiver must read the data.
@@ -154,9 +157,9 @@ pub trait Log: Send + Sync {
     /// with changes. Check nodes notice at the next heartbeat, drop all leases and load again.
     async fn replace_epoch(&self) -> Result<Epoch, StoreError>;
 
-    /// Replaces the event key: verifies all events and rows with the current key, and signs them
-    /// with `new`, in one transaction. This store cannot be used afterwards. Stores without an
-    /// event key do nothing.
+    /// Replaces the event key: verifies all events with the current key, compares all rows with
+    /// them, and signs both with `new`, in one transaction. This store cannot be used afterwards.
+    /// Stores without an event key do nothing.
     async fn replace_event_key(&self, new: &EventKey) -> Result<(), StoreError> {
         let _ = new;
         Ok(())

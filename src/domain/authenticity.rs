@@ -3,27 +3,32 @@
 //! Each event has an HMAC over its whole row. An owner of the database without the secret can
 //! therefore invent or change no event. That does not protect the rows that follow from the events:
 //! an old row with its event is as authentic as the current one. So `head` contains a hash over the
-//! multiset of all rows that decide access: the MSet-Add-Hash of Clarke, Devadas, van Dijk, Gassend
-//! and Suh ("Incremental Multiset Hash Functions and Their Application to Memory Integrity
-//! Checking", ASIACRYPT 2003):
+//! multiset of all rows that decide access.
+//!
+//! The hash is MSet-Add-Hash by Clarke, Devadas, van Dijk, Gassend and Suh ("Incremental Multiset
+//! Hash Functions and Their Application to Memory Integrity Checking", ASIACRYPT 2003). With a
+//! pseudorandom function `H` under a key `K`, and a new random nonce `r` for each hash:
 //!
 //! ```text
-//! sum(rows)   = Σ HMAC(row key, row)                                  mod 2^256
-//! stored      = sum(rows) + HMAC(mask key, epoch, revision, nonce)    mod 2^256
+//! paper:  H_K(0, r) + Σ H_K(1, row)  mod 2^n,  r
+//! here:   HMAC(mask key, epoch, revision, r) + Σ HMAC(row key, row)  mod 2^256,  r
 //! ```
 //!
 //! - The hash is incremental: a change subtracts the old row and adds the new one.
-//! - Unlike with XOR, equal rows do not cancel each other. Two multisets that differ in a row by
-//!   `d` copies collide with probability `gcd(d, 2^256) / 2^256`. No table has 2^64 copies of a
-//!   row, so the probability is at most 2^-192.
-//! - The mask is the term `H_K(0, r)` of the paper. Without the mask, the difference of two sums
-//!   would be the difference of two rows, and an attacker that has seen one change could undo that
-//!   change. Each change chooses a new nonce, so that no mask is used twice.
-//! - The paper keeps hash and nonce in trusted memory. Here the attacker can write both. So the
-//!   mask also covers epoch and revision: an old sum is valid only with its old revision. A
-//!   rollback of everything is a restore, which running replicas detect by other means.
-//! - A forged sum needs the difference of two row hashes. No stored value reveals a difference,
-//!   because each stored value has its own mask.
+//! - Two keys separate the mask from the rows, as the prefixes 0 and 1 do in the paper. Both derive
+//!   from the secret by HMAC. Each row starts with the number of its kind, and each text with its
+//!   length, so that different rows have different bytes.
+//! - As in the paper, the hash contains no number of rows. Only MSet-XOR-Hash needs the number,
+//!   because equal rows cancel each other there. With addition, `d` more copies of a row are hidden
+//!   with probability `gcd(d, 2^256) / 2^256`: at most 2^-192, as no table has 2^64 copies.
+//! - The mask hides the sum. The difference of two bare sums would be the difference of two rows.
+//!   An attacker that has seen one change could then undo that change.
+//! - The paper keeps hash and nonce in trusted memory. Here, an attacker can write both. So the
+//!   mask also covers epoch and revision: an old hash is valid with its old revision only. A nonce
+//!   that repeats at another revision is therefore harmless. A replay of head, rows and events
+//!   together is a restore, which running replicas detect by other means.
+//! - An attacker can add any number to the stored hash, and so to the sum. To hide a forged row,
+//!   the number must be a difference of row hashes. Only the key reveals one.
 //!
 //! All keys are derived from the secret and the name of the log, so that two logs may share a
 //! secret.
@@ -55,6 +60,7 @@ pub struct NotRandom;
 /// The keys of one log.
 #[derive(Clone)]
 pub struct LogKeys {
+    log: LogName,
     id: [u8; 8],
     events: hmac::Key,
     rows: hmac::Key,
@@ -124,9 +130,6 @@ struct Fields(Vec<u8>);
 // === impl EventKey ===
 
 impl EventKey {
-    /// The key of installations without a secret. It protects nothing.
-    pub const PUBLIC: Self = Self([0; LENGTH]);
-
     /// A new secret.
     pub fn generate() -> Result<Self, NotRandom> {
         let mut secret = [0; LENGTH];
@@ -156,7 +159,7 @@ impl EventKey {
         let key = |purpose: &str| hmac::Key::new(hmac::HMAC_SHA256, derive(purpose).as_ref());
         let mut id = [0; 8];
         id.copy_from_slice(&derive("id").as_ref()[..8]);
-        LogKeys { id, events: key("events"), rows: key("rows"), masks: key("masks") }
+        LogKeys { log, id, events: key("events"), rows: key("rows"), masks: key("masks") }
     }
 }
 
@@ -170,6 +173,11 @@ impl fmt::Debug for EventKey {
 // === impl LogKeys ===
 
 impl LogKeys {
+    /// The log.
+    pub fn log(&self) -> LogName {
+        self.log
+    }
+
     /// Identifies the key, and reveals nothing about it.
     pub fn id(&self) -> [u8; 8] {
         self.id
@@ -379,7 +387,7 @@ mod tests {
     use uuid::Uuid;
 
     fn keys() -> LogKeys {
-        EventKey::PUBLIC.of_log(LogName(Uuid::from_u128(1)))
+        EventKey([0; LENGTH]).of_log(LogName(Uuid::from_u128(1)))
     }
 
     fn row(keys: &LogKeys, sequence: i64) -> StateSum {
@@ -455,7 +463,7 @@ mod tests {
             assert!(!keys.is_authentic(&changed, &mac), "{changed:?}");
         }
         assert!(!keys.is_authentic(&event, &mac[..31]));
-        let other = EventKey::PUBLIC.of_log(LogName(Uuid::from_u128(9)));
+        let other = EventKey([0; LENGTH]).of_log(LogName(Uuid::from_u128(9)));
         assert!(!other.is_authentic(&event, &mac), "the key of another log");
     }
 

@@ -190,18 +190,7 @@ impl Replica {
     }
 
     async fn load(&self) -> Result<(), StoreError> {
-        let mut snapshot = Snapshot::default();
-        let mut insert = |tenant_id, terms, retained| snapshot.insert(&tenant_id, terms, retained);
-        let loaded = self.store.log().load(&mut insert).await?;
-        let Loaded { position, token_key, locks, rejected } = loaded;
-        for (tenant_id, grant_id) in rejected {
-            snapshot.remove(&tenant_id, grant_id);
-        }
-        for terms in locks {
-            snapshot.insert_lock(terms);
-        }
-        snapshot.set_position(position, token_key);
-        self.node.replace_snapshot(snapshot);
+        self.node.replace_snapshot(load_snapshot(&self.store).await?);
         self.last_ack.lock().invalidate();
         Ok(())
     }
@@ -348,6 +337,25 @@ impl Replica {
             // A heartbeat that was in flight has changed the row.
         }
     }
+}
+
+/// The snapshot of a replica at the end of the log.
+pub async fn load_snapshot(store: &Store) -> Result<Snapshot, StoreError> {
+    let mut snapshot = Snapshot::default();
+    let mut insert = |tenant_id, terms, retained| snapshot.insert(&tenant_id, terms, retained);
+    let loaded = store.log().load(&mut insert).await?;
+    let Loaded { position, token_key, locks, rejected, is_authentic } = loaded;
+    if !is_authentic {
+        snapshot.set_forged_rows();
+    }
+    for (tenant_id, grant_id) in rejected {
+        snapshot.reject(&tenant_id, grant_id);
+    }
+    for terms in locks {
+        snapshot.insert_lock(terms);
+    }
+    snapshot.set_position(position, token_key);
+    Ok(snapshot)
 }
 
 fn is_at(event: &Event, position: &Position) -> bool {

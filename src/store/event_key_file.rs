@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::{domain::authenticity::EventKey, store::OpenError};
 
@@ -18,8 +18,6 @@ pub(super) enum KeySource {
     Embedded(PathBuf),
     /// In this file, which the operator has created.
     File(PathBuf),
-    /// There is no secret.
-    Public,
 }
 
 impl KeySource {
@@ -33,23 +31,21 @@ impl KeySource {
         Self::Embedded(configured.map_or_else(beside, Path::to_path_buf))
     }
 
-    /// The file that the operator has configured.
-    pub(super) fn configured(configured: Option<&Path>) -> Self {
-        configured.map_or(Self::Public, |path| Self::File(path.to_path_buf()))
+    /// The file that the operator has configured, and must configure.
+    pub(super) fn configured(configured: Option<&Path>) -> Result<Self, OpenError> {
+        let required = || {
+            OpenError(
+                "event-key-file is not set, so that PostgreSQL could grant access by itself; set \
+                 event-key-file to a file from `openssl rand -hex 32`"
+                    .into(),
+            )
+        };
+        configured.map(|path| Self::File(path.to_path_buf())).ok_or_else(required)
     }
 
     /// Reads the key. Creates the file of an embedded database whose log is empty.
     pub(super) fn read(&self, is_new: bool) -> Result<EventKey, OpenError> {
-        let path = match self {
-            Self::Public => {
-                warn!(
-                    "event-key-file is not set: an attacker who can write to the database can \
-                     grant access; set event-key-file"
-                );
-                return Ok(EventKey::PUBLIC);
-            }
-            Self::Embedded(path) | Self::File(path) => path,
-        };
+        let (Self::Embedded(path) | Self::File(path)) = self;
         match (std::fs::read_to_string(path), self) {
             (Ok(text), _) => EventKey::from_text(&text).map_err(|_| {
                 rejected(path, "is not 64 hexadecimal digits; restore the file from its backup")

@@ -84,6 +84,15 @@ impl Fold {
         self.live.iter().map(|(grant_id, (tenant_id, _))| (tenant_id, *grant_id))
     }
 
+    /// Whether all events are authentic, and the rows of all grants and these locks were found.
+    pub(super) fn is_found(&self, locks: &[LockTerms]) -> bool {
+        self.live.is_empty()
+            && self.ended.is_empty()
+            && self.forged.is_empty()
+            && self.locks.len() == locks.len()
+            && locks.iter().all(|terms| self.locks.get(&terms.lock_id) == Some(terms))
+    }
+
     /// The histories in which everything must be denied.
     pub(super) fn forged(&self) -> &BTreeSet<Option<TenantId>> {
         &self.forged

@@ -149,7 +149,7 @@ impl Log for MemoryStore {
         }
         let locks = content.state.live_locks().map(|stored| stored.item.terms.clone()).collect();
         let (position, token_key) = (content.head(), content.token_key);
-        Ok(Loaded { position, token_key, locks, rejected: Vec::new() })
+        Ok(Loaded { position, token_key, locks, rejected: Vec::new(), is_authentic: true })
     }
 
     async fn replace_epoch(&self) -> Result<Epoch, StoreError> {

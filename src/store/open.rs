@@ -9,8 +9,8 @@ use crate::{
 
 /// Opens the store at `url`: `sqlite://PATH`, `postgres://…` or `memory:`. Creates or migrates its
 /// schema, and rejects a schema of another application or of an incompatible version. The event key
-/// in `event_key_file` authenticates the database. Without a file, the key of a SQLite database is
-/// in a file beside the database, and a PostgreSQL database is not protected.
+/// in `event_key_file` authenticates the database. PostgreSQL requires a file. Without a file, the
+/// key of a SQLite database is in a file beside the database.
 pub async fn open(
     url: &str,
     clock: Arc<dyn Clock>,

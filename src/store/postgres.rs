@@ -139,10 +139,9 @@ impl Backend for Postgres {
         // The subquery locks the row. The clock is read after that wait, and not before.
         lock_head: "SELECT revision, time, max_staleness, \
                     (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS clock, log_name, \
-                    epoch, state_nonce, state_sum \
-                    FROM (SELECT revision, time, max_staleness, log_name, epoch, state_nonce, \
-                    state_sum FROM head \
-                    WHERE id = 1 FOR UPDATE) AS head",
+                    epoch, event_key_id, state_nonce, state_sum \
+                    FROM (SELECT revision, time, max_staleness, log_name, epoch, event_key_id, \
+                    state_nonce, state_sum FROM head WHERE id = 1 FOR UPDATE) AS head",
         clock: Some("(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"),
         is_standby: "pg_is_in_recovery()",
         notify_log: concat!("pg_notify('", channel!(log), "' || log_name, '')::text"),
@@ -212,6 +211,7 @@ pub(super) async fn open(
     event_key_file: Option<&Path>,
 ) -> Result<Arc<Store>, OpenError> {
     let options = connect_options(url)?;
+    let event_key = KeySource::configured(event_key_file)?;
     let check = Arc::new(SessionCheck::new(&options));
     prepare(&options, &check).await?;
     let writers = pool(WRITERS, &check).connect_lazy_with(options.clone());
@@ -221,7 +221,7 @@ pub(super) async fn open(
     for pool in [&writers, &readers, &node_writers, &node_readers] {
         connect(pool).await.map_err(|error| open_error(&options, &error))?;
     }
-    let keys = log_keys(&writers, &KeySource::configured(event_key_file)).await?;
+    let keys = log_keys(&writers, &event_key).await?;
     let notifier = Arc::new(Listeners(pool(LISTENERS, &check).connect_lazy_with(options)));
     Ok(Store::new(Arc::new(SqlStore {
         writers,

@@ -18,7 +18,6 @@ use tokio::{sync::Semaphore, time::timeout};
 use crate::{
     domain::{
         Clock, Epoch, Event, GrantTerms, Position, Revision, TenantId, authenticity::EventKey,
-        authenticity::LogKeys,
     },
     store::{
         Facets, Listener, Loaded, Log, Notifications, Retained, StoreError, TIMEOUT, Transaction,
@@ -26,6 +25,7 @@ use crate::{
     },
 };
 use connection::Connection;
+use event_key::CurrentKeys;
 use rows::{EventRow, HeadRow, LockedHeadRow};
 use statements::{Value, log};
 use transaction::SqlTransaction;
@@ -113,7 +113,7 @@ pub(super) struct SqlStore<DB: Backend> {
     /// The files of an embedded database.
     pub(super) files: Option<Arc<DatabaseFiles>>,
     /// Authenticate what is read, and sign what is written.
-    pub(super) keys: Arc<LogKeys>,
+    pub(super) keys: CurrentKeys,
 }
 
 /// Bounds the wait for an operation: a server that disappears must not block the callers.
@@ -166,8 +166,7 @@ impl<DB: Backend> SqlStore<DB> {
         let connection = Connection::begin(&self.writers, DB::DIALECT.begin_transaction).await?;
         let (notifier, files) = (Arc::clone(&self.notifier), self.files.clone());
         let clock = self.clock.as_ref();
-        let keys = Arc::clone(&self.keys);
-        SqlTransaction::at_head(connection, permit, notifier, files, clock, keys).await
+        SqlTransaction::at_head(connection, permit, notifier, files, clock, &self.keys).await
     }
 
     /// Fails if what this process writes would be lost.
@@ -269,7 +268,8 @@ impl<DB: Backend> Log for SqlStore<DB> {
         with_timeout(async {
             let mut connection = Connection::take(&self.node_readers).await?;
             let rows: Vec<EventRow> = connection.all(log::events_after(revision, limit)).await?;
-            let events = rows.into_iter().map(|row| row.into_domain(&self.keys));
+            let keys = self.keys.get();
+            let events = rows.into_iter().map(|row| row.into_domain(&keys));
             let events: Vec<_> = events.collect::<Result<_, _>>()?;
             if events.len() < limit {
                 let last = events.last().map_or(revision, |event: &Event| event.revision);
@@ -299,8 +299,8 @@ impl<DB: Backend> Log for SqlStore<DB> {
             let mut connection = begin.await?;
             let head = connection.first(Statement::new(DB::DIALECT.lock_head)).await?;
             let LockedHeadRow { state, .. } = only(head)?;
-            let sum = state.sum(&self.keys)?;
-            let masked = self.keys.mask(sum, epoch, state.revision);
+            let keys = self.keys.of_log(state.log()?);
+            let masked = keys.mask(state.sum(&keys)?, epoch, state.revision);
             let masked = masked.map_err(StoreError::unavailable)?;
             let statement = log::update_epoch(&DB::DIALECT, epoch, token_key, &masked);
             let _notified: Vec<(String,)> = connection.all(statement).await?;

@@ -45,7 +45,7 @@ impl Backend for Sqlite {
         begin_transaction: "BEGIN IMMEDIATE",
         begin_snapshot: "BEGIN",
         lock_head: "SELECT revision, time, max_staleness, NULL AS clock, log_name, epoch, \
-                    state_nonce, state_sum FROM head",
+                    event_key_id, state_nonce, state_sum FROM head",
         clock: None,
         is_standby: "FALSE",
         notify_log: "''",

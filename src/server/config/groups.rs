@@ -92,9 +92,9 @@ settings! {
         /// example from `openssl rand -hex 32`. All replicas need the same file.
         ///
         /// With the secret, replicas detect each grant, lock and event that someone else has
-        /// written to the database. Without a file, the secret of a SQLite database is created at
-        /// the first start, in a file beside the database: PATH.event-key. A PostgreSQL database
-        /// without the setting is not protected. Logged as a warning.
+        /// written to the database. Required with PostgreSQL. Without a file, the secret of a
+        /// SQLite database is created at the first start, in a file beside the database:
+        /// PATH.event-key.
         event_key_file: Optional<PathBuf> = "FILE", "", parse_path;
         /// How long check nodes may answer from one lease, 200ms to 5m. Replicas pass the value on
         /// to sidecars.

@@ -2,11 +2,12 @@
 
 use std::{error::Error, sync::Arc};
 
+use parking_lot::RwLock;
 use sqlx::Pool;
 
 use crate::{
     domain::{
-        Revision,
+        LogName, Revision,
         authenticity::{EventKey, LogKeys, StateSum},
     },
     store::{
@@ -19,6 +20,14 @@ use crate::{
         },
     },
 };
+
+/// The keys of the log in the database, as last read. The address of a database may lead to another
+/// database, with another log.
+#[derive(Debug)]
+pub(in crate::store) struct CurrentKeys {
+    secret: EventKey,
+    keys: RwLock<Arc<LogKeys>>,
+}
 
 /// Events per read. A replacement of the key reads all events.
 const PAGE: usize = 500;
@@ -33,6 +42,24 @@ async fn read<DB: Backend>(connection: &mut Connection<DB>) -> Result<EventKeyRo
     only(connection.first(log::event_key()).await.map_err(failed)?).map_err(failed)
 }
 
+impl CurrentKeys {
+    /// The keys of the log that was last read.
+    pub(super) fn get(&self) -> Arc<LogKeys> {
+        Arc::clone(&self.keys.read())
+    }
+
+    /// The keys of the log that was read now.
+    pub(super) fn of_log(&self, log: LogName) -> Arc<LogKeys> {
+        let known = self.get();
+        if known.log() == log {
+            return known;
+        }
+        let keys = Arc::new(self.secret.of_log(log));
+        *self.keys.write() = Arc::clone(&keys);
+        keys
+    }
+}
+
 fn incomplete() -> StoreError {
     StoreError::broken("events are missing; restore the database from a backup")
 }
@@ -41,7 +68,7 @@ fn incomplete() -> StoreError {
 pub(in crate::store) async fn log_keys<DB: Backend>(
     pool: &Pool<DB>,
     source: &KeySource,
-) -> Result<Arc<LogKeys>, OpenError> {
+) -> Result<CurrentKeys, OpenError> {
     let mut connection = Connection::take(pool).await.map_err(failed)?;
     let mut row = read(&mut connection).await?;
     let key = source.read(row.event_key_id.is_none())?;
@@ -55,7 +82,7 @@ pub(in crate::store) async fn log_keys<DB: Backend>(
         row = read(&mut connection).await?;
     }
     if row.event_key_id.as_deref() == Some(&keys.id()) {
-        return Ok(Arc::new(keys));
+        return Ok(CurrentKeys { secret: key, keys: RwLock::new(Arc::new(keys)) });
     }
     Err(OpenError(
         "the database was written with another event key; correct event-key-file, or restore the \
@@ -70,16 +97,18 @@ impl<DB: Backend> SqlStore<DB> {
         let begin = Connection::begin(&self.writers, DB::DIALECT.begin_transaction);
         let mut connection = begin.await?;
         let head = connection.first(Statement::new(DB::DIALECT.lock_head)).await?;
-        let LockedHeadRow { log_name, state, .. } = only(head)?;
-        let keys = new.of_log(rows::log_name(log_name)?);
+        let LockedHeadRow { state, .. } = only(head)?;
+        let log = state.log()?;
+        let (old, keys) = (self.keys.of_log(log), new.of_log(log));
         let mut visit = |_, _, _| {};
-        let (sum, _) = Self::load_rows(&self.keys, &mut connection, &mut visit).await?;
-        if sum != Some(state.sum(&self.keys)?) {
+        let (_, locks) = Self::load_rows(&old, &mut connection, &mut visit).await?;
+        let replayed = Self::replay(&old, &mut connection, state.revision).await?;
+        if !replayed.equals_rows(&locks) {
             return Err(StoreError::broken(
                 "rows differ from the history; repair them before the event key is replaced",
             ));
         }
-        self.sign_events(&keys, &mut connection, state.revision).await?;
+        Self::sign_events((&old, &keys), &mut connection, state.revision).await?;
         let (sum, _) = Self::load_rows(&keys, &mut connection, &mut visit).await?;
         let sum = sum.ok_or_else(|| StoreError::broken("a row cannot be read"))?;
         let masked = keys.mask(sum, state.epoch()?, state.revision);
@@ -90,8 +119,7 @@ impl<DB: Backend> SqlStore<DB> {
     }
 
     async fn sign_events(
-        &self,
-        keys: &LogKeys,
+        (old, new): (&LogKeys, &LogKeys),
         connection: &mut Connection<DB>,
         head: Revision,
     ) -> Result<(), StoreError> {
@@ -106,7 +134,7 @@ impl<DB: Backend> SqlStore<DB> {
                 if row.revision() != revision {
                     return Err(incomplete());
                 }
-                let mac = row.sign_again(&self.keys, keys)?;
+                let mac = row.sign_again(old, new)?;
                 connection.execute(log::update_mac(revision, mac)).await?;
             }
         }

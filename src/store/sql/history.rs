@@ -70,18 +70,18 @@ impl<DB: Backend> History for SqlStore<DB> {
                 let page = self.compare_page(differences::events(after, limit), limit);
                 let position = |row: &ComparedEventRow| ComparePosition::Events(row.position);
                 let next = ComparePosition::Grants(0);
-                Ok(page.await?.compare(&self.keys, position, Some(next)).await)
+                Ok(page.await?.compare(&self.keys.get(), position, Some(next)).await)
             }
             ComparePosition::Grants(after) => {
                 let page = self.compare_page(differences::grants(after, limit), limit);
                 let position = |row: &ComparedGrantRow| ComparePosition::Grants(row.last.position);
                 let next = ComparePosition::Locks(0);
-                Ok(page.await?.compare(&self.keys, position, Some(next)).await)
+                Ok(page.await?.compare(&self.keys.get(), position, Some(next)).await)
             }
             ComparePosition::Locks(after) => {
                 let page = self.compare_page(differences::locks(after, limit), limit);
                 let position = |row: &ComparedLockRow| ComparePosition::Locks(row.last.position);
-                Ok(page.await?.compare(&self.keys, position, None).await)
+                Ok(page.await?.compare(&self.keys.get(), position, None).await)
             }
         }
     }

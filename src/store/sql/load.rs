@@ -25,6 +25,13 @@ use crate::{
     },
 };
 
+/// The state by all events, without the grants whose rows were found.
+pub(super) struct Replayed {
+    fold: Fold,
+    /// Grants whose rows differ.
+    rejected: Vec<(TenantId, GrantId)>,
+}
+
 type Visit<'a> = &'a mut (dyn FnMut(TenantId, GrantTerms, Retained) + Send);
 
 /// Maximum number of grants that are logged in a load.
@@ -55,17 +62,21 @@ impl<DB: Backend> SqlStore<DB> {
     ) -> Result<Loaded, StoreError> {
         let head: HeadRow = only(with_timeout(connection.first(log::head())).await?)?;
         let state: StateHeadRow = only(with_timeout(connection.first(log::state_head())).await?)?;
-        let expected = state.sum(&self.keys).ok();
         let (position, token_key) = head.into_domain()?;
-        let (sum, locks) = Self::load_rows(&self.keys, connection, visit).await?;
-        let mut loaded = Loaded { position, token_key, locks, rejected: Vec::new() };
-        if sum.is_none() || sum != expected {
+        let keys = self.keys.of_log(state.log()?);
+        let expected = state.sum(&keys).ok();
+        let (sum, locks) = Self::load_rows(&keys, connection, visit).await?;
+        let is_authentic = sum.is_some() && sum == expected;
+        let mut loaded = Loaded { position, token_key, locks, rejected: Vec::new(), is_authentic };
+        if !is_authentic {
             let revision = position.revision;
             warn!(
                 revision,
                 "the rows do not match the sum in head; comparing them with all events"
             );
-            (loaded.locks, loaded.rejected) = self.replay(connection, revision).await?;
+            let replayed = Self::replay(&keys, connection, revision).await?;
+            replayed.log();
+            (loaded.locks, loaded.rejected) = (replayed.fold.into_locks(), replayed.rejected);
         }
         Ok(loaded)
     }
@@ -109,15 +120,15 @@ impl<DB: Backend> SqlStore<DB> {
         Ok((is_readable.then_some(sum), locks))
     }
 
-    /// The locks, and the grants that must not be used, by all events up to `head`.
-    async fn replay(
-        &self,
+    /// Compares the rows of grants with all events up to `head`.
+    pub(super) async fn replay(
+        keys: &LogKeys,
         connection: &mut Connection<DB>,
         head: i64,
-    ) -> Result<(Vec<LockTerms>, Vec<(TenantId, GrantId)>), StoreError> {
+    ) -> Result<Replayed, StoreError> {
         let mut fold = Fold::default();
         let mut apply = |row: EventRow| {
-            fold.apply(row.into_domain(&self.keys)?);
+            fold.apply(row.into_domain(keys)?);
             Ok(())
         };
         connection.each(log::all_events(), &mut apply).await?;
@@ -134,14 +145,24 @@ impl<DB: Backend> SqlStore<DB> {
             };
             connection.each(statement, &mut compare).await?;
         }
-        for tenant_id in fold.forged() {
+        Ok(Replayed { fold, rejected })
+    }
+}
+
+impl Replayed {
+    /// Whether every row equals the state by the events, with these rows of locks.
+    pub(super) fn equals_rows(&self, locks: &[LockTerms]) -> bool {
+        self.rejected.is_empty() && self.fold.is_found(locks)
+    }
+
+    fn log(&self) {
+        for tenant_id in self.fold.forged() {
             let tenant_id = tenant_id.as_ref().map(tracing::field::display);
             error!(tenant_id, "events are forged or missing: everything is denied in this history");
         }
-        let differing = rejected.iter().map(|(tenant_id, grant_id)| (tenant_id, *grant_id));
-        for (tenant_id, grant_id) in differing.chain(fold.missing()).take(LOGGED_MAX) {
+        let differing = self.rejected.iter().map(|(tenant_id, grant_id)| (tenant_id, *grant_id));
+        for (tenant_id, grant_id) in differing.chain(self.fold.missing()).take(LOGGED_MAX) {
             error!(%tenant_id, %grant_id, "a grant differs from the history, and is not used");
         }
-        Ok((fold.into_locks(), rejected))
     }
 }

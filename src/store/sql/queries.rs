@@ -32,7 +32,8 @@ impl<DB: Backend> Queries for SqlStore<DB> {
 
     async fn events(&self, query: &EventQuery) -> Result<Vec<Listed<HistoryEvent>>, StoreError> {
         let rows: Vec<ListedRow<ListedEventRow>> = self.read(lists::events(query)).await?;
-        let convert = |row: ListedEventRow| row.into_domain(&self.keys);
+        let keys = self.keys.get();
+        let convert = |row: ListedEventRow| row.into_domain(&keys);
         rows.into_iter().map(|row| row.into_domain(convert)).collect()
     }
 
@@ -48,7 +49,7 @@ impl<DB: Backend> Queries for SqlStore<DB> {
 
     async fn overrides(&self, tenant_id: &TenantId) -> Result<PolicyOverrides, StoreError> {
         let last = self.read_first(lists::last_policy_event(tenant_id)).await?;
-        rows::overrides(last, &self.keys)
+        rows::overrides(last, &self.keys.get())
     }
 
     async fn next_expiry(&self) -> Result<Option<Time>, StoreError> {

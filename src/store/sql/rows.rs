@@ -90,7 +90,6 @@ row! {
     pub(in crate::store) struct LockedHeadRow {
         pub(in crate::store) max_staleness: i64,
         pub(in crate::store) clock: Option<i64>,
-        pub(in crate::store) log_name: String,
     } with {
         pub(in crate::store) state: StateHeadRow,
     }
@@ -99,9 +98,11 @@ row! {
 row! {
     /// The part of `head` that authenticates the rows.
     pub(in crate::store) struct StateHeadRow {
+        log_name: String,
         epoch: String,
         pub(in crate::store) revision: i64,
         pub(in crate::store) time: Option<i64>,
+        event_key_id: Option<Vec<u8>>,
         state_nonce: Option<Vec<u8>>,
         state_sum: Option<Vec<u8>>,
     }
@@ -123,12 +124,21 @@ impl EventKeyRow {
 }
 
 impl StateHeadRow {
+    pub(in crate::store) fn log(&self) -> Result<LogName, StoreError> {
+        log_name(self.log_name.clone())
+    }
+
     pub(in crate::store) fn epoch(&self) -> Result<Epoch, StoreError> {
         Ok(Epoch(parse("epoch", self.epoch.clone(), Uuid::parse_str)?))
     }
 
     /// The sum over all rows, as of this head.
     pub(in crate::store) fn sum(&self, keys: &LogKeys) -> Result<StateSum, StoreError> {
+        if self.event_key_id.as_deref() != Some(&keys.id()) {
+            return Err(StoreError::broken(
+                "the event key was replaced; restart with the new event-key-file",
+            ));
+        }
         let nonce = bytes("state_nonce", present("state_nonce", self.state_nonce.clone())?)?;
         let sum = bytes("state_sum", present("state_sum", self.state_sum.clone())?)?;
         Ok(keys.unmask(&MaskedSum { nonce, sum }, self.epoch()?, self.revision))

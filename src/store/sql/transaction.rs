@@ -18,7 +18,7 @@ use crate::{
         database_files::DatabaseFiles,
         notify::Notifier,
         sql::{
-            Backend, Connection, Statement, only,
+            Backend, Connection, CurrentKeys, Statement, only,
             rows::{self, LinkRow, LockedHeadRow, RequestRow},
             statements::{grants, lists, locks, log, owner},
             with_timeout,
@@ -64,10 +64,12 @@ impl<DB: Backend> SqlTransaction<DB> {
         notifier: Arc<dyn Notifier>,
         files: Option<Arc<DatabaseFiles>>,
         clock: &dyn Clock,
-        keys: Arc<LogKeys>,
+        keys: &CurrentKeys,
     ) -> Result<Self, StoreError> {
         let head = connection.first(Statement::new(DB::DIALECT.lock_head)).await?;
-        let LockedHeadRow { max_staleness, clock: database_clock, log_name, state } = only(head)?;
+        let LockedHeadRow { max_staleness, clock: database_clock, state } = only(head)?;
+        let log = state.log()?;
+        let keys = keys.of_log(log);
         let (revision, last) = (state.revision, state.time);
         let micros = database_clock.unwrap_or_else(|| clock.now().timestamp_micros());
         let now = from_micros(last.map_or(micros, |last| last.max(micros)))
@@ -79,7 +81,7 @@ impl<DB: Backend> SqlTransaction<DB> {
             files,
             now,
             max_staleness: rows::span("max_staleness", max_staleness)?,
-            log: rows::log_name(log_name)?,
+            log,
             epoch: state.epoch()?,
             sum: state.sum(&keys)?,
             keys,

@@ -5,32 +5,35 @@ use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, slice, sync::
 
 use support_access::{
     domain::{
-        Event, EventKind, Grant, GrantId, LockTarget, LockTerms, Party, PolicyOverrides, TenantId,
+        Event, EventKind, Grant, GrantId, LockTarget, LockTerms, Party, PolicyOverrides,
         authenticity::EventKey,
     },
-    node::{message::Change, snapshot::Snapshot},
+    node::{message::Change, replica::load_snapshot, snapshot::Snapshot},
     store::{OpenError, Store, StoreError, open, read_event_key},
 };
 
-use crate::store::{
-    bench::Bench,
-    locks::{locked, new_lock, unlocked},
-    samples::{
-        begin, extended, grant_of, granted, make_grant, new_grant, policy_updated, revoked, tenant,
+use crate::{
+    common::event_key::event_key_file,
+    store::{
+        bench::Bench,
+        locks::{locked, new_lock, unlocked},
+        samples::{
+            begin, extended, grant_of, granted, make_grant, new_grant, policy_updated, revoked,
+            tenant,
+        },
     },
 };
 
 /// The grants and locks that a replica uses after it has loaded.
 async fn used(store: &Store) -> (BTreeSet<GrantId>, Vec<LockTerms>) {
-    let mut grants = BTreeSet::new();
-    let mut visit = |_: TenantId, terms: support_access::domain::GrantTerms, _| {
-        grants.insert(terms.grant_id);
-    };
-    let loaded = store.log().load(&mut visit).await.unwrap();
-    for (_, grant_id) in loaded.rejected {
-        grants.remove(&grant_id);
-    }
-    (grants, loaded.locks)
+    let snapshot = load_snapshot(store).await.unwrap();
+    let grants = snapshot.iter().map(|(_, _, terms)| terms.grant_id).collect();
+    (grants, snapshot.locks().cloned().collect())
+}
+
+/// The number in the metrics of a replica after a load.
+async fn forgeries(store: &Store) -> u64 {
+    load_snapshot(store).await.unwrap().gauges().forgeries
 }
 
 /// A grant of `acme` and one of `bolt`, both extended, and a revoked grant of `acme`.
@@ -123,18 +126,28 @@ pub async fn a_grant_that_differs_from_its_events_is_not_used(bench: &Bench) {
         let mut expected = grants.ids();
         expected.remove(&unused);
         assert_eq!(used(&store).await, (expected, Vec::new()), "{forgery}");
+        assert_eq!(forgeries(&store).await, 1, "{forgery}");
         restore(bench, "grants").await;
         assert_eq!(used(&store).await, (grants.ids(), Vec::new()), "after {forgery}");
+        assert_eq!(forgeries(&store).await, 0, "after {forgery}");
     }
-    let columns = "tenant_id, sequence, group_id, agent_ids, access_level, start_time, \
-                   expire_time, reason, ticket, create_time, creator";
-    let insert = format!(
-        "INSERT INTO grants ({columns}, grant_id, create_sequence, create_revision) \
-         SELECT {columns}, '01890a5d-ac96-774b-bcce-b302099a8057', 0, 0 FROM grants \
-         WHERE grant_id = '{acme}'"
-    );
-    bench.forge(insert).await;
+    let columns = "tenant_id, sequence, group_id, agent_ids, start_time, expire_time, reason, \
+                   ticket, create_time, creator";
+    let insert = |grant_id: &str| {
+        format!(
+            "INSERT INTO grants ({columns}, access_level, grant_id, create_sequence, \
+             create_revision) SELECT {columns}, 3, {grant_id}, 0, 0 FROM grants \
+             WHERE grant_id = '{acme}'"
+        )
+    };
+    bench.forge(insert("'01890a5d-ac96-774b-bcce-b302099a8057'")).await;
     assert_eq!(used(&store).await, (grants.ids(), Vec::new()), "an inserted grant");
+    restore(bench, "grants").await;
+    // The same id in other characters.
+    bench.forge(insert("upper(grant_id)")).await;
+    let mut expected = grants.ids();
+    expected.remove(&acme);
+    assert_eq!(used(&store).await, (expected, Vec::new()), "two rows of one grant");
 }
 
 pub async fn locks_are_those_of_the_events(bench: &Bench) {
@@ -331,20 +344,28 @@ pub async fn the_event_key_can_be_replaced(bench: &Bench) {
     let replaced = store.log().replace_event_key(&new).await;
     assert!(matches!(replaced, Err(StoreError::Broken(_))), "a forgery is not signed");
     restore(bench, "grants").await;
+    // A wrong sum, and a change that was made upon it, are corrected.
+    bench.forge("UPDATE head SET state_sum = (SELECT hash FROM events WHERE revision = 1)").await;
+    make_grant(&store, "acme", "other").await;
+    assert_eq!(forgeries(&store).await, 1, "the sum stays wrong");
     store.log().replace_event_key(&new).await.unwrap();
+    let change = store.begin().await.map(drop);
+    assert!(matches!(change, Err(StoreError::Broken(_))), "a change with the old key");
     store.close().await;
 
     assert!(rejected(bench).await.contains("was written with another event key"));
     let store = open(&bench.url, bench.clock.clone(), Some(&path)).await.unwrap();
-    assert_eq!(used(&store).await, (grants.ids(), Vec::new()));
+    assert!(used(&store).await.0.is_superset(&grants.ids()));
+    assert_eq!(forgeries(&store).await, 0);
     make_grant(&store, "acme", "support").await;
     let events = store.log().events_after(0, 99).await.unwrap();
-    assert_eq!(events.len(), 8);
+    assert_eq!(events.len(), 9);
     assert!(events.iter().all(|event| event.kind != EventKind::Forged));
 }
 
 async fn rejected(bench: &Bench) -> String {
-    let OpenError(rejected) = open(&bench.url, bench.clock.clone(), None).await.unwrap_err();
+    let OpenError(rejected) =
+        open(&bench.url, bench.clock.clone(), event_key_file(&bench.url)).await.unwrap_err();
     rejected
 }
 

@@ -20,7 +20,9 @@ pub(in crate::store) fn head() -> Statement {
 
 /// The part of the head that authenticates the rows.
 pub(in crate::store) fn state_head() -> Statement {
-    Statement::new("SELECT epoch, revision, time, state_nonce, state_sum FROM head")
+    Statement::new(
+        "SELECT log_name, epoch, revision, time, event_key_id, state_nonce, state_sum FROM head",
+    )
 }
 
 /// The event key and the log.
