@@ -7,6 +7,7 @@ use futures::future::BoxFuture;
 
 use crate::{Outcome, Rule, Settings, fixture::Fixture, plan::Plan};
 
+mod forgeries;
 mod plans;
 mod rogues;
 mod scenarios;
@@ -25,7 +26,7 @@ pub struct Scenario {
 }
 
 /// All scenarios.
-pub const SCENARIOS: [Scenario; 24] = [
+pub const SCENARIOS: [Scenario; 26] = [
     Scenario {
         name: "the clock of the holder is slow, and the clock of the waiting replica is fast",
         rules: &[Rule::RateMargins, Rule::HolderMargin, Rule::GrantorMargin],
@@ -157,6 +158,18 @@ pub const SCENARIOS: [Scenario; 24] = [
         rules: &[Rule::DelayingCredentialsGetNoSlot],
         plan: plans::one_replica,
         play: |fixture| Box::pin(rogues::returning_rogue(fixture)),
+    },
+    Scenario {
+        name: "a replica loads forged grants",
+        rules: &[Rule::RejectedGrantsAreNotUsed],
+        plan: plans::two_replicas_and_sidecar,
+        play: |fixture| Box::pin(forgeries::forged_grants(fixture)),
+    },
+    Scenario {
+        name: "the event of a revocation is forged before a node reads the event",
+        rules: &[Rule::ForgedEventsDenyEverything],
+        plan: plans::two_replicas_and_sidecar,
+        play: |fixture| Box::pin(forgeries::forged_revocation(fixture)),
     },
     Scenario {
         name: "only one revocation waits for a dead node",
