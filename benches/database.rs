@@ -17,6 +17,8 @@
     reason = "a benchmark panics on failure, prints results and shares code with the tests"
 )]
 
+#[path = "../tests/common/event_key.rs"]
+mod event_key;
 #[path = "../tests/common/postgres.rs"]
 mod postgres;
 
@@ -28,6 +30,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use event_key::event_key_file;
 use postgres::Cluster;
 use sqlx::{Connection, PgConnection};
 use support_access::{
@@ -61,7 +64,7 @@ impl Server {
     async fn start() -> Self {
         let cluster = Cluster::launch();
         let url = cluster.fresh_database();
-        let store = store::open(&url, Arc::new(SystemClock)).await.unwrap();
+        let store = store::open(&url, Arc::new(SystemClock), event_key_file(&url)).await.unwrap();
         let mut own = PgConnection::connect(&url).await.unwrap();
         let (pid,): (i32,) =
             sqlx::query_as("SELECT pg_backend_pid()").fetch_one(&mut own).await.unwrap();
@@ -243,7 +246,10 @@ async fn notifications(server: &mut Server, head: Position, ack: Ack) {
     for count in [8, 32] {
         while listeners.len() < count {
             // A store has connections for eight listeners.
-            let other = store::open(&server.url, Arc::new(SystemClock)).await.unwrap();
+            let other =
+                store::open(&server.url, Arc::new(SystemClock), event_key_file(&server.url))
+                    .await
+                    .unwrap();
             for _ in 0..8 {
                 let mut listener = other.notifications().listen().await.unwrap();
                 listeners.push(tokio::spawn(async move { while listener.next().await.is_ok() {} }));
@@ -282,7 +288,7 @@ async fn disk() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("history.db");
     let url = format!("sqlite://{}", file.display());
-    let sqlite = store::open(&url, Arc::new(SystemClock)).await.unwrap();
+    let sqlite = store::open(&url, Arc::new(SystemClock), None).await.unwrap();
     let database =
         server.url.trim_start_matches("postgres:///").split('?').next().unwrap().to_owned();
     let size = || -> i64 {

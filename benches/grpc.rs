@@ -14,6 +14,9 @@
 )]
 
 #[allow(dead_code, reason = "a benchmark needs only a part")]
+#[path = "../tests/common/event_key.rs"]
+mod event_key;
+#[allow(dead_code, reason = "a benchmark needs only a part")]
 #[path = "../tests/common/server.rs"]
 mod server;
 
@@ -55,7 +58,7 @@ fn tenant(number: usize) -> String {
 
 /// Fills a database with a million live grants.
 async fn fill(database_url: &str) {
-    let store = store::open(database_url, Arc::new(SystemClock)).await.unwrap();
+    let store = store::open(database_url, Arc::new(SystemClock), None).await.unwrap();
     let mut change = store.begin().await.unwrap();
     let (actor, now) = (Actor::new("admin").unwrap(), change.now());
     for number in 0..LIVE_GRANTS {

@@ -15,6 +15,9 @@
 #[path = "../tests/common/backend.rs"]
 mod backend;
 #[allow(dead_code, reason = "a benchmark needs only a part")]
+#[path = "../tests/common/event_key.rs"]
+mod event_key;
+#[allow(dead_code, reason = "a benchmark needs only a part")]
 #[path = "../tests/common/postgres.rs"]
 mod postgres;
 
@@ -22,6 +25,7 @@ use std::{sync::Arc, time::Duration};
 
 use backend::Backend;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use event_key::event_key_file;
 use sqlx::{Connection, SqliteConnection};
 use support_access::{
     domain::{AgentId, Clock, GrantState, GroupId, TenantId},
@@ -39,8 +43,8 @@ const PAGE: usize = 50;
 /// `{rows}` stands for a table with the numbers `n` from 1. `{id}` stands for a UUID.
 const FILL: &str = "
     INSERT INTO events (revision, tenant_id, sequence, hash, time, actor, actor_asserted, reason,
-                        kind, grant_id, body)
-    SELECT n, 'acme', n, {hash}, n, 'admin', 0, '', 'granted', {id}, '{}' FROM {rows};
+                        kind, grant_id, body, mac)
+    SELECT n, 'acme', n, {hash}, n, 'admin', 0, '', 'granted', {id}, '{}', {hash} FROM {rows};
     INSERT INTO grants (tenant_id, create_sequence, sequence, ended_sequence, create_revision,
                         grant_id, group_id, agent_ids, access_level, start_time, expire_time,
                         reason, ticket, create_time, creator)
@@ -54,9 +58,13 @@ const FILL: &str = "
     ANALYZE;
 ";
 
+async fn open(backend: &Backend) -> Arc<Store> {
+    let url = backend.database_url();
+    store::open(&url, Arc::new(SystemClock), event_key_file(&url)).await.unwrap()
+}
+
 async fn fill(backend: &Backend, count: usize) -> Arc<Store> {
-    let clock = Arc::new(SystemClock);
-    store::open(&backend.database_url(), clock.clone()).await.unwrap().close().await;
+    open(backend).await.close().await;
     let live = "(n > {count} - 5000 AND n % 100 = 0)";
     let sql = FILL.replace("{live}", live).replace("{count}", &count.to_string());
     match backend {
@@ -88,7 +96,7 @@ async fn fill(backend: &Backend, count: usize) -> Arc<Store> {
             cluster.psql(database, "VACUUM");
         }
     }
-    store::open(&backend.database_url(), clock).await.unwrap()
+    open(backend).await
 }
 
 fn query(after: Option<i64>, narrow: impl FnOnce(&mut GrantFilter)) -> GrantQuery {

@@ -120,7 +120,7 @@ impl Drop for Process {
 }
 
 async fn fill(database_url: &str) {
-    let store = store::open(database_url, Arc::new(SystemClock)).await.unwrap();
+    let store = store::open(database_url, Arc::new(SystemClock), None).await.unwrap();
     let mut change = store.begin().await.unwrap();
     let (actor, now) = (Actor::new("admin").unwrap(), change.now());
     for number in 0..LIVE_GRANTS {

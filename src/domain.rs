@@ -20,6 +20,7 @@ macro_rules! names {
     };
 }
 
+pub mod authenticity;
 pub mod caller;
 pub mod chain;
 pub mod check;

@@ -106,7 +106,8 @@ async fn until_signalled(
 async fn open(config: Config) -> Result<Running, ServeError> {
     let listeners = Listeners::bind(&config.common)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let store = store::open(config.database_url.as_str(), Arc::clone(&clock)).await?;
+    let (url, event_key_file) = (config.database_url.as_str(), config.event_key_file.as_deref());
+    let store = store::open(url, Arc::clone(&clock), event_key_file).await?;
     start(config, listeners, store, clock).await
 }
 

@@ -5,7 +5,6 @@
 //! against all three. This module contains all SQL.
 
 use std::{
-    error::Error,
     fmt::{self, Debug},
     sync::Arc,
     time::Duration,
@@ -17,11 +16,15 @@ use uuid::Uuid;
 use crate::domain::{
     Ack, Enforced, Epoch, Event, Grant, GrantId, GrantTerms, Lock, LockTerms, NodeId, NodeInfo,
     PolicyOverrides, Position, Revision, Sequence, TenantId, Time, TokenKey,
+    authenticity::EventKey,
     chain::{ChainHead, Record},
 };
 
 mod database_files;
 mod differences;
+mod error;
+mod event_key_file;
+mod fold;
 mod members;
 pub mod memory;
 mod migrations;
@@ -35,6 +38,8 @@ mod transaction;
 
 pub use database_files::FileLost;
 pub use differences::{ComparePosition, Comparison, Difference, DifferenceProblem};
+pub use error::{OpenError, StoreError};
+pub use event_key_file::read_event_key;
 pub use members::{HeartbeatResponse, Member, MemberList, Registration, TrustedTime};
 pub use open::{accept_restored, migrate, open};
 pub use query::{
@@ -45,24 +50,6 @@ pub use transaction::{IdempotencyKey, NewEvent, RequestPart, Transaction};
 
 /// How long an operation may wait for the database before the operation is `Unavailable`.
 const TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Why an operation of a store failed.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The database is unavailable, too slow, or rejects writes for now. The caller may retry. If
-    /// [`Transaction::commit`] returns this error, the change may have been committed as a whole.
-    #[error("the database is not available")]
-    Unavailable(#[source] Box<dyn Error + Send + Sync>),
-    /// The database contains or returned something invalid. A retry does not help; an operator must
-    /// investigate.
-    #[error("the database contains or returned invalid data")]
-    Broken(#[source] Box<dyn Error + Send + Sync>),
-}
-
-/// Why a store could not be opened: one plain sentence for the operator.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct OpenError(pub String);
 
 /// Why a check node holds a grant in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,10 +68,16 @@ pub struct Loaded {
     pub position: Position,
     /// The key of consistency tokens in this epoch.
     pub token_key: TokenKey,
-    /// Every lock that no event has ended, in no particular order.
+    /// Every lock that no event has ended, in no particular order. Also locks on everything, where
+    /// the history is not authentic or incomplete.
     pub locks: Vec<LockTerms>,
     /// The recorded trusted time.
     pub trusted_time: TrustedTime,
+    /// Visited grants that must not be used, because they differ from their events.
+    pub rejected: Vec<(TenantId, GrantId)>,
+    /// False if the rows are not authentic. The locks, and the grants without the rejected ones,
+    /// then follow from the events.
+    pub is_authentic: bool,
 }
 
 /// A hint about new data. The receiver must read the data.
@@ -165,6 +158,14 @@ pub trait Log: Send + Sync {
     /// Replaces the epoch and the token key after a restore, and returns the new epoch. Ordered
     /// with changes. Check nodes notice at the next heartbeat, drop all leases and load again.
     async fn replace_epoch(&self) -> Result<Epoch, StoreError>;
+
+    /// Replaces the event key: verifies all events with the current key, compares all rows with
+    /// them, and signs both with `new`, in one transaction. This store cannot be used afterwards.
+    /// Stores without an event key do nothing.
+    async fn replace_event_key(&self, new: &EventKey) -> Result<(), StoreError> {
+        let _ = new;
+        Ok(())
+    }
 }
 
 /// Reads of single objects and lists.
@@ -307,16 +308,6 @@ fn new_epoch() -> (Epoch, TokenKey) {
     // Some bits of a random UUID are fixed. The rotation pairs each fixed bit with a random one.
     let key = Uuid::new_v4().as_u128() ^ Uuid::new_v4().as_u128().rotate_left(32);
     (Epoch(Uuid::new_v4()), TokenKey(key.to_be_bytes()))
-}
-
-impl StoreError {
-    fn unavailable(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::Unavailable(error.into())
-    }
-
-    fn broken(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::Broken(error.into())
-    }
 }
 
 // === impl Store ===

@@ -17,6 +17,9 @@ CREATE TABLE head (
     log_name      text COLLATE "C" NOT NULL,
     epoch         text COLLATE "C" NOT NULL,
     token_key     bytea NOT NULL,
+    event_key_id  bytea,
+    state_nonce   bytea,
+    state_sum     bytea,
     revision      bigint NOT NULL,
     time          bigint,
     max_staleness bigint NOT NULL,
@@ -27,7 +30,9 @@ CREATE TABLE head (
     CONSTRAINT head_token_key_check CHECK (length(token_key) = 16),
     CONSTRAINT head_revision_check CHECK (revision >= 0),
     CONSTRAINT head_time_check CHECK ((time IS NULL) = (revision = 0)),
-    CONSTRAINT head_max_staleness_check CHECK (max_staleness >= 0)
+    CONSTRAINT head_max_staleness_check CHECK (max_staleness >= 0),
+    CONSTRAINT head_state_check CHECK ((event_key_id IS NULL) = (state_nonce IS NULL)
+        AND (event_key_id IS NULL) = (state_sum IS NULL))
 ) WITH (fillfactor = 10); -- every change updates the row: leave room on its page
 
 COMMENT ON TABLE head IS 'The end of the log: one row, which every change locks and updates.';
@@ -36,6 +41,10 @@ COMMENT ON COLUMN head.log_name IS 'The permanent name of the log: a UUID that i
 COMMENT ON COLUMN head.epoch IS
     'The current incarnation of the log: a UUID that is replaced after a restore, and when an operator accepts the clock.';
 COMMENT ON COLUMN head.token_key IS 'The secret key of consistency tokens. Replaced together with the epoch.';
+COMMENT ON COLUMN head.event_key_id IS 'Identifies the event key, which is not in the database. NULL: none was used yet.';
+COMMENT ON COLUMN head.state_nonce IS 'The nonce of the mask of state_sum. Replaced by every change.';
+COMMENT ON COLUMN head.state_sum IS
+    'The masked sum over all live grants, latest ended grants, live locks and overrides.';
 COMMENT ON COLUMN head.revision IS 'The revision of the last event. 0: the log is empty.';
 COMMENT ON COLUMN head.time IS
     'The time of the last event. The next event is never earlier, unless an operator accepts the clock.';
@@ -64,6 +73,7 @@ CREATE TABLE events (
     grant_id       text COLLATE "C",
     lock_id        text COLLATE "C",
     body           text COLLATE "C" NOT NULL,
+    mac            bytea NOT NULL,
     CONSTRAINT events_pkey PRIMARY KEY (revision),
     CONSTRAINT events_tenant_id_sequence_key UNIQUE (tenant_id, sequence),
     CONSTRAINT events_revision_check CHECK (revision > 0),
@@ -75,7 +85,8 @@ CREATE TABLE events (
     CONSTRAINT events_clock_accepted_check CHECK (kind <> 'clock_accepted' OR tenant_id = ''),
     CONSTRAINT events_grant_id_check CHECK ((grant_id IS NOT NULL) = (kind IN ('granted', 'extended', 'revoked', 'expired'))),
     CONSTRAINT events_lock_id_check CHECK ((lock_id IS NOT NULL) = (kind IN ('locked', 'unlocked', 'lock_expired'))),
-    CONSTRAINT events_body_check CHECK (body::json IS NOT NULL)
+    CONSTRAINT events_body_check CHECK (body::json IS NOT NULL),
+    CONSTRAINT events_mac_check CHECK (length(mac) = 32)
 );
 
 COMMENT ON TABLE events IS 'The log: one row for each event. Permanent.';
@@ -94,10 +105,11 @@ COMMENT ON COLUMN events.grant_id IS 'The grant that the event is about.';
 COMMENT ON COLUMN events.lock_id IS 'The lock that the event is about.';
 COMMENT ON COLUMN events.body IS
     'The change, as JSON: the kind, and the grant, lock or policy after the event. Text, so that every byte is kept.';
+COMMENT ON COLUMN events.mac IS 'The HMAC of the row by the event key.';
 
 -- The events of a grant and of a lock, and the policy events of a tenant.
 CREATE INDEX events_tenant_id_grant_id_sequence_idx ON events (tenant_id, grant_id, sequence) WHERE grant_id IS NOT NULL;
-CREATE INDEX events_tenant_id_lock_id_sequence_idx ON events (tenant_id, lock_id, sequence) WHERE lock_id IS NOT NULL;
+CREATE INDEX events_lock_id_sequence_idx ON events (lock_id, sequence) WHERE lock_id IS NOT NULL;
 CREATE INDEX events_policy_tenant_id_sequence_idx ON events (tenant_id, sequence) WHERE kind = 'policy_updated';
 -- The accepted clocks.
 CREATE INDEX events_clock_accepted_revision_idx ON events (revision) WHERE kind = 'clock_accepted';
@@ -444,8 +456,17 @@ CREATE TRIGGER trusted_time_follows_clock BEFORE UPDATE ON trusted_time
 
 CREATE TRIGGER events_have_no_gaps BEFORE INSERT ON events
     FOR EACH ROW EXECUTE FUNCTION check_next_event();
-CREATE TRIGGER events_are_permanent BEFORE UPDATE OR DELETE OR TRUNCATE ON events
+CREATE TRIGGER events_are_permanent BEFORE DELETE OR TRUNCATE ON events
     FOR EACH STATEMENT EXECUTE FUNCTION reject_change();
+-- A new event key replaces the HMAC, and nothing else.
+CREATE TRIGGER events_are_never_updated BEFORE UPDATE ON events
+    FOR EACH ROW
+    WHEN (NEW.mac = OLD.mac OR
+        (NEW.revision, NEW.tenant_id, NEW.sequence, NEW.hash, NEW.time, NEW.actor, NEW.via, NEW.actor_asserted,
+            NEW.reason, NEW.kind, NEW.grant_id, NEW.lock_id, NEW.body)
+        IS DISTINCT FROM (OLD.revision, OLD.tenant_id, OLD.sequence, OLD.hash, OLD.time, OLD.actor, OLD.via,
+            OLD.actor_asserted, OLD.reason, OLD.kind, OLD.grant_id, OLD.lock_id, OLD.body))
+    EXECUTE FUNCTION reject_change();
 
 CREATE TRIGGER grants_are_permanent BEFORE DELETE OR TRUNCATE ON grants
     FOR EACH STATEMENT EXECUTE FUNCTION reject_change();

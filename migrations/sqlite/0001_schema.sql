@@ -18,6 +18,9 @@ CREATE TABLE head (
     log_name      TEXT NOT NULL,    -- the permanent name of the log: a UUID that is part of every record
     epoch         TEXT NOT NULL,    -- the current incarnation of the log: a UUID; replaced after a restore or an accepted clock
     token_key     BLOB NOT NULL,    -- the secret key of consistency tokens; replaced together with the epoch
+    event_key_id  BLOB,             -- identifies the event key, which is not in the database; NULL: none was used yet
+    state_nonce   BLOB,             -- the nonce of the mask of state_sum; replaced by every change
+    state_sum     BLOB,             -- the masked sum over all live grants, latest ended grants, live locks and overrides
     revision      INTEGER NOT NULL, -- the revision of the last event; 0: the log is empty
     time          INTEGER,          -- the time of the last event; only an event that accepts the clock may be earlier
     max_staleness INTEGER NOT NULL, -- the longest lifetime of a lease among the registered nodes
@@ -28,7 +31,9 @@ CREATE TABLE head (
     CONSTRAINT head_token_key_check CHECK (length(token_key) = 16),
     CONSTRAINT head_revision_check CHECK (revision >= 0),
     CONSTRAINT head_time_check CHECK ((time IS NULL) = (revision = 0)),
-    CONSTRAINT head_max_staleness_check CHECK (max_staleness >= 0)
+    CONSTRAINT head_max_staleness_check CHECK (max_staleness >= 0),
+    CONSTRAINT head_state_check CHECK ((event_key_id IS NULL) = (state_nonce IS NULL)
+        AND (event_key_id IS NULL) = (state_sum IS NULL))
 ) STRICT;
 
 INSERT INTO head (id, log_name, epoch, token_key, revision, time, max_staleness)
@@ -54,6 +59,7 @@ CREATE TABLE events (
     grant_id       TEXT,             -- the grant that the event is about
     lock_id        TEXT,             -- the lock that the event is about
     body           TEXT NOT NULL,    -- the change, as JSON: the kind, and the grant, lock or policy after the event
+    mac            BLOB NOT NULL,    -- the HMAC of the row by the event key
     CONSTRAINT events_pkey PRIMARY KEY (revision),
     CONSTRAINT events_tenant_id_sequence_key UNIQUE (tenant_id, sequence),
     CONSTRAINT events_revision_check CHECK (revision > 0),
@@ -65,12 +71,13 @@ CREATE TABLE events (
     CONSTRAINT events_clock_accepted_check CHECK (kind <> 'clock_accepted' OR tenant_id = ''),
     CONSTRAINT events_grant_id_check CHECK ((grant_id IS NOT NULL) = (kind IN ('granted', 'extended', 'revoked', 'expired'))),
     CONSTRAINT events_lock_id_check CHECK ((lock_id IS NOT NULL) = (kind IN ('locked', 'unlocked', 'lock_expired'))),
-    CONSTRAINT events_body_check CHECK (json_valid(body))
+    CONSTRAINT events_body_check CHECK (json_valid(body)),
+    CONSTRAINT events_mac_check CHECK (length(mac) = 32)
 ) STRICT;
 
 -- The events of a grant and of a lock, and the policy events of a tenant.
 CREATE INDEX events_tenant_id_grant_id_sequence_idx ON events (tenant_id, grant_id, sequence) WHERE grant_id IS NOT NULL;
-CREATE INDEX events_tenant_id_lock_id_sequence_idx ON events (tenant_id, lock_id, sequence) WHERE lock_id IS NOT NULL;
+CREATE INDEX events_lock_id_sequence_idx ON events (lock_id, sequence) WHERE lock_id IS NOT NULL;
 CREATE INDEX events_policy_tenant_id_sequence_idx ON events (tenant_id, sequence) WHERE kind = 'policy_updated';
 -- The accepted clocks.
 CREATE INDEX events_clock_accepted_revision_idx ON events (revision) WHERE kind = 'clock_accepted';
@@ -299,7 +306,13 @@ WHEN NEW.revision <> (SELECT coalesce(max(revision), 0) + 1 FROM events)
     OR NEW.sequence <> (SELECT coalesce(max(sequence), 0) + 1 FROM events WHERE tenant_id = NEW.tenant_id)
 BEGIN SELECT RAISE(ABORT, 'history is permanent: an event must have the next revision and the next sequence'); END;
 
+-- A new event key replaces the HMAC, and nothing else.
 CREATE TRIGGER events_are_never_updated BEFORE UPDATE ON events
+WHEN NEW.mac = OLD.mac OR
+    (NEW.revision, NEW.tenant_id, NEW.sequence, NEW.hash, NEW.time, NEW.actor, NEW.via, NEW.actor_asserted,
+        NEW.reason, NEW.kind, NEW.grant_id, NEW.lock_id, NEW.body)
+    IS NOT (OLD.revision, OLD.tenant_id, OLD.sequence, OLD.hash, OLD.time, OLD.actor, OLD.via, OLD.actor_asserted,
+        OLD.reason, OLD.kind, OLD.grant_id, OLD.lock_id, OLD.body)
 BEGIN SELECT RAISE(ABORT, 'history is permanent: UPDATE on events is rejected'); END;
 
 CREATE TRIGGER events_are_permanent BEFORE DELETE ON events

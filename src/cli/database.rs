@@ -1,6 +1,9 @@
-//! `support-access database migrate` and `database restored`.
+//! `support-access database migrate`, `database restored` and `database rotate-event-key`.
 
-use std::sync::Arc;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use clap::{Args, Subcommand};
 
@@ -14,6 +17,7 @@ use crate::{
 pub(crate) enum DatabaseCommand {
     Migrate(MigrateArgs),
     Restored(RestoredArgs),
+    RotateEventKey(RotateEventKeyArgs),
 }
 
 /// Create the database schema, or migrate it to the version of this program
@@ -40,11 +44,31 @@ pub(crate) struct RestoredArgs {
     settings: SettingArgs<DatabaseConfig>,
 }
 
+/// Replace the event key, while no replica runs
+///
+/// Verifies all events and rows with the current key, and signs them with the new key, in one
+/// transaction. Afterwards, replace the file of every replica by the new file.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  openssl rand -hex 32 > new.key
+  support-access database rotate-event-key --event-key-file event.key \
+    --new-event-key-file new.key")]
+pub(crate) struct RotateEventKeyArgs {
+    #[command(flatten)]
+    settings: SettingArgs<DatabaseConfig>,
+    /// The file with the new event key: 64 hexadecimal digits.
+    #[arg(long, value_name = "FILE")]
+    new_event_key_file: PathBuf,
+}
+
 impl DatabaseCommand {
     pub(crate) async fn run(&self) -> Result<Report, CliError> {
         match self {
             Self::Migrate(args) => migrate(args.settings.load()?).await,
             Self::Restored(args) => restored(args.settings.load()?).await,
+            Self::RotateEventKey(args) => {
+                rotate_event_key(args.settings.load()?, &args.new_event_key_file).await
+            }
         }
     }
 }
@@ -63,10 +87,24 @@ async fn restored(config: DatabaseConfig) -> Result<Report, CliError> {
         ));
     }
     store::accept_restored(url).map_err(|error| CliError::because(&error))?;
-    let store = store::open(url, Arc::new(SystemClock)).await;
+    let event_key_file = config.event_key_file.as_deref();
+    let store = store::open(url, Arc::new(SystemClock), event_key_file).await;
     let store = store.map_err(|error| CliError::because(&error))?;
     let epoch = store.log().replace_epoch().await;
     store.close().await;
     let epoch = epoch.map_err(|error| CliError::because(&error))?;
     Ok(Report::new(format!("The restore is declared. The database has a new epoch: {epoch}.\n")))
+}
+
+async fn rotate_event_key(config: DatabaseConfig, new: &Path) -> Result<Report, CliError> {
+    let new = store::read_event_key(new).map_err(|error| CliError::because(&error))?;
+    let (url, event_key_file) = (config.database_url.as_str(), config.event_key_file.as_deref());
+    let store = store::open(url, Arc::new(SystemClock), event_key_file).await;
+    let store = store.map_err(|error| CliError::because(&error))?;
+    let replaced = store.log().replace_event_key(&new).await;
+    store.close().await;
+    replaced.map_err(|error| CliError::because(&error))?;
+    Ok(Report::new(
+        "The event key is replaced. Replace the file of every replica, and start the replicas.\n",
+    ))
 }

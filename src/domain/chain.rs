@@ -136,7 +136,7 @@ impl FromStr for Hash {
 #[error("not lower-case hex of the expected length")]
 pub struct HexError;
 
-fn to_hex(bytes: &[u8]) -> String {
+pub(super) fn to_hex(bytes: &[u8]) -> String {
     let mut hex = String::with_capacity(2 * bytes.len());
     for byte in bytes {
         // Writing to a String cannot fail.
@@ -145,7 +145,7 @@ fn to_hex(bytes: &[u8]) -> String {
     hex
 }
 
-fn from_hex<const N: usize>(text: &str) -> Result<[u8; N], HexError> {
+pub(super) fn from_hex<const N: usize>(text: &str) -> Result<[u8; N], HexError> {
     let digit = |c: u8| match c {
         b'0'..=b'9' => Ok(c - b'0'),
         b'a'..=b'f' => Ok(c - b'a' + 10),

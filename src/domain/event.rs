@@ -97,6 +97,10 @@ pub enum EventKind {
         /// The number of grants whose ends were moved back, or that were ended, before the event.
         moved_grants: u32,
     },
+    /// The row of the event is not authentic: no replica wrote the row as it is. Its content is
+    /// unknown. Never written.
+    #[serde(skip)]
+    Forged,
 }
 
 impl EventKind {
@@ -112,6 +116,7 @@ impl EventKind {
             Self::Unlocked { .. } => "unlocked",
             Self::LockExpired { .. } => "lock_expired",
             Self::ClockAccepted { .. } => "clock_accepted",
+            Self::Forged => "forged",
         }
     }
 
@@ -164,7 +169,7 @@ impl EventKind {
             Self::Locked { lock } | Self::Unlocked { lock } | Self::LockExpired { lock } => {
                 (&mut lock.sequence, &mut lock.create_sequence)
             }
-            Self::PolicyUpdated { .. } | Self::ClockAccepted { .. } => return,
+            Self::PolicyUpdated { .. } | Self::ClockAccepted { .. } | Self::Forged => return,
         };
         *last = sequence;
         if is_new {

@@ -150,6 +150,11 @@ impl GrantTerms {
         self.revoke_time.or(self.expire_time)
     }
 
+    /// Orders the ended grants of a group: the greatest explains a denial.
+    pub fn end_rank(&self) -> (Option<Time>, AccessLevel, GrantId) {
+        (self.end_time(), self.access_level, self.grant_id)
+    }
+
     /// Whether the grant admits `agent_id` as a member of the group.
     pub fn names(&self, agent_id: &AgentId) -> bool {
         self.agent_ids.is_empty() || self.agent_ids.contains(agent_id)

@@ -127,6 +127,25 @@ pub struct LockTerms {
 }
 
 impl LockTerms {
+    const QUARANTINE: LockId = LockId(Uuid::max());
+
+    /// Denies everything in a tenant whose history contains a forged event, or everywhere if the
+    /// history is the vendor's. Exists in snapshots only.
+    pub const fn quarantine(tenant_id: Option<TenantId>) -> Self {
+        Self {
+            lock_id: Self::QUARANTINE,
+            tenant_id,
+            target: LockTarget::Everything,
+            party: Party::Vendor,
+            expire_time: None,
+        }
+    }
+
+    /// Whether the lock is a [`Self::quarantine`].
+    pub fn is_quarantine(&self) -> bool {
+        self.lock_id == Self::QUARANTINE
+    }
+
     /// Whether the lock applies at `now`, if no caller has lifted the lock. If the time is known
     /// only within bounds, the lock applies until the end has certainly passed.
     pub fn applies_at(&self, now: impl Into<Now>) -> bool {

@@ -83,6 +83,11 @@ impl Locks {
         by_target.flat_map(|(_, locks)| locks)
     }
 
+    /// The number of histories in which everything is denied, because an event is not authentic.
+    pub(super) fn quarantines(&self) -> usize {
+        self.iter().filter(|lock| lock.is_quarantine()).count()
+    }
+
     /// All locks, in no particular order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &LockTerms> {
         self.by_tenant.values().flat_map(Map::values).flatten()

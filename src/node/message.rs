@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     domain::{
-        Event, GrantTerms, LockTerms, NodeId, Now, Position, Revision, TenantId, Time, TokenKey,
+        Event, EventKind, GrantTerms, LockTerms, NodeId, Now, Position, Revision, TenantId, Time,
+        TokenKey,
     },
     store::Retained,
 };
@@ -157,7 +158,11 @@ impl From<&Event> for Change {
         let grant = event.kind.grant();
         let grant = grant.map(|grant| (grant.tenant_id.clone(), retained, grant.terms.clone()));
         let is_ended = event.kind.is_end();
-        let lock = event.kind.lock().map(|lock| LockChange { terms: lock.terms.clone(), is_ended });
+        let lock = match &event.kind {
+            EventKind::Forged => Some(LockTerms::quarantine(event.tenant_id.clone())),
+            kind => kind.lock().map(|lock| lock.terms.clone()),
+        };
+        let lock = lock.map(|terms| LockChange { terms, is_ended });
         Self { revision: event.revision, time: event.time, grant, lock }
     }
 }

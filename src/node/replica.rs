@@ -216,15 +216,9 @@ impl Replica {
 
     async fn load(&self) -> Result<(), StoreError> {
         self.node.free_obsolete_snapshot();
-        let mut snapshot = Snapshot::default();
-        let mut insert = |tenant_id, terms, retained| snapshot.insert(&tenant_id, terms, retained);
-        let loaded = self.store.log().load(&mut insert).await?;
-        let Loaded { position, token_key, locks, trusted_time } = loaded;
-        for terms in locks {
-            snapshot.insert_lock(terms);
-        }
-        snapshot.set_position(position, token_key);
-        self.resume_time(trusted_time, position.time).await?;
+        let (snapshot, trusted_time) = load_snapshot(&self.store).await?;
+        let last_event = snapshot.position().and_then(|position| position.time);
+        self.resume_time(trusted_time, last_event).await?;
         self.node.replace_snapshot(snapshot);
         self.last_ack.lock().invalidate();
         Ok(())
@@ -375,6 +369,25 @@ impl Replica {
             // A heartbeat that was in flight has changed the row.
         }
     }
+}
+
+/// The snapshot of a replica at the end of the log, and the recorded trusted time.
+pub async fn load_snapshot(store: &Store) -> Result<(Snapshot, TrustedTime), StoreError> {
+    let mut snapshot = Snapshot::default();
+    let mut insert = |tenant_id, terms, retained| snapshot.insert(&tenant_id, terms, retained);
+    let loaded = store.log().load(&mut insert).await?;
+    let Loaded { position, token_key, locks, trusted_time, rejected, is_authentic } = loaded;
+    if !is_authentic {
+        snapshot.set_forged_rows();
+    }
+    for (tenant_id, grant_id) in rejected {
+        snapshot.reject(&tenant_id, grant_id);
+    }
+    for terms in locks {
+        snapshot.insert_lock(terms);
+    }
+    snapshot.set_position(position, token_key);
+    Ok((snapshot, trusted_time))
 }
 
 fn is_at(event: &Event, position: &Position) -> bool {

@@ -40,6 +40,8 @@ pub struct Snapshot {
     locks: Locks,
     live_grants: u64,
     bytes: u64,
+    /// Whether the rows that the node loaded were not authentic.
+    has_forged_rows: bool,
 }
 
 /// The grants of one tenant. A decision reads all of these. The limit on live grants of a tenant
@@ -124,6 +126,7 @@ impl Snapshot {
             revision: self.revision(),
             live_grants: self.live_grants,
             locks: self.locks.count(),
+            forgeries: u64::from(self.has_forged_rows) + self.locks.quarantines() as u64,
             tenants: self.tenants.len() as u64,
             snapshot_bytes: self.memory(),
             ..Gauges::default()
@@ -173,6 +176,24 @@ impl Snapshot {
         self.locks.insert(terms);
     }
 
+    /// States that the loaded rows were not authentic.
+    pub fn set_forged_rows(&mut self) {
+        self.has_forged_rows = true;
+    }
+
+    /// Removes a grant that must not be used. Several rows may claim to be this grant.
+    pub fn reject(&mut self, tenant_id: &TenantId, grant_id: GrantId) {
+        while self.remove_live(tenant_id, grant_id) {}
+        if !self.tenants.contains_key(tenant_id) {
+            return;
+        }
+        let ended = &mut self.tenant_mut(tenant_id).ended;
+        if let Some(index) = ended.iter().position(|terms| terms.grant_id == grant_id) {
+            let removed = ended.swap_remove(index);
+            self.bytes -= weight(&removed);
+        }
+    }
+
     fn insert_live(&mut self, tenant_id: &TenantId, terms: GrantTerms) {
         self.live_grants += 1;
         self.bytes += weight(&terms);
@@ -198,13 +219,15 @@ impl Snapshot {
         }
     }
 
-    fn remove_live(&mut self, tenant_id: &TenantId, grant_id: GrantId) {
-        let Some(grants) = self.tenants.get(tenant_id) else { return };
-        if let Some(index) = grants.live.iter().position(|terms| terms.grant_id == grant_id) {
-            let removed = self.tenant_mut(tenant_id).live.swap_remove(index);
-            self.live_grants -= 1;
-            self.bytes -= weight(&removed);
-        }
+    /// Removes a live grant. Returns false if there is none.
+    fn remove_live(&mut self, tenant_id: &TenantId, grant_id: GrantId) -> bool {
+        let Some(grants) = self.tenants.get(tenant_id) else { return false };
+        let index = grants.live.iter().position(|terms| terms.grant_id == grant_id);
+        let Some(index) = index else { return false };
+        let removed = self.tenant_mut(tenant_id).live.swap_remove(index);
+        self.live_grants -= 1;
+        self.bytes -= weight(&removed);
+        true
     }
 
     /// The shared copy of a group id.

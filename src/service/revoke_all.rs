@@ -73,7 +73,10 @@ impl Service {
         }
         let mut part = u32::try_from(earlier.len()).unwrap_or(u32::MAX);
         let enforcement = loop {
-            let live = transaction.live_grants(tenant_id, bound, CHUNK).await?;
+            let mut live = transaction.live_grants(tenant_id, bound, CHUNK).await?;
+            if live.len() < CHUNK {
+                live.extend(transaction.hidden_grants(tenant_id, bound).await?);
+            }
             if live.is_empty() {
                 let last = match last_revision {
                     Some(revision) => revision,

@@ -7,8 +7,8 @@ use crate::domain::Revision;
 /// Where a comparison of all rows with their events continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ComparePosition {
-    /// After the event of this revision. Each event is compared with its own columns, and with the
-    /// row that it created.
+    /// After the event of this revision. Each event is authenticated, and compared with the row
+    /// that it created.
     Events(Revision),
     /// After the grant that the event of this revision created.
     Grants(Revision),
@@ -51,6 +51,8 @@ pub enum DifferenceProblem {
     Missing,
     /// No event is about the row.
     Surplus,
+    /// No replica wrote the row of the event as it is.
+    Forged,
 }
 
 impl fmt::Display for DifferenceProblem {
@@ -59,6 +61,7 @@ impl fmt::Display for DifferenceProblem {
             Self::Changed => "the row differs from the last event about it",
             Self::Missing => "the row is missing",
             Self::Surplus => "no event is about the row",
+            Self::Forged => "no replica wrote the event as it is",
         })
     }
 }

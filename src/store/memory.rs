@@ -156,6 +156,8 @@ impl Log for MemoryStore {
             token_key: content.token_key,
             locks,
             trusted_time: content.trusted_time,
+            rejected: Vec::new(),
+            is_authentic: true,
         })
     }
 

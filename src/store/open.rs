@@ -1,6 +1,6 @@
 //! Opens the store at a URL.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use crate::{
     domain::Clock,
@@ -8,12 +8,18 @@ use crate::{
 };
 
 /// Opens the store at `url`: `sqlite://PATH`, `postgres://…` or `memory:`. Creates or migrates its
-/// schema, and rejects a schema of another application or of an incompatible version.
-pub async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<Store>, OpenError> {
+/// schema, and rejects a schema of another application or of an incompatible version. The event key
+/// in `event_key_file` authenticates the database. PostgreSQL requires a file. Without a file, the
+/// key of a SQLite database is in a file beside the database.
+pub async fn open(
+    url: &str,
+    clock: Arc<dyn Clock>,
+    event_key_file: Option<&Path>,
+) -> Result<Arc<Store>, OpenError> {
     match Backend::of(url)? {
         Backend::Memory => Ok(Store::new(Arc::new(MemoryStore::new(clock)))),
-        Backend::Sqlite => sqlite::open(url, clock).await,
-        Backend::Postgres => postgres::open(url, clock).await,
+        Backend::Sqlite => sqlite::open(url, clock, event_key_file).await,
+        Backend::Postgres => postgres::open(url, clock, event_key_file).await,
     }
 }
 

@@ -4,7 +4,7 @@
 //! this program stops waiting for a server that does not respond.
 
 use std::{
-    io::ErrorKind,
+    path::Path,
     sync::{Arc, atomic::AtomicI64},
     time::Duration,
 };
@@ -26,9 +26,15 @@ use crate::{
     domain::Clock,
     store::{
         OpenError, Store, TIMEOUT,
+        event_key_file::KeySource,
         migrations::POSTGRES,
-        postgres::{listener::Listeners, session::SessionCheck, url::connect_options},
-        sql::{Backend, Dialect, Row, SqlStore, Statement, arguments, schema},
+        postgres::{
+            errors::{describe, open_error},
+            listener::Listeners,
+            session::SessionCheck,
+            url::connect_options,
+        },
+        sql::{Backend, Dialect, Row, SqlStore, Statement, arguments, log_keys, schema},
     },
 };
 
@@ -75,6 +81,7 @@ macro_rules! commit_durably {
     };
 }
 
+mod errors;
 mod listener;
 mod session;
 mod url;
@@ -132,8 +139,9 @@ impl Backend for Postgres {
         // The subquery locks the row. The clock is read after that wait, and not before.
         lock_head: "SELECT revision, time, max_staleness, \
                     (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS clock, log_name, \
-                    epoch FROM (SELECT revision, time, max_staleness, log_name, epoch FROM head \
-                    WHERE id = 1 FOR UPDATE) AS head",
+                    epoch, event_key_id, state_nonce, state_sum \
+                    FROM (SELECT revision, time, max_staleness, log_name, epoch, event_key_id, \
+                    state_nonce, state_sum FROM head WHERE id = 1 FOR UPDATE) AS head",
         clock: Some("(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"),
         is_standby: "pg_is_in_recovery()",
         notify_log: concat!("pg_notify('", channel!(log), "' || log_name, '')::text"),
@@ -198,8 +206,13 @@ impl Backend for Postgres {
 }
 
 /// Opens the database at `url`. The clock of the database decides, not that of the process.
-pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<Store>, OpenError> {
+pub(super) async fn open(
+    url: &str,
+    clock: Arc<dyn Clock>,
+    event_key_file: Option<&Path>,
+) -> Result<Arc<Store>, OpenError> {
     let options = connect_options(url)?;
+    let event_key = KeySource::configured(event_key_file)?;
     let check = Arc::new(SessionCheck::new(&options));
     prepare(&options, &check).await?;
     let writers = pool(WRITERS, &check).connect_lazy_with(options.clone());
@@ -209,6 +222,7 @@ pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<Store>,
     for pool in [&writers, &readers, &node_writers, &node_readers] {
         connect(pool).await.map_err(|error| open_error(&options, &error))?;
     }
+    let keys = log_keys(&writers, &event_key).await?;
     let notifier = Arc::new(Listeners(pool(LISTENERS, &check).connect_lazy_with(options)));
     Ok(Store::new(Arc::new(SqlStore {
         writers,
@@ -220,6 +234,7 @@ pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<Store>,
         notifier,
         clock,
         files: None,
+        keys,
     })))
 }
 
@@ -349,52 +364,3 @@ const TABLES: &str = "
     SELECT relname::text FROM pg_class
     WHERE relkind IN ('r', 'p') AND relnamespace = current_schema()::regnamespace
 ";
-
-fn describe(options: &PgConnectOptions) -> String {
-    let database = options.get_database().unwrap_or(options.get_username());
-    format!("the database {database:?} on {}", server(options))
-}
-
-fn server(options: &PgConnectOptions) -> String {
-    match options.get_socket() {
-        Some(socket) => format!("PostgreSQL at {}", socket.display()),
-        None => format!("PostgreSQL at {}:{}", options.get_host(), options.get_port()),
-    }
-}
-
-fn open_error(options: &PgConnectOptions, error: &sqlx::Error) -> OpenError {
-    let cause = schema::plain(error);
-    let server = server(options);
-    let code = error.as_database_error().and_then(DatabaseError::code).unwrap_or_default();
-    OpenError(match (code.as_ref(), error) {
-        ("28000" | "28P01", _) => {
-            format!("{server} rejects the user ({cause}); correct database-url")
-        }
-        ("3D000", _) => format!("{} does not exist; create the database", describe(options)),
-        // An error of rustls, such as an unknown authority, is of this kind.
-        (_, sqlx::Error::Tls(_)) => distrusted(&server, &cause),
-        (_, sqlx::Error::Io(error)) if error.kind() == ErrorKind::InvalidData => {
-            distrusted(&server, &cause)
-        }
-        (_, sqlx::Error::Configuration(_)) => format!("{server} cannot be used: {cause}"),
-        (_, sqlx::Error::Io(_)) => {
-            format!(
-                "{server} cannot be reached ({cause}); start the server, or correct database-url"
-            )
-        }
-        (_, sqlx::Error::PoolTimedOut) => {
-            format!(
-                "{server} does not respond; check that the server runs and that a pooler has free \
-                 connections, or correct database-url"
-            )
-        }
-        _ => format!("{} cannot be used: {cause}", describe(options)),
-    })
-}
-
-fn distrusted(server: &str, cause: &str) -> String {
-    format!(
-        "{server} is not verified ({cause}); configure TLS in the server, and name its authority \
-         in sslrootcert. A weaker sslmode lets others on the network read the password"
-    )
-}

@@ -16,22 +16,28 @@ use sqlx::{Database, Pool};
 use tokio::{sync::Semaphore, time::timeout};
 
 use crate::{
-    domain::{Clock, Epoch, Event, GrantTerms, Position, Revision, TenantId},
+    domain::{
+        Clock, Epoch, Event, GrantTerms, Position, Revision, TenantId, authenticity::EventKey,
+    },
     store::{
         Facets, Listener, Loaded, Log, Notifications, Retained, StoreError, TIMEOUT, Transaction,
         Transactions, database_files::DatabaseFiles, new_epoch, notify::Notifier,
     },
 };
 use connection::Connection;
-use rows::{EventRow, GrantTermsRow, HeadRow, LockTermsRow, TrustedTimeRow};
-use statements::{Value, log, members};
+use event_key::CurrentKeys;
+use rows::{EventRow, HeadRow, LockedHeadRow};
+use statements::{Value, log};
 use transaction::SqlTransaction;
 
+pub(super) use event_key::log_keys;
 pub(super) use rows::Row;
 pub(super) use statements::{Dialect, Statement};
 
 mod connection;
+mod event_key;
 mod history;
+mod load;
 mod membership;
 mod queries;
 mod rows;
@@ -106,6 +112,8 @@ pub(super) struct SqlStore<DB: Backend> {
     pub(super) clock: Arc<dyn Clock>,
     /// The files of an embedded database.
     pub(super) files: Option<Arc<DatabaseFiles>>,
+    /// Authenticate what is read, and sign what is written.
+    pub(super) keys: CurrentKeys,
 }
 
 /// Bounds the wait for an operation: a server that disappears must not block the callers.
@@ -157,7 +165,8 @@ impl<DB: Backend> SqlStore<DB> {
         self.verify_files()?;
         let connection = Connection::begin(&self.writers, DB::DIALECT.begin_transaction).await?;
         let (notifier, files) = (Arc::clone(&self.notifier), self.files.clone());
-        SqlTransaction::at_head(connection, permit, notifier, files, self.clock.as_ref()).await
+        let clock = self.clock.as_ref();
+        SqlTransaction::at_head(connection, permit, notifier, files, clock, &self.keys).await
     }
 
     /// Fails if what this process writes would be lost.
@@ -206,34 +215,6 @@ impl<DB: Backend> SqlStore<DB> {
 
     async fn read_first<T: Row>(&self, statement: Statement) -> Result<Option<T>, StoreError> {
         Ok(self.read(statement).await?.into_iter().next())
-    }
-
-    /// Everything that [`Log::load`] reads, in one snapshot.
-    async fn load_all(
-        connection: &mut Connection<DB>,
-        visit: &mut (dyn FnMut(TenantId, GrantTerms, Retained) + Send),
-    ) -> Result<Loaded, StoreError> {
-        let head: HeadRow = only(with_timeout(connection.first(log::head())).await?)?;
-        for (statement, retained) in
-            [(log::load_live(), Retained::Live), (log::load_latest_ended(), Retained::LastEnded)]
-        {
-            let mut visit_row = |row: GrantTermsRow| {
-                let (tenant_id, terms) = row.into_domain()?;
-                visit(tenant_id, terms, retained);
-                Ok(())
-            };
-            connection.each(statement, &mut visit_row).await?;
-        }
-        let mut locks = Vec::new();
-        let mut add_row = |row: LockTermsRow| {
-            locks.push(row.into_domain()?);
-            Ok(())
-        };
-        connection.each(log::load_locks(), &mut add_row).await?;
-        let trusted_time = with_timeout(connection.first(members::trusted_time())).await?;
-        let trusted_time = only::<TrustedTimeRow>(trusted_time)?.into_domain()?;
-        let (position, token_key) = head.into_domain()?;
-        Ok(Loaded { position, token_key, locks, trusted_time })
     }
 }
 
@@ -287,7 +268,8 @@ impl<DB: Backend> Log for SqlStore<DB> {
         with_timeout(async {
             let mut connection = Connection::take(&self.node_readers).await?;
             let rows: Vec<EventRow> = connection.all(log::events_after(revision, limit)).await?;
-            let events = rows.into_iter().map(EventRow::into_domain);
+            let keys = self.keys.get();
+            let events = rows.into_iter().map(|row| row.into_domain(&keys));
             let events: Vec<_> = events.collect::<Result<_, _>>()?;
             if events.len() < limit {
                 let last = events.last().map_or(revision, |event: &Event| event.revision);
@@ -305,16 +287,32 @@ impl<DB: Backend> Log for SqlStore<DB> {
         let known_head = self.known_head();
         let begin = Connection::begin(&self.readers, DB::DIALECT.begin_snapshot);
         let mut connection = with_timeout(begin).await?;
-        let loaded = Self::load_all(&mut connection, visit).await?;
+        let loaded = self.load_all(&mut connection, visit).await?;
         connection.ensure_current(known_head, loaded.position.revision)?;
         Ok(loaded)
     }
 
     async fn replace_epoch(&self) -> Result<Epoch, StoreError> {
         let (epoch, token_key) = new_epoch();
-        let statement = log::update_epoch(&DB::DIALECT, epoch, token_key);
-        self.update_head(vec![statement]).await?;
+        with_timeout(async {
+            let begin = Connection::begin(&self.writers, DB::DIALECT.begin_transaction);
+            let mut connection = begin.await?;
+            let head = connection.first(Statement::new(DB::DIALECT.lock_head)).await?;
+            let LockedHeadRow { state, .. } = only(head)?;
+            let keys = self.keys.of_log(state.log()?);
+            let masked = keys.mask(state.sum(&keys)?, epoch, state.revision);
+            let masked = masked.map_err(StoreError::unavailable)?;
+            let statement = log::update_epoch(&DB::DIALECT, epoch, token_key, &masked);
+            let _notified: Vec<(String,)> = connection.all(statement).await?;
+            connection.commit().await?;
+            self.verify_files()
+        })
+        .await?;
         Ok(epoch)
+    }
+
+    async fn replace_event_key(&self, new: &EventKey) -> Result<(), StoreError> {
+        self.sign_again(new).await
     }
 }
 

@@ -26,9 +26,10 @@ use crate::{
     store::{
         OpenError, Store, TIMEOUT,
         database_files::{DatabaseFiles, LockFile, describe, read_only},
+        event_key_file::KeySource,
         migrations::SQLITE,
         notify::LocalNotifier,
-        sql::{Backend, Dialect, Row, SqlStore, Statement, arguments, schema},
+        sql::{Backend, Dialect, Row, SqlStore, Statement, arguments, log_keys, schema},
     },
 };
 
@@ -43,7 +44,8 @@ impl Backend for Sqlite {
     const DIALECT: Dialect = Dialect {
         begin_transaction: "BEGIN IMMEDIATE",
         begin_snapshot: "BEGIN",
-        lock_head: "SELECT revision, time, max_staleness, NULL, log_name, epoch FROM head",
+        lock_head: "SELECT revision, time, max_staleness, NULL AS clock, log_name, epoch, \
+                    event_key_id, state_nonce, state_sum FROM head",
         clock: None,
         is_standby: "FALSE",
         notify_log: "''",
@@ -100,7 +102,11 @@ fn primary_code(error: &dyn DatabaseError) -> Option<u32> {
 }
 
 /// Opens or creates the file at `url`.
-pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<Store>, OpenError> {
+pub(super) async fn open(
+    url: &str,
+    clock: Arc<dyn Clock>,
+    event_key_file: Option<&Path>,
+) -> Result<Arc<Store>, OpenError> {
     let configured = parse(url)?;
     let path = canonical(&configured)?;
     let lock = prepare(&path).await?;
@@ -120,6 +126,16 @@ pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<Store>,
     let readers = pool.max_connections(READERS);
     let readers = readers.connect_with(options(&path).pragma("query_only", "ON"));
     let readers = readers.await.map_err(to_open_error)?;
+    let keys = log_keys(&writers, &KeySource::embedded(event_key_file, &path)).await;
+    let keys = match keys {
+        Ok(keys) => keys,
+        Err(error) => {
+            // The lock on the file must not outlive the call.
+            tokio::join!(writers.close(), readers.close());
+            files.close().await;
+            return Err(error);
+        }
+    };
     Ok(Store::new(Arc::new(SqlStore {
         node_writers: writers.clone(),
         node_readers: readers.clone(),
@@ -130,6 +146,7 @@ pub(super) async fn open(url: &str, clock: Arc<dyn Clock>) -> Result<Arc<Store>,
         notifier: Arc::new(LocalNotifier::default()),
         clock,
         files: Some(files),
+        keys,
     })))
 }
 

@@ -8,6 +8,7 @@ use crate::{
     domain::{
         Attribution, Epoch, Event, EventKind, FreeText, Grant, GrantId, Lock, LockId, LogName,
         Party, PolicyOverrides, RequestId, Revision, Sequence, TenantId, Time,
+        authenticity::EventColumns,
         chain::{Content, Hash, Link},
         ids::Actor,
     },
@@ -89,7 +90,19 @@ pub trait Transaction: Send {
         limit: usize,
     ) -> Result<Vec<Grant>, StoreError>;
 
-    /// The total [`size`](crate::domain::GrantTerms::size) of the tenant's grants that no event has ended.
+    /// As `live_grants`, but the grants whose rows are missing or say that the grant has ended.
+    /// Only a manipulation of the database causes this. Reads the whole history of the tenant.
+    async fn hidden_grants(
+        &mut self,
+        tenant_id: &TenantId,
+        before: Option<Sequence>,
+    ) -> Result<Vec<Grant>, StoreError> {
+        let (_, _) = (tenant_id, before);
+        Ok(Vec::new())
+    }
+
+    /// The total [`size`](crate::domain::GrantTerms::size) of the tenant's grants that no event has
+    /// ended.
     async fn size_of_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError>;
 
     /// Grants of all tenants that no event has ended and whose end time is `now` or earlier,
@@ -186,6 +199,28 @@ impl StampedEvent {
         let event = Event { revision, tenant_id, sequence, time, author, reason, kind };
         let link = content(&event, &body).link(log, previous).map_err(StoreError::broken)?;
         Ok(Self { event, body, hash: link.hash })
+    }
+
+    /// Calls `sign` with all columns of the event.
+    pub(super) fn with_columns<T>(&self, sign: impl FnOnce(&EventColumns<'_>) -> T) -> T {
+        let Event { revision, tenant_id, sequence, time, author, reason, kind } = &self.event;
+        let grant_id = kind.grant().map(|grant| grant.id().to_string());
+        let lock_id = kind.lock().map(|lock| lock.id().to_string());
+        sign(&EventColumns {
+            revision: *revision,
+            tenant_id: tenant_id.as_ref().map_or("", TenantId::as_str),
+            sequence: *sequence,
+            hash: &self.hash.0,
+            time: time.timestamp_micros(),
+            actor: author.actor.as_str(),
+            via: author.via.as_ref().map(Actor::as_str),
+            actor_asserted: i64::from(author.is_asserted),
+            reason: reason.as_str(),
+            kind: kind.name(),
+            grant_id: grant_id.as_deref(),
+            lock_id: lock_id.as_deref(),
+            body: &self.body,
+        })
     }
 
     pub(super) fn link(&self) -> Link {

@@ -19,6 +19,7 @@ SCHEMA_ERRORS = [
     ("minimal", {"image__repository": ""}, "/image/repository"),
     ("minimal", {"image__digest": "latest"}, "/image/digest"),
     ("minimal", {"database__existingSecret": {"name": ""}}, "/database/existingSecret/name"),
+    ("minimal", {"eventKey": {"secretName": ""}}, "/eventKey/secretName"),
     ("minimal", {"database__type": "mysql"}, "/database/type"),
     ("minimal", {"database__url": "postgres://u:p@h/d"}, "additional properties 'url' not allowed"),
     ("minimal", {"database__tls": {"mode": "verify-full"}}, "/database/tls/caSecretName"),
@@ -139,7 +140,8 @@ def test_valid_combinations_are_accepted(base, overrides):
 def test_defaults_alone_report_all_required_values():
     with helm.Chart.load(CHART) as chart, pytest.raises(helm.HelmValuesError) as error:
         chart.validate_schema({})
-    required = ("/image/repository", "/auth", "/tls/secret/name", "/database/existingSecret/name")
+    required = ("/image/repository", "/auth", "/tls/secret/name", "/database/existingSecret/name",
+                "/eventKey/secretName")
     assert [path for path in required if path not in str(error.value)] == []
 
 

@@ -4,6 +4,7 @@
 
 pub mod authority;
 pub mod backend;
+pub mod event_key;
 pub mod later;
 pub mod postgres;
 pub mod proxy;

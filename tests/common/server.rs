@@ -1,5 +1,4 @@
-//! Real replicas and sidecars on free ports or Unix sockets. Each server process ends with the
-//! test.
+//! Real replicas and sidecars on free ports or Unix sockets. Each process ends with the test.
 
 use std::{
     ffi::OsStr,
@@ -92,7 +91,9 @@ pub struct Outcome {
 impl Launch {
     /// A replica on the given database.
     pub fn replica(database_url: &str) -> Self {
-        Self::new("serve", "replica").flags(&["--database-url", database_url])
+        let mut launch = Self::new("serve", "replica").flags(&["--database-url", database_url]);
+        launch.command.envs(super::event_key::event_key_variable(database_url));
+        launch
     }
 
     /// A sidecar that follows the first available upstream in `upstreams`.

@@ -189,6 +189,7 @@ fn the_command_line_has_one_grammar() {
         "sidecar [OPTIONS]",
         "database migrate [OPTIONS]",
         "database restored [OPTIONS]",
+        "database rotate-event-key [OPTIONS] --new-event-key-file <FILE>",
         "health check [OPTIONS]",
         "version [OPTIONS]",
         "whoami [OPTIONS]",

@@ -4,7 +4,7 @@ mod backend;
 mod page;
 mod shell;
 
-use crate::common::{postgres, terminal};
+use crate::common::{event_key::event_key_variable, postgres, terminal};
 
 use std::path::Path;
 
@@ -71,6 +71,8 @@ fn play(document: &str, backend: &Backend) {
         for command in &mut commands {
             command.text = command.text.replace("50051", &port).replace("9464", &metrics_port);
         }
+        let event_key = event_key_variable(&database_url);
+        environment.extend(event_key.map(|(name, file)| (name.into(), file.display().to_string())));
         environment.push(("SUPPORT_ACCESS_DATABASE_URL".into(), database_url));
         None
     } else {

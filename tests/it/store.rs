@@ -10,6 +10,7 @@ mod enforced;
 mod expanded;
 mod faults;
 mod files;
+mod forgery;
 mod history;
 mod locks;
 mod membership;
@@ -125,6 +126,15 @@ macro_rules! durable {
                 a_rewritten_history_is_detected_by_the_process_that_verified_it_before,
                 a_chain_with_an_invalid_tenant_id_is_one_break,
                 a_row_that_differs_from_the_history_is_detected_until_it_is_restored;
+            forgery:
+                intact_rows_are_loaded_as_written,
+                a_grant_that_differs_from_its_events_is_not_used,
+                locks_are_those_of_the_events,
+                a_forged_event_denies_everything_in_its_tenant,
+                a_missing_event_denies_everything,
+                an_older_state_with_an_older_sum_is_not_used,
+                changes_follow_the_events,
+                the_event_key_can_be_replaced;
         }
     )* } } };
 }

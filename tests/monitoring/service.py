@@ -6,7 +6,7 @@ import subprocess
 from contextlib import contextmanager
 
 import grpc
-from harness import DEADLINE_S, Postgres, program
+from harness import DEADLINE_S, EVENT_KEY, Postgres, program
 from link import Link
 from monitoring import JOB, SIDECAR_JOB
 from processes import Process, Secrets, run_binary
@@ -24,6 +24,7 @@ verify_interval = "1s"
 tls_certificate = "server.crt"
 tls_key = "server.key"
 tls_client_ca = "ca.crt"
+event_key_file = "{EVENT_KEY}"
 [limits]
 connections = {CONNECTIONS}
 [certificates]

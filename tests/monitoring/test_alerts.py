@@ -220,9 +220,9 @@ def test_changed_event_breaks_the_history(service, prometheus):
     body = service.sql(f"SELECT body FROM events {event}").replace("'", "''")
 
     def tamper(text):
-        service.sql("ALTER TABLE events DISABLE TRIGGER events_are_permanent; "
+        service.sql("ALTER TABLE events DISABLE TRIGGER events_are_never_updated; "
                     f"UPDATE events SET body = '{text}' {event}; "
-                    "ALTER TABLE events ENABLE TRIGGER events_are_permanent")
+                    "ALTER TABLE events ENABLE TRIGGER events_are_never_updated")
 
     def read():
         done = service.run("history", "list", TENANT, "--limit", "100000")
@@ -256,6 +256,23 @@ def test_changed_grant_differs_from_the_history(service, prometheus):
     finally:
         tamper("left(reason, -1)")
     prometheus.until_resolved("SupportAccessHistoryDiffers")
+
+
+def test_inserted_event_is_forged(service, prometheus):
+    """Running replicas read the event, and its HMAC fails."""
+    service.use()
+    insert = ("INSERT INTO events SELECT head.revision + 1, 'forged', 1, hash, head.time, actor, "
+              "via, actor_asserted, reason, kind, grant_id, lock_id, body, mac FROM events, head "
+              "WHERE events.revision = 1; UPDATE head SET revision = revision + 1")
+    remove = ("DELETE FROM events WHERE tenant_id = 'forged'; "
+              "UPDATE head SET revision = revision - 1")
+    service.sql(f"SET session_replication_role = replica; {insert}")
+    try:
+        alert = prometheus.until_firing("SupportAccessDatabaseForged")
+        assert_labels(alert, "critical", **REPLICAS)
+    finally:
+        service.sql(f"SET session_replication_role = replica; {remove}")
+    prometheus.until_resolved("SupportAccessDatabaseForged")
 
 
 def test_every_alert_has_fired_and_is_resolved(service, prometheus):

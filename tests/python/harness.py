@@ -14,6 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BINARY = ROOT / os.environ.get("SUPPORT_ACCESS_BIN", "target/debug/support-access")
+EVENT_KEY = ROOT / "tests/common/event.key"
 # Generous, because the machine may be busy. A test waits this long only if something is broken.
 DEADLINE_S = 60
 
@@ -122,11 +123,20 @@ def listening_ports(line):
     return ports
 
 
+def database_arguments(database_url):
+    """The flags of a command that opens the database."""
+    arguments = ["--database-url", database_url]
+    if database_url.startswith("postgres"):
+        arguments += ["--event-key-file", EVENT_KEY]
+    return arguments
+
+
 class Server(Node):
     """`support-access serve`."""
 
     def __init__(self, database_url, *more_arguments):
-        super().__init__("serve", "--database-url", database_url, *more_arguments)
+        arguments = database_arguments(database_url)
+        super().__init__("serve", *arguments, *more_arguments)
 
 
 class Sidecar(Node):

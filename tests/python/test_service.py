@@ -12,7 +12,14 @@ from client import Client, allowed, reason, rejected
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
-from harness import BINARY, DEADLINE_S, Server, eventually, plain_environment
+from harness import (
+    BINARY,
+    DEADLINE_S,
+    Server,
+    database_arguments,
+    eventually,
+    plain_environment,
+)
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from supportaccess.v1 import check_nodes_pb2 as nodes
 from supportaccess.v1 import server_info_pb2 as info
@@ -252,7 +259,7 @@ def test_tokens_from_before_a_declared_restore_are_rejected(new_database):
         token = client.granted().consistency_token
         assert allowed(client.check(token=token))
         assert first.terminate() == 0, first.log()
-    arguments = [BINARY, "database", "restored", "--database-url", new_database]
+    arguments = [BINARY, "database", "restored", *database_arguments(new_database)]
     done = subprocess.run(
         arguments, env=plain_environment(), capture_output=True, text=True, timeout=60
     )

@@ -49,6 +49,9 @@ tls_client_ca = "/etc/support-access/client-ca/ca.crt"
 {{- if .Values.checkpointKey.secretName }}
 checkpoint_key = "/etc/support-access/checkpoint/checkpoint.key"
 {{- end }}
+{{- if .Values.eventKey.secretName }}
+event_key_file = "/etc/support-access/event-key/event.key"
+{{- end }}
 trust_portal_assertion = {{ .Values.auth.trustPortalAssertion }}
 {{- with $config.limits }}
 

@@ -80,6 +80,11 @@ spec:
           mountPath: /etc/support-access/checkpoint
           readOnly: true
         {{- end }}
+        {{- if .Values.eventKey.secretName }}
+        - name: event-key
+          mountPath: /etc/support-access/event-key
+          readOnly: true
+        {{- end }}
         {{- with include "support-access.databaseMount" . }}
         {{- . | nindent 8 }}
         {{- end }}
@@ -112,6 +117,11 @@ spec:
     {{- with .Values.checkpointKey }}
     {{- if .secretName }}
     {{- include "support-access.fileVolume" (dict "name" "checkpoint" "kind" "Secret" "source" .secretName "key" .key "path" "checkpoint.key") | nindent 4 }}
+    {{- end }}
+    {{- end }}
+    {{- with .Values.eventKey }}
+    {{- if .secretName }}
+    {{- include "support-access.fileVolume" (dict "name" "event-key" "kind" "Secret" "source" .secretName "key" .key "path" "event.key") | nindent 4 }}
     {{- end }}
     {{- end }}
     {{- with include "support-access.databaseVolume" . }}

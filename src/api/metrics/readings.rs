@@ -82,6 +82,9 @@ impl Samples<'_> {
     fn write_node(&mut self, node: &Gauges) -> fmt::Result {
         self.number("live_grants", "Scheduled and active grants.", node.live_grants)?;
         self.number("locks", "Live locks.", node.locks)?;
+        let help = "Contradictions between the database and its authentic events: 1 if the loaded \
+                    rows were not authentic, and each history in which everything is denied.";
+        self.number("forgeries", help, node.forgeries)?;
         let revision = node.revision.unsigned_abs();
         self.number("revision", "Revision from which checks are answered.", revision)?;
         let help = "Estimated size of the snapshot from which checks are answered.";

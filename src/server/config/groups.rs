@@ -88,6 +88,14 @@ settings! {
         /// Prefer the environment variable or the file for a URL with a password: other users of
         /// the machine can see flags.
         database_url: One<DatabaseUrl> = "URL", "sqlite://support-access.db", str::parse;
+        /// The secret that authenticates the database: a file with 64 hexadecimal digits, for
+        /// example from `openssl rand -hex 32`. All replicas need the same file.
+        ///
+        /// With the secret, replicas detect each grant, lock and event that someone else has
+        /// written to the database. Required with PostgreSQL. Without a file, the secret of a
+        /// SQLite database is created at the first start, in a file beside the database:
+        /// PATH.event-key.
+        event_key_file: Optional<PathBuf> = "FILE", "", parse_path;
         /// How long check nodes may answer from one lease, 200ms to 5m. Replicas pass the value on
         /// to sidecars.
         ///
@@ -145,11 +153,13 @@ settings! {
     check SidecarConfig::check_combinations;
 }
 
-/// The setting of commands that need the database only.
+/// The settings of commands that need the database only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatabaseConfig {
     /// See [`Config::database_url`].
     pub database_url: DatabaseUrl,
+    /// See [`Config::event_key_file`].
+    pub event_key_file: Option<PathBuf>,
 }
 
 /// The only setting of a health check.
@@ -288,11 +298,17 @@ fn only(settings: &'static [Setting], name: &str) -> Vec<&'static Setting> {
 
 impl Settings for DatabaseConfig {
     fn settings() -> Vec<&'static Setting> {
-        only(Config::SETTINGS, "database_url")
+        let (mut settings, key) =
+            (only(Config::SETTINGS, "database_url"), only(Config::SETTINGS, "event_key_file"));
+        settings.extend(key);
+        settings
     }
 
     fn read(sources: &Sources<'_>, problems: &mut Vec<String>) -> Self {
-        Self { database_url: Config::database_url(sources, problems) }
+        Self {
+            database_url: Config::database_url(sources, problems),
+            event_key_file: Config::event_key_file(sources, problems),
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use tokio::task::yield_now;
 use crate::{
     domain::{
         Enforced, Revision, Sequence, TenantId, Time,
+        authenticity::LogKeys,
         chain::{ChainHead, Record},
     },
     store::{
@@ -69,18 +70,18 @@ impl<DB: Backend> History for SqlStore<DB> {
                 let page = self.compare_page(differences::events(after, limit), limit);
                 let position = |row: &ComparedEventRow| ComparePosition::Events(row.position);
                 let next = ComparePosition::Grants(0);
-                Ok(page.await?.compare(position, Some(next)).await)
+                Ok(page.await?.compare(&self.keys.get(), position, Some(next)).await)
             }
             ComparePosition::Grants(after) => {
                 let page = self.compare_page(differences::grants(after, limit), limit);
                 let position = |row: &ComparedGrantRow| ComparePosition::Grants(row.last.position);
                 let next = ComparePosition::Locks(0);
-                Ok(page.await?.compare(position, Some(next)).await)
+                Ok(page.await?.compare(&self.keys.get(), position, Some(next)).await)
             }
             ComparePosition::Locks(after) => {
                 let page = self.compare_page(differences::locks(after, limit), limit);
                 let position = |row: &ComparedLockRow| ComparePosition::Locks(row.last.position);
-                Ok(page.await?.compare(position, None).await)
+                Ok(page.await?.compare(&self.keys.get(), position, None).await)
             }
         }
     }
@@ -107,6 +108,7 @@ impl<DB: Backend> SqlStore<DB> {
 impl<T: ComparedRow> ComparePage<T> {
     async fn compare(
         self,
+        keys: &LogKeys,
         position: impl FnOnce(&T) -> ComparePosition,
         next: Option<ComparePosition>,
     ) -> Comparison {
@@ -116,7 +118,7 @@ impl<T: ComparedRow> ComparePage<T> {
         let next = if self.is_last { next } else { last };
         let mut differences = Vec::new();
         for row in self.rows {
-            differences.extend(row.difference());
+            differences.extend(row.difference(keys));
             // A long body takes milliseconds, and checks must not wait for many of them.
             yield_now().await;
         }

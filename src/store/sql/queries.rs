@@ -32,7 +32,9 @@ impl<DB: Backend> Queries for SqlStore<DB> {
 
     async fn events(&self, query: &EventQuery) -> Result<Vec<Listed<HistoryEvent>>, StoreError> {
         let rows: Vec<ListedRow<ListedEventRow>> = self.read(lists::events(query)).await?;
-        rows.into_iter().map(|row| row.into_domain(ListedEventRow::into_domain)).collect()
+        let keys = self.keys.get();
+        let convert = |row: ListedEventRow| row.into_domain(&keys);
+        rows.into_iter().map(|row| row.into_domain(convert)).collect()
     }
 
     async fn locks(&self, query: &LockQuery) -> Result<Vec<Listed<Lock>>, StoreError> {
@@ -46,7 +48,8 @@ impl<DB: Backend> Queries for SqlStore<DB> {
     }
 
     async fn overrides(&self, tenant_id: &TenantId) -> Result<PolicyOverrides, StoreError> {
-        rows::overrides(self.read_first(lists::last_policy_event(tenant_id)).await?)
+        let last = self.read_first(lists::last_policy_event(tenant_id)).await?;
+        rows::overrides(last, &self.keys.get())
     }
 
     async fn next_expiry(&self) -> Result<Option<Time>, StoreError> {

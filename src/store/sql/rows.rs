@@ -9,7 +9,9 @@ use uuid::Uuid;
 use crate::{
     domain::{
         AccessLevel, Enforced, Epoch, EventKind, FreeText, LogName, PolicyOverrides, Position,
-        TenantId, Time, TokenKey, time::from_micros,
+        TenantId, Time, TokenKey,
+        authenticity::{LogKeys, MaskedSum, StateSum},
+        time::from_micros,
     },
     store::{Listed, RequestPart, StoreError, TrustedTime},
 };
@@ -55,7 +57,9 @@ mod members;
 pub(in crate::store) use differences::{
     ComparedEventRow, ComparedGrantRow, ComparedLockRow, ComparedRow,
 };
-pub(in crate::store) use events::{ChainHeadRow, EventRow, LinkRow, ListedEventRow, RecordRow};
+pub(in crate::store) use events::{
+    ChainHeadRow, EventRow, LinkRow, ListedEventRow, PolicyEventRow, RecordRow,
+};
 pub(in crate::store) use grants::{GrantRow, GrantTermsRow};
 pub(in crate::store) use locks::{LockRow, LockTermsRow};
 pub(in crate::store) use members::{FollowersRow, HeartbeatRow, MemberListRow, member_list};
@@ -86,6 +90,66 @@ row! {
     pub(in crate::store) struct TrustedTimeRow {
         trusted_time: Option<i64>,
         clock_epoch: String,
+    }
+}
+
+row! {
+    /// The locked row of `head`.
+    pub(in crate::store) struct LockedHeadRow {
+        pub(in crate::store) max_staleness: i64,
+        pub(in crate::store) clock: Option<i64>,
+    } with {
+        pub(in crate::store) state: StateHeadRow,
+    }
+}
+
+row! {
+    /// The part of `head` that authenticates the rows.
+    pub(in crate::store) struct StateHeadRow {
+        log_name: String,
+        epoch: String,
+        pub(in crate::store) revision: i64,
+        pub(in crate::store) time: Option<i64>,
+        event_key_id: Option<Vec<u8>>,
+        state_nonce: Option<Vec<u8>>,
+        state_sum: Option<Vec<u8>>,
+    }
+}
+
+row! {
+    /// The event key and the log.
+    pub(in crate::store) struct EventKeyRow {
+        pub(in crate::store) log_name: String,
+        epoch: String,
+        pub(in crate::store) event_key_id: Option<Vec<u8>>,
+    }
+}
+
+impl EventKeyRow {
+    pub(in crate::store) fn epoch(&self) -> Result<Epoch, StoreError> {
+        Ok(Epoch(parse("epoch", self.epoch.clone(), Uuid::parse_str)?))
+    }
+}
+
+impl StateHeadRow {
+    pub(in crate::store) fn log(&self) -> Result<LogName, StoreError> {
+        log_name(self.log_name.clone())
+    }
+
+    pub(in crate::store) fn epoch(&self) -> Result<Epoch, StoreError> {
+        Ok(Epoch(parse("epoch", self.epoch.clone(), Uuid::parse_str)?))
+    }
+
+    /// The sum over all rows, as of this head.
+    pub(in crate::store) fn sum(&self, keys: &LogKeys) -> Result<StateSum, StoreError> {
+        if self.event_key_id.as_deref() != Some(&keys.id()) {
+            return Err(StoreError::broken(
+                "the event key was replaced; restart with the new event-key-file",
+            ));
+        }
+        let nonce = bytes("state_nonce", present("state_nonce", self.state_nonce.clone())?)?;
+        let sum = bytes("state_sum", present("state_sum", self.state_sum.clone())?)?;
+        Ok(keys.unmask(&MaskedSum { nonce, sum }, self.epoch()?, self.revision))
     }
 }
 
@@ -229,9 +293,12 @@ fn position(value: String, revision: i64, micros: Option<i64>) -> Result<Positio
 }
 
 /// The overrides after the last policy event of a tenant.
-pub(in crate::store) fn overrides(last: Option<EventRow>) -> Result<PolicyOverrides, StoreError> {
+pub(in crate::store) fn overrides(
+    last: Option<EventRow>,
+    keys: &LogKeys,
+) -> Result<PolicyOverrides, StoreError> {
     let Some(last) = last else { return Ok(PolicyOverrides::default()) };
-    match last.into_domain()?.kind {
+    match last.into_authentic(keys)?.kind {
         EventKind::PolicyUpdated { policy_overrides, .. } => Ok(policy_overrides),
         other => Err(corrupt("kind", other.name(), None)),
     }

@@ -62,6 +62,11 @@ pub(in crate::store) struct Dialect {
     pub(in crate::store) agent_count: &'static str,
 }
 
+/// The columns of an event.
+const EVENT: &str = "e.revision, e.tenant_id, e.sequence, e.hash, e.time, e.actor, \
+                                e.via, e.actor_asserted, e.reason, e.kind, e.grant_id, \
+                                e.lock_id, e.body, e.mac";
+
 /// The stored form of the owner of a history. No tenant has an empty id.
 pub(in crate::store) fn owner(tenant_id: Option<&TenantId>) -> &str {
     tenant_id.map_or("", TenantId::as_str)

@@ -7,8 +7,10 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     domain::{
-        Clock, Epoch, Event, EventKind, Grant, GrantId, Lock, LockId, LogName, Party,
-        PolicyOverrides, RequestId, Revision, Sequence, TenantId, Time, TokenKey, chain::Link,
+        Clock, Epoch, Event, Grant, GrantId, Lock, LockId, LogName, Party, PolicyOverrides,
+        RequestId, Revision, Sequence, TenantId, Time, TokenKey,
+        authenticity::{LogKeys, StateSum},
+        chain::Link,
     },
     store::{
         IdempotencyKey, Listed, NewEvent, Notification, RequestPart, StoreError, Transaction,
@@ -16,8 +18,8 @@ use crate::{
         new_epoch,
         notify::Notifier,
         sql::{
-            Backend, Connection, Statement, only,
-            rows::{self, EventRow, GrantRow, LinkRow, ListedRow, LockRow, RequestRow},
+            Backend, Connection, CurrentKeys, Statement, only,
+            rows::{self, EventRow, LinkRow, ListedRow, LockedHeadRow, RequestRow},
             statements::{grants, lists, locks, log, members, owner},
             with_timeout,
         },
@@ -25,8 +27,7 @@ use crate::{
     },
 };
 
-/// The row of [`Dialect::lock_head`](super::Dialect::lock_head).
-type LockedHead = (i64, Option<i64>, i64, Option<i64>, String, String);
+mod state;
 
 /// A transaction in a database.
 #[derive(Debug)]
@@ -41,11 +42,14 @@ pub(super) struct SqlTransaction<DB: Backend> {
     /// The time of the last event before this transaction.
     last: Option<Time>,
     now: Time,
-    epoch: Epoch,
     /// The epoch that begins with this transaction, if the transaction accepts the clock.
     new_epoch: Option<(Epoch, TokenKey)>,
     max_staleness: Duration,
     log: LogName,
+    epoch: Epoch,
+    keys: Arc<LogKeys>,
+    /// The sum over all rows that decide access, after the appended events.
+    sum: StateSum,
     /// The revision of the log when the transaction began.
     begin_revision: Revision,
     /// The revision of the last event, including appended ones.
@@ -65,9 +69,13 @@ impl<DB: Backend> SqlTransaction<DB> {
         notifier: Arc<dyn Notifier>,
         files: Option<Arc<DatabaseFiles>>,
         clock: &dyn Clock,
+        keys: &CurrentKeys,
     ) -> Result<Self, StoreError> {
         let head = connection.first(Statement::new(DB::DIALECT.lock_head)).await?;
-        let (revision, last, max_staleness, database_clock, log, epoch): LockedHead = only(head)?;
+        let LockedHeadRow { max_staleness, clock: database_clock, state } = only(head)?;
+        let log = state.log()?;
+        let keys = keys.of_log(log);
+        let (revision, last) = (state.revision, state.time);
         let micros = database_clock.unwrap_or_else(|| clock.now().timestamp_micros());
         let clock = rows::time("the clock", micros)?;
         let last = last.map(|last| rows::time("head.time", last)).transpose()?;
@@ -79,10 +87,12 @@ impl<DB: Backend> SqlTransaction<DB> {
             clock,
             last,
             now: last.map_or(clock, |last| last.max(clock)),
-            epoch: rows::epoch(epoch)?,
             new_epoch: None,
             max_staleness: rows::span("max_staleness", max_staleness)?,
-            log: rows::log_name(log)?,
+            log,
+            epoch: state.epoch()?,
+            sum: state.sum(&keys)?,
+            keys,
             begin_revision: revision,
             revision,
             links: HashMap::new(),
@@ -104,73 +114,6 @@ impl<DB: Backend> SqlTransaction<DB> {
         StampedEvent::new(new, self.log, previous, self.revision + 1, self.now)
     }
 
-    async fn write(&mut self, new: NewEvent) -> Result<StampedEvent, StoreError> {
-        if let EventKind::ClockAccepted { .. } = new.kind {
-            self.now = self.clock;
-            self.new_epoch = Some(new_epoch());
-        }
-        let stamped = self.stamp(new).await?;
-        self.connection.execute(log::insert_event(&stamped)).await?;
-        let (kind, revision) = (&stamped.event.kind, stamped.event.revision);
-        match kind {
-            EventKind::Granted { grant } => self.insert_grant(grant, revision).await?,
-            // The last policy event of a tenant contains the overrides. The commit updates the head
-            // to an accepted clock.
-            EventKind::PolicyUpdated { .. } | EventKind::ClockAccepted { .. } => {}
-            EventKind::Locked { lock } => {
-                self.connection.execute(locks::insert(lock, revision)).await?;
-            }
-            EventKind::Extended { .. }
-            | EventKind::Revoked { .. }
-            | EventKind::Expired { .. }
-            | EventKind::Unlocked { .. }
-            | EventKind::LockExpired { .. } => {
-                if let Some(grant) = kind.grant() {
-                    self.update_grant(grant, kind.is_end()).await?;
-                }
-                if let Some(lock) = kind.lock() {
-                    self.end_lock(lock).await?;
-                }
-            }
-        }
-        Ok(stamped)
-    }
-
-    async fn insert_grant(&mut self, grant: &Grant, revision: Revision) -> Result<(), StoreError> {
-        self.connection.execute(grants::insert(grant, revision)?).await?;
-        if !grant.terms.agent_ids.is_empty() {
-            self.connection.execute(grants::insert_agents(&DB::DIALECT, grant)?).await?;
-        }
-        Ok(())
-    }
-
-    async fn update_grant(&mut self, grant: &Grant, is_ended: bool) -> Result<(), StoreError> {
-        if self.connection.execute(grants::update(grant, is_ended)).await? != 1 {
-            return Err(not_live("grant", grant.id()));
-        }
-        if is_ended && let Some(end_time) = grant.terms.end_time() {
-            self.connection.execute(grants::upsert_latest_ended(grant, end_time)).await?;
-        }
-        Ok(())
-    }
-
-    async fn end_lock(&mut self, lock: &Lock) -> Result<(), StoreError> {
-        match self.connection.execute(locks::end(lock)).await? {
-            1 => Ok(()),
-            _ => Err(not_live("lock", lock.id())),
-        }
-    }
-
-    async fn read_grants(&mut self, statement: Statement) -> Result<Vec<Grant>, StoreError> {
-        let rows: Vec<GrantRow> = with_timeout(self.connection.all(statement)).await?;
-        rows.into_iter().map(GrantRow::into_domain).collect()
-    }
-
-    async fn read_locks(&mut self, statement: Statement) -> Result<Vec<Lock>, StoreError> {
-        let rows: Vec<LockRow> = with_timeout(self.connection.all(statement)).await?;
-        rows.into_iter().map(LockRow::into_domain).collect()
-    }
-
     async fn read_count(&mut self, statement: Statement) -> Result<usize, StoreError> {
         let count: Option<(i64,)> = with_timeout(self.connection.first(statement)).await?;
         Ok(count.and_then(|(count,)| usize::try_from(count).ok()).unwrap_or_default())
@@ -184,10 +127,6 @@ impl<DB: Backend> SqlTransaction<DB> {
             "a write of this transaction is incomplete; begin another transaction",
         ))
     }
-}
-
-fn not_live(object: &str, id: impl std::fmt::Display) -> StoreError {
-    StoreError::broken(format!("an event is about {object} {id}, which is missing or has ended"))
 }
 
 #[async_trait]
@@ -217,7 +156,7 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
         tenant_id: &TenantId,
         grant_id: GrantId,
     ) -> Result<Option<Grant>, StoreError> {
-        Ok(self.read_grants(grants::select(tenant_id, grant_id)).await?.pop())
+        with_timeout(self.find_grant(tenant_id, grant_id)).await
     }
 
     async fn live_grants(
@@ -226,7 +165,19 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
         before: Option<Sequence>,
         limit: usize,
     ) -> Result<Vec<Grant>, StoreError> {
-        self.read_grants(grants::live(tenant_id, before, limit)).await
+        let rows = grants::live(tenant_id, before, limit);
+        let events = grants::live_events(tenant_id, before, limit);
+        self.read_grants(rows, events).await
+    }
+
+    async fn hidden_grants(
+        &mut self,
+        tenant_id: &TenantId,
+        before: Option<Sequence>,
+    ) -> Result<Vec<Grant>, StoreError> {
+        let mut hidden = self.grants_of(log::hidden_grant_events(tenant_id)).await?;
+        hidden.retain(|grant| before.is_none_or(|before| grant.create_sequence < before));
+        Ok(hidden)
     }
 
     async fn size_of_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError> {
@@ -234,16 +185,18 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
     }
 
     async fn due_grants(&mut self, now: Time, limit: usize) -> Result<Vec<Grant>, StoreError> {
-        self.read_grants(grants::due(now, limit)).await
+        let due = self.read_grants(grants::due(now, limit), grants::due_events(now, limit)).await?;
+        let is_due = |grant: &Grant| grant.terms.expire_time.is_some_and(|end| end <= now);
+        Ok(due.into_iter().filter(is_due).collect())
     }
 
     async fn overrides(&mut self, tenant_id: &TenantId) -> Result<PolicyOverrides, StoreError> {
         let row = with_timeout(self.connection.first(lists::last_policy_event(tenant_id))).await?;
-        rows::overrides(row)
+        rows::overrides(row, &self.keys)
     }
 
     async fn lock(&mut self, lock_id: LockId) -> Result<Option<Lock>, StoreError> {
-        Ok(self.read_locks(locks::select(lock_id)).await?.pop())
+        with_timeout(self.find_lock(lock_id)).await
     }
 
     async fn count_live_locks(
@@ -255,7 +208,7 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
     }
 
     async fn due_locks(&mut self, now: Time, limit: usize) -> Result<Vec<Lock>, StoreError> {
-        self.read_locks(locks::due(now, limit)).await
+        with_timeout(self.find_due_locks(now, limit)).await
     }
 
     async fn last_events_of_live_grants(
@@ -265,12 +218,13 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
     ) -> Result<Vec<Listed<Event>>, StoreError> {
         let statement = grants::last_events_of_live(after, limit);
         let rows: Vec<ListedRow<EventRow>> = with_timeout(self.connection.all(statement)).await?;
-        rows.into_iter().map(|row| row.into_domain(EventRow::into_domain)).collect()
+        let keys = &self.keys;
+        rows.into_iter().map(|row| row.into_domain(|row| row.into_authentic(keys))).collect()
     }
 
     async fn clock_events(&mut self) -> Result<Vec<Event>, StoreError> {
         let rows: Vec<EventRow> = with_timeout(self.connection.all(log::clock_events())).await?;
-        rows.into_iter().map(EventRow::into_domain).collect()
+        rows.into_iter().map(|row| row.into_authentic(&self.keys)).collect()
     }
 
     async fn revision_of(
@@ -319,15 +273,19 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
 
     async fn commit(self: Box<Self>) -> Result<Revision, StoreError> {
         self.check_whole()?;
-        let Self { mut connection, notifier, files, now, begin_revision, revision, .. } = *self;
-        let (has_events, new_epoch) = (revision > begin_revision, self.new_epoch);
+        let has_events = self.revision > self.begin_revision;
+        let epoch = self.new_epoch.map_or(self.epoch, |(epoch, _)| epoch);
+        let masked = self.keys.mask(self.sum, epoch, self.revision);
+        let masked = masked.map_err(StoreError::unavailable)?;
+        let Self { mut connection, notifier, files, now, revision, new_epoch, .. } = *self;
         with_timeout(async move {
             if let Some(new_epoch) = new_epoch {
-                let update = log::update_head_and_epoch(&DB::DIALECT, revision, now, new_epoch);
+                let update =
+                    log::update_head_and_epoch(&DB::DIALECT, revision, now, &masked, new_epoch);
                 let _notified: Vec<(String,)> = connection.all(update).await?;
                 connection.execute(members::accept_time(now, new_epoch.0)).await?;
             } else if has_events {
-                let update = log::update_head(&DB::DIALECT, revision, now);
+                let update = log::update_head(&DB::DIALECT, revision, now, &masked);
                 let _notified: Vec<(String,)> = connection.all(update).await?;
             }
             // The lock on the head is a write: PostgreSQL waits for its standbys even if the

@@ -12,7 +12,10 @@ use support_access::{
 use tokio::{sync::watch, time::timeout};
 use uuid::Uuid;
 
-use crate::crash::{backend::Backend, expected_state::ExpectedState, server::Server};
+use crate::{
+    common::event_key::event_key_file,
+    crash::{backend::Backend, expected_state::ExpectedState, server::Server},
+};
 
 const ROUNDS: usize = 8;
 const ADMINISTRATORS: usize = 4;
@@ -89,7 +92,8 @@ async fn change_and_kill(
 
 /// Asserts that revisions are contiguous, and that a new replica's state equals the replayed log.
 async fn assert_log_is_complete(backend: &Backend, states: &[ExpectedState]) {
-    let store = store::open(&backend.database_url(), Arc::new(SystemClock)).await.unwrap();
+    let url = backend.database_url();
+    let store = store::open(&url, Arc::new(SystemClock), event_key_file(&url)).await.unwrap();
     let events = store.log().events_after(0, usize::MAX >> 1).await.unwrap();
     let revisions: Vec<i64> = events.iter().map(|event| event.revision).collect();
     let head = store.log().head().await.unwrap().revision;

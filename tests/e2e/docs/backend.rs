@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use crate::docs::postgres::Cluster;
+use crate::{common::event_key::event_key_variable, docs::postgres::Cluster};
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_support-access");
 
@@ -50,6 +50,7 @@ impl Server {
             .args(["--pdeathsig", "KILL", PROGRAM])
             .args(["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"])
             .args(["--database-url", database_url])
+            .envs(event_key_variable(database_url))
             .current_dir(directory)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -20,14 +20,17 @@ use tempfile::TempDir;
 use tonic::{Code, Request};
 use uuid::Uuid;
 
-use crate::nodes::{
-    fleet::{ENFORCEMENT_BOUND, FAST, Fleet, grant, replica, sidecar},
-    history::Verdict,
-    load::Load,
-    postgres::Cluster,
-    proxy::{Proxy, Target},
-    requests::access_check,
-    server::{connect, eventually, is_serving},
+use crate::{
+    common::event_key::event_key_file,
+    nodes::{
+        fleet::{ENFORCEMENT_BOUND, FAST, Fleet, grant, replica, sidecar},
+        history::Verdict,
+        load::Load,
+        postgres::Cluster,
+        proxy::{Proxy, Target},
+        requests::access_check,
+        server::{connect, eventually, is_serving},
+    },
 };
 
 fn sqlite(directory: &TempDir) -> String {
@@ -111,7 +114,9 @@ const MANY: usize = 2_000;
 
 /// Creates a database with many grants.
 async fn fill(database_url: &str) {
-    let store = store::open(database_url, Arc::new(SystemClock)).await.unwrap();
+    let store = store::open(database_url, Arc::new(SystemClock), event_key_file(database_url))
+        .await
+        .unwrap();
     let mut transaction = store.begin().await.unwrap();
     let (actor, now) = (Actor::new("admin").unwrap(), transaction.now());
     for number in 0..MANY {

@@ -15,6 +15,7 @@ fn metrics() -> Metrics {
     let node = Gauges {
         live_grants: 3,
         locks: 1,
+        forgeries: 2,
         revision: 7,
         snapshot_bytes: 4_096,
         tenants: 2,
@@ -55,6 +56,7 @@ fn each_reason_has_its_own_counter() {
 fn state_is_read_for_each_scrape() {
     let text = metrics().encode().unwrap();
     assert_has(&text, "support_access_live_grants 3");
+    assert_has(&text, "support_access_forgeries 2");
     assert_has(&text, "support_access_revision 7");
     assert_has(&text, "support_access_snapshot_bytes 4096");
     assert_has(&text, "support_access_tenants 2");

@@ -8,7 +8,7 @@ use support_access::{
 };
 use tempfile::TempDir;
 
-use crate::store::postgres::Cluster;
+use crate::{common::event_key::event_key_file, store::postgres::Cluster};
 
 /// A database.
 pub struct Bench {
@@ -47,7 +47,7 @@ impl Bench {
 
     /// Opens the store, also after a close. A memory store is a new, empty one each time.
     pub async fn open(&self) -> Arc<Store> {
-        open(&self.url, self.clock.clone()).await.unwrap()
+        open(&self.url, self.clock.clone(), event_key_file(&self.url)).await.unwrap()
     }
 
     /// Changes rows that triggers and foreign keys protect, like an attacker who owns the database.

@@ -3,12 +3,15 @@
 use sqlx::{ConnectOptions, Connection};
 use support_access::store::{OpenError, migrate, open};
 
-use crate::store::{
-    bench::Bench,
-    chains, changes, enforced,
-    later::{self, CONTRACT, EXPAND},
-    locks, membership, permanence, reads,
-    samples::make_grant,
+use crate::{
+    common::event_key::event_key_file,
+    store::{
+        bench::Bench,
+        chains, changes, enforced,
+        later::{self, CONTRACT, EXPAND},
+        locks, membership, permanence, reads,
+        samples::make_grant,
+    },
 };
 
 /// Applies the migrations of a later version.
@@ -48,7 +51,8 @@ async fn contracting_migrations_are_rejected(bench: &Bench) {
     apply_later(bench, &[EXPAND, CONTRACT]).await;
     let expected = "has schema version 3, but this program knows only 1; run the version of \
                     support-access that wrote it, or a later one";
-    let OpenError(rejected) = open(&bench.url, bench.clock.clone()).await.unwrap_err();
+    let OpenError(rejected) =
+        open(&bench.url, bench.clock.clone(), event_key_file(&bench.url)).await.unwrap_err();
     assert!(rejected.ends_with(expected), "{rejected}");
     let OpenError(rejected) = migrate(&bench.url).await.unwrap_err();
     assert!(rejected.ends_with(expected), "{rejected}");

@@ -6,13 +6,14 @@ use sqlx::{ConnectOptions, Connection, Executor};
 use support_access::store::{OpenError, migrate, open};
 
 use crate::{
-    common::server::eventually,
+    common::{event_key::event_key_file, server::eventually},
     store::{bench::Bench, postgres::Cluster, samples::make_grant},
 };
 
 /// The error of an `open`, after checks that apply to every such error.
 async fn open_error(bench: &Bench, url: &str) -> String {
-    let OpenError(sentence) = open(url, bench.clock.clone()).await.expect_err(url);
+    let OpenError(sentence) =
+        open(url, bench.clock.clone(), event_key_file(url)).await.expect_err(url);
     let OpenError(same) = migrate(url).await.expect_err(url);
     assert_eq!(sentence, same, "open and migrate return the same error");
     assert!(!sentence.contains('\n') && !sentence.ends_with('.'), "{sentence}");
@@ -328,4 +329,18 @@ async fn every_table_and_column_has_a_comment() {
              AND (col_description(attrelid, attnum) IS NULL OR obj_description(attrelid) IS NULL)",
     );
     assert_eq!(silent, "");
+}
+
+/// Otherwise anyone who can write to the database could grant access.
+#[tokio::test]
+async fn postgresql_requires_an_event_key() {
+    let bench = Bench::postgres();
+    let opened = open(&bench.url, bench.clock.clone(), None).await;
+    let expected = "event-key-file is not set, so that PostgreSQL could grant access by itself; \
+                    set event-key-file to a file from `openssl rand -hex 32`";
+    assert_eq!(opened.unwrap_err().to_string(), expected);
+    let missing = open(&bench.url, bench.clock.clone(), Some("no.key".as_ref())).await;
+    let expected = "the event key no.key cannot be read (No such file or directory (os error 2)); \
+                    create it with `openssl rand -hex 32`, readable by the server only";
+    assert_eq!(missing.unwrap_err().to_string(), expected);
 }

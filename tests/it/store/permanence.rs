@@ -172,8 +172,8 @@ fn event_attacks() -> Vec<String> {
     let copy = |revision: &str, sequence: &str| {
         format!(
             "INSERT INTO events (revision, tenant_id, sequence, hash, time, actor, actor_asserted, \
-             reason, kind, grant_id, lock_id, body) SELECT {revision}, tenant_id, {sequence}, \
-             hash, time, actor, actor_asserted, reason, kind, grant_id, lock_id, body \
+             reason, kind, grant_id, lock_id, body, mac) SELECT {revision}, tenant_id, {sequence}, \
+             hash, time, actor, actor_asserted, reason, kind, grant_id, lock_id, body, mac \
              FROM events WHERE revision = 1"
         )
     };
@@ -230,9 +230,9 @@ pub async fn enums_are_checked(bench: &Bench) {
     let event = |kind: &str, grant_id: &str, lock_id: &str| {
         format!(
             "INSERT INTO events (revision, tenant_id, sequence, hash, time, actor, actor_asserted, \
-             reason, kind, grant_id, lock_id, body) SELECT {last} + 1, 'bolt', 1, hash, time, \
+             reason, kind, grant_id, lock_id, body, mac) SELECT {last} + 1, 'bolt', 1, hash, time, \
              actor, \
-             0, reason, '{kind}', {grant_id}, {lock_id}, body FROM events WHERE revision = 1"
+             0, reason, '{kind}', {grant_id}, {lock_id}, body, mac FROM events WHERE revision = 1"
         )
     };
     let lock = |target: &str, target_id: &str, party: &str| {

@@ -35,9 +35,9 @@ const HISTORY: &str = "
             SELECT i, 'other' || i % 10, (i - 10001) / 10, true
                 FROM generate_series(10001, 20000) AS i) AS numbered;
     INSERT INTO events (revision, tenant_id, sequence, hash, time, actor, actor_asserted, reason,
-            kind, grant_id, body)
+            kind, grant_id, body, mac)
         SELECT 2 * i - 1 + n, tenant_id, create_sequence + n, sha256(id::bytea), i, 'admin', 0, '',
-            CASE n WHEN 0 THEN 'granted' ELSE 'expired' END, id, '{body}'
+            CASE n WHEN 0 THEN 'granted' ELSE 'expired' END, id, '{body}', sha256('')
         FROM items, generate_series(0, 1) AS n;
     INSERT INTO grants (tenant_id, create_sequence, sequence, ended_sequence, create_revision,
             grant_id, group_id, agent_ids, access_level, start_time, expire_time, revoke_time,
@@ -169,7 +169,11 @@ async fn lists_of_events_read_their_indexes() {
         explained
             .expect(&[index, "enforcements_pkey"], |store| {
                 let query = query.clone();
-                async move { store.queries().events(&query).await }
+                async move {
+                    // The events are read, and then rejected: their HMAC is wrong.
+                    let read = store.queries().events(&query).await;
+                    if matches!(read, Err(StoreError::Broken(_))) { Ok(Vec::new()) } else { read }
+                }
             })
             .await;
     }

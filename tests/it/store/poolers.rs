@@ -5,15 +5,18 @@ use std::time::Duration;
 use support_access::store::{Notification, OpenError, StoreError, migrate, open};
 use tokio::time::timeout;
 
-use crate::store::{
-    bench::Bench,
-    faults::{BOUND, MapDrop, is_unavailable},
-    membership::registered,
-    postgres::{
-        Cluster,
-        pgbouncer::{PgBouncer, releases},
+use crate::{
+    common::event_key::event_key_file,
+    store::{
+        bench::Bench,
+        faults::{BOUND, MapDrop, is_unavailable},
+        membership::registered,
+        postgres::{
+            Cluster,
+            pgbouncer::{PgBouncer, releases},
+        },
+        samples::{ack, make_grant},
     },
-    samples::{ack, make_grant},
 };
 
 const REJECTED: &str = "cannot be used: a connection pooler does not keep sessions (transaction or \
@@ -30,7 +33,8 @@ async fn poolers_that_do_not_keep_sessions_are_rejected() {
                 let pooler = PgBouncer::launch(&release, cluster, &[mode, extra]);
                 let url = pooler.url(&direct);
                 let bench = Bench::of_url(url.clone());
-                let OpenError(opened) = open(&url, bench.clock.clone()).await.unwrap_err();
+                let OpenError(opened) =
+                    open(&url, bench.clock.clone(), event_key_file(&url)).await.unwrap_err();
                 let OpenError(migrated) = migrate(&url).await.unwrap_err();
                 let context = format!("{} {mode} {extra}: {opened}", release.display());
                 assert!(opened.ends_with(REJECTED), "{context}");

@@ -11,10 +11,14 @@ use std::{
 use support_access::store::{OpenError, open};
 use tempfile::TempDir;
 
-use crate::store::{authority::Authority, bench::Bench, postgres::Cluster};
+use crate::{
+    common::event_key::event_key_file,
+    store::{authority::Authority, bench::Bench, postgres::Cluster},
+};
 
 async fn error(url: &str) -> String {
-    let OpenError(error) = open(url, Bench::memory().clock).await.expect_err(url);
+    let OpenError(error) =
+        open(url, Bench::memory().clock, event_key_file(url)).await.expect_err(url);
     assert!(!error.contains("s3cret"), "{error}");
     error
 }

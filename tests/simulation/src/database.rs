@@ -17,6 +17,7 @@ use crate::{
     checker::{Checker, RestoreKind},
     clocks::DatabaseClock,
     domain::{Ack, Clock, Event, EventKind, NodeId, NodeInfo, Position},
+    forgeries::Forgeries,
     link::Link,
     store::{
         HeartbeatResponse, MemberList, Notification, Registration, Store, StoreError,
@@ -40,6 +41,7 @@ pub(crate) struct Database {
     listeners: Mutex<Vec<mpsc::UnboundedSender<Notification>>>,
     status: Mutex<Status>,
     statements: Mutex<Statements>,
+    pub(crate) forgeries: Mutex<Forgeries>,
 }
 
 /// The numbers of statements so far.
@@ -100,6 +102,7 @@ impl Database {
             listeners: Mutex::default(),
             status: Mutex::default(),
             statements: Mutex::default(),
+            forgeries: Mutex::default(),
         })
     }
 

@@ -69,6 +69,7 @@ impl FaultInjector {
             70..71 => self.step_database_clock().await,
             71..74 => self.fail_database().await,
             74..77 => self.restore_database().await,
+            77..79 => self.forge_grants().await,
             _ => self.fault_after_renewal().await,
         }
     }
@@ -283,6 +284,19 @@ impl FaultInjector {
         } else {
             database.come_up_empty().await;
         }
+    }
+
+    /// Inserts forged grants into the rows that a replica loads.
+    async fn forge_grants(&self) {
+        let database = &self.cluster.database;
+        self.cluster.checker.log("the database contains forged grants");
+        database.forgeries.lock().has_grants = true;
+        let replica = self.any_replica();
+        self.cluster.crash(replica);
+        self.cluster.start(replica);
+        self.hold(self.duration()).await;
+        self.cluster.checker.log("the database contains no forged grants");
+        database.forgeries.lock().has_grants = false;
     }
 
     // === after a renewal ===

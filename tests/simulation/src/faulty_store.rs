@@ -110,7 +110,8 @@ impl Log for FaultyStore {
             let mut grants = Vec::new();
             let mut collect =
                 |tenant_id, terms, retained| grants.push((tenant_id, terms, retained));
-            let loaded = connection.database.store.log().load(&mut collect).await?;
+            let mut loaded = connection.database.store.log().load(&mut collect).await?;
+            connection.database.forgeries.lock().forge(&mut grants, &mut loaded);
             Ok((grants, loaded))
         };
         let (grants, loaded) = self.execute(load).await?;
@@ -129,11 +130,12 @@ impl Log for FaultyStore {
         let limit = limit.min(usize::try_from(self.link.random.between(2, 20)).unwrap_or(2));
         let delay = self.link.sample(self.link.conditions().read_delay);
         let read = move |connection: Connection| async move {
-            let events = connection.database.store.log().events_after(revision, limit).await;
+            let events = connection.database.store.log().events_after(revision, limit).await?;
             if !delay.is_zero() {
                 sleep(delay).await;
             }
-            events
+            let forgeries = connection.database.forgeries.lock();
+            Ok(events.into_iter().map(|event| forgeries.read(event)).collect())
         };
         self.execute(read).await
     }

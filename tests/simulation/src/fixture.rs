@@ -197,10 +197,15 @@ impl Fixture {
     }
 
     pub(crate) fn expect_allowed(&self, number: usize, grant: &GrantKey) {
+        self.expect_reason(number, grant, Reason::GrantActive);
+    }
+
+    /// Requires that a node answers a check with this reason.
+    pub(crate) fn expect_reason(&self, number: usize, grant: &GrantKey, expected: Reason) {
         let (name, running) = (self.name(number), self.running(number));
         let reason = self.cluster.checker.check(name, &running.node, grant);
-        if reason != Reason::GrantActive {
-            let text = format!("{name} answers {reason:?} for an active grant");
+        if reason != expected {
+            let text = format!("{name} answers {reason:?} instead of {expected:?}");
             self.cluster.checker.violation(text);
         }
     }

@@ -35,6 +35,7 @@ mod faults;
 mod faulty_store;
 mod faulty_transaction;
 mod fixture;
+mod forgeries;
 mod link;
 mod liveness;
 mod logs;

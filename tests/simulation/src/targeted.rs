@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use crate::{Outcome, Rule, Settings, fixture::Fixture, plan::Plan};
 
 mod clocks;
+mod forgeries;
 mod plans;
 mod rogues;
 mod scenarios;
@@ -26,7 +27,7 @@ pub struct Scenario {
 }
 
 /// All scenarios.
-pub const SCENARIOS: [Scenario; 32] = [
+pub const SCENARIOS: [Scenario; 34] = [
     Scenario {
         name: "the clock of the holder is slow, and the clock of the waiting replica is fast",
         rules: &[Rule::RateMargins, Rule::HolderMargin, Rule::GrantorMargin],
@@ -158,6 +159,18 @@ pub const SCENARIOS: [Scenario; 32] = [
         rules: &[Rule::DelayingCredentialsGetNoSlot],
         plan: plans::one_replica,
         play: |fixture| Box::pin(rogues::returning_rogue(fixture)),
+    },
+    Scenario {
+        name: "a replica loads forged grants",
+        rules: &[Rule::RejectedGrantsAreNotUsed],
+        plan: plans::two_replicas_and_sidecar,
+        play: |fixture| Box::pin(forgeries::forged_grants(fixture)),
+    },
+    Scenario {
+        name: "the event of a revocation is forged before a node reads the event",
+        rules: &[Rule::ForgedEventsDenyEverything],
+        plan: plans::two_replicas_and_sidecar,
+        play: |fixture| Box::pin(forgeries::forged_revocation(fixture)),
     },
     Scenario {
         name: "only one revocation waits for a dead node",

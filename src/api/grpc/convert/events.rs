@@ -28,15 +28,16 @@ pub(in crate::api::grpc) fn event(view: EventView) -> pb::Event {
         reason: reason.as_str().to_owned(),
         hash: hash.0.into(),
         enforcement: enforcement.map(grants::enforcement),
-        payload: Some(payload(tenant_id.as_ref(), kind, time)),
+        payload: payload(tenant_id.as_ref(), kind, time),
         tenant_id: tenant_id.map(String::from),
     }
 }
 
-fn payload(tenant_id: Option<&TenantId>, kind: EventKind, time: Time) -> Payload {
+/// `None`: no replica wrote the event.
+fn payload(tenant_id: Option<&TenantId>, kind: EventKind, time: Time) -> Option<Payload> {
     let grant = |grant: Grant| Some(grants::grant(GrantView::at(grant, time)));
     let lock = |lock: Lock| Some(locks::lock(LockView::at(lock, time)));
-    match kind {
+    Some(match kind {
         EventKind::Granted { grant: new } => Payload::Granted(pb::Granted { grant: grant(new) }),
         EventKind::Extended { grant: extended, previous_expire_time, clock_step_ms } => {
             Payload::Extended(pb::Extended {
@@ -70,5 +71,6 @@ fn payload(tenant_id: Option<&TenantId>, kind: EventKind, time: Time) -> Payload
                 moved_count: moved_grants.try_into().unwrap_or(i32::MAX),
             })
         }
-    }
+        EventKind::Forged => return None,
+    })
 }

@@ -1,10 +1,10 @@
 //! Rows of grants and locks, each with the last event about it.
 
 use crate::{
-    domain::{EventKind, Grant, Lock, LockId},
+    domain::{EventKind, authenticity::LogKeys},
     store::{
         Difference, DifferenceProblem as Problem, StoreError,
-        sql::rows::{GrantRow, LockRow},
+        sql::rows::{EventRow, GrantRow, LockRow},
     },
 };
 
@@ -12,12 +12,9 @@ row! {
     /// An event, with the number of rows that it created.
     pub(in crate::store) struct ComparedEventRow {
         pub(in crate::store) position: i64,
-        tenant_id: String,
-        kind: String,
-        grant_id: Option<String>,
-        lock_id: Option<String>,
-        body: String,
         created: i64,
+    } with {
+        event: EventRow,
     }
 }
 
@@ -49,39 +46,33 @@ row! {
 /// A row that is compared with the body of an event.
 pub(in crate::store) trait ComparedRow {
     /// The difference, if there is one.
-    fn difference(self) -> Option<Difference>;
+    fn difference(self, keys: &LogKeys) -> Option<Difference>;
 
     /// The length of the body in bytes.
     fn body_length(&self) -> usize;
 }
 
 impl ComparedRow for ComparedEventRow {
-    /// The columns repeat parts of the body, and only the body is part of the hash chain.
-    fn difference(self) -> Option<Difference> {
-        let body: Option<EventKind> = serde_json::from_str(&self.body).ok();
-        let is_repeated = body.is_some_and(|body| {
-            body.name() == self.kind
-                && body.grant().map(Grant::id).map(|id| id.to_string()) == self.grant_id
-                && body.lock().map(Lock::id).map(|id: LockId| id.to_string()) == self.lock_id
-        });
-        let tenant_id = self.tenant_id;
-        if !is_repeated {
-            let (id, problem) = (self.position.to_string(), Problem::Changed);
+    fn difference(self, keys: &LogKeys) -> Option<Difference> {
+        let is_authentic = self.event.is_authentic(keys);
+        let EventRow { tenant_id, grant_id, lock_id, .. } = self.event;
+        if !is_authentic {
+            let (id, problem) = (self.position.to_string(), Problem::Forged);
             return Some(Difference { tenant_id, object: "event", id, problem });
         }
-        let object = if self.grant_id.is_some() { "grant" } else { "lock" };
-        let id = self.grant_id.or(self.lock_id).unwrap_or_default();
+        let object = if grant_id.is_some() { "grant" } else { "lock" };
+        let id = grant_id.or(lock_id).unwrap_or_default();
         let problem = Problem::Missing;
         (self.created < 1).then_some(Difference { tenant_id, object, id, problem })
     }
 
     fn body_length(&self) -> usize {
-        self.body.len()
+        self.event.body.len()
     }
 }
 
 impl ComparedRow for ComparedGrantRow {
-    fn difference(self) -> Option<Difference> {
+    fn difference(self, _keys: &LogKeys) -> Option<Difference> {
         let (tenant_id, id) = self.grant.key();
         let ended_sequence = self.grant.terms.ended_sequence;
         let sequence = |grant: &Grant| grant.sequence;
@@ -96,7 +87,7 @@ impl ComparedRow for ComparedGrantRow {
 }
 
 impl ComparedRow for ComparedLockRow {
-    fn difference(self) -> Option<Difference> {
+    fn difference(self, _keys: &LogKeys) -> Option<Difference> {
         let (tenant_id, id) = self.lock.key();
         let ended_sequence = self.lock.ended_sequence;
         let sequence = |lock: &Lock| lock.sequence;

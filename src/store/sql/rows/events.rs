@@ -2,7 +2,8 @@
 
 use crate::{
     domain::{
-        Attribution, Event,
+        Attribution, Event, EventKind, FreeText, Time,
+        authenticity::{EventColumns, LogKeys, StateRow},
         chain::{ChainHead, Content, Hash, Link, Record},
         ids::Actor,
     },
@@ -13,25 +14,28 @@ use crate::{
 };
 
 row! {
-    /// A row of `events`, without the hash.
+    /// A row of `events`.
     pub(in crate::store) struct EventRow {
-        revision: i64,
-        tenant_id: String,
+        pub(super) revision: i64,
+        pub(super) tenant_id: String,
         sequence: i64,
+        hash: Vec<u8>,
         time: i64,
         actor: String,
         via: Option<String>,
         actor_asserted: i64,
         reason: String,
-        body: String,
+        pub(super) kind: String,
+        pub(super) grant_id: Option<String>,
+        pub(super) lock_id: Option<String>,
+        pub(super) body: String,
+        mac: Vec<u8>,
     }
 }
 
 row! {
     /// A row of `events`, with the recorded enforcement of the change.
-    pub(in crate::store) struct ListedEventRow {
-        hash: Vec<u8>,
-    } with {
+    pub(in crate::store) struct ListedEventRow {} with {
         event: EventRow,
         enforced: EnforcedRow,
     }
@@ -56,22 +60,70 @@ row! {
 }
 
 row! {
-    /// A row of `events`, with the hash and the previous hash.
+    /// A row of `events`, with the previous hash.
     pub(in crate::store) struct RecordRow {
         log_name: String,
-        hash: Vec<u8>,
         previous_hash: Option<Vec<u8>>,
     } with {
         event: EventRow,
     }
 }
 
+fn forged(revision: i64) -> StoreError {
+    StoreError::broken(format!(
+        "event {revision} is not authentic: it was changed or inserted in the database, or \
+         event-key-file is wrong"
+    ))
+}
+
 fn hash(value: Vec<u8>) -> Result<Hash, StoreError> {
     bytes("hash", value).map(Hash)
 }
 
+row! {
+    /// A policy event.
+    pub(in crate::store) struct PolicyEventRow {
+        pub(in crate::store) tenant_id: String,
+        pub(in crate::store) sequence: i64,
+        pub(in crate::store) hash: Vec<u8>,
+    }
+}
+
+impl PolicyEventRow {
+    pub(in crate::store) fn state(&self) -> StateRow<'_> {
+        StateRow::Policy(&self.tenant_id, self.sequence, &self.hash)
+    }
+}
+
 impl EventRow {
-    pub(in crate::store) fn into_domain(self) -> Result<Event, StoreError> {
+    /// Whether a replica wrote the row as it is.
+    pub(in crate::store) fn is_authentic(&self, keys: &LogKeys) -> bool {
+        keys.is_authentic(&self.columns(), &self.mac)
+    }
+
+    fn columns(&self) -> EventColumns<'_> {
+        EventColumns {
+            revision: self.revision,
+            tenant_id: &self.tenant_id,
+            sequence: self.sequence,
+            hash: &self.hash,
+            time: self.time,
+            actor: &self.actor,
+            via: self.via.as_deref(),
+            actor_asserted: self.actor_asserted,
+            reason: &self.reason,
+            kind: &self.kind,
+            grant_id: self.grant_id.as_deref(),
+            lock_id: self.lock_id.as_deref(),
+            body: &self.body,
+        }
+    }
+
+    /// The event. [`EventKind::Forged`] if the row is not authentic.
+    pub(in crate::store) fn into_domain(self, keys: &LogKeys) -> Result<Event, StoreError> {
+        if !self.is_authentic(keys) {
+            return Ok(self.into_forged());
+        }
         let author = Attribution {
             actor: parse("actor", self.actor, Actor::new)?,
             via: self.via.map(|via| parse("via", via, Actor::new)).transpose()?,
@@ -86,6 +138,45 @@ impl EventRow {
             reason: free_text("reason", self.reason)?,
             kind: from_json("body", &self.body)?,
         })
+    }
+
+    /// The authentic event.
+    pub(in crate::store) fn into_authentic(self, keys: &LogKeys) -> Result<Event, StoreError> {
+        let event = self.into_domain(keys)?;
+        if event.kind == EventKind::Forged {
+            return Err(forged(event.revision));
+        }
+        Ok(event)
+    }
+
+    /// The position in the log.
+    pub(in crate::store) fn revision(&self) -> i64 {
+        self.revision
+    }
+
+    /// The HMAC of an authentic event by another key.
+    pub(in crate::store) fn sign_again(
+        &self,
+        keys: &LogKeys,
+        new: &LogKeys,
+    ) -> Result<[u8; 32], StoreError> {
+        if !self.is_authentic(keys) {
+            return Err(forged(self.revision));
+        }
+        Ok(new.sign(&self.columns()))
+    }
+
+    /// A tenant that cannot be read is nobody's, so that the event denies everything everywhere.
+    fn into_forged(self) -> Event {
+        Event {
+            revision: self.revision,
+            tenant_id: tenant(self.tenant_id).ok().flatten(),
+            sequence: self.sequence,
+            time: time("time", self.time).unwrap_or(Time::UNIX_EPOCH),
+            author: Attribution::system(),
+            reason: FreeText::default(),
+            kind: EventKind::Forged,
+        }
     }
 
     /// The hashed content as stored, whether or not this version understands it.
@@ -103,10 +194,10 @@ impl EventRow {
 }
 
 impl ListedEventRow {
-    pub(in crate::store) fn into_domain(self) -> Result<HistoryEvent, StoreError> {
+    pub(in crate::store) fn into_domain(self, keys: &LogKeys) -> Result<HistoryEvent, StoreError> {
         Ok(HistoryEvent {
-            event: self.event.into_domain()?,
-            hash: hash(self.hash)?,
+            hash: hash(self.event.hash.clone())?,
+            event: self.event.into_authentic(keys)?,
             enforced: self.enforced.into_domain()?,
         })
     }
@@ -128,8 +219,8 @@ impl ChainHeadRow {
 
 impl RecordRow {
     pub(in crate::store) fn into_domain(self) -> Result<Record, StoreError> {
-        let Self { log_name: log, event, hash: own, previous_hash } = self;
-        let link = Link { sequence: event.sequence, hash: hash(own)? };
+        let Self { log_name: log, event, previous_hash } = self;
+        let link = Link { sequence: event.sequence, hash: hash(event.hash.clone())? };
         let previous = previous_hash.map(hash).transpose()?.unwrap_or(Hash::ZERO);
         let record = event.content()?.record(log_name(log)?, event.revision, previous, link);
         record.map_err(StoreError::broken)

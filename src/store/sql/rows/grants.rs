@@ -68,7 +68,7 @@ fn agents(json: &str) -> Result<BTreeSet<AgentId>, StoreError> {
 
 impl GrantRow {
     /// The tenant and the id, as stored.
-    pub(super) fn key(&self) -> (String, String) {
+    pub(in crate::store) fn key(&self) -> (String, String) {
         (self.terms.tenant_id.clone(), self.terms.grant_id.clone())
     }
 

@@ -73,7 +73,7 @@ fn target(field: &str, id: String) -> Result<LockTarget, StoreError> {
 
 impl LockRow {
     /// The tenant and the id, as stored.
-    pub(super) fn key(&self) -> (String, String) {
+    pub(in crate::store) fn key(&self) -> (String, String) {
         (self.terms.tenant_id.clone(), self.terms.lock_id.clone())
     }
 

@@ -3,21 +3,22 @@
 
 use crate::{
     domain::Revision,
-    store::sql::statements::{Statement, grants, locks},
+    store::sql::statements::{EVENT, Statement, grants, locks},
 };
 
 /// Events, each with the number of rows that it created.
 pub(in crate::store) fn events(after: Revision, limit: usize) -> Statement {
-    let sql = "SELECT e.revision AS position, e.tenant_id, e.kind, e.grant_id, e.lock_id, e.body, \
-               CASE e.kind \
-               WHEN 'granted' THEN (SELECT count(*) FROM grants AS g \
-               WHERE g.tenant_id = e.tenant_id AND g.create_sequence = e.sequence \
-               AND g.grant_id = e.grant_id) \
-               WHEN 'locked' THEN (SELECT count(*) FROM locks AS l \
-               WHERE l.tenant_id = e.tenant_id AND l.create_sequence = e.sequence \
-               AND l.lock_id = e.lock_id) \
-               ELSE 1 END AS created \
-               FROM events AS e WHERE e.revision > $1 ORDER BY e.revision LIMIT $2";
+    let sql = format!(
+        "SELECT {EVENT}, e.revision AS position, CASE e.kind \
+         WHEN 'granted' THEN (SELECT count(*) FROM grants AS g \
+         WHERE g.tenant_id = e.tenant_id AND g.create_sequence = e.sequence \
+         AND g.grant_id = e.grant_id) \
+         WHEN 'locked' THEN (SELECT count(*) FROM locks AS l \
+         WHERE l.tenant_id = e.tenant_id AND l.create_sequence = e.sequence \
+         AND l.lock_id = e.lock_id) \
+         ELSE 1 END AS created \
+         FROM events AS e WHERE e.revision > $1 ORDER BY e.revision LIMIT $2"
+    );
     Statement::with(sql, vec![after.into(), limit.into()])
 }
 

@@ -6,7 +6,7 @@ use crate::{
         StoreError,
         sql::{
             rows::{level_number, to_json},
-            statements::{Dialect, Statement, log},
+            statements::{Dialect, EVENT, Statement},
         },
     },
 };
@@ -38,6 +38,38 @@ pub(in crate::store) fn live(
     Statement::with(sql, vec![tenant_id.into(), before.into(), limit.into()])
 }
 
+/// The last event about each grant that `rows` selects, which names the grants `g`.
+fn last_events(rows: &str) -> String {
+    format!(
+        "SELECT {EVENT} FROM (SELECT g.tenant_id, g.grant_id FROM grants AS g {rows}) AS r \
+         JOIN events AS e ON e.tenant_id = r.tenant_id AND e.sequence = (SELECT max(sequence) \
+         FROM events WHERE tenant_id = r.tenant_id AND grant_id = r.grant_id)"
+    )
+}
+
+/// The last events about the grants that [`live`] selects.
+pub(in crate::store) fn live_events(
+    tenant_id: &TenantId,
+    before: Option<Sequence>,
+    limit: usize,
+) -> Statement {
+    let sql = last_events(
+        "WHERE g.tenant_id = $1 AND g.create_sequence < $2 AND g.ended_sequence IS NULL \
+         ORDER BY g.create_sequence DESC LIMIT $3",
+    );
+    let before = before.unwrap_or(Sequence::MAX);
+    Statement::with(sql, vec![tenant_id.into(), before.into(), limit.into()])
+}
+
+/// The last events about the grants that [`due`] selects.
+pub(in crate::store) fn due_events(now: Time, limit: usize) -> Statement {
+    let sql = last_events(
+        "WHERE g.ended_sequence IS NULL AND g.expire_time IS NOT NULL AND g.expire_time <= $1 \
+         ORDER BY g.expire_time, g.create_revision LIMIT $2",
+    );
+    Statement::with(sql, vec![now.into(), limit.into()])
+}
+
 pub(in crate::store) fn size_of_live(dialect: &Dialect, tenant_id: &TenantId) -> Statement {
     let sql = format!(
         "SELECT count(*) + (SELECT coalesce(sum({} - 1), 0) FROM grants \
@@ -55,7 +87,7 @@ pub(in crate::store) fn last_events_of_live(after: Revision, limit: usize) -> St
          JOIN events AS e ON e.tenant_id = g.tenant_id AND e.sequence = g.sequence \
          WHERE g.ended_sequence IS NULL AND g.create_revision > $1 \
          ORDER BY g.create_revision LIMIT $2",
-        log::EVENT
+        EVENT
     );
     Statement::with(sql, vec![after.into(), limit.into()])
 }

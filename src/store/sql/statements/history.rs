@@ -2,7 +2,7 @@
 
 use crate::{
     domain::{Enforced, Revision, Sequence, TenantId, Time},
-    store::sql::statements::{Dialect, Statement, log::EVENT, owner},
+    store::sql::statements::{Dialect, EVENT, Statement, owner},
 };
 
 /// The head of the log, and the end of a chain.
@@ -20,7 +20,7 @@ pub(in crate::store) fn records(
     limit: usize,
 ) -> Statement {
     let sql = format!(
-        "SELECT {EVENT}, h.log_name, e.hash, p.hash AS previous_hash \
+        "SELECT {EVENT}, h.log_name, p.hash AS previous_hash \
          FROM events AS e CROSS JOIN head AS h \
          LEFT JOIN events AS p ON p.tenant_id = e.tenant_id AND p.sequence = e.sequence - 1 \
          WHERE e.tenant_id = $1 AND e.sequence > $2 ORDER BY e.sequence LIMIT $3"

@@ -4,7 +4,7 @@ use crate::{
     domain::{GrantState, TenantId, Time},
     store::{
         EventQuery, GrantQuery, ListOrder, ListPosition, LockQuery, PageBounds, QueryScope,
-        sql::statements::{Statement, Value, bind, grants, locks, log, owner},
+        sql::statements::{EVENT, Statement, Value, bind, grants, locks, owner},
     },
 };
 
@@ -168,8 +168,8 @@ pub(in crate::store) fn events(query: &EventQuery) -> Statement {
     if let Some(grant_id) = filter.grant_id {
         list.add_equal("e.grant_id", grant_id);
     }
-    let event = log::EVENT;
-    list.select(&format!("{event}, e.hash, n.elapsed, n.nodes_acknowledged, n.nodes_lapsed"))
+    let event = EVENT;
+    list.select(&format!("{event}, n.elapsed, n.nodes_acknowledged, n.nodes_lapsed"))
 }
 
 pub(in crate::store) fn locks(query: &LockQuery) -> Statement {
@@ -198,12 +198,20 @@ pub(in crate::store) fn tenants(after: &str, limit: usize) -> Statement {
 
 /// The last policy event of a tenant.
 pub(in crate::store) fn last_policy_event(tenant_id: &TenantId) -> Statement {
-    let event = log::EVENT;
+    let event = EVENT;
     let sql = format!(
         "SELECT {event} FROM events AS e WHERE e.tenant_id = $1 AND e.kind = 'policy_updated' \
          ORDER BY e.sequence DESC LIMIT 1"
     );
     Statement::with(sql, vec![tenant_id.into()])
+}
+
+/// The position and the hash of the last policy event of a history.
+pub(in crate::store) fn last_policy_hash(owner: &str) -> Statement {
+    let sql = "SELECT e.tenant_id, e.sequence, e.hash FROM events AS e \
+               WHERE e.tenant_id = $1 AND e.kind = 'policy_updated' \
+               ORDER BY e.sequence DESC LIMIT 1";
+    Statement::with(sql, vec![owner.into()])
 }
 
 /// The earliest end of a grant, and of a lock. NULL if there is none.

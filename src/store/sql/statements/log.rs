@@ -1,19 +1,109 @@
 //! Statements on the log and the head.
 
 use crate::{
-    domain::{Epoch, Lock, RequestId, Revision, Sequence, TenantId, Time, TokenKey, ids::Actor},
+    domain::{
+        Epoch, GrantId, GroupId, Lock, LockId, RequestId, Revision, Sequence, TenantId, Time,
+        TokenKey,
+        authenticity::{LogKeys, MaskedSum},
+        ids::Actor,
+    },
     store::{
         IdempotencyKey,
-        sql::statements::{Dialect, Statement, grants, locks, owner},
+        sql::statements::{Dialect, EVENT, Statement, grants, locks, owner},
         transaction::StampedEvent,
     },
 };
 
-pub(super) const EVENT: &str = "e.revision, e.tenant_id, e.sequence, e.time, e.actor, e.via, \
-                                e.actor_asserted, e.reason, e.body";
-
 pub(in crate::store) fn head() -> Statement {
     Statement::new("SELECT epoch, token_key, revision, time FROM head")
+}
+
+/// The part of the head that authenticates the rows.
+pub(in crate::store) fn state_head() -> Statement {
+    Statement::new(
+        "SELECT log_name, epoch, revision, time, event_key_id, state_nonce, state_sum FROM head",
+    )
+}
+
+/// The event key and the log.
+pub(in crate::store) fn event_key() -> Statement {
+    Statement::new("SELECT log_name, epoch, event_key_id FROM head")
+}
+
+/// The first use of an event key, in an empty log.
+pub(in crate::store) fn insert_event_key(id: [u8; 8], masked: &MaskedSum) -> Statement {
+    let sql = "UPDATE head SET event_key_id = $1, state_nonce = $2, state_sum = $3 \
+               WHERE id = 1 AND event_key_id IS NULL AND revision = 0";
+    let values = vec![id[..].into(), masked.nonce[..].into(), masked.sum[..].into()];
+    Statement::with(sql, values)
+}
+
+/// Another event key.
+pub(in crate::store) fn update_event_key(id: [u8; 8], masked: &MaskedSum) -> Statement {
+    let sql = "UPDATE head SET event_key_id = $1, state_nonce = $2, state_sum = $3 WHERE id = 1";
+    let values = vec![id[..].into(), masked.nonce[..].into(), masked.sum[..].into()];
+    Statement::with(sql, values)
+}
+
+/// The HMAC of an event by another event key.
+pub(in crate::store) fn update_mac(revision: Revision, mac: [u8; 32]) -> Statement {
+    let sql = "UPDATE events SET mac = $2 WHERE revision = $1";
+    Statement::with(sql, vec![revision.into(), mac[..].into()])
+}
+
+/// All events, in order.
+pub(in crate::store) fn all_events() -> Statement {
+    Statement::new(format!("SELECT {EVENT} FROM events AS e ORDER BY e.revision"))
+}
+
+/// The last policy event of each tenant.
+pub(in crate::store) fn load_policies() -> Statement {
+    Statement::new(
+        "SELECT e.tenant_id, e.sequence, e.hash FROM \
+         (SELECT tenant_id, max(sequence) AS sequence FROM events \
+         WHERE kind = 'policy_updated' GROUP BY tenant_id) AS p \
+         JOIN events AS e ON e.tenant_id = p.tenant_id AND e.sequence = p.sequence",
+    )
+}
+
+/// The last event about a grant.
+pub(in crate::store) fn last_grant_event(tenant_id: &TenantId, grant_id: GrantId) -> Statement {
+    let sql = format!(
+        "SELECT {EVENT} FROM events AS e WHERE e.tenant_id = $1 AND e.grant_id = $2 \
+         ORDER BY e.sequence DESC LIMIT 1"
+    );
+    Statement::with(sql, vec![tenant_id.into(), grant_id.into()])
+}
+
+/// The last event about a lock.
+pub(in crate::store) fn last_lock_event(lock_id: LockId) -> Statement {
+    let sql = format!(
+        "SELECT {EVENT} FROM events AS e WHERE e.lock_id = $1 ORDER BY e.sequence DESC LIMIT 1"
+    );
+    Statement::with(sql, vec![lock_id.into()])
+}
+
+/// The last event about the latest ended grant of a group.
+pub(in crate::store) fn latest_ended_event(tenant_id: &TenantId, group_id: &GroupId) -> Statement {
+    let sql = format!(
+        "SELECT {EVENT} FROM latest_ended_grants AS l JOIN events AS e \
+         ON e.tenant_id = l.tenant_id AND e.grant_id = l.grant_id \
+         WHERE l.tenant_id = $1 AND l.group_id = $2 ORDER BY e.sequence DESC LIMIT 1"
+    );
+    Statement::with(sql, vec![tenant_id.into(), group_id.as_str().into()])
+}
+
+/// The last events about live grants without a live row.
+pub(in crate::store) fn hidden_grant_events(tenant_id: &TenantId) -> Statement {
+    let sql = format!(
+        "SELECT {EVENT} FROM events AS e WHERE e.tenant_id = $1 \
+         AND e.kind IN ('granted', 'extended') \
+         AND NOT EXISTS (SELECT 1 FROM events AS n WHERE n.tenant_id = e.tenant_id \
+         AND n.grant_id = e.grant_id AND n.sequence > e.sequence) \
+         AND NOT EXISTS (SELECT 1 FROM grants AS g WHERE g.tenant_id = e.tenant_id \
+         AND g.grant_id = e.grant_id AND g.ended_sequence IS NULL)"
+    );
+    Statement::with(sql, vec![tenant_id.into()])
 }
 
 pub(in crate::store) fn events_after(revision: Revision, limit: usize) -> Statement {
@@ -54,11 +144,11 @@ pub(in crate::store) fn last_link(tenant_id: &str) -> Statement {
     Statement::with(sql, vec![tenant_id.into()])
 }
 
-pub(in crate::store) fn insert_event(stamped: &StampedEvent) -> Statement {
+pub(in crate::store) fn insert_event(stamped: &StampedEvent, keys: &LogKeys) -> Statement {
     let StampedEvent { event, body, hash } = stamped;
     let sql = "INSERT INTO events (revision, tenant_id, sequence, hash, time, actor, via, \
-               actor_asserted, reason, kind, grant_id, lock_id, body) \
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
+               actor_asserted, reason, kind, grant_id, lock_id, body, mac) \
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
     let values = vec![
         event.revision.into(),
         owner(event.tenant_id.as_ref()).into(),
@@ -73,6 +163,7 @@ pub(in crate::store) fn insert_event(stamped: &StampedEvent) -> Statement {
         event.grant_id().into(),
         event.kind.lock().map(Lock::id).into(),
         body.as_str().into(),
+        stamped.with_columns(|columns| keys.sign(columns))[..].into(),
     ];
     Statement::with(sql, values)
 }
@@ -88,10 +179,15 @@ pub(in crate::store) fn update_head(
     dialect: &Dialect,
     revision: Revision,
     time: Time,
+    masked: &MaskedSum,
 ) -> Statement {
     let notify = dialect.notify_log;
-    let sql = format!("UPDATE head SET revision = $1, time = $2 WHERE id = 1 RETURNING {notify}");
-    Statement::with(sql, vec![revision.into(), time.into()])
+    let sql = format!(
+        "UPDATE head SET revision = $1, time = $2, state_nonce = $3, state_sum = $4 \
+         WHERE id = 1 RETURNING {notify}"
+    );
+    let (nonce, sum) = (masked.nonce[..].into(), masked.sum[..].into());
+    Statement::with(sql, vec![revision.into(), time.into(), nonce, sum])
 }
 
 /// As [`update_head`], after an event that accepts the clock.
@@ -99,15 +195,17 @@ pub(in crate::store) fn update_head_and_epoch(
     dialect: &Dialect,
     revision: Revision,
     time: Time,
+    masked: &MaskedSum,
     (epoch, token_key): (Epoch, TokenKey),
 ) -> Statement {
     let notify = dialect.notify_log;
     let sql = format!(
-        "UPDATE head SET revision = $1, time = $2, epoch = $3, token_key = $4 WHERE id = 1 \
-         RETURNING {notify}"
+        "UPDATE head SET revision = $1, time = $2, state_nonce = $3, state_sum = $4, epoch = $5, \
+         token_key = $6 WHERE id = 1 RETURNING {notify}"
     );
-    let token_key = token_key.0.as_slice();
-    Statement::with(sql, vec![revision.into(), time.into(), epoch.into(), token_key.into()])
+    let (nonce, sum) = (masked.nonce[..].into(), masked.sum[..].into());
+    let (revision, token_key) = (revision.into(), token_key.0.as_slice().into());
+    Statement::with(sql, vec![revision, time.into(), nonce, sum, epoch.into(), token_key])
 }
 
 /// For a transaction that has locked the head.
@@ -115,10 +213,15 @@ pub(in crate::store) fn update_epoch(
     dialect: &Dialect,
     epoch: Epoch,
     token_key: TokenKey,
+    masked: &MaskedSum,
 ) -> Statement {
     let notify = dialect.notify_log;
-    let sql = format!("UPDATE head SET epoch = $1, token_key = $2 WHERE id = 1 RETURNING {notify}");
-    Statement::with(sql, vec![epoch.into(), token_key.0.as_slice().into()])
+    let sql = format!(
+        "UPDATE head SET epoch = $1, token_key = $2, state_nonce = $3, state_sum = $4 \
+         WHERE id = 1 RETURNING {notify}"
+    );
+    let (nonce, sum) = (masked.nonce[..].into(), masked.sum[..].into());
+    Statement::with(sql, vec![epoch.into(), token_key.0.as_slice().into(), nonce, sum])
 }
 
 pub(in crate::store) fn request(tenant_id: Option<&TenantId>, request_id: &RequestId) -> Statement {

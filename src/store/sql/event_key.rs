@@ -1,0 +1,143 @@
+//! The event key of a database: the first use of a key, and its replacement.
+
+use std::{error::Error, sync::Arc};
+
+use parking_lot::RwLock;
+use sqlx::Pool;
+
+use crate::{
+    domain::{
+        LogName, Revision,
+        authenticity::{EventKey, LogKeys, StateSum},
+    },
+    store::{
+        OpenError, StoreError,
+        event_key_file::KeySource,
+        sql::{
+            Backend, Connection, SqlStore, Statement, only,
+            rows::{self, EventKeyRow, EventRow, LockedHeadRow},
+            statements::log,
+        },
+    },
+};
+
+/// The keys of the log in the database, as last read. The address of a database may lead to another
+/// database, with another log.
+#[derive(Debug)]
+pub(in crate::store) struct CurrentKeys {
+    secret: EventKey,
+    keys: RwLock<Arc<LogKeys>>,
+}
+
+/// Events per read. A replacement of the key reads all events.
+const PAGE: usize = 500;
+
+#[expect(clippy::needless_pass_by_value, reason = "an argument of map_err")]
+fn failed(error: StoreError) -> OpenError {
+    let cause = error.source().map(ToString::to_string).unwrap_or_default();
+    OpenError(format!("the event key cannot be checked: {error} ({cause})"))
+}
+
+async fn read<DB: Backend>(connection: &mut Connection<DB>) -> Result<EventKeyRow, OpenError> {
+    only(connection.first(log::event_key()).await.map_err(failed)?).map_err(failed)
+}
+
+impl CurrentKeys {
+    /// The keys of the log that was last read.
+    pub(super) fn get(&self) -> Arc<LogKeys> {
+        Arc::clone(&self.keys.read())
+    }
+
+    /// The keys of the log that was read now.
+    pub(super) fn of_log(&self, log: LogName) -> Arc<LogKeys> {
+        let known = self.get();
+        if known.log() == log {
+            return known;
+        }
+        let keys = Arc::new(self.secret.of_log(log));
+        *self.keys.write() = Arc::clone(&keys);
+        keys
+    }
+}
+
+fn incomplete() -> StoreError {
+    StoreError::broken("events are missing; restore the database from a backup")
+}
+
+/// The keys of the log in the database, which must have been used with no other event key.
+pub(in crate::store) async fn log_keys<DB: Backend>(
+    pool: &Pool<DB>,
+    source: &KeySource,
+) -> Result<CurrentKeys, OpenError> {
+    let mut connection = Connection::take(pool).await.map_err(failed)?;
+    let mut row = read(&mut connection).await?;
+    let key = source.read(row.event_key_id.is_none())?;
+    let keys = key.of_log(rows::log_name(row.log_name.clone()).map_err(failed)?);
+    if row.event_key_id.is_none() {
+        let masked = keys.mask(StateSum::ZERO, row.epoch().map_err(failed)?, 0);
+        let masked = masked.map_err(|error| OpenError(error.to_string()))?;
+        let insert = log::insert_event_key(keys.id(), &masked);
+        connection.execute(insert).await.map_err(failed)?;
+        // Another process may have been first.
+        row = read(&mut connection).await?;
+    }
+    if row.event_key_id.as_deref() == Some(&keys.id()) {
+        return Ok(CurrentKeys { secret: key, keys: RwLock::new(Arc::new(keys)) });
+    }
+    Err(OpenError(
+        "the database was written with another event key; correct event-key-file, or restore the \
+         database together with its key"
+            .into(),
+    ))
+}
+
+impl<DB: Backend> SqlStore<DB> {
+    /// Implements [`Log::replace_event_key`](crate::store::Log::replace_event_key).
+    pub(super) async fn sign_again(&self, new: &EventKey) -> Result<(), StoreError> {
+        let begin = Connection::begin(&self.writers, DB::DIALECT.begin_transaction);
+        let mut connection = begin.await?;
+        let head = connection.first(Statement::new(DB::DIALECT.lock_head)).await?;
+        let LockedHeadRow { state, .. } = only(head)?;
+        let log = state.log()?;
+        let (old, keys) = (self.keys.of_log(log), new.of_log(log));
+        let mut visit = |_, _, _| {};
+        let (_, locks) = Self::load_rows(&old, &mut connection, &mut visit).await?;
+        let replayed = Self::replay(&old, &mut connection, state.revision).await?;
+        if !replayed.equals_rows(&locks) {
+            return Err(StoreError::broken(
+                "rows differ from the history; repair them before the event key is replaced",
+            ));
+        }
+        Self::sign_events((&old, &keys), &mut connection, state.revision).await?;
+        let (sum, _) = Self::load_rows(&keys, &mut connection, &mut visit).await?;
+        let sum = sum.ok_or_else(|| StoreError::broken("a row cannot be read"))?;
+        let masked = keys.mask(sum, state.epoch()?, state.revision);
+        let masked = masked.map_err(StoreError::unavailable)?;
+        connection.execute(log::update_event_key(keys.id(), &masked)).await?;
+        connection.commit().await?;
+        self.verify_files()
+    }
+
+    async fn sign_events(
+        (old, new): (&LogKeys, &LogKeys),
+        connection: &mut Connection<DB>,
+        head: Revision,
+    ) -> Result<(), StoreError> {
+        let mut revision = 0;
+        while revision < head {
+            let rows: Vec<EventRow> = connection.all(log::events_after(revision, PAGE)).await?;
+            if rows.is_empty() {
+                return Err(incomplete());
+            }
+            for row in rows {
+                revision += 1;
+                if row.revision() != revision {
+                    return Err(incomplete());
+                }
+                let mac = row.sign_again(old, new)?;
+                connection.execute(log::update_mac(revision, mac)).await?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,251 @@
+//! Grants, locks and overrides in a transaction.
+//!
+//! The events decide. A row is compared with the last event about it whenever it is read, and a row
+//! that differs is logged. The sum in `head` is over the state by the events, so that a later load
+//! notices every row that differs.
+
+use std::{collections::HashMap, fmt::Display};
+
+use tracing::error;
+
+use crate::{
+    domain::{
+        Event, EventKind, Grant, GrantId, Lock, LockId, Revision, TenantId, Time,
+        authenticity::StateRow,
+    },
+    store::{
+        NewEvent, Retained, StoreError, new_epoch,
+        sql::{
+            Backend, Statement,
+            load::grant_row,
+            rows::{EventRow, GrantRow, LockRow, PolicyEventRow},
+            statements::{grants, lists, locks, log, owner},
+            transaction::SqlTransaction,
+            with_timeout,
+        },
+        transaction::StampedEvent,
+    },
+};
+
+fn not_live(object: &str, id: impl Display) -> StoreError {
+    StoreError::broken(format!("an event is about {object} {id}, which is missing or has ended"))
+}
+
+/// Logs a row that differs from the last event about it.
+fn warn_unless(is_equal: bool, tenant_id: &str, object: &str, id: impl Display) {
+    if !is_equal {
+        error!(tenant_id, object, %id, "a row differs from the history; the events decide");
+    }
+}
+
+impl<DB: Backend> SqlTransaction<DB> {
+    // === reads ===
+
+    async fn last_event(&mut self, statement: Statement) -> Result<Option<Event>, StoreError> {
+        let row: Option<EventRow> = self.connection.first(statement).await?;
+        row.map(|row| row.into_authentic(&self.keys)).transpose()
+    }
+
+    /// The grant after its last event.
+    pub(super) async fn find_grant(
+        &mut self,
+        tenant_id: &TenantId,
+        grant_id: GrantId,
+    ) -> Result<Option<Grant>, StoreError> {
+        let last = self.last_event(log::last_grant_event(tenant_id, grant_id)).await?;
+        let row: Option<GrantRow> =
+            self.connection.first(grants::select(tenant_id, grant_id)).await?;
+        let grant = last.and_then(|last| last.kind.grant().cloned());
+        let found = row.and_then(|row| row.into_domain().ok());
+        warn_unless(found == grant, tenant_id.as_str(), "grant", grant_id);
+        Ok(grant)
+    }
+
+    /// The grants that `rows` selects, after the last events, which `events` selects.
+    pub(super) async fn read_grants(
+        &mut self,
+        rows: Statement,
+        events: Statement,
+    ) -> Result<Vec<Grant>, StoreError> {
+        let rows: Vec<GrantRow> = with_timeout(self.connection.all(rows)).await?;
+        let by_events = self.grants_of(events).await?.into_iter();
+        let mut by_events: HashMap<_, _> =
+            by_events.map(|grant| (grant.id().to_string(), grant)).collect();
+        let mut found = Vec::with_capacity(rows.len());
+        for row in rows {
+            let (tenant_id, id) = row.key();
+            let grant = by_events.remove(&id);
+            warn_unless(row.into_domain().ok() == grant, &tenant_id, "grant", id);
+            found.extend(grant);
+        }
+        Ok(found)
+    }
+
+    /// The live grants after the events that `statement` selects.
+    pub(super) async fn grants_of(
+        &mut self,
+        statement: Statement,
+    ) -> Result<Vec<Grant>, StoreError> {
+        let rows: Vec<EventRow> = with_timeout(self.connection.all(statement)).await?;
+        let mut grants = Vec::with_capacity(rows.len());
+        for row in rows {
+            let event = row.into_authentic(&self.keys)?;
+            if !event.kind.is_end() {
+                grants.extend(event.kind.grant().cloned());
+            }
+        }
+        Ok(grants)
+    }
+
+    /// The lock after its last event.
+    pub(super) async fn find_lock(&mut self, lock_id: LockId) -> Result<Option<Lock>, StoreError> {
+        let last = self.last_event(log::last_lock_event(lock_id)).await?;
+        let row: Option<LockRow> = self.connection.first(locks::select(lock_id)).await?;
+        let lock = last.and_then(|last| last.kind.lock().cloned());
+        let found = row.and_then(|row| row.into_domain().ok());
+        let tenant_id = owner(lock.as_ref().and_then(Lock::tenant_id)).to_owned();
+        warn_unless(found == lock, &tenant_id, "lock", lock_id);
+        Ok(lock)
+    }
+
+    /// The locks that are due by their rows and by their events.
+    pub(super) async fn find_due_locks(
+        &mut self,
+        now: Time,
+        limit: usize,
+    ) -> Result<Vec<Lock>, StoreError> {
+        let rows: Vec<LockRow> = self.connection.all(locks::due(now, limit)).await?;
+        let mut due = Vec::with_capacity(rows.len());
+        for row in rows {
+            let (tenant_id, id) = row.key();
+            let Ok(found) = row.into_domain() else {
+                warn_unless(false, &tenant_id, "lock", id);
+                continue;
+            };
+            let last = self.last_event(log::last_lock_event(found.id())).await?;
+            let live = last.filter(|last| !last.kind.is_end());
+            let lock = live.and_then(|last| last.kind.lock().cloned());
+            warn_unless(lock.as_ref() == Some(&found), &tenant_id, "lock", id);
+            due.extend(lock.filter(|lock| !lock.terms.applies_at(now)));
+        }
+        Ok(due)
+    }
+
+    // === writes ===
+
+    /// Appends an event, and changes the row and the sum accordingly.
+    pub(super) async fn write(&mut self, new: NewEvent) -> Result<StampedEvent, StoreError> {
+        if let EventKind::ClockAccepted { .. } = new.kind {
+            self.now = self.clock;
+            self.new_epoch = Some(new_epoch());
+        }
+        self.remove_before(&new).await?;
+        let stamped = self.stamp(new).await?;
+        self.connection.execute(log::insert_event(&stamped, &self.keys)).await?;
+        let (kind, revision) = (&stamped.event.kind, stamped.event.revision);
+        match kind {
+            EventKind::Granted { grant } => self.insert_grant(grant, revision).await?,
+            EventKind::Extended { grant, .. }
+            | EventKind::Revoked { grant }
+            | EventKind::Expired { grant } => {
+                self.update_grant(grant, kind.is_end()).await?;
+            }
+            EventKind::Locked { lock } => {
+                self.connection.execute(locks::insert(lock, revision)).await?;
+                self.add(StateRow::Lock(&lock.terms));
+            }
+            EventKind::Unlocked { lock } | EventKind::LockExpired { lock } => {
+                let is_written = self.connection.execute(locks::end(lock)).await? == 1;
+                warn_unless(is_written, owner(lock.tenant_id()), "lock", lock.id());
+            }
+            EventKind::PolicyUpdated { .. } => {
+                let (tenant_id, hash) = (owner(stamped.event.tenant_id.as_ref()), stamped.hash.0);
+                self.add(StateRow::Policy(tenant_id, stamped.event.sequence, &hash));
+            }
+            // The commit updates the head to an accepted clock.
+            EventKind::ClockAccepted { .. } => {}
+            EventKind::Forged => return Err(StoreError::broken("a forged event is never written")),
+        }
+        Ok(stamped)
+    }
+
+    /// Removes the state that `new` replaces from the sum.
+    async fn remove_before(&mut self, new: &NewEvent) -> Result<(), StoreError> {
+        match &new.kind {
+            EventKind::Extended { grant, .. }
+            | EventKind::Revoked { grant }
+            | EventKind::Expired { grant } => {
+                let statement = log::last_grant_event(&grant.tenant_id, grant.id());
+                let last = self.last_event(statement).await?.filter(|last| !last.kind.is_end());
+                let previous = last.as_ref().and_then(|last| last.kind.grant());
+                let previous = previous
+                    .filter(|previous| previous.create_sequence == grant.create_sequence)
+                    .ok_or_else(|| not_live("grant", grant.id()))?;
+                self.remove(StateRow::LiveGrant(&grant.tenant_id, &previous.terms));
+            }
+            EventKind::Unlocked { lock } | EventKind::LockExpired { lock } => {
+                let last = self.last_event(log::last_lock_event(lock.id())).await?;
+                let last = last.filter(|last| !last.kind.is_end());
+                let previous = last.as_ref().and_then(|last| last.kind.lock());
+                let previous = previous
+                    .filter(|previous| previous.terms.tenant_id == lock.terms.tenant_id)
+                    .ok_or_else(|| not_live("lock", lock.id()))?;
+                self.remove(StateRow::Lock(&previous.terms));
+            }
+            EventKind::PolicyUpdated { .. } => {
+                let statement = lists::last_policy_hash(owner(new.tenant_id.as_ref()));
+                let previous: Option<PolicyEventRow> = self.connection.first(statement).await?;
+                if let Some(previous) = previous {
+                    self.remove(previous.state());
+                }
+            }
+            EventKind::Granted { .. }
+            | EventKind::Locked { .. }
+            | EventKind::ClockAccepted { .. }
+            | EventKind::Forged => {}
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, row: StateRow<'_>) {
+        self.sum = self.sum.plus(self.keys.hash(row));
+    }
+
+    fn remove(&mut self, row: StateRow<'_>) {
+        self.sum = self.sum.minus(self.keys.hash(row));
+    }
+
+    async fn insert_grant(&mut self, grant: &Grant, revision: Revision) -> Result<(), StoreError> {
+        self.connection.execute(grants::insert(grant, revision)?).await?;
+        if !grant.terms.agent_ids.is_empty() {
+            self.connection.execute(grants::insert_agents(&DB::DIALECT, grant)?).await?;
+        }
+        self.add(grant_row(&grant.tenant_id, &grant.terms, Retained::Live));
+        Ok(())
+    }
+
+    async fn update_grant(&mut self, grant: &Grant, is_ended: bool) -> Result<(), StoreError> {
+        let is_written = self.connection.execute(grants::update(grant, is_ended)).await? == 1;
+        warn_unless(is_written, grant.tenant_id.as_str(), "grant", grant.id());
+        let (tenant_id, terms) = (&grant.tenant_id, &grant.terms);
+        if !is_ended {
+            self.add(grant_row(tenant_id, terms, Retained::Live));
+            return Ok(());
+        }
+        let statement = log::latest_ended_event(tenant_id, &terms.group_id);
+        let last = self.last_event(statement).await?;
+        let latest = last.as_ref().and_then(|last| last.kind.grant()).map(|latest| &latest.terms);
+        if latest.is_some_and(|latest| latest.end_rank() >= terms.end_rank()) {
+            return Ok(());
+        }
+        if let Some(latest) = latest {
+            self.remove(grant_row(tenant_id, latest, Retained::LastEnded));
+        }
+        self.add(grant_row(tenant_id, terms, Retained::LastEnded));
+        // Without the row, a foreign key rejects the statement.
+        if is_written && let Some(end_time) = terms.end_time() {
+            self.connection.execute(grants::upsert_latest_ended(grant, end_time)).await?;
+        }
+        Ok(())
+    }
+}
