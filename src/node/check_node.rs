@@ -14,7 +14,6 @@ use crate::{
         gauges::Gauges,
         limits::NodeLimits,
         message::{Change, LeaseGrant},
-        snapshot::Snapshot,
         state::{NodeState, StateGuard},
         view::{ReadView, View},
         watch::{NodeProgress, WatchSender, Watcher},

@@ -199,6 +199,7 @@ async fn fill(path: &Path) {
             start_time: now,
             expire_time: None,
             revoke_time: None,
+            is_expired: false,
         };
         let grant = Grant {
             tenant_id: tenant_id.clone(),
