@@ -87,6 +87,7 @@ async fn fill(store: &Store, count: usize) {
             start_time: now,
             expire_time: Some(now + Duration::from_hours(24)),
             revoke_time: None,
+            is_expired: false,
         };
         let grant = Grant {
             tenant_id: tenant_id.clone(),

@@ -21,7 +21,9 @@ use crate::{
         message::{Change, LeaseGrant},
         snapshot::Snapshot,
     },
-    store::{HeartbeatResponse, Loaded, Notification, Registration, Store, StoreError},
+    store::{
+        HeartbeatResponse, Loaded, Notification, Registration, Store, StoreError, TrustedTime,
+    },
 };
 
 mod acknowledge;

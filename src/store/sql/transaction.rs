@@ -15,7 +15,6 @@ use crate::{
     store::{
         IdempotencyKey, Listed, NewEvent, Notification, RequestPart, StoreError, Transaction,
         database_files::DatabaseFiles,
-        new_epoch,
         notify::Notifier,
         sql::{
             Backend, Connection, CurrentKeys, Statement, only,

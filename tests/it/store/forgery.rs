@@ -26,14 +26,14 @@ use crate::{
 
 /// The grants and locks that a replica uses after it has loaded.
 async fn used(store: &Store) -> (BTreeSet<GrantId>, Vec<LockTerms>) {
-    let snapshot = load_snapshot(store).await.unwrap();
+    let (snapshot, _) = load_snapshot(store).await.unwrap();
     let grants = snapshot.iter().map(|(_, _, terms)| terms.grant_id).collect();
     (grants, snapshot.locks().cloned().collect())
 }
 
 /// The number in the metrics of a replica after a load.
 async fn forgeries(store: &Store) -> u64 {
-    load_snapshot(store).await.unwrap().gauges().forgeries
+    load_snapshot(store).await.unwrap().0.gauges().forgeries
 }
 
 /// A grant of `acme` and one of `bolt`, both extended, and a revoked grant of `acme`.

@@ -1,7 +1,7 @@
 //! Rows of grants and locks, each with the last event about it.
 
 use crate::{
-    domain::{EventKind, authenticity::LogKeys},
+    domain::{EventKind, Grant, Lock, authenticity::LogKeys},
     store::{
         Difference, DifferenceProblem as Problem, StoreError,
         sql::rows::{EventRow, GrantRow, LockRow},

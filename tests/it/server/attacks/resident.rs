@@ -186,7 +186,7 @@ async fn unauthenticated_peers_do_not_exhaust_the_memory() {
 /// Fills a database with live grants of several tenants, each with as many as possible.
 async fn fill(path: &Path) {
     let url = format!("sqlite:{}", path.display());
-    let store = store::open(&url, Arc::new(SystemClock)).await.unwrap();
+    let store = store::open(&url, Arc::new(SystemClock), None).await.unwrap();
     let mut change = store.begin().await.unwrap();
     let (actor, now) = (Actor::new("admin").unwrap(), change.now());
     for number in 0..TENANTS * GRANTS_PER_TENANT {
