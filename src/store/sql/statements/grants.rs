@@ -83,11 +83,10 @@ pub(in crate::store) fn size_of_live(dialect: &Dialect, tenant_id: &TenantId) ->
 /// The last events about the live grants of all tenants.
 pub(in crate::store) fn last_events_of_live(after: Revision, limit: usize) -> Statement {
     let sql = format!(
-        "SELECT g.create_revision AS position, {} FROM grants AS g \
+        "SELECT g.create_revision AS position, {EVENT} FROM grants AS g \
          JOIN events AS e ON e.tenant_id = g.tenant_id AND e.sequence = g.sequence \
          WHERE g.ended_sequence IS NULL AND g.create_revision > $1 \
-         ORDER BY g.create_revision LIMIT $2",
-        EVENT
+         ORDER BY g.create_revision LIMIT $2"
     );
     Statement::with(sql, vec![after.into(), limit.into()])
 }
