@@ -141,7 +141,8 @@ def test_default_command_writes_only_to_the_volume(directory):
         run_ok(container, CHECK)
         assert terminate(server) == 0
     files = {path.name for path in (directory / "data").iterdir()}
-    assert files <= {f"support-access.db{suffix}" for suffix in ("", "-wal", "-shm", ".lock")}
+    suffixes = ("", "-wal", "-shm", ".lock", ".event-key")
+    assert files <= {f"support-access.db{suffix}" for suffix in suffixes}
     assert (directory / "data/support-access.db").stat().st_size > 0
     assert snapshot(root) == before
 

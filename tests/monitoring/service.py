@@ -38,6 +38,7 @@ keys = "keys.json"
 [issuers.roles]
 tenant_admin = ["access-admin"]
 """
+GET_CALLER = "/supportaccess.v1.ServerInfo/GetCaller"
 CHECK = ["check", TENANT, "dana", "--group", "support", "--level", "read-only"]
 PSQL = ["--quiet", "--no-align", "--tuples-only"]
 
@@ -193,15 +194,17 @@ gateway = [{uid}]
 
     @contextmanager
     def connections(self, node, count):
-        """Opens connections without calls."""
-        authority = (self.directory / "ca.crt").read_bytes()
-        credentials = grpc.ssl_channel_credentials(authority)
+        """Opens connections of a gateway. Each makes one call: the server closes most connections
+        without an authenticated call."""
+        read = lambda name: (self.directory / name).read_bytes()
+        credentials = grpc.ssl_channel_credentials(
+            read("ca.crt"), read("gateway.key"), read("gateway.crt"))
         options = [("grpc.use_local_subchannel_pool", 1)]
         address = f"localhost:{node.grpc_port()}"
         channels = [grpc.secure_channel(address, credentials, options) for _ in range(count)]
         try:
             for channel in channels:
-                grpc.channel_ready_future(channel).result(DEADLINE_S)
+                channel.unary_unary(GET_CALLER)(b"", timeout=DEADLINE_S)
             yield
         finally:
             for channel in channels:
