@@ -157,8 +157,8 @@ pub enum ServiceError {
     },
     /// The database clock is not trusted.
     #[error(
-        "the database clock is wrong by {} s, so that the end of a grant would be uncertain; an \
-         operator must correct or accept the clock",
+        "the database clock differs from the elapsed time by {} s, and is not trusted; an operator \
+         must correct or accept the clock",
         distance.num_seconds()
     )]
     ClockUnreliable {
@@ -278,7 +278,9 @@ impl Service {
             }
             drop(transaction);
             if !self.replica.wait_for_epoch(epoch, deadline).await {
-                return Err(StoreError::Unavailable("the node has not loaded the epoch".into()));
+                return Err(StoreError::Unavailable(
+                    "this replica has not loaded the current epoch of the log; retry".into(),
+                ));
             }
         }
     }

@@ -19,9 +19,9 @@ pub(crate) enum ClockCommand {
 
 /// Accept the clock of the database as it is
 ///
-/// After a step, the clock is not trusted, and grants are rejected. Correct a wrong clock instead.
-/// If the clock is behind, the ends of all grants first move back by the step, so that no grant
-/// lasts longer. Repeat the command after a failure.
+/// After a step, the clock is not trusted, and grants are rejected. Use this command only if the
+/// clock is right now; correct a wrong clock. If the clock is behind, the ends of all grants first
+/// move back by the step, so that no grant lasts longer. Repeat the command after a failure.
 ///
 /// Check nodes then load all data again, and consistency tokens from before are no longer accepted.
 #[derive(Debug, Args)]

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use crate::{
     domain::{Ack, BootTime, Clock, Epoch, NodeId, NodeInfo, NodeKind, Position, Revision, Time},
     node::{
+        change_buffer::ChangeBuffer,
         followers::Followers,
         gauges::Gauges,
         limits::NodeLimits,
@@ -111,9 +112,9 @@ impl CheckNode {
         self.view().snapshot.position()
     }
 
-    /// The epoch of the snapshot; `None` before the first one.
+    /// The epoch of the last snapshot, even if its content was freed; `None` before the first one.
     pub fn epoch(&self) -> Option<Epoch> {
-        self.position().map(|position| position.epoch)
+        self.state.lock().change_buffer.as_ref().map(ChangeBuffer::epoch)
     }
 
     /// The revision of the snapshot.

@@ -3,6 +3,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tracing::error;
+
 use crate::{
     domain::{
         Event, EventKind, GrantTerms, LockTerms, NodeId, Now, Position, Revision, TenantId, Time,
@@ -18,7 +20,8 @@ pub const PROTOCOL: u32 = 1;
 pub const PATH_MAX: usize = 4;
 /// Maximum number of followers of one node.
 pub const FOLLOWERS_MAX: usize = 4_096;
-/// Maximum number of followers with one credential. The rest is for other credentials.
+/// Maximum number of followers with one credential: three quarters of all. The other quarter is for
+/// other credentials.
 pub const FOLLOWERS_PER_CREDENTIAL_MAX: usize = FOLLOWERS_MAX / 4 * 3;
 /// Maximum rate of a follower's messages, and the size of a burst.
 pub const MESSAGES_PER_SECOND: u32 = 1_000;
@@ -159,7 +162,15 @@ impl From<&Event> for Change {
         let grant = grant.map(|grant| (grant.tenant_id.clone(), retained, grant.terms.clone()));
         let is_ended = event.kind.is_end();
         let lock = match &event.kind {
-            EventKind::Forged => Some(LockTerms::quarantine(event.tenant_id.clone())),
+            EventKind::Forged => {
+                error!(
+                    revision = event.revision,
+                    tenant_id = event.tenant_id.as_ref().map(tracing::field::display),
+                    "an event is not authentic, everything is denied in its history; see the \
+                     runbook SupportAccessDatabaseForged"
+                );
+                Some(LockTerms::quarantine(event.tenant_id.clone()))
+            }
             kind => kind.lock().map(|lock| lock.terms.clone()),
         };
         let lock = lock.map(|terms| LockChange { terms, is_ended });

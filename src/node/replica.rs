@@ -206,6 +206,8 @@ impl Replica {
     async fn apply(&self, events: &[Event]) -> Result<(), StoreError> {
         if events.iter().any(|event| matches!(event.kind, EventKind::ClockAccepted { .. })) {
             info!("an operator accepted the database clock, loading a new snapshot");
+            // The next heartbeat would invalidate the snapshot anyway. The load frees it first.
+            self.node.invalidate();
             return self.load().await;
         }
         let changes: Vec<_> = events.iter().map(|event| Arc::new(Change::from(event))).collect();

@@ -30,7 +30,7 @@ const GROUP_SIZE: usize = size_of::<GroupId>() * 2 + 32;
 /// only the tenants of the new events are replaced.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
-    /// The last event in the snapshot; `None` before the first load.
+    /// The last event in the snapshot; `None` before the first load, and after the content was freed.
     position: Option<Position>,
     /// The key of consistency tokens in the epoch of the position.
     token_key: Option<TokenKey>,
@@ -64,6 +64,12 @@ impl Snapshot {
     /// The position of the last event in the snapshot; `None` before the first load.
     pub fn position(&self) -> Option<Position> {
         self.position
+    }
+
+    /// No content, and the same key of consistency tokens: a change that has committed still needs
+    /// the key.
+    pub(super) fn freed(&self) -> Self {
+        Self { token_key: self.token_key, ..Self::default() }
     }
 
     /// The key of consistency tokens in the epoch of the position; `None` before the first load.

@@ -226,7 +226,8 @@ pub async fn run(
             let upstream = Arc::clone(&upstreams.known[index].upstream);
             upstreams.fail(index, error.at(&upstream));
         }
-        if node.position().is_none()
+        // Before the first snapshot, the node is not ready.
+        if node.generation() == 0
             && let Some(rejection) = upstreams.rejection()
         {
             return Err(rejection);

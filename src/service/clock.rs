@@ -91,7 +91,8 @@ impl Service {
             }
             if let Some(event) = events.last().filter(|_| is_last) {
                 if !self.node.wait_for(event.revision, deadline).await {
-                    let problem = "the clock is accepted, but this node has not loaded the epoch";
+                    let problem =
+                        "the clock is accepted, but this node has not loaded the new epoch; retry";
                     return Err(StoreError::Unavailable(problem.into()).into());
                 }
                 return self.accepted(event);

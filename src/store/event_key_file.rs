@@ -35,8 +35,9 @@ impl KeySource {
     pub(super) fn configured(configured: Option<&Path>) -> Result<Self, OpenError> {
         let required = || {
             OpenError(
-                "event-key-file is not set, so that PostgreSQL could grant access by itself; set \
-                 event-key-file to a file from `openssl rand -hex 32`"
+                "event-key-file is not set, so a party with access to the database could grant \
+                 access; set event-key-file to a file from `openssl rand -hex 32`, the same for \
+                 all replicas"
                     .into(),
             )
         };
@@ -48,19 +49,25 @@ impl KeySource {
         let (Self::Embedded(path) | Self::File(path)) = self;
         match (std::fs::read_to_string(path), self) {
             (Ok(text), _) => EventKey::from_text(&text).map_err(|_| {
-                rejected(path, "is not 64 hexadecimal digits; restore the file from its backup")
+                rejected(
+                    path,
+                    "does not contain 64 hexadecimal digits in lower case; correct the file, or \
+                     restore its backup",
+                )
             }),
             (Err(error), Self::Embedded(_)) if error.kind() == ErrorKind::NotFound && is_new => {
                 create(path)
             }
-            (Err(error), Self::Embedded(_)) if error.kind() == ErrorKind::NotFound => {
+            (Err(error), Self::File(_)) if error.kind() == ErrorKind::NotFound && is_new => {
+                let problem = "does not exist; create it with `openssl rand -hex 32`, readable by \
+                               the server only";
+                Err(rejected(path, problem))
+            }
+            (Err(error), _) if error.kind() == ErrorKind::NotFound => {
                 Err(rejected(path, "does not exist, but the database needs it; restore the file"))
             }
             (Err(error), _) => {
-                let problem = format!(
-                    "cannot be read ({error}); create it with `openssl rand -hex 32`, readable by \
-                     the server only"
-                );
+                let problem = format!("cannot be read: {error}; let the server read the file");
                 Err(rejected(path, &problem))
             }
         }
@@ -84,7 +91,9 @@ fn create(path: &Path) -> Result<EventKey, OpenError> {
         file.write_all(format!("{}\n", key.to_text()).as_bytes())?;
         file.sync_all()
     };
-    write().map_err(|error| rejected(path, &format!("cannot be created: {error}")))?;
+    write().map_err(|error| {
+        rejected(path, &format!("cannot be created: {error}; let the server write there"))
+    })?;
     info!(path = %path.display(), "created the event key; keep a copy apart from the database");
     Ok(key)
 }

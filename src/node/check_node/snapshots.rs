@@ -19,7 +19,7 @@ impl CheckNode {
         }
         state.lease_tracker.reset();
         state.followers.drop_transfers();
-        let snapshot = Snapshot::default();
+        let snapshot = view.snapshot.freed();
         let view = View { snapshot, lease: None, is_invalidated: true, ..View::clone(&view) };
         self.publish(view, |progress| progress.leases += 1);
     }

@@ -105,12 +105,15 @@ impl<DB: Backend> SqlStore<DB> {
         let replayed = Self::replay(&old, &mut connection, state.revision).await?;
         if !replayed.equals_rows(&locks) {
             return Err(StoreError::broken(
-                "rows differ from the history; repair them before the event key is replaced",
+                "a grant, lock or event differs from the history; restore the rows that the \
+                 verification names, then repeat the command",
             ));
         }
         Self::sign_events((&old, &keys), &mut connection, state.revision).await?;
         let (sum, _) = Self::load_rows(&keys, &mut connection, &mut visit).await?;
-        let sum = sum.ok_or_else(|| StoreError::broken("a row cannot be read"))?;
+        let sum = sum.ok_or_else(|| {
+            StoreError::broken("a row cannot be read; restore it, then repeat the command")
+        })?;
         let masked = keys.mask(sum, state.epoch()?, state.revision);
         let masked = masked.map_err(StoreError::unavailable)?;
         connection.execute(log::update_event_key(keys.id(), &masked)).await?;

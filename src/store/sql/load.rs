@@ -164,12 +164,27 @@ impl Replayed {
 
     fn log(&self) {
         for tenant_id in self.fold.forged() {
-            let tenant_id = tenant_id.as_ref().map(tracing::field::display);
-            error!(tenant_id, "events are forged or missing: everything is denied in this history");
+            if let Some(tenant_id) = tenant_id {
+                error!(
+                    %tenant_id,
+                    "an event is not authentic, everything is denied in this tenant; see the \
+                     runbook SupportAccessDatabaseForged"
+                );
+            } else {
+                error!(
+                    "an event is not authentic or missing, everything is denied in all tenants; \
+                     see the runbook SupportAccessDatabaseForged"
+                );
+            }
         }
         let differing = self.rejected.iter().map(|(tenant_id, grant_id)| (tenant_id, *grant_id));
         for (tenant_id, grant_id) in differing.chain(self.fold.missing()).take(LOGGED_MAX) {
-            error!(%tenant_id, %grant_id, "a grant differs from the history, and is not used");
+            error!(
+                %tenant_id,
+                %grant_id,
+                "a grant differs from the history, and is not used; see the runbook \
+                 SupportAccessDatabaseForged"
+            );
         }
     }
 }

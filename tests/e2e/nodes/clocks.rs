@@ -212,7 +212,7 @@ async fn wait_until_untrusted(fleet: &Fleet) {
             let granted = fleet.admin(replica).grant_access(grant_request("more")).await;
             granted.is_err_and(|status| {
                 assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
-                status.message().contains("the database clock is wrong by")
+                status.message().contains("the database clock differs from the elapsed time by")
             })
         })
         .await;

@@ -92,6 +92,9 @@ fn a_snapshot_that_answers_no_check_is_freed_while_the_next_is_loaded() {
     let ToUpstream::Hello(hello) = session.hello() else { unreachable!() };
     assert_eq!(hello.position, None, "without the content, the node does not resume");
     assert!(node.apply(&[]).is_err(), "nor does it apply changes");
+    assert_eq!(node.epoch(), Some(Epoch(Uuid::nil())), "changes go on in the same epoch");
+    let token_key = node.read_view().view.snapshot().token_key();
+    assert_eq!(token_key, Some(KEY), "a committed change still gets a token");
 
     let (position, token_key) = (Snapshot::beginning(Epoch(Uuid::nil()), KEY).position(), KEY);
     let end = ToFollower::SnapshotEnd { position: position.unwrap(), token_key };

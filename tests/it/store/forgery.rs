@@ -381,7 +381,7 @@ async fn the_event_key_of_a_file_is_private_and_necessary() {
     fs::write(&path, "0".repeat(64)).unwrap();
     assert!(rejected(&bench).await.contains("was written with another event key"));
     fs::write(&path, "nonsense").unwrap();
-    assert!(rejected(&bench).await.contains("is not 64 hexadecimal digits"));
+    assert!(rejected(&bench).await.contains("does not contain 64 hexadecimal digits"));
     fs::remove_file(&path).unwrap();
     assert!(rejected(&bench).await.contains("does not exist, but the database needs it"));
     fs::write(&path, key).unwrap();

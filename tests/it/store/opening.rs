@@ -336,11 +336,12 @@ async fn every_table_and_column_has_a_comment() {
 async fn postgresql_requires_an_event_key() {
     let bench = Bench::postgres();
     let opened = open(&bench.url, bench.clock.clone(), None).await;
-    let expected = "event-key-file is not set, so that PostgreSQL could grant access by itself; \
-                    set event-key-file to a file from `openssl rand -hex 32`";
+    let expected = "event-key-file is not set, so a party with access to the database could grant \
+                    access; set event-key-file to a file from `openssl rand -hex 32`, the same for \
+                    all replicas";
     assert_eq!(opened.unwrap_err().to_string(), expected);
     let missing = open(&bench.url, bench.clock.clone(), Some("no.key".as_ref())).await;
-    let expected = "the event key no.key cannot be read (No such file or directory (os error 2)); \
-                    create it with `openssl rand -hex 32`, readable by the server only";
+    let expected = "the event key no.key does not exist; create it with `openssl rand -hex 32`, \
+                    readable by the server only";
     assert_eq!(missing.unwrap_err().to_string(), expected);
 }

@@ -71,8 +71,8 @@ row! {
 
 fn forged(revision: i64) -> StoreError {
     StoreError::broken(format!(
-        "event {revision} is not authentic: it was changed or inserted in the database, or \
-         event-key-file is wrong"
+        "event {revision} is not authentic, because another party changed or inserted it; see the \
+         runbook SupportAccessDatabaseForged"
     ))
 }
 
@@ -166,7 +166,7 @@ impl EventRow {
         Ok(new.sign(&self.columns()))
     }
 
-    /// A tenant that cannot be read is nobody's, so that the event denies everything everywhere.
+    /// A tenant that cannot be read counts as the vendor, so the event denies everything everywhere.
     fn into_forged(self) -> Event {
         Event {
             revision: self.revision,
