@@ -163,7 +163,7 @@ struct Pass {
 
 impl Pass {
     fn start(step_ms: i64, head: Revision, moved: u32) -> Self {
-        Self { step_ms, after: 0, seen: head, moved, appended: Vec::new() }
+        Self { step_ms, after: Revision::MIN, seen: head, moved, appended: Vec::new() }
     }
 
     /// The last events about the next live grants, and about all grants that have changed since the

@@ -159,11 +159,8 @@ impl Service {
         let earlier = earlier_parts(transaction.as_mut(), key.as_ref()).await?.pop();
         let found = find(transaction.as_mut(), grant).await?;
         let mut remaining = transaction.live_grants(&found.tenant_id, None, usize::MAX).await?;
-        let mut is_live = remaining.iter().any(|other| other.id() == found.id());
-        if !is_live && found.terms.revoke_time.is_none() {
-            let hidden = transaction.hidden_grants(&found.tenant_id, None).await?;
-            is_live = hidden.iter().any(|other| other.id() == found.id());
-        }
+        // By the last event, whatever the row says.
+        let is_live = found.terms.revoke_time.is_none() && !found.terms.is_expired;
         remaining.retain(|other| other.id() != found.id() && !other.state(now).is_ended());
         remaining.truncate(listed(&remaining));
         let (grant, enforcement) = if let Some(part) = earlier {

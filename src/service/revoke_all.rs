@@ -1,9 +1,13 @@
 //! The revocation of all grants of a tenant, in chunks.
 
+use std::collections::BTreeSet;
+
 use tokio::time::Instant;
 
 use crate::{
-    domain::{Caller, Event, EventKind, Grant, Revision, RevokeRequest, Sequence, TenantId},
+    domain::{
+        Caller, Event, EventKind, Grant, GrantId, Revision, RevokeRequest, Sequence, TenantId,
+    },
     service::{
         Enforcement, GrantView, LISTED_MAX, Service, ServiceError,
         grants::{expiry, listed, revocation},
@@ -75,7 +79,9 @@ impl Service {
         let enforcement = loop {
             let mut live = transaction.live_grants(tenant_id, bound, CHUNK).await?;
             if live.len() < CHUNK {
-                live.extend(transaction.hidden_grants(tenant_id, bound).await?);
+                let hidden = transaction.hidden_grants(tenant_id, bound).await?;
+                let by_rows: BTreeSet<GrantId> = live.iter().map(Grant::id).collect();
+                live.extend(hidden.into_iter().filter(|grant| !by_rows.contains(&grant.id())));
             }
             if live.is_empty() {
                 let last = match last_revision {

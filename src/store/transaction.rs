@@ -90,8 +90,9 @@ pub trait Transaction: Send {
         limit: usize,
     ) -> Result<Vec<Grant>, StoreError>;
 
-    /// As `live_grants`, but the grants whose rows are missing or say that the grant has ended.
-    /// Only a manipulation of the database causes this. Reads the whole history of the tenant.
+    /// As `live_grants`, but the grants whose rows are missing, say that the grant has ended, or
+    /// name another creation. Only a manipulation of the database causes this. Reads the whole
+    /// history of the tenant.
     async fn hidden_grants(
         &mut self,
         tenant_id: &TenantId,

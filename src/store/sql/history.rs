@@ -69,13 +69,13 @@ impl<DB: Backend> History for SqlStore<DB> {
             ComparePosition::Events(after) => {
                 let page = self.compare_page(differences::events(after, limit), limit);
                 let position = |row: &ComparedEventRow| ComparePosition::Events(row.position);
-                let next = ComparePosition::Grants(0);
+                let next = ComparePosition::Grants(Revision::MIN);
                 Ok(page.await?.compare(&self.keys.get(), position, Some(next)).await)
             }
             ComparePosition::Grants(after) => {
                 let page = self.compare_page(differences::grants(after, limit), limit);
                 let position = |row: &ComparedGrantRow| ComparePosition::Grants(row.last.position);
-                let next = ComparePosition::Locks(0);
+                let next = ComparePosition::Locks(Revision::MIN);
                 Ok(page.await?.compare(&self.keys.get(), position, Some(next)).await)
             }
             ComparePosition::Locks(after) => {

@@ -295,8 +295,10 @@ pub async fn changes_follow_the_events(bench: &Bench) {
     bench
         .forge(format!(
             "DELETE FROM locks; UPDATE grants SET access_level = 3; \
-             DELETE FROM grants WHERE grant_id = '{}'",
-            grants.bolt.id()
+             DELETE FROM grants WHERE grant_id = '{}'; \
+             UPDATE grants SET create_sequence = sequence WHERE grant_id = '{}'",
+            grants.bolt.id(),
+            grants.acme.id()
         ))
         .await;
     let (acme, bolt) = (tenant("acme"), tenant("bolt"));
@@ -310,7 +312,8 @@ pub async fn changes_follow_the_events(bench: &Bench) {
     assert_eq!(change.live_grants(&acme, None, 9).await.unwrap(), slice::from_ref(&grants.acme));
     assert_eq!(change.live_grants(&bolt, None, 9).await.unwrap(), []);
     assert_eq!(change.hidden_grants(&bolt, None).await.unwrap(), slice::from_ref(&grants.bolt));
-    assert_eq!(change.hidden_grants(&acme, None).await.unwrap(), []);
+    // The row names another creation, so a list from an earlier change on could miss it.
+    assert_eq!(change.hidden_grants(&acme, None).await.unwrap(), slice::from_ref(&grants.acme));
     // Ends work without rows, and new grants are possible.
     change.append(revoked(&grants.bolt, now)).await.unwrap();
     change.append(unlocked(&lock, now)).await.unwrap();

@@ -84,7 +84,8 @@ pub(in crate::store) fn size_of_live(dialect: &Dialect, tenant_id: &TenantId) ->
 pub(in crate::store) fn last_events_of_live(after: Revision, limit: usize) -> Statement {
     let sql = format!(
         "SELECT g.create_revision AS position, {EVENT} FROM grants AS g \
-         JOIN events AS e ON e.tenant_id = g.tenant_id AND e.sequence = g.sequence \
+         JOIN events AS e ON e.tenant_id = g.tenant_id AND e.sequence = (SELECT max(sequence) \
+         FROM events WHERE tenant_id = g.tenant_id AND grant_id = g.grant_id) \
          WHERE g.ended_sequence IS NULL AND g.create_revision > $1 \
          ORDER BY g.create_revision LIMIT $2"
     );

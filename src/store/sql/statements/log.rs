@@ -100,8 +100,10 @@ pub(in crate::store) fn hidden_grant_events(tenant_id: &TenantId) -> Statement {
          AND e.kind IN ('granted', 'extended') \
          AND NOT EXISTS (SELECT 1 FROM events AS n WHERE n.tenant_id = e.tenant_id \
          AND n.grant_id = e.grant_id AND n.sequence > e.sequence) \
-         AND NOT EXISTS (SELECT 1 FROM grants AS g WHERE g.tenant_id = e.tenant_id \
-         AND g.grant_id = e.grant_id AND g.ended_sequence IS NULL)"
+         AND NOT EXISTS (SELECT 1 FROM grants AS g JOIN events AS c \
+         ON c.tenant_id = g.tenant_id AND c.sequence = g.create_sequence \
+         WHERE g.tenant_id = e.tenant_id AND g.grant_id = e.grant_id \
+         AND g.ended_sequence IS NULL AND c.grant_id = g.grant_id AND c.kind = 'granted')"
     );
     Statement::with(sql, vec![tenant_id.into()])
 }
