@@ -5,7 +5,7 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -33,11 +33,25 @@ const PACE: Duration = Duration::from_millis(10);
 const CLOCKS: [Option<&str>; 3] = [None, Some("+1h"), Some("-1h")];
 
 fn library() -> PathBuf {
+    remove_leftovers();
     let directories = fs::read_dir("/usr/lib").unwrap().flatten();
     let found = directories
         .map(|entry| entry.path().join("faketime/libfaketime.so.1"))
         .find(|path| path.exists());
     found.expect("libfaketime is installed: apt-get install libfaketime")
+}
+
+/// Removes the shared memory of processes that have ended. libfaketime leaves it when a process is
+/// killed, and a later process with the same id does not start.
+fn remove_leftovers() {
+    for entry in fs::read_dir("/dev/shm").unwrap().flatten() {
+        let name = entry.file_name().into_string().unwrap_or_default();
+        let prefixes = ["faketime_shm_", "sem.faketime_sem_"];
+        let process = prefixes.iter().find_map(|prefix| name.strip_prefix(prefix));
+        if process.is_some_and(|process| !Path::new("/proc").join(process).exists()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 fn with_clock(launch: Launch, clock: Option<&str>) -> Launch {
