@@ -146,12 +146,17 @@ impl Cluster {
     pub fn start(&self) {
         let deadline = Instant::now() + TIMEOUT;
         loop {
-            let mut start = as_account(&binary("pg_ctl"));
+            // `env` sets the variables as the account of the server: libfaketime creates shared
+            // memory that only one account can open.
+            let mut start = as_account("env");
+            for (name, value) in &self.environment {
+                start.arg(format!("{name}={}", value.display()));
+            }
+            start.arg(binary("pg_ctl"));
             start.args(["start", "--wait", "--silent", "--pgdata"]).arg(self.data());
             start.arg("--log").arg(self.directory.join("log"));
             let (settings, directory) = (&self.settings, self.directory.display());
             start.arg("--options").arg(format!("{SETTINGS} {settings} -k {directory}"));
-            start.envs(self.environment.iter().map(|(name, value)| (name, value)));
             let status = start.stdout(Stdio::null()).stderr(Stdio::null()).status();
             if status.expect("pg_ctl starts").success() {
                 return;
