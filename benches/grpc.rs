@@ -16,35 +16,32 @@
 #[allow(dead_code, reason = "a benchmark needs only a part")]
 #[path = "../tests/common/event_key.rs"]
 mod event_key;
+#[path = "../tests/common/grants.rs"]
+mod grants;
 #[allow(dead_code, reason = "a benchmark needs only a part")]
 #[path = "../tests/common/server.rs"]
 mod server;
 
 use std::{
-    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use futures::future::join_all;
+use grants::new_grant;
 use server::Server;
 use support_access::{
     api::proto::v1::{
         AccessCheck, AccessLevel as ProtoLevel, AgentKind, BatchCheckAccessRequest,
         CheckAccessRequest, Decision, support_access_client::SupportAccessClient,
     },
-    domain::{
-        AccessLevel, Attribution, EventKind, FreeText, Grant, GrantId, GrantTerms, GroupId,
-        TenantId, Ticket, ids::Actor,
-    },
     server::SystemClock,
-    store::{self, NewEvent},
+    store,
 };
 use tokio::runtime::Runtime;
 use tonic::transport::Channel;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
-use uuid::Uuid;
 
 const LIVE_GRANTS: usize = 1_000_000;
 const GRANTS_PER_TENANT: usize = 10;
@@ -60,35 +57,10 @@ fn tenant(number: usize) -> String {
 async fn fill(database_url: &str) {
     let store = store::open(database_url, Arc::new(SystemClock), None).await.unwrap();
     let mut change = store.begin().await.unwrap();
-    let (actor, now) = (Actor::new("admin").unwrap(), change.now());
+    let now = change.now();
     for number in 0..LIVE_GRANTS {
-        let tenant_id = TenantId::new(&tenant(number / GRANTS_PER_TENANT)).unwrap();
-        let terms = GrantTerms {
-            grant_id: GrantId(Uuid::now_v7()),
-            group_id: GroupId::new(&format!("group-{}", number % 5)).unwrap(),
-            agent_ids: BTreeSet::new(),
-            access_level: AccessLevel::ReadWrite,
-            start_time: now,
-            expire_time: None,
-            revoke_time: None,
-            is_expired: false,
-        };
-        let grant = Grant {
-            tenant_id: tenant_id.clone(),
-            terms,
-            reason: FreeText::default(),
-            ticket: Ticket::default(),
-            create_time: now,
-            creator: actor.clone(),
-            revocation: None,
-            create_sequence: 0,
-            sequence: 0,
-        };
-        let kind = EventKind::Granted { grant };
-        let author = Attribution::direct(actor.clone());
-        let tenant_id = Some(tenant_id);
-        let entry = NewEvent { tenant_id, author, reason: FreeText::default(), kind };
-        change.append(entry).await.unwrap();
+        let (tenant, group) = (tenant(number / GRANTS_PER_TENANT), format!("group-{}", number % 5));
+        change.append(new_grant(&tenant, &group, now, None)).await.unwrap();
     }
     change.commit().await.unwrap();
     store.close().await;

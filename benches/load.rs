@@ -20,11 +20,12 @@
 mod backend;
 #[path = "../tests/common/event_key.rs"]
 mod event_key;
+#[path = "../tests/common/grants.rs"]
+mod grants;
 #[path = "../tests/common/postgres.rs"]
 mod postgres;
 
 use std::{
-    collections::BTreeSet,
     fs,
     hint::black_box,
     sync::Arc,
@@ -33,15 +34,14 @@ use std::{
 
 use backend::Backend;
 use event_key::event_key_file;
+use grants::new_grant;
 use support_access::{
     domain::{
-        AccessLevel, Attribution, EventKind, FreeText, Grant, GrantId, GrantTerms, GroupId,
-        LogName, TenantId, Ticket,
+        GrantTerms, LogName, TenantId,
         authenticity::{EventKey, StateRow, StateSum},
-        ids::Actor,
     },
     server::SystemClock,
-    store::{self, NewEvent, Store},
+    store::{self, Store},
 };
 use uuid::Uuid;
 
@@ -73,36 +73,13 @@ fn median(mut costs: Vec<Cost>) -> Cost {
 }
 
 async fn fill(store: &Store, count: usize) {
-    let actor = Actor::new("admin").unwrap();
     let mut change = store.begin().await.unwrap();
     let now = change.now();
     for number in 0..count {
-        let tenant_id = TenantId::new(&format!("tenant-{:06}", number / GRANTS_PER_TENANT));
-        let tenant_id = tenant_id.unwrap();
-        let terms = GrantTerms {
-            grant_id: GrantId(Uuid::now_v7()),
-            group_id: GroupId::new(&format!("group-{}", number % 5)).unwrap(),
-            agent_ids: BTreeSet::new(),
-            access_level: AccessLevel::ReadWrite,
-            start_time: now,
-            expire_time: Some(now + Duration::from_hours(24)),
-            revoke_time: None,
-            is_expired: false,
-        };
-        let grant = Grant {
-            tenant_id: tenant_id.clone(),
-            terms,
-            reason: FreeText::default(),
-            ticket: Ticket::default(),
-            create_time: now,
-            creator: actor.clone(),
-            revocation: None,
-            create_sequence: 0,
-            sequence: 0,
-        };
-        let (kind, author) = (EventKind::Granted { grant }, Attribution::direct(actor.clone()));
-        let (tenant_id, reason) = (Some(tenant_id), FreeText::default());
-        change.append(NewEvent { tenant_id, author, reason, kind }).await.unwrap();
+        let tenant = format!("tenant-{:06}", number / GRANTS_PER_TENANT);
+        let group = format!("group-{}", number % 5);
+        let end = now + Duration::from_hours(24);
+        change.append(new_grant(&tenant, &group, now, Some(end))).await.unwrap();
     }
     change.commit().await.unwrap();
 }

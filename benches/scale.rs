@@ -16,8 +16,10 @@
     reason = "a benchmark fails by panicking, and prints what it finds"
 )]
 
+#[path = "../tests/common/grants.rs"]
+mod grants;
+
 use std::{
-    collections::BTreeSet,
     fs,
     io::{BufRead, BufReader},
     process::{Child, Command, Stdio},
@@ -25,6 +27,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use grants::new_grant;
 use serde_json::Value;
 use support_access::{
     api::{
@@ -43,13 +46,10 @@ use support_access::{
             },
         },
     },
-    domain::{
-        AccessLevel, Attribution, EventKind, FreeText, Grant, GrantId, GrantTerms, GroupId, NodeId,
-        NodeKind, TenantId, Ticket, ids::Actor,
-    },
+    domain::{NodeId, NodeKind},
     node::{CheckNode, upstreams},
     server::SystemClock,
-    store::{self, NewEvent},
+    store,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -122,35 +122,12 @@ impl Drop for Process {
 async fn fill(database_url: &str) {
     let store = store::open(database_url, Arc::new(SystemClock), None).await.unwrap();
     let mut change = store.begin().await.unwrap();
-    let (actor, now) = (Actor::new("admin").unwrap(), change.now());
+    let now = change.now();
     for number in 0..LIVE_GRANTS {
         let tenant = format!("tenant-{:06}", number / GRANTS_PER_TENANT);
-        let tenant_id = TenantId::new(&tenant).unwrap();
-        let terms = GrantTerms {
-            grant_id: GrantId(Uuid::now_v7()),
-            group_id: GroupId::new(&format!("group-{}", number % 5)).unwrap(),
-            agent_ids: BTreeSet::new(),
-            access_level: AccessLevel::ReadWrite,
-            start_time: now,
-            expire_time: Some(now + Duration::from_hours(24)),
-            revoke_time: None,
-            is_expired: false,
-        };
-        let grant = Grant {
-            tenant_id: tenant_id.clone(),
-            terms,
-            reason: FreeText::default(),
-            ticket: Ticket::default(),
-            create_time: now,
-            creator: actor.clone(),
-            revocation: None,
-            create_sequence: 0,
-            sequence: 0,
-        };
-        let (kind, author) = (EventKind::Granted { grant }, Attribution::direct(actor.clone()));
-        let tenant_id = Some(tenant_id);
-        let entry = NewEvent { tenant_id, author, reason: FreeText::default(), kind };
-        change.append(entry).await.unwrap();
+        let group = format!("group-{}", number % 5);
+        let end = now + Duration::from_hours(24);
+        change.append(new_grant(&tenant, &group, now, Some(end))).await.unwrap();
     }
     change.commit().await.unwrap();
     store.close().await;

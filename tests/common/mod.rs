@@ -5,6 +5,7 @@
 pub mod authority;
 pub mod backend;
 pub mod event_key;
+pub mod grants;
 pub mod later;
 pub mod postgres;
 pub mod proxy;

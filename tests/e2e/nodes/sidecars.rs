@@ -1,6 +1,6 @@
 //! Features of sidecars, one test for each.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use support_access::{
     api::proto::v1::{
@@ -9,19 +9,14 @@ use support_access::{
         WaitEnforcedRequest, check_nodes_client::CheckNodesClient,
         support_access_admin_client::SupportAccessAdminClient,
     },
-    domain::{
-        AccessLevel, Attribution, EventKind, FreeText, Grant, GrantId, GrantTerms, GroupId,
-        TenantId, Ticket, ids::Actor,
-    },
     server::SystemClock,
-    store::{self, NewEvent},
+    store,
 };
 use tempfile::TempDir;
 use tonic::{Code, Request};
-use uuid::Uuid;
 
 use crate::{
-    common::event_key::event_key_file,
+    common::{event_key::event_key_file, grants::new_grant},
     nodes::{
         fleet::{ENFORCEMENT_BOUND, FAST, Fleet, grant, replica, sidecar},
         history::Verdict,
@@ -118,35 +113,10 @@ async fn fill(database_url: &str) {
         .await
         .unwrap();
     let mut transaction = store.begin().await.unwrap();
-    let (actor, now) = (Actor::new("admin").unwrap(), transaction.now());
+    let now = transaction.now();
     for number in 0..MANY {
-        let terms = GrantTerms {
-            grant_id: GrantId(Uuid::now_v7()),
-            group_id: GroupId::new("support").unwrap(),
-            agent_ids: BTreeSet::new(),
-            access_level: AccessLevel::ReadWrite,
-            start_time: now,
-            expire_time: None,
-            revoke_time: None,
-            is_expired: false,
-        };
-        let tenant_id = TenantId::new(&format!("tenant-{number}")).unwrap();
-        let grant = Grant {
-            tenant_id: tenant_id.clone(),
-            terms,
-            reason: FreeText::default(),
-            ticket: Ticket::default(),
-            create_time: now,
-            creator: actor.clone(),
-            revocation: None,
-            create_sequence: 0,
-            sequence: 0,
-        };
-        let (kind, attribution) =
-            (EventKind::Granted { grant }, Attribution::direct(actor.clone()));
-        let tenant_id = Some(tenant_id);
-        let event = NewEvent { tenant_id, author: attribution, reason: FreeText::default(), kind };
-        transaction.append(event).await.unwrap();
+        let grant = new_grant(&format!("tenant-{number}"), "support", now, None);
+        transaction.append(grant).await.unwrap();
     }
     transaction.commit().await.unwrap();
     store.close().await;

@@ -1,6 +1,6 @@
 //! Resident memory of server processes under attack, with the limits of small containers.
 
-use std::{collections::BTreeSet, fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use prost::Message;
@@ -12,12 +12,8 @@ use support_access::{
         },
         v1::{GrantAccessRequest, ListEventsRequest},
     },
-    domain::{
-        AccessLevel, Attribution, EventKind, FreeText, Grant, GrantId, GrantTerms, GroupId,
-        TenantId, Ticket, ids::Actor,
-    },
     server::SystemClock,
-    store::{self, NewEvent},
+    store,
 };
 use tempfile::TempDir;
 use tokio::{net::TcpStream, time::Instant};
@@ -33,9 +29,12 @@ use super::{
     },
     named, raw,
 };
-use crate::server::{
-    harness::{a_grant, eventually, get},
-    process::{Launch, Server},
+use crate::{
+    common::grants::new_grant,
+    server::{
+        harness::{a_grant, eventually, get},
+        process::{Launch, Server},
+    },
 };
 
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
@@ -188,35 +187,10 @@ async fn fill(path: &Path) {
     let url = format!("sqlite:{}", path.display());
     let store = store::open(&url, Arc::new(SystemClock), None).await.unwrap();
     let mut change = store.begin().await.unwrap();
-    let (actor, now) = (Actor::new("admin").unwrap(), change.now());
+    let now = change.now();
     for number in 0..TENANTS * GRANTS_PER_TENANT {
-        let tenant_id = TenantId::new(&format!("tenant-{}", number % TENANTS)).unwrap();
-        let terms = GrantTerms {
-            grant_id: GrantId(Uuid::now_v7()),
-            group_id: GroupId::new("support").unwrap(),
-            agent_ids: BTreeSet::new(),
-            access_level: AccessLevel::ReadWrite,
-            start_time: now,
-            expire_time: None,
-            revoke_time: None,
-            is_expired: false,
-        };
-        let grant = Grant {
-            tenant_id: tenant_id.clone(),
-            terms,
-            reason: FreeText::default(),
-            ticket: Ticket::default(),
-            create_time: now,
-            creator: actor.clone(),
-            revocation: None,
-            create_sequence: 0,
-            sequence: 0,
-        };
-        let author = Attribution::direct(actor.clone());
-        let kind = EventKind::Granted { grant };
-        let entry =
-            NewEvent { tenant_id: Some(tenant_id), author, reason: FreeText::default(), kind };
-        change.append(entry).await.unwrap();
+        let tenant = format!("tenant-{}", number % TENANTS);
+        change.append(new_grant(&tenant, "support", now, None)).await.unwrap();
     }
     change.commit().await.unwrap();
     store.close().await;
