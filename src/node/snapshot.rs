@@ -30,7 +30,8 @@ const GROUP_SIZE: usize = size_of::<GroupId>() * 2 + 32;
 /// only the tenants of the new events are replaced.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
-    /// The last event in the snapshot; `None` before the first load, and after the content was freed.
+    /// The last event in the snapshot; `None` before the first load, and after the content was
+    /// freed.
     position: Option<Position>,
     /// The key of consistency tokens in the epoch of the position.
     token_key: Option<TokenKey>,

@@ -95,8 +95,8 @@ impl ErrorReason {
             ),
             Self::TooManyLiveGrants => (
                 ResourceExhausted,
-                "The tenant would exceed the maximum number of live grants. Each named agent counts \
-                 as a grant. The metadata contains `max_live_grants_per_tenant`.",
+                "The tenant would exceed the maximum number of live grants. Each named agent \
+                 counts as a grant. The metadata contains `max_live_grants_per_tenant`.",
                 "Revoke grants first, or name fewer agents.",
             ),
             Self::TooManyLocks => (

@@ -156,8 +156,8 @@ async fn run_session(
     }
 }
 
-/// The parsed messages of a follower. The first must arrive within `hello_timeout`, and each further
-/// one within `silence_timeout`: a silent follower must not keep a slot.
+/// The parsed messages of a follower. The first must arrive within `hello_timeout`, and each
+/// further one within `silence_timeout`: a silent follower must not keep a slot.
 fn parsed(
     incoming: BoxStream<'static, Incoming>,
     hello_timeout: Duration,

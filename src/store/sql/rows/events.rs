@@ -166,7 +166,8 @@ impl EventRow {
         Ok(new.sign(&self.columns()))
     }
 
-    /// A tenant that cannot be read counts as the vendor, so the event denies everything everywhere.
+    /// A tenant that cannot be read counts as the vendor, so the event denies everything
+    /// everywhere.
     fn into_forged(self) -> Event {
         Event {
             revision: self.revision,

@@ -267,8 +267,8 @@ async fn checks_in_progress(target: &Target) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_that_waits_takes_no_more_memory_than_is_reserved() {
-    /// `CALL` in `src/server/memory.rs`, without what this test does not send: 5 KiB of headers that
-    /// are kept, 4 KiB of a message that are not counted, and 4 KiB for its fields.
+    /// `CALL` in `src/server/memory.rs`, without what this test does not send: 5 KiB of headers
+    /// that are kept, 4 KiB of a message that are not counted, and 4 KiB for its fields.
     const RESERVED: usize = (48 - 13) * 1_024;
     const CONNECTIONS: usize = 10;
     const STREAMS: u32 = 64;
