@@ -1,15 +1,18 @@
 //! The interfaces: gRPC, and an HTTP endpoint for metrics and health.
 //!
-//! Layers of gRPC, from the outside in: [`observe`], [`shutdown`], [`trim`],
-//! [`grpc::explain_refusal`], [`authenticate`], [`limit`], and [`detached`] around services that
-//! make changes.
+//! [`calls`] handles each call of gRPC. Checks are answered there; the other services are routes of
+//! tonic.
 //! `grpc/convert.rs` converts messages, `grpc/status.rs` converts errors.
 
-pub mod authenticate;
+pub mod body;
+pub mod call_id;
+pub mod calls;
 pub mod credentials;
 pub mod detached;
 pub mod grpc;
+mod head;
 pub mod health;
+mod known_callers;
 pub mod limit;
 mod message;
 pub mod metrics;
@@ -18,4 +21,4 @@ pub mod operations;
 pub mod proto;
 pub mod shutdown;
 pub mod trace;
-pub mod trim;
+mod unary;

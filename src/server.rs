@@ -38,6 +38,7 @@ pub mod tasks;
 mod telemetry;
 mod tls;
 mod transport;
+mod workers;
 
 pub use clock::SystemClock;
 pub use error::ServeError;
@@ -57,6 +58,7 @@ use tasks::Tasks;
 use transport::{
     GrpcServer, METRICS_CONNECTIONS_MAX, METRICS_CONNECTIONS_PER_NETWORK_MAX, Services,
 };
+use workers::Workers;
 
 /// Runs a replica until SIGTERM or SIGINT. The first signal drains, the second aborts.
 pub async fn run(config: Config) -> Result<(), ServeError> {
@@ -131,7 +133,7 @@ pub async fn start(
     let service = Arc::new(service.with_checkpoint_key(config.checkpoint_key));
     let mut running = Running::new(&listeners, &config.common, &budget).await?;
     running.store = Some(Arc::clone(&store));
-    let source = ReadingsSource::new(&node, &running.connections, &identity);
+    let source = ReadingsSource::new(&node, &running, &identity);
     let source = source.with_service(&service);
     let metrics = Arc::new(Metrics::new(move || source.read()));
     // Before anything that may fail or wait, so that `/readyz` states the reason.
@@ -185,7 +187,7 @@ pub async fn start_sidecar(
     let budget = Budget::of_process(config.common.limits);
     let node = CheckNode::limited(new_node_id(), NodeKind::Sidecar, clock, budget.node);
     let running = Running::new(&listeners, &config.common, &budget).await?;
-    let source = ReadingsSource::new(&node, &running.connections, &identity);
+    let source = ReadingsSource::new(&node, &running, &identity);
     let source = source.with_credentials(credentials);
     let metrics = Arc::new(Metrics::new(move || source.read()));
     running.serve_metrics(listeners.metrics, &metrics);
@@ -227,6 +229,7 @@ impl Running {
         Ok(Self {
             grpc: addresses.collect::<Result<_, _>>()?,
             metrics: listeners.metrics.local_addr()?,
+            workers: Arc::new(Workers::start()?),
             listeners: Tasks::new(),
             calls: Tasks::new(),
             background: Tasks::new(),
@@ -260,9 +263,11 @@ impl Running {
 
     async fn serve_grpc(&self, services: &Services, listeners: Vec<Listener>) {
         let connections = self.connections.clone();
-        let server = GrpcServer::new(services, &self.health, &self.calls, connections);
+        let (calls, tasks, workers) = (&self.calls, &self.listeners, Arc::clone(&self.workers));
+        let server = GrpcServer::new(services, &self.health, calls, tasks, connections, workers);
+        let server = Arc::new(server);
         for (listener, address) in listeners.into_iter().zip(&self.grpc) {
-            let serving = server.clone().serve(listener, self.listeners.stop_token());
+            let serving = Arc::clone(&server).serve(listener);
             self.listeners.spawn(format!("gRPC on {address}"), serving);
         }
         let node = Arc::clone(&services.node);

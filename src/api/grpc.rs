@@ -13,9 +13,9 @@ mod status;
 pub mod upstream;
 
 pub use call::parse_timeout;
-pub(in crate::api) use call::{ENFORCEMENT_TIMEOUT, TIMEOUT};
+pub(in crate::api) use call::{CheckCall, ENFORCEMENT_TIMEOUT, TIMEOUT, deadline_of};
 pub use status::{
-    MESSAGE_LENGTH_MAX, Unread, disconnected, excess, excess_trailers, explain_refusal,
-    reject_excess, reject_head, reject_late, reject_name, reject_unauthenticated, reject_unread,
-    shutdown_trailers, state_call_id, too_long,
+    Failure, MESSAGE_LENGTH_MAX, Unread, disconnected, excess, excess_trailers, explain_refusal,
+    reject, reject_excess, reject_head, reject_late, reject_name, reject_unauthenticated,
+    reject_unread, reject_visit, shutdown_trailers, state_call_id,
 };

@@ -1,18 +1,34 @@
 //! Messages that are read as a whole before they are decoded.
 
-use http::{Request, request::Parts};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
-use tokio_util::bytes::Bytes;
-use tonic::{Code, Status, body::Body};
+use std::{
+    error::Error,
+    future::poll_fn,
+    mem,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
-use crate::api::grpc::{MESSAGE_LENGTH_MAX, Unread};
+use http_body::{Frame, SizeHint};
+use http_body_util::{BodyExt, Full};
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+use tokio::time::{Sleep, sleep};
+use tokio_util::bytes::{Bytes, BytesMut};
+use tonic::{Status, body::Body};
+
+use crate::api::{
+    grpc::{Unread, disconnected, excess},
+    limit::{CallPermit, UNCOUNTED_BYTES},
+};
 
 /// Length of the prefix of a gRPC message: a compression flag and the length.
 pub(super) const PREFIX_LENGTH: usize = 5;
 /// Maximum of [`decoded_size`], in bytes. The largest valid message is a batch of 1,000 checks with
 /// 500 groups each.
 const DECODED_SIZE_MAX: usize = 32 * 1_024 * 1_024;
+/// Timeout for the arrival of a whole message.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Decoded sizes that are not counted, in bytes: they are part of the memory that each call takes.
 const UNCOUNTED_SIZE: usize = 4 * 1_024;
 /// Estimated memory of a field of a message, in bytes.
@@ -20,31 +36,86 @@ const FIELD_SIZE: usize = 256;
 /// Estimated memory of a field of such a field, in bytes. Most are texts.
 const INNER_FIELD_SIZE: usize = 48;
 
-/// The head of a request, and the whole body. Counts the memory of the decoded message, unless the
-/// message is short: two bytes of an empty field may take more than a hundred bytes.
-pub(super) async fn read_message(
-    request: Request<Body>,
-    try_count: impl FnOnce(usize) -> bool,
-) -> Result<(Parts, Bytes), Unread> {
-    let (parts, body) = request.into_parts();
-    let body = match Limited::new(body, MESSAGE_LENGTH_MAX + PREFIX_LENGTH).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => return Err(Unread::TooLong),
-        Err(error) => {
-            return Err(match error.downcast_ref::<Status>().map(Status::code) {
-                Some(Code::ResourceExhausted) => Unread::Excess,
-                _ => Unread::Disconnected,
-            });
-        }
-    };
-    let size = decoded_size(&body);
+/// The error of a body of the transport.
+pub(super) type BoxError = Box<dyn Error + Send + Sync>;
+
+/// A message of a stream, or of a service of others, whose bytes are counted while it arrives.
+pub(super) struct CountedBody<B> {
+    inner: B,
+    length: usize,
+    /// `None`: the bytes are few.
+    permit: Option<Arc<CallPermit>>,
+}
+
+/// Reads a whole message with its prefix, within [`MESSAGE_TIMEOUT`]. Counts its bytes, and the
+/// memory of the decoded message, unless both are few: two bytes of an empty field may take more
+/// than a hundred bytes.
+pub(super) async fn read_message<B>(
+    body: B,
+    length_max: usize,
+    permit: &CallPermit,
+) -> Result<Bytes, Unread>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+{
+    let reading = read_body(body, length_max + PREFIX_LENGTH, permit);
+    let message = within(MESSAGE_TIMEOUT, reading).await.unwrap_or(Err(Unread::Late))?;
+    let size = decoded_size(&message);
     if size > DECODED_SIZE_MAX {
         return Err(Unread::TooManyFields);
     }
-    if size > UNCOUNTED_SIZE && !try_count(size) {
+    if size > UNCOUNTED_SIZE && !permit.try_count(size) {
         return Err(Unread::Excess);
     }
-    Ok((parts, body))
+    Ok(message)
+}
+
+/// Ends a future after `timeout`. A future that is ready at once needs no timer.
+pub(super) async fn within<F: Future>(timeout: Duration, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut deadline: Option<Pin<Box<Sleep>>> = None;
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        let deadline = deadline.get_or_insert_with(|| Box::pin(sleep(timeout)));
+        deadline.as_mut().poll(cx).map(|()| None)
+    })
+    .await
+}
+
+async fn read_body<B>(mut body: B, length_max: usize, permit: &CallPermit) -> Result<Bytes, Unread>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+{
+    let mut message = Bytes::new();
+    let mut joined = BytesMut::new();
+    let mut counted = UNCOUNTED_BYTES;
+    while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        // A client that resets the stream or the connection is not a fault of the server.
+        let Ok(data) = frame.map_err(|_| Unread::Disconnected)?.into_data() else { continue };
+        let length = message.len() + joined.len() + data.len();
+        if length > length_max {
+            return Err(Unread::TooLong { length_max: length_max - PREFIX_LENGTH });
+        }
+        if length > counted {
+            if !permit.try_count(length - counted) {
+                return Err(Unread::Excess);
+            }
+            counted = length;
+        }
+        // Most messages arrive in one frame.
+        if message.is_empty() && joined.is_empty() {
+            message = data;
+        } else {
+            joined.extend_from_slice(&mem::take(&mut message));
+            joined.extend_from_slice(&data);
+        }
+        if body.is_end_stream() {
+            break;
+        }
+    }
+    Ok(if joined.is_empty() { message } else { joined.freeze() })
 }
 
 /// A body of these bytes.
@@ -72,6 +143,50 @@ struct Field<'a> {
     bytes: &'a [u8],
 }
 
+// === impl CountedBody ===
+
+impl<B> CountedBody<B> {
+    pub(super) fn new(inner: B, permit: Option<Arc<CallPermit>>) -> Self {
+        Self { inner, length: 0, permit }
+    }
+}
+
+impl<B> http_body::Body for CountedBody<B>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+{
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let frame = match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+            Some(Ok(frame)) => frame,
+            Some(Err(_)) => return Poll::Ready(Some(Err(disconnected()))),
+            None => return Poll::Ready(None),
+        };
+        let before = self.length.max(UNCOUNTED_BYTES);
+        self.length += frame.data_ref().map_or(0, Bytes::len);
+        let counted = self.length.saturating_sub(before);
+        if counted > 0 && !self.permit.as_ref().is_none_or(|permit| permit.try_count(counted)) {
+            return Poll::Ready(Some(Err(excess())));
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+// === impl Fields ===
+
 impl<'a> Fields<'a> {
     /// The fields of the message after the prefix.
     fn of(body: &'a [u8]) -> Self {
@@ -97,10 +212,70 @@ impl<'a> Iterator for Fields<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::{future::pending, num::NonZeroU32};
+
+    use http_body_util::StreamBody;
     use prost::Message;
 
     use super::*;
-    use crate::api::proto::v1::{AccessCheck, BatchCheckAccessRequest};
+    use crate::api::{
+        limit::{CallerLimits, Limits},
+        proto::v1::{AccessCheck, BatchCheckAccessRequest},
+    };
+
+    const LENGTH_MAX: usize = 10_000;
+
+    fn permit() -> CallPermit {
+        let one = NonZeroU32::MIN;
+        let limits = CallerLimits {
+            calls: 1,
+            calls_in_all: 1,
+            bytes: LENGTH_MAX,
+            bytes_in_all: LENGTH_MAX,
+            checks_per_second: one,
+            requests_per_second: one,
+        };
+        Limits::new(limits).usage_of(&"ann".into()).admit(None).unwrap()
+    }
+
+    /// Reads a message that arrives in these parts. `None`: the client resets the stream.
+    async fn read(parts: &[Option<usize>]) -> Result<usize, Unread> {
+        let frame = |part: &Option<usize>| match part {
+            Some(length) => Ok(Frame::data(Bytes::from(vec![0; *length]))),
+            None => Err(Status::cancelled("reset")),
+        };
+        let frames = futures::stream::iter(parts.iter().map(frame).collect::<Vec<_>>());
+        let read = read_message(StreamBody::new(frames), LENGTH_MAX, &permit()).await;
+        read.map(|message| message.len())
+    }
+
+    #[tokio::test]
+    async fn a_message_is_read_whole_or_not_at_all() {
+        let longest = LENGTH_MAX + PREFIX_LENGTH;
+        assert_eq!(read(&[Some(longest)]).await, Ok(longest));
+        assert_eq!(read(&[Some(longest - 1), Some(0), Some(1)]).await, Ok(longest));
+        let too_long = Err(Unread::TooLong { length_max: LENGTH_MAX });
+        assert_eq!(read(&[Some(longest + 1)]).await, too_long);
+        assert_eq!(read(&[Some(longest), Some(1)]).await, too_long);
+        assert_eq!(read(&[Some(5), None]).await, Err(Unread::Disconnected));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_does_not_arrive_is_late() {
+        let frames = futures::stream::once(pending::<Result<Frame<Bytes>, Status>>());
+        let read = read_message(Box::pin(StreamBody::new(frames)), LENGTH_MAX, &permit()).await;
+        assert_eq!(read, Err(Unread::Late));
+    }
+
+    #[tokio::test]
+    async fn bytes_beyond_the_quota_are_rejected() {
+        let first = permit();
+        assert!(first.try_count(LENGTH_MAX));
+        let body = Full::new(Bytes::from(vec![0; UNCOUNTED_BYTES + 1]));
+        assert_eq!(read_message(body, LENGTH_MAX, &first).await, Err(Unread::Excess));
+        let body = Full::new(Bytes::from(vec![0; UNCOUNTED_BYTES]));
+        assert!(read_message(body, LENGTH_MAX, &first).await.is_ok());
+    }
 
     fn body(checks: Vec<AccessCheck>) -> Vec<u8> {
         let message = BatchCheckAccessRequest { checks, consistency_token: "token".to_owned() };

@@ -15,7 +15,10 @@ use prost::Message;
 use prost_types::FileDescriptorSet;
 use tonic::Code;
 
-use crate::{api::proto, domain::Reason};
+use crate::{
+    api::proto,
+    domain::{Action, Reason},
+};
 
 mod readings;
 
@@ -89,6 +92,8 @@ pub struct Metrics {
 pub(super) struct Rpc {
     /// `service/method`.
     pub(super) name: String,
+    /// The action of the method. `None`: the method belongs to another API.
+    pub(super) action: Option<Action>,
     labels: MethodLabels,
     duration: Histogram,
     in_flight: Gauge,
@@ -131,6 +136,7 @@ impl Metrics {
             let labels = [("service", service.clone()), ("method", method.clone())];
             Rpc {
                 name: format!("{service}/{method}"),
+                action: action_of(service, method),
                 duration: duration.get_or_create_owned(&labels),
                 in_flight: in_flight.get_or_create_owned(&labels),
                 labels,
@@ -195,6 +201,11 @@ impl Rpc {
 /// The name of a code in the gRPC specification.
 pub fn code_name(code: Code) -> &'static str {
     CODES.get(code as usize).copied().unwrap_or("UNKNOWN")
+}
+
+fn action_of(service: &str, method: &str) -> Option<Action> {
+    let is_ours = service.starts_with("supportaccess.");
+    Action::ALL.iter().copied().find(|action| is_ours && action.name() == method)
 }
 
 /// Service and method of every known RPC.

@@ -1,8 +1,7 @@
-//! The outermost layer: counts, times and traces each RPC, and logs each error.
+//! Counts, times and traces each RPC, and logs each error.
 
 use std::{
-    fmt,
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::AssertUnwindSafe,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -10,62 +9,31 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header::CONTENT_TYPE};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tonic::Code;
-use tower::{Layer, Service};
-use tracing::{Instrument, Span, debug, error, info, instrument::Instrumented, warn};
-use uuid::Uuid;
+use tracing::{Instrument, Span, debug, error, field::display, info, warn};
 
-use crate::api::{
-    grpc::{parse_timeout, state_call_id},
-    metrics::{Metrics, code_name},
-    trace,
+use crate::{
+    api::{
+        call_id::{CALL_ID, CallId},
+        grpc::{parse_timeout, state_call_id},
+        head::GRPC_TIMEOUT,
+        metrics::{Metrics, code_name},
+        trace,
+    },
+    domain::Action,
 };
 
-/// The header with the id of a call, in requests and responses.
-pub const CALL_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Maximum length of a call id from a caller.
-const CALL_ID_LENGTH_MAX: usize = 128;
 /// Maximum length of an unknown path in the log, in characters.
 const PATH_LENGTH_MAX: usize = 200;
 
 pub(super) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-pub(super) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 /// Maximum of the assumed time that a call takes from the client to this server.
 const TRANSIT_MAX: Duration = Duration::from_millis(50);
 const TARGET: &str = "support_access::rpc";
-
-/// The id of a call in logs: the caller's `x-request-id`, or a new one. An extension of every
-/// request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CallId(HeaderValue);
-
-/// Creates [`Observe`] services.
-#[derive(Debug, Clone)]
-pub struct ObserveLayer {
-    metrics: Arc<Metrics>,
-}
-
-/// Observes each RPC. A call that is dropped before its end counts as `CANCELLED`, or as
-/// `DEADLINE_EXCEEDED` if the deadline has passed. The response to a call that panics is
-/// `INTERNAL`.
-#[derive(Debug, Clone)]
-pub struct Observe<S> {
-    inner: S,
-    metrics: Arc<Metrics>,
-}
-
-pin_project! {
-    /// The future of a response.
-    #[derive(Debug)]
-    pub struct ObserveFuture<F> {
-        #[pin]
-        inner: Instrumented<F>,
-        observer: Option<RpcObserver>,
-    }
-}
 
 pin_project! {
     /// A response body, observed for the trailers.
@@ -77,12 +45,14 @@ pin_project! {
     }
 }
 
-/// One RPC in progress. The RPC ends when the observer is dropped.
+/// One RPC in progress. The RPC ends when the observer is dropped. An RPC that is dropped before its
+/// response is complete counts as `CANCELLED`, or as `DEADLINE_EXCEEDED` if the deadline has passed.
 #[derive(Debug)]
-struct RpcObserver {
+pub struct RpcObserver {
     metrics: Arc<Metrics>,
     method: usize,
-    id: CallId,
+    /// `None`: a check whose caller sent no id.
+    id: Option<CallId>,
     started: Instant,
     timeout: Option<Duration>,
     /// Set only for unknown methods.
@@ -91,103 +61,6 @@ struct RpcObserver {
     code: Option<Code>,
     /// Contains the audit lines; exported as a trace.
     span: Span,
-}
-
-// === impl CallId ===
-
-impl CallId {
-    fn from_request<B>(request: &Request<B>) -> Self {
-        let is_valid = |id: &&HeaderValue| {
-            (1..=CALL_ID_LENGTH_MAX).contains(&id.len())
-                && id.as_bytes().iter().all(u8::is_ascii_graphic)
-        };
-        let received = request.headers().get(CALL_ID).filter(is_valid);
-        // A clone would keep all headers of the request in memory.
-        let copy = received.and_then(|id| HeaderValue::from_bytes(id.as_bytes()).ok());
-        Self(copy.unwrap_or_else(|| {
-            let id = Uuid::now_v7().to_string();
-            HeaderValue::try_from(id).unwrap_or_else(|_| HeaderValue::from_static("unnamed"))
-        }))
-    }
-}
-
-impl fmt::Display for CallId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.to_str().unwrap_or_default())
-    }
-}
-
-// === impl ObserveLayer ===
-
-impl ObserveLayer {
-    /// Counts calls in `metrics`.
-    pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics }
-    }
-}
-
-impl<S> Layer<S> for ObserveLayer {
-    type Service = Observe<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        Observe { inner, metrics: Arc::clone(&self.metrics) }
-    }
-}
-
-// === impl Observe ===
-
-impl<S, Q, R> Service<Request<Q>> for Observe<S>
-where
-    S: Service<Request<Q>, Response = Response<R>>,
-    R: Default,
-{
-    type Response = Response<ObservedBody<R>>;
-    type Error = S::Error;
-    type Future = ObserveFuture<S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut request: Request<Q>) -> Self::Future {
-        let observer = RpcObserver::start(Arc::clone(&self.metrics), &request);
-        request.extensions_mut().insert(observer.id.clone());
-        let span = observer.span.clone();
-        let response = span.in_scope(|| self.inner.call(request));
-        ObserveFuture { inner: response.instrument(span), observer: Some(observer) }
-    }
-}
-
-// === impl ObserveFuture ===
-
-impl<F, R, E> Future for ObserveFuture<F>
-where
-    F: Future<Output = Result<Response<R>, E>>,
-    R: Default,
-{
-    type Output = Result<Response<ObservedBody<R>>, E>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let inner = this.inner;
-        let response = match catch_unwind(AssertUnwindSafe(|| inner.poll(cx))) {
-            Ok(polled) => ready!(polled)?,
-            Err(_) => internal_error(),
-        };
-        let mut observer = this.observer.take();
-        let (mut parts, inner) = response.into_parts();
-        if let Some(open) = &mut observer {
-            state_call_id(&mut parts.headers, &open.id.to_string());
-            parts.headers.insert(CALL_ID, open.id.0.clone());
-            if let Some(code) = code_in(&parts.headers) {
-                // A response with a status in the headers has no trailers, and the body may never
-                // be polled.
-                open.code = Some(code);
-                observer = None;
-            }
-        }
-        Poll::Ready(Ok(Response::from_parts(parts, ObservedBody { inner, observer })))
-    }
 }
 
 // === impl ObservedBody ===
@@ -230,24 +103,77 @@ impl<B: Body> Body for ObservedBody<B> {
 // === impl RpcObserver ===
 
 impl RpcObserver {
-    fn start<B>(metrics: Arc<Metrics>, request: &Request<B>) -> Self {
-        let path = request.uri().path();
+    /// Starts to observe a call.
+    pub fn start<B>(metrics: &Arc<Metrics>, request: &Request<B>) -> Self {
+        let (path, headers) = (request.uri().path(), request.headers());
         let method = metrics.rpc_started(path);
-        let id = CallId::from_request(request);
-        let span = trace::start(&metrics.rpc(method).name, &id, request.headers());
+        let rpc = metrics.rpc(method);
+        let received = CallId::received(headers);
+        // A check changes nothing, so most checks are never looked up by an id.
+        let is_check = matches!(rpc.action, Some(Action::CheckAccess | Action::BatchCheckAccess));
+        let (id, span) = if is_check && !trace::is_collected() {
+            (received, Span::none())
+        } else {
+            let id = received.unwrap_or_else(CallId::generate);
+            let span = trace::start(&rpc.name, &id, headers);
+            (Some(id), span)
+        };
+        let timeout = headers.get(GRPC_TIMEOUT);
         Self {
-            metrics,
+            metrics: Arc::clone(metrics),
             method,
             id,
             started: Instant::now(),
-            timeout: request
-                .headers()
-                .get(GRPC_TIMEOUT)
-                .and_then(|value| parse_timeout(value.to_str().ok()?)),
+            timeout: timeout.and_then(|value| parse_timeout(value.to_str().ok()?)),
             path: (method == 0).then(|| path.chars().take(PATH_LENGTH_MAX).collect()),
             code: None,
             span,
         }
+    }
+
+    /// The action of the call. `None`: the method belongs to another API, or does not exist.
+    pub(super) fn action(&self) -> Option<Action> {
+        self.metrics.rpc(self.method).action
+    }
+
+    /// The id for log lines. `None`: the span adds it, or there is none.
+    pub(super) fn id_without_span(&self) -> Option<CallId> {
+        self.id.clone().filter(|_| self.span.is_disabled())
+    }
+
+    /// When the call arrived.
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// The response of `call`, observed until its trailers. The response to a call that panics is
+    /// `INTERNAL`.
+    pub async fn observe<B: Default>(
+        mut self,
+        call: impl Future<Output = Response<B>>,
+    ) -> Response<ObservedBody<B>> {
+        let call = AssertUnwindSafe(call).catch_unwind().instrument(self.span.clone());
+        let response = call.await.unwrap_or_else(|_| internal_error());
+        let (mut parts, inner) = response.into_parts();
+        let code = code_in(&parts.headers);
+        if code == Some(Code::Internal) {
+            // The operator finds the details in the log.
+            let id = self.id.get_or_insert_with(CallId::generate);
+            state_call_id(&mut parts.headers, &id.to_string());
+        }
+        if let Some(id) = &self.id {
+            parts.headers.insert(CALL_ID, id.as_header());
+        }
+        // A response with a status in the headers has no trailers, and the body may never be
+        // polled.
+        let observer = if code.is_some() {
+            self.code = code;
+            drop(self);
+            None
+        } else {
+            Some(self)
+        };
+        Response::from_parts(parts, ObservedBody { inner, observer })
     }
 
     /// The code of a call that was dropped before the end.
@@ -270,7 +196,7 @@ impl Drop for RpcObserver {
 
         let method = self.metrics.rpc(self.method).name.as_str();
         let path = self.path.as_deref();
-        let call_id = &self.id;
+        let call_id = self.id.as_ref().map(display);
         let trace_id = trace::trace_id(&self.span);
         trace::end(&self.span, code);
         let duration_ms = took.as_secs_f64() * 1_000.0;
@@ -279,7 +205,7 @@ impl Drop for RpcObserver {
             ($level:ident) => {
                 $level!(
                     target: TARGET, method, path, code = code_name(code), duration_ms,
-                    %call_id, trace_id, "RPC ended"
+                    call_id, trace_id, "RPC ended"
                 )
             };
         }

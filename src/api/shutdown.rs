@@ -1,44 +1,19 @@
-//! A layer that ends long-lived streams when the server shuts down.
+//! Ends long-lived streams when the server shuts down.
 
 use std::{
     pin::Pin,
     task::{Context, Poll},
 };
 
-use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tower::{Layer, Service};
 
 use crate::api::grpc::shutdown_trailers;
 
-/// Creates [`ShutdownService`]s.
-#[derive(Debug, Clone)]
-pub struct ShutdownLayer {
-    stop: CancellationToken,
-}
-
-/// Once `stop` is cancelled, a stream without a pending message ends with `UNAVAILABLE`, so that
-/// its caller connects to another server. A response that is being written is completed.
-#[derive(Debug, Clone)]
-pub struct ShutdownService<S> {
-    inner: S,
-    stop: CancellationToken,
-}
-
 pin_project! {
-    /// The future of a response.
-    #[derive(Debug)]
-    pub struct ShutdownFuture<F> {
-        #[pin]
-        inner: F,
-        stop: CancellationToken,
-    }
-}
-
-pin_project! {
-    /// A response body that ends at shutdown.
+    /// Once `stop` is cancelled, a stream without a pending message ends with `UNAVAILABLE`, so
+    /// that its caller connects to another server. A response that is being written is completed.
     #[derive(Debug)]
     pub struct ShutdownBody<B> {
         #[pin]
@@ -50,70 +25,12 @@ pin_project! {
     }
 }
 
-// === impl ShutdownLayer ===
-
-impl ShutdownLayer {
-    /// Ends streams once `stop` is cancelled.
-    pub fn new(stop: CancellationToken) -> Self {
-        Self { stop }
-    }
-}
-
-impl<S> Layer<S> for ShutdownLayer {
-    type Service = ShutdownService<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        ShutdownService { inner, stop: self.stop.clone() }
-    }
-}
-
-// === impl ShutdownService ===
-
-impl<S, Q, R> Service<Request<Q>> for ShutdownService<S>
-where
-    S: Service<Request<Q>, Response = Response<R>>,
-{
-    type Response = Response<ShutdownBody<R>>;
-    type Error = S::Error;
-    type Future = ShutdownFuture<S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<Q>) -> Self::Future {
-        ShutdownFuture { inner: self.inner.call(request), stop: self.stop.clone() }
-    }
-}
-
-// === impl ShutdownFuture ===
-
-impl<F, R, E> Future for ShutdownFuture<F>
-where
-    F: Future<Output = Result<Response<R>, E>>,
-{
-    type Output = Result<Response<ShutdownBody<R>>, E>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let stop = &*this.stop;
-        this.inner.poll(cx).map_ok(|response| {
-            response.map(|inner| ShutdownBody {
-                inner,
-                stop: stop.clone(),
-                stopped: None,
-                has_ended: false,
-            })
-        })
-    }
-}
-
 // === impl ShutdownBody ===
 
-impl<B: Default> Default for ShutdownBody<B> {
-    fn default() -> Self {
-        let stop = CancellationToken::new();
-        Self { inner: B::default(), stop, stopped: None, has_ended: false }
+impl<B> ShutdownBody<B> {
+    /// Ends `inner` once `stop` is cancelled.
+    pub(super) fn new(inner: B, stop: CancellationToken) -> Self {
+        Self { inner, stop, stopped: None, has_ended: false }
     }
 }
 

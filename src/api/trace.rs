@@ -61,6 +61,11 @@ pub fn enable() {
     IS_COLLECTED.store(true, Ordering::Relaxed);
 }
 
+/// Whether traces are collected.
+pub(super) fn is_collected() -> bool {
+    IS_COLLECTED.load(Ordering::Relaxed)
+}
+
 /// Starts the span of a call to `method`, such as `grpc.health.v1.Health/Check`.
 pub(super) fn start(method: &str, call_id: &dyn Display, headers: &HeaderMap) -> Span {
     if !IS_COLLECTED.load(Ordering::Relaxed) {

@@ -1,20 +1,29 @@
 //! Sources of connections: TCP listeners and Unix sockets.
 
-use std::{future::Future, io, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    io,
+    net::{IpAddr, TcpStream as IdleTcpStream},
+    os::unix::net::UnixStream as IdleUnixStream,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, Join, join},
     net::{
-        TcpListener, TcpStream,
+        TcpListener, TcpStream, UnixStream,
         unix::{OwnedReadHalf, OwnedWriteHalf},
     },
     time::sleep,
 };
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::{
-    auth::Authenticator,
-    server::{authority::LocalAuthority, listeners::UnixSocket},
+    auth::{Authenticator, ConnectionInfo, Peer},
+    server::{authority::LocalAuthority, listeners::UnixSocket, tls::Tls},
 };
 
 /// Pause after an error of `accept`, such as too many open files.
@@ -22,10 +31,27 @@ const ERROR_PAUSE: Duration = Duration::from_millis(500);
 
 /// A source of connections.
 pub(super) trait Accept: Send + Sync + 'static {
-    type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    type Socket: Socket;
 
     /// The next connection and its origin.
-    fn accept(&self) -> impl Future<Output = io::Result<(Self::Io, Origin)>> + Send;
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Socket, Origin)>> + Send;
+}
+
+/// An accepted connection that no runtime polls yet.
+pub(super) trait Socket: Send + 'static {
+    type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// Completes the handshake, if there is one. The current runtime polls the connection.
+    fn open(self) -> impl Future<Output = io::Result<Opened<Self::Io>>> + Send;
+}
+
+/// A connection after the handshake.
+pub(super) struct Opened<IO> {
+    pub(super) io: IO,
+    pub(super) info: ConnectionInfo,
+    /// Cancelled when an authority is removed that may have issued the client's certificate.
+    /// `None`: the client presented no certificate.
+    pub(super) revoked: Option<CancellationToken>,
 }
 
 /// The origin of a connection.
@@ -38,7 +64,7 @@ pub(super) enum Origin {
 }
 
 /// Accepts the next connection. Logs errors of the listener and retries.
-pub(super) async fn accept_next<A: Accept>(acceptor: &A) -> (A::Io, Origin) {
+pub(super) async fn accept_next<A: Accept>(acceptor: &A) -> (A::Socket, Origin) {
     loop {
         match acceptor.accept().await {
             Ok(accepted) => return accepted,
@@ -65,14 +91,54 @@ fn is_error_of_connection(error: &io::Error) -> bool {
 // === impl Accept ===
 
 impl Accept for TcpListener {
-    type Io = TcpStream;
+    type Socket = IdleTcpStream;
 
-    async fn accept(&self) -> io::Result<(TcpStream, Origin)> {
+    async fn accept(&self) -> io::Result<(IdleTcpStream, Origin)> {
         let (stream, address) = TcpListener::accept(self).await?;
         // A response is a few small writes, which must not wait for acknowledgements (Nagle's
         // algorithm).
         stream.set_nodelay(true)?;
-        Ok((stream, Origin::Address(address.ip().to_canonical())))
+        Ok((stream.into_std()?, Origin::Address(address.ip().to_canonical())))
+    }
+}
+
+impl Socket for IdleTcpStream {
+    type Io = TcpStream;
+
+    async fn open(self) -> io::Result<Opened<TcpStream>> {
+        let io = TcpStream::from_std(self)?;
+        let address = io.peer_addr()?.ip().to_canonical();
+        Ok(Opened { io, info: ConnectionInfo::new(Peer::Unknown, Some(address)), revoked: None })
+    }
+}
+
+/// A TCP socket with TLS.
+pub(super) struct TlsListener {
+    pub(super) tcp: TcpListener,
+    pub(super) tls: Arc<Tls>,
+}
+
+/// A connection before the handshake.
+pub(super) struct TlsSocket {
+    tcp: IdleTcpStream,
+    tls: Arc<Tls>,
+}
+
+impl Accept for TlsListener {
+    type Socket = TlsSocket;
+
+    async fn accept(&self) -> io::Result<(TlsSocket, Origin)> {
+        let (tcp, origin) = Accept::accept(&self.tcp).await?;
+        Ok((TlsSocket { tcp, tls: Arc::clone(&self.tls) }, origin))
+    }
+}
+
+impl Socket for TlsSocket {
+    type Io = TlsStream<TcpStream>;
+
+    async fn open(self) -> io::Result<Opened<Self::Io>> {
+        let (io, info, revoked) = self.tls.accept(TcpStream::from_std(self.tcp)?).await?;
+        Ok(Opened { io, info, revoked })
     }
 }
 
@@ -83,16 +149,27 @@ pub(super) struct LocalListener {
 }
 
 impl Accept for LocalListener {
-    type Io = Join<LocalAuthority<OwnedReadHalf>, OwnedWriteHalf>;
+    type Socket = IdleUnixStream;
 
-    async fn accept(&self) -> io::Result<(Self::Io, Origin)> {
+    async fn accept(&self) -> io::Result<(IdleUnixStream, Origin)> {
         let (stream, _) = self.socket.listener.accept().await?;
         let uid = stream.peer_cred()?.uid();
         if !self.authenticator.allows_user(uid) {
             warn!(target: "support_access::audit", uid, "a user of this host was rejected");
             return Err(io::ErrorKind::PermissionDenied.into());
         }
+        Ok((stream.into_std()?, Origin::User(uid)))
+    }
+}
+
+impl Socket for IdleUnixStream {
+    type Io = Join<LocalAuthority<OwnedReadHalf>, OwnedWriteHalf>;
+
+    async fn open(self) -> io::Result<Opened<Self::Io>> {
+        let stream = UnixStream::from_std(self)?;
+        let uid = stream.peer_cred()?.uid();
         let (reader, writer) = stream.into_split();
-        Ok((join(LocalAuthority::new(reader), writer), Origin::User(uid)))
+        let io = join(LocalAuthority::new(reader), writer);
+        Ok(Opened { io, info: ConnectionInfo::new(Peer::User(uid), None), revoked: None })
     }
 }

@@ -19,11 +19,13 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::transport::server::Connected;
 
 use crate::{
     auth::ConnectionInfo,
-    server::{accept::Origin, strangers::Stranger},
+    server::{
+        accept::{Opened, Origin},
+        strangers::Stranger,
+    },
     service::keyed_semaphore::KeyedPermit,
 };
 
@@ -111,11 +113,11 @@ impl Drop for ConnectionPermit {
 
 impl<IO> Connection<IO> {
     pub(super) fn new(
-        io: IO,
-        info: ConnectionInfo,
+        opened: Opened<IO>,
         admission: Admission,
         unauthenticated_timeout: Option<Duration>,
     ) -> Self {
+        let Opened { io, info, revoked } = opened;
         let Admission { permit, stranger, abort } = admission;
         let deadline = Box::pin(sleep(PREFACE_TIMEOUT));
         Self {
@@ -124,7 +126,7 @@ impl<IO> Connection<IO> {
             unauthenticated: unauthenticated_timeout.map(|timeout| Box::pin(sleep(timeout))),
             stranger: Some(stranger),
             abort: Box::pin(abort.cancelled_owned()),
-            revoked: None,
+            revoked: revoked.map(|token| Box::pin(token.cancelled_owned())),
             preface: Some(Preface { bytes_left: PREFACE_LENGTH, deadline }),
             unsent: Box::pin(sleep(UNSENT_TIMEOUT)),
             blocked: None,
@@ -132,16 +134,9 @@ impl<IO> Connection<IO> {
         }
     }
 
-    /// Closes the connection when `revoked` is cancelled.
-    pub(super) fn until_revoked(self, revoked: Option<CancellationToken>) -> Self {
-        let revoked = revoked.map(|token| Box::pin(token.cancelled_owned()));
-        Self { revoked, ..self }
-    }
-
-    /// Returns the connection as the layers see it.
-    #[cfg(test)]
-    pub(super) fn info(&self) -> &ConnectionInfo {
-        &self.info
+    /// The connection as the calls see it.
+    pub(super) fn info(&self) -> Arc<ConnectionInfo> {
+        Arc::clone(&self.info)
     }
 
     /// Fails once the connection is aborted or revoked, or has unsent bytes that are too old.
@@ -255,13 +250,5 @@ impl<IO: AsyncWrite> AsyncWrite for Connection<IO> {
 
     fn is_write_vectored(&self) -> bool {
         self.io.is_write_vectored()
-    }
-}
-
-impl<IO> Connected for Connection<IO> {
-    type ConnectInfo = Arc<ConnectionInfo>;
-
-    fn connect_info(&self) -> Arc<ConnectionInfo> {
-        Arc::clone(&self.info)
     }
 }

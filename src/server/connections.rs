@@ -2,7 +2,6 @@
 //! authenticated.
 
 use std::{
-    io,
     net::IpAddr,
     sync::{
         Arc,
@@ -11,25 +10,14 @@ use std::{
     time::Duration,
 };
 
-use futures::{
-    Stream, StreamExt,
-    stream::{self, FuturesUnordered},
-};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-};
-use tokio_rustls::server::TlsStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    auth::{ConnectionInfo, Peer},
     server::{
-        accept::{Accept, Origin, accept_next},
+        accept::{Accept, Opened, Origin, Socket, accept_next},
         connection::{Admission, Connection, ConnectionPermit},
         strangers::Strangers,
-        tasks::Tasks,
-        tls::{Tls, TlsConnection},
     },
     service::keyed_semaphore::KeyedSemaphore,
 };
@@ -98,67 +86,14 @@ impl ConnectionLimiter {
         self.abort.cancel();
     }
 
-    /// The connections of `acceptor`. Above the limit, further connections wait in the backlog of
-    /// the listener.
-    pub(super) fn connections<A: Accept>(
-        self,
-        acceptor: A,
-    ) -> impl Stream<Item = io::Result<Connection<A::Io>>> + Send {
-        stream::unfold((self, acceptor), async |(limiter, acceptor)| {
-            let (io, origin, admission) = limiter.next(&acceptor).await?;
-            let info = match origin {
-                Origin::Address(address) => ConnectionInfo::new(Peer::Unknown, Some(address)),
-                Origin::User(uid) => ConnectionInfo::new(Peer::User(uid), None),
-            };
-            Some((Ok(limiter.connection(io, info, admission)), (limiter, acceptor)))
-        })
-    }
-
-    /// The connections of `listener` after the TLS handshake. Handshakes run as `tasks`, so that a
-    /// slow one delays no other.
-    pub(super) fn tls_connections(
-        self,
-        listener: TcpListener,
-        tls: Arc<Tls>,
-        tasks: Tasks,
-    ) -> impl Stream<Item = io::Result<Connection<TlsStream<TcpStream>>>> + Send {
-        let handshakes = FuturesUnordered::new();
-        stream::unfold((self, listener, handshakes), move |state| {
-            let (tls, tasks) = (Arc::clone(&tls), tasks.clone());
-            async move {
-                let (limiter, listener, mut handshakes) = state;
-                loop {
-                    tokio::select! {
-                        Some(done) = handshakes.next() => {
-                            if let Some((tls, admission)) = done {
-                                let TlsConnection { stream, info, revoked } = tls;
-                                let connection = limiter.connection(stream, info, admission);
-                                let connection = connection.until_revoked(revoked);
-                                return Some((Ok(connection), (limiter, listener, handshakes)));
-                            }
-                        }
-                        accepted = limiter.next(&listener) => {
-                            let (io, _, admission) = accepted?;
-                            let tls = Arc::clone(&tls);
-                            handshakes.push(tasks.spawn_detached("TLS handshake", async move {
-                                let handshake = tls.accept(io);
-                                let done = admission.abort.run_until_cancelled(handshake).await?;
-                                done.ok().map(|connection| (connection, admission))
-                            }));
-                        }
-                    }
-                }
-            }
-        })
-    }
-
-    /// The next connection. Closes connections of origins that have reached their limit.
-    async fn next<A: Accept>(&self, acceptor: &A) -> Option<(A::Io, Origin, Admission)> {
+    /// The next connection. Closes connections of origins that have reached their limit. Above the
+    /// limit of all connections, further connections wait in the backlog of the listener.
+    pub(super) async fn next<A: Accept>(&self, acceptor: &A) -> Option<(A::Socket, Admission)> {
         loop {
             let permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;
-            let (io, origin) = accept_next(acceptor).await;
+            let (socket, origin) = accept_next(acceptor).await;
             if let Some(admission) = self.admit(permit, origin) {
-                return Some((io, origin, admission));
+                return Some((socket, admission));
             }
         }
     }
@@ -177,8 +112,18 @@ impl ConnectionLimiter {
         Some(Admission { permit, stranger, abort })
     }
 
-    fn connection<IO>(&self, io: IO, info: ConnectionInfo, admission: Admission) -> Connection<IO> {
-        Connection::new(io, info, admission, self.unauthenticated_timeout)
+    /// Opens an accepted connection. `None`: the handshake has failed, or the server is aborted.
+    pub(super) async fn open<S: Socket>(
+        &self,
+        socket: S,
+        admission: Admission,
+    ) -> Option<Connection<S::Io>> {
+        let opened = admission.abort.run_until_cancelled(socket.open()).await?.ok()?;
+        Some(self.connection(opened, admission))
+    }
+
+    fn connection<IO>(&self, opened: Opened<IO>, admission: Admission) -> Connection<IO> {
+        Connection::new(opened, admission, self.unauthenticated_timeout)
     }
 }
 
@@ -193,13 +138,18 @@ fn network_of(address: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
         time::{Instant, sleep, timeout},
     };
 
     use super::*;
-    use crate::server::connection::{PREFACE_LENGTH, READ_TIMEOUT, UNSENT_TIMEOUT};
+    use crate::{
+        auth::{ConnectionInfo, Peer},
+        server::connection::{PREFACE_LENGTH, READ_TIMEOUT, UNSENT_TIMEOUT},
+    };
 
     /// A connection with a buffer of 1,000 bytes, and its client.
     fn connect(limiter: &ConnectionLimiter) -> (Connection<DuplexStream>, DuplexStream) {
@@ -207,7 +157,8 @@ mod tests {
         let admission = limiter.admit(permit, Origin::User(1)).unwrap();
         let (server, client) = duplex(1_000);
         let info = ConnectionInfo::new(Peer::Unknown, None);
-        (limiter.connection(server, info, admission), client)
+        let opened = Opened { io: server, info, revoked: None };
+        (limiter.connection(opened, admission), client)
     }
 
     #[tokio::test(start_paused = true)]

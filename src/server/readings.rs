@@ -5,10 +5,8 @@ use std::{
     io::Read,
     path::Path,
     sync::Arc,
-    time::Duration,
 };
 
-use tokio::runtime::Handle;
 use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
 
 use crate::{
@@ -22,8 +20,10 @@ use crate::{
     server::{
         connections::ConnectionLimiter,
         identity::Identity,
+        running::Running,
         telemetry::{LinesNotWritten, lines_not_written},
         tls::Tls,
+        workers::Workers,
     },
     service::Service,
 };
@@ -38,23 +38,19 @@ pub(super) struct ReadingsSource {
     tls: Option<Arc<Tls>>,
     credentials: ClientCredentials,
     service: Option<Arc<Service>>,
-    runtime: Handle,
+    workers: Arc<Workers>,
 }
 
 impl ReadingsSource {
     /// The components of every process.
-    pub(super) fn new(
-        node: &Arc<CheckNode>,
-        connections: &ConnectionLimiter,
-        identity: &Identity,
-    ) -> Self {
+    pub(super) fn new(node: &Arc<CheckNode>, running: &Running, identity: &Identity) -> Self {
         Self {
             node: Arc::clone(node),
-            connections: connections.clone(),
+            connections: running.connections.clone(),
             tls: identity.tls.clone(),
             credentials: ClientCredentials::default(),
             service: None,
-            runtime: Handle::current(),
+            workers: Arc::clone(&running.workers),
         }
     }
 
@@ -70,16 +66,13 @@ impl ReadingsSource {
 
     /// Reads the current state.
     pub(super) fn read(&self) -> Readings {
-        let runtime = self.runtime.metrics();
-        let workers = runtime.num_workers();
         let LinesNotWritten { dropped, left_out } = lines_not_written();
-        let busy = (0..workers).map(|worker| runtime.worker_total_busy_duration(worker));
         Readings {
             node: self.node.gauges(),
             connections: self.connections.connections_open() as u64,
             connections_limit: self.connections.connections_max() as u64,
-            workers: workers as u64,
-            worker_busy: busy.sum::<Duration>(),
+            workers: self.workers.count() as u64,
+            worker_busy: self.workers.busy(),
             certificates: self.certificates(),
             handshakes_failed: self.tls.as_ref().map_or(0, |tls| tls.handshakes_failed()),
             log_lines_dropped: vec![("BACKLOG", dropped), ("RATE_LIMIT", left_out)],

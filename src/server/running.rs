@@ -14,6 +14,7 @@ use crate::{
     api::health::{Health, Phase},
     server::{
         config::ListenAddress, connections::ConnectionLimiter, error::ServeError, tasks::Tasks,
+        workers::Workers,
     },
     store::Store,
 };
@@ -29,6 +30,8 @@ pub struct Running {
     /// The address of metrics and health, with the real port.
     pub metrics: SocketAddr,
     pub(super) shutdown: ShutdownHandle,
+    /// The threads of the gRPC connections.
+    pub(super) workers: Arc<Workers>,
     /// The gRPC listeners with their connections and calls. They end first.
     pub(super) listeners: Tasks,
     /// Calls that continue after their callers have disconnected.

@@ -13,6 +13,7 @@ use std::{
 use futures::{FutureExt, future::BoxFuture};
 use parking_lot::Mutex;
 use tokio::{
+    runtime::Handle,
     sync::watch,
     task::{AbortHandle, JoinHandle},
     time::{Instant, timeout, timeout_at},
@@ -26,11 +27,13 @@ use crate::api::detached::Spawn;
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A group of tasks that are stopped together. Clones refer to the same group.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Tasks(Arc<Group>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Group {
+    /// The runtime of the tasks, even if a task of another runtime spawns them.
+    runtime: Handle,
     tracker: TaskTracker,
     /// Cancelled to request a stop of every task.
     stop: CancellationToken,
@@ -58,9 +61,16 @@ pub struct TaskFailure {
 // === impl Tasks ===
 
 impl Tasks {
-    /// An empty group.
+    /// An empty group, whose tasks run on the current runtime.
+    #[expect(clippy::new_without_default, reason = "needs a runtime")]
     pub fn new() -> Self {
-        Self::default()
+        Self(Arc::new(Group {
+            runtime: Handle::current(),
+            tracker: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            running: Mutex::default(),
+            failure: watch::Sender::new(None),
+        }))
     }
 
     /// Cancelled by [`Tasks::stop`].
@@ -89,7 +99,7 @@ impl Tasks {
                 group.ended(name, outcome.err());
             }
         };
-        drop(self.launch(name, watched));
+        drop(self.launch(name, &self.0.runtime, watched));
     }
 
     /// Runs `future` to completion, even if the returned future is dropped. A panic propagates to
@@ -99,8 +109,8 @@ impl Tasks {
         name: impl Into<Arc<str>>,
         future: impl Future<Output = T> + Send + 'static,
     ) -> BoxFuture<'static, T> {
-        let handle =
-            self.launch(name.into(), AssertUnwindSafe(future).catch_unwind().in_current_span());
+        let future = AssertUnwindSafe(future).catch_unwind().in_current_span();
+        let handle = self.launch(name.into(), &self.0.runtime, future);
         Box::pin(async move {
             match handle.await {
                 Ok(Ok(output)) => output,
@@ -109,6 +119,16 @@ impl Tasks {
                 Err(_) => pending().await,
             }
         })
+    }
+
+    /// Spawns a task on another runtime. The task may end at any time.
+    pub fn spawn_on(
+        &self,
+        runtime: &Handle,
+        name: impl Into<Arc<str>>,
+        future: impl Future<Output = ()> + Send + 'static,
+    ) {
+        drop(self.launch(name.into(), runtime, AssertUnwindSafe(future).catch_unwind()));
     }
 
     /// Waits for the first failure.
@@ -152,6 +172,7 @@ impl Tasks {
     fn launch<T: Send + 'static>(
         &self,
         name: Arc<str>,
+        runtime: &Handle,
         future: impl Future<Output = T> + Send + 'static,
     ) -> JoinHandle<T> {
         // Locked until the task is inserted, so that the task cannot remove itself earlier.
@@ -159,11 +180,12 @@ impl Tasks {
         let id = running.next_id;
         running.next_id += 1;
         let group = Arc::clone(&self.0);
-        let handle = self.0.tracker.spawn(async move {
+        let removing = async move {
             let output = future.await;
             group.running.lock().tasks.remove(&id);
             output
-        });
+        };
+        let handle = self.0.tracker.spawn_on(removing, runtime);
         running.tasks.insert(id, (name, handle.abort_handle()));
         handle
     }

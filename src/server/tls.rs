@@ -59,16 +59,12 @@ struct Current {
     revoked: CancellationToken,
 }
 
+/// A connection, the client, and a token that is cancelled when an authority is removed that may
+/// have issued the client's certificate.
+type TlsConnection = (TlsStream<TcpStream>, ConnectionInfo, Option<CancellationToken>);
+
 /// The content of the files at the last reload.
 pub(super) struct Loaded(Contents);
-
-/// A connection after the handshake.
-pub(super) struct TlsConnection {
-    pub(super) stream: TlsStream<TcpStream>,
-    pub(super) info: ConnectionInfo,
-    /// Cancelled when an authority is removed that may have issued the client's certificate.
-    pub(super) revoked: Option<CancellationToken>,
-}
 
 impl Tls {
     /// Reads the files. Pass the result to [`Tls::watch`].
@@ -124,7 +120,7 @@ impl Tls {
         let revoked = matches!(peer, Peer::Certificate(_)).then(|| revoked.child_token());
         let address = stream.get_ref().0.peer_addr().ok();
         let address = address.map(|address| address.ip().to_canonical());
-        Ok(TlsConnection { stream, info: ConnectionInfo::new(peer, address), revoked })
+        Ok((stream, ConnectionInfo::new(peer, address), revoked))
     }
 
     /// Earliest expiry of the certificates in each file, by the setting that names the file.

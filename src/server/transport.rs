@@ -1,8 +1,9 @@
 //! Serving: gRPC with its layers, and the HTTP endpoint for metrics and health.
 
-use std::{io, num::NonZeroU32, pin::pin, sync::Arc, time::Duration};
+use std::{num::NonZeroU32, pin::pin, sync::Arc, time::Duration};
 
-use futures::{Stream, StreamExt};
+use http::Request;
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
@@ -12,49 +13,43 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
 };
-use tokio_util::sync::CancellationToken;
-use tonic::{service::Routes, transport::Server};
-use tower::util::MapResponseLayer;
+use tonic::service::Routes;
 use tracing::{debug, error};
 
 use crate::{
     api::{
-        authenticate::AuthenticateLayer,
+        calls::{Calls, ConnectionCalls},
         detached::Detached,
         grpc::{
             MESSAGE_LENGTH_MAX,
             access::Access,
             admin::{Admin, AdminAtSidecar},
-            explain_refusal,
             nodes::Nodes,
             replication::{REQUEST_LENGTH_MAX, ReplicationService},
             server_info::Info,
         },
         health::Health,
-        limit::{CallerLimits, LimitLayer},
+        limit::{CallerLimits, Limits},
         metrics::Metrics,
-        observe::ObserveLayer,
         proto::{
             self,
             replication::v1::replication_server::ReplicationServer,
             v1::{
                 check_nodes_server::CheckNodesServer, server_info_server::ServerInfoServer,
                 support_access_admin_server::SupportAccessAdminServer,
-                support_access_server::SupportAccessServer,
             },
         },
-        shutdown::ShutdownLayer,
-        trim::TrimLayer,
     },
     node::CheckNode,
     server::{
-        accept::LocalListener,
+        accept::{Accept, LocalListener, TlsListener},
         connection::Connection,
         connections::ConnectionLimiter,
         identity::Identity,
         listeners::Listener,
         memory::{Budget, WINDOW_MIN},
         tasks::Tasks,
+        workers::Workers,
     },
     service::{Service, check::Checks},
 };
@@ -84,36 +79,34 @@ pub(super) struct Services {
     pub(super) identity: Identity,
 }
 
-/// The gRPC server. Clones share limits, and serve one listener each.
-#[derive(Debug, Clone)]
+/// The gRPC server. Its listeners share the limits.
+#[derive(Debug)]
 pub(super) struct GrpcServer {
-    routes: Routes,
-    observe: ObserveLayer,
-    limit: LimitLayer,
-    calls_per_connection: u32,
-    window: u32,
-    keepalive_interval: Duration,
-    keepalive_timeout: Duration,
+    http2: http2::Builder<TokioExecutor>,
+    calls: Arc<Calls<Tasks>>,
     identity: Identity,
     connections: ConnectionLimiter,
-    /// Runs TLS handshakes.
-    calls: Tasks,
+    workers: Arc<Workers>,
+    /// The connections.
+    tasks: Tasks,
 }
 
 // === impl GrpcServer ===
 
 impl GrpcServer {
-    /// A server of all services. Changes and TLS handshakes run as `calls`.
+    /// A server of all services, whose connections are `tasks` of the workers. Changes run as
+    /// `calls`.
     pub(super) fn new(
         services: &Services,
         health: &Health,
         calls: &Tasks,
+        tasks: &Tasks,
         connections: ConnectionLimiter,
+        workers: Arc<Workers>,
     ) -> Self {
         let Services { node, checks, service, metrics, budget, reflection, identity } = services;
         let limits = &budget.limits;
         let access = Access::new(Arc::clone(checks), Arc::clone(metrics));
-        let access = SupportAccessServer::new(access).max_decoding_message_size(MESSAGE_LENGTH_MAX);
         let nodes = CheckNodesServer::new(Nodes::new(service.clone()))
             .max_decoding_message_size(REQUEST_LENGTH_MAX);
         let info = ServerInfoServer::new(Info::new(node.kind()))
@@ -125,8 +118,7 @@ impl GrpcServer {
         );
         let replication =
             ReplicationServer::new(replication).max_decoding_message_size(REQUEST_LENGTH_MAX);
-        let mut routes = Routes::new(access)
-            .add_service(nodes)
+        let mut routes = Routes::new(Detached::new(nodes, calls.clone()))
             .add_service(info)
             .add_service(replication)
             .add_service(health.service());
@@ -140,74 +132,94 @@ impl GrpcServer {
         if *reflection {
             routes = with_reflection(routes);
         }
-        Self {
-            // Prepared once, instead of for each listener and call.
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        http2
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(limits.calls_per_connection)
+            .initial_stream_window_size(WINDOW_MIN)
+            .initial_connection_window_size(budget.window)
+            .max_header_list_size(METADATA_LENGTH_MAX)
+            .keep_alive_interval(Some(limits.keepalive_interval.0))
+            .keep_alive_timeout(limits.keepalive_timeout.0);
+        let limits = Limits::new(CallerLimits {
+            calls: limits.calls_per_caller,
+            calls_in_all: budget.calls,
+            bytes: budget.bytes_per_caller,
+            bytes_in_all: budget.bytes,
+            checks_per_second: at_least_one(limits.checks_per_second),
+            requests_per_second: at_least_one(limits.requests_per_second),
+        });
+        let calls = Calls {
+            metrics: Arc::clone(metrics),
+            authenticator: Arc::clone(&identity.authenticator),
+            limits,
+            access,
+            // Prepared once, instead of for each call.
             routes: routes.prepare(),
-            observe: ObserveLayer::new(Arc::clone(metrics)),
-            limit: LimitLayer::new(CallerLimits {
-                calls: limits.calls_per_caller,
-                calls_in_all: budget.calls,
-                bytes: budget.bytes_per_caller,
-                bytes_in_all: budget.bytes,
-                checks_per_second: at_least_one(limits.checks_per_second),
-                requests_per_second: at_least_one(limits.requests_per_second),
-            }),
-            calls_per_connection: limits.calls_per_connection,
-            window: budget.window,
-            keepalive_interval: limits.keepalive_interval.0,
-            keepalive_timeout: limits.keepalive_timeout.0,
+            spawner: calls.clone(),
+            stop: tasks.stop_token(),
+        };
+        Self {
+            http2,
+            calls: Arc::new(calls),
             identity: identity.clone(),
             connections,
-            calls: calls.clone(),
+            workers,
+            tasks: tasks.clone(),
         }
     }
 
-    /// Serves the connections of `listener` until `stop`, and then until every connection has
-    /// ended.
-    pub(super) async fn serve(self, listener: Listener, stop: CancellationToken) {
-        let connections = self.connections.clone();
+    /// Accepts connections until the tasks are stopped.
+    pub(super) async fn serve(self: Arc<Self>, listener: Listener) {
         match (listener, &self.identity.tls) {
-            (Listener::Tcp(listener), Some(tls)) => {
-                let tls = Arc::clone(tls);
-                let incoming = connections.tls_connections(listener, tls, self.calls.clone());
-                self.serve_connections(incoming, stop).await;
+            (Listener::Tcp(tcp), Some(tls)) => {
+                let listener = TlsListener { tcp, tls: Arc::clone(tls) };
+                self.accept(listener).await;
             }
-            (Listener::Tcp(listener), None) => {
-                self.serve_connections(connections.connections(listener), stop).await;
-            }
+            (Listener::Tcp(listener), None) => self.accept(listener).await,
             (Listener::Unix(socket), _) => {
                 let authenticator = Arc::clone(&self.identity.authenticator);
-                let listener = LocalListener { socket, authenticator };
-                self.serve_connections(connections.connections(listener), stop).await;
+                self.accept(LocalListener { socket, authenticator }).await;
             }
         }
     }
 
-    async fn serve_connections<IO>(
-        self,
-        incoming: impl Stream<Item = io::Result<Connection<IO>>>,
-        stop: CancellationToken,
-    ) where
+    /// Gives each connection to a worker.
+    async fn accept<A: Accept>(self: Arc<Self>, acceptor: A) {
+        let stop = self.tasks.stop_token();
+        loop {
+            let next = stop.run_until_cancelled(self.connections.next(&acceptor));
+            let Some(Some((socket, admission))) = next.await else { return };
+            let (server, placement) = (Arc::clone(&self), self.workers.place());
+            let runtime = placement.runtime().clone();
+            self.tasks.spawn_on(&runtime, "gRPC connection", async move {
+                let _placement = placement;
+                if let Some(connection) = server.connections.open(socket, admission).await {
+                    server.serve_connection(connection).await;
+                }
+            });
+        }
+    }
+
+    /// Serves until the connection has ended. Once the tasks are stopped, calls in progress are
+    /// completed.
+    async fn serve_connection<IO>(&self, connection: Connection<IO>)
+    where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let server = Server::builder()
-            .max_concurrent_streams(self.calls_per_connection)
-            .initial_stream_window_size(WINDOW_MIN)
-            .initial_connection_window_size(self.window)
-            .http2_max_header_list_size(METADATA_LENGTH_MAX)
-            .http2_keepalive_interval(Some(self.keepalive_interval))
-            .http2_keepalive_timeout(Some(self.keepalive_timeout))
-            .layer(self.observe)
-            .layer(ShutdownLayer::new(stop.clone()))
-            .layer(TrimLayer)
-            .layer(MapResponseLayer::new(explain_refusal))
-            .layer(AuthenticateLayer::new(self.identity.authenticator))
-            .layer(self.limit);
-        let stopped = stop.cancelled_owned();
-        if let Err(error) =
-            server.serve_with_incoming_shutdown(self.routes, incoming, stopped).await
-        {
-            error!(%error, "cannot serve gRPC");
+        let stop = self.tasks.stop_token();
+        let calls = ConnectionCalls::new(Arc::clone(&self.calls), connection.info());
+        let calls = Arc::new(calls);
+        let service =
+            service_fn(move |request: Request<Incoming>| Arc::clone(&calls).serve(request));
+        let mut serving = pin!(self.http2.serve_connection(TokioIo::new(connection), service));
+        let mut ended = stop.run_until_cancelled(serving.as_mut()).await;
+        if ended.is_none() {
+            serving.as_mut().graceful_shutdown();
+            ended = Some(serving.await);
+        }
+        if let Some(Err(error)) = ended {
+            debug!(%error, "a connection has failed");
         }
     }
 }
@@ -249,10 +261,10 @@ pub(super) async fn serve_http(
         .timer(TokioTimer::new())
         .header_read_timeout(HTTP_HEAD_TIMEOUT)
         .max_buf_size(HTTP_HEAD_LENGTH_MAX);
-    let incoming = connections.connections(listener).take_until(stop.clone().cancelled_owned());
-    let mut incoming = pin!(incoming);
-    while let Some(connection) = incoming.next().await {
-        let Ok(connection) = connection else { continue };
+    loop {
+        let next = stop.run_until_cancelled(connections.next(&listener));
+        let Some(Some((socket, admission))) = next.await else { return };
+        let Some(connection) = connections.open(socket, admission).await else { continue };
         let service = TowerToHyperService::new(router.clone());
         let (builder, stop) = (builder.clone(), stop.clone());
         let serving = async move {

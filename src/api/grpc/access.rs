@@ -2,19 +2,15 @@
 
 use std::sync::Arc;
 
-use tonic::{Request, Response, Status, async_trait};
 use tracing::info;
 
 use crate::{
     api::{
-        grpc::{
-            call::{Call, admit},
-            convert::checks,
-        },
+        grpc::{call::CheckCall, convert::checks, status::Failure},
         metrics::Metrics,
-        proto::v1::{self as pb, support_access_server::SupportAccess},
+        proto::v1 as pb,
     },
-    domain::{AccessCheck, Action, Caller, Party, Reason, ViolationReason, violation::Violations},
+    domain::{AccessCheck, Action, Party, Reason, ViolationReason, violation::Violations},
     service::check::{CheckResult, Checks},
 };
 
@@ -32,7 +28,7 @@ impl Access {
     }
 
     /// Counts a decision, and logs a denial.
-    fn record(&self, caller: &Caller, check: &AccessCheck, result: &CheckResult) {
+    fn record(&self, call: &CheckCall<'_>, check: &AccessCheck, result: &CheckResult) {
         self.metrics.check(result.reason);
         if result.reason != Reason::GrantActive {
             info!(
@@ -42,56 +38,54 @@ impl Access {
                 reason = result.reason.as_str(),
                 grant_id = result.grant_id.map(tracing::field::display),
                 lock_id = result.lock_id.map(tracing::field::display),
-                actor = %caller.author.actor,
+                actor = %call.caller.author.actor,
+                call_id = call.id.map(tracing::field::display),
                 "a check was denied"
             );
         }
     }
-}
 
-type RpcResult<T> = Result<Response<T>, Status>;
-
-#[async_trait]
-impl SupportAccess for Access {
-    async fn check_access(
+    /// Answers a check.
+    pub(in crate::api) async fn check_access(
         &self,
-        request: Request<pb::CheckAccessRequest>,
-    ) -> RpcResult<pb::CheckAccessResponse> {
-        let Call { caller, message, deadline } = admit(request)?;
-        let (check, token) = checks::check_request(message)?;
-        let result = self.checks.check(&check, &token, deadline).await?;
-        self.record(&caller, &check, &result);
-        Ok(Response::new(checks::result(result)))
+        call: &CheckCall<'_>,
+        message: pb::CheckAccessRequest,
+    ) -> Result<pb::CheckAccessResponse, Failure> {
+        let (check, token) = checks::check_request(call.admit(message)?)?;
+        let result = self.checks.check(&check, &token, call.deadline).await?;
+        self.record(call, &check, &result);
+        Ok(checks::result(result))
     }
 
-    async fn batch_check_access(
+    /// Answers several checks.
+    pub(in crate::api) async fn batch_check_access(
         &self,
-        request: Request<pb::BatchCheckAccessRequest>,
-    ) -> RpcResult<pb::BatchCheckAccessResponse> {
-        let Call { caller, message, deadline } = admit(request)?;
-        let (batch, token) = checks::batch_request(message)?;
-        let results = self.checks.check_batch(&batch, &token, deadline).await?;
+        call: &CheckCall<'_>,
+        message: pb::BatchCheckAccessRequest,
+    ) -> Result<pb::BatchCheckAccessResponse, Failure> {
+        let (batch, token) = checks::batch_request(call.admit(message)?)?;
+        let results = self.checks.check_batch(&batch, &token, call.deadline).await?;
         for (check, result) in batch.iter().zip(&results) {
-            self.record(&caller, check, result);
+            self.record(call, check, result);
         }
         let results = results.into_iter().map(checks::result).collect();
-        Ok(Response::new(pb::BatchCheckAccessResponse { results }))
+        Ok(pb::BatchCheckAccessResponse { results })
     }
 
-    async fn explain_access(
+    /// Explains the answer to a check.
+    pub(in crate::api) async fn explain_access(
         &self,
-        request: Request<pb::ExplainAccessRequest>,
-    ) -> RpcResult<pb::ExplainAccessResponse> {
-        let Call { caller, message, deadline } = admit(request)?;
-        let (check, token) = checks::explain_request(message)?;
+        call: &CheckCall<'_>,
+        message: pb::ExplainAccessRequest,
+    ) -> Result<pb::ExplainAccessResponse, Failure> {
+        let (check, token) = checks::explain_request(call.admit(message)?)?;
         // Only callers of the tenant may omit the agent. A gateway always knows the agent.
-        let party = caller.party(Action::ExplainAccess, Some(&check.tenant_id));
+        let party = call.caller.party(Action::ExplainAccess, Some(&check.tenant_id));
         if check.agent_id.is_none() && party == Party::Vendor {
             let (field, description) = ("check.agent_id", "must not be empty");
-            let violations = Violations::of(field, ViolationReason::Required, description);
-            return Err(violations.into());
+            return Err(Violations::of(field, ViolationReason::Required, description).into());
         }
-        let explanation = self.checks.explain(&check, &token, deadline).await?;
-        Ok(Response::new(checks::explanation(explanation)))
+        let explanation = self.checks.explain(&check, &token, call.deadline).await?;
+        Ok(checks::explanation(explanation))
     }
 }

@@ -1,15 +1,21 @@
 //! The caller, the permission and the deadline of a request.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant as StdInstant},
+};
 
 use tokio::time::Instant;
-use tonic::{Extensions, Request, Status, metadata::MetadataMap};
+use tonic::{Extensions, Request, Status};
 use tracing::warn;
 
 use crate::{
-    api::grpc::{
-        guard::Guarded,
-        status::{Failure, unknown_caller},
+    api::{
+        call_id::CallId,
+        grpc::{
+            guard::Guarded,
+            status::{Failure, unknown_caller},
+        },
     },
     auth::ConnectionInfo,
     domain::{Action, Attribution, Caller, Scope, ids::ID_LENGTH_MAX, violation::Violations},
@@ -36,13 +42,26 @@ pub(super) struct Call<M> {
     pub(super) deadline: Instant,
 }
 
+/// The caller of a check, at [`Calls`](crate::api::calls::Calls).
+#[derive(Debug)]
+pub(in crate::api) struct CheckCall<'a> {
+    pub(in crate::api) caller: &'a Caller,
+    pub(in crate::api) connection: &'a ConnectionInfo,
+    /// The id of the call. `None`: the span of the call has it, or there is none.
+    pub(in crate::api) id: Option<&'a CallId>,
+    /// When the response must be sent: a little before the caller's deadline.
+    pub(in crate::api) deadline: Instant,
+}
+
 /// Admits a call if the caller has the permission. No other function returns the message of a
 /// request. Each rejection is logged as an audit line.
 pub(super) fn admit<M: Guarded>(request: Request<M>) -> Result<Call<M>, Failure> {
     let (metadata, extensions, message) = request.into_parts();
     let caller = admit_to(M::ACTION, message.scope(), &extensions)?;
     let timeout_max = if M::ACTION.waits_for_enforcement() { ENFORCEMENT_TIMEOUT } else { TIMEOUT };
-    Ok(Call { caller, message, deadline: deadline_within(&metadata, timeout_max) })
+    let timeout = metadata.get(TIMEOUT_KEY).and_then(|value| parse_timeout(value.to_str().ok()?));
+    let deadline = deadline_within(Instant::now(), timeout, timeout_max);
+    Ok(Call { caller, message, deadline })
 }
 
 /// As [`admit`], for a stream of messages.
@@ -52,6 +71,25 @@ pub(super) fn admit_to(
     extensions: &Extensions,
 ) -> Result<Arc<Caller>, Failure> {
     let Some(caller) = extensions.get::<Arc<Caller>>() else { return Err(unknown_caller()) };
+    let connection = extensions.get::<Arc<ConnectionInfo>>();
+    check_permission(caller, connection.map(Arc::as_ref), action, scope)?;
+    Ok(Arc::clone(caller))
+}
+
+impl CheckCall<'_> {
+    /// As [`admit`], for a check.
+    pub(super) fn admit<M: Guarded>(&self, message: M) -> Result<M, Failure> {
+        check_permission(self.caller, Some(self.connection), M::ACTION, message.scope())?;
+        Ok(message)
+    }
+}
+
+fn check_permission(
+    caller: &Caller,
+    connection: Option<&ConnectionInfo>,
+    action: Action,
+    scope: Scope<'_>,
+) -> Result<(), Failure> {
     if let Err(denied) = caller.may(action, scope) {
         let Attribution { actor, via, is_asserted } = &caller.author;
         let tenant_id = match scope {
@@ -61,7 +99,7 @@ pub(super) fn admit_to(
             }
             Scope::Vendor | Scope::Global => None,
         };
-        let address = extensions.get::<Arc<ConnectionInfo>>().and_then(|info| info.address);
+        let address = connection.and_then(|connection| connection.address);
         warn!(
             target: "support_access::audit",
             action = action.name(),
@@ -75,7 +113,7 @@ pub(super) fn admit_to(
         );
         return Err(denied.into());
     }
-    Ok(Arc::clone(caller))
+    Ok(())
 }
 
 impl From<Violations> for Status {
@@ -90,10 +128,14 @@ impl From<ServiceError> for Status {
     }
 }
 
-fn deadline_within(metadata: &MetadataMap, most: Duration) -> Instant {
-    let timeout = metadata.get(TIMEOUT_KEY).and_then(|value| parse_timeout(value.to_str().ok()?));
+/// When the response to a check must be sent that arrived at `started`.
+pub(in crate::api) fn deadline_of(started: StdInstant, timeout: Option<Duration>) -> Instant {
+    deadline_within(Instant::from_std(started), timeout, TIMEOUT)
+}
+
+fn deadline_within(started: Instant, timeout: Option<Duration>, most: Duration) -> Instant {
     let timeout = timeout.unwrap_or(most).min(most);
-    Instant::now() + timeout.saturating_sub((timeout / 10).min(RETURN_TIME_MAX))
+    started + timeout.saturating_sub((timeout / 10).min(RETURN_TIME_MAX))
 }
 
 /// A `Timeout` of the gRPC protocol: up to eight digits and a unit.

@@ -8,7 +8,11 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 use tracing::{error, warn};
 
 use crate::{
-    api::{credentials::ACTOR, proto::v1::ErrorReason},
+    api::{
+        credentials::ACTOR,
+        limit::{Excess, RETRY_DELAY},
+        proto::v1::ErrorReason,
+    },
     auth::{AuthError, ConnectionInfo, token::TokenError},
     domain::{Denied, ViolationReason, policy::Forbidden, violation::Violations},
     node::follower_session::SessionEnd,
@@ -25,8 +29,8 @@ mod unread;
 use session::session_end;
 use size::{fitting_message, fitting_text, fitting_violations, listed};
 pub(super) use unread::unread_in_stream;
-pub use unread::{Unread, reject_unread, too_long};
-use unread::{is_malformed_message, malformed_message};
+pub use unread::{Unread, reject_unread};
+use unread::{is_malformed_message, malformed_message, too_long};
 
 /// The maximum length of a message from a caller, in bytes.
 pub const MESSAGE_LENGTH_MAX: usize = 4 * 1_024 * 1_024;
@@ -37,7 +41,7 @@ const CALL_ID: &str = "call_id";
 
 /// The error of a handler.
 #[derive(Debug)]
-pub(super) struct Failure(Box<Status>);
+pub struct Failure(Box<Status>);
 
 /// An error under construction.
 struct StatusBuilder {
@@ -263,8 +267,24 @@ pub fn reject_head(description: &str) -> Response<Body> {
 }
 
 /// Rejects a call that exceeds a limit of the caller.
-pub fn reject_excess(reason: ErrorReason, delay: Duration) -> Response<Body> {
-    exhausted(reason).retry_after(delay).build().into_http()
+pub fn reject_excess(excess: Excess) -> Response<Body> {
+    reject(excess.into())
+}
+
+/// Rejects a call without a caller, on a connection with too many of these.
+pub fn reject_visit() -> Response<Body> {
+    reject_excess(Excess { reason: ErrorReason::TooManyCalls, delay: RETRY_DELAY })
+}
+
+/// The response to a call that has failed.
+pub fn reject(failure: Failure) -> Response<Body> {
+    Status::from(failure).into_http()
+}
+
+impl From<Excess> for Failure {
+    fn from(excess: Excess) -> Self {
+        exhausted(excess.reason).retry_after(excess.delay).build().into()
+    }
 }
 
 /// The error that ends a message whose bytes exceed the limit of the caller.

@@ -1,127 +1,121 @@
-//! The resources of a call: a permit of the caller, and the bytes of its messages.
+//! What a call holds: a place among the calls of its caller, and the bytes of its messages.
 
 use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
+    mem,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
-use http_body::{Frame, SizeHint};
-use parking_lot::Mutex;
-use tokio_util::bytes::Bytes;
-use tonic::{Status, body::Body};
-
-use crate::{
-    api::grpc::{disconnected, excess, too_long},
-    auth::Visit,
-    service::keyed_semaphore::{KeyedPermit, KeyedSemaphore},
-};
+use super::CallerUsage;
 
 /// Bytes of a request or a chunk of a response that are not counted: they are part of the memory
 /// that each call takes. Most messages are shorter.
-pub(super) const UNCOUNTED_BYTES: usize = 4 * 1_024;
+pub(in crate::api) const UNCOUNTED_BYTES: usize = 4 * 1_024;
+
+/// A count with a maximum.
+#[derive(Debug)]
+pub(super) struct Counter {
+    count: AtomicUsize,
+    max: usize,
+}
 
 /// The permit of a call. Shared by the parts of the call that may outlive each other: the rest of
 /// the message, a detached handler, and the response.
 #[derive(Debug)]
 pub struct CallPermit {
-    _call: KeyedPermit<Arc<str>>,
-    /// The bytes in flight of each caller.
-    byte_quota: Arc<KeyedSemaphore<Arc<str>>>,
-    caller: Arc<str>,
-    bytes: Mutex<Option<KeyedPermit<Arc<str>>>>,
+    usage: Arc<CallerUsage>,
+    /// The counted bytes of the request.
+    bytes: AtomicUsize,
 }
 
-/// A message whose bytes are counted while it arrives, if the call has a permit.
-pub(super) struct CountedBody {
-    inner: Body,
-    length: usize,
-    length_max: usize,
-    permit: Option<Arc<CallPermit>>,
+/// Counted bytes of a response, released on drop.
+#[derive(Debug)]
+pub struct BytesPermit {
+    usage: Arc<CallerUsage>,
+    bytes: usize,
 }
 
-/// The resource of a call until the response is written.
-#[derive(Debug, Clone)]
-pub(super) enum Holder {
-    Caller(Arc<CallPermit>),
-    Visitor(#[expect(dead_code, reason = "counts until dropped")] Arc<Visit>),
+// === impl Counter ===
+
+impl Counter {
+    pub(super) fn new(max: usize) -> Self {
+        Self { count: AtomicUsize::new(0), max }
+    }
+
+    /// The count.
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    fn try_add(&self, added: usize) -> bool {
+        let add = |count: usize| count.checked_add(added).filter(|count| *count <= self.max);
+        self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
+    }
+
+    fn remove(&self, removed: usize) {
+        self.count.fetch_sub(removed, Ordering::Relaxed);
+    }
+
+    /// Adds to the count of a caller and to the count of all callers, or to none.
+    fn try_add_both(of_caller: &Self, of_all: &Self, added: usize) -> bool {
+        if !of_caller.try_add(added) {
+            return false;
+        }
+        let is_added = of_all.try_add(added);
+        if !is_added {
+            of_caller.remove(added);
+        }
+        is_added
+    }
 }
 
 // === impl CallPermit ===
 
 impl CallPermit {
-    pub(super) fn new(
-        call: KeyedPermit<Arc<str>>,
-        byte_quota: Arc<KeyedSemaphore<Arc<str>>>,
-        caller: Arc<str>,
-    ) -> Self {
-        Self { _call: call, byte_quota, caller, bytes: Mutex::default() }
+    /// `None`: the caller, or all callers, make too many calls.
+    pub(super) fn acquire(usage: &Arc<CallerUsage>) -> Option<Self> {
+        let is_acquired = Counter::try_add_both(&usage.calls, &usage.of_all.calls, 1);
+        is_acquired.then(|| Self { usage: Arc::clone(usage), bytes: AtomicUsize::new(0) })
     }
 
-    /// Counts `count` further bytes. False: the caller exceeds the quota.
+    /// Counts `count` further bytes of the request. False: the bytes exceed a limit.
     pub(in crate::api) fn try_count(&self, count: usize) -> bool {
-        let mut bytes = self.bytes.lock();
-        match &mut *bytes {
-            Some(held) => held.try_grow(count),
-            none => {
-                *none = self.byte_quota.try_acquire_many(&self.caller, count);
-                none.is_some()
-            }
+        let is_counted = Counter::try_add_both(&self.usage.bytes, &self.usage.of_all.bytes, count);
+        if is_counted {
+            self.bytes.fetch_add(count, Ordering::Relaxed);
         }
+        is_counted
     }
 
-    /// The identity of the caller.
-    pub(super) fn caller(&self) -> &Arc<str> {
-        &self.caller
-    }
-
-    /// A share of `count` bytes in the quota. `None`: the caller exceeds the quota.
-    pub(super) fn try_share(&self, count: usize) -> Option<KeyedPermit<Arc<str>>> {
-        self.byte_quota.try_acquire_many(&self.caller, count)
+    /// Counts `count` bytes of the response. `None`: the bytes exceed a limit.
+    pub(in crate::api) fn try_share(&self, count: usize) -> Option<BytesPermit> {
+        let is_counted = Counter::try_add_both(&self.usage.bytes, &self.usage.of_all.bytes, count);
+        is_counted.then(|| BytesPermit { usage: Arc::clone(&self.usage), bytes: count })
     }
 }
 
-// === impl CountedBody ===
-
-impl CountedBody {
-    /// A message of at most `length_max` bytes.
-    pub(super) fn new(inner: Body, length_max: usize, permit: Option<Arc<CallPermit>>) -> Self {
-        Self { inner, length: 0, length_max, permit }
+impl Drop for CallPermit {
+    fn drop(&mut self) {
+        self.usage.calls.remove(1);
+        self.usage.of_all.calls.remove(1);
+        self.usage.release_bytes(mem::take(self.bytes.get_mut()));
     }
 }
 
-impl http_body::Body for CountedBody {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        let count = match &frame {
-            Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len),
-            // A client that resets the stream or the connection is not a fault of the server.
-            Some(Err(_)) => return Poll::Ready(Some(Err(disconnected()))),
-            None => 0,
-        };
-        let before = self.length.max(UNCOUNTED_BYTES);
-        self.length += count;
-        if self.length > self.length_max {
-            return Poll::Ready(Some(Err(too_long(self.length_max))));
-        }
-        let counted = self.length.saturating_sub(before);
-        if counted > 0 && !self.permit.as_ref().is_none_or(|permit| permit.try_count(counted)) {
-            return Poll::Ready(Some(Err(excess())));
-        }
-        Poll::Ready(frame)
+impl Drop for BytesPermit {
+    fn drop(&mut self) {
+        self.usage.release_bytes(self.bytes);
     }
+}
 
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+impl CallerUsage {
+    fn release_bytes(&self, count: usize) {
+        if count > 0 {
+            self.bytes.remove(count);
+            self.of_all.bytes.remove(count);
+        }
     }
 }

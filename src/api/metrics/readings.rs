@@ -28,9 +28,9 @@ pub struct Readings {
     pub connections: u64,
     /// Maximum of `connections`.
     pub connections_limit: u64,
-    /// Worker threads.
+    /// Threads that serve gRPC connections.
     pub workers: u64,
-    /// Busy time of all workers together.
+    /// Busy time of all these threads together.
     pub worker_busy: Duration,
     /// Earliest expiry of the certificates in a file, by the setting that names the file.
     pub certificates: Vec<(&'static str, Time)>,
@@ -100,8 +100,12 @@ impl Samples<'_> {
         self.number("connections", "Open gRPC connections.", readings.connections)?;
         let help = "Maximum number of gRPC connections. Further connections wait.";
         self.number("connections_limit", help, readings.connections_limit)?;
-        self.number("workers", "Worker threads.", readings.workers)?;
-        let help = "Busy time of all worker threads together.";
+        self.number(
+            "workers",
+            "Threads that serve gRPC connections, one for each processor.",
+            readings.workers,
+        )?;
+        let help = "Busy time of all threads that serve gRPC connections.";
         let busy = ConstCounter::new(readings.worker_busy.as_secs_f64());
         self.write("worker_busy", help, Some(&Unit::Seconds), &busy)?;
         let help = "TLS handshakes that the server or the client rejected.";

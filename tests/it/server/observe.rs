@@ -1,14 +1,14 @@
-//! How the outermost layer counts calls.
+//! How calls are counted.
 
-use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
+use std::{future::pending, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use support_access::api::{
+    call_id::CALL_ID,
     metrics::{Metrics, Readings},
-    observe::{CALL_ID, ObserveLayer},
+    observe::RpcObserver,
 };
 use tonic::body::Body as TonicBody;
-use tower::{Layer, ServiceExt, service_fn};
 
 const PATH: &str = "/supportaccess.v1.SupportAccess/CheckAccess";
 
@@ -39,11 +39,9 @@ fn assert_counted(metrics: &Metrics, code: &str) {
 #[tokio::test]
 async fn a_panic_ends_the_call_with_internal() {
     let metrics = metrics();
-    let panics = service_fn(async |_: Request<()>| -> Result<Response<TonicBody>, Infallible> {
-        panic!("in the handler")
-    });
-    let service = ObserveLayer::new(Arc::clone(&metrics)).layer(panics);
-    let response = service.oneshot(request()).await.unwrap();
+    let observer = RpcObserver::start(&metrics, &request());
+    let panics = async { panic!("in the handler") };
+    let response = observer.observe::<TonicBody>(panics).await;
     assert_eq!(response.headers()["grpc-status"], "13");
     assert!(response.headers().contains_key(CALL_ID));
     assert_counted(&metrics, "INTERNAL");
@@ -52,27 +50,16 @@ async fn a_panic_ends_the_call_with_internal() {
 #[tokio::test]
 async fn a_call_dropped_before_its_response_counts_as_cancelled() {
     let metrics = metrics();
-    let hangs = service_fn(async |_: Request<()>| -> Result<Response<TonicBody>, Infallible> {
-        pending().await
-    });
-    let service = ObserveLayer::new(Arc::clone(&metrics)).layer(hangs);
-    drop(service.oneshot(request()));
-    assert_eq!(
-        metrics.encode().unwrap().lines().filter(|line| is_counted(line)).count(),
-        0,
-        "a call that was never polled does not count"
-    );
-    let service = ObserveLayer::new(Arc::clone(&metrics)).layer(hangs);
-    let _ = tokio::time::timeout(Duration::from_millis(1), service.oneshot(request())).await;
+    let observer = RpcObserver::start(&metrics, &request());
+    let hangs = observer.observe::<TonicBody>(pending());
+    let _ = tokio::time::timeout(Duration::from_millis(1), hangs).await;
     assert_counted(&metrics, "CANCELLED");
 }
 
 #[tokio::test]
 async fn a_response_with_unread_trailers_counts_as_cancelled() {
     let metrics = metrics();
-    let responds =
-        service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(TonicBody::empty())));
-    let service = ObserveLayer::new(Arc::clone(&metrics)).layer(responds);
-    drop(service.oneshot(request()).await);
+    let observer = RpcObserver::start(&metrics, &request());
+    drop(observer.observe(async { Response::new(TonicBody::empty()) }).await);
     assert_counted(&metrics, "CANCELLED");
 }

@@ -9,17 +9,15 @@ use std::{
 use futures::{StreamExt, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use support_access::{
-    api::{
-        grpc::MESSAGE_LENGTH_MAX,
-        proto::v1::{
-            AccessCheck, CheckAccessRequest, GetGrantRequest, GetGrantResponse, GrantAccessRequest,
-            NamedAgents, RevokeAllAccessRequest, support_access_client::SupportAccessClient,
-        },
+    api::proto::v1::{
+        AccessCheck, CheckAccessRequest, GetCallerRequest, GetGrantRequest, GetGrantResponse,
+        GrantAccessRequest, NamedAgents, RevokeAllAccessRequest,
+        server_info_client::ServerInfoClient, support_access_client::SupportAccessClient,
     },
     server::config::{CallLimits, Common, Config},
 };
 use tokio::time::timeout;
-use tonic::{Code, Request, client::Grpc, codegen::http::uri::PathAndQuery};
+use tonic::{Code, Request, Response, client::Grpc, codegen::http::uri::PathAndQuery};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_prost::ProstCodec;
 use tonic_reflection::pb::v1::{
@@ -169,22 +167,31 @@ async fn a_dropped_stream_counts_as_cancelled() {
 
 #[tokio::test]
 async fn a_call_has_the_id_of_its_caller_or_a_new_one() {
-    let (running, _store) = start(config()).await;
-    let mut access = access(&running).await;
-    let mut id_of_call = async |given: Option<&str>| {
-        let mut request = Request::new(a_check());
+    fn call<M>(message: M, given: Option<&str>) -> Request<M> {
+        let mut request = Request::new(message);
         if let Some(given) = given {
             request.metadata_mut().insert("x-request-id", given.parse().unwrap());
         }
-        let response = access.check_access(request).await.unwrap();
-        response.metadata().get("x-request-id").unwrap().to_str().unwrap().to_owned()
-    };
-    assert_eq!(id_of_call(Some("portal-17/a")).await, "portal-17/a");
+        request
+    }
+    fn id_in<M>(response: &Response<M>) -> Option<&str> {
+        response.metadata().get("x-request-id").map(|id| id.to_str().unwrap())
+    }
+    let (running, _store) = start(config()).await;
+    let mut access = access(&running).await;
+    let mut info = ServerInfoClient::new(channel(&running).await);
     let longest = "x".repeat(128);
-    assert_eq!(id_of_call(Some(&longest)).await, longest);
+    for valid in ["portal-17/a", &longest] {
+        let response = access.check_access(call(a_check(), Some(valid))).await.unwrap();
+        assert_eq!(id_in(&response), Some(valid));
+    }
     for invalid in [None, Some(""), Some("two words"), Some("x".repeat(129).as_str())] {
-        let id = id_of_call(invalid).await;
-        assert!(uuid::Uuid::parse_str(&id).is_ok(), "{id}");
+        let response = info.get_caller(call(GetCallerRequest {}, invalid)).await.unwrap();
+        let id = id_in(&response).unwrap();
+        assert!(uuid::Uuid::parse_str(id).is_ok(), "{id}");
+        // A check gets no id that its caller did not ask for.
+        let response = access.check_access(call(a_check(), invalid)).await.unwrap();
+        assert_eq!(id_in(&response), None);
     }
     // Rejections have an id, too.
     let mut health = HealthClient::new(channel(&running).await);
@@ -197,6 +204,8 @@ async fn a_call_has_the_id_of_its_caller_or_a_new_one() {
 
 #[tokio::test]
 async fn an_oversized_message_is_rejected() {
+    /// The longest check has 500 ids of 128 characters.
+    const LENGTH_MAX: usize = 320 * 1_024;
     let (running, _store) = start(config()).await;
     let mut access = access(&running).await;
     let large = |length| {
@@ -204,11 +213,11 @@ async fn an_oversized_message_is_rejected() {
         let check = AccessCheck { group_ids, ..an_access_check() };
         CheckAccessRequest { check: Some(check), ..a_check() }
     };
-    let error = access.check_access(large(MESSAGE_LENGTH_MAX + 1_024)).await.unwrap_err();
+    let error = access.check_access(large(LENGTH_MAX + 1_024)).await.unwrap_err();
     assert_eq!(error.code(), Code::InvalidArgument);
     let details = error.get_details_bad_request().unwrap();
     assert_eq!(details.field_violations[0].field, "message");
-    assert!(error.message().contains(&MESSAGE_LENGTH_MAX.to_string()), "{error}");
+    assert!(error.message().contains(&LENGTH_MAX.to_string()), "{error}");
     wait_for_metric(&running, &rpcs(ACCESS, "CheckAccess", "INVALID_ARGUMENT", 1)).await;
     access.check_access(a_check()).await.expect("the connection can still be used");
     stop(running).await.unwrap();
@@ -341,7 +350,8 @@ async fn each_rpc_is_one_log_line() {
         .with_max_level(tracing::Level::DEBUG)
         .with_writer(move || writer.clone())
         .finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    // Of the whole process: the threads of connections log, too.
+    tracing::subscriber::set_global_default(subscriber).unwrap();
 
     let (running, _store) = start(config()).await;
     let mut request = Request::new(a_check());

@@ -3,7 +3,7 @@
 use http::Response;
 use tonic::{Code, Status, body::Body};
 
-use super::{Failure, MESSAGE_LENGTH_MAX, disconnected, excess, invalid, late};
+use super::{Failure, disconnected, excess, invalid, late};
 use crate::domain::{ViolationReason, violation::Violations};
 
 /// How prost and tonic report that a message cannot be decoded.
@@ -17,8 +17,15 @@ const MALFORMED_MESSAGE: [&str; 4] = [
 /// Why the message of a request could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unread {
-    /// The message is longer than [`MESSAGE_LENGTH_MAX`].
-    TooLong,
+    /// The message is longer than this, in bytes.
+    TooLong {
+        /// The maximum length.
+        length_max: usize,
+    },
+    /// The message cannot be decoded.
+    Malformed,
+    /// The message is compressed, which the server does not support.
+    Compressed,
     /// The decoded message would take too much memory.
     TooManyFields,
     /// The message did not arrive before the deadline.
@@ -40,8 +47,20 @@ pub(in crate::api::grpc) fn unread_in_stream(status: Status, length_max: usize) 
 
 /// Rejects a request whose message could not be read.
 pub fn reject_unread(cause: Unread) -> Response<Body> {
+    Status::from(Failure::from(cause)).into_http()
+}
+
+impl From<Unread> for Failure {
+    fn from(cause: Unread) -> Self {
+        unread(cause).into()
+    }
+}
+
+fn unread(cause: Unread) -> Status {
     match cause {
-        Unread::TooLong => too_long(MESSAGE_LENGTH_MAX),
+        Unread::TooLong { length_max } => too_long(length_max),
+        Unread::Malformed => malformed_message(),
+        Unread::Compressed => compressed(),
         Unread::TooManyFields => {
             let description = "has too many fields; send fewer in one message";
             invalid(&Violations::of("message", ViolationReason::OutOfRange, description))
@@ -50,7 +69,10 @@ pub fn reject_unread(cause: Unread) -> Response<Body> {
         Unread::Excess => excess(),
         Unread::Disconnected => disconnected(),
     }
-    .into_http()
+}
+
+fn compressed() -> Status {
+    Status::unimplemented("the server does not support compressed messages; send them as they are")
 }
 
 /// Whether tonic could not decode a message. Tonic returns the same code for internal errors.
@@ -65,7 +87,7 @@ pub(super) fn malformed_message() -> Status {
 }
 
 /// The error that ends a message that is too long.
-pub fn too_long(length_max: usize) -> Status {
+pub(super) fn too_long(length_max: usize) -> Status {
     let description = format!("must be at most {length_max} bytes long");
     invalid(&Violations::of("message", ViolationReason::OutOfRange, description))
 }

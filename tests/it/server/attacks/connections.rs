@@ -169,5 +169,6 @@ async fn half_open_connections_release_their_permits() {
     assert!(accepts(address, PER_ADDRESS - 1).await);
     println!("meanwhile {} checks were answered", gateway.stop().await);
     drop(clients);
+    wait_for_connections(&running, 0).await;
     assert_healthy(&running, connect(address).await).await;
 }

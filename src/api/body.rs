@@ -1,58 +1,50 @@
-//! The bytes of a response, until the transport has written them.
+//! The bodies of responses. Their bytes count until the transport has written them.
 //!
 //! The transport drops a body once it has all bytes, and polls no body without a window. So a body
 //! can neither count nor time its own bytes: each chunk does.
 
 use std::{
-    fmt,
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use futures::task::AtomicWaker;
-use http::Response;
 use http_body::{Body as _, Frame, SizeHint};
-use pin_project_lite::pin_project;
-use tokio::time::{Sleep, sleep};
-use tokio_util::bytes::Bytes;
+use tokio_util::{bytes::Bytes, sync::CancellationToken};
 use tonic::{Status, body::Body};
 
 use crate::{
     api::{
-        grpc::{excess_trailers, reject_late},
-        limit::permit::{Holder, UNCOUNTED_BYTES},
+        grpc::excess_trailers,
+        limit::{BytesPermit, CallPermit, UNCOUNTED_BYTES},
+        shutdown::ShutdownBody,
+        unary::UnaryBody,
     },
-    service::{
-        keyed_semaphore::KeyedPermit,
-        unsent::{Unsent, UnsentChunk},
-    },
+    auth::Visit,
+    service::unsent::{Unsent, UnsentChunk},
 };
 
 /// Number of unsent bytes of one response above which the next chunk waits.
 const UNSENT_MAX: usize = 64 * 1_024;
 
-pin_project! {
-    /// The future of a response, with a timeout and the permit of the call.
-    pub struct LimitedFuture<F> {
-        #[pin]
-        inner: F,
-        timeout: Duration,
-        // Created if the response is not ready at once.
-        deadline: Option<Pin<Box<Sleep>>>,
-        holder: Option<Holder>,
-        is_held_by_response: bool,
-        // The unsent bytes of the connection.
-        unsent: Arc<Unsent>,
-    }
+/// The body of a response.
+#[derive(Debug)]
+pub enum CallBody {
+    /// One message.
+    Unary(UnaryBody),
+    /// Of a service of tonic.
+    Routed(ShutdownBody<TrackedBody>),
+    /// Nothing. The headers contain the status.
+    Rejected(Body),
 }
 
-/// A response whose chunks count until they are written.
-pub(super) struct TrackedBody {
+/// A body whose chunks count until they are written.
+#[derive(Debug)]
+pub struct TrackedBody {
     inner: Body,
     holder: Option<Holder>,
     /// The unsent bytes of the connection.
@@ -64,10 +56,17 @@ pub(super) struct TrackedBody {
 }
 
 /// The unsent bytes of one response.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct InFlight {
     bytes: AtomicUsize,
     waker: AtomicWaker,
+}
+
+/// What a call holds until its response is written.
+#[derive(Debug, Clone)]
+pub(super) enum Holder {
+    Caller(Arc<CallPermit>),
+    Visitor(#[expect(dead_code, reason = "counts until dropped")] Arc<Visit>),
 }
 
 /// Bytes that the transport owns.
@@ -75,55 +74,63 @@ struct Chunk {
     bytes: Bytes,
     in_flight: Arc<InFlight>,
     _age: UnsentChunk,
-    _share: Option<KeyedPermit<Arc<str>>>,
+    _share: Option<BytesPermit>,
     _holder: Option<Holder>,
 }
 
-// === impl LimitedFuture ===
+// === impl CallBody ===
 
-impl<F> LimitedFuture<F> {
-    /// If `is_held_by_response`, `holder` is released once the response is written or dropped.
-    /// Otherwise, `holder` is released once the response starts.
-    pub(super) fn new(
-        inner: F,
-        timeout: Duration,
+impl CallBody {
+    /// The body of a routed call. Ends once `stop` is cancelled, unless it is complete by then.
+    pub(super) fn routed(
+        inner: Body,
         holder: Option<Holder>,
-        is_held_by_response: bool,
-        unsent: Arc<Unsent>,
+        unsent: &Arc<Unsent>,
+        stop: &CancellationToken,
     ) -> Self {
-        Self { inner, timeout, deadline: None, holder, is_held_by_response, unsent }
+        if inner.is_end_stream() {
+            return Self::Rejected(inner);
+        }
+        let tracked = TrackedBody::new(inner, holder, Arc::clone(unsent));
+        Self::Routed(ShutdownBody::new(tracked, stop.clone()))
     }
 }
 
-impl<F, E> Future for LimitedFuture<F>
-where
-    F: Future<Output = Result<Response<Body>, E>>,
-{
-    type Output = Result<Response<Body>, E>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let Poll::Ready(response) = this.inner.poll(cx) else {
-            let timeout = *this.timeout;
-            let deadline = this.deadline.get_or_insert_with(|| Box::pin(sleep(timeout)));
-            return deadline.as_mut().poll(cx).map(|()| Ok(reject_late()));
-        };
-        let holder = this.holder.take().filter(|_| *this.is_held_by_response);
-        let unsent = Arc::clone(this.unsent);
-        Poll::Ready(response.map(|response| {
-            response.map(|inner| {
-                if inner.is_end_stream() {
-                    return inner;
-                }
-                Body::new(TrackedBody::new(inner, holder, unsent))
-            })
-        }))
+impl Default for CallBody {
+    fn default() -> Self {
+        Self::Rejected(Body::empty())
     }
 }
 
-impl<F> fmt::Debug for LimitedFuture<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LimitedFuture").field("holder", &self.holder).finish_non_exhaustive()
+impl http_body::Body for CallBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        match self.get_mut() {
+            Self::Unary(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+            Self::Routed(body) => Pin::new(body).poll_frame(cx),
+            Self::Rejected(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Unary(body) => body.is_end_stream(),
+            Self::Routed(body) => body.is_end_stream(),
+            Self::Rejected(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Unary(body) => body.size_hint(),
+            Self::Routed(body) => body.size_hint(),
+            Self::Rejected(body) => body.size_hint(),
+        }
     }
 }
 
@@ -131,7 +138,7 @@ impl<F> fmt::Debug for LimitedFuture<F> {
 
 impl TrackedBody {
     /// A body that keeps `holder` until everything is written.
-    pub(super) fn new(inner: Body, holder: Option<Holder>, unsent: Arc<Unsent>) -> Self {
+    fn new(inner: Body, holder: Option<Holder>, unsent: Arc<Unsent>) -> Self {
         Self { inner, holder, unsent, in_flight: Arc::default(), next: None, has_ended: false }
     }
 
@@ -231,19 +238,33 @@ impl Drop for Chunk {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use futures::FutureExt;
     use http_body_util::{BodyExt, StreamBody};
 
     use super::*;
-    use crate::{api::limit::permit::CallPermit, service::keyed_semaphore::KeyedSemaphore};
+    use crate::api::limit::{CallerLimits, CallerUsage, Limits};
 
     const LARGE: usize = 2 * UNSENT_MAX;
 
-    /// A response of two large chunks to a caller with a quota of one.
-    fn response(unsent: &Arc<Unsent>, quota: &Arc<KeyedSemaphore<Arc<str>>>) -> TrackedBody {
-        let caller: Arc<str> = "mallory".into();
-        let call = Arc::new(KeyedSemaphore::new(1)).try_acquire(&caller).unwrap();
-        let permit = Arc::new(CallPermit::new(call, Arc::clone(quota), caller));
+    /// The usage of a caller with a quota of `bytes`.
+    fn usage(bytes: usize) -> Arc<CallerUsage> {
+        let one = NonZeroU32::MIN;
+        let limits = CallerLimits {
+            calls: 1,
+            calls_in_all: 1,
+            bytes,
+            bytes_in_all: bytes,
+            checks_per_second: one,
+            requests_per_second: one,
+        };
+        Limits::new(limits).usage_of(&"mallory".into())
+    }
+
+    /// A response of two large chunks.
+    fn response(unsent: &Arc<Unsent>, usage: &Arc<CallerUsage>) -> TrackedBody {
+        let permit = Arc::new(usage.admit(None).unwrap());
         let chunks = [0, 1].map(|byte| Ok::<_, Status>(Frame::data(vec![byte; LARGE].into())));
         let inner = Body::new(StreamBody::new(futures::stream::iter(chunks)));
         TrackedBody::new(inner, Some(Holder::Caller(permit)), Arc::clone(unsent))
@@ -251,11 +272,11 @@ mod tests {
 
     #[test]
     fn a_chunk_counts_until_it_is_dropped() {
-        let (unsent, quota) = (Arc::default(), Arc::new(KeyedSemaphore::new(LARGE)));
-        let mut body = response(&unsent, &quota);
+        let (unsent, usage) = (Arc::default(), usage(LARGE));
+        let mut body = response(&unsent, &usage);
         let first = body.frame().now_or_never().unwrap().unwrap().unwrap().into_data().unwrap();
         assert!(unsent.oldest().is_some());
-        assert!(quota.try_acquire(&"mallory".into()).is_none());
+        assert_eq!(usage.bytes(), LARGE);
         assert!(body.frame().now_or_never().is_none(), "the second chunk waits for the first");
         let part = first.slice(LARGE - 1..);
         drop(first);
@@ -264,13 +285,12 @@ mod tests {
         assert!(body.frame().now_or_never().unwrap().unwrap().unwrap().is_data());
         drop(body);
         assert!(unsent.oldest().is_none());
-        assert!(quota.try_acquire_many(&"mallory".into(), LARGE).is_some());
+        assert_eq!(usage.bytes(), 0);
     }
 
     #[test]
     fn a_response_beyond_the_quota_ends_with_an_error() {
-        let quota = Arc::new(KeyedSemaphore::new(LARGE - 1));
-        let mut body = response(&Arc::default(), &quota);
+        let mut body = response(&Arc::default(), &usage(LARGE - 1));
         let end = body.frame().now_or_never().unwrap().unwrap().unwrap();
         assert_eq!(end.trailers_ref().unwrap()["grpc-status"], "8");
         assert!(body.is_end_stream());

@@ -1,0 +1,301 @@
+//! Handles each call of gRPC in one pass: its head, its caller, its limits, its message, its
+//! response.
+
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::{HeaderValue, Request, Response, request::Parts};
+use prost::Message;
+use tokio_util::{bytes::Bytes, sync::CancellationToken};
+use tonic::{body::Body, service::Routes};
+use tower::Service;
+
+use crate::{
+    api::{
+        body::{CallBody, Holder},
+        call_id::CallId,
+        detached::Spawn,
+        grpc::{
+            CheckCall, ENFORCEMENT_TIMEOUT, Failure, MESSAGE_LENGTH_MAX, TIMEOUT, access::Access,
+            deadline_of, explain_refusal, reject, reject_excess, reject_late, reject_unread,
+            reject_visit,
+        },
+        head::{GRPC_TIMEOUT, Head, headers_of_handlers, path_of},
+        known_callers::{KnownCaller, KnownCallers},
+        limit::{CallPermit, CallerUsage, Limits},
+        message::{BoxError, CountedBody, count_fields, read_message, whole, within},
+        metrics::Metrics,
+        observe::{ObservedBody, RpcObserver},
+        unary::{decode, respond},
+    },
+    auth::{Authenticator, ConnectionInfo, Visit},
+    domain::{Action, Caller},
+};
+
+/// `Health/Check` needs no authentication; `Health/Watch` does.
+const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
+/// Maximum length of the message of a single check, in bytes. The longest has 500 ids of 128
+/// characters.
+const CHECK_LENGTH_MAX: usize = 320 * 1_024;
+/// The tag of the checks in a batch.
+const CHECKS_TAG: u32 = 1;
+/// [`TIMEOUT`] as a gRPC header.
+const DEADLINE: HeaderValue = HeaderValue::from_static("10S");
+/// [`ENFORCEMENT_TIMEOUT`] as a gRPC header.
+const ENFORCEMENT_DEADLINE: HeaderValue = HeaderValue::from_static("6M");
+/// Timeout of calls without a caller. Their messages are tiny.
+const VISIT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What all connections share.
+#[derive(Debug)]
+pub struct Calls<T> {
+    /// Counts each call.
+    pub metrics: Arc<Metrics>,
+    /// Authenticates callers.
+    pub authenticator: Arc<Authenticator>,
+    /// Limits callers.
+    pub limits: Limits,
+    /// Answers checks.
+    pub access: Access,
+    /// Every other service.
+    pub routes: Routes,
+    /// Runs calls that read the database.
+    pub spawner: T,
+    /// Ends streams.
+    pub stop: CancellationToken,
+}
+
+/// The calls of one connection.
+#[derive(Debug)]
+pub struct ConnectionCalls<T> {
+    shared: Arc<Calls<T>>,
+    connection: Arc<ConnectionInfo>,
+    known_callers: KnownCallers,
+}
+
+/// The error is the response to a call that is rejected before its handler.
+type Handled = Result<Response<CallBody>, Response<Body>>;
+
+/// What is known about a call before its head is read.
+struct Arrival {
+    action: Option<Action>,
+    /// The id for log lines outside a span.
+    id: Option<CallId>,
+    at: Instant,
+}
+
+/// A call that is admitted.
+struct Admitted {
+    arrival: Arrival,
+    caller: Arc<Caller>,
+    usage: Arc<CallerUsage>,
+    permit: CallPermit,
+    timeout: Option<Duration>,
+}
+
+impl<T: Spawn> ConnectionCalls<T> {
+    /// The calls of `connection`.
+    pub fn new(shared: Arc<Calls<T>>, connection: Arc<ConnectionInfo>) -> Self {
+        Self { shared, connection, known_callers: KnownCallers::default() }
+    }
+
+    /// Handles a call.
+    pub async fn serve<B>(
+        self: Arc<Self>,
+        request: Request<B>,
+    ) -> Result<Response<ObservedBody<CallBody>>, Infallible>
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let observer = RpcObserver::start(&self.shared.metrics, &request);
+        let arrival = Arrival {
+            action: observer.action(),
+            id: observer.id_without_span(),
+            at: observer.started(),
+        };
+        let (parts, body) = request.into_parts();
+        let handled = async {
+            let handled = self.handle(parts, body, arrival).await;
+            handled.unwrap_or_else(|rejection| rejection.map(CallBody::Rejected))
+        };
+        Ok(observer.observe(handled).await)
+    }
+
+    async fn handle<B>(&self, parts: Parts, body: B, arrival: Arrival) -> Handled
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let head = Head::read(&parts.headers)?;
+        if parts.uri.path() == HEALTH_CHECK {
+            let visit = self.connection.try_visit().ok_or_else(reject_visit)?;
+            return Box::pin(self.check_health(parts, body, visit)).await;
+        }
+        let Head { timeout, .. } = head;
+        let Calls { authenticator, limits, .. } = &*self.shared;
+        let known = &self.known_callers;
+        let known = known.authenticate(authenticator, limits, &self.connection, head, arrival.at);
+        let KnownCaller { caller, usage } = known.await?;
+        let permit = usage.admit(arrival.action).map_err(reject_excess)?;
+        let call = Admitted { arrival, caller, usage, permit, timeout };
+        match call.arrival.action {
+            Some(Action::CheckAccess) => {
+                // Freed before any wait.
+                drop(parts);
+                self.check(body, call).await
+            }
+            Some(Action::BatchCheckAccess) => Box::pin(self.check_batch(body, call)).await,
+            Some(Action::ExplainAccess) => Box::pin(self.explain(body, call)).await,
+            _ => Box::pin(self.route(parts, body, call)).await,
+        }
+    }
+
+    async fn check<B>(&self, body: B, call: Admitted) -> Handled
+    where
+        B: http_body::Body<Data = Bytes> + Unpin,
+        B::Error: Into<BoxError>,
+    {
+        let Admitted { arrival, caller, permit, timeout, .. } = call;
+        let answer = within(TIMEOUT, async {
+            let message = read_message(body, CHECK_LENGTH_MAX, &permit).await?;
+            let call = self.check_call(&arrival, &caller, timeout);
+            self.shared.access.check_access(&call, decode(&message)?).await
+        });
+        self.respond(answer.await, permit)
+    }
+
+    /// Reads the whole batch before it is decoded, because each of its checks counts.
+    async fn check_batch<B>(&self, body: B, call: Admitted) -> Handled
+    where
+        B: http_body::Body<Data = Bytes> + Unpin,
+        B::Error: Into<BoxError>,
+    {
+        let Admitted { arrival, caller, usage, permit, timeout } = call;
+        let answer = within(TIMEOUT, async {
+            let message = read_message(body, MESSAGE_LENGTH_MAX, &permit).await?;
+            usage.take_checks(count_fields(&message, CHECKS_TAG))?;
+            let call = self.check_call(&arrival, &caller, timeout);
+            self.shared.access.batch_check_access(&call, decode(&message)?).await
+        });
+        self.respond(answer.await, permit)
+    }
+
+    async fn explain<B>(&self, body: B, call: Admitted) -> Handled
+    where
+        B: http_body::Body<Data = Bytes> + Unpin,
+        B::Error: Into<BoxError>,
+    {
+        let Admitted { arrival, caller, permit, timeout, .. } = call;
+        let answer = within(TIMEOUT, async {
+            let message = read_message(body, CHECK_LENGTH_MAX, &permit).await?;
+            let message = decode(&message)?;
+            let (access, connection) = (self.shared.access.clone(), Arc::clone(&self.connection));
+            let explaining = async move {
+                let (id, deadline) = (arrival.id.as_ref(), deadline_of(arrival.at, timeout));
+                let call = CheckCall { caller: &caller, connection: &connection, id, deadline };
+                access.explain_access(&call, message).await
+            };
+            self.shared.spawner.spawn_detached("ExplainAccess".to_owned(), explaining).await
+        });
+        self.respond(answer.await, permit)
+    }
+
+    fn check_call<'a>(
+        &'a self,
+        arrival: &'a Arrival,
+        caller: &'a Caller,
+        timeout: Option<Duration>,
+    ) -> CheckCall<'a> {
+        let deadline = deadline_of(arrival.at, timeout);
+        CheckCall { caller, connection: &self.connection, id: arrival.id.as_ref(), deadline }
+    }
+
+    /// `None`: the answer is late.
+    fn respond<M: Message>(
+        &self,
+        answer: Option<Result<M, Failure>>,
+        permit: CallPermit,
+    ) -> Handled {
+        let answer = answer.ok_or_else(reject_late)?.map_err(reject)?;
+        let response = respond(&answer, permit, &self.connection.unsent).map_err(reject_unread)?;
+        Ok(response.map(CallBody::Unary))
+    }
+
+    /// A call of another service.
+    async fn route<B>(&self, parts: Parts, body: B, call: Admitted) -> Handled
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let Admitted { arrival: Arrival { action, .. }, caller, permit, timeout, .. } = call;
+        let permit = Arc::new(permit);
+        let (timeout_max, default) = timeout_of(action);
+        let mut head = Request::new(());
+        *head.uri_mut() = path_of(&parts.uri);
+        *head.headers_mut() = headers_of_handlers(&parts.headers);
+        drop(parts);
+        if let (None, Some(default)) = (timeout, default) {
+            head.headers_mut().insert(GRPC_TIMEOUT, default);
+        }
+        head.extensions_mut().insert(Arc::clone(&self.connection));
+        head.extensions_mut().insert(caller);
+        // Streams of followers do not end. `ReplicationService` limits their number.
+        let held = (action != Some(Action::Follow)).then(|| Arc::clone(&permit));
+        if let Some(permit) = &held {
+            head.extensions_mut().insert(Arc::clone(permit));
+        }
+        let call = async {
+            let body = match action {
+                // The services of others, and streams.
+                None | Some(Action::Follow) => Body::new(CountedBody::new(body, held.clone())),
+                Some(_) => whole(read_message(body, MESSAGE_LENGTH_MAX, &permit).await?),
+            };
+            self.call_route(head.map(|()| body)).await
+        };
+        let timeout = timeout.map_or(timeout_max, |timeout| timeout.min(timeout_max));
+        let response = within(timeout, call).await.ok_or_else(reject_late)?.map_err(reject)?;
+        Ok(self.routed(response, held.map(Holder::Caller)))
+    }
+
+    /// A call without a caller.
+    async fn check_health<B>(&self, parts: Parts, body: B, visit: Visit) -> Handled
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let mut head = Request::new(());
+        *head.uri_mut() = path_of(&parts.uri);
+        *head.headers_mut() = headers_of_handlers(&parts.headers);
+        drop(parts);
+        let body = Body::new(CountedBody::new(body, None));
+        let call = self.call_route(head.map(|()| body));
+        let response = within(VISIT_TIMEOUT, call).await.ok_or_else(reject_late)?;
+        Ok(self.routed(response.map_err(reject)?, Some(Holder::Visitor(Arc::new(visit)))))
+    }
+
+    async fn call_route(&self, request: Request<Body>) -> Result<Response<Body>, Failure> {
+        let Ok(response) = self.shared.routes.clone().call(request).await;
+        Ok(explain_refusal(response))
+    }
+
+    /// The response of a route. `holder` is held until the response is written.
+    fn routed(&self, response: Response<Body>, holder: Option<Holder>) -> Response<CallBody> {
+        let (unsent, stop) = (&self.connection.unsent, &self.shared.stop);
+        response.map(|body| CallBody::routed(body, holder, unsent, stop))
+    }
+}
+
+/// The timeout until a response starts, and the default deadline. `Follow` has no deadline.
+fn timeout_of(action: Option<Action>) -> (Duration, Option<HeaderValue>) {
+    match action {
+        None | Some(Action::Follow) => (TIMEOUT, None),
+        Some(action) if action.waits_for_enforcement() => {
+            (ENFORCEMENT_TIMEOUT, Some(ENFORCEMENT_DEADLINE))
+        }
+        Some(_) => (TIMEOUT, Some(DEADLINE)),
+    }
+}
