@@ -82,7 +82,8 @@ fn decisions(criterion: &mut Criterion) {
             group.bench_function(BenchmarkId::new(result, live_grants), |bencher| {
                 bencher.iter(|| {
                     let check = next.next().unwrap();
-                    decide([], snapshot.grants(&check.tenant_id), black_box(check), now()).reason
+                    let candidates = snapshot.candidates(check, now().into());
+                    decide([], candidates, black_box(check), now()).reason
                 });
             });
         }

@@ -107,15 +107,15 @@ impl RpcObserver {
     pub fn start<B>(metrics: &Arc<Metrics>, request: &Request<B>) -> Self {
         let (path, headers) = (request.uri().path(), request.headers());
         let method = metrics.rpc_started(path);
-        let rpc = metrics.rpc(method);
+        let known = metrics.method(method);
         let received = CallId::received(headers);
         // A check changes nothing, so most checks are never looked up by an id.
-        let is_check = matches!(rpc.action, Some(Action::CheckAccess | Action::BatchCheckAccess));
+        let is_check = matches!(known.action, Some(Action::CheckAccess | Action::BatchCheckAccess));
         let (id, span) = if is_check && !trace::is_collected() {
             (received, Span::none())
         } else {
             let id = received.unwrap_or_else(CallId::generate);
-            let span = trace::start(&rpc.name, &id, headers);
+            let span = trace::start(&known.name, &id, headers);
             (Some(id), span)
         };
         let timeout = headers.get(GRPC_TIMEOUT);
@@ -133,7 +133,7 @@ impl RpcObserver {
 
     /// The action of the call. `None`: the method belongs to another API, or does not exist.
     pub(super) fn action(&self) -> Option<Action> {
-        self.metrics.rpc(self.method).action
+        self.metrics.method(self.method).action
     }
 
     /// The id for log lines. `None`: the span adds it, or there is none.
@@ -194,7 +194,7 @@ impl Drop for RpcObserver {
         let code = self.code.unwrap_or_else(|| self.code_when_dropped(took));
         self.metrics.rpc_ended(self.method, code, took);
 
-        let method = self.metrics.rpc(self.method).name.as_str();
+        let method = self.metrics.method(self.method).name.as_str();
         let path = self.path.as_deref();
         let call_id = self.id.as_ref().map(display);
         let trace_id = trace::trace_id(&self.span);

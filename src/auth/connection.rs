@@ -1,4 +1,4 @@
-//! Connections, as the layers see them.
+//! Connections, as calls see them.
 
 use std::{
     net::IpAddr,
@@ -26,7 +26,7 @@ pub enum Peer {
     User(u32),
 }
 
-/// A connection as the layers see it.
+/// A connection as calls see it.
 #[derive(Debug)]
 pub struct ConnectionInfo {
     /// The identity that the connection proves.

@@ -1,7 +1,5 @@
 //! Access checks: the questions of gateways.
 
-use std::collections::BTreeSet;
-
 use crate::domain::{
     grant::{AccessLevel, AgentKind},
     ids::{AgentId, GroupId, TenantId, shown_id},
@@ -34,8 +32,10 @@ pub struct AccessCheck {
 /// id of the group.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AssertedGroups {
-    ids: BTreeSet<GroupId>,
-    shown: BTreeSet<GroupId>,
+    /// Sorted, without duplicates.
+    ids: Vec<GroupId>,
+    /// Sorted, without duplicates.
+    shown: Vec<GroupId>,
     ignored: Vec<String>,
 }
 
@@ -57,18 +57,20 @@ impl AssertedGroups {
         let mut groups = Self::default();
         for value in values {
             if let Ok(group_id) = GroupId::new(&value) {
-                groups.ids.insert(group_id);
+                groups.ids.push(group_id);
             } else {
                 groups.shown.extend(shown_id(&value, GroupId::new));
                 groups.ignored.push(shortened(value));
             }
         }
+        sort(&mut groups.ids);
+        sort(&mut groups.shown);
         groups
     }
 
     /// Whether a grant to this group can apply.
     pub fn contains(&self, group_id: &GroupId) -> bool {
-        self.ids.contains(group_id)
+        self.ids.binary_search(group_id).is_ok()
     }
 
     /// The groups that can have grants.
@@ -78,7 +80,7 @@ impl AssertedGroups {
 
     /// Whether a lock on this group applies.
     pub fn shows(&self, group_id: &GroupId) -> bool {
-        self.ids.contains(group_id) || self.shown.contains(group_id)
+        self.contains(group_id) || self.shown.binary_search(group_id).is_ok()
     }
 
     /// The groups that can be locked. May contain duplicates.
@@ -94,8 +96,15 @@ impl AssertedGroups {
 
 impl FromIterator<GroupId> for AssertedGroups {
     fn from_iter<I: IntoIterator<Item = GroupId>>(ids: I) -> Self {
-        Self { ids: ids.into_iter().collect(), ..Self::default() }
+        let mut ids = ids.into_iter().collect();
+        sort(&mut ids);
+        Self { ids, ..Self::default() }
     }
+}
+
+fn sort(ids: &mut Vec<GroupId>) {
+    ids.sort_unstable();
+    ids.dedup();
 }
 
 fn shortened(mut value: String) -> String {

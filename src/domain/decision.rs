@@ -1,5 +1,12 @@
 //! The decision on a check: may this agent enter this tenant now, at this level?
 
+use std::{
+    cmp::Reverse,
+    fmt::{self, Display},
+};
+
+use chrono::{Datelike, Timelike};
+
 use crate::domain::{
     caller::Party,
     check::AccessCheck,
@@ -166,7 +173,7 @@ pub fn decide<'a>(
 /// 2. a grant to the agent's group at a lower level;
 /// 3. a grant to the agent's group that names other agents;
 /// 4. the grant to one of the agent's groups that ended last;
-/// 5. a grant to another group;
+/// 5. the grant to another group that ends last;
 /// 6. no grant.
 ///
 /// Only the latest ended grant of each group can matter. The decision therefore does not depend on
@@ -184,6 +191,21 @@ fn nearest_grant<'a>(
     Some((reason, terms))
 }
 
+/// The order of the grants to one group. The first grant that covers a check is the one that ends
+/// last, and decides.
+pub fn preference(terms: &GrantTerms) -> impl Ord {
+    Reverse((last_to_end(terms), terms.access_level, terms.grant_id))
+}
+
+/// Whether the grant allows the check, if all agent kinds are admitted and no lock matches.
+pub fn covers(terms: &GrantTerms, check: &AccessCheck, now: Now) -> bool {
+    rank(terms, check, now).is_some_and(|(reason, _)| reason == Reason::GrantActive)
+}
+
+fn last_to_end(terms: &GrantTerms) -> i64 {
+    terms.end_time().map_or(i64::MAX, |end| end.timestamp_micros())
+}
+
 /// How close a grant comes; a greater rank is closer. The rank of the reason, then whether the
 /// grant is active, then the preferred time in microseconds since 1970, then the higher level, then
 /// the newer grant. No two grants have the same rank.
@@ -191,7 +213,6 @@ type Rank = (u8, bool, i64, AccessLevel, GrantId);
 
 fn rank(terms: &GrantTerms, check: &AccessCheck, now: Now) -> Option<(Reason, Rank)> {
     let state = terms.state(now);
-    let last_to_end = || terms.end_time().map_or(i64::MAX, |end| end.timestamp_micros());
     let is_named = match &check.agent_id {
         Some(agent_id) => terms.names(agent_id),
         None => terms.agent_ids.is_empty(),
@@ -200,11 +221,11 @@ fn rank(terms: &GrantTerms, check: &AccessCheck, now: Now) -> Option<(Reason, Ra
         if state.is_ended() {
             return None;
         }
-        (Reason::GroupMismatch, 1, last_to_end())
+        (Reason::GroupMismatch, 1, last_to_end(terms))
     } else if state == GrantState::Expired {
-        (Reason::Expired, 2, last_to_end())
+        (Reason::Expired, 2, last_to_end(terms))
     } else if state == GrantState::Revoked {
-        (Reason::Revoked, 2, last_to_end())
+        (Reason::Revoked, 2, last_to_end(terms))
     } else if !is_named {
         (Reason::AgentNotNamed, 3, 0)
     } else if terms.access_level < check.required_level {
@@ -212,9 +233,10 @@ fn rank(terms: &GrantTerms, check: &AccessCheck, now: Now) -> Option<(Reason, Ra
     } else if state == GrantState::Scheduled {
         (Reason::NotStarted, 5, -terms.start_time.timestamp_micros())
     } else {
-        (Reason::GrantActive, 6, last_to_end())
+        (Reason::GrantActive, 6, last_to_end(terms))
     };
-    let is_active = state == GrantState::Active;
+    // A grant to another group is named only to explain the denial.
+    let is_active = state == GrantState::Active || reason == Reason::GroupMismatch;
     Some((reason, (rank, is_active, preferred, terms.access_level, terms.grant_id)))
 }
 
@@ -274,7 +296,7 @@ fn grant_message(reason: Reason, terms: &GrantTerms, check: &AccessCheck) -> Str
             ended(terms.revoke_time).unwrap_or_default(),
         ),
         Reason::GroupMismatch => format!(
-            "Access is granted to group {group}, but {agent} is in these groups: {}. A tenant \
+            "There is a grant to group {group}, but {agent} is in these groups: {}. A tenant \
              administrator can grant access to one of them.",
             join(check.groups.ids()),
         ),
@@ -320,7 +342,12 @@ fn lock_message(lock: &LockTerms) -> String {
     )
 }
 
-/// A time for people, to the second.
-fn plain(time: Time) -> impl std::fmt::Display {
-    time.format("%Y-%m-%d %H:%M:%S UTC")
+/// A time for people, to the second. chrono would parse a format for each message.
+fn plain(time: Time) -> impl Display {
+    let (date, time) = (time.date_naive(), time.time());
+    let (year, month, day) = (date.year(), date.month(), date.day());
+    let (hour, minute, second) = (time.hour(), time.minute(), time.second());
+    fmt::from_fn(move |f| {
+        write!(f, "{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
+    })
 }

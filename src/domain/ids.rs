@@ -66,15 +66,15 @@ pub fn check_line(text: &str, limit: usize) -> Result<(), TextError> {
 /// Checks an id: 1 to [`ID_LENGTH_MAX`] characters in NFC, at least one of them visible, without
 /// surrounding white space and without characters that [`is_unsafe`] rejects.
 pub fn check_id(text: &str) -> Result<(), TextError> {
+    if is_plain_id(text.as_bytes()) {
+        return Ok(());
+    }
     if text.is_empty() {
         return Err(TextError::Empty);
     }
     check_line(text, ID_LENGTH_MAX)?;
     if text.trim().len() != text.len() {
         return Err(TextError::SurroundingSpace);
-    }
-    if text.is_ascii() {
-        return Ok(());
     }
     if text.contains(is_unsafe) {
         return Err(TextError::InvisibleCharacter);
@@ -86,6 +86,11 @@ pub fn check_id(text: &str) -> Result<(), TextError> {
         return Err(TextError::NotNormalized);
     }
     Ok(())
+}
+
+/// Whether `text` is an id of visible ASCII characters, as most ids are.
+fn is_plain_id(text: &[u8]) -> bool {
+    (1..=ID_LENGTH_MAX).contains(&text.len()) && text.iter().all(u8::is_ascii_graphic)
 }
 
 /// The id that a text shows: in NFC, without control, default-ignorable and bidirectional

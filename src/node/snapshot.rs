@@ -8,8 +8,9 @@ use imbl::{GenericHashMap, shared_ptr::DefaultSharedPtr};
 
 use crate::{
     domain::{
-        AccessCheck, Epoch, GrantId, GrantTerms, GroupId, LockTerms, Position, Revision, TenantId,
-        Time, TokenKey,
+        AccessCheck, Epoch, GrantId, GrantTerms, GroupId, LockTerms, Now, Position, Revision,
+        TenantId, Time, TokenKey,
+        decision::{covers, preference},
     },
     node::{gauges::Gauges, locks::Locks, message::Change},
     store::Retained,
@@ -45,14 +46,16 @@ pub struct Snapshot {
     has_forged_rows: bool,
 }
 
-/// The grants of one tenant. A decision reads all of these. The limit on live grants of a tenant
-/// bounds the cost.
+/// The grants of one tenant.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct TenantGrants {
-    /// Grants that no event has ended; some may have expired.
+    /// Grants that no event has ended; some may have expired. In a complete snapshot, in the order
+    /// of [`order`].
     live: Vec<GrantTerms>,
-    /// At most one for each group.
+    /// At most one for each group. In a complete snapshot, in the order of groups.
     ended: Vec<GrantTerms>,
+    /// The index in `live` of the grant that ends last.
+    last_to_end: usize,
 }
 
 impl Snapshot {
@@ -87,6 +90,17 @@ impl Snapshot {
     /// grant that an event has ended.
     pub fn time(&self) -> Option<Time> {
         self.position.and_then(|position| position.time)
+    }
+
+    /// The grants that decide a check: a decision by them is the decision by all grants of the
+    /// tenant.
+    pub fn candidates<'a>(
+        &'a self,
+        check: &AccessCheck,
+        now: Now,
+    ) -> impl Iterator<Item = &'a GrantTerms> {
+        let of_tenant = self.tenants.get(&check.tenant_id);
+        of_tenant.into_iter().flat_map(move |grants| grants.candidates(check, now))
     }
 
     /// The grants that can decide a check on `tenant_id`.
@@ -165,6 +179,9 @@ impl Snapshot {
 
     /// Sets the position, once the content is complete.
     pub fn set_position(&mut self, position: Position, token_key: TokenKey) {
+        for (_, grants) in self.tenants.iter_mut() {
+            Arc::make_mut(grants).sort();
+        }
         self.position = Some(position);
         self.token_key = Some(token_key);
     }
@@ -196,7 +213,7 @@ impl Snapshot {
         }
         let ended = &mut self.tenant_mut(tenant_id).ended;
         if let Some(index) = ended.iter().position(|terms| terms.grant_id == grant_id) {
-            let removed = ended.swap_remove(index);
+            let removed = ended.remove(index);
             self.bytes -= weight(&removed);
         }
     }
@@ -204,7 +221,17 @@ impl Snapshot {
     fn insert_live(&mut self, tenant_id: &TenantId, terms: GrantTerms) {
         self.live_grants += 1;
         self.bytes += weight(&terms);
-        push(&mut self.tenant_mut(tenant_id).live, terms);
+        let is_complete = self.position.is_some();
+        let grants = self.tenant_mut(tenant_id);
+        // The grants of an incomplete snapshot are sorted once, because each insertion moves others.
+        if is_complete {
+            let index = grants.position_of(&terms);
+            insert(&mut grants.live, index, terms);
+            grants.find_last_to_end();
+        } else {
+            let index = grants.live.len();
+            insert(&mut grants.live, index, terms);
+        }
     }
 
     /// Keeps only that ended grant of the group that decisions prefer: the one that ended last.
@@ -220,7 +247,8 @@ impl Snapshot {
                 self.bytes = self.bytes + added - removed;
             }
             None => {
-                push(ended, terms);
+                let index = ended.partition_point(|known| known.group_id < terms.group_id);
+                insert(ended, index, terms);
                 self.bytes += added;
             }
         }
@@ -231,7 +259,9 @@ impl Snapshot {
         let Some(grants) = self.tenants.get(tenant_id) else { return false };
         let index = grants.live.iter().position(|terms| terms.grant_id == grant_id);
         let Some(index) = index else { return false };
-        let removed = self.tenant_mut(tenant_id).live.swap_remove(index);
+        let grants = self.tenant_mut(tenant_id);
+        let removed = grants.live.remove(index);
+        grants.find_last_to_end();
         self.live_grants -= 1;
         self.bytes -= weight(&removed);
         true
@@ -258,6 +288,43 @@ impl Snapshot {
 }
 
 impl TenantGrants {
+    fn sort(&mut self) {
+        if !self.live.is_sorted_by_key(order) {
+            self.live.sort_unstable_by(|a, b| order(a).cmp(&order(b)));
+        }
+        self.find_last_to_end();
+    }
+
+    fn position_of(&self, terms: &GrantTerms) -> usize {
+        self.live.partition_point(|known| order(known) < order(terms))
+    }
+
+    fn find_last_to_end(&mut self) {
+        let by_preference = self.live.iter().enumerate().min_by_key(|(_, terms)| preference(terms));
+        self.last_to_end = by_preference.map_or(0, |(index, _)| index);
+    }
+
+    /// The grants to the groups of a check, each group up to the first grant that covers the check;
+    /// and the last grant to end, which explains why other groups are denied.
+    fn candidates<'a>(
+        &'a self,
+        check: &AccessCheck,
+        now: Now,
+    ) -> impl Iterator<Item = &'a GrantTerms> {
+        let of_groups = check.groups.ids().flat_map(move |group_id| {
+            let start = self.live.partition_point(|terms| terms.group_id < *group_id);
+            let mut is_covered = false;
+            let live = self.live[start..].iter().take_while(move |terms| {
+                let is_next = !is_covered && terms.group_id == *group_id;
+                is_covered = is_next && covers(terms, check, now);
+                is_next
+            });
+            let ended = self.ended.binary_search_by(|terms| terms.group_id.cmp(group_id));
+            live.chain(ended.ok().map(|index| &self.ended[index]))
+        });
+        of_groups.chain(self.live.get(self.last_to_end))
+    }
+
     fn iter(&self) -> impl Iterator<Item = (Retained, &GrantTerms)> {
         let live = self.live.iter().map(|terms| (Retained::Live, terms));
         live.chain(self.ended.iter().map(|terms| (Retained::LastEnded, terms)))
@@ -273,11 +340,16 @@ impl TenantGrants {
 }
 
 /// Adds a grant, and reserves little spare capacity: most of the many tenants have few grants.
-fn push(grants: &mut Vec<GrantTerms>, terms: GrantTerms) {
+fn insert(grants: &mut Vec<GrantTerms>, index: usize, terms: GrantTerms) {
     if grants.len() == grants.capacity() {
         grants.reserve_exact(1 + grants.len() / 8);
     }
-    grants.push(terms);
+    grants.insert(index, terms);
+}
+
+/// The order of the live grants of a tenant: by group, and then by preference.
+fn order(terms: &GrantTerms) -> impl Ord + '_ {
+    (&terms.group_id, preference(terms))
 }
 
 /// Estimated memory of a grant, in bytes, without the ids that are shared with other grants.

@@ -210,7 +210,8 @@ mod tests {
         let started = Instant::now();
         let error = connection.read(&mut [0]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert_eq!(started.elapsed().as_secs(), UNSENT_TIMEOUT.as_secs());
+        let took = started.elapsed();
+        assert!((0..=1).contains(&(took.as_secs() - UNSENT_TIMEOUT.as_secs())), "{took:?}");
     }
 
     #[test]

@@ -29,7 +29,7 @@ const WINDOW_PER_CALL: u32 = 512;
 /// Maximum memory of a rejected call whose error the client does not read.
 const REJECTION: usize = 2 * 1_024;
 /// Maximum uncounted memory of a call: the copied head, a short message as received and as decoded,
-/// or a short response, and the stream with its layers. `attacks/resident.rs` measures it.
+/// or a short response, and the stream with its future. `attacks/resident.rs` measures it.
 const CALL: usize = 48 * 1_024;
 /// Maximum memory of a follower: messages of a snapshot that are queued, that wait, and that are
 /// sent.

@@ -1,4 +1,4 @@
-//! Serving: gRPC with its layers, and the HTTP endpoint for metrics and health.
+//! Serving: gRPC, and the HTTP endpoint for metrics and health.
 
 use std::{num::NonZeroU32, pin::pin, sync::Arc, time::Duration};
 

@@ -225,7 +225,7 @@ fn decide_from<'a>(read_view: &'a ReadView, check: &AccessCheck) -> Decision<'a>
     match read_view.now {
         Some(now) if read_view.is_fresh() => {
             let snapshot = read_view.view.snapshot();
-            decide(snapshot.locks_on(check), snapshot.grants(&check.tenant_id), check, now)
+            decide(snapshot.locks_on(check), snapshot.candidates(check, now), check, now)
         }
         _ => Decision::STALE,
     }

@@ -3,12 +3,16 @@
 use std::collections::BTreeSet;
 
 use proptest::{collection::vec, prelude::*};
-use support_access::domain::{
-    AccessCheck, AccessLevel, AgentKind, AssertedGroups, GrantId, GrantState, GrantTerms, GroupId,
-    Reason, Time,
-    decision::decide,
-    explain::{ChecklistAnswer, checklist, obstacles},
-    time::from_micros,
+use support_access::{
+    domain::{
+        AccessCheck, AccessLevel, AgentKind, AssertedGroups, Epoch, GrantId, GrantState,
+        GrantTerms, GroupId, Position, Reason, Time, TokenKey,
+        decision::decide,
+        explain::{ChecklistAnswer, checklist, obstacles},
+        time::from_micros,
+    },
+    node::Snapshot,
+    store::Retained,
 };
 use uuid::Uuid;
 
@@ -159,6 +163,37 @@ proptest! {
         let now = at(now);
         let kept = held(&grants, now);
         prop_assert_eq!(decide([], &kept, &check, now), decide([], &grants, &check, now));
+    }
+
+    #[test]
+    fn a_snapshot_decides_as_all_of_its_grants(
+        grants in vec(terms(), 0..8), check in check(), now in 0..40_i64, loaded in 0..8_usize,
+    ) {
+        let now = at(now);
+        let mut snapshot = Snapshot::default();
+        let held = held(&grants, now);
+        let add = |snapshot: &mut Snapshot, terms: &GrantTerms| {
+            // The end of a grant whose id is odd is not recorded yet.
+            let is_recorded = terms.grant_id.0.as_u128() % 2 == 0 || terms.revoke_time.is_some();
+            let is_ended = terms.state(now).is_ended() && is_recorded;
+            let retained = if is_ended { Retained::LastEnded } else { Retained::Live };
+            snapshot.insert(&check.tenant_id, terms.clone(), retained);
+        };
+        let (first, later) = held.split_at(loaded.min(held.len()));
+        first.iter().for_each(|terms| add(&mut snapshot, terms));
+        let position = Position { epoch: Epoch(Uuid::nil()), revision: 0, time: None };
+        snapshot.set_position(position, TokenKey([0; 16]));
+        later.iter().for_each(|terms| add(&mut snapshot, terms));
+        let expected = decide([], &held, &check, now);
+        prop_assert_eq!(decide([], snapshot.candidates(&check, now.into()), &check, now), expected);
+        // Without the deciding grant, the next one decides.
+        if let Some(decided) = expected.terms {
+            let id = decided.grant_id;
+            snapshot.reject(&check.tenant_id, id);
+            let left = held.iter().filter(|terms| terms.grant_id != id);
+            let next = decide([], snapshot.candidates(&check, now.into()), &check, now);
+            prop_assert_eq!(next, decide([], left, &check, now));
+        }
     }
 
     #[test]

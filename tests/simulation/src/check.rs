@@ -41,7 +41,7 @@ pub(crate) fn decision(
         return (Reason::Stale, None);
     };
     let snapshot = read_view.view.snapshot();
-    let (locks, grants) = (snapshot.locks_on(&check), snapshot.grants(&check.tenant_id));
+    let (locks, grants) = (snapshot.locks_on(&check), snapshot.candidates(&check, time));
     let decision = decide(locks, grants, &check, time);
     (decision.reason, decision.terms.map(|terms| (terms.grant_id, terms.expire_time)))
 }

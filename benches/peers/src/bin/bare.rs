@@ -7,13 +7,19 @@
 )]
 
 use clap::{Parser, ValueEnum};
+use futures::stream::unfold;
 use support_access::api::proto::v1::{
     self as pb,
     support_access_server::{SupportAccess, SupportAccessServer},
 };
-use tokio::{net::{TcpListener, UnixListener}, runtime::Builder};
-use tonic::{Request, Response, Status, async_trait, transport::{Server, server::TcpIncoming}};
-use futures::stream::unfold;
+use tokio::{
+    net::{TcpListener, UnixListener},
+    runtime::Builder,
+};
+use tonic::{
+    Request, Response, Status, async_trait,
+    transport::{Server, server::TcpIncoming},
+};
 
 /// A server that always answers yes.
 #[derive(Debug, Parser)]

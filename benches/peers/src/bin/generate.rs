@@ -206,7 +206,8 @@ async fn run(args: Rc<Args>) {
                 let due = match args.rate {
                     None => Instant::now(),
                     Some(rate) => {
-                        let due = started + Duration::from_secs_f64(number as f64 / f64::from(rate));
+                        let due =
+                            started + Duration::from_secs_f64(number as f64 / f64::from(rate));
                         sleep_until(due.into()).await;
                         due
                     }
