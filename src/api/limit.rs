@@ -19,9 +19,9 @@ use crate::{api::proto::v1::ErrorReason, domain::Action};
 
 mod permit;
 
-use permit::Counter;
 pub(super) use permit::UNCOUNTED_BYTES;
 pub use permit::{BytesPermit, CallPermit};
+use permit::{Counter, Places};
 
 /// Number of tracked callers above which idle callers are evicted.
 const CALLERS_MAX: usize = 10_000;
@@ -62,7 +62,7 @@ pub struct Limits {
 
 #[derive(Debug)]
 struct Totals {
-    calls: Counter,
+    calls: Places,
     bytes: Counter,
 }
 
@@ -107,7 +107,7 @@ impl Limits {
         Self {
             limits,
             of_all: Arc::new(Totals {
-                calls: Counter::new(limits.calls_in_all),
+                calls: Places::new(limits.calls_in_all),
                 bytes: Counter::new(limits.bytes_in_all),
             }),
             callers: Mutex::default(),

@@ -1,7 +1,7 @@
 //! What a call holds: a place among the calls of its caller, and the bytes of its messages.
 
 use std::{
-    mem,
+    iter, mem,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::CallerUsage;
+use crate::api::threads;
 
 /// Bytes of a request or a chunk of a response that are not counted: they are part of the memory
 /// that each call takes. Most messages are shorter.
@@ -20,6 +21,22 @@ pub(super) struct Counter {
     count: AtomicUsize,
     max: usize,
 }
+
+/// The places of the calls of all callers. Each thread takes places in lots and keeps a few spare
+/// ones, so that threads do not contend for one count.
+#[derive(Debug)]
+pub(super) struct Places {
+    /// The places that calls have taken, and the spare ones.
+    taken: Counter,
+    /// Of each thread. Empty: there are too few places.
+    spare: Vec<Spare>,
+    lot: usize,
+}
+
+/// The spare places of a thread, in a cache line of their own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Spare(AtomicUsize);
 
 /// The permit of a call. Shared by the parts of the call that may outlive each other: the rest of
 /// the message, a detached handler, and the response.
@@ -58,17 +75,47 @@ impl Counter {
     fn remove(&self, removed: usize) {
         self.count.fetch_sub(removed, Ordering::Relaxed);
     }
+}
 
-    /// Adds to the count of a caller and to the count of all callers, or to none.
-    fn try_add_both(of_caller: &Self, of_all: &Self, added: usize) -> bool {
-        if !of_caller.try_add(added) {
-            return false;
+// === impl Places ===
+
+impl Places {
+    pub(super) fn new(max: usize) -> Self {
+        let threads = threads::count();
+        // Threads leave at least three quarters of the places to others.
+        let lot = max / (8 * threads);
+        let spare = if lot > 1 { threads } else { 0 };
+        let spare = iter::repeat_with(Spare::default).take(spare).collect();
+        Self { taken: Counter::new(max), spare, lot }
+    }
+
+    /// False: all places are taken.
+    fn try_take(&self) -> bool {
+        if self.spare.is_empty() {
+            return self.taken.try_add(1);
         }
-        let is_added = of_all.try_add(added);
-        if !is_added {
-            of_caller.remove(added);
+        let Spare(spare) = threads::own(&self.spare);
+        let take = |spare: usize| spare.checked_sub(1);
+        if spare.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
+            return true;
         }
-        is_added
+        if self.taken.try_add(self.lot) {
+            spare.fetch_add(self.lot - 1, Ordering::Relaxed);
+            return true;
+        }
+        self.taken.try_add(1)
+    }
+
+    fn give_back(&self) {
+        if self.spare.is_empty() {
+            return self.taken.remove(1);
+        }
+        let Spare(spare) = threads::own(&self.spare);
+        spare.fetch_add(1, Ordering::Relaxed);
+        let return_lot = |spare: usize| (spare >= 2 * self.lot).then(|| spare - self.lot);
+        if spare.fetch_update(Ordering::Relaxed, Ordering::Relaxed, return_lot).is_ok() {
+            self.taken.remove(self.lot);
+        }
     }
 }
 
@@ -77,13 +124,19 @@ impl Counter {
 impl CallPermit {
     /// `None`: the caller, or all callers, make too many calls.
     pub(super) fn acquire(usage: &Arc<CallerUsage>) -> Option<Self> {
-        let is_acquired = Counter::try_add_both(&usage.calls, &usage.of_all.calls, 1);
-        is_acquired.then(|| Self { usage: Arc::clone(usage), bytes: AtomicUsize::new(0) })
+        if !usage.calls.try_add(1) {
+            return None;
+        }
+        if !usage.of_all.calls.try_take() {
+            usage.calls.remove(1);
+            return None;
+        }
+        Some(Self { usage: Arc::clone(usage), bytes: AtomicUsize::new(0) })
     }
 
     /// Counts `count` further bytes of the request. False: the bytes exceed a limit.
     pub(in crate::api) fn try_count(&self, count: usize) -> bool {
-        let is_counted = Counter::try_add_both(&self.usage.bytes, &self.usage.of_all.bytes, count);
+        let is_counted = self.usage.try_add_bytes(count);
         if is_counted {
             self.bytes.fetch_add(count, Ordering::Relaxed);
         }
@@ -92,7 +145,7 @@ impl CallPermit {
 
     /// Counts `count` bytes of the response. `None`: the bytes exceed a limit.
     pub(in crate::api) fn try_share(&self, count: usize) -> Option<BytesPermit> {
-        let is_counted = Counter::try_add_both(&self.usage.bytes, &self.usage.of_all.bytes, count);
+        let is_counted = self.usage.try_add_bytes(count);
         is_counted.then(|| BytesPermit { usage: Arc::clone(&self.usage), bytes: count })
     }
 }
@@ -100,7 +153,7 @@ impl CallPermit {
 impl Drop for CallPermit {
     fn drop(&mut self) {
         self.usage.calls.remove(1);
-        self.usage.of_all.calls.remove(1);
+        self.usage.of_all.calls.give_back();
         self.usage.release_bytes(mem::take(self.bytes.get_mut()));
     }
 }
@@ -112,10 +165,43 @@ impl Drop for BytesPermit {
 }
 
 impl CallerUsage {
+    fn try_add_bytes(&self, count: usize) -> bool {
+        if !self.bytes.try_add(count) {
+            return false;
+        }
+        let is_added = self.of_all.bytes.try_add(count);
+        if !is_added {
+            self.bytes.remove(count);
+        }
+        is_added
+    }
+
     fn release_bytes(&self, count: usize) {
         if count > 0 {
             self.bytes.remove(count);
             self.of_all.bytes.remove(count);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn threads_take_no_more_places_than_there_are() {
+        for max in [1, 7, 1_000] {
+            let places = Places::new(max);
+            let take = || iter::from_fn(|| places.try_take().then_some(())).take(max).count();
+            let taken: usize = thread::scope(|scope| {
+                let threads: Vec<_> = (0..3).map(|_| scope.spawn(take)).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+            });
+            assert!(taken <= max && taken + max / 4 >= max, "{taken} of {max}");
+            (0..taken).for_each(|_| places.give_back());
+            assert!(take() + max / 4 >= max);
         }
     }
 }

@@ -7,9 +7,8 @@ use std::{
     fmt, iter,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
-    thread,
     time::Duration,
 };
 
@@ -22,7 +21,7 @@ use prometheus_client::{
 use tonic::Code;
 
 use super::{CODES, Methods};
-use crate::domain::Reason;
+use crate::{api::threads, domain::Reason};
 
 /// Upper bounds of histogram buckets.
 const BUCKETS: [Duration; 17] = [
@@ -92,26 +91,16 @@ pub(super) struct CountsCollector {
     pub(super) counts: Arc<Counts>,
 }
 
-thread_local! {
-    /// A number for each thread, in the order in which threads first count.
-    static THREAD: usize = {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    };
-}
-
 // === impl Counts ===
 
 impl Counts {
     /// Counts for this number of methods.
     pub(super) fn new(methods: usize) -> Self {
-        // For each processor, a thread of connections and a thread of other tasks.
-        let threads = 2 * thread::available_parallelism().map_or(1, usize::from);
         let of_thread = || ThreadCounts {
             checks: from_fn(|_| AtomicU64::new(0)),
             rpcs: iter::repeat_with(RpcCounts::default).take(methods).collect(),
         };
-        Self(iter::repeat_with(of_thread).take(threads).collect())
+        Self(iter::repeat_with(of_thread).take(threads::count()).collect())
     }
 
     pub(super) fn check(&self, reason: Reason) {
@@ -136,7 +125,7 @@ impl Counts {
     }
 
     fn of_thread(&self) -> &ThreadCounts {
-        &self.0[THREAD.with(|number| number % self.0.len())]
+        threads::own(&self.0)
     }
 
     /// A count over all threads.
