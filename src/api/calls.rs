@@ -27,7 +27,7 @@ use crate::{
         known_callers::{KnownCaller, KnownCallers},
         limit::{CallPermit, CallerUsage, Limits},
         message::{BoxError, CountedBody, count_fields, read_message, whole, within},
-        metrics::Metrics,
+        metrics::{ConnectionMetrics, Metrics},
         observe::{ObservedBody, RpcObserver},
         unary::{decode, respond},
     },
@@ -73,6 +73,7 @@ pub struct Calls<T> {
 pub struct ConnectionCalls<T> {
     shared: Arc<Calls<T>>,
     connection: Arc<ConnectionInfo>,
+    metrics: Arc<ConnectionMetrics>,
     known_callers: KnownCallers,
 }
 
@@ -99,7 +100,8 @@ struct Admitted {
 impl<T: Spawn> ConnectionCalls<T> {
     /// The calls of `connection`.
     pub fn new(shared: Arc<Calls<T>>, connection: Arc<ConnectionInfo>) -> Self {
-        Self { shared, connection, known_callers: KnownCallers::default() }
+        let metrics = ConnectionMetrics::new(&shared.metrics);
+        Self { shared, connection, metrics, known_callers: KnownCallers::default() }
     }
 
     /// Handles a call.
@@ -111,7 +113,7 @@ impl<T: Spawn> ConnectionCalls<T> {
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
-        let observer = RpcObserver::start(&self.shared.metrics, &request);
+        let observer = RpcObserver::start(&self.metrics, &request);
         let arrival = Arrival {
             action: observer.action(),
             id: observer.id_without_span(),

@@ -3,7 +3,7 @@
 //! Checks and RPCs are counted as they end. State such as the number of grants is read at each
 //! scrape, because a counter could drift.
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, ops::Deref, sync::Arc, time::Duration};
 
 use foldhash::fast::RandomState;
 use prometheus_client::{encoding::text, metrics::info::Info, registry::Registry};
@@ -57,6 +57,11 @@ pub struct Metrics {
     methods: Arc<Methods>,
     counts: Arc<Counts>,
 }
+
+/// The metrics, as the calls of one connection use them. The calls count their references here, and
+/// not in a cache line that all threads share.
+#[derive(Debug, Clone)]
+pub struct ConnectionMetrics(Arc<Metrics>);
 
 /// Every known method, after an entry for all unknown methods.
 #[derive(Debug)]
@@ -126,6 +131,23 @@ impl Metrics {
 /// The name of a code in the gRPC specification.
 pub fn code_name(code: Code) -> &'static str {
     CODES.get(code as usize).copied().unwrap_or("UNKNOWN")
+}
+
+// === impl ConnectionMetrics ===
+
+impl ConnectionMetrics {
+    /// The metrics for one connection.
+    pub fn new(metrics: &Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self(Arc::clone(metrics)))
+    }
+}
+
+impl Deref for ConnectionMetrics {
+    type Target = Metrics;
+
+    fn deref(&self) -> &Metrics {
+        &self.0
+    }
 }
 
 // === impl Methods ===

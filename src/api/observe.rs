@@ -21,7 +21,7 @@ use crate::{
         call_id::{CALL_ID, CallId},
         grpc::{parse_timeout, state_call_id},
         head::GRPC_TIMEOUT,
-        metrics::{Metrics, code_name},
+        metrics::{ConnectionMetrics, code_name},
         trace,
     },
     domain::Action,
@@ -49,7 +49,7 @@ pin_project! {
 /// response is complete counts as `CANCELLED`, or as `DEADLINE_EXCEEDED` if the deadline has passed.
 #[derive(Debug)]
 pub struct RpcObserver {
-    metrics: Arc<Metrics>,
+    metrics: Arc<ConnectionMetrics>,
     method: usize,
     /// `None`: a check whose caller sent no id.
     id: Option<CallId>,
@@ -104,7 +104,7 @@ impl<B: Body> Body for ObservedBody<B> {
 
 impl RpcObserver {
     /// Starts to observe a call.
-    pub fn start<B>(metrics: &Arc<Metrics>, request: &Request<B>) -> Self {
+    pub fn start<B>(metrics: &Arc<ConnectionMetrics>, request: &Request<B>) -> Self {
         let (path, headers) = (request.uri().path(), request.headers());
         let method = metrics.rpc_started(path);
         let known = metrics.method(method);

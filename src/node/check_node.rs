@@ -146,7 +146,7 @@ impl CheckNode {
     /// long, answers as of the invocation.
     pub fn read_view(&self) -> ReadView {
         let now = self.boot_time();
-        let view = self.view.load_full();
+        let view = self.view.load();
         let valid_for = match &view.lease {
             Some(lease) if lease.is_valid(now) => lease.expires_at().since(now),
             _ => Duration::ZERO,

@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::Guard;
+
 use crate::{
     domain::{BootTime, Now, Time, time::from_micros},
     node::{
@@ -30,10 +32,10 @@ pub struct View {
 }
 
 /// The view, time and lease of one check.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct ReadView {
-    /// The snapshot and the lease.
-    pub view: Arc<View>,
+    /// The snapshot and the lease. A guard, because all threads would count references in one place.
+    pub view: Guard<Arc<View>>,
     /// The time to decide at; `None` if the node has never read the database clock.
     pub now: Option<Now>,
     /// The remaining lifetime of the lease. If zero, the check must be denied with `STALE`.
@@ -125,7 +127,11 @@ impl SteadyTime {
     /// Records that the time was `time` at `at`.
     fn advance(&self, time: Time, at: BootTime) {
         let offset_us = time.timestamp_micros().saturating_sub(slow_us(at));
-        self.offset_us.fetch_max(offset_us, Ordering::Relaxed);
+        // Read first: most offsets are lower, and a write would invalidate the cache lines of other
+        // threads.
+        if offset_us > self.offset_us.load(Ordering::Relaxed) {
+            self.offset_us.fetch_max(offset_us, Ordering::Relaxed);
+        }
     }
 
     /// The least time at `at`.

@@ -5,7 +5,7 @@ use std::{future::pending, sync::Arc, time::Duration};
 use http::{Request, Response};
 use support_access::api::{
     call_id::CALL_ID,
-    metrics::{Metrics, Readings},
+    metrics::{ConnectionMetrics, Metrics, Readings},
     observe::RpcObserver,
 };
 use tonic::body::Body as TonicBody;
@@ -39,7 +39,7 @@ fn assert_counted(metrics: &Metrics, code: &str) {
 #[tokio::test]
 async fn a_panic_ends_the_call_with_internal() {
     let metrics = metrics();
-    let observer = RpcObserver::start(&metrics, &request());
+    let observer = RpcObserver::start(&ConnectionMetrics::new(&metrics), &request());
     let panics = async { panic!("in the handler") };
     let response = observer.observe::<TonicBody>(panics).await;
     assert_eq!(response.headers()["grpc-status"], "13");
@@ -50,7 +50,7 @@ async fn a_panic_ends_the_call_with_internal() {
 #[tokio::test]
 async fn a_call_dropped_before_its_response_counts_as_cancelled() {
     let metrics = metrics();
-    let observer = RpcObserver::start(&metrics, &request());
+    let observer = RpcObserver::start(&ConnectionMetrics::new(&metrics), &request());
     let hangs = observer.observe::<TonicBody>(pending());
     let _ = tokio::time::timeout(Duration::from_millis(1), hangs).await;
     assert_counted(&metrics, "CANCELLED");
@@ -59,7 +59,7 @@ async fn a_call_dropped_before_its_response_counts_as_cancelled() {
 #[tokio::test]
 async fn a_response_with_unread_trailers_counts_as_cancelled() {
     let metrics = metrics();
-    let observer = RpcObserver::start(&metrics, &request());
+    let observer = RpcObserver::start(&ConnectionMetrics::new(&metrics), &request());
     drop(observer.observe(async { Response::new(TonicBody::empty()) }).await);
     assert_counted(&metrics, "CANCELLED");
 }
