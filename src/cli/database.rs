@@ -56,7 +56,7 @@ pub(crate) struct RestoredArgs {
 pub(crate) struct RotateEventKeyArgs {
     #[command(flatten)]
     settings: SettingArgs<DatabaseConfig>,
-    /// The file with the new event key: 64 hexadecimal digits.
+    /// The file with the new event key: 64 hexadecimal digits in lower case.
     #[arg(long, value_name = "FILE")]
     new_event_key_file: PathBuf,
 }

@@ -182,7 +182,8 @@ impl UpstreamSession {
             return Ok(());
         }
         Err(FollowError::Lost(format!(
-            "the upstream sends more than {} MiB of grants and locks; raise the memory limit",
+            "the upstream sends more than {} MiB of grants and locks; raise the memory limit of \
+             this node, or limits.memory_mib",
             bytes_max >> 20
         )))
     }

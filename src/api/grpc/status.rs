@@ -273,10 +273,14 @@ pub fn excess() -> Status {
 }
 
 fn exhausted(reason: ErrorReason) -> StatusBuilder {
-    StatusBuilder::new(
-        reason,
-        "the caller, or all callers together, exceed a limit; retry after the delay",
-    )
+    let message = match reason {
+        ErrorReason::TooManyBytes => {
+            "the long messages of the caller, or of all callers, take too much memory; read \
+             pending responses, and retry after the delay"
+        }
+        _ => "the caller, or all callers together, exceed a limit; retry after the delay",
+    };
+    StatusBuilder::new(reason, message)
 }
 
 /// Rejects a call that exceeds the longest deadline.
