@@ -40,7 +40,7 @@ pub struct AcceptClockOutcome {
     /// Zero: the clock is trusted already.
     pub step: TimeDelta,
     /// The number of grants whose ends were moved back, or that were ended.
-    pub moved_grants: u32,
+    pub moved_count: u32,
     /// Identifies the change.
     pub token: ConsistencyToken,
 }
@@ -66,8 +66,8 @@ impl Service {
             if self.replica.database_clock().is_trusted() {
                 transaction.commit().await?;
                 let token = self.token_of(self.last_revision(QueryScope::Vendor).await?).await?;
-                let (step, moved_grants) = (TimeDelta::zero(), pass.moved);
-                return Ok(AcceptClockOutcome { step, moved_grants, token });
+                let (step, moved_count) = (TimeDelta::zero(), pass.moved);
+                return Ok(AcceptClockOutcome { step, moved_count, token });
             }
             let step_ms = step_ms(transaction.as_ref(), self.node.boot_time().since(sent_at));
             if step_ms < pass.step_ms {
@@ -76,7 +76,7 @@ impl Service {
             }
             let is_last = self.move_ends(&mut pass, transaction.as_mut(), caller, &request).await?;
             if is_last {
-                let kind = EventKind::ClockAccepted { step_ms, moved_grants: pass.moved };
+                let kind = EventKind::ClockAccepted { step_ms, moved_count: pass.moved };
                 let (author, reason) = (caller.author.clone(), request.reason.clone());
                 let new = NewEvent { tenant_id: None, author, reason, kind };
                 pass.appended.push(transaction.append(new).await?);
@@ -127,13 +127,13 @@ impl Service {
     }
 
     fn accepted(&self, event: &Event) -> Result<AcceptClockOutcome, ServiceError> {
-        let EventKind::ClockAccepted { step_ms, moved_grants } = event.kind else {
+        let EventKind::ClockAccepted { step_ms, moved_count } = event.kind else {
             let problem = "a request to accept the clock refers to another event";
             return Err(StoreError::Broken(problem.into()).into());
         };
         let (step, token) =
             (TimeDelta::milliseconds(step_ms), self.token(event.revision, Some(event.time))?);
-        Ok(AcceptClockOutcome { step, moved_grants, token })
+        Ok(AcceptClockOutcome { step, moved_count, token })
     }
 }
 
