@@ -12,6 +12,7 @@ mod faults;
 mod files;
 mod forged_events;
 mod forgery;
+mod hidden_rows;
 mod history;
 mod locks;
 mod membership;
@@ -144,6 +145,8 @@ macro_rules! durable {
                 a_replica_denies_a_history_until_it_has_loaded_authentic_events,
                 an_extension_of_a_revoked_grant_denies_everything_in_its_tenant,
                 a_forged_history_is_neither_exported_nor_certified;
+            hidden_rows:
+                a_hidden_row_is_noticed_before_the_clock_is_accepted;
         }
     )* } } };
 }

@@ -222,6 +222,10 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
         rows.into_iter().map(|row| row.into_domain(|row| row.into_authentic(reader))).collect()
     }
 
+    async fn live_grant_ids(&mut self) -> Result<Vec<GrantId>, StoreError> {
+        self.read_live_grant_ids().await
+    }
+
     async fn clock_events(&mut self) -> Result<Vec<Event>, StoreError> {
         let rows: Vec<EventRow> = with_timeout(self.connection.all(log::clock_events())).await?;
         rows.into_iter().map(|row| row.into_authentic(&self.reader)).collect()

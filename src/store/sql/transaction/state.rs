@@ -10,13 +10,13 @@ use tracing::error;
 
 use crate::{
     domain::{
-        Event, EventKind, Grant, GrantId, Lock, LockId, Revision, Sequence, TenantId,
+        Event, EventKind, Grant, GrantId, GrantTerms, Lock, LockId, Revision, Sequence, TenantId,
         Time, authenticity::StateRow, chain::Link,
     },
     store::{
         NewEvent, Retained, StoreError, new_epoch,
         sql::{
-            Backend, Statement,
+            Backend, SqlStore, Statement,
             load::grant_row,
             rows::{EventRow, GrantRow, LockRow},
             statements::{grants, lists, locks, log, owner},
@@ -167,6 +167,25 @@ impl<DB: Backend> SqlTransaction<DB> {
             due.extend(lock.filter(|lock| !lock.terms.applies_at(now)));
         }
         Ok(due)
+    }
+
+    /// The grants that no event has ended. The rows of this transaction are added up, as in a load.
+    pub(super) async fn read_live_grant_ids(&mut self) -> Result<Vec<GrantId>, StoreError> {
+        let mut ids = Vec::new();
+        let mut visit = |_, terms: GrantTerms, retained| {
+            if retained == Retained::Live {
+                ids.push(terms.grant_id);
+            }
+        };
+        let (keys, connection) = (self.reader.keys(), &mut self.connection);
+        let (sum, _) = SqlStore::load_rows(keys, connection, &mut visit).await?;
+        if sum == Some(self.sum) {
+            return Ok(ids);
+        }
+        Err(StoreError::broken(
+            "the rows do not match the sum in head, because a row is hidden or was changed; \
+             restore the rows that the verification names, then repeat the command",
+        ))
     }
 
     // === writes ===
