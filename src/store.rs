@@ -166,8 +166,8 @@ pub trait Log: Send + Sync {
     async fn replace_epoch(&self) -> Result<Epoch, StoreError>;
 
     /// Replaces the event key: verifies all events with the current key, compares all rows with
-    /// them, and authenticates both with `new`, in one transaction. This store cannot be used afterwards.
-    /// Stores without an event key do nothing.
+    /// them, and authenticates both with `new`, in one transaction. This store cannot be used
+    /// afterwards. Stores without an event key do nothing.
     async fn replace_event_key(&self, new: &EventKey) -> Result<(), StoreError> {
         let _ = new;
         Ok(())

@@ -31,8 +31,8 @@
 //!   the number must be a difference of row hashes. Only the key reveals one.
 //!
 //! Each event also has an HMAC of its owner, over revision and tenant only. If the row of an event
-//! is forged, this HMAC shows whose history contains the event. Otherwise, an attacker could move an
-//! event to another tenant, and only that tenant would be denied.
+//! is forged, this HMAC shows whose history contains the event. Otherwise, an attacker could move
+//! an event to another tenant, and only that tenant would be denied.
 //!
 //! All keys are derived from the secret and the name of the log, so that two logs may share a
 //! secret.
@@ -48,6 +48,10 @@ use crate::domain::{
     lock::LockTerms,
     revision::{Epoch, LogName, Revision, Sequence},
 };
+
+mod fields;
+
+use fields::Fields;
 
 /// The length of an HMAC, a sum and a secret, in bytes.
 const LENGTH: usize = 32;
@@ -128,9 +132,6 @@ pub struct MaskedSum {
     /// The sum plus the mask.
     pub sum: [u8; LENGTH],
 }
-
-/// Encodes fields so that different fields have different bytes.
-struct Fields(Vec<u8>);
 
 // === impl EventKey ===
 
@@ -305,7 +306,7 @@ impl fmt::Debug for StateSum {
     }
 }
 
-// === impl EventColumns, StateRow, Fields ===
+// === impl EventColumns, StateRow ===
 
 impl EventColumns<'_> {
     fn encode(&self) -> Vec<u8> {
@@ -357,50 +358,6 @@ impl StateRow<'_> {
             }
         }
         fields.0
-    }
-}
-
-impl Fields {
-    fn new() -> Self {
-        Self(Vec::with_capacity(256))
-    }
-
-    fn number(&mut self, number: i64) {
-        self.0.extend_from_slice(&number.to_be_bytes());
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
-        self.0.extend_from_slice(bytes);
-    }
-
-    fn text(&mut self, text: &str) {
-        self.bytes(text.as_bytes());
-    }
-
-    fn maybe_text(&mut self, text: Option<&str>) {
-        self.0.push(u8::from(text.is_some()));
-        self.text(text.unwrap_or_default());
-    }
-
-    fn maybe_number(&mut self, number: Option<i64>) {
-        self.0.push(u8::from(number.is_some()));
-        self.number(number.unwrap_or_default());
-    }
-
-    fn grant(&mut self, tag: i64, tenant_id: &TenantId, terms: &GrantTerms) {
-        self.number(tag);
-        self.text(tenant_id.as_str());
-        self.bytes(terms.grant_id.0.as_bytes());
-        self.text(terms.group_id.as_str());
-        self.number(terms.agent_ids.len().try_into().unwrap_or(i64::MAX));
-        for agent_id in &terms.agent_ids {
-            self.text(agent_id.as_str());
-        }
-        self.text(terms.access_level.as_str());
-        self.number(terms.start_time.timestamp_micros());
-        self.maybe_number(terms.expire_time.map(|time| time.timestamp_micros()));
-        self.maybe_number(terms.revoke_time.map(|time| time.timestamp_micros()));
     }
 }
 

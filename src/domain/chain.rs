@@ -67,7 +67,8 @@ pub struct Record {
     pub revision: Revision,
     /// The record as one line of canonical JSON, including the hash, without the line break.
     pub line: String,
-    /// False if the store knows that no replica wrote the event as it is. Must not be exported then.
+    /// False if the store knows that no replica wrote the event as it is. The record must not be
+    /// exported then.
     pub is_authentic: bool,
 }
 

@@ -136,8 +136,8 @@ pub trait Transaction: Send {
         limit: usize,
     ) -> Result<Vec<Listed<Event>>, StoreError>;
 
-    /// The grants of all tenants that no event has ended. Reads the whole state, and fails if any of
-    /// it is not authentic, so that no grant can be hidden.
+    /// The grants of all tenants that no event has ended. Reads all rows of live objects, and fails
+    /// if these are not authentic, so that no grant can be hidden.
     async fn live_grant_ids(&mut self) -> Result<Vec<GrantId>, StoreError>;
 
     /// The events with which operators accepted the clock, oldest first.

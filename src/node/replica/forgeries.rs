@@ -21,8 +21,9 @@ impl Replica {
 
     /// The changes of the next events.
     ///
-    /// An extension of a grant that is not live at this node counts as forged. The replica that made
-    /// the change has not read the end of the grant, because another party has removed that event.
+    /// An extension of a grant that is not live at this node counts as forged. The replica that
+    /// made the change has not read the end of the grant, because another party has removed that
+    /// event.
     pub(super) fn changes(&self, events: &[Event]) -> Vec<Arc<Change>> {
         let view = self.node.view();
         // The grants of these events, and whether they are live.

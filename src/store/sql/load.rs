@@ -2,9 +2,10 @@
 //!
 //! The rows are trusted if their sum equals the sum in `head` (see
 //! [`authenticity`](crate::domain::authenticity)). Otherwise, or if this process has read a forged
-//! event, all events are read and authenticated. A grant whose row differs from its events is then not used. The locks are those
-//! of the events, whatever the rows say. If an event is not authentic, everything is denied in its
-//! tenant. If one is missing, everything is denied everywhere.
+//! event, all events are read and authenticated. A grant whose row differs from its events is then
+//! not used. The locks are those of the events, whatever the rows say. If an event is not
+//! authentic, everything is denied in its tenant. If one is missing, everything is denied
+//! everywhere.
 
 use tracing::{error, warn};
 
