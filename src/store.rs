@@ -25,6 +25,7 @@ mod differences;
 mod error;
 mod event_key_file;
 mod fold;
+mod forged_histories;
 mod members;
 pub mod memory;
 mod migrations;
@@ -40,6 +41,7 @@ pub use database_files::FileLost;
 pub use differences::{ComparePosition, Comparison, Difference, DifferenceProblem};
 pub use error::{OpenError, StoreError};
 pub use event_key_file::read_event_key;
+pub use forged_histories::ForgedHistories;
 pub use members::{HeartbeatResponse, Member, MemberList, Registration, TrustedTime};
 pub use open::{accept_restored, migrate, open};
 pub use query::{
@@ -111,6 +113,7 @@ pub struct Store {
     history: Arc<dyn History>,
     membership: Arc<dyn Membership>,
     notifications: Arc<dyn Notifications>,
+    forged_histories: Arc<ForgedHistories>,
     backend: Arc<dyn Facets>,
 }
 
@@ -119,6 +122,9 @@ pub struct Store {
 pub trait Facets:
     Debug + Transactions + Log + Queries + History + Membership + Notifications
 {
+    /// The histories in which this store has read a forged event, by any facet.
+    fn forged_histories(&self) -> Arc<ForgedHistories>;
+
     /// Closes every connection. Later calls are `Unavailable`.
     async fn close(&self);
 }
@@ -160,8 +166,8 @@ pub trait Log: Send + Sync {
     async fn replace_epoch(&self) -> Result<Epoch, StoreError>;
 
     /// Replaces the event key: verifies all events with the current key, compares all rows with
-    /// them, and signs both with `new`, in one transaction. This store cannot be used afterwards.
-    /// Stores without an event key do nothing.
+    /// them, and authenticates both with `new`, in one transaction. This store cannot be used
+    /// afterwards. Stores without an event key do nothing.
     async fn replace_event_key(&self, new: &EventKey) -> Result<(), StoreError> {
         let _ = new;
         Ok(())
@@ -322,6 +328,7 @@ impl Store {
             history: backend.clone(),
             membership: backend.clone(),
             notifications: backend.clone(),
+            forged_histories: backend.forged_histories(),
             backend,
         })
     }
@@ -372,6 +379,11 @@ impl Store {
     /// Notifications of changes.
     pub fn notifications(&self) -> &dyn Notifications {
         self.notifications.as_ref()
+    }
+
+    /// The histories in which this process has read a forged event.
+    pub fn forged_histories(&self) -> &ForgedHistories {
+        &self.forged_histories
     }
 
     /// Closes every connection. Later calls are `Unavailable`.

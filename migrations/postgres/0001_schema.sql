@@ -74,6 +74,7 @@ CREATE TABLE events (
     lock_id        text COLLATE "C",
     body           text COLLATE "C" NOT NULL,
     mac            bytea NOT NULL,
+    owner_mac      bytea NOT NULL,
     CONSTRAINT events_pkey PRIMARY KEY (revision),
     CONSTRAINT events_tenant_id_sequence_key UNIQUE (tenant_id, sequence),
     CONSTRAINT events_revision_check CHECK (revision > 0),
@@ -86,7 +87,8 @@ CREATE TABLE events (
     CONSTRAINT events_grant_id_check CHECK ((grant_id IS NOT NULL) = (kind IN ('granted', 'extended', 'revoked', 'expired'))),
     CONSTRAINT events_lock_id_check CHECK ((lock_id IS NOT NULL) = (kind IN ('locked', 'unlocked', 'lock_expired'))),
     CONSTRAINT events_body_check CHECK (body::json IS NOT NULL),
-    CONSTRAINT events_mac_check CHECK (length(mac) = 32)
+    CONSTRAINT events_mac_check CHECK (length(mac) = 32),
+    CONSTRAINT events_owner_mac_check CHECK (length(owner_mac) = 32)
 );
 
 COMMENT ON TABLE events IS 'The log: one row for each event. Permanent.';
@@ -106,6 +108,7 @@ COMMENT ON COLUMN events.lock_id IS 'The lock that the event is about.';
 COMMENT ON COLUMN events.body IS
     'The change, as JSON: the kind, and the grant, lock or policy after the event. Text, so that every byte is kept.';
 COMMENT ON COLUMN events.mac IS 'The HMAC of the row by the event key.';
+COMMENT ON COLUMN events.owner_mac IS 'The HMAC of revision and tenant_id by the event key.';
 
 -- The events of a grant and of a lock, and the policy events of a tenant.
 CREATE INDEX events_tenant_id_grant_id_sequence_idx ON events (tenant_id, grant_id, sequence) WHERE grant_id IS NOT NULL;

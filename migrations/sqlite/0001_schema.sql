@@ -60,6 +60,7 @@ CREATE TABLE events (
     lock_id        TEXT,             -- the lock that the event is about
     body           TEXT NOT NULL,    -- the change, as JSON: the kind, and the grant, lock or policy after the event
     mac            BLOB NOT NULL,    -- the HMAC of the row by the event key
+    owner_mac      BLOB NOT NULL,    -- the HMAC of revision and tenant_id by the event key
     CONSTRAINT events_pkey PRIMARY KEY (revision),
     CONSTRAINT events_tenant_id_sequence_key UNIQUE (tenant_id, sequence),
     CONSTRAINT events_revision_check CHECK (revision > 0),
@@ -72,7 +73,8 @@ CREATE TABLE events (
     CONSTRAINT events_grant_id_check CHECK ((grant_id IS NOT NULL) = (kind IN ('granted', 'extended', 'revoked', 'expired'))),
     CONSTRAINT events_lock_id_check CHECK ((lock_id IS NOT NULL) = (kind IN ('locked', 'unlocked', 'lock_expired'))),
     CONSTRAINT events_body_check CHECK (json_valid(body)),
-    CONSTRAINT events_mac_check CHECK (length(mac) = 32)
+    CONSTRAINT events_mac_check CHECK (length(mac) = 32),
+    CONSTRAINT events_owner_mac_check CHECK (length(owner_mac) = 32)
 ) STRICT;
 
 -- The events of a grant and of a lock, and the policy events of a tenant.

@@ -30,6 +30,10 @@
 //! - An attacker can add any number to the stored hash, and so to the sum. To hide a forged row,
 //!   the number must be a difference of row hashes. Only the key reveals one.
 //!
+//! Each event also has an HMAC of its owner, over revision and tenant only. If the row of an event
+//! is forged, this HMAC shows whose history contains the event. Otherwise, an attacker could move
+//! an event to another tenant, and only that tenant would be denied.
+//!
 //! All keys are derived from the secret and the name of the log, so that two logs may share a
 //! secret.
 
@@ -44,6 +48,10 @@ use crate::domain::{
     lock::LockTerms,
     revision::{Epoch, LogName, Revision, Sequence},
 };
+
+mod fields;
+
+use fields::Fields;
 
 /// The length of an HMAC, a sum and a secret, in bytes.
 const LENGTH: usize = 32;
@@ -63,6 +71,7 @@ pub struct LogKeys {
     log: LogName,
     id: [u8; 8],
     events: hmac::Key,
+    owners: hmac::Key,
     rows: hmac::Key,
     masks: hmac::Key,
 }
@@ -124,9 +133,6 @@ pub struct MaskedSum {
     pub sum: [u8; LENGTH],
 }
 
-/// Encodes fields so that different fields have different bytes.
-struct Fields(Vec<u8>);
-
 // === impl EventKey ===
 
 impl EventKey {
@@ -159,7 +165,8 @@ impl EventKey {
         let key = |purpose: &str| hmac::Key::new(hmac::HMAC_SHA256, derive(purpose).as_ref());
         let mut id = [0; 8];
         id.copy_from_slice(&derive("id").as_ref()[..8]);
-        LogKeys { log, id, events: key("events"), rows: key("rows"), masks: key("masks") }
+        let (events, owners) = (key("events"), key("owners"));
+        LogKeys { log, id, events, owners, rows: key("rows"), masks: key("masks") }
     }
 }
 
@@ -184,13 +191,23 @@ impl LogKeys {
     }
 
     /// The HMAC of an event.
-    pub fn sign(&self, event: &EventColumns<'_>) -> [u8; LENGTH] {
+    pub fn mac(&self, event: &EventColumns<'_>) -> [u8; LENGTH] {
         array(hmac::sign(&self.events, &event.encode()))
+    }
+
+    /// The HMAC of the owner of an event.
+    pub fn owner_mac(&self, event: &EventColumns<'_>) -> [u8; LENGTH] {
+        array(hmac::sign(&self.owners, &event.encode_owner()))
     }
 
     /// Whether a holder of the key wrote the event.
     pub fn is_authentic(&self, event: &EventColumns<'_>, mac: &[u8]) -> bool {
         hmac::verify(&self.events, &event.encode(), mac).is_ok()
+    }
+
+    /// Whether a holder of the key wrote an event of this revision for this tenant.
+    pub fn is_owner_authentic(&self, event: &EventColumns<'_>, owner_mac: &[u8]) -> bool {
+        hmac::verify(&self.owners, &event.encode_owner(), owner_mac).is_ok()
     }
 
     /// The hash of a row, which is the sum over this row alone.
@@ -289,7 +306,7 @@ impl fmt::Debug for StateSum {
     }
 }
 
-// === impl EventColumns, StateRow, Fields ===
+// === impl EventColumns, StateRow ===
 
 impl EventColumns<'_> {
     fn encode(&self) -> Vec<u8> {
@@ -307,6 +324,13 @@ impl EventColumns<'_> {
         fields.maybe_text(self.grant_id);
         fields.maybe_text(self.lock_id);
         fields.text(self.body);
+        fields.0
+    }
+
+    fn encode_owner(&self) -> Vec<u8> {
+        let mut fields = Fields::new();
+        fields.number(self.revision);
+        fields.text(self.tenant_id);
         fields.0
     }
 }
@@ -334,50 +358,6 @@ impl StateRow<'_> {
             }
         }
         fields.0
-    }
-}
-
-impl Fields {
-    fn new() -> Self {
-        Self(Vec::with_capacity(256))
-    }
-
-    fn number(&mut self, number: i64) {
-        self.0.extend_from_slice(&number.to_be_bytes());
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
-        self.0.extend_from_slice(bytes);
-    }
-
-    fn text(&mut self, text: &str) {
-        self.bytes(text.as_bytes());
-    }
-
-    fn maybe_text(&mut self, text: Option<&str>) {
-        self.0.push(u8::from(text.is_some()));
-        self.text(text.unwrap_or_default());
-    }
-
-    fn maybe_number(&mut self, number: Option<i64>) {
-        self.0.push(u8::from(number.is_some()));
-        self.number(number.unwrap_or_default());
-    }
-
-    fn grant(&mut self, tag: i64, tenant_id: &TenantId, terms: &GrantTerms) {
-        self.number(tag);
-        self.text(tenant_id.as_str());
-        self.bytes(terms.grant_id.0.as_bytes());
-        self.text(terms.group_id.as_str());
-        self.number(terms.agent_ids.len().try_into().unwrap_or(i64::MAX));
-        for agent_id in &terms.agent_ids {
-            self.text(agent_id.as_str());
-        }
-        self.text(terms.access_level.as_str());
-        self.number(terms.start_time.timestamp_micros());
-        self.maybe_number(terms.expire_time.map(|time| time.timestamp_micros()));
-        self.maybe_number(terms.revoke_time.map(|time| time.timestamp_micros()));
     }
 }
 
@@ -443,8 +423,9 @@ mod tests {
             lock_id: None,
             body: "{}",
         };
-        let mac = keys.sign(&event);
+        let (mac, owner_mac) = (keys.mac(&event), keys.owner_mac(&event));
         assert!(keys.is_authentic(&event, &mac));
+        assert!(keys.is_owner_authentic(&event, &owner_mac));
         let changed = [
             EventColumns { revision: 2, ..event },
             EventColumns { tenant_id: "acm", ..event },
@@ -461,7 +442,10 @@ mod tests {
         ];
         for changed in changed {
             assert!(!keys.is_authentic(&changed, &mac), "{changed:?}");
+            let has_owner = changed.revision == 1 && changed.tenant_id == "acme";
+            assert_eq!(keys.is_owner_authentic(&changed, &owner_mac), has_owner, "{changed:?}");
         }
+        assert!(!keys.is_owner_authentic(&event, &mac), "another key");
         assert!(!keys.is_authentic(&event, &mac[..31]));
         let other = EventKey([0; LENGTH]).of_log(LogName(Uuid::from_u128(9)));
         assert!(!other.is_authentic(&event, &mac), "the key of another log");

@@ -95,7 +95,7 @@ pub enum EventKind {
         /// clock was ahead.
         step_ms: i64,
         /// The number of grants whose ends were moved back, or that were ended, before the event.
-        moved_grants: u32,
+        moved_count: u32,
     },
     /// The row of the event is not authentic: no replica wrote the row as it is. Its content is
     /// unknown. Never written.

@@ -145,6 +145,11 @@ impl GrantTerms {
         }
     }
 
+    /// Whether an event has ended the grant.
+    pub fn has_ended(&self) -> bool {
+        self.revoke_time.is_some() || self.is_expired
+    }
+
     /// When the grant ended or will end. `None`: when a caller revokes the grant.
     pub fn end_time(&self) -> Option<Time> {
         self.revoke_time.or(self.expire_time)

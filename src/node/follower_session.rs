@@ -258,7 +258,8 @@ impl FollowerSession {
                     self.node.request_lease();
                     Stage::Waiting(stream, request)
                 }
-                Some(theirs) if buffer.continues(&theirs) => {
+                // A quarantine has no revision, so a follower's position does not include it.
+                Some(theirs) if snapshot.quarantines() == 0 && buffer.continues(&theirs) => {
                     Stage::Changes { stream, sent: theirs.revision }
                 }
                 _ => {

@@ -3,8 +3,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tracing::error;
-
 use crate::{
     domain::{
         Event, EventKind, GrantTerms, LockTerms, NodeId, Now, Position, Revision, TenantId, Time,
@@ -162,15 +160,7 @@ impl From<&Event> for Change {
         let grant = grant.map(|grant| (grant.tenant_id.clone(), retained, grant.terms.clone()));
         let is_ended = event.kind.is_end();
         let lock = match &event.kind {
-            EventKind::Forged => {
-                error!(
-                    revision = event.revision,
-                    tenant_id = event.tenant_id.as_ref().map(tracing::field::display),
-                    "an event is not authentic, everything is denied in its history; see the \
-                     runbook SupportAccessDatabaseForged"
-                );
-                Some(LockTerms::quarantine(event.tenant_id.clone()))
-            }
+            EventKind::Forged => Some(LockTerms::quarantine(event.tenant_id.clone())),
             kind => kind.lock().map(|lock| lock.terms.clone()),
         };
         let lock = lock.map(|terms| LockChange { terms, is_ended });

@@ -133,11 +133,16 @@ impl Snapshot {
             revision: self.revision(),
             live_grants: self.live_grants,
             locks: self.locks.count(),
-            forgeries: u64::from(self.has_forged_rows) + self.locks.quarantines() as u64,
+            forgeries: u64::from(self.has_forged_rows) + self.quarantines() as u64,
             tenants: self.tenants.len() as u64,
             snapshot_bytes: self.memory(),
             ..Gauges::default()
         }
+    }
+
+    /// The number of histories in which everything is denied, because of a forgery.
+    pub(super) fn quarantines(&self) -> usize {
+        self.locks.quarantines()
     }
 
     /// Estimated memory, in bytes.

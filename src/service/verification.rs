@@ -256,7 +256,7 @@ impl Verification {
             let bytes: usize = records.iter().map(|record| record.line.len()).sum();
             throttle(UNITS_PER_QUERY + records.len().max(bytes / 1_024)).await;
             for record in &records {
-                let Record { link, revision, line } = record;
+                let Record { link, revision, line, .. } = record;
                 if *revision > pass.head {
                     break 'pages;
                 }

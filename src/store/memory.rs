@@ -16,10 +16,10 @@ use crate::{
         chain::{ChainHead, Record},
     },
     store::{
-        ComparePosition, Comparison, EventQuery, Facets, GrantQuery, HeartbeatResponse, History,
-        HistoryEvent, Listed, Listener, Loaded, LockQuery, Log, MemberList, Membership,
-        Notification, Notifications, Queries, Registration, Retained, StoreError, TIMEOUT,
-        Transaction, Transactions, new_epoch,
+        ComparePosition, Comparison, EventQuery, Facets, ForgedHistories, GrantQuery,
+        HeartbeatResponse, History, HistoryEvent, Listed, Listener, Loaded, LockQuery, Log,
+        MemberList, Membership, Notification, Notifications, Queries, Registration, Retained,
+        StoreError, TIMEOUT, Transaction, Transactions, new_epoch,
         notify::{LocalNotifier, Notifier},
     },
 };
@@ -94,6 +94,11 @@ impl MemoryStore {
 
 #[async_trait]
 impl Facets for MemoryStore {
+    /// Always empty: no other party can change the memory.
+    fn forged_histories(&self) -> Arc<ForgedHistories> {
+        Arc::default()
+    }
+
     async fn close(&self) {
         self.database.close();
         self.notifier.close().await;

@@ -20,8 +20,9 @@ use crate::{
         Clock, Epoch, Event, GrantTerms, Position, Revision, TenantId, authenticity::EventKey,
     },
     store::{
-        Facets, Listener, Loaded, Log, Notifications, Retained, StoreError, TIMEOUT, Transaction,
-        Transactions, database_files::DatabaseFiles, new_epoch, notify::Notifier,
+        Facets, ForgedHistories, Listener, Loaded, Log, Notifications, Retained, StoreError,
+        TIMEOUT, Transaction, Transactions, database_files::DatabaseFiles, new_epoch,
+        notify::Notifier,
     },
 };
 use connection::Connection;
@@ -112,7 +113,7 @@ pub(super) struct SqlStore<DB: Backend> {
     pub(super) clock: Arc<dyn Clock>,
     /// The files of an embedded database.
     pub(super) files: Option<Arc<DatabaseFiles>>,
-    /// Authenticate what is read, and sign what is written.
+    /// Authenticate what is read and written.
     pub(super) keys: CurrentKeys,
 }
 
@@ -220,6 +221,10 @@ impl<DB: Backend> SqlStore<DB> {
 
 #[async_trait]
 impl<DB: Backend> Facets for SqlStore<DB> {
+    fn forged_histories(&self) -> Arc<ForgedHistories> {
+        self.keys.forged_histories()
+    }
+
     /// Waits a few seconds for operations in progress.
     async fn close(&self) {
         let readers = tokio::join!(
@@ -268,8 +273,8 @@ impl<DB: Backend> Log for SqlStore<DB> {
         with_timeout(async {
             let mut connection = Connection::take(&self.node_readers).await?;
             let rows: Vec<EventRow> = connection.all(log::events_after(revision, limit)).await?;
-            let keys = self.keys.get();
-            let events = rows.into_iter().map(|row| row.into_domain(&keys));
+            let reader = self.keys.reader();
+            let events = rows.into_iter().map(|row| row.into_domain(&reader));
             let events: Vec<_> = events.collect::<Result<_, _>>()?;
             if events.len() < limit {
                 let last = events.last().map_or(revision, |event: &Event| event.revision);
@@ -299,8 +304,9 @@ impl<DB: Backend> Log for SqlStore<DB> {
             let mut connection = begin.await?;
             let head = connection.first(Statement::new(DB::DIALECT.lock_head)).await?;
             let LockedHeadRow { state, .. } = only(head)?;
-            let keys = self.keys.of_log(state.log()?);
-            let masked = keys.mask(state.sum(&keys)?, epoch, state.revision);
+            let reader = self.keys.reader_of(state.log()?);
+            let keys = reader.keys();
+            let masked = keys.mask(state.sum(keys)?, epoch, state.revision);
             let masked = masked.map_err(StoreError::unavailable)?;
             let statement = log::update_epoch(&DB::DIALECT, epoch, token_key, &masked);
             let _notified: Vec<(String,)> = connection.all(statement).await?;
@@ -312,7 +318,7 @@ impl<DB: Backend> Log for SqlStore<DB> {
     }
 
     async fn replace_event_key(&self, new: &EventKey) -> Result<(), StoreError> {
-        self.sign_again(new).await
+        self.authenticate_again(new).await
     }
 }
 

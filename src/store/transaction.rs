@@ -136,6 +136,10 @@ pub trait Transaction: Send {
         limit: usize,
     ) -> Result<Vec<Listed<Event>>, StoreError>;
 
+    /// The grants of all tenants that no event has ended. Reads all rows of live objects, and fails
+    /// if these are not authentic, so that no grant can be hidden.
+    async fn live_grant_ids(&mut self) -> Result<Vec<GrantId>, StoreError>;
+
     /// The events with which operators accepted the clock, oldest first.
     async fn clock_events(&mut self) -> Result<Vec<Event>, StoreError>;
 
@@ -202,12 +206,12 @@ impl StampedEvent {
         Ok(Self { event, body, hash: link.hash })
     }
 
-    /// Calls `sign` with all columns of the event.
-    pub(super) fn with_columns<T>(&self, sign: impl FnOnce(&EventColumns<'_>) -> T) -> T {
+    /// Calls `read` with all columns of the event.
+    pub(super) fn with_columns<T>(&self, read: impl FnOnce(&EventColumns<'_>) -> T) -> T {
         let Event { revision, tenant_id, sequence, time, author, reason, kind } = &self.event;
         let grant_id = kind.grant().map(|grant| grant.id().to_string());
         let lock_id = kind.lock().map(|lock| lock.id().to_string());
-        sign(&EventColumns {
+        read(&EventColumns {
             revision: *revision,
             tenant_id: tenant_id.as_ref().map_or("", TenantId::as_str),
             sequence: *sequence,

@@ -10,7 +10,9 @@ mod enforced;
 mod expanded;
 mod faults;
 mod files;
+mod forged_events;
 mod forgery;
+mod hidden_rows;
 mod history;
 mod locks;
 mod membership;
@@ -135,6 +137,16 @@ macro_rules! durable {
                 an_older_state_with_an_older_sum_is_not_used,
                 changes_follow_the_events,
                 the_event_key_can_be_replaced;
+            forged_events:
+                every_read_of_a_forged_event_is_reported,
+                an_event_of_an_unknown_history_denies_everything,
+                a_change_notices_a_removed_or_moved_event,
+                a_load_notices_a_removed_or_moved_event,
+                a_replica_denies_a_history_until_it_has_loaded_authentic_events,
+                an_extension_of_a_revoked_grant_denies_everything_in_its_tenant,
+                a_forged_history_is_neither_exported_nor_certified;
+            hidden_rows:
+                a_hidden_row_is_noticed_before_the_clock_is_accepted;
         }
     )* } } };
 }

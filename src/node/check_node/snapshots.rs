@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::node::{
-    change_buffer::ChangeBuffer, check_node::CheckNode, snapshot::Snapshot, state::NodeState,
-    view::View,
+use crate::{
+    domain::{LockTerms, TenantId},
+    node::{
+        change_buffer::ChangeBuffer, check_node::CheckNode, snapshot::Snapshot, state::NodeState,
+        view::View,
+    },
 };
 
 impl CheckNode {
@@ -27,7 +30,27 @@ impl CheckNode {
     /// Replaces the snapshot. Drops all leases and ends all streams to followers, which belong to
     /// the earlier log.
     pub fn replace_snapshot(&self, snapshot: Snapshot) {
+        self.replace_locked(&mut self.state.lock(), snapshot);
+    }
+
+    /// Denies everything in these histories. `None` stands for all tenants. Followers receive the
+    /// quarantines in a new snapshot. Does nothing while the node waits for a new snapshot.
+    pub fn quarantine(&self, histories: impl IntoIterator<Item = Option<TenantId>>) {
         let mut state = self.state.lock();
+        let view = self.view.load_full();
+        if view.is_invalidated || view.snapshot.position().is_none() {
+            return;
+        }
+        let mut snapshot = view.snapshot.clone();
+        for history in histories {
+            snapshot.insert_lock(LockTerms::quarantine(history));
+        }
+        if snapshot.quarantines() > view.snapshot.quarantines() {
+            self.replace_locked(&mut state, snapshot);
+        }
+    }
+
+    fn replace_locked(&self, state: &mut NodeState, snapshot: Snapshot) {
         // The snapshot of the earlier log may be free already, but the buffer is not.
         let epoch = |buffer: &Option<ChangeBuffer>| buffer.as_ref().map(ChangeBuffer::epoch);
         let earlier_epoch = epoch(&state.change_buffer);

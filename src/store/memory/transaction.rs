@@ -130,6 +130,10 @@ impl Transaction for MemoryTransaction {
         Ok(live.into_iter().take(limit).filter_map(last_event).collect())
     }
 
+    async fn live_grant_ids(&mut self) -> Result<Vec<GrantId>, StoreError> {
+        Ok(self.state.live_grants().map(|stored| stored.item.id()).collect())
+    }
+
     async fn clock_events(&mut self) -> Result<Vec<Event>, StoreError> {
         let of_vendor = self.state.history(None, 0).map(|stored: &StoredEvent| &stored.event);
         let is_accepted = |event: &&Event| matches!(event.kind, EventKind::ClockAccepted { .. });

@@ -32,8 +32,8 @@ impl<DB: Backend> Queries for SqlStore<DB> {
 
     async fn events(&self, query: &EventQuery) -> Result<Vec<Listed<HistoryEvent>>, StoreError> {
         let rows: Vec<ListedRow<ListedEventRow>> = self.read(lists::events(query)).await?;
-        let keys = self.keys.get();
-        let convert = |row: ListedEventRow| row.into_domain(&keys);
+        let reader = self.keys.reader();
+        let convert = |row: ListedEventRow| row.into_domain(&reader);
         rows.into_iter().map(|row| row.into_domain(convert)).collect()
     }
 
@@ -48,8 +48,8 @@ impl<DB: Backend> Queries for SqlStore<DB> {
     }
 
     async fn overrides(&self, tenant_id: &TenantId) -> Result<PolicyOverrides, StoreError> {
-        let last = self.read_first(lists::last_policy_event(tenant_id)).await?;
-        rows::overrides(last, &self.keys.get())
+        let last = self.read_first(lists::last_policy_event(tenant_id.as_str())).await?;
+        rows::overrides(last, &self.keys.reader())
     }
 
     async fn next_expiry(&self) -> Result<Option<Time>, StoreError> {

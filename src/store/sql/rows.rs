@@ -53,16 +53,17 @@ mod events;
 mod grants;
 mod locks;
 mod members;
+mod reader;
 
 pub(in crate::store) use differences::{
     ComparedEventRow, ComparedGrantRow, ComparedLockRow, ComparedRow,
 };
-pub(in crate::store) use events::{
-    ChainHeadRow, EventRow, LinkRow, ListedEventRow, PolicyEventRow, RecordRow,
-};
+pub(in crate::store) use events::{EventRow, ListedEventRow, PolicyEventRow, RecordRow};
 pub(in crate::store) use grants::{GrantRow, GrantTermsRow};
 pub(in crate::store) use locks::{LockRow, LockTermsRow};
 pub(in crate::store) use members::{FollowersRow, HeartbeatRow, MemberListRow, member_list};
+pub(in crate::store) use reader::EventReader;
+use reader::Forgery;
 
 /// A row of either database.
 pub(in crate::store) trait Row:
@@ -295,10 +296,10 @@ fn position(value: String, revision: i64, micros: Option<i64>) -> Result<Positio
 /// The overrides after the last policy event of a tenant.
 pub(in crate::store) fn overrides(
     last: Option<EventRow>,
-    keys: &LogKeys,
+    reader: &EventReader,
 ) -> Result<PolicyOverrides, StoreError> {
     let Some(last) = last else { return Ok(PolicyOverrides::default()) };
-    match last.into_authentic(keys)?.kind {
+    match last.into_authentic(reader)?.kind {
         EventKind::PolicyUpdated { policy_overrides, .. } => Ok(policy_overrides),
         other => Err(corrupt("kind", other.name(), None)),
     }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use support_access::{
     domain::{
-        Epoch, LockId, LockTarget, LockTerms, NodeId, NodeKind, Party, TokenKey,
+        Epoch, LockId, LockTarget, LockTerms, NodeId, NodeKind, Party, TenantId, TokenKey,
         clock::ManualClock, time::from_micros,
     },
     node::{
@@ -100,6 +100,34 @@ fn a_snapshot_that_answers_no_check_is_freed_while_the_next_is_loaded() {
     let end = ToFollower::SnapshotEnd { position: position.unwrap(), token_key };
     session.receive(end).unwrap();
     assert_eq!(node.gauges().locks, 2);
+}
+
+/// A quarantine has no revision, so the position of a follower does not show it.
+#[test]
+fn a_follower_of_a_node_with_a_quarantine_receives_a_snapshot() {
+    let clock = Arc::new(ManualClock::at(from_micros(0).unwrap()));
+    let node = CheckNode::new(NodeId(Uuid::nil()), NodeKind::Replica, clock);
+    node.replace_snapshot(Snapshot::beginning(Epoch(Uuid::nil()), KEY));
+    let resumed = || {
+        let mut session = FollowerSession::new(Arc::clone(&node), "sidecar".into());
+        let hello = Hello { position: node.position(), ..hello() };
+        session.receive(ToUpstream::Hello(hello)).unwrap();
+        let welcome = session.next_message().unwrap();
+        assert!(matches!(welcome, Some(ToFollower::Welcome(_))), "{welcome:?}");
+        let is_resumed = session.next_message() == Ok(None);
+        (is_resumed, session)
+    };
+    let (is_resumed, mut session) = resumed();
+    assert!(is_resumed, "a follower at the same position needs no snapshot");
+    let generation = node.generation();
+    node.quarantine([Some(TenantId::new("acme").unwrap())]);
+    assert!(session.next_message().is_err(), "the stream ends");
+    for _ in 0..2 {
+        assert!(!resumed().0);
+        node.quarantine([Some(TenantId::new("acme").unwrap())]);
+        assert_eq!(node.generation(), generation + 1, "a known quarantine changes nothing");
+    }
+    assert_eq!(node.gauges().forgeries, 1);
 }
 
 fn hello() -> Hello {

@@ -240,6 +240,10 @@ impl Transaction for CountedTransaction {
         self.inner.last_events_of_live_grants(after, limit).await
     }
 
+    async fn live_grant_ids(&mut self) -> Result<Vec<GrantId>, StoreError> {
+        self.inner.live_grant_ids().await
+    }
+
     async fn clock_events(&mut self) -> Result<Vec<Event>, StoreError> {
         self.inner.clock_events().await
     }

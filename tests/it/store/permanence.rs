@@ -172,8 +172,9 @@ fn event_attacks() -> Vec<String> {
     let copy = |revision: &str, sequence: &str| {
         format!(
             "INSERT INTO events (revision, tenant_id, sequence, hash, time, actor, actor_asserted, \
-             reason, kind, grant_id, lock_id, body, mac) SELECT {revision}, tenant_id, {sequence}, \
-             hash, time, actor, actor_asserted, reason, kind, grant_id, lock_id, body, mac \
+             reason, kind, grant_id, lock_id, body, mac, owner_mac) \
+             SELECT {revision}, tenant_id, {sequence}, hash, time, actor, actor_asserted, reason, \
+             kind, grant_id, lock_id, body, mac, owner_mac \
              FROM events WHERE revision = 1"
         )
     };
@@ -230,9 +231,11 @@ pub async fn enums_are_checked(bench: &Bench) {
     let event = |kind: &str, grant_id: &str, lock_id: &str| {
         format!(
             "INSERT INTO events (revision, tenant_id, sequence, hash, time, actor, actor_asserted, \
-             reason, kind, grant_id, lock_id, body, mac) SELECT {last} + 1, 'bolt', 1, hash, time, \
+             reason, kind, grant_id, lock_id, body, mac, owner_mac) \
+             SELECT {last} + 1, 'bolt', 1, hash, time, \
              actor, \
-             0, reason, '{kind}', {grant_id}, {lock_id}, body, mac FROM events WHERE revision = 1"
+             0, reason, '{kind}', {grant_id}, {lock_id}, body, mac, owner_mac FROM events \
+             WHERE revision = 1"
         )
     };
     let lock = |target: &str, target_id: &str, party: &str| {

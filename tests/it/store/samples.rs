@@ -129,7 +129,7 @@ pub async fn trusted_time(store: &Store) -> TrustedTime {
 
 /// An event that accepts the clock.
 pub fn clock_accepted(step_ms: i64) -> NewEvent {
-    new_event(None, EventKind::ClockAccepted { step_ms, moved_grants: 0 })
+    new_event(None, EventKind::ClockAccepted { step_ms, moved_count: 0 })
 }
 
 /// The items without positions.

@@ -11,17 +11,17 @@ use tokio::{
 use crate::{
     database::{Connection, Database, unavailable},
     domain::{
-        Ack, Enforced, Epoch, Event, Grant, GrantId, GrantTerms, Lock, NodeId, NodeInfo,
+        Ack, Enforced, Epoch, Event, EventKind, Grant, GrantId, GrantTerms, Lock, NodeId, NodeInfo,
         PolicyOverrides, Position, Revision, Sequence, TenantId, Time,
         chain::{ChainHead, Record},
     },
     faulty_transaction::FaultyTransaction,
     link::Link,
     store::{
-        ComparePosition, Comparison, EventQuery, Facets, GrantQuery, HeartbeatResponse, History,
-        HistoryEvent, Listed, Listener, Loaded, LockQuery, Log, MemberList, Membership,
-        Notification, Notifications, Queries, Registration, Retained, StoreError, Transaction,
-        Transactions,
+        ComparePosition, Comparison, EventQuery, Facets, ForgedHistories, GrantQuery,
+        HeartbeatResponse, History, HistoryEvent, Listed, Listener, Loaded, LockQuery, Log,
+        MemberList, Membership, Notification, Notifications, Queries, Registration, Retained,
+        StoreError, Transaction, Transactions,
     },
 };
 
@@ -32,6 +32,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct FaultyStore {
     database: Arc<Database>,
     link: Arc<Link>,
+    forged_histories: Arc<ForgedHistories>,
 }
 
 struct FaultyListener {
@@ -41,7 +42,7 @@ struct FaultyListener {
 
 impl FaultyStore {
     pub(crate) fn new(database: Arc<Database>, link: Arc<Link>) -> Self {
-        Self { database, link }
+        Self { database, link, forged_histories: Arc::default() }
     }
 
     /// Runs a statement at the database, and returns the result. The statement completes even if
@@ -80,6 +81,10 @@ impl FaultyStore {
 
 #[async_trait]
 impl Facets for FaultyStore {
+    fn forged_histories(&self) -> Arc<ForgedHistories> {
+        Arc::clone(&self.forged_histories)
+    }
+
     async fn close(&self) {}
 }
 
@@ -137,7 +142,11 @@ impl Log for FaultyStore {
             let forgeries = connection.database.forgeries.lock();
             Ok(events.into_iter().map(|event| forgeries.read(event)).collect())
         };
-        self.execute(read).await
+        let events: Vec<Event> = self.execute(read).await?;
+        for event in events.iter().filter(|event| event.kind == EventKind::Forged) {
+            self.forged_histories.report(event.tenant_id.clone());
+        }
+        Ok(events)
     }
 
     async fn replace_epoch(&self) -> Result<Epoch, StoreError> {

@@ -167,6 +167,10 @@ impl Transaction for FaultyTransaction {
         self.open().await?.last_events_of_live_grants(after, limit).await
     }
 
+    async fn live_grant_ids(&mut self) -> Result<Vec<GrantId>, StoreError> {
+        self.open().await?.live_grant_ids().await
+    }
+
     async fn clock_events(&mut self) -> Result<Vec<Event>, StoreError> {
         self.open().await?.clock_events().await
     }

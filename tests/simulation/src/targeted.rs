@@ -27,7 +27,7 @@ pub struct Scenario {
 }
 
 /// All scenarios.
-pub const SCENARIOS: [Scenario; 34] = [
+pub const SCENARIOS: [Scenario; 35] = [
     Scenario {
         name: "the clock of the holder is slow, and the clock of the waiting replica is fast",
         rules: &[Rule::RateMargins, Rule::HolderMargin, Rule::GrantorMargin],
@@ -171,6 +171,12 @@ pub const SCENARIOS: [Scenario; 34] = [
         rules: &[Rule::ForgedEventsDenyEverything],
         plan: plans::two_replicas_and_sidecar,
         play: |fixture| Box::pin(forgeries::forged_revocation(fixture)),
+    },
+    Scenario {
+        name: "an event is forged after every node has applied the event",
+        rules: &[Rule::ReadsDenyForgedHistories, Rule::QuarantinesReachFollowers],
+        plan: plans::two_replicas_and_sidecar,
+        play: |fixture| Box::pin(forgeries::forged_known_event(fixture)),
     },
     Scenario {
         name: "only one revocation waits for a dead node",
