@@ -32,9 +32,11 @@ impl<DB: Backend> History for SqlStore<DB> {
         limit: usize,
     ) -> Result<Vec<Record>, StoreError> {
         let statement = history::records(tenant_id, sequence, limit);
-        let read = async { self.current_reader().await?.all(statement).await };
-        let rows: Vec<RecordRow> = with_timeout(read).await?;
-        rows.into_iter().map(RecordRow::into_domain).collect()
+        let length = |record: &Record| record.line.len();
+        with_timeout(async {
+            self.current_reader().await?.page(statement, RecordRow::into_domain, length).await
+        })
+        .await
     }
 
     async fn chain_head(&self, tenant_id: Option<&TenantId>) -> Result<ChainHead, StoreError> {
