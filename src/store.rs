@@ -46,7 +46,7 @@ pub use members::{HeartbeatResponse, Member, MemberList, Registration, TrustedTi
 pub use open::{accept_restored, migrate, open};
 pub use query::{
     EventFilter, EventQuery, GrantFilter, GrantQuery, HistoryEvent, ListOrder, ListPosition,
-    Listed, LockFilter, LockQuery, PageBounds, QueryScope,
+    Listed, LockFilter, LockQuery, PAGE_WEIGHT_MAX, PageBounds, QueryScope,
 };
 pub use transaction::{IdempotencyKey, NewEvent, RequestPart, Transaction};
 
@@ -174,7 +174,8 @@ pub trait Log: Send + Sync {
     }
 }
 
-/// Reads of single objects and lists.
+/// Reads of single objects and lists. A list with more than [`PAGE_WEIGHT_MAX`] bytes is cut after
+/// the item that exceeds the maximum.
 #[async_trait]
 pub trait Queries: Send + Sync {
     /// One grant of a tenant.
@@ -207,8 +208,9 @@ pub trait Queries: Send + Sync {
 /// The hash chains, and the recorded enforcement of changes.
 #[async_trait]
 pub trait History: Send + Sync {
-    /// The records of a chain after `sequence`, oldest first, at most `limit`. Each contains the
-    /// stored hash, which the reader verifies. `None`: the vendor's own history.
+    /// The records of a chain after `sequence`, oldest first, at most `limit`. Cut like a list of
+    /// [`Queries`]. Each contains the stored hash, which the reader verifies. `None`: the vendor's
+    /// own history.
     async fn records(
         &self,
         tenant_id: Option<&TenantId>,

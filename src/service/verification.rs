@@ -22,7 +22,7 @@ use crate::{
         chain::{ChainError, Link, Record, Verifier},
     },
     service::Service,
-    store::StoreError,
+    store::{PAGE_WEIGHT_MAX, StoreError},
 };
 
 mod rows;
@@ -272,7 +272,7 @@ impl Verification {
                 // A long record takes milliseconds, and checks must not wait for many of them.
                 yield_now().await;
             }
-            if records.len() < PAGE {
+            if records.len() < PAGE && bytes <= PAGE_WEIGHT_MAX {
                 break;
             }
         }

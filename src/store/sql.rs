@@ -199,13 +199,22 @@ impl<DB: Backend> SqlStore<DB> {
         Ok(connection)
     }
 
-    /// Reads rows. Retries on another connection if a connection failed while idle.
     async fn read<T: Row>(&self, statement: Statement) -> Result<Vec<T>, StoreError> {
+        self.read_page(statement, Ok, |_| 0).await
+    }
+
+    /// Reads a page. Retries on another connection if a connection failed while idle.
+    async fn read_page<T: Row, U: Send>(
+        &self,
+        statement: Statement,
+        convert: impl Fn(T) -> Result<U, StoreError> + Send + Sync,
+        weight: impl Fn(&U) -> usize + Send + Sync,
+    ) -> Result<Vec<U>, StoreError> {
         with_timeout(async {
             let mut retries = self.readers.options().get_max_connections();
             loop {
                 let mut connection = Connection::take(&self.readers).await?;
-                match connection.all(statement.clone()).await {
+                match connection.page(statement.clone(), &convert, &weight).await {
                     Err(error) if retries > 0 && connection::is_disconnect(&error) => retries -= 1,
                     result => return result,
                 }

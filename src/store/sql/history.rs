@@ -31,10 +31,13 @@ impl<DB: Backend> History for SqlStore<DB> {
         limit: usize,
     ) -> Result<Vec<Record>, StoreError> {
         let statement = history::records(tenant_id, sequence, limit);
-        let read = async { self.current_reader().await?.all(statement).await };
-        let rows: Vec<RecordRow> = with_timeout(read).await?;
         let reader = self.keys.reader();
-        rows.into_iter().map(|row| row.into_domain(&reader)).collect()
+        let convert = |row: RecordRow| row.into_domain(&reader);
+        let length = |record: &Record| record.line.len();
+        with_timeout(async {
+            self.current_reader().await?.page(statement, convert, length).await
+        })
+        .await
     }
 
     async fn chain_head(&self, tenant_id: Option<&TenantId>) -> Result<ChainHead, StoreError> {
