@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
-    domain::{BootTime, Epoch, Event, EventKind, Position, Revision},
+    domain::{BootTime, Epoch, Event, Position, Revision, Time},
     node::{
         check_node::CheckNode,
         database_clock::DatabaseClock,
@@ -21,9 +21,7 @@ use crate::{
         message::{Change, LeaseGrant},
         snapshot::Snapshot,
     },
-    store::{
-        HeartbeatResponse, Loaded, Notification, Registration, Store, StoreError, TrustedTime,
-    },
+    store::{HeartbeatResponse, Loaded, Notification, Registration, Store, StoreError},
 };
 
 mod acknowledge;
@@ -204,7 +202,7 @@ impl Replica {
     }
 
     async fn apply(&self, events: &[Event]) -> Result<(), StoreError> {
-        if events.iter().any(|event| matches!(event.kind, EventKind::ClockAccepted { .. })) {
+        if events.iter().any(|event| event.accepted_clock().is_some()) {
             info!("an operator accepted the database clock, loading a new snapshot");
             // The next heartbeat would invalidate the snapshot anyway. The load frees it first.
             self.node.invalidate();
@@ -221,8 +219,7 @@ impl Replica {
     async fn load(&self) -> Result<(), StoreError> {
         self.node.free_obsolete_snapshot();
         let (snapshot, trusted_time) = load_snapshot(&self.store).await?;
-        let last_event = snapshot.position().and_then(|position| position.time);
-        self.resume_time(trusted_time, last_event).await?;
+        self.continue_time(&snapshot, trusted_time).await?;
         self.node.replace_snapshot(snapshot);
         self.last_ack.lock().invalidate();
         Ok(())
@@ -376,21 +373,22 @@ impl Replica {
 }
 
 /// The snapshot of a replica at the end of the log, and the recorded trusted time.
-pub async fn load_snapshot(store: &Store) -> Result<(Snapshot, TrustedTime), StoreError> {
+pub async fn load_snapshot(store: &Store) -> Result<(Snapshot, Option<Time>), StoreError> {
     let mut snapshot = Snapshot::default();
     let mut insert = |tenant_id, terms, retained| snapshot.insert(&tenant_id, terms, retained);
     let loaded = store.log().load(&mut insert).await?;
-    let Loaded { position, token_key, locks, trusted_time, rejected, is_authentic } = loaded;
-    if !is_authentic {
+    let Loaded { position, token_key, locks, accepted_clocks, trusted_time, .. } = loaded;
+    if !loaded.is_authentic {
         snapshot.set_forged_rows();
     }
-    for (tenant_id, grant_id) in rejected {
+    for (tenant_id, grant_id) in loaded.rejected {
         snapshot.reject(&tenant_id, grant_id);
     }
     for terms in locks {
         snapshot.insert_lock(terms);
     }
     snapshot.set_position(position, token_key);
+    snapshot.set_accepted_clocks(accepted_clocks.into());
     Ok((snapshot, trusted_time))
 }
 

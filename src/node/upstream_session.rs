@@ -150,9 +150,10 @@ impl UpstreamSession {
                     snapshot.insert(&tenant_id, terms, retained);
                 }
             }
-            (ToFollower::SnapshotEnd { position, token_key }, incoming @ Some(_)) => {
+            (ToFollower::SnapshotEnd(end), incoming @ Some(_)) => {
                 if let Some(mut snapshot) = incoming.take() {
-                    snapshot.set_position(position, token_key);
+                    snapshot.set_position(end.position, end.token_key);
+                    snapshot.set_accepted_clocks(end.accepted_clocks);
                     self.last_ack = None;
                     self.node.replace_snapshot(snapshot);
                     self.is_confirmed = true;
@@ -173,10 +174,11 @@ impl UpstreamSession {
 
     /// Fails if the upstream has sent more than the memory of this node allows.
     fn require_memory(&self) -> Result<(), FollowError> {
-        let bytes = match &self.incoming {
+        let snapshot = match &self.incoming {
             Some(snapshot) => snapshot.memory(),
             None => self.node.view().snapshot.memory(),
         };
+        let bytes = snapshot + self.node.known_clocks_memory();
         let bytes_max = self.node.limits.snapshot_bytes;
         if bytes <= bytes_max {
             return Ok(());
