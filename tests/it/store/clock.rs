@@ -181,7 +181,8 @@ pub async fn a_forged_event_accepts_no_clock(bench: &Bench) {
     let accepted = change.append(clock_accepted(-1)).await.unwrap();
     change.commit().await.unwrap();
     make_grant(store.as_ref(), "acme", "support").await;
-    bench.forge("UPDATE events SET kind = 'clock_accepted', grant_id = NULL").await;
+    let set = "kind = 'clock_accepted', grant_id = NULL, tenant_id = '', sequence = 2";
+    bench.forge(format!("UPDATE events SET {set} WHERE revision = 2")).await;
     let loaded = store.log().load(&mut |_, _, _| {}).await.unwrap();
     assert_eq!(loaded.accepted_clocks, [accepted.accepted_clock().unwrap()]);
 }
