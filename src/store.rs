@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use crate::domain::{
-    Ack, Enforced, Epoch, Event, Grant, GrantId, GrantTerms, Lock, LockTerms, NodeId, NodeInfo,
-    PolicyOverrides, Position, Revision, Sequence, TenantId, Time, TokenKey,
+    AcceptedClock, Ack, Enforced, Epoch, Event, Grant, GrantId, GrantTerms, Lock, LockTerms,
+    NodeId, NodeInfo, PolicyOverrides, Position, Revision, Sequence, TenantId, Time, TokenKey,
     authenticity::EventKey,
     chain::{ChainHead, Record},
 };
@@ -42,7 +42,7 @@ pub use differences::{ComparePosition, Comparison, Difference, DifferenceProblem
 pub use error::{OpenError, StoreError};
 pub use event_key_file::read_event_key;
 pub use forged_histories::ForgedHistories;
-pub use members::{HeartbeatResponse, Member, MemberList, Registration, TrustedTime};
+pub use members::{HeartbeatResponse, Member, MemberList, Registration};
 pub use open::{accept_restored, migrate, open};
 pub use query::{
     EventFilter, EventQuery, GrantFilter, GrantQuery, HistoryEvent, ListOrder, ListPosition,
@@ -73,8 +73,12 @@ pub struct Loaded {
     /// Every lock that no event has ended, in no particular order. Also locks on everything, where
     /// the history is not authentic or incomplete.
     pub locks: Vec<LockTerms>,
-    /// The recorded trusted time.
-    pub trusted_time: TrustedTime,
+    /// Every clock that an operator has accepted, in the order of the log. From authentic events
+    /// only.
+    pub accepted_clocks: Vec<AcceptedClock>,
+    /// The latest time that a check node has trusted since the last of these. `None` before the
+    /// first record. Not authenticated.
+    pub trusted_time: Option<Time>,
     /// Visited grants that must not be used, because they differ from their events.
     pub rejected: Vec<(TenantId, GrantId)>,
     /// False if the rows are not authentic. The locks, and the grants without the rejected ones,
@@ -292,8 +296,14 @@ pub trait Membership: Send + Sync {
     /// later changes do not wait for the node.
     async fn evict(&self, node_id: NodeId, seq: i64) -> Result<bool, StoreError>;
 
-    /// Records a trusted time, unless a later one is recorded, or another clock epoch has begun.
-    async fn record_trusted_time(&self, time: Time, clock_epoch: Epoch) -> Result<(), StoreError>;
+    /// Records a trusted time, unless a later one is recorded. The time counts since the event of
+    /// revision `accepted_clock`; 0: no clock was accepted. If another clock was accepted since,
+    /// nothing is recorded.
+    async fn record_trusted_time(
+        &self,
+        time: Time,
+        accepted_clock: Revision,
+    ) -> Result<(), StoreError>;
 }
 
 /// Notifications of changes.

@@ -369,21 +369,21 @@ COMMENT ON COLUMN members.followers IS 'The node''s followers, as a JSON array, 
 -- The trusted time, which outlives the rows of members.
 
 CREATE TABLE trusted_time (
-    id    bigint NOT NULL,
-    time  bigint,
-    epoch text COLLATE "C" NOT NULL,
+    id             bigint NOT NULL,
+    time           bigint,
+    accepted_clock bigint NOT NULL,
     CONSTRAINT trusted_time_pkey PRIMARY KEY (id),
     CONSTRAINT trusted_time_id_check CHECK (id = 1),
-    CONSTRAINT trusted_time_epoch_check CHECK (length(epoch) = 36)
+    CONSTRAINT trusted_time_accepted_clock_check CHECK (accepted_clock >= 0)
 ) WITH (fillfactor = 10); -- updated continually, like members
 
 COMMENT ON TABLE trusted_time IS
     'The latest time that a check node has trusted: one row. The database''s clock may be wrong.';
 COMMENT ON COLUMN trusted_time.id IS 'Always 1.';
-COMMENT ON COLUMN trusted_time.time IS 'The time. It never decreases within an epoch. NULL before the first.';
-COMMENT ON COLUMN trusted_time.epoch IS 'The epoch that began when an operator last accepted the clock, or the first epoch.';
+COMMENT ON COLUMN trusted_time.time IS 'The time. Only an accepted clock decreases it. NULL before the first.';
+COMMENT ON COLUMN trusted_time.accepted_clock IS 'The revision of the event with which an operator last accepted the clock; 0 before the first.';
 
-INSERT INTO trusted_time (id, epoch) SELECT 1, epoch FROM head;
+INSERT INTO trusted_time (id, accepted_clock) VALUES (1, 0);
 
 -- History is permanent. These triggers also reject statements of the tables' owner.
 
@@ -426,10 +426,10 @@ COMMENT ON FUNCTION check_head_time IS 'Rejects a decrease of the time without a
 
 CREATE FUNCTION check_trusted_time() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF NEW.epoch = OLD.epoch OR NOT EXISTS (SELECT 1 FROM head JOIN events ON events.revision = head.revision
-        WHERE head.epoch = NEW.epoch AND events.kind = 'clock_accepted' AND events.time = NEW.time)
+    IF NEW.accepted_clock = OLD.accepted_clock OR NOT EXISTS (SELECT 1 FROM head JOIN events ON events.revision = head.revision
+        WHERE head.revision = NEW.accepted_clock AND events.kind = 'clock_accepted' AND events.time = NEW.time)
     THEN
-        RAISE EXCEPTION 'history is permanent: only the last event can begin an epoch of the clock'
+        RAISE EXCEPTION 'history is permanent: only the last event can be the accepted clock'
             USING ERRCODE = 'integrity_constraint_violation';
     END IF;
     RETURN NEW;
@@ -455,7 +455,7 @@ CREATE TRIGGER trusted_time_moves_forward BEFORE UPDATE ON trusted_time
     WHEN (NEW.time IS NULL AND OLD.time IS NOT NULL)
     EXECUTE FUNCTION reject_change();
 CREATE TRIGGER trusted_time_follows_clock BEFORE UPDATE ON trusted_time
-    FOR EACH ROW WHEN (NEW.time < OLD.time OR NEW.epoch <> OLD.epoch) EXECUTE FUNCTION check_trusted_time();
+    FOR EACH ROW WHEN (NEW.time < OLD.time OR NEW.accepted_clock <> OLD.accepted_clock) EXECUTE FUNCTION check_trusted_time();
 
 CREATE TRIGGER events_have_no_gaps BEFORE INSERT ON events
     FOR EACH ROW EXECUTE FUNCTION check_next_event();

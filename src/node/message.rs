@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     domain::{
-        Event, EventKind, GrantTerms, LockTerms, NodeId, Now, Position, Revision, TenantId, Time,
-        TokenKey,
+        AcceptedClock, Event, EventKind, GrantTerms, LockTerms, NodeId, Now, Position, Revision,
+        TenantId, Time, TokenKey,
     },
     store::Retained,
 };
@@ -68,12 +68,7 @@ pub enum ToFollower {
     /// Some grants of the snapshot.
     SnapshotGrants(Vec<(TenantId, Retained, GrantTerms)>),
     /// The snapshot is complete.
-    SnapshotEnd {
-        /// The position of the snapshot.
-        position: Position,
-        /// The key of consistency tokens in the epoch of the position.
-        token_key: TokenKey,
-    },
+    SnapshotEnd(SnapshotEnd),
     /// The next changes, without gaps.
     Changes(Vec<Arc<Change>>),
     /// The response to a ping.
@@ -89,6 +84,17 @@ pub struct Welcome {
     pub node_id: NodeId,
     /// The program version of the upstream.
     pub version: String,
+}
+
+/// The end of a snapshot, after all locks and grants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotEnd {
+    /// The position of the snapshot.
+    pub position: Position,
+    /// The key of consistency tokens in the epoch of the position.
+    pub token_key: TokenKey,
+    /// Every clock that an operator has accepted, in the order of the log.
+    pub accepted_clocks: Arc<[AcceptedClock]>,
 }
 
 /// The response to a ping. In the stream, the pong follows every change that the upstream had

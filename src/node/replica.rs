@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
-    domain::{BootTime, Epoch, Event, EventKind, Position, Revision},
+    domain::{BootTime, Epoch, Event, Position, Revision, Time},
     node::{
         check_node::CheckNode,
         database_clock::DatabaseClock,
@@ -205,7 +205,7 @@ impl Replica {
     }
 
     async fn apply(&self, events: &[Event]) -> Result<(), StoreError> {
-        if events.iter().any(|event| matches!(event.kind, EventKind::ClockAccepted { .. })) {
+        if events.iter().any(|event| event.accepted_clock().is_some()) {
             info!("an operator accepted the database clock, loading a new snapshot");
             // The next heartbeat would invalidate the snapshot anyway. The load frees it first.
             self.node.invalidate();
@@ -222,8 +222,7 @@ impl Replica {
     async fn load(&self) -> Result<(), StoreError> {
         self.node.free_obsolete_snapshot();
         let (snapshot, trusted_time) = load_snapshot(&self.store).await?;
-        let last_event = snapshot.position().and_then(|position| position.time);
-        self.resume_time(trusted_time, last_event).await?;
+        self.continue_time(&snapshot, trusted_time).await?;
         self.node.replace_snapshot(snapshot);
         // A forgery may have been read during the load.
         self.node.quarantine(self.store.forged_histories().get());

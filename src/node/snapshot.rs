@@ -8,8 +8,8 @@ use imbl::{GenericHashMap, shared_ptr::DefaultSharedPtr};
 
 use crate::{
     domain::{
-        AccessCheck, Epoch, GrantId, GrantTerms, GroupId, LockTerms, Position, Revision, TenantId,
-        Time, TokenKey,
+        AcceptedClock, AccessCheck, Epoch, GrantId, GrantTerms, GroupId, LockTerms, Position,
+        Revision, TenantId, Time, TokenKey,
     },
     node::{gauges::Gauges, locks::Locks, message::Change},
     store::Retained,
@@ -35,6 +35,8 @@ pub struct Snapshot {
     position: Option<Position>,
     /// The key of consistency tokens in the epoch of the position.
     token_key: Option<TokenKey>,
+    /// Every clock that an operator has accepted, in the order of the log.
+    accepted_clocks: Arc<[AcceptedClock]>,
     tenants: Tenants,
     /// Every group that was ever granted access. Grants share these ids, of which there are few.
     groups: Groups,
@@ -76,6 +78,11 @@ impl Snapshot {
     /// The key of consistency tokens in the epoch of the position; `None` before the first load.
     pub fn token_key(&self) -> Option<TokenKey> {
         self.token_key
+    }
+
+    /// Every clock that an operator has accepted, in the order of the log.
+    pub fn accepted_clocks(&self) -> &Arc<[AcceptedClock]> {
+        &self.accepted_clocks
     }
 
     /// The revision of the last event in the snapshot.
@@ -148,7 +155,8 @@ impl Snapshot {
     /// Estimated memory, in bytes.
     pub(super) fn memory(&self) -> u64 {
         let maps = self.tenants.len() * TENANT_SIZE + self.groups.len() * GROUP_SIZE;
-        self.bytes + maps as u64 + self.locks.memory()
+        let clocks = size_of_val(&*self.accepted_clocks);
+        self.bytes + (maps + clocks) as u64 + self.locks.memory()
     }
 
     /// Applies the next change.
@@ -172,6 +180,11 @@ impl Snapshot {
     pub fn set_position(&mut self, position: Position, token_key: TokenKey) {
         self.position = Some(position);
         self.token_key = Some(token_key);
+    }
+
+    /// Sets the accepted clocks, in the order of the log.
+    pub fn set_accepted_clocks(&mut self, clocks: Arc<[AcceptedClock]>) {
+        self.accepted_clocks = clocks;
     }
 
     /// Adds a grant.

@@ -155,9 +155,10 @@ impl UpstreamSession {
                     snapshot.insert(&tenant_id, terms, retained);
                 }
             }
-            (ToFollower::SnapshotEnd { position, token_key }, incoming @ Some(_)) => {
+            (ToFollower::SnapshotEnd(end), incoming @ Some(_)) => {
                 if let Some(mut snapshot) = incoming.take() {
-                    snapshot.set_position(position, token_key);
+                    snapshot.set_position(end.position, end.token_key);
+                    snapshot.set_accepted_clocks(end.accepted_clocks);
                     self.last_ack = None;
                     self.node.replace_snapshot(snapshot);
                     self.is_confirmed = true;
@@ -182,7 +183,8 @@ impl UpstreamSession {
     /// for two snapshots, the earlier one is freed although checks may be answered from it.
     fn require_memory(&self) -> Result<(), FollowError> {
         let bytes_max = self.node.limits.snapshot_bytes;
-        let incoming = self.incoming.as_ref().map_or(0, Snapshot::memory);
+        let clocks = self.node.known_clocks_memory();
+        let incoming = clocks + self.incoming.as_ref().map_or(0, Snapshot::memory);
         let current = self.node.view().snapshot.memory();
         if current + incoming <= bytes_max {
             return Ok(());

@@ -160,6 +160,11 @@ impl Log for MemoryStore {
             position: content.head(),
             token_key: content.token_key,
             locks,
+            accepted_clocks: content
+                .state
+                .clock_events()
+                .filter_map(Event::accepted_clock)
+                .collect(),
             trusted_time: content.trusted_time,
             rejected: Vec::new(),
             is_authentic: true,
@@ -306,8 +311,12 @@ impl Membership for MemoryStore {
         self.database.write(|content| content.members.evict(node_id, seq))
     }
 
-    async fn record_trusted_time(&self, time: Time, clock_epoch: Epoch) -> Result<(), StoreError> {
-        self.database.write(|content| content.record_trusted_time(time, clock_epoch))
+    async fn record_trusted_time(
+        &self,
+        time: Time,
+        accepted_clock: Revision,
+    ) -> Result<(), StoreError> {
+        self.database.write(|content| content.record_trusted_time(time, accepted_clock))
     }
 }
 

@@ -118,6 +118,8 @@ macro_rules! durable {
                 a_lock_event_must_be_about_a_live_lock;
             clock:
                 only_an_accepted_clock_decreases_the_time,
+                a_forged_trusted_time_changes_no_running_replica,
+                a_forged_event_accepts_no_clock,
                 the_accepted_time_survives_a_reopening;
             permanence:
                 history_is_permanent,

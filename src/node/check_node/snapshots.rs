@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use crate::{
-    domain::{LockTerms, TenantId},
+    domain::{AcceptedClock, LockTerms, TenantId},
     node::{
-        change_buffer::ChangeBuffer, check_node::CheckNode, snapshot::Snapshot, state::NodeState,
-        view::View,
+        change_buffer::ChangeBuffer, check_node::CheckNode, known_clocks::ClockChange,
+        snapshot::Snapshot, state::NodeState, view::View,
     },
 };
 
@@ -37,7 +37,7 @@ impl CheckNode {
     }
 
     /// Replaces the snapshot. Drops all leases and ends all streams to followers, which belong to
-    /// the earlier log.
+    /// the earlier log. Only an accepted clock that the node has not known lowers its time.
     pub fn replace_snapshot(&self, snapshot: Snapshot) {
         self.replace_locked(&mut self.state.lock(), snapshot);
     }
@@ -60,27 +60,36 @@ impl CheckNode {
     }
 
     fn replace_locked(&self, state: &mut NodeState, snapshot: Snapshot) {
-        // The snapshot of the earlier log may be free already, but the buffer is not.
-        let epoch = |buffer: &Option<ChangeBuffer>| buffer.as_ref().map(ChangeBuffer::epoch);
-        let earlier_epoch = epoch(&state.change_buffer);
         state.change_buffer = snapshot.position().map(ChangeBuffer::at);
-        let is_same_epoch = epoch(&state.change_buffer) == earlier_epoch;
         state.applied_times.reset(snapshot.revision(), self.boot_time());
         state.lease_tracker.reset();
         state.followers.reset();
-        // In another epoch, an operator may have accepted an earlier time.
-        let (database_clock, least_times) = if is_same_epoch {
-            let view = self.view();
-            (view.database_clock, Arc::clone(&view.least_times))
-        } else {
-            (None, Arc::default())
+        let clocks = snapshot.accepted_clocks();
+        let (database_clock, least_times) = match state.known_clocks.change(clocks) {
+            ClockChange::Accepted => (None, Arc::default()),
+            ClockChange::Later(by) => {
+                let view = self.view();
+                view.least_times.advance_by(by);
+                (view.database_clock, Arc::clone(&view.least_times))
+            }
         };
+        state.known_clocks.load(clocks);
         if let Some(time) = snapshot.time() {
             least_times.record_event(time, self.boot_time());
         }
         let view = View { snapshot, database_clock, least_times, ..View::default() };
         self.publish(view, |progress| progress.generation += 1);
         self.request_lease();
+    }
+
+    /// The effect on the time of this node if the node loads a log with these accepted clocks.
+    pub(in crate::node) fn clock_change(&self, log: &[AcceptedClock]) -> ClockChange {
+        self.state.lock().known_clocks.change(log)
+    }
+
+    /// Estimated memory of the known clocks, in bytes.
+    pub(in crate::node) fn known_clocks_memory(&self) -> u64 {
+        self.state.lock().known_clocks.memory()
     }
 
     /// Drops the lease until a new snapshot is loaded: the current one is not a state of the

@@ -14,7 +14,7 @@ use crate::{
         IdempotencyKey, Listed, NewEvent, Notification, RequestPart, StoreError, Transaction,
         memory::{
             content::Database,
-            state::{State, Stored, StoredEvent},
+            state::{State, Stored},
         },
         new_epoch,
         notify::{LocalNotifier, Notifier},
@@ -135,9 +135,7 @@ impl Transaction for MemoryTransaction {
     }
 
     async fn clock_events(&mut self) -> Result<Vec<Event>, StoreError> {
-        let of_vendor = self.state.history(None, 0).map(|stored: &StoredEvent| &stored.event);
-        let is_accepted = |event: &&Event| matches!(event.kind, EventKind::ClockAccepted { .. });
-        Ok(of_vendor.filter(is_accepted).cloned().collect())
+        Ok(self.state.clock_events().cloned().collect())
     }
 
     async fn revision_of(

@@ -11,7 +11,7 @@ use tracing::{error, warn};
 
 use crate::{
     domain::{
-        GrantId, GrantTerms, LockTerms, TenantId,
+        Event, GrantId, GrantTerms, LockTerms, TenantId,
         authenticity::{LogKeys, StateRow, StateSum},
     },
     store::{
@@ -74,9 +74,18 @@ impl<DB: Backend> SqlStore<DB> {
         let is_authentic = sum.is_some() && sum == expected;
         let trusted_time = with_timeout(connection.first(members::trusted_time())).await?;
         let trusted_time = only::<TrustedTimeRow>(trusted_time)?.into_domain()?;
-        let rejected = Vec::new();
-        let mut loaded =
-            Loaded { position, token_key, locks, trusted_time, rejected, is_authentic };
+        let clock_events: Vec<EventRow> = with_timeout(connection.all(log::clock_events())).await?;
+        let clock_events = clock_events.into_iter().map(|row| row.into_domain(&reader));
+        let clock_events = clock_events.collect::<Result<Vec<_>, _>>()?;
+        let mut loaded = Loaded {
+            position,
+            token_key,
+            locks,
+            accepted_clocks: clock_events.iter().filter_map(Event::accepted_clock).collect(),
+            trusted_time,
+            rejected: Vec::new(),
+            is_authentic,
+        };
         if !is_authentic || !known.is_empty() {
             let revision = position.revision;
             warn!(

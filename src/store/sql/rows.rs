@@ -13,7 +13,7 @@ use crate::{
         authenticity::{LogKeys, MaskedSum, StateSum},
         time::from_micros,
     },
-    store::{Listed, RequestPart, StoreError, TrustedTime},
+    store::{Listed, RequestPart, StoreError},
 };
 
 /// Defines a struct that is read from the rows of both databases. The fields after `with` are rows
@@ -90,7 +90,6 @@ row! {
     /// The row of `trusted_time`.
     pub(in crate::store) struct TrustedTimeRow {
         trusted_time: Option<i64>,
-        clock_epoch: String,
     }
 }
 
@@ -313,9 +312,8 @@ impl HeadRow {
 }
 
 impl TrustedTimeRow {
-    pub(in crate::store) fn into_domain(self) -> Result<TrustedTime, StoreError> {
-        let time = maybe_time("trusted_time", self.trusted_time)?;
-        Ok(TrustedTime { time, clock_epoch: epoch(self.clock_epoch)? })
+    pub(in crate::store) fn into_domain(self) -> Result<Option<Time>, StoreError> {
+        maybe_time("trusted_time", self.trusted_time)
     }
 }
 

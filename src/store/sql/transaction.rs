@@ -286,7 +286,7 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
                 let update =
                     log::update_head_and_epoch(&DB::DIALECT, revision, now, &masked, new_epoch);
                 let _notified: Vec<(String,)> = connection.all(update).await?;
-                connection.execute(members::accept_time(now, new_epoch.0)).await?;
+                connection.execute(members::accept_time(now, revision)).await?;
             } else if has_events {
                 let update = log::update_head(&DB::DIALECT, revision, now, &masked);
                 let _notified: Vec<(String,)> = connection.all(update).await?;

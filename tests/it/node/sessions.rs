@@ -2,16 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
+use chrono::TimeDelta;
 use support_access::{
     domain::{
-        Epoch, LockId, LockTarget, LockTerms, NodeId, NodeKind, Party, TenantId, TokenKey,
-        clock::ManualClock, time::from_micros,
+        AcceptedClock, Clock, Epoch, LockId, LockTarget, LockTerms, NodeId, NodeKind, Party,
+        Position, TenantId, Time, TokenKey, clock::ManualClock, time::from_micros,
     },
     node::{
         CheckNode, NodeLimits, Snapshot,
         follower_session::{FollowerSession, SessionEnd},
         message::{
-            Change, Hello, LeaseGrant, LockChange, PROTOCOL, Pong, ToFollower, ToUpstream, Welcome,
+            Change, Hello, LeaseGrant, LockChange, PROTOCOL, Pong, SnapshotEnd, ToFollower,
+            ToUpstream, Welcome,
         },
         upstream_session::{FollowError, UpstreamSession},
     },
@@ -85,8 +87,7 @@ fn the_earlier_snapshot_is_freed_if_two_do_not_fit() {
     }
     assert!(received > 10, "{received} locks fit");
     assert_eq!(node.gauges().locks, 0);
-    let position = Snapshot::beginning(Epoch(Uuid::nil()), KEY).position().unwrap();
-    session.receive(ToFollower::SnapshotEnd { position, token_key: KEY }).unwrap();
+    session.receive(end(Uuid::nil(), &[])).unwrap();
     assert_eq!(u128::from(node.gauges().locks), received);
 }
 
@@ -145,8 +146,7 @@ fn a_second_snapshot_and_a_pong_within_a_snapshot_are_rejected() {
     session.receive(ToFollower::SnapshotBegin).unwrap();
     let pong = ToFollower::Pong(Pong { seq: 1, path: vec![], lease: Some(lease()) });
     assert!(session.receive(pong).is_err());
-    let position = Snapshot::beginning(Epoch(Uuid::nil()), KEY).position().unwrap();
-    session.receive(ToFollower::SnapshotEnd { position, token_key: KEY }).unwrap();
+    session.receive(end(Uuid::nil(), &[])).unwrap();
     assert!(session.receive(ToFollower::SnapshotBegin).is_err());
 }
 
@@ -176,9 +176,7 @@ fn a_snapshot_that_answers_no_check_is_freed_while_the_next_is_loaded() {
     let token_key = node.read_view().view.snapshot().token_key();
     assert_eq!(token_key, Some(KEY), "a committed change still gets a token");
 
-    let (position, token_key) = (Snapshot::beginning(Epoch(Uuid::nil()), KEY).position(), KEY);
-    let end = ToFollower::SnapshotEnd { position: position.unwrap(), token_key };
-    session.receive(end).unwrap();
+    session.receive(end(Uuid::nil(), &[])).unwrap();
     assert_eq!(node.gauges().locks, 2);
 }
 
@@ -220,6 +218,72 @@ fn lease() -> LeaseGrant {
     }
 }
 
+/// A sidecar, and the wall clock of its upstream.
+struct Follower {
+    clock: Arc<ManualClock>,
+    node: Arc<CheckNode>,
+}
+
+impl Follower {
+    /// Follows a new upstream, which has a log with these accepted clocks, and grants a lease.
+    /// Returns the time of the node.
+    fn follow(&self, epoch: u128, accepted_clocks: &[AcceptedClock]) -> Time {
+        let mut session = UpstreamSession::new(Arc::clone(&self.node), false);
+        session.receive(welcome()).unwrap();
+        session.receive(ToFollower::SnapshotBegin).unwrap();
+        session.receive(end(Uuid::from_u128(epoch), accepted_clocks)).unwrap();
+        let lease = LeaseGrant {
+            revision: 0,
+            age: Duration::ZERO,
+            max_staleness: Duration::from_secs(2),
+            now: self.clock.now().into(),
+            is_clock_trusted: true,
+        };
+        assert!(self.node.record_response(self.node.start_renewal(), lease, None));
+        self.node.read_view().now.unwrap().latest
+    }
+}
+
+#[test]
+fn only_a_new_accepted_clock_lowers_the_time_of_a_follower() {
+    let now = from_micros(1_800_000_000_000_000).unwrap();
+    let clock = Arc::new(ManualClock::at(now));
+    let node = CheckNode::new(NodeId(Uuid::nil()), NodeKind::Sidecar, clock.clone());
+    let follower = Follower { clock, node };
+    let (hour, step_ms) = (TimeDelta::hours(1), -3_600_000);
+    let first = AcceptedClock { revision: 4, time: now, step_ms };
+    let second = AcceptedClock { revision: 9, ..first };
+    assert_eq!(follower.follow(1, &[first]), now);
+
+    follower.clock.set(-hour);
+    assert_eq!(follower.follow(1, &[first]), now, "an upstream restarts, with an earlier time");
+    assert_eq!(follower.follow(2, &[first]), now, "an earlier log, in another epoch");
+    assert_eq!(follower.follow(3, &[first, second]), now - hour, "accepted");
+    assert_eq!(follower.follow(2, &[first]), now, "the step back is lost");
+    assert_eq!(follower.follow(3, &[first, second]), now, "known already");
+    let third = AcceptedClock { revision: 11, ..first };
+    assert_eq!(follower.follow(4, &[first, second, third]), now - hour, "accepted");
+}
+
+#[test]
+fn an_upstream_that_sends_endless_accepted_clocks_is_left() {
+    const BYTES_MAX: u64 = 1_024 * 1_024;
+    let clock = Arc::new(ManualClock::at(from_micros(0).unwrap()));
+    let limits = NodeLimits { snapshot_bytes: BYTES_MAX, ..NodeLimits::default() };
+    let node = CheckNode::limited(NodeId(Uuid::nil()), NodeKind::Sidecar, clock, limits);
+    let time = from_micros(0).unwrap();
+    let left = (0..100).find_map(|number| {
+        let clock =
+            |index| AcceptedClock { revision: i64::from(number) * 1_000 + index, time, step_ms: 0 };
+        let clocks: Vec<_> = (0..1_000).map(clock).collect();
+        let mut session = UpstreamSession::new(Arc::clone(&node), false);
+        session.receive(welcome()).unwrap();
+        session.receive(ToFollower::SnapshotBegin).unwrap();
+        session.receive(end(Uuid::nil(), &clocks)).err()
+    });
+    assert!(matches!(left, Some(FollowError::Lost(_))), "{left:?}");
+}
+
 fn hello() -> Hello {
     Hello {
         protocol: PROTOCOL,
@@ -233,6 +297,13 @@ fn hello() -> Hello {
 fn welcome() -> ToFollower {
     let node_id = NodeId(Uuid::max());
     ToFollower::Welcome(Welcome { protocol: PROTOCOL, node_id, version: String::new() })
+}
+
+/// The end of an empty snapshot.
+fn end(epoch: Uuid, accepted_clocks: &[AcceptedClock]) -> ToFollower {
+    let position = Position { epoch: Epoch(epoch), revision: 0, time: None };
+    let accepted_clocks = accepted_clocks.into();
+    ToFollower::SnapshotEnd(SnapshotEnd { position, token_key: KEY, accepted_clocks })
 }
 
 fn lock(number: u128) -> LockTerms {

@@ -11,7 +11,7 @@ use support_access::{
     },
     store::{
         EventFilter, EventQuery, GrantFilter, GrantQuery, HistoryEvent, IdempotencyKey, Listed,
-        NewEvent, PageBounds, QueryScope, Registration, Store, Transaction, TrustedTime,
+        NewEvent, PageBounds, QueryScope, Registration, Store, Transaction,
     },
 };
 use uuid::Uuid;
@@ -123,7 +123,7 @@ pub fn events_in(scope: QueryScope) -> EventQuery {
 }
 
 /// The recorded trusted time.
-pub async fn trusted_time(store: &Store) -> TrustedTime {
+pub async fn trusted_time(store: &Store) -> Option<Time> {
     store.log().load(&mut |_, _, _| {}).await.unwrap().trusted_time
 }
 

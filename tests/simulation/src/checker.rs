@@ -24,6 +24,7 @@ use crate::{
     },
     model::{LogModel, elapsed_at},
     node::{CheckNode, ReadView},
+    observed::Observed,
     service::{Enforcement, EnforcementState},
     store::Retained,
 };
@@ -64,8 +65,7 @@ pub(crate) type GrantEnd = (GrantKey, Time, Instant);
 #[derive(Debug)]
 struct State {
     log: LogModel,
-    /// When each node was first seen at each revision of the current log.
-    observed: BTreeMap<NodeId, BTreeMap<Revision, Instant>>,
+    observed: Observed,
     /// The log before the last restore, if leases from before may still be valid.
     earlier: Option<EarlierLog>,
     /// The number of restores.
@@ -97,7 +97,7 @@ impl Checker {
     ) -> Self {
         let state = State {
             log: LogModel::new(Epoch(uuid::Uuid::nil())),
-            observed: BTreeMap::new(),
+            observed: Observed::default(),
             earlier: None,
             log_number: 0,
             recent_grants: VecDeque::new(),
@@ -187,12 +187,13 @@ impl Checker {
         let mut state = self.state.lock();
         state.log_number += 1;
         state.compared.clear();
-        state.observed.clear();
         let earlier = state.log.clone();
         if earlier.contains(&head) {
             state.log.truncate(head.revision);
+            state.observed.truncate(head.revision);
         } else {
             state.log = LogModel::new(head.epoch);
+            state.observed.clear();
         }
         let until = Instant::now() + self.max_staleness * 102 / 100;
         let earlier = EarlierLog { log: earlier, until, fork: head.revision };
@@ -297,8 +298,8 @@ impl Checker {
             let now = self.clock.earliest_within(self.max_staleness * 102 / 100);
             let latest = self.clock.latest();
             let check = access_check(grant);
-            let observed = state.observed.get(&node_id);
-            let may_allow = |log: &LogModel| log.may_allow(&check, grant_id, now, latest, observed);
+            let since = |revision| state.observed.since(node_id, revision);
+            let may_allow = |log: &LogModel| log.may_allow(&check, grant_id, now, latest, since);
             if !may_allow(&state.log) && !state.earlier_log().is_some_and(may_allow) {
                 let enforced = state.log.enforced;
                 let revision = read_view.view.snapshot().revision();
@@ -322,8 +323,7 @@ impl Checker {
         let mut state = self.state.lock();
         let mut fault = None;
         if state.log.contains(&position) {
-            let observed = state.observed.entry(node.id()).or_default();
-            observed.entry(position.revision).or_insert_with(Instant::now);
+            state.observed.record(node.id(), position.revision);
             // A comparison is expensive, so each snapshot is compared once.
             let compared = state.compared.insert(name.into(), (position, generation));
             if compared != Some((position, generation)) {

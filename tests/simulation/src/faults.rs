@@ -279,6 +279,11 @@ impl FaultInjector {
         self.cluster.checker.log("the database is down, and will be restored");
         database.go_down();
         sleep(self.cluster.max_staleness).await;
+        if random.chance(20) {
+            let by =
+                -TimeDelta::milliseconds(i64::try_from(random.between(1, 20_000)).unwrap_or(1));
+            self.step_clock(by);
+        }
         if random.chance(80) {
             database.come_up_with(backup, RestoreKind::LeasesExpired).await;
         } else {

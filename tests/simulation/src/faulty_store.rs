@@ -330,9 +330,13 @@ impl Membership for FaultyStore {
             .await
     }
 
-    async fn record_trusted_time(&self, time: Time, clock_epoch: Epoch) -> Result<(), StoreError> {
+    async fn record_trusted_time(
+        &self,
+        time: Time,
+        accepted_clock: Revision,
+    ) -> Result<(), StoreError> {
         self.execute(move |connection| async move {
-            connection.database.store.membership().record_trusted_time(time, clock_epoch).await
+            connection.database.store.membership().record_trusted_time(time, accepted_clock).await
         })
         .await
     }

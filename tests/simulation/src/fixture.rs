@@ -6,6 +6,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     check::GrantKey,
+    checker::RestoreKind,
     cluster::{Cluster, RunningNode},
     domain::{BootTime, End, EventKind, Reason, Revision},
     link::LinkConditions,
@@ -14,6 +15,7 @@ use crate::{
     plan::Plan,
     random::Random,
     service::EnforcementState,
+    store::memory::Backup,
     workload::{Response, Workload},
 };
 
@@ -238,6 +240,15 @@ impl Fixture {
     /// Sets the conditions between a replica and the database.
     pub(crate) fn set_database_link(&self, number: usize, conditions: LinkConditions) {
         self.cluster.machines[number].database_link.set(conditions);
+    }
+
+    pub(crate) fn backup(&self) -> Backup {
+        self.cluster.database.memory.backup().expect("the database is open")
+    }
+
+    /// Restores a backup. All leases must have expired.
+    pub(crate) async fn restore(&self, backup: Backup) {
+        self.cluster.database.come_up_with(backup, RestoreKind::LeasesExpired).await;
     }
 
     /// Disconnects a follower from an upstream, and sets the conditions between the two.

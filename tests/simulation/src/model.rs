@@ -167,23 +167,22 @@ impl LogModel {
     ///
     /// A node knows a time of the database of at least `now`, and may once have known `latest`.
     /// After a step back, an expired lock need not apply again, and a started grant may still be
-    /// used. However, a grant ends when its time has elapsed since the node was first `observed` at
-    /// the event that set the end, or at a later event.
+    /// used. However, a grant ends when its time has elapsed `since` the node was first at the
+    /// event that set the end, or at a later event.
     pub(crate) fn may_allow(
         &self,
         check: &AccessCheck,
         grant_id: GrantId,
         now: Time,
         latest: Time,
-        observed: Option<&BTreeMap<Revision, Instant>>,
+        since: impl Fn(Revision) -> Option<Instant>,
     ) -> bool {
         // Changes happen at the trusted time, which may be ahead of the clock.
         let latest = latest.max(self.events.last().map_or(latest, |last| last.event.time));
         let key = (check.tenant_id.clone(), grant_id);
         let has_elapsed = |state: &State| {
             let Some((revision, span)) = state.spans.get(&key) else { return false };
-            let since = observed.and_then(|observed| observed.range(revision..).next());
-            since.is_some_and(|(_, since)| elapsed_at(*since, *span) <= Instant::now())
+            since(*revision).is_some_and(|since| elapsed_at(since, *span) <= Instant::now())
         };
         let is_active = |terms: &GrantTerms| {
             terms.revoke_time.is_none()

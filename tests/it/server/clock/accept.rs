@@ -15,12 +15,12 @@ use support_access::{
 
 use super::*;
 
-const HOUR: TimeDelta = TimeDelta::hours(1);
+pub(super) const HOUR: TimeDelta = TimeDelta::hours(1);
 /// Ends move back by this much more than the step.
 const MARGIN: TimeDelta = TimeDelta::seconds(2);
 
 impl Bench {
-    async fn accept(&self) -> Result<AcceptClockOutcome, ServiceError> {
+    pub(super) async fn accept(&self) -> Result<AcceptClockOutcome, ServiceError> {
         let reason = FreeText::new("NTP is right").unwrap();
         let request = AcceptClockRequest { request_id: None, reason };
         let deadline = Instant::now() + Duration::from_secs(10);
@@ -337,7 +337,6 @@ async fn every_replica_follows_an_accepted_clock() {
         let first = Bench::new().await;
         let grant = first.grant(10).await.unwrap();
         let second = Bench::start(Arc::clone(&first.clock), Arc::clone(&first.store)).await;
-        let old_epoch = second.store.log().head().await.unwrap().epoch;
         let ahead = second.clock.now() + HOUR;
         first.step(step).await;
         second.renew().await;
@@ -345,7 +344,7 @@ async fn every_replica_follows_an_accepted_clock() {
         first.accept().await.unwrap();
 
         // A record from before must not return as the trusted time.
-        second.store.membership().record_trusted_time(ahead, old_epoch).await.unwrap();
+        record(&second.store, ahead).await;
         let new = second.grant(1).await.unwrap();
         assert_eq!(new.grant.terms.start_time, second.clock.now(), "a change waits for the epoch");
         let revoke = RevokeRequest::default();

@@ -1,0 +1,125 @@
+//! The accepted clocks that a node knows. Pure.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem::size_of,
+};
+
+use chrono::TimeDelta;
+
+use crate::domain::AcceptedClock;
+
+/// Estimated memory of a known clock, in bytes.
+const CLOCK_SIZE: usize = size_of::<(AcceptedClock, bool)>() * 2;
+
+/// The accepted clocks of all logs that a node has ever loaded. A restore may bring back an earlier
+/// log. Without this memory, an old acceptance in that log would lower the time of the node.
+#[derive(Debug, Default)]
+pub(super) struct KnownClocks {
+    /// Whether each clock was in every log since.
+    clocks: BTreeMap<AcceptedClock, bool>,
+}
+
+/// The effect of a log on the time of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ClockChange {
+    /// The log contains an accepted clock that the node has not known. The time starts again, and
+    /// may be earlier than before.
+    Accepted,
+    /// The time goes on, and is later by this span. Positive if a restore has lost accepted steps
+    /// back: the ends of grants, which had moved back by these steps, are as before.
+    Later(TimeDelta),
+}
+
+impl KnownClocks {
+    /// The effect of a log with these accepted clocks.
+    pub(super) fn change(&self, log: &[AcceptedClock]) -> ClockChange {
+        if log.iter().any(|clock| !self.clocks.contains_key(clock)) {
+            return ClockChange::Accepted;
+        }
+        let log: BTreeSet<_> = log.iter().collect();
+        let is_lost =
+            |(clock, was_kept): &(&AcceptedClock, &bool)| **was_kept && !log.contains(clock);
+        let lost = self.clocks.iter().filter(is_lost).map(|(clock, _)| clock.step_ms);
+        let step_ms = lost.fold(0, i64::saturating_add);
+        ClockChange::Later(TimeDelta::milliseconds(step_ms.min(0).saturating_neg()))
+    }
+
+    /// Adds the accepted clocks of a log that the node has loaded. A clock that was lost once, and
+    /// is in a log again, changes no time.
+    pub(super) fn load(&mut self, log: &[AcceptedClock]) {
+        let log: BTreeSet<_> = log.iter().collect();
+        for (clock, was_kept) in &mut self.clocks {
+            *was_kept &= log.contains(clock);
+        }
+        for clock in log {
+            self.clocks.entry(*clock).or_insert(true);
+        }
+    }
+
+    /// Estimated memory, in bytes.
+    pub(super) fn memory(&self) -> u64 {
+        (self.clocks.len() * CLOCK_SIZE) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::time::from_micros;
+
+    fn clock(revision: i64, step_ms: i64) -> AcceptedClock {
+        AcceptedClock { revision, time: from_micros(revision).unwrap(), step_ms }
+    }
+
+    fn later(millis: i64) -> ClockChange {
+        ClockChange::Later(TimeDelta::milliseconds(millis))
+    }
+
+    fn known(logs: &[&[AcceptedClock]]) -> KnownClocks {
+        let mut known = KnownClocks::default();
+        for log in logs {
+            known.load(log);
+        }
+        known
+    }
+
+    #[test]
+    fn only_an_accepted_clock_that_is_not_known_lowers_the_time() {
+        let (old, new) = (clock(3, -7), clock(9, -5));
+        assert_eq!(known(&[&[]]).change(&[]), later(0));
+        assert_eq!(known(&[&[]]).change(&[old]), ClockChange::Accepted);
+        let known = known(&[&[old]]);
+        assert_eq!(known.change(&[old]), later(0));
+        assert_eq!(known.change(&[old, new]), ClockChange::Accepted);
+        // The same revision, after a restore.
+        let other = AcceptedClock { time: from_micros(4).unwrap(), ..old };
+        assert_eq!(known.change(&[other]), ClockChange::Accepted);
+    }
+
+    #[test]
+    fn lost_steps_back_make_the_time_later_once() {
+        let (first, second) = (clock(3, -7), clock(9, -5));
+        assert_eq!(known(&[&[first, second]]).change(&[first]), later(5));
+        assert_eq!(known(&[&[first, second]]).change(&[]), later(12));
+        let log: &[AcceptedClock] = &[first, second];
+        let known = known(&[log, &[first]]);
+        assert_eq!(known.change(&[first]), later(0));
+        assert_eq!(known.change(log), later(0), "the lost clock is not new when it returns");
+        assert_eq!(known.change(&[]), later(7));
+    }
+
+    #[test]
+    fn lost_steps_forward_leave_the_time_as_it_is() {
+        let (forward, back) = (clock(3, 8), clock(9, -8));
+        assert_eq!(known(&[&[forward]]).change(&[]), later(0));
+        assert_eq!(known(&[&[forward, back]]).change(&[]), later(0));
+        assert_eq!(known(&[&[forward, back]]).change(&[forward]), later(8));
+    }
+
+    #[test]
+    fn extreme_steps_do_not_overflow() {
+        let known = known(&[&[clock(1, i64::MIN), clock(2, i64::MIN)]]);
+        assert_eq!(known.change(&[]), ClockChange::Later(TimeDelta::MAX));
+    }
+}
