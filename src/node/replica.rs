@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
-    domain::{BootTime, Epoch, Event, Position, Revision, Time},
+    domain::{BootTime, Epoch, Event, Position, Revision},
     node::{
         check_node::CheckNode,
         database_clock::DatabaseClock,
