@@ -28,9 +28,9 @@ impl Replica {
         log: &Snapshot,
         recorded: Option<Time>,
     ) -> Result<(), StoreError> {
-        let last = log.accepted_clocks().last();
-        let accepted_clock = last.map_or(0, |clock| clock.revision);
-        let least = recorded.max(log.time()).max(last.map(|clock| clock.time));
+        let accepted = log.accepted_clocks().last();
+        let accepted_clock = accepted.map_or(0, |clock| clock.revision);
+        let least = recorded.max(log.time()).max(accepted.map(|clock| clock.time));
         match self.node.clock_change(log.accepted_clocks()) {
             _ if !self.database_clock.is_started() => {
                 let is_running = self.others_run().await?;

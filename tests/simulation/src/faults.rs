@@ -273,7 +273,7 @@ impl FaultInjector {
     async fn restore_database(&self) {
         let Ok(_fault) = self.database_fault.try_lock() else { return };
         let (database, random) = (&self.cluster.database, &self.cluster.random);
-        let Ok(backup) = database.memory.backup() else { return };
+        let backup = database.backup();
         let most = if random.chance(60) { 400 } else { 3_000 };
         self.hold(random.millis(0, most)).await;
         self.cluster.checker.log("the database is down, and will be restored");

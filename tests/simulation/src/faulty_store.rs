@@ -5,7 +5,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{
@@ -33,6 +33,8 @@ pub(crate) struct FaultyStore {
     database: Arc<Database>,
     link: Arc<Link>,
     forged_histories: Arc<ForgedHistories>,
+    /// The replica.
+    node_id: NodeId,
 }
 
 struct FaultyListener {
@@ -41,8 +43,8 @@ struct FaultyListener {
 }
 
 impl FaultyStore {
-    pub(crate) fn new(database: Arc<Database>, link: Arc<Link>) -> Self {
-        Self { database, link, forged_histories: Arc::default() }
+    pub(crate) fn new(database: Arc<Database>, link: Arc<Link>, node_id: NodeId) -> Self {
+        Self { database, link, node_id, forged_histories: Arc::default() }
     }
 
     /// Runs a statement at the database, and returns the result. The statement completes even if
@@ -111,12 +113,16 @@ impl Log for FaultyStore {
         &self,
         visit: &mut (dyn FnMut(TenantId, GrantTerms, Retained) + Send),
     ) -> Result<Loaded, StoreError> {
-        let load = |connection: Connection| async move {
+        let node_id = self.node_id;
+        let load = move |connection: Connection| async move {
             let mut grants = Vec::new();
             let mut collect =
                 |tenant_id, terms, retained| grants.push((tenant_id, terms, retained));
             let mut loaded = connection.database.store.log().load(&mut collect).await?;
             connection.database.forgeries.lock().forge(&mut grants, &mut loaded);
+            let mut observed = connection.database.checker.observed.lock();
+            observed.record_load(node_id, &loaded.accepted_clocks);
+            drop(observed);
             Ok((grants, loaded))
         };
         let (grants, loaded) = self.execute(load).await?;
@@ -283,11 +289,15 @@ impl Membership for FaultyStore {
         heartbeat: i64,
         position: Option<Position>,
     ) -> Result<Option<HeartbeatResponse>, StoreError> {
-        let link = Arc::clone(&self.link);
-        self.execute(move |connection| async move {
+        let (link, sent_at) = (Arc::clone(&self.link), Instant::now());
+        let response = self.execute(move |connection| async move {
             connection.heartbeat(node_id, heartbeat, position, &link).await
-        })
-        .await
+        });
+        let response = response.await?;
+        if response.is_some() {
+            self.database.checker.observed.lock().record_reading(node_id, sent_at);
+        }
+        Ok(response)
     }
 
     async fn acknowledge(
@@ -335,8 +345,9 @@ impl Membership for FaultyStore {
         time: Time,
         accepted_clock: Revision,
     ) -> Result<(), StoreError> {
+        let node_id = self.node_id;
         self.execute(move |connection| async move {
-            connection.database.store.membership().record_trusted_time(time, accepted_clock).await
+            connection.record_trusted_time(node_id, time, accepted_clock).await
         })
         .await
     }

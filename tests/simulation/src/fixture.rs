@@ -8,6 +8,7 @@ use crate::{
     check::GrantKey,
     checker::RestoreKind,
     cluster::{Cluster, RunningNode},
+    database::Backup,
     domain::{BootTime, End, EventKind, Reason, Revision},
     link::LinkConditions,
     liveness::PROMPT,
@@ -15,7 +16,6 @@ use crate::{
     plan::Plan,
     random::Random,
     service::EnforcementState,
-    store::memory::Backup,
     workload::{Response, Workload},
 };
 
@@ -243,7 +243,7 @@ impl Fixture {
     }
 
     pub(crate) fn backup(&self) -> Backup {
-        self.cluster.database.memory.backup().expect("the database is open")
+        self.cluster.database.backup()
     }
 
     /// Restores a backup. All leases must have expired.

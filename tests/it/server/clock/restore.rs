@@ -48,7 +48,7 @@ async fn an_accepted_clock_frees_the_snapshot_before_the_next_is_loaded() {
 
     database.is_loading_held.send_replace(true);
     let mut transaction = bench.store.begin().await.unwrap();
-    let kind = EventKind::ClockAccepted { step_ms: -1, moved_grants: 0 };
+    let kind = EventKind::ClockAccepted { step_ms: -1, moved_count: 0 };
     let author = Attribution::system();
     let new = NewEvent { tenant_id: None, author, reason: FreeText::default(), kind };
     transaction.append(new).await.unwrap();
