@@ -142,9 +142,10 @@ impl UpstreamSession {
         }
         match (message, &mut self.incoming) {
             (ToFollower::Welcome(welcome), _) => self.receive_welcome(&welcome)?,
-            (ToFollower::SnapshotBegin, None) if !self.is_confirmed => {
-                self.incoming = Some(Snapshot::default());
+            (ToFollower::SnapshotBegin, _) if self.is_confirmed => {
+                return Err(out_of_order("snapshot"));
             }
+            (ToFollower::SnapshotBegin, None) => self.incoming = Some(Snapshot::default()),
             (ToFollower::SnapshotLocks(locks), Some(snapshot)) => {
                 for terms in locks {
                     snapshot.insert_lock(terms);
