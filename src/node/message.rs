@@ -147,8 +147,8 @@ impl Change {
     pub fn weight(&self) -> usize {
         const FIXED: usize = 200;
         let grant = self.grant.as_ref().map_or(0, |(tenant_id, _, terms)| {
-            let agents = terms.agent_ids.iter().map(|agent| agent.as_str().len() + 16);
-            tenant_id.as_str().len() + terms.group_id.as_str().len() + agents.sum::<usize>()
+            let ids = tenant_id.as_str().len() + terms.group_id.as_str().len();
+            ids + terms.agents_memory()
         });
         let lock = self.lock.as_ref().map_or(0, |lock| lock.terms.weight());
         FIXED + grant + lock

@@ -20,9 +20,9 @@ type Groups = GenericHashMap<GroupId, (), RandomState, DefaultSharedPtr>;
 
 /// Estimated memory of a tenant in the map, without the id and the grants, in bytes.
 const TENANT_SIZE: usize =
-    size_of::<(TenantId, Arc<TenantGrants>)>() * 2 + size_of::<TenantGrants>() + 64;
+    size_of::<(TenantId, Arc<TenantGrants>)>() * 2 + size_of::<TenantGrants>() + 160;
 /// Estimated memory of a group in the map, without the id, in bytes.
-const GROUP_SIZE: usize = size_of::<GroupId>() * 2 + 32;
+const GROUP_SIZE: usize = size_of::<GroupId>() * 2 + 112;
 
 /// Grants and locks as of one revision.
 ///
@@ -282,7 +282,5 @@ fn push(grants: &mut Vec<GrantTerms>, terms: GrantTerms) {
 
 /// Estimated memory of a grant, in bytes, without the ids that are shared with other grants.
 pub(super) fn weight(terms: &GrantTerms) -> u64 {
-    let agents: usize =
-        terms.agent_ids.iter().map(|agent| size_of_val(agent) + agent.as_str().len()).sum();
-    (size_of::<GrantTerms>() + agents) as u64
+    (size_of::<GrantTerms>() + terms.agents_memory()) as u64
 }

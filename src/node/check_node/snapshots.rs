@@ -11,10 +11,19 @@ impl CheckNode {
     /// Frees the snapshot, unless checks may be answered from it. Call while the next snapshot is
     /// loaded: the memory may not suffice for both.
     pub fn free_obsolete_snapshot(&self) {
+        let may_answer = |view: &View| view.lease.is_some_and(|it| it.is_valid(self.boot_time()));
+        self.free_snapshot_if(|view| !may_answer(view));
+    }
+
+    /// Frees the snapshot. The node denies every check until the next snapshot is loaded.
+    pub(in crate::node) fn free_snapshot(&self) {
+        self.free_snapshot_if(|_| true);
+    }
+
+    fn free_snapshot_if(&self, condition: impl FnOnce(&View) -> bool) {
         let mut state = self.state.lock();
         let view = self.view.load_full();
-        let may_answer = view.lease.is_some_and(|lease| lease.is_valid(self.boot_time()));
-        if may_answer || view.snapshot.position().is_none() {
+        if view.snapshot.position().is_none() || !condition(&view) {
             return;
         }
         state.lease_tracker.reset();

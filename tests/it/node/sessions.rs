@@ -10,12 +10,15 @@ use support_access::{
     node::{
         CheckNode, NodeLimits, Snapshot,
         follower_session::{FollowerSession, SessionEnd},
-        message::{Hello, LeaseGrant, PROTOCOL, ToFollower, ToUpstream, Welcome},
+        message::{
+            Change, Hello, LeaseGrant, LockChange, PROTOCOL, Pong, ToFollower, ToUpstream, Welcome,
+        },
         upstream_session::{FollowError, UpstreamSession},
     },
 };
 use uuid::Uuid;
 
+const LEASE: Duration = Duration::from_secs(2);
 const KEY: TokenKey = TokenKey([0; 16]);
 
 #[test]
@@ -57,23 +60,100 @@ fn an_upstream_that_sends_an_endless_snapshot_is_left() {
     assert!(received < 10_000, "{received} locks");
 }
 
-#[test]
-fn a_snapshot_that_answers_no_check_is_freed_while_the_next_is_loaded() {
-    const LEASE: Duration = Duration::from_secs(2);
-    let now = from_micros(0).unwrap();
-    let clock = Arc::new(ManualClock::at(now));
-    let node = CheckNode::new(NodeId(Uuid::nil()), NodeKind::Sidecar, clock.clone());
+/// A sidecar that has a snapshot with a lock, and a valid lease.
+fn leased(limits: NodeLimits, clock: &Arc<ManualClock>) -> Arc<CheckNode> {
+    let node = CheckNode::limited(NodeId(Uuid::nil()), NodeKind::Sidecar, clock.clone(), limits);
     let mut snapshot = Snapshot::beginning(Epoch(Uuid::nil()), KEY);
     snapshot.insert_lock(lock(0));
     node.replace_snapshot(snapshot);
-    let lease = LeaseGrant {
-        revision: 0,
-        age: Duration::ZERO,
-        max_staleness: LEASE,
-        now: now.into(),
-        is_clock_trusted: true,
+    assert!(node.record_response(node.start_renewal(), lease(), None));
+    node
+}
+
+#[test]
+fn the_earlier_snapshot_is_freed_if_two_do_not_fit() {
+    let clock = Arc::new(ManualClock::at(from_micros(0).unwrap()));
+    let limits = NodeLimits { snapshot_bytes: 100_000, ..NodeLimits::default() };
+    let node = leased(limits, &clock);
+    let mut session = UpstreamSession::new(Arc::clone(&node), false);
+    session.receive(welcome()).unwrap();
+    session.receive(ToFollower::SnapshotBegin).unwrap();
+    let mut received = 0;
+    while node.read_view().is_fresh() {
+        received += 1;
+        session.receive(ToFollower::SnapshotLocks(vec![lock(received)])).unwrap();
+    }
+    assert!(received > 10, "{received} locks fit");
+    assert_eq!(node.gauges().locks, 0);
+    let position = Snapshot::beginning(Epoch(Uuid::nil()), KEY).position().unwrap();
+    session.receive(ToFollower::SnapshotEnd { position, token_key: KEY }).unwrap();
+    assert_eq!(u128::from(node.gauges().locks), received);
+}
+
+#[test]
+fn changes_beyond_the_memory_free_the_snapshot() {
+    let clock = Arc::new(ManualClock::at(from_micros(0).unwrap()));
+    let limits = NodeLimits { snapshot_bytes: 100_000, ..NodeLimits::default() };
+    let node = leased(limits, &clock);
+    let mut session = UpstreamSession::new(Arc::clone(&node), false);
+    session.receive(welcome()).unwrap();
+    let change = |revision: i64| {
+        let terms = lock(u128::try_from(revision).unwrap());
+        let lock = Some(LockChange { terms, is_ended: false });
+        let time = from_micros(revision).unwrap();
+        ToFollower::Changes(vec![Arc::new(Change { revision, time, grant: None, lock })])
     };
-    assert!(node.record_response(node.start_renewal(), lease, None));
+    let left = (1..1_000).find_map(|revision| session.receive(change(revision)).err()).unwrap();
+    assert!(left.to_string().contains("raise the memory limit"), "{left}");
+    assert!(!node.read_view().is_fresh() && node.gauges().locks == 0, "checks are denied");
+    let ToUpstream::Hello(hello) = session.hello() else { unreachable!() };
+    assert_eq!(hello.position, None, "the next stream cannot add to the snapshot");
+}
+
+#[test]
+fn an_upstream_that_grants_no_lease_is_left_for_another() {
+    let part = || ToFollower::SnapshotLocks(vec![]);
+    let changes = || ToFollower::Changes(vec![]);
+    let pong = || ToFollower::Pong(Pong { seq: 1, path: vec![], lease: None });
+    for (has_snapshot, message) in
+        [(true, part as fn() -> ToFollower), (false, changes), (false, pong)]
+    {
+        for has_others in [true, false] {
+            let clock = Arc::new(ManualClock::at(from_micros(0).unwrap()));
+            let node = leased(NodeLimits::default(), &clock);
+            let mut session = UpstreamSession::new(node, has_others);
+            session.receive(welcome()).unwrap();
+            if has_snapshot {
+                session.receive(ToFollower::SnapshotBegin).unwrap();
+            }
+            let timeout = session.timeout();
+            let received = (0..100).find_map(|_| {
+                clock.pass(timeout / 10);
+                session.receive(message()).err()
+            });
+            assert_eq!(received.is_some(), has_others, "{:?}: {received:?}", message());
+        }
+    }
+}
+
+#[test]
+fn a_second_snapshot_and_a_pong_within_a_snapshot_are_rejected() {
+    let clock = Arc::new(ManualClock::at(from_micros(0).unwrap()));
+    let node = leased(NodeLimits::default(), &clock);
+    let mut session = UpstreamSession::new(node, false);
+    session.receive(welcome()).unwrap();
+    session.receive(ToFollower::SnapshotBegin).unwrap();
+    let pong = ToFollower::Pong(Pong { seq: 1, path: vec![], lease: Some(lease()) });
+    assert!(session.receive(pong).is_err());
+    let position = Snapshot::beginning(Epoch(Uuid::nil()), KEY).position().unwrap();
+    session.receive(ToFollower::SnapshotEnd { position, token_key: KEY }).unwrap();
+    assert!(session.receive(ToFollower::SnapshotBegin).is_err());
+}
+
+#[test]
+fn a_snapshot_that_answers_no_check_is_freed_while_the_next_is_loaded() {
+    let clock = Arc::new(ManualClock::at(from_micros(0).unwrap()));
+    let node = leased(NodeLimits::default(), &clock);
     let mut follower = FollowerSession::new(Arc::clone(&node), "sidecar".into());
     follower.receive(ToUpstream::Hello(hello())).unwrap();
     for _ in 0..2 {
@@ -100,6 +180,16 @@ fn a_snapshot_that_answers_no_check_is_freed_while_the_next_is_loaded() {
     let end = ToFollower::SnapshotEnd { position: position.unwrap(), token_key };
     session.receive(end).unwrap();
     assert_eq!(node.gauges().locks, 2);
+}
+
+fn lease() -> LeaseGrant {
+    LeaseGrant {
+        revision: 0,
+        age: Duration::ZERO,
+        max_staleness: LEASE,
+        now: from_micros(0).unwrap().into(),
+        is_clock_trusted: true,
+    }
 }
 
 fn hello() -> Hello {

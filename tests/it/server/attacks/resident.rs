@@ -1,6 +1,7 @@
 //! Resident memory of server processes under attack, with the limits of small containers.
 
 mod lists;
+mod upstreams;
 
 use std::{fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
