@@ -233,7 +233,6 @@ impl Running {
             connections: ConnectionLimiter::new(
                 connections,
                 connections_per_address,
-                budget.strangers,
                 shutdown.abort_token(),
             )
             .with_unauthenticated_timeout(),
@@ -250,7 +249,6 @@ impl Running {
         let connections = ConnectionLimiter::new(
             METRICS_CONNECTIONS_MAX,
             METRICS_CONNECTIONS_PER_NETWORK_MAX,
-            METRICS_CONNECTIONS_MAX,
             self.shutdown.abort_token(),
         );
         let tasks = self.background.clone();

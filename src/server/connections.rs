@@ -59,20 +59,15 @@ pub(super) struct ConnectionLimiter {
 impl ConnectionLimiter {
     /// Limits the connections in total and from each origin: a network, or a user of this host.
     /// `abort` closes them. Connections without an authenticated call leave a quarter for others.
-    pub(super) fn new(
-        connections_max: usize,
-        per_origin: usize,
-        strangers_max: usize,
-        abort: CancellationToken,
-    ) -> Self {
+    pub(super) fn new(connections_max: usize, per_origin: usize, abort: CancellationToken) -> Self {
         let permits = Arc::new(Semaphore::new(connections_max));
-        let not_reserved = (connections_max - connections_max / 4).min(STRANGERS_MAX);
+        let not_reserved = connections_max - connections_max / 4;
         Self {
             permits,
             connections_max,
             connections_open: Arc::default(),
             per_origin: Arc::new(KeyedSemaphore::new(per_origin)),
-            strangers: Strangers::new(strangers_max.clamp(1, not_reserved.max(1))),
+            strangers: Strangers::new(not_reserved.clamp(1, STRANGERS_MAX)),
             unauthenticated_timeout: None,
             abort,
         }
@@ -213,7 +208,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn unauthenticated_connections_are_closed() {
         for (is_authenticated, expected) in [(false, Some(io::ErrorKind::TimedOut)), (true, None)] {
-            let limiter = ConnectionLimiter::new(1, 1, 1, CancellationToken::new());
+            let limiter = ConnectionLimiter::new(1, 1, CancellationToken::new());
             let (mut connection, mut client) = connect(&limiter.with_unauthenticated_timeout());
             client.write_all(&[0; PREFACE_LENGTH]).await.unwrap();
             connection.read_exact(&mut [0; PREFACE_LENGTH]).await.unwrap();
@@ -228,7 +223,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn connections_of_clients_that_do_not_read_are_closed() {
-        let limiter = ConnectionLimiter::new(1, 1, 1, CancellationToken::new());
+        let limiter = ConnectionLimiter::new(1, 1, CancellationToken::new());
         let (mut connection, mut client) = connect(&limiter);
         let started = Instant::now();
         // A client that reads slowly stays connected.
@@ -245,7 +240,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn connections_with_old_unsent_bytes_are_closed() {
-        let limiter = ConnectionLimiter::new(1, 1, 1, CancellationToken::new());
+        let limiter = ConnectionLimiter::new(1, 1, CancellationToken::new());
         let (mut connection, mut client) = connect(&limiter);
         client.write_all(&[0; PREFACE_LENGTH]).await.unwrap();
         connection.read_exact(&mut [0; PREFACE_LENGTH]).await.unwrap();
@@ -264,7 +259,7 @@ mod tests {
 
     #[test]
     fn users_have_a_limit_of_their_own() {
-        let limiter = ConnectionLimiter::new(10, 2, 10, CancellationToken::new());
+        let limiter = ConnectionLimiter::new(10, 2, CancellationToken::new());
         let admit = |origin| {
             let permit = Arc::clone(&limiter.permits).try_acquire_owned().unwrap();
             limiter.admit(permit, origin)

@@ -100,6 +100,8 @@ impl http_body::Body for CountedBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
         let count = match &frame {
+            // Nothing reads trailers of a request, and a call must not keep them while it waits.
+            Some(Ok(frame)) if frame.is_trailers() => return Poll::Ready(None),
             Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len),
             // A client that resets the stream or the connection is not a fault of the server.
             Some(Err(_)) => return Poll::Ready(Some(Err(disconnected()))),

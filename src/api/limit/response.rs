@@ -15,7 +15,7 @@ use std::{
 };
 
 use futures::task::AtomicWaker;
-use http::Response;
+use http::{HeaderValue, Response};
 use http_body::{Body as _, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
@@ -70,6 +70,13 @@ struct InFlight {
     waker: AtomicWaker,
 }
 
+/// The longest header of an error, which the transport owns.
+struct Held {
+    bytes: Bytes,
+    _age: UnsentChunk,
+    _holder: Option<Holder>,
+}
+
 /// Bytes that the transport owns.
 struct Chunk {
     bytes: Bytes,
@@ -111,14 +118,30 @@ where
         let holder = this.holder.take().filter(|_| *this.is_held_by_response);
         let unsent = Arc::clone(this.unsent);
         Poll::Ready(response.map(|response| {
-            response.map(|inner| {
-                if inner.is_end_stream() {
-                    return inner;
-                }
-                Body::new(TrackedBody::new(inner, holder, unsent))
-            })
+            if response.body().is_end_stream() {
+                return held_by_error(response, holder, &unsent);
+            }
+            response.map(|inner| Body::new(TrackedBody::new(inner, holder, unsent)))
         }))
     }
+}
+
+/// An error without a body. The transport keeps the headers of such a response until the client
+/// reads, so the longest one keeps `holder`.
+fn held_by_error(
+    mut response: Response<Body>,
+    holder: Option<Holder>,
+    unsent: &Arc<Unsent>,
+) -> Response<Body> {
+    if let Some(value) = response.headers_mut().get_mut(Status::GRPC_STATUS_DETAILS) {
+        let bytes = Bytes::copy_from_slice(value.as_bytes());
+        let age = unsent.start();
+        let held = Held { bytes, _age: age, _holder: holder };
+        if let Ok(owner) = HeaderValue::from_maybe_shared(Bytes::from_owner(held)) {
+            *value = owner;
+        }
+    }
+    response
 }
 
 impl<F> fmt::Debug for LimitedFuture<F> {
@@ -214,6 +237,14 @@ impl InFlight {
     }
 }
 
+// === impl Held ===
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 // === impl Chunk ===
 
 impl AsRef<[u8]> for Chunk {
@@ -231,6 +262,8 @@ impl Drop for Chunk {
 
 #[cfg(test)]
 mod tests {
+    use std::{convert::Infallible, future::ready};
+
     use futures::FutureExt;
     use http_body_util::{BodyExt, StreamBody};
 
@@ -265,6 +298,25 @@ mod tests {
         drop(body);
         assert!(unsent.oldest().is_none());
         assert!(quota.try_acquire_many(&"mallory".into(), LARGE).is_some());
+    }
+
+    #[test]
+    fn an_error_holds_the_permit_of_the_call_until_it_is_dropped() {
+        let calls = Arc::new(KeyedSemaphore::new(1));
+        let caller: Arc<str> = "mallory".into();
+        let call = calls.try_acquire(&caller).unwrap();
+        let permit = CallPermit::new(call, Arc::new(KeyedSemaphore::new(1)), Arc::clone(&caller));
+        let rejected = ready(Ok::<_, Infallible>(reject_late()));
+        let holder = Some(Holder::Caller(Arc::new(permit)));
+        let unsent = Arc::default();
+        let call = LimitedFuture::new(rejected, Duration::MAX, holder, true, Arc::clone(&unsent));
+        let response = call.now_or_never().unwrap().unwrap();
+        let details = response.headers()[Status::GRPC_STATUS_DETAILS].clone();
+        assert_eq!(details, reject_late().headers()[Status::GRPC_STATUS_DETAILS]);
+        drop(response);
+        assert!(calls.try_acquire(&caller).is_none() && unsent.oldest().is_some());
+        drop(details);
+        assert!(calls.try_acquire(&caller).is_some() && unsent.oldest().is_none());
     }
 
     #[test]

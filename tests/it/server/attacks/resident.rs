@@ -1,5 +1,6 @@
 //! Resident memory of server processes under attack, with the limits of small containers.
 
+mod errors;
 mod lists;
 mod upstreams;
 
