@@ -48,6 +48,7 @@ pin_project! {
         unauthenticated: Option<Pin<Box<Sleep>>>,
         // `None`: a call was authenticated.
         stranger: Option<Stranger>,
+        abort_token: CancellationToken,
         abort: Pin<Box<WaitForCancellationFutureOwned>>,
         // `None`: the client presented no certificate.
         revoked: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
@@ -123,6 +124,7 @@ impl<IO> Connection<IO> {
             info: Arc::new(info),
             unauthenticated: unauthenticated_timeout.map(|timeout| Box::pin(sleep(timeout))),
             stranger: Some(stranger),
+            abort_token: abort.clone(),
             abort: Box::pin(abort.cancelled_owned()),
             revoked: None,
             preface: Some(Preface { bytes_left: PREFACE_LENGTH, deadline }),
@@ -130,6 +132,11 @@ impl<IO> Connection<IO> {
             blocked: None,
             permit,
         }
+    }
+
+    /// Cancelled when the connection must be closed at once.
+    pub(super) fn abort_token(&self) -> CancellationToken {
+        self.abort_token.clone()
     }
 
     /// Closes the connection when `revoked` is cancelled.

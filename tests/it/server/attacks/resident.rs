@@ -2,6 +2,7 @@
 
 mod errors;
 mod lists;
+mod metrics;
 mod upstreams;
 
 use std::{fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
