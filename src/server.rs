@@ -33,11 +33,11 @@ mod preflight;
 mod readings;
 mod running;
 mod signals;
-mod strangers;
 pub mod tasks;
 mod telemetry;
 mod tls;
 mod transport;
+mod unauthenticated;
 
 pub use clock::SystemClock;
 pub use error::ServeError;

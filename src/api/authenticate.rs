@@ -85,14 +85,14 @@ where
         let connection =
             connection.unwrap_or_else(|| Arc::new(ConnectionInfo::new(Peer::Unknown, None)));
         if request.uri().path() == HEALTH_CHECK {
-            return Either::Left(match connection.try_visit() {
-                Some(visit) => {
+            return Either::Left(match connection.try_call_unauthenticated() {
+                Some(call) => {
                     // A call that waits keeps no long header.
                     request.headers_mut().remove(AUTHORIZATION);
-                    request.extensions_mut().insert(Arc::new(visit));
+                    request.extensions_mut().insert(Arc::new(call));
                     Either::Left(self.inner.call(request))
                 }
-                None => Either::Right(ready(Ok(reject_visit()))),
+                None => Either::Right(ready(Ok(reject_unauthenticated_call()))),
             });
         }
         let Some(token) = bearer_token(request.headers()).map(str::to_owned) else {
@@ -107,15 +107,15 @@ where
         let mut verifying =
             Box::pin(async move { authenticator.by_token(&info.peer, &token).await });
         // Only a token of an unknown key waits. So an honest burst on a new connection is not
-        // counted as visits.
+        // counted as unauthenticated.
         if let Some(verified) = (&mut verifying).now_or_never() {
             return Either::Left(match verified {
                 Ok(caller) => Either::Left(self.inner.call(with_caller(request, caller))),
                 Err(error) => Either::Right(ready(Ok(reject_unauthenticated(&error, &connection)))),
             });
         }
-        let Some(visit) = connection.try_visit() else {
-            return Either::Left(Either::Right(ready(Ok(reject_visit()))));
+        let Some(unauthenticated) = connection.try_call_unauthenticated() else {
+            return Either::Left(Either::Right(ready(Ok(reject_unauthenticated_call()))));
         };
         // `self.inner` was polled ready; the clone was not.
         let clone = self.inner.clone();
@@ -123,7 +123,7 @@ where
         Either::Right(Box::pin(async move {
             match verifying.await {
                 Ok(caller) => {
-                    drop(visit);
+                    drop(unauthenticated);
                     inner.call(with_caller(request, caller)).await
                 }
                 Err(error) => Ok(reject_unauthenticated(&error, &connection)),
@@ -142,7 +142,7 @@ fn with_caller<Q>(mut request: Request<Q>, caller: Caller) -> Request<Q> {
 }
 
 /// Rejects a call without a caller, on a connection with too many of these.
-fn reject_visit() -> Response<Body> {
+fn reject_unauthenticated_call() -> Response<Body> {
     reject_excess(ErrorReason::TooManyCalls, RETRY_DELAY)
 }
 

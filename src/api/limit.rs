@@ -29,7 +29,7 @@ use crate::{
         observe::GRPC_TIMEOUT,
         proto::v1::ErrorReason,
     },
-    auth::{ConnectionInfo, Visit},
+    auth::{ConnectionInfo, UnauthenticatedCall},
     domain::{Action, Caller},
     service::keyed_semaphore::KeyedSemaphore,
 };
@@ -53,7 +53,7 @@ const CHECK_LENGTH_MAX: usize = 320 * 1_024;
 /// The tag of the checks in a batch.
 const CHECKS_TAG: u32 = 1;
 /// Timeout of calls without a caller. Their messages are tiny.
-const VISIT_TIMEOUT: Duration = Duration::from_secs(1);
+const UNAUTHENTICATED_TIMEOUT: Duration = Duration::from_secs(1);
 /// Retry delay sent to callers that exceed the concurrency limit.
 pub(super) const RETRY_DELAY: Duration = Duration::from_millis(100);
 /// Minimum retry delay sent to callers that exceed the rate limit.
@@ -168,11 +168,18 @@ where
         let connection = request.extensions().get::<Arc<ConnectionInfo>>();
         let unsent = connection.map(|info| Arc::clone(&info.unsent)).unwrap_or_default();
         let Some(caller) = request.extensions().get::<Arc<Caller>>() else {
-            // A health check has no caller to limit, only a visit.
-            let visit = request.extensions_mut().remove::<Arc<Visit>>().map(Holder::Visitor);
+            // A health check has no caller to limit.
+            let call = request.extensions_mut().remove::<Arc<UnauthenticatedCall>>();
+            let holder = call.map(Holder::Unauthenticated);
             let body = |body| Body::new(CountedBody::new(body, usize::MAX, None));
             let inner = Either::Left(self.inner.call(request.map(body)));
-            return Either::Left(LimitedFuture::new(inner, VISIT_TIMEOUT, visit, true, unsent));
+            return Either::Left(LimitedFuture::new(
+                inner,
+                UNAUTHENTICATED_TIMEOUT,
+                holder,
+                true,
+                unsent,
+            ));
         };
         let identity = Arc::clone(&caller.identity);
         let Limits { calls, bytes, checks, requests } = &*self.limits;
@@ -298,7 +305,7 @@ impl RateLimit {
     fn evict_idle(&self) {
         self.buckets.retain_recent();
         let left = self.buckets.len();
-        // An eviction visits every caller. So the next eviction waits for twice as many callers.
+        // An eviction looks at every caller. So the next eviction waits for twice as many callers.
         self.eviction_threshold.store(CALLERS_MAX.max(2 * left), Ordering::Relaxed);
         if left < CALLERS_MAX {
             self.buckets.shrink_to_fit();

@@ -23,7 +23,7 @@ use tonic::transport::server::Connected;
 
 use crate::{
     auth::ConnectionInfo,
-    server::{accept::Origin, strangers::Stranger},
+    server::{accept::Origin, unauthenticated::UnauthenticatedPermit},
     service::keyed_semaphore::KeyedPermit,
 };
 
@@ -47,7 +47,7 @@ pin_project! {
         // `None`: a call was authenticated, or no authentication is needed.
         unauthenticated: Option<Pin<Box<Sleep>>>,
         // `None`: a call was authenticated.
-        stranger: Option<Stranger>,
+        unauthenticated_permit: Option<UnauthenticatedPermit>,
         abort_token: CancellationToken,
         abort: Pin<Box<WaitForCancellationFutureOwned>>,
         // `None`: the client presented no certificate.
@@ -82,7 +82,7 @@ pub(super) struct ConnectionPermit {
 #[derive(Debug)]
 pub(super) struct Admission {
     pub(super) permit: ConnectionPermit,
-    pub(super) stranger: Stranger,
+    pub(super) unauthenticated_permit: UnauthenticatedPermit,
     /// Closes the connection.
     pub(super) abort: CancellationToken,
 }
@@ -117,13 +117,13 @@ impl<IO> Connection<IO> {
         admission: Admission,
         unauthenticated_timeout: Option<Duration>,
     ) -> Self {
-        let Admission { permit, stranger, abort } = admission;
+        let Admission { permit, unauthenticated_permit, abort } = admission;
         let deadline = Box::pin(sleep(PREFACE_TIMEOUT));
         Self {
             io,
             info: Arc::new(info),
             unauthenticated: unauthenticated_timeout.map(|timeout| Box::pin(sleep(timeout))),
-            stranger: Some(stranger),
+            unauthenticated_permit: Some(unauthenticated_permit),
             abort_token: abort.clone(),
             abort: Box::pin(abort.cancelled_owned()),
             revoked: None,
@@ -220,7 +220,7 @@ impl<IO: AsyncRead> AsyncRead for Connection<IO> {
         }
         if this.info.is_authenticated() {
             *this.unauthenticated = None;
-            *this.stranger = None;
+            *this.unauthenticated_permit = None;
         }
         if let Some(deadline) = this.unauthenticated
             && deadline.as_mut().poll(cx).is_ready()

@@ -27,9 +27,9 @@ use crate::{
     server::{
         accept::{Accept, Origin, accept_next},
         connection::{Admission, Connection, ConnectionPermit},
-        strangers::Strangers,
         tasks::Tasks,
         tls::{Tls, TlsConnection},
+        unauthenticated::UnauthenticatedConnections,
     },
     service::keyed_semaphore::KeyedSemaphore,
 };
@@ -37,7 +37,7 @@ use crate::{
 /// How long a connection may stay open without an authenticated call.
 const UNAUTHENTICATED_TIMEOUT: Duration = Duration::from_mins(1);
 /// Maximum number of connections without an authenticated call.
-const STRANGERS_MAX: usize = 256;
+const UNAUTHENTICATED_MAX: usize = 256;
 
 /// Limits the connections of a protocol. Clones share the limits.
 #[derive(Debug, Clone)]
@@ -47,7 +47,7 @@ pub(super) struct ConnectionLimiter {
     connections_max: usize,
     connections_open: Arc<AtomicUsize>,
     per_origin: Arc<KeyedSemaphore<Origin>>,
-    strangers: Strangers,
+    unauthenticated_connections: UnauthenticatedConnections,
     /// `None`: connections need no authenticated call.
     unauthenticated_timeout: Option<Duration>,
     /// Closes every connection.
@@ -67,7 +67,9 @@ impl ConnectionLimiter {
             connections_max,
             connections_open: Arc::default(),
             per_origin: Arc::new(KeyedSemaphore::new(per_origin)),
-            strangers: Strangers::new(not_reserved.clamp(1, STRANGERS_MAX)),
+            unauthenticated_connections: UnauthenticatedConnections::new(
+                not_reserved.clamp(1, UNAUTHENTICATED_MAX),
+            ),
             unauthenticated_timeout: None,
             abort,
         }
@@ -167,9 +169,10 @@ impl ConnectionLimiter {
         let open = Arc::clone(&self.connections_open);
         // A child token, because all connections would contend for the lock of a shared one.
         let abort = self.abort.child_token();
-        let stranger = self.strangers.admit(counted_as, abort.clone());
+        let unauthenticated_permit =
+            self.unauthenticated_connections.admit(counted_as, abort.clone());
         let permit = ConnectionPermit::new(permit, of_origin, open);
-        Some(Admission { permit, stranger, abort })
+        Some(Admission { permit, unauthenticated_permit, abort })
     }
 
     fn connection<IO>(&self, io: IO, info: ConnectionInfo, admission: Admission) -> Connection<IO> {

@@ -13,7 +13,7 @@ use tonic::{Status, body::Body};
 
 use crate::{
     api::grpc::{disconnected, excess, too_long},
-    auth::Visit,
+    auth::UnauthenticatedCall,
     service::keyed_semaphore::{KeyedPermit, KeyedSemaphore},
 };
 
@@ -44,7 +44,7 @@ pub(super) struct CountedBody {
 #[derive(Debug, Clone)]
 pub(super) enum Holder {
     Caller(Arc<CallPermit>),
-    Visitor(#[expect(dead_code, reason = "counts until dropped")] Arc<Visit>),
+    Unauthenticated(#[expect(dead_code, reason = "counts until dropped")] Arc<UnauthenticatedCall>),
 }
 
 // === impl CallPermit ===

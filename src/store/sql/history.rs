@@ -34,10 +34,8 @@ impl<DB: Backend> History for SqlStore<DB> {
         let reader = self.keys.reader();
         let convert = |row: RecordRow| row.into_domain(&reader);
         let length = |record: &Record| record.line.len();
-        with_timeout(async {
-            self.current_reader().await?.page(statement, convert, length).await
-        })
-        .await
+        with_timeout(async { self.current_reader().await?.page(statement, convert, length).await })
+            .await
     }
 
     async fn chain_head(&self, tenant_id: Option<&TenantId>) -> Result<ChainHead, StoreError> {

@@ -148,7 +148,8 @@ fn now_us() -> i64 {
 
 fn end() -> Message {
     let position = LogPosition { epoch: vec![1; 16], revision: 1, time_us: Some(now_us()) };
-    let end = SnapshotEnd { position: Some(position), token_key: vec![2; 16], ..Default::default() };
+    let end =
+        SnapshotEnd { position: Some(position), token_key: vec![2; 16], ..Default::default() };
     Message::SnapshotEnd(end)
 }
 
