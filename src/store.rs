@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use crate::domain::{
-    AcceptedClock, Ack, Enforced, Epoch, Event, Grant, GrantId, GrantTerms, Lock, LockTerms,
-    NodeId, NodeInfo, PolicyOverrides, Position, Revision, Sequence, TenantId, Time, TokenKey,
+    Ack, Enforced, Epoch, Event, Grant, GrantId, GrantTerms, Lock, NodeId, NodeInfo,
+    PolicyOverrides, Position, Revision, Sequence, TenantId, Time, TokenKey,
     authenticity::EventKey,
     chain::{ChainHead, Record},
 };
@@ -26,6 +26,7 @@ mod error;
 mod event_key_file;
 mod fold;
 mod forged_histories;
+mod loaded;
 mod members;
 pub mod memory;
 mod migrations;
@@ -42,6 +43,7 @@ pub use differences::{ComparePosition, Comparison, Difference, DifferenceProblem
 pub use error::{OpenError, StoreError};
 pub use event_key_file::read_event_key;
 pub use forged_histories::ForgedHistories;
+pub use loaded::Loaded;
 pub use members::{HeartbeatResponse, Member, MemberList, Registration};
 pub use open::{accept_restored, migrate, open};
 pub use query::{
@@ -61,29 +63,6 @@ pub enum Retained {
     /// The grant ended last among the grants of its tenant and group. This grant can explain a
     /// denial.
     LastEnded,
-}
-
-/// The result of [`Log::load`] besides the visited grants.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Loaded {
-    /// The position of all loaded data in the log.
-    pub position: Position,
-    /// The key of consistency tokens in this epoch.
-    pub token_key: TokenKey,
-    /// Every lock that no event has ended, in no particular order. Also locks on everything, where
-    /// the history is not authentic or incomplete.
-    pub locks: Vec<LockTerms>,
-    /// Every clock that an operator has accepted, in the order of the log. From authentic events
-    /// only.
-    pub accepted_clocks: Vec<AcceptedClock>,
-    /// The latest time that a check node has trusted since the last of these. `None` before the
-    /// first record. Not authenticated.
-    pub trusted_time: Option<Time>,
-    /// Visited grants that must not be used, because they differ from their events.
-    pub rejected: Vec<(TenantId, GrantId)>,
-    /// False if the rows are not authentic. The locks, and the grants without the rejected ones,
-    /// then follow from the events.
-    pub is_authentic: bool,
 }
 
 /// A hint about new data. The receiver must read the data.
@@ -169,17 +148,17 @@ pub trait Log: Send + Sync {
     /// with changes. Check nodes notice at the next heartbeat, drop all leases and load again.
     async fn replace_epoch(&self) -> Result<Epoch, StoreError>;
 
-    /// Replaces the event key: verifies all events with the current key, compares all rows with
+    /// Rotates the event key: verifies all events with the current key, compares all rows with
     /// them, and authenticates both with `new`, in one transaction. This store cannot be used
     /// afterwards. Stores without an event key do nothing.
-    async fn replace_event_key(&self, new: &EventKey) -> Result<(), StoreError> {
+    async fn rotate_event_key(&self, new: &EventKey) -> Result<(), StoreError> {
         let _ = new;
         Ok(())
     }
 }
 
-/// Reads of single objects and lists. A list with more than [`PAGE_WEIGHT_MAX`] bytes is cut after
-/// the item that exceeds the maximum.
+/// Reads of single objects and lists. A list ends after the first item beyond [`PAGE_WEIGHT_MAX`]
+/// bytes, but has at least two items if there are two.
 #[async_trait]
 pub trait Queries: Send + Sync {
     /// One grant of a tenant.

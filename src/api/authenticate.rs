@@ -85,7 +85,7 @@ where
         let connection =
             connection.unwrap_or_else(|| Arc::new(ConnectionInfo::new(Peer::Unknown, None)));
         if request.uri().path() == HEALTH_CHECK {
-            return Either::Left(match connection.try_call_unauthenticated() {
+            return Either::Left(match connection.try_start_unauthenticated_call() {
                 Some(call) => {
                     // A call that waits keeps no long header.
                     request.headers_mut().remove(AUTHORIZATION);
@@ -114,7 +114,7 @@ where
                 Err(error) => Either::Right(ready(Ok(reject_unauthenticated(&error, &connection)))),
             });
         }
-        let Some(unauthenticated) = connection.try_call_unauthenticated() else {
+        let Some(unauthenticated) = connection.try_start_unauthenticated_call() else {
             return Either::Left(Either::Right(ready(Ok(reject_unauthenticated_call()))));
         };
         // `self.inner` was polled ready; the clone was not.

@@ -11,9 +11,9 @@ use std::{
 use crate::{auth::certificate::Certificate, service::unsent::Unsent};
 
 /// Maximum number of [`UnauthenticatedCall`]s on a connection without an authenticated call.
-const FIRST_CALLS_MAX: usize = 8;
+const UNAUTHENTICATED_CALLS_MAX: usize = 8;
 /// Maximum number of [`UnauthenticatedCall`]s on any other connection.
-const CALLS_MAX: usize = 16;
+const LATER_UNAUTHENTICATED_CALLS_MAX: usize = 16;
 
 /// The identity of a client, as proven by the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,8 +73,12 @@ impl ConnectionInfo {
     }
 
     /// Starts a call without an authenticated caller. `None`: too many are in progress.
-    pub fn try_call_unauthenticated(self: &Arc<Self>) -> Option<UnauthenticatedCall> {
-        let calls_max = if self.is_authenticated() { CALLS_MAX } else { FIRST_CALLS_MAX };
+    pub fn try_start_unauthenticated_call(self: &Arc<Self>) -> Option<UnauthenticatedCall> {
+        let calls_max = if self.is_authenticated() {
+            LATER_UNAUTHENTICATED_CALLS_MAX
+        } else {
+            UNAUTHENTICATED_CALLS_MAX
+        };
         // Dropped if there are too many.
         let call = UnauthenticatedCall(Arc::clone(self));
         (self.unauthenticated_calls.fetch_add(1, Ordering::Relaxed) < calls_max).then_some(call)
@@ -96,16 +100,19 @@ mod tests {
     #[test]
     fn unauthenticated_calls_are_limited() {
         let connection = Arc::new(ConnectionInfo::new(Peer::Unknown, None));
-        let call = |_| connection.try_call_unauthenticated();
-        let mut calls: Vec<_> = (0..FIRST_CALLS_MAX).map_while(call).collect();
-        assert_eq!(calls.len(), FIRST_CALLS_MAX);
-        assert!(connection.try_call_unauthenticated().is_none());
+        let call = |_| connection.try_start_unauthenticated_call();
+        let mut calls: Vec<_> = (0..UNAUTHENTICATED_CALLS_MAX).map_while(call).collect();
+        assert_eq!(calls.len(), UNAUTHENTICATED_CALLS_MAX);
+        assert!(connection.try_start_unauthenticated_call().is_none());
         calls.pop();
-        assert!(connection.try_call_unauthenticated().is_some(), "rejected calls do not count");
+        assert!(
+            connection.try_start_unauthenticated_call().is_some(),
+            "rejected calls do not count"
+        );
         connection.mark_authenticated();
-        calls.extend((calls.len()..CALLS_MAX).map_while(call));
-        assert_eq!(calls.len(), CALLS_MAX);
-        assert!(connection.try_call_unauthenticated().is_none());
+        calls.extend((calls.len()..LATER_UNAUTHENTICATED_CALLS_MAX).map_while(call));
+        assert_eq!(calls.len(), LATER_UNAUTHENTICATED_CALLS_MAX);
+        assert!(connection.try_start_unauthenticated_call().is_none());
         calls.clear();
         assert_eq!(connection.unauthenticated_calls.load(Ordering::Relaxed), 0);
     }

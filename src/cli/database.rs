@@ -101,7 +101,7 @@ async fn rotate_event_key(config: DatabaseConfig, new: &Path) -> Result<Report, 
     let (url, event_key_file) = (config.database_url.as_str(), config.event_key_file.as_deref());
     let store = store::open(url, Arc::new(SystemClock), event_key_file).await;
     let store = store.map_err(|error| CliError::because(&error))?;
-    let replaced = store.log().replace_event_key(&new).await;
+    let replaced = store.log().rotate_event_key(&new).await;
     store.close().await;
     replaced.map_err(|error| CliError::because(&error))?;
     Ok(Report::new(

@@ -1,9 +1,9 @@
 //! Authenticates what a replica reads from the database, with a secret outside the database.
 //!
-//! Each event has an HMAC over its whole row. An owner of the database without the secret can
-//! therefore invent or change no event. That does not protect the rows that follow from the events:
-//! an old row with its event is as authentic as the current one. So `head` contains a hash over the
-//! multiset of all rows that decide access.
+//! Each event has an HMAC over its whole row. A party with write access to the database, but without
+//! the secret, can therefore invent or change no event. That does not protect the rows that follow
+//! from the events: an old row with its event is as authentic as the current one. So `head` contains
+//! a hash over the multiset of all rows that decide access.
 //!
 //! The hash is MSet-Add-Hash by Clarke, Devadas, van Dijk, Gassend and Suh ("Incremental Multiset
 //! Hash Functions and Their Application to Memory Integrity Checking", ASIACRYPT 2003). With a
@@ -118,6 +118,8 @@ pub enum StateRow<'a> {
     Lock(&'a LockTerms),
     /// The last policy event of a tenant, which contains the overrides.
     Policy(&'a str, Sequence, &'a [u8]),
+    /// An event with which an operator accepted the clock. All such events decide which ends move.
+    AcceptedClock(Revision, &'a [u8]),
 }
 
 /// The sum over a multiset of rows, modulo 2^256. Secret: see the module.
@@ -354,6 +356,11 @@ impl StateRow<'_> {
                 fields.number(4);
                 fields.text(tenant_id);
                 fields.number(*sequence);
+                fields.bytes(hash);
+            }
+            Self::AcceptedClock(revision, hash) => {
+                fields.number(5);
+                fields.number(*revision);
                 fields.bytes(hash);
             }
         }

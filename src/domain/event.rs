@@ -119,7 +119,7 @@ pub enum EventKind {
         /// The distance of the reading from the trusted time, in milliseconds. Positive if the
         /// clock was ahead.
         step_ms: i64,
-        /// The number of grants whose ends were moved back, or that were ended, before the event.
+        /// The number of grants whose ends the successful call moved back, or that it revoked.
         moved_count: u32,
     },
     /// The row of the event is not authentic: no replica wrote the row as it is. Its content is

@@ -20,7 +20,7 @@ struct State {
     trusted_clock: TrustedClock,
     /// The revision of the event that last accepted the clock; 0: no clock was accepted. `None`
     /// before the start.
-    accepted_clock: Option<Revision>,
+    accepted_revision: Option<Revision>,
     /// The judgement of the last reading.
     last: Option<Judgement>,
 }
@@ -33,24 +33,29 @@ impl DatabaseClock {
 
     /// Whether readings are judged by an earlier time.
     pub(super) fn is_started(&self) -> bool {
-        self.state.lock().accepted_clock.is_some()
+        self.state.lock().accepted_revision.is_some()
     }
 
-    /// Continues from a time since the event of revision `accepted_clock`. `is_running`: another
+    /// Continues from a time since the event of revision `accepted_revision`. `is_running`: another
     /// process has run until now.
-    pub(super) fn resume(&self, least: Option<Time>, accepted_clock: Revision, is_running: bool) {
+    pub(super) fn resume(
+        &self,
+        least: Option<Time>,
+        accepted_revision: Revision,
+        is_running: bool,
+    ) {
         let trusted_clock =
             least.map(|time| TrustedClock::resuming(time, is_running)).unwrap_or_default();
-        let accepted_clock = Some(accepted_clock);
-        *self.state.lock() = State { trusted_clock, accepted_clock, last: None };
+        let accepted_revision = Some(accepted_revision);
+        *self.state.lock() = State { trusted_clock, accepted_revision, last: None };
     }
 
-    /// Continues in a log whose last accepted clock is the event of revision `accepted_clock`. The
+    /// Continues in a log whose last accepted clock is the event of revision `accepted_revision`. The
     /// time is later by `by`.
-    pub(super) fn advance(&self, by: TimeDelta, accepted_clock: Revision) {
+    pub(super) fn advance(&self, by: TimeDelta, accepted_revision: Revision) {
         let mut state = self.state.lock();
         state.trusted_clock.advance(by);
-        state.accepted_clock = Some(accepted_clock);
+        state.accepted_revision = Some(accepted_revision);
     }
 
     /// Judges a reading that was requested at `sent_at` and arrives now.
@@ -82,7 +87,7 @@ impl DatabaseClock {
     /// are not trusted. Also the revision of the event that last accepted the clock.
     pub(super) fn trusted(&self) -> Option<(Time, Revision)> {
         let state = self.state.lock();
-        Some((state.last?.trusted, state.accepted_clock?))
+        Some((state.last?.trusted, state.accepted_revision?))
     }
 
     /// Whether the last reading is trusted.

@@ -264,7 +264,8 @@ impl FollowerSession {
                 }
                 _ => {
                     let accepted_clocks = Arc::clone(snapshot.accepted_clocks());
-                    let end = SnapshotEnd { position, token_key, accepted_clocks };
+                    let has_forged_rows = snapshot.has_forged_rows();
+                    let end = SnapshotEnd { position, token_key, accepted_clocks, has_forged_rows };
                     let transfer = SnapshotTransfer::start(snapshot.clone(), state.now);
                     state.followers.start_transfer(stream.id, transfer);
                     Stage::Snapshot { stream, end, has_begun: false }

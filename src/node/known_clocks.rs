@@ -16,33 +16,36 @@ const CLOCK_SIZE: usize = size_of::<(AcceptedClock, bool)>() * 2;
 /// log. Without this memory, an old acceptance in that log would lower the time of the node.
 #[derive(Debug, Default)]
 pub(super) struct KnownClocks {
-    /// Whether each clock was in every log since.
+    /// Every known clock, with true if each log since has contained the clock.
     clocks: BTreeMap<AcceptedClock, bool>,
 }
 
 /// The effect of a log on the time of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ClockChange {
+pub(super) enum ClockEffect {
     /// The log contains an accepted clock that the node has not known. The time starts again, and
     /// may be earlier than before.
-    Accepted,
-    /// The time goes on, and is later by this span. Positive if a restore has lost accepted steps
-    /// back: the ends of grants, which had moved back by these steps, are as before.
-    Later(TimeDelta),
+    Restart,
+    /// The time goes on.
+    Continue {
+        /// Positive if a restore has lost accepted steps back: the ends of grants, which had moved
+        /// back by these steps, are as before.
+        later_by: TimeDelta,
+    },
 }
 
 impl KnownClocks {
     /// The effect of a log with these accepted clocks.
-    pub(super) fn change(&self, log: &[AcceptedClock]) -> ClockChange {
+    pub(super) fn effect_of(&self, log: &[AcceptedClock]) -> ClockEffect {
         if log.iter().any(|clock| !self.clocks.contains_key(clock)) {
-            return ClockChange::Accepted;
+            return ClockEffect::Restart;
         }
         let log: BTreeSet<_> = log.iter().collect();
         let is_lost =
             |(clock, was_kept): &(&AcceptedClock, &bool)| **was_kept && !log.contains(clock);
         let lost = self.clocks.iter().filter(is_lost).map(|(clock, _)| clock.step_ms);
         let step_ms = lost.fold(0, i64::saturating_add);
-        ClockChange::Later(TimeDelta::milliseconds(step_ms.min(0).saturating_neg()))
+        ClockEffect::Continue { later_by: TimeDelta::milliseconds(step_ms.min(0).saturating_neg()) }
     }
 
     /// Adds the accepted clocks of a log that the node has loaded. A clock that was lost once, and
@@ -72,8 +75,8 @@ mod tests {
         AcceptedClock { revision, time: from_micros(revision).unwrap(), step_ms }
     }
 
-    fn later(millis: i64) -> ClockChange {
-        ClockChange::Later(TimeDelta::milliseconds(millis))
+    fn later(millis: i64) -> ClockEffect {
+        ClockEffect::Continue { later_by: TimeDelta::milliseconds(millis) }
     }
 
     fn known(logs: &[&[AcceptedClock]]) -> KnownClocks {
@@ -87,39 +90,39 @@ mod tests {
     #[test]
     fn only_an_accepted_clock_that_is_not_known_lowers_the_time() {
         let (old, new) = (clock(3, -7), clock(9, -5));
-        assert_eq!(known(&[&[]]).change(&[]), later(0));
-        assert_eq!(known(&[&[]]).change(&[old]), ClockChange::Accepted);
+        assert_eq!(known(&[&[]]).effect_of(&[]), later(0));
+        assert_eq!(known(&[&[]]).effect_of(&[old]), ClockEffect::Restart);
         let known = known(&[&[old]]);
-        assert_eq!(known.change(&[old]), later(0));
-        assert_eq!(known.change(&[old, new]), ClockChange::Accepted);
+        assert_eq!(known.effect_of(&[old]), later(0));
+        assert_eq!(known.effect_of(&[old, new]), ClockEffect::Restart);
         // The same revision, after a restore.
         let other = AcceptedClock { time: from_micros(4).unwrap(), ..old };
-        assert_eq!(known.change(&[other]), ClockChange::Accepted);
+        assert_eq!(known.effect_of(&[other]), ClockEffect::Restart);
     }
 
     #[test]
     fn lost_steps_back_make_the_time_later_once() {
         let (first, second) = (clock(3, -7), clock(9, -5));
-        assert_eq!(known(&[&[first, second]]).change(&[first]), later(5));
-        assert_eq!(known(&[&[first, second]]).change(&[]), later(12));
+        assert_eq!(known(&[&[first, second]]).effect_of(&[first]), later(5));
+        assert_eq!(known(&[&[first, second]]).effect_of(&[]), later(12));
         let log: &[AcceptedClock] = &[first, second];
         let known = known(&[log, &[first]]);
-        assert_eq!(known.change(&[first]), later(0));
-        assert_eq!(known.change(log), later(0), "the lost clock is not new when it returns");
-        assert_eq!(known.change(&[]), later(7));
+        assert_eq!(known.effect_of(&[first]), later(0));
+        assert_eq!(known.effect_of(log), later(0), "the lost clock is not new when it returns");
+        assert_eq!(known.effect_of(&[]), later(7));
     }
 
     #[test]
     fn lost_steps_forward_leave_the_time_as_it_is() {
         let (forward, back) = (clock(3, 8), clock(9, -8));
-        assert_eq!(known(&[&[forward]]).change(&[]), later(0));
-        assert_eq!(known(&[&[forward, back]]).change(&[]), later(0));
-        assert_eq!(known(&[&[forward, back]]).change(&[forward]), later(8));
+        assert_eq!(known(&[&[forward]]).effect_of(&[]), later(0));
+        assert_eq!(known(&[&[forward, back]]).effect_of(&[]), later(0));
+        assert_eq!(known(&[&[forward, back]]).effect_of(&[forward]), later(8));
     }
 
     #[test]
     fn extreme_steps_do_not_overflow() {
         let known = known(&[&[clock(1, i64::MIN), clock(2, i64::MIN)]]);
-        assert_eq!(known.change(&[]), ClockChange::Later(TimeDelta::MAX));
+        assert_eq!(known.effect_of(&[]), ClockEffect::Continue { later_by: TimeDelta::MAX });
     }
 }

@@ -95,6 +95,8 @@ pub struct SnapshotEnd {
     pub token_key: TokenKey,
     /// Every clock that an operator has accepted, in the order of the log.
     pub accepted_clocks: Arc<[AcceptedClock]>,
+    /// Whether the rows that the replica loaded were not authentic.
+    pub has_forged_rows: bool,
 }
 
 /// The response to a ping. In the stream, the pong follows every change that the upstream had

@@ -1,7 +1,7 @@
 //! The data that checks read: all live grants, the latest ended grant of each tenant and group, and
 //! all live locks.
 
-use std::{mem::size_of, sync::Arc};
+use std::{collections::HashSet, mem::size_of, sync::Arc};
 
 use foldhash::fast::RandomState;
 use imbl::{GenericHashMap, shared_ptr::DefaultSharedPtr};
@@ -43,6 +43,8 @@ pub struct Snapshot {
     locks: Locks,
     live_grants: u64,
     bytes: u64,
+    /// The grants that are not used, because their rows differed from their events.
+    rejected: Arc<HashSet<GrantId>>,
     /// Whether the rows that the node loaded were not authentic.
     has_forged_rows: bool,
 }
@@ -148,7 +150,7 @@ impl Snapshot {
     }
 
     /// The number of histories in which everything is denied, because of a forgery.
-    pub(super) fn quarantines(&self) -> usize {
+    pub fn quarantines(&self) -> usize {
         self.locks.quarantines()
     }
 
@@ -201,6 +203,11 @@ impl Snapshot {
         self.locks.insert(terms);
     }
 
+    /// Whether the loaded rows were not authentic, so that grants may be missing.
+    pub fn has_forged_rows(&self) -> bool {
+        self.has_forged_rows
+    }
+
     /// States that the loaded rows were not authentic.
     pub fn set_forged_rows(&mut self) {
         self.has_forged_rows = true;
@@ -208,6 +215,7 @@ impl Snapshot {
 
     /// Removes a grant that must not be used. Several rows may claim to be this grant.
     pub fn reject(&mut self, tenant_id: &TenantId, grant_id: GrantId) {
+        Arc::make_mut(&mut self.rejected).insert(grant_id);
         while self.remove_live(tenant_id, grant_id) {}
         if !self.tenants.contains_key(tenant_id) {
             return;
@@ -217,6 +225,11 @@ impl Snapshot {
             let removed = ended.swap_remove(index);
             self.bytes -= weight(&removed);
         }
+    }
+
+    /// Whether the grant was rejected when the snapshot was loaded.
+    pub(super) fn has_rejected(&self, grant_id: GrantId) -> bool {
+        self.rejected.contains(&grant_id)
     }
 
     fn insert_live(&mut self, tenant_id: &TenantId, terms: GrantTerms) {

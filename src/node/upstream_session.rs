@@ -69,9 +69,9 @@ pub struct UpstreamSession {
     incoming: Option<Snapshot>,
     max_staleness: Option<Duration>,
     welcome_timeout: Duration,
-    /// Since when the upstream owes a lease: since the start of the stream, the last lease, or the
-    /// end of the snapshot.
-    lease_due_since: BootTime,
+    /// The start of the wait for a lease: the start of the stream, the last lease, or the end of the
+    /// snapshot.
+    waiting_since: BootTime,
     /// Whether there are other upstreams to follow.
     has_others: bool,
     last_ack: Option<Revision>,
@@ -92,7 +92,7 @@ impl UpstreamSession {
             incoming: None,
             max_staleness: None,
             welcome_timeout,
-            lease_due_since: node.boot_time(),
+            waiting_since: node.boot_time(),
             has_others,
             last_ack: None,
             node,
@@ -103,8 +103,11 @@ impl UpstreamSession {
 
     /// The first message.
     pub fn hello(&self) -> ToUpstream {
-        let position = self.node.position().filter(|_| !self.node.is_invalidated());
         let read_view = self.node.read_view();
+        let snapshot = read_view.view.snapshot();
+        // No change ends a quarantine, or adds a grant that was missing.
+        let is_tainted = snapshot.has_forged_rows() || snapshot.quarantines() > 0;
+        let position = self.node.position().filter(|_| !self.node.is_invalidated() && !is_tainted);
         let lease = read_view.view.lease().filter(|_| read_view.is_fresh());
         let received_at = lease.map(|lease| lease.database_clock.received_at);
         ToUpstream::Hello(Hello {
@@ -160,10 +163,13 @@ impl UpstreamSession {
                 if let Some(mut snapshot) = incoming.take() {
                     snapshot.set_position(end.position, end.token_key);
                     snapshot.set_accepted_clocks(end.accepted_clocks);
+                    if end.has_forged_rows {
+                        snapshot.set_forged_rows();
+                    }
                     self.last_ack = None;
                     self.node.replace_snapshot(snapshot);
                     self.is_confirmed = true;
-                    self.lease_due_since = self.node.boot_time();
+                    self.waiting_since = self.node.boot_time();
                 }
             }
             (ToFollower::Changes(changes), None) => {
@@ -176,13 +182,13 @@ impl UpstreamSession {
         if self.incoming.is_some() {
             self.node.free_obsolete_snapshot();
         }
-        self.require_memory()?;
+        self.make_room()?;
         self.require_lease()
     }
 
-    /// Fails if the upstream has sent more than the memory of this node allows. If there is no room
-    /// for two snapshots, the earlier one is freed although checks may be answered from it.
-    fn require_memory(&self) -> Result<(), FollowError> {
+    /// Frees the current snapshot if both snapshots do not fit, although checks may be answered from
+    /// it. Fails if the incoming snapshot, or the current one after changes, does not fit alone.
+    fn make_room(&self) -> Result<(), FollowError> {
         let bytes_max = self.node.limits.snapshot_bytes;
         let clocks = self.node.known_clocks_memory();
         let incoming = clocks + self.incoming.as_ref().map_or(0, Snapshot::memory);
@@ -205,9 +211,11 @@ impl UpstreamSession {
     /// takes time in proportion to the content, which the memory bounds.
     fn require_lease(&self) -> Result<(), FollowError> {
         let content = self.incoming.as_ref().map_or(0, Snapshot::memory);
-        let patience = self.timeout() + Duration::from_micros(content * MICROS_PER_BYTE_MAX);
-        if self.has_others && self.node.boot_time().since(self.lease_due_since) > patience {
-            return Err(FollowError::Lost("the upstream has no valid lease".into()));
+        let lease_timeout = self.timeout() + Duration::from_micros(content * MICROS_PER_BYTE_MAX);
+        if self.has_others && self.node.boot_time().since(self.waiting_since) > lease_timeout {
+            return Err(FollowError::Lost(
+                "the upstream has granted no lease in time; trying another".into(),
+            ));
         }
         Ok(())
     }
@@ -241,7 +249,7 @@ impl UpstreamSession {
         }
         self.node.set_upstream_path(pong.path);
         if let Some(lease_grant) = pong.lease {
-            self.lease_due_since = self.node.boot_time();
+            self.waiting_since = self.node.boot_time();
             // An upstream that grants a lease has decided how this node resumes. Without a
             // snapshot, the logs agree.
             self.is_confirmed = true;

@@ -37,7 +37,7 @@ use crate::{
 /// How long a connection may stay open without an authenticated call.
 const UNAUTHENTICATED_TIMEOUT: Duration = Duration::from_mins(1);
 /// Maximum number of connections without an authenticated call.
-const UNAUTHENTICATED_MAX: usize = 256;
+const UNAUTHENTICATED_CONNECTIONS_MAX: usize = 256;
 
 /// Limits the connections of a protocol. Clones share the limits.
 #[derive(Debug, Clone)]
@@ -68,7 +68,7 @@ impl ConnectionLimiter {
             connections_open: Arc::default(),
             per_origin: Arc::new(KeyedSemaphore::new(per_origin)),
             unauthenticated_connections: UnauthenticatedConnections::new(
-                not_reserved.clamp(1, UNAUTHENTICATED_MAX),
+                not_reserved.clamp(1, UNAUTHENTICATED_CONNECTIONS_MAX),
             ),
             unauthenticated_timeout: None,
             abort,

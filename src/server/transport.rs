@@ -255,7 +255,7 @@ pub(super) async fn serve_http(
         let Ok(connection) = connection else { continue };
         let service = TowerToHyperService::new(router.clone());
         let (builder, stop) = (builder.clone(), stop.clone());
-        // While a request waits, its connection performs no I/O, and would not notice the end.
+        // While a request waits, its connection performs no I/O, and would not notice the abort.
         let abort = connection.abort_token();
         let serving = async move {
             let connection = builder.serve_connection(TokioIo::new(connection), service);

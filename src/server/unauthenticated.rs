@@ -13,7 +13,7 @@ use crate::server::accept::Origin;
 /// Limits the number of unauthenticated connections. Clones share the limit.
 #[derive(Debug, Clone)]
 pub(super) struct UnauthenticatedConnections {
-    unauthenticated_max: usize,
+    connections_max: usize,
     open: Arc<Mutex<Open>>,
 }
 
@@ -34,15 +34,15 @@ pub(super) struct UnauthenticatedPermit {
 // === impl UnauthenticatedConnections ===
 
 impl UnauthenticatedConnections {
-    pub(super) fn new(unauthenticated_max: usize) -> Self {
-        Self { unauthenticated_max, open: Arc::default() }
+    pub(super) fn new(connections_max: usize) -> Self {
+        Self { connections_max, open: Arc::default() }
     }
 
     /// Counts a connection that `abort` closes. Above the limit, closes the oldest connection of
-    /// the origin with the most. So a flood from few origins closes connections of the flood.
+    /// the origin with most unauthenticated connections. So a flood from few origins closes connections of the flood.
     pub(super) fn admit(&self, origin: Origin, abort: CancellationToken) -> UnauthenticatedPermit {
         let mut open = self.open.lock();
-        if open.connections.len() >= self.unauthenticated_max {
+        if open.connections.len() >= self.connections_max {
             open.close_one();
         }
         open.last_id += 1;

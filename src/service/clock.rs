@@ -44,9 +44,9 @@ const MARGIN_MS: i64 = 2_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AcceptClockOutcome {
     /// The distance of the accepted clock from the trusted time; positive if the clock was ahead.
-    /// Zero: the clock is trusted already.
+    /// Zero: the clock is trusted, and was not accepted.
     pub step: TimeDelta,
-    /// The number of grants whose ends were moved back, or that were ended.
+    /// The number of grants whose ends this call moved back, or that it revoked.
     pub moved_count: u32,
     /// Identifies the change.
     pub token: ConsistencyToken,
@@ -167,7 +167,7 @@ struct Pass {
     seen: Revision,
     /// The grants whose last events were read.
     visited: HashSet<GrantId>,
-    /// The number of grants whose ends were moved, or that were ended, in all passes.
+    /// The number of grants whose ends were moved, or that were revoked, in all passes.
     moved: u32,
     /// The events of the current transaction.
     appended: Vec<Event>,

@@ -52,7 +52,8 @@ impl Service {
         let time = earliest.unwrap_or_else(|| self.now());
         let head = self.store.history().chain_head(tenant_id).await?;
         if self.store.forged_histories().contains(tenant_id) {
-            let problem = "a history with a forged or missing event is not certified";
+            let problem = "the history has a forged or missing event, so no checkpoint is made; see the \
+                           runbook SupportAccessDatabaseForged";
             return Err(StoreError::Broken(problem.into()).into());
         }
         // An event that can be read need not be durable. After a later commit, it is.
@@ -64,7 +65,8 @@ impl Service {
 fn check_authentic(records: &[Record]) -> Result<(), StoreError> {
     let Some(forged) = records.iter().find(|record| !record.is_authentic) else { return Ok(()) };
     let problem = format!(
-        "event {} of this history is not authentic, because another party changed or inserted it",
+        "event {} of this history is not authentic, so the export ends; see the runbook \
+         SupportAccessDatabaseForged",
         forged.link.sequence
     );
     Err(StoreError::Broken(problem.into()))

@@ -272,6 +272,7 @@ impl Verification {
                 // A long record takes milliseconds, and checks must not wait for many of them.
                 yield_now().await;
             }
+            // A page that was cut by size may have fewer records.
             if records.len() < PAGE && bytes <= PAGE_WEIGHT_MAX {
                 break;
             }

@@ -20,7 +20,7 @@ pub struct ForgedHistories {
 }
 
 impl ForgedHistories {
-    /// Adds a history.
+    /// Reports a forged or missing event in a history. The first report is logged.
     pub fn report(&self, history: Option<TenantId>) {
         if !self.histories.lock().insert(history.clone()) {
             return;
@@ -56,8 +56,9 @@ impl ForgedHistories {
         histories.contains(&None) || histories.contains(&history.cloned())
     }
 
-    /// Replaces the histories that were `known` before all events were read by those that were then
-    /// `found`.
+    /// Call after a read of all events. `known`: the reported histories before the read. `found`:
+    /// the histories in which the read found a forgery. Forgets each known history that was not
+    /// found.
     pub(super) fn confirm(
         &self,
         known: &BTreeSet<Option<TenantId>>,

@@ -94,7 +94,7 @@ impl MemoryStore {
 
 #[async_trait]
 impl Facets for MemoryStore {
-    /// Always empty: no other party can change the memory.
+    /// No read of this store reports a forgery: no other party can change the memory.
     fn forged_histories(&self) -> Arc<ForgedHistories> {
         Arc::default()
     }

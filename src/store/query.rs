@@ -44,8 +44,8 @@ pub struct PageBounds {
     pub limit: usize,
 }
 
-/// The items of a page while they are read. Further items would only take memory once the page is
-/// full: it then has all that fit into [`PAGE_WEIGHT_MAX`], and one more.
+/// The items of a page while the page is read. A full page holds all items that fit into
+/// [`PAGE_WEIGHT_MAX`], and one more.
 #[derive(Debug)]
 pub(super) struct PageItems<T> {
     pub(super) items: Vec<T>,

@@ -97,6 +97,8 @@ pub(super) struct SqlStore<DB: Backend> {
     /// Limits the transactions that wait for a connection. If heartbeats share the pool, a
     /// heartbeat then waits for one transaction, and not for the whole queue.
     pub(super) transactions: Arc<Semaphore>,
+    /// Limits the lists that are read at a time, to the number of `readers`.
+    pub(super) lists: Semaphore,
     /// For callers' reads. May be the same pool as `writers`.
     pub(super) readers: Pool<DB>,
     /// For writes of check nodes. Separate where possible: a heartbeat that queues behind
@@ -299,9 +301,11 @@ impl<DB: Backend> Log for SqlStore<DB> {
         visit: &mut (dyn FnMut(TenantId, GrantTerms, Retained) + Send),
     ) -> Result<Loaded, StoreError> {
         let known_head = self.known_head();
+        // Before the snapshot of the database, which may lack a forgery that is reported meanwhile.
+        let known_forgeries = self.keys.forged_histories().get();
         let begin = Connection::begin(&self.readers, DB::DIALECT.begin_snapshot);
         let mut connection = with_timeout(begin).await?;
-        let loaded = self.load_all(&mut connection, visit).await?;
+        let loaded = self.load_all(&mut connection, &known_forgeries, visit).await?;
         connection.ensure_current(known_head, loaded.position.revision)?;
         Ok(loaded)
     }
@@ -326,8 +330,8 @@ impl<DB: Backend> Log for SqlStore<DB> {
         Ok(epoch)
     }
 
-    async fn replace_event_key(&self, new: &EventKey) -> Result<(), StoreError> {
-        self.authenticate_again(new).await
+    async fn rotate_event_key(&self, new: &EventKey) -> Result<(), StoreError> {
+        self.rotate(new).await
     }
 }
 

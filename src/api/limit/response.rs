@@ -71,7 +71,7 @@ struct InFlight {
 }
 
 /// The longest header of an error, which the transport owns.
-struct Held {
+struct HeldHeader {
     bytes: Bytes,
     _age: UnsentChunk,
     _holder: Option<Holder>,
@@ -119,16 +119,16 @@ where
         let unsent = Arc::clone(this.unsent);
         Poll::Ready(response.map(|response| {
             if response.body().is_end_stream() {
-                return held_by_error(response, holder, &unsent);
+                return hold_in_header(response, holder, &unsent);
             }
             response.map(|inner| Body::new(TrackedBody::new(inner, holder, unsent)))
         }))
     }
 }
 
-/// An error without a body. The transport keeps the headers of such a response until the client
-/// reads, so the longest one keeps `holder`.
-fn held_by_error(
+/// Moves `holder` into the longest header of an error. The transport keeps the header until the
+/// client reads, and drops the body earlier. A response without details holds nothing.
+fn hold_in_header(
     mut response: Response<Body>,
     holder: Option<Holder>,
     unsent: &Arc<Unsent>,
@@ -136,8 +136,10 @@ fn held_by_error(
     if let Some(value) = response.headers_mut().get_mut(Status::GRPC_STATUS_DETAILS) {
         let bytes = Bytes::copy_from_slice(value.as_bytes());
         let age = unsent.start();
-        let held = Held { bytes, _age: age, _holder: holder };
-        if let Ok(owner) = HeaderValue::from_maybe_shared(Bytes::from_owner(held)) {
+        let held = HeldHeader { bytes, _age: age, _holder: holder };
+        if let Ok(mut owner) = HeaderValue::from_maybe_shared(Bytes::from_owner(held)) {
+            // Otherwise the table of the header compression would keep the value.
+            owner.set_sensitive(true);
             *value = owner;
         }
     }
@@ -239,7 +241,7 @@ impl InFlight {
 
 // === impl Held ===
 
-impl AsRef<[u8]> for Held {
+impl AsRef<[u8]> for HeldHeader {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }

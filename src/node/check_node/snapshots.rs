@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     domain::{AcceptedClock, LockTerms, TenantId},
     node::{
-        change_buffer::ChangeBuffer, check_node::CheckNode, known_clocks::ClockChange,
+        change_buffer::ChangeBuffer, check_node::CheckNode, known_clocks::ClockEffect,
         snapshot::Snapshot, state::NodeState, view::View,
     },
 };
@@ -65,11 +65,11 @@ impl CheckNode {
         state.lease_tracker.reset();
         state.followers.reset();
         let clocks = snapshot.accepted_clocks();
-        let (database_clock, least_times) = match state.known_clocks.change(clocks) {
-            ClockChange::Accepted => (None, Arc::default()),
-            ClockChange::Later(by) => {
+        let (database_clock, least_times) = match state.known_clocks.effect_of(clocks) {
+            ClockEffect::Restart => (None, Arc::default()),
+            ClockEffect::Continue { later_by } => {
                 let view = self.view();
-                view.least_times.advance_by(by);
+                view.least_times.advance_by(later_by);
                 (view.database_clock, Arc::clone(&view.least_times))
             }
         };
@@ -83,8 +83,8 @@ impl CheckNode {
     }
 
     /// The effect on the time of this node if the node loads a log with these accepted clocks.
-    pub(in crate::node) fn clock_change(&self, log: &[AcceptedClock]) -> ClockChange {
-        self.state.lock().known_clocks.change(log)
+    pub(in crate::node) fn clock_effect(&self, log: &[AcceptedClock]) -> ClockEffect {
+        self.state.lock().known_clocks.effect_of(log)
     }
 
     /// Estimated memory of the known clocks, in bytes.

@@ -8,7 +8,7 @@ use crate::{
     domain::Time,
     node::{
         failure_log::{FailureLogger, READ_TIMEOUT, with_timeout},
-        known_clocks::ClockChange,
+        known_clocks::ClockEffect,
         lease::grantor_bound,
         replica::Replica,
         snapshot::Snapshot,
@@ -29,15 +29,18 @@ impl Replica {
         recorded: Option<Time>,
     ) -> Result<(), StoreError> {
         let accepted = log.accepted_clocks().last();
-        let accepted_clock = accepted.map_or(0, |clock| clock.revision);
+        let accepted_revision = accepted.map_or(0, |clock| clock.revision);
         let least = recorded.max(log.time()).max(accepted.map(|clock| clock.time));
-        match self.node.clock_change(log.accepted_clocks()) {
-            _ if !self.database_clock.is_started() => {
-                let is_running = self.others_run().await?;
-                self.database_clock.resume(least, accepted_clock, is_running);
+        if !self.database_clock.is_started() {
+            let is_running = self.others_run().await?;
+            self.database_clock.resume(least, accepted_revision, is_running);
+            return Ok(());
+        }
+        match self.node.clock_effect(log.accepted_clocks()) {
+            ClockEffect::Restart => self.database_clock.resume(least, accepted_revision, false),
+            ClockEffect::Continue { later_by } => {
+                self.database_clock.advance(later_by, accepted_revision);
             }
-            ClockChange::Accepted => self.database_clock.resume(least, accepted_clock, false),
-            ClockChange::Later(by) => self.database_clock.advance(by, accepted_clock),
         }
         Ok(())
     }
@@ -56,8 +59,8 @@ impl Replica {
         let mut failures = FailureLogger::new("record the time");
         loop {
             sleep(INTERVAL).await;
-            if let Some((time, accepted_clock)) = self.database_clock.trusted() {
-                let recorded = self.store.membership().record_trusted_time(time, accepted_clock);
+            if let Some((time, accepted_revision)) = self.database_clock.trusted() {
+                let recorded = self.store.membership().record_trusted_time(time, accepted_revision);
                 let _ = failures.record(with_timeout(READ_TIMEOUT, recorded).await);
             }
         }

@@ -91,7 +91,7 @@ settings! {
         /// The secret that authenticates the database: a file with 64 hexadecimal digits in lower
         /// case, for example from `openssl rand -hex 32`. All replicas need the same file.
         ///
-        /// With the secret, replicas detect each grant, lock and event that someone else has
+        /// With the secret, replicas detect each grant, lock and event that another party has
         /// written to the database. Required with PostgreSQL. Without a file, the secret of a
         /// SQLite database is created at the first start, in a file beside the database:
         /// PATH.event-key.

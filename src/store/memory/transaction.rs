@@ -55,6 +55,10 @@ impl Transaction for MemoryTransaction {
         self.now = self.last.map_or(time, |last| last.max(time));
     }
 
+    fn head(&self) -> Revision {
+        self.begin_revision
+    }
+
     fn epoch(&self) -> Epoch {
         self.epoch
     }

@@ -27,11 +27,10 @@ use crate::{
 pub(in crate::store) struct CurrentKeys {
     secret: EventKey,
     keys: RwLock<Arc<LogKeys>>,
-    /// Where every reader of events reports forgeries.
     forged_histories: Arc<ForgedHistories>,
 }
 
-/// Events per read. A replacement of the key reads all events.
+/// Events per read. A rotation of the key reads all events.
 const PAGE: usize = 500;
 
 #[expect(clippy::needless_pass_by_value, reason = "an argument of map_err")]
@@ -45,7 +44,6 @@ async fn read<DB: Backend>(connection: &mut Connection<DB>) -> Result<EventKeyRo
 }
 
 impl CurrentKeys {
-    /// Where every reader reports forgeries.
     pub(super) fn forged_histories(&self) -> Arc<ForgedHistories> {
         Arc::clone(&self.forged_histories)
     }
@@ -97,8 +95,8 @@ pub(in crate::store) async fn log_keys<DB: Backend>(
 }
 
 impl<DB: Backend> SqlStore<DB> {
-    /// Implements [`Log::replace_event_key`](crate::store::Log::replace_event_key).
-    pub(super) async fn authenticate_again(&self, new: &EventKey) -> Result<(), StoreError> {
+    /// Implements [`Log::rotate_event_key`](crate::store::Log::rotate_event_key).
+    pub(super) async fn rotate(&self, new: &EventKey) -> Result<(), StoreError> {
         let begin = Connection::begin(&self.writers, DB::DIALECT.begin_transaction);
         let mut connection = begin.await?;
         let head = connection.first(Statement::new(DB::DIALECT.lock_head)).await?;
@@ -114,7 +112,7 @@ impl<DB: Backend> SqlStore<DB> {
                  verification names, then repeat the command",
             ));
         }
-        Self::replace_macs((&old, &keys), &mut connection, state.revision).await?;
+        Self::rotate_macs((&old, &keys), &mut connection, state.revision).await?;
         let (sum, _) = Self::load_rows(&keys, &mut connection, &mut visit).await?;
         let sum = sum.ok_or_else(|| {
             StoreError::broken("a row cannot be read; restore it, then repeat the command")
@@ -126,7 +124,7 @@ impl<DB: Backend> SqlStore<DB> {
         self.verify_files()
     }
 
-    async fn replace_macs(
+    async fn rotate_macs(
         (old, new): (&EventReader, &LogKeys),
         connection: &mut Connection<DB>,
         head: Revision,
@@ -142,7 +140,7 @@ impl<DB: Backend> SqlStore<DB> {
                 if row.revision() != revision {
                     return Err(incomplete());
                 }
-                let macs = row.macs_by(old, new)?;
+                let macs = row.macs_with(old, new)?;
                 connection.execute(log::update_macs(revision, macs)).await?;
             }
         }

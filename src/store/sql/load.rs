@@ -7,6 +7,8 @@
 //! authentic, everything is denied in its tenant. If one is missing, everything is denied
 //! everywhere.
 
+use std::collections::BTreeSet;
+
 use tracing::{error, warn};
 
 use crate::{
@@ -20,8 +22,8 @@ use crate::{
         sql::{
             Backend, Connection, SqlStore, Statement, only,
             rows::{
-                EventReader, EventRow, GrantTermsRow, HeadRow, LockTermsRow, PolicyEventRow,
-                StateHeadRow, TrustedTimeRow,
+                AcceptedClockRow, EventReader, EventRow, GrantTermsRow, HeadRow, LockTermsRow,
+                PolicyEventRow, StateHeadRow, TrustedTimeRow,
             },
             statements::{log, members},
             with_timeout,
@@ -62,13 +64,13 @@ impl<DB: Backend> SqlStore<DB> {
     pub(super) async fn load_all(
         &self,
         connection: &mut Connection<DB>,
+        known_forgeries: &BTreeSet<Option<TenantId>>,
         visit: Visit<'_>,
     ) -> Result<Loaded, StoreError> {
         let head: HeadRow = only(with_timeout(connection.first(log::head())).await?)?;
         let state: StateHeadRow = only(with_timeout(connection.first(log::state_head())).await?)?;
         let (position, token_key) = head.into_domain()?;
         let reader = self.keys.reader_of(state.log()?);
-        let known = reader.forged_histories().get();
         let expected = state.sum(reader.keys()).ok();
         let (sum, locks) = Self::load_rows(reader.keys(), connection, visit).await?;
         let is_authentic = sum.is_some() && sum == expected;
@@ -86,16 +88,23 @@ impl<DB: Backend> SqlStore<DB> {
             rejected: Vec::new(),
             is_authentic,
         };
-        if !is_authentic || !known.is_empty() {
+        if !is_authentic || !known_forgeries.is_empty() {
             let revision = position.revision;
-            warn!(
-                revision,
-                is_authentic,
-                "the rows do not match the sum in head, or an event was forged; comparing the rows \
-                 with all events"
-            );
+            if is_authentic {
+                warn!(
+                    revision,
+                    "this replica has read a forged event; comparing all rows with their events; \
+                     see the runbook SupportAccessDatabaseForged"
+                );
+            } else {
+                warn!(
+                    revision,
+                    "the rows do not match the sum in head; comparing all rows with their events; \
+                     see the runbook SupportAccessDatabaseForged"
+                );
+            }
             let replayed = Self::replay(&reader, connection, revision).await?;
-            reader.forged_histories().confirm(&known, replayed.fold.forged());
+            reader.forged_histories().confirm(known_forgeries, replayed.fold.forged());
             replayed.log();
             (loaded.locks, loaded.rejected) = (replayed.fold.into_locks(), replayed.rejected);
         }
@@ -138,6 +147,11 @@ impl<DB: Backend> SqlStore<DB> {
             Ok(())
         };
         connection.each(log::load_policies(), &mut add_policy).await?;
+        let mut add_clock = |row: AcceptedClockRow| {
+            sum = sum.plus(keys.hash(row.state()));
+            Ok(())
+        };
+        connection.each(log::load_accepted_clocks(), &mut add_clock).await?;
         Ok((is_readable.then_some(sum), locks))
     }
 

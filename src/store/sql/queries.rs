@@ -11,6 +11,7 @@ use crate::{
             Backend, Row, SqlStore, Statement,
             rows::{self, GrantRow, ListedEventRow, ListedRow, LockRow},
             statements::{grants, lists},
+            with_timeout,
         },
     },
 };
@@ -77,6 +78,9 @@ impl<DB: Backend> SqlStore<DB> {
     ) -> Result<Vec<Listed<U>>, StoreError> {
         let convert = |row: ListedRow<T>| row.into_domain(&convert);
         let weight = |listed: &Listed<U>| weight(&listed.item);
+        // So the parts of few lists are in memory at a time.
+        let lists = self.lists.acquire();
+        let _list = with_timeout(async { lists.await.map_err(StoreError::unavailable) }).await?;
         let mut read = PageItems::new();
         let mut after = page.after;
         while !read.is_full() && read.items.len() < page.limit {
@@ -85,6 +89,9 @@ impl<DB: Backend> SqlStore<DB> {
             let part = self.read_page(part, convert, weight).await?;
             let is_last = part.len() < limit;
             for listed in part {
+                if read.is_full() {
+                    break;
+                }
                 after = Some(listed.position);
                 let weight = weight(&listed);
                 read.push(listed, weight);

@@ -58,7 +58,9 @@ mod reader;
 pub(in crate::store) use differences::{
     ComparedEventRow, ComparedGrantRow, ComparedLockRow, ComparedRow,
 };
-pub(in crate::store) use events::{EventRow, ListedEventRow, PolicyEventRow, RecordRow};
+pub(in crate::store) use events::{
+    AcceptedClockRow, EventRow, ListedEventRow, PolicyEventRow, RecordRow,
+};
 pub(in crate::store) use grants::{GrantRow, GrantTermsRow};
 pub(in crate::store) use locks::{LockRow, LockTermsRow};
 pub(in crate::store) use members::{FollowersRow, HeartbeatRow, MemberListRow, member_list};

@@ -142,6 +142,10 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
         self.now = self.last.map_or(time, |last| last.max(time));
     }
 
+    fn head(&self) -> Revision {
+        self.begin_revision
+    }
+
     fn epoch(&self) -> Epoch {
         self.epoch
     }
@@ -169,14 +173,14 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
         self.read_grants(rows, events).await
     }
 
-    async fn hidden_grants(
+    async fn live_grants_by_events(
         &mut self,
         tenant_id: &TenantId,
         before: Option<Sequence>,
     ) -> Result<Vec<Grant>, StoreError> {
-        let mut hidden = self.grants_of(log::hidden_grant_events(tenant_id)).await?;
-        hidden.retain(|grant| before.is_none_or(|before| grant.create_sequence < before));
-        Ok(hidden)
+        let mut live = self.grants_of(log::live_grant_events(tenant_id)).await?;
+        live.retain(|grant| before.is_none_or(|before| grant.create_sequence < before));
+        Ok(live)
     }
 
     async fn size_of_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError> {

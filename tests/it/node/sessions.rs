@@ -232,13 +232,7 @@ impl Follower {
         session.receive(welcome()).unwrap();
         session.receive(ToFollower::SnapshotBegin).unwrap();
         session.receive(end(Uuid::from_u128(epoch), accepted_clocks)).unwrap();
-        let lease = LeaseGrant {
-            revision: 0,
-            age: Duration::ZERO,
-            max_staleness: Duration::from_secs(2),
-            now: self.clock.now().into(),
-            is_clock_trusted: true,
-        };
+        let lease = LeaseGrant { now: self.clock.now().into(), ..lease() };
         assert!(self.node.record_response(self.node.start_renewal(), lease, None));
         self.node.read_view().now.unwrap().latest
     }
@@ -303,7 +297,9 @@ fn welcome() -> ToFollower {
 fn end(epoch: Uuid, accepted_clocks: &[AcceptedClock]) -> ToFollower {
     let position = Position { epoch: Epoch(epoch), revision: 0, time: None };
     let accepted_clocks = accepted_clocks.into();
-    ToFollower::SnapshotEnd(SnapshotEnd { position, token_key: KEY, accepted_clocks })
+    let has_forged_rows = false;
+    let end = SnapshotEnd { position, token_key: KEY, accepted_clocks, has_forged_rows };
+    ToFollower::SnapshotEnd(end)
 }
 
 fn lock(number: u128) -> LockTerms {

@@ -139,7 +139,9 @@ fn responses() -> impl Strategy<Value = ToFollower> {
         vec(locks::terms(), 0..20).prop_map(ToFollower::SnapshotLocks),
         (positions(), any::<[u8; 16]>(), vec(clocks, 0..4)).prop_map(|(position, key, clocks)| {
             let (token_key, accepted_clocks) = (TokenKey(key), clocks.into());
-            ToFollower::SnapshotEnd(SnapshotEnd { position, token_key, accepted_clocks })
+            let has_forged_rows = key[0] == 0;
+            let end = SnapshotEnd { position, token_key, accepted_clocks, has_forged_rows };
+            ToFollower::SnapshotEnd(end)
         }),
         vec(change, 0..20).prop_map(ToFollower::Changes),
         pong.prop_map(ToFollower::Pong),

@@ -159,6 +159,10 @@ impl Transaction for CountedTransaction {
         self.inner.set_now(time);
     }
 
+    fn head(&self) -> Revision {
+        self.inner.head()
+    }
+
     fn epoch(&self) -> Epoch {
         self.inner.epoch()
     }

@@ -1,4 +1,4 @@
-//! Rows that an owner of the database hides while an operator accepts the clock.
+//! Rows that a party with write access to the database hides while an operator accepts the clock.
 
 use std::{
     sync::{
@@ -65,7 +65,7 @@ impl Transactions for Hiding<'static> {
 
 /// With PostgreSQL, a test would need another clock: see `tests/e2e/nodes/clocks.rs`.
 #[tokio::test]
-async fn a_row_that_was_hidden_from_one_transaction_is_moved_before_the_clock_is_accepted() {
+async fn the_clock_is_not_accepted_before_the_end_of_a_hidden_grant_has_moved() {
     let bench: &'static Bench = Box::leak(Box::new(Bench::sqlite()));
     let inner = bench.open().await;
     let grant = make_grant(&inner, "acme", "support").await;

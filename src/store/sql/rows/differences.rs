@@ -4,7 +4,7 @@ use crate::{
     domain::{EventKind, Grant, Lock},
     store::{
         Difference, DifferenceProblem as Problem, StoreError,
-        sql::rows::{EventReader, EventRow, GrantRow, LockRow, events::NotAuthentic},
+        sql::rows::{EventReader, EventRow, GrantRow, LockRow},
     },
 };
 
@@ -54,12 +54,11 @@ pub(in crate::store) trait ComparedRow {
 
 impl ComparedRow for ComparedEventRow {
     fn difference(self, reader: &EventReader) -> Option<Difference> {
-        let (tenant_id, object, id, problem) = match self.event.object(reader) {
+        let tenant_id = self.event.stored_tenant_id().to_owned();
+        let (object, id, problem) = match self.event.object(reader) {
             Ok(_) if self.created > 0 => return None,
-            Ok((tenant_id, object, id)) => (tenant_id, object, id, Problem::Missing),
-            Err(NotAuthentic { tenant_id }) => {
-                (tenant_id, "event", self.position.to_string(), Problem::Forged)
-            }
+            Ok((object, id)) => (object, id, Problem::Missing),
+            Err(_) => ("event", self.position.to_string(), Problem::Forged),
         };
         Some(Difference { tenant_id, object, id, problem })
     }

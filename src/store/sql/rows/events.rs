@@ -56,12 +56,6 @@ row! {
     }
 }
 
-/// The row of an event is not authentic.
-pub(super) struct NotAuthentic {
-    /// The tenant, as stored.
-    pub(super) tenant_id: String,
-}
-
 fn forged(revision: i64) -> StoreError {
     StoreError::broken(format!(
         "event {revision} is not authentic, because another party changed or inserted it; see the \
@@ -83,6 +77,20 @@ row! {
     }
 }
 
+row! {
+    /// An event that accepts the clock, as a row that contributes to the sum in `head`.
+    pub(in crate::store) struct AcceptedClockRow {
+        revision: i64,
+        hash: Vec<u8>,
+    }
+}
+
+impl AcceptedClockRow {
+    pub(in crate::store) fn state(&self) -> StateRow<'_> {
+        StateRow::AcceptedClock(self.revision, &self.hash)
+    }
+}
+
 impl PolicyEventRow {
     pub(in crate::store) fn state(&self) -> StateRow<'_> {
         StateRow::Policy(&self.tenant_id, self.sequence, &self.hash)
@@ -90,7 +98,7 @@ impl PolicyEventRow {
 }
 
 impl EventRow {
-    /// Whether a replica wrote the row as it is.
+    /// Fails if no replica wrote the row as it is. The reader then reports the forgery.
     fn verify(&self, reader: &EventReader) -> Result<(), Forgery> {
         reader.verify(&self.columns(), &self.mac, &self.owner_mac)
     }
@@ -138,18 +146,22 @@ impl EventRow {
         })
     }
 
+    fn require_authentic(&self, reader: &EventReader) -> Result<(), StoreError> {
+        self.verify(reader).map_err(|_| forged(self.revision))
+    }
+
     /// The authentic event.
     pub(in crate::store) fn into_authentic(
         self,
         reader: &EventReader,
     ) -> Result<Event, StoreError> {
-        self.verify(reader).map_err(|_| forged(self.revision))?;
+        self.require_authentic(reader)?;
         self.into_event()
     }
 
     /// The link of an authentic event in its chain.
     pub(in crate::store) fn into_link(self, reader: &EventReader) -> Result<Link, StoreError> {
-        self.verify(reader).map_err(|_| forged(self.revision))?;
+        self.require_authentic(reader)?;
         Ok(Link { sequence: self.sequence, hash: hash(self.hash)? })
     }
 
@@ -163,27 +175,26 @@ impl EventRow {
         self.body.len()
     }
 
-    /// The tenant, and the kind and id of the object, as stored. Fails if the row is not authentic.
-    pub(super) fn object(
-        &self,
-        reader: &EventReader,
-    ) -> Result<(String, &'static str, String), NotAuthentic> {
-        let tenant_id = self.tenant_id.clone();
-        if self.verify(reader).is_err() {
-            return Err(NotAuthentic { tenant_id });
-        }
+    /// The tenant as stored, verified or not.
+    pub(super) fn stored_tenant_id(&self) -> &str {
+        &self.tenant_id
+    }
+
+    /// The kind and the id of the object. Fails if the row is not authentic.
+    pub(super) fn object(&self, reader: &EventReader) -> Result<(&'static str, String), Forgery> {
+        self.verify(reader)?;
         let object = if self.grant_id.is_some() { "grant" } else { "lock" };
         let id = self.grant_id.clone().or_else(|| self.lock_id.clone());
-        Ok((tenant_id, object, id.unwrap_or_default()))
+        Ok((object, id.unwrap_or_default()))
     }
 
     /// The HMACs of an authentic event, and of its owner, by another key.
-    pub(in crate::store) fn macs_by(
+    pub(in crate::store) fn macs_with(
         &self,
         reader: &EventReader,
         new: &LogKeys,
     ) -> Result<[[u8; 32]; 2], StoreError> {
-        self.verify(reader).map_err(|_| forged(self.revision))?;
+        self.require_authentic(reader)?;
         Ok([new.mac(&self.columns()), new.owner_mac(&self.columns())])
     }
 

@@ -62,8 +62,8 @@ impl EventReader {
         if self.keys.is_authentic(columns, mac) {
             return Ok(());
         }
-        let is_owner = self.keys.is_owner_authentic(columns, owner_mac);
-        let history = TenantId::new(columns.tenant_id).ok().filter(|_| is_owner);
+        let is_owner_authentic = self.keys.is_owner_authentic(columns, owner_mac);
+        let history = TenantId::new(columns.tenant_id).ok().filter(|_| is_owner_authentic);
         self.forged_histories.report(history.clone());
         Err(Forgery { history })
     }

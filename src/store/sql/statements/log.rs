@@ -96,17 +96,13 @@ pub(in crate::store) fn latest_ended_event(tenant_id: &TenantId, group_id: &Grou
     Statement::with(sql, vec![tenant_id.into(), group_id.as_str().into()])
 }
 
-/// The last events about live grants without a live row.
-pub(in crate::store) fn hidden_grant_events(tenant_id: &TenantId) -> Statement {
+/// The last events about the live grants of a tenant, by the events alone.
+pub(in crate::store) fn live_grant_events(tenant_id: &TenantId) -> Statement {
     let sql = format!(
         "SELECT {EVENT} FROM events AS e WHERE e.tenant_id = $1 \
          AND e.kind IN ('granted', 'extended') \
          AND NOT EXISTS (SELECT 1 FROM events AS n WHERE n.tenant_id = e.tenant_id \
-         AND n.grant_id = e.grant_id AND n.sequence > e.sequence) \
-         AND NOT EXISTS (SELECT 1 FROM grants AS g JOIN events AS c \
-         ON c.tenant_id = g.tenant_id AND c.sequence = g.create_sequence \
-         WHERE g.tenant_id = e.tenant_id AND g.grant_id = e.grant_id \
-         AND g.ended_sequence IS NULL AND c.grant_id = g.grant_id AND c.kind = 'granted')"
+         AND n.grant_id = e.grant_id AND n.sequence > e.sequence)"
     );
     Statement::with(sql, vec![tenant_id.into()])
 }
@@ -176,6 +172,11 @@ pub(in crate::store) fn insert_event(stamped: &StampedEvent, keys: &LogKeys) -> 
         owner_mac[..].into(),
     ];
     Statement::with(sql, values)
+}
+
+/// The events that accept the clock, as rows that contribute to the sum.
+pub(in crate::store) fn load_accepted_clocks() -> Statement {
+    Statement::new("SELECT revision, hash FROM events WHERE kind = 'clock_accepted'")
 }
 
 /// The events with which operators accepted the clock.

@@ -32,7 +32,7 @@ fn not_live(object: &str, id: impl Display) -> StoreError {
 }
 
 /// Logs a row that differs from the last event about it.
-fn report_difference(is_equal: bool, tenant_id: &str, object: &str, id: impl Display) {
+fn report_unless_equal(is_equal: bool, tenant_id: &str, object: &str, id: impl Display) {
     if !is_equal {
         error!(tenant_id, object, %id, "a row differs from the history; the events decide");
     }
@@ -41,18 +41,17 @@ fn report_difference(is_equal: bool, tenant_id: &str, object: &str, id: impl Dis
 impl<DB: Backend> SqlTransaction<DB> {
     // === reads ===
 
-    async fn last_event(&mut self, statement: Statement) -> Result<Option<Event>, StoreError> {
+    async fn read_event(&mut self, statement: Statement) -> Result<Option<Event>, StoreError> {
         let row: Option<EventRow> = self.connection.first(statement).await?;
         row.map(|row| row.into_authentic(&self.reader)).transpose()
     }
 
-    /// The event of a history at a sequence.
     pub(super) async fn event_at(
         &mut self,
         owner: &str,
         sequence: Sequence,
     ) -> Result<Option<Event>, StoreError> {
-        self.last_event(log::event_at(owner, sequence)).await
+        self.read_event(log::event_at(owner, sequence)).await
     }
 
     /// Fails if a row states an event that the history lacks, although the event is later than the
@@ -77,13 +76,13 @@ impl<DB: Backend> SqlTransaction<DB> {
         tenant_id: &TenantId,
         grant_id: GrantId,
     ) -> Result<Option<Grant>, StoreError> {
-        let last = self.last_event(log::last_grant_event(tenant_id, grant_id)).await?;
+        let last = self.read_event(log::last_grant_event(tenant_id, grant_id)).await?;
         let row: Option<GrantRow> =
             self.connection.first(grants::select(tenant_id, grant_id)).await?;
         let grant = last.and_then(|last| last.kind.grant().cloned());
         let stated = row.as_ref().map(GrantRow::sequence);
         let found = row.and_then(|row| row.into_domain().ok());
-        report_difference(found == grant, tenant_id.as_str(), "grant", grant_id);
+        report_unless_equal(found == grant, tenant_id.as_str(), "grant", grant_id);
         let last = grant.as_ref().map(|grant| grant.sequence);
         self.check_stated(tenant_id.as_str(), stated, last).await?;
         Ok(grant)
@@ -104,7 +103,7 @@ impl<DB: Backend> SqlTransaction<DB> {
             let (tenant_id, id) = row.key();
             let (stated, grant) = (row.sequence(), by_events.remove(&id));
             let is_equal = row.into_domain().ok() == grant;
-            report_difference(is_equal, &tenant_id, "grant", id);
+            report_unless_equal(is_equal, &tenant_id, "grant", id);
             let last = grant.as_ref().map(|grant| grant.sequence);
             self.check_stated(&tenant_id, Some(stated), last).await?;
             found.extend(grant);
@@ -130,13 +129,13 @@ impl<DB: Backend> SqlTransaction<DB> {
 
     /// The lock after its last event.
     pub(super) async fn find_lock(&mut self, lock_id: LockId) -> Result<Option<Lock>, StoreError> {
-        let last = self.last_event(log::last_lock_event(lock_id)).await?;
+        let last = self.read_event(log::last_lock_event(lock_id)).await?;
         let row: Option<LockRow> = self.connection.first(locks::select(lock_id)).await?;
         let lock = last.and_then(|last| last.kind.lock().cloned());
         let stated = row.as_ref().map(|row| (row.key().0, row.sequence()));
         let found = row.and_then(|row| row.into_domain().ok());
         let tenant_id = owner(lock.as_ref().and_then(Lock::tenant_id)).to_owned();
-        report_difference(found == lock, &tenant_id, "lock", lock_id);
+        report_unless_equal(found == lock, &tenant_id, "lock", lock_id);
         if let Some((tenant_id, sequence)) = stated {
             let last = lock.as_ref().map(|lock| lock.sequence);
             self.check_stated(&tenant_id, Some(sequence), last).await?;
@@ -155,15 +154,15 @@ impl<DB: Backend> SqlTransaction<DB> {
         for row in rows {
             let ((tenant_id, id), stated) = (row.key(), row.sequence());
             let Ok(found) = row.into_domain() else {
-                report_difference(false, &tenant_id, "lock", id);
+                report_unless_equal(false, &tenant_id, "lock", id);
                 continue;
             };
-            let last = self.last_event(log::last_lock_event(found.id())).await?;
+            let last = self.read_event(log::last_lock_event(found.id())).await?;
             let last_sequence = last.as_ref().map(|last| last.sequence);
             self.check_stated(&tenant_id, Some(stated), last_sequence).await?;
             let live = last.filter(|last| !last.kind.is_end());
             let lock = live.and_then(|last| last.kind.lock().cloned());
-            report_difference(lock.as_ref() == Some(&found), &tenant_id, "lock", id);
+            report_unless_equal(lock.as_ref() == Some(&found), &tenant_id, "lock", id);
             due.extend(lock.filter(|lock| !lock.terms.applies_at(now)));
         }
         Ok(due)
@@ -184,7 +183,8 @@ impl<DB: Backend> SqlTransaction<DB> {
         }
         Err(StoreError::broken(
             "the rows do not match the sum in head, because a row is hidden or was changed; \
-             restore the rows that the verification names, then repeat the command",
+             restore the rows that the verification names, or rotate the event key, then repeat the \
+             command",
         ))
     }
 
@@ -213,14 +213,16 @@ impl<DB: Backend> SqlTransaction<DB> {
             }
             EventKind::Unlocked { lock } | EventKind::LockExpired { lock } => {
                 let is_written = self.connection.execute(locks::end(lock)).await? == 1;
-                report_difference(is_written, owner(lock.tenant_id()), "lock", lock.id());
+                report_unless_equal(is_written, owner(lock.tenant_id()), "lock", lock.id());
             }
             EventKind::PolicyUpdated { .. } => {
                 let (tenant_id, hash) = (owner(stamped.event.tenant_id.as_ref()), stamped.hash.0);
                 self.add(StateRow::Policy(tenant_id, stamped.event.sequence, &hash));
             }
             // The commit updates the head to an accepted clock.
-            EventKind::ClockAccepted { .. } => {}
+            EventKind::ClockAccepted { .. } => {
+                self.add(StateRow::AcceptedClock(revision, &stamped.hash.0));
+            }
             EventKind::Forged => return Err(StoreError::broken("a forged event is never written")),
         }
         Ok(stamped)
@@ -233,7 +235,7 @@ impl<DB: Backend> SqlTransaction<DB> {
             | EventKind::Revoked { grant }
             | EventKind::Expired { grant } => {
                 let statement = log::last_grant_event(&grant.tenant_id, grant.id());
-                let last = self.last_event(statement).await?.filter(|last| !last.kind.is_end());
+                let last = self.read_event(statement).await?.filter(|last| !last.kind.is_end());
                 let previous = last.as_ref().and_then(|last| last.kind.grant());
                 let previous = previous
                     .filter(|previous| previous.create_sequence == grant.create_sequence)
@@ -241,7 +243,7 @@ impl<DB: Backend> SqlTransaction<DB> {
                 self.remove(StateRow::LiveGrant(&grant.tenant_id, &previous.terms));
             }
             EventKind::Unlocked { lock } | EventKind::LockExpired { lock } => {
-                let last = self.last_event(log::last_lock_event(lock.id())).await?;
+                let last = self.read_event(log::last_lock_event(lock.id())).await?;
                 let last = last.filter(|last| !last.kind.is_end());
                 let previous = last.as_ref().and_then(|last| last.kind.lock());
                 let previous = previous
@@ -285,14 +287,14 @@ impl<DB: Backend> SqlTransaction<DB> {
 
     async fn update_grant(&mut self, grant: &Grant, is_ended: bool) -> Result<(), StoreError> {
         let is_written = self.connection.execute(grants::update(grant, is_ended)).await? == 1;
-        report_difference(is_written, grant.tenant_id.as_str(), "grant", grant.id());
+        report_unless_equal(is_written, grant.tenant_id.as_str(), "grant", grant.id());
         let (tenant_id, terms) = (&grant.tenant_id, &grant.terms);
         if !is_ended {
             self.add(grant_row(tenant_id, terms, Retained::Live));
             return Ok(());
         }
         let statement = log::latest_ended_event(tenant_id, &terms.group_id);
-        let last = self.last_event(statement).await?;
+        let last = self.read_event(statement).await?;
         let latest = last.as_ref().and_then(|last| last.kind.grant()).map(|latest| &latest.terms);
         if latest.is_some_and(|latest| latest.end_rank() >= terms.end_rank()) {
             return Ok(());

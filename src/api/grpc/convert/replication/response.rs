@@ -47,7 +47,8 @@ pub fn response(message: ToFollower) -> rpb::FollowResponse {
             let group_ids = writer.group_ids;
             Message::SnapshotGrants(fr::SnapshotGrants { grants: messages, group_ids })
         }
-        ToFollower::SnapshotEnd(SnapshotEnd { position, token_key, accepted_clocks }) => {
+        ToFollower::SnapshotEnd(end) => {
+            let SnapshotEnd { position, token_key, accepted_clocks, has_forged_rows } = end;
             let position = Some(position_message(position));
             let token_key = token_key.0.into();
             let clock = |&AcceptedClock { revision, time, step_ms }: &_| fr::AcceptedClock {
@@ -56,7 +57,12 @@ pub fn response(message: ToFollower) -> rpb::FollowResponse {
                 step_ms,
             };
             let accepted_clocks = accepted_clocks.iter().map(clock).collect();
-            Message::SnapshotEnd(fr::SnapshotEnd { position, token_key, accepted_clocks })
+            Message::SnapshotEnd(fr::SnapshotEnd {
+                position,
+                token_key,
+                accepted_clocks,
+                has_forged_rows,
+            })
         }
         ToFollower::Changes(changes) => {
             let mut writer = GrantWriter::default();
@@ -146,13 +152,14 @@ fn parse_locks(message: fr::SnapshotLocks) -> Parsed<Vec<LockTerms>> {
 }
 
 fn parse_end(message: fr::SnapshotEnd) -> Parsed<ToFollower> {
-    let fr::SnapshotEnd { position, token_key, accepted_clocks } = message;
+    let fr::SnapshotEnd { position, token_key, accepted_clocks, has_forged_rows } = message;
     let position = within(parse_position(required("position", position)?), "position.")?;
     let token_key = TokenKey(parse_bytes("token_key", &token_key)?);
     let numbered = accepted_clocks.into_iter().enumerate();
     let parse = |(index, clock)| within(parse_clock(clock), &format!("accepted_clocks[{index}]."));
     let accepted_clocks = numbered.map(parse).collect::<Parsed<_>>()?;
-    Ok(ToFollower::SnapshotEnd(SnapshotEnd { position, token_key, accepted_clocks }))
+    let end = SnapshotEnd { position, token_key, accepted_clocks, has_forged_rows };
+    Ok(ToFollower::SnapshotEnd(end))
 }
 
 fn parse_clock(message: fr::AcceptedClock) -> Parsed<AcceptedClock> {
