@@ -208,6 +208,28 @@ fn a_follower_of_a_node_with_a_quarantine_receives_a_snapshot() {
     assert_eq!(node.gauges().forgeries, 1);
 }
 
+/// No change ends a quarantine, or adds a grant that was missing.
+#[test]
+fn a_follower_of_a_forged_history_requests_a_snapshot_with_each_stream() {
+    let follow = |lock: Option<LockTerms>, has_forged_rows| {
+        let clock = Arc::new(ManualClock::at(from_micros(0).unwrap()));
+        let node = CheckNode::new(NodeId(Uuid::nil()), NodeKind::Sidecar, clock);
+        let mut session = UpstreamSession::new(Arc::clone(&node), false);
+        session.receive(welcome()).unwrap();
+        session.receive(ToFollower::SnapshotBegin).unwrap();
+        session.receive(ToFollower::SnapshotLocks(lock.into_iter().collect())).unwrap();
+        let ToFollower::SnapshotEnd(end) = end(Uuid::nil(), &[]) else { unreachable!() };
+        session.receive(ToFollower::SnapshotEnd(SnapshotEnd { has_forged_rows, ..end })).unwrap();
+        let ToUpstream::Hello(hello) = UpstreamSession::new(node, false).hello() else {
+            unreachable!()
+        };
+        hello.position
+    };
+    assert!(follow(Some(lock(1)), false).is_some());
+    assert_eq!(follow(Some(LockTerms::quarantine(None)), false), None);
+    assert_eq!(follow(None, true), None);
+}
+
 fn lease() -> LeaseGrant {
     LeaseGrant {
         revision: 0,
