@@ -43,8 +43,9 @@ const PAGE: usize = 50;
 /// `{rows}` stands for a table with the numbers `n` from 1. `{id}` stands for a UUID.
 const FILL: &str = "
     INSERT INTO events (revision, tenant_id, sequence, hash, time, actor, actor_asserted, reason,
-                        kind, grant_id, body, mac)
-    SELECT n, 'acme', n, {hash}, n, 'admin', 0, '', 'granted', {id}, '{}', {hash} FROM {rows};
+                        kind, grant_id, body, mac, owner_mac)
+    SELECT n, 'acme', n, {hash}, n, 'admin', 0, '', 'granted', {id}, '{}', {hash}, {hash}
+    FROM {rows};
     INSERT INTO grants (tenant_id, create_sequence, sequence, ended_sequence, create_revision,
                         grant_id, group_id, agent_ids, access_level, start_time, expire_time,
                         reason, ticket, create_time, creator)

@@ -22,7 +22,7 @@ pub mod http;
 pub mod keys;
 pub mod token;
 
-pub use connection::{ConnectionInfo, Peer, Visit};
+pub use connection::{ConnectionInfo, Peer, UnauthenticatedCall};
 
 use bindings::Bindings;
 use token::{Claims, TokenError, Verifier};

@@ -48,7 +48,7 @@ pub use caller::{
 pub use check::{AccessCheck, AssertedGroups};
 pub use clock::{BootTime, Clock};
 pub use decision::{Decision, Reason, Remedy, decide};
-pub use event::{Event, EventKind};
+pub use event::{AcceptedClock, Event, EventKind};
 pub use grant::{
     AccessLevel, AgentKind, AgentKindEntry, Grant, GrantState, GrantTerms, Revocation,
 };

@@ -21,6 +21,7 @@ pub mod failure_log;
 pub mod follower_session;
 pub mod followers;
 mod gauges;
+mod known_clocks;
 pub mod lease;
 mod limits;
 mod locks;

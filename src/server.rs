@@ -33,7 +33,6 @@ mod preflight;
 mod readings;
 mod running;
 mod signals;
-mod strangers;
 pub mod tasks;
 mod telemetry;
 mod tls;
@@ -236,7 +235,6 @@ impl Running {
             connections: ConnectionLimiter::new(
                 connections,
                 connections_per_address,
-                budget.strangers,
                 shutdown.abort_token(),
             )
             .with_unauthenticated_timeout(),
@@ -253,7 +251,6 @@ impl Running {
         let connections = ConnectionLimiter::new(
             METRICS_CONNECTIONS_MAX,
             METRICS_CONNECTIONS_PER_NETWORK_MAX,
-            METRICS_CONNECTIONS_MAX,
             self.shutdown.abort_token(),
         );
         let tasks = self.background.clone();

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use crate::domain::{
-    Ack, Enforced, Epoch, Event, Grant, GrantId, GrantTerms, Lock, LockTerms, NodeId, NodeInfo,
+    Ack, Enforced, Epoch, Event, Grant, GrantId, GrantTerms, Lock, NodeId, NodeInfo,
     PolicyOverrides, Position, Revision, Sequence, TenantId, Time, TokenKey,
     authenticity::EventKey,
     chain::{ChainHead, Record},
@@ -25,6 +25,8 @@ mod differences;
 mod error;
 mod event_key_file;
 mod fold;
+mod forged_histories;
+mod loaded;
 mod members;
 pub mod memory;
 mod migrations;
@@ -40,11 +42,13 @@ pub use database_files::FileLost;
 pub use differences::{ComparePosition, Comparison, Difference, DifferenceProblem};
 pub use error::{OpenError, StoreError};
 pub use event_key_file::read_event_key;
-pub use members::{HeartbeatResponse, Member, MemberList, Registration, TrustedTime};
+pub use forged_histories::ForgedHistories;
+pub use loaded::Loaded;
+pub use members::{HeartbeatResponse, Member, MemberList, Registration};
 pub use open::{accept_restored, migrate, open};
 pub use query::{
     EventFilter, EventQuery, GrantFilter, GrantQuery, HistoryEvent, ListOrder, ListPosition,
-    Listed, LockFilter, LockQuery, PageBounds, QueryScope,
+    Listed, LockFilter, LockQuery, PAGE_WEIGHT_MAX, PageBounds, QueryScope,
 };
 pub use transaction::{IdempotencyKey, NewEvent, RequestPart, Transaction};
 
@@ -59,25 +63,6 @@ pub enum Retained {
     /// The grant ended last among the grants of its tenant and group. This grant can explain a
     /// denial.
     LastEnded,
-}
-
-/// The result of [`Log::load`] besides the visited grants.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Loaded {
-    /// The position of all loaded data in the log.
-    pub position: Position,
-    /// The key of consistency tokens in this epoch.
-    pub token_key: TokenKey,
-    /// Every lock that no event has ended, in no particular order. Also locks on everything, where
-    /// the history is not authentic or incomplete.
-    pub locks: Vec<LockTerms>,
-    /// The recorded trusted time.
-    pub trusted_time: TrustedTime,
-    /// Visited grants that must not be used, because they differ from their events.
-    pub rejected: Vec<(TenantId, GrantId)>,
-    /// False if the rows are not authentic. The locks, and the grants without the rejected ones,
-    /// then follow from the events.
-    pub is_authentic: bool,
 }
 
 /// A hint about new data. The receiver must read the data.
@@ -111,6 +96,7 @@ pub struct Store {
     history: Arc<dyn History>,
     membership: Arc<dyn Membership>,
     notifications: Arc<dyn Notifications>,
+    forged_histories: Arc<ForgedHistories>,
     backend: Arc<dyn Facets>,
 }
 
@@ -119,6 +105,9 @@ pub struct Store {
 pub trait Facets:
     Debug + Transactions + Log + Queries + History + Membership + Notifications
 {
+    /// The histories in which this store has read a forged event, by any facet.
+    fn forged_histories(&self) -> Arc<ForgedHistories>;
+
     /// Closes every connection. Later calls are `Unavailable`.
     async fn close(&self);
 }
@@ -159,16 +148,17 @@ pub trait Log: Send + Sync {
     /// with changes. Check nodes notice at the next heartbeat, drop all leases and load again.
     async fn replace_epoch(&self) -> Result<Epoch, StoreError>;
 
-    /// Replaces the event key: verifies all events with the current key, compares all rows with
-    /// them, and signs both with `new`, in one transaction. This store cannot be used afterwards.
-    /// Stores without an event key do nothing.
-    async fn replace_event_key(&self, new: &EventKey) -> Result<(), StoreError> {
+    /// Rotates the event key: verifies all events with the current key, compares all rows with
+    /// them, and authenticates both with `new`, in one transaction. This store cannot be used
+    /// afterwards. Stores without an event key do nothing.
+    async fn rotate_event_key(&self, new: &EventKey) -> Result<(), StoreError> {
         let _ = new;
         Ok(())
     }
 }
 
-/// Reads of single objects and lists.
+/// Reads of single objects and lists. A list ends after the first item beyond [`PAGE_WEIGHT_MAX`]
+/// bytes, but has at least two items if there are two.
 #[async_trait]
 pub trait Queries: Send + Sync {
     /// One grant of a tenant.
@@ -201,8 +191,9 @@ pub trait Queries: Send + Sync {
 /// The hash chains, and the recorded enforcement of changes.
 #[async_trait]
 pub trait History: Send + Sync {
-    /// The records of a chain after `sequence`, oldest first, at most `limit`. Each contains the
-    /// stored hash, which the reader verifies. `None`: the vendor's own history.
+    /// The records of a chain after `sequence`, oldest first, at most `limit`. Cut like a list of
+    /// [`Queries`]. Each contains the stored hash, which the reader verifies. `None`: the vendor's
+    /// own history.
     async fn records(
         &self,
         tenant_id: Option<&TenantId>,
@@ -284,8 +275,14 @@ pub trait Membership: Send + Sync {
     /// later changes do not wait for the node.
     async fn evict(&self, node_id: NodeId, seq: i64) -> Result<bool, StoreError>;
 
-    /// Records a trusted time, unless a later one is recorded, or another clock epoch has begun.
-    async fn record_trusted_time(&self, time: Time, clock_epoch: Epoch) -> Result<(), StoreError>;
+    /// Records a trusted time, unless a later one is recorded. The time counts since the event of
+    /// revision `accepted_clock`; 0: no clock was accepted. If another clock was accepted since,
+    /// nothing is recorded.
+    async fn record_trusted_time(
+        &self,
+        time: Time,
+        accepted_clock: Revision,
+    ) -> Result<(), StoreError>;
 }
 
 /// Notifications of changes.
@@ -322,6 +319,7 @@ impl Store {
             history: backend.clone(),
             membership: backend.clone(),
             notifications: backend.clone(),
+            forged_histories: backend.forged_histories(),
             backend,
         })
     }
@@ -372,6 +370,11 @@ impl Store {
     /// Notifications of changes.
     pub fn notifications(&self) -> &dyn Notifications {
         self.notifications.as_ref()
+    }
+
+    /// The histories in which this process has read a forged event.
+    pub fn forged_histories(&self) -> &ForgedHistories {
+        &self.forged_histories
     }
 
     /// Closes every connection. Later calls are `Unavailable`.

@@ -74,6 +74,7 @@ CREATE TABLE events (
     lock_id        text COLLATE "C",
     body           text COLLATE "C" NOT NULL,
     mac            bytea NOT NULL,
+    owner_mac      bytea NOT NULL,
     CONSTRAINT events_pkey PRIMARY KEY (revision),
     CONSTRAINT events_tenant_id_sequence_key UNIQUE (tenant_id, sequence),
     CONSTRAINT events_revision_check CHECK (revision > 0),
@@ -86,7 +87,8 @@ CREATE TABLE events (
     CONSTRAINT events_grant_id_check CHECK ((grant_id IS NOT NULL) = (kind IN ('granted', 'extended', 'revoked', 'expired'))),
     CONSTRAINT events_lock_id_check CHECK ((lock_id IS NOT NULL) = (kind IN ('locked', 'unlocked', 'lock_expired'))),
     CONSTRAINT events_body_check CHECK (body::json IS NOT NULL),
-    CONSTRAINT events_mac_check CHECK (length(mac) = 32)
+    CONSTRAINT events_mac_check CHECK (length(mac) = 32),
+    CONSTRAINT events_owner_mac_check CHECK (length(owner_mac) = 32)
 );
 
 COMMENT ON TABLE events IS 'The log: one row for each event. Permanent.';
@@ -106,6 +108,7 @@ COMMENT ON COLUMN events.lock_id IS 'The lock that the event is about.';
 COMMENT ON COLUMN events.body IS
     'The change, as JSON: the kind, and the grant, lock or policy after the event. Text, so that every byte is kept.';
 COMMENT ON COLUMN events.mac IS 'The HMAC of the row by the event key.';
+COMMENT ON COLUMN events.owner_mac IS 'The HMAC of revision and tenant_id by the event key.';
 
 -- The events of a grant and of a lock, and the policy events of a tenant.
 CREATE INDEX events_tenant_id_grant_id_sequence_idx ON events (tenant_id, grant_id, sequence) WHERE grant_id IS NOT NULL;
@@ -366,21 +369,21 @@ COMMENT ON COLUMN members.followers IS 'The node''s followers, as a JSON array, 
 -- The trusted time, which outlives the rows of members.
 
 CREATE TABLE trusted_time (
-    id    bigint NOT NULL,
-    time  bigint,
-    epoch text COLLATE "C" NOT NULL,
+    id             bigint NOT NULL,
+    time           bigint,
+    accepted_clock bigint NOT NULL,
     CONSTRAINT trusted_time_pkey PRIMARY KEY (id),
     CONSTRAINT trusted_time_id_check CHECK (id = 1),
-    CONSTRAINT trusted_time_epoch_check CHECK (length(epoch) = 36)
+    CONSTRAINT trusted_time_accepted_clock_check CHECK (accepted_clock >= 0)
 ) WITH (fillfactor = 10); -- updated continually, like members
 
 COMMENT ON TABLE trusted_time IS
     'The latest time that a check node has trusted: one row. The database''s clock may be wrong.';
 COMMENT ON COLUMN trusted_time.id IS 'Always 1.';
-COMMENT ON COLUMN trusted_time.time IS 'The time. It never decreases within an epoch. NULL before the first.';
-COMMENT ON COLUMN trusted_time.epoch IS 'The epoch that began when an operator last accepted the clock, or the first epoch.';
+COMMENT ON COLUMN trusted_time.time IS 'The time. Only an accepted clock decreases it. NULL before the first.';
+COMMENT ON COLUMN trusted_time.accepted_clock IS 'The revision of the event with which an operator last accepted the clock; 0 before the first.';
 
-INSERT INTO trusted_time (id, epoch) SELECT 1, epoch FROM head;
+INSERT INTO trusted_time (id, accepted_clock) VALUES (1, 0);
 
 -- History is permanent. These triggers also reject statements of the tables' owner.
 
@@ -423,10 +426,10 @@ COMMENT ON FUNCTION check_head_time IS 'Rejects a decrease of the time without a
 
 CREATE FUNCTION check_trusted_time() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF NEW.epoch = OLD.epoch OR NOT EXISTS (SELECT 1 FROM head JOIN events ON events.revision = head.revision
-        WHERE head.epoch = NEW.epoch AND events.kind = 'clock_accepted' AND events.time = NEW.time)
+    IF NEW.accepted_clock = OLD.accepted_clock OR NOT EXISTS (SELECT 1 FROM head JOIN events ON events.revision = head.revision
+        WHERE head.revision = NEW.accepted_clock AND events.kind = 'clock_accepted' AND events.time = NEW.time)
     THEN
-        RAISE EXCEPTION 'history is permanent: only the last event can begin an epoch of the clock'
+        RAISE EXCEPTION 'history is permanent: only the last event can be the accepted clock'
             USING ERRCODE = 'integrity_constraint_violation';
     END IF;
     RETURN NEW;
@@ -452,7 +455,7 @@ CREATE TRIGGER trusted_time_moves_forward BEFORE UPDATE ON trusted_time
     WHEN (NEW.time IS NULL AND OLD.time IS NOT NULL)
     EXECUTE FUNCTION reject_change();
 CREATE TRIGGER trusted_time_follows_clock BEFORE UPDATE ON trusted_time
-    FOR EACH ROW WHEN (NEW.time < OLD.time OR NEW.epoch <> OLD.epoch) EXECUTE FUNCTION check_trusted_time();
+    FOR EACH ROW WHEN (NEW.time < OLD.time OR NEW.accepted_clock <> OLD.accepted_clock) EXECUTE FUNCTION check_trusted_time();
 
 CREATE TRIGGER events_have_no_gaps BEFORE INSERT ON events
     FOR EACH ROW EXECUTE FUNCTION check_next_event();

@@ -60,6 +60,7 @@ CREATE TABLE events (
     lock_id        TEXT,             -- the lock that the event is about
     body           TEXT NOT NULL,    -- the change, as JSON: the kind, and the grant, lock or policy after the event
     mac            BLOB NOT NULL,    -- the HMAC of the row by the event key
+    owner_mac      BLOB NOT NULL,    -- the HMAC of revision and tenant_id by the event key
     CONSTRAINT events_pkey PRIMARY KEY (revision),
     CONSTRAINT events_tenant_id_sequence_key UNIQUE (tenant_id, sequence),
     CONSTRAINT events_revision_check CHECK (revision > 0),
@@ -72,7 +73,8 @@ CREATE TABLE events (
     CONSTRAINT events_grant_id_check CHECK ((grant_id IS NOT NULL) = (kind IN ('granted', 'extended', 'revoked', 'expired'))),
     CONSTRAINT events_lock_id_check CHECK ((lock_id IS NOT NULL) = (kind IN ('locked', 'unlocked', 'lock_expired'))),
     CONSTRAINT events_body_check CHECK (json_valid(body)),
-    CONSTRAINT events_mac_check CHECK (length(mac) = 32)
+    CONSTRAINT events_mac_check CHECK (length(mac) = 32),
+    CONSTRAINT events_owner_mac_check CHECK (length(owner_mac) = 32)
 ) STRICT;
 
 -- The events of a grant and of a lock, and the policy events of a tenant.
@@ -255,15 +257,15 @@ CREATE TABLE members (
 -- trusted. The clock of the process may be wrong.
 
 CREATE TABLE trusted_time (
-    id    INTEGER NOT NULL, -- always 1
-    time  INTEGER,          -- never decreases within an epoch; NULL before the first
-    epoch TEXT NOT NULL,    -- the epoch that began when an operator last accepted the clock, or the first epoch
+    id             INTEGER NOT NULL, -- always 1
+    time           INTEGER,          -- only an accepted clock decreases it; NULL before the first
+    accepted_clock INTEGER NOT NULL, -- the revision of the event with which an operator last accepted the clock; 0 before the first
     CONSTRAINT trusted_time_pkey PRIMARY KEY (id),
     CONSTRAINT trusted_time_id_check CHECK (id = 1),
-    CONSTRAINT trusted_time_epoch_check CHECK (length(epoch) = 36)
+    CONSTRAINT trusted_time_accepted_clock_check CHECK (accepted_clock >= 0)
 ) STRICT;
 
-INSERT INTO trusted_time (id, epoch) SELECT 1, epoch FROM head;
+INSERT INTO trusted_time (id, accepted_clock) VALUES (1, 0);
 
 -- History is permanent. The triggers on INSERT reject INSERT OR REPLACE, which fires no DELETE
 -- trigger.
@@ -296,10 +298,10 @@ WHEN NEW.time IS NULL AND OLD.time IS NOT NULL
 BEGIN SELECT RAISE(ABORT, 'history is permanent: UPDATE on trusted_time is rejected'); END;
 
 CREATE TRIGGER trusted_time_follows_clock BEFORE UPDATE ON trusted_time
-WHEN (NEW.time < OLD.time OR NEW.epoch <> OLD.epoch) AND (NEW.epoch = OLD.epoch
+WHEN (NEW.time < OLD.time OR NEW.accepted_clock <> OLD.accepted_clock) AND (NEW.accepted_clock = OLD.accepted_clock
     OR NOT EXISTS (SELECT 1 FROM head JOIN events ON events.revision = head.revision
-        WHERE head.epoch = NEW.epoch AND events.kind = 'clock_accepted' AND events.time = NEW.time))
-BEGIN SELECT RAISE(ABORT, 'history is permanent: only the last event can begin an epoch of the clock'); END;
+        WHERE head.revision = NEW.accepted_clock AND events.kind = 'clock_accepted' AND events.time = NEW.time))
+BEGIN SELECT RAISE(ABORT, 'history is permanent: only the last event can be the accepted clock'); END;
 
 CREATE TRIGGER events_have_no_gaps BEFORE INSERT ON events
 WHEN NEW.revision <> (SELECT coalesce(max(revision), 0) + 1 FROM events)

@@ -13,6 +13,7 @@ use std::{
 };
 
 use futures::task::AtomicWaker;
+use http::{HeaderValue, Response};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio_util::{bytes::Bytes, sync::CancellationToken};
 use tonic::{Status, body::Body};
@@ -24,7 +25,7 @@ use crate::{
         shutdown::ShutdownBody,
         unary::UnaryBody,
     },
-    auth::Visit,
+    auth::UnauthenticatedCall,
     service::unsent::{Unsent, UnsentChunk},
 };
 
@@ -66,7 +67,14 @@ struct InFlight {
 #[derive(Debug, Clone)]
 pub(super) enum Holder {
     Caller(Arc<CallPermit>),
-    Visitor(#[expect(dead_code, reason = "counts until dropped")] Arc<Visit>),
+    Unauthenticated(#[expect(dead_code, reason = "counts until dropped")] Arc<UnauthenticatedCall>),
+}
+
+/// The longest header of an error, which the transport owns.
+struct HeldHeader {
+    bytes: Bytes,
+    _age: UnsentChunk,
+    _holder: Option<Holder>,
 }
 
 /// Bytes that the transport owns.
@@ -78,21 +86,42 @@ struct Chunk {
     _holder: Option<Holder>,
 }
 
+/// Moves `holder` into the longest header of an error. The transport keeps the header until the
+/// client reads, and drops the body earlier. A response without details holds nothing.
+pub(super) fn hold_in_header(
+    mut response: Response<Body>,
+    holder: Option<Holder>,
+    unsent: &Arc<Unsent>,
+) -> Response<Body> {
+    if let Some(value) = response.headers_mut().get_mut(Status::GRPC_STATUS_DETAILS) {
+        let bytes = Bytes::copy_from_slice(value.as_bytes());
+        let held = HeldHeader { bytes, _age: unsent.start(), _holder: holder };
+        if let Ok(mut owner) = HeaderValue::from_maybe_shared(Bytes::from_owner(held)) {
+            // Otherwise the table of the header compression would keep the value.
+            owner.set_sensitive(true);
+            *value = owner;
+        }
+    }
+    response
+}
+
 // === impl CallBody ===
 
 impl CallBody {
-    /// The body of a routed call. Ends once `stop` is cancelled, unless it is complete by then.
+    /// The response of a routed call. Ends once `stop` is cancelled, unless it is complete by then.
     pub(super) fn routed(
-        inner: Body,
+        response: Response<Body>,
         holder: Option<Holder>,
         unsent: &Arc<Unsent>,
         stop: &CancellationToken,
-    ) -> Self {
-        if inner.is_end_stream() {
-            return Self::Rejected(inner);
+    ) -> Response<Self> {
+        if response.body().is_end_stream() {
+            return hold_in_header(response, holder, unsent).map(Self::Rejected);
         }
-        let tracked = TrackedBody::new(inner, holder, Arc::clone(unsent));
-        Self::Routed(ShutdownBody::new(tracked, stop.clone()))
+        response.map(|inner| {
+            let tracked = TrackedBody::new(inner, holder, Arc::clone(unsent));
+            Self::Routed(ShutdownBody::new(tracked, stop.clone()))
+        })
     }
 }
 
@@ -221,6 +250,14 @@ impl InFlight {
     }
 }
 
+// === impl Held ===
+
+impl AsRef<[u8]> for HeldHeader {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 // === impl Chunk ===
 
 impl AsRef<[u8]> for Chunk {
@@ -244,7 +281,13 @@ mod tests {
     use http_body_util::{BodyExt, StreamBody};
 
     use super::*;
-    use crate::api::limit::{CallerLimits, CallerUsage, Limits};
+    use crate::{
+        api::{
+            grpc::reject_late,
+            limit::{CallerLimits, CallerUsage, Limits},
+        },
+        domain::Action,
+    };
 
     const LARGE: usize = 2 * UNSENT_MAX;
 
@@ -286,6 +329,19 @@ mod tests {
         drop(body);
         assert!(unsent.oldest().is_none());
         assert_eq!(usage.bytes(), 0);
+    }
+
+    #[test]
+    fn an_error_holds_the_permit_of_the_call_until_it_is_dropped() {
+        let (unsent, usage) = (Arc::default(), usage(LARGE));
+        let holder = Holder::Caller(Arc::new(usage.admit(None).unwrap()));
+        let response = hold_in_header(reject_late(), Some(holder), &unsent);
+        let details = response.headers()[Status::GRPC_STATUS_DETAILS].clone();
+        assert_eq!(details, reject_late().headers()[Status::GRPC_STATUS_DETAILS]);
+        drop(response);
+        assert!(usage.admit(Some(Action::BatchCheckAccess)).is_err() && unsent.oldest().is_some());
+        drop(details);
+        assert!(usage.admit(Some(Action::BatchCheckAccess)).is_ok() && unsent.oldest().is_none());
     }
 
     #[test]

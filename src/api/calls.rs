@@ -15,13 +15,13 @@ use tower::Service;
 
 use crate::{
     api::{
-        body::{CallBody, Holder},
+        body::{CallBody, Holder, hold_in_header},
         call_id::CallId,
         detached::Spawn,
         grpc::{
             CheckCall, ENFORCEMENT_TIMEOUT, Failure, MESSAGE_LENGTH_MAX, TIMEOUT, access::Access,
-            deadline_of, explain_refusal, reject, reject_excess, reject_late, reject_unread,
-            reject_visit,
+            deadline_of, explain_refusal, reject, reject_excess, reject_late,
+            reject_unauthenticated_call, reject_unread,
         },
         head::{GRPC_TIMEOUT, Head, headers_of_handlers, path_of},
         known_callers::{KnownCaller, KnownCallers},
@@ -31,7 +31,7 @@ use crate::{
         observe::{ObservedBody, RpcObserver},
         unary::{decode, respond},
     },
-    auth::{Authenticator, ConnectionInfo, Visit},
+    auth::{Authenticator, ConnectionInfo, UnauthenticatedCall},
     domain::{Action, Caller},
 };
 
@@ -47,7 +47,7 @@ const DEADLINE: HeaderValue = HeaderValue::from_static("10S");
 /// [`ENFORCEMENT_TIMEOUT`] as a gRPC header.
 const ENFORCEMENT_DEADLINE: HeaderValue = HeaderValue::from_static("6M");
 /// Timeout of calls without a caller. Their messages are tiny.
-const VISIT_TIMEOUT: Duration = Duration::from_secs(1);
+const UNAUTHENTICATED_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What all connections share.
 #[derive(Debug)]
@@ -134,8 +134,11 @@ impl<T: Spawn> ConnectionCalls<T> {
     {
         let head = Head::read(&parts.headers)?;
         if parts.uri.path() == HEALTH_CHECK {
-            let visit = self.connection.try_visit().ok_or_else(reject_visit)?;
-            return Box::pin(self.check_health(parts, body, visit)).await;
+            let unauthenticated = self
+                .connection
+                .try_start_unauthenticated_call()
+                .ok_or_else(reject_unauthenticated_call)?;
+            return Box::pin(self.check_health(parts, body, unauthenticated)).await;
         }
         let Head { timeout, .. } = head;
         let Calls { authenticator, limits, .. } = &*self.shared;
@@ -222,9 +225,16 @@ impl<T: Spawn> ConnectionCalls<T> {
         answer: Option<Result<M, Failure>>,
         permit: CallPermit,
     ) -> Handled {
-        let answer = answer.ok_or_else(reject_late)?.map_err(reject)?;
-        let response = respond(&answer, permit, &self.connection.unsent).map_err(reject_unread)?;
-        Ok(response.map(CallBody::Unary))
+        let unsent = &self.connection.unsent;
+        let rejection = match answer {
+            Some(Ok(answer)) => {
+                let response = respond(&answer, permit, unsent).map_err(reject_unread)?;
+                return Ok(response.map(CallBody::Unary));
+            }
+            Some(Err(failure)) => reject(failure),
+            None => reject_late(),
+        };
+        Err(hold_in_header(rejection, Some(Holder::Caller(Arc::new(permit))), unsent))
     }
 
     /// A call of another service.
@@ -259,12 +269,17 @@ impl<T: Spawn> ConnectionCalls<T> {
             self.call_route(head.map(|()| body)).await
         };
         let timeout = timeout.map_or(timeout_max, |timeout| timeout.min(timeout_max));
-        let response = within(timeout, call).await.ok_or_else(reject_late)?.map_err(reject)?;
-        Ok(self.routed(response, held.map(Holder::Caller)))
+        let response = within(timeout, call).await.unwrap_or_else(|| Ok(reject_late()));
+        Ok(self.routed(response.unwrap_or_else(reject), held.map(Holder::Caller)))
     }
 
     /// A call without a caller.
-    async fn check_health<B>(&self, parts: Parts, body: B, visit: Visit) -> Handled
+    async fn check_health<B>(
+        &self,
+        parts: Parts,
+        body: B,
+        unauthenticated: UnauthenticatedCall,
+    ) -> Handled
     where
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
@@ -275,8 +290,10 @@ impl<T: Spawn> ConnectionCalls<T> {
         drop(parts);
         let body = Body::new(CountedBody::new(body, None));
         let call = self.call_route(head.map(|()| body));
-        let response = within(VISIT_TIMEOUT, call).await.ok_or_else(reject_late)?;
-        Ok(self.routed(response.map_err(reject)?, Some(Holder::Visitor(Arc::new(visit)))))
+        let response = within(UNAUTHENTICATED_TIMEOUT, call).await;
+        let response = response.unwrap_or_else(|| Ok(reject_late()));
+        let holder = Some(Holder::Unauthenticated(Arc::new(unauthenticated)));
+        Ok(self.routed(response.unwrap_or_else(reject), holder))
     }
 
     async fn call_route(&self, request: Request<Body>) -> Result<Response<Body>, Failure> {
@@ -286,8 +303,7 @@ impl<T: Spawn> ConnectionCalls<T> {
 
     /// The response of a route. `holder` is held until the response is written.
     fn routed(&self, response: Response<Body>, holder: Option<Holder>) -> Response<CallBody> {
-        let (unsent, stop) = (&self.connection.unsent, &self.shared.stop);
-        response.map(|body| CallBody::routed(body, holder, unsent, stop))
+        CallBody::routed(response, holder, &self.connection.unsent, &self.shared.stop)
     }
 }
 

@@ -17,5 +17,5 @@ pub(in crate::api) use call::{CheckCall, ENFORCEMENT_TIMEOUT, TIMEOUT, deadline_
 pub use status::{
     Failure, MESSAGE_LENGTH_MAX, Unread, disconnected, excess, excess_trailers, explain_refusal,
     reject, reject_excess, reject_head, reject_late, reject_name, reject_unauthenticated,
-    reject_unread, reject_visit, shutdown_trailers, state_call_id,
+    reject_unauthenticated_call, reject_unread, shutdown_trailers, state_call_id,
 };

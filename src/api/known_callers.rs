@@ -15,7 +15,7 @@ use tonic::body::Body;
 
 use crate::{
     api::{
-        grpc::{reject_name, reject_unauthenticated, reject_visit},
+        grpc::{reject_name, reject_unauthenticated, reject_unauthenticated_call},
         head::Head,
         limit::{CallerUsage, Limits},
     },
@@ -72,11 +72,13 @@ impl KnownCallers {
             Some(token) => {
                 let mut verifying = Box::pin(authenticator.by_token(&connection.peer, token));
                 // Only a token of an unknown key waits. So an honest burst on a new connection is
-                // not counted as visits.
+                // not counted as unauthenticated.
                 match (&mut verifying).now_or_never() {
                     Some(verified) => verified,
                     None => {
-                        let _visit = connection.try_visit().ok_or_else(reject_visit)?;
+                        let _unauthenticated = connection
+                            .try_start_unauthenticated_call()
+                            .ok_or_else(reject_unauthenticated_call)?;
                         verifying.await
                     }
                 }

@@ -163,9 +163,10 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let frame = match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
-            Some(Ok(frame)) => frame,
+            Some(Ok(frame)) if frame.is_data() => frame,
             Some(Err(_)) => return Poll::Ready(Some(Err(disconnected()))),
-            None => return Poll::Ready(None),
+            // Nothing reads trailers of a request, and a call must not keep them while it waits.
+            Some(Ok(_)) | None => return Poll::Ready(None),
         };
         let before = self.length.max(UNCOUNTED_BYTES);
         self.length += frame.data_ref().map_or(0, Bytes::len);

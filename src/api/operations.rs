@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use tokio::time::timeout;
+use tokio::{sync::Mutex, time::timeout};
 use tracing::error;
 
 use crate::api::{
@@ -27,6 +27,8 @@ const BODY_LENGTH_MAX: usize = 64 * 1_024;
 struct Shared {
     metrics: Arc<Metrics>,
     health: Health,
+    /// The metrics are encoded for one request at a time, which uses at most one processor.
+    encoding: Arc<Mutex<()>>,
 }
 
 /// The routes `/metrics`, `/healthz` and `/readyz`.
@@ -38,10 +40,11 @@ pub fn router(metrics: Arc<Metrics>, health: Health) -> Router {
         .fallback(async || (StatusCode::NOT_FOUND, "try /metrics, /healthz or /readyz\n"))
         .layer(DefaultBodyLimit::max(BODY_LENGTH_MAX))
         .layer(middleware::from_fn(limit_time))
-        .with_state(Shared { metrics, health })
+        .with_state(Shared { metrics, health, encoding: Arc::default() })
 }
 
 async fn read_metrics(State(shared): State<Shared>) -> Response {
+    let _encoding = shared.encoding.lock().await;
     match shared.metrics.encode() {
         Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => {

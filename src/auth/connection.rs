@@ -10,10 +10,10 @@ use std::{
 
 use crate::{auth::certificate::Certificate, service::unsent::Unsent};
 
-/// Maximum number of [`Visit`]s on a connection without an authenticated call.
-const FIRST_VISITS_MAX: usize = 8;
-/// Maximum number of [`Visit`]s on any other connection.
-const VISITS_MAX: usize = 16;
+/// Maximum number of [`UnauthenticatedCall`]s on a connection without an authenticated call.
+const UNAUTHENTICATED_CALLS_MAX: usize = 8;
+/// Maximum number of [`UnauthenticatedCall`]s on any other connection.
+const LATER_UNAUTHENTICATED_CALLS_MAX: usize = 16;
 
 /// The identity of a client, as proven by the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,13 +37,13 @@ pub struct ConnectionInfo {
     pub unsent: Arc<Unsent>,
     /// Whether a call on this connection was authenticated.
     is_authenticated: AtomicBool,
-    /// The number of [`Visit`]s.
-    visits: AtomicUsize,
+    /// The number of [`UnauthenticatedCall`]s.
+    unauthenticated_calls: AtomicUsize,
 }
 
 /// A call in progress without an authenticated caller.
 #[derive(Debug)]
-pub struct Visit(Arc<ConnectionInfo>);
+pub struct UnauthenticatedCall(Arc<ConnectionInfo>);
 
 // === impl ConnectionInfo ===
 
@@ -55,7 +55,7 @@ impl ConnectionInfo {
             address,
             unsent: Arc::default(),
             is_authenticated: AtomicBool::new(false),
-            visits: AtomicUsize::new(0),
+            unauthenticated_calls: AtomicUsize::new(0),
         }
     }
 
@@ -72,20 +72,24 @@ impl ConnectionInfo {
         self.is_authenticated.load(Ordering::Relaxed)
     }
 
-    /// Starts a visit. `None`: too many are in progress.
-    pub fn try_visit(self: &Arc<Self>) -> Option<Visit> {
-        let visits_max = if self.is_authenticated() { VISITS_MAX } else { FIRST_VISITS_MAX };
+    /// Starts a call without an authenticated caller. `None`: too many are in progress.
+    pub fn try_start_unauthenticated_call(self: &Arc<Self>) -> Option<UnauthenticatedCall> {
+        let calls_max = if self.is_authenticated() {
+            LATER_UNAUTHENTICATED_CALLS_MAX
+        } else {
+            UNAUTHENTICATED_CALLS_MAX
+        };
         // Dropped if there are too many.
-        let visit = Visit(Arc::clone(self));
-        (self.visits.fetch_add(1, Ordering::Relaxed) < visits_max).then_some(visit)
+        let call = UnauthenticatedCall(Arc::clone(self));
+        (self.unauthenticated_calls.fetch_add(1, Ordering::Relaxed) < calls_max).then_some(call)
     }
 }
 
-// === impl Visit ===
+// === impl UnauthenticatedCall ===
 
-impl Drop for Visit {
+impl Drop for UnauthenticatedCall {
     fn drop(&mut self) {
-        self.0.visits.fetch_sub(1, Ordering::Relaxed);
+        self.0.unauthenticated_calls.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -94,19 +98,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn visits_are_limited() {
+    fn unauthenticated_calls_are_limited() {
         let connection = Arc::new(ConnectionInfo::new(Peer::Unknown, None));
-        let visit = |_| connection.try_visit();
-        let mut visits: Vec<_> = (0..FIRST_VISITS_MAX).map_while(visit).collect();
-        assert_eq!(visits.len(), FIRST_VISITS_MAX);
-        assert!(connection.try_visit().is_none());
-        visits.pop();
-        assert!(connection.try_visit().is_some(), "rejected visits do not count");
+        let call = |_| connection.try_start_unauthenticated_call();
+        let mut calls: Vec<_> = (0..UNAUTHENTICATED_CALLS_MAX).map_while(call).collect();
+        assert_eq!(calls.len(), UNAUTHENTICATED_CALLS_MAX);
+        assert!(connection.try_start_unauthenticated_call().is_none());
+        calls.pop();
+        assert!(
+            connection.try_start_unauthenticated_call().is_some(),
+            "rejected calls do not count"
+        );
         connection.mark_authenticated();
-        visits.extend((visits.len()..VISITS_MAX).map_while(visit));
-        assert_eq!(visits.len(), VISITS_MAX);
-        assert!(connection.try_visit().is_none());
-        visits.clear();
-        assert_eq!(connection.visits.load(Ordering::Relaxed), 0);
+        calls.extend((calls.len()..LATER_UNAUTHENTICATED_CALLS_MAX).map_while(call));
+        assert_eq!(calls.len(), LATER_UNAUTHENTICATED_CALLS_MAX);
+        assert!(connection.try_start_unauthenticated_call().is_none());
+        calls.clear();
+        assert_eq!(connection.unauthenticated_calls.load(Ordering::Relaxed), 0);
     }
 }

@@ -8,7 +8,7 @@ use super::{
     error::CliError,
     output::Report,
     table::{Cell, Highlight, Layout, details},
-    view::signed,
+    view::clock_distance,
 };
 use crate::api::proto::v1;
 
@@ -59,7 +59,8 @@ fn accepted(layout: Layout, response: &v1::AcceptClockResponse) -> String {
     let clock = if is_trusted {
         Cell::new("trusted already; nothing has changed")
     } else {
-        Cell::new(format!("accepted ({})", signed(step.as_ref()))).highlighted(Highlight::Good)
+        Cell::new(format!("accepted ({})", clock_distance(step.as_ref())))
+            .highlighted(Highlight::Good)
     };
     let rows = [
         ("Clock", clock),

@@ -46,8 +46,8 @@ pub(crate) struct RestoredArgs {
 
 /// Replace the event key, while no replica runs
 ///
-/// Verifies all events and rows with the current key, and signs them with the new key, in one
-/// transaction. Afterwards, replace the file of every replica by the new file.
+/// Verifies all events and rows with the current key, and authenticates them with the new key, in
+/// one transaction. Afterwards, replace the file of every replica by the new file.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   openssl rand -hex 32 > new.key
@@ -56,7 +56,7 @@ pub(crate) struct RestoredArgs {
 pub(crate) struct RotateEventKeyArgs {
     #[command(flatten)]
     settings: SettingArgs<DatabaseConfig>,
-    /// The file with the new event key: 64 hexadecimal digits.
+    /// The file with the new event key: 64 hexadecimal digits in lower case.
     #[arg(long, value_name = "FILE")]
     new_event_key_file: PathBuf,
 }
@@ -101,7 +101,7 @@ async fn rotate_event_key(config: DatabaseConfig, new: &Path) -> Result<Report, 
     let (url, event_key_file) = (config.database_url.as_str(), config.event_key_file.as_deref());
     let store = store::open(url, Arc::new(SystemClock), event_key_file).await;
     let store = store.map_err(|error| CliError::because(&error))?;
-    let replaced = store.log().replace_event_key(&new).await;
+    let replaced = store.log().rotate_event_key(&new).await;
     store.close().await;
     replaced.map_err(|error| CliError::because(&error))?;
     Ok(Report::new(

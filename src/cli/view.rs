@@ -56,8 +56,8 @@ pub(crate) fn measured(measured: Option<&Duration>) -> String {
     }
 }
 
-/// The distance of a clock from the expected time.
-pub(crate) fn signed(distance: Option<&Duration>) -> String {
+/// The distance of a clock from the expected time, with its direction.
+pub(crate) fn clock_distance(distance: Option<&Duration>) -> String {
     let Some(Duration { seconds, nanos }) = distance.copied() else { return "-".into() };
     let size = Duration { seconds: seconds.saturating_abs(), nanos: nanos.saturating_abs() };
     let direction = if seconds < 0 || nanos < 0 { "behind" } else { "ahead" };

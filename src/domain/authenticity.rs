@@ -1,9 +1,9 @@
 //! Authenticates what a replica reads from the database, with a secret outside the database.
 //!
-//! Each event has an HMAC over its whole row. An owner of the database without the secret can
-//! therefore invent or change no event. That does not protect the rows that follow from the events:
-//! an old row with its event is as authentic as the current one. So `head` contains a hash over the
-//! multiset of all rows that decide access.
+//! Each event has an HMAC over its whole row. A party with write access to the database, but without
+//! the secret, can therefore invent or change no event. That does not protect the rows that follow
+//! from the events: an old row with its event is as authentic as the current one. So `head` contains
+//! a hash over the multiset of all rows that decide access.
 //!
 //! The hash is MSet-Add-Hash by Clarke, Devadas, van Dijk, Gassend and Suh ("Incremental Multiset
 //! Hash Functions and Their Application to Memory Integrity Checking", ASIACRYPT 2003). With a
@@ -30,6 +30,10 @@
 //! - An attacker can add any number to the stored hash, and so to the sum. To hide a forged row,
 //!   the number must be a difference of row hashes. Only the key reveals one.
 //!
+//! Each event also has an HMAC of its owner, over revision and tenant only. If the row of an event
+//! is forged, this HMAC shows whose history contains the event. Otherwise, an attacker could move
+//! an event to another tenant, and only that tenant would be denied.
+//!
 //! All keys are derived from the secret and the name of the log, so that two logs may share a
 //! secret.
 
@@ -44,6 +48,10 @@ use crate::domain::{
     lock::LockTerms,
     revision::{Epoch, LogName, Revision, Sequence},
 };
+
+mod fields;
+
+use fields::Fields;
 
 /// The length of an HMAC, a sum and a secret, in bytes.
 const LENGTH: usize = 32;
@@ -63,6 +71,7 @@ pub struct LogKeys {
     log: LogName,
     id: [u8; 8],
     events: hmac::Key,
+    owners: hmac::Key,
     rows: hmac::Key,
     masks: hmac::Key,
 }
@@ -109,6 +118,8 @@ pub enum StateRow<'a> {
     Lock(&'a LockTerms),
     /// The last policy event of a tenant, which contains the overrides.
     Policy(&'a str, Sequence, &'a [u8]),
+    /// An event with which an operator accepted the clock. All such events decide which ends move.
+    AcceptedClock(Revision, &'a [u8]),
 }
 
 /// The sum over a multiset of rows, modulo 2^256. Secret: see the module.
@@ -123,9 +134,6 @@ pub struct MaskedSum {
     /// The sum plus the mask.
     pub sum: [u8; LENGTH],
 }
-
-/// Encodes fields so that different fields have different bytes.
-struct Fields(Vec<u8>);
 
 // === impl EventKey ===
 
@@ -159,7 +167,8 @@ impl EventKey {
         let key = |purpose: &str| hmac::Key::new(hmac::HMAC_SHA256, derive(purpose).as_ref());
         let mut id = [0; 8];
         id.copy_from_slice(&derive("id").as_ref()[..8]);
-        LogKeys { log, id, events: key("events"), rows: key("rows"), masks: key("masks") }
+        let (events, owners) = (key("events"), key("owners"));
+        LogKeys { log, id, events, owners, rows: key("rows"), masks: key("masks") }
     }
 }
 
@@ -184,13 +193,23 @@ impl LogKeys {
     }
 
     /// The HMAC of an event.
-    pub fn sign(&self, event: &EventColumns<'_>) -> [u8; LENGTH] {
+    pub fn mac(&self, event: &EventColumns<'_>) -> [u8; LENGTH] {
         array(hmac::sign(&self.events, &event.encode()))
+    }
+
+    /// The HMAC of the owner of an event.
+    pub fn owner_mac(&self, event: &EventColumns<'_>) -> [u8; LENGTH] {
+        array(hmac::sign(&self.owners, &event.encode_owner()))
     }
 
     /// Whether a holder of the key wrote the event.
     pub fn is_authentic(&self, event: &EventColumns<'_>, mac: &[u8]) -> bool {
         hmac::verify(&self.events, &event.encode(), mac).is_ok()
+    }
+
+    /// Whether a holder of the key wrote an event of this revision for this tenant.
+    pub fn is_owner_authentic(&self, event: &EventColumns<'_>, owner_mac: &[u8]) -> bool {
+        hmac::verify(&self.owners, &event.encode_owner(), owner_mac).is_ok()
     }
 
     /// The hash of a row, which is the sum over this row alone.
@@ -289,7 +308,7 @@ impl fmt::Debug for StateSum {
     }
 }
 
-// === impl EventColumns, StateRow, Fields ===
+// === impl EventColumns, StateRow ===
 
 impl EventColumns<'_> {
     fn encode(&self) -> Vec<u8> {
@@ -307,6 +326,13 @@ impl EventColumns<'_> {
         fields.maybe_text(self.grant_id);
         fields.maybe_text(self.lock_id);
         fields.text(self.body);
+        fields.0
+    }
+
+    fn encode_owner(&self) -> Vec<u8> {
+        let mut fields = Fields::new();
+        fields.number(self.revision);
+        fields.text(self.tenant_id);
         fields.0
     }
 }
@@ -332,52 +358,13 @@ impl StateRow<'_> {
                 fields.number(*sequence);
                 fields.bytes(hash);
             }
+            Self::AcceptedClock(revision, hash) => {
+                fields.number(5);
+                fields.number(*revision);
+                fields.bytes(hash);
+            }
         }
         fields.0
-    }
-}
-
-impl Fields {
-    fn new() -> Self {
-        Self(Vec::with_capacity(256))
-    }
-
-    fn number(&mut self, number: i64) {
-        self.0.extend_from_slice(&number.to_be_bytes());
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
-        self.0.extend_from_slice(bytes);
-    }
-
-    fn text(&mut self, text: &str) {
-        self.bytes(text.as_bytes());
-    }
-
-    fn maybe_text(&mut self, text: Option<&str>) {
-        self.0.push(u8::from(text.is_some()));
-        self.text(text.unwrap_or_default());
-    }
-
-    fn maybe_number(&mut self, number: Option<i64>) {
-        self.0.push(u8::from(number.is_some()));
-        self.number(number.unwrap_or_default());
-    }
-
-    fn grant(&mut self, tag: i64, tenant_id: &TenantId, terms: &GrantTerms) {
-        self.number(tag);
-        self.text(tenant_id.as_str());
-        self.bytes(terms.grant_id.0.as_bytes());
-        self.text(terms.group_id.as_str());
-        self.number(terms.agent_ids.len().try_into().unwrap_or(i64::MAX));
-        for agent_id in &terms.agent_ids {
-            self.text(agent_id.as_str());
-        }
-        self.text(terms.access_level.as_str());
-        self.number(terms.start_time.timestamp_micros());
-        self.maybe_number(terms.expire_time.map(|time| time.timestamp_micros()));
-        self.maybe_number(terms.revoke_time.map(|time| time.timestamp_micros()));
     }
 }
 
@@ -443,8 +430,9 @@ mod tests {
             lock_id: None,
             body: "{}",
         };
-        let mac = keys.sign(&event);
+        let (mac, owner_mac) = (keys.mac(&event), keys.owner_mac(&event));
         assert!(keys.is_authentic(&event, &mac));
+        assert!(keys.is_owner_authentic(&event, &owner_mac));
         let changed = [
             EventColumns { revision: 2, ..event },
             EventColumns { tenant_id: "acm", ..event },
@@ -461,7 +449,10 @@ mod tests {
         ];
         for changed in changed {
             assert!(!keys.is_authentic(&changed, &mac), "{changed:?}");
+            let has_owner = changed.revision == 1 && changed.tenant_id == "acme";
+            assert_eq!(keys.is_owner_authentic(&changed, &owner_mac), has_owner, "{changed:?}");
         }
+        assert!(!keys.is_owner_authentic(&event, &mac), "another key");
         assert!(!keys.is_authentic(&event, &mac[..31]));
         let other = EventKey([0; LENGTH]).of_log(LogName(Uuid::from_u128(9)));
         assert!(!other.is_authentic(&event, &mac), "the key of another log");

@@ -67,6 +67,9 @@ pub struct Record {
     pub revision: Revision,
     /// The record as one line of canonical JSON, including the hash, without the line break.
     pub line: String,
+    /// False if the store knows that no replica wrote the event as it is. The record must not be
+    /// exported then.
+    pub is_authentic: bool,
 }
 
 /// The hashed content of an event, as stored. A record depends on these texts only. A later version
@@ -190,7 +193,8 @@ impl Content<'_> {
     ) -> Result<Record, EncodeError> {
         let mut members = self.members(log, link.sequence, previous)?;
         members.insert(HASH.into(), link.hash.to_string().into());
-        Ok(Record { link, revision, line: to_canonical(&Value::Object(members))? })
+        let members = Value::Object(members);
+        Ok(Record { link, revision, line: to_canonical(&members)?, is_authentic: true })
     }
 
     fn members(

@@ -35,6 +35,31 @@ pub struct Event {
     pub kind: EventKind,
 }
 
+/// The event with which an operator has accepted the database clock. Times before the event and
+/// times after are not comparable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AcceptedClock {
+    /// The position of the event in the log.
+    pub revision: Revision,
+    /// The accepted reading. With the revision, it identifies the event, even in another log.
+    pub time: Time,
+    /// The distance of the reading from the expected time, in milliseconds. Negative if the clock
+    /// was behind.
+    pub step_ms: i64,
+}
+
+impl Event {
+    /// The accepted clock, if the event accepts one.
+    pub const fn accepted_clock(&self) -> Option<AcceptedClock> {
+        match self.kind {
+            EventKind::ClockAccepted { step_ms, .. } => {
+                Some(AcceptedClock { revision: self.revision, time: self.time, step_ms })
+            }
+            _ => None,
+        }
+    }
+}
+
 /// The change. An event about a grant or a lock carries the whole object after the change, so that
 /// a follower needs nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,8 +119,8 @@ pub enum EventKind {
         /// The distance of the reading from the trusted time, in milliseconds. Positive if the
         /// clock was ahead.
         step_ms: i64,
-        /// The number of grants whose ends were moved back, or that were ended, before the event.
-        moved_grants: u32,
+        /// The number of grants whose ends the successful call moved back, or that it revoked.
+        moved_count: u32,
     },
     /// The row of the event is not authentic: no replica wrote the row as it is. Its content is
     /// unknown. Never written.

@@ -13,6 +13,9 @@ use crate::domain::{
 /// Upper bound for the size of a grant without its agents and reasons, in bytes. An id has up to
 /// 128 characters of up to four bytes.
 const FIXED_WEIGHT: usize = 2_500;
+/// Estimated memory of a set of named agents, and of each agent without the text, in bytes.
+const AGENTS_SIZE: usize = 192;
+const AGENT_SIZE: usize = 72;
 /// Maximum number of named agents in a grant.
 pub const AGENTS_MAX: usize = 100;
 
@@ -130,6 +133,12 @@ impl GrantTerms {
         self.agent_ids.len().max(1)
     }
 
+    /// The estimated memory of the named agents, in bytes.
+    pub fn agents_memory(&self) -> usize {
+        let agents = self.agent_ids.iter().map(|agent| AGENT_SIZE + agent.as_str().len());
+        if self.agent_ids.is_empty() { 0 } else { AGENTS_SIZE + agents.sum::<usize>() }
+    }
+
     /// The state at `now`. If the time is known only within bounds, the grant is active only if it
     /// is active at every time within the bounds.
     pub fn state(&self, now: impl Into<Now>) -> GrantState {
@@ -143,6 +152,11 @@ impl GrantTerms {
         } else {
             GrantState::Active
         }
+    }
+
+    /// Whether an event has ended the grant.
+    pub fn has_ended(&self) -> bool {
+        self.revoke_time.is_some() || self.is_expired
     }
 
     /// When the grant ended or will end. `None`: when a caller revokes the grant.

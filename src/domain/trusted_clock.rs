@@ -62,6 +62,15 @@ impl TrustedClock {
         Self { recorded: Some((recorded, is_running)), ..Self::default() }
     }
 
+    /// Moves the trusted time ahead, without a reading.
+    pub fn advance(&mut self, by: TimeDelta) {
+        let recorded = self.recorded.as_mut().map(|(time, _)| time);
+        for time in recorded.into_iter().chain(self.trusted.as_mut().map(|anchor| &mut anchor.time))
+        {
+            *time = time.checked_add_signed(by).unwrap_or(Time::MAX_UTC);
+        }
+    }
+
     /// Judges a reading that was requested at `sent_at` and arrived at `received_at`. The first
     /// reading of all is trusted.
     pub fn observe(

@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use parking_lot::Mutex;
 use tracing::{info, warn};
 
-use crate::domain::{BootTime, Clock, Epoch, Judgement, Time, TrustedClock};
+use crate::domain::{BootTime, Clock, Judgement, Revision, Time, TrustedClock};
 
 /// Judges every reading of the database clock.
 #[derive(Debug)]
@@ -18,8 +18,9 @@ pub struct DatabaseClock {
 #[derive(Debug, Default)]
 struct State {
     trusted_clock: TrustedClock,
-    /// The epoch that began when an operator last accepted the clock. `None` before the start.
-    clock_epoch: Option<Epoch>,
+    /// The revision of the event that last accepted the clock; 0: no clock was accepted. `None`
+    /// before the start.
+    accepted_revision: Option<Revision>,
     /// The judgement of the last reading.
     last: Option<Judgement>,
 }
@@ -30,17 +31,31 @@ impl DatabaseClock {
         Self { boot_clock, state: Mutex::default() }
     }
 
-    /// The epoch in which readings are judged. `None` before the start.
-    pub(super) fn clock_epoch(&self) -> Option<Epoch> {
-        self.state.lock().clock_epoch
+    /// Whether readings are judged by an earlier time.
+    pub(super) fn is_started(&self) -> bool {
+        self.state.lock().accepted_revision.is_some()
     }
 
-    /// Continues from the trusted time that is recorded in `clock_epoch`. `is_running`: another
+    /// Continues from a time since the event of revision `accepted_revision`. `is_running`: another
     /// process has run until now.
-    pub(super) fn resume(&self, recorded: Option<Time>, clock_epoch: Epoch, is_running: bool) {
+    pub(super) fn resume(
+        &self,
+        least: Option<Time>,
+        accepted_revision: Revision,
+        is_running: bool,
+    ) {
         let trusted_clock =
-            recorded.map(|time| TrustedClock::resuming(time, is_running)).unwrap_or_default();
-        *self.state.lock() = State { trusted_clock, clock_epoch: Some(clock_epoch), last: None };
+            least.map(|time| TrustedClock::resuming(time, is_running)).unwrap_or_default();
+        let accepted_revision = Some(accepted_revision);
+        *self.state.lock() = State { trusted_clock, accepted_revision, last: None };
+    }
+
+    /// Continues in a log whose last accepted clock is the event of revision `accepted_revision`. The
+    /// time is later by `by`.
+    pub(super) fn advance(&self, by: TimeDelta, accepted_revision: Revision) {
+        let mut state = self.state.lock();
+        state.trusted_clock.advance(by);
+        state.accepted_revision = Some(accepted_revision);
     }
 
     /// Judges a reading that was requested at `sent_at` and arrives now.
@@ -69,10 +84,10 @@ impl DatabaseClock {
     }
 
     /// The trusted time at the last reading. Advances with the elapsed time, even while readings
-    /// are not trusted. Also the epoch of that time.
-    pub(super) fn trusted(&self) -> Option<(Time, Epoch)> {
+    /// are not trusted. Also the revision of the event that last accepted the clock.
+    pub(super) fn trusted(&self) -> Option<(Time, Revision)> {
         let state = self.state.lock();
-        Some((state.last?.trusted, state.clock_epoch?))
+        Some((state.last?.trusted, state.accepted_revision?))
     }
 
     /// Whether the last reading is trusted.

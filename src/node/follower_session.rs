@@ -11,12 +11,12 @@ use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 
 use crate::{
-    domain::{NodeId, Now, Position, Revision, TokenKey},
+    domain::{NodeId, Now, Revision},
     node::{
         check_node::CheckNode,
         followers::StreamId,
         lease::lower_bound,
-        message::{Hello, PROTOCOL, Pong, ToFollower, ToUpstream, Welcome},
+        message::{Hello, PROTOCOL, Pong, SnapshotEnd, ToFollower, ToUpstream, Welcome},
         snapshot_transfer::SnapshotTransfer,
         state::StateGuard,
     },
@@ -58,7 +58,7 @@ enum Stage {
     /// The node has no snapshot, or needs a newer lease to decide how the follower resumes.
     Waiting(FollowerStream, ResumeRequest),
     /// A snapshot is being sent.
-    Snapshot { stream: FollowerStream, position: Position, token_key: TokenKey, has_begun: bool },
+    Snapshot { stream: FollowerStream, end: SnapshotEnd, has_begun: bool },
     /// Changes are being sent; `sent` is the last.
     Changes { stream: FollowerStream, sent: Revision },
     /// The session is over.
@@ -209,17 +209,17 @@ impl FollowerSession {
                     _ => self.next_message(),
                 }
             }
-            Stage::Snapshot { stream, position, token_key, has_begun } => {
+            Stage::Snapshot { stream, end, has_begun } => {
                 // Restored first: if the next message fails, `close` must find the stream.
-                self.stage = Stage::Snapshot { stream, position, token_key, has_begun: true };
+                self.stage = Stage::Snapshot { stream, end: end.clone(), has_begun: true };
                 if !has_begun {
                     return Ok(Some(ToFollower::SnapshotBegin));
                 }
                 if let Some(message) = self.next_snapshot_message(stream)? {
                     return Ok(Some(message));
                 }
-                self.stage = Stage::Changes { stream, sent: position.revision };
-                Ok(Some(ToFollower::SnapshotEnd { position, token_key }))
+                self.stage = Stage::Changes { stream, sent: end.position.revision };
+                Ok(Some(ToFollower::SnapshotEnd(end)))
             }
             Stage::Changes { stream, sent } => {
                 self.stage = Stage::Changes { stream, sent };
@@ -258,13 +258,17 @@ impl FollowerSession {
                     self.node.request_lease();
                     Stage::Waiting(stream, request)
                 }
-                Some(theirs) if buffer.continues(&theirs) => {
+                // A quarantine has no revision, so a follower's position does not include it.
+                Some(theirs) if snapshot.quarantines() == 0 && buffer.continues(&theirs) => {
                     Stage::Changes { stream, sent: theirs.revision }
                 }
                 _ => {
+                    let accepted_clocks = Arc::clone(snapshot.accepted_clocks());
+                    let has_forged_rows = snapshot.has_forged_rows();
+                    let end = SnapshotEnd { position, token_key, accepted_clocks, has_forged_rows };
                     let transfer = SnapshotTransfer::start(snapshot.clone(), state.now);
                     state.followers.start_transfer(stream.id, transfer);
-                    Stage::Snapshot { stream, position, token_key, has_begun: false }
+                    Stage::Snapshot { stream, end, has_begun: false }
                 }
             }
         })
@@ -335,7 +339,7 @@ impl FollowerSession {
     /// Whether the node has dropped the change that the follower needs next.
     pub fn is_too_slow(&self) -> bool {
         let sent = match &self.stage {
-            Stage::Snapshot { position, .. } => position.revision,
+            Stage::Snapshot { end, .. } => end.position.revision,
             Stage::Changes { sent, .. } => *sent,
             Stage::New | Stage::Greeting(_) | Stage::Waiting(..) | Stage::Closed => return false,
         };

@@ -13,7 +13,7 @@ pub struct Gauges {
     pub live_grants: u64,
     /// Locks that no event has ended.
     pub locks: u64,
-    /// 1 if the loaded rows were not authentic, and the histories in which everything is denied.
+    /// The histories in which everything is denied, plus 1 if the loaded rows were not authentic.
     pub forgeries: u64,
     /// Tenants with a grant, live or ended.
     pub tenants: u64,

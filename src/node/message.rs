@@ -3,12 +3,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tracing::error;
-
 use crate::{
     domain::{
-        Event, EventKind, GrantTerms, LockTerms, NodeId, Now, Position, Revision, TenantId, Time,
-        TokenKey,
+        AcceptedClock, Event, EventKind, GrantTerms, LockTerms, NodeId, Now, Position, Revision,
+        TenantId, Time, TokenKey,
     },
     store::Retained,
 };
@@ -70,12 +68,7 @@ pub enum ToFollower {
     /// Some grants of the snapshot.
     SnapshotGrants(Vec<(TenantId, Retained, GrantTerms)>),
     /// The snapshot is complete.
-    SnapshotEnd {
-        /// The position of the snapshot.
-        position: Position,
-        /// The key of consistency tokens in the epoch of the position.
-        token_key: TokenKey,
-    },
+    SnapshotEnd(SnapshotEnd),
     /// The next changes, without gaps.
     Changes(Vec<Arc<Change>>),
     /// The response to a ping.
@@ -91,6 +84,19 @@ pub struct Welcome {
     pub node_id: NodeId,
     /// The program version of the upstream.
     pub version: String,
+}
+
+/// The end of a snapshot, after all locks and grants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotEnd {
+    /// The position of the snapshot.
+    pub position: Position,
+    /// The key of consistency tokens in the epoch of the position.
+    pub token_key: TokenKey,
+    /// Every clock that an operator has accepted, in the order of the log.
+    pub accepted_clocks: Arc<[AcceptedClock]>,
+    /// Whether the rows that the replica loaded were not authentic.
+    pub has_forged_rows: bool,
 }
 
 /// The response to a ping. In the stream, the pong follows every change that the upstream had
@@ -147,8 +153,8 @@ impl Change {
     pub fn weight(&self) -> usize {
         const FIXED: usize = 200;
         let grant = self.grant.as_ref().map_or(0, |(tenant_id, _, terms)| {
-            let agents = terms.agent_ids.iter().map(|agent| agent.as_str().len() + 16);
-            tenant_id.as_str().len() + terms.group_id.as_str().len() + agents.sum::<usize>()
+            let ids = tenant_id.as_str().len() + terms.group_id.as_str().len();
+            ids + terms.agents_memory()
         });
         let lock = self.lock.as_ref().map_or(0, |lock| lock.terms.weight());
         FIXED + grant + lock
@@ -162,15 +168,7 @@ impl From<&Event> for Change {
         let grant = grant.map(|grant| (grant.tenant_id.clone(), retained, grant.terms.clone()));
         let is_ended = event.kind.is_end();
         let lock = match &event.kind {
-            EventKind::Forged => {
-                error!(
-                    revision = event.revision,
-                    tenant_id = event.tenant_id.as_ref().map(tracing::field::display),
-                    "an event is not authentic, everything is denied in its history; see the \
-                     runbook SupportAccessDatabaseForged"
-                );
-                Some(LockTerms::quarantine(event.tenant_id.clone()))
-            }
+            EventKind::Forged => Some(LockTerms::quarantine(event.tenant_id.clone())),
             kind => kind.lock().map(|lock| lock.terms.clone()),
         };
         let lock = lock.map(|terms| LockChange { terms, is_ended });

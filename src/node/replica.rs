@@ -11,26 +11,26 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
-    domain::{BootTime, Epoch, Event, EventKind, Position, Revision},
+    domain::{BootTime, Epoch, Event, Position, Revision},
     node::{
         check_node::CheckNode,
         database_clock::DatabaseClock,
         enforcer::Enforcer,
         failure_log::{FailureLogger, READ_TIMEOUT, READ_TIMEOUT_MAX, error_chain, with_timeout},
         lease::EARLY_RENEWAL_PAUSE,
-        message::{Change, LeaseGrant},
-        snapshot::Snapshot,
+        message::LeaseGrant,
     },
-    store::{
-        HeartbeatResponse, Loaded, Notification, Registration, Store, StoreError, TrustedTime,
-    },
+    store::{HeartbeatResponse, Notification, Registration, Store, StoreError},
 };
 
 mod acknowledge;
+mod forgeries;
 mod last_ack;
+mod load;
 mod time;
 
 use last_ack::LastAck;
+pub use load::load_snapshot;
 
 /// Maximum number of events in one read. Divided by four after each failure, down to the minimum.
 const BATCH: usize = 1_000;
@@ -139,7 +139,8 @@ impl Replica {
                 self.listen(),
                 self.acknowledge(),
                 self.report_followers(),
-                self.record_time()
+                self.record_time(),
+                self.deny_forged_histories()
             );
         };
         stop.run_until_cancelled(work).await;
@@ -204,13 +205,13 @@ impl Replica {
     }
 
     async fn apply(&self, events: &[Event]) -> Result<(), StoreError> {
-        if events.iter().any(|event| matches!(event.kind, EventKind::ClockAccepted { .. })) {
+        if events.iter().any(|event| event.accepted_clock().is_some()) {
             info!("an operator accepted the database clock, loading a new snapshot");
             // The next heartbeat would invalidate the snapshot anyway. The load frees it first.
             self.node.invalidate();
             return self.load().await;
         }
-        let changes: Vec<_> = events.iter().map(|event| Arc::new(Change::from(event))).collect();
+        let changes = self.changes(events);
         if let Err(gap) = self.node.apply(&changes) {
             warn!(%gap, "loading a new snapshot");
             return self.load().await;
@@ -221,9 +222,10 @@ impl Replica {
     async fn load(&self) -> Result<(), StoreError> {
         self.node.free_obsolete_snapshot();
         let (snapshot, trusted_time) = load_snapshot(&self.store).await?;
-        let last_event = snapshot.position().and_then(|position| position.time);
-        self.resume_time(trusted_time, last_event).await?;
+        self.continue_time(&snapshot, trusted_time).await?;
         self.node.replace_snapshot(snapshot);
+        // A forgery may have been read during the load.
+        self.node.quarantine(self.store.forged_histories().get());
         self.last_ack.lock().invalidate();
         Ok(())
     }
@@ -373,25 +375,6 @@ impl Replica {
             // A heartbeat that was in flight has changed the row.
         }
     }
-}
-
-/// The snapshot of a replica at the end of the log, and the recorded trusted time.
-pub async fn load_snapshot(store: &Store) -> Result<(Snapshot, TrustedTime), StoreError> {
-    let mut snapshot = Snapshot::default();
-    let mut insert = |tenant_id, terms, retained| snapshot.insert(&tenant_id, terms, retained);
-    let loaded = store.log().load(&mut insert).await?;
-    let Loaded { position, token_key, locks, trusted_time, rejected, is_authentic } = loaded;
-    if !is_authentic {
-        snapshot.set_forged_rows();
-    }
-    for (tenant_id, grant_id) in rejected {
-        snapshot.reject(&tenant_id, grant_id);
-    }
-    for terms in locks {
-        snapshot.insert_lock(terms);
-    }
-    snapshot.set_position(position, token_key);
-    Ok((snapshot, trusted_time))
 }
 
 fn is_at(event: &Event, position: &Position) -> bool {

@@ -1,15 +1,15 @@
 //! The data that checks read: all live grants, the latest ended grant of each tenant and group, and
 //! all live locks.
 
-use std::{mem::size_of, sync::Arc};
+use std::{collections::HashSet, mem::size_of, sync::Arc};
 
 use foldhash::fast::RandomState;
 use imbl::{GenericHashMap, shared_ptr::DefaultSharedPtr};
 
 use crate::{
     domain::{
-        AccessCheck, Epoch, GrantId, GrantTerms, GroupId, LockTerms, Now, Position, Revision,
-        TenantId, Time, TokenKey,
+        AcceptedClock, AccessCheck, Epoch, GrantId, GrantTerms, GroupId, LockTerms, Now, Position,
+        Revision, TenantId, Time, TokenKey,
         decision::{covers, preference},
     },
     node::{gauges::Gauges, locks::Locks, message::Change},
@@ -21,9 +21,9 @@ type Groups = GenericHashMap<GroupId, (), RandomState, DefaultSharedPtr>;
 
 /// Estimated memory of a tenant in the map, without the id and the grants, in bytes.
 const TENANT_SIZE: usize =
-    size_of::<(TenantId, Arc<TenantGrants>)>() * 2 + size_of::<TenantGrants>() + 64;
+    size_of::<(TenantId, Arc<TenantGrants>)>() * 2 + size_of::<TenantGrants>() + 160;
 /// Estimated memory of a group in the map, without the id, in bytes.
-const GROUP_SIZE: usize = size_of::<GroupId>() * 2 + 32;
+const GROUP_SIZE: usize = size_of::<GroupId>() * 2 + 112;
 
 /// Grants and locks as of one revision.
 ///
@@ -36,12 +36,16 @@ pub struct Snapshot {
     position: Option<Position>,
     /// The key of consistency tokens in the epoch of the position.
     token_key: Option<TokenKey>,
+    /// Every clock that an operator has accepted, in the order of the log.
+    accepted_clocks: Arc<[AcceptedClock]>,
     tenants: Tenants,
     /// Every group that was ever granted access. Grants share these ids, of which there are few.
     groups: Groups,
     locks: Locks,
     live_grants: u64,
     bytes: u64,
+    /// The grants that are not used, because their rows differed from their events.
+    rejected: Arc<HashSet<GrantId>>,
     /// Whether the rows that the node loaded were not authentic.
     has_forged_rows: bool,
 }
@@ -79,6 +83,11 @@ impl Snapshot {
     /// The key of consistency tokens in the epoch of the position; `None` before the first load.
     pub fn token_key(&self) -> Option<TokenKey> {
         self.token_key
+    }
+
+    /// Every clock that an operator has accepted, in the order of the log.
+    pub fn accepted_clocks(&self) -> &Arc<[AcceptedClock]> {
+        &self.accepted_clocks
     }
 
     /// The revision of the last event in the snapshot.
@@ -147,17 +156,23 @@ impl Snapshot {
             revision: self.revision(),
             live_grants: self.live_grants,
             locks: self.locks.count(),
-            forgeries: u64::from(self.has_forged_rows) + self.locks.quarantines() as u64,
+            forgeries: u64::from(self.has_forged_rows) + self.quarantines() as u64,
             tenants: self.tenants.len() as u64,
             snapshot_bytes: self.memory(),
             ..Gauges::default()
         }
     }
 
+    /// The number of histories in which everything is denied, because of a forgery.
+    pub fn quarantines(&self) -> usize {
+        self.locks.quarantines()
+    }
+
     /// Estimated memory, in bytes.
     pub(super) fn memory(&self) -> u64 {
         let maps = self.tenants.len() * TENANT_SIZE + self.groups.len() * GROUP_SIZE;
-        self.bytes + maps as u64 + self.locks.memory()
+        let clocks = size_of_val(&*self.accepted_clocks);
+        self.bytes + (maps + clocks) as u64 + self.locks.memory()
     }
 
     /// Applies the next change.
@@ -186,6 +201,11 @@ impl Snapshot {
         self.token_key = Some(token_key);
     }
 
+    /// Sets the accepted clocks, in the order of the log.
+    pub fn set_accepted_clocks(&mut self, clocks: Arc<[AcceptedClock]>) {
+        self.accepted_clocks = clocks;
+    }
+
     /// Adds a grant.
     pub fn insert(&mut self, tenant_id: &TenantId, mut terms: GrantTerms, retained: Retained) {
         terms.group_id = self.interned(terms.group_id);
@@ -200,6 +220,11 @@ impl Snapshot {
         self.locks.insert(terms);
     }
 
+    /// Whether the loaded rows were not authentic, so that grants may be missing.
+    pub fn has_forged_rows(&self) -> bool {
+        self.has_forged_rows
+    }
+
     /// States that the loaded rows were not authentic.
     pub fn set_forged_rows(&mut self) {
         self.has_forged_rows = true;
@@ -207,6 +232,7 @@ impl Snapshot {
 
     /// Removes a grant that must not be used. Several rows may claim to be this grant.
     pub fn reject(&mut self, tenant_id: &TenantId, grant_id: GrantId) {
+        Arc::make_mut(&mut self.rejected).insert(grant_id);
         while self.remove_live(tenant_id, grant_id) {}
         if !self.tenants.contains_key(tenant_id) {
             return;
@@ -216,6 +242,11 @@ impl Snapshot {
             let removed = ended.remove(index);
             self.bytes -= weight(&removed);
         }
+    }
+
+    /// Whether the grant was rejected when the snapshot was loaded.
+    pub(super) fn has_rejected(&self, grant_id: GrantId) -> bool {
+        self.rejected.contains(&grant_id)
     }
 
     fn insert_live(&mut self, tenant_id: &TenantId, terms: GrantTerms) {
@@ -354,7 +385,5 @@ fn order(terms: &GrantTerms) -> impl Ord + '_ {
 
 /// Estimated memory of a grant, in bytes, without the ids that are shared with other grants.
 pub(super) fn weight(terms: &GrantTerms) -> u64 {
-    let agents: usize =
-        terms.agent_ids.iter().map(|agent| size_of_val(agent) + agent.as_str().len()).sum();
-    (size_of::<GrantTerms>() + agents) as u64
+    (size_of::<GrantTerms>() + terms.agents_memory()) as u64
 }

@@ -6,7 +6,7 @@ use crate::{
     domain::{Ack, BootTime, NodeId},
     node::{
         applied_times::AppliedTimes, change_buffer::ChangeBuffer, followers::Followers,
-        lease::LeaseTracker, view::View,
+        known_clocks::KnownClocks, lease::LeaseTracker, view::View,
     },
 };
 
@@ -18,6 +18,7 @@ pub(super) struct NodeState {
     /// `None` while the node has no snapshot.
     pub(super) change_buffer: Option<ChangeBuffer>,
     pub(super) applied_times: AppliedTimes,
+    pub(super) known_clocks: KnownClocks,
     /// The path from the upstream to the replica, both included.
     pub(super) upstream_path: Vec<NodeId>,
 }

@@ -28,6 +28,8 @@ const FIRST_PING_INTERVAL: Duration = Duration::from_millis(100);
 /// minimum, if there are others and the duration of earlier leases is known.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(3);
 const WELCOME_TIMEOUT_MIN: Duration = Duration::from_millis(250);
+/// How long a byte of a snapshot may take, in microseconds, if there are other upstreams.
+const MICROS_PER_BYTE_MAX: u64 = 4;
 
 /// Why a node cannot follow an upstream, or has stopped following it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -67,8 +69,9 @@ pub struct UpstreamSession {
     incoming: Option<Snapshot>,
     max_staleness: Option<Duration>,
     welcome_timeout: Duration,
-    /// Since when the upstream has had no valid lease; `None` while there is one.
-    no_lease_since: Option<BootTime>,
+    /// The start of the wait for a lease: the start of the stream, the last lease, or the end of the
+    /// snapshot.
+    waiting_since: BootTime,
     /// Whether there are other upstreams to follow.
     has_others: bool,
     last_ack: Option<Revision>,
@@ -84,15 +87,15 @@ impl UpstreamSession {
             (lease.max_staleness / 2).clamp(WELCOME_TIMEOUT_MIN, WELCOME_TIMEOUT)
         });
         Self {
-            node,
             is_welcome: false,
             is_confirmed: false,
             incoming: None,
             max_staleness: None,
             welcome_timeout,
-            no_lease_since: None,
+            waiting_since: node.boot_time(),
             has_others,
             last_ack: None,
+            node,
         }
     }
 
@@ -100,8 +103,11 @@ impl UpstreamSession {
 
     /// The first message.
     pub fn hello(&self) -> ToUpstream {
-        let position = self.node.position().filter(|_| !self.node.is_invalidated());
         let read_view = self.node.read_view();
+        let snapshot = read_view.view.snapshot();
+        // No change ends a quarantine, or adds a grant that was missing.
+        let is_tainted = snapshot.has_forged_rows() || snapshot.quarantines() > 0;
+        let position = self.node.position().filter(|_| !self.node.is_invalidated() && !is_tainted);
         let lease = read_view.view.lease().filter(|_| read_view.is_fresh());
         let received_at = lease.map(|lease| lease.database_clock.received_at);
         ToUpstream::Hello(Hello {
@@ -139,6 +145,9 @@ impl UpstreamSession {
         }
         match (message, &mut self.incoming) {
             (ToFollower::Welcome(welcome), _) => self.receive_welcome(&welcome)?,
+            (ToFollower::SnapshotBegin, _) if self.is_confirmed => {
+                return Err(out_of_order("snapshot"));
+            }
             (ToFollower::SnapshotBegin, None) => self.incoming = Some(Snapshot::default()),
             (ToFollower::SnapshotLocks(locks), Some(snapshot)) => {
                 for terms in locks {
@@ -150,41 +159,65 @@ impl UpstreamSession {
                     snapshot.insert(&tenant_id, terms, retained);
                 }
             }
-            (ToFollower::SnapshotEnd { position, token_key }, incoming @ Some(_)) => {
+            (ToFollower::SnapshotEnd(end), incoming @ Some(_)) => {
                 if let Some(mut snapshot) = incoming.take() {
-                    snapshot.set_position(position, token_key);
+                    snapshot.set_position(end.position, end.token_key);
+                    snapshot.set_accepted_clocks(end.accepted_clocks);
+                    if end.has_forged_rows {
+                        snapshot.set_forged_rows();
+                    }
                     self.last_ack = None;
                     self.node.replace_snapshot(snapshot);
                     self.is_confirmed = true;
+                    self.waiting_since = self.node.boot_time();
                 }
             }
             (ToFollower::Changes(changes), None) => {
                 self.node.apply(&changes).map_err(|gap| FollowError::Lost(gap.to_string()))?;
                 self.is_confirmed = true;
             }
-            (ToFollower::Pong(pong), _) => self.receive_pong(pong)?,
+            (ToFollower::Pong(pong), None) => self.receive_pong(pong)?,
             (_, _) => return Err(out_of_order("snapshot")),
         }
         if self.incoming.is_some() {
             self.node.free_obsolete_snapshot();
         }
-        self.require_memory()
+        self.make_room()?;
+        self.require_lease()
     }
 
-    /// Fails if the upstream has sent more than the memory of this node allows.
-    fn require_memory(&self) -> Result<(), FollowError> {
-        let bytes = match &self.incoming {
-            Some(snapshot) => snapshot.memory(),
-            None => self.node.view().snapshot.memory(),
-        };
+    /// Frees the current snapshot if both snapshots do not fit, although checks may be answered from
+    /// it. Fails if the incoming snapshot, or the current one after changes, does not fit alone.
+    fn make_room(&self) -> Result<(), FollowError> {
         let bytes_max = self.node.limits.snapshot_bytes;
-        if bytes <= bytes_max {
+        let clocks = self.node.known_clocks_memory();
+        let incoming = clocks + self.incoming.as_ref().map_or(0, Snapshot::memory);
+        let current = self.node.view().snapshot.memory();
+        if current + incoming <= bytes_max {
+            return Ok(());
+        }
+        self.node.free_snapshot();
+        if self.incoming.is_some() && incoming <= bytes_max {
             return Ok(());
         }
         Err(FollowError::Lost(format!(
-            "the upstream sends more than {} MiB of grants and locks; raise the memory limit",
+            "the upstream sends more than {} MiB of grants and locks; raise the memory limit of \
+             this node, or limits.memory_mib",
             bytes_max >> 20
         )))
+    }
+
+    /// Fails if the upstream has granted no lease for too long, and there are others. A snapshot
+    /// takes time in proportion to the content, which the memory bounds.
+    fn require_lease(&self) -> Result<(), FollowError> {
+        let content = self.incoming.as_ref().map_or(0, Snapshot::memory);
+        let lease_timeout = self.timeout() + Duration::from_micros(content * MICROS_PER_BYTE_MAX);
+        if self.has_others && self.node.boot_time().since(self.waiting_since) > lease_timeout {
+            return Err(FollowError::Lost(
+                "the upstream has granted no lease in time; trying another".into(),
+            ));
+        }
+        Ok(())
     }
 
     fn receive_welcome(&mut self, welcome: &Welcome) -> Result<(), FollowError> {
@@ -215,18 +248,13 @@ impl UpstreamSession {
             )));
         }
         self.node.set_upstream_path(pong.path);
-        let now = self.node.boot_time();
         if let Some(lease_grant) = pong.lease {
-            self.no_lease_since = None;
+            self.waiting_since = self.node.boot_time();
             // An upstream that grants a lease has decided how this node resumes. Without a
             // snapshot, the logs agree.
-            self.is_confirmed |= self.incoming.is_none();
+            self.is_confirmed = true;
             self.max_staleness = Some(lease_grant.max_staleness);
             self.node.record_response(pong.seq, lease_grant, None);
-        } else if self.has_others
-            && now.since(*self.no_lease_since.get_or_insert(now)) > self.timeout()
-        {
-            return Err(FollowError::Lost("the upstream has no valid lease".into()));
         }
         Ok(())
     }

@@ -256,8 +256,13 @@ fn attempt_delay(node: &CheckNode) -> Duration {
 mod tests {
     use futures::future::pending;
     use parking_lot::Mutex;
+    use uuid::Uuid;
 
     use super::*;
+    use crate::{
+        domain::{Epoch, NodeId, NodeKind, TokenKey, clock::ManualClock, time::from_micros},
+        node::snapshot::Snapshot,
+    };
 
     /// An upstream that opens a stream after a while, never responds, or rejects this node.
     #[derive(Clone, Copy)]
@@ -359,6 +364,24 @@ mod tests {
         assert!(elapsed < 2 * ATTEMPT_DELAY, "{elapsed:?}");
         name.set(&[("b", AT_ONCE)]);
         assert_eq!(open(&mut upstreams).await.0.as_deref(), Some("b"));
+    }
+
+    /// A running sidecar may lose the content of its snapshot, because the log has changed.
+    #[tokio::test(start_paused = true)]
+    async fn a_rejection_is_final_only_before_the_first_snapshot() {
+        let clock = Arc::new(ManualClock::at(from_micros(0).unwrap()));
+        let node = CheckNode::new(NodeId(Uuid::nil()), NodeKind::Sidecar, clock);
+        let run = || {
+            let (name, _) = upstreams(&[("a", Rejects)]);
+            run(Arc::clone(&node), vec![name], CancellationToken::new())
+        };
+        assert_eq!(run().await, Err(FollowError::Rejected("rejected".into())));
+        node.replace_snapshot(Snapshot::beginning(Epoch(Uuid::nil()), TokenKey([0; 16])));
+        node.invalidate();
+        node.free_obsolete_snapshot();
+        assert_eq!(node.position(), None);
+        let waiting = timeout(Duration::from_mins(10), run()).await;
+        assert!(waiting.is_err(), "the sidecar tries again: {waiting:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -9,6 +9,7 @@ use std::{
 };
 
 use arc_swap::Guard;
+use chrono::TimeDelta;
 
 use crate::{
     domain::{BootTime, Now, Time, time::from_micros},
@@ -27,7 +28,7 @@ pub struct View {
     pub(super) database_clock: Option<ClockReading>,
     /// Whether the snapshot is known to differ from the log of the database.
     pub(super) is_invalidated: bool,
-    /// The least times in this log.
+    /// The least times since an operator last accepted the clock.
     pub(super) least_times: Arc<LeastTimes>,
 }
 
@@ -117,6 +118,12 @@ impl LeastTimes {
         self.changes.advance(time, at);
     }
 
+    /// Makes all times later, from now on.
+    pub(super) fn advance_by(&self, by: TimeDelta) {
+        self.checks.advance_by(by);
+        self.changes.advance_by(by);
+    }
+
     /// The least time of a change at `at`.
     pub(super) fn of_change(&self, at: BootTime) -> Time {
         self.changes.at(at)
@@ -132,6 +139,12 @@ impl SteadyTime {
         if offset_us > self.offset_us.load(Ordering::Relaxed) {
             self.offset_us.fetch_max(offset_us, Ordering::Relaxed);
         }
+    }
+
+    fn advance_by(&self, by: TimeDelta) {
+        let by_us = by.num_microseconds().unwrap_or(i64::MAX);
+        let later = |offset_us: i64| Some(offset_us.saturating_add(by_us));
+        let _ = self.offset_us.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later);
     }
 
     /// The least time at `at`.

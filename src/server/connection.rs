@@ -24,7 +24,7 @@ use crate::{
     auth::ConnectionInfo,
     server::{
         accept::{Opened, Origin},
-        strangers::Stranger,
+        unauthenticated::UnauthenticatedPermit,
     },
     service::keyed_semaphore::KeyedPermit,
 };
@@ -49,7 +49,8 @@ pin_project! {
         // `None`: a call was authenticated, or no authentication is needed.
         unauthenticated: Option<Pin<Box<Sleep>>>,
         // `None`: a call was authenticated.
-        stranger: Option<Stranger>,
+        unauthenticated_permit: Option<UnauthenticatedPermit>,
+        abort_token: CancellationToken,
         abort: Pin<Box<WaitForCancellationFutureOwned>>,
         // `None`: the client presented no certificate.
         revoked: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
@@ -83,7 +84,7 @@ pub(super) struct ConnectionPermit {
 #[derive(Debug)]
 pub(super) struct Admission {
     pub(super) permit: ConnectionPermit,
-    pub(super) stranger: Stranger,
+    pub(super) unauthenticated_permit: UnauthenticatedPermit,
     /// Closes the connection.
     pub(super) abort: CancellationToken,
 }
@@ -118,13 +119,14 @@ impl<IO> Connection<IO> {
         unauthenticated_timeout: Option<Duration>,
     ) -> Self {
         let Opened { io, info, revoked } = opened;
-        let Admission { permit, stranger, abort } = admission;
+        let Admission { permit, unauthenticated_permit, abort } = admission;
         let deadline = Box::pin(sleep(PREFACE_TIMEOUT));
         Self {
             io,
             info: Arc::new(info),
             unauthenticated: unauthenticated_timeout.map(|timeout| Box::pin(sleep(timeout))),
-            stranger: Some(stranger),
+            unauthenticated_permit: Some(unauthenticated_permit),
+            abort_token: abort.clone(),
             abort: Box::pin(abort.cancelled_owned()),
             revoked: revoked.map(|token| Box::pin(token.cancelled_owned())),
             preface: Some(Preface { bytes_left: PREFACE_LENGTH, deadline }),
@@ -132,6 +134,11 @@ impl<IO> Connection<IO> {
             blocked: None,
             permit,
         }
+    }
+
+    /// Cancelled when the connection must be closed at once.
+    pub(super) fn abort_token(&self) -> CancellationToken {
+        self.abort_token.clone()
     }
 
     /// The connection as the calls see it.
@@ -208,7 +215,7 @@ impl<IO: AsyncRead> AsyncRead for Connection<IO> {
         }
         if this.info.is_authenticated() {
             *this.unauthenticated = None;
-            *this.stranger = None;
+            *this.unauthenticated_permit = None;
         }
         if let Some(deadline) = this.unauthenticated
             && deadline.as_mut().poll(cx).is_ready()

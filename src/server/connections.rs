@@ -17,7 +17,7 @@ use crate::{
     server::{
         accept::{Accept, Opened, Origin, Socket, accept_next},
         connection::{Admission, Connection, ConnectionPermit},
-        strangers::Strangers,
+        unauthenticated::UnauthenticatedConnections,
     },
     service::keyed_semaphore::KeyedSemaphore,
 };
@@ -25,7 +25,7 @@ use crate::{
 /// How long a connection may stay open without an authenticated call.
 const UNAUTHENTICATED_TIMEOUT: Duration = Duration::from_mins(1);
 /// Maximum number of connections without an authenticated call.
-const STRANGERS_MAX: usize = 256;
+const UNAUTHENTICATED_CONNECTIONS_MAX: usize = 256;
 
 /// Limits the connections of a protocol. Clones share the limits.
 #[derive(Debug, Clone)]
@@ -35,7 +35,7 @@ pub(super) struct ConnectionLimiter {
     connections_max: usize,
     connections_open: Arc<AtomicUsize>,
     per_origin: Arc<KeyedSemaphore<Origin>>,
-    strangers: Strangers,
+    unauthenticated_connections: UnauthenticatedConnections,
     /// `None`: connections need no authenticated call.
     unauthenticated_timeout: Option<Duration>,
     /// Closes every connection.
@@ -47,20 +47,17 @@ pub(super) struct ConnectionLimiter {
 impl ConnectionLimiter {
     /// Limits the connections in total and from each origin: a network, or a user of this host.
     /// `abort` closes them. Connections without an authenticated call leave a quarter for others.
-    pub(super) fn new(
-        connections_max: usize,
-        per_origin: usize,
-        strangers_max: usize,
-        abort: CancellationToken,
-    ) -> Self {
+    pub(super) fn new(connections_max: usize, per_origin: usize, abort: CancellationToken) -> Self {
         let permits = Arc::new(Semaphore::new(connections_max));
-        let not_reserved = (connections_max - connections_max / 4).min(STRANGERS_MAX);
+        let not_reserved = connections_max - connections_max / 4;
         Self {
             permits,
             connections_max,
             connections_open: Arc::default(),
             per_origin: Arc::new(KeyedSemaphore::new(per_origin)),
-            strangers: Strangers::new(strangers_max.clamp(1, not_reserved.max(1))),
+            unauthenticated_connections: UnauthenticatedConnections::new(
+                not_reserved.clamp(1, UNAUTHENTICATED_CONNECTIONS_MAX),
+            ),
             unauthenticated_timeout: None,
             abort,
         }
@@ -107,9 +104,10 @@ impl ConnectionLimiter {
         let open = Arc::clone(&self.connections_open);
         // A child token, because all connections would contend for the lock of a shared one.
         let abort = self.abort.child_token();
-        let stranger = self.strangers.admit(counted_as, abort.clone());
+        let unauthenticated_permit =
+            self.unauthenticated_connections.admit(counted_as, abort.clone());
         let permit = ConnectionPermit::new(permit, of_origin, open);
-        Some(Admission { permit, stranger, abort })
+        Some(Admission { permit, unauthenticated_permit, abort })
     }
 
     /// Opens an accepted connection. `None`: the handshake has failed, or the server is aborted.
@@ -164,7 +162,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn unauthenticated_connections_are_closed() {
         for (is_authenticated, expected) in [(false, Some(io::ErrorKind::TimedOut)), (true, None)] {
-            let limiter = ConnectionLimiter::new(1, 1, 1, CancellationToken::new());
+            let limiter = ConnectionLimiter::new(1, 1, CancellationToken::new());
             let (mut connection, mut client) = connect(&limiter.with_unauthenticated_timeout());
             client.write_all(&[0; PREFACE_LENGTH]).await.unwrap();
             connection.read_exact(&mut [0; PREFACE_LENGTH]).await.unwrap();
@@ -179,7 +177,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn connections_of_clients_that_do_not_read_are_closed() {
-        let limiter = ConnectionLimiter::new(1, 1, 1, CancellationToken::new());
+        let limiter = ConnectionLimiter::new(1, 1, CancellationToken::new());
         let (mut connection, mut client) = connect(&limiter);
         let started = Instant::now();
         // A client that reads slowly stays connected.
@@ -196,7 +194,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn connections_with_old_unsent_bytes_are_closed() {
-        let limiter = ConnectionLimiter::new(1, 1, 1, CancellationToken::new());
+        let limiter = ConnectionLimiter::new(1, 1, CancellationToken::new());
         let (mut connection, mut client) = connect(&limiter);
         client.write_all(&[0; PREFACE_LENGTH]).await.unwrap();
         connection.read_exact(&mut [0; PREFACE_LENGTH]).await.unwrap();
@@ -216,7 +214,7 @@ mod tests {
 
     #[test]
     fn users_have_a_limit_of_their_own() {
-        let limiter = ConnectionLimiter::new(10, 2, 10, CancellationToken::new());
+        let limiter = ConnectionLimiter::new(10, 2, CancellationToken::new());
         let admit = |origin| {
             let permit = Arc::clone(&limiter.permits).try_acquire_owned().unwrap();
             limiter.admit(permit, origin)

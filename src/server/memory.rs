@@ -15,7 +15,8 @@ const DEFAULT: usize = 4_096 * MEBIBYTE;
 /// Files with the limit of the cgroup, version 2 and version 1, as a container sees them.
 const CGROUP_LIMITS: [&str; 2] =
     ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
-/// Maximum memory of a connection beyond the window: the buffers of TLS, and the tables of HTTP/2.
+/// Maximum memory of a connection beyond the window and unread rejections: the buffers of TLS, and
+/// the tables of HTTP/2.
 const CONNECTION: usize = 64 * 1_024;
 /// Memory for each concurrent call on one connection, shared by all connections.
 const CALLS_PER_CONNECTION: usize = 8 * MEBIBYTE;
@@ -26,7 +27,8 @@ const WINDOW_MAX: u32 = (1 << 31) - 1;
 /// Minimum window of a connection for each call, in bytes. `h2` closes a connection whose short
 /// messages, at 256 bytes each, fill half of the window before they are read.
 const WINDOW_PER_CALL: u32 = 512;
-/// Maximum memory of a rejected call whose error the client does not read.
+/// Maximum memory of a rejected call whose error the client does not read. All calls on a
+/// connection may be rejected.
 const REJECTION: usize = 2 * 1_024;
 /// Maximum uncounted memory of a call: the copied head, a short message as received and as decoded,
 /// or a short response, and the stream with its future. `attacks/resident.rs` measures it.
@@ -45,8 +47,6 @@ pub(super) struct Budget {
     pub(super) limits: CallLimits,
     /// The HTTP/2 window of a connection, in bytes: what a client may send before the server reads.
     pub(super) window: u32,
-    /// Connections without an authenticated call.
-    pub(super) strangers: usize,
     /// Calls of all callers.
     pub(super) calls: usize,
     /// Bytes of long messages of all callers.
@@ -87,11 +87,11 @@ impl Budget {
             .clamp(1, configured.calls_per_connection);
         let window =
             calls_per_connection.saturating_mul(WINDOW_PER_CALL).clamp(WINDOW_MIN, WINDOW_MAX);
-        let connections = (memory / 8 / (CONNECTION + window as usize)).max(1);
+        let rejections = calls_per_connection as usize * REJECTION;
+        let connection = CONNECTION + window as usize + rejections;
+        let connections = (memory / 16 * 3 / connection).max(1);
         // One address takes at most half, if the memory is the limit.
         let per_address = connections.div_ceil(2);
-        // All calls on a connection may wait for the client to read their errors.
-        let stranger = calls_per_connection as usize * REJECTION;
         // The rest is for other callers.
         let followers_per_caller = configured.followers_per_caller.min(three_quarters(followers));
         let bytes_per_caller = (memory / 16).min(BYTES_PER_CALLER_MAX);
@@ -113,7 +113,6 @@ impl Budget {
                 snapshot_bytes: memory as u64 / 4,
             },
             window,
-            strangers: memory / 16 / stranger,
             calls,
             bytes: memory / 8,
             bytes_per_caller,
@@ -143,10 +142,9 @@ mod tests {
         for mebibytes in [64, 256, 512, 1_024, 16_384] {
             let memory = mebibytes * MEBIBYTE;
             let budget = Budget::within(memory, CallLimits::default());
-            let Budget { limits, strangers, calls, bytes, bytes_per_caller, followers, .. } =
-                budget;
-            let all = limits.connections * (CONNECTION + budget.window as usize)
-                + strangers * limits.calls_per_connection as usize * REJECTION
+            let Budget { limits, calls, bytes, bytes_per_caller, followers, .. } = budget;
+            let rejections = limits.calls_per_connection as usize * REJECTION;
+            let all = limits.connections * (CONNECTION + budget.window as usize + rejections)
                 + calls * CALL
                 + bytes
                 + followers * FOLLOWER;

@@ -267,6 +267,8 @@ pub(super) async fn serve_http(
         let Some(connection) = connections.open(socket, admission).await else { continue };
         let service = TowerToHyperService::new(router.clone());
         let (builder, stop) = (builder.clone(), stop.clone());
+        // While a request waits, its connection performs no I/O, and would not notice the abort.
+        let abort = connection.abort_token();
         let serving = async move {
             let connection = builder.serve_connection(TokioIo::new(connection), service);
             let mut connection = pin!(connection);
@@ -279,6 +281,7 @@ pub(super) async fn serve_http(
                 debug!(error, "an HTTP connection has failed");
             }
         };
+        let serving = async move { abort.run_until_cancelled(serving).await };
         drop(tasks.spawn_detached("HTTP connection", serving));
     }
 }

@@ -6,8 +6,15 @@
 //! The events record for which step each end was moved, and every accepted step. So a further call
 //! continues an interrupted one, and moves no end twice. An end moves only as far as the accepted
 //! steps since the last event about the grant, together, go back.
+//!
+//! A party with access to the database could hide a row from a transaction, and restore the row
+//! later. So the last transaction authenticates all rows, and requires that the pass has visited
+//! each live grant.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
 
 use chrono::TimeDelta;
 use tokio::time::Instant;
@@ -37,10 +44,10 @@ const MARGIN_MS: i64 = 2_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AcceptClockOutcome {
     /// The distance of the accepted clock from the trusted time; positive if the clock was ahead.
-    /// Zero: the clock is trusted already.
+    /// Zero: the clock is trusted, and was not accepted.
     pub step: TimeDelta,
-    /// The number of grants whose ends were moved back, or that were ended.
-    pub moved_grants: u32,
+    /// The number of grants whose ends this call moved back, or that it revoked.
+    pub moved_count: u32,
     /// Identifies the change.
     pub token: ConsistencyToken,
 }
@@ -66,8 +73,8 @@ impl Service {
             if self.replica.database_clock().is_trusted() {
                 transaction.commit().await?;
                 let token = self.token_of(self.last_revision(QueryScope::Vendor).await?).await?;
-                let (step, moved_grants) = (TimeDelta::zero(), pass.moved);
-                return Ok(AcceptClockOutcome { step, moved_grants, token });
+                let (step, moved_count) = (TimeDelta::zero(), pass.moved);
+                return Ok(AcceptClockOutcome { step, moved_count, token });
             }
             let step_ms = step_ms(transaction.as_ref(), self.node.boot_time().since(sent_at));
             if step_ms < pass.step_ms {
@@ -76,7 +83,7 @@ impl Service {
             }
             let is_last = self.move_ends(&mut pass, transaction.as_mut(), caller, &request).await?;
             if is_last {
-                let kind = EventKind::ClockAccepted { step_ms, moved_grants: pass.moved };
+                let kind = EventKind::ClockAccepted { step_ms, moved_count: pass.moved };
                 let (author, reason) = (caller.author.clone(), request.reason.clone());
                 let new = NewEvent { tenant_id: None, author, reason, kind };
                 pass.appended.push(transaction.append(new).await?);
@@ -123,17 +130,20 @@ impl Service {
             }
             pass.appended.push(transaction.append(new).await?);
         }
+        if is_last {
+            pass.check_complete(&transaction.live_grant_ids().await?)?;
+        }
         Ok(is_last)
     }
 
     fn accepted(&self, event: &Event) -> Result<AcceptClockOutcome, ServiceError> {
-        let EventKind::ClockAccepted { step_ms, moved_grants } = event.kind else {
+        let EventKind::ClockAccepted { step_ms, moved_count } = event.kind else {
             let problem = "a request to accept the clock refers to another event";
             return Err(StoreError::Broken(problem.into()).into());
         };
         let (step, token) =
             (TimeDelta::milliseconds(step_ms), self.token(event.revision, Some(event.time))?);
-        Ok(AcceptClockOutcome { step, moved_grants, token })
+        Ok(AcceptClockOutcome { step, moved_count, token })
     }
 }
 
@@ -155,7 +165,9 @@ struct Pass {
     after: Revision,
     /// The changes up to this revision are visited.
     seen: Revision,
-    /// The number of grants whose ends were moved, or that were ended, in all passes.
+    /// The grants whose last events were read.
+    visited: HashSet<GrantId>,
+    /// The number of grants whose ends were moved, or that were revoked, in all passes.
     moved: u32,
     /// The events of the current transaction.
     appended: Vec<Event>,
@@ -163,7 +175,7 @@ struct Pass {
 
 impl Pass {
     fn start(step_ms: i64, head: Revision, moved: u32) -> Self {
-        Self { step_ms, after: Revision::MIN, seen: head, moved, appended: Vec::new() }
+        Self { step_ms, after: Revision::MIN, seen: head, moved, ..Self::default() }
     }
 
     /// The last events about the next live grants, and about all grants that have changed since the
@@ -190,7 +202,20 @@ impl Pass {
         events.extend(live.into_iter().map(|listed| listed.item));
         let by_grant = events.into_iter().filter_map(|event| Some((event.grant_id()?, event)));
         let last_events: BTreeMap<GrantId, Event> = by_grant.collect();
+        self.visited.extend(last_events.keys());
         Ok((last_events.into_values().collect(), is_last))
+    }
+
+    /// Fails if a live grant was not visited.
+    fn check_complete(&self, live: &[GrantId]) -> Result<(), StoreError> {
+        let Some(hidden) = live.iter().find(|grant_id| !self.visited.contains(grant_id)) else {
+            return Ok(());
+        };
+        let problem = format!(
+            "the row of grant {hidden} was hidden while the ends of all grants were moved; find \
+             the party that changes the database, then repeat the command"
+        );
+        Err(StoreError::Broken(problem.into()))
     }
 }
 

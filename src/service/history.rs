@@ -5,8 +5,12 @@ use std::sync::Arc;
 use futures::{Stream, stream::try_unfold};
 
 use crate::{
-    domain::{Sequence, TenantId, chain::Checkpoint},
+    domain::{
+        Sequence, TenantId,
+        chain::{Checkpoint, Record},
+    },
     service::{Service, ServiceError, page::fitting},
+    store::StoreError,
 };
 
 /// The maximum number of records that are read at once. Most records are short, but one may contain
@@ -29,6 +33,7 @@ impl Service {
             }
             let history = service.store.history();
             let mut records = history.records(tenant_id.as_ref(), after, limit).await?;
+            check_authentic(&records)?;
             records.truncate(fitting(&records, |record| record.line.len()));
             let Some(last) = records.last() else { return Ok(None) };
             let next = last.link.sequence;
@@ -46,8 +51,23 @@ impl Service {
         let earliest = self.node.read_view().now.map(|now| now.earliest);
         let time = earliest.unwrap_or_else(|| self.now());
         let head = self.store.history().chain_head(tenant_id).await?;
+        if self.store.forged_histories().contains(tenant_id) {
+            let problem = "the history has a forged or missing event, so no checkpoint is made; see the \
+                           runbook SupportAccessDatabaseForged";
+            return Err(StoreError::Broken(problem.into()).into());
+        }
         // An event that can be read need not be durable. After a later commit, it is.
         self.store.begin().await?.commit().await?;
         Ok(Checkpoint::new(tenant_id, head, time, self.checkpoint_key.as_ref())?)
     }
+}
+
+fn check_authentic(records: &[Record]) -> Result<(), StoreError> {
+    let Some(forged) = records.iter().find(|record| !record.is_authentic) else { return Ok(()) };
+    let problem = format!(
+        "event {} of this history is not authentic, so the export ends; see the runbook \
+         SupportAccessDatabaseForged",
+        forged.link.sequence
+    );
+    Err(StoreError::Broken(problem.into()))
 }

@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     domain::violation::{ViolationReason, Violations},
-    store::{ListOrder, ListPosition, Listed, PageBounds},
+    store::{ListOrder, ListPosition, Listed, PAGE_WEIGHT_MAX, PageBounds},
 };
 
 /// The default page size.
@@ -16,15 +16,12 @@ const TOKEN_LENGTH_MAX: usize = 700;
 /// The maximum page size.
 pub const SIZE_MAX: usize = 1_000;
 
-/// The maximum size of a response, estimated, in bytes. By default, clients reject more than 4 MiB.
-const WEIGHT_MAX: usize = 3 * 1_024 * 1_024;
-
 /// How many of `items` fit into one response; at least one.
 pub(super) fn fitting<T>(items: &[T], weight: impl Fn(&T) -> usize) -> usize {
     let mut total = 0;
     let fits = |item: &&T| {
         total += weight(item);
-        total <= WEIGHT_MAX
+        total <= PAGE_WEIGHT_MAX
     };
     items.iter().take_while(fits).count().max(1)
 }

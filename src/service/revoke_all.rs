@@ -1,19 +1,20 @@
 //! The revocation of all grants of a tenant, in chunks.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use tokio::time::Instant;
 
 use crate::{
     domain::{
-        Caller, Event, EventKind, Grant, GrantId, Revision, RevokeRequest, Sequence, TenantId,
+        Caller, Event, EventKind, Grant, GrantId, GrantTerms, Revision, RevokeRequest, Sequence,
+        TenantId,
     },
     service::{
         Enforcement, GrantView, LISTED_MAX, Service, ServiceError,
         grants::{expiry, listed, revocation},
         idempotency::{earlier_parts, key},
     },
-    store::{QueryScope, Transaction},
+    store::{QueryScope, StoreError, Transaction},
 };
 
 /// The most grants that one transaction ends. Other transactions wait for each chunk.
@@ -30,6 +31,9 @@ pub struct RevokeAllOutcome {
     /// How far the last chunk, and with it all earlier ones, has reached the check nodes.
     pub enforcement: Enforcement,
 }
+
+/// How long a change waits until its node has applied the events before the change.
+const APPLY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The grants that were revoked so far.
 #[derive(Default)]
@@ -78,10 +82,15 @@ impl Service {
         let mut part = u32::try_from(earlier.len()).unwrap_or(u32::MAX);
         let enforcement = loop {
             let mut live = transaction.live_grants(tenant_id, bound, CHUNK).await?;
-            if live.len() < CHUNK {
-                let hidden = transaction.hidden_grants(tenant_id, bound).await?;
+            let mut is_last = live.len() < CHUNK;
+            // A chunk is short if no more rows are live, or if rows differ from their events. In
+            // either case, only the events show which grants are left.
+            if is_last {
                 let by_rows: BTreeSet<GrantId> = live.iter().map(Grant::id).collect();
-                live.extend(hidden.into_iter().filter(|grant| !by_rows.contains(&grant.id())));
+                let left =
+                    self.grants_left(transaction.as_mut(), tenant_id, bound, &by_rows).await?;
+                is_last = live.len() + left.len() <= CHUNK;
+                live.extend(left.into_iter().take(CHUNK - live.len()));
             }
             if live.is_empty() {
                 let last = match last_revision {
@@ -91,7 +100,6 @@ impl Service {
                 transaction.commit().await?;
                 break self.enforce_again(Some(tenant_id), last, deadline).await?;
             }
-            let is_last = live.len() < CHUNK;
             let events = end_all(transaction.as_mut(), caller, live, &request).await?;
             if let Some(key) = &key {
                 transaction.record_request(key, part).await?;
@@ -113,6 +121,38 @@ impl Service {
         grants.truncate(listed(&grants));
         let grants = grants.into_iter().map(|grant| GrantView::at(grant, now)).collect();
         Ok(RevokeAllOutcome { grants, count, enforcement })
+    }
+}
+
+impl Service {
+    /// The live grants by events, except those in `by_rows`.
+    async fn grants_left(
+        &self,
+        transaction: &mut dyn Transaction,
+        tenant_id: &TenantId,
+        before: Option<Sequence>,
+        by_rows: &BTreeSet<GrantId>,
+    ) -> Result<Vec<Grant>, StoreError> {
+        let is_current = self.node.wait_for(transaction.head(), Instant::now() + APPLY_TIMEOUT);
+        let is_current = is_current.await;
+        let read_view = self.node.read_view();
+        let snapshot = read_view.view.snapshot();
+        if !is_current || snapshot.has_forged_rows() || snapshot.quarantines() > 0 {
+            let mut left = transaction.live_grants_by_events(tenant_id, before).await?;
+            left.retain(|grant| !by_rows.contains(&grant.id()));
+            return Ok(left);
+        }
+        // The grants of the node are those of the events.
+        let mut left = Vec::new();
+        let is_left =
+            |terms: &&GrantTerms| !terms.has_ended() && !by_rows.contains(&terms.grant_id);
+        for terms in snapshot.grants(tenant_id).filter(is_left) {
+            left.extend(transaction.grant(tenant_id, terms.grant_id).await?);
+        }
+        left.retain(|grant| {
+            !grant.terms.has_ended() && before.is_none_or(|before| grant.create_sequence < before)
+        });
+        Ok(left)
     }
 }
 

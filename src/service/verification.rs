@@ -22,7 +22,7 @@ use crate::{
         chain::{ChainError, Link, Record, Verifier},
     },
     service::Service,
-    store::StoreError,
+    store::{PAGE_WEIGHT_MAX, StoreError},
 };
 
 mod rows;
@@ -256,7 +256,7 @@ impl Verification {
             let bytes: usize = records.iter().map(|record| record.line.len()).sum();
             throttle(UNITS_PER_QUERY + records.len().max(bytes / 1_024)).await;
             for record in &records {
-                let Record { link, revision, line } = record;
+                let Record { link, revision, line, .. } = record;
                 if *revision > pass.head {
                     break 'pages;
                 }
@@ -272,7 +272,8 @@ impl Verification {
                 // A long record takes milliseconds, and checks must not wait for many of them.
                 yield_now().await;
             }
-            if records.len() < PAGE {
+            // A page that was cut by size may have fewer records.
+            if records.len() < PAGE && bytes <= PAGE_WEIGHT_MAX {
                 break;
             }
         }

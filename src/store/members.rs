@@ -1,8 +1,8 @@
-//! The rows of the membership table, and the trusted time.
+//! The rows of the membership table.
 
 use std::time::Duration;
 
-use crate::domain::{Ack, Epoch, NodeId, Position, Time};
+use crate::domain::{Ack, NodeId, Position, Time};
 
 /// A check node that registers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,14 +54,4 @@ pub struct Member {
     pub ack: Ack,
     /// The time since the last heartbeat, by the database's clock.
     pub heartbeat_age: Duration,
-}
-
-/// The latest time that a check node has trusted. Outlives all members.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TrustedTime {
-    /// The time. `None` before the first record.
-    pub time: Option<Time>,
-    /// The epoch that began when an operator last accepted the clock, or the first epoch. Times of
-    /// different clock epochs are not comparable.
-    pub clock_epoch: Epoch,
 }

@@ -16,10 +16,10 @@ use crate::{
         chain::{ChainHead, Record},
     },
     store::{
-        ComparePosition, Comparison, EventQuery, Facets, GrantQuery, HeartbeatResponse, History,
-        HistoryEvent, Listed, Listener, Loaded, LockQuery, Log, MemberList, Membership,
-        Notification, Notifications, Queries, Registration, Retained, StoreError, TIMEOUT,
-        Transaction, Transactions, new_epoch,
+        ComparePosition, Comparison, EventQuery, Facets, ForgedHistories, GrantQuery,
+        HeartbeatResponse, History, HistoryEvent, Listed, Listener, Loaded, LockQuery, Log,
+        MemberList, Membership, Notification, Notifications, Queries, Registration, Retained,
+        StoreError, TIMEOUT, Transaction, Transactions, new_epoch,
         notify::{LocalNotifier, Notifier},
     },
 };
@@ -94,6 +94,11 @@ impl MemoryStore {
 
 #[async_trait]
 impl Facets for MemoryStore {
+    /// No read of this store reports a forgery: no other party can change the memory.
+    fn forged_histories(&self) -> Arc<ForgedHistories> {
+        Arc::default()
+    }
+
     async fn close(&self) {
         self.database.close();
         self.notifier.close().await;
@@ -155,6 +160,11 @@ impl Log for MemoryStore {
             position: content.head(),
             token_key: content.token_key,
             locks,
+            accepted_clocks: content
+                .state
+                .clock_events()
+                .filter_map(Event::accepted_clock)
+                .collect(),
             trusted_time: content.trusted_time,
             rejected: Vec::new(),
             is_authentic: true,
@@ -301,8 +311,12 @@ impl Membership for MemoryStore {
         self.database.write(|content| content.members.evict(node_id, seq))
     }
 
-    async fn record_trusted_time(&self, time: Time, clock_epoch: Epoch) -> Result<(), StoreError> {
-        self.database.write(|content| content.record_trusted_time(time, clock_epoch))
+    async fn record_trusted_time(
+        &self,
+        time: Time,
+        accepted_clock: Revision,
+    ) -> Result<(), StoreError> {
+        self.database.write(|content| content.record_trusted_time(time, accepted_clock))
     }
 }
 

@@ -230,6 +230,7 @@ pub(super) async fn open(
         node_writers,
         node_readers,
         transactions: Arc::new(Semaphore::new(WRITERS as usize)),
+        lists: Semaphore::new(READERS as usize),
         known_head: AtomicI64::new(0),
         notifier,
         clock,

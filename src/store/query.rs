@@ -9,6 +9,9 @@ use crate::domain::{
 /// if it covers all. For grants and locks, the position is that of the event that created them.
 pub type ListPosition = i64;
 
+/// The maximum size of a page, estimated, in bytes. By default, clients reject more than 4 MiB.
+pub const PAGE_WEIGHT_MAX: usize = 3 * 1_024 * 1_024;
+
 /// Which histories a query covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum QueryScope {
@@ -39,6 +42,14 @@ pub struct PageBounds {
     pub after: Option<ListPosition>,
     /// The maximum number of items to return.
     pub limit: usize,
+}
+
+/// The items of a page while the page is read. A full page holds all items that fit into
+/// [`PAGE_WEIGHT_MAX`], and one more.
+#[derive(Debug)]
+pub(super) struct PageItems<T> {
+    pub(super) items: Vec<T>,
+    weight: usize,
 }
 
 /// An item of a list.
@@ -130,6 +141,21 @@ pub struct HistoryEvent {
     pub hash: Hash,
     /// The recorded enforcement of the change.
     pub enforced: Option<Enforced>,
+}
+
+impl<T> PageItems<T> {
+    pub(super) const fn new() -> Self {
+        Self { items: Vec::new(), weight: 0 }
+    }
+
+    pub(super) fn push(&mut self, item: T, weight: usize) {
+        self.items.push(item);
+        self.weight += weight;
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.weight > PAGE_WEIGHT_MAX && self.items.len() > 1
+    }
 }
 
 impl QueryScope {

@@ -20,8 +20,9 @@ use crate::{
         Clock, Epoch, Event, GrantTerms, Position, Revision, TenantId, authenticity::EventKey,
     },
     store::{
-        Facets, Listener, Loaded, Log, Notifications, Retained, StoreError, TIMEOUT, Transaction,
-        Transactions, database_files::DatabaseFiles, new_epoch, notify::Notifier,
+        Facets, ForgedHistories, Listener, Loaded, Log, Notifications, Retained, StoreError,
+        TIMEOUT, Transaction, Transactions, database_files::DatabaseFiles, new_epoch,
+        notify::Notifier,
     },
 };
 use connection::Connection;
@@ -96,6 +97,8 @@ pub(super) struct SqlStore<DB: Backend> {
     /// Limits the transactions that wait for a connection. If heartbeats share the pool, a
     /// heartbeat then waits for one transaction, and not for the whole queue.
     pub(super) transactions: Arc<Semaphore>,
+    /// Limits the lists that are read at a time, to the number of `readers`.
+    pub(super) lists: Semaphore,
     /// For callers' reads. May be the same pool as `writers`.
     pub(super) readers: Pool<DB>,
     /// For writes of check nodes. Separate where possible: a heartbeat that queues behind
@@ -112,7 +115,7 @@ pub(super) struct SqlStore<DB: Backend> {
     pub(super) clock: Arc<dyn Clock>,
     /// The files of an embedded database.
     pub(super) files: Option<Arc<DatabaseFiles>>,
-    /// Authenticate what is read, and sign what is written.
+    /// Authenticate what is read and written.
     pub(super) keys: CurrentKeys,
 }
 
@@ -198,13 +201,22 @@ impl<DB: Backend> SqlStore<DB> {
         Ok(connection)
     }
 
-    /// Reads rows. Retries on another connection if a connection failed while idle.
     async fn read<T: Row>(&self, statement: Statement) -> Result<Vec<T>, StoreError> {
+        self.read_page(statement, Ok, |_| 0).await
+    }
+
+    /// Reads a page. Retries on another connection if a connection failed while idle.
+    async fn read_page<T: Row, U: Send>(
+        &self,
+        statement: Statement,
+        convert: impl Fn(T) -> Result<U, StoreError> + Send + Sync,
+        weight: impl Fn(&U) -> usize + Send + Sync,
+    ) -> Result<Vec<U>, StoreError> {
         with_timeout(async {
             let mut retries = self.readers.options().get_max_connections();
             loop {
                 let mut connection = Connection::take(&self.readers).await?;
-                match connection.all(statement.clone()).await {
+                match connection.page(statement.clone(), &convert, &weight).await {
                     Err(error) if retries > 0 && connection::is_disconnect(&error) => retries -= 1,
                     result => return result,
                 }
@@ -220,6 +232,10 @@ impl<DB: Backend> SqlStore<DB> {
 
 #[async_trait]
 impl<DB: Backend> Facets for SqlStore<DB> {
+    fn forged_histories(&self) -> Arc<ForgedHistories> {
+        self.keys.forged_histories()
+    }
+
     /// Waits a few seconds for operations in progress.
     async fn close(&self) {
         let readers = tokio::join!(
@@ -268,8 +284,8 @@ impl<DB: Backend> Log for SqlStore<DB> {
         with_timeout(async {
             let mut connection = Connection::take(&self.node_readers).await?;
             let rows: Vec<EventRow> = connection.all(log::events_after(revision, limit)).await?;
-            let keys = self.keys.get();
-            let events = rows.into_iter().map(|row| row.into_domain(&keys));
+            let reader = self.keys.reader();
+            let events = rows.into_iter().map(|row| row.into_domain(&reader));
             let events: Vec<_> = events.collect::<Result<_, _>>()?;
             if events.len() < limit {
                 let last = events.last().map_or(revision, |event: &Event| event.revision);
@@ -285,9 +301,11 @@ impl<DB: Backend> Log for SqlStore<DB> {
         visit: &mut (dyn FnMut(TenantId, GrantTerms, Retained) + Send),
     ) -> Result<Loaded, StoreError> {
         let known_head = self.known_head();
+        // Before the snapshot of the database, which may lack a forgery that is reported meanwhile.
+        let known_forgeries = self.keys.forged_histories().get();
         let begin = Connection::begin(&self.readers, DB::DIALECT.begin_snapshot);
         let mut connection = with_timeout(begin).await?;
-        let loaded = self.load_all(&mut connection, visit).await?;
+        let loaded = self.load_all(&mut connection, &known_forgeries, visit).await?;
         connection.ensure_current(known_head, loaded.position.revision)?;
         Ok(loaded)
     }
@@ -299,8 +317,9 @@ impl<DB: Backend> Log for SqlStore<DB> {
             let mut connection = begin.await?;
             let head = connection.first(Statement::new(DB::DIALECT.lock_head)).await?;
             let LockedHeadRow { state, .. } = only(head)?;
-            let keys = self.keys.of_log(state.log()?);
-            let masked = keys.mask(state.sum(&keys)?, epoch, state.revision);
+            let reader = self.keys.reader_of(state.log()?);
+            let keys = reader.keys();
+            let masked = keys.mask(state.sum(keys)?, epoch, state.revision);
             let masked = masked.map_err(StoreError::unavailable)?;
             let statement = log::update_epoch(&DB::DIALECT, epoch, token_key, &masked);
             let _notified: Vec<(String,)> = connection.all(statement).await?;
@@ -311,8 +330,8 @@ impl<DB: Backend> Log for SqlStore<DB> {
         Ok(epoch)
     }
 
-    async fn replace_event_key(&self, new: &EventKey) -> Result<(), StoreError> {
-        self.sign_again(new).await
+    async fn rotate_event_key(&self, new: &EventKey) -> Result<(), StoreError> {
+        self.rotate(new).await
     }
 }
 

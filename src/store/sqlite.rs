@@ -142,6 +142,7 @@ pub(super) async fn open(
         writers,
         readers,
         transactions: Arc::new(Semaphore::new(1)),
+        lists: Semaphore::new(READERS as usize),
         known_head: AtomicI64::new(0),
         notifier: Arc::new(LocalNotifier::default()),
         clock,

@@ -67,6 +67,9 @@ pub trait Transaction: Send {
     /// Sets the time of the change, for a caller that knows the time better than the clock.
     fn set_now(&mut self, time: Time);
 
+    /// The revision of the last event before this transaction.
+    fn head(&self) -> Revision;
+
     /// The epoch of the log when the transaction began.
     fn epoch(&self) -> Epoch;
 
@@ -90,16 +93,14 @@ pub trait Transaction: Send {
         limit: usize,
     ) -> Result<Vec<Grant>, StoreError>;
 
-    /// As `live_grants`, but the grants whose rows are missing, say that the grant has ended, or
-    /// name another creation. Only a manipulation of the database causes this. Reads the whole
-    /// history of the tenant.
-    async fn hidden_grants(
+    /// As `live_grants`, but by the events alone, in no particular order and without a limit. Rows
+    /// may differ after a manipulation of the database. Reads the whole history of the tenant.
+    async fn live_grants_by_events(
         &mut self,
         tenant_id: &TenantId,
         before: Option<Sequence>,
     ) -> Result<Vec<Grant>, StoreError> {
-        let (_, _) = (tenant_id, before);
-        Ok(Vec::new())
+        self.live_grants(tenant_id, before, usize::MAX).await
     }
 
     /// The total [`size`](crate::domain::GrantTerms::size) of the tenant's grants that no event has
@@ -135,6 +136,10 @@ pub trait Transaction: Send {
         after: Revision,
         limit: usize,
     ) -> Result<Vec<Listed<Event>>, StoreError>;
+
+    /// The grants of all tenants that no event has ended. Reads all rows of live objects, and fails
+    /// if these are not authentic, so that no grant can be hidden.
+    async fn live_grant_ids(&mut self) -> Result<Vec<GrantId>, StoreError>;
 
     /// The events with which operators accepted the clock, oldest first.
     async fn clock_events(&mut self) -> Result<Vec<Event>, StoreError>;
@@ -202,12 +207,12 @@ impl StampedEvent {
         Ok(Self { event, body, hash: link.hash })
     }
 
-    /// Calls `sign` with all columns of the event.
-    pub(super) fn with_columns<T>(&self, sign: impl FnOnce(&EventColumns<'_>) -> T) -> T {
+    /// Calls `read` with all columns of the event.
+    pub(super) fn with_columns<T>(&self, read: impl FnOnce(&EventColumns<'_>) -> T) -> T {
         let Event { revision, tenant_id, sequence, time, author, reason, kind } = &self.event;
         let grant_id = kind.grant().map(|grant| grant.id().to_string());
         let lock_id = kind.lock().map(|lock| lock.id().to_string());
-        sign(&EventColumns {
+        read(&EventColumns {
             revision: *revision,
             tenant_id: tenant_id.as_ref().map_or("", TenantId::as_str),
             sequence: *sequence,

@@ -18,6 +18,7 @@ mod common;
 mod cli;
 mod crash;
 mod docs;
+mod event_key;
 mod files;
 mod logs;
 mod nodes;

@@ -10,7 +10,9 @@ mod enforced;
 mod expanded;
 mod faults;
 mod files;
+mod forged_events;
 mod forgery;
+mod hidden_rows;
 mod history;
 mod locks;
 mod membership;
@@ -116,6 +118,8 @@ macro_rules! durable {
                 a_lock_event_must_be_about_a_live_lock;
             clock:
                 only_an_accepted_clock_decreases_the_time,
+                a_forged_trusted_time_changes_no_running_replica,
+                a_forged_event_accepts_no_clock,
                 the_accepted_time_survives_a_reopening;
             permanence:
                 history_is_permanent,
@@ -134,7 +138,20 @@ macro_rules! durable {
                 a_missing_event_denies_everything,
                 an_older_state_with_an_older_sum_is_not_used,
                 changes_follow_the_events,
-                the_event_key_can_be_replaced;
+                the_event_key_can_be_rotated;
+            forged_events:
+                every_read_of_a_forged_event_is_reported,
+                an_event_of_an_unknown_history_denies_everything,
+                a_change_notices_a_removed_or_moved_event,
+                a_load_notices_a_removed_or_moved_event,
+                a_replica_denies_a_history_until_it_has_loaded_authentic_events,
+                an_extension_of_a_revoked_grant_denies_everything_in_its_tenant,
+                an_extension_from_an_older_end_denies_everything_in_its_tenant,
+                all_grants_are_revoked_although_rows_of_ended_grants_look_live,
+                an_extension_of_a_grant_with_a_forged_row_makes_the_grant_live,
+                a_forged_event_is_in_no_export_and_no_checkpoint;
+            hidden_rows:
+                a_hidden_row_is_noticed_before_the_clock_is_accepted;
         }
     )* } } };
 }

@@ -218,6 +218,12 @@ gateway = [{uid}]
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
+    def load_again(self):
+        """Starts a new epoch of the log, so that each replica loads all rows and events."""
+        variables = {"SUPPORT_ACCESS_DATABASE_URL": self.database}
+        done = run_binary(["database", "restored", "--event-key-file", EVENT_KEY], variables)
+        assert done.returncode == 0, done.stderr
+
     @contextmanager
     def clock_set_back(self, interval):
         """Sets back the clock of the database, by a function that hides the one of PostgreSQL.

@@ -236,7 +236,10 @@ def test_changed_event_breaks_the_history(service, prometheus):
         assert_labels(alert, "warning", method="ListEvents", code="INTERNAL")
     finally:
         tamper(body)
+    # The replicas have read the event, and deny everything in its tenant until they load again.
+    service.load_again()
     prometheus.until_resolved("SupportAccessHistoryBroken")
+    prometheus.until_resolved("SupportAccessDatabaseForged")
 
 
 def test_changed_grant_differs_from_the_history(service, prometheus):
@@ -262,8 +265,9 @@ def test_inserted_event_is_forged(service, prometheus):
     """Running replicas read the event, and its HMAC fails."""
     service.use()
     insert = ("INSERT INTO events SELECT head.revision + 1, 'forged', 1, hash, head.time, actor, "
-              "via, actor_asserted, reason, kind, grant_id, lock_id, body, mac FROM events, head "
-              "WHERE events.revision = 1; UPDATE head SET revision = revision + 1")
+              "via, actor_asserted, reason, kind, grant_id, lock_id, body, mac, owner_mac "
+              "FROM events, head WHERE events.revision = 1; "
+              "UPDATE head SET revision = revision + 1")
     remove = ("DELETE FROM events WHERE tenant_id = 'forged'; "
               "UPDATE head SET revision = revision - 1")
     service.sql(f"SET session_replication_role = replica; {insert}")

@@ -272,7 +272,7 @@ pub fn reject_excess(excess: Excess) -> Response<Body> {
 }
 
 /// Rejects a call without a caller, on a connection with too many of these.
-pub fn reject_visit() -> Response<Body> {
+pub fn reject_unauthenticated_call() -> Response<Body> {
     reject_excess(Excess { reason: ErrorReason::TooManyCalls, delay: RETRY_DELAY })
 }
 
@@ -293,10 +293,14 @@ pub fn excess() -> Status {
 }
 
 fn exhausted(reason: ErrorReason) -> StatusBuilder {
-    StatusBuilder::new(
-        reason,
-        "the caller, or all callers together, exceed a limit; retry after the delay",
-    )
+    let message = match reason {
+        ErrorReason::TooManyBytes => {
+            "the long messages of the caller, or of all callers, take too much memory; read \
+             pending responses, and retry after the delay"
+        }
+        _ => "the caller, or all callers together, exceed a limit; retry after the delay",
+    };
+    StatusBuilder::new(reason, message)
 }
 
 /// Rejects a call that exceeds the longest deadline.

@@ -82,8 +82,8 @@ impl Samples<'_> {
     fn write_node(&mut self, node: &Gauges) -> fmt::Result {
         self.number("live_grants", "Scheduled and active grants.", node.live_grants)?;
         self.number("locks", "Live locks.", node.locks)?;
-        let help = "Contradictions between the database and its authentic events: 1 if the loaded \
-                    rows were not authentic, and each history in which everything is denied.";
+        let help = "Forgeries that this node knows of: the number of histories in which everything \
+                    is denied, plus 1 if the last loaded rows did not match the sum in head.";
         self.number("forgeries", help, node.forgeries)?;
         let revision = node.revision.unsigned_abs();
         self.number("revision", "Revision from which checks are answered.", revision)?;

@@ -7,7 +7,9 @@ use crate::{
     cli::{
         grants, locks, policy,
         table::{Cell, Column, Highlight, Layout, details, table},
-        view::{MORE, level, measured, node_counts, pending, signed, time_to_second, time_utc},
+        view::{
+            MORE, clock_distance, level, measured, node_counts, pending, time_to_second, time_utc,
+        },
     },
 };
 
@@ -107,7 +109,7 @@ fn describe(event: &v1::Event) -> (&'static str, String, String) {
             let previous = time_utc(previous, grants::view::UNTIL_REVOKED);
             let end = grant.as_ref().map(|grant| until(&grants::view::end(grant)));
             let cause = match clock_step {
-                Some(step) => format!("; clock {}", signed(Some(step))),
+                Some(step) => format!("; clock {}", clock_distance(Some(step))),
                 None => String::new(),
             };
             let change = format!("{} (before: {previous}{cause})", end.unwrap_or_default());
@@ -133,7 +135,8 @@ fn describe(event: &v1::Event) -> (&'static str, String, String) {
             ("LOCK_EXPIRED", lock_id(lock), target(lock))
         }
         Some(Payload::ClockAccepted(v1::ClockAccepted { step, moved_count })) => {
-            let change = format!("clock {}; moved grants: {moved_count}", signed(step.as_ref()));
+            let change =
+                format!("clock {}; moved grants: {moved_count}", clock_distance(step.as_ref()));
             ("CLOCK_ACCEPTED", String::new(), change)
         }
         None => ("-", String::new(), String::new()),

@@ -8,28 +8,39 @@ use crate::{
     domain::Time,
     node::{
         failure_log::{FailureLogger, READ_TIMEOUT, with_timeout},
+        known_clocks::ClockEffect,
         lease::grantor_bound,
         replica::Replica,
+        snapshot::Snapshot,
     },
-    store::{StoreError, TrustedTime},
+    store::StoreError,
 };
 
 /// The interval between two records. Shorter than a trusted distance.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 impl Replica {
-    /// Continues from the recorded trusted time, or from the last event if that is later. Only at
-    /// the start, and after an operator has accepted the clock: any later time is then possible.
-    pub(super) async fn resume_time(
+    /// Continues the time in a log that was loaded with a recorded trusted time. The recorded time
+    /// is not authenticated: only a replica that starts, or finds an accepted clock, uses it. Any
+    /// later time is then possible.
+    pub(super) async fn continue_time(
         &self,
-        recorded: TrustedTime,
-        last_event: Option<Time>,
+        log: &Snapshot,
+        recorded: Option<Time>,
     ) -> Result<(), StoreError> {
-        let TrustedTime { time, clock_epoch } = recorded;
-        let known = self.database_clock.clock_epoch();
-        if known != Some(clock_epoch) {
-            let is_running = known.is_none() && self.others_run().await?;
-            self.database_clock.resume(time.max(last_event), clock_epoch, is_running);
+        let accepted = log.accepted_clocks().last();
+        let accepted_revision = accepted.map_or(0, |clock| clock.revision);
+        let least = recorded.max(log.time()).max(accepted.map(|clock| clock.time));
+        if !self.database_clock.is_started() {
+            let is_running = self.others_run().await?;
+            self.database_clock.resume(least, accepted_revision, is_running);
+            return Ok(());
+        }
+        match self.node.clock_effect(log.accepted_clocks()) {
+            ClockEffect::Restart => self.database_clock.resume(least, accepted_revision, false),
+            ClockEffect::Continue { later_by } => {
+                self.database_clock.advance(later_by, accepted_revision);
+            }
         }
         Ok(())
     }
@@ -48,8 +59,8 @@ impl Replica {
         let mut failures = FailureLogger::new("record the time");
         loop {
             sleep(INTERVAL).await;
-            if let Some((time, clock_epoch)) = self.database_clock.trusted() {
-                let recorded = self.store.membership().record_trusted_time(time, clock_epoch);
+            if let Some((time, accepted_revision)) = self.database_clock.trusted() {
+                let recorded = self.store.membership().record_trusted_time(time, accepted_revision);
                 let _ = failures.record(with_timeout(READ_TIMEOUT, recorded).await);
             }
         }

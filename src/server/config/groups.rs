@@ -88,10 +88,10 @@ settings! {
         /// Prefer the environment variable or the file for a URL with a password: other users of
         /// the machine can see flags.
         database_url: One<DatabaseUrl> = "URL", "sqlite://support-access.db", str::parse;
-        /// The secret that authenticates the database: a file with 64 hexadecimal digits, for
-        /// example from `openssl rand -hex 32`. All replicas need the same file.
+        /// The secret that authenticates the database: a file with 64 hexadecimal digits in lower
+        /// case, for example from `openssl rand -hex 32`. All replicas need the same file.
         ///
-        /// With the secret, replicas detect each grant, lock and event that someone else has
+        /// With the secret, replicas detect each grant, lock and event that another party has
         /// written to the database. Required with PostgreSQL. Without a file, the secret of a
         /// SQLite database is created at the first start, in a file beside the database:
         /// PATH.event-key.

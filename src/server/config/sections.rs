@@ -54,7 +54,8 @@ tenants = ["acme"]                # tenants of this issuer; optional for a singl
 tenant_admin = ["access-admin"]
 
 [limits]                          # other numbers are at least 1
-memory_mib = 0                    # lowers the others; 0: the limit of the cgroup, else 4096
+memory_mib = 0                    # callers may use half; lowers the limits below if they need
+                                  # more; 0: the limit of the cgroup, else 4096
 connections = 4096                # on all gRPC listeners together
 connections_per_address = 2048    # also per user at Unix sockets
 calls_per_connection = 1024       # concurrent

@@ -5,7 +5,7 @@ use parking_lot::Mutex;
 use crate::{
     domain::{Ack, Enforced, Epoch, LogName, NodeId, Position, Revision, Time, TokenKey},
     store::{
-        HeartbeatResponse, MemberList, StoreError, TrustedTime,
+        HeartbeatResponse, MemberList, StoreError,
         memory::{members::MemberTable, state::State},
     },
 };
@@ -20,7 +20,7 @@ pub(super) struct Content {
     /// Separate from the state: nodes write their rows while a transaction works on a copy of the
     /// state.
     pub(super) members: MemberTable,
-    pub(super) trusted_time: TrustedTime,
+    pub(super) trusted_time: Option<Time>,
 }
 
 /// The content, shared by readers and writers.
@@ -76,7 +76,7 @@ impl Database {
         content.state = state;
         if let Some((epoch, token_key)) = new_epoch {
             (content.epoch, content.token_key) = (epoch, token_key);
-            content.trusted_time = TrustedTime { time: content.head().time, clock_epoch: epoch };
+            content.trusted_time = content.head().time;
         }
         Ok(())
     }
@@ -98,8 +98,7 @@ impl Database {
 impl Content {
     pub(super) fn empty(log: LogName, epoch: Epoch, token_key: TokenKey) -> Self {
         let (state, members) = (State::default(), MemberTable::default());
-        let trusted_time = TrustedTime { time: None, clock_epoch: epoch };
-        Self { log, epoch, token_key, state, members, trusted_time }
+        Self { log, epoch, token_key, state, members, trusted_time: None }
     }
 
     pub(super) fn head(&self) -> Position {
@@ -150,10 +149,10 @@ impl Content {
         }
     }
 
-    pub(super) fn record_trusted_time(&mut self, time: Time, clock_epoch: Epoch) {
-        let trusted_time = &mut self.trusted_time;
-        if trusted_time.clock_epoch == clock_epoch {
-            trusted_time.time = trusted_time.time.max(Some(time));
+    pub(super) fn record_trusted_time(&mut self, time: Time, accepted_clock: Revision) {
+        let last = self.state.clock_events().next_back().map_or(0, |event| event.revision);
+        if last == accepted_clock {
+            self.trusted_time = self.trusted_time.max(Some(time));
         }
     }
 

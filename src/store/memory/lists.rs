@@ -12,6 +12,7 @@ use crate::{
             content::Content,
             state::{State, Stored, StoredEvent},
         },
+        query::PageItems,
         transaction,
     },
 };
@@ -24,7 +25,7 @@ pub(super) fn grants(state: &State, query: &GrantQuery) -> Vec<Listed<Grant>> {
     let position = |stored: &Stored<Grant>| {
         filter.scope.position(stored.item.create_sequence, stored.create_revision)
     };
-    paged(matching, position, |stored| stored.item.clone(), page)
+    paged(matching, position, |stored| stored.item.clone(), Grant::weight, page)
 }
 
 pub(super) fn events(content: &Content, query: &EventQuery) -> Vec<Listed<HistoryEvent>> {
@@ -40,7 +41,7 @@ pub(super) fn events(content: &Content, query: &EventQuery) -> Vec<Listed<Histor
         hash: stored.hash,
         enforced: content.members.enforced(stored.event.revision),
     };
-    paged(matching, position, item, page)
+    paged(matching, position, item, |listed| listed.event.weight(), page)
 }
 
 pub(super) fn locks(state: &State, query: &LockQuery) -> Vec<Listed<Lock>> {
@@ -54,7 +55,7 @@ pub(super) fn locks(state: &State, query: &LockQuery) -> Vec<Listed<Lock>> {
     let position = |stored: &Stored<Lock>| {
         filter.scope.position(stored.item.create_sequence, stored.create_revision)
     };
-    paged(matching, position, |stored| stored.item.clone(), page)
+    paged(matching, position, |stored| stored.item.clone(), Lock::weight, page)
 }
 
 pub(super) fn tenants(state: &State, after: &str, limit: usize) -> Vec<String> {
@@ -87,7 +88,16 @@ pub(super) fn records(
         let hashed = transaction::content(event, body);
         hashed.record(content.log, event.revision, previous, stored.link())
     };
-    history.take(limit).map(|stored| record(stored).map_err(StoreError::broken)).collect()
+    let mut records = PageItems::new();
+    for stored in history.take(limit) {
+        if records.is_full() {
+            break;
+        }
+        let record = record(stored).map_err(StoreError::broken)?;
+        let length = record.line.len();
+        records.push(record, length);
+    }
+    Ok(records.items)
 }
 
 fn matches(stored: &Stored<Grant>, filter: &GrantFilter, now: Time) -> bool {
@@ -110,6 +120,7 @@ fn paged<'a, S: 'a, T>(
     matching: impl Iterator<Item = &'a S>,
     position: impl Fn(&S) -> ListPosition,
     item: impl Fn(&S) -> T,
+    weight: impl Fn(&T) -> usize,
     page: &PageBounds,
 ) -> Vec<Listed<T>> {
     let mut found: Vec<_> = matching.filter(|stored| page.includes(position(stored))).collect();
@@ -117,6 +128,14 @@ fn paged<'a, S: 'a, T>(
         ListOrder::NewestFirst => -position(stored),
         ListOrder::OldestFirst => position(stored),
     });
-    let listed = |stored: &S| Listed { position: position(stored), item: item(stored) };
-    found.into_iter().take(page.limit).map(listed).collect()
+    let mut listed = PageItems::new();
+    for stored in found.into_iter().take(page.limit) {
+        if listed.is_full() {
+            break;
+        }
+        let item = item(stored);
+        let weight = weight(&item);
+        listed.push(Listed { position: position(stored), item }, weight);
+    }
+    listed.items
 }

@@ -70,6 +70,12 @@ impl State {
         self.revisions.range(first..=last).filter_map(|(_, revision)| self.event(*revision))
     }
 
+    /// The events with which operators accepted the clock, oldest first.
+    pub(super) fn clock_events(&self) -> impl DoubleEndedIterator<Item = &Event> {
+        let of_vendor = self.history(None, 0).map(|stored| &stored.event);
+        of_vendor.filter(|event| event.accepted_clock().is_some())
+    }
+
     /// The end of a chain.
     pub(super) fn chain_head(&self, tenant_id: Option<&TenantId>) -> Link {
         let last = self.history(tenant_id, 0).next_back();

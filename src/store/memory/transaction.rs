@@ -14,7 +14,7 @@ use crate::{
         IdempotencyKey, Listed, NewEvent, Notification, RequestPart, StoreError, Transaction,
         memory::{
             content::Database,
-            state::{State, Stored, StoredEvent},
+            state::{State, Stored},
         },
         new_epoch,
         notify::{LocalNotifier, Notifier},
@@ -53,6 +53,10 @@ impl Transaction for MemoryTransaction {
 
     fn set_now(&mut self, time: Time) {
         self.now = self.last.map_or(time, |last| last.max(time));
+    }
+
+    fn head(&self) -> Revision {
+        self.begin_revision
     }
 
     fn epoch(&self) -> Epoch {
@@ -130,10 +134,12 @@ impl Transaction for MemoryTransaction {
         Ok(live.into_iter().take(limit).filter_map(last_event).collect())
     }
 
+    async fn live_grant_ids(&mut self) -> Result<Vec<GrantId>, StoreError> {
+        Ok(self.state.live_grants().map(|stored| stored.item.id()).collect())
+    }
+
     async fn clock_events(&mut self) -> Result<Vec<Event>, StoreError> {
-        let of_vendor = self.state.history(None, 0).map(|stored: &StoredEvent| &stored.event);
-        let is_accepted = |event: &&Event| matches!(event.kind, EventKind::ClockAccepted { .. });
-        Ok(of_vendor.filter(is_accepted).cloned().collect())
+        Ok(self.state.clock_events().cloned().collect())
     }
 
     async fn revision_of(

@@ -10,6 +10,7 @@ use crate::{
     domain::Revision,
     store::{
         StoreError,
+        query::PageItems,
         sql::{Backend, Row, Statement},
     },
 };
@@ -91,6 +92,26 @@ impl<DB: Backend> Connection<DB> {
         drop(rows);
         self.is_sound = true;
         Ok(())
+    }
+
+    /// Converts row after row until the page is full. Further rows are dropped when they arrive.
+    pub(super) async fn page<T: Row, U: Send>(
+        &mut self,
+        statement: Statement,
+        convert: impl Fn(T) -> Result<U, StoreError> + Sync,
+        weight: impl Fn(&U) -> usize + Sync,
+    ) -> Result<Vec<U>, StoreError> {
+        let mut page = PageItems::new();
+        let mut visit = |row| {
+            if !page.is_full() {
+                let item = convert(row)?;
+                let weight = weight(&item);
+                page.push(item, weight);
+            }
+            Ok(())
+        };
+        self.each(statement, &mut visit).await?;
+        Ok(page.items)
     }
 
     /// Returns the number of written rows.

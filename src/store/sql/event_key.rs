@@ -11,11 +11,11 @@ use crate::{
         authenticity::{EventKey, LogKeys, StateSum},
     },
     store::{
-        OpenError, StoreError,
+        ForgedHistories, OpenError, StoreError,
         event_key_file::KeySource,
         sql::{
             Backend, Connection, SqlStore, Statement, only,
-            rows::{self, EventKeyRow, EventRow, LockedHeadRow},
+            rows::{self, EventKeyRow, EventReader, EventRow, LockedHeadRow},
             statements::log,
         },
     },
@@ -27,9 +27,10 @@ use crate::{
 pub(in crate::store) struct CurrentKeys {
     secret: EventKey,
     keys: RwLock<Arc<LogKeys>>,
+    forged_histories: Arc<ForgedHistories>,
 }
 
-/// Events per read. A replacement of the key reads all events.
+/// Events per read. A rotation of the key reads all events.
 const PAGE: usize = 500;
 
 #[expect(clippy::needless_pass_by_value, reason = "an argument of map_err")]
@@ -43,20 +44,21 @@ async fn read<DB: Backend>(connection: &mut Connection<DB>) -> Result<EventKeyRo
 }
 
 impl CurrentKeys {
-    /// The keys of the log that was last read.
-    pub(super) fn get(&self) -> Arc<LogKeys> {
-        Arc::clone(&self.keys.read())
+    pub(super) fn forged_histories(&self) -> Arc<ForgedHistories> {
+        Arc::clone(&self.forged_histories)
     }
 
-    /// The keys of the log that was read now.
-    pub(super) fn of_log(&self, log: LogName) -> Arc<LogKeys> {
-        let known = self.get();
-        if known.log() == log {
-            return known;
+    /// Reads events of the log that was last read.
+    pub(super) fn reader(&self) -> EventReader {
+        EventReader::new(Arc::clone(&self.keys.read()), self.forged_histories())
+    }
+
+    /// Reads events of the log that was read now.
+    pub(super) fn reader_of(&self, log: LogName) -> EventReader {
+        if self.keys.read().log() != log {
+            *self.keys.write() = Arc::new(self.secret.of_log(log));
         }
-        let keys = Arc::new(self.secret.of_log(log));
-        *self.keys.write() = Arc::clone(&keys);
-        keys
+        self.reader()
     }
 }
 
@@ -82,7 +84,8 @@ pub(in crate::store) async fn log_keys<DB: Backend>(
         row = read(&mut connection).await?;
     }
     if row.event_key_id.as_deref() == Some(&keys.id()) {
-        return Ok(CurrentKeys { secret: key, keys: RwLock::new(Arc::new(keys)) });
+        let (keys, forged_histories) = (RwLock::new(Arc::new(keys)), Arc::default());
+        return Ok(CurrentKeys { secret: key, keys, forged_histories });
     }
     Err(OpenError(
         "the database was written with another event key; correct event-key-file, or restore the \
@@ -92,16 +95,16 @@ pub(in crate::store) async fn log_keys<DB: Backend>(
 }
 
 impl<DB: Backend> SqlStore<DB> {
-    /// Implements [`Log::replace_event_key`](crate::store::Log::replace_event_key).
-    pub(super) async fn sign_again(&self, new: &EventKey) -> Result<(), StoreError> {
+    /// Implements [`Log::rotate_event_key`](crate::store::Log::rotate_event_key).
+    pub(super) async fn rotate(&self, new: &EventKey) -> Result<(), StoreError> {
         let begin = Connection::begin(&self.writers, DB::DIALECT.begin_transaction);
         let mut connection = begin.await?;
         let head = connection.first(Statement::new(DB::DIALECT.lock_head)).await?;
         let LockedHeadRow { state, .. } = only(head)?;
         let log = state.log()?;
-        let (old, keys) = (self.keys.of_log(log), new.of_log(log));
+        let (old, keys) = (self.keys.reader_of(log), new.of_log(log));
         let mut visit = |_, _, _| {};
-        let (_, locks) = Self::load_rows(&old, &mut connection, &mut visit).await?;
+        let (_, locks) = Self::load_rows(old.keys(), &mut connection, &mut visit).await?;
         let replayed = Self::replay(&old, &mut connection, state.revision).await?;
         if !replayed.equals_rows(&locks) {
             return Err(StoreError::broken(
@@ -109,7 +112,7 @@ impl<DB: Backend> SqlStore<DB> {
                  verification names, then repeat the command",
             ));
         }
-        Self::sign_events((&old, &keys), &mut connection, state.revision).await?;
+        Self::rotate_macs((&old, &keys), &mut connection, state.revision).await?;
         let (sum, _) = Self::load_rows(&keys, &mut connection, &mut visit).await?;
         let sum = sum.ok_or_else(|| {
             StoreError::broken("a row cannot be read; restore it, then repeat the command")
@@ -121,8 +124,8 @@ impl<DB: Backend> SqlStore<DB> {
         self.verify_files()
     }
 
-    async fn sign_events(
-        (old, new): (&LogKeys, &LogKeys),
+    async fn rotate_macs(
+        (old, new): (&EventReader, &LogKeys),
         connection: &mut Connection<DB>,
         head: Revision,
     ) -> Result<(), StoreError> {
@@ -137,8 +140,8 @@ impl<DB: Backend> SqlStore<DB> {
                 if row.revision() != revision {
                     return Err(incomplete());
                 }
-                let mac = row.sign_again(old, new)?;
-                connection.execute(log::update_mac(revision, mac)).await?;
+                let macs = row.macs_with(old, new)?;
+                connection.execute(log::update_macs(revision, macs)).await?;
             }
         }
         Ok(())

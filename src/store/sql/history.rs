@@ -6,18 +6,17 @@ use tokio::task::yield_now;
 use crate::{
     domain::{
         Enforced, Revision, Sequence, TenantId, Time,
-        authenticity::LogKeys,
-        chain::{ChainHead, Record},
+        chain::{ChainHead, Link, Record},
     },
     store::{
         ComparePosition, Comparison, History, StoreError,
         sql::{
             Backend, Connection, Row, SqlStore, Statement, only,
             rows::{
-                ChainHeadRow, ComparedEventRow, ComparedGrantRow, ComparedLockRow, ComparedRow,
-                EnforcedRow, RecordRow,
+                ComparedEventRow, ComparedGrantRow, ComparedLockRow, ComparedRow, EnforcedRow,
+                EventReader, EventRow, RecordRow, StateHeadRow,
             },
-            statements::{differences, history},
+            statements::{differences, history, log, owner},
             with_timeout,
         },
     },
@@ -32,18 +31,26 @@ impl<DB: Backend> History for SqlStore<DB> {
         limit: usize,
     ) -> Result<Vec<Record>, StoreError> {
         let statement = history::records(tenant_id, sequence, limit);
-        let read = async { self.current_reader().await?.all(statement).await };
-        let rows: Vec<RecordRow> = with_timeout(read).await?;
-        rows.into_iter().map(RecordRow::into_domain).collect()
+        let reader = self.keys.reader();
+        let convert = |row: RecordRow| row.into_domain(&reader);
+        let length = |record: &Record| record.line.len();
+        with_timeout(async { self.current_reader().await?.page(statement, convert, length).await })
+            .await
     }
 
     async fn chain_head(&self, tenant_id: Option<&TenantId>) -> Result<ChainHead, StoreError> {
         let known_head = self.known_head();
         with_timeout(async {
             let mut connection = Connection::take(&self.readers).await?;
-            let row: ChainHeadRow = only(connection.first(history::chain_head(tenant_id)).await?)?;
-            connection.ensure_current(known_head, row.revision)?;
-            row.into_domain()
+            // The head first: the end of the chain then includes everything up to the head.
+            let head: StateHeadRow = only(connection.first(log::state_head()).await?)?;
+            connection.ensure_current(known_head, head.revision)?;
+            let log = head.log()?;
+            let reader = self.keys.reader_of(log);
+            let last: Option<EventRow> =
+                connection.first(log::last_event(owner(tenant_id))).await?;
+            let link = last.map(|last| last.into_link(&reader)).transpose()?;
+            Ok(ChainHead { log, link: link.unwrap_or(Link::START) })
         })
         .await
     }
@@ -70,18 +77,18 @@ impl<DB: Backend> History for SqlStore<DB> {
                 let page = self.compare_page(differences::events(after, limit), limit);
                 let position = |row: &ComparedEventRow| ComparePosition::Events(row.position);
                 let next = ComparePosition::Grants(Revision::MIN);
-                Ok(page.await?.compare(&self.keys.get(), position, Some(next)).await)
+                Ok(page.await?.compare(&self.keys.reader(), position, Some(next)).await)
             }
             ComparePosition::Grants(after) => {
                 let page = self.compare_page(differences::grants(after, limit), limit);
                 let position = |row: &ComparedGrantRow| ComparePosition::Grants(row.last.position);
                 let next = ComparePosition::Locks(Revision::MIN);
-                Ok(page.await?.compare(&self.keys.get(), position, Some(next)).await)
+                Ok(page.await?.compare(&self.keys.reader(), position, Some(next)).await)
             }
             ComparePosition::Locks(after) => {
                 let page = self.compare_page(differences::locks(after, limit), limit);
                 let position = |row: &ComparedLockRow| ComparePosition::Locks(row.last.position);
-                Ok(page.await?.compare(&self.keys.get(), position, None).await)
+                Ok(page.await?.compare(&self.keys.reader(), position, None).await)
             }
         }
     }
@@ -108,7 +115,7 @@ impl<DB: Backend> SqlStore<DB> {
 impl<T: ComparedRow> ComparePage<T> {
     async fn compare(
         self,
-        keys: &LogKeys,
+        reader: &EventReader,
         position: impl FnOnce(&T) -> ComparePosition,
         next: Option<ComparePosition>,
     ) -> Comparison {
@@ -118,7 +125,7 @@ impl<T: ComparedRow> ComparePage<T> {
         let next = if self.is_last { next } else { last };
         let mut differences = Vec::new();
         for row in self.rows {
-            differences.extend(row.difference(keys));
+            differences.extend(row.difference(reader));
             // A long body takes milliseconds, and checks must not wait for many of them.
             yield_now().await;
         }

@@ -1,16 +1,19 @@
 //! Loads the grants and locks for a check node.
 //!
 //! The rows are trusted if their sum equals the sum in `head` (see
-//! [`authenticity`](crate::domain::authenticity)). Otherwise, all events are read and
-//! authenticated. A grant whose row differs from its events is then not used. The locks are those
-//! of the events, whatever the rows say. If an event is not authentic, everything is denied in its
-//! tenant. If one is missing, everything is denied everywhere.
+//! [`authenticity`](crate::domain::authenticity)). Otherwise, or if this process has read a forged
+//! event, all events are read and authenticated. A grant whose row differs from its events is then
+//! not used. The locks are those of the events, whatever the rows say. If an event is not
+//! authentic, everything is denied in its tenant. If one is missing, everything is denied
+//! everywhere.
+
+use std::collections::BTreeSet;
 
 use tracing::{error, warn};
 
 use crate::{
     domain::{
-        GrantId, GrantTerms, LockTerms, TenantId,
+        Event, GrantId, GrantTerms, LockTerms, TenantId,
         authenticity::{LogKeys, StateRow, StateSum},
     },
     store::{
@@ -19,8 +22,8 @@ use crate::{
         sql::{
             Backend, Connection, SqlStore, Statement, only,
             rows::{
-                EventRow, GrantTermsRow, HeadRow, LockTermsRow, PolicyEventRow, StateHeadRow,
-                TrustedTimeRow,
+                AcceptedClockRow, EventReader, EventRow, GrantTermsRow, HeadRow, LockTermsRow,
+                PolicyEventRow, StateHeadRow, TrustedTimeRow,
             },
             statements::{log, members},
             with_timeout,
@@ -61,27 +64,47 @@ impl<DB: Backend> SqlStore<DB> {
     pub(super) async fn load_all(
         &self,
         connection: &mut Connection<DB>,
+        known_forgeries: &BTreeSet<Option<TenantId>>,
         visit: Visit<'_>,
     ) -> Result<Loaded, StoreError> {
         let head: HeadRow = only(with_timeout(connection.first(log::head())).await?)?;
         let state: StateHeadRow = only(with_timeout(connection.first(log::state_head())).await?)?;
         let (position, token_key) = head.into_domain()?;
-        let keys = self.keys.of_log(state.log()?);
-        let expected = state.sum(&keys).ok();
-        let (sum, locks) = Self::load_rows(&keys, connection, visit).await?;
+        let reader = self.keys.reader_of(state.log()?);
+        let expected = state.sum(reader.keys()).ok();
+        let (sum, locks) = Self::load_rows(reader.keys(), connection, visit).await?;
         let is_authentic = sum.is_some() && sum == expected;
         let trusted_time = with_timeout(connection.first(members::trusted_time())).await?;
         let trusted_time = only::<TrustedTimeRow>(trusted_time)?.into_domain()?;
-        let rejected = Vec::new();
-        let mut loaded =
-            Loaded { position, token_key, locks, trusted_time, rejected, is_authentic };
-        if !is_authentic {
+        let clock_events: Vec<EventRow> = with_timeout(connection.all(log::clock_events())).await?;
+        let clock_events = clock_events.into_iter().map(|row| row.into_domain(&reader));
+        let clock_events = clock_events.collect::<Result<Vec<_>, _>>()?;
+        let mut loaded = Loaded {
+            position,
+            token_key,
+            locks,
+            accepted_clocks: clock_events.iter().filter_map(Event::accepted_clock).collect(),
+            trusted_time,
+            rejected: Vec::new(),
+            is_authentic,
+        };
+        if !is_authentic || !known_forgeries.is_empty() {
             let revision = position.revision;
-            warn!(
-                revision,
-                "the rows do not match the sum in head; comparing them with all events"
-            );
-            let replayed = Self::replay(&keys, connection, revision).await?;
+            if is_authentic {
+                warn!(
+                    revision,
+                    "this replica has read a forged event; comparing all rows with their events; \
+                     see the runbook SupportAccessDatabaseForged"
+                );
+            } else {
+                warn!(
+                    revision,
+                    "the rows do not match the sum in head; comparing all rows with their events; \
+                     see the runbook SupportAccessDatabaseForged"
+                );
+            }
+            let replayed = Self::replay(&reader, connection, revision).await?;
+            reader.forged_histories().confirm(known_forgeries, replayed.fold.forged());
             replayed.log();
             (loaded.locks, loaded.rejected) = (replayed.fold.into_locks(), replayed.rejected);
         }
@@ -124,18 +147,23 @@ impl<DB: Backend> SqlStore<DB> {
             Ok(())
         };
         connection.each(log::load_policies(), &mut add_policy).await?;
+        let mut add_clock = |row: AcceptedClockRow| {
+            sum = sum.plus(keys.hash(row.state()));
+            Ok(())
+        };
+        connection.each(log::load_accepted_clocks(), &mut add_clock).await?;
         Ok((is_readable.then_some(sum), locks))
     }
 
     /// Compares the rows of grants with all events up to `head`.
     pub(super) async fn replay(
-        keys: &LogKeys,
+        reader: &EventReader,
         connection: &mut Connection<DB>,
         head: i64,
     ) -> Result<Replayed, StoreError> {
         let mut fold = Fold::default();
         let mut apply = |row: EventRow| {
-            fold.apply(row.into_domain(keys)?);
+            fold.apply(row.into_domain(reader)?);
             Ok(())
         };
         connection.each(log::all_events(), &mut apply).await?;
@@ -163,20 +191,6 @@ impl Replayed {
     }
 
     fn log(&self) {
-        for tenant_id in self.fold.forged() {
-            if let Some(tenant_id) = tenant_id {
-                error!(
-                    %tenant_id,
-                    "an event is not authentic, everything is denied in this tenant; see the \
-                     runbook SupportAccessDatabaseForged"
-                );
-            } else {
-                error!(
-                    "an event is not authentic or missing, everything is denied in all tenants; \
-                     see the runbook SupportAccessDatabaseForged"
-                );
-            }
-        }
         let differing = self.rejected.iter().map(|(tenant_id, grant_id)| (tenant_id, *grant_id));
         for (tenant_id, grant_id) in differing.chain(self.fold.missing()).take(LOGGED_MAX) {
             error!(

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use async_trait::async_trait;
 
 use crate::{
-    domain::{Ack, Epoch, NodeId, NodeInfo, Position, Time},
+    domain::{Ack, NodeId, NodeInfo, Position, Revision, Time},
     store::{
         HeartbeatResponse, MemberList, Membership, Notification, Registration, StoreError,
         sql::{
@@ -136,7 +136,11 @@ impl<DB: Backend> Membership for SqlStore<DB> {
         Ok(!evicted.is_empty())
     }
 
-    async fn record_trusted_time(&self, time: Time, clock_epoch: Epoch) -> Result<(), StoreError> {
-        self.write_node(members::raise_trusted_time(time, clock_epoch)).await.map(drop)
+    async fn record_trusted_time(
+        &self,
+        time: Time,
+        accepted_clock: Revision,
+    ) -> Result<(), StoreError> {
+        self.write_node(members::raise_trusted_time(time, accepted_clock)).await.map(drop)
     }
 }

@@ -13,7 +13,7 @@ use crate::{
         authenticity::{LogKeys, MaskedSum, StateSum},
         time::from_micros,
     },
-    store::{Listed, RequestPart, StoreError, TrustedTime},
+    store::{Listed, RequestPart, StoreError},
 };
 
 /// Defines a struct that is read from the rows of both databases. The fields after `with` are rows
@@ -53,16 +53,19 @@ mod events;
 mod grants;
 mod locks;
 mod members;
+mod reader;
 
 pub(in crate::store) use differences::{
     ComparedEventRow, ComparedGrantRow, ComparedLockRow, ComparedRow,
 };
 pub(in crate::store) use events::{
-    ChainHeadRow, EventRow, LinkRow, ListedEventRow, PolicyEventRow, RecordRow,
+    AcceptedClockRow, EventRow, ListedEventRow, PolicyEventRow, RecordRow,
 };
 pub(in crate::store) use grants::{GrantRow, GrantTermsRow};
 pub(in crate::store) use locks::{LockRow, LockTermsRow};
 pub(in crate::store) use members::{FollowersRow, HeartbeatRow, MemberListRow, member_list};
+pub(in crate::store) use reader::EventReader;
+use reader::Forgery;
 
 /// A row of either database.
 pub(in crate::store) trait Row:
@@ -89,7 +92,6 @@ row! {
     /// The row of `trusted_time`.
     pub(in crate::store) struct TrustedTimeRow {
         trusted_time: Option<i64>,
-        clock_epoch: String,
     }
 }
 
@@ -295,10 +297,10 @@ fn position(value: String, revision: i64, micros: Option<i64>) -> Result<Positio
 /// The overrides after the last policy event of a tenant.
 pub(in crate::store) fn overrides(
     last: Option<EventRow>,
-    keys: &LogKeys,
+    reader: &EventReader,
 ) -> Result<PolicyOverrides, StoreError> {
     let Some(last) = last else { return Ok(PolicyOverrides::default()) };
-    match last.into_authentic(keys)?.kind {
+    match last.into_authentic(reader)?.kind {
         EventKind::PolicyUpdated { policy_overrides, .. } => Ok(policy_overrides),
         other => Err(corrupt("kind", other.name(), None)),
     }
@@ -312,9 +314,8 @@ impl HeadRow {
 }
 
 impl TrustedTimeRow {
-    pub(in crate::store) fn into_domain(self) -> Result<TrustedTime, StoreError> {
-        let time = maybe_time("trusted_time", self.trusted_time)?;
-        Ok(TrustedTime { time, clock_epoch: epoch(self.clock_epoch)? })
+    pub(in crate::store) fn into_domain(self) -> Result<Option<Time>, StoreError> {
+        maybe_time("trusted_time", self.trusted_time)
     }
 }
 

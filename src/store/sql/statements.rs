@@ -65,7 +65,7 @@ pub(in crate::store) struct Dialect {
 /// The columns of an event.
 const EVENT: &str = "e.revision, e.tenant_id, e.sequence, e.hash, e.time, e.actor, \
                                 e.via, e.actor_asserted, e.reason, e.kind, e.grant_id, \
-                                e.lock_id, e.body, e.mac";
+                                e.lock_id, e.body, e.mac, e.owner_mac";
 
 /// The stored form of the owner of a history. No tenant has an empty id.
 pub(in crate::store) fn owner(tenant_id: Option<&TenantId>) -> &str {

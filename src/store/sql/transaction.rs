@@ -8,8 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::{
     domain::{
         Clock, Epoch, Event, Grant, GrantId, Lock, LockId, LogName, Party, PolicyOverrides,
-        RequestId, Revision, Sequence, TenantId, Time, TokenKey,
-        authenticity::{LogKeys, StateSum},
+        RequestId, Revision, Sequence, TenantId, Time, TokenKey, authenticity::StateSum,
         chain::Link,
     },
     store::{
@@ -18,7 +17,7 @@ use crate::{
         notify::Notifier,
         sql::{
             Backend, Connection, CurrentKeys, Statement, only,
-            rows::{self, EventRow, LinkRow, ListedRow, LockedHeadRow, RequestRow},
+            rows::{self, EventReader, EventRow, ListedRow, LockedHeadRow, RequestRow},
             statements::{grants, lists, locks, log, members, owner},
             with_timeout,
         },
@@ -46,7 +45,7 @@ pub(super) struct SqlTransaction<DB: Backend> {
     max_staleness: Duration,
     log: LogName,
     epoch: Epoch,
-    keys: Arc<LogKeys>,
+    reader: EventReader,
     /// The sum over all rows that decide access, after the appended events.
     sum: StateSum,
     /// The revision of the log when the transaction began.
@@ -73,7 +72,7 @@ impl<DB: Backend> SqlTransaction<DB> {
         let head = connection.first(Statement::new(DB::DIALECT.lock_head)).await?;
         let LockedHeadRow { max_staleness, clock: database_clock, state } = only(head)?;
         let log = state.log()?;
-        let keys = keys.of_log(log);
+        let reader = keys.reader_of(log);
         let (revision, last) = (state.revision, state.time);
         let micros = database_clock.unwrap_or_else(|| clock.now().timestamp_micros());
         let clock = rows::time("the clock", micros)?;
@@ -90,8 +89,8 @@ impl<DB: Backend> SqlTransaction<DB> {
             max_staleness: rows::span("max_staleness", max_staleness)?,
             log,
             epoch: state.epoch()?,
-            sum: state.sum(&keys)?,
-            keys,
+            sum: state.sum(reader.keys())?,
+            reader,
             begin_revision: revision,
             revision,
             links: HashMap::new(),
@@ -104,8 +103,9 @@ impl<DB: Backend> SqlTransaction<DB> {
         if let Some(link) = self.links.get(&tenant_id.cloned()) {
             return Ok(*link);
         }
-        let row: Option<LinkRow> = self.connection.first(log::last_link(owner(tenant_id))).await?;
-        row.map_or(Ok(Link::START), LinkRow::into_domain)
+        let last: Option<EventRow> =
+            self.connection.first(log::last_event(owner(tenant_id))).await?;
+        last.map_or(Ok(Link::START), |last| last.into_link(&self.reader))
     }
 
     async fn stamp(&mut self, new: NewEvent) -> Result<StampedEvent, StoreError> {
@@ -142,6 +142,10 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
         self.now = self.last.map_or(time, |last| last.max(time));
     }
 
+    fn head(&self) -> Revision {
+        self.begin_revision
+    }
+
     fn epoch(&self) -> Epoch {
         self.epoch
     }
@@ -169,14 +173,14 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
         self.read_grants(rows, events).await
     }
 
-    async fn hidden_grants(
+    async fn live_grants_by_events(
         &mut self,
         tenant_id: &TenantId,
         before: Option<Sequence>,
     ) -> Result<Vec<Grant>, StoreError> {
-        let mut hidden = self.grants_of(log::hidden_grant_events(tenant_id)).await?;
-        hidden.retain(|grant| before.is_none_or(|before| grant.create_sequence < before));
-        Ok(hidden)
+        let mut live = self.grants_of(log::live_grant_events(tenant_id)).await?;
+        live.retain(|grant| before.is_none_or(|before| grant.create_sequence < before));
+        Ok(live)
     }
 
     async fn size_of_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError> {
@@ -190,8 +194,9 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
     }
 
     async fn overrides(&mut self, tenant_id: &TenantId) -> Result<PolicyOverrides, StoreError> {
-        let row = with_timeout(self.connection.first(lists::last_policy_event(tenant_id))).await?;
-        rows::overrides(row, &self.keys)
+        let statement = lists::last_policy_event(tenant_id.as_str());
+        let row = with_timeout(self.connection.first(statement)).await?;
+        rows::overrides(row, &self.reader)
     }
 
     async fn lock(&mut self, lock_id: LockId) -> Result<Option<Lock>, StoreError> {
@@ -217,13 +222,17 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
     ) -> Result<Vec<Listed<Event>>, StoreError> {
         let statement = grants::last_events_of_live(after, limit);
         let rows: Vec<ListedRow<EventRow>> = with_timeout(self.connection.all(statement)).await?;
-        let keys = &self.keys;
-        rows.into_iter().map(|row| row.into_domain(|row| row.into_authentic(keys))).collect()
+        let reader = &self.reader;
+        rows.into_iter().map(|row| row.into_domain(|row| row.into_authentic(reader))).collect()
+    }
+
+    async fn live_grant_ids(&mut self) -> Result<Vec<GrantId>, StoreError> {
+        self.read_live_grant_ids().await
     }
 
     async fn clock_events(&mut self) -> Result<Vec<Event>, StoreError> {
         let rows: Vec<EventRow> = with_timeout(self.connection.all(log::clock_events())).await?;
-        rows.into_iter().map(|row| row.into_authentic(&self.keys)).collect()
+        rows.into_iter().map(|row| row.into_authentic(&self.reader)).collect()
     }
 
     async fn revision_of(
@@ -231,10 +240,9 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
         tenant_id: Option<&TenantId>,
         sequence: Sequence,
     ) -> Result<Revision, StoreError> {
-        let statement = log::revision_of(tenant_id, sequence);
-        let revision: Option<(i64,)> = with_timeout(self.connection.first(statement)).await?;
-        let missing = || StoreError::broken(format!("event {sequence} of a history is missing"));
-        revision.map(|(revision,)| revision).ok_or_else(missing)
+        let event = with_timeout(self.event_at(owner(tenant_id), sequence)).await?;
+        let missing = || self.reader.report_missing(tenant_id.cloned());
+        event.map(|event| event.revision).ok_or_else(missing)
     }
 
     async fn request(
@@ -274,7 +282,7 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
         self.check_whole()?;
         let has_events = self.revision > self.begin_revision;
         let epoch = self.new_epoch.map_or(self.epoch, |(epoch, _)| epoch);
-        let masked = self.keys.mask(self.sum, epoch, self.revision);
+        let masked = self.reader.keys().mask(self.sum, epoch, self.revision);
         let masked = masked.map_err(StoreError::unavailable)?;
         let Self { mut connection, notifier, files, now, revision, new_epoch, .. } = *self;
         with_timeout(async move {
@@ -282,7 +290,7 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
                 let update =
                     log::update_head_and_epoch(&DB::DIALECT, revision, now, &masked, new_epoch);
                 let _notified: Vec<(String,)> = connection.all(update).await?;
-                connection.execute(members::accept_time(now, new_epoch.0)).await?;
+                connection.execute(members::accept_time(now, revision)).await?;
             } else if has_events {
                 let update = log::update_head(&DB::DIALECT, revision, now, &masked);
                 let _notified: Vec<(String,)> = connection.all(update).await?;

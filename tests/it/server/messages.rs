@@ -13,8 +13,8 @@ use support_access::{
         proto::replication::v1::{self as rpb, follow_request, follow_response},
     },
     domain::{
-        AccessLevel, AgentId, Epoch, GrantId, GrantTerms, GroupId, NodeId, NodeKind, Now, Position,
-        Revision, TenantId, Time, TokenKey, Violations,
+        AcceptedClock, AccessLevel, AgentId, Epoch, GrantId, GrantTerms, GroupId, NodeId, NodeKind,
+        Now, Position, Revision, TenantId, Time, TokenKey, Violations,
         clock::ManualClock,
         time::{SECONDS_MAX, SECONDS_MIN, from_micros},
     },
@@ -22,7 +22,8 @@ use support_access::{
         CheckNode, Snapshot,
         follower_session::FollowerSession,
         message::{
-            Change, Hello, LeaseGrant, LockChange, PROTOCOL, Pong, ToFollower, ToUpstream, Welcome,
+            Change, Hello, LeaseGrant, LockChange, PROTOCOL, Pong, SnapshotEnd, ToFollower,
+            ToUpstream, Welcome,
         },
     },
     store::Retained,
@@ -127,6 +128,8 @@ fn responses() -> impl Strategy<Value = ToFollower> {
             let now = Now { earliest: first.min(second), latest: first.max(second) };
             LeaseGrant { revision, age, max_staleness, now, is_clock_trusted }
         });
+    let clocks = (revisions(), times(), any::<i64>())
+        .prop_map(|(revision, time, step_ms)| AcceptedClock { revision, time, step_ms });
     let pong = (any::<i64>(), vec(node_ids(), 0..16), option::of(lease))
         .prop_map(|(seq, path, lease)| Pong { seq, path, lease });
     prop_oneof![
@@ -134,8 +137,11 @@ fn responses() -> impl Strategy<Value = ToFollower> {
         Just(ToFollower::SnapshotBegin),
         vec(grants(), 0..20).prop_map(ToFollower::SnapshotGrants),
         vec(locks::terms(), 0..20).prop_map(ToFollower::SnapshotLocks),
-        (positions(), any::<[u8; 16]>()).prop_map(|(position, key)| {
-            ToFollower::SnapshotEnd { position, token_key: TokenKey(key) }
+        (positions(), any::<[u8; 16]>(), vec(clocks, 0..4)).prop_map(|(position, key, clocks)| {
+            let (token_key, accepted_clocks) = (TokenKey(key), clocks.into());
+            let has_forged_rows = key[0] == 0;
+            let end = SnapshotEnd { position, token_key, accepted_clocks, has_forged_rows };
+            ToFollower::SnapshotEnd(end)
         }),
         vec(change, 0..20).prop_map(ToFollower::Changes),
         pong.prop_map(ToFollower::Pong),
@@ -328,8 +334,12 @@ fn invalid_responses_are_rejected_by_field() {
     let end = SnapshotEnd::default();
     assert_invalid(parse(Message::SnapshotEnd(end)), "snapshot_end.position");
     let position = Some(rpb::LogPosition { epoch: vec![7; 16], ..Default::default() });
-    let end = SnapshotEnd { position, token_key: vec![7; 17] };
-    assert_invalid(parse(Message::SnapshotEnd(end)), "snapshot_end.token_key");
+    let end = SnapshotEnd { position, token_key: vec![7; 17], ..SnapshotEnd::default() };
+    assert_invalid(parse(Message::SnapshotEnd(end.clone())), "snapshot_end.token_key");
+    let clock = follow_response::AcceptedClock { revision: -1, ..Default::default() };
+    let end = SnapshotEnd { token_key: vec![7; 16], accepted_clocks: vec![clock], ..end };
+    let field = "snapshot_end.accepted_clocks[0].revision";
+    assert_invalid(parse(Message::SnapshotEnd(end)), field);
 
     let valid = response(ToFollower::SnapshotGrants(vec![grant("acme", "support"); 2]));
     let Some(Message::SnapshotGrants(valid)) = valid.message else { panic!("must be grants") };

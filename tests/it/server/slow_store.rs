@@ -159,6 +159,10 @@ impl Transaction for CountedTransaction {
         self.inner.set_now(time);
     }
 
+    fn head(&self) -> Revision {
+        self.inner.head()
+    }
+
     fn epoch(&self) -> Epoch {
         self.inner.epoch()
     }
@@ -238,6 +242,10 @@ impl Transaction for CountedTransaction {
         limit: usize,
     ) -> Result<Vec<Listed<Event>>, StoreError> {
         self.inner.last_events_of_live_grants(after, limit).await
+    }
+
+    async fn live_grant_ids(&mut self) -> Result<Vec<GrantId>, StoreError> {
+        self.inner.live_grant_ids().await
     }
 
     async fn clock_events(&mut self) -> Result<Vec<Event>, StoreError> {

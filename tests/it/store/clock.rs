@@ -1,16 +1,19 @@
 //! The acceptance of the clock.
 
+use std::{sync::Arc, time::Duration};
+
 use chrono::TimeDelta;
 use support_access::{
-    domain::{Event, Time},
-    store::{Store, TrustedTime},
+    domain::{Event, NodeKind, Time},
+    node::{CheckNode, replica::Replica},
+    store::Store,
 };
 
 use crate::store::{
     bench::Bench,
     samples::{
-        begin, clock_accepted, extended, grant_of, granted, make_grant, new_grant, revoked,
-        trusted_time,
+        begin, clock_accepted, extended, grant_of, granted, make_grant, new_grant, new_node,
+        revoked, trusted_time,
     },
 };
 
@@ -40,7 +43,7 @@ pub async fn an_accepted_clock_may_be_earlier_and_begins_an_epoch(bench: &Bench)
     let ahead = append_ahead(store.as_ref()).await;
     let before = log.load(&mut |_, _, _| {}).await.unwrap();
     let old_epoch = before.position.epoch;
-    membership.record_trusted_time(ahead, old_epoch).await.unwrap();
+    membership.record_trusted_time(ahead, 0).await.unwrap();
 
     let accepted = accept(store.as_ref()).await;
     assert!(accepted.time < ahead);
@@ -50,14 +53,16 @@ pub async fn an_accepted_clock_may_be_earlier_and_begins_an_epoch(bench: &Bench)
     assert_eq!(after.position.revision, accepted.revision);
     assert_ne!(epoch, old_epoch);
     assert_ne!(after.token_key, before.token_key);
-    let time = Some(accepted.time);
-    assert_eq!(after.trusted_time, TrustedTime { time, clock_epoch: epoch });
+    assert_eq!(before.accepted_clocks, []);
+    assert_eq!(after.accepted_clocks, [accepted.accepted_clock().unwrap()]);
+    assert_eq!(after.trusted_time, Some(accepted.time));
 
-    membership.record_trusted_time(ahead, old_epoch).await.unwrap();
-    assert_eq!(trusted_time(store.as_ref()).await.time, time, "recorded in the old epoch");
+    membership.record_trusted_time(ahead, 0).await.unwrap();
+    let recorded = trusted_time(store.as_ref()).await;
+    assert_eq!(recorded, Some(accepted.time), "a time from before the event");
     let later = accepted.time + TimeDelta::seconds(1);
-    membership.record_trusted_time(later, epoch).await.unwrap();
-    assert_eq!(trusted_time(store.as_ref()).await.time, Some(later));
+    membership.record_trusted_time(later, accepted.revision).await.unwrap();
+    assert_eq!(trusted_time(store.as_ref()).await, Some(later));
 
     let mut change = begin(store.as_ref()).await;
     assert_eq!(change.epoch(), epoch);
@@ -66,8 +71,9 @@ pub async fn an_accepted_clock_may_be_earlier_and_begins_an_epoch(bench: &Bench)
     assert!(next.time >= accepted.time && next.time < ahead, "{next:?}");
     change.commit().await.unwrap();
     let new_epoch = log.replace_epoch().await.unwrap();
-    let expected = TrustedTime { time: Some(later), clock_epoch: epoch };
-    assert_eq!(trusted_time(store.as_ref()).await, expected, "a restore accepts no clock");
+    let restored = log.load(&mut |_, _, _| {}).await.unwrap();
+    assert_eq!(restored.accepted_clocks, after.accepted_clocks, "a restore accepts no clock");
+    assert_eq!(restored.trusted_time, Some(later));
     assert_ne!(new_epoch, epoch);
 }
 
@@ -112,9 +118,8 @@ pub async fn only_an_accepted_clock_decreases_the_time(bench: &Bench) {
     let store = bench.open().await;
     append_ahead(store.as_ref()).await;
     let accepted = accept(store.as_ref()).await;
-    let epoch = trusted_time(store.as_ref()).await.clock_epoch;
     let later = accepted.time + TimeDelta::seconds(9);
-    store.membership().record_trusted_time(later, epoch).await.unwrap();
+    store.membership().record_trusted_time(later, accepted.revision).await.unwrap();
     let epoch_and_key = "epoch = '01890a5d-ac96-774b-bcce-b302099a8057', token_key = ";
     let key = if bench.url.starts_with("postgres") {
         "decode('00112233445566778899aabbccddeeff', 'hex')"
@@ -125,7 +130,7 @@ pub async fn only_an_accepted_clock_decreases_the_time(bench: &Bench) {
     for sql in [
         // The event was accepted already.
         format!("UPDATE trusted_time SET time = {micros}"),
-        format!("UPDATE trusted_time SET time = {micros}, epoch = replace(epoch, '-', '+')"),
+        format!("UPDATE trusted_time SET time = {micros}, accepted_clock = accepted_clock + 1"),
         format!("UPDATE head SET time = time - 1, {epoch_and_key}{key}"),
         format!("UPDATE head SET time = time - 1, revision = revision + 1, {epoch_and_key}{key}"),
     ] {
@@ -147,4 +152,37 @@ pub async fn the_accepted_time_survives_a_reopening(bench: &Bench) {
     store.close().await;
     let store = bench.open().await;
     assert_eq!(store.log().load(&mut |_, _, _| {}).await.unwrap(), before);
+}
+
+/// A forged earlier time would extend grants, and a forged later one would stop all changes.
+pub async fn a_forged_trusted_time_changes_no_running_replica(bench: &Bench) {
+    let store = bench.open().await;
+    let node = CheckNode::new(new_node(), NodeKind::Replica, bench.clock.clone());
+    let replica = Replica::new(Arc::clone(&node), Arc::clone(&store), Duration::from_secs(2));
+    replica.join().await.unwrap();
+    let latest = || node.read_view().now.unwrap().latest;
+    let start = latest();
+    for step in [TimeDelta::days(-1), TimeDelta::days(1)] {
+        // An embedded database uses the clock of the process.
+        bench.clock.set(step);
+        let forged = (start + step).timestamp_micros();
+        bench.forge(format!("UPDATE trusted_time SET time = {forged}, accepted_clock = 7")).await;
+        store.log().replace_epoch().await.unwrap();
+        replica.join().await.unwrap();
+        assert!(latest() >= start, "{}", latest());
+        assert!(latest() < start + TimeDelta::hours(1), "{}", latest());
+    }
+    assert!(replica.database_clock().is_trusted());
+}
+
+pub async fn a_forged_event_accepts_no_clock(bench: &Bench) {
+    let store = bench.open().await;
+    let mut change = begin(store.as_ref()).await;
+    let accepted = change.append(clock_accepted(-1)).await.unwrap();
+    change.commit().await.unwrap();
+    make_grant(store.as_ref(), "acme", "support").await;
+    let set = "kind = 'clock_accepted', grant_id = NULL, tenant_id = '', sequence = 2";
+    bench.forge(format!("UPDATE events SET {set} WHERE revision = 2")).await;
+    let loaded = store.log().load(&mut |_, _, _| {}).await.unwrap();
+    assert_eq!(loaded.accepted_clocks, [accepted.accepted_clock().unwrap()]);
 }

@@ -41,8 +41,7 @@ async fn populate(store: &Store) {
     change.record_request(&key(Some("acme"), "r", 1), 0).await.unwrap();
     let last = change.commit().await.unwrap();
     record(store, 1, last, ENFORCED).await;
-    let epoch = store.log().head().await.unwrap().epoch;
-    store.membership().record_trusted_time(now, epoch).await.unwrap();
+    store.membership().record_trusted_time(now, 0).await.unwrap();
 }
 
 /// All state that decides access, as the store returns that state.
@@ -112,8 +111,8 @@ fn table_attacks() -> Vec<String> {
         ("enforcements", "elapsed = 0|nodes_lapsed = 0"),
         (
             "trusted_time",
-            "time = time - 1|time = NULL|epoch = replace(epoch, '-', '+')\
-             |time = time - 1, epoch = replace(epoch, '-', '+')",
+            "time = time - 1|time = NULL|accepted_clock = accepted_clock + 1\
+             |time = time - 1, accepted_clock = accepted_clock + 1",
         ),
         ("latest_ended_grants", "end_time = end_time - 1|access_level = 1|group_id = 'support'"),
     ] {
@@ -172,8 +171,9 @@ fn event_attacks() -> Vec<String> {
     let copy = |revision: &str, sequence: &str| {
         format!(
             "INSERT INTO events (revision, tenant_id, sequence, hash, time, actor, actor_asserted, \
-             reason, kind, grant_id, lock_id, body, mac) SELECT {revision}, tenant_id, {sequence}, \
-             hash, time, actor, actor_asserted, reason, kind, grant_id, lock_id, body, mac \
+             reason, kind, grant_id, lock_id, body, mac, owner_mac) \
+             SELECT {revision}, tenant_id, {sequence}, hash, time, actor, actor_asserted, reason, \
+             kind, grant_id, lock_id, body, mac, owner_mac \
              FROM events WHERE revision = 1"
         )
     };
@@ -230,9 +230,11 @@ pub async fn enums_are_checked(bench: &Bench) {
     let event = |kind: &str, grant_id: &str, lock_id: &str| {
         format!(
             "INSERT INTO events (revision, tenant_id, sequence, hash, time, actor, actor_asserted, \
-             reason, kind, grant_id, lock_id, body, mac) SELECT {last} + 1, 'bolt', 1, hash, time, \
+             reason, kind, grant_id, lock_id, body, mac, owner_mac) \
+             SELECT {last} + 1, 'bolt', 1, hash, time, \
              actor, \
-             0, reason, '{kind}', {grant_id}, {lock_id}, body, mac FROM events WHERE revision = 1"
+             0, reason, '{kind}', {grant_id}, {lock_id}, body, mac, owner_mac FROM events \
+             WHERE revision = 1"
         )
     };
     let lock = |target: &str, target_id: &str, party: &str| {

@@ -11,7 +11,7 @@ use support_access::{
     },
     store::{
         EventFilter, EventQuery, GrantFilter, GrantQuery, HistoryEvent, IdempotencyKey, Listed,
-        NewEvent, PageBounds, QueryScope, Registration, Store, Transaction, TrustedTime,
+        NewEvent, PageBounds, QueryScope, Registration, Store, Transaction,
     },
 };
 use uuid::Uuid;
@@ -123,13 +123,13 @@ pub fn events_in(scope: QueryScope) -> EventQuery {
 }
 
 /// The recorded trusted time.
-pub async fn trusted_time(store: &Store) -> TrustedTime {
+pub async fn trusted_time(store: &Store) -> Option<Time> {
     store.log().load(&mut |_, _, _| {}).await.unwrap().trusted_time
 }
 
 /// An event that accepts the clock.
 pub fn clock_accepted(step_ms: i64) -> NewEvent {
-    new_event(None, EventKind::ClockAccepted { step_ms, moved_grants: 0 })
+    new_event(None, EventKind::ClockAccepted { step_ms, moved_count: 0 })
 }
 
 /// The items without positions.

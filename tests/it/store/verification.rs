@@ -137,10 +137,8 @@ pub async fn a_rewritten_history_is_detected_by_the_process_that_verified_it_bef
     assert_eq!(breaks(&mut verification, &service).await, 0);
     make_grant(store.as_ref(), "acme", "support").await;
     assert_eq!(breaks(&mut verification, &service).await, 0, "new events are no rewrite");
-    bench.forge("UPDATE events SET actor = 'mallory' WHERE revision >= 3").await;
-    for tenant_id in ["acme", "bolt"] {
-        rehash(bench, store.as_ref(), tenant_id).await;
-    }
+    bench.forge("UPDATE events SET actor = 'mallory' WHERE revision = 3").await;
+    rehash(bench, store.as_ref(), "acme").await;
     assert_eq!(breaks(&mut verification, &service).await, 1);
     make_grant(store.as_ref(), "bolt", "support").await;
     assert_eq!(breaks(&mut verification, &service).await, 1, "later passes report the break");

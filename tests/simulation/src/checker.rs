@@ -24,6 +24,7 @@ use crate::{
     },
     model::{LogModel, elapsed_at},
     node::{CheckNode, ReadView},
+    observed::Observed,
     service::{Enforcement, EnforcementState},
     store::Retained,
 };
@@ -53,6 +54,7 @@ pub(crate) struct Checker {
     max_staleness: Duration,
     clock: Arc<DatabaseClock>,
     state: Mutex<State>,
+    pub(crate) observed: Mutex<Observed>,
     violated: Notify,
     /// Receives each grant with an end time.
     ends: mpsc::UnboundedSender<GrantEnd>,
@@ -64,8 +66,6 @@ pub(crate) type GrantEnd = (GrantKey, Time, Instant);
 #[derive(Debug)]
 struct State {
     log: LogModel,
-    /// When each node was first seen at each revision of the current log.
-    observed: BTreeMap<NodeId, BTreeMap<Revision, Instant>>,
     /// The log before the last restore, if leases from before may still be valid.
     earlier: Option<EarlierLog>,
     /// The number of restores.
@@ -97,7 +97,6 @@ impl Checker {
     ) -> Self {
         let state = State {
             log: LogModel::new(Epoch(uuid::Uuid::nil())),
-            observed: BTreeMap::new(),
             earlier: None,
             log_number: 0,
             recent_grants: VecDeque::new(),
@@ -107,8 +106,8 @@ impl Checker {
             violation: None,
             counts: Counts::default(),
         };
-        let (start, violated) = (Instant::now(), Notify::new());
-        Self { start, max_staleness, clock, state: Mutex::new(state), violated, ends }
+        let (start, violated, state) = (Instant::now(), Notify::new(), Mutex::new(state));
+        Self { start, max_staleness, clock, state, observed: Mutex::default(), violated, ends }
     }
 
     // === the history ===
@@ -167,6 +166,7 @@ impl Checker {
                 state.add_locked_grant(&lock.terms);
             }
             state.counts.commits += 1;
+            self.observed.lock().record_commit(event.revision);
             state.log.push(event);
             drop(state);
             self.log(&line);
@@ -187,13 +187,9 @@ impl Checker {
         let mut state = self.state.lock();
         state.log_number += 1;
         state.compared.clear();
-        state.observed.clear();
         let earlier = state.log.clone();
-        if earlier.contains(&head) {
-            state.log.truncate(head.revision);
-        } else {
-            state.log = LogModel::new(head.epoch);
-        }
+        let is_same_log = state.log.restore(&head);
+        self.observed.lock().truncate(head.revision, is_same_log);
         let until = Instant::now() + self.max_staleness * 102 / 100;
         let earlier = EarlierLog { log: earlier, until, fork: head.revision };
         state.earlier = (kind == RestoreKind::LeasesValid).then_some(earlier);
@@ -297,8 +293,10 @@ impl Checker {
             let now = self.clock.earliest_within(self.max_staleness * 102 / 100);
             let latest = self.clock.latest();
             let check = access_check(grant);
-            let observed = state.observed.get(&node_id);
-            let may_allow = |log: &LogModel| log.may_allow(&check, grant_id, now, latest, observed);
+            let observed = self.observed.lock();
+            let elapsed =
+                |revision, span| observed.has_elapsed(node_id, revision, span, &self.clock);
+            let may_allow = |log: &LogModel| log.may_allow(&check, grant_id, now, latest, elapsed);
             if !may_allow(&state.log) && !state.earlier_log().is_some_and(may_allow) {
                 let enforced = state.log.enforced;
                 let revision = read_view.view.snapshot().revision();
@@ -322,8 +320,7 @@ impl Checker {
         let mut state = self.state.lock();
         let mut fault = None;
         if state.log.contains(&position) {
-            let observed = state.observed.entry(node.id()).or_default();
-            observed.entry(position.revision).or_insert_with(Instant::now);
+            self.observed.lock().record(node.id(), position.revision);
             // A comparison is expensive, so each snapshot is compared once.
             let compared = state.compared.insert(name.into(), (position, generation));
             if compared != Some((position, generation)) {

@@ -139,6 +139,11 @@ impl DatabaseClock {
         at_rate(self.start.elapsed(), self.drift) + latest.unwrap_or_default()
     }
 
+    /// Whether the clock has ever been ahead of an earlier time.
+    pub(crate) fn has_stepped_forward(&self) -> bool {
+        !self.steps.lock().is_sorted_by(|(_, earlier), (_, later)| earlier >= later)
+    }
+
     fn offset(&self) -> TimeDelta {
         self.steps.lock().last().map(|(_, offset)| *offset).unwrap_or_default()
     }

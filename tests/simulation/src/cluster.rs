@@ -132,7 +132,7 @@ impl Cluster {
         let clock: Arc<dyn Clock> = machine.clock.clone();
         let node = CheckNode::new(NodeId(self.random.uuid()), NodeKind::Replica, clock);
         let (database, link) = (Arc::clone(&self.database), Arc::clone(&machine.database_link));
-        let store = Store::new(Arc::new(FaultyStore::new(database, link)));
+        let store = Store::new(Arc::new(FaultyStore::new(database, link, node.id())));
         let max_staleness = machine.plan.max_staleness;
         let replica = Replica::new(Arc::clone(&node), store, max_staleness);
         let limits = Limits { live_grants_per_tenant: 100, max_staleness };

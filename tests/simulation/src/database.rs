@@ -9,19 +9,19 @@ use std::{collections::BTreeMap, ops::Sub, sync::Arc};
 use parking_lot::Mutex;
 use tokio::{
     sync::{OwnedMutexGuard, mpsc},
-    time::sleep,
+    time::{Instant, sleep},
 };
 use tokio_util::task::TaskTracker;
 
 use crate::{
     checker::{Checker, RestoreKind},
     clocks::DatabaseClock,
-    domain::{Ack, Clock, Event, EventKind, NodeId, NodeInfo, Position},
+    domain::{Ack, Clock, Event, EventKind, NodeId, NodeInfo, Position, Revision, Time},
     forgeries::Forgeries,
     link::Link,
     store::{
         HeartbeatResponse, MemberList, Notification, Registration, Store, StoreError,
-        memory::{Backup, MemoryStore},
+        memory::{self, MemoryStore},
     },
 };
 
@@ -68,6 +68,14 @@ impl Sub for Statements {
             evictions: self.evictions - earlier.evictions,
         }
     }
+}
+
+/// A backup of the database.
+#[derive(Debug)]
+pub(crate) struct Backup {
+    content: memory::Backup,
+    /// The instant whose time is recorded.
+    recorded: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -137,6 +145,7 @@ impl Database {
         let mut epoch = None;
         if let Some(time) = accepted {
             self.clock.accept(time);
+            self.checker.observed.lock().record_acceptance();
             epoch = self.store.log().head().await.ok().map(|head| head.epoch);
         }
         self.checker.record_commit(events, epoch);
@@ -159,9 +168,15 @@ impl Database {
         self.status.lock().is_down = false;
     }
 
+    pub(crate) fn backup(&self) -> Backup {
+        let content = self.memory.backup().expect("the database is open");
+        Backup { content, recorded: self.checker.observed.lock().recorded }
+    }
+
     /// Comes up with an earlier state.
     pub(crate) async fn come_up_with(&self, backup: Backup, kind: RestoreKind) {
-        self.memory.restore(backup);
+        self.memory.restore(backup.content);
+        self.checker.observed.lock().recorded = backup.recorded;
         self.come_up_restored(kind).await;
     }
 
@@ -286,6 +301,21 @@ impl Connection {
     ) -> Result<(), StoreError> {
         let _row = self.lock_row(node_id).await?;
         self.database.store.membership().write_followers(node_id, followers).await
+    }
+
+    pub(crate) async fn record_trusted_time(
+        &self,
+        node_id: NodeId,
+        time: Time,
+        accepted_clock: Revision,
+    ) -> Result<(), StoreError> {
+        let store = &self.database.store;
+        store.membership().record_trusted_time(time, accepted_clock).await?;
+        let loaded = store.log().load(&mut |_, _, _| {}).await?;
+        if loaded.accepted_clocks.last().map_or(0, |clock| clock.revision) == accepted_clock {
+            self.database.checker.observed.lock().record_time(node_id);
+        }
+        Ok(())
     }
 
     pub(crate) async fn evict(&self, node_id: NodeId, heartbeat: i64) -> Result<bool, StoreError> {

@@ -273,12 +273,17 @@ impl FaultInjector {
     async fn restore_database(&self) {
         let Ok(_fault) = self.database_fault.try_lock() else { return };
         let (database, random) = (&self.cluster.database, &self.cluster.random);
-        let Ok(backup) = database.memory.backup() else { return };
+        let backup = database.backup();
         let most = if random.chance(60) { 400 } else { 3_000 };
         self.hold(random.millis(0, most)).await;
         self.cluster.checker.log("the database is down, and will be restored");
         database.go_down();
         sleep(self.cluster.max_staleness).await;
+        if random.chance(20) {
+            let by =
+                -TimeDelta::milliseconds(i64::try_from(random.between(1, 20_000)).unwrap_or(1));
+            self.step_clock(by);
+        }
         if random.chance(80) {
             database.come_up_with(backup, RestoreKind::LeasesExpired).await;
         } else {

@@ -5,23 +5,23 @@ use std::{future::Future, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{
     database::{Connection, Database, unavailable},
     domain::{
-        Ack, Enforced, Epoch, Event, Grant, GrantId, GrantTerms, Lock, NodeId, NodeInfo,
+        Ack, Enforced, Epoch, Event, EventKind, Grant, GrantId, GrantTerms, Lock, NodeId, NodeInfo,
         PolicyOverrides, Position, Revision, Sequence, TenantId, Time,
         chain::{ChainHead, Record},
     },
     faulty_transaction::FaultyTransaction,
     link::Link,
     store::{
-        ComparePosition, Comparison, EventQuery, Facets, GrantQuery, HeartbeatResponse, History,
-        HistoryEvent, Listed, Listener, Loaded, LockQuery, Log, MemberList, Membership,
-        Notification, Notifications, Queries, Registration, Retained, StoreError, Transaction,
-        Transactions,
+        ComparePosition, Comparison, EventQuery, Facets, ForgedHistories, GrantQuery,
+        HeartbeatResponse, History, HistoryEvent, Listed, Listener, Loaded, LockQuery, Log,
+        MemberList, Membership, Notification, Notifications, Queries, Registration, Retained,
+        StoreError, Transaction, Transactions,
     },
 };
 
@@ -32,6 +32,9 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct FaultyStore {
     database: Arc<Database>,
     link: Arc<Link>,
+    forged_histories: Arc<ForgedHistories>,
+    /// The replica.
+    node_id: NodeId,
 }
 
 struct FaultyListener {
@@ -40,8 +43,8 @@ struct FaultyListener {
 }
 
 impl FaultyStore {
-    pub(crate) fn new(database: Arc<Database>, link: Arc<Link>) -> Self {
-        Self { database, link }
+    pub(crate) fn new(database: Arc<Database>, link: Arc<Link>, node_id: NodeId) -> Self {
+        Self { database, link, node_id, forged_histories: Arc::default() }
     }
 
     /// Runs a statement at the database, and returns the result. The statement completes even if
@@ -80,6 +83,10 @@ impl FaultyStore {
 
 #[async_trait]
 impl Facets for FaultyStore {
+    fn forged_histories(&self) -> Arc<ForgedHistories> {
+        Arc::clone(&self.forged_histories)
+    }
+
     async fn close(&self) {}
 }
 
@@ -106,12 +113,16 @@ impl Log for FaultyStore {
         &self,
         visit: &mut (dyn FnMut(TenantId, GrantTerms, Retained) + Send),
     ) -> Result<Loaded, StoreError> {
-        let load = |connection: Connection| async move {
+        let node_id = self.node_id;
+        let load = move |connection: Connection| async move {
             let mut grants = Vec::new();
             let mut collect =
                 |tenant_id, terms, retained| grants.push((tenant_id, terms, retained));
             let mut loaded = connection.database.store.log().load(&mut collect).await?;
             connection.database.forgeries.lock().forge(&mut grants, &mut loaded);
+            let mut observed = connection.database.checker.observed.lock();
+            observed.record_load(node_id, &loaded.accepted_clocks);
+            drop(observed);
             Ok((grants, loaded))
         };
         let (grants, loaded) = self.execute(load).await?;
@@ -137,7 +148,11 @@ impl Log for FaultyStore {
             let forgeries = connection.database.forgeries.lock();
             Ok(events.into_iter().map(|event| forgeries.read(event)).collect())
         };
-        self.execute(read).await
+        let events: Vec<Event> = self.execute(read).await?;
+        for event in events.iter().filter(|event| event.kind == EventKind::Forged) {
+            self.forged_histories.report(event.tenant_id.clone());
+        }
+        Ok(events)
     }
 
     async fn replace_epoch(&self) -> Result<Epoch, StoreError> {
@@ -274,11 +289,15 @@ impl Membership for FaultyStore {
         heartbeat: i64,
         position: Option<Position>,
     ) -> Result<Option<HeartbeatResponse>, StoreError> {
-        let link = Arc::clone(&self.link);
-        self.execute(move |connection| async move {
+        let (link, sent_at) = (Arc::clone(&self.link), Instant::now());
+        let response = self.execute(move |connection| async move {
             connection.heartbeat(node_id, heartbeat, position, &link).await
-        })
-        .await
+        });
+        let response = response.await?;
+        if response.is_some() {
+            self.database.checker.observed.lock().record_reading(node_id, sent_at);
+        }
+        Ok(response)
     }
 
     async fn acknowledge(
@@ -321,9 +340,14 @@ impl Membership for FaultyStore {
             .await
     }
 
-    async fn record_trusted_time(&self, time: Time, clock_epoch: Epoch) -> Result<(), StoreError> {
+    async fn record_trusted_time(
+        &self,
+        time: Time,
+        accepted_clock: Revision,
+    ) -> Result<(), StoreError> {
+        let node_id = self.node_id;
         self.execute(move |connection| async move {
-            connection.database.store.membership().record_trusted_time(time, clock_epoch).await
+            connection.record_trusted_time(node_id, time, accepted_clock).await
         })
         .await
     }

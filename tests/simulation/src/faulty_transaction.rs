@@ -26,6 +26,7 @@ pub(crate) struct FaultyTransaction {
     transaction: Option<Box<dyn Transaction>>,
     clock: Time,
     now: Time,
+    head: Revision,
     epoch: Epoch,
     max_staleness: Duration,
     events: Vec<Event>,
@@ -40,9 +41,9 @@ impl FaultyTransaction {
         link: Arc<Link>,
     ) -> Self {
         let (now, max_staleness) = (transaction.now(), transaction.max_staleness());
-        let (clock, epoch) = (transaction.clock(), transaction.epoch());
+        let (clock, head, epoch) = (transaction.clock(), transaction.head(), transaction.epoch());
         let (transaction, events) = (Some(transaction), Vec::new());
-        Self { transaction, clock, now, epoch, max_staleness, events, connection, link }
+        Self { transaction, clock, now, head, epoch, max_staleness, events, connection, link }
     }
 
     /// The transaction at the database, after the round trip of one statement.
@@ -84,6 +85,10 @@ impl Transaction for FaultyTransaction {
             transaction.set_now(time);
             self.now = transaction.now();
         }
+    }
+
+    fn head(&self) -> Revision {
+        self.head
     }
 
     fn epoch(&self) -> Epoch {
@@ -165,6 +170,10 @@ impl Transaction for FaultyTransaction {
         limit: usize,
     ) -> Result<Vec<Listed<Event>>, StoreError> {
         self.open().await?.last_events_of_live_grants(after, limit).await
+    }
+
+    async fn live_grant_ids(&mut self) -> Result<Vec<GrantId>, StoreError> {
+        self.open().await?.live_grant_ids().await
     }
 
     async fn clock_events(&mut self) -> Result<Vec<Event>, StoreError> {

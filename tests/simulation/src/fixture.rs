@@ -6,7 +6,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     check::GrantKey,
+    checker::RestoreKind,
     cluster::{Cluster, RunningNode},
+    database::Backup,
     domain::{BootTime, End, EventKind, Reason, Revision},
     link::LinkConditions,
     liveness::PROMPT,
@@ -238,6 +240,15 @@ impl Fixture {
     /// Sets the conditions between a replica and the database.
     pub(crate) fn set_database_link(&self, number: usize, conditions: LinkConditions) {
         self.cluster.machines[number].database_link.set(conditions);
+    }
+
+    pub(crate) fn backup(&self) -> Backup {
+        self.cluster.database.backup()
+    }
+
+    /// Restores a backup. All leases must have expired.
+    pub(crate) async fn restore(&self, backup: Backup) {
+        self.cluster.database.come_up_with(backup, RestoreKind::LeasesExpired).await;
     }
 
     /// Disconnects a follower from an upstream, and sets the conditions between the two.

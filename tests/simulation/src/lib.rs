@@ -42,6 +42,7 @@ mod logs;
 mod model;
 mod mutants;
 mod network;
+mod observed;
 mod plan;
 mod process;
 mod random;

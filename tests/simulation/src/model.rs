@@ -100,13 +100,20 @@ impl LogModel {
         }
     }
 
-    /// Drops all events after `head`.
-    pub(crate) fn truncate(&mut self, head: Revision) {
+    /// Drops all events after `head`. If `head` is not in this log, another log starts, and the
+    /// result is false.
+    pub(crate) fn restore(&mut self, head: &Position) -> bool {
+        if !self.contains(head) {
+            *self = Self::new(head.epoch);
+            return false;
+        }
+        let head = head.revision;
         let length = usize::try_from(head).unwrap_or(0);
         self.events.truncate(length);
         self.states.truncate(length + 1);
         self.epochs.retain(|(first, _)| *first <= head);
         self.enforced = self.enforced.min(head);
+        true
     }
 
     pub(crate) fn at(&self, revision: Revision) -> Option<&LoggedEvent> {
@@ -167,23 +174,20 @@ impl LogModel {
     ///
     /// A node knows a time of the database of at least `now`, and may once have known `latest`.
     /// After a step back, an expired lock need not apply again, and a started grant may still be
-    /// used. However, a grant ends when its time has elapsed since the node was first `observed` at
-    /// the event that set the end, or at a later event.
+    /// used. However, a grant ends when its time `has_elapsed` since the event that set the end.
     pub(crate) fn may_allow(
         &self,
         check: &AccessCheck,
         grant_id: GrantId,
         now: Time,
         latest: Time,
-        observed: Option<&BTreeMap<Revision, Instant>>,
+        has_elapsed: impl Fn(Revision, Duration) -> bool,
     ) -> bool {
         // Changes happen at the trusted time, which may be ahead of the clock.
         let latest = latest.max(self.events.last().map_or(latest, |last| last.event.time));
         let key = (check.tenant_id.clone(), grant_id);
-        let has_elapsed = |state: &State| {
-            let Some((revision, span)) = state.spans.get(&key) else { return false };
-            let since = observed.and_then(|observed| observed.range(revision..).next());
-            since.is_some_and(|(_, since)| elapsed_at(*since, *span) <= Instant::now())
+        let is_over = |state: &State| {
+            state.spans.get(&key).is_some_and(|(revision, span)| has_elapsed(*revision, *span))
         };
         let is_active = |terms: &GrantTerms| {
             terms.revoke_time.is_none()
@@ -195,7 +199,7 @@ impl LogModel {
         let enforced = usize::try_from(self.enforced).unwrap_or(0);
         self.states.iter().skip(enforced).any(|state| {
             state.grants.get(&key).is_some_and(|(_, terms)| is_active(terms))
-                && !has_elapsed(state)
+                && !is_over(state)
                 && !state.locks.values().any(denies)
         })
     }

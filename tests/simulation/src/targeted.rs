@@ -27,7 +27,7 @@ pub struct Scenario {
 }
 
 /// All scenarios.
-pub const SCENARIOS: [Scenario; 34] = [
+pub const SCENARIOS: [Scenario; 37] = [
     Scenario {
         name: "the clock of the holder is slow, and the clock of the waiting replica is fast",
         rules: &[Rule::RateMargins, Rule::HolderMargin, Rule::GrantorMargin],
@@ -173,6 +173,12 @@ pub const SCENARIOS: [Scenario; 34] = [
         play: |fixture| Box::pin(forgeries::forged_revocation(fixture)),
     },
     Scenario {
+        name: "an event is forged after every node has applied the event",
+        rules: &[Rule::ReadsDenyForgedHistories, Rule::QuarantinesReachFollowers],
+        plan: plans::two_replicas_and_sidecar,
+        play: |fixture| Box::pin(forgeries::forged_known_event(fixture)),
+    },
+    Scenario {
         name: "only one revocation waits for a dead node",
         rules: &[],
         plan: plans::two_replicas_and_sidecar,
@@ -212,7 +218,7 @@ pub const SCENARIOS: [Scenario; 34] = [
         name: "an operator accepts a step back of the clock",
         rules: &[
             Rule::AcceptedStepsMoveEnds,
-            Rule::EpochsHaveTheirOwnTime,
+            Rule::AcceptedClocksLowerTheTime,
             Rule::ReplicasFollowAcceptedClocks,
         ],
         plan: plans::two_replicas_and_sidecar,
@@ -229,6 +235,18 @@ pub const SCENARIOS: [Scenario; 34] = [
         rules: &[Rule::ChangesInCurrentEpoch],
         plan: plans::two_replicas,
         play: |fixture| Box::pin(clocks::change_after_accepted_step(fixture)),
+    },
+    Scenario {
+        name: "a backup is restored, and the database clock is set back",
+        rules: &[Rule::RestoresLowerNoTime],
+        plan: plans::two_replicas_and_sidecar,
+        play: |fixture| Box::pin(clocks::restore_and_step_back(fixture)),
+    },
+    Scenario {
+        name: "a backup from before an accepted step back is restored",
+        rules: &[Rule::KnownClocksLowerNoTime, Rule::LostStepsAreUndone],
+        plan: plans::two_replicas_and_sidecar,
+        play: |fixture| Box::pin(clocks::restore_before_accepted_step(fixture)),
     },
     Scenario {
         name: "a replica restarts after the database clock was set back",

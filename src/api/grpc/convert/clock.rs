@@ -23,10 +23,10 @@ pub(in crate::api::grpc) fn accept_clock_request(
 }
 
 pub(in crate::api::grpc) fn accepted(outcome: AcceptClockOutcome) -> pb::AcceptClockResponse {
-    let AcceptClockOutcome { step, moved_grants, token } = outcome;
+    let AcceptClockOutcome { step, moved_count, token } = outcome;
     pb::AcceptClockResponse {
         step: Some(signed_duration(step)),
-        moved_count: moved_grants.try_into().unwrap_or(i32::MAX),
+        moved_count: moved_count.try_into().unwrap_or(i32::MAX),
         consistency_token: token.to_string(),
     }
 }

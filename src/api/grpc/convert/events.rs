@@ -65,10 +65,10 @@ fn payload(tenant_id: Option<&TenantId>, kind: EventKind, time: Time) -> Option<
         EventKind::LockExpired { lock: ended } => {
             Payload::LockExpired(pb::LockExpired { lock: lock(ended) })
         }
-        EventKind::ClockAccepted { step_ms, moved_grants } => {
+        EventKind::ClockAccepted { step_ms, moved_count } => {
             Payload::ClockAccepted(pb::ClockAccepted {
                 step: Some(signed_duration(TimeDelta::milliseconds(step_ms))),
-                moved_count: moved_grants.try_into().unwrap_or(i32::MAX),
+                moved_count: moved_count.try_into().unwrap_or(i32::MAX),
             })
         }
         EventKind::Forged => return None,

@@ -1,10 +1,10 @@
 //! Rows of grants and locks, each with the last event about it.
 
 use crate::{
-    domain::{EventKind, Grant, Lock, authenticity::LogKeys},
+    domain::{EventKind, Grant, Lock},
     store::{
         Difference, DifferenceProblem as Problem, StoreError,
-        sql::rows::{EventRow, GrantRow, LockRow},
+        sql::rows::{EventReader, EventRow, GrantRow, LockRow},
     },
 };
 
@@ -46,33 +46,30 @@ row! {
 /// A row that is compared with the body of an event.
 pub(in crate::store) trait ComparedRow {
     /// The difference, if there is one.
-    fn difference(self, keys: &LogKeys) -> Option<Difference>;
+    fn difference(self, reader: &EventReader) -> Option<Difference>;
 
     /// The length of the body in bytes.
     fn body_length(&self) -> usize;
 }
 
 impl ComparedRow for ComparedEventRow {
-    fn difference(self, keys: &LogKeys) -> Option<Difference> {
-        let is_authentic = self.event.is_authentic(keys);
-        let EventRow { tenant_id, grant_id, lock_id, .. } = self.event;
-        if !is_authentic {
-            let (id, problem) = (self.position.to_string(), Problem::Forged);
-            return Some(Difference { tenant_id, object: "event", id, problem });
-        }
-        let object = if grant_id.is_some() { "grant" } else { "lock" };
-        let id = grant_id.or(lock_id).unwrap_or_default();
-        let problem = Problem::Missing;
-        (self.created < 1).then_some(Difference { tenant_id, object, id, problem })
+    fn difference(self, reader: &EventReader) -> Option<Difference> {
+        let tenant_id = self.event.stored_tenant_id().to_owned();
+        let (object, id, problem) = match self.event.object(reader) {
+            Ok(_) if self.created > 0 => return None,
+            Ok((object, id)) => (object, id, Problem::Missing),
+            Err(_) => ("event", self.position.to_string(), Problem::Forged),
+        };
+        Some(Difference { tenant_id, object, id, problem })
     }
 
     fn body_length(&self) -> usize {
-        self.event.body.len()
+        self.event.body_length()
     }
 }
 
 impl ComparedRow for ComparedGrantRow {
-    fn difference(self, _keys: &LogKeys) -> Option<Difference> {
+    fn difference(self, _reader: &EventReader) -> Option<Difference> {
         let (tenant_id, id) = self.grant.key();
         let ended_sequence = self.grant.terms.ended_sequence;
         let sequence = |grant: &Grant| grant.sequence;
@@ -87,7 +84,7 @@ impl ComparedRow for ComparedGrantRow {
 }
 
 impl ComparedRow for ComparedLockRow {
-    fn difference(self, _keys: &LogKeys) -> Option<Difference> {
+    fn difference(self, _reader: &EventReader) -> Option<Difference> {
         let (tenant_id, id) = self.lock.key();
         let ended_sequence = self.lock.ended_sequence;
         let sequence = |lock: &Lock| lock.sequence;

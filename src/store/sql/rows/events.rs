@@ -4,20 +4,24 @@ use crate::{
     domain::{
         Attribution, Event, EventKind, FreeText, Time,
         authenticity::{EventColumns, LogKeys, StateRow},
-        chain::{ChainHead, Content, Hash, Link, Record},
+        chain::{Content, Hash, Link, Record},
         ids::Actor,
     },
     store::{
         HistoryEvent, StoreError,
-        sql::rows::{EnforcedRow, bytes, free_text, from_json, log_name, parse, tenant, time},
+        sql::rows::{
+            EnforcedRow, EventReader, Forgery, bytes, free_text, from_json, log_name, parse,
+            tenant, time,
+        },
     },
 };
 
 row! {
-    /// A row of `events`.
+    /// A row of `events`. Its columns are private, because a row is not authentic before an
+    /// [`EventReader`] has verified the row.
     pub(in crate::store) struct EventRow {
-        pub(super) revision: i64,
-        pub(super) tenant_id: String,
+        revision: i64,
+        tenant_id: String,
         sequence: i64,
         hash: Vec<u8>,
         time: i64,
@@ -25,11 +29,12 @@ row! {
         via: Option<String>,
         actor_asserted: i64,
         reason: String,
-        pub(super) kind: String,
-        pub(super) grant_id: Option<String>,
-        pub(super) lock_id: Option<String>,
-        pub(super) body: String,
+        kind: String,
+        grant_id: Option<String>,
+        lock_id: Option<String>,
+        body: String,
         mac: Vec<u8>,
+        owner_mac: Vec<u8>,
     }
 }
 
@@ -38,24 +43,6 @@ row! {
     pub(in crate::store) struct ListedEventRow {} with {
         event: EventRow,
         enforced: EnforcedRow,
-    }
-}
-
-row! {
-    /// A link of a chain.
-    pub(in crate::store) struct LinkRow {
-        sequence: i64,
-        hash: Vec<u8>,
-    }
-}
-
-row! {
-    /// The head of the log, and the end of a chain. The link is NULL if the chain is empty.
-    pub(in crate::store) struct ChainHeadRow {
-        log_name: String,
-        pub(in crate::store) revision: i64,
-        sequence: Option<i64>,
-        hash: Option<Vec<u8>>,
     }
 }
 
@@ -81,11 +68,26 @@ fn hash(value: Vec<u8>) -> Result<Hash, StoreError> {
 }
 
 row! {
-    /// A policy event.
+    /// A policy event, as a row that contributes to the sum in `head`. The sum authenticates all
+    /// such rows together.
     pub(in crate::store) struct PolicyEventRow {
         pub(in crate::store) tenant_id: String,
         pub(in crate::store) sequence: i64,
         pub(in crate::store) hash: Vec<u8>,
+    }
+}
+
+row! {
+    /// An event that accepts the clock, as a row that contributes to the sum in `head`.
+    pub(in crate::store) struct AcceptedClockRow {
+        revision: i64,
+        hash: Vec<u8>,
+    }
+}
+
+impl AcceptedClockRow {
+    pub(in crate::store) fn state(&self) -> StateRow<'_> {
+        StateRow::AcceptedClock(self.revision, &self.hash)
     }
 }
 
@@ -96,9 +98,9 @@ impl PolicyEventRow {
 }
 
 impl EventRow {
-    /// Whether a replica wrote the row as it is.
-    pub(in crate::store) fn is_authentic(&self, keys: &LogKeys) -> bool {
-        keys.is_authentic(&self.columns(), &self.mac)
+    /// Fails if no replica wrote the row as it is. The reader then reports the forgery.
+    fn verify(&self, reader: &EventReader) -> Result<(), Forgery> {
+        reader.verify(&self.columns(), &self.mac, &self.owner_mac)
     }
 
     fn columns(&self) -> EventColumns<'_> {
@@ -120,10 +122,14 @@ impl EventRow {
     }
 
     /// The event. [`EventKind::Forged`] if the row is not authentic.
-    pub(in crate::store) fn into_domain(self, keys: &LogKeys) -> Result<Event, StoreError> {
-        if !self.is_authentic(keys) {
-            return Ok(self.into_forged());
+    pub(in crate::store) fn into_domain(self, reader: &EventReader) -> Result<Event, StoreError> {
+        if let Err(forgery) = self.verify(reader) {
+            return Ok(self.into_forged(forgery));
         }
+        self.into_event()
+    }
+
+    fn into_event(self) -> Result<Event, StoreError> {
         let author = Attribution {
             actor: parse("actor", self.actor, Actor::new)?,
             via: self.via.map(|via| parse("via", via, Actor::new)).transpose()?,
@@ -140,13 +146,23 @@ impl EventRow {
         })
     }
 
+    fn require_authentic(&self, reader: &EventReader) -> Result<(), StoreError> {
+        self.verify(reader).map_err(|_| forged(self.revision))
+    }
+
     /// The authentic event.
-    pub(in crate::store) fn into_authentic(self, keys: &LogKeys) -> Result<Event, StoreError> {
-        let event = self.into_domain(keys)?;
-        if event.kind == EventKind::Forged {
-            return Err(forged(event.revision));
-        }
-        Ok(event)
+    pub(in crate::store) fn into_authentic(
+        self,
+        reader: &EventReader,
+    ) -> Result<Event, StoreError> {
+        self.require_authentic(reader)?;
+        self.into_event()
+    }
+
+    /// The link of an authentic event in its chain.
+    pub(in crate::store) fn into_link(self, reader: &EventReader) -> Result<Link, StoreError> {
+        self.require_authentic(reader)?;
+        Ok(Link { sequence: self.sequence, hash: hash(self.hash)? })
     }
 
     /// The position in the log.
@@ -154,24 +170,39 @@ impl EventRow {
         self.revision
     }
 
-    /// The HMAC of an authentic event by another key.
-    pub(in crate::store) fn sign_again(
-        &self,
-        keys: &LogKeys,
-        new: &LogKeys,
-    ) -> Result<[u8; 32], StoreError> {
-        if !self.is_authentic(keys) {
-            return Err(forged(self.revision));
-        }
-        Ok(new.sign(&self.columns()))
+    /// The length of the body in bytes.
+    pub(super) fn body_length(&self) -> usize {
+        self.body.len()
     }
 
-    /// A tenant that cannot be read counts as the vendor, so the event denies everything
-    /// everywhere.
-    fn into_forged(self) -> Event {
+    /// The tenant as stored, verified or not.
+    pub(super) fn stored_tenant_id(&self) -> &str {
+        &self.tenant_id
+    }
+
+    /// The kind and the id of the object. Fails if the row is not authentic.
+    pub(super) fn object(&self, reader: &EventReader) -> Result<(&'static str, String), Forgery> {
+        self.verify(reader)?;
+        let object = if self.grant_id.is_some() { "grant" } else { "lock" };
+        let id = self.grant_id.clone().or_else(|| self.lock_id.clone());
+        Ok((object, id.unwrap_or_default()))
+    }
+
+    /// The HMACs of an authentic event, and of its owner, by another key.
+    pub(in crate::store) fn macs_with(
+        &self,
+        reader: &EventReader,
+        new: &LogKeys,
+    ) -> Result<[[u8; 32]; 2], StoreError> {
+        self.require_authentic(reader)?;
+        Ok([new.mac(&self.columns()), new.owner_mac(&self.columns())])
+    }
+
+    /// An event of an unknown history denies everything everywhere, like an event of the vendor.
+    fn into_forged(self, forgery: Forgery) -> Event {
         Event {
             revision: self.revision,
-            tenant_id: tenant(self.tenant_id).ok().flatten(),
+            tenant_id: forgery.history,
             sequence: self.sequence,
             time: time("time", self.time).unwrap_or(Time::UNIX_EPOCH),
             author: Attribution::system(),
@@ -195,35 +226,26 @@ impl EventRow {
 }
 
 impl ListedEventRow {
-    pub(in crate::store) fn into_domain(self, keys: &LogKeys) -> Result<HistoryEvent, StoreError> {
+    pub(in crate::store) fn into_domain(
+        self,
+        reader: &EventReader,
+    ) -> Result<HistoryEvent, StoreError> {
         Ok(HistoryEvent {
             hash: hash(self.event.hash.clone())?,
-            event: self.event.into_authentic(keys)?,
+            event: self.event.into_authentic(reader)?,
             enforced: self.enforced.into_domain()?,
         })
     }
 }
 
-impl LinkRow {
-    pub(in crate::store) fn into_domain(self) -> Result<Link, StoreError> {
-        Ok(Link { sequence: self.sequence, hash: hash(self.hash)? })
-    }
-}
-
-impl ChainHeadRow {
-    pub(in crate::store) fn into_domain(self) -> Result<ChainHead, StoreError> {
-        let row = self.sequence.zip(self.hash).map(|(sequence, hash)| LinkRow { sequence, hash });
-        let link = row.map(LinkRow::into_domain).transpose()?.unwrap_or(Link::START);
-        Ok(ChainHead { log: log_name(self.log_name)?, link })
-    }
-}
-
 impl RecordRow {
-    pub(in crate::store) fn into_domain(self) -> Result<Record, StoreError> {
+    pub(in crate::store) fn into_domain(self, reader: &EventReader) -> Result<Record, StoreError> {
         let Self { log_name: log, event, previous_hash } = self;
+        let is_authentic = event.verify(reader).is_ok();
         let link = Link { sequence: event.sequence, hash: hash(event.hash.clone())? };
         let previous = previous_hash.map(hash).transpose()?.unwrap_or(Hash::ZERO);
         let record = event.content()?.record(log_name(log)?, event.revision, previous, link);
-        record.map_err(StoreError::broken)
+        let record = record.map_err(StoreError::broken)?;
+        Ok(Record { is_authentic, ..record })
     }
 }

@@ -67,6 +67,11 @@ fn agents(json: &str) -> Result<BTreeSet<AgentId>, StoreError> {
 }
 
 impl GrantRow {
+    /// The last event about the object, in its history.
+    pub(in crate::store) fn sequence(&self) -> i64 {
+        self.sequence
+    }
+
     /// The tenant and the id, as stored.
     pub(in crate::store) fn key(&self) -> (String, String) {
         (self.terms.tenant_id.clone(), self.terms.grant_id.clone())

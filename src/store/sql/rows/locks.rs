@@ -72,6 +72,11 @@ fn target(field: &str, id: String) -> Result<LockTarget, StoreError> {
 }
 
 impl LockRow {
+    /// The last event about the object, in its history.
+    pub(in crate::store) fn sequence(&self) -> i64 {
+        self.sequence
+    }
+
     /// The tenant and the id, as stored.
     pub(in crate::store) fn key(&self) -> (String, String) {
         (self.terms.tenant_id.clone(), self.terms.lock_id.clone())

@@ -5,14 +5,6 @@ use crate::{
     store::sql::statements::{Dialect, EVENT, Statement, owner},
 };
 
-/// The head of the log, and the end of a chain.
-pub(in crate::store) fn chain_head(tenant_id: Option<&TenantId>) -> Statement {
-    let sql = "SELECT h.log_name, h.revision, e.sequence, e.hash FROM head AS h \
-               LEFT JOIN events AS e ON e.tenant_id = $1 AND e.sequence = \
-               (SELECT max(sequence) FROM events WHERE tenant_id = $1) WHERE h.id = 1";
-    Statement::with(sql, vec![owner(tenant_id).into()])
-}
-
 /// Events of a chain, each with the previous hash.
 pub(in crate::store) fn records(
     tenant_id: Option<&TenantId>,

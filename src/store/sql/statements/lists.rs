@@ -1,7 +1,7 @@
 //! Lists. Each page is read from one index that has the order of the list.
 
 use crate::{
-    domain::{GrantState, TenantId, Time},
+    domain::{GrantState, Time},
     store::{
         EventQuery, GrantQuery, ListOrder, ListPosition, LockQuery, PageBounds, QueryScope,
         sql::statements::{EVENT, Statement, Value, bind, grants, locks, owner},
@@ -197,21 +197,13 @@ pub(in crate::store) fn tenants(after: &str, limit: usize) -> Statement {
 }
 
 /// The last policy event of a tenant.
-pub(in crate::store) fn last_policy_event(tenant_id: &TenantId) -> Statement {
+pub(in crate::store) fn last_policy_event(tenant_id: &str) -> Statement {
     let event = EVENT;
     let sql = format!(
         "SELECT {event} FROM events AS e WHERE e.tenant_id = $1 AND e.kind = 'policy_updated' \
          ORDER BY e.sequence DESC LIMIT 1"
     );
     Statement::with(sql, vec![tenant_id.into()])
-}
-
-/// The position and the hash of the last policy event of a history.
-pub(in crate::store) fn last_policy_hash(owner: &str) -> Statement {
-    let sql = "SELECT e.tenant_id, e.sequence, e.hash FROM events AS e \
-               WHERE e.tenant_id = $1 AND e.kind = 'policy_updated' \
-               ORDER BY e.sequence DESC LIMIT 1";
-    Statement::with(sql, vec![owner.into()])
 }
 
 /// The earliest end of a grant, and of a lock. NULL if there is none.

@@ -45,10 +45,13 @@ pub(in crate::store) fn update_event_key(id: [u8; 8], masked: &MaskedSum) -> Sta
     Statement::with(sql, values)
 }
 
-/// The HMAC of an event by another event key.
-pub(in crate::store) fn update_mac(revision: Revision, mac: [u8; 32]) -> Statement {
-    let sql = "UPDATE events SET mac = $2 WHERE revision = $1";
-    Statement::with(sql, vec![revision.into(), mac[..].into()])
+/// The HMACs of an event, and of its owner, by another event key.
+pub(in crate::store) fn update_macs(
+    revision: Revision,
+    [mac, owner_mac]: [[u8; 32]; 2],
+) -> Statement {
+    let sql = "UPDATE events SET mac = $2, owner_mac = $3 WHERE revision = $1";
+    Statement::with(sql, vec![revision.into(), mac[..].into(), owner_mac[..].into()])
 }
 
 /// All events, in order.
@@ -93,17 +96,13 @@ pub(in crate::store) fn latest_ended_event(tenant_id: &TenantId, group_id: &Grou
     Statement::with(sql, vec![tenant_id.into(), group_id.as_str().into()])
 }
 
-/// The last events about live grants without a live row.
-pub(in crate::store) fn hidden_grant_events(tenant_id: &TenantId) -> Statement {
+/// The last events about the live grants of a tenant, by the events alone.
+pub(in crate::store) fn live_grant_events(tenant_id: &TenantId) -> Statement {
     let sql = format!(
         "SELECT {EVENT} FROM events AS e WHERE e.tenant_id = $1 \
          AND e.kind IN ('granted', 'extended') \
          AND NOT EXISTS (SELECT 1 FROM events AS n WHERE n.tenant_id = e.tenant_id \
-         AND n.grant_id = e.grant_id AND n.sequence > e.sequence) \
-         AND NOT EXISTS (SELECT 1 FROM grants AS g JOIN events AS c \
-         ON c.tenant_id = g.tenant_id AND c.sequence = g.create_sequence \
-         WHERE g.tenant_id = e.tenant_id AND g.grant_id = e.grant_id \
-         AND g.ended_sequence IS NULL AND c.grant_id = g.grant_id AND c.kind = 'granted')"
+         AND n.grant_id = e.grant_id AND n.sequence > e.sequence)"
     );
     Statement::with(sql, vec![tenant_id.into()])
 }
@@ -134,23 +133,27 @@ pub(in crate::store) fn load_locks() -> Statement {
     Statement::new(sql)
 }
 
-pub(in crate::store) fn revision_of(tenant_id: Option<&TenantId>, sequence: Sequence) -> Statement {
-    let sql = "SELECT revision FROM events WHERE tenant_id = $1 AND sequence = $2";
-    Statement::with(sql, vec![owner(tenant_id).into(), sequence.into()])
+/// The event of a history at a sequence.
+pub(in crate::store) fn event_at(tenant_id: &str, sequence: Sequence) -> Statement {
+    let sql = format!("SELECT {EVENT} FROM events AS e WHERE e.tenant_id = $1 AND e.sequence = $2");
+    Statement::with(sql, vec![tenant_id.into(), sequence.into()])
 }
 
-/// The last link of a chain.
-pub(in crate::store) fn last_link(tenant_id: &str) -> Statement {
-    let sql =
-        "SELECT sequence, hash FROM events WHERE tenant_id = $1 ORDER BY sequence DESC LIMIT 1";
+/// The last event of a history.
+pub(in crate::store) fn last_event(tenant_id: &str) -> Statement {
+    let sql = format!(
+        "SELECT {EVENT} FROM events AS e WHERE e.tenant_id = $1 ORDER BY e.sequence DESC LIMIT 1"
+    );
     Statement::with(sql, vec![tenant_id.into()])
 }
 
 pub(in crate::store) fn insert_event(stamped: &StampedEvent, keys: &LogKeys) -> Statement {
     let StampedEvent { event, body, hash } = stamped;
+    let [mac, owner_mac] =
+        stamped.with_columns(|columns| [keys.mac(columns), keys.owner_mac(columns)]);
     let sql = "INSERT INTO events (revision, tenant_id, sequence, hash, time, actor, via, \
-               actor_asserted, reason, kind, grant_id, lock_id, body, mac) \
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
+               actor_asserted, reason, kind, grant_id, lock_id, body, mac, owner_mac) \
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
     let values = vec![
         event.revision.into(),
         owner(event.tenant_id.as_ref()).into(),
@@ -165,9 +168,15 @@ pub(in crate::store) fn insert_event(stamped: &StampedEvent, keys: &LogKeys) -> 
         event.grant_id().into(),
         event.kind.lock().map(Lock::id).into(),
         body.as_str().into(),
-        stamped.with_columns(|columns| keys.sign(columns))[..].into(),
+        mac[..].into(),
+        owner_mac[..].into(),
     ];
     Statement::with(sql, values)
+}
+
+/// The events that accept the clock, as rows that contribute to the sum.
+pub(in crate::store) fn load_accepted_clocks() -> Statement {
+    Statement::new("SELECT revision, hash FROM events WHERE kind = 'clock_accepted'")
 }
 
 /// The events with which operators accepted the clock.

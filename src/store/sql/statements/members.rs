@@ -1,7 +1,7 @@
 //! Statements on the membership table.
 
 use crate::{
-    domain::{Ack, Epoch, NodeId, Position, Time},
+    domain::{Ack, NodeId, Position, Revision, Time},
     store::{
         Registration,
         sql::statements::{Dialect, Statement, Value, bind, clock_expression},
@@ -123,19 +123,20 @@ pub(in crate::store) fn select(dialect: &Dialect, clock: Time) -> Statement {
 }
 
 pub(in crate::store) fn trusted_time() -> Statement {
-    Statement::new("SELECT time AS trusted_time, epoch AS clock_epoch FROM trusted_time")
+    Statement::new("SELECT time AS trusted_time FROM trusted_time")
 }
 
-pub(in crate::store) fn raise_trusted_time(time: Time, clock_epoch: Epoch) -> Statement {
+pub(in crate::store) fn raise_trusted_time(time: Time, accepted_clock: Revision) -> Statement {
     let sql = "UPDATE trusted_time SET time = $1 \
-               WHERE id = 1 AND epoch = $2 AND (time IS NULL OR time < $1)";
-    Statement::with(sql, vec![time.into(), clock_epoch.into()])
+               WHERE id = 1 AND accepted_clock = $2 AND (time IS NULL OR time < $1)";
+    Statement::with(sql, vec![time.into(), accepted_clock.into()])
 }
 
-/// Begins a clock epoch. For a transaction that has updated the head to `epoch` at `time`.
-pub(in crate::store) fn accept_time(time: Time, epoch: Epoch) -> Statement {
-    let sql = "UPDATE trusted_time SET time = $1, epoch = $2 WHERE id = 1";
-    Statement::with(sql, vec![time.into(), epoch.into()])
+/// Starts from an accepted clock. For a transaction that has updated the head to `revision` at
+/// `time`.
+pub(in crate::store) fn accept_time(time: Time, revision: Revision) -> Statement {
+    let sql = "UPDATE trusted_time SET time = $1, accepted_clock = $2 WHERE id = 1";
+    Statement::with(sql, vec![time.into(), revision.into()])
 }
 
 /// Waits for uncommitted writes of the row, and then reads the row again. Returns a row if the

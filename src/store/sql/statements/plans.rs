@@ -120,7 +120,8 @@ async fn the_list_of_tenants_reads_its_index() {
 async fn histories_are_read_from_their_index() {
     let index = "sqlite_autoindex_events_1";
     expect(history::records(None, 7, 50), index).await;
-    expect(history::chain_head(None), index).await;
+    expect(log::last_event(""), index).await;
+    expect(log::event_at("", 7), index).await;
     expect(history::enforced(7), "INTEGER PRIMARY KEY").await;
 }
 

@@ -10,15 +10,15 @@ use tracing::error;
 
 use crate::{
     domain::{
-        Event, EventKind, Grant, GrantId, Lock, LockId, Revision, TenantId, Time,
-        authenticity::StateRow,
+        Event, EventKind, Grant, GrantId, GrantTerms, Lock, LockId, Revision, Sequence, TenantId,
+        Time, authenticity::StateRow, chain::Link,
     },
     store::{
         NewEvent, Retained, StoreError, new_epoch,
         sql::{
-            Backend, Statement,
+            Backend, SqlStore, Statement,
             load::grant_row,
-            rows::{EventRow, GrantRow, LockRow, PolicyEventRow},
+            rows::{EventRow, GrantRow, LockRow},
             statements::{grants, lists, locks, log, owner},
             transaction::SqlTransaction,
             with_timeout,
@@ -32,7 +32,7 @@ fn not_live(object: &str, id: impl Display) -> StoreError {
 }
 
 /// Logs a row that differs from the last event about it.
-fn warn_unless(is_equal: bool, tenant_id: &str, object: &str, id: impl Display) {
+fn report_unless_equal(is_equal: bool, tenant_id: &str, object: &str, id: impl Display) {
     if !is_equal {
         error!(tenant_id, object, %id, "a row differs from the history; the events decide");
     }
@@ -41,9 +41,33 @@ fn warn_unless(is_equal: bool, tenant_id: &str, object: &str, id: impl Display) 
 impl<DB: Backend> SqlTransaction<DB> {
     // === reads ===
 
-    async fn last_event(&mut self, statement: Statement) -> Result<Option<Event>, StoreError> {
+    async fn read_event(&mut self, statement: Statement) -> Result<Option<Event>, StoreError> {
         let row: Option<EventRow> = self.connection.first(statement).await?;
-        row.map(|row| row.into_authentic(&self.keys)).transpose()
+        row.map(|row| row.into_authentic(&self.reader)).transpose()
+    }
+
+    pub(super) async fn event_at(
+        &mut self,
+        owner: &str,
+        sequence: Sequence,
+    ) -> Result<Option<Event>, StoreError> {
+        self.read_event(log::event_at(owner, sequence)).await
+    }
+
+    /// Fails if a row states an event that the history lacks, although the event is later than the
+    /// `last` event about the object. Another party has removed or moved the event.
+    async fn check_stated(
+        &mut self,
+        tenant_id: &str,
+        stated: Option<Sequence>,
+        last: Option<Sequence>,
+    ) -> Result<(), StoreError> {
+        if let Some(sequence) = stated.filter(|stated| last.is_none_or(|last| *stated > last))
+            && self.event_at(tenant_id, sequence).await?.is_none()
+        {
+            return Err(self.reader.report_missing(TenantId::new(tenant_id).ok()));
+        }
+        Ok(())
     }
 
     /// The grant after its last event.
@@ -52,12 +76,15 @@ impl<DB: Backend> SqlTransaction<DB> {
         tenant_id: &TenantId,
         grant_id: GrantId,
     ) -> Result<Option<Grant>, StoreError> {
-        let last = self.last_event(log::last_grant_event(tenant_id, grant_id)).await?;
+        let last = self.read_event(log::last_grant_event(tenant_id, grant_id)).await?;
         let row: Option<GrantRow> =
             self.connection.first(grants::select(tenant_id, grant_id)).await?;
         let grant = last.and_then(|last| last.kind.grant().cloned());
+        let stated = row.as_ref().map(GrantRow::sequence);
         let found = row.and_then(|row| row.into_domain().ok());
-        warn_unless(found == grant, tenant_id.as_str(), "grant", grant_id);
+        report_unless_equal(found == grant, tenant_id.as_str(), "grant", grant_id);
+        let last = grant.as_ref().map(|grant| grant.sequence);
+        self.check_stated(tenant_id.as_str(), stated, last).await?;
         Ok(grant)
     }
 
@@ -74,8 +101,11 @@ impl<DB: Backend> SqlTransaction<DB> {
         let mut found = Vec::with_capacity(rows.len());
         for row in rows {
             let (tenant_id, id) = row.key();
-            let grant = by_events.remove(&id);
-            warn_unless(row.into_domain().ok() == grant, &tenant_id, "grant", id);
+            let (stated, grant) = (row.sequence(), by_events.remove(&id));
+            let is_equal = row.into_domain().ok() == grant;
+            report_unless_equal(is_equal, &tenant_id, "grant", id);
+            let last = grant.as_ref().map(|grant| grant.sequence);
+            self.check_stated(&tenant_id, Some(stated), last).await?;
             found.extend(grant);
         }
         Ok(found)
@@ -89,7 +119,7 @@ impl<DB: Backend> SqlTransaction<DB> {
         let rows: Vec<EventRow> = with_timeout(self.connection.all(statement)).await?;
         let mut grants = Vec::with_capacity(rows.len());
         for row in rows {
-            let event = row.into_authentic(&self.keys)?;
+            let event = row.into_authentic(&self.reader)?;
             if !event.kind.is_end() {
                 grants.extend(event.kind.grant().cloned());
             }
@@ -99,12 +129,17 @@ impl<DB: Backend> SqlTransaction<DB> {
 
     /// The lock after its last event.
     pub(super) async fn find_lock(&mut self, lock_id: LockId) -> Result<Option<Lock>, StoreError> {
-        let last = self.last_event(log::last_lock_event(lock_id)).await?;
+        let last = self.read_event(log::last_lock_event(lock_id)).await?;
         let row: Option<LockRow> = self.connection.first(locks::select(lock_id)).await?;
         let lock = last.and_then(|last| last.kind.lock().cloned());
+        let stated = row.as_ref().map(|row| (row.key().0, row.sequence()));
         let found = row.and_then(|row| row.into_domain().ok());
         let tenant_id = owner(lock.as_ref().and_then(Lock::tenant_id)).to_owned();
-        warn_unless(found == lock, &tenant_id, "lock", lock_id);
+        report_unless_equal(found == lock, &tenant_id, "lock", lock_id);
+        if let Some((tenant_id, sequence)) = stated {
+            let last = lock.as_ref().map(|lock| lock.sequence);
+            self.check_stated(&tenant_id, Some(sequence), last).await?;
+        }
         Ok(lock)
     }
 
@@ -117,18 +152,40 @@ impl<DB: Backend> SqlTransaction<DB> {
         let rows: Vec<LockRow> = self.connection.all(locks::due(now, limit)).await?;
         let mut due = Vec::with_capacity(rows.len());
         for row in rows {
-            let (tenant_id, id) = row.key();
+            let ((tenant_id, id), stated) = (row.key(), row.sequence());
             let Ok(found) = row.into_domain() else {
-                warn_unless(false, &tenant_id, "lock", id);
+                report_unless_equal(false, &tenant_id, "lock", id);
                 continue;
             };
-            let last = self.last_event(log::last_lock_event(found.id())).await?;
+            let last = self.read_event(log::last_lock_event(found.id())).await?;
+            let last_sequence = last.as_ref().map(|last| last.sequence);
+            self.check_stated(&tenant_id, Some(stated), last_sequence).await?;
             let live = last.filter(|last| !last.kind.is_end());
             let lock = live.and_then(|last| last.kind.lock().cloned());
-            warn_unless(lock.as_ref() == Some(&found), &tenant_id, "lock", id);
+            report_unless_equal(lock.as_ref() == Some(&found), &tenant_id, "lock", id);
             due.extend(lock.filter(|lock| !lock.terms.applies_at(now)));
         }
         Ok(due)
+    }
+
+    /// The grants that no event has ended. The rows of this transaction are added up, as in a load.
+    pub(super) async fn read_live_grant_ids(&mut self) -> Result<Vec<GrantId>, StoreError> {
+        let mut ids = Vec::new();
+        let mut visit = |_, terms: GrantTerms, retained| {
+            if retained == Retained::Live {
+                ids.push(terms.grant_id);
+            }
+        };
+        let (keys, connection) = (self.reader.keys(), &mut self.connection);
+        let (sum, _) = SqlStore::load_rows(keys, connection, &mut visit).await?;
+        if sum == Some(self.sum) {
+            return Ok(ids);
+        }
+        Err(StoreError::broken(
+            "the rows do not match the sum in head, because a row is hidden or was changed; \
+             restore the rows that the verification names, or rotate the event key, then repeat the \
+             command",
+        ))
     }
 
     // === writes ===
@@ -141,7 +198,7 @@ impl<DB: Backend> SqlTransaction<DB> {
         }
         self.remove_before(&new).await?;
         let stamped = self.stamp(new).await?;
-        self.connection.execute(log::insert_event(&stamped, &self.keys)).await?;
+        self.connection.execute(log::insert_event(&stamped, self.reader.keys())).await?;
         let (kind, revision) = (&stamped.event.kind, stamped.event.revision);
         match kind {
             EventKind::Granted { grant } => self.insert_grant(grant, revision).await?,
@@ -156,14 +213,16 @@ impl<DB: Backend> SqlTransaction<DB> {
             }
             EventKind::Unlocked { lock } | EventKind::LockExpired { lock } => {
                 let is_written = self.connection.execute(locks::end(lock)).await? == 1;
-                warn_unless(is_written, owner(lock.tenant_id()), "lock", lock.id());
+                report_unless_equal(is_written, owner(lock.tenant_id()), "lock", lock.id());
             }
             EventKind::PolicyUpdated { .. } => {
                 let (tenant_id, hash) = (owner(stamped.event.tenant_id.as_ref()), stamped.hash.0);
                 self.add(StateRow::Policy(tenant_id, stamped.event.sequence, &hash));
             }
             // The commit updates the head to an accepted clock.
-            EventKind::ClockAccepted { .. } => {}
+            EventKind::ClockAccepted { .. } => {
+                self.add(StateRow::AcceptedClock(revision, &stamped.hash.0));
+            }
             EventKind::Forged => return Err(StoreError::broken("a forged event is never written")),
         }
         Ok(stamped)
@@ -176,7 +235,7 @@ impl<DB: Backend> SqlTransaction<DB> {
             | EventKind::Revoked { grant }
             | EventKind::Expired { grant } => {
                 let statement = log::last_grant_event(&grant.tenant_id, grant.id());
-                let last = self.last_event(statement).await?.filter(|last| !last.kind.is_end());
+                let last = self.read_event(statement).await?.filter(|last| !last.kind.is_end());
                 let previous = last.as_ref().and_then(|last| last.kind.grant());
                 let previous = previous
                     .filter(|previous| previous.create_sequence == grant.create_sequence)
@@ -184,7 +243,7 @@ impl<DB: Backend> SqlTransaction<DB> {
                 self.remove(StateRow::LiveGrant(&grant.tenant_id, &previous.terms));
             }
             EventKind::Unlocked { lock } | EventKind::LockExpired { lock } => {
-                let last = self.last_event(log::last_lock_event(lock.id())).await?;
+                let last = self.read_event(log::last_lock_event(lock.id())).await?;
                 let last = last.filter(|last| !last.kind.is_end());
                 let previous = last.as_ref().and_then(|last| last.kind.lock());
                 let previous = previous
@@ -193,10 +252,12 @@ impl<DB: Backend> SqlTransaction<DB> {
                 self.remove(StateRow::Lock(&previous.terms));
             }
             EventKind::PolicyUpdated { .. } => {
-                let statement = lists::last_policy_hash(owner(new.tenant_id.as_ref()));
-                let previous: Option<PolicyEventRow> = self.connection.first(statement).await?;
+                let tenant_id = owner(new.tenant_id.as_ref());
+                let statement = lists::last_policy_event(tenant_id);
+                let previous: Option<EventRow> = self.connection.first(statement).await?;
                 if let Some(previous) = previous {
-                    self.remove(previous.state());
+                    let Link { sequence, hash } = previous.into_link(&self.reader)?;
+                    self.remove(StateRow::Policy(tenant_id, sequence, &hash.0));
                 }
             }
             EventKind::Granted { .. }
@@ -208,11 +269,11 @@ impl<DB: Backend> SqlTransaction<DB> {
     }
 
     fn add(&mut self, row: StateRow<'_>) {
-        self.sum = self.sum.plus(self.keys.hash(row));
+        self.sum = self.sum.plus(self.reader.keys().hash(row));
     }
 
     fn remove(&mut self, row: StateRow<'_>) {
-        self.sum = self.sum.minus(self.keys.hash(row));
+        self.sum = self.sum.minus(self.reader.keys().hash(row));
     }
 
     async fn insert_grant(&mut self, grant: &Grant, revision: Revision) -> Result<(), StoreError> {
@@ -226,14 +287,14 @@ impl<DB: Backend> SqlTransaction<DB> {
 
     async fn update_grant(&mut self, grant: &Grant, is_ended: bool) -> Result<(), StoreError> {
         let is_written = self.connection.execute(grants::update(grant, is_ended)).await? == 1;
-        warn_unless(is_written, grant.tenant_id.as_str(), "grant", grant.id());
+        report_unless_equal(is_written, grant.tenant_id.as_str(), "grant", grant.id());
         let (tenant_id, terms) = (&grant.tenant_id, &grant.terms);
         if !is_ended {
             self.add(grant_row(tenant_id, terms, Retained::Live));
             return Ok(());
         }
         let statement = log::latest_ended_event(tenant_id, &terms.group_id);
-        let last = self.last_event(statement).await?;
+        let last = self.read_event(statement).await?;
         let latest = last.as_ref().and_then(|last| last.kind.grant()).map(|latest| &latest.terms);
         if latest.is_some_and(|latest| latest.end_rank() >= terms.end_rank()) {
             return Ok(());

@@ -1,5 +1,10 @@
 //! Resident memory of server processes under attack, with the limits of small containers.
 
+mod errors;
+mod lists;
+mod metrics;
+mod upstreams;
+
 use std::{fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use futures::future::join_all;
@@ -294,29 +299,29 @@ async fn a_call_that_waits_takes_no_more_memory_than_is_reserved() {
     drop(attackers);
 }
 
-/// Opens a connection with a window of `size`, and requests `count` long lists.
-async fn request_lists(address: SocketAddr, size: u16, count: u32) -> Attacker<TcpStream> {
-    let list = ListEventsRequest {
-        tenant_id: "acme".to_owned(),
-        page_size: 1_000,
-        ..ListEventsRequest::default()
-    };
-    let list = raw::framed(&list.encode_to_vec());
+/// Opens a connection with a window of `size`, and makes `count` calls.
+async fn request_all(
+    address: SocketAddr,
+    size: u16,
+    count: u32,
+    path: &str,
+    message: &[u8],
+) -> Attacker<TcpStream> {
     let mut attacker = Attacker::silent(address).await.unwrap();
     attacker.start(&window(size)).await.unwrap();
     for number in 0..count {
-        let open = frame(HEADERS, END_HEADERS, stream(number), &call(LIST_EVENTS, "mallory"));
-        let rest = frame(DATA, END_STREAM, stream(number), &list);
+        let open = frame(HEADERS, END_HEADERS, stream(number), &call(path, "mallory"));
+        let rest = frame(DATA, END_STREAM, stream(number), message);
         attacker.send(&[open, rest].concat()).await.unwrap();
     }
     attacker
 }
 
-/// The number of lists that the server has rejected.
-async fn rejected_lists(target: &Target) -> usize {
+/// The number of calls that the server has rejected.
+async fn rejections(target: &Target, method: &str) -> usize {
     let metrics = get(target.server.http, "/metrics").await.2;
-    let exhausted = "method=\"ListEvents\",code=\"RESOURCE_EXHAUSTED\"} ";
-    let count = metrics.lines().find_map(|line| line.split_once(exhausted)?.1.parse().ok());
+    let exhausted = format!("method=\"{method}\",code=\"RESOURCE_EXHAUSTED\"}} ");
+    let count = metrics.lines().find_map(|line| line.split_once(&exhausted)?.1.parse().ok());
     count.unwrap_or(0)
 }
 
@@ -332,12 +337,19 @@ async fn unread_responses_do_not_exhaust_the_memory_of_a_replica() {
         let grant = GrantAccessRequest { reason: "\u{1F511}".repeat(1_000), ..a_grant() };
         admin.grant_access(grant).await.unwrap();
     }
+    let list = ListEventsRequest {
+        tenant_id: "acme".to_owned(),
+        page_size: 1_000,
+        ..ListEventsRequest::default()
+    };
+    let list = raw::framed(&list.encode_to_vec());
     let gateway = BackgroundClient::on(target.server.connect().await);
     for (round, size) in [0, 1, 0, 1].into_iter().enumerate() {
-        let rejected = rejected_lists(&target).await;
-        let attacks = (0..CONNECTIONS).map(|_| request_lists(target.server.address(), size, LISTS));
+        let rejected = rejections(&target, "ListEvents").await;
+        let attacks = (0..CONNECTIONS)
+            .map(|_| request_all(target.server.address(), size, LISTS, LIST_EVENTS, &list));
         let attackers = join_all(attacks).await;
-        eventually(async || rejected_lists(&target).await >= rejected + REJECTED).await;
+        eventually(async || rejections(&target, "ListEvents").await >= rejected + REJECTED).await;
         target.report(&format!("round {round}, lists of 2.4 MB, window {size}"));
         // Other callers have their own quota.
         let mut trudy = target.server.admin().await;

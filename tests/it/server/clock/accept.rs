@@ -15,12 +15,12 @@ use support_access::{
 
 use super::*;
 
-const HOUR: TimeDelta = TimeDelta::hours(1);
+pub(super) const HOUR: TimeDelta = TimeDelta::hours(1);
 /// Ends move back by this much more than the step.
 const MARGIN: TimeDelta = TimeDelta::seconds(2);
 
 impl Bench {
-    async fn accept(&self) -> Result<AcceptClockOutcome, ServiceError> {
+    pub(super) async fn accept(&self) -> Result<AcceptClockOutcome, ServiceError> {
         let reason = FreeText::new("NTP is right").unwrap();
         let request = AcceptClockRequest { request_id: None, reason };
         let deadline = Instant::now() + Duration::from_secs(10);
@@ -140,7 +140,7 @@ async fn a_trusted_clock_needs_no_acceptance() {
     bench.grant(10).await.unwrap();
     let before = bench.events().await;
     let accepted = bench.accept().await.unwrap();
-    assert_eq!((accepted.step, accepted.moved_grants), (TimeDelta::zero(), 0));
+    assert_eq!((accepted.step, accepted.moved_count), (TimeDelta::zero(), 0));
     assert_eq!(bench.events().await, before);
 }
 
@@ -183,7 +183,7 @@ async fn after_an_accepted_step_back_no_grant_lasts_longer() {
     assert_unreliable(&bench.grant(1).await);
 
     let accepted = bench.accept().await.unwrap();
-    assert_eq!((accepted.step, accepted.moved_grants), (-HOUR, 2));
+    assert_eq!((accepted.step, accepted.moved_count), (-HOUR, 2));
     let (end, now) = (bench.end(&long).await, bench.clock.now());
     assert_eq!(end, end_of(&long) - HOUR - MARGIN);
     assert_eq!(bench.current(&short).await.state, GrantState::Revoked, "ends before its start");
@@ -192,7 +192,7 @@ async fn after_an_accepted_step_back_no_grant_lasts_longer() {
     let events = bench.events().await;
     let last = events.last().unwrap();
     assert_eq!((last.time, last.tenant_id.as_ref()), (now, None));
-    let expected = EventKind::ClockAccepted { step_ms: -3_600_000, moved_grants: 2 };
+    let expected = EventKind::ClockAccepted { step_ms: -3_600_000, moved_count: 2 };
     assert_eq!(last.kind, expected);
     let moves = events.iter().filter(|event| match &event.kind {
         EventKind::Extended { clock_step_ms, .. } => clock_step_ms.is_some(),
@@ -222,7 +222,7 @@ async fn an_accepted_step_forward_moves_no_end() {
     let (short, long) = (bench.grant(1).await.unwrap(), bench.grant(10).await.unwrap());
     bench.step(HOUR * 2).await;
     let accepted = bench.accept().await.unwrap();
-    assert_eq!((accepted.step, accepted.moved_grants), (HOUR * 2, 0));
+    assert_eq!((accepted.step, accepted.moved_count), (HOUR * 2, 0));
     assert_eq!(bench.end(&long).await, end_of(&long));
     bench.renew().await;
     assert_eq!(bench.latest(), bench.clock.now());
@@ -284,7 +284,7 @@ async fn an_interrupted_acceptance_continues_without_moving_an_end_twice() {
             let expected = if index < 200 { needed.min(moved) } else { needed };
             assert_eq!(bench.end(grant).await, end_of(grant) + expected, "{index}");
         }
-        assert_eq!(accepted.moved_grants, if later_step < TimeDelta::zero() { 450 } else { 250 });
+        assert_eq!(accepted.moved_count, if later_step < TimeDelta::zero() { 450 } else { 250 });
     }
 }
 
@@ -324,7 +324,7 @@ async fn a_repeated_request_returns_the_first_acceptance() {
         bench.service.accept_clock(&caller(), request, deadline).await
     };
     let first = accept("x").await.unwrap();
-    assert_eq!(first.moved_grants, 1);
+    assert_eq!(first.moved_count, 1);
     let events = bench.events().await;
     assert_eq!(accept("x").await.unwrap(), first);
     assert_eq!(bench.events().await, events);
@@ -337,7 +337,6 @@ async fn every_replica_follows_an_accepted_clock() {
         let first = Bench::new().await;
         let grant = first.grant(10).await.unwrap();
         let second = Bench::start(Arc::clone(&first.clock), Arc::clone(&first.store)).await;
-        let old_epoch = second.store.log().head().await.unwrap().epoch;
         let ahead = second.clock.now() + HOUR;
         first.step(step).await;
         second.renew().await;
@@ -345,7 +344,7 @@ async fn every_replica_follows_an_accepted_clock() {
         first.accept().await.unwrap();
 
         // A record from before must not return as the trusted time.
-        second.store.membership().record_trusted_time(ahead, old_epoch).await.unwrap();
+        record(&second.store, ahead).await;
         let new = second.grant(1).await.unwrap();
         assert_eq!(new.grant.terms.start_time, second.clock.now(), "a change waits for the epoch");
         let revoke = RevokeRequest::default();

@@ -36,7 +36,7 @@ pub(super) fn terms() -> impl Strategy<Value = LockTerms> {
 
 fn lock(target: LockTarget) -> LockTerms {
     let expire_time = from_micros(1_800_000_000_000_000);
-    let (lock_id, party) = (LockId(Uuid::max()), Party::Vendor);
+    let (lock_id, party) = (LockId(Uuid::from_u128(7)), Party::Vendor);
     LockTerms { lock_id, tenant_id: None, target, party, expire_time }
 }
 

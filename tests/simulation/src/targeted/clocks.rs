@@ -136,6 +136,61 @@ pub(super) async fn change_after_accepted_step(fixture: Fixture) {
     }
 }
 
+/// During a grant, a backup without the last event is restored, and the database clock is set back
+/// by an hour.
+pub(super) async fn restore_and_step_back(fixture: Fixture) {
+    fixture.start_all(3).await;
+    let grant = fixture.grant(0, End::After(Span(Duration::from_secs(10)))).await;
+    sleep(LEASE * 2).await;
+    let backup = fixture.backup();
+    fixture.grant(0, End::UntilRevoked).await;
+    fixture.cluster.database.go_down();
+    fixture.cluster.database.clock.step(TimeDelta::hours(-1));
+    sleep(LEASE * 3).await;
+    fixture.restore(backup).await;
+    // The elapsed time of the grant is watched.
+    sleep(LEASE * 6).await;
+    for number in 0..3 {
+        fixture.expect_fresh(number);
+        fixture.expect_denied(number, &grant);
+    }
+}
+
+/// A backup is made after an operator has accepted a step forward of eight seconds, and before the
+/// operator accepts the step back. During a grant, the backup is restored.
+pub(super) async fn restore_before_accepted_step(fixture: Fixture) {
+    fixture.start_all(3).await;
+    let clock = &fixture.cluster.database.clock;
+    clock.step(TimeDelta::seconds(8));
+    sleep(LEASE).await;
+    fixture.accept_clock(0).await;
+    sleep(LEASE).await;
+    let grant = fixture.grant(0, End::After(Span(Duration::from_secs(24)))).await;
+    // After the step back, the grant has started already.
+    sleep(Duration::from_secs(10)).await;
+    let backup = fixture.backup();
+    clock.step(TimeDelta::seconds(-8));
+    sleep(LEASE).await;
+    fixture.accept_clock(1).await;
+    sleep(LEASE).await;
+    for number in 0..3 {
+        fixture.expect_allowed(number, &grant);
+    }
+    fixture.cluster.database.go_down();
+    sleep(LEASE * 2).await;
+    fixture.restore(backup).await;
+    sleep(LEASE * 2).await;
+    for number in 0..3 {
+        fixture.expect_allowed(number, &grant);
+    }
+    // The elapsed time of the grant is watched.
+    sleep(LEASE * 10).await;
+    for number in 0..3 {
+        fixture.expect_fresh(number);
+        fixture.expect_denied(number, &grant);
+    }
+}
+
 /// The database clock steps forward by an hour during a grant.
 pub(super) async fn clock_steps_forward(fixture: Fixture) {
     fixture.start_all(3).await;

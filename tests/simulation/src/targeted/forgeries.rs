@@ -28,3 +28,20 @@ pub(super) async fn forged_revocation(fixture: Fixture) {
         fixture.expect_reason(number, &grant, Reason::Locked);
     }
 }
+
+/// The attacker changes an event that every node has applied. The replicas read the event again
+/// before they apply the next one, so that a sidecar receives the quarantine by no event.
+pub(super) async fn forged_known_event(fixture: Fixture) {
+    fixture.start_all(3).await;
+    let grant = fixture.grant(0, End::UntilRevoked).await;
+    for number in 0..3 {
+        fixture.expect_allowed(number, &grant);
+    }
+    let revision = fixture.cluster.checker.head();
+    fixture.cluster.database.forgeries.lock().events.insert(revision);
+    fixture.grant(1, End::UntilRevoked).await;
+    for number in 0..3 {
+        fixture.wait_until(number, |running| running.node.read_view().is_fresh()).await;
+        fixture.expect_reason(number, &grant, Reason::Locked);
+    }
+}

@@ -7,10 +7,10 @@ use tokio::time::sleep;
 use crate::{
     check::GrantKey,
     checker::RestoreKind,
+    database::Backup,
     domain::{End, Revision},
     fixture::Fixture,
     link::LinkConditions,
-    store::memory::Backup,
     targeted::plans::{LEASE, SHORT_LEASE},
 };
 
@@ -94,7 +94,7 @@ pub(super) async fn restored_membership(fixture: Fixture) {
     fixture.start_all(2).await;
     let grant = fixture.grant(0, End::UntilRevoked).await;
     let database = &fixture.cluster.database;
-    let backup = database.memory.backup().expect("the database is open");
+    let backup = database.backup();
     // Replica 1 sees the next heartbeat, and then nothing until the row shows the same number
     // again.
     fixture.wait_for_renewal(0).await;
@@ -192,7 +192,7 @@ pub(super) async fn lost_event(fixture: Fixture) {
 pub(super) async fn wait_at_unaware_replica(fixture: Fixture) {
     fixture.start_all(3).await;
     let grant = fixture.grant(1, End::UntilRevoked).await;
-    let backup = fixture.cluster.database.memory.backup().expect("the database is open");
+    let backup = fixture.backup();
     let head = fixture.cluster.checker.head();
     fixture.grant_many(1, 1).await;
     fixture.set_database_link(1, CUT);
@@ -225,7 +225,7 @@ async fn event_in_transit(fixture: &Fixture) -> (GrantKey, Backup, Revision) {
     fixture.start_all(2).await;
     let grant = fixture.grant(1, End::UntilRevoked).await;
     let database = &fixture.cluster.database;
-    let backup = database.memory.backup().expect("the database is open");
+    let backup = database.backup();
     fixture.set_database_link(0, delayed(5));
     let head = fixture.cluster.checker.head();
     let granting = fixture.grant(1, End::UntilRevoked);
@@ -253,7 +253,7 @@ pub(super) async fn lost_commits(fixture: Fixture) {
     let grant = fixture.grant(1, End::UntilRevoked).await;
     let database = &fixture.cluster.database;
     fixture.wait_for_renewal(0).await;
-    let backup = database.memory.backup().expect("the database is open");
+    let backup = database.backup();
     fixture.grant_many(1, 3).await;
     sleep(Duration::from_millis(15)).await;
     fixture.set_route(2, 0, CUT);
@@ -269,7 +269,7 @@ pub(super) async fn lost_commits(fixture: Fixture) {
 pub(super) async fn late_upstream(fixture: Fixture) {
     fixture.start_all(3).await;
     fixture.grant(0, End::UntilRevoked).await;
-    let backup = fixture.cluster.database.memory.backup().expect("the database is open");
+    let backup = fixture.backup();
     let head = fixture.cluster.checker.head();
     fixture.grant_many(0, 2).await;
     fixture.wait_until(1, |running| running.node.revision() > head + 1).await;

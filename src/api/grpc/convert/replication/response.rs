@@ -18,8 +18,8 @@ use crate::{
             follow_response::{self as fr, Message},
         },
     },
-    domain::{GrantTerms, LockTerms, NodeId, Now, TenantId, Time, TokenKey},
-    node::message::{Change, LeaseGrant, Pong, ToFollower, Welcome},
+    domain::{AcceptedClock, GrantTerms, LockTerms, NodeId, Now, TenantId, Time, TokenKey},
+    node::message::{Change, LeaseGrant, Pong, SnapshotEnd, ToFollower, Welcome},
     store::Retained,
 };
 
@@ -47,9 +47,22 @@ pub fn response(message: ToFollower) -> rpb::FollowResponse {
             let group_ids = writer.group_ids;
             Message::SnapshotGrants(fr::SnapshotGrants { grants: messages, group_ids })
         }
-        ToFollower::SnapshotEnd { position, token_key } => {
+        ToFollower::SnapshotEnd(end) => {
+            let SnapshotEnd { position, token_key, accepted_clocks, has_forged_rows } = end;
             let position = Some(position_message(position));
-            Message::SnapshotEnd(fr::SnapshotEnd { position, token_key: token_key.0.into() })
+            let token_key = token_key.0.into();
+            let clock = |&AcceptedClock { revision, time, step_ms }: &_| fr::AcceptedClock {
+                revision,
+                time_us: time.timestamp_micros(),
+                step_ms,
+            };
+            let accepted_clocks = accepted_clocks.iter().map(clock).collect();
+            Message::SnapshotEnd(fr::SnapshotEnd {
+                position,
+                token_key,
+                accepted_clocks,
+                has_forged_rows,
+            })
         }
         ToFollower::Changes(changes) => {
             let mut writer = GrantWriter::default();
@@ -139,10 +152,20 @@ fn parse_locks(message: fr::SnapshotLocks) -> Parsed<Vec<LockTerms>> {
 }
 
 fn parse_end(message: fr::SnapshotEnd) -> Parsed<ToFollower> {
-    let fr::SnapshotEnd { position, token_key } = message;
+    let fr::SnapshotEnd { position, token_key, accepted_clocks, has_forged_rows } = message;
     let position = within(parse_position(required("position", position)?), "position.")?;
     let token_key = TokenKey(parse_bytes("token_key", &token_key)?);
-    Ok(ToFollower::SnapshotEnd { position, token_key })
+    let numbered = accepted_clocks.into_iter().enumerate();
+    let parse = |(index, clock)| within(parse_clock(clock), &format!("accepted_clocks[{index}]."));
+    let accepted_clocks = numbered.map(parse).collect::<Parsed<_>>()?;
+    let end = SnapshotEnd { position, token_key, accepted_clocks, has_forged_rows };
+    Ok(ToFollower::SnapshotEnd(end))
+}
+
+fn parse_clock(message: fr::AcceptedClock) -> Parsed<AcceptedClock> {
+    let fr::AcceptedClock { revision, time_us, step_ms } = message;
+    let revision = parse_revision("revision", revision)?;
+    Ok(AcceptedClock { revision, time: parse_time("time_us", time_us)?, step_ms })
 }
 
 fn parse_changes(message: fr::Changes) -> Parsed<Vec<Arc<Change>>> {

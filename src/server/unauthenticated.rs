@@ -10,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::server::accept::Origin;
 
-/// Limits the number of strangers. Clones share the limit.
+/// Limits the number of unauthenticated connections. Clones share the limit.
 #[derive(Debug, Clone)]
-pub(super) struct Strangers {
-    strangers_max: usize,
+pub(super) struct UnauthenticatedConnections {
+    connections_max: usize,
     open: Arc<Mutex<Open>>,
 }
 
@@ -24,31 +24,31 @@ struct Open {
     connections: BTreeMap<u64, (Origin, CancellationToken)>,
 }
 
-/// A connection that counts as a stranger until this value is dropped.
+/// A connection without an authenticated call, until this value is dropped.
 #[derive(Debug)]
-pub(super) struct Stranger {
+pub(super) struct UnauthenticatedPermit {
     id: u64,
     open: Arc<Mutex<Open>>,
 }
 
-// === impl Strangers ===
+// === impl UnauthenticatedConnections ===
 
-impl Strangers {
-    pub(super) fn new(strangers_max: usize) -> Self {
-        Self { strangers_max, open: Arc::default() }
+impl UnauthenticatedConnections {
+    pub(super) fn new(connections_max: usize) -> Self {
+        Self { connections_max, open: Arc::default() }
     }
 
     /// Counts a connection that `abort` closes. Above the limit, closes the oldest connection of
-    /// the origin with most strangers. So a flood from few origins closes connections of the flood.
-    pub(super) fn admit(&self, origin: Origin, abort: CancellationToken) -> Stranger {
+    /// the origin with most unauthenticated connections. So a flood from few origins closes connections of the flood.
+    pub(super) fn admit(&self, origin: Origin, abort: CancellationToken) -> UnauthenticatedPermit {
         let mut open = self.open.lock();
-        if open.connections.len() >= self.strangers_max {
+        if open.connections.len() >= self.connections_max {
             open.close_one();
         }
         open.last_id += 1;
         let id = open.last_id;
         open.connections.insert(id, (origin, abort));
-        Stranger { id, open: Arc::clone(&self.open) }
+        UnauthenticatedPermit { id, open: Arc::clone(&self.open) }
     }
 }
 
@@ -69,9 +69,9 @@ impl Open {
     }
 }
 
-// === impl Stranger ===
+// === impl UnauthenticatedPermit ===
 
-impl Drop for Stranger {
+impl Drop for UnauthenticatedPermit {
     fn drop(&mut self) {
         self.open.lock().connections.remove(&self.id);
     }
@@ -83,10 +83,10 @@ mod tests {
 
     #[test]
     fn a_flood_closes_its_own_oldest_connections() {
-        let strangers = Strangers::new(4);
+        let limit = UnauthenticatedConnections::new(4);
         let admit = |user: u32| {
             let abort = CancellationToken::new();
-            (strangers.admit(Origin::User(user), abort.clone()), abort)
+            (limit.admit(Origin::User(user), abort.clone()), abort)
         };
         let honest = admit(1);
         let flood: Vec<_> = (0..10).map(|_| admit(2)).collect();
