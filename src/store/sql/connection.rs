@@ -112,16 +112,23 @@ impl<DB: Backend> Connection<DB> {
         weight: impl Fn(&U) -> usize + Sync,
     ) -> Result<Vec<U>, StoreError> {
         let mut page = PageItems::new();
+        let mut failure = None;
         let mut visit = |row| {
-            if !page.is_full() {
-                let item = convert(row)?;
-                let weight = weight(&item);
-                page.push(item, weight);
+            if page.is_full() || failure.is_some() {
+                return Ok(());
+            }
+            match convert(row) {
+                Ok(item) => {
+                    let weight = weight(&item);
+                    page.push(item, weight);
+                }
+                // The other rows are read, too, so that the connection stays usable.
+                Err(error) => failure = Some(error),
             }
             Ok(())
         };
         self.each(statement, &mut visit).await?;
-        Ok(page.items)
+        failure.map_or(Ok(page.items), Err)
     }
 
     /// Returns the number of written rows.

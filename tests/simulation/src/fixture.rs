@@ -113,6 +113,14 @@ impl Fixture {
         grant
     }
 
+    /// Grants access that starts after `delay`.
+    pub(crate) async fn grant_later(&self, replica: usize, delay: Duration) -> GrantKey {
+        let running = self.running(replica);
+        let grant = self.workload.grant(&running, End::UntilRevoked, Some(delay));
+        sleep(Duration::from_millis(300)).await;
+        grant
+    }
+
     pub(crate) async fn grant_many(&self, replica: usize, count: i64) {
         let head = self.cluster.checker.head();
         for _ in 0..count {

@@ -3,11 +3,11 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use futures::future::join_all;
+use prost::Message;
 use support_access::{
     api::proto::v1::support_access_client::SupportAccessClient, domain::Span,
     server::config::CallLimits,
 };
-use prost::Message;
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpSocket, TcpStream},

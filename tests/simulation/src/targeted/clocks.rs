@@ -200,6 +200,22 @@ pub(super) async fn clock_steps_forward(fixture: Fixture) {
     fixture.cluster.check_everywhere(&grant);
 }
 
+/// While the database clock is set back, the fast clock of the replica moves the trusted time ahead
+/// of every reading. A grant starts soon after the next change.
+pub(super) async fn start_after_untrusted_time(fixture: Fixture) {
+    const UNTRUSTED: Duration = Duration::from_secs(100);
+    fixture.start_all(2).await;
+    let revoked = fixture.grant(0, End::UntilRevoked).await;
+    let grant = fixture.grant_later(0, UNTRUSTED + LEASE * 3 / 2).await;
+    fixture.cluster.database.clock.step(TimeDelta::hours(-1));
+    sleep(UNTRUSTED).await;
+    fixture.expect_enforced(fixture.revoke(0, &revoked)).await;
+    for _ in 0..20 {
+        sleep(LEASE / 10).await;
+        fixture.cluster.check_everywhere(&grant);
+    }
+}
+
 /// The database clock is set back, and a replica restarts.
 pub(super) async fn restart_after_step_back(fixture: Fixture) {
     fixture.start_all(2).await;
