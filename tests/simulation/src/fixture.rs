@@ -113,12 +113,9 @@ impl Fixture {
         grant
     }
 
-    /// Grants access that starts after `delay`.
-    pub(crate) async fn grant_later(&self, replica: usize, delay: Duration) -> GrantKey {
-        let running = self.running(replica);
-        let grant = self.workload.grant(&running, End::UntilRevoked, Some(delay));
-        sleep(Duration::from_millis(300)).await;
-        grant
+    /// Grants access that starts after `delay`. Does not wait for the commit.
+    pub(crate) fn grant_later(&self, replica: usize, delay: Duration) -> GrantKey {
+        self.workload.grant(&self.running(replica), End::UntilRevoked, Some(delay))
     }
 
     pub(crate) async fn grant_many(&self, replica: usize, count: i64) {
