@@ -51,6 +51,8 @@ pub struct TrackedBody {
     /// The unsent bytes of the connection.
     unsent: Arc<Unsent>,
     in_flight: Arc<InFlight>,
+    /// Counts until the transport asks for the next bytes. Without a window, it never does.
+    not_polled: Option<UnsentChunk>,
     /// The chunk that waits. Trailers never wait, so that a shutdown ends no whole response.
     next: Option<Bytes>,
     has_ended: bool,
@@ -168,7 +170,9 @@ impl http_body::Body for CallBody {
 impl TrackedBody {
     /// A body that keeps `holder` until everything is written.
     fn new(inner: Body, holder: Option<Holder>, unsent: Arc<Unsent>) -> Self {
-        Self { inner, holder, unsent, in_flight: Arc::default(), next: None, has_ended: false }
+        let not_polled = Some(unsent.start());
+        let in_flight = Arc::default();
+        Self { inner, holder, unsent, in_flight, not_polled, next: None, has_ended: false }
     }
 
     /// `None`: the bytes exceed the quota.
@@ -199,6 +203,7 @@ impl http_body::Body for TrackedBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        self.not_polled = None;
         if self.has_ended {
             return Poll::Ready(None);
         }
@@ -214,6 +219,7 @@ impl http_body::Body for TrackedBody {
         }
         ready!(self.in_flight.poll_room(cx));
         let chunk = self.next.take().and_then(|bytes| self.chunk(bytes));
+        self.not_polled = Some(self.unsent.start());
         Poll::Ready(Some(Ok(chunk.map_or_else(
             || {
                 self.inner = Body::empty();
@@ -277,7 +283,7 @@ impl Drop for Chunk {
 mod tests {
     use std::num::NonZeroU32;
 
-    use futures::FutureExt;
+    use futures::{FutureExt, StreamExt};
     use http_body_util::{BodyExt, StreamBody};
 
     use super::*;
@@ -311,6 +317,21 @@ mod tests {
         let chunks = [0, 1].map(|byte| Ok::<_, Status>(Frame::data(vec![byte; LARGE].into())));
         let inner = Body::new(StreamBody::new(futures::stream::iter(chunks)));
         TrackedBody::new(inner, Some(Holder::Caller(permit)), Arc::clone(unsent))
+    }
+
+    #[test]
+    fn a_body_that_the_transport_does_not_poll_is_unsent() {
+        let unsent: Arc<Unsent> = Arc::default();
+        let is_unsent = || unsent.oldest().is_some();
+        let frames = [Ok::<_, Status>(Frame::data(vec![1].into()))];
+        let frames = futures::stream::iter(frames).chain(futures::stream::pending());
+        let mut body =
+            TrackedBody::new(Body::new(StreamBody::new(frames)), None, Arc::clone(&unsent));
+        assert!(is_unsent(), "the transport has no window");
+        drop(body.frame().now_or_never().unwrap().unwrap().unwrap());
+        assert!(is_unsent(), "no window for more");
+        assert!(body.frame().now_or_never().is_none());
+        assert!(!is_unsent(), "there is nothing to send");
     }
 
     #[test]

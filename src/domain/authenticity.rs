@@ -1,9 +1,9 @@
 //! Authenticates what a replica reads from the database, with a secret outside the database.
 //!
-//! Each event has an HMAC over its whole row. A party with write access to the database, but without
-//! the secret, can therefore invent or change no event. That does not protect the rows that follow
-//! from the events: an old row with its event is as authentic as the current one. So `head` contains
-//! a hash over the multiset of all rows that decide access.
+//! Each event has an HMAC over its whole row. A party with write access to the database, but
+//! without the secret, can therefore invent or change no event. That does not protect the rows that
+//! follow from the events: an old row with its event is as authentic as the current one. So `head`
+//! contains a hash over the multiset of all rows that decide access.
 //!
 //! The hash is MSet-Add-Hash by Clarke, Devadas, van Dijk, Gassend and Suh ("Incremental Multiset
 //! Hash Functions and Their Application to Memory Integrity Checking", ASIACRYPT 2003). With a

@@ -50,8 +50,8 @@ impl DatabaseClock {
         *self.state.lock() = State { trusted_clock, accepted_revision, last: None };
     }
 
-    /// Continues in a log whose last accepted clock is the event of revision `accepted_revision`. The
-    /// time is later by `by`.
+    /// Continues in a log whose last accepted clock is the event of revision `accepted_revision`.
+    /// The time is later by `by`.
     pub(super) fn advance(&self, by: TimeDelta, accepted_revision: Revision) {
         let mut state = self.state.lock();
         state.trusted_clock.advance(by);

@@ -69,8 +69,8 @@ pub struct UpstreamSession {
     incoming: Option<Snapshot>,
     max_staleness: Option<Duration>,
     welcome_timeout: Duration,
-    /// The start of the wait for a lease: the start of the stream, the last lease, or the end of the
-    /// snapshot.
+    /// The start of the wait for a lease: the start of the stream, the last lease, or the end of
+    /// the snapshot.
     waiting_since: BootTime,
     /// Whether there are other upstreams to follow.
     has_others: bool,
@@ -186,8 +186,9 @@ impl UpstreamSession {
         self.require_lease()
     }
 
-    /// Frees the current snapshot if both snapshots do not fit, although checks may be answered from
-    /// it. Fails if the incoming snapshot, or the current one after changes, does not fit alone.
+    /// Frees the current snapshot if both snapshots do not fit, although checks may be answered
+    /// from it. Fails if the incoming snapshot, or the current one after changes, does not fit
+    /// alone.
     fn make_room(&self) -> Result<(), FollowError> {
         let bytes_max = self.node.limits.snapshot_bytes;
         let clocks = self.node.known_clocks_memory();

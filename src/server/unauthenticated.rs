@@ -39,7 +39,8 @@ impl UnauthenticatedConnections {
     }
 
     /// Counts a connection that `abort` closes. Above the limit, closes the oldest connection of
-    /// the origin with most unauthenticated connections. So a flood from few origins closes connections of the flood.
+    /// the origin with most unauthenticated connections. So a flood from few origins closes
+    /// connections of the flood.
     pub(super) fn admit(&self, origin: Origin, abort: CancellationToken) -> UnauthenticatedPermit {
         let mut open = self.open.lock();
         if open.connections.len() >= self.connections_max {

@@ -52,8 +52,8 @@ impl Service {
         let time = earliest.unwrap_or_else(|| self.now());
         let head = self.store.history().chain_head(tenant_id).await?;
         if self.store.forged_histories().contains(tenant_id) {
-            let problem = "the history has a forged or missing event, so no checkpoint is made; see the \
-                           runbook SupportAccessDatabaseForged";
+            let problem = "the history has a forged or missing event, so no checkpoint is made; \
+                           see the runbook SupportAccessDatabaseForged";
             return Err(StoreError::Broken(problem.into()).into());
         }
         // An event that can be read need not be durable. After a later commit, it is.

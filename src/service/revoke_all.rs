@@ -83,8 +83,8 @@ impl Service {
         let enforcement = loop {
             let mut live = transaction.live_grants(tenant_id, bound, CHUNK).await?;
             let mut is_last = live.len() < CHUNK;
-            // A chunk is short if no more rows are live, or if rows differ from their events. In
-            // either case, only the events show which grants are left.
+            // A chunk is short if all other rows have ended, or if rows differ from their events.
+            // Only the events show which grants are left.
             if is_last {
                 let by_rows: BTreeSet<GrantId> = live.iter().map(Grant::id).collect();
                 let left =

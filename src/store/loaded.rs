@@ -1,4 +1,4 @@
-//! What a replica loads.
+//! The result of a load.
 
 use crate::domain::{AcceptedClock, GrantId, LockTerms, Position, TenantId, Time, TokenKey};
 

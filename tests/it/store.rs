@@ -24,6 +24,7 @@ mod permanence;
 mod plans;
 mod poolers;
 mod reads;
+mod removed_events;
 mod restores;
 mod samples;
 mod tls;
@@ -145,11 +146,12 @@ macro_rules! durable {
                 a_change_notices_a_removed_or_moved_event,
                 a_load_notices_a_removed_or_moved_event,
                 a_replica_denies_a_history_until_it_has_loaded_authentic_events,
+                a_forged_event_is_in_no_export_and_no_checkpoint;
+            removed_events:
                 an_extension_of_a_revoked_grant_denies_everything_in_its_tenant,
                 an_extension_from_an_older_end_denies_everything_in_its_tenant,
                 all_grants_are_revoked_although_rows_of_ended_grants_look_live,
-                an_extension_of_a_grant_with_a_forged_row_makes_the_grant_live,
-                a_forged_event_is_in_no_export_and_no_checkpoint;
+                an_extension_of_a_grant_with_a_forged_row_makes_the_grant_live;
             hidden_rows:
                 a_hidden_row_is_noticed_before_the_clock_is_accepted;
         }

@@ -4,7 +4,10 @@ use std::{io::ErrorKind, time::Duration};
 
 use futures::{FutureExt, TryStreamExt};
 use sqlx::{Pool, pool::PoolConnection};
-use tokio::time::timeout;
+use tokio::{
+    task::yield_now,
+    time::{Instant, timeout},
+};
 
 use crate::{
     domain::Revision,
@@ -17,6 +20,8 @@ use crate::{
 
 /// How long a database may pause between two rows of a response.
 const ROW_TIMEOUT: Duration = Duration::from_secs(30);
+/// After a row that took longer than this, other tasks run.
+const ROW_BUSY_MAX: Duration = Duration::from_millis(1);
 
 /// A connection of a pool, possibly in a transaction.
 ///
@@ -87,7 +92,12 @@ impl<DB: Backend> Connection<DB> {
             let row = timeout(ROW_TIMEOUT, rows.try_next()).await;
             let row = row.map_err(StoreError::unavailable)?;
             let Some(row) = row.map_err(DB::store_error)? else { break };
+            let started = Instant::now();
             visit(row)?;
+            // A long row takes milliseconds, and checks must not wait for many of them.
+            if started.elapsed() > ROW_BUSY_MAX {
+                yield_now().await;
+            }
         }
         drop(rows);
         self.is_sound = true;
@@ -102,16 +112,23 @@ impl<DB: Backend> Connection<DB> {
         weight: impl Fn(&U) -> usize + Sync,
     ) -> Result<Vec<U>, StoreError> {
         let mut page = PageItems::new();
+        let mut failure = None;
         let mut visit = |row| {
-            if !page.is_full() {
-                let item = convert(row)?;
-                let weight = weight(&item);
-                page.push(item, weight);
+            if page.is_full() || failure.is_some() {
+                return Ok(());
+            }
+            match convert(row) {
+                Ok(item) => {
+                    let weight = weight(&item);
+                    page.push(item, weight);
+                }
+                // The other rows are read, too, so that the connection stays usable.
+                Err(error) => failure = Some(error),
             }
             Ok(())
         };
         self.each(statement, &mut visit).await?;
-        Ok(page.items)
+        failure.map_or(Ok(page.items), Err)
     }
 
     /// Returns the number of written rows.

@@ -8,8 +8,8 @@ use support_access::{
         PolicyOverrides, Revision, Sequence, TenantId, Time,
     },
     store::{
-        EventQuery, GrantFilter, GrantQuery, ListOrder, Listed, LockQuery, PageBounds, QueryScope,
-        Retained,
+        EventQuery, GrantFilter, GrantQuery, ListOrder, Listed, LockQuery, PAGE_WEIGHT_MAX,
+        PageBounds, QueryScope, Retained,
     },
 };
 
@@ -74,7 +74,7 @@ impl Model {
         let GrantQuery { filter, now, page } = query;
         let mut grants = self.grants();
         grants.retain(|known| matches(filter, &known.item, known.is_ended, *now));
-        listed(grants, &filter.scope, page)
+        listed(grants, &filter.scope, page, Grant::weight)
     }
 
     pub fn list_locks(&self, query: &LockQuery) -> Vec<Listed<Lock>> {
@@ -84,7 +84,7 @@ impl Model {
             let is_active = !known.is_ended && known.item.state(*now) == LockState::Active;
             filter.include_ended || is_active
         });
-        listed(locks, &filter.scope, page)
+        listed(locks, &filter.scope, page, Lock::weight)
     }
 
     pub fn list_events(&self, query: &EventQuery) -> Vec<Listed<Event>> {
@@ -93,7 +93,7 @@ impl Model {
         events.reverse();
         events.retain(|event| filter.grant_id.is_none() || event.grant_id() == filter.grant_id);
         let known = |event: Event| Known { item: event.clone(), created: event, is_ended: false };
-        listed(events.into_iter().map(known).collect(), &filter.scope, page)
+        listed(events.into_iter().map(known).collect(), &filter.scope, page, Event::weight)
     }
 
     /// The grants that [`support_access::store::Log::load`] must visit, sorted.
@@ -190,7 +190,13 @@ fn due<T>(
 }
 
 /// The page of a list that is newest first.
-fn listed<T>(known: Vec<Known<T>>, scope: &QueryScope, page: &PageBounds) -> Vec<Listed<T>> {
+/// A list holds all items that fit into [`PAGE_WEIGHT_MAX`], and one more.
+fn listed<T>(
+    known: Vec<Known<T>>,
+    scope: &QueryScope,
+    page: &PageBounds,
+    weight: fn(&T) -> usize,
+) -> Vec<Listed<T>> {
     let mut listed: Vec<_> = known
         .into_iter()
         .filter(|known| match scope {
@@ -212,6 +218,13 @@ fn listed<T>(known: Vec<Known<T>>, scope: &QueryScope, page: &PageBounds) -> Vec
         (ListOrder::OldestFirst, Some(after)) => item.position > after,
     });
     listed.truncate(page.limit);
+    let mut total = 0;
+    let mut fits = |listed: &Listed<T>| {
+        total += weight(&listed.item);
+        total <= PAGE_WEIGHT_MAX
+    };
+    let count = listed.iter().take_while(|item| fits(item)).count();
+    listed.truncate(count.max(1) + 1);
     listed
 }
 

@@ -113,6 +113,11 @@ impl Fixture {
         grant
     }
 
+    /// Grants access that starts after `delay`. Does not wait for the commit.
+    pub(crate) fn grant_later(&self, replica: usize, delay: Duration) -> GrantKey {
+        self.workload.grant(&self.running(replica), End::UntilRevoked, Some(delay))
+    }
+
     pub(crate) async fn grant_many(&self, replica: usize, count: i64) {
         let head = self.cluster.checker.head();
         for _ in 0..count {

@@ -27,7 +27,7 @@ pub struct Scenario {
 }
 
 /// All scenarios.
-pub const SCENARIOS: [Scenario; 37] = [
+pub const SCENARIOS: [Scenario; 38] = [
     Scenario {
         name: "the clock of the holder is slow, and the clock of the waiting replica is fast",
         rules: &[Rule::RateMargins, Rule::HolderMargin, Rule::GrantorMargin],
@@ -247,6 +247,12 @@ pub const SCENARIOS: [Scenario; 37] = [
         rules: &[Rule::KnownClocksLowerNoTime, Rule::LostStepsAreUndone],
         plan: plans::two_replicas_and_sidecar,
         play: |fixture| Box::pin(clocks::restore_before_accepted_step(fixture)),
+    },
+    Scenario {
+        name: "a grant starts after the trusted time was ahead of the database clock",
+        rules: &[Rule::StartsFollowTheClock],
+        plan: plans::fast_replica_and_sidecar,
+        play: |fixture| Box::pin(clocks::start_after_untrusted_time(fixture)),
     },
     Scenario {
         name: "a replica restarts after the database clock was set back",

@@ -183,8 +183,8 @@ impl<DB: Backend> SqlTransaction<DB> {
         }
         Err(StoreError::broken(
             "the rows do not match the sum in head, because a row is hidden or was changed; \
-             restore the rows that the verification names, or rotate the event key, then repeat the \
-             command",
+             restore the rows that the verification names, or rotate the event key, then repeat \
+             the command",
         ))
     }
 

@@ -3,6 +3,7 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use futures::future::join_all;
+use prost::Message;
 use support_access::{
     api::proto::v1::support_access_client::SupportAccessClient, domain::Span,
     server::config::CallLimits,
@@ -10,11 +11,15 @@ use support_access::{
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpSocket, TcpStream},
+    time::{Instant, timeout},
 };
 
 use super::{
     BackgroundClient, accepts, assert_healthy, connect,
-    frames::{Attacker, PREFACE, SETTINGS, frame},
+    frames::{
+        Attacker, CHECK, DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, call, frame,
+        message,
+    },
     limited, tcp, wait_for_connections,
 };
 use crate::server::{
@@ -139,6 +144,30 @@ async fn closed_connections_release_their_permits() {
     wait_for_connections(&running, 1).await;
     assert!(accepts(address, 19).await);
     println!("3000 connections; {} checks were answered", gateway.stop().await);
+    assert_healthy(&running, connect(address).await).await;
+}
+
+/// The clients answer pings, so only the age of the unread bytes shows that they do not read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_with_unread_responses_are_closed_after_a_minute() {
+    const MINUTE: Duration = Duration::from_mins(1);
+    let running = limited(CallLimits::default()).await;
+    let gateway = BackgroundClient::connect(&running).await;
+    let address = tcp(&running);
+    let closed = [0, 1].map(async |window| {
+        let mut client = Attacker::silent(address).await.unwrap();
+        client.start(&[0, 4, 0, 0, 0, window]).await.unwrap();
+        let check = message(a_check().encoded_len(), &a_check().encode_to_vec());
+        let head = frame(HEADERS, END_HEADERS, 1, &call(CHECK, "mallory"));
+        client.send(&[head, frame(DATA, END_STREAM, 1, &check)].concat()).await.unwrap();
+        let called = Instant::now();
+        let ended = timeout(2 * MINUTE, async { while client.next().await.is_some() {} }).await;
+        (window, ended.is_ok(), called.elapsed())
+    });
+    for (window, is_closed, after) in join_all(closed).await {
+        assert!(is_closed && after >= MINUTE, "window {window}: {is_closed} after {after:?}");
+    }
+    println!("meanwhile {} checks were answered", gateway.stop().await);
     assert_healthy(&running, connect(address).await).await;
 }
 

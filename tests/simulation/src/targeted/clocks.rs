@@ -200,6 +200,26 @@ pub(super) async fn clock_steps_forward(fixture: Fixture) {
     fixture.cluster.check_everywhere(&grant);
 }
 
+/// While the database clock is set back, the fast clock of the replica moves the trusted time ahead
+/// of every reading. Grants start around the time of the next change.
+pub(super) async fn start_after_untrusted_time(fixture: Fixture) {
+    const UNTRUSTED: Duration = Duration::from_secs(100);
+    fixture.start_all(2).await;
+    let revoked = fixture.grant(0, End::UntilRevoked).await;
+    let delays = (0..60).map(|number| UNTRUSTED + LEASE / 2 + Duration::from_millis(20) * number);
+    let grants: Vec<_> = delays.map(|delay| fixture.grant_later(0, delay)).collect();
+    sleep(LEASE / 3).await;
+    fixture.cluster.database.clock.step(TimeDelta::hours(-1));
+    sleep(UNTRUSTED).await;
+    fixture.expect_enforced(fixture.revoke(0, &revoked)).await;
+    for _ in 0..100 {
+        sleep(LEASE / 100).await;
+        for grant in &grants {
+            fixture.cluster.check_everywhere(grant);
+        }
+    }
+}
+
 /// The database clock is set back, and a replica restarts.
 pub(super) async fn restart_after_step_back(fixture: Fixture) {
     fixture.start_all(2).await;

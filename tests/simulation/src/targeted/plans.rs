@@ -41,6 +41,13 @@ pub(super) fn short_leases() -> Plan {
     Plan::replicas(2, SHORT_LEASE)
 }
 
+/// The replica has a fast clock.
+pub(super) fn fast_replica_and_sidecar() -> Plan {
+    let mut plan = replica_and_sidecar();
+    plan.machines[0].drift = DRIFT_MAX;
+    plan
+}
+
 /// The first replica has a slow clock, and the second has a fast clock.
 pub(super) fn different_rates() -> Plan {
     let mut plan = two_replicas();
