@@ -37,6 +37,7 @@ pub mod tasks;
 mod telemetry;
 mod tls;
 mod transport;
+mod unauthenticated;
 mod workers;
 
 pub use clock::SystemClock;
