@@ -37,7 +37,7 @@ const UNSENT_MAX: usize = 64 * 1_024;
 pub enum CallBody {
     /// One message.
     Unary(UnaryBody),
-    /// Of a service of tonic.
+    /// The response of a service of tonic.
     Routed(ShutdownBody<TrackedBody>),
     /// Nothing. The headers contain the status.
     Rejected(Body),
@@ -65,7 +65,7 @@ struct InFlight {
     waker: AtomicWaker,
 }
 
-/// What a call holds until its response is written.
+/// The permit of a call, held until its response is written.
 #[derive(Debug, Clone)]
 pub(super) enum Holder {
     Caller(Arc<CallPermit>),

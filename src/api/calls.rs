@@ -49,7 +49,7 @@ const ENFORCEMENT_DEADLINE: HeaderValue = HeaderValue::from_static("6M");
 /// Timeout of calls without a caller. Their messages are tiny.
 const UNAUTHENTICATED_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What all connections share.
+/// The state that all connections share.
 #[derive(Debug)]
 pub struct Calls<T> {
     /// Counts each call.
@@ -80,7 +80,7 @@ pub struct ConnectionCalls<T> {
 /// The error is the response to a call that is rejected before its handler.
 type Handled = Result<Response<CallBody>, Response<Body>>;
 
-/// What is known about a call before its head is read.
+/// The facts about a call that are known before its head is read.
 struct Arrival {
     action: Option<Action>,
     /// The id for log lines outside a span.

@@ -29,7 +29,7 @@ const BEARER: &str = "bearer ";
 const READ_BY_HANDLERS: [HeaderName; 4] =
     [CONTENT_TYPE, TE, HeaderName::from_static("grpc-encoding"), GRPC_TIMEOUT];
 
-/// What the server reads from a head before a handler.
+/// The fields that the server reads before a handler runs.
 #[derive(Debug)]
 pub(super) struct Head {
     /// The bearer token. Empty if the header has another form, so that the token is rejected.

@@ -51,7 +51,7 @@ pub struct CallerLimits {
     pub requests_per_second: NonZeroU32,
 }
 
-/// What all callers use.
+/// The limits, and the use of each caller.
 #[derive(Debug)]
 pub struct Limits {
     limits: CallerLimits,
@@ -73,7 +73,7 @@ struct Callers {
     eviction_threshold: usize,
 }
 
-/// What one caller uses. All connections of the caller share it.
+/// The calls and bytes of one caller, over all connections.
 #[derive(Debug)]
 pub struct CallerUsage {
     calls: Counter,

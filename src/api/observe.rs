@@ -45,8 +45,8 @@ pin_project! {
     }
 }
 
-/// One RPC in progress. The RPC ends when the observer is dropped. An RPC that is dropped before its
-/// response is complete counts as `CANCELLED`, or as `DEADLINE_EXCEEDED` if the deadline has passed.
+/// One RPC in progress. The RPC ends when the observer is dropped. Without a complete response, the
+/// RPC counts as `CANCELLED`, or as `DEADLINE_EXCEEDED` after the deadline.
 #[derive(Debug)]
 pub struct RpcObserver {
     metrics: Arc<ConnectionMetrics>,

@@ -254,7 +254,7 @@ impl Snapshot {
         self.bytes += weight(&terms);
         let is_complete = self.position.is_some();
         let grants = self.tenant_mut(tenant_id);
-        // The grants of an incomplete snapshot are sorted once, because each insertion moves others.
+        // The grants of an incomplete snapshot are sorted once: each insertion moves others.
         if is_complete {
             let index = grants.position_of(&terms);
             insert(&mut grants.live, index, terms);

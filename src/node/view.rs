@@ -35,7 +35,7 @@ pub struct View {
 /// The view, time and lease of one check.
 #[derive(Debug)]
 pub struct ReadView {
-    /// The snapshot and the lease. A guard, because all threads would count references in one place.
+    /// The snapshot and the lease. A guard writes no counter that threads share.
     pub view: Guard<Arc<View>>,
     /// The time to decide at; `None` if the node has never read the database clock.
     pub now: Option<Now>,

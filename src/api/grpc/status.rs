@@ -382,6 +382,10 @@ fn trailers(status: &Status) -> HeaderMap {
     trailers
 }
 
+fn compressed() -> Status {
+    Status::unimplemented("the server does not support compressed messages; send them as they are")
+}
+
 /// The error that ends a message whose caller has disconnected.
 pub fn disconnected() -> Status {
     Status::cancelled("the client closed the stream before the end of the message")

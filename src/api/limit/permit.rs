@@ -1,4 +1,4 @@
-//! What a call holds: a place among the calls of its caller, and the bytes of its messages.
+//! The permit of a call: a place among the calls of its caller, and the bytes of its messages.
 
 use std::{
     iter, mem,
@@ -28,7 +28,7 @@ pub(super) struct Counter {
 pub(super) struct Places {
     /// The places that calls have taken, and the spare ones.
     taken: Counter,
-    /// Of each thread. Empty: there are too few places.
+    /// One entry for each thread. Empty: there are too few places.
     spare: Vec<Spare>,
     lot: usize,
 }

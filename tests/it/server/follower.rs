@@ -73,12 +73,15 @@ impl Follower {
         }
     }
 
-    /// Receives changes up to `revision`, and acknowledges the changes.
+    /// Receives a snapshot or changes up to `revision`, and acknowledges the revision.
     pub(crate) async fn keep_up(&mut self, revision: i64) {
         loop {
-            if let Response::Changes(changes) = self.receive().await.unwrap()
-                && changes.changes.last().is_some_and(|change| change.revision >= revision)
-            {
+            let received = match self.receive().await.unwrap() {
+                Response::Changes(changes) => changes.changes.last().map(|change| change.revision),
+                Response::SnapshotEnd(end) => end.position.map(|position| position.revision),
+                _ => None,
+            };
+            if received.is_some_and(|received| received >= revision) {
                 return self.send(ack(revision)).await;
             }
         }

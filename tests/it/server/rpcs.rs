@@ -350,7 +350,7 @@ async fn each_rpc_is_one_log_line() {
         .with_max_level(tracing::Level::DEBUG)
         .with_writer(move || writer.clone())
         .finish();
-    // Of the whole process: the threads of connections log, too.
+    // For the whole process, because the threads of connections log, too.
     tracing::subscriber::set_global_default(subscriber).unwrap();
 
     let (running, _store) = start(config()).await;

@@ -3,7 +3,7 @@
 use http::Response;
 use tonic::{Code, Status, body::Body};
 
-use super::{Failure, disconnected, excess, invalid, late};
+use super::{Failure, compressed, disconnected, excess, invalid, late};
 use crate::domain::{ViolationReason, violation::Violations};
 
 /// How prost and tonic report that a message cannot be decoded.
@@ -69,10 +69,6 @@ fn unread(cause: Unread) -> Status {
         Unread::Excess => excess(),
         Unread::Disconnected => disconnected(),
     }
-}
-
-fn compressed() -> Status {
-    Status::unimplemented("the server does not support compressed messages; send them as they are")
 }
 
 /// Whether tonic could not decode a message. Tonic returns the same code for internal errors.

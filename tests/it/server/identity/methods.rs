@@ -169,7 +169,7 @@ async fn rejected_calls_are_counted_and_audited() {
         .with_max_level(tracing::Level::TRACE)
         .with_writer(move || writer.clone())
         .finish();
-    // Of the whole process: the threads of connections log, too.
+    // For the whole process, because the threads of connections log, too.
     tracing::subscriber::set_global_default(subscriber).unwrap();
 
     let world = World::new().await;
