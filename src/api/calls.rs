@@ -3,6 +3,7 @@
 
 use std::{
     convert::Infallible,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -120,10 +121,10 @@ impl<T: Spawn> ConnectionCalls<T> {
             at: observer.started(),
         };
         let (parts, body) = request.into_parts();
-        let handled = async {
+        let handled = pin!(async {
             let handled = self.handle(parts, body, arrival).await;
             handled.unwrap_or_else(|rejection| rejection.map(CallBody::Rejected))
-        };
+        });
         Ok(observer.observe(handled).await)
     }
 
@@ -165,12 +166,15 @@ impl<T: Spawn> ConnectionCalls<T> {
         B::Error: Into<BoxError>,
     {
         let Admitted { arrival, caller, permit, timeout, .. } = call;
-        let answer = within(TIMEOUT, async {
-            let message = read_message(body, CHECK_LENGTH_MAX, &permit).await?;
-            let call = self.check_call(&arrival, &caller, timeout);
-            self.shared.access.check_access(&call, decode(&message)?).await
-        });
-        self.respond(answer.await, permit)
+        let answer = {
+            let answering = pin!(async {
+                let message = read_message(body, CHECK_LENGTH_MAX, &permit).await?;
+                let call = self.check_call(&arrival, &caller, timeout);
+                self.shared.access.check_access(&call, decode(&message)?).await
+            });
+            within(TIMEOUT, answering).await
+        };
+        self.respond(answer, permit)
     }
 
     /// Reads the whole batch before it is decoded, because each of its checks counts.
@@ -180,13 +184,16 @@ impl<T: Spawn> ConnectionCalls<T> {
         B::Error: Into<BoxError>,
     {
         let Admitted { arrival, caller, usage, permit, timeout } = call;
-        let answer = within(TIMEOUT, async {
-            let message = read_message(body, MESSAGE_LENGTH_MAX, &permit).await?;
-            usage.take_checks(count_fields(&message, CHECKS_TAG))?;
-            let call = self.check_call(&arrival, &caller, timeout);
-            self.shared.access.batch_check_access(&call, decode(&message)?).await
-        });
-        self.respond(answer.await, permit)
+        let answer = {
+            let answering = pin!(async {
+                let message = read_message(body, MESSAGE_LENGTH_MAX, &permit).await?;
+                usage.take_checks(count_fields(&message, CHECKS_TAG))?;
+                let call = self.check_call(&arrival, &caller, timeout);
+                self.shared.access.batch_check_access(&call, decode(&message)?).await
+            });
+            within(TIMEOUT, answering).await
+        };
+        self.respond(answer, permit)
     }
 
     async fn explain<B>(&self, body: B, call: Admitted) -> Handled
@@ -195,18 +202,22 @@ impl<T: Spawn> ConnectionCalls<T> {
         B::Error: Into<BoxError>,
     {
         let Admitted { arrival, caller, permit, timeout, .. } = call;
-        let answer = within(TIMEOUT, async {
-            let message = read_message(body, CHECK_LENGTH_MAX, &permit).await?;
-            let message = decode(&message)?;
-            let (access, connection) = (self.shared.access.clone(), Arc::clone(&self.connection));
-            let explaining = async move {
-                let (id, deadline) = (arrival.id.as_ref(), deadline_of(arrival.at, timeout));
-                let call = CheckCall { caller: &caller, connection: &connection, id, deadline };
-                access.explain_access(&call, message).await
-            };
-            self.shared.spawner.spawn_detached("ExplainAccess".to_owned(), explaining).await
-        });
-        self.respond(answer.await, permit)
+        let answer = {
+            let answering = pin!(async {
+                let message = read_message(body, CHECK_LENGTH_MAX, &permit).await?;
+                let message = decode(&message)?;
+                let (access, connection) =
+                    (self.shared.access.clone(), Arc::clone(&self.connection));
+                let explaining = async move {
+                    let (id, deadline) = (arrival.id.as_ref(), deadline_of(arrival.at, timeout));
+                    let call = CheckCall { caller: &caller, connection: &connection, id, deadline };
+                    access.explain_access(&call, message).await
+                };
+                self.shared.spawner.spawn_detached("ExplainAccess".to_owned(), explaining).await
+            });
+            within(TIMEOUT, answering).await
+        };
+        self.respond(answer, permit)
     }
 
     fn check_call<'a>(
@@ -260,16 +271,18 @@ impl<T: Spawn> ConnectionCalls<T> {
         if let Some(permit) = &held {
             head.extensions_mut().insert(Arc::clone(permit));
         }
-        let call = async {
-            let body = match action {
-                // The services of others, and streams.
-                None | Some(Action::Follow) => Body::new(CountedBody::new(body, held.clone())),
-                Some(_) => whole(read_message(body, MESSAGE_LENGTH_MAX, &permit).await?),
-            };
-            self.call_route(head.map(|()| body)).await
-        };
         let timeout = timeout.map_or(timeout_max, |timeout| timeout.min(timeout_max));
-        let response = within(timeout, call).await.unwrap_or_else(|| Ok(reject_late()));
+        let response = {
+            let calling = pin!(async {
+                let body = match action {
+                    // The services of others, and streams.
+                    None | Some(Action::Follow) => Body::new(CountedBody::new(body, held.clone())),
+                    Some(_) => whole(read_message(body, MESSAGE_LENGTH_MAX, &permit).await?),
+                };
+                self.call_route(head.map(|()| body)).await
+            });
+            within(timeout, calling).await.unwrap_or_else(|| Ok(reject_late()))
+        };
         Ok(self.routed(response.unwrap_or_else(reject), held.map(Holder::Caller)))
     }
 
@@ -289,7 +302,7 @@ impl<T: Spawn> ConnectionCalls<T> {
         *head.headers_mut() = headers_of_handlers(&parts.headers);
         drop(parts);
         let body = Body::new(CountedBody::new(body, None));
-        let call = self.call_route(head.map(|()| body));
+        let call = pin!(self.call_route(head.map(|()| body)));
         let response = within(UNAUTHENTICATED_TIMEOUT, call).await;
         let response = response.unwrap_or_else(|| Ok(reject_late()));
         let holder = Some(Holder::Unauthenticated(Arc::new(unauthenticated)));

@@ -58,7 +58,7 @@ pub(super) async fn read_message<B>(
 where
     B: http_body::Body<Data = Bytes> + Unpin,
 {
-    let reading = read_body(body, length_max + PREFIX_LENGTH, permit);
+    let reading = pin!(read_body(body, length_max + PREFIX_LENGTH, permit));
     let message = within(MESSAGE_TIMEOUT, reading).await.unwrap_or(Err(Unread::Late))?;
     let size = decoded_size(&message);
     if size > DECODED_SIZE_MAX {
@@ -70,9 +70,12 @@ where
     Ok(message)
 }
 
-/// Ends a future after `timeout`. A future that is ready at once needs no timer.
-pub(super) async fn within<F: Future>(timeout: Duration, future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
+/// Ends a future after `timeout`. A future that is ready at once needs no timer. By reference,
+/// because an `async fn` reserves memory for a future twice: as an argument, and while it waits.
+pub(super) async fn within<F: Future>(
+    timeout: Duration,
+    mut future: Pin<&mut F>,
+) -> Option<F::Output> {
     let mut deadline: Option<Pin<Box<Sleep>>> = None;
     poll_fn(|cx| {
         if let Poll::Ready(output) = future.as_mut().poll(cx) {

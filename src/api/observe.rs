@@ -150,7 +150,7 @@ impl RpcObserver {
     /// `INTERNAL`.
     pub async fn observe<B: Default>(
         mut self,
-        call: impl Future<Output = Response<B>>,
+        call: Pin<&mut impl Future<Output = Response<B>>>,
     ) -> Response<ObservedBody<B>> {
         let call = AssertUnwindSafe(call).catch_unwind().instrument(self.span.clone());
         let response = call.await.unwrap_or_else(|_| internal_error());
