@@ -3,7 +3,8 @@
 use std::{future::Future, pin::pin, sync::Arc};
 
 use tokio::{net::TcpListener, sync::watch};
-use tracing::info;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
 use uuid::Uuid;
 
 use crate::{
@@ -110,7 +111,20 @@ async fn open(config: Config) -> Result<Running, ServeError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (url, event_key_file) = (config.database_url.as_str(), config.event_key_file.as_deref());
     let store = store::open(url, Arc::clone(&clock), event_key_file).await?;
-    start(config, listeners, store, clock).await
+    let url = url.to_owned();
+    let running = start(config, listeners, store, clock).await?;
+    let stop = running.background.stop_token();
+    running.background.spawn("integrity of the database", check_integrity(url, stop));
+    Ok(running)
+}
+
+/// Returns early if the database is damaged, which ends the process.
+async fn check_integrity(url: String, stop: CancellationToken) {
+    if let Some(Err(error)) = stop.run_until_cancelled(store::check_integrity(&url)).await {
+        error!("{error}");
+        return;
+    }
+    stop.cancelled().await;
 }
 
 /// Starts a replica on bound listeners and an open store. Once this returns, the replica answers

@@ -45,7 +45,7 @@ pub use event_key_file::read_event_key;
 pub use forged_histories::ForgedHistories;
 pub use loaded::Loaded;
 pub use members::{HeartbeatResponse, Member, MemberList, Registration};
-pub use open::{accept_restored, migrate, open};
+pub use open::{accept_restored, check_integrity, migrate, open};
 pub use query::{
     EventFilter, EventQuery, GrantFilter, GrantQuery, HistoryEvent, ListOrder, ListPosition,
     Listed, LockFilter, LockQuery, PAGE_WEIGHT_MAX, PageBounds, QueryScope,

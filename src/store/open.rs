@@ -36,6 +36,16 @@ pub async fn migrate(url: &str) -> Result<(), OpenError> {
     }
 }
 
+/// Checks that the file at `url` is intact, while the store is open: compares each table with its
+/// indexes. Takes seconds with a long history. Decisions do not depend on the result, because a
+/// load authenticates what it reads. PostgreSQL has tools of its own.
+pub async fn check_integrity(url: &str) -> Result<(), OpenError> {
+    match Backend::of(url)? {
+        Backend::Sqlite => sqlite::check_integrity(url).await,
+        Backend::Memory | Backend::Postgres => Ok(()),
+    }
+}
+
 /// Declares that the database at `url` was restored from a backup, and may therefore lack
 /// acknowledged changes. Otherwise, [`open`] rejects a SQLite file that lacks them.
 pub fn accept_restored(url: &str) -> Result<(), OpenError> {

@@ -161,8 +161,21 @@ pub(super) fn accept_restored(url: &str) -> Result<(), OpenError> {
     LockFile::acquire(&canonical(&parse(url)?)?)?.reset()
 }
 
-/// Checks that the file is intact and belongs to support-access, and migrates it. The returned lock
-/// excludes other processes.
+/// Reads the whole file at `url`, which may be in use.
+pub(super) async fn check_integrity(url: &str) -> Result<(), OpenError> {
+    let path = canonical(&parse(url)?)?;
+    let to_open_error = |error| open_error(&path, &error);
+    let options = options(&path).pragma("query_only", "ON");
+    // The check is expected to be slow.
+    let options = options.disable_statement_logging();
+    let mut connection = options.connect().await.map_err(to_open_error)?;
+    let found = text(&mut connection, "PRAGMA quick_check(1)").await.map_err(to_open_error)?;
+    connection.close().await.map_err(to_open_error)?;
+    if found == "ok" { Ok(()) } else { Err(corrupt(&path)) }
+}
+
+/// Checks that the file belongs to support-access, and migrates it. The returned lock excludes other
+/// processes.
 async fn prepare(path: &Path) -> Result<LockFile, OpenError> {
     let lock = LockFile::acquire(path)?;
     let database = describe(path);
@@ -172,10 +185,6 @@ async fn prepare(path: &Path) -> Result<LockFile, OpenError> {
     let probe = SqliteConnectOptions::new().filename(path);
     let mut connection = probe.connect().await.map_err(to_open_error)?;
     check_version(&text(&mut connection, "SELECT sqlite_version()").await.map_err(to_open_error)?)?;
-    let found = text(&mut connection, "PRAGMA quick_check(1)").await.map_err(to_open_error)?;
-    if found != "ok" {
-        return Err(corrupt(path));
-    }
     let revision = check_owner(&database, &mut connection).map_err(to_open_error).await??;
     // Before the migration, which would prevent the return of a lost write-ahead log.
     lock.check(revision)?;

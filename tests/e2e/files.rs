@@ -239,3 +239,20 @@ async fn files_are_private_and_looser_modes_are_logged() {
     let warned = server.startup_logs.iter().filter(|line| line.contains(warning)).count();
     assert_eq!(warned, 1, "{:?}", server.startup_logs);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_on_a_damaged_file_ends() {
+    let database = Database::new();
+    let mut server = database.start();
+    for _ in 0..50 {
+        grant(&server).await.unwrap();
+    }
+    assert!(server.stop().success());
+    let mut file = fs::read(database.file("")).unwrap();
+    let middle = file.len() / 2 / 4096 * 4096;
+    file[middle..middle + 4096].fill(0xa5);
+    fs::write(database.file(""), file).unwrap();
+    let Outcome { code, stderr } = Launch::replica(&database.url()).outcome();
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("is corrupt or not a SQLite database; restore a backup"), "{stderr}");
+}

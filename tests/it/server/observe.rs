@@ -1,6 +1,6 @@
 //! How calls are counted.
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{future::pending, pin::pin, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use support_access::api::{
@@ -41,7 +41,7 @@ async fn a_panic_ends_the_call_with_internal() {
     let metrics = metrics();
     let observer = RpcObserver::start(&ConnectionMetrics::new(&metrics), &request());
     let panics = async { panic!("in the handler") };
-    let response = observer.observe::<TonicBody>(panics).await;
+    let response = observer.observe::<TonicBody>(pin!(panics)).await;
     assert_eq!(response.headers()["grpc-status"], "13");
     assert!(response.headers().contains_key(CALL_ID));
     assert_counted(&metrics, "INTERNAL");
@@ -51,7 +51,7 @@ async fn a_panic_ends_the_call_with_internal() {
 async fn a_call_dropped_before_its_response_counts_as_cancelled() {
     let metrics = metrics();
     let observer = RpcObserver::start(&ConnectionMetrics::new(&metrics), &request());
-    let hangs = observer.observe::<TonicBody>(pending());
+    let hangs = async { observer.observe::<TonicBody>(pin!(pending())).await };
     let _ = tokio::time::timeout(Duration::from_millis(1), hangs).await;
     assert_counted(&metrics, "CANCELLED");
 }
@@ -60,6 +60,6 @@ async fn a_call_dropped_before_its_response_counts_as_cancelled() {
 async fn a_response_with_unread_trailers_counts_as_cancelled() {
     let metrics = metrics();
     let observer = RpcObserver::start(&ConnectionMetrics::new(&metrics), &request());
-    drop(observer.observe(async { Response::new(TonicBody::empty()) }).await);
+    drop(observer.observe(pin!(async { Response::new(TonicBody::empty()) })).await);
     assert_counted(&metrics, "CANCELLED");
 }

@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::FileExt, sync::Arc};
 
 use sqlx::{ConnectOptions, Connection, Executor};
-use support_access::store::{OpenError, migrate, open};
+use support_access::store::{OpenError, check_integrity, migrate, open};
 
 use crate::{
     common::{event_key::event_key_file, server::eventually},
@@ -127,10 +127,12 @@ async fn a_damaged_sqlite_file_is_rejected() {
 
     // A page in the middle, which only the integrity check reads.
     fs::write(&path, &whole).unwrap();
+    check_integrity(&bench.url).await.unwrap();
     let middle = u64::try_from(whole.len() / 2 / 4096 * 4096).unwrap();
     file.write_all_at(&[0xa5; 4096], middle).unwrap();
-    let expected = "the database PATH is corrupt or not a SQLite database; restore a backup";
-    expect_error(&bench, &bench.url, expected).await;
+    let OpenError(error) = check_integrity(&bench.url).await.unwrap_err();
+    let expected = "is corrupt or not a SQLite database; restore a backup";
+    assert!(error.ends_with(expected), "{error}");
 
     fs::write(&path, &whole).unwrap();
     let store = bench.open().await;
