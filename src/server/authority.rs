@@ -12,7 +12,7 @@
 //! have no reason to send one, since `:authority` is in the static table.
 
 use std::{
-    io,
+    io, iter,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -195,19 +195,28 @@ impl FrameHeader {
 
 /// Rewrites the `:authority` in the header block of these frames.
 fn rewrite_block(mut frames: &mut [u8]) {
-    let mut fragments = Vec::new();
-    while let Some(header) = FrameHeader::parse(frames)
-        && let Some(frame) = frames.split_off_mut(..FRAME_HEADER_LENGTH + header.length)
-    {
-        fragments.push(header.fragment(&mut frame[FRAME_HEADER_LENGTH..]));
-    }
+    let mut fragments = iter::from_fn(move || {
+        let header = FrameHeader::parse(frames)?;
+        let frame = frames.split_off_mut(..FRAME_HEADER_LENGTH + header.length)?;
+        Some(header.fragment(&mut frame[FRAME_HEADER_LENGTH..]))
+    });
+    let Some(first) = fragments.next() else { return };
+    let Some(second) = fragments.next() else {
+        // Most blocks are one frame.
+        return rewrite_authority(first);
+    };
+    let fragments: Vec<_> = [first, second].into_iter().chain(fragments).collect();
     let mut block = fragments.concat();
-    if let Some(authority) = Block(&mut block).authority() {
-        authority.rewrite();
-    }
+    rewrite_authority(&mut block);
     let mut rewritten = &block[..];
     for fragment in fragments {
         rewritten.copy_to_slice(fragment);
+    }
+}
+
+fn rewrite_authority(block: &mut [u8]) {
+    if let Some(authority) = Block(block).authority() {
+        authority.rewrite();
     }
 }
 
