@@ -189,6 +189,14 @@ impl From<PolicyError> for ServiceError {
     }
 }
 
+/// Whether a change may share a transaction with others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    Group,
+    /// For a change with many events, or that reads outside the transaction.
+    Alone,
+}
+
 /// A grant and the state of the grant at the time of the response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrantView {
@@ -261,14 +269,34 @@ impl Service {
         now.or(read_view.view.snapshot().time()).unwrap_or(Time::UNIX_EPOCH)
     }
 
+    /// Makes a change in a transaction that other changes may share. If another change of the group
+    /// fails, makes the change again in a transaction of its own.
+    async fn change<T, F>(
+        &self,
+        make: impl Fn(Box<dyn Transaction>) -> F,
+    ) -> Result<T, ServiceError>
+    where
+        F: Future<Output = Result<T, ServiceError>>,
+    {
+        match make(self.begin(Sharing::Group).await?).await {
+            Err(ServiceError::Store(error)) if error.is_rolled_back() => {
+                make(self.begin(Sharing::Alone).await?).await
+            }
+            result => result,
+        }
+    }
+
     /// Begins a transaction at the trusted time. After an event that is ahead of that time, time
     /// goes on from that event. Times of an earlier epoch may be later, so the node first loads the
     /// current epoch.
-    async fn begin(&self) -> Result<Box<dyn Transaction>, StoreError> {
+    async fn begin(&self, sharing: Sharing) -> Result<Box<dyn Transaction>, StoreError> {
         let deadline = Instant::now() + EPOCH_TIMEOUT;
         loop {
             let sent_at = self.node.boot_time();
-            let mut transaction = self.store.begin().await?;
+            let mut transaction = match sharing {
+                Sharing::Group => self.store.begin().await?,
+                Sharing::Alone => self.store.begin_alone().await?,
+            };
             let epoch = transaction.epoch();
             if self.node.epoch() == Some(epoch) {
                 let clock = transaction.clock();

@@ -26,6 +26,7 @@ mod error;
 mod event_key_file;
 mod fold;
 mod forged_histories;
+mod group;
 mod loaded;
 mod members;
 pub mod memory;
@@ -43,6 +44,7 @@ pub use differences::{ComparePosition, Comparison, Difference, DifferenceProblem
 pub use error::{OpenError, StoreError};
 pub use event_key_file::read_event_key;
 pub use forged_histories::ForgedHistories;
+use group::GroupedTransactions;
 pub use loaded::Loaded;
 pub use members::{HeartbeatResponse, Member, MemberList, Registration};
 pub use open::{accept_restored, migrate, open};
@@ -119,7 +121,16 @@ pub trait Transactions: Send + Sync {
     /// While one is open, every other `begin` waits, and is `Unavailable` after a few seconds. A
     /// transaction therefore sees the latest state, conflicts with no other and cannot deadlock. A
     /// transaction that is dropped without a commit changes nothing.
+    ///
+    /// A transaction may become part of a group, which is committed as a whole. If another change
+    /// of the group fails first, this change fails with [`StoreError::is_rolled_back`].
     async fn begin(&self) -> Result<Box<dyn Transaction>, StoreError>;
+
+    /// As [`Self::begin`], but the transaction is in no group. For a change with many events, which
+    /// would delay the others, and for a change that reads outside the transaction.
+    async fn begin_alone(&self) -> Result<Box<dyn Transaction>, StoreError> {
+        self.begin().await
+    }
 }
 
 /// The log.
@@ -330,6 +341,12 @@ impl Store {
         Arc::new(Self { transactions, ..self.clone() })
     }
 
+    /// The same store, which commits the changes of this process in groups.
+    #[must_use]
+    pub fn with_groups(&self) -> Arc<Self> {
+        self.with_transactions(Arc::new(GroupedTransactions::new(Arc::clone(&self.transactions))))
+    }
+
     /// The same store with another log.
     #[must_use]
     pub fn with_log(&self, log: Arc<dyn Log>) -> Arc<Self> {
@@ -345,6 +362,11 @@ impl Store {
     /// Begins a transaction, see [`Transactions::begin`].
     pub async fn begin(&self) -> Result<Box<dyn Transaction>, StoreError> {
         self.transactions.begin().await
+    }
+
+    /// Begins a transaction in no group, see [`Transactions::begin_alone`].
+    pub async fn begin_alone(&self) -> Result<Box<dyn Transaction>, StoreError> {
+        self.transactions.begin_alone().await
     }
 
     /// The log.

@@ -191,7 +191,7 @@ impl Service {
                 return Err(ServiceError::EventNotFound);
             }
             // An event that can be read need not be durable. After a later commit, it is.
-            if self.store.begin().await?.commit().await? < token.revision {
+            if self.store.begin_alone().await?.commit().await? < token.revision {
                 return Err(ServiceError::EventNotFound);
             }
         }

@@ -10,7 +10,7 @@ use crate::{
         TenantId,
     },
     service::{
-        Enforcement, GrantView, LISTED_MAX, Service, ServiceError,
+        Enforcement, GrantView, LISTED_MAX, Service, ServiceError, Sharing,
         grants::{expiry, listed, revocation},
         idempotency::{earlier_parts, key},
     },
@@ -67,7 +67,7 @@ impl Service {
     ) -> Result<RevokeAllOutcome, ServiceError> {
         let request_id = request.request_id.as_ref();
         let key = key(Some(tenant_id), request_id, "RevokeAllAccess", &request)?;
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.begin(Sharing::Alone).await?;
         let mut now = transaction.now();
         let earlier = earlier_parts(transaction.as_mut(), key.as_ref()).await?;
         let mut revoked = Revoked::default();
@@ -114,7 +114,7 @@ impl Service {
             drop(self.enforcer.enforce(commit));
             last_revision = Some(commit.last);
             part = part.saturating_add(1);
-            transaction = self.begin().await?;
+            transaction = self.begin(Sharing::Alone).await?;
             now = transaction.now();
         };
         let Revoked { mut grants, count } = revoked;

@@ -12,6 +12,7 @@ mod faults;
 mod files;
 mod forged_events;
 mod forgery;
+mod groups;
 mod hidden_rows;
 mod history;
 mod locks;
@@ -62,6 +63,10 @@ macro_rules! contract {
                 requests_are_stored_by_tenant_and_part,
                 a_transaction_without_events_stores_no_request,
                 a_closed_store_is_unavailable;
+            groups:
+                a_change_that_fails_after_a_write_is_rolled_back_with_its_group,
+                a_change_sees_the_earlier_ones_of_its_group,
+                random_changes_are_as_if_each_were_alone;
             clock:
                 an_accepted_clock_may_be_earlier_and_begins_an_epoch,
                 a_dropped_acceptance_changes_nothing,

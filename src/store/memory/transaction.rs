@@ -32,7 +32,7 @@ pub(super) struct MemoryTransaction {
     pub(super) max_staleness: Duration,
     pub(super) log: LogName,
     pub(super) state: State,
-    /// The revision of the log when the transaction began.
+    /// The revision of the log when the change began.
     pub(super) begin_revision: Revision,
     /// The incarnation of the database that `state` was copied from.
     pub(super) incarnation: u64,
@@ -65,6 +65,12 @@ impl Transaction for MemoryTransaction {
 
     fn max_staleness(&self) -> Duration {
         self.max_staleness
+    }
+
+    fn next_change(&mut self, elapsed: Duration) {
+        self.clock += elapsed;
+        self.begin_revision = self.state.head();
+        self.set_now(self.clock);
     }
 
     async fn grant(
@@ -169,6 +175,7 @@ impl Transaction for MemoryTransaction {
         let revision = self.state.head() + 1;
         let stamped = StampedEvent::new(new, self.log, previous, revision, self.now)?;
         let event = stamped.event.clone();
+        self.last = Some(event.time);
         self.state.apply(stamped);
         Ok(event)
     }

@@ -37,7 +37,7 @@ pub(super) struct SqlTransaction<DB: Backend> {
     /// The files of an embedded database.
     files: Option<Arc<DatabaseFiles>>,
     clock: Time,
-    /// The time of the last event before this transaction.
+    /// The time of the last event, including appended ones.
     last: Option<Time>,
     now: Time,
     /// The epoch that begins with this transaction, if the transaction accepts the clock.
@@ -48,7 +48,9 @@ pub(super) struct SqlTransaction<DB: Backend> {
     reader: EventReader,
     /// The sum over all rows that decide access, after the appended events.
     sum: StateSum,
-    /// The revision of the log when the transaction began.
+    /// The revision of the log when the head was locked.
+    locked_revision: Revision,
+    /// The revision of the log when the current change began.
     begin_revision: Revision,
     /// The revision of the last event, including appended ones.
     revision: Revision,
@@ -91,6 +93,7 @@ impl<DB: Backend> SqlTransaction<DB> {
             epoch: state.epoch()?,
             sum: state.sum(reader.keys())?,
             reader,
+            locked_revision: revision,
             begin_revision: revision,
             revision,
             links: HashMap::new(),
@@ -152,6 +155,12 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
 
     fn max_staleness(&self) -> Duration {
         self.max_staleness
+    }
+
+    fn next_change(&mut self, elapsed: Duration) {
+        self.clock += elapsed;
+        self.begin_revision = self.revision;
+        self.set_now(self.clock);
     }
 
     async fn grant(
@@ -260,7 +269,7 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
         self.is_whole = false;
         let stamped = with_timeout(self.write(new)).await?;
         self.links.insert(stamped.event.tenant_id.clone(), stamped.link());
-        self.revision = stamped.event.revision;
+        (self.revision, self.last) = (stamped.event.revision, Some(stamped.event.time));
         self.is_whole = true;
         Ok(stamped.event)
     }
@@ -280,20 +289,29 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
 
     async fn commit(self: Box<Self>) -> Result<Revision, StoreError> {
         self.check_whole()?;
-        let has_events = self.revision > self.begin_revision;
+        let last = self.last.filter(|_| self.revision > self.locked_revision);
         let epoch = self.new_epoch.map_or(self.epoch, |(epoch, _)| epoch);
         let masked = self.reader.keys().mask(self.sum, epoch, self.revision);
         let masked = masked.map_err(StoreError::unavailable)?;
-        let Self { mut connection, notifier, files, now, revision, new_epoch, .. } = *self;
+        let Self { mut connection, notifier, files, revision, new_epoch, .. } = *self;
         with_timeout(async move {
-            if let Some(new_epoch) = new_epoch {
-                let update =
-                    log::update_head_and_epoch(&DB::DIALECT, revision, now, &masked, new_epoch);
-                let _notified: Vec<(String,)> = connection.all(update).await?;
-                connection.execute(members::accept_time(now, revision)).await?;
-            } else if has_events {
-                let update = log::update_head(&DB::DIALECT, revision, now, &masked);
-                let _notified: Vec<(String,)> = connection.all(update).await?;
+            match (last, new_epoch) {
+                (Some(last), Some(new_epoch)) => {
+                    let update = log::update_head_and_epoch(
+                        &DB::DIALECT,
+                        revision,
+                        last,
+                        &masked,
+                        new_epoch,
+                    );
+                    let _notified: Vec<(String,)> = connection.all(update).await?;
+                    connection.execute(members::accept_time(last, revision)).await?;
+                }
+                (Some(last), None) => {
+                    let update = log::update_head(&DB::DIALECT, revision, last, &masked);
+                    let _notified: Vec<(String,)> = connection.all(update).await?;
+                }
+                (None, _) => {}
             }
             // The lock on the head is a write: PostgreSQL waits for its standbys even if the
             // transaction wrote nothing else.
@@ -301,7 +319,7 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
         })
         .await?;
         files.map_or(Ok(()), |files| files.acknowledge(revision))?;
-        if has_events {
+        if last.is_some() {
             notifier.notify(Notification::Log);
         }
         Ok(revision)

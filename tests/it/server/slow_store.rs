@@ -171,6 +171,10 @@ impl Transaction for CountedTransaction {
         self.inner.max_staleness()
     }
 
+    fn next_change(&mut self, elapsed: Duration) {
+        self.inner.next_change(elapsed);
+    }
+
     async fn grant(
         &mut self,
         tenant_id: &TenantId,

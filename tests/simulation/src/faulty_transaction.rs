@@ -99,6 +99,9 @@ impl Transaction for FaultyTransaction {
         self.max_staleness
     }
 
+    /// The simulated replicas commit each change by itself.
+    fn next_change(&mut self, _elapsed: Duration) {}
+
     async fn grant(
         &mut self,
         tenant_id: &TenantId,

@@ -1,0 +1,441 @@
+//! Group commit: changes of this process that wait at the same time share a transaction.
+//!
+//! The changes run one after another. A change that commits while others wait passes the open
+//! transaction to the next change. The last change sends `COMMIT`, and all changes wait for that
+//! one result. So a group locks the head once, and waits once for the disk.
+//!
+//! Each change sees the events of the earlier ones, as if these were committed. If a change fails
+//! after a write, the transaction is rolled back. The other changes of the group then fail with
+//! [`StoreError::is_rolled_back`], and their callers make each of them again, alone.
+
+use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use futures::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+};
+use parking_lot::Mutex;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
+
+use crate::{
+    domain::{
+        Epoch, Event, EventKind, Grant, GrantId, Lock, LockId, Party, PolicyOverrides, RequestId,
+        Revision, Sequence, TenantId, Time,
+    },
+    store::{
+        FileLost, IdempotencyKey, Listed, NewEvent, RequestPart, StoreError, TIMEOUT, Transaction,
+        Transactions,
+    },
+};
+
+/// The maximum number of changes in a group. Changes with many events are alone.
+const CHANGES_MAX: usize = 64;
+/// No change joins a group whose transaction has been open for longer. Other replicas wait for the
+/// transaction.
+const OPEN_MAX: Duration = Duration::from_millis(20);
+
+/// Transactions whose changes are committed in groups.
+pub(super) struct GroupedTransactions {
+    inner: Arc<dyn Transactions>,
+    queue: Arc<Queue>,
+}
+
+/// The changes that wait for their turn, in order.
+#[derive(Default)]
+struct Queue(Mutex<Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    /// Whether a change has the turn.
+    is_taken: bool,
+    changes: VecDeque<WaitingChange>,
+}
+
+struct WaitingChange {
+    is_alone: bool,
+    turn: oneshot::Sender<Turn>,
+}
+
+/// The right to make the next change of this process. A dropped turn passes to the next change.
+struct Turn {
+    /// `None`: passed on.
+    queue: Option<Arc<Queue>>,
+    /// The group to join. `None`: the change begins a transaction.
+    group: Option<Group>,
+}
+
+/// An open transaction, between two changes or in one.
+struct Group {
+    transaction: Box<dyn Transaction>,
+    opened_at: Instant,
+    /// When the last change joined.
+    joined_at: Instant,
+    is_full: bool,
+    condition: Condition,
+    /// The changes that wait for the commit. A sender that is dropped reports a rollback.
+    changes: Vec<oneshot::Sender<Commit>>,
+}
+
+/// The effect of the current change on the transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Condition {
+    Unchanged,
+    Written,
+    /// An operation has failed, or was cancelled.
+    Failed,
+}
+
+/// The commit of a group. Each change of the group can complete it, so that a change that is
+/// cancelled leaves the others unaffected.
+type Commit = Shared<BoxFuture<'static, Result<(), Arc<StoreError>>>>;
+
+/// One change in a group.
+struct GroupedChange {
+    /// Contains the group. `None` after the commit.
+    turn: Option<Turn>,
+    /// Whether no further change joins.
+    is_alone: bool,
+    /// Whether earlier changes of the group wait for the commit.
+    has_earlier: bool,
+    clock: Time,
+    now: Time,
+    head: Revision,
+    /// The revision of the last event.
+    last: Revision,
+    epoch: Epoch,
+    max_staleness: Duration,
+}
+
+// === impl GroupedTransactions ===
+
+impl GroupedTransactions {
+    pub(super) fn new(inner: Arc<dyn Transactions>) -> Self {
+        Self { inner, queue: Arc::default() }
+    }
+
+    async fn begin_change(&self, is_alone: bool) -> Result<Box<dyn Transaction>, StoreError> {
+        let mut turn = self.queue.wait(is_alone).await?;
+        let group = match turn.group.take() {
+            Some(group) => group.joined(),
+            None => Group::of(self.inner.begin().await?),
+        };
+        let (has_earlier, transaction) = (!group.changes.is_empty(), &group.transaction);
+        let (clock, now, head) = (transaction.clock(), transaction.now(), transaction.head());
+        let (epoch, max_staleness) = (transaction.epoch(), transaction.max_staleness());
+        turn.group = Some(group);
+        let (turn, last) = (Some(turn), head);
+        Ok(Box::new(GroupedChange {
+            turn,
+            is_alone,
+            has_earlier,
+            clock,
+            now,
+            head,
+            last,
+            epoch,
+            max_staleness,
+        }))
+    }
+}
+
+#[async_trait]
+impl Transactions for GroupedTransactions {
+    async fn begin(&self) -> Result<Box<dyn Transaction>, StoreError> {
+        timeout(TIMEOUT, self.begin_change(false)).await.map_err(StoreError::unavailable)?
+    }
+
+    async fn begin_alone(&self) -> Result<Box<dyn Transaction>, StoreError> {
+        timeout(TIMEOUT, self.begin_change(true)).await.map_err(StoreError::unavailable)?
+    }
+}
+
+// === impl Queue ===
+
+impl Queue {
+    /// Waits for the turn.
+    async fn wait(self: &Arc<Self>, is_alone: bool) -> Result<Turn, StoreError> {
+        let received = {
+            let mut waiting = self.0.lock();
+            if !waiting.is_taken {
+                waiting.is_taken = true;
+                return Ok(Turn { queue: Some(Arc::clone(self)), group: None });
+            }
+            let (turn, received) = oneshot::channel();
+            waiting.changes.push_back(WaitingChange { is_alone, turn });
+            received
+        };
+        received.await.map_err(StoreError::unavailable)
+    }
+
+    /// Gives the turn to the next change. Returns the group unless that change joins it.
+    fn pass(self: &Arc<Self>, mut group: Option<Group>) -> Option<Group> {
+        let mut waiting = self.0.lock();
+        while let Some(WaitingChange { is_alone, turn }) = waiting.changes.pop_front() {
+            let joins = !is_alone && group.as_ref().is_some_and(Group::has_room);
+            let joined = if joins { group.take() } else { None };
+            let passed = Turn { queue: Some(Arc::clone(self)), group: joined };
+            let Err(mut refused) = turn.send(passed) else { return group };
+            // The caller was cancelled.
+            refused.queue = None;
+            group = refused.group.take().or(group);
+        }
+        waiting.is_taken = false;
+        group
+    }
+}
+
+// === impl Turn ===
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let Some(queue) = self.queue.take() else { return };
+        // The writes of a dropped change are rolled back.
+        let group = self.group.take().filter(|group| group.condition == Condition::Unchanged);
+        if let Some(group) = queue.pass(group) {
+            group.close();
+        }
+    }
+}
+
+// === impl Group ===
+
+impl Group {
+    fn of(transaction: Box<dyn Transaction>) -> Self {
+        let now = Instant::now();
+        Self {
+            transaction,
+            opened_at: now,
+            joined_at: now,
+            is_full: false,
+            condition: Condition::Unchanged,
+            changes: Vec::new(),
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        !self.is_full && self.changes.len() < CHANGES_MAX && self.opened_at.elapsed() < OPEN_MAX
+    }
+
+    /// The group with a further change. The clock goes on while earlier changes run.
+    fn joined(mut self) -> Self {
+        let now = Instant::now();
+        let elapsed = now - self.joined_at;
+        // Times are in microseconds.
+        self.transaction
+            .next_change(Duration::new(elapsed.as_secs(), elapsed.subsec_micros() * 1_000));
+        self.joined_at = now;
+        self
+    }
+
+    /// Commits if a change waits for that. Otherwise, drops the transaction.
+    fn close(self) {
+        if self.changes.is_empty() {
+            return;
+        }
+        let commit = self.transaction.commit();
+        let commit = async move { commit.await.map(drop).map_err(Arc::new) }.boxed().shared();
+        for change in self.changes {
+            // A change whose caller was cancelled is committed, too.
+            let _ = change.send(commit.clone());
+        }
+    }
+}
+
+/// The error of a commit, for one of the changes.
+fn unshared(error: Arc<StoreError>) -> StoreError {
+    Arc::try_unwrap(error).unwrap_or_else(|shared| match shared.as_ref() {
+        StoreError::Unavailable(source) => match source.downcast_ref::<FileLost>() {
+            Some(lost) => StoreError::unavailable(lost.clone()),
+            None => StoreError::unavailable(source.to_string()),
+        },
+        StoreError::Broken(source) => StoreError::broken(source.to_string()),
+    })
+}
+
+// === impl GroupedChange ===
+
+impl GroupedChange {
+    /// Runs an operation on the transaction. If an earlier change of the group may have caused the
+    /// failure, the caller makes this change again.
+    async fn run<'a, T>(
+        &'a mut self,
+        after: Condition,
+        operation: impl FnOnce(&'a mut dyn Transaction) -> BoxFuture<'a, Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let group = self.turn.as_mut().and_then(|turn| turn.group.as_mut());
+        let group = group.ok_or_else(|| StoreError::broken("the change is committed"))?;
+        let before = mem::replace(&mut group.condition, Condition::Failed);
+        match operation(group.transaction.as_mut()).await {
+            Ok(output) => {
+                group.condition = before.max(after);
+                Ok(output)
+            }
+            Err(_) if self.has_earlier => Err(StoreError::rolled_back()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn read<'a, T>(
+        &'a mut self,
+        operation: impl FnOnce(&'a mut dyn Transaction) -> BoxFuture<'a, Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        self.run(Condition::Unchanged, operation).await
+    }
+}
+
+#[async_trait]
+impl Transaction for GroupedChange {
+    fn clock(&self) -> Time {
+        self.clock
+    }
+
+    fn now(&self) -> Time {
+        self.now
+    }
+
+    fn set_now(&mut self, time: Time) {
+        if let Some(group) = self.turn.as_mut().and_then(|turn| turn.group.as_mut()) {
+            group.transaction.set_now(time);
+            self.now = group.transaction.now();
+        }
+    }
+
+    fn head(&self) -> Revision {
+        self.head
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    fn max_staleness(&self) -> Duration {
+        self.max_staleness
+    }
+
+    fn next_change(&mut self, elapsed: Duration) {
+        if let Some(group) = self.turn.as_mut().and_then(|turn| turn.group.as_mut()) {
+            group.transaction.next_change(elapsed);
+            (self.clock, self.now) = (group.transaction.clock(), group.transaction.now());
+            self.head = self.last;
+        }
+    }
+
+    async fn grant(
+        &mut self,
+        tenant_id: &TenantId,
+        grant_id: GrantId,
+    ) -> Result<Option<Grant>, StoreError> {
+        self.read(|inner| inner.grant(tenant_id, grant_id)).await
+    }
+
+    async fn live_grants(
+        &mut self,
+        tenant_id: &TenantId,
+        before: Option<Sequence>,
+        limit: usize,
+    ) -> Result<Vec<Grant>, StoreError> {
+        self.read(|inner| inner.live_grants(tenant_id, before, limit)).await
+    }
+
+    async fn live_grants_by_events(
+        &mut self,
+        tenant_id: &TenantId,
+        before: Option<Sequence>,
+    ) -> Result<Vec<Grant>, StoreError> {
+        self.read(|inner| inner.live_grants_by_events(tenant_id, before)).await
+    }
+
+    async fn size_of_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError> {
+        self.read(|inner| inner.size_of_live_grants(tenant_id)).await
+    }
+
+    async fn due_grants(&mut self, now: Time, limit: usize) -> Result<Vec<Grant>, StoreError> {
+        self.read(|inner| inner.due_grants(now, limit)).await
+    }
+
+    async fn overrides(&mut self, tenant_id: &TenantId) -> Result<PolicyOverrides, StoreError> {
+        self.read(|inner| inner.overrides(tenant_id)).await
+    }
+
+    async fn lock(&mut self, lock_id: LockId) -> Result<Option<Lock>, StoreError> {
+        self.read(|inner| inner.lock(lock_id)).await
+    }
+
+    async fn count_live_locks(
+        &mut self,
+        party: Party,
+        tenant_id: Option<&TenantId>,
+    ) -> Result<usize, StoreError> {
+        self.read(|inner| inner.count_live_locks(party, tenant_id)).await
+    }
+
+    async fn due_locks(&mut self, now: Time, limit: usize) -> Result<Vec<Lock>, StoreError> {
+        self.read(|inner| inner.due_locks(now, limit)).await
+    }
+
+    async fn last_events_of_live_grants(
+        &mut self,
+        after: Revision,
+        limit: usize,
+    ) -> Result<Vec<Listed<Event>>, StoreError> {
+        self.read(|inner| inner.last_events_of_live_grants(after, limit)).await
+    }
+
+    async fn live_grant_ids(&mut self) -> Result<Vec<GrantId>, StoreError> {
+        self.read(|inner| inner.live_grant_ids()).await
+    }
+
+    async fn clock_events(&mut self) -> Result<Vec<Event>, StoreError> {
+        self.read(|inner| inner.clock_events()).await
+    }
+
+    async fn revision_of(
+        &mut self,
+        tenant_id: Option<&TenantId>,
+        sequence: Sequence,
+    ) -> Result<Revision, StoreError> {
+        self.read(|inner| inner.revision_of(tenant_id, sequence)).await
+    }
+
+    async fn request(
+        &mut self,
+        tenant_id: Option<&TenantId>,
+        request_id: &RequestId,
+    ) -> Result<Vec<RequestPart>, StoreError> {
+        self.read(|inner| inner.request(tenant_id, request_id)).await
+    }
+
+    async fn append(&mut self, new: NewEvent) -> Result<Event, StoreError> {
+        let event = self.run(Condition::Written, |inner| inner.append(new)).await?;
+        (self.now, self.last) = (event.time, event.revision);
+        self.is_alone |= matches!(event.kind, EventKind::ClockAccepted { .. });
+        Ok(event)
+    }
+
+    async fn record_request(&mut self, key: &IdempotencyKey, part: u32) -> Result<(), StoreError> {
+        self.run(Condition::Written, |inner| inner.record_request(key, part)).await
+    }
+
+    async fn commit(mut self: Box<Self>) -> Result<Revision, StoreError> {
+        let last = self.last;
+        let mut turn = self.turn.take();
+        let group = turn.as_mut().and_then(|turn| turn.group.as_mut());
+        let group = group.ok_or_else(|| StoreError::broken("the change is committed"))?;
+        let has_failed = group.condition == Condition::Failed;
+        if has_failed && self.has_earlier {
+            return Err(StoreError::rolled_back());
+        }
+        let (change, commit) = oneshot::channel();
+        group.changes.push(change);
+        group.condition = Condition::Unchanged;
+        group.is_full |= self.is_alone || has_failed;
+        drop(turn);
+        let commit = commit.await.map_err(|_| StoreError::rolled_back())?;
+        commit.await.map_err(unshared)?;
+        Ok(last)
+    }
+}
