@@ -16,7 +16,7 @@ use tracing::{Instrument, info, info_span};
 
 use crate::{
     domain::{
-        Event, Grant, GrantId, GrantState, Party, Revision, SupportPolicy, TenantId, Time,
+        Event, Grant, GrantId, GrantState, GroupId, Party, Revision, SupportPolicy, TenantId, Time,
         chain::{CheckpointKey, key::NotSigned},
         policy::{Forbidden, PolicyError},
         token::{ConsistencyToken, NotEncrypted, TokenEvent, TokenInvalid},
@@ -59,6 +59,8 @@ pub const LISTED_MAX: usize = 1_000;
 pub struct Limits {
     /// The maximum number of live grants of a tenant. Each named agent counts as a grant.
     pub live_grants_per_tenant: usize,
+    /// The maximum number of live grants of a tenant to one group.
+    pub live_grants_per_group: usize,
     /// The lifetime of this node's leases.
     pub max_staleness: Duration,
 }
@@ -130,6 +132,17 @@ pub enum ServiceError {
         limit: usize,
         /// The field that decides how much the grant counts.
         field: &'static str,
+    },
+    /// The tenant would exceed the maximum number of live grants to a group.
+    #[error(
+        "a tenant may have {limit} live grants to one group, and has as many to {group_id}; revoke \
+        grants to {group_id} first, or name further agents in one grant"
+    )]
+    TooManyLiveGrantsToGroup {
+        /// The group.
+        group_id: GroupId,
+        /// The maximum.
+        limit: usize,
     },
     /// There is no such lock in that tenant, or among the locks in all tenants.
     #[error("{} no lock {lock_id:?}", owner(tenant_id.as_ref()))]

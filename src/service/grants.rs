@@ -71,9 +71,17 @@ impl Service {
             self.check_clock()?;
             let overrides = transaction.overrides(&request.tenant_id).await?;
             let period = self.catalogue.narrowed_by(&overrides).check_grant(request, now)?;
-            let limit = self.limits.live_grants_per_tenant;
             let size = transaction.size_of_live_grants(&request.tenant_id).await?;
+            let (group_id, limit) = (&request.group_id, self.limits.live_grants_per_group);
+            // Few grants in total are few grants to the group.
+            if size >= limit
+                && transaction.count_live_grants(&request.tenant_id, group_id).await? >= limit
+            {
+                let group_id = group_id.clone();
+                return Err(ServiceError::TooManyLiveGrantsToGroup { group_id, limit });
+            }
             let grant = new_grant(caller, request.clone(), period, now);
+            let limit = self.limits.live_grants_per_tenant;
             if size + grant.terms.size() > limit {
                 let is_named = !grant.terms.agent_ids.is_empty();
                 let field = if is_named { "named_agents" } else { "tenant_id" };
@@ -122,7 +130,7 @@ impl Service {
             }
             let overrides = transaction.overrides(&grant.tenant_id).await?;
             let policy = self.catalogue.narrowed_by(&overrides);
-            let expire_time = policy.check_extension(&grant, &request, now)?;
+            let expire_time = policy.check_extension(&grant, request, now)?;
             let previous_expire_time = grant.terms.expire_time;
             if expire_time == previous_expire_time {
                 let revision = last_revision(transaction.as_mut(), &grant).await?;

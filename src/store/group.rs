@@ -23,8 +23,8 @@ use tokio::{
 
 use crate::{
     domain::{
-        Epoch, Event, EventKind, Grant, GrantId, Lock, LockId, Party, PolicyOverrides, RequestId,
-        Revision, Sequence, TenantId, Time,
+        Epoch, Event, EventKind, Grant, GrantId, GroupId, Lock, LockId, Party, PolicyOverrides,
+        RequestId, Revision, Sequence, TenantId, Time,
     },
     store::{
         FileLost, IdempotencyKey, Listed, NewEvent, RequestPart, StoreError, TIMEOUT, Transaction,
@@ -351,6 +351,14 @@ impl Transaction for GroupedChange {
 
     async fn size_of_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError> {
         self.read(|inner| inner.size_of_live_grants(tenant_id)).await
+    }
+
+    async fn count_live_grants(
+        &mut self,
+        tenant_id: &TenantId,
+        group_id: &GroupId,
+    ) -> Result<usize, StoreError> {
+        self.read(|inner| inner.count_live_grants(tenant_id, group_id)).await
     }
 
     async fn due_grants(&mut self, now: Time, limit: usize) -> Result<Vec<Grant>, StoreError> {

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 
 use crate::{
     domain::{
-        Attribution, Epoch, Event, EventKind, FreeText, Grant, GrantId, Lock, LockId, LogName,
-        Party, PolicyOverrides, RequestId, Revision, Sequence, TenantId, Time,
+        Attribution, Epoch, Event, EventKind, FreeText, Grant, GrantId, GroupId, Lock, LockId,
+        LogName, Party, PolicyOverrides, RequestId, Revision, Sequence, TenantId, Time,
         authenticity::EventColumns,
         chain::{Content, Hash, Link},
         ids::Actor,
@@ -111,6 +111,13 @@ pub trait Transaction: Send {
     /// The total [`size`](crate::domain::GrantTerms::size) of the tenant's grants that no event has
     /// ended.
     async fn size_of_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError>;
+
+    /// The number of the tenant's grants to a group that no event has ended.
+    async fn count_live_grants(
+        &mut self,
+        tenant_id: &TenantId,
+        group_id: &GroupId,
+    ) -> Result<usize, StoreError>;
 
     /// Grants of all tenants that no event has ended and whose end time is `now` or earlier,
     /// earliest first, at most `limit`.

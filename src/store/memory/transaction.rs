@@ -7,8 +7,8 @@ use tokio::sync::OwnedMutexGuard;
 
 use crate::{
     domain::{
-        Epoch, Event, EventKind, Grant, GrantId, Lock, LockId, LogName, Party, PolicyOverrides,
-        RequestId, Revision, Sequence, TenantId, Time, TokenKey,
+        Epoch, Event, EventKind, Grant, GrantId, GroupId, Lock, LockId, LogName, Party,
+        PolicyOverrides, RequestId, Revision, Sequence, TenantId, Time, TokenKey,
     },
     store::{
         IdempotencyKey, Listed, NewEvent, Notification, RequestPart, StoreError, Transaction,
@@ -93,6 +93,15 @@ impl Transaction for MemoryTransaction {
 
     async fn size_of_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError> {
         Ok(self.state.live_grants_of(tenant_id, None).map(|grant| grant.terms.size()).sum())
+    }
+
+    async fn count_live_grants(
+        &mut self,
+        tenant_id: &TenantId,
+        group_id: &GroupId,
+    ) -> Result<usize, StoreError> {
+        let live = self.state.live_grants_of(tenant_id, None);
+        Ok(live.filter(|grant| grant.terms.group_id == *group_id).count())
     }
 
     async fn due_grants(&mut self, now: Time, limit: usize) -> Result<Vec<Grant>, StoreError> {

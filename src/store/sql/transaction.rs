@@ -7,9 +7,9 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     domain::{
-        Clock, Epoch, Event, Grant, GrantId, Lock, LockId, LogName, Party, PolicyOverrides,
-        RequestId, Revision, Sequence, TenantId, Time, TokenKey, authenticity::StateSum,
-        chain::Link,
+        Clock, Epoch, Event, Grant, GrantId, GroupId, Lock, LockId, LogName, Party,
+        PolicyOverrides, RequestId, Revision, Sequence, TenantId, Time, TokenKey,
+        authenticity::StateSum, chain::Link,
     },
     store::{
         IdempotencyKey, Listed, NewEvent, Notification, RequestPart, StoreError, Transaction,
@@ -194,6 +194,14 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
 
     async fn size_of_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError> {
         self.read_count(grants::size_of_live(&DB::DIALECT, tenant_id)).await
+    }
+
+    async fn count_live_grants(
+        &mut self,
+        tenant_id: &TenantId,
+        group_id: &GroupId,
+    ) -> Result<usize, StoreError> {
+        self.read_count(grants::count_live(tenant_id, group_id)).await
     }
 
     async fn due_grants(&mut self, now: Time, limit: usize) -> Result<Vec<Grant>, StoreError> {

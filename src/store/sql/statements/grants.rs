@@ -1,7 +1,7 @@
 //! Statements on grants.
 
 use crate::{
-    domain::{Grant, GrantId, Revision, Sequence, TenantId, Time},
+    domain::{Grant, GrantId, GroupId, Revision, Sequence, TenantId, Time},
     store::{
         StoreError,
         sql::{
@@ -78,6 +78,12 @@ pub(in crate::store) fn size_of_live(dialect: &Dialect, tenant_id: &TenantId) ->
         dialect.agent_count
     );
     Statement::with(sql, vec![tenant_id.into()])
+}
+
+pub(in crate::store) fn count_live(tenant_id: &TenantId, group_id: &GroupId) -> Statement {
+    let sql = "SELECT count(*) FROM grants \
+               WHERE tenant_id = $1 AND group_id = $2 AND ended_sequence IS NULL";
+    Statement::with(sql, vec![tenant_id.into(), group_id.as_str().into()])
 }
 
 /// The last events about the live grants of all tenants.

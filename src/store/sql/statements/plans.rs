@@ -129,9 +129,12 @@ async fn histories_are_read_from_their_index() {
 async fn transactions_read_the_indexes_of_live_grants_and_locks() {
     let (acme, now) = (acme(), Time::UNIX_EPOCH);
     let live_grants = "grants_live_tenant_id_create_sequence_idx";
-    for index in [live_grants, "grants_live_named_tenant_id_idx"] {
+    let live_in_group = "grants_live_tenant_id_group_id_idx";
+    for index in [live_in_group, "grants_live_named_tenant_id_idx"] {
         expect(grants::size_of_live(&Sqlite::DIALECT, &acme), index).await;
     }
+    let support = GroupId::fixed("support");
+    expect(grants::count_live(&acme, &support), live_in_group).await;
     expect(grants::live(&acme, None, 50), live_grants).await;
     expect(grants::due(now, 50), "grants_live_expire_time_create_revision_idx").await;
     expect(grants::last_events_of_live(9, 50), "grants_live_create_revision_idx").await;
