@@ -34,13 +34,12 @@ pub(in crate::store) enum Value {
 /// The differences between the databases in SQL.
 #[derive(Debug)]
 pub(in crate::store) struct Dialect {
-    /// Begins a transaction that will write.
-    pub(in crate::store) begin_transaction: &'static str,
+    /// Begins a transaction that will write, and locks the head, in one round trip. Returns the
+    /// revision, the time, `max_staleness`, the clock of the database or NULL, the name of the log,
+    /// the epoch, and what authenticates the rows.
+    pub(in crate::store) begin_at_head: &'static str,
     /// Begins a transaction that reads one snapshot.
     pub(in crate::store) begin_snapshot: &'static str,
-    /// Locks the head. Returns the revision, the time, `max_staleness`, the clock of the database
-    /// or NULL, the name of the log, and the epoch.
-    pub(in crate::store) lock_head: &'static str,
     /// The clock of the database when the expression is evaluated, in microseconds since 1970.
     /// `None`: the database has no clock.
     pub(in crate::store) clock: Option<&'static str>,

@@ -16,7 +16,7 @@ use crate::{
         database_files::DatabaseFiles,
         notify::Notifier,
         sql::{
-            Backend, Connection, CurrentKeys, Statement, only,
+            Backend, Connection, CurrentKeys, Statement,
             rows::{self, EventReader, EventRow, ListedRow, LockedHeadRow, RequestRow},
             statements::{grants, lists, locks, log, members, owner},
             with_timeout,
@@ -62,17 +62,17 @@ pub(super) struct SqlTransaction<DB: Backend> {
 }
 
 impl<DB: Backend> SqlTransaction<DB> {
-    /// Locks the head in a transaction that has begun, and reads the time.
-    pub(super) async fn at_head(
-        mut connection: Connection<DB>,
+    /// A transaction that has locked the head.
+    pub(super) fn at_head(
+        connection: Connection<DB>,
+        head: LockedHeadRow,
         permit: OwnedSemaphorePermit,
         notifier: Arc<dyn Notifier>,
         files: Option<Arc<DatabaseFiles>>,
         clock: &dyn Clock,
         keys: &CurrentKeys,
     ) -> Result<Self, StoreError> {
-        let head = connection.first(Statement::new(DB::DIALECT.lock_head)).await?;
-        let LockedHeadRow { max_staleness, clock: database_clock, state } = only(head)?;
+        let LockedHeadRow { max_staleness, clock: database_clock, state } = head;
         let log = state.log()?;
         let reader = keys.reader_of(log);
         let (revision, last) = (state.revision, state.time);
