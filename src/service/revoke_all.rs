@@ -17,8 +17,9 @@ use crate::{
     store::{QueryScope, StoreError, Transaction},
 };
 
-/// The most grants that one transaction ends. Other transactions wait for each chunk.
-const CHUNK: usize = 500;
+/// The most grants that one transaction ends. Other transactions wait for each chunk, and get their
+/// turn before the next.
+const CHUNK: usize = 200;
 
 /// The result of `RevokeAllAccess`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -164,14 +165,12 @@ async fn end_all(
     request: &RevokeRequest,
 ) -> Result<Vec<Event>, ServiceError> {
     let now = transaction.now();
-    let mut events = Vec::with_capacity(live.len());
-    for grant in live {
-        let new = if grant.state(now).is_ended() {
+    let end = |grant: Grant| {
+        if grant.state(now).is_ended() {
             expiry(&grant)
         } else {
             revocation(caller, grant, request.reason.clone(), now)
-        };
-        events.push(transaction.append(new).await?);
-    }
-    Ok(events)
+        }
+    };
+    Ok(transaction.append_all(live.into_iter().map(end).collect()).await?)
 }

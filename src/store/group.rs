@@ -424,6 +424,12 @@ impl Transaction for GroupedChange {
         Ok(event)
     }
 
+    async fn append_all(&mut self, new: Vec<NewEvent>) -> Result<Vec<Event>, StoreError> {
+        let events = self.run(Condition::Written, |inner| inner.append_all(new)).await?;
+        self.last = events.last().map_or(self.last, |event| event.revision);
+        Ok(events)
+    }
+
     async fn record_request(&mut self, key: &IdempotencyKey, part: u32) -> Result<(), StoreError> {
         self.run(Condition::Written, |inner| inner.record_request(key, part)).await
     }

@@ -148,7 +148,7 @@ impl Backend for Postgres {
             notify_membership!(),
             " || set_config('synchronous_commit', 'off', true)"
         ),
-        each_text: "json_array_elements_text($3::json)",
+        each_text: |array| format!("json_array_elements_text({array}::json)"),
         agent_count: "json_array_length(agent_ids::json)",
     };
 

@@ -51,7 +51,7 @@ impl Backend for Sqlite {
         notify_membership: "''",
         commit_durably: "''",
         notify_membership_lazily: "''",
-        each_text: "json_each($3)",
+        each_text: |array| format!("json_each({array})"),
         agent_count: "json_array_length(agent_ids)",
     };
 

@@ -77,9 +77,9 @@ pub trait Transaction: Send {
     /// transaction.
     fn max_staleness(&self) -> Duration;
 
-    /// Begins the next change of a group in this transaction, `elapsed` after the previous one. From
-    /// then on, the appended events count as earlier ones: [`Self::head`] and [`Self::now`] include
-    /// them, and [`Self::record_request`] does not. The clock goes on by `elapsed`.
+    /// Begins the next change of a group in this transaction, `elapsed` after the previous one.
+    /// From then on, the appended events count as earlier ones: [`Self::head`] and [`Self::now`]
+    /// include them, and [`Self::record_request`] does not. The clock goes on by `elapsed`.
     fn next_change(&mut self, elapsed: Duration);
 
     /// One grant of a tenant.
@@ -181,16 +181,35 @@ pub trait Transaction: Send {
     /// and a new epoch begins, with another token key.
     async fn append(&mut self, new: NewEvent) -> Result<Event, StoreError>;
 
+    /// Appends events, as [`Self::append`] does. The ends of many grants of one tenant take few
+    /// statements.
+    async fn append_all(&mut self, new: Vec<NewEvent>) -> Result<Vec<Event>, StoreError> {
+        append_each(self, new).await
+    }
+
     /// Stores that the events of this change are part `part` of a request. Stores nothing if there
     /// are none. Must be the last call before the commit.
     async fn record_request(&mut self, key: &IdempotencyKey, part: u32) -> Result<(), StoreError>;
 
-    /// Commits, and returns the revision of the last event that this change saw. After a success, everything that the
-    /// transaction has read is durable as well, even if nothing was appended. A read alone does not
-    /// guarantee that. A primary may crash while a commit waits for a standby. After the restart,
+    /// Commits, and returns the revision of the last event that this change saw. After a success,
+    /// everything that the transaction has read is durable as well, even if nothing was appended. A
+    /// read alone does not guarantee that. A primary may crash while a commit waits for a standby.
+    /// After the restart,
     /// the primary shows the change, and may still lose the change in a failover. A caller that
     /// confirms an existing state must therefore commit first.
     async fn commit(self: Box<Self>) -> Result<Revision, StoreError>;
+}
+
+/// Appends one event after another.
+pub(super) async fn append_each<T: Transaction + ?Sized>(
+    transaction: &mut T,
+    new: Vec<NewEvent>,
+) -> Result<Vec<Event>, StoreError> {
+    let mut events = Vec::with_capacity(new.len());
+    for new in new {
+        events.push(transaction.append(new).await?);
+    }
+    Ok(events)
 }
 
 /// An event with everything that is stored about it.

@@ -53,6 +53,7 @@ macro_rules! contract {
         $store {
             changes:
                 events_are_read_as_written,
+                many_grants_of_a_tenant_are_ended_together,
                 uncommitted_events_are_visible_in_their_transaction_only,
                 a_dropped_transaction_changes_nothing_and_blocks_no_other,
                 a_second_transaction_waits_for_a_bounded_time,

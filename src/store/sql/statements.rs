@@ -55,8 +55,8 @@ pub(in crate::store) struct Dialect {
     pub(in crate::store) commit_durably: &'static str,
     /// As `notify_membership`, but the commit does not wait for the disk.
     pub(in crate::store) notify_membership_lazily: &'static str,
-    /// A table with a row for each text of the JSON array `$3`.
-    pub(in crate::store) each_text: &'static str,
+    /// A table with a row for each text of a JSON array, in the column `value`.
+    pub(in crate::store) each_text: fn(&str) -> String,
     /// The number of texts in the JSON array `agent_ids`.
     pub(in crate::store) agent_count: &'static str,
 }
@@ -80,6 +80,16 @@ fn clock_expression(dialect: &Dialect, clock: Time, values: &mut Vec<Value>) -> 
 fn bind(values: &mut Vec<Value>, value: impl Into<Value>) -> String {
     values.push(value.into());
     format!("${}", values.len())
+}
+
+/// The parameters of some rows: `($1, $2), ($3, $4)`.
+fn placeholders(first: usize, rows: usize, columns: usize) -> String {
+    let row = |row: usize| {
+        let start = first + row * columns;
+        let names: Vec<_> = (start..start + columns).map(|number| format!("${number}")).collect();
+        format!("({})", names.join(", "))
+    };
+    (0..rows).map(row).collect::<Vec<_>>().join(", ")
 }
 
 // === impl Statement ===

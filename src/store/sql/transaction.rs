@@ -21,10 +21,11 @@ use crate::{
             statements::{grants, lists, locks, log, members, owner},
             with_timeout,
         },
-        transaction::StampedEvent,
+        transaction::{StampedEvent, append_each},
     },
 };
 
+mod ends;
 mod state;
 
 /// A transaction in a database.
@@ -280,6 +281,21 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
         (self.revision, self.last) = (stamped.event.revision, Some(stamped.event.time));
         self.is_whole = true;
         Ok(stamped.event)
+    }
+
+    async fn append_all(&mut self, new: Vec<NewEvent>) -> Result<Vec<Event>, StoreError> {
+        let Some(tenant_id) = ends::tenant_of_ends(&new) else {
+            return append_each(self, new).await;
+        };
+        self.check_whole()?;
+        self.is_whole = false;
+        let stamped = self.write_ends(&tenant_id, new).await?;
+        if let Some(last) = stamped.last() {
+            self.links.insert(Some(tenant_id), last.link());
+            (self.revision, self.last) = (last.event.revision, Some(last.event.time));
+        }
+        self.is_whole = true;
+        Ok(stamped.into_iter().map(|stamped| stamped.event).collect())
     }
 
     async fn record_request(&mut self, key: &IdempotencyKey, part: u32) -> Result<(), StoreError> {

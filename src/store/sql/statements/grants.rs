@@ -6,7 +6,7 @@ use crate::{
         StoreError,
         sql::{
             rows::{level_number, to_json},
-            statements::{Dialect, EVENT, Statement},
+            statements::{Dialect, EVENT, Statement, Value, placeholders},
         },
     },
 };
@@ -142,7 +142,7 @@ pub(in crate::store) fn insert_agents(
     let sql = format!(
         "INSERT INTO grant_agents (tenant_id, create_sequence, agent_id) \
          SELECT $1, $2, t.value FROM {} AS t",
-        dialect.each_text
+        (dialect.each_text)("$3")
     );
     let agent_ids = to_json(&grant.terms.agent_ids)?;
     let values = vec![(&grant.tenant_id).into(), grant.create_sequence.into(), agent_ids.into()];
@@ -167,6 +167,33 @@ pub(in crate::store) fn update(grant: &Grant, is_ended: bool) -> Statement {
         revocation.map(|revocation| revocation.reason.as_str()).into(),
         grant.id().into(),
     ];
+    Statement::with(sql, values)
+}
+
+/// Updates ended grants of a tenant to their last events. Returns the `create_sequence` of each.
+pub(in crate::store) fn end_all(tenant_id: &TenantId, ended: &[&Grant]) -> Statement {
+    let sql = format!(
+        "UPDATE grants SET sequence = v.column2, ended_sequence = v.column2, \
+         expire_time = v.column4, revoke_time = v.column5, revoker = v.column6, \
+         revoke_reason = v.column7 FROM (VALUES {}) AS v \
+         WHERE grants.tenant_id = $1 AND grants.create_sequence = v.column1 \
+         AND grants.grant_id = v.column3 AND grants.ended_sequence IS NULL \
+         RETURNING create_sequence",
+        placeholders(2, ended.len(), 7)
+    );
+    let mut values = vec![tenant_id.into()];
+    for grant in ended {
+        let revocation = grant.revocation.as_ref();
+        values.extend::<[Value; 7]>([
+            grant.create_sequence.into(),
+            grant.sequence.into(),
+            grant.id().into(),
+            grant.terms.expire_time.into(),
+            grant.terms.revoke_time.into(),
+            revocation.map(|revocation| revocation.revoker.as_str()).into(),
+            revocation.map(|revocation| revocation.reason.as_str()).into(),
+        ]);
+    }
     Statement::with(sql, values)
 }
 
