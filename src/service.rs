@@ -40,11 +40,13 @@ pub mod page;
 pub mod policy;
 pub mod review;
 pub mod revoke_all;
+mod sharing;
 pub mod unsent;
 pub mod verification;
 
 pub use enforce::{Enforcement, EnforcementState, EventView};
 use keyed_semaphore::KeyedSemaphore;
+use sharing::Sharing;
 use verification::VerificationStatus;
 
 /// The name of the log event of a change.
@@ -202,14 +204,6 @@ impl From<PolicyError> for ServiceError {
     }
 }
 
-/// Whether a change may share a transaction with others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sharing {
-    Group,
-    /// For a change with many events, or that reads outside the transaction.
-    Alone,
-}
-
 /// A grant and the state of the grant at the time of the response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrantView {
@@ -280,23 +274,6 @@ impl Service {
         let read_view = self.node.read_view();
         let now = read_view.now.map(|now| now.latest);
         now.or(read_view.view.snapshot().time()).unwrap_or(Time::UNIX_EPOCH)
-    }
-
-    /// Makes a change in a transaction that other changes may share. If another change of the group
-    /// fails, makes the change again in a transaction of its own.
-    async fn change<T, F>(
-        &self,
-        make: impl Fn(Box<dyn Transaction>) -> F,
-    ) -> Result<T, ServiceError>
-    where
-        F: Future<Output = Result<T, ServiceError>>,
-    {
-        match make(self.begin(Sharing::Group).await?).await {
-            Err(ServiceError::Store(error)) if error.is_rolled_back() => {
-                make(self.begin(Sharing::Alone).await?).await
-            }
-            result => result,
-        }
     }
 
     /// Begins a transaction at the trusted time. After an event that is ahead of that time, time

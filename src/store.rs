@@ -45,8 +45,9 @@ pub use error::{OpenError, StoreError};
 pub use event_key_file::read_event_key;
 pub use forged_histories::ForgedHistories;
 use group::GroupedTransactions;
-pub use loaded::Loaded;
+pub use loaded::{Loaded, Retained};
 pub use members::{HeartbeatResponse, Member, MemberList, Registration};
+pub use notify::Notification;
 pub use open::{accept_restored, migrate, open};
 pub use query::{
     EventFilter, EventQuery, GrantFilter, GrantQuery, HistoryEvent, ListOrder, ListPosition,
@@ -56,25 +57,6 @@ pub use transaction::{IdempotencyKey, NewEvent, RequestPart, Transaction};
 
 /// How long an operation may wait for the database before the operation is `Unavailable`.
 const TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Why a check node holds a grant in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Retained {
-    /// No event has ended the grant.
-    Live,
-    /// The grant ended last among the grants of its tenant and group. This grant can explain a
-    /// denial.
-    LastEnded,
-}
-
-/// A hint about new data. The receiver must read the data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Notification {
-    /// The log may have new events.
-    Log,
-    /// A node may have registered, or acknowledged a revision.
-    Membership,
-}
 
 /// The database, by facets.
 ///

@@ -25,9 +25,10 @@ use crate::{
         token::ConsistencyToken,
     },
     service::{
-        Service, ServiceError, Sharing,
+        Service, ServiceError,
         grants::{expiry, grant_event, revocation},
         idempotency::{earlier_parts, key},
+        sharing::Sharing,
     },
     store::{NewEvent, QueryScope, Store, StoreError, Transaction},
 };

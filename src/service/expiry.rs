@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     node::failure_log::FailureLogger,
-    service::{Service, Sharing, grants, locks},
+    service::{Service, grants, locks, sharing::Sharing},
     store::StoreError,
 };
 

@@ -10,9 +10,10 @@ use crate::{
         TenantId,
     },
     service::{
-        Enforcement, GrantView, LISTED_MAX, Service, ServiceError, Sharing,
+        Enforcement, GrantView, LISTED_MAX, Service, ServiceError,
         grants::{expiry, listed, revocation},
         idempotency::{earlier_parts, key},
+        sharing::Sharing,
     },
     store::{QueryScope, StoreError, Transaction},
 };

@@ -6,6 +6,7 @@ mod chains;
 mod changes;
 mod clock;
 mod contention;
+mod ends;
 mod enforced;
 mod expanded;
 mod faults;
@@ -53,7 +54,6 @@ macro_rules! contract {
         $store {
             changes:
                 events_are_read_as_written,
-                many_grants_of_a_tenant_are_ended_together,
                 uncommitted_events_are_visible_in_their_transaction_only,
                 a_dropped_transaction_changes_nothing_and_blocks_no_other,
                 a_second_transaction_waits_for_a_bounded_time,
@@ -64,6 +64,8 @@ macro_rules! contract {
                 requests_are_stored_by_tenant_and_part,
                 a_transaction_without_events_stores_no_request,
                 a_closed_store_is_unavailable;
+            ends:
+                many_grants_of_a_tenant_are_ended_together;
             groups:
                 a_change_that_fails_after_a_write_is_rolled_back_with_its_group,
                 a_change_sees_the_earlier_ones_of_its_group,

@@ -22,7 +22,7 @@ use support_access::{
     service::ServiceError,
     store::{RequestPart, Store, StoreError, Transaction, Transactions, memory::MemoryStore},
 };
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, advance, timeout};
 
 use crate::store::{
     bench::Bench,
@@ -101,7 +101,7 @@ async fn a_group_is_bounded_in_changes_and_in_time() {
     let first = begin(&store).await;
     let mut other = change(&store, "acme").boxed();
     assert!(is_waiting(&mut other), "the other waits");
-    sleep(Duration::from_millis(50)).await;
+    advance(Duration::from_millis(50)).await;
     let (_, other) = tokio::join!(first.commit(), other);
     assert!(other.is_ok());
     assert_eq!(counted.begins.load(Ordering::SeqCst), 4, "no change joins after 20 ms");
