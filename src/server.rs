@@ -137,6 +137,7 @@ pub async fn start(
 ) -> Result<Running, ServeError> {
     let limits = Limits {
         live_grants_per_tenant: config.max_live_grants_per_tenant,
+        live_grants_per_group: config.max_live_grants_per_group,
         max_staleness: config.max_staleness,
     };
     let (identity, refresh) = Identity::load(&config.common, &clock)?;

@@ -16,7 +16,7 @@ use tracing::{Instrument, info, info_span};
 
 use crate::{
     domain::{
-        Event, Grant, GrantId, GrantState, Party, Revision, SupportPolicy, TenantId, Time,
+        Event, Grant, GrantId, GrantState, GroupId, Party, Revision, SupportPolicy, TenantId, Time,
         chain::{CheckpointKey, key::NotSigned},
         policy::{Forbidden, PolicyError},
         token::{ConsistencyToken, NotEncrypted, TokenEvent, TokenInvalid},
@@ -40,11 +40,13 @@ pub mod page;
 pub mod policy;
 pub mod review;
 pub mod revoke_all;
+mod sharing;
 pub mod unsent;
 pub mod verification;
 
 pub use enforce::{Enforcement, EnforcementState, EventView};
 use keyed_semaphore::KeyedSemaphore;
+use sharing::Sharing;
 use verification::VerificationStatus;
 
 /// The name of the log event of a change.
@@ -59,6 +61,8 @@ pub const LISTED_MAX: usize = 1_000;
 pub struct Limits {
     /// The maximum number of live grants of a tenant. Each named agent counts as a grant.
     pub live_grants_per_tenant: usize,
+    /// The maximum number of live grants of a tenant to one group.
+    pub live_grants_per_group: usize,
     /// The lifetime of this node's leases.
     pub max_staleness: Duration,
 }
@@ -130,6 +134,17 @@ pub enum ServiceError {
         limit: usize,
         /// The field that decides how much the grant counts.
         field: &'static str,
+    },
+    /// The tenant would exceed the maximum number of live grants to a group.
+    #[error(
+        "a tenant may have {limit} live grants to one group, and has as many to {group_id}; revoke \
+        grants to {group_id} first, or name further agents in one grant"
+    )]
+    TooManyLiveGrantsToGroup {
+        /// The group.
+        group_id: GroupId,
+        /// The maximum.
+        limit: usize,
     },
     /// There is no such lock in that tenant, or among the locks in all tenants.
     #[error("{} no lock {lock_id:?}", owner(tenant_id.as_ref()))]
@@ -264,11 +279,14 @@ impl Service {
     /// Begins a transaction at the trusted time. After an event that is ahead of that time, time
     /// goes on from that event. Times of an earlier epoch may be later, so the node first loads the
     /// current epoch.
-    async fn begin(&self) -> Result<Box<dyn Transaction>, StoreError> {
+    async fn begin(&self, sharing: Sharing) -> Result<Box<dyn Transaction>, StoreError> {
         let deadline = Instant::now() + EPOCH_TIMEOUT;
         loop {
             let sent_at = self.node.boot_time();
-            let mut transaction = self.store.begin().await?;
+            let mut transaction = match sharing {
+                Sharing::Group => self.store.begin().await?,
+                Sharing::Alone => self.store.begin_alone().await?,
+            };
             let epoch = transaction.epoch();
             if self.node.epoch() == Some(epoch) {
                 let clock = transaction.clock();

@@ -26,6 +26,7 @@ mod error;
 mod event_key_file;
 mod fold;
 mod forged_histories;
+mod group;
 mod loaded;
 mod members;
 pub mod memory;
@@ -43,8 +44,10 @@ pub use differences::{ComparePosition, Comparison, Difference, DifferenceProblem
 pub use error::{OpenError, StoreError};
 pub use event_key_file::read_event_key;
 pub use forged_histories::ForgedHistories;
-pub use loaded::Loaded;
+use group::GroupedTransactions;
+pub use loaded::{Loaded, Retained};
 pub use members::{HeartbeatResponse, Member, MemberList, Registration};
+pub use notify::Notification;
 pub use open::{accept_restored, check_integrity, migrate, open};
 pub use query::{
     EventFilter, EventQuery, GrantFilter, GrantQuery, HistoryEvent, ListOrder, ListPosition,
@@ -54,25 +57,6 @@ pub use transaction::{IdempotencyKey, NewEvent, RequestPart, Transaction};
 
 /// How long an operation may wait for the database before the operation is `Unavailable`.
 const TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Why a check node holds a grant in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Retained {
-    /// No event has ended the grant.
-    Live,
-    /// The grant ended last among the grants of its tenant and group. This grant can explain a
-    /// denial.
-    LastEnded,
-}
-
-/// A hint about new data. The receiver must read the data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Notification {
-    /// The log may have new events.
-    Log,
-    /// A node may have registered, or acknowledged a revision.
-    Membership,
-}
 
 /// The database, by facets.
 ///
@@ -119,7 +103,16 @@ pub trait Transactions: Send + Sync {
     /// While one is open, every other `begin` waits, and is `Unavailable` after a few seconds. A
     /// transaction therefore sees the latest state, conflicts with no other and cannot deadlock. A
     /// transaction that is dropped without a commit changes nothing.
+    ///
+    /// A transaction may become part of a group, which is committed as a whole. If another change
+    /// of the group fails first, this change fails with [`StoreError::is_rolled_back`].
     async fn begin(&self) -> Result<Box<dyn Transaction>, StoreError>;
+
+    /// As [`Self::begin`], but the transaction is in no group. For a change with many events, which
+    /// would delay the others, and for a change that reads outside the transaction.
+    async fn begin_alone(&self) -> Result<Box<dyn Transaction>, StoreError> {
+        self.begin().await
+    }
 }
 
 /// The log.
@@ -330,6 +323,12 @@ impl Store {
         Arc::new(Self { transactions, ..self.clone() })
     }
 
+    /// The same store, which commits the changes of this process in groups.
+    #[must_use]
+    pub fn with_groups(&self) -> Arc<Self> {
+        self.with_transactions(Arc::new(GroupedTransactions::new(Arc::clone(&self.transactions))))
+    }
+
     /// The same store with another log.
     #[must_use]
     pub fn with_log(&self, log: Arc<dyn Log>) -> Arc<Self> {
@@ -345,6 +344,11 @@ impl Store {
     /// Begins a transaction, see [`Transactions::begin`].
     pub async fn begin(&self) -> Result<Box<dyn Transaction>, StoreError> {
         self.transactions.begin().await
+    }
+
+    /// Begins a transaction in no group, see [`Transactions::begin_alone`].
+    pub async fn begin_alone(&self) -> Result<Box<dyn Transaction>, StoreError> {
+        self.transactions.begin_alone().await
     }
 
     /// The log.

@@ -126,7 +126,8 @@ CREATE TABLE grants (
 CREATE INDEX grants_live_tenant_id_create_sequence_idx ON grants (tenant_id, create_sequence) WHERE ended_sequence IS NULL;
 CREATE INDEX grants_live_create_revision_idx ON grants (create_revision) WHERE ended_sequence IS NULL;
 CREATE INDEX grants_tenant_id_group_id_create_sequence_idx ON grants (tenant_id, group_id, create_sequence);
--- The limit on live grants, in which each named agent counts.
+-- The limits on live grants to a group, and of a tenant. In the latter, each named agent counts.
+CREATE INDEX grants_live_tenant_id_group_id_idx ON grants (tenant_id, group_id) WHERE ended_sequence IS NULL;
 CREATE INDEX grants_live_named_tenant_id_idx ON grants (tenant_id) WHERE ended_sequence IS NULL AND agent_ids <> '[]';
 -- The grants that end next.
 CREATE INDEX grants_live_expire_time_create_revision_idx ON grants (expire_time, create_revision)

@@ -224,6 +224,10 @@ fn hint(code: Code, reason: Option<ErrorReason>) -> Option<&'static str> {
         Some(Reason::TooManyLiveGrants) => {
             "revoke grants that are no longer needed, or name fewer agents"
         }
+        Some(Reason::TooManyLiveGrantsToGroup) => {
+            "revoke grants to the group that are no longer needed, or name further agents in one \
+             grant"
+        }
         Some(Reason::TooManyLocks) => "lift locks that are no longer needed",
         Some(Reason::ConsistencyTokenInvalid) => {
             "omit --token, or use the token of a change after the restore of the database"
@@ -325,7 +329,9 @@ mod tests {
             assert!(conflicts.contains(&reason), "{conflicts:?}");
         }
         assert!(exits(Exit::NotPermitted).contains(&"ROLE_MISSING"));
-        assert!(exits(Exit::Unavailable).contains(&"TOO_MANY_LIVE_GRANTS"));
+        for reason in ["TOO_MANY_LIVE_GRANTS", "TOO_MANY_LIVE_GRANTS_TO_GROUP"] {
+            assert!(exits(Exit::Unavailable).contains(&reason));
+        }
         let unexpected = ["INTERNAL", "REPLICA_REQUIRED", "METHOD_NOT_FOUND"];
         assert_eq!(exits(Exit::Unexpected), unexpected);
     }

@@ -28,6 +28,7 @@ use crate::{
         Service, ServiceError,
         grants::{expiry, grant_event, revocation},
         idempotency::{earlier_parts, key},
+        sharing::Sharing,
     },
     store::{NewEvent, QueryScope, Store, StoreError, Transaction},
 };
@@ -65,7 +66,7 @@ impl Service {
         let mut pass = Pass::default();
         loop {
             let sent_at = self.node.boot_time();
-            let mut transaction = self.begin().await?;
+            let mut transaction = self.begin(Sharing::Alone).await?;
             if let Some(part) = earlier_parts(transaction.as_mut(), key.as_ref()).await?.pop() {
                 let event = self.replay(transaction, part).await?;
                 return self.accepted(&event);

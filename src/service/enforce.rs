@@ -191,7 +191,7 @@ impl Service {
                 return Err(ServiceError::EventNotFound);
             }
             // An event that can be read need not be durable. After a later commit, it is.
-            if self.store.begin().await?.commit().await? < token.revision {
+            if self.store.begin_alone().await?.commit().await? < token.revision {
                 return Err(ServiceError::EventNotFound);
             }
         }
@@ -310,7 +310,8 @@ mod tests {
             let clock = Arc::new(ManualClock::at(from_micros(1_700_000_000_000_000).unwrap()));
             let memory = Arc::new(MemoryStore::new(clock.clone()));
             let max_staleness = Duration::from_secs(2);
-            let limits = Limits { live_grants_per_tenant: 100, max_staleness };
+            let limits =
+                Limits { live_grants_per_tenant: 100, live_grants_per_group: 100, max_staleness };
             let node = CheckNode::new(NodeId(uuid::Uuid::nil()), NodeKind::Replica, clock.clone());
             let replica = Replica::new(node, Store::new(memory.clone()), max_staleness);
             replica.join().await.unwrap();

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     node::failure_log::FailureLogger,
-    service::{Service, grants, locks},
+    service::{Service, grants, locks, sharing::Sharing},
     store::StoreError,
 };
 
@@ -62,7 +62,7 @@ impl Service {
     }
 
     async fn sweep_batch(&self) -> Result<usize, StoreError> {
-        let mut change = self.begin().await?;
+        let mut change = self.begin(Sharing::Alone).await?;
         if !self.replica.database_clock().is_trusted() {
             return Ok(0);
         }

@@ -59,32 +59,43 @@ impl Service {
     ) -> Result<GrantOutcome, ServiceError> {
         let (tenant_id, request_id) = (Some(&request.tenant_id), request.request_id.as_ref());
         let key = key(tenant_id, request_id, "GrantAccess", &request)?;
-        let mut transaction = self.begin().await?;
-        let now = transaction.now();
-        if let Some(part) = earlier_parts(transaction.as_mut(), key.as_ref()).await?.pop() {
-            let event = self.replay(transaction, part).await?;
-            let grant = GrantView::at(self.current_grant(&event).await?, now);
-            let token = self.token(event.revision, Some(event.time))?;
-            return Ok(GrantOutcome { grant, token });
-        }
-        self.check_clock()?;
-        let overrides = transaction.overrides(&request.tenant_id).await?;
-        let period = self.catalogue.narrowed_by(&overrides).check_grant(&request, now)?;
-        let limit = self.limits.live_grants_per_tenant;
-        let size = transaction.size_of_live_grants(&request.tenant_id).await?;
-        let grant = new_grant(caller, request, period, now);
-        if size + grant.terms.size() > limit {
-            let is_named = !grant.terms.agent_ids.is_empty();
-            let field = if is_named { "named_agents" } else { "tenant_id" };
-            return Err(ServiceError::TooManyLiveGrants { limit, field });
-        }
-        let reason = grant.reason.clone();
-        let kind = EventKind::Granted { grant: grant.clone() };
-        let new = grant_event(&grant, caller.author.clone(), reason, kind);
-        let (event, commit) = self.append_and_commit(transaction, new, key.as_ref()).await?;
-        self.node.wait_for(commit.last, deadline).await;
-        let grant = GrantView::at(grant_of(&event)?, now);
-        Ok(GrantOutcome { grant, token: self.token(commit.last, Some(commit.time))? })
+        let (request, key) = (&request, &key);
+        self.change(|mut transaction| async move {
+            let now = transaction.now();
+            if let Some(part) = earlier_parts(transaction.as_mut(), key.as_ref()).await?.pop() {
+                let event = self.replay(transaction, part).await?;
+                let grant = GrantView::at(self.current_grant(&event).await?, now);
+                let token = self.token(event.revision, Some(event.time))?;
+                return Ok(GrantOutcome { grant, token });
+            }
+            self.check_clock()?;
+            let overrides = transaction.overrides(&request.tenant_id).await?;
+            let period = self.catalogue.narrowed_by(&overrides).check_grant(request, now)?;
+            let size = transaction.size_of_live_grants(&request.tenant_id).await?;
+            let (group_id, limit) = (&request.group_id, self.limits.live_grants_per_group);
+            // Few grants in total are few grants to the group.
+            if size >= limit
+                && transaction.count_live_grants(&request.tenant_id, group_id).await? >= limit
+            {
+                let group_id = group_id.clone();
+                return Err(ServiceError::TooManyLiveGrantsToGroup { group_id, limit });
+            }
+            let grant = new_grant(caller, request.clone(), period, now);
+            let limit = self.limits.live_grants_per_tenant;
+            if size + grant.terms.size() > limit {
+                let is_named = !grant.terms.agent_ids.is_empty();
+                let field = if is_named { "named_agents" } else { "tenant_id" };
+                return Err(ServiceError::TooManyLiveGrants { limit, field });
+            }
+            let reason = grant.reason.clone();
+            let kind = EventKind::Granted { grant: grant.clone() };
+            let new = grant_event(&grant, caller.author.clone(), reason, kind);
+            let (event, commit) = self.append_and_commit(transaction, new, key.as_ref()).await?;
+            self.node.wait_for(commit.last, deadline).await;
+            let grant = GrantView::at(grant_of(&event)?, now);
+            Ok(GrantOutcome { grant, token: self.token(commit.last, Some(commit.time))? })
+        })
+        .await
     }
 
     /// Moves the end of a grant, later or earlier. A move to the current end changes nothing.
@@ -97,51 +108,58 @@ impl Service {
     ) -> Result<ExtendOutcome, ServiceError> {
         let (tenant_id, request_id) = (Some(&grant.tenant_id), request.request_id.as_ref());
         let key = key(tenant_id, request_id, "ExtendAccess", (&grant.text, &request))?;
-        let mut transaction = self.begin().await?;
-        let now = transaction.now();
-        if let Some(part) = earlier_parts(transaction.as_mut(), key.as_ref()).await?.pop() {
-            let event = self.replay(transaction, part).await?;
-            let previous_expire_time = match &event.kind {
-                EventKind::Extended { previous_expire_time, .. } => *previous_expire_time,
-                _ => None,
+        let (request, key) = (&request, &key);
+        self.change(|mut transaction| async move {
+            let now = transaction.now();
+            if let Some(part) = earlier_parts(transaction.as_mut(), key.as_ref()).await?.pop() {
+                let event = self.replay(transaction, part).await?;
+                let previous_expire_time = match &event.kind {
+                    EventKind::Extended { previous_expire_time, .. } => *previous_expire_time,
+                    _ => None,
+                };
+                let grant = GrantView::at(self.current_grant(&event).await?, now);
+                let enforcement = self.enforce_again(tenant_id, event.revision, deadline).await?;
+                return Ok(ExtendOutcome { grant, previous_expire_time, enforcement });
+            }
+            let mut grant = find(transaction.as_mut(), grant).await?;
+            check_etag(&grant.etag(), request.etag.as_deref())?;
+            if grant.state(now).is_ended() {
+                let grant_id = grant.id();
+                transaction.commit().await?;
+                return Err(ServiceError::GrantEnded { grant_id });
+            }
+            let overrides = transaction.overrides(&grant.tenant_id).await?;
+            let policy = self.catalogue.narrowed_by(&overrides);
+            let expire_time = policy.check_extension(&grant, request, now)?;
+            let previous_expire_time = grant.terms.expire_time;
+            if expire_time == previous_expire_time {
+                let revision = last_revision(transaction.as_mut(), &grant).await?;
+                transaction.commit().await?;
+                let enforcement = self.enforce_again(tenant_id, revision, deadline).await?;
+                let grant = GrantView::at(grant, now);
+                return Ok(ExtendOutcome { grant, previous_expire_time, enforcement });
+            }
+            let is_later = match (previous_expire_time, expire_time) {
+                (Some(previous), Some(end)) => end > previous,
+                (previous, _) => previous.is_some(),
             };
-            let grant = GrantView::at(self.current_grant(&event).await?, now);
-            let enforcement = self.enforce_again(tenant_id, event.revision, deadline).await?;
-            return Ok(ExtendOutcome { grant, previous_expire_time, enforcement });
-        }
-        let mut grant = find(transaction.as_mut(), grant).await?;
-        check_etag(&grant.etag(), request.etag.as_deref())?;
-        if grant.state(now).is_ended() {
-            let grant_id = grant.id();
-            transaction.commit().await?;
-            return Err(ServiceError::GrantEnded { grant_id });
-        }
-        let overrides = transaction.overrides(&grant.tenant_id).await?;
-        let policy = self.catalogue.narrowed_by(&overrides);
-        let expire_time = policy.check_extension(&grant, &request, now)?;
-        let previous_expire_time = grant.terms.expire_time;
-        if expire_time == previous_expire_time {
-            let revision = last_revision(transaction.as_mut(), &grant).await?;
-            transaction.commit().await?;
-            let enforcement = self.enforce_again(tenant_id, revision, deadline).await?;
-            let grant = GrantView::at(grant, now);
-            return Ok(ExtendOutcome { grant, previous_expire_time, enforcement });
-        }
-        let is_later = match (previous_expire_time, expire_time) {
-            (Some(previous), Some(end)) => end > previous,
-            (previous, _) => previous.is_some(),
-        };
-        if is_later {
-            self.check_clock()?;
-        }
-        grant.terms.expire_time = expire_time;
-        let kind =
-            EventKind::Extended { grant: grant.clone(), previous_expire_time, clock_step_ms: None };
-        let new = grant_event(&grant, caller.author.clone(), request.reason, kind);
-        let (event, commit) = self.append_and_commit(transaction, new, key.as_ref()).await?;
-        let enforcement = self.enforce(tenant_id, commit, deadline).await?;
-        let grant = GrantView::at(grant_of(&event)?, now);
-        Ok(ExtendOutcome { grant, previous_expire_time, enforcement })
+            if is_later {
+                self.check_clock()?;
+            }
+            grant.terms.expire_time = expire_time;
+            let kind = EventKind::Extended {
+                grant: grant.clone(),
+                previous_expire_time,
+                clock_step_ms: None,
+            };
+            let reason = request.reason.clone();
+            let new = grant_event(&grant, caller.author.clone(), reason, kind);
+            let (event, commit) = self.append_and_commit(transaction, new, key.as_ref()).await?;
+            let enforcement = self.enforce(tenant_id, commit, deadline).await?;
+            let grant = GrantView::at(grant_of(&event)?, now);
+            Ok(ExtendOutcome { grant, previous_expire_time, enforcement })
+        })
+        .await
     }
 
     /// Ends a grant. A grant that has ended already stays as it is.
@@ -154,34 +172,38 @@ impl Service {
     ) -> Result<RevokeOutcome, ServiceError> {
         let (tenant_id, request_id) = (Some(&grant.tenant_id), request.request_id.as_ref());
         let key = key(tenant_id, request_id, "RevokeAccess", (&grant.text, &request))?;
-        let mut transaction = self.begin().await?;
-        let now = transaction.now();
-        let earlier = earlier_parts(transaction.as_mut(), key.as_ref()).await?.pop();
-        let found = find(transaction.as_mut(), grant).await?;
-        let mut remaining = transaction.live_grants(&found.tenant_id, None, usize::MAX).await?;
-        // By the last event, whatever the row says.
-        let is_live = found.terms.revoke_time.is_none() && !found.terms.is_expired;
-        remaining.retain(|other| other.id() != found.id() && !other.state(now).is_ended());
-        remaining.truncate(listed(&remaining));
-        let (grant, enforcement) = if let Some(part) = earlier {
-            transaction.commit().await?;
-            (found, self.enforce_again(tenant_id, part.last_revision, deadline).await?)
-        } else if is_live {
-            let new = if found.state(now).is_ended() {
-                expiry(&found)
+        let (request, key) = (&request, &key);
+        self.change(|mut transaction| async move {
+            let now = transaction.now();
+            let earlier = earlier_parts(transaction.as_mut(), key.as_ref()).await?.pop();
+            let found = find(transaction.as_mut(), grant).await?;
+            let mut remaining = transaction.live_grants(&found.tenant_id, None, usize::MAX).await?;
+            // By the last event, whatever the row says.
+            let is_live = found.terms.revoke_time.is_none() && !found.terms.is_expired;
+            remaining.retain(|other| other.id() != found.id() && !other.state(now).is_ended());
+            remaining.truncate(listed(&remaining));
+            let (grant, enforcement) = if let Some(part) = earlier {
+                transaction.commit().await?;
+                (found, self.enforce_again(tenant_id, part.last_revision, deadline).await?)
+            } else if is_live {
+                let new = if found.state(now).is_ended() {
+                    expiry(&found)
+                } else {
+                    check_etag(&found.etag(), request.etag.as_deref())?;
+                    revocation(caller, found, request.reason.clone(), now)
+                };
+                let (event, commit) =
+                    self.append_and_commit(transaction, new, key.as_ref()).await?;
+                (grant_of(&event)?, self.enforce(tenant_id, commit, deadline).await?)
             } else {
-                check_etag(&found.etag(), request.etag.as_deref())?;
-                revocation(caller, found, request.reason, now)
+                let revision = last_revision(transaction.as_mut(), &found).await?;
+                transaction.commit().await?;
+                (found, self.enforce_again(tenant_id, revision, deadline).await?)
             };
-            let (event, commit) = self.append_and_commit(transaction, new, key.as_ref()).await?;
-            (grant_of(&event)?, self.enforce(tenant_id, commit, deadline).await?)
-        } else {
-            let revision = last_revision(transaction.as_mut(), &found).await?;
-            transaction.commit().await?;
-            (found, self.enforce_again(tenant_id, revision, deadline).await?)
-        };
-        let remaining = remaining.into_iter().map(|grant| GrantView::at(grant, now)).collect();
-        Ok(RevokeOutcome { grant: GrantView::at(grant, now), enforcement, remaining })
+            let remaining = remaining.into_iter().map(|grant| GrantView::at(grant, now)).collect();
+            Ok(RevokeOutcome { grant: GrantView::at(grant, now), enforcement, remaining })
+        })
+        .await
     }
 }
 

@@ -57,7 +57,7 @@ impl Service {
             return Err(StoreError::Broken(problem.into()).into());
         }
         // An event that can be read need not be durable. After a later commit, it is.
-        self.store.begin().await?.commit().await?;
+        self.store.begin_alone().await?.commit().await?;
         Ok(Checkpoint::new(tenant_id, head, time, self.checkpoint_key.as_ref())?)
     }
 }

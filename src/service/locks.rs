@@ -6,7 +6,7 @@ use tracing::warn;
 use crate::{
     domain::{
         Action, Attribution, Caller, Event, EventKind, FreeText, Lock, LockId, LockRequest,
-        LockState, LockTarget, LockTerms, Party, Revision, TenantId, Time, UnlockRequest,
+        LockState, LockTarget, LockTerms, Party, TenantId, Time, UnlockRequest,
         lock::{Lifting, TENANT_LOCKS_MAX, VENDOR_LOCKS_MAX},
         token::ConsistencyToken,
     },
@@ -16,7 +16,7 @@ use crate::{
         idempotency::{earlier_parts, key},
         page::{Page, PageRequest, QueryId},
     },
-    store::{LockFilter, LockQuery, NewEvent, StoreError, Transaction},
+    store::{LockFilter, LockQuery, NewEvent, RequestPart, StoreError, Transaction},
 };
 
 /// A lock and the state of the lock at the time of the response.
@@ -80,38 +80,41 @@ impl Service {
     ) -> Result<LockOutcome, ServiceError> {
         let (owner, request_id) = (request.tenant_id.as_ref(), request.request_id.as_ref());
         let key = key(owner, request_id, "LockAccess", &request)?;
-        let mut transaction = self.begin().await?;
-        let now = transaction.now();
-        if let Some(part) = earlier_parts(transaction.as_mut(), key.as_ref()).await?.pop() {
-            let lock = self.replay_lock(transaction, part.last_revision).await?;
-            let enforcement = self.enforce_again(owner, part.last_revision, deadline).await?;
-            return Ok(LockOutcome { lock: LockView::at(lock, now), enforcement });
-        }
-        let LockRequest { tenant_id, target, reason, end, request_id: _ } = request;
-        let expire_time = end.map(|end| end.resolve(now, now)).transpose()?.flatten();
-        let party = caller.party(Action::LockAccess, tenant_id.as_ref());
-        check_limit(transaction.as_mut(), party, tenant_id.as_ref(), &target).await?;
-        let lock = Lock {
-            terms: LockTerms {
-                lock_id: LockId(new_id(now)),
-                tenant_id,
-                target,
-                party,
-                expire_time,
-            },
-            reason: reason.clone(),
-            create_time: now,
-            creator: caller.author.actor.clone(),
-            lifting: None,
-            is_expired: false,
-            create_sequence: 0,
-            sequence: 0,
-        };
-        let kind = EventKind::Locked { lock: lock.clone() };
-        let new = lock_event(&lock, caller.author.clone(), reason, kind);
-        let (event, commit) = self.append_and_commit(transaction, new, key.as_ref()).await?;
-        let enforcement = self.enforce(lock.tenant_id(), commit, deadline).await?;
-        Ok(LockOutcome { lock: LockView::at(lock_of(&event)?, now), enforcement })
+        let (request, key) = (&request, &key);
+        self.change(|mut transaction| async move {
+            let now = transaction.now();
+            if let Some(part) = earlier_parts(transaction.as_mut(), key.as_ref()).await?.pop() {
+                let lock = self.replay_lock(transaction, part).await?;
+                let enforcement = self.enforce_again(owner, part.last_revision, deadline).await?;
+                return Ok(LockOutcome { lock: LockView::at(lock, now), enforcement });
+            }
+            let LockRequest { tenant_id, target, reason, end, request_id: _ } = request.clone();
+            let expire_time = end.map(|end| end.resolve(now, now)).transpose()?.flatten();
+            let party = caller.party(Action::LockAccess, tenant_id.as_ref());
+            check_limit(transaction.as_mut(), party, tenant_id.as_ref(), &target).await?;
+            let lock = Lock {
+                terms: LockTerms {
+                    lock_id: LockId(new_id(now)),
+                    tenant_id,
+                    target,
+                    party,
+                    expire_time,
+                },
+                reason: reason.clone(),
+                create_time: now,
+                creator: caller.author.actor.clone(),
+                lifting: None,
+                is_expired: false,
+                create_sequence: 0,
+                sequence: 0,
+            };
+            let kind = EventKind::Locked { lock: lock.clone() };
+            let new = lock_event(&lock, caller.author.clone(), reason, kind);
+            let (event, commit) = self.append_and_commit(transaction, new, key.as_ref()).await?;
+            let enforcement = self.enforce(lock.tenant_id(), commit, deadline).await?;
+            Ok(LockOutcome { lock: LockView::at(lock_of(&event)?, now), enforcement })
+        })
+        .await
     }
 
     /// Lifts a lock. A lock that has ended already stays as it is. When this method returns, this
@@ -125,31 +128,33 @@ impl Service {
     ) -> Result<UnlockOutcome, ServiceError> {
         let (owner, request_id) = (lock.tenant_id.as_ref(), request.request_id.as_ref());
         let key = key(owner, request_id, "UnlockAccess", (&lock.text, &request))?;
-        let mut transaction = self.begin().await?;
-        let now = transaction.now();
-        let mut found = find(transaction.as_mut(), lock).await?;
-        check_party(caller, &found)?;
-        if let Some(part) = earlier_parts(transaction.as_mut(), key.as_ref()).await?.pop() {
-            transaction.commit().await?;
-            let token = self.token_of(part.last_revision).await?;
-            return Ok(UnlockOutcome { lock: LockView::at(found, now), token });
-        }
-        if found.state(now) != LockState::Active {
-            let last = transaction.revision_of(found.tenant_id(), found.sequence).await?;
-            transaction.commit().await?;
-            let token = self.token_of(last).await?;
-            return Ok(UnlockOutcome { lock: LockView::at(found, now), token });
-        }
-        check_etag(&found.etag(), request.etag.as_deref())?;
-        let UnlockRequest { reason, .. } = request;
-        let actor = caller.author.actor.clone();
-        found.lifting = Some(Lifting { time: now, actor, reason: reason.clone() });
-        let kind = EventKind::Unlocked { lock: found.clone() };
-        let new = lock_event(&found, caller.author.clone(), reason, kind);
-        let (event, commit) = self.append_and_commit(transaction, new, key.as_ref()).await?;
-        self.node.wait_for(commit.last, deadline).await;
-        let lock = LockView::at(lock_of(&event)?, now);
-        Ok(UnlockOutcome { lock, token: self.token(commit.last, Some(commit.time))? })
+        let (request, key) = (&request, &key);
+        self.change(|mut transaction| async move {
+            let now = transaction.now();
+            let mut found = find(transaction.as_mut(), lock).await?;
+            check_party(caller, &found)?;
+            if let Some(part) = earlier_parts(transaction.as_mut(), key.as_ref()).await?.pop() {
+                transaction.commit().await?;
+                let token = self.token_of(part.last_revision).await?;
+                return Ok(UnlockOutcome { lock: LockView::at(found, now), token });
+            }
+            if found.state(now) != LockState::Active {
+                let last = transaction.revision_of(found.tenant_id(), found.sequence).await?;
+                transaction.commit().await?;
+                let token = self.token_of(last).await?;
+                return Ok(UnlockOutcome { lock: LockView::at(found, now), token });
+            }
+            check_etag(&found.etag(), request.etag.as_deref())?;
+            let (actor, reason) = (caller.author.actor.clone(), request.reason.clone());
+            found.lifting = Some(Lifting { time: now, actor, reason: reason.clone() });
+            let kind = EventKind::Unlocked { lock: found.clone() };
+            let new = lock_event(&found, caller.author.clone(), reason, kind);
+            let (event, commit) = self.append_and_commit(transaction, new, key.as_ref()).await?;
+            self.node.wait_for(commit.last, deadline).await;
+            let lock = LockView::at(lock_of(&event)?, now);
+            Ok(UnlockOutcome { lock, token: self.token(commit.last, Some(commit.time))? })
+        })
+        .await
     }
 
     /// A page of locks.
@@ -170,14 +175,11 @@ impl Service {
     async fn replay_lock(
         &self,
         transaction: Box<dyn Transaction>,
-        revision: Revision,
+        part: RequestPart,
     ) -> Result<Lock, ServiceError> {
-        let mut transaction = transaction;
-        let events = self.store.log().events_after(revision - 1, 1).await?;
+        let event = self.replay(transaction, part).await?;
+        let lock = self.store.begin_alone().await?.lock(lock_of(&event)?.id()).await?;
         let missing = || StoreError::Broken("a request refers to a lock that is missing".into());
-        let event = events.first().ok_or_else(missing)?;
-        let lock = transaction.lock(lock_of(event)?.id()).await?;
-        transaction.commit().await?;
         Ok(lock.ok_or_else(missing)?)
     }
 }

@@ -57,40 +57,44 @@ impl Service {
     ) -> Result<PolicyOutcome, ServiceError> {
         let request_id = request.request_id.as_ref();
         let key = key(Some(tenant_id), request_id, "UpdateSupportPolicy", &request)?;
-        let mut transaction = self.begin().await?;
-        let now = transaction.now();
-        let earlier = earlier_parts(transaction.as_mut(), key.as_ref()).await?.pop();
-        let old = transaction.overrides(tenant_id).await?;
-        let new = match earlier {
-            Some(_) => old.clone(),
-            None => self.updated(&old, &request)?,
-        };
-        let policy = self.catalogue.narrowed_by(&new);
-        let mut outside = transaction.live_grants(tenant_id, None, usize::MAX).await?;
-        outside.retain(|grant| !grant.state(now).is_ended() && !policy.allows(grant));
-        outside.truncate(listed(&outside));
-        let enforcement = if new == old {
-            let last = match earlier {
-                Some(part) => part.last_revision,
-                None => self.last_revision(QueryScope::Tenant(tenant_id.clone())).await?,
+        let (request, key) = (&request, &key);
+        self.change(|mut transaction| async move {
+            let now = transaction.now();
+            let earlier = earlier_parts(transaction.as_mut(), key.as_ref()).await?.pop();
+            let old = transaction.overrides(tenant_id).await?;
+            let new = match earlier {
+                Some(_) => old.clone(),
+                None => self.updated(&old, request)?,
             };
-            transaction.commit().await?;
-            self.enforce_again(Some(tenant_id), last, deadline).await?
-        } else {
-            let event = NewEvent {
-                tenant_id: Some(tenant_id.clone()),
-                author: caller.author.clone(),
-                reason: request.reason,
-                kind: EventKind::PolicyUpdated {
-                    policy_overrides: new.clone(),
-                    support_policy: policy.clone(),
-                },
+            let policy = self.catalogue.narrowed_by(&new);
+            let mut outside = transaction.live_grants(tenant_id, None, usize::MAX).await?;
+            outside.retain(|grant| !grant.state(now).is_ended() && !policy.allows(grant));
+            outside.truncate(listed(&outside));
+            let enforcement = if new == old {
+                transaction.commit().await?;
+                // Read after the commit of the group, which may contain the last event.
+                let last = match earlier {
+                    Some(part) => part.last_revision,
+                    None => self.last_revision(QueryScope::Tenant(tenant_id.clone())).await?,
+                };
+                self.enforce_again(Some(tenant_id), last, deadline).await?
+            } else {
+                let event = NewEvent {
+                    tenant_id: Some(tenant_id.clone()),
+                    author: caller.author.clone(),
+                    reason: request.reason.clone(),
+                    kind: EventKind::PolicyUpdated {
+                        policy_overrides: new.clone(),
+                        support_policy: policy.clone(),
+                    },
+                };
+                let (_, commit) = self.append_and_commit(transaction, event, key.as_ref()).await?;
+                self.enforce(Some(tenant_id), commit, deadline).await?
             };
-            let (_, commit) = self.append_and_commit(transaction, event, key.as_ref()).await?;
-            self.enforce(Some(tenant_id), commit, deadline).await?
-        };
-        let outside = outside.into_iter().map(|grant| GrantView::at(grant, now)).collect();
-        Ok(PolicyOutcome { policy, overrides: new, outside, enforcement })
+            let outside = outside.into_iter().map(|grant| GrantView::at(grant, now)).collect();
+            Ok(PolicyOutcome { policy, overrides: new, outside, enforcement })
+        })
+        .await
     }
 
     /// The overrides after an update, if the update is valid.

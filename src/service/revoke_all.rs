@@ -13,12 +13,14 @@ use crate::{
         Enforcement, GrantView, LISTED_MAX, Service, ServiceError,
         grants::{expiry, listed, revocation},
         idempotency::{earlier_parts, key},
+        sharing::Sharing,
     },
     store::{QueryScope, StoreError, Transaction},
 };
 
-/// The most grants that one transaction ends. Other transactions wait for each chunk.
-const CHUNK: usize = 500;
+/// The most grants that one transaction ends. Other transactions wait for each chunk, and get their
+/// turn before the next.
+const CHUNK: usize = 200;
 
 /// The result of `RevokeAllAccess`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +69,7 @@ impl Service {
     ) -> Result<RevokeAllOutcome, ServiceError> {
         let request_id = request.request_id.as_ref();
         let key = key(Some(tenant_id), request_id, "RevokeAllAccess", &request)?;
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.begin(Sharing::Alone).await?;
         let mut now = transaction.now();
         let earlier = earlier_parts(transaction.as_mut(), key.as_ref()).await?;
         let mut revoked = Revoked::default();
@@ -114,7 +116,7 @@ impl Service {
             drop(self.enforcer.enforce(commit));
             last_revision = Some(commit.last);
             part = part.saturating_add(1);
-            transaction = self.begin().await?;
+            transaction = self.begin(Sharing::Alone).await?;
             now = transaction.now();
         };
         let Revoked { mut grants, count } = revoked;
@@ -164,14 +166,12 @@ async fn end_all(
     request: &RevokeRequest,
 ) -> Result<Vec<Event>, ServiceError> {
     let now = transaction.now();
-    let mut events = Vec::with_capacity(live.len());
-    for grant in live {
-        let new = if grant.state(now).is_ended() {
+    let end = |grant: Grant| {
+        if grant.state(now).is_ended() {
             expiry(&grant)
         } else {
             revocation(caller, grant, request.reason.clone(), now)
-        };
-        events.push(transaction.append(new).await?);
-    }
-    Ok(events)
+        }
+    };
+    Ok(transaction.append_all(live.into_iter().map(end).collect()).await?)
 }

@@ -62,7 +62,7 @@ struct Open {
 type FileId = (u64, u64);
 
 /// A file of the open database was removed or replaced.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error(
     "{file} was {event} while the server was running; put the original files back, or stop the \
      server, restore a backup, run `support-access database restored` and start the server"

@@ -16,6 +16,11 @@ pub enum StoreError {
     Broken(#[source] Box<dyn Error + Send + Sync>),
 }
 
+/// A change was rolled back together with the other changes of its group.
+#[derive(Debug, thiserror::Error)]
+#[error("another change of the same transaction has failed; make the change again, alone")]
+struct RolledBack;
+
 /// Why a store could not be opened: one plain sentence for the operator.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -24,6 +29,18 @@ pub struct OpenError(pub String);
 impl StoreError {
     pub(super) fn unavailable(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Unavailable(error.into())
+    }
+
+    /// The change was rolled back, because another change of the same group has failed.
+    pub(super) fn rolled_back() -> Self {
+        Self::unavailable(RolledBack)
+    }
+
+    /// Whether the change was rolled back because another change of the same group has failed. The
+    /// caller makes the change again, with
+    /// [`Transactions::begin_alone`](crate::store::Transactions::begin_alone).
+    pub fn is_rolled_back(&self) -> bool {
+        matches!(self, Self::Unavailable(source) if source.is::<RolledBack>())
     }
 
     pub(super) fn broken(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {

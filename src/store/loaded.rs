@@ -2,6 +2,16 @@
 
 use crate::domain::{AcceptedClock, GrantId, LockTerms, Position, TenantId, Time, TokenKey};
 
+/// Why a check node holds a grant in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retained {
+    /// No event has ended the grant.
+    Live,
+    /// The grant ended last among the grants of its tenant and group. This grant can explain a
+    /// denial.
+    LastEnded,
+}
+
 /// The result of [`Log::load`](super::Log::load) besides the visited grants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loaded {

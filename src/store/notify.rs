@@ -5,7 +5,16 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use crate::store::{Listener, Notification, StoreError};
+use crate::store::{Listener, StoreError};
+
+/// A hint about new data. The receiver must read the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notification {
+    /// The log may have new events.
+    Log,
+    /// A node may have registered, or acknowledged a revision.
+    Membership,
+}
 
 /// Delivers notifications to listeners.
 #[async_trait]

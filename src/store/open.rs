@@ -10,17 +10,18 @@ use crate::{
 /// Opens the store at `url`: `sqlite://PATH`, `postgres://…` or `memory:`. Creates or migrates its
 /// schema, and rejects a schema of another application or of an incompatible version. The event key
 /// in `event_key_file` authenticates the database. PostgreSQL requires a file. Without a file, the
-/// key of a SQLite database is in a file beside the database.
+/// key of a SQLite database is in a file beside the database. The store commits in groups.
 pub async fn open(
     url: &str,
     clock: Arc<dyn Clock>,
     event_key_file: Option<&Path>,
 ) -> Result<Arc<Store>, OpenError> {
-    match Backend::of(url)? {
-        Backend::Memory => Ok(Store::new(Arc::new(MemoryStore::new(clock)))),
-        Backend::Sqlite => sqlite::open(url, clock, event_key_file).await,
-        Backend::Postgres => postgres::open(url, clock, event_key_file).await,
-    }
+    let store = match Backend::of(url)? {
+        Backend::Memory => Store::new(Arc::new(MemoryStore::new(clock))),
+        Backend::Sqlite => sqlite::open(url, clock, event_key_file).await?,
+        Backend::Postgres => postgres::open(url, clock, event_key_file).await?,
+    };
+    Ok(store.with_groups())
 }
 
 /// Migrates the schema of the database at `url` to this version, as [`open`] does.

@@ -59,15 +59,14 @@ macro_rules! notify_membership {
 /// its settings. Locks and statements time out before this program does, because an error of the
 /// server releases locks.
 macro_rules! timeouts {
-    (local: $is_local:literal) => {
+    ($set:literal) => {
         concat!(
-            "SELECT set_config('lock_timeout', '4s', ",
-            $is_local,
-            "), set_config('statement_timeout', '4500ms', ",
-            $is_local,
-            "), set_config('idle_in_transaction_session_timeout', '10s', ",
-            $is_local,
-            ")"
+            $set,
+            " lock_timeout = '4s'; ",
+            $set,
+            " statement_timeout = '4500ms'; ",
+            $set,
+            " idle_in_transaction_session_timeout = '10s'; "
         )
     };
 }
@@ -106,10 +105,8 @@ const LISTENERS: u32 = 8;
 
 /// For every session, and so for single statements. With `read committed`, a statement that waited
 /// for a lock sees the changes that were committed meanwhile, and does not fail.
-const SESSION: &str = concat!(
-    timeouts!(local: false),
-    ", set_config('default_transaction_isolation', 'read committed', false)"
-);
+const SESSION: &str =
+    concat!(timeouts!("SET"), "SET default_transaction_isolation = 'read committed'");
 /// For the session that migrates. The statements may take long. But while this session waits for a
 /// lock, all later sessions wait, too, and so do heartbeats. The session must therefore give up
 /// soon, and retry.
@@ -127,21 +124,20 @@ const MIGRATION_PAUSE: Duration = Duration::from_secs(1);
 
 impl Backend for Postgres {
     const DIALECT: Dialect = Dialect {
-        // Without READ WRITE: a standby rejects that as unsupported, and not as read-only.
-        begin_transaction: concat!(
+        // Without READ WRITE: a standby rejects that as unsupported, and not as read-only. The
+        // subquery locks the row. The clock is read after that wait, and not before.
+        begin_at_head: concat!(
             "BEGIN ISOLATION LEVEL READ COMMITTED; ",
-            timeouts!(local: true),
-            ", ",
-            commit_durably!()
+            timeouts!("SET LOCAL"),
+            "SELECT revision, time, max_staleness, \
+             (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS clock, log_name, epoch, \
+             event_key_id, state_nonce, state_sum, ",
+            commit_durably!(),
+            " FROM (SELECT revision, time, max_staleness, log_name, epoch, event_key_id, \
+             state_nonce, state_sum FROM head WHERE id = 1 FOR UPDATE) AS head"
         ),
         begin_snapshot: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
                          SET LOCAL statement_timeout = '10min'",
-        // The subquery locks the row. The clock is read after that wait, and not before.
-        lock_head: "SELECT revision, time, max_staleness, \
-                    (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS clock, log_name, \
-                    epoch, event_key_id, state_nonce, state_sum \
-                    FROM (SELECT revision, time, max_staleness, log_name, epoch, event_key_id, \
-                    state_nonce, state_sum FROM head WHERE id = 1 FOR UPDATE) AS head",
         clock: Some("(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"),
         is_standby: "pg_is_in_recovery()",
         notify_log: concat!("pg_notify('", channel!(log), "' || log_name, '')::text"),
@@ -152,7 +148,7 @@ impl Backend for Postgres {
             notify_membership!(),
             " || set_config('synchronous_commit', 'off', true)"
         ),
-        each_text: "json_array_elements_text($3::json)",
+        each_text: |array| format!("json_array_elements_text({array}::json)"),
         agent_count: "json_array_length(agent_ids::json)",
     };
 
@@ -178,6 +174,16 @@ impl Backend for Postgres {
             let done =
                 sqlx::query_with(AssertSqlSafe(statement.sql), values).execute(connection).await?;
             Ok(done.rows_affected())
+        })
+    }
+
+    fn begin<'c, T: Row>(
+        connection: &'c mut PgConnection,
+        sql: &'static str,
+    ) -> BoxFuture<'c, Result<Option<T>, sqlx::Error>> {
+        Box::pin(async move {
+            let row = sqlx::raw_sql(sql).fetch_all(connection).await?.pop();
+            row.map(|row| T::from_row(&row)).transpose()
         })
     }
 

@@ -63,6 +63,12 @@ pub(super) trait Backend: Database {
         statement: Statement,
     ) -> BoxFuture<'_, Result<u64, sqlx::Error>>;
 
+    /// Executes commands without values, and returns the last row.
+    fn begin<'c, T: Row>(
+        connection: &'c mut Self::Connection,
+        sql: &'static str,
+    ) -> BoxFuture<'c, Result<Option<T>, sqlx::Error>>;
+
     /// Executes a command without values and rows. The command is sent at the first poll.
     fn command<'c>(
         connection: &'c mut Self::Connection,
@@ -166,10 +172,10 @@ impl<DB: Backend> SqlStore<DB> {
         let permit = Arc::clone(&self.transactions).acquire_owned().await;
         let permit = permit.map_err(StoreError::unavailable)?;
         self.verify_files()?;
-        let connection = Connection::begin(&self.writers, DB::DIALECT.begin_transaction).await?;
+        let (connection, head) = Connection::begin_at_head(&self.writers).await?;
         let (notifier, files) = (Arc::clone(&self.notifier), self.files.clone());
         let clock = self.clock.as_ref();
-        SqlTransaction::at_head(connection, permit, notifier, files, clock, &self.keys).await
+        SqlTransaction::at_head(connection, head, permit, notifier, files, clock, &self.keys)
     }
 
     /// Fails if what this process writes would be lost.
@@ -180,9 +186,7 @@ impl<DB: Backend> SqlStore<DB> {
     /// Executes statements that update the head, in a transaction that has locked the head.
     async fn update_head(&self, statements: Vec<Statement>) -> Result<(), StoreError> {
         with_timeout(async {
-            let begin = Connection::begin(&self.writers, DB::DIALECT.begin_transaction);
-            let mut connection = begin.await?;
-            let _head: Vec<(i64,)> = connection.all(Statement::new(DB::DIALECT.lock_head)).await?;
+            let (mut connection, _) = Connection::begin_at_head(&self.writers).await?;
             for statement in statements {
                 let _notified: Vec<(String,)> = connection.all(statement).await?;
             }
@@ -313,10 +317,8 @@ impl<DB: Backend> Log for SqlStore<DB> {
     async fn replace_epoch(&self) -> Result<Epoch, StoreError> {
         let (epoch, token_key) = new_epoch();
         with_timeout(async {
-            let begin = Connection::begin(&self.writers, DB::DIALECT.begin_transaction);
-            let mut connection = begin.await?;
-            let head = connection.first(Statement::new(DB::DIALECT.lock_head)).await?;
-            let LockedHeadRow { state, .. } = only(head)?;
+            let begin = Connection::begin_at_head(&self.writers);
+            let (mut connection, LockedHeadRow { state, .. }) = begin.await?;
             let reader = self.keys.reader_of(state.log()?);
             let keys = reader.keys();
             let masked = keys.mask(state.sum(keys)?, epoch, state.revision);

@@ -42,17 +42,16 @@ const READERS: u32 = 4;
 
 impl Backend for Sqlite {
     const DIALECT: Dialect = Dialect {
-        begin_transaction: "BEGIN IMMEDIATE",
+        begin_at_head: "BEGIN IMMEDIATE; SELECT revision, time, max_staleness, NULL AS clock, \
+                        log_name, epoch, event_key_id, state_nonce, state_sum FROM head",
         begin_snapshot: "BEGIN",
-        lock_head: "SELECT revision, time, max_staleness, NULL AS clock, log_name, epoch, \
-                    event_key_id, state_nonce, state_sum FROM head",
         clock: None,
         is_standby: "FALSE",
         notify_log: "''",
         notify_membership: "''",
         commit_durably: "''",
         notify_membership_lazily: "''",
-        each_text: "json_each($3)",
+        each_text: |array| format!("json_each({array})"),
         agent_count: "json_array_length(agent_ids)",
     };
 
@@ -80,6 +79,16 @@ impl Backend for Sqlite {
             let done =
                 sqlx::query_with(AssertSqlSafe(statement.sql), values).execute(connection).await?;
             Ok(done.rows_affected())
+        })
+    }
+
+    fn begin<'c, T: Row>(
+        connection: &'c mut SqliteConnection,
+        sql: &'static str,
+    ) -> BoxFuture<'c, Result<Option<T>, sqlx::Error>> {
+        Box::pin(async move {
+            let row = sqlx::raw_sql(sql).fetch_all(connection).await?.pop();
+            row.map(|row| T::from_row(&row)).transpose()
         })
     }
 

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 
 use crate::{
     domain::{
-        Attribution, Epoch, Event, EventKind, FreeText, Grant, GrantId, Lock, LockId, LogName,
-        Party, PolicyOverrides, RequestId, Revision, Sequence, TenantId, Time,
+        Attribution, Epoch, Event, EventKind, FreeText, Grant, GrantId, GroupId, Lock, LockId,
+        LogName, Party, PolicyOverrides, RequestId, Revision, Sequence, TenantId, Time,
         authenticity::EventColumns,
         chain::{Content, Hash, Link},
         ids::Actor,
@@ -61,13 +61,13 @@ pub trait Transaction: Send {
     fn clock(&self) -> Time;
 
     /// When the change happens: [`Self::clock`], or the time of [`Self::set_now`], but never before
-    /// the last event.
+    /// the last event. A transaction of a group contains several changes, one after another.
     fn now(&self) -> Time;
 
     /// Sets the time of the change, for a caller that knows the time better than the clock.
     fn set_now(&mut self, time: Time);
 
-    /// The revision of the last event before this transaction.
+    /// The revision of the last event before this change.
     fn head(&self) -> Revision;
 
     /// The epoch of the log when the transaction began.
@@ -76,6 +76,11 @@ pub trait Transaction: Send {
     /// The longest lifetime of a lease among the check nodes that registered before this
     /// transaction.
     fn max_staleness(&self) -> Duration;
+
+    /// Begins the next change of a group in this transaction, `elapsed` after the previous one.
+    /// From then on, the appended events count as earlier ones: [`Self::head`] and [`Self::now`]
+    /// include them, and [`Self::record_request`] does not. The clock goes on by `elapsed`.
+    fn next_change(&mut self, elapsed: Duration);
 
     /// One grant of a tenant.
     async fn grant(
@@ -106,6 +111,13 @@ pub trait Transaction: Send {
     /// The total [`size`](crate::domain::GrantTerms::size) of the tenant's grants that no event has
     /// ended.
     async fn size_of_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError>;
+
+    /// The number of the tenant's grants to a group that no event has ended.
+    async fn count_live_grants(
+        &mut self,
+        tenant_id: &TenantId,
+        group_id: &GroupId,
+    ) -> Result<usize, StoreError>;
 
     /// Grants of all tenants that no event has ended and whose end time is `now` or earlier,
     /// earliest first, at most `limit`.
@@ -169,16 +181,35 @@ pub trait Transaction: Send {
     /// and a new epoch begins, with another token key.
     async fn append(&mut self, new: NewEvent) -> Result<Event, StoreError>;
 
-    /// Stores that the events appended so far are part `part` of a request. Stores nothing if there
+    /// Appends events, as [`Self::append`] does. The ends of many grants of one tenant take few
+    /// statements.
+    async fn append_all(&mut self, new: Vec<NewEvent>) -> Result<Vec<Event>, StoreError> {
+        append_each(self, new).await
+    }
+
+    /// Stores that the events of this change are part `part` of a request. Stores nothing if there
     /// are none. Must be the last call before the commit.
     async fn record_request(&mut self, key: &IdempotencyKey, part: u32) -> Result<(), StoreError>;
 
-    /// Commits, and returns the revision of the log. After a success, everything that the
-    /// transaction has read is durable as well, even if nothing was appended. A read alone does not
-    /// guarantee that. A primary may crash while a commit waits for a standby. After the restart,
+    /// Commits, and returns the revision of the last event that this change saw. After a success,
+    /// everything that the transaction has read is durable as well, even if nothing was appended. A
+    /// read alone does not guarantee that. A primary may crash while a commit waits for a standby.
+    /// After the restart,
     /// the primary shows the change, and may still lose the change in a failover. A caller that
     /// confirms an existing state must therefore commit first.
     async fn commit(self: Box<Self>) -> Result<Revision, StoreError>;
+}
+
+/// Appends one event after another.
+pub(super) async fn append_each<T: Transaction + ?Sized>(
+    transaction: &mut T,
+    new: Vec<NewEvent>,
+) -> Result<Vec<Event>, StoreError> {
+    let mut events = Vec::with_capacity(new.len());
+    for new in new {
+        events.push(transaction.append(new).await?);
+    }
+    Ok(events)
 }
 
 /// An event with everything that is stored about it.

@@ -9,6 +9,7 @@ mod errors;
 mod expiry;
 mod follow;
 mod follower;
+mod grant_limits;
 mod harness;
 mod health;
 mod identity;

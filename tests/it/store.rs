@@ -6,12 +6,14 @@ mod chains;
 mod changes;
 mod clock;
 mod contention;
+mod ends;
 mod enforced;
 mod expanded;
 mod faults;
 mod files;
 mod forged_events;
 mod forgery;
+mod groups;
 mod hidden_rows;
 mod history;
 mod locks;
@@ -62,6 +64,12 @@ macro_rules! contract {
                 requests_are_stored_by_tenant_and_part,
                 a_transaction_without_events_stores_no_request,
                 a_closed_store_is_unavailable;
+            ends:
+                many_grants_of_a_tenant_are_ended_together;
+            groups:
+                a_change_that_fails_after_a_write_is_rolled_back_with_its_group,
+                a_change_sees_the_earlier_ones_of_its_group,
+                random_changes_are_as_if_each_were_alone;
             clock:
                 an_accepted_clock_may_be_earlier_and_begins_an_epoch,
                 a_dropped_acceptance_changes_nothing,

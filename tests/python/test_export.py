@@ -33,8 +33,8 @@ def test_an_export_can_continue_after_any_record(server, client):
 
 
 def test_a_long_history_is_exported_in_several_messages(server, client):
-    for _ in range(220):
-        client.grant()
+    for number in range(220):
+        client.grant(group_id=("support", "engineering")[number % 2])
     request = admin.ExportHistoryRequest(tenant_id=client.tenant_id)
     messages = list(client.admin_stub.ExportHistory(request, timeout=DEADLINE_S))
     assert len(messages) > 1

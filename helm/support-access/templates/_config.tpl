@@ -30,6 +30,7 @@ metrics_listen = "{{ $address }}:9464"
 max_staleness = {{ include "support-access.toml" $config.maxStaleness }}
 drain_timeout = "{{ int64 $config.drainTimeoutSeconds }}s"
 max_live_grants_per_tenant = {{ int64 $config.maxLiveGrantsPerTenant }}
+max_live_grants_per_group = {{ int64 $config.maxLiveGrantsPerGroup }}
 verify_interval = {{ include "support-access.toml" $config.verifyInterval }}
 {{- include "support-access.traces" $config }}
 log = {{ include "support-access.toml" $config.log }}

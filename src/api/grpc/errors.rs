@@ -99,6 +99,12 @@ impl ErrorReason {
                  counts as a grant. The metadata contains `max_live_grants_per_tenant`.",
                 "Revoke grants first, or name fewer agents.",
             ),
+            Self::TooManyLiveGrantsToGroup => (
+                ResourceExhausted,
+                "The tenant would exceed the maximum number of live grants to one group. The \
+                 metadata contains `max_live_grants_per_group`.",
+                "Revoke grants to the group first, or name further agents in one grant.",
+            ),
             Self::TooManyLocks => (
                 ResourceExhausted,
                 "The party has the maximum number of live locks. The metadata contains \

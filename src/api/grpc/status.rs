@@ -174,6 +174,12 @@ fn service_error(error: &ServiceError) -> Status {
             .field(field)
             .metadata("max_live_grants_per_tenant", limit)
             .build(),
+        ServiceError::TooManyLiveGrantsToGroup { limit, .. } => {
+            failed(ErrorReason::TooManyLiveGrantsToGroup)
+                .field("group_id")
+                .metadata("max_live_grants_per_group", limit)
+                .build()
+        }
         ServiceError::LockNotFound { .. } => {
             failed(ErrorReason::LockNotFound).field("lock_id").build()
         }

@@ -110,6 +110,11 @@ settings! {
         max_live_grants_per_tenant: One<usize> = "NUMBER", "10000", |text| {
             parse_number(text, 1..=10_000)
         };
+        /// Maximum number of scheduled and active grants of one tenant to one group, 1 to 10000.
+        /// The cost of a check grows with this number.
+        max_live_grants_per_group: One<usize> = "NUMBER", "200", |text| {
+            parse_number(text, 1..=10_000)
+        };
         /// The key that signs checkpoints of histories: Ed25519 in PKCS#8 PEM, as written by
         /// `openssl genpkey -algorithm ed25519`. Without a key, checkpoints are not signed.
         checkpoint_key: Optional<CheckpointKey> = "FILE", "", read_checkpoint_key;

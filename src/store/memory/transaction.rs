@@ -7,8 +7,8 @@ use tokio::sync::OwnedMutexGuard;
 
 use crate::{
     domain::{
-        Epoch, Event, EventKind, Grant, GrantId, Lock, LockId, LogName, Party, PolicyOverrides,
-        RequestId, Revision, Sequence, TenantId, Time, TokenKey,
+        Epoch, Event, EventKind, Grant, GrantId, GroupId, Lock, LockId, LogName, Party,
+        PolicyOverrides, RequestId, Revision, Sequence, TenantId, Time, TokenKey,
     },
     store::{
         IdempotencyKey, Listed, NewEvent, Notification, RequestPart, StoreError, Transaction,
@@ -32,7 +32,7 @@ pub(super) struct MemoryTransaction {
     pub(super) max_staleness: Duration,
     pub(super) log: LogName,
     pub(super) state: State,
-    /// The revision of the log when the transaction began.
+    /// The revision of the log when the change began.
     pub(super) begin_revision: Revision,
     /// The incarnation of the database that `state` was copied from.
     pub(super) incarnation: u64,
@@ -67,6 +67,12 @@ impl Transaction for MemoryTransaction {
         self.max_staleness
     }
 
+    fn next_change(&mut self, elapsed: Duration) {
+        self.clock += elapsed;
+        self.begin_revision = self.state.head();
+        self.set_now(self.clock);
+    }
+
     async fn grant(
         &mut self,
         tenant_id: &TenantId,
@@ -87,6 +93,15 @@ impl Transaction for MemoryTransaction {
 
     async fn size_of_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError> {
         Ok(self.state.live_grants_of(tenant_id, None).map(|grant| grant.terms.size()).sum())
+    }
+
+    async fn count_live_grants(
+        &mut self,
+        tenant_id: &TenantId,
+        group_id: &GroupId,
+    ) -> Result<usize, StoreError> {
+        let live = self.state.live_grants_of(tenant_id, None);
+        Ok(live.filter(|grant| grant.terms.group_id == *group_id).count())
     }
 
     async fn due_grants(&mut self, now: Time, limit: usize) -> Result<Vec<Grant>, StoreError> {
@@ -169,6 +184,7 @@ impl Transaction for MemoryTransaction {
         let revision = self.state.head() + 1;
         let stamped = StampedEvent::new(new, self.log, previous, revision, self.now)?;
         let event = stamped.event.clone();
+        self.last = Some(event.time);
         self.state.apply(stamped);
         Ok(event)
     }

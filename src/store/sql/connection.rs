@@ -14,7 +14,7 @@ use crate::{
     store::{
         StoreError,
         query::PageItems,
-        sql::{Backend, Row, Statement},
+        sql::{Backend, Row, Statement, only, rows::LockedHeadRow},
     },
 };
 
@@ -64,6 +64,18 @@ impl<DB: Backend> Connection<DB> {
         taken.in_transaction = true;
         taken.is_sound = true;
         Ok(taken)
+    }
+
+    /// Takes a connection, begins a transaction that will write, and locks the head.
+    pub(super) async fn begin_at_head(
+        pool: &Pool<DB>,
+    ) -> Result<(Self, LockedHeadRow), StoreError> {
+        let mut taken = Self::take(pool).await?;
+        let head = DB::begin(taken.inner()?, DB::DIALECT.begin_at_head).await;
+        let head = only(head.map_err(DB::store_error)?)?;
+        taken.in_transaction = true;
+        taken.is_sound = true;
+        Ok((taken, head))
     }
 
     pub(super) async fn all<T: Row>(&mut self, statement: Statement) -> Result<Vec<T>, StoreError> {

@@ -14,7 +14,7 @@ use crate::{
         ForgedHistories, OpenError, StoreError,
         event_key_file::KeySource,
         sql::{
-            Backend, Connection, SqlStore, Statement, only,
+            Backend, Connection, SqlStore, only,
             rows::{self, EventKeyRow, EventReader, EventRow, LockedHeadRow},
             statements::log,
         },
@@ -97,10 +97,8 @@ pub(in crate::store) async fn log_keys<DB: Backend>(
 impl<DB: Backend> SqlStore<DB> {
     /// Implements [`Log::rotate_event_key`](crate::store::Log::rotate_event_key).
     pub(super) async fn rotate(&self, new: &EventKey) -> Result<(), StoreError> {
-        let begin = Connection::begin(&self.writers, DB::DIALECT.begin_transaction);
-        let mut connection = begin.await?;
-        let head = connection.first(Statement::new(DB::DIALECT.lock_head)).await?;
-        let LockedHeadRow { state, .. } = only(head)?;
+        let begin = Connection::begin_at_head(&self.writers);
+        let (mut connection, LockedHeadRow { state, .. }) = begin.await?;
         let log = state.log()?;
         let (old, keys) = (self.keys.reader_of(log), new.of_log(log));
         let mut visit = |_, _, _| {};

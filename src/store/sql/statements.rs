@@ -34,13 +34,12 @@ pub(in crate::store) enum Value {
 /// The differences between the databases in SQL.
 #[derive(Debug)]
 pub(in crate::store) struct Dialect {
-    /// Begins a transaction that will write.
-    pub(in crate::store) begin_transaction: &'static str,
+    /// Begins a transaction that will write, and locks the head, in one round trip. Returns the
+    /// revision, the time, `max_staleness`, the clock of the database or NULL, the name of the log,
+    /// the epoch, and what authenticates the rows.
+    pub(in crate::store) begin_at_head: &'static str,
     /// Begins a transaction that reads one snapshot.
     pub(in crate::store) begin_snapshot: &'static str,
-    /// Locks the head. Returns the revision, the time, `max_staleness`, the clock of the database
-    /// or NULL, the name of the log, and the epoch.
-    pub(in crate::store) lock_head: &'static str,
     /// The clock of the database when the expression is evaluated, in microseconds since 1970.
     /// `None`: the database has no clock.
     pub(in crate::store) clock: Option<&'static str>,
@@ -56,8 +55,8 @@ pub(in crate::store) struct Dialect {
     pub(in crate::store) commit_durably: &'static str,
     /// As `notify_membership`, but the commit does not wait for the disk.
     pub(in crate::store) notify_membership_lazily: &'static str,
-    /// A table with a row for each text of the JSON array `$3`.
-    pub(in crate::store) each_text: &'static str,
+    /// A table with a row for each text of a JSON array, in the column `value`.
+    pub(in crate::store) each_text: fn(&str) -> String,
     /// The number of texts in the JSON array `agent_ids`.
     pub(in crate::store) agent_count: &'static str,
 }
@@ -81,6 +80,16 @@ fn clock_expression(dialect: &Dialect, clock: Time, values: &mut Vec<Value>) -> 
 fn bind(values: &mut Vec<Value>, value: impl Into<Value>) -> String {
     values.push(value.into());
     format!("${}", values.len())
+}
+
+/// The parameters of some rows: `($1, $2), ($3, $4)`.
+fn placeholders(first: usize, rows: usize, columns: usize) -> String {
+    let row = |row: usize| {
+        let start = first + row * columns;
+        let names: Vec<_> = (start..start + columns).map(|number| format!("${number}")).collect();
+        format!("({})", names.join(", "))
+    };
+    (0..rows).map(row).collect::<Vec<_>>().join(", ")
 }
 
 // === impl Statement ===

@@ -7,24 +7,25 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     domain::{
-        Clock, Epoch, Event, Grant, GrantId, Lock, LockId, LogName, Party, PolicyOverrides,
-        RequestId, Revision, Sequence, TenantId, Time, TokenKey, authenticity::StateSum,
-        chain::Link,
+        Clock, Epoch, Event, Grant, GrantId, GroupId, Lock, LockId, LogName, Party,
+        PolicyOverrides, RequestId, Revision, Sequence, TenantId, Time, TokenKey,
+        authenticity::StateSum, chain::Link,
     },
     store::{
         IdempotencyKey, Listed, NewEvent, Notification, RequestPart, StoreError, Transaction,
         database_files::DatabaseFiles,
         notify::Notifier,
         sql::{
-            Backend, Connection, CurrentKeys, Statement, only,
+            Backend, Connection, CurrentKeys, Statement,
             rows::{self, EventReader, EventRow, ListedRow, LockedHeadRow, RequestRow},
             statements::{grants, lists, locks, log, members, owner},
             with_timeout,
         },
-        transaction::StampedEvent,
+        transaction::{StampedEvent, append_each},
     },
 };
 
+mod ends;
 mod state;
 
 /// A transaction in a database.
@@ -37,7 +38,7 @@ pub(super) struct SqlTransaction<DB: Backend> {
     /// The files of an embedded database.
     files: Option<Arc<DatabaseFiles>>,
     clock: Time,
-    /// The time of the last event before this transaction.
+    /// The time of the last event, including appended ones.
     last: Option<Time>,
     now: Time,
     /// The epoch that begins with this transaction, if the transaction accepts the clock.
@@ -48,7 +49,9 @@ pub(super) struct SqlTransaction<DB: Backend> {
     reader: EventReader,
     /// The sum over all rows that decide access, after the appended events.
     sum: StateSum,
-    /// The revision of the log when the transaction began.
+    /// The revision of the log when the head was locked.
+    locked_revision: Revision,
+    /// The revision of the log when the current change began.
     begin_revision: Revision,
     /// The revision of the last event, including appended ones.
     revision: Revision,
@@ -60,17 +63,17 @@ pub(super) struct SqlTransaction<DB: Backend> {
 }
 
 impl<DB: Backend> SqlTransaction<DB> {
-    /// Locks the head in a transaction that has begun, and reads the time.
-    pub(super) async fn at_head(
-        mut connection: Connection<DB>,
+    /// A transaction that has locked the head.
+    pub(super) fn at_head(
+        connection: Connection<DB>,
+        head: LockedHeadRow,
         permit: OwnedSemaphorePermit,
         notifier: Arc<dyn Notifier>,
         files: Option<Arc<DatabaseFiles>>,
         clock: &dyn Clock,
         keys: &CurrentKeys,
     ) -> Result<Self, StoreError> {
-        let head = connection.first(Statement::new(DB::DIALECT.lock_head)).await?;
-        let LockedHeadRow { max_staleness, clock: database_clock, state } = only(head)?;
+        let LockedHeadRow { max_staleness, clock: database_clock, state } = head;
         let log = state.log()?;
         let reader = keys.reader_of(log);
         let (revision, last) = (state.revision, state.time);
@@ -91,6 +94,7 @@ impl<DB: Backend> SqlTransaction<DB> {
             epoch: state.epoch()?,
             sum: state.sum(reader.keys())?,
             reader,
+            locked_revision: revision,
             begin_revision: revision,
             revision,
             links: HashMap::new(),
@@ -154,6 +158,12 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
         self.max_staleness
     }
 
+    fn next_change(&mut self, elapsed: Duration) {
+        self.clock += elapsed;
+        self.begin_revision = self.revision;
+        self.set_now(self.clock);
+    }
+
     async fn grant(
         &mut self,
         tenant_id: &TenantId,
@@ -185,6 +195,14 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
 
     async fn size_of_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError> {
         self.read_count(grants::size_of_live(&DB::DIALECT, tenant_id)).await
+    }
+
+    async fn count_live_grants(
+        &mut self,
+        tenant_id: &TenantId,
+        group_id: &GroupId,
+    ) -> Result<usize, StoreError> {
+        self.read_count(grants::count_live(tenant_id, group_id)).await
     }
 
     async fn due_grants(&mut self, now: Time, limit: usize) -> Result<Vec<Grant>, StoreError> {
@@ -260,9 +278,24 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
         self.is_whole = false;
         let stamped = with_timeout(self.write(new)).await?;
         self.links.insert(stamped.event.tenant_id.clone(), stamped.link());
-        self.revision = stamped.event.revision;
+        (self.revision, self.last) = (stamped.event.revision, Some(stamped.event.time));
         self.is_whole = true;
         Ok(stamped.event)
+    }
+
+    async fn append_all(&mut self, new: Vec<NewEvent>) -> Result<Vec<Event>, StoreError> {
+        let Some(tenant_id) = ends::tenant_of_ends(&new) else {
+            return append_each(self, new).await;
+        };
+        self.check_whole()?;
+        self.is_whole = false;
+        let stamped = self.write_ends(&tenant_id, new).await?;
+        if let Some(last) = stamped.last() {
+            self.links.insert(Some(tenant_id), last.link());
+            (self.revision, self.last) = (last.event.revision, Some(last.event.time));
+        }
+        self.is_whole = true;
+        Ok(stamped.into_iter().map(|stamped| stamped.event).collect())
     }
 
     async fn record_request(&mut self, key: &IdempotencyKey, part: u32) -> Result<(), StoreError> {
@@ -280,20 +313,29 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
 
     async fn commit(self: Box<Self>) -> Result<Revision, StoreError> {
         self.check_whole()?;
-        let has_events = self.revision > self.begin_revision;
+        let last = self.last.filter(|_| self.revision > self.locked_revision);
         let epoch = self.new_epoch.map_or(self.epoch, |(epoch, _)| epoch);
         let masked = self.reader.keys().mask(self.sum, epoch, self.revision);
         let masked = masked.map_err(StoreError::unavailable)?;
-        let Self { mut connection, notifier, files, now, revision, new_epoch, .. } = *self;
+        let Self { mut connection, notifier, files, revision, new_epoch, .. } = *self;
         with_timeout(async move {
-            if let Some(new_epoch) = new_epoch {
-                let update =
-                    log::update_head_and_epoch(&DB::DIALECT, revision, now, &masked, new_epoch);
-                let _notified: Vec<(String,)> = connection.all(update).await?;
-                connection.execute(members::accept_time(now, revision)).await?;
-            } else if has_events {
-                let update = log::update_head(&DB::DIALECT, revision, now, &masked);
-                let _notified: Vec<(String,)> = connection.all(update).await?;
+            match (last, new_epoch) {
+                (Some(last), Some(new_epoch)) => {
+                    let update = log::update_head_and_epoch(
+                        &DB::DIALECT,
+                        revision,
+                        last,
+                        &masked,
+                        new_epoch,
+                    );
+                    let _notified: Vec<(String,)> = connection.all(update).await?;
+                    connection.execute(members::accept_time(last, revision)).await?;
+                }
+                (Some(last), None) => {
+                    let update = log::update_head(&DB::DIALECT, revision, last, &masked);
+                    let _notified: Vec<(String,)> = connection.all(update).await?;
+                }
+                (None, _) => {}
             }
             // The lock on the head is a write: PostgreSQL waits for its standbys even if the
             // transaction wrote nothing else.
@@ -301,7 +343,7 @@ impl<DB: Backend> Transaction for SqlTransaction<DB> {
         })
         .await?;
         files.map_or(Ok(()), |files| files.acknowledge(revision))?;
-        if has_events {
+        if last.is_some() {
             notifier.notify(Notification::Log);
         }
         Ok(revision)

@@ -39,14 +39,16 @@ async fn kill_repeatedly(backend: &Backend) {
     let mut states: Vec<ExpectedState> =
         (0..ADMINISTRATORS).map(|number| ExpectedState::new(&format!("tenant-{number}"))).collect();
     for _ in 0..ROUNDS {
-        let mut server = Server::start(&backend.database_url());
+        let mut server =
+            Server::start_with(&backend.database_url(), &["--max-live-grants-per-group", "10000"]);
         let mut admin = server.admin().await;
         for state in &mut states {
             state.verify(&mut admin).await;
         }
         states = change_and_kill(&mut server, states, &mut random).await;
     }
-    let server = Server::start(&backend.database_url());
+    let server =
+        Server::start_with(&backend.database_url(), &["--max-live-grants-per-group", "10000"]);
     let mut admin = server.admin().await;
     for state in &mut states {
         state.verify(&mut admin).await;

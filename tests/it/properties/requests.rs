@@ -180,10 +180,10 @@ async fn grants(world: &World, tenant_id: &TenantId, count: usize) {
 }
 
 #[tokio::test]
-async fn revoke_all_commits_at_most_500_grants_at_a_time() {
+async fn revoke_all_commits_at_most_200_grants_at_a_time() {
     let world = World::new().await;
     let acme = tenant("acme");
-    grants(&world, &acme, 1_100).await;
+    grants(&world, &acme, 1_050).await;
     grants(&world, &tenant("globex"), 1).await;
     let before = head(&world).await;
     let service = &world.service;
@@ -191,21 +191,21 @@ async fn revoke_all_commits_at_most_500_grants_at_a_time() {
         .revoke_all_access(&admin(), &acme, revoke_all(Some(id("r"))), soon())
         .await
         .unwrap();
-    assert_eq!((done.count, done.grants.len()), (1_100, 1_000));
+    assert_eq!((done.count, done.grants.len()), (1_050, 1_000));
     assert!(done.grants.is_sorted_by(|a, b| a.grant.create_sequence > b.grant.create_sequence));
     assert_eq!(done.enforcement.state, EnforcementState::Complete);
     assert_eq!(
         done.enforcement.revision,
-        before + 1_100,
+        before + 1_050,
         "the enforcement must cover the last chunk"
     );
     let mut change = world.store.begin().await.unwrap();
     let parts = change.request(Some(&acme), &id("r")).await.unwrap();
     drop(change);
     let bounds = parts.iter().map(|part| (part.part, part.first_revision, part.last_revision));
-    let expected = [(0, 1, 500), (1, 501, 1_000), (2, 1_001, 1_100)];
-    let expected = expected.map(|(part, first, last)| (part, before + first, before + last));
-    assert_eq!(bounds.collect::<Vec<_>>(), expected);
+    let bound = |part: u32| before + (200 * Revision::from(part)).min(1_050);
+    let expected = (0..6).map(|part| (part, bound(part) + 1, bound(part + 1)));
+    assert_eq!(bounds.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
 
     // Grants that were created later are not part of the set.
     grants(&world, &acme, 3).await;
@@ -213,8 +213,8 @@ async fn revoke_all_commits_at_most_500_grants_at_a_time() {
         .revoke_all_access(&admin(), &acme, revoke_all(Some(id("r"))), soon())
         .await
         .unwrap();
-    assert_eq!((again.count, again.enforcement.revision), (1_100, done.enforcement.revision));
-    assert_eq!(head(&world).await, before + 1_103);
+    assert_eq!((again.count, again.enforcement.revision), (1_050, done.enforcement.revision));
+    assert_eq!(head(&world).await, before + 1_053);
     let other = RevokeRequest { reason: why("another"), ..revoke_all(Some(id("r"))) };
     assert_reused(&service.revoke_all_access(&admin(), &acme, other, soon()).await);
     let rest = service.revoke_all_access(&admin(), &acme, revoke_all(None), soon()).await.unwrap();
@@ -257,7 +257,7 @@ async fn revoke_all_continues_after_a_failure() {
         service.revoke_all_access(&admin(), &acme, revoke_all(Some(id("r"))), soon()).await;
     assert!(matches!(failed, Err(ServiceError::Store(StoreError::Unavailable(_)))), "{failed:?}");
     *transactions.remaining.lock() = None;
-    assert_eq!(head(&world).await, before + 500, "the first chunk must be durable");
+    assert_eq!(head(&world).await, before + 200, "the first chunk must be durable");
     grants(&world, &acme, 2).await;
     let done = service
         .revoke_all_access(&admin(), &acme, revoke_all(Some(id("r"))), soon())

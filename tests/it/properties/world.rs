@@ -71,7 +71,11 @@ impl World {
             tokio::spawn(replica.clone().run(stop.clone()));
             tokio::spawn(replica.enforcer().clone().run(stop.clone()));
         }
-        let limits = Limits { live_grants_per_tenant: 10_000, max_staleness: MAX_STALENESS };
+        let limits = Limits {
+            live_grants_per_tenant: 10_000,
+            live_grants_per_group: 10_000,
+            max_staleness: MAX_STALENESS,
+        };
         let service = Arc::new(Service::new(replica.clone(), SupportPolicy::default(), limits));
         let checks = Checks::new(node.clone(), Some(store.clone()));
         let stop = stop.drop_guard();

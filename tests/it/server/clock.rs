@@ -50,7 +50,11 @@ impl Bench {
         let stop = CancellationToken::new();
         #[expect(clippy::disallowed_methods, reason = "ended by the token")]
         tokio::spawn(Arc::clone(&replica).run(stop.clone()));
-        let limits = Limits { live_grants_per_tenant: 1_000, max_staleness: MAX_STALENESS };
+        let limits = Limits {
+            live_grants_per_tenant: 1_000,
+            live_grants_per_group: 1_000,
+            max_staleness: MAX_STALENESS,
+        };
         let service = Service::new(Arc::clone(&replica), SupportPolicy::default(), limits);
         Self { clock, store, replica, service, _stop: stop.drop_guard() }
     }

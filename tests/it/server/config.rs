@@ -89,7 +89,7 @@ fn values_of(name: &str, dir: &TempDir) -> [String; 3] {
         "otlp_endpoint" => ["http://a:1", "https://b:2", "http://c"],
         "trace_ratio" => ["0.5", "0", "1"],
         "database_url" => ["sqlite:a", "memory:", "postgres://c"],
-        "max_live_grants_per_tenant" => ["3", "4", "5"],
+        "max_live_grants_per_tenant" | "max_live_grants_per_group" => ["3", "4", "5"],
         "upstream" => ["https://a", "https://b", "unix:/c"],
         "checkpoint_key" => {
             return ["a", "b", "c"].map(|name| write_key(dir, name));

@@ -18,7 +18,7 @@ async fn the_lag_grows_while_the_sweep_does_not_run() {
     let clock = Arc::new(ManualClock::at(from_micros(1_700_000_000_000_000).unwrap()));
     let store = Store::new(Arc::new(MemoryStore::new(clock.clone())));
     let max_staleness = Duration::from_hours(10);
-    let limits = Limits { live_grants_per_tenant: 1, max_staleness };
+    let limits = Limits { live_grants_per_tenant: 1, live_grants_per_group: 1, max_staleness };
     let node = CheckNode::new(NodeId(uuid::Uuid::nil()), NodeKind::Replica, clock.clone());
     let replica = Replica::new(node, store, max_staleness);
     replica.join().await.unwrap();

@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 use support_access::{
     api::proto::v1::{
         AccessCheck, CheckAccessRequest, GetCallerRequest, GetGrantRequest, GetGrantResponse,
-        GrantAccessRequest, NamedAgents, RevokeAllAccessRequest,
-        server_info_client::ServerInfoClient, support_access_client::SupportAccessClient,
+        RevokeAllAccessRequest, server_info_client::ServerInfoClient,
+        support_access_client::SupportAccessClient,
     },
     server::config::{CallLimits, Common, Config},
 };
@@ -38,34 +38,6 @@ use crate::server::{
 const ACCESS: &str = "supportaccess.v1.SupportAccess";
 const ADMIN: &str = "supportaccess.v1.SupportAccessAdmin";
 const HEALTH: &str = "grpc.health.v1.Health";
-
-#[tokio::test]
-async fn each_named_agent_counts_as_a_live_grant() {
-    let (running, _store) = start(Config { max_live_grants_per_tenant: 10, ..config() }).await;
-    let mut admin = admin(&running).await;
-    let mut grant = async |agents: usize| {
-        let agent_ids: Vec<_> = (0..agents).map(|number| format!("agent-{number}")).collect();
-        let named_agents = (agents > 0).then_some(NamedAgents { agent_ids });
-        admin.grant_access(GrantAccessRequest { named_agents, ..a_grant() }).await
-    };
-    grant(6).await.unwrap();
-    let rejected = grant(5).await.unwrap_err();
-    assert_eq!(rejected.code(), Code::ResourceExhausted);
-    assert_eq!(reason(&rejected), "TOO_MANY_LIVE_GRANTS");
-    let details = rejected.get_error_details();
-    let metadata = &details.error_info().unwrap().metadata;
-    assert_eq!(metadata["max_live_grants_per_tenant"], "10");
-    let field = &details.bad_request().unwrap().field_violations[0];
-    assert_eq!(field.field, "named_agents");
-    assert!(field.description.contains("name fewer agents"), "{}", field.description);
-    grant(3).await.unwrap();
-    grant(0).await.unwrap();
-    let rejected = grant(0).await.unwrap_err();
-    assert_eq!(
-        rejected.get_error_details().bad_request().unwrap().field_violations[0].field,
-        "tenant_id"
-    );
-}
 
 #[tokio::test]
 async fn each_rpc_is_counted_by_method_and_code() {

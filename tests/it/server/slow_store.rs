@@ -11,8 +11,8 @@ use std::{
 use async_trait::async_trait;
 use support_access::{
     domain::{
-        Epoch, Event, Grant, GrantId, GrantTerms, Lock, LockId, Party, PolicyOverrides, Position,
-        RequestId, Revision, Sequence, TenantId, Time,
+        Epoch, Event, Grant, GrantId, GrantTerms, GroupId, Lock, LockId, Party, PolicyOverrides,
+        Position, RequestId, Revision, Sequence, TenantId, Time,
     },
     server::SystemClock,
     store::{
@@ -171,6 +171,10 @@ impl Transaction for CountedTransaction {
         self.inner.max_staleness()
     }
 
+    fn next_change(&mut self, elapsed: Duration) {
+        self.inner.next_change(elapsed);
+    }
+
     async fn grant(
         &mut self,
         tenant_id: &TenantId,
@@ -210,6 +214,14 @@ impl Transaction for CountedTransaction {
 
     async fn size_of_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError> {
         self.inner.size_of_live_grants(tenant_id).await
+    }
+
+    async fn count_live_grants(
+        &mut self,
+        tenant_id: &TenantId,
+        group_id: &GroupId,
+    ) -> Result<usize, StoreError> {
+        self.inner.count_live_grants(tenant_id, group_id).await
     }
 
     async fn due_grants(&mut self, now: Time, limit: usize) -> Result<Vec<Grant>, StoreError> {

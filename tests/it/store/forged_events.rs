@@ -269,7 +269,11 @@ impl Running {
         let stop = CancellationToken::new();
         #[expect(clippy::disallowed_methods, reason = "ended by the token")]
         tokio::spawn(Arc::clone(&replica).run(stop.clone()));
-        let limits = Limits { live_grants_per_tenant: 1_000, max_staleness: MAX_STALENESS };
+        let limits = Limits {
+            live_grants_per_tenant: 1_000,
+            live_grants_per_group: 1_000,
+            max_staleness: MAX_STALENESS,
+        };
         let service = Service::new(Arc::clone(&replica), SupportPolicy::default(), limits);
         Self { replica, service: Arc::new(service), _stop: stop.drop_guard() }
     }

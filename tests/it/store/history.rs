@@ -67,6 +67,10 @@ async fn check_change(change: &mut dyn Transaction, model: &Model, rng: &mut Std
     live.retain(|grant| grant.tenant_id == tenant_id);
     let size = live.iter().map(|grant| grant.terms.size()).sum::<usize>();
     assert_eq!(change.size_of_live_grants(&tenant_id).await.unwrap(), size);
+    if let Some(group_id) = live.choose(rng).map(|grant| grant.terms.group_id.clone()) {
+        let count = live.iter().filter(|grant| grant.terms.group_id == group_id).count();
+        assert_eq!(change.count_live_grants(&tenant_id, &group_id).await.unwrap(), count);
+    }
     let before = rng.random_bool(0.5).then(|| rng.random_range(0..=model.head() + 1));
     live.retain(|grant| before.is_none_or(|before| grant.create_sequence < before));
     live.truncate(limit);

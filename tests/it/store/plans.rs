@@ -231,8 +231,13 @@ async fn transactions_read_the_indexes_of_live_grants_and_locks() {
     let live_locks = "locks_live_";
     let named = "grants_live_named_tenant_id_idx";
     explained
-        .expect(&[live, named], async |store| {
+        .expect(&["grants_live_tenant_id_", named], async |store| {
             begin(store.as_ref()).await.size_of_live_grants(&acme).await
+        })
+        .await;
+    explained
+        .expect(&["grants_live_tenant_id_group_id_idx"], async |store| {
+            begin(store.as_ref()).await.count_live_grants(&acme, &group("support")).await
         })
         .await;
     explained

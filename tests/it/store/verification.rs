@@ -32,7 +32,7 @@ async fn service(clock: &Arc<ManualClock>, store: &Arc<Store>, id: Uuid) -> Arc<
     let node = CheckNode::new(NodeId(id), NodeKind::Replica, Arc::clone(clock) as _);
     let replica = Replica::new(node, Arc::clone(store), max_staleness);
     replica.join().await.unwrap();
-    let limits = Limits { live_grants_per_tenant: 10, max_staleness };
+    let limits = Limits { live_grants_per_tenant: 10, live_grants_per_group: 10, max_staleness };
     Arc::new(Service::new(replica, SupportPolicy::default(), limits))
 }
 

@@ -135,7 +135,8 @@ impl Cluster {
         let store = Store::new(Arc::new(FaultyStore::new(database, link, node.id())));
         let max_staleness = machine.plan.max_staleness;
         let replica = Replica::new(Arc::clone(&node), store, max_staleness);
-        let limits = Limits { live_grants_per_tenant: 100, max_staleness };
+        let limits =
+            Limits { live_grants_per_tenant: 100, live_grants_per_group: 100, max_staleness };
         let service = Arc::new(Service::new(Arc::clone(&replica), catalogue(), limits));
         let running = Arc::new(RunningNode {
             node,

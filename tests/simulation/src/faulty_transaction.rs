@@ -8,8 +8,8 @@ use tokio::{runtime::Handle, sync::oneshot, time::timeout};
 use crate::{
     database::{Connection, unavailable},
     domain::{
-        Epoch, Event, Grant, GrantId, Lock, LockId, Party, PolicyOverrides, RequestId, Revision,
-        Sequence, TenantId, Time,
+        Epoch, Event, Grant, GrantId, GroupId, Lock, LockId, Party, PolicyOverrides, RequestId,
+        Revision, Sequence, TenantId, Time,
     },
     link::Link,
     store::{IdempotencyKey, Listed, NewEvent, Notification, RequestPart, StoreError, Transaction},
@@ -99,6 +99,9 @@ impl Transaction for FaultyTransaction {
         self.max_staleness
     }
 
+    /// The simulated replicas commit each change by itself.
+    fn next_change(&mut self, _elapsed: Duration) {}
+
     async fn grant(
         &mut self,
         tenant_id: &TenantId,
@@ -138,6 +141,14 @@ impl Transaction for FaultyTransaction {
 
     async fn size_of_live_grants(&mut self, tenant_id: &TenantId) -> Result<usize, StoreError> {
         self.open().await?.size_of_live_grants(tenant_id).await
+    }
+
+    async fn count_live_grants(
+        &mut self,
+        tenant_id: &TenantId,
+        group_id: &GroupId,
+    ) -> Result<usize, StoreError> {
+        self.open().await?.count_live_grants(tenant_id, group_id).await
     }
 
     async fn due_grants(&mut self, now: Time, limit: usize) -> Result<Vec<Grant>, StoreError> {

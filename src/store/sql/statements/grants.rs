@@ -1,12 +1,12 @@
 //! Statements on grants.
 
 use crate::{
-    domain::{Grant, GrantId, Revision, Sequence, TenantId, Time},
+    domain::{Grant, GrantId, GroupId, Revision, Sequence, TenantId, Time},
     store::{
         StoreError,
         sql::{
             rows::{level_number, to_json},
-            statements::{Dialect, EVENT, Statement},
+            statements::{Dialect, EVENT, Statement, Value, placeholders},
         },
     },
 };
@@ -80,6 +80,12 @@ pub(in crate::store) fn size_of_live(dialect: &Dialect, tenant_id: &TenantId) ->
     Statement::with(sql, vec![tenant_id.into()])
 }
 
+pub(in crate::store) fn count_live(tenant_id: &TenantId, group_id: &GroupId) -> Statement {
+    let sql = "SELECT count(*) FROM grants \
+               WHERE tenant_id = $1 AND group_id = $2 AND ended_sequence IS NULL";
+    Statement::with(sql, vec![tenant_id.into(), group_id.as_str().into()])
+}
+
 /// The last events about the live grants of all tenants.
 pub(in crate::store) fn last_events_of_live(after: Revision, limit: usize) -> Statement {
     let sql = format!(
@@ -136,7 +142,7 @@ pub(in crate::store) fn insert_agents(
     let sql = format!(
         "INSERT INTO grant_agents (tenant_id, create_sequence, agent_id) \
          SELECT $1, $2, t.value FROM {} AS t",
-        dialect.each_text
+        (dialect.each_text)("$3")
     );
     let agent_ids = to_json(&grant.terms.agent_ids)?;
     let values = vec![(&grant.tenant_id).into(), grant.create_sequence.into(), agent_ids.into()];
@@ -161,6 +167,33 @@ pub(in crate::store) fn update(grant: &Grant, is_ended: bool) -> Statement {
         revocation.map(|revocation| revocation.reason.as_str()).into(),
         grant.id().into(),
     ];
+    Statement::with(sql, values)
+}
+
+/// Updates ended grants of a tenant to their last events. Returns the `create_sequence` of each.
+pub(in crate::store) fn end_all(tenant_id: &TenantId, ended: &[&Grant]) -> Statement {
+    let sql = format!(
+        "UPDATE grants SET sequence = v.column2, ended_sequence = v.column2, \
+         expire_time = v.column4, revoke_time = v.column5, revoker = v.column6, \
+         revoke_reason = v.column7 FROM (VALUES {}) AS v \
+         WHERE grants.tenant_id = $1 AND grants.create_sequence = v.column1 \
+         AND grants.grant_id = v.column3 AND grants.ended_sequence IS NULL \
+         RETURNING create_sequence",
+        placeholders(2, ended.len(), 7)
+    );
+    let mut values = vec![tenant_id.into()];
+    for grant in ended {
+        let revocation = grant.revocation.as_ref();
+        values.extend::<[Value; 7]>([
+            grant.create_sequence.into(),
+            grant.sequence.into(),
+            grant.id().into(),
+            grant.terms.expire_time.into(),
+            grant.terms.revoke_time.into(),
+            revocation.map(|revocation| revocation.revoker.as_str()).into(),
+            revocation.map(|revocation| revocation.reason.as_str()).into(),
+        ]);
+    }
     Statement::with(sql, values)
 }
 

@@ -8,8 +8,11 @@ use crate::{
         ids::Actor,
     },
     store::{
-        IdempotencyKey,
-        sql::statements::{Dialect, EVENT, Statement, grants, locks, owner},
+        IdempotencyKey, StoreError,
+        sql::{
+            rows::to_json,
+            statements::{Dialect, EVENT, Statement, Value, grants, locks, owner, placeholders},
+        },
         transaction::StampedEvent,
     },
 };
@@ -76,6 +79,36 @@ pub(in crate::store) fn last_grant_event(tenant_id: &TenantId, grant_id: GrantId
          ORDER BY e.sequence DESC LIMIT 1"
     );
     Statement::with(sql, vec![tenant_id.into(), grant_id.into()])
+}
+
+/// The last event about each of some grants of a tenant.
+pub(in crate::store) fn last_grant_events(
+    dialect: &Dialect,
+    tenant_id: &TenantId,
+    grant_ids: &[String],
+) -> Result<Statement, StoreError> {
+    let sql = format!(
+        "SELECT {EVENT} FROM {} AS t JOIN events AS e ON e.tenant_id = $1 AND e.sequence = \
+         (SELECT max(sequence) FROM events WHERE tenant_id = $1 AND grant_id = t.value)",
+        (dialect.each_text)("$2")
+    );
+    Ok(Statement::with(sql, vec![tenant_id.into(), to_json(&grant_ids)?.into()]))
+}
+
+/// The last events about the latest ended grants of some groups.
+pub(in crate::store) fn latest_ended_events(
+    dialect: &Dialect,
+    tenant_id: &TenantId,
+    group_ids: &[&str],
+) -> Result<Statement, StoreError> {
+    let sql = format!(
+        "SELECT {EVENT} FROM {} AS t JOIN latest_ended_grants AS l \
+         ON l.tenant_id = $1 AND l.group_id = t.value \
+         JOIN events AS e ON e.tenant_id = $1 AND e.sequence = \
+         (SELECT max(sequence) FROM events WHERE tenant_id = $1 AND grant_id = l.grant_id)",
+        (dialect.each_text)("$2")
+    );
+    Ok(Statement::with(sql, vec![tenant_id.into(), to_json(&group_ids)?.into()]))
 }
 
 /// The last event about a lock.
@@ -148,13 +181,25 @@ pub(in crate::store) fn last_event(tenant_id: &str) -> Statement {
 }
 
 pub(in crate::store) fn insert_event(stamped: &StampedEvent, keys: &LogKeys) -> Statement {
+    insert_events(std::slice::from_ref(stamped), keys)
+}
+
+/// Inserts consecutive events.
+pub(in crate::store) fn insert_events(rows: &[StampedEvent], keys: &LogKeys) -> Statement {
+    let sql = format!(
+        "INSERT INTO events (revision, tenant_id, sequence, hash, time, actor, via, \
+         actor_asserted, reason, kind, grant_id, lock_id, body, mac, owner_mac) VALUES {}",
+        placeholders(1, rows.len(), 15)
+    );
+    let values = rows.iter().flat_map(|stamped| event_values(stamped, keys)).collect();
+    Statement::with(sql, values)
+}
+
+fn event_values(stamped: &StampedEvent, keys: &LogKeys) -> [Value; 15] {
     let StampedEvent { event, body, hash } = stamped;
     let [mac, owner_mac] =
         stamped.with_columns(|columns| [keys.mac(columns), keys.owner_mac(columns)]);
-    let sql = "INSERT INTO events (revision, tenant_id, sequence, hash, time, actor, via, \
-               actor_asserted, reason, kind, grant_id, lock_id, body, mac, owner_mac) \
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
-    let values = vec![
+    [
         event.revision.into(),
         owner(event.tenant_id.as_ref()).into(),
         event.sequence.into(),
@@ -170,8 +215,7 @@ pub(in crate::store) fn insert_event(stamped: &StampedEvent, keys: &LogKeys) -> 
         body.as_str().into(),
         mac[..].into(),
         owner_mac[..].into(),
-    ];
-    Statement::with(sql, values)
+    ]
 }
 
 /// The events that accept the clock, as rows that contribute to the sum.

@@ -129,12 +129,20 @@ async fn histories_are_read_from_their_index() {
 async fn transactions_read_the_indexes_of_live_grants_and_locks() {
     let (acme, now) = (acme(), Time::UNIX_EPOCH);
     let live_grants = "grants_live_tenant_id_create_sequence_idx";
-    for index in [live_grants, "grants_live_named_tenant_id_idx"] {
+    let live_in_group = "grants_live_tenant_id_group_id_idx";
+    for index in [live_in_group, "grants_live_named_tenant_id_idx"] {
         expect(grants::size_of_live(&Sqlite::DIALECT, &acme), index).await;
     }
+    let support = GroupId::fixed("support");
+    expect(grants::count_live(&acme, &support), live_in_group).await;
     expect(grants::live(&acme, None, 50), live_grants).await;
     expect(grants::due(now, 50), "grants_live_expire_time_create_revision_idx").await;
     expect(grants::last_events_of_live(9, 50), "grants_live_create_revision_idx").await;
+    let last_events = log::last_grant_events(&Sqlite::DIALECT, &acme, &["grant".into()]).unwrap();
+    expect(last_events.clone(), "events_tenant_id_grant_id_sequence_idx").await;
+    expect(last_events, "sqlite_autoindex_events_1").await;
+    let latest_ended = log::latest_ended_events(&Sqlite::DIALECT, &acme, &["support"]).unwrap();
+    expect(latest_ended, "PRIMARY KEY").await;
     // The index contains only these events.
     let accepted = plan(log::clock_events()).await;
     assert_eq!(accepted, "SCAN e USING INDEX events_clock_accepted_revision_idx");

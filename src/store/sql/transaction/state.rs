@@ -27,12 +27,12 @@ use crate::{
     },
 };
 
-fn not_live(object: &str, id: impl Display) -> StoreError {
+pub(super) fn not_live(object: &str, id: impl Display) -> StoreError {
     StoreError::broken(format!("an event is about {object} {id}, which is missing or has ended"))
 }
 
 /// Logs a row that differs from the last event about it.
-fn report_unless_equal(is_equal: bool, tenant_id: &str, object: &str, id: impl Display) {
+pub(super) fn report_unless_equal(is_equal: bool, tenant_id: &str, object: &str, id: impl Display) {
     if !is_equal {
         error!(tenant_id, object, %id, "a row differs from the history; the events decide");
     }
@@ -268,11 +268,11 @@ impl<DB: Backend> SqlTransaction<DB> {
         Ok(())
     }
 
-    fn add(&mut self, row: StateRow<'_>) {
+    pub(super) fn add(&mut self, row: StateRow<'_>) {
         self.sum = self.sum.plus(self.reader.keys().hash(row));
     }
 
-    fn remove(&mut self, row: StateRow<'_>) {
+    pub(super) fn remove(&mut self, row: StateRow<'_>) {
         self.sum = self.sum.minus(self.reader.keys().hash(row));
     }
 

@@ -331,7 +331,8 @@ async fn unread_responses_do_not_exhaust_the_memory_of_a_replica() {
     const LISTS: u32 = 20;
     /// The number of lists of 2.4 MB that cannot fit.
     const REJECTED: usize = 60;
-    let target = Target::start(Launch::replica("memory:"), REPLICA);
+    let launch = Launch::replica("memory:").flags(&["--max-live-grants-per-group", "600"]);
+    let target = Target::start(launch, REPLICA);
     let mut admin = target.server.admin().await;
     for _ in 0..600 {
         let grant = GrantAccessRequest { reason: "\u{1F511}".repeat(1_000), ..a_grant() };
