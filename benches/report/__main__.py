@@ -14,7 +14,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import programs  # noqa: E402  needs the path
 import report  # noqa: E402
-from checks import bench  # noqa: E402
+from checks import Bench, Replicas  # noqa: E402
+from programs import Servers  # noqa: E402
 from rows import ROWS, soak  # noqa: E402
 
 
@@ -34,20 +35,22 @@ def main():
     if unknown := set(names) - set(ROWS):
         sys.exit(f"error: unknown rows: {', '.join(sorted(unknown))}; --list shows the rows")
     results = report.read()
+    rows = {name: ROWS[name].measure for name in names}
     if options.soak:
-        measure(results, "soak", soak(options.soak), options.runs)
-    else:
-        for name in names:
-            measure(results, name, ROWS[name].measure, options.runs)
+        rows = {"soak": soak(options.soak)}
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory, Servers() as servers:
+        replicas = Replicas(directory, servers)
+        for name, row in rows.items():
+            measure(results, name, row, options.runs, replicas)
     report.write(results)
 
 
-def measure(results, name, row, runs):
+def measure(results, name, row, runs, replicas):
     """Measures a row, and keeps the figures even if a later row fails."""
     print(f"== {name}", flush=True)
     load, began = os.getloadavg()[0], time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="bench-") as directory, bench(directory, runs) as made:
-        figures = row(made)
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory, Servers() as servers:
+        figures = row(Bench(directory, runs, servers, replicas))
     for figure in figures:
         print("  ", report.line(figure), flush=True)
     print(f"== {name}: {time.monotonic() - began:.0f} s", flush=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from checks import call
 from figures import Figure
 from harness import EVENT_KEY, Postgres, program
-from load import GRANTS, alternate, fill, filled, generate, median, values
+from load import GRANTS, GROUPS, alternate, fill, filled, generate, median, values
 from programs import OTHER_CORE, RELEASE, ROOT, Node, run
 
 NOVEMBER = Path(__file__).parent / "november"
@@ -60,7 +60,7 @@ def replica(bench, name, url, configuration="", core="0"):
 def rate(bench):
     """Grants per second on PostgreSQL, with durable commits."""
     cluster = bench.add(Cluster())
-    node = replica(bench, "changes", cluster.new_database(), UNLIMITED)
+    node = replica(bench, "changes", cluster.new_database(), UNLIMITED + GROUPS)
     node.until_ready()
     november = cluster.november()
     figures = []
@@ -69,7 +69,7 @@ def rate(bench):
             bench.runs,
             ours=lambda n=callers: generate(
                 node.target, method="grant", connections=n, streams=1, calls=1_000_000,
-                seconds=SECONDS, warm_up=n, prefix=f"run-{time.time_ns()}"),
+                seconds=SECONDS, warm_up=n, prefix=f"run-{time.time_ns()}-"),
             pgbench=lambda n=callers: pgbench(november, "grant.sql", n, seconds=SECONDS))
         figures.append(Figure(
             f"{callers} callers" if callers > 1 else "1 caller", "grants/s",
@@ -138,7 +138,7 @@ def revoke_all(bench):
 
 
 def revoke_once(bench, name, url):
-    node = replica(bench, f"revoke-{name}", url)
+    node = replica(bench, f"revoke-{name}", url, GROUPS)
     node.until_ready()
     common = ["--target", node.target, "--connections", "1", "--warm-up", "1", "--seconds", "6",
               "--calls", "1000000"]
@@ -148,7 +148,7 @@ def revoke_once(bench, name, url):
         return subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True)
 
     checks = beside("--rate", "2000", "--streams", "64")
-    grants = beside("--rate", "50", "--streams", "64", "--method", "grant")
+    grants = beside("--rate", "50", "--streams", "64", "--method", "grant", "--prefix", "other-")
     time.sleep(1)  # the load before the revocation is part of the measurement
     began = time.monotonic()
     run(RELEASE / "support-access", "revoke", "tenant-000000", "--all", "--timeout", "60s",
@@ -162,7 +162,7 @@ def revoke_once(bench, name, url):
 
 def storm(bench):
     """The p99 of checks during 300 changes per second, beside the p99 without changes."""
-    node = replica(bench, "storm", "memory:", core=OTHER_CORE)
+    node = replica(bench, "storm", "memory:", GROUPS, core=OTHER_CORE)
     node.until_ready()
     sidecar = bench.add(Node(bench.directory, "storm-sidecar", "sidecar",
                              configuration=f'upstream = ["http://{node.target}"]\n'))
@@ -174,7 +174,7 @@ def storm(bench):
             ["taskset", "--cpu-list", OTHER_CORE, str(RELEASE / "generate"), "--target",
              node.target, "--method", "grant", "--rate", "300", "--connections", "4",
              "--seconds", str(SECONDS), "--calls", "100000", "--warm-up", "0", "--prefix",
-             f"storm-{time.time_ns()}"], stdout=subprocess.PIPE)
+             f"storm-{time.time_ns()}-"], stdout=subprocess.PIPE)
         try:
             return checks()
         finally:
@@ -197,7 +197,7 @@ def start(bench):
 
     url = filled(bench.directory, grants=GRANTS)
     file = url.removeprefix("sqlite://")
-    feeding = bench.replica(grants=GRANTS)
+    feeding = bench.replicas.with_data(grants=GRANTS)
 
     def select():
         began = time.monotonic()
@@ -255,7 +255,7 @@ def memory(bench):
 def soak(bench, minutes):
     """Mixed load. Compares the last quarter of the minutes with the second quarter."""
     data = {"grants": 100_000}
-    node = replica(bench, "soak", filled(bench.directory, **data), core=OTHER_CORE)
+    node = replica(bench, "soak", filled(bench.directory, **data), GROUPS, core=OTHER_CORE)
     node.until_ready()
     sidecar = bench.add(Node(bench.directory, "soak-sidecar", "sidecar",
                              configuration=f'upstream = ["http://{node.target}"]\n'))
@@ -263,7 +263,7 @@ def soak(bench, minutes):
     changes = subprocess.Popen(
         ["taskset", "--cpu-list", OTHER_CORE, str(RELEASE / "generate"), "--target", node.target,
          "--method", "grant", "--rate", "30", "--connections", "1", "--calls", "100000000",
-         "--seconds", str(minutes * 60), "--warm-up", "0"], stdout=subprocess.DEVNULL)
+         "--seconds", str(minutes * 60), "--warm-up", "0", "--prefix", "soak-"], stdout=subprocess.DEVNULL)
     p99, resident = [], []
     for _ in range(minutes):
         result = generate(sidecar.target, rate=3_000, calls=180_000, streams=32, **data)

@@ -1,13 +1,12 @@
 """Rows about checks: CPU per call and latency, beside the bare server."""
 
-from contextlib import contextmanager
 from pathlib import Path
 
 from figures import Figure
-from load import GRANTS, alternate, filled, generate, median, values
+from load import GRANTS, alternate, cached, generate, median, values
 from peers import install
 from processes import Secrets
-from programs import OTHER_CORE, Bare, Node, Program, Servers
+from programs import OTHER_CORE, Bare, Node, Program
 
 CALLS, SEQUENTIAL_CALLS, BATCHES = 200_000, 20_000, 4_000
 GATEWAY = "spiffe://vendor.example/gateway"
@@ -29,32 +28,37 @@ gateway = ["{GATEWAY}"]
 """
 
 
-class Bench:
-    """A replica with the grants, and what the rows need beside it."""
+class Replicas:
+    """Replicas that feed the sidecars of all rows. They run beside the generator."""
 
-    def __init__(self, directory, runs, servers):
-        self.directory, self.runs, self.servers = directory, runs, servers
+    def __init__(self, directory, servers):
+        self.directory, self.servers, self.started = directory, servers, {}
+
+    def with_data(self, **data):
+        key = tuple(sorted(data.items()))
+        if key not in self.started:
+            node = self.servers.add(Node(
+                self.directory, f"replica-{len(self.started)}", "serve", "--database-url",
+                cached(**data), core=OTHER_CORE))
+            node.until_ready()
+            self.started[key] = node
+        return self.started[key]
+
+
+class Bench:
+    """What the rows need: a directory, and servers that are stopped after the row."""
+
+    def __init__(self, directory, runs, servers, replicas):
+        self.directory, self.runs = Path(directory), runs
+        self.servers, self.replicas = servers, replicas
         self.secrets = Secrets(directory)
         self.secrets.certify("server", "DNS:localhost,IP:127.0.0.1")
         self.secrets.certify("gateway", f"URI:{GATEWAY}")
-        self.replicas = {}
-
-    def replica(self, **data):
-        """A replica with this data. It feeds sidecars, and runs beside the generator."""
-        key = tuple(sorted(data.items()))
-        if key not in self.replicas:
-            url = filled(self.directory, **data)
-            name = f"replica-{len(self.replicas)}"
-            node = self.add(Node(self.directory, name, "serve", "--database-url", url,
-                                 core=OTHER_CORE))
-            node.until_ready()
-            self.replicas[key] = node
-        return self.replicas[key]
 
     def sidecar(self, name, configuration="", listen="127.0.0.1:0", core="0", **data):
         """A sidecar that answers checks about this data."""
         data = {"grants": GRANTS} | data
-        upstream = f'upstream = ["http://{self.replica(**data).target}"]\n'
+        upstream = f'upstream = ["http://{self.replicas.with_data(**data).target}"]\n'
         node = self.add(Node(self.directory, name, "sidecar", listen=listen, core=core,
                              configuration=upstream + configuration))
         node.until_ready()
@@ -65,12 +69,6 @@ class Bench:
 
     def add(self, program):
         return self.servers.add(program)
-
-
-@contextmanager
-def bench(directory, runs):
-    with Servers() as servers:
-        yield Bench(Path(directory), runs, servers)
 
 
 def call(server, **options):

@@ -4,11 +4,15 @@ import hashlib
 import json
 import shutil
 import statistics
+from pathlib import Path
 
 from harness import EVENT_KEY
 from programs import CACHE, RELEASE, ROOT, run
 
 GRANTS = 1_000_000
+# The vendor's catalogue has the groups of the generator.
+GROUPS = "".join(f'[[policy.groups]]\ngroup_id = "group-{number}"\n'
+                 'display_name = "Support"\nmax_access_level = "ADMIN"\n' for number in range(5))
 
 
 def generate(target, *, pid=None, **options):
@@ -53,17 +57,22 @@ def schema():
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
 
 
+def cached(**options):
+    """The URL of a SQLite database with grants, which is kept for later runs. Servers that use the
+    database make no changes."""
+    directory = CACHE / "-".join([schema(), *(f"{key}-{n}" for key, n in sorted(options.items()))])
+    if not (directory / "complete").exists():
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+        fill(f"sqlite://{directory}/access.db", **options)
+        (directory / "complete").touch()
+    return f"sqlite://{directory}/access.db"
+
+
 def filled(directory, **options):
-    """The URL of a SQLite database with grants, copied from a cache."""
-    name = "-".join([schema(), *(f"{key}-{value}" for key, value in sorted(options.items()))])
-    cached = CACHE / name
-    if not (cached / "complete").exists():
-        shutil.rmtree(cached, ignore_errors=True)
-        cached.mkdir(parents=True)
-        fill(f"sqlite://{cached}/access.db", **options)
-        (cached / "complete").touch()
-    copied = shutil.copytree(cached, directory / name)
-    return f"sqlite://{copied}/access.db"
+    """The URL of a copy of the database, for changes."""
+    source = Path(cached(**options).removeprefix("sqlite://")).parent
+    return f"sqlite://{shutil.copytree(source, directory / source.name)}/access.db"
 
 
 def per_run(ours, theirs):

@@ -24,13 +24,16 @@ def counted(bench):
     """Instructions, allocations and system calls per check, counted by callgrind."""
     costs = cost.compare(bench.directory, bench.servers)
     ours, bare = costs["ours"], costs["bare"]
+    above = ours - bare
     figures = []
-    for label, attribute, limit in (("instructions", "instructions", 7_500),
-                                    ("allocations", "allocations", 8),
-                                    ("system calls", "system_calls", 0)):
-        mine, other = getattr(ours, attribute), getattr(bare, attribute)
-        figures.append(Figure(f"{label} per check", label, [mine], "bare", [other]))
-        figures.append(Figure(f"{label} above bare", label, [mine - other], at_most=limit))
+    # The numbers of reads and writes depend on how many calls arrive together.
+    for label, name, limit in (("instructions", "instructions", 7_500),
+                               ("allocations", "allocations", 8),
+                               ("system calls", "system_calls", 0.25)):
+        figures.append(Figure(f"{label} per check", label, [getattr(ours, name)], "bare",
+                              [getattr(bare, name)]))
+        figures.append(Figure(f"{label} above bare", label, [getattr(above, name)],
+                              at_most=limit))
     return figures
 
 

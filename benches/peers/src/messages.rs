@@ -42,7 +42,7 @@ pub struct Question {
     #[arg(long, default_value_t = 1)]
     asked_groups: usize,
     /// The beginning of the tenants' names for `GrantAccess`.
-    #[arg(long, default_value = "changes")]
+    #[arg(long, default_value = "")]
     prefix: String,
     #[command(flatten)]
     data: Data,
@@ -115,15 +115,20 @@ impl Question {
                 let checks = numbers.map(|number| self.check(number)).collect();
                 framed(&pb::BatchCheckAccessRequest { checks, ..Default::default() })
             }
-            Method::Grant => framed(&pb::GrantAccessRequest {
-                tenant_id: format!("{}-{}", self.prefix, number % 1_000),
-                group_id: "support".to_owned(),
-                access_level: pb::AccessLevel::ReadOnly.into(),
-                reason: "The invoices of October are wrong.".to_owned(),
-                until_revoked: true,
-                ..Default::default()
-            }),
+            Method::Grant => framed(&self.change(number)),
             Method::Cerbos => framed(&self.cerbos(number)),
+        }
+    }
+
+    fn change(&self, number: usize) -> pb::GrantAccessRequest {
+        let (tenant_id, group_id) = self.data.grant(number % self.data.grants);
+        pb::GrantAccessRequest {
+            tenant_id: self.prefix.clone() + &tenant_id,
+            group_id,
+            access_level: pb::AccessLevel::ReadWrite.into(),
+            reason: "The invoices of October are wrong.".to_owned(),
+            until_revoked: true,
+            ..Default::default()
         }
     }
 
