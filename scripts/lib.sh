@@ -221,6 +221,7 @@ need_everything() {
   need_postgres
   need_faketime
   need_openssl
+  need_valgrind
   need_prometheus
   need_java
   need_tools
