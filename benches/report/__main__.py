@@ -4,6 +4,7 @@ import argparse
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,8 @@ from rows import ROWS, soak  # noqa: E402
 
 
 def main():
+    # Servers are stopped on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("--runs", type=int, default=5, help="alternating runs of each row")
     parser.add_argument("--rows", default=",".join(ROWS), help="names, separated by commas")

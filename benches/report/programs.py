@@ -23,6 +23,7 @@ RELEASE = ROOT / os.environ.get("BENCH_BINARIES", TARGET / "release")
 CACHE = TARGET / "bench"
 # The processors of the measured server, and of all other programs.
 SERVER_CORE, OTHER_CORE = "0", "1"
+# Generous, because a replica with a million grants starts slowly on a busy machine.
 DEADLINE_S = 600
 
 
@@ -73,7 +74,7 @@ class Program:
             text = self.log.read_text(errors="replace")
             assert self.process.poll() is None, text
             return re.search(pattern, text)
-        return eventually(found, f"{self.log} contains {pattern}")[1]
+        return eventually(found, f"{self.log} contains {pattern}", DEADLINE_S)[1]
 
     def memory(self):
         """The resident memory in bytes."""
@@ -118,7 +119,8 @@ class Node(Program):
                 if fields.get("message") == "listening" and kind in fields:
                     return fields[kind]
             return None
-        return eventually(address, f"{self.log} states the {kind} address")
+        return eventually(address, f"{self.log} states the {kind} address",
+                          DEADLINE_S)
 
     def until_ready(self):
         """Waits until the node serves, and returns the seconds since the start."""
@@ -130,7 +132,7 @@ class Node(Program):
                     return response.status == 200
             except urllib.error.HTTPError:
                 return False
-        eventually(is_ready, f"{self.log.stem} is ready")
+        eventually(is_ready, f"{self.log.stem} is ready", DEADLINE_S)
         return time.monotonic() - self.began
 
 

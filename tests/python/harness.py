@@ -19,14 +19,14 @@ EVENT_KEY = ROOT / "tests/common/event.key"
 DEADLINE_S = 60
 
 
-def eventually(probe, what):
+def eventually(probe, what, deadline_s=DEADLINE_S):
     """Polls `probe` until the result is truthy, and returns the result."""
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = time.monotonic() + deadline_s
     while True:
         found = probe()
         if found:
             return found
-        assert time.monotonic() < deadline, f"not within {DEADLINE_S} s: {what}"
+        assert time.monotonic() < deadline, f"not within {deadline_s} s: {what}"
         time.sleep(0.02)  # poll interval
 
 

@@ -89,7 +89,7 @@ impl Question {
         let mut level = pb::AccessLevel::ReadOnly;
         if !self.is_allowed(number) {
             match number % 3 {
-                0 => group = "group-of-others".to_owned(),
+                0 => "group-of-others".clone_into(&mut group),
                 1 => tenant_id.push_str("-unknown"),
                 _ => level = pb::AccessLevel::Admin,
             }

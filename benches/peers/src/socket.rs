@@ -25,8 +25,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Socket for T {}
 #[derive(Debug, Args)]
 pub struct Target {
     /// `unix:PATH`, or an address.
-    #[arg(long)]
-    target: String,
+    #[arg(long = "target")]
+    address: String,
     /// The authority of the server's certificate. Connects with TLS.
     #[arg(long, requires_all = ["certificate", "key"])]
     ca: Option<PathBuf>,
@@ -41,10 +41,10 @@ pub struct Target {
 impl Target {
     /// Opens a connection.
     pub async fn connect(&self) -> Box<dyn Socket> {
-        if let Some(path) = self.target.strip_prefix("unix:") {
+        if let Some(path) = self.address.strip_prefix("unix:") {
             return Box::new(UnixStream::connect(path).await.expect("the server listens"));
         }
-        let stream = TcpStream::connect(&self.target).await.expect("the server listens");
+        let stream = TcpStream::connect(&self.address).await.expect("the server listens");
         stream.set_nodelay(true).expect("the socket is open");
         let Some(connector) = self.tls() else { return Box::new(stream) };
         let name = ServerName::try_from("localhost").expect("the name is valid");

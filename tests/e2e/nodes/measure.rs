@@ -73,7 +73,7 @@ pub async fn measure(plan: Plan) -> Figures {
         join_all(fleet.nodes().map(|node| fleet.check(node, &grant.tenant_id, ""))).await;
     }
     let span = started.elapsed();
-    figures.sidecars = used(&fleet) - before;
+    figures.sidecars = used(&fleet).saturating_sub(before);
     assert_eq!(load.failures(), 0);
     drop(load);
 

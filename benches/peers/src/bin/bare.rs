@@ -122,7 +122,7 @@ async fn serve(args: &Args) {
         builder = builder.tls_config(tls).expect("the certificates are valid");
     }
     let server = builder.add_service(SupportAccessServer::new(Bare));
-    let served = if let Some(path) = listen.strip_prefix("unix:") {
+    let ended = if let Some(path) = listen.strip_prefix("unix:") {
         let listener = UnixListener::bind(path).expect("the path is free");
         println!("listening on {listen}");
         let incoming = unfold(listener, async |listener| {
@@ -136,5 +136,5 @@ async fn serve(args: &Args) {
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         server.serve_with_incoming(incoming).await
     };
-    served.expect("the server serves");
+    ended.expect("the server serves");
 }

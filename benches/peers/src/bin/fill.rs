@@ -98,8 +98,8 @@ async fn main() {
                 let tenant_id = Some(grant.tenant_id.clone());
                 grant.revocation = Some(Revocation { revoker, reason: FreeText::default() });
                 let kind = EventKind::Revoked { grant };
-                let revoked = NewEvent { tenant_id, author, reason: FreeText::default(), kind };
-                change.append(revoked).await.unwrap();
+                let end = NewEvent { tenant_id, author, reason: FreeText::default(), kind };
+                change.append(end).await.unwrap();
             }
         }
         change.commit().await.unwrap();
