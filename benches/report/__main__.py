@@ -64,13 +64,14 @@ def measure(results, name, row, runs, replicas):
 
 
 def versions():
-    """What the figures depend on."""
+    """The versions that the figures depend on."""
     git = ["git", "-C", programs.ROOT, "describe", "--always", "--dirty", "--exclude", "*"]
     processor = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())[1]
     rustc = subprocess.run(["rustc", "--version"], capture_output=True, text=True, check=True)
     lock = (programs.ROOT / "Cargo.lock").read_text()
     tonic = re.search(r'name = "tonic"\nversion = "(.*)"', lock)[1]
-    return {"commit": subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip(),
+    commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    return {"commit": commit,
             "machine": f"{os.cpu_count()} × {processor}, Linux {platform.release()}",
             "versions": f"{rustc.stdout.split(' (')[0]}, tonic {tonic}"}
 

@@ -106,8 +106,9 @@ def enforcement(bench):
             values(results["ours"], "ms"), "the transaction of 22 November",
             values(results["bare"], "ms"), at_most=limit))
         if sidecars:
-            figures.append(Figure(f"{sidecars} sidecars: CPU of each, with its checks, per revocation", "ms",
-                                  values(results["ours"], "cpu")))
+            figures.append(Figure(
+                f"{sidecars} sidecars: CPU of each, with its checks, per revocation", "ms",
+                values(results["ours"], "cpu")))
     return figures
 
 
@@ -263,7 +264,8 @@ def soak(bench, minutes):
     changes = subprocess.Popen(
         ["taskset", "--cpu-list", OTHER_CORE, str(RELEASE / "generate"), "--target", node.target,
          "--method", "grant", "--rate", "30", "--connections", "1", "--calls", "100000000",
-         "--seconds", str(minutes * 60), "--warm-up", "0", "--prefix", "soak-"], stdout=subprocess.DEVNULL)
+         "--seconds", str(minutes * 60), "--warm-up", "0", "--prefix", "soak-"],
+        stdout=subprocess.DEVNULL)
     p99, resident = [], []
     for _ in range(minutes):
         result = generate(sidecar.target, rate=3_000, calls=180_000, streams=32, **data)

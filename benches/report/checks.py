@@ -46,7 +46,7 @@ class Replicas:
 
 
 class Bench:
-    """What the rows need: a directory, and servers that are stopped after the row."""
+    """The environment of a row: a directory, and servers that are stopped after the row."""
 
     def __init__(self, directory, runs, servers, replicas):
         self.directory, self.runs = Path(directory), runs
@@ -174,7 +174,7 @@ def runtimes(bench):
 
 
 def latency(bench):
-    """Open loop at half and 70 % of the own peak, and at the same rate."""
+    """Open loop at 50 % and 70 % of each server's peak."""
     ours, bare = bench.sidecar("latency"), bench.bare("bare-latency")
     peaks = {name: median(values(results, "calls_per_second"))
              for name, results in pair(bench, ours, bare).items()}
@@ -185,7 +185,7 @@ def latency(bench):
         results = alternate(bench.runs, ours=at(ours, peaks["ours"]), bare=at(bare, peaks["bare"]))
         for percentile, limit in (("p50", 1.2), ("p90", 1.2), ("p99", None)):
             figures.append(Figure(
-                f"{percentile} at {share:.0%} of the own peak", "µs",
+                f"{percentile} at {share:.0%} of its peak", "µs",
                 values(results["ours"], f"{percentile}_us"), "bare",
                 values(results["bare"], f"{percentile}_us"), at_most=limit))
     return figures

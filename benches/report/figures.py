@@ -11,7 +11,7 @@ class Figure:
     label: str
     unit: str
     ours: list
-    # What ours is compared with, and its values. None: ours is compared with the limit.
+    # The other quantity and its values. None: ours is compared with the limit.
     beside: str | None = None
     theirs: list = field(default_factory=list)
     # The largest accepted ratio, or the largest accepted value. None: reported only.

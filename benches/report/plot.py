@@ -26,7 +26,8 @@ def ratios(file, title, figures):
         y, middle = TOP + ROW * index, TOP + ROW * index + 9
         low, high = min(figure.ratios()), max(figure.ratios())
         parts += [
-            f'<text x="{LEFT - 10}" y="{middle + 5}" text-anchor="end">{escape(figure.label)}</text>',
+            f'<text x="{LEFT - 10}" y="{middle + 5}" text-anchor="end">'
+            f'{escape(figure.label)}</text>',
             f'<rect x="{LEFT}" y="{y}" width="{round(figure.ratio() * scale, 1)}" height="18" '
             f'rx="3" fill="{COLOURS[figure.is_met()]}"/>',
             f'<line x1="{x(low)}" y1="{middle}" x2="{x(high)}" y2="{middle}" stroke="#26313f" '

@@ -26,7 +26,7 @@ pub enum Method {
     Cerbos,
 }
 
-/// What is asked.
+/// The questions.
 #[derive(Debug, Clone, Args)]
 pub struct Question {
     /// The method.

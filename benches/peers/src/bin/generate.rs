@@ -1,7 +1,7 @@
 //! Calls a server over HTTP/2, and reports latencies and the CPU time of the server.
 //!
-//! With `--rate`, calls are due at fixed times. A latency counts from when the call was due, even if
-//! the call started late, so that a slow response delays no measurement unnoticed.
+//! With `--rate`, calls are due at fixed times. A latency counts from when the call was due, even
+//! if the call started late, so that a slow response delays no measurement unnoticed.
 
 #![allow(
     clippy::expect_used,
