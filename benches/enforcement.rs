@@ -1,6 +1,6 @@
 //! The duration of a revocation with three replicas and a hundred sidecars on this machine, under
-//! checks at all nodes. For comparison, the benchmark also measures the commit of one row in the
-//! same PostgreSQL server.
+//! checks at all nodes. Arguments set other numbers of replicas, sidecars and revocations. For
+//! comparison, the benchmark also measures the commit of one row in the same PostgreSQL server.
 //!
 //! The benchmark needs a fleet of processes, so it does not use criterion.
 
@@ -28,11 +28,18 @@ mod nodes {
     use crate::common::{postgres, requests, server};
 }
 
+use std::env;
+
 use nodes::measure::{Plan, measure};
 use tokio::runtime::Runtime;
 
-const PLAN: Plan = Plan { replicas: 3, sidecars: 100, revocations: 300, checks_per_second: 1_000 };
+/// The numbers of replicas, sidecars and revocations, unless given as arguments.
+const PLAN: [usize; 3] = [3, 100, 300];
 
 fn main() {
-    Runtime::new().unwrap().block_on(measure(PLAN)).print();
+    // Cargo passes `--bench`.
+    let given: Vec<usize> = env::args().filter_map(|argument| argument.parse().ok()).collect();
+    let [replicas, sidecars, revocations] = given.try_into().unwrap_or(PLAN);
+    let plan = Plan { replicas, sidecars, revocations, checks_per_second: 1_000 };
+    Runtime::new().unwrap().block_on(measure(plan)).print();
 }

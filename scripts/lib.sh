@@ -88,6 +88,11 @@ need_faketime() {
     apt_install 'libfaketime, to set the clock of a process' libfaketime
 }
 
+# Counts the instructions of a check.
+need_valgrind() {
+  command -v valgrind >/dev/null || apt_install 'Valgrind, to count instructions' valgrind
+}
+
 # The README creates certificates with openssl, and a test runs the README.
 need_openssl() {
   command -v openssl >/dev/null ||
@@ -216,6 +221,7 @@ need_everything() {
   need_postgres
   need_faketime
   need_openssl
+  need_valgrind
   need_prometheus
   need_java
   need_tools

@@ -19,14 +19,14 @@ EVENT_KEY = ROOT / "tests/common/event.key"
 DEADLINE_S = 60
 
 
-def eventually(probe, what):
+def eventually(probe, what, deadline_s=DEADLINE_S):
     """Polls `probe` until the result is truthy, and returns the result."""
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = time.monotonic() + deadline_s
     while True:
         found = probe()
         if found:
             return found
-        assert time.monotonic() < deadline, f"not within {DEADLINE_S} s: {what}"
+        assert time.monotonic() < deadline, f"not within {deadline_s} s: {what}"
         time.sleep(0.02)  # poll interval
 
 
@@ -149,8 +149,9 @@ class Sidecar(Node):
 class Postgres:
     """A private PostgreSQL cluster that listens on a Unix socket only, and never runs as root."""
 
-    def __init__(self):
+    def __init__(self, settings=("fsync=off",)):
         self.directory = Path(tempfile.mkdtemp(prefix="support-access-pg-"))
+        self.settings = [part for setting in settings for part in ("-c", setting)]
         self.identity = {}
         if os.geteuid() == 0:
             shutil.chown(self.directory, "postgres", "postgres")
@@ -183,8 +184,7 @@ class Postgres:
                     self.directory,
                     "-c",
                     "listen_addresses=",
-                    "-c",
-                    "fsync=off",
+                    *self.settings,
                 ],
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,

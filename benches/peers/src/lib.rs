@@ -1,16 +1,12 @@
-//! The data that the benchmark fills in and asks about.
+//! The parts of the load generator, and the data that it asks about.
 
-/// The number of live grants of each tenant.
-pub const GRANTS_PER_TENANT: usize = 10;
-/// The number of groups that have grants.
-pub const GROUPS: usize = 5;
+#![allow(
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "a benchmark fails by panicking"
+)]
 
-/// The id of a tenant.
-pub fn tenant(number: usize) -> String {
-    format!("tenant-{number:06}")
-}
-
-/// The id of a group that has grants.
-pub fn group(number: usize) -> String {
-    format!("group-{number}")
-}
+pub mod data;
+pub mod http2;
+pub mod messages;
+pub mod socket;

@@ -1,6 +1,9 @@
 //! Measures how long revocations take to be enforced on many nodes under continuous checks.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use futures::future::join_all;
 use sqlx::{Connection, PgConnection};
@@ -30,6 +33,8 @@ pub struct Figures {
     pub elapsed: Vec<Duration>,
     /// From the request to the response, measured by the caller.
     pub took: Vec<Duration>,
+    /// The processor time of all sidecars together, with their checks.
+    pub sidecars: Duration,
     /// The update and commit of one row in the same database server, between revocations.
     pub commit: Vec<Duration>,
 }
@@ -49,7 +54,9 @@ pub async fn measure(plan: Plan) -> Figures {
     let nodes = u32::try_from(fleet.nodes().count()).unwrap();
     let pace = Duration::from_secs(1) * nodes / plan.checks_per_second;
     let load = Load::on(&fleet, &tenants, pace);
-    let mut figures = Figures { elapsed: vec![], took: vec![], commit: vec![] };
+    let mut figures =
+        Figures { elapsed: vec![], took: vec![], sidecars: Duration::ZERO, commit: vec![] };
+    let before = used(&fleet);
     let started = Instant::now();
     for number in 0..plan.revocations {
         let replica = number % plan.replicas;
@@ -66,6 +73,7 @@ pub async fn measure(plan: Plan) -> Figures {
         join_all(fleet.nodes().map(|node| fleet.check(node, &grant.tenant_id, ""))).await;
     }
     let span = started.elapsed();
+    figures.sidecars = used(&fleet).saturating_sub(before);
     assert_eq!(load.failures(), 0);
     drop(load);
 
@@ -108,6 +116,19 @@ async fn add(fleet: &mut Fleet, numbers: std::ops::Range<usize>, upstreams: &[St
     fleet.add_sidecars(launches).await;
 }
 
+/// The processor time of all sidecars.
+fn used(fleet: &Fleet) -> Duration {
+    let of_task = |task: fs::DirEntry| {
+        let times = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+        let time = times.split_whitespace().next().and_then(|time| time.parse().ok());
+        Duration::from_nanos(time.unwrap_or(0))
+    };
+    let of_process = |pid: u32| -> Duration {
+        fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten().map(of_task).sum()
+    };
+    fleet.sidecars.iter().map(|node| of_process(node.server.pid())).sum()
+}
+
 async fn commit(connection: &mut PgConnection, sql: &'static str) -> Duration {
     let started = Instant::now();
     sqlx::raw_sql(sql).execute(connection).await.unwrap();
@@ -136,5 +157,8 @@ impl Figures {
             });
             println!("{name:32}{p50:>10.2}{p99:>10.2}{max:>10.2}");
         }
+        let revocations = u32::try_from(self.took.len()).unwrap();
+        let milliseconds = (self.sidecars / revocations).as_secs_f64() * 1_000.0;
+        println!("processor time of all sidecars, for each revocation: {milliseconds:.3} ms");
     }
 }

@@ -6,6 +6,11 @@
     reason = "a benchmark fails by panicking, and prints what it finds"
 )]
 
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
 use clap::{Parser, ValueEnum};
 use futures::stream::unfold;
 use support_access::api::proto::v1::{
@@ -18,7 +23,7 @@ use tokio::{
 };
 use tonic::{
     Request, Response, Status, async_trait,
-    transport::{Server, server::TcpIncoming},
+    transport::{Certificate, Identity, Server, ServerTlsConfig, server::TcpIncoming},
 };
 
 /// A server that always answers yes.
@@ -27,6 +32,15 @@ struct Args {
     /// `unix:PATH`, or an address.
     #[arg(long)]
     listen: String,
+    /// The server's certificate, for mutual TLS.
+    #[arg(long, requires_all = ["tls_key", "client_ca"])]
+    tls_certificate: Option<PathBuf>,
+    /// The key of the certificate.
+    #[arg(long)]
+    tls_key: Option<PathBuf>,
+    /// The authority of client certificates.
+    #[arg(long)]
+    client_ca: Option<PathBuf>,
     /// The runtime.
     #[arg(long, default_value = "current-thread")]
     runtime: Runtime,
@@ -70,7 +84,7 @@ impl SupportAccess for Bare {
 fn yes() -> pb::CheckAccessResponse {
     pb::CheckAccessResponse {
         decision: pb::Decision::Allowed.into(),
-        reason: pb::Reason::GrantActive.into(),
+        reason: pb::DecisionReason::GrantActive.into(),
         grant_id: "01993d5f-5d4b-7c1e-9d0a-3f2b1c4d5e6f".to_owned(),
         access_level: pb::AccessLevel::ReadWrite.into(),
         expire_time: None,
@@ -89,12 +103,26 @@ fn main() {
         Runtime::MultiThread => Builder::new_multi_thread(),
     };
     let runtime = builder.enable_all().build().expect("the runtime starts");
-    runtime.block_on(serve(&args.listen));
+    runtime.block_on(serve(&args));
 }
 
-async fn serve(listen: &str) {
-    let server = Server::builder().add_service(SupportAccessServer::new(Bare));
-    let served = if let Some(path) = listen.strip_prefix("unix:") {
+/// Mutual TLS, if there are certificates.
+fn tls(args: &Args) -> Option<ServerTlsConfig> {
+    let read = |path: &Path| fs::read(path).expect("the file is readable");
+    let certificate = read(args.tls_certificate.as_deref()?);
+    let identity = Identity::from_pem(certificate, read(args.tls_key.as_deref()?));
+    let authority = Certificate::from_pem(read(args.client_ca.as_deref()?));
+    Some(ServerTlsConfig::new().identity(identity).client_ca_root(authority))
+}
+
+async fn serve(args: &Args) {
+    let listen = &args.listen;
+    let mut builder = Server::builder();
+    if let Some(tls) = tls(args) {
+        builder = builder.tls_config(tls).expect("the certificates are valid");
+    }
+    let server = builder.add_service(SupportAccessServer::new(Bare));
+    let ended = if let Some(path) = listen.strip_prefix("unix:") {
         let listener = UnixListener::bind(path).expect("the path is free");
         println!("listening on {listen}");
         let incoming = unfold(listener, async |listener| {
@@ -108,5 +136,5 @@ async fn serve(listen: &str) {
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         server.serve_with_incoming(incoming).await
     };
-    served.expect("the server serves");
+    ended.expect("the server serves");
 }
