@@ -267,8 +267,8 @@ impl<T: Spawn> ConnectionCalls<T> {
         head.extensions_mut().insert(Arc::clone(&self.connection));
         head.extensions_mut().insert(caller);
         // Streams of followers do not end. `ReplicationService` limits their number.
-        let held = (action != Some(Action::Follow)).then(|| Arc::clone(&permit));
-        if let Some(permit) = &held {
+        let kept = (action != Some(Action::Follow)).then(|| Arc::clone(&permit));
+        if let Some(permit) = &kept {
             head.extensions_mut().insert(Arc::clone(permit));
         }
         let timeout = timeout.map_or(timeout_max, |timeout| timeout.min(timeout_max));
@@ -276,14 +276,14 @@ impl<T: Spawn> ConnectionCalls<T> {
             let calling = pin!(async {
                 let body = match action {
                     // The services of others, and streams.
-                    None | Some(Action::Follow) => Body::new(CountedBody::new(body, held.clone())),
+                    None | Some(Action::Follow) => Body::new(CountedBody::new(body, kept.clone())),
                     Some(_) => whole(read_message(body, MESSAGE_LENGTH_MAX, &permit).await?),
                 };
                 self.call_route(head.map(|()| body)).await
             });
             within(timeout, calling).await.unwrap_or_else(|| Ok(reject_late()))
         };
-        Ok(self.routed(response.unwrap_or_else(reject), held.map(Holder::Caller)))
+        Ok(self.routed(response.unwrap_or_else(reject), kept.map(Holder::Caller)))
     }
 
     /// A call without a caller.

@@ -73,14 +73,13 @@ impl KnownCallers {
                 let mut verifying = Box::pin(authenticator.by_token(&connection.peer, token));
                 // Only a token of an unknown key waits. So an honest burst on a new connection is
                 // not counted as unauthenticated.
-                match (&mut verifying).now_or_never() {
-                    Some(verified) => verified,
-                    None => {
-                        let _unauthenticated = connection
-                            .try_start_unauthenticated_call()
-                            .ok_or_else(reject_unauthenticated_call)?;
-                        verifying.await
-                    }
+                if let Some(verified) = (&mut verifying).now_or_never() {
+                    verified
+                } else {
+                    let _unauthenticated = connection
+                        .try_start_unauthenticated_call()
+                        .ok_or_else(reject_unauthenticated_call)?;
+                    verifying.await
                 }
             }
         };

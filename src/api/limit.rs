@@ -54,7 +54,7 @@ pub struct CallerLimits {
 /// The limits, and the use of each caller.
 #[derive(Debug)]
 pub struct Limits {
-    limits: CallerLimits,
+    of_each: CallerLimits,
     of_all: Arc<Totals>,
     /// Keys are [`Caller::identity`](crate::domain::Caller::identity).
     callers: Mutex<Callers>,
@@ -105,7 +105,7 @@ impl Limits {
     /// Applies `limits` to each caller.
     pub fn new(limits: CallerLimits) -> Self {
         Self {
-            limits,
+            of_each: limits,
             of_all: Arc::new(Totals {
                 calls: Places::new(limits.calls_in_all),
                 bytes: Counter::new(limits.bytes_in_all),
@@ -119,7 +119,7 @@ impl Limits {
         let now = Instant::now();
         let mut callers = self.callers.lock();
         callers.evict_idle(now);
-        let new = || (Arc::new(CallerUsage::new(&self.limits, &self.of_all)), now);
+        let new = || (Arc::new(CallerUsage::new(&self.of_each, &self.of_all)), now);
         let (usage, used_at) = callers.tracked.entry(Arc::clone(identity)).or_insert_with(new);
         *used_at = now;
         Arc::clone(usage)

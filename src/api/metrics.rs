@@ -79,7 +79,7 @@ pub(super) struct Method {
     /// The action of the method. `None`: the method belongs to another API.
     pub(super) action: Option<Action>,
     service: String,
-    method: String,
+    rpc: String,
 }
 
 // === impl Metrics ===
@@ -184,7 +184,7 @@ impl Method {
             name: format!("{service}/{method}"),
             action,
             service: service.to_owned(),
-            method: method.to_owned(),
+            rpc: method.to_owned(),
         }
     }
 }

@@ -210,9 +210,10 @@ impl GrpcServer {
         let stop = self.tasks.stop_token();
         let calls = ConnectionCalls::new(Arc::clone(&self.calls), connection.info());
         let calls = Arc::new(calls);
-        let service =
-            // Boxed once. Otherwise hyper and the runtime copy the future about ten times.
-            service_fn(move |request: Request<Incoming>| Box::pin(Arc::clone(&calls).serve(request)));
+        // Boxed once. Otherwise hyper and the runtime copy the future about ten times.
+        let service = service_fn(move |request: Request<Incoming>| {
+            Box::pin(Arc::clone(&calls).serve(request))
+        });
         let mut serving = pin!(self.http2.serve_connection(TokioIo::new(connection), service));
         let mut ended = stop.run_until_cancelled(serving.as_mut()).await;
         if ended.is_none() {

@@ -183,8 +183,8 @@ pub(super) async fn check_integrity(url: &str) -> Result<(), OpenError> {
     if found == "ok" { Ok(()) } else { Err(corrupt(&path)) }
 }
 
-/// Checks that the file belongs to support-access, and migrates it. The returned lock excludes other
-/// processes.
+/// Checks that the file belongs to support-access, and migrates the schema. The returned lock
+/// excludes other processes.
 async fn prepare(path: &Path) -> Result<LockFile, OpenError> {
     let lock = LockFile::acquire(path)?;
     let database = describe(path);

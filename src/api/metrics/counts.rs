@@ -179,7 +179,7 @@ impl CountsCollector {
                     continue;
                 }
                 let labels =
-                    [("service", &*method.service), ("method", &*method.method), ("code", code)];
+                    [("service", &*method.service), ("method", &*method.rpc), ("code", code)];
                 ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
             }
         }
@@ -200,7 +200,7 @@ impl CountsCollector {
             let count = buckets.iter().map(|(_, count)| count).sum();
             let sum = self.counts.sum(|of_thread| &of_thread.rpcs[index].microseconds);
             let sum = Duration::from_micros(sum).as_secs_f64();
-            let labels = [("service", &*method.service), ("method", &*method.method)];
+            let labels = [("service", &*method.service), ("method", &*method.rpc)];
             let mut of_method = family.encode_family(&labels)?;
             of_method.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
         }
@@ -218,7 +218,7 @@ impl CountsCollector {
                 .map(|code| self.counts.sum(|of_thread| &of_thread.rpcs[index].by_code[code]))
                 .sum();
             let started = self.counts.sum(|of_thread| &of_thread.rpcs[index].started);
-            let labels = [("service", &*method.service), ("method", &*method.method)];
+            let labels = [("service", &*method.service), ("method", &*method.rpc)];
             ConstGauge::new(started - ended).encode(family.encode_family(&labels)?)?;
         }
         Ok(())

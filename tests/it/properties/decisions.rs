@@ -174,16 +174,21 @@ proptest! {
         let held = held(&grants, now);
         let add = |snapshot: &mut Snapshot, terms: &GrantTerms| {
             // The end of a grant whose id is odd is not recorded yet.
-            let is_recorded = terms.grant_id.0.as_u128() % 2 == 0 || terms.revoke_time.is_some();
+            let is_even = terms.grant_id.0.as_u128().is_multiple_of(2);
+            let is_recorded = is_even || terms.revoke_time.is_some();
             let is_ended = terms.state(now).is_ended() && is_recorded;
             let retained = if is_ended { Retained::LastEnded } else { Retained::Live };
             snapshot.insert(&check.tenant_id, terms.clone(), retained);
         };
         let (first, later) = held.split_at(loaded.min(held.len()));
-        first.iter().for_each(|terms| add(&mut snapshot, terms));
+        for terms in first {
+            add(&mut snapshot, terms);
+        }
         let position = Position { epoch: Epoch(Uuid::nil()), revision: 0, time: None };
         snapshot.set_position(position, TokenKey([0; 16]));
-        later.iter().for_each(|terms| add(&mut snapshot, terms));
+        for terms in later {
+            add(&mut snapshot, terms);
+        }
         let expected = decide([], &held, &check, now);
         prop_assert_eq!(decide([], snapshot.candidates(&check, now.into()), &check, now), expected);
         // Without the deciding grant, the next one decides.
