@@ -128,7 +128,7 @@ impl<T: Spawn> ConnectionCalls<T> {
         Ok(observer.observe(handled).await)
     }
 
-    async fn handle<B>(&self, parts: Parts, body: B, arrival: Arrival) -> Handled
+    async fn handle<B>(&self, mut parts: Parts, body: B, arrival: Arrival) -> Handled
     where
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
@@ -141,11 +141,16 @@ impl<T: Spawn> ConnectionCalls<T> {
                 .ok_or_else(reject_unauthenticated_call)?;
             return Box::pin(self.check_health(parts, body, unauthenticated)).await;
         }
-        let Head { timeout, .. } = head;
-        let Calls { authenticator, limits, .. } = &*self.shared;
-        let known = &self.known_callers;
-        let known = known.authenticate(authenticator, limits, &self.connection, head, arrival.at);
-        let KnownCaller { caller, usage } = known.await?;
+        let Head { token, actor, timeout } = head;
+        let KnownCaller { caller, usage } = match self.known_callers.find(&head, arrival.at) {
+            Some(known) => known,
+            None => {
+                let claimed = (token.map(str::to_owned), actor.map(str::to_owned));
+                // Freed before any wait.
+                parts.headers = headers_of_handlers(&parts.headers);
+                Box::pin(self.authenticate(claimed, arrival.at)).await?
+            }
+        };
         let permit = usage.admit(arrival.action).map_err(reject_excess)?;
         let call = Admitted { arrival, caller, usage, permit, timeout };
         match call.arrival.action {
@@ -158,6 +163,16 @@ impl<T: Spawn> ConnectionCalls<T> {
             Some(Action::ExplainAccess) => Box::pin(self.explain(body, call)).await,
             _ => Box::pin(self.route(parts, body, call)).await,
         }
+    }
+
+    async fn authenticate(
+        &self,
+        claimed: (Option<String>, Option<String>),
+        at: Instant,
+    ) -> Result<KnownCaller, Response<Body>> {
+        let Calls { authenticator, limits, .. } = &*self.shared;
+        let known = &self.known_callers;
+        known.authenticate(authenticator, limits, &self.connection, claimed, at).await
     }
 
     async fn check<B>(&self, body: B, call: Admitted) -> Handled

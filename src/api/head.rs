@@ -30,19 +30,19 @@ const READ_BY_HANDLERS: [HeaderName; 4] =
     [CONTENT_TYPE, TE, HeaderName::from_static("grpc-encoding"), GRPC_TIMEOUT];
 
 /// The fields that the server reads before a handler runs.
-#[derive(Debug)]
-pub(super) struct Head {
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Head<'a> {
     /// The bearer token. Empty if the header has another form, so that the token is rejected.
-    pub(super) token: Option<String>,
+    pub(super) token: Option<&'a str>,
     /// The name that the caller asserts.
-    pub(super) actor: Option<String>,
+    pub(super) actor: Option<&'a str>,
     /// The deadline of the caller.
     pub(super) timeout: Option<Duration>,
 }
 
-impl Head {
+impl<'a> Head<'a> {
     /// Reads a head. Rejects too many or too long fields.
-    pub(super) fn read(headers: &HeaderMap) -> Result<Self, Response<Body>> {
+    pub(super) fn read(headers: &'a HeaderMap) -> Result<Self, Response<Body>> {
         if headers.len() > FIELDS_MAX {
             return Err(reject_head(&format!("must have at most {FIELDS_MAX} fields")));
         }
@@ -56,16 +56,16 @@ impl Head {
         let timeout = headers.get(GRPC_TIMEOUT);
         Ok(Self {
             token: headers.get(AUTHORIZATION).map(bearer_token),
-            actor: actor.map(str::to_owned),
+            actor,
             timeout: timeout.and_then(|value| parse_timeout(value.to_str().ok()?)),
         })
     }
 }
 
-fn bearer_token(value: &HeaderValue) -> String {
+fn bearer_token(value: &HeaderValue) -> &str {
     let text = value.to_str().unwrap_or("");
     let (scheme, token) = text.split_at_checked(BEARER.len()).unwrap_or(("", ""));
-    if scheme.eq_ignore_ascii_case(BEARER) { token.trim_start().to_owned() } else { String::new() }
+    if scheme.eq_ignore_ascii_case(BEARER) { token.trim_start() } else { "" }
 }
 
 /// A copy of the headers for tonic and the handlers. No handler needs the token, so none can leak
@@ -117,7 +117,7 @@ mod tests {
         assert_eq!(kept["grpc-timeout"], "7S");
         assert_eq!(kept["te"], "trailers");
         let Head { token, actor, timeout } = Head::read(&headers).unwrap();
-        assert_eq!((token.as_deref(), actor.as_deref()), (Some("a token"), Some("ann")));
+        assert_eq!((token, actor), (Some("a token"), Some("ann")));
         assert_eq!(timeout, Some(Duration::from_secs(7)));
     }
 
@@ -131,17 +131,20 @@ mod tests {
 
     #[test]
     fn a_request_with_too_many_fields_is_rejected() {
-        let with = |count| Head::read(&headers(&vec![("a", ""); count]));
-        assert!(with(FIELDS_MAX).is_ok());
-        assert!(with(FIELDS_MAX + 1).is_err());
+        let is_read = |count| Head::read(&headers(&vec![("a", ""); count])).is_ok();
+        assert!(is_read(FIELDS_MAX));
+        assert!(!is_read(FIELDS_MAX + 1));
     }
 
     #[test]
     fn only_credentials_may_be_long() {
-        let with = |name, length| Head::read(&headers(&[(name, "a".repeat(length).as_str())]));
+        let is_read = |name, length| {
+            let headers = headers(&[(name, "a".repeat(length).as_str())]);
+            Head::read(&headers).is_ok()
+        };
         for (name, is_accepted) in [("authorization", true), ("te", false), ("cookie", true)] {
-            assert!(with(name, VALUE_LENGTH_MAX).is_ok());
-            assert_eq!(with(name, VALUE_LENGTH_MAX + 1).is_ok(), is_accepted, "{name}");
+            assert!(is_read(name, VALUE_LENGTH_MAX));
+            assert_eq!(is_read(name, VALUE_LENGTH_MAX + 1), is_accepted, "{name}");
         }
     }
 

@@ -51,6 +51,16 @@ struct Entry {
 }
 
 impl KnownCallers {
+    /// The caller of a request with this head that arrived at `now`, if known.
+    pub(super) fn find(&self, head: &Head<'_>, now: Instant) -> Option<KnownCaller> {
+        if is_asserted(head.token, head.actor) {
+            return None;
+        }
+        let entries = self.0.lock();
+        let entry = entries.iter().find(|entry| entry.token.as_deref() == head.token)?;
+        (now < entry.until).then(|| entry.known.clone())
+    }
+
     /// Authenticates the caller of a request that arrived at `now`. Waits only if an issuer's keys
     /// must be fetched.
     pub(super) async fn authenticate(
@@ -58,15 +68,10 @@ impl KnownCallers {
         authenticator: &Authenticator,
         limits: &Limits,
         connection: &Arc<ConnectionInfo>,
-        head: Head,
+        (token, actor): (Option<String>, Option<String>),
         now: Instant,
     ) -> Result<KnownCaller, Response<Body>> {
-        let Head { token, actor, .. } = head;
-        // A caller with a token cannot assert a name. A name that is asserted may change.
-        let is_asserted = actor.is_some() && token.is_none();
-        if !is_asserted && let Some(known) = self.find(token.as_deref(), now) {
-            return Ok(known);
-        }
+        let is_asserted = is_asserted(token.as_deref(), actor.as_deref());
         let caller = match &token {
             None => authenticator.by_connection(&connection.peer, actor.as_deref()),
             Some(token) => {
@@ -96,12 +101,6 @@ impl KnownCallers {
         Ok(known)
     }
 
-    fn find(&self, token: Option<&str>, now: Instant) -> Option<KnownCaller> {
-        let entries = self.0.lock();
-        let entry = entries.iter().find(|entry| entry.token.as_deref() == token)?;
-        (now < entry.until).then(|| entry.known.clone())
-    }
-
     fn remember(&self, token: Option<&str>, known: &KnownCaller, now: Instant) {
         if token.is_some_and(|token| token.len() > TOKEN_LENGTH_MAX) {
             return;
@@ -115,4 +114,10 @@ impl KnownCallers {
         let token = token.map(Box::from);
         entries.push(Entry { token, known: known.clone(), until: now + known_for });
     }
+}
+
+/// Whether the caller asserts a name, which may change with each call. A caller with a token cannot
+/// assert one.
+fn is_asserted(token: Option<&str>, actor: Option<&str>) -> bool {
+    actor.is_some() && token.is_none()
 }

@@ -61,15 +61,15 @@ impl Counter {
         Self { count: AtomicUsize::new(0), max }
     }
 
-    /// The count.
-    #[cfg(test)]
     pub(super) fn count(&self) -> usize {
         self.count.load(Ordering::Relaxed)
     }
 
-    fn try_add(&self, added: usize) -> bool {
+    /// The count after the addition. `None`: the maximum would be exceeded.
+    fn try_add(&self, added: usize) -> Option<usize> {
         let add = |count: usize| count.checked_add(added).filter(|count| *count <= self.max);
-        self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
+        let before = self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).ok()?;
+        Some(before + added)
     }
 
     fn remove(&self, removed: usize) {
@@ -89,21 +89,33 @@ impl Places {
         Self { taken: Counter::new(max), spare, lot }
     }
 
-    /// False: all places are taken.
-    fn try_take(&self) -> bool {
+    /// Takes a place for a caller that has `own` calls, with this one. False: all places are taken,
+    /// or the caller has its share. A caller may have as many calls as there are free places. So
+    /// callers that use up their shares leave places to others (dynamic thresholds: Choudhury and
+    /// Hahne, 1998).
+    fn try_take(&self, own: usize) -> bool {
         if self.spare.is_empty() {
-            return self.taken.try_add(1);
+            return self.has_share(own) && self.taken.try_add(1).is_some();
         }
         let Spare(spare) = threads::own(&self.spare);
         let take = |spare: usize| spare.checked_sub(1);
         if spare.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
             return true;
         }
-        if self.taken.try_add(self.lot) {
+        if !self.has_share(own) {
+            return false;
+        }
+        if self.taken.try_add(self.lot).is_some() {
             spare.fetch_add(self.lot - 1, Ordering::Relaxed);
             return true;
         }
-        self.taken.try_add(1)
+        self.taken.try_add(1).is_some()
+    }
+
+    fn has_share(&self, own: usize) -> bool {
+        let free = self.taken.max.saturating_sub(self.taken.count());
+        let spare = || self.spare.iter().map(|Spare(spare)| spare.load(Ordering::Relaxed));
+        own <= free || own <= free + spare().sum::<usize>()
     }
 
     fn give_back(&self) {
@@ -124,10 +136,8 @@ impl Places {
 impl CallPermit {
     /// `None`: the caller, or all callers, make too many calls.
     pub(super) fn acquire(usage: &Arc<CallerUsage>) -> Option<Self> {
-        if !usage.calls.try_add(1) {
-            return None;
-        }
-        if !usage.of_all.calls.try_take() {
+        let own = usage.calls.try_add(1)?;
+        if !usage.of_all.calls.try_take(own) {
             usage.calls.remove(1);
             return None;
         }
@@ -166,10 +176,10 @@ impl Drop for BytesPermit {
 
 impl CallerUsage {
     fn try_add_bytes(&self, count: usize) -> bool {
-        if !self.bytes.try_add(count) {
+        if self.bytes.try_add(count).is_none() {
             return false;
         }
-        let is_added = self.of_all.bytes.try_add(count);
+        let is_added = self.of_all.bytes.try_add(count).is_some();
         if !is_added {
             self.bytes.remove(count);
         }
@@ -194,7 +204,7 @@ mod tests {
     fn threads_take_no_more_places_than_there_are() {
         for max in [1, 7, 1_000] {
             let places = Places::new(max);
-            let take = || iter::from_fn(|| places.try_take().then_some(())).take(max).count();
+            let take = || iter::from_fn(|| places.try_take(1).then_some(())).take(max).count();
             let taken: usize = thread::scope(|scope| {
                 let threads: Vec<_> = (0..3).map(|_| scope.spawn(take)).collect();
                 threads.into_iter().map(|thread| thread.join().unwrap()).sum()
@@ -202,6 +212,20 @@ mod tests {
             assert!(taken <= max && taken + max / 4 >= max, "{taken} of {max}");
             (0..taken).for_each(|_| places.give_back());
             assert!(take() + max / 4 >= max);
+        }
+    }
+
+    #[test]
+    fn callers_that_use_up_their_shares_leave_places_to_others() {
+        for max in [16, 1_000] {
+            let places = Places::new(max);
+            let take_share = || (1..).take_while(|own| places.try_take(*own)).count();
+            // Spare places of the thread may exceed the share.
+            assert!((max / 2..=max / 2 + places.lot).contains(&take_share()));
+            for _ in 0..3 {
+                assert!(take_share() < max / 2);
+            }
+            assert!(places.try_take(1));
         }
     }
 }
