@@ -142,14 +142,14 @@ impl<T: Spawn> ConnectionCalls<T> {
             return Box::pin(self.check_health(parts, body, unauthenticated)).await;
         }
         let Head { token, actor, timeout } = head;
-        let KnownCaller { caller, usage } = match self.known_callers.find(&head, arrival.at) {
-            Some(known) => known,
-            None => {
-                let claimed = (token.map(str::to_owned), actor.map(str::to_owned));
-                // Freed before any wait.
-                parts.headers = headers_of_handlers(&parts.headers);
-                Box::pin(self.authenticate(claimed, arrival.at)).await?
-            }
+        let known = self.known_callers.find(&head, arrival.at);
+        let KnownCaller { caller, usage } = if let Some(known) = known {
+            known
+        } else {
+            let claimed = (token.map(str::to_owned), actor.map(str::to_owned));
+            // Freed before any wait.
+            parts.headers = headers_of_handlers(&parts.headers);
+            Box::pin(self.authenticate(claimed, arrival.at)).await?
         };
         let permit = usage.admit(arrival.action).map_err(reject_excess)?;
         let call = Admitted { arrival, caller, usage, permit, timeout };
