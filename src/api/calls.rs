@@ -24,7 +24,7 @@ use crate::{
             deadline_of, explain_refusal, reject, reject_excess, reject_late,
             reject_unauthenticated_call, reject_unread,
         },
-        head::{GRPC_TIMEOUT, Head, headers_of_handlers, path_of},
+        head::{GRPC_TIMEOUT, Head, head_of_handlers, headers_of_handlers},
         known_callers::{KnownCaller, KnownCallers},
         limit::{CallPermit, CallerUsage, Limits},
         message::{BoxError, CountedBody, count_fields, read_message, whole, within},
@@ -87,6 +87,8 @@ struct Arrival {
     /// The id for log lines outside a span.
     id: Option<CallId>,
     at: Instant,
+    /// The deadline of the caller.
+    timeout: Option<Duration>,
 }
 
 /// A call that is admitted.
@@ -95,7 +97,6 @@ struct Admitted {
     caller: Arc<Caller>,
     usage: Arc<CallerUsage>,
     permit: CallPermit,
-    timeout: Option<Duration>,
 }
 
 impl<T: Spawn> ConnectionCalls<T> {
@@ -119,6 +120,7 @@ impl<T: Spawn> ConnectionCalls<T> {
             action: observer.action(),
             id: observer.id_without_span(),
             at: observer.started(),
+            timeout: observer.timeout(),
         };
         let (parts, body) = request.into_parts();
         let handled = pin!(async {
@@ -139,9 +141,10 @@ impl<T: Spawn> ConnectionCalls<T> {
                 .connection
                 .try_start_unauthenticated_call()
                 .ok_or_else(reject_unauthenticated_call)?;
-            return Box::pin(self.check_health(parts, body, unauthenticated)).await;
+            let head = head_of_handlers(parts);
+            return Box::pin(self.check_health(head, body, unauthenticated)).await;
         }
-        let Head { token, actor, timeout } = head;
+        let Head { token, actor } = head;
         let known = self.known_callers.find(&head, arrival.at);
         let KnownCaller { caller, usage } = if let Some(known) = known {
             known
@@ -152,16 +155,17 @@ impl<T: Spawn> ConnectionCalls<T> {
             Box::pin(self.authenticate(claimed, arrival.at)).await?
         };
         let permit = usage.admit(arrival.action).map_err(reject_excess)?;
-        let call = Admitted { arrival, caller, usage, permit, timeout };
-        match call.arrival.action {
-            Some(Action::CheckAccess) => {
-                // Freed before any wait.
-                drop(parts);
-                self.check(body, call).await
-            }
+        let call = Admitted { arrival, caller, usage, permit };
+        let action = call.arrival.action;
+        if !action.is_some_and(is_answered_here) {
+            return Box::pin(self.route(head_of_handlers(parts), body, call)).await;
+        }
+        // Freed before any wait.
+        drop(parts);
+        match action {
             Some(Action::BatchCheckAccess) => Box::pin(self.check_batch(body, call)).await,
             Some(Action::ExplainAccess) => Box::pin(self.explain(body, call)).await,
-            _ => Box::pin(self.route(parts, body, call)).await,
+            _ => self.check(body, call).await,
         }
     }
 
@@ -180,11 +184,11 @@ impl<T: Spawn> ConnectionCalls<T> {
         B: http_body::Body<Data = Bytes> + Unpin,
         B::Error: Into<BoxError>,
     {
-        let Admitted { arrival, caller, permit, timeout, .. } = call;
+        let Admitted { arrival, caller, permit, .. } = call;
         let answer = {
             let answering = pin!(async {
                 let message = read_message(body, CHECK_LENGTH_MAX, &permit).await?;
-                let call = self.check_call(&arrival, &caller, timeout);
+                let call = self.check_call(&arrival, &caller);
                 self.shared.access.check_access(&call, decode(&message)?).await
             });
             within(TIMEOUT, answering).await
@@ -198,12 +202,12 @@ impl<T: Spawn> ConnectionCalls<T> {
         B: http_body::Body<Data = Bytes> + Unpin,
         B::Error: Into<BoxError>,
     {
-        let Admitted { arrival, caller, usage, permit, timeout } = call;
+        let Admitted { arrival, caller, usage, permit } = call;
         let answer = {
             let answering = pin!(async {
                 let message = read_message(body, MESSAGE_LENGTH_MAX, &permit).await?;
                 usage.take_checks(count_fields(&message, CHECKS_TAG))?;
-                let call = self.check_call(&arrival, &caller, timeout);
+                let call = self.check_call(&arrival, &caller);
                 self.shared.access.batch_check_access(&call, decode(&message)?).await
             });
             within(TIMEOUT, answering).await
@@ -216,7 +220,7 @@ impl<T: Spawn> ConnectionCalls<T> {
         B: http_body::Body<Data = Bytes> + Unpin,
         B::Error: Into<BoxError>,
     {
-        let Admitted { arrival, caller, permit, timeout, .. } = call;
+        let Admitted { arrival, caller, permit, .. } = call;
         let answer = {
             let answering = pin!(async {
                 let message = read_message(body, CHECK_LENGTH_MAX, &permit).await?;
@@ -224,7 +228,8 @@ impl<T: Spawn> ConnectionCalls<T> {
                 let (access, connection) =
                     (self.shared.access.clone(), Arc::clone(&self.connection));
                 let explaining = async move {
-                    let (id, deadline) = (arrival.id.as_ref(), deadline_of(arrival.at, timeout));
+                    let deadline = deadline_of(arrival.at, arrival.timeout);
+                    let id = arrival.id.as_ref();
                     let call = CheckCall { caller: &caller, connection: &connection, id, deadline };
                     access.explain_access(&call, message).await
                 };
@@ -235,13 +240,8 @@ impl<T: Spawn> ConnectionCalls<T> {
         self.respond(answer, permit)
     }
 
-    fn check_call<'a>(
-        &'a self,
-        arrival: &'a Arrival,
-        caller: &'a Caller,
-        timeout: Option<Duration>,
-    ) -> CheckCall<'a> {
-        let deadline = deadline_of(arrival.at, timeout);
+    fn check_call<'a>(&'a self, arrival: &'a Arrival, caller: &'a Caller) -> CheckCall<'a> {
+        let deadline = deadline_of(arrival.at, arrival.timeout);
         CheckCall { caller, connection: &self.connection, id: arrival.id.as_ref(), deadline }
     }
 
@@ -264,18 +264,14 @@ impl<T: Spawn> ConnectionCalls<T> {
     }
 
     /// A call of another service.
-    async fn route<B>(&self, parts: Parts, body: B, call: Admitted) -> Handled
+    async fn route<B>(&self, mut head: Request<()>, body: B, call: Admitted) -> Handled
     where
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
-        let Admitted { arrival: Arrival { action, .. }, caller, permit, timeout, .. } = call;
+        let Admitted { arrival: Arrival { action, timeout, .. }, caller, permit, .. } = call;
         let permit = Arc::new(permit);
         let (timeout_max, default) = timeout_of(action);
-        let mut head = Request::new(());
-        *head.uri_mut() = path_of(&parts.uri);
-        *head.headers_mut() = headers_of_handlers(&parts.headers);
-        drop(parts);
         if let (None, Some(default)) = (timeout, default) {
             head.headers_mut().insert(GRPC_TIMEOUT, default);
         }
@@ -304,7 +300,7 @@ impl<T: Spawn> ConnectionCalls<T> {
     /// A call without a caller.
     async fn check_health<B>(
         &self,
-        parts: Parts,
+        head: Request<()>,
         body: B,
         unauthenticated: UnauthenticatedCall,
     ) -> Handled
@@ -312,10 +308,6 @@ impl<T: Spawn> ConnectionCalls<T> {
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
-        let mut head = Request::new(());
-        *head.uri_mut() = path_of(&parts.uri);
-        *head.headers_mut() = headers_of_handlers(&parts.headers);
-        drop(parts);
         let body = Body::new(CountedBody::new(body, None));
         let call = pin!(self.call_route(head.map(|()| body)));
         let response = within(UNAUTHENTICATED_TIMEOUT, call).await;
@@ -333,6 +325,11 @@ impl<T: Spawn> ConnectionCalls<T> {
     fn routed(&self, response: Response<Body>, holder: Option<Holder>) -> Response<CallBody> {
         CallBody::routed(response, holder, &self.connection.unsent, &self.shared.stop)
     }
+}
+
+/// Whether the action is one of `SupportAccess`, which is no route of tonic.
+fn is_answered_here(action: Action) -> bool {
+    matches!(action, Action::CheckAccess | Action::BatchCheckAccess | Action::ExplainAccess)
 }
 
 /// The timeout until a response starts, and the default deadline. `Follow` has no deadline.

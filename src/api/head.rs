@@ -3,17 +3,16 @@
 //! A header field of one byte takes a hundred bytes of memory, and a short value keeps the whole
 //! block of headers in memory. So a call copies what is read, and frees the rest before any wait.
 
-use std::time::Duration;
-
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Response, Uri,
+    HeaderMap, HeaderName, HeaderValue, Request, Response, Uri,
     header::{AUTHORIZATION, CONTENT_TYPE, TE},
+    request::Parts,
 };
 use tonic::body::Body;
 
 use crate::api::{
     credentials::ACTOR,
-    grpc::{parse_timeout, reject_head, reject_name},
+    grpc::{reject_head, reject_name},
 };
 
 pub(super) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -36,8 +35,6 @@ pub(super) struct Head<'a> {
     pub(super) token: Option<&'a str>,
     /// The name that the caller asserts.
     pub(super) actor: Option<&'a str>,
-    /// The deadline of the caller.
-    pub(super) timeout: Option<Duration>,
 }
 
 impl<'a> Head<'a> {
@@ -53,12 +50,7 @@ impl<'a> Head<'a> {
         }
         let actor = headers.get(ACTOR).map(HeaderValue::to_str).transpose();
         let actor = actor.map_err(|_| reject_name("must be visible ASCII characters"))?;
-        let timeout = headers.get(GRPC_TIMEOUT);
-        Ok(Self {
-            token: headers.get(AUTHORIZATION).map(bearer_token),
-            actor,
-            timeout: timeout.and_then(|value| parse_timeout(value.to_str().ok()?)),
-        })
+        Ok(Self { token: headers.get(AUTHORIZATION).map(bearer_token), actor })
     }
 }
 
@@ -81,16 +73,23 @@ pub(super) fn headers_of_handlers(headers: &HeaderMap) -> HeaderMap {
     copy
 }
 
+/// A copy of the path and the headers that handlers read. Frees the rest.
+pub(super) fn head_of_handlers(parts: Parts) -> Request<()> {
+    let Parts { uri, headers, .. } = parts;
+    let mut head = Request::new(());
+    *head.uri_mut() = path_of(&uri);
+    *head.headers_mut() = headers_of_handlers(&headers);
+    head
+}
+
 /// A copy of the path. A path that is too long becomes `/`, which is no method either.
-pub(super) fn path_of(uri: &Uri) -> Uri {
+fn path_of(uri: &Uri) -> Uri {
     let path = Some(uri.path()).filter(|path| path.len() <= PATH_LENGTH_MAX);
     path.and_then(|path| path.parse().ok()).unwrap_or_else(|| Uri::from_static("/"))
 }
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
-
     use super::*;
 
     /// The headers of a request.
@@ -116,9 +115,8 @@ mod tests {
         assert_eq!(kept.len(), 2, "{kept:?}");
         assert_eq!(kept["grpc-timeout"], "7S");
         assert_eq!(kept["te"], "trailers");
-        let Head { token, actor, timeout } = Head::read(&headers).unwrap();
+        let Head { token, actor } = Head::read(&headers).unwrap();
         assert_eq!((token, actor), (Some("a token"), Some("ann")));
-        assert_eq!(timeout, Some(Duration::from_secs(7)));
     }
 
     #[test]

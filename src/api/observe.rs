@@ -146,6 +146,11 @@ impl RpcObserver {
         self.started
     }
 
+    /// The deadline of the caller.
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        self.timeout
+    }
+
     /// The response of `call`, observed until its trailers. The response to a call that panics is
     /// `INTERNAL`.
     pub async fn observe<B: Default>(

@@ -23,6 +23,9 @@ pub(super) const ACK: u8 = 1;
 pub(super) const END_HEADERS: u8 = 4;
 
 pub(super) const CHECK: &str = "/supportaccess.v1.SupportAccess/CheckAccess";
+pub(super) const BATCH: &str = "/supportaccess.v1.SupportAccess/BatchCheckAccess";
+pub(super) const EXPLAIN: &str = "/supportaccess.v1.SupportAccess/ExplainAccess";
+pub(super) const GRANT: &str = "/supportaccess.v1.SupportAccessAdmin/GrantAccess";
 pub(super) const LIST_EVENTS: &str = "/supportaccess.v1.SupportAccessAdmin/ListEvents";
 pub(super) const FOLLOW: &str = "/supportaccess.replication.v1.Replication/Follow";
 

@@ -10,15 +10,14 @@ use tonic::Code;
 use super::{
     BackgroundClient, MEGABYTE, assert_healthy, connect,
     frames::{
-        Attacker, CHECK, CONTINUATION, END_HEADERS, GO_AWAY, HEADERS, RST_STREAM, call, frame,
-        header,
+        Attacker, CHECK, CONTINUATION, END_HEADERS, GO_AWAY, GRANT, HEADERS, RST_STREAM, call,
+        frame, header,
     },
     limited, raw, resident, tcp,
 };
 use crate::server::harness::{TIMEOUT, a_grant, an_access_check, get};
 
 const BATCH: &str = "/supportaccess.v1.SupportAccess/BatchCheckAccess";
-const GRANT: &str = "/supportaccess.v1.SupportAccessAdmin/GrantAccess";
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
 
 /// The tag of a field.

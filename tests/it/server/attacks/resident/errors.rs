@@ -14,7 +14,8 @@ use super::{
     super::{
         BackgroundClient,
         frames::{
-            Attacker, CHECK, DATA, END_HEADERS, END_STREAM, Frame, HEADERS, call, frame, message,
+            Attacker, CHECK, DATA, END_HEADERS, END_STREAM, Frame, GRANT, HEADERS, call, frame,
+            message,
         },
         raw,
     },
@@ -25,7 +26,6 @@ use crate::server::{
     process::Launch,
 };
 
-const GRANT: &str = "/supportaccess.v1.SupportAccessAdmin/GrantAccess";
 /// Calls of each connection. The errors of the first ones fill the buffers of the sockets.
 const CALLS: u32 = 300;
 
