@@ -290,12 +290,10 @@ async fn memory_of_waiting_calls(path: &str, length: usize) -> usize {
         });
         send_all(Attacker::connect(target.server.address()).await.unwrap(), calls).await
     });
-    let attackers = join_all(attacks).await;
+    let _attackers = join_all(attacks).await;
     let calls = CONNECTIONS * STREAMS as usize;
     eventually(async || calls_in_progress(&target, path).await == calls).await;
-    let per_call = (target.resident() - before) / calls;
-    drop(attackers);
-    per_call
+    (target.resident() - before) / calls
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -305,7 +303,6 @@ async fn a_call_that_waits_takes_no_more_memory_than_is_reserved() {
     const RESERVED: usize = (48 - 13) * 1_024;
     for path in [CHECK, BATCH, EXPLAIN, GRANT] {
         let per_call = memory_of_waiting_calls(path, 8_000).await;
-        println!("{path}: {per_call} B for each call");
         assert!(per_call <= RESERVED, "{path}: {per_call} B");
         // The allocator keeps the memory of one freed copy. A call that holds a copy takes another.
         let without = memory_of_waiting_calls(path, 0).await;
