@@ -1,5 +1,7 @@
 //! Rules on where code belongs, on file sizes and on tests.
 
+use std::path::Path;
+
 use crate::{
     Finding,
     source::{Source, is_word},
@@ -59,6 +61,31 @@ pub(crate) fn status_is_built_in_one_place(sources: &[Source]) -> Vec<Finding> {
                 let is_status = !line[..at].ends_with(is_word);
                 if is_status && MAKERS.split_whitespace().any(|name| name == maker) {
                     findings.push(format!("{}:{number}: Status::{maker}", source.path));
+                }
+            }
+        }
+    }
+    findings
+}
+
+/// Documents name a source file by the end of its path, and a test as `file.rs::name`.
+pub(crate) fn documents_name_existing_files(sources: &[Source]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let is = |path: &str, extension: &str| {
+        Path::new(path).extension().is_some_and(|found| found == extension)
+    };
+    for document in sources.iter().filter(|source| is(&source.path, "md")) {
+        for (number, line) in (1..).zip(document.text.lines()) {
+            for quoted in line.split('`').skip(1).step_by(2) {
+                let (path, name) = quoted.split_once("::").unwrap_or((quoted, ""));
+                let is_path = is(path, "rs") && !path.contains(['{', '*', ' ']);
+                let is_found = |source: &Source| {
+                    let rest = source.path.strip_suffix(path);
+                    rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('/'))
+                        && source.text.contains(name)
+                };
+                if is_path && !sources.iter().any(is_found) {
+                    findings.push(format!("{}:{number}: {quoted} does not exist", document.path));
                 }
             }
         }

@@ -109,6 +109,13 @@ rules! {
             ("src/api/http.rs", "#[cfg(test)]\nmod tests {\n    Status::ok(\"\")\n}\n"),
         ],
     }
+    rules::documents_name_existing_files {
+        catches: [
+            ("docs/a.md", 2, "\n| a | `api/gone.rs::works` |"),
+            ("README.md", 1, "see `gone.rs`"),
+        ],
+        passes: [("docs/a.md", "`store/{a,b}.rs` and `a.md` and gone.rs")],
+    }
     rules::time_comes_from_the_clock {
         catches: [("src/service.rs", 1, "let now = chrono::Utc::now();")],
         passes: [("src/server/clock.rs", "chrono::Utc::now()"), ("src/service.rs", "clock.now()")],
