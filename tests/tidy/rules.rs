@@ -71,14 +71,11 @@ pub(crate) fn status_is_built_in_one_place(sources: &[Source]) -> Vec<Finding> {
 /// Documents name a source file by the end of its path, and a test as `file.rs::name`.
 pub(crate) fn documents_name_existing_files(sources: &[Source]) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let is = |path: &str, extension: &str| {
-        Path::new(path).extension().is_some_and(|found| found == extension)
-    };
-    for document in sources.iter().filter(|source| is(&source.path, "md")) {
+    for document in sources.iter().filter(|source| has_extension(&source.path, "md")) {
         for (number, line) in (1..).zip(document.text.lines()) {
             for quoted in line.split('`').skip(1).step_by(2) {
                 let (path, name) = quoted.split_once("::").unwrap_or((quoted, ""));
-                let is_path = is(path, "rs") && !path.contains(['{', '*', ' ']);
+                let is_path = has_extension(path, "rs") && !path.contains(['{', '*', ' ']);
                 let is_found = |source: &Source| {
                     let rest = source.path.strip_suffix(path);
                     rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('/'))
@@ -126,7 +123,7 @@ pub(crate) fn printing_is_done_in_one_place(sources: &[Source]) -> Vec<Finding> 
 pub(crate) fn files_are_short(sources: &[Source]) -> Vec<Finding> {
     sources
         .iter()
-        .filter(|source| source.is_rust() || has_extension(source, "py"))
+        .filter(|source| source.is_rust() || has_extension(&source.path, "py"))
         .filter(|source| source.lines_before_tests > FILE_LINES_MAX)
         .map(|source| {
             let lines = source.lines_before_tests;
@@ -152,12 +149,12 @@ pub(crate) fn no_test_is_ignored(sources: &[Source]) -> Vec<Finding> {
 pub(crate) fn tests_do_not_sleep(sources: &[Source]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for source in sources {
-        let comment = if has_extension(source, "py") { "#" } else { "//" };
+        let comment = if has_extension(&source.path, "py") { "#" } else { "//" };
         let code = if source.is_rust() { &source.code } else { &source.text };
         let from = if source.is_test() { 0 } else { source.lines_before_tests };
         // The simulation runs in virtual time.
         let is_simulation = source.path.starts_with("tests/simulation/");
-        if is_simulation || !(source.is_rust() || has_extension(source, "py")) {
+        if is_simulation || !(source.is_rust() || has_extension(&source.path, "py")) {
             continue;
         }
         for (index, (code, text)) in code.lines().zip(source.text.lines()).enumerate().skip(from) {
@@ -216,8 +213,8 @@ fn product_without<'a>(
     sources.iter().filter(move |source| source.is_product() && source.path != exempt)
 }
 
-fn has_extension(source: &Source, extension: &str) -> bool {
-    std::path::Path::new(&source.path).extension().is_some_and(|found| found == extension)
+fn has_extension(path: &str, extension: &str) -> bool {
+    Path::new(path).extension().is_some_and(|found| found == extension)
 }
 
 fn words(line: &str) -> impl Iterator<Item = &str> {
