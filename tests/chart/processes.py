@@ -13,7 +13,8 @@ import urllib.request
 from pathlib import Path
 
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from harness import BINARY, DEADLINE_S, eventually, plain_environment
 
 
@@ -98,11 +99,18 @@ class Secrets:
         self.directory = Path(directory)
         self._openssl("req", "-x509", *self._new_key("ca"), "-subj", "/CN=Test CA")
         self._openssl("genpkey", "-algorithm", "ed25519", "-out", "checkpoint.key")
-        self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        modulus = self.key.public_key().public_numbers().n.to_bytes(256, "big")
-        jwk = {"kty": "RSA", "use": "sig", "alg": "RS256", "kid": "1", "e": "AQAB",
-               "n": base64url(modulus)}
-        (self.directory / "keys.json").write_text(json.dumps({"keys": [jwk]}))
+        self.keys = {
+            "RS256": rsa.generate_private_key(public_exponent=65537, key_size=2048),
+            "ES256": ec.generate_private_key(ec.SECP256R1()),
+        }
+        numbers = {name: key.public_key().public_numbers() for name, key in self.keys.items()}
+        modulus = numbers["RS256"].n.to_bytes(256, "big")
+        x, y = (getattr(numbers["ES256"], axis).to_bytes(32, "big") for axis in "xy")
+        jwks = [{"kty": "RSA", "e": "AQAB", "n": base64url(modulus)},
+                {"kty": "EC", "crv": "P-256", "x": base64url(x), "y": base64url(y)}]
+        for name, jwk in zip(self.keys, jwks, strict=True):
+            jwk |= {"use": "sig", "alg": name, "kid": name}
+        (self.directory / "keys.json").write_text(json.dumps({"keys": jwks}))
 
     def _new_key(self, name):
         return ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc",
@@ -118,12 +126,17 @@ class Secrets:
                       "-subj", f"/CN={name}", "-addext", "basicConstraints=CA:FALSE",
                       "-addext", f"subjectAltName={alternative_name}")
 
-    def token(self, **claims):
+    def token(self, algorithm="RS256", **claims):
         defaults = {"iss": "https://id.example", "aud": "support-access", "sub": "helm@test",
                     "exp": int(time.time()) + 600}
-        parts = [{"alg": "RS256", "kid": "1"}, defaults | claims]
+        parts = [{"alg": algorithm, "kid": algorithm}, defaults | claims]
         signed = ".".join(base64url(json.dumps(part).encode()) for part in parts)
-        signature = self.key.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256())
+        key = self.keys[algorithm]
+        if algorithm == "RS256":
+            signature = key.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256())
+        else:
+            numbers = decode_dss_signature(key.sign(signed.encode(), ec.ECDSA(hashes.SHA256())))
+            signature = b"".join(number.to_bytes(32, "big") for number in numbers)
         return f"{signed}.{base64url(signature)}"
 
 
