@@ -20,6 +20,6 @@ pub mod observe;
 pub mod operations;
 pub mod proto;
 pub mod shutdown;
-mod threads;
+pub(crate) mod threads;
 pub mod trace;
 mod unary;

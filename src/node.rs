@@ -30,6 +30,7 @@ pub mod replica;
 pub mod snapshot;
 pub mod snapshot_transfer;
 mod state;
+pub mod tenant_grants;
 pub mod upstream_session;
 pub mod upstreams;
 mod view;

@@ -1,6 +1,7 @@
 //! Numbers of threads, so that each thread can have data of its own.
 
 use std::{
+    iter,
     sync::atomic::{AtomicUsize, Ordering},
     thread,
 };
@@ -19,7 +20,12 @@ pub(super) fn count() -> usize {
     2 * thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// Data for each of these threads.
+pub(crate) fn each<T>(make: impl FnMut() -> T) -> Vec<T> {
+    iter::repeat_with(make).take(count()).collect()
+}
+
 /// The data of the current thread.
-pub(super) fn own<T>(of_threads: &[T]) -> &T {
+pub(crate) fn own<T>(of_threads: &[T]) -> &T {
     &of_threads[NUMBER.with(|number| number % of_threads.len())]
 }

@@ -262,6 +262,10 @@ pub fn message(decision: &Decision<'_>, check: &AccessCheck) -> String {
             ),
         },
     };
+    // A text has at most as many characters as bytes.
+    if text.len() <= MESSAGE_LENGTH_MAX {
+        return text;
+    }
     match text.char_indices().nth(MESSAGE_LENGTH_MAX) {
         None => text,
         Some(_) => text.chars().take(MESSAGE_LENGTH_MAX - 1).chain(['…']).collect(),

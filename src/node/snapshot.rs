@@ -10,9 +10,8 @@ use crate::{
     domain::{
         AcceptedClock, AccessCheck, Epoch, GrantId, GrantTerms, GroupId, LockTerms, Now, Position,
         Revision, TenantId, Time, TokenKey,
-        decision::{covers, preference},
     },
-    node::{gauges::Gauges, locks::Locks, message::Change},
+    node::{gauges::Gauges, locks::Locks, message::Change, tenant_grants::TenantGrants},
     store::Retained,
 };
 
@@ -48,18 +47,6 @@ pub struct Snapshot {
     rejected: Arc<HashSet<GrantId>>,
     /// Whether the rows that the node loaded were not authentic.
     has_forged_rows: bool,
-}
-
-/// The grants of one tenant.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct TenantGrants {
-    /// Grants that no event has ended; some may have expired. In a complete snapshot, in the order
-    /// of [`order`].
-    live: Vec<GrantTerms>,
-    /// At most one for each group. In a complete snapshot, in the order of groups.
-    ended: Vec<GrantTerms>,
-    /// The index in `live` of the grant that ends last.
-    last_to_end: usize,
 }
 
 impl Snapshot {
@@ -101,6 +88,11 @@ impl Snapshot {
         self.position.and_then(|position| position.time)
     }
 
+    /// The grants of a tenant; `None`: the tenant never had one.
+    pub fn tenant(&self, tenant_id: &TenantId) -> Option<&TenantGrants> {
+        self.tenants.get(tenant_id).map(Arc::as_ref)
+    }
+
     /// The grants that decide a check: a decision by them is the decision by all grants of the
     /// tenant.
     pub fn candidates<'a>(
@@ -108,14 +100,14 @@ impl Snapshot {
         check: &AccessCheck,
         now: Now,
     ) -> impl Iterator<Item = &'a GrantTerms> {
-        let of_tenant = self.tenants.get(&check.tenant_id);
-        of_tenant.into_iter().flat_map(move |grants| grants.candidates(check, now))
+        let of_tenant = self.tenant(&check.tenant_id).into_iter();
+        of_tenant.flat_map(move |grants| grants.candidates(check, now))
     }
 
     /// The grants that can decide a check on `tenant_id`.
     pub fn grants(&self, tenant_id: &TenantId) -> impl Iterator<Item = &GrantTerms> {
-        let of_tenant = self.tenants.get(tenant_id);
-        of_tenant.into_iter().flat_map(|grants| grants.live.iter().chain(&grants.ended))
+        let of_tenant = self.tenant(tenant_id).into_iter();
+        of_tenant.flat_map(|grants| grants.iter().map(|(_, terms)| terms))
     }
 
     /// The locks that can decide a check.
@@ -195,7 +187,7 @@ impl Snapshot {
     /// Sets the position, once the content is complete.
     pub fn set_position(&mut self, position: Position, token_key: TokenKey) {
         for (_, grants) in self.tenants.iter_mut() {
-            Arc::make_mut(grants).sort();
+            Arc::make_mut(grants).index();
         }
         self.position = Some(position);
         self.token_key = Some(token_key);
@@ -237,9 +229,7 @@ impl Snapshot {
         if !self.tenants.contains_key(tenant_id) {
             return;
         }
-        let ended = &mut self.tenant_mut(tenant_id).ended;
-        if let Some(index) = ended.iter().position(|terms| terms.grant_id == grant_id) {
-            let removed = ended.remove(index);
+        if let Some(removed) = self.tenant_mut(tenant_id).remove_ended(grant_id) {
             self.bytes -= weight(&removed);
         }
     }
@@ -254,45 +244,30 @@ impl Snapshot {
         self.bytes += weight(&terms);
         let is_complete = self.position.is_some();
         let grants = self.tenant_mut(tenant_id);
-        // The grants of an incomplete snapshot are sorted once: each insertion moves others.
         if is_complete {
-            let index = grants.position_of(&terms);
-            insert(&mut grants.live, index, terms);
-            grants.find_last_to_end();
+            grants.insert_live(terms);
         } else {
-            let index = grants.live.len();
-            insert(&mut grants.live, index, terms);
+            grants.load_live(terms);
         }
     }
 
-    /// Keeps only that ended grant of the group that decisions prefer: the one that ended last.
     fn insert_ended(&mut self, tenant_id: &TenantId, terms: GrantTerms) {
-        let rank = |terms: &GrantTerms| (terms.end_time(), terms.access_level, terms.grant_id);
-        let added = weight(&terms);
-        let ended = &mut self.tenant_mut(tenant_id).ended;
-        match ended.iter_mut().find(|known| known.group_id == terms.group_id) {
-            Some(known) if rank(known) >= rank(&terms) => {}
-            Some(known) => {
-                let removed = weight(known);
-                *known = terms;
-                self.bytes = self.bytes + added - removed;
-            }
-            None => {
-                let index = ended.partition_point(|known| known.group_id < terms.group_id);
-                insert(ended, index, terms);
-                self.bytes += added;
-            }
+        self.bytes += weight(&terms);
+        if let Some(removed) = self.tenant_mut(tenant_id).insert_ended(terms) {
+            self.bytes -= weight(&removed);
         }
     }
 
     /// Removes a live grant. Returns false if there is none.
     fn remove_live(&mut self, tenant_id: &TenantId, grant_id: GrantId) -> bool {
-        let Some(grants) = self.tenants.get(tenant_id) else { return false };
-        let index = grants.live.iter().position(|terms| terms.grant_id == grant_id);
-        let Some(index) = index else { return false };
-        let grants = self.tenant_mut(tenant_id);
-        let removed = grants.live.remove(index);
-        grants.find_last_to_end();
+        let has_grant = |(retained, terms): (Retained, &GrantTerms)| {
+            retained == Retained::Live && terms.grant_id == grant_id
+        };
+        // A tenant that does not have the grant stays shared with earlier snapshots.
+        if !self.tenant(tenant_id).is_some_and(|grants| grants.iter().any(has_grant)) {
+            return false;
+        }
+        let Some(removed) = self.tenant_mut(tenant_id).remove_live(grant_id) else { return false };
         self.live_grants -= 1;
         self.bytes -= weight(&removed);
         true
@@ -316,71 +291,6 @@ impl Snapshot {
         });
         Arc::make_mut(grants)
     }
-}
-
-impl TenantGrants {
-    fn sort(&mut self) {
-        if !self.live.is_sorted_by_key(order) {
-            self.live.sort_unstable_by(|a, b| order(a).cmp(&order(b)));
-        }
-        self.find_last_to_end();
-    }
-
-    fn position_of(&self, terms: &GrantTerms) -> usize {
-        self.live.partition_point(|known| order(known) < order(terms))
-    }
-
-    fn find_last_to_end(&mut self) {
-        let by_preference = self.live.iter().enumerate().min_by_key(|(_, terms)| preference(terms));
-        self.last_to_end = by_preference.map_or(0, |(index, _)| index);
-    }
-
-    /// The grants to the groups of a check, each group up to the first grant that covers the check;
-    /// and the last grant to end, which explains why other groups are denied.
-    fn candidates<'a>(
-        &'a self,
-        check: &AccessCheck,
-        now: Now,
-    ) -> impl Iterator<Item = &'a GrantTerms> {
-        let of_groups = check.groups.ids().flat_map(move |group_id| {
-            let start = self.live.partition_point(|terms| terms.group_id < *group_id);
-            let mut is_covered = false;
-            let live = self.live[start..].iter().take_while(move |terms| {
-                let is_next = !is_covered && terms.group_id == *group_id;
-                is_covered = is_next && covers(terms, check, now);
-                is_next
-            });
-            let ended = self.ended.binary_search_by(|terms| terms.group_id.cmp(group_id));
-            live.chain(ended.ok().map(|index| &self.ended[index]))
-        });
-        of_groups.chain(self.live.get(self.last_to_end))
-    }
-
-    fn iter(&self) -> impl Iterator<Item = (Retained, &GrantTerms)> {
-        let live = self.live.iter().map(|terms| (Retained::Live, terms));
-        live.chain(self.ended.iter().map(|terms| (Retained::LastEnded, terms)))
-    }
-
-    /// The item of [`Self::iter`] at `index`.
-    fn get(&self, index: usize) -> Option<(Retained, &GrantTerms)> {
-        match index.checked_sub(self.live.len()) {
-            None => Some((Retained::Live, self.live.get(index)?)),
-            Some(index) => Some((Retained::LastEnded, self.ended.get(index)?)),
-        }
-    }
-}
-
-/// Adds a grant, and reserves little spare capacity: most of the many tenants have few grants.
-fn insert(grants: &mut Vec<GrantTerms>, index: usize, terms: GrantTerms) {
-    if grants.len() == grants.capacity() {
-        grants.reserve_exact(1 + grants.len() / 8);
-    }
-    grants.insert(index, terms);
-}
-
-/// The order of the live grants of a tenant: by group, and then by preference.
-fn order(terms: &GrantTerms) -> impl Ord + '_ {
-    (&terms.group_id, preference(terms))
 }
 
 /// Estimated memory of a grant, in bytes, without the ids that are shared with other grants.

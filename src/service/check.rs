@@ -13,7 +13,7 @@ use crate::{
         time::between,
         token::{TokenEvent, TokenInvalid},
     },
-    node::{CheckNode, ReadView},
+    node::{CheckNode, ReadView, tenant_grants::TenantGrants},
     service::ServiceError,
     store::{GrantFilter, GrantQuery, PageBounds, QueryScope, Store},
 };
@@ -23,7 +23,7 @@ pub const TOKEN_TIMEOUT: Duration = Duration::from_secs(1);
 /// The maximum number of checks in one batch.
 pub const BATCH_MAX: usize = 1_000;
 /// The number of checks after which a batch yields to other tasks.
-const BATCH_CHUNK: usize = 32;
+const BATCH_CHUNK: usize = 64;
 /// The maximum number of grants in an explanation.
 const CANDIDATES_MAX: usize = 100;
 
@@ -101,7 +101,7 @@ impl Checks {
         deadline: Instant,
     ) -> Result<CheckResult, ServiceError> {
         let read_view = self.read_view(token, deadline).await?;
-        Ok(result(&read_view, &decide_from(&read_view, check), check))
+        Ok(result(&read_view, &decision(&read_view, check), check))
     }
 
     /// Decides several checks from one snapshot at one time.
@@ -112,13 +112,18 @@ impl Checks {
         deadline: Instant,
     ) -> Result<Vec<CheckResult>, ServiceError> {
         let read_view = self.read_view(token, deadline).await?;
+        let snapshot = read_view.view.snapshot();
         let mut results = Vec::with_capacity(checks.len());
         for chunk in checks.chunks(BATCH_CHUNK) {
-            let decided = chunk.iter();
-            results.extend(
-                decided.map(|check| result(&read_view, &decide_from(&read_view, check), check)),
-            );
-            tokio::task::yield_now().await;
+            if !results.is_empty() {
+                tokio::task::yield_now().await;
+            }
+            // Many tenants are in no processor cache. The processor waits for several at once.
+            let tenants: Vec<_> =
+                chunk.iter().map(|check| snapshot.tenant(&check.tenant_id)).collect();
+            results.extend(chunk.iter().zip(tenants).map(|(check, grants)| {
+                result(&read_view, &decide_from(&read_view, grants, check), check)
+            }));
         }
         Ok(results)
     }
@@ -133,7 +138,7 @@ impl Checks {
     ) -> Result<Explanation, ServiceError> {
         let read_view = self.read_view(token, deadline).await?;
         let now = read_view.now.unwrap_or(Time::UNIX_EPOCH.into());
-        let decision = decide_from(&read_view, check);
+        let decision = decision(&read_view, check);
         let in_memory = read_view.view.snapshot().grants(&check.tenant_id).cloned();
         let (grants, is_truncated) =
             self.with_older(in_memory.collect(), &check.tenant_id, now.latest).await;
@@ -221,11 +226,21 @@ fn reasons(decision: &Decision<'_>, mut obstacles: Vec<Reason>) -> Vec<Reason> {
     obstacles
 }
 
-fn decide_from<'a>(read_view: &'a ReadView, check: &AccessCheck) -> Decision<'a> {
+fn decision<'a>(read_view: &'a ReadView, check: &AccessCheck) -> Decision<'a> {
+    decide_from(read_view, read_view.view.snapshot().tenant(&check.tenant_id), check)
+}
+
+/// The decision by the grants of the tenant.
+fn decide_from<'a>(
+    read_view: &'a ReadView,
+    grants: Option<&'a TenantGrants>,
+    check: &AccessCheck,
+) -> Decision<'a> {
     match read_view.now {
         Some(now) if read_view.is_fresh() => {
-            let snapshot = read_view.view.snapshot();
-            decide(snapshot.locks_on(check), snapshot.candidates(check, now), check, now)
+            let locks = read_view.view.snapshot().locks_on(check);
+            let candidates = grants.into_iter().flat_map(|grants| grants.candidates(check, now));
+            decide(locks, candidates, check, now)
         }
         _ => Decision::STALE,
     }

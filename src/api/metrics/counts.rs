@@ -100,7 +100,7 @@ impl Counts {
             checks: from_fn(|_| AtomicU64::new(0)),
             rpcs: iter::repeat_with(RpcCounts::default).take(methods).collect(),
         };
-        Self(iter::repeat_with(of_thread).take(threads::count()).collect())
+        Self(threads::each(of_thread))
     }
 
     pub(super) fn check(&self, reason: Reason) {

@@ -10,7 +10,7 @@ use std::{
     fmt::{self, Debug, Write as _},
     hash::{DefaultHasher, Hash, Hasher},
     num::NonZeroU32,
-    sync::atomic::{AtomicU64, Ordering},
+    time::Instant,
 };
 
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
@@ -29,7 +29,7 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-use crate::service::CHANGE;
+use crate::{api::threads, service::CHANGE};
 
 /// The fields by which lines of one call site are counted. The values are authenticated names and
 /// codes of gRPC: an unauthenticated peer cannot choose them freely.
@@ -49,8 +49,18 @@ type Key = (Identifier, u64);
 /// Decides which lines are written.
 pub(super) struct LineLimit {
     buckets: DefaultKeyedRateLimiter<Key>,
-    left_out: Mutex<HashMap<Identifier, LeftOut>>,
-    left_out_total: AtomicU64,
+    threads: Vec<Mutex<ThreadLines>>,
+}
+
+/// Lines of one thread that were left out. Under a flood of lines, a thread takes no lock of
+/// `buckets`, which all threads share.
+#[derive(Default)]
+struct ThreadLines {
+    /// The times before which the shared buckets admit no line.
+    exhausted: HashMap<Key, Instant>,
+    /// Since the last report.
+    left_out: HashMap<Identifier, LeftOut>,
+    left_out_total: u64,
 }
 
 /// Formats the lines that the limit admits, and nothing for the others. Not a filter: those of
@@ -71,14 +81,13 @@ impl LineLimit {
     pub(super) fn new() -> Self {
         Self {
             buckets: RateLimiter::keyed(Quota::per_second(NonZeroU32::MIN).allow_burst(BURST)),
-            left_out: Mutex::default(),
-            left_out_total: AtomicU64::new(0),
+            threads: threads::each(Mutex::default),
         }
     }
 
     /// The number of lines that were left out.
     pub(super) fn left_out(&self) -> u64 {
-        self.left_out_total.load(Ordering::Relaxed)
+        self.threads.iter().map(|thread| thread.lock().left_out_total).sum()
     }
 
     /// Logs how many lines were left out since the last report. Call at most once a second.
@@ -87,7 +96,18 @@ impl LineLimit {
             self.buckets.retain_recent();
             self.buckets.shrink_to_fit();
         }
-        let left_out = std::mem::take(&mut *self.left_out.lock());
+        let mut left_out: HashMap<Identifier, LeftOut> = HashMap::new();
+        let now = Instant::now();
+        for thread in &self.threads {
+            let mut thread = thread.lock();
+            thread.exhausted.retain(|_, until| *until > now);
+            for (site, lines) in thread.left_out.drain() {
+                match left_out.entry(site) {
+                    Entry::Occupied(mut entry) => entry.get_mut().count += lines.count,
+                    Entry::Vacant(entry) => drop(entry.insert(lines)),
+                }
+            }
+        }
         for LeftOut { count, message } in left_out.into_values() {
             warn!(name: SUMMARY, lines = count, like = message, "similar lines were left out");
         }
@@ -98,14 +118,26 @@ impl LineLimit {
         if *metadata.level() > Level::INFO || UNLIMITED.contains(&metadata.name()) {
             return true;
         }
-        let site = metadata.callsite();
-        let mut key = KeyHasher(DefaultHasher::new());
-        event.record(&mut key);
-        if self.buckets.check_key(&(site.clone(), key.0.finish())).is_ok() {
-            return true;
+        let mut hasher = KeyHasher(DefaultHasher::new());
+        event.record(&mut hasher);
+        let key = (metadata.callsite(), hasher.0.finish());
+        let mut thread = threads::own(&self.threads).lock();
+        let until = thread.exhausted.get(&key);
+        if until.is_none_or(|until| *until <= Instant::now()) {
+            match self.buckets.check_key(&key) {
+                Ok(()) => return true,
+                Err(rejected) => thread.exhausted.insert(key, rejected.earliest_possible()),
+            };
         }
-        self.left_out_total.fetch_add(1, Ordering::Relaxed);
-        match self.left_out.lock().entry(site) {
+        thread.leave_out(event);
+        false
+    }
+}
+
+impl ThreadLines {
+    fn leave_out(&mut self, event: &Event<'_>) {
+        self.left_out_total += 1;
+        match self.left_out.entry(event.metadata().callsite()) {
             Entry::Occupied(mut entry) => entry.get_mut().count += 1,
             Entry::Vacant(entry) => {
                 let mut message = Message(String::new());
@@ -113,7 +145,6 @@ impl LineLimit {
                 entry.insert(LeftOut { count: 1, message: message.0 });
             }
         }
-        false
     }
 }
 
