@@ -13,7 +13,7 @@ use crate::{
         time::between,
         token::{TokenEvent, TokenInvalid},
     },
-    node::{CheckNode, ReadView, tenant_grants::TenantGrants},
+    node::{CheckNode, ReadView, Snapshot, tenant_grants::TenantGrants},
     service::ServiceError,
     store::{GrantFilter, GrantQuery, PageBounds, QueryScope, Store},
 };
@@ -112,15 +112,12 @@ impl Checks {
         deadline: Instant,
     ) -> Result<Vec<CheckResult>, ServiceError> {
         let read_view = self.read_view(token, deadline).await?;
-        let snapshot = read_view.view.snapshot();
         let mut results = Vec::with_capacity(checks.len());
         for chunk in checks.chunks(BATCH_CHUNK) {
             if !results.is_empty() {
                 tokio::task::yield_now().await;
             }
-            // Many tenants are in no processor cache. The processor waits for several at once.
-            let tenants: Vec<_> =
-                chunk.iter().map(|check| snapshot.tenant(&check.tenant_id)).collect();
+            let tenants = tenants_of(read_view.view.snapshot(), chunk);
             results.extend(chunk.iter().zip(tenants).map(|(check, grants)| {
                 result(&read_view, &decide_from(&read_view, grants, check), check)
             }));
@@ -224,6 +221,20 @@ fn reasons(decision: &Decision<'_>, mut obstacles: Vec<Reason>) -> Vec<Reason> {
         obstacles.insert(0, Reason::Locked);
     }
     obstacles
+}
+
+/// The grants of the tenants of these checks. Most tenants are in no processor cache: in loops this
+/// short, the processor waits for the memory of several tenants at once.
+fn tenants_of<'a>(snapshot: &'a Snapshot, checks: &[AccessCheck]) -> Vec<Option<&'a TenantGrants>> {
+    let tenants = checks.iter().map(|check| snapshot.tenant(&check.tenant_id));
+    let tenants = tenants.collect::<Vec<_>>();
+    tenants.iter().flatten().for_each(|grants| grants.read_ahead());
+    for (grants, check) in tenants.iter().zip(checks) {
+        if let Some(grants) = grants {
+            grants.read_candidate(check);
+        }
+    }
+    tenants
 }
 
 fn decision<'a>(read_view: &'a ReadView, check: &AccessCheck) -> Decision<'a> {
