@@ -20,11 +20,11 @@ use crate::{
         RequestId, Revision, Sequence, TenantId, Time,
     },
     store::{
-        IdempotencyKey, Listed, NewEvent, RequestPart, StoreError, TIMEOUT, Transaction,
+        IdempotencyKey, Listed, NewEvent, Read, RequestPart, StoreError, TIMEOUT, Transaction,
         Transactions,
     },
 };
-use queue::{Condition, Group, Queue, Turn, unshared};
+use queue::{Condition, Group, Queue, Turn};
 
 mod queue;
 
@@ -162,6 +162,10 @@ impl Transaction for GroupedChange {
         }
     }
 
+    async fn read_ahead(&mut self, reads: &[Read<'_>]) -> Result<(), StoreError> {
+        self.read(|inner| inner.read_ahead(reads)).await
+    }
+
     async fn grant(
         &mut self,
         tenant_id: &TenantId,
@@ -287,7 +291,7 @@ impl Transaction for GroupedChange {
         group.is_full |= self.is_alone || has_failed;
         drop(turn);
         let commit = commit.await.map_err(|_| StoreError::rolled_back())?;
-        commit.await.map_err(unshared)?;
+        commit.await.map_err(|error| error.copy())?;
         Ok(last)
     }
 }

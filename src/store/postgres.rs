@@ -11,10 +11,11 @@ use std::{
 
 use futures::{StreamExt, TryFutureExt, future::BoxFuture, stream::BoxStream};
 use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, PgPool, Postgres,
+    AssertSqlSafe, ConnectOptions, Connection, Either, Executor, PgConnection, PgPool, Postgres,
+    SqlSafeStr,
     error::DatabaseError,
     migrate::MigrateError,
-    postgres::{PgArguments, PgConnectOptions, PgPoolOptions},
+    postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgQueryResult, PgRow},
 };
 use tokio::{
     sync::Semaphore,
@@ -150,6 +151,7 @@ impl Backend for Postgres {
         ),
         each_text: |array| format!("json_array_elements_text({array}::json)"),
         agent_count: "json_array_length(agent_ids::json)",
+        is_remote: true,
     };
 
     fn fetch<T: Row>(
@@ -177,14 +179,15 @@ impl Backend for Postgres {
         })
     }
 
-    fn begin<'c, T: Row>(
-        connection: &'c mut PgConnection,
-        sql: &'static str,
-    ) -> BoxFuture<'c, Result<Option<T>, sqlx::Error>> {
-        Box::pin(async move {
-            let row = sqlx::raw_sql(sql).fetch_all(connection).await?.pop();
-            row.map(|row| T::from_row(&row)).transpose()
-        })
+    fn script(
+        connection: &mut PgConnection,
+        sql: impl SqlSafeStr,
+    ) -> BoxStream<'_, Result<Either<PgQueryResult, PgRow>, sqlx::Error>> {
+        sqlx::raw_sql(sql).fetch_many(connection)
+    }
+
+    fn row<T: Row>(row: &PgRow) -> Result<T, sqlx::Error> {
+        T::from_row(row)
     }
 
     fn command<'c>(

@@ -15,9 +15,13 @@ use futures::{
     stream::BoxStream,
 };
 use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, Executor, Sqlite, SqliteConnection,
+    AssertSqlSafe, ConnectOptions, Connection, Either, Executor, SqlSafeStr, Sqlite,
+    SqliteConnection,
     error::DatabaseError,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    sqlite::{
+        SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteQueryResult, SqliteRow,
+        SqliteSynchronous,
+    },
 };
 use tokio::sync::Semaphore;
 
@@ -53,6 +57,7 @@ impl Backend for Sqlite {
         notify_membership_lazily: "''",
         each_text: |array| format!("json_each({array})"),
         agent_count: "json_array_length(agent_ids)",
+        is_remote: false,
     };
 
     fn fetch<T: Row>(
@@ -82,14 +87,15 @@ impl Backend for Sqlite {
         })
     }
 
-    fn begin<'c, T: Row>(
-        connection: &'c mut SqliteConnection,
-        sql: &'static str,
-    ) -> BoxFuture<'c, Result<Option<T>, sqlx::Error>> {
-        Box::pin(async move {
-            let row = sqlx::raw_sql(sql).fetch_all(connection).await?.pop();
-            row.map(|row| T::from_row(&row)).transpose()
-        })
+    fn script(
+        connection: &mut SqliteConnection,
+        sql: impl SqlSafeStr,
+    ) -> BoxStream<'_, Result<Either<SqliteQueryResult, SqliteRow>, sqlx::Error>> {
+        sqlx::raw_sql(sql).fetch_many(connection)
+    }
+
+    fn row<T: Row>(row: &SqliteRow) -> Result<T, sqlx::Error> {
+        T::from_row(row)
     }
 
     fn command<'c>(
