@@ -306,7 +306,7 @@ CREATE TABLE requests (
 
 COMMENT ON TABLE requests IS 'The request ids that made a change, so that a retry does not repeat the change. Permanent.';
 COMMENT ON COLUMN requests.tenant_id IS 'The tenant to which the id is scoped. Empty: the vendor.';
-COMMENT ON COLUMN requests.request_id IS 'The id that the caller chose.';
+COMMENT ON COLUMN requests.request_id IS 'The id that the caller chose, or a random one.';
 COMMENT ON COLUMN requests.part IS 'The number of the transaction: 0, except for requests that commit in parts.';
 COMMENT ON COLUMN requests.fingerprint IS 'The SHA-256 of the request''s content.';
 COMMENT ON COLUMN requests.first_revision IS 'The first event of the transaction.';

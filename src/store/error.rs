@@ -2,8 +2,6 @@
 
 use std::error::Error;
 
-use crate::store::FileLost;
-
 /// Why an operation of a store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -62,21 +60,6 @@ impl StoreError {
     /// makes the change again if that is necessary.
     pub fn is_outcome_unknown(&self) -> bool {
         matches!(self, Self::Unavailable(source) if source.is::<OutcomeUnknown>())
-    }
-
-    /// The same error for another change of the group.
-    pub(super) fn copy(&self) -> Self {
-        match self {
-            Self::Unavailable(source) => match source.downcast_ref::<FileLost>() {
-                Some(lost) => Self::unavailable(lost.clone()),
-                None if self.is_rolled_back() => Self::rolled_back(),
-                None if self.is_outcome_unknown() => {
-                    Self::unavailable(OutcomeUnknown(source.to_string().into()))
-                }
-                None => Self::unavailable(source.to_string()),
-            },
-            Self::Broken(source) => Self::broken(source.to_string()),
-        }
     }
 
     pub(super) fn broken(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {

@@ -11,11 +11,11 @@ use std::{
 
 use futures::{StreamExt, TryFutureExt, future::BoxFuture, stream::BoxStream};
 use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, Either, Executor, PgConnection, PgPool, Postgres,
+    AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, PgPool, Postgres,
     SqlSafeStr,
     error::DatabaseError,
     migrate::MigrateError,
-    postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgQueryResult, PgRow},
+    postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow},
 };
 use tokio::{
     sync::Semaphore,
@@ -35,7 +35,7 @@ use crate::{
             session::SessionCheck,
             url::connect_options,
         },
-        sql::{Backend, Dialect, Row, SqlStore, Statement, arguments, log_keys, schema},
+        sql::{Backend, Dialect, Results, Row, SqlStore, Statement, arguments, log_keys, schema},
     },
 };
 
@@ -179,10 +179,7 @@ impl Backend for Postgres {
         })
     }
 
-    fn script(
-        connection: &mut PgConnection,
-        sql: impl SqlSafeStr,
-    ) -> BoxStream<'_, Result<Either<PgQueryResult, PgRow>, sqlx::Error>> {
+    fn script(connection: &mut PgConnection, sql: impl SqlSafeStr) -> Results<'_, Self> {
         sqlx::raw_sql(sql).fetch_many(connection)
     }
 

@@ -65,10 +65,7 @@ pub(super) trait Backend: Database {
 
     /// Executes statements without parameters, in one message. Returns the rows of each, and then
     /// the end of it.
-    fn script(
-        connection: &mut Self::Connection,
-        sql: impl SqlSafeStr,
-    ) -> BoxStream<'_, Result<Either<Self::QueryResult, Self::Row>, sqlx::Error>>;
+    fn script(connection: &mut Self::Connection, sql: impl SqlSafeStr) -> Results<'_, Self>;
 
     /// Converts a row.
     fn row<T: Row>(row: &Self::Row) -> Result<T, sqlx::Error>;
@@ -99,6 +96,12 @@ pub(super) trait Backend: Database {
         if is_transient { StoreError::unavailable(error) } else { StoreError::broken(error) }
     }
 }
+
+/// The rows of several statements, and the end of each.
+pub(super) type Results<'c, DB> = BoxStream<
+    'c,
+    Result<Either<<DB as Database>::QueryResult, <DB as Database>::Row>, sqlx::Error>,
+>;
 
 /// A store in a database.
 pub(super) struct SqlStore<DB: Backend> {

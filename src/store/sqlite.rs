@@ -15,12 +15,10 @@ use futures::{
     stream::BoxStream,
 };
 use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, Either, Executor, SqlSafeStr, Sqlite,
-    SqliteConnection,
+    AssertSqlSafe, ConnectOptions, Connection, Executor, SqlSafeStr, Sqlite, SqliteConnection,
     error::DatabaseError,
     sqlite::{
-        SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteQueryResult, SqliteRow,
-        SqliteSynchronous,
+        SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
     },
 };
 use tokio::sync::Semaphore;
@@ -33,7 +31,7 @@ use crate::{
         event_key_file::KeySource,
         migrations::SQLITE,
         notify::LocalNotifier,
-        sql::{Backend, Dialect, Row, SqlStore, Statement, arguments, log_keys, schema},
+        sql::{Backend, Dialect, Results, Row, SqlStore, Statement, arguments, log_keys, schema},
     },
 };
 
@@ -87,10 +85,7 @@ impl Backend for Sqlite {
         })
     }
 
-    fn script(
-        connection: &mut SqliteConnection,
-        sql: impl SqlSafeStr,
-    ) -> BoxStream<'_, Result<Either<SqliteQueryResult, SqliteRow>, sqlx::Error>> {
+    fn script(connection: &mut SqliteConnection, sql: impl SqlSafeStr) -> Results<'_, Self> {
         sqlx::raw_sql(sql).fetch_many(connection)
     }
 

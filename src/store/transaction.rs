@@ -33,7 +33,7 @@ pub struct NewEvent {
 pub struct IdempotencyKey {
     /// The tenant to which the request id is scoped. `None`: the vendor.
     pub tenant_id: Option<TenantId>,
-    /// The id that the caller chose.
+    /// The id that the caller chose, or a random one.
     pub request_id: RequestId,
     /// The SHA-256 of the request's content.
     pub fingerprint: [u8; 32],

@@ -9,7 +9,7 @@ use futures::{
 use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::Instant};
 
-use crate::store::{StoreError, Transaction};
+use crate::store::{FileLost, StoreError, Transaction};
 
 /// The maximum number of changes in a group. Changes with many events are alone.
 const CHANGES_MAX: usize = 64;
@@ -163,5 +163,20 @@ impl Group {
             // A change whose caller was cancelled is committed, too.
             let _ = change.send(commit.clone());
         }
+    }
+}
+
+/// The error of a commit, for one of the changes.
+pub(super) fn copy(error: &StoreError) -> StoreError {
+    match error {
+        StoreError::Unavailable(source) => match source.downcast_ref::<FileLost>() {
+            Some(lost) => StoreError::unavailable(lost.clone()),
+            None if error.is_rolled_back() => StoreError::rolled_back(),
+            None if error.is_outcome_unknown() => {
+                StoreError::unavailable(source.to_string()).of_commit()
+            }
+            None => StoreError::unavailable(source.to_string()),
+        },
+        StoreError::Broken(source) => StoreError::broken(source.to_string()),
     }
 }

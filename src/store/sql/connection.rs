@@ -120,6 +120,10 @@ impl<DB: Backend> Connection<DB> {
 
     /// Reads what the statements select, if the database is remote. Until the next write, the same
     /// statements take no round trip.
+    ///
+    /// In a transaction of a change, the head is locked already. The lock and the reads must not be
+    /// one statement: its snapshot would be from before the wait for the lock. With `READ
+    /// COMMITTED`, each statement of the message has a snapshot of its own, which is later.
     pub(super) async fn read_ahead(
         &mut self,
         statements: Vec<Statement>,

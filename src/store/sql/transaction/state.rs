@@ -210,7 +210,7 @@ impl<DB: Backend> SqlTransaction<DB> {
                 self.add(grant_row(&grant.tenant_id, &grant.terms, Retained::Live));
             }
             EventKind::Revoked { grant } | EventKind::Expired { grant } => {
-                self.end_grant(grant, latest);
+                self.end_grant(grant, latest.as_ref());
             }
             EventKind::Locked { lock } => {
                 self.connection.defer(locks::insert(lock, revision));
@@ -297,9 +297,9 @@ impl<DB: Backend> SqlTransaction<DB> {
         Ok(())
     }
 
-    fn end_grant(&mut self, grant: &Grant, latest: Option<GrantTerms>) {
+    fn end_grant(&mut self, grant: &Grant, latest: Option<&GrantTerms>) {
         self.connection.defer(grants::update(grant, true));
-        if let Some(upsert) = self.replace_latest_ended(grant, latest.as_ref()) {
+        if let Some(upsert) = self.replace_latest_ended(grant, latest) {
             self.connection.defer(upsert);
         }
     }
